@@ -1,0 +1,35 @@
+# The two commands: `make run` and `make test`. Everything goes into .venv; re-runs skip what is done.
+PYTHON ?= python3
+PORT ?= 8001
+HTTP_PORT ?= 8002
+VENV := .venv
+BIN := $(VENV)/bin
+ROOMS := proto server export client
+
+.PHONY: run test lint proto clean
+
+# On linux x86-64 with the OpenVINO provider; elsewhere the extra is empty.
+$(VENV)/.installed: constraints.txt tests/requirements.txt $(ROOMS:%=%/pyproject.toml)
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --upgrade pip
+	$(BIN)/pip install --quiet -c constraints.txt -r tests/requirements.txt \
+	    -e ./proto -e './server[openvino]' -e './export[demo]' -e ./client
+	@touch $@
+
+run: $(VENV)/.installed
+	@$(BIN)/python deploy/quickstart.py --port $(PORT) --http-port $(HTTP_PORT) $(if $(ONCE),--once)
+
+test: $(VENV)/.installed
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+lint: $(VENV)/.installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	PYTHON=$(abspath $(BIN)/python) proto/generate --check
+
+proto: $(VENV)/.installed
+	PYTHON=$(abspath $(BIN)/python) proto/generate
+
+clean:
+	rm -rf $(VENV) models

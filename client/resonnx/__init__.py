@@ -1,0 +1,61 @@
+"""Ask a resonnx server what its models see in a picture.
+
+with Client("localhost:8001") as client:
+    print(client.classify("cat.jpg", "resnet50").predictions[0].label)
+"""
+
+from resonnx._async_client import AsyncClient
+from resonnx._client import Client
+from resonnx._errors import (
+    Cancelled,
+    DeadlineExceeded,
+    FailedPrecondition,
+    Internal,
+    InvalidArgument,
+    NotFound,
+    Overloaded,
+    ResonnxError,
+    Unavailable,
+    Unimplemented,
+)
+from resonnx._images import ImageSource
+from resonnx._results import (
+    BatchLatency,
+    Caption,
+    CaptionResult,
+    Classification,
+    Limits,
+    ModelInfo,
+    ModelSummary,
+    Prediction,
+    SessionInfo,
+    Timing,
+    Word,
+)
+
+__all__ = [
+    "AsyncClient",
+    "BatchLatency",
+    "Cancelled",
+    "Caption",
+    "CaptionResult",
+    "Classification",
+    "Client",
+    "DeadlineExceeded",
+    "FailedPrecondition",
+    "ImageSource",
+    "Internal",
+    "InvalidArgument",
+    "Limits",
+    "ModelInfo",
+    "ModelSummary",
+    "NotFound",
+    "Overloaded",
+    "Prediction",
+    "ResonnxError",
+    "SessionInfo",
+    "Timing",
+    "Unavailable",
+    "Unimplemented",
+    "Word",
+]

@@ -1,0 +1,215 @@
+"""The blocking client. Starts no threads of its own; one may be shared by many threads."""
+
+import queue
+import time
+from collections.abc import Callable, Generator, Iterable
+from types import TracebackType
+from typing import Any, Self
+
+import grpc
+from resonnx_proto.v1 import vision_pb2
+
+from resonnx._channel import OPTIONS, server_address, vision_stub
+from resonnx._errors import InvalidArgument, ResonnxError, from_rpc_error
+from resonnx._images import ImageSource, to_message
+from resonnx._messages import (
+    caption_event,
+    caption_request,
+    caption_result,
+    classification,
+    classify_request,
+    model_info,
+    model_request,
+    model_summaries,
+)
+from resonnx._results import CaptionResult, Classification, ModelInfo, ModelSummary, Word
+from resonnx._retry import Attempts, RetryBudget
+from resonnx._window import Window
+
+
+class Client:
+    """A connection to a resonnx server, made when first needed.
+
+    Pictures are given as `ImageSource` says. Every method raises ResonnxError for what goes wrong
+    at the server or on the way there, and OSError, TypeError or ValueError for what is no picture.
+
+    Args:
+        server: "host:port"; default $RESONNX_SERVER, else "localhost:8001".
+        timeout_s: How long a call may take, retries included, where the call does not say.
+    """
+
+    def __init__(self, server: str | None = None, *, timeout_s: float = 10.0) -> None:
+        self.server = server_address(server)
+        self._timeout_s = timeout_s
+        self._budget = RetryBudget()
+        self._channel = grpc.insecure_channel(self.server, options=OPTIONS)
+        self._vision = vision_stub(self._channel)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Disconnect; calls of other threads end with Cancelled."""
+        self._channel.close()
+
+    def classify(
+        self,
+        image: ImageSource,
+        model: str,
+        *,
+        version: int | None = None,
+        top_k: int = 5,
+        features: bool = False,
+        timeout_s: float | None = None,
+    ) -> Classification:
+        """Name what a picture shows.
+
+        Args:
+            image: The picture.
+            model: A classifier's name.
+            version: None for the one that the server serves by default.
+            top_k: Predictions wanted, best first; at most the model's classes are given.
+            features: Whether to give the feature vector before the model's head as well.
+            timeout_s: For this call; None for the client's.
+        """
+        request = classify_request(to_message(image), model, version=version, top_k=top_k, features=features)
+        response = self._call(self._vision.Classify, request, timeout_s)
+        return classification(response, features=features)
+
+    def classify_stream(
+        self,
+        images: Iterable[ImageSource],
+        model: str,
+        *,
+        version: int | None = None,
+        top_k: int = 5,
+        features: bool = False,
+        timeout_s: float | None = None,
+    ) -> Generator[tuple[int, Classification | ResonnxError]]:
+        """Name what many pictures show, over one pipelined stream.
+
+        Pictures are taken in the caller's thread, up to 16 ahead of the answers; an answer may be
+        held back until more pictures are taken. A picture that fails, or that the server sheds, has
+        its error as its outcome and does not hurt the others.
+
+        Args:
+            images: Any number of pictures.
+            model: A classifier's name.
+            version: None for the one that the server serves by default.
+            top_k: Predictions wanted of each.
+            features: Whether to give feature vectors as well.
+            timeout_s: For the whole stream; None for no limit, as its length is not known.
+
+        Yields:
+            The picture's place in `images`, and its outcome; in the order in which they are ready.
+        """
+        window = Window(model, version=version, top_k=top_k, features=features)
+        # gRPC takes requests in a thread of its own: a queue keeps `images` in the caller's.
+        requests: queue.SimpleQueue[vision_pb2.ClassifyRequest | None] = queue.SimpleQueue()
+        call = self._vision.ClassifyStream(iter(requests.get, None), timeout=timeout_s)
+        try:
+            for index, image in enumerate(images):
+                request = window.send(index, image)
+                if isinstance(request, InvalidArgument):
+                    yield index, request
+                    continue
+                requests.put(request)
+                if window.full:
+                    response = next(call, None)
+                    if response is None:
+                        break
+                    yield window.receive(response)
+            requests.put(None)
+            for response in call:
+                yield window.receive(response)
+            window.check_ended()
+        except grpc.RpcError as error:
+            raise from_rpc_error(error) from error
+        finally:
+            call.cancel()
+            requests.put(None)
+
+    def caption(
+        self,
+        image: ImageSource,
+        model: str,
+        *,
+        version: int | None = None,
+        max_tokens: int | None = None,
+        timeout_s: float | None = None,
+    ) -> CaptionResult:
+        """Say what a picture shows.
+
+        Args:
+            image: The picture.
+            model: A captioner's name.
+            version: None for the one that the server serves by default.
+            max_tokens: Where to stop, the end token included; None for the model's own limit.
+            timeout_s: For this call; None for the client's.
+        """
+        request = caption_request(to_message(image), model, version=version, max_tokens=max_tokens)
+        return caption_result(self._call(self._vision.Caption, request, timeout_s))
+
+    def stream_caption(
+        self,
+        image: ImageSource,
+        model: str,
+        *,
+        version: int | None = None,
+        max_tokens: int | None = None,
+        timeout_s: float | None = None,
+    ) -> Generator[Word | CaptionResult]:
+        """Say what a picture shows, word by word; arguments as for `caption`.
+
+        Yields:
+            Each Word as it is decoded; last, the CaptionResult.
+        """
+        request = caption_request(to_message(image), model, version=version, max_tokens=max_tokens)
+        return self._stream_caption(request, timeout_s)
+
+    def models(self, *, timeout_s: float | None = None) -> tuple[ModelSummary, ...]:
+        """List the server's models."""
+        request = vision_pb2.ListModelsRequest()
+        return model_summaries(self._call(self._vision.ListModels, request, timeout_s))
+
+    def model(self, name: str, version: int | None = None, *, timeout_s: float | None = None) -> ModelInfo:
+        """Describe one model; `version` None for the one that is served by default."""
+        request = model_request(name, version)
+        return model_info(self._call(self._vision.GetModel, request, timeout_s))
+
+    def _attempts(self, timeout_s: float | None) -> Attempts:
+        return Attempts(self._timeout_s if timeout_s is None else timeout_s, self._budget)
+
+    def _call(self, method: Callable[..., Any], request: Any, timeout_s: float | None) -> Any:
+        attempts = self._attempts(timeout_s)
+        while True:
+            try:
+                return method(request, timeout=attempts.remaining_s())
+            except grpc.RpcError as error:
+                pause_s = attempts.pause_s(error)
+            time.sleep(pause_s)
+
+    def _stream_caption(
+        self, request: vision_pb2.CaptionRequest, timeout_s: float | None
+    ) -> Generator[Word | CaptionResult]:
+        attempts = self._attempts(timeout_s)
+        while True:
+            call = self._vision.StreamCaption(request, timeout=attempts.remaining_s())
+            try:
+                for event in call:
+                    attempts.answered()
+                    yield caption_event(event)
+                return
+            except grpc.RpcError as error:
+                pause_s = attempts.pause_s(error)
+            finally:
+                call.cancel()
+            time.sleep(pause_s)

@@ -1,0 +1,125 @@
+"""Requests from arguments, results from responses: what both clients say on the wire. No I/O."""
+
+from google.protobuf.internal.enum_type_wrapper import EnumTypeWrapper
+from resonnx_proto.v1 import manifest_pb2, vision_pb2
+
+from resonnx._results import (
+    BatchLatency,
+    Caption,
+    CaptionResult,
+    Classification,
+    Limits,
+    ModelInfo,
+    ModelSummary,
+    Prediction,
+    SessionInfo,
+    Timing,
+    Word,
+)
+
+
+def classify_request(
+    image: vision_pb2.Image,
+    model: str,
+    *,
+    version: int | None,
+    top_k: int,
+    features: bool,
+    id: str = "",
+) -> vision_pb2.ClassifyRequest:
+    """Build one request; raises ValueError for numbers that the wire cannot hold."""
+    return vision_pb2.ClassifyRequest(
+        model=model,
+        version=version or 0,
+        image=image,
+        top_k=top_k,
+        return_features=features,
+        id=id,
+    )
+
+
+def caption_request(
+    image: vision_pb2.Image, model: str, *, version: int | None, max_tokens: int | None
+) -> vision_pb2.CaptionRequest:
+    """Build one request; raises as `classify_request` does."""
+    return vision_pb2.CaptionRequest(model=model, version=version or 0, image=image, max_tokens=max_tokens or 0)
+
+
+def model_request(name: str, version: int | None) -> vision_pb2.GetModelRequest:
+    """Build one request."""
+    return vision_pb2.GetModelRequest(model=name, version=version or 0)
+
+
+def classification(response: vision_pb2.ClassifyResponse, *, features: bool) -> Classification:
+    """Read one answer; `features` as in the request."""
+    return Classification(
+        model=response.model,
+        version=response.version,
+        predictions=tuple(Prediction(p.label, p.index, p.score) for p in response.predictions),
+        features=tuple(response.features) if features else None,
+        timing=_timing(response.timing),
+    )
+
+
+def caption_result(response: vision_pb2.CaptionResponse) -> CaptionResult:
+    """Read one answer."""
+    return CaptionResult(
+        model=response.model,
+        version=response.version,
+        captions=tuple(Caption(c.text, c.log_prob, tuple(_word(word) for word in c.words)) for c in response.captions),
+        timing=_timing(response.timing),
+    )
+
+
+def caption_event(event: vision_pb2.StreamCaptionResponse) -> Word | CaptionResult:
+    """Read one message of a StreamCaption."""
+    return _word(event.word) if event.HasField("word") else caption_result(event.final)
+
+
+def model_summaries(response: vision_pb2.ListModelsResponse) -> tuple[ModelSummary, ...]:
+    """Read the server's list, in its order."""
+    return tuple(_summary(model) for model in response.models)
+
+
+def model_info(response: vision_pb2.GetModelResponse) -> ModelInfo:
+    """Read one answer."""
+    return ModelInfo(
+        summary=_summary(response.summary),
+        manifest=response.manifest if response.HasField("manifest") else None,
+        sessions=tuple(_session(session) for session in response.sessions),
+        identity=response.identity,
+        verified=response.verified,
+        limits=Limits(response.max_batch_size, response.max_queue_size, response.max_message_bytes),
+    )
+
+
+def _timing(timing: vision_pb2.Timing) -> Timing:
+    return Timing(timing.decode_us / 1e6, timing.queue_us / 1e6, timing.compute_us / 1e6, timing.batch_size)
+
+
+def _word(word: vision_pb2.Word) -> Word:
+    return Word(word.text, word.token, word.log_prob)
+
+
+def _summary(model: vision_pb2.ModelSummary) -> ModelSummary:
+    return ModelSummary(
+        model.name,
+        model.version,
+        task=_enum_name(manifest_pb2.Task, model.task, "TASK_"),
+        state=_enum_name(vision_pb2.ModelState, model.state, "MODEL_STATE_"),
+        reason=model.reason,
+    )
+
+
+def _session(session: vision_pb2.SessionInfo) -> SessionInfo:
+    return SessionInfo(
+        session.file,
+        session.provider,
+        precision=_enum_name(manifest_pb2.Precision, session.precision, "PRECISION_"),
+        latencies=tuple(BatchLatency(x.batch_size, x.median_us / 1e6) for x in session.latencies),
+    )
+
+
+def _enum_name(enum: EnumTypeWrapper, value: int, prefix: str) -> str:
+    # Proto3 enums are open: a newer server's value has no name here.
+    return enum.Name(value).removeprefix(prefix).lower() if value in enum.values() else str(value)

@@ -1,0 +1,75 @@
+"""`make run`: exports the demo models, serves them, asks four held-out pictures through the client, keeps serving.
+
+With --once it uses free ports and stops after the answers. Re-runs skip the export that is done.
+"""
+
+import argparse
+import json
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from resonnx import Client
+
+_ROOT = Path(__file__).resolve().parent.parent
+_BIN = Path(sys.executable).parent
+_PICTURES = 4
+
+
+def main() -> int:
+    """Run the whole path once and return the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--port", default="8001")
+    parser.add_argument("--http-port", default="8002")
+    parser.add_argument("--once", action="store_true", help="free ports, and stop after the answers")
+    arguments = parser.parse_args()
+    repository = _ROOT / "models"
+    samples = repository / ".samples"
+    export = [str(_BIN / "resonnx-export"), "demo"]
+    subprocess.run([*export, "--repository", str(repository)], check=True)
+    subprocess.run([*export, "--samples", str(samples), "--count", str(_PICTURES), "--seed", "1"], check=True)
+    ports = ("0", "0") if arguments.once else (arguments.port, arguments.http_port)
+    return _serve_and_ask(repository, samples, ports, once=arguments.once)
+
+
+def _serve_and_ask(repository: Path, samples: Path, ports: tuple[str, str], *, once: bool) -> int:
+    command = [str(_BIN / "resonnx-server"), "--repository", str(repository), "--port", ports[0]]
+    command += ["--http-port", ports[1], "--cache-dir", str(repository / ".cache"), "--log-level", "warning"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
+        assert server.stdout is not None
+        line = server.stdout.readline()
+        ready = re.match(r"resonnx-server ready grpc=(\S+) http=(\S+)", line)
+        if ready is None:
+            return server.wait()
+        # From here on Ctrl-C is the server's to act on; this process waits for it.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        print(line, end="")
+        _ask(ready[1], samples)
+        print(f"\nmetrics: http://{ready[2]}/metrics   readiness: http://{ready[2]}/readyz")
+        if once:
+            server.terminate()
+        else:
+            print(f"ask it:  .venv/bin/resonnx classify PICTURE --model digits --server {ready[1]}")
+            print("serving until Ctrl-C", flush=True)
+        return server.wait()
+
+
+def _ask(address: str, samples: Path) -> None:
+    truth = json.loads((samples / "truth.json").read_text())
+    print(f"\n{'picture':10} {'truth':52} {'answer':52} time")
+    with Client(address) as client:
+        for name, entry in truth.items():
+            start = time.perf_counter()
+            if entry["model"] == "digits":
+                best = client.classify(samples / name, "digits").predictions[0]
+                expected, answer = entry["label"], f"{best.label} ({best.score:.3f})"
+            else:
+                expected, answer = entry["caption"], client.caption(samples / name, "scenes").captions[0].text
+            print(f"{name:10} {expected:52} {answer:52} {1000 * (time.perf_counter() - start):.1f} ms")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,4 @@
+"""Exports trained PyTorch ResNet classifiers and ResNet+LSTM captioners to ONNX, and proves the copies equal.
+
+Read `classifier.py` first: checkpoint -> network -> trace -> parity -> precision -> goldens -> package.
+"""

@@ -1,0 +1,64 @@
+"""Fresh pictures of held-out digits with their truth: files to try a server with, and iterators.
+
+Nothing here was seen in training: every digit comes from the held-out fifth.
+"""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from resonnx_export.demo.digits import LABELS, UInt8, render, split
+from resonnx_export.demo.scenes import Scene, compose
+
+
+def digits(seed: int | None = None) -> Iterator[tuple[UInt8, str]]:
+    """Yield every held-out digit once: picture uint8 [64,64,3] and label.
+
+    Without `seed` in the split's order, black on white; with it shuffled, paper and ink varied.
+    """
+    _, held_out = split()
+    rng = None if seed is None else np.random.default_rng(seed)
+    order = np.arange(len(held_out)) if rng is None else rng.permutation(len(held_out))
+    for row in order:
+        yield render(held_out.ink[row], rng), LABELS[held_out.labels[row]]
+
+
+def scenes(seed: int, count: int) -> Iterator[Scene]:
+    """Yield `count` scenes composed of held-out digits."""
+    _, held_out = split()
+    rng = np.random.default_rng(seed)
+    for _ in range(count):
+        yield compose(rng, held_out.ink, held_out.labels)
+
+
+def write_samples(directory: Path, count: int, seed: int) -> Path:
+    """Write 0001.png and so on, digits and scenes in turn, and truth.json; return its path.
+
+    truth.json maps each file to its model and to its label (digits) or caption (scenes).
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    digit_source = _endless_digits(seed)
+    scene_source = scenes(seed, count // 2)
+    truth: dict[str, dict[str, str]] = {}
+    for index in range(count):
+        name = f"{index + 1:04}.png"
+        if index % 2 == 0:
+            picture, label = next(digit_source)
+            truth[name] = {"model": "digits", "label": label}
+        else:
+            scene = next(scene_source)
+            picture = scene.image
+            truth[name] = {"model": "scenes", "caption": scene.caption}
+        Image.fromarray(picture).save(directory / name)
+    path = directory / "truth.json"
+    path.write_text(json.dumps(truth, indent=2) + "\n", encoding="utf-8")
+    return path
+
+
+def _endless_digits(seed: int) -> Iterator[tuple[UInt8, str]]:
+    while True:
+        yield from digits(seed)
+        seed += 1

@@ -1,0 +1,85 @@
+"""Exports the demonstration models, `digits` and `scenes`, from their committed weights or from fresh training."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import islice
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Final
+
+from PIL import Image
+from resonnx_server.errors import ModelRefused
+from resonnx_server.runtime.manifest import read_version
+
+from resonnx_export import captioner, classifier, demo, package
+from resonnx_export.captioner import CaptionerSettings, export_captioner
+from resonnx_export.checkpoint import load_checkpoint
+from resonnx_export.classifier import ClassifierSettings, export_classifier
+from resonnx_export.demo import samples
+from resonnx_export.package import Exported, Target
+from resonnx_export.progress import progress
+from resonnx_export.recipe import image_input
+
+MODELS: Final = ("digits", "scenes")
+_SAMPLES: Final = 16
+_SEED: Final = 0
+
+
+def export_demo(repository: Path, *, retrain: bool) -> Iterator[tuple[str, Exported | None]]:
+    """Export both models, each as its next version; yield the name and what was written.
+
+    A model whose newest version already comes from the same weights is left as it is, and None is yielded.
+
+    Raises:
+        BadInput: The repository cannot be written.
+        ParityFailed: As export_classifier.
+    """
+    with _weights(retrain) as folder:
+        for name in MODELS:
+            weights = folder / f"{name}.safetensors"
+            yield name, None if _is_exported(repository / name, weights) else _export(name, weights, repository)
+
+
+def _export(name: str, weights: Path, repository: Path) -> Exported:
+    target = Target(repository, name)
+    if name == "digits":
+        recipe = image_input(demo.DIGITS_INPUT_SIZE, resize_short_side=None, mean=demo.MEAN, std=demo.STD)
+        pictures = [picture for picture, _ in islice(samples.digits(_SEED), _SAMPLES)]
+        settings = ClassifierSettings(recipe, demo.LABELS, samples=[Image.fromarray(each) for each in pictures])
+        with progress(name, classifier.STAGES) as tell:
+            return export_classifier(weights, settings, target, tell)
+    recipe = image_input(demo.SCENES_INPUT_SIZE, resize_short_side=None, mean=demo.MEAN, std=demo.STD)
+    pictures = [scene.image for scene in samples.scenes(_SEED, _SAMPLES)]
+    scenes = CaptionerSettings(
+        recipe, demo.VOCABULARY, max_tokens=demo.MAX_WORDS + 1, samples=[Image.fromarray(each) for each in pictures]
+    )
+    with progress(name, captioner.STAGES) as tell:
+        return export_captioner(weights, scenes, target, tell)
+
+
+def _is_exported(model: Path, weights: Path) -> bool:
+    versions = package.versions(model)
+    if not versions:
+        return False
+    try:
+        manifest = read_version(model / str(versions[-1])).manifest
+    except ModelRefused:
+        return False
+    return list(manifest.source.sha256) == [load_checkpoint(weights).sha256]
+
+
+@contextmanager
+def _weights(retrain: bool) -> Iterator[Path]:
+    """Give the folder of the weights: the committed ones, or a temporary one with newly trained ones."""
+    if not retrain:
+        yield demo.WEIGHTS
+        return
+    from safetensors.torch import save_file
+
+    from resonnx_export.demo.train import train_digits, train_scenes
+
+    with TemporaryDirectory() as name:
+        folder = Path(name)
+        save_file(train_digits(), folder / "digits.safetensors")
+        save_file(train_scenes(), folder / "scenes.safetensors")
+        yield folder

@@ -1,0 +1,141 @@
+"""A ResNet+LSTM captioner with soft attention (Show, Attend and Tell), as `encode` and `step`.
+
+Training, tracing and serving share these two functions: rows are axis 0 everywhere, and a step
+holds no Python loop over data. Decoder keys are those of the widely used PyTorch tutorial.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from resonnx_export.networks.detect import CheckpointMismatch, resnet_config_from_state_dict
+from resonnx_export.networks.resnet import ResNet, ResNetConfig
+
+_TRUNK = "trunk."
+
+
+@dataclass(frozen=True)
+class CaptionerConfig:
+    """The shape of a captioner.
+
+    Attributes:
+        trunk: The ResNet, with `num_classes` 0.
+        vocabulary_size: V, the special tokens included.
+        embedding_size: E, of a word.
+        hidden_size: H, of the LSTM.
+        attention_size: A, of the space in which state and positions are compared.
+        map_size: Side to which the feature map is averaged before attention, or None to keep the
+            trunk's own. It leaves no trace in a state_dict.
+    """
+
+    trunk: ResNetConfig
+    vocabulary_size: int
+    embedding_size: int
+    hidden_size: int
+    attention_size: int
+    map_size: int | None = None
+
+
+class Encoded(NamedTuple):
+    """What decoding starts from: state (h [N,H], c [N,H]), features (map [N,P,D], keys [N,P,A])."""
+
+    state: tuple[Tensor, ...]
+    features: tuple[Tensor, ...]
+
+
+class Stepped(NamedTuple):
+    """One word further: log_probs [R,V], the next state, attention [R,P] over the positions."""
+
+    log_probs: Tensor
+    state: tuple[Tensor, ...]
+    attention: Tensor
+
+
+class SoftAttention(nn.Module):
+    """Additive attention, split so that what depends on the picture alone is computed once."""
+
+    def __init__(self, feature_size: int, hidden_size: int, attention_size: int) -> None:
+        super().__init__()
+        self.encoder_att = nn.Linear(feature_size, attention_size)
+        self.decoder_att = nn.Linear(hidden_size, attention_size)
+        self.full_att = nn.Linear(attention_size, 1)
+
+    def forward(self, hidden: Tensor, keys: Tensor) -> Tensor:
+        """Compare hidden [R,H] with keys [R,P,A]: weights [R,P] that sum to one."""
+        query = self.decoder_att(hidden).unsqueeze(1)
+        scores = self.full_att(torch.relu(keys + query)).squeeze(2)
+        return torch.softmax(scores, dim=1)
+
+
+class Captioner(nn.Module):
+    """Writes a caption about normalised float pictures [N,3,H,W], one token at a time."""
+
+    def __init__(self, config: CaptionerConfig) -> None:
+        super().__init__()
+        self.config = config
+        features, hidden = config.trunk.feature_size, config.hidden_size
+        self.trunk = ResNet(config.trunk)
+        self.attention = SoftAttention(features, hidden, config.attention_size)
+        self.embedding = nn.Embedding(config.vocabulary_size, config.embedding_size)
+        self.decode_step = nn.LSTMCell(config.embedding_size + features, hidden)
+        self.init_h = nn.Linear(features, hidden)
+        self.init_c = nn.Linear(features, hidden)
+        self.f_beta = nn.Linear(hidden, features)
+        self.fc = nn.Linear(hidden, config.vocabulary_size)
+
+    def encode(self, images: Tensor) -> Encoded:
+        """Look at pictures [N,3,H,W] once: initial state, feature map and its projected keys."""
+        grid = self.trunk.features_map(images)
+        if self.config.map_size is not None:
+            grid = functional.adaptive_avg_pool2d(grid, self.config.map_size)
+        values = grid.flatten(2).transpose(1, 2)
+        mean = values.mean(dim=1)
+        keys = self.attention.encoder_att(values)
+        return Encoded((self.init_h(mean), self.init_c(mean)), (values, keys))
+
+    def step(self, token: Tensor, state: tuple[Tensor, ...], features: tuple[Tensor, ...]) -> Stepped:
+        """Read token int64 [R], one per row, and say what may follow it."""
+        hidden, cell = state
+        values, keys = features
+        attention = self.attention(hidden, keys)
+        context = torch.matmul(attention.unsqueeze(1), values).squeeze(1)
+        gated = torch.sigmoid(self.f_beta(hidden)) * context
+        inputs = torch.cat([self.embedding(token), gated], dim=1)
+        hidden, cell = self.decode_step(inputs, (hidden, cell))
+        log_probs = torch.log_softmax(self.fc(hidden), dim=1)
+        return Stepped(log_probs, (hidden, cell), attention)
+
+    def forward(self, images: Tensor, captions: Tensor) -> Tensor:
+        """Score captions int64 [N,T] by teacher forcing: log_probs [N,T-1,V] of tokens 1..T-1."""
+        state, features = self.encode(images)
+        scores = []
+        for position in range(captions.shape[1] - 1):
+            stepped = self.step(captions[:, position], state, features)
+            state = stepped.state
+            scores.append(stepped.log_probs)
+        return torch.stack(scores, dim=1)
+
+
+def config_from_state_dict(state_dict: Mapping[str, Tensor]) -> CaptionerConfig:
+    """Read a captioner's configuration from the shapes of its state_dict.
+
+    Raises:
+        CheckpointMismatch: If a key is missing without which the shape cannot be known.
+    """
+    trunk = {key.removeprefix(_TRUNK): value for key, value in state_dict.items() if key.startswith(_TRUNK)}
+    needed = ("embedding.weight", "decode_step.weight_hh", "attention.encoder_att.weight")
+    missing = [key for key in needed if key not in state_dict]
+    if missing:
+        raise CheckpointMismatch("not a captioner with soft attention", missing=missing)
+    vocabulary_size, embedding_size = state_dict["embedding.weight"].shape
+    return CaptionerConfig(
+        trunk=resnet_config_from_state_dict(trunk),
+        vocabulary_size=vocabulary_size,
+        embedding_size=embedding_size,
+        hidden_size=state_dict["decode_step.weight_hh"].shape[1],
+        attention_size=state_dict["attention.encoder_att.weight"].shape[0],
+    )

@@ -1,0 +1,25 @@
+"""Tells a waiting person what an export is doing: a bar on a terminal, plain lines elsewhere; always on stderr."""
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from tqdm import tqdm
+
+Tell = Callable[[str], None]
+"""Called with a few words as each stage begins."""
+
+
+@contextmanager
+def progress(title: str, stages: int) -> Iterator[Tell]:
+    """Show how far a job of `stages` stages is. The bar waits two seconds, so short jobs stay silent."""
+    if not sys.stderr.isatty():
+        yield lambda stage: print(f"{title}: {stage}", file=sys.stderr, flush=True)
+        return
+    with tqdm(total=stages, desc=title, delay=2, leave=False, bar_format="{desc} {bar} {elapsed}{postfix}") as bar:
+
+        def tell(stage: str) -> None:
+            bar.set_postfix_str(stage, refresh=False)
+            bar.update()
+
+        yield tell

@@ -1,0 +1,119 @@
+"""What PyTorch answers: the eager network on pictures, with the training recipe's own normalisation.
+
+Shares no code with the graphs (trace.py) or with the server's decoding (runtime/beams.py): it is what both are held
+against.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from resonnx_proto.v1 import manifest_pb2 as pb
+from resonnx_server.runtime.images import Pixels
+from torch import Tensor, nn
+
+from resonnx_export.networks import Captioner, Encoded, ResNet
+
+Float = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Classified:
+    """Answers to N pictures: probabilities [N,K], logits [N,K], features [N,D]."""
+
+    probabilities: Float
+    logits: Float
+    features: Float
+
+
+@dataclass(frozen=True)
+class Caption:
+    """A greedy caption of T tokens, the end token included where it was reached.
+
+    Attributes:
+        tokens: int64 [T].
+        step_log_probs: float32 [T,V], each step's whole distribution.
+    """
+
+    tokens: npt.NDArray[np.int64]
+    step_log_probs: Float
+
+    @property
+    def log_probs(self) -> Float:
+        """Return the tokens' own log-probabilities: [T]."""
+        return np.take_along_axis(self.step_log_probs, self.tokens[:, None], axis=1)[:, 0]
+
+    @property
+    def margin(self) -> float:
+        """Return how far the best token is ahead of the second at the closest step."""
+        if self.step_log_probs.shape[1] < 2:
+            return float("inf")
+        best_two = np.sort(self.step_log_probs, axis=1)[:, -2:]
+        return float((best_two[:, 1] - best_two[:, 0]).min())
+
+
+def normalise(images: Pixels, recipe: pb.ImageInput) -> Tensor:
+    """Turn pixels uint8 [N,H,W,3] into float32 [N,3,H,W] as torchvision's ToTensor and Normalize do."""
+    scaled = torch.from_numpy(images).permute(0, 3, 1, 2).to(torch.float32).div(255)
+    mean, std = (torch.tensor(values, dtype=torch.float32).view(1, 3, 1, 1) for values in (recipe.mean, recipe.std))
+    return (scaled - mean) / std
+
+
+@torch.no_grad()
+def classify(network: ResNet, images: Pixels, recipe: pb.ImageInput) -> Classified:
+    """Classify uint8 pictures [N,H,W,3]: ResNet.forward, with the features kept."""
+    features = network.forward_features(normalise(images, recipe))
+    logits = network.fc(features)
+    return Classified(torch.softmax(logits, dim=1).numpy(), logits.numpy(), features.numpy())
+
+
+@torch.no_grad()
+def encode(network: Captioner, images: Pixels, recipe: pb.ImageInput) -> Encoded:
+    """Encode uint8 pictures [N,H,W,3]."""
+    return network.encode(normalise(images, recipe))
+
+
+@torch.no_grad()
+def caption(network: Captioner, encoded: Encoded, spec: pb.CaptionerSpec) -> list[Caption]:
+    """Write the greedy captions of N encoded pictures, each until the end token or spec.max_tokens."""
+    state, features = encoded
+    token = torch.full((len(state[0]),), spec.start_id)
+    tokens, log_probs = [], []
+    for _ in range(spec.max_tokens):
+        stepped = network.step(token, state, features)
+        state, token = stepped.state, stepped.log_probs.argmax(dim=1)
+        tokens.append(token)
+        log_probs.append(stepped.log_probs)
+        if bool((torch.stack(tokens) == spec.end_id).any(dim=0).all()):
+            break
+    rows = zip(torch.stack(tokens, dim=1).numpy(), torch.stack(log_probs, dim=1).numpy(), strict=True)
+    return [_until_end(row, steps, spec.end_id) for row, steps in rows]
+
+
+def _until_end(tokens: npt.NDArray[np.int64], step_log_probs: Float, end_id: int) -> Caption:
+    ends = np.flatnonzero(tokens == end_id)
+    length = int(ends[0]) + 1 if len(ends) else len(tokens)
+    return Caption(tokens[:length], step_log_probs[:length])
+
+
+@torch.no_grad()
+def settle_batch_norm(network: ResNet, batches: Iterable[Tensor]) -> None:
+    """Replace BatchNorm's running statistics by the plain means over a few batches; leaves eval mode.
+
+    With random weights the untouched statistics let activations vanish or explode, and a comparison of such answers
+    says nothing.
+
+    Args:
+        network: Changed in place.
+        batches: Normalised pictures [N,3,H,W].
+    """
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.reset_running_stats()
+            module.momentum = None  # a cumulative average
+    network.train()
+    for batch in batches:
+        network(batch)
+    network.eval()

@@ -1,0 +1,1 @@
+"""Messages and services that the rooms agree on: generated, committed, without logic."""

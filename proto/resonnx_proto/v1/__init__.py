@@ -1,0 +1,1 @@
+"""resonnx's own task API and manifest, version 1."""

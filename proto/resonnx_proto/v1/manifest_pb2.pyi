@@ -1,0 +1,193 @@
+from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
+from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class Task(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    TASK_UNSPECIFIED: _ClassVar[Task]
+    TASK_CLASSIFIER: _ClassVar[Task]
+    TASK_CAPTIONER: _ClassVar[Task]
+    TASK_TENSORS: _ClassVar[Task]
+
+class Precision(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    PRECISION_UNSPECIFIED: _ClassVar[Precision]
+    PRECISION_FP32: _ClassVar[Precision]
+    PRECISION_TF32: _ClassVar[Precision]
+    PRECISION_BF16: _ClassVar[Precision]
+    PRECISION_FP16: _ClassVar[Precision]
+    PRECISION_INT8: _ClassVar[Precision]
+TASK_UNSPECIFIED: Task
+TASK_CLASSIFIER: Task
+TASK_CAPTIONER: Task
+TASK_TENSORS: Task
+PRECISION_UNSPECIFIED: Precision
+PRECISION_FP32: Precision
+PRECISION_TF32: Precision
+PRECISION_BF16: Precision
+PRECISION_FP16: Precision
+PRECISION_INT8: Precision
+
+class ImageInput(_message.Message):
+    __slots__ = ("width", "height", "resize", "filter", "resize_short_side", "mean", "std")
+    class Resize(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+        __slots__ = ()
+        RESIZE_UNSPECIFIED: _ClassVar[ImageInput.Resize]
+        RESIZE_STRETCH: _ClassVar[ImageInput.Resize]
+        RESIZE_SHORT_SIDE_CROP: _ClassVar[ImageInput.Resize]
+    RESIZE_UNSPECIFIED: ImageInput.Resize
+    RESIZE_STRETCH: ImageInput.Resize
+    RESIZE_SHORT_SIDE_CROP: ImageInput.Resize
+    class Filter(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+        __slots__ = ()
+        FILTER_UNSPECIFIED: _ClassVar[ImageInput.Filter]
+        FILTER_BILINEAR: _ClassVar[ImageInput.Filter]
+        FILTER_BICUBIC: _ClassVar[ImageInput.Filter]
+        FILTER_LANCZOS: _ClassVar[ImageInput.Filter]
+        FILTER_NEAREST: _ClassVar[ImageInput.Filter]
+        FILTER_BOX: _ClassVar[ImageInput.Filter]
+    FILTER_UNSPECIFIED: ImageInput.Filter
+    FILTER_BILINEAR: ImageInput.Filter
+    FILTER_BICUBIC: ImageInput.Filter
+    FILTER_LANCZOS: ImageInput.Filter
+    FILTER_NEAREST: ImageInput.Filter
+    FILTER_BOX: ImageInput.Filter
+    WIDTH_FIELD_NUMBER: _ClassVar[int]
+    HEIGHT_FIELD_NUMBER: _ClassVar[int]
+    RESIZE_FIELD_NUMBER: _ClassVar[int]
+    FILTER_FIELD_NUMBER: _ClassVar[int]
+    RESIZE_SHORT_SIDE_FIELD_NUMBER: _ClassVar[int]
+    MEAN_FIELD_NUMBER: _ClassVar[int]
+    STD_FIELD_NUMBER: _ClassVar[int]
+    width: int
+    height: int
+    resize: ImageInput.Resize
+    filter: ImageInput.Filter
+    resize_short_side: int
+    mean: _containers.RepeatedScalarFieldContainer[float]
+    std: _containers.RepeatedScalarFieldContainer[float]
+    def __init__(self, width: _Optional[int] = ..., height: _Optional[int] = ..., resize: _Optional[_Union[ImageInput.Resize, str]] = ..., filter: _Optional[_Union[ImageInput.Filter, str]] = ..., resize_short_side: _Optional[int] = ..., mean: _Optional[_Iterable[float]] = ..., std: _Optional[_Iterable[float]] = ...) -> None: ...
+
+class ClassifierSpec(_message.Message):
+    __slots__ = ("labels", "feature_size")
+    LABELS_FIELD_NUMBER: _ClassVar[int]
+    FEATURE_SIZE_FIELD_NUMBER: _ClassVar[int]
+    labels: _containers.RepeatedScalarFieldContainer[str]
+    feature_size: int
+    def __init__(self, labels: _Optional[_Iterable[str]] = ..., feature_size: _Optional[int] = ...) -> None: ...
+
+class CaptionerSpec(_message.Message):
+    __slots__ = ("vocabulary", "start_id", "end_id", "pad_id", "unknown_id", "stripped_ids", "max_tokens", "beam_width", "length_normalization", "attention_rows", "attention_columns")
+    class LengthNormalization(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+        __slots__ = ()
+        LENGTH_NORMALIZATION_UNSPECIFIED: _ClassVar[CaptionerSpec.LengthNormalization]
+        LENGTH_NORMALIZATION_NONE: _ClassVar[CaptionerSpec.LengthNormalization]
+        LENGTH_NORMALIZATION_LENGTH: _ClassVar[CaptionerSpec.LengthNormalization]
+        LENGTH_NORMALIZATION_GNMT: _ClassVar[CaptionerSpec.LengthNormalization]
+    LENGTH_NORMALIZATION_UNSPECIFIED: CaptionerSpec.LengthNormalization
+    LENGTH_NORMALIZATION_NONE: CaptionerSpec.LengthNormalization
+    LENGTH_NORMALIZATION_LENGTH: CaptionerSpec.LengthNormalization
+    LENGTH_NORMALIZATION_GNMT: CaptionerSpec.LengthNormalization
+    VOCABULARY_FIELD_NUMBER: _ClassVar[int]
+    START_ID_FIELD_NUMBER: _ClassVar[int]
+    END_ID_FIELD_NUMBER: _ClassVar[int]
+    PAD_ID_FIELD_NUMBER: _ClassVar[int]
+    UNKNOWN_ID_FIELD_NUMBER: _ClassVar[int]
+    STRIPPED_IDS_FIELD_NUMBER: _ClassVar[int]
+    MAX_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    BEAM_WIDTH_FIELD_NUMBER: _ClassVar[int]
+    LENGTH_NORMALIZATION_FIELD_NUMBER: _ClassVar[int]
+    ATTENTION_ROWS_FIELD_NUMBER: _ClassVar[int]
+    ATTENTION_COLUMNS_FIELD_NUMBER: _ClassVar[int]
+    vocabulary: _containers.RepeatedScalarFieldContainer[str]
+    start_id: int
+    end_id: int
+    pad_id: int
+    unknown_id: int
+    stripped_ids: _containers.RepeatedScalarFieldContainer[int]
+    max_tokens: int
+    beam_width: int
+    length_normalization: CaptionerSpec.LengthNormalization
+    attention_rows: int
+    attention_columns: int
+    def __init__(self, vocabulary: _Optional[_Iterable[str]] = ..., start_id: _Optional[int] = ..., end_id: _Optional[int] = ..., pad_id: _Optional[int] = ..., unknown_id: _Optional[int] = ..., stripped_ids: _Optional[_Iterable[int]] = ..., max_tokens: _Optional[int] = ..., beam_width: _Optional[int] = ..., length_normalization: _Optional[_Union[CaptionerSpec.LengthNormalization, str]] = ..., attention_rows: _Optional[int] = ..., attention_columns: _Optional[int] = ...) -> None: ...
+
+class PrecisionBound(_message.Message):
+    __slots__ = ("file", "precision", "max_deviation")
+    FILE_FIELD_NUMBER: _ClassVar[int]
+    PRECISION_FIELD_NUMBER: _ClassVar[int]
+    MAX_DEVIATION_FIELD_NUMBER: _ClassVar[int]
+    file: str
+    precision: Precision
+    max_deviation: float
+    def __init__(self, file: _Optional[str] = ..., precision: _Optional[_Union[Precision, str]] = ..., max_deviation: _Optional[float] = ...) -> None: ...
+
+class Source(_message.Message):
+    __slots__ = ("sha256", "layout", "architecture", "parameters")
+    SHA256_FIELD_NUMBER: _ClassVar[int]
+    LAYOUT_FIELD_NUMBER: _ClassVar[int]
+    ARCHITECTURE_FIELD_NUMBER: _ClassVar[int]
+    PARAMETERS_FIELD_NUMBER: _ClassVar[int]
+    sha256: _containers.RepeatedScalarFieldContainer[str]
+    layout: str
+    architecture: str
+    parameters: int
+    def __init__(self, sha256: _Optional[_Iterable[str]] = ..., layout: _Optional[str] = ..., architecture: _Optional[str] = ..., parameters: _Optional[int] = ...) -> None: ...
+
+class ParityCheck(_message.Message):
+    __slots__ = ("name", "pictures", "max_abs_difference", "max_abs_reference", "bound", "identical")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    PICTURES_FIELD_NUMBER: _ClassVar[int]
+    MAX_ABS_DIFFERENCE_FIELD_NUMBER: _ClassVar[int]
+    MAX_ABS_REFERENCE_FIELD_NUMBER: _ClassVar[int]
+    BOUND_FIELD_NUMBER: _ClassVar[int]
+    IDENTICAL_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    pictures: int
+    max_abs_difference: float
+    max_abs_reference: float
+    bound: float
+    identical: int
+    def __init__(self, name: _Optional[str] = ..., pictures: _Optional[int] = ..., max_abs_difference: _Optional[float] = ..., max_abs_reference: _Optional[float] = ..., bound: _Optional[float] = ..., identical: _Optional[int] = ...) -> None: ...
+
+class ParityReport(_message.Message):
+    __slots__ = ("checks", "damaged_copy_rejected")
+    CHECKS_FIELD_NUMBER: _ClassVar[int]
+    DAMAGED_COPY_REJECTED_FIELD_NUMBER: _ClassVar[int]
+    checks: _containers.RepeatedCompositeFieldContainer[ParityCheck]
+    damaged_copy_rejected: bool
+    def __init__(self, checks: _Optional[_Iterable[_Union[ParityCheck, _Mapping]]] = ..., damaged_copy_rejected: bool = ...) -> None: ...
+
+class Manifest(_message.Message):
+    __slots__ = ("schema_version", "task", "input", "classifier", "captioner", "precisions", "source", "tool_versions", "parity")
+    class ToolVersionsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
+    SCHEMA_VERSION_FIELD_NUMBER: _ClassVar[int]
+    TASK_FIELD_NUMBER: _ClassVar[int]
+    INPUT_FIELD_NUMBER: _ClassVar[int]
+    CLASSIFIER_FIELD_NUMBER: _ClassVar[int]
+    CAPTIONER_FIELD_NUMBER: _ClassVar[int]
+    PRECISIONS_FIELD_NUMBER: _ClassVar[int]
+    SOURCE_FIELD_NUMBER: _ClassVar[int]
+    TOOL_VERSIONS_FIELD_NUMBER: _ClassVar[int]
+    PARITY_FIELD_NUMBER: _ClassVar[int]
+    schema_version: int
+    task: Task
+    input: ImageInput
+    classifier: ClassifierSpec
+    captioner: CaptionerSpec
+    precisions: _containers.RepeatedCompositeFieldContainer[PrecisionBound]
+    source: Source
+    tool_versions: _containers.ScalarMap[str, str]
+    parity: ParityReport
+    def __init__(self, schema_version: _Optional[int] = ..., task: _Optional[_Union[Task, str]] = ..., input: _Optional[_Union[ImageInput, _Mapping]] = ..., classifier: _Optional[_Union[ClassifierSpec, _Mapping]] = ..., captioner: _Optional[_Union[CaptionerSpec, _Mapping]] = ..., precisions: _Optional[_Iterable[_Union[PrecisionBound, _Mapping]]] = ..., source: _Optional[_Union[Source, _Mapping]] = ..., tool_versions: _Optional[_Mapping[str, str]] = ..., parity: _Optional[_Union[ParityReport, _Mapping]] = ...) -> None: ...

@@ -1,0 +1,31 @@
+"""The command `resonnx-server`."""
+
+import asyncio
+import sys
+
+from resonnx_server import lifecycle
+from resonnx_server.config import ConfigError, Settings, load_settings
+from resonnx_server.observe import logs
+
+
+def main() -> None:
+    """Serve until told to stop. Exit status: 0 after a drain, 1 if it cannot start, 2 for bad settings."""
+    try:
+        settings = load_settings(sys.argv[1:])
+    except ConfigError as error:
+        print(f"resonnx-server: {error}", file=sys.stderr)
+        sys.exit(2)
+    logs.configure(settings.log_level)
+    try:
+        asyncio.run(_serve(settings))
+    except lifecycle.StartError as error:
+        print(f"resonnx-server: {error}", file=sys.stderr)
+        sys.exit(1)
+
+
+async def _serve(settings: Settings) -> None:
+    await lifecycle.Server(settings).run()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Queues, batches, decode loops, devices. Knows no gRPC and no files."""

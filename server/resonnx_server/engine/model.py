@@ -1,0 +1,117 @@
+"""What rpc and http talk to: loaded models by name and version, and those that were refused."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from resonnx_proto.v1 import manifest_pb2 as pb
+
+from resonnx_server.engine.captioner import CaptionEngine
+from resonnx_server.engine.latency import LatencyTable
+from resonnx_server.engine.tensors import TensorEngine
+from resonnx_server.errors import NotFound, Unavailable
+from resonnx_server.observe.stats import ModelStats
+from resonnx_server.runtime.session import Candidate, TensorSpec
+
+
+@dataclass(frozen=True)
+class SessionReport:
+    """What one ONNX file runs on and what its batches cost."""
+
+    file: str
+    candidate: Candidate
+    table: LatencyTable
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model that serves.
+
+    Attributes:
+        manifest: None for a bare ONNX file.
+        identity: sha256 of SHA256SUMS, hex; empty for a bare ONNX file.
+        verified: Its answers agreed with the golden examples at load.
+        inputs: As the tensor protocol shows them, with the batch axis first (if max_batch_size > 0).
+        max_batch_size: 0 if each request runs alone.
+    """
+
+    name: str
+    version: int
+    task: pb.Task
+    manifest: pb.Manifest | None
+    identity: str
+    verified: bool
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    max_batch_size: int
+    max_queue_size: int
+    sessions: tuple[SessionReport, ...]
+    stats: ModelStats
+    engine: TensorEngine | CaptionEngine
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """A model that does not serve, and why."""
+
+    name: str
+    version: int
+    reason: str
+
+
+@dataclass
+class Models:
+    """The loaded and the refused. Owned by the event loop.
+
+    Attributes:
+        loading: More may come.
+        draining: Nothing is given out any more.
+        refused_draining: Calls refused because of that.
+    """
+
+    loading: bool = True
+    draining: bool = False
+    refused_draining: int = 0
+    _ready: dict[str, Model] = field(default_factory=dict)
+    _refused: dict[str, Refusal] = field(default_factory=dict)
+
+    def add(self, model: Model) -> None:
+        """Serve `model` from now on."""
+        self._ready[model.name] = model
+
+    def refuse(self, refusal: Refusal) -> None:
+        """Remember why a model is not served."""
+        self._refused[refusal.name] = refusal
+
+    def get(self, name: str, version: int = 0) -> Model:
+        """Return a model that serves; version 0 is the one served by default.
+
+        Raises:
+            NotFound: No such model or version.
+            Unavailable: Refused at load, still loading, or the server is draining.
+        """
+        if self.draining:
+            self.refused_draining += 1
+            raise Unavailable("the server is shutting down")
+        model = self._ready.get(name)
+        if model is not None and version in (0, model.version):
+            return model
+        if model is not None:
+            raise NotFound(f"model {name!r} has no version {version}; version {model.version} is served")
+        if (refusal := self._refused.get(name)) is not None and version in (0, refusal.version):
+            raise Unavailable(f"model {name!r} was refused at load: {refusal.reason}")
+        if self.loading:
+            raise Unavailable(f"models are still being loaded, {name[:64]!r} is not there yet")
+        raise NotFound(f"model {name[:64]!r} is not in the repository")
+
+    @property
+    def refused(self) -> list[Refusal]:
+        """The refused, by name."""
+        return [self._refused[name] for name in sorted(self._refused)]
+
+    @property
+    def is_ready(self) -> bool:
+        """At least one model serves and the server takes calls."""
+        return bool(self._ready) and not self.loading and not self.draining
+
+    def __iter__(self) -> Iterator[Model]:
+        return iter([self._ready[name] for name in sorted(self._ready)])

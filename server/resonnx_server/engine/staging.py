@@ -1,0 +1,46 @@
+"""Buffers that batches are put together in: allocated once, lent to one batch at a time."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from resonnx_server.runtime.session import Array
+
+
+class Staging:
+    """Lends arrays [size, ...] for the rows of one input; the lane that borrows one gives it back after the run."""
+
+    def __init__(self, largest: int) -> None:
+        self._largest = largest
+        self._free: list[Array] = []
+
+    def join(self, parts: Sequence[Array], size: int) -> tuple[Array, Array | None]:
+        """Put `parts` ([rows, ...] each, equal dtype and row shape) one after the other into an array [size, ...].
+
+        Rows beyond the parts hold whatever was there: each row's answer depends on that row alone.
+
+        Returns:
+            The array, and the buffer to give back with `release` (None where the only part is passed on uncopied).
+        """
+        first = parts[0]
+        if len(parts) == 1 and len(first) == size:
+            return np.ascontiguousarray(first), None
+        buffer = self._lend(first)
+        start = 0
+        for part in parts:
+            buffer[start : start + len(part)] = part
+            start += len(part)
+        return buffer[:size], buffer
+
+    def release(self, buffer: Array | None) -> None:
+        """Take a buffer back."""
+        if buffer is not None:
+            self._free.append(buffer)
+
+    def _lend(self, like: Array) -> Array:
+        if self._free:
+            buffer = self._free.pop()
+            if buffer.shape[1:] == like.shape[1:] and buffer.dtype == like.dtype:
+                return buffer
+        filler: str | int = "" if like.dtype == object else 0
+        return np.full((self._largest, *like.shape[1:]), filler, like.dtype)

@@ -1,0 +1,253 @@
+"""Batches tensor requests of many callers through one session: classifiers and bare ONNX files.
+
+`submit` runs on the event loop; `_TensorJob.run` on a lane. A batch that fails is run again row owner by row owner,
+so one bad member never hurts its neighbours.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from resonnx_server.engine.batcher import Batch, Batcher, Entry
+from resonnx_server.engine.device import Device
+from resonnx_server.engine.latency import LatencyTable
+from resonnx_server.engine.staging import Staging
+from resonnx_server.errors import DeadlineExceeded, InferenceFailed, ServerError, Unavailable
+from resonnx_server.observe.stats import ModelStats, Timing
+from resonnx_server.runtime.session import Array
+
+Tensors = dict[str, Array]
+Run = Callable[[Mapping[str, Array]], Tensors]
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True, eq=False)
+class _Task:
+    inputs: Tensors
+    future: "asyncio.Future[tuple[Tensors, Timing]]"
+
+
+# What each member of a batch gets.
+_Outcomes = list[tuple[Entry[_Task], tuple[Tensors, Timing] | Exception]]
+
+
+class TensorEngine:
+    """One model's tensor work.
+
+    Args:
+        run: The session; takes and gives arrays by name.
+        table: Costs by batch size.
+        device: Where it runs.
+        stats: The model's counters.
+        max_queue_rows: Rows that may wait.
+        max_queue_delay_us: How long the oldest may wait for company.
+        batched: False for a model without a batch axis: each request runs alone.
+    """
+
+    def __init__(
+        self,
+        run: Run,
+        table: LatencyTable,
+        device: Device,
+        stats: ModelStats,
+        *,
+        max_queue_rows: int,
+        max_queue_delay_us: int = 0,
+        batched: bool = True,
+    ) -> None:
+        self.run = run
+        self.table = table
+        self.device = device
+        self.stats = stats
+        self.batched = batched
+        self.staging: dict[str, Staging] = {}
+        self._loop = asyncio.get_running_loop()
+        self._batcher: Batcher[_Task] = Batcher(table, max_queue_rows, max_queue_delay_us * 1000)
+        self._closed = False
+        device.attach(self)
+
+    async def submit(self, inputs: Tensors, deadline_ns: int | None = None) -> tuple[Tensors, Timing]:
+        """Queue one request and return its outputs and where its time went.
+
+        Args:
+            inputs: Arrays [rows, ...] by input name, all with the same rows (any shapes if not batched). More rows
+                than the largest batch are split and joined again.
+            deadline_ns: Monotonic; not run if it has passed.
+
+        Raises:
+            Overloaded: The queue is full.
+            DeadlineExceeded: The deadline passed while waiting.
+            InferenceFailed: The runtime failed on this request's own rows.
+            Unavailable: The model is being closed.
+        """
+        if self._closed:
+            raise Unavailable("the model is being closed")
+        entries = [self._entry(piece, deadline_ns) for piece in self._split(inputs)]
+        with self.device.lock:
+            self._batcher.push(entries)
+            self.device.notify()
+        try:
+            done = await asyncio.gather(*(entry.payload.future for entry in entries))
+        except BaseException:
+            # The caller has gone, or one piece failed: the rest is wanted by nobody.
+            with self.device.lock:
+                for entry in entries:
+                    self._batcher.discard(entry)
+            raise
+        if len(done) == 1:
+            return done[0]
+        outputs = {name: np.concatenate([part[name] for part, _ in done]) for name in done[0][0]}
+        return outputs, max((timing for _, timing in done), key=lambda timing: timing.queue_ns)
+
+    def queued_rows(self) -> int:
+        """Rows that wait now."""
+        return self._batcher.rows
+
+    def close(self) -> None:
+        """Fail what still waits and take no more."""
+        self._closed = True
+        with self.device.lock:
+            self.device.detach(self)
+            left = self._batcher.clear()
+        for entry in left:
+            _fail(entry, Unavailable("the model is being closed"))
+
+    # Called by the device, under its lock.
+
+    def ready_at_ns(self) -> int | None:
+        """See device.Workload."""
+        return self._batcher.ready_at_ns()
+
+    def oldest_ns(self) -> int:
+        """See device.Workload."""
+        oldest = self._batcher.oldest_ns()
+        assert oldest is not None
+        return oldest
+
+    def take(self, now_ns: int) -> "_TensorJob | None":
+        """See device.Workload."""
+        batch = self._batcher.take(now_ns)
+        if batch.expired:
+            late: _Outcomes = [
+                (entry, DeadlineExceeded("the deadline passed while the request waited")) for entry in batch.expired
+            ]
+            self.post(lambda: _deliver(late))
+        return _TensorJob(self, batch) if batch.entries else None
+
+    def record(self, size: int, ns: int) -> None:
+        """Keep the table up to date; from a lane."""
+        with self.device.lock:
+            self.table.record(size, ns)
+
+    def post(self, deliver: Callable[[], object]) -> None:
+        """Run `deliver` on the event loop; from a lane."""
+        self._loop.call_soon_threadsafe(deliver)
+
+    def _entry(self, inputs: Tensors, deadline_ns: int | None) -> Entry[_Task]:
+        task = _Task(inputs, self._loop.create_future())
+        if not self.batched:
+            return Entry(task, 1, self.device.clock(), deadline_ns)
+        shape = tuple(array.shape[1:] for array in inputs.values())
+        return Entry(task, _rows(inputs), self.device.clock(), deadline_ns, shape)
+
+    def _split(self, inputs: Tensors) -> list[Tensors]:
+        if not self.batched or _rows(inputs) <= self.table.largest:
+            return [inputs]
+        starts = range(0, _rows(inputs), self.table.largest)
+        return [{n: a[start : start + self.table.largest] for n, a in inputs.items()} for start in starts]
+
+
+class _TensorJob:
+    """One batch on its way through the session."""
+
+    def __init__(self, engine: TensorEngine, batch: Batch[_Task]) -> None:
+        self._engine = engine
+        self._batch = batch
+
+    def run(self) -> None:
+        """Run the batch and post every member's outcome to the loop, in one wake-up."""
+        batch = self._batch
+        try:
+            outcomes = self._run_together(batch.entries, batch.size)
+        except Exception as error:  # the boundary of a batch: whatever fails, every member gets an outcome
+            _log.exception("a batch failed", extra={"rows": batch.rows})
+            outcomes = [(batch.entries[0], error)] if len(batch.entries) == 1 else self._run_singly()
+        self._engine.post(lambda: _deliver(outcomes))
+
+    def _run_singly(self) -> _Outcomes:
+        outcomes: _Outcomes = []
+        for entry in self._batch.entries:
+            try:
+                outcomes += self._run_together([entry], self._engine.table.bucket(entry.rows))
+            except Exception as error:  # as above
+                outcomes.append((entry, error))
+        return outcomes
+
+    def _run_together(self, entries: list[Entry[_Task]], size: int) -> _Outcomes:
+        engine = self._engine
+        clock = engine.device.clock
+        start = clock()
+        feeds, lent = self._assemble(entries, size)
+        assembled = clock()
+        try:
+            outputs = engine.run(feeds)
+        finally:
+            for name, buffer in lent:
+                engine.staging[name].release(buffer)
+        ran = clock()
+        rows = sum(entry.rows for entry in entries)
+        parts = _slices(outputs, entries) if engine.batched else [outputs]
+        done = clock()
+        engine.record(size, ran - assembled)
+        input_ns, infer_ns, output_ns = assembled - start, ran - assembled, done - ran
+        engine.post(lambda: engine.stats.batch_done(rows, size, input_ns, infer_ns, output_ns))
+        return [
+            (entry, (part, Timing(start - entry.arrival_ns, input_ns, infer_ns, output_ns, rows)))
+            for entry, part in zip(entries, parts, strict=True)
+        ]
+
+    def _assemble(self, entries: list[Entry[_Task]], size: int) -> tuple[Tensors, list[tuple[str, Array | None]]]:
+        engine = self._engine
+        if not engine.batched:
+            return entries[0].payload.inputs, []
+        feeds: Tensors = {}
+        lent = []
+        for name in entries[0].payload.inputs:
+            staging = engine.staging.setdefault(name, Staging(engine.table.largest))
+            feeds[name], buffer = staging.join([entry.payload.inputs[name] for entry in entries], size)
+            lent.append((name, buffer))
+        return feeds, lent
+
+
+def _slices(outputs: Tensors, entries: list[Entry[_Task]]) -> list[Tensors]:
+    parts = []
+    start = 0
+    for entry in entries:
+        end = start + entry.rows
+        parts.append({name: array[start:end] for name, array in outputs.items()})
+        start = end
+    return parts
+
+
+def _deliver(outcomes: _Outcomes) -> None:
+    for entry, outcome in outcomes:
+        if isinstance(outcome, Exception):
+            _fail(
+                entry,
+                outcome if isinstance(outcome, ServerError) else InferenceFailed("the model failed on this input"),
+            )
+        elif not entry.payload.future.done():
+            entry.payload.future.set_result(outcome)
+
+
+def _fail(entry: Entry[_Task], error: ServerError) -> None:
+    if not entry.payload.future.done():
+        entry.payload.future.set_exception(error)
+
+
+def _rows(inputs: Tensors) -> int:
+    return len(next(iter(inputs.values())))

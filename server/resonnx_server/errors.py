@@ -1,0 +1,92 @@
+"""The one tree of errors that requests and loading end in; knows no gRPC (rpc/boundary.py maps kinds to codes).
+
+    ServerError
+    ├── InvalidInput        the caller's fault: names the field, the value, the limit
+    │   └── BadImage        the picture itself
+    ├── NotFound            no such model or version
+    ├── NotSupported        the protocol has it, this server does not
+    ├── Overloaded          refused to keep promises already made; may say when to come back
+    ├── Unavailable         draining or not ready: try elsewhere
+    ├── DeadlineExceeded    the caller's time is over
+    ├── InferenceFailed     the runtime failed; details go to the log only
+    └── ModelRefused        a model that must not serve (damaged, disagrees with its golden examples, …)
+
+Messages are for callers: they never hold a path or a traceback of the server.
+"""
+
+from typing import ClassVar
+
+
+class ServerError(Exception):
+    """Base of all. `reason` is stable and upper case; `retryable` says whether the same call may succeed later."""
+
+    reason: ClassVar[str] = "INTERNAL"
+    retryable: ClassVar[bool] = False
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.message = message
+
+
+class InvalidInput(ServerError):
+    """A request that can never succeed as it is. `field` is the request's field."""
+
+    reason = "INVALID_INPUT"
+
+    def __init__(self, field: str, message: str) -> None:
+        super().__init__(f"{field}: {message}")
+        self.field = field
+
+
+class BadImage(InvalidInput):
+    """A picture that cannot be read or is too large."""
+
+    reason = "BAD_IMAGE"
+
+
+class NotFound(ServerError):
+    """No such model or version."""
+
+    reason = "MODEL_NOT_FOUND"
+
+
+class NotSupported(ServerError):
+    """Part of the protocol, not of this server."""
+
+    reason = "NOT_SUPPORTED"
+
+
+class Overloaded(ServerError):
+    """Refused on arrival. `retry_after_ms` is when a place is expected."""
+
+    reason = "QUEUE_FULL"
+    retryable = True
+
+    def __init__(self, message: str, retry_after_ms: int) -> None:
+        super().__init__(message)
+        self.retry_after_ms = retry_after_ms
+
+
+class Unavailable(ServerError):
+    """This server does not take the call now; another may."""
+
+    reason = "UNAVAILABLE"
+    retryable = True
+
+
+class DeadlineExceeded(ServerError):
+    """The caller's deadline or timeout passed before the answer was there."""
+
+    reason = "DEADLINE_EXCEEDED"
+
+
+class InferenceFailed(ServerError):
+    """The runtime raised, or gave values that are no answer."""
+
+    reason = "INFERENCE_FAILED"
+
+
+class ModelRefused(ServerError):
+    """A model that must not serve. The message is shown by /readyz, ListModels and the log."""
+
+    reason = "MODEL_REFUSED"

@@ -1,0 +1,1 @@
+"""HTTP on its own port: metrics and probes."""

@@ -1,0 +1,63 @@
+"""GET /metrics, /livez and /readyz, on the event loop that serves gRPC."""
+
+from typing import Final
+
+from aiohttp import web
+from prometheus_client import exposition
+
+from resonnx_server.engine.model import Models
+from resonnx_server.observe.metrics import Metrics
+
+_HEADERS: Final = {"Content-Type": exposition.CONTENT_TYPE_PLAIN_0_0_4}
+_PLAIN: Final = {"Content-Type": "text/plain; charset=utf-8"}
+
+
+class Probes:
+    """The HTTP server.
+
+    Args:
+        models: Asked for readiness.
+        metrics: What /metrics shows.
+        strict: Not ready while any model is refused.
+    """
+
+    def __init__(self, models: Models, metrics: Metrics, *, strict: bool) -> None:
+        self._models = models
+        self._metrics = metrics
+        self._strict = strict
+        application = web.Application(client_max_size=1024)
+        application.router.add_get("/metrics", self._get_metrics)
+        application.router.add_get("/livez", self._get_livez)
+        application.router.add_get("/readyz", self._get_readyz)
+        self._runner = web.AppRunner(application, access_log=None, keepalive_timeout=75)
+
+    async def start(self, host: str, port: int) -> int:
+        """Listen and return the port. Raises OSError if it is taken."""
+        await self._runner.setup()
+        await web.TCPSite(self._runner, host, port).start()
+        return int(self._runner.addresses[0][1])
+
+    async def stop(self) -> None:
+        """Close the listener and what is open."""
+        await self._runner.cleanup()
+
+    async def _get_metrics(self, request: web.Request) -> web.Response:
+        return web.Response(body=exposition.generate_latest(self._metrics.registry), headers=_HEADERS)
+
+    async def _get_livez(self, request: web.Request) -> web.Response:
+        return web.Response(text="alive\n", headers=_PLAIN)
+
+    async def _get_readyz(self, request: web.Request) -> web.Response:
+        refused = self._models.refused
+        ready = self._models.is_ready and not (self._strict and refused)
+        lines = ["ready" if ready else self._why_not()]
+        lines += [f"serving {model.name} version {model.version}" for model in self._models]
+        lines += [f"refused {refusal.name} version {refusal.version}: {refusal.reason}" for refusal in refused]
+        return web.Response(text="\n".join(lines) + "\n", status=200 if ready else 503, headers=_PLAIN)
+
+    def _why_not(self) -> str:
+        if self._models.draining:
+            return "not ready: shutting down"
+        if self._models.loading:
+            return "not ready: loading models"
+        return "not ready: a model is refused" if self._strict else "not ready: no model serves"

@@ -1,0 +1,45 @@
+"""A bounded pool of threads that decode and resize pictures; the codecs release the GIL."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+from resonnx_proto.v1.manifest_pb2 import ImageInput
+
+from resonnx_server.runtime import images
+from resonnx_server.runtime.images import Pixels
+
+
+class Decoder:
+    """Decodes pictures off the event loop.
+
+    Args:
+        threads: Pictures decoded at once, which also bounds the memory of pictures at full size.
+    """
+
+    def __init__(self, threads: int) -> None:
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="decode")
+
+    async def load(self, encoded: bytes, recipe: ImageInput, field: str) -> Pixels:
+        """Return a picture file as uint8 [H,W,3] of the recipe's size. Raises BadImage, naming `field`."""
+        return await self._run(images.load, encoded, recipe, field)
+
+    async def load_all(self, encoded: Sequence[bytes], recipe: ImageInput, field: str) -> Pixels:
+        """Return picture files as uint8 [N,H,W,3]. Raises BadImage, naming the field and the picture's index."""
+        pictures = await asyncio.gather(*(self.load(e, recipe, f"{field}[{i}]") for i, e in enumerate(encoded)))
+        return np.stack(pictures)
+
+    async def from_raw(self, rgb: bytes, width: int, height: int, recipe: ImageInput, field: str) -> Pixels:
+        """Return raw RGB pixels as uint8 [H,W,3] of the recipe's size. Raises BadImage, naming `field`."""
+        if (width, height) == (recipe.width, recipe.height):
+            # Nothing to resize in most recipes: cheaper here than a trip to the pool.
+            return images.from_raw(rgb, width, height, recipe, field)
+        return await self._run(images.from_raw, rgb, width, height, recipe, field)
+
+    async def _run(self, function: Callable[..., Pixels], *arguments: object) -> Pixels:
+        return await asyncio.get_running_loop().run_in_executor(self._pool, function, *arguments)
+
+    def close(self) -> None:
+        """Finish the pictures under way."""
+        self._pool.shutdown(wait=True, cancel_futures=True)

@@ -1,0 +1,187 @@
+"""The server's life, top to bottom: start → load → ready → drain → stop. Read this first.
+
+Ports are bound before anything is loaded, so that a port in use is told at once and probes answer during the load.
+"""
+
+import asyncio
+import logging
+import signal
+
+from resonnx_server.config import Settings
+from resonnx_server.engine.device import Device
+from resonnx_server.engine.model import Model, Models, Refusal
+from resonnx_server.errors import ModelRefused
+from resonnx_server.http.probes import Probes
+from resonnx_server.intake.admission import Admission
+from resonnx_server.intake.decode import Decoder
+from resonnx_server.observe.metrics import Metrics
+from resonnx_server.repository.loader import Loader
+from resonnx_server.repository.scan import Found, scan
+from resonnx_server.rpc.oip import InferenceServicer
+from resonnx_server.rpc.server import GrpcServer
+from resonnx_server.rpc.vision import VisionServicer
+from resonnx_server.runtime.host import usable_cores
+from resonnx_server.runtime.session import CUDA, TENSORRT
+
+_log = logging.getLogger(__name__)
+
+# Request bytes in flight, in largest messages.
+_IN_FLIGHT_MESSAGES = 8
+# No call for so long, and callers have seen that this server is going; it is waited for at most 5 s.
+_QUIET_S = 0.1
+_MOST_QUIET_CHECKS = 50
+
+
+class StartError(Exception):
+    """The server cannot start; the message is one line for the user."""
+
+
+class Server:
+    """One server from start to stop."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        cores = usable_cores()
+        self.models = Models()
+        self.metrics = Metrics()
+        self.decoder = Decoder(threads=cores)
+        admission = Admission(_IN_FLIGHT_MESSAGES * settings.max_message_bytes)
+        self.grpc = GrpcServer(
+            VisionServicer(self.models, self.decoder, admission, settings),
+            InferenceServicer(self.models, self.decoder, admission),
+            settings.max_message_bytes,
+        )
+        self.probes = Probes(self.models, self.metrics, strict=settings.strict)
+        self.devices: dict[str, Device] = {}
+        self.loader = Loader(settings, self.metrics, self._device_for, threads=cores)
+
+    async def run(self) -> None:
+        """Serve until SIGTERM or SIGINT; a second signal ends work under way.
+
+        Raises:
+            StartError: A port is taken, the repository cannot be read, or no model can be served.
+        """
+        found = self._scan()
+        stop = _StopSignals()
+        try:
+            grpc_port, http_port = await self._listen()
+            await self._load(found, stop.first)
+            if not stop.first.is_set():
+                host = self.settings.host
+                print(f"resonnx-server ready grpc={host}:{grpc_port} http={host}:{http_port}", flush=True)
+            await stop.first.wait()
+            await self._drain(stop.second)
+        finally:
+            await self._stop()
+
+    def _scan(self) -> list[Found]:
+        try:
+            return scan(self.settings.repository)
+        except ModelRefused as error:
+            raise StartError(error.message) from None
+
+    async def _listen(self) -> tuple[int, int]:
+        host = self.settings.host
+        try:
+            grpc_port = await self.grpc.start(host, self.settings.port)
+        except OSError:
+            raise StartError(
+                f"cannot listen on {host}:{self.settings.port} (gRPC): address in use or not ours"
+            ) from None
+        try:
+            http_port = await self.probes.start(host, self.settings.http_port)
+        except OSError:
+            raise StartError(
+                f"cannot listen on {host}:{self.settings.http_port} (HTTP): address in use or not ours"
+            ) from None
+        return grpc_port, http_port
+
+    async def _load(self, found: list[Found], stop: asyncio.Event) -> None:
+        """Load one model after the other, in a thread: ONNX Runtime uses all cores by itself."""
+        for item in found:
+            if stop.is_set():
+                return
+            try:
+                start = await asyncio.to_thread(self.loader.load, item)
+                self._serve(start())
+            except ModelRefused as refused:
+                self._refuse(item, refused.message)
+            except Exception:
+                # One model's unforeseen failure must not keep the others from serving.
+                _log.exception("a model could not be loaded", extra={"model": item.name})
+                self._refuse(item, "could not be loaded; the server's log has the details")
+        self.models.loading = False
+        names = [model.name for model in self.models]
+        if not names:
+            reasons = "; ".join(f"{refusal.name}: {refusal.reason}" for refusal in self.models.refused)
+            raise StartError(f"no model can be served ({reasons or 'the repository holds none'})")
+        if unknown := sorted(self.settings.models.keys() - {item.name for item in found}):
+            _log.warning("settings for models that are not there", extra={"models": unknown})
+        await self.grpc.set_serving(names, ready=True)
+
+    def _serve(self, model: Model) -> None:
+        self.models.add(model)
+        candidates = {report.file: str(report.candidate) for report in model.sessions}
+        _log.info("serving", extra={"model": model.name, "version": model.version, "candidates": candidates})
+
+    def _refuse(self, found: Found, reason: str) -> None:
+        self.models.refuse(Refusal(found.name, found.version, reason))
+        _log.error("refused", extra={"model": found.name, "version": found.version, "reason": reason})
+
+    async def _drain(self, force: asyncio.Event) -> None:
+        """Not ready first, so that nobody sends more; then let work under way finish, unless forced."""
+        _log.info("draining")
+        self.models.draining = True
+        await self.grpc.drain()
+        await self._wait_for_quiet(force)
+        stopped = asyncio.create_task(self.grpc.stop(self.settings.grace_s))
+        forced = asyncio.create_task(force.wait())
+        await asyncio.wait((stopped, forced), return_when=asyncio.FIRST_COMPLETED)
+        forced.cancel()
+
+    async def _wait_for_quiet(self, force: asyncio.Event) -> None:
+        """Go on answering UNAVAILABLE until callers have turned elsewhere.
+
+        gRPC ends calls that it has read but not yet handed over with CANCELLED when it stops, which callers do not
+        take as a reason to go elsewhere.
+        """
+        for _ in range(_MOST_QUIET_CHECKS):
+            refused = self.models.refused_draining
+            try:
+                await asyncio.wait_for(force.wait(), _QUIET_S)
+            except TimeoutError:
+                if refused == self.models.refused_draining:
+                    return
+            else:
+                return
+
+    async def _stop(self) -> None:
+        await self.grpc.stop(0)
+        for model in self.models:
+            model.engine.close()
+        for device in self.devices.values():
+            device.close()
+        await self.probes.stop()
+        self.decoder.close()
+        _log.info("stopped")
+
+    def _device_for(self, provider: str) -> Device:
+        """One device an accelerator: the CPU's providers share the CPU."""
+        name = "gpu" if provider in (CUDA, TENSORRT) else "cpu"
+        if name not in self.devices:
+            self.devices[name] = Device(name)
+        return self.devices[name]
+
+
+class _StopSignals:
+    """SIGTERM and SIGINT: `first` asks to drain, `second` not to wait any longer."""
+
+    def __init__(self) -> None:
+        self.first = asyncio.Event()
+        self.second = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._received)
+
+    def _received(self) -> None:
+        (self.second if self.first.is_set() else self.first).set()

@@ -1,0 +1,1 @@
+"""Metrics and logs. Imported by all rooms, imports none of them."""

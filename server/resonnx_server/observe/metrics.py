@@ -1,0 +1,95 @@
+"""The Prometheus registry: Triton's nv_* counters under their exact names, and our own histograms beside them.
+
+nv_* families are untyped: prometheus_client would append `_total` to a counter's name, and dashboards made for Triton
+would find nothing. Labels come from loaded models only, never from requests.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Final
+
+from prometheus_client import CollectorRegistry, Histogram
+from prometheus_client.metrics_core import GaugeMetricFamily, Metric, UntypedMetricFamily
+from prometheus_client.platform_collector import PlatformCollector
+from prometheus_client.process_collector import ProcessCollector
+from prometheus_client.registry import Collector
+
+from resonnx_server.observe.stats import ModelStats
+
+_SECONDS: Final = (
+    0.00025, 0.0005, 0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.25,
+    0.5, 1.0, 2.5, 5.0, 10.0,
+)  # fmt: skip
+_ROWS: Final = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)
+_LABELS: Final = ("model", "version")
+
+# Triton's name, its help, and where the value stands (durations in µs, summed over requests).
+_COUNTERS: Final[tuple[tuple[str, str, Callable[[ModelStats], float]], ...]] = (
+    ("nv_inference_request_success", "Requests answered", lambda s: s.success.count),
+    ("nv_inference_count", "Rows inferred", lambda s: s.inferences),
+    ("nv_inference_exec_count", "Batches executed", lambda s: s.executions),
+    ("nv_inference_request_duration_us", "Requests' time in all", lambda s: s.success.ns // 1000),
+    ("nv_inference_queue_duration_us", "Requests' time in the queue", lambda s: s.queue.ns // 1000),
+    (
+        "nv_inference_compute_input_duration_us",
+        "Requests' time in batch assembly",
+        lambda s: s.compute_input.ns // 1000,
+    ),
+    ("nv_inference_compute_infer_duration_us", "Requests' time in the runtime", lambda s: s.compute_infer.ns // 1000),
+    ("nv_inference_compute_output_duration_us", "Requests' time in splitting", lambda s: s.compute_output.ns // 1000),
+    ("resonnx_padded_rows", "Rows that batches were padded with", lambda s: s.padded_rows),
+)
+
+
+class Metrics:
+    """All metrics of one server."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self._models: dict[tuple[str, str], ModelStats] = {}
+        self._request_seconds = self._histogram("resonnx_request_duration_seconds", "From parsing to answer", _SECONDS)
+        self._queue_seconds = self._histogram("resonnx_queue_duration_seconds", "Waiting for the device", _SECONDS)
+        self._compute_seconds = self._histogram("resonnx_compute_duration_seconds", "On the device", _SECONDS)
+        self._batch_rows = self._histogram("resonnx_batch_rows", "Requests' rows in a batch", _ROWS)
+        self._step_rows = self._histogram("resonnx_decoder_step_rows", "Captions in a decoder step", _ROWS)
+        ProcessCollector(registry=self.registry)
+        PlatformCollector(registry=self.registry)
+        self.registry.register(_ModelCollector(self._models))
+
+    def model(self, name: str, version: int) -> ModelStats:
+        """Begin to report a loaded model."""
+        labels = (name, str(version))
+        stats = ModelStats(
+            request_seconds=self._request_seconds.labels(*labels),
+            queue_seconds=self._queue_seconds.labels(*labels),
+            compute_seconds=self._compute_seconds.labels(*labels),
+            batch_rows=self._batch_rows.labels(*labels),
+            step_rows=self._step_rows.labels(*labels),
+        )
+        self._models[labels] = stats
+        return stats
+
+    def _histogram(self, name: str, documentation: str, buckets: Iterable[float]) -> Histogram:
+        return Histogram(name, documentation, _LABELS, buckets=tuple(buckets), registry=self.registry)
+
+
+class _ModelCollector(Collector):
+    """Reads the models' stats at each scrape."""
+
+    def __init__(self, models: dict[tuple[str, str], ModelStats]) -> None:
+        self._models = models
+
+    def collect(self) -> Iterator[Metric]:
+        models = list(self._models.items())
+        for name, documentation, read in _COUNTERS:
+            family = UntypedMetricFamily(name, documentation, labels=_LABELS)
+            for labels, stats in models:
+                family.add_metric(labels, read(stats))
+            yield family
+        failures = UntypedMetricFamily("nv_inference_request_failure", "Requests failed", labels=(*_LABELS, "reason"))
+        pending = GaugeMetricFamily("nv_inference_pending_request_count", "Requests under way", labels=_LABELS)
+        for labels, stats in models:
+            for reason, count in stats.failures.items():
+                failures.add_metric((*labels, reason), count)
+            pending.add_metric(labels, stats.pending)
+        yield failures
+        yield pending

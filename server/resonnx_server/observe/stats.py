@@ -1,0 +1,153 @@
+"""One model's counters and histograms. Owned by the event loop: every method is called there, so nothing is locked."""
+
+import asyncio
+import time
+from dataclasses import dataclass, field
+from enum import StrEnum
+from types import TracebackType
+from typing import Protocol, Self
+
+from resonnx_server.errors import DeadlineExceeded, InferenceFailed, Overloaded, Unavailable
+
+
+class FailureReason(StrEnum):
+    """Why a request failed; Triton's values of the label `reason`."""
+
+    REJECTED = "REJECTED"
+    CANCELED = "CANCELED"
+    BACKEND = "BACKEND"
+    OTHER = "OTHER"
+
+
+@dataclass(slots=True, frozen=True)
+class Timing:
+    """Where a request's time went on its way through the engine, in ns, and the rows that shared its batch."""
+
+    queue_ns: int
+    compute_input_ns: int
+    compute_infer_ns: int
+    compute_output_ns: int
+    batch_rows: int
+
+
+class Histogram(Protocol):
+    """Takes observations: a child of a Prometheus histogram."""
+
+    def observe(self, amount: float) -> None:
+        """Count one observation."""
+
+
+@dataclass(slots=True)
+class Duration:
+    """How often something took how long in all."""
+
+    count: int = 0
+    ns: int = 0
+
+    def add(self, ns: int) -> None:
+        """Count one occurrence."""
+        self.count += 1
+        self.ns += ns
+
+
+@dataclass(slots=True)
+class BatchStats:
+    """Executions of one batch size (in requests' rows)."""
+
+    compute_input: Duration = field(default_factory=Duration)
+    compute_infer: Duration = field(default_factory=Duration)
+    compute_output: Duration = field(default_factory=Duration)
+
+
+@dataclass(slots=True, kw_only=True)
+class ModelStats:
+    """What happened to one model since it was loaded. Durations of the first group are per request."""
+
+    request_seconds: Histogram
+    queue_seconds: Histogram
+    compute_seconds: Histogram
+    batch_rows: Histogram
+    step_rows: Histogram
+
+    success: Duration = field(default_factory=Duration)
+    failed: Duration = field(default_factory=Duration)
+    queue: Duration = field(default_factory=Duration)
+    compute_input: Duration = field(default_factory=Duration)
+    compute_infer: Duration = field(default_factory=Duration)
+    compute_output: Duration = field(default_factory=Duration)
+    failures: dict[FailureReason, int] = field(default_factory=lambda: dict.fromkeys(FailureReason, 0))
+    pending: int = 0
+    inferences: int = 0
+    executions: int = 0
+    padded_rows: int = 0
+    last_inference_ms: int = 0
+    batches: dict[int, BatchStats] = field(default_factory=dict)
+
+    def batch_done(self, rows: int, size: int, input_ns: int, infer_ns: int, output_ns: int) -> None:
+        """Count one execution of `rows` requests' rows at batch size `size`."""
+        self.executions += 1
+        self.inferences += rows
+        self.padded_rows += size - rows
+        self.batch_rows.observe(rows)
+        batch = self.batches.setdefault(rows, BatchStats())
+        batch.compute_input.add(input_ns)
+        batch.compute_infer.add(infer_ns)
+        batch.compute_output.add(output_ns)
+        self.last_inference_ms = time.time_ns() // 1_000_000
+
+    def step_done(self, rows: int) -> None:
+        """Count one decoder step of `rows` captions."""
+        self.step_rows.observe(rows)
+
+    def request_done(self, timing: Timing, total_ns: int) -> None:
+        """Count one answered request."""
+        self.success.add(total_ns)
+        self.queue.add(timing.queue_ns)
+        self.compute_input.add(timing.compute_input_ns)
+        self.compute_infer.add(timing.compute_infer_ns)
+        self.compute_output.add(timing.compute_output_ns)
+        self.request_seconds.observe(total_ns / 1e9)
+        self.queue_seconds.observe(timing.queue_ns / 1e9)
+        compute_ns = timing.compute_input_ns + timing.compute_infer_ns + timing.compute_output_ns
+        self.compute_seconds.observe(compute_ns / 1e9)
+
+    def request_failed(self, reason: FailureReason, total_ns: int) -> None:
+        """Count one request that got an error."""
+        self.failures[reason] += 1
+        self.failed.add(total_ns)
+
+
+class Tracked:
+    """Counts one request of a model from its parsing to its end: `with Tracked(stats) as request: …`.
+
+    Set `timing` before the block ends well.
+    """
+
+    def __init__(self, stats: ModelStats) -> None:
+        self._stats = stats
+        self._start_ns = time.monotonic_ns()
+        self.timing: Timing | None = None
+
+    def __enter__(self) -> Self:
+        self._stats.pending += 1
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stats.pending -= 1
+        total_ns = time.monotonic_ns() - self._start_ns
+        if error is None and self.timing is not None:
+            self._stats.request_done(self.timing, total_ns)
+        else:
+            self._stats.request_failed(_failure_reason(error), total_ns)
+
+
+def _failure_reason(error: BaseException | None) -> FailureReason:
+    if isinstance(error, asyncio.CancelledError | GeneratorExit):
+        return FailureReason.CANCELED
+    if isinstance(error, Overloaded | DeadlineExceeded | Unavailable):
+        return FailureReason.REJECTED
+    if isinstance(error, InferenceFailed):
+        return FailureReason.BACKEND
+    return FailureReason.OTHER

@@ -1,0 +1,1 @@
+"""From folders to models that serve: scan, verify, choose provider and precision, warm."""

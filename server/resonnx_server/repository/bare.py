@@ -1,0 +1,138 @@
+"""Loads a bare ONNX file: no manifest, so nothing is proved but that its rows do not depend on each other.
+
+It is batched only if all inputs and outputs share a symbolic axis 0 and a trial shows three rows together, three
+alone, and three permuted to agree.
+"""
+
+import logging
+from typing import Final
+
+import numpy as np
+from resonnx_proto.v1 import manifest_pb2 as pb
+
+from resonnx_server.engine.latency import LatencyTable, measure
+from resonnx_server.engine.model import Model, SessionReport
+from resonnx_server.engine.tensors import TensorEngine
+from resonnx_server.errors import ModelRefused
+from resonnx_server.repository.version import Start, Version
+from resonnx_server.runtime.manifest import CLASSIFIER_FILE, MANIFEST
+from resonnx_server.runtime.session import PROVIDERS, Array, Candidate, Session, TensorSpec
+
+_log = logging.getLogger(__name__)
+
+# Sizes to try for free axes other than the batch, in this order.
+_TRIAL_SIZES: Final = (8, 32, 224, 1)
+_TOLERANCE: Final = 1e-3
+
+
+def load(version: Version) -> Start:
+    """Open and try. Raises ModelRefused if there is no model.onnx or it does not load."""
+    try:
+        content = (version.found.folder / CLASSIFIER_FILE).read_bytes()
+    except OSError:
+        raise ModelRefused(f"the version folder holds neither a {MANIFEST} nor a {CLASSIFIER_FILE}") from None
+    # Nothing says what other providers may get wrong: the CPU, unless another is asked for by name.
+    asked = version.settings.provider or "auto"
+    provider = PROVIDERS["cpu" if asked == "auto" else asked]
+    session = Session(content, Candidate(provider, pb.PRECISION_FP32), version.threads)
+    batched = rows_are_independent(session)
+    table = _warm(session, version.batch_sizes if batched else (1,))
+    _log.warning("serving unverified: no manifest", extra={"model": version.found.name, "batched": batched})
+
+    def start() -> Model:
+        stats = version.metrics.model(version.found.name, version.found.version)
+        engine = TensorEngine(
+            session.run,
+            table,
+            version.device_for(provider),
+            stats,
+            max_queue_rows=version.settings.max_queue_size,
+            max_queue_delay_us=version.settings.max_queue_delay_us,
+            batched=batched,
+        )
+        return Model(
+            name=version.found.name,
+            version=version.found.version,
+            task=pb.TASK_TENSORS,
+            manifest=None,
+            identity="",
+            verified=False,
+            inputs=session.inputs,
+            outputs=session.outputs,
+            max_batch_size=version.settings.max_batch_size if batched else 0,
+            max_queue_size=version.settings.max_queue_size,
+            sessions=(SessionReport(CLASSIFIER_FILE, session.candidate, table),),
+            stats=stats,
+            engine=engine,
+        )
+
+    return start
+
+
+def rows_are_independent(session: Session) -> bool:
+    """Tell whether requests may share a batch of this graph."""
+    specs = (*session.inputs, *session.outputs)
+    if not session.inputs or any(not spec.shape or isinstance(spec.shape[0], int) for spec in specs):
+        return False
+    if len({spec.shape[0] for spec in specs}) != 1 or any(spec.dtype == object for spec in session.inputs):
+        return False
+    for size in _TRIAL_SIZES:
+        try:
+            return _trial(session, size)
+        except Exception as error:  # ONNX Runtime's errors share no base class; another size may fit the graph
+            _log.debug("a trial run failed", extra={"size": size, "error": str(error)})
+    return False
+
+
+def _trial(session: Session, size: int) -> bool:
+    rng = np.random.default_rng(0)
+    feeds = {spec.name: _random(rng, spec, size) for spec in session.inputs}
+    together = session.run(feeds)
+    if any(array.ndim == 0 or len(array) != 3 for array in together.values()):
+        return False
+    alone = [session.run({name: array[row : row + 1] for name, array in feeds.items()}) for row in range(3)]
+    order = np.array([2, 0, 1])
+    permuted = session.run({name: array[order] for name, array in feeds.items()})
+    return all(
+        _agree(array, np.concatenate([row[name] for row in alone])) and _agree(array[order], permuted[name])
+        for name, array in together.items()
+    )
+
+
+def _random(rng: np.random.Generator, spec: TensorSpec, size: int) -> Array:
+    shape = (3, *(axis if isinstance(axis, int) else size for axis in spec.shape[1:]))
+    if np.issubdtype(spec.dtype, np.floating):
+        return rng.standard_normal(shape).astype(spec.dtype)
+    # Small numbers, as integers are often indices.
+    return rng.integers(0, 2, shape).astype(spec.dtype)
+
+
+def _agree(left: Array, right: Array) -> bool:
+    if left.shape != right.shape:
+        return False
+    if not np.issubdtype(left.dtype, np.floating):
+        return bool((left == right).all())
+    finite = np.isfinite(left)
+    if not np.array_equal(finite, np.isfinite(right)):
+        return False
+    scale = float(np.abs(left[finite]).max(initial=0.0))
+    return bool((np.abs(left[finite].astype(np.float64) - right[finite]) <= _TOLERANCE * scale).all())
+
+
+def _warm(session: Session, sizes: tuple[int, ...]) -> LatencyTable:
+    """Measure with zeros; where that cannot be done, start from a guess that live batches correct."""
+    free = any(not isinstance(axis, int) for spec in session.inputs for axis in spec.shape[1:])
+    strings = any(spec.dtype == object for spec in session.inputs)
+    if not free and not strings:
+        try:
+            return LatencyTable(measure(lambda rows: session.run(_zeros(session.inputs, rows)), sizes))
+        except Exception as error:  # as above; zeros may simply not suit the graph
+            _log.debug("the warm-up failed", extra={"error": str(error)})
+    return LatencyTable({size: 1e6 * size**0.5 for size in sizes})
+
+
+def _zeros(specs: tuple[TensorSpec, ...], rows: int) -> dict[str, Array]:
+    return {
+        spec.name: np.zeros((rows, *(axis for axis in spec.shape[1:] if isinstance(axis, int))), spec.dtype)
+        for spec in specs
+    }

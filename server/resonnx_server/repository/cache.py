@@ -1,0 +1,67 @@
+"""Keeps measured latency tables between starts, by file digest, provider, precision, threads and hardware."""
+
+import hashlib
+import json
+import logging
+import os
+import platform
+from dataclasses import dataclass
+from pathlib import Path
+
+import onnxruntime as ort
+
+from resonnx_server.runtime.session import Candidate
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class TableCache:
+    """Latency tables on disk. Best effort: what cannot be read is measured, what cannot be written is not kept.
+
+    Attributes:
+        folder: None keeps nothing.
+        threads: Threads of one run.
+    """
+
+    folder: Path | None
+    threads: int
+
+    def get(self, digest: str, candidate: Candidate, sizes: tuple[int, ...]) -> dict[int, float] | None:
+        """Return ns by batch size for exactly `sizes`, if known."""
+        if self.folder is None:
+            return None
+        try:
+            stored = json.loads(self._path(digest, candidate).read_text())
+            medians = {int(size): float(ns) for size, ns in stored.items()}
+        except (OSError, ValueError, AttributeError, TypeError):
+            return None
+        return medians if tuple(medians) == sizes and all(ns > 0 for ns in medians.values()) else None
+
+    def put(self, digest: str, candidate: Candidate, medians: dict[int, float]) -> None:
+        """Keep a measured table."""
+        if self.folder is None:
+            return
+        path = self._path(digest, candidate)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            staged = path.with_suffix(f".{os.getpid()}")
+            staged.write_text(json.dumps(medians))
+            staged.replace(path)
+        except OSError as error:
+            _log.warning("a latency table could not be kept", extra={"error": error.strerror})
+
+    def _path(self, digest: str, candidate: Candidate) -> Path:
+        assert self.folder is not None
+        what = f"{digest} {candidate} {self.threads} {_hardware()}"
+        return self.folder / f"latency-{hashlib.sha256(what.encode()).hexdigest()[:32]}.json"
+
+
+def _hardware() -> str:
+    model = ""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        model = next((line for line in lines if line.startswith("model name")), "")
+    except OSError:
+        pass
+    return f"{platform.machine()} {model} onnxruntime {ort.__version__}"

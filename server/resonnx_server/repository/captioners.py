@@ -1,0 +1,102 @@
+"""Loads a captioner: the fastest pair of encoder and decoder candidates that gives the golden captions."""
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any, Final
+
+import numpy as np
+
+from resonnx_server.engine.captioner import CaptionEngine
+from resonnx_server.engine.latency import sizes_up_to
+from resonnx_server.engine.model import Model, SessionReport
+from resonnx_server.engine.slots import Slots
+from resonnx_server.errors import ModelRefused
+from resonnx_server.repository import choose
+from resonnx_server.repository.version import Start, Version, repeat
+from resonnx_server.runtime.beams import decode_all
+from resonnx_server.runtime.golden import Golden, Verdict, judge_captions
+from resonnx_server.runtime.graphs import CaptionerGraphs
+from resonnx_server.runtime.manifest import DECODER_FILE, ENCODER_FILE, VersionFiles
+from resonnx_server.runtime.session import Array, TensorSpec
+
+# Captions decoded at once, and the most bytes that their state and features may take.
+_MAX_SLOTS: Final = 64
+_MAX_SLOT_BYTES: Final = 256 << 20
+# What a captioner gives over the tensor protocol.
+_OUTPUTS: Final = (
+    TensorSpec("caption", np.dtype(object), ("batch",)),
+    TensorSpec("log_prob", np.dtype(np.float32), ("batch",)),
+)
+
+
+def load(version: Version, files: VersionFiles, golden: Golden) -> Start:
+    """Choose and warm. Raises ModelRefused if no pair of candidates loads or agrees."""
+    spec = files.manifest.captioner
+    if golden.tokens is None or golden.log_probs is None:
+        raise ModelRefused("golden.npz holds no captions")
+    encoders, decoders = version.open(files, ENCODER_FILE), version.open(files, DECODER_FILE)
+    pairs = {
+        f"{encoder.candidate} + {decoder.candidate}": CaptionerGraphs(encoder, decoder, files.manifest)
+        for encoder in encoders
+        for decoder in decoders
+    }
+    named = list(pairs.items())
+    pictures = version.race_pictures(golden)
+    order = choose.race([(name, partial(decode_all, graphs, pictures, spec)) for name, graphs in named])
+    encoder_bounds = choose.bounds(files.manifest, ENCODER_FILE)
+    decoder_bounds = choose.bounds(files.manifest, DECODER_FILE)
+
+    def judge(graphs: CaptionerGraphs) -> Verdict:
+        bound = max(
+            encoder_bounds[graphs.encoder.candidate.precision], decoder_bounds[graphs.decoder.candidate.precision]
+        )
+        return judge_captions(golden, decode_all(graphs, golden.images, spec), bound)
+
+    graphs = choose.first_agreeing([named[i] for i in order], judge)
+    state, features, _ = graphs.encode(golden.images[:1])
+    slots: Slots[Any] = Slots(_slot_count(state, features), state, features)
+    encode_table = version.warm(
+        files, graphs.encoder, ENCODER_FILE, version.batch_sizes, lambda rows: graphs.encode(repeat(golden, rows))
+    )
+    step_table = version.warm(
+        files, graphs.decoder, DECODER_FILE, sizes_up_to(slots.capacity), lambda rows: graphs.step(*slots.inputs(rows))
+    )
+
+    def start() -> Model:
+        stats = version.metrics.model(version.found.name, version.found.version)
+        engine = CaptionEngine(
+            graphs,
+            spec,
+            encode_table,
+            step_table,
+            slots,
+            version.device_for(graphs.encoder.candidate.provider),
+            stats,
+            max_queue_rows=version.settings.max_queue_size,
+            max_queue_delay_us=version.settings.max_queue_delay_us,
+        )
+        return Model(
+            name=version.found.name,
+            version=version.found.version,
+            task=files.manifest.task,
+            manifest=files.manifest,
+            identity=files.identity,
+            verified=True,
+            inputs=graphs.encoder.inputs,
+            outputs=_OUTPUTS,
+            max_batch_size=version.settings.max_batch_size,
+            max_queue_size=version.settings.max_queue_size,
+            sessions=(
+                SessionReport(ENCODER_FILE, graphs.encoder.candidate, encode_table),
+                SessionReport(DECODER_FILE, graphs.decoder.candidate, step_table),
+            ),
+            stats=stats,
+            engine=engine,
+        )
+
+    return start
+
+
+def _slot_count(state: Sequence[Array], features: Sequence[Array]) -> int:
+    bytes_per_row = sum(int(array[0].nbytes) for array in (*state, *features))
+    return max(1, min(_MAX_SLOTS, _MAX_SLOT_BYTES // max(1, bytes_per_row)))

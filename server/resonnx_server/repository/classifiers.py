@@ -1,0 +1,61 @@
+"""Loads a classifier: the fastest candidate whose logits agree with the golden examples."""
+
+from functools import partial
+
+from resonnx_server.engine.model import Model, SessionReport
+from resonnx_server.engine.tensors import TensorEngine
+from resonnx_server.errors import ModelRefused
+from resonnx_server.repository import choose
+from resonnx_server.repository.version import Start, Version, repeat
+from resonnx_server.runtime.golden import Golden, Verdict, judge_logits
+from resonnx_server.runtime.graphs import IMAGE, ClassifierGraph
+from resonnx_server.runtime.manifest import CLASSIFIER_FILE, VersionFiles
+
+
+def load(version: Version, files: VersionFiles, golden: Golden) -> Start:
+    """Choose and warm. Raises ModelRefused if no candidate loads or agrees."""
+    reference = golden.logits
+    if reference is None:
+        raise ModelRefused("golden.npz holds no logits")
+    graphs = [ClassifierGraph(session, files.manifest) for session in version.open(files, CLASSIFIER_FILE)]
+    pictures = version.race_pictures(golden)
+    order = choose.race([(str(g.session.candidate), partial(g.run, pictures)) for g in graphs])
+    allowed = choose.bounds(files.manifest, CLASSIFIER_FILE)
+
+    def judge(graph: ClassifierGraph) -> Verdict:
+        bound = allowed[graph.session.candidate.precision]
+        return judge_logits(reference, graph.run(golden.images)["logits"], bound)
+
+    graph = choose.first_agreeing([(str(graphs[i].session.candidate), graphs[i]) for i in order], judge)
+    session = graph.session
+    table = version.warm(
+        files, session, CLASSIFIER_FILE, version.batch_sizes, lambda rows: graph.run(repeat(golden, rows))
+    )
+
+    def start() -> Model:
+        stats = version.metrics.model(version.found.name, version.found.version)
+        engine = TensorEngine(
+            lambda feeds: graph.run(feeds[IMAGE]),
+            table,
+            version.device_for(session.candidate.provider),
+            stats,
+            max_queue_rows=version.settings.max_queue_size,
+            max_queue_delay_us=version.settings.max_queue_delay_us,
+        )
+        return Model(
+            name=version.found.name,
+            version=version.found.version,
+            task=files.manifest.task,
+            manifest=files.manifest,
+            identity=files.identity,
+            verified=True,
+            inputs=session.inputs,
+            outputs=session.outputs,
+            max_batch_size=version.settings.max_batch_size,
+            max_queue_size=version.settings.max_queue_size,
+            sessions=(SessionReport(CLASSIFIER_FILE, session.candidate, table),),
+            stats=stats,
+            engine=engine,
+        )
+
+    return start

@@ -1,0 +1,58 @@
+"""Loads one model version: verify → choose → warm → a Model that serves.
+
+Every way in which a version cannot serve ends in ModelRefused with a reason that a user can act on.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from resonnx_proto.v1 import manifest_pb2 as pb
+
+from resonnx_server.config import Settings
+from resonnx_server.engine.device import Device
+from resonnx_server.errors import ModelRefused
+from resonnx_server.observe.metrics import Metrics
+from resonnx_server.repository import bare, captioners, classifiers
+from resonnx_server.repository.cache import TableCache
+from resonnx_server.repository.scan import Found
+from resonnx_server.repository.version import Start, Version
+from resonnx_server.runtime.golden import check_recipe, parse_golden
+from resonnx_server.runtime.manifest import GOLDEN, MANIFEST, SUMS, read_version
+
+
+@dataclass(frozen=True)
+class Loader:
+    """Loads models.
+
+    Attributes:
+        device_for: The device that runs a provider's work.
+        threads: Threads of one run.
+    """
+
+    settings: Settings
+    metrics: Metrics
+    device_for: Callable[[str], Device]
+    threads: int
+
+    def load(self, found: Found) -> Start:
+        """Verify, choose and warm (seconds; any thread). Call the result on the event loop to serve.
+
+        Raises:
+            ModelRefused: The version must not serve; says why.
+        """
+        if found.version == 0:
+            raise ModelRefused("the model's folder has no version folder (a number, 1 or more)")
+        cache = TableCache(self.settings.cache_dir, self.threads)
+        version = Version(
+            found, self.settings.for_model(found.name), self.metrics, self.device_for, self.threads, cache
+        )
+        if not (found.folder / MANIFEST).exists() and not (found.folder / SUMS).exists():
+            return bare.load(version)
+        files = read_version(found.folder)
+        if GOLDEN not in files.files:
+            raise ModelRefused(f"{GOLDEN} is missing, so nothing can be verified")
+        golden = parse_golden(files.files[GOLDEN])
+        check_recipe(golden, files.manifest.input)
+        if files.manifest.task == pb.TASK_CLASSIFIER:
+            return classifiers.load(version, files, golden)
+        return captioners.load(version, files, golden)

@@ -1,0 +1,46 @@
+"""Finds the models of a repository and the version of each that is served: the highest number."""
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+
+from resonnx_server.errors import ModelRefused
+from resonnx_server.runtime.manifest import MODEL_NAME
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Found:
+    """A model's folder in the repository; `version` is 0 where it has no version folder."""
+
+    name: str
+    version: int
+    folder: Path
+
+
+def scan(repository: Path) -> list[Found]:
+    """List the repository's models by name.
+
+    Raises:
+        ModelRefused: The repository itself cannot be read.
+    """
+    try:
+        folders = sorted(entry for entry in repository.iterdir() if entry.is_dir())
+    except OSError as error:
+        raise ModelRefused(f"repository {str(repository)!r}: {error.strerror}") from None
+    found = []
+    for folder in folders:
+        if folder.name.startswith("."):
+            continue
+        if MODEL_NAME.fullmatch(folder.name) is None:
+            _log.warning("a folder is no model: its name is not valid", extra={"folder": folder.name})
+            continue
+        version = max((_version(entry) for entry in folder.iterdir() if entry.is_dir()), default=0)
+        found.append(Found(folder.name, version, folder / str(version)))
+    return found
+
+
+def _version(folder: Path) -> int:
+    # "01" would name version 1 a second time.
+    return int(folder.name) if folder.name.isascii() and folder.name.isdigit() and folder.name[0] != "0" else 0

@@ -1,0 +1,72 @@
+"""One version while it is loaded: its settings, and how the files of any kind of model are opened and warmed."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from resonnx_server.config import ModelSettings
+from resonnx_server.engine.device import Device
+from resonnx_server.engine.latency import LatencyTable, measure, sizes_up_to
+from resonnx_server.engine.model import Model
+from resonnx_server.errors import ModelRefused
+from resonnx_server.observe.metrics import Metrics
+from resonnx_server.repository.cache import TableCache
+from resonnx_server.repository.choose import digest, open_candidates
+from resonnx_server.repository.scan import Found
+from resonnx_server.runtime.golden import Golden
+from resonnx_server.runtime.images import Pixels
+from resonnx_server.runtime.manifest import VersionFiles
+from resonnx_server.runtime.session import Session
+
+# The last step of a load, on the event loop: begin to serve.
+Start = Callable[[], Model]
+# Batch that providers race at.
+_RACE_BATCH: Final = 8
+
+
+@dataclass(frozen=True)
+class Version:
+    """See Loader for the attributes."""
+
+    found: Found
+    settings: ModelSettings
+    metrics: Metrics
+    device_for: Callable[[str], Device]
+    threads: int
+    cache: TableCache
+
+    @property
+    def batch_sizes(self) -> tuple[int, ...]:
+        """Batch sizes that are warmed, and so run."""
+        return sizes_up_to(self.settings.max_batch_size)
+
+    def open(self, files: VersionFiles, file: str) -> list[Session]:
+        """Open `file` on every candidate. Raises ModelRefused if it is missing or none loads it."""
+        if file not in files.files:
+            raise ModelRefused(f"{file} is missing")
+        return open_candidates(files, file, self.settings.provider or "auto", self.threads)
+
+    def race_pictures(self, golden: Golden) -> Pixels:
+        """Return the batch that providers race at."""
+        return repeat(golden, min(_RACE_BATCH, self.settings.max_batch_size))
+
+    def warm(
+        self, files: VersionFiles, session: Session, file: str, sizes: tuple[int, ...], run: Callable[[int], object]
+    ) -> LatencyTable:
+        """Run every size once, and return what each costs: measured now, or earlier on this hardware."""
+        content = digest(files.files[file])
+        medians = self.cache.get(content, session.candidate, sizes)
+        if medians is None:
+            medians = measure(run, sizes)
+            self.cache.put(content, session.candidate, medians)
+        else:
+            for size in sizes:
+                run(size)
+        return LatencyTable(medians)
+
+
+def repeat(golden: Golden, rows: int) -> Pixels:
+    """Return `rows` golden pictures, over and over."""
+    return np.resize(golden.images, (rows, *golden.images.shape[1:]))

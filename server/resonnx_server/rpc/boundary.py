@@ -1,0 +1,122 @@
+"""Where every call ends, with exactly one status. The only place that names gRPC codes.
+
+grpc.aio sends no status at all for some exceptions (grpc/grpc#29248) and the text of others to the caller; so all are
+caught here. What is not one of our errors is INTERNAL to the caller and a traceback in the log.
+"""
+
+import functools
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any, Final, NoReturn, TypeVar
+
+import grpc
+from google.protobuf.duration_pb2 import Duration
+from google.rpc import code_pb2, error_details_pb2, status_pb2
+
+from resonnx_server import errors
+
+_log = logging.getLogger(__name__)
+
+Context = grpc.aio.ServicerContext[Any, Any]
+S = TypeVar("S")
+Q = TypeVar("Q")
+R = TypeVar("R")
+
+_DOMAIN: Final = "resonnx"
+# Nearest class wins, in the order of an error's own bases.
+_CODES: Final[dict[type[errors.ServerError], grpc.StatusCode]] = {
+    errors.InvalidInput: grpc.StatusCode.INVALID_ARGUMENT,
+    errors.NotFound: grpc.StatusCode.NOT_FOUND,
+    errors.NotSupported: grpc.StatusCode.UNIMPLEMENTED,
+    errors.Overloaded: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    errors.Unavailable: grpc.StatusCode.UNAVAILABLE,
+    errors.DeadlineExceeded: grpc.StatusCode.DEADLINE_EXCEEDED,
+    errors.InferenceFailed: grpc.StatusCode.INTERNAL,
+    errors.ServerError: grpc.StatusCode.INTERNAL,
+}
+
+
+def code_of(error: errors.ServerError) -> grpc.StatusCode:
+    """Return the status code that `error` is told with."""
+    return next(_CODES[kind] for kind in type(error).__mro__ if kind in _CODES)
+
+
+def outcome_of(error: Exception, method: str) -> tuple[grpc.StatusCode, errors.ServerError]:
+    """Return what a caller is told of `error`; what is not one of ours goes to the log and is told as internal."""
+    if not isinstance(error, errors.ServerError):
+        _log.error("a call failed", exc_info=error, extra={"method": method})
+        error = errors.ServerError("internal error")
+    return code_of(error), error
+
+
+def unary(
+    method: Callable[[S, Q, Context], Awaitable[R]],
+) -> Callable[[S, Q, Context], Awaitable[R]]:
+    """Make a method of a servicer end with one status."""
+
+    @functools.wraps(method)
+    async def call(self: S, request: Q, context: Context) -> R:
+        try:
+            return await method(self, request, context)
+        except BaseException as error:
+            await _end(error, context, method.__name__)
+
+    return call
+
+
+def streaming(
+    method: Callable[[S, Q, Context], AsyncIterator[R]],
+) -> Callable[[S, Q, Context], AsyncIterator[R]]:
+    """Make a method that answers with a stream end with one status. The request may itself be a stream."""
+
+    @functools.wraps(method)
+    async def call(self: S, request: Q, context: Context) -> AsyncIterator[R]:
+        try:
+            async for response in method(self, request, context):
+                yield response
+        except BaseException as error:
+            await _end(error, context, method.__name__)
+
+    return call
+
+
+def unsupported(name: str) -> Callable[[Any, Any, Context], Awaitable[Any]]:
+    """Return a method for a call of the protocol that this server does not offer."""
+
+    @unary
+    async def method(self: Any, request: Any, context: Context) -> NoReturn:
+        raise errors.NotSupported(f"{name} is not offered by this server")
+
+    return method
+
+
+async def _end(error: BaseException, context: Context, method: str) -> NoReturn:
+    remaining = context.time_remaining()
+    if context.cancelled() or isinstance(error, GeneratorExit) or (remaining is not None and remaining <= 0):
+        # The caller has its status already.
+        raise error
+    code, known = outcome_of(error if isinstance(error, Exception) else RuntimeError(repr(error)), method)
+    await context.abort(code, known.message, _trailers(code, known))
+
+
+def _trailers(code: grpc.StatusCode, error: errors.ServerError) -> tuple[tuple[str, str | bytes], ...]:
+    """Pack reason, field and retry hint as google.rpc details, and the hint also as gRPC's own pushback."""
+    status = status_pb2.Status(code=code_pb2.Code.Value(code.name), message=error.message)
+    status.details.add().Pack(error_details_pb2.ErrorInfo(reason=error.reason, domain=_DOMAIN))
+    trailers: list[tuple[str, str | bytes]] = []
+    if isinstance(error, errors.InvalidInput):
+        violation = error_details_pb2.BadRequest.FieldViolation(field=error.field, description=error.message)
+        status.details.add().Pack(error_details_pb2.BadRequest(field_violations=[violation]))
+    if isinstance(error, errors.Overloaded):
+        delay = Duration()
+        delay.FromMilliseconds(error.retry_after_ms)
+        status.details.add().Pack(error_details_pb2.RetryInfo(retry_delay=delay))
+        trailers.append(("grpc-retry-pushback-ms", str(error.retry_after_ms)))
+    trailers.append(("grpc-status-details-bin", status.SerializeToString()))
+    return tuple(trailers)
+
+
+def deadline_ns(context: Context, now_ns: int) -> int | None:
+    """Return the caller's deadline as monotonic ns, or None if it set none."""
+    remaining = context.time_remaining()
+    return None if remaining is None else now_ns + int(remaining * 1e9)

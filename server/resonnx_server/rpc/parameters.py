@@ -1,0 +1,82 @@
+"""Request parameters of Triton's extensions that are acted on: `timeout`, and `classification` of an output."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from resonnx_proto.inference import grpc_service_pb2 as pb
+
+from resonnx_server.errors import InvalidInput
+from resonnx_server.runtime.session import Array
+
+# perf_analyzer's client sends it with every request; it only matters on streams.
+_ALLOWED_RESERVED: Final = "triton_enable_empty_final_response"
+
+
+@dataclass(frozen=True)
+class RequestParameters:
+    """Parsed parameters: `timeout_us` (0: none), and how many classes to show of which outputs."""
+
+    timeout_us: int
+    top_k: dict[str, int]
+
+    def deadline_ns(self, now_ns: int, deadline: int | None) -> int | None:
+        """Return the earlier of the caller's deadline and the request's timeout, monotonic ns."""
+        if not self.timeout_us:
+            return deadline
+        timeout = now_ns + self.timeout_us * 1000
+        return timeout if deadline is None else min(timeout, deadline)
+
+
+def parse_parameters(request: pb.ModelInferRequest) -> RequestParameters:
+    """Read a request's parameters. Raises InvalidInput for a wrong type or range; unknown ones are ignored."""
+    for key in request.parameters:
+        if key.startswith("triton_") and key != _ALLOWED_RESERVED:
+            raise InvalidInput("parameters", f"{key[:64]!r} is reserved")
+    timeout_us = _integer(request.parameters, "timeout", "parameters")
+    top_k: dict[str, int] = {}
+    for output in request.outputs:
+        if "classification" in output.parameters:
+            k = _integer(output.parameters, "classification", f"outputs[{output.name[:64]!r}].parameters")
+            if k:
+                top_k[output.name] = k
+    return RequestParameters(timeout_us, top_k)
+
+
+def classify(array: Array, top_k: int, labels: Sequence[str], *, batched: bool) -> Array:
+    """Return an output's best classes as the classification extension writes them: "<value>:<index>[:<label>]".
+
+    Args:
+        array: Numbers, [N, ...] if batched.
+        top_k: How many, or all where there are fewer.
+        labels: Names by class index, where the classes have names.
+        batched: Each row is classified on its own.
+
+    Returns:
+        Objects (bytes) [N,k] or [k].
+    """
+    if array.dtype == object:
+        raise InvalidInput("outputs", "classification needs a numeric output")
+    rows = array.reshape(len(array), -1) if batched else array.reshape(1, -1)
+    k = min(top_k, rows.shape[1])
+    best = np.argsort(-rows.astype(np.float64), axis=1, kind="stable")[:, :k]
+    shown = np.empty(best.shape, object)
+    for row, indices in enumerate(best.tolist()):
+        for column, index in enumerate(indices):
+            label = f":{labels[index]}" if rows.shape[1] == len(labels) else ""
+            shown[row, column] = f"{float(rows[row, index]):.6f}:{index}{label}".encode()
+    return shown if batched else shown[0]
+
+
+def _integer(parameters: Mapping[str, pb.InferParameter], name: str, field: str) -> int:
+    parameter = parameters.get(name)
+    if parameter is None:
+        return 0
+    kind = parameter.WhichOneof("parameter_choice")
+    if kind not in ("int64_param", "uint64_param"):
+        raise InvalidInput(f"{field}[{name!r}]", "must be an integer")
+    value = int(getattr(parameter, kind))
+    if value < 0:
+        raise InvalidInput(f"{field}[{name!r}]", f"{value} is negative")
+    return value

@@ -1,0 +1,106 @@
+"""Puts all services on one gRPC port: Vision, the tensor protocol, health and reflection."""
+
+from collections.abc import Iterable
+from typing import Final
+
+import grpc
+from google.protobuf.descriptor import FileDescriptor
+from google.protobuf.descriptor_pb2 import FileDescriptorProto
+from google.protobuf.descriptor_pool import DescriptorPool
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+from resonnx_proto.inference import grpc_service_pb2, grpc_service_pb2_grpc
+from resonnx_proto.v1 import vision_pb2, vision_pb2_grpc
+
+from resonnx_server.rpc.oip import InferenceServicer
+from resonnx_server.rpc.vision import VisionServicer
+
+SERVICES: Final = (
+    vision_pb2.DESCRIPTOR.services_by_name["Vision"].full_name,
+    grpc_service_pb2.DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name,
+)
+_NOT_SERVING: Final = health_pb2.HealthCheckResponse.NOT_SERVING
+_SERVING: Final = health_pb2.HealthCheckResponse.SERVING
+
+
+def _options(max_message_bytes: int) -> list[tuple[str, int]]:
+    return [
+        ("grpc.max_receive_message_length", max_message_bytes),
+        ("grpc.max_send_message_length", max_message_bytes),
+        # A second server on the port must fail, not take half of the connections.
+        ("grpc.so_reuseport", 0),
+        ("grpc.max_concurrent_streams", 1024),
+        ("grpc.server_handshake_timeout_ms", 10_000),
+        ("grpc.max_connection_idle_ms", 600_000),
+        ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+        ("grpc.keepalive_time_ms", 60_000),
+        ("grpc.keepalive_timeout_ms", 20_000),
+        ("grpc.absolute_max_metadata_size", 16_384),
+        ("grpc.enable_channelz", 0),
+    ]
+
+
+class GrpcServer:
+    """The gRPC server and its health."""
+
+    def __init__(self, vision: VisionServicer, inference: InferenceServicer, max_message_bytes: int) -> None:
+        self._server = grpc.aio.server(options=_options(max_message_bytes))
+        self._health = health.aio.HealthServicer()
+        vision_pb2_grpc.add_VisionServicer_to_server(vision, self._server)
+        grpc_service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(inference, self._server)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        names = (*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME)
+        reflection.enable_server_reflection(names, self._server, pool=_merged_pool())
+
+    async def start(self, host: str, port: int) -> int:
+        """Listen, not yet serving by health, and return the port. Raises OSError if the port is taken."""
+        await self._set_health(_NOT_SERVING, ())
+        try:
+            bound = self._server.add_insecure_port(f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
+        except RuntimeError as error:
+            raise OSError(str(error)) from None
+        await self._server.start()
+        return bound
+
+    async def set_serving(self, models: Iterable[str], ready: bool) -> None:
+        """Tell health: the server and its services by `ready`, each of `models` as serving."""
+        await self._set_health(_SERVING if ready else _NOT_SERVING, models)
+
+    async def drain(self) -> None:
+        """Tell health that nothing serves any more; irreversible."""
+        await self._health.enter_graceful_shutdown()
+
+    async def stop(self, grace_s: float) -> None:
+        """Refuse new calls, finish those under way within `grace_s`, then cancel the rest."""
+        await self._server.stop(grace_s)
+
+    async def _set_health(self, status: health_pb2.HealthCheckResponse.ServingStatus, models: Iterable[str]) -> None:
+        for service in ("", *SERVICES):
+            await self._health.set(service, status)
+        for model in models:
+            await self._health.set(f"{SERVICES[0]}/{model}", _SERVING)
+
+
+def _merged_pool() -> DescriptorPool:
+    """Return one pool with every service's files.
+
+    The private pool of `inference` does not know Vision; the default pool may hold another package's `inference`.
+    """
+    pool = DescriptorPool()
+    seen: set[str] = set()
+
+    def add(file: FileDescriptor) -> None:
+        if file.name in seen:
+            return
+        seen.add(file.name)
+        for dependency in file.dependencies:
+            add(dependency)
+        proto = FileDescriptorProto()
+        file.CopyToProto(proto)
+        pool.Add(proto)
+
+    add(vision_pb2.DESCRIPTOR)
+    add(grpc_service_pb2.DESCRIPTOR)
+    add(health_pb2.DESCRIPTOR)
+    add(reflection._reflection_pb2.DESCRIPTOR)
+    return pool

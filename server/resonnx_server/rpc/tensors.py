@@ -1,0 +1,154 @@
+"""The tensor protocol's encoding: raw little-endian bytes or typed contents to NumPy arrays, and arrays to raw bytes.
+
+Facts: Open Inference Protocol v2, "Tensor data"; BYTES elements are a 4-byte little-endian length and the bytes.
+Answers are always raw: Triton's clients read nothing else.
+"""
+
+import math
+import struct
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+from resonnx_proto.inference import grpc_service_pb2 as pb
+
+from resonnx_server.errors import InvalidInput
+from resonnx_server.runtime.session import Array
+
+_DTYPES: Final[dict[str, npt.DTypeLike]] = {
+    "BOOL": np.bool_,
+    "UINT8": np.uint8,
+    "UINT16": np.uint16,
+    "UINT32": np.uint32,
+    "UINT64": np.uint64,
+    "INT8": np.int8,
+    "INT16": np.int16,
+    "INT32": np.int32,
+    "INT64": np.int64,
+    "FP16": np.float16,
+    "FP32": np.float32,
+    "FP64": np.float64,
+}
+_NAMES: Final[dict[np.dtype[Any], str]] = {np.dtype(dtype): name for name, dtype in _DTYPES.items()} | {
+    np.dtype(object): "BYTES"
+}
+# Which typed field holds a datatype. FP16 has none: it travels raw only.
+_CONTENTS: Final = {
+    "BOOL": "bool_contents",
+    "INT8": "int_contents",
+    "INT16": "int_contents",
+    "INT32": "int_contents",
+    "INT64": "int64_contents",
+    "UINT8": "uint_contents",
+    "UINT16": "uint_contents",
+    "UINT32": "uint_contents",
+    "UINT64": "uint64_contents",
+    "FP32": "fp32_contents",
+    "FP64": "fp64_contents",
+    "BYTES": "bytes_contents",
+}
+
+
+def datatype(dtype: np.dtype[Any]) -> str:
+    """Return the protocol's name of a dtype, e.g. "FP32"; objects are BYTES."""
+    return _NAMES[dtype]
+
+
+def read_inputs(request: pb.ModelInferRequest) -> dict[str, Array]:
+    """Decode all inputs of a request by name; BYTES become object arrays of bytes.
+
+    Raises:
+        InvalidInput: A datatype, shape or length that does not fit; names the input.
+    """
+    raw = request.raw_input_contents
+    if raw and len(raw) != len(request.inputs):
+        raise InvalidInput(
+            "raw_input_contents", f"{len(raw)} entries for {len(request.inputs)} inputs; give one each, or none"
+        )
+    arrays: dict[str, Array] = {}
+    for i, tensor in enumerate(request.inputs):
+        field = f"inputs[{tensor.name[:64]!r}]"
+        if tensor.name in arrays:
+            raise InvalidInput(field, "given twice")
+        if any(size < 0 for size in tensor.shape):
+            raise InvalidInput(f"{field}.shape", f"{list(tensor.shape)} has a negative size")
+        if "shared_memory_region" in tensor.parameters:
+            raise InvalidInput(f"{field}.parameters", "shared memory is not supported")
+        if raw:
+            if tensor.HasField("contents"):
+                raise InvalidInput(f"{field}.contents", "must not be set when raw_input_contents is used")
+            arrays[tensor.name] = _from_raw(raw[i], tensor, field)
+        else:
+            arrays[tensor.name] = _from_contents(tensor, field)
+    return arrays
+
+
+def _from_raw(raw: bytes, tensor: pb.ModelInferRequest.InferInputTensor, field: str) -> Array:
+    count = math.prod(tensor.shape)
+    if tensor.datatype == "BYTES":
+        return _split_bytes(raw, count, field).reshape(tuple(tensor.shape))
+    dtype = _dtype(tensor.datatype, field)
+    if len(raw) != count * dtype.itemsize:
+        raise InvalidInput(
+            field,
+            f"{len(raw)} bytes; {tensor.datatype} {list(tensor.shape)} has {count * dtype.itemsize}",
+        )
+    return np.frombuffer(raw, dtype).reshape(tuple(tensor.shape))
+
+
+def _split_bytes(raw: bytes, count: int, field: str) -> Array:
+    # An element takes 4 bytes at least: a huge declared shape is refused before anything is allocated for it.
+    if count * 4 > len(raw):
+        raise InvalidInput(field, f"{len(raw)} bytes cannot hold {count} BYTES elements")
+    elements = np.empty(count, object)
+    position = 0
+    for i in range(count):
+        if position + 4 > len(raw):
+            raise InvalidInput(field, f"BYTES element {i} of {count} is missing")
+        (length,) = struct.unpack_from("<I", raw, position)
+        position += 4
+        if position + length > len(raw):
+            raise InvalidInput(field, f"BYTES element {i} says {length} bytes, {len(raw) - position} are left")
+        elements[i] = raw[position : position + length]
+        position += length
+    if position != len(raw):
+        raise InvalidInput(field, f"{len(raw) - position} bytes are left after {count} BYTES elements")
+    return elements
+
+
+def _from_contents(tensor: pb.ModelInferRequest.InferInputTensor, field: str) -> Array:
+    count = math.prod(tensor.shape)
+    name = _CONTENTS.get(tensor.datatype)
+    if name is None:
+        _dtype(tensor.datatype, field)
+        raise InvalidInput(field, f"{tensor.datatype} has no typed contents; use raw_input_contents")
+    values = getattr(tensor.contents, name)
+    if len(values) != count:
+        raise InvalidInput(f"{field}.contents.{name}", f"{len(values)} values; shape {list(tensor.shape)} has {count}")
+    if tensor.datatype == "BYTES":
+        elements = np.empty(count, object)
+        elements[:] = list(values)
+        return elements.reshape(tuple(tensor.shape))
+    dtype = _dtype(tensor.datatype, field)
+    array = np.array(values)
+    if array.size and dtype.kind in "iu":
+        limits = np.iinfo(dtype)
+        if array.min() < limits.min or array.max() > limits.max:
+            raise InvalidInput(f"{field}.contents.{name}", f"a value is not within {limits.min}..{limits.max}")
+    return array.astype(dtype).reshape(tuple(tensor.shape))
+
+
+def _dtype(name: str, field: str) -> np.dtype[Any]:
+    if name not in _DTYPES:
+        raise InvalidInput(f"{field}.datatype", f"{name[:32]!r} is not one of {', '.join([*_DTYPES, 'BYTES'])}")
+    return np.dtype(_DTYPES[name]).newbyteorder("<")
+
+
+def write_output(response: pb.ModelInferResponse, name: str, array: Array) -> None:
+    """Append an output with its raw content."""
+    response.outputs.add(name=name, datatype=datatype(array.dtype), shape=array.shape)
+    if array.dtype == object:
+        parts = [value if isinstance(value, bytes) else str(value).encode() for value in array.ravel()]
+        response.raw_output_contents.append(b"".join(struct.pack("<I", len(part)) + part for part in parts))
+    else:
+        response.raw_output_contents.append(np.ascontiguousarray(array).tobytes())

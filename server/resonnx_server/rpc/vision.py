@@ -1,0 +1,235 @@
+"""resonnx.v1.Vision: pictures in, labels and captions out. Message to domain and back."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+
+import numpy as np
+from resonnx_proto.v1 import manifest_pb2, vision_pb2, vision_pb2_grpc
+
+from resonnx_server.config import Settings
+from resonnx_server.engine.captioner import CaptionEngine
+from resonnx_server.engine.model import Model, Models, Refusal
+from resonnx_server.engine.tensors import TensorEngine
+from resonnx_server.errors import BadImage, InferenceFailed, InvalidInput
+from resonnx_server.intake.admission import Admission
+from resonnx_server.intake.decode import Decoder
+from resonnx_server.observe.stats import Timing, Tracked
+from resonnx_server.rpc.boundary import Context, deadline_ns, outcome_of, streaming, unary
+from resonnx_server.rpc.pipeline import pipeline
+from resonnx_server.runtime.beams import Sequence, Token, text
+from resonnx_server.runtime.images import Pixels
+
+_DEFAULT_TOP_K = 5
+
+
+class VisionServicer(vision_pb2_grpc.VisionServicer):
+    """The task API over the loaded models."""
+
+    def __init__(self, models: Models, decoder: Decoder, admission: Admission, settings: Settings) -> None:
+        self._models = models
+        self._decoder = decoder
+        self._admission = admission
+        self._settings = settings
+
+    @unary
+    async def Classify(  # noqa: N802 - gRPC's name
+        self, request: vision_pb2.ClassifyRequest, context: Context
+    ) -> vision_pb2.ClassifyResponse:
+        """Labels and scores of one picture."""
+        return await self._classify(request, deadline_ns(context, time.monotonic_ns()))
+
+    @streaming
+    async def ClassifyStream(  # noqa: N802
+        self, requests: AsyncIterator[vision_pb2.ClassifyRequest], context: Context
+    ) -> AsyncIterator[vision_pb2.ClassifyStreamResponse]:
+        """Classify many pictures; one that fails does not end the stream."""
+        deadline = deadline_ns(context, time.monotonic_ns())
+
+        async def answer(request: vision_pb2.ClassifyRequest) -> vision_pb2.ClassifyStreamResponse:
+            try:
+                response = await self._classify(request, deadline)
+            except Exception as error:  # the boundary of one request of the stream
+                code, known = outcome_of(error, "ClassifyStream")
+                failed = vision_pb2.Error(code=code.name, reason=known.reason, message=known.message)
+                return vision_pb2.ClassifyStreamResponse(id=request.id, error=failed)
+            return vision_pb2.ClassifyStreamResponse(id=request.id, response=response)
+
+        async for response in pipeline(requests, answer):
+            yield response
+
+    @unary
+    async def Caption(  # noqa: N802
+        self, request: vision_pb2.CaptionRequest, context: Context
+    ) -> vision_pb2.CaptionResponse:
+        """The caption of one picture."""
+        model, engine = self._captioner(request)
+        with Tracked(model.stats) as tracked, self._admission.hold(request.ByteSize()):
+            max_tokens = _max_tokens(request, model)
+            pixels, decode_ns = await self._pixels(request, model)
+            deadline = deadline_ns(context, time.monotonic_ns())
+            sequence, tracked.timing = await engine.submit(pixels, max_tokens, None, deadline)
+        return _caption_response(request, model, sequence, tracked.timing, decode_ns)
+
+    @streaming
+    async def StreamCaption(  # noqa: N802
+        self, request: vision_pb2.CaptionRequest, context: Context
+    ) -> AsyncIterator[vision_pb2.StreamCaptionResponse]:
+        """Words as they are decoded, then the whole caption."""
+        model, engine = self._captioner(request)
+        vocabulary = engine.spec.vocabulary
+        with Tracked(model.stats) as tracked, self._admission.hold(request.ByteSize()):
+            max_tokens = _max_tokens(request, model)
+            pixels, decode_ns = await self._pixels(request, model)
+            words: asyncio.Queue[Token | None] = asyncio.Queue()
+            deadline = deadline_ns(context, time.monotonic_ns())
+            caption = asyncio.ensure_future(engine.submit(pixels, max_tokens, words.put_nowait, deadline))
+            caption.add_done_callback(lambda _: words.put_nowait(None))
+            try:
+                while (token := await words.get()) is not None:
+                    yield vision_pb2.StreamCaptionResponse(word=_word(token, vocabulary[token.id]))
+                sequence, tracked.timing = await caption
+            finally:
+                caption.cancel()
+        final = _caption_response(request, model, sequence, tracked.timing, decode_ns)
+        yield vision_pb2.StreamCaptionResponse(final=final)
+
+    @unary
+    async def ListModels(  # noqa: N802
+        self, request: vision_pb2.ListModelsRequest, context: Context
+    ) -> vision_pb2.ListModelsResponse:
+        """Every model of the repository, the refused with the reason."""
+        summaries = {model.name: _summary(model) for model in self._models}
+        summaries |= {refusal.name: _refused_summary(refusal) for refusal in self._models.refused}
+        return vision_pb2.ListModelsResponse(models=[summaries[name] for name in sorted(summaries)])
+
+    @unary
+    async def GetModel(  # noqa: N802
+        self, request: vision_pb2.GetModelRequest, context: Context
+    ) -> vision_pb2.GetModelResponse:
+        """What a model says of itself and how it is served."""
+        model = self._models.get(request.model, request.version)
+        response = vision_pb2.GetModelResponse(
+            summary=_summary(model),
+            manifest=model.manifest,
+            identity=model.identity,
+            verified=model.verified,
+            max_batch_size=model.max_batch_size,
+            max_queue_size=model.max_queue_size,
+            max_message_bytes=self._settings.max_message_bytes,
+        )
+        for report in model.sessions:
+            session = response.sessions.add(
+                file=report.file, provider=report.candidate.provider, precision=report.candidate.precision
+            )
+            for size, ns in report.table.snapshot().items():
+                session.latencies.add(batch_size=size, median_us=ns / 1000)
+        return response
+
+    async def _classify(self, request: vision_pb2.ClassifyRequest, deadline: int | None) -> vision_pb2.ClassifyResponse:
+        model = self._models.get(request.model, request.version)
+        engine = model.engine
+        if model.manifest is None or not isinstance(engine, TensorEngine):
+            raise InvalidInput("model", f"{model.name!r} is no classifier")
+        labels = model.manifest.classifier.labels
+        with Tracked(model.stats) as tracked, self._admission.hold(request.ByteSize()):
+            if request.top_k > len(labels):
+                raise InvalidInput("top_k", f"{request.top_k} is not within 0..{len(labels)}")
+            pixels, decode_ns = await self._pixels(request, model)
+            outputs, timing = await engine.submit({"image": pixels[np.newaxis]}, deadline)
+            probabilities = outputs["probabilities"][0]
+            if not np.isfinite(probabilities).all():
+                raise InferenceFailed("the model gave values that are no probabilities")
+            tracked.timing = timing
+        top_k = request.top_k or min(_DEFAULT_TOP_K, len(labels))
+        best = np.argpartition(-probabilities, top_k - 1)[:top_k]
+        best = best[np.argsort(-probabilities[best], kind="stable")]
+        response = vision_pb2.ClassifyResponse(
+            model=model.name, version=model.version, id=request.id, timing=_timing(timing, decode_ns)
+        )
+        for index in best.tolist():
+            response.predictions.add(label=labels[index], index=index, score=float(probabilities[index]))
+        if request.return_features:
+            response.features.extend(outputs["features"][0].tolist())
+        return response
+
+    def _captioner(self, request: vision_pb2.CaptionRequest) -> tuple[Model, CaptionEngine]:
+        model = self._models.get(request.model, request.version)
+        if not isinstance(model.engine, CaptionEngine):
+            raise InvalidInput("model", f"{model.name!r} is no captioner")
+        return model, model.engine
+
+    async def _pixels(
+        self, request: vision_pb2.ClassifyRequest | vision_pb2.CaptionRequest, model: Model
+    ) -> tuple[Pixels, int]:
+        """Return the request's picture as the model takes it, and the ns that took."""
+        assert model.manifest is not None
+        recipe, image = model.manifest.input, request.image
+        start = time.monotonic_ns()
+        kind = image.WhichOneof("content")
+        if kind == "encoded":
+            pixels = await self._decoder.load(image.encoded, recipe, "image.encoded")
+        elif kind == "raw":
+            raw = image.raw
+            pixels = await self._decoder.from_raw(raw.rgb, raw.width, raw.height, recipe, "image.raw")
+        else:
+            raise BadImage("image", "neither encoded nor raw is set")
+        return pixels, time.monotonic_ns() - start
+
+
+def _max_tokens(request: vision_pb2.CaptionRequest, model: Model) -> int:
+    assert model.manifest is not None
+    limit = model.manifest.captioner.max_tokens
+    if request.max_tokens > limit:
+        raise InvalidInput("max_tokens", f"{request.max_tokens} is not within 0..{limit}")
+    return request.max_tokens or limit
+
+
+def _caption_response(
+    request: vision_pb2.CaptionRequest, model: Model, sequence: Sequence, timing: Timing, decode_ns: int
+) -> vision_pb2.CaptionResponse:
+    assert model.manifest is not None
+    vocabulary = model.manifest.captioner.vocabulary
+    shown = sequence.shown()
+    caption = vision_pb2.Caption(
+        text=text(shown, vocabulary),
+        log_prob=sequence.log_prob(),
+        words=[_word(token, vocabulary[token.id]) for token in shown],
+    )
+    return vision_pb2.CaptionResponse(
+        model=model.name,
+        version=model.version,
+        captions=[caption],
+        timing=_timing(timing, decode_ns),
+        id=request.id,
+    )
+
+
+def _word(token: Token, word: str) -> vision_pb2.Word:
+    return vision_pb2.Word(text=word, token=token.id, log_prob=token.log_prob)
+
+
+def _timing(timing: Timing, decode_ns: int) -> vision_pb2.Timing:
+    compute_ns = timing.compute_input_ns + timing.compute_infer_ns + timing.compute_output_ns
+    return vision_pb2.Timing(
+        decode_us=decode_ns // 1000,
+        queue_us=timing.queue_ns // 1000,
+        compute_us=compute_ns // 1000,
+        batch_size=timing.batch_rows,
+    )
+
+
+def _summary(model: Model) -> vision_pb2.ModelSummary:
+    return vision_pb2.ModelSummary(
+        name=model.name, version=model.version, task=model.task, state=vision_pb2.MODEL_STATE_READY
+    )
+
+
+def _refused_summary(refusal: Refusal) -> vision_pb2.ModelSummary:
+    return vision_pb2.ModelSummary(
+        name=refusal.name,
+        version=refusal.version,
+        task=manifest_pb2.TASK_UNSPECIFIED,
+        state=vision_pb2.MODEL_STATE_REFUSED,
+        reason=refusal.reason,
+    )

@@ -1,0 +1,159 @@
+"""Reads a model version's folder: SHA256SUMS first, then manifest.json, and refuses what is not whole.
+
+Files are handed on as the bytes that were checked, so nothing can change between the check and the use.
+"""
+
+import hashlib
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from google.protobuf import json_format
+from resonnx_proto.v1 import manifest_pb2 as pb
+
+from resonnx_server.errors import ModelRefused
+
+SCHEMA_VERSION = 1
+MANIFEST = "manifest.json"
+SUMS = "SHA256SUMS"
+GOLDEN = "golden.npz"
+CLASSIFIER_FILE = "model.onnx"
+ENCODER_FILE = "encoder.onnx"
+DECODER_FILE = "decoder.onnx"
+MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+# Top-k entries that a decoder step gives; fewer where the vocabulary is smaller.
+DECODER_TOP_K = 16
+_MAX_MANIFEST_BYTES = 16 << 20
+_MAX_SIDE = 4096
+
+
+@dataclass(frozen=True)
+class VersionFiles:
+    """The checked content of one version folder.
+
+    Attributes:
+        identity: sha256 of SHA256SUMS, hex: the model's identity.
+        files: every listed file's bytes by name.
+        manifest: parsed and validated.
+    """
+
+    identity: str
+    files: dict[str, bytes]
+    manifest: pb.Manifest
+
+
+def sha256sums(files: dict[str, bytes]) -> bytes:
+    """Return the text of a SHA256SUMS file (`sha256sum -c` reads it) for `files`, sorted by name."""
+    return "".join(f"{hashlib.sha256(files[name]).hexdigest()}  {name}\n" for name in sorted(files)).encode()
+
+
+def read_version(folder: Path) -> VersionFiles:
+    """Read and check a version folder that has a manifest.
+
+    Raises:
+        ModelRefused: SHA256SUMS is missing or malformed, a file is missing, damaged or not listed, or the manifest
+            is not valid.
+    """
+    try:
+        sums = (folder / SUMS).read_bytes()
+    except OSError:
+        raise ModelRefused(f"{SUMS} is missing or cannot be read") from None
+    expected = _parse_sums(sums)
+    present = {entry.name for entry in folder.iterdir() if entry.name != SUMS}
+    if unlisted := sorted(present - expected.keys()):
+        raise ModelRefused(f"{unlisted[0]!r} is not listed in {SUMS}")
+    files: dict[str, bytes] = {}
+    for name, digest in expected.items():
+        try:
+            content = (folder / name).read_bytes()
+        except OSError:
+            raise ModelRefused(f"{name!r} is listed in {SUMS} and is missing or cannot be read") from None
+        if hashlib.sha256(content).hexdigest() != digest:
+            raise ModelRefused(f"{name!r} is damaged: its sha256 is not the one in {SUMS}")
+        files[name] = content
+    if MANIFEST not in files:
+        raise ModelRefused(f"{MANIFEST} is not listed in {SUMS}")
+    return VersionFiles(hashlib.sha256(sums).hexdigest(), files, parse_manifest(files[MANIFEST]))
+
+
+def _parse_sums(sums: bytes) -> dict[str, str]:
+    expected: dict[str, str] = {}
+    for line in sums.decode("utf-8", "replace").splitlines():
+        match = re.fullmatch(r"([0-9a-f]{64}) [ *]([A-Za-z0-9][A-Za-z0-9_.-]*)", line)
+        if match is None:
+            raise ModelRefused(f"{SUMS} has a malformed line")
+        expected[match[2]] = match[1]
+    return expected
+
+
+def parse_manifest(text: bytes) -> pb.Manifest:
+    """Parse manifest.json and check that it says all that serving needs.
+
+    Raises:
+        ModelRefused: Not the schema, an unknown schema version, or a value out of range.
+    """
+    if len(text) > _MAX_MANIFEST_BYTES:
+        raise ModelRefused(f"{MANIFEST} has {len(text)} bytes, more than {_MAX_MANIFEST_BYTES}")
+    try:
+        manifest = json_format.Parse(text.decode("utf-8"), pb.Manifest())
+    except (json_format.ParseError, UnicodeDecodeError) as error:
+        raise ModelRefused(f"{MANIFEST} does not parse: {error}") from None
+    validate_manifest(manifest)
+    return manifest
+
+
+def dump_manifest(manifest: pb.Manifest) -> bytes:
+    """Return `manifest` as the JSON text that parse_manifest reads."""
+    validate_manifest(manifest)
+    return json_format.MessageToJson(manifest, preserving_proto_field_name=True, indent=1).encode() + b"\n"
+
+
+def validate_manifest(manifest: pb.Manifest) -> None:
+    """Raise ModelRefused, naming the field, unless `manifest` is complete and consistent."""
+    _require(manifest.schema_version == SCHEMA_VERSION, f"schema_version {manifest.schema_version} is not known")
+    _validate_input(manifest.input)
+    for bound in manifest.precisions:
+        _require(bound.max_deviation > 0, "precisions.max_deviation must be positive")
+    for file in onnx_files(manifest):
+        _require(any(bound.file == file for bound in manifest.precisions), f"precisions allows none for {file}")
+    if manifest.task == pb.TASK_CLASSIFIER:
+        _require(manifest.HasField("classifier") and len(manifest.classifier.labels) > 0, "classifier.labels is empty")
+    elif manifest.task == pb.TASK_CAPTIONER:
+        _require(manifest.HasField("captioner"), "captioner is missing")
+        _validate_captioner(manifest.captioner)
+    else:
+        raise ModelRefused(f"{MANIFEST}: task {manifest.task} has no manifest")
+
+
+def onnx_files(manifest: pb.Manifest) -> tuple[str, ...]:
+    """Name the ONNX files of the manifest's task."""
+    return (ENCODER_FILE, DECODER_FILE) if manifest.task == pb.TASK_CAPTIONER else (CLASSIFIER_FILE,)
+
+
+def _validate_input(image: pb.ImageInput) -> None:
+    for field in ("width", "height"):
+        value = getattr(image, field)
+        _require(1 <= value <= _MAX_SIDE, f"input.{field} {value} is not within 1..{_MAX_SIDE}")
+    _require(image.resize != pb.ImageInput.RESIZE_UNSPECIFIED, "input.resize is missing")
+    _require(image.filter != pb.ImageInput.FILTER_UNSPECIFIED, "input.filter is missing")
+    if image.resize == pb.ImageInput.RESIZE_SHORT_SIDE_CROP:
+        side, least = image.resize_short_side, max(image.width, image.height)
+        _require(least <= side <= _MAX_SIDE, f"input.resize_short_side {side} is not within {least}..{_MAX_SIDE}")
+
+
+def _validate_captioner(spec: pb.CaptionerSpec) -> None:
+    size = len(spec.vocabulary)
+    _require(size > 0, "captioner.vocabulary is empty")
+    ids = {"end_id": spec.end_id}
+    for field in ("start_id", "pad_id", "unknown_id"):
+        if spec.HasField(field):
+            ids[field] = getattr(spec, field)
+    ids.update({f"stripped_ids[{i}]": token for i, token in enumerate(spec.stripped_ids)})
+    for field, token in ids.items():
+        _require(token < size, f"captioner.{field} {token} is not below the vocabulary's size {size}")
+    _require(1 <= spec.max_tokens <= 1000, f"captioner.max_tokens {spec.max_tokens} is not within 1..1000")
+
+
+def _require(condition: bool, message: str) -> None:
+    if not condition:
+        raise ModelRefused(f"{MANIFEST}: {message}")

@@ -1,0 +1,202 @@
+"""Opens ONNX Runtime sessions: which provider and precision may run a file, and one typed door to `run`.
+
+`run` releases the GIL and may be called from several threads. A provider that cannot load raises: ONNX Runtime's own
+fall-back to the CPU is switched off.
+"""
+
+import importlib
+import importlib.util
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+# Before the import: the wheel's telemetry is decided when the library is loaded.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+import onnxruntime as ort
+from resonnx_proto.v1 import manifest_pb2 as pb
+
+from resonnx_server.errors import ModelRefused
+
+Array = npt.NDArray[Any]
+
+CPU: Final = "CPUExecutionProvider"
+OPENVINO: Final = "OpenVINOExecutionProvider"
+CUDA: Final = "CUDAExecutionProvider"
+TENSORRT: Final = "TensorrtExecutionProvider"
+# By the names that `--provider` takes, fastest kind of device first.
+PROVIDERS: Final = {"tensorrt": TENSORRT, "cuda": CUDA, "openvino": OPENVINO, "cpu": CPU}
+
+_ELEMENT_TYPES: Final[dict[str, npt.DTypeLike]] = {
+    "tensor(bool)": np.bool_,
+    "tensor(uint8)": np.uint8,
+    "tensor(uint16)": np.uint16,
+    "tensor(uint32)": np.uint32,
+    "tensor(uint64)": np.uint64,
+    "tensor(int8)": np.int8,
+    "tensor(int16)": np.int16,
+    "tensor(int32)": np.int32,
+    "tensor(int64)": np.int64,
+    "tensor(float16)": np.float16,
+    "tensor(float)": np.float32,
+    "tensor(double)": np.float64,
+    "tensor(string)": np.object_,
+}
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """An execution provider and the precision that it is told to compute in."""
+
+    provider: str
+    precision: pb.Precision
+
+    def __str__(self) -> str:
+        return f"{self.provider}/{pb.Precision.Name(self.precision).removeprefix('PRECISION_').lower()}"
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """An input or output of a graph. `shape` holds numbers, symbolic names, or None where nothing is known."""
+
+    name: str
+    dtype: np.dtype[Any]
+    shape: tuple[int | str | None, ...]
+
+
+class Session:
+    """One ONNX graph on one candidate.
+
+    Args:
+        model: The ONNX file's bytes. External data is refused by ONNX Runtime, as a session from bytes has no folder.
+        candidate: Where and how to run.
+        threads: Threads for one run.
+        optimise: False switches graph optimisation off (the exporter's parity check runs both ways).
+
+    Raises:
+        ModelRefused: The runtime cannot load the graph, or the provider cannot be had.
+    """
+
+    def __init__(self, model: bytes, candidate: Candidate, threads: int, *, optimise: bool = True) -> None:
+        self.candidate = candidate
+        options = _session_options(threads, optimise)
+        providers: list[tuple[str, dict[str, str]]] = []
+        if candidate.provider == OPENVINO:
+            options.add_provider_for_devices(openvino_devices(), _openvino_options(candidate.precision, threads))
+        elif candidate.provider != CPU:
+            providers.append((candidate.provider, _gpu_options(candidate)))
+        if candidate.provider != OPENVINO:
+            providers.append((CPU, {}))
+        try:
+            self._session = ort.InferenceSession(model, options, providers=providers or None)
+        except Exception as error:  # onnxruntime's exceptions share no public base class
+            raise ModelRefused(f"{candidate} cannot load the graph: {_first_line(error)}") from error
+        self._session.disable_fallback()
+        if candidate.provider not in self._session.get_providers():
+            raise ModelRefused(f"{candidate} was asked for and ONNX Runtime did not take it")
+        self.inputs = tuple(_spec(node) for node in self._session.get_inputs())
+        self.outputs = tuple(_spec(node) for node in self._session.get_outputs())
+
+    def run(self, feeds: Mapping[str, Array], outputs: Sequence[str] | None = None) -> dict[str, Array]:
+        """Run the graph and return the wanted outputs (all, in graph order, if None) by name."""
+        names = [spec.name for spec in self.outputs] if outputs is None else list(outputs)
+        return dict(zip(names, self._session.run(names, dict(feeds)), strict=True))
+
+
+def candidates(provider: str, allowed: Sequence[pb.Precision]) -> list[Candidate]:
+    """List what may run a graph here.
+
+    Args:
+        provider: "auto", or a key of PROVIDERS.
+        allowed: Precisions that the model may be computed in.
+
+    Raises:
+        ModelRefused: A provider asked for by name is not installed, finds no device, or computes in no allowed
+            precision.
+    """
+    if provider == "auto":
+        names = [name for name in PROVIDERS.values() if _is_installed(name)]
+    else:
+        names = [PROVIDERS[provider]]
+        if not _is_installed(names[0]):
+            raise ModelRefused(f"provider {provider!r} is not installed or finds no device here")
+    found = [Candidate(name, precision) for name in names for precision in _precisions(name) if precision in allowed]
+    if not found:
+        asked = ", ".join(pb.Precision.Name(precision) for precision in allowed)
+        raise ModelRefused(f"provider {provider!r} computes in none of the allowed precisions ({asked})")
+    return found
+
+
+def _precisions(provider: str) -> tuple[pb.Precision, ...]:
+    if provider == OPENVINO:
+        return (pb.PRECISION_BF16, pb.PRECISION_FP32)
+    if provider == CUDA:
+        return (pb.PRECISION_TF32, pb.PRECISION_FP32)
+    if provider == TENSORRT:
+        # Without a switch for TF32, its "full" precision is TF32 on the chips that have it.
+        return (pb.PRECISION_FP16, pb.PRECISION_TF32)
+    return (pb.PRECISION_FP32,)
+
+
+def _is_installed(provider: str) -> bool:
+    if provider == OPENVINO:
+        return bool(openvino_devices())
+    return provider in ort.get_available_providers()
+
+
+@cache
+def openvino_devices() -> tuple[Any, ...]:
+    """Load the OpenVINO plugin once, where it is installed, and return its CPU devices (it offers Intel's only)."""
+    if importlib.util.find_spec("onnxruntime_ep_openvino") is None:
+        return ()
+    plugin = importlib.import_module("onnxruntime_ep_openvino")
+    ort.register_execution_provider_library(OPENVINO, plugin.get_library_path())
+    return tuple(
+        device
+        for device in ort.get_ep_devices()
+        if device.ep_name == OPENVINO and device.device.type == ort.OrtHardwareDeviceType.CPU
+    )
+
+
+def _openvino_options(precision: pb.Precision, threads: int) -> dict[str, str]:
+    hint = "bf16" if precision == pb.PRECISION_BF16 else "f32"
+    cpu = {"INFERENCE_PRECISION_HINT": hint, "INFERENCE_NUM_THREADS": str(threads), "NUM_STREAMS": "1"}
+    return {"load_config": json.dumps({"CPU": cpu})}
+
+
+def _gpu_options(candidate: Candidate) -> dict[str, str]:
+    if candidate.provider == TENSORRT:
+        return {"trt_fp16_enable": "1" if candidate.precision == pb.PRECISION_FP16 else "0"}
+    return {
+        "use_tf32": "1" if candidate.precision == pb.PRECISION_TF32 else "0",
+        # EXHAUSTIVE, the default, searches anew (seconds) at each new shape.
+        "cudnn_conv_algo_search": "HEURISTIC",
+        "arena_extend_strategy": "kSameAsRequested",
+    }
+
+
+def _session_options(threads: int, optimise: bool) -> ort.SessionOptions:
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    # Idle threads that spin take the processor from image decoding and the event loop.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    if not optimise:
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    return options
+
+
+def _spec(node: Any) -> TensorSpec:
+    if node.type not in _ELEMENT_TYPES:
+        raise ModelRefused(f"tensor {node.name!r} has type {node.type}, which is not served")
+    return TensorSpec(node.name, np.dtype(_ELEMENT_TYPES[node.type]), tuple(node.shape))
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]

@@ -1,0 +1,32 @@
+"""The public surface: its names, its twins, its walls."""
+
+import inspect
+import subprocess
+import sys
+
+import resonnx
+
+
+def test_all_names_are_there_and_documented() -> None:
+    assert resonnx.__all__ == sorted(resonnx.__all__)
+    for name in resonnx.__all__:
+        assert getattr(resonnx, name).__doc__
+
+
+def test_the_twins_have_the_same_methods() -> None:
+    def methods(kind: type) -> dict[str, list[tuple[str, object]]]:
+        return {
+            name: [(p.name, p.default) for p in inspect.signature(value).parameters.values()]
+            for name, value in vars(kind).items()
+            if callable(value) and not name.startswith("_")
+        }
+
+    assert methods(resonnx.Client) == methods(resonnx.AsyncClient)
+    assert inspect.signature(resonnx.Client) == inspect.signature(resonnx.AsyncClient)
+
+
+def test_importing_the_client_is_light() -> None:
+    heavy = {"numpy", "PIL", "onnxruntime", "torch", "typer", "resonnx_server", "resonnx_export"}
+    code = "import resonnx, sys; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert not heavy & set(done.stdout.split())

@@ -1,0 +1,115 @@
+"""What tests share: the demo models (exported once), samples of held-out pictures, and real servers as processes."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+_READY = re.compile(r"^resonnx-server ready grpc=(\S+) http=(\S+)$")
+
+
+@dataclass
+class RunningServer:
+    """A `resonnx-server` process that said it is ready."""
+
+    process: "subprocess.Popen[str]"
+    grpc: str
+    http: str
+    log: Path
+
+    def get(self, path: str) -> tuple[int, str]:
+        """GET a page of the HTTP port: status and text."""
+        try:
+            with urllib.request.urlopen(f"http://{self.http}{path}", timeout=10) as response:
+                return response.status, response.read().decode()
+        except urllib.error.HTTPError as error:
+            return error.code, error.read().decode()
+
+    def metric(self, name: str, **labels: str) -> float:
+        """Return the sum of a metric's samples that have `labels`."""
+        total = 0.0
+        for line in self.get("/metrics")[1].splitlines():
+            match = re.fullmatch(rf"{name}(?:\{{(.*)\}})? (\S+)", line)
+            if match and all(f'{key}="{value}"' in (match[1] or "") for key, value in labels.items()):
+                total += float(match[2])
+        return total
+
+    def stop(self) -> int:
+        """SIGTERM, and the exit status."""
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(60)
+
+
+StartServer = Callable[..., AbstractContextManager[RunningServer]]
+
+
+@pytest.fixture(scope="session")
+def start_server(tmp_path_factory: pytest.TempPathFactory) -> StartServer:
+    """Start a server on free ports: `with start_server(repository, "--strict") as server: …`."""
+
+    @contextmanager
+    def start(repository: Path, *flags: str, environment: dict[str, str] | None = None) -> Iterator[RunningServer]:
+        log = tmp_path_factory.mktemp("server") / "log"
+        command = [sys.executable, "-m", "resonnx_server", "--repository", str(repository), "--port", "0"]
+        command += ["--http-port", "0", *flags]
+        with (
+            log.open("w") as stderr,
+            subprocess.Popen(
+                command, stdout=subprocess.PIPE, stderr=stderr, text=True, env={**os.environ, **(environment or {})}
+            ) as process,
+        ):
+            assert process.stdout is not None
+            match = _READY.match(process.stdout.readline())
+            if match is None:
+                process.wait(30)
+                pytest.fail(f"the server did not start: {log.read_text()}")
+            try:
+                yield RunningServer(process, match[1], match[2], log)
+            finally:
+                if process.poll() is None:
+                    process.kill()
+
+    return start
+
+
+@pytest.fixture(scope="session")
+def demo_repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Export `digits` and `scenes` by the command that users have."""
+    repository = tmp_path_factory.mktemp("models")
+    subprocess.run(
+        [sys.executable, "-m", "resonnx_export", "demo", "--repository", str(repository)], check=True, timeout=300
+    )
+    return repository
+
+
+@pytest.fixture(scope="session")
+def demo_server(start_server: StartServer, demo_repository: Path) -> Iterator[RunningServer]:
+    """A server of the demo models, shared by all tests that do not harm it."""
+    with start_server(demo_repository) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def samples(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of 24 held-out pictures, half of each model, with truth.json."""
+    folder = tmp_path_factory.mktemp("samples")
+    command = [sys.executable, "-m", "resonnx_export", "demo", "--samples", str(folder), "--count", "24", "--seed", "7"]
+    subprocess.run(command, check=True, timeout=120)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def truth(samples: Path) -> dict[str, dict[str, str]]:
+    """truth.json of `samples`."""
+    content: dict[str, dict[str, str]] = json.loads((samples / "truth.json").read_text())
+    return content

@@ -1,0 +1,87 @@
+"""What export's tests share: small networks with random weights and settled BatchNorm, and how they are fed."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+# Before torch loads its threads: waiting ones must not spin (see resonnx_export.cli.main).
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
+import pytest
+import torch
+from resonnx_export.networks import ARCHITECTURES, Captioner, CaptionerConfig, ResNet, ResNetConfig
+from resonnx_export.recipe import image_input
+from resonnx_export.reference import settle_batch_norm
+from resonnx_proto.v1 import manifest_pb2 as pb
+from safetensors.torch import save_file
+
+WORDS = ("<pad>", "<start>", "<end>", "<unk>", *(f"word{i}" for i in range(16)))
+LABELS = tuple(f"class {i}" for i in range(7))
+
+
+@contextmanager
+def seeded() -> Iterator[None]:
+    """Make torch's random numbers the same each time, and leave its own as they were."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        yield
+
+
+def random_network(config: ResNetConfig, size: int = 32) -> ResNet:
+    """Return a ResNet with random weights whose activations neither vanish nor explode, in eval mode."""
+    with seeded():
+        network = ResNet(config)
+        settle_batch_norm(network, [torch.randn(4, 3, size, size) for _ in range(2)])
+        return network.requires_grad_(False)
+
+
+@pytest.fixture(scope="session")
+def recipe() -> pb.ImageInput:
+    return image_input(32, resize_short_side=36)
+
+
+@pytest.fixture(scope="session")
+def network() -> ResNet:
+    """A small classifier of LABELS."""
+    return random_network(replace(ARCHITECTURES["resnet8_w32_small"], planes=8, num_classes=len(LABELS)))
+
+
+@pytest.fixture(scope="session")
+def captioner() -> Captioner:
+    """A small captioner of WORDS; its weights are enlarged so that it has preferences."""
+    with seeded():
+        trunk = ResNetConfig("basic", (1, 1), planes=8, num_classes=0, stem="small")
+        network = Captioner(CaptionerConfig(trunk, len(WORDS), 8, 16, 8))
+        settle_batch_norm(network.trunk, [torch.randn(4, 3, 32, 32) for _ in range(2)])
+        network.fc.weight.data *= 8
+        return network.eval().requires_grad_(False)
+
+
+@pytest.fixture(scope="session")
+def classifier_file(network: ResNet, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("checkpoints") / "classifier.safetensors"
+    save_file(network.state_dict(), path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def captioner_file(captioner: Captioner, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("checkpoints") / "captioner.safetensors"
+    save_file(captioner.state_dict(), path)
+    return path
+
+
+@pytest.fixture
+def labels_file(tmp_path: Path) -> Path:
+    path = tmp_path / "labels.txt"
+    path.write_text("\n".join(LABELS) + "\n")
+    return path
+
+
+@pytest.fixture
+def words_file(tmp_path: Path) -> Path:
+    path = tmp_path / "words.txt"
+    path.write_text("\n".join(WORDS) + "\n")
+    return path

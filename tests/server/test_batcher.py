@@ -1,0 +1,122 @@
+"""The batcher's invariants, for any order of arrivals, cancellations and batches, on a clock of the test's own."""
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
+from resonnx_server.engine.batcher import Batcher, Entry
+from resonnx_server.engine.latency import LatencyTable, measure, sizes_up_to
+from resonnx_server.errors import Overloaded
+
+SIZES = sizes_up_to(16)
+FLAT = {size: 1e6 + 1e4 * size for size in SIZES}
+LINEAR = {size: 1e6 * size for size in SIZES}
+
+
+class BatcherMachine(RuleBasedStateMachine):
+    """Every request is batched, expired or discarded exactly once, in order, within the limits."""
+
+    entries = Bundle("entries")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.batcher: Batcher[int] = Batcher(LatencyTable(FLAT), max_queue_rows=40)
+        self.now = 0
+        self.waiting: dict[int, Entry[int]] = {}
+        self.next_id = 0
+
+    @rule(target=entries, rows=st.integers(1, 16), shape=st.sampled_from("ab"), patience=st.none() | st.integers(0, 9))
+    def push(self, rows: int, shape: str, patience: int | None) -> Entry[int]:
+        deadline = None if patience is None else self.now + patience
+        entry = Entry(self.next_id, rows, self.now, deadline, shape)
+        self.next_id += 1
+        queued = sum(e.rows for e in self.waiting.values())
+        if queued + rows > 40:
+            with pytest.raises(Overloaded) as refused:
+                self.batcher.push([entry])
+            assert 20 <= refused.value.retry_after_ms <= 2000
+        else:
+            self.batcher.push([entry])
+            self.waiting[entry.payload] = entry
+        return entry
+
+    @rule(entry=consumes(entries))
+    def discard(self, entry: Entry[int]) -> None:
+        assert self.batcher.discard(entry) == (self.waiting.pop(entry.payload, None) is not None)
+
+    @rule(passed=st.integers(0, 5), limit=st.none() | st.integers(1, 20))
+    def take(self, passed: int, limit: int | None) -> None:
+        self.now += passed
+        batch = self.batcher.take(self.now, limit)
+        for entry in batch.expired:
+            assert entry.deadline_ns is not None
+            assert entry.deadline_ns <= self.now
+            del self.waiting[entry.payload]
+        if not batch.entries:
+            assert not self.waiting
+            return
+        assert batch.entries[0] is next(iter(self.waiting.values())), "the oldest goes first"
+        assert len({entry.shape for entry in batch.entries}) == 1
+        assert batch.rows <= batch.size <= 16
+        assert batch.size in SIZES
+        if limit is not None:
+            assert batch.rows <= max(limit, batch.entries[0].rows)
+        ids = [entry.payload for entry in batch.entries]
+        assert ids == sorted(ids), "first come, first served"
+        alike = [e.payload for e in self.waiting.values() if e.shape == batch.entries[0].shape]
+        assert alike[: len(ids)] == ids, "nobody is overtaken by a request of the same shape"
+        for entry in batch.entries:
+            assert entry.deadline_ns is None or entry.deadline_ns > self.now
+            del self.waiting[entry.payload]
+
+    @invariant()
+    def counts_agree(self) -> None:
+        assert self.batcher.rows == sum(entry.rows for entry in self.waiting.values()) <= 40
+        assert (self.batcher.ready_at_ns() is not None) == bool(self.waiting)
+
+
+TestBatcherMachine = BatcherMachine.TestCase
+TestBatcherMachine.settings = settings(max_examples=300, stateful_step_count=40, deadline=None)
+
+
+def _batcher(costs: dict[int, float], rows: int, **options: int) -> Batcher[int]:
+    batcher: Batcher[int] = Batcher(LatencyTable(costs), 1000, **options)
+    batcher.push([Entry(i, 1, arrival_ns=100 + i) for i in range(rows)])
+    return batcher
+
+
+def test_all_or_nothing() -> None:
+    batcher: Batcher[int] = Batcher(LatencyTable(FLAT), max_queue_rows=5)
+    with pytest.raises(Overloaded):
+        batcher.push([Entry(0, 3, 0), Entry(1, 3, 0)])
+    assert len(batcher) == batcher.rows == 0
+
+
+def test_where_larger_batches_are_cheaper_all_waiting_go_together() -> None:
+    batch = _batcher(FLAT, 13).take(200)
+    assert (batch.rows, batch.size) == (13, 16), "padding to 16 is cheaper than 12 and a second batch"
+
+
+def test_where_padding_costs_nothing_is_padded() -> None:
+    batch = _batcher(LINEAR, 13).take(200)
+    assert batch.rows == batch.size
+
+
+def test_idle_device_gets_work_at_once_unless_delay_was_asked_for() -> None:
+    assert _batcher(FLAT, 1).ready_at_ns() == 100
+    assert _batcher(FLAT, 3, max_delay_ns=50).ready_at_ns() == 150
+    assert _batcher(FLAT, 16, max_delay_ns=50).ready_at_ns() == 100, "a full batch waits for nobody"
+
+
+@given(st.integers(1, 64))
+def test_warmed_sizes_hold_every_batch(largest: int) -> None:
+    table = LatencyTable(measure(lambda size: None, sizes_up_to(largest)))
+    assert table.largest == largest
+    assert all(table.bucket(rows) >= rows for rows in range(1, largest + 1))
+
+
+def test_live_batches_move_the_table() -> None:
+    table = LatencyTable({1: 100.0})
+    for _ in range(200):
+        table.record(1, 1000)
+    assert table.cost_ns(1) == pytest.approx(1000, rel=0.01)

@@ -1,0 +1,180 @@
+"""The engine on its real threads: answers belong to their requests, whatever is cancelled, late or failing nearby."""
+
+import asyncio
+import random
+import threading
+import time
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+
+import numpy as np
+import pytest
+from resonnx_server.engine.device import Device
+from resonnx_server.engine.latency import LatencyTable, sizes_up_to
+from resonnx_server.engine.tensors import TensorEngine, Tensors
+from resonnx_server.errors import DeadlineExceeded, InferenceFailed, Overloaded, Unavailable
+from resonnx_server.observe.metrics import Metrics
+
+COSTS = {size: 1e6 + 1e4 * size for size in sizes_up_to(16)}
+
+
+class Runtime:
+    """Doubles its input; can be held up, and fails on a poisoned row."""
+
+    def __init__(self) -> None:
+        self.free = threading.Event()
+        self.free.set()
+        self.sizes: list[int] = []
+        self.entered = 0
+
+    def __call__(self, feeds: Mapping[str, np.ndarray]) -> Tensors:
+        self.entered += 1
+        self.free.wait(10)
+        self.sizes.append(len(feeds["x"]))
+        if (feeds["x"] == -1).any():
+            raise RuntimeError("poisoned")
+        return {"y": feeds["x"] * 2}
+
+
+@asynccontextmanager
+async def _engine(runtime: Runtime, lanes: int = 1, queue: int = 1000) -> AsyncIterator[TensorEngine]:
+    device = Device("test", lanes)
+    stats = Metrics().model("m", 1)
+    engine = TensorEngine(runtime, LatencyTable(COSTS), device, stats, max_queue_rows=queue)
+    try:
+        yield engine
+    finally:
+        runtime.free.set()
+        engine.close()
+        device.close()
+
+
+def _rows(*values: int) -> Tensors:
+    return {"x": np.array(values, np.int64).reshape(-1, 1)}
+
+
+@pytest.mark.parametrize("lanes", [1, 2])
+async def test_each_caller_gets_its_own_rows(lanes: int) -> None:
+    async with _engine(Runtime(), lanes, queue=10_000) as engine:
+
+        async def ask(values: list[int]) -> None:
+            outputs, timing = await engine.submit(_rows(*values))
+            assert outputs["y"].ravel().tolist() == [2 * value for value in values]
+            assert 1 <= timing.batch_rows <= 16
+
+        picks = random.Random(1)
+        await asyncio.gather(*(ask([picks.randrange(10**6) for _ in range(picks.randint(1, 40))]) for _ in range(300)))
+        await asyncio.sleep(0)
+        assert engine.queued_rows() == 0
+
+
+async def test_waiting_requests_share_a_batch_of_a_warmed_size() -> None:
+    runtime = Runtime()
+    runtime.free.clear()
+    async with _engine(runtime) as engine:
+        asks = [asyncio.ensure_future(engine.submit(_rows(0)))]
+        await _until(lambda: runtime.entered == 1)
+        asks += [asyncio.ensure_future(engine.submit(_rows(i))) for i in range(12)]
+        await _until(lambda: engine.queued_rows() == 12)
+        runtime.free.set()
+        timings = [timing for _, timing in await asyncio.gather(*asks)]
+    assert [timing.batch_rows for timing in timings] == [1] + [12] * 12
+    assert set(runtime.sizes) <= set(sizes_up_to(16))
+
+
+async def test_poisoned_member_fails_alone() -> None:
+    runtime = Runtime()
+    runtime.free.clear()
+    async with _engine(runtime) as engine:
+        first = asyncio.ensure_future(engine.submit(_rows(0)))
+        await _until(lambda: runtime.entered == 1)
+        asks = [asyncio.ensure_future(engine.submit(_rows(value))) for value in (1, 2, -1, 4)]
+        await _until(lambda: engine.queued_rows() == 4)
+        runtime.free.set()
+        await first
+        results = await asyncio.gather(*asks, return_exceptions=True)
+    assert [r[0]["y"].item() for i, r in enumerate(results) if i != 2] == [2, 4, 8]
+    assert runtime.sizes == [1, 4, 1, 1, 1, 1]
+    assert isinstance(results[2], InferenceFailed)
+    assert "poisoned" not in results[2].message
+
+
+async def test_cancelled_and_expired_never_reach_the_device() -> None:
+    runtime = Runtime()
+    runtime.free.clear()
+    async with _engine(runtime) as engine:
+        first = asyncio.ensure_future(engine.submit(_rows(1)))
+        await _until(lambda: runtime.entered == 1)
+        gone = asyncio.ensure_future(engine.submit(_rows(2, 3)))
+        late = asyncio.ensure_future(engine.submit(_rows(4), deadline_ns=time.monotonic_ns()))
+        kept = asyncio.ensure_future(engine.submit(_rows(5)))
+        await _until(lambda: engine.queued_rows() == 4)
+        gone.cancel()
+        await _until(lambda: engine.queued_rows() == 2)
+        runtime.free.set()
+        assert (await kept)[0]["y"].item() == 10
+        await first
+        with pytest.raises(DeadlineExceeded):
+            await late
+    assert runtime.sizes == [1, 1]
+
+
+async def test_full_queue_refuses_with_a_hint() -> None:
+    runtime = Runtime()
+    runtime.free.clear()
+    async with _engine(runtime, queue=8) as engine:
+        asks = [asyncio.ensure_future(engine.submit(_rows(1)))]
+        await _until(lambda: runtime.entered == 1)
+        asks += [asyncio.ensure_future(engine.submit(_rows(i))) for i in range(8)]
+        await _until(lambda: engine.queued_rows() == 8)
+        with pytest.raises(Overloaded) as refused:
+            await engine.submit(_rows(9))
+        assert refused.value.retry_after_ms >= 20
+        runtime.free.set()
+        await asyncio.gather(*asks)
+
+
+async def test_closing_fails_what_waits() -> None:
+    runtime = Runtime()
+    runtime.free.clear()
+    async with _engine(runtime) as engine:
+        under_way = asyncio.ensure_future(engine.submit(_rows(1)))
+        await _until(lambda: runtime.entered == 1)
+        waiting = asyncio.ensure_future(engine.submit(_rows(2)))
+        await _until(lambda: engine.queued_rows() == 1)
+        engine.close()
+        with pytest.raises(Unavailable):
+            await waiting
+        with pytest.raises(Unavailable):
+            await engine.submit(_rows(3))
+        runtime.free.set()
+        assert (await under_way)[0]["y"].item() == 2
+        engine.device.attach(engine)  # the fixture closes it again
+
+
+async def test_cancel_storm_loses_nothing() -> None:
+    picks = random.Random(2)
+    async with _engine(Runtime(), lanes=2) as engine:
+
+        async def ask(value: int) -> bool:
+            task = asyncio.ensure_future(engine.submit(_rows(value)))
+            if value % 2:
+                for _ in range(picks.randint(0, 3)):
+                    await asyncio.sleep(0)
+                task.cancel()
+            try:
+                outputs, _ = await task
+            except asyncio.CancelledError:
+                return False
+            assert outputs["y"].item() == 2 * value
+            return True
+
+        answered = await asyncio.wait_for(asyncio.gather(*(ask(value) for value in range(900))), 30)
+        assert sum(answered[0::2]) == 450
+        assert engine.queued_rows() == 0
+
+
+async def _until(condition) -> None:
+    async with asyncio.timeout(10):
+        while not condition():
+            await asyncio.sleep(0.001)

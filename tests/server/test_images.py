@@ -1,0 +1,193 @@
+"""One rule for each kind of picture, pixel by pixel against the training recipe (Pillow, torchvision's arithmetic)."""
+
+import contextlib
+import io
+import struct
+import zlib
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image, ImageOps
+from resonnx_proto.v1.manifest_pb2 import ImageInput
+from resonnx_server.errors import BadImage
+from resonnx_server.runtime import images
+
+RNG = np.random.default_rng(3)
+NOISE = RNG.integers(0, 256, (37, 53, 3), dtype=np.uint8)
+SMOOTH = np.asarray(Image.fromarray(NOISE).resize((317, 211), Image.Resampling.BICUBIC))
+CROP = ImageInput(
+    width=24,
+    height=20,
+    resize=ImageInput.RESIZE_SHORT_SIDE_CROP,
+    resize_short_side=28,
+    filter=ImageInput.FILTER_BILINEAR,
+)
+STRETCH = ImageInput(width=24, height=20, resize=ImageInput.RESIZE_STRETCH, filter=ImageInput.FILTER_BICUBIC)
+
+
+def _file(image: Image.Image, format: str, **options: object) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, format, **options)
+    return buffer.getvalue()
+
+
+def _recipe(file: bytes) -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO(file)).convert("RGB"))
+
+
+def _decoded(file: bytes) -> np.ndarray:
+    return np.asarray(images.decode(file))
+
+
+@pytest.mark.parametrize("subsampling", [0, 1, 2])
+@pytest.mark.parametrize("quality", [30, 75, 95])
+@pytest.mark.parametrize("progressive", [False, True])
+def test_jpeg_equals_pillow(subsampling: int, quality: int, progressive: bool) -> None:
+    for pixels in (NOISE, SMOOTH):
+        file = _file(Image.fromarray(pixels), "JPEG", quality=quality, subsampling=subsampling, progressive=progressive)
+        np.testing.assert_array_equal(_decoded(file), _recipe(file))
+
+
+@pytest.mark.parametrize(
+    ("image", "format"),
+    [
+        (Image.fromarray(SMOOTH).convert("L"), "JPEG"),
+        (Image.fromarray(SMOOTH).convert("CMYK"), "JPEG"),
+        (Image.fromarray(SMOOTH).convert("L"), "PNG"),
+        (Image.fromarray(SMOOTH).convert("1"), "PNG"),
+        (Image.fromarray(SMOOTH).convert("P"), "PNG"),
+        (Image.fromarray(SMOOTH), "WEBP"),
+        (Image.merge("LA", [Image.fromarray(NOISE[..., 0]), Image.fromarray(NOISE[..., 1])]), "PNG"),
+        (Image.merge("RGBA", [*Image.fromarray(NOISE).split(), Image.fromarray(NOISE[..., 1])]), "PNG"),
+        (Image.merge("RGBA", [*Image.fromarray(NOISE).split(), Image.fromarray(NOISE[..., 1])]), "WEBP"),
+    ],
+    ids=["grey", "cmyk", "grey-png", "bilevel", "palette", "webp", "grey-alpha", "alpha", "alpha-webp"],
+)
+def test_modes_equal_the_recipe(image: Image.Image, format: str) -> None:
+    file = _file(image, format)
+    np.testing.assert_array_equal(_decoded(file), _recipe(file))
+
+
+def test_alpha_is_dropped_not_blended() -> None:
+    opaque = Image.fromarray(NOISE)
+    clear = Image.merge("RGBA", [*opaque.split(), Image.new("L", opaque.size, 0)])
+    np.testing.assert_array_equal(_decoded(_file(clear, "PNG")), NOISE)
+
+
+def test_exif_orientation_is_not_applied() -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    file = _file(Image.fromarray(SMOOTH), "JPEG", exif=exif)
+    assert ImageOps.exif_transpose(Image.open(io.BytesIO(file))).size == SMOOTH.shape[:2]
+    np.testing.assert_array_equal(_decoded(file), _recipe(file))
+    assert _decoded(file).shape == SMOOTH.shape
+
+
+def test_16_bit_grey_keeps_its_high_byte() -> None:
+    grey = RNG.integers(0, 65536, (9, 11)).astype(np.uint16)
+    decoded = _decoded(_file(Image.fromarray(grey), "PNG"))
+    np.testing.assert_array_equal(decoded, np.repeat((grey >> 8).astype(np.uint8)[..., None], 3, axis=2))
+
+
+@pytest.mark.parametrize("format", ["PNG", "WEBP"])
+def test_animation_gives_its_first_frame(format: str) -> None:
+    frames = [Image.fromarray(np.full((8, 8, 3), value, np.uint8)) for value in (10, 200)]
+    file = _file(frames[0], format, save_all=True, append_images=frames[1:], lossless=True)
+    np.testing.assert_array_equal(_decoded(file), np.full((8, 8, 3), 10, np.uint8))
+
+
+@given(width=st.integers(1, 200), height=st.integers(1, 200))
+@settings(max_examples=60, deadline=None)
+def test_short_side_rule_is_torchvisions(width: int, height: int) -> None:
+    """Resize(28) then CenterCrop((20, 24)), written as torchvision.transforms.v2.functional computes them."""
+    image = Image.fromarray(RNG.integers(0, 256, (height, width, 3), dtype=np.uint8))
+    short, long = sorted((width, height))
+    new_short, new_long = 28, int(28 * long / short)
+    new_width, new_height = (new_short, new_long) if width <= height else (new_long, new_short)
+    resized = image.resize((new_width, new_height), Image.Resampling.BILINEAR)
+    top, left = round((new_height - 20) / 2.0), round((new_width - 24) / 2.0)
+    expected = np.asarray(resized.crop((left, top, left + 24, top + 20)))
+    np.testing.assert_array_equal(images.fit(image, CROP), expected)
+
+
+def test_stretch_and_raw_pixels() -> None:
+    expected = np.asarray(Image.fromarray(SMOOTH).resize((24, 20), Image.Resampling.BICUBIC))
+    np.testing.assert_array_equal(images.from_raw(SMOOTH.tobytes(), 317, 211, STRETCH), expected)
+    np.testing.assert_array_equal(images.load(_file(Image.fromarray(SMOOTH), "PNG"), STRETCH), expected)
+    fits = np.ascontiguousarray(SMOOTH[:20, :24])
+    np.testing.assert_array_equal(images.from_raw(fits.tobytes(), 24, 20, STRETCH), fits)
+
+
+def _png_header(width: int, height: int) -> bytes:
+    """A PNG that says it is large and holds nearly nothing."""
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    chunks = b""
+    for kind, data in ((b"IHDR", header), (b"IDAT", zlib.compress(bytes(100))), (b"IEND", b"")):
+        chunks += struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+    return b"\x89PNG\r\n\x1a\n" + chunks
+
+
+@pytest.mark.parametrize(
+    ("file", "message"),
+    [
+        (b"", "no JPEG, PNG or WebP"),
+        (b"hello", "no JPEG, PNG or WebP"),
+        (_file(Image.fromarray(NOISE), "GIF"), "no JPEG, PNG or WebP"),
+        (_file(Image.fromarray(NOISE), "TIFF"), "no JPEG, PNG or WebP"),
+        (_file(Image.fromarray(SMOOTH), "JPEG")[:900], "damaged or incomplete"),
+        (_file(Image.fromarray(SMOOTH), "PNG")[:900], "damaged or incomplete"),
+        (_file(Image.fromarray(SMOOTH), "WEBP")[:900], "damaged or incomplete"),
+        (b"\xff\xd8\xff\xe0 not really", "damaged or incomplete"),
+        (_png_header(8193, 10), "within 1..8192"),
+        (_png_header(8000, 8000), "64000000 pixels, more than 24000000"),
+        (_png_header(30000, 30000), "more than 24000000 pixels"),
+    ],
+)
+def test_bad_files_are_refused_by_a_clear_message(file: bytes, message: str) -> None:
+    with pytest.raises(BadImage, match=message) as refused:
+        images.load(file, CROP, "image.encoded")
+    assert refused.value.field == "image.encoded"
+
+
+def test_large_jpeg_is_refused_from_its_header() -> None:
+    file = bytearray(_file(Image.fromarray(NOISE), "JPEG"))
+    frame = file.index(b"\xff\xc0")
+    file[frame + 5 : frame + 9] = struct.pack(">HH", 7000, 7000)
+    with pytest.raises(BadImage, match="49000000 pixels"):
+        images.decode(bytes(file))
+
+
+def test_extreme_aspect_is_refused_before_it_is_resized() -> None:
+    with pytest.raises(BadImage, match="would be resized"):
+        images.fit(Image.new("RGB", (8000, 1)), ImageInput(
+            width=224, height=224, resize=ImageInput.RESIZE_SHORT_SIDE_CROP, resize_short_side=256,
+            filter=ImageInput.FILTER_BILINEAR,
+        ))  # fmt: skip
+
+
+def test_raw_pixels_of_the_wrong_length() -> None:
+    with pytest.raises(BadImage, match=r"image.raw.rgb: 5 bytes; width 2 and height 2 need 12"):
+        images.from_raw(b"12345", 2, 2, STRETCH)
+    with pytest.raises(BadImage, match=r"image.raw: 0x2 pixels"):
+        images.from_raw(b"", 0, 2, STRETCH)
+
+
+@given(st.binary(max_size=400))
+@settings(max_examples=300, deadline=None)
+def test_any_bytes_decode_or_are_refused(tail: bytes) -> None:
+    for head in (b"", b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"RIFF\x00\x00\x00\x00WEBP"):
+        with contextlib.suppress(BadImage):
+            images.load(head + tail, STRETCH)
+
+
+@pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP"])
+@given(data=st.data())
+@settings(max_examples=150, deadline=None)
+def test_damaged_files_decode_or_are_refused(format: str, data: st.DataObject) -> None:
+    file = bytearray(_file(Image.fromarray(SMOOTH), format))
+    for _ in range(data.draw(st.integers(1, 5))):
+        file[data.draw(st.integers(0, len(file) - 1))] = data.draw(st.integers(0, 255))
+    with contextlib.suppress(BadImage):
+        assert images.load(bytes(file), STRETCH).shape == (20, 24, 3)

@@ -1,0 +1,234 @@
+"""Start, readiness, drain and stop of real server processes, and what damaged repositories do."""
+
+import asyncio
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import grpc
+import numpy as np
+import pytest
+from resonnx_proto.v1 import vision_pb2, vision_pb2_grpc
+
+
+def _start_fails(*flags: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "resonnx_server", *flags]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60)
+
+
+def _last_line(done: subprocess.CompletedProcess[str]) -> str:
+    return done.stderr.strip().splitlines()[-1]
+
+
+def test_probes_and_metrics(demo_server) -> None:
+    assert demo_server.get("/livez") == (200, "alive\n")
+    status, text = demo_server.get("/readyz")
+    assert status == 200
+    assert "serving digits version 1" in text
+    assert demo_server.get("/nothing")[0] == 404
+    page = demo_server.get("/metrics")[1]
+    for name in ("request_success", "request_failure", "count", "exec_count", "pending_request_count"):
+        assert f"\nnv_inference_{name}{{" in page
+    for name in ("request", "queue", "compute_input", "compute_infer", "compute_output"):
+        assert f'\nnv_inference_{name}_duration_us{{model="digits",version="1"}} ' in page
+    assert "process_resident_memory_bytes" in page
+
+
+@pytest.mark.parametrize("port_flag", ["--port", "--http-port"])
+def test_port_in_use(demo_repository: Path, port_flag: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        ports = {"--port": "0", "--http-port": "0", port_flag: port}
+        flags = [part for pair in ports.items() for part in pair]
+        done = _start_fails("--repository", str(demo_repository), *flags)
+    assert done.returncode == 1
+    assert f"cannot listen on 127.0.0.1:{port}" in _last_line(done)
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
+
+
+@pytest.mark.parametrize(
+    ("flags", "status", "message"),
+    [
+        (["--repository", "does-not-exist"], 1, "No such file"),
+        (["--repository", ".", "--port", "99999"], 2, "port"),
+        (["--repository", ".", "--provider", "abacus"], 2, "provider"),
+        (["--config", "does-not-exist.toml"], 2, "does-not-exist.toml"),
+        ([], 2, "repository"),
+    ],
+)
+def test_bad_settings(flags: list[str], status: int, message: str) -> None:
+    done = _start_fails(*flags)
+    assert done.returncode == status
+    assert message in _last_line(done)
+    assert "Traceback" not in done.stderr
+
+
+def test_empty_repository(tmp_path: Path) -> None:
+    done = _start_fails("--repository", str(tmp_path), "--port", "0", "--http-port", "0")
+    assert done.returncode == 1
+    assert "no model can be served" in _last_line(done)
+
+
+def test_missing_provider_is_an_error_never_a_fall_back(demo_repository: Path) -> None:
+    done = _start_fails(
+        "--repository", str(demo_repository), "--port", "0", "--http-port", "0", "--provider", "tensorrt"
+    )
+    assert done.returncode == 1
+    assert "provider 'tensorrt' is not installed or finds no device here" in _last_line(done)
+
+
+@pytest.fixture
+def repository(demo_repository: Path, tmp_path: Path) -> Path:
+    """A copy of the demo repository, to harm."""
+    shutil.copytree(demo_repository, tmp_path / "models")
+    return tmp_path / "models"
+
+
+def _flip(path: Path, position: int) -> None:
+    content = bytearray(path.read_bytes())
+    content[position % len(content)] ^= 0x10
+    path.write_bytes(content)
+
+
+def _sum_again(folder: Path) -> None:
+    """Make SHA256SUMS fit what is there, as somebody would who means it."""
+    from resonnx_server.runtime.manifest import sha256sums
+
+    files = {path.name: path.read_bytes() for path in folder.iterdir() if path.name != "SHA256SUMS"}
+    (folder / "SHA256SUMS").write_bytes(sha256sums(files))
+
+
+def _break_weights(folder: Path) -> None:
+    """Change a weight so that the file is valid, correctly summed, and wrong."""
+    import onnx
+    from onnx import numpy_helper
+
+    model = onnx.load(folder / "model.onnx")
+    weight = max(model.graph.initializer, key=lambda tensor: len(tensor.raw_data))
+    values = numpy_helper.to_array(weight).copy()
+    values[0] += 1
+    weight.CopyFrom(numpy_helper.from_array(values, weight.name))
+    onnx.save(model, folder / "model.onnx")
+    _sum_again(folder)
+
+
+def _edit_manifest(folder: Path, **changes: object) -> None:
+    manifest = json.loads((folder / "manifest.json").read_text())
+    (folder / "manifest.json").write_text(json.dumps({**manifest, **changes}))
+    _sum_again(folder)
+
+
+DAMAGES = {
+    "flipped bit": (lambda d: _flip(d / "model.onnx", 5000), "'model.onnx' is damaged"),
+    "truncated": (lambda d: os.truncate(d / "model.onnx", 1000), "'model.onnx' is damaged"),
+    "flipped golden": (lambda d: _flip(d / "golden.npz", 300), "'golden.npz' is damaged"),
+    "missing file": (lambda d: (d / "model.onnx").unlink(), "'model.onnx' is listed"),
+    "missing sums": (lambda d: (d / "SHA256SUMS").unlink(), "SHA256SUMS is missing"),
+    "foreign file": (lambda d: (d / "extra.bin").write_bytes(b"x"), "'extra.bin' is not listed"),
+    "malformed sums": (lambda d: (d / "SHA256SUMS").write_text("x"), "malformed"),
+    "no golden": (lambda d: ((d / "golden.npz").unlink(), _sum_again(d)), "golden.npz is missing"),
+    "wrong weights": (_break_weights, "disagree with the golden examples"),
+    "not onnx": (lambda d: ((d / "model.onnx").write_bytes(b"junk"), _sum_again(d)), "cannot load the graph"),
+    "manifest not json": (lambda d: ((d / "manifest.json").write_text("{"), _sum_again(d)), "does not parse"),
+    "manifest of tomorrow": (lambda d: _edit_manifest(d, schema_version=99), "schema_version 99"),
+    "other labels": (lambda d: _edit_manifest(d, classifier={"labels": ["a"], "feature_size": 4}), "expected [N, 1]"),
+    "golden of nothing": (lambda d: ((d / "golden.npz").write_bytes(b"PK"), _sum_again(d)), "not readable as golden"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_damaged_model_is_refused_and_the_others_serve(start_server, repository: Path, damage: str) -> None:
+    harm, reason = DAMAGES[damage]
+    harm(repository / "digits" / "1")
+    with start_server(repository, "--log-level", "error") as server:
+        status, text = server.get("/readyz")
+        assert status == 200
+        assert "refused digits" in text
+        assert reason in text
+        assert "serving scenes" in text
+        with grpc.insecure_channel(server.grpc) as channel:
+            vision = vision_pb2_grpc.VisionStub(channel)
+            models = {m.name: m for m in vision.ListModels(vision_pb2.ListModelsRequest(), timeout=10).models}
+            assert models["digits"].state == vision_pb2.MODEL_STATE_REFUSED
+            assert reason in models["digits"].reason
+            assert models["scenes"].state == vision_pb2.MODEL_STATE_READY
+            with pytest.raises(grpc.RpcError) as refused:
+                vision.Classify(vision_pb2.ClassifyRequest(model="digits"), timeout=10)
+            assert refused.value.code() == grpc.StatusCode.UNAVAILABLE
+            assert str(repository) not in refused.value.details()
+        assert server.stop() == 0
+
+
+def test_strict_is_not_ready_while_a_model_is_refused(start_server, repository: Path) -> None:
+    (repository / "empty").mkdir()
+    with start_server(repository, "--strict") as server:
+        status, text = server.get("/readyz")
+        assert status == 503
+        assert "refused empty version 0: the model's folder has no version folder" in text
+
+
+def test_settings_by_file_environment_and_flag(start_server, demo_repository: Path, tmp_path: Path) -> None:
+    config = tmp_path / "server.toml"
+    config.write_text('[server]\nlog_level = "error"\nstrict = true\n[models.digits]\nmax_batch_size = 4\n')
+    cache = tmp_path / "cache"
+    environment = {"RESONNX_CONFIG": str(config), "RESONNX_CACHE_DIR": str(cache)}
+    for _ in range(2):
+        with start_server(demo_repository, environment=environment) as server:
+            with grpc.insecure_channel(server.grpc) as channel:
+                request = vision_pb2.GetModelRequest(model="digits")
+                digits = vision_pb2_grpc.VisionStub(channel).GetModel(request, timeout=10)
+            assert [latency.batch_size for latency in digits.sessions[0].latencies] == [1, 2, 3, 4]
+            tables = sorted(cache.iterdir())
+            assert len(tables) == 3
+            assert server.log.read_text() == "", "only errors are logged"
+
+
+def test_highest_version_serves(start_server, repository: Path) -> None:
+    shutil.copytree(repository / "digits" / "1", repository / "digits" / "12")
+    (repository / "digits" / "notes").mkdir()
+    with start_server(repository) as server, grpc.insecure_channel(server.grpc) as channel:
+        request = vision_pb2.GetModelRequest(model="digits")
+        digits = vision_pb2_grpc.VisionStub(channel).GetModel(request, timeout=10)
+        assert digits.summary.version == 12
+
+
+async def test_drain_finishes_what_is_under_way(start_server, demo_repository: Path) -> None:
+    """SIGTERM in the middle of a load: every call that was sent ends well or is told to go elsewhere; exit 0."""
+    pixels = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    image = vision_pb2.Image(raw={"rgb": pixels.tobytes(), "width": 64, "height": 64})
+    codes: list[grpc.StatusCode] = []
+    with start_server(demo_repository) as server:
+        async with grpc.aio.insecure_channel(server.grpc, options=[("grpc.enable_retries", 0)]) as channel:
+            vision = vision_pb2_grpc.VisionStub(channel)
+            term_at = 200
+
+            async def ask(number: int) -> None:
+                if number == term_at:
+                    server.process.terminate()
+                try:
+                    await vision.Caption(vision_pb2.CaptionRequest(model="scenes", image=image), timeout=30)
+                    codes.append(grpc.StatusCode.OK)
+                except grpc.aio.AioRpcError as error:
+                    codes.append(error.code())
+
+            async def client(first: int) -> None:
+                for number in range(first, 400, 16):
+                    await ask(number)
+
+            await asyncio.gather(*(client(first) for first in range(16)))
+        assert await asyncio.to_thread(server.process.wait, 60) == 0
+        log = server.log.read_text()
+    assert set(codes) <= {grpc.StatusCode.OK, grpc.StatusCode.UNAVAILABLE}
+    assert codes.count(grpc.StatusCode.OK) >= term_at - 16
+    assert codes[-1] == grpc.StatusCode.UNAVAILABLE
+    assert '"level": "error"' not in log
+
+
+def test_idle_server_stops_at_once(start_server, demo_repository: Path) -> None:
+    with start_server(demo_repository) as server:
+        assert server.stop() == 0
