@@ -1,0 +1,34 @@
+"""A real `resonnx-server` on free ports, for the time of a measurement."""
+
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Serving:
+    """Where a server listens, as HOST:PORT."""
+
+    grpc: str
+    http: str
+    pid: int
+
+
+@contextmanager
+def serving(repository: Path, *flags: str) -> Iterator[Serving]:
+    """Serve `repository` until the block ends. Raises RuntimeError if the server does not start."""
+    command = [sys.executable, "-m", "resonnx_server", "--repository", str(repository), "--port", "0"]
+    command += ["--http-port", "0", "--log-level", "error", *flags]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        ready = re.match(r"resonnx-server ready grpc=(\S+) http=(\S+)", process.stdout.readline())
+        if ready is None:
+            raise RuntimeError("the server did not start")
+        try:
+            yield Serving(ready[1], ready[2], process.pid)
+        finally:
+            process.terminate()
