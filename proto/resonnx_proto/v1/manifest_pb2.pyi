@@ -164,7 +164,14 @@ class ParityReport(_message.Message):
     def __init__(self, checks: _Optional[_Iterable[_Union[ParityCheck, _Mapping]]] = ..., damaged_copy_rejected: bool = ...) -> None: ...
 
 class Manifest(_message.Message):
-    __slots__ = ("schema_version", "task", "input", "classifier", "captioner", "precisions", "source", "tool_versions", "parity")
+    __slots__ = ("schema_version", "task", "input", "classifier", "captioner", "precisions", "stored", "source", "tool_versions", "parity")
+    class StoredEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: Precision
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[_Union[Precision, str]] = ...) -> None: ...
     class ToolVersionsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -178,6 +185,7 @@ class Manifest(_message.Message):
     CLASSIFIER_FIELD_NUMBER: _ClassVar[int]
     CAPTIONER_FIELD_NUMBER: _ClassVar[int]
     PRECISIONS_FIELD_NUMBER: _ClassVar[int]
+    STORED_FIELD_NUMBER: _ClassVar[int]
     SOURCE_FIELD_NUMBER: _ClassVar[int]
     TOOL_VERSIONS_FIELD_NUMBER: _ClassVar[int]
     PARITY_FIELD_NUMBER: _ClassVar[int]
@@ -187,7 +195,8 @@ class Manifest(_message.Message):
     classifier: ClassifierSpec
     captioner: CaptionerSpec
     precisions: _containers.RepeatedCompositeFieldContainer[PrecisionBound]
+    stored: _containers.ScalarMap[str, Precision]
     source: Source
     tool_versions: _containers.ScalarMap[str, str]
     parity: ParityReport
-    def __init__(self, schema_version: _Optional[int] = ..., task: _Optional[_Union[Task, str]] = ..., input: _Optional[_Union[ImageInput, _Mapping]] = ..., classifier: _Optional[_Union[ClassifierSpec, _Mapping]] = ..., captioner: _Optional[_Union[CaptionerSpec, _Mapping]] = ..., precisions: _Optional[_Iterable[_Union[PrecisionBound, _Mapping]]] = ..., source: _Optional[_Union[Source, _Mapping]] = ..., tool_versions: _Optional[_Mapping[str, str]] = ..., parity: _Optional[_Union[ParityReport, _Mapping]] = ...) -> None: ...
+    def __init__(self, schema_version: _Optional[int] = ..., task: _Optional[_Union[Task, str]] = ..., input: _Optional[_Union[ImageInput, _Mapping]] = ..., classifier: _Optional[_Union[ClassifierSpec, _Mapping]] = ..., captioner: _Optional[_Union[CaptionerSpec, _Mapping]] = ..., precisions: _Optional[_Iterable[_Union[PrecisionBound, _Mapping]]] = ..., stored: _Optional[_Mapping[str, Precision]] = ..., source: _Optional[_Union[Source, _Mapping]] = ..., tool_versions: _Optional[_Mapping[str, str]] = ..., parity: _Optional[_Union[ParityReport, _Mapping]] = ...) -> None: ...

@@ -24,6 +24,11 @@ def bounds(manifest: pb.Manifest, file: str) -> dict[pb.Precision, float]:
     return {bound.precision: bound.max_deviation for bound in manifest.precisions if bound.file == file}
 
 
+def stored_precision(manifest: pb.Manifest, file: str) -> pb.Precision:
+    """Return what one ONNX file's weights are stored in."""
+    return manifest.stored.get(file, pb.PRECISION_FP32)
+
+
 def open_candidates(files: VersionFiles, file: str, provider: str, threads: int) -> list[Session]:
     """Open `file` on each candidate that loads it.
 
@@ -31,7 +36,7 @@ def open_candidates(files: VersionFiles, file: str, provider: str, threads: int)
         ModelRefused: None does.
     """
     sessions, reasons = [], []
-    for candidate in candidates(provider, list(bounds(files.manifest, file))):
+    for candidate in candidates(provider, list(bounds(files.manifest, file)), stored_precision(files.manifest, file)):
         try:
             sessions.append(Session(files.files[file], candidate, threads))
         except ModelRefused as refused:

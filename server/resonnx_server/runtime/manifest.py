@@ -105,7 +105,9 @@ def parse_manifest(text: bytes) -> pb.Manifest:
 def dump_manifest(manifest: pb.Manifest) -> bytes:
     """Return `manifest` as the JSON text that parse_manifest reads."""
     validate_manifest(manifest)
-    return json_format.MessageToJson(manifest, preserving_proto_field_name=True, indent=1).encode() + b"\n"
+    return (
+        json_format.MessageToJson(manifest, preserving_proto_field_name=True, indent=1, sort_keys=True).encode() + b"\n"
+    )
 
 
 def validate_manifest(manifest: pb.Manifest) -> None:

@@ -108,12 +108,15 @@ class Session:
         return dict(zip(names, self._session.run(names, dict(feeds)), strict=True))
 
 
-def candidates(provider: str, allowed: Sequence[pb.Precision]) -> list[Candidate]:
+def candidates(
+    provider: str, allowed: Sequence[pb.Precision], stored: pb.Precision = pb.PRECISION_FP32
+) -> list[Candidate]:
     """List what may run a graph here.
 
     Args:
         provider: "auto", or a key of PROVIDERS.
         allowed: Precisions that the model may be computed in.
+        stored: What the file's weights are stored in: int8 and fp16 files are computed as they are.
 
     Raises:
         ModelRefused: A provider asked for by name is not installed, finds no device, or computes in no allowed
@@ -125,14 +128,18 @@ def candidates(provider: str, allowed: Sequence[pb.Precision]) -> list[Candidate
         names = [PROVIDERS[provider]]
         if not _is_installed(names[0]):
             raise ModelRefused(f"provider {provider!r} is not installed or finds no device here")
-    found = [Candidate(name, precision) for name in names for precision in _precisions(name) if precision in allowed]
+    found = [
+        Candidate(name, precision) for name in names for precision in _precisions(name, stored) if precision in allowed
+    ]
     if not found:
         asked = ", ".join(pb.Precision.Name(precision) for precision in allowed)
         raise ModelRefused(f"provider {provider!r} computes in none of the allowed precisions ({asked})")
     return found
 
 
-def _precisions(provider: str) -> tuple[pb.Precision, ...]:
+def _precisions(provider: str, stored: pb.Precision) -> tuple[pb.Precision, ...]:
+    if stored != pb.PRECISION_FP32:
+        return (stored,)
     if provider == OPENVINO:
         return (pb.PRECISION_BF16, pb.PRECISION_FP32)
     if provider == CUDA:
@@ -164,14 +171,16 @@ def openvino_devices() -> tuple[Any, ...]:
 
 
 def _openvino_options(precision: pb.Precision, threads: int) -> dict[str, str]:
-    hint = "bf16" if precision == pb.PRECISION_BF16 else "f32"
-    cpu = {"INFERENCE_PRECISION_HINT": hint, "INFERENCE_NUM_THREADS": str(threads), "NUM_STREAMS": "1"}
+    cpu = {"INFERENCE_NUM_THREADS": str(threads), "NUM_STREAMS": "1"}
+    if precision in (pb.PRECISION_FP32, pb.PRECISION_BF16):
+        cpu["INFERENCE_PRECISION_HINT"] = "f32" if precision == pb.PRECISION_FP32 else "bf16"
     return {"load_config": json.dumps({"CPU": cpu})}
 
 
 def _gpu_options(candidate: Candidate) -> dict[str, str]:
     if candidate.provider == TENSORRT:
-        return {"trt_fp16_enable": "1" if candidate.precision == pb.PRECISION_FP16 else "0"}
+        enabled = {"trt_fp16_enable": pb.PRECISION_FP16, "trt_int8_enable": pb.PRECISION_INT8}
+        return {option: str(int(candidate.precision == precision)) for option, precision in enabled.items()}
     return {
         "use_tf32": "1" if candidate.precision == pb.PRECISION_TF32 else "0",
         # EXHAUSTIVE, the default, searches anew (seconds) at each new shape.
