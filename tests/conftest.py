@@ -15,6 +15,9 @@ from pathlib import Path
 
 import pytest
 
+# Torch's waiting threads spin by default, and take the cores from everything that a test runs beside it.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
 _READY = re.compile(r"^resonnx-server ready grpc=(\S+) http=(\S+)$")
 
 

@@ -77,7 +77,8 @@ def _load_torch(path: Path, head: bytes) -> Any:
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        if forbidden := _FORBIDDEN.search(str(error)):
+        # Text may pass for a pickle, too: the letter c begins a name in its oldest form.
+        if head.startswith((b"PK", b"\x80")) and (forbidden := _FORBIDDEN.search(str(error))):
             raise BadInput(
                 f"{path} holds a pickled {forbidden[1]}, which loading would have to run; "
                 "save the model's state_dict() and export that"

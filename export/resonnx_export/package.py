@@ -41,16 +41,18 @@ def plan(target: Target) -> Path:
     """Return the version's folder; called before the work, so that a refusal comes at once.
 
     Raises:
-        BadInput: The name is not one, the repository is no folder, or the version is not free.
+        BadInput: The name is not one, the repository is no folder or not writable, or the version is not free.
     """
     if MODEL_NAME.fullmatch(target.name) is None:
         raise BadInput(f"model name {target.name!r} does not match {MODEL_NAME.pattern}")
     if target.version is not None and target.version < 1:
         raise BadInput(f"version {target.version} is not a positive number")
     model = target.repository / target.name
-    for folder in (target.repository, model):
-        if folder.exists() and not folder.is_dir():
-            raise BadInput(f"{folder} is not a folder")
+    existing = next(path for path in (model, *model.parents) if path.exists())
+    if not existing.is_dir():
+        raise BadInput(f"{existing} is not a folder")
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise BadInput(f"{existing} is not writable")
     folder = model / str(target.version or max(versions(model), default=0) + 1)
     if folder.exists() and not target.overwrite:
         raise BadInput(f"{folder} exists; choose another version or pass --overwrite")

@@ -16,7 +16,10 @@ def progress(title: str, stages: int) -> Iterator[Tell]:
     if not sys.stderr.isatty():
         yield lambda stage: print(f"{title}: {stage}", file=sys.stderr, flush=True)
         return
-    with tqdm(total=stages, desc=title, delay=2, leave=False, bar_format="{desc} {bar} {elapsed}{postfix}") as bar:
+    # One more than the stages, so that the bar is not full while the last is at work.
+    with tqdm(
+        total=stages + 1, desc=title, delay=2, leave=False, bar_format="{desc} |{bar:20}| {elapsed}{postfix}"
+    ) as bar:
 
         def tell(stage: str) -> None:
             bar.set_postfix_str(stage, refresh=False)

@@ -153,16 +153,16 @@ def _export(module: nn.Module, inputs: dict[str, Tensor], outputs: Sequence[str]
 def _strip(model: onnx.ModelProto) -> None:
     """Remove what the tracer notes for debugging: stack traces with local paths, which also differ by machine."""
     del model.metadata_props[:]
-    model.doc_string = ""
+    model.ClearField("doc_string")
     graph = model.graph
-    graph.doc_string = ""
+    graph.ClearField("doc_string")
     del graph.metadata_props[:]
     # Types of inner tensors are inferred again by every runtime.
     del graph.value_info[:]
     for entries in (graph.node, graph.initializer, graph.input, graph.output):
         for entry in entries:
             del entry.metadata_props[:]
-            entry.doc_string = ""
+            entry.ClearField("doc_string")
 
 
 @contextmanager

@@ -1,13 +1,9 @@
 """What export's tests share: small networks with random weights and settled BatchNorm, and how they are fed."""
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-
-# Before torch loads its threads: waiting ones must not spin (see resonnx_export.cli.main).
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 import pytest
 import torch

@@ -4,6 +4,7 @@ grpc.aio sends no status at all for some exceptions (grpc/grpc#29248) and the te
 caught here. What is not one of our errors is INTERNAL to the caller and a traceback in the log.
 """
 
+import asyncio
 import functools
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -91,9 +92,9 @@ def unsupported(name: str) -> Callable[[Any, Any, Context], Awaitable[Any]]:
 
 
 async def _end(error: BaseException, context: Context, method: str) -> NoReturn:
-    remaining = context.time_remaining()
-    if context.cancelled() or isinstance(error, GeneratorExit) or (remaining is not None and remaining <= 0):
-        # The caller has its status already.
+    task = asyncio.current_task()
+    if isinstance(error, GeneratorExit) or (task is not None and task.cancelling()):
+        # gRPC itself ends the call: the caller has gone, or has its DEADLINE_EXCEEDED already.
         raise error
     code, known = outcome_of(error if isinstance(error, Exception) else RuntimeError(repr(error)), method)
     await context.abort(code, known.message, _trailers(code, known))

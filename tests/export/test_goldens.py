@@ -1,0 +1,111 @@
+"""Golden examples and precision bounds: what the server will judge providers by."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from resonnx_export import goldens, reference
+from resonnx_export.errors import ParityFailed
+from resonnx_export.goldens import captioner_golden, classifier_golden, encoded_pictures
+from resonnx_export.layouts import Recognised
+from resonnx_export.manifest import new_manifest
+from resonnx_export.networks import Captioner, ResNet
+from resonnx_export.parity import open_session
+from resonnx_export.precision import measure_captioner, measure_classifier, reduced_bounds
+from resonnx_export.recipe import FILTERS, check_pictures, image_input
+from resonnx_export.trace import trace_classifier, trace_decoder, trace_encoder
+from resonnx_proto.v1 import manifest_pb2 as pb
+from resonnx_server.runtime.beams import decode_all
+from resonnx_server.runtime.golden import check_recipe, dump_golden, judge_captions, judge_logits, parse_golden
+from resonnx_server.runtime.graphs import CaptionerGraphs
+
+from .conftest import WORDS
+
+
+@pytest.mark.parametrize("short_side", [None, 32, 37, 64])
+@pytest.mark.parametrize("resize_filter", FILTERS)
+def test_the_server_makes_the_same_pixels(short_side: int | None, resize_filter: str) -> None:
+    recipe = image_input(32, resize_short_side=short_side, resize_filter=resize_filter)
+    encoded = encoded_pictures(recipe)
+    assert [picture.file[:4] for picture in encoded] == [b"\xff\xd8\xff\xe0", b"\xff\xd8\xff\xe0", b"\x89PNG"]
+    check_recipe(goldens.Golden(np.zeros((1, 32, 32, 3), np.uint8), encoded=encoded), recipe)
+
+
+def test_classifier_golden_judges_the_graph(network: ResNet, recipe: pb.ImageInput) -> None:
+    golden = parse_golden(dump_golden(classifier_golden(network, recipe, ())))
+    assert golden.images.shape == (8, 32, 32, 3)
+    assert golden.logits is not None
+    logits = open_session(trace_classifier(network, recipe)).run({"image": golden.images})["logits"]
+    assert judge_logits(golden.logits, logits, 1e-4).passed
+    assert not judge_logits(golden.logits, logits * np.float32(1.01), 1e-3).passed
+
+
+def test_captioner_golden_judges_the_graphs(captioner: Captioner, recipe: pb.ImageInput) -> None:
+    spec = pb.CaptionerSpec(
+        vocabulary=WORDS, start_id=1, end_id=2, max_tokens=9, attention_rows=16, attention_columns=16
+    )
+    manifest = new_manifest(Recognised("resonnx-captioner", "small", captioner, ()), ["0"], recipe, spec)
+    golden = parse_golden(dump_golden(captioner_golden(captioner, recipe, spec, ())))
+    assert 1 <= len(golden.images) <= 8
+    sessions = [open_session(trace_encoder(captioner, recipe)), open_session(trace_decoder(captioner, recipe))]
+    decoded = decode_all(CaptionerGraphs(*sessions, manifest), golden.images, spec)
+    verdict = judge_captions(golden, decoded, 1e-3)
+    assert verdict.passed, verdict.detail
+    captions = reference.caption(captioner, reference.encode(captioner, golden.images, recipe), spec)
+    assert all(caption.margin > 2e-3 for caption in captions)
+
+
+def test_captions_without_a_clear_word_are_no_golden(captioner: Captioner, recipe: pb.ImageInput) -> None:
+    undecided = Captioner(captioner.config)
+    undecided.load_state_dict(captioner.state_dict())
+    for parameter in undecided.fc.parameters():
+        parameter.data.zero_()
+    spec = pb.CaptionerSpec(vocabulary=WORDS, start_id=1, end_id=2, max_tokens=5)
+    with pytest.raises(ParityFailed, match="clearly ahead"):
+        captioner_golden(undecided.eval().requires_grad_(False), recipe, spec, ())
+
+
+def test_rounding_gives_what_half_precision_gives(network: ResNet, recipe: pb.ImageInput) -> None:
+    images = check_pictures(recipe, 8, seed=3)
+    exact = reference.classify(network, images, recipe).logits
+    for dtype, deviation in measure_classifier(network, images, recipe).items():
+        half = ResNet(network.config).eval()
+        half.load_state_dict(network.state_dict())
+        with torch.no_grad():
+            logits = half.to(dtype)(reference.normalise(images, recipe).to(dtype)).float().numpy()
+        native = np.abs(logits - exact).max() / np.abs(exact).max()
+        assert native / 3 < deviation < native * 3
+
+
+def test_bounds_are_twice_what_was_measured() -> None:
+    bounds = {
+        bound.precision: bound.max_deviation
+        for bound in reduced_bounds("model.onnx", {torch.bfloat16: 0.02, torch.float16: 1e-5})
+    }
+    assert bounds == {pb.PRECISION_BF16: 0.04, pb.PRECISION_FP16: 5e-4, pb.PRECISION_TF32: 5e-4}
+
+
+def test_overflow_forbids_fp16_and_leaves_tf32_to_bf16() -> None:
+    bounds = {
+        bound.precision: bound.max_deviation
+        for bound in reduced_bounds("model.onnx", {torch.bfloat16: 0.02, torch.float16: math.inf})
+    }
+    assert bounds == {pb.PRECISION_BF16: 0.04, pb.PRECISION_TF32: 0.04}
+
+
+def test_overflow_is_noticed(network: ResNet, recipe: pb.ImageInput) -> None:
+    loud = ResNet(network.config)
+    loud.load_state_dict(network.state_dict())
+    loud.fc.weight.data *= 1e6
+    deviations = measure_classifier(loud.eval().requires_grad_(False), check_pictures(recipe, 2, seed=0), recipe)
+    assert math.isinf(deviations[torch.float16])
+    assert deviations[torch.bfloat16] < 0.5
+
+
+def test_captioner_files_are_measured_apart(captioner: Captioner, recipe: pb.ImageInput) -> None:
+    spec = pb.CaptionerSpec(vocabulary=WORDS, start_id=1, end_id=2, max_tokens=9)
+    deviations = measure_captioner(captioner, check_pictures(recipe, 8, seed=3), recipe, spec)
+    assert set(deviations) == {"encoder.onnx", "decoder.onnx"}
+    for by_type in deviations.values():
+        assert 0 < by_type[torch.float16] < by_type[torch.bfloat16] < 0.2
