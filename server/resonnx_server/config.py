@@ -37,6 +37,10 @@ class ModelSettings(BaseModel):
     """Rows that may wait."""
     max_queue_delay_us: Annotated[int, Field(ge=0, le=1_000_000)] = 0
     """How long the oldest request may wait for company; 0 never waits."""
+    latency_objective_ms: Annotated[float, Field(gt=0, le=60_000)] | None = None
+    """From arrival to answer: steers batch sizes and whose turn it is. Refuses nothing by itself."""
+    shed_on_objective: bool = False
+    """Refuse what would miss the objective, as if it were every caller's deadline."""
     provider: Provider | None = None
     """The server's, if not given."""
 

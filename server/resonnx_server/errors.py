@@ -6,6 +6,7 @@
     ├── NotFound            no such model or version
     ├── NotSupported        the protocol has it, this server does not
     ├── Overloaded          refused to keep promises already made; may say when to come back
+    ├── DeadlineUnreachable refused: the answer would come after the caller's deadline
     ├── Unavailable         draining or not ready: try elsewhere
     ├── DeadlineExceeded    the caller's time is over
     ├── InferenceFailed     the runtime failed; details go to the log only
@@ -65,6 +66,12 @@ class Overloaded(ServerError):
     def __init__(self, message: str, retry_after_ms: int) -> None:
         super().__init__(message)
         self.retry_after_ms = retry_after_ms
+
+
+class DeadlineUnreachable(ServerError):
+    """Refused on arrival: the caller's deadline would pass first. Trying again with the same deadline is no use."""
+
+    reason = "DEADLINE_UNREACHABLE"
 
 
 class Unavailable(ServerError):

@@ -10,6 +10,8 @@ from resonnx_server.errors import Overloaded
 
 SIZES = sizes_up_to(16)
 FLAT = {size: 1e6 + 1e4 * size for size in SIZES}
+# 1 ms and 50 or 75 µs more a row: rows are worth batching, and a batch costs time that shows.
+DEAR = {1: 1.05e6, 2: 1.15e6, 3: 1.22e6, 4: 1.3e6, 6: 1.5e6, 8: 1.6e6, 12: 1.9e6, 16: 2.3e6}
 LINEAR = {size: 1e6 * size for size in SIZES}
 
 
@@ -25,10 +27,16 @@ class BatcherMachine(RuleBasedStateMachine):
         self.waiting: dict[int, Entry[int]] = {}
         self.next_id = 0
 
-    @rule(target=entries, rows=st.integers(1, 16), shape=st.sampled_from("ab"), patience=st.none() | st.integers(0, 9))
-    def push(self, rows: int, shape: str, patience: int | None) -> Entry[int]:
+    @rule(
+        target=entries,
+        rows=st.integers(1, 16),
+        shape=st.sampled_from("ab"),
+        patience=st.none() | st.integers(0, 3_000_000),
+        priority=st.integers(1, 8),
+    )
+    def push(self, rows: int, shape: str, patience: int | None, priority: int) -> Entry[int]:
         deadline = None if patience is None else self.now + patience
-        entry = Entry(self.next_id, rows, self.now, deadline, shape)
+        entry = Entry(self.next_id, rows, self.now, deadline, shape, priority)
         self.next_id += 1
         queued = sum(e.rows for e in self.waiting.values())
         if queued + rows > 40:
@@ -44,29 +52,30 @@ class BatcherMachine(RuleBasedStateMachine):
     def discard(self, entry: Entry[int]) -> None:
         assert self.batcher.discard(entry) == (self.waiting.pop(entry.payload, None) is not None)
 
-    @rule(passed=st.integers(0, 5), limit=st.none() | st.integers(1, 20))
-    def take(self, passed: int, limit: int | None) -> None:
+    @rule(
+        passed=st.integers(0, 2_000_000), limit=st.none() | st.integers(1, 20), budget=st.none() | st.integers(0, 10**7)
+    )
+    def take(self, passed: int, limit: int | None, budget: int | None) -> None:
         self.now += passed
-        batch = self.batcher.take(self.now, limit)
+        batch = self.batcher.take(self.now, limit, budget)
         for entry in batch.expired:
             assert entry.deadline_ns is not None
-            assert entry.deadline_ns <= self.now
+            assert entry.deadline_ns < self.now + max(FLAT.values())
             del self.waiting[entry.payload]
         if not batch.entries:
             assert not self.waiting
             return
-        assert batch.entries[0] is next(iter(self.waiting.values())), "the oldest goes first"
+        in_order = sorted(self.waiting.values(), key=lambda entry: (entry.priority, entry.payload))
+        assert batch.entries[0] is in_order[0], "the first of the most urgent priority goes first"
         assert len({entry.shape for entry in batch.entries}) == 1
         assert batch.rows <= batch.size <= 16
         assert batch.size in SIZES
         if limit is not None:
             assert batch.rows <= max(limit, batch.entries[0].rows)
-        ids = [entry.payload for entry in batch.entries]
-        assert ids == sorted(ids), "first come, first served"
-        alike = [e.payload for e in self.waiting.values() if e.shape == batch.entries[0].shape]
-        assert alike[: len(ids)] == ids, "nobody is overtaken by a request of the same shape"
+        alike = [entry for entry in in_order if entry.shape == batch.entries[0].shape]
+        assert alike[: len(batch.entries)] == batch.entries, "nobody is overtaken by a request of the same shape"
         for entry in batch.entries:
-            assert entry.deadline_ns is None or entry.deadline_ns > self.now
+            assert entry.deadline_ns is None or entry.deadline_ns > self.now, "what is late is not run"
             del self.waiting[entry.payload]
 
     @invariant()
@@ -106,6 +115,54 @@ def test_idle_device_gets_work_at_once_unless_delay_was_asked_for() -> None:
     assert _batcher(FLAT, 1).ready_at_ns() == 100
     assert _batcher(FLAT, 3, max_delay_ns=50).ready_at_ns() == 150
     assert _batcher(FLAT, 16, max_delay_ns=50).ready_at_ns() == 100, "a full batch waits for nobody"
+
+
+def test_the_batch_is_as_large_as_its_most_urgent_member_allows() -> None:
+    def size(deadline_ns: int | None, objective_ns: int | None = None) -> int:
+        batcher: Batcher[int] = Batcher(LatencyTable(DEAR), 1000, objective_ns=objective_ns)
+        batcher.push([Entry(0, 1, 0, deadline_ns), *(Entry(i, 1, 0) for i in range(1, 16))])
+        return batcher.take(now_ns=0).size
+
+    assert size(None) == 16
+    assert size(2_400_000) == 16
+    assert size(1_500_000) == 6, "costs 1.5 ms; 8 rows would take 1.6"
+    assert size(1_200_000) == 2
+    assert size(None, objective_ns=1_600_000) == 8
+    assert size(1_200_000, objective_ns=1_600_000) == 2
+    assert size(None, objective_ns=1_000) == 16, "an objective that is lost already does not cost throughput"
+
+
+def test_what_cannot_be_met_any_more_is_not_run() -> None:
+    batcher: Batcher[int] = Batcher(LatencyTable(DEAR), 1000)
+    batcher.push([Entry(0, 1, 0, deadline_ns=1_000_000), Entry(1, 1, 0, deadline_ns=1_200_000)])
+    batch = batcher.take(now_ns=50_000)
+    assert [entry.payload for entry in batch.expired] == [0], "it takes 1.05 ms alone"
+    assert [entry.payload for entry in batch.entries] == [1]
+
+
+def test_a_batch_is_short_where_others_wait_for_the_device() -> None:
+    batcher = _batcher(DEAR, 16)
+    assert batcher.take(0, budget_ns=1_300_000).size == 4
+
+
+def test_priorities_first_and_the_wait_that_they_mean() -> None:
+    batcher: Batcher[str] = Batcher(LatencyTable(LINEAR), 1000)
+    batcher.push([Entry("later", 1, 0, priority=8), Entry("now", 1, 5, priority=1), Entry("plain", 1, 3)])
+    assert batcher.wait_ns(1, priority=1) == 2e6
+    assert batcher.wait_ns(1, priority=4) == 3e6
+    assert batcher.wait_ns(1, priority=8) == 4e6
+    taken = [batcher.take(10, limit=1).entries[0].payload for _ in range(3)]
+    assert taken == ["now", "plain", "later"]
+
+
+def test_due_is_the_earliest_of_deadline_objective_and_patience() -> None:
+    batcher: Batcher[int] = Batcher(LatencyTable(FLAT), 1000, objective_ns=50)
+    batcher.push([Entry(0, 1, 100, deadline_ns=120)])
+    assert batcher.due_ns() == 120
+    batcher.push([Entry(1, 1, 60, priority=1)])
+    assert batcher.due_ns() == 110
+    plain = _batcher(FLAT, 1)
+    assert plain.due_ns() == 100 + 1_000_000_000
 
 
 @given(st.integers(1, 64))

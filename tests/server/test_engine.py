@@ -12,7 +12,7 @@ import pytest
 from resonnx_server.engine.device import Device
 from resonnx_server.engine.latency import LatencyTable, sizes_up_to
 from resonnx_server.engine.tensors import TensorEngine, Tensors
-from resonnx_server.errors import DeadlineExceeded, InferenceFailed, Overloaded, Unavailable
+from resonnx_server.errors import DeadlineExceeded, DeadlineUnreachable, InferenceFailed, Overloaded, Unavailable
 from resonnx_server.observe.metrics import Metrics
 
 COSTS = {size: 1e6 + 1e4 * size for size in sizes_up_to(16)}
@@ -106,17 +106,36 @@ async def test_cancelled_and_expired_never_reach_the_device() -> None:
         first = asyncio.ensure_future(engine.submit(_rows(1)))
         await _until(lambda: runtime.entered == 1)
         gone = asyncio.ensure_future(engine.submit(_rows(2, 3)))
-        late = asyncio.ensure_future(engine.submit(_rows(4), deadline_ns=time.monotonic_ns()))
+        deadline = time.monotonic_ns() + 50_000_000
+        late = asyncio.ensure_future(engine.submit(_rows(4), deadline_ns=deadline))
         kept = asyncio.ensure_future(engine.submit(_rows(5)))
         await _until(lambda: engine.queued_rows() == 4)
         gone.cancel()
         await _until(lambda: engine.queued_rows() == 2)
+        await _until(lambda: time.monotonic_ns() > deadline)
         runtime.free.set()
         assert (await kept)[0]["y"].item() == 10
         await first
         with pytest.raises(DeadlineExceeded):
             await late
     assert runtime.sizes == [1, 1]
+
+
+async def test_a_deadline_that_cannot_be_met_is_refused_on_arrival() -> None:
+    """A batch costs 1.01 ms here; a row behind 16 rows that wait behind a batch under way is done after three."""
+    runtime = Runtime()
+    runtime.free.clear()
+    async with _engine(runtime) as engine:
+        asks = [asyncio.ensure_future(engine.submit(_rows(1)))]
+        await _until(lambda: runtime.entered == 1)
+        asks.append(asyncio.ensure_future(engine.submit(_rows(*range(16)))))
+        await _until(lambda: engine.queued_rows() == 16)
+        with pytest.raises(DeadlineUnreachable, match="wanted within 1 ms"):
+            await engine.submit(_rows(2), deadline_ns=time.monotonic_ns() + 1_500_000)
+        asks.append(asyncio.ensure_future(engine.submit(_rows(3), deadline_ns=time.monotonic_ns() + 10**10)))
+        await _until(lambda: engine.queued_rows() == 17)
+        runtime.free.set()
+        await asyncio.gather(*asks)
 
 
 async def test_full_queue_refuses_with_a_hint() -> None:

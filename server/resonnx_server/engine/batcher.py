@@ -1,24 +1,30 @@
 """A model's queue and the choice of its next batch. Pure: no I/O, no threads, the clock is an argument.
 
-              push                      take
-    request ──────► waiting (FIFO) ─────────────► batch of equal shapes, at a size of the latency table
+              push                                  take
+    request ──────► waiting (by priority, FIFO) ─────────────► batch of equal shapes, at a size of the latency table
                        │   │ discard (caller gone)
                        │   └──────► dropped
-                       └ deadline passed at take ─► expired
+                       └ deadline cannot be met any more ─► expired
 
 Work-conserving: with max_delay_ns 0 whatever waits is ready at once.
 """
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterator
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from itertools import chain
+from typing import Final, Generic, TypeVar
 
 from resonnx_server.engine.latency import LatencyTable
 from resonnx_server.errors import Overloaded
 
 T = TypeVar("T")
 
-_RETRY_AFTER_MS = (20, 2000)
+# Priority levels as Triton counts them: 1 is the most urgent. A request that names none gets the middle.
+PRIORITY_LEVELS: Final = 8
+DEFAULT_PRIORITY: Final = 4
+# Without a deadline or an objective, what has waited so long is as urgent as what is due now.
+_PATIENCE_NS: Final = 1_000_000_000
+_RETRY_AFTER_MS: Final = (20, 2000)
 
 
 @dataclass(slots=True, eq=False)
@@ -30,6 +36,7 @@ class Entry(Generic[T]):
         arrival_ns: Monotonic time of arrival.
         deadline_ns: Monotonic time after which nobody wants the answer.
         shape: Entries share a batch only if equal.
+        priority: 1 (first) to PRIORITY_LEVELS.
     """
 
     payload: T
@@ -37,6 +44,7 @@ class Entry(Generic[T]):
     arrival_ns: int
     deadline_ns: int | None = None
     shape: Hashable = None
+    priority: int = DEFAULT_PRIORITY
 
 
 @dataclass(slots=True)
@@ -54,23 +62,35 @@ class Batch(Generic[T]):
 
 
 class Batcher(Generic[T]):
-    """FIFO queue bounded in rows.
+    """Queue bounded in rows; first come, first served within a priority.
 
     Args:
         table: Costs by batch size; its sizes are the only ones run.
         max_queue_rows: Rows that may wait.
         max_delay_ns: How long the oldest may wait for company; 0 never waits.
+        objective_ns: Time from arrival to answer that the model should keep; steers the batch size, refuses nothing.
     """
 
-    def __init__(self, table: LatencyTable, max_queue_rows: int, max_delay_ns: int = 0) -> None:
+    def __init__(
+        self,
+        table: LatencyTable,
+        max_queue_rows: int,
+        max_delay_ns: int = 0,
+        objective_ns: int | None = None,
+    ) -> None:
         self.table = table
         self.max_queue_rows = max_queue_rows
+        self.objective_ns = objective_ns
         self._max_delay_ns = max_delay_ns
-        self._waiting: dict[Entry[T], None] = {}  # an ordered set: discard from the middle is O(1)
+        # Ordered sets: discard from the middle is O(1).
+        self._levels: list[dict[Entry[T], None]] = [{} for _ in range(PRIORITY_LEVELS)]
         self.rows = 0
 
     def __len__(self) -> int:
-        return len(self._waiting)
+        return sum(map(len, self._levels))
+
+    def __iter__(self) -> Iterator[Entry[T]]:
+        return chain.from_iterable(self._levels)
 
     def push(self, entries: list[Entry[T]]) -> None:
         """Queue all of `entries` or none.
@@ -86,46 +106,54 @@ class Batcher(Generic[T]):
                 f"the queue holds {self.rows} rows and may hold {self.max_queue_rows}",
                 min(max(retry_after_ms, low), high),
             )
-        self._waiting.update(dict.fromkeys(entries))
+        for entry in entries:
+            self._levels[entry.priority - 1][entry] = None
         self.rows += rows
 
     def discard(self, entry: Entry[T]) -> bool:
         """Forget an entry whose caller has gone; False if it is not waiting (any more)."""
-        if entry not in self._waiting:
+        if entry not in self._levels[entry.priority - 1]:
             return False
         self._remove(entry)
         return True
 
-    def oldest_ns(self) -> int | None:
-        """Arrival of the first in the queue."""
-        return next(iter(self._waiting)).arrival_ns if self._waiting else None
-
     def ready_at_ns(self) -> int | None:
         """When `take` would give a batch: a time in the past is now, None is never."""
-        oldest = self.oldest_ns()
-        if oldest is None or self.rows >= self.table.largest:
-            return oldest
-        return oldest + self._max_delay_ns
+        arrivals = [next(iter(level)).arrival_ns for level in self._levels if level]
+        if not arrivals:
+            return None
+        return min(arrivals) + (0 if self.rows >= self.table.largest else self._max_delay_ns)
 
-    def take(self, now_ns: int, limit: int | None = None) -> Batch[T]:
-        """Remove and return the next batch: the oldest entry and what fits with it, in order of arrival.
+    def due_ns(self) -> int | None:
+        """When the most urgent head of the queue should be answered: the time that devices compare models by."""
+        heads = [next(iter(level)) for level in self._levels if level]
+        return min(map(self._due_ns, heads), default=None)
+
+    def wait_ns(self, rows: int, priority: int) -> float:
+        """Expected time until a request of `rows` that came now would be done, were the device this model's alone."""
+        ahead = sum(entry.rows for level in self._levels[:priority] for entry in level)
+        return self.table.drain_ns(ahead) + self.table.cost_ns(self.table.best_size(rows))
+
+    def take(self, now_ns: int, limit: int | None = None, budget_ns: float | None = None) -> Batch[T]:
+        """Remove and return the next batch: the first entry and what fits with it, in order.
+
+        Of the sizes that serve most rows a second, the largest that still answers the batch's most urgent member in
+        time is taken; where none does, time is lost already and throughput decides.
 
         Args:
-            now_ns: Monotonic time; entries whose deadline is not after it are returned as expired.
+            now_ns: Monotonic time; entries whose deadline cannot be met even alone are returned as expired.
             limit: Most rows wanted, if fewer than the table's largest size.
+            budget_ns: Longest batch wanted, because others wait for the device.
         """
-        expired = [e for e in self._waiting if e.deadline_ns is not None and e.deadline_ns <= now_ns]
+        alike, expired = self._next(now_ns)
         for entry in expired:
             self._remove(entry)
-        if not self._waiting:
+        if not alike:
             return Batch([], 0, expired)
-        first = next(iter(self._waiting))
-        alike = [entry for entry in self._waiting if entry.shape == first.shape]
         waiting = sum(entry.rows for entry in alike)
         if limit is not None:
-            waiting = min(waiting, max(limit, first.rows))
-        size = self.table.best_size(waiting, first.rows)
-        room = min(size, waiting)
+            waiting = min(waiting, max(limit, alike[0].rows))
+        room = min(waiting, self._best_size(alike, waiting, now_ns, budget_ns))
         chosen: list[Entry[T]] = []
         for entry in alike:
             if entry.rows > room:
@@ -134,16 +162,46 @@ class Batcher(Generic[T]):
             chosen.append(entry)
         for entry in chosen:
             self._remove(entry)
-        rows = sum(entry.rows for entry in chosen)
-        return Batch(chosen, min(size, self.table.bucket(rows)), expired)
+        return Batch(chosen, self.table.bucket(sum(entry.rows for entry in chosen)), expired)
 
     def clear(self) -> list[Entry[T]]:
         """Remove and return everything."""
-        entries = list(self._waiting)
-        self._waiting.clear()
+        entries = list(self)
+        for level in self._levels:
+            level.clear()
         self.rows = 0
         return entries
 
+    def _next(self, now_ns: int) -> tuple[list[Entry[T]], list[Entry[T]]]:
+        """Return the first entry and those alike behind it, as many as a batch could hold, and the late before them."""
+        alike: list[Entry[T]] = []
+        expired: list[Entry[T]] = []
+        rows = 0
+        for entry in self:
+            if self._is_late(entry, now_ns):
+                expired.append(entry)
+            elif not alike or entry.shape == alike[0].shape:
+                alike.append(entry)
+                rows += entry.rows
+                if rows >= self.table.largest:
+                    break
+        return alike, expired
+
+    def _best_size(self, alike: list[Entry[T]], waiting: int, now_ns: int, budget_ns: float | None) -> int:
+        slack: float = min(map(self._due_ns, alike)) - now_ns
+        if budget_ns is not None:
+            slack = min(slack, budget_ns)
+        return self.table.best_size_within(waiting, alike[0].rows, slack)
+
+    def _due_ns(self, entry: Entry[T]) -> int:
+        due = entry.arrival_ns + (_PATIENCE_NS if self.objective_ns is None else self.objective_ns)
+        return due if entry.deadline_ns is None else min(due, entry.deadline_ns)
+
+    def _is_late(self, entry: Entry[T], now_ns: int) -> bool:
+        if entry.deadline_ns is None:
+            return False
+        return now_ns + self.table.cost_ns(self.table.bucket(entry.rows)) > entry.deadline_ns
+
     def _remove(self, entry: Entry[T]) -> None:
-        del self._waiting[entry]
+        del self._levels[entry.priority - 1][entry]
         self.rows -= entry.rows

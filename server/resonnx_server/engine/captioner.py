@@ -138,6 +138,7 @@ class CaptionEngine:
         self._encoding = 0
         self._active = 0
         self._stepping = False
+        self._last_step_ns = 0
         self._closed = False
         device.attach(self)
 
@@ -203,12 +204,20 @@ class CaptionEngine:
             return self._batcher.ready_at_ns()
         return None
 
-    def oldest_ns(self) -> int:
-        """See device.Workload. Captions under way are the oldest."""
-        oldest = self._batcher.oldest_ns()
-        return 0 if oldest is None or self._active or self._joining else oldest
+    def due_ns(self) -> int:
+        """See device.Workload. A caption under way is due when its next word is: one step after the last."""
+        due = self._batcher.due_ns()
+        if self._active or self._joining:
+            next_word = self._last_step_ns + int(self.step_table.cost_ns(self.step_table.largest))
+            due = next_word if due is None else min(due, next_word)
+        assert due is not None
+        return due
 
-    def take(self, now_ns: int) -> Job | None:
+    def objective_ns(self) -> int | None:
+        """See device.Workload."""
+        return self._batcher.objective_ns
+
+    def take(self, now_ns: int, budget_ns: float | None) -> Job | None:
         """See device.Workload."""
         ready_at = self._batcher.ready_at_ns()
         waiting = len(self._batcher) if ready_at is not None and ready_at <= now_ns else 0
@@ -220,7 +229,7 @@ class CaptionEngine:
             self._active += len(joining)
             return _StepJob(self, joining)
         if action == "encode":
-            batch = self._batcher.take(now_ns, self._free())
+            batch = self._batcher.take(now_ns, self._free(), budget_ns)
             if batch.expired:
                 late = _Events(finished=[(entry.payload, _too_late()) for entry in batch.expired])
                 self.post(late.deliver)
@@ -249,6 +258,7 @@ class CaptionEngine:
                 self.step_table.record(size, ns)
             self._active = len(self.slots)
             self._stepping = False
+            self._last_step_ns = self.device.clock()
             self.device.notify()
 
     def post(self, deliver: Callable[[], object]) -> None:
@@ -263,6 +273,7 @@ class _EncodeJob:
         self._engine = engine
         self._entries = batch.entries
         self._size = batch.size
+        self.cost_ns = engine.table.cost_ns(batch.size) if batch.entries else 0.0
 
     def run(self) -> None:
         """Encode; the pictures' captions join at the next step."""
@@ -314,6 +325,7 @@ class _StepJob:
     def __init__(self, engine: CaptionEngine, joining: list[_Encoded]) -> None:
         self._engine = engine
         self._joining = joining
+        self.cost_ns = engine.step_table.cost_ns(engine.step_table.largest)
 
     def run(self) -> None:
         """Let the encoded join and the unwanted leave, step, and tell who has a word or has ended."""

@@ -12,7 +12,13 @@ Clock = Callable[[], int]
 
 
 class Job(Protocol):
-    """Work that a lane does outside the lock."""
+    """Work that a lane does outside the lock.
+
+    Attributes:
+        cost_ns: How long it is expected to take.
+    """
+
+    cost_ns: float
 
     def run(self) -> None:
         """Do it and deliver the answers; never raises."""
@@ -24,11 +30,19 @@ class Workload(Protocol):
     def ready_at_ns(self) -> int | None:
         """When there is work to take (monotonic; past is now), or None."""
 
-    def oldest_ns(self) -> int:
-        """Age of the most urgent work, when ready."""
+    def due_ns(self) -> int:
+        """When the most urgent work that is ready should be done (monotonic): the earliest goes first."""
 
-    def take(self, now_ns: int) -> Job | None:
-        """Hand over the next job, or None if there turns out to be none."""
+    def take(self, now_ns: int, budget_ns: float | None) -> Job | None:
+        """Hand over the next job, or None if there turns out to be none.
+
+        Args:
+            now_ns: Monotonic time.
+            budget_ns: How long the job should take at most for other workloads' sake; None is as long as it likes.
+        """
+
+    def objective_ns(self) -> int | None:
+        """Time from arrival to answer that this workload should keep, if it has one."""
 
 
 class Device:
@@ -47,6 +61,9 @@ class Device:
         self.lock = threading.RLock()
         self._changed = threading.Condition(self.lock)
         self._workloads: list[Workload] = []
+        # When the jobs under way should have ended.
+        self._busy_until_ns = 0
+        self._under_way = 0
         self._closed = False
         self._threads = [
             threading.Thread(target=self._work, name=f"{name}-lane-{i}", daemon=True) for i in range(lanes)
@@ -69,6 +86,10 @@ class Device:
         """Wake a lane: a workload has new work. Call with the lock held."""
         self._changed.notify()
 
+    def under_way_ns(self, now_ns: int) -> int:
+        """Expected time until the jobs that were taken are done. Call with the lock held."""
+        return max(0, self._busy_until_ns - now_ns)
+
     def close(self) -> None:
         """Finish the jobs under way and end the lanes."""
         with self._changed:
@@ -80,8 +101,18 @@ class Device:
     def _work(self) -> None:
         while (job := self._wait_for_job()) is not None:
             job.run()
+            with self.lock:
+                self._under_way -= 1
+                if self._under_way == 0:
+                    # What was sooner or later than expected must not add up.
+                    self._busy_until_ns = 0
             # Its arrays must not live until the next job.
             del job
+
+    def _budget_ns(self, workload: Workload) -> float | None:
+        """Longest job that leaves the other workloads a chance to keep their objectives: half of the tightest."""
+        objectives = [other.objective_ns() for other in self._workloads if other is not workload]
+        return min((objective / 2 for objective in objectives if objective is not None), default=None)
 
     def _wait_for_job(self) -> Job | None:
         with self._changed:
@@ -97,8 +128,10 @@ class Device:
                         ready.append(workload)
                     elif wake_at is None or at < wake_at:
                         wake_at = at
-                for workload in sorted(ready, key=lambda w: w.oldest_ns()):
-                    if (job := workload.take(now)) is not None:
+                for workload in sorted(ready, key=lambda w: w.due_ns()):
+                    if (job := workload.take(now, self._budget_ns(workload))) is not None:
+                        self._busy_until_ns = max(self._busy_until_ns, now) + int(job.cost_ns)
+                        self._under_way += 1
                         return job
                 if not ready:
                     self._changed.wait(None if wake_at is None else (wake_at - now) / 1e9)

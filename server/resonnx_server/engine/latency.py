@@ -68,6 +68,13 @@ class LatencyTable:
         sizes = [size for size in self.sizes if size >= least]
         return max(sizes, key=lambda size: (min(waiting, size) / self._cost[size], -size))
 
+    def best_size_within(self, waiting: int, least: int, limit_ns: float) -> int:
+        """Return the best size whose cost is at most `limit_ns`; the best of all where none is so cheap."""
+        sizes = [size for size in self.sizes if size >= least and self._cost[size] <= limit_ns]
+        if not sizes:
+            return self.best_size(waiting, least)
+        return max(sizes, key=lambda size: (min(waiting, size) / self._cost[size], -size))
+
     def drain_ns(self, rows: int) -> float:
         """Expected time to work off `rows` at the best size."""
         size = self.best_size(max(rows, 1))

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from resonnx_server.engine.batcher import Batch, Batcher, Entry
+from resonnx_server.engine.admission import DeadlineAdmission, Objective
+from resonnx_server.engine.batcher import DEFAULT_PRIORITY, Batch, Batcher, Entry
 from resonnx_server.engine.device import Device
 from resonnx_server.engine.latency import LatencyTable
 from resonnx_server.engine.staging import Staging
@@ -45,6 +46,7 @@ class TensorEngine:
         stats: The model's counters.
         max_queue_rows: Rows that may wait.
         max_queue_delay_us: How long the oldest may wait for company.
+        objective: What the model should keep, if anything.
         batched: False for a model without a batch axis: each request runs alone.
     """
 
@@ -57,6 +59,7 @@ class TensorEngine:
         *,
         max_queue_rows: int,
         max_queue_delay_us: int = 0,
+        objective: Objective | None = None,
         batched: bool = True,
     ) -> None:
         self.run = run
@@ -66,28 +69,37 @@ class TensorEngine:
         self.batched = batched
         self.staging: dict[str, Staging] = {}
         self._loop = asyncio.get_running_loop()
-        self._batcher: Batcher[_Task] = Batcher(table, max_queue_rows, max_queue_delay_us * 1000)
+        self._batcher: Batcher[_Task] = Batcher(
+            table, max_queue_rows, max_queue_delay_us * 1000, objective.latency_ns if objective else None
+        )
+        self._admission = DeadlineAdmission(device, objective)
         self._closed = False
         device.attach(self)
 
-    async def submit(self, inputs: Tensors, deadline_ns: int | None = None) -> tuple[Tensors, Timing]:
+    async def submit(
+        self, inputs: Tensors, deadline_ns: int | None = None, priority: int = DEFAULT_PRIORITY
+    ) -> tuple[Tensors, Timing]:
         """Queue one request and return its outputs and where its time went.
 
         Args:
             inputs: Arrays [rows, ...] by input name, all with the same rows (any shapes if not batched). More rows
                 than the largest batch are split and joined again.
-            deadline_ns: Monotonic; not run if it has passed.
+            deadline_ns: Monotonic; refused or dropped if it cannot be met.
+            priority: 1 (first) to batcher.PRIORITY_LEVELS.
 
         Raises:
             Overloaded: The queue is full.
+            DeadlineUnreachable: The deadline would pass before the answer is there.
             DeadlineExceeded: The deadline passed while waiting.
             InferenceFailed: The runtime failed on this request's own rows.
             Unavailable: The model is being closed.
         """
         if self._closed:
             raise Unavailable("the model is being closed")
-        entries = [self._entry(piece, deadline_ns) for piece in self._split(inputs)]
+        entries = [self._entry(piece, deadline_ns, priority) for piece in self._split(inputs)]
         with self.device.lock:
+            rows = sum(entry.rows for entry in entries)
+            self._admission.check(self._batcher.wait_ns(rows, priority), deadline_ns)
             self._batcher.push(entries)
             self.device.notify()
         try:
@@ -122,15 +134,19 @@ class TensorEngine:
         """See device.Workload."""
         return self._batcher.ready_at_ns()
 
-    def oldest_ns(self) -> int:
+    def due_ns(self) -> int:
         """See device.Workload."""
-        oldest = self._batcher.oldest_ns()
-        assert oldest is not None
-        return oldest
+        due = self._batcher.due_ns()
+        assert due is not None
+        return due
 
-    def take(self, now_ns: int) -> "_TensorJob | None":
+    def objective_ns(self) -> int | None:
         """See device.Workload."""
-        batch = self._batcher.take(now_ns)
+        return self._batcher.objective_ns
+
+    def take(self, now_ns: int, budget_ns: float | None) -> "_TensorJob | None":
+        """See device.Workload."""
+        batch = self._batcher.take(now_ns, budget_ns=budget_ns)
         if batch.expired:
             late: _Outcomes = [
                 (entry, DeadlineExceeded("the deadline passed while the request waited")) for entry in batch.expired
@@ -147,12 +163,12 @@ class TensorEngine:
         """Run `deliver` on the event loop; from a lane."""
         self._loop.call_soon_threadsafe(deliver)
 
-    def _entry(self, inputs: Tensors, deadline_ns: int | None) -> Entry[_Task]:
+    def _entry(self, inputs: Tensors, deadline_ns: int | None, priority: int) -> Entry[_Task]:
         task = _Task(inputs, self._loop.create_future())
         if not self.batched:
-            return Entry(task, 1, self.device.clock(), deadline_ns)
+            return Entry(task, 1, self.device.clock(), deadline_ns, priority=priority)
         shape = tuple(array.shape[1:] for array in inputs.values())
-        return Entry(task, _rows(inputs), self.device.clock(), deadline_ns, shape)
+        return Entry(task, _rows(inputs), self.device.clock(), deadline_ns, shape, priority)
 
     def _split(self, inputs: Tensors) -> list[Tensors]:
         if not self.batched or _rows(inputs) <= self.table.largest:
@@ -167,6 +183,7 @@ class _TensorJob:
     def __init__(self, engine: TensorEngine, batch: Batch[_Task]) -> None:
         self._engine = engine
         self._batch = batch
+        self.cost_ns = engine.table.cost_ns(batch.size)
 
     def run(self) -> None:
         """Run the batch and post every member's outcome to the loop, in one wake-up."""

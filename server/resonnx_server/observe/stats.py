@@ -7,7 +7,7 @@ from enum import StrEnum
 from types import TracebackType
 from typing import Protocol, Self
 
-from resonnx_server.errors import DeadlineExceeded, InferenceFailed, Overloaded, Unavailable
+from resonnx_server.errors import DeadlineExceeded, DeadlineUnreachable, InferenceFailed, Overloaded, Unavailable
 
 
 class FailureReason(StrEnum):
@@ -146,7 +146,7 @@ class Tracked:
 def _failure_reason(error: BaseException | None) -> FailureReason:
     if isinstance(error, asyncio.CancelledError | GeneratorExit):
         return FailureReason.CANCELED
-    if isinstance(error, Overloaded | DeadlineExceeded | Unavailable):
+    if isinstance(error, Overloaded | DeadlineUnreachable | DeadlineExceeded | Unavailable):
         return FailureReason.REJECTED
     if isinstance(error, InferenceFailed):
         return FailureReason.BACKEND

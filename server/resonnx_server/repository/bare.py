@@ -48,6 +48,7 @@ def load(version: Version) -> Start:
             stats,
             max_queue_rows=version.settings.max_queue_size,
             max_queue_delay_us=version.settings.max_queue_delay_us,
+            objective=version.objective,
             batched=batched,
         )
         return Model(

@@ -7,6 +7,7 @@ from typing import Final
 import numpy as np
 
 from resonnx_server.config import ModelSettings
+from resonnx_server.engine.admission import Objective
 from resonnx_server.engine.device import Device
 from resonnx_server.engine.latency import LatencyTable, measure, sizes_up_to
 from resonnx_server.engine.model import Model
@@ -41,6 +42,14 @@ class Version:
     def batch_sizes(self) -> tuple[int, ...]:
         """Batch sizes that are warmed, and so run."""
         return sizes_up_to(self.settings.max_batch_size)
+
+    @property
+    def objective(self) -> Objective | None:
+        """What the settings want the model to keep."""
+        milliseconds = self.settings.latency_objective_ms
+        if milliseconds is None:
+            return None
+        return Objective(int(milliseconds * 1e6), self.settings.shed_on_objective)
 
     def open(self, files: VersionFiles, file: str) -> list[Session]:
         """Open `file` on every candidate. Raises ModelRefused if it is missing or none loads it."""

@@ -4,6 +4,7 @@ from resonnx_proto.inference import grpc_service_pb2 as pb
 from resonnx_proto.inference import model_config_pb2 as config_pb
 from resonnx_proto.v1 import manifest_pb2
 
+from resonnx_server.engine.batcher import DEFAULT_PRIORITY, PRIORITY_LEVELS
 from resonnx_server.engine.model import Model
 from resonnx_server.observe.stats import Duration
 from resonnx_server.rpc.tensors import datatype
@@ -50,7 +51,13 @@ def config(model: Model) -> config_pb.ModelConfig:
     )
     if model.max_batch_size:
         policy = config_pb.ModelQueuePolicy(max_queue_size=model.max_queue_size, allow_timeout_override=True)
-        result.dynamic_batching.CopyFrom(config_pb.ModelDynamicBatching(default_queue_policy=policy))
+        result.dynamic_batching.CopyFrom(
+            config_pb.ModelDynamicBatching(
+                default_queue_policy=policy,
+                priority_levels=PRIORITY_LEVELS,
+                default_priority_level=DEFAULT_PRIORITY,
+            )
+        )
     result.parameters["task"].string_value = manifest_pb2.Task.Name(model.task)
     result.parameters["verified"].string_value = str(model.verified).lower()
     for report in model.sessions:

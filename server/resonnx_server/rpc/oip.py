@@ -25,7 +25,14 @@ from resonnx_server.runtime.beams import text
 from resonnx_server.runtime.images import Pixels
 from resonnx_server.runtime.session import Array
 
-_EXTENSIONS: Final = ("classification", "model_configuration", "statistics", "binary_tensor_data", "parameters")
+_EXTENSIONS: Final = (
+    "classification",
+    "model_configuration",
+    "schedule_policy",
+    "statistics",
+    "binary_tensor_data",
+    "parameters",
+)
 
 
 class InferenceServicer(grpc_service_pb2_grpc.GRPCInferenceServiceServicer):
@@ -134,7 +141,8 @@ class InferenceServicer(grpc_service_pb2_grpc.GRPCInferenceServiceServicer):
             wanted = _wanted_outputs(request, model)
             try:
                 async with asyncio.timeout(None if deadline is None else (deadline - now) / 1e9):
-                    outputs, tracked.timing = await self._infer(model, tensors.read_inputs(request), deadline)
+                    inputs = tensors.read_inputs(request)
+                    outputs, tracked.timing = await self._infer(model, inputs, deadline, parameters.priority)
             except TimeoutError:
                 tracked.timing = None
                 raise DeadlineExceeded("the request's timeout passed before the answer was there") from None
@@ -151,16 +159,18 @@ class InferenceServicer(grpc_service_pb2_grpc.GRPCInferenceServiceServicer):
     TraceSetting = unsupported("TraceSetting")
     LogSettings = unsupported("LogSettings")
 
-    async def _infer(self, model: Model, inputs: Tensors, deadline: int | None) -> tuple[Tensors, Timing]:
+    async def _infer(
+        self, model: Model, inputs: Tensors, deadline: int | None, priority: int
+    ) -> tuple[Tensors, Timing]:
         _check_names(inputs, model)
         engine = model.engine
         if model.manifest is not None:
             images = await self._images(inputs["image"], model)
             if isinstance(engine, CaptionEngine):
                 return await _caption_all(engine, images, deadline)
-            return await engine.submit({"image": images}, deadline)
+            return await engine.submit({"image": images}, deadline, priority)
         assert isinstance(engine, TensorEngine)
-        return await engine.submit(_checked(inputs, model), deadline)
+        return await engine.submit(_checked(inputs, model), deadline, priority)
 
     async def _images(self, image: Array, model: Model) -> Pixels:
         """Take UINT8 [N,H,W,3] as it is, and BYTES [N] (or [N,1]) as picture files."""

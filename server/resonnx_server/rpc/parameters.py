@@ -1,4 +1,4 @@
-"""Request parameters of Triton's extensions that are acted on: `timeout`, and `classification` of an output."""
+"""Parameters of Triton's extensions that are acted on: `timeout`, `priority`, and `classification` of an output."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -7,6 +7,7 @@ from typing import Final
 import numpy as np
 from resonnx_proto.inference import grpc_service_pb2 as pb
 
+from resonnx_server.engine.batcher import DEFAULT_PRIORITY, PRIORITY_LEVELS
 from resonnx_server.errors import InvalidInput
 from resonnx_server.runtime.session import Array
 
@@ -16,9 +17,10 @@ _ALLOWED_RESERVED: Final = "triton_enable_empty_final_response"
 
 @dataclass(frozen=True)
 class RequestParameters:
-    """Parsed parameters: `timeout_us` (0: none), and how many classes to show of which outputs."""
+    """Parsed parameters: `timeout_us` (0: none), `priority`, and how many classes to show of which outputs."""
 
     timeout_us: int
+    priority: int
     top_k: dict[str, int]
 
     def deadline_ns(self, now_ns: int, deadline: int | None) -> int | None:
@@ -35,13 +37,17 @@ def parse_parameters(request: pb.ModelInferRequest) -> RequestParameters:
         if key.startswith("triton_") and key != _ALLOWED_RESERVED:
             raise InvalidInput("parameters", f"{key[:64]!r} is reserved")
     timeout_us = _integer(request.parameters, "timeout", "parameters")
+    priority = _integer(request.parameters, "priority", "parameters")
+    if priority > PRIORITY_LEVELS:
+        raise InvalidInput("parameters['priority']", f"{priority} is not within 0..{PRIORITY_LEVELS}")
     top_k: dict[str, int] = {}
     for output in request.outputs:
         if "classification" in output.parameters:
             k = _integer(output.parameters, "classification", f"outputs[{output.name[:64]!r}].parameters")
             if k:
                 top_k[output.name] = k
-    return RequestParameters(timeout_us, top_k)
+    # 0 is Triton's word for the default.
+    return RequestParameters(timeout_us, priority or DEFAULT_PRIORITY, top_k)
 
 
 def classify(array: Array, top_k: int, labels: Sequence[str], *, batched: bool) -> Array:
