@@ -1,0 +1,129 @@
+"""What docker-compose.yml, the Dockerfiles and Prometheus's settings promise each other and the user.
+
+`deploy/check-images` builds and runs the images; this only reads.
+"""
+
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+_ROOT = Path(__file__).parents[2]
+_SERVICES = ("export", "server", "prometheus")
+_IMAGES = ("export", "server")
+
+
+@pytest.fixture(scope="module")
+def compose() -> dict[str, Any]:
+    content: dict[str, Any] = yaml.safe_load((_ROOT / "docker-compose.yml").read_text())
+    return content
+
+
+def _dockerfile(room: str) -> list[tuple[str, str]]:
+    """A Dockerfile's instructions, with continued lines joined."""
+    text = (_ROOT / room / "Dockerfile").read_text()
+    text = re.sub(r"^#.*\n", "", text, flags=re.MULTILINE).replace("\\\n", "")
+    return [(line.split()[0], line.split(maxsplit=1)[1]) for line in text.splitlines() if line.strip()]
+
+
+def _values(room: str, instruction: str) -> list[str]:
+    return [value for name, value in _dockerfile(room) if name == instruction]
+
+
+def _default(published: str) -> str:
+    """A port with its variables at their defaults."""
+    return re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", published)
+
+
+def test_services(compose: dict[str, Any]) -> None:
+    assert tuple(compose["services"]) == _SERVICES
+
+
+def test_server_waits_for_the_models_to_be_written(compose: dict[str, Any]) -> None:
+    services = compose["services"]
+    assert services["server"]["depends_on"] == {"export": {"condition": "service_completed_successfully"}}
+    assert services["export"]["restart"] == "no"
+    assert "models:/models" in services["export"]["volumes"]
+    assert "models:/models:ro" in services["server"]["volumes"]
+    assert _values("export", "CMD") == ['["demo", "--repository", "/models"]']
+
+
+@pytest.mark.parametrize("service", _SERVICES)
+def test_containers_are_confined(compose: dict[str, Any], service: str) -> None:
+    settings = compose["services"][service]
+    assert settings["read_only"] is True
+    assert settings["cap_drop"] == ["ALL"]
+    assert settings["security_opt"] == ["no-new-privileges:true"]
+    assert not settings.keys() & {"privileged", "cap_add", "pid", "devices"}
+    assert settings.get("network_mode") != "host"
+    assert not any("docker.sock" in volume for volume in settings["volumes"])
+
+
+def test_ports_are_published_on_the_loopback_only(compose: dict[str, Any]) -> None:
+    ports = {
+        name: [_default(port) for port in service.get("ports", [])] for name, service in compose["services"].items()
+    }
+    assert ports == {
+        "export": [],
+        "server": ["127.0.0.1:8001:8001", "127.0.0.1:8002:8002"],
+        "prometheus": ["127.0.0.1:9090:9090"],
+    }
+
+
+def test_stopping_leaves_longer_than_the_servers_grace(compose: dict[str, Any]) -> None:
+    from resonnx_server.config import Settings
+
+    grace_s = Settings.model_fields["grace_s"].default
+    assert int(compose["services"]["server"]["stop_grace_period"].removesuffix("s")) > grace_s
+
+
+def test_prometheus_scrapes_the_server(compose: dict[str, Any]) -> None:
+    settings = yaml.safe_load((_ROOT / "deploy/prometheus/prometheus.yml").read_text())
+    (job,) = settings["scrape_configs"]
+    assert job["static_configs"] == [{"targets": ["server:8002"]}]
+    assert job.get("metrics_path", "/metrics") == "/metrics"
+    prometheus = compose["services"]["prometheus"]
+    assert re.fullmatch(r"prom/prometheus:v\d+\.\d+\.\d+", prometheus["image"])
+    assert "./deploy/prometheus/prometheus.yml:/etc/prometheus/prometheus.yml:ro" in prometheus["volumes"]
+
+
+@pytest.mark.parametrize("room", _IMAGES)
+def test_images_are_built_from_what_compose_and_the_context_give(compose: dict[str, Any], room: str) -> None:
+    build = compose["services"][room]["build"]
+    assert (build["context"], build["dockerfile"]) == (".", f"{room}/Dockerfile")
+    assert build.get("args", {}).keys() <= {value.partition("=")[0] for value in _values(room, "ARG")}
+    kept = [line[1:] for line in (_ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")]
+    copied = [value.split()[0] for value in _values(room, "COPY") if not value.startswith("--from=")]
+    assert set(copied) <= set(kept)
+
+
+@pytest.mark.parametrize("room", _IMAGES)
+def test_images_share_a_base_and_are_not_run_by_root(room: str) -> None:
+    assert {value.split()[0] for value in _values(room, "FROM")} == {"python:3.11-slim-bookworm"}
+    instructions = _dockerfile(room)
+    last_stage = instructions[max(i for i, (name, _) in enumerate(instructions) if name == "FROM") :]
+    assert [value for name, value in last_stage if name == "USER"] == ["10001:10001"]
+
+
+def test_server_image_has_no_torch() -> None:
+    assert "torch" not in str(_dockerfile("server"))
+
+
+def test_server_image_shows_its_settings_and_health() -> None:
+    from resonnx_server.config import load_settings
+
+    environment = dict(pair.split("=", 1) for value in _values("server", "ENV") for pair in value.split())
+    settings = load_settings([], environment)
+    assert (str(settings.repository), settings.host, str(settings.cache_dir)) == ("/models", "0.0.0.0", "/cache")
+    assert _values("server", "EXPOSE") == [f"{settings.port} {settings.http_port}"]
+    assert environment["ORT_DISABLE_TELEMETRY"] == "1"
+    assert "/readyz" in _values("server", "HEALTHCHECK")[0]
+    # Flags after the image's name are the server's.
+    assert _values("server", "ENTRYPOINT") == ['["resonnx-server"]']
+
+
+def test_check_script_can_be_run() -> None:
+    assert os.access(_ROOT / "deploy/check-images", os.X_OK)
