@@ -17,6 +17,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from resonnx_server.engine.pacing import CaptionPolicy
+
 Provider = Literal["auto", "cpu", "openvino", "cuda", "tensorrt"]
 Port = Annotated[int, Field(ge=0, le=65535)]
 
@@ -41,6 +43,9 @@ class ModelSettings(BaseModel):
     """From arrival to answer: steers batch sizes and whose turn it is. Refuses nothing by itself."""
     shed_on_objective: bool = False
     """Refuse what would miss the objective, as if it were every caller's deadline."""
+    caption_policy: CaptionPolicy = "continuous"
+    """How captions share the device: joining and leaving between steps, one at a time, or in rigid batches. The last
+    two are there to compare with."""
     provider: Provider | None = None
     """The server's, if not given."""
 

@@ -7,6 +7,7 @@
     ├── NotSupported        the protocol has it, this server does not
     ├── Overloaded          refused to keep promises already made; may say when to come back
     ├── DeadlineUnreachable refused: the answer would come after the caller's deadline
+    ├── SlowReader          the caller reads slower than words come
     ├── Unavailable         draining or not ready: try elsewhere
     ├── DeadlineExceeded    the caller's time is over
     ├── InferenceFailed     the runtime failed; details go to the log only
@@ -72,6 +73,12 @@ class DeadlineUnreachable(ServerError):
     """Refused on arrival: the caller's deadline would pass first. Trying again with the same deadline is no use."""
 
     reason = "DEADLINE_UNREACHABLE"
+
+
+class SlowReader(ServerError):
+    """Ended: the caller did not read its answers in time, and they are not kept without bound."""
+
+    reason = "SLOW_READER"
 
 
 class Unavailable(ServerError):

@@ -4,6 +4,7 @@ Ports are bound before anything is loaded, so that a port in use is told at once
 """
 
 import asyncio
+import gc
 import logging
 import signal
 
@@ -17,6 +18,7 @@ from resonnx_server.intake.decode import Decoder
 from resonnx_server.observe.metrics import Metrics
 from resonnx_server.repository.loader import Loader
 from resonnx_server.repository.scan import Found, scan
+from resonnx_server.repository.version import MAX_LANES
 from resonnx_server.rpc.oip import InferenceServicer
 from resonnx_server.rpc.server import GrpcServer
 from resonnx_server.rpc.vision import VisionServicer
@@ -67,6 +69,7 @@ class Server:
             grpc_port, http_port = await self._listen()
             await self._load(found, stop.first)
             if not stop.first.is_set():
+                _calm_garbage_collection()
                 host = self.settings.host
                 print(f"resonnx-server ready grpc={host}:{grpc_port} http={host}:{http_port}", flush=True)
             await stop.first.wait()
@@ -169,8 +172,15 @@ class Server:
         """One device an accelerator: the CPU's providers share the CPU."""
         name = "gpu" if provider in (CUDA, TENSORRT) else "cpu"
         if name not in self.devices:
-            self.devices[name] = Device(name)
+            self.devices[name] = Device(name, lanes=min(self.loader.threads, MAX_LANES) if name == "cpu" else 1)
         return self.devices[name]
+
+
+def _calm_garbage_collection() -> None:
+    """Leave what was loaded out of all later collections, and collect rarely: requests make few cycles."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 20)
 
 
 class _StopSignals:

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
 from resonnx_server.engine.batcher import Batcher, Entry
-from resonnx_server.engine.latency import LatencyTable, measure, sizes_up_to
+from resonnx_server.engine.latency import LatencyTable, measure, sizes_up_to, smooth
 from resonnx_server.errors import Overloaded
 
 SIZES = sizes_up_to(16)
@@ -173,7 +173,22 @@ def test_warmed_sizes_hold_every_batch(largest: int) -> None:
 
 
 def test_live_batches_move_the_table() -> None:
-    table = LatencyTable({1: 100.0})
+    table = LatencyTable({1: 100.0, 2: 150.0})
     for _ in range(200):
         table.record(1, 1000)
     assert table.cost_ns(1) == pytest.approx(1000, rel=0.01)
+    assert table.cost_ns(2) > 500, "a slow machine is slow for all sizes"
+
+
+@given(st.lists(st.floats(0.8, 1.25), min_size=8, max_size=8), st.floats(0, 1e7), st.floats(1e4, 1e7))
+def test_chance_in_measured_times_does_not_choose_the_batch(noise: list[float], start: float, slope: float) -> None:
+    """Times that are off by up to 25 %: all that wait still go together, as they would by the true ones."""
+    measured = {size: factor * (start + slope * size) for size, factor in zip(SIZES, noise, strict=True)}
+    assert LatencyTable(smooth(measured)).best_size(waiting=16) == 16
+
+
+def test_a_size_that_is_handled_badly_is_left_out() -> None:
+    measured = {size: 1e6 + 1e5 * size for size in SIZES} | {12: 2e7}
+    table = LatencyTable(smooth(measured))
+    assert table.best_size(waiting=12) != 12
+    assert table.best_size(waiting=16) == 16

@@ -1,4 +1,4 @@
-"""The decode loop on its real threads, with graphs whose every row spells its own picture."""
+"""The decode loop on its real threads, and step by step under an injected clock: every caption is its own."""
 
 import asyncio
 import random
@@ -9,127 +9,213 @@ from contextlib import asynccontextmanager
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
-from resonnx_proto.v1.manifest_pb2 import CaptionerSpec
-from resonnx_server.engine.captioner import CaptionEngine, next_action
+from resonnx_server.engine.captioner import CaptionEngine
 from resonnx_server.engine.device import Device
 from resonnx_server.engine.latency import LatencyTable, sizes_up_to
 from resonnx_server.engine.slots import Slots
-from resonnx_server.errors import DeadlineExceeded, InferenceFailed, Overloaded
+from resonnx_server.errors import DeadlineExceeded, DeadlineUnreachable, InferenceFailed, Overloaded, Unavailable
 from resonnx_server.observe.metrics import Metrics
-from resonnx_server.runtime.beams import Sequence
 from resonnx_server.runtime.graphs import Step
+from resonnx_server.runtime.search import DecodeOptions
 
-END, START = 0, 1
-SPEC = CaptionerSpec(vocabulary=[str(i) for i in range(2000)], start_id=START, end_id=END, max_tokens=50)
-POISON = 255
+from .language import END, Language, alone, ids, picture, spec
+
+POISON = 65_535
 
 
-class Graphs:
-    """A picture (first, length) is captioned first+10, first+11, … of that length, then the end token.
-
-    The step reads all it needs from the row's own state and features, so a mix-up of rows changes the words.
-    """
+class Graphs(Language):
+    """The language, which can be held up, and fails on one picture."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.free = threading.Event()
         self.free.set()
-        self.steps: list[int] = []
 
     def encode(self, images: np.ndarray) -> tuple[list[np.ndarray], list[np.ndarray], None]:
-        if (images[:, 0, 0, 0] == POISON).any():
+        if (images[:, 0, 0, :2] == 255).all(axis=1).any():
             raise RuntimeError("poisoned picture")
-        pixels = images.reshape(len(images), -1).astype(np.int64)
-        return [np.zeros((len(images), 1), np.int64)], [pixels[:, :2]], None
+        return super().encode(images)
 
-    def step(self, tokens: np.ndarray, state: list[np.ndarray], features: list[np.ndarray]) -> Step:
+    def step(self, *arrays: object, **wanted: bool) -> Step:
         self.free.wait(10)
-        self.steps.append(len(tokens))
-        count, (first, length) = state[0][:, 0], features[0].T
-        expected = np.where(count == 0, START, first + 10 + count - 1)
-        words = np.where(count < length, first + 10 + count, END)
-        # A row that was fed another row's token says so.
-        ids = np.where(tokens == expected, words, 1999)
-        return Step(ids[:, None], np.full((len(ids), 1), -0.5, np.float32), [state[0] + 1], None)
+        return super().step(*arrays, **wanted)
 
 
-@asynccontextmanager
-async def _engine(graphs: Graphs, lanes: int = 1, queue: int = 5000, slots: int = 32) -> AsyncIterator[CaptionEngine]:
-    device = Device("test", lanes)
-    table = {size: 1e6 + 1e4 * size for size in sizes_up_to(slots)}
-    engine = CaptionEngine(
+def _make(graphs: Language, device: Device, queue: int = 5000, slots: int = 32, **settings: object) -> CaptionEngine:
+    return CaptionEngine(
         graphs,  # type: ignore[arg-type]
-        SPEC,
+        spec(),
         LatencyTable({size: 1e6 * size for size in sizes_up_to(16)}),
-        LatencyTable(table),
-        Slots(slots, [np.zeros((1, 1), np.int64)], [np.zeros((1, 2), np.int64)]),
+        LatencyTable({size: 1e6 + 1e4 * size for size in sizes_up_to(slots)}),
+        Slots(slots, [np.zeros((1, 1), np.int64)], [np.zeros((1, 1), np.int64)]),
         device,
         Metrics().model("m", 1),
         max_queue_rows=queue,
+        **settings,  # type: ignore[arg-type]
     )
+
+
+@asynccontextmanager
+async def _engine(graphs: Graphs, lanes: int = 1, **settings: object) -> AsyncIterator[CaptionEngine]:
+    device = Device("test", lanes)
+    engine = _make(graphs, device, **settings)
     try:
         yield engine
     finally:
-        graphs.free.set()
         engine.close()
+        graphs.free.set()
         device.close()
 
 
-def _picture(first: int, length: int) -> np.ndarray:
-    return np.array([first, length, 0], np.uint8).reshape(1, 1, 3)
+def _options(rng: random.Random) -> DecodeOptions:
+    """A request as some caller might make it."""
+    most = rng.randrange(1, 25)
+    shared = {"max_tokens": most, "min_tokens": rng.randrange(most + 1), "attention": rng.random() < 0.2}
+    if rng.random() < 0.2:
+        shared["forbidden"] = frozenset(rng.sample(range(2, 40), rng.randrange(20)))
+    kind = rng.random()
+    if kind < 0.4:
+        return DecodeOptions(**shared)
+    if kind < 0.6:
+        top_k = rng.choice([0, 5, 30])
+        return DecodeOptions(**shared, temperature=rng.random() + 0.1, top_k=top_k, seed=rng.getrandbits(64))
+    width = rng.randrange(2, 11)
+    return DecodeOptions(**shared, beam_width=width, captions=rng.randrange(1, width + 1))
 
 
-def _words(sequence: Sequence) -> list[int]:
-    return [token.id for token in sequence.shown()]
-
-
-@pytest.mark.parametrize("lanes", [1, 2, 3])
-async def test_every_caption_is_its_own(lanes: int) -> None:
-    picks = random.Random(5)
+@pytest.mark.parametrize("lanes", [1, 3])
+@pytest.mark.parametrize("policy", ["continuous", "one", "rigid"])
+async def test_every_caption_is_its_own(lanes: int, policy: str) -> None:
+    rng = random.Random(5)
     graphs = Graphs()
-    async with _engine(graphs, lanes) as engine:
+    async with _engine(graphs, lanes, policy=policy) as engine:
 
-        async def ask(_: int) -> None:
-            first, length = picks.randrange(250), picks.randrange(0, 40)
-            for _ in range(picks.randrange(4)):
+        async def ask(number: int) -> None:
+            options = _options(rng)
+            for _ in range(rng.randrange(4)):
                 await asyncio.sleep(0)
             seen: list[int] = []
-            sequence, timing = await engine.submit(_picture(first, length), 50, lambda token: seen.append(token.id))
-            assert _words(sequence) == seen == [first + 10 + i for i in range(length)]
-            assert sequence.log_prob() == pytest.approx(-0.5 * (length + 1))
-            assert 1 <= timing.batch_rows <= 16
+            listen = (lambda words: seen.extend(token.id for token in words)) if rng.random() < 0.5 else None
+            captioned = await engine.submit(picture(number), options, listen)
+            expected = alone(graphs, picture(number), spec(), options).ranked()
+            for (found, score), (wanted, wanted_score) in zip(captioned.ranked, expected, strict=True):
+                assert [t.id for t in found.tokens] == [t.id for t in wanted.tokens]
+                assert score == wanted_score
+                if options.attention:
+                    for mine, other in zip(found.tokens, wanted.tokens, strict=True):
+                        assert np.array_equal(mine.attention, other.attention)
+            if listen:
+                assert seen == [token.id for token in captioned.ranked[0][0].shown()]
+            assert 1 <= captioned.timing.batch_rows <= 16
 
-        await asyncio.wait_for(asyncio.gather(*(ask(i) for i in range(400))), 60)
-        await asyncio.sleep(0)
-        assert engine.active_rows() == engine.queued_rows() == len(engine.slots) == 0
-    assert max(graphs.steps) > 8, "captions share steps"
+        count = 60 if policy == "one" else 300
+        await asyncio.wait_for(asyncio.gather(*(ask(number) for number in range(count))), 100)
+        await _until(lambda: engine.active_rows() == 0)
+        assert engine.queued_rows() == len(engine.slots) == 0
+        assert engine.stats.tokens > 0
+    if policy != "one":
+        assert max(graphs.steps) > 8, "captions share steps"
 
 
-async def test_max_tokens_cuts() -> None:
-    async with _engine(Graphs()) as engine:
-        sequence, _ = await engine.submit(_picture(3, 30), 7)
-        assert _words(sequence) == [13 + i for i in range(7)]
+class _Hand(Device):
+    """A device whose only lane is the test, with a clock that stands still in between."""
+
+    def __init__(self) -> None:
+        super().__init__("hand", 0, self._now)
+        self.ns = 0
+
+    def _now(self) -> int:
+        return self.ns
+
+    def turn(self, engine: CaptionEngine) -> None:
+        """Run one job, if there is one, as a lane would, and let its cost pass."""
+        with self.lock:
+            at = engine.ready_at_ns()
+            job = engine.take(self.ns, None) if at is not None and at <= self.ns else None
+        if job is None:
+            self.ns += 1_000_000
+        else:
+            job.run()
+            self.ns += int(job.cost_ns)
 
 
-async def test_half_cancelled_leave_no_slot_and_change_nobody() -> None:
-    picks = random.Random(6)
-    async with _engine(Graphs(), lanes=2) as engine:
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 2**32), st.sampled_from(["continuous", "continuous", "rigid", "one"]), st.integers(10, 40))
+def test_any_schedule_gives_the_captions_of_one_at_a_time(seed: int, policy: str, slots: int) -> None:
+    """Mixed widths, lengths and arrival times, cancelled at any moment: 35 requests a schedule."""
+    rng = random.Random(seed)
+    language = Language()
+
+    async def run() -> None:
+        device = _Hand()
+        engine = _make(language, device, slots=slots, policy=policy)
+        asked = []
+        for number in range(35):
+            options = _options(rng)
+            at = rng.randrange(100) * 1_000_000
+            leaves = at + rng.randrange(60) * 1_000_000 if rng.random() < 0.3 else None
+            asked.append((at, leaves, number, options))
+        tasks: dict[int, asyncio.Task] = {}
+        while len(tasks) < len(asked) or not all(task.done() for task in tasks.values()):
+            for at, leaves, number, options in asked:
+                if at <= device.ns and number not in tasks:
+                    tasks[number] = asyncio.ensure_future(engine.submit(picture(number), options))
+                elif leaves is not None and leaves <= device.ns and number in tasks:
+                    tasks[number].cancel()
+            await asyncio.sleep(0)
+            device.turn(engine)
+            await asyncio.sleep(0)
+            assert len(engine.slots) <= slots
+        for _, _, number, options in asked:
+            if not tasks[number].cancelled():
+                found = [[t.id for t in sequence.tokens] for sequence, _ in tasks[number].result().ranked]
+                assert found == ids(alone(language, picture(number), spec(), options))
+        device.turn(engine)
+        assert len(engine.slots) == engine.queued_rows() == engine.active_rows() == 0
+
+    asyncio.run(run())
+
+
+async def test_greedy_and_beam_steps_fetch_no_log_probabilities() -> None:
+    graphs = Graphs()
+    async with _engine(graphs) as engine:
+        await asyncio.gather(
+            engine.submit(picture(1), DecodeOptions(max_tokens=9, min_tokens=9)),
+            engine.submit(picture(2), DecodeOptions(max_tokens=9, beam_width=10)),
+        )
+        assert set(graphs.asked) == {(False, False)}
+        await engine.submit(picture(2), DecodeOptions(max_tokens=9, temperature=1.0, attention=True))
+        assert graphs.asked[-1] == (True, True)
+
+
+@pytest.mark.parametrize("count", [600, pytest.param(10_000, marks=pytest.mark.slow)])
+async def test_half_cancelled_leave_no_slot_and_change_nobody(count: int) -> None:
+    rng = random.Random(6)
+    graphs = Graphs()
+    room = asyncio.Semaphore(600)
+    async with _engine(graphs, lanes=2) as engine:
 
         async def ask(i: int) -> None:
-            first, length = picks.randrange(250), picks.randrange(1, 30)
-            task = asyncio.ensure_future(engine.submit(_picture(first, length), 50))
+            async with room:
+                await one(i)
+
+        async def one(i: int) -> None:
+            options = _options(rng)
+            task = asyncio.ensure_future(engine.submit(picture(i), options))
             if i % 2:
-                for _ in range(picks.randrange(12)):
-                    await asyncio.sleep(0.0005 if picks.random() < 0.3 else 0)
+                for _ in range(rng.randrange(12)):
+                    await asyncio.sleep(0.0005 if rng.random() < 0.3 else 0)
                 task.cancel()
             try:
-                sequence, _ = await task
+                captioned = await task
             except asyncio.CancelledError:
                 return
-            assert _words(sequence) == [first + 10 + j for j in range(length)]
+            found = [[token.id for token in sequence.tokens] for sequence, _ in captioned.ranked]
+            assert found == ids(alone(graphs, picture(i), spec(), options))
 
-        await asyncio.wait_for(asyncio.gather(*(ask(i) for i in range(600))), 60)
+        await asyncio.wait_for(asyncio.gather(*(ask(i) for i in range(count))), 110)
         await _until(lambda: engine.active_rows() == 0 and len(engine.slots) == 0)
         assert engine.queued_rows() == 0
 
@@ -138,58 +224,74 @@ async def test_poisoned_picture_fails_alone() -> None:
     graphs = Graphs()
     graphs.free.clear()
     async with _engine(graphs) as engine:
-        first = asyncio.ensure_future(engine.submit(_picture(1, 3), 50))
+        first = asyncio.ensure_future(engine.submit(picture(1), DecodeOptions(max_tokens=9)))
         await _until(lambda: engine.active_rows() == 1)
-        asks = [asyncio.ensure_future(engine.submit(_picture(n, 3), 50)) for n in (5, POISON, 7)]
+        asks = [asyncio.ensure_future(engine.submit(picture(n), DecodeOptions(max_tokens=9))) for n in (5, POISON, 7)]
         await _until(lambda: engine.queued_rows() == 3)
         graphs.free.set()
         results = await asyncio.gather(*asks, return_exceptions=True)
         await first
     assert isinstance(results[1], InferenceFailed)
-    assert [_words(results[i][0]) for i in (0, 2)] == [[15, 16, 17], [17, 18, 19]]
+    assert all(not isinstance(results[i], Exception) for i in (0, 2))
 
 
-async def test_deadline_frees_the_slot() -> None:
+async def test_values_that_are_no_numbers_fail_their_caption_alone() -> None:
+    graphs = Graphs()
+    graphs.table[graphs.encode(picture(3)[None])[0][0][0, 0] * 131 + 17 + 3 * 3 + 1] = np.nan
+    async with _engine(graphs) as engine:
+        results = await asyncio.gather(
+            *(engine.submit(picture(n), DecodeOptions(max_tokens=9)) for n in (2, 3, 4)), return_exceptions=True
+        )
+    assert isinstance(results[1], InferenceFailed)
+    assert not isinstance(results[0], Exception)
+    assert not isinstance(results[2], Exception)
+
+
+async def test_deadlines_are_refused_early_or_free_the_slot() -> None:
     graphs = Graphs()
     graphs.free.clear()
     async with _engine(graphs) as engine:
-        ask = asyncio.ensure_future(engine.submit(_picture(1, 40), 50, deadline_ns=time.monotonic_ns() + 20_000_000))
+        soon = time.monotonic_ns() + 5_000_000
+        with pytest.raises(DeadlineUnreachable):
+            await engine.submit(picture(1), DecodeOptions(max_tokens=24), deadline_ns=soon)
+        deadline = time.monotonic_ns() + 60_000_000
+        options = DecodeOptions(max_tokens=24, min_tokens=24)
+        ask = asyncio.ensure_future(engine.submit(picture(1), options, deadline_ns=deadline))
         await _until(lambda: engine.active_rows() == 1)
-        await _until(lambda: time.monotonic_ns() > 0 and _passed(ask, engine))
+        await _until(lambda: time.monotonic_ns() > deadline)
         graphs.free.set()
         with pytest.raises(DeadlineExceeded):
             await ask
         await _until(lambda: engine.active_rows() == 0)
 
 
-def _passed(ask: "asyncio.Future[object]", engine: CaptionEngine) -> bool:
-    owner = engine.slots.owners[0]
-    return owner.deadline_ns is not None and time.monotonic_ns() > owner.deadline_ns
-
-
-async def test_full_queue_refuses() -> None:
+async def test_full_queue_refuses_and_closing_answers_everybody() -> None:
     graphs = Graphs()
     graphs.free.clear()
+    options = DecodeOptions(max_tokens=24, min_tokens=24)
     async with _engine(graphs, queue=2, slots=1) as engine:
-        asks = [asyncio.ensure_future(engine.submit(_picture(1, 1), 50))]
+        asks = [asyncio.ensure_future(engine.submit(picture(1), options))]
         await _until(lambda: engine.active_rows() == 1)
-        asks += [asyncio.ensure_future(engine.submit(_picture(1, 1), 50)) for _ in range(2)]
+        asks += [asyncio.ensure_future(engine.submit(picture(1), options)) for _ in range(2)]
         await _until(lambda: engine.queued_rows() == 2)
         with pytest.raises(Overloaded):
-            await engine.submit(_picture(1, 1), 50)
-        graphs.free.set()
-        await asyncio.gather(*asks)
+            await engine.submit(picture(1), options)
+    results = await asyncio.wait_for(asyncio.gather(*asks, return_exceptions=True), 10)
+    assert all(isinstance(result, Unavailable) for result in results)
 
 
-@given(st.integers(0, 100), st.integers(0, 64), st.integers(0, 64))
-def test_there_is_always_something_to_do_if_anything_can_be_done(waiting: int, active: int, free: int) -> None:
-    action = next_action(waiting, active, free)
-    assert (action == "nothing") == (active == 0 and (waiting == 0 or free == 0))
-    if action == "encode":
-        assert waiting > 0
-        assert free > 0
-    if action == "step":
-        assert active > 0
+async def test_words_come_before_the_caption_is_finished() -> None:
+    graphs = Graphs()
+    options = DecodeOptions(max_tokens=24, min_tokens=24)
+    async with _engine(graphs) as engine:
+        seen: list[int] = []
+        when: list[bool] = []
+        ask = asyncio.ensure_future(
+            engine.submit(picture(8), options, lambda w: (seen.extend(t.id for t in w), when.append(ask.done())))
+        )
+        captioned = await ask
+        assert len(when) == len([token for token in seen if token != END]) == len(captioned.ranked[0][0].shown())
+        assert not any(when)
 
 
 async def _until(condition) -> None:

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from resonnx_server.engine.device import Device
 from resonnx_server.engine.latency import LatencyTable, sizes_up_to
-from resonnx_server.engine.tensors import TensorEngine, Tensors
+from resonnx_server.engine.runner import Runner, Runners, Tensors
+from resonnx_server.engine.tensors import TensorEngine
 from resonnx_server.errors import DeadlineExceeded, DeadlineUnreachable, InferenceFailed, Overloaded, Unavailable
 from resonnx_server.observe.metrics import Metrics
 
@@ -40,7 +41,8 @@ class Runtime:
 async def _engine(runtime: Runtime, lanes: int = 1, queue: int = 1000) -> AsyncIterator[TensorEngine]:
     device = Device("test", lanes)
     stats = Metrics().model("m", 1)
-    engine = TensorEngine(runtime, LatencyTable(COSTS), device, stats, max_queue_rows=queue)
+    runner = Runner(runtime, LatencyTable(COSTS))
+    engine = TensorEngine(Runners(runner, runner, lanes), device, stats, max_queue_rows=queue)
     try:
         yield engine
     finally:

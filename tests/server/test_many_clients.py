@@ -1,25 +1,49 @@
 """64 clients on 64 connections: every answer belongs to its own picture, and they share batches."""
 
 import asyncio
+from collections.abc import Iterator
+from dataclasses import replace
 
 import grpc
 import numpy as np
 import pytest
+import torch
+from resonnx_export.classifier import ClassifierSettings, export_classifier
+from resonnx_export.networks import ARCHITECTURES, ResNet
+from resonnx_export.package import Target
+from resonnx_export.recipe import image_input
+from resonnx_export.reference import settle_batch_norm
 from resonnx_proto.v1 import vision_pb2, vision_pb2_grpc
+from safetensors.torch import save_file
 
-CLIENTS, REQUESTS = 64, 12
+CLIENTS, REQUESTS = 64, 8
+SIDE = 96
 # Each channel of one process its own connection.
 OPTIONS = [("grpc.use_local_subchannel_pool", 1)]
 
 
 @pytest.fixture(scope="module")
-def pictures(demo_server) -> tuple[list[np.ndarray], np.ndarray]:
+def server(start_server, tmp_path_factory: pytest.TempPathFactory) -> Iterator:
+    """Serves a ResNet-18 at 96x96, so that the network and not the clients' process is the slowest part."""
+    torch.manual_seed(0)
+    network = ResNet(replace(ARCHITECTURES["resnet18"], num_classes=10))
+    settle_batch_norm(network, [torch.randn(4, 3, SIDE, SIDE) for _ in range(2)])
+    folder = tmp_path_factory.mktemp("resnet18")
+    save_file(network.state_dict(), folder / "random.safetensors")
+    settings = ClassifierSettings(image_input(SIDE, resize_short_side=None), tuple("0123456789"))
+    target = Target(folder / "models", "resnet18")
+    export_classifier(folder / "random.safetensors", settings, target, lambda stage: None)
+    with start_server(folder / "models") as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def pictures(server) -> tuple[list[np.ndarray], np.ndarray]:
     """Random pictures, and the server's features of each when asked alone: unlike for every two pictures."""
-    with grpc.insecure_channel(demo_server.grpc) as channel:
+    with grpc.insecure_channel(server.grpc) as channel:
         vision = vision_pb2_grpc.VisionStub(channel)
-        recipe = vision.GetModel(vision_pb2.GetModelRequest(model="digits")).manifest.input
         rng = np.random.default_rng(11)
-        pixels = [rng.integers(0, 256, (recipe.height, recipe.width, 3), dtype=np.uint8) for _ in range(CLIENTS)]
+        pixels = [rng.integers(0, 256, (SIDE, SIDE, 3), dtype=np.uint8) for _ in range(CLIENTS)]
         features = [list(vision.Classify(_request(p), timeout=20).features) for p in pixels]
     return pixels, np.array(features)
 
@@ -27,14 +51,14 @@ def pictures(demo_server) -> tuple[list[np.ndarray], np.ndarray]:
 def _request(pixels: np.ndarray) -> vision_pb2.ClassifyRequest:
     height, width, _ = pixels.shape
     raw = {"rgb": pixels.tobytes(), "width": width, "height": height}
-    return vision_pb2.ClassifyRequest(model="digits", image={"raw": raw}, return_features=True)
+    return vision_pb2.ClassifyRequest(model="resnet18", image={"raw": raw}, return_features=True)
 
 
-async def test_answers_belong_to_their_pictures_and_batches_are_shared(demo_server, pictures) -> None:
+async def test_answers_belong_to_their_pictures_and_batches_are_shared(server, pictures) -> None:
     pixels, expected = pictures
     nearest_other = min(np.abs(expected[i] - expected[j]).max() for i in range(CLIENTS) for j in range(i))
-    before = [demo_server.metric(f"nv_inference_{name}", model="digits") for name in ("count", "exec_count")]
-    channels = [grpc.aio.insecure_channel(demo_server.grpc, options=OPTIONS) for _ in range(CLIENTS)]
+    before = [server.metric(f"nv_inference_{name}", model="resnet18") for name in ("count", "exec_count")]
+    channels = [grpc.aio.insecure_channel(server.grpc, options=OPTIONS) for _ in range(CLIENTS)]
     # Serialized before and parsed after: 64 clients in one process must not be slower than the server.
     requests = [_request(p).SerializeToString() for p in pixels]
     answers: dict[tuple[int, int], bytes] = {}
@@ -51,7 +75,7 @@ async def test_answers_belong_to_their_pictures_and_batches_are_shared(demo_serv
     for (number, turn), answer in answers.items():
         features = np.array(vision_pb2.ClassifyResponse.FromString(answer).features)
         assert np.abs(features - expected[_which(number, turn)]).max() < nearest_other / 4
-    after = [demo_server.metric(f"nv_inference_{name}", model="digits") for name in ("count", "exec_count")]
+    after = [server.metric(f"nv_inference_{name}", model="resnet18") for name in ("count", "exec_count")]
     count, executions = after[0] - before[0], after[1] - before[1]
     assert count == CLIENTS * REQUESTS
     assert count / executions >= 8, f"mean batch size {count / executions:.1f}"

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fresonnx_proto/v1/manifest.proto\x12\nresonnx.v1\"\x95\x03\n\nImageInput\x12\r\n\x05width\x18\x01 \x01(\r\x12\x0e\n\x06height\x18\x02 \x01(\r\x12-\n\x06resize\x18\x03 \x01(\x0e\x32\x1d.resonnx.v1.ImageInput.Resize\x12-\n\x06\x66ilter\x18\x04 \x01(\x0e\x32\x1d.resonnx.v1.ImageInput.Filter\x12\x19\n\x11resize_short_side\x18\x05 \x01(\r\x12\x0c\n\x04mean\x18\x06 \x03(\x02\x12\x0b\n\x03std\x18\x07 \x03(\x02\"P\n\x06Resize\x12\x16\n\x12RESIZE_UNSPECIFIED\x10\x00\x12\x12\n\x0eRESIZE_STRETCH\x10\x01\x12\x1a\n\x16RESIZE_SHORT_SIDE_CROP\x10\x02\"\x81\x01\n\x06\x46ilter\x12\x16\n\x12\x46ILTER_UNSPECIFIED\x10\x00\x12\x13\n\x0f\x46ILTER_BILINEAR\x10\x01\x12\x12\n\x0e\x46ILTER_BICUBIC\x10\x02\x12\x12\n\x0e\x46ILTER_LANCZOS\x10\x03\x12\x12\n\x0e\x46ILTER_NEAREST\x10\x04\x12\x0e\n\nFILTER_BOX\x10\x05\"6\n\x0e\x43lassifierSpec\x12\x0e\n\x06labels\x18\x01 \x03(\t\x12\x14\n\x0c\x66\x65\x61ture_size\x18\x02 \x01(\r\"\xfa\x03\n\rCaptionerSpec\x12\x12\n\nvocabulary\x18\x01 \x03(\t\x12\x15\n\x08start_id\x18\x02 \x01(\rH\x00\x88\x01\x01\x12\x0e\n\x06\x65nd_id\x18\x03 \x01(\r\x12\x13\n\x06pad_id\x18\x04 \x01(\rH\x01\x88\x01\x01\x12\x17\n\nunknown_id\x18\x05 \x01(\rH\x02\x88\x01\x01\x12\x14\n\x0cstripped_ids\x18\x06 \x03(\r\x12\x12\n\nmax_tokens\x18\x07 \x01(\r\x12\x12\n\nbeam_width\x18\x08 \x01(\r\x12K\n\x14length_normalization\x18\t \x01(\x0e\x32-.resonnx.v1.CaptionerSpec.LengthNormalization\x12\x16\n\x0e\x61ttention_rows\x18\n \x01(\r\x12\x19\n\x11\x61ttention_columns\x18\x0b \x01(\r\"\x9a\x01\n\x13LengthNormalization\x12$\n LENGTH_NORMALIZATION_UNSPECIFIED\x10\x00\x12\x1d\n\x19LENGTH_NORMALIZATION_NONE\x10\x01\x12\x1f\n\x1bLENGTH_NORMALIZATION_LENGTH\x10\x02\x12\x1d\n\x19LENGTH_NORMALIZATION_GNMT\x10\x03\x42\x0b\n\t_start_idB\t\n\x07_pad_idB\r\n\x0b_unknown_id\"_\n\x0ePrecisionBound\x12\x0c\n\x04\x66ile\x18\x03 \x01(\t\x12(\n\tprecision\x18\x01 \x01(\x0e\x32\x15.resonnx.v1.Precision\x12\x15\n\rmax_deviation\x18\x02 \x01(\x01\"R\n\x06Source\x12\x0e\n\x06sha256\x18\x01 \x03(\t\x12\x0e\n\x06layout\x18\x02 \x01(\t\x12\x14\n\x0c\x61rchitecture\x18\x03 \x01(\t\x12\x12\n\nparameters\x18\x04 \x01(\x04\"\x86\x01\n\x0bParityCheck\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08pictures\x18\x02 \x01(\r\x12\x1a\n\x12max_abs_difference\x18\x03 \x01(\x01\x12\x19\n\x11max_abs_reference\x18\x04 \x01(\x01\x12\r\n\x05\x62ound\x18\x05 \x01(\x01\x12\x11\n\tidentical\x18\x06 \x01(\r\"V\n\x0cParityReport\x12\'\n\x06\x63hecks\x18\x01 \x03(\x0b\x32\x17.resonnx.v1.ParityCheck\x12\x1d\n\x15\x64\x61maged_copy_rejected\x18\x02 \x01(\x08\"\xbd\x04\n\x08Manifest\x12\x16\n\x0eschema_version\x18\x01 \x01(\r\x12\x1e\n\x04task\x18\x02 \x01(\x0e\x32\x10.resonnx.v1.Task\x12%\n\x05input\x18\x03 \x01(\x0b\x32\x16.resonnx.v1.ImageInput\x12\x30\n\nclassifier\x18\x04 \x01(\x0b\x32\x1a.resonnx.v1.ClassifierSpecH\x00\x12.\n\tcaptioner\x18\x05 \x01(\x0b\x32\x19.resonnx.v1.CaptionerSpecH\x00\x12.\n\nprecisions\x18\x06 \x03(\x0b\x32\x1a.resonnx.v1.PrecisionBound\x12\x30\n\x06stored\x18\n \x03(\x0b\x32 .resonnx.v1.Manifest.StoredEntry\x12\"\n\x06source\x18\x07 \x01(\x0b\x32\x12.resonnx.v1.Source\x12=\n\rtool_versions\x18\x08 \x03(\x0b\x32&.resonnx.v1.Manifest.ToolVersionsEntry\x12(\n\x06parity\x18\t \x01(\x0b\x32\x18.resonnx.v1.ParityReport\x1a\x44\n\x0bStoredEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12$\n\x05value\x18\x02 \x01(\x0e\x32\x15.resonnx.v1.Precision:\x02\x38\x01\x1a\x33\n\x11ToolVersionsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\x06\n\x04spec*W\n\x04Task\x12\x14\n\x10TASK_UNSPECIFIED\x10\x00\x12\x13\n\x0fTASK_CLASSIFIER\x10\x01\x12\x12\n\x0eTASK_CAPTIONER\x10\x02\x12\x10\n\x0cTASK_TENSORS\x10\x03*\x8a\x01\n\tPrecision\x12\x19\n\x15PRECISION_UNSPECIFIED\x10\x00\x12\x12\n\x0ePRECISION_FP32\x10\x01\x12\x12\n\x0ePRECISION_TF32\x10\x02\x12\x12\n\x0ePRECISION_BF16\x10\x03\x12\x12\n\x0ePRECISION_FP16\x10\x04\x12\x12\n\x0ePRECISION_INT8\x10\x05\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fresonnx_proto/v1/manifest.proto\x12\nresonnx.v1\"\x95\x03\n\nImageInput\x12\r\n\x05width\x18\x01 \x01(\r\x12\x0e\n\x06height\x18\x02 \x01(\r\x12-\n\x06resize\x18\x03 \x01(\x0e\x32\x1d.resonnx.v1.ImageInput.Resize\x12-\n\x06\x66ilter\x18\x04 \x01(\x0e\x32\x1d.resonnx.v1.ImageInput.Filter\x12\x19\n\x11resize_short_side\x18\x05 \x01(\r\x12\x0c\n\x04mean\x18\x06 \x03(\x02\x12\x0b\n\x03std\x18\x07 \x03(\x02\"P\n\x06Resize\x12\x16\n\x12RESIZE_UNSPECIFIED\x10\x00\x12\x12\n\x0eRESIZE_STRETCH\x10\x01\x12\x1a\n\x16RESIZE_SHORT_SIDE_CROP\x10\x02\"\x81\x01\n\x06\x46ilter\x12\x16\n\x12\x46ILTER_UNSPECIFIED\x10\x00\x12\x13\n\x0f\x46ILTER_BILINEAR\x10\x01\x12\x12\n\x0e\x46ILTER_BICUBIC\x10\x02\x12\x12\n\x0e\x46ILTER_LANCZOS\x10\x03\x12\x12\n\x0e\x46ILTER_NEAREST\x10\x04\x12\x0e\n\nFILTER_BOX\x10\x05\"\xe0\x01\n\x0e\x43lassifierSpec\x12\x0e\n\x06labels\x18\x01 \x03(\t\x12\x14\n\x0c\x66\x65\x61ture_size\x18\x02 \x01(\r\x12\x39\n\nactivation\x18\x03 \x01(\x0e\x32%.resonnx.v1.ClassifierSpec.Activation\"m\n\nActivation\x12\x1a\n\x16\x41\x43TIVATION_UNSPECIFIED\x10\x00\x12\x16\n\x12\x41\x43TIVATION_SOFTMAX\x10\x01\x12\x16\n\x12\x41\x43TIVATION_SIGMOID\x10\x02\x12\x13\n\x0f\x41\x43TIVATION_NONE\x10\x03\"\xa3\x05\n\rCaptionerSpec\x12\x12\n\nvocabulary\x18\x01 \x03(\t\x12\x15\n\x08start_id\x18\x02 \x01(\rH\x00\x88\x01\x01\x12\x0e\n\x06\x65nd_id\x18\x03 \x01(\r\x12\x13\n\x06pad_id\x18\x04 \x01(\rH\x01\x88\x01\x01\x12\x17\n\nunknown_id\x18\x05 \x01(\rH\x02\x88\x01\x01\x12\x14\n\x0cstripped_ids\x18\x06 \x03(\r\x12\x12\n\nmax_tokens\x18\x07 \x01(\r\x12\x12\n\nbeam_width\x18\x08 \x01(\r\x12K\n\x14length_normalization\x18\t \x01(\x0e\x32-.resonnx.v1.CaptionerSpec.LengthNormalization\x12\x16\n\x0e\x61ttention_rows\x18\n \x01(\r\x12\x19\n\x11\x61ttention_columns\x18\x0b \x01(\r\x12?\n\x0e\x66inished_beams\x18\x0c \x01(\x0e\x32\'.resonnx.v1.CaptionerSpec.FinishedBeams\"\x9a\x01\n\x13LengthNormalization\x12$\n LENGTH_NORMALIZATION_UNSPECIFIED\x10\x00\x12\x1d\n\x19LENGTH_NORMALIZATION_NONE\x10\x01\x12\x1f\n\x1bLENGTH_NORMALIZATION_LENGTH\x10\x02\x12\x1d\n\x19LENGTH_NORMALIZATION_GNMT\x10\x03\"f\n\rFinishedBeams\x12\x1e\n\x1a\x46INISHED_BEAMS_UNSPECIFIED\x10\x00\x12\x19\n\x15\x46INISHED_BEAMS_SHRINK\x10\x01\x12\x1a\n\x16\x46INISHED_BEAMS_REPLACE\x10\x02\x42\x0b\n\t_start_idB\t\n\x07_pad_idB\r\n\x0b_unknown_id\"_\n\x0ePrecisionBound\x12\x0c\n\x04\x66ile\x18\x03 \x01(\t\x12(\n\tprecision\x18\x01 \x01(\x0e\x32\x15.resonnx.v1.Precision\x12\x15\n\rmax_deviation\x18\x02 \x01(\x01\"R\n\x06Source\x12\x0e\n\x06sha256\x18\x01 \x03(\t\x12\x0e\n\x06layout\x18\x02 \x01(\t\x12\x14\n\x0c\x61rchitecture\x18\x03 \x01(\t\x12\x12\n\nparameters\x18\x04 \x01(\x04\"\x86\x01\n\x0bParityCheck\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08pictures\x18\x02 \x01(\r\x12\x1a\n\x12max_abs_difference\x18\x03 \x01(\x01\x12\x19\n\x11max_abs_reference\x18\x04 \x01(\x01\x12\r\n\x05\x62ound\x18\x05 \x01(\x01\x12\x11\n\tidentical\x18\x06 \x01(\r\"V\n\x0cParityReport\x12\'\n\x06\x63hecks\x18\x01 \x03(\x0b\x32\x17.resonnx.v1.ParityCheck\x12\x1d\n\x15\x64\x61maged_copy_rejected\x18\x02 \x01(\x08\"\xbd\x04\n\x08Manifest\x12\x16\n\x0eschema_version\x18\x01 \x01(\r\x12\x1e\n\x04task\x18\x02 \x01(\x0e\x32\x10.resonnx.v1.Task\x12%\n\x05input\x18\x03 \x01(\x0b\x32\x16.resonnx.v1.ImageInput\x12\x30\n\nclassifier\x18\x04 \x01(\x0b\x32\x1a.resonnx.v1.ClassifierSpecH\x00\x12.\n\tcaptioner\x18\x05 \x01(\x0b\x32\x19.resonnx.v1.CaptionerSpecH\x00\x12.\n\nprecisions\x18\x06 \x03(\x0b\x32\x1a.resonnx.v1.PrecisionBound\x12\x30\n\x06stored\x18\n \x03(\x0b\x32 .resonnx.v1.Manifest.StoredEntry\x12\"\n\x06source\x18\x07 \x01(\x0b\x32\x12.resonnx.v1.Source\x12=\n\rtool_versions\x18\x08 \x03(\x0b\x32&.resonnx.v1.Manifest.ToolVersionsEntry\x12(\n\x06parity\x18\t \x01(\x0b\x32\x18.resonnx.v1.ParityReport\x1a\x44\n\x0bStoredEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12$\n\x05value\x18\x02 \x01(\x0e\x32\x15.resonnx.v1.Precision:\x02\x38\x01\x1a\x33\n\x11ToolVersionsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\x06\n\x04spec*W\n\x04Task\x12\x14\n\x10TASK_UNSPECIFIED\x10\x00\x12\x13\n\x0fTASK_CLASSIFIER\x10\x01\x12\x12\n\x0eTASK_CAPTIONER\x10\x02\x12\x10\n\x0cTASK_TENSORS\x10\x03*\x8a\x01\n\tPrecision\x12\x19\n\x15PRECISION_UNSPECIFIED\x10\x00\x12\x12\n\x0ePRECISION_FP32\x10\x01\x12\x12\n\x0ePRECISION_TF32\x10\x02\x12\x12\n\x0ePRECISION_BF16\x10\x03\x12\x12\n\x0ePRECISION_FP16\x10\x04\x12\x12\n\x0ePRECISION_INT8\x10\x05\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,34 +35,38 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_MANIFEST_STOREDENTRY']._serialized_options = b'8\001'
   _globals['_MANIFEST_TOOLVERSIONSENTRY']._loaded_options = None
   _globals['_MANIFEST_TOOLVERSIONSENTRY']._serialized_options = b'8\001'
-  _globals['_TASK']._serialized_start=2002
-  _globals['_TASK']._serialized_end=2089
-  _globals['_PRECISION']._serialized_start=2092
-  _globals['_PRECISION']._serialized_end=2230
+  _globals['_TASK']._serialized_start=2342
+  _globals['_TASK']._serialized_end=2429
+  _globals['_PRECISION']._serialized_start=2432
+  _globals['_PRECISION']._serialized_end=2570
   _globals['_IMAGEINPUT']._serialized_start=48
   _globals['_IMAGEINPUT']._serialized_end=453
   _globals['_IMAGEINPUT_RESIZE']._serialized_start=241
   _globals['_IMAGEINPUT_RESIZE']._serialized_end=321
   _globals['_IMAGEINPUT_FILTER']._serialized_start=324
   _globals['_IMAGEINPUT_FILTER']._serialized_end=453
-  _globals['_CLASSIFIERSPEC']._serialized_start=455
-  _globals['_CLASSIFIERSPEC']._serialized_end=509
-  _globals['_CAPTIONERSPEC']._serialized_start=512
-  _globals['_CAPTIONERSPEC']._serialized_end=1018
-  _globals['_CAPTIONERSPEC_LENGTHNORMALIZATION']._serialized_start=825
-  _globals['_CAPTIONERSPEC_LENGTHNORMALIZATION']._serialized_end=979
-  _globals['_PRECISIONBOUND']._serialized_start=1020
-  _globals['_PRECISIONBOUND']._serialized_end=1115
-  _globals['_SOURCE']._serialized_start=1117
-  _globals['_SOURCE']._serialized_end=1199
-  _globals['_PARITYCHECK']._serialized_start=1202
-  _globals['_PARITYCHECK']._serialized_end=1336
-  _globals['_PARITYREPORT']._serialized_start=1338
-  _globals['_PARITYREPORT']._serialized_end=1424
-  _globals['_MANIFEST']._serialized_start=1427
-  _globals['_MANIFEST']._serialized_end=2000
-  _globals['_MANIFEST_STOREDENTRY']._serialized_start=1871
-  _globals['_MANIFEST_STOREDENTRY']._serialized_end=1939
-  _globals['_MANIFEST_TOOLVERSIONSENTRY']._serialized_start=1941
-  _globals['_MANIFEST_TOOLVERSIONSENTRY']._serialized_end=1992
+  _globals['_CLASSIFIERSPEC']._serialized_start=456
+  _globals['_CLASSIFIERSPEC']._serialized_end=680
+  _globals['_CLASSIFIERSPEC_ACTIVATION']._serialized_start=571
+  _globals['_CLASSIFIERSPEC_ACTIVATION']._serialized_end=680
+  _globals['_CAPTIONERSPEC']._serialized_start=683
+  _globals['_CAPTIONERSPEC']._serialized_end=1358
+  _globals['_CAPTIONERSPEC_LENGTHNORMALIZATION']._serialized_start=1061
+  _globals['_CAPTIONERSPEC_LENGTHNORMALIZATION']._serialized_end=1215
+  _globals['_CAPTIONERSPEC_FINISHEDBEAMS']._serialized_start=1217
+  _globals['_CAPTIONERSPEC_FINISHEDBEAMS']._serialized_end=1319
+  _globals['_PRECISIONBOUND']._serialized_start=1360
+  _globals['_PRECISIONBOUND']._serialized_end=1455
+  _globals['_SOURCE']._serialized_start=1457
+  _globals['_SOURCE']._serialized_end=1539
+  _globals['_PARITYCHECK']._serialized_start=1542
+  _globals['_PARITYCHECK']._serialized_end=1676
+  _globals['_PARITYREPORT']._serialized_start=1678
+  _globals['_PARITYREPORT']._serialized_end=1764
+  _globals['_MANIFEST']._serialized_start=1767
+  _globals['_MANIFEST']._serialized_end=2340
+  _globals['_MANIFEST_STOREDENTRY']._serialized_start=2211
+  _globals['_MANIFEST_STOREDENTRY']._serialized_end=2279
+  _globals['_MANIFEST_TOOLVERSIONSENTRY']._serialized_start=2281
+  _globals['_MANIFEST_TOOLVERSIONSENTRY']._serialized_end=2332
 # @@protoc_insertion_point(module_scope)

@@ -74,15 +74,27 @@ class ImageInput(_message.Message):
     def __init__(self, width: _Optional[int] = ..., height: _Optional[int] = ..., resize: _Optional[_Union[ImageInput.Resize, str]] = ..., filter: _Optional[_Union[ImageInput.Filter, str]] = ..., resize_short_side: _Optional[int] = ..., mean: _Optional[_Iterable[float]] = ..., std: _Optional[_Iterable[float]] = ...) -> None: ...
 
 class ClassifierSpec(_message.Message):
-    __slots__ = ("labels", "feature_size")
+    __slots__ = ("labels", "feature_size", "activation")
+    class Activation(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+        __slots__ = ()
+        ACTIVATION_UNSPECIFIED: _ClassVar[ClassifierSpec.Activation]
+        ACTIVATION_SOFTMAX: _ClassVar[ClassifierSpec.Activation]
+        ACTIVATION_SIGMOID: _ClassVar[ClassifierSpec.Activation]
+        ACTIVATION_NONE: _ClassVar[ClassifierSpec.Activation]
+    ACTIVATION_UNSPECIFIED: ClassifierSpec.Activation
+    ACTIVATION_SOFTMAX: ClassifierSpec.Activation
+    ACTIVATION_SIGMOID: ClassifierSpec.Activation
+    ACTIVATION_NONE: ClassifierSpec.Activation
     LABELS_FIELD_NUMBER: _ClassVar[int]
     FEATURE_SIZE_FIELD_NUMBER: _ClassVar[int]
+    ACTIVATION_FIELD_NUMBER: _ClassVar[int]
     labels: _containers.RepeatedScalarFieldContainer[str]
     feature_size: int
-    def __init__(self, labels: _Optional[_Iterable[str]] = ..., feature_size: _Optional[int] = ...) -> None: ...
+    activation: ClassifierSpec.Activation
+    def __init__(self, labels: _Optional[_Iterable[str]] = ..., feature_size: _Optional[int] = ..., activation: _Optional[_Union[ClassifierSpec.Activation, str]] = ...) -> None: ...
 
 class CaptionerSpec(_message.Message):
-    __slots__ = ("vocabulary", "start_id", "end_id", "pad_id", "unknown_id", "stripped_ids", "max_tokens", "beam_width", "length_normalization", "attention_rows", "attention_columns")
+    __slots__ = ("vocabulary", "start_id", "end_id", "pad_id", "unknown_id", "stripped_ids", "max_tokens", "beam_width", "length_normalization", "attention_rows", "attention_columns", "finished_beams")
     class LengthNormalization(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = ()
         LENGTH_NORMALIZATION_UNSPECIFIED: _ClassVar[CaptionerSpec.LengthNormalization]
@@ -93,6 +105,14 @@ class CaptionerSpec(_message.Message):
     LENGTH_NORMALIZATION_NONE: CaptionerSpec.LengthNormalization
     LENGTH_NORMALIZATION_LENGTH: CaptionerSpec.LengthNormalization
     LENGTH_NORMALIZATION_GNMT: CaptionerSpec.LengthNormalization
+    class FinishedBeams(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+        __slots__ = ()
+        FINISHED_BEAMS_UNSPECIFIED: _ClassVar[CaptionerSpec.FinishedBeams]
+        FINISHED_BEAMS_SHRINK: _ClassVar[CaptionerSpec.FinishedBeams]
+        FINISHED_BEAMS_REPLACE: _ClassVar[CaptionerSpec.FinishedBeams]
+    FINISHED_BEAMS_UNSPECIFIED: CaptionerSpec.FinishedBeams
+    FINISHED_BEAMS_SHRINK: CaptionerSpec.FinishedBeams
+    FINISHED_BEAMS_REPLACE: CaptionerSpec.FinishedBeams
     VOCABULARY_FIELD_NUMBER: _ClassVar[int]
     START_ID_FIELD_NUMBER: _ClassVar[int]
     END_ID_FIELD_NUMBER: _ClassVar[int]
@@ -104,6 +124,7 @@ class CaptionerSpec(_message.Message):
     LENGTH_NORMALIZATION_FIELD_NUMBER: _ClassVar[int]
     ATTENTION_ROWS_FIELD_NUMBER: _ClassVar[int]
     ATTENTION_COLUMNS_FIELD_NUMBER: _ClassVar[int]
+    FINISHED_BEAMS_FIELD_NUMBER: _ClassVar[int]
     vocabulary: _containers.RepeatedScalarFieldContainer[str]
     start_id: int
     end_id: int
@@ -115,7 +136,8 @@ class CaptionerSpec(_message.Message):
     length_normalization: CaptionerSpec.LengthNormalization
     attention_rows: int
     attention_columns: int
-    def __init__(self, vocabulary: _Optional[_Iterable[str]] = ..., start_id: _Optional[int] = ..., end_id: _Optional[int] = ..., pad_id: _Optional[int] = ..., unknown_id: _Optional[int] = ..., stripped_ids: _Optional[_Iterable[int]] = ..., max_tokens: _Optional[int] = ..., beam_width: _Optional[int] = ..., length_normalization: _Optional[_Union[CaptionerSpec.LengthNormalization, str]] = ..., attention_rows: _Optional[int] = ..., attention_columns: _Optional[int] = ...) -> None: ...
+    finished_beams: CaptionerSpec.FinishedBeams
+    def __init__(self, vocabulary: _Optional[_Iterable[str]] = ..., start_id: _Optional[int] = ..., end_id: _Optional[int] = ..., pad_id: _Optional[int] = ..., unknown_id: _Optional[int] = ..., stripped_ids: _Optional[_Iterable[int]] = ..., max_tokens: _Optional[int] = ..., beam_width: _Optional[int] = ..., length_normalization: _Optional[_Union[CaptionerSpec.LengthNormalization, str]] = ..., attention_rows: _Optional[int] = ..., attention_columns: _Optional[int] = ..., finished_beams: _Optional[_Union[CaptionerSpec.FinishedBeams, str]] = ...) -> None: ...
 
 class PrecisionBound(_message.Message):
     __slots__ = ("file", "precision", "max_deviation")

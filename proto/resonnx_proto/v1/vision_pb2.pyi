@@ -111,52 +111,84 @@ class ClassifyStreamResponse(_message.Message):
     def __init__(self, id: _Optional[str] = ..., response: _Optional[_Union[ClassifyResponse, _Mapping]] = ..., error: _Optional[_Union[Error, _Mapping]] = ...) -> None: ...
 
 class CaptionRequest(_message.Message):
-    __slots__ = ("model", "version", "image", "max_tokens", "id")
+    __slots__ = ("model", "version", "image", "max_tokens", "id", "beam_width", "num_captions", "length_normalization", "min_tokens", "temperature", "top_k", "top_p", "seed", "forbidden_words", "prefix", "return_attention")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     IMAGE_FIELD_NUMBER: _ClassVar[int]
     MAX_TOKENS_FIELD_NUMBER: _ClassVar[int]
     ID_FIELD_NUMBER: _ClassVar[int]
+    BEAM_WIDTH_FIELD_NUMBER: _ClassVar[int]
+    NUM_CAPTIONS_FIELD_NUMBER: _ClassVar[int]
+    LENGTH_NORMALIZATION_FIELD_NUMBER: _ClassVar[int]
+    MIN_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    TEMPERATURE_FIELD_NUMBER: _ClassVar[int]
+    TOP_K_FIELD_NUMBER: _ClassVar[int]
+    TOP_P_FIELD_NUMBER: _ClassVar[int]
+    SEED_FIELD_NUMBER: _ClassVar[int]
+    FORBIDDEN_WORDS_FIELD_NUMBER: _ClassVar[int]
+    PREFIX_FIELD_NUMBER: _ClassVar[int]
+    RETURN_ATTENTION_FIELD_NUMBER: _ClassVar[int]
     model: str
     version: int
     image: Image
     max_tokens: int
     id: str
-    def __init__(self, model: _Optional[str] = ..., version: _Optional[int] = ..., image: _Optional[_Union[Image, _Mapping]] = ..., max_tokens: _Optional[int] = ..., id: _Optional[str] = ...) -> None: ...
+    beam_width: int
+    num_captions: int
+    length_normalization: _manifest_pb2.CaptionerSpec.LengthNormalization
+    min_tokens: int
+    temperature: float
+    top_k: int
+    top_p: float
+    seed: int
+    forbidden_words: _containers.RepeatedScalarFieldContainer[str]
+    prefix: _containers.RepeatedScalarFieldContainer[str]
+    return_attention: bool
+    def __init__(self, model: _Optional[str] = ..., version: _Optional[int] = ..., image: _Optional[_Union[Image, _Mapping]] = ..., max_tokens: _Optional[int] = ..., id: _Optional[str] = ..., beam_width: _Optional[int] = ..., num_captions: _Optional[int] = ..., length_normalization: _Optional[_Union[_manifest_pb2.CaptionerSpec.LengthNormalization, str]] = ..., min_tokens: _Optional[int] = ..., temperature: _Optional[float] = ..., top_k: _Optional[int] = ..., top_p: _Optional[float] = ..., seed: _Optional[int] = ..., forbidden_words: _Optional[_Iterable[str]] = ..., prefix: _Optional[_Iterable[str]] = ..., return_attention: bool = ...) -> None: ...
 
 class Word(_message.Message):
-    __slots__ = ("text", "token", "log_prob")
+    __slots__ = ("text", "token", "log_prob", "attention")
     TEXT_FIELD_NUMBER: _ClassVar[int]
     TOKEN_FIELD_NUMBER: _ClassVar[int]
     LOG_PROB_FIELD_NUMBER: _ClassVar[int]
+    ATTENTION_FIELD_NUMBER: _ClassVar[int]
     text: str
     token: int
     log_prob: float
-    def __init__(self, text: _Optional[str] = ..., token: _Optional[int] = ..., log_prob: _Optional[float] = ...) -> None: ...
+    attention: _containers.RepeatedScalarFieldContainer[float]
+    def __init__(self, text: _Optional[str] = ..., token: _Optional[int] = ..., log_prob: _Optional[float] = ..., attention: _Optional[_Iterable[float]] = ...) -> None: ...
 
 class Caption(_message.Message):
-    __slots__ = ("text", "log_prob", "words")
+    __slots__ = ("text", "log_prob", "words", "score")
     TEXT_FIELD_NUMBER: _ClassVar[int]
     LOG_PROB_FIELD_NUMBER: _ClassVar[int]
     WORDS_FIELD_NUMBER: _ClassVar[int]
+    SCORE_FIELD_NUMBER: _ClassVar[int]
     text: str
     log_prob: float
     words: _containers.RepeatedCompositeFieldContainer[Word]
-    def __init__(self, text: _Optional[str] = ..., log_prob: _Optional[float] = ..., words: _Optional[_Iterable[_Union[Word, _Mapping]]] = ...) -> None: ...
+    score: float
+    def __init__(self, text: _Optional[str] = ..., log_prob: _Optional[float] = ..., words: _Optional[_Iterable[_Union[Word, _Mapping]]] = ..., score: _Optional[float] = ...) -> None: ...
 
 class CaptionResponse(_message.Message):
-    __slots__ = ("model", "version", "captions", "timing", "id")
+    __slots__ = ("model", "version", "captions", "timing", "id", "seed", "attention_rows", "attention_columns")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     CAPTIONS_FIELD_NUMBER: _ClassVar[int]
     TIMING_FIELD_NUMBER: _ClassVar[int]
     ID_FIELD_NUMBER: _ClassVar[int]
+    SEED_FIELD_NUMBER: _ClassVar[int]
+    ATTENTION_ROWS_FIELD_NUMBER: _ClassVar[int]
+    ATTENTION_COLUMNS_FIELD_NUMBER: _ClassVar[int]
     model: str
     version: int
     captions: _containers.RepeatedCompositeFieldContainer[Caption]
     timing: Timing
     id: str
-    def __init__(self, model: _Optional[str] = ..., version: _Optional[int] = ..., captions: _Optional[_Iterable[_Union[Caption, _Mapping]]] = ..., timing: _Optional[_Union[Timing, _Mapping]] = ..., id: _Optional[str] = ...) -> None: ...
+    seed: int
+    attention_rows: int
+    attention_columns: int
+    def __init__(self, model: _Optional[str] = ..., version: _Optional[int] = ..., captions: _Optional[_Iterable[_Union[Caption, _Mapping]]] = ..., timing: _Optional[_Union[Timing, _Mapping]] = ..., id: _Optional[str] = ..., seed: _Optional[int] = ..., attention_rows: _Optional[int] = ..., attention_columns: _Optional[int] = ...) -> None: ...
 
 class StreamCaptionResponse(_message.Message):
     __slots__ = ("word", "final")
@@ -199,7 +231,7 @@ class GetModelRequest(_message.Message):
     def __init__(self, model: _Optional[str] = ..., version: _Optional[int] = ...) -> None: ...
 
 class SessionInfo(_message.Message):
-    __slots__ = ("file", "provider", "precision", "latencies")
+    __slots__ = ("file", "provider", "precision", "latencies", "instances")
     class BatchLatency(_message.Message):
         __slots__ = ("batch_size", "median_us")
         BATCH_SIZE_FIELD_NUMBER: _ClassVar[int]
@@ -211,11 +243,13 @@ class SessionInfo(_message.Message):
     PROVIDER_FIELD_NUMBER: _ClassVar[int]
     PRECISION_FIELD_NUMBER: _ClassVar[int]
     LATENCIES_FIELD_NUMBER: _ClassVar[int]
+    INSTANCES_FIELD_NUMBER: _ClassVar[int]
     file: str
     provider: str
     precision: _manifest_pb2.Precision
     latencies: _containers.RepeatedCompositeFieldContainer[SessionInfo.BatchLatency]
-    def __init__(self, file: _Optional[str] = ..., provider: _Optional[str] = ..., precision: _Optional[_Union[_manifest_pb2.Precision, str]] = ..., latencies: _Optional[_Iterable[_Union[SessionInfo.BatchLatency, _Mapping]]] = ...) -> None: ...
+    instances: int
+    def __init__(self, file: _Optional[str] = ..., provider: _Optional[str] = ..., precision: _Optional[_Union[_manifest_pb2.Precision, str]] = ..., latencies: _Optional[_Iterable[_Union[SessionInfo.BatchLatency, _Mapping]]] = ..., instances: _Optional[int] = ...) -> None: ...
 
 class GetModelResponse(_message.Message):
     __slots__ = ("summary", "manifest", "sessions", "identity", "verified", "max_batch_size", "max_queue_size", "max_message_bytes")

@@ -89,7 +89,7 @@ class VisionServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def StreamCaption(self, request, context):
-        """Words as they are decoded, then the whole answer.
+        """Words of the best caption as they become certain, then the whole answer.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

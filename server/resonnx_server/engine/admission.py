@@ -34,6 +34,10 @@ class DeadlineAdmission:
         self._device = device
         self._shed_after_ns = objective.latency_ns if objective is not None and objective.shed else None
 
+    def has_limit(self, deadline_ns: int | None) -> bool:
+        """Tell whether a request has to be checked at all."""
+        return deadline_ns is not None or self._shed_after_ns is not None
+
     def check(self, own_wait_ns: float, deadline_ns: int | None) -> None:
         """Raise DeadlineUnreachable if a request that came now would be late.
 
@@ -41,8 +45,6 @@ class DeadlineAdmission:
             own_wait_ns: Expected time of the model's queue before it, and of its own batch.
             deadline_ns: The caller's, monotonic.
         """
-        if deadline_ns is None and self._shed_after_ns is None:
-            return
         now = self._device.clock()
         limits = [] if deadline_ns is None else [deadline_ns - now]
         if self._shed_after_ns is not None:

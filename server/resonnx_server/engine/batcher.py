@@ -129,10 +129,16 @@ class Batcher(Generic[T]):
         heads = [next(iter(level)) for level in self._levels if level]
         return min(map(self._due_ns, heads), default=None)
 
-    def wait_ns(self, rows: int, priority: int) -> float:
-        """Expected time until a request of `rows` that came now would be done, were the device this model's alone."""
+    def wait_ns(self, rows: int, priority: int, instances: int = 1) -> float:
+        """Expected time until a request of `rows` that came now would be done, once a lane is free.
+
+        Args:
+            rows: The request's.
+            priority: The request's.
+            instances: Batches that run at once.
+        """
         ahead = sum(entry.rows for level in self._levels[:priority] for entry in level)
-        return self.table.drain_ns(ahead) + self.table.cost_ns(self.table.best_size(rows))
+        return self.table.drain_ns(ahead) / instances + self.table.cost_ns(self.table.best_size(rows))
 
     def take(self, now_ns: int, limit: int | None = None, budget_ns: float | None = None) -> Batch[T]:
         """Remove and return the next batch: the first entry and what fits with it, in order.

@@ -61,9 +61,9 @@ class Device:
         self.lock = threading.RLock()
         self._changed = threading.Condition(self.lock)
         self._workloads: list[Workload] = []
-        # When the jobs under way should have ended.
-        self._busy_until_ns = 0
-        self._under_way = 0
+        self.lanes = lanes
+        # When the jobs under way should end, one a busy lane.
+        self._ends_ns: list[int] = []
         self._closed = False
         self._threads = [
             threading.Thread(target=self._work, name=f"{name}-lane-{i}", daemon=True) for i in range(lanes)
@@ -86,9 +86,13 @@ class Device:
         """Wake a lane: a workload has new work. Call with the lock held."""
         self._changed.notify()
 
+    def idle_lanes(self) -> int:
+        """Lanes without a job, the asking one included. Call with the lock held."""
+        return self.lanes - len(self._ends_ns)
+
     def under_way_ns(self, now_ns: int) -> int:
-        """Expected time until the jobs that were taken are done. Call with the lock held."""
-        return max(0, self._busy_until_ns - now_ns)
+        """Expected time until a lane is free. Call with the lock held."""
+        return 0 if self.idle_lanes() else max(0, min(self._ends_ns) - now_ns)
 
     def close(self) -> None:
         """Finish the jobs under way and end the lanes."""
@@ -99,22 +103,21 @@ class Device:
             thread.join()
 
     def _work(self) -> None:
-        while (job := self._wait_for_job()) is not None:
+        while (taken := self._wait_for_job()) is not None:
+            job, end_ns = taken
             job.run()
             with self.lock:
-                self._under_way -= 1
-                if self._under_way == 0:
-                    # What was sooner or later than expected must not add up.
-                    self._busy_until_ns = 0
+                self._ends_ns.remove(end_ns)
             # Its arrays must not live until the next job.
-            del job
+            del job, taken
 
     def _budget_ns(self, workload: Workload) -> float | None:
         """Longest job that leaves the other workloads a chance to keep their objectives: half of the tightest."""
         objectives = [other.objective_ns() for other in self._workloads if other is not workload]
         return min((objective / 2 for objective in objectives if objective is not None), default=None)
 
-    def _wait_for_job(self) -> Job | None:
+    def _wait_for_job(self) -> tuple[Job, int] | None:
+        """Return the next job and when it should end; None when the device is closed."""
         with self._changed:
             while not self._closed:
                 now = self.clock()
@@ -130,9 +133,9 @@ class Device:
                         wake_at = at
                 for workload in sorted(ready, key=lambda w: w.due_ns()):
                     if (job := workload.take(now, self._budget_ns(workload))) is not None:
-                        self._busy_until_ns = max(self._busy_until_ns, now) + int(job.cost_ns)
-                        self._under_way += 1
-                        return job
+                        end_ns = now + int(job.cost_ns)
+                        self._ends_ns.append(end_ns)
+                        return job, end_ns
                 if not ready:
                     self._changed.wait(None if wake_at is None else (wake_at - now) / 1e9)
             return None

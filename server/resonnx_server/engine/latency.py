@@ -6,13 +6,23 @@ Only sizes in the table are run, so no caller ever meets a first-shape stall. Gu
 import statistics
 import time
 from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Final
+
+import numpy as np
 
 # Batch sizes that are warmed and run; a batch between two of them is padded or split, as the table says.
 BATCH_SIZES: Final = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)
-# Weight of a live batch's time against the table's.
-_DECAY: Final = 0.05
-_REPEATS: Final = 3
+# Weight of a live batch's time against what is known.
+_LOAD_DECAY: Final = 0.05
+_SIZE_DECAY: Final = 0.005
+# Sizes that a line is fitted through, at least; and how far above it a size is handled badly.
+_LEAST_TO_FIT: Final = 4
+_FAR_ABOVE: Final = 1.6
+_REPEATS: Final = 5
+# Share of the best rate from which on a size counts as as good.
+_AS_GOOD: Final = 0.9
+_ENOUGH_NS: Final = 100_000_000
 
 
 def sizes_up_to(largest: int) -> tuple[int, ...]:
@@ -20,39 +30,74 @@ def sizes_up_to(largest: int) -> tuple[int, ...]:
     return (*(size for size in BATCH_SIZES if size < largest), largest)
 
 
-def measure(run: Callable[[int], object], sizes: Iterable[int]) -> dict[int, float]:
-    """Run each batch size once unmeasured, then a few times; return the median ns by size."""
-    medians: dict[int, float] = {}
-    for size in sizes:
+def measure(run: Callable[[int], object], sizes: Iterable[int], callers: int = 1) -> dict[int, float]:
+    """Run each batch size once unmeasured, then a few times; return the median ns by size.
+
+    Sizes take turns, so that what disturbs the machine for a moment does not fall on all samples of one size.
+
+    Args:
+        run: Runs a batch of the size given.
+        sizes: What to measure.
+        callers: Batches that run at once, each in its own thread.
+    """
+    samples: dict[int, list[int]] = {size: [] for size in sizes}
+
+    def timed(size: int) -> int:
+        start = time.perf_counter_ns()
         run(size)
-        samples = []
-        for _ in range(_REPEATS):
-            start = time.perf_counter_ns()
-            run(size)
-            samples.append(time.perf_counter_ns() - start)
-        medians[size] = float(statistics.median(samples))
-    return medians
+        return time.perf_counter_ns() - start
+
+    with ThreadPoolExecutor(callers) as pool:
+        for turn in range(_REPEATS + 1):
+            for size, taken in samples.items():
+                # Slow sizes vary little: one sample is enough for them, and starting should not take minutes.
+                if sum(taken) < _ENOUGH_NS * callers:
+                    times = list(pool.map(timed, [size] * callers))
+                    taken += times if turn else []
+    return {size: float(statistics.median(taken)) for size, taken in samples.items()}
+
+
+def smooth(medians: Mapping[int, float]) -> dict[int, float]:
+    """Return the costs that lie behind measured ones: a + b * size, fitted to relative errors.
+
+    Measured times differ by chance, more than sizes differ in what a row costs. A size that lies far above the line is
+    one that the provider handles badly; it keeps its measured cost.
+    """
+    sizes = np.array(list(medians), float)
+    ns = np.array(list(medians.values()))
+    if len(sizes) < _LEAST_TO_FIT:
+        return dict(medians)
+    slope, start = np.polyfit(sizes, ns, 1, w=1 / ns)
+    if start < 0:
+        slope, start = float(np.median(ns / sizes)), 0.0
+    line = start + max(slope, 0.0) * sizes
+    return {int(n): float(m if m > _FAR_ABOVE * fit else fit) for n, m, fit in zip(sizes, ns, line, strict=True)}
 
 
 class LatencyTable:
     """Expected ns by batch size.
 
+    Live batches correct it in two ways: how slow the machine is at present compared with the table, for all sizes at
+    once, and more slowly each size by itself.
+
     Args:
-        medians: ns by batch size, from `measure`.
+        costs: ns by batch size, from `measure` and `smooth`.
     """
 
-    def __init__(self, medians: Mapping[int, float]) -> None:
-        self._cost = dict(sorted(medians.items()))
-        self.sizes = tuple(self._cost)
+    def __init__(self, costs: Mapping[int, float]) -> None:
+        self._base = dict(sorted(costs.items()))
+        self._load = 1.0
+        self.sizes = tuple(self._base)
         self.largest = self.sizes[-1]
 
     def record(self, size: int, ns: int) -> None:
         """Blend in the time of a live batch."""
-        self._cost[size] += _DECAY * (ns - self._cost[size])
+        self._load += _LOAD_DECAY * (ns / self._base[size] - self._load)
+        self._base[size] += _SIZE_DECAY * (ns / self._load - self._base[size])
 
     def cost_ns(self, size: int) -> float:
         """Expected time of a batch of `size`, one of `sizes`."""
-        return self._cost[size]
+        return self._base[size] * self._load
 
     def bucket(self, rows: int) -> int:
         """Return the smallest size that holds `rows` (<= largest)."""
@@ -61,25 +106,30 @@ class LatencyTable:
     def best_size(self, waiting: int, least: int = 1) -> int:
         """Return the size that serves most rows a second when `waiting` rows wait.
 
+        Of sizes that are about as good, the largest that `waiting` rows fill: fewer batches leave more of the
+        processor to everything else, and small differences between measured times are chance.
+
         Args:
             waiting: Rows that could go now.
             least: The batch must hold at least so many (the oldest request's rows).
         """
-        sizes = [size for size in self.sizes if size >= least]
-        return max(sizes, key=lambda size: (min(waiting, size) / self._cost[size], -size))
+        return self._best([size for size in self.sizes if size >= least], waiting)
 
     def best_size_within(self, waiting: int, least: int, limit_ns: float) -> int:
         """Return the best size whose cost is at most `limit_ns`; the best of all where none is so cheap."""
-        sizes = [size for size in self.sizes if size >= least and self._cost[size] <= limit_ns]
-        if not sizes:
-            return self.best_size(waiting, least)
-        return max(sizes, key=lambda size: (min(waiting, size) / self._cost[size], -size))
+        sizes = [size for size in self.sizes if size >= least and self.cost_ns(size) <= limit_ns]
+        return self._best(sizes, waiting) if sizes else self.best_size(waiting, least)
+
+    def _best(self, sizes: list[int], waiting: int) -> int:
+        rates = {size: min(waiting, size) / self.cost_ns(size) for size in sizes}
+        enough = _AS_GOOD * max(rates.values())
+        return max((size for size in sizes if rates[size] >= enough), key=lambda size: (min(waiting, size), -size))
 
     def drain_ns(self, rows: int) -> float:
         """Expected time to work off `rows` at the best size."""
         size = self.best_size(max(rows, 1))
-        return rows / size * self._cost[size]
+        return rows / size * self.cost_ns(size)
 
     def snapshot(self) -> dict[int, float]:
         """Return ns by size."""
-        return dict(self._cost)
+        return {size: self.cost_ns(size) for size in self.sizes}

@@ -15,11 +15,12 @@ from resonnx_server.runtime.session import Candidate, TensorSpec
 
 @dataclass(frozen=True)
 class SessionReport:
-    """What one ONNX file runs on and what its batches cost."""
+    """What one ONNX file runs on, what its batches cost, and how many of them run at once."""
 
     file: str
     candidate: Candidate
     table: LatencyTable
+    instances: int = 1
 
 
 @dataclass(frozen=True)

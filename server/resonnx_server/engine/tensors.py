@@ -6,7 +6,7 @@ so one bad member never hurts its neighbours.
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,14 +14,11 @@ import numpy as np
 from resonnx_server.engine.admission import DeadlineAdmission, Objective
 from resonnx_server.engine.batcher import DEFAULT_PRIORITY, Batch, Batcher, Entry
 from resonnx_server.engine.device import Device
-from resonnx_server.engine.latency import LatencyTable
+from resonnx_server.engine.runner import Runner, Runners, Tensors
 from resonnx_server.engine.staging import Staging
 from resonnx_server.errors import DeadlineExceeded, InferenceFailed, ServerError, Unavailable
 from resonnx_server.observe.stats import ModelStats, Timing
 from resonnx_server.runtime.session import Array
-
-Tensors = dict[str, Array]
-Run = Callable[[Mapping[str, Array]], Tensors]
 
 _log = logging.getLogger(__name__)
 
@@ -40,8 +37,7 @@ class TensorEngine:
     """One model's tensor work.
 
     Args:
-        run: The session; takes and gives arrays by name.
-        table: Costs by batch size.
+        runners: The sessions and their costs.
         device: Where it runs.
         stats: The model's counters.
         max_queue_rows: Rows that may wait.
@@ -52,8 +48,7 @@ class TensorEngine:
 
     def __init__(
         self,
-        run: Run,
-        table: LatencyTable,
+        runners: Runners,
         device: Device,
         stats: ModelStats,
         *,
@@ -62,16 +57,16 @@ class TensorEngine:
         objective: Objective | None = None,
         batched: bool = True,
     ) -> None:
-        self.run = run
-        self.table = table
+        self.runners = runners
         self.device = device
         self.stats = stats
         self.batched = batched
         self.staging: dict[str, Staging] = {}
         self._loop = asyncio.get_running_loop()
         self._batcher: Batcher[_Task] = Batcher(
-            table, max_queue_rows, max_queue_delay_us * 1000, objective.latency_ns if objective else None
+            runners.shared.table, max_queue_rows, max_queue_delay_us * 1000, objective.latency_ns if objective else None
         )
+        self._under_way = 0
         self._admission = DeadlineAdmission(device, objective)
         self._closed = False
         device.attach(self)
@@ -98,22 +93,29 @@ class TensorEngine:
             raise Unavailable("the model is being closed")
         entries = [self._entry(piece, deadline_ns, priority) for piece in self._split(inputs)]
         with self.device.lock:
-            rows = sum(entry.rows for entry in entries)
-            self._admission.check(self._batcher.wait_ns(rows, priority), deadline_ns)
+            if self._admission.has_limit(deadline_ns):
+                rows = sum(entry.rows for entry in entries)
+                self._admission.check(self._batcher.wait_ns(rows, priority, self.runners.instances), deadline_ns)
             self._batcher.push(entries)
             self.device.notify()
+        futures = [entry.payload.future for entry in entries]
         try:
-            done = await asyncio.gather(*(entry.payload.future for entry in entries))
+            if len(futures) == 1:
+                return await futures[0]
+            done = await asyncio.gather(*futures)
         except BaseException:
             # The caller has gone, or one piece failed: the rest is wanted by nobody.
             with self.device.lock:
                 for entry in entries:
                     self._batcher.discard(entry)
             raise
-        if len(done) == 1:
-            return done[0]
         outputs = {name: np.concatenate([part[name] for part, _ in done]) for name in done[0][0]}
         return outputs, max((timing for _, timing in done), key=lambda timing: timing.queue_ns)
+
+    @property
+    def largest(self) -> int:
+        """Rows of the largest batch."""
+        return self.runners.shared.table.largest
 
     def queued_rows(self) -> int:
         """Rows that wait now."""
@@ -132,7 +134,7 @@ class TensorEngine:
 
     def ready_at_ns(self) -> int | None:
         """See device.Workload."""
-        return self._batcher.ready_at_ns()
+        return self._batcher.ready_at_ns() if self._under_way < self.runners.instances else None
 
     def due_ns(self) -> int:
         """See device.Workload."""
@@ -146,18 +148,30 @@ class TensorEngine:
 
     def take(self, now_ns: int, budget_ns: float | None) -> "_TensorJob | None":
         """See device.Workload."""
-        batch = self._batcher.take(now_ns, budget_ns=budget_ns)
+        # What waits is shared out among the lanes that could start now, rather than one taking all.
+        free = min(self.device.idle_lanes(), self.runners.instances - self._under_way)
+        batch = self._batcher.take(now_ns, -(-self._batcher.rows // free), budget_ns)
         if batch.expired:
             late: _Outcomes = [
                 (entry, DeadlineExceeded("the deadline passed while the request waited")) for entry in batch.expired
             ]
             self.post(lambda: _deliver(late))
-        return _TensorJob(self, batch) if batch.entries else None
+        if not batch.entries:
+            return None
+        self._under_way += 1
+        is_alone = self.device.idle_lanes() == self.device.lanes and not self._batcher.rows
+        return _TensorJob(self, batch, self.runners.alone if is_alone else self.runners.shared)
 
-    def record(self, size: int, ns: int) -> None:
-        """Keep the table up to date; from a lane."""
+    def finished(self) -> None:
+        """A job ended; from a lane."""
         with self.device.lock:
-            self.table.record(size, ns)
+            self._under_way -= 1
+            self.device.notify()
+
+    def record(self, runner: Runner, size: int, ns: int) -> None:
+        """Keep a table up to date; from a lane."""
+        with self.device.lock:
+            runner.table.record(size, ns)
 
     def post(self, deliver: Callable[[], object]) -> None:
         """Run `deliver` on the event loop; from a lane."""
@@ -171,19 +185,21 @@ class TensorEngine:
         return Entry(task, _rows(inputs), self.device.clock(), deadline_ns, shape, priority)
 
     def _split(self, inputs: Tensors) -> list[Tensors]:
-        if not self.batched or _rows(inputs) <= self.table.largest:
+        largest = self.largest
+        if not self.batched or _rows(inputs) <= largest:
             return [inputs]
-        starts = range(0, _rows(inputs), self.table.largest)
-        return [{n: a[start : start + self.table.largest] for n, a in inputs.items()} for start in starts]
+        starts = range(0, _rows(inputs), largest)
+        return [{name: array[start : start + largest] for name, array in inputs.items()} for start in starts]
 
 
 class _TensorJob:
     """One batch on its way through the session."""
 
-    def __init__(self, engine: TensorEngine, batch: Batch[_Task]) -> None:
+    def __init__(self, engine: TensorEngine, batch: Batch[_Task], runner: Runner) -> None:
         self._engine = engine
         self._batch = batch
-        self.cost_ns = engine.table.cost_ns(batch.size)
+        self._runner = runner
+        self.cost_ns = runner.table.cost_ns(batch.size)
 
     def run(self) -> None:
         """Run the batch and post every member's outcome to the loop, in one wake-up."""
@@ -193,13 +209,14 @@ class _TensorJob:
         except Exception as error:  # the boundary of a batch: whatever fails, every member gets an outcome
             _log.exception("a batch failed", extra={"rows": batch.rows})
             outcomes = [(batch.entries[0], error)] if len(batch.entries) == 1 else self._run_singly()
+        self._engine.finished()
         self._engine.post(lambda: _deliver(outcomes))
 
     def _run_singly(self) -> _Outcomes:
         outcomes: _Outcomes = []
         for entry in self._batch.entries:
             try:
-                outcomes += self._run_together([entry], self._engine.table.bucket(entry.rows))
+                outcomes += self._run_together([entry], self._runner.table.bucket(entry.rows))
             except Exception as error:  # as above
                 outcomes.append((entry, error))
         return outcomes
@@ -211,7 +228,7 @@ class _TensorJob:
         feeds, lent = self._assemble(entries, size)
         assembled = clock()
         try:
-            outputs = engine.run(feeds)
+            outputs = self._runner.run(feeds)
         finally:
             for name, buffer in lent:
                 engine.staging[name].release(buffer)
@@ -219,7 +236,7 @@ class _TensorJob:
         rows = sum(entry.rows for entry in entries)
         parts = _slices(outputs, entries) if engine.batched else [outputs]
         done = clock()
-        engine.record(size, ran - assembled)
+        engine.record(self._runner, size, ran - assembled)
         input_ns, infer_ns, output_ns = assembled - start, ran - assembled, done - ran
         engine.post(lambda: engine.stats.batch_done(rows, size, input_ns, infer_ns, output_ns))
         return [
@@ -234,7 +251,7 @@ class _TensorJob:
         feeds: Tensors = {}
         lent = []
         for name in entries[0].payload.inputs:
-            staging = engine.staging.setdefault(name, Staging(engine.table.largest))
+            staging = engine.staging.setdefault(name, Staging(engine.largest))
             feeds[name], buffer = staging.join([entry.payload.inputs[name] for entry in entries], size)
             lent.append((name, buffer))
         return feeds, lent

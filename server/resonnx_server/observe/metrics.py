@@ -37,6 +37,9 @@ _COUNTERS: Final[tuple[tuple[str, str, Callable[[ModelStats], float]], ...]] = (
     ("nv_inference_compute_infer_duration_us", "Requests' time in the runtime", lambda s: s.compute_infer.ns // 1000),
     ("nv_inference_compute_output_duration_us", "Requests' time in splitting", lambda s: s.compute_output.ns // 1000),
     ("resonnx_padded_rows", "Rows that batches were padded with", lambda s: s.padded_rows),
+    ("resonnx_caption_tokens", "Tokens decoded", lambda s: s.tokens),
+    ("resonnx_decoder_steps", "Decoder steps", lambda s: s.steps),
+    ("resonnx_decoder_wasted_rows", "Rows of decoder steps that served no caption", lambda s: s.wasted_rows),
 )
 
 
@@ -50,7 +53,10 @@ class Metrics:
         self._queue_seconds = self._histogram("resonnx_queue_duration_seconds", "Waiting for the device", _SECONDS)
         self._compute_seconds = self._histogram("resonnx_compute_duration_seconds", "On the device", _SECONDS)
         self._batch_rows = self._histogram("resonnx_batch_rows", "Requests' rows in a batch", _ROWS)
-        self._step_rows = self._histogram("resonnx_decoder_step_rows", "Captions in a decoder step", _ROWS)
+        self._step_rows = self._histogram("resonnx_decoder_step_rows", "Rows in use in a decoder step", _ROWS)
+        self._first_word_seconds = self._histogram(
+            "resonnx_time_to_first_word_seconds", "From arrival to a caption's first certain word", _SECONDS
+        )
         ProcessCollector(registry=self.registry)
         PlatformCollector(registry=self.registry)
         self.registry.register(_ModelCollector(self._models))
@@ -64,6 +70,7 @@ class Metrics:
             compute_seconds=self._compute_seconds.labels(*labels),
             batch_rows=self._batch_rows.labels(*labels),
             step_rows=self._step_rows.labels(*labels),
+            first_word_seconds=self._first_word_seconds.labels(*labels),
         )
         self._models[labels] = stats
         return stats
@@ -87,9 +94,13 @@ class _ModelCollector(Collector):
             yield family
         failures = UntypedMetricFamily("nv_inference_request_failure", "Requests failed", labels=(*_LABELS, "reason"))
         pending = GaugeMetricFamily("nv_inference_pending_request_count", "Requests under way", labels=_LABELS)
+        slots = GaugeMetricFamily("resonnx_decoder_slots", "Captions' rows that can be decoded at once", labels=_LABELS)
+        used = GaugeMetricFamily("resonnx_decoder_slots_used", "Rows in use at the last step", labels=_LABELS)
         for labels, stats in models:
+            if stats.slots:
+                slots.add_metric(labels, stats.slots)
+                used.add_metric(labels, stats.slots_used)
             for reason, count in stats.failures.items():
                 failures.add_metric((*labels, reason), count)
             pending.add_metric(labels, stats.pending)
-        yield failures
-        yield pending
+        yield from (failures, pending, slots, used)

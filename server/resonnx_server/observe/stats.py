@@ -30,6 +30,18 @@ class Timing:
     batch_rows: int
 
 
+@dataclass(slots=True, frozen=True)
+class StepCount:
+    """One decoder step: rows in use, tokens that it gave to captions, and rows computed for nobody.
+
+    Those are rows that pad the step to a warmed size, are held by captions that have ended, or whose caller has gone.
+    """
+
+    rows: int
+    tokens: int
+    wasted_rows: int
+
+
 class Histogram(Protocol):
     """Takes observations: a child of a Prometheus histogram."""
 
@@ -68,6 +80,7 @@ class ModelStats:
     compute_seconds: Histogram
     batch_rows: Histogram
     step_rows: Histogram
+    first_word_seconds: Histogram
 
     success: Duration = field(default_factory=Duration)
     failed: Duration = field(default_factory=Duration)
@@ -80,6 +93,11 @@ class ModelStats:
     inferences: int = 0
     executions: int = 0
     padded_rows: int = 0
+    slots: int = 0
+    slots_used: int = 0
+    steps: int = 0
+    tokens: int = 0
+    wasted_rows: int = 0
     last_inference_ms: int = 0
     batches: dict[int, BatchStats] = field(default_factory=dict)
 
@@ -95,9 +113,17 @@ class ModelStats:
         batch.compute_output.add(output_ns)
         self.last_inference_ms = time.time_ns() // 1_000_000
 
-    def step_done(self, rows: int) -> None:
-        """Count one decoder step of `rows` captions."""
-        self.step_rows.observe(rows)
+    def step_done(self, step: StepCount) -> None:
+        """Count one decoder step."""
+        self.step_rows.observe(step.rows)
+        self.slots_used = step.rows
+        self.steps += 1
+        self.tokens += step.tokens
+        self.wasted_rows += step.wasted_rows
+
+    def first_word(self, ns: int) -> None:
+        """Count one caption's time from arrival to its first certain word."""
+        self.first_word_seconds.observe(ns / 1e9)
 
     def request_done(self, timing: Timing, total_ns: int) -> None:
         """Count one answered request."""

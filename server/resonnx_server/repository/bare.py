@@ -12,6 +12,7 @@ from resonnx_proto.v1 import manifest_pb2 as pb
 
 from resonnx_server.engine.latency import LatencyTable, measure
 from resonnx_server.engine.model import Model, SessionReport
+from resonnx_server.engine.runner import Runner, Runners
 from resonnx_server.engine.tensors import TensorEngine
 from resonnx_server.errors import ModelRefused
 from resonnx_server.repository.version import Start, Version
@@ -42,8 +43,7 @@ def load(version: Version) -> Start:
     def start() -> Model:
         stats = version.metrics.model(version.found.name, version.found.version)
         engine = TensorEngine(
-            session.run,
-            table,
+            Runners.single(Runner(session.run, table)),
             version.device_for(provider),
             stats,
             max_queue_rows=version.settings.max_queue_size,

@@ -21,28 +21,28 @@ class TableCache:
 
     Attributes:
         folder: None keeps nothing.
-        threads: Threads of one run.
+        threads: Cores that the server may use.
     """
 
     folder: Path | None
     threads: int
 
-    def get(self, digest: str, candidate: Candidate, sizes: tuple[int, ...]) -> dict[int, float] | None:
-        """Return ns by batch size for exactly `sizes`, if known."""
+    def get(self, digest: str, candidate: Candidate, sizes: tuple[int, ...], callers: int) -> dict[int, float] | None:
+        """Return ns by batch size for exactly `sizes` with so many batches at once, if known."""
         if self.folder is None:
             return None
         try:
-            stored = json.loads(self._path(digest, candidate).read_text())
+            stored = json.loads(self._path(digest, candidate, sizes, callers).read_text())
             medians = {int(size): float(ns) for size, ns in stored.items()}
         except (OSError, ValueError, AttributeError, TypeError):
             return None
         return medians if tuple(medians) == sizes and all(ns > 0 for ns in medians.values()) else None
 
-    def put(self, digest: str, candidate: Candidate, medians: dict[int, float]) -> None:
+    def put(self, digest: str, candidate: Candidate, medians: dict[int, float], callers: int) -> None:
         """Keep a measured table."""
         if self.folder is None:
             return
-        path = self._path(digest, candidate)
+        path = self._path(digest, candidate, tuple(medians), callers)
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             staged = path.with_suffix(f".{os.getpid()}")
@@ -51,9 +51,9 @@ class TableCache:
         except OSError as error:
             _log.warning("a latency table could not be kept", extra={"error": error.strerror})
 
-    def _path(self, digest: str, candidate: Candidate) -> Path:
+    def _path(self, digest: str, candidate: Candidate, sizes: tuple[int, ...], callers: int) -> Path:
         assert self.folder is not None
-        what = f"{digest} {candidate} {self.threads} {_hardware()}"
+        what = f"{digest} {candidate} {sizes} {callers} {self.threads} {_hardware()}"
         return self.folder / f"latency-{hashlib.sha256(what.encode()).hexdigest()[:32]}.json"
 
 

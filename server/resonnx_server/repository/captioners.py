@@ -2,10 +2,11 @@
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 
+from resonnx_server.engine.caption_task import CaptionTask
 from resonnx_server.engine.captioner import CaptionEngine
 from resonnx_server.engine.latency import sizes_up_to
 from resonnx_server.engine.model import Model, SessionReport
@@ -13,9 +14,9 @@ from resonnx_server.engine.slots import Slots
 from resonnx_server.errors import ModelRefused
 from resonnx_server.repository import choose
 from resonnx_server.repository.version import Start, Version, repeat
-from resonnx_server.runtime.beams import decode_all
 from resonnx_server.runtime.golden import Golden, Verdict, judge_captions
 from resonnx_server.runtime.graphs import CaptionerGraphs
+from resonnx_server.runtime.greedy import decode_all
 from resonnx_server.runtime.manifest import DECODER_FILE, ENCODER_FILE, VersionFiles
 from resonnx_server.runtime.session import Array, TensorSpec
 
@@ -54,7 +55,7 @@ def load(version: Version, files: VersionFiles, golden: Golden) -> Start:
 
     graphs = choose.first_agreeing([named[i] for i in order], judge)
     state, features, _ = graphs.encode(golden.images[:1])
-    slots: Slots[Any] = Slots(_slot_count(state, features), state, features)
+    slots: Slots[CaptionTask] = Slots(_slot_count(state, features), state, features)
     encode_table = version.warm(
         files, graphs.encoder, ENCODER_FILE, version.batch_sizes, lambda rows: graphs.encode(repeat(golden, rows))
     )
@@ -72,8 +73,10 @@ def load(version: Version, files: VersionFiles, golden: Golden) -> Start:
             slots,
             version.device_for(graphs.encoder.candidate.provider),
             stats,
+            policy=version.settings.caption_policy,
             max_queue_rows=version.settings.max_queue_size,
             max_queue_delay_us=version.settings.max_queue_delay_us,
+            objective=version.objective,
         )
         return Model(
             name=version.found.name,

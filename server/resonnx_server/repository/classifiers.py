@@ -6,6 +6,7 @@ from resonnx_server.engine.model import Model, SessionReport
 from resonnx_server.engine.tensors import TensorEngine
 from resonnx_server.errors import ModelRefused
 from resonnx_server.repository import choose
+from resonnx_server.repository.instances import settle
 from resonnx_server.repository.version import Start, Version, repeat
 from resonnx_server.runtime.golden import Golden, Verdict, judge_logits
 from resonnx_server.runtime.graphs import IMAGE, ClassifierGraph
@@ -28,15 +29,12 @@ def load(version: Version, files: VersionFiles, golden: Golden) -> Start:
 
     graph = choose.first_agreeing([(str(graphs[i].session.candidate), graphs[i]) for i in order], judge)
     session = graph.session
-    table = version.warm(
-        files, session, CLASSIFIER_FILE, version.batch_sizes, lambda rows: graph.run(repeat(golden, rows))
-    )
+    runners = settle(version, files, CLASSIFIER_FILE, session, lambda rows: {IMAGE: repeat(golden, rows)})
 
     def start() -> Model:
         stats = version.metrics.model(version.found.name, version.found.version)
         engine = TensorEngine(
-            lambda feeds: graph.run(feeds[IMAGE]),
-            table,
+            runners,
             version.device_for(session.candidate.provider),
             stats,
             max_queue_rows=version.settings.max_queue_size,
@@ -54,7 +52,7 @@ def load(version: Version, files: VersionFiles, golden: Golden) -> Start:
             outputs=session.outputs,
             max_batch_size=version.settings.max_batch_size,
             max_queue_size=version.settings.max_queue_size,
-            sessions=(SessionReport(CLASSIFIER_FILE, session.candidate, table),),
+            sessions=(SessionReport(CLASSIFIER_FILE, session.candidate, runners.shared.table, runners.instances),),
             stats=stats,
             engine=engine,
         )

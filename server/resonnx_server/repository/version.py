@@ -9,7 +9,7 @@ import numpy as np
 from resonnx_server.config import ModelSettings
 from resonnx_server.engine.admission import Objective
 from resonnx_server.engine.device import Device
-from resonnx_server.engine.latency import LatencyTable, measure, sizes_up_to
+from resonnx_server.engine.latency import LatencyTable, measure, sizes_up_to, smooth
 from resonnx_server.engine.model import Model
 from resonnx_server.errors import ModelRefused
 from resonnx_server.observe.metrics import Metrics
@@ -19,10 +19,12 @@ from resonnx_server.repository.scan import Found
 from resonnx_server.runtime.golden import Golden
 from resonnx_server.runtime.images import Pixels
 from resonnx_server.runtime.manifest import VersionFiles
-from resonnx_server.runtime.session import Session
+from resonnx_server.runtime.session import CPU, Session
 
 # The last step of a load, on the event loop: begin to serve.
 Start = Callable[[], Model]
+# Batches that may run at once on the CPU.
+MAX_LANES: Final = 8
 # Batch that providers race at.
 _RACE_BATCH: Final = 8
 
@@ -61,19 +63,30 @@ class Version:
         """Return the batch that providers race at."""
         return repeat(golden, min(_RACE_BATCH, self.settings.max_batch_size))
 
+    def instance_counts(self) -> list[int]:
+        """Numbers of batches at once that are worth trying: powers of two, up to the device's lanes."""
+        return [1 << power for power in range(1, MAX_LANES.bit_length()) if 1 << power <= self.threads]
+
     def warm(
-        self, files: VersionFiles, session: Session, file: str, sizes: tuple[int, ...], run: Callable[[int], object]
+        self,
+        files: VersionFiles,
+        session: Session,
+        file: str,
+        sizes: tuple[int, ...],
+        run: Callable[[int], object],
+        callers: int = 1,
     ) -> LatencyTable:
-        """Run every size once, and return what each costs: measured now, or earlier on this hardware."""
+        """Return what each size costs with `callers` batches at once: measured now, or earlier on this hardware."""
         content = digest(files.files[file])
-        medians = self.cache.get(content, session.candidate, sizes)
+        medians = self.cache.get(content, session.candidate, sizes, callers)
         if medians is None:
-            medians = measure(run, sizes)
-            self.cache.put(content, session.candidate, medians)
+            medians = measure(run, sizes, callers)
+            self.cache.put(content, session.candidate, medians, callers)
         else:
-            for size in sizes:
+            # The CPU provider compiles nothing for a shape; it only has to grow its memory once.
+            for size in sizes[-1:] if session.candidate.provider == CPU else sizes:
                 run(size)
-        return LatencyTable(medians)
+        return LatencyTable(smooth(medians))
 
 
 def repeat(golden: Golden, rows: int) -> Pixels:

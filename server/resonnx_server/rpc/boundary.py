@@ -31,6 +31,7 @@ _CODES: Final[dict[type[errors.ServerError], grpc.StatusCode]] = {
     errors.NotSupported: grpc.StatusCode.UNIMPLEMENTED,
     errors.Overloaded: grpc.StatusCode.RESOURCE_EXHAUSTED,
     errors.DeadlineUnreachable: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    errors.SlowReader: grpc.StatusCode.RESOURCE_EXHAUSTED,
     errors.Unavailable: grpc.StatusCode.UNAVAILABLE,
     errors.DeadlineExceeded: grpc.StatusCode.DEADLINE_EXCEEDED,
     errors.InferenceFailed: grpc.StatusCode.INTERNAL,
@@ -114,7 +115,7 @@ def _trailers(code: grpc.StatusCode, error: errors.ServerError) -> tuple[tuple[s
         delay.FromMilliseconds(error.retry_after_ms)
         status.details.add().Pack(error_details_pb2.RetryInfo(retry_delay=delay))
         trailers.append(("grpc-retry-pushback-ms", str(error.retry_after_ms)))
-    if isinstance(error, errors.DeadlineUnreachable):
+    if isinstance(error, errors.DeadlineUnreachable | errors.SlowReader):
         # gRPC's word for: do not try again.
         trailers.append(("grpc-retry-pushback-ms", "-1"))
     trailers.append(("grpc-status-details-bin", status.SerializeToString()))

@@ -45,7 +45,7 @@ def config(model: Model) -> config_pb.ModelConfig:
         output=[
             config_pb.ModelOutput(name=s.name, data_type=_data_type(s), dims=shape(s)[first:]) for s in model.outputs
         ],
-        instance_group=[config_pb.ModelInstanceGroup(name=model.name, count=1, kind=kind)],
+        instance_group=[config_pb.ModelInstanceGroup(name=model.name, count=model.sessions[0].instances, kind=kind)],
         default_model_filename=model.sessions[0].file,
         model_transaction_policy=config_pb.ModelTransactionPolicy(decoupled=False),
     )

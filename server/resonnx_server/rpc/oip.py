@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from importlib.metadata import version as distribution_version
 from typing import Final
 
@@ -10,20 +10,25 @@ import numpy as np
 from resonnx_proto.inference import grpc_service_pb2 as pb
 from resonnx_proto.inference import grpc_service_pb2_grpc
 
+from resonnx_server.engine.caption_task import OnWords
 from resonnx_server.engine.captioner import CaptionEngine
 from resonnx_server.engine.model import Model, Models
-from resonnx_server.engine.tensors import TensorEngine, Tensors
+from resonnx_server.engine.runner import Tensors
+from resonnx_server.engine.tensors import TensorEngine
 from resonnx_server.errors import DeadlineExceeded, InvalidInput, NotFound, ServerError
 from resonnx_server.intake.admission import Admission
 from resonnx_server.intake.decode import Decoder
 from resonnx_server.observe.stats import Timing, Tracked
 from resonnx_server.rpc import describe, tensors
 from resonnx_server.rpc.boundary import Context, deadline_ns, outcome_of, streaming, unary, unsupported
+from resonnx_server.rpc.captions import decode_options
 from resonnx_server.rpc.parameters import RequestParameters, classify, parse_parameters
 from resonnx_server.rpc.pipeline import pipeline
-from resonnx_server.runtime.beams import text
 from resonnx_server.runtime.images import Pixels
+from resonnx_server.runtime.sequence import Token, text
 from resonnx_server.runtime.session import Array
+
+TellPart = Callable[[pb.ModelStreamInferResponse], None]
 
 _EXTENSIONS: Final = (
     "classification",
@@ -116,12 +121,15 @@ class InferenceServicer(grpc_service_pb2_grpc.GRPCInferenceServiceServicer):
     async def ModelStreamInfer(  # noqa: N802
         self, requests: AsyncIterator[pb.ModelInferRequest], context: Context
     ) -> AsyncIterator[pb.ModelStreamInferResponse]:
-        """Run many requests of one stream; one that fails is answered with its message and the stream goes on."""
+        """Run many requests of one stream; one that fails is answered with its message and the stream goes on.
+
+        A captioner tells words as they become certain where the request's parameter `stream` says so.
+        """
         caller_deadline = deadline_ns(context, time.monotonic_ns())
 
-        async def answer(request: pb.ModelInferRequest) -> pb.ModelStreamInferResponse:
+        async def answer(request: pb.ModelInferRequest, tell: TellPart) -> pb.ModelStreamInferResponse:
             try:
-                response = await self._model_infer(request, caller_deadline)
+                response = await self._model_infer(request, caller_deadline, tell)
             except Exception as error:  # the boundary of one request of the stream
                 _, known = outcome_of(error, "ModelStreamInfer")
                 failed = pb.ModelInferResponse(id=request.id, model_name=request.model_name)
@@ -132,17 +140,20 @@ class InferenceServicer(grpc_service_pb2_grpc.GRPCInferenceServiceServicer):
         async for response in pipeline(requests, answer):
             yield response
 
-    async def _model_infer(self, request: pb.ModelInferRequest, caller_deadline: int | None) -> pb.ModelInferResponse:
+    async def _model_infer(
+        self, request: pb.ModelInferRequest, caller_deadline: int | None, tell: TellPart | None = None
+    ) -> pb.ModelInferResponse:
         model = self._get(request.model_name, request.model_version)
         with Tracked(model.stats) as tracked, self._admission.hold(request.ByteSize()):
             now = time.monotonic_ns()
             parameters = parse_parameters(request)
             deadline = parameters.deadline_ns(now, caller_deadline)
             wanted = _wanted_outputs(request, model)
+            on_words = _word_teller(request, model, wanted, parameters, tell) if parameters.stream else None
             try:
                 async with asyncio.timeout(None if deadline is None else (deadline - now) / 1e9):
                     inputs = tensors.read_inputs(request)
-                    outputs, tracked.timing = await self._infer(model, inputs, deadline, parameters.priority)
+                    outputs, tracked.timing = await self._infer(model, inputs, deadline, parameters, on_words)
             except TimeoutError:
                 tracked.timing = None
                 raise DeadlineExceeded("the request's timeout passed before the answer was there") from None
@@ -160,17 +171,22 @@ class InferenceServicer(grpc_service_pb2_grpc.GRPCInferenceServiceServicer):
     LogSettings = unsupported("LogSettings")
 
     async def _infer(
-        self, model: Model, inputs: Tensors, deadline: int | None, priority: int
+        self,
+        model: Model,
+        inputs: Tensors,
+        deadline: int | None,
+        parameters: RequestParameters,
+        on_words: OnWords | None,
     ) -> tuple[Tensors, Timing]:
         _check_names(inputs, model)
         engine = model.engine
         if model.manifest is not None:
             images = await self._images(inputs["image"], model)
             if isinstance(engine, CaptionEngine):
-                return await _caption_all(engine, images, deadline)
-            return await engine.submit({"image": images}, deadline, priority)
+                return await _caption_all(engine, images, deadline, parameters, on_words)
+            return await engine.submit({"image": images}, deadline, parameters.priority)
         assert isinstance(engine, TensorEngine)
-        return await engine.submit(_checked(inputs, model), deadline, priority)
+        return await engine.submit(_checked(inputs, model), deadline, parameters.priority)
 
     async def _images(self, image: Array, model: Model) -> Pixels:
         """Take UINT8 [N,H,W,3] as it is, and BYTES [N] (or [N,1]) as picture files."""
@@ -252,9 +268,20 @@ def _wanted_outputs(request: pb.ModelInferRequest, model: Model) -> list[str]:
     return [output.name for output in request.outputs] or names
 
 
-async def _caption_all(engine: CaptionEngine, images: Pixels, deadline: int | None) -> tuple[Tensors, Timing]:
-    limit = engine.spec.max_tokens
-    tasks = [asyncio.ensure_future(engine.submit(image, limit, None, deadline)) for image in images]
+async def _caption_all(
+    engine: CaptionEngine,
+    images: Pixels,
+    deadline: int | None,
+    parameters: RequestParameters,
+    on_words: OnWords | None,
+) -> tuple[Tensors, Timing]:
+    if on_words is not None and len(images) != 1:
+        raise InvalidInput("parameters['stream']", f"words of {len(images)} pictures in one request; give one")
+    options = decode_options(parameters.caption, engine, "parameters[{!r}]")
+    tasks = [
+        asyncio.ensure_future(engine.submit(image, options, on_words, deadline, parameters.priority))
+        for image in images
+    ]
     try:
         done = await asyncio.gather(*tasks)
     except BaseException:
@@ -262,10 +289,40 @@ async def _caption_all(engine: CaptionEngine, images: Pixels, deadline: int | No
         for task in tasks:
             task.cancel()
         raise
-    captions = np.empty(len(done), object)
-    captions[:] = [text(sequence.shown(), engine.spec.vocabulary).encode() for sequence, _ in done]
-    log_probs = np.array([sequence.log_prob() for sequence, _ in done], np.float32)
-    return {"caption": captions, "log_prob": log_probs}, max((t for _, t in done), key=lambda t: t.queue_ns)
+    best = [captioned.ranked[0][0] for captioned in done]
+    outputs = _caption_outputs([(text(b.shown(), engine.spec.vocabulary), b.log_prob()) for b in best])
+    return outputs, max((captioned.timing for captioned in done), key=lambda timing: timing.queue_ns)
+
+
+def _caption_outputs(captions: list[tuple[str, float]]) -> Tensors:
+    texts = np.empty(len(captions), object)
+    texts[:] = [caption.encode() for caption, _ in captions]
+    return {"caption": texts, "log_prob": np.array([log_prob for _, log_prob in captions], np.float32)}
+
+
+def _word_teller(
+    request: pb.ModelInferRequest,
+    model: Model,
+    wanted: list[str],
+    parameters: RequestParameters,
+    tell: TellPart | None,
+) -> OnWords | None:
+    """Return what tells a captioner's words as answers that are not the final one."""
+    engine = model.engine
+    if not isinstance(engine, CaptionEngine):
+        return None
+    if tell is None:
+        raise InvalidInput("parameters['stream']", "needs ModelStreamInfer")
+    vocabulary = engine.spec.vocabulary
+
+    def on_words(tokens: list[Token]) -> None:
+        for token in tokens:
+            outputs = _caption_outputs([(vocabulary[token.id], token.log_prob)])
+            response = _response(request, model, wanted, parameters, outputs)
+            response.parameters["triton_final_response"].bool_param = False
+            tell(pb.ModelStreamInferResponse(infer_response=response))
+
+    return on_words
 
 
 def _response(

@@ -1,4 +1,8 @@
-"""Parameters of Triton's extensions that are acted on: `timeout`, `priority`, and `classification` of an output."""
+"""Request parameters that are acted on.
+
+Of Triton's extensions `timeout`, `priority`, and `classification` of an output; of a captioner `beam_width`,
+`min_tokens`, `max_tokens`, `temperature`, `seed` and `stream`, which mean what they mean in vision.proto.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -6,6 +10,7 @@ from typing import Final
 
 import numpy as np
 from resonnx_proto.inference import grpc_service_pb2 as pb
+from resonnx_proto.v1 import vision_pb2
 
 from resonnx_server.engine.batcher import DEFAULT_PRIORITY, PRIORITY_LEVELS
 from resonnx_server.errors import InvalidInput
@@ -13,15 +18,26 @@ from resonnx_server.runtime.session import Array
 
 # perf_analyzer's client sends it with every request; it only matters on streams.
 _ALLOWED_RESERVED: Final = "triton_enable_empty_final_response"
+_MAX_UINT32: Final = 2**32 - 1
 
 
 @dataclass(frozen=True)
 class RequestParameters:
-    """Parsed parameters: `timeout_us` (0: none), `priority`, and how many classes to show of which outputs."""
+    """Parsed parameters.
+
+    Attributes:
+        timeout_us: 0 is none.
+        priority: 1 is the most urgent.
+        top_k: How many classes to show of which outputs.
+        caption: How a captioner shall decode.
+        stream: A captioner shall tell words as they become certain.
+    """
 
     timeout_us: int
     priority: int
     top_k: dict[str, int]
+    caption: vision_pb2.CaptionRequest
+    stream: bool
 
     def deadline_ns(self, now_ns: int, deadline: int | None) -> int | None:
         """Return the earlier of the caller's deadline and the request's timeout, monotonic ns."""
@@ -47,7 +63,8 @@ def parse_parameters(request: pb.ModelInferRequest) -> RequestParameters:
             if k:
                 top_k[output.name] = k
     # 0 is Triton's word for the default.
-    return RequestParameters(timeout_us, priority or DEFAULT_PRIORITY, top_k)
+    stream = "stream" in request.parameters and request.parameters["stream"].bool_param
+    return RequestParameters(timeout_us, priority or DEFAULT_PRIORITY, top_k, _caption(request.parameters), stream)
 
 
 def classify(array: Array, top_k: int, labels: Sequence[str], *, batched: bool) -> Array:
@@ -73,6 +90,23 @@ def classify(array: Array, top_k: int, labels: Sequence[str], *, batched: bool) 
             label = f":{labels[index]}" if rows.shape[1] == len(labels) else ""
             shown[row, column] = f"{float(rows[row, index]):.6f}:{index}{label}".encode()
     return shown if batched else shown[0]
+
+
+def _caption(parameters: Mapping[str, pb.InferParameter]) -> vision_pb2.CaptionRequest:
+    request = vision_pb2.CaptionRequest()
+    for name in ("beam_width", "min_tokens", "max_tokens"):
+        value = _integer(parameters, name, "parameters")
+        if value > _MAX_UINT32:
+            raise InvalidInput(f"parameters[{name!r}]", f"{value} is too large")
+        setattr(request, name, value)
+    if "seed" in parameters:
+        request.seed = _integer(parameters, "seed", "parameters")
+    if "temperature" in parameters:
+        kind = parameters["temperature"].WhichOneof("parameter_choice")
+        if kind not in ("double_param", "int64_param", "uint64_param"):
+            raise InvalidInput("parameters['temperature']", "must be a number")
+        request.temperature = getattr(parameters["temperature"], kind)
+    return request
 
 
 def _integer(parameters: Mapping[str, pb.InferParameter], name: str, field: str) -> int:

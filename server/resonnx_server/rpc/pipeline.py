@@ -2,52 +2,88 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Final, TypeVar
+from dataclasses import dataclass
+from typing import Final, Generic, TypeVar
+
+from resonnx_server.errors import SlowReader
 
 Q = TypeVar("Q")
 R = TypeVar("R")
 
 # Requests of one stream that are read ahead of its answers. A reader who is slower than that stops being read from.
 IN_FLIGHT: Final = 64
+# Parts of answers that may wait for their reader: those who make them wait for nobody.
+UNREAD: Final = 256
+
+
+@dataclass(frozen=True, slots=True)
+class _Part(Generic[R]):
+    value: R
 
 
 async def pipeline(
-    requests: AsyncIterator[Q], answer: Callable[[Q], Awaitable[R]], in_flight: int = IN_FLIGHT
+    requests: AsyncIterator[Q],
+    answer: Callable[[Q, Callable[[R], None]], Awaitable[R]],
+    in_flight: int = IN_FLIGHT,
+    unread: int = UNREAD,
 ) -> AsyncIterator[R]:
-    """Yield `answer(request)` for each request as it is done.
+    """Yield for each request the parts that its answer told, and `answer(request, tell)` itself when it is done.
 
     Args:
         requests: Read until it ends; an error in it ends the stream with that error.
-        answer: Must not raise: what goes wrong with one request is part of its answer.
+        answer: An error in it ends the stream with that error.
         in_flight: Most requests that are read and whose answers have not been taken.
+        unread: Most parts that have not been taken.
+
+    Raises:
+        SlowReader: More parts than that wait to be taken. The requests under way were cancelled at once.
     """
-    answers: asyncio.Queue[asyncio.Task[R] | None] = asyncio.Queue()
+    ready: asyncio.Queue[asyncio.Future[R] | _Part[R] | None] = asyncio.Queue()
     room = asyncio.Semaphore(in_flight)
-    tasks: set[asyncio.Task[R]] = set()
+    tasks: set[asyncio.Future[R]] = set()
+    parts = 0
+    overrun = False
+
+    def tell(value: R) -> None:
+        nonlocal parts, overrun
+        parts += 1
+        overrun = overrun or parts > unread
+        if overrun:
+            cancel()
+        else:
+            ready.put_nowait(_Part(value))
+
+    def cancel() -> None:
+        reader.cancel()
+        for task in tasks:
+            task.cancel()
 
     async def read() -> None:
         try:
             async for request in requests:
                 await room.acquire()
-                task = asyncio.ensure_future(answer(request))
+                task = asyncio.ensure_future(answer(request, tell))
                 tasks.add(task)
-                task.add_done_callback(answers.put_nowait)
+                task.add_done_callback(ready.put_nowait)
         finally:
-            answers.put_nowait(None)
+            ready.put_nowait(None)
 
     reader = asyncio.create_task(read())
     reading = True
     try:
         while reading or tasks:
-            done = await answers.get()
+            done = await ready.get()
+            if overrun:
+                raise SlowReader(f"{unread} parts of answers were not read in time")
             if done is None:
                 reading = False
-                continue
-            tasks.discard(done)
-            yield done.result()
-            room.release()
+            elif isinstance(done, _Part):
+                parts -= 1
+                yield done.value
+            else:
+                tasks.discard(done)
+                yield done.result()
+                room.release()
         await reader
     finally:
-        reader.cancel()
-        for task in tasks:
-            task.cancel()
+        cancel()

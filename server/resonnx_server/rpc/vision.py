@@ -1,8 +1,7 @@
 """resonnx.v1.Vision: pictures in, labels and captions out. Message to domain and back."""
 
-import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
 import numpy as np
 from resonnx_proto.v1 import manifest_pb2, vision_pb2, vision_pb2_grpc
@@ -16,9 +15,12 @@ from resonnx_server.intake.admission import Admission
 from resonnx_server.intake.decode import Decoder
 from resonnx_server.observe.stats import Timing, Tracked
 from resonnx_server.rpc.boundary import Context, deadline_ns, outcome_of, streaming, unary
+from resonnx_server.rpc.captions import caption_response, decode_options, word
 from resonnx_server.rpc.pipeline import pipeline
-from resonnx_server.runtime.beams import Sequence, Token, text
 from resonnx_server.runtime.images import Pixels
+from resonnx_server.runtime.sequence import Token
+
+TellEvent = Callable[[vision_pb2.StreamCaptionResponse], None]
 
 _DEFAULT_TOP_K = 5
 
@@ -46,7 +48,7 @@ class VisionServicer(vision_pb2_grpc.VisionServicer):
         """Classify many pictures; one that fails does not end the stream."""
         deadline = deadline_ns(context, time.monotonic_ns())
 
-        async def answer(request: vision_pb2.ClassifyRequest) -> vision_pb2.ClassifyStreamResponse:
+        async def answer(request: vision_pb2.ClassifyRequest, tell: object) -> vision_pb2.ClassifyStreamResponse:
             try:
                 response = await self._classify(request, deadline)
             except Exception as error:  # the boundary of one request of the stream
@@ -63,36 +65,19 @@ class VisionServicer(vision_pb2_grpc.VisionServicer):
         self, request: vision_pb2.CaptionRequest, context: Context
     ) -> vision_pb2.CaptionResponse:
         """The caption of one picture."""
-        model, engine = self._captioner(request)
-        with Tracked(model.stats) as tracked, self._admission.hold(request.ByteSize()):
-            max_tokens = _max_tokens(request, model)
-            pixels, decode_ns = await self._pixels(request, model)
-            deadline = deadline_ns(context, time.monotonic_ns())
-            sequence, tracked.timing = await engine.submit(pixels, max_tokens, None, deadline)
-        return _caption_response(request, model, sequence, tracked.timing, decode_ns)
+        return await self._caption(request, None, context)
 
     @streaming
     async def StreamCaption(  # noqa: N802
         self, request: vision_pb2.CaptionRequest, context: Context
     ) -> AsyncIterator[vision_pb2.StreamCaptionResponse]:
-        """Words as they are decoded, then the whole caption."""
-        model, engine = self._captioner(request)
-        vocabulary = engine.spec.vocabulary
-        with Tracked(model.stats) as tracked, self._admission.hold(request.ByteSize()):
-            max_tokens = _max_tokens(request, model)
-            pixels, decode_ns = await self._pixels(request, model)
-            words: asyncio.Queue[Token | None] = asyncio.Queue()
-            deadline = deadline_ns(context, time.monotonic_ns())
-            caption = asyncio.ensure_future(engine.submit(pixels, max_tokens, words.put_nowait, deadline))
-            caption.add_done_callback(lambda _: words.put_nowait(None))
-            try:
-                while (token := await words.get()) is not None:
-                    yield vision_pb2.StreamCaptionResponse(word=_word(token, vocabulary[token.id]))
-                sequence, tracked.timing = await caption
-            finally:
-                caption.cancel()
-        final = _caption_response(request, model, sequence, tracked.timing, decode_ns)
-        yield vision_pb2.StreamCaptionResponse(final=final)
+        """Words of the best caption as they become certain, then the whole answer."""
+
+        async def answer(request: vision_pb2.CaptionRequest, tell: TellEvent) -> vision_pb2.StreamCaptionResponse:
+            return vision_pb2.StreamCaptionResponse(final=await self._caption(request, tell, context))
+
+        async for response in pipeline(_single(request), answer):
+            yield response
 
     @unary
     async def ListModels(  # noqa: N802
@@ -120,7 +105,10 @@ class VisionServicer(vision_pb2_grpc.VisionServicer):
         )
         for report in model.sessions:
             session = response.sessions.add(
-                file=report.file, provider=report.candidate.provider, precision=report.candidate.precision
+                file=report.file,
+                provider=report.candidate.provider,
+                precision=report.candidate.precision,
+                instances=report.instances,
             )
             for size, ns in report.table.snapshot().items():
                 session.latencies.add(batch_size=size, median_us=ns / 1000)
@@ -153,11 +141,25 @@ class VisionServicer(vision_pb2_grpc.VisionServicer):
             response.features.extend(outputs["features"][0].tolist())
         return response
 
-    def _captioner(self, request: vision_pb2.CaptionRequest) -> tuple[Model, CaptionEngine]:
+    async def _caption(
+        self, request: vision_pb2.CaptionRequest, tell: TellEvent | None, context: Context
+    ) -> vision_pb2.CaptionResponse:
         model = self._models.get(request.model, request.version)
-        if not isinstance(model.engine, CaptionEngine):
+        engine = model.engine
+        if not isinstance(engine, CaptionEngine):
             raise InvalidInput("model", f"{model.name!r} is no captioner")
-        return model, model.engine
+        spec = engine.spec
+        on_words = None if tell is None else lambda tokens: _tell_words(tokens, spec, tell)
+        with Tracked(model.stats) as tracked, self._admission.hold(request.ByteSize()):
+            options = decode_options(request, engine)
+            pixels, decode_ns = await self._pixels(request, model)
+            deadline = deadline_ns(context, time.monotonic_ns())
+            captioned = await engine.submit(pixels, options, on_words, deadline)
+            tracked.timing = captioned.timing
+        response = caption_response(captioned, options, spec)
+        response.model, response.version, response.id = model.name, model.version, request.id
+        response.timing.CopyFrom(_timing(captioned.timing, decode_ns))
+        return response
 
     async def _pixels(
         self, request: vision_pb2.ClassifyRequest | vision_pb2.CaptionRequest, model: Model
@@ -177,36 +179,13 @@ class VisionServicer(vision_pb2_grpc.VisionServicer):
         return pixels, time.monotonic_ns() - start
 
 
-def _max_tokens(request: vision_pb2.CaptionRequest, model: Model) -> int:
-    assert model.manifest is not None
-    limit = model.manifest.captioner.max_tokens
-    if request.max_tokens > limit:
-        raise InvalidInput("max_tokens", f"{request.max_tokens} is not within 0..{limit}")
-    return request.max_tokens or limit
+async def _single(request: vision_pb2.CaptionRequest) -> AsyncIterator[vision_pb2.CaptionRequest]:
+    yield request
 
 
-def _caption_response(
-    request: vision_pb2.CaptionRequest, model: Model, sequence: Sequence, timing: Timing, decode_ns: int
-) -> vision_pb2.CaptionResponse:
-    assert model.manifest is not None
-    vocabulary = model.manifest.captioner.vocabulary
-    shown = sequence.shown()
-    caption = vision_pb2.Caption(
-        text=text(shown, vocabulary),
-        log_prob=sequence.log_prob(),
-        words=[_word(token, vocabulary[token.id]) for token in shown],
-    )
-    return vision_pb2.CaptionResponse(
-        model=model.name,
-        version=model.version,
-        captions=[caption],
-        timing=_timing(timing, decode_ns),
-        id=request.id,
-    )
-
-
-def _word(token: Token, word: str) -> vision_pb2.Word:
-    return vision_pb2.Word(text=word, token=token.id, log_prob=token.log_prob)
+def _tell_words(tokens: list[Token], spec: manifest_pb2.CaptionerSpec, tell: TellEvent) -> None:
+    for token in tokens:
+        tell(vision_pb2.StreamCaptionResponse(word=word(token, spec)))
 
 
 def _timing(timing: Timing, decode_ns: int) -> vision_pb2.Timing:

@@ -1,91 +1,163 @@
-"""The search of one caption: what each decoder step's top tokens add, and when it ends. Greedy so far.
+"""Beam search: the best captions of a few that are decoded side by side, as rows of one shared step.
 
-Pure: no session, no clock. The engine keeps one Sequence a caption; `decode_all` is the same rule without company,
-for the exporter's proof and the check at load.
+Two rules of the sources, told apart by the manifest's `finished_beams`:
+
+    SHRINK    a caption that ends takes its beam with it; what is left is decoded with one beam less
+              (sgrvinod/a-PyTorch-Tutorial-to-Image-Captioning, caption.py)
+    REPLACE   a caption that ends is set aside, and the next best takes its beam
+              (ruotianluo/ImageCaptioning.pytorch, CaptionModel.beam_search, whose ended beams live on at -1000)
+
+Both sum log-probabilities; length_normalization only ranks what has ended. Search stops as soon as no caption under
+way can beat those wanted, which changes no answer: sums only fall.
 """
 
-from collections.abc import Iterable
-from collections.abc import Sequence as Words
+import heapq
+from collections.abc import Sequence as Rows
 from dataclasses import dataclass
+from operator import attrgetter, itemgetter
+from typing import Final
 
-import numpy as np
 from resonnx_proto.v1.manifest_pb2 import CaptionerSpec
 
-from resonnx_server.runtime.graphs import CaptionerGraphs
-from resonnx_server.runtime.images import Pixels
+from resonnx_server.runtime.choices import Choices, top_suffices
+from resonnx_server.runtime.search import Constraints, DecodeOptions
+from resonnx_server.runtime.sequence import Sequence, Token
+
+# Wu et al. 2016 (GNMT), equation 14, in the middle of the range that the paper found best (0.6 to 0.7).
+_GNMT_ALPHA: Final = 0.65
 
 
-@dataclass(frozen=True)
-class Token:
-    """A decoded token and its log-probability."""
+def length_divisor(rule: CaptionerSpec.LengthNormalization, tokens: int) -> float:
+    """Return what the sum of a caption's log-probabilities is divided by; its end token counts."""
+    if rule == CaptionerSpec.LENGTH_NORMALIZATION_LENGTH:
+        return float(tokens)
+    if rule == CaptionerSpec.LENGTH_NORMALIZATION_GNMT:
+        return float(((5 + tokens) / 6) ** _GNMT_ALPHA)
+    return 1.0
 
-    id: int
-    log_prob: float
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Beam:
+    """A caption so far; beams share their common past."""
+
+    past: "_Beam | None"
+    token: Token
+    sum: float
+    length: int
+
+    def tokens(self) -> list[Token]:
+        tokens = []
+        beam: _Beam | None = self
+        while beam is not None:
+            tokens.append(beam.token)
+            beam = beam.past
+        return tokens[::-1]
 
 
-class Sequence:
-    """One caption while it is decoded.
+class BeamSearch:
+    """A search (see search.Search) over up to `options.beam_width` rows.
 
     Args:
-        spec: The captioner's special tokens.
-        max_tokens: Most tokens, the end token included.
+        spec: The captioner's special tokens and its rule for ended beams.
+        options: With beam_width 2 or more and no temperature.
     """
 
-    def __init__(self, spec: CaptionerSpec, max_tokens: int) -> None:
-        self._end_id = spec.end_id
-        self._stripped = frozenset(spec.stripped_ids)
-        self._max_tokens = max_tokens
-        self.tokens: list[Token] = []
+    def __init__(self, spec: CaptionerSpec, options: DecodeOptions) -> None:
+        self.width = options.beam_width
+        self.tokens = [spec.start_id]
         self.finished = False
+        self._spec, self._options = spec, options
+        self._shrinks = spec.finished_beams != CaptionerSpec.FINISHED_BEAMS_REPLACE
+        self._constraints = Constraints(spec, options)
+        # None is the empty caption.
+        self._live: list[_Beam | None] = [None]
+        self._ended: list[_Beam] = []
+        self._cut: list[_Beam] = []
+        self._length = 0
+        self._told = 0
 
     @property
-    def last_id(self) -> int:
-        """The token that the next step is fed."""
-        return self.tokens[-1].id
+    def needs_log_probs(self) -> bool:
+        """See Search."""
+        if self._constraints.forced(self._length) is not None:
+            return True
+        forbidden = len(self._constraints.forbidden(self._length))
+        return not top_suffices(self.width, forbidden, len(self._spec.vocabulary))
 
-    def advance(self, top_id: int, top_log_prob: float) -> Token | None:
-        """Take a step's best token; return it if it is a word to show."""
-        token = Token(top_id, top_log_prob)
-        self.tokens.append(token)
-        self.finished = top_id == self._end_id or len(self.tokens) >= self._max_tokens
-        return token if self._is_shown(token) else None
+    def advance(self, choices: Choices, rows: Rows[int]) -> Rows[int]:
+        """See Search."""
+        candidates = [
+            (log_prob + (beam.sum if beam else 0.0), i, token, log_prob)
+            for i, beam in enumerate(self._live)
+            for token, log_prob in self._offers(choices, rows[i])
+        ]
+        self._length += 1
+        past, self._live, sources = self._live, [], []
+        # Of equal sums the earlier beam and the better token go first: nlargest is stable.
+        for total, i, token, log_prob in heapq.nlargest(self.width, candidates, key=itemgetter(0)):
+            attention = choices.attention(rows[i]) if self._options.attention else None
+            beam = _Beam(past[i], Token(token, log_prob, attention), total, self._length)
+            if token == self._spec.end_id:
+                self._ended.append(beam)
+                self.width -= self._shrinks
+            elif self._length >= self._options.max_tokens:
+                (self._cut if self._shrinks else self._ended).append(beam)
+            else:
+                self._live.append(beam)
+                sources.append(i)
+        self.finished = not self._live or self._is_decided()
+        self.tokens = [beam.token.id for beam in self._live if beam]
+        return sources
 
-    def shown(self) -> list[Token]:
-        """The caption's words: without the end token and what the manifest strips."""
-        return [token for token in self.tokens if self._is_shown(token)]
+    def certain(self) -> list[Token]:
+        """See Search: what all captions that may still win have in common."""
+        if self.finished:
+            common = self._order()[0].tokens()
+        else:
+            paths = [beam.tokens() for beam in self._live if beam]
+            if self._ended:
+                paths.append(max(self._ended, key=self._score).tokens())
+            shared = 0
+            for column in zip(*paths, strict=False):
+                if any(token.id != column[0].id for token in column):
+                    break
+                shared += 1
+            common = paths[0][:shared]
+        words = self._sequence(common).shown(self._told)
+        self._told = len(common)
+        return words
 
-    def log_prob(self) -> float:
-        """Sum over all tokens, the end token included."""
-        return float(sum(token.log_prob for token in self.tokens))
+    def ranked(self) -> list[tuple[Sequence, float]]:
+        """See Search."""
+        best = self._order()[: self._options.captions]
+        return [(self._sequence(beam.tokens()), self._score(beam)) for beam in best]
 
-    def _is_shown(self, token: Token) -> bool:
-        return token.id != self._end_id and token.id not in self._stripped
+    def _offers(self, choices: Choices, row: int) -> list[tuple[int, float]]:
+        forced = self._constraints.forced(self._length)
+        if forced is not None:
+            return [(forced, choices.of_token(row, forced))]
+        return choices.best(row, self.width, self._constraints.forbidden(self._length))
 
+    def _order(self) -> list[_Beam]:
+        """Captions best first; those cut at max_tokens count only after the ended."""
+        unended = self._cut or [beam for beam in self._live if beam]
+        return [
+            *sorted(self._ended, key=self._score, reverse=True),
+            *sorted(unended, key=self._score, reverse=True),
+        ]
 
-def text(tokens: Iterable[Token], vocabulary: Words[str]) -> str:
-    """Join shown tokens to a caption."""
-    return " ".join(vocabulary[token.id] for token in tokens)
+    def _is_decided(self) -> bool:
+        wanted = self._options.captions
+        if len(self._ended) < wanted:
+            return False
+        last_wanted = heapq.nlargest(wanted, map(self._score, self._ended))[-1]
+        divisor = length_divisor(self._options.length_normalization, self._options.max_tokens)
+        return bool(last_wanted >= max(map(attrgetter("sum"), self._live)) / divisor)
 
+    def _score(self, beam: _Beam) -> float:
+        return beam.sum / length_divisor(self._options.length_normalization, beam.length)
 
-def decode_all(graphs: CaptionerGraphs, images: Pixels, spec: CaptionerSpec) -> list[Sequence]:
-    """Caption uint8 pictures [N,H,W,3] together, each to its end, and return their sequences in order."""
-    state, features, first_log_probs = graphs.encode(images)
-    sequences = [Sequence(spec, spec.max_tokens) for _ in images]
-    rows = np.arange(len(sequences))
-    if first_log_probs is not None:
-        best = first_log_probs.argmax(axis=1)
-        for i, sequence in enumerate(sequences):
-            sequence.advance(int(best[i]), float(first_log_probs[i, best[i]]))
-    tokens = np.array([s.last_id if s.tokens else spec.start_id for s in sequences], np.int64)
-    while True:
-        keep = np.array([not sequences[row].finished for row in rows])
-        if not keep.any():
-            return sequences
-        if not keep.all():
-            rows, tokens = rows[keep], tokens[keep]
-            state, features = [s[keep] for s in state], [f[keep] for f in features]
-        step = graphs.step(tokens, state, features)
-        state = step.state
-        for i, row in enumerate(rows):
-            sequences[row].advance(int(step.top_ids[i, 0]), float(step.top_log_probs[i, 0]))
-        tokens = step.top_ids[:, 0].astype(np.int64)
+    def _sequence(self, tokens: list[Token]) -> Sequence:
+        sequence = Sequence(self._spec, self._options.max_tokens)
+        sequence.tokens, sequence.finished = tokens, True
+        return sequence

@@ -14,8 +14,8 @@ import numpy.typing as npt
 from resonnx_proto.v1.manifest_pb2 import CaptionerSpec, ImageInput
 
 from resonnx_server.errors import BadImage, ModelRefused
-from resonnx_server.runtime.beams import Sequence
 from resonnx_server.runtime.images import Pixels, load
+from resonnx_server.runtime.sequence import Sequence
 from resonnx_server.runtime.session import Array
 
 Float = npt.NDArray[np.float32]

@@ -39,12 +39,16 @@ class ClassifierGraph:
 
 @dataclass(frozen=True)
 class Step:
-    """One decoder step of R rows: the best tokens [R,k] (best first), the next state, attention [R,P] if asked for."""
+    """One decoder step of R rows: the best tokens [R,k] (best first) and the next state.
+
+    All log-probabilities [R,V] and attention [R,P] are there if asked for.
+    """
 
     top_ids: Array
     top_log_probs: Array
     state: list[Array]
-    attention: Array | None
+    attention: Array | None = None
+    log_probs: Array | None = None
 
 
 class CaptionerGraphs:
@@ -95,15 +99,25 @@ class CaptionerGraphs:
         return [out[name] for name in self._states], [out[name] for name in self._features], first
 
     def step(
-        self, tokens: Array, state: Sequence[Array], features: Sequence[Array], *, attention: bool = False
+        self,
+        tokens: Array,
+        state: Sequence[Array],
+        features: Sequence[Array],
+        *,
+        attention: bool = False,
+        log_probs: bool = False,
     ) -> Step:
         """Run one step: tokens int64 [R] with the rows' state and features in the encoder's order."""
         feeds = {"token": tokens, **dict(zip(self._states, state, strict=True))}
         feeds.update(zip(self._features, features, strict=True))
-        wanted = [*self._step_outputs, "attention"] if attention and self.attention_size else self._step_outputs
+        wanted = self._step_outputs
+        if attention and self.attention_size:
+            wanted = [*wanted, "attention"]
+        if log_probs:
+            wanted = [*wanted, "log_probs"]
         out = self.decoder.run(feeds, wanted)
         next_state = [out[f"next_{name}"] for name in self._states]
-        return Step(out["top_ids"], out["top_log_probs"], next_state, out.get("attention"))
+        return Step(out["top_ids"], out["top_log_probs"], next_state, out.get("attention"), out.get("log_probs"))
 
 
 def _check_image_input(session: Session, recipe: pb.ImageInput, file: str) -> None:

@@ -23,6 +23,8 @@ DECODER_FILE = "decoder.onnx"
 MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 # Top-k entries that a decoder step gives; fewer where the vocabulary is smaller.
 DECODER_TOP_K = 16
+# Captions of one picture that may be searched side by side: their next tokens are among the top-k.
+MAX_BEAM_WIDTH = 10
 _MAX_MANIFEST_BYTES = 16 << 20
 _MAX_SIDE = 4096
 
@@ -154,6 +156,9 @@ def _validate_captioner(spec: pb.CaptionerSpec) -> None:
     for field, token in ids.items():
         _require(token < size, f"captioner.{field} {token} is not below the vocabulary's size {size}")
     _require(1 <= spec.max_tokens <= 1000, f"captioner.max_tokens {spec.max_tokens} is not within 1..1000")
+    _require(
+        spec.beam_width <= MAX_BEAM_WIDTH, f"captioner.beam_width {spec.beam_width} is not within 0..{MAX_BEAM_WIDTH}"
+    )
 
 
 def _require(condition: bool, message: str) -> None:

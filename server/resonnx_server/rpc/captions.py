@@ -1,0 +1,128 @@
+"""Caption requests and answers of both protocols: message to decode options, and captions back to messages.
+
+Every number is checked here, before anything is allocated for it.
+"""
+
+import math
+import random
+from typing import Final
+
+from resonnx_proto.v1 import vision_pb2
+from resonnx_proto.v1.manifest_pb2 import CaptionerSpec
+
+from resonnx_server.engine.caption_task import Captioned
+from resonnx_server.engine.captioner import CaptionEngine
+from resonnx_server.errors import InvalidInput
+from resonnx_server.runtime.manifest import MAX_BEAM_WIDTH
+from resonnx_server.runtime.search import DecodeOptions
+from resonnx_server.runtime.sequence import Sequence, Token, text
+
+_MAX_FORBIDDEN: Final = 256
+
+
+def decode_options(request: vision_pb2.CaptionRequest, engine: CaptionEngine, field: str = "{}") -> DecodeOptions:
+    """Read how a request wants its captions.
+
+    Args:
+        request: What it leaves out is the model's own choice.
+        engine: The model's.
+        field: Format of a field's name in errors.
+
+    Raises:
+        InvalidInput: A value is out of range, a word unknown, or two wishes contradict each other.
+    """
+    spec = engine.spec
+
+    def within(name: str, least: int, most: int) -> int:
+        value: int = getattr(request, name)
+        if not least <= value <= most:
+            raise InvalidInput(field.format(name), f"{value} is not within {least}..{most}")
+        return value
+
+    samples = request.temperature != 0
+    if not 0 <= request.temperature < math.inf:
+        raise InvalidInput(field.format("temperature"), f"{request.temperature} is not a number of 0 or more")
+    if not 0 <= request.top_p <= 1:
+        raise InvalidInput(field.format("top_p"), f"{request.top_p} is not within 0..1")
+    within("top_k", 0, len(spec.vocabulary))
+    if samples:
+        within("beam_width", 0, 1)
+    else:
+        for name, is_set in (("top_k", request.top_k), ("top_p", request.top_p), ("seed", request.HasField("seed"))):
+            if is_set:
+                raise InvalidInput(field.format(name), "needs a temperature above 0")
+    most_beams = min(MAX_BEAM_WIDTH, engine.slots.capacity)
+    beam_width = within("beam_width", 0, most_beams) or (1 if samples else min(spec.beam_width, most_beams) or 1)
+    max_tokens = within("max_tokens", 0, spec.max_tokens) or spec.max_tokens
+    prefix = tuple(_word_id(word, engine, field.format("prefix")) for word in request.prefix[: max_tokens + 1])
+    if len(prefix) >= max_tokens and prefix:
+        raise InvalidInput(field.format("prefix"), f"its words leave none of {max_tokens} tokens")
+    return DecodeOptions(
+        max_tokens=max_tokens,
+        min_tokens=within("min_tokens", 0, max_tokens),
+        beam_width=beam_width,
+        captions=within("num_captions", 0, beam_width) or 1,
+        length_normalization=_normalization(request, spec, field),
+        temperature=request.temperature,
+        top_k=request.top_k,
+        top_p=request.top_p or 1.0,
+        seed=request.seed if request.HasField("seed") else random.getrandbits(64),
+        forbidden=_forbidden(request, engine, field.format("forbidden_words")),
+        prefix=prefix,
+        attention=request.return_attention,
+    )
+
+
+def _normalization(
+    request: vision_pb2.CaptionRequest, spec: CaptionerSpec, field: str
+) -> CaptionerSpec.LengthNormalization:
+    wanted = request.length_normalization or spec.length_normalization
+    if wanted not in CaptionerSpec.LengthNormalization.values():
+        raise InvalidInput(field.format("length_normalization"), f"{wanted} is not known")
+    return wanted
+
+
+def _forbidden(request: vision_pb2.CaptionRequest, engine: CaptionEngine, field: str) -> frozenset[int]:
+    words = request.forbidden_words
+    if len(words) > _MAX_FORBIDDEN:
+        raise InvalidInput(field, f"{len(words)} words; at most {_MAX_FORBIDDEN}")
+    forbidden = frozenset(_word_id(word, engine, field) for word in words)
+    # With the end token also forbidden, as it is before min_tokens, something must be left.
+    if len(forbidden) + 1 >= len(engine.spec.vocabulary):
+        raise InvalidInput(field, "no word would be left")
+    return forbidden
+
+
+def _word_id(word: str, engine: CaptionEngine, field: str) -> int:
+    token = engine.word_ids.get(word)
+    if token is None or token == engine.spec.end_id:
+        raise InvalidInput(field, f"{word[:64]!r} is not a word of the vocabulary")
+    return token
+
+
+def caption_response(captioned: Captioned, options: DecodeOptions, spec: CaptionerSpec) -> vision_pb2.CaptionResponse:
+    """Return the answer's captions, and what belongs to them."""
+    response = vision_pb2.CaptionResponse(
+        captions=[_caption(sequence, score, spec) for sequence, score in captioned.ranked]
+    )
+    if options.temperature:
+        response.seed = options.seed
+    if options.attention:
+        response.attention_rows, response.attention_columns = spec.attention_rows, spec.attention_columns
+    return response
+
+
+def word(token: Token, spec: CaptionerSpec) -> vision_pb2.Word:
+    """Return a shown token's message."""
+    attention = () if token.attention is None else token.attention.tolist()
+    return vision_pb2.Word(text=spec.vocabulary[token.id], token=token.id, log_prob=token.log_prob, attention=attention)
+
+
+def _caption(sequence: Sequence, score: float, spec: CaptionerSpec) -> vision_pb2.Caption:
+    shown = sequence.shown()
+    return vision_pb2.Caption(
+        text=text(shown, spec.vocabulary),
+        log_prob=sequence.log_prob(),
+        words=[word(token, spec) for token in shown],
+        score=score,
+    )

@@ -1,0 +1,57 @@
+"""One caption: its tokens with their log-probabilities, and which of them are words to show. Pure."""
+
+from collections.abc import Iterable
+from collections.abc import Sequence as Words
+from dataclasses import dataclass
+
+from resonnx_proto.v1.manifest_pb2 import CaptionerSpec
+
+from resonnx_server.runtime.session import Array
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """A decoded token, its log-probability, and where the decoder looked: float32 [P], if that was asked for."""
+
+    id: int
+    log_prob: float
+    attention: Array | None = None
+
+
+class Sequence:
+    """One caption, while it is decoded and when it is finished.
+
+    Args:
+        spec: The captioner's special tokens.
+        max_tokens: Most tokens, the end token included.
+    """
+
+    def __init__(self, spec: CaptionerSpec, max_tokens: int) -> None:
+        self._end_id = spec.end_id
+        self._stripped = frozenset(spec.stripped_ids)
+        self._max_tokens = max_tokens
+        self.tokens: list[Token] = []
+        self.finished = False
+
+    @property
+    def last_id(self) -> int:
+        """The token that the next step is fed."""
+        return self.tokens[-1].id
+
+    def advance(self, token_id: int, log_prob: float, attention: Array | None = None) -> None:
+        """Take a step's token."""
+        self.tokens.append(Token(token_id, log_prob, attention))
+        self.finished = token_id == self._end_id or len(self.tokens) >= self._max_tokens
+
+    def shown(self, start: int = 0) -> list[Token]:
+        """The caption's words from token `start` on: without the end token and what the manifest strips."""
+        return [token for token in self.tokens[start:] if token.id != self._end_id and token.id not in self._stripped]
+
+    def log_prob(self) -> float:
+        """Sum over all tokens, the end token included."""
+        return float(sum(token.log_prob for token in self.tokens))
+
+
+def text(tokens: Iterable[Token], vocabulary: Words[str]) -> str:
+    """Join shown tokens to a caption."""
+    return " ".join(vocabulary[token.id] for token in tokens)
