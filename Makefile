@@ -6,14 +6,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 ROOMS := proto server export client
 
-.PHONY: run test lint proto clean
+.PHONY: run test lint proto bench bench-peers clean
 
 # On linux x86-64 with the OpenVINO provider; elsewhere the extra is empty.
 $(VENV)/.installed: constraints.txt tests/requirements.txt $(ROOMS:%=%/pyproject.toml)
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --upgrade pip
 	$(BIN)/pip install --quiet -c constraints.txt -r tests/requirements.txt \
-	    -e ./proto -e './server[openvino]' -e './export[demo]' -e ./client
+	    -e ./proto -e './server[openvino]' -e './export[demo]' -e './client[bench]'
 	@touch $@
 
 run: $(VENV)/.installed
@@ -30,6 +30,13 @@ lint: $(VENV)/.installed
 
 proto: $(VENV)/.installed
 	PYTHON=$(abspath $(BIN)/python) proto/generate
+
+# On a quiet machine: half an hour. ROWS=small-unary,jpeg for some rows; perf_analyzer is used where it is on PATH.
+bench: $(VENV)/.installed
+	$(BIN)/python benchmarks/overhead.py $(if $(ROWS),--rows $(ROWS)) $(BENCH_ARGS)
+
+bench-peers: $(VENV)/.installed
+	$(BIN)/python benchmarks/peers.py $(BENCH_ARGS)
 
 clean:
 	rm -rf $(VENV) models

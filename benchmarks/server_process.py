@@ -1,9 +1,9 @@
-"""A real `resonnx-server` on free ports, for the time of a measurement."""
+"""Real servers on free ports of 127.0.0.1, for the time of a measurement."""
 
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,12 +20,18 @@ class Serving:
 
 @contextmanager
 def serving(repository: Path, *flags: str) -> Iterator[Serving]:
-    """Serve `repository` until the block ends. Raises RuntimeError if the server does not start."""
+    """Serve `repository` by resonnx-server until the block ends. Raises RuntimeError if it does not start."""
     command = [sys.executable, "-m", "resonnx_server", "--repository", str(repository), "--port", "0"]
-    command += ["--http-port", "0", "--log-level", "error", *flags]
+    with running([*command, "--http-port", "0", "--log-level", "error", *flags]) as server:
+        yield server
+
+
+@contextmanager
+def running(command: Sequence[str]) -> Iterator[Serving]:
+    """Run a server that says "NAME ready grpc=HOST:PORT http=HOST:PORT". Raises RuntimeError if it does not."""
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
-        ready = re.match(r"resonnx-server ready grpc=(\S+) http=(\S+)", process.stdout.readline())
+        ready = re.match(r"\S+ ready grpc=(\S+) http=(\S+)", process.stdout.readline())
         if ready is None:
             raise RuntimeError("the server did not start")
         try:

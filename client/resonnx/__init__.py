@@ -5,6 +5,7 @@ with Client("localhost:8001") as client:
 """
 
 from resonnx._async_client import AsyncClient
+from resonnx._caption_options import CaptionOptions
 from resonnx._client import Client
 from resonnx._errors import (
     Cancelled,
@@ -38,6 +39,7 @@ __all__ = [
     "BatchLatency",
     "Cancelled",
     "Caption",
+    "CaptionOptions",
     "CaptionResult",
     "Classification",
     "Client",

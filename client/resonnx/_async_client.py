@@ -6,11 +6,12 @@ Runs in the caller's loop and starts no threads.
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, Unpack
 
 import grpc
 from resonnx_proto.v1 import vision_pb2
 
+from resonnx._caption_options import CaptionOptions
 from resonnx._channel import OPTIONS, server_address, vision_stub
 from resonnx._ending import Ending
 from resonnx._errors import InvalidArgument, ResonnxError, from_rpc_error
@@ -132,11 +133,11 @@ class AsyncClient:
         model: str,
         *,
         version: int | None = None,
-        max_tokens: int | None = None,
         timeout_s: float | None = None,
+        **options: Unpack[CaptionOptions],
     ) -> CaptionResult:
         """Say what a picture shows; see `Client.caption`."""
-        request = caption_request(to_message(image), model, version=version, max_tokens=max_tokens)
+        request = caption_request(to_message(image), model, version=version, options=options)
         return caption_result(await self._call(self._vision.Caption, request, timeout_s))
 
     def stream_caption(
@@ -145,11 +146,11 @@ class AsyncClient:
         model: str,
         *,
         version: int | None = None,
-        max_tokens: int | None = None,
         timeout_s: float | None = None,
+        **options: Unpack[CaptionOptions],
     ) -> AsyncGenerator[Word | CaptionResult]:
         """Say what a picture shows, word by word; see `Client.stream_caption`."""
-        request = caption_request(to_message(image), model, version=version, max_tokens=max_tokens)
+        request = caption_request(to_message(image), model, version=version, options=options)
         return self._stream_caption(request, timeout_s)
 
     async def models(self, *, timeout_s: float | None = None) -> tuple[ModelSummary, ...]:

@@ -10,7 +10,7 @@ from resonnx_proto.v1 import vision_pb2_grpc
 _DEFAULT_SERVER = "localhost:8001"
 
 # The server's own default; a larger message would be refused there.
-_MAX_MESSAGE_BYTES = 64 * 2**20
+MAX_MESSAGE_BYTES = 64 * 2**20
 
 # Only UNAVAILABLE: gRPC cannot tell a call that was shed from a message that is too large;
 # _retry.py can.
@@ -31,10 +31,10 @@ _SERVICE_CONFIG = {
 }
 
 OPTIONS: list[tuple[str, Any]] = [
-    ("grpc.max_send_message_length", _MAX_MESSAGE_BYTES),
-    ("grpc.max_receive_message_length", _MAX_MESSAGE_BYTES),
+    ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
     # The default, 256 KiB, would leave most photographs without retries.
-    ("grpc.per_rpc_retry_buffer_size", _MAX_MESSAGE_BYTES),
+    ("grpc.per_rpc_retry_buffer_size", MAX_MESSAGE_BYTES),
     ("grpc.keepalive_time_ms", 60_000),
     ("grpc.keepalive_timeout_ms", 20_000),
     ("grpc.service_config", json.dumps(_SERVICE_CONFIG)),

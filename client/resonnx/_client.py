@@ -4,11 +4,12 @@ import queue
 import time
 from collections.abc import Callable, Generator, Iterable
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, Unpack
 
 import grpc
 from resonnx_proto.v1 import vision_pb2
 
+from resonnx._caption_options import CaptionOptions
 from resonnx._channel import OPTIONS, server_address, vision_stub
 from resonnx._errors import InvalidArgument, ResonnxError, from_rpc_error
 from resonnx._images import ImageSource, to_message
@@ -143,8 +144,8 @@ class Client:
         model: str,
         *,
         version: int | None = None,
-        max_tokens: int | None = None,
         timeout_s: float | None = None,
+        **options: Unpack[CaptionOptions],
     ) -> CaptionResult:
         """Say what a picture shows.
 
@@ -152,10 +153,10 @@ class Client:
             image: The picture.
             model: A captioner's name.
             version: None for the one that the server serves by default.
-            max_tokens: Where to stop, the end token included; None for the model's own limit.
             timeout_s: For this call; None for the client's.
+            **options: How to decode; see CaptionOptions.
         """
-        request = caption_request(to_message(image), model, version=version, max_tokens=max_tokens)
+        request = caption_request(to_message(image), model, version=version, options=options)
         return caption_result(self._call(self._vision.Caption, request, timeout_s))
 
     def stream_caption(
@@ -164,15 +165,15 @@ class Client:
         model: str,
         *,
         version: int | None = None,
-        max_tokens: int | None = None,
         timeout_s: float | None = None,
+        **options: Unpack[CaptionOptions],
     ) -> Generator[Word | CaptionResult]:
         """Say what a picture shows, word by word; arguments as for `caption`.
 
         Yields:
-            Each Word as it is decoded; last, the CaptionResult.
+            Each Word of the best caption as it becomes certain; last, the CaptionResult.
         """
-        request = caption_request(to_message(image), model, version=version, max_tokens=max_tokens)
+        request = caption_request(to_message(image), model, version=version, options=options)
         return self._stream_caption(request, timeout_s)
 
     def models(self, *, timeout_s: float | None = None) -> tuple[ModelSummary, ...]:

@@ -1,8 +1,11 @@
 """Requests from arguments, results from responses: what both clients say on the wire. No I/O."""
 
+from typing import Any
+
 from google.protobuf.internal.enum_type_wrapper import EnumTypeWrapper
 from resonnx_proto.v1 import manifest_pb2, vision_pb2
 
+from resonnx._caption_options import CaptionOptions
 from resonnx._results import (
     BatchLatency,
     Caption,
@@ -39,10 +42,16 @@ def classify_request(
 
 
 def caption_request(
-    image: vision_pb2.Image, model: str, *, version: int | None, max_tokens: int | None
+    image: vision_pb2.Image, model: str, *, version: int | None, options: CaptionOptions
 ) -> vision_pb2.CaptionRequest:
-    """Build one request; raises as `classify_request` does."""
-    return vision_pb2.CaptionRequest(model=model, version=version or 0, image=image, max_tokens=max_tokens or 0)
+    """Build one request; raises as `classify_request` does, and TypeError for an option that there is not."""
+    if unknown := sorted(options.keys() - CaptionOptions.__annotations__.keys()):
+        raise TypeError(f"there is no option {unknown[0]!r}")
+    fields: dict[str, Any] = dict(options)
+    fields["return_attention"] = fields.pop("attention", False)
+    if (rule := fields.pop("length_normalization", None)) is not None:
+        fields["length_normalization"] = f"LENGTH_NORMALIZATION_{rule.upper()}"
+    return vision_pb2.CaptionRequest(model=model, version=version or 0, image=image, **fields)
 
 
 def model_request(name: str, version: int | None) -> vision_pb2.GetModelRequest:
@@ -66,8 +75,12 @@ def caption_result(response: vision_pb2.CaptionResponse) -> CaptionResult:
     return CaptionResult(
         model=response.model,
         version=response.version,
-        captions=tuple(Caption(c.text, c.log_prob, tuple(_word(word) for word in c.words)) for c in response.captions),
+        captions=tuple(
+            Caption(c.text, c.log_prob, tuple(_word(word) for word in c.words), c.score) for c in response.captions
+        ),
         timing=_timing(response.timing),
+        seed=response.seed if response.HasField("seed") else None,
+        attention_grid=(response.attention_rows, response.attention_columns),
     )
 
 
@@ -98,7 +111,7 @@ def _timing(timing: vision_pb2.Timing) -> Timing:
 
 
 def _word(word: vision_pb2.Word) -> Word:
-    return Word(word.text, word.token, word.log_prob)
+    return Word(word.text, word.token, word.log_prob, tuple(word.attention))
 
 
 def _summary(model: vision_pb2.ModelSummary) -> ModelSummary:

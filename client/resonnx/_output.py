@@ -11,9 +11,11 @@ from resonnx._results import CaptionResult, Classification, ModelInfo, ModelSumm
 
 
 def result_lines(result: Classification | CaptionResult) -> list[str]:
-    """A picture's labels with their scores, or its best caption."""
+    """A picture's labels or captions with their scores; a single caption stands alone."""
     if isinstance(result, CaptionResult):
-        return [caption.text for caption in result.captions[:1]]
+        if len(result.captions) == 1:
+            return [result.captions[0].text]
+        return table((caption.text, f"{caption.score:.2f}") for caption in result.captions)
     return table((p.label, f"{p.score:.2f}") for p in result.predictions)
 
 
@@ -21,7 +23,8 @@ def result_json(image: str, result: Classification | CaptionResult) -> dict[str,
     """A picture's object."""
     answer: dict[str, Any]
     if isinstance(result, CaptionResult):
-        answer = {"captions": [{"text": c.text, "log_prob": c.log_prob} for c in result.captions]}
+        captions = [{"text": c.text, "log_prob": c.log_prob, "score": c.score} for c in result.captions]
+        answer = {"captions": captions} | ({} if result.seed is None else {"seed": result.seed})
     else:
         answer = {"predictions": [asdict(prediction) for prediction in result.predictions]}
     return {"image": image, "model": result.model, "version": result.version, **answer}

@@ -43,30 +43,45 @@ class Classification:
 
 @dataclass(frozen=True, slots=True)
 class Word:
-    """One word of a caption; `token` is its place in the model's vocabulary."""
+    """One word of a caption; `token` is its place in the model's vocabulary.
+
+    `attention` is where the model looked, if that was asked for: weights over the picture's grid, row by row from the
+    top left.
+    """
 
     text: str
     token: int
     log_prob: float
+    attention: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Caption:
-    """A sentence; `log_prob` is the sum over all its tokens, the end token included."""
+    """A sentence; `log_prob` is the sum over all its tokens, the end token included.
+
+    `score` is what captions are ranked by: `log_prob`, allowing for length.
+    """
 
     text: str
     log_prob: float
     words: tuple[Word, ...]
+    score: float
 
 
 @dataclass(frozen=True, slots=True)
 class CaptionResult:
-    """A picture's captions, best first."""
+    """A picture's captions, best first.
+
+    `seed` is that of the draws, None where nothing was drawn. `attention_grid` is the rows and columns of the words'
+    attention, 0 and 0 without.
+    """
 
     model: str
     version: int
     captions: tuple[Caption, ...]
     timing: Timing
+    seed: int | None
+    attention_grid: tuple[int, int]
 
 
 @dataclass(frozen=True, slots=True)

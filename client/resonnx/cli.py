@@ -12,12 +12,15 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from itertools import islice
+from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
 
+from resonnx._attention import NothingToDraw, draw_attention
+from resonnx._caption_options import CaptionOptions
 from resonnx._client import Client
-from resonnx._errors import Internal, NotFound, ResonnxError, Unavailable, from_unreadable
+from resonnx._errors import Internal, InvalidArgument, NotFound, ResonnxError, Unavailable, from_unreadable
 from resonnx._output import (
     error_json,
     error_line,
@@ -29,6 +32,7 @@ from resonnx._output import (
     result_lines,
 )
 from resonnx._results import CaptionResult, Classification, ModelInfo, ModelSummary
+from resonnx.bench.command import bench
 
 # Pictures under way at once; bounds the memory for their bytes too.
 _IN_FLIGHT = 16
@@ -75,6 +79,9 @@ def resonnx() -> None:
     """Ask a resonnx server what pictures show."""
 
 
+app.command()(bench)
+
+
 @app.command()
 def classify(
     images: _Images,
@@ -98,20 +105,52 @@ def caption(
     model: _Model,
     server: _Server = None,
     stream: Annotated[bool, typer.Option("--stream", help="Print words as they come.")] = False,
+    beam_width: Annotated[
+        int | None, typer.Option(min=1, max=10, metavar="WIDTH", help="Captions searched side by side.")
+    ] = None,
+    captions: Annotated[int, typer.Option(min=1, max=10, metavar="N", help="Captions a picture, best first.")] = 1,
+    max_tokens: Annotated[
+        int | None, typer.Option(min=1, max=2**32 - 1, metavar="N", help="Where to stop, the end included.")
+    ] = None,
+    temperature: Annotated[float, typer.Option(min=0, help="Above 0, draw words at random.")] = 0.0,
+    seed: Annotated[int | None, typer.Option(min=0, max=2**64 - 1, help="The same seed draws the same words.")] = None,
+    attention: Annotated[
+        Path | None, typer.Option(dir_okay=False, metavar="FILE", help="Draw where the model looked, word by word.")
+    ] = None,
     timeout: _Timeout = 10.0,
     as_json: _Json = False,
 ) -> None:
     """Print a sentence for each picture."""
-    if stream and as_json:
-        raise typer.BadParameter("--stream prints words, not JSON: leave one of both away")
+    if stream and (as_json or captions > 1):
+        raise typer.BadParameter("--stream prints one caption's words: no --json, no --captions")
+    if attention is not None and (stream or len(images) != 1):
+        raise typer.BadParameter("--attention draws one picture's words, and not with --stream")
+    options = CaptionOptions(num_captions=captions, temperature=temperature, attention=attention is not None)
+    if beam_width is not None:
+        options["beam_width"] = beam_width
+    if max_tokens is not None:
+        options["max_tokens"] = max_tokens
+    if seed is not None:
+        options["seed"] = seed
 
     def ask(client: Client, image: str) -> _Result:
-        return client.caption(image, model)
+        picture = Path(image).read_bytes()
+        result = client.caption(picture, model, **options)
+        if attention is not None:
+            _draw(picture, result, attention)
+        return result
 
     if stream:
-        _stream_all(images, model, server, timeout)
+        _stream_all(images, model, server, timeout, options)
     else:
         _ask_all(ask, images, server, timeout, as_json)
+
+
+def _draw(picture: bytes, result: CaptionResult, file: Path) -> None:
+    try:
+        draw_attention(picture, result, file)
+    except (NothingToDraw, OSError, ValueError) as error:
+        raise InvalidArgument(f"{file}: {error}") from None
 
 
 @app.command()
@@ -187,13 +226,13 @@ def _picture_json(image: str, outcome: _Outcome) -> dict[str, Any]:
     return result_json(image, outcome)
 
 
-def _stream_all(images: list[str], model: str, server: str | None, timeout_s: float) -> None:
+def _stream_all(images: list[str], model: str, server: str | None, timeout_s: float, options: CaptionOptions) -> None:
     """Print each picture's words as they come, one picture after the other."""
     failed = False
     with Client(server, timeout_s=timeout_s) as client:
         for image in images:
             lead = f"{image}: " if len(images) > 1 else ""
-            outcome = _outcome(partial(_print_words, model=model, lead=lead), client, image)
+            outcome = _outcome(partial(_print_words, model=model, lead=lead, options=options), client, image)
             if isinstance(outcome, ResonnxError):
                 _report(image, outcome, client.server)
                 failed = True
@@ -201,10 +240,10 @@ def _stream_all(images: list[str], model: str, server: str | None, timeout_s: fl
         raise typer.Exit(1)
 
 
-def _print_words(client: Client, image: str, *, model: str, lead: str) -> CaptionResult:
+def _print_words(client: Client, image: str, *, model: str, lead: str, options: CaptionOptions) -> CaptionResult:
     line_begun = False
     try:
-        for event in client.stream_caption(image, model):
+        for event in client.stream_caption(image, model, **options):
             if isinstance(event, CaptionResult):
                 typer.echo("" if line_begun else lead, nl=False)
                 line_begun = True

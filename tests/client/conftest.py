@@ -129,6 +129,6 @@ def sentence() -> vision_pb2.CaptionResponse:
     return vision_pb2.CaptionResponse(
         model="scenes",
         version=1,
-        captions=[vision_pb2.Caption(text="a circle", log_prob=-1.0, words=words)],
+        captions=[vision_pb2.Caption(text="a circle", log_prob=-1.0, words=words, score=-0.5)],
         timing=vision_pb2.Timing(batch_size=1),
     )

@@ -44,7 +44,7 @@ def test_caption(vision, call: Call, sentence) -> None:
     vision.script["Caption"] = lambda request, context: sentence
     result = call("caption", b"png", "scenes", max_tokens=12)
     words = (resonnx.Word("a", 4, -0.25), resonnx.Word("circle", 9, -0.5))
-    assert result.captions == (resonnx.Caption("a circle", -1.0, words),)
+    assert result.captions == (resonnx.Caption("a circle", -1.0, words, -0.5),)
     assert (vision.requests[0].max_tokens, vision.requests[0].version) == (12, 0)
 
 

@@ -169,7 +169,7 @@ def test_caption(vision, run, pictures, sentence) -> None:
         "image": "00.jpg",
         "model": "scenes",
         "version": 1,
-        "captions": [{"text": "a circle", "log_prob": -1.0}],
+        "captions": [{"text": "a circle", "log_prob": -1.0, "score": -0.5}],
     }
 
 

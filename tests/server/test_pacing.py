@@ -1,8 +1,11 @@
 """When a captioner encodes and when it steps: always something while there is something, and by the costs."""
 
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from resonnx_server.config import ConfigError, load_settings
 from resonnx_server.engine.latency import LatencyTable, sizes_up_to
 from resonnx_server.engine.pacing import Continuous, Load, pacing
 
@@ -51,3 +54,14 @@ def test_streamed_words_do_not_stand_still_for_long(factor: float, most: int) ->
     continuous = Continuous(encoder, DECODER)
     assert continuous.encode_now(Load(16, 4, 4, 11, streaming=True)) == most
     assert continuous.encode_now(Load(16, 4, 4, 11)) == 16
+
+
+def test_the_policy_is_a_setting_of_the_model(tmp_path: Path) -> None:
+    config = tmp_path / "server.toml"
+    config.write_text('[models.coco]\ncaption_policy = "rigid"\n')
+    settings = load_settings(["--repository", str(tmp_path), "--config", str(config)], {})
+    assert settings.for_model("coco").caption_policy == "rigid"
+    assert settings.for_model("other").caption_policy == "continuous"
+    config.write_text('[models.coco]\ncaption_policy = "sometimes"\n')
+    with pytest.raises(ConfigError, match="caption_policy"):
+        load_settings(["--repository", str(tmp_path), "--config", str(config)], {})

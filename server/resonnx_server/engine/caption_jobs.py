@@ -43,8 +43,9 @@ class EncodeJob:
                     joining += self._encode([entry], engine.table.bucket(1), events)[0]
                 except Exception:  # as above
                     events.failed(entry.payload, InferenceFailed("the model failed on this picture"))
-        engine.encoded(joining, self._size, encode_ns)
+        # First: what the next job tells of these captions must come after.
         engine.post(events)
+        engine.encoded(joining, self._size, encode_ns)
 
     def _encode(self, entries: list[Entry[CaptionTask]], size: int, events: Events) -> tuple[list[Encoded], int]:
         engine, clock = self._engine, self._engine.device.clock
@@ -100,8 +101,9 @@ class StepJob:
                 events.failed(task, InferenceFailed("the decoder failed"))
             for task in list(slots.owners):
                 slots.leave(task)
-        engine.stepped(size, step_ns)
+        # First: once the step has ended, another lane may begin the next.
         engine.tell()
+        engine.stepped(size, step_ns)
 
     def _join_and_leave(self, events: Events) -> None:
         slots, now = self._engine.slots, self._engine.device.clock()

@@ -6,9 +6,11 @@ The device's lock guards the queues of all workloads attached to it; the event l
 import threading
 import time
 from collections.abc import Callable
-from typing import Protocol
+from typing import Final, Protocol
 
 Clock = Callable[[], int]
+
+_LOOK_AGAIN_S: Final = 0.0005
 
 
 class Job(Protocol):
@@ -136,6 +138,7 @@ class Device:
                         end_ns = now + int(job.cost_ns)
                         self._ends_ns.append(end_ns)
                         return job, end_ns
-                if not ready:
-                    self._changed.wait(None if wake_at is None else (wake_at - now) / 1e9)
+                timeout_s = None if wake_at is None else (wake_at - now) / 1e9
+                # Ready and then nothing to take (all of it expired, say): look again, but let others have the lock.
+                self._changed.wait(_LOOK_AGAIN_S if ready else timeout_s)
             return None

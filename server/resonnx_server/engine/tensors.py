@@ -8,6 +8,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -199,6 +200,7 @@ class _TensorJob:
         self._engine = engine
         self._batch = batch
         self._runner = runner
+        self._counts: list[Callable[[], None]] = []
         self.cost_ns = runner.table.cost_ns(batch.size)
 
     def run(self) -> None:
@@ -210,7 +212,12 @@ class _TensorJob:
             _log.exception("a batch failed", extra={"rows": batch.rows})
             outcomes = [(batch.entries[0], error)] if len(batch.entries) == 1 else self._run_singly()
         self._engine.finished()
-        self._engine.post(lambda: _deliver(outcomes))
+        self._engine.post(lambda: self._deliver(outcomes))
+
+    def _deliver(self, outcomes: _Outcomes) -> None:
+        _deliver(outcomes)
+        for count in self._counts:
+            count()
 
     def _run_singly(self) -> _Outcomes:
         outcomes: _Outcomes = []
@@ -238,7 +245,7 @@ class _TensorJob:
         done = clock()
         engine.record(self._runner, size, ran - assembled)
         input_ns, infer_ns, output_ns = assembled - start, ran - assembled, done - ran
-        engine.post(lambda: engine.stats.batch_done(rows, size, input_ns, infer_ns, output_ns))
+        self._counts.append(partial(engine.stats.batch_done, rows, size, input_ns, infer_ns, output_ns))
         return [
             (entry, (part, Timing(start - entry.arrival_ns, input_ns, infer_ns, output_ns, rows)))
             for entry, part in zip(entries, parts, strict=True)

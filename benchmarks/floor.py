@@ -1,0 +1,165 @@
+"""The floor: what ONNX Runtime does alone in one process, with nothing around it.
+
+    python benchmarks/floor.py FILE --provider CPUExecutionProvider --precision fp32
+
+tries every way of using the cores (batch x callers x threads a run x spinning) and prints each one's rows a second;
+the best is the floor. Inputs are random, all outputs are fetched, sessions are opened as the server opens them but
+for what is tried here.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+from resonnx_server.runtime.host import usable_cores
+from resonnx_server.runtime.session import CPU, OPENVINO, Array, openvino_devices
+
+_BATCHES = (1, 2, 4, 8, 16, 32)
+_GPU_BATCHES = (1, 4, 8, 16, 32, 64)
+# Unmeasured runs of each caller: allocations, first shapes.
+_WARM_RUNS = 2
+
+
+@dataclass(frozen=True)
+class Way:
+    """One way of using a machine.
+
+    Attributes:
+        batch: Rows of a run.
+        callers: Threads that call `run` at once.
+        threads: Threads that one run is spread over.
+        spin: Whether idle threads of the pool wait by spinning.
+    """
+
+    batch: int
+    callers: int
+    threads: int
+    spin: bool
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What a way gave: rows a second, and the median time of one run in ms."""
+
+    way: Way
+    rate: float
+    run_ms: float
+
+
+def measure(file: Path, provider: str, precision: str, ways: Iterable[Way], seconds: float) -> list[Measured]:
+    """Measure each way in a fresh process, so that no pool of threads outlives its turn."""
+    arguments = [str(file), "--provider", provider, "--precision", precision, "--seconds", str(seconds)]
+    given = json.dumps([asdict(way) for way in ways])
+    command = [sys.executable, __file__, *arguments, "--ways", given]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    return [Measured(Way(**line["way"]), line["rate"], line["run_ms"]) for line in lines]
+
+
+def all_ways(provider: str, cores: int) -> list[Way]:
+    """List the ways worth trying; with OpenVINO, `callers` are also its streams."""
+    if provider not in (CPU, OPENVINO):
+        return [Way(batch, callers, 1, False) for callers in (1, 2) for batch in _GPU_BATCHES]
+    spread = [(1, cores, False), (1, cores, True), (cores, cores, False)]
+    layouts = [(1, 1, False)] if cores == 1 else [(cores, 1, False), *spread]
+    return [Way(batch, *layout) for layout in layouts for batch in _BATCHES]
+
+
+def single_ways(provider: str, cores: int) -> list[Way]:
+    """List the ways in which one picture alone may be fastest."""
+    return [way for way in all_ways(provider, cores) if way.batch == 1 and way.callers == 1]
+
+
+def _open(model: bytes, provider: str, precision: str, way: Way) -> ort.InferenceSession:
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = way.threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    options.add_session_config_entry("session.intra_op.allow_spinning", str(int(way.spin)))
+    if provider == OPENVINO:
+        cpu = {"INFERENCE_NUM_THREADS": str(way.callers * way.threads), "NUM_STREAMS": str(way.callers)}
+        if precision in ("fp32", "bf16"):
+            cpu["INFERENCE_PRECISION_HINT"] = "f32" if precision == "fp32" else "bf16"
+        options.add_provider_for_devices(openvino_devices(), {"load_config": json.dumps({"CPU": cpu})})
+        return ort.InferenceSession(model, options)
+    named: list[tuple[str, dict[str, str]]] = [(CPU, {})]
+    if provider != CPU:
+        tf32 = {"use_tf32": str(int(precision == "tf32"))} if "CUDA" in provider else {}
+        named.insert(0, (provider, tf32))
+    return ort.InferenceSession(model, options, providers=named)
+
+
+def _feeds(session: ort.InferenceSession, rows: int) -> dict[str, Array]:
+    rng = np.random.default_rng(0)
+    feeds: dict[str, Array] = {}
+    for node in session.get_inputs():
+        shape = (rows, *node.shape[1:])
+        if node.type == "tensor(uint8)":
+            feeds[node.name] = rng.integers(0, 256, shape, np.uint8)
+        else:
+            feeds[node.name] = rng.standard_normal(shape, np.float32)
+    return feeds
+
+
+def _run_way(session: ort.InferenceSession, way: Way, seconds: float) -> Measured:
+    """Let the callers run at once; whole runs are counted, in the time that they really took."""
+    feeds = _feeds(session, way.batch)
+    start = threading.Barrier(way.callers)
+    rates, times = [], []
+
+    def caller() -> None:
+        for _ in range(_WARM_RUNS):
+            session.run(None, feeds)
+        start.wait()
+        mine = []
+        begin = now = time.perf_counter()
+        while now < begin + seconds:
+            before = now
+            session.run(None, feeds)
+            now = time.perf_counter()
+            mine.append(now - before)
+        rates.append(len(mine) * way.batch / (now - begin))
+        times.extend(mine)
+
+    threads = [threading.Thread(target=caller) for _ in range(way.callers)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return Measured(way, sum(rates), statistics.median(times) * 1e3)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measure the ways and print one JSON object a line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("file", type=Path)
+    parser.add_argument("--provider", default=CPU)
+    parser.add_argument("--precision", default="fp32")
+    parser.add_argument("--seconds", type=float, default=1.5, help="for each way")
+    parser.add_argument("--ways", help="JSON list of ways (all that make sense here)")
+    given = parser.parse_args(arguments)
+    ways = [Way(**way) for way in json.loads(given.ways)] if given.ways else all_ways(given.provider, usable_cores())
+    model = given.file.read_bytes()
+    opened: dict[Any, ort.InferenceSession] = {}
+    for way in ways:
+        layout = (way.callers, way.threads, way.spin)
+        if layout not in opened:
+            opened.clear()
+            opened[layout] = _open(model, given.provider, given.precision, way)
+        print(json.dumps(asdict(_run_way(opened[layout], way, given.seconds))), flush=True)
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+    main()

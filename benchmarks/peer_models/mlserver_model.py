@@ -1,0 +1,23 @@
+"""The ONNX model as a custom runtime of MLServer, which batches by its own adaptive batching."""
+
+from mlserver import MLModel
+from mlserver.codecs import NumpyCodec
+from mlserver.types import InferenceRequest, InferenceResponse
+from ort_session import open_session
+
+
+class OnnxModel(MLModel):  # type: ignore[misc]
+    """What model-settings.json names."""
+
+    async def load(self) -> bool:
+        """Open the session."""
+        self._session = open_session()
+        self._names = [node.name for node in self._session.get_outputs()]
+        return True
+
+    async def predict(self, payload: InferenceRequest) -> InferenceResponse:
+        """Run one batch."""
+        image = NumpyCodec.decode_input(payload.inputs[0])
+        outputs = self._session.run(self._names, {"image": image})
+        encoded = [NumpyCodec.encode_output(name, output) for name, output in zip(self._names, outputs, strict=True)]
+        return InferenceResponse(model_name=self.name, model_version=self.version, outputs=encoded)

@@ -1,0 +1,55 @@
+"""Rows about how much of the runtime's own speed reaches the client, and what a call adds."""
+
+from pictures import decode_seconds
+from setting import CALLERS, Setting
+
+
+def big_unary(setting: Setting) -> float:
+    """Share of the floor: ResNet-50, UINT8 pixels, one call a picture."""
+    return setting.peak("big").rate / setting.floor("big").rate
+
+
+def big_stream(setting: Setting) -> float:
+    """Share of the floor: the same on ModelStreamInfer."""
+    return setting.peak("big", stream=True).rate / setting.floor("big").rate
+
+
+def big_float(setting: Setting) -> float:
+    """Share of the floor: the bare graph that takes FP32 tensors, 602 kB a request."""
+    return setting.peak("big_float").rate / setting.floor("big_float").rate
+
+
+def small_unary(setting: Setting) -> float:
+    """Share of the floor: ResNet-18 at 32x32."""
+    return setting.peak("small").rate / setting.floor("small").rate
+
+
+def small_stream(setting: Setting) -> float:
+    """Share of the floor: the same on ModelStreamInfer."""
+    return setting.peak("small", stream=True).rate / setting.floor("small").rate
+
+
+def small_added_ms(setting: Setting) -> float:
+    """Ms that one caller waits beyond the runtime's own time for one picture."""
+    alone = setting.generator.closed(setting.server.grpc, setting.names["small"], 1)
+    assert alone.p50_ms is not None
+    return alone.p50_ms - setting.alone_ms("small")
+
+
+def jpeg(setting: Setting) -> float:
+    """Share of what the cores could do with decoding and inference and nothing else."""
+    manifest = setting.info("big").manifest
+    assert manifest is not None
+    bound = 1 / (1 / setting.floor("big").rate + decode_seconds(setting.pictures, manifest.input) / setting.cores)
+    files = setting.pictures
+    served = setting.generator.closed(setting.server.grpc, setting.names["big"], CALLERS["big"], files=files)
+    return served.rate / bound
+
+
+def thousand_clients(setting: Setting) -> float:
+    """Share of the peak that a thousand callers get, each on a connection of its own."""
+    model, server = setting.names["small"], setting.server.grpc
+    flags = ("--concurrency", "1000", "--connections", "1000")
+    many = setting.generator.bench(server, model, *flags)["runs"][0]
+    few = setting.generator.bench(server, model, "--concurrency", str(CALLERS["small"]))["runs"][0]
+    return float(many["per_s"] / few["per_s"])

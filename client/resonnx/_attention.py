@@ -1,0 +1,67 @@
+"""Draws where a captioner looked: the picture once for each word, lit where its attention was.
+
+Needs Pillow (`pip install 'resonnx[images]'`), which is imported when something is drawn.
+"""
+
+import io
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from resonnx._results import CaptionResult, Word
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+_PANEL = 192
+_TEXT_HEIGHT = 24
+_COLUMNS = 5
+# Where attention is least, this share of the picture's light is left.
+_DARKEST = 0.15
+
+
+class NothingToDraw(Exception):
+    """The answer holds no attention, or Pillow is missing; the message says which."""
+
+
+def draw_attention(picture: bytes, result: CaptionResult, file: Path) -> None:
+    """Write an image (its format by the file's suffix) of the best caption's words.
+
+    Args:
+        picture: The JPEG, PNG or WebP file that was captioned.
+        result: Its answer, with attention.
+        file: Where to.
+
+    Raises:
+        NothingToDraw: See there.
+        OSError: The file cannot be written.
+        ValueError: Its suffix names no format.
+    """
+    try:
+        from PIL import Image, ImageDraw, ImageFont
+    except ImportError:
+        raise NothingToDraw("drawing needs Pillow: pip install 'resonnx[images]'") from None
+    words = [word for word in result.captions[0].words if word.attention]
+    if not words:
+        raise NothingToDraw(f"model {result.model!r} tells no attention")
+    base = Image.open(io.BytesIO(picture)).convert("RGB").resize((_PANEL, _PANEL))
+    rows = -(-(len(words) + 1) // _COLUMNS)
+    sheet = Image.new("RGB", (_COLUMNS * _PANEL, rows * (_PANEL + _TEXT_HEIGHT)), "white")
+    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(16)
+    panels: list[tuple[str, Any]] = [(result.model, base)]
+    panels += [(word.text, _lit(base, word, result.attention_grid)) for word in words]
+    for i, (text, panel) in enumerate(panels):
+        x, y = i % _COLUMNS * _PANEL, i // _COLUMNS * (_PANEL + _TEXT_HEIGHT)
+        sheet.paste(panel, (x, y + _TEXT_HEIGHT))
+        draw.text((x + 4, y + 2), text, fill="black", font=font)
+    sheet.save(file)
+
+
+def _lit(base: "Image.Image", word: Word, grid: tuple[int, int]) -> "Image.Image":
+    from PIL import Image
+
+    rows, columns = grid
+    least, most = min(word.attention), max(word.attention)
+    span = most - least or 1.0
+    light = [round(255 * (_DARKEST + (1 - _DARKEST) * (weight - least) / span)) for weight in word.attention]
+    mask = Image.frombytes("L", (columns, rows), bytes(light)).resize(base.size, Image.Resampling.BICUBIC)
+    return Image.composite(base, Image.new("RGB", base.size), mask)

@@ -1,0 +1,211 @@
+"""`resonnx bench`: reads the options, shows progress, prints and writes the results."""
+
+import asyncio
+import math
+from collections.abc import AsyncGenerator
+from contextlib import suppress
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any, Final, NoReturn
+
+import typer
+
+from resonnx._channel import server_address
+from resonnx._errors import Internal, ResonnxError
+from resonnx._output import error_line
+from resonnx.bench.load import Plan
+from resonnx.bench.report import PlotUnavailable, check_plot, table, write_json, write_plot
+from resonnx.bench.session import Session, Target, Watch
+from resonnx.bench.summary import Result, Tally
+from resonnx.bench.traffic import Input
+
+_MOST_CALLERS: Final = 4096
+_MOST_CONNECTIONS: Final = 2048
+_DEFAULT_CONCURRENCY: Final = "1,4,16,64"
+_REDRAW_S: Final = 0.25
+
+
+def _positive(value: float | None) -> float | None:
+    if value is not None and not 0 < value < math.inf:
+        raise typer.BadParameter("must be a number over 0")
+    return value
+
+
+def bench(
+    model: Annotated[str, typer.Option(metavar="NAME", help="The model to ask.")],
+    pictures: Annotated[list[Path] | None, typer.Argument(metavar="[IMAGE]...", help="Picture files to send.")] = None,
+    server: Annotated[str | None, typer.Option(metavar="HOST:PORT", help="As for the other commands.")] = None,
+    input: Annotated[
+        Input | None, typer.Option(help="file if pictures are given, else pixels; tensor asks any inference server.")
+    ] = None,
+    stream: Annotated[bool, typer.Option("--stream", help="Pipeline requests over streams, one a connection.")] = False,
+    concurrency: Annotated[
+        str, typer.Option(metavar="N,...", help="Closed loop: callers who each wait for an answer.")
+    ] = _DEFAULT_CONCURRENCY,
+    rate: Annotated[
+        str | None, typer.Option(metavar="R,...", help="Open loop instead: Poisson arrivals, so many a second.")
+    ] = None,
+    search_p99_ms: Annotated[
+        float | None,
+        typer.Option(callback=_positive, metavar="MS", help="Search for the highest rate with p99 in this bound."),
+    ] = None,
+    duration: Annotated[float, typer.Option(min=0.1, max=3600, metavar="SECONDS", help="Of each run.")] = 10.0,
+    warmup: Annotated[float, typer.Option(min=0, max=600, metavar="SECONDS", help="Before each; not counted.")] = 2.0,
+    deadline_ms: Annotated[
+        float | None, typer.Option(callback=_positive, metavar="MS", help="Of each request; later is late.")
+    ] = None,
+    connections: Annotated[
+        int | None,
+        typer.Option(min=1, max=_MOST_CONNECTIONS, metavar="N", help="Default: one to 16 callers; 4 in an open loop."),
+    ] = None,
+    seed: Annotated[int, typer.Option(metavar="N", help="Of pixels and arrivals.")] = 0,
+    json: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the results.")] = None,
+    plot: Annotated[Path | None, typer.Option(metavar="FILE.png", help="Draw latency against throughput.")] = None,
+) -> None:
+    """Measure what a served model gives at which load."""
+    callers = tuple(int(value) for value in _numbers(concurrency, "concurrency", whole=True, most=_MOST_CALLERS))
+    rates = tuple(_numbers(rate, "rate", whole=False, most=1e6)) if rate else ()
+    if rates and search_p99_ms:
+        raise typer.BadParameter("--rate and --search-p99-ms: leave one of both away")
+    kind = input or (Input.FILE if pictures else Input.PIXELS)
+    if (kind is Input.FILE) != bool(pictures):
+        raise typer.BadParameter("picture files go with --input file, and it with them")
+    target = Target(server_address(server), model, kind, _read(pictures or []), stream, connections)
+    plan = Plan(warmup, duration, deadline_ms and deadline_ms / 1e3, seed)
+    try:
+        if plot:
+            check_plot()
+        results, best_rate = _measure(target, plan, callers, rates, search_p99_ms)
+    except PlotUnavailable as error:
+        _fail(str(error))
+    _print(results, search_p99_ms, best_rate)
+    settings = {**_settings(target, plan), "search_p99_ms": search_p99_ms}
+    try:
+        if json:
+            write_json(json, settings, results, best_rate)
+        if plot:
+            write_plot(plot, f"{model}, {kind}{', stream' if stream else ''}", results)
+    except (OSError, ValueError) as error:
+        _fail(str(error))
+    if any(result.errors for result in results):
+        raise typer.Exit(1)
+
+
+def _measure(
+    target: Target, plan: Plan, callers: tuple[int, ...], rates: tuple[float, ...], p99_ms: float | None
+) -> tuple[list[Result], float | None]:
+    results: list[Result] = []
+
+    async def measure() -> float | None:
+        with _Progress() as progress:
+            session = Session(target, plan, progress.watch)
+            runs: AsyncGenerator[Result]
+            if p99_ms:
+                runs = session.search(p99_ms, max(callers))
+            else:
+                runs = session.open(rates) if rates else session.closed(callers)
+            async for result in runs:
+                results.append(result)
+        return session.best_rate
+
+    try:
+        return results, asyncio.run(measure())
+    except ResonnxError as error:
+        _fail(error_line(error, target.server))
+    except ExceptionGroup as group:
+        first = group.exceptions[0]
+        if not isinstance(first, ResonnxError):
+            raise
+        _fail(error_line(first, target.server))
+    except TimeoutError:
+        _fail(error_line(Internal("answers are still missing long after the run: gave up"), target.server))
+
+
+class _Progress:
+    """A line on stderr that lives while a run goes on; nothing where stderr is no terminal."""
+
+    def __init__(self) -> None:
+        # Here, as it takes longer to import than all else: the other commands do without.
+        from rich.console import Console
+        from rich.status import Status
+
+        console = Console(stderr=True)
+        self._status = Status("connecting", console=console) if console.is_terminal else None
+        self._redrawing: asyncio.Task[None] | None = None
+
+    def __enter__(self) -> "_Progress":
+        if self._status:
+            self._status.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._redrawing:
+            self._redrawing.cancel()
+        if self._status:
+            self._status.stop()
+
+    @property
+    def watch(self) -> Watch:
+        """What a session tells of its runs."""
+        return self._begin
+
+    def _begin(self, name: str, plan: Plan, tally: Tally) -> None:
+        if self._redrawing:
+            self._redrawing.cancel()
+        if self._status:
+            self._redrawing = asyncio.create_task(self._redraw(name, plan, tally))
+
+    async def _redraw(self, name: str, plan: Plan, tally: Tally) -> None:
+        assert self._status is not None
+        loop = asyncio.get_running_loop()
+        begin = loop.time() + plan.warmup_s
+        with suppress(asyncio.CancelledError):
+            while True:
+                passed = loop.time() - begin
+                if passed <= 0:
+                    line = f"{name}: warming up"
+                else:
+                    rate = len(tally.ok_s) / min(passed, plan.seconds)
+                    failed = tally.codes.total() - len(tally.ok_s)
+                    line = f"{name}: {min(passed, plan.seconds):.0f} of {plan.seconds:g} s, {rate:.1f}/s"
+                    line += f", {failed} without an answer in time" if failed else ""
+                self._status.update(line)
+                await asyncio.sleep(_REDRAW_S)
+
+
+def _print(results: list[Result], p99_ms: float | None, best_rate: float | None) -> None:
+    from rich.console import Console
+
+    Console().print(table(results))
+    if p99_ms:
+        found = "no rate that was tried" if best_rate is None else f"{best_rate:.1f} requests/s"
+        typer.echo(f"highest rate with p99 within {p99_ms:g} ms: {found}")
+
+
+def _settings(target: Target, plan: Plan) -> dict[str, Any]:
+    settings = asdict(target)
+    settings["files"] = len(target.files)
+    return {**settings, **asdict(plan)}
+
+
+def _numbers(text: str, option: str, *, whole: bool, most: float) -> list[float]:
+    try:
+        numbers: list[float] = [int(part) if whole else float(part) for part in text.split(",")]
+    except ValueError:
+        numbers = []
+    if not numbers or not all(0 < number <= most for number in numbers):
+        kind = "whole numbers" if whole else "numbers"
+        raise typer.BadParameter(f"--{option} takes {kind} over 0 and up to {most:g}, with commas between")
+    return numbers
+
+
+def _read(files: list[Path]) -> tuple[bytes, ...]:
+    try:
+        return tuple(file.read_bytes() for file in files)
+    except OSError as error:
+        _fail(f"{error.filename}: {error.strerror}")
+
+
+def _fail(line: str) -> NoReturn:
+    typer.echo(f"resonnx: {line}", err=True)
+    raise typer.Exit(1)

@@ -1,0 +1,117 @@
+"""Counts what became of requests, and says it in a few figures. Pure."""
+
+import math
+from array import array
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+OK = "OK"
+REFUSED = "RESOURCE_EXHAUSTED"
+LATE = "DEADLINE_EXCEEDED"
+
+
+class Tally:
+    """The outcomes of one run's requests.
+
+    Args:
+        deadline_s: An answer that takes longer is late; None for no deadline.
+    """
+
+    def __init__(self, deadline_s: float | None = None) -> None:
+        self._deadline_s = math.inf if deadline_s is None else deadline_s
+        self.codes: Counter[str] = Counter()
+        self.ok_s = array("d")
+        self.refused_s = array("d")
+        self.lag_s = array("d")
+
+    def add(self, code: str, latency_s: float) -> None:
+        """Count a request that ended with the gRPC status `code`."""
+        if code == OK and latency_s > self._deadline_s:
+            code = LATE
+        self.codes[code] += 1
+        if code == OK:
+            self.ok_s.append(latency_s)
+        elif code == REFUSED:
+            self.refused_s.append(latency_s)
+
+    def add_lag(self, lag_s: float) -> None:
+        """Note how late the generator itself sent a request of an open loop."""
+        self.lag_s.append(lag_s)
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """One run in figures; times in ms, None where there is nothing to tell.
+
+    Attributes:
+        concurrency: Callers of a closed loop.
+        rate: Requests a second that an open loop offered.
+        seconds: The measured time, without warm-up.
+        per_s: Answers in time, a second.
+        late: Answers after the deadline, and DEADLINE_EXCEEDED.
+        errors: Other ends, by gRPC status code.
+        p99_all_ms: Over all requests, where one without an answer in time counts as endless (None).
+        lag_p99_ms: How late the generator itself was: latencies of an open loop include it.
+    """
+
+    concurrency: int | None
+    rate: float | None
+    seconds: float
+    per_s: float
+    ok: int
+    refused: int
+    late: int
+    errors: dict[str, int]
+    mean_ms: float | None
+    p50_ms: float | None
+    p90_ms: float | None
+    p99_ms: float | None
+    max_ms: float | None
+    p99_all_ms: float | None
+    refused_p99_ms: float | None
+    lag_p99_ms: float | None
+
+
+def summarise(tally: Tally, seconds: float, *, concurrency: int | None = None, rate: float | None = None) -> Result:
+    """Give a run's figures; `seconds` is the time in which the tally was taken."""
+    ok = sorted(tally.ok_s)
+    failed = tally.codes.total() - len(ok)
+    return Result(
+        concurrency=concurrency,
+        rate=rate,
+        seconds=seconds,
+        per_s=len(ok) / seconds,
+        ok=len(ok),
+        refused=tally.codes[REFUSED],
+        late=tally.codes[LATE],
+        errors={code: n for code, n in sorted(tally.codes.items()) if code not in (OK, REFUSED, LATE)},
+        mean_ms=_ms(math.fsum(ok) / len(ok)) if ok else None,
+        p50_ms=_ms(percentile(ok, 0.5)),
+        p90_ms=_ms(percentile(ok, 0.9)),
+        p99_ms=_ms(percentile(ok, 0.99)),
+        max_ms=_ms(percentile(ok, 1.0)),
+        p99_all_ms=_ms(percentile(ok, 0.99, endless=failed)),
+        refused_p99_ms=_ms(percentile(sorted(tally.refused_s), 0.99)),
+        lag_p99_ms=_ms(percentile(sorted(tally.lag_s), 0.99)),
+    )
+
+
+def percentile(ordered: Sequence[float], share: float, endless: int = 0) -> float | None:
+    """Return the smallest value that at least `share` of all values do not exceed (nearest rank).
+
+    Args:
+        ordered: Values, ascending.
+        share: Over 0, at most 1.
+        endless: So many further values are larger than any.
+
+    Returns:
+        None where there are no values, or the value would be an endless one.
+    """
+    # A product such as 0.99 * 100 may come out a little over the whole number that it is.
+    rank = math.ceil(round(share * (len(ordered) + endless), 9))
+    return ordered[rank - 1] if 0 < rank <= len(ordered) else None
+
+
+def _ms(seconds: float | None) -> float | None:
+    return None if seconds is None else round(seconds * 1e3, 3)

@@ -1,0 +1,137 @@
+"""Sends serialised requests to a server and gives back status codes: call by call, or pipelined over streams."""
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any, Final
+
+import grpc
+
+from resonnx._channel import MAX_MESSAGE_BYTES
+from resonnx._ending import Ending
+from resonnx._errors import Internal, from_rpc_error
+from resonnx.bench.load import Call
+from resonnx.bench.summary import OK
+from resonnx.bench.traffic import Traffic
+
+# No call is waited for longer, so that a run ends whatever the server does.
+_LONGEST_CALL_S: Final = 30.0
+
+_OPTIONS: Final[list[tuple[str, Any]]] = [
+    ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+    # A refusal is a result here.
+    ("grpc.enable_retries", 0),
+    # Without it all channels to one address share a connection.
+    ("grpc.use_local_subchannel_pool", 1),
+]
+
+
+def sender(
+    server: str, traffic: Traffic, connections: int, *, stream: bool = False
+) -> AbstractAsyncContextManager[Call]:
+    """Open connections, and a stream on each if so asked, for a run; they are used in turn.
+
+    Args:
+        server: HOST:PORT.
+        traffic: What to send; `stream` needs one that has a stream.
+        connections: How many.
+        stream: Whether requests are pipelined over streams.
+    """
+    return _streams(server, traffic, connections) if stream else _unary(server, traffic, connections)
+
+
+@asynccontextmanager
+async def _unary(server: str, traffic: Traffic, connections: int) -> AsyncGenerator[Call]:
+    channels = [grpc.aio.insecure_channel(server, options=_OPTIONS) for _ in range(connections)]
+    # No serialisers: bytes go and come as they are.
+    methods: list[Any] = [channel.unary_unary(traffic.unary) for channel in channels]
+    requests = traffic.requests
+
+    async def call(number: int, left_s: float | None) -> str:
+        method = methods[number % len(methods)]
+        try:
+            await method(requests[number % len(requests)], timeout=_LONGEST_CALL_S if left_s is None else left_s)
+        except grpc.aio.AioRpcError as error:
+            code: str = error.code().name
+            return code
+        return OK
+
+    try:
+        yield call
+    finally:
+        for channel in channels:
+            await channel.close()
+
+
+@asynccontextmanager
+async def _streams(server: str, traffic: Traffic, connections: int) -> AsyncGenerator[Call]:
+    streams = [_Stream(server, traffic) for _ in range(connections)]
+
+    async def call(number: int, left_s: float | None) -> str:
+        return await streams[number % len(streams)].call(number, left_s)
+
+    try:
+        yield call
+    finally:
+        for stream in streams:
+            await stream.close()
+
+
+class _Stream:
+    """One bidirectional stream on a connection of its own; answers are matched by id, as they may overtake."""
+
+    def __init__(self, server: str, traffic: Traffic) -> None:
+        assert traffic.stream is not None
+        self._traffic = traffic
+        self._channel = grpc.aio.insecure_channel(server, options=_OPTIONS)
+        # Not call.write(): only one may be under way at a time.
+        self._outbox: asyncio.Queue[bytes] = asyncio.Queue()
+        self._waiting: dict[str, asyncio.Future[str]] = {}
+        method: Any = self._channel.stream_stream(traffic.stream)
+        self._call = method(self._requests())
+        self._ending = Ending(self._call)
+        self._ended: Exception | None = None
+        self._reader = asyncio.create_task(self._read())
+
+    async def call(self, number: int, left_s: float | None) -> str:
+        """Send a request and return its status code.
+
+        Raises:
+            ResonnxError: The stream has ended, so that there is nothing left to measure.
+        """
+        if self._ended is not None:
+            raise self._ended
+        id = str(number)
+        answer: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self._waiting[id] = answer
+        traffic = self._traffic
+        self._outbox.put_nowait(traffic.requests[number % len(traffic.requests)] + traffic.numbered(id, left_s))
+        return await answer
+
+    async def close(self) -> None:
+        """End the stream and the connection."""
+        self._reader.cancel()
+        self._call.cancel()
+        await self._channel.close()
+
+    async def _requests(self) -> AsyncGenerator[bytes]:
+        while True:
+            yield await self._outbox.get()
+
+    async def _read(self) -> None:
+        try:
+            async for message in self._call:
+                id, code = self._traffic.outcome(message)
+                answer = self._waiting.pop(id, None)
+                if answer is not None and not answer.done():
+                    answer.set_result(code)
+            self._end(Internal("the server ended the stream"))
+        except grpc.RpcError as error:
+            self._end(from_rpc_error(await self._ending.unmasked(error)))
+
+    def _end(self, error: Exception) -> None:
+        self._ended = error
+        for answer in self._waiting.values():
+            if not answer.done():
+                answer.set_exception(error)

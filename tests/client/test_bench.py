@@ -1,0 +1,203 @@
+"""`resonnx bench`: its arithmetic, what it counts, and the whole command against a real server."""
+
+import asyncio
+import json
+import math
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import grpc
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from resonnx.bench.load import Plan, closed_loop, open_loop
+from resonnx.bench.schedule import poisson
+from resonnx.bench.search import RateSearch
+from resonnx.bench.summary import Tally, percentile, summarise
+from resonnx.cli import app
+from resonnx_proto.v1 import manifest_pb2, vision_pb2
+from typer.testing import CliRunner
+
+times = st.lists(st.floats(0, 1e6), max_size=200).map(sorted)
+shares = st.integers(1, 1000).map(lambda n: n / 1000)
+
+
+@given(times, shares, st.integers(0, 50))
+def test_percentile_is_the_smallest_value_that_enough_do_not_exceed(values, share, endless) -> None:
+    found = percentile(values, share, endless)
+    everything = [*values, *[math.inf] * endless]
+    enough = [v for v in everything if sum(x <= v for x in everything) >= share * len(everything) - 1e-9]
+    assert found == (min(enough) if enough and min(enough) < math.inf else None)
+
+
+@given(st.floats(0.5, 2000), st.floats(0.1, 5), st.integers(0, 2**32))
+def test_poisson_arrivals_ascend_within_the_time_and_repeat_by_seed(rate, seconds, seed) -> None:
+    arrivals = list(poisson(rate, seconds, seed))
+    assert arrivals == sorted(arrivals) == list(poisson(rate, seconds, seed))
+    assert all(0 < due < seconds for due in arrivals)
+    # Seven standard deviations of a Poisson count.
+    assert abs(len(arrivals) - rate * seconds) <= 7 * math.sqrt(rate * seconds) + 7
+
+
+@given(st.floats(1, 1000), st.floats(1, 1000))
+def test_search_ends_close_below_what_can_be_had(first, limit) -> None:
+    search, tried = RateSearch(first), []
+    while (rate := search.propose()) is not None:
+        tried.append(rate)
+        search.tell(rate <= limit)
+    assert len(tried) <= 14
+    if search.best is None:
+        assert min(tried) > limit
+    else:
+        assert search.best <= limit
+        # Fourteen runs are not enough from very far away.
+        assert len(tried) == 14 or search.best >= limit / 1.04
+
+
+def test_an_answer_after_the_deadline_is_late_whatever_its_status() -> None:
+    tally = Tally(deadline_s=0.1)
+    for code, latency_s in [("OK", 0.05), ("OK", 0.2), ("DEADLINE_EXCEEDED", 0.1), ("RESOURCE_EXHAUSTED", 0.001)]:
+        tally.add(code, latency_s)
+    tally.add("INTERNAL", 0.01)
+    result = summarise(tally, 2.0, concurrency=1)
+    assert (result.ok, result.late, result.refused, result.errors) == (1, 2, 1, {"INTERNAL": 1})
+    assert (result.per_s, result.p99_ms, result.p99_all_ms, result.refused_p99_ms) == (0.5, 50.0, None, 1.0)
+
+
+async def test_an_open_loop_does_not_hide_a_stall() -> None:
+    """A server that stands still for half a second: callers who came meanwhile waited, and it shows."""
+    stalled = asyncio.get_running_loop().time() + 0.6
+
+    async def call(number: int, left_s: float | None) -> str:
+        while 0.1 < stalled - asyncio.get_running_loop().time() <= 0.6:
+            await asyncio.sleep(0.005)
+        return "OK"
+
+    closed = await closed_loop(call, 1, Plan(0, 0.8), Tally())
+    stalled = asyncio.get_running_loop().time() + 0.6
+    opened = await open_loop(call, 200, Plan(0, 0.8), Tally())
+    assert closed.p90_ms is not None
+    assert opened.p90_ms is not None
+    assert closed.p90_ms < 100 < 300 < opened.p90_ms
+
+
+async def test_an_open_loop_charges_its_own_delay_to_the_answers() -> None:
+    async def call(number: int, left_s: float | None) -> str:
+        time.sleep(0.01)  # noqa: ASYNC251 - holds the loop: the generator cannot keep up with its schedule
+        return "OK"
+
+    result = await open_loop(call, 300, Plan(0, 0.5), Tally())
+    assert result.lag_p99_ms is not None
+    assert result.p99_ms is not None
+    assert result.p99_ms >= result.lag_p99_ms > 100
+
+
+@pytest.fixture
+def bench(vision) -> Callable[..., object]:
+    """Run the command against the scripted server, which knows a classifier of 4x4 pixels."""
+    info = vision_pb2.GetModelResponse(manifest={"input": {"width": 4, "height": 4}})
+    info.summary.task = manifest_pb2.TASK_CLASSIFIER
+    vision.script["GetModel"] = lambda request, context: info
+    arguments = ["bench", "--model", "m", "--server", vision.address, "--warmup", "0", "--duration", "0.3"]
+    return lambda *more: CliRunner().invoke(app, [*arguments, *more])
+
+
+def test_refusals_errors_and_late_answers_are_told_apart(vision, bench, tmp_path: Path) -> None:
+    def script(request, context):
+        turn = len(vision.requests) % 4
+        if turn == 1:
+            vision.fail(context, grpc.StatusCode.RESOURCE_EXHAUSTED, "full")
+        if turn == 2:
+            vision.fail(context, grpc.StatusCode.INTERNAL, "broken")
+        if turn == 3:
+            time.sleep(0.1)
+        return vision_pb2.ClassifyResponse()
+
+    vision.script["Classify"] = script
+    done = bench("--concurrency", "1", "--deadline-ms", "50", "--json", str(tmp_path / "out.json"))
+    assert done.exit_code == 1
+    (run,) = json.loads((tmp_path / "out.json").read_text())["runs"]
+    assert run["ok"] >= 1
+    assert run["refused"] >= 1
+    assert run["late"] >= 1
+    assert run["errors"].keys() == {"INTERNAL"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--concurrency", "0"), "--concurrency takes whole numbers"),
+        (("--concurrency", "1.5"), "--concurrency takes whole numbers"),
+        (("--rate", "x"), "--rate takes numbers"),
+        (("--rate", "5", "--search-p99-ms", "5"), "leave one of both away"),
+        (("--input", "file"), "picture files go with --input file"),
+        (("--deadline-ms", "nan"), "must be a number over 0"),
+    ],
+)
+def test_wrong_usage_is_told_before_anything_is_sent(vision, bench, arguments, message) -> None:
+    done = bench(*arguments)
+    assert done.exit_code == 2
+    assert message in done.stderr
+    assert not vision.requests
+
+
+def test_a_stream_that_ends_ends_the_run_in_one_line(vision, bench) -> None:
+    def script(requests, context):
+        next(requests)
+        vision.fail(context, grpc.StatusCode.INTERNAL, "broken")
+        yield
+
+    vision.script["ClassifyStream"] = script
+    done = bench("--stream", "--concurrency", "4")
+    assert (done.exit_code, done.stdout, done.stderr) == (1, "", "resonnx: broken\n")
+
+
+def test_no_server_is_one_line(bench) -> None:
+    done = CliRunner().invoke(app, ["bench", "--model", "m", "--server", "127.0.0.1:1", "--duration", "0.1"])
+    assert done.exit_code == 1
+    assert done.stderr.startswith("resonnx: server 127.0.0.1:1 is not available")
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_plot_without_matplotlib_is_refused_before_the_load(vision, bench, monkeypatch) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    done = bench("--plot", "x.png")
+    assert (done.exit_code, done.stderr) == (1, "resonnx: --plot needs matplotlib: pip install 'resonnx[bench]'\n")
+    assert not vision.requests
+
+
+@pytest.mark.parametrize("load", [("--concurrency", "1,8"), ("--rate", "50"), ("--search-p99-ms", "500")])
+def test_pixels_to_a_real_server(demo_server, tmp_path: Path, load) -> None:
+    out, plot = tmp_path / "out.json", tmp_path / "out.png"
+    arguments = ["bench", "--model", "digits", "--server", demo_server.grpc, "--warmup", "0.1", "--duration", "0.4"]
+    done = CliRunner().invoke(app, [*arguments, *load, "--json", str(out), "--plot", str(plot)])
+    assert (done.exit_code, done.stderr) == (0, "")
+    content = json.loads(out.read_text())
+    assert all(run["ok"] and not run["errors"] for run in content["runs"] if run["concurrency"])
+    if load[0] == "--search-p99-ms":
+        assert content["highest_rate"] > 0
+        assert "highest rate with p99 within 500 ms" in done.stdout
+    else:
+        assert len(content["runs"]) == len(load[1].split(","))
+    assert plot.read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("model", ["digits", "scenes"])
+@pytest.mark.parametrize(
+    "flags", [(), ("--input", "tensor"), ("--input", "tensor", "--stream"), ("--stream",), ("file",)]
+)
+def test_every_kind_of_request_is_answered(demo_server, samples: Path, tmp_path: Path, model, flags) -> None:
+    out = tmp_path / "out.json"
+    if flags == ("file",):
+        flags = sorted(map(str, samples.glob("*.png")))[:4]
+    arguments = ["bench", "--model", model, "--server", demo_server.grpc, "--warmup", "0.1", "--duration", "0.4"]
+    done = CliRunner().invoke(app, [*arguments, "--concurrency", "4", "--json", str(out), *flags])
+    if model == "scenes" and flags == ("--stream",):
+        assert done.stderr == ("resonnx: captions of many pictures are streamed as tensors only: use --input tensor\n")
+        return
+    assert (done.exit_code, done.stderr) == (0, "")
+    (run,) = json.loads(out.read_text())["runs"]
+    assert run["ok"] > 0
+    assert (run["refused"], run["late"], run["errors"]) == (0, 0, {})
