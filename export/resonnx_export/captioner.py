@@ -1,29 +1,28 @@
-"""Exports a ResNet+LSTM captioner, as classifier.py does a classifier: two graphs, and captions proved word by word."""
+"""Exports a captioner of any layout, as classifier.py does a classifier: two graphs, captions proved word by word."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-import torch
 from PIL import Image
-from resonnx_proto.v1 import manifest_pb2 as pb
 from resonnx_server.runtime.manifest import DECODER_FILE, ENCODER_FILE
 
 from resonnx_export import package
-from resonnx_export.checkpoint import load_checkpoint
+from resonnx_export.caption_layouts import CaptionSource, recognise_captioner
 from resonnx_export.errors import BadInput
 from resonnx_export.goldens import captioner_golden
-from resonnx_export.layouts import Recognised, recognise
 from resonnx_export.manifest import new_manifest
-from resonnx_export.names import END, PAD, START, UNKNOWN
-from resonnx_export.networks import Captioner
+from resonnx_export.networks import CaptionNetwork
 from resonnx_export.package import Exported, Target
 from resonnx_export.precision import measure_captioner, reduced_bounds
 from resonnx_export.progress import Tell
 from resonnx_export.proofs import prove_captioner
-from resonnx_export.recipe import check_pictures
+from resonnx_export.recipe import InputChanges, check_pictures
+from resonnx_export.recipes import describe
+from resonnx_export.stored import StorageFor, store_encoder
 from resonnx_export.trace import trace_decoder, trace_encoder
+from resonnx_export.vocabulary import Vocabulary
 
 # How often export_captioner tells.
 STAGES: Final = 9
@@ -33,95 +32,71 @@ _SEED: Final = 2000
 
 @dataclass(frozen=True)
 class CaptionerSettings:
-    """What a checkpoint does not say.
+    """What a checkpoint does not say, or what is wanted otherwise than its layout has it.
 
     Attributes:
-        input: How pictures become the network's input.
-        vocabulary: The word of each token id, with <start> and <end>, and <pad> and <unk> where there are such.
-        max_tokens: A caption's greatest length, the end token included.
+        vocabulary: The word of each token id.
+        input: Changes to the layout's picture recipe.
+        max_tokens: A caption's greatest length, the end token included; None for the layout's.
+        caffe_resnet: As recognise_captioner's.
         allow_reduced: Whether providers may compute in bf16, fp16 and TF32.
+        storage: What to store the encoder's trunk in, once the input is known; None for float32.
         samples: Pictures that the model is meant for; the check pictures are synthetic without.
     """
 
-    input: pb.ImageInput
-    vocabulary: tuple[str, ...]
-    max_tokens: int
+    vocabulary: Vocabulary
+    input: InputChanges = field(default_factory=InputChanges)
+    max_tokens: int | None = None
+    caffe_resnet: bool | None = None
     allow_reduced: bool = False
+    storage: StorageFor | None = None
     samples: Sequence[Image.Image] = ()
 
 
-def export_captioner(file: Path, settings: CaptionerSettings, target: Target, tell: Tell) -> Exported:
-    """Export a checkpoint file to a new version in the model repository. Raises as export_classifier does."""
+def export_captioner(files: Sequence[Path], settings: CaptionerSettings, target: Target, tell: Tell) -> Exported:
+    """Export a captioner's files to a new version in the model repository. Raises as export_classifier does."""
     folder = package.plan(target)
-    tell(f"reading {file.name}")
-    checkpoint = load_checkpoint(file)
-    recognised = recognise(checkpoint.state_dict)
-    network = _checked(recognised, settings)
-    spec = _spec(network, settings)
-    manifest = new_manifest(recognised, [checkpoint.sha256], settings.input, spec)
+    tell(f"reading {', '.join(file.name for file in files)}")
+    source = recognise_captioner(files, settings.vocabulary, caffe_resnet=settings.caffe_resnet)
+    network = _checked(source)
+    recipe = settings.input.apply(source.input)
+    spec = source.spec
+    spec.attention_rows, spec.attention_columns = network.attention_grid(recipe.height, recipe.width)
+    if settings.max_tokens is not None:
+        spec.max_tokens = settings.max_tokens
+    manifest = new_manifest(source.recognised, source.sha256, recipe, spec)
+    storage = settings.storage(recipe) if settings.storage else None
 
     tell("tracing")
-    encoder = trace_encoder(network, settings.input)
-    decoder = trace_decoder(network, settings.input)
+    encoder = trace_encoder(network, recipe)
+    decoder = trace_decoder(network, recipe)
     manifest.parity.CopyFrom(prove_captioner(encoder, decoder, network, manifest, settings.samples, tell))
     if settings.allow_reduced:
         tell("measuring reduced precision")
-        images = check_pictures(settings.input, _MEASURED_PICTURES, _SEED, settings.samples)
-        for name, deviations in measure_captioner(network, images, settings.input, spec).items():
+        images = check_pictures(recipe, _MEASURED_PICTURES, _SEED, settings.samples)
+        for name, deviations in measure_captioner(network, images, recipe, spec).items():
             manifest.precisions.extend(reduced_bounds(name, deviations))
-    tell("golden examples")
-    golden = captioner_golden(network, settings.input, spec, settings.samples)
+    how = "" if recipe == source.input else ", changed"
+    notes: tuple[str, ...] = (f"pictures: {describe(recipe)} (as layout {source.recognised.layout} has them{how})",)
+    notes += source.recognised.notes
+    if storage is not None:
+        stored = store_encoder(encoder, decoder, network, manifest, storage, tell)
+        encoder, golden, notes = stored.model, stored.golden, notes + stored.notes
+    else:
+        tell("golden examples")
+        golden = captioner_golden(network, recipe, spec, settings.samples)
 
     tell(f"writing {folder}")
-    files = package.version_files({ENCODER_FILE: encoder, DECODER_FILE: decoder}, manifest, golden)
-    package.write(folder, files, overwrite=target.overwrite)
-    return Exported(folder, manifest, {name: len(content) for name, content in files.items()})
+    written = package.version_files({ENCODER_FILE: encoder, DECODER_FILE: decoder}, manifest, golden)
+    package.write(folder, written, overwrite=target.overwrite)
+    return Exported(folder, manifest, {name: len(content) for name, content in written.items()}, notes)
 
 
-def _checked(recognised: Recognised, settings: CaptionerSettings) -> Captioner:
-    network = recognised.network
-    if not isinstance(network, Captioner):
-        raise BadInput(f"the checkpoint is a classifier (layout {recognised.layout}), not a captioner")
-    if network.config.trunk.in_channels != 3:
+def _checked(source: CaptionSource) -> CaptionNetwork:
+    network = source.recognised.network
+    assert isinstance(network, CaptionNetwork)
+    if network.trunk.config.in_channels != 3:
         raise BadInput(
-            f"the network takes pictures of {network.config.trunk.in_channels} channels; only RGB is exported"
+            f"the network takes pictures of {network.trunk.config.in_channels} channels; only RGB is exported"
         )
-    if len(settings.vocabulary) != network.config.vocabulary_size:
-        raise BadInput(
-            f"the vocabulary has {len(settings.vocabulary)} words, the network {network.config.vocabulary_size}"
-        )
-    if missing := [word for word in (START, END) if word not in settings.vocabulary]:
-        raise BadInput(f"the vocabulary lacks {' and '.join(missing)}")
     return network
-
-
-def _spec(network: Captioner, settings: CaptionerSettings) -> pb.CaptionerSpec:
-    rows, columns = _attention_grid(network, settings.input)
-    words = settings.vocabulary
-    start = words.index(START)
-    spec = pb.CaptionerSpec(
-        vocabulary=words,
-        start_id=start,
-        end_id=words.index(END),
-        stripped_ids=[start],
-        max_tokens=settings.max_tokens,
-        beam_width=1,
-        length_normalization=pb.CaptionerSpec.LENGTH_NORMALIZATION_NONE,
-        attention_rows=rows,
-        attention_columns=columns,
-    )
-    if PAD in words:
-        spec.pad_id = words.index(PAD)
-        spec.stripped_ids.append(spec.pad_id)
-    if UNKNOWN in words:
-        spec.unknown_id = words.index(UNKNOWN)
-    return spec
-
-
-@torch.no_grad()
-def _attention_grid(network: Captioner, recipe: pb.ImageInput) -> tuple[int, int]:
-    """Return the rows and columns of the positions that attention covers."""
-    if (side := network.config.map_size) is not None:
-        return side, side
-    rows, columns = network.trunk.features_map(torch.zeros(1, 3, recipe.height, recipe.width)).shape[2:]
-    return rows, columns

@@ -1,7 +1,7 @@
 """Exports a ResNet classifier: checkpoint -> network -> trace -> parity -> precision -> goldens -> package."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -11,20 +11,29 @@ from resonnx_server.runtime.manifest import CLASSIFIER_FILE
 
 from resonnx_export import package
 from resonnx_export.checkpoint import load_checkpoint
+from resonnx_export.classifier_layouts import recognise_classifier
 from resonnx_export.errors import BadInput
 from resonnx_export.goldens import classifier_golden
-from resonnx_export.layouts import Recognised, recognise
+from resonnx_export.layouts import Recognised
 from resonnx_export.manifest import new_manifest
-from resonnx_export.networks import ResNet
+from resonnx_export.networks import ClassifierNetwork
 from resonnx_export.package import Exported, Target
 from resonnx_export.precision import measure_classifier, reduced_bounds
 from resonnx_export.progress import Tell
 from resonnx_export.proofs import prove_classifier
 from resonnx_export.recipe import check_pictures
+from resonnx_export.recipes import RecipeChoice
+from resonnx_export.stored import StorageFor, store_classifier
 from resonnx_export.trace import trace_classifier
 
 # How often export_classifier tells.
 STAGES: Final = 7
+# By the names that --activation takes.
+ACTIVATIONS: Final = {
+    "softmax": pb.ClassifierSpec.ACTIVATION_SOFTMAX,
+    "sigmoid": pb.ClassifierSpec.ACTIVATION_SIGMOID,
+    "none": pb.ClassifierSpec.ACTIVATION_NONE,
+}
 _MEASURED_PICTURES: Final = 8
 _SEED: Final = 2000
 
@@ -34,16 +43,22 @@ class ClassifierSettings:
     """What a checkpoint does not say.
 
     Attributes:
-        input: How pictures become the network's input.
+        input: How pictures become the network's input, or by which rule it is chosen once the layout is known.
         labels: One for each class, in order.
         allow_reduced: Whether providers may compute in bf16, fp16 and TF32.
+        storage: What to store the trunk in, once the input is known; None for float32.
         samples: Pictures that the model is meant for; the check pictures are synthetic without.
+        activation: What makes probabilities of logits.
+        stride_in_1x1: See recognise_classifier.
     """
 
-    input: pb.ImageInput
+    input: pb.ImageInput | RecipeChoice
     labels: tuple[str, ...]
     allow_reduced: bool = True
+    storage: StorageFor | None = None
     samples: Sequence[Image.Image] = ()
+    activation: pb.ClassifierSpec.Activation = pb.ClassifierSpec.ACTIVATION_SOFTMAX
+    stride_in_1x1: bool = False
 
 
 def export_classifier(file: Path, settings: ClassifierSettings, target: Target, tell: Tell) -> Exported:
@@ -53,40 +68,63 @@ def export_classifier(file: Path, settings: ClassifierSettings, target: Target, 
         BadInput: The checkpoint, the settings or the target; nothing was written.
         ParityFailed: The export is not equal to the checkpoint; nothing was written.
     """
-    folder = package.plan(target)
+    package.plan(target)
     tell(f"reading {file.name}")
     checkpoint = load_checkpoint(file)
-    recognised = recognise(checkpoint.state_dict)
+    recognised = recognise_classifier(checkpoint.state_dict, stride_in_1x1=settings.stride_in_1x1)
+    recognised = replace(recognised, notes=checkpoint.notes + recognised.notes)
+    return export_recognised(recognised, [checkpoint.sha256], settings, target, tell)
+
+
+def export_recognised(
+    recognised: Recognised, sha256: Sequence[str], settings: ClassifierSettings, target: Target, tell: Tell
+) -> Exported:
+    """Export a network that is in memory; the rest as export_classifier. `sha256`: of the files it came from."""
+    folder = package.plan(target)
     network = _checked(recognised, settings)
-    spec = pb.ClassifierSpec(labels=settings.labels, feature_size=network.config.feature_size)
-    manifest = new_manifest(recognised, [checkpoint.sha256], settings.input, spec)
+    recipe, notes = settings.input, recognised.notes
+    if isinstance(recipe, RecipeChoice):
+        recipe, told = recipe.for_layout(recognised.layout)
+        notes += (told,)
+    _check_channels(network, recipe)
+    spec = pb.ClassifierSpec(labels=settings.labels, feature_size=network.feature_size, activation=settings.activation)
+    manifest = new_manifest(recognised, sha256, recipe, spec)
+    storage = settings.storage(recipe) if settings.storage else None
 
     tell("tracing")
-    model = trace_classifier(network, settings.input)
+    model = trace_classifier(network, recipe, settings.activation)
     manifest.parity.CopyFrom(prove_classifier(model, network, manifest, settings.samples, tell))
-    if settings.allow_reduced:
-        tell("measuring reduced precision")
-        images = check_pictures(settings.input, _MEASURED_PICTURES, _SEED, settings.samples)
-        deviations = measure_classifier(network, images, settings.input)
-        manifest.precisions.extend(reduced_bounds(CLASSIFIER_FILE, deviations))
-    tell("golden examples")
-    golden = classifier_golden(network, settings.input, settings.samples)
+    if storage is not None:
+        stored = store_classifier(model, network, manifest, storage, tell)
+        model, golden, notes = stored.model, stored.golden, notes + stored.notes
+    else:
+        if settings.allow_reduced:
+            tell("measuring reduced precision")
+            images = check_pictures(recipe, _MEASURED_PICTURES, _SEED, settings.samples)
+            deviations = measure_classifier(network, images, recipe)
+            manifest.precisions.extend(reduced_bounds(CLASSIFIER_FILE, deviations))
+        tell("golden examples")
+        golden = classifier_golden(network, recipe, settings.samples)
 
     tell(f"writing {folder}")
     files = package.version_files({CLASSIFIER_FILE: model}, manifest, golden)
     package.write(folder, files, overwrite=target.overwrite)
-    return Exported(folder, manifest, {name: len(content) for name, content in files.items()})
+    return Exported(folder, manifest, {name: len(content) for name, content in files.items()}, notes)
 
 
-def _checked(recognised: Recognised, settings: ClassifierSettings) -> ResNet:
+def _checked(recognised: Recognised, settings: ClassifierSettings) -> ClassifierNetwork:
     network = recognised.network
-    if not isinstance(network, ResNet):
+    if not isinstance(network, ClassifierNetwork):
         raise BadInput(f"the checkpoint is a captioner (layout {recognised.layout}), not a classifier")
-    config = network.config
-    if config.num_classes == 0:
+    if network.num_classes == 0:
         raise BadInput("the checkpoint has no classification layer (fc.weight): it is a trunk only")
-    if config.in_channels != 3:
-        raise BadInput(f"the network takes pictures of {config.in_channels} channels; only RGB is exported")
-    if len(settings.labels) != config.num_classes:
-        raise BadInput(f"{len(settings.labels)} labels for {config.num_classes} classes")
+    if len(settings.labels) != network.num_classes:
+        raise BadInput(f"{len(settings.labels)} labels for {network.num_classes} classes")
     return network
+
+
+def _check_channels(network: ClassifierNetwork, recipe: pb.ImageInput) -> None:
+    if network.in_channels not in (1, 3):
+        raise BadInput(f"the network takes pictures of {network.in_channels} channels; RGB and grey are exported")
+    if network.in_channels == 1 and (len(set(recipe.mean)) > 1 or len(set(recipe.std)) > 1):
+        raise BadInput("the network takes grey pictures: give --mean and --std as one number each")

@@ -1,4 +1,4 @@
-"""The command line: `resonnx-export classifier | captioner | demo | inspect`.
+"""The command line: `resonnx-export classifier | captioner | demo | inspect | verify`.
 
 Exit codes: 0; 1 the export is not equal to the checkpoint, nothing was written; 2 the input is at fault. What goes
 wrong is said in one line on stderr.
@@ -19,9 +19,11 @@ from resonnx_export.errors import BadInput, ExportError, ParityFailed
 # Torch takes seconds to import, so --help and a mistyped option do without: each command imports what it runs.
 if TYPE_CHECKING:
     from resonnx_export.package import Exported
+    from resonnx_export.recipe import InputChanges
 
 _PARITY_FAILED = 1
 _BAD_INPUT = 2
+_LONGEST_MESSAGE = 2000
 
 app = typer.Typer(
     help="Export trained PyTorch ResNet classifiers and captioners to ONNX, and prove the copies equal.",
@@ -40,19 +42,59 @@ class _Filter(StrEnum):
     BOX = "box"
 
 
+class _Recipe(StrEnum):
+    TORCHVISION_V1 = "torchvision-v1"
+    TORCHVISION_V2 = "torchvision-v2"
+    TIMM_TV = "timm-tv"
+    TIMM_A1 = "timm-a1"
+    TIMM_A1_288 = "timm-a1-288"
+    HF = "hf"
+    CIFAR = "cifar"
+    CIFAR_IMAGENET = "cifar-imagenet"
+
+
+class _Activation(StrEnum):
+    SOFTMAX = "softmax"
+    SIGMOID = "sigmoid"
+    NONE = "none"
+
+
+class _Precision(StrEnum):
+    FP32 = "fp32"
+    FP16 = "fp16"
+    INT8 = "int8"
+
+
 _Repository = Annotated[Path, typer.Option(help="The model repository; made if it does not exist.")]
 _Name = Annotated[str, typer.Option(help="The model's name in the repository.")]
 _Version = Annotated[int | None, typer.Option(min=1, help="The next free number if not given.")]
 _Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the version if it exists.")]
-_Size = Annotated[int, typer.Option(min=1, help="Side of the input picture, in pixels.")]
-_ResizeFilter = Annotated[_Filter, typer.Option("--filter", help="Pillow's filter for resizing.")]
-_Mean = Annotated[str, typer.Option(help="What the training took off pixels scaled to 0..1, for R,G,B.")]
-_Std = Annotated[str, typer.Option(help="What it divided them by, for R,G,B.")]
+_Size = Annotated[int | None, typer.Option(min=1, help="Side of the input picture, in pixels.")]
+_ShortSide = Annotated[int | None, typer.Option(help="Resize the short side to this, then crop the centre.")]
+_Stretch = Annotated[bool, typer.Option("--stretch", help="Resize both sides to the input instead.")]
+_ResizeFilter = Annotated[_Filter | None, typer.Option("--filter", help="Pillow's filter for resizing.")]
+_Mean = Annotated[str | None, typer.Option(help="What was taken off pixels scaled to 0..1: for R,G,B, or one number.")]
+_Std = Annotated[str | None, typer.Option(help="What they were divided by: for R,G,B, or one number.")]
 _AllowReduced = Annotated[
     bool, typer.Option("--allow-reduced/--no-allow-reduced", help="Let providers compute in bf16, fp16 and TF32.")
 ]
-_IMAGENET_MEAN = "0.485,0.456,0.406"
-_IMAGENET_STD = "0.229,0.224,0.225"
+_StoredPrecision = Annotated[
+    _Precision, typer.Option("--precision", help="What the convolutions are stored and computed in.")
+]
+_Calibration = Annotated[
+    Path | None,
+    typer.Option(
+        help="For int8: pictures that the model is meant for, 64 or more; a classifier's may be in folders "
+        "named as labels."
+    ),
+]
+_MinAgreement = Annotated[
+    float, typer.Option(min=0, max=100, help="int8: least share of held-back pictures answered as in fp32, in %.")
+]
+_MaxAccuracyDrop = Annotated[
+    float,
+    typer.Option(min=0, max=100, help="int8: greatest loss of accuracy on labelled held-back pictures, in points."),
+]
 
 
 @app.command()
@@ -63,35 +105,47 @@ def classifier(
     name: _Name,
     version: _Version = None,
     overwrite: _Overwrite = False,
-    size: _Size = 224,
-    resize_short_side: Annotated[
-        int | None, typer.Option(help="Resize the short side to this, then crop the centre.  [default: size * 256/224]")
+    recipe: Annotated[
+        _Recipe | None, typer.Option(help="How pictures were prepared.  [default: as the checkpoint's layout suggests]")
     ] = None,
-    stretch: Annotated[bool, typer.Option("--stretch", help="Resize both sides to the input instead.")] = False,
-    resize_filter: _ResizeFilter = _Filter.BILINEAR,
-    mean: _Mean = _IMAGENET_MEAN,
-    std: _Std = _IMAGENET_STD,
+    size: _Size = None,
+    resize_short_side: _ShortSide = None,
+    stretch: _Stretch = False,
+    resize_filter: _ResizeFilter = None,
+    mean: _Mean = None,
+    std: _Std = None,
+    activation: Annotated[_Activation, typer.Option(help="What makes scores of logits.")] = _Activation.SOFTMAX,
+    stride_in_1x1: Annotated[
+        bool,
+        typer.Option("--stride-in-1x1", help="Blocks stride in their first convolution, as Caffe's; keys do not tell."),
+    ] = False,
     allow_reduced: _AllowReduced = True,
+    precision: _StoredPrecision = _Precision.FP32,
+    calibration: _Calibration = None,
+    min_agreement: _MinAgreement = 99.0,
+    max_accuracy_drop: _MaxAccuracyDrop = 0.5,
 ) -> None:
-    """Export a ResNet classifier. The defaults are those of torchvision's first weights (V1)."""
+    """Export a ResNet classifier. What is given beside --recipe changes it."""
     with _one_line_errors():
-        if stretch and resize_short_side is not None:
-            raise BadInput("--stretch and --resize-short-side exclude each other")
-        from resonnx_export.classifier import STAGES, ClassifierSettings, export_classifier
+        from resonnx_export.classifier import ACTIVATIONS, STAGES, ClassifierSettings, export_classifier
+        from resonnx_export.guard import Limits
         from resonnx_export.names import read_labels
         from resonnx_export.package import Target
         from resonnx_export.progress import progress
-        from resonnx_export.recipe import image_input
+        from resonnx_export.recipes import RecipeChoice
+        from resonnx_export.stored import choose_storage
 
-        short_side = None if stretch else resize_short_side or size * 256 // 224
-        recipe = image_input(
-            size,
-            resize_short_side=short_side,
-            resize_filter=resize_filter,
-            mean=_numbers(mean, "--mean"),
-            std=_numbers(std, "--std"),
+        changes = _changes(size, resize_short_side, stretch, resize_filter, mean, std)
+        names = read_labels(labels)
+        storage = choose_storage(precision.value, calibration, Limits(min_agreement, max_accuracy_drop), names)
+        settings = ClassifierSettings(
+            RecipeChoice(recipe.value if recipe else None, changes),
+            names,
+            allow_reduced,
+            storage,
+            activation=ACTIVATIONS[activation.value],
+            stride_in_1x1=stride_in_1x1,
         )
-        settings = ClassifierSettings(recipe, read_labels(labels), allow_reduced)
         with progress(name, STAGES) as tell:
             exported = export_classifier(checkpoint, settings, Target(repository, name, version, overwrite), tell)
         _print_summary(exported)
@@ -99,42 +153,44 @@ def classifier(
 
 @app.command()
 def captioner(
-    files: Annotated[list[Path], typer.Argument(help="The checkpoint file.", metavar="FILE...")],
-    vocab: Annotated[Path, typer.Option(help='One word a line, a JSON list, or a JSON object {"word": id}.')],
+    files: Annotated[list[Path], typer.Argument(help="The checkpoint's files, in any order.", metavar="FILE...")],
+    vocab: Annotated[
+        Path, typer.Option(help='vocab.pkl, WORDMAP_*.json, infos_*.pkl; one word a line, or JSON {"word": id}.')
+    ],
     repository: _Repository,
     name: _Name,
     version: _Version = None,
     overwrite: _Overwrite = False,
-    size: _Size = 256,
-    resize_short_side: Annotated[
-        int | None, typer.Option(help="Resize the short side to this, then crop the centre; stretch if not given.")
+    size: _Size = None,
+    resize_short_side: _ShortSide = None,
+    stretch: _Stretch = False,
+    resize_filter: _ResizeFilter = None,
+    mean: _Mean = None,
+    std: _Std = None,
+    max_tokens: Annotated[int | None, typer.Option(min=1, max=1000, help="A caption's greatest length.")] = None,
+    caffe_resnet: Annotated[
+        bool | None,
+        typer.Option("--caffe-resnet/--torchvision-resnet", help="Which ResNet's weights a file of their own are for."),
     ] = None,
-    resize_filter: _ResizeFilter = _Filter.BILINEAR,
-    mean: _Mean = _IMAGENET_MEAN,
-    std: _Std = _IMAGENET_STD,
-    max_tokens: Annotated[int, typer.Option(min=1, max=1000, help="A caption's greatest length.")] = 50,
     allow_reduced: _AllowReduced = False,
+    precision: _StoredPrecision = _Precision.FP32,
+    calibration: _Calibration = None,
+    min_agreement: _MinAgreement = 99.0,
 ) -> None:
-    """Export a ResNet+LSTM captioner."""
+    """Export a captioner: a recurrent network on a ResNet. What is not given is as the checkpoint's source has it."""
     with _one_line_errors():
-        if len(files) != 1:
-            raise BadInput(f"a captioner of a known layout is one file; {len(files)} were given")
         from resonnx_export.captioner import STAGES, CaptionerSettings, export_captioner
-        from resonnx_export.names import read_vocabulary
+        from resonnx_export.guard import Limits
         from resonnx_export.package import Target
         from resonnx_export.progress import progress
-        from resonnx_export.recipe import image_input
+        from resonnx_export.stored import choose_storage
+        from resonnx_export.vocabulary import load_vocabulary
 
-        recipe = image_input(
-            size,
-            resize_short_side=resize_short_side,
-            resize_filter=resize_filter,
-            mean=_numbers(mean, "--mean"),
-            std=_numbers(std, "--std"),
-        )
-        settings = CaptionerSettings(recipe, read_vocabulary(vocab), max_tokens, allow_reduced)
+        changes = _changes(size, resize_short_side, stretch, resize_filter, mean, std)
+        storage = choose_storage(precision.value, calibration, Limits(min_agreement))
+        settings = CaptionerSettings(load_vocabulary(vocab), changes, max_tokens, caffe_resnet, allow_reduced, storage)
         with progress(name, STAGES) as tell:
-            exported = export_captioner(files[0], settings, Target(repository, name, version, overwrite), tell)
+            exported = export_captioner(files, settings, Target(repository, name, version, overwrite), tell)
         _print_summary(exported)
 
 
@@ -144,6 +200,7 @@ def demo(
         Path | None, typer.Option(help="Export the demonstration models `digits` and `scenes` here.")
     ] = None,
     retrain: Annotated[bool, typer.Option("--retrain", help="Train them anew first (some minutes).")] = False,
+    precision: _StoredPrecision = _Precision.FP32,
     samples: Annotated[Path | None, typer.Option(help="Write sample pictures and truth.json here.")] = None,
     count: Annotated[int, typer.Option(min=1, help="How many samples.")] = 100,
     seed: Annotated[int, typer.Option(min=0, help="Which samples.")] = 0,
@@ -161,7 +218,7 @@ def demo(
             raise BadInput("the demonstration needs scikit-learn: pip install 'resonnx-export[demo]'") from None
 
         if repository is not None:
-            for name, exported in export_demo(repository, retrain=retrain):
+            for name, exported in export_demo(repository, retrain=retrain, precision=precision.value):
                 if exported is None:
                     typer.echo(f"{repository / name}: already exported from these weights")
                 else:
@@ -174,26 +231,25 @@ def demo(
 def inspect(checkpoint: Annotated[Path, typer.Argument(help="A checkpoint file.")]) -> None:
     """Say what a checkpoint file is, or why it is not understood."""
     with _one_line_errors():
-        from resonnx_export.checkpoint import load_checkpoint
-        from resonnx_export.layouts import recognise
-        from resonnx_export.networks import ResNet
+        from resonnx_export.inspection import inspect_file
 
-        loaded = load_checkpoint(checkpoint)
-        recognised = recognise(loaded.state_dict)
-        network = recognised.network
-        if isinstance(network, ResNet):
-            answers = f"{network.config.num_classes} classes" if network.config.num_classes else "none (a trunk)"
-        else:
-            answers = f"captions of {network.config.vocabulary_size} words"
-        for title, value in {
-            "layout": recognised.layout,
-            "architecture": recognised.architecture,
-            "answers": answers,
-            "parameters": f"{recognised.parameters:,}",
-            "dtype": ", ".join(recognised.dtypes),
-            "sha256": loaded.sha256,
-        }.items():
+        for title, value in inspect_file(checkpoint):
             typer.echo(f"{title + ':':14}{value}")
+
+
+@app.command()
+def verify(
+    folder: Annotated[Path, typer.Argument(help="A version's folder: MODELS/NAME/1.", metavar="MODEL_DIR")],
+    checkpoint: Annotated[
+        list[Path] | None, typer.Option(help="The file it was exported from, to compare with PyTorch once more.")
+    ] = None,
+) -> None:
+    """Prove an export again: its checksums, its golden examples on everything that can run it here, its checkpoint."""
+    with _one_line_errors():
+        from resonnx_export.verification import verify_version
+
+        for line in verify_version(folder, checkpoint or ()):
+            typer.echo(line)
 
 
 def main() -> None:
@@ -214,15 +270,39 @@ def _one_line_errors() -> Iterator[None]:
         message, code = str(error), _BAD_INPUT
     else:
         return
-    print(f"resonnx-export: {message}", file=sys.stderr)
+    print(f"resonnx-export: {_printable(message)}", file=sys.stderr)
     raise typer.Exit(code)
 
 
-def _numbers(text: str, option: str) -> list[float]:
+def _printable(message: str) -> str:
+    """Return one line of bounded length: messages quote names from files, which may hold anything."""
+    line = "".join(character if character.isprintable() else "�" for character in message)
+    return line if len(line) <= _LONGEST_MESSAGE else f"{line[:_LONGEST_MESSAGE]}..."
+
+
+def _changes(
+    size: int | None,
+    resize_short_side: int | None,
+    stretch: bool,
+    resize_filter: _Filter | None,
+    mean: str | None,
+    std: str | None,
+) -> "InputChanges":
+    from resonnx_export.recipe import InputChanges
+
+    return InputChanges(
+        size, resize_short_side, stretch, resize_filter, _numbers(mean, "--mean"), _numbers(std, "--std")
+    )
+
+
+def _numbers(text: str | None, option: str) -> list[float] | None:
+    if text is None:
+        return None
     try:
-        return [float(number) for number in text.split(",")]
+        numbers = [float(number) for number in text.split(",")]
     except ValueError:
-        raise BadInput(f"{option} {text!r} is not three numbers with commas between") from None
+        raise BadInput(f"{option} {text!r} is not three numbers with commas between, nor one") from None
+    return numbers * 3 if len(numbers) == 1 else numbers
 
 
 def _print_summary(exported: "Exported") -> None:

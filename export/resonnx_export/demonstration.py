@@ -1,6 +1,6 @@
 """Exports the demonstration models, `digits` and `scenes`, from their committed weights or from fresh training."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
@@ -8,27 +8,35 @@ from tempfile import TemporaryDirectory
 from typing import Final
 
 from PIL import Image
+from resonnx_proto.v1 import manifest_pb2 as pb
 from resonnx_server.errors import ModelRefused
 from resonnx_server.runtime.manifest import read_version
 
 from resonnx_export import captioner, classifier, demo, package
+from resonnx_export.calibration import Calibration
 from resonnx_export.captioner import CaptionerSettings, export_captioner
 from resonnx_export.checkpoint import load_checkpoint
 from resonnx_export.classifier import ClassifierSettings, export_classifier
-from resonnx_export.demo import samples
+from resonnx_export.demo import calibration, samples
+from resonnx_export.guard import Limits
 from resonnx_export.package import Exported, Target
 from resonnx_export.progress import progress
-from resonnx_export.recipe import image_input
+from resonnx_export.recipe import InputChanges, image_input
+from resonnx_export.stored import Fp16, Int8, Precision, StorageFor
+from resonnx_export.vocabulary import Vocabulary
 
 MODELS: Final = ("digits", "scenes")
 _SAMPLES: Final = 16
 _SEED: Final = 0
 
 
-def export_demo(repository: Path, *, retrain: bool) -> Iterator[tuple[str, Exported | None]]:
+def export_demo(
+    repository: Path, *, retrain: bool, precision: Precision = "fp32"
+) -> Iterator[tuple[str, Exported | None]]:
     """Export both models, each as its next version; yield the name and what was written.
 
-    A model whose newest version already comes from the same weights is left as it is, and None is yielded.
+    A model whose newest version already comes from the same weights in the same precision is left as it is, and None
+    is yielded.
 
     Raises:
         BadInput: The repository cannot be written.
@@ -37,27 +45,40 @@ def export_demo(repository: Path, *, retrain: bool) -> Iterator[tuple[str, Expor
     with _weights(retrain) as folder:
         for name in MODELS:
             weights = folder / f"{name}.safetensors"
-            yield name, None if _is_exported(repository / name, weights) else _export(name, weights, repository)
+            done = _is_exported(repository / name, weights, precision)
+            yield name, None if done else _export(name, weights, repository, precision)
 
 
-def _export(name: str, weights: Path, repository: Path) -> Exported:
+def _export(name: str, weights: Path, repository: Path, precision: Precision) -> Exported:
     target = Target(repository, name)
     if name == "digits":
         recipe = image_input(demo.DIGITS_INPUT_SIZE, resize_short_side=None, mean=demo.MEAN, std=demo.STD)
-        pictures = [picture for picture, _ in islice(samples.digits(_SEED), _SAMPLES)]
-        settings = ClassifierSettings(recipe, demo.LABELS, samples=[Image.fromarray(each) for each in pictures])
+        pictures = [Image.fromarray(picture) for picture, _ in islice(samples.digits(_SEED), _SAMPLES)]
+        storage = _storage(precision, calibration.digits, pictures)
+        settings = ClassifierSettings(recipe, demo.LABELS, storage=storage, samples=pictures)
         with progress(name, classifier.STAGES) as tell:
             return export_classifier(weights, settings, target, tell)
-    recipe = image_input(demo.SCENES_INPUT_SIZE, resize_short_side=None, mean=demo.MEAN, std=demo.STD)
-    pictures = [scene.image for scene in samples.scenes(_SEED, _SAMPLES)]
+    pictures = [Image.fromarray(scene.image) for scene in samples.scenes(_SEED, _SAMPLES)]
     scenes = CaptionerSettings(
-        recipe, demo.VOCABULARY, max_tokens=demo.MAX_WORDS + 1, samples=[Image.fromarray(each) for each in pictures]
+        Vocabulary(demo.VOCABULARY),
+        InputChanges(demo.SCENES_INPUT_SIZE, mean=demo.MEAN, std=demo.STD),
+        max_tokens=demo.MAX_WORDS + 1,
+        storage=_storage(precision, calibration.scenes, pictures),
+        samples=pictures,
     )
     with progress(name, captioner.STAGES) as tell:
-        return export_captioner(weights, scenes, target, tell)
+        return export_captioner([weights], scenes, target, tell)
 
 
-def _is_exported(model: Path, weights: Path) -> bool:
+def _storage(
+    precision: Precision, calibrate: Callable[[pb.ImageInput], Calibration], pictures: Sequence[Image.Image]
+) -> StorageFor | None:
+    if precision == "int8":
+        return lambda recipe: Int8(calibrate(recipe), Limits())
+    return (lambda recipe: Fp16(pictures)) if precision == "fp16" else None
+
+
+def _is_exported(model: Path, weights: Path, precision: Precision) -> bool:
     versions = package.versions(model)
     if not versions:
         return False
@@ -65,7 +86,8 @@ def _is_exported(model: Path, weights: Path) -> bool:
         manifest = read_version(model / str(versions[-1])).manifest
     except ModelRefused:
         return False
-    return list(manifest.source.sha256) == [load_checkpoint(weights).sha256]
+    stored = {pb.Precision.Value(f"PRECISION_{precision.upper()}")} - {pb.PRECISION_FP32}
+    return set(manifest.stored.values()) == stored and list(manifest.source.sha256) == [load_checkpoint(weights).sha256]
 
 
 @contextmanager

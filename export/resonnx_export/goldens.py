@@ -11,13 +11,13 @@ from typing import Any, Final
 import numpy as np
 from PIL import Image
 from resonnx_proto.v1 import manifest_pb2 as pb
-from resonnx_server.runtime.beams import Sequence as Decoded
 from resonnx_server.runtime.golden import MAX_PICTURES, EncodedPicture, Golden, pack_captions
 from resonnx_server.runtime.images import Pixels
+from resonnx_server.runtime.sequence import Sequence as Decoded
 
 from resonnx_export import reference
 from resonnx_export.errors import ParityFailed
-from resonnx_export.networks import Captioner, ResNet
+from resonnx_export.networks import CaptionNetwork, ClassifierNetwork
 from resonnx_export.precision import FP32_BOUND
 from resonnx_export.recipe import check_pictures, smooth
 
@@ -34,7 +34,7 @@ _FILTERS: Final = {
 }
 
 
-def classifier_golden(network: ResNet, recipe: pb.ImageInput, samples: Sequence[Image.Image]) -> Golden:
+def classifier_golden(network: ClassifierNetwork, recipe: pb.ImageInput, samples: Sequence[Image.Image]) -> Golden:
     """Store MAX_PICTURES pictures with their logits, and the picture files."""
     images = check_pictures(recipe, MAX_PICTURES, _SEED, samples)
     logits = reference.classify(network, images, recipe).logits
@@ -42,7 +42,7 @@ def classifier_golden(network: ResNet, recipe: pb.ImageInput, samples: Sequence[
 
 
 def captioner_golden(
-    network: Captioner, recipe: pb.ImageInput, spec: pb.CaptionerSpec, samples: Sequence[Image.Image]
+    network: CaptionNetwork, recipe: pb.ImageInput, spec: pb.CaptionerSpec, samples: Sequence[Image.Image]
 ) -> Golden:
     """Store at most MAX_PICTURES pictures with their captions, and the picture files.
 
@@ -59,8 +59,15 @@ def captioner_golden(
     if not clear:
         raise ParityFailed("no check picture has a caption whose every word is clearly ahead of the next best")
     rows = sorted(clear, key=lambda row: captions[row].margin, reverse=True)[:MAX_PICTURES]
-    tokens, log_probs = pack_captions([_as_decoded(captions[row], spec) for row in rows], spec)
-    return Golden(images[rows], tokens=tokens, log_probs=log_probs, encoded=encoded_pictures(recipe))
+    return pack_golden(images[rows], [captions[row] for row in rows], recipe, spec)
+
+
+def pack_golden(
+    images: Pixels, captions: Sequence[reference.Caption], recipe: pb.ImageInput, spec: pb.CaptionerSpec
+) -> Golden:
+    """Store pictures uint8 [G,H,W,3] with their captions, and the picture files."""
+    tokens, log_probs = pack_captions([_as_decoded(caption, spec) for caption in captions], spec)
+    return Golden(images, tokens=tokens, log_probs=log_probs, encoded=encoded_pictures(recipe))
 
 
 def _as_decoded(caption: reference.Caption, spec: pb.CaptionerSpec) -> Decoded:

@@ -22,8 +22,8 @@ def read_labels(path: Path) -> tuple[str, ...]:
     if isinstance(content, dict):
         if not all(key.isascii() and key.isdigit() for key in content):
             raise BadInput(f'{path}: labels as a JSON object are {{"0": "name", ...}}')
-        content = _in_order(path, {int(key): name for key, name in content.items()}, len(content))
-    return _as_names(path, content)
+        content = in_order(path, {int(key): name for key, name in content.items()}, len(content))
+    return as_names(path, content)
 
 
 def read_vocabulary(path: Path) -> tuple[str, ...]:
@@ -36,8 +36,8 @@ def read_vocabulary(path: Path) -> tuple[str, ...]:
     if isinstance(content, dict):
         if not all(isinstance(number, int) for number in content.values()):
             raise BadInput(f'{path}: a vocabulary as a JSON object is {{"word": id, ...}}')
-        content = _in_order(path, {number: word for word, number in content.items()}, len(content))
-    return _as_names(path, content)
+        content = in_order(path, {number: word for word, number in content.items()}, len(content))
+    return as_names(path, content)
 
 
 def _read(path: Path) -> Any:
@@ -55,13 +55,15 @@ def _read(path: Path) -> Any:
         raise BadInput(f"{path} begins like JSON and is not: {error}") from None
 
 
-def _in_order(path: Path, names: dict[int, Any], count: int) -> list[Any]:
+def in_order(path: Path, names: dict[int, Any], count: int) -> list[Any]:
+    """Return the names 0 to count - 1. Raises BadInput if one is missing."""
     if sorted(names) != list(range(count)):
         raise BadInput(f"{path}: the numbers must be 0 to {count - 1}, each once")
     return [names[number] for number in range(count)]
 
 
-def _as_names(path: Path, content: Any) -> tuple[str, ...]:
+def as_names(path: Path, content: Any) -> tuple[str, ...]:
+    """Return a list of names, stripped. Raises BadInput if it is none, or a name is empty."""
     if not isinstance(content, list) or not all(isinstance(name, str) for name in content):
         raise BadInput(f"{path} does not hold a list of names")
     names = tuple(name.strip() for name in content)

@@ -30,11 +30,12 @@ class Target:
 
 @dataclass(frozen=True)
 class Exported:
-    """A version that was written: its folder, its manifest, its files' sizes in bytes by name."""
+    """A version that was written: folder, manifest, files' sizes in bytes by name, and lines for the summary."""
 
     folder: Path
     manifest: pb.Manifest
     sizes: Mapping[str, int]
+    notes: tuple[str, ...] = ()
 
 
 def plan(target: Target) -> Path:

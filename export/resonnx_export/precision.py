@@ -16,7 +16,7 @@ from resonnx_server.runtime.manifest import DECODER_FILE, ENCODER_FILE
 from torch import Tensor, nn
 
 from resonnx_export import reference
-from resonnx_export.networks import Captioner, Encoded, ResNet
+from resonnx_export.networks import CaptionNetwork, ClassifierNetwork, Encoded
 
 FP32_BOUND: Final = 1e-3
 # Twice the measured deviation: the stored pictures and another chip's order of sums differ from what was measured.
@@ -24,6 +24,7 @@ _ALLOWANCE: Final = 2.0
 _LEAST_BOUND: Final = 5e-4
 # Beyond it the judgement of a provider would pass answers that have little to do with the model's.
 _GREATEST_BOUND: Final = 0.5
+GREATEST_DEVIATION: Final = _GREATEST_BOUND / _ALLOWANCE
 
 Deviations = Mapping[torch.dtype, float]
 _Network = TypeVar("_Network", bound=nn.Module)
@@ -32,6 +33,11 @@ _Network = TypeVar("_Network", bound=nn.Module)
 def fp32_bound(file: str) -> pb.PrecisionBound:
     """Return the bound that every file has."""
     return pb.PrecisionBound(file=file, precision=pb.PRECISION_FP32, max_deviation=FP32_BOUND)
+
+
+def stored_bound(file: str, precision: pb.Precision, deviation: float) -> pb.PrecisionBound:
+    """Return the bound of a file that is stored in reduced precision, from its measured deviation."""
+    return pb.PrecisionBound(file=file, precision=precision, max_deviation=max(_LEAST_BOUND, _ALLOWANCE * deviation))
 
 
 def reduced_bounds(file: str, deviations: Deviations) -> list[pb.PrecisionBound]:
@@ -50,7 +56,7 @@ def reduced_bounds(file: str, deviations: Deviations) -> list[pb.PrecisionBound]
     ]
 
 
-def measure_classifier(network: ResNet, images: Pixels, recipe: pb.ImageInput) -> Deviations:
+def measure_classifier(network: ClassifierNetwork, images: Pixels, recipe: pb.ImageInput) -> Deviations:
     """Return max|delta| / max|reference| of the logits for bfloat16 and float16, inf where values overflow."""
     exact = reference.classify(network, images, recipe).logits
     return {
@@ -60,7 +66,7 @@ def measure_classifier(network: ResNet, images: Pixels, recipe: pb.ImageInput) -
 
 
 def measure_captioner(
-    network: Captioner, images: Pixels, recipe: pb.ImageInput, spec: pb.CaptionerSpec
+    network: CaptionNetwork, images: Pixels, recipe: pb.ImageInput, spec: pb.CaptionerSpec
 ) -> dict[str, Deviations]:
     """Return the deviations by file, of the words' log-probabilities, each file reduced while the other is not.
 
@@ -75,7 +81,7 @@ def measure_captioner(
         encoded_reduced = reference.encode(reduced, images, recipe)
         for file, stepper, start in ((ENCODER_FILE, network, encoded_reduced), (DECODER_FILE, reduced, encoded)):
             # As the judgement does (golden.judge_captions): sure words have log-probabilities next to 0.
-            found[file][dtype] = _deviation(exact, _follow(stepper, start, captions, spec), 1.0)
+            found[file][dtype] = _deviation(exact, follow(stepper, start, captions, spec), 1.0)
     return dict(found)
 
 
@@ -86,11 +92,11 @@ def _deviation(exact: np.ndarray[Any, Any], found: np.ndarray[Any, Any], least_s
 
 
 @torch.no_grad()
-def _follow(
-    network: Captioner, encoded: Encoded, captions: list[reference.Caption], spec: pb.CaptionerSpec
+def follow(
+    network: CaptionNetwork, encoded: Encoded, captions: list[reference.Caption], spec: pb.CaptionerSpec
 ) -> np.ndarray[Any, Any]:
     """Return the log-probabilities that `network` gives to the captions' words, one after the other: [sum of T]."""
-    state, features = encoded
+    state, features, first = encoded
     length = max(len(caption.tokens) for caption in captions)
     tokens = np.zeros((len(captions), length), np.int64)
     for row, caption in enumerate(captions):
@@ -98,10 +104,13 @@ def _follow(
     targets = torch.from_numpy(tokens)
     token = torch.full((len(captions),), spec.start_id)
     columns = []
-    for step in range(length):
-        stepped = network.step(token, state, features)
-        state, token = stepped.state, targets[:, step]
-        columns.append(stepped.log_probs.gather(1, token[:, None]))
+    for position in range(length):
+        if position == 0 and first is not None:
+            log_probs = first
+        else:
+            log_probs, state, _ = network.step(token, state, features)
+        token = targets[:, position]
+        columns.append(log_probs.gather(1, token[:, None]))
     scores = torch.cat(columns, dim=1).numpy()
     return np.concatenate([scores[row, : len(caption.tokens)] for row, caption in enumerate(captions)])
 

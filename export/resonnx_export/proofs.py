@@ -7,16 +7,16 @@ import torch
 from PIL import Image
 from resonnx_proto.v1 import manifest_pb2 as pb
 from resonnx_server.errors import ModelRefused
-from resonnx_server.runtime.beams import Sequence as Decoded
-from resonnx_server.runtime.beams import decode_all
 from resonnx_server.runtime.golden import NEAR_TIE
 from resonnx_server.runtime.graphs import IMAGE, CaptionerGraphs, ClassifierGraph
+from resonnx_server.runtime.greedy import decode_all
 from resonnx_server.runtime.images import Pixels
 from resonnx_server.runtime.manifest import CLASSIFIER_FILE, DECODER_FILE, ENCODER_FILE
+from resonnx_server.runtime.sequence import Sequence as Decoded
 
 from resonnx_export import reference
 from resonnx_export.errors import ParityFailed
-from resonnx_export.networks import Captioner, Encoded, ResNet
+from resonnx_export.networks import CaptionNetwork, ClassifierNetwork, Encoded
 from resonnx_export.parity import BATCH_SIZES, RTOL, Case, compare, open_session, prove_graph
 from resonnx_export.progress import Tell
 from resonnx_export.recipe import check_pictures
@@ -24,7 +24,7 @@ from resonnx_export.reference import Caption
 
 
 def prove_classifier(
-    model: bytes, network: ResNet, manifest: pb.Manifest, samples: Sequence[Image.Image], tell: Tell
+    model: bytes, network: ClassifierNetwork, manifest: pb.Manifest, samples: Sequence[Image.Image], tell: Tell
 ) -> pb.ParityReport:
     """Prove model.onnx equal to the network it was traced from.
 
@@ -46,9 +46,11 @@ def prove_classifier(
     cases = []
     for size in BATCH_SIZES:
         images = check_pictures(manifest.input, size, seed=size, samples=samples)
-        answers = reference.classify(network, images, manifest.input)
-        # Softmax multiplies a probability by at most exp(2 * max|delta logit|).
-        scale = float(answers.probabilities.max()) * max(1.0, 2 * float(np.abs(answers.logits).max()))
+        answers = reference.classify(network, images, manifest.input, manifest.classifier.activation)
+        scale = float(np.abs(answers.probabilities).max())
+        if manifest.classifier.activation != pb.ClassifierSpec.ACTIVATION_NONE:
+            # Softmax multiplies a probability by at most exp(2 * max|delta logit|); sigmoid's slope is less.
+            scale *= max(1.0, 2 * float(np.abs(answers.logits).max()))
         cases.append(Case(f"batch {size}", {IMAGE: images}, vars(answers), {"probabilities": scale}))
     tell("ONNX Runtime's answers")
     return pb.ParityReport(checks=prove_graph(CLASSIFIER_FILE, model, cases), damaged_copy_rejected=True)
@@ -57,7 +59,7 @@ def prove_classifier(
 def prove_captioner(
     encoder: bytes,
     decoder: bytes,
-    network: Captioner,
+    network: CaptionNetwork,
     manifest: pb.Manifest,
     samples: Sequence[Image.Image],
     tell: Tell,
@@ -69,7 +71,7 @@ def prove_captioner(
     captions = [reference.caption(network, each, manifest.captioner) for each in encoded]
     tell("ONNX Runtime's encoder")
     encoder_cases = [
-        Case(f"batch {len(images)}", {IMAGE: images}, _tensors(each))
+        Case(f"batch {len(images)}", {IMAGE: images}, _tensors(each) | _first_word(each))
         for images, each in zip(batches, encoded, strict=True)
     ]
     checks = prove_graph(ENCODER_FILE, encoder, encoder_cases)
@@ -103,17 +105,22 @@ def _tensors(encoded: Encoded) -> dict[str, np.ndarray]:
     return {name: tensor.numpy() for name, tensor in named.items()}
 
 
+def _first_word(encoded: Encoded) -> dict[str, np.ndarray]:
+    return {} if encoded.first_log_probs is None else {"first_log_probs": encoded.first_log_probs.numpy()}
+
+
 @torch.no_grad()
-def _step_case(network: Captioner, encoded: Encoded, spec: pb.CaptionerSpec, number: int) -> Case:
+def _step_case(network: CaptionNetwork, encoded: Encoded, spec: pb.CaptionerSpec, number: int) -> Case:
     """Take greedy steps with PyTorch; return what the last, step `number` from 1, was given and answered."""
-    state, features = encoded
-    token = torch.full((len(state[0]),), spec.start_id)
+    state, features, first = encoded
+    token = torch.full((len(state[0]),), spec.start_id) if first is None else first.argmax(dim=1)
     for _ in range(number):
         given, fed = state, token
         log_probs, state, attention = network.step(token, state, features)
         token = log_probs.argmax(dim=1)
-    expected = {"log_probs": log_probs, "attention": attention}
-    expected.update({f"next_state_{i}": tensor for i, tensor in enumerate(state)})
+    expected = {"log_probs": log_probs, **{f"next_state_{i}": tensor for i, tensor in enumerate(state)}}
+    if attention is not None:
+        expected["attention"] = attention
     return Case(
         f"{len(token)} rows, step {number}",
         {"token": fed.numpy(), **_tensors(Encoded(given, features))},

@@ -4,6 +4,7 @@ The published recipes stand here by name; the server's resize (runtime/images.py
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
@@ -55,6 +56,43 @@ def image_input(
         recipe.resize = pb.ImageInput.RESIZE_SHORT_SIDE_CROP
         recipe.resize_short_side = resize_short_side
     return recipe
+
+
+@dataclass(frozen=True)
+class InputChanges:
+    """What is asked for in place of a layout's own picture recipe; None keeps it. As image_input's arguments.
+
+    Attributes:
+        stretch: Resize both sides to the square, even where the layout crops.
+    """
+
+    size: int | None = None
+    resize_short_side: int | None = None
+    stretch: bool = False
+    resize_filter: str | None = None
+    mean: Sequence[float] | None = None
+    std: Sequence[float] | None = None
+
+    def apply(self, recipe: pb.ImageInput) -> pb.ImageInput:
+        """Return the recipe with these changes; where the size alone changes, the short side keeps its ratio.
+
+        Raises:
+            BadInput: As image_input, or both ways of resizing are asked for.
+        """
+        if self.stretch and self.resize_short_side is not None:
+            raise BadInput("--stretch and --resize-short-side exclude each other")
+        size = self.size or recipe.width
+        short_side = self.resize_short_side
+        if short_side is None and not self.stretch and recipe.resize == pb.ImageInput.RESIZE_SHORT_SIDE_CROP:
+            short_side = size * recipe.resize_short_side // recipe.width
+        names = {value: name for name, value in FILTERS.items()}
+        return image_input(
+            size,
+            resize_short_side=short_side,
+            resize_filter=self.resize_filter or names[recipe.filter],
+            mean=recipe.mean if self.mean is None else self.mean,
+            std=recipe.std if self.std is None else self.std,
+        )
 
 
 def check_pictures(recipe: pb.ImageInput, count: int, seed: int, samples: Sequence[Image.Image] = ()) -> Pixels:

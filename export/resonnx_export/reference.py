@@ -1,6 +1,6 @@
 """What PyTorch answers: the eager network on pictures, with the training recipe's own normalisation.
 
-Shares no code with the graphs (trace.py) or with the server's decoding (runtime/beams.py): it is what both are held
+Shares no code with the graphs (trace.py) or with the server's decoding (runtime/greedy.py): it is what both are held
 against.
 """
 
@@ -10,13 +10,15 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import torch
+from PIL import Image
 from resonnx_proto.v1 import manifest_pb2 as pb
 from resonnx_server.runtime.images import Pixels
 from torch import Tensor, nn
 
-from resonnx_export.networks import Captioner, Encoded, ResNet
+from resonnx_export.networks import CaptionNetwork, ClassifierNetwork, Encoded, ResNet
 
 Float = npt.NDArray[np.float32]
+Activation = pb.ClassifierSpec.Activation
 
 
 @dataclass(frozen=True)
@@ -61,31 +63,53 @@ def normalise(images: Pixels, recipe: pb.ImageInput) -> Tensor:
     return (scaled - mean) / std
 
 
+def normalise_grey(images: Pixels, recipe: pb.ImageInput) -> Tensor:
+    """Turn pixels uint8 [N,H,W,3] into float32 [N,1,H,W], as normalise after Pillow's convert("L")."""
+    grey = np.stack([np.asarray(Image.fromarray(image).convert("L")) for image in images])
+    scaled = torch.from_numpy(grey).unsqueeze(1).to(torch.float32).div(255)
+    return (scaled - recipe.mean[0]) / recipe.std[0]
+
+
 @torch.no_grad()
-def classify(network: ResNet, images: Pixels, recipe: pb.ImageInput) -> Classified:
-    """Classify uint8 pictures [N,H,W,3]: ResNet.forward, with the features kept."""
-    features = network.forward_features(normalise(images, recipe))
+def classify(
+    network: ClassifierNetwork,
+    images: Pixels,
+    recipe: pb.ImageInput,
+    activation: Activation = pb.ClassifierSpec.ACTIVATION_SOFTMAX,
+) -> Classified:
+    """Classify uint8 pictures [N,H,W,3]: the network's forward, with the features kept."""
+    prepared = normalise_grey(images, recipe) if network.in_channels == 1 else normalise(images, recipe)
+    features = network.forward_features(prepared)
     logits = network.fc(features)
-    return Classified(torch.softmax(logits, dim=1).numpy(), logits.numpy(), features.numpy())
+    probabilities = torch.softmax(logits, dim=1)
+    if activation == pb.ClassifierSpec.ACTIVATION_SIGMOID:
+        probabilities = torch.sigmoid(logits)
+    elif activation == pb.ClassifierSpec.ACTIVATION_NONE:
+        probabilities = logits
+    return Classified(probabilities.numpy(), logits.numpy(), features.numpy())
 
 
 @torch.no_grad()
-def encode(network: Captioner, images: Pixels, recipe: pb.ImageInput) -> Encoded:
+def encode(network: CaptionNetwork, images: Pixels, recipe: pb.ImageInput) -> Encoded:
     """Encode uint8 pictures [N,H,W,3]."""
     return network.encode(normalise(images, recipe))
 
 
 @torch.no_grad()
-def caption(network: Captioner, encoded: Encoded, spec: pb.CaptionerSpec) -> list[Caption]:
+def caption(network: CaptionNetwork, encoded: Encoded, spec: pb.CaptionerSpec) -> list[Caption]:
     """Write the greedy captions of N encoded pictures, each until the end token or spec.max_tokens."""
-    state, features = encoded
+    state, features, first = encoded
     token = torch.full((len(state[0]),), spec.start_id)
     tokens, log_probs = [], []
-    for _ in range(spec.max_tokens):
-        stepped = network.step(token, state, features)
-        state, token = stepped.state, stepped.log_probs.argmax(dim=1)
+    for position in range(spec.max_tokens):
+        if position == 0 and first is not None:
+            log_probs.append(first)
+        else:
+            stepped = network.step(token, state, features)
+            state = stepped.state
+            log_probs.append(stepped.log_probs)
+        token = log_probs[-1].argmax(dim=1)
         tokens.append(token)
-        log_probs.append(stepped.log_probs)
         if bool((torch.stack(tokens) == spec.end_id).any(dim=0).all()):
             break
     rows = zip(torch.stack(tokens, dim=1).numpy(), torch.stack(log_probs, dim=1).numpy(), strict=True)

@@ -14,6 +14,7 @@ def summary_lines(exported: Exported) -> Iterator[str]:
     source = manifest.source
     yield f"  {source.architecture}, {source.parameters:,} parameters, layout {source.layout}"
     yield f"  parity: {_parity(manifest)}"
+    yield from (f"  {note}" for note in exported.notes)
     for bound in manifest.precisions:
         name = pb.Precision.Name(bound.precision).removeprefix("PRECISION_").lower()
         yield f"  {bound.file} may run in {name}: max|difference| <= {bound.max_deviation:.1e} of max|reference|"

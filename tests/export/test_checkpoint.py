@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 from resonnx_export.checkpoint import load_checkpoint
+from resonnx_export.classifier_layouts import recognise_classifier
 from resonnx_export.errors import BadInput
-from resonnx_export.layouts import recognise
-from resonnx_export.networks import Captioner, ResNet
+from resonnx_export.networks import ResNet
 from safetensors.torch import save_file
 
 TENSORS = {"a": torch.arange(6.0).reshape(2, 3), "b": torch.ones(2, dtype=torch.int64)}
@@ -80,7 +80,9 @@ def test_a_truncated_file(tmp_path: Path) -> None:
 
 def test_nothing_is_run(tmp_path: Path) -> None:
     torch.save({"state_dict": TENSORS, "extra": Forbidden()}, tmp_path / "object.pth")
-    with pytest.raises(BadInput, match=r"Quitter.*save the model's state_dict"):
+    assert load_checkpoint(tmp_path / "object.pth").state_dict.keys() == TENSORS.keys()
+    torch.save({"weights": Forbidden()}, tmp_path / "object.pth")
+    with pytest.raises(BadInput, match=r"holds no state_dict .* weights \(_sitebuiltins.Quitter\(\)\)"):
         load_checkpoint(tmp_path / "object.pth")
     (tmp_path / "plain.pkl").write_bytes(pickle.dumps(Forbidden()))
     with pytest.raises(BadInput, match=r"Quitter|pickle"):
@@ -103,19 +105,19 @@ def test_tensors_without_names(tmp_path: Path, content: object, found: str) -> N
 
 
 def test_layouts_are_recognised(classifier_file: Path, captioner_file: Path) -> None:
-    classifier = recognise(load_checkpoint(classifier_file).state_dict)
+    classifier = recognise_classifier(load_checkpoint(classifier_file).state_dict)
     assert (classifier.layout, type(classifier.network)) == ("torchvision", ResNet)
     assert not classifier.network.training
-    captioner = recognise(load_checkpoint(captioner_file).state_dict)
-    assert (captioner.layout, type(captioner.network)) == ("resonnx-captioner", Captioner)
+    with pytest.raises(BadInput, match="is a captioner"):
+        recognise_classifier(load_checkpoint(captioner_file).state_dict)
 
 
 def test_half_precision_weights_become_float32(network: ResNet) -> None:
-    recognised = recognise({name: value.half() for name, value in network.state_dict().items()})
+    recognised = recognise_classifier({name: value.half() for name, value in network.state_dict().items()})
     assert recognised.dtypes == ("float16",)
     assert {parameter.dtype for parameter in recognised.network.parameters()} == {torch.float32}
 
 
 def test_an_unknown_layout_tells_its_keys() -> None:
-    with pytest.raises(BadInput, match=r"no known layout: 2 keys, the first a, b; known: .*torchvision"):
-        recognise(TENSORS)
+    with pytest.raises(BadInput, match=r"no known layout: 2 keys, the first a, b; nearest: .*missing, 2 unexpected"):
+        recognise_classifier(TENSORS)

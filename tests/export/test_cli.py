@@ -153,9 +153,9 @@ def test_failed_parity_exits_1_and_writes_nothing(
 ) -> None:
     trace_right = classifier_export.trace_classifier
 
-    def trace_other(network: ResNet, recipe: pb.ImageInput) -> bytes:
+    def trace_other(network: ResNet, recipe: pb.ImageInput, activation: pb.ClassifierSpec.Activation) -> bytes:
         other = ResNet(network.config).eval().requires_grad_(False)
-        return trace_right(other, recipe)
+        return trace_right(other, recipe, activation)
 
     monkeypatch.setattr(classifier_export, "trace_classifier", trace_other)
     result = classifier(classifier_file, labels_file, tmp_path / "models")

@@ -16,9 +16,9 @@ from resonnx_export.precision import measure_captioner, measure_classifier, redu
 from resonnx_export.recipe import FILTERS, check_pictures, image_input
 from resonnx_export.trace import trace_classifier, trace_decoder, trace_encoder
 from resonnx_proto.v1 import manifest_pb2 as pb
-from resonnx_server.runtime.beams import decode_all
 from resonnx_server.runtime.golden import check_recipe, dump_golden, judge_captions, judge_logits, parse_golden
 from resonnx_server.runtime.graphs import CaptionerGraphs
+from resonnx_server.runtime.greedy import decode_all
 
 from .conftest import WORDS
 

@@ -147,7 +147,7 @@ def test_teacher_forcing_is_a_chain_of_steps() -> None:
     model = tiny_captioner()
     pictures, captions = torch.rand(2, 3, 64, 64), torch.tensor([[1, 4, 5, 2], [1, 6, 2, 0]])
     scores = model(pictures, captions)
-    state, features = model.encode(pictures)
+    state, features, _ = model.encode(pictures)
     for position in range(3):
         stepped = model.step(captions[:, position], state, features)
         torch.testing.assert_close(stepped.log_probs, scores[:, position])
@@ -159,7 +159,7 @@ def test_teacher_forcing_is_a_chain_of_steps() -> None:
 
 def test_rows_of_a_step_are_independent() -> None:
     model = tiny_captioner()
-    state, features = model.encode(torch.rand(3, 3, 64, 64))
+    state, features, _ = model.encode(torch.rand(3, 3, 64, 64))
     tokens = torch.tensor([3, 4, 5])
     together = model.step(tokens, state, features)
     alone = model.step(tokens[1:2], tuple(s[1:2] for s in state), tuple(f[1:2] for f in features))
@@ -169,7 +169,7 @@ def test_rows_of_a_step_are_independent() -> None:
 
 def test_encoded_shapes_and_map_size() -> None:
     model = tiny_captioner()
-    (hidden, cell), (values, keys) = model.encode(torch.rand(2, 3, 64, 64))
+    (hidden, cell), (values, keys), _ = model.encode(torch.rand(2, 3, 64, 64))
     assert hidden.shape == cell.shape == (2, 12)
     assert values.shape == (2, 16, 32)
     assert keys.shape == (2, 16, 6)
@@ -190,7 +190,7 @@ def test_the_step_traces_with_a_dynamic_row_axis() -> None:
             return log_probs, *state, attention
 
     def inputs(rows: int) -> tuple[torch.Tensor, ...]:
-        state, features = model.encode(torch.rand(rows, 3, 64, 64))
+        state, features, _ = model.encode(torch.rand(rows, 3, 64, 64))
         return torch.arange(rows) + 3, *state, *features
 
     axis = {0: torch.export.Dim("rows", min=1)}

@@ -17,7 +17,7 @@ from resonnx_export.proofs import compare_captions, is_near_tie, prove_captioner
 from resonnx_export.reference import Caption
 from resonnx_export.trace import trace_classifier, trace_decoder, trace_encoder
 from resonnx_proto.v1 import manifest_pb2 as pb
-from resonnx_server.runtime.beams import Sequence, Token
+from resonnx_server.runtime.sequence import Sequence, Token
 
 from .conftest import LABELS, WORDS
 
@@ -176,7 +176,7 @@ def test_captioner_passes_and_its_damaged_halves_do_not(
 def test_decoder_gives_its_best_tokens_in_order(captioner: Captioner, recipe: pb.ImageInput) -> None:
     session = open_session(trace_decoder(captioner, recipe))
     with torch.no_grad():
-        state, features = captioner.encode(torch.randn(5, 3, 32, 32))
+        state, features, _ = captioner.encode(torch.randn(5, 3, 32, 32))
     feeds = {"token": np.array([1, 4, 5, 6, 7])}
     feeds |= {f"state_{i}": value.numpy() for i, value in enumerate(state)}
     feeds |= {f"feature_{j}": value.numpy() for j, value in enumerate(features)}

@@ -7,8 +7,8 @@ import torch
 from resonnx_export import reference
 from resonnx_export.demo import load_scenes_model, samples
 from resonnx_proto.v1 import manifest_pb2 as pb
-from resonnx_server.runtime.beams import decode_all
 from resonnx_server.runtime.graphs import CaptionerGraphs
+from resonnx_server.runtime.greedy import decode_all
 from resonnx_server.runtime.manifest import DECODER_FILE, ENCODER_FILE, read_version
 from resonnx_server.runtime.session import CPU, Candidate, Session
 

@@ -196,7 +196,7 @@ def evaluate_scenes(model: Captioner, examples: list[Scene]) -> float:
 @torch.inference_mode()
 def caption_greedily(model: Captioner, pictures: Tensor) -> list[str]:
     """Caption pictures [N,3,H,W] by taking the likeliest word at each step."""
-    state, features = model.eval().encode(pictures)
+    state, features, _ = model.eval().encode(pictures)
     token = torch.full((len(pictures),), START)
     tokens = []
     for _ in range(MAX_WORDS + 1):

@@ -1,18 +1,17 @@
 """A ResNet+LSTM captioner with soft attention (Show, Attend and Tell), as `encode` and `step`.
 
-Training, tracing and serving share these two functions: rows are axis 0 everywhere, and a step
-holds no Python loop over data. Decoder keys are those of the widely used PyTorch tutorial.
+Training, tracing and serving share these two functions. Decoder keys are those of the widely used PyTorch tutorial.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from resonnx_export.networks.detect import CheckpointMismatch, resnet_config_from_state_dict
+from resonnx_export.networks.pooling import adaptive_average
+from resonnx_export.networks.protocol import CaptionNetwork, Encoded, Stepped
 from resonnx_export.networks.resnet import ResNet, ResNetConfig
 
 _TRUNK = "trunk."
@@ -40,21 +39,6 @@ class CaptionerConfig:
     map_size: int | None = None
 
 
-class Encoded(NamedTuple):
-    """What decoding starts from: state (h [N,H], c [N,H]), features (map [N,P,D], keys [N,P,A])."""
-
-    state: tuple[Tensor, ...]
-    features: tuple[Tensor, ...]
-
-
-class Stepped(NamedTuple):
-    """One word further: log_probs [R,V], the next state, attention [R,P] over the positions."""
-
-    log_probs: Tensor
-    state: tuple[Tensor, ...]
-    attention: Tensor
-
-
 class SoftAttention(nn.Module):
     """Additive attention, split so that what depends on the picture alone is computed once."""
 
@@ -71,8 +55,8 @@ class SoftAttention(nn.Module):
         return torch.softmax(scores, dim=1)
 
 
-class Captioner(nn.Module):
-    """Writes a caption about normalised float pictures [N,3,H,W], one token at a time."""
+class Captioner(CaptionNetwork):
+    """Writes a caption by looking again at each word. State: h, c [N,H]; features: map [N,P,D], its keys [N,P,A]."""
 
     def __init__(self, config: CaptionerConfig) -> None:
         super().__init__()
@@ -87,11 +71,16 @@ class Captioner(nn.Module):
         self.f_beta = nn.Linear(hidden, features)
         self.fc = nn.Linear(hidden, config.vocabulary_size)
 
+    @property
+    def vocabulary_size(self) -> int:
+        """V, the special tokens included."""
+        return self.config.vocabulary_size
+
     def encode(self, images: Tensor) -> Encoded:
         """Look at pictures [N,3,H,W] once: initial state, feature map and its projected keys."""
         grid = self.trunk.features_map(images)
         if self.config.map_size is not None:
-            grid = functional.adaptive_avg_pool2d(grid, self.config.map_size)
+            grid = adaptive_average(grid, self.config.map_size)
         values = grid.flatten(2).transpose(1, 2)
         mean = values.mean(dim=1)
         keys = self.attention.encoder_att(values)
@@ -109,9 +98,17 @@ class Captioner(nn.Module):
         log_probs = torch.log_softmax(self.fc(hidden), dim=1)
         return Stepped(log_probs, (hidden, cell), attention)
 
+    @torch.no_grad()
+    def attention_grid(self, height: int, width: int) -> tuple[int, int]:
+        """Return the map's rows and columns."""
+        if (side := self.config.map_size) is not None:
+            return side, side
+        rows, columns = self.trunk.features_map(torch.zeros(1, 3, height, width)).shape[2:]
+        return rows, columns
+
     def forward(self, images: Tensor, captions: Tensor) -> Tensor:
         """Score captions int64 [N,T] by teacher forcing: log_probs [N,T-1,V] of tokens 1..T-1."""
-        state, features = self.encode(images)
+        state, features, _ = self.encode(images)
         scores = []
         for position in range(captions.shape[1] - 1):
             stepped = self.step(captions[:, position], state, features)
@@ -131,6 +128,8 @@ def config_from_state_dict(state_dict: Mapping[str, Tensor]) -> CaptionerConfig:
     missing = [key for key in needed if key not in state_dict]
     if missing:
         raise CheckpointMismatch("not a captioner with soft attention", missing=missing)
+    if flat := [key for key in needed if state_dict[key].dim() != 2]:
+        raise CheckpointMismatch(f"{flat[0]} has the shape {list(state_dict[flat[0]].shape)}, which is no matrix")
     vocabulary_size, embedding_size = state_dict["embedding.weight"].shape
     return CaptionerConfig(
         trunk=resnet_config_from_state_dict(trunk),

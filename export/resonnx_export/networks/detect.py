@@ -5,16 +5,20 @@ is answered with the full list of differences.
 """
 
 import re
-from collections.abc import Mapping
-from dataclasses import replace
-from typing import Literal
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 from torch import Tensor, nn
 
-from resonnx_export.networks.resnet import ARCHITECTURES, Bottleneck, ResNetConfig
+from resonnx_export.networks.blocks import Bottleneck, Shortcut
+from resonnx_export.networks.resnet import ARCHITECTURES, ResNetConfig
 
-_BLOCK = re.compile(r"layer(\d+)\.(\d+)\.")
+_BLOCK = re.compile(r"layer(\d{1,4})\.(\d{1,4})\.")
+_HEAD = re.compile(r"fc\.(\d{1,2})\.weight")
 _LISTED = 8
+# Beyond any network; a file may name numbers that would take hours to build.
+_MAX_STAGES, _MAX_BLOCKS, _MAX_CHANNELS = 8, 1000, 1 << 16
 
 
 class CheckpointMismatch(ValueError):
@@ -64,6 +68,13 @@ def load_strict(module: nn.Module, state_dict: Mapping[str, Tensor]) -> None:
     Raises:
         CheckpointMismatch: With every missing and unexpected key and every wrong shape.
     """
+    check_fits(module, state_dict)
+    own = module.state_dict()
+    module.load_state_dict({k: v for k, v in state_dict.items() if k in own}, strict=False)
+
+
+def check_fits(module: nn.Module, state_dict: Mapping[str, Tensor]) -> None:
+    """Compare keys and shapes; `module` may be on the meta device, where it takes no memory. Raises as load_strict."""
     own = module.state_dict()
     missing = [k for k in own if k not in state_dict and not k.endswith("num_batches_tracked")]
     unexpected = [k for k in state_dict if k not in own and not k.endswith("num_batches_tracked")]
@@ -75,65 +86,132 @@ def load_strict(module: nn.Module, state_dict: Mapping[str, Tensor]) -> None:
     if missing or unexpected or wrong_shapes:
         reason = f"the checkpoint does not fit {type(module).__name__}"
         raise CheckpointMismatch(reason, missing, unexpected, wrong_shapes)
-    module.load_state_dict({k: v for k, v in state_dict.items() if k in own}, strict=False)
 
 
 def resnet_config_from_state_dict(state_dict: Mapping[str, Tensor]) -> ResNetConfig:
     """Read a ResNet's configuration from torchvision-style keys and their shapes.
 
-    A state_dict without `fc.weight` is a trunk: `num_classes` 0.
+    A state_dict without `fc.weight` is a trunk: `num_classes` 0. What leaves no trace in keys and shapes is
+    torchvision's: the stride in the 3x3 convolution, a 3x3 stem without pool.
 
     Raises:
-        CheckpointMismatch: If a key is missing without which the shape cannot be known.
+        CheckpointMismatch: If a key is missing without which the shape cannot be known, or a shape is no ResNet's.
     """
-
-    def shape(key: str) -> tuple[int, ...]:
-        if key not in state_dict:
-            raise CheckpointMismatch("not a ResNet in torchvision's layout", missing=[key])
-        return tuple(state_dict[key].shape)
-
-    stem_channels, in_channels, kernel, *_ = shape("conv1.weight")
-    width = shape("layer1.0.conv1.weight")[0]
-    block: Literal["basic", "bottleneck"] = "basic"
-    planes, groups, width_per_group = width, 1, 64
-    if "layer1.0.conv3.weight" in state_dict:
-        block = "bottleneck"
-        planes = shape("layer1.0.conv3.weight")[0] // Bottleneck.expansion
-        groups = width // shape("layer1.0.conv2.weight")[1]
-        width_per_group = width // groups * 64 // planes
-    if stem_channels != planes:
-        reason = f"the stem has {stem_channels} channels, the first stage {planes}"
-        raise CheckpointMismatch(reason)
-    return ResNetConfig(
-        block=block,
-        layers=_count_blocks(state_dict),
-        groups=groups,
-        width_per_group=width_per_group,
-        planes=planes,
-        num_classes=shape("fc.weight")[0] if "fc.weight" in state_dict else 0,
-        stem="small" if kernel == 3 else "imagenet",
-        in_channels=in_channels,
+    shapes = _Shapes(state_dict)
+    stem = _stem(shapes)
+    config = replace(_blocks(shapes), **stem)
+    stem_channels = shapes("conv1.6.weight" if config.stem == "deep" else "conv1.weight")[0]
+    if stem_channels != config.planes:
+        raise CheckpointMismatch(f"the stem has {stem_channels} channels, the first stage {config.planes}")
+    firsts = [f"layer{stage}.0." for stage in range(1, len(config.layers) + 1)]
+    head = _head(shapes)
+    classes = shapes("fc.weight", 2)[0] if "fc.weight" in state_dict else 0
+    return replace(
+        config,
+        num_classes=head[-1][1] if head else classes,
+        shortcut=_shortcut(config, state_dict, firsts),
+        head=head,
+        **_gate(shapes, firsts),
     )
 
 
+@dataclass(frozen=True)
+class _Shapes:
+    """The shapes of a state_dict, checked before anything is computed from them."""
+
+    state_dict: Mapping[str, Tensor]
+
+    def __call__(self, key: str, dimensions: int = 4) -> tuple[int, ...]:
+        if key not in self.state_dict:
+            raise CheckpointMismatch("not a ResNet in torchvision's layout", missing=[key])
+        shape = tuple(self.state_dict[key].shape)
+        if len(shape) != dimensions or not all(1 <= count <= _MAX_CHANNELS for count in shape):
+            raise CheckpointMismatch(f"{key} has the shape {list(shape)}, which no ResNet has")
+        return shape
+
+
+def _blocks(shapes: _Shapes) -> ResNetConfig:
+    layers = _count_blocks(shapes.state_dict)
+    width = shapes("layer1.0.conv1.weight")[0]
+    if "layer1.0.conv3.weight" not in shapes.state_dict:
+        return ResNetConfig("basic", layers, planes=width)
+    planes = max(1, shapes("layer1.0.conv3.weight")[0] // Bottleneck.expansion)
+    groups = max(1, width // shapes("layer1.0.conv2.weight")[1])
+    return ResNetConfig(
+        "bottleneck", layers, groups=groups, width_per_group=width // groups * 64 // planes, planes=planes
+    )
+
+
+def _stem(shapes: _Shapes) -> dict[str, Any]:
+    if "conv1.6.weight" in shapes.state_dict:
+        first, in_channels, *_ = shapes("conv1.0.weight")
+        return {"stem": "deep", "stem_widths": (first, shapes("conv1.6.weight")[1]), "in_channels": in_channels}
+    _, in_channels, kernel, _ = shapes("conv1.weight")
+    return {"stem": "small" if kernel == 3 else "imagenet", "in_channels": in_channels}
+
+
+def _gate(shapes: _Shapes, firsts: Sequence[str]) -> dict[str, Any]:
+    if "layer1.0.se.fc1.weight" in shapes.state_dict:
+        return {"gate": "se", "gate_sizes": tuple(shapes(f"{first}se.fc1.weight")[0] for first in firsts)}
+    if "layer1.0.se.conv.weight" in shapes.state_dict:
+        return {"gate": "eca", "gate_sizes": tuple(shapes(f"{first}se.conv.weight", 3)[2] for first in firsts)}
+    return {}
+
+
+def _head(shapes: _Shapes) -> tuple[tuple[int, int], ...]:
+    matches = (_HEAD.fullmatch(key) for key in shapes.state_dict)
+    indices = sorted(int(match[1]) for match in matches if match)
+    return tuple((index, shapes(f"fc.{index}.weight", 2)[0]) for index in indices)
+
+
+def _shortcut(config: ResNetConfig, state_dict: Mapping[str, Tensor], firsts: Sequence[str]) -> Shortcut:
+    if any(f"{first}downsample.2.weight" in state_dict for first in firsts):
+        return "average"
+    # Later stages change the shape: where nothing has weights for that, it is done without. Only ResNets of basic
+    # blocks for small pictures were published so; elsewhere the weights are missing.
+    without = not any(f"{first}downsample.0.weight" in state_dict for first in firsts[1:])
+    return "pad" if without and config.block == "basic" and config.stem == "small" else "convolution"
+
+
 def _count_blocks(state_dict: Mapping[str, Tensor]) -> tuple[int, ...]:
-    last: dict[int, int] = {}
+    blocks: dict[int, set[int]] = {}
     for key in state_dict:
         if match := _BLOCK.match(key):
-            stage, block = int(match[1]), int(match[2])
-            last[stage] = max(last.get(stage, 0), block)
-    if sorted(last) != list(range(1, len(last) + 1)):
-        raise CheckpointMismatch(f"stages are not numbered from 1 without gaps: {sorted(last)}")
-    return tuple(last[stage] + 1 for stage in sorted(last))
+            blocks.setdefault(int(match[1]), set()).add(int(match[2]))
+    if sorted(blocks) != list(range(1, len(blocks) + 1)) or len(blocks) > _MAX_STAGES:
+        raise CheckpointMismatch(f"stages are not numbered 1 to at most {_MAX_STAGES} without gaps: {sorted(blocks)}")
+    for stage, numbers in blocks.items():
+        if max(numbers) + 1 != len(numbers) or len(numbers) > _MAX_BLOCKS:
+            missing = sorted(set(range(len(numbers))) - numbers)
+            raise CheckpointMismatch(
+                f"layer{stage} is not numbered from 0 without gaps: block {missing[:1]} is missing"
+            )
+    return tuple(len(blocks[stage]) for stage in sorted(blocks))
 
 
 def architecture_name(config: ResNetConfig) -> str:
-    """Return "resnet50" and the like, or a descriptive name where no published one fits."""
-    for name, known in ARCHITECTURES.items():
-        comparable = replace(known, num_classes=config.num_classes, in_channels=config.in_channels)
-        if comparable == config:
-            return name
-    name = f"resnet_{config.block}_{'_'.join(map(str, config.layers))}_w{config.planes}"
-    if config.groups != 1 or config.width_per_group != 64:
-        name += f"_{config.groups}x{config.width_per_group}d"
-    return name + ("_small" if config.stem == "small" else "")
+    """Return "resnet50", "seresnext50d_32x4d" and the like, or a descriptive name where no published one fits."""
+    name = _published(config) or _published(_plain(config))
+    if name is None:
+        name = f"resnet_{config.block}_{'_'.join(map(str, config.layers))}_w{config.planes}"
+        if config.groups != 1 or config.width_per_group != 64:
+            name += f"_{config.groups}x{config.width_per_group}d"
+    if _published(config) is None:
+        if config.stem == "deep" or config.shortcut == "average":
+            # timm's letters: c a deep stem, d an averaging shortcut with it, t with a narrower start as well.
+            tiered = config.stem_widths is not None and config.stem_widths[0] != config.stem_widths[1]
+            letter = "c" if config.shortcut != "average" else "t" if tiered else "d"
+            name = re.sub(r"resnex?t\d*", lambda match: match[0] + letter, name, count=1)
+        name = {"none": "", "se": "se", "eca": "eca"}[config.gate] + name
+        name += "_small" if config.stem == "small" else ""
+    return name + ("_caffe" if config.caffe else "_stride_in_1x1" if config.stride_in_1x1 else "")
+
+
+def _published(config: ResNetConfig) -> str | None:
+    shape = replace(config, num_classes=0, in_channels=3, head=(), caffe=False, stride_in_1x1=False)
+    return next((name for name, known in ARCHITECTURES.items() if replace(known, num_classes=0) == shape), None)
+
+
+def _plain(config: ResNetConfig) -> ResNetConfig:
+    """Return the published network that a variant comes from, if there is one."""
+    return replace(config, stem="imagenet", stem_widths=None, shortcut="convolution", gate="none", gate_sizes=())

@@ -1,14 +1,17 @@
 """ResNet, ResNeXt and Wide ResNet with exactly torchvision's state_dict keys and shapes.
 
 Written here rather than imported so that narrow variants and small pictures fit the same class,
-and so that what is traced is what can be read on one page.
+and so that what is traced is what can be read on one page. Stems, shortcuts, gates and heads of other sources are
+options of the same class.
 """
 
 from dataclasses import dataclass
 from typing import Literal
 
-import torch
 from torch import Tensor, nn
+
+from resonnx_export.networks.blocks import BasicBlock, Bottleneck, Gate, Shortcut, conv3x3, make_gate, make_shortcut
+from resonnx_export.networks.classifier import ClassifierNetwork
 
 
 @dataclass(frozen=True)
@@ -22,8 +25,18 @@ class ResNetConfig:
         width_per_group: Channels of each group in the first stage, for `planes` of 64.
         planes: Channels of the stem and of the first stage before expansion.
         num_classes: Rows of the final layer; 0 leaves it out, and `forward` answers features.
-        stem: "imagenet" (7x7 stride 2, max pool) or "small" (3x3 stride 1, no pool).
+        stem: "imagenet" (7x7 stride 2, max pool), "deep" (three 3x3, the first of stride 2, max pool) or "small" (3x3
+            stride 1, no pool).
         in_channels: Channels of the input picture.
+        caffe: Caffe's ResNet: the stride of a bottleneck in its first 1x1 convolution, and the stem's pool without
+            padding, rounding up. Keys and shapes are the same.
+        stride_in_1x1: Only the first of the two.
+        stem_widths: Channels after the first and the second convolution of a deep stem.
+        shortcut: Where a block changes the shape: "convolution" of 1x1, "average" pool and then the convolution
+            (timm's `d`), or "pad" with zeros (He et al.'s option A).
+        gate: Of each block's output: "se" or "eca".
+        gate_sizes: Of each stage: an SE gate's hidden channels, an ECA gate's kernel.
+        head: Where the head is an nn.Sequential: each linear layer's index in it and its outputs, with ReLU between.
     """
 
     block: Literal["basic", "bottleneck"]
@@ -32,8 +45,15 @@ class ResNetConfig:
     width_per_group: int = 64
     planes: int = 64
     num_classes: int = 1000
-    stem: Literal["imagenet", "small"] = "imagenet"
+    stem: Literal["imagenet", "deep", "small"] = "imagenet"
     in_channels: int = 3
+    caffe: bool = False
+    stride_in_1x1: bool = False
+    stem_widths: tuple[int, int] | None = None
+    shortcut: Shortcut = "convolution"
+    gate: Gate = "none"
+    gate_sizes: tuple[int, ...] = ()
+    head: tuple[tuple[int, int], ...] = ()
 
     @property
     def feature_size(self) -> int:
@@ -54,105 +74,56 @@ ARCHITECTURES: dict[str, ResNetConfig] = {
     "resnext101_64x4d": ResNetConfig("bottleneck", (3, 4, 23, 3), groups=64, width_per_group=4),
     "wide_resnet50_2": ResNetConfig("bottleneck", (3, 4, 6, 3), width_per_group=128),
     "wide_resnet101_2": ResNetConfig("bottleneck", (3, 4, 23, 3), width_per_group=128),
+    # He et al.'s for CIFAR-10, with option A.
+    **{
+        f"resnet{6 * blocks + 2}": ResNetConfig("basic", (blocks,) * 3, planes=16, stem="small", shortcut="pad")
+        for blocks in (3, 5, 7, 9, 18)
+    },
     # The demonstration models: three stages, half the channels.
     "resnet8_w32_small": ResNetConfig("basic", (1, 1, 1), planes=32, stem="small"),
     "resnet12_w32": ResNetConfig("basic", (2, 2, 1), planes=32),
 }
 
 
-def _conv3x3(inputs: int, outputs: int, stride: int = 1, groups: int = 1) -> nn.Conv2d:
-    return nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1, groups=groups, bias=False)
-
-
-def _conv1x1(inputs: int, outputs: int, stride: int = 1) -> nn.Conv2d:
-    return nn.Conv2d(inputs, outputs, 1, stride=stride, bias=False)
-
-
-def _projection(inputs: int, outputs: int, stride: int) -> nn.Sequential | None:
-    """Return the shortcut's projection, or None where the identity already fits."""
-    if stride == 1 and inputs == outputs:
-        return None
-    return nn.Sequential(_conv1x1(inputs, outputs, stride), nn.BatchNorm2d(outputs))
-
-
-class BasicBlock(nn.Module):
-    """Two 3x3 convolutions and a shortcut."""
-
-    expansion = 1
-
-    def __init__(self, inputs: int, planes: int, stride: int) -> None:
-        super().__init__()
-        self.conv1 = _conv3x3(inputs, planes, stride)
-        self.bn1 = nn.BatchNorm2d(planes)
-        self.conv2 = _conv3x3(planes, planes)
-        self.bn2 = nn.BatchNorm2d(planes)
-        self.relu = nn.ReLU(inplace=True)
-        self.downsample = _projection(inputs, planes * self.expansion, stride)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map [N,inputs,h,w] to [N,planes,h/stride,w/stride]."""
-        shortcut = x if self.downsample is None else self.downsample(x)
-        x = self.relu(self.bn1(self.conv1(x)))
-        x = self.bn2(self.conv2(x))
-        return self.relu(x + shortcut)  # type: ignore[no-any-return]
-
-
-class Bottleneck(nn.Module):
-    """1x1, 3x3, 1x1 convolutions and a shortcut.
-
-    The stride sits in the 3x3 convolution, as in torchvision ("ResNet v1.5"); Caffe's has it in
-    the first 1x1, with the same keys and shapes.
-    """
-
-    expansion = 4
-
-    def __init__(self, inputs: int, planes: int, stride: int, width: int, groups: int) -> None:
-        super().__init__()
-        outputs = planes * self.expansion
-        self.conv1 = _conv1x1(inputs, width)
-        self.bn1 = nn.BatchNorm2d(width)
-        self.conv2 = _conv3x3(width, width, stride, groups)
-        self.bn2 = nn.BatchNorm2d(width)
-        self.conv3 = _conv1x1(width, outputs)
-        self.bn3 = nn.BatchNorm2d(outputs)
-        self.relu = nn.ReLU(inplace=True)
-        self.downsample = _projection(inputs, outputs, stride)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map [N,inputs,h,w] to [N,4*planes,h/stride,w/stride]."""
-        shortcut = x if self.downsample is None else self.downsample(x)
-        x = self.relu(self.bn1(self.conv1(x)))
-        x = self.relu(self.bn2(self.conv2(x)))
-        x = self.bn3(self.conv3(x))
-        return self.relu(x + shortcut)  # type: ignore[no-any-return]
-
-
-class ResNet(nn.Module):
+class ResNet(ClassifierNetwork):
     """A residual network over normalised float pictures [N,in_channels,H,W]."""
 
     def __init__(self, config: ResNetConfig) -> None:
         super().__init__()
         self.config = config
-        if config.stem == "imagenet":
-            self.conv1 = nn.Conv2d(config.in_channels, config.planes, 7, 2, 3, bias=False)
-            self.maxpool: nn.Module = nn.MaxPool2d(3, stride=2, padding=1)
-        else:
-            self.conv1 = _conv3x3(config.in_channels, config.planes)
-            self.maxpool = nn.Identity()
+        self.conv1 = _stem(config)
         self.bn1 = nn.BatchNorm2d(config.planes)
         self.relu = nn.ReLU(inplace=True)
+        self.maxpool: nn.Module = nn.Identity()
+        if config.stem != "small":
+            self.maxpool = nn.MaxPool2d(3, 2, padding=0 if config.caffe else 1, ceil_mode=config.caffe)
         self._stages = [f"layer{number}" for number in range(1, len(config.layers) + 1)]
         channels = config.planes
         for index, (name, blocks) in enumerate(zip(self._stages, config.layers, strict=True)):
             stage, channels = _stage(config, channels, index, blocks)
             self.add_module(name, stage)
-        self.fc = nn.Linear(channels, config.num_classes) if config.num_classes else nn.Identity()
+        self.fc = _head(config)
         self._initialise()
 
     def _initialise(self) -> None:
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+    @property
+    def in_channels(self) -> int:
+        """Channels of the input picture."""
+        return self.config.in_channels
+
+    @property
+    def num_classes(self) -> int:
+        """Outputs of the head; 0 without one."""
+        return self.config.num_classes
+
+    @property
+    def feature_size(self) -> int:
+        """Channels of the last stage's output."""
+        return self.config.feature_size
 
     def features_map(self, x: Tensor) -> Tensor:
         """Return the last stage's output: [N,in_channels,H,W] -> [N,D,h,w]."""
@@ -163,24 +134,58 @@ class ResNet(nn.Module):
 
     def forward_features(self, x: Tensor) -> Tensor:
         """Return the mean of the feature map over its positions: [N,D]."""
-        return torch.flatten(nn.functional.adaptive_avg_pool2d(self.features_map(x), 1), 1)
+        # As a mean: the tracer turns adaptive_avg_pool2d into a Gather over computed indices.
+        return self.features_map(x).mean(dim=(2, 3))
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Return the logits [N,num_classes]."""
-        return self.fc(self.forward_features(x))  # type: ignore[no-any-return]
+
+def _stem(config: ResNetConfig) -> nn.Module:
+    if config.stem == "imagenet":
+        return nn.Conv2d(config.in_channels, config.planes, 7, 2, 3, bias=False)
+    if config.stem == "small":
+        return conv3x3(config.in_channels, config.planes)
+    first, second = config.stem_widths or (config.planes // 2, config.planes // 2)
+    return nn.Sequential(
+        conv3x3(config.in_channels, first, 2),
+        nn.BatchNorm2d(first),
+        nn.ReLU(inplace=True),
+        conv3x3(first, second),
+        nn.BatchNorm2d(second),
+        nn.ReLU(inplace=True),
+        conv3x3(second, config.planes),
+    )
 
 
 def _stage(config: ResNetConfig, inputs: int, index: int, blocks: int) -> tuple[nn.Sequential, int]:
     """Return one stage (the first block strides, all but stage 0) and its output channels."""
     planes = config.planes * 2**index
+    expansion = BasicBlock.expansion if config.block == "basic" else Bottleneck.expansion
+    outputs = planes * expansion
     modules: list[nn.Module] = []
     for number in range(blocks):
         stride = 2 if index > 0 and number == 0 else 1
+        shortcut = make_shortcut(config.shortcut, inputs, outputs, stride)
+        gate = make_gate(config.gate, outputs, config.gate_sizes[index] if config.gate_sizes else 0)
         if config.block == "basic":
-            modules.append(BasicBlock(inputs, planes, stride))
-            inputs = planes * BasicBlock.expansion
+            modules.append(BasicBlock(inputs, planes, stride, shortcut, gate))
         else:
             width = planes * config.width_per_group // 64 * config.groups
-            modules.append(Bottleneck(inputs, planes, stride, width, config.groups))
-            inputs = planes * Bottleneck.expansion
+            strides = (stride, 1) if config.caffe or config.stride_in_1x1 else (1, stride)
+            modules.append(Bottleneck(inputs, planes, strides, width, config.groups, shortcut, gate))
+        inputs = outputs
     return nn.Sequential(*modules), inputs
+
+
+def _head(config: ResNetConfig) -> nn.Module:
+    if not config.num_classes:
+        return nn.Identity()
+    if not config.head:
+        return nn.Linear(config.feature_size, config.num_classes)
+    inputs = config.feature_size
+    # What has no weights, dropout and the like, does nothing in inference.
+    layers: list[nn.Module] = [nn.Identity() for _ in range(config.head[-1][0] + 1)]
+    for number, (index, outputs) in enumerate(config.head):
+        if number > 0 and index - 1 > config.head[number - 1][0]:
+            layers[index - 1] = nn.ReLU()
+        layers[index] = nn.Linear(inputs, outputs)
+        inputs = outputs
+    return nn.Sequential(*layers)

@@ -172,8 +172,10 @@ def openvino_devices() -> tuple[Any, ...]:
 
 def _openvino_options(precision: pb.Precision, threads: int) -> dict[str, str]:
     cpu = {"INFERENCE_NUM_THREADS": str(threads), "NUM_STREAMS": "1"}
-    if precision in (pb.PRECISION_FP32, pb.PRECISION_BF16):
-        cpu["INFERENCE_PRECISION_HINT"] = "f32" if precision == pb.PRECISION_FP32 else "bf16"
+    # Without a hint it takes bf16 where the chip has it, even for weights stored in fp16, which is 8 times finer.
+    hints = {pb.PRECISION_FP32: "f32", pb.PRECISION_FP16: "f32", pb.PRECISION_BF16: "bf16"}
+    if precision in hints:
+        cpu["INFERENCE_PRECISION_HINT"] = hints[precision]
     return {"load_config": json.dumps({"CPU": cpu})}
 
 

@@ -1,0 +1,90 @@
+"""Opens a zip archive of torch.save's that may be hostile: sizes are compared before anything is unpacked."""
+
+import zipfile
+from typing import IO, Final
+
+import torch
+from torch import Tensor
+
+from resonnx_export.errors import BadInput
+
+# torch.save stores and does not compress, so an archive hardly unpacks to more than its size.
+_UNPACKED_ALLOWANCE: Final = 64 << 20
+# zipfile reads the directory whole; an entry takes 700 bytes and a tensor one entry.
+_MAX_DIRECTORY: Final = 16 << 20
+_MAX_PICKLE: Final = 256 << 20
+# Unpacked in such pieces.
+_PIECE: Final = 16 << 20
+_PICKLE: Final = "data.pkl"
+
+
+class Archive:
+    """The pickle and the storages of a zip file that torch.save wrote.
+
+    Args:
+        file: Must stay open.
+
+    Raises:
+        BadInput: Something else, or too large when unpacked; the message goes after the file's name.
+        Exception: zipfile's own, where the archive is damaged.
+    """
+
+    def __init__(self, file: IO[bytes]) -> None:
+        if _directory_bytes(file) > _MAX_DIRECTORY:
+            raise BadInput("is a zip archive of more entries than any checkpoint has")
+        self._zip = zipfile.ZipFile(file)
+        size, unpacked = file.seek(0, 2), sum(entry.file_size for entry in self._zip.infolist())
+        if unpacked > size + _UNPACKED_ALLOWANCE:
+            raise BadInput(f"has {size:,} bytes and would unpack to {unpacked:,}: it is no checkpoint")
+        names = self._zip.namelist()
+        self._root = next((name.removesuffix(_PICKLE) for name in names if name.endswith(f"/{_PICKLE}")), "")
+        _refuse_programs(names, self._root)
+        if f"{self._root}byteorder" in names and self.read("byteorder").numpy().tobytes() != b"little":
+            raise BadInput("was written by a big-endian machine, which is not read")
+
+    def pickle(self) -> bytes:
+        """Return the pickle."""
+        if self._zip.getinfo(f"{self._root}{_PICKLE}").file_size > _MAX_PICKLE:
+            raise BadInput("holds a pickle larger than any checkpoint's")
+        return self.read(_PICKLE).numpy().tobytes()
+
+    def read(self, name: str) -> Tensor:
+        """Return an entry's bytes, uint8, their checksum compared."""
+        entry = self._zip.getinfo(f"{self._root}{name}")
+        if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            raise BadInput("is a zip archive compressed in a way that torch.save never does")
+        if entry.CRC == 0:
+            # torch.serialization.set_crc32_options(False) leaves it out.
+            del entry.CRC
+        content = torch.empty(entry.file_size, dtype=torch.uint8)
+        target, done = content.numpy(), 0
+        with self._zip.open(entry) as stream:
+            while piece := stream.read(_PIECE):
+                target[done : done + len(piece)] = memoryview(piece)
+                done += len(piece)
+        if done < len(target):
+            raise zipfile.BadZipFile(f"{name} is cut short")
+        return content
+
+
+def _refuse_programs(names: list[str], root: str) -> None:
+    if f"{root}constants.pkl" in names:
+        raise BadInput("is a TorchScript archive: a program, not weights; save the model's state_dict() instead")
+    if any(name.endswith(("serialized_exported_program.json", "/archive_format")) for name in names):
+        raise BadInput("is a torch.export archive: a program, not weights; save the model's state_dict() instead")
+    if not root:
+        raise BadInput("is a zip archive, but was not written by torch.save")
+
+
+def _directory_bytes(file: IO[bytes]) -> int:
+    """Return the length of the archive's directory, where zipfile will look for it; 0 where there is none."""
+    size = file.seek(0, 2)
+    file.seek(max(0, size - (1 << 16) - 100))
+    tail = file.read()
+    end = tail.rfind(b"PK\5\6")
+    if end < 0 or len(tail) < end + 22:
+        return 0
+    if end >= 76 and tail[end - 76 : end - 72] == b"PK\6\6":
+        # The 64-bit record, where there is one, is what zipfile believes.
+        return int.from_bytes(tail[end - 36 : end - 28], "little")
+    return int.from_bytes(tail[end + 12 : end + 16], "little")

@@ -1,0 +1,96 @@
+"""Reads a folder of the user's pictures: half of them calibrate, the other half judge what came of it.
+
+The server's own decoder and resize make the pixels, so ranges are those that the served model will see.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+from resonnx_proto.v1 import manifest_pb2 as pb
+from resonnx_server.errors import BadImage
+from resonnx_server.runtime.images import Pixels, load
+
+from resonnx_export.errors import BadInput
+
+_SUFFIXES: Final = (".jpg", ".jpeg", ".png", ".webp")
+_LEAST: Final = 8
+# More do not make ranges better, and all pixels are held in memory.
+_MOST_TO_FIT: Final = 256
+_MOST_HELD_BACK: Final = 1024
+_SEED: Final = 0
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Pictures of the kind that a model is meant for.
+
+    Attributes:
+        fit: uint8 [F,H,W,3], whose activations give the ranges.
+        held_back: uint8 [B,H,W,3], none of them in `fit`.
+        truths: int64 [B], the classes of `held_back`, where they are known.
+    """
+
+    fit: Pixels
+    held_back: Pixels
+    truths: npt.NDArray[np.int64] | None = None
+
+
+def split_pictures(pictures: Pixels, truths: npt.NDArray[np.int64] | None = None) -> Calibration:
+    """Take every second picture of uint8 [N,H,W,3] to fit and hold the others back, with their classes int64 [N]."""
+    return Calibration(pictures[0::2], pictures[1::2], None if truths is None else truths[1::2])
+
+
+def read_calibration(folder: Path, recipe: pb.ImageInput, labels: Sequence[str] = ()) -> Calibration:
+    """Read the JPEG, PNG and WebP files of a folder and its subfolders.
+
+    Args:
+        folder: Where subfolders are named as labels, their pictures are of that class.
+        recipe: How pictures become the model's input.
+        labels: The model's, in the order of its classes; none of a captioner.
+
+    Raises:
+        BadInput: The folder cannot be read or has too few pictures, a picture cannot be decoded, or only some of the
+            folders are named as labels.
+    """
+    try:
+        files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in _SUFFIXES and path.is_file())
+    except OSError as error:
+        raise BadInput(f"{folder} cannot be read: {error.strerror}") from None
+    if not folder.is_dir():
+        raise BadInput(f"{folder} is not a folder")
+    if len(files) < _LEAST:
+        raise BadInput(
+            f"{folder} has {len(files)} pictures ({', '.join(_SUFFIXES)}); calibration takes {_LEAST} or more"
+        )
+    # Shuffled, so that both halves have pictures of all subfolders.
+    order = np.random.default_rng(_SEED).permutation(len(files))
+    chosen = [files[i] for i in order[: _MOST_TO_FIT + _MOST_HELD_BACK]]
+    truths = _truths(folder, chosen, labels)
+    pixels = np.stack(list(_decode(chosen, recipe)))
+    fit = min(len(chosen) // 2, _MOST_TO_FIT)
+    return Calibration(pixels[:fit], pixels[fit:], None if truths is None else truths[fit:])
+
+
+def _truths(folder: Path, files: Sequence[Path], labels: Sequence[str]) -> npt.NDArray[np.int64] | None:
+    names = [path.relative_to(folder).parent.as_posix() for path in files]
+    classes = {label: i for i, label in enumerate(labels)}
+    unknown = sorted({name for name in names if name not in classes})
+    if len(unknown) == len(set(names)):
+        return None
+    if unknown:
+        raise BadInput(f"{folder / unknown[0]} has pictures and is not named as a label, as other folders there are")
+    return np.array([classes[name] for name in names], np.int64)
+
+
+def _decode(files: Sequence[Path], recipe: pb.ImageInput) -> Iterator[Pixels]:
+    for path in files:
+        try:
+            yield load(path.read_bytes(), recipe, str(path))
+        except BadImage as error:
+            raise BadInput(str(error)) from None
+        except OSError as error:
+            raise BadInput(f"{path} cannot be read: {error.strerror}") from None

@@ -1,0 +1,64 @@
+"""Says what a checkpoint file is: what would be exported, or what is in it and which networks it is nearest to."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+from resonnx_export.caption_layouts.children import HALLMARK
+from resonnx_export.caption_layouts.parts import read_parts
+from resonnx_export.checkpoint import load_checkpoint
+from resonnx_export.classifier_layouts import recognise_classifier
+from resonnx_export.errors import BadInput
+from resonnx_export.layouts import Recognised
+from resonnx_export.networks import ClassifierNetwork
+from resonnx_export.recipes import RecipeChoice
+
+
+def inspect_file(path: Path) -> Iterator[tuple[str, str]]:
+    """Yield titles and what there is to say.
+
+    Raises:
+        BadInput: The file cannot be read or is not understood; says why, and what it is nearest to.
+    """
+    try:
+        checkpoint = load_checkpoint(path)
+        recognised = recognise_classifier(checkpoint.state_dict)
+    except BadInput:
+        if not (lines := list(_captioner(path))):
+            raise
+        yield from lines
+        return
+    recognised = replace(recognised, notes=checkpoint.notes + recognised.notes)
+    yield from _classifier(recognised)
+    yield "sha256", checkpoint.sha256
+
+
+def _classifier(recognised: Recognised) -> Iterator[tuple[str, str]]:
+    network = recognised.network
+    assert isinstance(network, ClassifierNetwork)
+    yield "layout", recognised.layout
+    yield "architecture", recognised.architecture
+    yield "answers", f"{network.num_classes} classes" if network.num_classes else "none (a trunk)"
+    yield "parameters", f"{recognised.parameters:,}"
+    yield "dtype", ", ".join(recognised.dtypes)
+    for note in (*recognised.notes, RecipeChoice().for_layout(recognised.layout)[1]):
+        yield "note", note
+
+
+def _captioner(path: Path) -> Iterator[tuple[str, str]]:
+    """Yield what a captioner's file, or one of its files, holds; nothing if it is none."""
+    try:
+        parts, (sha256,) = read_parts([path])
+    except BadInput:
+        return
+    decoders = [part for part in parts if any("weight_ih" in key for key in part.tensors)]
+    if not decoders and not any(HALLMARK in part.tensors for part in parts):
+        return
+    tensors = [(key, value) for part in decoders for key, value in part.tensors.items()]
+    words = {value.shape[0] for key, value in tensors if "embed" in key and value.ndim == 2}
+    yield "layout", "a captioner, or one of its files: resonnx-export captioner takes them with the vocabulary"
+    if words:
+        yield "answers", f"captions of {max(words)} words"
+    for part in parts:
+        yield "holds", str(part)
+    yield "sha256", sha256

@@ -1,0 +1,66 @@
+"""Recurrent cells, one step at a time: PyTorch's RNN, GRU and LSTM in layers, and the maxout LSTM.
+
+The state is a flat tuple of [R,H] tensors, so that each becomes one tensor of the decoder's contract.
+"""
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+Kind = Literal["rnn", "gru", "lstm"]
+State = tuple[Tensor, ...]
+
+
+class StackedCells(nn.Module):
+    """nn.RNN (tanh), nn.GRU or nn.LSTM as one cell a layer; state (h_0, h_1, ...), an LSTM's (h_0, c_0, h_1, ...)."""
+
+    def __init__(self, kind: Kind, input_size: int, hidden_size: int, layers: int, *, bias: bool = True) -> None:
+        super().__init__()
+        cell = {"rnn": nn.RNNCell, "gru": nn.GRUCell, "lstm": nn.LSTMCell}[kind]
+        sizes = [input_size, *[hidden_size] * (layers - 1)]
+        self.layers = nn.ModuleList(cell(size, hidden_size, bias=bias) for size in sizes)
+        self.hidden_size = hidden_size
+        self.states = 2 if kind == "lstm" else 1
+
+    def start(self, rows: Tensor) -> State:
+        """Return the zero state of as many rows as `rows` [R, ...] has."""
+        return tuple(rows.new_zeros(len(rows), self.hidden_size) for _ in range(self.states * len(self.layers)))
+
+    def forward(self, x: Tensor, state: State) -> tuple[Tensor, State]:
+        """Take x [R,E] one step further: the last layer's output [R,H], and the next state."""
+        following: list[Tensor] = []
+        for number, layer in enumerate(self.layers):
+            if self.states == 2:
+                following += layer(x, (state[2 * number], state[2 * number + 1]))
+            else:
+                following.append(layer(x, state[number]))
+            x = following[-self.states]
+        return x, tuple(following)
+
+
+class MaxoutLSTMCell(nn.Module):
+    """The LSTM of Self-Critical Sequence Training: its candidate is the larger of two, without tanh; state (h, c)."""
+
+    def __init__(self, input_size: int, hidden_size: int) -> None:
+        super().__init__()
+        self.i2h = nn.Linear(input_size, 5 * hidden_size)
+        self.h2h = nn.Linear(hidden_size, 5 * hidden_size)
+        self.hidden_size = hidden_size
+
+    def start(self, rows: Tensor) -> State:
+        """Return the zero state of as many rows as `rows` [R, ...] has."""
+        return rows.new_zeros(len(rows), self.hidden_size), rows.new_zeros(len(rows), self.hidden_size)
+
+    def forward(self, x: Tensor, state: State, context: Tensor | None = None) -> tuple[Tensor, State]:
+        """Take x [R,E] one step further: output [R,H], and the next state; context [R,2H] joins the candidates."""
+        hidden, cell = state
+        # Gates and candidates in the order of the rows: input, forget, output, candidate, candidate.
+        sums = self.i2h(x) + self.h2h(hidden)
+        gates, candidates = sums.split([3 * self.hidden_size, 2 * self.hidden_size], dim=1)
+        if context is not None:
+            candidates = candidates + context
+        take, keep, give = torch.sigmoid(gates).chunk(3, dim=1)
+        cell = keep * cell + take * torch.maximum(*candidates.chunk(2, dim=1))
+        hidden = give * torch.tanh(cell)
+        return hidden, (hidden, cell)

@@ -1,0 +1,161 @@
+"""Top-down attention over a 14 x 14 map, as Self-Critical Sequence Training has it: att2in, att2in2 and updown.
+
+Additive attention with tanh, no gate. What depends on the picture alone is computed once, in `encode`.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from resonnx_export.networks.cells import MaxoutLSTMCell, State
+from resonnx_export.networks.pooling import adaptive_average
+from resonnx_export.networks.protocol import CaptionNetwork, Encoded, Stepped
+from resonnx_export.networks.resnet import ResNet, ResNetConfig
+
+MAP_SIZE = 14
+
+
+@dataclass(frozen=True)
+class TopDownConfig:
+    """The shape of a captioner with top-down attention.
+
+    Attributes:
+        kind: "att2in" attends to the map as it is and embeds words plainly; "att2in2" and "updown" put both through a
+            layer with ReLU.
+        trunk: The ResNet, with `num_classes` 0.
+        vocabulary_size: V, the special tokens included.
+        embedding_size: E, of a word.
+        hidden_size: H, of the cells.
+        attention_size: A, of the space in which state and positions are compared.
+        batch_norms: BatchNorms of the map: 0, 1 (before its layer) or 2 (and after it).
+    """
+
+    kind: Literal["att2in", "att2in2", "updown"]
+    trunk: ResNetConfig
+    vocabulary_size: int
+    embedding_size: int
+    hidden_size: int
+    attention_size: int
+    batch_norms: int = 0
+
+    @property
+    def value_size(self) -> int:
+        """Channels of what is attended to."""
+        return self.trunk.feature_size if self.kind == "att2in" else self.hidden_size
+
+
+class _Attention(nn.Module):
+    def __init__(self, hidden_size: int, attention_size: int) -> None:
+        super().__init__()
+        self.h2att = nn.Linear(hidden_size, attention_size)
+        self.alpha_net = nn.Linear(attention_size, 1)
+
+    def forward(self, hidden: Tensor, values: Tensor, keys: Tensor) -> tuple[Tensor, Tensor]:
+        """Compare hidden [R,H] with keys [R,P,A]: mean of values [R,P,D] by weight, and the weights [R,P]."""
+        scores = self.alpha_net(torch.tanh(keys + self.h2att(hidden).unsqueeze(1))).squeeze(2)
+        weights = torch.softmax(scores, dim=1)
+        return torch.matmul(weights.unsqueeze(1), values).squeeze(1), weights
+
+
+class _Att2inCore(MaxoutLSTMCell):
+    """A maxout LSTM whose candidates see the attended picture; state (h, c)."""
+
+    def __init__(self, config: TopDownConfig) -> None:
+        super().__init__(config.embedding_size, config.hidden_size)
+        self.a2c = nn.Linear(config.value_size, 2 * config.hidden_size)
+        self.attention = _Attention(config.hidden_size, config.attention_size)
+
+    def read(self, word: Tensor, state: State, features: tuple[Tensor, ...]) -> tuple[Tensor, State, Tensor]:
+        """Attend by the previous hidden state, then read word [R,E]: output [R,H], the next state, weights [R,P]."""
+        values, keys = features
+        attended, weights = self.attention(state[0], values, keys)
+        hidden, state = self(word, state, self.a2c(attended))
+        return hidden, state, weights
+
+
+class _UpDownCore(nn.Module):
+    """An LSTM that attends and one that speaks; state (h_att, c_att, h_lang, c_lang)."""
+
+    def __init__(self, config: TopDownConfig) -> None:
+        super().__init__()
+        hidden = config.hidden_size
+        self.att_lstm = nn.LSTMCell(config.embedding_size + 2 * hidden, hidden)
+        self.lang_lstm = nn.LSTMCell(2 * hidden, hidden)
+        self.attention = _Attention(hidden, config.attention_size)
+        self.hidden_size = hidden
+
+    def start(self, rows: Tensor) -> State:
+        """Return the zero state of as many rows as `rows` [R, ...] has."""
+        return tuple(rows.new_zeros(len(rows), self.hidden_size) for _ in range(4))
+
+    def read(self, word: Tensor, state: State, features: tuple[Tensor, ...]) -> tuple[Tensor, State, Tensor]:
+        """Read word [R,E] beside the whole picture, attend, speak; returns as _Att2inCore.read."""
+        h_att, c_att, h_lang, c_lang = state
+        values, keys, whole = features
+        h_att, c_att = self.att_lstm(torch.cat([h_lang, whole, word], dim=1), (h_att, c_att))
+        attended, weights = self.attention(h_att, values, keys)
+        h_lang, c_lang = self.lang_lstm(torch.cat([attended, h_att], dim=1), (h_lang, c_lang))
+        return h_lang, (h_att, c_att, h_lang, c_lang), weights
+
+
+class _FeatureNorm(nn.BatchNorm1d):
+    """BatchNorm of the last axis: [N,P,D], where BatchNorm1d takes the middle one for the channels."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.flatten(0, 1)).view_as(x)
+
+
+class TopDown(CaptionNetwork):
+    """Writes a caption by attending. Features: values [N,P,D], keys [N,P,A], for updown the whole picture [N,H].
+
+    Modules have the source's names and places in their Sequentials (Identity stands for Dropout), so its keys fit.
+    """
+
+    def __init__(self, config: TopDownConfig) -> None:
+        super().__init__()
+        self.config = config
+        hidden, channels = config.hidden_size, config.trunk.feature_size
+        self.trunk = ResNet(config.trunk)
+        words = nn.Embedding(config.vocabulary_size, config.embedding_size)
+        if config.kind == "att2in":
+            self.embed: nn.Module = words
+            self.att_embed: nn.Module = nn.Identity()
+        else:
+            self.embed = nn.Sequential(words, nn.ReLU())
+            before = [_FeatureNorm(channels)] if config.batch_norms > 0 else []
+            after = [_FeatureNorm(hidden)] if config.batch_norms > 1 else []
+            layer = [nn.Linear(channels, hidden), nn.ReLU(), nn.Identity()]
+            self.att_embed = nn.Sequential(*before, *layer, *after)
+        self.ctx2att = nn.Linear(config.value_size, config.attention_size)
+        self.core: _Att2inCore | _UpDownCore
+        if config.kind == "updown":
+            self.fc_embed = nn.Sequential(nn.Linear(channels, hidden), nn.ReLU())
+            self.core = _UpDownCore(config)
+        else:
+            self.core = _Att2inCore(config)
+        self.logit = nn.Linear(hidden, config.vocabulary_size)
+
+    @property
+    def vocabulary_size(self) -> int:
+        """V, the special tokens included."""
+        return self.config.vocabulary_size
+
+    def encode(self, images: Tensor) -> Encoded:
+        """Project the map and its keys; the state is zero."""
+        grid = self.trunk.features_map(images)
+        values = self.att_embed(adaptive_average(grid, MAP_SIZE).flatten(2).transpose(1, 2))
+        features: tuple[Tensor, ...] = (values, self.ctx2att(values))
+        if self.config.kind == "updown":
+            features += (self.fc_embed(grid.mean(dim=(2, 3))),)
+        return Encoded(self.core.start(values), features)
+
+    def step(self, token: Tensor, state: State, features: tuple[Tensor, ...]) -> Stepped:
+        """Read token int64 [R]."""
+        hidden, state, weights = self.core.read(self.embed(token), state, features)
+        return Stepped(torch.log_softmax(self.logit(hidden), dim=1), state, weights)
+
+    def attention_grid(self, height: int, width: int) -> tuple[int, int]:
+        """Return the map's rows and columns."""
+        return MAP_SIZE, MAP_SIZE

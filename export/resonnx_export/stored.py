@@ -1,0 +1,189 @@
+"""Replaces an export's graph by one that is stored in int8 or float16, and writes into the manifest what that costs.
+
+Comes after the proof: the graph in float32 equals PyTorch, this one lies as far from PyTorch as the manifest says.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Literal
+
+import torch
+from PIL import Image
+from resonnx_proto.v1 import manifest_pb2 as pb
+from resonnx_server.runtime.golden import Golden
+from resonnx_server.runtime.images import Pixels
+from resonnx_server.runtime.manifest import CLASSIFIER_FILE, ENCODER_FILE
+
+from resonnx_export.agreement import CaptionerJudge, ClassifierJudge, Judge, Judgement
+from resonnx_export.calibration import Calibration, read_calibration
+from resonnx_export.errors import BadInput, ParityFailed
+from resonnx_export.fp16 import to_fp16
+from resonnx_export.guard import Guarded, Limits, quantise_within
+from resonnx_export.networks import CaptionNetwork, ClassifierNetwork
+from resonnx_export.precision import GREATEST_DEVIATION, measure_captioner, measure_classifier, stored_bound
+from resonnx_export.progress import Tell
+from resonnx_export.recipe import check_pictures
+
+# float16 is judged on so many check pictures, and on a few of them by rounding in PyTorch.
+_PICTURES: Final = 32
+_ROUNDED_PICTURES: Final = 8
+_SEED: Final = 3000
+
+
+@dataclass(frozen=True)
+class Int8:
+    """Store the trunk in int8, within limits."""
+
+    calibration: Calibration
+    limits: Limits
+
+
+@dataclass(frozen=True)
+class Fp16:
+    """Store the trunk in float16.
+
+    Attributes:
+        samples: Pictures that the model is meant for; the check pictures are synthetic without.
+    """
+
+    samples: Sequence[Image.Image] = ()
+
+
+Precision = Literal["fp32", "fp16", "int8"]
+Storage = Int8 | Fp16
+# A storage that waits for the model's input, which may come from the checkpoint.
+StorageFor = Callable[[pb.ImageInput], Storage]
+
+
+@dataclass(frozen=True)
+class Stored:
+    """The reduced graph, golden examples that it agrees with, and what to tell about it."""
+
+    model: bytes
+    golden: Golden
+    notes: tuple[str, ...]
+
+
+def choose_storage(
+    precision: Precision, calibration: Path | None, limits: Limits, labels: Sequence[str] = ()
+) -> StorageFor | None:
+    """Turn what a command was given into a storage; None is float32.
+
+    Args:
+        precision: --precision.
+        calibration: --calibration, a folder.
+        limits: Of int8.
+        labels: A classifier's.
+
+    Raises:
+        BadInput: The options do not fit together; later, when it is called, as read_calibration.
+    """
+    if precision != "int8":
+        if calibration is not None:
+            raise BadInput(f"--calibration goes with --precision int8, not {precision}")
+        return None if precision == "fp32" else lambda recipe: Fp16()
+    if calibration is None:
+        raise BadInput("--precision int8 needs --calibration, a folder of pictures that the model is meant for")
+    return lambda recipe: Int8(read_calibration(calibration, recipe, labels), limits)
+
+
+def store_classifier(
+    model: bytes, network: ClassifierNetwork, manifest: pb.Manifest, storage: Storage, tell: Tell
+) -> Stored:
+    """Reduce model.onnx.
+
+    Args:
+        model: The ONNX file in float32, proved.
+        network: What it was traced from.
+        manifest: Gets the file's precision, its bound, and what was measured.
+        storage: Into what.
+        tell: Hears what is being done.
+
+    Raises:
+        ParityFailed: The result would be too far from float32.
+    """
+    pictures = _pictures(storage, manifest.input)
+    truths = storage.calibration.truths if isinstance(storage, Int8) else None
+    judge = ClassifierJudge(network, manifest, pictures, truths)
+    rounding = 0.0
+    if isinstance(storage, Fp16):
+        rounding = measure_classifier(network, pictures[:_ROUNDED_PICTURES], manifest.input)[torch.float16]
+    return _store(CLASSIFIER_FILE, model, judge, manifest, storage, rounding, tell)
+
+
+def store_encoder(
+    encoder: bytes, decoder: bytes, network: CaptionNetwork, manifest: pb.Manifest, storage: Storage, tell: Tell
+) -> Stored:
+    """Reduce encoder.onnx, beside a decoder.onnx that stays as it is; otherwise as store_classifier."""
+    pictures = _pictures(storage, manifest.input)
+    judge = CaptionerJudge(network, manifest, decoder, pictures)
+    rounding = 0.0
+    if isinstance(storage, Fp16):
+        deviations = measure_captioner(network, pictures[:_ROUNDED_PICTURES], manifest.input, manifest.captioner)
+        rounding = deviations[ENCODER_FILE][torch.float16]
+    return _store(ENCODER_FILE, encoder, judge, manifest, storage, rounding, tell)
+
+
+def _pictures(storage: Storage, recipe: pb.ImageInput) -> Pixels:
+    if isinstance(storage, Int8):
+        return storage.calibration.held_back
+    return check_pictures(recipe, _PICTURES, _SEED, storage.samples)
+
+
+def _store(
+    file: str, model: bytes, judge: Judge, manifest: pb.Manifest, storage: Storage, rounding: float, tell: Tell
+) -> Stored:
+    """Reduce a file; `rounding` is what its arithmetic deviates by on devices that compute as it is stored."""
+    if isinstance(storage, Int8):
+        precision, name, asked = pb.PRECISION_INT8, "int8", "held-back pictures"
+        reduced = quantise_within(storage.limits, model, storage.calibration.fit, judge, tell)
+    else:
+        precision, name, asked = pb.PRECISION_FP16, "fp16", "check pictures"
+        tell("converting to float16")
+        converted = to_fp16(model)
+        reduced = Guarded(converted, judge(converted), ())
+    golden, golden_deviation = judge.golden(reduced.model)
+    deviation = max(reduced.judgement.deviation, golden_deviation, rounding)
+    if not deviation <= GREATEST_DEVIATION:
+        raise ParityFailed(
+            f"{file} in {name} lies {deviation:.2g} of max|reference| from PyTorch (at most {GREATEST_DEVIATION:g})"
+        )
+    bound = stored_bound(file, precision, deviation)
+    others = [other for other in manifest.precisions if other.file != file]
+    del manifest.precisions[:]
+    manifest.precisions.extend([*others, bound])
+    manifest.stored[file] = precision
+    manifest.parity.checks.extend(_checks(f"{file} in {name}, {asked}", reduced.judgement, bound.max_deviation))
+    return Stored(reduced.model, golden, tuple(_notes(name, asked, reduced, len(model))))
+
+
+def _checks(name: str, judgement: Judgement, bound: float) -> list[pb.ParityCheck]:
+    checks = [
+        pb.ParityCheck(
+            name=name,
+            pictures=judgement.pictures,
+            max_abs_difference=judgement.difference,
+            max_abs_reference=judgement.scale,
+            bound=bound * judgement.scale,
+            identical=judgement.identical,
+        )
+    ]
+    if judgement.right is not None:
+        for of, right in zip(("right", "right in fp32"), judgement.right, strict=True):
+            checks.append(pb.ParityCheck(name=f"{name}: {of}", pictures=judgement.pictures, identical=right))
+    return checks
+
+
+def _notes(name: str, asked: str, reduced: Guarded, size_before: int) -> list[str]:
+    judgement = reduced.judgement
+    notes = [
+        f"{name}: {judgement.identical} of {judgement.pictures} {asked} answered as in fp32 "
+        f"({judgement.agreement:.1f} %); {size_before / len(reduced.model):.1f} times smaller"
+    ]
+    if judgement.right is not None:
+        found, before = (100 * right / judgement.pictures for right in judgement.right)
+        notes.append(f"{name} accuracy: {found:.2f} % of {judgement.pictures}, in fp32 {before:.2f} %")
+    if reduced.in_float:
+        notes.append(f"left in fp32, or the limits would be missed: {', '.join(reduced.in_float)}")
+    return notes
