@@ -1,7 +1,7 @@
 """The command line: `resonnx-export classifier | captioner | demo | inspect | verify`.
 
-Exit codes: 0; 1 the export is not equal to the checkpoint, nothing was written; 2 the input is at fault. What goes
-wrong is said in one line on stderr.
+Exit codes: 0; 1 the export is not equal to the checkpoint, or int8 too far from it, nothing was written; 2 the input is
+at fault. What goes wrong is said in one line on stderr.
 """
 
 import os

@@ -50,6 +50,8 @@ class _NormaliseGrey(nn.Module):
     """uint8 [N,H,W,3] -> Pillow's convert("L") -> normalised float32 [N,1,H,W].
 
     Pillow sums in integers of 16 binary places; below 2^24 float32 holds them exactly.
+    Pictures are resized in RGB before. A source that makes grey first differs by rounding: by 3 of 255 in coloured
+    noise, not at all in grey pictures.
     """
 
     weights: Tensor

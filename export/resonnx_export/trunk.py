@@ -51,7 +51,7 @@ def find_trunk(graph: onnx.GraphProto) -> Trunk:
         raise BadInput("the network has no convolution, so nothing to store in reduced precision")
     start, end = convolutions[0], convolutions[-1] + 1
     # Through the addition (and the gate before it) that ends the last block, to its activation.
-    while len(_outputs(graph, start, end)) > 1 or nodes[end].op_type == "Relu":
+    while end < len(nodes) and (len(_outputs(graph, start, end)) > 1 or nodes[end].op_type == "Relu"):
         end += 1
     blocks: dict[str, list[str]] = {}
     block = ""

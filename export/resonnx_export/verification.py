@@ -80,6 +80,9 @@ def _judge(files: VersionFiles, file: str, golden: Golden, candidate: Candidate,
 
     if files.manifest.task == pb.TASK_CAPTIONER:
         graphs = CaptionerGraphs(opened(ENCODER_FILE), opened(DECODER_FILE), files.manifest)
+        # The other may be stored in int8, and then has most of the deviation.
+        stored = (each for each in files.manifest.precisions if each.precision == _stored(files.manifest, each.file))
+        bound = max(bound, *(each.max_deviation for each in stored))
         return judge_captions(golden, decode_all(graphs, golden.images, files.manifest.captioner), bound)
     if golden.logits is None:
         raise ModelRefused("golden.npz holds no logits")
