@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 ROOMS := proto server export client
 
-.PHONY: run test lint proto bench bench-peers clean
+.PHONY: run test test-slow lint proto bench bench-peers clean
 
 # On linux x86-64 with the OpenVINO provider; elsewhere the extra is empty.
 $(VENV)/.installed: constraints.txt tests/requirements.txt $(ROOMS:%=%/pyproject.toml)
@@ -21,6 +21,10 @@ run: $(VENV)/.installed
 
 test: $(VENV)/.installed
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+# What takes longer; run it when you touch what it tests.
+test-slow: $(VENV)/.installed
+	$(BIN)/python -m pytest -m slow $(PYTEST_ARGS)
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .

@@ -47,17 +47,24 @@ def _serve_and_ask(repository: Path, samples: Path, ports: tuple[str, str], *, o
         # From here on Ctrl-C is the server's to act on; this process waits for it.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         print(line, end="")
-        _ask(ready[1], samples)
+        try:
+            all_right = _ask(ready[1], samples)
+        except BaseException:
+            # Or leaving the block would wait for a server that nobody stops.
+            server.terminate()
+            raise
         print(f"\nmetrics: http://{ready[2]}/metrics   readiness: http://{ready[2]}/readyz")
         if once:
             server.terminate()
         else:
             print(f"ask it:  .venv/bin/resonnx classify PICTURE --model digits --server {ready[1]}")
             print("serving until Ctrl-C", flush=True)
-        return server.wait()
+        return server.wait() or (1 if once and not all_right else 0)
 
 
-def _ask(address: str, samples: Path) -> None:
+def _ask(address: str, samples: Path) -> bool:
+    """Ask about every picture, print the answers, and tell whether all are right."""
+    all_right = True
     truth = json.loads((samples / "truth.json").read_text())
     print(f"\n{'picture':10} {'truth':52} {'answer':52} time")
     with Client(address) as client:
@@ -65,10 +72,13 @@ def _ask(address: str, samples: Path) -> None:
             start = time.perf_counter()
             if entry["model"] == "digits":
                 best = client.classify(samples / name, "digits").predictions[0]
-                expected, answer = entry["label"], f"{best.label} ({best.score:.3f})"
+                expected, said, answer = entry["label"], best.label, f"{best.label} ({best.score:.3f})"
             else:
-                expected, answer = entry["caption"], client.caption(samples / name, "scenes").captions[0].text
+                expected = entry["caption"]
+                said = answer = client.caption(samples / name, "scenes").captions[0].text
+            all_right = all_right and said == expected
             print(f"{name:10} {expected:52} {answer:52} {1000 * (time.perf_counter() - start):.1f} ms")
+    return all_right
 
 
 if __name__ == "__main__":

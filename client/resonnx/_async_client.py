@@ -75,12 +75,12 @@ class AsyncClient:
         model: str,
         *,
         version: int | None = None,
-        top_k: int = 5,
+        top_k: int | None = None,
         features: bool = False,
         timeout_s: float | None = None,
     ) -> Classification:
         """Name what a picture shows; see `Client.classify`."""
-        request = classify_request(to_message(image), model, version=version, top_k=top_k, features=features)
+        request = classify_request(to_message(image), model, version=version, top_k=top_k or 0, features=features)
         response = await self._call(self._vision.Classify, request, timeout_s)
         return classification(response, features=features)
 
@@ -90,12 +90,12 @@ class AsyncClient:
         model: str,
         *,
         version: int | None = None,
-        top_k: int = 5,
+        top_k: int | None = None,
         features: bool = False,
         timeout_s: float | None = None,
     ) -> AsyncGenerator[tuple[int, Classification | ResonnxError]]:
         """Name what many pictures show; see `Client.classify_stream`."""
-        window = Window(model, version=version, top_k=top_k, features=features)
+        window = Window(model, version=version, top_k=top_k or 0, features=features)
         # Not call.write(): it could wait for a server that waits for us to read.
         requests: asyncio.Queue[vision_pb2.ClassifyRequest | None] = asyncio.Queue()
         call = self._vision.ClassifyStream(_until_none(requests), timeout=timeout_s)

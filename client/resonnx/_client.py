@@ -67,7 +67,7 @@ class Client:
         model: str,
         *,
         version: int | None = None,
-        top_k: int = 5,
+        top_k: int | None = None,
         features: bool = False,
         timeout_s: float | None = None,
     ) -> Classification:
@@ -77,11 +77,11 @@ class Client:
             image: The picture.
             model: A classifier's name.
             version: None for the one that the server serves by default.
-            top_k: Predictions wanted, best first; at most the model's classes are given.
+            top_k: Predictions wanted, best first; 5 if not given, or all where there are fewer classes.
             features: Whether to give the feature vector before the model's head as well.
             timeout_s: For this call; None for the client's.
         """
-        request = classify_request(to_message(image), model, version=version, top_k=top_k, features=features)
+        request = classify_request(to_message(image), model, version=version, top_k=top_k or 0, features=features)
         response = self._call(self._vision.Classify, request, timeout_s)
         return classification(response, features=features)
 
@@ -91,7 +91,7 @@ class Client:
         model: str,
         *,
         version: int | None = None,
-        top_k: int = 5,
+        top_k: int | None = None,
         features: bool = False,
         timeout_s: float | None = None,
     ) -> Generator[tuple[int, Classification | ResonnxError]]:
@@ -105,14 +105,14 @@ class Client:
             images: Any number of pictures.
             model: A classifier's name.
             version: None for the one that the server serves by default.
-            top_k: Predictions wanted of each.
+            top_k: Predictions wanted of each, as in classify.
             features: Whether to give feature vectors as well.
             timeout_s: For the whole stream; None for no limit, as its length is not known.
 
         Yields:
             The picture's place in `images`, and its outcome; in the order in which they are ready.
         """
-        window = Window(model, version=version, top_k=top_k, features=features)
+        window = Window(model, version=version, top_k=top_k or 0, features=features)
         # gRPC takes requests in a thread of its own: a queue keeps `images` in the caller's.
         requests: queue.SimpleQueue[vision_pb2.ClassifyRequest | None] = queue.SimpleQueue()
         call = self._vision.ClassifyStream(iter(requests.get, None), timeout=timeout_s)

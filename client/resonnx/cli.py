@@ -87,7 +87,9 @@ def classify(
     images: _Images,
     model: _Model,
     server: _Server = None,
-    top_k: Annotated[int, typer.Option(min=1, max=2**32 - 1, metavar="K", help="Labels a picture.")] = 5,
+    top_k: Annotated[
+        int | None, typer.Option(min=1, max=2**32 - 1, metavar="K", help="Labels a picture (5, or all if fewer).")
+    ] = None,
     timeout: _Timeout = 10.0,
     as_json: _Json = False,
 ) -> None:

@@ -1,7 +1,11 @@
 """The command `resonnx-server`."""
 
 import asyncio
+import os
 import sys
+
+# gRPC's core writes lines of its own to stderr; what matters is raised and told by us.
+os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 
 from resonnx_server import lifecycle
 from resonnx_server.config import ConfigError, Settings, load_settings

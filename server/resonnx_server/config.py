@@ -95,7 +95,8 @@ def load_settings(arguments: Sequence[str], environment: Mapping[str, str] = os.
     except ValidationError as error:
         first = error.errors()[0]
         name = ".".join(str(part) for part in first["loc"])
-        raise ConfigError(f"setting {name or 'server'}: {first['msg']}") from None
+        value = "" if first["type"] == "missing" else f" (it is {first['input']!r})"
+        raise ConfigError(f"setting {name or 'server'}: {first['msg']}{value}") from None
 
 
 def _read_file(path: str | None) -> dict[str, Any]:

@@ -4,6 +4,7 @@ Ports are bound before anything is loaded, so that a port in use is told at once
 """
 
 import asyncio
+import contextlib
 import gc
 import logging
 import signal
@@ -20,7 +21,7 @@ from resonnx_server.repository.loader import Loader
 from resonnx_server.repository.scan import Found, scan
 from resonnx_server.repository.version import MAX_LANES
 from resonnx_server.rpc.oip import InferenceServicer
-from resonnx_server.rpc.server import GrpcServer
+from resonnx_server.rpc.server import GrpcServer, bracketed
 from resonnx_server.rpc.vision import VisionServicer
 from resonnx_server.runtime.host import usable_cores
 from resonnx_server.runtime.session import CUDA, TENSORRT
@@ -32,6 +33,8 @@ _IN_FLIGHT_MESSAGES = 8
 # No call for so long, and callers have seen that this server is going; it is waited for at most 5 s.
 _QUIET_S = 0.1
 _MOST_QUIET_CHECKS = 50
+_PENDING_CHECK_S = 0.02
+_FLUSH_S = 0.5
 
 
 class StartError(Exception):
@@ -44,7 +47,7 @@ class Server:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         cores = usable_cores()
-        self.models = Models()
+        self.models = Models(strict=settings.strict)
         self.metrics = Metrics()
         self.decoder = Decoder(threads=cores)
         admission = Admission(_IN_FLIGHT_MESSAGES * settings.max_message_bytes)
@@ -53,7 +56,7 @@ class Server:
             InferenceServicer(self.models, self.decoder, admission),
             settings.max_message_bytes,
         )
-        self.probes = Probes(self.models, self.metrics, strict=settings.strict)
+        self.probes = Probes(self.models, self.metrics)
         self.devices: dict[str, Device] = {}
         self.loader = Loader(settings, self.metrics, self._device_for, threads=cores)
 
@@ -70,12 +73,13 @@ class Server:
             await self._load(found, stop.first)
             if not stop.first.is_set():
                 _calm_garbage_collection()
-                host = self.settings.host
+                host = bracketed(self.settings.host)
                 print(f"resonnx-server ready grpc={host}:{grpc_port} http={host}:{http_port}", flush=True)
             await stop.first.wait()
             await self._drain(stop.second)
         finally:
             await self._stop()
+        _log.info("stopped")
 
     def _scan(self) -> list[Found]:
         try:
@@ -120,7 +124,8 @@ class Server:
             raise StartError(f"no model can be served ({reasons or 'the repository holds none'})")
         if unknown := sorted(self.settings.models.keys() - {item.name for item in found}):
             _log.warning("settings for models that are not there", extra={"models": unknown})
-        await self.grpc.set_serving(names, ready=True)
+        not_served = [refusal.name for refusal in self.models.refused]
+        await self.grpc.set_serving(names, not_served, ready=self.models.is_ready)
 
     def _serve(self, model: Model) -> None:
         self.models.add(model)
@@ -137,10 +142,10 @@ class Server:
         self.models.draining = True
         await self.grpc.drain()
         await self._wait_for_quiet(force)
-        stopped = asyncio.create_task(self.grpc.stop(self.settings.grace_s))
-        forced = asyncio.create_task(force.wait())
-        await asyncio.wait((stopped, forced), return_when=asyncio.FIRST_COMPLETED)
-        forced.cancel()
+        self.models.closing.set()
+        await self._wait_for_answers(force)
+        # What is open now is idle (health watches, say); the last answers are on their way out.
+        await self.grpc.stop(_FLUSH_S)
 
     async def _wait_for_quiet(self, force: asyncio.Event) -> None:
         """Go on answering UNAVAILABLE until callers have turned elsewhere.
@@ -158,6 +163,13 @@ class Server:
             else:
                 return
 
+    async def _wait_for_answers(self, force: asyncio.Event) -> None:
+        """Wait until no request is under way, at most grace_s, unless forced."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self.settings.grace_s):
+                while self.models.pending and not force.is_set():  # noqa: ASYNC110 - counters are no event
+                    await asyncio.sleep(_PENDING_CHECK_S)
+
     async def _stop(self) -> None:
         await self.grpc.stop(0)
         for model in self.models:
@@ -166,7 +178,6 @@ class Server:
             device.close()
         await self.probes.stop()
         self.decoder.close()
-        _log.info("stopped")
 
     def _device_for(self, provider: str) -> Device:
         """One device an accelerator: the CPU's providers share the CPU."""

@@ -227,7 +227,7 @@ async def test_a_slow_reader_ends_its_own_call_and_holds_up_nobody() -> None:
         finally:
             cancelled.set()
 
-    stream = pipeline(requests(), answer, unread=8)
+    stream = pipeline(requests(), answer, asyncio.Event(), unread=8)
     assert await anext(stream) == 0
     # The reader does nothing: whoever makes the parts is stopped without its help.
     await asyncio.wait_for(cancelled.wait(), 10)
@@ -247,7 +247,7 @@ async def test_a_reader_who_keeps_up_gets_every_part() -> None:
             await asyncio.sleep(0)
         return f"{request} done"
 
-    got = await _rest(pipeline(requests(), answer, unread=200))
+    got = await _rest(pipeline(requests(), answer, asyncio.Event(), unread=200))
     for i in range(5):
         assert [x for x in got if x.startswith(f"{i}")] == [*(f"{i}.{part}" for part in range(30)), f"{i} done"]
 

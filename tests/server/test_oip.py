@@ -207,9 +207,13 @@ def test_bad_inputs(client) -> None:
     [
         ({"datatype": "UINT8", "shape": [2, 2]}, [b"123"], "3 bytes; UINT8 [2, 2] has 4"),
         ({"datatype": "UINT8", "shape": [-1, 2]}, [b"12"], "negative"),
+        ({"datatype": "UINT8", "shape": [1] * 65}, [b"1"], "65 dimensions, more than 8"),
+        ({"datatype": "BYTES", "shape": [1] * 20_000}, [b"1"], "20000 dimensions, more than 8"),
+        ({"datatype": "UINT8", "shape": [2**62] * 60_000}, [b"1"], "60000 dimensions, more than 8"),
+        ({"datatype": "UINT8", "shape": [0, 2**63 - 1, 2**62]}, [b""], "over 2147483647"),
         ({"datatype": "FANCY", "shape": [1]}, [b"1"], "'FANCY' is not one of"),
         ({"datatype": "BYTES", "shape": [1]}, [b"\x09\x00\x00\x00abc"], "says 9 bytes, 3 are left"),
-        ({"datatype": "BYTES", "shape": [2**40]}, [b"\x00\x00\x00\x00"], "cannot hold"),
+        ({"datatype": "BYTES", "shape": [2**30]}, [b"\x00\x00\x00\x00"], "cannot hold"),
         ({"datatype": "BYTES", "shape": [1]}, [b"\x01\x00\x00\x00abc"], "2 bytes are left"),
         ({"datatype": "UINT8", "shape": [1]}, [b"1", b"2"], "2 entries for 1 inputs"),
         ({"datatype": "UINT8", "shape": [3], "contents": {"uint_contents": [1, 300, 2]}}, [], "within 0..255"),
@@ -255,6 +259,23 @@ def test_typed_contents_are_taken(demo_server, client) -> None:
     logits = np.frombuffer(response.raw_output_contents[1], np.float32)
     expected = client.infer("digits", [_input(values, "UINT8")]).as_numpy("logits")[0]
     np.testing.assert_allclose(logits, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_outputs_are_given_once(demo_server) -> None:
+    request = pb.ModelInferRequest(model_name="digits", outputs=[{"name": "features"}] * 50_000)
+    with grpc.insecure_channel(demo_server.grpc) as channel:
+        infer = grpc_service_pb2_grpc.GRPCInferenceServiceStub(channel).ModelInfer
+        with pytest.raises(grpc.RpcError, match="50000 are asked for; the model has 3"):
+            infer(request, timeout=10)
+        del request.outputs[2:]
+        with pytest.raises(grpc.RpcError, match="'features' is asked for twice"):
+            infer(request, timeout=10)
+
+
+def test_more_rows_than_may_ever_wait(client) -> None:
+    height, width = _size(client, "digits")
+    pixels = np.zeros((1025, height, width, 3), np.uint8)
+    _refused(lambda: client.infer("digits", [_input(pixels, "UINT8")]), "INVALID_ARGUMENT", "1025 rows, more than 1024")
 
 
 def test_calls_that_are_not_offered(client) -> None:

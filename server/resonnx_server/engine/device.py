@@ -118,6 +118,11 @@ class Device:
         objectives = [other.objective_ns() for other in self._workloads if other is not workload]
         return min((objective / 2 for objective in objectives if objective is not None), default=None)
 
+    @staticmethod
+    def _is_ready(workload: Workload, now_ns: int) -> bool:
+        at = workload.ready_at_ns()
+        return at is not None and at <= now_ns
+
     def _wait_for_job(self) -> tuple[Job, int] | None:
         """Return the next job and when it should end; None when the device is closed."""
         with self._changed:
@@ -137,6 +142,9 @@ class Device:
                     if (job := workload.take(now, self._budget_ns(workload))) is not None:
                         end_ns = now + int(job.cost_ns)
                         self._ends_ns.append(end_ns)
+                        if any(self._is_ready(workload, now) for workload in self._workloads):
+                            # One wake-up may have announced work for several lanes.
+                            self._changed.notify()
                         return job, end_ns
                 timeout_s = None if wake_at is None else (wake_at - now) / 1e9
                 # Ready and then nothing to take (all of it expired, say): look again, but let others have the lock.

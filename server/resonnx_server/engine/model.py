@@ -1,5 +1,6 @@
 """What rpc and http talk to: loaded models by name and version, and those that were refused."""
 
+import asyncio
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -8,7 +9,7 @@ from resonnx_proto.v1 import manifest_pb2 as pb
 from resonnx_server.engine.captioner import CaptionEngine
 from resonnx_server.engine.latency import LatencyTable
 from resonnx_server.engine.tensors import TensorEngine
-from resonnx_server.errors import NotFound, Unavailable
+from resonnx_server.errors import ModelRefused, NotFound, Unavailable
 from resonnx_server.observe.stats import ModelStats
 from resonnx_server.runtime.session import Candidate, TensorSpec
 
@@ -64,13 +65,17 @@ class Models:
     """The loaded and the refused. Owned by the event loop.
 
     Attributes:
+        strict: Not ready while any model is refused.
         loading: More may come.
         draining: Nothing is given out any more.
-        refused_draining: Calls refused because of that.
+        closing: Streams end when what is under way on them is answered.
+        refused_draining: Calls refused because of draining.
     """
 
+    strict: bool = False
     loading: bool = True
     draining: bool = False
+    closing: asyncio.Event = field(default_factory=asyncio.Event)
     refused_draining: int = 0
     _ready: dict[str, Model] = field(default_factory=dict)
     _refused: dict[str, Refusal] = field(default_factory=dict)
@@ -88,7 +93,8 @@ class Models:
 
         Raises:
             NotFound: No such model or version.
-            Unavailable: Refused at load, still loading, or the server is draining.
+            ModelRefused: Refused at load; it stays so.
+            Unavailable: Still loading, or the server is draining.
         """
         if self.draining:
             self.refused_draining += 1
@@ -99,7 +105,7 @@ class Models:
         if model is not None:
             raise NotFound(f"model {name!r} has no version {version}; version {model.version} is served")
         if (refusal := self._refused.get(name)) is not None and version in (0, refusal.version):
-            raise Unavailable(f"model {name!r} was refused at load: {refusal.reason}")
+            raise ModelRefused(f"model {name!r} was refused at load: {refusal.reason}")
         if self.loading:
             raise Unavailable(f"models are still being loaded, {name[:64]!r} is not there yet")
         raise NotFound(f"model {name[:64]!r} is not in the repository")
@@ -111,8 +117,14 @@ class Models:
 
     @property
     def is_ready(self) -> bool:
-        """At least one model serves and the server takes calls."""
-        return bool(self._ready) and not self.loading and not self.draining
+        """At least one model serves (`strict`: and none is refused) and the server takes calls."""
+        enough = bool(self._ready) and not (self.strict and self._refused)
+        return enough and not self.loading and not self.draining
+
+    @property
+    def pending(self) -> int:
+        """Requests under way."""
+        return sum(model.stats.pending for model in self._ready.values())
 
     def __iter__(self) -> Iterator[Model]:
         return iter([self._ready[name] for name in sorted(self._ready)])

@@ -18,13 +18,11 @@ class Probes:
     Args:
         models: Asked for readiness.
         metrics: What /metrics shows.
-        strict: Not ready while any model is refused.
     """
 
-    def __init__(self, models: Models, metrics: Metrics, *, strict: bool) -> None:
+    def __init__(self, models: Models, metrics: Metrics) -> None:
         self._models = models
         self._metrics = metrics
-        self._strict = strict
         application = web.Application(client_max_size=1024)
         application.router.add_get("/metrics", self._get_metrics)
         application.router.add_get("/livez", self._get_livez)
@@ -49,7 +47,7 @@ class Probes:
 
     async def _get_readyz(self, request: web.Request) -> web.Response:
         refused = self._models.refused
-        ready = self._models.is_ready and not (self._strict and refused)
+        ready = self._models.is_ready
         lines = ["ready" if ready else self._why_not()]
         lines += [f"serving {model.name} version {model.version}" for model in self._models]
         lines += [f"refused {refusal.name} version {refusal.version}: {refusal.reason}" for refusal in refused]
@@ -60,4 +58,4 @@ class Probes:
             return "not ready: shutting down"
         if self._models.loading:
             return "not ready: loading models"
-        return "not ready: a model is refused" if self._strict else "not ready: no model serves"
+        return "not ready: a model is refused" if self._models.strict else "not ready: no model serves"

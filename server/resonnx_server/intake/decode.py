@@ -27,8 +27,14 @@ class Decoder:
 
     async def load_all(self, encoded: Sequence[bytes], recipe: ImageInput, field: str) -> Pixels:
         """Return picture files as uint8 [N,H,W,3]. Raises BadImage, naming the field and the picture's index."""
-        pictures = await asyncio.gather(*(self.load(e, recipe, f"{field}[{i}]") for i, e in enumerate(encoded)))
-        return np.stack(pictures)
+        loading = [asyncio.ensure_future(self.load(e, recipe, f"{field}[{i}]")) for i, e in enumerate(encoded)]
+        try:
+            return np.stack(await asyncio.gather(*loading))
+        except BaseException:
+            # One is bad, or the caller has gone: nobody waits for the others.
+            for picture in loading:
+                picture.cancel()
+            raise
 
     async def from_raw(self, rgb: bytes, width: int, height: int, recipe: ImageInput, field: str) -> Pixels:
         """Return raw RGB pixels as uint8 [H,W,3] of the recipe's size. Raises BadImage, naming `field`."""

@@ -99,7 +99,7 @@ class _ModelCollector(Collector):
         for labels, stats in models:
             if stats.slots:
                 slots.add_metric(labels, stats.slots)
-                used.add_metric(labels, stats.slots_used)
+                used.add_metric(labels, stats.slots_used if stats.pending else 0)
             for reason, count in stats.failures.items():
                 failures.add_metric((*labels, reason), count)
             pending.add_metric(labels, stats.pending)

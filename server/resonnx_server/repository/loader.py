@@ -41,7 +41,7 @@ class Loader:
             ModelRefused: The version must not serve; says why.
         """
         if found.version == 0:
-            raise ModelRefused("the model's folder has no version folder (a number, 1 or more)")
+            raise ModelRefused("the model's folder has no version folder (a number, 1 or more) that can be read")
         cache = TableCache(self.settings.cache_dir, self.threads)
         version = Version(
             found, self.settings.for_model(found.name), self.metrics, self.device_for, self.threads, cache

@@ -1,6 +1,7 @@
 """Finds the models of a repository and the version of each that is served: the highest number."""
 
 import logging
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,6 +9,8 @@ from resonnx_server.errors import ModelRefused
 from resonnx_server.runtime.manifest import MODEL_NAME
 
 _log = logging.getLogger(__name__)
+
+_VERSION = re.compile(r"[1-9][0-9]{0,17}")
 
 
 @dataclass(frozen=True)
@@ -36,11 +39,15 @@ def scan(repository: Path) -> list[Found]:
         if MODEL_NAME.fullmatch(folder.name) is None:
             _log.warning("a folder is no model: its name is not valid", extra={"folder": folder.name})
             continue
-        version = max((_version(entry) for entry in folder.iterdir() if entry.is_dir()), default=0)
+        try:
+            version = max((_version(entry) for entry in folder.iterdir() if entry.is_dir()), default=0)
+        except OSError:
+            # Loading refuses it; the others serve.
+            version = 0
         found.append(Found(folder.name, version, folder / str(version)))
     return found
 
 
 def _version(folder: Path) -> int:
-    # "01" would name version 1 a second time.
-    return int(folder.name) if folder.name.isascii() and folder.name.isdigit() and folder.name[0] != "0" else 0
+    # "01" would name version 1 a second time; more digits than these do not fit into a message.
+    return int(folder.name) if _VERSION.fullmatch(folder.name) else 0

@@ -35,6 +35,7 @@ _CODES: Final[dict[type[errors.ServerError], grpc.StatusCode]] = {
     errors.Unavailable: grpc.StatusCode.UNAVAILABLE,
     errors.DeadlineExceeded: grpc.StatusCode.DEADLINE_EXCEEDED,
     errors.InferenceFailed: grpc.StatusCode.INTERNAL,
+    errors.ModelRefused: grpc.StatusCode.FAILED_PRECONDITION,
     errors.ServerError: grpc.StatusCode.INTERNAL,
 }
 

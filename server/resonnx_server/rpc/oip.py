@@ -137,7 +137,7 @@ class InferenceServicer(grpc_service_pb2_grpc.GRPCInferenceServiceServicer):
             response.parameters["triton_final_response"].bool_param = True
             return pb.ModelStreamInferResponse(infer_response=response)
 
-        async for response in pipeline(requests, answer):
+        async for response in pipeline(requests, answer, self._models.closing):
             yield response
 
     async def _model_infer(
@@ -193,6 +193,8 @@ class InferenceServicer(grpc_service_pb2_grpc.GRPCInferenceServiceServicer):
         assert model.manifest is not None
         recipe = model.manifest.input
         field = "inputs['image']"
+        if image.ndim and len(image) > model.max_queue_size:
+            raise InvalidInput(f"{field}.shape", f"{len(image)} rows, more than {model.max_queue_size}")
         if image.dtype == object:
             if image.ndim not in (1, 2) or (image.ndim == 2 and image.shape[1] != 1) or image.size == 0:
                 raise InvalidInput(f"{field}.shape", f"{list(image.shape)}; BYTES must be [N] with N >= 1")
@@ -232,6 +234,8 @@ def _checked(inputs: Tensors, model: Model) -> Tensors:
             rows[spec.name] = len(array)
     if len(set(rows.values())) > 1:
         raise InvalidInput("inputs", f"batch sizes differ: {rows}")
+    if max(rows.values(), default=0) > model.max_queue_size:
+        raise InvalidInput("inputs", f"{max(rows.values())} rows, more than {model.max_queue_size}")
     if 0 in rows.values():
         raise InvalidInput("inputs", "the batch is empty")
     # ONNX Runtime takes str for string tensors.
@@ -260,7 +264,13 @@ def _check_names(inputs: Tensors, model: Model) -> None:
 
 def _wanted_outputs(request: pb.ModelInferRequest, model: Model) -> list[str]:
     names = [spec.name for spec in model.outputs]
+    if len(request.outputs) > len(names):
+        raise InvalidInput("outputs", f"{len(request.outputs)} are asked for; the model has {len(names)}")
+    asked: set[str] = set()
     for output in request.outputs:
+        if output.name in asked:
+            raise InvalidInput("outputs", f"{output.name[:64]!r} is asked for twice")
+        asked.add(output.name)
         if output.name not in names:
             raise InvalidInput("outputs", f"{output.name[:64]!r} is not one of {names}")
         if "shared_memory_region" in output.parameters:

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final, Generic, TypeVar
 
-from resonnx_server.errors import SlowReader
+from resonnx_server.errors import SlowReader, Unavailable
 
 Q = TypeVar("Q")
 R = TypeVar("R")
@@ -24,6 +24,7 @@ class _Part(Generic[R]):
 async def pipeline(
     requests: AsyncIterator[Q],
     answer: Callable[[Q, Callable[[R], None]], Awaitable[R]],
+    closing: asyncio.Event,
     in_flight: int = IN_FLIGHT,
     unread: int = UNREAD,
 ) -> AsyncIterator[R]:
@@ -32,10 +33,12 @@ async def pipeline(
     Args:
         requests: Read until it ends; an error in it ends the stream with that error.
         answer: An error in it ends the stream with that error.
+        closing: When set, no more is read, what is under way is answered, and the stream ends.
         in_flight: Most requests that are read and whose answers have not been taken.
         unread: Most parts that have not been taken.
 
     Raises:
+        Unavailable: The stream ended because of `closing`.
         SlowReader: More parts than that wait to be taken. The requests under way were cancelled at once.
     """
     ready: asyncio.Queue[asyncio.Future[R] | _Part[R] | None] = asyncio.Queue()
@@ -68,7 +71,12 @@ async def pipeline(
         finally:
             ready.put_nowait(None)
 
+    async def stop_reading() -> None:
+        await closing.wait()
+        reader.cancel()
+
     reader = asyncio.create_task(read())
+    closer = asyncio.create_task(stop_reading())
     reading = True
     try:
         while reading or tasks:
@@ -84,6 +92,11 @@ async def pipeline(
                 tasks.discard(done)
                 yield done.result()
                 room.release()
-        await reader
+        await asyncio.wait((reader,))
+        if reader.cancelled():
+            raise Unavailable("the server is shutting down")
+        reader.result()
     finally:
+        closer.cancel()
         cancel()
+        await asyncio.gather(reader, closer, *tasks, return_exceptions=True)

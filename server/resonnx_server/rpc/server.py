@@ -54,17 +54,21 @@ class GrpcServer:
 
     async def start(self, host: str, port: int) -> int:
         """Listen, not yet serving by health, and return the port. Raises OSError if the port is taken."""
-        await self._set_health(_NOT_SERVING, ())
+        await self._set_health(_NOT_SERVING)
         try:
-            bound = self._server.add_insecure_port(f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
+            bound = self._server.add_insecure_port(f"{bracketed(host)}:{port}")
         except RuntimeError as error:
             raise OSError(str(error)) from None
         await self._server.start()
         return bound
 
-    async def set_serving(self, models: Iterable[str], ready: bool) -> None:
-        """Tell health: the server and its services by `ready`, each of `models` as serving."""
-        await self._set_health(_SERVING if ready else _NOT_SERVING, models)
+    async def set_serving(self, models: Iterable[str], refused: Iterable[str], *, ready: bool) -> None:
+        """Tell health: the server and its services by `ready`, each of `models` as serving, the refused as not."""
+        await self._set_health(_SERVING if ready else _NOT_SERVING)
+        for model in models:
+            await self._health.set(f"{SERVICES[0]}/{model}", _SERVING)
+        for model in refused:
+            await self._health.set(f"{SERVICES[0]}/{model}", _NOT_SERVING)
 
     async def drain(self) -> None:
         """Tell health that nothing serves any more; irreversible."""
@@ -74,11 +78,14 @@ class GrpcServer:
         """Refuse new calls, finish those under way within `grace_s`, then cancel the rest."""
         await self._server.stop(grace_s)
 
-    async def _set_health(self, status: health_pb2.HealthCheckResponse.ServingStatus, models: Iterable[str]) -> None:
+    async def _set_health(self, status: health_pb2.HealthCheckResponse.ServingStatus) -> None:
         for service in ("", *SERVICES):
             await self._health.set(service, status)
-        for model in models:
-            await self._health.set(f"{SERVICES[0]}/{model}", _SERVING)
+
+
+def bracketed(host: str) -> str:
+    """Return a host as it stands before `:PORT`: IPv6 addresses in brackets."""
+    return f"[{host}]" if ":" in host else host
 
 
 def _merged_pool() -> DescriptorPool:

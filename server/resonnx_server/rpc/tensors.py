@@ -6,6 +6,7 @@ Answers are always raw: Triton's clients read nothing else.
 
 import math
 import struct
+from collections.abc import Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -29,6 +30,9 @@ _DTYPES: Final[dict[str, npt.DTypeLike]] = {
     "FP32": np.float32,
     "FP64": np.float64,
 }
+_MAX_RANK: Final = 8
+# An empty tensor must not name sizes that NumPy cannot multiply either.
+_MAX_SIZE: Final = 2**31 - 1
 _NAMES: Final[dict[np.dtype[Any], str]] = {np.dtype(dtype): name for name, dtype in _DTYPES.items()} | {
     np.dtype(object): "BYTES"
 }
@@ -70,8 +74,7 @@ def read_inputs(request: pb.ModelInferRequest) -> dict[str, Array]:
         field = f"inputs[{tensor.name[:64]!r}]"
         if tensor.name in arrays:
             raise InvalidInput(field, "given twice")
-        if any(size < 0 for size in tensor.shape):
-            raise InvalidInput(f"{field}.shape", f"{list(tensor.shape)} has a negative size")
+        _check_shape(tensor.shape, field)
         if "shared_memory_region" in tensor.parameters:
             raise InvalidInput(f"{field}.parameters", "shared memory is not supported")
         if raw:
@@ -81,6 +84,15 @@ def read_inputs(request: pb.ModelInferRequest) -> dict[str, Array]:
         else:
             arrays[tensor.name] = _from_contents(tensor, field)
     return arrays
+
+
+def _check_shape(shape: Sequence[int], field: str) -> None:
+    # Before anything is computed from it: the product of many large sizes alone takes seconds.
+    if len(shape) > _MAX_RANK:
+        raise InvalidInput(f"{field}.shape", f"{len(shape)} dimensions, more than {_MAX_RANK}")
+    for size in shape:
+        if not 0 <= size <= _MAX_SIZE:
+            raise InvalidInput(f"{field}.shape", f"size {size} is {'negative' if size < 0 else f'over {_MAX_SIZE}'}")
 
 
 def _from_raw(raw: bytes, tensor: pb.ModelInferRequest.InferInputTensor, field: str) -> Array:

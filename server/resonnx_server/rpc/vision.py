@@ -57,7 +57,7 @@ class VisionServicer(vision_pb2_grpc.VisionServicer):
                 return vision_pb2.ClassifyStreamResponse(id=request.id, error=failed)
             return vision_pb2.ClassifyStreamResponse(id=request.id, response=response)
 
-        async for response in pipeline(requests, answer):
+        async for response in pipeline(requests, answer, self._models.closing):
             yield response
 
     @unary
@@ -76,7 +76,7 @@ class VisionServicer(vision_pb2_grpc.VisionServicer):
         async def answer(request: vision_pb2.CaptionRequest, tell: TellEvent) -> vision_pb2.StreamCaptionResponse:
             return vision_pb2.StreamCaptionResponse(final=await self._caption(request, tell, context))
 
-        async for response in pipeline(_single(request), answer):
+        async for response in pipeline(_single(request), answer, self._models.closing):
             yield response
 
     @unary
