@@ -91,6 +91,41 @@ def test_16_bit_grey_keeps_its_high_byte() -> None:
     np.testing.assert_array_equal(decoded, np.repeat((grey >> 8).astype(np.uint8)[..., None], 3, axis=2))
 
 
+def _png(width: int, height: int, bits: int, colour: int, rows: bytes, *extra: tuple[bytes, bytes]) -> bytes:
+    """Write a PNG as its specification has it: Pillow cannot write all kinds that it reads."""
+    stride = len(rows) // height
+    filtered = b"".join(b"\x00" + rows[i * stride : (i + 1) * stride] for i in range(height))
+    header = struct.pack(">IIBBBBB", width, height, bits, colour, 0, 0, 0)
+    chunks = b""
+    for kind, data in ((b"IHDR", header), *extra, (b"IDAT", zlib.compress(filtered)), (b"IEND", b"")):
+        chunks += struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+    return b"\x89PNG\r\n\x1a\n" + chunks
+
+
+def test_16_bit_colour_equals_the_recipe_and_keeps_its_high_byte() -> None:
+    values = RNG.integers(0, 65536, (5, 7, 3)).astype(">u2")
+    file = _png(7, 5, 16, 2, values.tobytes())
+    np.testing.assert_array_equal(_decoded(file), _recipe(file))
+    np.testing.assert_array_equal(_decoded(file), (values >> 8).astype(np.uint8))
+
+
+def test_transparent_palette_equals_the_recipe() -> None:
+    palette = RNG.integers(0, 256, 4 * 3, dtype=np.uint8).tobytes()
+    rows = RNG.integers(0, 4, (6, 8), dtype=np.uint8).tobytes()
+    file = _png(8, 6, 8, 3, rows, (b"PLTE", palette), (b"tRNS", bytes([0, 128, 255, 3])))
+    with pytest.warns(UserWarning, match="Transparency"):
+        expected = _recipe(file)
+    np.testing.assert_array_equal(_decoded(file), expected)
+
+
+@pytest.mark.parametrize("format", ["PNG", "WEBP"])
+def test_exif_orientation_of_other_formats_is_not_applied(format: str) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    file = _file(Image.fromarray(NOISE), format, exif=exif, lossless=True)
+    np.testing.assert_array_equal(_decoded(file), NOISE)
+
+
 @pytest.mark.parametrize("format", ["PNG", "WEBP"])
 def test_animation_gives_its_first_frame(format: str) -> None:
     frames = [Image.fromarray(np.full((8, 8, 3), value, np.uint8)) for value in (10, 200)]
@@ -122,11 +157,9 @@ def test_stretch_and_raw_pixels() -> None:
 
 def _png_header(width: int, height: int) -> bytes:
     """A PNG that says it is large and holds nearly nothing."""
-    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    chunks = b""
-    for kind, data in ((b"IHDR", header), (b"IDAT", zlib.compress(bytes(100))), (b"IEND", b"")):
-        chunks += struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-    return b"\x89PNG\r\n\x1a\n" + chunks
+    file = _png(1, 1, 8, 2, bytes(3))
+    header = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return file[:12] + header + struct.pack(">I", zlib.crc32(header)) + file[33:]
 
 
 @pytest.mark.parametrize(

@@ -57,6 +57,8 @@ def decode(encoded: bytes, field: str = "image.encoded") -> Image.Image:
         with Image.open(io.BytesIO(encoded), formats=_FORMATS) as image:
             check_size(*image.size, field)
             image.load()
+            # Alpha is dropped, a palette's too; Pillow would warn about it.
+            image.info.pop("transparency", None)
             if image.mode.startswith("I"):
                 return _from_16_bit_grey(image)
             return image.convert("RGB")
