@@ -83,13 +83,14 @@ class Slots(Generic[T]):
         # The first that goes on from a row stays there, so no row that is copied from is written to.
         stays = {source: i for i, source in reversed(list(enumerate(sources)))}
         spare = [row for i, row in enumerate(before) if i not in stays]
-        owner.rows = []
+        rows: list[int] = []
         for i, source in enumerate(sources):
             row = before[source]
             if stays[source] != i:
                 row = self._copy(row, spare.pop() if spare else None, owner)
-            owner.rows.append(row)
+            rows.append(row)
             self._tokens[row] = tokens[i]
+        owner.rows = rows
         self._free(spare)
 
     def _copy(self, source: int, spare: int | None, owner: T) -> int:
