@@ -4,6 +4,7 @@ import asyncio
 import json
 import math
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -123,6 +124,35 @@ def test_refusals_errors_and_late_answers_are_told_apart(vision, bench, tmp_path
     assert run["refused"] >= 1
     assert run["late"] >= 1
     assert run["errors"].keys() == {"INTERNAL"}
+
+
+@pytest.mark.parametrize(("most_at_once", "exit_code"), [(2, 0), (0, 1)])
+def test_a_search_outlives_a_server_that_breaks_under_load(
+    vision, bench, tmp_path: Path, most_at_once, exit_code
+) -> None:
+    """Errors beyond what a server bears are what a search looks for; if no rate held, it has failed."""
+    under_way, most, lock = 0, 2, threading.Lock()
+
+    def script(request, context):
+        nonlocal under_way, most
+        with lock:
+            under_way += 1
+            breaks = under_way > most
+            # The closed loop, which comes first, is borne.
+            most = most_at_once if len(vision.requests) > 4 else most
+        time.sleep(0.005)
+        with lock:
+            under_way -= 1
+        if breaks:
+            vision.fail(context, grpc.StatusCode.INTERNAL, "broken")
+        return vision_pb2.ClassifyResponse()
+
+    vision.script["Classify"] = script
+    load = ("--concurrency", "2", "--duration", "0.15", "--search-p99-ms", "1000")
+    done = bench(*load, "--json", str(tmp_path / "out.json"))
+    content = json.loads((tmp_path / "out.json").read_text())
+    assert any("INTERNAL" in run["errors"] for run in content["runs"][1:])
+    assert (done.exit_code, content["highest_rate"] is None) == (exit_code, most_at_once == 0)
 
 
 @pytest.mark.parametrize(
