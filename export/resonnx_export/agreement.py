@@ -19,6 +19,7 @@ from resonnx_server.runtime.greedy import decode_all
 from resonnx_server.runtime.images import Pixels
 
 from resonnx_export import reference
+from resonnx_export.answers import Answers, CaptionerAnswers, ClassifierAnswers, Pictures, answers_change
 from resonnx_export.errors import ParityFailed
 from resonnx_export.goldens import encoded_pictures, pack_golden
 from resonnx_export.networks import CaptionNetwork, ClassifierNetwork, Encoded
@@ -74,6 +75,9 @@ class Judge(Protocol):
     def __call__(self, model: bytes) -> Judgement:
         """Judge an ONNX file. Raises ParityFailed if it breaks the contract."""
 
+    def answers(self, model: bytes) -> Answers:
+        """Return what an ONNX file was judged by; of the last that was judged they are at hand."""
+
     def golden(self, model: bytes) -> tuple[Golden, float]:
         """Return golden examples that an ONNX file agrees with, and its deviation on them.
 
@@ -88,7 +92,7 @@ class ClassifierJudge:
     Args:
         network: What it was traced from.
         manifest: Input and labels.
-        pictures: uint8 [N,H,W,3].
+        pictures: N of them.
         truths: Their classes, int64 [N], where they are known.
     """
 
@@ -96,29 +100,34 @@ class ClassifierJudge:
         self,
         network: ClassifierNetwork,
         manifest: pb.Manifest,
-        pictures: Pixels,
+        pictures: Pictures,
         truths: npt.NDArray[np.int64] | None = None,
     ) -> None:
         self._manifest, self._pictures, self._truths = manifest, pictures, truths
-        batches = [reference.classify(network, batch, manifest.input) for batch in _batches(pictures)]
+        batches = [reference.classify(network, batch, manifest.input) for batch in _batches(pictures.pixels)]
         self._logits = np.concatenate([answers.logits for answers in batches])
+        self._last: tuple[bytes, ClassifierAnswers] | None = None
 
     def __call__(self, model: bytes) -> Judgement:
         """See Judge."""
-        logits = self._run(model, self._pictures)
-        expected, found = self._logits.argmax(axis=1), logits.argmax(axis=1)
-        if self._manifest.classifier.activation == pb.ClassifierSpec.ACTIVATION_SIGMOID:
-            identical = ((logits > 0) == (self._logits > 0)).all(axis=1)
-        else:
-            identical = found == expected
+        answers = self.answers(model)
         right = None
         if self._truths is not None:
-            right = int((found == self._truths).sum()), int((expected == self._truths).sum())
-        return _judgement(self._logits, logits, 0.0, int(identical.sum()), len(logits), right)
+            found, expected = (logits.argmax(axis=1) == self._truths for logits in (answers.found, answers.expected))
+            right = int(found.sum()), int(expected.sum())
+        return _judgement(answers.expected, answers.found, 0.0, answers, right)
+
+    def answers(self, model: bytes) -> ClassifierAnswers:
+        """See Judge."""
+        if self._last is None or self._last[0] is not model:
+            found = self._run(model, self._pictures.pixels)
+            changed = answers_change(self._logits, found, self._manifest.classifier.activation)
+            self._last = model, ClassifierAnswers(self._pictures, self._logits, found, changed)
+        return self._last[1]
 
     def golden(self, model: bytes) -> tuple[Golden, float]:
         """See Judge."""
-        images, logits = self._pictures[:MAX_PICTURES], self._logits[:MAX_PICTURES]
+        images, logits = self._pictures.pixels[:MAX_PICTURES], self._logits[:MAX_PICTURES]
         golden = Golden(images, logits=logits, encoded=encoded_pictures(self._manifest.input))
         return golden, judge_logits(logits, self._run(model, images), 1.0).deviation
 
@@ -137,51 +146,70 @@ class CaptionerJudge:
         network: What both were traced from.
         manifest: Input and vocabulary.
         decoder: decoder.onnx.
-        pictures: uint8 [N,H,W,3].
+        pictures: N of them.
     """
 
-    def __init__(self, network: CaptionNetwork, manifest: pb.Manifest, decoder: bytes, pictures: Pixels) -> None:
+    def __init__(self, network: CaptionNetwork, manifest: pb.Manifest, decoder: bytes, pictures: Pictures) -> None:
         self._network, self._manifest, self._decoder, self._pictures = network, manifest, decoder, pictures
+        self._last: tuple[bytes, CaptionerAnswers, reference.Float] | None = None
         self._captions = [
             caption
-            for batch in _batches(pictures)
+            for batch in _batches(pictures.pixels)
             for caption in reference.caption(
                 network, reference.encode(network, batch, manifest.input), manifest.captioner
             )
         ]
 
     def __call__(self, model: bytes) -> Judgement:
-        """See Judge. PyTorch decodes: the decoder is proved already, and it can be told which words to score."""
+        """See Judge."""
+        answers, found = self._judged(model)
+        expected = np.concatenate([caption.log_probs for caption in self._captions])
+        # As judge_captions: sure words have log-probabilities next to 0.
+        return _judgement(expected, found, 1.0, answers)
+
+    def answers(self, model: bytes) -> CaptionerAnswers:
+        """See Judge."""
+        return self._judged(model)[0]
+
+    def _judged(self, model: bytes) -> tuple[CaptionerAnswers, reference.Float]:
+        """Return the answers, and the log-probabilities of PyTorch's words: [sum of T].
+
+        PyTorch decodes: the decoder is proved already, and it can be told which words to score.
+        """
+        if self._last is not None and self._last[0] is model:
+            return self._last[1:]
         graphs, spec = self._graphs(model), self._manifest.captioner
-        identical, found = 0, []
-        for batch, captions in zip(_batches(self._pictures), self._batched_captions(), strict=True):
+        written, followed = [], []
+        for batch, captions in zip(_batches(self._pictures.pixels), self._batched_captions(), strict=True):
             state, features, first = graphs.encode(batch)
             encoded = Encoded(
                 tuple(map(torch.from_numpy, state)),
                 tuple(map(torch.from_numpy, features)),
                 None if first is None else torch.from_numpy(first),
             )
-            written = reference.caption(self._network, encoded, spec)
-            identical += sum(
-                np.array_equal(ours.tokens, theirs.tokens) for ours, theirs in zip(written, captions, strict=True)
-            )
-            found.append(follow(self._network, encoded, captions, spec))
-        expected = np.concatenate([caption.log_probs for caption in self._captions])
-        # As judge_captions: sure words have log-probabilities next to 0.
-        return _judgement(expected, np.concatenate(found), 1.0, identical, len(self._captions))
+            written += [caption.tokens for caption in reference.caption(self._network, encoded, spec)]
+            followed.append(follow(self._network, encoded, captions, spec))
+        found = np.concatenate(followed)
+        expected = [caption.log_probs for caption in self._captions]
+        ends = np.cumsum([len(log_probs) for log_probs in expected])[:-1]
+        differences = np.split(np.abs(found - np.concatenate(expected)), ends)
+        tokens = [caption.tokens for caption in self._captions]
+        self._last = model, CaptionerAnswers(self._pictures, tokens, written, differences), found
+        return self._last[1:]
 
     def golden(self, model: bytes) -> tuple[Golden, float]:
         """See Judge. The pictures whose words are clearest, of those that are captioned alike."""
         graphs, spec = self._graphs(model), self._manifest.captioner
         margins = [caption.margin for caption in self._captions]
         rows = sorted(range(len(margins)), key=margins.__getitem__, reverse=True)[:_CANDIDATES]
-        sequences = dict(zip(rows, decode_all(graphs, self._pictures[rows], spec), strict=True))
+        pixels = self._pictures.pixels
+        sequences = dict(zip(rows, decode_all(graphs, pixels[rows], spec), strict=True))
         same = [
             row for row in rows if [token.id for token in sequences[row].tokens] == self._captions[row].tokens.tolist()
         ][:MAX_PICTURES]
         if not same:
             raise ParityFailed("no picture is captioned as PyTorch captions it, so there are no golden examples")
-        golden = pack_golden(self._pictures[same], [self._captions[row] for row in same], self._manifest.input, spec)
+        golden = pack_golden(pixels[same], [self._captions[row] for row in same], self._manifest.input, spec)
         return golden, judge_captions(golden, [sequences[row] for row in same], 1.0).deviation
 
     def _graphs(self, encoder: bytes) -> CaptionerGraphs:
@@ -204,10 +232,10 @@ def _judgement(
     expected: reference.Float,
     found: reference.Float,
     least_scale: float,
-    identical: int,
-    pictures: int,
+    answers: Answers,
     right: tuple[int, int] | None = None,
 ) -> Judgement:
+    pictures, identical = len(answers.changed), int((~answers.changed).sum())
     scale = max(float(np.abs(expected).max()), least_scale, float(np.finfo(np.float32).tiny))
     if not np.isfinite(found).all():
         return Judgement(pictures, identical, float("inf"), scale, float("inf"), right)

@@ -1,4 +1,4 @@
-"""Reads a folder of the user's pictures: half of them calibrate, the other half judge what came of it.
+"""Reads a folder of the user's pictures: as samples, or to calibrate with one half and to judge with the other.
 
 The server's own decoder and resize make the pixels, so ranges are those that the served model will see.
 """
@@ -10,9 +10,10 @@ from typing import Final
 
 import numpy as np
 import numpy.typing as npt
+from PIL import Image
 from resonnx_proto.v1 import manifest_pb2 as pb
 from resonnx_server.errors import BadImage
-from resonnx_server.runtime.images import Pixels, load
+from resonnx_server.runtime.images import Pixels, decode, fit
 
 from resonnx_export.errors import BadInput
 
@@ -21,6 +22,9 @@ _LEAST: Final = 8
 # More do not make ranges better, and all pixels are held in memory.
 _MOST_TO_FIT: Final = 256
 _MOST_HELD_BACK: Final = 1024
+# A proof takes no more; and they are held at their own size, as the model's input is not known yet.
+_MOST_SAMPLES: Final = 32
+_MOST_SAMPLE_SIDE: Final = 1024
 _SEED: Final = 0
 
 
@@ -56,23 +60,43 @@ def read_calibration(folder: Path, recipe: pb.ImageInput, labels: Sequence[str] 
         BadInput: The folder cannot be read or has too few pictures, a picture cannot be decoded, or only some of the
             folders are named as labels.
     """
+    files = _shuffled_files(folder)
+    if len(files) < _LEAST:
+        raise BadInput(
+            f"{folder} has {len(files)} pictures ({', '.join(_SUFFIXES)}); calibration takes {_LEAST} or more"
+        )
+    chosen = files[: _MOST_TO_FIT + _MOST_HELD_BACK]
+    truths = _truths(folder, chosen, labels)
+    pixels = np.stack([fit(image, recipe) for image in _decode(chosen)])
+    half = min(len(chosen) // 2, _MOST_TO_FIT)
+    return Calibration(pixels[:half], pixels[half:], None if truths is None else truths[half:])
+
+
+def read_samples(folder: Path) -> list[Image.Image]:
+    """Read some of the JPEG, PNG and WebP files of a folder and its subfolders, large ones made smaller.
+
+    Raises:
+        BadInput: As read_calibration; one picture is enough.
+    """
+    files = _shuffled_files(folder)
+    if not files:
+        raise BadInput(f"{folder} has no pictures ({', '.join(_SUFFIXES)})")
+    samples = []
+    for image in _decode(files[:_MOST_SAMPLES]):
+        image.thumbnail((_MOST_SAMPLE_SIDE, _MOST_SAMPLE_SIDE))
+        samples.append(image)
+    return samples
+
+
+def _shuffled_files(folder: Path) -> list[Path]:
+    """Return the picture files in an order that mixes subfolders, the same each time."""
     try:
         files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in _SUFFIXES and path.is_file())
     except OSError as error:
         raise BadInput(f"{folder} cannot be read: {error.strerror}") from None
     if not folder.is_dir():
         raise BadInput(f"{folder} is not a folder")
-    if len(files) < _LEAST:
-        raise BadInput(
-            f"{folder} has {len(files)} pictures ({', '.join(_SUFFIXES)}); calibration takes {_LEAST} or more"
-        )
-    # Shuffled, so that both halves have pictures of all subfolders.
-    order = np.random.default_rng(_SEED).permutation(len(files))
-    chosen = [files[i] for i in order[: _MOST_TO_FIT + _MOST_HELD_BACK]]
-    truths = _truths(folder, chosen, labels)
-    pixels = np.stack(list(_decode(chosen, recipe)))
-    fit = min(len(chosen) // 2, _MOST_TO_FIT)
-    return Calibration(pixels[:fit], pixels[fit:], None if truths is None else truths[fit:])
+    return [files[i] for i in np.random.default_rng(_SEED).permutation(len(files))]
 
 
 def _truths(folder: Path, files: Sequence[Path], labels: Sequence[str]) -> npt.NDArray[np.int64] | None:
@@ -86,10 +110,10 @@ def _truths(folder: Path, files: Sequence[Path], labels: Sequence[str]) -> npt.N
     return np.array([classes[name] for name in names], np.int64)
 
 
-def _decode(files: Sequence[Path], recipe: pb.ImageInput) -> Iterator[Pixels]:
+def _decode(files: Sequence[Path]) -> Iterator[Image.Image]:
     for path in files:
         try:
-            yield load(path.read_bytes(), recipe, str(path))
+            yield decode(path.read_bytes(), str(path))
         except BadImage as error:
             raise BadInput(str(error)) from None
         except OSError as error:

@@ -8,9 +8,10 @@ from typing import Final
 from PIL import Image
 from resonnx_server.runtime.manifest import DECODER_FILE, ENCODER_FILE
 
-from resonnx_export import package
+from resonnx_export import finishing, package
 from resonnx_export.caption_layouts import CaptionSource, recognise_captioner
 from resonnx_export.errors import BadInput
+from resonnx_export.finishing import Result, finish
 from resonnx_export.goldens import captioner_golden
 from resonnx_export.manifest import new_manifest
 from resonnx_export.networks import CaptionNetwork
@@ -25,7 +26,7 @@ from resonnx_export.trace import trace_decoder, trace_encoder
 from resonnx_export.vocabulary import Vocabulary
 
 # How often export_captioner tells.
-STAGES: Final = 9
+STAGES: Final = 8 + finishing.STAGES
 _MEASURED_PICTURES: Final = 8
 _SEED: Final = 2000
 
@@ -64,13 +65,15 @@ def export_captioner(files: Sequence[Path], settings: CaptionerSettings, target:
     spec.attention_rows, spec.attention_columns = network.attention_grid(recipe.height, recipe.width)
     if settings.max_tokens is not None:
         spec.max_tokens = settings.max_tokens
-    manifest = new_manifest(source.recognised, source.sha256, recipe, spec)
+    manifest = new_manifest(source.recognised, source.files, recipe, spec)
     storage = settings.storage(recipe) if settings.storage else None
 
     tell("tracing")
     encoder = trace_encoder(network, recipe)
     decoder = trace_decoder(network, recipe)
-    manifest.parity.CopyFrom(prove_captioner(encoder, decoder, network, manifest, settings.samples, tell))
+    proof = prove_captioner(encoder, decoder, network, manifest, settings.samples, tell)
+    manifest.parity.CopyFrom(proof.report)
+    answers, bound = proof.answers, proof.bound
     if settings.allow_reduced:
         tell("measuring reduced precision")
         images = check_pictures(recipe, _MEASURED_PICTURES, _SEED, settings.samples)
@@ -81,15 +84,13 @@ def export_captioner(files: Sequence[Path], settings: CaptionerSettings, target:
     notes += source.recognised.notes
     if storage is not None:
         stored = store_encoder(encoder, decoder, network, manifest, storage, tell)
-        encoder, golden, notes = stored.model, stored.golden, notes + stored.notes
+        encoder, golden, answers, bound = stored.model, stored.golden, stored.answers, stored.bound
+        notes += stored.notes
     else:
         tell("golden examples")
         golden = captioner_golden(network, recipe, spec, settings.samples)
-
-    tell(f"writing {folder}")
-    written = package.version_files({ENCODER_FILE: encoder, DECODER_FILE: decoder}, manifest, golden)
-    package.write(folder, written, overwrite=target.overwrite)
-    return Exported(folder, manifest, {name: len(content) for name, content in written.items()}, notes)
+    result = Result({ENCODER_FILE: encoder, DECODER_FILE: decoder}, manifest, golden, answers, bound, notes)
+    return finish(result, folder, tell, overwrite=target.overwrite)
 
 
 def _checked(source: CaptionSource) -> CaptionNetwork:

@@ -4,6 +4,7 @@ What a file is, is told from its content. Whole pickled models give their weight
 """
 
 import hashlib
+import os
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -23,17 +24,32 @@ _CONTAINERS: Final = ("state_dict", "model", "model_state_dict", "net", "model_e
 
 
 @dataclass(frozen=True)
+class SourceFile:
+    """Which file an export comes from.
+
+    Attributes:
+        name: Without folders. What is no UTF-8 in it is replaced.
+        sha256: Hex.
+        size: In bytes.
+    """
+
+    name: str
+    sha256: str
+    size: int
+
+
+@dataclass(frozen=True)
 class Checkpoint:
     """A file's tensors by name, as stored.
 
     Attributes:
         state_dict: On the CPU.
-        sha256: The file's, hex.
+        file: Where they were read.
         notes: What was chosen where there was a choice, for the person who exports.
     """
 
     state_dict: dict[str, Tensor]
-    sha256: str
+    file: SourceFile
     notes: tuple[str, ...] = ()
 
 
@@ -43,19 +59,19 @@ def load_checkpoint(path: Path) -> Checkpoint:
     Raises:
         BadInput: The file cannot be read, or holds something else than tensors by name; says what was found.
     """
-    content, digest = read_tree(path)
+    content, file = read_tree(path)
     try:
         state_dict, notes = _unwrap(content)
     except BadInput as error:
         raise BadInput(f"{path} {error}") from None
-    return Checkpoint(state_dict, digest, notes)
+    return Checkpoint(state_dict, file, notes)
 
 
-def read_tree(path: Path) -> tuple[object, str]:
-    """Read whatever a checkpoint file holds, and its sha256 (hex).
+def read_tree(path: Path) -> tuple[object, SourceFile]:
+    """Read whatever a checkpoint file holds, and which file it is.
 
     Returns:
-        Plain containers, tensors on the CPU and, of objects of every other kind, Stubs; and the digest.
+        Plain containers, tensors on the CPU and, of objects of every other kind, Stubs; and the file.
 
     Raises:
         BadInput: As load_checkpoint.
@@ -68,7 +84,8 @@ def read_tree(path: Path) -> tuple[object, str]:
         size = path.stat().st_size
     except OSError as error:
         raise BadInput(f"{path} cannot be read: {error.strerror}") from None
-    return _load_safetensors(path) if _is_safetensors(head, size) else read_objects(path), digest
+    source = SourceFile(os.fsencode(path.name).decode("utf-8", "replace"), digest, size)
+    return _load_safetensors(path) if _is_safetensors(head, size) else read_objects(path), source
 
 
 def _is_safetensors(head: bytes, size: int) -> bool:

@@ -9,10 +9,11 @@ from PIL import Image
 from resonnx_proto.v1 import manifest_pb2 as pb
 from resonnx_server.runtime.manifest import CLASSIFIER_FILE
 
-from resonnx_export import package
-from resonnx_export.checkpoint import load_checkpoint
+from resonnx_export import finishing, package
+from resonnx_export.checkpoint import SourceFile, load_checkpoint
 from resonnx_export.classifier_layouts import recognise_classifier
 from resonnx_export.errors import BadInput
+from resonnx_export.finishing import Result, finish
 from resonnx_export.goldens import classifier_golden
 from resonnx_export.layouts import Recognised
 from resonnx_export.manifest import new_manifest
@@ -27,7 +28,7 @@ from resonnx_export.stored import StorageFor, store_classifier
 from resonnx_export.trace import trace_classifier
 
 # How often export_classifier tells.
-STAGES: Final = 7
+STAGES: Final = 6 + finishing.STAGES
 # By the names that --activation takes.
 ACTIVATIONS: Final = {
     "softmax": pb.ClassifierSpec.ACTIVATION_SOFTMAX,
@@ -73,13 +74,13 @@ def export_classifier(file: Path, settings: ClassifierSettings, target: Target, 
     checkpoint = load_checkpoint(file)
     recognised = recognise_classifier(checkpoint.state_dict, stride_in_1x1=settings.stride_in_1x1)
     recognised = replace(recognised, notes=checkpoint.notes + recognised.notes)
-    return export_recognised(recognised, [checkpoint.sha256], settings, target, tell)
+    return export_recognised(recognised, [checkpoint.file], settings, target, tell)
 
 
 def export_recognised(
-    recognised: Recognised, sha256: Sequence[str], settings: ClassifierSettings, target: Target, tell: Tell
+    recognised: Recognised, files: Sequence[SourceFile], settings: ClassifierSettings, target: Target, tell: Tell
 ) -> Exported:
-    """Export a network that is in memory; the rest as export_classifier. `sha256`: of the files it came from."""
+    """Export a network that is in memory; the rest as export_classifier. `files`: what it came from."""
     folder = package.plan(target)
     network = _checked(recognised, settings)
     recipe, notes = settings.input, recognised.notes
@@ -88,15 +89,18 @@ def export_recognised(
         notes += (told,)
     _check_channels(network, recipe)
     spec = pb.ClassifierSpec(labels=settings.labels, feature_size=network.feature_size, activation=settings.activation)
-    manifest = new_manifest(recognised, sha256, recipe, spec)
+    manifest = new_manifest(recognised, files, recipe, spec)
     storage = settings.storage(recipe) if settings.storage else None
 
     tell("tracing")
     model = trace_classifier(network, recipe, settings.activation)
-    manifest.parity.CopyFrom(prove_classifier(model, network, manifest, settings.samples, tell))
+    proof = prove_classifier(model, network, manifest, settings.samples, tell)
+    manifest.parity.CopyFrom(proof.report)
+    answers, bound = proof.answers, proof.bound
     if storage is not None:
         stored = store_classifier(model, network, manifest, storage, tell)
-        model, golden, notes = stored.model, stored.golden, notes + stored.notes
+        model, golden, answers, bound = stored.model, stored.golden, stored.answers, stored.bound
+        notes += stored.notes
     else:
         if settings.allow_reduced:
             tell("measuring reduced precision")
@@ -105,11 +109,8 @@ def export_recognised(
             manifest.precisions.extend(reduced_bounds(CLASSIFIER_FILE, deviations))
         tell("golden examples")
         golden = classifier_golden(network, recipe, settings.samples)
-
-    tell(f"writing {folder}")
-    files = package.version_files({CLASSIFIER_FILE: model}, manifest, golden)
-    package.write(folder, files, overwrite=target.overwrite)
-    return Exported(folder, manifest, {name: len(content) for name, content in files.items()}, notes)
+    result = Result({CLASSIFIER_FILE: model}, manifest, golden, answers, bound, notes)
+    return finish(result, folder, tell, overwrite=target.overwrite)
 
 
 def _checked(recognised: Recognised, settings: ClassifierSettings) -> ClassifierNetwork:

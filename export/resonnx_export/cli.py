@@ -81,6 +81,13 @@ _AllowReduced = Annotated[
 _StoredPrecision = Annotated[
     _Precision, typer.Option("--precision", help="What the convolutions are stored and computed in.")
 ]
+_Pictures = Annotated[
+    Path | None,
+    typer.Option(
+        help="Pictures that the model is meant for, to prove and report with; a few are kept beside the model.  "
+        "[default: synthetic ones]"
+    ),
+]
 _Calibration = Annotated[
     Path | None,
     typer.Option(
@@ -120,6 +127,7 @@ def classifier(
         typer.Option("--stride-in-1x1", help="Blocks stride in their first convolution, as Caffe's; keys do not tell."),
     ] = False,
     allow_reduced: _AllowReduced = True,
+    pictures: _Pictures = None,
     precision: _StoredPrecision = _Precision.FP32,
     calibration: _Calibration = None,
     min_agreement: _MinAgreement = 99.0,
@@ -127,6 +135,7 @@ def classifier(
 ) -> None:
     """Export a ResNet classifier. What is given beside --recipe changes it."""
     with _one_line_errors():
+        from resonnx_export.calibration import read_samples
         from resonnx_export.classifier import ACTIVATIONS, STAGES, ClassifierSettings, export_classifier
         from resonnx_export.guard import Limits
         from resonnx_export.names import read_labels
@@ -137,12 +146,15 @@ def classifier(
 
         changes = _changes(size, resize_short_side, stretch, resize_filter, mean, std)
         names = read_labels(labels)
-        storage = choose_storage(precision.value, calibration, Limits(min_agreement, max_accuracy_drop), names)
+        samples = read_samples(pictures) if pictures else ()
+        limits = Limits(min_agreement, max_accuracy_drop)
+        storage = choose_storage(precision.value, calibration, limits, samples, names)
         settings = ClassifierSettings(
             RecipeChoice(recipe.value if recipe else None, changes),
             names,
             allow_reduced,
             storage,
+            samples,
             activation=ACTIVATIONS[activation.value],
             stride_in_1x1=stride_in_1x1,
         )
@@ -173,12 +185,14 @@ def captioner(
         typer.Option("--caffe-resnet/--torchvision-resnet", help="Which ResNet's weights a file of their own are for."),
     ] = None,
     allow_reduced: _AllowReduced = False,
+    pictures: _Pictures = None,
     precision: _StoredPrecision = _Precision.FP32,
     calibration: _Calibration = None,
     min_agreement: _MinAgreement = 99.0,
 ) -> None:
     """Export a captioner: a recurrent network on a ResNet. What is not given is as the checkpoint's source has it."""
     with _one_line_errors():
+        from resonnx_export.calibration import read_samples
         from resonnx_export.captioner import STAGES, CaptionerSettings, export_captioner
         from resonnx_export.guard import Limits
         from resonnx_export.package import Target
@@ -187,8 +201,10 @@ def captioner(
         from resonnx_export.vocabulary import load_vocabulary
 
         changes = _changes(size, resize_short_side, stretch, resize_filter, mean, std)
-        storage = choose_storage(precision.value, calibration, Limits(min_agreement))
-        settings = CaptionerSettings(load_vocabulary(vocab), changes, max_tokens, caffe_resnet, allow_reduced, storage)
+        samples = read_samples(pictures) if pictures else ()
+        storage = choose_storage(precision.value, calibration, Limits(min_agreement), samples)
+        words = load_vocabulary(vocab)
+        settings = CaptionerSettings(words, changes, max_tokens, caffe_resnet, allow_reduced, storage, samples)
         with progress(name, STAGES) as tell:
             exported = export_captioner(files, settings, Target(repository, name, version, overwrite), tell)
         _print_summary(exported)

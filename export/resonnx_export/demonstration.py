@@ -87,7 +87,8 @@ def _is_exported(model: Path, weights: Path, precision: Precision) -> bool:
     except ModelRefused:
         return False
     stored = {pb.Precision.Value(f"PRECISION_{precision.upper()}")} - {pb.PRECISION_FP32}
-    return set(manifest.stored.values()) == stored and list(manifest.source.sha256) == [load_checkpoint(weights).sha256]
+    sha256 = load_checkpoint(weights).file.sha256
+    return set(manifest.stored.values()) == stored and list(manifest.source.sha256) == [sha256]
 
 
 @contextmanager

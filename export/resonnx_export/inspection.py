@@ -30,7 +30,7 @@ def inspect_file(path: Path) -> Iterator[tuple[str, str]]:
         return
     recognised = replace(recognised, notes=checkpoint.notes + recognised.notes)
     yield from _classifier(recognised)
-    yield "sha256", checkpoint.sha256
+    yield "sha256", checkpoint.file.sha256
 
 
 def _classifier(recognised: Recognised) -> Iterator[tuple[str, str]]:
@@ -48,7 +48,7 @@ def _classifier(recognised: Recognised) -> Iterator[tuple[str, str]]:
 def _captioner(path: Path) -> Iterator[tuple[str, str]]:
     """Yield what a captioner's file, or one of its files, holds; nothing if it is none."""
     try:
-        parts, (sha256,) = read_parts([path])
+        parts, (file,) = read_parts([path])
     except BadInput:
         return
     decoders = [part for part in parts if any("weight_ih" in key for key in part.tensors)]
@@ -61,4 +61,4 @@ def _captioner(path: Path) -> Iterator[tuple[str, str]]:
         yield "answers", f"captions of {max(words)} words"
     for part in parts:
         yield "holds", str(part)
-    yield "sha256", sha256
+    yield "sha256", file.sha256

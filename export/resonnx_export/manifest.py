@@ -7,6 +7,7 @@ from resonnx_proto.v1 import manifest_pb2 as pb
 from resonnx_server.errors import ModelRefused
 from resonnx_server.runtime.manifest import SCHEMA_VERSION, onnx_files, validate_manifest
 
+from resonnx_export.checkpoint import SourceFile
 from resonnx_export.errors import BadInput
 from resonnx_export.layouts import Recognised
 from resonnx_export.precision import fp32_bound
@@ -16,7 +17,7 @@ _TOOLS = ("resonnx-export", "torch", "onnx", "onnxscript", "onnxruntime", "numpy
 
 def new_manifest(
     recognised: Recognised,
-    sha256: Sequence[str],
+    files: Sequence[SourceFile],
     image_input: pb.ImageInput,
     spec: pb.ClassifierSpec | pb.CaptionerSpec,
 ) -> pb.Manifest:
@@ -29,10 +30,12 @@ def new_manifest(
         schema_version=SCHEMA_VERSION,
         input=image_input,
         source=pb.Source(
-            sha256=sha256,
+            sha256=[file.sha256 for file in files],
             layout=recognised.layout,
             architecture=recognised.architecture,
             parameters=recognised.parameters,
+            file_names=[file.name for file in files],
+            file_bytes=[file.size for file in files],
         ),
         tool_versions={tool: version(tool) for tool in _TOOLS},
     )

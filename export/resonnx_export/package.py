@@ -10,12 +10,15 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from resonnx_proto.v1 import manifest_pb2 as pb
 from resonnx_server.runtime.golden import Golden, dump_golden
 from resonnx_server.runtime.manifest import GOLDEN, MANIFEST, MODEL_NAME, SUMS, dump_manifest, sha256sums
 
 from resonnx_export.errors import BadInput
+
+REPORT: Final = "report.html"
 
 
 @dataclass(frozen=True)
@@ -68,9 +71,16 @@ def versions(model: Path) -> list[int]:
     return sorted(int(name) for name in names if name.isascii() and name.isdigit() and not name.startswith("0"))
 
 
-def version_files(onnx_files: Mapping[str, bytes], manifest: pb.Manifest, golden: Golden) -> dict[str, bytes]:
+def version_files(
+    onnx_files: Mapping[str, bytes], manifest: pb.Manifest, golden: Golden, report: str
+) -> dict[str, bytes]:
     """Return the content of every file of a version, SHA256SUMS last."""
-    files = {**onnx_files, MANIFEST: dump_manifest(manifest), GOLDEN: dump_golden(golden)}
+    files = {
+        **onnx_files,
+        MANIFEST: dump_manifest(manifest),
+        GOLDEN: dump_golden(golden),
+        REPORT: report.encode(errors="replace"),
+    }
     return {**files, SUMS: sha256sums(files)}
 
 

@@ -42,6 +42,14 @@ class Case:
     scales: Mapping[str, float] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Proved:
+    """What was compared, and what the optimised graph answered to each case, by tensor name."""
+
+    checks: list[pb.ParityCheck]
+    found: list[dict[str, Array]]
+
+
 def open_session(model: bytes, *, optimise: bool = True) -> Session:
     """Open a graph as the server's plainest candidate does. Raises ParityFailed if it does not load."""
     try:
@@ -50,8 +58,8 @@ def open_session(model: bytes, *, optimise: bool = True) -> Session:
         raise ParityFailed(f"the exported graph does not load: {error}") from None
 
 
-def prove_graph(file: str, model: bytes, cases: Sequence[Case]) -> list[pb.ParityCheck]:
-    """Run a graph on every case, in every way, and return what was compared.
+def prove_graph(file: str, model: bytes, cases: Sequence[Case]) -> Proved:
+    """Run a graph on every case, in every way.
 
     Args:
         file: The graph's name, for the report.
@@ -61,30 +69,30 @@ def prove_graph(file: str, model: bytes, cases: Sequence[Case]) -> list[pb.Parit
     Raises:
         ParityFailed: An answer is too far off, or the damaged copy was not refused.
     """
-    checks = []
+    checks, answers = [], []
     for optimise in (True, False):
         session = open_session(model, optimise=optimise)
         how = "optimised" if optimise else "not optimised"
         for case in cases:
-            checks += compare_case(f"{file}, {case.name}, {how}", session, case)
+            found = session.run(case.feeds, list(case.expected))
+            checks += compare_case(f"{file}, {case.name}, {how}", case, found)
+            if optimise:
+                answers.append(found)
         if optimise:
             checks += _check_rows(file, session, cases[-1])
     reject_damaged(file, model, cases[-1])
-    return checks
+    return Proved(checks, answers)
 
 
-def compare_case(name: str, session: Session, case: Case) -> list[pb.ParityCheck]:
+def compare_case(name: str, case: Case, found: Mapping[str, Array]) -> list[pb.ParityCheck]:
     """Compare a graph's answers with PyTorch's; one check an output. Raises ParityFailed."""
-    found = session.run(case.feeds, list(case.expected))
     return [
         compare(f"{name}: {output}", reference, found[output], scale=case.scales.get(output))
         for output, reference in case.expected.items()
     ]
 
 
-def compare(
-    name: str, reference: Array, found: Array, *, scale: float | None = None, atol: float = ATOL
-) -> pb.ParityCheck:
+def compare(name: str, reference: Array, found: Array, *, scale: float | None = None) -> pb.ParityCheck:
     """Compare two tensors of the same rows by the rule.
 
     Args:
@@ -92,7 +100,6 @@ def compare(
         reference: What must be met.
         found: What is judged.
         scale: Stands for max|reference|.
-        atol: Added to the bound.
 
     Raises:
         ParityFailed: Shapes differ, a value is not finite, or a difference exceeds the bound.
@@ -108,7 +115,7 @@ def compare(
         pictures=len(reference),
         max_abs_difference=difference,
         max_abs_reference=largest,
-        bound=atol + RTOL * (largest if scale is None else scale),
+        bound=ATOL + RTOL * (largest if scale is None else scale),
         identical=_same_top(reference, found),
     )
     if difference > check.bound:
@@ -142,9 +149,9 @@ def _check_rows(file: str, session: Session, case: Case) -> list[pb.ParityCheck]
 
 def reject_damaged(file: str, model: bytes, case: Case) -> None:
     """Check that the check can fail: a copy with one changed weight must not pass. Raises ParityFailed if it does."""
-    session = open_session(damage(model))
+    found = open_session(damage(model)).run(case.feeds, list(case.expected))
     try:
-        compare_case(f"{file}, damaged copy", session, case)
+        compare_case(f"{file}, damaged copy", case, found)
     except ParityFailed:
         return
     raise ParityFailed(f"{file}: the check passed a deliberately damaged copy, so it proves nothing")

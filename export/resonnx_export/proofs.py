@@ -1,6 +1,7 @@
 """What is compared for each task: a classifier's outputs; a captioner's two graphs, and its captions word by word."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -15,17 +16,33 @@ from resonnx_server.runtime.manifest import CLASSIFIER_FILE, DECODER_FILE, ENCOD
 from resonnx_server.runtime.sequence import Sequence as Decoded
 
 from resonnx_export import reference
+from resonnx_export.answers import Answers, CaptionerAnswers, ClassifierAnswers, Pictures, Tokens, answers_change
 from resonnx_export.errors import ParityFailed
 from resonnx_export.networks import CaptionNetwork, ClassifierNetwork, Encoded
-from resonnx_export.parity import BATCH_SIZES, RTOL, Case, compare, open_session, prove_graph
+from resonnx_export.parity import BATCH_SIZES, Case, compare, open_session, prove_graph
 from resonnx_export.progress import Tell
-from resonnx_export.recipe import check_pictures
+from resonnx_export.recipe import check_pictures, sample_rows
 from resonnx_export.reference import Caption
+
+
+@dataclass(frozen=True)
+class Proof:
+    """What was compared.
+
+    Attributes:
+        report: For the manifest.
+        answers: Both answers to the pictures that were asked.
+        bound: What their differences may be, where they may be greatest.
+    """
+
+    report: pb.ParityReport
+    answers: Answers
+    bound: float
 
 
 def prove_classifier(
     model: bytes, network: ClassifierNetwork, manifest: pb.Manifest, samples: Sequence[Image.Image], tell: Tell
-) -> pb.ParityReport:
+) -> Proof:
     """Prove model.onnx equal to the network it was traced from.
 
     Args:
@@ -46,14 +63,24 @@ def prove_classifier(
     cases = []
     for size in BATCH_SIZES:
         images = check_pictures(manifest.input, size, seed=size, samples=samples)
-        answers = reference.classify(network, images, manifest.input, manifest.classifier.activation)
-        scale = float(np.abs(answers.probabilities).max())
+        classified = reference.classify(network, images, manifest.input, manifest.classifier.activation)
+        scale = float(np.abs(classified.probabilities).max())
         if manifest.classifier.activation != pb.ClassifierSpec.ACTIVATION_NONE:
             # Softmax multiplies a probability by at most exp(2 * max|delta logit|); sigmoid's slope is less.
-            scale *= max(1.0, 2 * float(np.abs(answers.logits).max()))
-        cases.append(Case(f"batch {size}", {IMAGE: images}, vars(answers), {"probabilities": scale}))
+            scale *= max(1.0, 2 * float(np.abs(classified.logits).max()))
+        cases.append(Case(f"batch {size}", {IMAGE: images}, vars(classified), {"probabilities": scale}))
     tell("ONNX Runtime's answers")
-    return pb.ParityReport(checks=prove_graph(CLASSIFIER_FILE, model, cases), damaged_copy_rejected=True)
+    proved = prove_graph(CLASSIFIER_FILE, model, cases)
+    expected = np.concatenate([case.expected["logits"] for case in cases])
+    found = np.concatenate([outputs["logits"] for outputs in proved.found])
+    answers = ClassifierAnswers(
+        _asked([case.feeds[IMAGE] for case in cases], samples),
+        expected,
+        found,
+        answers_change(expected, found, manifest.classifier.activation),
+    )
+    bound = max(check.bound for check in proved.checks if check.name.endswith(": logits"))
+    return Proof(pb.ParityReport(checks=proved.checks, damaged_copy_rejected=True), answers, bound)
 
 
 def prove_captioner(
@@ -63,7 +90,7 @@ def prove_captioner(
     manifest: pb.Manifest,
     samples: Sequence[Image.Image],
     tell: Tell,
-) -> pb.ParityReport:
+) -> Proof:
     """Prove encoder.onnx and decoder.onnx, alone and together; arguments and errors as prove_classifier."""
     tell("PyTorch's captions")
     batches = [check_pictures(manifest.input, size, seed=size, samples=samples) for size in BATCH_SIZES]
@@ -74,15 +101,11 @@ def prove_captioner(
         Case(f"batch {len(images)}", {IMAGE: images}, _tensors(each) | _first_word(each))
         for images, each in zip(batches, encoded, strict=True)
     ]
-    checks = prove_graph(ENCODER_FILE, encoder, encoder_cases)
+    checks = prove_graph(ENCODER_FILE, encoder, encoder_cases).checks
     tell("ONNX Runtime's decoder")
-    # Each batch at another step, on PyTorch's state; the captions compare the rest.
-    decoder_cases = [
-        _step_case(network, each, manifest.captioner, min(step, manifest.captioner.max_tokens))
-        for step, each in enumerate(encoded, start=1)
-    ]
-    checks += prove_graph(DECODER_FILE, decoder, decoder_cases)
+    checks += prove_decoder(decoder, network, encoded, manifest.captioner)
     tell("ONNX Runtime's captions")
+    compared, written = [], []
     for optimise in (True, False):
         try:
             graphs = CaptionerGraphs(
@@ -91,12 +114,37 @@ def prove_captioner(
         except ModelRefused as error:
             raise ParityFailed(f"the exported graphs break the contract: {error}") from None
         how = "optimised" if optimise else "not optimised"
-        for images, written in zip(batches, captions, strict=True):
-            checks.append(_compare_decoded(f"captions, batch {len(images)}, {how}", graphs, images, written, manifest))
+        for images, expected in zip(batches, captions, strict=True):
+            decoded = decode_all(graphs, images, manifest.captioner)
+            compared.append(compare_captions(f"captions, batch {len(images)}, {how}", expected, decoded))
+            written += decoded if optimise else []
         order = np.random.default_rng(0).permutation(len(batches[-1]))
         permuted = [captions[-1][i] for i in order]
-        checks.append(_compare_decoded(f"captions, permuted, {how}", graphs, batches[-1][order], permuted, manifest))
-    return pb.ParityReport(checks=checks, damaged_copy_rejected=True)
+        decoded = decode_all(graphs, batches[-1][order], manifest.captioner)
+        compared.append(compare_captions(f"captions, permuted, {how}", permuted, decoded))
+    flat = [caption for batch in captions for caption in batch]
+    answers = CaptionerAnswers(
+        _asked(batches, samples),
+        [caption.tokens for caption in flat],
+        [_tokens(sequence) for sequence in written],
+        [_differences(caption, sequence) for caption, sequence in zip(flat, written, strict=True)],
+    )
+    report = pb.ParityReport(checks=checks + compared, damaged_copy_rejected=True)
+    return Proof(report, answers, max(check.bound for check in compared))
+
+
+def prove_decoder(
+    decoder: bytes, network: CaptionNetwork, encoded: Sequence[Encoded], spec: pb.CaptionerSpec
+) -> list[pb.ParityCheck]:
+    """Prove decoder.onnx on PyTorch's states: each batch at another step, from 1. Raises ParityFailed."""
+    cases = [_step_case(network, each, spec, min(step, spec.max_tokens)) for step, each in enumerate(encoded, start=1)]
+    return prove_graph(DECODER_FILE, decoder, cases).checks
+
+
+def _asked(batches: Sequence[Pixels], samples: Sequence[Image.Image]) -> Pictures:
+    starts = np.cumsum([0, *(len(batch) for batch in batches[:-1])]).tolist()
+    typical = [start + row for start, batch in zip(starts, batches, strict=True) for row in sample_rows(len(batch))]
+    return Pictures(np.concatenate(batches), "check pictures", tuple(typical) if samples else ())
 
 
 def _tensors(encoded: Encoded) -> dict[str, np.ndarray]:
@@ -128,13 +176,6 @@ def _step_case(network: CaptionNetwork, encoded: Encoded, spec: pb.CaptionerSpec
     )
 
 
-def _compare_decoded(
-    name: str, graphs: CaptionerGraphs, images: Pixels, written: list[Caption], manifest: pb.Manifest
-) -> pb.ParityCheck:
-    decoded = decode_all(graphs, images, manifest.captioner)
-    return compare_captions(name, written, decoded)
-
-
 def compare_captions(name: str, reference_captions: Sequence[Caption], decoded: Sequence[Decoded]) -> pb.ParityCheck:
     """Compare captions token by token, and the log-probabilities of those that are identical.
 
@@ -146,20 +187,30 @@ def compare_captions(name: str, reference_captions: Sequence[Caption], decoded: 
     """
     expected, found, identical = [], [], 0
     for row, (caption, sequence) in enumerate(zip(reference_captions, decoded, strict=True)):
-        tokens = [token.id for token in sequence.tokens]
-        log_probs = [token.log_prob for token in sequence.tokens]
+        tokens = _tokens(sequence).tolist()
         if tokens == caption.tokens.tolist():
             identical += 1
+            expected += caption.log_probs.tolist()
+            found += [token.log_prob for token in sequence.tokens]
         elif not is_near_tie(caption, tokens):
             raise ParityFailed(f"{name}: caption {row} is {tokens}, PyTorch's is {caption.tokens.tolist()}")
-        else:
-            log_probs = []
-        expected += caption.log_probs.tolist()[: len(log_probs)]
-        found += log_probs
-    # A sure word's log-probability is nearly 0, so that max|reference| alone may ask for more than float32 has.
-    check = compare(name, np.array([expected or [0.0]]), np.array([found or [0.0]]), atol=RTOL)
+    # Chosen words have log-probabilities next to 0, but rounding is that of the whole distribution that they are of.
+    scale = max(float(np.abs(caption.step_log_probs).max()) for caption in reference_captions)
+    check = compare(name, np.array([expected or [0.0]]), np.array([found or [0.0]]), scale=scale)
     check.pictures, check.identical = len(reference_captions), identical
     return check
+
+
+def _differences(caption: Caption, sequence: Decoded) -> reference.Float:
+    if not np.array_equal(_tokens(sequence), caption.tokens):
+        return np.zeros(0, np.float32)
+    found = np.array([token.log_prob for token in sequence.tokens], np.float32)
+    differences: reference.Float = np.abs(found - caption.log_probs)
+    return differences
+
+
+def _tokens(sequence: Decoded) -> Tokens:
+    return np.array([token.id for token in sequence.tokens], np.int64)
 
 
 def is_near_tie(caption: Caption, tokens: Sequence[int]) -> bool:

@@ -105,11 +105,16 @@ def check_pictures(recipe: pb.ImageInput, count: int, seed: int, samples: Sequen
     kinds = rng.permutation(len(_KINDS))
     pictures = []
     for i in range(count):
-        if samples and i % 2 == 0:
+        if samples and i in sample_rows(count):
             pictures.append(fit(samples[(seed + i // 2) % len(samples)], recipe))
         else:
             pictures.append(_KINDS[kinds[i % len(_KINDS)]](rng, recipe.height, recipe.width))
     return np.stack(pictures)
+
+
+def sample_rows(count: int) -> range:
+    """Return which of `count` check pictures are samples, where there are samples."""
+    return range(0, count, 2)
 
 
 def smooth(rng: np.random.Generator, height: int, width: int) -> Pixels:

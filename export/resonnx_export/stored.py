@@ -12,10 +12,10 @@ import torch
 from PIL import Image
 from resonnx_proto.v1 import manifest_pb2 as pb
 from resonnx_server.runtime.golden import Golden
-from resonnx_server.runtime.images import Pixels
 from resonnx_server.runtime.manifest import CLASSIFIER_FILE, ENCODER_FILE
 
-from resonnx_export.agreement import CaptionerJudge, ClassifierJudge, Judge, Judgement
+from resonnx_export.agreement import CaptionerJudge, ClassifierJudge, Judge
+from resonnx_export.answers import Answers, Pictures
 from resonnx_export.calibration import Calibration, read_calibration
 from resonnx_export.errors import BadInput, ParityFailed
 from resonnx_export.fp16 import to_fp16
@@ -23,7 +23,7 @@ from resonnx_export.guard import Guarded, Limits, quantise_within
 from resonnx_export.networks import CaptionNetwork, ClassifierNetwork
 from resonnx_export.precision import GREATEST_DEVIATION, measure_captioner, measure_classifier, stored_bound
 from resonnx_export.progress import Tell
-from resonnx_export.recipe import check_pictures
+from resonnx_export.recipe import check_pictures, sample_rows
 
 # float16 is judged on so many check pictures, and on a few of them by rounding in PyTorch.
 _PICTURES: Final = 32
@@ -58,15 +58,29 @@ StorageFor = Callable[[pb.ImageInput], Storage]
 
 @dataclass(frozen=True)
 class Stored:
-    """The reduced graph, golden examples that it agrees with, and what to tell about it."""
+    """The reduced graph, and what goes with it.
+
+    Attributes:
+        model: The ONNX file.
+        golden: Examples that it agrees with.
+        answers: What it was judged by.
+        bound: What the answers' differences may be.
+        notes: For the person who exports.
+    """
 
     model: bytes
     golden: Golden
+    answers: Answers
+    bound: float
     notes: tuple[str, ...]
 
 
 def choose_storage(
-    precision: Precision, calibration: Path | None, limits: Limits, labels: Sequence[str] = ()
+    precision: Precision,
+    calibration: Path | None,
+    limits: Limits,
+    samples: Sequence[Image.Image] = (),
+    labels: Sequence[str] = (),
 ) -> StorageFor | None:
     """Turn what a command was given into a storage; None is float32.
 
@@ -74,6 +88,7 @@ def choose_storage(
         precision: --precision.
         calibration: --calibration, a folder.
         limits: Of int8.
+        samples: As Fp16's.
         labels: A classifier's.
 
     Raises:
@@ -82,7 +97,7 @@ def choose_storage(
     if precision != "int8":
         if calibration is not None:
             raise BadInput(f"--calibration goes with --precision int8, not {precision}")
-        return None if precision == "fp32" else lambda recipe: Fp16()
+        return None if precision == "fp32" else lambda recipe: Fp16(samples)
     if calibration is None:
         raise BadInput("--precision int8 needs --calibration, a folder of pictures that the model is meant for")
     return lambda recipe: Int8(read_calibration(calibration, recipe, labels), limits)
@@ -108,7 +123,7 @@ def store_classifier(
     judge = ClassifierJudge(network, manifest, pictures, truths)
     rounding = 0.0
     if isinstance(storage, Fp16):
-        rounding = measure_classifier(network, pictures[:_ROUNDED_PICTURES], manifest.input)[torch.float16]
+        rounding = measure_classifier(network, pictures.pixels[:_ROUNDED_PICTURES], manifest.input)[torch.float16]
     return _store(CLASSIFIER_FILE, model, judge, manifest, storage, rounding, tell)
 
 
@@ -120,15 +135,18 @@ def store_encoder(
     judge = CaptionerJudge(network, manifest, decoder, pictures)
     rounding = 0.0
     if isinstance(storage, Fp16):
-        deviations = measure_captioner(network, pictures[:_ROUNDED_PICTURES], manifest.input, manifest.captioner)
+        images = pictures.pixels[:_ROUNDED_PICTURES]
+        deviations = measure_captioner(network, images, manifest.input, manifest.captioner)
         rounding = deviations[ENCODER_FILE][torch.float16]
     return _store(ENCODER_FILE, encoder, judge, manifest, storage, rounding, tell)
 
 
-def _pictures(storage: Storage, recipe: pb.ImageInput) -> Pixels:
+def _pictures(storage: Storage, recipe: pb.ImageInput) -> Pictures:
     if isinstance(storage, Int8):
-        return storage.calibration.held_back
-    return check_pictures(recipe, _PICTURES, _SEED, storage.samples)
+        pixels = storage.calibration.held_back
+        return Pictures(pixels, "held-back pictures", tuple(range(len(pixels))))
+    pixels = check_pictures(recipe, _PICTURES, _SEED, storage.samples)
+    return Pictures(pixels, "check pictures", tuple(sample_rows(_PICTURES)) if storage.samples else ())
 
 
 def _store(
@@ -136,10 +154,10 @@ def _store(
 ) -> Stored:
     """Reduce a file; `rounding` is what its arithmetic deviates by on devices that compute as it is stored."""
     if isinstance(storage, Int8):
-        precision, name, asked = pb.PRECISION_INT8, "int8", "held-back pictures"
+        precision, name = pb.PRECISION_INT8, "int8"
         reduced = quantise_within(storage.limits, model, storage.calibration.fit, judge, tell)
     else:
-        precision, name, asked = pb.PRECISION_FP16, "fp16", "check pictures"
+        precision, name = pb.PRECISION_FP16, "fp16"
         tell("converting to float16")
         converted = to_fp16(model)
         reduced = Guarded(converted, judge(converted), ())
@@ -154,25 +172,29 @@ def _store(
     del manifest.precisions[:]
     manifest.precisions.extend([*others, bound])
     manifest.stored[file] = precision
-    manifest.parity.checks.extend(_checks(f"{file} in {name}, {asked}", reduced.judgement, bound.max_deviation))
-    return Stored(reduced.model, golden, tuple(_notes(name, asked, reduced, len(model))))
+    answers = judge.answers(reduced.model)
+    agreement = _agreement(bound, answers.pictures.kind, reduced)
+    manifest.parity.agreements.append(agreement)
+    notes = _notes(name, answers.pictures.kind, reduced, len(model))
+    return Stored(reduced.model, golden, answers, agreement.bound, tuple(notes))
 
 
-def _checks(name: str, judgement: Judgement, bound: float) -> list[pb.ParityCheck]:
-    checks = [
-        pb.ParityCheck(
-            name=name,
-            pictures=judgement.pictures,
-            max_abs_difference=judgement.difference,
-            max_abs_reference=judgement.scale,
-            bound=bound * judgement.scale,
-            identical=judgement.identical,
-        )
-    ]
+def _agreement(bound: pb.PrecisionBound, asked: str, reduced: Guarded) -> pb.Agreement:
+    judgement = reduced.judgement
+    agreement = pb.Agreement(
+        file=bound.file,
+        precision=bound.precision,
+        asked=asked,
+        pictures=judgement.pictures,
+        identical=judgement.identical,
+        max_abs_difference=judgement.difference,
+        max_abs_reference=judgement.scale,
+        bound=bound.max_deviation * judgement.scale,
+        blocks_in_float=reduced.in_float,
+    )
     if judgement.right is not None:
-        for of, right in zip(("right", "right in fp32"), judgement.right, strict=True):
-            checks.append(pb.ParityCheck(name=f"{name}: {of}", pictures=judgement.pictures, identical=right))
-    return checks
+        agreement.right, agreement.right_in_fp32 = judgement.right
+    return agreement
 
 
 def _notes(name: str, asked: str, reduced: Guarded, size_before: int) -> list[str]:

@@ -1,10 +1,11 @@
-"""What an export tells when it is done: where it is, how equal it is, how large."""
+"""What an export tells when it is done: where it is, how equal it is, how fast and how large."""
 
 from collections.abc import Iterator
 
 from resonnx_proto.v1 import manifest_pb2 as pb
 
-from resonnx_export.package import Exported
+from resonnx_export.package import REPORT, Exported
+from resonnx_export.wording import milliseconds, precision_name, provider_name, size
 
 
 def summary_lines(exported: Exported) -> Iterator[str]:
@@ -16,9 +17,11 @@ def summary_lines(exported: Exported) -> Iterator[str]:
     yield f"  parity: {_parity(manifest)}"
     yield from (f"  {note}" for note in exported.notes)
     for bound in manifest.precisions:
-        name = pb.Precision.Name(bound.precision).removeprefix("PRECISION_").lower()
+        name = precision_name(bound.precision)
         yield f"  {bound.file} may run in {name}: max|difference| <= {bound.max_deviation:.1e} of max|reference|"
-    yield "  " + ", ".join(f"{name} {_size(size)}" for name, size in exported.sizes.items())
+    yield from (f"  {_speed(speed)}" for speed in manifest.speed.providers)
+    yield "  " + ", ".join(f"{name} {size(count)}" for name, count in exported.sizes.items())
+    yield f"  report: {exported.folder / REPORT}"
 
 
 def _parity(manifest: pb.Manifest) -> str:
@@ -35,5 +38,8 @@ def _parity(manifest: pb.Manifest) -> str:
     return f"{identical} of {pictures} captions identical word by word{ties}; {told}"
 
 
-def _size(count: int) -> str:
-    return f"{count / 1e6:.1f} MB" if count >= 1e6 else f"{count / 1e3:.1f} kB"
+def _speed(speed: pb.ProviderSpeed) -> str:
+    told = speed.refused or ", ".join(
+        f"{batch.batch_size} at once in {milliseconds(batch.median_ms)}" for batch in speed.batches
+    )
+    return f"{speed.file} on {provider_name(speed)}: {told}"

@@ -5,10 +5,9 @@ from pathlib import Path
 
 from resonnx_proto.v1 import manifest_pb2 as pb
 from resonnx_server.errors import ModelRefused
-from resonnx_server.runtime.golden import Golden, Verdict, check_recipe, judge_captions, judge_logits, parse_golden
+from resonnx_server.runtime.golden import Golden, check_recipe, judge_captions, judge_logits, parse_golden
 from resonnx_server.runtime.graphs import CaptionerGraphs, ClassifierGraph
 from resonnx_server.runtime.greedy import decode_all
-from resonnx_server.runtime.host import usable_cores
 from resonnx_server.runtime.manifest import (
     CLASSIFIER_FILE,
     DECODER_FILE,
@@ -18,17 +17,19 @@ from resonnx_server.runtime.manifest import (
     onnx_files,
     read_version,
 )
-from resonnx_server.runtime.session import CPU, Candidate, Session, candidates
 
 from resonnx_export import reference
+from resonnx_export.candidates import judge_everywhere
 from resonnx_export.caption_layouts import recognise_captioner
-from resonnx_export.checkpoint import load_checkpoint
+from resonnx_export.checkpoint import SourceFile, load_checkpoint
 from resonnx_export.classifier_layouts import recognise_classifier
 from resonnx_export.errors import BadInput, ParityFailed
 from resonnx_export.networks import CaptionNetwork, ClassifierNetwork
+from resonnx_export.parity import open_session
 from resonnx_export.precision import FP32_BOUND
-from resonnx_export.proofs import prove_captioner, prove_classifier
+from resonnx_export.proofs import prove_captioner, prove_classifier, prove_decoder
 from resonnx_export.vocabulary import Vocabulary
+from resonnx_export.wording import precision_name
 
 
 def verify_version(folder: Path, checkpoint: Sequence[Path]) -> Iterator[str]:
@@ -53,73 +54,84 @@ def verify_version(folder: Path, checkpoint: Sequence[Path]) -> Iterator[str]:
     source = files.manifest.source
     yield f"{folder}: {source.architecture}, layout {source.layout}; checksums, manifest and pictures are in order"
     for file in onnx_files(files.manifest):
-        yield from _judge_everywhere(files, file, golden)
+        yield from _judged_lines(files, file, golden)
     if checkpoint:
-        yield _compare(files, golden, checkpoint)
+        yield from _compare(files, golden, checkpoint)
 
 
-def _judge_everywhere(files: VersionFiles, file: str, golden: Golden) -> Iterator[str]:
+def _judged_lines(files: VersionFiles, file: str, golden: Golden) -> Iterator[str]:
     """Hold one graph against the golden examples on each candidate that is installed here."""
-    bounds = {bound.precision: bound.max_deviation for bound in files.manifest.precisions if bound.file == file}
     try:
-        found = candidates("auto", list(bounds), _stored(files.manifest, file))
-        for candidate in found:
-            verdict = _judge(files, file, golden, candidate, bounds[candidate.precision])
-            if not verdict.passed:
-                raise ParityFailed(f"{file} on {candidate}: {verdict.detail}")
-            yield f"  {file} on {candidate}: {verdict.detail}"
+        for judged in judge_everywhere(files.files, files.manifest, file, golden):
+            if not judged.verdict.passed:
+                raise ParityFailed(f"{file} on {judged.candidate}: {judged.verdict.detail}")
+            yield f"  {file} on {judged.candidate}: {judged.verdict.detail}"
     except ModelRefused as error:
         raise ParityFailed(f"{file}: {error}") from None
 
 
-def _judge(files: VersionFiles, file: str, golden: Golden, candidate: Candidate, bound: float) -> Verdict:
-    def opened(name: str) -> Session:
-        # A captioner's other graph runs as plainly as it can.
-        other = Candidate(CPU, _stored(files.manifest, name))
-        return Session(files.files[name], candidate if name == file else other, usable_cores())
-
-    if files.manifest.task == pb.TASK_CAPTIONER:
-        graphs = CaptionerGraphs(opened(ENCODER_FILE), opened(DECODER_FILE), files.manifest)
-        # The other may be stored in int8, and then has most of the deviation.
-        stored = (each for each in files.manifest.precisions if each.precision == _stored(files.manifest, each.file))
-        bound = max(bound, *(each.max_deviation for each in stored))
-        return judge_captions(golden, decode_all(graphs, golden.images, files.manifest.captioner), bound)
-    if golden.logits is None:
-        raise ModelRefused("golden.npz holds no logits")
-    logits = ClassifierGraph(opened(file), files.manifest).run(golden.images)["logits"]
-    return judge_logits(golden.logits, logits, bound)
-
-
-def _compare(files: VersionFiles, golden: Golden, checkpoint: Sequence[Path]) -> str:
+def _compare(files: VersionFiles, golden: Golden, checkpoint: Sequence[Path]) -> Iterator[str]:
     """Compare with PyTorch, as the export did."""
     manifest = files.manifest
-    network, sha256 = _network(manifest, checkpoint)
-    if sorted(sha256) != sorted(manifest.source.sha256):
+    network, sources = _network(manifest, checkpoint)
+    if sorted(source.sha256 for source in sources) != sorted(manifest.source.sha256):
         names = ", ".join(str(path) for path in checkpoint)
         raise BadInput(f"{names}: not what this version was exported from, by sha256")
     _compare_examples(golden, network, manifest)
-    if any(_stored(manifest, file) != pb.PRECISION_FP32 for file in onnx_files(manifest)):
-        # As near as the manifest says, on pictures that it was meant for: which others are, is not known here.
-        return "  the golden examples are PyTorch's answers, in float32"
+    if manifest.stored:
+        yield "  the golden examples are PyTorch's answers, in float32"
+        yield from _compare_reduced(files, golden, network)
+        return
     if isinstance(network, ClassifierNetwork):
-        report = prove_classifier(files.files[CLASSIFIER_FILE], network, manifest, (), _say_nothing)
+        proof = prove_classifier(files.files[CLASSIFIER_FILE], network, manifest, (), _say_nothing)
     else:
         encoder, decoder = files.files[ENCODER_FILE], files.files[DECODER_FILE]
-        report = prove_captioner(encoder, decoder, network, manifest, (), _say_nothing)
-    return f"  equal to PyTorch's: {len(report.checks)} checks passed, damaged copies refused"
+        proof = prove_captioner(encoder, decoder, network, manifest, (), _say_nothing)
+    yield f"  equal to PyTorch's: {len(proof.report.checks)} checks passed, damaged copies refused"
 
 
-def _network(manifest: pb.Manifest, checkpoint: Sequence[Path]) -> tuple[ClassifierNetwork | CaptionNetwork, list[str]]:
+def _compare_reduced(files: VersionFiles, golden: Golden, network: ClassifierNetwork | CaptionNetwork) -> Iterator[str]:
+    """Compare what is stored in less than float32 within its bound, and the rest as exactly as ever.
+
+    On the golden pictures: on those the export saw to it that the answers are the same. int8 promises nothing on
+    pictures that the model is not meant for, and which others it is, is not known here.
+    """
+    manifest, pictures = files.manifest, golden.images
+    bounds = {bound.file: bound for bound in manifest.precisions if bound.file in manifest.stored}
+    if isinstance(network, ClassifierNetwork):
+        expected = reference.classify(network, pictures, manifest.input).logits
+        graph = ClassifierGraph(open_session(files.files[CLASSIFIER_FILE]), manifest)
+        verdict = judge_logits(expected, graph.run(pictures)["logits"], bounds[CLASSIFIER_FILE].max_deviation)
+        same = "every clear top class the same"
+    else:
+        decoder = files.files[DECODER_FILE]
+        encoded = reference.encode(network, pictures, manifest.input)
+        checks = prove_decoder(decoder, network, [encoded], manifest.captioner)
+        yield f"  {DECODER_FILE} equal to PyTorch's: {len(checks)} checks passed, damaged copy refused"
+        graphs = CaptionerGraphs(open_session(files.files[ENCODER_FILE]), open_session(decoder), manifest)
+        decoded = decode_all(graphs, pictures, manifest.captioner)
+        verdict = judge_captions(golden, decoded, bounds[ENCODER_FILE].max_deviation)
+        same = "the same captions"
+    for file, bound in bounds.items():
+        compared = f"{file} in {precision_name(bound.precision)} against PyTorch in float32"
+        if not verdict.passed:
+            raise ParityFailed(f"{compared}: {verdict.detail}")
+        yield f"  {compared}, {len(pictures)} golden pictures: {same}, {verdict.detail}"
+
+
+def _network(
+    manifest: pb.Manifest, checkpoint: Sequence[Path]
+) -> tuple[ClassifierNetwork | CaptionNetwork, Sequence[SourceFile]]:
     architecture = manifest.source.architecture
     if manifest.task == pb.TASK_CAPTIONER:
         vocabulary = Vocabulary(tuple(manifest.captioner.vocabulary))
         source = recognise_captioner(checkpoint, vocabulary, caffe_resnet=architecture.endswith("_caffe"))
-        return source.recognised.network, list(source.sha256)
+        return source.recognised.network, source.files
     if len(checkpoint) > 1:
         raise BadInput(f"a classifier is one file; {len(checkpoint)} were given")
     loaded = load_checkpoint(checkpoint[0])
     strided = architecture.endswith("_stride_in_1x1")
-    return recognise_classifier(loaded.state_dict, stride_in_1x1=strided).network, [loaded.sha256]
+    return recognise_classifier(loaded.state_dict, stride_in_1x1=strided).network, [loaded.file]
 
 
 def _compare_examples(golden: Golden, network: ClassifierNetwork | CaptionNetwork, manifest: pb.Manifest) -> None:
@@ -137,10 +149,6 @@ def _compare_examples(golden: Golden, network: ClassifierNetwork | CaptionNetwor
         )
     if not same:
         raise ParityFailed(f"{GOLDEN} does not hold PyTorch's answers")
-
-
-def _stored(manifest: pb.Manifest, file: str) -> pb.Precision:
-    return manifest.stored.get(file, pb.PRECISION_FP32)
 
 
 def _say_nothing(stage: str) -> None:

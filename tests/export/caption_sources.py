@@ -167,6 +167,29 @@ class DecoderWithAttention(nn.Module):
             ids.append(words)
         return torch.stack(ids, 1), torch.stack(scores, 1)
 
+    def beam_search(self, grid: Tensor, start: int, end: int, width: int, steps: int = 50) -> list[int]:
+        """caption.py: ids of the best caption that ended, of one picture's grid [1,h,w,C]; none where it crashes."""
+        pixels = grid.flatten(1, 2)
+        mean = pixels.mean(dim=1)
+        h, c = self.init_h(mean), self.init_c(mean)
+        sums, paths, ended = torch.zeros(1), [[start]], []
+        for _ in range(steps):
+            words = torch.tensor([path[-1] for path in paths])
+            shown = pixels.expand(len(words), -1, -1)
+            seen = self.sigmoid(self.f_beta(h)) * self.attention(shown, h)
+            h, c = self.decode_step(torch.cat([self.embedding(words), seen], dim=1), (h, c))
+            totals = sums[:, None] + F.log_softmax(self.fc(self.dropout(h)), dim=1)
+            sums, places = totals.flatten().topk(width)
+            grown = [[*paths[int(place) // self.vocab_size], int(place) % self.vocab_size] for place in places]
+            live = [i for i, path in enumerate(grown) if path[-1] != end]
+            ended += [(float(sums[i]), path) for i, path in enumerate(grown) if path[-1] == end]
+            width = len(live)
+            if width == 0:
+                break
+            rows = places[live] // self.vocab_size
+            h, c, sums, paths = h[rows], c[rows], sums[live], [grown[i] for i in live]
+        return max(ended)[1][1:] if ended else []
+
 
 # --- ruotianluo/ImageCaptioning.pytorch ---
 

@@ -38,7 +38,7 @@ def test_every_container_gives_the_same_tensors(tmp_path: Path) -> None:
         assert loaded.state_dict.keys() == TENSORS.keys(), path
         assert all(torch.equal(loaded.state_dict[name], value) for name, value in TENSORS.items()), path
         assert not any(value.requires_grad for value in loaded.state_dict.values())
-        assert loaded.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
+        assert loaded.file.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 @pytest.mark.parametrize(

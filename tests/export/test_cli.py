@@ -48,8 +48,9 @@ def test_classifier(classifier_file: Path, labels_file: Path, tmp_path: Path) ->
     result = classifier(classifier_file, labels_file, tmp_path / "models")
     assert result.exit_code == 0, result.output
     assert result.stdout.splitlines()[0] == str(tmp_path / "models" / "m" / "1")
+    assert result.stdout.splitlines()[-1] == f"  report: {tmp_path / 'models' / 'm' / '1' / 'report.html'}"
     version = read_version(tmp_path / "models" / "m" / "1")
-    assert sorted(version.files) == ["golden.npz", "manifest.json", "model.onnx"]
+    assert sorted(version.files) == ["golden.npz", "manifest.json", "model.onnx", "report.html"]
     manifest = version.manifest
     assert tuple(manifest.classifier.labels) == LABELS
     assert manifest.source.layout == "torchvision"
@@ -72,7 +73,7 @@ def test_captioner(captioner_file: Path, words_file: Path, tmp_path: Path) -> No
     result = captioner(captioner_file, words_file, tmp_path / "models")
     assert result.exit_code == 0, result.output
     version = read_version(tmp_path / "models" / "c" / "1")
-    assert sorted(version.files) == ["decoder.onnx", "encoder.onnx", "golden.npz", "manifest.json"]
+    assert sorted(version.files) == ["decoder.onnx", "encoder.onnx", "golden.npz", "manifest.json", "report.html"]
     spec = version.manifest.captioner
     assert tuple(spec.vocabulary) == WORDS
     assert (spec.start_id, spec.end_id, spec.pad_id, spec.unknown_id) == (1, 2, 0, 3)

@@ -193,6 +193,7 @@ def test_yunjey(tmp_path: Path, start_server: StartServer) -> None:
     assert manifest.input.filter == pb.ImageInput.FILTER_LANCZOS
     assert not manifest.captioner.HasField("start_id")
     assert list(manifest.captioner.stripped_ids) == [1, 0]
+    assert manifest.captioner.beam_width == 1
     images = pictures(PICTURES, SIZE, 2)
     written = Written(*decoder.sample(encoder(normalised(images))))
     assert_same_captions(version, images, written)
@@ -226,7 +227,7 @@ def test_udacity(
 
 @pytest.mark.parametrize("zipped", [False, True], ids=["legacy", "zip"])
 @torch.no_grad()
-def test_sgrvinod(tmp_path: Path, zipped: bool) -> None:
+def test_sgrvinod(tmp_path: Path, start_server: StartServer, zipped: bool) -> None:
     encoder, decoder = sources.Encoder(), sources.DecoderWithAttention(12, 24, 32, len(SGRVINOD), 256)
     end = SGRVINOD.index("<end>")
     shown = normalised(pictures(32, SIZE, 1))
@@ -245,7 +246,18 @@ def test_sgrvinod(tmp_path: Path, zipped: bool) -> None:
     assert (spec.attention_rows, spec.attention_columns, spec.max_tokens) == (14, 14, 50)
     images = pictures(PICTURES, SIZE, 2)
     start = SGRVINOD.index("<start>")
-    assert_same_captions(version, images, Written(*decoder.greedy(encoder(normalised(images)), start)))
+    grids = encoder(normalised(images))
+    assert_same_captions(version, images, Written(*decoder.greedy(grids, start)))
+    # Who asks for nothing else gets what caption.py writes: its beam of five.
+    assert (spec.beam_width, spec.finished_beams) == (5, pb.CaptionerSpec.FINISHED_BEAMS_SHRINK)
+    if zipped:
+        found = [decoder.beam_search(grid[None], start, end, spec.beam_width) for grid in grids[:40]]
+        rows = [row for row, caption in enumerate(found) if caption][:20]
+        assert len(rows) == 20
+        ids = nn.utils.rnn.pad_sequence([torch.tensor(found[row]) for row in rows], True, end)
+        greedy = Written(*decoder.greedy(grids[rows], start)).captions(end)
+        assert sum(found[row] != caption for row, caption in zip(rows, greedy, strict=True)) >= 5
+        assert_served(start_server, tmp_path, images[rows], Written(ids, torch.zeros(0)), spec)
 
 
 def self_critical(
@@ -297,6 +309,7 @@ def test_ruotianluo(
     assert version.manifest.source.layout == "ruotianluo"
     assert (spec.start_id, spec.end_id, spec.pad_id, spec.unknown_id) == (0, 0, 0, len(RUOTIANLUO) - 1)
     assert spec.max_tokens == (16 if kind in ("show_tell", "fc") else 20)
+    assert (spec.beam_width, spec.finished_beams) == (1, pb.CaptionerSpec.FINISHED_BEAMS_REPLACE)
     images = pictures(PICTURES, SIZE, 2)
     written = Written(*model.sample(net.grid(normalised(images)), spec.max_tokens))
     assert_same_captions(version, images, written)
@@ -331,7 +344,7 @@ def test_order_and_packing_do_not_matter(tmp_path: Path) -> None:
         for key, value in found[0].recognised.network.state_dict().items():
             if "num_batches" not in key:
                 assert torch.equal(value, source.recognised.network.state_dict()[key])
-    assert found[0].sha256 == found[1].sha256[::-1]
+    assert found[0].files == found[1].files[::-1]
 
 
 def test_what_is_missing_or_too_much_is_said(tmp_path: Path) -> None:

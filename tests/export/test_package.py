@@ -33,7 +33,7 @@ def test_a_version_is_what_the_server_reads(tmp_path: Path) -> None:
     )
     golden = Golden(np.zeros((1, 8, 8, 3), np.uint8), logits=np.ones((1, 2), np.float32))
     folder = tmp_path / "models" / "m" / "1"
-    package.write(folder, package.version_files({"model.onnx": b"graph"}, manifest, golden), overwrite=False)
+    package.write(folder, package.version_files({"model.onnx": b"graph"}, manifest, golden, "<p>"), overwrite=False)
     read = read_version(folder)
     assert read.manifest == manifest
     assert read.files["model.onnx"] == b"graph"
@@ -53,10 +53,10 @@ def test_sha256sum_reads_the_sums(tmp_path: Path) -> None:
     )
     golden = Golden(np.zeros((1, 8, 8, 3), np.uint8), logits=np.ones((1, 1), np.float32))
     folder = tmp_path / "m" / "1"
-    package.write(folder, package.version_files({"model.onnx": b"graph"}, manifest, golden), overwrite=False)
+    package.write(folder, package.version_files({"model.onnx": b"graph"}, manifest, golden, "<p>"), overwrite=False)
     command = ["sha256sum", "--check", "--strict", SUMS]
     listed = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True).stdout
-    assert sorted(listed.split()[::2]) == ["golden.npz:", "manifest.json:", "model.onnx:"]
+    assert sorted(listed.split()[::2]) == ["golden.npz:", "manifest.json:", "model.onnx:", "report.html:"]
     (folder / "model.onnx").write_bytes(b"grapf")
     assert subprocess.run(command, cwd=folder, capture_output=True).returncode == 1
 

@@ -34,7 +34,7 @@ def model(network: ResNet, recipe: pb.ImageInput) -> bytes:
 @pytest.fixture(scope="module")
 def manifest(network: ResNet, recipe: pb.ImageInput) -> pb.Manifest:
     spec = pb.ClassifierSpec(labels=LABELS, feature_size=network.config.feature_size)
-    return new_manifest(Recognised("torchvision", "small", network, ("float32",)), ["0"], recipe, spec)
+    return new_manifest(Recognised("torchvision", "small", network, ("float32",)), [], recipe, spec)
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +42,7 @@ def captioner_manifest(captioner: Captioner, recipe: pb.ImageInput) -> pb.Manife
     spec = pb.CaptionerSpec(
         vocabulary=WORDS, start_id=1, end_id=2, max_tokens=9, attention_rows=16, attention_columns=16
     )
-    return new_manifest(Recognised("resonnx-captioner", "small", captioner, ("float32",)), ["0"], recipe, spec)
+    return new_manifest(Recognised("resonnx-captioner", "small", captioner, ("float32",)), [], recipe, spec)
 
 
 def identity_graph(body: list[onnx.NodeProto], constants: dict[str, np.ndarray] | None = None) -> bytes:
@@ -54,7 +54,7 @@ def identity_graph(body: list[onnx.NodeProto], constants: dict[str, np.ndarray] 
 
 
 def test_equal_graph_passes_every_check(model: bytes, network: ResNet, manifest: pb.Manifest) -> None:
-    report = prove_classifier(model, network, manifest, (), silent)
+    report = prove_classifier(model, network, manifest, (), silent).report
     assert report.damaged_copy_rejected
     names = [check.name for check in report.checks]
     for batch in (1, 3, 7, 16):
@@ -163,7 +163,7 @@ def test_captioner_passes_and_its_damaged_halves_do_not(
     captioner: Captioner, captioner_manifest: pb.Manifest, recipe: pb.ImageInput
 ) -> None:
     encoder, decoder = trace_encoder(captioner, recipe), trace_decoder(captioner, recipe)
-    report = prove_captioner(encoder, decoder, captioner, captioner_manifest, (), silent)
+    report = prove_captioner(encoder, decoder, captioner, captioner_manifest, (), silent).report
     captions = [check for check in report.checks if check.name.startswith("captions")]
     assert len(captions) == 10
     assert all(check.identical == check.pictures for check in captions)
@@ -230,6 +230,20 @@ def test_log_probabilities_count_too() -> None:
     shifted = replace(caption, step_log_probs=caption.step_log_probs - 0.01)
     with pytest.raises(ParityFailed, match="exceeds"):
         compare_captions("captions", [shifted], [decoded([3, 4, 5])])
+
+
+def test_scale_is_that_of_the_whole_distribution() -> None:
+    # The words are next to certain; what rounds is the logarithm of a sum that holds the others, at -20.
+    caption = Caption(np.array([3, 4]), np.full((2, 10), -20, np.float32))
+    caption.step_log_probs[[0, 1], [3, 4]] = -1e-6
+    for off, passes in ((1.9e-3, True), (2.1e-3, False)):
+        sequence = decoded([3, 4])
+        sequence.tokens = [Token(token.id, -1e-6 - off) for token in sequence.tokens]
+        if passes:
+            assert compare_captions("captions", [caption], [sequence]).bound == pytest.approx(2e-3, rel=1e-3)
+        else:
+            with pytest.raises(ParityFailed, match="exceeds"):
+                compare_captions("captions", [caption], [sequence])
 
 
 def test_reference_stops_each_caption_at_its_own_end(captioner: Captioner, recipe: pb.ImageInput) -> None:

@@ -1,5 +1,6 @@
 """Exports in int8 and fp16: what they keep, what the guard refuses, and that the server takes them."""
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,11 +11,12 @@ import torch
 from onnx import TensorProto
 from PIL import Image
 from resonnx import Client
-from resonnx_export import stored
+from resonnx_export import stored, verification
 from resonnx_export.agreement import ClassifierJudge, Judgement
+from resonnx_export.answers import Answers, Pictures
 from resonnx_export.calibration import read_calibration
 from resonnx_export.cli import app
-from resonnx_export.demo import DIGITS_INPUT_SIZE, LABELS, resize, samples
+from resonnx_export.demo import DIGITS_INPUT_SIZE, LABELS, WEIGHTS, resize, samples
 from resonnx_export.demonstration import export_demo
 from resonnx_export.errors import BadInput, ParityFailed
 from resonnx_export.fp16 import to_fp16
@@ -29,7 +31,7 @@ from resonnx_export.trace import trace_classifier
 from resonnx_export.trunk import find_trunk
 from resonnx_proto.v1 import manifest_pb2 as pb
 from resonnx_server.runtime.golden import Golden, judge_logits, parse_golden
-from resonnx_server.runtime.manifest import VersionFiles, read_version
+from resonnx_server.runtime.manifest import VersionFiles, dump_manifest, read_version, sha256sums
 from safetensors.torch import save_file
 from typer.testing import CliRunner, Result
 
@@ -60,7 +62,7 @@ def model(network: ResNet, recipe: pb.ImageInput) -> bytes:
 @pytest.fixture(scope="module")
 def manifest(network: ResNet, recipe: pb.ImageInput) -> pb.Manifest:
     spec = pb.ClassifierSpec(labels=SMALL_LABELS, feature_size=network.feature_size)
-    return new_manifest(Recognised("torchvision", "small", network, ("float32",)), ["0"], recipe, spec)
+    return new_manifest(Recognised("torchvision", "small", network, ("float32",)), [], recipe, spec)
 
 
 def version(repository: Path, name: str) -> VersionFiles:
@@ -95,11 +97,13 @@ def test_manifest_tells_the_precision_and_its_cost(
     assert len(files.files[file]) < len(version(demo_repository, name).files[file]) / 1.7
     # The proof of the graph in float32 is still there, with what was measured after it.
     proved = [check for check in manifest.parity.checks if "not optimised" in check.name]
-    measured = [check for check in manifest.parity.checks if f"{file} in {precision}" in check.name]
     assert proved
     assert all(check.max_abs_difference <= check.bound for check in proved)
-    assert measured[0].identical == measured[0].pictures
-    assert measured[0].max_abs_difference <= measured[0].bound / 2
+    (measured,) = manifest.parity.agreements
+    assert (measured.file, measured.precision) == (file, _STORED[precision])
+    assert measured.identical == measured.pictures
+    assert measured.max_abs_difference <= measured.bound / 2
+    assert measured.HasField("right") == ((name, precision) == ("digits", "int8"))
 
 
 def test_golden_digits_are_pytorchs_and_agree(repositories: dict[str, Path], demo_repository: Path) -> None:
@@ -136,6 +140,41 @@ def test_server_takes_and_serves(
 def test_demo_is_exported_once_a_precision(repositories: dict[str, Path]) -> None:
     again = dict(export_demo(repositories["int8"], retrain=False, precision="int8"))
     assert again == {"digits": None, "scenes": None}
+
+
+def verify(repository: Path, name: str) -> Result:
+    weights = WEIGHTS / f"{name}.safetensors"
+    return CliRunner().invoke(app, ["verify", str(repository / name / "1"), "--checkpoint", str(weights)])
+
+
+@pytest.mark.parametrize("precision", ["int8", "fp16"])
+def test_verify_holds_the_reduced_graph_against_the_checkpoint(repositories: dict[str, Path], precision: str) -> None:
+    digits, scenes = (verify(repositories[precision], name) for name in ("digits", "scenes"))
+    assert digits.exit_code == scenes.exit_code == 0, digits.output + scenes.output
+    said = f"model.onnx in {precision} against PyTorch in float32, 8 golden pictures: every clear top class the same"
+    assert said in digits.stdout
+    assert f"encoder.onnx in {precision} against PyTorch in float32" in scenes.stdout
+    assert "decoder.onnx equal to PyTorch's: 16 checks passed, damaged copy refused" in scenes.stdout
+
+
+def test_verify_refuses_what_breaks_its_bound(
+    repositories: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "models" / "digits" / "1"
+    shutil.copytree(repositories["int8"] / "digits" / "1", folder)
+    files = read_version(folder)
+    files.manifest.precisions[0].max_deviation = 1e-4
+    contents = {**files.files, "manifest.json": dump_manifest(files.manifest)}
+    (folder / "manifest.json").write_bytes(contents["manifest.json"])
+    (folder / "SHA256SUMS").write_bytes(sha256sums(contents))
+    refused = verify(tmp_path / "models", "digits")
+    assert refused.exit_code == 1
+    assert "model.onnx on CPUExecutionProvider/int8: max|delta|" in refused.stderr
+    # Were the providers' answers not judged at all, PyTorch's would still be.
+    monkeypatch.setattr(verification, "judge_everywhere", lambda *_: ())
+    refused = verify(tmp_path / "models", "digits")
+    assert refused.exit_code == 1
+    assert "model.onnx in int8 against PyTorch in float32: max|delta|" in refused.stderr
 
 
 def test_graphs_keep_their_contract(model: bytes, recipe: pb.ImageInput) -> None:
@@ -211,7 +250,7 @@ def test_guard_puts_the_sensitive_block_back(network: ResNet, manifest: pb.Manif
     pictures = check_pictures(recipe, 64, seed=9)
     uneven = with_outlier(network, "layer2.0")
     model = trace_classifier(uneven, recipe)
-    judge = ClassifierJudge(uneven, manifest, pictures[32:])
+    judge = ClassifierJudge(uneven, manifest, Pictures(pictures[32:], "pictures"))
     with quantiser(model, pictures[:32]) as tool:
         unguarded = judge(tool.quantise())
     limits = Limits(min_agreement=90)
@@ -227,6 +266,9 @@ class Pessimist:
 
     def __call__(self, model: bytes) -> Judgement:
         return Judgement(pictures=100, identical=98, difference=0.01, scale=1.0, noise=len(model))
+
+    def answers(self, model: bytes) -> Answers:
+        raise AssertionError("asked of a model that was refused")
 
     def golden(self, model: bytes) -> tuple[Golden, float]:
         raise AssertionError("asked of a model that was refused")
@@ -256,7 +298,7 @@ def test_sigmoids_agree_by_yes_and_no(network: ResNet, manifest: pb.Manifest, mo
     several = pb.Manifest()
     several.CopyFrom(manifest)
     several.classifier.activation = pb.ClassifierSpec.ACTIVATION_SIGMOID
-    pictures = check_pictures(manifest.input, 4, seed=2)
+    pictures = Pictures(check_pictures(manifest.input, 4, seed=2), "pictures")
     assert ClassifierJudge(network, several, pictures)(model).identical == 4
     shifted = ResNet(network.config)
     shifted.load_state_dict(network.state_dict())

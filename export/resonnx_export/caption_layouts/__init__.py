@@ -15,6 +15,7 @@ from resonnx_proto.v1 import manifest_pb2 as pb
 from resonnx_export.caption_layouts import attend, picture_first, self_critical
 from resonnx_export.caption_layouts.draft import Draft, Request
 from resonnx_export.caption_layouts.parts import read_parts
+from resonnx_export.checkpoint import SourceFile
 from resonnx_export.errors import BadInput
 from resonnx_export.layouts import Recognised, loaded
 from resonnx_export.networks import CheckpointMismatch, check_fits
@@ -38,13 +39,13 @@ class CaptionSource:
         recognised: The network with its weights; its layout's name.
         spec: The source's decoding rule, but for the attention grid, which depends on the input's size.
         input: The source's picture recipe.
-        sha256: Of each file, hex, in the order given.
+        files: In the order given.
     """
 
     recognised: Recognised
     spec: pb.CaptionerSpec
     input: pb.ImageInput
-    sha256: tuple[str, ...]
+    files: tuple[SourceFile, ...]
 
 
 def recognise_captioner(
@@ -61,7 +62,7 @@ def recognise_captioner(
     Raises:
         BadInput: A file cannot be read, no layout is recognised, or something does not fit; says what.
     """
-    parts, sha256 = read_parts(files)
+    parts, sources = read_parts(files)
     request = Request(parts, vocabulary, caffe_resnet)
     try:
         draft = _draft(request)
@@ -85,7 +86,7 @@ def recognise_captioner(
         raise BadInput(f"{', '.join(file.name for file in files)}: {error}") from None
     if caffe_resnet and draft.layout != self_critical.NAME:
         raise BadInput(f"layout {draft.layout} has torchvision's ResNet; --caffe-resnet is for {self_critical.NAME}")
-    return CaptionSource(replace(recognised, notes=draft.notes), draft.spec, draft.input, sha256)
+    return CaptionSource(replace(recognised, notes=draft.notes), draft.spec, draft.input, sources)
 
 
 def _draft(request: Request) -> Draft | None:

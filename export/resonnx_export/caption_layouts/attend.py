@@ -14,6 +14,8 @@ from resonnx_export.recipe import image_input
 
 _INPUT_SIZE: Final = 256
 _MAX_TOKENS: Final = 50
+# caption.py --beam_size. The published scores: BLEU-4 33.29 with it, 30.28 greedily.
+_BEAM_WIDTH: Final = 5
 # The tutorial's Encoder(encoded_image_size=14).
 _MAP_SIZE: Final = 14
 
@@ -24,7 +26,7 @@ def own(request: Request) -> Draft | None:
     if part is None or not any(key.startswith("trunk.") for key in part.tensors):
         return None
     network = Captioner(config_from_state_dict(part.tensors))
-    return _draft("resonnx-captioner", network, part.tensors, request, (part,))
+    return _draft("resonnx-captioner", network, part.tensors, request, (part,), beam_width=1)
 
 
 def show_attend_tell(request: Request) -> Draft | None:
@@ -40,11 +42,17 @@ def show_attend_tell(request: Request) -> Draft | None:
     state_dict = {**prefixed(trunk), **beside, **decoder.tensors}
     told = encoder.attributes.get("enc_image_size")
     config = replace(config_from_state_dict(state_dict), map_size=told if isinstance(told, int) else _MAP_SIZE)
-    return _draft("sgrvinod", Captioner(config), state_dict, request, (encoder, decoder))
+    return _draft("sgrvinod", Captioner(config), state_dict, request, (encoder, decoder), beam_width=_BEAM_WIDTH)
 
 
 def _draft(
-    layout: str, network: Captioner, state_dict: Mapping[str, Tensor], request: Request, parts: tuple[Part, ...]
+    layout: str,
+    network: Captioner,
+    state_dict: Mapping[str, Tensor],
+    request: Request,
+    parts: tuple[Part, ...],
+    *,
+    beam_width: int,
 ) -> Draft:
-    spec = caption_spec(request.vocabulary.words, max_tokens=_MAX_TOKENS, feeds_start=True)
+    spec = caption_spec(request.vocabulary.words, max_tokens=_MAX_TOKENS, feeds_start=True, beam_width=beam_width)
     return Draft(layout, network, state_dict, spec, image_input(_INPUT_SIZE, resize_short_side=None), parts)

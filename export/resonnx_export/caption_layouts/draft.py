@@ -63,13 +63,14 @@ def matrix_shape(tensors: Mapping[str, Tensor], key: str) -> tuple[int, int]:
     return shape[0], shape[1]
 
 
-def caption_spec(words: Sequence[str], *, max_tokens: int, feeds_start: bool) -> pb.CaptionerSpec:
-    """Return the greedy decoding rule of a vocabulary with <start> and <end>.
+def caption_spec(words: Sequence[str], *, max_tokens: int, feeds_start: bool, beam_width: int = 1) -> pb.CaptionerSpec:
+    """Return the decoding rule of a vocabulary with <start> and <end>.
 
     Args:
         words: In the order of their ids.
         max_tokens: A caption's greatest length, the end token included.
         feeds_start: Whether <start> is fed first, or comes out first, as the answer to the picture.
+        beam_width: What the source searches with if it is not told; 1 is greedy.
 
     Raises:
         BadInput: <start> or <end> is missing.
@@ -82,7 +83,7 @@ def caption_spec(words: Sequence[str], *, max_tokens: int, feeds_start: bool) ->
         end_id=words.index(END),
         stripped_ids=[start],
         max_tokens=max_tokens,
-        beam_width=1,
+        beam_width=beam_width,
         length_normalization=pb.CaptionerSpec.LENGTH_NORMALIZATION_NONE,
         finished_beams=pb.CaptionerSpec.FINISHED_BEAMS_SHRINK,
     )

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from torch import Tensor
 
-from resonnx_export.checkpoint import read_tree
+from resonnx_export.checkpoint import SourceFile, read_tree
 from resonnx_export.errors import BadInput
 from resonnx_export.unpickle import Stub, state_dict_of
 
@@ -30,20 +30,20 @@ class Part:
         return f"{len(self.tensors)} keys, the first {', '.join(list(self.tensors)[:3])}"
 
 
-def read_parts(files: Sequence[Path]) -> tuple[list[Part], tuple[str, ...]]:
-    """Read files to the parts in them and the files' sha256 (hex), in order.
+def read_parts(files: Sequence[Path]) -> tuple[list[Part], tuple[SourceFile, ...]]:
+    """Read files to the parts in them, and tell which files they were, in order.
 
     Raises:
         BadInput: A file cannot be read or holds no tensors by name.
     """
-    parts, digests = [], []
+    parts, sources = [], []
     for file in files:
-        tree, sha256 = read_tree(file)
+        tree, source = read_tree(file)
         if not (found := list(_parts(tree, _MAX_DEPTH))):
             raise BadInput(f"{file} holds no state_dict (names to tensors) and no pickled module")
         parts += found
-        digests.append(sha256)
-    return parts, tuple(digests)
+        sources.append(source)
+    return parts, tuple(sources)
 
 
 def _parts(tree: Any, depth: int) -> Iterator[Part]:

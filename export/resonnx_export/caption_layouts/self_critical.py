@@ -170,7 +170,7 @@ def _check_features(size: int, trunk: ResNetConfig) -> None:
 
 
 def _spec(words: tuple[str, ...], kind: _Plain | _Attending, options: Mapping[str, Any]) -> pb.CaptionerSpec:
-    """Return the greedy rule: token 0 starts, ends and pads."""
+    """Return the rule: token 0 starts, ends and pads; greedy, as eval.py without --beam_size."""
     length = options.get("seq_length")
     if kind not in ("show_tell", "fc"):
         length = options.get("max_length", _MAX_TOKENS) or length

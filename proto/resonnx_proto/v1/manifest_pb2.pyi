@@ -150,16 +150,20 @@ class PrecisionBound(_message.Message):
     def __init__(self, file: _Optional[str] = ..., precision: _Optional[_Union[Precision, str]] = ..., max_deviation: _Optional[float] = ...) -> None: ...
 
 class Source(_message.Message):
-    __slots__ = ("sha256", "layout", "architecture", "parameters")
+    __slots__ = ("sha256", "layout", "architecture", "parameters", "file_names", "file_bytes")
     SHA256_FIELD_NUMBER: _ClassVar[int]
     LAYOUT_FIELD_NUMBER: _ClassVar[int]
     ARCHITECTURE_FIELD_NUMBER: _ClassVar[int]
     PARAMETERS_FIELD_NUMBER: _ClassVar[int]
+    FILE_NAMES_FIELD_NUMBER: _ClassVar[int]
+    FILE_BYTES_FIELD_NUMBER: _ClassVar[int]
     sha256: _containers.RepeatedScalarFieldContainer[str]
     layout: str
     architecture: str
     parameters: int
-    def __init__(self, sha256: _Optional[_Iterable[str]] = ..., layout: _Optional[str] = ..., architecture: _Optional[str] = ..., parameters: _Optional[int] = ...) -> None: ...
+    file_names: _containers.RepeatedScalarFieldContainer[str]
+    file_bytes: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, sha256: _Optional[_Iterable[str]] = ..., layout: _Optional[str] = ..., architecture: _Optional[str] = ..., parameters: _Optional[int] = ..., file_names: _Optional[_Iterable[str]] = ..., file_bytes: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class ParityCheck(_message.Message):
     __slots__ = ("name", "pictures", "max_abs_difference", "max_abs_reference", "bound", "identical")
@@ -177,16 +181,83 @@ class ParityCheck(_message.Message):
     identical: int
     def __init__(self, name: _Optional[str] = ..., pictures: _Optional[int] = ..., max_abs_difference: _Optional[float] = ..., max_abs_reference: _Optional[float] = ..., bound: _Optional[float] = ..., identical: _Optional[int] = ...) -> None: ...
 
+class Agreement(_message.Message):
+    __slots__ = ("file", "precision", "asked", "pictures", "identical", "max_abs_difference", "max_abs_reference", "bound", "right", "right_in_fp32", "blocks_in_float")
+    FILE_FIELD_NUMBER: _ClassVar[int]
+    PRECISION_FIELD_NUMBER: _ClassVar[int]
+    ASKED_FIELD_NUMBER: _ClassVar[int]
+    PICTURES_FIELD_NUMBER: _ClassVar[int]
+    IDENTICAL_FIELD_NUMBER: _ClassVar[int]
+    MAX_ABS_DIFFERENCE_FIELD_NUMBER: _ClassVar[int]
+    MAX_ABS_REFERENCE_FIELD_NUMBER: _ClassVar[int]
+    BOUND_FIELD_NUMBER: _ClassVar[int]
+    RIGHT_FIELD_NUMBER: _ClassVar[int]
+    RIGHT_IN_FP32_FIELD_NUMBER: _ClassVar[int]
+    BLOCKS_IN_FLOAT_FIELD_NUMBER: _ClassVar[int]
+    file: str
+    precision: Precision
+    asked: str
+    pictures: int
+    identical: int
+    max_abs_difference: float
+    max_abs_reference: float
+    bound: float
+    right: int
+    right_in_fp32: int
+    blocks_in_float: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, file: _Optional[str] = ..., precision: _Optional[_Union[Precision, str]] = ..., asked: _Optional[str] = ..., pictures: _Optional[int] = ..., identical: _Optional[int] = ..., max_abs_difference: _Optional[float] = ..., max_abs_reference: _Optional[float] = ..., bound: _Optional[float] = ..., right: _Optional[int] = ..., right_in_fp32: _Optional[int] = ..., blocks_in_float: _Optional[_Iterable[str]] = ...) -> None: ...
+
 class ParityReport(_message.Message):
-    __slots__ = ("checks", "damaged_copy_rejected")
+    __slots__ = ("checks", "damaged_copy_rejected", "agreements")
     CHECKS_FIELD_NUMBER: _ClassVar[int]
     DAMAGED_COPY_REJECTED_FIELD_NUMBER: _ClassVar[int]
+    AGREEMENTS_FIELD_NUMBER: _ClassVar[int]
     checks: _containers.RepeatedCompositeFieldContainer[ParityCheck]
     damaged_copy_rejected: bool
-    def __init__(self, checks: _Optional[_Iterable[_Union[ParityCheck, _Mapping]]] = ..., damaged_copy_rejected: bool = ...) -> None: ...
+    agreements: _containers.RepeatedCompositeFieldContainer[Agreement]
+    def __init__(self, checks: _Optional[_Iterable[_Union[ParityCheck, _Mapping]]] = ..., damaged_copy_rejected: bool = ..., agreements: _Optional[_Iterable[_Union[Agreement, _Mapping]]] = ...) -> None: ...
+
+class ProviderSpeed(_message.Message):
+    __slots__ = ("file", "provider", "precision", "batches", "refused")
+    class Batch(_message.Message):
+        __slots__ = ("batch_size", "median_ms", "lower_quartile_ms", "upper_quartile_ms", "runs")
+        BATCH_SIZE_FIELD_NUMBER: _ClassVar[int]
+        MEDIAN_MS_FIELD_NUMBER: _ClassVar[int]
+        LOWER_QUARTILE_MS_FIELD_NUMBER: _ClassVar[int]
+        UPPER_QUARTILE_MS_FIELD_NUMBER: _ClassVar[int]
+        RUNS_FIELD_NUMBER: _ClassVar[int]
+        batch_size: int
+        median_ms: float
+        lower_quartile_ms: float
+        upper_quartile_ms: float
+        runs: int
+        def __init__(self, batch_size: _Optional[int] = ..., median_ms: _Optional[float] = ..., lower_quartile_ms: _Optional[float] = ..., upper_quartile_ms: _Optional[float] = ..., runs: _Optional[int] = ...) -> None: ...
+    FILE_FIELD_NUMBER: _ClassVar[int]
+    PROVIDER_FIELD_NUMBER: _ClassVar[int]
+    PRECISION_FIELD_NUMBER: _ClassVar[int]
+    BATCHES_FIELD_NUMBER: _ClassVar[int]
+    REFUSED_FIELD_NUMBER: _ClassVar[int]
+    file: str
+    provider: str
+    precision: Precision
+    batches: _containers.RepeatedCompositeFieldContainer[ProviderSpeed.Batch]
+    refused: str
+    def __init__(self, file: _Optional[str] = ..., provider: _Optional[str] = ..., precision: _Optional[_Union[Precision, str]] = ..., batches: _Optional[_Iterable[_Union[ProviderSpeed.Batch, _Mapping]]] = ..., refused: _Optional[str] = ...) -> None: ...
+
+class SpeedReport(_message.Message):
+    __slots__ = ("processor", "accelerators", "threads", "providers")
+    PROCESSOR_FIELD_NUMBER: _ClassVar[int]
+    ACCELERATORS_FIELD_NUMBER: _ClassVar[int]
+    THREADS_FIELD_NUMBER: _ClassVar[int]
+    PROVIDERS_FIELD_NUMBER: _ClassVar[int]
+    processor: str
+    accelerators: _containers.RepeatedScalarFieldContainer[str]
+    threads: int
+    providers: _containers.RepeatedCompositeFieldContainer[ProviderSpeed]
+    def __init__(self, processor: _Optional[str] = ..., accelerators: _Optional[_Iterable[str]] = ..., threads: _Optional[int] = ..., providers: _Optional[_Iterable[_Union[ProviderSpeed, _Mapping]]] = ...) -> None: ...
 
 class Manifest(_message.Message):
-    __slots__ = ("schema_version", "task", "input", "classifier", "captioner", "precisions", "stored", "source", "tool_versions", "parity")
+    __slots__ = ("schema_version", "task", "input", "classifier", "captioner", "precisions", "stored", "source", "tool_versions", "parity", "file_bytes", "speed")
     class StoredEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -201,6 +272,13 @@ class Manifest(_message.Message):
         key: str
         value: str
         def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
+    class FileBytesEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: int
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[int] = ...) -> None: ...
     SCHEMA_VERSION_FIELD_NUMBER: _ClassVar[int]
     TASK_FIELD_NUMBER: _ClassVar[int]
     INPUT_FIELD_NUMBER: _ClassVar[int]
@@ -211,6 +289,8 @@ class Manifest(_message.Message):
     SOURCE_FIELD_NUMBER: _ClassVar[int]
     TOOL_VERSIONS_FIELD_NUMBER: _ClassVar[int]
     PARITY_FIELD_NUMBER: _ClassVar[int]
+    FILE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    SPEED_FIELD_NUMBER: _ClassVar[int]
     schema_version: int
     task: Task
     input: ImageInput
@@ -221,4 +301,6 @@ class Manifest(_message.Message):
     source: Source
     tool_versions: _containers.ScalarMap[str, str]
     parity: ParityReport
-    def __init__(self, schema_version: _Optional[int] = ..., task: _Optional[_Union[Task, str]] = ..., input: _Optional[_Union[ImageInput, _Mapping]] = ..., classifier: _Optional[_Union[ClassifierSpec, _Mapping]] = ..., captioner: _Optional[_Union[CaptionerSpec, _Mapping]] = ..., precisions: _Optional[_Iterable[_Union[PrecisionBound, _Mapping]]] = ..., stored: _Optional[_Mapping[str, Precision]] = ..., source: _Optional[_Union[Source, _Mapping]] = ..., tool_versions: _Optional[_Mapping[str, str]] = ..., parity: _Optional[_Union[ParityReport, _Mapping]] = ...) -> None: ...
+    file_bytes: _containers.ScalarMap[str, int]
+    speed: SpeedReport
+    def __init__(self, schema_version: _Optional[int] = ..., task: _Optional[_Union[Task, str]] = ..., input: _Optional[_Union[ImageInput, _Mapping]] = ..., classifier: _Optional[_Union[ClassifierSpec, _Mapping]] = ..., captioner: _Optional[_Union[CaptionerSpec, _Mapping]] = ..., precisions: _Optional[_Iterable[_Union[PrecisionBound, _Mapping]]] = ..., stored: _Optional[_Mapping[str, Precision]] = ..., source: _Optional[_Union[Source, _Mapping]] = ..., tool_versions: _Optional[_Mapping[str, str]] = ..., parity: _Optional[_Union[ParityReport, _Mapping]] = ..., file_bytes: _Optional[_Mapping[str, int]] = ..., speed: _Optional[_Union[SpeedReport, _Mapping]] = ...) -> None: ...
