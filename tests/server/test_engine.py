@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 
 import numpy as np
 import pytest
+from resonnx_server.engine.admission import Objective
 from resonnx_server.engine.device import Device
 from resonnx_server.engine.latency import LatencyTable, sizes_up_to
 from resonnx_server.engine.runner import Runner, Runners, Tensors
@@ -82,6 +83,32 @@ async def test_waiting_requests_share_a_batch_of_a_warmed_size() -> None:
         timings = [timing for _, timing in await asyncio.gather(*asks)]
     assert [timing.batch_rows for timing in timings] == [1] + [12] * 12
     assert set(runtime.sizes) <= set(sizes_up_to(16))
+
+
+async def test_the_last_lane_is_kept_for_those_who_cannot_wait() -> None:
+    """A model whose batches take 20 ms leaves one of two lanes to a model with an objective of 10 ms."""
+    slow, quick = Runtime(), Runtime()
+    slow.free.clear()
+    quick.free.clear()
+    device = Device("test", 2)
+    stats = Metrics().model("m", 1)
+    costly, cheap = (Runner(runtime, LatencyTable({1: ns})) for runtime, ns in ((slow, 2e10), (quick, 1e6)))
+    heavy = TensorEngine(Runners(costly, costly, 2), device, stats, max_queue_rows=100)
+    light = TensorEngine(Runners(cheap, cheap, 2), device, stats, max_queue_rows=100, objective=Objective(10**7))
+    try:
+        asks = [asyncio.ensure_future(heavy.submit(_rows(i))) for i in range(3)]
+        await _until(lambda: slow.entered == 1)
+        asks.append(asyncio.ensure_future(light.submit(_rows(3))))
+        await _until(lambda: quick.entered == 1)
+        assert slow.entered == 1, "two rows wait, and the other lane was free for the other model"
+        quick.free.set()
+        slow.free.set()
+        answers = await asyncio.gather(*asks)
+    finally:
+        heavy.close()
+        light.close()
+        device.close()
+    assert [outputs["y"].item() for outputs, _ in answers] == [0, 2, 4, 6]
 
 
 async def test_poisoned_member_fails_alone() -> None:

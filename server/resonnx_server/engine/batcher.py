@@ -85,6 +85,8 @@ class Batcher(Generic[T]):
         # Ordered sets: discard from the middle is O(1).
         self._levels: list[dict[Entry[T], None]] = [{} for _ in range(PRIORITY_LEVELS)]
         self.rows = 0
+        # Of requests whose pictures are being decoded: they have their room, and those who come later wait for them.
+        self.expected_rows = 0
 
     def __len__(self) -> int:
         return sum(map(len, self._levels))
@@ -92,20 +94,27 @@ class Batcher(Generic[T]):
     def __iter__(self) -> Iterator[Entry[T]]:
         return chain.from_iterable(self._levels)
 
-    def push(self, entries: list[Entry[T]]) -> None:
-        """Queue all of `entries` or none.
+    def expect(self, rows: int) -> None:
+        """Keep room for `rows` that will be pushed, or given up with `expected_rows`.
 
         Raises:
             Overloaded: The queue has no room; says when it should.
         """
-        rows = sum(entry.rows for entry in entries)
-        if self.rows + rows > self.max_queue_rows:
+        queued = self.rows + self.expected_rows
+        if queued + rows > self.max_queue_rows:
             low, high = _RETRY_AFTER_MS
-            retry_after_ms = int(self.table.drain_ns(self.rows) / 1e6)
+            retry_after_ms = int(self.table.drain_ns(queued) / 1e6)
             raise Overloaded(
-                f"the queue holds {self.rows} rows and may hold {self.max_queue_rows}",
+                f"the queue holds {queued} rows and may hold {self.max_queue_rows}",
                 min(max(retry_after_ms, low), high),
             )
+        self.expected_rows += rows
+
+    def push(self, entries: list[Entry[T]]) -> None:
+        """Queue all of `entries` or none. Raises Overloaded as `expect` does."""
+        rows = sum(entry.rows for entry in entries)
+        self.expect(rows)
+        self.expected_rows -= rows
         for entry in entries:
             self._levels[entry.priority - 1][entry] = None
         self.rows += rows
@@ -117,12 +126,22 @@ class Batcher(Generic[T]):
         self._remove(entry)
         return True
 
-    def ready_at_ns(self) -> int | None:
-        """When `take` would give a batch: a time in the past is now, None is never."""
+    def ready_at_ns(self, *, beside: bool = False) -> int | None:
+        """When `take` would give a batch: a time in the past is now, None is never.
+
+        Args:
+            beside: A batch of this model is under way. It keeps the device busy, so one beside it must pay: it waits
+                for as many rows as are worthwhile, but not beyond the moment at which the most urgent would be late.
+        """
         arrivals = [next(iter(level)).arrival_ns for level in self._levels if level]
         if not arrivals:
             return None
-        return min(arrivals) + (0 if self.rows >= self.table.largest else self._max_delay_ns)
+        at = min(arrivals) + (0 if self.rows >= self.table.largest else self._max_delay_ns)
+        if not beside or self.rows >= self.table.worthwhile:
+            return at
+        due = self.due_ns()
+        assert due is not None
+        return max(at, int(due - self.table.cost_ns(self.table.worthwhile)))
 
     def due_ns(self) -> int | None:
         """When the most urgent head of the queue should be answered: the time that devices compare models by."""
@@ -137,14 +156,19 @@ class Batcher(Generic[T]):
             priority: The request's.
             instances: Batches that run at once.
         """
-        ahead = sum(entry.rows for level in self._levels[:priority] for entry in level)
+        ahead = self.expected_rows + sum(entry.rows for level in self._levels[:priority] for entry in level)
         return self.table.drain_ns(ahead) / instances + self.table.cost_ns(self.table.best_size(rows))
+
+    def shortest_ns(self) -> float:
+        """Expected time of the shortest batch that could be next; 0 if nothing waits."""
+        head = next(iter(self), None)
+        return 0.0 if head is None else self.table.cost_ns(self.table.bucket(head.rows))
 
     def take(self, now_ns: int, limit: int | None = None, budget_ns: float | None = None) -> Batch[T]:
         """Remove and return the next batch: the first entry and what fits with it, in order.
 
-        Of the sizes that serve most rows a second, the largest that still answers the batch's most urgent member in
-        time is taken; where none does, time is lost already and throughput decides.
+        The size is the one that serves most rows a second of those that still answer the batch's most urgent member in
+        time; where none does, time is lost already and throughput alone decides.
 
         Args:
             now_ns: Monotonic time; entries whose deadline cannot be met even alone are returned as expired.
@@ -197,7 +221,7 @@ class Batcher(Generic[T]):
         slack: float = min(map(self._due_ns, alike)) - now_ns
         if budget_ns is not None:
             slack = min(slack, budget_ns)
-        return self.table.best_size_within(waiting, alike[0].rows, slack)
+        return self.table.best_size(waiting, alike[0].rows, slack)
 
     def _due_ns(self, entry: Entry[T]) -> int:
         due = entry.arrival_ns + (_PATIENCE_NS if self.objective_ns is None else self.objective_ns)

@@ -140,7 +140,7 @@ class CaptionEngine:
             if self._admission.has_limit(deadline_ns):
                 self._admission.check(self._wait_ns(options, priority), deadline_ns)
             self._batcher.push([entry])
-            self.device.notify()
+            self.device.notify(self.ready_at_ns())
         try:
             return await future
         except asyncio.CancelledError:
@@ -182,6 +182,10 @@ class CaptionEngine:
             due = next_word if due is None else min(due, next_word)
         assert due is not None
         return due
+
+    def shortest_ns(self) -> float:
+        """See device.Workload."""
+        return self.step_table.cost_ns(self.step_table.sizes[0]) if self._can_step() else self._batcher.shortest_ns()
 
     def objective_ns(self) -> int | None:
         """See device.Workload."""
@@ -279,7 +283,6 @@ class CaptionEngine:
         self._under_way = False
         if self._closed:
             self._abandon()
-        self.device.notify()
 
     def _abandon(self) -> None:
         """Fail everybody; with the lock held, the model closed and no job under way."""

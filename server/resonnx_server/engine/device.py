@@ -10,7 +10,7 @@ from typing import Final, Protocol
 
 Clock = Callable[[], int]
 
-_LOOK_AGAIN_S: Final = 0.0005
+_LOOK_AGAIN_NS: Final = 500_000
 
 
 class Job(Protocol):
@@ -43,6 +43,9 @@ class Workload(Protocol):
             budget_ns: How long the job should take at most for other workloads' sake; None is as long as it likes.
         """
 
+    def shortest_ns(self) -> float:
+        """How long the next job is expected to take at least."""
+
     def objective_ns(self) -> int | None:
         """Time from arrival to answer that this workload should keep, if it has one."""
 
@@ -66,6 +69,8 @@ class Device:
         self.lanes = lanes
         # When the jobs under way should end, one a busy lane.
         self._ends_ns: list[int] = []
+        # When sleeping lanes will look for work by themselves.
+        self._alarms_ns: list[int] = []
         self._closed = False
         self._threads = [
             threading.Thread(target=self._work, name=f"{name}-lane-{i}", daemon=True) for i in range(lanes)
@@ -84,9 +89,16 @@ class Device:
         with self._changed:
             self._workloads.remove(workload)
 
-    def notify(self) -> None:
-        """Wake a lane: a workload has new work. Call with the lock held."""
-        self._changed.notify()
+    def notify(self, ready_at_ns: int | None) -> None:
+        """Wake a lane if none would look for work by then: a workload has new work. Call with the lock held.
+
+        Waking a thread costs it, and those who share its core, more than most of what it would do here.
+        """
+        if ready_at_ns is None:
+            return
+        now = self.clock()
+        if all(not now <= looks_at <= ready_at_ns for looks_at in (*self._alarms_ns, *self._ends_ns)):
+            self._changed.notify()
 
     def idle_lanes(self) -> int:
         """Lanes without a job, the asking one included. Call with the lock held."""
@@ -118,6 +130,12 @@ class Device:
         objectives = [other.objective_ns() for other in self._workloads if other is not workload]
         return min((objective / 2 for objective in objectives if objective is not None), default=None)
 
+    def _must_leave_the_lane(self, workload: Workload, budget_ns: float | None, now_ns: int) -> bool:
+        """Whether the last idle lane is kept for others: with it, all would be busy for longer than they can wait."""
+        if budget_ns is None or self.lanes == 1 or self.idle_lanes() > 1:
+            return False
+        return min(self._ends_ns) - now_ns > budget_ns and workload.shortest_ns() > budget_ns
+
     @staticmethod
     def _is_ready(workload: Workload, now_ns: int) -> bool:
         at = workload.ready_at_ns()
@@ -139,14 +157,25 @@ class Device:
                     elif wake_at is None or at < wake_at:
                         wake_at = at
                 for workload in sorted(ready, key=lambda w: w.due_ns()):
-                    if (job := workload.take(now, self._budget_ns(workload))) is not None:
+                    budget = self._budget_ns(workload)
+                    if self._must_leave_the_lane(workload, budget, now):
+                        continue
+                    if (job := workload.take(now, budget)) is not None:
                         end_ns = now + int(job.cost_ns)
                         self._ends_ns.append(end_ns)
                         if any(self._is_ready(workload, now) for workload in self._workloads):
                             # One wake-up may have announced work for several lanes.
                             self._changed.notify()
                         return job, end_ns
-                timeout_s = None if wake_at is None else (wake_at - now) / 1e9
-                # Ready and then nothing to take (all of it expired, say): look again, but let others have the lock.
-                self._changed.wait(_LOOK_AGAIN_S if ready else timeout_s)
+                    # What was ready has run out of time, say: look again, but let others have the lock.
+                    wake_at = now + _LOOK_AGAIN_NS
+                self._sleep(wake_at, now)
             return None
+
+    def _sleep(self, until_ns: int | None, now_ns: int) -> None:
+        if until_ns is None:
+            self._changed.wait()
+            return
+        self._alarms_ns.append(until_ns)
+        self._changed.wait((until_ns - now_ns) / 1e9)
+        self._alarms_ns.remove(until_ns)

@@ -3,9 +3,10 @@
 Only sizes in the table are run, so no caller ever meets a first-shape stall. Guarded by the device's lock.
 """
 
+import math
 import statistics
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
@@ -21,7 +22,9 @@ _LEAST_TO_FIT: Final = 4
 _FAR_ABOVE: Final = 1.6
 _REPEATS: Final = 5
 # Share of the best rate from which on a size counts as as good.
-_AS_GOOD: Final = 0.9
+_AS_GOOD: Final = 0.97
+# What a batch costs beside its run: waking a thread and the event loop, putting rows together and taking them apart.
+_HANDLING_NS: Final = 200_000
 _ENOUGH_NS: Final = 100_000_000
 
 
@@ -103,27 +106,29 @@ class LatencyTable:
         """Return the smallest size that holds `rows` (<= largest)."""
         return next(size for size in self.sizes if size >= rows)
 
-    def best_size(self, waiting: int, least: int = 1) -> int:
+    def best_size(self, waiting: int, least: int = 1, limit_ns: float = math.inf) -> int:
         """Return the size that serves most rows a second when `waiting` rows wait.
 
-        Of sizes that are about as good, the largest that `waiting` rows fill: fewer batches leave more of the
-        processor to everything else, and small differences between measured times are chance.
+        Of sizes that are about as good, the smallest: its rows are answered sooner.
 
         Args:
             waiting: Rows that could go now.
             least: The batch must hold at least so many (the oldest request's rows).
+            limit_ns: What it may cost; ignored where every size costs more.
         """
-        return self._best([size for size in self.sizes if size >= least], waiting)
+        sizes = [size for size in self.sizes if size >= least]
+        in_time = [size for size in sizes if self.cost_ns(size) <= limit_ns]
+        return self._smallest_as_good(in_time or sizes, waiting)
 
-    def best_size_within(self, waiting: int, least: int, limit_ns: float) -> int:
-        """Return the best size whose cost is at most `limit_ns`; the best of all where none is so cheap."""
-        sizes = [size for size in self.sizes if size >= least and self.cost_ns(size) <= limit_ns]
-        return self._best(sizes, waiting) if sizes else self.best_size(waiting, least)
+    @property
+    def worthwhile(self) -> int:
+        """The smallest size that serves about as many rows a second as the best; below it, fixed costs tell."""
+        return self._smallest_as_good(self.sizes, self.largest)
 
-    def _best(self, sizes: list[int], waiting: int) -> int:
-        rates = {size: min(waiting, size) / self.cost_ns(size) for size in sizes}
+    def _smallest_as_good(self, sizes: Sequence[int], waiting: int) -> int:
+        rates = {size: min(waiting, size) / (self.cost_ns(size) + _HANDLING_NS) for size in sizes}
         enough = _AS_GOOD * max(rates.values())
-        return max((size for size in sizes if rates[size] >= enough), key=lambda size: (min(waiting, size), -size))
+        return next(size for size in sizes if rates[size] >= enough)
 
     def drain_ns(self, rows: int) -> float:
         """Expected time to work off `rows` at the best size."""

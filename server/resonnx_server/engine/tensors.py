@@ -15,6 +15,7 @@ import numpy as np
 from resonnx_server.engine.admission import DeadlineAdmission, Objective
 from resonnx_server.engine.batcher import DEFAULT_PRIORITY, Batch, Batcher, Entry
 from resonnx_server.engine.device import Device
+from resonnx_server.engine.place import Place
 from resonnx_server.engine.runner import Runner, Runners, Tensors
 from resonnx_server.engine.staging import Staging
 from resonnx_server.errors import DeadlineExceeded, InferenceFailed, ServerError, Unavailable
@@ -72,8 +73,45 @@ class TensorEngine:
         self._closed = False
         device.attach(self)
 
+    def place(
+        self,
+        rows: int,
+        deadline_ns: int | None = None,
+        priority: int = DEFAULT_PRIORITY,
+        decoding_ns: float = 0.0,
+    ) -> Place:
+        """Keep room for a request whose pictures are yet to be decoded: `with engine.place(…) as place`.
+
+        Args:
+            rows: Its rows.
+            deadline_ns: As for `submit`.
+            priority: As for `submit`.
+            decoding_ns: Expected time until they are decoded.
+
+        Raises:
+            Overloaded: The queue is full.
+            DeadlineUnreachable: The deadline would pass before the answer is there.
+            Unavailable: The model is being closed.
+        """
+        if self._closed:
+            raise Unavailable("the model is being closed")
+        with self.device.lock:
+            return Place(
+                self._batcher,
+                self.device,
+                self._admission,
+                rows=rows,
+                wait_ns=self._batcher.wait_ns(rows, priority, self.runners.instances),
+                deadline_ns=deadline_ns,
+                decoding_ns=decoding_ns,
+            )
+
     async def submit(
-        self, inputs: Tensors, deadline_ns: int | None = None, priority: int = DEFAULT_PRIORITY
+        self,
+        inputs: Tensors,
+        deadline_ns: int | None = None,
+        priority: int = DEFAULT_PRIORITY,
+        place: Place | None = None,
     ) -> tuple[Tensors, Timing]:
         """Queue one request and return its outputs and where its time went.
 
@@ -82,6 +120,7 @@ class TensorEngine:
                 than the largest batch are split and joined again.
             deadline_ns: Monotonic; refused or dropped if it cannot be met.
             priority: 1 (first) to batcher.PRIORITY_LEVELS.
+            place: Where room was kept for it; None asks for it now.
 
         Raises:
             Overloaded: The queue is full.
@@ -92,13 +131,15 @@ class TensorEngine:
         """
         if self._closed:
             raise Unavailable("the model is being closed")
+        if place is None and self._admission.has_limit(deadline_ns):
+            with self.place(_rows(inputs) if self.batched else 1, deadline_ns, priority) as place:
+                return await self.submit(inputs, deadline_ns, priority, place)
         entries = [self._entry(piece, deadline_ns, priority) for piece in self._split(inputs)]
         with self.device.lock:
-            if self._admission.has_limit(deadline_ns):
-                rows = sum(entry.rows for entry in entries)
-                self._admission.check(self._batcher.wait_ns(rows, priority, self.runners.instances), deadline_ns)
+            if place is not None:
+                place.arrive()
             self._batcher.push(entries)
-            self.device.notify()
+            self.device.notify(self.ready_at_ns())
         futures = [entry.payload.future for entry in entries]
         try:
             if len(futures) == 1:
@@ -135,13 +176,19 @@ class TensorEngine:
 
     def ready_at_ns(self) -> int | None:
         """See device.Workload."""
-        return self._batcher.ready_at_ns() if self._under_way < self.runners.instances else None
+        if self._under_way >= self.runners.instances:
+            return None
+        return self._batcher.ready_at_ns(beside=self._under_way > 0)
 
     def due_ns(self) -> int:
         """See device.Workload."""
         due = self._batcher.due_ns()
         assert due is not None
         return due
+
+    def shortest_ns(self) -> float:
+        """See device.Workload."""
+        return self._batcher.shortest_ns()
 
     def objective_ns(self) -> int | None:
         """See device.Workload."""
@@ -151,7 +198,8 @@ class TensorEngine:
         """See device.Workload."""
         # What waits is shared out among the lanes that could start now, rather than one taking all.
         free = min(self.device.idle_lanes(), self.runners.instances - self._under_way)
-        batch = self._batcher.take(now_ns, -(-self._batcher.rows // free), budget_ns)
+        share = max(-(-self._batcher.rows // free), self._batcher.table.worthwhile)
+        batch = self._batcher.take(now_ns, share, budget_ns)
         if batch.expired:
             late: _Outcomes = [
                 (entry, DeadlineExceeded("the deadline passed while the request waited")) for entry in batch.expired
@@ -164,10 +212,9 @@ class TensorEngine:
         return _TensorJob(self, batch, self.runners.alone if is_alone else self.runners.shared)
 
     def finished(self) -> None:
-        """A job ended; from a lane."""
+        """A job ended; from its lane, which looks for the next one itself."""
         with self.device.lock:
             self._under_way -= 1
-            self.device.notify()
 
     def record(self, runner: Runner, size: int, ns: int) -> None:
         """Keep a table up to date; from a lane."""

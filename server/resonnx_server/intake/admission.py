@@ -1,7 +1,5 @@
 """Bounds the bytes of requests in flight, so that a burst is refused before it fills the memory. Event loop only."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Final
 
 from resonnx_server.errors import Overloaded
@@ -20,9 +18,8 @@ class Admission:
         self._max_bytes = max_bytes
         self._bytes = 0
 
-    @contextmanager
-    def hold(self, size: int) -> Iterator[None]:
-        """Count `size` bytes as in flight while the block runs.
+    def hold(self, size: int) -> "Held":
+        """Count `size` bytes as in flight until the block ends: `with admission.hold(size): …`.
 
         Raises:
             Overloaded: The budget is spent.
@@ -32,7 +29,24 @@ class Admission:
                 f"requests in flight hold {self._bytes} bytes and may hold {self._max_bytes}", _RETRY_AFTER_MS
             )
         self._bytes += size
-        try:
-            yield
-        finally:
-            self._bytes -= size
+        return Held(self, size)
+
+    def give_back(self, size: int) -> None:
+        """Bytes of a request are no longer in flight."""
+        self._bytes -= size
+
+
+class Held:
+    """A request's part of the budget; a plain class, as every request makes one."""
+
+    __slots__ = ("_admission", "_size")
+
+    def __init__(self, admission: Admission, size: int) -> None:
+        self._admission = admission
+        self._size = size
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, *_: object) -> None:
+        self._admission.give_back(self._size)

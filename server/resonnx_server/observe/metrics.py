@@ -4,15 +4,16 @@ nv_* families are untyped: prometheus_client would append `_total` to a counter'
 would find nothing. Labels come from loaded models only, never from requests.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from typing import Final
 
-from prometheus_client import CollectorRegistry, Histogram
-from prometheus_client.metrics_core import GaugeMetricFamily, Metric, UntypedMetricFamily
+from prometheus_client import CollectorRegistry
+from prometheus_client.metrics_core import GaugeMetricFamily, HistogramMetricFamily, Metric, UntypedMetricFamily
 from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
 
+from resonnx_server.observe.histogram import Histogram
 from resonnx_server.observe.stats import ModelStats
 
 _SECONDS: Final = (
@@ -41,6 +42,18 @@ _COUNTERS: Final[tuple[tuple[str, str, Callable[[ModelStats], float]], ...]] = (
     ("resonnx_decoder_steps", "Decoder steps", lambda s: s.steps),
     ("resonnx_decoder_wasted_rows", "Rows of decoder steps that served no caption", lambda s: s.wasted_rows),
 )
+_HISTOGRAMS: Final[tuple[tuple[str, str, Callable[[ModelStats], Histogram]], ...]] = (
+    ("resonnx_request_duration_seconds", "From parsing to answer", lambda s: s.request_seconds),
+    ("resonnx_queue_duration_seconds", "Waiting for the device", lambda s: s.queue_seconds),
+    ("resonnx_compute_duration_seconds", "On the device", lambda s: s.compute_seconds),
+    ("resonnx_batch_rows", "Requests' rows in a batch", lambda s: s.batch_rows),
+    ("resonnx_decoder_step_rows", "Rows in use in a decoder step", lambda s: s.step_rows),
+    (
+        "resonnx_time_to_first_word_seconds",
+        "From arrival to a caption's first certain word",
+        lambda s: s.first_word_seconds,
+    ),
+)
 
 
 class Metrics:
@@ -49,34 +62,22 @@ class Metrics:
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         self._models: dict[tuple[str, str], ModelStats] = {}
-        self._request_seconds = self._histogram("resonnx_request_duration_seconds", "From parsing to answer", _SECONDS)
-        self._queue_seconds = self._histogram("resonnx_queue_duration_seconds", "Waiting for the device", _SECONDS)
-        self._compute_seconds = self._histogram("resonnx_compute_duration_seconds", "On the device", _SECONDS)
-        self._batch_rows = self._histogram("resonnx_batch_rows", "Requests' rows in a batch", _ROWS)
-        self._step_rows = self._histogram("resonnx_decoder_step_rows", "Rows in use in a decoder step", _ROWS)
-        self._first_word_seconds = self._histogram(
-            "resonnx_time_to_first_word_seconds", "From arrival to a caption's first certain word", _SECONDS
-        )
         ProcessCollector(registry=self.registry)
         PlatformCollector(registry=self.registry)
         self.registry.register(_ModelCollector(self._models))
 
     def model(self, name: str, version: int) -> ModelStats:
         """Begin to report a loaded model."""
-        labels = (name, str(version))
         stats = ModelStats(
-            request_seconds=self._request_seconds.labels(*labels),
-            queue_seconds=self._queue_seconds.labels(*labels),
-            compute_seconds=self._compute_seconds.labels(*labels),
-            batch_rows=self._batch_rows.labels(*labels),
-            step_rows=self._step_rows.labels(*labels),
-            first_word_seconds=self._first_word_seconds.labels(*labels),
+            request_seconds=Histogram(_SECONDS),
+            queue_seconds=Histogram(_SECONDS),
+            compute_seconds=Histogram(_SECONDS),
+            batch_rows=Histogram(_ROWS),
+            step_rows=Histogram(_ROWS),
+            first_word_seconds=Histogram(_SECONDS),
         )
-        self._models[labels] = stats
+        self._models[name, str(version)] = stats
         return stats
-
-    def _histogram(self, name: str, documentation: str, buckets: Iterable[float]) -> Histogram:
-        return Histogram(name, documentation, _LABELS, buckets=tuple(buckets), registry=self.registry)
 
 
 class _ModelCollector(Collector):
@@ -92,6 +93,11 @@ class _ModelCollector(Collector):
             for labels, stats in models:
                 family.add_metric(labels, read(stats))
             yield family
+        for name, documentation, histogram in _HISTOGRAMS:
+            measured = HistogramMetricFamily(name, documentation, labels=_LABELS)
+            for labels, stats in models:
+                measured.add_metric(labels, histogram(stats).buckets(), histogram(stats).sum)
+            yield measured
         failures = UntypedMetricFamily("nv_inference_request_failure", "Requests failed", labels=(*_LABELS, "reason"))
         pending = GaugeMetricFamily("nv_inference_pending_request_count", "Requests under way", labels=_LABELS)
         slots = GaugeMetricFamily("resonnx_decoder_slots", "Captions' rows that can be decoded at once", labels=_LABELS)

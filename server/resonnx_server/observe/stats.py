@@ -5,9 +5,10 @@ import time
 from dataclasses import dataclass, field
 from enum import StrEnum
 from types import TracebackType
-from typing import Protocol, Self
+from typing import NamedTuple, Self
 
 from resonnx_server.errors import DeadlineExceeded, DeadlineUnreachable, InferenceFailed, Overloaded, Unavailable
+from resonnx_server.observe.histogram import Histogram
 
 
 class FailureReason(StrEnum):
@@ -19,8 +20,7 @@ class FailureReason(StrEnum):
     OTHER = "OTHER"
 
 
-@dataclass(slots=True, frozen=True)
-class Timing:
+class Timing(NamedTuple):
     """Where a request's time went on its way through the engine, in ns, and the rows that shared its batch."""
 
     queue_ns: int
@@ -40,13 +40,6 @@ class StepCount:
     rows: int
     tokens: int
     wasted_rows: int
-
-
-class Histogram(Protocol):
-    """Takes observations: a child of a Prometheus histogram."""
-
-    def observe(self, amount: float) -> None:
-        """Count one observation."""
 
 
 @dataclass(slots=True)
@@ -127,15 +120,15 @@ class ModelStats:
 
     def request_done(self, timing: Timing, total_ns: int) -> None:
         """Count one answered request."""
+        queue_ns, input_ns, infer_ns, output_ns, _ = timing
         self.success.add(total_ns)
-        self.queue.add(timing.queue_ns)
-        self.compute_input.add(timing.compute_input_ns)
-        self.compute_infer.add(timing.compute_infer_ns)
-        self.compute_output.add(timing.compute_output_ns)
+        self.queue.add(queue_ns)
+        self.compute_input.add(input_ns)
+        self.compute_infer.add(infer_ns)
+        self.compute_output.add(output_ns)
         self.request_seconds.observe(total_ns / 1e9)
-        self.queue_seconds.observe(timing.queue_ns / 1e9)
-        compute_ns = timing.compute_input_ns + timing.compute_infer_ns + timing.compute_output_ns
-        self.compute_seconds.observe(compute_ns / 1e9)
+        self.queue_seconds.observe(queue_ns / 1e9)
+        self.compute_seconds.observe((input_ns + infer_ns + output_ns) / 1e9)
 
     def request_failed(self, reason: FailureReason, total_ns: int) -> None:
         """Count one request that got an error."""
@@ -148,6 +141,8 @@ class Tracked:
 
     Set `timing` before the block ends well.
     """
+
+    __slots__ = ("_start_ns", "_stats", "timing")
 
     def __init__(self, stats: ModelStats) -> None:
         self._stats = stats

@@ -5,13 +5,16 @@ Every number is checked here, before anything is allocated for it.
 
 import math
 import random
+from collections.abc import Sequence as Rows
 from typing import Final
 
+import numpy as np
 from resonnx_proto.v1 import vision_pb2
 from resonnx_proto.v1.manifest_pb2 import CaptionerSpec
 
 from resonnx_server.engine.caption_task import Captioned
 from resonnx_server.engine.captioner import CaptionEngine
+from resonnx_server.engine.runner import Tensors
 from resonnx_server.errors import InvalidInput
 from resonnx_server.runtime.manifest import MAX_BEAM_WIDTH
 from resonnx_server.runtime.search import DecodeOptions
@@ -110,6 +113,36 @@ def caption_response(captioned: Captioned, options: DecodeOptions, spec: Caption
     if options.attention:
         response.attention_rows, response.attention_columns = spec.attention_rows, spec.attention_columns
     return response
+
+
+def caption_tensors(rows: Rows[Captioned], options: DecodeOptions, spec: CaptionerSpec) -> Tensors:
+    """Return the captions of several pictures as the tensor protocol has them.
+
+    Args:
+        rows: One for each picture.
+        options: Of all of them.
+        spec: For the words.
+
+    Returns:
+        caption BYTES [N] and log_prob FP32 [N], or [N, n], best first, where a request wants n > 1 captions a picture.
+        A search that found fewer is filled up with empty captions of log_prob -inf.
+    """
+    shape = (len(rows), options.captions)
+    texts, log_probs = np.full(shape, b"", object), np.full(shape, -np.inf, np.float32)
+    for row, captioned in enumerate(rows):
+        for rank, (sequence, _) in enumerate(captioned.ranked):
+            texts[row, rank] = text(sequence.shown(), spec.vocabulary).encode()
+            log_probs[row, rank] = sequence.log_prob()
+    outputs = {"caption": texts, "log_prob": log_probs}
+    return outputs if options.captions > 1 else {name: array[:, 0] for name, array in outputs.items()}
+
+
+def word_tensors(token: Token, spec: CaptionerSpec) -> Tensors:
+    """Return one word of one picture likewise: BYTES [1] and FP32 [1]."""
+    return {
+        "caption": np.array([spec.vocabulary[token.id].encode()], object),
+        "log_prob": np.array([token.log_prob], np.float32),
+    }
 
 
 def word(token: Token, spec: CaptionerSpec) -> vision_pb2.Word:

@@ -1,12 +1,12 @@
 """inference.GRPCInferenceService: the same models and the same queues for every client of the tensor protocol."""
 
 import asyncio
+import contextlib
 import time
 from collections.abc import AsyncIterator, Callable
 from importlib.metadata import version as distribution_version
 from typing import Final
 
-import numpy as np
 from resonnx_proto.inference import grpc_service_pb2 as pb
 from resonnx_proto.inference import grpc_service_pb2_grpc
 
@@ -14,22 +14,30 @@ from resonnx_server.engine.caption_task import OnWords
 from resonnx_server.engine.captioner import CaptionEngine
 from resonnx_server.engine.model import Model, Models
 from resonnx_server.engine.runner import Tensors
-from resonnx_server.engine.tensors import TensorEngine
 from resonnx_server.errors import DeadlineExceeded, InvalidInput, NotFound, ServerError
 from resonnx_server.intake.admission import Admission
 from resonnx_server.intake.decode import Decoder
 from resonnx_server.observe.stats import Timing, Tracked
 from resonnx_server.rpc import describe, tensors
 from resonnx_server.rpc.boundary import Context, deadline_ns, outcome_of, streaming, unary, unsupported
-from resonnx_server.rpc.captions import decode_options
+from resonnx_server.rpc.captions import caption_tensors, decode_options, word_tensors
+from resonnx_server.rpc.inputs import (
+    IMAGE,
+    check_names,
+    checked_files,
+    checked_pixels,
+    checked_tensors,
+    wanted_outputs,
+)
 from resonnx_server.rpc.parameters import RequestParameters, classify, parse_parameters
 from resonnx_server.rpc.pipeline import pipeline
 from resonnx_server.runtime.images import Pixels
-from resonnx_server.runtime.sequence import Token, text
+from resonnx_server.runtime.sequence import Token
 from resonnx_server.runtime.session import Array
 
 TellPart = Callable[[pb.ModelStreamInferResponse], None]
 
+_NO_TIMEOUT: Final = contextlib.nullcontext()
 _EXTENSIONS: Final = (
     "classification",
     "model_configuration",
@@ -148,11 +156,12 @@ class InferenceServicer(grpc_service_pb2_grpc.GRPCInferenceServiceServicer):
             now = time.monotonic_ns()
             parameters = parse_parameters(request)
             deadline = parameters.deadline_ns(now, caller_deadline)
-            wanted = _wanted_outputs(request, model)
+            wanted = wanted_outputs(request, model)
             on_words = _word_teller(request, model, wanted, parameters, tell) if parameters.stream else None
+            inputs = tensors.read_inputs(request)
             try:
-                async with asyncio.timeout(None if deadline is None else (deadline - now) / 1e9):
-                    inputs = tensors.read_inputs(request)
+                # A timeout costs as much as reading the request does: none where there is no deadline.
+                async with _NO_TIMEOUT if deadline is None else asyncio.timeout((deadline - now) / 1e9):
                     outputs, tracked.timing = await self._infer(model, inputs, deadline, parameters, on_words)
             except TimeoutError:
                 tracked.timing = None
@@ -178,104 +187,33 @@ class InferenceServicer(grpc_service_pb2_grpc.GRPCInferenceServiceServicer):
         parameters: RequestParameters,
         on_words: OnWords | None,
     ) -> tuple[Tensors, Timing]:
-        _check_names(inputs, model)
+        check_names(inputs, model)
         engine = model.engine
-        if model.manifest is not None:
+        if isinstance(engine, CaptionEngine):
             images = await self._images(inputs["image"], model)
-            if isinstance(engine, CaptionEngine):
-                return await _caption_all(engine, images, deadline, parameters, on_words)
-            return await engine.submit({"image": images}, deadline, parameters.priority)
-        assert isinstance(engine, TensorEngine)
-        return await engine.submit(_checked(inputs, model), deadline, parameters.priority)
+            return await _caption_all(engine, images, deadline, parameters, on_words)
+        if model.manifest is None:
+            return await engine.submit(checked_tensors(inputs, model), deadline, parameters.priority)
+        image = inputs["image"]
+        if image.dtype != object:
+            return await engine.submit({"image": checked_pixels(image, model)}, deadline, parameters.priority)
+        files = checked_files(image, model)
+        decoding_ns = self._decoder.expected_ns(len(files))
+        with engine.place(len(files), deadline, parameters.priority, decoding_ns) as place:
+            images = await self._decoder.load_all(files, model.manifest.input, IMAGE)
+            return await engine.submit({"image": images}, deadline, parameters.priority, place)
 
     async def _images(self, image: Array, model: Model) -> Pixels:
         """Take UINT8 [N,H,W,3] as it is, and BYTES [N] (or [N,1]) as picture files."""
         assert model.manifest is not None
-        recipe = model.manifest.input
-        field = "inputs['image']"
-        if image.ndim and len(image) > model.max_queue_size:
-            raise InvalidInput(f"{field}.shape", f"{len(image)} rows, more than {model.max_queue_size}")
         if image.dtype == object:
-            if image.ndim not in (1, 2) or (image.ndim == 2 and image.shape[1] != 1) or image.size == 0:
-                raise InvalidInput(f"{field}.shape", f"{list(image.shape)}; BYTES must be [N] with N >= 1")
-            return await self._decoder.load_all(image.ravel().tolist(), recipe, field)
-        expected = (recipe.height, recipe.width, 3)
-        if image.dtype != np.uint8:
-            raise InvalidInput(
-                f"{field}.datatype", f"{tensors.datatype(image.dtype)}; the model takes UINT8 pixels or BYTES files"
-            )
-        if image.ndim != 4 or image.shape[1:] != expected or len(image) == 0:
-            raise InvalidInput(
-                f"{field}.shape", f"{list(image.shape)}; UINT8 must be [N, {expected[0]}, {expected[1]}, 3] with N >= 1"
-            )
-        return image
+            return await self._decoder.load_all(checked_files(image, model), model.manifest.input, IMAGE)
+        return checked_pixels(image, model)
 
     def _get(self, name: str, version: str) -> Model:
         if version and not (version.isascii() and version.isdigit() and len(version) < 19):
             raise NotFound(f"version {version[:32]!r} is no version number")
         return self._models.get(name, int(version or 0))
-
-
-def _checked(inputs: Tensors, model: Model) -> Tensors:
-    """Return a bare model's inputs as its graph takes them, or raise InvalidInput naming what does not fit."""
-    rows = {}
-    for spec in model.inputs:
-        array, field = inputs[spec.name], f"inputs[{spec.name!r}]"
-        if array.dtype != spec.dtype:
-            raise InvalidInput(
-                f"{field}.datatype", f"{tensors.datatype(array.dtype)}; the model takes {tensors.datatype(spec.dtype)}"
-            )
-        shape = describe.shape(spec)
-        if len(array.shape) != len(shape) or any(
-            size not in (-1, given) for size, given in zip(shape, array.shape, strict=True)
-        ):
-            raise InvalidInput(f"{field}.shape", f"{list(array.shape)}; the model takes {shape}")
-        if model.max_batch_size:
-            rows[spec.name] = len(array)
-    if len(set(rows.values())) > 1:
-        raise InvalidInput("inputs", f"batch sizes differ: {rows}")
-    if max(rows.values(), default=0) > model.max_queue_size:
-        raise InvalidInput("inputs", f"{max(rows.values())} rows, more than {model.max_queue_size}")
-    if 0 in rows.values():
-        raise InvalidInput("inputs", "the batch is empty")
-    # ONNX Runtime takes str for string tensors.
-    return {
-        name: np.array([_decoded(v, name) for v in array.ravel()], object).reshape(array.shape)
-        if array.dtype == object
-        else array
-        for name, array in inputs.items()
-    }
-
-
-def _decoded(value: bytes, name: str) -> str:
-    try:
-        return value.decode()
-    except UnicodeDecodeError:
-        raise InvalidInput(f"inputs[{name!r}]", "a string element is not UTF-8") from None
-
-
-def _check_names(inputs: Tensors, model: Model) -> None:
-    expected = {spec.name for spec in model.inputs}
-    if missing := sorted(expected - inputs.keys()):
-        raise InvalidInput("inputs", f"{missing[0]!r} is missing; the model takes {sorted(expected)}")
-    if unknown := sorted(inputs.keys() - expected):
-        raise InvalidInput("inputs", f"{unknown[0][:64]!r} is not one of {sorted(expected)}")
-
-
-def _wanted_outputs(request: pb.ModelInferRequest, model: Model) -> list[str]:
-    names = [spec.name for spec in model.outputs]
-    if len(request.outputs) > len(names):
-        raise InvalidInput("outputs", f"{len(request.outputs)} are asked for; the model has {len(names)}")
-    asked: set[str] = set()
-    for output in request.outputs:
-        if output.name in asked:
-            raise InvalidInput("outputs", f"{output.name[:64]!r} is asked for twice")
-        asked.add(output.name)
-        if output.name not in names:
-            raise InvalidInput("outputs", f"{output.name[:64]!r} is not one of {names}")
-        if "shared_memory_region" in output.parameters:
-            raise InvalidInput(f"outputs[{output.name!r}].parameters", "shared memory is not supported")
-    return [output.name for output in request.outputs] or names
 
 
 async def _caption_all(
@@ -299,15 +237,8 @@ async def _caption_all(
         for task in tasks:
             task.cancel()
         raise
-    best = [captioned.ranked[0][0] for captioned in done]
-    outputs = _caption_outputs([(text(b.shown(), engine.spec.vocabulary), b.log_prob()) for b in best])
-    return outputs, max((captioned.timing for captioned in done), key=lambda timing: timing.queue_ns)
-
-
-def _caption_outputs(captions: list[tuple[str, float]]) -> Tensors:
-    texts = np.empty(len(captions), object)
-    texts[:] = [caption.encode() for caption, _ in captions]
-    return {"caption": texts, "log_prob": np.array([log_prob for _, log_prob in captions], np.float32)}
+    timing = max((captioned.timing for captioned in done), key=lambda timing: timing.queue_ns)
+    return caption_tensors(done, options, engine.spec), timing
 
 
 def _word_teller(
@@ -323,12 +254,11 @@ def _word_teller(
         return None
     if tell is None:
         raise InvalidInput("parameters['stream']", "needs ModelStreamInfer")
-    vocabulary = engine.spec.vocabulary
+    spec = engine.spec
 
     def on_words(tokens: list[Token]) -> None:
         for token in tokens:
-            outputs = _caption_outputs([(vocabulary[token.id], token.log_prob)])
-            response = _response(request, model, wanted, parameters, outputs)
+            response = _response(request, model, wanted, parameters, word_tensors(token, spec))
             response.parameters["triton_final_response"].bool_param = False
             tell(pb.ModelStreamInferResponse(infer_response=response))
 

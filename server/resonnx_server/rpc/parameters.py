@@ -1,7 +1,8 @@
 """Request parameters that are acted on.
 
 Of Triton's extensions `timeout`, `priority`, and `classification` of an output; of a captioner `beam_width`,
-`min_tokens`, `max_tokens`, `temperature`, `seed` and `stream`, which mean what they mean in vision.proto.
+`num_captions`, `min_tokens`, `max_tokens`, `temperature`, `seed` and `stream`, which mean what they mean in
+vision.proto.
 """
 
 from collections.abc import Mapping, Sequence
@@ -47,8 +48,13 @@ class RequestParameters:
         return timeout if deadline is None else min(timeout, deadline)
 
 
+_DEFAULTS: Final = RequestParameters(0, DEFAULT_PRIORITY, {}, vision_pb2.CaptionRequest(), False)
+
+
 def parse_parameters(request: pb.ModelInferRequest) -> RequestParameters:
     """Read a request's parameters. Raises InvalidInput for a wrong type or range; unknown ones are ignored."""
+    if not request.parameters and not request.outputs:
+        return _DEFAULTS
     for key in request.parameters:
         if key.startswith("triton_") and key != _ALLOWED_RESERVED:
             raise InvalidInput("parameters", f"{key[:64]!r} is reserved")
@@ -94,7 +100,7 @@ def classify(array: Array, top_k: int, labels: Sequence[str], *, batched: bool) 
 
 def _caption(parameters: Mapping[str, pb.InferParameter]) -> vision_pb2.CaptionRequest:
     request = vision_pb2.CaptionRequest()
-    for name in ("beam_width", "min_tokens", "max_tokens"):
+    for name in ("beam_width", "num_captions", "min_tokens", "max_tokens"):
         value = _integer(parameters, name, "parameters")
         if value > _MAX_UINT32:
             raise InvalidInput(f"parameters[{name!r}]", f"{value} is too large")

@@ -10,32 +10,29 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 import numpy as np
-import numpy.typing as npt
 from resonnx_proto.inference import grpc_service_pb2 as pb
 
 from resonnx_server.errors import InvalidInput
 from resonnx_server.runtime.session import Array
 
-_DTYPES: Final[dict[str, npt.DTypeLike]] = {
-    "BOOL": np.bool_,
-    "UINT8": np.uint8,
-    "UINT16": np.uint16,
-    "UINT32": np.uint32,
-    "UINT64": np.uint64,
-    "INT8": np.int8,
-    "INT16": np.int16,
-    "INT32": np.int32,
-    "INT64": np.int64,
-    "FP16": np.float16,
-    "FP32": np.float32,
-    "FP64": np.float64,
+_DTYPES: Final[dict[str, np.dtype[Any]]] = {
+    "BOOL": np.dtype("?"),
+    "UINT8": np.dtype("u1"),
+    "UINT16": np.dtype("<u2"),
+    "UINT32": np.dtype("<u4"),
+    "UINT64": np.dtype("<u8"),
+    "INT8": np.dtype("i1"),
+    "INT16": np.dtype("<i2"),
+    "INT32": np.dtype("<i4"),
+    "INT64": np.dtype("<i8"),
+    "FP16": np.dtype("<f2"),
+    "FP32": np.dtype("<f4"),
+    "FP64": np.dtype("<f8"),
 }
 _MAX_RANK: Final = 8
 # An empty tensor must not name sizes that NumPy cannot multiply either.
 _MAX_SIZE: Final = 2**31 - 1
-_NAMES: Final[dict[np.dtype[Any], str]] = {np.dtype(dtype): name for name, dtype in _DTYPES.items()} | {
-    np.dtype(object): "BYTES"
-}
+_NAMES: Final[dict[np.dtype[Any], str]] = {dtype: name for name, dtype in _DTYPES.items()} | {np.dtype(object): "BYTES"}
 # Which typed field holds a datatype. FP16 has none: it travels raw only.
 _CONTENTS: Final = {
     "BOOL": "bool_contents",
@@ -153,7 +150,7 @@ def _from_contents(tensor: pb.ModelInferRequest.InferInputTensor, field: str) ->
 def _dtype(name: str, field: str) -> np.dtype[Any]:
     if name not in _DTYPES:
         raise InvalidInput(f"{field}.datatype", f"{name[:32]!r} is not one of {', '.join([*_DTYPES, 'BYTES'])}")
-    return np.dtype(_DTYPES[name]).newbyteorder("<")
+    return _DTYPES[name]
 
 
 def write_output(response: pb.ModelInferResponse, name: str, array: Array) -> None:

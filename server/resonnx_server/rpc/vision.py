@@ -123,8 +123,9 @@ class VisionServicer(vision_pb2_grpc.VisionServicer):
         with Tracked(model.stats) as tracked, self._admission.hold(request.ByteSize()):
             if request.top_k > len(labels):
                 raise InvalidInput("top_k", f"{request.top_k} is not within 0..{len(labels)}")
-            pixels, decode_ns = await self._pixels(request, model)
-            outputs, timing = await engine.submit({"image": pixels[np.newaxis]}, deadline)
+            with engine.place(1, deadline, decoding_ns=self._decoding_ns(request)) as place:
+                pixels, decode_ns = await self._pixels(request, model)
+                outputs, timing = await engine.submit({"image": pixels[np.newaxis]}, deadline, place=place)
             probabilities = outputs["probabilities"][0]
             if not np.isfinite(probabilities).all():
                 raise InferenceFailed("the model gave values that are no probabilities")
@@ -160,6 +161,9 @@ class VisionServicer(vision_pb2_grpc.VisionServicer):
         response.model, response.version, response.id = model.name, model.version, request.id
         response.timing.CopyFrom(_timing(captioned.timing, decode_ns))
         return response
+
+    def _decoding_ns(self, request: vision_pb2.ClassifyRequest | vision_pb2.CaptionRequest) -> float:
+        return self._decoder.expected_ns(1) if request.image.WhichOneof("content") == "encoded" else 0.0
 
     async def _pixels(
         self, request: vision_pb2.ClassifyRequest | vision_pb2.CaptionRequest, model: Model

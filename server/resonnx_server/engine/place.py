@@ -1,0 +1,71 @@
+"""A request's place in a queue, from before its pictures are decoded until its answer is there.
+
+Decoding is work too: a request is refused before it, not after, and those who come later wait for it already.
+"""
+
+import asyncio
+from types import TracebackType
+from typing import Any, Self
+
+from resonnx_server.engine.admission import DeadlineAdmission
+from resonnx_server.engine.batcher import Batcher
+from resonnx_server.engine.device import Device
+from resonnx_server.errors import DeadlineExceeded
+
+
+class Place:
+    """`with Place(…) as place: decode, submit, wait`. The room is kept until `arrive`, or else until the block ends.
+
+    Args:
+        queue: Where there shall be room.
+        device: Whose lock guards the queue.
+        admission: Of the same model.
+        rows: Rows that will come.
+        wait_ns: Expected time until they are done once the device is free.
+        deadline_ns: The caller's, monotonic.
+        decoding_ns: Expected time until the pictures are decoded.
+
+    Raises:
+        Overloaded: The queue is full.
+        DeadlineUnreachable: The deadline would pass before the answer is there.
+    """
+
+    __slots__ = ("_admission", "_device", "_prediction", "_queue", "_rows")
+
+    def __init__(
+        self,
+        queue: Batcher[Any],
+        device: Device,
+        admission: DeadlineAdmission,
+        *,
+        rows: int,
+        wait_ns: float,
+        deadline_ns: int | None,
+        decoding_ns: float = 0.0,
+    ) -> None:
+        limited = admission.has_limit(deadline_ns)
+        self._prediction = admission.check(wait_ns, deadline_ns, decoding_ns) if limited else None
+        queue.expect(rows)
+        self._queue, self._device, self._admission, self._rows = queue, device, admission, rows
+
+    def arrive(self) -> None:
+        """Give the room back to those who come: the request itself is pushed. Call with the device's lock held."""
+        self._queue.expected_rows -= self._rows
+        self._rows = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with self._device.lock:
+            self.arrive()
+            prediction = self._prediction
+            if prediction is None:
+                return
+            passed = self._device.clock() - prediction.at_ns > prediction.allowed_ns
+            too_late = isinstance(error, DeadlineExceeded) or (isinstance(error, asyncio.CancelledError) and passed)
+            # Who left early, or sent what is no picture, tells nothing of the wait.
+            if error is None or too_late:
+                self._admission.learn(prediction, too_late=too_late)
