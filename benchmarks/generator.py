@@ -6,6 +6,7 @@ schedules that count from when a request was due: those are always `resonnx benc
 
 import csv
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -42,12 +43,29 @@ class Generator:
     seconds: float
 
     def closed(
-        self, server: str, model: str, concurrency: int, *, stream: bool = False, files: Sequence[Path] = ()
+        self,
+        server: str,
+        model: str,
+        concurrency: int,
+        *,
+        stream: bool = False,
+        apart: bool = False,
+        files: Sequence[Path] = (),
     ) -> Outcome:
-        """Let so many callers each wait for its answer. Sends `files`, or tensors where none are given."""
+        """Let so many callers each wait for its answer. Sends `files`, or tensors where none are given.
+
+        Args:
+            server: HOST:PORT.
+            model: Its name.
+            concurrency: Callers.
+            stream: Pipeline over streams.
+            apart: Each caller has a connection of its own.
+            files: Pictures.
+        """
         if self.perf_analyzer and not files:
-            return self._analyze(self.perf_analyzer, server, model, concurrency, stream)
+            return self._analyze(self.perf_analyzer, server, model, concurrency, stream, apart)
         flags = ["--concurrency", str(concurrency), *(["--stream"] if stream else [])]
+        flags += ["--connections", str(concurrency)] if apart else []
         return _outcome(self.bench(server, model, *flags, files=files)["runs"][0])
 
     def open(
@@ -70,7 +88,7 @@ class Generator:
             content: dict[str, Any] = json.loads(out.read_text())
             return content
 
-    def _analyze(self, program: Path, server: str, model: str, concurrency: int, stream: bool) -> Outcome:
+    def _analyze(self, program: Path, server: str, model: str, concurrency: int, stream: bool, apart: bool) -> Outcome:
         with tempfile.TemporaryDirectory() as folder:
             out = Path(folder) / "out.csv"
             window_ms = int(self.seconds * 1000 / _WINDOWS)
@@ -78,7 +96,9 @@ class Generator:
             load = ["--concurrency-range", f"{concurrency}:{concurrency}", *(["--streaming"] if stream else [])]
             # Three windows, however much they differ.
             times = ["-p", str(window_ms), "-r", str(_WINDOWS), "-s", "1000", "-f", str(out)]
-            done = subprocess.run([str(program), *target, *load, *times], capture_output=True, text=True)
+            environment = {**os.environ, **({"TRITON_CLIENT_GRPC_CHANNEL_MAX_SHARE_COUNT": "1"} if apart else {})}
+            command = [str(program), *target, *load, *times]
+            done = subprocess.run(command, capture_output=True, text=True, env=environment)
             if done.returncode or not out.exists():
                 raise RuntimeError(f"perf_analyzer: {(done.stderr or done.stdout)[-1000:]}")
             (row,) = csv.DictReader(out.read_text().splitlines())

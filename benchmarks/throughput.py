@@ -48,8 +48,5 @@ def jpeg(setting: Setting) -> float:
 
 def thousand_clients(setting: Setting) -> float:
     """Share of the peak that a thousand callers get, each on a connection of its own."""
-    model, server = setting.names["small"], setting.server.grpc
-    flags = ("--concurrency", "1000", "--connections", "1000")
-    many = setting.generator.bench(server, model, *flags)["runs"][0]
-    few = setting.generator.bench(server, model, "--concurrency", str(CALLERS["small"]))["runs"][0]
-    return float(many["per_s"] / few["per_s"])
+    name, server = setting.names["small"], setting.server.grpc
+    return setting.generator.closed(server, name, 1000, apart=True).rate / setting.peak("small").rate

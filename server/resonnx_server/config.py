@@ -46,6 +46,9 @@ class ModelSettings(BaseModel):
     caption_policy: CaptionPolicy = "continuous"
     """How captions share the device: joining and leaving between steps, one at a time, or in rigid batches. The last
     two are there to compare with."""
+    jpeg_scaling: bool = False
+    """Decode large JPEG files at 1/2, 1/4 or 1/8 of their size where that is still twice what the model needs: several
+    times faster, for values that differ a little from the recipe's (see runtime/images.py)."""
     provider: Provider | None = None
     """The server's, if not given."""
 

@@ -13,6 +13,7 @@ from PIL import Image, ImageOps
 from resonnx_proto.v1.manifest_pb2 import ImageInput
 from resonnx_server.errors import BadImage
 from resonnx_server.runtime import images
+from sklearn.datasets import load_sample_images
 
 RNG = np.random.default_rng(3)
 NOISE = RNG.integers(0, 256, (37, 53, 3), dtype=np.uint8)
@@ -145,6 +146,42 @@ def test_short_side_rule_is_torchvisions(width: int, height: int) -> None:
     top, left = round((new_height - 20) / 2.0), round((new_width - 24) / 2.0)
     expected = np.asarray(resized.crop((left, top, left + 24, top + 20)))
     np.testing.assert_array_equal(images.fit(image, CROP), expected)
+
+
+@pytest.mark.parametrize("photo", [0, 1])
+@pytest.mark.parametrize("side", [16, 24, 50, 64, 106])
+@pytest.mark.parametrize("resize", [ImageInput.RESIZE_STRETCH, ImageInput.RESIZE_SHORT_SIDE_CROP])
+def test_scaled_decoding_stays_near_the_recipe(photo: int, side: int, resize: ImageInput.Resize) -> None:
+    """640x427 and 637x424, of which nothing is a multiple of a JPEG's blocks: the geometry must not shift."""
+    recipe = ImageInput(
+        width=side, height=side, resize=resize, resize_short_side=side, filter=ImageInput.FILTER_BILINEAR
+    )
+    for cut in (0, 3):
+        pixels = load_sample_images().images[photo]
+        file = _file(Image.fromarray(pixels[: 427 - cut, : 640 - cut]), "JPEG", quality=90)
+        off = np.abs(images.load(file, recipe, jpeg_scaling=True).astype(int) - images.load(file, recipe))
+        assert 0 < off.mean() <= 1.1
+        assert off.max() <= 21
+
+
+def test_scaled_decoding_leaves_the_rest_exact() -> None:
+    """Too small for half its size, not a JPEG file, or a filter that picks single pixels."""
+    photo = Image.fromarray(load_sample_images().images[0])
+    for file, side, kind in [
+        (_file(photo, "JPEG"), 107, ImageInput.FILTER_BILINEAR),
+        (_file(photo, "PNG"), 16, ImageInput.FILTER_BILINEAR),
+        (_file(photo, "JPEG"), 16, ImageInput.FILTER_NEAREST),
+        (_file(photo.convert("CMYK"), "JPEG"), 16, ImageInput.FILTER_BILINEAR),
+    ]:
+        recipe = ImageInput(width=side, height=side, resize=ImageInput.RESIZE_STRETCH, filter=kind)
+        np.testing.assert_array_equal(images.load(file, recipe, jpeg_scaling=True), images.load(file, recipe))
+
+
+def test_scaled_decoding_refuses_what_is_damaged() -> None:
+    file = _file(Image.fromarray(load_sample_images().images[0]), "JPEG")
+    recipe = ImageInput(width=16, height=16, resize=ImageInput.RESIZE_STRETCH, filter=ImageInput.FILTER_BILINEAR)
+    with pytest.raises(BadImage, match="damaged or incomplete"):
+        images.load(file[:900], recipe, jpeg_scaling=True)
 
 
 def test_stretch_and_raw_pixels() -> None:

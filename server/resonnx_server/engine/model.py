@@ -33,6 +33,7 @@ class Model:
         identity: sha256 of SHA256SUMS, hex; empty for a bare ONNX file.
         verified: Its answers agreed with the golden examples at load.
         inputs: As the tensor protocol shows them, with the batch axis first (if max_batch_size > 0).
+        jpeg_scaling: Large JPEG files are decoded at a fraction of their size.
         max_batch_size: 0 if each request runs alone.
     """
 
@@ -49,6 +50,7 @@ class Model:
     sessions: tuple[SessionReport, ...]
     stats: ModelStats
     engine: TensorEngine | CaptionEngine
+    jpeg_scaling: bool = False
 
 
 @dataclass(frozen=True)

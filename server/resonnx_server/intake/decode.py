@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Final
 
 import numpy as np
@@ -34,13 +35,16 @@ class Decoder:
         """Expected time until so many pictures that came now would be decoded."""
         return self._mean_ns * max(1.0, (self._pending + pictures) / self._threads)
 
-    async def load(self, encoded: bytes, recipe: ImageInput, field: str) -> Pixels:
+    async def load(self, encoded: bytes, recipe: ImageInput, field: str, *, jpeg_scaling: bool) -> Pixels:
         """Return a picture file as uint8 [H,W,3] of the recipe's size. Raises BadImage, naming `field`."""
-        return await self._run(images.load, encoded, recipe, field)
+        return await self._run(partial(images.load, jpeg_scaling=jpeg_scaling), encoded, recipe, field)
 
-    async def load_all(self, encoded: Sequence[bytes], recipe: ImageInput, field: str) -> Pixels:
+    async def load_all(self, encoded: Sequence[bytes], recipe: ImageInput, field: str, *, jpeg_scaling: bool) -> Pixels:
         """Return picture files as uint8 [N,H,W,3]. Raises BadImage, naming the field and the picture's index."""
-        loading = [asyncio.ensure_future(self.load(e, recipe, f"{field}[{i}]")) for i, e in enumerate(encoded)]
+        loading = [
+            asyncio.ensure_future(self.load(e, recipe, f"{field}[{i}]", jpeg_scaling=jpeg_scaling))
+            for i, e in enumerate(encoded)
+        ]
         try:
             return np.stack(await asyncio.gather(*loading))
         except BaseException:

@@ -89,6 +89,7 @@ def load(version: Version, files: VersionFiles, golden: Golden) -> Start:
             outputs=_OUTPUTS,
             max_batch_size=version.settings.max_batch_size,
             max_queue_size=version.settings.max_queue_size,
+            jpeg_scaling=version.settings.jpeg_scaling,
             sessions=(
                 SessionReport(ENCODER_FILE, graphs.encoder.candidate, encode_table),
                 SessionReport(DECODER_FILE, graphs.decoder.candidate, step_table),

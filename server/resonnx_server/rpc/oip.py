@@ -200,15 +200,20 @@ class InferenceServicer(grpc_service_pb2_grpc.GRPCInferenceServiceServicer):
         files = checked_files(image, model)
         decoding_ns = self._decoder.expected_ns(len(files))
         with engine.place(len(files), deadline, parameters.priority, decoding_ns) as place:
-            images = await self._decoder.load_all(files, model.manifest.input, IMAGE)
+            images = await self._load(files, model)
             return await engine.submit({"image": images}, deadline, parameters.priority, place)
 
     async def _images(self, image: Array, model: Model) -> Pixels:
         """Take UINT8 [N,H,W,3] as it is, and BYTES [N] (or [N,1]) as picture files."""
+        return (
+            await self._load(checked_files(image, model), model)
+            if image.dtype == object
+            else checked_pixels(image, model)
+        )
+
+    async def _load(self, files: list[bytes], model: Model) -> Pixels:
         assert model.manifest is not None
-        if image.dtype == object:
-            return await self._decoder.load_all(checked_files(image, model), model.manifest.input, IMAGE)
-        return checked_pixels(image, model)
+        return await self._decoder.load_all(files, model.manifest.input, IMAGE, jpeg_scaling=model.jpeg_scaling)
 
     def _get(self, name: str, version: str) -> Model:
         if version and not (version.isascii() and version.isdigit() and len(version) < 19):

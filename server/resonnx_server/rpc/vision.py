@@ -174,7 +174,8 @@ class VisionServicer(vision_pb2_grpc.VisionServicer):
         start = time.monotonic_ns()
         kind = image.WhichOneof("content")
         if kind == "encoded":
-            pixels = await self._decoder.load(image.encoded, recipe, "image.encoded")
+            field = "image.encoded"
+            pixels = await self._decoder.load(image.encoded, recipe, field, jpeg_scaling=model.jpeg_scaling)
         elif kind == "raw":
             raw = image.raw
             pixels = await self._decoder.from_raw(raw.rgb, raw.width, raw.height, recipe, "image.raw")
