@@ -17,6 +17,8 @@ from resonnx import Client
 _ROOT = Path(__file__).resolve().parent.parent
 _BIN = Path(sys.executable).parent
 _PICTURES = 4
+# What a shell reports for a program that Ctrl-C ended.
+_INTERRUPTED = 130
 
 
 def main() -> int:
@@ -29,10 +31,16 @@ def main() -> int:
     repository = _ROOT / "models"
     samples = repository / ".samples"
     export = [str(_BIN / "resonnx-export"), "demo"]
-    subprocess.run([*export, "--repository", str(repository)], check=True)
-    subprocess.run([*export, "--samples", str(samples), "--count", str(_PICTURES), "--seed", "1"], check=True)
     ports = ("0", "0") if arguments.once else (arguments.port, arguments.http_port)
-    return _serve_and_ask(repository, samples, ports, once=arguments.once)
+    try:
+        subprocess.run([*export, "--repository", str(repository)], check=True)
+        subprocess.run([*export, "--samples", str(samples), "--count", str(_PICTURES), "--seed", "1"], check=True)
+        return _serve_and_ask(repository, samples, ports, once=arguments.once)
+    except subprocess.CalledProcessError as error:
+        # It has said why.
+        return error.returncode
+    except KeyboardInterrupt:
+        return _INTERRUPTED
 
 
 def _serve_and_ask(repository: Path, samples: Path, ports: tuple[str, str], *, once: bool) -> int:

@@ -87,9 +87,11 @@ def load_settings(arguments: Sequence[str], environment: Mapping[str, str] = os.
     """
     flags = {name: value for name, value in vars(_parser().parse_args(arguments)).items() if value is not None}
     variables = {
-        name: environment[_PREFIX + name.upper()]
+        name: value
         for name in (*Settings.model_fields, "config")
-        if name != "models" and environment.get(_PREFIX + name.upper())
+        if name != "models" and (value := environment.get(_PREFIX + name.upper(), ""))
+        # Kubernetes sets RESONNX_PORT so for a service that is called resonnx.
+        and not value.startswith("tcp://")
     }
     given = {**variables, **flags}
     file = _read_file(given.pop("config", None))

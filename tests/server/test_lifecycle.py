@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from resonnx_proto.v1 import vision_pb2, vision_pb2_grpc
+from resonnx_server.config import load_settings
 
 
 def _start_fails(*flags: str) -> subprocess.CompletedProcess[str]:
@@ -188,6 +189,12 @@ def test_strict_is_not_ready_while_a_model_is_refused(start_server, repository: 
                 assert answer.status == health_pb2.HealthCheckResponse.NOT_SERVING
             answer = check(health_pb2.HealthCheckRequest(service="resonnx.v1.Vision/digits"), timeout=10)
             assert answer.status == health_pb2.HealthCheckResponse.SERVING
+
+
+def test_a_variable_that_kubernetes_sets_for_a_service_of_our_name_is_no_setting() -> None:
+    environment = {"RESONNX_PORT": "tcp://10.0.0.1:8001", "RESONNX_HTTP_PORT": "9002", "RESONNX_REPOSITORY": "models"}
+    settings = load_settings([], environment)
+    assert (settings.port, settings.http_port) == (8001, 9002)
 
 
 def test_settings_by_file_environment_and_flag(start_server, demo_repository: Path, tmp_path: Path) -> None:
