@@ -15,6 +15,9 @@ _log = logging.getLogger(__name__)
 # Batch at which ways of running are compared, and by how much several at once must be better.
 _COMPARED_BATCH: Final = 8
 _LEAST_GAIN: Final = 1.03
+# How much longer one row may take on a share of the cores before all are used for it: threads that wait for each other
+# wait for whatever else the machine does, too.
+_WORTH_MORE_THREADS: Final = 1.3
 
 
 def settle(
@@ -53,6 +56,9 @@ def settle(
     _log.info("chose instances", extra={"file": file, "instances": best, "rows_per_s": rows_per_s})
     if best == 1:
         return Runners.single(alone)
+    few_threads = version.warm(files, sessions[best], file, sizes[:1], partial(_run_rows, sessions[best], feeds), 1)
+    if few_threads.cost_ns(1) < _WORTH_MORE_THREADS * alone.table.cost_ns(1):
+        alone = warmed(sessions[best], 1)
     return Runners(alone, warmed(sessions[best], best), best)
 
 
