@@ -13,8 +13,8 @@ import numpy as np
 from resonnx_proto.v1 import vision_pb2, vision_pb2_grpc
 
 # 6 to 18 tokens, 11 on average.
-_LENGTHS: Final = range(6, 19)
-_WEIGHTS: Final = [0.93 ** (length - 6) for length in _LENGTHS]
+LENGTHS: Final = range(6, 19)
+WEIGHTS: Final = [0.93 ** (length - 6) for length in LENGTHS]
 _PICTURES: Final = 16
 # Answers of the first moments are those of an empty server.
 _WARM_UP_S: Final = 1.0
@@ -124,7 +124,7 @@ class Load:
         return outcome
 
     def _request(self) -> vision_pb2.CaptionRequest:
-        (tokens,) = self._random.choices(_LENGTHS, _WEIGHTS)
+        (tokens,) = self._random.choices(LENGTHS, WEIGHTS)
         return vision_pb2.CaptionRequest(
             model=self._model,
             image=self._random.choice(self._images),

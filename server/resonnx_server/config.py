@@ -89,7 +89,8 @@ def load_settings(arguments: Sequence[str], environment: Mapping[str, str] = os.
     variables = {
         name: value
         for name in (*Settings.model_fields, "config")
-        if name != "models" and (value := environment.get(_PREFIX + name.upper(), ""))
+        if name != "models"
+        and (value := environment.get(_PREFIX + name.upper(), ""))
         # Kubernetes sets RESONNX_PORT so for a service that is called resonnx.
         and not value.startswith("tcp://")
     }

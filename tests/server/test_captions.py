@@ -1,18 +1,29 @@
 """What callers may ask of a captioner, through both protocols of a real server, and streams whose reader is slow."""
 
 import asyncio
+import gc
+import weakref
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import grpc
 import numpy as np
 import pytest
+import tritonclient.grpc as tritonclient
 from resonnx_proto.inference import grpc_service_pb2 as oip
 from resonnx_proto.inference import grpc_service_pb2_grpc
 from resonnx_proto.v1 import vision_pb2, vision_pb2_grpc
+from resonnx_server.engine.caption_task import Captioned
 from resonnx_server.errors import SlowReader
+from resonnx_server.observe.stats import Timing
+from resonnx_server.rpc.boundary import unary
+from resonnx_server.rpc.captions import caption_tensors
 from resonnx_server.rpc.pipeline import pipeline
 from resonnx_server.runtime.manifest import parse_manifest
+from resonnx_server.runtime.search import DecodeOptions
+from resonnx_server.runtime.sequence import Sequence
+
+from . import language
 
 Truth = dict[str, dict[str, str]]
 
@@ -176,8 +187,18 @@ def _infer(picture: bytes, **parameters: object) -> oip.ModelInferRequest:
     return request
 
 
+def _texts(response: oip.ModelInferResponse) -> list[str]:
+    raw, texts = response.raw_output_contents[0], []
+    while raw:
+        length = int.from_bytes(raw[:4], "little")
+        texts.append(raw[4 : 4 + length].decode())
+        raw = raw[4 + length :]
+    return texts
+
+
 def _text(response: oip.ModelInferResponse) -> str:
-    return response.raw_output_contents[0][4:].decode()
+    (text,) = _texts(response)
+    return text
 
 
 def test_the_tensor_protocol_takes_the_same_wishes(channel: grpc.Channel, ask, picture: bytes) -> None:
@@ -197,6 +218,43 @@ def test_the_tensor_protocol_takes_the_same_wishes(channel: grpc.Channel, ask, p
         with pytest.raises(grpc.RpcError, match=name) as refused:
             stub.ModelInfer(_infer(picture, **parameters), timeout=30)
         assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+
+
+def test_the_tensor_protocol_has_an_axis_for_the_best_captions(
+    channel: grpc.Channel, ask, picture: bytes, demo_server
+) -> None:
+    stub = grpc_service_pb2_grpc.GRPCInferenceServiceStub(channel)
+    for width, count in ((5, 3), (5, 5), (3, 2)):
+        response = stub.ModelInfer(_infer(picture, beam_width=width, num_captions=count), timeout=30)
+        wanted = ask(beam_width=width, num_captions=count).captions
+        assert [list(output.shape) for output in response.outputs] == [[1, count], [1, count]]
+        assert _texts(response) == [caption.text for caption in wanted]
+        log_probs = np.frombuffer(response.raw_output_contents[1], np.float32)
+        assert log_probs == pytest.approx([caption.log_prob for caption in wanted], abs=1e-3)
+    assert list(stub.ModelInfer(_infer(picture, beam_width=3, num_captions=1), timeout=30).outputs[0].shape) == [1]
+    with tritonclient.InferenceServerClient(demo_server.grpc) as client:
+        pictures = tritonclient.InferInput("image", [2], "BYTES")
+        pictures.set_data_from_numpy(np.array([picture, picture], object))
+        answer = client.infer("scenes", [pictures], parameters={"beam_width": 4, "num_captions": 4})
+        assert answer.as_numpy("caption").shape == answer.as_numpy("log_prob").shape == (2, 4)
+        assert answer.as_numpy("caption")[0].tolist() == answer.as_numpy("caption")[1].tolist()
+    with pytest.raises(grpc.RpcError, match="num_captions") as refused:
+        stub.ModelInfer(_infer(picture, beam_width=2, num_captions=3), timeout=30)
+    assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+
+
+def test_captions_that_were_not_found_are_empty_and_impossible() -> None:
+    found = Sequence(language.spec(), 5)
+    found.advance(7, -0.5)
+    found.advance(language.END, -0.25)
+    rows = [
+        Captioned([(found, -0.75), (Sequence(language.spec(), 5), 0.0)], Timing(0, 0, 0, 0, 2)),
+        Captioned([(found, -0.75)], Timing(0, 0, 0, 0, 2)),
+    ]
+    outputs = caption_tensors(rows, DecodeOptions(max_tokens=5, beam_width=3, captions=3), language.spec())
+    assert outputs["caption"].tolist() == [[b"w7", b"", b""], [b"w7", b"", b""]]
+    assert outputs["log_prob"].tolist() == [[-0.75, 0, -np.inf], [-0.75, -np.inf, -np.inf]]
+    assert outputs["log_prob"].dtype == np.float32
 
 
 def test_the_tensor_protocol_streams_words(channel: grpc.Channel, ask, picture: bytes) -> None:
@@ -250,6 +308,50 @@ async def test_a_reader_who_keeps_up_gets_every_part() -> None:
     got = await _rest(pipeline(requests(), answer, asyncio.Event(), unread=200))
     for i in range(5):
         assert [x for x in got if x.startswith(f"{i}")] == [*(f"{i}.{part}" for part in range(30)), f"{i} done"]
+
+
+@pytest.mark.parametrize("more_may_come", [False, True])
+async def test_a_cancelled_call_keeps_its_request_for_no_garbage_collection(more_may_come: bool) -> None:
+    """Pictures of callers who leave would pile up until then."""
+
+    class Request:
+        pass
+
+    async def hold(request: Request, tell) -> None:
+        tell(None)
+        await asyncio.Event().wait()
+
+    async def requests(request: Request) -> AsyncIterator[Request]:
+        yield request
+        if more_may_come:
+            await asyncio.Event().wait()
+
+    @unary
+    async def method(servicer: None, request: Request, context: None) -> None:
+        try:
+            async for _ in pipeline(requests(request), hold, asyncio.Event()):
+                under_way.set()
+        finally:
+            gone.set()
+
+    gc.collect()
+    gc.disable()
+    try:
+        under_way, gone = asyncio.Event(), asyncio.Event()
+        request = Request()
+        left = weakref.ref(request)
+        call = asyncio.ensure_future(method(None, request, None))
+        del request
+        await under_way.wait()
+        call.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await call
+        assert gone.is_set()
+        del call
+        await asyncio.sleep(0)
+        assert left() is None
+    finally:
+        gc.enable()
 
 
 async def _rest(stream: AsyncIterator[int]) -> list[int]:

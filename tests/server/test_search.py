@@ -166,6 +166,23 @@ def test_sampling_draws_in_proportion(options: dict[str, float], kept: int | Non
         assert counts[token] / draws == pytest.approx(share, abs=4 * np.sqrt(share * (1 - share) / draws))
 
 
+@given(st.integers(0, 2**32), st.integers(1, 60), st.sampled_from([0, 0, 1, 30]))
+def test_all_log_probabilities_are_ranked_as_by_a_stable_sort(seed: int, words: int, without_number: int) -> None:
+    rng = np.random.default_rng(seed)
+    # Few different values, so that many are equal.
+    log_probs = -rng.integers(1, rng.integers(2, 40), (3, words)).astype(np.float32)
+    log_probs[1, rng.integers(0, words, without_number)] = np.nan
+    log_probs[2, rng.integers(0, words, without_number)] = -np.inf
+    choices = Choices.of_log_probs(log_probs)
+    for row in range(3):
+        order = np.argsort(-log_probs[row], kind="stable").tolist()
+        assert choices.first(row)[0] == order[0]
+        forbidden = set(order[1:-1:2])
+        for count in (1, 3, 10):
+            wanted = [token for token in order if token not in forbidden][:count]
+            assert [token for token, _ in choices.best(row, count, forbidden)] == wanted
+
+
 def test_only_those_who_need_them_ask_for_all_log_probabilities() -> None:
     def needs(**options: object) -> bool:
         return start_search(spec(), DecodeOptions(**{"max_tokens": 24, **options})).needs_log_probs

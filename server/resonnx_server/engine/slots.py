@@ -13,7 +13,10 @@ from resonnx_server.runtime.session import Array
 
 
 class Owner(Protocol):
-    """What decodes in slots. `rows` are its rows in the order of its beams; kept up to date by Slots."""
+    """What decodes in slots. `rows` are its rows in the order of its beams; kept up to date by Slots.
+
+    Should a call of Slots raise, `rows` are still all rows that it holds, so `leave` frees them.
+    """
 
     rows: list[int]
 
@@ -43,11 +46,14 @@ class Slots(Generic[T]):
         return len(self._owner_of)
 
     def join(self, owner: T, tokens: Sequence[int], state: Sequence[Array], features: Sequence[Array]) -> None:
-        """Take a row for each of `tokens`; `state` and `features` are one row's, without the row axis."""
+        """Take a row for each of `tokens`; `state` and `features` are one row's, without the row axis.
+
+        Raises:
+            IndexError: No row is free.
+        """
         self.owners[owner] = None
         for token in tokens:
             row = self._take(owner)
-            owner.rows.append(row)
             self._tokens[row] = token
             for buffer, array in zip((*self._state, *self._features), (*state, *features), strict=True):
                 buffer[row] = array
@@ -75,11 +81,14 @@ class Slots(Generic[T]):
             owner: Its rows may become more or fewer.
             sources: For each beam, which of the owner's beams before it goes on from.
             tokens: For each beam, what it is fed next.
+
+        Raises:
+            IndexError: No row is free.
         """
         if len(sources) == len(owner.rows) == 1:
             self._tokens[owner.rows[0]] = tokens[0]
             return
-        before = owner.rows
+        before = list(owner.rows)
         # The first that goes on from a row stays there, so no row that is copied from is written to.
         stays = {source: i for i, source in reversed(list(enumerate(sources)))}
         spare = [row for i, row in enumerate(before) if i not in stays]
@@ -103,8 +112,12 @@ class Slots(Generic[T]):
         return row
 
     def _take(self, owner: T) -> int:
+        row = len(self._owner_of)
+        if row == self.capacity:
+            raise IndexError(f"all {row} decode slots are taken")
         self._owner_of.append(owner)
-        return len(self._owner_of) - 1
+        owner.rows.append(row)
+        return row
 
     def _free(self, rows: Sequence[int]) -> None:
         """Free rows that no owner lists any more; the last rows take their places."""

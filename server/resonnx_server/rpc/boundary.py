@@ -63,7 +63,9 @@ def unary(
         try:
             return await method(self, request, context)
         except BaseException as error:
-            await _end(error, context, method.__name__)
+            if _is_ended_by_grpc(error):
+                raise
+            await _abort(error, context, method.__name__)
 
     return call
 
@@ -79,7 +81,9 @@ def streaming(
             async for response in method(self, request, context):
                 yield response
         except BaseException as error:
-            await _end(error, context, method.__name__)
+            if _is_ended_by_grpc(error):
+                raise
+            await _abort(error, context, method.__name__)
 
     return call
 
@@ -94,11 +98,13 @@ def unsupported(name: str) -> Callable[[Any, Any, Context], Awaitable[Any]]:
     return method
 
 
-async def _end(error: BaseException, context: Context, method: str) -> NoReturn:
+def _is_ended_by_grpc(error: BaseException) -> bool:
+    """Whether the caller has gone, or has its DEADLINE_EXCEEDED already."""
     task = asyncio.current_task()
-    if isinstance(error, GeneratorExit) or (task is not None and task.cancelling()):
-        # gRPC itself ends the call: the caller has gone, or has its DEADLINE_EXCEEDED already.
-        raise error
+    return isinstance(error, GeneratorExit) or (task is not None and task.cancelling() > 0)
+
+
+async def _abort(error: BaseException, context: Context, method: str) -> NoReturn:
     code, known = outcome_of(error if isinstance(error, Exception) else RuntimeError(repr(error)), method)
     await context.abort(code, known.message, _trailers(code, known))
 

@@ -44,6 +44,7 @@ async def pipeline(
     ready: asyncio.Queue[asyncio.Future[R] | _Part[R] | None] = asyncio.Queue()
     room = asyncio.Semaphore(in_flight)
     tasks: set[asyncio.Future[R]] = set()
+    readers: set[asyncio.Future[None]] = set()
     parts = 0
     overrun = False
 
@@ -57,7 +58,8 @@ async def pipeline(
             ready.put_nowait(_Part(value))
 
     def cancel() -> None:
-        reader.cancel()
+        for reader in readers:
+            reader.cancel()
         for task in tasks:
             task.cancel()
 
@@ -71,12 +73,13 @@ async def pipeline(
         finally:
             ready.put_nowait(None)
 
-    async def stop_reading() -> None:
+    async def stop(reader: asyncio.Future[None]) -> None:
         await closing.wait()
         reader.cancel()
 
     reader = asyncio.create_task(read())
-    closer = asyncio.create_task(stop_reading())
+    readers.add(reader)
+    closer = asyncio.create_task(stop(reader))
     reading = True
     try:
         while reading or tasks:
@@ -100,3 +103,9 @@ async def pipeline(
         closer.cancel()
         cancel()
         await asyncio.gather(reader, closer, *tasks, return_exceptions=True)
+        # A cancelled task keeps its frames, which hold the request and `tell`: nothing may lead from there to the task,
+        # or pictures of callers who left pile up until garbage is collected.
+        tasks.clear()
+        readers.clear()
+        while not ready.empty():
+            ready.get_nowait()

@@ -1,0 +1,58 @@
+"""Figures of several rounds: the table that shows median and spread, and the file that keeps every round."""
+
+import json
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from statistics import median
+
+from overhead import machine
+from rich.console import Console
+from rich.table import Table
+
+
+class Rounds:
+    """Values by row, one a round. A row is named by its cells, left to right.
+
+    Args:
+        headers: Of those cells.
+    """
+
+    def __init__(self, *headers: str) -> None:
+        self._headers = headers
+        self._machine = machine()
+        self._values: dict[tuple[str, ...], list[float]] = defaultdict(list)
+
+    def add(self, *row: str, value: float) -> None:
+        """Note one round's value of a row."""
+        self._values[row].append(value)
+
+    def median(self, *row: str) -> float:
+        """Return the median of a row's rounds."""
+        return median(self._values[row])
+
+    def show(self, against: Mapping[tuple[str, ...], tuple[str, ...]]) -> None:
+        """Print the table.
+
+        Args:
+            against: For a row, that which its ratio is taken to, round by round.
+        """
+        table = Table(*self._headers, "median", "min .. max", "ratio", "min .. max")
+        for row, values in self._values.items():
+            cells = [*row, *_told(values)]
+            if row in against:
+                ratios = [value / other for value, other in zip(values, self._values[against[row]], strict=True)]
+                cells += _told(ratios)
+            table.add_row(*cells)
+        Console(width=140).print(table)
+
+    def write(self, path: Path, **more: object) -> None:
+        """Write every round's values, the machine, and what else there is to know, as JSON."""
+        rows = [
+            {**dict(zip(self._headers, row, strict=True)), "rounds": values} for row, values in self._values.items()
+        ]
+        path.write_text(json.dumps({"machine": self._machine, **more, "rows": rows}, indent=1) + "\n")
+
+
+def _told(values: Sequence[float]) -> list[str]:
+    return [f"{median(values):.3g}", f"{min(values):.3g} .. {max(values):.3g}"]
