@@ -8,7 +8,7 @@ import asyncio
 import functools
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any, Final, NoReturn, TypeVar
+from typing import Any, Final, NoReturn, TypeVar, cast
 
 import grpc
 from google.protobuf.duration_pb2 import Duration
@@ -65,7 +65,9 @@ def unary(
         except BaseException as error:
             if _is_ended_by_grpc(error):
                 raise
-            await _abort(error, context, method.__name__)
+            _tell(error, context, method.__name__)
+            # grpc.aio sends no message where the code is not OK.
+            return cast(R, None)
 
     return call
 
@@ -83,7 +85,7 @@ def streaming(
         except BaseException as error:
             if _is_ended_by_grpc(error):
                 raise
-            await _abort(error, context, method.__name__)
+            _tell(error, context, method.__name__)
 
     return call
 
@@ -104,9 +106,12 @@ def _is_ended_by_grpc(error: BaseException) -> bool:
     return isinstance(error, GeneratorExit) or (task is not None and task.cancelling() > 0)
 
 
-async def _abort(error: BaseException, context: Context, method: str) -> NoReturn:
+def _tell(error: BaseException, context: Context, method: str) -> None:
+    """Set a call's status. `context.abort` would do so by an exception that holds itself, and with it the request."""
     code, known = outcome_of(error if isinstance(error, Exception) else RuntimeError(repr(error)), method)
-    await context.abort(code, known.message, _trailers(code, known))
+    context.set_trailing_metadata(_trailers(code, known))
+    context.set_code(code)
+    context.set_details(known.message)
 
 
 def _trailers(code: grpc.StatusCode, error: errors.ServerError) -> tuple[tuple[str, str | bytes], ...]:
