@@ -179,8 +179,13 @@ def test_what_cannot_be_met_any_more_is_not_run() -> None:
     assert [entry.payload for entry in batch.entries] == [1]
 
 
-def test_where_batching_gains_nothing_nobody_waits_for_others() -> None:
-    assert _batcher(SLOW, 8).take(200).size == 1
+def test_where_batching_gains_nothing_those_in_a_hurry_do_not_wait_for_each_other() -> None:
+    def size(deadline_ns: int | None) -> int:
+        batcher: Batcher[int] = Batcher(LatencyTable(SLOW), 1000)
+        batcher.push([Entry(i, 1, 0, deadline_ns) for i in range(8)])
+        return batcher.take(now_ns=0).size
+
+    assert (size(None), size(10**12)) == (8, 1)
 
 
 def test_a_batch_is_short_where_others_wait_for_the_device() -> None:
@@ -225,10 +230,11 @@ def test_live_batches_move_the_table() -> None:
 
 @given(st.lists(st.floats(0.8, 1.25), min_size=8, max_size=8), st.floats(0, 1e7), st.floats(1e4, 1e7))
 def test_chance_in_measured_times_costs_little(noise: list[float], start: float, slope: float) -> None:
-    """Times that are off by up to 25 %: the size that is chosen serves nearly as many rows a second as any."""
+    """Times that are off by up to 25 %: all that wait go together, and those in a hurry lose little throughput."""
     true = {size: start + slope * size for size in SIZES}
-    measured = {size: factor * true[size] for size, factor in zip(SIZES, noise, strict=True)}
-    chosen = LatencyTable(smooth(measured)).best_size(waiting=16)
+    table = LatencyTable(smooth({size: factor * true[size] for size, factor in zip(SIZES, noise, strict=True)}))
+    assert table.best_size(waiting=16) == 16
+    chosen = table.best_size(waiting=16, limit_ns=1e12)
     assert chosen / true[chosen] >= 0.75 * max(size / ns for size, ns in true.items())
 
 

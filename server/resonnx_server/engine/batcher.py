@@ -9,6 +9,7 @@
 Work-conserving: with max_delay_ns 0 whatever waits is ready at once.
 """
 
+import math
 from collections.abc import Hashable, Iterator
 from dataclasses import dataclass
 from itertools import chain
@@ -218,10 +219,10 @@ class Batcher(Generic[T]):
         return alike, expired
 
     def _best_size(self, alike: list[Entry[T]], waiting: int, now_ns: int, budget_ns: float | None) -> int:
-        slack: float = min(map(self._due_ns, alike)) - now_ns
-        if budget_ns is not None:
-            slack = min(slack, budget_ns)
-        return self.table.best_size(waiting, alike[0].rows, slack)
+        limit = math.inf if budget_ns is None else budget_ns
+        if self.objective_ns is not None or any(entry.deadline_ns is not None for entry in alike):
+            limit = min(limit, min(map(self._due_ns, alike)) - now_ns)
+        return self.table.best_size(waiting, alike[0].rows, limit)
 
     def _due_ns(self, entry: Entry[T]) -> int:
         due = entry.arrival_ns + (_PATIENCE_NS if self.objective_ns is None else self.objective_ns)

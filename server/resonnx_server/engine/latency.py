@@ -20,9 +20,11 @@ _SIZE_DECAY: Final = 0.005
 # Sizes that a line is fitted through, at least; and how far above it a size is handled badly.
 _LEAST_TO_FIT: Final = 4
 _FAR_ABOVE: Final = 1.6
-_REPEATS: Final = 5
-# Share of the best rate from which on a size counts as as good.
+_REPEATS: Final = 11
+# Share of the best rate from which on a size counts as as good; where throughput alone matters, small differences
+# between measured times are chance.
 _AS_GOOD: Final = 0.97
+_ABOUT_AS_GOOD: Final = 0.9
 # What a batch costs beside its run: waking a thread and the event loop, putting rows together and taking them apart.
 _HANDLING_NS: Final = 200_000
 _ENOUGH_NS: Final = 100_000_000
@@ -109,26 +111,30 @@ class LatencyTable:
     def best_size(self, waiting: int, least: int = 1, limit_ns: float = math.inf) -> int:
         """Return the size that serves most rows a second when `waiting` rows wait.
 
-        Of sizes that are about as good, the smallest: its rows are answered sooner.
+        Of sizes that are about as good: where time is short, the smallest, as its rows are answered sooner; else the
+        largest that is filled, as fewer batches leave more of the processor to everything else.
 
         Args:
             waiting: Rows that could go now.
             least: The batch must hold at least so many (the oldest request's rows).
-            limit_ns: What it may cost; ignored where every size costs more.
+            limit_ns: What it may cost where time is short; ignored if every size costs more.
         """
         sizes = [size for size in self.sizes if size >= least]
-        in_time = [size for size in sizes if self.cost_ns(size) <= limit_ns]
-        return self._smallest_as_good(in_time or sizes, waiting)
+        if limit_ns < math.inf:
+            in_time = [size for size in sizes if self.cost_ns(size) <= limit_ns]
+            return min(self._as_good(in_time or sizes, waiting, _AS_GOOD))
+        filled = self._as_good(sizes, waiting, _ABOUT_AS_GOOD)
+        return max(filled, key=lambda size: (min(waiting, size), -size))
 
     @property
     def worthwhile(self) -> int:
         """The smallest size that serves about as many rows a second as the best; below it, fixed costs tell."""
-        return self._smallest_as_good(self.sizes, self.largest)
+        return min(self._as_good(self.sizes, self.largest, _AS_GOOD))
 
-    def _smallest_as_good(self, sizes: Sequence[int], waiting: int) -> int:
+    def _as_good(self, sizes: Sequence[int], waiting: int, share: float) -> list[int]:
         rates = {size: min(waiting, size) / (self.cost_ns(size) + _HANDLING_NS) for size in sizes}
-        enough = _AS_GOOD * max(rates.values())
-        return next(size for size in sizes if rates[size] >= enough)
+        enough = share * max(rates.values())
+        return [size for size in sizes if rates[size] >= enough]
 
     def drain_ns(self, rows: int) -> float:
         """Expected time to work off `rows` at the best size."""

@@ -208,7 +208,9 @@ class TensorEngine:
         if not batch.entries:
             return None
         self._under_way += 1
-        is_alone = self.device.idle_lanes() == self.device.lanes and not self._batcher.rows
+        # A picture that is being decoded needs a core, and will be here soon.
+        coming = self._batcher.rows + self._batcher.expected_rows
+        is_alone = self.device.idle_lanes() == self.device.lanes and not coming
         return _TensorJob(self, batch, self.runners.alone if is_alone else self.runners.shared)
 
     def finished(self) -> None:

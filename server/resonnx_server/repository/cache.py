@@ -10,7 +10,7 @@ from pathlib import Path
 
 import onnxruntime as ort
 
-from resonnx_server.runtime.session import Candidate
+from resonnx_server.runtime.session import Session
 
 _log = logging.getLogger(__name__)
 
@@ -27,22 +27,22 @@ class TableCache:
     folder: Path | None
     threads: int
 
-    def get(self, digest: str, candidate: Candidate, sizes: tuple[int, ...], callers: int) -> dict[int, float] | None:
-        """Return ns by batch size for exactly `sizes` with so many batches at once, if known."""
+    def get(self, digest: str, session: Session, sizes: tuple[int, ...], callers: int) -> dict[int, float] | None:
+        """Return ns by batch size for exactly `sizes` with so many batches at once on such a session, if known."""
         if self.folder is None:
             return None
         try:
-            stored = json.loads(self._path(digest, candidate, sizes, callers).read_text())
+            stored = json.loads(self._path(digest, session, sizes, callers).read_text())
             medians = {int(size): float(ns) for size, ns in stored.items()}
         except (OSError, ValueError, AttributeError, TypeError):
             return None
         return medians if tuple(medians) == sizes and all(ns > 0 for ns in medians.values()) else None
 
-    def put(self, digest: str, candidate: Candidate, medians: dict[int, float], callers: int) -> None:
+    def put(self, digest: str, session: Session, medians: dict[int, float], callers: int) -> None:
         """Keep a measured table."""
         if self.folder is None:
             return
-        path = self._path(digest, candidate, tuple(medians), callers)
+        path = self._path(digest, session, tuple(medians), callers)
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             staged = path.with_suffix(f".{os.getpid()}")
@@ -51,9 +51,10 @@ class TableCache:
         except OSError as error:
             _log.warning("a latency table could not be kept", extra={"error": error.strerror})
 
-    def _path(self, digest: str, candidate: Candidate, sizes: tuple[int, ...], callers: int) -> Path:
+    def _path(self, digest: str, session: Session, sizes: tuple[int, ...], callers: int) -> Path:
         assert self.folder is not None
-        what = f"{digest} {candidate} {sizes} {callers} {self.threads} {_hardware()}"
+        how = f"{session.candidate} {session.threads} {session.spinning}"
+        what = f"{digest} {how} {sizes} {callers} {self.threads} {_hardware()}"
         return self.folder / f"latency-{hashlib.sha256(what.encode()).hexdigest()[:32]}.json"
 
 

@@ -78,10 +78,10 @@ class Version:
     ) -> LatencyTable:
         """Return what each size costs with `callers` batches at once: measured now, or earlier on this hardware."""
         content = digest(files.files[file])
-        medians = self.cache.get(content, session.candidate, sizes, callers)
+        medians = self.cache.get(content, session, sizes, callers)
         if medians is None:
             medians = measure(run, sizes, callers)
-            self.cache.put(content, session.candidate, medians, callers)
+            self.cache.put(content, session, medians, callers)
         else:
             # The CPU provider compiles nothing for a shape; it only has to grow its memory once.
             for size in sizes[-1:] if session.candidate.provider == CPU else sizes:

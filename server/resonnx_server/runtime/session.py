@@ -76,15 +76,21 @@ class Session:
         model: The ONNX file's bytes. External data is refused by ONNX Runtime, as a session from bytes has no folder.
         candidate: Where and how to run.
         threads: Threads for one run.
+        spinning: Threads of a run wait for each other by spinning until the run ends: sooner, and only good where
+            nothing else needs the cores meanwhile.
         optimise: False switches graph optimisation off (the exporter's parity check runs both ways).
 
     Raises:
         ModelRefused: The runtime cannot load the graph, or the provider cannot be had.
     """
 
-    def __init__(self, model: bytes, candidate: Candidate, threads: int, *, optimise: bool = True) -> None:
+    def __init__(
+        self, model: bytes, candidate: Candidate, threads: int, *, spinning: bool = False, optimise: bool = True
+    ) -> None:
         self.candidate = candidate
-        options = _session_options(threads, optimise)
+        self.threads = threads
+        self.spinning = spinning
+        options = _session_options(threads, spinning, optimise)
         providers: list[tuple[str, dict[str, str]]] = []
         if candidate.provider == OPENVINO:
             options.add_provider_for_devices(openvino_devices(), _openvino_options(candidate.precision, threads))
@@ -191,13 +197,14 @@ def _gpu_options(candidate: Candidate) -> dict[str, str]:
     }
 
 
-def _session_options(threads: int, optimise: bool) -> ort.SessionOptions:
+def _session_options(threads: int, spinning: bool, optimise: bool) -> ort.SessionOptions:
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
-    # Idle threads that spin take the processor from image decoding and the event loop.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    # Threads that spin while they have no run take the processor from image decoding and the event loop.
+    options.add_session_config_entry("session.intra_op.allow_spinning", str(int(spinning)))
+    options.add_session_config_entry("session.force_spinning_stop", "1")
     if not optimise:
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     return options
