@@ -101,7 +101,7 @@ def test_room_is_kept_for_what_is_being_decoded_and_others_wait_for_it(device: D
             _place(device, queue, 2)
         with pytest.raises(DeadlineUnreachable):
             _place(device, queue, 1, deadline_ns=250)
-        place.arrive()
+        place.arrive(2)
         queue.push([Entry(0, 2, 0)])
         assert (queue.rows, queue.expected_rows) == (2, 0)
     assert (queue.rows, queue.expected_rows) == (2, 0)

@@ -71,6 +71,21 @@ async def test_each_caller_gets_its_own_rows(lanes: int) -> None:
         assert engine.queued_rows() == 0
 
 
+def test_one_batch_alone_runs_on_what_was_sooner_lately() -> None:
+    runners = Runners(
+        Runner(Runtime(), LatencyTable({1: 100.0})), Runner(Runtime(), LatencyTable({1: 200.0})), instances=2
+    )
+    assert runners.pick(1, is_alone=False) is runners.shared
+    assert runners.pick(1, is_alone=True) is runners.alone
+    for _ in range(200):
+        runners.alone.table.record(1, 1000)
+    picked = [runners.pick(1, is_alone=True) is runners.alone for _ in range(102)]
+    assert [i for i, alone in enumerate(picked) if alone] == [50, 101]
+    for _ in range(200):
+        runners.alone.table.record(1, 100)
+    assert runners.pick(1, is_alone=True) is runners.alone
+
+
 async def test_waiting_requests_share_a_batch_of_a_warmed_size() -> None:
     runtime = Runtime()
     runtime.free.clear()

@@ -22,6 +22,7 @@ from resonnx_server.engine.caption_task import Captioned, CaptionTask, Encoded, 
 from resonnx_server.engine.device import Device, Job
 from resonnx_server.engine.latency import LatencyTable
 from resonnx_server.engine.pacing import CaptionPolicy, Load, pacing
+from resonnx_server.engine.place import Place
 from resonnx_server.engine.slots import Slots
 from resonnx_server.engine.staging import Staging
 from resonnx_server.errors import Unavailable
@@ -105,6 +106,41 @@ class CaptionEngine:
         self._closed = False
         device.attach(self)
 
+    def place(
+        self,
+        pictures: int,
+        options: DecodeOptions,
+        deadline_ns: int | None = None,
+        priority: int = DEFAULT_PRIORITY,
+        decoding_ns: float = 0.0,
+    ) -> Place:
+        """Keep room for pictures that are yet to be decoded: `with engine.place(…) as place`.
+
+        Args:
+            pictures: How many, each of which is submitted by itself.
+            options: As for `submit`.
+            deadline_ns: As for `submit`.
+            priority: As for `submit`.
+            decoding_ns: Expected time until they are decoded.
+
+        Raises:
+            Overloaded: The queue is full.
+            DeadlineUnreachable: The deadline would pass before the captions are there.
+            Unavailable: The model is being closed.
+        """
+        if self._closed:
+            raise Unavailable("the model is being closed")
+        with self.device.lock:
+            return Place(
+                self._batcher,
+                self.device,
+                self._admission,
+                rows=pictures,
+                wait_ns=self._wait_ns(pictures, options, priority),
+                deadline_ns=deadline_ns,
+                decoding_ns=decoding_ns,
+            )
+
     async def submit(
         self,
         image: Pixels,
@@ -112,6 +148,7 @@ class CaptionEngine:
         on_words: OnWords | None = None,
         deadline_ns: int | None = None,
         priority: int = DEFAULT_PRIORITY,
+        place: Place | None = None,
     ) -> Captioned:
         """Caption one picture.
 
@@ -121,6 +158,7 @@ class CaptionEngine:
             on_words: Called on the event loop with words of the best caption as they become certain.
             deadline_ns: Monotonic; decoding stops when it has passed.
             priority: 1 (first) to batcher.PRIORITY_LEVELS.
+            place: Where room was kept for it; None asks for it now.
 
         Raises:
             Overloaded: The queue is full.
@@ -131,14 +169,17 @@ class CaptionEngine:
         """
         if self._closed:
             raise Unavailable("the model is being closed")
+        if place is None and self._admission.has_limit(deadline_ns):
+            with self.place(1, options, deadline_ns, priority) as place:
+                return await self.submit(image, options, on_words, deadline_ns, priority, place)
         future: asyncio.Future[Captioned] = self._loop.create_future()
         now = self.device.clock()
         search = start_search(self.spec, options)
         task = CaptionTask(image, search, options.attention, future, on_words, now, deadline_ns)
         entry = Entry(task, 1, now, deadline_ns, priority=priority)
         with self.device.lock:
-            if self._admission.has_limit(deadline_ns):
-                self._admission.check(self._wait_ns(options, priority), deadline_ns)
+            if place is not None:
+                place.arrive(1)
             self._batcher.push([entry])
             self.device.notify(self.ready_at_ns())
         try:
@@ -244,15 +285,15 @@ class CaptionEngine:
                 return fitting
         return min(len(self._batcher), self.table.largest)
 
-    def _wait_ns(self, options: DecodeOptions, priority: int) -> float:
-        """Expected time until a caption that came now would be done, were the device this model's alone."""
-        capacity, rows = self.slots.capacity, options.beam_width
-        ahead = self._active_rows + self._batcher.rows
+    def _wait_ns(self, pictures: int, options: DecodeOptions, priority: int) -> float:
+        """Expected time until pictures that came now would have their captions, were the device this model's alone."""
+        capacity, rows = self.slots.capacity, pictures * options.beam_width
+        ahead = self._active_rows + self._batcher.rows + self._batcher.expected_rows
         decoding = self.step_table.cost_ns(self.step_table.bucket(min(ahead + rows, capacity)))
         # Those who find no slot wait for as many rounds of full slots as are before them.
         rounds = 1 + max(0, ahead + rows - capacity) / capacity
         steps = min(max(self._mean_steps, options.min_tokens), options.max_tokens)
-        return self._batcher.wait_ns(1, priority) + steps * decoding * rounds
+        return self._batcher.wait_ns(pictures, priority) + steps * decoding * rounds
 
     # Called by jobs, on a lane.
 

@@ -90,14 +90,14 @@ class Device:
             self._workloads.remove(workload)
 
     def notify(self, ready_at_ns: int | None) -> None:
-        """Wake a lane if none would look for work by then: a workload has new work. Call with the lock held.
+        """Wake a lane if none that sleeps would look for work by then. Call with the lock held.
 
         Waking a thread costs it, and those who share its core, more than most of what it would do here.
         """
         if ready_at_ns is None:
             return
         now = self.clock()
-        if all(not now <= looks_at <= ready_at_ns for looks_at in (*self._alarms_ns, *self._ends_ns)):
+        if not any(now <= alarm_ns <= ready_at_ns for alarm_ns in self._alarms_ns):
             self._changed.notify()
 
     def idle_lanes(self) -> int:

@@ -14,7 +14,7 @@ from resonnx_server.errors import DeadlineExceeded
 
 
 class Place:
-    """`with Place(…) as place: decode, submit, wait`. The room is kept until `arrive`, or else until the block ends.
+    """`with Place(…) as place: decode, submit, wait`. Room is kept until rows `arrive`, or else until the block ends.
 
     Args:
         queue: Where there shall be room.
@@ -48,10 +48,10 @@ class Place:
         queue.expect(rows)
         self._queue, self._device, self._admission, self._rows = queue, device, admission, rows
 
-    def arrive(self) -> None:
-        """Give the room back to those who come: the request itself is pushed. Call with the device's lock held."""
-        self._queue.expected_rows -= self._rows
-        self._rows = 0
+    def arrive(self, rows: int) -> None:
+        """Give back the room of `rows` that are pushed now. Call with the device's lock held."""
+        self._queue.expected_rows -= rows
+        self._rows -= rows
 
     def __enter__(self) -> Self:
         return self
@@ -60,7 +60,7 @@ class Place:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         with self._device.lock:
-            self.arrive()
+            self.arrive(self._rows)
             prediction = self._prediction
             if prediction is None:
                 return

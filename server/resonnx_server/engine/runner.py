@@ -6,11 +6,14 @@ share of the cores, lose no time at barriers between threads and give most answe
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Final
 
 from resonnx_server.engine.latency import LatencyTable
 from resonnx_server.runtime.session import Array
 
 Tensors = dict[str, Array]
+
+_TRY_AGAIN: Final = 50
 
 
 @dataclass(frozen=True)
@@ -21,7 +24,7 @@ class Runner:
     table: LatencyTable
 
 
-@dataclass(frozen=True)
+@dataclass
 class Runners:
     """How a model runs on a device.
 
@@ -34,8 +37,23 @@ class Runners:
     alone: Runner
     shared: Runner
     instances: int = 1
+    _passed_over: int = 0
 
     @classmethod
     def single(cls, runner: Runner) -> "Runners":
         """Return runners that run one batch at a time."""
         return cls(runner, runner)
+
+    def pick(self, size: int, *, is_alone: bool) -> Runner:
+        """Return what a batch of `size` runs on. Call with the device's lock held.
+
+        Threads that work together lose twice as much where anything else wants their cores: so by what both took
+        lately, and the one that is not used is tried now and then.
+        """
+        if not is_alone:
+            return self.shared
+        if self.alone.table.cost_ns(size) <= self.shared.table.cost_ns(size) or self._passed_over == _TRY_AGAIN:
+            self._passed_over = 0
+            return self.alone
+        self._passed_over += 1
+        return self.shared

@@ -137,7 +137,7 @@ class TensorEngine:
         entries = [self._entry(piece, deadline_ns, priority) for piece in self._split(inputs)]
         with self.device.lock:
             if place is not None:
-                place.arrive()
+                place.arrive(sum(entry.rows for entry in entries))
             self._batcher.push(entries)
             self.device.notify(self.ready_at_ns())
         futures = [entry.payload.future for entry in entries]
@@ -211,7 +211,7 @@ class TensorEngine:
         # A picture that is being decoded needs a core, and will be here soon.
         coming = self._batcher.rows + self._batcher.expected_rows
         is_alone = self.device.idle_lanes() == self.device.lanes and not coming
-        return _TensorJob(self, batch, self.runners.alone if is_alone else self.runners.shared)
+        return _TensorJob(self, batch, self.runners.pick(batch.size, is_alone=is_alone))
 
     def finished(self) -> None:
         """A job ended; from its lane, which looks for the next one itself."""

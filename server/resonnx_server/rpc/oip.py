@@ -14,6 +14,7 @@ from resonnx_server.engine.caption_task import OnWords
 from resonnx_server.engine.captioner import CaptionEngine
 from resonnx_server.engine.model import Model, Models
 from resonnx_server.engine.runner import Tensors
+from resonnx_server.engine.tensors import TensorEngine
 from resonnx_server.errors import DeadlineExceeded, InvalidInput, NotFound, ServerError
 from resonnx_server.intake.admission import Admission
 from resonnx_server.intake.decode import Decoder
@@ -189,27 +190,51 @@ class InferenceServicer(grpc_service_pb2_grpc.GRPCInferenceServiceServicer):
     ) -> tuple[Tensors, Timing]:
         check_names(inputs, model)
         engine = model.engine
-        if isinstance(engine, CaptionEngine):
-            images = await self._images(inputs["image"], model)
-            return await _caption_all(engine, images, deadline, parameters, on_words)
         if model.manifest is None:
+            assert isinstance(engine, TensorEngine)
             return await engine.submit(checked_tensors(inputs, model), deadline, parameters.priority)
         image = inputs["image"]
+        if isinstance(engine, CaptionEngine):
+            return await self._caption(model, engine, image, deadline, parameters, on_words)
         if image.dtype != object:
             return await engine.submit({"image": checked_pixels(image, model)}, deadline, parameters.priority)
         files = checked_files(image, model)
         decoding_ns = self._decoder.expected_ns(len(files))
         with engine.place(len(files), deadline, parameters.priority, decoding_ns) as place:
-            images = await self._load(files, model)
-            return await engine.submit({"image": images}, deadline, parameters.priority, place)
+            pixels = await self._load(files, model)
+            return await engine.submit({"image": pixels}, deadline, parameters.priority, place)
 
-    async def _images(self, image: Array, model: Model) -> Pixels:
-        """Take UINT8 [N,H,W,3] as it is, and BYTES [N] (or [N,1]) as picture files."""
-        return (
-            await self._load(checked_files(image, model), model)
-            if image.dtype == object
-            else checked_pixels(image, model)
-        )
+    async def _caption(
+        self,
+        model: Model,
+        engine: CaptionEngine,
+        image: Array,
+        deadline: int | None,
+        parameters: RequestParameters,
+        on_words: OnWords | None,
+    ) -> tuple[Tensors, Timing]:
+        options = decode_options(parameters.caption, engine, "parameters[{!r}]")
+        files = checked_files(image, model) if image.dtype == object else []
+        pixels = image if files else checked_pixels(image, model)
+        if on_words is not None and len(image) != 1:
+            raise InvalidInput("parameters['stream']", f"words of {len(image)} pictures in one request; give one")
+        decoding_ns = self._decoder.expected_ns(len(files)) if files else 0.0
+        with engine.place(len(image), options, deadline, parameters.priority, decoding_ns) as place:
+            if files:
+                pixels = await self._load(files, model)
+            tasks = [
+                asyncio.ensure_future(engine.submit(p, options, on_words, deadline, parameters.priority, place))
+                for p in pixels
+            ]
+            try:
+                done = await asyncio.gather(*tasks)
+            except BaseException:
+                # One answer for all rows: the others are wanted by nobody now.
+                for task in tasks:
+                    task.cancel()
+                raise
+        timing = max((captioned.timing for captioned in done), key=lambda timing: timing.queue_ns)
+        return caption_tensors(done, options, engine.spec), timing
 
     async def _load(self, files: list[bytes], model: Model) -> Pixels:
         assert model.manifest is not None
@@ -219,31 +244,6 @@ class InferenceServicer(grpc_service_pb2_grpc.GRPCInferenceServiceServicer):
         if version and not (version.isascii() and version.isdigit() and len(version) < 19):
             raise NotFound(f"version {version[:32]!r} is no version number")
         return self._models.get(name, int(version or 0))
-
-
-async def _caption_all(
-    engine: CaptionEngine,
-    images: Pixels,
-    deadline: int | None,
-    parameters: RequestParameters,
-    on_words: OnWords | None,
-) -> tuple[Tensors, Timing]:
-    if on_words is not None and len(images) != 1:
-        raise InvalidInput("parameters['stream']", f"words of {len(images)} pictures in one request; give one")
-    options = decode_options(parameters.caption, engine, "parameters[{!r}]")
-    tasks = [
-        asyncio.ensure_future(engine.submit(image, options, on_words, deadline, parameters.priority))
-        for image in images
-    ]
-    try:
-        done = await asyncio.gather(*tasks)
-    except BaseException:
-        # One answer for all rows: the others are wanted by nobody now.
-        for task in tasks:
-            task.cancel()
-        raise
-    timing = max((captioned.timing for captioned in done), key=lambda timing: timing.queue_ns)
-    return caption_tensors(done, options, engine.spec), timing
 
 
 def _word_teller(

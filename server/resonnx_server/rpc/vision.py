@@ -153,9 +153,10 @@ class VisionServicer(vision_pb2_grpc.VisionServicer):
         on_words = None if tell is None else lambda tokens: _tell_words(tokens, spec, tell)
         with Tracked(model.stats) as tracked, self._admission.hold(request.ByteSize()):
             options = decode_options(request, engine)
-            pixels, decode_ns = await self._pixels(request, model)
             deadline = deadline_ns(context, time.monotonic_ns())
-            captioned = await engine.submit(pixels, options, on_words, deadline)
+            with engine.place(1, options, deadline, decoding_ns=self._decoding_ns(request)) as place:
+                pixels, decode_ns = await self._pixels(request, model)
+                captioned = await engine.submit(pixels, options, on_words, deadline, place=place)
             tracked.timing = captioned.timing
         response = caption_response(captioned, options, spec)
         response.model, response.version, response.id = model.name, model.version, request.id
