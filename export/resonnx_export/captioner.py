@@ -40,6 +40,7 @@ class CaptionerSettings:
         input: Changes to the layout's picture recipe.
         max_tokens: A caption's greatest length, the end token included; None for the layout's.
         caffe_resnet: As recognise_captioner's.
+        residual: Likewise.
         allow_reduced: Whether providers may compute in bf16, fp16 and TF32.
         storage: What to store the encoder's trunk in, once the input is known; None for float32.
         samples: Pictures that the model is meant for; the check pictures are synthetic without.
@@ -49,6 +50,7 @@ class CaptionerSettings:
     input: InputChanges = field(default_factory=InputChanges)
     max_tokens: int | None = None
     caffe_resnet: bool | None = None
+    residual: bool = False
     allow_reduced: bool = False
     storage: StorageFor | None = None
     samples: Sequence[Image.Image] = ()
@@ -58,7 +60,9 @@ def export_captioner(files: Sequence[Path], settings: CaptionerSettings, target:
     """Export a captioner's files to a new version in the model repository. Raises as export_classifier does."""
     folder = package.plan(target)
     tell(f"reading {', '.join(file.name for file in files)}")
-    source = recognise_captioner(files, settings.vocabulary, caffe_resnet=settings.caffe_resnet)
+    source = recognise_captioner(
+        files, settings.vocabulary, caffe_resnet=settings.caffe_resnet, residual=settings.residual
+    )
     network = _checked(source)
     recipe = settings.input.apply(source.input)
     spec = source.spec

@@ -184,6 +184,14 @@ def captioner(
         bool | None,
         typer.Option("--caffe-resnet/--torchvision-resnet", help="Which ResNet's weights a file of their own are for."),
     ] = None,
+    residual: Annotated[
+        bool,
+        typer.Option(
+            "--residual",
+            help="Stacked cells (a list of nn.LSTMCell, say) add their input to their output, from the second on; keys "
+            "do not tell.",
+        ),
+    ] = False,
     allow_reduced: _AllowReduced = False,
     pictures: _Pictures = None,
     precision: _StoredPrecision = _Precision.FP32,
@@ -204,7 +212,9 @@ def captioner(
         samples = read_samples(pictures) if pictures else ()
         storage = choose_storage(precision.value, calibration, Limits(min_agreement), samples)
         words = load_vocabulary(vocab)
-        settings = CaptionerSettings(words, changes, max_tokens, caffe_resnet, allow_reduced, storage, samples)
+        settings = CaptionerSettings(
+            words, changes, max_tokens, caffe_resnet, residual, allow_reduced, storage, samples
+        )
         with progress(name, STAGES) as tell:
             exported = export_captioner(files, settings, Target(repository, name, version, overwrite), tell)
         _print_summary(exported)

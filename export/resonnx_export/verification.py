@@ -21,6 +21,7 @@ from resonnx_server.runtime.manifest import (
 from resonnx_export import reference
 from resonnx_export.candidates import judge_everywhere
 from resonnx_export.caption_layouts import recognise_captioner
+from resonnx_export.caption_layouts.picture_first import RESIDUAL
 from resonnx_export.checkpoint import SourceFile, load_checkpoint
 from resonnx_export.classifier_layouts import recognise_classifier
 from resonnx_export.errors import BadInput, ParityFailed
@@ -125,7 +126,12 @@ def _network(
     architecture = manifest.source.architecture
     if manifest.task == pb.TASK_CAPTIONER:
         vocabulary = Vocabulary(tuple(manifest.captioner.vocabulary))
-        source = recognise_captioner(checkpoint, vocabulary, caffe_resnet=architecture.endswith("_caffe"))
+        source = recognise_captioner(
+            checkpoint,
+            vocabulary,
+            caffe_resnet=architecture.endswith("_caffe"),
+            residual=manifest.source.layout.endswith(RESIDUAL),
+        )
         return source.recognised.network, source.files
     if len(checkpoint) > 1:
         raise BadInput(f"a classifier is one file; {len(checkpoint)} were given")

@@ -98,6 +98,11 @@ class WordDecoder(nn.Module):
         ):
             self.add_module(name, module)
 
+    @property
+    def output(self) -> nn.Linear:
+        """What scores the words."""
+        return self.get_submodule(self.names[2])
+
     def sample(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """20 steps, whatever comes out: ids [N,20] and log-probabilities [N,20,V]."""
         embed, rnn, linear = (self.get_submodule(name) for name in self.names)
@@ -107,6 +112,40 @@ class WordDecoder(nn.Module):
             scores.append(F.log_softmax(linear(hiddens.squeeze(1)), dim=1))
             ids.append(scores[-1].max(1)[1])
             inputs = embed(ids[-1]).unsqueeze(1)
+        return torch.stack(ids, 1), torch.stack(scores, 1)
+
+
+class StackedDecoder(nn.Module):
+    """DecoderRNN with a list of recurrent modules: each passes on what it answers, or from the second on the sum."""
+
+    def __init__(self, name: str, cells: Iterable[nn.RNNCellBase | nn.RNNBase], words: int, *, residual: bool) -> None:
+        super().__init__()
+        self.name, self.residual = name, residual
+        self.add_module(name, nn.ModuleList(cells))
+        self.embed = nn.Embedding(words, self.get_submodule(name)[0].input_size)
+        self.fc_out = nn.Linear(self.get_submodule(name)[0].hidden_size, words)
+
+    @property
+    def output(self) -> nn.Linear:
+        """As WordDecoder's."""
+        return self.fc_out
+
+    def sample(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """As WordDecoder's."""
+        cells = list(self.get_submodule(self.name))
+        states, x, ids, scores = [None] * len(cells), features, [], []
+        for _ in range(20):
+            for i, cell in enumerate(cells):
+                if isinstance(cell, nn.RNNBase):
+                    answer, states[i] = cell(x.unsqueeze(0), states[i])
+                    answer = answer.squeeze(0)
+                else:
+                    states[i] = cell(x, states[i])
+                    answer = states[i][0] if isinstance(cell, nn.LSTMCell) else states[i]
+                x = x + answer if self.residual and i >= 1 else answer
+            scores.append(F.log_softmax(self.fc_out(x), dim=1))
+            ids.append(scores[-1].max(1)[1])
+            x = self.embed(ids[-1])
         return torch.stack(ids, 1), torch.stack(scores, 1)
 
 
@@ -283,9 +322,7 @@ class Captioner(nn.Module):
 
     def sample(self, grid: Tensor, steps: int) -> tuple[Tensor, Tensor]:
         """_sample, greedy, not stopped at 0: ids [N,T] and log-probabilities [N,T,V], the picture's step dropped."""
-        mean = grid.mean(3).mean(2)
-        pixels = F.adaptive_avg_pool2d(grid, (14, 14)).permute(0, 2, 3, 1).reshape(len(grid), 196, -1)
-        step, state = getattr(self, f"_{self.kind}")(mean, pixels)
+        step, state = self._start(grid)
         it, ids, scores = torch.zeros(len(grid), dtype=torch.long), [], []
         for _ in range(steps):
             output, state = step(self.embed(it), state)
@@ -293,6 +330,31 @@ class Captioner(nn.Module):
             it = scores[-1].max(1)[1]
             ids.append(it)
         return torch.stack(ids, 1), torch.stack(scores, 1)
+
+    def beam_search(self, grid: Tensor, width: int, steps: int, *, suppress: bool) -> list[int]:
+        """CaptionModel.beam_search of a grid [1,C,h,w]: the best caption's ids; the last word may be suppressed."""
+        step, state = self._start(grid.expand(width, -1, -1, -1))
+        it, sums, paths, done = torch.zeros(width, dtype=torch.long), torch.zeros(width), [[]] * width, []
+        for t in range(steps):
+            output, state = step(self.embed(it), state)
+            log_probs = F.log_softmax(self.logit(output), dim=1)
+            if suppress:
+                log_probs[:, -1] -= 1000
+            totals = (sums[:, None] + log_probs)[: 1 if t == 0 else width]
+            sums, places = (each[:width] for each in totals.flatten().sort(descending=True))
+            rows, it = places // self.sizes.vocabulary, places % self.sizes.vocabulary
+            state = tuple(each[rows] for each in state)
+            paths = [[*paths[row], word] for row, word in zip(rows.tolist(), it.tolist(), strict=True)]
+            for i, path in enumerate(paths):
+                if path[-1] == 0 or t == steps - 1:
+                    done.append((float(sums[i]), path))
+                    sums[i] -= 1000
+        return max(done)[1]
+
+    def _start(self, grid: Tensor) -> tuple[Step, State]:
+        mean = grid.mean(3).mean(2)
+        pixels = F.adaptive_avg_pool2d(grid, (14, 14)).permute(0, 2, 3, 1).reshape(len(grid), 196, -1)
+        return getattr(self, f"_{self.kind}")(mean, pixels)
 
     def _zeros(self, like: Tensor, count: int) -> State:
         return tuple(torch.zeros(len(like), self.sizes.hidden) for _ in range(count))

@@ -59,14 +59,15 @@ class Exporter:
     """Runs the command on files, and checks what holds for all of them."""
 
     def __init__(self, folder: Path, labels: Path) -> None:
-        self.folder, self.labels, self.path = folder, labels, folder / "checkpoint.pth"
+        self.folder, self.path = folder, folder / "checkpoint.pth"
+        self.arguments: tuple[object, ...] = ("classifier", self.path, "--labels", labels, "--size", 32)
 
     def run(self, content: bytes) -> Result:
         self.path.write_bytes(content)
         before = _memory("VmRSS")
         _forget_peak()
-        common = ("--labels", self.labels, "--repository", self.folder / "models", "--name", "m", "--size", 32)
-        result = CliRunner().invoke(app, [str(each) for each in ("classifier", self.path, *common)])
+        target = ("--repository", self.folder / "models", "--name", "m")
+        result = CliRunner().invoke(app, [str(each) for each in (*self.arguments, *target)])
         assert _memory("VmHWM") - before <= len(content) + GIB
         assert result.exception is None or isinstance(result.exception, SystemExit), repr(result.exception)
         *progress, message = result.stderr.splitlines()
@@ -169,6 +170,15 @@ def test_resources(name: str, exporter: Exporter) -> None:
     pickle = hostile.resources()[name]
     exporter.refuses(hostile.archive(pickle))
     exporter.refuses(hostile.legacy(pickle))
+
+
+@pytest.mark.parametrize("place", ["checkpoint", "vocabulary"])
+def test_captioners_files(place: str, exporter: Exporter, captioner_file: Path, words_file: Path) -> None:
+    files = (exporter.path, words_file) if place == "checkpoint" else (captioner_file, exporter.path)
+    exporter.arguments = ("captioner", files[0], "--vocab", files[1])
+    hostile_pickles = {**hostile.commands(str(exporter.folder / "marker")), **hostile.resources()}
+    for pickle in hostile_pickles.values():
+        exporter.refuses(hostile.archive(pickle) if place == "checkpoint" else pickle)
 
 
 @pytest.mark.parametrize("name", hostile.tensors())

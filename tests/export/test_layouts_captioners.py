@@ -21,6 +21,7 @@ import torch
 from PIL import Image
 from resonnx import Client
 from resonnx_export.caption_layouts import recognise_captioner
+from resonnx_export.caption_layouts.recurrent import find_cells
 from resonnx_export.cli import app
 from resonnx_export.errors import BadInput
 from resonnx_export.networks import ShowTell
@@ -44,6 +45,7 @@ from .caption_sources import (
     Net,
     PictureEncoder,
     Sizes,
+    StackedDecoder,
     WordDecoder,
     centre,
     enliven,
@@ -84,25 +86,43 @@ def exported(folder: Path, files: Sequence[Path], vocabulary: Path, *options: ob
 
 
 def assert_served(
-    start_server: StartServer, folder: Path, images: np.ndarray, written: Written, spec: pb.CaptionerSpec
+    start_server: StartServer,
+    folder: Path,
+    images: np.ndarray,
+    written: Written,
+    manifest: pb.Manifest,
+    rows: Sequence[int],
+    **options: int,
 ) -> None:
-    """A real server says the source's words about picture files."""
+    """A real server says the source's words about those picture files whose pixels are images[rows] by the recipe."""
+    spec, recipe = manifest.captioner, manifest.input
+    if recipe.resize == pb.ImageInput.RESIZE_SHORT_SIDE_CROP:
+        # Files of the size before the crop, which takes the images out of them again.
+        more = recipe.resize_short_side - recipe.width
+        before = round(more / 2)
+        images = np.pad(images, ((0, 0), (before, more - before), (before, more - before), (0, 0)))
     with start_server(folder / "models", "--strict") as server, Client(server.grpc) as client:
-        for image, caption in zip(images, written.captions(spec.end_id), strict=False):
+        captions = written.captions(spec.end_id)
+        for row in rows:
             file = io.BytesIO()
-            Image.fromarray(image).save(file, "PNG")
-            words = [spec.vocabulary[token] for token in caption if token not in (*spec.stripped_ids, spec.end_id)]
-            assert client.caption(file.getvalue(), "m").captions[0].text == " ".join(words)
+            Image.fromarray(images[row]).save(file, "PNG")
+            words = [
+                spec.vocabulary[token] for token in captions[row] if token not in (*spec.stripped_ids, spec.end_id)
+            ]
+            assert client.caption(file.getvalue(), "m", **options).captions[0].text == " ".join(words)
 
 
-def assert_same_captions(version: VersionFiles, images: np.ndarray, written: Written) -> None:
-    """The runtime's greedy captions are the source's, but for near-ties, which may be 1 in 100; and they vary."""
+def assert_same_captions(version: VersionFiles, images: np.ndarray, written: Written) -> list[int]:
+    """The runtime's greedy captions are the source's, but for near-ties, which may be 1 in 100; and they vary.
+
+    Returns the rows of those that are.
+    """
     spec = version.manifest.captioner
     candidate = Candidate(CPU, pb.PRECISION_FP32)
     graphs = CaptionerGraphs(
         *(Session(version.files[file], candidate, 2) for file in (ENCODER_FILE, DECODER_FILE)), version.manifest
     )
-    expected, near_ties = written.captions(spec.end_id), 0
+    expected, near_ties, same = written.captions(spec.end_id), 0, []
     for row, sequence in enumerate(decode_all(graphs, images, spec)):
         ours = [token.id for token in sequence.tokens]
         if ours != expected[row]:
@@ -113,6 +133,7 @@ def assert_same_captions(version: VersionFiles, images: np.ndarray, written: Wri
         else:
             words = [spec.vocabulary[token] for token in ours if token not in (*spec.stripped_ids, spec.end_id)]
             assert text(sequence.shown(), spec.vocabulary) == " ".join(words)
+            same.append(row)
     assert near_ties <= 1
     lengths = {len(caption) for caption in expected}
     distinct = {tuple(caption) for caption in expected}
@@ -121,6 +142,7 @@ def assert_same_captions(version: VersionFiles, images: np.ndarray, written: Wri
     print(f"\n{version.manifest.source.layout}: {told}, lengths {sorted(lengths)}")
     assert len(distinct) >= 20
     assert len(lengths) >= 2
+    return same
 
 
 @pytest.fixture(autouse=True)
@@ -130,20 +152,16 @@ def _seeded() -> Iterator[None]:
         yield
 
 
-def tutorial(
-    linear: str, bn: str | None, names: tuple[str, str, str], rnn: nn.RNNBase, words: Sequence[str]
-) -> tuple[PictureEncoder, WordDecoder]:
-    encoder, decoder = PictureEncoder(rnn.input_size, linear=linear, bn=bn), WordDecoder(names, rnn, len(words))
+def animate(encoder: PictureEncoder, decoder: WordDecoder | StackedDecoder, words: Sequence[str]) -> None:
+    """Make random weights write varied captions."""
     images = normalised(pictures(32, SIZE, 1))
     settle(encoder, lambda: encoder(images))
-    output = decoder.get_submodule(names[2])
-    assert isinstance(output, nn.Linear)
-    projection = encoder.get_submodule(linear)
+    projection = encoder.get_submodule(encoder.order[0])
     assert isinstance(projection, nn.Linear)
-    if bn is None:
+    if len(encoder.order) == 1:
         centre(projection, encoder.resnet(images).flatten(1))
-    enliven(decoder, output, lambda: decoder.sample(encoder(images)), words.index("<end>"))
-    return encoder, decoder.eval()
+    enliven(decoder, decoder.output, lambda: decoder.sample(encoder(images)), words.index("<end>"))
+    decoder.eval()
 
 
 def write_vocabulary(path: Path, module: str, words: Sequence[str]) -> Path:
@@ -181,7 +199,9 @@ def importable(name: str, **classes: type) -> Iterator[ModuleType]:
 @torch.no_grad()
 def test_yunjey(tmp_path: Path, start_server: StartServer) -> None:
     names = ("embed", "lstm", "linear")
-    encoder, decoder = tutorial("linear", "bn", names, nn.LSTM(24, 32, 2, batch_first=True), YUNJEY)
+    rnn = nn.LSTM(24, 32, 2, batch_first=True)
+    encoder, decoder = PictureEncoder(24, linear="linear", bn="bn"), WordDecoder(names, rnn, len(YUNJEY))
+    animate(encoder, decoder, YUNJEY)
     files = [tmp_path / "decoder-5-3000.pkl", tmp_path / "encoder-5-3000.pkl"]
     for file, module in zip(files, (decoder, encoder), strict=True):
         # As PyTorch 0.4 wrote it, and without what it did not have.
@@ -196,8 +216,8 @@ def test_yunjey(tmp_path: Path, start_server: StartServer) -> None:
     assert manifest.captioner.beam_width == 1
     images = pictures(PICTURES, SIZE, 2)
     written = Written(*decoder.sample(encoder(normalised(images))))
-    assert_same_captions(version, images, written)
-    assert_served(start_server, tmp_path, images[:20], written, manifest.captioner)
+    same = assert_same_captions(version, images, written)
+    assert_served(start_server, tmp_path, images, written, manifest, same)
 
 
 @pytest.mark.parametrize(
@@ -211,9 +231,17 @@ def test_yunjey(tmp_path: Path, start_server: StartServer) -> None:
 )
 @torch.no_grad()
 def test_udacity(
-    tmp_path: Path, bn: str | None, names: tuple[str, str, str], kind: type[nn.RNNBase], hidden: int, layers: int
+    tmp_path: Path,
+    start_server: StartServer,
+    bn: str | None,
+    names: tuple[str, str, str],
+    kind: type[nn.RNNBase],
+    hidden: int,
+    layers: int,
 ) -> None:
-    encoder, decoder = tutorial("embed", bn, names, kind(24, hidden, layers, batch_first=True), UDACITY)
+    rnn = kind(24, hidden, layers, batch_first=True)
+    encoder, decoder = PictureEncoder(24, linear="embed", bn=bn), WordDecoder(names, rnn, len(UDACITY))
+    animate(encoder, decoder, UDACITY)
     file = tmp_path / "both.pth"
     torch.save({"encoder": encoder.state_dict(), "decoder": decoder.state_dict(), "epoch": 3}, file)
     version = exported(tmp_path, [file], write_vocabulary(tmp_path / "vocab.pkl", "vocabulary", UDACITY))
@@ -222,7 +250,113 @@ def test_udacity(
     assert manifest.input.resize_short_side == SIZE * 256 // 224
     assert not manifest.captioner.HasField("pad_id")
     images = pictures(PICTURES, SIZE, 2)
-    assert_same_captions(version, images, Written(*decoder.sample(encoder(normalised(images)))))
+    written = Written(*decoder.sample(encoder(normalised(images))))
+    same = assert_same_captions(version, images, written)
+    assert_served(start_server, tmp_path, images, written, manifest, same)
+
+
+@pytest.mark.parametrize(
+    ("name", "cell", "layers", "residual"),
+    [
+        ("lstm_cells", nn.LSTMCell, 3, True),
+        ("rnns", nn.LSTM, 2, True),
+        ("layers", nn.GRUCell, 2, True),
+        ("rnn_cells", nn.RNNCell, 2, True),
+        ("lstm_cells", nn.LSTMCell, 2, False),
+        ("cell", nn.GRUCell, 1, False),
+    ],
+)
+@torch.no_grad()
+def test_cells_in_a_list(
+    tmp_path: Path,
+    start_server: StartServer,
+    name: str,
+    cell: type[nn.RNNCellBase | nn.RNNBase],
+    layers: int,
+    residual: bool,
+) -> None:
+    cells = [cell(32 if i else 24, 32) for i in range(layers)]
+    encoder = PictureEncoder(24, linear="embed", bn="bn")
+    decoder = StackedDecoder(name, cells, len(UDACITY), residual=residual)
+    animate(encoder, decoder, UDACITY)
+    file = tmp_path / "both.pth"
+    torch.save({"encoder": encoder.state_dict(), "decoder": decoder.state_dict()}, file)
+    vocabulary = write_vocabulary(tmp_path / "vocab.pkl", "vocabulary", UDACITY)
+    result = export(tmp_path, [file], vocabulary, "--size", SIZE, *(["--residual"] if residual else []))
+    assert result.exit_code == 0, result.output
+    assert ("no residual connections" in result.stdout) == (layers > 1 and not residual)
+    version = read_version(tmp_path / "models" / "m" / "1")
+    assert version.manifest.source.layout == ("udacity-cvnd-residual" if residual else "udacity-cvnd")
+    images = pictures(PICTURES, SIZE, 2)
+    features = encoder(normalised(images))
+    written = Written(*decoder.sample(features))
+    same = assert_same_captions(version, images, written)
+    assert_served(start_server, tmp_path, images, written, version.manifest, same)
+    if residual:
+        verified = CliRunner().invoke(app, ["verify", str(tmp_path / "models/m/1"), "--checkpoint", str(file)])
+        assert verified.exit_code == 0, verified.output
+        decoder.residual = False
+        assert (decoder.sample(features)[0] != written.ids).any(dim=1).sum() > PICTURES / 2
+
+
+def test_residual_is_for_cells_in_a_list(tmp_path: Path) -> None:
+    (tmp_path / "words.txt").write_text("\n".join(YUNJEY))
+    layered = write_tutorial(tmp_path, nn.LSTM(24, 32, 2))
+    alone = tmp_path / "alone.ckpt"
+    torch.save(StackedDecoder("cells", [nn.LSTMCell(24, 32)], len(YUNJEY), residual=False).state_dict(), alone)
+    _, _, source, infos = self_critical(tmp_path, "show_tell", caffe=False, layers=2)
+    for files, words, options in (
+        (layered, tmp_path / "words.txt", ()),
+        ([layered[0], alone], tmp_path / "words.txt", ()),
+        (source, infos, ("--torchvision-resnet",)),
+    ):
+        result = export(tmp_path, files, words, "--residual", *options)
+        assert result.exit_code == 2, result.output
+        assert "--residual is for decoders with a list" in result.stderr.splitlines()[-1]
+        assert not (tmp_path / "models").exists()
+
+
+@pytest.mark.parametrize(
+    ("keys", "count", "listed"),
+    [
+        (["cells.0.weight_hh", "cells.1.weight_hh"], 2, True),
+        (["a.rnns.0.weight_hh_l0", "a.rnns.1.weight_hh_l0"], 2, True),
+        (["0.cell.weight_hh", "1.cell.weight_hh"], 2, True),
+        (["lstm.weight_hh_l0", "lstm.weight_hh_l1"], 2, False),
+        (["rnn.1.weight_hh_l0", "rnn.1.weight_hh_l1"], 2, False),
+        (["layers.2.lstm.weight_hh_l0"], 1, False),
+        (["weight_hh"], 1, False),
+    ],
+)
+def test_cells_are_found(keys: list[str], count: int, listed: bool) -> None:
+    tensors = {"embed.weight": torch.zeros(2, 3), **{key: torch.full((8, 2), i) for i, key in enumerate(keys)}}
+    cells = find_cells(tensors)
+    assert cells is not None
+    assert {key: value[0, 0] for key, value in cells.tensors.items()} == {
+        f"cells.layers.{i}.weight_hh": i for i in range(count)
+    }
+    assert (list(cells.rest), cells.count, cells.listed) == (["embed.weight"], count, listed)
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"cells.2.weight_hh": torch.zeros(128, 32)},
+        {"cells.1.weight_hh_l0": torch.zeros(128, 32)},
+        {"cells.1.weight_hh_l1": torch.zeros(128, 32)},
+        {"others.0.weight_hh": torch.zeros(128, 32)},
+        {"cells.01.weight_hh": torch.zeros(128, 32)},
+    ],
+)
+def test_an_odd_list_of_cells_is_refused(tmp_path: Path, odd: dict[str, Tensor]) -> None:
+    encoder, file = write_tutorial(tmp_path)
+    cells = [nn.LSTMCell(24, 32), nn.LSTMCell(32, 32)]
+    state = StackedDecoder("cells", cells, len(YUNJEY), residual=False).state_dict()
+    torch.save(state, file)
+    assert recognise_captioner([encoder, file], Vocabulary(YUNJEY)).recognised.layout == "yunjey"
+    torch.save({**state, **odd}, file)
+    with pytest.raises(BadInput, match=r"cells\.|others"):
+        recognise_captioner([encoder, file], Vocabulary(YUNJEY))
 
 
 @pytest.mark.parametrize("zipped", [False, True], ids=["legacy", "zip"])
@@ -257,7 +391,33 @@ def test_sgrvinod(tmp_path: Path, start_server: StartServer, zipped: bool) -> No
         ids = nn.utils.rnn.pad_sequence([torch.tensor(found[row]) for row in rows], True, end)
         greedy = Written(*decoder.greedy(grids[rows], start)).captions(end)
         assert sum(found[row] != caption for row, caption in zip(rows, greedy, strict=True)) >= 5
-        assert_served(start_server, tmp_path, images[rows], Written(ids, torch.zeros(0)), spec)
+        assert_served(start_server, tmp_path, images[rows], Written(ids, torch.zeros(0)), version.manifest, range(20))
+
+
+@torch.no_grad()
+def test_our_own(tmp_path: Path, start_server: StartServer) -> None:
+    net = Net(deep=True)
+    decoder = sources.DecoderWithAttention(12, 24, 32, len(SGRVINOD), net.fc.in_features).eval()
+    start, end = SGRVINOD.index("<start>"), SGRVINOD.index("<end>")
+    shown = normalised(pictures(32, SIZE, 1))
+    settle(net, lambda: net.grid(shown))
+
+    def write(images: Tensor, steps: int) -> tuple[Tensor, Tensor]:
+        # As sgrvinod's, but for the map, which keeps its size.
+        return decoder.greedy(net.grid(images).permute(0, 2, 3, 1), start, steps)
+
+    enliven(decoder, decoder.fc, lambda: write(shown, 20), end)
+    trunk = {f"trunk.{key}": value for key, value in net.state_dict().items() if not key.startswith("fc.")}
+    torch.save({**trunk, **decoder.state_dict()}, tmp_path / "own.pth")
+    (tmp_path / "words.txt").write_text("\n".join(SGRVINOD))
+    version = exported(tmp_path, [tmp_path / "own.pth"], tmp_path / "words.txt")
+    spec = version.manifest.captioner
+    assert version.manifest.source.layout == "resonnx-captioner"
+    assert (spec.attention_rows, spec.attention_columns, spec.beam_width) == (2, 2, 1)
+    images = pictures(PICTURES, SIZE, 2)
+    written = Written(*write(normalised(images), spec.max_tokens))
+    same = assert_same_captions(version, images, written)
+    assert_served(start_server, tmp_path, images, written, version.manifest, same)
 
 
 def self_critical(
@@ -312,15 +472,49 @@ def test_ruotianluo(
     assert (spec.beam_width, spec.finished_beams) == (1, pb.CaptionerSpec.FINISHED_BEAMS_REPLACE)
     images = pictures(PICTURES, SIZE, 2)
     written = Written(*model.sample(net.grid(normalised(images)), spec.max_tokens))
-    assert_same_captions(version, images, written)
-    if kind == "updown" and caffe:
-        assert_served(start_server, tmp_path, images[:20], written, spec)
+    same = assert_same_captions(version, images, written)
+    assert_served(start_server, tmp_path, images, written, version.manifest, same)
 
 
-def write_tutorial(folder: Path, *, file_of_both: bool = False) -> list[Path]:
+@pytest.mark.parametrize("kind", ["fc", "newfc", "updown"])
+@torch.no_grad()
+def test_ruotianluos_beams_may_not_say_unk(tmp_path: Path, start_server: StartServer, kind: str) -> None:
+    net, model, files, infos = self_critical(tmp_path, kind, caffe=True)
+    unknown = RUOTIANLUO.index("UNK")
+    model.logit.bias[unknown] += 2
+    torch.save(model.state_dict(), files[0])
+    version = exported(tmp_path, files, infos, "--caffe-resnet")
+    spec = version.manifest.captioner
+    # FCModel does not know its vocabulary, so it never finds UNK.
+    suppress = kind != "fc"
+    assert list(spec.beam_forbidden_ids) == ([unknown] if suppress else [])
+    images = pictures(20, SIZE, 2)
+    grids = net.grid(normalised(images))
+
+    def search(suppress: bool) -> list[list[int]]:
+        return [model.beam_search(grid[None], 3, spec.max_tokens, suppress=suppress) for grid in grids]
+
+    found = search(suppress)
+    assert sum(unknown in caption for caption in search(False)) >= 3
+    ids = nn.utils.rnn.pad_sequence([torch.tensor(caption) for caption in found], True, spec.end_id)
+    assert_served(
+        start_server, tmp_path, images, Written(ids, torch.zeros(0)), version.manifest, range(20), beam_width=3
+    )
+
+
+def test_a_vocabulary_that_does_not_end_in_unk_keeps_its_last_word(tmp_path: Path) -> None:
+    _, _, files, infos = self_critical(tmp_path, "newfc", caffe=True)
+    vocabulary = load_vocabulary(infos)
+    words = ("<end>", "UNK", *vocabulary.words[2:-1], "last")
+    source = recognise_captioner(files, Vocabulary(words, vocabulary.options), caffe_resnet=True)
+    assert source.spec.unknown_id == 1
+    assert not source.spec.beam_forbidden_ids
+
+
+def write_tutorial(folder: Path, rnn: nn.RNNBase | None = None, *, file_of_both: bool = False) -> list[Path]:
     """Write an untrained yunjey captioner, as two files or as one state_dict with prefixes, wrapped by DataParallel."""
     encoder = PictureEncoder(24, linear="linear", bn="bn")
-    decoder = WordDecoder(("embed", "lstm", "linear"), nn.LSTM(24, 32, batch_first=True), len(YUNJEY))
+    decoder = WordDecoder(("embed", "lstm", "linear"), rnn or nn.LSTM(24, 32, batch_first=True), len(YUNJEY))
     halves = {"encoder": encoder.state_dict(), "decoder": decoder.state_dict()}
     if file_of_both:
         flat = {f"module.{half}.{key}": value for half, state in halves.items() for key, value in state.items()}

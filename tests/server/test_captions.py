@@ -5,6 +5,7 @@ import gc
 import weakref
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import grpc
 import numpy as np
@@ -14,12 +15,12 @@ from resonnx_proto.inference import grpc_service_pb2 as oip
 from resonnx_proto.inference import grpc_service_pb2_grpc
 from resonnx_proto.v1 import vision_pb2, vision_pb2_grpc
 from resonnx_server.engine.caption_task import Captioned
-from resonnx_server.errors import SlowReader
+from resonnx_server.errors import InvalidInput, ModelRefused, SlowReader
 from resonnx_server.observe.stats import Timing
 from resonnx_server.rpc.boundary import unary
-from resonnx_server.rpc.captions import caption_tensors
+from resonnx_server.rpc.captions import caption_tensors, decode_options
 from resonnx_server.rpc.pipeline import pipeline
-from resonnx_server.runtime.manifest import parse_manifest
+from resonnx_server.runtime.manifest import parse_manifest, validate_manifest
 from resonnx_server.runtime.search import DecodeOptions
 from resonnx_server.runtime.sequence import Sequence
 
@@ -255,6 +256,28 @@ def test_captions_that_were_not_found_are_empty_and_impossible() -> None:
     assert outputs["caption"].tolist() == [[b"w7", b"", b""], [b"w7", b"", b""]]
     assert outputs["log_prob"].tolist() == [[-0.75, 0, -np.inf], [-0.75, -np.inf, -np.inf]]
     assert outputs["log_prob"].dtype == np.float32
+
+
+def test_what_no_beam_may_take_leaves_something(demo_repository: Path) -> None:
+    manifest = parse_manifest((demo_repository / "scenes" / "1" / "manifest.json").read_bytes())
+    spec = manifest.captioner
+    words = [i for i in range(len(spec.vocabulary)) if i != spec.end_id]
+    spec.beam_forbidden_ids.extend(words[1:])
+    validate_manifest(manifest)
+    for forbidden, said in ((words, "leaves no"), ([spec.end_id], "leaves no"), ([len(words) + 1], "not below")):
+        spec.beam_forbidden_ids[:] = forbidden
+        with pytest.raises(ModelRefused, match=rf"captioner\.beam_forbidden_ids.* {said}"):
+            validate_manifest(manifest)
+
+
+def test_a_request_may_not_forbid_what_the_manifest_leaves_to_beams() -> None:
+    spec = language.spec(beam_forbidden_ids=range(2, 39))
+    words = {word: i for i, word in enumerate(spec.vocabulary)}
+    engine = SimpleNamespace(spec=spec, word_ids=words, slots=SimpleNamespace(capacity=4))
+    options = decode_options(vision_pb2.CaptionRequest(forbidden_words=["w39"], beam_width=2), engine)
+    assert options.forbidden == {39}
+    with pytest.raises(InvalidInput, match="no word would be left"):
+        decode_options(vision_pb2.CaptionRequest(forbidden_words=["w1", "w39"]), engine)
 
 
 def test_the_tensor_protocol_streams_words(channel: grpc.Channel, ask, picture: bytes) -> None:

@@ -1,6 +1,7 @@
 """Beam search against the sources' own loops, written out here as they stand there; sampling and constraints."""
 
 from collections import Counter
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
@@ -49,12 +50,16 @@ def _sgrvinod(number: int, k: int, max_steps: int) -> list[tuple[float, list[int
     return sorted(complete, key=lambda beam: -beam[0])
 
 
-def _ruotianluo(number: int, width: int, max_steps: int, rule: int) -> list[tuple[float, list[int]]]:
+def _ruotianluo(
+    number: int, width: int, max_steps: int, rule: int, suppressed: Sequence[int] = ()
+) -> list[tuple[float, list[int]]]:
     """CaptionModel.beam_search: ended beams go on at -1000, all end at the last step. Done beams, best first."""
     beams: list[tuple[float, list[int]]] = [(0.0, [])]
     done = []
     for step in range(max_steps):
-        scores = np.concatenate([score + _log_probs(number, path) for score, path in beams])
+        log_probs = np.array([_log_probs(number, path) for _, path in beams])
+        log_probs[:, list(suppressed)] -= 1000
+        scores = np.concatenate([score + row for (score, _), row in zip(beams, log_probs, strict=True)])
         best = np.argsort(-scores, kind="stable")[:width]
         beams = [(scores[i], [*beams[i // 40][1], int(i % 40)]) for i in best]
         for i, (score, path) in enumerate(beams):
@@ -86,6 +91,19 @@ def test_replaced_beams_are_ruotianluos(number: int, width: int, rule: int, max_
     of = spec(finished_beams=REPLACE)
     assert _search(number, of, captions=width, **options) == expected
     assert _search(number, of, captions=1, **options) == expected[:1], "stopping early"
+
+
+@given(numbers, widths.filter(lambda width: width > 1), st.sets(st.integers(2, 39), min_size=1, max_size=9))
+def test_what_no_beam_may_take_greedy_captions_may(number: int, width: int, suppressed: set[int]) -> None:
+    expected = [path for _, path in _ruotianluo(number, width, 24, NONE, [*suppressed])]
+    of = spec(finished_beams=REPLACE, beam_forbidden_ids=suppressed)
+    assert _search(number, of, beam_width=width, captions=width) == expected
+    # Beside what a request forbids.
+    other = next(token for token in range(2, 40) if token not in suppressed)
+    both = _ruotianluo(number, width, 24, NONE, [*suppressed, other])
+    assert _search(number, of, beam_width=width, forbidden=frozenset([other])) == [both[0][1]]
+    for options in ({}, {"temperature": 1.0, "seed": 5}):
+        assert _search(number, of, **options) == _search(number, spec(), **options)
 
 
 @given(numbers)

@@ -49,7 +49,7 @@ class CaptionSource:
 
 
 def recognise_captioner(
-    files: Sequence[Path], vocabulary: Vocabulary, *, caffe_resnet: bool | None = None
+    files: Sequence[Path], vocabulary: Vocabulary, *, caffe_resnet: bool | None = None, residual: bool = False
 ) -> CaptionSource:
     """Read a captioner's files, in any order.
 
@@ -58,12 +58,14 @@ def recognise_captioner(
         vocabulary: The word of each token id.
         caffe_resnet: Whether the ResNet is Caffe's variant, which has the same keys; must be given where the CNN is a
             file of its own.
+        residual: Whether each of the decoder's stacked cells, from the second on, adds its input to its output; not
+            for nn.LSTM, whose layers cannot.
 
     Raises:
         BadInput: A file cannot be read, no layout is recognised, or something does not fit; says what.
     """
     parts, sources = read_parts(files)
-    request = Request(parts, vocabulary, caffe_resnet)
+    request = Request(parts, vocabulary, caffe_resnet, residual)
     try:
         draft = _draft(request)
         if draft is None:
@@ -86,6 +88,11 @@ def recognise_captioner(
         raise BadInput(f"{', '.join(file.name for file in files)}: {error}") from None
     if caffe_resnet and draft.layout != self_critical.NAME:
         raise BadInput(f"layout {draft.layout} has torchvision's ResNet; --caffe-resnet is for {self_critical.NAME}")
+    if residual and not draft.layout.endswith(picture_first.RESIDUAL):
+        raise BadInput(
+            f"layout {draft.layout}: --residual is for decoders with a list of two or more recurrent modules, and this "
+            "has none; the layers of one nn.LSTM, GRU or RNN add nothing to their outputs"
+        )
     return CaptionSource(replace(recognised, notes=draft.notes), draft.spec, draft.input, sources)
 
 

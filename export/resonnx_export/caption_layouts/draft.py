@@ -15,11 +15,17 @@ from resonnx_export.vocabulary import Vocabulary
 
 @dataclass(frozen=True)
 class Request:
-    """What the files hold, the vocabulary, and whether the ResNet is Caffe's, where that was told."""
+    """What the files hold, the vocabulary, and what was told of what weights do not tell.
+
+    Attributes:
+        caffe_resnet: Whether the ResNet is Caffe's; None if nothing was told.
+        residual: Whether stacked cells that are modules of their own add their input to their output.
+    """
 
     parts: Sequence[Part]
     vocabulary: Vocabulary
     caffe_resnet: bool | None
+    residual: bool
 
     def part_with(self, *keys: str) -> Part | None:
         """Return the first part that has all of these keys."""

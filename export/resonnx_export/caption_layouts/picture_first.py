@@ -1,10 +1,9 @@
 """yunjey/pytorch-tutorial's image captioning, and the Udacity CVND project that hundreds have written after it.
 
-The picture's feature is the first input of a recurrent network. Students chose the decoder's names, so what a tensor
-is follows from its shape.
+The picture's feature is the first input of a recurrent network. Students chose the decoder's names and modules, so
+what a tensor is follows from its shape.
 """
 
-import re
 from collections.abc import Mapping
 from typing import Final
 
@@ -12,41 +11,44 @@ from torch import Tensor
 
 from resonnx_export.caption_layouts.children import HALLMARK, prefixed, split_trunk
 from resonnx_export.caption_layouts.draft import Draft, Request, caption_spec, matrix_shape
-from resonnx_export.caption_layouts.parts import Part
+from resonnx_export.caption_layouts.recurrent import Cells, cell_kind, find_cells
 from resonnx_export.networks import CheckpointMismatch, ShowTell, ShowTellConfig, resnet_config_from_state_dict
-from resonnx_export.networks.cells import Kind
 from resonnx_export.recipe import image_input
 
 # sample() takes 20 steps, whatever comes out; the caption is cut at <end> afterwards.
 _MAX_TOKENS: Final = 20
 _INPUT_SIZE: Final = 224
 _RESIZE_SHORT_SIDE: Final = 256
-# Rows of weight_hh for each hidden number.
-KINDS: Final[Mapping[int, Kind]] = {1: "rnn", 3: "gru", 4: "lstm"}
-_LAYER: Final = re.compile(r"(.*)((?:weight|bias)_(?:ih|hh))_l(\d+)")
+_NOT_RESIDUAL: Final = (
+    "no residual connections between the stacked cells are assumed, as weights do not tell; --residual if each cell "
+    "from the second on adds its input to its output"
+)
+# Ends the layout's name; weights keep no trace of it.
+RESIDUAL: Final = "-residual"
 
 
 def tutorial(request: Request) -> Draft | None:
     """An encoder (resnet.*, a linear layer, perhaps a BatchNorm) and a decoder (embedding, recurrent, linear layer)."""
     encoder = request.part_with(HALLMARK)
-    decoder = next((part for part in request.parts if any(key.endswith("weight_ih_l0") for key in part.tensors)), None)
-    if encoder is None or decoder is None:
+    found = ((part, cells) for part in request.parts if (cells := find_cells(part.tensors)) is not None)
+    decoder, cells = next(found, (None, None))
+    if encoder is None or decoder is None or cells is None:
         return None
     trunk, beside = split_trunk(encoder.tensors)
-    state_dict = {**prefixed(trunk), **_renamed_encoder(beside), **_renamed_decoder(decoder)}
+    state_dict = {**prefixed(trunk), **_renamed_encoder(beside), **cells.tensors, **_renamed_decoder(cells)}
     vocabulary_size, embedding_size = matrix_shape(state_dict, "embedding.weight")
     rows, hidden_size = matrix_shape(state_dict, "cells.layers.0.weight_hh")
-    if rows % hidden_size or rows // hidden_size not in KINDS:
-        raise CheckpointMismatch(f"the recurrent weights [{rows}, {hidden_size}] are no RNN's, GRU's or LSTM's")
+    residual = request.residual and cells.listed
     network = ShowTell(
         ShowTellConfig(
             trunk=resnet_config_from_state_dict(trunk),
             vocabulary_size=vocabulary_size,
             embedding_size=embedding_size,
             hidden_size=hidden_size,
-            cell=KINDS[rows // hidden_size],
-            layers=sum(key.endswith(".weight_hh") for key in state_dict),
+            cell=cell_kind(rows, hidden_size),
+            layers=cells.count,
             cell_bias="cells.layers.0.bias_ih" in state_dict,
+            residual=residual,
             batch_norm="norm.weight" in state_dict,
             picture_says_word=True,
         )
@@ -56,19 +58,15 @@ def tutorial(request: Request) -> Draft | None:
         layout, recipe = "yunjey", image_input(_INPUT_SIZE, resize_short_side=None, resize_filter="lanczos")
     else:
         layout, recipe = "udacity-cvnd", image_input(_INPUT_SIZE, resize_short_side=_RESIZE_SHORT_SIDE)
-    spec = caption_spec(request.vocabulary.words, max_tokens=_MAX_TOKENS, feeds_start=False)
-    return Draft(layout, network, state_dict, spec, recipe, (encoder, decoder))
-
-
-def split_cells(tensors: Mapping[str, Tensor], prefix: str) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Split nn.RNN's, GRU's or LSTM's tensors (prefix + weight_ih_l0), under StackedCells' keys, from the rest."""
-    cells, rest = {}, {}
-    for key, value in tensors.items():
-        if (match := _LAYER.fullmatch(key)) and match[1] == prefix:
-            cells[f"cells.layers.{match[3]}.{match[2]}"] = value
-        else:
-            rest[key] = value
-    return cells, rest
+    return Draft(
+        layout=layout + RESIDUAL if residual else layout,
+        network=network,
+        state_dict=state_dict,
+        spec=caption_spec(request.vocabulary.words, max_tokens=_MAX_TOKENS, feeds_start=False),
+        input=recipe,
+        parts=(encoder, decoder),
+        notes=(_NOT_RESIDUAL,) if cells.listed and not residual else (),
+    )
 
 
 def _renamed_encoder(beside: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -87,12 +85,10 @@ def _renamed_encoder(beside: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return renamed
 
 
-def _renamed_decoder(decoder: Part) -> dict[str, Tensor]:
-    """Name the recurrent layers, the embedding (no bias) and the output layer (with bias) by what they are."""
-    tensors = decoder.tensors
-    prefix = next(key for key in tensors if key.endswith("weight_ih_l0")).removesuffix("weight_ih_l0")
-    cells, rest = split_cells(tensors, prefix)
-    _, inputs = matrix_shape(cells, "cells.layers.0.weight_ih")
+def _renamed_decoder(cells: Cells) -> dict[str, Tensor]:
+    """Name the embedding (no bias) and the output layer (with bias) by what they are."""
+    _, inputs = matrix_shape(cells.tensors, "cells.layers.0.weight_ih")
+    rest = cells.rest
     names: dict[str, str] = {}
     for key, value in rest.items():
         module, _, leaf = key.rpartition(".")
@@ -104,9 +100,9 @@ def _renamed_decoder(decoder: Part) -> dict[str, Tensor]:
     renamed = {names[key]: rest[key] for key in names}
     if len(renamed) < len(names) or len(renamed) < 3:
         raise CheckpointMismatch(
-            f"not one embedding, one recurrent and one linear layer in the decoder: {_told(tensors)}"
+            f"not one embedding and one linear layer beside the decoder's recurrent cells: {_told(rest)}"
         )
-    return {**cells, **renamed, **{key: value for key, value in rest.items() if key not in names}}
+    return {**renamed, **{key: value for key, value in rest.items() if key not in names}}
 
 
 def _told(tensors: Mapping[str, Tensor]) -> str:

@@ -15,10 +15,9 @@ from torch import Tensor
 
 from resonnx_export.caption_layouts.children import prefixed
 from resonnx_export.caption_layouts.draft import Draft, Request, matrix_shape
-from resonnx_export.caption_layouts.picture_first import KINDS, split_cells
+from resonnx_export.caption_layouts.recurrent import Cells, cell_kind, cells_at
 from resonnx_export.errors import BadInput
 from resonnx_export.networks import (
-    CheckpointMismatch,
     ResNetConfig,
     ShowTell,
     ShowTellConfig,
@@ -112,14 +111,15 @@ def _refuse_other_features(kind: _Plain | _Attending, options: Mapping[str, Any]
 
 def _show_tell_keys(kind: _Plain, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return the tensors under ShowTell's keys."""
-    renamed, rest = split_cells(tensors, "core.") if kind == "show_tell" else ({}, tensors)
+    cells = cells_at(tensors, "core.") if kind == "show_tell" else Cells({}, tensors)
+    renamed = dict(cells.tensors)
     places = {
         "fc_embed." if kind == "newfc" else "img_embed.": "project.",
         "_core." if kind == "newfc" else "core.": "cells.",
         "embed.": "embedding.",
         "logit.": "output.",
     }
-    for key, value in rest.items():
+    for key, value in cells.rest.items():
         source = next((source for source in places if key.startswith(source)), "")
         renamed[places.get(source, "") + key.removeprefix(source)] = value
     return renamed
@@ -129,17 +129,15 @@ def _show_tell_config(kind: _Plain, state_dict: Mapping[str, Tensor], trunk: Res
     vocabulary_size, embedding_size = matrix_shape(state_dict, "embedding.weight")
     hidden_size = matrix_shape(state_dict, "output.weight")[1]
     _check_features(matrix_shape(state_dict, "project.weight")[1], trunk)
-    rows = matrix_shape(state_dict, "cells.layers.0.weight_hh")[0] if kind == "show_tell" else 0
-    if kind == "show_tell" and (rows % hidden_size or rows // hidden_size not in KINDS):
-        raise CheckpointMismatch(f"{rows} recurrent rows for {hidden_size} hidden numbers: no RNN, GRU or LSTM")
     return ShowTellConfig(
         trunk=trunk,
         vocabulary_size=vocabulary_size,
         embedding_size=embedding_size,
         hidden_size=hidden_size,
-        cell=KINDS[rows // hidden_size] if kind == "show_tell" else "maxout",
+        cell=cell_kind(*matrix_shape(state_dict, "cells.layers.0.weight_hh")) if kind == "show_tell" else "maxout",
         layers=max(1, sum(key.endswith(".weight_hh") for key in state_dict)),
         cell_bias="cells.layers.0.bias_ih" in state_dict,
+        residual=False,
         batch_norm=False,
         # The answer to the picture is dropped; then token 0 is fed.
         picture_says_word=False,
@@ -170,7 +168,11 @@ def _check_features(size: int, trunk: ResNetConfig) -> None:
 
 
 def _spec(words: tuple[str, ...], kind: _Plain | _Attending, options: Mapping[str, Any]) -> pb.CaptionerSpec:
-    """Return the rule: token 0 starts, ends and pads; greedy, as eval.py without --beam_size."""
+    """Return the rule: token 0 starts, ends and pads; greedy, as eval.py without --beam_size.
+
+    Its --suppress_UNK, on unless told otherwise, is of CaptionModel.beam_search: the last word's log-probability falls
+    by 1000 if it is UNK, in models that know their vocabulary (show_tell and fc do not). `_sample` takes it as it is.
+    """
     length = options.get("seq_length")
     if kind not in ("show_tell", "fc"):
         length = options.get("max_length", _MAX_TOKENS) or length
@@ -186,4 +188,6 @@ def _spec(words: tuple[str, ...], kind: _Plain | _Attending, options: Mapping[st
     )
     if _UNKNOWN in words:
         spec.unknown_id = words.index(_UNKNOWN)
+    if words[-1] == _UNKNOWN and kind not in ("show_tell", "fc"):
+        spec.beam_forbidden_ids.append(len(words) - 1)
     return spec

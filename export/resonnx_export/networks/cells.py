@@ -13,15 +13,29 @@ State = tuple[Tensor, ...]
 
 
 class StackedCells(nn.Module):
-    """nn.RNN (tanh), nn.GRU or nn.LSTM as one cell a layer; state (h_0, h_1, ...), an LSTM's (h_0, c_0, h_1, ...)."""
+    """nn.RNN (tanh), nn.GRU or nn.LSTM as one cell a layer; state (h_0, h_1, ...), an LSTM's (h_0, c_0, h_1, ...).
 
-    def __init__(self, kind: Kind, input_size: int, hidden_size: int, layers: int, *, bias: bool = True) -> None:
+    With `residual`, each cell from the second on adds its input to what it passes on, but not to its own state (Wu et
+    al. 2016, GNMT, section 3.1).
+    """
+
+    def __init__(
+        self,
+        kind: Kind,
+        input_size: int,
+        hidden_size: int,
+        layers: int,
+        *,
+        bias: bool = True,
+        residual: bool = False,
+    ) -> None:
         super().__init__()
         cell = {"rnn": nn.RNNCell, "gru": nn.GRUCell, "lstm": nn.LSTMCell}[kind]
         sizes = [input_size, *[hidden_size] * (layers - 1)]
         self.layers = nn.ModuleList(cell(size, hidden_size, bias=bias) for size in sizes)
         self.hidden_size = hidden_size
         self.states = 2 if kind == "lstm" else 1
+        self.residual = residual
 
     def start(self, rows: Tensor) -> State:
         """Return the zero state of as many rows as `rows` [R, ...] has."""
@@ -35,7 +49,8 @@ class StackedCells(nn.Module):
                 following += layer(x, (state[2 * number], state[2 * number + 1]))
             else:
                 following.append(layer(x, state[number]))
-            x = following[-self.states]
+            hidden = following[-self.states]
+            x = hidden + x if self.residual and number > 0 else hidden
         return x, tuple(following)
 
 

@@ -26,6 +26,7 @@ class ShowTellConfig:
         cell: The recurrent cell.
         layers: Cells on top of each other; a "maxout" cell stands alone.
         cell_bias: Whether the cells add biases.
+        residual: Whether the cells, from the second on, add their input to their output.
         batch_norm: Whether the projected picture is normalised.
         picture_says_word: Whether the answer to the picture is the first word.
     """
@@ -37,6 +38,7 @@ class ShowTellConfig:
     cell: Kind | Literal["maxout"]
     layers: int
     cell_bias: bool
+    residual: bool
     batch_norm: bool
     picture_says_word: bool
 
@@ -56,7 +58,14 @@ class ShowTell(CaptionNetwork):
         if config.cell == "maxout":
             self.cells = MaxoutLSTMCell(size, config.hidden_size)
         else:
-            self.cells = StackedCells(config.cell, size, config.hidden_size, config.layers, bias=config.cell_bias)
+            self.cells = StackedCells(
+                config.cell,
+                size,
+                config.hidden_size,
+                config.layers,
+                bias=config.cell_bias,
+                residual=config.residual,
+            )
         self.output = nn.Linear(config.hidden_size, config.vocabulary_size)
 
     @property

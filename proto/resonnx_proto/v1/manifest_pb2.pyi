@@ -94,7 +94,7 @@ class ClassifierSpec(_message.Message):
     def __init__(self, labels: _Optional[_Iterable[str]] = ..., feature_size: _Optional[int] = ..., activation: _Optional[_Union[ClassifierSpec.Activation, str]] = ...) -> None: ...
 
 class CaptionerSpec(_message.Message):
-    __slots__ = ("vocabulary", "start_id", "end_id", "pad_id", "unknown_id", "stripped_ids", "max_tokens", "beam_width", "length_normalization", "attention_rows", "attention_columns", "finished_beams")
+    __slots__ = ("vocabulary", "start_id", "end_id", "pad_id", "unknown_id", "stripped_ids", "max_tokens", "beam_width", "length_normalization", "attention_rows", "attention_columns", "finished_beams", "beam_forbidden_ids")
     class LengthNormalization(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = ()
         LENGTH_NORMALIZATION_UNSPECIFIED: _ClassVar[CaptionerSpec.LengthNormalization]
@@ -125,6 +125,7 @@ class CaptionerSpec(_message.Message):
     ATTENTION_ROWS_FIELD_NUMBER: _ClassVar[int]
     ATTENTION_COLUMNS_FIELD_NUMBER: _ClassVar[int]
     FINISHED_BEAMS_FIELD_NUMBER: _ClassVar[int]
+    BEAM_FORBIDDEN_IDS_FIELD_NUMBER: _ClassVar[int]
     vocabulary: _containers.RepeatedScalarFieldContainer[str]
     start_id: int
     end_id: int
@@ -137,7 +138,8 @@ class CaptionerSpec(_message.Message):
     attention_rows: int
     attention_columns: int
     finished_beams: CaptionerSpec.FinishedBeams
-    def __init__(self, vocabulary: _Optional[_Iterable[str]] = ..., start_id: _Optional[int] = ..., end_id: _Optional[int] = ..., pad_id: _Optional[int] = ..., unknown_id: _Optional[int] = ..., stripped_ids: _Optional[_Iterable[int]] = ..., max_tokens: _Optional[int] = ..., beam_width: _Optional[int] = ..., length_normalization: _Optional[_Union[CaptionerSpec.LengthNormalization, str]] = ..., attention_rows: _Optional[int] = ..., attention_columns: _Optional[int] = ..., finished_beams: _Optional[_Union[CaptionerSpec.FinishedBeams, str]] = ...) -> None: ...
+    beam_forbidden_ids: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, vocabulary: _Optional[_Iterable[str]] = ..., start_id: _Optional[int] = ..., end_id: _Optional[int] = ..., pad_id: _Optional[int] = ..., unknown_id: _Optional[int] = ..., stripped_ids: _Optional[_Iterable[int]] = ..., max_tokens: _Optional[int] = ..., beam_width: _Optional[int] = ..., length_normalization: _Optional[_Union[CaptionerSpec.LengthNormalization, str]] = ..., attention_rows: _Optional[int] = ..., attention_columns: _Optional[int] = ..., finished_beams: _Optional[_Union[CaptionerSpec.FinishedBeams, str]] = ..., beam_forbidden_ids: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class PrecisionBound(_message.Message):
     __slots__ = ("file", "precision", "max_deviation")

@@ -90,8 +90,8 @@ def _forbidden(request: vision_pb2.CaptionRequest, engine: CaptionEngine, field:
     if len(words) > _MAX_FORBIDDEN:
         raise InvalidInput(field, f"{len(words)} words; at most {_MAX_FORBIDDEN}")
     forbidden = frozenset(_word_id(word, engine, field) for word in words)
-    # With the end token also forbidden, as it is before min_tokens, something must be left.
-    if len(forbidden) + 1 >= len(engine.spec.vocabulary):
+    # With the end token also forbidden, as it is before min_tokens, something must be left, for beams too.
+    if len(forbidden.union(engine.spec.beam_forbidden_ids)) + 1 >= len(engine.spec.vocabulary):
         raise InvalidInput(field, "no word would be left")
     return forbidden
 

@@ -13,7 +13,7 @@ way can beat those wanted, which changes no answer: sums only fall.
 
 import heapq
 from collections.abc import Sequence as Rows
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from operator import attrgetter, itemgetter
 from typing import Final
 
@@ -58,7 +58,7 @@ class BeamSearch:
     """A search (see search.Search) over up to `options.beam_width` rows.
 
     Args:
-        spec: The captioner's special tokens and its rule for ended beams.
+        spec: The captioner's special tokens, its rule for ended beams, and what none of them may take.
         options: With beam_width 2 or more and no temperature.
     """
 
@@ -68,7 +68,8 @@ class BeamSearch:
         self.finished = False
         self._spec, self._options = spec, options
         self._shrinks = spec.finished_beams != CaptionerSpec.FINISHED_BEAMS_REPLACE
-        self._constraints = Constraints(spec, options)
+        forbidden = options.forbidden.union(spec.beam_forbidden_ids)
+        self._constraints = Constraints(spec, replace(options, forbidden=forbidden))
         # None is the empty caption.
         self._live: list[_Beam | None] = [None]
         self._ended: list[_Beam] = []

@@ -152,9 +152,12 @@ def _validate_captioner(spec: pb.CaptionerSpec) -> None:
     for field in ("start_id", "pad_id", "unknown_id"):
         if spec.HasField(field):
             ids[field] = getattr(spec, field)
-    ids.update({f"stripped_ids[{i}]": token for i, token in enumerate(spec.stripped_ids)})
+    for field in ("stripped_ids", "beam_forbidden_ids"):
+        ids.update({f"{field}[{i}]": token for i, token in enumerate(getattr(spec, field))})
     for field, token in ids.items():
         _require(token < size, f"captioner.{field} {token} is not below the vocabulary's size {size}")
+    left = size - len({spec.end_id, *spec.beam_forbidden_ids})
+    _require(spec.end_id not in spec.beam_forbidden_ids and left > 0, "captioner.beam_forbidden_ids leaves no captions")
     _require(1 <= spec.max_tokens <= 1000, f"captioner.max_tokens {spec.max_tokens} is not within 1..1000")
     _require(
         spec.beam_width <= MAX_BEAM_WIDTH, f"captioner.beam_width {spec.beam_width} is not within 0..{MAX_BEAM_WIDTH}"
