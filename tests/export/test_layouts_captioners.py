@@ -259,11 +259,11 @@ def test_udacity(
     ("name", "cell", "layers", "residual"),
     [
         ("lstm_cells", nn.LSTMCell, 3, True),
-        ("rnns", nn.LSTM, 2, True),
-        ("layers", nn.GRUCell, 2, True),
-        ("rnn_cells", nn.RNNCell, 2, True),
+        pytest.param("rnns", nn.LSTM, 2, True, marks=pytest.mark.slow),
+        pytest.param("layers", nn.GRUCell, 2, True, marks=pytest.mark.slow),
+        pytest.param("rnn_cells", nn.RNNCell, 2, True, marks=pytest.mark.slow),
         ("lstm_cells", nn.LSTMCell, 2, False),
-        ("cell", nn.GRUCell, 1, False),
+        pytest.param("cell", nn.GRUCell, 1, False, marks=pytest.mark.slow),
     ],
 )
 @torch.no_grad()
@@ -449,13 +449,13 @@ def self_critical(
     ("kind", "more", "caffe"),
     [
         ("show_tell", {"layers": 2}, True),
-        ("show_tell", {"rnn": "GRU"}, False),
+        pytest.param("show_tell", {"rnn": "GRU"}, False, marks=pytest.mark.slow),
         ("fc", {}, True),
         ("newfc", {}, True),
         ("att2in", {}, True),
         ("att2in2", {"use_bn": 1}, True),
         ("updown", {"use_bn": 2}, True),
-        ("updown", {}, False),
+        pytest.param("updown", {}, False, marks=pytest.mark.slow),
     ],
     ids=lambda value: "-".join(map(str, value.values())) if isinstance(value, dict) else str(value),
 )
@@ -476,7 +476,7 @@ def test_ruotianluo(
     assert_served(start_server, tmp_path, images, written, version.manifest, same)
 
 
-@pytest.mark.parametrize("kind", ["fc", "newfc", "updown"])
+@pytest.mark.parametrize("kind", ["fc", "newfc", pytest.param("updown", marks=pytest.mark.slow)])
 @torch.no_grad()
 def test_ruotianluos_beams_may_not_say_unk(tmp_path: Path, start_server: StartServer, kind: str) -> None:
     net, model, files, infos = self_critical(tmp_path, kind, caffe=True)
