@@ -58,18 +58,21 @@ StartServer = Callable[..., AbstractContextManager[RunningServer]]
 
 @pytest.fixture(scope="session")
 def start_server(tmp_path_factory: pytest.TempPathFactory) -> StartServer:
-    """Start a server on free ports: `with start_server(repository, "--strict") as server: …`."""
+    """Start a server on free ports: `with start_server(repository, "--strict") as server: …`.
+
+    Latency tables are kept between them: to measure the same models again would take most of a start.
+    """
+    tables = tmp_path_factory.mktemp("tables")
 
     @contextmanager
     def start(repository: Path, *flags: str, environment: dict[str, str] | None = None) -> Iterator[RunningServer]:
         log = tmp_path_factory.mktemp("server") / "log"
         command = [sys.executable, "-m", "resonnx_server", "--repository", str(repository), "--port", "0"]
         command += ["--http-port", "0", *flags]
+        variables = {**os.environ, "RESONNX_CACHE_DIR": str(tables), **(environment or {})}
         with (
             log.open("w") as stderr,
-            subprocess.Popen(
-                command, stdout=subprocess.PIPE, stderr=stderr, text=True, env={**os.environ, **(environment or {})}
-            ) as process,
+            subprocess.Popen(command, stdout=subprocess.PIPE, stderr=stderr, text=True, env=variables) as process,
         ):
             assert process.stdout is not None
             match = _READY.match(process.stdout.readline())
