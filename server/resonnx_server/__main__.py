@@ -6,8 +6,8 @@ import sys
 
 # gRPC's core writes lines of its own to stderr; what matters is raised and told by us.
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")
-# Sockets are served by the thread that polls for completions, not by a pool that hands over to it: a sixth less
-# processor time a call (benchmarks/RESULTS.md). What a later gRPC does not know it ignores.
+# Sockets are served by the thread that polls for completions, not by a pool that hands over to it: about a sixth less
+# processor time a call (benchmarks/RESULTS.md). A gRPC that does not know these experiments says so and goes on.
 os.environ.setdefault("GRPC_EXPERIMENTS", "-event_engine_listener,-event_engine_for_all_other_endpoints")
 
 from resonnx_server import lifecycle
