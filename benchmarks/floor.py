@@ -50,11 +50,12 @@ class Way:
 
 @dataclass(frozen=True)
 class Measured:
-    """What a way gave: rows a second, and the median time of one run in ms."""
+    """What a way gave: rows a second, the median time of one run in ms, and processor time in microseconds a row."""
 
     way: Way
     rate: float
     run_ms: float
+    row_us: float
 
 
 def measure(file: Path, provider: str, precision: str, ways: Iterable[Way], seconds: float) -> list[Measured]:
@@ -64,7 +65,7 @@ def measure(file: Path, provider: str, precision: str, ways: Iterable[Way], seco
     command = [sys.executable, __file__, *arguments, "--ways", given]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     lines = [json.loads(line) for line in done.stdout.splitlines()]
-    return [Measured(Way(**line["way"]), line["rate"], line["run_ms"]) for line in lines]
+    return [Measured(**{**line, "way": Way(**line["way"])}) for line in lines]
 
 
 def all_ways(provider: str, cores: int) -> list[Way]:
@@ -115,7 +116,7 @@ def _feeds(session: ort.InferenceSession, rows: int) -> dict[str, Array]:
 def _run_way(session: ort.InferenceSession, way: Way, seconds: float) -> Measured:
     """Let the callers run at once; whole runs are counted, in the time that they really took."""
     feeds = _feeds(session, way.batch)
-    start = threading.Barrier(way.callers)
+    start = threading.Barrier(way.callers + 1)
     rates, times = [], []
 
     def caller() -> None:
@@ -135,9 +136,13 @@ def _run_way(session: ort.InferenceSession, way: Way, seconds: float) -> Measure
     threads = [threading.Thread(target=caller) for _ in range(way.callers)]
     for thread in threads:
         thread.start()
+    start.wait()
+    # Of all threads, those of the runtime's pool too.
+    before = time.process_time()
     for thread in threads:
         thread.join()
-    return Measured(way, sum(rates), statistics.median(times) * 1e3)
+    row_us = (time.process_time() - before) * 1e6 / (len(times) * way.batch)
+    return Measured(way, sum(rates), statistics.median(times) * 1e3, row_us)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

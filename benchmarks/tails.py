@@ -21,9 +21,8 @@ _OBJECTIVE_LOAD = 0.35
 def poisson(setting: Setting) -> float:
     """Share of the peak that arrives at random with p99 within six times the time of one picture alone."""
     bound = 6 * setting.alone_ms("big")
-    flags = ("--search-p99-ms", f"{bound:.3f}", "--concurrency", str(CALLERS["big"]))
-    found = setting.generator.bench(setting.server.grpc, setting.names["big"], *flags)["highest_rate"]
-    return float(found or 0.0) / setting.peak("big").rate
+    found = setting.generator.highest_rate(setting.server.grpc, setting.names["big"], bound, CALLERS["big"])
+    return found / setting.peak("big").rate
 
 
 def overload_3x(setting: Setting) -> float:

@@ -1,0 +1,300 @@
+"""Where processor time goes: resonnx beside a bare server, beside gRPC without a model, and beside the model alone.
+
+    python benchmarks/processor_time.py [--model small] [--rounds 5] [--json FILE]
+
+Per round and way of calling (unary, streams) the same closed loop of tensors is sent to three servers in turn:
+
+    echo     grpc.aio with the same messages, and no model
+    bare     a queue and a session of one thread for each core, no more (bare.py)
+    resonnx  as users start it
+
+Each is watched from its first answers on, for a while in which nothing starts or ends. Processor time is what the
+kernel counted: of the server's event loop, of its other threads, and of the load generator. Ratios are to what was
+measured in the same round: a shared machine is faster in one minute than in the next. Floors are the model's rows
+in ONNX Runtime alone: the best way to run it (floor.py), and the best with one row at a time.
+"""
+
+import argparse
+import json
+import os
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import median
+
+import floor
+import grpc
+from generator import Generator, find_perf_analyzer
+from overhead import machine
+from random_models import repository
+from resonnx_proto.inference import grpc_service_pb2 as pb
+from resonnx_proto.inference import grpc_service_pb2_grpc
+from rich.console import Console
+from rich.table import Table
+from server_process import Serving, running
+from setting import CALLERS, Setting
+
+_ROLES = {"small": "small", "resnet50_int8": "big"}
+_SERVERS = ("echo", "bare", "resonnx")
+_WAYS = ("unary", "stream")
+# After the first answer: connections, first batches, and what perf_analyzer does before it sends in earnest.
+_SETTLE_S = 1.0
+_FIRST_ANSWER_S = 30.0
+# Each way's first trial, and how many of the best are measured in every round: a short trial does not tell close ones
+# apart, least of all on a machine that others share.
+_FLOOR_TRIAL_S = 0.5
+_FINALISTS = 3
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What answers cost; times are microseconds of processor time per request.
+
+    Attributes:
+        loop_us: Of the server's main thread.
+        others_us: Of its other threads, those that ended included.
+        client_us: Of the load generator.
+        idle: Share of the machine's time in which a core had nothing to do.
+        elsewhere: Share that went to neither server nor generator: where it is large, others disturbed the figures.
+        batch: Requests a batch on average; None where there are no batches.
+    """
+
+    answers_per_s: float
+    loop_us: float
+    others_us: float
+    client_us: float
+    together_us: float
+    idle: float
+    elsewhere: float
+    batch: float | None
+
+
+@dataclass(frozen=True)
+class _Clocks:
+    """Counters of one moment; times in seconds."""
+
+    now: float
+    requests: int
+    batches: int
+    loop: float
+    server: float
+    client: float
+    idle: float
+    whole: float
+
+
+def watch(server: Serving, model: str, client: int, seconds: float) -> Usage:
+    """Watch a server under load.
+
+    Args:
+        server: The server.
+        model: The name of its model.
+        client: The process that sends the load.
+        seconds: How long.
+    """
+    with grpc.insecure_channel(server.grpc) as channel:
+        stub = grpc_service_pb2_grpc.GRPCInferenceServiceStub(channel)
+
+        def clocks() -> _Clocks:
+            (counts,) = stub.ModelStatistics(pb.ModelStatisticsRequest(name=model)).model_stats
+            idle, whole = _machine_s()
+            return _Clocks(
+                time.perf_counter(),
+                counts.inference_stats.success.count,
+                counts.execution_count,
+                _processor_s(Path(f"/proc/{server.pid}/task/{server.pid}/stat")),
+                _processor_s(Path(f"/proc/{server.pid}/stat")),
+                _processor_s(Path(f"/proc/{client}/stat")),
+                idle,
+                whole,
+            )
+
+        first, give_up = clocks().requests, time.monotonic() + _FIRST_ANSWER_S
+        while clocks().requests == first:
+            if time.monotonic() > give_up:
+                raise RuntimeError(f"{model}: no answer within {_FIRST_ANSWER_S:g} s")
+            time.sleep(0.1)
+        time.sleep(_SETTLE_S)
+        begin = clocks()
+        time.sleep(seconds)
+        return _usage(begin, clocks())
+
+
+def _usage(begin: _Clocks, end: _Clocks) -> Usage:
+    idle, whole = end.idle - begin.idle, end.whole - begin.whole
+    requests, batches = end.requests - begin.requests, end.batches - begin.batches
+    loop, server, client = end.loop - begin.loop, end.server - begin.server, end.client - begin.client
+    return Usage(
+        requests / (end.now - begin.now),
+        loop * 1e6 / requests,
+        (server - loop) * 1e6 / requests,
+        client * 1e6 / requests,
+        (server + client) * 1e6 / requests,
+        idle / whole,
+        1 - (idle + server + client) / whole,
+        requests / batches if batches else None,
+    )
+
+
+def _processor_s(stat: Path) -> float:
+    """Return user and system time of a process or thread."""
+    # Its name comes first, in brackets, and may hold anything.
+    numbers = stat.read_text().rpartition(")")[2].split()
+    return (int(numbers[11]) + int(numbers[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def _machine_s() -> tuple[float, float]:
+    """Return idle time and all time of all cores."""
+    # user, nice, system, idle, waiting for disks, interrupts (2), stolen by other machines; guests are within user.
+    times = [
+        int(word) / os.sysconf("SC_CLK_TCK") for word in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]
+    ]
+    return times[3] + times[4], sum(times)
+
+
+class Comparison:
+    """Measures one model.
+
+    Args:
+        setting: Has the model.
+        role: Which it is there.
+    """
+
+    def __init__(self, setting: Setting, role: str) -> None:
+        self._setting = setting
+        self._name = setting.names[role]
+        self._callers = CALLERS[role]
+        with setting.serving([self._name]) as server:
+            self.session = setting.info(role, server.grpc).sessions[0]
+        self._file = setting.models / self._name / "1" / self.session.file
+        self._finalists: list[list[floor.Way]] = []
+        self.usages: dict[tuple[str, str], list[Usage]] = defaultdict(list)
+        self.floors: list[tuple[floor.Measured, floor.Measured]] = []
+
+    def measure_round(self) -> None:
+        """Measure everything once."""
+        self.floors.append(self._measure_floors())
+        seconds = self._setting.generator.seconds
+        # To and fro, so that a machine that grows slower harms none of them more.
+        for kind in _SERVERS if len(self.floors) % 2 else reversed(_SERVERS):
+            with self._serving(kind) as server:
+                for way in _WAYS:
+                    load = self._setting.generator.loading(
+                        server.grpc, self._name, self._callers, stream=way == "stream"
+                    )
+                    with load as client:
+                        usage = watch(server, self._name, client, seconds)
+                    self.usages[kind, way].append(usage)
+                    print(f"{kind}, {way}: {usage}", file=sys.stderr, flush=True)
+
+    def _serving(self, kind: str) -> AbstractContextManager[Serving]:
+        if kind == "resonnx":
+            return self._setting.serving([self._name])
+        command = [sys.executable, str(Path(__file__).with_name("bare.py")), str(self._file)]
+        command += ["--provider", self.session.provider, "--precision", self.session.precision]
+        return running([*command, "--echo"] if kind == "echo" else command)
+
+    def _measure_floors(self) -> tuple[floor.Measured, floor.Measured]:
+        """Measure this round's best way of all, and the best of one row at a time."""
+
+        def measure(ways: Sequence[floor.Way], seconds: float) -> list[floor.Measured]:
+            found = floor.measure(self._file, self.session.provider, self.session.precision, ways, seconds)
+            return sorted(found, key=lambda measured: measured.rate, reverse=True)
+
+        if not self._finalists:
+            tried = measure(floor.all_ways(self.session.provider, self._setting.cores), _FLOOR_TRIAL_S)
+            single = [measured for measured in tried if measured.way.batch == 1]
+            self._finalists = [[measured.way for measured in group[:_FINALISTS]] for group in (tried, single)]
+        best, alone = (measure(ways, self._setting.generator.seconds / 2)[0] for ways in self._finalists)
+        return best, alone
+
+
+def show(comparison: Comparison) -> Table:
+    """Lay out medians and, below each, the range over the rounds."""
+    headers = ("server", "calls", "answers/s", "/ bare", "/ floor", "loop us", "others us", "client us", "together us")
+    table = Table(*headers, "idle", "elsewhere", "batch")
+    best = [best.rate for best, _ in comparison.floors]
+    for (kind, way), usages in comparison.usages.items():
+        rates = [usage.answers_per_s for usage in usages]
+        bare = [usage.answers_per_s for usage in comparison.usages["bare", way]]
+        batches = [usage.batch for usage in usages if usage.batch is not None]
+        table.add_row(
+            kind,
+            way,
+            _told(rates),
+            _ratio(rates, bare) if kind == "resonnx" else "",
+            _ratio(rates, best) if kind != "echo" else "",
+            _told([usage.loop_us for usage in usages]),
+            _told([usage.others_us for usage in usages]),
+            _told([usage.client_us for usage in usages]),
+            _told([usage.together_us for usage in usages]),
+            _told([usage.idle for usage in usages], ".0%"),
+            _told([usage.elsewhere for usage in usages], ".0%"),
+            _told(batches, ".1f") if batches else "",
+        )
+    for i, name in enumerate(("floor", "floor, one row")):
+        measured = [both[i] for both in comparison.floors]
+        rates, row_us = [one.rate for one in measured], [one.row_us for one in measured]
+        chosen = max(measured, key=lambda one: one.rate).way
+        layout = f"{chosen.callers} x {chosen.threads}{' spinning' if chosen.spin else ''}"
+        table.add_row(
+            name,
+            layout,
+            _told(rates),
+            "",
+            _ratio(rates, best),
+            "",
+            _told(row_us),
+            "",
+            _told(row_us),
+            "",
+            "",
+            str(chosen.batch),
+        )
+    return table
+
+
+def _ratio(rates: Sequence[float], others: Sequence[float]) -> str:
+    return _told([rate / other for rate, other in zip(rates, others, strict=True)], ".2f")
+
+
+def _told(values: Sequence[float], form: str = ".0f") -> str:
+    return f"{median(values):{form}}\n{min(values):{form}}..{max(values):{form}}"
+
+
+def main() -> None:
+    """Measure and show."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default="small", choices=tuple(_ROLES))
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=4.0, help="for which each server is watched")
+    parser.add_argument("--perf-analyzer", type=Path, help="Triton's load generator (the one on PATH, if there is one)")
+    parser.add_argument("--json", type=Path, help="write every round's figures")
+    given = parser.parse_args()
+    models = repository((given.model,))
+    generator = Generator(find_perf_analyzer(given.perf_analyzer), given.seconds)
+    before = machine()
+    with Setting(models, "resnet50_int8", generator) as setting:
+        comparison = Comparison(setting, _ROLES[given.model])
+        for _ in range(given.rounds):
+            comparison.measure_round()
+    Console(width=160).print(show(comparison))
+    sender = f"perf_analyzer {generator.perf_analyzer}" if generator.perf_analyzer else "resonnx bench"
+    where = f"{comparison.session.provider}, {comparison.session.precision}"
+    print(f"{given.model} on {where}; {CALLERS[_ROLES[given.model]]} callers, sent by {sender}")
+    if given.json:
+        rows = [
+            {"server": kind, "calls": way, "rounds": [asdict(usage) for usage in usages]}
+            for (kind, way), usages in comparison.usages.items()
+        ]
+        floors = [{"best": asdict(best), "one_row": asdict(alone)} for best, alone in comparison.floors]
+        content = {"machine": before, "generator": sender, "seconds": given.seconds, "model": given.model}
+        given.json.write_text(json.dumps({**content, "rows": rows, "floors": floors}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
