@@ -19,12 +19,13 @@ from resonnx_server.intake.decode import Decoder
 from resonnx_server.observe.metrics import Metrics
 from resonnx_server.repository.loader import Loader
 from resonnx_server.repository.scan import Found, scan
-from resonnx_server.repository.version import MAX_LANES
+from resonnx_server.repository.version import GPU_LANES, MAX_LANES
 from resonnx_server.rpc.oip import InferenceServicer
 from resonnx_server.rpc.server import GrpcServer, bracketed
 from resonnx_server.rpc.vision import VisionServicer
 from resonnx_server.runtime.host import usable_cores
-from resonnx_server.runtime.session import CUDA, TENSORRT
+from resonnx_server.runtime.pinned import PinnedMemory
+from resonnx_server.runtime.session import GPU_PROVIDERS
 
 _log = logging.getLogger(__name__)
 
@@ -180,10 +181,14 @@ class Server:
         self.decoder.close()
 
     def _device_for(self, provider: str) -> Device:
-        """One device an accelerator: the CPU's providers share the CPU."""
-        name = "gpu" if provider in (CUDA, TENSORRT) else "cpu"
+        """One device an accelerator: the CPU's providers share the CPU, a GPU's the GPU."""
+        name = "gpu" if provider in GPU_PROVIDERS else "cpu"
         if name not in self.devices:
-            self.devices[name] = Device(name, lanes=min(self.loader.threads, MAX_LANES) if name == "cpu" else 1)
+            self.devices[name] = (
+                Device(name, GPU_LANES, allocate=PinnedMemory().allocate)
+                if name == "gpu"
+                else Device(name, min(self.loader.threads, MAX_LANES))
+            )
         return self.devices[name]
 
 

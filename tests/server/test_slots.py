@@ -26,7 +26,7 @@ def _slots(capacity: int) -> Slots[Owner]:
 
 def _join(slots: Slots[Owner], picture: int) -> Owner:
     owner = Owner(picture, tokens=[picture], states=[-picture])
-    slots.join(owner, owner.tokens, [np.full(2, -picture)], [np.full(3, picture)])
+    slots.join(owner, owner.tokens, [np.full((1, 2), -picture)], [np.full((1, 3), picture)], 0)
     return owner
 
 
@@ -97,7 +97,7 @@ def test_a_full_house_takes_nobody_and_loses_nobody() -> None:
     owners = [_join(slots, picture) for picture in (1, 2)]
     late = Owner(9)
     with pytest.raises(IndexError, match="3 decode slots"):
-        slots.join(late, [4, 5], [np.zeros(2)], [np.zeros(3)])
+        slots.join(late, [4, 5], [np.zeros((1, 2))], [np.zeros((1, 3))], 0)
     slots.leave(late)
     assert set(slots.owners) == set(owners)
     _check(slots)

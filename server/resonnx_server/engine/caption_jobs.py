@@ -70,7 +70,7 @@ class EncodeJob:
             if task.search.finished:
                 events.finished.append((task, task.result()))
             else:
-                joining.append(Encoded(task, [s[row] for s in state], [f[row] for f in features]))
+                joining.append(Encoded(task, state, features, row))
         rows, input_ns, infer_ns, output_ns = len(entries), assembled - start, ran - assembled, clock() - ran
         engine.call(lambda: engine.stats.batch_done(rows, size, input_ns, infer_ns, output_ns))
         return joining, ran - assembled
@@ -113,7 +113,7 @@ class StepJob:
         for encoded in self._joining:
             task = encoded.task
             if task.is_wanted(now):
-                slots.join(task, task.search.tokens, encoded.state, encoded.features)
+                slots.join(task, task.search.tokens, encoded.state, encoded.features, encoded.row)
             else:
                 events.too_late(task)
 

@@ -1,15 +1,16 @@
 """One picture on its way to its captions, and what a job on a lane has to tell the event loop about such."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from resonnx_server.errors import DeadlineExceeded, ServerError
 from resonnx_server.observe.stats import ModelStats, StepCount, Timing
 from resonnx_server.runtime.images import Pixels
 from resonnx_server.runtime.search import Search
-from resonnx_server.runtime.sequence import Sequence, Token
-from resonnx_server.runtime.session import Array
+from resonnx_server.runtime.sequence import Sequence as Caption
+from resonnx_server.runtime.sequence import Token
 
 OnWords = Callable[[list[Token]], None]
 
@@ -18,7 +19,7 @@ OnWords = Callable[[list[Token]], None]
 class Captioned:
     """A finished request: captions with the scores that rank them, best first, and where its time went."""
 
-    ranked: list[tuple[Sequence, float]]
+    ranked: list[tuple[Caption, float]]
     timing: Timing
 
 
@@ -27,7 +28,7 @@ class CaptionTask:
     """One request. Its times are those of its encoder batch and of all steps that it took part in.
 
     Attributes:
-        rows: Its decode slots; see Slots.
+        rows: Its decode slots; see SlotRows.
         steps: Tokens decoded so far.
         has_word: Its first word has been told.
     """
@@ -59,11 +60,15 @@ class CaptionTask:
 
 @dataclass(slots=True)
 class Encoded:
-    """A picture that joins the decoding: its row of the encoder's states and features."""
+    """A picture that joins the decoding: row `row` of the states and features that its encoder batch gave.
+
+    They are what the engine's graphs give and its slots take: arrays, or tensors on a device.
+    """
 
     task: CaptionTask
-    state: list[Array]
-    features: list[Array]
+    state: Sequence[Any]
+    features: Sequence[Any]
+    row: int
 
 
 @dataclass(slots=True)

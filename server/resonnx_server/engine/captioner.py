@@ -11,7 +11,7 @@ goes first, caption_jobs.py is what a lane does.
 import asyncio
 from collections.abc import Callable, Iterable
 from itertools import islice
-from typing import Final
+from typing import Any, Final
 
 from resonnx_proto.v1.manifest_pb2 import CaptionerSpec
 
@@ -23,12 +23,12 @@ from resonnx_server.engine.device import Device, Job
 from resonnx_server.engine.latency import LatencyTable
 from resonnx_server.engine.pacing import CaptionPolicy, Load, pacing
 from resonnx_server.engine.place import Place
-from resonnx_server.engine.slots import Slots
+from resonnx_server.engine.slot_rows import SlotRows
 from resonnx_server.engine.staging import Staging
 from resonnx_server.errors import Unavailable
 from resonnx_server.observe.stats import ModelStats
 from resonnx_server.runtime.beams import BeamSearch
-from resonnx_server.runtime.graphs import CaptionerGraphs
+from resonnx_server.runtime.graphs import Captioner, D
 from resonnx_server.runtime.greedy import Greedy
 from resonnx_server.runtime.images import Pixels
 from resonnx_server.runtime.sampling import Sampling
@@ -55,7 +55,7 @@ class CaptionEngine:
         spec: Special tokens and limits.
         encode_table: Encoder costs by pictures.
         step_table: Decoder costs by rows; its largest size is the number of slots.
-        slots: Buffers of that many rows.
+        slots: That many rows, which hold what `graphs` take.
         device: Where it runs.
         stats: The model's counters.
         policy: When to encode and when to step.
@@ -66,11 +66,11 @@ class CaptionEngine:
 
     def __init__(
         self,
-        graphs: CaptionerGraphs,
+        graphs: Captioner[D],
         spec: CaptionerSpec,
         encode_table: LatencyTable,
         step_table: LatencyTable,
-        slots: Slots[CaptionTask],
+        slots: SlotRows[CaptionTask, D],
         device: Device,
         stats: ModelStats,
         *,
@@ -79,12 +79,14 @@ class CaptionEngine:
         max_queue_delay_us: int = 0,
         objective: Objective | None = None,
     ) -> None:
-        self.graphs, self.spec = graphs, spec
+        # Of one D, which is nobody's business from here on.
+        self.graphs: Captioner[Any] = graphs
+        self.slots: SlotRows[CaptionTask, Any] = slots
+        self.spec = spec
         self.table, self.step_table = encode_table, step_table
         self.device, self.stats = device, stats
-        self.slots = slots
         self.pacing = pacing(policy, encode_table, step_table)
-        self.staging = Staging(encode_table.largest)
+        self.staging = Staging(encode_table.largest, device.allocate)
         # What steps have to tell; owned by the step under way.
         self.untold = Events()
         # Of equal words the first: a vocabulary should have none.

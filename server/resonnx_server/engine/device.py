@@ -10,6 +10,10 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Final, Protocol
 
+import numpy as np
+
+from resonnx_server.engine.staging import Allocate
+
 Clock = Callable[[], int]
 
 _NICENESS: Final = 5
@@ -60,11 +64,15 @@ class Device:
         name: For thread names and logs.
         lanes: Jobs that may run at once.
         clock: Monotonic ns.
+        allocate: Memory that batches for it are put together in.
     """
 
-    def __init__(self, name: str, lanes: int = 1, clock: Clock = time.monotonic_ns) -> None:
+    def __init__(
+        self, name: str, lanes: int = 1, clock: Clock = time.monotonic_ns, allocate: Allocate = np.zeros
+    ) -> None:
         self.name = name
         self.clock = clock
+        self.allocate = allocate
         # Re-entrant: a workload that is called under the lock may call `notify`.
         self.lock = threading.RLock()
         self._changed = threading.Condition(self.lock)

@@ -1,17 +1,27 @@
 """Buffers that batches are put together in: allocated once, lent to one batch at a time."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
 from resonnx_server.runtime.session import Array
 
+# Gives zeros of a shape and dtype, in memory that suits the device which reads them.
+Allocate = Callable[[tuple[int, ...], np.dtype[Any]], Array]
+
 
 class Staging:
-    """Lends arrays [size, ...] for the rows of one input; the lane that borrows one gives it back after the run."""
+    """Lends arrays [size, ...] for the rows of one input; the lane that borrows one gives it back after the run.
 
-    def __init__(self, largest: int) -> None:
+    Args:
+        largest: Rows of a buffer.
+        allocate: Where buffers come from.
+    """
+
+    def __init__(self, largest: int, allocate: Allocate = np.zeros) -> None:
         self._largest = largest
+        self._allocate = allocate
         self._free: list[Array] = []
 
     def join(self, parts: Sequence[Array], size: int) -> tuple[Array, Array | None]:
@@ -42,5 +52,7 @@ class Staging:
             buffer = self._free.pop()
             if buffer.shape[1:] == like.shape[1:] and buffer.dtype == like.dtype:
                 return buffer
-        filler: str | int = "" if like.dtype == object else 0
-        return np.full((self._largest, *like.shape[1:]), filler, like.dtype)
+        buffer = self._allocate((self._largest, *like.shape[1:]), like.dtype)
+        if like.dtype == object:
+            buffer.fill("")
+        return buffer

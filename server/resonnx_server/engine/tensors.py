@@ -307,7 +307,7 @@ class _TensorJob:
         feeds: Tensors = {}
         lent = []
         for name in entries[0].payload.inputs:
-            staging = engine.staging.setdefault(name, Staging(engine.largest))
+            staging = engine.staging.setdefault(name, Staging(engine.largest, engine.device.allocate))
             feeds[name], buffer = staging.join([entry.payload.inputs[name] for entry in entries], size)
             lent.append((name, buffer))
         return feeds, lent

@@ -35,7 +35,7 @@ def load(version: Version) -> Start:
     # Nothing says what other providers may get wrong: the CPU, unless another is asked for by name.
     asked = version.settings.provider or "auto"
     provider = PROVIDERS["cpu" if asked == "auto" else asked]
-    session = Session(content, Candidate(provider, pb.PRECISION_FP32), version.threads)
+    session = Session(content, Candidate(provider, pb.PRECISION_FP32), version.threads, cache=version.cache.folder)
     batched = rows_are_independent(session)
     table = _warm(session, version.batch_sizes if batched else (1,))
     _log.warning("serving unverified: no manifest", extra={"model": version.found.name, "batched": batched})

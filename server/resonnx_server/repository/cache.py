@@ -10,6 +10,7 @@ from pathlib import Path
 
 import onnxruntime as ort
 
+from resonnx_server.runtime.host import gpu_models
 from resonnx_server.runtime.session import Session
 
 _log = logging.getLogger(__name__)
@@ -20,7 +21,7 @@ class TableCache:
     """Latency tables on disk. Best effort: what cannot be read is measured, what cannot be written is not kept.
 
     Attributes:
-        folder: None keeps nothing.
+        folder: None keeps nothing. TensorRT's engines are kept there, too (see Session).
         threads: Cores that the server may use.
     """
 
@@ -65,4 +66,4 @@ def _hardware() -> str:
         model = next((line for line in lines if line.startswith("model name")), "")
     except OSError:
         pass
-    return f"{platform.machine()} {model} onnxruntime {ort.__version__}"
+    return " ".join((platform.machine(), model, "onnxruntime", ort.__version__, *gpu_models()))

@@ -1,28 +1,22 @@
 """Loads a captioner: the fastest pair of encoder and decoder candidates that gives the golden captions."""
 
-from collections.abc import Sequence
 from functools import partial
 from typing import Final
 
 import numpy as np
 
-from resonnx_server.engine.caption_task import CaptionTask
 from resonnx_server.engine.captioner import CaptionEngine
 from resonnx_server.engine.latency import sizes_up_to
 from resonnx_server.engine.model import Model, SessionReport
-from resonnx_server.engine.slots import Slots
 from resonnx_server.errors import ModelRefused
-from resonnx_server.repository import choose
+from resonnx_server.repository import choose, residency
 from resonnx_server.repository.version import Start, Version, repeat
 from resonnx_server.runtime.golden import Golden, Verdict, judge_captions
 from resonnx_server.runtime.graphs import CaptionerGraphs
 from resonnx_server.runtime.greedy import decode_all
 from resonnx_server.runtime.manifest import DECODER_FILE, ENCODER_FILE, VersionFiles
-from resonnx_server.runtime.session import Array, TensorSpec
+from resonnx_server.runtime.session import TensorSpec
 
-# Captions decoded at once, and the most bytes that their state and features may take.
-_MAX_SLOTS: Final = 64
-_MAX_SLOT_BYTES: Final = 256 << 20
 # What a captioner gives over the tensor protocol.
 _OUTPUTS: Final = (
     TensorSpec("caption", np.dtype(object), ("batch",)),
@@ -47,15 +41,17 @@ def load(version: Version, files: VersionFiles, golden: Golden) -> Start:
     encoder_bounds = choose.bounds(files.manifest, ENCODER_FILE)
     decoder_bounds = choose.bounds(files.manifest, DECODER_FILE)
 
-    def judge(graphs: CaptionerGraphs) -> Verdict:
-        bound = max(
+    def bound(graphs: CaptionerGraphs) -> float:
+        return max(
             encoder_bounds[graphs.encoder.candidate.precision], decoder_bounds[graphs.decoder.candidate.precision]
         )
-        return judge_captions(golden, decode_all(graphs, golden.images, spec), bound)
 
-    graphs = choose.first_agreeing([named[i] for i in order], judge)
-    state, features, _ = graphs.encode(golden.images[:1])
-    slots: Slots[CaptionTask] = Slots(_slot_count(state, features), state, features)
+    def judge(graphs: CaptionerGraphs) -> Verdict:
+        return judge_captions(golden, decode_all(graphs, golden.images, spec), bound(graphs))
+
+    chosen = choose.first_agreeing([named[i] for i in order], judge)
+    decoding = residency.settle(files, chosen, golden, bound(chosen))
+    graphs, slots = decoding.graphs, decoding.slots
     encode_table = version.warm(
         files, graphs.encoder, ENCODER_FILE, version.batch_sizes, lambda rows: graphs.encode(repeat(golden, rows))
     )
@@ -99,8 +95,3 @@ def load(version: Version, files: VersionFiles, golden: Golden) -> Start:
         )
 
     return start
-
-
-def _slot_count(state: Sequence[Array], features: Sequence[Array]) -> int:
-    bytes_per_row = sum(int(array[0].nbytes) for array in (*state, *features))
-    return max(1, min(_MAX_SLOTS, _MAX_SLOT_BYTES // max(1, bytes_per_row)))

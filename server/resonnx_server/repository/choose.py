@@ -4,6 +4,7 @@ import hashlib
 import logging
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TypeVar
 
 from resonnx_proto.v1 import manifest_pb2 as pb
@@ -29,8 +30,17 @@ def stored_precision(manifest: pb.Manifest, file: str) -> pb.Precision:
     return manifest.stored.get(file, pb.PRECISION_FP32)
 
 
-def open_candidates(files: VersionFiles, file: str, provider: str, threads: int) -> list[Session]:
+def open_candidates(
+    files: VersionFiles, file: str, provider: str, threads: int, cache: Path | None = None
+) -> list[Session]:
     """Open `file` on each candidate that loads it.
+
+    Args:
+        files: The version.
+        file: One of its ONNX files.
+        provider: See candidates.
+        threads: Of one run.
+        cache: See Session.
 
     Raises:
         ModelRefused: None does.
@@ -38,7 +48,7 @@ def open_candidates(files: VersionFiles, file: str, provider: str, threads: int)
     sessions, reasons = [], []
     for candidate in candidates(provider, list(bounds(files.manifest, file)), stored_precision(files.manifest, file)):
         try:
-            sessions.append(Session(files.files[file], candidate, threads))
+            sessions.append(Session(files.files[file], candidate, threads, cache=cache))
         except ModelRefused as refused:
             _log.warning("a provider is left out", extra={"candidate": str(candidate), "reason": refused.message})
             reasons.append(refused.message)

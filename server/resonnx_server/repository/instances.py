@@ -1,4 +1,7 @@
-"""Chooses by measurement how a model runs on its device: one batch on all cores, or several on a share each."""
+"""Chooses by measurement how a model runs on its device: one batch on all cores, or several on a share each.
+
+On a GPU: one batch, or two in one session, of which one can be copied while the other computes.
+"""
 
 import logging
 from collections.abc import Callable, Mapping
@@ -7,9 +10,9 @@ from typing import Final
 
 from resonnx_server.engine.latency import LatencyTable
 from resonnx_server.engine.runner import Runner, Runners, Tensors
-from resonnx_server.repository.version import Version
+from resonnx_server.repository.version import GPU_LANES, Version
 from resonnx_server.runtime.manifest import VersionFiles
-from resonnx_server.runtime.session import CPU, OPENVINO, Array, Session
+from resonnx_server.runtime.session import CPU, GPU_PROVIDERS, Array, Session
 
 _log = logging.getLogger(__name__)
 
@@ -44,7 +47,10 @@ def settle(
     compared = min(_COMPARED_BATCH, version.settings.max_batch_size)
     candidate = session.candidate
     sessions = {1: session}
-    if candidate.provider in (CPU, OPENVINO):
+    if candidate.provider in GPU_PROVIDERS:
+        # Threads are nothing to it, and a second session would be the weights once more: two runs of the one.
+        sessions[GPU_LANES] = session
+    else:
         for instances in version.instance_counts():
             sessions[instances] = Session(content, candidate, max(1, version.threads // instances))
     rates = {

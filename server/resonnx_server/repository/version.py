@@ -25,6 +25,8 @@ from resonnx_server.runtime.session import CPU, Session
 Start = Callable[[], Model]
 # Batches that may run at once on the CPU.
 MAX_LANES: Final = 8
+# And on a GPU: one is copied there or back while the other computes.
+GPU_LANES: Final = 2
 # Batch that providers race at.
 _RACE_BATCH: Final = 8
 
@@ -57,7 +59,7 @@ class Version:
         """Open `file` on every candidate. Raises ModelRefused if it is missing or none loads it."""
         if file not in files.files:
             raise ModelRefused(f"{file} is missing")
-        return open_candidates(files, file, self.settings.provider or "auto", self.threads)
+        return open_candidates(files, file, self.settings.provider or "auto", self.threads, self.cache.folder)
 
     def race_pictures(self, golden: Golden) -> Pixels:
         """Return the batch that providers race at."""

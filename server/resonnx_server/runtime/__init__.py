@@ -2,3 +2,8 @@
 
 No gRPC, no asyncio, no torch.
 """
+
+import os
+
+# Before anything imports ONNX Runtime: the wheel's telemetry is decided when the library is loaded.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")

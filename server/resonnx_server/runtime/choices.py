@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Set
+from typing import Any
 
 import numpy as np
 
@@ -35,7 +36,7 @@ class Choices:
         self._best_log_probs: list[float] = top_log_probs[:, 0].tolist()
 
     @classmethod
-    def of_step(cls, step: Step) -> "Choices":
+    def of_step(cls, step: Step[Any]) -> "Choices":
         """Wrap a decoder step's answer."""
         return cls(step.top_ids, step.top_log_probs, step.log_probs, step.attention)
 

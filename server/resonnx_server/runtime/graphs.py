@@ -1,7 +1,9 @@
 """Binds sessions to the contracts of the ONNX files (DESIGN: contracts on disk) and refuses files that break them."""
 
-from collections.abc import Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 import numpy as np
 from resonnx_proto.v1 import manifest_pb2 as pb
@@ -13,6 +15,9 @@ from resonnx_server.runtime.session import Array, Session, TensorSpec
 
 IMAGE = "image"
 CLASSIFIER_OUTPUTS = ("probabilities", "logits", "features")
+
+# Where states and features are between runs: arrays in host memory, or tensors on a device.
+D = TypeVar("D")
 
 
 class ClassifierGraph:
@@ -38,7 +43,7 @@ class ClassifierGraph:
 
 
 @dataclass(frozen=True)
-class Step:
+class Step(Generic[D]):
     """One decoder step of R rows: the best tokens [R,k] (best first) and the next state.
 
     All log-probabilities [R,V] and attention [R,P] are there if asked for.
@@ -46,12 +51,12 @@ class Step:
 
     top_ids: Array
     top_log_probs: Array
-    state: list[Array]
+    state: list[D]
     attention: Array | None = None
     log_probs: Array | None = None
 
 
-class CaptionerGraphs:
+class Captioner(ABC, Generic[D]):
     """encoder.onnx and decoder.onnx of one captioner, wired by the names of their tensors.
 
     Raises:
@@ -59,19 +64,19 @@ class CaptionerGraphs:
     """
 
     def __init__(self, encoder: Session, decoder: Session, manifest: pb.Manifest) -> None:
-        self.encoder, self.decoder = encoder, decoder
+        self.encoder, self.decoder, self.manifest = encoder, decoder, manifest
         _check_image_input(encoder, manifest.input, ENCODER_FILE)
         given = {spec.name: spec for spec in encoder.outputs}
-        self._states = [name for name in given if name.startswith("state_")]
-        self._features = [name for name in given if name.startswith("feature_")]
-        self._gives_first = "first_log_probs" in given
+        self.state_names = [name for name in given if name.startswith("state_")]
+        self.feature_names = [name for name in given if name.startswith("feature_")]
+        self._first_outputs = ["first_log_probs"] if "first_log_probs" in given else []
         taken = {spec.name: spec for spec in decoder.inputs}
-        expected = {"token", *self._states, *self._features}
-        if set(taken) != expected or not self._states:
+        expected = {"token", *self.state_names, *self.feature_names}
+        if set(taken) != expected or not self.state_names:
             raise ModelRefused(
                 f"{DECODER_FILE} takes {sorted(taken)}, the encoder and the contract give {sorted(expected)}"
             )
-        if self._gives_first == manifest.captioner.HasField("start_id"):
+        if bool(self._first_outputs) == manifest.captioner.HasField("start_id"):
             raise ModelRefused("captioner.start_id must be given exactly when the encoder has no first_log_probs")
         vocabulary = len(manifest.captioner.vocabulary)
         self.top_k = min(DECODER_TOP_K, vocabulary)
@@ -79,7 +84,7 @@ class CaptionerGraphs:
             "log_probs": (vocabulary,),
             "top_log_probs": (self.top_k,),
             "top_ids": (self.top_k,),
-            **{f"next_{name}": _row_shape(given[name]) for name in self._states},
+            **{f"next_{name}": _row_shape(given[name]) for name in self.state_names},
         }
         has = {spec.name for spec in decoder.outputs}
         self.attention_size = manifest.captioner.attention_rows * manifest.captioner.attention_columns
@@ -88,36 +93,63 @@ class CaptionerGraphs:
         if self.attention_size:
             outputs["attention"] = (self.attention_size,)
         _check_tensors(decoder.outputs, outputs, DECODER_FILE)
-        self.state_specs = [given[name] for name in self._states]
-        self.feature_specs = [given[name] for name in self._features]
-        self._step_outputs = ["top_ids", "top_log_probs", *(f"next_{name}" for name in self._states)]
+        self.state_specs = [given[name] for name in self.state_names]
+        self.feature_specs = [given[name] for name in self.feature_names]
+        self._next_names = [f"next_{name}" for name in self.state_names]
 
-    def encode(self, images: Pixels) -> tuple[list[Array], list[Array], Array | None]:
+    def encode(self, images: Pixels) -> tuple[list[D], list[D], Array | None]:
         """Encode uint8 pictures [N,H,W,3] to states, features, and first_log_probs [N,V] if the picture is step 0."""
-        out = self.encoder.run({IMAGE: images})
-        first = out["first_log_probs"] if self._gives_first else None
-        return [out[name] for name in self._states], [out[name] for name in self._features], first
+        kept = [*self.state_names, *self.feature_names]
+        out, tensors = self._run(self.encoder, {IMAGE: images}, {}, self._first_outputs, kept)
+        state, features = [tensors[name] for name in self.state_names], [tensors[name] for name in self.feature_names]
+        return state, features, out.get("first_log_probs")
 
     def step(
         self,
         tokens: Array,
-        state: Sequence[Array],
-        features: Sequence[Array],
+        state: Sequence[D],
+        features: Sequence[D],
         *,
         attention: bool = False,
         log_probs: bool = False,
-    ) -> Step:
+    ) -> Step[D]:
         """Run one step: tokens int64 [R] with the rows' state and features in the encoder's order."""
-        feeds = {"token": tokens, **dict(zip(self._states, state, strict=True))}
-        feeds.update(zip(self._features, features, strict=True))
-        wanted = self._step_outputs
+        given = dict(zip(self.state_names, state, strict=True))
+        given.update(zip(self.feature_names, features, strict=True))
+        wanted = ["top_ids", "top_log_probs"]
         if attention and self.attention_size:
-            wanted = [*wanted, "attention"]
+            wanted.append("attention")
         if log_probs:
-            wanted = [*wanted, "log_probs"]
-        out = self.decoder.run(feeds, wanted)
-        next_state = [out[f"next_{name}"] for name in self._states]
+            wanted.append("log_probs")
+        out, tensors = self._run(self.decoder, {"token": tokens}, given, wanted, self._next_names)
+        next_state = [tensors[name] for name in self._next_names]
         return Step(out["top_ids"], out["top_log_probs"], next_state, out.get("attention"), out.get("log_probs"))
+
+    @abstractmethod
+    def _run(
+        self,
+        session: Session,
+        host: Mapping[str, Array],
+        given: Mapping[str, D],
+        fetched: Sequence[str],
+        kept: Sequence[str],
+    ) -> tuple[Mapping[str, Array], Mapping[str, D]]:
+        """Run a graph on inputs from the host and inputs that an earlier run kept; outputs likewise."""
+
+
+class CaptionerGraphs(Captioner[Array]):
+    """A captioner whose states and features are in host memory between runs."""
+
+    def _run(
+        self,
+        session: Session,
+        host: Mapping[str, Array],
+        given: Mapping[str, Array],
+        fetched: Sequence[str],
+        kept: Sequence[str],
+    ) -> tuple[Mapping[str, Array], Mapping[str, Array]]:
+        out = session.run({**host, **given}, [*fetched, *kept])
+        return out, out
 
 
 def _check_image_input(session: Session, recipe: pb.ImageInput, file: str) -> None:

@@ -1,10 +1,11 @@
-"""Tells how many processors this process may really use: affinity and cgroup quota, never the host's count."""
+"""Tells what this process may compute on: processors by affinity and cgroup quota, never the host's count; GPUs."""
 
 import math
 import os
 from pathlib import Path
 
 _CGROUP = Path("/sys/fs/cgroup")
+_GPUS = Path("/proc/driver/nvidia/gpus")
 
 
 def usable_cores(cgroup: Path = _CGROUP) -> int:
@@ -26,3 +27,15 @@ def _quota(cgroup: Path) -> float | None:
         return quota / period_us if quota > 0 else None
     except (OSError, ValueError):
         return None
+
+
+def gpu_models(gpus: Path = _GPUS) -> tuple[str, ...]:
+    """Return the names of the NVIDIA GPUs that the driver shows here, sorted; none where there is no driver."""
+    found = []
+    for file in gpus.glob("*/information"):
+        try:
+            lines = file.read_text().splitlines()
+        except OSError:
+            continue
+        found += [line.partition(":")[2].strip() for line in lines if line.startswith("Model:")]
+    return tuple(sorted(found))

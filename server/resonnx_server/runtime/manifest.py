@@ -20,6 +20,9 @@ GOLDEN = "golden.npz"
 CLASSIFIER_FILE = "model.onnx"
 ENCODER_FILE = "encoder.onnx"
 DECODER_FILE = "decoder.onnx"
+# A captioner's, for decoding that stays on a GPU; not in every version.
+STATE_ROWS_FILE = "state_rows.onnx"
+FEATURE_ROWS_FILE = "feature_rows.onnx"
 MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 # Top-k entries that a decoder step gives; fewer where the vocabulary is smaller.
 DECODER_TOP_K = 16

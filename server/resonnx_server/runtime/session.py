@@ -4,24 +4,26 @@
 fall-back to the CPU is switched off.
 """
 
+import hashlib
 import importlib
 import importlib.util
 import json
-import os
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
-
-# Before the import: the wheel's telemetry is decided when the library is loaded.
-os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 import onnxruntime as ort
 from resonnx_proto.v1 import manifest_pb2 as pb
 
 from resonnx_server.errors import ModelRefused
+from resonnx_server.runtime.host import gpu_models
+
+_log = logging.getLogger(__name__)
 
 Array = npt.NDArray[Any]
 
@@ -29,6 +31,8 @@ CPU: Final = "CPUExecutionProvider"
 OPENVINO: Final = "OpenVINOExecutionProvider"
 CUDA: Final = "CUDAExecutionProvider"
 TENSORRT: Final = "TensorrtExecutionProvider"
+# These compute on an NVIDIA GPU.
+GPU_PROVIDERS: Final = (TENSORRT, CUDA)
 # By the names that `--provider` takes, fastest kind of device first.
 PROVIDERS: Final = {"tensorrt": TENSORRT, "cuda": CUDA, "openvino": OPENVINO, "cpu": CPU}
 
@@ -79,39 +83,55 @@ class Session:
         spinning: Threads of a run wait for each other by spinning until the run ends: sooner, and only good where
             nothing else needs the cores meanwhile.
         optimise: False switches graph optimisation off (the exporter's parity check runs both ways).
+        cache: A folder where TensorRT may keep the engines that it builds, which takes it minutes; None keeps none.
+
+    Attributes:
+        device: Where its tensors are, as ONNX Runtime calls it: "cuda" (the first GPU) or "cpu".
+        ort_session: ONNX Runtime's own session, for runs with IO binding (binding.py).
 
     Raises:
         ModelRefused: The runtime cannot load the graph, or the provider cannot be had.
     """
 
     def __init__(
-        self, model: bytes, candidate: Candidate, threads: int, *, spinning: bool = False, optimise: bool = True
+        self,
+        model: bytes,
+        candidate: Candidate,
+        threads: int,
+        *,
+        spinning: bool = False,
+        optimise: bool = True,
+        cache: Path | None = None,
     ) -> None:
         self.candidate = candidate
         self.threads = threads
         self.spinning = spinning
+        self.device = "cuda" if candidate.provider in GPU_PROVIDERS else "cpu"
         options = _session_options(threads, spinning, optimise)
         providers: list[tuple[str, dict[str, str]]] = []
         if candidate.provider == OPENVINO:
             options.add_provider_for_devices(openvino_devices(), _openvino_options(candidate.precision, threads))
-        elif candidate.provider != CPU:
-            providers.append((candidate.provider, _gpu_options(candidate)))
-        if candidate.provider != OPENVINO:
+        else:
+            if candidate.provider == TENSORRT:
+                providers.append((TENSORRT, _tensorrt_options(candidate.precision, _engine_folder(cache, model))))
+            if candidate.provider in GPU_PROVIDERS:
+                # Beside TensorRT, for what that leaves over: on the CPU it would be fetched and brought back.
+                providers.append((CUDA, _cuda_options(candidate.precision)))
             providers.append((CPU, {}))
         try:
-            self._session = ort.InferenceSession(model, options, providers=providers or None)
+            # Its fall-back would print to stdout and drop the reason.
+            self.ort_session = ort.InferenceSession(model, options, providers=providers or None, enable_fallback=0)
         except Exception as error:  # onnxruntime's exceptions share no public base class
             raise ModelRefused(f"{candidate} cannot load the graph: {_first_line(error)}") from error
-        self._session.disable_fallback()
-        if candidate.provider not in self._session.get_providers():
+        if candidate.provider not in self.ort_session.get_providers():
             raise ModelRefused(f"{candidate} was asked for and ONNX Runtime did not take it")
-        self.inputs = tuple(_spec(node) for node in self._session.get_inputs())
-        self.outputs = tuple(_spec(node) for node in self._session.get_outputs())
+        self.inputs = tuple(_spec(node) for node in self.ort_session.get_inputs())
+        self.outputs = tuple(_spec(node) for node in self.ort_session.get_outputs())
 
     def run(self, feeds: Mapping[str, Array], outputs: Sequence[str] | None = None) -> dict[str, Array]:
         """Run the graph and return the wanted outputs (all, in graph order, if None) by name."""
         names = [spec.name for spec in self.outputs] if outputs is None else list(outputs)
-        return dict(zip(names, self._session.run(names, dict(feeds)), strict=True))
+        return dict(zip(names, self.ort_session.run(names, dict(feeds)), strict=True))
 
 
 def candidates(
@@ -185,12 +205,36 @@ def _openvino_options(precision: pb.Precision, threads: int) -> dict[str, str]:
     return {"load_config": json.dumps({"CPU": cpu})}
 
 
-def _gpu_options(candidate: Candidate) -> dict[str, str]:
-    if candidate.provider == TENSORRT:
-        enabled = {"trt_fp16_enable": pb.PRECISION_FP16, "trt_int8_enable": pb.PRECISION_INT8}
-        return {option: str(int(candidate.precision == precision)) for option, precision in enabled.items()}
+def _tensorrt_options(precision: pb.Precision, engines: Path | None) -> dict[str, str]:
+    # ONNX Runtime takes nothing but these two words for a TensorRT option that is yes or no.
+    enabled = {"trt_fp16_enable": pb.PRECISION_FP16, "trt_int8_enable": pb.PRECISION_INT8}
+    options = {option: str(precision == enabling) for option, enabling in enabled.items()}
+    if engines is not None:
+        for kind in ("engine", "timing"):
+            options |= {f"trt_{kind}_cache_enable": "True", f"trt_{kind}_cache_path": str(engines)}
+    return options
+
+
+def _engine_folder(cache: Path | None, model: bytes) -> Path | None:
+    """Return the folder of one graph's engines: TensorRT itself does not see that another graph or GPU is meant.
+
+    It refuses engines of another TensorRT; delete the folder then.
+    """
+    if cache is None:
+        return None
+    how = f"{' '.join(gpu_models())} onnxruntime {ort.__version__}"
+    folder = cache / f"tensorrt-{hashlib.sha256(model + how.encode()).hexdigest()[:32]}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        _log.warning("TensorRT's engines cannot be kept", extra={"error": error.strerror})
+        return None
+    return folder
+
+
+def _cuda_options(precision: pb.Precision) -> dict[str, str]:
     return {
-        "use_tf32": "1" if candidate.precision == pb.PRECISION_TF32 else "0",
+        "use_tf32": "1" if precision == pb.PRECISION_TF32 else "0",
         # EXHAUSTIVE, the default, searches anew (seconds) at each new shape.
         "cudnn_conv_algo_search": "HEURISTIC",
         "arena_extend_strategy": "kSameAsRequested",

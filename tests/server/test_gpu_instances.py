@@ -1,0 +1,56 @@
+"""How a model runs on a GPU is measured as on a CPU, but for threads: one session, one run at a time or two."""
+
+import threading
+import time
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from resonnx_proto.v1 import manifest_pb2 as pb
+from resonnx_server.config import ModelSettings
+from resonnx_server.engine.runner import Tensors
+from resonnx_server.observe.metrics import Metrics
+from resonnx_server.repository import instances
+from resonnx_server.repository.cache import TableCache
+from resonnx_server.repository.version import GPU_LANES, Version
+from resonnx_server.runtime.manifest import VersionFiles
+from resonnx_server.runtime.session import CUDA, Candidate
+
+
+class OnGpu:
+    """A session whose runs take 3 ms: beside another one no longer, or more than twice as long."""
+
+    threads, spinning = 7, False
+
+    def __init__(self, overlaps: bool) -> None:
+        self.candidate = Candidate(CUDA, pb.PRECISION_FP32)
+        self._overlaps = overlaps
+        self._running = 0
+        self._lock = threading.Lock()
+
+    def run(self, feeds: Tensors) -> Tensors:
+        with self._lock:
+            self._running += 1
+            slow = self._running > 1 and not self._overlaps
+        time.sleep(0.009 if slow else 0.003)
+        with self._lock:
+            self._running -= 1
+        return feeds
+
+
+@pytest.mark.parametrize("overlaps", [True, False])
+def test_two_at_once_where_copying_overlaps(overlaps: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(instances, "Session", None)  # none is opened beside the one
+    session = OnGpu(overlaps)
+    version = Version(
+        SimpleNamespace(name="m", version=1),  # type: ignore[arg-type]
+        ModelSettings(max_batch_size=1),
+        Metrics(),
+        lambda _: None,  # type: ignore[arg-type, return-value]
+        7,
+        TableCache(None, 7),
+    )
+    files = VersionFiles("", {"model.onnx": b""}, pb.Manifest())
+    runners = instances.settle(version, files, "model.onnx", session, lambda rows: {"x": np.zeros(rows)})  # type: ignore[arg-type]
+    assert runners.instances == (GPU_LANES if overlaps else 1)
+    assert runners.alone.run == runners.shared.run == session.run
