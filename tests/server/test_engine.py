@@ -126,6 +126,52 @@ async def test_the_last_lane_is_kept_for_those_who_cannot_wait() -> None:
     assert [outputs["y"].item() for outputs, _ in answers] == [0, 2, 4, 6]
 
 
+@pytest.mark.parametrize(("rows", "beside"), [(1, False), (16, True)])
+async def test_a_batch_on_all_cores_is_let_end_if_that_is_soon(rows: int, *, beside: bool) -> None:
+    many, few = Runtime(), Runtime()
+    many.free.clear()
+    device = Device("test", 2)
+    alone = Runner(many, LatencyTable({1: 1e9, 16: 1e11}), has_all_cores=True)
+    shared = Runner(few, LatencyTable({1: 2e9, 16: 2e11}))
+    engine = TensorEngine(Runners(alone, shared, 2), device, Metrics().model("m", 1), max_queue_rows=100)
+    try:
+        asks = [asyncio.ensure_future(engine.submit(_rows(*range(rows))))]
+        await _until(lambda: many.entered == 1)
+        asks.append(asyncio.ensure_future(engine.submit(_rows(1))))
+        await _until(lambda: few.entered == 1 if beside else engine.queued_rows() == 1)
+        with device.lock:
+            assert beside or engine.ready_at_ns() is None
+        many.free.set()
+        answers = await asyncio.gather(*asks)
+        assert (few.entered, many.entered) == ((1, 1) if beside else (0, 2))
+    finally:
+        many.free.set()
+        engine.close()
+        device.close()
+    assert [outputs["y"].ravel().tolist() for outputs, _ in answers] == [[2 * i for i in range(rows)], [2]]
+
+
+async def test_a_long_queue_makes_batches_larger() -> None:
+    """Where a row costs the same in any batch they go one by one, unless so many wait that every bit counts."""
+    runtime = Runtime()
+    runtime.free.clear()
+    device = Device("test")
+    runner = Runner(runtime, LatencyTable({size: 2e7 * size for size in sizes_up_to(16)}))
+    engine = TensorEngine(Runners.single(runner), device, Metrics().model("m", 1), max_queue_rows=1000)
+    try:
+        asks = [asyncio.ensure_future(engine.submit(_rows(0)))]
+        await _until(lambda: runtime.entered == 1)
+        asks += [asyncio.ensure_future(engine.submit(_rows(i))) for i in range(39)]
+        await _until(lambda: engine.queued_rows() == 39)
+        runtime.free.set()
+        await asyncio.gather(*asks)
+    finally:
+        engine.close()
+        device.close()
+    assert max(runtime.sizes) == 8
+    assert runtime.sizes[-4:] == [1, 1, 1, 1]
+
+
 async def test_poisoned_member_fails_alone() -> None:
     runtime = Runtime()
     runtime.free.clear()

@@ -129,7 +129,7 @@ class LatencyTable:
     @property
     def worthwhile(self) -> int:
         """The smallest size that serves about as many rows a second as the best; below it, fixed costs tell."""
-        return min(self._as_good(self.sizes, self.largest, _AS_GOOD))
+        return min(self._as_good(self.sizes, self.largest, _ABOUT_AS_GOOD))
 
     def _as_good(self, sizes: Sequence[int], waiting: int, share: float) -> list[int]:
         rates = {size: min(waiting, size) / (self.cost_ns(size) + _HANDLING_NS) for size in sizes}

@@ -18,10 +18,15 @@ _TRY_AGAIN: Final = 50
 
 @dataclass(frozen=True)
 class Runner:
-    """A session and its costs."""
+    """A session and its costs.
+
+    Attributes:
+        has_all_cores: Of several batches at once, others would have to share cores with this one's.
+    """
 
     run: Callable[[Mapping[str, Array]], Tensors]
     table: LatencyTable
+    has_all_cores: bool = False
 
 
 @dataclass

@@ -9,6 +9,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import Final
 
 import numpy as np
 
@@ -23,6 +24,9 @@ from resonnx_server.observe.stats import ModelStats, Timing
 from resonnx_server.runtime.session import Array
 
 _log = logging.getLogger(__name__)
+
+# Batches of an instance that a queue is worked off in: a longer queue makes them larger.
+_LONG_QUEUE: Final = 4
 
 
 @dataclass(slots=True, eq=False)
@@ -69,6 +73,8 @@ class TensorEngine:
             runners.shared.table, max_queue_rows, max_queue_delay_us * 1000, objective.latency_ns if objective else None
         )
         self._under_way = 0
+        # When a batch on all cores should end, if there is one.
+        self._whole_until_ns: int | None = None
         self._admission = DeadlineAdmission(device, objective)
         self._closed = False
         device.attach(self)
@@ -178,6 +184,8 @@ class TensorEngine:
         """See device.Workload."""
         if self._under_way >= self.runners.instances:
             return None
+        if self._must_let_end():
+            return None
         return self._batcher.ready_at_ns(beside=self._under_way > 0)
 
     def due_ns(self) -> int:
@@ -196,9 +204,8 @@ class TensorEngine:
 
     def take(self, now_ns: int, budget_ns: float | None) -> "_TensorJob | None":
         """See device.Workload."""
-        # What waits is shared out among the lanes that could start now, rather than one taking all.
-        free = min(self.device.idle_lanes(), self.runners.instances - self._under_way)
-        share = max(-(-self._batcher.rows // free), self._batcher.table.worthwhile)
+        # In a batch larger than what pays, rows are answered later for little; where many wait, the little counts.
+        share = max(self._batcher.table.worthwhile, self._batcher.rows // (_LONG_QUEUE * self.runners.instances))
         batch = self._batcher.take(now_ns, share, budget_ns)
         if batch.expired:
             late: _Outcomes = [
@@ -211,12 +218,16 @@ class TensorEngine:
         # A picture that is being decoded needs a core, and will be here soon.
         coming = self._batcher.rows + self._batcher.expected_rows
         is_alone = self.device.idle_lanes() == self.device.lanes and not coming
-        return _TensorJob(self, batch, self.runners.pick(batch.size, is_alone=is_alone))
+        job = _TensorJob(self, batch, self.runners.pick(batch.size, is_alone=is_alone))
+        if job.runner.has_all_cores:
+            self._whole_until_ns = now_ns + int(job.cost_ns)
+        return job
 
     def finished(self) -> None:
         """A job ended; from its lane, which looks for the next one itself."""
         with self.device.lock:
             self._under_way -= 1
+            self._whole_until_ns = None
 
     def record(self, runner: Runner, size: int, ns: int) -> None:
         """Keep a table up to date; from a lane."""
@@ -226,6 +237,12 @@ class TensorEngine:
     def post(self, deliver: Callable[[], object]) -> None:
         """Run `deliver` on the event loop; from a lane."""
         self._loop.call_soon_threadsafe(deliver)
+
+    def _must_let_end(self) -> bool:
+        """Whether a batch under way has all cores, and ends sooner than one beside it, slowing both down, would pay."""
+        if self._whole_until_ns is None:
+            return False
+        return self._whole_until_ns - self.device.clock() <= self._batcher.shortest_ns()
 
     def _entry(self, inputs: Tensors, deadline_ns: int | None, priority: int) -> Entry[_Task]:
         task = _Task(inputs, self._loop.create_future())
@@ -248,7 +265,7 @@ class _TensorJob:
     def __init__(self, engine: TensorEngine, batch: Batch[_Task], runner: Runner) -> None:
         self._engine = engine
         self._batch = batch
-        self._runner = runner
+        self.runner = runner
         self._counts: list[Callable[[], None]] = []
         self.cost_ns = runner.table.cost_ns(batch.size)
 
@@ -272,7 +289,7 @@ class _TensorJob:
         outcomes: _Outcomes = []
         for entry in self._batch.entries:
             try:
-                outcomes += self._run_together([entry], self._runner.table.bucket(entry.rows))
+                outcomes += self._run_together([entry], self.runner.table.bucket(entry.rows))
             except Exception as error:  # as above
                 outcomes.append((entry, error))
         return outcomes
@@ -284,7 +301,7 @@ class _TensorJob:
         feeds, lent = self._assemble(entries, size)
         assembled = clock()
         try:
-            outputs = self._runner.run(feeds)
+            outputs = self.runner.run(feeds)
         finally:
             for name, buffer in lent:
                 engine.staging[name].release(buffer)
@@ -292,7 +309,7 @@ class _TensorJob:
         rows = sum(entry.rows for entry in entries)
         parts = _slices(outputs, entries) if engine.batched else [outputs]
         done = clock()
-        engine.record(self._runner, size, ran - assembled)
+        engine.record(self.runner, size, ran - assembled)
         input_ns, infer_ns, output_ns = assembled - start, ran - assembled, done - ran
         self._counts.append(partial(engine.stats.batch_done, rows, size, input_ns, infer_ns, output_ns))
         return [

@@ -4,6 +4,7 @@ On a GPU: one batch, or two in one session, of which one can be copied while the
 """
 
 import logging
+import math
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Final
@@ -16,8 +17,9 @@ from resonnx_server.runtime.session import CPU, GPU_PROVIDERS, Array, Session
 
 _log = logging.getLogger(__name__)
 
-# Batch at which ways of running are compared, and by how much several at once must be better.
-_COMPARED_BATCH: Final = 8
+# Batches at which ways of running are compared: under light load batches are small, under heavy load large.
+_COMPARED_BATCHES: Final = (1, 8)
+# By how much several at once must be better.
 _LEAST_GAIN: Final = 1.03
 # How much longer one row must take on a share of the cores for all to be used: threads that wait for each other wait
 # for whatever else the machine does, too.
@@ -42,9 +44,8 @@ def settle(
         return version.warm(files, session, file, sizes, partial(_run_rows, session, feeds), callers)
 
     def warmed(session: Session, callers: int) -> Runner:
-        return Runner(session.run, costs(session, version.batch_sizes, callers))
+        return Runner(session.run, costs(session, version.batch_sizes, callers), session.threads > shared.threads)
 
-    compared = min(_COMPARED_BATCH, version.settings.max_batch_size)
     candidate = session.candidate
     sessions = {1: session}
     if candidate.provider in GPU_PROVIDERS:
@@ -53,24 +54,33 @@ def settle(
     else:
         for instances in version.instance_counts():
             sessions[instances] = Session(content, candidate, max(1, version.threads // instances))
-    rates = {
-        instances: instances * compared / costs(shared, (compared,), instances).cost_ns(compared)
-        for instances, shared in sessions.items()
-    }
-    best = max(rates, key=lambda instances: rates[instances] / (1.0 if instances == 1 else _LEAST_GAIN))
-    rows_per_s = {count: round(rate * 1e9) for count, rate in rates.items()}
-    if best == 1:
-        _log.info("chose instances", extra={"file": file, "instances": best, "rows_per_s": rows_per_s})
-        return Runners.single(warmed(session, 1))
+    compared = tuple(sorted({min(rows, version.settings.max_batch_size) for rows in _COMPARED_BATCHES}))
+    rates = {count: _rates(costs(session, compared, count), count) for count, session in sessions.items()}
+    gains = {count: math.prod(found) / math.prod(rates[1]) for count, found in rates.items()}
+    best = max(gains, key=lambda count: gains[count] / (1.0 if count == 1 else _LEAST_GAIN))
+    shared = alone = sessions[best]
     # Nothing else runs on the device beside one batch alone, so its threads may wait for each other by spinning.
-    many = Session(content, candidate, version.threads, spinning=True) if candidate.provider == CPU else session
-    row_ns = {chosen.threads: costs(chosen, (1,), 1).cost_ns(1) for chosen in (many, sessions[best])}
-    alone = many if _WORTH_MORE_THREADS * row_ns[many.threads] < row_ns[sessions[best].threads] else sessions[best]
-    _log.info(
-        "chose instances",
-        extra={"file": file, "instances": best, "rows_per_s": rows_per_s, "threads_alone": alone.threads},
-    )
-    return Runners(warmed(alone, 1), warmed(sessions[best], best), best)
+    spins = candidate.provider == CPU and version.threads > 1
+    many = Session(content, candidate, version.threads, spinning=True) if spins else session
+    if many is not shared:
+        many_ns, shared_ns = (costs(chosen, (1,), 1).cost_ns(1) for chosen in (many, shared))
+        if many_ns * (_WORTH_MORE_THREADS if best > 1 else 1.0) < shared_ns:
+            alone = many
+    chosen = {
+        "instances": best,
+        "rows_per_s": {count: [round(rate) for rate in found] for count, found in rates.items()},
+        "threads_alone": alone.threads,
+        "spinning_alone": alone.spinning,
+    }
+    _log.info("chose instances", extra={"file": file, **chosen})
+    if alone is shared and best == 1:
+        return Runners.single(warmed(shared, 1))
+    return Runners(warmed(alone, 1), warmed(shared, best), best)
+
+
+def _rates(table: LatencyTable, instances: int) -> list[float]:
+    """Return rows a second at each of the table's sizes, `instances` batches at once."""
+    return [instances * size / table.cost_ns(size) * 1e9 for size in table.sizes]
 
 
 def _run_rows(session: Session, feeds: Callable[[int], Mapping[str, Array]], rows: int) -> Tensors:
