@@ -1,4 +1,4 @@
-"""Decoders with their weights in fewer bits, as ONNX Runtime's own tools make them."""
+"""Decoders with their weights in fewer bits, as ONNX Runtime's own tools make them, and as the exporter does."""
 
 import tempfile
 from collections.abc import Callable
@@ -12,13 +12,12 @@ from onnx import ModelProto, TensorProto, helper, numpy_helper
 from onnxruntime.quantization import QuantType, quantize_dynamic
 from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
 from onnxruntime.transformers.float16 import convert_float_to_float16
+from resonnx_export.rescored import rescore
 
 # Of MatMulNBits: what products are summed in.
 _FP32_SUMS: Final = 1
 _INT8_SUMS: Final = 4
 _BLOCK: Final = 32
-# Words whose scores are computed twice.
-_RESCORED: Final = 64
 
 
 def _dynamic(matmuls: ModelProto, *, output_only: bool = False) -> ModelProto:
@@ -54,40 +53,6 @@ def _blocks(matmuls: ModelProto, bits: int, sums: int, *, output_only: bool = Fa
     return model
 
 
-def _rescored(matmuls: ModelProto) -> ModelProto:
-    """Only the output layer in int8 blocks, and the scores of its best words computed anew from weights in fp32."""
-    name = _output_layer(matmuls)
-    weights = {weight.name: weight for weight in matmuls.graph.initializer}
-    product = next(node for node in matmuls.graph.node if node.name == name)
-    by_word = numpy_helper.from_array(np.ascontiguousarray(numpy_helper.to_array(weights[product.input[1]]).T), "words")
-    hidden, scores = product.input[0], product.output[0]
-    add = next(node for node in matmuls.graph.node if scores in node.input)
-    (bias,) = set(add.input) - {scores}
-    (logits,) = add.output
-    model = _blocks(matmuls, 8, _INT8_SUMS, output_only=True)
-    nodes = []
-    for node in model.graph.node:
-        nodes.append(node)
-        if list(node.output) == [logits]:
-            node.output[0] = "rough"
-            nodes += [
-                helper.make_node("TopK", ["rough", "rescored"], ["rough_best", "best"]),
-                helper.make_node("Gather", ["words", "best"], ["best_words"]),
-                helper.make_node("Unsqueeze", [hidden, "last_axis"], ["column"]),
-                helper.make_node("MatMul", ["best_words", "column"], ["best_column"]),
-                helper.make_node("Squeeze", ["best_column", "last_axis"], ["best_product"]),
-                helper.make_node("Gather", [bias, "best"], ["best_bias"]),
-                helper.make_node("Add", ["best_product", "best_bias"], ["best_scores"]),
-                helper.make_node("ScatterElements", ["rough", "best", "best_scores"], [logits], axis=1),
-            ]
-    _replace(model.graph.node, nodes)
-    constants = {"rescored": [min(_RESCORED, by_word.dims[0])], "last_axis": [2]}
-    model.graph.initializer.extend(
-        [by_word, *(numpy_helper.from_array(np.array(value, np.int64), key) for key, value in constants.items())]
-    )
-    return model
-
-
 def _fp16(matmuls: ModelProto) -> ModelProto:
     converted = convert_float_to_float16(matmuls, keep_io_types=True)
     assert isinstance(converted, ModelProto)
@@ -117,22 +82,25 @@ def _bf16(matmuls: ModelProto) -> ModelProto:
     return matmuls
 
 
-VARIANTS: Final[dict[str, Callable[[ModelProto], ModelProto]]] = {
+_OF_MATMULS: Final[dict[str, Callable[[ModelProto], ModelProto]]] = {
     "int8, dynamic": _dynamic,
     "int8, dynamic, output layer": partial(_dynamic, output_only=True),
     "int8 blocks, fp32 sums": partial(_blocks, bits=8, sums=_FP32_SUMS),
     "int8 blocks, int8 sums": partial(_blocks, bits=8, sums=_INT8_SUMS),
     "int8 blocks, output layer": partial(_blocks, bits=8, sums=_INT8_SUMS, output_only=True),
-    "int8 blocks, output layer, rescored": _rescored,
     "int4 blocks, int8 sums": partial(_blocks, bits=4, sums=_INT8_SUMS),
     "fp16": _fp16,
     "bf16": _bf16,
 }
+_RESCORED: Final = "int8 blocks, output layer, rescored"
+VARIANTS: Final = (*_OF_MATMULS, _RESCORED)
 
 
 def variant(decoder: bytes, name: str) -> bytes:
-    """Return decoder.onnx with its weights as VARIANTS[name] has them."""
-    return bytes(VARIANTS[name](_with_matmuls(decoder)).SerializeToString())
+    """Return a float32 decoder.onnx with its weights as `name`, one of VARIANTS, has them; the exporter rescores."""
+    if name == _RESCORED:
+        return rescore(decoder)
+    return bytes(_OF_MATMULS[name](_with_matmuls(decoder)).SerializeToString())
 
 
 def _with_matmuls(decoder: bytes) -> ModelProto:

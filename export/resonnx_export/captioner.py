@@ -8,7 +8,7 @@ from typing import Final
 from PIL import Image
 from resonnx_server.runtime.manifest import DECODER_FILE, ENCODER_FILE
 
-from resonnx_export import finishing, package
+from resonnx_export import finishing, package, stored_decoder
 from resonnx_export.caption_layouts import CaptionSource, recognise_captioner
 from resonnx_export.errors import BadInput
 from resonnx_export.finishing import Result, finish
@@ -21,11 +21,14 @@ from resonnx_export.progress import Tell
 from resonnx_export.proofs import prove_captioner
 from resonnx_export.recipe import InputChanges, check_pictures
 from resonnx_export.recipes import describe
+from resonnx_export.rescored import rescore
+from resonnx_export.row_graphs import row_graphs
 from resonnx_export.stored import StorageFor, store_encoder
+from resonnx_export.stored_decoder import check_vocabulary, store_decoder
 from resonnx_export.trace import trace_decoder, trace_encoder
 from resonnx_export.vocabulary import Vocabulary
 
-# How often export_captioner tells.
+# How often export_captioner tells, with nothing asked for; see `stages`.
 STAGES: Final = 8 + finishing.STAGES
 _MEASURED_PICTURES: Final = 8
 _SEED: Final = 2000
@@ -43,6 +46,7 @@ class CaptionerSettings:
         residual: Likewise.
         allow_reduced: Whether providers may compute in bf16, fp16 and TF32.
         storage: What to store the encoder's trunk in, once the input is known; None for float32.
+        rescore: Whether to store the decoder's output layer in int8, its best words scored again in float32.
         samples: Pictures that the model is meant for; the check pictures are synthetic without.
     """
 
@@ -54,6 +58,12 @@ class CaptionerSettings:
     allow_reduced: bool = False
     storage: StorageFor | None = None
     samples: Sequence[Image.Image] = ()
+    rescore: bool = False
+
+
+def stages(settings: CaptionerSettings) -> int:
+    """Return how often export_captioner tells."""
+    return STAGES + (stored_decoder.STAGES if settings.rescore else 0)
 
 
 def export_captioner(files: Sequence[Path], settings: CaptionerSettings, target: Target, tell: Tell) -> Exported:
@@ -66,6 +76,8 @@ def export_captioner(files: Sequence[Path], settings: CaptionerSettings, target:
     network = _checked(source)
     recipe = settings.input.apply(source.input)
     spec = source.spec
+    if settings.rescore:
+        check_vocabulary(spec)
     spec.attention_rows, spec.attention_columns = network.attention_grid(recipe.height, recipe.width)
     if settings.max_tokens is not None:
         spec.max_tokens = settings.max_tokens
@@ -75,6 +87,7 @@ def export_captioner(files: Sequence[Path], settings: CaptionerSettings, target:
     tell("tracing")
     encoder = trace_encoder(network, recipe)
     decoder = trace_decoder(network, recipe)
+    rescored = rescore(decoder) if settings.rescore else None
     proof = prove_captioner(encoder, decoder, network, manifest, settings.samples, tell)
     manifest.parity.CopyFrom(proof.report)
     answers, bound = proof.answers, proof.bound
@@ -86,14 +99,24 @@ def export_captioner(files: Sequence[Path], settings: CaptionerSettings, target:
     how = "" if recipe == source.input else ", changed"
     notes: tuple[str, ...] = (f"pictures: {describe(recipe)} (as layout {source.recognised.layout} has them{how})",)
     notes += source.recognised.notes
+    served = {ENCODER_FILE: encoder, DECODER_FILE: rescored or decoder}
     if storage is not None:
-        stored = store_encoder(encoder, decoder, network, manifest, storage, tell)
-        encoder, golden, answers, bound = stored.model, stored.golden, stored.answers, stored.bound
+        # Its golden examples are what both files that are served agree with.
+        stored = store_encoder(encoder, served[DECODER_FILE], network, manifest, storage, tell)
+        served[ENCODER_FILE] = stored.model
+        golden, answers, bound = stored.golden, stored.answers, stored.bound
         notes += stored.notes
     else:
         tell("golden examples")
         golden = captioner_golden(network, recipe, spec, settings.samples)
-    result = Result({ENCODER_FILE: encoder, DECODER_FILE: decoder}, manifest, golden, answers, bound, notes)
+    if rescored is not None:
+        must_agree = golden if storage is None else None
+        both = store_decoder((encoder, decoder), rescored, network, manifest, settings.samples, must_agree, tell)
+        if storage is None:
+            answers, bound = both.answers, both.bound
+        notes += both.notes
+    served |= row_graphs(served[DECODER_FILE])
+    result = Result(served, manifest, golden, answers, bound, notes)
     return finish(result, folder, tell, overwrite=target.overwrite)
 
 

@@ -8,13 +8,36 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from resonnx_export.errors import BadInput, ExportError, ParityFailed
+from resonnx_export.options import (
+    Activation,
+    AllowReduced,
+    Calibration,
+    DecoderPrecision,
+    Filter,
+    MaxAccuracyDrop,
+    Mean,
+    MinAgreement,
+    Name,
+    Overwrite,
+    Pictures,
+    Precision,
+    Recipe,
+    Repository,
+    ResizeFilter,
+    ShortSide,
+    Size,
+    Std,
+    StoredDecoderPrecision,
+    StoredPrecision,
+    Stretch,
+    Version,
+)
 
 # Torch takes seconds to import, so --help and a mistyped option do without: each command imports what it runs.
 if TYPE_CHECKING:
@@ -34,104 +57,34 @@ app = typer.Typer(
 )
 
 
-class _Filter(StrEnum):
-    BILINEAR = "bilinear"
-    BICUBIC = "bicubic"
-    LANCZOS = "lanczos"
-    NEAREST = "nearest"
-    BOX = "box"
-
-
-class _Recipe(StrEnum):
-    TORCHVISION_V1 = "torchvision-v1"
-    TORCHVISION_V2 = "torchvision-v2"
-    TIMM_TV = "timm-tv"
-    TIMM_A1 = "timm-a1"
-    TIMM_A1_288 = "timm-a1-288"
-    HF = "hf"
-    CIFAR = "cifar"
-    CIFAR_IMAGENET = "cifar-imagenet"
-
-
-class _Activation(StrEnum):
-    SOFTMAX = "softmax"
-    SIGMOID = "sigmoid"
-    NONE = "none"
-
-
-class _Precision(StrEnum):
-    FP32 = "fp32"
-    FP16 = "fp16"
-    INT8 = "int8"
-
-
-_Repository = Annotated[Path, typer.Option(help="The model repository; made if it does not exist.")]
-_Name = Annotated[str, typer.Option(help="The model's name in the repository.")]
-_Version = Annotated[int | None, typer.Option(min=1, help="The next free number if not given.")]
-_Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the version if it exists.")]
-_Size = Annotated[int | None, typer.Option(min=1, help="Side of the input picture, in pixels.")]
-_ShortSide = Annotated[int | None, typer.Option(help="Resize the short side to this, then crop the centre.")]
-_Stretch = Annotated[bool, typer.Option("--stretch", help="Resize both sides to the input instead.")]
-_ResizeFilter = Annotated[_Filter | None, typer.Option("--filter", help="Pillow's filter for resizing.")]
-_Mean = Annotated[str | None, typer.Option(help="What was taken off pixels scaled to 0..1: for R,G,B, or one number.")]
-_Std = Annotated[str | None, typer.Option(help="What they were divided by: for R,G,B, or one number.")]
-_AllowReduced = Annotated[
-    bool, typer.Option("--allow-reduced/--no-allow-reduced", help="Let providers compute in bf16, fp16 and TF32.")
-]
-_StoredPrecision = Annotated[
-    _Precision, typer.Option("--precision", help="What the convolutions are stored and computed in.")
-]
-_Pictures = Annotated[
-    Path | None,
-    typer.Option(
-        help="Pictures that the model is meant for, to prove and report with; a few are kept beside the model.  "
-        "[default: synthetic ones]"
-    ),
-]
-_Calibration = Annotated[
-    Path | None,
-    typer.Option(
-        help="For int8: pictures that the model is meant for, 64 or more; a classifier's may be in folders "
-        "named as labels."
-    ),
-]
-_MinAgreement = Annotated[
-    float, typer.Option(min=0, max=100, help="int8: least share of held-back pictures answered as in fp32, in %.")
-]
-_MaxAccuracyDrop = Annotated[
-    float,
-    typer.Option(min=0, max=100, help="int8: greatest loss of accuracy on labelled held-back pictures, in points."),
-]
-
-
 @app.command()
 def classifier(
     checkpoint: Annotated[Path, typer.Argument(help="The state_dict: .pth, .pt or .safetensors.")],
     labels: Annotated[Path, typer.Option(help='One a line, a JSON list, or a JSON object {"0": "name"}.')],
-    repository: _Repository,
-    name: _Name,
-    version: _Version = None,
-    overwrite: _Overwrite = False,
+    repository: Repository,
+    name: Name,
+    version: Version = None,
+    overwrite: Overwrite = False,
     recipe: Annotated[
-        _Recipe | None, typer.Option(help="How pictures were prepared.  [default: as the checkpoint's layout suggests]")
+        Recipe | None, typer.Option(help="How pictures were prepared.  [default: as the checkpoint's layout suggests]")
     ] = None,
-    size: _Size = None,
-    resize_short_side: _ShortSide = None,
-    stretch: _Stretch = False,
-    resize_filter: _ResizeFilter = None,
-    mean: _Mean = None,
-    std: _Std = None,
-    activation: Annotated[_Activation, typer.Option(help="What makes scores of logits.")] = _Activation.SOFTMAX,
+    size: Size = None,
+    resize_short_side: ShortSide = None,
+    stretch: Stretch = False,
+    resize_filter: ResizeFilter = None,
+    mean: Mean = None,
+    std: Std = None,
+    activation: Annotated[Activation, typer.Option(help="What makes scores of logits.")] = Activation.SOFTMAX,
     stride_in_1x1: Annotated[
         bool,
         typer.Option("--stride-in-1x1", help="Blocks stride in their first convolution, as Caffe's; keys do not tell."),
     ] = False,
-    allow_reduced: _AllowReduced = True,
-    pictures: _Pictures = None,
-    precision: _StoredPrecision = _Precision.FP32,
-    calibration: _Calibration = None,
-    min_agreement: _MinAgreement = 99.0,
-    max_accuracy_drop: _MaxAccuracyDrop = 0.5,
+    allow_reduced: AllowReduced = True,
+    pictures: Pictures = None,
+    precision: StoredPrecision = Precision.FP32,
+    calibration: Calibration = None,
+    min_agreement: MinAgreement = 99.0,
+    max_accuracy_drop: MaxAccuracyDrop = 0.5,
 ) -> None:
     """Export a ResNet classifier. What is given beside --recipe changes it."""
     with _one_line_errors():
@@ -169,16 +122,16 @@ def captioner(
     vocab: Annotated[
         Path, typer.Option(help='vocab.pkl, WORDMAP_*.json, infos_*.pkl; one word a line, or JSON {"word": id}.')
     ],
-    repository: _Repository,
-    name: _Name,
-    version: _Version = None,
-    overwrite: _Overwrite = False,
-    size: _Size = None,
-    resize_short_side: _ShortSide = None,
-    stretch: _Stretch = False,
-    resize_filter: _ResizeFilter = None,
-    mean: _Mean = None,
-    std: _Std = None,
+    repository: Repository,
+    name: Name,
+    version: Version = None,
+    overwrite: Overwrite = False,
+    size: Size = None,
+    resize_short_side: ShortSide = None,
+    stretch: Stretch = False,
+    resize_filter: ResizeFilter = None,
+    mean: Mean = None,
+    std: Std = None,
     max_tokens: Annotated[int | None, typer.Option(min=1, max=1000, help="A caption's greatest length.")] = None,
     caffe_resnet: Annotated[
         bool | None,
@@ -192,16 +145,17 @@ def captioner(
             "do not tell.",
         ),
     ] = False,
-    allow_reduced: _AllowReduced = False,
-    pictures: _Pictures = None,
-    precision: _StoredPrecision = _Precision.FP32,
-    calibration: _Calibration = None,
-    min_agreement: _MinAgreement = 99.0,
+    allow_reduced: AllowReduced = False,
+    pictures: Pictures = None,
+    precision: StoredPrecision = Precision.FP32,
+    decoder_precision: StoredDecoderPrecision = DecoderPrecision.FP32,
+    calibration: Calibration = None,
+    min_agreement: MinAgreement = 99.0,
 ) -> None:
     """Export a captioner: a recurrent network on a ResNet. What is not given is as the checkpoint's source has it."""
     with _one_line_errors():
         from resonnx_export.calibration import read_samples
-        from resonnx_export.captioner import STAGES, CaptionerSettings, export_captioner
+        from resonnx_export.captioner import CaptionerSettings, export_captioner, stages
         from resonnx_export.guard import Limits
         from resonnx_export.package import Target
         from resonnx_export.progress import progress
@@ -213,9 +167,17 @@ def captioner(
         storage = choose_storage(precision.value, calibration, Limits(min_agreement), samples)
         words = load_vocabulary(vocab)
         settings = CaptionerSettings(
-            words, changes, max_tokens, caffe_resnet, residual, allow_reduced, storage, samples
+            words,
+            changes,
+            max_tokens,
+            caffe_resnet,
+            residual,
+            allow_reduced,
+            storage,
+            samples,
+            rescore=decoder_precision is DecoderPrecision.INT8_RESCORED,
         )
-        with progress(name, STAGES) as tell:
+        with progress(name, stages(settings)) as tell:
             exported = export_captioner(files, settings, Target(repository, name, version, overwrite), tell)
         _print_summary(exported)
 
@@ -226,7 +188,7 @@ def demo(
         Path | None, typer.Option(help="Export the demonstration models `digits` and `scenes` here.")
     ] = None,
     retrain: Annotated[bool, typer.Option("--retrain", help="Train them anew first (some minutes).")] = False,
-    precision: _StoredPrecision = _Precision.FP32,
+    precision: StoredPrecision = Precision.FP32,
     samples: Annotated[Path | None, typer.Option(help="Write sample pictures and truth.json here.")] = None,
     count: Annotated[int, typer.Option(min=1, help="How many samples.")] = 100,
     seed: Annotated[int, typer.Option(min=0, help="Which samples.")] = 0,
@@ -310,7 +272,7 @@ def _changes(
     size: int | None,
     resize_short_side: int | None,
     stretch: bool,
-    resize_filter: _Filter | None,
+    resize_filter: Filter | None,
     mean: str | None,
     std: str | None,
 ) -> "InputChanges":

@@ -79,7 +79,7 @@ def prove_graph(file: str, model: bytes, cases: Sequence[Case]) -> Proved:
             if optimise:
                 answers.append(found)
         if optimise:
-            checks += _check_rows(file, session, cases[-1])
+            checks += check_rows(file, session, cases[-1])
     reject_damaged(file, model, cases[-1])
     return Proved(checks, answers)
 
@@ -92,7 +92,9 @@ def compare_case(name: str, case: Case, found: Mapping[str, Array]) -> list[pb.P
     ]
 
 
-def compare(name: str, reference: Array, found: Array, *, scale: float | None = None) -> pb.ParityCheck:
+def compare(
+    name: str, reference: Array, found: Array, *, scale: float | None = None, rtol: float = RTOL
+) -> pb.ParityCheck:
     """Compare two tensors of the same rows by the rule.
 
     Args:
@@ -100,6 +102,7 @@ def compare(name: str, reference: Array, found: Array, *, scale: float | None = 
         reference: What must be met.
         found: What is judged.
         scale: Stands for max|reference|.
+        rtol: How much of it they may differ by.
 
     Raises:
         ParityFailed: Shapes differ, a value is not finite, or a difference exceeds the bound.
@@ -115,7 +118,7 @@ def compare(name: str, reference: Array, found: Array, *, scale: float | None = 
         pictures=len(reference),
         max_abs_difference=difference,
         max_abs_reference=largest,
-        bound=ATOL + RTOL * (largest if scale is None else scale),
+        bound=ATOL + rtol * (largest if scale is None else scale),
         identical=_same_top(reference, found),
     )
     if difference > check.bound:
@@ -128,8 +131,17 @@ def _same_top(reference: Array, found: Array) -> int:
     return int((reference.reshape(rows).argmax(axis=1) == found.reshape(rows).argmax(axis=1)).sum())
 
 
-def _check_rows(file: str, session: Session, case: Case) -> list[pb.ParityCheck]:
-    """Check that no row sees its neighbours: f(permuted x) = permuted f(x), and a batch = its rows alone."""
+def check_rows(file: str, session: Session, case: Case) -> list[pb.ParityCheck]:
+    """Check that no row sees its neighbours: f(permuted x) = permuted f(x), and a batch = its rows alone.
+
+    Args:
+        file: The graph's name, for the report.
+        session: Of the graph.
+        case: What it is given, and which outputs are compared: with each other, not with PyTorch's.
+
+    Raises:
+        ParityFailed: A row sees another.
+    """
     outputs = list(case.expected)
     together = session.run(case.feeds, outputs)
     rows = len(next(iter(case.feeds.values())))
@@ -158,7 +170,7 @@ def reject_damaged(file: str, model: bytes, case: Case) -> None:
 
 
 def damage(model: bytes) -> bytes:
-    """Return a copy with one weight tensor scaled.
+    """Return a copy with one weight tensor scaled by _DAMAGE.
 
     It is the first convolution's (all that a network sees of a picture comes through it), or else the last matrix's
     (all that it says comes out of it): where these do not matter, nothing does.
@@ -173,8 +185,13 @@ def damage(model: bytes) -> bytes:
         for name in node.input
         if name in weights
     ]
-    weight = weights[
-        convolutions[0] if convolutions else next(n for n in reversed(matrices) if len(weights[n].dims) == 2)
-    ]
-    weight.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(weight) * _DAMAGE, weight.name))
+    name = convolutions[0] if convolutions else next(n for n in reversed(matrices) if len(weights[n].dims) == 2)
+    return scaled(model, name, _DAMAGE)
+
+
+def scaled(model: bytes, weight: str, factor: np.float32) -> bytes:
+    """Return a copy with the float32 weights `weight` multiplied by `factor`."""
+    proto = onnx.load_model_from_string(model)
+    (tensor,) = (tensor for tensor in proto.graph.initializer if tensor.name == weight)
+    tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor) * factor, weight))
     return proto.SerializeToString()

@@ -19,7 +19,7 @@ from resonnx_export import reference
 from resonnx_export.answers import Answers, CaptionerAnswers, ClassifierAnswers, Pictures, Tokens, answers_change
 from resonnx_export.errors import ParityFailed
 from resonnx_export.networks import CaptionNetwork, ClassifierNetwork, Encoded
-from resonnx_export.parity import BATCH_SIZES, Case, compare, open_session, prove_graph
+from resonnx_export.parity import BATCH_SIZES, RTOL, Case, compare, open_session, prove_graph
 from resonnx_export.progress import Tell
 from resonnx_export.recipe import check_pictures, sample_rows
 from resonnx_export.reference import Caption
@@ -74,7 +74,7 @@ def prove_classifier(
     expected = np.concatenate([case.expected["logits"] for case in cases])
     found = np.concatenate([outputs["logits"] for outputs in proved.found])
     answers = ClassifierAnswers(
-        _asked([case.feeds[IMAGE] for case in cases], samples),
+        asked_pictures([case.feeds[IMAGE] for case in cases], samples),
         expected,
         found,
         answers_change(expected, found, manifest.classifier.activation),
@@ -97,11 +97,7 @@ def prove_captioner(
     encoded = [reference.encode(network, images, manifest.input) for images in batches]
     captions = [reference.caption(network, each, manifest.captioner) for each in encoded]
     tell("ONNX Runtime's encoder")
-    encoder_cases = [
-        Case(f"batch {len(images)}", {IMAGE: images}, _tensors(each) | _first_word(each))
-        for images, each in zip(batches, encoded, strict=True)
-    ]
-    checks = prove_graph(ENCODER_FILE, encoder, encoder_cases).checks
+    checks = prove_encoder(encoder, batches, encoded)
     tell("ONNX Runtime's decoder")
     checks += prove_decoder(decoder, network, encoded, manifest.captioner)
     tell("ONNX Runtime's captions")
@@ -124,24 +120,33 @@ def prove_captioner(
         compared.append(compare_captions(f"captions, permuted, {how}", permuted, decoded))
     flat = [caption for batch in captions for caption in batch]
     answers = CaptionerAnswers(
-        _asked(batches, samples),
+        asked_pictures(batches, samples),
         [caption.tokens for caption in flat],
-        [_tokens(sequence) for sequence in written],
-        [_differences(caption, sequence) for caption, sequence in zip(flat, written, strict=True)],
+        [tokens_of(sequence) for sequence in written],
+        [word_differences(caption, sequence) for caption, sequence in zip(flat, written, strict=True)],
     )
     report = pb.ParityReport(checks=checks + compared, damaged_copy_rejected=True)
     return Proof(report, answers, max(check.bound for check in compared))
+
+
+def prove_encoder(encoder: bytes, batches: Sequence[Pixels], encoded: Sequence[Encoded]) -> list[pb.ParityCheck]:
+    """Prove encoder.onnx: of pictures uint8 [N,H,W,3] a batch, what PyTorch made of each. Raises ParityFailed."""
+    cases = [
+        Case(f"batch {len(images)}", {IMAGE: images}, _tensors(each) | _first_word(each))
+        for images, each in zip(batches, encoded, strict=True)
+    ]
+    return prove_graph(ENCODER_FILE, encoder, cases).checks
 
 
 def prove_decoder(
     decoder: bytes, network: CaptionNetwork, encoded: Sequence[Encoded], spec: pb.CaptionerSpec
 ) -> list[pb.ParityCheck]:
     """Prove decoder.onnx on PyTorch's states: each batch at another step, from 1. Raises ParityFailed."""
-    cases = [_step_case(network, each, spec, min(step, spec.max_tokens)) for step, each in enumerate(encoded, start=1)]
-    return prove_graph(DECODER_FILE, decoder, cases).checks
+    return prove_graph(DECODER_FILE, decoder, step_cases(network, encoded, spec)).checks
 
 
-def _asked(batches: Sequence[Pixels], samples: Sequence[Image.Image]) -> Pictures:
+def asked_pictures(batches: Sequence[Pixels], samples: Sequence[Image.Image]) -> Pictures:
+    """Put batches of check_pictures, uint8 [N,H,W,3] each, together; `samples` are what they were made with."""
     starts = np.cumsum([0, *(len(batch) for batch in batches[:-1])]).tolist()
     typical = [start + row for start, batch in zip(starts, batches, strict=True) for row in sample_rows(len(batch))]
     return Pictures(np.concatenate(batches), "check pictures", tuple(typical) if samples else ())
@@ -155,6 +160,11 @@ def _tensors(encoded: Encoded) -> dict[str, np.ndarray]:
 
 def _first_word(encoded: Encoded) -> dict[str, np.ndarray]:
     return {} if encoded.first_log_probs is None else {"first_log_probs": encoded.first_log_probs.numpy()}
+
+
+def step_cases(network: CaptionNetwork, encoded: Sequence[Encoded], spec: pb.CaptionerSpec) -> list[Case]:
+    """Return a decoder step of PyTorch for each batch, each at another position, from 1: outputs by tensor name."""
+    return [_step_case(network, each, spec, min(step, spec.max_tokens)) for step, each in enumerate(encoded, start=1)]
 
 
 @torch.no_grad()
@@ -176,8 +186,10 @@ def _step_case(network: CaptionNetwork, encoded: Encoded, spec: pb.CaptionerSpec
     )
 
 
-def compare_captions(name: str, reference_captions: Sequence[Caption], decoded: Sequence[Decoded]) -> pb.ParityCheck:
-    """Compare captions token by token, and the log-probabilities of those that are identical.
+def compare_captions(
+    name: str, reference_captions: Sequence[Caption], decoded: Sequence[Decoded], *, rtol: float = RTOL
+) -> pb.ParityCheck:
+    """Compare captions token by token, and the log-probabilities of those that are identical, by `compare`'s rule.
 
     A caption may differ only from a step on where PyTorch itself had both words within NEAR_TIE; the check's
     `identical` tells how many do not.
@@ -187,7 +199,7 @@ def compare_captions(name: str, reference_captions: Sequence[Caption], decoded: 
     """
     expected, found, identical = [], [], 0
     for row, (caption, sequence) in enumerate(zip(reference_captions, decoded, strict=True)):
-        tokens = _tokens(sequence).tolist()
+        tokens = tokens_of(sequence).tolist()
         if tokens == caption.tokens.tolist():
             identical += 1
             expected += caption.log_probs.tolist()
@@ -196,20 +208,22 @@ def compare_captions(name: str, reference_captions: Sequence[Caption], decoded: 
             raise ParityFailed(f"{name}: caption {row} is {tokens}, PyTorch's is {caption.tokens.tolist()}")
     # Chosen words have log-probabilities next to 0, but rounding is that of the whole distribution that they are of.
     scale = max(float(np.abs(caption.step_log_probs).max()) for caption in reference_captions)
-    check = compare(name, np.array([expected or [0.0]]), np.array([found or [0.0]]), scale=scale)
+    check = compare(name, np.array([expected or [0.0]]), np.array([found or [0.0]]), scale=scale, rtol=rtol)
     check.pictures, check.identical = len(reference_captions), identical
     return check
 
 
-def _differences(caption: Caption, sequence: Decoded) -> reference.Float:
-    if not np.array_equal(_tokens(sequence), caption.tokens):
+def word_differences(caption: Caption, sequence: Decoded) -> reference.Float:
+    """Return |delta| of the words' log-probabilities, float32 [T]; nothing where the words differ."""
+    if not np.array_equal(tokens_of(sequence), caption.tokens):
         return np.zeros(0, np.float32)
     found = np.array([token.log_prob for token in sequence.tokens], np.float32)
     differences: reference.Float = np.abs(found - caption.log_probs)
     return differences
 
 
-def _tokens(sequence: Decoded) -> Tokens:
+def tokens_of(sequence: Decoded) -> Tokens:
+    """Return what was decoded, int64 [T]."""
     return np.array([token.id for token in sequence.tokens], np.int64)
 
 

@@ -12,6 +12,7 @@ from resonnx_proto.v1 import manifest_pb2 as pb
 from resonnx_server.runtime.golden import Golden
 from resonnx_server.runtime.graphs import CaptionerGraphs
 from resonnx_server.runtime.host import usable_cores
+from resonnx_server.runtime.images import Pixels
 from resonnx_server.runtime.manifest import DECODER_FILE, onnx_files
 
 from resonnx_export import hardware
@@ -54,14 +55,25 @@ def measure_speed(files: Mapping[str, bytes], manifest: pb.Manifest, golden: Gol
                 provider.refused = judged.verdict.detail
                 continue
             for rows in STEP_BATCHES if file == DECODER_FILE else PICTURE_BATCHES:
-                run = _prepare(judged.graphs, file, manifest, golden, rows)
+                run = _prepare(judged.graphs, file, manifest, golden.images, rows)
                 provider.batches.append(_timed(run, rows))
     return report
 
 
-def _prepare(graphs: Graphs, file: str, manifest: pb.Manifest, golden: Golden, rows: int) -> Run:
-    """Return what runs a file on a batch: of golden pictures, or of the first steps of their captions."""
-    pictures = np.resize(golden.images, (rows, *golden.images.shape[1:]))
+def step_medians(graphs: CaptionerGraphs, manifest: pb.Manifest, images: Pixels) -> dict[int, float]:
+    """Time the first decoder step of pictures uint8 [N,H,W,3], over and over where they are fewer.
+
+    Returns:
+        Median ms by rows, of STEP_BATCHES.
+    """
+    return {
+        rows: _timed(_prepare(graphs, DECODER_FILE, manifest, images, rows), rows).median_ms for rows in STEP_BATCHES
+    }
+
+
+def _prepare(graphs: Graphs, file: str, manifest: pb.Manifest, images: Pixels, rows: int) -> Run:
+    """Return what runs a file on a batch: of pictures, or of the first steps of their captions."""
+    pictures = np.resize(images, (rows, *images.shape[1:]))
     if not isinstance(graphs, CaptionerGraphs):
         return lambda: graphs.run(pictures)
     if file != DECODER_FILE:

@@ -130,7 +130,7 @@ def store_classifier(
 def store_encoder(
     encoder: bytes, decoder: bytes, network: CaptionNetwork, manifest: pb.Manifest, storage: Storage, tell: Tell
 ) -> Stored:
-    """Reduce encoder.onnx, beside a decoder.onnx that stays as it is; otherwise as store_classifier."""
+    """Reduce encoder.onnx, beside decoder.onnx as it is to be served; otherwise as store_classifier."""
     pictures = _pictures(storage, manifest.input)
     judge = CaptionerJudge(network, manifest, decoder, pictures)
     rounding = 0.0

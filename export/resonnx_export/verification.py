@@ -3,11 +3,13 @@
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import numpy as np
 from resonnx_proto.v1 import manifest_pb2 as pb
 from resonnx_server.errors import ModelRefused
 from resonnx_server.runtime.golden import Golden, check_recipe, judge_captions, judge_logits, parse_golden
 from resonnx_server.runtime.graphs import CaptionerGraphs, ClassifierGraph
 from resonnx_server.runtime.greedy import decode_all
+from resonnx_server.runtime.images import Pixels
 from resonnx_server.runtime.manifest import (
     CLASSIFIER_FILE,
     DECODER_FILE,
@@ -17,6 +19,7 @@ from resonnx_server.runtime.manifest import (
     onnx_files,
     read_version,
 )
+from resonnx_server.runtime.session import Session
 
 from resonnx_export import reference
 from resonnx_export.candidates import judge_everywhere
@@ -26,9 +29,12 @@ from resonnx_export.checkpoint import SourceFile, load_checkpoint
 from resonnx_export.classifier_layouts import recognise_classifier
 from resonnx_export.errors import BadInput, ParityFailed
 from resonnx_export.networks import CaptionNetwork, ClassifierNetwork
-from resonnx_export.parity import open_session
+from resonnx_export.parity import BATCH_SIZES, open_session
 from resonnx_export.precision import FP32_BOUND
-from resonnx_export.proofs import prove_captioner, prove_classifier, prove_decoder
+from resonnx_export.proofs import prove_captioner, prove_classifier, prove_decoder, prove_encoder, tokens_of
+from resonnx_export.recipe import check_pictures
+from resonnx_export.rescored_proof import fresh_material, prove_rescored
+from resonnx_export.row_graphs import check_row_graphs
 from resonnx_export.vocabulary import Vocabulary
 from resonnx_export.wording import precision_name
 
@@ -56,6 +62,7 @@ def verify_version(folder: Path, checkpoint: Sequence[Path]) -> Iterator[str]:
     yield f"{folder}: {source.architecture}, layout {source.layout}; checksums, manifest and pictures are in order"
     for file in onnx_files(files.manifest):
         yield from _judged_lines(files, file, golden)
+    yield from check_row_graphs(files.files)
     if checkpoint:
         yield from _compare(files, golden, checkpoint)
 
@@ -94,8 +101,8 @@ def _compare(files: VersionFiles, golden: Golden, checkpoint: Sequence[Path]) ->
 def _compare_reduced(files: VersionFiles, golden: Golden, network: ClassifierNetwork | CaptionNetwork) -> Iterator[str]:
     """Compare what is stored in less than float32 within its bound, and the rest as exactly as ever.
 
-    On the golden pictures: on those the export saw to it that the answers are the same. int8 promises nothing on
-    pictures that the model is not meant for, and which others it is, is not known here.
+    On the golden pictures: on those the export saw to it that the answers are the same. A trunk in int8 promises
+    nothing on pictures that the model is not meant for, and which others it is, is not known here.
     """
     manifest, pictures = files.manifest, golden.images
     bounds = {bound.file: bound for bound in manifest.precisions if bound.file in manifest.stored}
@@ -105,19 +112,42 @@ def _compare_reduced(files: VersionFiles, golden: Golden, network: ClassifierNet
         verdict = judge_logits(expected, graph.run(pictures)["logits"], bounds[CLASSIFIER_FILE].max_deviation)
         same = "every clear top class the same"
     else:
-        decoder = files.files[DECODER_FILE]
-        encoded = reference.encode(network, pictures, manifest.input)
-        checks = prove_decoder(decoder, network, [encoded], manifest.captioner)
-        yield f"  {DECODER_FILE} equal to PyTorch's: {len(checks)} checks passed, damaged copy refused"
-        graphs = CaptionerGraphs(open_session(files.files[ENCODER_FILE]), open_session(decoder), manifest)
-        decoded = decode_all(graphs, pictures, manifest.captioner)
-        verdict = judge_captions(golden, decoded, bounds[ENCODER_FILE].max_deviation)
+        encoder, decoder = (open_session(files.files[file]) for file in (ENCODER_FILE, DECODER_FILE))
+        yield from _compare_halves(files, network, encoder, pictures)
+        decoded = decode_all(CaptionerGraphs(encoder, decoder, manifest), pictures, manifest.captioner)
+        # As the server judges the pair.
+        verdict = judge_captions(golden, decoded, max(bound.max_deviation for bound in bounds.values()))
         same = "the same captions"
     for file, bound in bounds.items():
         compared = f"{file} in {precision_name(bound.precision)} against PyTorch in float32"
         if not verdict.passed:
             raise ParityFailed(f"{compared}: {verdict.detail}")
         yield f"  {compared}, {len(pictures)} golden pictures: {same}, {verdict.detail}"
+
+
+def _compare_halves(files: VersionFiles, network: CaptionNetwork, encoder: Session, pictures: Pixels) -> Iterator[str]:
+    """Compare each of a captioner's files by itself with PyTorch, where it promises more than the golden examples."""
+    manifest = files.manifest
+    if ENCODER_FILE not in manifest.stored:
+        images = [check_pictures(manifest.input, size, seed=size) for size in BATCH_SIZES]
+        made = [reference.encode(network, each, manifest.input) for each in images]
+        checks = prove_encoder(files.files[ENCODER_FILE], images, made)
+        yield f"  {ENCODER_FILE} equal to PyTorch's: {len(checks)} checks passed, damaged copy refused"
+    if DECODER_FILE not in manifest.stored:
+        encoded = reference.encode(network, pictures, manifest.input)
+        checks = prove_decoder(files.files[DECODER_FILE], network, [encoded], manifest.captioner)
+        yield f"  {DECODER_FILE} equal to PyTorch's: {len(checks)} checks passed, damaged copy refused"
+        return
+    # Its words are PyTorch's on any picture.
+    material = fresh_material(network, manifest)
+    proof = prove_rescored(encoder, files.files[DECODER_FILE], network, manifest, material)
+    expected = [caption.tokens for batch in material.captions for caption in batch]
+    same = sum(np.array_equal(tokens_of(ours), theirs) for ours, theirs in zip(proof.captions, expected, strict=True))
+    ties = ", the others differ at a near-tie" if same < len(expected) else ""
+    yield (
+        f"  {DECODER_FILE} with rescored words: {same} of {len(expected)} captions identical word by word{ties}; "
+        f"{len(proof.checks)} checks passed, damaged copies refused"
+    )
 
 
 def _network(

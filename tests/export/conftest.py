@@ -5,11 +5,16 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
+from resonnx_export.layouts import Recognised
+from resonnx_export.manifest import new_manifest
 from resonnx_export.networks import ARCHITECTURES, Captioner, CaptionerConfig, ResNet, ResNetConfig
 from resonnx_export.recipe import image_input
 from resonnx_export.reference import settle_batch_norm
+from resonnx_export.trace import trace_classifier
 from resonnx_proto.v1 import manifest_pb2 as pb
 from safetensors.torch import save_file
 
@@ -22,6 +27,13 @@ def seeded() -> Iterator[None]:
     """Make torch's random numbers the same each time, and leave its own as they were."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
+        yield
+
+
+@pytest.fixture
+def torch_seeded() -> Iterator[None]:
+    """As `seeded`, around a test."""
+    with seeded():
         yield
 
 
@@ -81,3 +93,28 @@ def words_file(tmp_path: Path) -> Path:
     path = tmp_path / "words.txt"
     path.write_text("\n".join(WORDS) + "\n")
     return path
+
+
+@pytest.fixture(scope="module")
+def model(network: ResNet, recipe: pb.ImageInput) -> bytes:
+    """model.onnx of `network`."""
+    return trace_classifier(network, recipe)
+
+
+@pytest.fixture(scope="module")
+def manifest(network: ResNet, recipe: pb.ImageInput) -> pb.Manifest:
+    """Its manifest."""
+    spec = pb.ClassifierSpec(labels=LABELS, feature_size=network.feature_size)
+    return new_manifest(Recognised("torchvision", "small", network, ("float32",)), [], recipe, spec)
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    """A folder of 16 pictures, in folders named as labels."""
+    rng = np.random.default_rng(5)
+    for i in range(16):
+        folder = tmp_path / "pictures" / LABELS[i % 4]
+        folder.mkdir(parents=True, exist_ok=True)
+        pixels = rng.integers(0, 256, (40 + i, 50, 3), np.uint8)
+        Image.fromarray(pixels).save(folder / f"{i}.{'png' if i % 2 else 'JPG'}")
+    return tmp_path / "pictures"

@@ -73,7 +73,9 @@ def test_captioner(captioner_file: Path, words_file: Path, tmp_path: Path) -> No
     result = captioner(captioner_file, words_file, tmp_path / "models")
     assert result.exit_code == 0, result.output
     version = read_version(tmp_path / "models" / "c" / "1")
-    assert sorted(version.files) == ["decoder.onnx", "encoder.onnx", "golden.npz", "manifest.json", "report.html"]
+    graphs = ["decoder.onnx", "encoder.onnx", "feature_rows.onnx", "state_rows.onnx"]
+    assert sorted(version.files) == sorted([*graphs, "golden.npz", "manifest.json", "report.html"])
+    assert sorted(version.manifest.file_bytes) == graphs
     spec = version.manifest.captioner
     assert tuple(spec.vocabulary) == WORDS
     assert (spec.start_id, spec.end_id, spec.pad_id, spec.unknown_id) == (1, 2, 0, 3)

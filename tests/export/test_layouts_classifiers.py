@@ -15,11 +15,12 @@ import torch
 from PIL import Image
 from resonnx_export.checkpoint import load_checkpoint
 from resonnx_export.classifier_layouts import recognise_classifier
-from resonnx_export.cli import _Recipe, app
+from resonnx_export.cli import app
 from resonnx_export.errors import BadInput
 from resonnx_export.layouts import Recognised
 from resonnx_export.module import export_module
 from resonnx_export.networks import ClassifierNetwork
+from resonnx_export.options import Recipe
 from resonnx_export.package import Target
 from resonnx_export.parity import open_session
 from resonnx_export.recipe import InputChanges, check_pictures, image_input
@@ -304,7 +305,7 @@ def test_the_layout_suggests_a_recipe_and_options_override_it() -> None:
     recipe, told = RecipeChoice("torchvision-v2", InputChanges(size=288, mean=(0.5,) * 3)).for_layout("torchvision")
     assert (recipe.width, recipe.resize_short_side, list(recipe.mean)) == (288, 298, [0.5] * 3)
     assert "recipe torchvision-v2, changed" in told
-    assert [recipe.value for recipe in _Recipe] == list(RECIPES)
+    assert [recipe.value for recipe in Recipe] == list(RECIPES)
 
 
 def test_inspect_tells_the_nearest(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from torch import nn
 from typer.testing import CliRunner
 
 from ..conftest import StartServer
-from .caption_sources import pictures
+from .caption_sources.randomness import pictures
 from .classifier_sources import Cifar, HuggingFace, Timm, randomise, wrapped
 from .test_layouts_classifiers import HEADS, SIZE, assert_close, prepared, small
 

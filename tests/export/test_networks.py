@@ -16,6 +16,7 @@ from resonnx_export.networks import (
     load_strict,
     resnet_config_from_state_dict,
 )
+from resonnx_export.networks.pooling import adaptive_average
 
 # architecture -> (keys of the state_dict, parameters), as torchvision publishes them
 PUBLISHED = {
@@ -201,3 +202,9 @@ def test_the_step_traces_with_a_dynamic_row_axis() -> None:
             fresh = inputs(rows)
             for found, expected in zip(program.module()(*fresh), Step()(*fresh), strict=True):
                 torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize(("height", "width", "side"), [(2, 2, 14), (8, 8, 14), (15, 20, 14), (14, 14, 14), (3, 5, 1)])
+def test_adaptive_average(height: int, width: int, side: int) -> None:
+    grid = torch.randn(2, 3, height, width)
+    torch.testing.assert_close(adaptive_average(grid, side), torch.nn.functional.adaptive_avg_pool2d(grid, side))

@@ -19,22 +19,11 @@ from resonnx_export.trace import trace_classifier, trace_decoder, trace_encoder
 from resonnx_proto.v1 import manifest_pb2 as pb
 from resonnx_server.runtime.sequence import Sequence, Token
 
-from .conftest import LABELS, WORDS
+from .conftest import WORDS
 
 
 def silent(stage: str) -> None:
     """Hear nothing."""
-
-
-@pytest.fixture(scope="module")
-def model(network: ResNet, recipe: pb.ImageInput) -> bytes:
-    return trace_classifier(network, recipe)
-
-
-@pytest.fixture(scope="module")
-def manifest(network: ResNet, recipe: pb.ImageInput) -> pb.Manifest:
-    spec = pb.ClassifierSpec(labels=LABELS, feature_size=network.config.feature_size)
-    return new_manifest(Recognised("torchvision", "small", network, ("float32",)), [], recipe, spec)
 
 
 @pytest.fixture(scope="module")

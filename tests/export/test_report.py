@@ -1,20 +1,13 @@
 """report.html: whole, safe whatever names it quotes, and telling what the manifest and the graphs say."""
 
-import base64
-import io
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
-from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from PIL import Image
-from resonnx_export import candidates, hardware
-from resonnx_export.answers import CaptionerAnswers, ClassifierAnswers, Pictures, answers_change, worst_first
+from resonnx_export import candidates
+from resonnx_export.answers import CaptionerAnswers, Pictures
 from resonnx_export.calibration import split_pictures
 from resonnx_export.checkpoint import SourceFile
 from resonnx_export.classifier import ClassifierSettings, export_recognised
@@ -27,116 +20,26 @@ from resonnx_export.networks import Captioner, ResNet
 from resonnx_export.package import Target
 from resonnx_export.recipe import check_pictures
 from resonnx_export.report import Findings, render_report
-from resonnx_export.report.histogram import count_differences, draw
-from resonnx_export.report.pictures import overlay_uri, picture_uri
-from resonnx_export.report.worst import worst_pictures
 from resonnx_export.speed import measure_speed
 from resonnx_export.stored import Int8
 from resonnx_export.trace import trace_classifier, trace_decoder, trace_encoder
 from resonnx_export.wording import milliseconds
 from resonnx_proto.v1 import manifest_pb2 as pb
-from resonnx_server.runtime.manifest import VersionFiles, read_version
+from resonnx_server.runtime.manifest import VersionFiles, onnx_files, read_version
 from resonnx_server.runtime.session import CPU, CUDA, Candidate
 from typer.testing import CliRunner
 
 from .conftest import LABELS, WORDS
-from .test_precision import with_outlier
+from .report_page import Page, decoded, page_of, rendered, some_answers, version
+from .test_guard import with_outlier
+from .test_report_parts import lightness
 
 HOSTILE = ("<script>alert(1)</script>", '"><img src=x onerror=alert(1)>', "' onload='alert(1)", "{{ 7 * 7 }} & </svg>")
-VOID = {"meta", "img", "br", "line", "rect", "image", "use"}
-
-
-@dataclass
-class Element:
-    """A tag with its attributes, and the text inside it."""
-
-    tag: str
-    attributes: dict[str, str]
-    text: str = ""
-
-
-@dataclass
-class Page(HTMLParser):
-    """A page taken apart; fails on tags that do not close in order."""
-
-    content: str
-    elements: list[Element] = field(default_factory=list)
-    open: list[Element] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        super().__init__()
-        self.feed(self.content)
-        self.close()
-        assert [each.tag for each in self.open] == []
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        element = Element(tag, {name: value or "" for name, value in attrs})
-        self.elements.append(element)
-        if tag not in VOID or (tag == "rect"):
-            self.open.append(element)
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.elements.append(Element(tag, {name: value or "" for name, value in attrs}))
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open
-        assert self.open.pop().tag == tag
-
-    def handle_data(self, data: str) -> None:
-        for element in self.open:
-            element.text += data
-
-    def all(self, tag: str, **attributes: str) -> Iterator[Element]:
-        for element in self.elements:
-            if element.tag == tag and all(element.attributes.get(name) == value for name, value in attributes.items()):
-                yield element
-
-    @property
-    def text(self) -> str:
-        return " ".join(next(self.all("body")).text.split())
-
-
-def version(repository: Path, name: str) -> VersionFiles:
-    return read_version(repository / name / "1")
-
-
-def page_of(files: VersionFiles) -> Page:
-    return Page(files.files["report.html"].decode())
-
-
-def decoded(uri: str) -> np.ndarray:
-    kind, _, content = uri.partition(";base64,")
-    assert kind in ("data:image/png", "data:image/jpeg")
-    return np.asarray(Image.open(io.BytesIO(base64.b64decode(content))))
 
 
 @pytest.fixture(params=["digits", "scenes"])
 def demo(request: pytest.FixtureRequest, demo_repository: Path) -> VersionFiles:
     return version(demo_repository, request.param)
-
-
-@pytest.fixture(scope="module")
-def manifest(network: ResNet, recipe: pb.ImageInput) -> pb.Manifest:
-    spec = pb.ClassifierSpec(labels=LABELS, feature_size=network.feature_size)
-    return new_manifest(Recognised("torchvision", "small", network, ("float32",)), [], recipe, spec)
-
-
-def some_answers(count: int, classes: int, seed: int = 0) -> ClassifierAnswers:
-    rng = np.random.default_rng(seed)
-    expected = rng.normal(size=(count, classes)).astype(np.float32)
-    found = (expected + rng.normal(size=expected.shape) * 10.0 ** rng.uniform(-8, -4, expected.shape)).astype(
-        np.float32
-    )
-    changed = answers_change(expected, found, pb.ClassifierSpec.ACTIVATION_SOFTMAX)
-    pixels = rng.integers(0, 256, (count, 32, 32, 3), np.uint8)
-    return ClassifierAnswers(Pictures(pixels, "held-back pictures", tuple(range(count))), expected, found, changed)
-
-
-def rendered(answers: ClassifierAnswers, manifest: pb.Manifest, *notes: str, name: str = "m") -> str:
-    complete = pb.Manifest()
-    complete.CopyFrom(manifest)
-    complete.parity.checks.add(name="model.onnx, batch 1, optimised: logits", pictures=1, bound=1e-4, identical=1)
-    return render_report(Findings(name, "1", answers, 1e-3, notes), {}, complete)
 
 
 def test_stands_alone(demo: VersionFiles) -> None:
@@ -193,7 +96,7 @@ def test_speeds_are_those_of_the_manifest(demo: VersionFiles) -> None:
             assert 0 < batch.lower_quartile_ms <= batch.median_ms <= batch.upper_quartile_ms
             assert batch.runs >= 3
             assert any(row[0].startswith(provider.file) and milliseconds(batch.median_ms) in row[-1] for row in cells)
-    assert {provider.file for provider in speed.providers} == set(demo.manifest.file_bytes)
+    assert {provider.file for provider in speed.providers} == set(onnx_files(demo.manifest))
 
 
 def test_attention_has_a_picture_a_word(demo_repository: Path) -> None:
@@ -215,28 +118,6 @@ def test_attention_has_a_picture_a_word(demo_repository: Path) -> None:
         light = lightness(decoded(overlay.attributes["href"]))
         y, x = ((int(place[1 + axis]) - 0.5) * light.shape[axis] / (rows, columns)[axis] for axis in (0, 1))
         assert light[int(y), int(x)] >= 0.9 * light.max()
-
-
-def lightness(overlay: np.ndarray) -> np.ndarray:
-    return overlay[..., :3].astype(float).sum(axis=2)
-
-
-def brightest(overlay: np.ndarray, rows: int, columns: int) -> tuple[int, int]:
-    """Where an overlay's centre of light is, as a cell of the grid."""
-    light = lightness(overlay)
-    y, x = np.nonzero(light == light.max())
-    return int(y.mean() * rows / light.shape[0]), int(x.mean() * columns / light.shape[1])
-
-
-@pytest.mark.parametrize(("rows", "columns"), [(3, 3), (7, 7), (14, 14), (2, 5)])
-def test_overlay_is_brightest_where_attention_is(rows: int, columns: int) -> None:
-    for row in range(rows):
-        attention = np.full((rows, columns), 0.01, np.float32)
-        attention[row, row % columns] = 0.6
-        attention[(row + 1) % rows, 0] += 0.2
-        overlay = decoded(overlay_uri(attention))
-        assert overlay.shape[2] == 4
-        assert brightest(overlay, rows, columns) == (row, row % columns)
 
 
 def test_layout_without_attention_says_so(manifest: pb.Manifest) -> None:
@@ -288,85 +169,6 @@ def assert_harmless(content: str) -> None:
     assert not any(name.startswith("on") for element in page.elements for name in element.attributes)
     assert all(image.attributes["src"].startswith("data:") for image in page.all("img"))
     assert all(" ".join(name.split()) in page.text for name in HOSTILE)
-
-
-@given(st.lists(st.floats(0, 1e6, width=32), max_size=200), st.floats(1, 1e6))
-def test_every_difference_is_counted_where_it_belongs(values: list[float], room: float) -> None:
-    array = np.array(values, np.float32)
-    histogram = count_differences([array[::2], array[1::2]], room * (float(array.max(initial=0)) or 1e-6))
-    assert histogram.total == sum(bin_.count for bin_ in histogram.bins) == len(values)
-    if not values:
-        return
-    assert histogram.greatest == array.max()
-    for before, bin_ in zip(histogram.bins, histogram.bins[1:], strict=False):
-        assert before.high == bin_.low
-        # A value on an edge may be counted on either side of it.
-        inside = (array > bin_.low * (1 + 1e-6)) & (array < bin_.high * (1 - 1e-6))
-        around = (array >= bin_.low * (1 - 1e-6)) & (array <= bin_.high * (1 + 1e-6))
-        assert inside.sum() <= bin_.count <= around.sum()
-    drawing = draw(histogram)
-    assert drawing.left < drawing.bound_x <= drawing.width
-    for bar in drawing.bars:
-        assert drawing.left <= bar.x <= drawing.width - bar.width
-        assert (bar.height > 0) == (bar.bin.count > 0)
-        assert drawing.top - 0.01 <= bar.y <= drawing.bottom
-
-
-def test_histogram_counts_all_that_was_compared(manifest: pb.Manifest) -> None:
-    page = Page(rendered(some_answers(40, 7), manifest))
-    assert sum(int(bar.attributes["data-count"]) for bar in page.all("rect")) == 40 * 7
-    assert "280 absolute differences" in page.text
-
-
-def test_the_worst_comes_first(manifest: pb.Manifest) -> None:
-    answers = some_answers(20, 7)
-    expected, found = answers.expected, answers.expected.copy()
-    found[3, 2] += 0.25
-    found[5, expected[5].argmin()] += 0.5
-    found[11] = found[11][::-1]
-    pixels = answers.pictures.pixels
-    pixels[6] = pixels[5]
-    found[6] = found[5]
-    expected[6] = expected[5]
-    changed = answers_change(expected, found, pb.ClassifierSpec.ACTIVATION_SOFTMAX)
-    changed[[3, 5, 6]], changed[11] = False, True
-    answers = replace(answers, expected=expected, found=found, changed=changed)
-    assert worst_first(answers)[:3] == [11, 5, 3]
-    assert len(worst_first(answers)) == 19
-    shown = worst_pictures(answers, manifest, typical=True)
-    assert np.array_equal(decoded(shown[0].picture), pixels[11])
-    assert (shown[0].changed, shown[1].changed) == (True, False)
-    assert shown[1].difference == pytest.approx(0.5)
-    assert worst_pictures(answers, manifest, typical=False) == []
-    row = next(row for row in shown[0].classes if row.expected_first)
-    assert row.label == LABELS[expected[11].argmax()]
-    assert row.difference == pytest.approx(found[11, expected[11].argmax()] - expected[11].max())
-
-
-@pytest.mark.parametrize(
-    ("activation", "score"),
-    [
-        (pb.ClassifierSpec.ACTIVATION_SOFTMAX, "66.52 %"),
-        (pb.ClassifierSpec.ACTIVATION_SIGMOID, "88.08 %"),
-        (pb.ClassifierSpec.ACTIVATION_NONE, "2"),
-    ],
-)
-def test_scores_are_the_models(activation: pb.ClassifierSpec.Activation, score: str, manifest: pb.Manifest) -> None:
-    own = pb.Manifest()
-    own.CopyFrom(manifest)
-    own.classifier.CopyFrom(pb.ClassifierSpec(labels=["a", "b", "c"], activation=activation))
-    logits = np.array([[2.0, 1.0, 0.0]], np.float32)
-    answers = replace(some_answers(1, 3), expected=logits, found=logits, changed=np.zeros(1, bool))
-    assert worst_pictures(answers, own, typical=True)[0].classes[0].found == score
-
-
-def test_pictures_are_exact_where_they_are_small() -> None:
-    rng = np.random.default_rng(0)
-    small = rng.integers(0, 256, (32, 48, 3), np.uint8)
-    assert np.array_equal(decoded(picture_uri(small)), small)
-    uri = picture_uri(rng.integers(0, 256, (448, 448, 3), np.uint8))
-    assert decoded(uri).shape == (224, 224, 3)
-    assert len(uri) < 100_000
 
 
 def test_layers_put_back_are_named(network: ResNet, recipe: pb.ImageInput, tmp_path: Path) -> None:
@@ -434,14 +236,3 @@ def test_own_pictures_are_proved_and_shown(
         refused = CliRunner().invoke(app, [str(each) for each in (*arguments, tmp_path / folder)])
         assert refused.exit_code == 2
         assert said in refused.stderr
-
-
-def test_hardware_is_named(tmp_path: Path) -> None:
-    (tmp_path / "cpuinfo").write_text("processor\t: 0\nmodel name\t: Some CPU @ 2 GHz  \nmodel name : other\n")
-    assert hardware.processor(tmp_path / "cpuinfo") == "Some CPU @ 2 GHz"
-    assert hardware.processor(tmp_path / "none")
-    assert hardware.accelerators(tmp_path / "none") == []
-    for i in range(2):
-        (tmp_path / "gpus" / str(i)).mkdir(parents=True)
-        (tmp_path / "gpus" / str(i) / "information").write_text(f"Model: \t\t Some GPU {i}\nIRQ: 7\n")
-    assert hardware.accelerators(tmp_path / "gpus") == ["Some GPU 0", "Some GPU 1"]

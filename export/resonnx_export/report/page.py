@@ -6,12 +6,14 @@ from typing import Final
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from resonnx_proto.v1 import manifest_pb2 as pb
+from resonnx_server.runtime.manifest import DECODER_FILE
 
 from resonnx_export.answers import Answers, CaptionerAnswers
 from resonnx_export.report.attention import attended_pictures
 from resonnx_export.report.histogram import count_differences, draw
 from resonnx_export.report.tables import facts, figures, parity_rows, sizes, speed_rows
 from resonnx_export.report.worst import worst_pictures
+from resonnx_export.rescored import RESCORED
 from resonnx_export.wording import precision_name, scientific
 
 _TEMPLATE: Final = "report.html"
@@ -56,7 +58,9 @@ def render_report(findings: Findings, files: Mapping[str, bytes], manifest: pb.M
             findings=findings,
             manifest=manifest,
             is_captioner=manifest.task == pb.TASK_CAPTIONER,
-            copy="ONNX" if not manifest.stored else f"ONNX, {precision_name(max(manifest.stored.values()))}",
+            copy=_copy(manifest),
+            decoder_file=DECODER_FILE,
+            rescored=RESCORED if DECODER_FILE in manifest.stored else None,
             figures=list(figures(manifest, answers)),
             facts=list(facts(manifest, findings.notes)),
             parity=parity_rows(manifest),
@@ -72,6 +76,14 @@ def render_report(findings: Findings, files: Mapping[str, bytes], manifest: pb.M
             speeds=list(speed_rows(manifest)),
         )
     )
+
+
+def _copy(manifest: pb.Manifest) -> str:
+    """Name what is compared with the network."""
+    if not manifest.stored:
+        return "ONNX"
+    precision = precision_name(max(manifest.stored.values()))
+    return f"ONNX, decoder in {precision}" if list(manifest.stored) == [DECODER_FILE] else f"ONNX, {precision}"
 
 
 def _environment() -> Environment:

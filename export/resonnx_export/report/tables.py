@@ -85,10 +85,16 @@ def facts(manifest: pb.Manifest, notes: tuple[str, ...]) -> Iterator[tuple[str, 
     else:
         yield "Classes", [_names("classes", list(manifest.classifier.labels))]
     yield "Pictures", [describe(manifest.input)]
-    stored = {file: precision_name(manifest.stored.get(file, pb.PRECISION_FP32)) for file in onnx_files(manifest)}
-    yield "Stored in", [", ".join(f"{file} in {precision}" for file, precision in stored.items())]
+    yield "Stored in", [", ".join(f"{file} in {_stored(manifest, file)}" for file in onnx_files(manifest))]
     if notes:
         yield "Notes", list(notes)
+
+
+def _stored(manifest: pb.Manifest, file: str) -> str:
+    precision = precision_name(manifest.stored.get(file, pb.PRECISION_FP32))
+    if file != DECODER_FILE or file not in manifest.stored:
+        return precision
+    return f"{precision} (its output layer; best words scored again in fp32)"
 
 
 def _names(of_what: str, names: list[str]) -> str:

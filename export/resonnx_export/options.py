@@ -1,0 +1,103 @@
+"""What the commands may be given: each option's type, and what --help says of it."""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+class Filter(StrEnum):
+    """Pillow's filters for resizing."""
+
+    BILINEAR = "bilinear"
+    BICUBIC = "bicubic"
+    LANCZOS = "lanczos"
+    NEAREST = "nearest"
+    BOX = "box"
+
+
+class Recipe(StrEnum):
+    """How a classifier's pictures were prepared."""
+
+    TORCHVISION_V1 = "torchvision-v1"
+    TORCHVISION_V2 = "torchvision-v2"
+    TIMM_TV = "timm-tv"
+    TIMM_A1 = "timm-a1"
+    TIMM_A1_288 = "timm-a1-288"
+    HF = "hf"
+    CIFAR = "cifar"
+    CIFAR_IMAGENET = "cifar-imagenet"
+
+
+class Activation(StrEnum):
+    """What makes a classifier's scores."""
+
+    SOFTMAX = "softmax"
+    SIGMOID = "sigmoid"
+    NONE = "none"
+
+
+class Precision(StrEnum):
+    """What a network's convolutions are stored in."""
+
+    FP32 = "fp32"
+    FP16 = "fp16"
+    INT8 = "int8"
+
+
+class DecoderPrecision(StrEnum):
+    """What a captioner's decoder is stored in."""
+
+    FP32 = "fp32"
+    INT8_RESCORED = "int8-rescored"
+
+
+Repository = Annotated[Path, typer.Option(help="The model repository; made if it does not exist.")]
+Name = Annotated[str, typer.Option(help="The model's name in the repository.")]
+Version = Annotated[int | None, typer.Option(min=1, help="The next free number if not given.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the version if it exists.")]
+Size = Annotated[int | None, typer.Option(min=1, help="Side of the input picture, in pixels.")]
+ShortSide = Annotated[int | None, typer.Option(help="Resize the short side to this, then crop the centre.")]
+Stretch = Annotated[bool, typer.Option("--stretch", help="Resize both sides to the input instead.")]
+ResizeFilter = Annotated[Filter | None, typer.Option("--filter", help="Pillow's filter for resizing.")]
+Mean = Annotated[str | None, typer.Option(help="What was taken off pixels scaled to 0..1: for R,G,B, or one number.")]
+Std = Annotated[str | None, typer.Option(help="What they were divided by: for R,G,B, or one number.")]
+AllowReduced = Annotated[
+    bool, typer.Option("--allow-reduced/--no-allow-reduced", help="Let providers compute in bf16, fp16 and TF32.")
+]
+StoredPrecision = Annotated[
+    Precision, typer.Option("--precision", help="What the convolutions are stored and computed in.")
+]
+StoredDecoderPrecision = Annotated[
+    DecoderPrecision,
+    typer.Option(
+        "--decoder-precision",
+        help="What the decoder is stored in. int8-rescored: its output layer in int8, and the 64 best words scored "
+        "again from fp32 weights. Greedy words stay the same; beams and samples may change a little. For servers on "
+        "the CPU with few callers at once: a step of one caption takes a third (LSTM) to four fifths (attention) of "
+        "the time, a step of 16 or more about as long as in fp32. The file grows, as the fp32 weights stay: by up to "
+        "30 %.",
+    ),
+]
+Pictures = Annotated[
+    Path | None,
+    typer.Option(
+        help="Pictures that the model is meant for, to prove and report with; a few are kept beside the model.  "
+        "[default: synthetic ones]"
+    ),
+]
+Calibration = Annotated[
+    Path | None,
+    typer.Option(
+        help="For int8: pictures that the model is meant for, 64 or more; a classifier's may be in folders "
+        "named as labels."
+    ),
+]
+MinAgreement = Annotated[
+    float, typer.Option(min=0, max=100, help="int8: least share of held-back pictures answered as in fp32, in %.")
+]
+MaxAccuracyDrop = Annotated[
+    float,
+    typer.Option(min=0, max=100, help="int8: greatest loss of accuracy on labelled held-back pictures, in points."),
+]
