@@ -34,6 +34,12 @@ class Outcome:
     answered_ms: list[float] = field(default_factory=list)
     first_word_ms: list[float] = field(default_factory=list)
 
+    def add(self, other: "Outcome") -> None:
+        """Take another measurement's answers for part of this one."""
+        self.seconds += other.seconds
+        self.answered_ms += other.answered_ms
+        self.first_word_ms += other.first_word_ms
+
     @property
     def rate(self) -> float:
         """Captions a second."""

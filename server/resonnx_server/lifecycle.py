@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import gc
 import logging
+import os
 import signal
 
 from resonnx_server.config import Settings
@@ -36,6 +37,8 @@ _QUIET_S = 0.1
 _MOST_QUIET_CHECKS = 50
 _PENDING_CHECK_S = 0.02
 _FLUSH_S = 0.5
+# For a batch that is under way when its callers are given up.
+_LAST_JOB_S = 5.0
 
 
 class StartError(Exception):
@@ -175,10 +178,14 @@ class Server:
         await self.grpc.stop(0)
         for model in self.models:
             model.engine.close()
-        for device in self.devices.values():
-            device.close()
+        ended = [device.close(_LAST_JOB_S) for device in self.devices.values()]
         await self.probes.stop()
         self.decoder.close()
+        if not all(ended):
+            # A thread inside ONNX Runtime cannot be ended from outside, and would be run over by the interpreter's end.
+            _log.error("a run on the device does not end: leaving without it")
+            logging.shutdown()
+            os._exit(1)
 
     def _device_for(self, provider: str) -> Device:
         """One device an accelerator: the CPU's providers share the CPU, a GPU's the GPU."""

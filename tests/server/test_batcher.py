@@ -109,8 +109,8 @@ class BatcherMachine(RuleBasedStateMachine):
         assert self.batcher.rows == sum(entry.rows for entry in self.waiting.values())
         assert self.batcher.rows + self.batcher.expected_rows == self.taken_room <= 40
         assert (self.batcher.ready_at_ns() is not None) == bool(self.waiting)
-        alone, beside = self.batcher.ready_at_ns(), self.batcher.ready_at_ns(beside=True)
-        assert alone is None or (beside is not None and beside >= alone)
+        now, later = self.batcher.ready_at_ns(), self.batcher.ready_at_ns(enough=16)
+        assert now is None or (later is not None and later >= now)
 
 
 TestBatcherMachine = BatcherMachine.TestCase
@@ -146,14 +146,20 @@ def test_idle_device_gets_work_at_once_unless_delay_was_asked_for() -> None:
     assert _batcher(FLAT, 16, max_delay_ns=50).ready_at_ns() == 100, "a full batch waits for nobody"
 
 
-def test_beside_a_batch_under_way_one_starts_that_pays_or_must() -> None:
-    assert (LatencyTable(DEAR).worthwhile, LatencyTable(SLOW).worthwhile) == (16, 1)
-    assert _batcher(DEAR, 16).ready_at_ns(beside=True) == 100
-    assert _batcher(SLOW, 1).ready_at_ns(beside=True) == 100
+def test_rows_wait_for_each_other_where_that_is_short_or_pays() -> None:
+    dear, slow = LatencyTable(DEAR), LatencyTable(SLOW)
+    assert (dear.worthwhile, dear.usual) == (16, 16)
+    assert (slow.worthwhile, slow.usual) == (1, 1), "a row takes 50 ms in any batch"
+    assert LatencyTable(LINEAR).usual == 16, "a row takes 1 ms"
+    assert LatencyTable({size: 1e8 + 1e5 * size for size in SIZES}).usual > 12, "costs nearly the same"
+
+
+def test_a_batch_starts_that_pays_or_must() -> None:
+    assert _batcher(DEAR, 16).ready_at_ns(enough=16) == 100
     few = _batcher(DEAR, 11)
-    assert few.ready_at_ns(beside=True) == 100 + 1_000_000_000 - 2_300_000, "patience, less what 16 rows take"
+    assert few.ready_at_ns(enough=16) == 100 + 1_000_000_000 - 2_300_000, "patience, less what 16 rows take"
     few.push([Entry(99, 1, arrival_ns=200, deadline_ns=5_000_000, priority=1)])
-    assert few.ready_at_ns(beside=True) == 2_700_000
+    assert few.ready_at_ns(enough=16) == 2_700_000
 
 
 def test_the_batch_is_as_large_as_its_most_urgent_member_allows() -> None:
@@ -211,6 +217,14 @@ def test_due_is_the_earliest_of_deadline_objective_and_patience() -> None:
     assert batcher.due_ns() == 110
     plain = _batcher(FLAT, 1)
     assert plain.due_ns() == 100 + 1_000_000_000
+
+
+def test_a_model_that_nobody_asks_keeps_no_room_from_others() -> None:
+    batcher: Batcher[int] = Batcher(LatencyTable(FLAT), 1000, objective_ns=50)
+    assert batcher.live_objective_ns(0) is None
+    batcher.push([Entry(0, 1, arrival_ns=100)])
+    assert batcher.live_objective_ns(100 + 10**10) == 50
+    assert batcher.live_objective_ns(101 + 10**10) is None
 
 
 @given(st.integers(1, 64))

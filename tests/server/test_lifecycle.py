@@ -12,10 +12,14 @@ from pathlib import Path
 
 import grpc
 import numpy as np
+import onnx
 import pytest
+import tritonclient.grpc as triton
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from onnx import TensorProto, helper
 from resonnx_proto.v1 import vision_pb2, vision_pb2_grpc
 from resonnx_server.config import load_settings
+from tritonclient.utils import InferenceServerException
 
 
 def _start_fails(*flags: str) -> subprocess.CompletedProcess[str]:
@@ -273,3 +277,43 @@ async def test_idle_streams_do_not_hold_up_the_stop(start_server, demo_repositor
             assert ended.value.code() == grpc.StatusCode.UNAVAILABLE
             assert await asyncio.to_thread(server.process.wait, 25) == 0
             assert time.monotonic() - started < 10, "grace is 30 s"
+
+
+async def test_a_run_that_does_not_end_does_not_hold_up_the_stop(start_server, tmp_path: Path) -> None:
+    """A graph that loops as often as it is told, told to loop for weeks: answered by its deadline, and then left."""
+
+    def scalars(**kinds: int) -> list[onnx.ValueInfoProto]:
+        return [helper.make_tensor_value_info(name, kind, []) for name, kind in kinds.items()]
+
+    body = helper.make_graph(
+        [helper.make_node("Identity", ["go_in"], ["go_out"]), helper.make_node("Add", ["x_in", "one"], ["x_out"])],
+        "body",
+        scalars(i=TensorProto.INT64, go_in=TensorProto.BOOL, x_in=TensorProto.FLOAT),
+        scalars(go_out=TensorProto.BOOL, x_out=TensorProto.FLOAT),
+        [helper.make_tensor("one", TensorProto.FLOAT, [], [1.0])],
+    )
+    start = (("go", TensorProto.BOOL, True), ("zero", TensorProto.FLOAT, 0.0))
+    constants = [helper.make_tensor(name, kind, [], [value]) for name, kind, value in start]
+    graph = helper.make_graph(
+        [helper.make_node("Loop", ["times", "go", "zero"], ["y"], body=body)],
+        "loops",
+        [helper.make_tensor_value_info("times", TensorProto.INT64, [1])],
+        scalars(y=TensorProto.FLOAT),
+        constants,
+    )
+    (tmp_path / "loops/1").mkdir(parents=True)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    onnx.save(model, tmp_path / "loops/1/model.onnx")
+    with start_server(tmp_path, "--grace-s", "1") as server, triton.InferenceServerClient(server.grpc) as client:
+
+        def loop(times: int) -> triton.InferResult:
+            tensor = triton.InferInput("times", [1], "INT64")
+            tensor.set_data_from_numpy(np.array([times]))
+            return client.infer("loops", [tensor], client_timeout=2)
+
+        assert loop(7).as_numpy("y") == 7
+        with pytest.raises(InferenceServerException, match="DEADLINE_EXCEEDED"):
+            await asyncio.to_thread(loop, 10**15)
+        server.process.terminate()
+        assert await asyncio.to_thread(server.process.wait, 20) == 1
+        assert "does not end" in server.log.read_text()

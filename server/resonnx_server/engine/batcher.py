@@ -25,6 +25,8 @@ PRIORITY_LEVELS: Final = 8
 DEFAULT_PRIORITY: Final = 4
 # Without a deadline or an objective, what has waited so long is as urgent as what is due now.
 _PATIENCE_NS: Final = 1_000_000_000
+# A model that nobody has asked for so long keeps no room on the device from others.
+_FORGOTTEN_NS: Final = 10_000_000_000
 _RETRY_AFTER_MS: Final = (20, 2000)
 
 
@@ -86,6 +88,7 @@ class Batcher(Generic[T]):
         # Ordered sets: discard from the middle is O(1).
         self._levels: list[dict[Entry[T], None]] = [{} for _ in range(PRIORITY_LEVELS)]
         self.rows = 0
+        self._asked_ns: int | None = None
         # Of requests whose pictures are being decoded: they have their room, and those who come later wait for them.
         self.expected_rows = 0
 
@@ -118,6 +121,7 @@ class Batcher(Generic[T]):
         self.expected_rows -= rows
         for entry in entries:
             self._levels[entry.priority - 1][entry] = None
+            self._asked_ns = entry.arrival_ns
         self.rows += rows
 
     def discard(self, entry: Entry[T]) -> bool:
@@ -127,22 +131,27 @@ class Batcher(Generic[T]):
         self._remove(entry)
         return True
 
-    def ready_at_ns(self, *, beside: bool = False) -> int | None:
+    def ready_at_ns(self, enough: int = 1) -> int | None:
         """When `take` would give a batch: a time in the past is now, None is never.
 
         Args:
-            beside: A batch of this model is under way. It keeps the device busy, so one beside it must pay: it waits
-                for as many rows as are worthwhile, but not beyond the moment at which the most urgent would be late.
+            enough: Rows for which a batch pays (one of the table's sizes at most). Fewer wait for company, but not
+                beyond the moment at which the most urgent would be late.
         """
         arrivals = [next(iter(level)).arrival_ns for level in self._levels if level]
         if not arrivals:
             return None
         at = min(arrivals) + (0 if self.rows >= self.table.largest else self._max_delay_ns)
-        if not beside or self.rows >= self.table.worthwhile:
+        if self.rows >= enough:
             return at
         due = self.due_ns()
         assert due is not None
-        return max(at, int(due - self.table.cost_ns(self.table.worthwhile)))
+        return max(at, int(due - self.table.cost_ns(self.table.bucket(enough))))
+
+    def live_objective_ns(self, now_ns: int) -> int | None:
+        """Return the objective if anybody has asked lately: what others must leave room for."""
+        is_forgotten = self._asked_ns is None or now_ns - self._asked_ns > _FORGOTTEN_NS
+        return None if is_forgotten else self.objective_ns
 
     def due_ns(self) -> int | None:
         """When the most urgent head of the queue should be answered: the time that devices compare models by."""

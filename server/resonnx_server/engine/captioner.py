@@ -232,7 +232,7 @@ class CaptionEngine:
 
     def objective_ns(self) -> int | None:
         """See device.Workload."""
-        return self._batcher.objective_ns
+        return self._batcher.live_objective_ns(self.device.clock())
 
     def take(self, now_ns: int, budget_ns: float | None) -> Job | None:
         """See device.Workload."""

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Final, Protocol
 
 import numpy as np
@@ -54,7 +55,15 @@ class Workload(Protocol):
         """How long the next job is expected to take at least."""
 
     def objective_ns(self) -> int | None:
-        """Time from arrival to answer that this workload should keep, if it has one."""
+        """Time from arrival to answer that this workload should keep, if it has one and anybody has asked lately."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _UnderWay:
+    """A busy lane: when its job should end (monotonic), and how long it was expected to take."""
+
+    end_ns: int
+    cost_ns: float
 
 
 class Device:
@@ -78,8 +87,7 @@ class Device:
         self._changed = threading.Condition(self.lock)
         self._workloads: list[Workload] = []
         self.lanes = lanes
-        # When the jobs under way should end, one a busy lane.
-        self._ends_ns: list[int] = []
+        self._under_way: list[_UnderWay] = []
         # When sleeping lanes will look for work by themselves.
         self._alarms_ns: list[int] = []
         self._closed = False
@@ -113,29 +121,38 @@ class Device:
 
     def idle_lanes(self) -> int:
         """Lanes without a job, the asking one included. Call with the lock held."""
-        return self.lanes - len(self._ends_ns)
+        return self.lanes - len(self._under_way)
 
     def under_way_ns(self, now_ns: int) -> int:
         """Expected time until a lane is free. Call with the lock held."""
-        return 0 if self.idle_lanes() else max(0, min(self._ends_ns) - now_ns)
+        return 0 if self.idle_lanes() else max(0, min(job.end_ns for job in self._under_way) - now_ns)
 
-    def close(self) -> None:
-        """Finish the jobs under way and end the lanes."""
+    def close(self, patience_s: float | None = None) -> bool:
+        """Finish the jobs under way and end the lanes.
+
+        Args:
+            patience_s: How long to wait for the jobs; None is as long as they take.
+
+        Returns:
+            False if a job has not ended by then: its lane is left behind.
+        """
         with self._changed:
             self._closed = True
             self._changed.notify_all()
+        ends = None if patience_s is None else time.monotonic() + patience_s
         for thread in self._threads:
-            thread.join()
+            thread.join(None if ends is None else max(0.0, ends - time.monotonic()))
+        return not any(thread.is_alive() for thread in self._threads)
 
     def _work(self) -> None:
         # The event loop's turns are short, and what it brings makes the next batch larger: it goes first.
         with suppress(OSError):
             os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICENESS)
         while (taken := self._wait_for_job()) is not None:
-            job, end_ns = taken
+            job, under_way = taken
             job.run()
             with self.lock:
-                self._ends_ns.remove(end_ns)
+                self._under_way.remove(under_way)
             # Its arrays must not live until the next job.
             del job, taken
 
@@ -144,19 +161,22 @@ class Device:
         objectives = [other.objective_ns() for other in self._workloads if other is not workload]
         return min((objective / 2 for objective in objectives if objective is not None), default=None)
 
-    def _must_leave_the_lane(self, workload: Workload, budget_ns: float | None, now_ns: int) -> bool:
-        """Whether the last idle lane is kept for others: with it, all would be busy for longer than they can wait."""
+    def _must_leave_the_lane(self, workload: Workload, budget_ns: float | None) -> bool:
+        """Whether the last idle lane is kept for others: with it, all would have jobs longer than they can wait.
+
+        However soon one of those should end: that is a guess, and wrong where it matters most.
+        """
         if budget_ns is None or self.lanes == 1 or self.idle_lanes() > 1:
             return False
-        return min(self._ends_ns) - now_ns > budget_ns and workload.shortest_ns() > budget_ns
+        return workload.shortest_ns() > budget_ns and all(job.cost_ns > budget_ns for job in self._under_way)
 
     @staticmethod
     def _is_ready(workload: Workload, now_ns: int) -> bool:
         at = workload.ready_at_ns()
         return at is not None and at <= now_ns
 
-    def _wait_for_job(self) -> tuple[Job, int] | None:
-        """Return the next job and when it should end; None when the device is closed."""
+    def _wait_for_job(self) -> "tuple[Job, _UnderWay] | None":
+        """Return the next job and what the lane keeps of it; None when the device is closed."""
         with self._changed:
             while not self._closed:
                 now = self.clock()
@@ -172,15 +192,15 @@ class Device:
                         wake_at = at
                 for workload in sorted(ready, key=lambda w: w.due_ns()):
                     budget = self._budget_ns(workload)
-                    if self._must_leave_the_lane(workload, budget, now):
+                    if self._must_leave_the_lane(workload, budget):
                         continue
                     if (job := workload.take(now, budget)) is not None:
-                        end_ns = now + int(job.cost_ns)
-                        self._ends_ns.append(end_ns)
+                        under_way = _UnderWay(now + int(job.cost_ns), job.cost_ns)
+                        self._under_way.append(under_way)
                         if any(self._is_ready(workload, now) for workload in self._workloads):
                             # One wake-up may have announced work for several lanes.
                             self._changed.notify()
-                        return job, end_ns
+                        return job, under_way
                     # What was ready has run out of time, say: look again, but let others have the lock.
                     wake_at = now + _LOOK_AGAIN_NS
                 self._sleep(wake_at, now)

@@ -27,6 +27,8 @@ _AS_GOOD: Final = 0.97
 _ABOUT_AS_GOOD: Final = 0.9
 # What a batch costs beside its run: waking a thread and the event loop, putting rows together and taking them apart.
 _HANDLING_NS: Final = 200_000
+# Rows that take no longer wait for each other gladly.
+_SHORT_NS: Final = 10_000_000
 _ENOUGH_NS: Final = 100_000_000
 
 
@@ -129,7 +131,18 @@ class LatencyTable:
 
     @property
     def worthwhile(self) -> int:
-        """The smallest size that serves about as many rows a second as the best; below it, fixed costs tell."""
+        """The smallest size that serves as many rows a second as the best; below it, fixed costs tell."""
+        return min(self._as_good(self.sizes, self.largest, _AS_GOOD))
+
+    @property
+    def usual(self) -> int:
+        """The largest size that rows should wait for each other in.
+
+        Rows of a larger batch are answered later for a little more throughput. Where one alone takes long, that is
+        long, too, and must pay well.
+        """
+        if self.cost_ns(self.sizes[0]) <= _SHORT_NS:
+            return self.largest
         return min(self._as_good(self.sizes, self.largest, _ABOUT_AS_GOOD))
 
     def _as_good(self, sizes: Sequence[int], waiting: int, share: float) -> list[int]:

@@ -9,7 +9,6 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Final
 
 import numpy as np
 
@@ -24,9 +23,6 @@ from resonnx_server.observe.stats import ModelStats, Timing
 from resonnx_server.runtime.session import Array
 
 _log = logging.getLogger(__name__)
-
-# Batches of an instance that a queue is worked off in: a longer queue makes them larger.
-_LONG_QUEUE: Final = 4
 
 
 @dataclass(slots=True, eq=False)
@@ -186,7 +182,9 @@ class TensorEngine:
             return None
         if self._must_let_end():
             return None
-        return self._batcher.ready_at_ns(beside=self._under_way > 0)
+        # A batch under way keeps the device busy: one beside it must pay.
+        table = self._batcher.table
+        return self._batcher.ready_at_ns(min(table.worthwhile, table.usual) if self._under_way else 1)
 
     def due_ns(self) -> int:
         """See device.Workload."""
@@ -200,13 +198,15 @@ class TensorEngine:
 
     def objective_ns(self) -> int | None:
         """See device.Workload."""
-        return self._batcher.objective_ns
+        return self._batcher.live_objective_ns(self.device.clock())
 
     def take(self, now_ns: int, budget_ns: float | None) -> "_TensorJob | None":
         """See device.Workload."""
-        # In a batch larger than what pays, rows are answered later for little; where many wait, the little counts.
-        share = max(self._batcher.table.worthwhile, self._batcher.rows // (_LONG_QUEUE * self.runners.instances))
-        batch = self._batcher.take(now_ns, share, budget_ns)
+        # What waits is shared out among the lanes that could start now, rather than one taking all.
+        free = min(self.device.idle_lanes(), self.runners.instances - self._under_way)
+        table = self._batcher.table
+        share = max(-(-self._batcher.rows // free), table.worthwhile)
+        batch = self._batcher.take(now_ns, min(share, table.usual), budget_ns)
         if batch.expired:
             late: _Outcomes = [
                 (entry, DeadlineExceeded("the deadline passed while the request waited")) for entry in batch.expired
