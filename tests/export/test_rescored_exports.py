@@ -286,7 +286,7 @@ def test_beams_that_differ_are_counted_and_told(
 # The sources' own loops.
 
 
-@pytest.mark.parametrize("residual", [False, True], ids=["layers", "residual"])
+@pytest.mark.parametrize("residual", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["layers", "residual"])
 @torch.no_grad()
 def test_words_are_the_tutorials(tmp_path: Path, start_server: StartServer, torch_seeded: None, residual: bool) -> None:
     encoder = PictureEncoder(24, linear="embed", bn="bn")
@@ -306,6 +306,7 @@ def test_words_are_the_tutorials(tmp_path: Path, start_server: StartServer, torc
     assert_served(start_server, tmp_path, images, written, version.manifest, same[:20])
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_words_and_beams_are_sgrvinods(tmp_path: Path, torch_seeded: None) -> None:
     encoder, decoder = Encoder(), DecoderWithAttention(12, 24, 32, len(WORDS), 256)

@@ -155,12 +155,12 @@ async def test_a_batch_on_all_cores_is_let_end_if_that_is_soon(rows: int, *, bes
 
 @pytest.mark.parametrize(("start_ns", "sizes"), [(0, [1, 1, 1, 1]), (1e9, [4])])
 async def test_rows_that_take_long_do_not_wait_for_each_other(start_ns: float, sizes: list[int]) -> None:
-    """Unless it is the batch that costs."""
+    """Unless it is the batch that costs, or many wait for each instance."""
     runtime = Runtime()
     runtime.free.clear()
     device = Device("test")
     runner = Runner(runtime, LatencyTable({size: start_ns + 4e7 * size for size in sizes_up_to(16)}))
-    engine = TensorEngine(Runners.single(runner), device, Metrics().model("m", 1), max_queue_rows=1000)
+    engine = TensorEngine(Runners(runner, runner, 4), device, Metrics().model("m", 1), max_queue_rows=1000)
     try:
         asks = [asyncio.ensure_future(engine.submit(_rows(0)))]
         await _until(lambda: runtime.entered == 1)

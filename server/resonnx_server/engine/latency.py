@@ -58,10 +58,9 @@ def measure(run: Callable[[int], object], sizes: Iterable[int], callers: int = 1
         for turn in range(_REPEATS + 1):
             for size, taken in samples.items():
                 # Slow sizes vary little: one sample is enough for them, and starting should not take minutes.
-                if sum(taken) < _ENOUGH_NS:
-                    # The slowest: of batches that wait for each other, each would in the long run.
-                    slowest = max(pool.map(timed, [size] * callers))
-                    taken += [slowest] if turn else []
+                if sum(taken) < _ENOUGH_NS * callers:
+                    times = list(pool.map(timed, [size] * callers))
+                    taken += times if turn else []
     return {size: float(statistics.median(taken)) for size, taken in samples.items()}
 
 

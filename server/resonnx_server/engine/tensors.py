@@ -9,6 +9,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import Final
 
 import numpy as np
 
@@ -23,6 +24,9 @@ from resonnx_server.observe.stats import ModelStats, Timing
 from resonnx_server.runtime.session import Array
 
 _log = logging.getLogger(__name__)
+
+# Batches of each instance, at most, that a queue is worked off in.
+_LONG_QUEUE: Final = 2
 
 
 @dataclass(slots=True, eq=False)
@@ -206,7 +210,9 @@ class TensorEngine:
         free = min(self.device.idle_lanes(), self.runners.instances - self._under_way)
         table = self._batcher.table
         share = max(-(-self._batcher.rows // free), table.worthwhile)
-        batch = self._batcher.take(now_ns, min(share, table.usual), budget_ns)
+        # Where many wait for long anyway, fewer batches leave more of the processor to everything else.
+        most = max(table.usual, self._batcher.rows // (_LONG_QUEUE * self.runners.instances))
+        batch = self._batcher.take(now_ns, min(share, most), budget_ns)
         if batch.expired:
             late: _Outcomes = [
                 (entry, DeadlineExceeded("the deadline passed while the request waited")) for entry in batch.expired
