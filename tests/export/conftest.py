@@ -56,15 +56,20 @@ def network() -> ResNet:
     return random_network(replace(ARCHITECTURES["resnet8_w32_small"], planes=8, num_classes=len(LABELS)))
 
 
-@pytest.fixture(scope="session")
-def captioner() -> Captioner:
-    """A small captioner of WORDS; its weights are enlarged so that it has preferences."""
+def captioner_with_preferences(words: int, units: int) -> Captioner:
+    """Return a small captioner with attention; its weights are enlarged so that it prefers some words."""
     with seeded():
         trunk = ResNetConfig("basic", (1, 1), planes=8, num_classes=0, stem="small")
-        network = Captioner(CaptionerConfig(trunk, len(WORDS), 8, 16, 8))
+        network = Captioner(CaptionerConfig(trunk, words, 8, units, 8))
         settle_batch_norm(network.trunk, [torch.randn(4, 3, 32, 32) for _ in range(2)])
         network.fc.weight.data *= 8
         return network.eval().requires_grad_(False)
+
+
+@pytest.fixture(scope="session")
+def captioner() -> Captioner:
+    """A small captioner of WORDS."""
+    return captioner_with_preferences(len(WORDS), 16)
 
 
 @pytest.fixture(scope="session")

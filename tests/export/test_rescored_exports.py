@@ -14,10 +14,9 @@ from resonnx_export import candidates, parity, reference, rescored_proof, stored
 from resonnx_export.beam_captions import beam_captions
 from resonnx_export.cli import app
 from resonnx_export.errors import ParityFailed
-from resonnx_export.networks import Captioner, CaptionerConfig, ResNetConfig
+from resonnx_export.networks import Captioner
 from resonnx_export.parity import open_session
 from resonnx_export.recipe import check_pictures
-from resonnx_export.reference import settle_batch_norm
 from resonnx_export.rescored import scoring_weights
 from resonnx_export.rescored_proof import compare_beams, fresh_material, prove_rescored
 from resonnx_export.trace import trace_decoder
@@ -36,7 +35,7 @@ from .caption_exports import PICTURES, SIZE, Written, assert_same_captions, asse
 from .caption_sources.randomness import enliven, normalised, pictures, settle
 from .caption_sources.sgrvinod import DecoderWithAttention, Encoder
 from .caption_sources.tutorials import PictureEncoder, StackedDecoder, WordDecoder
-from .conftest import seeded
+from .conftest import captioner_with_preferences
 from .report_page import page_of
 
 WORDS = ("<pad>", "<start>", "<end>", "<unk>", *(f"word{i}" for i in range(196)))
@@ -46,13 +45,8 @@ INT8 = pb.PRECISION_INT8
 
 @pytest.fixture(scope="module")
 def wide() -> Captioner:
-    """A captioner with attention of 200 words; its weights are enlarged so that it has preferences."""
-    with seeded():
-        trunk = ResNetConfig("basic", (1, 1), planes=8, num_classes=0, stem="small")
-        network = Captioner(CaptionerConfig(trunk, len(WORDS), 8, 40, 8))
-        settle_batch_norm(network.trunk, [torch.randn(4, 3, 32, 32) for _ in range(2)])
-        network.fc.weight.data *= 8
-        return network.eval().requires_grad_(False)
+    """A captioner of 200 words."""
+    return captioner_with_preferences(len(WORDS), 40)
 
 
 @pytest.fixture(scope="module")

@@ -140,7 +140,7 @@ class LatencyTable:
         Rows of a larger batch are answered later for a little more throughput. Where one alone takes long, that is
         long, too, and must pay well.
         """
-        if self.cost_ns(self.sizes[0]) <= _SHORT_NS:
+        if self._base[self.sizes[0]] <= _SHORT_NS:
             return self.largest
         return min(self._as_good(self.sizes, self.largest, _ABOUT_AS_GOOD))
 

@@ -208,11 +208,12 @@ class TensorEngine:
         """See device.Workload."""
         # What waits is shared out among the lanes that could start now, rather than one taking all.
         free = min(self.device.idle_lanes(), self.runners.instances - self._under_way)
-        table = self._batcher.table
-        share = max(-(-self._batcher.rows // free), table.worthwhile)
-        # Where many wait for long anyway, fewer batches leave more of the processor to everything else.
-        most = max(table.usual, self._batcher.rows // (_LONG_QUEUE * self.runners.instances))
-        batch = self._batcher.take(now_ns, min(share, most), budget_ns)
+        rows, table = self._batcher.rows, self._batcher.table
+        share = max(-(-rows // free), table.worthwhile)
+        if rows < table.largest:
+            # The more wait for long anyway, the more counts that fewer batches leave the processor to everything else.
+            share = min(share, max(table.usual, rows // (_LONG_QUEUE * self.runners.instances)))
+        batch = self._batcher.take(now_ns, share, budget_ns)
         if batch.expired:
             late: _Outcomes = [
                 (entry, DeadlineExceeded("the deadline passed while the request waited")) for entry in batch.expired
@@ -229,11 +230,12 @@ class TensorEngine:
             self._whole_until_ns = now_ns + int(job.cost_ns)
         return job
 
-    def finished(self) -> None:
-        """A job ended; from its lane, which looks for the next one itself."""
+    def finished(self, runner: Runner) -> None:
+        """A job on `runner` ended; from its lane, which looks for the next one itself."""
         with self.device.lock:
             self._under_way -= 1
-            self._whole_until_ns = None
+            if runner.has_all_cores:
+                self._whole_until_ns = None
 
     def record(self, runner: Runner, size: int, ns: int) -> None:
         """Keep a table up to date; from a lane."""
@@ -283,7 +285,7 @@ class _TensorJob:
         except Exception as error:  # the boundary of a batch: whatever fails, every member gets an outcome
             _log.exception("a batch failed", extra={"rows": batch.rows})
             outcomes = [(batch.entries[0], error)] if len(batch.entries) == 1 else self._run_singly()
-        self._engine.finished()
+        self._engine.finished(self.runner)
         self._engine.post(lambda: self._deliver(outcomes))
 
     def _deliver(self, outcomes: _Outcomes) -> None:

@@ -29,7 +29,7 @@ _WORTH_MORE_THREADS: Final = 1.15
 def settle(
     version: Version, files: VersionFiles, file: str, session: Session, feeds: Callable[[int], Mapping[str, Array]]
 ) -> Runners:
-    """Measure, warm every batch size, and return the runners that give most answers a second.
+    """Measure, warm every batch size, and return the runners that give most answers a second, in any batches.
 
     Args:
         version: The version that is loaded.
