@@ -9,6 +9,7 @@ import gc
 import logging
 import os
 import signal
+from concurrent.futures import ThreadPoolExecutor
 
 from resonnx_server.config import Settings
 from resonnx_server.engine.device import Device
@@ -24,7 +25,7 @@ from resonnx_server.repository.version import GPU_LANES, MAX_LANES
 from resonnx_server.rpc.oip import InferenceServicer
 from resonnx_server.rpc.server import GrpcServer, bracketed
 from resonnx_server.rpc.vision import VisionServicer
-from resonnx_server.runtime.host import usable_cores
+from resonnx_server.runtime.host import compute_thread, own_processors, usable_cores
 from resonnx_server.runtime.pinned import PinnedMemory
 from resonnx_server.runtime.session import GPU_PROVIDERS
 
@@ -108,19 +109,24 @@ class Server:
         return grpc_port, http_port
 
     async def _load(self, found: list[Found], stop: asyncio.Event) -> None:
-        """Load one model after the other, in a thread: ONNX Runtime uses all cores by itself."""
-        for item in found:
-            if stop.is_set():
-                return
-            try:
-                start = await asyncio.to_thread(self.loader.load, item)
-                self._serve(start())
-            except ModelRefused as refused:
-                self._refuse(item, refused.message)
-            except Exception:
-                # One model's unforeseen failure must not keep the others from serving.
-                _log.exception("a model could not be loaded", extra={"model": item.name})
-                self._refuse(item, "could not be loaded; the server's log has the details")
+        """Load one model after the other, in a thread: ONNX Runtime uses all cores by itself.
+
+        Its threads inherit that thread's priority.
+        """
+        loop = asyncio.get_running_loop()
+        with ThreadPoolExecutor(1, "load", initializer=compute_thread) as thread:
+            for item in found:
+                if stop.is_set():
+                    return
+                try:
+                    start = await loop.run_in_executor(thread, self.loader.load, item)
+                    self._serve(start())
+                except ModelRefused as refused:
+                    self._refuse(item, refused.message)
+                except Exception:
+                    # One model's unforeseen failure must not keep the others from serving.
+                    _log.exception("a model could not be loaded", extra={"model": item.name})
+                    self._refuse(item, "could not be loaded; the server's log has the details")
         self.models.loading = False
         names = [model.name for model in self.models]
         if not names:
@@ -194,7 +200,7 @@ class Server:
             self.devices[name] = (
                 Device(name, GPU_LANES, allocate=PinnedMemory().allocate)
                 if name == "gpu"
-                else Device(name, min(self.loader.threads, MAX_LANES))
+                else Device(name, min(self.loader.threads, MAX_LANES), processors=own_processors())
             )
         return self.devices[name]
 

@@ -3,21 +3,19 @@
 The device's lock guards the queues of all workloads attached to it; the event loop holds it only to add or drop work.
 """
 
-import os
 import threading
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
 import numpy as np
 
 from resonnx_server.engine.staging import Allocate
+from resonnx_server.runtime.host import compute_thread
 
 Clock = Callable[[], int]
 
-_NICENESS: Final = 5
 _LOOK_AGAIN_NS: Final = 500_000
 
 
@@ -74,10 +72,16 @@ class Device:
         lanes: Jobs that may run at once.
         clock: Monotonic ns.
         allocate: Memory that batches for it are put together in.
+        processors: Where each lane stays if there are as many of them; else the system moves lanes about.
     """
 
     def __init__(
-        self, name: str, lanes: int = 1, clock: Clock = time.monotonic_ns, allocate: Allocate = np.zeros
+        self,
+        name: str,
+        lanes: int = 1,
+        clock: Clock = time.monotonic_ns,
+        allocate: Allocate = np.zeros,
+        processors: Sequence[int] = (),
     ) -> None:
         self.name = name
         self.clock = clock
@@ -91,8 +95,10 @@ class Device:
         # When sleeping lanes will look for work by themselves.
         self._alarms_ns: list[int] = []
         self._closed = False
+        homes = processors if len(processors) == lanes else [None] * lanes
         self._threads = [
-            threading.Thread(target=self._work, name=f"{name}-lane-{i}", daemon=True) for i in range(lanes)
+            threading.Thread(target=self._work, args=(home,), name=f"{name}-lane-{i}", daemon=True)
+            for i, home in enumerate(homes)
         ]
         for thread in self._threads:
             thread.start()
@@ -144,10 +150,9 @@ class Device:
             thread.join(None if ends is None else max(0.0, ends - time.monotonic()))
         return not any(thread.is_alive() for thread in self._threads)
 
-    def _work(self) -> None:
+    def _work(self, processor: int | None) -> None:
         # The event loop's turns are short, and what it brings makes the next batch larger: it goes first.
-        with suppress(OSError):
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICENESS)
+        compute_thread(processor)
         while (taken := self._wait_for_job()) is not None:
             job, under_way = taken
             job.run()

@@ -1,18 +1,54 @@
-"""Tells what this process may compute on: processors by affinity and cgroup quota, never the host's count; GPUs."""
+"""Tells what this process may compute on: processors by affinity and cgroup quota, never the host's count; GPUs.
+
+And where its threads stand among others: how urgent they are, and which processor is theirs.
+"""
 
 import math
 import os
+import threading
+from contextlib import suppress
 from pathlib import Path
+from typing import Final
 
 _CGROUP = Path("/sys/fs/cgroup")
 _GPUS = Path("/proc/driver/nvidia/gpus")
+_NICENESS: Final = 10
 
 
 def usable_cores(cgroup: Path = _CGROUP) -> int:
     """Return the processors that affinity and the container's CPU quota (cgroup v2 or v1) leave, at least 1."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
+    cores = len(_affinity())
     quota = _quota(cgroup)
     return max(1, cores if quota is None else min(cores, math.ceil(quota)))
+
+
+def own_processors(cgroup: Path = _CGROUP) -> tuple[int, ...]:
+    """Return the processors by number if all of them are ours to use, sorted; none if a quota gives us only a part."""
+    processors = _affinity()
+    return processors if usable_cores(cgroup) == len(processors) else ()
+
+
+def compute_thread(processor: int | None = None) -> None:
+    """Make the calling thread, and those that it starts, give way to the event loop and to decoding.
+
+    Where the system does not allow it, nothing happens: it is only slower.
+
+    Args:
+        processor: Also stay on this one. Schedulers leave two threads that compute on the same processor for
+            milliseconds while another is idle, as long as their wakers come and go there.
+    """
+    thread = threading.get_native_id()
+    with suppress(OSError):
+        os.setpriority(os.PRIO_PROCESS, thread, max(_NICENESS, os.getpriority(os.PRIO_PROCESS, thread)))
+    if processor is not None:
+        with suppress(OSError):
+            os.sched_setaffinity(thread, {processor})
+
+
+def _affinity() -> tuple[int, ...]:
+    if hasattr(os, "sched_getaffinity"):
+        return tuple(sorted(os.sched_getaffinity(0)))
+    return tuple(range(os.cpu_count() or 1))
 
 
 def _quota(cgroup: Path) -> float | None:
