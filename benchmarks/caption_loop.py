@@ -15,7 +15,7 @@ import sys
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Final, cast
+from typing import Final
 
 import numpy as np
 from caption_decoders import EncodedPictures, captioner_files, number, open_graphs, random_pictures
@@ -26,9 +26,9 @@ from resonnx_server.engine.caption_task import CaptionTask
 from resonnx_server.engine.captioner import CaptionEngine
 from resonnx_server.engine.device import Device
 from resonnx_server.engine.latency import LatencyTable, measure, sizes_up_to, smooth
+from resonnx_server.engine.runner import Runner, Runners
 from resonnx_server.engine.slots import Slots
 from resonnx_server.observe.metrics import Metrics
-from resonnx_server.runtime.graphs import CaptionerGraphs
 from resonnx_server.runtime.host import usable_cores
 from resonnx_server.runtime.manifest import DECODER_FILE
 from resonnx_server.runtime.search import DecodeOptions
@@ -94,12 +94,10 @@ class Engine:
         steps = measure(lambda rows: pictures.step(*slots.inputs(rows)), sizes)
         self._captions = captions
         self._engine = CaptionEngine(
-            # It encodes and steps, which is all that is asked of it.
-            cast(CaptionerGraphs, pictures),
             captions.spec,
             # Looking up costs nothing.
-            LatencyTable(dict.fromkeys(sizes, 1.0)),
-            LatencyTable(smooth(steps)),
+            Runners.single(Runner(pictures.encode, LatencyTable(dict.fromkeys(sizes, 1.0)))),
+            Runners.single(Runner(pictures.step, LatencyTable(smooth(steps)))),
             slots,
             device,
             Metrics().model("benchmark", 1),

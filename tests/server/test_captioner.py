@@ -4,16 +4,18 @@ import asyncio
 import random
 import threading
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from resonnx_server.engine.caption_jobs import EncodeJob, StepJob
 from resonnx_server.engine.captioner import CaptionEngine
-from resonnx_server.engine.device import Device
+from resonnx_server.engine.device import Device, Job
 from resonnx_server.engine.latency import LatencyTable, sizes_up_to
+from resonnx_server.engine.runner import AnyRunners, Runner, Runners
 from resonnx_server.engine.slots import Slots
 from resonnx_server.errors import DeadlineExceeded, DeadlineUnreachable, InferenceFailed, Overloaded, Unavailable
 from resonnx_server.observe.metrics import Metrics
@@ -43,12 +45,22 @@ class Graphs(Language):
         return super().step(*arrays, **wanted)
 
 
-def _make(graphs: Language, device: Device, queue: int = 5000, slots: int = 32, **settings: object) -> CaptionEngine:
+def _make(
+    graphs: Language, device: Device, queue: int = 5000, slots: int = 32, instances: int = 1, **settings: object
+) -> CaptionEngine:
+    encode_costs = {size: 1e6 * size for size in sizes_up_to(16)}
+    step_costs = {size: 1e6 + 1e4 * size for size in sizes_up_to(slots)}
+
+    def runners(run: Callable[..., object], costs: dict[int, float], instances: int) -> AnyRunners:
+        if instances == 1:
+            return Runners.single(Runner(run, LatencyTable(costs)))
+        alone = LatencyTable({size: ns * 0.7 for size, ns in costs.items()})
+        return Runners(Runner(run, alone, has_all_cores=True), Runner(run, LatencyTable(costs)), instances)
+
     return CaptionEngine(
-        graphs,  # type: ignore[arg-type]
         spec(),
-        LatencyTable({size: 1e6 * size for size in sizes_up_to(16)}),
-        LatencyTable({size: 1e6 + 1e4 * size for size in sizes_up_to(slots)}),
+        runners(graphs.encode, encode_costs, instances),
+        runners(graphs.step, step_costs, instances),
         Slots(slots, [np.zeros((1, 1), np.int64)], [np.zeros((1, 1), np.int64)]),
         device,
         Metrics().model("m", 1),
@@ -86,11 +98,13 @@ def _options(rng: random.Random) -> DecodeOptions:
 
 
 @pytest.mark.parametrize("lanes", [1, 3])
-@pytest.mark.parametrize("policy", ["continuous", "one", "rigid"])
-async def test_every_caption_is_its_own(lanes: int, policy: str) -> None:
+@pytest.mark.parametrize(
+    ("policy", "instances"), [("continuous", 1), ("continuous", 2), ("continuous", 3), ("one", 1), ("rigid", 1)]
+)
+async def test_every_caption_is_its_own(lanes: int, policy: str, instances: int) -> None:
     rng = random.Random(5)
     graphs = Graphs()
-    async with _engine(graphs, lanes, policy=policy) as engine:
+    async with _engine(graphs, lanes, policy=policy, instances=instances) as engine:
 
         async def ask(number: int) -> None:
             options = _options(rng)
@@ -120,37 +134,66 @@ async def test_every_caption_is_its_own(lanes: int, policy: str) -> None:
 
 
 class _Hand(Device):
-    """A device whose only lane is the test, with a clock that stands still in between."""
+    """A device whose lanes are the test, with a clock that stands still in between. Jobs end in any order."""
 
-    def __init__(self) -> None:
+    def __init__(self, lanes: int, rng: random.Random) -> None:
         super().__init__("hand", 0, self._now)
+        self.lanes = lanes
         self.ns = 0
+        self.most_at_once = 0
+        self._jobs: list[Job] = []
+        self._rng = rng
 
     def _now(self) -> int:
         return self.ns
 
+    def idle_lanes(self) -> int:
+        return self.lanes - len(self._jobs)
+
+    def begin(self, engine: CaptionEngine) -> list[Job]:
+        """Let idle lanes look for work; return the jobs that they took."""
+        begun: list[Job] = []
+        while self.idle_lanes():
+            with self.lock:
+                at = engine.ready_at_ns()
+                job = engine.take(self.ns, None) if at is not None and at <= self.ns else None
+            if job is None:
+                break
+            self._jobs.append(job)
+            begun.append(job)
+        self.most_at_once = max(self.most_at_once, len(self._jobs))
+        return begun
+
+    def end(self, job: Job) -> None:
+        """Let a job end, after its cost."""
+        job.run()
+        self._jobs.remove(job)
+        self.ns += int(job.cost_ns)
+
     def turn(self, engine: CaptionEngine) -> None:
-        """Run one job, if there is one, as a lane would, and let its cost pass."""
-        with self.lock:
-            at = engine.ready_at_ns()
-            job = engine.take(self.ns, None) if at is not None and at <= self.ns else None
-        if job is None:
-            self.ns += 1_000_000
+        """Let idle lanes begin, and one job end, if there is one."""
+        self.begin(engine)
+        if self._jobs:
+            self.end(self._rng.choice(self._jobs))
         else:
-            job.run()
-            self.ns += int(job.cost_ns)
+            self.ns += 1_000_000
 
 
-@settings(max_examples=60, deadline=None)
-@given(st.integers(0, 2**32), st.sampled_from(["continuous", "continuous", "rigid", "one"]), st.integers(10, 40))
-def test_any_schedule_gives_the_captions_of_one_at_a_time(seed: int, policy: str, slots: int) -> None:
+@settings(max_examples=80, deadline=None)
+@given(
+    st.integers(0, 2**32),
+    st.sampled_from([("continuous", 1), ("continuous", 2), ("continuous", 3), ("rigid", 1), ("one", 1)]),
+    st.integers(10, 40),
+)
+def test_any_schedule_gives_the_captions_of_one_at_a_time(seed: int, how: tuple[str, int], slots: int) -> None:
     """Mixed widths, lengths and arrival times, cancelled at any moment: 35 requests a schedule."""
     rng = random.Random(seed)
     language = Language()
+    policy, instances = how
 
     async def run() -> None:
-        device = _Hand()
-        engine = _make(language, device, slots=slots, policy=policy)
+        device = _Hand(rng.randrange(instances, instances + 2), rng)
+        engine = _make(language, device, slots=slots, policy=policy, instances=instances)
         asked = []
         for number in range(35):
             options = _options(rng)
@@ -172,10 +215,51 @@ def test_any_schedule_gives_the_captions_of_one_at_a_time(seed: int, policy: str
             if not tasks[number].cancelled():
                 found = [[t.id for t in sequence.tokens] for sequence, _ in tasks[number].result().ranked]
                 assert found == ids(alone(language, picture(number), spec(), options))
+        while device.idle_lanes() < device.lanes:
+            device.turn(engine)
         device.turn(engine)
         assert len(engine.slots) == engine.queued_rows() == engine.active_rows() == 0
+        assert device.most_at_once <= instances, "at most so many at once, a step among them"
 
     asyncio.run(run())
+
+
+async def test_words_go_on_while_others_are_encoded() -> None:
+    """With two at once, a picture is encoded beside the steps of captions under way, and by itself has the device."""
+    language = Language()
+    device = _Hand(2, random.Random(0))
+    engine = _make(language, device, instances=2)
+
+    options = DecodeOptions(max_tokens=20, min_tokens=20)
+    asks = [asyncio.ensure_future(engine.submit(picture(1), options))]
+    await asyncio.sleep(0)
+    (first,) = device.begin(engine)
+    assert isinstance(first, EncodeJob)
+    assert first.runner is engine.encoders.alone
+    asks.append(asyncio.ensure_future(engine.submit(picture(2), options)))
+    await asyncio.sleep(0)
+    assert not device.begin(engine), "it has all cores"
+    device.end(first)
+    encode, step = device.begin(engine)
+    assert isinstance(encode, EncodeJob)
+    assert isinstance(step, StepJob)
+    assert encode.runner is engine.encoders.shared
+    assert step.runner is engine.decoders.shared
+    for _ in range(3):
+        device.end(step)
+        (step,) = device.begin(engine)
+        assert isinstance(step, StepJob), "the picture is still being encoded"
+    device.end(encode)
+    assert not device.begin(engine), "one step at a time"
+    device.end(step)
+    (step,) = device.begin(engine)
+    assert isinstance(step, StepJob)
+    assert step.runner is engine.decoders.alone
+    assert step.size == 2
+    device.end(step)
+    for ask in asks:
+        ask.cancel()
+    engine.close()
 
 
 async def test_greedy_and_beam_steps_fetch_no_log_probabilities() -> None:

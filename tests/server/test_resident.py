@@ -51,11 +51,11 @@ def graphs(files: VersionFiles) -> CaptionerGraphs:
 
 
 def _make(decoding: Decoding, device: Device, **more: object) -> CaptionEngine:
+    steps = {size: 1e6 + 1e4 * size for size in sizes_up_to(decoding.slots.capacity)}
     return CaptionEngine(
-        decoding.graphs,
         spec(),
-        LatencyTable({size: 1e6 * size for size in sizes_up_to(16)}),
-        LatencyTable({size: 1e6 + 1e4 * size for size in sizes_up_to(decoding.slots.capacity)}),
+        Runners.single(Runner(decoding.graphs.encode, LatencyTable({size: 1e6 * size for size in sizes_up_to(16)}))),
+        Runners.single(Runner(decoding.graphs.step, LatencyTable(steps))),
         decoding.slots,
         device,
         Metrics().model("m", 1),
@@ -117,7 +117,7 @@ def test_any_schedule_gives_the_captions_of_one_at_a_time(
     rng, language = random.Random(seed), Language()
 
     async def run() -> None:
-        device = _Hand()
+        device = _Hand(1, rng)
         engine = _make(on_device(files, graphs, PICTURES, slots), device)
         asked = {}
         for number in range(25):

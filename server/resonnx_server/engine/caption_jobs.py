@@ -10,6 +10,7 @@ import numpy as np
 
 from resonnx_server.engine.batcher import Batch, Entry
 from resonnx_server.engine.caption_task import CaptionTask, Encoded, Events
+from resonnx_server.engine.runner import AnyRunner
 from resonnx_server.errors import InferenceFailed
 from resonnx_server.observe.stats import StepCount
 from resonnx_server.runtime.choices import Choices
@@ -23,11 +24,13 @@ _log = logging.getLogger(__name__)
 class EncodeJob:
     """One encoder batch."""
 
-    def __init__(self, engine: "CaptionEngine", batch: Batch[CaptionTask]) -> None:
+    def __init__(self, engine: "CaptionEngine", batch: Batch[CaptionTask], runner: AnyRunner) -> None:
         self._engine = engine
         self._entries = batch.entries
-        self._size = batch.size
-        self.cost_ns = engine.table.cost_ns(batch.size)
+        self.tasks = [entry.payload for entry in batch.entries]
+        self.size = batch.size
+        self.runner = runner
+        self.cost_ns = runner.table.cost_ns(batch.size)
 
     def run(self) -> None:
         """Encode; the pictures' captions join at the next step."""
@@ -35,17 +38,17 @@ class EncodeJob:
         joining: list[Encoded] = []
         encode_ns = None
         try:
-            joining, encode_ns = self._encode(self._entries, self._size, events)
+            joining, encode_ns = self._encode(self._entries, self.size, events)
         except Exception:  # the boundary of a batch: whatever fails, every member gets an outcome
             _log.exception("an encoder batch failed", extra={"rows": len(self._entries)})
             for entry in self._entries:
                 try:
-                    joining += self._encode([entry], engine.table.bucket(1), events)[0]
+                    joining += self._encode([entry], self.runner.table.bucket(1), events)[0]
                 except Exception:  # as above
                     events.failed(entry.payload, InferenceFailed("the model failed on this picture"))
         # First: what the next job tells of these captions must come after.
         engine.post(events)
-        engine.encoded(joining, self._size, encode_ns)
+        engine.encoded(self, joining, encode_ns)
 
     def _encode(self, entries: list[Entry[CaptionTask]], size: int, events: Events) -> tuple[list[Encoded], int]:
         engine, clock = self._engine, self._engine.device.clock
@@ -53,7 +56,7 @@ class EncodeJob:
         images, buffer = engine.staging.join([entry.payload.image[np.newaxis] for entry in entries], size)
         assembled = clock()
         try:
-            state, features, first_log_probs = engine.graphs.encode(images)
+            state, features, first_log_probs = self.runner.run(images)
         finally:
             engine.staging.release(buffer)
         ran = clock()
@@ -77,24 +80,29 @@ class EncodeJob:
 
 
 class StepJob:
-    """One decoder step of all captions under way."""
+    """One decoder step of all captions under way.
 
-    def __init__(self, engine: "CaptionEngine", joining: list[Encoded]) -> None:
+    Attributes:
+        size: Rows that it was expected to have; those that it had, once it ran.
+    """
+
+    def __init__(self, engine: "CaptionEngine", joining: list[Encoded], runner: AnyRunner, size: int) -> None:
         self._engine = engine
         self._joining = joining
-        rows = sum(encoded.task.search.width for encoded in joining) + engine.active_rows()
-        self.cost_ns = engine.step_table.cost_ns(engine.step_table.bucket(min(rows, engine.slots.capacity)))
+        self.size = size
+        self.runner = runner
+        self.cost_ns = runner.table.cost_ns(size)
 
     def run(self) -> None:
         """Let the encoded join and the unwanted leave, step, and tell who has a word or has ended."""
         engine, slots = self._engine, self._engine.slots
         events = engine.untold
-        size, step_ns = 0, None
+        step_ns = None
         try:
             self._join_and_leave(events)
             if len(slots):
-                size = engine.step_table.bucket(len(slots))
-                step_ns = self._step(size, events)
+                self.size = self.runner.table.bucket(len(slots))
+                step_ns = self._step(self.size, events)
         except Exception:  # the boundary of a step: whatever fails, every caption gets an outcome
             _log.exception("a decoder step failed", extra={"rows": len(slots)})
             for task in {**slots.owners, **{encoded.task: None for encoded in self._joining}}:
@@ -103,7 +111,7 @@ class StepJob:
                 slots.leave(task)
         # First: once the step has ended, another lane may begin the next.
         engine.tell()
-        engine.stepped(size, step_ns)
+        engine.stepped(self, step_ns)
 
     def _join_and_leave(self, events: Events) -> None:
         slots, now = self._engine.slots, self._engine.device.clock()
@@ -118,11 +126,11 @@ class StepJob:
                 events.too_late(task)
 
     def _step(self, size: int, events: Events) -> int:
-        engine, slots, clock = self._engine, self._engine.slots, self._engine.device.clock
+        slots, clock = self._engine.slots, self._engine.device.clock
         rows = len(slots)
         active = [task for task in slots.owners if not task.search.finished]
         start = clock()
-        step = engine.graphs.step(
+        step = self.runner.run(
             *slots.inputs(size),
             attention=any(task.wants_attention for task in active),
             log_probs=any(task.search.needs_log_probs for task in active),

@@ -4,11 +4,13 @@
                                              ▼
                             slots: every step runs all rows ──► finished ──► caller
 
-One job at a time, encoding or a step: both use the whole device, and the step owns the slots. pacing.py says which
-goes first, caption_jobs.py is what a lane does.
+One step at a time, which owns the slots. Beside it pictures are encoded, as many batches at once as measurement says
+(`Runners.instances`); if that is one, encoding and steps take turns, as each uses the whole device. pacing.py says
+which goes first, caption_jobs.py is what a lane does.
 """
 
 import asyncio
+import math
 from collections.abc import Callable, Iterable
 from itertools import islice
 from typing import Any, Final
@@ -16,19 +18,18 @@ from typing import Any, Final
 from resonnx_proto.v1.manifest_pb2 import CaptionerSpec
 
 from resonnx_server.engine.admission import DeadlineAdmission, Objective
-from resonnx_server.engine.batcher import DEFAULT_PRIORITY, Batcher, Entry
+from resonnx_server.engine.batcher import DEFAULT_PRIORITY, Batch, Batcher, Entry
 from resonnx_server.engine.caption_jobs import EncodeJob, StepJob
 from resonnx_server.engine.caption_task import Captioned, CaptionTask, Encoded, Events, OnWords
 from resonnx_server.engine.device import Device, Job
-from resonnx_server.engine.latency import LatencyTable
 from resonnx_server.engine.pacing import CaptionPolicy, Load, pacing
 from resonnx_server.engine.place import Place
+from resonnx_server.engine.runner import AnyRunners
 from resonnx_server.engine.slot_rows import SlotRows
 from resonnx_server.engine.staging import Staging
 from resonnx_server.errors import Unavailable
 from resonnx_server.observe.stats import ModelStats
 from resonnx_server.runtime.beams import BeamSearch
-from resonnx_server.runtime.graphs import Captioner, D
 from resonnx_server.runtime.greedy import Greedy
 from resonnx_server.runtime.images import Pixels
 from resonnx_server.runtime.sampling import Sampling
@@ -51,11 +52,10 @@ class CaptionEngine:
     """One captioner's work.
 
     Args:
-        graphs: Encoder and decoder.
         spec: Special tokens and limits.
-        encode_table: Encoder costs by pictures.
-        step_table: Decoder costs by rows; its largest size is the number of slots.
-        slots: That many rows, which hold what `graphs` take.
+        encoders: Run Captioner.encode; costs by pictures.
+        decoders: Run Captioner.step; costs by rows, of which the largest is the number of slots.
+        slots: That many rows, which hold what the graphs give and take.
         device: Where it runs.
         stats: The model's counters.
         policy: When to encode and when to step.
@@ -66,11 +66,10 @@ class CaptionEngine:
 
     def __init__(
         self,
-        graphs: Captioner[D],
         spec: CaptionerSpec,
-        encode_table: LatencyTable,
-        step_table: LatencyTable,
-        slots: SlotRows[CaptionTask, D],
+        encoders: AnyRunners,
+        decoders: AnyRunners,
+        slots: SlotRows[CaptionTask, Any],
         device: Device,
         stats: ModelStats,
         *,
@@ -79,14 +78,12 @@ class CaptionEngine:
         max_queue_delay_us: int = 0,
         objective: Objective | None = None,
     ) -> None:
-        # Of one D, which is nobody's business from here on.
-        self.graphs: Captioner[Any] = graphs
-        self.slots: SlotRows[CaptionTask, Any] = slots
+        self.slots = slots
         self.spec = spec
-        self.table, self.step_table = encode_table, step_table
+        self.encoders, self.decoders = encoders, decoders
         self.device, self.stats = device, stats
-        self.pacing = pacing(policy, encode_table, step_table)
-        self.staging = Staging(encode_table.largest, device.allocate)
+        self.pacing = pacing(policy, encoders.shared.table, decoders.shared.table)
+        self.staging = Staging(encoders.shared.table.largest, device.allocate)
         # What steps have to tell; owned by the step under way.
         self.untold = Events()
         # Of equal words the first: a vocabulary should have none.
@@ -94,15 +91,21 @@ class CaptionEngine:
         stats.slots = slots.capacity
         self._loop = asyncio.get_running_loop()
         self._batcher: Batcher[CaptionTask] = Batcher(
-            encode_table, max_queue_rows, max_queue_delay_us * 1000, objective.latency_ns if objective else None
+            encoders.shared.table,
+            max_queue_rows,
+            max_queue_delay_us * 1000,
+            objective.latency_ns if objective else None,
         )
         self._admission = DeadlineAdmission(device, objective)
         # Guarded by the device's lock. Rows are those that captions may come to need, not those that they have.
+        self._encoding: list[EncodeJob] = []
         self._joining: list[Encoded] = []
         self._active_captions = 0
         self._active_rows = 0
         self._streaming = False
-        self._under_way = False
+        self._stepping = False
+        # A job beside which none is begun: its threads are on all cores.
+        self._has_whole_device = False
         self._last_step_ns = 0
         self._mean_steps = spec.max_tokens / 2
         self._closed = False
@@ -205,30 +208,34 @@ class CaptionEngine:
         with self.device.lock:
             self._closed = True
             self.device.detach(self)
-            if not self._under_way:
-                self._abandon()
+            self._abandon_if_closed()
 
     # Called by the device, under its lock.
 
     def ready_at_ns(self) -> int | None:
         """See device.Workload."""
-        if self._under_way:
+        jobs = len(self._encoding) + self._stepping
+        if self._has_whole_device or jobs == self.encoders.instances:
             return None
         # With nothing to decode, every policy encodes what waits.
-        return 0 if self._can_step() else self._batcher.ready_at_ns()
+        if self._can_step():
+            return 0
+        return self._batcher.ready_at_ns() if self._fitting() else None
 
     def due_ns(self) -> int:
         """See device.Workload. A caption under way is due when its next word is: one step after the last."""
         due = self._batcher.due_ns()
         if self._active_captions or self._joining:
-            next_word = self._last_step_ns + int(self.step_table.cost_ns(self.step_table.largest))
+            steps = self.decoders.shared.table
+            next_word = self._last_step_ns + int(steps.cost_ns(steps.largest))
             due = next_word if due is None else min(due, next_word)
         assert due is not None
         return due
 
     def shortest_ns(self) -> float:
         """See device.Workload."""
-        return self.step_table.cost_ns(self.step_table.sizes[0]) if self._can_step() else self._batcher.shortest_ns()
+        steps = self.decoders.shared.table
+        return steps.cost_ns(steps.sizes[0]) if self._can_step() else self._batcher.shortest_ns()
 
     def objective_ns(self) -> int | None:
         """See device.Workload."""
@@ -238,7 +245,7 @@ class CaptionEngine:
         """See device.Workload."""
         ready_at = self._batcher.ready_at_ns()
         waiting = self._fitting() if ready_at is not None and ready_at <= now_ns else 0
-        if waiting and (pictures := self.pacing.encode_now(self._load(waiting))):
+        if waiting and (pictures := self._to_encode(waiting)):
             batch = self._batcher.take(now_ns, pictures, budget_ns)
             if batch.expired:
                 late = Events()
@@ -246,12 +253,33 @@ class CaptionEngine:
                     late.too_late(entry.payload)
                 self.post(late)
             if batch.entries:
-                self._under_way = True
-                return EncodeJob(self, batch)
+                return self._start_encoding(batch)
         return self._take_step() if self._can_step() else None
 
     def _can_step(self) -> bool:
-        return self._active_captions > 0 or bool(self._joining)
+        return not self._stepping and (self._active_captions > 0 or bool(self._joining))
+
+    def _to_encode(self, waiting: int) -> int:
+        """Return how many of the pictures that wait to encode now; 0 is to step, if that can be done."""
+        free = self.device.idle_lanes()
+        if self.encoders.instances == 1 or self._can_step():
+            return self.pacing.encode_now(self._load(waiting, steps_go_on=free > 1))
+        # Nobody's words stand still for it, and each lane that could start now takes its share.
+        lanes = min(free, self.encoders.instances - len(self._encoding) - self._stepping)
+        return math.ceil(waiting / max(1, lanes))
+
+    def _start_encoding(self, batch: Batch[CaptionTask]) -> EncodeJob:
+        is_alone = not (self._stepping or self._active_captions or self._joining)
+        runner = self.encoders.pick(batch.size, is_alone=is_alone and self._is_only_job())
+        job = EncodeJob(self, batch, runner)
+        self._encoding.append(job)
+        self._has_whole_device = runner.has_all_cores
+        return job
+
+    def _is_only_job(self) -> bool:
+        """Whether nothing runs on the device, and no picture could be encoded beside what starts now."""
+        waiting = self._batcher.rows + self._batcher.expected_rows
+        return not waiting and self.device.idle_lanes() == self.device.lanes
 
     def _take_step(self) -> StepJob:
         room = self.slots.capacity - self._active_rows
@@ -262,73 +290,78 @@ class CaptionEngine:
                 break
             fitting += 1
         joining, self._joining = self._joining[:fitting], self._joining[fitting:]
-        job = StepJob(self, joining)
-        self._under_way = True
         self._active_captions += len(joining)
         self._active_rows += _rows(encoded.task for encoded in joining)
-        return job
+        size = self.decoders.shared.table.bucket(min(self._active_rows, self.slots.capacity))
+        runner = self.decoders.pick(size, is_alone=self._is_only_job())
+        self._stepping = True
+        self._has_whole_device = runner.has_all_cores
+        return StepJob(self, joining, runner, size)
 
-    def _load(self, waiting: int) -> Load:
+    def _load(self, waiting: int, *, steps_go_on: bool) -> Load:
         joining = [encoded.task for encoded in self._joining]
+        encoding = [task for job in self._encoding for task in job.tasks]
         return Load(
             waiting,
-            self._active_captions + len(joining),
-            self._active_rows + _rows(joining),
+            self._active_captions + len(joining) + len(encoding),
+            self._active_rows + _rows(joining) + _rows(encoding),
             self._mean_steps,
-            self._streaming,
+            self._streaming and not steps_go_on,
         )
 
     def _fitting(self) -> int:
         """Pictures at the head of the queue that would find slots."""
         room = self.slots.capacity - self._active_rows - _rows(encoded.task for encoded in self._joining)
-        for fitting, entry in enumerate(islice(self._batcher, self.table.largest)):
+        room -= sum(_rows(job.tasks) for job in self._encoding)
+        largest = self.encoders.shared.table.largest
+        for fitting, entry in enumerate(islice(self._batcher, largest)):
             room -= entry.payload.search.width
             if room < 0:
                 return fitting
-        return min(len(self._batcher), self.table.largest)
+        return min(len(self._batcher), largest)
 
     def _wait_ns(self, pictures: int, options: DecodeOptions, priority: int) -> float:
         """Expected time until pictures that came now would have their captions, were the device this model's alone."""
-        capacity, rows = self.slots.capacity, pictures * options.beam_width
+        capacity, rows, steps = self.slots.capacity, pictures * options.beam_width, self.decoders.shared.table
         ahead = self._active_rows + self._batcher.rows + self._batcher.expected_rows
-        decoding = self.step_table.cost_ns(self.step_table.bucket(min(ahead + rows, capacity)))
+        decoding = steps.cost_ns(steps.bucket(min(ahead + rows, capacity)))
         # Those who find no slot wait for as many rounds of full slots as are before them.
         rounds = 1 + max(0, ahead + rows - capacity) / capacity
-        steps = min(max(self._mean_steps, options.min_tokens), options.max_tokens)
-        return self._batcher.wait_ns(pictures, priority) + steps * decoding * rounds
+        tokens = min(max(self._mean_steps, options.min_tokens), options.max_tokens)
+        return self._batcher.wait_ns(pictures, priority, self.encoders.instances) + tokens * decoding * rounds
 
     # Called by jobs, on a lane.
 
-    def encoded(self, joining: list[Encoded], size: int, ns: int | None) -> None:
-        """Take what an encoder batch of size `size` gave; it joins at the next step."""
+    def encoded(self, job: EncodeJob, joining: list[Encoded], ns: int | None) -> None:
+        """Take what an encoder batch gave; it joins at the next step."""
         with self.device.lock:
             if ns is not None:
-                self.table.record(size, ns)
+                job.runner.table.record(job.size, ns)
+            self._encoding.remove(job)
             self._joining += joining
-            self._job_ended()
+            self._has_whole_device = False
+            self._abandon_if_closed()
 
     def ended(self, task: CaptionTask) -> None:
         """Learn from a finished caption; by the step under way."""
         self._mean_steps += _DECAY * (task.steps - self._mean_steps)
 
-    def stepped(self, size: int, ns: int | None) -> None:
-        """Take note that a step of size `size` ended."""
+    def stepped(self, job: StepJob, ns: int | None) -> None:
+        """Take note that a step ended."""
         with self.device.lock:
             if ns is not None:
-                self.step_table.record(size, ns)
+                job.runner.table.record(job.size, ns)
             self._active_captions = len(self.slots.owners)
             self._active_rows = _rows(self.slots.owners)
             self._streaming = any(task.on_words is not None for task in self.slots.owners)
             self._last_step_ns = self.device.clock()
-            self._job_ended()
+            self._stepping = self._has_whole_device = False
+            self._abandon_if_closed()
 
-    def _job_ended(self) -> None:
-        self._under_way = False
-        if self._closed:
-            self._abandon()
-
-    def _abandon(self) -> None:
-        """Fail everybody; with the lock held, the model closed and no job under way."""
+    def _abandon_if_closed(self) -> None:
+        """Once closed and no job under way, fail everybody; with the lock held."""
+        if not self._closed or self._stepping or self._encoding:
+            return
         events = Events()
         tasks = [entry.payload for entry in self._batcher.clear()]
         tasks += [*(encoded.task for encoded in self._joining), *self.slots.owners]

@@ -6,32 +6,35 @@ share of the cores, lose no time at barriers between threads and give most answe
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final, Generic, ParamSpec, TypeVar
 
 from resonnx_server.engine.latency import LatencyTable
 from resonnx_server.runtime.session import Array
 
 Tensors = dict[str, Array]
+P = ParamSpec("P")
+R = TypeVar("R")
 
 _TRY_AGAIN: Final = 50
 
 
 @dataclass(frozen=True)
-class Runner:
+class Runner(Generic[P, R]):
     """A session and its costs.
 
     Attributes:
+        run: Runs a batch.
         has_all_cores: Of several batches at once, others would have to share cores with this one's.
     """
 
-    run: Callable[[Mapping[str, Array]], Tensors]
+    run: Callable[P, R]
     table: LatencyTable
     has_all_cores: bool = False
 
 
 @dataclass
-class Runners:
-    """How a model runs on a device.
+class Runners(Generic[P, R]):
+    """How a model, or one of its graphs, runs on a device.
 
     Attributes:
         alone: For a batch beside which nothing runs.
@@ -39,17 +42,17 @@ class Runners:
         instances: Batches of this model that may run at once.
     """
 
-    alone: Runner
-    shared: Runner
+    alone: Runner[P, R]
+    shared: Runner[P, R]
     instances: int = 1
     _passed_over: int = 0
 
     @classmethod
-    def single(cls, runner: Runner) -> "Runners":
+    def single(cls, runner: Runner[P, R]) -> "Runners[P, R]":
         """Return runners that run one batch at a time."""
         return cls(runner, runner)
 
-    def pick(self, size: int, *, is_alone: bool) -> Runner:
+    def pick(self, size: int, *, is_alone: bool) -> Runner[P, R]:
         """Return what a batch of `size` runs on. Call with the device's lock held.
 
         Threads that work together lose twice as much where anything else wants their cores: so by what both took
@@ -62,3 +65,10 @@ class Runners:
             return self.alone
         self._passed_over += 1
         return self.shared
+
+
+TensorRunner = Runner[[Mapping[str, Array]], Tensors]
+TensorRunners = Runners[[Mapping[str, Array]], Tensors]
+# An encoder's or a decoder's: runtime.graphs.Captioner's `encode` or `step`.
+AnyRunner = Runner[..., Any]
+AnyRunners = Runners[..., Any]

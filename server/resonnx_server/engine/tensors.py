@@ -17,7 +17,7 @@ from resonnx_server.engine.admission import DeadlineAdmission, Objective
 from resonnx_server.engine.batcher import DEFAULT_PRIORITY, Batch, Batcher, Entry
 from resonnx_server.engine.device import Device
 from resonnx_server.engine.place import Place
-from resonnx_server.engine.runner import Runner, Runners, Tensors
+from resonnx_server.engine.runner import TensorRunner, TensorRunners, Tensors
 from resonnx_server.engine.staging import Staging
 from resonnx_server.errors import DeadlineExceeded, InferenceFailed, ServerError, Unavailable
 from resonnx_server.observe.stats import ModelStats, Timing
@@ -54,7 +54,7 @@ class TensorEngine:
 
     def __init__(
         self,
-        runners: Runners,
+        runners: TensorRunners,
         device: Device,
         stats: ModelStats,
         *,
@@ -230,14 +230,14 @@ class TensorEngine:
             self._whole_until_ns = now_ns + int(job.cost_ns)
         return job
 
-    def finished(self, runner: Runner) -> None:
+    def finished(self, runner: TensorRunner) -> None:
         """A job on `runner` ended; from its lane, which looks for the next one itself."""
         with self.device.lock:
             self._under_way -= 1
             if runner.has_all_cores:
                 self._whole_until_ns = None
 
-    def record(self, runner: Runner, size: int, ns: int) -> None:
+    def record(self, runner: TensorRunner, size: int, ns: int) -> None:
         """Keep a table up to date; from a lane."""
         with self.device.lock:
             runner.table.record(size, ns)
@@ -270,7 +270,7 @@ class TensorEngine:
 class _TensorJob:
     """One batch on its way through the session."""
 
-    def __init__(self, engine: TensorEngine, batch: Batch[_Task], runner: Runner) -> None:
+    def __init__(self, engine: TensorEngine, batch: Batch[_Task], runner: TensorRunner) -> None:
         self._engine = engine
         self._batch = batch
         self.runner = runner

@@ -1,21 +1,24 @@
 """Loads a captioner: the fastest pair of encoder and decoder candidates that gives the golden captions."""
 
 from functools import partial
-from typing import Final
+from itertools import product
+from typing import Any, Final
 
 import numpy as np
 
 from resonnx_server.engine.captioner import CaptionEngine
 from resonnx_server.engine.latency import sizes_up_to
 from resonnx_server.engine.model import Model, SessionReport
+from resonnx_server.engine.runner import AnyRunner, AnyRunners, Runner, Runners
 from resonnx_server.errors import ModelRefused
-from resonnx_server.repository import choose, residency
+from resonnx_server.repository import choose, instances, residency
+from resonnx_server.repository.residency import Decoding
 from resonnx_server.repository.version import Start, Version, repeat
 from resonnx_server.runtime.golden import Golden, Verdict, judge_captions
-from resonnx_server.runtime.graphs import CaptionerGraphs
+from resonnx_server.runtime.graphs import IMAGE, Captioner, CaptionerGraphs
 from resonnx_server.runtime.greedy import decode_all
 from resonnx_server.runtime.manifest import DECODER_FILE, ENCODER_FILE, VersionFiles
-from resonnx_server.runtime.session import TensorSpec
+from resonnx_server.runtime.session import Session, TensorSpec
 
 # What a captioner gives over the tensor protocol.
 _OUTPUTS: Final = (
@@ -29,11 +32,9 @@ def load(version: Version, files: VersionFiles, golden: Golden) -> Start:
     spec = files.manifest.captioner
     if golden.tokens is None or golden.log_probs is None:
         raise ModelRefused("golden.npz holds no captions")
-    encoders, decoders = version.open(files, ENCODER_FILE), version.open(files, DECODER_FILE)
     pairs = {
         f"{encoder.candidate} + {decoder.candidate}": CaptionerGraphs(encoder, decoder, files.manifest)
-        for encoder in encoders
-        for decoder in decoders
+        for encoder, decoder in product(version.open(files, ENCODER_FILE), version.open(files, DECODER_FILE))
     }
     named = list(pairs.items())
     pictures = version.race_pictures(golden)
@@ -51,23 +52,16 @@ def load(version: Version, files: VersionFiles, golden: Golden) -> Start:
 
     chosen = choose.first_agreeing([named[i] for i in order], judge)
     decoding = residency.settle(files, chosen, golden, bound(chosen))
-    graphs, slots = decoding.graphs, decoding.slots
-    encode_table = version.warm(
-        files, graphs.encoder, ENCODER_FILE, version.batch_sizes, lambda rows: graphs.encode(repeat(golden, rows))
-    )
-    step_table = version.warm(
-        files, graphs.decoder, DECODER_FILE, sizes_up_to(slots.capacity), lambda rows: graphs.step(*slots.inputs(rows))
-    )
+    encoders, decoders = _runners(version, files, golden, chosen, decoding)
 
     def start() -> Model:
         stats = version.metrics.model(version.found.name, version.found.version)
         engine = CaptionEngine(
-            graphs,
             spec,
-            encode_table,
-            step_table,
-            slots,
-            version.device_for(graphs.encoder.candidate.provider),
+            encoders,
+            decoders,
+            decoding.slots,
+            version.device_for(chosen.encoder.candidate.provider),
             stats,
             policy=version.settings.caption_policy,
             max_queue_rows=version.settings.max_queue_size,
@@ -81,17 +75,72 @@ def load(version: Version, files: VersionFiles, golden: Golden) -> Start:
             manifest=files.manifest,
             identity=files.identity,
             verified=True,
-            inputs=graphs.encoder.inputs,
+            inputs=chosen.encoder.inputs,
             outputs=_OUTPUTS,
             max_batch_size=version.settings.max_batch_size,
             max_queue_size=version.settings.max_queue_size,
             jpeg_scaling=version.settings.jpeg_scaling,
             sessions=(
-                SessionReport(ENCODER_FILE, graphs.encoder.candidate, encode_table),
-                SessionReport(DECODER_FILE, graphs.decoder.candidate, step_table),
+                SessionReport(ENCODER_FILE, chosen.encoder.candidate, encoders.shared.table, encoders.instances),
+                SessionReport(DECODER_FILE, chosen.decoder.candidate, decoders.shared.table),
             ),
             stats=stats,
             engine=engine,
         )
 
     return start
+
+
+def _runners(
+    version: Version, files: VersionFiles, golden: Golden, chosen: CaptionerGraphs, decoding: Decoding
+) -> tuple[AnyRunners, AnyRunners]:
+    """Measure how pictures are encoded, how steps run, and whether beside each other.
+
+    Args:
+        version: The version that is loaded.
+        files: Its content.
+        golden: For pictures.
+        chosen: On the chosen candidates, with all threads.
+        decoding: What decodes: the same, or graphs that keep states on their device.
+    """
+    slots = decoding.slots
+
+    def warmed(graphs: Captioner[Any], callers: int, *, has_all_cores: bool) -> tuple[AnyRunner, AnyRunner]:
+        encode = version.warm(
+            files,
+            graphs.encoder,
+            ENCODER_FILE,
+            version.batch_sizes,
+            lambda rows: graphs.encode(repeat(golden, rows)),
+            callers,
+        )
+        # The slots are one, and so is the step.
+        step = version.warm(
+            files,
+            graphs.decoder,
+            DECODER_FILE,
+            sizes_up_to(slots.capacity),
+            lambda rows: graphs.step(*slots.inputs(rows)),
+        )
+        return Runner(graphs.encode, encode, has_all_cores), Runner(graphs.step, step, has_all_cores)
+
+    # The other policies do one thing at a time. So does a GPU, whose steps are short.
+    if version.settings.caption_policy == "continuous" and decoding.graphs is chosen:
+        encoders = instances.choose(
+            version, files, ENCODER_FILE, chosen.encoder, lambda rows: {IMAGE: repeat(golden, rows)}
+        )
+        if encoders.instances > 1:
+            shared = encoders.shared
+            decoder = Session(files.files[DECODER_FILE], chosen.decoder.candidate, shared.threads)
+            alone = warmed(
+                CaptionerGraphs(encoders.alone, chosen.decoder, files.manifest),
+                1,
+                has_all_cores=encoders.alone_has_all_cores,
+            )
+            beside = warmed(CaptionerGraphs(shared, decoder, files.manifest), encoders.instances, has_all_cores=False)
+            return (
+                Runners(alone[0], beside[0], encoders.instances),
+                Runners(alone[1], beside[1]),
+            )
+    encode, step = warmed(decoding.graphs, 1, has_all_cores=True)
+    return Runners.single(encode), Runners.single(step)

@@ -6,11 +6,12 @@ On a GPU: one batch, or two in one session, of which one can be copied while the
 import logging
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
 from resonnx_server.engine.latency import LatencyTable
-from resonnx_server.engine.runner import Runner, Runners, Tensors
+from resonnx_server.engine.runner import Runner, Runners, TensorRunner, TensorRunners, Tensors
 from resonnx_server.repository.version import GPU_LANES, Version
 from resonnx_server.runtime.manifest import VersionFiles
 from resonnx_server.runtime.session import CPU, GPU_PROVIDERS, Array, Session
@@ -26,10 +27,29 @@ _LEAST_GAIN: Final = 1.03
 _WORTH_MORE_THREADS: Final = 1.15
 
 
-def settle(
+@dataclass(frozen=True)
+class Sessions:
+    """The sessions of one graph.
+
+    Attributes:
+        alone: For a batch beside which nothing runs.
+        shared: For `instances` batches at once.
+    """
+
+    alone: Session
+    shared: Session
+    instances: int
+
+    @property
+    def alone_has_all_cores(self) -> bool:
+        """Whether batches beside one that runs alone would have to share cores with it."""
+        return self.alone.threads > self.shared.threads
+
+
+def choose(
     version: Version, files: VersionFiles, file: str, session: Session, feeds: Callable[[int], Mapping[str, Array]]
-) -> Runners:
-    """Measure, warm every batch size, and return the runners that give most answers a second, in any batches.
+) -> Sessions:
+    """Measure which sessions give most answers a second, in any batches.
 
     Args:
         version: The version that is loaded.
@@ -38,15 +58,7 @@ def settle(
         session: On the chosen candidate, with all threads.
         feeds: Inputs of a batch of so many rows.
     """
-    content = files.files[file]
-
-    def costs(session: Session, sizes: tuple[int, ...], callers: int) -> LatencyTable:
-        return version.warm(files, session, file, sizes, partial(_run_rows, session, feeds), callers)
-
-    def warmed(session: Session, callers: int) -> Runner:
-        return Runner(session.run, costs(session, version.batch_sizes, callers), session.threads > shared.threads)
-
-    candidate = session.candidate
+    content, candidate = files.files[file], session.candidate
     sessions = {1: session}
     if candidate.provider in GPU_PROVIDERS:
         # Threads are nothing to it, and a second session would be the weights once more: two runs of the one.
@@ -55,7 +67,10 @@ def settle(
         for instances in version.instance_counts():
             sessions[instances] = Session(content, candidate, max(1, version.threads // instances))
     compared = tuple(sorted({min(rows, version.settings.max_batch_size) for rows in _COMPARED_BATCHES}))
-    rates = {count: _rates(costs(session, compared, count), count) for count, session in sessions.items()}
+    rates = {
+        count: _rates(_costs(version, files, file, session, feeds, compared, count), count)
+        for count, session in sessions.items()
+    }
     gains = {count: math.prod(found) / math.prod(rates[1]) for count, found in rates.items()}
     best = max(gains, key=lambda count: gains[count] / (1.0 if count == 1 else _LEAST_GAIN))
     shared = alone = sessions[best]
@@ -63,7 +78,9 @@ def settle(
     spins = candidate.provider == CPU and version.threads > 1
     many = Session(content, candidate, version.threads, spinning=True) if spins else session
     if many is not shared:
-        many_ns, shared_ns = (costs(chosen, (1,), 1).cost_ns(1) for chosen in (many, shared))
+        many_ns, shared_ns = (
+            _costs(version, files, file, chosen, feeds, (1,), 1).cost_ns(1) for chosen in (many, shared)
+        )
         if many_ns * (_WORTH_MORE_THREADS if best > 1 else 1.0) < shared_ns:
             alone = many
     chosen = {
@@ -73,9 +90,38 @@ def settle(
         "spinning_alone": alone.spinning,
     }
     _log.info("chose instances", extra={"file": file, **chosen})
-    if alone is shared and best == 1:
-        return Runners.single(warmed(shared, 1))
-    return Runners(warmed(alone, 1), warmed(shared, best), best)
+    return Sessions(alone, shared, best)
+
+
+def settle(
+    version: Version, files: VersionFiles, file: str, session: Session, feeds: Callable[[int], Mapping[str, Array]]
+) -> TensorRunners:
+    """Choose, warm every batch size, and return the runners. See `choose`."""
+    chosen = choose(version, files, file, session, feeds)
+
+    def warmed(session: Session, callers: int, *, has_all_cores: bool = False) -> TensorRunner:
+        table = _costs(version, files, file, session, feeds, version.batch_sizes, callers)
+        return Runner(session.run, table, has_all_cores)
+
+    if chosen.alone is chosen.shared and chosen.instances == 1:
+        return Runners.single(warmed(chosen.shared, 1))
+    return Runners(
+        warmed(chosen.alone, 1, has_all_cores=chosen.alone_has_all_cores),
+        warmed(chosen.shared, chosen.instances),
+        chosen.instances,
+    )
+
+
+def _costs(
+    version: Version,
+    files: VersionFiles,
+    file: str,
+    session: Session,
+    feeds: Callable[[int], Mapping[str, Array]],
+    sizes: tuple[int, ...],
+    callers: int,
+) -> LatencyTable:
+    return version.warm(files, session, file, sizes, partial(_run_rows, session, feeds), callers)
 
 
 def _rates(table: LatencyTable, instances: int) -> list[float]:
