@@ -1,18 +1,21 @@
 """Compares caption policies in seconds, before they are built: a discrete-event simulation over tables of costs.
 
-    python benchmarks/caption_policies.py [--server HOST:PORT --model NAME]
+    python benchmarks/caption_policies.py [--server HOST:PORT --rigid-server HOST:PORT --model NAME]
 
-The policies are the server's own (engine/pacing.py) and fixed thresholds beside them. Costs are those below, measured
-on two AVX-512 cores (OpenVINO provider; int8 ResNet-50 encoder, LSTM of 512 units, 10,000 words), or those that a
-running server has measured of a model. Captions have 6 to 18 tokens, 11 on average, which no policy may read.
+The policies are the server's own (engine/pacing.py) and fixed thresholds beside them; encoding and steps take turns, or
+run beside each other on a share of the cores each, as engine/captioner.py has them. Costs are those below, measured on
+two cores (OpenVINO provider with AMX; CPU provider without), or those that running servers have measured of a model,
+one with the policy "continuous" and one with "rigid", whose sessions have all cores. Captions have 6 to 18 tokens, 11
+on average, which no policy may read.
 """
 
 import argparse
 import heapq
+import math
 import random
 from collections import deque
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from statistics import quantiles
 from typing import Final
 
@@ -21,12 +24,22 @@ from resonnx_server.engine.latency import LatencyTable, sizes_up_to
 from resonnx_server.engine.pacing import Continuous, Load, OneAtATime, Pacing, Rigid
 
 # ms by rows.
-_ENCODER: Final = {1: 3.6, 2: 5.4, 16: 40.4}
-_DECODERS: Final[dict[str, dict[int, float]]] = {
+Points = Mapping[int, float]
+_ENCODER: Final[Points] = {1: 3.6, 2: 5.4, 16: 40.4}
+_DECODERS: Final[dict[str, Points]] = {
     "LSTM, fp32": {1: 0.65, 4: 0.71, 16: 1.06, 32: 1.87, 64: 3.4},
     "LSTM, bf16": {1: 0.66, 4: 0.75, 16: 0.8, 32: 1.05, 64: 1.8},
     "attention": {1: 0.85, 64: 7.15},
 }
+# LSTM in fp32, encoder in int8, CPU provider: on both cores, and on one beside an encoder batch on the other.
+_ON_ALL: Final[tuple[Points, Points]] = (
+    {1: 9.3, 2: 15.6, 4: 31.3, 8: 52.3, 16: 105.4},
+    {1: 0.46, 4: 0.71, 8: 0.93, 16: 1.51, 32: 2.21, 64: 3.5},
+)
+_ON_ONE: Final[tuple[Points, Points]] = (
+    {1: 14.8, 2: 28.0, 4: 55.0, 8: 105.0, 16: 206.0},
+    {1: 0.8, 4: 1.5, 8: 1.6, 16: 2.7, 32: 4.4, 64: 6.1},
+)
 _SLOTS: Final = 64
 _LARGEST_BATCH: Final = 16
 # What Python adds to a job.
@@ -70,32 +83,58 @@ class Outcome:
     p99_ms: float
 
 
+@dataclass(frozen=True)
+class Costs:
+    """A captioner's tables.
+
+    Attributes:
+        encode: By pictures.
+        step: By rows.
+        instances: Jobs at once, for which these are the costs; one of them at most is a step.
+    """
+
+    encode: LatencyTable
+    step: LatencyTable
+    instances: int = 1
+
+
+@dataclass(order=True)
+class _Event:
+    at_ns: float
+    number: int
+    # A caption that comes, captions that were encoded, or None where a step ends.
+    what: "_Caption | list[_Caption] | None" = field(compare=False)
+
+
 class Simulation:
     """One device under one policy.
 
     Args:
         policy: When to encode and when to step.
-        encode: Costs by pictures.
-        step: Costs by rows.
+        costs: What both take.
         seed: Of arrivals and lengths.
     """
 
-    def __init__(self, policy: Pacing, encode: LatencyTable, step: LatencyTable, seed: int = 0) -> None:
-        self._policy, self._encode, self._step = policy, encode, step
+    def __init__(self, policy: Pacing, costs: Costs, seed: int = 0) -> None:
+        self._policy, self._costs = policy, costs
         self._random = random.Random(seed)
-        self._coming: list[tuple[float, int, _Caption]] = []
+        self._events: list[_Event] = []
+        self._number = 0
         self._waiting: deque[_Caption] = deque()
+        self._encoding = 0
+        self._encoding_captions = 0
+        self._joining: list[_Caption] = []
         self._active: list[_Caption] = []
+        self._stepping = False
         self._done: list[tuple[float, float]] = []
         self._now = 0.0
-        self._count = 0
         self._mean_tokens = 10.0
 
     def closed(self, clients: int) -> Outcome:
         """So many clients, each with one picture under way."""
         for _ in range(clients):
             self._arrive(self._random.uniform(0, 1e6))
-        return self._run(_CAPTIONS, again=True)
+        return self._run(again=True)
 
     def open(self, rate: float) -> Outcome:
         """Poisson arrivals, `rate` a second."""
@@ -103,47 +142,76 @@ class Simulation:
         for _ in range(_CAPTIONS):
             at += self._random.expovariate(rate / 1e9)
             self._arrive(at)
-        return self._run(_CAPTIONS, again=False)
+        return self._run(again=False)
 
     def _arrive(self, at_ns: float) -> None:
         (tokens,) = self._random.choices(_LENGTHS, _WEIGHTS)
-        self._count += 1
-        heapq.heappush(self._coming, (at_ns, self._count, _Caption(at_ns, tokens)))
+        self._expect(at_ns, _Caption(at_ns, tokens))
 
-    def _run(self, captions: int, *, again: bool) -> Outcome:
-        while len(self._done) < captions:
-            while self._coming and self._coming[0][0] <= self._now:
-                self._waiting.append(heapq.heappop(self._coming)[2])
-            active = len(self._active)
-            waiting = min(len(self._waiting), _SLOTS - active, self._encode.largest)
-            load = Load(waiting, active, active, self._mean_tokens)
-            if waiting and (pictures := self._policy.encode_now(load)):
-                self._encode_some(min(pictures, waiting))
-            elif active:
-                for caption in self._step_all():
-                    if again:
-                        self._arrive(self._now + _TURNAROUND_NS)
-                    self._done.append((self._now, self._now - caption.arrival_ns))
+    def _expect(self, at_ns: float, what: "_Caption | list[_Caption] | None") -> None:
+        self._number += 1
+        heapq.heappush(self._events, _Event(at_ns, self._number, what))
+
+    def _run(self, *, again: bool) -> Outcome:
+        while len(self._done) < _CAPTIONS:
+            event = heapq.heappop(self._events)
+            self._now = event.at_ns
+            if isinstance(event.what, _Caption):
+                self._waiting.append(event.what)
+            elif event.what is None:
+                self._stepped(again=again)
             else:
-                self._now = self._coming[0][0]
+                self._encoding -= 1
+                self._encoding_captions -= len(event.what)
+                self._joining += event.what
+            while self._encoding + self._stepping < self._costs.instances and self._begin():
+                pass
         return self._outcome()
 
-    def _encode_some(self, pictures: int) -> None:
-        pictures = min(pictures, self._encode.best_size(pictures))
-        self._now += self._encode.cost_ns(self._encode.bucket(pictures)) + _OVERHEAD_NS
-        self._active += [self._waiting.popleft() for _ in range(pictures)]
+    def _begin(self) -> bool:
+        """Begin a job on a free lane, if there is one to begin."""
+        captions = len(self._active) + len(self._joining) + self._encoding_captions
+        can_step = not self._stepping and bool(self._active or self._joining)
+        waiting = min(len(self._waiting), _SLOTS - captions, self._costs.encode.largest)
+        pictures = 0
+        if waiting and (self._costs.instances == 1 or can_step):
+            pictures = self._policy.encode_now(Load(waiting, captions, captions, self._mean_tokens))
+        elif waiting:
+            pictures = math.ceil(waiting / (self._costs.instances - self._encoding - self._stepping))
+        if pictures:
+            self._encode(min(pictures, waiting))
+        elif can_step:
+            self._step()
+        return bool(pictures) or can_step
 
-    def _step_all(self) -> list[_Caption]:
-        self._now += self._step.cost_ns(self._step.bucket(len(self._active))) + _OVERHEAD_NS
+    def _encode(self, pictures: int) -> None:
+        encode = self._costs.encode
+        pictures = min(pictures, encode.best_size(pictures))
+        self._encoding += 1
+        self._encoding_captions += pictures
+        ends = self._now + encode.cost_ns(encode.bucket(pictures)) + _OVERHEAD_NS
+        self._expect(ends, [self._waiting.popleft() for _ in range(pictures)])
+
+    def _step(self) -> None:
+        self._active += self._joining
+        self._joining = []
+        self._stepping = True
+        step = self._costs.step
+        self._expect(self._now + step.cost_ns(step.bucket(len(self._active))) + _OVERHEAD_NS, None)
+
+    def _stepped(self, *, again: bool) -> None:
+        self._stepping = False
         for caption in self._active:
             caption.decoded += 1
         ended = [caption for caption in self._active if caption.decoded >= caption.tokens]
         if self._policy.holds_finished and len(ended) < len(self._active):
-            return []
+            return
         self._active = [caption for caption in self._active if caption.decoded < caption.tokens]
         for caption in ended:
             self._mean_tokens += 0.05 * (caption.tokens - self._mean_tokens)
-        return ended
+            self._done.append((self._now, self._now - caption.arrival_ns))
+            if again:
+                self._arrive(self._now + _TURNAROUND_NS)
 
     def _outcome(self) -> Outcome:
         warm = self._done[len(self._done) // 10 :]
@@ -151,12 +219,12 @@ class Simulation:
         return Outcome((len(warm) - 1) / (warm[-1][0] - warm[0][0]) * 1e9, percentiles[49], percentiles[98])
 
 
-def table(points: Mapping[int, float], largest: int) -> LatencyTable:
+def table(points: Points, largest: int) -> LatencyTable:
     """Return a table of all warmed sizes from a few of them (ms), by straight lines between."""
     return LatencyTable({size: _between(points, size) * 1e6 for size in sizes_up_to(largest)})
 
 
-def _between(points: Mapping[int, float], size: int) -> float:
+def _between(points: Points, size: int) -> float:
     low = max(point for point in points if point <= size)
     high = min((point for point in points if point > low), default=low)
     if low == high:
@@ -164,42 +232,63 @@ def _between(points: Mapping[int, float], size: int) -> float:
     return points[low] + (points[high] - points[low]) * (size - low) / (high - low)
 
 
-def compare(name: str, encode: LatencyTable, step: LatencyTable) -> None:
-    """Print each policy's outcomes: two numbers of clients, and arrivals at 70 % of what rigid batches can do."""
-    saturation = Simulation(Rigid(), encode, step).closed(256).rate
-    policies: dict[str, Pacing] = {
-        "one at a time": OneAtATime(),
-        "rigid": Rigid(),
-        "encode first": Thresholds(16, 1, 0),
-        "<= 8 when 4 wait or 2 decode": Thresholds(8, 4, 2),
-        "<= 16 when 8 wait or 4 decode": Thresholds(16, 8, 4),
-        "continuous": Continuous(encode, step),
+def compare(name: str, costs: Costs, beside: Costs | None = None) -> None:
+    """Print each policy's outcomes: two numbers of clients, and arrivals at 70 % of what rigid batches can do.
+
+    Args:
+        name: Of the model.
+        costs: Of sessions that have all cores.
+        beside: Of several jobs at once.
+    """
+    saturation = Simulation(Rigid(), costs).closed(256).rate
+    policies: dict[str, tuple[Pacing, Costs]] = {
+        "one at a time": (OneAtATime(), costs),
+        "rigid": (Rigid(), costs),
+        "encode first": (Thresholds(16, 1, 0), costs),
+        "<= 8 when 4 wait or 2 decode": (Thresholds(8, 4, 2), costs),
+        "<= 16 when 8 wait or 4 decode": (Thresholds(16, 8, 4), costs),
+        "continuous": (Continuous(costs.encode, costs.step), costs),
     }
+    if beside is not None:
+        policies[f"continuous, {beside.instances} at once"] = Continuous(beside.encode, beside.step), beside
+        policies[f"encode first, {beside.instances} at once"] = Thresholds(16, 1, 0), beside
     print(f"{name}\n{'':32}16 clients  48 clients   {0.7 * saturation:.0f}/s: p50 / p99 ms")
-    for policy_name, policy in policies.items():
-        few = Simulation(policy, encode, step).closed(16)
-        many = Simulation(policy, encode, step).closed(48)
+    for policy_name, (policy, of_policy) in policies.items():
+        few = Simulation(policy, of_policy).closed(16)
+        many = Simulation(policy, of_policy).closed(48)
         line = f"  {policy_name:30}{few.rate:8.0f}/s {many.rate:9.0f}/s"
         if policy_name != "one at a time":
-            steady = Simulation(policy, encode, step).open(0.7 * saturation)
+            steady = Simulation(policy, of_policy).open(0.7 * saturation)
             line += f"   {steady.p50_ms:8.1f} / {steady.p99_ms:.1f}"
         print(line)
 
 
+def served(server: str, model: str) -> Costs:
+    """Return what a running server has measured."""
+    with Client(server) as client:
+        encoder, decoder = client.model(model).sessions
+    encode, step = (LatencyTable({x.batch_size: x.median_s * 1e9 for x in s.latencies}) for s in (encoder, decoder))
+    return Costs(encode, step, encoder.instances)
+
+
 def main() -> None:
-    """Compare over the tables above, or over a server's."""
+    """Compare over the tables above, or over servers'."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--server")
+    parser.add_argument("--rigid-server")
     parser.add_argument("--model", default="lstm_int8")
     arguments = parser.parse_args()
-    if arguments.server is None:
-        for name, points in _DECODERS.items():
-            compare(name, table(_ENCODER, _LARGEST_BATCH), table(points, _SLOTS))
+    if arguments.server is not None:
+        beside = served(arguments.server, arguments.model)
+        alone = served(arguments.rigid_server or arguments.server, arguments.model)
+        if alone.instances > 1:
+            parser.error("--server runs jobs at once: --rigid-server must say what they cost on all cores")
+        compare(arguments.model, alone, beside if beside.instances > 1 else None)
         return
-    with Client(arguments.server) as client:
-        encoder, decoder = client.model(arguments.model).sessions
-    tables = [LatencyTable({x.batch_size: x.median_s * 1e9 for x in s.latencies}) for s in (encoder, decoder)]
-    compare(arguments.model, *tables)
+    for name, points in _DECODERS.items():
+        compare(name, Costs(table(_ENCODER, _LARGEST_BATCH), table(points, _SLOTS)))
+    on_all, on_one = ((table(e, _LARGEST_BATCH), table(d, _SLOTS)) for e, d in (_ON_ALL, _ON_ONE))
+    compare("LSTM, fp32, CPU provider", Costs(*on_all), Costs(*on_one, instances=2))
 
 
 if __name__ == "__main__":

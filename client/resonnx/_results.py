@@ -109,12 +109,16 @@ class BatchLatency:
 
 @dataclass(frozen=True, slots=True)
 class SessionInfo:
-    """What one ONNX file of a model runs on; `precision` is e.g. "fp32", "bf16" or "int8"."""
+    """What one ONNX file of a model runs on; `precision` is e.g. "fp32", "bf16" or "int8".
+
+    `instances` batches run at once, and `latencies` were measured so.
+    """
 
     file: str
     provider: str
     precision: str
     latencies: tuple[BatchLatency, ...]
+    instances: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -95,6 +95,7 @@ def test_model(vision, call: Call) -> None:
                 provider="CPUExecutionProvider",
                 precision=manifest_pb2.PRECISION_FP32,
                 latencies=[{"batch_size": 4, "median_us": 2500}],
+                instances=2,
             )
         ],
         identity="ab12",
@@ -112,6 +113,7 @@ def test_model(vision, call: Call) -> None:
             "CPUExecutionProvider",
             "fp32",
             (resonnx.BatchLatency(4, 0.0025),),
+            2,
         ),
     )
     assert (info.identity, info.verified) == ("ab12", True)

@@ -296,7 +296,7 @@ def test_one_model(run) -> None:
         "source      resnet18 (torchvision)\n"
         "input       32x32\n"
         "labels      2\n"
-        "model.onnx  CPUExecutionProvider fp32, batches 1: 2.1 ms\n"
+        "model.onnx  CPUExecutionProvider fp32, one at a time, batches 1: 2.1 ms\n"
     )
     shown = json.loads(run("models", "digits", "--json").stdout)
     assert shown["manifest"]["classifier"]["labels"] == ["zero", "one"]

@@ -20,6 +20,8 @@ from resonnx_server.runtime.greedy import decode_all
 from resonnx_server.runtime.manifest import DECODER_FILE, ENCODER_FILE, VersionFiles
 from resonnx_server.runtime.session import Session, TensorSpec
 
+# Several at once have a merit of their own: captions under way need not stand still for a picture.
+_LEAST_GAIN: Final = 0.9
 # What a captioner gives over the tensor protocol.
 _OUTPUTS: Final = (
     TensorSpec("caption", np.dtype(object), ("batch",)),
@@ -127,7 +129,12 @@ def _runners(
     # The other policies do one thing at a time. So does a GPU, whose steps are short.
     if version.settings.caption_policy == "continuous" and decoding.graphs is chosen:
         encoders = instances.choose(
-            version, files, ENCODER_FILE, chosen.encoder, lambda rows: {IMAGE: repeat(golden, rows)}
+            version,
+            files,
+            ENCODER_FILE,
+            chosen.encoder,
+            lambda rows: {IMAGE: repeat(golden, rows)},
+            _LEAST_GAIN,
         )
         if encoders.instances > 1:
             shared = encoders.shared

@@ -47,7 +47,12 @@ class Sessions:
 
 
 def choose(
-    version: Version, files: VersionFiles, file: str, session: Session, feeds: Callable[[int], Mapping[str, Array]]
+    version: Version,
+    files: VersionFiles,
+    file: str,
+    session: Session,
+    feeds: Callable[[int], Mapping[str, Array]],
+    least_gain: float = _LEAST_GAIN,
 ) -> Sessions:
     """Measure which sessions give most answers a second, in any batches.
 
@@ -57,6 +62,7 @@ def choose(
         file: The ONNX file.
         session: On the chosen candidate, with all threads.
         feeds: Inputs of a batch of so many rows.
+        least_gain: By what several batches at once must be better than one: the product of the rates' ratios.
     """
     content, candidate = files.files[file], session.candidate
     sessions = {1: session}
@@ -72,7 +78,7 @@ def choose(
         for count, session in sessions.items()
     }
     gains = {count: math.prod(found) / math.prod(rates[1]) for count, found in rates.items()}
-    best = max(gains, key=lambda count: gains[count] / (1.0 if count == 1 else _LEAST_GAIN))
+    best = max(gains, key=lambda count: gains[count] / (1.0 if count == 1 else least_gain))
     shared = alone = sessions[best]
     # Nothing else runs on the device beside one batch alone, so its threads may wait for each other by spinning.
     spins = candidate.provider == CPU and version.threads > 1
