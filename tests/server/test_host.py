@@ -49,11 +49,12 @@ def test_gpus_are_named(tmp_path: Path) -> None:
 class _Asks:
     """Work that never runs out: each job tells where its thread stands."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, has_all_cores: bool) -> None:
         self.told: queue.Queue[tuple[int, frozenset[int], int]] = queue.Queue()
         self.all_asked = threading.Barrier(len(OURS))
         self.left = len(OURS)
         self.cost_ns = 1.0
+        self.has_all_cores = has_all_cores
 
     def ready_at_ns(self) -> int | None:
         return 0 if self.left else None
@@ -78,18 +79,20 @@ class _Asks:
         self.all_asked.wait(10)
 
 
-@pytest.mark.parametrize("has_homes", [True, False])
-def test_lanes_give_way_and_stay_where_they_may(has_homes: bool) -> None:
+@pytest.mark.parametrize("are_ours", [True, False])
+def test_lanes_give_way_and_stay_where_they_compute_alone(are_ours: bool) -> None:
     before = os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
-    device = Device("test", len(OURS), processors=OURS if has_homes else ())
-    asks = _Asks()
-    device.attach(asks)
-    told = [asks.told.get(timeout=10) for _ in OURS]
+    device = Device("test", len(OURS), processors=OURS if are_ours else ())
+    for has_all_cores in (True, False, True):
+        asks = _Asks(has_all_cores=has_all_cores)
+        device.attach(asks)
+        told = [asks.told.get(timeout=10) for _ in OURS]
+        device.detach(asks)
+        assert len({thread for thread, _, _ in told}) == len(OURS)
+        each = {frozenset({processor}) for processor in OURS}
+        assert {where for _, where, _ in told} == (each if are_ours and not has_all_cores else {frozenset(OURS)})
+        assert all(niceness >= max(before, 1) for _, _, niceness in told)
     device.close()
-    assert len({thread for thread, _, _ in told}) == len(OURS)
-    expected = {frozenset({processor}) for processor in OURS} if has_homes else {frozenset(OURS)}
-    assert {where for _, where, _ in told} == expected
-    assert all(niceness >= max(before, 1) for _, _, niceness in told)
     assert os.getpriority(os.PRIO_PROCESS, threading.get_native_id()) == before
 
 

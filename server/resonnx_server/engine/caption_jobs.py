@@ -31,6 +31,7 @@ class EncodeJob:
         self.size = batch.size
         self.runner = runner
         self.cost_ns = runner.table.cost_ns(batch.size)
+        self.has_all_cores = runner.has_all_cores
 
     def run(self) -> None:
         """Encode; the pictures' captions join at the next step."""
@@ -92,6 +93,7 @@ class StepJob:
         self.size = size
         self.runner = runner
         self.cost_ns = runner.table.cost_ns(size)
+        self.has_all_cores = runner.has_all_cores
 
     def run(self) -> None:
         """Let the encoded join and the unwanted leave, step, and tell who has a word or has ended."""

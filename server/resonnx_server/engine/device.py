@@ -12,7 +12,7 @@ from typing import Final, Protocol
 import numpy as np
 
 from resonnx_server.engine.staging import Allocate
-from resonnx_server.runtime.host import compute_thread
+from resonnx_server.runtime.host import compute_thread, stay_on
 
 Clock = Callable[[], int]
 
@@ -24,9 +24,14 @@ class Job(Protocol):
 
     Attributes:
         cost_ns: How long it is expected to take.
+        has_all_cores: Threads on all of the device's cores work at it, not only the lane's.
     """
 
     cost_ns: float
+
+    @property
+    def has_all_cores(self) -> bool:
+        """See above."""
 
     def run(self) -> None:
         """Do it and deliver the answers; never raises."""
@@ -72,7 +77,9 @@ class Device:
         lanes: Jobs that may run at once.
         clock: Monotonic ns.
         allocate: Memory that batches for it are put together in.
-        processors: Where each lane stays if there are as many of them; else the system moves lanes about.
+        processors: One for each lane, to stay on while it computes by itself: schedulers leave two threads that compute
+            on one processor for milliseconds while another is idle, as long as those who wake them come and go there.
+            If there are not as many, the system moves lanes about.
     """
 
     def __init__(
@@ -95,10 +102,9 @@ class Device:
         # When sleeping lanes will look for work by themselves.
         self._alarms_ns: list[int] = []
         self._closed = False
-        homes = processors if len(processors) == lanes else [None] * lanes
+        self._processors = processors if len(processors) == lanes else ()
         self._threads = [
-            threading.Thread(target=self._work, args=(home,), name=f"{name}-lane-{i}", daemon=True)
-            for i, home in enumerate(homes)
+            threading.Thread(target=self._work, args=(i,), name=f"{name}-lane-{i}", daemon=True) for i in range(lanes)
         ]
         for thread in self._threads:
             thread.start()
@@ -150,11 +156,16 @@ class Device:
             thread.join(None if ends is None else max(0.0, ends - time.monotonic()))
         return not any(thread.is_alive() for thread in self._threads)
 
-    def _work(self, processor: int | None) -> None:
+    def _work(self, lane: int) -> None:
         # The event loop's turns are short, and what it brings makes the next batch larger: it goes first.
-        compute_thread(processor)
+        compute_thread()
+        stays = False
         while (taken := self._wait_for_job()) is not None:
             job, under_way = taken
+            if self._processors and stays == job.has_all_cores:
+                # Threads that work together must find a processor each, wherever.
+                stays = not stays
+                stay_on({self._processors[lane]} if stays else self._processors)
             job.run()
             with self.lock:
                 self._under_way.remove(under_way)

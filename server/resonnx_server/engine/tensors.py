@@ -276,6 +276,7 @@ class _TensorJob:
         self.runner = runner
         self._counts: list[Callable[[], None]] = []
         self.cost_ns = runner.table.cost_ns(batch.size)
+        self.has_all_cores = runner.has_all_cores
 
     def run(self) -> None:
         """Run the batch and post every member's outcome to the loop, in one wake-up."""

@@ -43,7 +43,7 @@ def load(version: Version) -> Start:
     def start() -> Model:
         stats = version.metrics.model(version.found.name, version.found.version)
         engine = TensorEngine(
-            Runners.single(Runner(session.run, table)),
+            Runners.single(Runner(session.run, table, has_all_cores=version.threads > 1)),
             version.device_for(provider),
             stats,
             max_queue_rows=version.settings.max_queue_size,

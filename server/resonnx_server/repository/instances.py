@@ -110,7 +110,7 @@ def settle(
         return Runner(session.run, table, has_all_cores)
 
     if chosen.alone is chosen.shared and chosen.instances == 1:
-        return Runners.single(warmed(chosen.shared, 1))
+        return Runners.single(warmed(chosen.shared, 1, has_all_cores=version.threads > 1))
     return Runners(
         warmed(chosen.alone, 1, has_all_cores=chosen.alone_has_all_cores),
         warmed(chosen.shared, chosen.instances),

@@ -6,6 +6,7 @@ And where its threads stand among others: how urgent they are, and which process
 import math
 import os
 import threading
+from collections.abc import Collection
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
@@ -28,21 +29,20 @@ def own_processors(cgroup: Path = _CGROUP) -> tuple[int, ...]:
     return processors if usable_cores(cgroup) == len(processors) else ()
 
 
-def compute_thread(processor: int | None = None) -> None:
+def compute_thread() -> None:
     """Make the calling thread, and those that it starts, give way to the event loop and to decoding.
 
     Where the system does not allow it, nothing happens: it is only slower.
-
-    Args:
-        processor: Also stay on this one. Schedulers leave two threads that compute on the same processor for
-            milliseconds while another is idle, as long as their wakers come and go there.
     """
     thread = threading.get_native_id()
     with suppress(OSError):
         os.setpriority(os.PRIO_PROCESS, thread, max(_NICENESS, os.getpriority(os.PRIO_PROCESS, thread)))
-    if processor is not None:
-        with suppress(OSError):
-            os.sched_setaffinity(thread, {processor})
+
+
+def stay_on(processors: Collection[int]) -> None:
+    """Let the calling thread run on these processors only; where the system does not allow it, nothing happens."""
+    with suppress(OSError):
+        os.sched_setaffinity(threading.get_native_id(), processors)
 
 
 def _affinity() -> tuple[int, ...]:
