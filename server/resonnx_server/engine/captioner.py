@@ -5,14 +5,12 @@
                             slots: every step runs all rows ──► finished ──► caller
 
 One step at a time, which owns the slots. Beside it pictures are encoded, as many batches at once as measurement says
-(`Runners.instances`); if that is one, encoding and steps take turns, as each uses the whole device. pacing.py says
-which goes first, caption_jobs.py is what a lane does.
+(`Runners.instances`); if that is one, encoding and steps take turns, as each uses the whole device.
+caption_schedule.py says what could begin, pacing.py which goes first, caption_jobs.py is what a lane does.
 """
 
 import asyncio
-import math
-from collections.abc import Callable, Iterable
-from itertools import islice
+from collections.abc import Callable
 from typing import Any, Final
 
 from resonnx_proto.v1.manifest_pb2 import CaptionerSpec
@@ -20,9 +18,10 @@ from resonnx_proto.v1.manifest_pb2 import CaptionerSpec
 from resonnx_server.engine.admission import DeadlineAdmission, Objective
 from resonnx_server.engine.batcher import DEFAULT_PRIORITY, Batch, Batcher, Entry
 from resonnx_server.engine.caption_jobs import EncodeJob, StepJob
+from resonnx_server.engine.caption_schedule import CaptionSchedule
 from resonnx_server.engine.caption_task import Captioned, CaptionTask, Encoded, Events, OnWords
 from resonnx_server.engine.device import Device, Job
-from resonnx_server.engine.pacing import CaptionPolicy, Load, pacing
+from resonnx_server.engine.pacing import CaptionPolicy, pacing
 from resonnx_server.engine.place import Place
 from resonnx_server.engine.runner import AnyRunners
 from resonnx_server.engine.slot_rows import SlotRows
@@ -35,8 +34,6 @@ from resonnx_server.runtime.images import Pixels
 from resonnx_server.runtime.sampling import Sampling
 from resonnx_server.runtime.search import DecodeOptions, Search
 
-# Weight of a finished caption's length against the mean of those before.
-_DECAY: Final = 0.05
 # Steps whose counts may wait for something worth waking the loop for.
 _UNTOLD_STEPS: Final = 16
 
@@ -83,6 +80,13 @@ class CaptionEngine:
         self.encoders, self.decoders = encoders, decoders
         self.device, self.stats = device, stats
         self.pacing = pacing(policy, encoders.shared.table, decoders.shared.table)
+        self._schedule = CaptionSchedule(
+            self.pacing,
+            instances=encoders.instances,
+            capacity=slots.capacity,
+            largest=encoders.shared.table.largest,
+            mean_steps=spec.max_tokens / 2,
+        )
         self.staging = Staging(encoders.shared.table.largest, device.allocate)
         # What steps have to tell; owned by the step under way.
         self.untold = Events()
@@ -97,17 +101,7 @@ class CaptionEngine:
             objective.latency_ns if objective else None,
         )
         self._admission = DeadlineAdmission(device, objective)
-        # Guarded by the device's lock. Rows are those that captions may come to need, not those that they have.
-        self._encoding: list[EncodeJob] = []
-        self._joining: list[Encoded] = []
-        self._active_captions = 0
-        self._active_rows = 0
-        self._streaming = False
-        self._stepping = False
-        # A job beside which none is begun: its threads are on all cores.
-        self._has_whole_device = False
         self._last_step_ns = 0
-        self._mean_steps = spec.max_tokens / 2
         self._closed = False
         device.attach(self)
 
@@ -201,7 +195,7 @@ class CaptionEngine:
 
     def active_rows(self) -> int:
         """Rows that captions under way take, or may come to take."""
-        return self._active_rows
+        return self._schedule.active_rows
 
     def close(self) -> None:
         """Fail what has no answer yet and take no more."""
@@ -214,18 +208,17 @@ class CaptionEngine:
 
     def ready_at_ns(self) -> int | None:
         """See device.Workload."""
-        jobs = len(self._encoding) + self._stepping
-        if self._has_whole_device or jobs == self.encoders.instances:
+        if not self._schedule.can_begin:
             return None
         # With nothing to decode, every policy encodes what waits.
-        if self._can_step():
+        if self._schedule.can_step:
             return 0
         return self._batcher.ready_at_ns() if self._fitting() else None
 
     def due_ns(self) -> int:
         """See device.Workload. A caption under way is due when its next word is: one step after the last."""
         due = self._batcher.due_ns()
-        if self._active_captions or self._joining:
+        if self._schedule.decodes:
             steps = self.decoders.shared.table
             next_word = self._last_step_ns + int(steps.cost_ns(steps.largest))
             due = next_word if due is None else min(due, next_word)
@@ -235,7 +228,7 @@ class CaptionEngine:
     def shortest_ns(self) -> float:
         """See device.Workload."""
         steps = self.decoders.shared.table
-        return steps.cost_ns(steps.sizes[0]) if self._can_step() else self._batcher.shortest_ns()
+        return steps.cost_ns(steps.sizes[0]) if self._schedule.can_step else self._batcher.shortest_ns()
 
     def objective_ns(self) -> int | None:
         """See device.Workload."""
@@ -245,7 +238,7 @@ class CaptionEngine:
         """See device.Workload."""
         ready_at = self._batcher.ready_at_ns()
         waiting = self._fitting() if ready_at is not None and ready_at <= now_ns else 0
-        if waiting and (pictures := self._to_encode(waiting)):
+        if pictures := self._schedule.to_encode(waiting, self.device.idle_lanes()):
             batch = self._batcher.take(now_ns, pictures, budget_ns)
             if batch.expired:
                 late = Events()
@@ -253,81 +246,38 @@ class CaptionEngine:
                     late.too_late(entry.payload)
                 self.post(late)
             if batch.entries:
-                return self._start_encoding(batch)
-        return self._take_step() if self._can_step() else None
+                return self._encode(batch)
+        return self._step() if self._schedule.can_step else None
 
-    def _can_step(self) -> bool:
-        return not self._stepping and (self._active_captions > 0 or bool(self._joining))
+    def _fitting(self) -> int:
+        return self._schedule.fitting(entry.payload for entry in self._batcher)
 
-    def _to_encode(self, waiting: int) -> int:
-        """Return how many of the pictures that wait to encode now; 0 is to step, if that can be done."""
-        free = self.device.idle_lanes()
-        if self.encoders.instances == 1 or self._can_step():
-            return self.pacing.encode_now(self._load(waiting, steps_go_on=free > 1))
-        # Nobody's words stand still for it, and each lane that could start now takes its share.
-        lanes = min(free, self.encoders.instances - len(self._encoding) - self._stepping)
-        return math.ceil(waiting / max(1, lanes))
+    def _encode(self, batch: Batch[CaptionTask]) -> EncodeJob:
+        is_alone = self._schedule.is_idle and not self._schedule.decodes and self._is_only_job()
+        job = EncodeJob(self, batch, self.encoders.pick(batch.size, is_alone=is_alone))
+        self._schedule.begin_encoding(job.tasks, has_all_cores=job.has_all_cores)
+        return job
 
-    def _start_encoding(self, batch: Batch[CaptionTask]) -> EncodeJob:
-        is_alone = not (self._stepping or self._active_captions or self._joining)
-        runner = self.encoders.pick(batch.size, is_alone=is_alone and self._is_only_job())
-        job = EncodeJob(self, batch, runner)
-        self._encoding.append(job)
-        self._has_whole_device = runner.has_all_cores
+    def _step(self) -> StepJob:
+        joining = self._schedule.begin_step()
+        size = self.decoders.shared.table.bucket(min(self._schedule.active_rows, self.slots.capacity))
+        job = StepJob(self, joining, self.decoders.pick(size, is_alone=self._is_only_job()), size)
+        self._schedule.has_whole_device = job.has_all_cores
         return job
 
     def _is_only_job(self) -> bool:
-        """Whether nothing runs on the device, and no picture could be encoded beside what starts now."""
+        """Whether nothing runs on the device, and no picture could be encoded beside what begins now."""
         waiting = self._batcher.rows + self._batcher.expected_rows
         return not waiting and self.device.idle_lanes() == self.device.lanes
-
-    def _take_step(self) -> StepJob:
-        room = self.slots.capacity - self._active_rows
-        fitting = 0
-        for encoded in self._joining:
-            room -= encoded.task.search.width
-            if room < 0:
-                break
-            fitting += 1
-        joining, self._joining = self._joining[:fitting], self._joining[fitting:]
-        self._active_captions += len(joining)
-        self._active_rows += _rows(encoded.task for encoded in joining)
-        size = self.decoders.shared.table.bucket(min(self._active_rows, self.slots.capacity))
-        runner = self.decoders.pick(size, is_alone=self._is_only_job())
-        self._stepping = True
-        self._has_whole_device = runner.has_all_cores
-        return StepJob(self, joining, runner, size)
-
-    def _load(self, waiting: int, *, steps_go_on: bool) -> Load:
-        joining = [encoded.task for encoded in self._joining]
-        encoding = [task for job in self._encoding for task in job.tasks]
-        return Load(
-            waiting,
-            self._active_captions + len(joining) + len(encoding),
-            self._active_rows + _rows(joining) + _rows(encoding),
-            self._mean_steps,
-            self._streaming and not steps_go_on,
-        )
-
-    def _fitting(self) -> int:
-        """Pictures at the head of the queue that would find slots."""
-        room = self.slots.capacity - self._active_rows - _rows(encoded.task for encoded in self._joining)
-        room -= sum(_rows(job.tasks) for job in self._encoding)
-        largest = self.encoders.shared.table.largest
-        for fitting, entry in enumerate(islice(self._batcher, largest)):
-            room -= entry.payload.search.width
-            if room < 0:
-                return fitting
-        return min(len(self._batcher), largest)
 
     def _wait_ns(self, pictures: int, options: DecodeOptions, priority: int) -> float:
         """Expected time until pictures that came now would have their captions, were the device this model's alone."""
         capacity, rows, steps = self.slots.capacity, pictures * options.beam_width, self.decoders.shared.table
-        ahead = self._active_rows + self._batcher.rows + self._batcher.expected_rows
+        ahead = self._schedule.rows + self._batcher.rows + self._batcher.expected_rows
         decoding = steps.cost_ns(steps.bucket(min(ahead + rows, capacity)))
         # Those who find no slot wait for as many rounds of full slots as are before them.
         rounds = 1 + max(0, ahead + rows - capacity) / capacity
-        tokens = min(max(self._mean_steps, options.min_tokens), options.max_tokens)
+        tokens = min(max(self._schedule.mean_steps, options.min_tokens), options.max_tokens)
         return self._batcher.wait_ns(pictures, priority, self.encoders.instances) + tokens * decoding * rounds
 
     # Called by jobs, on a lane.
@@ -337,37 +287,30 @@ class CaptionEngine:
         with self.device.lock:
             if ns is not None:
                 job.runner.table.record(job.size, ns)
-            self._encoding.remove(job)
-            self._joining += joining
-            self._has_whole_device = False
+            self._schedule.end_encoding(job.tasks, joining)
             self._abandon_if_closed()
 
     def ended(self, task: CaptionTask) -> None:
         """Learn from a finished caption; by the step under way."""
-        self._mean_steps += _DECAY * (task.steps - self._mean_steps)
+        self._schedule.learn(task.steps)
 
     def stepped(self, job: StepJob, ns: int | None) -> None:
         """Take note that a step ended."""
         with self.device.lock:
             if ns is not None:
                 job.runner.table.record(job.size, ns)
-            self._active_captions = len(self.slots.owners)
-            self._active_rows = _rows(self.slots.owners)
-            self._streaming = any(task.on_words is not None for task in self.slots.owners)
+            self._schedule.end_step(self.slots.owners)
             self._last_step_ns = self.device.clock()
-            self._stepping = self._has_whole_device = False
             self._abandon_if_closed()
 
     def _abandon_if_closed(self) -> None:
         """Once closed and no job under way, fail everybody; with the lock held."""
-        if not self._closed or self._stepping or self._encoding:
+        if not self._closed or not self._schedule.is_idle:
             return
         events = Events()
-        tasks = [entry.payload for entry in self._batcher.clear()]
-        tasks += [*(encoded.task for encoded in self._joining), *self.slots.owners]
-        for task in tasks:
+        waiting = [entry.payload for entry in self._batcher.clear()]
+        for task in (*waiting, *self._schedule.clear(), *self.slots.owners):
             events.failed(task, Unavailable("the model is being closed"))
-        self._joining, self._active_captions = [], 0
         self.post(events)
 
     def tell(self) -> None:
@@ -384,8 +327,3 @@ class CaptionEngine:
     def call(self, function: Callable[[], object]) -> None:
         """Call `function` on the event loop."""
         self._loop.call_soon_threadsafe(function)
-
-
-def _rows(tasks: Iterable[CaptionTask]) -> int:
-    """Rows that captions may come to need."""
-    return sum(task.search.width for task in tasks)
