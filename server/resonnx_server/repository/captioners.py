@@ -107,7 +107,8 @@ def _runners(
     """
     slots = decoding.slots
 
-    def warmed(graphs: Captioner[Any], callers: int, *, has_all_cores: bool) -> tuple[AnyRunner, AnyRunner]:
+    def warmed(graphs: Captioner[Any], callers: int = 1, share: int = 0) -> tuple[AnyRunner, AnyRunner]:
+        """Return runners of encoder and decoder; `share` are the threads of each of several jobs at once."""
         encode = version.warm(
             files,
             graphs.encoder,
@@ -124,9 +125,12 @@ def _runners(
             sizes_up_to(slots.capacity),
             lambda rows: graphs.step(*slots.inputs(rows)),
         )
-        return Runner(graphs.encode, encode, has_all_cores), Runner(graphs.step, step, has_all_cores)
+        return (
+            Runner(graphs.encode, encode, graphs.encoder.threads > share),
+            Runner(graphs.step, step, graphs.decoder.threads > share),
+        )
 
-    # The other policies do one thing at a time. So does a GPU, whose steps are short.
+    # The other policies do one thing at a time. So do captions that stay on a GPU, whose steps are short.
     if version.settings.caption_policy == "continuous" and decoding.graphs is chosen:
         encoders = instances.choose(
             version,
@@ -137,17 +141,12 @@ def _runners(
             _LEAST_GAIN,
         )
         if encoders.instances > 1:
-            shared = encoders.shared
-            decoder = Session(files.files[DECODER_FILE], chosen.decoder.candidate, shared.threads)
-            alone = warmed(
-                CaptionerGraphs(encoders.alone, chosen.decoder, files.manifest),
-                1,
-                has_all_cores=encoders.alone_has_all_cores,
-            )
-            beside = warmed(CaptionerGraphs(shared, decoder, files.manifest), encoders.instances, has_all_cores=False)
-            return (
-                Runners(alone[0], beside[0], encoders.instances),
-                Runners(alone[1], beside[1]),
-            )
-    encode, step = warmed(decoding.graphs, 1, has_all_cores=True)
+            share = encoders.shared.threads
+            decoder = chosen.decoder
+            if decoder.threads > share:
+                decoder = Session(files.files[DECODER_FILE], decoder.candidate, share)
+            alone = warmed(CaptionerGraphs(encoders.alone, chosen.decoder, files.manifest), 1, share)
+            beside = warmed(CaptionerGraphs(encoders.shared, decoder, files.manifest), encoders.instances, share)
+            return Runners(alone[0], beside[0], encoders.instances), Runners(alone[1], beside[1])
+    encode, step = warmed(decoding.graphs)
     return Runners.single(encode), Runners.single(step)

@@ -40,11 +40,6 @@ class Sessions:
     shared: Session
     instances: int
 
-    @property
-    def alone_has_all_cores(self) -> bool:
-        """Whether batches beside one that runs alone would have to share cores with it."""
-        return self.alone.threads > self.shared.threads
-
 
 def choose(
     version: Version,
@@ -105,17 +100,14 @@ def settle(
     """Choose, warm every batch size, and return the runners. See `choose`."""
     chosen = choose(version, files, file, session, feeds)
 
-    def warmed(session: Session, callers: int, *, has_all_cores: bool = False) -> TensorRunner:
+    def warmed(session: Session, callers: int) -> TensorRunner:
         table = _costs(version, files, file, session, feeds, version.batch_sizes, callers)
-        return Runner(session.run, table, has_all_cores)
+        share = chosen.shared.threads if chosen.instances > 1 else 1
+        return Runner(session.run, table, has_all_cores=session.threads > share)
 
     if chosen.alone is chosen.shared and chosen.instances == 1:
-        return Runners.single(warmed(chosen.shared, 1, has_all_cores=version.threads > 1))
-    return Runners(
-        warmed(chosen.alone, 1, has_all_cores=chosen.alone_has_all_cores),
-        warmed(chosen.shared, chosen.instances),
-        chosen.instances,
-    )
+        return Runners.single(warmed(chosen.shared, 1))
+    return Runners(warmed(chosen.alone, 1), warmed(chosen.shared, chosen.instances), chosen.instances)
 
 
 def _costs(
