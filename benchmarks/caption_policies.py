@@ -2,24 +2,25 @@
 
     python benchmarks/caption_policies.py [--server HOST:PORT --rigid-server HOST:PORT --model NAME]
 
-The policies are the server's own (engine/pacing.py) and fixed thresholds beside them; encoding and steps take turns, or
-run beside each other on a share of the cores each, as engine/captioner.py has them. Costs are those below, measured on
-two cores (OpenVINO provider with AMX; CPU provider without), or those that running servers have measured of a model,
-one with the policy "continuous" and one with "rigid", whose sessions have all cores. Captions have 6 to 18 tokens, 11
-on average, which no policy may read.
+The policies are the server's own (engine/pacing.py), with fixed thresholds beside them, and so is the schedule of jobs
+(engine/caption_schedule.py): encoding and steps take turns, or run beside each other on a share of the cores each.
+Costs are those below, measured on two cores (OpenVINO provider with AMX; CPU provider without), or those that running
+servers have measured of a model, one with the policy "continuous" and one with "rigid", whose sessions have all cores.
+Captions have 6 to 18 tokens, 11 on average, which no policy may read.
 """
 
 import argparse
 import heapq
-import math
 import random
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from statistics import quantiles
-from typing import Final
+from statistics import median, quantiles
+from typing import Final, cast
 
 from resonnx import Client
+from resonnx_server.engine.caption_schedule import CaptionSchedule
+from resonnx_server.engine.caption_task import CaptionTask, Encoded
 from resonnx_server.engine.latency import LatencyTable, sizes_up_to
 from resonnx_server.engine.pacing import Continuous, Load, OneAtATime, Pacing, Rigid
 
@@ -67,20 +68,34 @@ class Thresholds:
         return min(load.waiting, self.most) if is_time else 0
 
 
-@dataclass
+class _Search:
+    """Of a greedy caption: one row."""
+
+    width: Final = 1
+
+
+_GREEDY: Final = _Search()
+
+
+@dataclass(eq=False)
 class _Caption:
+    """What a schedule looks at in a CaptionTask, and what the simulation does."""
+
     arrival_ns: float
     tokens: int
     decoded: int = 0
+    search: Final[_Search] = _GREEDY
+    on_words: Final[None] = None
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """Captions a second, and the time from arrival to answer in ms."""
+    """Captions a second, the time from arrival to answer, and the median time to the first word."""
 
     rate: float
     p50_ms: float
     p99_ms: float
+    first_word_ms: float
 
 
 @dataclass(frozen=True)
@@ -117,18 +132,18 @@ class Simulation:
 
     def __init__(self, policy: Pacing, costs: Costs, seed: int = 0) -> None:
         self._policy, self._costs = policy, costs
+        self._schedule = CaptionSchedule(
+            policy, instances=costs.instances, capacity=_SLOTS, largest=costs.encode.largest, mean_steps=10.0
+        )
         self._random = random.Random(seed)
         self._events: list[_Event] = []
         self._number = 0
         self._waiting: deque[_Caption] = deque()
-        self._encoding = 0
-        self._encoding_captions = 0
-        self._joining: list[_Caption] = []
         self._active: list[_Caption] = []
-        self._stepping = False
+        self._under_way = 0
         self._done: list[tuple[float, float]] = []
+        self._first_words_ns: list[float] = []
         self._now = 0.0
-        self._mean_tokens = 10.0
 
     def closed(self, clients: int) -> Outcome:
         """So many clients, each with one picture under way."""
@@ -161,54 +176,50 @@ class Simulation:
             elif event.what is None:
                 self._stepped(again=again)
             else:
-                self._encoding -= 1
-                self._encoding_captions -= len(event.what)
-                self._joining += event.what
-            while self._encoding + self._stepping < self._costs.instances and self._begin():
+                self._under_way -= 1
+                tasks = _tasks(event.what)
+                self._schedule.end_encoding(tasks, [Encoded(task, (), (), row) for row, task in enumerate(tasks)])
+            while self._schedule.can_begin and self._begin():
                 pass
         return self._outcome()
 
     def _begin(self) -> bool:
         """Begin a job on a free lane, if there is one to begin."""
-        captions = len(self._active) + len(self._joining) + self._encoding_captions
-        can_step = not self._stepping and bool(self._active or self._joining)
-        waiting = min(len(self._waiting), _SLOTS - captions, self._costs.encode.largest)
-        pictures = 0
-        if waiting and (self._costs.instances == 1 or can_step):
-            pictures = self._policy.encode_now(Load(waiting, captions, captions, self._mean_tokens))
-        elif waiting:
-            pictures = math.ceil(waiting / (self._costs.instances - self._encoding - self._stepping))
-        if pictures:
-            self._encode(min(pictures, waiting))
-        elif can_step:
+        fitting = self._schedule.fitting(_tasks(self._waiting))
+        if pictures := self._schedule.to_encode(fitting, self._costs.instances - self._under_way):
+            self._encode(pictures)
+        elif self._schedule.can_step:
             self._step()
-        return bool(pictures) or can_step
+        else:
+            return False
+        self._under_way += 1
+        return True
 
     def _encode(self, pictures: int) -> None:
         encode = self._costs.encode
-        pictures = min(pictures, encode.best_size(pictures))
-        self._encoding += 1
-        self._encoding_captions += pictures
-        ends = self._now + encode.cost_ns(encode.bucket(pictures)) + _OVERHEAD_NS
-        self._expect(ends, [self._waiting.popleft() for _ in range(pictures)])
+        captions = [self._waiting.popleft() for _ in range(min(pictures, encode.best_size(pictures)))]
+        self._schedule.begin_encoding(_tasks(captions), has_all_cores=self._costs.instances == 1)
+        self._expect(self._now + encode.cost_ns(encode.bucket(len(captions))) + _OVERHEAD_NS, captions)
 
     def _step(self) -> None:
-        self._active += self._joining
-        self._joining = []
-        self._stepping = True
+        self._active += cast(list[_Caption], [encoded.task for encoded in self._schedule.begin_step()])
         step = self._costs.step
         self._expect(self._now + step.cost_ns(step.bucket(len(self._active))) + _OVERHEAD_NS, None)
 
     def _stepped(self, *, again: bool) -> None:
-        self._stepping = False
+        self._under_way -= 1
         for caption in self._active:
+            if not caption.decoded:
+                self._first_words_ns.append(self._now - caption.arrival_ns)
             caption.decoded += 1
         ended = [caption for caption in self._active if caption.decoded >= caption.tokens]
         if self._policy.holds_finished and len(ended) < len(self._active):
-            return
-        self._active = [caption for caption in self._active if caption.decoded < caption.tokens]
+            ended = []
+        else:
+            self._active = [caption for caption in self._active if caption.decoded < caption.tokens]
+        self._schedule.end_step(_tasks(self._active))
         for caption in ended:
-            self._mean_tokens += 0.05 * (caption.tokens - self._mean_tokens)
+            self._schedule.learn(caption.tokens)
             self._done.append((self._now, self._now - caption.arrival_ns))
             if again:
                 self._arrive(self._now + _TURNAROUND_NS)
@@ -216,7 +227,12 @@ class Simulation:
     def _outcome(self) -> Outcome:
         warm = self._done[len(self._done) // 10 :]
         percentiles = quantiles((ns / 1e6 for _, ns in warm), n=100)
-        return Outcome((len(warm) - 1) / (warm[-1][0] - warm[0][0]) * 1e9, percentiles[49], percentiles[98])
+        rate = (len(warm) - 1) / (warm[-1][0] - warm[0][0]) * 1e9
+        return Outcome(rate, percentiles[49], percentiles[98], median(self._first_words_ns) / 1e6)
+
+
+def _tasks(captions: Iterable[_Caption]) -> list[CaptionTask]:
+    return cast(list[CaptionTask], list(captions))
 
 
 def table(points: Points, largest: int) -> LatencyTable:
@@ -252,14 +268,16 @@ def compare(name: str, costs: Costs, beside: Costs | None = None) -> None:
     if beside is not None:
         policies[f"continuous, {beside.instances} at once"] = Continuous(beside.encode, beside.step), beside
         policies[f"encode first, {beside.instances} at once"] = Thresholds(16, 1, 0), beside
-    print(f"{name}\n{'':32}16 clients  48 clients   {0.7 * saturation:.0f}/s: p50 / p99 ms")
+    steady_loads = f"{0.7 * saturation:.0f}/s: p50 / p99 ms   {0.5 * saturation:.0f}/s: first word"
+    print(f"{name}\n{'':32}16 clients  48 clients   {steady_loads}")
     for policy_name, (policy, of_policy) in policies.items():
         few = Simulation(policy, of_policy).closed(16)
         many = Simulation(policy, of_policy).closed(48)
         line = f"  {policy_name:30}{few.rate:8.0f}/s {many.rate:9.0f}/s"
         if policy_name != "one at a time":
             steady = Simulation(policy, of_policy).open(0.7 * saturation)
-            line += f"   {steady.p50_ms:8.1f} / {steady.p99_ms:.1f}"
+            line += f"   {steady.p50_ms:8.1f} / {steady.p99_ms:<10.1f}"
+            line += f"{Simulation(policy, of_policy).open(0.5 * saturation).first_word_ms:8.1f} ms"
         print(line)
 
 
