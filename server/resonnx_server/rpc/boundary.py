@@ -1,7 +1,6 @@
 """Where every call ends, with exactly one status. The only place that names gRPC codes.
 
-grpc.aio sends no status at all for some exceptions (grpc/grpc#29248) and the text of others to the caller; so all are
-caught here. What is not one of our errors is INTERNAL to the caller and a traceback in the log.
+What is not one of our errors is INTERNAL to the caller and a traceback in the log.
 """
 
 import asyncio
@@ -15,10 +14,11 @@ from google.protobuf.duration_pb2 import Duration
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 
 from resonnx_server import errors
+from resonnx_server.rpc.core.call import Call
 
 _log = logging.getLogger(__name__)
 
-Context = grpc.aio.ServicerContext[Any, Any]
+Context = Call
 S = TypeVar("S")
 Q = TypeVar("Q")
 R = TypeVar("R")
@@ -66,7 +66,7 @@ def unary(
             if _is_ended_by_grpc(error):
                 raise
             _tell(error, context, method.__name__)
-            # grpc.aio sends no message where the code is not OK.
+            # No message is sent where the code is not OK.
             return cast(R, None)
 
     return call
@@ -107,11 +107,9 @@ def _is_ended_by_grpc(error: BaseException) -> bool:
 
 
 def _tell(error: BaseException, context: Context, method: str) -> None:
-    """Set a call's status. `context.abort` would do so by an exception that holds itself, and with it the request."""
+    """Set a call's status."""
     code, known = outcome_of(error if isinstance(error, Exception) else RuntimeError(repr(error)), method)
-    context.set_trailing_metadata(_trailers(code, known))
-    context.set_code(code)
-    context.set_details(known.message)
+    context.set_status(code, known.message, _trailers(code, known))
 
 
 def _trailers(code: grpc.StatusCode, error: errors.ServerError) -> tuple[tuple[str, str | bytes], ...]:

@@ -3,15 +3,15 @@
 from collections.abc import Iterable
 from typing import Final
 
-import grpc
 from google.protobuf.descriptor import FileDescriptor
 from google.protobuf.descriptor_pb2 import FileDescriptorProto
 from google.protobuf.descriptor_pool import DescriptorPool
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
+from grpc_reflection.v1alpha import reflection, reflection_pb2, reflection_pb2_grpc
 from resonnx_proto.inference import grpc_service_pb2, grpc_service_pb2_grpc
 from resonnx_proto.v1 import vision_pb2, vision_pb2_grpc
 
+from resonnx_server.rpc.core.server import CoreServer
 from resonnx_server.rpc.oip import InferenceServicer
 from resonnx_server.rpc.vision import VisionServicer
 
@@ -44,21 +44,19 @@ class GrpcServer:
     """The gRPC server and its health."""
 
     def __init__(self, vision: VisionServicer, inference: InferenceServicer, max_message_bytes: int) -> None:
-        self._server = grpc.aio.server(options=_options(max_message_bytes))
+        self._server = CoreServer(_options(max_message_bytes))
         self._health = health.aio.HealthServicer()
         vision_pb2_grpc.add_VisionServicer_to_server(vision, self._server)
         grpc_service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(inference, self._server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         names = (*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME)
-        reflection.enable_server_reflection(names, self._server, pool=_merged_pool())
+        reflected = reflection.aio.ReflectionServicer(names, pool=_merged_pool())
+        reflection_pb2_grpc.add_ServerReflectionServicer_to_server(reflected, self._server)
 
     async def start(self, host: str, port: int) -> int:
         """Listen, not yet serving by health, and return the port. Raises OSError if the port is taken."""
         await self._set_health(_NOT_SERVING)
-        try:
-            bound = self._server.add_insecure_port(f"{bracketed(host)}:{port}")
-        except RuntimeError as error:
-            raise OSError(str(error)) from None
+        bound = self._server.add_insecure_port(f"{bracketed(host)}:{port}")
         await self._server.start()
         return bound
 
@@ -109,5 +107,5 @@ def _merged_pool() -> DescriptorPool:
     add(vision_pb2.DESCRIPTOR)
     add(grpc_service_pb2.DESCRIPTOR)
     add(health_pb2.DESCRIPTOR)
-    add(reflection._reflection_pb2.DESCRIPTOR)
+    add(reflection_pb2.DESCRIPTOR)
     return pool

@@ -1,0 +1,179 @@
+"""One call of one message and one answer; what its handler sees of it, and what streams share with it (stream.py)."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any, Final, NoReturn, Protocol
+
+import grpc
+
+from resonnx_server.rpc.core import operations as ops
+
+_log = logging.getLogger(__name__)
+
+_OK: Final = grpc.StatusCode.OK
+
+
+# grpc.RpcMethodHandler, with asyncio functions; all of its attributes are optional by its annotations.
+Handler = Any
+
+
+class Post(Protocol):
+    """Has the event loop call `act(value)` soon; from any thread."""
+
+    def __call__(self, act: Callable[[Any], object], value: Any) -> None:
+        """See above."""
+
+
+class Aborted(Exception):
+    """A handler ended its call by `abort`."""
+
+
+def done(event: ops.Event) -> None:
+    """Take note of nothing: for operations whose end changes nothing."""
+
+
+class Call:
+    """A call, and the context that its handler gets.
+
+    `begin` and methods that take an event run on the queue's thread, all others on the event loop.
+
+    Args:
+        core: The core's call.
+        handler: Its method's.
+        deadline_s: By `time.time()`; None is never.
+        post: To the event loop.
+        tasks: Where the server keeps the tasks of all handlers.
+    """
+
+    __slots__ = (
+        "_code",
+        "_core",
+        "_deadline_s",
+        "_details",
+        "_handler",
+        "_over",
+        "_post",
+        "_task",
+        "_tasks",
+        "_trailers",
+    )
+
+    def __init__(
+        self,
+        core: ops.CoreCall,
+        handler: Handler,
+        deadline_s: float | None,
+        post: Post,
+        tasks: "set[asyncio.Task[Any]]",
+    ) -> None:
+        self._core = core
+        self._handler = handler
+        self._deadline_s = deadline_s
+        self._post = post
+        self._tasks = tasks
+        self._task: asyncio.Task[Any] | None = None
+        # Nothing may be sent any more: the status is, or nobody listens.
+        self._over = False
+        self._code = _OK
+        self._details = ""
+        self._trailers: ops.Trailers = ()
+
+    # What handlers call.
+
+    def time_remaining(self) -> float | None:
+        """Return the seconds until the caller's deadline, at least 0; None if it set none."""
+        return None if self._deadline_s is None else max(0.0, self._deadline_s - time.time())
+
+    def set_status(self, code: grpc.StatusCode, details: str, trailers: ops.Trailers = ()) -> None:
+        """Choose what the call ends with when its handler returns. A unary handler's answer is dropped unless OK."""
+        self._code, self._details, self._trailers = code, details, trailers
+
+    async def abort(self, code: grpc.StatusCode, details: str = "", trailing_metadata: ops.Trailers = ()) -> NoReturn:
+        """End the call with a status at once. Handlers of other packages know it by this name."""
+        self.set_status(code, details, trailing_metadata)
+        raise Aborted
+
+    # On the queue's thread.
+
+    def begin(self) -> None:
+        """Listen to the caller."""
+        self._start((ops.receive_close(),), self._closed)
+        self._start((ops.receive_message(),), self._received)
+
+    def _closed(self, event: ops.Event) -> None:
+        if ops.is_cancelled(event):
+            self._post(self._cancel, None)
+
+    def _received(self, event: ops.Event) -> None:
+        self._post(self._run, ops.received(event))
+
+    # On the event loop.
+
+    def _cancel(self, _: None) -> None:
+        self._over = True
+        if self._task is not None:
+            self._task.cancel()
+
+    def _run(self, message: bytes | None) -> None:
+        """Hand the call to its handler, whose request is `message`."""
+        if self._over:
+            return
+        if message is None:
+            self.set_status(grpc.StatusCode.UNIMPLEMENTED, "the call needs exactly one request message")
+            self._finish(None)
+            return
+        try:
+            request = self._handler.request_deserializer(message)
+        except Exception:
+            self.set_status(grpc.StatusCode.INTERNAL, "the request message does not parse")
+            self._finish(None)
+            return
+        self._serve(self._answer(request))
+
+    def _answer(self, request: Any) -> Awaitable[Any]:
+        """Return the handler's work, whose result is the answer, if it has not been written."""
+        answer: Awaitable[Any] = self._handler.unary_unary(request, self)
+        return answer
+
+    def _serve(self, work: Any) -> None:
+        task = self._task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._served)
+
+    def _served(self, task: "asyncio.Task[Any]") -> None:
+        self._tasks.discard(task)
+        self._task = None
+        error = None if task.cancelled() else task.exception()
+        if self._over:
+            return
+        answer: bytes | None = None
+        if error is None and not task.cancelled() and self._code is _OK:
+            try:
+                answer = self._serialized(task.result())
+            except Exception as failed:
+                error = failed
+        if error is not None and not isinstance(error, Aborted):
+            _log.error("a call failed", exc_info=error)
+        if task.cancelled() or (error is not None and self._code is _OK):
+            self.set_status(grpc.StatusCode.INTERNAL, "internal error")
+        self._finish(answer)
+
+    def _serialized(self, answer: Any) -> bytes | None:
+        """Return what is still to be sent of a handler's result."""
+        message: bytes = self._handler.response_serializer(answer)
+        return message
+
+    def _finish(self, answer: bytes | None) -> None:
+        """Send an answer, if there is one, and the status."""
+        self._over = True
+        headers, status = ops.send_headers(), ops.send_status(self._code, self._details, self._trailers)
+        operations = (headers, status) if answer is None else (headers, ops.send_message(answer), status)
+        self._start(operations, done)
+
+    # On either.
+
+    def _start(self, operations: tuple[ops.Operation, ...], tag: Callable[[ops.Event], None]) -> None:
+        if error := self._core.start_server_batch(operations, tag):
+            raise RuntimeError(f"gRPC refuses an operation: error {error}")

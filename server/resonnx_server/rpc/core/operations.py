@@ -1,0 +1,70 @@
+"""What is used of gRPC's core, through the module that grpc.server uses. The only place that names it.
+
+A batch of operations is started on a call with a tag, and an event with that tag comes out of the completion queue when
+all of them have ended. Of each kind one may be under way. Sources: grpc/_server.py, and grpc/grpc.h in gRPC's core.
+"""
+
+from typing import Any, Final
+
+import grpc
+from grpc._cython import cygrpc  # type: ignore[attr-defined]  # it has no annotations
+
+# The core's call, an event of its queue, an operation: extension types without annotations.
+CoreCall = Any
+Event = Any
+Operation = Any
+Trailers = tuple[tuple[str, str | bytes], ...]
+
+NewQueue: Final = cygrpc.CompletionQueue
+QUEUE_SHUTDOWN: Final = cygrpc.CompletionType.queue_shutdown
+_NO_FLAGS: Final = 0
+# No deadline comes as the largest time there is, 292,000 years hence in seconds.
+_NO_DEADLINE_S: Final = 1e12
+
+
+def new_server(options: tuple[tuple[str, int | str], ...]) -> Any:
+    """Return a server of the core that is not started."""
+    return cygrpc.Server(options, False)
+
+
+def deadline_s(event: Event) -> float | None:
+    """Return when the call that `event` brought must have ended, as `time.time()`, or None if it may take for ever."""
+    deadline: float = event.call_details.deadline
+    return None if deadline > _NO_DEADLINE_S else deadline
+
+
+def receive_message() -> Operation:
+    """Return an operation that ends with the next message, or without one if none will come."""
+    return cygrpc.ReceiveMessageOperation(_NO_FLAGS)
+
+
+def received(event: Event) -> bytes | None:
+    """Return the message that `receive_message` ended with."""
+    message: bytes | None = event.batch_operations[0].message()
+    return message
+
+
+def receive_close() -> Operation:
+    """Return an operation that ends with the call."""
+    return cygrpc.ReceiveCloseOnServerOperation(_NO_FLAGS)
+
+
+def is_cancelled(event: Event) -> bool:
+    """Whether the call ended before its status was sent: its caller has gone, or its time is up."""
+    cancelled: bool = event.batch_operations[0].cancelled()
+    return cancelled
+
+
+def send_headers() -> Operation:
+    """Return the operation that must come before, or with, the first message or the status."""
+    return cygrpc.SendInitialMetadataOperation((), _NO_FLAGS)
+
+
+def send_message(message: bytes) -> Operation:
+    """Return an operation that ends when `message` is on its way and there is room for another."""
+    return cygrpc.SendMessageOperation(message, _NO_FLAGS)
+
+
+def send_status(code: grpc.StatusCode, details: str, trailers: Trailers) -> Operation:
+    """Return the operation that ends a call."""
+    return cygrpc.SendStatusFromServerOperation(trailers, code.value[0], details, _NO_FLAGS)
