@@ -1,9 +1,6 @@
-"""What callers may ask of a captioner, through both protocols of a real server, and streams whose reader is slow."""
+"""What callers may ask of a captioner, through both protocols of a real server."""
 
-import asyncio
-import gc
-import weakref
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -15,11 +12,9 @@ from resonnx_proto.inference import grpc_service_pb2 as oip
 from resonnx_proto.inference import grpc_service_pb2_grpc
 from resonnx_proto.v1 import vision_pb2, vision_pb2_grpc
 from resonnx_server.engine.caption_task import Captioned
-from resonnx_server.errors import InvalidInput, ModelRefused, SlowReader
+from resonnx_server.errors import InvalidInput, ModelRefused
 from resonnx_server.observe.stats import Timing
-from resonnx_server.rpc.boundary import unary
 from resonnx_server.rpc.captions import caption_tensors, decode_options
-from resonnx_server.rpc.pipeline import pipeline
 from resonnx_server.runtime.manifest import parse_manifest, validate_manifest
 from resonnx_server.runtime.search import DecodeOptions
 from resonnx_server.runtime.sequence import Sequence
@@ -289,93 +284,3 @@ def test_the_tensor_protocol_streams_words(channel: grpc.Channel, ask, picture: 
     assert {answer.infer_response.id for answer in [*words, last]} == {"7"}
     with pytest.raises(grpc.RpcError, match="ModelStreamInfer"):
         stub.ModelInfer(_infer(picture, stream=True), timeout=30)
-
-
-async def test_a_slow_reader_ends_its_own_call_and_holds_up_nobody() -> None:
-    told = 0
-    cancelled = asyncio.Event()
-
-    async def requests() -> AsyncIterator[int]:
-        yield 0
-
-    async def answer(request: int, tell) -> int:
-        nonlocal told
-        try:
-            while True:
-                tell(told)
-                told += 1
-                await asyncio.sleep(0)
-        finally:
-            cancelled.set()
-
-    stream = pipeline(requests(), answer, asyncio.Event(), unread=8)
-    assert await anext(stream) == 0
-    # The reader does nothing: whoever makes the parts is stopped without its help.
-    await asyncio.wait_for(cancelled.wait(), 10)
-    assert told < 20
-    with pytest.raises(SlowReader):
-        await _rest(stream)
-
-
-async def test_a_reader_who_keeps_up_gets_every_part() -> None:
-    async def requests() -> AsyncIterator[int]:
-        for i in range(5):
-            yield i
-
-    async def answer(request: int, tell) -> str:
-        for part in range(30):
-            tell(f"{request}.{part}")
-            await asyncio.sleep(0)
-        return f"{request} done"
-
-    got = await _rest(pipeline(requests(), answer, asyncio.Event(), unread=200))
-    for i in range(5):
-        assert [x for x in got if x.startswith(f"{i}")] == [*(f"{i}.{part}" for part in range(30)), f"{i} done"]
-
-
-@pytest.mark.parametrize("more_may_come", [False, True])
-async def test_a_cancelled_call_keeps_its_request_for_no_garbage_collection(more_may_come: bool) -> None:
-    """Pictures of callers who leave would pile up until then."""
-
-    class Request:
-        pass
-
-    async def hold(request: Request, tell) -> None:
-        tell(None)
-        await asyncio.Event().wait()
-
-    async def requests(request: Request) -> AsyncIterator[Request]:
-        yield request
-        if more_may_come:
-            await asyncio.Event().wait()
-
-    @unary
-    async def method(servicer: None, request: Request, context: None) -> None:
-        try:
-            async for _ in pipeline(requests(request), hold, asyncio.Event()):
-                under_way.set()
-        finally:
-            gone.set()
-
-    gc.collect()
-    gc.disable()
-    try:
-        under_way, gone = asyncio.Event(), asyncio.Event()
-        request = Request()
-        left = weakref.ref(request)
-        call = asyncio.ensure_future(method(None, request, None))
-        del request
-        await under_way.wait()
-        call.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await call
-        assert gone.is_set()
-        del call
-        await asyncio.sleep(0)
-        assert left() is None
-    finally:
-        gc.enable()
-
-
-async def _rest(stream: AsyncIterator[int]) -> list[int]:
-    return [item async for item in stream]

@@ -6,7 +6,7 @@ What is not one of our errors is INTERNAL to the caller and a traceback in the l
 import asyncio
 import functools
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from typing import Any, Final, NoReturn, TypeVar, cast
 
 import grpc
@@ -15,13 +15,16 @@ from google.rpc import code_pb2, error_details_pb2, status_pb2
 
 from resonnx_server import errors
 from resonnx_server.rpc.core.call import Call
+from resonnx_server.rpc.core.stream import StreamCall
 
 _log = logging.getLogger(__name__)
 
 Context = Call
+StreamContext = StreamCall
 S = TypeVar("S")
 Q = TypeVar("Q")
 R = TypeVar("R")
+C = TypeVar("C", bound=Call)
 
 _DOMAIN: Final = "resonnx"
 # Nearest class wins, in the order of an error's own bases.
@@ -53,13 +56,13 @@ def outcome_of(error: Exception, method: str) -> tuple[grpc.StatusCode, errors.S
     return code_of(error), error
 
 
-def unary(
-    method: Callable[[S, Q, Context], Awaitable[R]],
-) -> Callable[[S, Q, Context], Awaitable[R]]:
-    """Make a method of a servicer end with one status."""
+def one_status(
+    method: Callable[[S, Q, C], Awaitable[R]],
+) -> Callable[[S, Q, C], Awaitable[R]]:
+    """Make a method of a servicer end with one status, be its request and answer messages or streams."""
 
     @functools.wraps(method)
-    async def call(self: S, request: Q, context: Context) -> R:
+    async def call(self: S, request: Q, context: C) -> R:
         try:
             return await method(self, request, context)
         except BaseException as error:
@@ -72,28 +75,10 @@ def unary(
     return call
 
 
-def streaming(
-    method: Callable[[S, Q, Context], AsyncIterator[R]],
-) -> Callable[[S, Q, Context], AsyncIterator[R]]:
-    """Make a method that answers with a stream end with one status. The request may itself be a stream."""
-
-    @functools.wraps(method)
-    async def call(self: S, request: Q, context: Context) -> AsyncIterator[R]:
-        try:
-            async for response in method(self, request, context):
-                yield response
-        except BaseException as error:
-            if _is_ended_by_grpc(error):
-                raise
-            _tell(error, context, method.__name__)
-
-    return call
-
-
 def unsupported(name: str) -> Callable[[Any, Any, Context], Awaitable[Any]]:
     """Return a method for a call of the protocol that this server does not offer."""
 
-    @unary
+    @one_status
     async def method(self: Any, request: Any, context: Context) -> NoReturn:
         raise errors.NotSupported(f"{name} is not offered by this server")
 
@@ -103,7 +88,7 @@ def unsupported(name: str) -> Callable[[Any, Any, Context], Awaitable[Any]]:
 def _is_ended_by_grpc(error: BaseException) -> bool:
     """Whether the caller has gone, or has its DEADLINE_EXCEEDED already."""
     task = asyncio.current_task()
-    return isinstance(error, GeneratorExit) or (task is not None and task.cancelling() > 0)
+    return isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling() > 0
 
 
 def _tell(error: BaseException, context: Context, method: str) -> None:

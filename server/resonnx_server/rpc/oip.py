@@ -20,7 +20,7 @@ from resonnx_server.intake.admission import Admission
 from resonnx_server.intake.decode import Decoder
 from resonnx_server.observe.stats import Timing, Tracked
 from resonnx_server.rpc import describe, tensors
-from resonnx_server.rpc.boundary import Context, deadline_ns, outcome_of, streaming, unary, unsupported
+from resonnx_server.rpc.boundary import Context, StreamContext, deadline_ns, one_status, outcome_of, unsupported
 from resonnx_server.rpc.captions import caption_tensors, decode_options, word_tensors
 from resonnx_server.rpc.inputs import (
     IMAGE,
@@ -57,17 +57,17 @@ class InferenceServicer(grpc_service_pb2_grpc.GRPCInferenceServiceServicer):
         self._decoder = decoder
         self._admission = admission
 
-    @unary
+    @one_status
     async def ServerLive(self, request: pb.ServerLiveRequest, context: Context) -> pb.ServerLiveResponse:  # noqa: N802
         """True: the server answers."""
         return pb.ServerLiveResponse(live=True)
 
-    @unary
+    @one_status
     async def ServerReady(self, request: pb.ServerReadyRequest, context: Context) -> pb.ServerReadyResponse:  # noqa: N802
         """True while at least one model serves and the server is not draining."""
         return pb.ServerReadyResponse(ready=self._models.is_ready)
 
-    @unary
+    @one_status
     async def ModelReady(self, request: pb.ModelReadyRequest, context: Context) -> pb.ModelReadyResponse:  # noqa: N802
         """Whether a model serves; a question about an unknown one is answered with false."""
         try:
@@ -78,7 +78,7 @@ class InferenceServicer(grpc_service_pb2_grpc.GRPCInferenceServiceServicer):
             return pb.ModelReadyResponse(ready=False)
         return pb.ModelReadyResponse(ready=True)
 
-    @unary
+    @one_status
     async def ServerMetadata(  # noqa: N802
         self, request: pb.ServerMetadataRequest, context: Context
     ) -> pb.ServerMetadataResponse:
@@ -87,19 +87,19 @@ class InferenceServicer(grpc_service_pb2_grpc.GRPCInferenceServiceServicer):
             name="resonnx", version=distribution_version("resonnx-server"), extensions=_EXTENSIONS
         )
 
-    @unary
+    @one_status
     async def ModelMetadata(  # noqa: N802
         self, request: pb.ModelMetadataRequest, context: Context
     ) -> pb.ModelMetadataResponse:
         """Inputs and outputs, with the batch axis."""
         return describe.metadata(self._get(request.name, request.version))
 
-    @unary
+    @one_status
     async def ModelConfig(self, request: pb.ModelConfigRequest, context: Context) -> pb.ModelConfigResponse:  # noqa: N802
         """The model as a Triton model configuration."""
         return pb.ModelConfigResponse(config=describe.config(self._get(request.name, request.version)))
 
-    @unary
+    @one_status
     async def ModelStatistics(  # noqa: N802
         self, request: pb.ModelStatisticsRequest, context: Context
     ) -> pb.ModelStatisticsResponse:
@@ -107,7 +107,7 @@ class InferenceServicer(grpc_service_pb2_grpc.GRPCInferenceServiceServicer):
         models = [self._get(request.name, request.version)] if request.name else list(self._models)
         return pb.ModelStatisticsResponse(model_stats=[describe.statistics(model) for model in models])
 
-    @unary
+    @one_status
     async def RepositoryIndex(  # noqa: N802
         self, request: pb.RepositoryIndexRequest, context: Context
     ) -> pb.RepositoryIndexResponse:
@@ -121,15 +121,15 @@ class InferenceServicer(grpc_service_pb2_grpc.GRPCInferenceServiceServicer):
             )
         return response
 
-    @unary
+    @one_status
     async def ModelInfer(self, request: pb.ModelInferRequest, context: Context) -> pb.ModelInferResponse:  # noqa: N802
         """Run one request of any number of rows."""
         return await self._model_infer(request, deadline_ns(context, time.monotonic_ns()))
 
-    @streaming
+    @one_status
     async def ModelStreamInfer(  # noqa: N802
-        self, requests: AsyncIterator[pb.ModelInferRequest], context: Context
-    ) -> AsyncIterator[pb.ModelStreamInferResponse]:
+        self, requests: AsyncIterator[pb.ModelInferRequest], context: StreamContext
+    ) -> None:
         """Run many requests of one stream; one that fails is answered with its message and the stream goes on.
 
         A captioner tells words as they become certain where the request's parameter `stream` says so.
@@ -146,8 +146,7 @@ class InferenceServicer(grpc_service_pb2_grpc.GRPCInferenceServiceServicer):
             response.parameters["triton_final_response"].bool_param = True
             return pb.ModelStreamInferResponse(infer_response=response)
 
-        async for response in pipeline(requests, answer, self._models.closing):
-            yield response
+        await pipeline(requests, answer, context, self._models.closing)
 
     async def _model_infer(
         self, request: pb.ModelInferRequest, caller_deadline: int | None, tell: TellPart | None = None

@@ -1,14 +1,14 @@
 """Answers many requests of one stream at once, in the order in which they are done."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass
-from typing import Final, Generic, TypeVar
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from typing import Any, Final, Protocol, TypeVar
 
 from resonnx_server.errors import SlowReader, Unavailable
 
 Q = TypeVar("Q")
 R = TypeVar("R")
+R_contra = TypeVar("R_contra", contravariant=True)
 
 # Requests of one stream that are read ahead of its answers. A reader who is slower than that stops being read from.
 IN_FLIGHT: Final = 64
@@ -16,96 +16,104 @@ IN_FLIGHT: Final = 64
 UNREAD: Final = 256
 
 
-@dataclass(frozen=True, slots=True)
-class _Part(Generic[R]):
-    value: R
+class Answers(Protocol[R_contra]):
+    """Where answers go; rpc.core.stream.StreamCall is one."""
+
+    def put(self, answer: R_contra) -> "asyncio.Future[None] | None":
+        """Send an answer after those before it; what comes back, if anything, is done when there is room for more."""
+
+    @property
+    def unsent(self) -> int:
+        """Answers that wait to be sent."""
+
+    def drop_unsent(self) -> None:
+        """Forget them."""
 
 
 async def pipeline(
     requests: AsyncIterator[Q],
     answer: Callable[[Q, Callable[[R], None]], Awaitable[R]],
+    answers: Answers[R],
     closing: asyncio.Event,
     in_flight: int = IN_FLIGHT,
     unread: int = UNREAD,
-) -> AsyncIterator[R]:
-    """Yield for each request the parts that its answer told, and `answer(request, tell)` itself when it is done.
+) -> None:
+    """Put for each request the parts that its answer tells, and `answer(request, tell)` itself when it is done.
 
     Args:
         requests: Read until it ends; an error in it ends the stream with that error.
         answer: An error in it ends the stream with that error.
+        answers: Takes them.
         closing: When set, no more is read, what is under way is answered, and the stream ends.
-        in_flight: Most requests that are read and whose answers have not been taken.
-        unread: Most parts that have not been taken.
+        in_flight: Most requests that are read and whose answers have found no room.
+        unread: Most answers that wait to be sent when a part is told.
 
     Raises:
         Unavailable: The stream ended because of `closing`.
-        SlowReader: More parts than that wait to be taken. The requests under way were cancelled at once.
+        SlowReader: More than that wait. The requests under way were cancelled at once.
     """
-    ready: asyncio.Queue[asyncio.Future[R] | _Part[R] | None] = asyncio.Queue()
     room = asyncio.Semaphore(in_flight)
-    tasks: set[asyncio.Future[R]] = set()
-    readers: set[asyncio.Future[None]] = set()
-    parts = 0
-    overrun = False
+    tasks: set[asyncio.Task[None]] = set()
+    failure: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
-    def tell(value: R) -> None:
-        nonlocal parts, overrun
-        parts += 1
-        overrun = overrun or parts > unread
-        if overrun:
-            cancel()
-        else:
-            ready.put_nowait(_Part(value))
+    def fail(error: BaseException) -> None:
+        if not failure.done():
+            failure.set_exception(error)
+            for task in tasks:
+                task.cancel()
 
-    def cancel() -> None:
-        for reader in readers:
-            reader.cancel()
-        for task in tasks:
-            task.cancel()
+    def tell(part: R) -> None:
+        if failure.done():
+            return
+        answers.put(part)
+        if answers.unsent > unread:
+            # Or its reader would learn why the call ended only after all that it does not read.
+            answers.drop_unsent()
+            fail(SlowReader(f"{unread} parts of answers were not read in time"))
+
+    async def serve(request: Q) -> None:
+        try:
+            full = answers.put(await answer(request, tell))
+            if full is not None:
+                # Others wait for the same.
+                await asyncio.shield(full)
+        finally:
+            room.release()
 
     async def read() -> None:
-        try:
-            async for request in requests:
-                await room.acquire()
-                task = asyncio.ensure_future(answer(request, tell))
-                tasks.add(task)
-                task.add_done_callback(ready.put_nowait)
-        finally:
-            ready.put_nowait(None)
+        async for request in requests:
+            await room.acquire()
+            start(serve(request))
 
-    async def stop(reader: asyncio.Future[None]) -> None:
-        await closing.wait()
-        reader.cancel()
+    def start(work: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
+        task = asyncio.create_task(work)
+        tasks.add(task)
+        task.add_done_callback(ended)
+        return task
 
-    reader = asyncio.create_task(read())
-    readers.add(reader)
-    closer = asyncio.create_task(stop(reader))
-    reading = True
+    def ended(task: "asyncio.Task[None]") -> None:
+        tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            fail(error)
+
+    reader = start(read())
+    closer = asyncio.create_task(closing.wait())
+    closer.add_done_callback(lambda _: reader.cancel())
     try:
-        while reading or tasks:
-            done = await ready.get()
-            if overrun:
-                raise SlowReader(f"{unread} parts of answers were not read in time")
-            if done is None:
-                reading = False
-            elif isinstance(done, _Part):
-                parts -= 1
-                yield done.value
-            else:
-                tasks.discard(done)
-                yield done.result()
-                room.release()
-        await asyncio.wait((reader,))
+        while tasks and not failure.done():
+            # For the reader, which others come and go beside, and then for whatever is left.
+            await asyncio.wait((failure, *({reader} & tasks or tasks)), return_when=asyncio.FIRST_COMPLETED)
+        if failure.done():
+            raise failure.exception() or asyncio.CancelledError
         if reader.cancelled():
             raise Unavailable("the server is shutting down")
-        reader.result()
     finally:
         closer.cancel()
-        cancel()
-        await asyncio.gather(reader, closer, *tasks, return_exceptions=True)
+        failure.cancel()
+        left = [*tasks]
+        for task in left:
+            task.cancel()
+        await asyncio.gather(closer, *left, return_exceptions=True)
         # A cancelled task keeps its frames, which hold the request and `tell`: nothing may lead from there to the task,
         # or pictures of callers who left pile up until garbage is collected.
         tasks.clear()
-        readers.clear()
-        while not ready.empty():
-            ready.get_nowait()

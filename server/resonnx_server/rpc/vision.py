@@ -14,7 +14,7 @@ from resonnx_server.errors import BadImage, InferenceFailed, InvalidInput
 from resonnx_server.intake.admission import Admission
 from resonnx_server.intake.decode import Decoder
 from resonnx_server.observe.stats import Timing, Tracked
-from resonnx_server.rpc.boundary import Context, deadline_ns, outcome_of, streaming, unary
+from resonnx_server.rpc.boundary import Context, StreamContext, deadline_ns, one_status, outcome_of
 from resonnx_server.rpc.captions import caption_response, decode_options, word
 from resonnx_server.rpc.pipeline import pipeline
 from resonnx_server.runtime.images import Pixels
@@ -34,17 +34,17 @@ class VisionServicer(vision_pb2_grpc.VisionServicer):
         self._admission = admission
         self._settings = settings
 
-    @unary
+    @one_status
     async def Classify(  # noqa: N802 - gRPC's name
         self, request: vision_pb2.ClassifyRequest, context: Context
     ) -> vision_pb2.ClassifyResponse:
         """Labels and scores of one picture."""
         return await self._classify(request, deadline_ns(context, time.monotonic_ns()))
 
-    @streaming
+    @one_status
     async def ClassifyStream(  # noqa: N802
-        self, requests: AsyncIterator[vision_pb2.ClassifyRequest], context: Context
-    ) -> AsyncIterator[vision_pb2.ClassifyStreamResponse]:
+        self, requests: AsyncIterator[vision_pb2.ClassifyRequest], context: StreamContext
+    ) -> None:
         """Classify many pictures; one that fails does not end the stream."""
         deadline = deadline_ns(context, time.monotonic_ns())
 
@@ -57,29 +57,27 @@ class VisionServicer(vision_pb2_grpc.VisionServicer):
                 return vision_pb2.ClassifyStreamResponse(id=request.id, error=failed)
             return vision_pb2.ClassifyStreamResponse(id=request.id, response=response)
 
-        async for response in pipeline(requests, answer, self._models.closing):
-            yield response
+        await pipeline(requests, answer, context, self._models.closing)
 
-    @unary
+    @one_status
     async def Caption(  # noqa: N802
         self, request: vision_pb2.CaptionRequest, context: Context
     ) -> vision_pb2.CaptionResponse:
         """The caption of one picture."""
         return await self._caption(request, None, context)
 
-    @streaming
+    @one_status
     async def StreamCaption(  # noqa: N802
-        self, request: vision_pb2.CaptionRequest, context: Context
-    ) -> AsyncIterator[vision_pb2.StreamCaptionResponse]:
+        self, request: vision_pb2.CaptionRequest, context: StreamContext
+    ) -> None:
         """Words of the best caption as they become certain, then the whole answer."""
 
         async def answer(request: vision_pb2.CaptionRequest, tell: TellEvent) -> vision_pb2.StreamCaptionResponse:
             return vision_pb2.StreamCaptionResponse(final=await self._caption(request, tell, context))
 
-        async for response in pipeline(_single(request), answer, self._models.closing):
-            yield response
+        await pipeline(_single(request), answer, context, self._models.closing)
 
-    @unary
+    @one_status
     async def ListModels(  # noqa: N802
         self, request: vision_pb2.ListModelsRequest, context: Context
     ) -> vision_pb2.ListModelsResponse:
@@ -88,7 +86,7 @@ class VisionServicer(vision_pb2_grpc.VisionServicer):
         summaries |= {refusal.name: _refused_summary(refusal) for refusal in self._models.refused}
         return vision_pb2.ListModelsResponse(models=[summaries[name] for name in sorted(summaries)])
 
-    @unary
+    @one_status
     async def GetModel(  # noqa: N802
         self, request: vision_pb2.GetModelRequest, context: Context
     ) -> vision_pb2.GetModelResponse:

@@ -1,7 +1,7 @@
 """A call with a stream of requests, of answers, or both.
 
 The queue's thread reads a few requests ahead and sends what answers wait, so that the loop need not be woken between
-them; beyond a bound the other side waits: who sends, by gRPC's flow control; who answers, in `write`.
+them; beyond a bound the other side waits: who sends, by gRPC's flow control; who answers, for room.
 """
 
 import asyncio
@@ -71,7 +71,7 @@ class StreamCall(Call):
         self._is_reading = self._is_sending = self._sent_headers = False
         # No more requests will come.
         self._ended = False
-        # Whoever waits for a request, and for room to write.
+        # What the handler waits for: a request, and room to write.
         self._reader: asyncio.Future[None] | None = None
         self._writer: asyncio.Future[None] | None = None
         # What ends the call once all answers are sent.
@@ -137,24 +137,43 @@ class StreamCall(Call):
             await self._reader
         return self._handler.request_deserializer(message)
 
-    async def write(self, answer: Any) -> None:
-        """Send one answer, or have it wait for those before it; returns when there is room for another.
+    def put(self, answer: Any) -> "asyncio.Future[None] | None":
+        """Send an answer, or have it wait for those before it. What is put after the end of a call is dropped.
 
-        One at a time. What is written after the end of a call is dropped.
+        Returns:
+            None, or where there is no room for more, what is done when there is.
         """
         message = self._handler.response_serializer(answer)
         with self._lock:
             if self._over:
-                return
+                return None
             if not self._is_sending:
                 self._is_sending = True
                 self._start((*self._headers(), ops.send_message(message)), self._sent)
-                return
+                return None
             self._unsent.push(message)
             if self._unsent.has_room:
-                return
-            self._writer = asyncio.get_running_loop().create_future()
-        await self._writer
+                return None
+            if self._writer is None:
+                self._writer = asyncio.get_running_loop().create_future()
+            return self._writer
+
+    async def write(self, answer: Any) -> None:
+        """Send an answer and wait until there is room for another. Handlers of other packages know it by this name."""
+        room = self.put(answer)
+        if room is not None:
+            # Shielded: others may wait for it as well.
+            await asyncio.shield(room)
+
+    @property
+    def unsent(self) -> int:
+        """Answers that wait for others to be sent."""
+        return len(self._unsent)
+
+    def drop_unsent(self) -> None:
+        """Forget them: a call that ends badly need not send them first."""
+        with self._lock:
+            self._unsent = _Waiting()
 
     def _headers(self) -> tuple[ops.Operation, ...]:
         if self._sent_headers:

@@ -1,0 +1,163 @@
+"""Many requests on one stream: answers as they are done, bounds on both sides, and nothing left of who goes."""
+
+import asyncio
+import gc
+import weakref
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from resonnx_server.errors import SlowReader
+from resonnx_server.rpc.boundary import one_status
+from resonnx_server.rpc.pipeline import pipeline
+
+
+class Answers:
+    """Where a stream's answers go; `reads` says whether anybody takes them."""
+
+    def __init__(self, *, reads: bool = True) -> None:
+        self.got: list[Any] = []
+        self.reads = reads
+        self.unsent = 0
+
+    def put(self, answer: Any) -> asyncio.Future[None] | None:
+        self.got.append(answer)
+        if self.reads:
+            return None
+        self.unsent += 1
+        return asyncio.get_running_loop().create_future()
+
+    def drop_unsent(self) -> None:
+        self.unsent = 0
+
+
+async def test_a_slow_reader_ends_its_own_call_and_holds_up_nobody() -> None:
+    told = 0
+    cancelled = asyncio.Event()
+
+    async def requests() -> AsyncIterator[int]:
+        yield 0
+
+    async def answer(request: int, tell) -> int:
+        nonlocal told
+        try:
+            while True:
+                tell(told)
+                told += 1
+                await asyncio.sleep(0)
+        finally:
+            cancelled.set()
+
+    answers = Answers(reads=False)
+    with pytest.raises(SlowReader):
+        await asyncio.wait_for(pipeline(requests(), answer, answers, asyncio.Event(), unread=8), 10)
+    # Whoever makes the parts is stopped without the reader's help.
+    assert cancelled.is_set()
+    assert told < 20
+    assert answers.unsent == 0, "or the status would wait behind them"
+
+
+async def test_a_reader_who_keeps_up_gets_every_part() -> None:
+    async def requests() -> AsyncIterator[int]:
+        for i in range(5):
+            yield i
+
+    async def answer(request: int, tell) -> str:
+        for part in range(30):
+            tell(f"{request}.{part}")
+            await asyncio.sleep(0)
+        return f"{request} done"
+
+    answers = Answers()
+    await pipeline(requests(), answer, answers, asyncio.Event(), unread=200)
+    for i in range(5):
+        assert [x for x in answers.got if x.startswith(f"{i}")] == [*(f"{i}.{n}" for n in range(30)), f"{i} done"]
+
+
+async def test_no_more_is_read_than_finds_room() -> None:
+    """Nobody reads: requests under way and answers without room are bounded together."""
+    read = 0
+
+    async def requests() -> AsyncIterator[int]:
+        nonlocal read
+        while True:
+            read += 1
+            yield read
+
+    async def answer(request: int, tell) -> int:
+        return request
+
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(pipeline(requests(), answer, Answers(reads=False), asyncio.Event(), in_flight=4), 0.2)
+    assert read == 5, "four without room, one that waits for it"
+
+
+@pytest.mark.parametrize("where", ["requests", "answer"])
+async def test_an_error_ends_a_stream_and_what_is_under_way(where: str) -> None:
+    cancelled = asyncio.Event()
+
+    async def requests() -> AsyncIterator[int]:
+        yield 0
+        await under_way.wait()
+        if where == "requests":
+            raise ValueError(where)
+        yield 1
+        await asyncio.Event().wait()
+
+    async def answer(request: int, tell) -> int:
+        if request == 1:
+            raise ValueError(where)
+        under_way.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            cancelled.set()
+        return 0
+
+    under_way = asyncio.Event()
+    with pytest.raises(ValueError, match=where):
+        await asyncio.wait_for(pipeline(requests(), answer, Answers(), asyncio.Event()), 10)
+    assert cancelled.is_set()
+
+
+@pytest.mark.parametrize("more_may_come", [False, True])
+async def test_a_cancelled_call_keeps_its_request_for_no_garbage_collection(more_may_come: bool) -> None:
+    """Pictures of callers who leave would pile up until then."""
+
+    class Request:
+        pass
+
+    async def hold(request: Request, tell) -> None:
+        under_way.set()
+        await asyncio.Event().wait()
+
+    async def requests(request: Request) -> AsyncIterator[Request]:
+        yield request
+        if more_may_come:
+            await asyncio.Event().wait()
+
+    @one_status
+    async def method(servicer: None, request: Request, context: None) -> None:
+        try:
+            await pipeline(requests(request), hold, Answers(), asyncio.Event())
+        finally:
+            gone.set()
+
+    gc.collect()
+    gc.disable()
+    try:
+        under_way, gone = asyncio.Event(), asyncio.Event()
+        request = Request()
+        left = weakref.ref(request)
+        call = asyncio.ensure_future(method(None, request, None))
+        del request
+        await under_way.wait()
+        call.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await call
+        assert gone.is_set()
+        del call
+        await asyncio.sleep(0)
+        assert left() is None
+    finally:
+        gc.enable()
