@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 import onnxruntime as ort
+from resonnx_server.huge_pages import with_huge_pages
 from resonnx_server.runtime.host import usable_cores
 from resonnx_server.runtime.session import CPU, OPENVINO, Array, openvino_devices
 
@@ -63,7 +64,9 @@ def measure(file: Path, provider: str, precision: str, ways: Iterable[Way], seco
     arguments = [str(file), "--provider", provider, "--precision", precision, "--seconds", str(seconds)]
     given = json.dumps([asdict(way) for way in ways])
     command = [sys.executable, __file__, *arguments, "--ways", given]
-    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    # As the server asks for them.
+    environment = with_huge_pages(os.environ)
+    done = subprocess.run(command, check=True, capture_output=True, text=True, env=environment)
     lines = [json.loads(line) for line in done.stdout.splitlines()]
     return [Measured(**{**line, "way": Way(**line["way"])}) for line in lines]
 

@@ -1,5 +1,6 @@
 """Real servers on free ports of 127.0.0.1, for the time of a measurement."""
 
+import os
 import re
 import subprocess
 import sys
@@ -7,6 +8,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+
+from resonnx_server.huge_pages import with_huge_pages
 
 
 @dataclass(frozen=True)
@@ -28,8 +31,12 @@ def serving(repository: Path, *flags: str) -> Iterator[Serving]:
 
 @contextmanager
 def running(command: Sequence[str]) -> Iterator[Serving]:
-    """Run a server that says "NAME ready grpc=HOST:PORT http=HOST:PORT". Raises RuntimeError if it does not."""
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+    """Run a server that says "NAME ready grpc=HOST:PORT http=HOST:PORT", with huge pages, as resonnx-server has them.
+
+    Raises:
+        RuntimeError: It does not start.
+    """
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=with_huge_pages(os.environ)) as process:
         assert process.stdout is not None
         ready = re.match(r"\S+ ready grpc=(\S+) http=(\S+)", process.stdout.readline())
         if ready is None:

@@ -79,11 +79,24 @@ def test_one_batch_alone_runs_on_what_was_sooner_lately() -> None:
     assert runners.pick(1, is_alone=True) is runners.alone
     for _ in range(200):
         runners.alone.table.record(1, 1000)
-    picked = [runners.pick(1, is_alone=True) is runners.alone for _ in range(102)]
-    assert [i for i, alone in enumerate(picked) if alone] == [50, 101]
+    picked = [runners.pick(1, is_alone=True) is runners.alone for _ in range(416)]
+    assert [i for i, alone in enumerate(picked) if alone] == [*range(200, 208), *range(408, 416)]
+
+
+def test_what_became_sooner_is_found_out() -> None:
+    """Each first batch of a row of tries is a slow one: the weights have left the caches."""
+    runners = Runners(
+        Runner(Runtime(), LatencyTable({1: 100.0})), Runner(Runtime(), LatencyTable({1: 150.0})), instances=2
+    )
     for _ in range(200):
-        runners.alone.table.record(1, 100)
-    assert runners.pick(1, is_alone=True) is runners.alone
+        runners.alone.table.record(1, 300)
+    last = runners.shared
+    for _ in range(1500):
+        picked = runners.pick(1, is_alone=True)
+        if picked is runners.alone:
+            picked.table.record(1, 100 if last is picked else 300)
+        last = picked
+    assert all(runners.pick(1, is_alone=True) is runners.alone for _ in range(100))
 
 
 async def test_waiting_requests_share_a_batch_of_a_warmed_size() -> None:

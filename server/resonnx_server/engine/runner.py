@@ -15,7 +15,10 @@ Tensors = dict[str, Array]
 P = ParamSpec("P")
 R = TypeVar("R")
 
-_TRY_AGAIN: Final = 50
+# How often the runner that is not used is tried, and how many batches in a row: weights that were not used for a while
+# are not in the processor's caches, so the first ones tell little.
+_TRY_AGAIN: Final = 200
+_TRIES: Final = 8
 
 
 @dataclass(frozen=True)
@@ -60,11 +63,15 @@ class Runners(Generic[P, R]):
         """
         if not is_alone:
             return self.shared
-        if self.alone.table.cost_ns(size) <= self.shared.table.cost_ns(size) or self._passed_over == _TRY_AGAIN:
+        if self.alone.table.cost_ns(size) <= self.shared.table.cost_ns(size):
             self._passed_over = 0
             return self.alone
         self._passed_over += 1
-        return self.shared
+        if self._passed_over <= _TRY_AGAIN:
+            return self.shared
+        if self._passed_over == _TRY_AGAIN + _TRIES:
+            self._passed_over = 0
+        return self.alone
 
 
 TensorRunner = Runner[[Mapping[str, Array]], Tensors]

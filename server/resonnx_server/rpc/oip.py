@@ -1,11 +1,10 @@
 """inference.GRPCInferenceService: the same models and the same queues for every client of the tensor protocol."""
 
 import asyncio
-import contextlib
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from importlib.metadata import version as distribution_version
-from typing import Final
+from typing import Final, TypeVar
 
 from resonnx_proto.inference import grpc_service_pb2 as pb
 from resonnx_proto.inference import grpc_service_pb2_grpc
@@ -36,9 +35,9 @@ from resonnx_server.runtime.images import Pixels
 from resonnx_server.runtime.sequence import Token
 from resonnx_server.runtime.session import Array
 
+T = TypeVar("T")
 TellPart = Callable[[pb.ModelStreamInferResponse], None]
 
-_NO_TIMEOUT: Final = contextlib.nullcontext()
 _EXTENSIONS: Final = (
     "classification",
     "model_configuration",
@@ -159,13 +158,9 @@ class InferenceServicer(grpc_service_pb2_grpc.GRPCInferenceServiceServicer):
             wanted = wanted_outputs(request, model)
             on_words = _word_teller(request, model, wanted, parameters, tell) if parameters.stream else None
             inputs = tensors.read_inputs(request)
-            try:
-                # A timeout costs as much as reading the request does: none where there is no deadline.
-                async with _NO_TIMEOUT if deadline is None else asyncio.timeout((deadline - now) / 1e9):
-                    outputs, tracked.timing = await self._infer(model, inputs, deadline, parameters, on_words)
-            except TimeoutError:
-                tracked.timing = None
-                raise DeadlineExceeded("the request's timeout passed before the answer was there") from None
+            work = self._infer(model, inputs, deadline, parameters, on_words)
+            # A timeout costs as much as reading the request does: none where there is no deadline.
+            outputs, tracked.timing = await (work if deadline is None else _within((deadline - now) / 1e9, work))
         return _response(request, model, wanted, parameters, outputs)
 
     RepositoryModelLoad = unsupported("RepositoryModelLoad")
@@ -243,6 +238,15 @@ class InferenceServicer(grpc_service_pb2_grpc.GRPCInferenceServiceServicer):
         if version and not (version.isascii() and version.isdigit() and len(version) < 19):
             raise NotFound(f"version {version[:32]!r} is no version number")
         return self._models.get(name, int(version or 0))
+
+
+async def _within(seconds: float, work: Awaitable[T]) -> T:
+    """Wait for `work`. Raises DeadlineExceeded if it takes longer."""
+    try:
+        async with asyncio.timeout(seconds):
+            return await work
+    except TimeoutError:
+        raise DeadlineExceeded("the request's timeout passed before the answer was there") from None
 
 
 def _word_teller(

@@ -53,10 +53,11 @@ _DEFAULTS: Final = RequestParameters(0, DEFAULT_PRIORITY, {}, vision_pb2.Caption
 
 def parse_parameters(request: pb.ModelInferRequest) -> RequestParameters:
     """Read a request's parameters. Raises InvalidInput for a wrong type or range; unknown ones are ignored."""
-    if not request.parameters and not request.outputs:
+    keys = [key for key in request.parameters if key != _ALLOWED_RESERVED]
+    if not keys and not any(output.parameters for output in request.outputs):
         return _DEFAULTS
-    for key in request.parameters:
-        if key.startswith("triton_") and key != _ALLOWED_RESERVED:
+    for key in keys:
+        if key.startswith("triton_"):
             raise InvalidInput("parameters", f"{key[:64]!r} is reserved")
     timeout_us = _integer(request.parameters, "timeout", "parameters")
     priority = _integer(request.parameters, "priority", "parameters")

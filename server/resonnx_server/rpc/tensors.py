@@ -6,7 +6,6 @@ Answers are always raw: Triton's clients read nothing else.
 
 import math
 import struct
-from collections.abc import Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -14,6 +13,8 @@ from resonnx_proto.inference import grpc_service_pb2 as pb
 
 from resonnx_server.errors import InvalidInput
 from resonnx_server.runtime.session import Array
+
+InputTensor = pb.ModelInferRequest.InferInputTensor
 
 _DTYPES: Final[dict[str, np.dtype[Any]]] = {
     "BOOL": np.dtype("?"),
@@ -68,41 +69,46 @@ def read_inputs(request: pb.ModelInferRequest) -> dict[str, Array]:
         )
     arrays: dict[str, Array] = {}
     for i, tensor in enumerate(request.inputs):
-        field = f"inputs[{tensor.name[:64]!r}]"
-        if tensor.name in arrays:
-            raise InvalidInput(field, "given twice")
-        _check_shape(tensor.shape, field)
+        name, shape = tensor.name, tuple(tensor.shape)
+        if name in arrays:
+            raise InvalidInput(_field(tensor), "given twice")
+        _check_shape(shape, tensor)
         if "shared_memory_region" in tensor.parameters:
-            raise InvalidInput(f"{field}.parameters", "shared memory is not supported")
+            raise InvalidInput(f"{_field(tensor)}.parameters", "shared memory is not supported")
         if raw:
             if tensor.HasField("contents"):
-                raise InvalidInput(f"{field}.contents", "must not be set when raw_input_contents is used")
-            arrays[tensor.name] = _from_raw(raw[i], tensor, field)
+                raise InvalidInput(f"{_field(tensor)}.contents", "must not be set when raw_input_contents is used")
+            arrays[name] = _from_raw(raw[i], shape, tensor)
         else:
-            arrays[tensor.name] = _from_contents(tensor, field)
+            arrays[name] = _from_contents(shape, tensor)
     return arrays
 
 
-def _check_shape(shape: Sequence[int], field: str) -> None:
+def _field(tensor: InputTensor) -> str:
+    """Return what an error calls an input; not made where there is none."""
+    return f"inputs[{tensor.name[:64]!r}]"
+
+
+def _check_shape(shape: tuple[int, ...], tensor: InputTensor) -> None:
     # Before anything is computed from it: the product of many large sizes alone takes seconds.
     if len(shape) > _MAX_RANK:
-        raise InvalidInput(f"{field}.shape", f"{len(shape)} dimensions, more than {_MAX_RANK}")
+        raise InvalidInput(f"{_field(tensor)}.shape", f"{len(shape)} dimensions, more than {_MAX_RANK}")
     for size in shape:
         if not 0 <= size <= _MAX_SIZE:
-            raise InvalidInput(f"{field}.shape", f"size {size} is {'negative' if size < 0 else f'over {_MAX_SIZE}'}")
+            wrong = "negative" if size < 0 else f"over {_MAX_SIZE}"
+            raise InvalidInput(f"{_field(tensor)}.shape", f"size {size} is {wrong}")
 
 
-def _from_raw(raw: bytes, tensor: pb.ModelInferRequest.InferInputTensor, field: str) -> Array:
-    count = math.prod(tensor.shape)
+def _from_raw(raw: bytes, shape: tuple[int, ...], tensor: InputTensor) -> Array:
+    count = math.prod(shape)
     if tensor.datatype == "BYTES":
-        return _split_bytes(raw, count, field).reshape(tuple(tensor.shape))
-    dtype = _dtype(tensor.datatype, field)
+        return _split_bytes(raw, count, _field(tensor)).reshape(shape)
+    dtype = _dtype(tensor)
     if len(raw) != count * dtype.itemsize:
         raise InvalidInput(
-            field,
-            f"{len(raw)} bytes; {tensor.datatype} {list(tensor.shape)} has {count * dtype.itemsize}",
+            _field(tensor), f"{len(raw)} bytes; {tensor.datatype} {list(shape)} has {count * dtype.itemsize}"
         )
-    return np.frombuffer(raw, dtype).reshape(tuple(tensor.shape))
+    return np.frombuffer(raw, dtype).reshape(shape)
 
 
 def _split_bytes(raw: bytes, count: int, field: str) -> Array:
@@ -125,39 +131,42 @@ def _split_bytes(raw: bytes, count: int, field: str) -> Array:
     return elements
 
 
-def _from_contents(tensor: pb.ModelInferRequest.InferInputTensor, field: str) -> Array:
-    count = math.prod(tensor.shape)
+def _from_contents(shape: tuple[int, ...], tensor: InputTensor) -> Array:
+    count, field = math.prod(shape), _field(tensor)
     name = _CONTENTS.get(tensor.datatype)
     if name is None:
-        _dtype(tensor.datatype, field)
+        _dtype(tensor)
         raise InvalidInput(field, f"{tensor.datatype} has no typed contents; use raw_input_contents")
     values = getattr(tensor.contents, name)
     if len(values) != count:
-        raise InvalidInput(f"{field}.contents.{name}", f"{len(values)} values; shape {list(tensor.shape)} has {count}")
+        raise InvalidInput(f"{field}.contents.{name}", f"{len(values)} values; shape {list(shape)} has {count}")
     if tensor.datatype == "BYTES":
         elements = np.empty(count, object)
         elements[:] = list(values)
-        return elements.reshape(tuple(tensor.shape))
-    dtype = _dtype(tensor.datatype, field)
+        return elements.reshape(shape)
+    dtype = _dtype(tensor)
     array = np.array(values)
     if array.size and dtype.kind in "iu":
         limits = np.iinfo(dtype)
         if array.min() < limits.min or array.max() > limits.max:
             raise InvalidInput(f"{field}.contents.{name}", f"a value is not within {limits.min}..{limits.max}")
-    return array.astype(dtype).reshape(tuple(tensor.shape))
+    return array.astype(dtype).reshape(shape)
 
 
-def _dtype(name: str, field: str) -> np.dtype[Any]:
-    if name not in _DTYPES:
-        raise InvalidInput(f"{field}.datatype", f"{name[:32]!r} is not one of {', '.join([*_DTYPES, 'BYTES'])}")
-    return _DTYPES[name]
+def _dtype(tensor: InputTensor) -> np.dtype[Any]:
+    dtype = _DTYPES.get(tensor.datatype)
+    if dtype is None:
+        known = ", ".join([*_DTYPES, "BYTES"])
+        raise InvalidInput(f"{_field(tensor)}.datatype", f"{tensor.datatype[:32]!r} is not one of {known}")
+    return dtype
 
 
 def write_output(response: pb.ModelInferResponse, name: str, array: Array) -> None:
     """Append an output with its raw content."""
-    response.outputs.add(name=name, datatype=datatype(array.dtype), shape=array.shape)
-    if array.dtype == object:
+    dtype = array.dtype
+    response.outputs.add(name=name, datatype=_NAMES[dtype], shape=array.shape)
+    if dtype.hasobject:
         parts = [value if isinstance(value, bytes) else str(value).encode() for value in array.ravel()]
         response.raw_output_contents.append(b"".join(struct.pack("<I", len(part)) + part for part in parts))
     else:
-        response.raw_output_contents.append(np.ascontiguousarray(array).tobytes())
+        response.raw_output_contents.append(array.tobytes())
