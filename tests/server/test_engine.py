@@ -12,7 +12,7 @@ import pytest
 from resonnx_server.engine.admission import Objective
 from resonnx_server.engine.device import Device
 from resonnx_server.engine.latency import LatencyTable, sizes_up_to
-from resonnx_server.engine.runner import Runner, Runners, Tensors
+from resonnx_server.engine.runner import AnyRunners, Runner, Runners, Tensors
 from resonnx_server.engine.tensors import TensorEngine
 from resonnx_server.errors import DeadlineExceeded, DeadlineUnreachable, InferenceFailed, Overloaded, Unavailable
 from resonnx_server.observe.metrics import Metrics
@@ -77,26 +77,33 @@ def test_one_batch_alone_runs_on_what_was_sooner_lately() -> None:
     )
     assert runners.pick(1, is_alone=False) is runners.shared
     assert runners.pick(1, is_alone=True) is runners.alone
-    for _ in range(200):
-        runners.alone.table.record(1, 1000)
-    picked = [runners.pick(1, is_alone=True) is runners.alone for _ in range(416)]
-    assert [i for i, alone in enumerate(picked) if alone] == [*range(200, 208), *range(408, 416)]
+    runners.alone.table.rescale(10)
+    assert _picks(runners, 1000, cold_ns=1000, count=416) == [*range(200, 208), *range(408, 416)]
 
 
 def test_what_became_sooner_is_found_out() -> None:
-    """Each first batch of a row of tries is a slow one: the weights have left the caches."""
+    """The first batches of a row of tries are slow: the weights have left the caches."""
     runners = Runners(
         Runner(Runtime(), LatencyTable({1: 100.0})), Runner(Runtime(), LatencyTable({1: 150.0})), instances=2
     )
-    for _ in range(200):
-        runners.alone.table.record(1, 300)
+    runners.alone.table.rescale(3)
+    assert _picks(runners, 100, cold_ns=400, count=300) == list(range(200, 300))
+    assert runners.alone.table.cost_ns(1) == pytest.approx(100)
+
+
+def _picks(runners: AnyRunners, ns: int, cold_ns: int, count: int) -> list[int]:
+    """Return which of so many lone batches ran on `alone`, if they take `ns`, or `cold_ns` after another's."""
+    picked = []
     last = runners.shared
-    for _ in range(1500):
-        picked = runners.pick(1, is_alone=True)
-        if picked is runners.alone:
-            picked.table.record(1, 100 if last is picked else 300)
-        last = picked
-    assert all(runners.pick(1, is_alone=True) is runners.alone for _ in range(100))
+    for number in range(count):
+        runner = runners.pick(1, is_alone=True)
+        if runner is runners.alone:
+            picked.append(number)
+            runners.record(runner, 1, ns if last is runner else cold_ns)
+        else:
+            runners.record(runner, 1, int(runner.table.cost_ns(1)))
+        last = runner
+    return picked
 
 
 async def test_waiting_requests_share_a_batch_of_a_warmed_size() -> None:

@@ -286,7 +286,7 @@ class CaptionEngine:
         """Take what an encoder batch gave; it joins at the next step."""
         with self.device.lock:
             if ns is not None:
-                job.runner.table.record(job.size, ns)
+                self.encoders.record(job.runner, job.size, ns)
             self._schedule.end_encoding(job.tasks, joining)
             self._abandon_if_closed()
 
@@ -298,7 +298,7 @@ class CaptionEngine:
         """Take note that a step ended."""
         with self.device.lock:
             if ns is not None:
-                job.runner.table.record(job.size, ns)
+                self.decoders.record(job.runner, job.size, ns)
             self._schedule.end_step(self.slots.owners)
             self._last_step_ns = self.device.clock()
             self._abandon_if_closed()

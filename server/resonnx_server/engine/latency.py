@@ -102,6 +102,10 @@ class LatencyTable:
         self._load += _LOAD_DECAY * (ns / self._base[size] - self._load)
         self._base[size] += _SIZE_DECAY * (ns / self._load - self._base[size])
 
+    def rescale(self, ratio: float) -> None:
+        """Expect every size to take `ratio` times as long as before."""
+        self._load *= ratio
+
     def cost_ns(self, size: int) -> float:
         """Expected time of a batch of `size`, one of `sizes`."""
         return self._base[size] * self._load

@@ -5,7 +5,8 @@ share of the cores, lose no time at barriers between threads and give most answe
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from statistics import median
 from typing import Any, Final, Generic, ParamSpec, TypeVar
 
 from resonnx_server.engine.latency import LatencyTable
@@ -19,6 +20,7 @@ R = TypeVar("R")
 # are not in the processor's caches, so the first ones tell little.
 _TRY_AGAIN: Final = 200
 _TRIES: Final = 8
+_COLD_TRIES: Final = 2
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,7 @@ class Runners(Generic[P, R]):
     shared: Runner[P, R]
     instances: int = 1
     _passed_over: int = 0
+    _tried: list[float] = field(default_factory=list)
 
     @classmethod
     def single(cls, runner: Runner[P, R]) -> "Runners[P, R]":
@@ -59,7 +62,7 @@ class Runners(Generic[P, R]):
         """Return what a batch of `size` runs on. Call with the device's lock held.
 
         Threads that work together lose twice as much where anything else wants their cores: so by what both took
-        lately, and the one that is not used is tried now and then.
+        lately, and `alone` is tried now and then where it was slower.
         """
         if not is_alone:
             return self.shared
@@ -67,11 +70,24 @@ class Runners(Generic[P, R]):
             self._passed_over = 0
             return self.alone
         self._passed_over += 1
-        if self._passed_over <= _TRY_AGAIN:
-            return self.shared
-        if self._passed_over == _TRY_AGAIN + _TRIES:
+        return self.alone if self._is_trying else self.shared
+
+    def record(self, runner: Runner[P, R], size: int, ns: int) -> None:
+        """Keep the table of a runner up to date with a batch that it has run. Call with the device's lock held."""
+        if runner is not self.alone or not self._is_trying:
+            runner.table.record(size, ns)
+            return
+        # A coarse clock may see none pass.
+        self._tried.append(max(ns, 1) / runner.table.cost_ns(size))
+        if len(self._tried) == _TRIES:
+            # What was known is of another time.
+            runner.table.rescale(median(self._tried[_COLD_TRIES:]))
+            self._tried.clear()
             self._passed_over = 0
-        return self.alone
+
+    @property
+    def _is_trying(self) -> bool:
+        return self._passed_over > _TRY_AGAIN
 
 
 TensorRunner = Runner[[Mapping[str, Array]], Tensors]

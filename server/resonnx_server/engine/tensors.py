@@ -240,7 +240,7 @@ class TensorEngine:
     def record(self, runner: TensorRunner, size: int, ns: int) -> None:
         """Keep a table up to date; from a lane."""
         with self.device.lock:
-            runner.table.record(size, ns)
+            self.runners.record(runner, size, ns)
 
     def post(self, deliver: Callable[[], object]) -> None:
         """Run `deliver` on the event loop; from a lane."""
