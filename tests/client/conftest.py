@@ -6,15 +6,18 @@ import asyncio
 import inspect
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import grpc
 import pytest
 from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.message import Message
-from google.rpc import status_pb2
+from google.rpc import error_details_pb2, status_pb2
 from resonnx import AsyncClient, Client
+from resonnx.cli import app
 from resonnx_proto.v1 import vision_pb2, vision_pb2_grpc
+from typer.testing import CliRunner
 
 Script = Callable[[Any, grpc.ServicerContext], Any]
 
@@ -132,3 +135,42 @@ def sentence() -> vision_pb2.CaptionResponse:
         captions=[vision_pb2.Caption(text="a circle", log_prob=-1.0, words=words, score=-0.5)],
         timing=vision_pb2.Timing(batch_size=1),
     )
+
+
+@pytest.fixture
+def run(vision, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., object]:
+    """Run the command in a folder of its own, with the scripted server as its default."""
+    monkeypatch.setenv("RESONNX_SERVER", vision.address)
+    monkeypatch.chdir(tmp_path)
+    return lambda *arguments: CliRunner().invoke(app, list(arguments))
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> list[str]:
+    """Forty files that hold their own names."""
+    names = [f"{i:02}.jpg" for i in range(40)]
+    for name in names:
+        (tmp_path / name).write_text(name)
+    return names
+
+
+@pytest.fixture
+def named(vision) -> None:
+    """A classifier that answers with what the file holds, and cannot read a file that says junk."""
+
+    def script(request, context):
+        content = request.image.encoded.decode()
+        if content == "junk":
+            vision.fail(
+                context,
+                grpc.StatusCode.INVALID_ARGUMENT,
+                "image: not a\nJPEG, PNG or WebP file",
+                error_details_pb2.ErrorInfo(reason="BAD_IMAGE", domain="resonnx"),
+            )
+        return vision_pb2.ClassifyResponse(
+            model=request.model,
+            version=3,
+            predictions=[{"label": content, "index": 7, "score": 0.5}],
+        )
+
+    vision.script["Classify"] = script

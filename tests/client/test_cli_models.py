@@ -1,0 +1,108 @@
+"""The command line, of models."""
+
+import json
+
+import grpc
+import pytest
+from resonnx_proto.v1 import manifest_pb2, vision_pb2
+
+
+@pytest.fixture
+def two_models(vision) -> None:
+    """One model that serves and one that does not."""
+    digits = vision_pb2.ModelSummary(
+        name="digits",
+        version=3,
+        task=manifest_pb2.TASK_CLASSIFIER,
+        state=vision_pb2.MODEL_STATE_READY,
+    )
+    scenes = vision_pb2.ModelSummary(
+        name="scenes",
+        version=1,
+        task=manifest_pb2.TASK_CAPTIONER,
+        state=vision_pb2.MODEL_STATE_REFUSED,
+        reason="damaged",
+    )
+
+    def get_model(request, context):
+        if request.model != "digits":
+            vision.fail(context, grpc.StatusCode.NOT_FOUND, "no model 'nobody'")
+        return vision_pb2.GetModelResponse(
+            summary=digits,
+            manifest={
+                "task": "TASK_CLASSIFIER",
+                "input": {"width": 32, "height": 32},
+                "classifier": {"labels": ["zero", "one"]},
+                "source": {"architecture": "resnet18", "layout": "torchvision"},
+            },
+            sessions=[
+                {
+                    "file": "model.onnx",
+                    "provider": "CPUExecutionProvider",
+                    "precision": "PRECISION_FP32",
+                    "latencies": [{"batch_size": 1, "median_us": 2100}],
+                }
+            ],
+            identity="ab12",
+            verified=True,
+            max_batch_size=16,
+            max_queue_size=64,
+            max_message_bytes=2**26,
+        )
+
+    vision.script["ListModels"] = lambda request, context: vision_pb2.ListModelsResponse(models=[digits, scenes])
+    vision.script["GetModel"] = get_model
+
+
+@pytest.mark.usefixtures("two_models")
+def test_models(run) -> None:
+    done = run("models")
+    assert done.exit_code == 0
+    assert done.stdout == (
+        "NAME    VERSION  TASK        STATE             PROVIDER              VERIFIED\n"
+        "digits  3        classifier  ready             CPUExecutionProvider  yes\n"
+        "scenes  1        captioner   refused: damaged  -                     -\n"
+    )
+    rows = [json.loads(line) for line in run("models", "--json").stdout.splitlines()]
+    assert rows[0] == {
+        "name": "digits",
+        "version": 3,
+        "task": "classifier",
+        "state": "ready",
+        "reason": "",
+        "provider": "CPUExecutionProvider",
+        "verified": True,
+    }
+    assert (rows[1]["provider"], rows[1]["verified"]) == (None, None)
+
+
+@pytest.mark.usefixtures("two_models")
+def test_one_model(run) -> None:
+    done = run("models", "digits")
+    assert done.exit_code == 0
+    assert done.stdout == (
+        "name        digits\n"
+        "version     3\n"
+        "task        classifier\n"
+        "state       ready\n"
+        "verified    yes\n"
+        "identity    ab12\n"
+        "limits      batch 16, queue 64, message 64 MiB\n"
+        "source      resnet18 (torchvision)\n"
+        "input       32x32\n"
+        "labels      2\n"
+        "model.onnx  CPUExecutionProvider fp32, one at a time, batches 1: 2.1 ms\n"
+    )
+    shown = json.loads(run("models", "digits", "--json").stdout)
+    assert shown["manifest"]["classifier"]["labels"] == ["zero", "one"]
+    assert shown["sessions"][0]["latencies"] == [{"batch_size": 1, "median_s": 0.0021}]
+
+
+@pytest.mark.usefixtures("two_models")
+def test_no_such_model(run) -> None:
+    done = run("models", "nobody")
+    assert (done.exit_code, done.stdout) == (1, "")
+    assert done.stderr == "resonnx: no model 'nobody'\n"
+    done = run("models", "nobody", "--json")
+    assert done.exit_code == 1
+    assert json.loads(done.stdout)["error"]["code"] == "NOT_FOUND"
