@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import random
 import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -315,6 +316,30 @@ async def test_nothing_is_left_of_calls_and_server(core: Any) -> None:
     await server.stop(0)
     await server.stop(0)
     assert "grpc" not in {thread.name for thread in threading.enumerate()}
+
+
+async def test_a_storm_of_calls_that_are_cancelled_leaves_nothing(core: Any) -> None:
+    """At any moment: before the handler runs, while it waits, while answers wait to be sent."""
+    _, channel, server = core
+    picks = random.Random(1)
+
+    async def leave(call: Any) -> None:
+        await asyncio.sleep(picks.uniform(0, 0.02))
+        call.cancel()
+
+    async def one() -> None:
+        kind = picks.randrange(3)
+        if kind == 0:
+            await leave(channel.unary_unary(_method("wait"))(bytes(picks.choice((0, 300 * KIB)))))
+        elif kind == 1:
+            await leave(channel.unary_stream(_method("talk"))(b""))
+        else:
+            await leave(channel.stream_stream(_method("each"))(bytes(4 * KIB) for _ in range(10_000)))
+
+    for _ in range(10):
+        await asyncio.gather(*(one() for _ in range(40)))
+    assert await channel.unary_unary(_method("echo"))(b"still there") == b"still there"
+    await _until(lambda: not server._tasks)
 
 
 async def test_a_stop_without_a_start_is_none() -> None:
