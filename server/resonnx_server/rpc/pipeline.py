@@ -104,7 +104,7 @@ async def pipeline(
             # For the reader, which others come and go beside, and then for whatever is left.
             await asyncio.wait((failure, *({reader} & tasks or tasks)), return_when=asyncio.FIRST_COMPLETED)
         if failure.done():
-            raise failure.exception() or asyncio.CancelledError
+            failure.result()
         if reader.cancelled():
             raise Unavailable("the server is shutting down")
     finally:

@@ -14,7 +14,6 @@ _log = logging.getLogger(__name__)
 
 _OK: Final = grpc.StatusCode.OK
 
-
 # grpc.RpcMethodHandler, with asyncio functions; all of its attributes are optional by its annotations.
 Handler = Any
 
@@ -42,7 +41,7 @@ class Call:
     Args:
         core: The core's call.
         handler: Its method's.
-        deadline_s: By `time.time()`; None is never.
+        deadline_s: By `time.monotonic()`; None is never.
         post: To the event loop.
         tasks: Where the server keeps the tasks of all handlers.
     """
@@ -84,7 +83,7 @@ class Call:
 
     def time_remaining(self) -> float | None:
         """Return the seconds until the caller's deadline, at least 0; None if it set none."""
-        return None if self._deadline_s is None else max(0.0, self._deadline_s - time.time())
+        return None if self._deadline_s is None else max(0.0, self._deadline_s - time.monotonic())
 
     def set_status(self, code: grpc.StatusCode, details: str, trailers: ops.Trailers = ()) -> None:
         """Choose what the call ends with when its handler returns. A unary handler's answer is dropped unless OK."""

@@ -4,6 +4,7 @@ A batch of operations is started on a call with a tag, and an event with that ta
 all of them have ended. Of each kind one may be under way. Sources: grpc/_server.py, and grpc/grpc.h in gRPC's core.
 """
 
+import time
 from typing import Any, Final
 
 import grpc
@@ -28,9 +29,10 @@ def new_server(options: tuple[tuple[str, int | str], ...]) -> Any:
 
 
 def deadline_s(event: Event) -> float | None:
-    """Return when the call that `event` brought must have ended, as `time.time()`, or None if it may take for ever."""
+    """Return when the call that `event` brought must have ended, by `time.monotonic()`; None is never."""
+    # The core tells it by the clock on the wall, which may be set while the call is under way.
     deadline: float = event.call_details.deadline
-    return None if deadline > _NO_DEADLINE_S else deadline
+    return None if deadline > _NO_DEADLINE_S else time.monotonic() + deadline - time.time()
 
 
 def receive_message() -> Operation:
