@@ -14,6 +14,7 @@ from typing import Final
 _MODE: Final = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 _TUNABLES: Final = "GLIBC_TUNABLES"
 _TUNABLE: Final = "glibc.malloc.hugetlb"
+_STARTED_AGAIN: Final = "_RESONNX_STARTED_AGAIN"
 
 
 def with_huge_pages(environment: Mapping[str, str], mode: Path = _MODE) -> dict[str, str]:
@@ -32,6 +33,7 @@ def with_huge_pages(environment: Mapping[str, str], mode: Path = _MODE) -> dict[
 def start_again() -> None:
     """Start this program anew, as the same process, unless the allocator has read all of it already."""
     environment = with_huge_pages(os.environ)
-    if environment != dict(os.environ):
+    # Once: a loader that drops the setting, as for programs with privileges of their own, would go on for ever.
+    if environment != dict(os.environ) and _STARTED_AGAIN not in environment:
         with suppress(OSError):
-            os.execve(sys.executable, sys.orig_argv, environment)  # noqa: S606 - itself
+            os.execve(sys.executable, sys.orig_argv, {**environment, _STARTED_AGAIN: "1"})  # noqa: S606 - itself

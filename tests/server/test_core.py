@@ -2,7 +2,11 @@
 
 import asyncio
 import contextlib
+import gc
+import logging
 import random
+import subprocess
+import sys
 import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -12,6 +16,7 @@ import grpc
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from resonnx_server.rpc.core.call import Call
 from resonnx_server.rpc.core.server import CoreServer
 
 SERVICE = "test.Service"
@@ -340,6 +345,86 @@ async def test_a_storm_of_calls_that_are_cancelled_leaves_nothing(core: Any) -> 
         await asyncio.gather(*(one() for _ in range(40)))
     assert await channel.unary_unary(_method("echo"))(b"still there") == b"still there"
     await _until(lambda: not server._tasks)
+
+
+_STOPPED_IN_THE_MIDDLE = """
+import asyncio, time
+import grpc
+from resonnx_server.rpc.core.server import CoreServer
+
+class Slow(CoreServer):
+    # Between the core's word that it has shut down and what comes after it.
+    def _shut_down(self, event):
+        super()._shut_down(event)
+        time.sleep(0.003)
+
+async def talk(requests, context):
+    async for _ in requests:
+        for _ in range(10):
+            yield bytes(60_000)
+        return
+
+async def hold(request, context):
+    await asyncio.sleep(100)
+
+async def one():
+    server = Slow([])
+    server.add_registered_method_handlers("t.S", {
+        "talk": grpc.stream_stream_rpc_method_handler(talk, bytes, bytes),
+        "hold": grpc.unary_unary_rpc_method_handler(hold, bytes, bytes),
+    })
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+        calls = [channel.unary_unary("/t.S/hold")(bytes(300_000)) for _ in range(20)]
+        streams = [channel.stream_stream("/t.S/talk")(bytes(5000) for _ in range(1000)) for _ in range(20)]
+        firsts = await asyncio.gather(*(stream.read() for stream in streams), return_exceptions=True)
+        await server.stop(0)
+        await asyncio.gather(*calls, return_exceptions=True)
+
+for _ in range(5):
+    asyncio.run(one())
+print("stopped")
+"""
+
+
+def test_a_stop_survives_calls_that_end_after_it_began() -> None:
+    """Handlers have returned, their answers wait to be sent: an operation on a closed queue would end the process."""
+    done = subprocess.run([sys.executable, "-c", _STOPPED_IN_THE_MIDDLE], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout) == (0, "stopped\n"), done.stderr
+
+
+@pytest.mark.parametrize("broken", ["echo", "each"])
+async def test_a_call_that_failed_is_kept_for_no_garbage_collection(core: Any, broken: str) -> None:
+    """Or whoever sends what does not parse fills the memory with it."""
+    _, channel, server = core
+
+    async def bad() -> None:
+        if broken == "echo":
+            await _ended(channel.unary_unary(_method("echo"))(b"unparsable"))
+        else:
+            await _ended(channel.stream_stream(_method("each"))(iter([b"unparsable"])).read())
+
+    # What pytest captures of the log would keep the errors.
+    logging.disable()
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in range(5):
+            await bad()
+        await _until(lambda: not server._tasks and server._under_way.count == 32)
+        assert not [kept for kept in gc.get_objects() if isinstance(kept, Call)]
+    finally:
+        gc.enable()
+        logging.disable(logging.NOTSET)
+
+
+async def test_a_method_that_is_no_coroutine_is_an_internal_error(core: Any) -> None:
+    _, channel, server = core
+    handler = grpc.unary_unary_rpc_method_handler(lambda request, context: b"now", bytes, bytes)
+    server.add_registered_method_handlers(SERVICE, {"plain": handler})
+    code, *_ = await _ended(channel.unary_unary(_method("plain"))(b""))
+    assert code == grpc.StatusCode.INTERNAL
 
 
 async def test_a_stop_without_a_start_is_none() -> None:

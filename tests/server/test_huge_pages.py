@@ -1,9 +1,11 @@
 """Who asks for huge pages, and that a server which asks gets them."""
 
+import os
 import re
 from pathlib import Path
 
 import pytest
+from resonnx_server import huge_pages
 from resonnx_server.huge_pages import with_huge_pages
 
 ENABLED = Path("/sys/kernel/mm/transparent_hugepage/enabled")
@@ -34,6 +36,20 @@ def test_nothing_changes_where_asking_changes_nothing(tmp_path: Path, mode: str 
     if mode is not None:
         (tmp_path / "enabled").write_text(mode)
     assert with_huge_pages({"HOME": "/"}, tmp_path / "enabled") == {"HOME": "/"}
+
+
+def test_a_program_is_started_again_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where a loader drops the setting, as for programs with privileges of their own."""
+    started: list[dict[str, str]] = []
+    monkeypatch.setattr(huge_pages, "with_huge_pages", lambda environment: {**environment, "GLIBC_TUNABLES": "x"})
+    monkeypatch.setattr(os, "execve", lambda program, arguments, environment: started.append(environment))
+    huge_pages.start_again()
+    (environment,) = started
+    for name, value in environment.items():
+        if name != "GLIBC_TUNABLES":
+            monkeypatch.setenv(name, value)
+    huge_pages.start_again()
+    assert len(started) == 1
 
 
 @pytest.mark.skipif(not ENABLED.exists() or "[never]" in ENABLED.read_text(), reason="the system gives none")

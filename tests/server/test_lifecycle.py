@@ -236,10 +236,12 @@ async def test_drain_finishes_what_is_under_way(start_server, demo_repository: P
     with start_server(demo_repository) as server:
         async with grpc.aio.insecure_channel(server.grpc, options=[("grpc.enable_retries", 0)]) as channel:
             vision = vision_pb2_grpc.VisionStub(channel)
-            term_at = 200
+            term_at, answered = 200, 0
 
             async def ask(number: int) -> None:
+                nonlocal answered
                 if number == term_at:
+                    answered = len(codes)
                     server.process.terminate()
                 try:
                     await vision.Caption(vision_pb2.CaptionRequest(model="scenes", image=image), timeout=30)
@@ -255,7 +257,7 @@ async def test_drain_finishes_what_is_under_way(start_server, demo_repository: P
         assert await asyncio.to_thread(server.process.wait, 60) == 0
         log = server.log.read_text()
     assert set(codes) <= {grpc.StatusCode.OK, grpc.StatusCode.UNAVAILABLE}
-    assert codes.count(grpc.StatusCode.OK) >= term_at - 16
+    assert codes.count(grpc.StatusCode.OK) > answered > 0, "fifteen others were under way"
     assert codes[-1] == grpc.StatusCode.UNAVAILABLE
     assert '"level": "error"' not in log
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import logging
 import weakref
 from collections.abc import AsyncIterator
 from typing import Any
@@ -29,6 +30,9 @@ class Answers:
 
     def drop_unsent(self) -> None:
         self.unsent = 0
+
+    def set_status(self, *_: Any) -> None:
+        pass
 
 
 async def test_a_slow_reader_ends_its_own_call_and_holds_up_nobody() -> None:
@@ -161,3 +165,35 @@ async def test_a_cancelled_call_keeps_its_request_for_no_garbage_collection(more
         assert left() is None
     finally:
         gc.enable()
+
+
+@pytest.mark.parametrize("why", ["an error", "a slow reader"])
+async def test_a_stream_that_failed_keeps_its_answers_for_no_garbage_collection(why: str) -> None:
+    async def requests() -> AsyncIterator[int]:
+        yield 0
+
+    async def answer(request: int, tell) -> int:
+        if why == "an error":
+            raise ValueError(why)
+        while True:
+            tell(request)
+            await asyncio.sleep(0)
+
+    @one_status
+    async def method(servicer: None, request: None, context: Any) -> None:
+        await pipeline(requests(), answer, context, asyncio.Event(), unread=8)
+
+    # What pytest captures of the log would keep the errors.
+    logging.disable()
+    gc.collect()
+    gc.disable()
+    try:
+        answers = Answers(reads=False)
+        left = weakref.ref(answers)
+        await method(None, None, answers)
+        del answers
+        await asyncio.sleep(0)
+        assert left() is None
+    finally:
+        gc.enable()
+        logging.disable(logging.NOTSET)

@@ -68,6 +68,7 @@ class Runners(Generic[P, R]):
             return self.shared
         if self.alone.table.cost_ns(size) <= self.shared.table.cost_ns(size):
             self._passed_over = 0
+            self._tried.clear()
             return self.alone
         self._passed_over += 1
         return self.alone if self._is_trying else self.shared

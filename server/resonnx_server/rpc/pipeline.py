@@ -54,16 +54,19 @@ async def pipeline(
     """
     room = asyncio.Semaphore(in_flight)
     tasks: set[asyncio.Task[None]] = set()
-    failure: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    # Done when the stream has failed, of what `errors` holds: an exception in it would hold this frame, and so itself.
+    failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    errors: list[BaseException] = []
 
     def fail(error: BaseException) -> None:
-        if not failure.done():
-            failure.set_exception(error)
+        if not failed.done():
+            errors.append(error)
+            failed.set_result(None)
             for task in tasks:
                 task.cancel()
 
     def tell(part: R) -> None:
-        if failure.done():
+        if failed.done():
             return
         answers.put(part)
         if answers.unsent > unread:
@@ -100,16 +103,16 @@ async def pipeline(
     closer = asyncio.create_task(closing.wait())
     closer.add_done_callback(lambda _: reader.cancel())
     try:
-        while tasks and not failure.done():
+        while tasks and not failed.done():
             # For the reader, which others come and go beside, and then for whatever is left.
-            await asyncio.wait((failure, *({reader} & tasks or tasks)), return_when=asyncio.FIRST_COMPLETED)
-        if failure.done():
-            failure.result()
+            await asyncio.wait((failed, *({reader} & tasks or tasks)), return_when=asyncio.FIRST_COMPLETED)
+        if errors:
+            raise errors.pop()
         if reader.cancelled():
             raise Unavailable("the server is shutting down")
     finally:
         closer.cancel()
-        failure.cancel()
+        failed.cancel()
         left = [*tasks]
         for task in left:
             task.cancel()

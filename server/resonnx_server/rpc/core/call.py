@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from typing import Any, Final, NoReturn, Protocol
 
 import grpc
@@ -44,6 +44,7 @@ class Call:
         deadline_s: By `time.monotonic()`; None is never.
         post: To the event loop.
         tasks: Where the server keeps the tasks of all handlers.
+        under_way: Where it counts operations.
     """
 
     __slots__ = (
@@ -57,6 +58,7 @@ class Call:
         "_task",
         "_tasks",
         "_trailers",
+        "_under_way",
     )
 
     def __init__(
@@ -66,12 +68,14 @@ class Call:
         deadline_s: float | None,
         post: Post,
         tasks: "set[asyncio.Task[Any]]",
+        under_way: ops.UnderWay,
     ) -> None:
         self._core = core
         self._handler = handler
         self._deadline_s = deadline_s
         self._post = post
         self._tasks = tasks
+        self._under_way = under_way
         self._task: asyncio.Task[Any] | None = None
         # Nothing may be sent any more: the status is, or nobody listens.
         self._over = False
@@ -129,15 +133,22 @@ class Call:
             self.set_status(grpc.StatusCode.INTERNAL, "the request message does not parse")
             self._finish(None)
             return
-        self._serve(self._answer(request))
+        self._serve(request)
 
-    def _answer(self, request: Any) -> Awaitable[Any]:
+    def _answer(self, request: Any) -> Coroutine[Any, Any, Any]:
         """Return the handler's work, whose result is the answer, if it has not been written."""
-        answer: Awaitable[Any] = self._handler.unary_unary(request, self)
+        answer: Coroutine[Any, Any, Any] = self._handler.unary_unary(request, self)
         return answer
 
-    def _serve(self, work: Any) -> None:
-        task = self._task = asyncio.get_running_loop().create_task(work)
+    def _serve(self, request: Any) -> None:
+        try:
+            task = self._task = asyncio.get_running_loop().create_task(self._answer(request))
+        except Exception:
+            # No coroutine function, say: a method that generated code has for those who do not write it.
+            _log.exception("a method cannot be called")
+            self.set_status(grpc.StatusCode.INTERNAL, "internal error")
+            self._finish(None)
+            return
         self._tasks.add(task)
         task.add_done_callback(self._served)
 
@@ -157,6 +168,8 @@ class Call:
             _log.error("a call failed", exc_info=error)
         if task.cancelled() or (error is not None and self._code is _OK):
             self.set_status(grpc.StatusCode.INTERNAL, "internal error")
+        # It may hold this frame, and with it the call.
+        error = None
         self._finish(answer)
 
     def _serialized(self, answer: Any) -> bytes | None:
@@ -174,5 +187,7 @@ class Call:
     # On either.
 
     def _start(self, operations: tuple[ops.Operation, ...], tag: Callable[[ops.Event], None]) -> None:
+        self._under_way.begin()
         if error := self._core.start_server_batch(operations, tag):
+            self._under_way.end()
             raise RuntimeError(f"gRPC refuses an operation: error {error}")

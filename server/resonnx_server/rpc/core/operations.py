@@ -4,6 +4,7 @@ A batch of operations is started on a call with a tag, and an event with that ta
 all of them have ended. Of each kind one may be under way. Sources: grpc/_server.py, and grpc/grpc.h in gRPC's core.
 """
 
+import threading
 import time
 from typing import Any, Final
 
@@ -19,8 +20,26 @@ Trailers = tuple[tuple[str, str | bytes], ...]
 NewQueue: Final = cygrpc.CompletionQueue
 QUEUE_SHUTDOWN: Final = cygrpc.CompletionType.queue_shutdown
 _NO_FLAGS: Final = 0
-# No deadline comes as the largest time there is, 292,000 years hence in seconds.
+# No deadline comes as the largest time there is, far beyond this.
 _NO_DEADLINE_S: Final = 1e12
+
+
+class UnderWay:
+    """How many operations are: on a closed queue none may start, or gRPC ends the process. Any thread counts."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._lock = threading.Lock()
+
+    def begin(self) -> None:
+        """One is about to start."""
+        with self._lock:
+            self.count += 1
+
+    def end(self) -> None:
+        """One has ended, and what follows from it is done."""
+        with self._lock:
+            self.count -= 1
 
 
 def new_server(options: tuple[tuple[str, int | str], ...]) -> Any:

@@ -17,6 +17,7 @@ _log = logging.getLogger(__name__)
 
 # Calls that the core may bring before the first of them is looked at.
 _ACCEPTED_AHEAD: Final = 32
+_LOOK_AGAIN_S: Final = 0.002
 
 
 class CoreServer:
@@ -32,6 +33,7 @@ class CoreServer:
         self._server.register_completion_queue(self._queue)
         self._handlers: dict[bytes, Handler] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._under_way = ops.UnderWay()
         self._thread = threading.Thread(target=self._take_events, name="grpc", daemon=True)
         # What the queue's thread wants done, and whether the loop has been told to look.
         self._wanted: deque[tuple[Callable[[Any], object], Any]] = deque()
@@ -73,15 +75,16 @@ class CoreServer:
         with self._accepting:
             if not self._is_stopping:
                 self._is_stopping = True
+                self._under_way.begin()
                 self._server.shutdown(self._queue, self._shut_down)
         try:
             await asyncio.wait_for(self._is_quiet.wait(), grace_s)
         except TimeoutError:
             self._server.cancel_all_calls()
             await self._is_quiet.wait()
-        # Callers have gone; their handlers are still to see that. No operation may start on a closed queue.
-        while self._tasks:
-            await asyncio.wait(self._tasks)
+        # Callers have gone; their handlers, and operations that end only now, are still to see that.
+        while self._tasks or self._wanted or self._under_way.count:  # noqa: ASYNC110 - a count is no event
+            await asyncio.sleep(_LOOK_AGAIN_S)
         self._server.destroy()
         self._queue.shutdown()
         self._thread.join()
@@ -90,17 +93,22 @@ class CoreServer:
 
     def _take_events(self) -> None:
         poll = self._queue.poll
-        while (event := poll()).completion_type != ops.QUEUE_SHUTDOWN:
+        while True:
             try:
+                event = poll()
+                if event.completion_type == ops.QUEUE_SHUTDOWN:
+                    return
                 event.tag(event)
             except Exception:
                 _log.exception("an event of gRPC was not understood")
             # It holds its call, which must not live until the next event.
-            del event
+            event = None
+            self._under_way.end()
 
     def _accept_another(self) -> None:
         with self._accepting:
             if not self._is_stopping:
+                self._under_way.begin()
                 self._server.request_call(self._queue, self._queue, self._accepted)
 
     def _accepted(self, event: ops.Event) -> None:
@@ -110,10 +118,11 @@ class CoreServer:
         handler = self._handlers.get(event.call_details.method)
         if handler is None:
             status = ops.send_status(grpc.StatusCode.UNIMPLEMENTED, "Method not found!", ())
+            self._under_way.begin()
             event.call.start_server_batch((ops.send_headers(), ops.receive_close(), status), done)
             return
         kind = StreamCall if handler.response_streaming else Call
-        kind(event.call, handler, ops.deadline_s(event), self._post, self._tasks).begin()
+        kind(event.call, handler, ops.deadline_s(event), self._post, self._tasks, self._under_way).begin()
 
     def _shut_down(self, event: ops.Event) -> None:
         self._post(lambda _: self._is_quiet.set(), None)

@@ -7,7 +7,7 @@ them; beyond a bound the other side waits: who sends, by gRPC's flow control; wh
 import asyncio
 import threading
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import aclosing
 from typing import Any, Final
 
@@ -131,11 +131,15 @@ class StreamCall(Call):
                         self._is_reading = True
                         self._start((ops.receive_message(),), self._received_one)
                     break
-                if self._ended:
+                if self._ended or self._over:
                     raise StopAsyncIteration
                 self._reader = asyncio.get_running_loop().create_future()
             await self._reader
-        return self._handler.request_deserializer(message)
+        try:
+            return self._handler.request_deserializer(message)
+        finally:
+            # An error would hold this frame.
+            del message
 
     def put(self, answer: Any) -> "asyncio.Future[None] | None":
         """Send an answer, or have it wait for those before it. What is put after the end of a call is dropped.
@@ -195,9 +199,9 @@ class StreamCall(Call):
 
     def _run_stream(self, _: None) -> None:
         if not self._over:
-            self._serve(self._answer(self))
+            self._serve(self)
 
-    def _answer(self, request: Any) -> Awaitable[None]:
+    def _answer(self, request: Any) -> Coroutine[Any, Any, None]:
         handler = self._handler.stream_stream if self._handler.request_streaming else self._handler.unary_stream
         return self._write_all(handler(request, self))
 
