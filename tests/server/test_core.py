@@ -413,7 +413,8 @@ async def test_a_call_that_failed_is_kept_for_no_garbage_collection(core: Any, b
         for _ in range(5):
             await bad()
         await _until(lambda: not server._tasks and server._under_way.count == 32)
-        assert not [kept for kept in gc.get_objects() if isinstance(kept, Call)]
+        # Not isinstance: it asks objects that are none of ours what they are, and some warn.
+        assert not [kept for kept in gc.get_objects() if issubclass(type(kept), Call)]
     finally:
         gc.enable()
         logging.disable(logging.NOTSET)
