@@ -1,4 +1,4 @@
-"""What is used of gRPC's core, through the module that grpc.server uses. The only place that names it.
+"""What is used of gRPC's core, through the module that grpc.server uses. The only place that imports it.
 
 A batch of operations is started on a call with a tag, and an event with that tag comes out of the completion queue when
 all of them have ended. Of each kind one may be under way. Sources: grpc/_server.py, and grpc/grpc.h in gRPC's core.

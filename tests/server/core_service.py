@@ -1,0 +1,121 @@
+"""A service of every kind of method, on grpc.aio's server or ours, and what its tests share."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import grpc
+import pytest
+from resonnx_server.rpc.core.server import CoreServer
+
+SERVICE = "test.Service"
+KIB = 1 << 10
+
+
+def _parse(message: bytes) -> bytes:
+    if message == b"unparsable":
+        raise ValueError("not a message")
+    return message
+
+
+class Handlers:
+    """What is served: methods by name, and what became of their calls."""
+
+    def __init__(self) -> None:
+        self.seen: list[Any] = []
+        self.go_on = asyncio.Event()
+        self.entered = asyncio.Event()
+
+    async def echo(self, request: bytes, context: Any) -> bytes:
+        return request
+
+    async def wait(self, request: bytes, context: Any) -> bytes:
+        self.entered.set()
+        try:
+            await self.go_on.wait()
+        except asyncio.CancelledError:
+            self.seen.append("cancelled")
+            raise
+        return b"waited"
+
+    async def remaining(self, request: bytes, context: Any) -> bytes:
+        remaining = context.time_remaining()
+        return b"none" if remaining is None else f"{remaining:.3f}".encode()
+
+    async def refuse(self, request: bytes, context: Any) -> bytes:
+        await context.abort(grpc.StatusCode.OUT_OF_RANGE, "too far", (("why-bin", b"\x00\xff"), ("where", "here")))
+        raise AssertionError("abort returned")
+
+    async def fail(self, request: bytes, context: Any) -> bytes:
+        raise ValueError("a secret")
+
+    async def count(self, request: bytes, context: Any) -> AsyncIterator[bytes]:
+        for number in range(int(request)):
+            yield str(number).encode()
+
+    async def watch(self, request: bytes, context: Any) -> None:
+        await context.write(b"first")
+        await self.wait(request, context)
+        await context.write(b"last")
+
+    async def each(self, requests: AsyncIterator[bytes], context: Any) -> AsyncIterator[bytes]:
+        async for request in requests:
+            yield request
+        yield b"end"
+
+    async def deaf(self, requests: AsyncIterator[bytes], context: Any) -> AsyncIterator[bytes]:
+        self.entered.set()
+        await self.go_on.wait()
+        async for request in requests:
+            yield request
+
+    async def talk(self, request: bytes, context: Any) -> AsyncIterator[bytes]:
+        for number in range(10_000):
+            self.seen.append(number)
+            yield bytes(64 * KIB)
+
+    async def break_off(self, requests: AsyncIterator[bytes], context: Any) -> AsyncIterator[bytes]:
+        async for request in requests:
+            yield request
+            await context.abort(grpc.StatusCode.ABORTED, "enough")
+
+    def all(self) -> dict[str, Any]:
+        unary, stream = grpc.unary_unary_rpc_method_handler, grpc.unary_stream_rpc_method_handler
+        both = grpc.stream_stream_rpc_method_handler
+        kinds = {
+            unary: (self.echo, self.wait, self.remaining, self.refuse, self.fail),
+            stream: (self.count, self.watch, self.talk),
+            both: (self.each, self.deaf, self.break_off),
+        }
+        return {method.__name__: kind(method, _parse, bytes) for kind, methods in kinds.items() for method in methods}
+
+
+@asynccontextmanager
+async def serving(kind: str) -> AsyncIterator[tuple[Handlers, grpc.aio.Channel, Any]]:
+    handlers = Handlers()
+    server: Any = CoreServer([]) if kind == "core" else grpc.aio.server()
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, handlers.all()),))
+    server.add_registered_method_handlers(SERVICE, handlers.all())
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+        yield handlers, channel, server
+        await server.stop(0)
+
+
+def method(name: str) -> str:
+    return f"/{SERVICE}/{name}"
+
+
+async def until(condition: Callable[[], object]) -> None:
+    async with asyncio.timeout(10):
+        while not condition():
+            await asyncio.sleep(0.01)
+
+
+async def ended(call: Any) -> tuple[grpc.StatusCode, str, dict[str, Any]]:
+    with pytest.raises(grpc.aio.AioRpcError) as ended:
+        await call
+    error = ended.value
+    return error.code(), error.details() or "", dict(list(error.trailing_metadata() or ()))
