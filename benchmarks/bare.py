@@ -1,11 +1,12 @@
 """What the server's processor time is compared with: the least that answers the same calls.
 
     python benchmarks/bare.py MODEL_FILE [--provider CPUExecutionProvider] [--precision fp32]
-    python benchmarks/bare.py MODEL_FILE --echo
+    python benchmarks/bare.py MODEL_FILE --echo [--core]
 
-An asyncio server around one queue and a session of one thread for each core: whoever is free takes what waits, up to
-16 rows. Nothing is checked, timed, refused or scheduled. With `--echo` there is no model either: every request gets the
-same answer, so that only gRPC's own work is left. The calls around inference are those that perf_analyzer makes first.
+An asyncio server around one queue and a session of one thread for each core: whoever is free takes what waits, up to 16
+rows. Nothing is checked, timed, refused or scheduled. With `--echo` there is no model either: every request gets the
+same answer, so that only gRPC's own work is left: that of grpc.aio's server, or with `--core` of resonnx's. The calls
+around inference are those that perf_analyzer makes first.
 """
 
 import argparse
@@ -20,6 +21,7 @@ import numpy as np
 from resonnx_proto.inference import grpc_service_pb2 as pb
 from resonnx_proto.inference import grpc_service_pb2_grpc, model_config_pb2
 from resonnx_proto.v1 import manifest_pb2
+from resonnx_server.rpc.core.server import CoreServer
 from resonnx_server.runtime.host import usable_cores
 from resonnx_server.runtime.session import CPU, Array, Candidate, Session, TensorSpec
 
@@ -144,11 +146,11 @@ def _row(spec: TensorSpec) -> list[int]:
     return [int(size) for size in spec.shape[1:] if size is not None]
 
 
-async def _serve(model: bytes, candidate: Candidate, *, echo: bool) -> None:
+async def _serve(model: bytes, candidate: Candidate, *, echo: bool, core: bool) -> None:
     cores = usable_cores()
     sessions = [Session(model, candidate, 1) for _ in range(1 if echo else cores)]
     front = Echo(sessions[0]) if echo else Bare(sessions[0])
-    server = grpc.aio.server()
+    server: Any = CoreServer([]) if core else grpc.aio.server()
     grpc_service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(front, server)
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
@@ -156,7 +158,7 @@ async def _serve(model: bytes, candidate: Candidate, *, echo: bool) -> None:
     if isinstance(front, Bare):
         pool = ThreadPoolExecutor(cores)
         await asyncio.gather(*(front.work(session, pool) for session in sessions))
-    await server.wait_for_termination()
+    await asyncio.Event().wait()
 
 
 if __name__ == "__main__":
@@ -165,6 +167,7 @@ if __name__ == "__main__":
     parser.add_argument("--provider", default=CPU)
     parser.add_argument("--precision", default="fp32")
     parser.add_argument("--echo", action="store_true")
+    parser.add_argument("--core", action="store_true")
     given = parser.parse_args()
     precision: manifest_pb2.Precision = getattr(manifest_pb2, f"PRECISION_{given.precision.upper()}")
-    asyncio.run(_serve(given.file.read_bytes(), Candidate(given.provider, precision), echo=given.echo))
+    asyncio.run(_serve(given.file.read_bytes(), Candidate(given.provider, precision), echo=given.echo, core=given.core))

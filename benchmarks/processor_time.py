@@ -2,9 +2,10 @@
 
     python benchmarks/processor_time.py [--model small] [--rounds 5] [--json FILE]
 
-Per round and way of calling (unary, streams) the same closed loop of tensors is sent to three servers in turn:
+Per round and way of calling (unary, streams) the same closed loop of tensors is sent to four servers in turn:
 
     echo     grpc.aio with the same messages, and no model
+    core     the same on resonnx's own gRPC server (rpc/core)
     bare     a queue and a session of one thread for each core, no more (bare.py)
     resonnx  as users start it
 
@@ -39,7 +40,9 @@ from server_process import Serving, running
 from setting import CALLERS, Setting
 
 _ROLES = {"small": "small", "resnet50_int8": "big"}
-_SERVERS = ("echo", "bare", "resonnx")
+_SERVERS = ("echo", "core", "bare", "resonnx")
+# What bare.py is told for each; resonnx is started as users do.
+_FLAGS = {"echo": ("--echo",), "core": ("--echo", "--core"), "bare": ()}
 _WAYS = ("unary", "stream")
 # After the first answer: connections, first batches, and what perf_analyzer does before it sends in earnest.
 _SETTLE_S = 1.0
@@ -196,7 +199,7 @@ class Comparison:
             return self._setting.serving([self._name])
         command = [sys.executable, str(Path(__file__).with_name("bare.py")), str(self._file)]
         command += ["--provider", self.session.provider, "--precision", self.session.precision]
-        return running([*command, "--echo"] if kind == "echo" else command)
+        return running([*command, *_FLAGS[kind]])
 
     def _measure_floors(self) -> tuple[floor.Measured, floor.Measured]:
         """Measure this round's best way of all, and the best of one row at a time."""
@@ -227,7 +230,7 @@ def show(comparison: Comparison) -> Table:
             way,
             _told(rates),
             _ratio(rates, bare) if kind == "resonnx" else "",
-            _ratio(rates, best) if kind != "echo" else "",
+            _ratio(rates, best) if kind in ("bare", "resonnx") else "",
             _told([usage.loop_us for usage in usages]),
             _told([usage.others_us for usage in usages]),
             _told([usage.client_us for usage in usages]),
