@@ -149,7 +149,7 @@ def test_idle_device_gets_work_at_once_unless_delay_was_asked_for() -> None:
 def test_rows_wait_for_each_other_where_that_is_short_or_pays() -> None:
     dear, slow = LatencyTable(DEAR), LatencyTable(SLOW)
     assert (dear.worthwhile, dear.usual) == (16, 16)
-    assert (slow.worthwhile, slow.usual) == (1, 1), "a row takes 50 ms in any batch"
+    assert (slow.worthwhile, slow.usual) == (1, 1), "a row takes 20 ms in any batch"
     assert LatencyTable(LINEAR).usual == 16, "a row takes 1 ms"
     assert LatencyTable({size: 1e8 + 1e5 * size for size in SIZES}).usual > 12, "costs nearly the same"
 
@@ -191,7 +191,9 @@ def test_where_batching_gains_nothing_those_in_a_hurry_do_not_wait_for_each_othe
         batcher.push([Entry(i, 1, 0, deadline_ns) for i in range(8)])
         return batcher.take(now_ns=0).size
 
-    assert (size(None), size(10**12)) == (8, 1)
+    assert (size(None), size(60_000_000_000)) == (8, 8), "a deadline that is far away hurries nobody"
+    assert size(400_000_000) == 4, "20 ms a row, and a quarter of the time"
+    assert size(79_000_000) == 1
 
 
 def test_a_batch_is_short_where_others_wait_for_the_device() -> None:
@@ -248,7 +250,7 @@ def test_chance_in_measured_times_costs_little(noise: list[float], start: float,
     true = {size: start + slope * size for size in SIZES}
     table = LatencyTable(smooth({size: factor * true[size] for size, factor in zip(SIZES, noise, strict=True)}))
     assert table.best_size(waiting=16) == 16
-    chosen = table.best_size(waiting=16, limit_ns=1e12)
+    chosen = table.best_size(waiting=16, limit_ns=true[16] * 1.5)
     assert chosen / true[chosen] >= 0.75 * max(size / ns for size, ns in true.items())
 
 

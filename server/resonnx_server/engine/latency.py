@@ -25,6 +25,8 @@ _REPEATS: Final = 11
 # between measured times are chance.
 _AS_GOOD: Final = 0.97
 _ABOUT_AS_GOOD: Final = 0.9
+# Time is short where a batch would take more than this part of it: what is expected errs, and others wait behind.
+_SHORT_OF_TIME: Final = 1 / 4
 # What a batch costs beside its run: waking a thread and the event loop, putting rows together and taking them apart.
 _HANDLING_NS: Final = 200_000
 # Rows that take no longer wait for each other gladly.
@@ -123,14 +125,14 @@ class LatencyTable:
         Args:
             waiting: Rows that could go now.
             least: The batch must hold at least so many (the oldest request's rows).
-            limit_ns: What it may cost where time is short; ignored if every size costs more.
+            limit_ns: Time that is left for it; ignored if every size costs more.
         """
         sizes = [size for size in self.sizes if size >= least]
-        if limit_ns < math.inf:
-            in_time = [size for size in sizes if self.cost_ns(size) <= limit_ns]
-            return min(self._as_good(in_time or sizes, waiting, _AS_GOOD))
-        filled = self._as_good(sizes, waiting, _ABOUT_AS_GOOD)
-        return max(filled, key=lambda size: (min(waiting, size), -size))
+        about_as_good = self._as_good(sizes, waiting, _ABOUT_AS_GOOD)
+        if unhurried := [size for size in about_as_good if self.cost_ns(size) <= limit_ns * _SHORT_OF_TIME]:
+            return max(unhurried, key=lambda size: (min(waiting, size), -size))
+        in_time = [size for size in sizes if self.cost_ns(size) <= limit_ns]
+        return min(self._as_good(in_time or sizes, waiting, _AS_GOOD))
 
     @property
     def worthwhile(self) -> int:
