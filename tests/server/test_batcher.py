@@ -17,7 +17,7 @@ SLOW = {size: 2e7 * size for size in SIZES}
 
 
 class BatcherMachine(RuleBasedStateMachine):
-    """Every request is batched, expired or discarded exactly once, in order, within the limits."""
+    """Every row is batched, expired or discarded exactly once, in order, within the limits."""
 
     entries = Bundle("entries")
 
@@ -26,12 +26,13 @@ class BatcherMachine(RuleBasedStateMachine):
         self.batcher: Batcher[int] = Batcher(LatencyTable(FLAT), max_queue_rows=40)
         self.now = 0
         self.waiting: dict[int, Entry[int]] = {}
+        self.begun: dict[int, int] = {}
         self.expected: list[int] = []
         self.next_id = 0
 
     @rule(
         target=entries,
-        rows=st.integers(1, 16),
+        rows=st.integers(1, 40),
         shape=st.sampled_from("ab"),
         patience=st.none() | st.integers(0, 3_000_000),
         priority=st.integers(1, 8),
@@ -86,23 +87,32 @@ class BatcherMachine(RuleBasedStateMachine):
         batch = self.batcher.take(self.now, limit, budget)
         for entry in batch.expired:
             assert entry.deadline_ns is not None
-            assert entry.deadline_ns < self.now + max(FLAT.values())
+            assert entry.deadline_ns < self.now + -(-entry.rows // 16) * max(FLAT.values())
             del self.waiting[entry.payload]
         if not batch.entries:
             assert not self.waiting
             return
         in_order = sorted(self.waiting.values(), key=lambda entry: (entry.priority, entry.payload))
-        assert batch.entries[0] is in_order[0], "the first of the most urgent priority goes first"
+        assert batch.entries[0].payload == in_order[0].payload, "the first of the most urgent priority goes first"
         assert len({entry.shape for entry in batch.entries}) == 1
         assert batch.rows <= batch.size <= 16
         assert batch.size in SIZES
         if limit is not None:
-            assert batch.rows <= max(limit, batch.entries[0].rows)
-        alike = [entry for entry in in_order if entry.shape == batch.entries[0].shape]
-        assert alike[: len(batch.entries)] == batch.entries, "nobody is overtaken by a request of the same shape"
+            assert batch.rows <= limit
+        alike = [entry.payload for entry in in_order if entry.shape == batch.entries[0].shape]
+        taken = [entry.payload for entry in batch.entries]
+        assert alike[: len(taken)] == taken, "nobody is overtaken by a request of the same shape"
         for entry in batch.entries:
             assert entry.deadline_ns is None or entry.deadline_ns > self.now, "what is late is not run"
-            del self.waiting[entry.payload]
+            assert entry.rows > 0
+            assert entry.start == self.begun.get(entry.payload, 0), "each row once, in order"
+            self.begun[entry.payload] = entry.start + entry.rows
+            left = self.waiting[entry.payload]
+            if entry is left:
+                del self.waiting[entry.payload]
+            else:
+                assert entry is batch.entries[-1], "only what finds no room waits on"
+                assert left.start == self.begun[entry.payload]
 
     @invariant()
     def counts_agree(self) -> None:
@@ -259,3 +269,61 @@ def test_a_size_that_is_handled_badly_is_left_out() -> None:
     table = LatencyTable(smooth(measured))
     assert table.best_size(waiting=12) != 12
     assert table.best_size(waiting=16) == 16
+
+
+def test_a_size_that_is_handled_badly_is_not_run() -> None:
+    batch = _batcher({**DEAR, 12: 2e7}, 12).take(200)
+    assert (batch.rows, batch.size) == (12, 16)
+    table = LatencyTable({1: 1e6, 2: 1.1e6})
+    assert table.bucket(1) == 1
+    for _ in range(2000):
+        table.record(1, 3_000_000)
+        table.record(2, 1_100_000)
+    assert table.bucket(1) == 2, "it follows what batches take"
+
+
+def test_rows_of_a_request_fill_batches() -> None:
+    batcher: Batcher[str] = Batcher(LatencyTable(FLAT), 1000)
+    batcher.push([Entry(name, 9, 0) for name in "abcd"])
+    batches = [batcher.take(10) for _ in range(3)]
+    assert [[(e.payload, e.start, e.rows) for e in batch.entries] for batch in batches] == [
+        [("a", 0, 9), ("b", 0, 7)],
+        [("b", 7, 2), ("c", 0, 9), ("d", 0, 5)],
+        [("d", 5, 4)],
+    ]
+
+
+def test_the_rest_of_a_request_is_forgotten_with_it() -> None:
+    batcher: Batcher[int] = Batcher(LatencyTable(FLAT), 1000)
+    entry = Entry(0, 30, 0)
+    batcher.push([entry, Entry(1, 1, 0)])
+    assert batcher.take(10).rows == 16
+    assert batcher.discard(entry)
+    assert (batcher.rows, batcher.take(10).rows) == (1, 1)
+
+
+def test_many_rows_are_expected_to_take_long() -> None:
+    one: Batcher[int] = Batcher(LatencyTable(LINEAR), 2000)
+    two: Batcher[int] = Batcher(LatencyTable(LINEAR), 2000, instances=2)
+    assert (one.wait_ns(1000, 4), two.wait_ns(1000, 4)) == (1e9, 5e8)
+    one.push([Entry(0, 1000, 0, deadline_ns=900_000_000)])
+    assert [entry.payload for entry in one.take(0).expired] == [0]
+    two.push([Entry(0, 1000, 0, deadline_ns=900_000_000)])
+    assert not two.take(0).expired
+    assert two.wait_ns(16, 4) == 984e6 / 2 + 8e6
+
+
+def test_nobody_is_late_for_waiting_for_company() -> None:
+    batcher: Batcher[int] = Batcher(LatencyTable(LINEAR), 1000, max_delay_ns=200_000_000)
+    batcher.push([Entry(0, 1, 0), Entry(1, 1, 0, deadline_ns=100_000_000)])
+    assert batcher.ready_at_ns() == 84_000_000, "16 rows could come, and take 16 ms"
+    batcher.push([Entry(2, 1, 0, deadline_ns=10_000_000)])
+    assert batcher.ready_at_ns() == 0
+
+
+def test_those_behind_lend_no_urgency_to_those_before() -> None:
+    batcher: Batcher[int] = Batcher(LatencyTable(FLAT), 1000)
+    batcher.push([Entry(0, 1, arrival_ns=0, priority=8), Entry(1, 1, arrival_ns=10**12, priority=1)])
+    assert batcher.due_ns() == 10**12 + 10**9
+    batcher.push([Entry(2, 1, arrival_ns=10**12, deadline_ns=10**12 + 5, priority=1)])
+    assert batcher.due_ns() == 10**12 + 5, "not the first, but in the same batch"

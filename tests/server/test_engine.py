@@ -148,19 +148,19 @@ async def test_the_last_lane_is_kept_for_those_who_cannot_wait() -> None:
     assert [outputs["y"].item() for outputs, _ in answers] == [0, 2, 4, 6]
 
 
-@pytest.mark.parametrize(("rows", "beside"), [(1, False), (16, True)])
+@pytest.mark.parametrize(("rows", "beside"), [(1, False), (2, True)])
 async def test_a_batch_on_all_cores_is_let_end_if_that_is_soon(rows: int, *, beside: bool) -> None:
     many, few = Runtime(), Runtime()
     many.free.clear()
     device = Device("test", 2)
-    alone = Runner(many, LatencyTable({1: 1e9, 16: 1e11}), has_all_cores=True)
-    shared = Runner(few, LatencyTable({1: 2e9, 16: 2e11}))
+    alone = Runner(many, LatencyTable({1: 1e9, 2: 2.5e9}), has_all_cores=True)
+    shared = Runner(few, LatencyTable({1: 2e9, 2: 2.6e9}))
     engine = TensorEngine(Runners(alone, shared, 2), device, Metrics().model("m", 1), max_queue_rows=100)
     try:
         asks = [asyncio.ensure_future(engine.submit(_rows(*range(rows))))]
         await _until(lambda: many.entered == 1)
-        asks.append(asyncio.ensure_future(engine.submit(_rows(1))))
-        await _until(lambda: few.entered == 1 if beside else engine.queued_rows() == 1)
+        asks.append(asyncio.ensure_future(engine.submit(_rows(1, 2))))
+        await _until(lambda: few.entered == 1 if beside else engine.queued_rows() == 2)
         with device.lock:
             assert beside or engine.ready_at_ns() is None
         many.free.set()
@@ -170,7 +170,7 @@ async def test_a_batch_on_all_cores_is_let_end_if_that_is_soon(rows: int, *, bes
         many.free.set()
         engine.close()
         device.close()
-    assert [outputs["y"].ravel().tolist() for outputs, _ in answers] == [[2 * i for i in range(rows)], [2]]
+    assert [outputs["y"].ravel().tolist() for outputs, _ in answers] == [[2 * i for i in range(rows)], [2, 4]]
 
 
 @pytest.mark.parametrize(("start_ns", "sizes"), [(0, [1, 1, 1, 1]), (1e9, [4])])
@@ -209,6 +209,82 @@ async def test_poisoned_member_fails_alone() -> None:
     assert runtime.sizes == [1, 4, 1, 1, 1, 1]
     assert isinstance(results[2], InferenceFailed)
     assert "poisoned" not in results[2].message
+
+
+@pytest.mark.parametrize("lanes", [1, 2])
+async def test_rows_of_large_requests_share_batches_and_come_back_in_order(lanes: int) -> None:
+    runtime = Runtime()
+    runtime.free.clear()
+    async with _engine(runtime, lanes) as engine:
+        asks = [asyncio.ensure_future(engine.submit(_rows(*range(100 * i, 100 * i + 25)))) for i in range(4)]
+        await _until(lambda: runtime.entered == lanes)
+        runtime.free.set()
+        answers = await asyncio.gather(*asks)
+    for i, (outputs, timing) in enumerate(answers):
+        assert outputs["y"].ravel().tolist() == [2 * value for value in range(100 * i, 100 * i + 25)]
+        assert timing.queue_ns > 0
+    assert sum(runtime.sizes) <= 104, "100 rows, and little padding"
+
+
+async def test_one_bad_row_fails_its_whole_request_and_nobody_else() -> None:
+    runtime = Runtime()
+    runtime.free.clear()
+    async with _engine(runtime) as engine:
+        bad = asyncio.ensure_future(engine.submit(_rows(-1, *range(60))))
+        await _until(lambda: runtime.entered == 1)
+        good = asyncio.ensure_future(engine.submit(_rows(*range(30))))
+        await _until(lambda: engine.queued_rows() > 30)
+        runtime.free.set()
+        with pytest.raises(InferenceFailed):
+            await bad
+        assert (await good)[0]["y"].ravel().tolist() == [2 * value for value in range(30)]
+        assert engine.queued_rows() == 0
+    assert sum(runtime.sizes) < 16 + 91, "what the others would have answered was wanted by nobody"
+
+
+async def test_a_busy_model_with_low_priorities_waiting_starves_no_other() -> None:
+    device = Device("test")
+    asked: asyncio.Future[object] = asyncio.get_running_loop().create_future()
+
+    class Busy(Runtime):
+        def __call__(self, feeds: Mapping[str, np.ndarray]) -> Tensors:
+            # Always with somebody important waiting when it ends.
+            while self.entered and busy.queued_rows() < 3 and not asked.done():
+                time.sleep(0.0001)
+            return super().__call__(feeds)
+
+    runtime = Busy()
+    runtime.free.clear()
+    busy, other = (
+        TensorEngine(
+            Runners.single(Runner(run, LatencyTable({1: 1e6}))), device, Metrics().model("m", 1), max_queue_rows=100
+        )
+        for run in (runtime, Runtime())
+    )
+
+    async def ask_on_and_on() -> None:
+        while not asked.done():
+            await busy.submit(_rows(1), priority=1)
+
+    try:
+        first = asyncio.ensure_future(busy.submit(_rows(0)))
+        await _until(lambda: runtime.entered == 1)
+        waits_since = device.clock()
+        unimportant = asyncio.ensure_future(busy.submit(_rows(2), priority=8))
+        await _until(lambda: busy.queued_rows() == 1 and device.clock() - waits_since > 1_100_000_000)
+        callers = [asyncio.ensure_future(ask_on_and_on()) for _ in range(4)]
+        await _until(lambda: busy.queued_rows() == 5)
+        runtime.free.set()
+        async with asyncio.timeout(10):
+            asked.set_result(await other.submit(_rows(3)))
+            await asyncio.gather(first, unimportant, *callers)
+    finally:
+        if not asked.done():
+            asked.cancel()
+        runtime.free.set()
+        busy.close()
+        other.close()
+        device.close()
 
 
 async def test_cancelled_and_expired_never_reach_the_device() -> None:

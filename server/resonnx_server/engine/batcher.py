@@ -2,7 +2,7 @@
 
               push                                  take
     request ──────► waiting (by priority, FIFO) ─────────────► batch of equal shapes, at a size of the latency table
-                       │   │ discard (caller gone)
+                       │   │ discard (caller gone)             (of a request of many rows, as many as there is room for)
                        │   └──────► dropped
                        └ deadline cannot be met any more ─► expired
 
@@ -11,7 +11,7 @@ Work-conserving: with max_delay_ns 0 whatever waits is ready at once.
 
 import math
 from collections.abc import Hashable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Final, Generic, TypeVar
 
@@ -32,10 +32,10 @@ _RETRY_AFTER_MS: Final = (20, 2000)
 
 @dataclass(slots=True, eq=False)
 class Entry(Generic[T]):
-    """One request, or a piece of a large one.
+    """One request, or the rows of it that are in a batch, or still wait for one.
 
     Attributes:
-        rows: Rows of the batch that it takes.
+        rows: Rows that it takes; of a request that waits, any number.
         arrival_ns: Monotonic time of arrival.
         deadline_ns: Monotonic time after which nobody wants the answer.
         shape: Entries share a batch only if equal.
@@ -48,6 +48,8 @@ class Entry(Generic[T]):
     deadline_ns: int | None = None
     shape: Hashable = None
     priority: int = DEFAULT_PRIORITY
+    start: int = 0
+    """The first of the request's rows that it holds."""
 
 
 @dataclass(slots=True)
@@ -72,6 +74,7 @@ class Batcher(Generic[T]):
         max_queue_rows: Rows that may wait.
         max_delay_ns: How long the oldest may wait for company; 0 never waits.
         objective_ns: Time from arrival to answer that the model should keep; steers the batch size, refuses nothing.
+        instances: Batches that may run at once.
     """
 
     def __init__(
@@ -80,10 +83,12 @@ class Batcher(Generic[T]):
         max_queue_rows: int,
         max_delay_ns: int = 0,
         objective_ns: int | None = None,
+        instances: int = 1,
     ) -> None:
         self.table = table
         self.max_queue_rows = max_queue_rows
         self.objective_ns = objective_ns
+        self._instances = instances
         self._max_delay_ns = max_delay_ns
         # Ordered sets: discard from the middle is O(1).
         self._levels: list[dict[Entry[T], None]] = [{} for _ in range(PRIORITY_LEVELS)]
@@ -107,7 +112,7 @@ class Batcher(Generic[T]):
         queued = self.rows + self.expected_rows
         if queued + rows > self.max_queue_rows:
             low, high = _RETRY_AFTER_MS
-            retry_after_ms = int(self.table.drain_ns(queued) / 1e6)
+            retry_after_ms = int(self.table.drain_ns(queued) / self._instances / 1e6)
             raise Overloaded(
                 f"the queue holds {queued} rows and may hold {self.max_queue_rows}",
                 min(max(retry_after_ms, low), high),
@@ -141,12 +146,13 @@ class Batcher(Generic[T]):
         arrivals = [next(iter(level)).arrival_ns for level in self._levels if level]
         if not arrivals:
             return None
-        at = min(arrivals) + (0 if self.rows >= self.table.largest else self._max_delay_ns)
-        if self.rows >= enough:
+        at = min(arrivals)
+        is_few = self.rows < enough
+        if not is_few and (not self._max_delay_ns or self.rows >= self.table.largest):
             return at
-        due = self.due_ns()
-        assert due is not None
-        return max(at, int(due - self.table.cost_ns(self.table.bucket(enough))))
+        due = min(map(self._due_ns, self))
+        last = int(due - self.table.cost_ns(self.table.bucket(enough if is_few else self.table.largest)))
+        return max(at, last if is_few else min(at + self._max_delay_ns, last))
 
     def live_objective_ns(self, now_ns: int) -> int | None:
         """Return the objective if anybody has asked lately: what others must leave room for."""
@@ -154,35 +160,35 @@ class Batcher(Generic[T]):
         return None if is_forgotten else self.objective_ns
 
     def due_ns(self) -> int | None:
-        """When the most urgent head of the queue should be answered: the time that devices compare models by."""
-        heads = [next(iter(level)) for level in self._levels if level]
-        return min(map(self._due_ns, heads), default=None)
+        """When the most urgent of those who are next should be answered: the time that devices compare models by.
 
-    def wait_ns(self, rows: int, priority: int, instances: int = 1) -> float:
+        Who waits behind others of a higher priority does not count yet: what would run is not theirs.
+        """
+        return min(map(self._due_ns, self._next_up()), default=None)
+
+    def wait_ns(self, rows: int, priority: int) -> float:
         """Expected time until a request of `rows` that came now would be done, once a lane is free.
 
         Args:
             rows: The request's.
             priority: The request's.
-            instances: Batches that run at once.
         """
         ahead = self.expected_rows + sum(entry.rows for level in self._levels[:priority] for entry in level)
-        return self.table.drain_ns(ahead) / instances + self.table.cost_ns(self.table.best_size(rows))
+        return self.table.drain_ns(ahead) / self._instances + self._alone_ns(rows)
 
     def shortest_ns(self) -> float:
         """Expected time of the shortest batch that could be next; 0 if nothing waits."""
-        head = next(iter(self), None)
-        return 0.0 if head is None else self.table.cost_ns(self.table.bucket(head.rows))
+        return self.table.cost_ns(self.table.bucket(1)) if self.rows else 0.0
 
     def take(self, now_ns: int, limit: int | None = None, budget_ns: float | None = None) -> Batch[T]:
-        """Remove and return the next batch: the first entry and what fits with it, in order.
+        """Remove and return the next batch: what fits into it, in order; what does not fit as a whole waits on in part.
 
         The size is the one that serves most rows a second of those that still answer the batch's most urgent member in
         time; where none does, time is lost already and throughput alone decides.
 
         Args:
             now_ns: Monotonic time; entries whose deadline cannot be met even alone are returned as expired.
-            limit: Most rows wanted, if fewer than the table's largest size.
+            limit: Most rows wanted (at least 1), if fewer than the table's largest size.
             budget_ns: Longest batch wanted, because others wait for the device.
         """
         alike, expired = self._next(now_ns)
@@ -192,17 +198,18 @@ class Batcher(Generic[T]):
             return Batch([], 0, expired)
         waiting = sum(entry.rows for entry in alike)
         if limit is not None:
-            waiting = min(waiting, max(limit, alike[0].rows))
-        room = min(waiting, self._best_size(alike, waiting, now_ns, budget_ns))
+            waiting = min(waiting, limit)
+        rows = room = min(waiting, self._best_size(alike, waiting, now_ns, budget_ns))
         chosen: list[Entry[T]] = []
         for entry in alike:
             if entry.rows > room:
+                if room:
+                    chosen.append(self._cut(entry, room))
                 break
             room -= entry.rows
-            chosen.append(entry)
-        for entry in chosen:
             self._remove(entry)
-        return Batch(chosen, self.table.bucket(sum(entry.rows for entry in chosen)), expired)
+            chosen.append(entry)
+        return Batch(chosen, self.table.bucket(rows), expired)
 
     def clear(self) -> list[Entry[T]]:
         """Remove and return everything."""
@@ -227,11 +234,20 @@ class Batcher(Generic[T]):
                     break
         return alike, expired
 
+    def _next_up(self) -> Iterator[Entry[T]]:
+        """Yield those of the first priority that the next batch could hold."""
+        rows = 0
+        for entry in next(filter(None, self._levels), ()):
+            yield entry
+            rows += entry.rows
+            if rows >= self.table.largest:
+                return
+
     def _best_size(self, alike: list[Entry[T]], waiting: int, now_ns: int, budget_ns: float | None) -> int:
         limit = math.inf if budget_ns is None else budget_ns
         if self.objective_ns is not None or any(entry.deadline_ns is not None for entry in alike):
             limit = min(limit, min(map(self._due_ns, alike)) - now_ns)
-        return self.table.best_size(waiting, alike[0].rows, limit)
+        return self.table.best_size(waiting, limit)
 
     def _due_ns(self, entry: Entry[T]) -> int:
         due = entry.arrival_ns + (_PATIENCE_NS if self.objective_ns is None else self.objective_ns)
@@ -240,7 +256,19 @@ class Batcher(Generic[T]):
     def _is_late(self, entry: Entry[T], now_ns: int) -> bool:
         if entry.deadline_ns is None:
             return False
-        return now_ns + self.table.cost_ns(self.table.bucket(entry.rows)) > entry.deadline_ns
+        return now_ns + self._alone_ns(entry.rows) > entry.deadline_ns
+
+    def _alone_ns(self, rows: int) -> float:
+        """Expected time of a request's rows, were all instances theirs."""
+        return self.table.time_ns(-(-rows // self._instances))
+
+    def _cut(self, entry: Entry[T], rows: int) -> Entry[T]:
+        """Remove and return the first `rows` of an entry; the others keep its place."""
+        part = replace(entry, rows=rows)
+        entry.start += rows
+        entry.rows -= rows
+        self.rows -= rows
+        return part
 
     def _remove(self, entry: Entry[T]) -> None:
         del self._levels[entry.priority - 1][entry]

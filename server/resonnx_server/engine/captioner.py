@@ -99,6 +99,7 @@ class CaptionEngine:
             max_queue_rows,
             max_queue_delay_us * 1000,
             objective.latency_ns if objective else None,
+            encoders.instances,
         )
         self._admission = DeadlineAdmission(device, objective)
         self._last_step_ns = 0
@@ -278,7 +279,7 @@ class CaptionEngine:
         # Those who find no slot wait for as many rounds of full slots as are before them.
         rounds = 1 + max(0, ahead + rows - capacity) / capacity
         tokens = min(max(self._schedule.mean_steps, options.min_tokens), options.max_tokens)
-        return self._batcher.wait_ns(pictures, priority, self.encoders.instances) + tokens * decoding * rounds
+        return self._batcher.wait_ns(pictures, priority) + tokens * decoding * rounds
 
     # Called by jobs, on a lane.
 

@@ -25,6 +25,8 @@ _REPEATS: Final = 11
 # between measured times are chance.
 _AS_GOOD: Final = 0.97
 _ABOUT_AS_GOOD: Final = 0.9
+# What a larger size must cost for rows to be padded to it, though a smaller one holds them.
+_WORTH_PADDING: Final = 0.8
 # Time is short where a batch would take more than this part of it: what is expected errs, and others wait behind.
 _SHORT_OF_TIME: Final = 1 / 4
 # What a batch costs beside its run: waking a thread and the event loop, putting rows together and taking them apart.
@@ -96,6 +98,7 @@ class LatencyTable:
     def __init__(self, costs: Mapping[int, float]) -> None:
         self._base = dict(sorted(costs.items()))
         self._load = 1.0
+        self._buckets: dict[int, int] = {}
         self.sizes = tuple(self._base)
         self.largest = self.sizes[-1]
 
@@ -103,6 +106,7 @@ class LatencyTable:
         """Blend in the time of a live batch."""
         self._load += _LOAD_DECAY * (ns / self._base[size] - self._load)
         self._base[size] += _SIZE_DECAY * (ns / self._load - self._base[size])
+        self._buckets.clear()
 
     def rescale(self, ratio: float) -> None:
         """Expect every size to take `ratio` times as long as before."""
@@ -113,10 +117,19 @@ class LatencyTable:
         return self._base[size] * self._load
 
     def bucket(self, rows: int) -> int:
-        """Return the smallest size that holds `rows` (<= largest)."""
-        return next(size for size in self.sizes if size >= rows)
+        """Return the size to run `rows` (<= largest) at: the smallest that holds them, or a much cheaper one."""
+        if rows not in self._buckets:
+            holding = [size for size in self.sizes if size >= rows]
+            cheapest_ns = min(self._base[size] for size in holding)
+            self._buckets[rows] = next(size for size in holding if self._base[size] * _WORTH_PADDING <= cheapest_ns)
+        return self._buckets[rows]
 
-    def best_size(self, waiting: int, least: int = 1, limit_ns: float = math.inf) -> int:
+    def time_ns(self, rows: int) -> float:
+        """Expected time of `rows` one batch after another, as few as hold them."""
+        full, rest = divmod(rows, self.largest)
+        return full * self.cost_ns(self.largest) + (self.cost_ns(self.bucket(rest)) if rest else 0.0)
+
+    def best_size(self, waiting: int, limit_ns: float = math.inf) -> int:
         """Return the size that serves most rows a second when `waiting` rows wait.
 
         Of sizes that are about as good: where time is short, the smallest, as its rows are answered sooner; else the
@@ -124,15 +137,13 @@ class LatencyTable:
 
         Args:
             waiting: Rows that could go now.
-            least: The batch must hold at least so many (the oldest request's rows).
             limit_ns: Time that is left for it; ignored if every size costs more.
         """
-        sizes = [size for size in self.sizes if size >= least]
-        about_as_good = self._as_good(sizes, waiting, _ABOUT_AS_GOOD)
+        about_as_good = self._as_good(self.sizes, waiting, _ABOUT_AS_GOOD)
         if unhurried := [size for size in about_as_good if self.cost_ns(size) <= limit_ns * _SHORT_OF_TIME]:
             return max(unhurried, key=lambda size: (min(waiting, size), -size))
-        in_time = [size for size in sizes if self.cost_ns(size) <= limit_ns]
-        return min(self._as_good(in_time or sizes, waiting, _AS_GOOD))
+        in_time = [size for size in self.sizes if self.cost_ns(size) <= limit_ns]
+        return min(self._as_good(in_time or self.sizes, waiting, _AS_GOOD))
 
     @property
     def worthwhile(self) -> int:

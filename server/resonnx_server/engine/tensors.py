@@ -7,8 +7,9 @@ so one bad member never hurts its neighbours.
 import asyncio
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
+from operator import itemgetter
 from typing import Final
 
 import numpy as np
@@ -31,8 +32,26 @@ _LONG_QUEUE: Final = 2
 
 @dataclass(slots=True, eq=False)
 class _Task:
+    """A request of `rows`, and what batches have answered of it: rows from `start` on."""
+
     inputs: Tensors
+    rows: int
     future: "asyncio.Future[tuple[Tensors, Timing]]"
+    parts: list[tuple[int, Tensors, Timing]] = field(default_factory=list)
+    left: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.left = self.rows
+
+    def answer(self, entry: "Entry[_Task]", outputs: Tensors, timing: Timing) -> None:
+        """Take what one batch gave; on the event loop."""
+        if self.future.done():
+            return
+        self.left -= entry.rows
+        if self.left or self.parts:
+            self.parts.append((entry.start, outputs, timing))
+        if not self.left:
+            self.future.set_result(_joined(self.parts) if self.parts else (outputs, timing))
 
 
 # What each member of a batch gets.
@@ -70,7 +89,11 @@ class TensorEngine:
         self.staging: dict[str, Staging] = {}
         self._loop = asyncio.get_running_loop()
         self._batcher: Batcher[_Task] = Batcher(
-            runners.shared.table, max_queue_rows, max_queue_delay_us * 1000, objective.latency_ns if objective else None
+            runners.shared.table,
+            max_queue_rows,
+            max_queue_delay_us * 1000,
+            objective.latency_ns if objective else None,
+            runners.instances,
         )
         self._under_way = 0
         # When a batch on all cores should end, if there is one.
@@ -107,7 +130,7 @@ class TensorEngine:
                 self.device,
                 self._admission,
                 rows=rows,
-                wait_ns=self._batcher.wait_ns(rows, priority, self.runners.instances),
+                wait_ns=self._batcher.wait_ns(rows, priority),
                 deadline_ns=deadline_ns,
                 decoding_ns=decoding_ns,
             )
@@ -122,8 +145,8 @@ class TensorEngine:
         """Queue one request and return its outputs and where its time went.
 
         Args:
-            inputs: Arrays [rows, ...] by input name, all with the same rows (any shapes if not batched). More rows
-                than the largest batch are split and joined again.
+            inputs: Arrays [rows, ...] by input name, all with the same rows (any shapes if not batched). Several
+                batches may serve them, whatever their number.
             deadline_ns: Monotonic; refused or dropped if it cannot be met.
             priority: 1 (first) to batcher.PRIORITY_LEVELS.
             place: Where room was kept for it; None asks for it now.
@@ -140,25 +163,19 @@ class TensorEngine:
         if place is None and self._admission.has_limit(deadline_ns):
             with self.place(_rows(inputs) if self.batched else 1, deadline_ns, priority) as place:
                 return await self.submit(inputs, deadline_ns, priority, place)
-        entries = [self._entry(piece, deadline_ns, priority) for piece in self._split(inputs)]
+        entry = self._entry(inputs, deadline_ns, priority)
         with self.device.lock:
             if place is not None:
-                place.arrive(sum(entry.rows for entry in entries))
-            self._batcher.push(entries)
+                place.arrive(entry.rows)
+            self._batcher.push([entry])
             self.device.notify(self.ready_at_ns())
-        futures = [entry.payload.future for entry in entries]
         try:
-            if len(futures) == 1:
-                return await futures[0]
-            done = await asyncio.gather(*futures)
+            return await entry.payload.future
         except BaseException:
-            # The caller has gone, or one piece failed: the rest is wanted by nobody.
+            # The caller has gone, or some of the rows failed: the rest is wanted by nobody.
             with self.device.lock:
-                for entry in entries:
-                    self._batcher.discard(entry)
+                self._batcher.discard(entry)
             raise
-        outputs = {name: np.concatenate([part[name] for part, _ in done]) for name in done[0][0]}
-        return outputs, max((timing for _, timing in done), key=lambda timing: timing.queue_ns)
 
     @property
     def largest(self) -> int:
@@ -253,18 +270,10 @@ class TensorEngine:
         return self._whole_until_ns - self.device.clock() <= self._batcher.shortest_ns()
 
     def _entry(self, inputs: Tensors, deadline_ns: int | None, priority: int) -> Entry[_Task]:
-        task = _Task(inputs, self._loop.create_future())
-        if not self.batched:
-            return Entry(task, 1, self.device.clock(), deadline_ns, priority=priority)
-        shape = tuple(array.shape[1:] for array in inputs.values())
-        return Entry(task, _rows(inputs), self.device.clock(), deadline_ns, shape, priority)
-
-    def _split(self, inputs: Tensors) -> list[Tensors]:
-        largest = self.largest
-        if not self.batched or _rows(inputs) <= largest:
-            return [inputs]
-        starts = range(0, _rows(inputs), largest)
-        return [{name: array[start : start + largest] for name, array in inputs.items()} for start in starts]
+        rows = _rows(inputs) if self.batched else 1
+        shape = tuple(array.shape[1:] for array in inputs.values()) if self.batched else None
+        task = _Task(inputs, rows, self._loop.create_future())
+        return Entry(task, rows, self.device.clock(), deadline_ns, shape, priority)
 
 
 class _TensorJob:
@@ -334,9 +343,20 @@ class _TensorJob:
         lent = []
         for name in entries[0].payload.inputs:
             staging = engine.staging.setdefault(name, Staging(engine.largest, engine.device.allocate))
-            feeds[name], buffer = staging.join([entry.payload.inputs[name] for entry in entries], size)
+            feeds[name], buffer = staging.join([_part(entry, name) for entry in entries], size)
             lent.append((name, buffer))
         return feeds, lent
+
+
+def _part(entry: Entry[_Task], name: str) -> Array:
+    array = entry.payload.inputs[name]
+    return array if entry.rows == entry.payload.rows else array[entry.start : entry.start + entry.rows]
+
+
+def _joined(parts: list[tuple[int, Tensors, Timing]]) -> tuple[Tensors, Timing]:
+    outputs = [outputs for _, outputs, _ in sorted(parts, key=itemgetter(0))]
+    joined = {name: np.concatenate([part[name] for part in outputs]) for name in outputs[0]}
+    return joined, max((timing for _, _, timing in parts), key=lambda timing: timing.queue_ns)
 
 
 def _slices(outputs: Tensors, entries: list[Entry[_Task]]) -> list[Tensors]:
@@ -356,8 +376,8 @@ def _deliver(outcomes: _Outcomes) -> None:
                 entry,
                 outcome if isinstance(outcome, ServerError) else InferenceFailed("the model failed on this input"),
             )
-        elif not entry.payload.future.done():
-            entry.payload.future.set_result(outcome)
+        else:
+            entry.payload.answer(entry, *outcome)
 
 
 def _fail(entry: Entry[_Task], error: ServerError) -> None:
