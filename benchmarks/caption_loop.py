@@ -25,7 +25,8 @@ from resonnx_proto.v1 import manifest_pb2 as pb
 from resonnx_server.engine.caption_task import CaptionTask
 from resonnx_server.engine.captioner import CaptionEngine
 from resonnx_server.engine.device import Device
-from resonnx_server.engine.latency import LatencyTable, measure, sizes_up_to, smooth
+from resonnx_server.engine.latency import LatencyTable
+from resonnx_server.engine.measurement import measure, sizes_up_to
 from resonnx_server.engine.runner import Runner, Runners
 from resonnx_server.engine.slots import Slots
 from resonnx_server.observe.metrics import Metrics
@@ -97,7 +98,7 @@ class Engine:
             captions.spec,
             # Looking up costs nothing.
             Runners.single(Runner(pictures.encode, LatencyTable(dict.fromkeys(sizes, 1.0)))),
-            Runners.single(Runner(pictures.step, LatencyTable(smooth(steps)))),
+            Runners.single(Runner(pictures.step, LatencyTable.of(steps))),
             slots,
             device,
             Metrics().model("benchmark", 1),

@@ -21,7 +21,8 @@ from typing import Final, cast
 from resonnx import Client
 from resonnx_server.engine.caption_schedule import CaptionSchedule
 from resonnx_server.engine.caption_task import CaptionTask, Encoded
-from resonnx_server.engine.latency import LatencyTable, sizes_up_to
+from resonnx_server.engine.latency import LatencyTable
+from resonnx_server.engine.measurement import sizes_up_to
 from resonnx_server.engine.pacing import Continuous, Load, OneAtATime, Pacing, Rigid
 
 # ms by rows.
@@ -285,7 +286,7 @@ def served(server: str, model: str) -> Costs:
     """Return what a running server has measured."""
     with Client(server) as client:
         encoder, decoder = client.model(model).sessions
-    encode, step = (LatencyTable({x.batch_size: x.median_s * 1e9 for x in s.latencies}) for s in (encoder, decoder))
+    encode, step = (LatencyTable({x.batch_size: x.expected_s * 1e9 for x in s.latencies}) for s in (encoder, decoder))
     return Costs(encode, step, encoder.instances)
 
 

@@ -76,8 +76,8 @@ def measure(servers: dict[str, str], model: str, seconds: float, seed: int) -> d
     streamed = load("continuous").open(0.5 * many["continuous"], seconds, stream=True)
     # Which encodes one picture on all cores.
     with Client(servers["one"]) as client:
-        encoder = client.model(model).sessions[0].latencies[0]
-    figures["first word at 50 % load, ms beyond the encoder"] = median(streamed.first_word_ms) - encoder.median_s * 1e3
+        encoder_ms = client.model(model).sessions[0].latencies[0].expected_s * 1e3
+    figures["first word at 50 % load, ms beyond the encoder"] = median(streamed.first_word_ms) - encoder_ms
     return figures
 
 

@@ -18,7 +18,7 @@ import pytest
 # Torch's waiting threads spin by default, and take the cores from everything that a test runs beside it.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
-_READY = re.compile(r"^resonnx-server ready grpc=(\S+) http=(\S+)$")
+_READY = re.compile(r"^resonnx-server (?:not )?ready grpc=(\S+) http=(\S+)$")
 
 
 @dataclass

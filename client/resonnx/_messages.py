@@ -129,7 +129,7 @@ def _session(session: vision_pb2.SessionInfo) -> SessionInfo:
         session.file,
         session.provider,
         precision=_enum_name(manifest_pb2.Precision, session.precision, "PRECISION_"),
-        latencies=tuple(BatchLatency(x.batch_size, x.median_us / 1e6) for x in session.latencies),
+        latencies=tuple(BatchLatency(x.batch_size, x.expected_us / 1e6, x.spread_us / 1e6) for x in session.latencies),
         instances=session.instances,
     )
 

@@ -91,7 +91,7 @@ def model_lines(info: ModelInfo) -> list[str]:
         if info.manifest.HasField("captioner"):
             rows.append(("words", str(len(info.manifest.captioner.vocabulary))))
     for session in info.sessions:
-        latencies = ", ".join(f"{x.batch_size}: {x.median_s * 1e3:.1f} ms" for x in session.latencies)
+        latencies = ", ".join(f"{x.batch_size}: {x.expected_s * 1e3:.1f} ms" for x in session.latencies)
         at_once = f"{session.instances} at once" if session.instances > 1 else "one at a time"
         rows.append((session.file, f"{session.provider} {session.precision}, {at_once}, batches {latencies}"))
     return table(rows)

@@ -101,10 +101,11 @@ class ModelSummary:
 
 @dataclass(frozen=True, slots=True)
 class BatchLatency:
-    """What a batch of this size took at load."""
+    """What a batch of this size is expected to take at present, and how far off that is on average; seconds."""
 
     batch_size: int
-    median_s: float
+    expected_s: float
+    spread_s: float
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,7 @@ from resonnx_server.http.probes import Probes
 from resonnx_server.intake.admission import Admission
 from resonnx_server.intake.decode import Decoder
 from resonnx_server.observe.metrics import Metrics
+from resonnx_server.observe.serving import ServingCollector
 from resonnx_server.repository.loader import Loader
 from resonnx_server.repository.scan import Found, scan
 from resonnx_server.repository.version import GPU_LANES, MAX_LANES
@@ -54,6 +55,7 @@ class Server:
         cores = usable_cores()
         self.models = Models(strict=settings.strict)
         self.metrics = Metrics()
+        self.metrics.registry.register(ServingCollector(self.models))
         self.decoder = Decoder(threads=cores)
         admission = Admission(_IN_FLIGHT_MESSAGES * settings.max_message_bytes)
         self.grpc = GrpcServer(
@@ -78,8 +80,8 @@ class Server:
             await self._load(found, stop.first)
             if not stop.first.is_set():
                 _calm_garbage_collection()
-                host = bracketed(self.settings.host)
-                print(f"resonnx-server ready grpc={host}:{grpc_port} http={host}:{http_port}", flush=True)
+                host, state = bracketed(self.settings.host), "ready" if self.models.is_ready else "not ready"
+                print(f"resonnx-server {state} grpc={host}:{grpc_port} http={host}:{http_port}", flush=True)
             await stop.first.wait()
             await self._drain(stop.second)
         finally:

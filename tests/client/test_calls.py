@@ -94,7 +94,7 @@ def test_model(vision, call: Call) -> None:
                 file="model.onnx",
                 provider="CPUExecutionProvider",
                 precision=manifest_pb2.PRECISION_FP32,
-                latencies=[{"batch_size": 4, "median_us": 2500}],
+                latencies=[{"batch_size": 4, "expected_us": 2500, "spread_us": 100}],
                 instances=2,
             )
         ],
@@ -112,7 +112,7 @@ def test_model(vision, call: Call) -> None:
             "model.onnx",
             "CPUExecutionProvider",
             "fp32",
-            (resonnx.BatchLatency(4, 0.0025),),
+            (resonnx.BatchLatency(4, 0.0025, 0.0001),),
             2,
         ),
     )

@@ -40,7 +40,7 @@ def two_models(vision) -> None:
                     "file": "model.onnx",
                     "provider": "CPUExecutionProvider",
                     "precision": "PRECISION_FP32",
-                    "latencies": [{"batch_size": 1, "median_us": 2100}],
+                    "latencies": [{"batch_size": 1, "expected_us": 2100}],
                 }
             ],
             identity="ab12",
@@ -95,7 +95,7 @@ def test_one_model(run) -> None:
     )
     shown = json.loads(run("models", "digits", "--json").stdout)
     assert shown["manifest"]["classifier"]["labels"] == ["zero", "one"]
-    assert shown["sessions"][0]["latencies"] == [{"batch_size": 1, "median_s": 0.0021}]
+    assert shown["sessions"][0]["latencies"] == [{"batch_size": 1, "expected_s": 0.0021, "spread_s": 0.0}]
 
 
 @pytest.mark.usefixtures("two_models")

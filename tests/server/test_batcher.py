@@ -5,7 +5,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, precondition, rule
 from resonnx_server.engine.batcher import Batcher, Entry
-from resonnx_server.engine.latency import LatencyTable, measure, sizes_up_to, smooth
+from resonnx_server.engine.latency import LatencyTable
+from resonnx_server.engine.measurement import Measured, far_above, measure, sizes_up_to, smooth
 from resonnx_server.errors import Overloaded
 
 SIZES = sizes_up_to(16)
@@ -241,7 +242,7 @@ def test_a_model_that_nobody_asks_keeps_no_room_from_others() -> None:
 
 @given(st.integers(1, 64))
 def test_warmed_sizes_hold_every_batch(largest: int) -> None:
-    table = LatencyTable(measure(lambda size: None, sizes_up_to(largest)))
+    table = LatencyTable.of(measure(lambda size: None, sizes_up_to(largest)))
     assert table.largest == largest
     assert all(table.bucket(rows) >= rows for rows in range(1, largest + 1))
 
@@ -252,6 +253,19 @@ def test_live_batches_move_the_table() -> None:
         table.record(1, 1000)
     assert table.cost_ns(1) == pytest.approx(1000, rel=0.01)
     assert table.cost_ns(2) > 500, "a slow machine is slow for all sizes"
+
+
+def test_the_table_tells_what_is_expected_and_how_far_off_that_is() -> None:
+    table = LatencyTable.of({1: Measured(100.0, 10.0), 2: Measured(200.0, 10.0)})
+    assert [(round(cost.expected_ns), round(cost.spread_ns)) for cost in table.snapshot().values()] == [
+        (100, 10),
+        (200, 10),
+    ]
+    for turn in range(400):
+        table.record(1, 50 if turn % 2 else 150)
+    cost = table.snapshot()[1]
+    assert cost.expected_ns == pytest.approx(100, rel=0.1)
+    assert cost.spread_ns == pytest.approx(50, rel=0.2)
 
 
 @given(st.lists(st.floats(0.8, 1.25), min_size=8, max_size=8), st.floats(0, 1e7), st.floats(1e4, 1e7))
@@ -266,6 +280,7 @@ def test_chance_in_measured_times_costs_little(noise: list[float], start: float,
 
 def test_a_size_that_is_handled_badly_is_left_out() -> None:
     measured = {size: 1e6 + 1e5 * size for size in SIZES} | {12: 2e7}
+    assert far_above(measured) == {12}
     table = LatencyTable(smooth(measured))
     assert table.best_size(waiting=12) != 12
     assert table.best_size(waiting=16) == 16

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from resonnx_server.engine.caption_schedule import CaptionSchedule, rows_of
 from resonnx_server.engine.caption_task import CaptionTask, Encoded
-from resonnx_server.engine.latency import LatencyTable, sizes_up_to
+from resonnx_server.engine.latency import LatencyTable
+from resonnx_server.engine.measurement import sizes_up_to
 from resonnx_server.engine.pacing import Continuous, Pacing
 
 CAPACITY, LARGEST = 12, 8

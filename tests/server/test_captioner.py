@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from resonnx_server.engine.caption_jobs import EncodeJob, StepJob
 from resonnx_server.engine.captioner import CaptionEngine
 from resonnx_server.engine.device import Device, Job
-from resonnx_server.engine.latency import LatencyTable, sizes_up_to
+from resonnx_server.engine.latency import LatencyTable
+from resonnx_server.engine.measurement import sizes_up_to
 from resonnx_server.engine.runner import AnyRunners, Runner, Runners
 from resonnx_server.engine.slots import Slots
 from resonnx_server.errors import DeadlineExceeded, DeadlineUnreachable, InferenceFailed, Overloaded, Unavailable

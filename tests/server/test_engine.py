@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from resonnx_server.engine.admission import Objective
 from resonnx_server.engine.device import Device
-from resonnx_server.engine.latency import LatencyTable, sizes_up_to
+from resonnx_server.engine.latency import LatencyTable
+from resonnx_server.engine.measurement import sizes_up_to
 from resonnx_server.engine.runner import AnyRunners, Runner, Runners, Tensors
 from resonnx_server.engine.tensors import TensorEngine
 from resonnx_server.errors import DeadlineExceeded, DeadlineUnreachable, InferenceFailed, Overloaded, Unavailable

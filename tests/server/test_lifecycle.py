@@ -14,6 +14,7 @@ import grpc
 import numpy as np
 import onnx
 import pytest
+import resonnx
 import tritonclient.grpc as triton
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from onnx import TensorProto, helper
@@ -43,6 +44,31 @@ def test_probes_and_metrics(demo_server) -> None:
     for name in ("request", "queue", "compute_input", "compute_infer", "compute_output"):
         assert f'\nnv_inference_{name}_duration_us{{model="digits",version="1"}} ' in page
     assert "process_resident_memory_bytes" in page
+
+
+def test_metrics_tell_how_a_model_runs(demo_server) -> None:
+    page = demo_server.get("/metrics")[1]
+    assert demo_server.metric("resonnx_model_ready", model="digits") == 1
+    assert demo_server.metric("resonnx_queue_rows", model="digits") == 0
+    assert demo_server.metric("resonnx_instances", model="digits", file="model.onnx") >= 1
+    with resonnx.Client(demo_server.grpc) as client:
+        (session,) = client.model("digits").sessions
+    for latency in session.latencies:
+        labels = {"model": "digits", "file": "model.onnx", "batch_size": str(latency.batch_size)}
+        expected_s = demo_server.metric("resonnx_batch_expected_seconds", **labels)
+        assert expected_s == pytest.approx(latency.expected_s, rel=0.5)
+        assert demo_server.metric("resonnx_batch_spread_seconds", **labels) >= 0
+    assert "# TYPE resonnx_padded_rows untyped" in page
+
+
+def test_metrics_tell_why_requests_failed(demo_server) -> None:
+    def count(reason: str) -> float:
+        return demo_server.metric("resonnx_request_errors_total", model="digits", reason=reason)
+
+    before = count("BAD_IMAGE")
+    with resonnx.Client(demo_server.grpc) as client, pytest.raises(resonnx.ResonnxError):
+        client.classify(b"no picture", model="digits")
+    assert count("BAD_IMAGE") == before + 1
 
 
 @pytest.mark.parametrize("port_flag", ["--port", "--http-port"])
@@ -186,6 +212,7 @@ def test_strict_is_not_ready_while_a_model_is_refused(start_server, repository: 
         status, text = server.get("/readyz")
         assert status == 503
         assert "refused empty version 0: the model's folder has no version folder" in text
+        assert server.metric("resonnx_model_ready", model="empty") == 0
         with grpc.insecure_channel(server.grpc) as channel:
             check = health_pb2_grpc.HealthStub(channel).Check
             for service in ("", "resonnx.v1.Vision", "resonnx.v1.Vision/empty"):

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from resonnx_server.config import ConfigError, load_settings
-from resonnx_server.engine.latency import LatencyTable, sizes_up_to
+from resonnx_server.engine.latency import LatencyTable
+from resonnx_server.engine.measurement import sizes_up_to
 from resonnx_server.engine.pacing import Continuous, Load, pacing
 
 # ms: an int8 ResNet-50 and an LSTM of 512 units on two cores.

@@ -16,7 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from resonnx_server.engine.captioner import CaptionEngine
 from resonnx_server.engine.device import Device
-from resonnx_server.engine.latency import LatencyTable, sizes_up_to
+from resonnx_server.engine.latency import LatencyTable
+from resonnx_server.engine.measurement import sizes_up_to
 from resonnx_server.engine.runner import Runner, Runners
 from resonnx_server.engine.tensors import TensorEngine
 from resonnx_server.errors import InferenceFailed, ModelRefused

@@ -233,12 +233,14 @@ class GetModelRequest(_message.Message):
 class SessionInfo(_message.Message):
     __slots__ = ("file", "provider", "precision", "latencies", "instances")
     class BatchLatency(_message.Message):
-        __slots__ = ("batch_size", "median_us")
+        __slots__ = ("batch_size", "expected_us", "spread_us")
         BATCH_SIZE_FIELD_NUMBER: _ClassVar[int]
-        MEDIAN_US_FIELD_NUMBER: _ClassVar[int]
+        EXPECTED_US_FIELD_NUMBER: _ClassVar[int]
+        SPREAD_US_FIELD_NUMBER: _ClassVar[int]
         batch_size: int
-        median_us: float
-        def __init__(self, batch_size: _Optional[int] = ..., median_us: _Optional[float] = ...) -> None: ...
+        expected_us: float
+        spread_us: float
+        def __init__(self, batch_size: _Optional[int] = ..., expected_us: _Optional[float] = ..., spread_us: _Optional[float] = ...) -> None: ...
     FILE_FIELD_NUMBER: _ClassVar[int]
     PROVIDER_FIELD_NUMBER: _ClassVar[int]
     PRECISION_FIELD_NUMBER: _ClassVar[int]

@@ -1,26 +1,19 @@
-"""What a batch costs: one session's time by batch size, measured at load (that is the warm-up) and kept up to date.
+"""What a batch costs: one session's time by batch size, as measured at load (`measurement.py`) and kept up to date.
 
 Only sizes in the table are run, so no caller ever meets a first-shape stall. Guarded by the device's lock.
 """
 
 import math
-import statistics
-import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from typing import Final
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final, Self
 
-import numpy as np
+from resonnx_server.engine.measurement import Measured, smooth
 
-# Batch sizes that are warmed and run; a batch between two of them is padded or split, as the table says.
-BATCH_SIZES: Final = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)
 # Weight of a live batch's time against what is known.
 _LOAD_DECAY: Final = 0.05
 _SIZE_DECAY: Final = 0.005
-# Sizes that a line is fitted through, at least; and how far above it a size is handled badly.
-_LEAST_TO_FIT: Final = 4
-_FAR_ABOVE: Final = 1.6
-_REPEATS: Final = 11
+_SPREAD_DECAY: Final = 0.05
 # Share of the best rate from which on a size counts as as good; where throughput alone matters, small differences
 # between measured times are chance.
 _AS_GOOD: Final = 0.97
@@ -33,56 +26,14 @@ _SHORT_OF_TIME: Final = 1 / 4
 _HANDLING_NS: Final = 200_000
 # Rows that take no longer wait for each other gladly.
 _SHORT_NS: Final = 10_000_000
-_ENOUGH_NS: Final = 100_000_000
 
 
-def sizes_up_to(largest: int) -> tuple[int, ...]:
-    """Return the batch sizes to warm for batches of at most `largest` rows; `largest` is always one of them."""
-    return (*(size for size in BATCH_SIZES if size < largest), largest)
+@dataclass(frozen=True)
+class Cost:
+    """What a batch of one size takes at present, ns: expected, and how far off that is on average."""
 
-
-def measure(run: Callable[[int], object], sizes: Iterable[int], callers: int = 1) -> dict[int, float]:
-    """Run each batch size once unmeasured, then a few times; return the median ns by size.
-
-    Sizes take turns, so that what disturbs the machine for a moment does not fall on all samples of one size.
-
-    Args:
-        run: Runs a batch of the size given.
-        sizes: What to measure.
-        callers: Batches that run at once, each in its own thread.
-    """
-    samples: dict[int, list[int]] = {size: [] for size in sizes}
-
-    def timed(size: int) -> int:
-        start = time.perf_counter_ns()
-        run(size)
-        return time.perf_counter_ns() - start
-
-    with ThreadPoolExecutor(callers) as pool:
-        for turn in range(_REPEATS + 1):
-            for size, taken in samples.items():
-                # Slow sizes vary little: one sample is enough for them, and starting should not take minutes.
-                if sum(taken) < _ENOUGH_NS * callers:
-                    times = list(pool.map(timed, [size] * callers))
-                    taken += times if turn else []
-    return {size: float(statistics.median(taken)) for size, taken in samples.items()}
-
-
-def smooth(medians: Mapping[int, float]) -> dict[int, float]:
-    """Return the costs that lie behind measured ones: a + b * size, fitted to relative errors.
-
-    Measured times differ by chance, more than sizes differ in what a row costs. A size that lies far above the line is
-    one that the provider handles badly; it keeps its measured cost.
-    """
-    sizes = np.array(list(medians), float)
-    ns = np.array(list(medians.values()))
-    if len(sizes) < _LEAST_TO_FIT:
-        return dict(medians)
-    slope, start = np.polyfit(sizes, ns, 1, w=1 / ns)
-    if start < 0:
-        slope, start = float(np.median(ns / sizes)), 0.0
-    line = start + max(slope, 0.0) * sizes
-    return {int(n): float(m if m > _FAR_ABOVE * fit else fit) for n, m, fit in zip(sizes, ns, line, strict=True)}
+    expected_ns: float
+    spread_ns: float
 
 
 class LatencyTable:
@@ -92,18 +43,27 @@ class LatencyTable:
     once, and more slowly each size by itself.
 
     Args:
-        costs: ns by batch size, from `measure` and `smooth`.
+        costs: ns by batch size.
+        spreads: Mean absolute deviation by batch size, as a share of the cost; 0 where it is not known.
     """
 
-    def __init__(self, costs: Mapping[int, float]) -> None:
+    def __init__(self, costs: Mapping[int, float], spreads: Mapping[int, float] | None = None) -> None:
         self._base = dict(sorted(costs.items()))
+        self._spread = dict.fromkeys(self._base, 0.0) | dict(spreads or {})
         self._load = 1.0
         self._buckets: dict[int, int] = {}
         self.sizes = tuple(self._base)
         self.largest = self.sizes[-1]
 
+    @classmethod
+    def of(cls, measured: Mapping[int, Measured]) -> Self:
+        """Return the table that stands behind what was measured."""
+        medians = {size: each.median_ns for size, each in measured.items()}
+        return cls(smooth(medians), {size: each.spread_ns / each.median_ns for size, each in measured.items()})
+
     def record(self, size: int, ns: int) -> None:
         """Blend in the time of a live batch."""
+        self._spread[size] += _SPREAD_DECAY * (abs(ns / self.cost_ns(size) - 1) - self._spread[size])
         self._load += _LOAD_DECAY * (ns / self._base[size] - self._load)
         self._base[size] += _SIZE_DECAY * (ns / self._load - self._base[size])
         self._buckets.clear()
@@ -171,6 +131,7 @@ class LatencyTable:
         size = self.best_size(max(rows, 1))
         return rows / size * self.cost_ns(size)
 
-    def snapshot(self) -> dict[int, float]:
-        """Return ns by size."""
-        return {size: self.cost_ns(size) for size in self.sizes}
+    def snapshot(self) -> dict[int, Cost]:
+        """Return what each size takes at present."""
+        costs = {size: self.cost_ns(size) for size in self.sizes}
+        return {size: Cost(ns, ns * self._spread[size]) for size, ns in costs.items()}

@@ -8,7 +8,13 @@ from collections.abc import Callable, Iterator
 from typing import Final
 
 from prometheus_client import CollectorRegistry
-from prometheus_client.metrics_core import GaugeMetricFamily, HistogramMetricFamily, Metric, UntypedMetricFamily
+from prometheus_client.metrics_core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+    UntypedMetricFamily,
+)
 from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
@@ -99,6 +105,9 @@ class _ModelCollector(Collector):
                 measured.add_metric(labels, histogram(stats).buckets(), histogram(stats).sum)
             yield measured
         failures = UntypedMetricFamily("nv_inference_request_failure", "Requests failed", labels=(*_LABELS, "reason"))
+        errors = CounterMetricFamily(
+            "resonnx_request_errors", "Requests failed, by what callers are told", labels=(*_LABELS, "reason")
+        )
         pending = GaugeMetricFamily("nv_inference_pending_request_count", "Requests under way", labels=_LABELS)
         slots = GaugeMetricFamily("resonnx_decoder_slots", "Captions' rows that can be decoded at once", labels=_LABELS)
         used = GaugeMetricFamily("resonnx_decoder_slots_used", "Rows in use at the last step", labels=_LABELS)
@@ -108,5 +117,7 @@ class _ModelCollector(Collector):
                 used.add_metric(labels, stats.slots_used if stats.pending else 0)
             for reason, count in stats.failures.items():
                 failures.add_metric((*labels, reason), count)
+            for error, count in stats.errors.items():
+                errors.add_metric((*labels, error), count)
             pending.add_metric(labels, stats.pending)
-        yield from (failures, pending, slots, used)
+        yield from (failures, errors, pending, slots, used)

@@ -2,12 +2,20 @@
 
 import asyncio
 import time
+from collections import Counter
 from dataclasses import dataclass, field
 from enum import StrEnum
 from types import TracebackType
 from typing import NamedTuple, Self
 
-from resonnx_server.errors import DeadlineExceeded, DeadlineUnreachable, InferenceFailed, Overloaded, Unavailable
+from resonnx_server.errors import (
+    DeadlineExceeded,
+    DeadlineUnreachable,
+    InferenceFailed,
+    Overloaded,
+    ServerError,
+    Unavailable,
+)
 from resonnx_server.observe.histogram import Histogram
 
 
@@ -82,6 +90,7 @@ class ModelStats:
     compute_infer: Duration = field(default_factory=Duration)
     compute_output: Duration = field(default_factory=Duration)
     failures: dict[FailureReason, int] = field(default_factory=lambda: dict.fromkeys(FailureReason, 0))
+    errors: Counter[str] = field(default_factory=Counter)
     pending: int = 0
     inferences: int = 0
     executions: int = 0
@@ -130,9 +139,10 @@ class ModelStats:
         self.queue_seconds.observe(queue_ns / 1e9)
         self.compute_seconds.observe((input_ns + infer_ns + output_ns) / 1e9)
 
-    def request_failed(self, reason: FailureReason, total_ns: int) -> None:
-        """Count one request that got an error."""
-        self.failures[reason] += 1
+    def request_failed(self, error: BaseException | None, total_ns: int) -> None:
+        """Count one request that got an error, or was given up by its caller."""
+        self.failures[_failure_reason(error)] += 1
+        self.errors[_error_reason(error)] += 1
         self.failed.add(total_ns)
 
 
@@ -161,7 +171,7 @@ class Tracked:
         if error is None and self.timing is not None:
             self._stats.request_done(self.timing, total_ns)
         else:
-            self._stats.request_failed(_failure_reason(error), total_ns)
+            self._stats.request_failed(error, total_ns)
 
 
 def _failure_reason(error: BaseException | None) -> FailureReason:
@@ -172,3 +182,10 @@ def _failure_reason(error: BaseException | None) -> FailureReason:
     if isinstance(error, InferenceFailed):
         return FailureReason.BACKEND
     return FailureReason.OTHER
+
+
+def _error_reason(error: BaseException | None) -> str:
+    """Return what callers are told as `reason`."""
+    if isinstance(error, asyncio.CancelledError | GeneratorExit):
+        return "CANCELLED"
+    return error.reason if isinstance(error, ServerError) else ServerError.reason

@@ -10,7 +10,8 @@ from typing import Final
 import numpy as np
 from resonnx_proto.v1 import manifest_pb2 as pb
 
-from resonnx_server.engine.latency import LatencyTable, measure
+from resonnx_server.engine.latency import LatencyTable
+from resonnx_server.engine.measurement import measure
 from resonnx_server.engine.model import Model, SessionReport
 from resonnx_server.engine.runner import Runner, Runners
 from resonnx_server.engine.tensors import TensorEngine
@@ -126,7 +127,7 @@ def _warm(session: Session, sizes: tuple[int, ...]) -> LatencyTable:
     strings = any(spec.dtype == object for spec in session.inputs)
     if not free and not strings:
         try:
-            return LatencyTable(measure(lambda rows: session.run(_zeros(session.inputs, rows)), sizes))
+            return LatencyTable.of(measure(lambda rows: session.run(_zeros(session.inputs, rows)), sizes))
         except Exception as error:  # as above; zeros may simply not suit the graph
             _log.debug("the warm-up failed", extra={"error": str(error)})
     return LatencyTable({size: 1e6 * size**0.5 for size in sizes})

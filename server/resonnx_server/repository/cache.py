@@ -10,6 +10,7 @@ from pathlib import Path
 
 import onnxruntime as ort
 
+from resonnx_server.engine.measurement import Measured
 from resonnx_server.runtime.host import gpu_models
 from resonnx_server.runtime.session import Session
 
@@ -28,26 +29,27 @@ class TableCache:
     folder: Path | None
     threads: int
 
-    def get(self, digest: str, session: Session, sizes: tuple[int, ...], callers: int) -> dict[int, float] | None:
-        """Return ns by batch size for exactly `sizes` with so many batches at once on such a session, if known."""
+    def get(self, digest: str, session: Session, sizes: tuple[int, ...], callers: int) -> dict[int, Measured] | None:
+        """Return what was measured of exactly `sizes` with so many batches at once on such a session, if known."""
         if self.folder is None:
             return None
         try:
             stored = json.loads(self._path(digest, session, sizes, callers).read_text())
-            medians = {int(size): float(ns) for size, ns in stored.items()}
+            measured = {int(size): Measured(float(median), float(spread)) for size, (median, spread) in stored.items()}
         except (OSError, ValueError, AttributeError, TypeError):
             return None
-        return medians if tuple(medians) == sizes and all(ns > 0 for ns in medians.values()) else None
+        sound = all(each.median_ns > 0 and each.spread_ns >= 0 for each in measured.values())
+        return measured if tuple(measured) == sizes and sound else None
 
-    def put(self, digest: str, session: Session, medians: dict[int, float], callers: int) -> None:
+    def put(self, digest: str, session: Session, measured: dict[int, Measured], callers: int) -> None:
         """Keep a measured table."""
         if self.folder is None:
             return
-        path = self._path(digest, session, tuple(medians), callers)
+        path = self._path(digest, session, tuple(measured), callers)
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             staged = path.with_suffix(f".{os.getpid()}")
-            staged.write_text(json.dumps(medians))
+            staged.write_text(json.dumps({size: (each.median_ns, each.spread_ns) for size, each in measured.items()}))
             staged.replace(path)
         except OSError as error:
             _log.warning("a latency table could not be kept", extra={"error": error.strerror})

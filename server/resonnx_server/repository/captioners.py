@@ -7,7 +7,7 @@ from typing import Any, Final
 import numpy as np
 
 from resonnx_server.engine.captioner import CaptionEngine
-from resonnx_server.engine.latency import sizes_up_to
+from resonnx_server.engine.measurement import sizes_up_to
 from resonnx_server.engine.model import Model, SessionReport
 from resonnx_server.engine.runner import AnyRunner, AnyRunners, Runner, Runners
 from resonnx_server.errors import ModelRefused

@@ -14,7 +14,7 @@ from resonnx_proto.v1.manifest_pb2 import CaptionerSpec
 
 from resonnx_server.engine.caption_task import CaptionTask
 from resonnx_server.engine.device_slots import DeviceSlots
-from resonnx_server.engine.latency import sizes_up_to
+from resonnx_server.engine.measurement import sizes_up_to
 from resonnx_server.engine.slot_rows import SlotRows
 from resonnx_server.engine.slots import Slots
 from resonnx_server.errors import ModelRefused

@@ -108,8 +108,10 @@ class VisionServicer(vision_pb2_grpc.VisionServicer):
                 precision=report.candidate.precision,
                 instances=report.instances,
             )
-            for size, ns in report.table.snapshot().items():
-                session.latencies.add(batch_size=size, median_us=ns / 1000)
+            for size, cost in report.table.snapshot().items():
+                session.latencies.add(
+                    batch_size=size, expected_us=cost.expected_ns / 1000, spread_us=cost.spread_ns / 1000
+                )
         return response
 
     async def _classify(self, request: vision_pb2.ClassifyRequest, deadline: int | None) -> vision_pb2.ClassifyResponse:

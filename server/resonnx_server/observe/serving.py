@@ -1,0 +1,44 @@
+"""Gauges of what serves at present: which models, how they run, what their batches cost, and what waits."""
+
+from collections.abc import Iterator
+from typing import Final
+
+from prometheus_client.metrics_core import GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from resonnx_server.engine.model import Models
+
+_MODEL: Final = ("model", "version")
+_FILE: Final = (*_MODEL, "file")
+
+
+class ServingCollector(Collector):
+    """Reads the models at each scrape, on the event loop."""
+
+    def __init__(self, models: Models) -> None:
+        self._models = models
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield the gauges. Expected times are those that batches are chosen, and requests admitted, by."""
+        ready = GaugeMetricFamily("resonnx_model_ready", "1 if it serves, 0 if it was refused at load", labels=_MODEL)
+        queued = GaugeMetricFamily("resonnx_queue_rows", "Rows that wait for a batch", labels=_MODEL)
+        instances = GaugeMetricFamily("resonnx_instances", "Batches that may run at once", labels=_FILE)
+        expected = GaugeMetricFamily(
+            "resonnx_batch_expected_seconds", "What a batch of a size should take", labels=(*_FILE, "batch_size")
+        )
+        spread = GaugeMetricFamily(
+            "resonnx_batch_spread_seconds", "How far off that is, on average", labels=(*_FILE, "batch_size")
+        )
+        for model in self._models:
+            labels = (model.name, str(model.version))
+            ready.add_metric(labels, 1)
+            queued.add_metric(labels, model.engine.queued_rows())
+            for session in model.sessions:
+                of_file = (*labels, session.file)
+                instances.add_metric(of_file, session.instances)
+                for size, cost in session.table.snapshot().items():
+                    expected.add_metric((*of_file, str(size)), cost.expected_ns / 1e9)
+                    spread.add_metric((*of_file, str(size)), cost.spread_ns / 1e9)
+        for refusal in self._models.refused:
+            ready.add_metric((refusal.name, str(refusal.version)), 0)
+        yield from (ready, queued, instances, expected, spread)
