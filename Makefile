@@ -8,11 +8,15 @@ ROOMS := proto server export client
 
 .PHONY: run test test-slow lint proto bench bench-peers clean
 
-# On linux x86-64 with the OpenVINO provider; elsewhere the extra is empty.
+# On linux x86-64 with the OpenVINO provider; elsewhere the extra is empty. PyPI's torch for Linux brings CUDA, several GB:
+# TORCH_INDEX_URL=URL takes torch from an index of CPU builds.
 $(VENV)/.installed: constraints.txt tests/requirements.txt $(ROOMS:%=%/pyproject.toml)
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --upgrade pip
-	$(BIN)/pip install --quiet -c constraints.txt -r tests/requirements.txt \
+	@echo "installing into $(VENV): PyTorch alone is 0.2 GB, or several with CUDA"
+	$(if $(TORCH_INDEX_URL),$(BIN)/pip install --quiet -c constraints.txt torch --index-url $(TORCH_INDEX_URL))
+	@# The build tool warns of every editable installation.
+	PYTHONWARNINGS=ignore $(BIN)/pip install --quiet -c constraints.txt -r tests/requirements.txt \
 	    -e ./proto -e './server[openvino]' -e './export[demo]' -e './client[bench]'
 	@touch $@
 
@@ -42,5 +46,6 @@ bench: $(VENV)/.installed
 bench-peers: $(VENV)/.installed
 	$(BIN)/python benchmarks/peers.py $(BENCH_ARGS)
 
+# What `make` made; models of your own stay.
 clean:
-	rm -rf $(VENV) models
+	rm -rf $(VENV) .make models/digits models/scenes models/.samples models/.cache

@@ -28,6 +28,8 @@ def main() -> int:
     parser.add_argument("--http-port", default="8002")
     parser.add_argument("--once", action="store_true", help="free ports, and stop after the answers")
     arguments = parser.parse_args()
+    # make passes it on: the server must not outlive this process.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     repository = _ROOT / "models"
     samples = repository / ".samples"
     export = [str(_BIN / "resonnx-export"), "demo"]
@@ -48,26 +50,26 @@ def _serve_and_ask(repository: Path, samples: Path, ports: tuple[str, str], *, o
     command += ["--http-port", ports[1], "--cache-dir", str(repository / ".cache"), "--log-level", "warning"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
         assert server.stdout is not None
-        line = server.stdout.readline()
-        ready = re.match(r"resonnx-server ready grpc=(\S+) http=(\S+)", line)
-        if ready is None:
-            return server.wait()
-        # From here on Ctrl-C is the server's to act on; this process waits for it.
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        print(line, end="")
         try:
+            line = server.stdout.readline()
+            ready = re.match(r"resonnx-server ready grpc=(\S+) http=(\S+)", line)
+            if ready is None:
+                return server.wait()
+            # From here on Ctrl-C is the server's to act on; this process waits for it.
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+            print(line, end="")
             all_right = _ask(ready[1], samples)
+            print(f"\nmetrics: http://{ready[2]}/metrics   readiness: http://{ready[2]}/readyz")
+            if once:
+                server.terminate()
+            else:
+                print(f"ask it:  .venv/bin/resonnx classify PICTURE --model digits --server {ready[1]}")
+                print("serving until Ctrl-C", flush=True)
+            return server.wait() or (1 if once and not all_right else 0)
         except BaseException:
             # Or leaving the block would wait for a server that nobody stops.
             server.terminate()
             raise
-        print(f"\nmetrics: http://{ready[2]}/metrics   readiness: http://{ready[2]}/readyz")
-        if once:
-            server.terminate()
-        else:
-            print(f"ask it:  .venv/bin/resonnx classify PICTURE --model digits --server {ready[1]}")
-            print("serving until Ctrl-C", flush=True)
-        return server.wait() or (1 if once and not all_right else 0)
 
 
 def _ask(address: str, samples: Path) -> bool:

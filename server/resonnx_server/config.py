@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic_core import ErrorDetails
 
 from resonnx_server.engine.pacing import CaptionPolicy
 
@@ -99,10 +100,18 @@ def load_settings(arguments: Sequence[str], environment: Mapping[str, str] = os.
     try:
         return Settings.model_validate({**file.get("server", {}), **given, "models": file.get("models", {})})
     except ValidationError as error:
-        first = error.errors()[0]
-        name = ".".join(str(part) for part in first["loc"])
-        value = "" if first["type"] == "missing" else f" (it is {first['input']!r})"
-        raise ConfigError(f"setting {name or 'server'}: {first['msg']}{value}") from None
+        raise ConfigError(_told(error.errors()[0])) from None
+
+
+def _told(error: ErrorDetails) -> str:
+    """Return what is wrong with one setting."""
+    name = ".".join(str(part) for part in error["loc"])
+    if error["type"] == "missing":
+        return f"setting {name}: give --{name}, {_PREFIX}{name.upper()}, or {name} in [server] of the --config file"
+    if error["type"] == "extra_forbidden":
+        known = ModelSettings.model_fields if error["loc"][0] == "models" else Settings.model_fields
+        return f"setting {name}: there is no such setting; there are {', '.join(sorted(known))}"
+    return f"setting {name}: {error['msg']} (it is {error['input']!r})"
 
 
 def _read_file(path: str | None) -> dict[str, Any]:
@@ -113,7 +122,14 @@ def _read_file(path: str | None) -> dict[str, Any]:
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ConfigError(f"config file {path}: {error}") from None
     if unknown := sorted(content.keys() - {"server", "models"}):
-        raise ConfigError(f"config file {path}: unknown section [{unknown[0]}]")
+        raise ConfigError(f"config file {path}: unknown section [{unknown[0]}]; there are [server] and [models.NAME]")
+    models = content.get("models", {})
+    sections = {"server": content.get("server", {}), "models": models}
+    if isinstance(models, dict):
+        sections |= {f"models.{name}": settings for name, settings in models.items()}
+    for name, section in sections.items():
+        if not isinstance(section, dict):
+            raise ConfigError(f"config file {path}: {name} must be a section, [{name}] (it is {section!r})")
     return content
 
 

@@ -104,10 +104,9 @@ class Server:
             ) from None
         try:
             http_port = await self.probes.start(host, self.settings.http_port)
-        except OSError:
-            raise StartError(
-                f"cannot listen on {host}:{self.settings.http_port} (HTTP): address in use or not ours"
-            ) from None
+        except OSError as error:
+            reason = error.strerror or error
+            raise StartError(f"cannot listen on {host}:{self.settings.http_port} (HTTP): {reason}") from None
         return grpc_port, http_port
 
     async def _load(self, found: list[Found], stop: asyncio.Event) -> None:

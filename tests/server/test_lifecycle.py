@@ -19,7 +19,6 @@ import tritonclient.grpc as triton
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from onnx import TensorProto, helper
 from resonnx_proto.v1 import vision_pb2, vision_pb2_grpc
-from resonnx_server.config import load_settings
 from tritonclient.utils import InferenceServerException
 
 
@@ -222,13 +221,7 @@ def test_strict_is_not_ready_while_a_model_is_refused(start_server, repository: 
             assert answer.status == health_pb2.HealthCheckResponse.SERVING
 
 
-def test_a_variable_that_kubernetes_sets_for_a_service_of_our_name_is_no_setting() -> None:
-    environment = {"RESONNX_PORT": "tcp://10.0.0.1:8001", "RESONNX_HTTP_PORT": "9002", "RESONNX_REPOSITORY": "models"}
-    settings = load_settings([], environment)
-    assert (settings.port, settings.http_port) == (8001, 9002)
-
-
-def test_settings_by_file_environment_and_flag(start_server, demo_repository: Path, tmp_path: Path) -> None:
+def test_settings_of_the_file_and_tables_that_are_kept(start_server, demo_repository: Path, tmp_path: Path) -> None:
     config = tmp_path / "server.toml"
     config.write_text('[server]\nlog_level = "error"\nstrict = true\n[models.digits]\nmax_batch_size = 4\n')
     cache = tmp_path / "cache"
