@@ -14,7 +14,7 @@ from resonnx._channel import server_address
 from resonnx._errors import Internal, ResonnxError
 from resonnx._output import error_line
 from resonnx.bench.load import Plan
-from resonnx.bench.report import PlotUnavailable, check_plot, table, write_json, write_plot
+from resonnx.bench.report import PlotUnavailable, Sweep, check_plot, check_writable, table, write_json, write_plot
 from resonnx.bench.session import Session, Target, Watch
 from resonnx.bench.summary import Result, Tally
 from resonnx.bench.traffic import Input
@@ -23,12 +23,23 @@ _MOST_CALLERS: Final = 4096
 _MOST_CONNECTIONS: Final = 2048
 _DEFAULT_CONCURRENCY: Final = "1,4,16,64"
 _REDRAW_S: Final = 0.25
+# What a shell calls a command that Ctrl-C ended.
+_INTERRUPTED: Final = 130
 
 
 def _positive(value: float | None) -> float | None:
     if value is not None and not 0 < value < math.inf:
         raise typer.BadParameter("must be a number over 0")
     return value
+
+
+def _output(file: Path | None) -> Path | None:
+    try:
+        if file:
+            check_writable(file)
+    except OSError as error:
+        raise typer.BadParameter(f"{error.filename}: {error.strerror}") from None
+    return file
 
 
 def bench(
@@ -59,8 +70,10 @@ def bench(
         typer.Option(min=1, max=_MOST_CONNECTIONS, metavar="N", help="Default: one to 16 callers; 4 in an open loop."),
     ] = None,
     seed: Annotated[int, typer.Option(metavar="N", help="Of pixels and arrivals.")] = 0,
-    json: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the results.")] = None,
-    plot: Annotated[Path | None, typer.Option(metavar="FILE.png", help="Draw latency against throughput.")] = None,
+    json: Annotated[Path | None, typer.Option(callback=_output, metavar="FILE", help="Write the results.")] = None,
+    plot: Annotated[
+        Path | None, typer.Option(callback=_output, metavar="FILE.png", help="Draw latency against throughput.")
+    ] = None,
 ) -> None:
     """Measure what a served model gives at which load."""
     callers = tuple(int(value) for value in _numbers(concurrency, "concurrency", whole=True, most=_MOST_CALLERS))
@@ -74,31 +87,47 @@ def bench(
     plan = Plan(warmup, duration, deadline_ms and deadline_ms / 1e3, seed)
     try:
         if plot:
-            check_plot()
-        results, best_rate = _measure(target, plan, callers, rates, search_p99_ms)
+            check_plot(plot)
     except PlotUnavailable as error:
         _fail(str(error))
-    _print(results, search_p99_ms, best_rate)
-    settings = {**_settings(target, plan), "search_p99_ms": search_p99_ms}
-    try:
-        if json:
-            write_json(json, settings, results, best_rate)
-        if plot:
-            write_plot(plot, f"{model}, {kind}{', stream' if stream else ''}", results)
-    except (OSError, ValueError) as error:
-        _fail(str(error))
+    except ValueError as error:
+        raise typer.BadParameter(f"--plot {plot}: {error}") from None
+    sweep, ended_by = _measure(target, plan, callers, rates, search_p99_ms)
+    if sweep.results:
+        _print(sweep, search_p99_ms)
+    if sweep.cut_short:
+        typer.echo(f"resonnx: {sweep.cut_short}", err=True)
+        if finished := len(sweep.results):
+            typer.echo(f"resonnx: cut short after {finished} finished run{'s' if finished > 1 else ''}", err=True)
+    if sweep.results:
+        settings = {**_settings(target, plan), "search_p99_ms": search_p99_ms}
+        try:
+            if json:
+                write_json(json, settings, sweep)
+            if plot:
+                write_plot(plot, f"{model}, {kind}{', stream' if stream else ''}", sweep.results)
+        except (OSError, ValueError) as error:
+            _fail(str(error))
+    match ended_by:
+        case KeyboardInterrupt():
+            raise typer.Exit(_INTERRUPTED)
+        case ResonnxError() | TimeoutError():
+            raise typer.Exit(1)
+        case BaseException():
+            raise ended_by
     # A search offers more than can be borne on purpose, so only the closed loop before it tells of errors.
-    told = results[:1] if search_p99_ms else results
-    if any(result.errors for result in told) or (search_p99_ms and best_rate is None):
+    told = sweep.results[:1] if search_p99_ms else sweep.results
+    if any(result.errors for result in told) or (search_p99_ms and sweep.best_rate is None):
         raise typer.Exit(1)
 
 
 def _measure(
     target: Target, plan: Plan, callers: tuple[int, ...], rates: tuple[float, ...], p99_ms: float | None
-) -> tuple[list[Result], float | None]:
-    results: list[Result] = []
+) -> tuple[Sweep, BaseException | None]:
+    """Return what was measured, and what ended it before its last run."""
+    sweep = Sweep()
 
-    async def measure() -> float | None:
+    async def measure() -> None:
         with _Progress() as progress:
             session = Session(target, plan, progress.watch)
             runs: AsyncGenerator[Result]
@@ -107,20 +136,28 @@ def _measure(
             else:
                 runs = session.open(rates) if rates else session.closed(callers)
             async for result in runs:
-                results.append(result)
-        return session.best_rate
+                sweep.results.append(result)
+                sweep.best_rate = session.best_rate
 
     try:
-        return results, asyncio.run(measure())
-    except ResonnxError as error:
-        _fail(error_line(error, target.server))
-    except ExceptionGroup as group:
-        first = group.exceptions[0]
-        if not isinstance(first, ResonnxError):
-            raise
-        _fail(error_line(first, target.server))
-    except TimeoutError:
-        _fail(error_line(Internal("answers are still missing long after the run: gave up"), target.server))
+        asyncio.run(measure())
+    except (KeyboardInterrupt, Exception) as error:
+        # Whatever it is: finished runs took their time, and are told first.
+        first = error.exceptions[0] if isinstance(error, ExceptionGroup) else error
+        sweep.cut_short = _cause(first, target.server)
+        return sweep, first
+    return sweep, None
+
+
+def _cause(error: BaseException, server: str) -> str:
+    match error:
+        case KeyboardInterrupt():
+            return "interrupted"
+        case ResonnxError():
+            return error_line(error, server)
+        case TimeoutError():
+            return error_line(Internal("answers are still missing long after the run: gave up"), server)
+    return f"{type(error).__name__}: {error}"
 
 
 class _Progress:
@@ -175,13 +212,13 @@ class _Progress:
                 await asyncio.sleep(_REDRAW_S)
 
 
-def _print(results: list[Result], p99_ms: float | None, best_rate: float | None) -> None:
+def _print(sweep: Sweep, p99_ms: float | None) -> None:
     from rich.console import Console
 
-    Console().print(table(results))
+    Console().print(table(sweep.results))
     if p99_ms:
-        found = "no rate that was tried" if best_rate is None else f"{best_rate:.1f} requests/s"
-        typer.echo(f"highest rate with p99 within {p99_ms:g} ms: {found}")
+        found = "no rate that was tried" if sweep.best_rate is None else f"{sweep.best_rate:.1f} requests/s"
+        typer.echo(f"highest rate with p99 within {p99_ms:g} ms{', so far' if sweep.cut_short else ''}: {found}")
 
 
 def _settings(target: Target, plan: Plan) -> dict[str, Any]:

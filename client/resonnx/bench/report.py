@@ -1,10 +1,12 @@
 """What a measurement looks like: a table for people, JSON for programs, a plot for both."""
 
+import errno
+import io
 import json
 import os
 import platform
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +18,21 @@ if TYPE_CHECKING:
 
 class PlotUnavailable(Exception):
     """matplotlib is not installed."""
+
+
+@dataclass
+class Sweep:
+    """What was measured, as far as it came.
+
+    Attributes:
+        results: Of the runs that finished, in their order.
+        best_rate: A search's answer, requests a second; None if no rate kept the bound, or nothing was searched.
+        cut_short: What ended it before its last run, in a line; None if nothing did.
+    """
+
+    results: list[Result] = field(default_factory=list)
+    best_rate: float | None = None
+    cut_short: str | None = None
 
 
 def table(results: Sequence[Result]) -> "Table":
@@ -48,21 +65,47 @@ def load_name(result: Result) -> str:
     return f"{result.rate:.4g}/s"
 
 
-def write_json(file: Path, settings: dict[str, Any], results: Sequence[Result], best_rate: float | None) -> None:
-    """Write what was asked, on what, and what came of it; `best_rate` is a search's answer. Raises OSError."""
+def check_writable(file: Path) -> None:
+    """Find out before the load whether `file` could be written, and leave it as it is.
+
+    Raises:
+        OSError: It could not; names what stands in the way.
+    """
+    # Not by opening it: a pipe's reader would take the closing for the end.
+    place = str(file) if file.exists() else f"{file.parent}/"
+    os.stat(place)
+    code = errno.EISDIR if file.is_dir() else None if os.access(place, os.W_OK) else errno.EACCES
+    if code is not None:
+        raise OSError(code, os.strerror(code), place)
+
+
+def write_json(file: Path, settings: dict[str, Any], sweep: Sweep) -> None:
+    """Write what was asked, on what, and what came of it. Raises OSError."""
     machine = {"system": platform.platform(), "cores": os.cpu_count(), "python": platform.python_version()}
-    content: dict[str, Any] = {"settings": settings, "machine": machine, "runs": [asdict(result) for result in results]}
+    content: dict[str, Any] = {
+        "settings": settings,
+        "machine": machine,
+        "runs": [asdict(result) for result in sweep.results],
+        "cut_short": sweep.cut_short,
+    }
     if settings.get("search_p99_ms") is not None:
-        content["highest_rate"] = best_rate
+        content["highest_rate"] = sweep.best_rate
     file.write_text(json.dumps(content, indent=1) + "\n")
 
 
-def check_plot() -> None:
-    """Find out before the load whether a plot can be drawn. Raises PlotUnavailable."""
+def check_plot(file: Path) -> None:
+    """Find out before the load whether a plot can be drawn into a file with this suffix.
+
+    Raises:
+        PlotUnavailable: Without matplotlib.
+        ValueError: matplotlib does not write such files.
+    """
     try:
         import matplotlib  # noqa: F401
+        from matplotlib.figure import Figure
     except ImportError:
         raise PlotUnavailable("--plot needs matplotlib: pip install 'resonnx[bench]'") from None
+    Figure().savefig(io.BytesIO(), format=file.suffix.removeprefix("."))
 
 
 def write_plot(file: Path, title: str, results: Sequence[Result]) -> None:
