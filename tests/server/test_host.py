@@ -12,6 +12,13 @@ from resonnx_server.runtime.host import compute_thread, gpu_models, own_processo
 OURS = sorted(os.sched_getaffinity(0))
 
 
+def write(folder: Path, files: dict[str, str]) -> None:
+    folder.mkdir(exist_ok=True)
+    for name, text in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text)
+
+
 @pytest.mark.parametrize(
     ("files", "cores"),
     [
@@ -26,10 +33,59 @@ OURS = sorted(os.sched_getaffinity(0))
     ],
 )
 def test_a_quota_leaves_fewer_cores(tmp_path: Path, files: dict[str, str], cores: int) -> None:
-    for name, text in files.items():
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_text(text)
-    assert usable_cores(tmp_path) == cores
+    write(tmp_path, files)
+    assert usable_cores(tmp_path, tmp_path / "no list of groups") == cores
+
+
+ONE, MORE, NONE = "100000 100000", "10000000 100000", "max 100000"
+V1_ONE = {"cpu.cfs_quota_us": "100000", "cpu.cfs_period_us": "100000"}
+V1_NONE = {"cpu.cfs_quota_us": "-1", "cpu.cfs_period_us": "100000"}
+V1_LINES = "5:memory:/other\n4:cpu,cpuacct:/docker/abc\n1:name=systemd:/other\n"
+
+
+def v1(folder: str, files: dict[str, str]) -> dict[str, str]:
+    return {f"{folder}/{name}": text for name, text in files.items()}
+
+
+@pytest.mark.parametrize(
+    ("own_groups", "files", "is_limited"),
+    [
+        pytest.param("0::/a.slice/b.service\n", {"a.slice/b.service/cpu.max": ONE}, True, id="v2, leaf"),
+        pytest.param(
+            "0::/a.slice/b.service\n",
+            {"a.slice/cpu.max": ONE, "a.slice/b.service/cpu.max": MORE, "cpu.max": MORE},
+            True,
+            id="v2, tighter between",
+        ),
+        pytest.param("0::/a/b\n", {"cpu.max": ONE, "a/cpu.max": NONE, "a/b/cpu.max": NONE}, True, id="v2, root"),
+        pytest.param("0::/a/b\n", {"a/b/cpu.max": NONE, "a/cpu.max": MORE}, False, id="v2, max"),
+        pytest.param("0::/a/b\n", {"a/cpu.max": ONE}, True, id="v2, leaf without the controller"),
+        pytest.param("0::/a/b\n", {"a/b/cpu.max": "no numbers", "a/cpu.max": ONE}, True, id="v2, leaf unreadable"),
+        pytest.param("0::/a/b\n", {"a/b/cpu.max/folder": "", "a/cpu.max": MORE}, False, id="v2, no file"),
+        pytest.param("0::/a\n", {"b/cpu.max": ONE, "a/b/cpu.max": ONE}, False, id="v2, not ours"),
+        pytest.param("0::/\n", {"cpu.max": ONE}, True, id="namespace"),
+        pytest.param("0::/../../a\n", {"cpu.max": ONE}, True, id="outside of the namespace"),
+        pytest.param("0::/../a\n", {"../cpu.max": ONE, "../a/cpu.max": ONE}, False, id="not above the mount"),
+        pytest.param("0::/host/path\n", {"cpu.max": ONE}, True, id="a path of the host's"),
+        pytest.param(V1_LINES, v1("cpu/docker/abc", V1_ONE), True, id="v1, leaf"),
+        pytest.param(V1_LINES, v1("cpu,cpuacct/docker/abc", V1_ONE), True, id="v1, mounted with cpuacct only"),
+        pytest.param(V1_LINES, v1("cpu/docker", V1_ONE) | v1("cpu/docker/abc", V1_NONE), True, id="v1, tighter above"),
+        pytest.param(V1_LINES, v1("cpu", V1_ONE), True, id="v1, the container's group mounted"),
+        pytest.param(V1_LINES, v1("cpu/docker/abc", V1_NONE) | v1("cpu/other", V1_ONE), False, id="v1, none"),
+        pytest.param(V1_LINES + "0::/a\n", v1("cpu/docker/abc", V1_ONE), True, id="hybrid, v1"),
+        pytest.param(V1_LINES + "0::/a\n", v1("cpu/a", V1_ONE), False, id="hybrid, v1 goes by its own line"),
+        pytest.param(V1_LINES + "0::/a\n", {"a/cpu.max": ONE} | v1("cpu/docker/abc", V1_NONE), True, id="hybrid, v2"),
+        pytest.param("no list\n", {"cpu.max": ONE}, True, id="unknown list"),
+    ],
+)
+def test_the_quota_of_every_group_above_the_process_binds(
+    tmp_path: Path, own_groups: str, files: dict[str, str], is_limited: bool
+) -> None:
+    (tmp_path / "self").write_text(own_groups)
+    write(tmp_path / "cgroup", files)
+    assert usable_cores(tmp_path / "cgroup", tmp_path / "self") == (1 if is_limited else len(OURS))
+    many = len(OURS) > 1
+    assert own_processors(tmp_path / "cgroup", tmp_path / "self") == (() if is_limited and many else tuple(OURS))
 
 
 def test_processors_are_ours_unless_a_quota_gives_a_part_of_them(tmp_path: Path) -> None:

@@ -8,25 +8,31 @@ import os
 import threading
 from collections.abc import Collection
 from contextlib import suppress
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Final
 
 _CGROUP = Path("/sys/fs/cgroup")
+_OWN_GROUPS = Path("/proc/self/cgroup")
 _GPUS = Path("/proc/driver/nvidia/gpus")
 _NICENESS: Final = 10
 
 
-def usable_cores(cgroup: Path = _CGROUP) -> int:
-    """Return the processors that affinity and the container's CPU quota (cgroup v2 or v1) leave, at least 1."""
+def usable_cores(cgroup: Path = _CGROUP, own_groups: Path = _OWN_GROUPS) -> int:
+    """Return the processors that affinity and the CPU quotas (cgroup v2 or v1) leave, at least 1.
+
+    Args:
+        cgroup: Where control groups are mounted.
+        own_groups: The file that names the process's own groups.
+    """
     cores = len(_affinity())
-    quota = _quota(cgroup)
+    quota = _quota(cgroup, own_groups)
     return max(1, cores if quota is None else min(cores, math.ceil(quota)))
 
 
-def own_processors(cgroup: Path = _CGROUP) -> tuple[int, ...]:
+def own_processors(cgroup: Path = _CGROUP, own_groups: Path = _OWN_GROUPS) -> tuple[int, ...]:
     """Return the processors by number if all of them are ours to use, sorted; none if a quota gives us only a part."""
     processors = _affinity()
-    return processors if usable_cores(cgroup) == len(processors) else ()
+    return processors if usable_cores(cgroup, own_groups) == len(processors) else ()
 
 
 def compute_thread() -> None:
@@ -51,15 +57,52 @@ def _affinity() -> tuple[int, ...]:
     return tuple(range(os.cpu_count() or 1))
 
 
-def _quota(cgroup: Path) -> float | None:
+def _quota(cgroup: Path, own_groups: Path) -> float | None:
+    """Return the smallest of the quotas of our group and of all above it: each binds."""
+    unified, cpu = _own_groups(own_groups)
+    quotas = [_quota_v2(group) for group in _upward(cgroup, unified)]
+    for mount in ("cpu", "cpu,cpuacct"):
+        quotas += [_quota_v1(group) for group in _upward(cgroup / mount, cpu)]
+    return min((quota for quota in quotas if quota is not None), default=None)
+
+
+def _own_groups(file: Path) -> tuple[str, str]:
+    """Return our groups' paths, of cgroup v2 and of v1's CPU controller; "/" where there is none."""
+    unified = cpu = "/"
+    with suppress(OSError, ValueError):
+        for line in file.read_text(errors="surrogateescape").splitlines():
+            number, controllers, group = line.split(":", 2)
+            if number == "0":
+                unified = group
+            elif "cpu" in controllers.split(","):
+                cpu = group
+    return unified, cpu
+
+
+def _upward(mount: Path, group: str) -> list[Path]:
+    """Return the folders of a group and of all above it, up to the mount.
+
+    A container may see its own group at the mount, and be told the path that the host sees, or one that leaves the
+    mount (`/../..`): the mount's own quota counts then, and folders that are not there have none.
+    """
+    names = PurePosixPath(group).parts[1:]
+    if ".." in names:
+        return [mount]
+    return [mount.joinpath(*names[:depth]) for depth in range(len(names), -1, -1)]
+
+
+def _quota_v2(group: Path) -> float | None:
     try:
-        limit, period = (cgroup / "cpu.max").read_text().split()
+        limit, period = (group / "cpu.max").read_text().split()
         return None if limit == "max" else int(limit) / int(period)
     except (OSError, ValueError):
-        pass
+        return None
+
+
+def _quota_v1(group: Path) -> float | None:
     try:
-        quota = int((cgroup / "cpu/cpu.cfs_quota_us").read_text())
-        period_us = int((cgroup / "cpu/cpu.cfs_period_us").read_text())
+        quota = int((group / "cpu.cfs_quota_us").read_text())
+        period_us = int((group / "cpu.cfs_period_us").read_text())
         return quota / period_us if quota > 0 else None
     except (OSError, ValueError):
         return None
