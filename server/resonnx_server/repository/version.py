@@ -28,6 +28,8 @@ Start = Callable[[], Model]
 MAX_LANES: Final = 8
 # And on a GPU: one is copied there or back while the other computes.
 GPU_LANES: Final = 2
+# Each number of batches at once that is tried costs a session, and a second or so.
+_MOST_COUNTS: Final = 4
 # Batch that providers race at.
 _RACE_BATCH: Final = 8
 
@@ -67,8 +69,18 @@ class Version:
         return repeat(golden, min(_RACE_BATCH, self.settings.max_batch_size))
 
     def instance_counts(self) -> list[int]:
-        """Numbers of batches at once that are worth trying: powers of two, up to the device's lanes."""
-        return [1 << power for power in range(1, MAX_LANES.bit_length()) if 1 << power <= self.threads]
+        """Numbers of batches at once that are worth trying, ascending: up to the device's lanes, and four at most.
+
+        All batches get equally many threads, so numbers that divide the cores leave none idle. Where fewer than two do
+        (of 11 and 13 none, of 22 only 2), those serve too that leave at most a tenth of the cores over, which decoding
+        and the event loop take: the fewest left over first. Otherwise the largest come first: where there are many
+        cores, a run gains little by its last ones.
+        """
+        left = {count: self.threads % count for count in range(2, min(self.threads, MAX_LANES) + 1)}
+        counts = [count for count in left if not left[count]]
+        if len(counts) < 2:
+            counts = [count for count in left if left[count] * 10 <= self.threads]
+        return sorted(sorted(counts, key=lambda count: (left[count], -count))[:_MOST_COUNTS])
 
     def warm(
         self,
