@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from resonnx_server.engine.device import Device
-from resonnx_server.runtime.host import compute_thread, gpu_models, own_processors, usable_cores
+from resonnx_server.runtime.host import compute_thread, gpu_models, own_processors, processor_model, usable_cores
 
 OURS = sorted(os.sched_getaffinity(0))
 
@@ -92,6 +92,36 @@ def test_processors_are_ours_unless_a_quota_gives_a_part_of_them(tmp_path: Path)
     assert own_processors(tmp_path) == tuple(OURS)
     (tmp_path / "cpu.max").write_text("50000 100000")
     assert own_processors(tmp_path) == (() if len(OURS) > 1 else tuple(OURS))
+
+
+GRAVITON = """processor\t: 0
+BogoMIPS\t: 2100.00
+Features\t: fp asimd
+CPU implementer\t: 0x41
+CPU architecture: 8
+CPU variant\t: 0x1
+CPU part\t: 0xd40
+CPU revision\t: 1
+
+processor\t: 1
+CPU implementer\t: 0x41
+CPU part\t: 0xd0c
+"""
+
+
+@pytest.mark.parametrize(
+    ("listing", "name"),
+    [
+        ("processor\t: 0\nmodel\t\t: 143\nmodel name\t: Xeon: 8488C\n\nmodel name\t: other\n", "Xeon: 8488C"),
+        (GRAVITON, "0x41 8 0x1 0xd40"),
+        (f"model name\t: Cortex-A76\n{GRAVITON}", "Cortex-A76"),
+        ("processor\t: 0\n", ""),
+    ],
+)
+def test_the_processor_is_named(tmp_path: Path, listing: str, name: str) -> None:
+    assert processor_model(tmp_path / "cpuinfo") == ""
+    (tmp_path / "cpuinfo").write_text(listing)
+    assert processor_model(tmp_path / "cpuinfo") == name
 
 
 def test_gpus_are_named(tmp_path: Path) -> None:

@@ -5,13 +5,15 @@ import json
 import logging
 import os
 import platform
+from contextlib import suppress
 from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import onnxruntime as ort
 
 from resonnx_server.engine.measurement import Measured
-from resonnx_server.runtime.host import gpu_models
+from resonnx_server.runtime.host import gpu_models, processor_model
 from resonnx_server.runtime.session import Session
 
 _log = logging.getLogger(__name__)
@@ -62,10 +64,9 @@ class TableCache:
 
 
 def _hardware() -> str:
-    model = ""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        model = next((line for line in lines if line.startswith("model name")), "")
-    except OSError:
-        pass
-    return " ".join((platform.machine(), model, "onnxruntime", ort.__version__, *gpu_models()))
+    """Name what decides how fast a session runs here: processor, GPUs, and the runtimes' versions."""
+    plugin = ""
+    with suppress(PackageNotFoundError):
+        plugin = version("onnxruntime-ep-openvino")
+    runtimes = ("onnxruntime", ort.__version__, "openvino", plugin)
+    return " ".join((platform.machine(), processor_model(), *runtimes, *gpu_models()))

@@ -13,8 +13,11 @@ from typing import Final
 
 _CGROUP = Path("/sys/fs/cgroup")
 _OWN_GROUPS = Path("/proc/self/cgroup")
+_PROCESSORS = Path("/proc/cpuinfo")
 _GPUS = Path("/proc/driver/nvidia/gpus")
 _NICENESS: Final = 10
+# What tells ARM's processors apart, which have no model's name.
+_ARM: Final = ("CPU implementer", "CPU architecture", "CPU variant", "CPU part")
 
 
 def usable_cores(cgroup: Path = _CGROUP, own_groups: Path = _OWN_GROUPS) -> int:
@@ -106,6 +109,16 @@ def _quota_v1(group: Path) -> float | None:
         return quota / period_us if quota > 0 else None
     except (OSError, ValueError):
         return None
+
+
+def processor_model(processors: Path = _PROCESSORS) -> str:
+    """Return the first processor's model name, or on ARM what stands in its place; "" where neither is told."""
+    fields: dict[str, str] = {}
+    with suppress(OSError):
+        for line in processors.read_text(errors="replace").splitlines():
+            name, _, value = line.partition(":")
+            fields.setdefault(name.strip(), value.strip())
+    return fields.get("model name") or " ".join(fields[name] for name in _ARM if name in fields)
 
 
 def gpu_models(gpus: Path = _GPUS) -> tuple[str, ...]:
