@@ -205,6 +205,9 @@ def test_pixels_to_a_real_server(demo_server, tmp_path: Path, load) -> None:
     done = CliRunner().invoke(app, [*arguments, *load, "--json", str(out), "--plot", str(plot)])
     assert (done.exit_code, done.stderr) == (0, "")
     content = json.loads(out.read_text())
+    lags = [run["lag_p99_ms"] for run in content["runs"] if run["rate"]]
+    assert ("lag p99 ms" in done.stdout) == bool(lags)
+    assert all(f" {lag:.2f} " in done.stdout for lag in lags)
     assert all(run["ok"] and not run["errors"] for run in content["runs"] if run["concurrency"])
     if load[0] == "--search-p99-ms":
         assert content["highest_rate"] > 0

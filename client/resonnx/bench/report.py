@@ -36,16 +36,19 @@ class Sweep:
 
 
 def table(results: Sequence[Result]) -> "Table":
-    """Lay results out, one a row."""
+    """Lay results out, one a row; how late the generator was (lag) stands there for open loops."""
     # Here, as the other commands do without.
     from rich import box
     from rich.table import Table
 
+    lag = ["lag p99 ms"] if any(result.rate is not None for result in results) else []
     grid = Table(box=box.SIMPLE_HEAD, padding=0, collapse_padding=True)
-    for heading in ("load", "per s", "p50 ms", "p90 ms", "p99 ms", "max ms", "refused", "late", "errors"):
+    for heading in ("load", "per s", "p50 ms", "p90 ms", "p99 ms", "max ms", *lag, "refused", "late", "errors"):
         grid.add_column(heading, justify="right", no_wrap=heading != "errors")
     for result in results:
-        times = (result.p50_ms, result.p90_ms, result.p99_ms, result.max_ms)
+        times = [result.p50_ms, result.p90_ms, result.p99_ms, result.max_ms]
+        if lag:
+            times.append(result.lag_p99_ms)
         errors = ", ".join(f"{count} {code}" for code, count in result.errors.items())
         grid.add_row(
             load_name(result),
