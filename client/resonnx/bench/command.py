@@ -1,9 +1,8 @@
-"""`resonnx bench`: reads the options, shows progress, prints and writes the results."""
+"""`resonnx bench`: reads the options, prints and writes the results."""
 
 import asyncio
 import math
 from collections.abc import AsyncGenerator
-from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, Final, NoReturn
@@ -14,15 +13,15 @@ from resonnx._channel import server_address
 from resonnx._errors import Internal, ResonnxError
 from resonnx._output import error_line
 from resonnx.bench.load import Plan
+from resonnx.bench.progress import Progress
 from resonnx.bench.report import PlotUnavailable, Sweep, check_plot, check_writable, table, write_json, write_plot
-from resonnx.bench.session import Session, Target, Watch
-from resonnx.bench.summary import Result, Tally
+from resonnx.bench.session import Session, Target
+from resonnx.bench.summary import Result
 from resonnx.bench.traffic import Input
 
 _MOST_CALLERS: Final = 4096
 _MOST_CONNECTIONS: Final = 2048
 _DEFAULT_CONCURRENCY: Final = "1,4,16,64"
-_REDRAW_S: Final = 0.25
 # What a shell calls a command that Ctrl-C ended.
 _INTERRUPTED: Final = 130
 
@@ -100,7 +99,8 @@ def bench(
         if finished := len(sweep.results):
             typer.echo(f"resonnx: cut short after {finished} finished run{'s' if finished > 1 else ''}", err=True)
     if sweep.results:
-        settings = {**_settings(target, plan), "search_p99_ms": search_p99_ms}
+        loads = {"concurrency": None if rates else callers, "rate": rates or None, "search_p99_ms": search_p99_ms}
+        settings = {**_settings(target, plan), **loads}
         try:
             if json:
                 write_json(json, settings, sweep)
@@ -128,7 +128,7 @@ def _measure(
     sweep = Sweep()
 
     async def measure() -> None:
-        with _Progress() as progress:
+        with Progress() as progress:
             session = Session(target, plan, progress.watch)
             runs: AsyncGenerator[Result]
             if p99_ms:
@@ -137,7 +137,7 @@ def _measure(
                 runs = session.open(rates) if rates else session.closed(callers)
             async for result in runs:
                 sweep.results.append(result)
-                sweep.best_rate = session.best_rate
+                sweep.subject, sweep.best_rate = session.subject, session.best_rate
 
     try:
         asyncio.run(measure())
@@ -158,58 +158,6 @@ def _cause(error: BaseException, server: str) -> str:
         case TimeoutError():
             return error_line(Internal("answers are still missing long after the run: gave up"), server)
     return f"{type(error).__name__}: {error}"
-
-
-class _Progress:
-    """A line on stderr that lives while a run goes on; nothing where stderr is no terminal."""
-
-    def __init__(self) -> None:
-        # Here, as it takes longer to import than all else: the other commands do without.
-        from rich.console import Console
-        from rich.status import Status
-
-        console = Console(stderr=True)
-        self._status = Status("connecting", console=console) if console.is_terminal else None
-        self._redrawing: asyncio.Task[None] | None = None
-
-    def __enter__(self) -> "_Progress":
-        if self._status:
-            self._status.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._redrawing:
-            self._redrawing.cancel()
-        if self._status:
-            self._status.stop()
-
-    @property
-    def watch(self) -> Watch:
-        """What a session tells of its runs."""
-        return self._begin
-
-    def _begin(self, name: str, plan: Plan, tally: Tally) -> None:
-        if self._redrawing:
-            self._redrawing.cancel()
-        if self._status:
-            self._redrawing = asyncio.create_task(self._redraw(name, plan, tally))
-
-    async def _redraw(self, name: str, plan: Plan, tally: Tally) -> None:
-        assert self._status is not None
-        loop = asyncio.get_running_loop()
-        begin = loop.time() + plan.warmup_s
-        with suppress(asyncio.CancelledError):
-            while True:
-                passed = loop.time() - begin
-                if passed <= 0:
-                    line = f"{name}: warming up"
-                else:
-                    rate = len(tally.ok_s) / min(passed, plan.seconds)
-                    failed = tally.codes.total() - len(tally.ok_s)
-                    line = f"{name}: {min(passed, plan.seconds):.0f} of {plan.seconds:g} s, {rate:.1f}/s"
-                    line += f", {failed} without an answer in time" if failed else ""
-                self._status.update(line)
-                await asyncio.sleep(_REDRAW_S)
 
 
 def _print(sweep: Sweep, p99_ms: float | None) -> None:

@@ -7,6 +7,7 @@ import os
 import platform
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,11 +26,13 @@ class Sweep:
     """What was measured, as far as it came.
 
     Attributes:
+        subject: What the server tells of itself and the model (subject.py).
         results: Of the runs that finished, in their order.
         best_rate: A search's answer, requests a second; None if no rate kept the bound, or nothing was searched.
         cut_short: What ended it before its last run, in a line; None if nothing did.
     """
 
+    subject: dict[str, Any] = field(default_factory=dict)
     results: list[Result] = field(default_factory=list)
     best_rate: float | None = None
     cut_short: str | None = None
@@ -83,10 +86,12 @@ def check_writable(file: Path) -> None:
 
 
 def write_json(file: Path, settings: dict[str, Any], sweep: Sweep) -> None:
-    """Write what was asked, on what, and what came of it. Raises OSError."""
+    """Write what was asked of what, by what, and what came of it. Raises OSError."""
     machine = {"system": platform.platform(), "cores": os.cpu_count(), "python": platform.python_version()}
     content: dict[str, Any] = {
+        "measured": sweep.subject,
         "settings": settings,
+        "client": {"name": "resonnx", "version": version("resonnx")},
         "machine": machine,
         "runs": [asdict(result) for result in sweep.results],
         "cut_short": sweep.cut_short,

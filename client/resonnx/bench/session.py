@@ -2,11 +2,12 @@
 
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Any, Final
 
 from resonnx._errors import FailedPrecondition
 from resonnx.bench.load import Call, Plan, closed_loop, open_loop
 from resonnx.bench.search import RateSearch
+from resonnx.bench.subject import describe
 from resonnx.bench.summary import Result, Tally
 from resonnx.bench.traffic import Input, Traffic, tensor_traffic, vision_traffic
 from resonnx.bench.transport import sender
@@ -45,6 +46,10 @@ class Session:
         target: What to measure.
         plan: Of every run.
         watch: Told of each run.
+
+    Attributes:
+        best_rate: See `search`.
+        subject: What `describe` found, once a run has begun.
     """
 
     def __init__(self, target: Target, plan: Plan, watch: Watch) -> None:
@@ -53,6 +58,7 @@ class Session:
         self._watch = watch
         self._traffic: Traffic | None = None
         self.best_rate: float | None = None
+        self.subject: dict[str, Any] = {}
 
     async def closed(self, concurrencies: tuple[int, ...]) -> AsyncGenerator[Result]:
         """Yield a result for each number of callers. Raises ResonnxError, as the others do."""
@@ -118,4 +124,5 @@ class Session:
                 self._traffic = await vision_traffic(target.server, target.model, target.files, self._plan.seed)
             if target.stream and self._traffic.stream is None:
                 raise FailedPrecondition("captions of many pictures are streamed as tensors only: use --input tensor")
+            self.subject = await describe(target.server, target.model)
         return self._traffic
