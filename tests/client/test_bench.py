@@ -198,6 +198,13 @@ def test_a_plot_without_matplotlib_is_refused_before_the_load(vision, bench, mon
     assert not vision.requests
 
 
+def test_a_plot_of_nothing_but_errors_is_drawn_without_a_complaint(vision, bench, tmp_path: Path) -> None:
+    vision.script["Classify"] = lambda request, context: vision.fail(context, grpc.StatusCode.INTERNAL, "broken")
+    done = bench("--concurrency", "1", "--plot", str(tmp_path / "out.png"))
+    assert (done.exit_code, done.exception.__class__, done.stderr) == (1, SystemExit, "")
+    assert (tmp_path / "out.png").read_bytes().startswith(b"\x89PNG")
+
+
 @pytest.mark.parametrize("load", [("--concurrency", "1,8"), ("--rate", "50"), ("--search-p99-ms", "500")])
 def test_pixels_to_a_real_server(demo_server, tmp_path: Path, load) -> None:
     out, plot = tmp_path / "out.json", tmp_path / "out.png"

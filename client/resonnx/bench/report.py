@@ -129,7 +129,8 @@ def write_plot(file: Path, title: str, results: Sequence[Result]) -> None:
     axes.set(xlabel="answers in time, a second", ylabel="latency, ms", title=title, yscale="log")
     axes.set_xlim(left=0)
     axes.grid(alpha=0.3)
-    axes.legend()
+    if answered:
+        axes.legend()
     figure.savefig(file)
 
 
