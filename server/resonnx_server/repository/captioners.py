@@ -1,6 +1,5 @@
 """Loads a captioner: the fastest pair of encoder and decoder candidates that gives the golden captions."""
 
-from functools import partial
 from itertools import product
 from typing import Any, Final
 
@@ -30,7 +29,7 @@ _OUTPUTS: Final = (
 
 
 def load(version: Version, files: VersionFiles, golden: Golden) -> Start:
-    """Choose and warm. Raises ModelRefused if no pair of candidates loads or agrees."""
+    """Choose and warm. Raises ModelRefused if no pair of candidates loads, runs and agrees."""
     spec = files.manifest.captioner
     if golden.tokens is None or golden.log_probs is None:
         raise ModelRefused("golden.npz holds no captions")
@@ -38,9 +37,7 @@ def load(version: Version, files: VersionFiles, golden: Golden) -> Start:
         f"{encoder.candidate} + {decoder.candidate}": CaptionerGraphs(encoder, decoder, files.manifest)
         for encoder, decoder in product(version.open(files, ENCODER_FILE), version.open(files, DECODER_FILE))
     }
-    named = list(pairs.items())
     pictures = version.race_pictures(golden)
-    order = choose.race([(name, partial(decode_all, graphs, pictures, spec)) for name, graphs in named])
     encoder_bounds = choose.bounds(files.manifest, ENCODER_FILE)
     decoder_bounds = choose.bounds(files.manifest, DECODER_FILE)
 
@@ -52,9 +49,13 @@ def load(version: Version, files: VersionFiles, golden: Golden) -> Start:
     def judge(graphs: CaptionerGraphs) -> Verdict:
         return judge_captions(golden, decode_all(graphs, golden.images, spec), bound(graphs))
 
-    chosen = choose.first_agreeing([named[i] for i in order], judge)
-    decoding = residency.settle(files, chosen, golden, bound(chosen))
-    encoders, decoders = _runners(version, files, golden, chosen, decoding)
+    def prepare(graphs: CaptionerGraphs) -> tuple[CaptionerGraphs, Decoding, AnyRunners, AnyRunners]:
+        decoding = residency.settle(files, graphs, golden, bound(graphs))
+        return graphs, decoding, *_runners(version, files, golden, graphs, decoding)
+
+    chosen, decoding, encoders, decoders = choose.fastest(
+        list(pairs.items()), lambda graphs: decode_all(graphs, pictures, spec), judge, prepare
+    )
 
     def start() -> Model:
         stats = version.metrics.model(version.found.name, version.found.version)

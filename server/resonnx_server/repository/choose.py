@@ -4,20 +4,24 @@ import hashlib
 import logging
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
+from operator import itemgetter
 from pathlib import Path
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from resonnx_proto.v1 import manifest_pb2 as pb
 
 from resonnx_server.errors import ModelRefused
 from resonnx_server.runtime.golden import Verdict
 from resonnx_server.runtime.manifest import VersionFiles
-from resonnx_server.runtime.session import Session, candidates
+from resonnx_server.runtime.session import Session, candidates, first_line
 
 _log = logging.getLogger(__name__)
 
 G = TypeVar("G")
-_RACE_REPEATS = 3
+R = TypeVar("R")
+_RACE_REPEATS: Final = 3
+_LEFT_OUT: Final = "a provider is left out"
 
 
 def bounds(manifest: pb.Manifest, file: str) -> dict[pb.Precision, float]:
@@ -50,48 +54,75 @@ def open_candidates(
         try:
             sessions.append(Session(files.files[file], candidate, threads, cache=cache))
         except ModelRefused as refused:
-            _log.warning("a provider is left out", extra={"candidate": str(candidate), "reason": refused.message})
+            _log.warning(_LEFT_OUT, extra={"candidate": str(candidate), "reason": refused.message})
             reasons.append(refused.message)
     if not sessions:
         raise ModelRefused("; ".join(reasons))
     return sessions
 
 
-def race(runners: Sequence[tuple[str, Callable[[], object]]]) -> list[int]:
-    """Time each runner a few times after a first untimed run; return their indices, fastest first."""
-    if len(runners) == 1:
-        return [0]
-    times = []
-    for name, run in runners:
-        run()
-        best = float("inf")
-        for _ in range(_RACE_REPEATS):
-            start = time.perf_counter_ns()
-            run()
-            best = min(best, time.perf_counter_ns() - start)
-        times.append(best)
-        _log.info("measured a provider", extra={"candidate": name, "ms": round(best / 1e6, 3)})
-    return sorted(range(len(times)), key=times.__getitem__)
+def fastest(
+    options: Sequence[tuple[str, G]],
+    run: Callable[[G], object],
+    judge: Callable[[G], Verdict],
+    prepare: Callable[[G], R],
+) -> R:
+    """Race `options`; of those that agree with the golden examples, make the fastest ready to serve.
 
+    One that fails, in the race or after it, is left out, whatever it raises, and the next one is tried: what a GPU has
+    no memory for, the CPU may serve. A single one is not raced.
 
-def first_agreeing(options: Sequence[tuple[str, G]], judge: Callable[[G], Verdict]) -> G:
-    """Return the first of `options` (name, value; fastest first) whose answers agree with the golden examples.
+    Args:
+        options: Names and values.
+        run: What is timed, a few times after a first untimed run.
+        judge: Says what an option's answers are like.
+        prepare: Makes an option ready to serve, after it was judged; its result is returned.
 
     Raises:
-        ModelRefused: None does; says what each one's answers were like.
+        ModelRefused: None is left; names each and why.
     """
     reasons = []
+
+    def leave_out(name: str, error: Exception) -> None:
+        reason = error.message if isinstance(error, ModelRefused) else f"a run failed: {first_line(error)}"
+        extra = {"candidate": name, "reason": reason}
+        _log.warning(_LEFT_OUT, extra=extra, exc_info=not isinstance(error, ModelRefused))
+        reasons.append(f"{name}: {reason}")
+
+    raced = []
     for name, option in options:
-        verdict = judge(option)
-        extra = {"candidate": name, "verdict": verdict.detail}
-        if verdict.passed:
-            _log.info("answers agree with the golden examples", extra=extra)
-            return option
-        _log.warning("answers disagree with the golden examples", extra=extra)
-        reasons.append(f"{name}: {verdict.detail}")
-    raise ModelRefused("answers disagree with the golden examples: " + "; ".join(reasons))
+        try:
+            raced.append((_race_ns(name, partial(run, option)) if len(options) > 1 else 0, name, option))
+        except Exception as error:  # ONNX Runtime's errors share no base class
+            leave_out(name, error)
+    for _, name, option in sorted(raced, key=itemgetter(0)):
+        try:
+            verdict = judge(option)
+            demand(verdict)
+            _log.info("answers agree with the golden examples", extra={"candidate": name, "verdict": verdict.detail})
+            return prepare(option)
+        except Exception as error:  # as above
+            leave_out(name, error)
+    raise ModelRefused("; ".join(reasons))
+
+
+def demand(verdict: Verdict) -> None:
+    """Raise ModelRefused if answers disagree with the golden examples."""
+    if not verdict.passed:
+        raise ModelRefused(f"answers disagree with the golden examples: {verdict.detail}")
 
 
 def digest(content: bytes) -> str:
     """Return the sha256 of a file's content, hex."""
     return hashlib.sha256(content).hexdigest()
+
+
+def _race_ns(name: str, run: Callable[[], object]) -> int:
+    run()
+    times = []
+    for _ in range(_RACE_REPEATS):
+        start = time.perf_counter_ns()
+        run()
+        times.append(time.perf_counter_ns() - start)
+    _log.info("measured a provider", extra={"candidate": name, "ms": round(min(times) / 1e6, 3)})
+    return min(times)

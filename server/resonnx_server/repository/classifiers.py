@@ -1,8 +1,7 @@
 """Loads a classifier: the fastest candidate whose logits agree with the golden examples."""
 
-from functools import partial
-
 from resonnx_server.engine.model import Model, SessionReport
+from resonnx_server.engine.runner import TensorRunners
 from resonnx_server.engine.tensors import TensorEngine
 from resonnx_server.errors import ModelRefused
 from resonnx_server.repository import choose
@@ -11,25 +10,28 @@ from resonnx_server.repository.version import Start, Version, repeat
 from resonnx_server.runtime.golden import Golden, Verdict, judge_logits
 from resonnx_server.runtime.graphs import IMAGE, ClassifierGraph
 from resonnx_server.runtime.manifest import CLASSIFIER_FILE, VersionFiles
+from resonnx_server.runtime.session import Session
 
 
 def load(version: Version, files: VersionFiles, golden: Golden) -> Start:
-    """Choose and warm. Raises ModelRefused if no candidate loads or agrees."""
+    """Choose and warm. Raises ModelRefused if no candidate loads, runs and agrees."""
     reference = golden.logits
     if reference is None:
         raise ModelRefused("golden.npz holds no logits")
     graphs = [ClassifierGraph(session, files.manifest) for session in version.open(files, CLASSIFIER_FILE)]
     pictures = version.race_pictures(golden)
-    order = choose.race([(str(g.session.candidate), partial(g.run, pictures)) for g in graphs])
     allowed = choose.bounds(files.manifest, CLASSIFIER_FILE)
 
     def judge(graph: ClassifierGraph) -> Verdict:
         bound = allowed[graph.session.candidate.precision]
         return judge_logits(reference, graph.run(golden.images)["logits"], bound)
 
-    graph = choose.first_agreeing([(str(graphs[i].session.candidate), graphs[i]) for i in order], judge)
-    session = graph.session
-    runners = settle(version, files, CLASSIFIER_FILE, session, lambda rows: {IMAGE: repeat(golden, rows)})
+    def prepare(graph: ClassifierGraph) -> tuple[Session, TensorRunners]:
+        session = graph.session
+        return session, settle(version, files, CLASSIFIER_FILE, session, lambda rows: {IMAGE: repeat(golden, rows)})
+
+    named = [(str(graph.session.candidate), graph) for graph in graphs]
+    session, runners = choose.fastest(named, lambda graph: graph.run(pictures), judge, prepare)
 
     def start() -> Model:
         stats = version.metrics.model(version.found.name, version.found.version)

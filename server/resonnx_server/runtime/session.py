@@ -122,7 +122,7 @@ class Session:
             # Its fall-back would print to stdout and drop the reason.
             self.ort_session = ort.InferenceSession(model, options, providers=providers or None, enable_fallback=0)
         except Exception as error:  # onnxruntime's exceptions share no public base class
-            raise ModelRefused(f"{candidate} cannot load the graph: {_first_line(error)}") from error
+            raise ModelRefused(f"{candidate} cannot load the graph: {first_line(error)}") from error
         if candidate.provider not in self.ort_session.get_providers():
             raise ModelRefused(f"{candidate} was asked for and ONNX Runtime did not take it")
         self.inputs = tuple(_spec(node) for node in self.ort_session.get_inputs())
@@ -260,5 +260,6 @@ def _spec(node: Any) -> TensorSpec:
     return TensorSpec(node.name, np.dtype(_ELEMENT_TYPES[node.type]), tuple(node.shape))
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """Return what an error of ONNX Runtime says, for a caller: not its traces, and not more than 300 characters."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
