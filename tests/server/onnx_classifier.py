@@ -24,8 +24,8 @@ def golden(count: int = 3) -> Golden:
     return Golden(images=images, logits=images.reshape(count, 12).astype(np.float32) @ _WEIGHTS)
 
 
-def files(wrong_from: int = 1000) -> VersionFiles:
-    """A version, the answers of which are wrong in batches of `wrong_from` rows and more."""
+def files(wrong_at: int = 0) -> VersionFiles:
+    """A version, the answers of which are wrong in batches of `wrong_at` rows."""
     image = helper.make_tensor_value_info("image", TensorProto.UINT8, ["n", 2, 2, 3])
     sizes = {"probabilities": 3, "logits": 3, "features": 12}
     outputs = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", size]) for name, size in sizes.items()]
@@ -33,14 +33,14 @@ def files(wrong_from: int = 1000) -> VersionFiles:
         helper.make_node("Cast", ["image"], ["numbers"], to=TensorProto.FLOAT),
         helper.make_node("Reshape", ["numbers", "flat"], ["features"]),
         helper.make_node("Shape", ["image"], ["rows"], start=0, end=1),
-        helper.make_node("Less", ["rows", "wrong_from"], ["is_right"]),
-        helper.make_node("Where", ["is_right", "weights", "wrong_weights"], ["used"]),
+        helper.make_node("Equal", ["rows", "wrong_at"], ["is_wrong"]),
+        helper.make_node("Where", ["is_wrong", "wrong_weights", "weights"], ["used"]),
         helper.make_node("MatMul", ["features", "used"], ["logits"]),
         helper.make_node("Softmax", ["logits"], ["probabilities"], axis=1),
     ]
     constants = {
         "flat": np.array([-1, 12]),
-        "wrong_from": np.array([wrong_from]),
+        "wrong_at": np.array([wrong_at]),
         "weights": _WEIGHTS,
         "wrong_weights": _WEIGHTS + 1,
     }

@@ -2,19 +2,18 @@
 
 import threading
 import time
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from resonnx_proto.v1 import manifest_pb2 as pb
-from resonnx_server.config import ModelSettings
 from resonnx_server.engine.runner import Tensors
-from resonnx_server.observe.metrics import Metrics
 from resonnx_server.repository import instances
-from resonnx_server.repository.cache import TableCache
-from resonnx_server.repository.version import GPU_LANES, Version
+from resonnx_server.repository.version import GPU_LANES
+from resonnx_server.repository.warming import Warming
 from resonnx_server.runtime.manifest import VersionFiles
 from resonnx_server.runtime.session import CUDA, Candidate
+
+from . import onnx_classifier
 
 
 class OnGpu:
@@ -44,15 +43,9 @@ class OnGpu:
 def test_two_at_once_where_copying_overlaps(overlaps: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(instances, "Session", None)  # none is opened beside the one
     session = OnGpu(overlaps)
-    version = Version(
-        SimpleNamespace(name="m", version=1),  # type: ignore[arg-type]
-        ModelSettings(max_batch_size=1),
-        Metrics(),
-        lambda _: None,  # type: ignore[arg-type, return-value]
-        7,
-        TableCache(None, 7),
-    )
     files = VersionFiles("", {"model.onnx": b""}, pb.Manifest())
-    runners = instances.settle(version, files, "model.onnx", session, lambda rows: {"x": np.zeros(rows)})  # type: ignore[arg-type]
+    version = onnx_classifier.version(threads=7, max_batch_size=1)
+    warming = Warming(version, files, "model.onnx", lambda rows: {"x": np.zeros(rows)})
+    runners = instances.settle(warming, session)  # type: ignore[arg-type]
     assert runners.instances == (GPU_LANES if overlaps else 1)
     assert runners.alone.run == runners.shared.run == session.run

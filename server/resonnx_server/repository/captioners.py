@@ -13,6 +13,7 @@ from resonnx_server.errors import ModelRefused
 from resonnx_server.repository import choose, instances, residency
 from resonnx_server.repository.residency import Decoding
 from resonnx_server.repository.version import Start, Version, repeat
+from resonnx_server.repository.warming import Warming
 from resonnx_server.runtime.golden import Golden, Verdict, judge_captions
 from resonnx_server.runtime.graphs import IMAGE, Captioner, CaptionerGraphs
 from resonnx_server.runtime.greedy import decode_all
@@ -133,14 +134,8 @@ def _runners(
 
     # The other policies do one thing at a time. So do captions that stay on a GPU, whose steps are short.
     if version.settings.caption_policy == "continuous" and decoding.graphs is chosen:
-        encoders = instances.choose(
-            version,
-            files,
-            ENCODER_FILE,
-            chosen.encoder,
-            lambda rows: {IMAGE: repeat(golden, rows)},
-            _LEAST_GAIN,
-        )
+        warming = Warming(version, files, ENCODER_FILE, lambda rows: {IMAGE: repeat(golden, rows)})
+        encoders = instances.choose(warming, chosen.encoder, _LEAST_GAIN)
         if encoders.instances > 1:
             share = encoders.shared.threads
             decoder = chosen.decoder

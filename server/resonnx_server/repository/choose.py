@@ -106,10 +106,10 @@ def fastest(
     raise ModelRefused("; ".join(reasons))
 
 
-def demand(verdict: Verdict) -> None:
-    """Raise ModelRefused if answers disagree with the golden examples."""
+def demand(verdict: Verdict, answers: str = "answers") -> None:
+    """Raise ModelRefused if `answers` (for the message: whose, to what) disagree with the golden examples."""
     if not verdict.passed:
-        raise ModelRefused(f"answers disagree with the golden examples: {verdict.detail}")
+        raise ModelRefused(f"{answers} disagree with the golden examples: {verdict.detail}")
 
 
 def digest(content: bytes) -> str:

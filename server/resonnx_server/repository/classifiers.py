@@ -1,12 +1,17 @@
 """Loads a classifier: the fastest candidate whose logits agree with the golden examples."""
 
+from functools import partial
+
+import numpy as np
+
 from resonnx_server.engine.model import Model, SessionReport
-from resonnx_server.engine.runner import TensorRunners
+from resonnx_server.engine.runner import TensorRunners, Tensors
 from resonnx_server.engine.tensors import TensorEngine
 from resonnx_server.errors import ModelRefused
 from resonnx_server.repository import choose
 from resonnx_server.repository.instances import settle
 from resonnx_server.repository.version import Start, Version, repeat
+from resonnx_server.repository.warming import Warming
 from resonnx_server.runtime.golden import Golden, Verdict, judge_logits
 from resonnx_server.runtime.graphs import IMAGE, ClassifierGraph
 from resonnx_server.runtime.manifest import CLASSIFIER_FILE, VersionFiles
@@ -22,13 +27,21 @@ def load(version: Version, files: VersionFiles, golden: Golden) -> Start:
     pictures = version.race_pictures(golden)
     allowed = choose.bounds(files.manifest, CLASSIFIER_FILE)
 
+    def judge_rows(session: Session, rows: int, outputs: Tensors) -> Verdict:
+        """Judge answers to so many golden pictures, over and over, on the scale of all that the bound is meant for."""
+        expected = np.resize(reference, (max(rows, len(reference)), *reference.shape[1:]))
+        answers = np.concatenate([outputs["logits"], expected[rows:]])
+        return judge_logits(expected, answers, allowed[session.candidate.precision])
+
     def judge(graph: ClassifierGraph) -> Verdict:
-        bound = allowed[graph.session.candidate.precision]
-        return judge_logits(reference, graph.run(golden.images)["logits"], bound)
+        return judge_rows(graph.session, len(golden.images), graph.run(golden.images))
 
     def prepare(graph: ClassifierGraph) -> tuple[Session, TensorRunners]:
-        session = graph.session
-        return session, settle(version, files, CLASSIFIER_FILE, session, lambda rows: {IMAGE: repeat(golden, rows)})
+        def feeds(rows: int) -> Tensors:
+            return {IMAGE: repeat(golden, rows)}
+
+        warming = Warming(version, files, CLASSIFIER_FILE, feeds, partial(judge_rows, graph.session))
+        return graph.session, settle(warming, graph.session)
 
     named = [(str(graph.session.candidate), graph) for graph in graphs]
     session, runners = choose.fastest(named, lambda graph: graph.run(pictures), judge, prepare)

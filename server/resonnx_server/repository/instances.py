@@ -5,16 +5,14 @@ On a GPU: one batch, or two in one session, of which one can be copied while the
 
 import logging
 import math
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
 from typing import Final
 
 from resonnx_server.engine.latency import LatencyTable
-from resonnx_server.engine.runner import Runner, Runners, TensorRunner, TensorRunners, Tensors
-from resonnx_server.repository.version import GPU_LANES, Version
-from resonnx_server.runtime.manifest import VersionFiles
-from resonnx_server.runtime.session import CPU, GPU_PROVIDERS, Array, Session
+from resonnx_server.engine.runner import Runner, Runners, TensorRunner, TensorRunners
+from resonnx_server.repository.version import GPU_LANES
+from resonnx_server.repository.warming import Warming
+from resonnx_server.runtime.session import CPU, GPU_PROVIDERS, Session
 
 _log = logging.getLogger(__name__)
 
@@ -41,25 +39,19 @@ class Sessions:
     instances: int
 
 
-def choose(
-    version: Version,
-    files: VersionFiles,
-    file: str,
-    session: Session,
-    feeds: Callable[[int], Mapping[str, Array]],
-    least_gain: float = _LEAST_GAIN,
-) -> Sessions:
+def choose(warming: Warming, session: Session, least_gain: float = _LEAST_GAIN) -> Sessions:
     """Measure which sessions give most answers a second, in any batches.
 
     Args:
-        version: The version that is loaded.
-        files: Its content.
-        file: The ONNX file.
+        warming: Of the graph.
         session: On the chosen candidate, with all threads.
-        feeds: Inputs of a batch of so many rows.
         least_gain: By what several batches at once must be better than one: the product of the rates' ratios.
+
+    Raises:
+        ModelRefused: A session's answers are wrong, whether or not it would be chosen.
     """
-    content, candidate = files.files[file], session.candidate
+    version, file = warming.version, warming.file
+    content, candidate = warming.files.files[file], session.candidate
     sessions = {1: session}
     if candidate.provider in GPU_PROVIDERS:
         # Threads are nothing to it, and a second session would be the weights once more: two runs of the one.
@@ -68,10 +60,7 @@ def choose(
         for instances in version.instance_counts():
             sessions[instances] = Session(content, candidate, max(1, version.threads // instances))
     compared = tuple(sorted({min(rows, version.settings.max_batch_size) for rows in _COMPARED_BATCHES}))
-    rates = {
-        count: _rates(_costs(version, files, file, session, feeds, compared, count), count)
-        for count, session in sessions.items()
-    }
+    rates = {count: _rates(warming.costs(session, compared, count), count) for count, session in sessions.items()}
     gains = {count: math.prod(found) / math.prod(rates[1]) for count, found in rates.items()}
     best = max(gains, key=lambda count: gains[count] / (1.0 if count == 1 else least_gain))
     shared = alone = sessions[best]
@@ -79,9 +68,7 @@ def choose(
     spins = candidate.provider == CPU and version.threads > 1
     many = Session(content, candidate, version.threads, spinning=True) if spins else session
     if many is not shared:
-        many_ns, shared_ns = (
-            _costs(version, files, file, chosen, feeds, (1,), 1).cost_ns(1) for chosen in (many, shared)
-        )
+        many_ns, shared_ns = (warming.costs(chosen, (1,), 1).cost_ns(1) for chosen in (many, shared))
         if many_ns * (_WORTH_MORE_THREADS if best > 1 else 1.0) < shared_ns:
             alone = many
     chosen = {
@@ -94,14 +81,12 @@ def choose(
     return Sessions(alone, shared, best)
 
 
-def settle(
-    version: Version, files: VersionFiles, file: str, session: Session, feeds: Callable[[int], Mapping[str, Array]]
-) -> TensorRunners:
+def settle(warming: Warming, session: Session) -> TensorRunners:
     """Choose, warm every batch size, and return the runners. See `choose`."""
-    chosen = choose(version, files, file, session, feeds)
+    chosen = choose(warming, session)
 
     def warmed(session: Session, callers: int) -> TensorRunner:
-        table = _costs(version, files, file, session, feeds, version.batch_sizes, callers)
+        table = warming.costs(session, warming.version.batch_sizes, callers)
         share = chosen.shared.threads if chosen.instances > 1 else 1
         return Runner(session.run, table, has_all_cores=session.threads > share)
 
@@ -110,22 +95,6 @@ def settle(
     return Runners(warmed(chosen.alone, 1), warmed(chosen.shared, chosen.instances), chosen.instances)
 
 
-def _costs(
-    version: Version,
-    files: VersionFiles,
-    file: str,
-    session: Session,
-    feeds: Callable[[int], Mapping[str, Array]],
-    sizes: tuple[int, ...],
-    callers: int,
-) -> LatencyTable:
-    return version.warm(files, session, file, sizes, partial(_run_rows, session, feeds), callers)
-
-
 def _rates(table: LatencyTable, instances: int) -> list[float]:
     """Return rows a second at each of the table's sizes, `instances` batches at once."""
     return [instances * size / table.cost_ns(size) * 1e9 for size in table.sizes]
-
-
-def _run_rows(session: Session, feeds: Callable[[int], Mapping[str, Array]], rows: int) -> Tensors:
-    return session.run(feeds(rows))
