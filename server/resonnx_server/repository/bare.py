@@ -5,6 +5,7 @@ alone, and three permuted to agree.
 """
 
 import logging
+from functools import partial
 from typing import Final
 
 import numpy as np
@@ -13,11 +14,13 @@ from resonnx_proto.v1 import manifest_pb2 as pb
 from resonnx_server.engine.latency import LatencyTable
 from resonnx_server.engine.measurement import measure
 from resonnx_server.engine.model import Model, SessionReport
-from resonnx_server.engine.runner import Runner, Runners
+from resonnx_server.engine.runner import Runner, Runners, TensorRunners
 from resonnx_server.engine.tensors import TensorEngine
 from resonnx_server.errors import ModelRefused
+from resonnx_server.repository.instances import settle
 from resonnx_server.repository.version import Start, Version
-from resonnx_server.runtime.manifest import CLASSIFIER_FILE, MANIFEST
+from resonnx_server.repository.warming import Warming
+from resonnx_server.runtime.manifest import CLASSIFIER_FILE, MANIFEST, VersionFiles
 from resonnx_server.runtime.session import PROVIDERS, Array, Candidate, Session, TensorSpec
 
 _log = logging.getLogger(__name__)
@@ -38,13 +41,13 @@ def load(version: Version) -> Start:
     provider = PROVIDERS["cpu" if asked == "auto" else asked]
     session = Session(content, Candidate(provider, pb.PRECISION_FP32), version.threads, cache=version.cache.folder)
     batched = rows_are_independent(session)
-    table = _warm(session, version.batch_sizes if batched else (1,))
+    runners = _runners(version, content, session, batched)
     _log.warning("serving unverified: no manifest", extra={"model": version.found.name, "batched": batched})
 
     def start() -> Model:
         stats = version.metrics.model(version.found.name, version.found.version)
         engine = TensorEngine(
-            Runners.single(Runner(session.run, table, has_all_cores=version.threads > 1)),
+            runners,
             version.device_for(provider),
             stats,
             max_queue_rows=version.settings.max_queue_size,
@@ -63,7 +66,7 @@ def load(version: Version) -> Start:
             outputs=session.outputs,
             max_batch_size=version.settings.max_batch_size if batched else 0,
             max_queue_size=version.settings.max_queue_size,
-            sessions=(SessionReport(CLASSIFIER_FILE, session.candidate, table),),
+            sessions=(SessionReport(CLASSIFIER_FILE, session.candidate, runners.shared.table, runners.instances),),
             stats=stats,
             engine=engine,
         )
@@ -121,16 +124,25 @@ def _agree(left: Array, right: Array) -> bool:
     return bool((np.abs(left[finite].astype(np.float64) - right[finite]) <= _TOLERANCE * scale).all())
 
 
-def _warm(session: Session, sizes: tuple[int, ...]) -> LatencyTable:
-    """Measure with zeros; where that cannot be done, start from a guess that live batches correct."""
+def _runners(version: Version, content: bytes, session: Session, batched: bool) -> TensorRunners:
+    """Warm with zeros, a batched graph as a classifier is; else start from a guess that live batches correct.
+
+    That is where a shape is not known, or zeros do not suit the graph.
+    """
+    sizes = version.batch_sizes if batched else (1,)
+    table = LatencyTable({size: 1e6 * size**0.5 for size in sizes})
     free = any(not isinstance(axis, int) for spec in session.inputs for axis in spec.shape[1:])
     strings = any(spec.dtype == object for spec in session.inputs)
     if not free and not strings:
+        feeds = partial(_zeros, session.inputs)
         try:
-            return LatencyTable.of(measure(lambda rows: session.run(_zeros(session.inputs, rows)), sizes))
-        except Exception as error:  # as above; zeros may simply not suit the graph
+            if batched:
+                files = VersionFiles("", {CLASSIFIER_FILE: content}, pb.Manifest())
+                return settle(Warming(version, files, CLASSIFIER_FILE, feeds), session)
+            table = LatencyTable.of(measure(lambda rows: session.run(feeds(rows)), sizes))
+        except Exception as error:  # as above
             _log.debug("the warm-up failed", extra={"error": str(error)})
-    return LatencyTable({size: 1e6 * size**0.5 for size in sizes})
+    return Runners.single(Runner(session.run, table, has_all_cores=version.threads > 1))
 
 
 def _zeros(specs: tuple[TensorSpec, ...], rows: int) -> dict[str, Array]:

@@ -1,0 +1,111 @@
+"""A bare ONNX file of a known shape is warmed and timed as a classifier is; others are served from a guess."""
+
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper
+from resonnx_server.engine.device import Device
+from resonnx_server.engine.model import Model
+from resonnx_server.engine.tensors import TensorEngine
+from resonnx_server.repository import bare
+from resonnx_server.repository.cache import TableCache
+from resonnx_server.runtime.session import Session
+
+from .onnx_classifier import version
+
+Tensors = dict[str, np.ndarray]
+SIZES = (1, 2, 3, 4, 6, 8)
+
+
+def _write(folder: Path, *axes: int | str) -> None:
+    """model.onnx: x [*axes] -> y = x + x."""
+    x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, axes) for name in "xy")
+    graph = helper.make_graph([helper.make_node("Add", ["x", "x"], ["y"])], "bare", [x], [y])
+    onnx.save(
+        helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8), folder / "model.onnx"
+    )
+
+
+async def _load(folder: Path, threads: int = 2) -> Model:
+    """Load it, let it double three rows, and close it."""
+    device, cache = Device("cpu", 2), TableCache(folder / "tables", threads)
+    found = SimpleNamespace(name="m", version=1, folder=folder)
+    model = bare.load(replace(version(device, cache, threads, max_batch_size=8), found=found))()  # type: ignore[arg-type]
+    x = np.arange(12, dtype=np.float32).reshape(3, 4)
+    outputs, _ = await model.engine.submit({"x": x})
+    assert (outputs["y"] == 2 * x).all()
+    model.engine.close()
+    device.close()
+    return model
+
+
+@pytest.fixture
+def warmed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Sizes of batches of zeros that sessions run."""
+    sizes = []
+    run = Session.run
+
+    def noted(session: Session, feeds: Tensors, *more: object) -> Tensors:
+        if not feeds["x"].any():
+            sizes.append(len(feeds["x"]))
+        return run(session, feeds, *more)
+
+    monkeypatch.setattr(Session, "run", noted)
+    return sizes
+
+
+async def test_a_known_shape_is_measured_once_and_its_tables_are_kept(tmp_path: Path, warmed: list[int]) -> None:
+    _write(tmp_path, "n", 4)
+    model = await _load(tmp_path)
+    assert set(warmed) == set(SIZES)
+    assert model.sessions[0].table.sizes == SIZES
+    assert model.max_batch_size == 8
+    tables = sorted((tmp_path / "tables").iterdir())
+    assert tables
+    warmed.clear()
+    await _load(tmp_path)
+    assert set(warmed) == {1, 8}, "each session's largest, and one row where few threads are compared with many"
+    assert sorted((tmp_path / "tables").iterdir()) == tables
+
+
+async def test_instances_are_chosen_by_measurement(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tables say that two batches at once take no longer than one."""
+    _write(tmp_path, "n", 4)
+    monkeypatch.setattr(TableCache, "get", lambda _, _digest, _session, sizes, _callers: dict.fromkeys(sizes, 1e6))
+    model = await _load(tmp_path)
+    assert model.sessions[0].instances == 2
+    assert isinstance(model.engine, TensorEngine)
+    assert model.engine.runners.instances == 2
+
+
+@pytest.mark.parametrize("axes", [("n", "m"), (3, 4)], ids=["free", "not batched"])
+async def test_other_shapes_are_served_from_a_guess(tmp_path: Path, warmed: list[int], axes: tuple[int | str]) -> None:
+    _write(tmp_path, *axes)
+    model = await _load(tmp_path)
+    sizes = SIZES if axes[0] == "n" else (1,)
+    assert model.sessions[0].table.sizes == sizes
+    assert model.sessions[0].instances == 1
+    assert not (tmp_path / "tables").exists()
+
+
+async def test_a_graph_that_zeros_do_not_suit_is_served_from_a_guess(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _write(tmp_path, "n", 4)
+    run = Session.run
+
+    def choosy(session: Session, feeds: Tensors, *more: object) -> Tensors:
+        if not feeds["x"].any():
+            raise RuntimeError("nothing but zeros")
+        return run(session, feeds, *more)
+
+    monkeypatch.setattr(Session, "run", choosy)
+    model = await _load(tmp_path)
+    assert model.sessions[0].instances == 1
+    costs = model.sessions[0].table.snapshot()
+    assert costs[8] == pytest.approx(2 * costs[2]), "by the square root of the rows"
+    assert not (tmp_path / "tables").exists()
