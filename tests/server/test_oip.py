@@ -238,6 +238,7 @@ def test_malformed_tensors(demo_server, tensor: dict, raw: list[bytes], message:
         ({"triton_secret": {"int64_param": 1}}, "'triton_secret' is reserved"),
         ({"timeout": {"int64_param": -5}}, "-5 is negative"),
         ({"timeout": {"string_param": "soon"}}, "must be an integer"),
+        ({"priority": {"uint64_param": 9}}, "parameters['priority']: 9 is not within 0..8"),
     ],
 )
 def test_bad_parameters(demo_server, parameters: dict, message: str) -> None:

@@ -170,6 +170,8 @@ def test_bad_requests(vision, samples: Path, truth: Truth) -> None:
     _refused(classify(model="scenes"), invalid, "INVALID_INPUT", "model", "no classifier")
     _refused(caption(model="digits"), invalid, "INVALID_INPUT", "model", "no captioner")
     _refused(classify(top_k=11), invalid, "INVALID_INPUT", "top_k", "11", "0..10")
+    for call in (classify, caption):
+        _refused(call(priority=9), invalid, "INVALID_INPUT", "priority", "9", "0..8")
     _refused(caption(max_tokens=4_000_000_000), invalid, "INVALID_INPUT", "max_tokens", "4000000000")
     _refused(classify(image=vision_pb2.Image()), invalid, "BAD_IMAGE", "image", "neither encoded nor raw")
     _refused(classify(image={"encoded": b"junk"}), invalid, "BAD_IMAGE", "image.encoded", "4 bytes")

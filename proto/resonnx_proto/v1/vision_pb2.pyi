@@ -49,20 +49,24 @@ class Timing(_message.Message):
     def __init__(self, decode_us: _Optional[int] = ..., queue_us: _Optional[int] = ..., compute_us: _Optional[int] = ..., batch_size: _Optional[int] = ...) -> None: ...
 
 class ClassifyRequest(_message.Message):
-    __slots__ = ("model", "version", "image", "top_k", "return_features", "id")
+    __slots__ = ("model", "version", "image", "top_k", "return_features", "id", "priority", "timeout_us")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     IMAGE_FIELD_NUMBER: _ClassVar[int]
     TOP_K_FIELD_NUMBER: _ClassVar[int]
     RETURN_FEATURES_FIELD_NUMBER: _ClassVar[int]
     ID_FIELD_NUMBER: _ClassVar[int]
+    PRIORITY_FIELD_NUMBER: _ClassVar[int]
+    TIMEOUT_US_FIELD_NUMBER: _ClassVar[int]
     model: str
     version: int
     image: Image
     top_k: int
     return_features: bool
     id: str
-    def __init__(self, model: _Optional[str] = ..., version: _Optional[int] = ..., image: _Optional[_Union[Image, _Mapping]] = ..., top_k: _Optional[int] = ..., return_features: bool = ..., id: _Optional[str] = ...) -> None: ...
+    priority: int
+    timeout_us: int
+    def __init__(self, model: _Optional[str] = ..., version: _Optional[int] = ..., image: _Optional[_Union[Image, _Mapping]] = ..., top_k: _Optional[int] = ..., return_features: bool = ..., id: _Optional[str] = ..., priority: _Optional[int] = ..., timeout_us: _Optional[int] = ...) -> None: ...
 
 class Prediction(_message.Message):
     __slots__ = ("label", "index", "score")
@@ -111,7 +115,7 @@ class ClassifyStreamResponse(_message.Message):
     def __init__(self, id: _Optional[str] = ..., response: _Optional[_Union[ClassifyResponse, _Mapping]] = ..., error: _Optional[_Union[Error, _Mapping]] = ...) -> None: ...
 
 class CaptionRequest(_message.Message):
-    __slots__ = ("model", "version", "image", "max_tokens", "id", "beam_width", "num_captions", "length_normalization", "min_tokens", "temperature", "top_k", "top_p", "seed", "forbidden_words", "prefix", "return_attention")
+    __slots__ = ("model", "version", "image", "max_tokens", "id", "beam_width", "num_captions", "length_normalization", "min_tokens", "temperature", "top_k", "top_p", "seed", "forbidden_words", "prefix", "return_attention", "priority", "timeout_us")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     IMAGE_FIELD_NUMBER: _ClassVar[int]
@@ -128,6 +132,8 @@ class CaptionRequest(_message.Message):
     FORBIDDEN_WORDS_FIELD_NUMBER: _ClassVar[int]
     PREFIX_FIELD_NUMBER: _ClassVar[int]
     RETURN_ATTENTION_FIELD_NUMBER: _ClassVar[int]
+    PRIORITY_FIELD_NUMBER: _ClassVar[int]
+    TIMEOUT_US_FIELD_NUMBER: _ClassVar[int]
     model: str
     version: int
     image: Image
@@ -144,7 +150,9 @@ class CaptionRequest(_message.Message):
     forbidden_words: _containers.RepeatedScalarFieldContainer[str]
     prefix: _containers.RepeatedScalarFieldContainer[str]
     return_attention: bool
-    def __init__(self, model: _Optional[str] = ..., version: _Optional[int] = ..., image: _Optional[_Union[Image, _Mapping]] = ..., max_tokens: _Optional[int] = ..., id: _Optional[str] = ..., beam_width: _Optional[int] = ..., num_captions: _Optional[int] = ..., length_normalization: _Optional[_Union[_manifest_pb2.CaptionerSpec.LengthNormalization, str]] = ..., min_tokens: _Optional[int] = ..., temperature: _Optional[float] = ..., top_k: _Optional[int] = ..., top_p: _Optional[float] = ..., seed: _Optional[int] = ..., forbidden_words: _Optional[_Iterable[str]] = ..., prefix: _Optional[_Iterable[str]] = ..., return_attention: bool = ...) -> None: ...
+    priority: int
+    timeout_us: int
+    def __init__(self, model: _Optional[str] = ..., version: _Optional[int] = ..., image: _Optional[_Union[Image, _Mapping]] = ..., max_tokens: _Optional[int] = ..., id: _Optional[str] = ..., beam_width: _Optional[int] = ..., num_captions: _Optional[int] = ..., length_normalization: _Optional[_Union[_manifest_pb2.CaptionerSpec.LengthNormalization, str]] = ..., min_tokens: _Optional[int] = ..., temperature: _Optional[float] = ..., top_k: _Optional[int] = ..., top_p: _Optional[float] = ..., seed: _Optional[int] = ..., forbidden_words: _Optional[_Iterable[str]] = ..., prefix: _Optional[_Iterable[str]] = ..., return_attention: bool = ..., priority: _Optional[int] = ..., timeout_us: _Optional[int] = ...) -> None: ...
 
 class Word(_message.Message):
     __slots__ = ("text", "token", "log_prob", "attention")

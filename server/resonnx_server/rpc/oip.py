@@ -2,9 +2,9 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from importlib.metadata import version as distribution_version
-from typing import Final, TypeVar
+from typing import Final
 
 from resonnx_proto.inference import grpc_service_pb2 as pb
 from resonnx_proto.inference import grpc_service_pb2_grpc
@@ -14,7 +14,7 @@ from resonnx_server.engine.captioner import CaptionEngine
 from resonnx_server.engine.model import Model, Models
 from resonnx_server.engine.runner import Tensors
 from resonnx_server.engine.tensors import TensorEngine
-from resonnx_server.errors import DeadlineExceeded, InvalidInput, NotFound, ServerError
+from resonnx_server.errors import InvalidInput, NotFound, ServerError
 from resonnx_server.intake.admission import Admission
 from resonnx_server.intake.decode import Decoder
 from resonnx_server.observe.stats import Timing, Tracked
@@ -31,11 +31,11 @@ from resonnx_server.rpc.inputs import (
 )
 from resonnx_server.rpc.parameters import RequestParameters, classify, parse_parameters
 from resonnx_server.rpc.pipeline import pipeline
+from resonnx_server.rpc.urgency import earlier_ns, within
 from resonnx_server.runtime.images import Pixels
 from resonnx_server.runtime.sequence import Token
 from resonnx_server.runtime.session import Array
 
-T = TypeVar("T")
 TellPart = Callable[[pb.ModelStreamInferResponse], None]
 
 _EXTENSIONS: Final = (
@@ -154,13 +154,13 @@ class InferenceServicer(grpc_service_pb2_grpc.GRPCInferenceServiceServicer):
         with Tracked(model.stats) as tracked, self._admission.hold(request.ByteSize()):
             now = time.monotonic_ns()
             parameters = parse_parameters(request)
-            deadline = parameters.deadline_ns(now, caller_deadline)
+            deadline = earlier_ns(caller_deadline, now, parameters.timeout_us)
             wanted = wanted_outputs(request, model)
             on_words = _word_teller(request, model, wanted, parameters, tell) if parameters.stream else None
             inputs = tensors.read_inputs(request)
             work = self._infer(model, inputs, deadline, parameters, on_words)
             # A timeout costs as much as reading the request does: none where there is no deadline.
-            outputs, tracked.timing = await (work if deadline is None else _within((deadline - now) / 1e9, work))
+            outputs, tracked.timing = await (work if deadline is None else within((deadline - now) / 1e9, work))
         return _response(request, model, wanted, parameters, outputs)
 
     RepositoryModelLoad = unsupported("RepositoryModelLoad")
@@ -238,15 +238,6 @@ class InferenceServicer(grpc_service_pb2_grpc.GRPCInferenceServiceServicer):
         if version and not (version.isascii() and version.isdigit() and len(version) < 19):
             raise NotFound(f"version {version[:32]!r} is no version number")
         return self._models.get(name, int(version or 0))
-
-
-async def _within(seconds: float, work: Awaitable[T]) -> T:
-    """Wait for `work`. Raises DeadlineExceeded if it takes longer."""
-    try:
-        async with asyncio.timeout(seconds):
-            return await work
-    except TimeoutError:
-        raise DeadlineExceeded("the request's timeout passed before the answer was there") from None
 
 
 def _word_teller(

@@ -13,8 +13,9 @@ import numpy as np
 from resonnx_proto.inference import grpc_service_pb2 as pb
 from resonnx_proto.v1 import vision_pb2
 
-from resonnx_server.engine.batcher import DEFAULT_PRIORITY, PRIORITY_LEVELS
+from resonnx_server.engine.batcher import DEFAULT_PRIORITY
 from resonnx_server.errors import InvalidInput
+from resonnx_server.rpc.urgency import checked_priority
 from resonnx_server.runtime.session import Array
 
 # perf_analyzer's client sends it with every request; it only matters on streams.
@@ -40,13 +41,6 @@ class RequestParameters:
     caption: vision_pb2.CaptionRequest
     stream: bool
 
-    def deadline_ns(self, now_ns: int, deadline: int | None) -> int | None:
-        """Return the earlier of the caller's deadline and the request's timeout, monotonic ns."""
-        if not self.timeout_us:
-            return deadline
-        timeout = now_ns + self.timeout_us * 1000
-        return timeout if deadline is None else min(timeout, deadline)
-
 
 _DEFAULTS: Final = RequestParameters(0, DEFAULT_PRIORITY, {}, vision_pb2.CaptionRequest(), False)
 
@@ -60,18 +54,15 @@ def parse_parameters(request: pb.ModelInferRequest) -> RequestParameters:
         if key.startswith("triton_"):
             raise InvalidInput("parameters", f"{key[:64]!r} is reserved")
     timeout_us = _integer(request.parameters, "timeout", "parameters")
-    priority = _integer(request.parameters, "priority", "parameters")
-    if priority > PRIORITY_LEVELS:
-        raise InvalidInput("parameters['priority']", f"{priority} is not within 0..{PRIORITY_LEVELS}")
+    priority = checked_priority(_integer(request.parameters, "priority", "parameters"), "parameters['priority']")
     top_k: dict[str, int] = {}
     for output in request.outputs:
         if "classification" in output.parameters:
             k = _integer(output.parameters, "classification", f"outputs[{output.name[:64]!r}].parameters")
             if k:
                 top_k[output.name] = k
-    # 0 is Triton's word for the default.
     stream = "stream" in request.parameters and request.parameters["stream"].bool_param
-    return RequestParameters(timeout_us, priority or DEFAULT_PRIORITY, top_k, _caption(request.parameters), stream)
+    return RequestParameters(timeout_us, priority, top_k, _caption(request.parameters), stream)
 
 
 def classify(array: Array, top_k: int, labels: Sequence[str], *, batched: bool) -> Array:

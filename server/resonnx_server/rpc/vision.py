@@ -7,8 +7,10 @@ import numpy as np
 from resonnx_proto.v1 import manifest_pb2, vision_pb2, vision_pb2_grpc
 
 from resonnx_server.config import Settings
+from resonnx_server.engine.caption_task import Captioned, OnWords
 from resonnx_server.engine.captioner import CaptionEngine
 from resonnx_server.engine.model import Model, Models, Refusal
+from resonnx_server.engine.runner import Tensors
 from resonnx_server.engine.tensors import TensorEngine
 from resonnx_server.errors import BadImage, InferenceFailed, InvalidInput
 from resonnx_server.intake.admission import Admission
@@ -17,7 +19,9 @@ from resonnx_server.observe.stats import Timing, Tracked
 from resonnx_server.rpc.boundary import Context, StreamContext, deadline_ns, one_status, outcome_of
 from resonnx_server.rpc.captions import caption_response, decode_options, word
 from resonnx_server.rpc.pipeline import pipeline
+from resonnx_server.rpc.urgency import checked_priority, earlier_ns, within
 from resonnx_server.runtime.images import Pixels
+from resonnx_server.runtime.search import DecodeOptions
 from resonnx_server.runtime.sequence import Token
 
 TellEvent = Callable[[vision_pb2.StreamCaptionResponse], None]
@@ -114,7 +118,9 @@ class VisionServicer(vision_pb2_grpc.VisionServicer):
                 )
         return response
 
-    async def _classify(self, request: vision_pb2.ClassifyRequest, deadline: int | None) -> vision_pb2.ClassifyResponse:
+    async def _classify(
+        self, request: vision_pb2.ClassifyRequest, caller_deadline: int | None
+    ) -> vision_pb2.ClassifyResponse:
         model = self._models.get(request.model, request.version)
         engine = model.engine
         if model.manifest is None or not isinstance(engine, TensorEngine):
@@ -123,9 +129,11 @@ class VisionServicer(vision_pb2_grpc.VisionServicer):
         with Tracked(model.stats) as tracked, self._admission.hold(request.ByteSize()):
             if request.top_k > len(labels):
                 raise InvalidInput("top_k", f"{request.top_k} is not within 0..{len(labels)}")
-            with engine.place(1, deadline, decoding_ns=self._decoding_ns(request)) as place:
-                pixels, decode_ns = await self._pixels(request, model)
-                outputs, timing = await engine.submit({"image": pixels[np.newaxis]}, deadline, place=place)
+            deadline = earlier_ns(caller_deadline, time.monotonic_ns(), request.timeout_us)
+            work = self._run(request, model, engine, deadline)
+            # At the call's own deadline gRPC ends it.
+            timeout_s = request.timeout_us / 1e6
+            outputs, timing, decode_ns = await (within(timeout_s, work) if timeout_s else work)
             probabilities = outputs["probabilities"][0]
             if not np.isfinite(probabilities).all():
                 raise InferenceFailed("the model gave values that are no probabilities")
@@ -142,6 +150,15 @@ class VisionServicer(vision_pb2_grpc.VisionServicer):
             response.features.extend(outputs["features"][0].tolist())
         return response
 
+    async def _run(
+        self, request: vision_pb2.ClassifyRequest, model: Model, engine: TensorEngine, deadline: int | None
+    ) -> tuple[Tensors, Timing, int]:
+        priority = checked_priority(request.priority, "priority")
+        with engine.place(1, deadline, priority, self._decoding_ns(request)) as place:
+            pixels, decode_ns = await self._pixels(request, model)
+            outputs, timing = await engine.submit({"image": pixels[np.newaxis]}, deadline, priority, place)
+        return outputs, timing, decode_ns
+
     async def _caption(
         self, request: vision_pb2.CaptionRequest, tell: TellEvent | None, context: Context
     ) -> vision_pb2.CaptionResponse:
@@ -153,15 +170,31 @@ class VisionServicer(vision_pb2_grpc.VisionServicer):
         on_words = None if tell is None else lambda tokens: _tell_words(tokens, spec, tell)
         with Tracked(model.stats) as tracked, self._admission.hold(request.ByteSize()):
             options = decode_options(request, engine)
-            deadline = deadline_ns(context, time.monotonic_ns())
-            with engine.place(1, options, deadline, decoding_ns=self._decoding_ns(request)) as place:
-                pixels, decode_ns = await self._pixels(request, model)
-                captioned = await engine.submit(pixels, options, on_words, deadline, place=place)
+            now = time.monotonic_ns()
+            deadline = earlier_ns(deadline_ns(context, now), now, request.timeout_us)
+            work = self._decode(request, model, engine, options, on_words, deadline)
+            timeout_s = request.timeout_us / 1e6
+            captioned, decode_ns = await (within(timeout_s, work) if timeout_s else work)
             tracked.timing = captioned.timing
         response = caption_response(captioned, options, spec)
         response.model, response.version, response.id = model.name, model.version, request.id
         response.timing.CopyFrom(_timing(captioned.timing, decode_ns))
         return response
+
+    async def _decode(
+        self,
+        request: vision_pb2.CaptionRequest,
+        model: Model,
+        engine: CaptionEngine,
+        options: DecodeOptions,
+        on_words: OnWords | None,
+        deadline: int | None,
+    ) -> tuple[Captioned, int]:
+        priority = checked_priority(request.priority, "priority")
+        with engine.place(1, options, deadline, priority, self._decoding_ns(request)) as place:
+            pixels, decode_ns = await self._pixels(request, model)
+            captioned = await engine.submit(pixels, options, on_words, deadline, priority, place)
+        return captioned, decode_ns
 
     def _decoding_ns(self, request: vision_pb2.ClassifyRequest | vision_pb2.CaptionRequest) -> float:
         return self._decoder.expected_ns(1) if request.image.WhichOneof("content") == "encoded" else 0.0

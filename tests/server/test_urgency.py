@@ -1,0 +1,153 @@
+"""Priorities and timeouts of the task API's requests, before real engines whose graphs can be held up."""
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import grpc
+import numpy as np
+import pytest
+from resonnx_proto.v1 import manifest_pb2, vision_pb2
+from resonnx_server.config import Settings
+from resonnx_server.engine.captioner import CaptionEngine
+from resonnx_server.engine.device import Device
+from resonnx_server.engine.latency import LatencyTable
+from resonnx_server.engine.model import Model, Models
+from resonnx_server.engine.runner import Runner, Runners, Tensors
+from resonnx_server.engine.slots import Slots
+from resonnx_server.engine.tensors import TensorEngine
+from resonnx_server.intake.admission import Admission
+from resonnx_server.intake.decode import Decoder
+from resonnx_server.observe.metrics import Metrics
+from resonnx_server.rpc.vision import VisionServicer
+
+from .language import Language, picture, spec
+
+ONE_BY_ONE = {1: 1e6}
+
+
+class Graphs(Language):
+    """A classifier and a captioner that note whose pictures came in which order, one by one, and can be held up."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.free = threading.Event()
+        self.seen: list[int] = []
+
+    def classify(self, feeds: Mapping[str, np.ndarray]) -> Tensors:
+        self._see(feeds["image"])
+        return {"probabilities": np.full((1, 2), 0.5, np.float32)}
+
+    def encode(self, images: np.ndarray) -> tuple[list[np.ndarray], list[np.ndarray], None]:
+        self._see(images)
+        return super().encode(images)
+
+    def _see(self, images: np.ndarray) -> None:
+        self.seen.append(int(images[0, 0, 0, 0]))
+        self.free.wait(20)
+
+
+class Context:
+    """A call without a deadline."""
+
+    def __init__(self) -> None:
+        self.code = grpc.StatusCode.OK
+
+    def time_remaining(self) -> float | None:
+        return None
+
+    def set_status(self, code: grpc.StatusCode, *_: object) -> None:
+        self.code = code
+
+
+class Service:
+    """The task API over one model, "m"."""
+
+    def __init__(self, graphs: Graphs, task: str, device: Device, decoder: Decoder) -> None:
+        stats = Metrics().model("m", 1)
+        one_by_one = LatencyTable(ONE_BY_ONE)
+        manifest = manifest_pb2.Manifest(input={"width": 1, "height": 1, "resize": "RESIZE_STRETCH"})
+        self.engine: TensorEngine | CaptionEngine
+        if task == "classifier":
+            manifest.classifier.labels.extend(["a", "b"])
+            runners = Runners.single(Runner(graphs.classify, one_by_one))
+            self.engine = TensorEngine(runners, device, stats, max_queue_rows=8)
+        else:
+            manifest.captioner.CopyFrom(spec())
+            self.engine = CaptionEngine(
+                spec(),
+                Runners.single(Runner(graphs.encode, one_by_one)),
+                Runners.single(Runner(graphs.step, LatencyTable(dict.fromkeys((1, 2, 4, 8), 1e6)))),
+                Slots(8, [np.zeros((1, 1), np.int64)], [np.zeros((1, 1), np.int64)]),
+                device,
+                stats,
+                max_queue_rows=8,
+            )
+        models = Models(loading=False)
+        models.add(
+            Model("m", 1, manifest.task, manifest, "", True, (), (), 1, 8, sessions=(), stats=stats, engine=self.engine)
+        )
+        self._is_classifier = task == "classifier"
+        self._servicer = VisionServicer(models, decoder, Admission(1 << 20), Settings(repository=Path()))
+
+    async def ask(self, number: int, **fields: Any) -> grpc.StatusCode:
+        """Send picture `number` and return the call's status."""
+        context = Context()
+        fields["image"] = {"raw": {"rgb": picture(number).tobytes(), "width": 1, "height": 1}}
+        if self._is_classifier:
+            await self._servicer.Classify(vision_pb2.ClassifyRequest(model="m", **fields), context)
+        else:
+            await self._servicer.Caption(vision_pb2.CaptionRequest(model="m", **fields), context)
+        return context.code
+
+
+@asynccontextmanager
+async def _service(graphs: Graphs, task: str) -> AsyncIterator[Service]:
+    device, decoder = Device("test"), Decoder(1)
+    service = Service(graphs, task, device, decoder)
+    try:
+        yield service
+    finally:
+        graphs.free.set()
+        service.engine.close()
+        device.close()
+        decoder.close()
+
+
+@pytest.mark.parametrize("task", ["classifier", "captioner"])
+async def test_who_waits_is_served_by_priority(task: str) -> None:
+    graphs = Graphs()
+    async with _service(graphs, task) as service:
+        asks = [asyncio.ensure_future(service.ask(0))]
+        await _until(lambda: graphs.seen == [0])
+        wishes = [{"priority": 8}, {}, {"priority": 1}, {"priority": 0}, {"priority": 3}]
+        for number, wish in enumerate(wishes, 1):
+            asks.append(asyncio.ensure_future(service.ask(number, **wish)))
+            await _until(lambda number=number: service.engine.queued_rows() == number)
+        graphs.free.set()
+        assert set(await asyncio.gather(*asks)) == {grpc.StatusCode.OK}
+    assert graphs.seen == [0, 3, 5, 2, 4, 1]
+
+
+@pytest.mark.parametrize("task", ["classifier", "captioner"])
+async def test_a_timeout_ends_the_wait_of_its_own_request(task: str) -> None:
+    graphs = Graphs()
+    async with _service(graphs, task) as service:
+        first = asyncio.ensure_future(service.ask(0))
+        await _until(lambda: graphs.seen == [0])
+        patient = asyncio.ensure_future(service.ask(1, timeout_us=2**64 - 1))
+        # Let in: the server cannot foresee that the lane is held up.
+        assert await service.ask(2, timeout_us=500_000) is grpc.StatusCode.DEADLINE_EXCEEDED
+        assert service.engine.queued_rows() == 1
+        graphs.free.set()
+        assert await asyncio.gather(first, patient) == [grpc.StatusCode.OK] * 2
+    assert graphs.seen == [0, 1]
+
+
+async def _until(condition) -> None:
+    async with asyncio.timeout(20):
+        while not condition():
+            await asyncio.sleep(0.001)
