@@ -25,15 +25,15 @@ _sym_db = _symbol_database.Default()
 from resonnx_proto.v1 import manifest_pb2 as resonnx__proto_dot_v1_dot_manifest__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dresonnx_proto/v1/vision.proto\x12\nresonnx.v1\x1a\x1fresonnx_proto/v1/manifest.proto\"~\n\x05Image\x12\x11\n\x07\x65ncoded\x18\x01 \x01(\x0cH\x00\x12$\n\x03raw\x18\x02 \x01(\x0b\x32\x15.resonnx.v1.Image.RawH\x00\x1a\x31\n\x03Raw\x12\x0b\n\x03rgb\x18\x01 \x01(\x0c\x12\r\n\x05width\x18\x02 \x01(\r\x12\x0e\n\x06height\x18\x03 \x01(\rB\t\n\x07\x63ontent\"U\n\x06Timing\x12\x11\n\tdecode_us\x18\x01 \x01(\x04\x12\x10\n\x08queue_us\x18\x02 \x01(\x04\x12\x12\n\ncompute_us\x18\x03 \x01(\x04\x12\x12\n\nbatch_size\x18\x04 \x01(\r\"\xd3\x01\n\x0f\x43lassifyRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x03\x12 \n\x05image\x18\x03 \x01(\x0b\x32\x11.resonnx.v1.Image\x12\r\n\x05top_k\x18\x04 \x01(\r\x12\x17\n\x0freturn_features\x18\x05 \x01(\x08\x12\n\n\x02id\x18\x06 \x01(\t\x12\x15\n\x08priority\x18\x07 \x01(\rH\x00\x88\x01\x01\x12\x17\n\ntimeout_us\x18\x08 \x01(\x04H\x01\x88\x01\x01\x42\x0b\n\t_priorityB\r\n\x0b_timeout_us\"9\n\nPrediction\x12\r\n\x05label\x18\x01 \x01(\t\x12\r\n\x05index\x18\x02 \x01(\r\x12\r\n\x05score\x18\x03 \x01(\x02\"\xa1\x01\n\x10\x43lassifyResponse\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x03\x12+\n\x0bpredictions\x18\x03 \x03(\x0b\x32\x16.resonnx.v1.Prediction\x12\x10\n\x08\x66\x65\x61tures\x18\x04 \x03(\x02\x12\"\n\x06timing\x18\x05 \x01(\x0b\x32\x12.resonnx.v1.Timing\x12\n\n\x02id\x18\x06 \x01(\t\"6\n\x05\x45rror\x12\x0c\n\x04\x63ode\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x0f\n\x07message\x18\x03 \x01(\t\"\x85\x01\n\x16\x43lassifyStreamResponse\x12\n\n\x02id\x18\x01 \x01(\t\x12\x30\n\x08response\x18\x02 \x01(\x0b\x32\x1c.resonnx.v1.ClassifyResponseH\x00\x12\"\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x11.resonnx.v1.ErrorH\x00\x42\t\n\x07outcome\"\xdb\x03\n\x0e\x43\x61ptionRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x03\x12 \n\x05image\x18\x03 \x01(\x0b\x32\x11.resonnx.v1.Image\x12\x12\n\nmax_tokens\x18\x04 \x01(\r\x12\n\n\x02id\x18\x05 \x01(\t\x12\x12\n\nbeam_width\x18\x06 \x01(\r\x12\x14\n\x0cnum_captions\x18\x07 \x01(\r\x12K\n\x14length_normalization\x18\x08 \x01(\x0e\x32-.resonnx.v1.CaptionerSpec.LengthNormalization\x12\x12\n\nmin_tokens\x18\t \x01(\r\x12\x13\n\x0btemperature\x18\n \x01(\x02\x12\r\n\x05top_k\x18\x0b \x01(\r\x12\r\n\x05top_p\x18\x0c \x01(\x02\x12\x11\n\x04seed\x18\r \x01(\x04H\x00\x88\x01\x01\x12\x17\n\x0f\x66orbidden_words\x18\x0e \x03(\t\x12\x0e\n\x06prefix\x18\x0f \x03(\t\x12\x18\n\x10return_attention\x18\x10 \x01(\x08\x12\x15\n\x08priority\x18\x11 \x01(\rH\x01\x88\x01\x01\x12\x17\n\ntimeout_us\x18\x12 \x01(\x04H\x02\x88\x01\x01\x42\x07\n\x05_seedB\x0b\n\t_priorityB\r\n\x0b_timeout_us\"H\n\x04Word\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\r\n\x05token\x18\x02 \x01(\r\x12\x10\n\x08log_prob\x18\x03 \x01(\x02\x12\x11\n\tattention\x18\x04 \x03(\x02\"Y\n\x07\x43\x61ption\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x10\n\x08log_prob\x18\x02 \x01(\x02\x12\x1f\n\x05words\x18\x03 \x03(\x0b\x32\x10.resonnx.v1.Word\x12\r\n\x05score\x18\x04 \x01(\x02\"\xd7\x01\n\x0f\x43\x61ptionResponse\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x03\x12%\n\x08\x63\x61ptions\x18\x03 \x03(\x0b\x32\x13.resonnx.v1.Caption\x12\"\n\x06timing\x18\x04 \x01(\x0b\x32\x12.resonnx.v1.Timing\x12\n\n\x02id\x18\x05 \x01(\t\x12\x11\n\x04seed\x18\x06 \x01(\x04H\x00\x88\x01\x01\x12\x16\n\x0e\x61ttention_rows\x18\x07 \x01(\r\x12\x19\n\x11\x61ttention_columns\x18\x08 \x01(\rB\x07\n\x05_seed\"p\n\x15StreamCaptionResponse\x12 \n\x04word\x18\x01 \x01(\x0b\x32\x10.resonnx.v1.WordH\x00\x12,\n\x05\x66inal\x18\x02 \x01(\x0b\x32\x1b.resonnx.v1.CaptionResponseH\x00\x42\x07\n\x05\x65vent\"\x84\x01\n\x0cModelSummary\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x03\x12\x1e\n\x04task\x18\x03 \x01(\x0e\x32\x10.resonnx.v1.Task\x12%\n\x05state\x18\x04 \x01(\x0e\x32\x16.resonnx.v1.ModelState\x12\x0e\n\x06reason\x18\x05 \x01(\t\"\x13\n\x11ListModelsRequest\">\n\x12ListModelsResponse\x12(\n\x06models\x18\x01 \x03(\x0b\x32\x18.resonnx.v1.ModelSummary\"1\n\x0fGetModelRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x03\"\xef\x01\n\x0bSessionInfo\x12\x0c\n\x04\x66ile\x18\x01 \x01(\t\x12\x10\n\x08provider\x18\x02 \x01(\t\x12(\n\tprecision\x18\x03 \x01(\x0e\x32\x15.resonnx.v1.Precision\x12\x37\n\tlatencies\x18\x04 \x03(\x0b\x32$.resonnx.v1.SessionInfo.BatchLatency\x12\x11\n\tinstances\x18\x05 \x01(\r\x1aJ\n\x0c\x42\x61tchLatency\x12\x12\n\nbatch_size\x18\x01 \x01(\r\x12\x13\n\x0b\x65xpected_us\x18\x02 \x01(\x01\x12\x11\n\tspread_us\x18\x03 \x01(\x01\"\xff\x01\n\x10GetModelResponse\x12)\n\x07summary\x18\x01 \x01(\x0b\x32\x18.resonnx.v1.ModelSummary\x12&\n\x08manifest\x18\x02 \x01(\x0b\x32\x14.resonnx.v1.Manifest\x12)\n\x08sessions\x18\x03 \x03(\x0b\x32\x17.resonnx.v1.SessionInfo\x12\x10\n\x08identity\x18\x04 \x01(\t\x12\x10\n\x08verified\x18\x05 \x01(\x08\x12\x16\n\x0emax_batch_size\x18\x06 \x01(\r\x12\x16\n\x0emax_queue_size\x18\x07 \x01(\r\x12\x19\n\x11max_message_bytes\x18\x08 \x01(\x04*r\n\nModelState\x12\x1b\n\x17MODEL_STATE_UNSPECIFIED\x10\x00\x12\x17\n\x13MODEL_STATE_LOADING\x10\x01\x12\x15\n\x11MODEL_STATE_READY\x10\x02\x12\x17\n\x13MODEL_STATE_REFUSED\x10\x03\x32\xd0\x03\n\x06Vision\x12\x45\n\x08\x43lassify\x12\x1b.resonnx.v1.ClassifyRequest\x1a\x1c.resonnx.v1.ClassifyResponse\x12U\n\x0e\x43lassifyStream\x12\x1b.resonnx.v1.ClassifyRequest\x1a\".resonnx.v1.ClassifyStreamResponse(\x01\x30\x01\x12\x42\n\x07\x43\x61ption\x12\x1a.resonnx.v1.CaptionRequest\x1a\x1b.resonnx.v1.CaptionResponse\x12P\n\rStreamCaption\x12\x1a.resonnx.v1.CaptionRequest\x1a!.resonnx.v1.StreamCaptionResponse0\x01\x12K\n\nListModels\x12\x1d.resonnx.v1.ListModelsRequest\x1a\x1e.resonnx.v1.ListModelsResponse\x12\x45\n\x08GetModel\x12\x1b.resonnx.v1.GetModelRequest\x1a\x1c.resonnx.v1.GetModelResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dresonnx_proto/v1/vision.proto\x12\nresonnx.v1\x1a\x1fresonnx_proto/v1/manifest.proto\"~\n\x05Image\x12\x11\n\x07\x65ncoded\x18\x01 \x01(\x0cH\x00\x12$\n\x03raw\x18\x02 \x01(\x0b\x32\x15.resonnx.v1.Image.RawH\x00\x1a\x31\n\x03Raw\x12\x0b\n\x03rgb\x18\x01 \x01(\x0c\x12\r\n\x05width\x18\x02 \x01(\r\x12\x0e\n\x06height\x18\x03 \x01(\rB\t\n\x07\x63ontent\"U\n\x06Timing\x12\x11\n\tdecode_us\x18\x01 \x01(\x04\x12\x10\n\x08queue_us\x18\x02 \x01(\x04\x12\x12\n\ncompute_us\x18\x03 \x01(\x04\x12\x12\n\nbatch_size\x18\x04 \x01(\r\"\xd3\x01\n\x0f\x43lassifyRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x03\x12 \n\x05image\x18\x03 \x01(\x0b\x32\x11.resonnx.v1.Image\x12\r\n\x05top_k\x18\x04 \x01(\r\x12\x17\n\x0freturn_features\x18\x05 \x01(\x08\x12\n\n\x02id\x18\x06 \x01(\t\x12\x15\n\x08priority\x18\x07 \x01(\rH\x00\x88\x01\x01\x12\x17\n\ntimeout_us\x18\x08 \x01(\x04H\x01\x88\x01\x01\x42\x0b\n\t_priorityB\r\n\x0b_timeout_us\"9\n\nPrediction\x12\r\n\x05label\x18\x01 \x01(\t\x12\r\n\x05index\x18\x02 \x01(\r\x12\r\n\x05score\x18\x03 \x01(\x02\"\xa1\x01\n\x10\x43lassifyResponse\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x03\x12+\n\x0bpredictions\x18\x03 \x03(\x0b\x32\x16.resonnx.v1.Prediction\x12\x10\n\x08\x66\x65\x61tures\x18\x04 \x03(\x02\x12\"\n\x06timing\x18\x05 \x01(\x0b\x32\x12.resonnx.v1.Timing\x12\n\n\x02id\x18\x06 \x01(\t\"f\n\x05\x45rror\x12\x0c\n\x04\x63ode\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x0f\n\x07message\x18\x03 \x01(\t\x12\x1b\n\x0eretry_after_ms\x18\x04 \x01(\x05H\x00\x88\x01\x01\x42\x11\n\x0f_retry_after_ms\"\x85\x01\n\x16\x43lassifyStreamResponse\x12\n\n\x02id\x18\x01 \x01(\t\x12\x30\n\x08response\x18\x02 \x01(\x0b\x32\x1c.resonnx.v1.ClassifyResponseH\x00\x12\"\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x11.resonnx.v1.ErrorH\x00\x42\t\n\x07outcome\"\xdb\x03\n\x0e\x43\x61ptionRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x03\x12 \n\x05image\x18\x03 \x01(\x0b\x32\x11.resonnx.v1.Image\x12\x12\n\nmax_tokens\x18\x04 \x01(\r\x12\n\n\x02id\x18\x05 \x01(\t\x12\x12\n\nbeam_width\x18\x06 \x01(\r\x12\x14\n\x0cnum_captions\x18\x07 \x01(\r\x12K\n\x14length_normalization\x18\x08 \x01(\x0e\x32-.resonnx.v1.CaptionerSpec.LengthNormalization\x12\x12\n\nmin_tokens\x18\t \x01(\r\x12\x13\n\x0btemperature\x18\n \x01(\x02\x12\r\n\x05top_k\x18\x0b \x01(\r\x12\r\n\x05top_p\x18\x0c \x01(\x02\x12\x11\n\x04seed\x18\r \x01(\x04H\x00\x88\x01\x01\x12\x17\n\x0f\x66orbidden_words\x18\x0e \x03(\t\x12\x0e\n\x06prefix\x18\x0f \x03(\t\x12\x18\n\x10return_attention\x18\x10 \x01(\x08\x12\x15\n\x08priority\x18\x11 \x01(\rH\x01\x88\x01\x01\x12\x17\n\ntimeout_us\x18\x12 \x01(\x04H\x02\x88\x01\x01\x42\x07\n\x05_seedB\x0b\n\t_priorityB\r\n\x0b_timeout_us\"H\n\x04Word\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\r\n\x05token\x18\x02 \x01(\r\x12\x10\n\x08log_prob\x18\x03 \x01(\x02\x12\x11\n\tattention\x18\x04 \x03(\x02\"Y\n\x07\x43\x61ption\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x10\n\x08log_prob\x18\x02 \x01(\x02\x12\x1f\n\x05words\x18\x03 \x03(\x0b\x32\x10.resonnx.v1.Word\x12\r\n\x05score\x18\x04 \x01(\x02\"\xd7\x01\n\x0f\x43\x61ptionResponse\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x03\x12%\n\x08\x63\x61ptions\x18\x03 \x03(\x0b\x32\x13.resonnx.v1.Caption\x12\"\n\x06timing\x18\x04 \x01(\x0b\x32\x12.resonnx.v1.Timing\x12\n\n\x02id\x18\x05 \x01(\t\x12\x11\n\x04seed\x18\x06 \x01(\x04H\x00\x88\x01\x01\x12\x16\n\x0e\x61ttention_rows\x18\x07 \x01(\r\x12\x19\n\x11\x61ttention_columns\x18\x08 \x01(\rB\x07\n\x05_seed\"p\n\x15StreamCaptionResponse\x12 \n\x04word\x18\x01 \x01(\x0b\x32\x10.resonnx.v1.WordH\x00\x12,\n\x05\x66inal\x18\x02 \x01(\x0b\x32\x1b.resonnx.v1.CaptionResponseH\x00\x42\x07\n\x05\x65vent\"\x84\x01\n\x0cModelSummary\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x03\x12\x1e\n\x04task\x18\x03 \x01(\x0e\x32\x10.resonnx.v1.Task\x12%\n\x05state\x18\x04 \x01(\x0e\x32\x16.resonnx.v1.ModelState\x12\x0e\n\x06reason\x18\x05 \x01(\t\"\x13\n\x11ListModelsRequest\">\n\x12ListModelsResponse\x12(\n\x06models\x18\x01 \x03(\x0b\x32\x18.resonnx.v1.ModelSummary\"1\n\x0fGetModelRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x03\"\xef\x01\n\x0bSessionInfo\x12\x0c\n\x04\x66ile\x18\x01 \x01(\t\x12\x10\n\x08provider\x18\x02 \x01(\t\x12(\n\tprecision\x18\x03 \x01(\x0e\x32\x15.resonnx.v1.Precision\x12\x37\n\tlatencies\x18\x04 \x03(\x0b\x32$.resonnx.v1.SessionInfo.BatchLatency\x12\x11\n\tinstances\x18\x05 \x01(\r\x1aJ\n\x0c\x42\x61tchLatency\x12\x12\n\nbatch_size\x18\x01 \x01(\r\x12\x13\n\x0b\x65xpected_us\x18\x02 \x01(\x01\x12\x11\n\tspread_us\x18\x03 \x01(\x01\"\xff\x01\n\x10GetModelResponse\x12)\n\x07summary\x18\x01 \x01(\x0b\x32\x18.resonnx.v1.ModelSummary\x12&\n\x08manifest\x18\x02 \x01(\x0b\x32\x14.resonnx.v1.Manifest\x12)\n\x08sessions\x18\x03 \x03(\x0b\x32\x17.resonnx.v1.SessionInfo\x12\x10\n\x08identity\x18\x04 \x01(\t\x12\x10\n\x08verified\x18\x05 \x01(\x08\x12\x16\n\x0emax_batch_size\x18\x06 \x01(\r\x12\x16\n\x0emax_queue_size\x18\x07 \x01(\r\x12\x19\n\x11max_message_bytes\x18\x08 \x01(\x04*r\n\nModelState\x12\x1b\n\x17MODEL_STATE_UNSPECIFIED\x10\x00\x12\x17\n\x13MODEL_STATE_LOADING\x10\x01\x12\x15\n\x11MODEL_STATE_READY\x10\x02\x12\x17\n\x13MODEL_STATE_REFUSED\x10\x03\x32\xd0\x03\n\x06Vision\x12\x45\n\x08\x43lassify\x12\x1b.resonnx.v1.ClassifyRequest\x1a\x1c.resonnx.v1.ClassifyResponse\x12U\n\x0e\x43lassifyStream\x12\x1b.resonnx.v1.ClassifyRequest\x1a\".resonnx.v1.ClassifyStreamResponse(\x01\x30\x01\x12\x42\n\x07\x43\x61ption\x12\x1a.resonnx.v1.CaptionRequest\x1a\x1b.resonnx.v1.CaptionResponse\x12P\n\rStreamCaption\x12\x1a.resonnx.v1.CaptionRequest\x1a!.resonnx.v1.StreamCaptionResponse0\x01\x12K\n\nListModels\x12\x1d.resonnx.v1.ListModelsRequest\x1a\x1e.resonnx.v1.ListModelsResponse\x12\x45\n\x08GetModel\x12\x1b.resonnx.v1.GetModelRequest\x1a\x1c.resonnx.v1.GetModelResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'resonnx_proto.v1.vision_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_MODELSTATE']._serialized_start=2668
-  _globals['_MODELSTATE']._serialized_end=2782
+  _globals['_MODELSTATE']._serialized_start=2716
+  _globals['_MODELSTATE']._serialized_end=2830
   _globals['_IMAGE']._serialized_start=78
   _globals['_IMAGE']._serialized_end=204
   _globals['_IMAGE_RAW']._serialized_start=144
@@ -47,33 +47,33 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CLASSIFYRESPONSE']._serialized_start=567
   _globals['_CLASSIFYRESPONSE']._serialized_end=728
   _globals['_ERROR']._serialized_start=730
-  _globals['_ERROR']._serialized_end=784
-  _globals['_CLASSIFYSTREAMRESPONSE']._serialized_start=787
-  _globals['_CLASSIFYSTREAMRESPONSE']._serialized_end=920
-  _globals['_CAPTIONREQUEST']._serialized_start=923
-  _globals['_CAPTIONREQUEST']._serialized_end=1398
-  _globals['_WORD']._serialized_start=1400
-  _globals['_WORD']._serialized_end=1472
-  _globals['_CAPTION']._serialized_start=1474
-  _globals['_CAPTION']._serialized_end=1563
-  _globals['_CAPTIONRESPONSE']._serialized_start=1566
-  _globals['_CAPTIONRESPONSE']._serialized_end=1781
-  _globals['_STREAMCAPTIONRESPONSE']._serialized_start=1783
-  _globals['_STREAMCAPTIONRESPONSE']._serialized_end=1895
-  _globals['_MODELSUMMARY']._serialized_start=1898
-  _globals['_MODELSUMMARY']._serialized_end=2030
-  _globals['_LISTMODELSREQUEST']._serialized_start=2032
-  _globals['_LISTMODELSREQUEST']._serialized_end=2051
-  _globals['_LISTMODELSRESPONSE']._serialized_start=2053
-  _globals['_LISTMODELSRESPONSE']._serialized_end=2115
-  _globals['_GETMODELREQUEST']._serialized_start=2117
-  _globals['_GETMODELREQUEST']._serialized_end=2166
-  _globals['_SESSIONINFO']._serialized_start=2169
-  _globals['_SESSIONINFO']._serialized_end=2408
-  _globals['_SESSIONINFO_BATCHLATENCY']._serialized_start=2334
-  _globals['_SESSIONINFO_BATCHLATENCY']._serialized_end=2408
-  _globals['_GETMODELRESPONSE']._serialized_start=2411
-  _globals['_GETMODELRESPONSE']._serialized_end=2666
-  _globals['_VISION']._serialized_start=2785
-  _globals['_VISION']._serialized_end=3249
+  _globals['_ERROR']._serialized_end=832
+  _globals['_CLASSIFYSTREAMRESPONSE']._serialized_start=835
+  _globals['_CLASSIFYSTREAMRESPONSE']._serialized_end=968
+  _globals['_CAPTIONREQUEST']._serialized_start=971
+  _globals['_CAPTIONREQUEST']._serialized_end=1446
+  _globals['_WORD']._serialized_start=1448
+  _globals['_WORD']._serialized_end=1520
+  _globals['_CAPTION']._serialized_start=1522
+  _globals['_CAPTION']._serialized_end=1611
+  _globals['_CAPTIONRESPONSE']._serialized_start=1614
+  _globals['_CAPTIONRESPONSE']._serialized_end=1829
+  _globals['_STREAMCAPTIONRESPONSE']._serialized_start=1831
+  _globals['_STREAMCAPTIONRESPONSE']._serialized_end=1943
+  _globals['_MODELSUMMARY']._serialized_start=1946
+  _globals['_MODELSUMMARY']._serialized_end=2078
+  _globals['_LISTMODELSREQUEST']._serialized_start=2080
+  _globals['_LISTMODELSREQUEST']._serialized_end=2099
+  _globals['_LISTMODELSRESPONSE']._serialized_start=2101
+  _globals['_LISTMODELSRESPONSE']._serialized_end=2163
+  _globals['_GETMODELREQUEST']._serialized_start=2165
+  _globals['_GETMODELREQUEST']._serialized_end=2214
+  _globals['_SESSIONINFO']._serialized_start=2217
+  _globals['_SESSIONINFO']._serialized_end=2456
+  _globals['_SESSIONINFO_BATCHLATENCY']._serialized_start=2382
+  _globals['_SESSIONINFO_BATCHLATENCY']._serialized_end=2456
+  _globals['_GETMODELRESPONSE']._serialized_start=2459
+  _globals['_GETMODELRESPONSE']._serialized_end=2714
+  _globals['_VISION']._serialized_start=2833
+  _globals['_VISION']._serialized_end=3297
 # @@protoc_insertion_point(module_scope)

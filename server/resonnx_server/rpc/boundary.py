@@ -56,6 +56,13 @@ def outcome_of(error: Exception, method: str) -> tuple[grpc.StatusCode, errors.S
     return code_of(error), error
 
 
+def pushback_ms(error: errors.ServerError) -> int | None:
+    """Return when a refused caller should try again, in ms; -1 is gRPC's word for never, None for no refusal."""
+    if isinstance(error, errors.Overloaded):
+        return error.retry_after_ms
+    return -1 if isinstance(error, errors.DeadlineUnreachable | errors.SlowReader) else None
+
+
 def one_status(
     method: Callable[[S, Q, C], Awaitable[R]],
 ) -> Callable[[S, Q, C], Awaitable[R]]:
@@ -109,10 +116,8 @@ def _trailers(code: grpc.StatusCode, error: errors.ServerError) -> tuple[tuple[s
         delay = Duration()
         delay.FromMilliseconds(error.retry_after_ms)
         status.details.add().Pack(error_details_pb2.RetryInfo(retry_delay=delay))
-        trailers.append(("grpc-retry-pushback-ms", str(error.retry_after_ms)))
-    if isinstance(error, errors.DeadlineUnreachable | errors.SlowReader):
-        # gRPC's word for: do not try again.
-        trailers.append(("grpc-retry-pushback-ms", "-1"))
+    if (pushback := pushback_ms(error)) is not None:
+        trailers.append(("grpc-retry-pushback-ms", str(pushback)))
     trailers.append(("grpc-status-details-bin", status.SerializeToString()))
     return tuple(trailers)
 

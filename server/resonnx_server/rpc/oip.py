@@ -19,7 +19,15 @@ from resonnx_server.intake.admission import Admission
 from resonnx_server.intake.decode import Decoder
 from resonnx_server.observe.stats import Timing, Tracked
 from resonnx_server.rpc import describe, tensors
-from resonnx_server.rpc.boundary import Context, StreamContext, deadline_ns, one_status, outcome_of, unsupported
+from resonnx_server.rpc.boundary import (
+    Context,
+    StreamContext,
+    deadline_ns,
+    one_status,
+    outcome_of,
+    pushback_ms,
+    unsupported,
+)
 from resonnx_server.rpc.captions import caption_tensors, decode_options, word_tensors
 from resonnx_server.rpc.inputs import (
     IMAGE,
@@ -131,6 +139,7 @@ class InferenceServicer(grpc_service_pb2_grpc.GRPCInferenceServiceServicer):
     ) -> None:
         """Run many requests of one stream; one that fails is answered with its message and the stream goes on.
 
+        That answer's parameter `reason` is the error's, and a refusal's `retry_after_ms` is as in vision.proto.
         A captioner tells words as they become certain where the request's parameter `stream` says so.
         """
         caller_deadline = deadline_ns(context, time.monotonic_ns())
@@ -141,6 +150,9 @@ class InferenceServicer(grpc_service_pb2_grpc.GRPCInferenceServiceServicer):
             except Exception as error:  # the boundary of one request of the stream
                 _, known = outcome_of(error, "ModelStreamInfer")
                 failed = pb.ModelInferResponse(id=request.id, model_name=request.model_name)
+                failed.parameters["reason"].string_param = known.reason
+                if (pushback := pushback_ms(known)) is not None:
+                    failed.parameters["retry_after_ms"].int64_param = pushback
                 return pb.ModelStreamInferResponse(error_message=known.message, infer_response=failed)
             response.parameters["triton_final_response"].bool_param = True
             return pb.ModelStreamInferResponse(infer_response=response)

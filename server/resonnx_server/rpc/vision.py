@@ -16,7 +16,7 @@ from resonnx_server.errors import BadImage, InferenceFailed, InvalidInput
 from resonnx_server.intake.admission import Admission
 from resonnx_server.intake.decode import Decoder
 from resonnx_server.observe.stats import Timing, Tracked
-from resonnx_server.rpc.boundary import Context, StreamContext, deadline_ns, one_status, outcome_of
+from resonnx_server.rpc.boundary import Context, StreamContext, deadline_ns, one_status, outcome_of, pushback_ms
 from resonnx_server.rpc.captions import caption_response, decode_options, word
 from resonnx_server.rpc.pipeline import pipeline
 from resonnx_server.rpc.urgency import checked_priority, earlier_ns, within
@@ -57,7 +57,9 @@ class VisionServicer(vision_pb2_grpc.VisionServicer):
                 response = await self._classify(request, deadline)
             except Exception as error:  # the boundary of one request of the stream
                 code, known = outcome_of(error, "ClassifyStream")
-                failed = vision_pb2.Error(code=code.name, reason=known.reason, message=known.message)
+                failed = vision_pb2.Error(
+                    code=code.name, reason=known.reason, message=known.message, retry_after_ms=pushback_ms(known)
+                )
                 return vision_pb2.ClassifyStreamResponse(id=request.id, error=failed)
             return vision_pb2.ClassifyStreamResponse(id=request.id, response=response)
 

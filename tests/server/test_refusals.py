@@ -1,0 +1,221 @@
+"""What a real server's refusals tell callers, on calls and streams of both protocols, and the settings that refuse."""
+
+import queue
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import grpc
+import numpy as np
+import pytest
+import tritonclient.grpc as triton
+from google.rpc import error_details_pb2
+from grpc_status import rpc_status
+from resonnx_proto.inference import grpc_service_pb2 as oip
+from resonnx_proto.inference import grpc_service_pb2_grpc
+from resonnx_proto.v1 import vision_pb2, vision_pb2_grpc
+
+MANY = 8
+"""Requests at once; `tight` has room for two until the oldest has waited for a second."""
+PATIENT = """
+[models.tight]
+max_batch_size = 4
+max_queue_size = 2
+max_queue_delay_us = 1_000_000
+[models.gathers]
+max_batch_size = 4
+max_queue_delay_us = 1_000_000
+"""
+HURRIED = """
+[models.steered]
+latency_objective_ms = 0.001
+[models.shed]
+latency_objective_ms = 0.001
+shed_on_objective = true
+[models.relaxed]
+latency_objective_ms = 60_000
+shed_on_objective = true
+[models.captions]
+latency_objective_ms = 0.001
+shed_on_objective = true
+"""
+
+
+@pytest.fixture(scope="module")
+def start(start_server, demo_repository: Path, tmp_path_factory: pytest.TempPathFactory):
+    """Serve copies of the demo's models by a TOML file that names them."""
+
+    def start(toml: str, **copies: str):
+        folder = tmp_path_factory.mktemp("named")
+        for name, model in copies.items():
+            shutil.copytree(demo_repository / model, folder / "models" / name)
+        (folder / "server.toml").write_text(toml)
+        return start_server(folder / "models", "--config", str(folder / "server.toml"))
+
+    return start
+
+
+@pytest.fixture(scope="module")
+def patient(start) -> Iterator[grpc.Channel]:
+    with start(PATIENT, tight="digits", gathers="digits") as server, grpc.insecure_channel(server.grpc) as channel:
+        yield channel
+
+
+@pytest.fixture(scope="module")
+def hurried(start) -> Iterator[grpc.Channel]:
+    models = {"steered": "digits", "shed": "digits", "relaxed": "digits", "captions": "scenes"}
+    with start(HURRIED, **models) as server, grpc.insecure_channel(server.grpc) as channel:
+        yield channel
+
+
+@pytest.fixture(scope="module")
+def picture(samples: Path, truth: dict[str, dict[str, str]]) -> bytes:
+    return (samples / next(name for name, entry in truth.items() if entry["model"] == "digits")).read_bytes()
+
+
+def _vision(channel: grpc.Channel) -> vision_pb2_grpc.VisionStub:
+    return vision_pb2_grpc.VisionStub(channel)
+
+
+def _request(model: str, picture: bytes, **fields: object) -> vision_pb2.ClassifyRequest:
+    return vision_pb2.ClassifyRequest(model=model, image={"encoded": picture}, **fields)
+
+
+def _infer_request(model: str, picture: bytes, id: str, **parameters: int) -> oip.ModelInferRequest:
+    request = oip.ModelInferRequest(
+        model_name=model, id=id, raw_input_contents=[len(picture).to_bytes(4, "little") + picture]
+    )
+    request.inputs.add(name="image", datatype="BYTES", shape=[1])
+    for name, value in parameters.items():
+        request.parameters[name].int64_param = value
+    return request
+
+
+def _told(error: grpc.RpcError) -> tuple[str, int]:
+    """Return the reason and the pushback of a call that was refused."""
+    assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    info = error_details_pb2.ErrorInfo()
+    assert rpc_status.from_call(error).details[0].Unpack(info)
+    trailers = dict(error.trailing_metadata())
+    return info.reason, int(trailers["grpc-retry-pushback-ms"])
+
+
+def _refusal(call, request) -> tuple[str, int]:
+    with pytest.raises(grpc.RpcError) as refused:
+        call(request, timeout=30)
+    return _told(refused.value)
+
+
+def test_a_full_queue_says_when_to_come_back(patient: grpc.Channel, picture: bytes) -> None:
+    calls = [_vision(patient).Classify.future(_request("tight", picture), timeout=60) for _ in range(MANY)]
+    told = [_told(call) for call in calls if call.exception() is not None]
+    assert 0 < len(told) < MANY
+    for reason, pushback in told:
+        assert reason == "QUEUE_FULL"
+        assert 0 < pushback <= 2000
+
+
+def test_a_full_queue_says_so_to_each_picture_of_a_stream(patient: grpc.Channel, picture: bytes) -> None:
+    requests = [_request("tight", picture, id=str(i)) for i in range(MANY)]
+    answers = list(_vision(patient).ClassifyStream(iter(requests), timeout=60))
+    assert {answer.id for answer in answers} == {request.id for request in requests}
+    errors = [answer.error for answer in answers if answer.HasField("error")]
+    assert 0 < len(errors) < MANY
+    for error in errors:
+        assert (error.code, error.reason) == ("RESOURCE_EXHAUSTED", "QUEUE_FULL")
+        assert 0 < error.retry_after_ms <= 2000
+
+
+def test_a_full_queue_says_so_to_each_request_of_a_tensor_stream(patient: grpc.Channel, picture: bytes) -> None:
+    stub = grpc_service_pb2_grpc.GRPCInferenceServiceStub(patient)
+    requests = [_infer_request("tight", picture, str(i)) for i in range(MANY)]
+    answers = list(stub.ModelStreamInfer(iter(requests), timeout=60))
+    assert {answer.infer_response.id for answer in answers} == {request.id for request in requests}
+    refused = [answer for answer in answers if answer.error_message]
+    assert 0 < len(refused) < MANY
+    for answer in refused:
+        parameters = answer.infer_response.parameters
+        assert set(parameters) == {"reason", "retry_after_ms"}
+        assert "the queue holds" in answer.error_message
+        assert parameters["reason"].string_param == "QUEUE_FULL"
+        assert 0 < parameters["retry_after_ms"].int64_param <= 2000
+        # A client that reads it in spite of the error finds an answer without outputs.
+        assert triton.InferResult(answer.infer_response).as_numpy("probabilities") is None
+
+
+def test_a_deadline_that_cannot_be_met_says_not_to_come_back(demo_server, picture: bytes) -> None:
+    with grpc.insecure_channel(demo_server.grpc) as channel:
+        vision, tensors = _vision(channel), grpc_service_pb2_grpc.GRPCInferenceServiceStub(channel)
+        caption = vision_pb2.CaptionRequest(model="scenes", image={"encoded": picture}, timeout_us=1)
+        for call, request in (
+            (vision.Classify, _request("digits", picture, timeout_us=1)),
+            (vision.Caption, caption),
+            (lambda request, timeout: list(vision.StreamCaption(request, timeout=timeout)), caption),
+            (tensors.ModelInfer, _infer_request("digits", picture, "", timeout=1)),
+        ):
+            assert _refusal(call, request) == ("DEADLINE_UNREACHABLE", -1)
+
+
+def test_a_timeout_that_is_too_short_fails_its_own_picture_only(demo_server, picture: bytes) -> None:
+    with grpc.insecure_channel(demo_server.grpc) as channel:
+        requests = [_request("digits", picture, id=str(i)) for i in range(MANY)]
+        requests[3].timeout_us = 1
+        requests[5].timeout_us = 60_000_000
+        answers = {answer.id: answer for answer in _vision(channel).ClassifyStream(iter(requests), timeout=60)}
+    error = answers.pop("3").error
+    assert (error.code, error.reason, error.retry_after_ms) == ("RESOURCE_EXHAUSTED", "DEADLINE_UNREACHABLE", -1)
+    assert len(answers) == MANY - 1
+    assert all(answer.response.predictions for answer in answers.values())
+
+
+def test_what_is_no_refusal_says_nothing_of_coming_back(demo_server, picture: bytes) -> None:
+    with grpc.insecure_channel(demo_server.grpc) as channel:
+        requests = [_request("digits", b"junk"), _request("digits", picture, priority=9)]
+        for answer in _vision(channel).ClassifyStream(iter(requests), timeout=30):
+            assert answer.error.code == "INVALID_ARGUMENT"
+            assert not answer.error.HasField("retry_after_ms")
+        stub = grpc_service_pb2_grpc.GRPCInferenceServiceStub(channel)
+        (answer,) = stub.ModelStreamInfer(iter([_infer_request("digits", b"junk", "7")]), timeout=30)
+        assert answer.infer_response.id == "7"
+        assert dict(answer.infer_response.parameters).keys() == {"reason"}
+        assert answer.infer_response.parameters["reason"].string_param == "BAD_IMAGE"
+
+
+def test_tritonclient_is_told_of_a_refusal_on_a_stream_as_ever(demo_server, picture: bytes) -> None:
+    tensor = triton.InferInput("image", [1], "BYTES")
+    tensor.set_data_from_numpy(np.array([picture], object))
+    told: queue.Queue[tuple[object, object]] = queue.Queue()
+    with triton.InferenceServerClient(demo_server.grpc) as client:
+        client.start_stream(callback=lambda result, error: told.put((result, error)))
+        client.async_stream_infer("digits", [tensor], request_id="late", timeout=1)
+        result, error = told.get(timeout=30)
+        assert result is None
+        assert "and is wanted within 0 ms" in str(error)
+        client.async_stream_infer("digits", [tensor], request_id="well")
+        result, error = told.get(timeout=30)
+        assert error is None
+        assert result.get_response().id == "well"
+        client.stop_stream()
+
+
+def test_requests_wait_for_company_as_long_as_they_may(patient: grpc.Channel, picture: bytes) -> None:
+    vision = _vision(patient)
+    alone = vision.Classify(_request("gathers", picture), timeout=60).timing
+    assert alone.batch_size == 1
+    assert alone.queue_us >= 1_000_000
+    calls = [vision.Classify.future(_request("gathers", picture), timeout=60) for _ in range(4)]
+    timings = [call.result().timing for call in calls]
+    assert [timing.batch_size for timing in timings] == [4] * 4
+    assert min(timing.queue_us for timing in timings) < 1_000_000, "the last to come waited for nobody"
+
+
+def test_an_objective_alone_refuses_nothing(hurried: grpc.Channel, picture: bytes) -> None:
+    assert _vision(hurried).Classify(_request("steered", picture), timeout=30).predictions
+
+
+def test_shedding_refuses_what_would_miss_the_objective(hurried: grpc.Channel, picture: bytes) -> None:
+    vision = _vision(hurried)
+    assert _refusal(vision.Classify, _request("shed", picture)) == ("DEADLINE_UNREACHABLE", -1)
+    caption = vision_pb2.CaptionRequest(model="captions", image={"encoded": picture})
+    assert _refusal(vision.Caption, caption) == ("DEADLINE_UNREACHABLE", -1)
+    assert vision.Classify(_request("relaxed", picture), timeout=30).predictions
