@@ -77,10 +77,20 @@ class AsyncClient:
         version: int | None = None,
         top_k: int | None = None,
         features: bool = False,
+        priority: int | None = None,
+        answer_within_s: float | None = None,
         timeout_s: float | None = None,
     ) -> Classification:
         """Name what a picture shows; see `Client.classify`."""
-        request = classify_request(to_message(image), model, version=version, top_k=top_k or 0, features=features)
+        request = classify_request(
+            to_message(image),
+            model,
+            version=version,
+            top_k=top_k or 0,
+            features=features,
+            priority=priority,
+            answer_within_s=answer_within_s,
+        )
         response = await self._call(self._vision.Classify, request, timeout_s)
         return classification(response, features=features)
 
@@ -92,10 +102,19 @@ class AsyncClient:
         version: int | None = None,
         top_k: int | None = None,
         features: bool = False,
+        priority: int | None = None,
+        answer_within_s: float | None = None,
         timeout_s: float | None = None,
     ) -> AsyncGenerator[tuple[int, Classification | ResonnxError]]:
         """Name what many pictures show; see `Client.classify_stream`."""
-        window = Window(model, version=version, top_k=top_k or 0, features=features)
+        window = Window(
+            model,
+            version=version,
+            top_k=top_k or 0,
+            features=features,
+            priority=priority,
+            answer_within_s=answer_within_s,
+        )
         # Not call.write(): it could wait for a server that waits for us to read.
         requests: asyncio.Queue[vision_pb2.ClassifyRequest | None] = asyncio.Queue()
         call = self._vision.ClassifyStream(_until_none(requests), timeout=timeout_s)
@@ -133,11 +152,20 @@ class AsyncClient:
         model: str,
         *,
         version: int | None = None,
+        priority: int | None = None,
+        answer_within_s: float | None = None,
         timeout_s: float | None = None,
         **options: Unpack[CaptionOptions],
     ) -> CaptionResult:
         """Say what a picture shows; see `Client.caption`."""
-        request = caption_request(to_message(image), model, version=version, options=options)
+        request = caption_request(
+            to_message(image),
+            model,
+            version=version,
+            priority=priority,
+            answer_within_s=answer_within_s,
+            options=options,
+        )
         return caption_result(await self._call(self._vision.Caption, request, timeout_s))
 
     def stream_caption(
@@ -146,11 +174,20 @@ class AsyncClient:
         model: str,
         *,
         version: int | None = None,
+        priority: int | None = None,
+        answer_within_s: float | None = None,
         timeout_s: float | None = None,
         **options: Unpack[CaptionOptions],
     ) -> AsyncGenerator[Word | CaptionResult]:
         """Say what a picture shows, word by word; see `Client.stream_caption`."""
-        request = caption_request(to_message(image), model, version=version, options=options)
+        request = caption_request(
+            to_message(image),
+            model,
+            version=version,
+            priority=priority,
+            answer_within_s=answer_within_s,
+            options=options,
+        )
         return self._stream_caption(request, timeout_s)
 
     async def models(self, *, timeout_s: float | None = None) -> tuple[ModelSummary, ...]:

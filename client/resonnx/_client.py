@@ -69,6 +69,8 @@ class Client:
         version: int | None = None,
         top_k: int | None = None,
         features: bool = False,
+        priority: int | None = None,
+        answer_within_s: float | None = None,
         timeout_s: float | None = None,
     ) -> Classification:
         """Name what a picture shows.
@@ -79,9 +81,20 @@ class Client:
             version: None for the one that the server serves by default.
             top_k: Predictions wanted, best first; 5 if not given, or all where there are fewer classes.
             features: Whether to give the feature vector before the model's head as well.
+            priority: 1 (first) to 8, of what waits at the server; 4 if not given.
+            answer_within_s: How soon after its arrival at the server the request must be answered, or else is
+                refused at once or given up; `timeout_s` counts the way there and retries as well. None for no limit.
             timeout_s: For this call; None for the client's.
         """
-        request = classify_request(to_message(image), model, version=version, top_k=top_k or 0, features=features)
+        request = classify_request(
+            to_message(image),
+            model,
+            version=version,
+            top_k=top_k or 0,
+            features=features,
+            priority=priority,
+            answer_within_s=answer_within_s,
+        )
         response = self._call(self._vision.Classify, request, timeout_s)
         return classification(response, features=features)
 
@@ -93,6 +106,8 @@ class Client:
         version: int | None = None,
         top_k: int | None = None,
         features: bool = False,
+        priority: int | None = None,
+        answer_within_s: float | None = None,
         timeout_s: float | None = None,
     ) -> Generator[tuple[int, Classification | ResonnxError]]:
         """Name what many pictures show, over one pipelined stream.
@@ -107,12 +122,21 @@ class Client:
             version: None for the one that the server serves by default.
             top_k: Predictions wanted of each, as in classify.
             features: Whether to give feature vectors as well.
+            priority: Of each picture, as in classify.
+            answer_within_s: For each picture, as in classify: a late one fails alone.
             timeout_s: For the whole stream; None for no limit, as its length is not known.
 
         Yields:
             The picture's place in `images`, and its outcome; in the order in which they are ready.
         """
-        window = Window(model, version=version, top_k=top_k or 0, features=features)
+        window = Window(
+            model,
+            version=version,
+            top_k=top_k or 0,
+            features=features,
+            priority=priority,
+            answer_within_s=answer_within_s,
+        )
         # gRPC takes requests in a thread of its own: a queue keeps `images` in the caller's.
         requests: queue.SimpleQueue[vision_pb2.ClassifyRequest | None] = queue.SimpleQueue()
         call = self._vision.ClassifyStream(iter(requests.get, None), timeout=timeout_s)
@@ -144,6 +168,8 @@ class Client:
         model: str,
         *,
         version: int | None = None,
+        priority: int | None = None,
+        answer_within_s: float | None = None,
         timeout_s: float | None = None,
         **options: Unpack[CaptionOptions],
     ) -> CaptionResult:
@@ -153,10 +179,19 @@ class Client:
             image: The picture.
             model: A captioner's name.
             version: None for the one that the server serves by default.
+            priority: As in classify.
+            answer_within_s: As in classify.
             timeout_s: For this call; None for the client's.
             **options: How to decode; see CaptionOptions.
         """
-        request = caption_request(to_message(image), model, version=version, options=options)
+        request = caption_request(
+            to_message(image),
+            model,
+            version=version,
+            priority=priority,
+            answer_within_s=answer_within_s,
+            options=options,
+        )
         return caption_result(self._call(self._vision.Caption, request, timeout_s))
 
     def stream_caption(
@@ -165,6 +200,8 @@ class Client:
         model: str,
         *,
         version: int | None = None,
+        priority: int | None = None,
+        answer_within_s: float | None = None,
         timeout_s: float | None = None,
         **options: Unpack[CaptionOptions],
     ) -> Generator[Word | CaptionResult]:
@@ -173,7 +210,14 @@ class Client:
         Yields:
             Each Word of the best caption as it becomes certain; last, the CaptionResult.
         """
-        request = caption_request(to_message(image), model, version=version, options=options)
+        request = caption_request(
+            to_message(image),
+            model,
+            version=version,
+            priority=priority,
+            answer_within_s=answer_within_s,
+            options=options,
+        )
         return self._stream_caption(request, timeout_s)
 
     def models(self, *, timeout_s: float | None = None) -> tuple[ModelSummary, ...]:

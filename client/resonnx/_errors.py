@@ -7,7 +7,7 @@
     ├── Unimplemented         the server does not have this call
     ├── Overloaded            shed by the server, or a message over the size limit
     ├── Unavailable           not reachable, draining or not ready
-    ├── DeadlineExceeded      no answer within timeout_s
+    ├── DeadlineExceeded      no answer within timeout_s or answer_within_s
     ├── Internal              the server failed
     └── Cancelled             the client was closed during the call
 
@@ -93,7 +93,7 @@ class Unavailable(ResonnxError):
 
 
 class DeadlineExceeded(ResonnxError):
-    """No answer within `timeout_s`."""
+    """No answer within `timeout_s` or `answer_within_s`."""
 
     default_code = "DEADLINE_EXCEEDED"
 
@@ -141,7 +141,10 @@ def from_rpc_error(error: grpc.RpcError) -> ResonnxError:
 
 def from_stream(error: vision_pb2.Error) -> ResonnxError:
     """Read the error of one picture of a ClassifyStream."""
-    return _error(error.code, error.message, reason=error.reason)
+    # As in the trailer of a call: anything but a non-negative number forbids the retry.
+    invited = error.HasField("retry_after_ms") and error.retry_after_ms >= 0
+    retry_after_s = error.retry_after_ms / 1e3 if invited else None
+    return _error(error.code, error.message, reason=error.reason, retry_after_s=retry_after_s)
 
 
 def from_unreadable(error: OSError | ValueError) -> InvalidArgument:

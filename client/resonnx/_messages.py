@@ -1,5 +1,6 @@
 """Requests from arguments, results from responses: what both clients say on the wire. No I/O."""
 
+import math
 from typing import Any
 
 from google.protobuf.internal.enum_type_wrapper import EnumTypeWrapper
@@ -28,9 +29,11 @@ def classify_request(
     version: int | None,
     top_k: int,
     features: bool,
+    priority: int | None = None,
+    answer_within_s: float | None = None,
     id: str = "",
 ) -> vision_pb2.ClassifyRequest:
-    """Build one request; raises ValueError for numbers that the wire cannot hold."""
+    """Build one request; raises ValueError for numbers that the wire cannot hold, or a limit that is not over 0."""
     return vision_pb2.ClassifyRequest(
         model=model,
         version=version or 0,
@@ -38,11 +41,19 @@ def classify_request(
         top_k=top_k,
         return_features=features,
         id=id,
+        priority=priority,
+        timeout_us=_timeout_us(answer_within_s),
     )
 
 
 def caption_request(
-    image: vision_pb2.Image, model: str, *, version: int | None, options: CaptionOptions
+    image: vision_pb2.Image,
+    model: str,
+    *,
+    version: int | None,
+    priority: int | None,
+    answer_within_s: float | None,
+    options: CaptionOptions,
 ) -> vision_pb2.CaptionRequest:
     """Build one request; raises as `classify_request` does, and TypeError for an option that there is not."""
     if unknown := sorted(options.keys() - CaptionOptions.__annotations__.keys()):
@@ -51,7 +62,14 @@ def caption_request(
     fields["return_attention"] = fields.pop("attention", False)
     if (rule := fields.pop("length_normalization", None)) is not None:
         fields["length_normalization"] = f"LENGTH_NORMALIZATION_{rule.upper()}"
-    return vision_pb2.CaptionRequest(model=model, version=version or 0, image=image, **fields)
+    return vision_pb2.CaptionRequest(
+        model=model,
+        version=version or 0,
+        image=image,
+        priority=priority,
+        timeout_us=_timeout_us(answer_within_s),
+        **fields,
+    )
 
 
 def model_request(name: str, version: int | None) -> vision_pb2.GetModelRequest:
@@ -104,6 +122,15 @@ def model_info(response: vision_pb2.GetModelResponse) -> ModelInfo:
         verified=response.verified,
         limits=Limits(response.max_batch_size, response.max_queue_size, response.max_message_bytes),
     )
+
+
+def _timeout_us(answer_within_s: float | None) -> int | None:
+    if answer_within_s is None:
+        return None
+    if not 0 < answer_within_s < math.inf:
+        raise ValueError(f"answer_within_s must be a number over 0, got {answer_within_s}")
+    # Not rounded down: 0 would be no limit.
+    return math.ceil(answer_within_s * 1e6)
 
 
 def _timing(timing: vision_pb2.Timing) -> Timing:

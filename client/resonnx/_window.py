@@ -19,13 +19,26 @@ class Window:
         version: None for the server's default.
         top_k: Predictions a picture.
         features: Whether feature vectors are asked for.
+        priority: Of each picture; None for the server's default.
+        answer_within_s: From a picture's arrival at the server; None for no limit.
     """
 
-    def __init__(self, model: str, *, version: int | None, top_k: int, features: bool) -> None:
+    def __init__(
+        self,
+        model: str,
+        *,
+        version: int | None,
+        top_k: int,
+        features: bool,
+        priority: int | None,
+        answer_within_s: float | None,
+    ) -> None:
         self._model = model
         self._version = version
         self._top_k = top_k
         self._features = features
+        self._priority = priority
+        self._answer_within_s = answer_within_s
         self._waiting: set[str] = set()
 
     @property
@@ -45,6 +58,8 @@ class Window:
             version=self._version,
             top_k=self._top_k,
             features=self._features,
+            priority=self._priority,
+            answer_within_s=self._answer_within_s,
             id=str(index),
         )
         self._waiting.add(request.id)

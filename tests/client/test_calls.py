@@ -33,6 +33,26 @@ def test_classify(vision, call: Call, answer) -> None:
     assert not request.return_features
 
 
+def test_how_urgent_a_request_is_reaches_the_server(vision, call: Call, answer, sentence) -> None:
+    vision.script["Classify"] = lambda request, context: answer
+    vision.script["Caption"] = lambda request, context: sentence
+    vision.script["StreamCaption"] = lambda request, context: iter([vision_pb2.StreamCaptionResponse(final=sentence)])
+    for method in ("classify", "caption", "stream_caption"):
+        call(method, b"png", "any", priority=2, answer_within_s=0.25)
+        call(method, b"png", "any", answer_within_s=1e-9)
+        call(method, b"png", "any")
+        urgent, hurried, plain = vision.requests
+        assert (urgent.priority, urgent.timeout_us) == (2, 250_000)
+        assert (hurried.HasField("priority"), hurried.timeout_us) == (False, 1)
+        assert not plain.HasField("priority")
+        assert not plain.HasField("timeout_us")
+        vision.requests.clear()
+        for seconds in (0, -1, float("nan"), float("inf")):
+            with pytest.raises(ValueError, match="answer_within_s must be a number over 0"):
+                call(method, b"png", "any", answer_within_s=seconds)
+    assert not vision.requests
+
+
 def test_features_come_when_asked_for(vision, call: Call, answer) -> None:
     answer.features.extend([0.5, -2.0])
     vision.script["Classify"] = lambda request, context: answer

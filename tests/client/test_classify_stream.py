@@ -101,6 +101,28 @@ def test_a_bad_picture_does_not_hurt_its_neighbours(vision, call: Call) -> None:
     assert outcomes[2].message == "No such file or directory"
 
 
+@pytest.mark.parametrize(("told", "seconds"), [(250, 0.25), (0, 0.0), (-1, None), (None, None)])
+def test_a_refused_picture_says_when_to_come_back(vision, call: Call, told: int | None, seconds: float | None) -> None:
+    error = vision_pb2.Error(code="RESOURCE_EXHAUSTED", reason="QUEUE_FULL", message="full", retry_after_ms=told)
+    vision.script["ClassifyStream"] = lambda requests, context: (
+        vision_pb2.ClassifyStreamResponse(id=request.id, error=error) for request in requests
+    )
+    ((_, outcome),) = call("classify_stream", [b"0"], "digits")
+    assert isinstance(outcome, resonnx.Overloaded)
+    assert (outcome.reason, outcome.retry_after_s) == ("QUEUE_FULL", seconds)
+
+
+def test_how_urgent_each_picture_is_reaches_the_server(vision, call: Call) -> None:
+    def script(requests, context):
+        for request in requests:
+            vision.requests.append(request)
+            yield reply(request)
+
+    vision.script["ClassifyStream"] = script
+    call("classify_stream", [b"0", b"1"], "digits", priority=8, answer_within_s=0.5)
+    assert [(request.priority, request.timeout_us) for request in vision.requests] == [(8, 500_000)] * 2
+
+
 def test_what_is_no_picture_at_all_is_the_callers_mistake(vision, call: Call) -> None:
     vision.script["ClassifyStream"] = backwards_by_four
     with pytest.raises(TypeError):
