@@ -118,3 +118,17 @@ def test_room_is_given_back_however_it_ends(device: Device, error: BaseException
         if error is not None:
             raise error
     assert queue.expected_rows == 0
+
+
+def test_a_table_that_refuses_everybody_is_forgotten(device: Device, clock: Clock) -> None:
+    """Nobody who is refused could correct it."""
+    table = LatencyTable({1: 1e6})
+    for _ in range(100):
+        table.record(1, 4_000_000)
+    admission = DeadlineAdmission(device, None, (table,))
+    with pytest.raises(DeadlineUnreachable):
+        admission.check(table.cost_ns(1), clock.ns + 2_000_000)
+    clock.ns += 20_000_000_000
+    with pytest.raises(DeadlineUnreachable):
+        admission.check(4e6, clock.ns + 2_000_000)
+    admission.check(table.cost_ns(1), clock.ns + 2_000_000)

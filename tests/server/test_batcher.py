@@ -247,6 +247,23 @@ def test_warmed_sizes_hold_every_batch(largest: int) -> None:
     assert all(table.bucket(rows) >= rows for rows in range(1, largest + 1))
 
 
+def test_a_moments_standstill_does_not_make_the_machine_slow() -> None:
+    table = LatencyTable({1: 1e6, 2: 1.5e6})
+    table.record(1, 8_000_000_000)
+    assert table.cost_ns(1) < 1.3e6
+
+
+def test_how_slow_the_machine_was_is_forgotten() -> None:
+    table = LatencyTable({1: 1e6, 2: 1.5e6})
+    for _ in range(50):
+        table.record(1, 4_000_000)
+    slow = table.cost_ns(2)
+    table.fade(0.5)
+    assert 1.5e6 < table.cost_ns(2) < slow
+    table.fade(0.0)
+    assert table.cost_ns(2) == 1.5e6
+
+
 def test_live_batches_move_the_table() -> None:
     table = LatencyTable({1: 100.0, 2: 150.0})
     for _ in range(200):

@@ -12,13 +12,21 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from resonnx_server.engine.caption_jobs import EncodeJob, StepJob
+from resonnx_server.engine.caption_task import Captioned
 from resonnx_server.engine.captioner import CaptionEngine
 from resonnx_server.engine.device import Device, Job
 from resonnx_server.engine.latency import LatencyTable
 from resonnx_server.engine.measurement import sizes_up_to
 from resonnx_server.engine.runner import AnyRunners, Runner, Runners
 from resonnx_server.engine.slots import Slots
-from resonnx_server.errors import DeadlineExceeded, DeadlineUnreachable, InferenceFailed, Overloaded, Unavailable
+from resonnx_server.errors import (
+    DeadlineExceeded,
+    DeadlineUnreachable,
+    InferenceFailed,
+    Overloaded,
+    ServerError,
+    Unavailable,
+)
 from resonnx_server.observe.metrics import Metrics
 from resonnx_server.runtime.graphs import Step
 from resonnx_server.runtime.search import DecodeOptions
@@ -377,6 +385,22 @@ async def test_words_come_before_the_caption_is_finished() -> None:
         captioned = await ask
         assert len(when) == len([token for token in seen if token != END]) == len(captioned.ranked[0][0].shown())
         assert not any(when)
+
+
+async def test_a_caller_whose_words_cannot_be_told_hurts_nobody_else() -> None:
+    graphs = Graphs()
+    options = DecodeOptions(max_tokens=24, min_tokens=24)
+
+    def fails(_: object) -> None:
+        raise RuntimeError("words of another shape than promised")
+
+    async with _engine(graphs) as engine:
+        asks = [
+            asyncio.ensure_future(engine.submit(picture(8), options, on_words)) for on_words in (fails, None, fails)
+        ]
+        results = await asyncio.wait_for(asyncio.gather(*asks, return_exceptions=True), 10)
+        await _until(lambda: engine.active_rows() == 0)
+    assert [type(result) for result in results] == [ServerError, Captioned, ServerError]
 
 
 async def _until(condition) -> None:

@@ -1,10 +1,13 @@
 """The engine on its real threads: answers belong to their requests, whatever is cancelled, late or failing nearby."""
 
 import asyncio
+import gc
+import logging
 import random
 import threading
 import time
-from collections.abc import AsyncIterator, Mapping
+import weakref
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 
 import numpy as np
@@ -40,7 +43,9 @@ class Runtime:
 
 
 @asynccontextmanager
-async def _engine(runtime: Runtime, lanes: int = 1, queue: int = 1000) -> AsyncIterator[TensorEngine]:
+async def _engine(
+    runtime: Callable[[Mapping[str, np.ndarray]], Tensors], lanes: int = 1, queue: int = 1000
+) -> AsyncIterator[TensorEngine]:
     device = Device("test", lanes)
     stats = Metrics().model("m", 1)
     runner = Runner(runtime, LatencyTable(COSTS))
@@ -48,7 +53,8 @@ async def _engine(runtime: Runtime, lanes: int = 1, queue: int = 1000) -> AsyncI
     try:
         yield engine
     finally:
-        runtime.free.set()
+        if isinstance(runtime, Runtime):
+            runtime.free.set()
         engine.close()
         device.close()
 
@@ -225,6 +231,52 @@ async def test_rows_of_large_requests_share_batches_and_come_back_in_order(lanes
         assert outputs["y"].ravel().tolist() == [2 * value for value in range(100 * i, 100 * i + 25)]
         assert timing.queue_ns > 0
     assert sum(runtime.sizes) <= 104, "100 rows, and little padding"
+
+
+@pytest.mark.parametrize("rows", [1, 30])
+async def test_failed_requests_are_forgotten_at_once(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without waiting for garbage to be collected, which is rare in a server."""
+
+    class Inputs(np.ndarray):
+        """May be watched."""
+
+    def run(feeds: Mapping[str, np.ndarray]) -> Tensors:
+        raise RuntimeError("it holds everybody's inputs by its frames")
+
+    watched = []
+    # What is logged is kept, frames and all, by the test runner.
+    monkeypatch.setattr(logging.getLogger("resonnx_server.engine.tensors"), "disabled", True)
+    gc.disable()
+    try:
+        async with _engine(run) as engine:
+            for _ in range(5):
+                inputs = np.zeros((rows, 1), np.int64).view(Inputs)
+                watched.append(weakref.ref(inputs))
+                with pytest.raises(InferenceFailed):
+                    await engine.submit({"x": inputs})
+                del inputs
+            await _until(lambda: not any(each() is not None for each in watched))
+    finally:
+        gc.enable()
+
+
+async def test_outputs_that_do_not_fit_together_fail_their_request_alone() -> None:
+    class Ragged(Runtime):
+        def __call__(self, feeds: Mapping[str, np.ndarray]) -> Tensors:
+            rows = super().__call__(feeds)["y"]
+            return {"y": rows.repeat(len(self.sizes), axis=1)}
+
+    runtime = Ragged()
+    runtime.free.clear()
+    async with _engine(runtime) as engine:
+        large = asyncio.ensure_future(engine.submit(_rows(*range(20))))
+        await _until(lambda: runtime.entered == 1)
+        small = asyncio.ensure_future(engine.submit(_rows(7)))
+        await _until(lambda: engine.queued_rows() == 5)
+        runtime.free.set()
+        with pytest.raises(InferenceFailed, match="do not fit"):
+            await large
+        assert (await small)[0]["y"].tolist() == [[14, 14]]
 
 
 async def test_one_bad_row_fails_its_whole_request_and_nobody_else() -> None:

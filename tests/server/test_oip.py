@@ -44,6 +44,26 @@ def _size(client: triton.InferenceServerClient, model: str) -> tuple[int, int]:
     return int(shape[1]), int(shape[2])
 
 
+@pytest.mark.parametrize("stream", [False, True])
+def test_classes_of_what_has_none_are_refused_before_any_work(demo_server, samples: Path, stream: bool) -> None:
+    """Not when the words are there: others' words come with them."""
+    picture = next(samples.glob("*.png")).read_bytes()
+    before = demo_server.metric("resonnx_caption_tokens", model="scenes")
+    with triton.InferenceServerClient(demo_server.grpc) as client:
+        answers: queue.Queue[tuple[object, InferenceServerException | None]] = queue.Queue()
+        client.start_stream(callback=lambda result, error: answers.put((result, error)))
+        asked = triton.InferRequestedOutput("caption", class_count=1)
+        client.async_stream_infer(
+            "scenes", [_bytes_input([picture])], outputs=[asked], parameters={"stream": True} if stream else None
+        )
+        _, error = answers.get(timeout=20)
+        assert error is not None
+        assert "classification needs a numeric output, which 'caption' is not" in error.message()
+        client.stop_stream()
+    assert demo_server.metric("resonnx_caption_tokens", model="scenes") == before
+    assert demo_server.metric("resonnx_request_errors_total", model="scenes", reason="INVALID_INPUT") >= 1
+
+
 def test_live_ready_metadata(client: triton.InferenceServerClient) -> None:
     assert client.is_server_live()
     assert client.is_server_ready()

@@ -6,10 +6,12 @@ it made it.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from resonnx_server.engine.device import Device
+from resonnx_server.engine.latency import LatencyTable
 from resonnx_server.errors import DeadlineUnreachable
 
 # The share of requests at the limit that should be in time, and how fast that is learnt.
@@ -49,10 +51,12 @@ class DeadlineAdmission:
     Args:
         device: What else it has to do.
         objective: The model's, if it has one.
+        tables: What predictions are made of.
     """
 
-    def __init__(self, device: Device, objective: Objective | None) -> None:
+    def __init__(self, device: Device, objective: Objective | None, tables: Sequence[LatencyTable] = ()) -> None:
         self._device = device
+        self._tables = tables
         self._shed_after_ns = objective.latency_ns if objective is not None and objective.shed else None
         self._caution = 1.0
         self._checked_ns = device.clock()
@@ -96,6 +100,9 @@ class DeadlineAdmission:
         self._caution = min(max(self._caution * (1 + step), least), most)
 
     def _forget(self, now_ns: int) -> None:
-        """What was learnt fades: caution that refuses all who could teach otherwise must not last."""
+        """What was learnt fades: what refuses all who could teach otherwise must not last."""
         passed_ns, self._checked_ns = now_ns - self._checked_ns, now_ns
-        self._caution = 1 + (self._caution - 1) * math.exp(-passed_ns / _FADES_IN_NS)
+        kept = math.exp(-passed_ns / _FADES_IN_NS)
+        self._caution = 1 + (self._caution - 1) * kept
+        for table in self._tables:
+            table.fade(kept)

@@ -1,6 +1,7 @@
 """One picture on its way to its captions, and what a job on a lane has to tell the event loop about such."""
 
 import asyncio
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,6 +12,8 @@ from resonnx_server.runtime.images import Pixels
 from resonnx_server.runtime.search import Search
 from resonnx_server.runtime.sequence import Sequence as Caption
 from resonnx_server.runtime.sequence import Token
+
+_log = logging.getLogger(__name__)
 
 OnWords = Callable[[list[Token]], None]
 
@@ -107,8 +110,13 @@ class Events:
         for step in self.steps:
             stats.step_done(step)
         for task, words in self.words:
-            if task.on_words is not None and not task.future.done():
+            if task.on_words is None or task.future.done():
+                continue
+            try:
                 task.on_words(words)
+            except Exception:  # the boundary of one caption: what others are told is behind it
+                _log.exception("a caption's words could not be told")
+                task.future.set_exception(ServerError("internal error"))
         for task, outcome in self.finished:
             if task.future.done():
                 continue

@@ -101,7 +101,7 @@ class CaptionEngine:
             objective.latency_ns if objective else None,
             encoders.instances,
         )
-        self._admission = DeadlineAdmission(device, objective)
+        self._admission = DeadlineAdmission(device, objective, (encoders.shared.table, decoders.shared.table))
         self._last_step_ns = 0
         self._closed = False
         device.attach(self)
@@ -189,6 +189,9 @@ class CaptionEngine:
             with self.device.lock:
                 self._batcher.discard(entry)
             raise
+        finally:
+            # They hold the error, which holds this frame: pictures would live until garbage is collected.
+            del future, task, entry
 
     def queued_rows(self) -> int:
         """Pictures that wait now."""

@@ -14,6 +14,8 @@ from resonnx_server.engine.measurement import Measured, smooth
 _LOAD_DECAY: Final = 0.05
 _SIZE_DECAY: Final = 0.005
 _SPREAD_DECAY: Final = 0.05
+# A batch that takes so much longer than expected counts as if it had taken this much longer.
+_OUTLIER: Final = 4
 # Share of the best rate from which on a size counts as as good; where throughput alone matters, small differences
 # between measured times are chance.
 _AS_GOOD: Final = 0.97
@@ -63,10 +65,17 @@ class LatencyTable:
 
     def record(self, size: int, ns: int) -> None:
         """Blend in the time of a live batch."""
-        self._spread[size] += _SPREAD_DECAY * (abs(ns / self.cost_ns(size) - 1) - self._spread[size])
+        expected_ns = self.cost_ns(size)
+        self._spread[size] += _SPREAD_DECAY * (abs(ns / expected_ns - 1) - self._spread[size])
+        # A machine that stood still for a moment is not slow.
+        ns = min(ns, int(_OUTLIER * expected_ns))
         self._load += _LOAD_DECAY * (ns / self._base[size] - self._load)
         self._base[size] += _SIZE_DECAY * (ns / self._load - self._base[size])
         self._buckets.clear()
+
+    def fade(self, kept: float) -> None:
+        """Forget how slow the machine is at present, but for the share `kept`."""
+        self._load = 1 + (self._load - 1) * kept
 
     def rescale(self, ratio: float) -> None:
         """Expect every size to take `ratio` times as long as before."""

@@ -55,7 +55,7 @@ class _Task:
 
 
 # What each member of a batch gets.
-_Outcomes = list[tuple[Entry[_Task], tuple[Tensors, Timing] | Exception]]
+_Outcomes = list[tuple[Entry[_Task], tuple[Tensors, Timing] | ServerError]]
 
 
 class TensorEngine:
@@ -98,7 +98,7 @@ class TensorEngine:
         self._under_way = 0
         # When a batch on all cores should end, if there is one.
         self._whole_until_ns: int | None = None
-        self._admission = DeadlineAdmission(device, objective)
+        self._admission = DeadlineAdmission(device, objective, (runners.shared.table,))
         self._closed = False
         device.attach(self)
 
@@ -176,6 +176,9 @@ class TensorEngine:
             with self.device.lock:
                 self._batcher.discard(entry)
             raise
+        finally:
+            # The entry holds the error, which holds this frame: inputs would live until garbage is collected.
+            del entry
 
     @property
     def largest(self) -> int:
@@ -294,7 +297,7 @@ class _TensorJob:
             outcomes = self._run_together(batch.entries, batch.size)
         except Exception as error:  # the boundary of a batch: whatever fails, every member gets an outcome
             _log.exception("a batch failed", extra={"rows": batch.rows})
-            outcomes = [(batch.entries[0], error)] if len(batch.entries) == 1 else self._run_singly()
+            outcomes = [(batch.entries[0], _told(error))] if len(batch.entries) == 1 else self._run_singly()
         self._engine.finished(self.runner)
         self._engine.post(lambda: self._deliver(outcomes))
 
@@ -309,7 +312,7 @@ class _TensorJob:
             try:
                 outcomes += self._run_together([entry], self.runner.table.bucket(entry.rows))
             except Exception as error:  # as above
-                outcomes.append((entry, error))
+                outcomes.append((entry, _told(error)))
         return outcomes
 
     def _run_together(self, entries: list[Entry[_Task]], size: int) -> _Outcomes:
@@ -369,15 +372,23 @@ def _slices(outputs: Tensors, entries: list[Entry[_Task]]) -> list[Tensors]:
     return parts
 
 
+def _told(error: Exception) -> ServerError:
+    """Return what callers are told of an error, without its frames: they hold everybody's inputs."""
+    if isinstance(error, ServerError):
+        return error.with_traceback(None)
+    return InferenceFailed("the model failed on this input")
+
+
 def _deliver(outcomes: _Outcomes) -> None:
     for entry, outcome in outcomes:
-        if isinstance(outcome, Exception):
-            _fail(
-                entry,
-                outcome if isinstance(outcome, ServerError) else InferenceFailed("the model failed on this input"),
-            )
-        else:
+        if isinstance(outcome, ServerError):
+            _fail(entry, outcome)
+            continue
+        try:
             entry.payload.answer(entry, *outcome)
+        except Exception:  # the boundary of one request: the others' answers are behind it
+            _log.exception("batches' outputs cannot be joined", extra={"rows": entry.payload.rows})
+            _fail(entry, InferenceFailed("the model's outputs for some of the rows do not fit the others'"))
 
 
 def _fail(entry: Entry[_Task], error: ServerError) -> None:

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Callable
 from importlib.metadata import version as distribution_version
 from typing import Final
 
+from grpc import StatusCode
 from resonnx_proto.inference import grpc_service_pb2 as pb
 from resonnx_proto.inference import grpc_service_pb2_grpc
 
@@ -37,7 +38,7 @@ from resonnx_server.rpc.inputs import (
     checked_tensors,
     wanted_outputs,
 )
-from resonnx_server.rpc.parameters import RequestParameters, classify, parse_parameters
+from resonnx_server.rpc.parameters import RequestParameters, check_classification, classify, parse_parameters
 from resonnx_server.rpc.pipeline import pipeline
 from resonnx_server.rpc.urgency import earlier_ns, within
 from resonnx_server.runtime.images import Pixels
@@ -148,12 +149,8 @@ class InferenceServicer(grpc_service_pb2_grpc.GRPCInferenceServiceServicer):
             try:
                 response = await self._model_infer(request, caller_deadline, tell)
             except Exception as error:  # the boundary of one request of the stream
-                _, known = outcome_of(error, "ModelStreamInfer")
-                failed = pb.ModelInferResponse(id=request.id, model_name=request.model_name)
-                failed.parameters["reason"].string_param = known.reason
-                if (pushback := pushback_ms(known)) is not None:
-                    failed.parameters["retry_after_ms"].int64_param = pushback
-                return pb.ModelStreamInferResponse(error_message=known.message, infer_response=failed)
+                # The error holds this frame: kept in it, both would live until garbage is collected.
+                return _failed(request, *outcome_of(error, "ModelStreamInfer"))
             response.parameters["triton_final_response"].bool_param = True
             return pb.ModelStreamInferResponse(infer_response=response)
 
@@ -168,12 +165,13 @@ class InferenceServicer(grpc_service_pb2_grpc.GRPCInferenceServiceServicer):
             parameters = parse_parameters(request)
             deadline = earlier_ns(caller_deadline, now, parameters.timeout_us)
             wanted = wanted_outputs(request, model)
+            check_classification(parameters, model)
             on_words = _word_teller(request, model, wanted, parameters, tell) if parameters.stream else None
             inputs = tensors.read_inputs(request)
             work = self._infer(model, inputs, deadline, parameters, on_words)
             # A timeout costs as much as reading the request does: none where there is no deadline.
             outputs, tracked.timing = await (work if deadline is None else within((deadline - now) / 1e9, work))
-        return _response(request, model, wanted, parameters, outputs)
+            return _response(request, model, wanted, parameters, outputs)
 
     RepositoryModelLoad = unsupported("RepositoryModelLoad")
     RepositoryModelUnload = unsupported("RepositoryModelUnload")
@@ -235,9 +233,10 @@ class InferenceServicer(grpc_service_pb2_grpc.GRPCInferenceServiceServicer):
             try:
                 done = await asyncio.gather(*tasks)
             except BaseException:
-                # One answer for all rows: the others are wanted by nobody now.
-                for task in tasks:
-                    task.cancel()
+                # One answer for all rows: the others are wanted by nobody now. And tasks hold errors, which hold this
+                # frame.
+                while tasks:
+                    tasks.pop().cancel()
                 raise
         timing = max((captioned.timing for captioned in done), key=lambda timing: timing.queue_ns)
         return caption_tensors(done, options, engine.spec), timing
@@ -250,6 +249,14 @@ class InferenceServicer(grpc_service_pb2_grpc.GRPCInferenceServiceServicer):
         if version and not (version.isascii() and version.isdigit() and len(version) < 19):
             raise NotFound(f"version {version[:32]!r} is no version number")
         return self._models.get(name, int(version or 0))
+
+
+def _failed(request: pb.ModelInferRequest, _: StatusCode, error: ServerError) -> pb.ModelStreamInferResponse:
+    response = pb.ModelInferResponse(id=request.id, model_name=request.model_name)
+    response.parameters["reason"].string_param = error.reason
+    if (pushback := pushback_ms(error)) is not None:
+        response.parameters["retry_after_ms"].int64_param = pushback
+    return pb.ModelStreamInferResponse(error_message=error.message, infer_response=response)
 
 
 def _word_teller(

@@ -14,6 +14,7 @@ from resonnx_proto.inference import grpc_service_pb2 as pb
 from resonnx_proto.v1 import vision_pb2
 
 from resonnx_server.engine.batcher import DEFAULT_PRIORITY
+from resonnx_server.engine.model import Model
 from resonnx_server.errors import InvalidInput
 from resonnx_server.rpc.urgency import checked_priority
 from resonnx_server.runtime.session import Array
@@ -65,6 +66,13 @@ def parse_parameters(request: pb.ModelInferRequest) -> RequestParameters:
     return RequestParameters(timeout_us, priority, top_k, _caption(request.parameters), stream)
 
 
+def check_classification(parameters: RequestParameters, model: Model) -> None:
+    """Raise InvalidInput where classes are asked for of an output that has none."""
+    for spec in model.outputs:
+        if spec.name in parameters.top_k and spec.dtype == object:
+            raise InvalidInput("outputs", f"classification needs a numeric output, which {spec.name!r} is not")
+
+
 def classify(array: Array, top_k: int, labels: Sequence[str], *, batched: bool) -> Array:
     """Return an output's best classes as the classification extension writes them: "<value>:<index>[:<label>]".
 
@@ -77,8 +85,6 @@ def classify(array: Array, top_k: int, labels: Sequence[str], *, batched: bool) 
     Returns:
         Objects (bytes) [N,k] or [k].
     """
-    if array.dtype == object:
-        raise InvalidInput("outputs", "classification needs a numeric output")
     rows = array.reshape(len(array), -1) if batched else array.reshape(1, -1)
     k = min(top_k, rows.shape[1])
     best = np.argsort(-rows.astype(np.float64), axis=1, kind="stable")[:, :k]

@@ -4,6 +4,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 
 import numpy as np
+from grpc import StatusCode
 from resonnx_proto.v1 import manifest_pb2, vision_pb2, vision_pb2_grpc
 
 from resonnx_server.config import Settings
@@ -12,7 +13,7 @@ from resonnx_server.engine.captioner import CaptionEngine
 from resonnx_server.engine.model import Model, Models, Refusal
 from resonnx_server.engine.runner import Tensors
 from resonnx_server.engine.tensors import TensorEngine
-from resonnx_server.errors import BadImage, InferenceFailed, InvalidInput
+from resonnx_server.errors import BadImage, InferenceFailed, InvalidInput, ServerError
 from resonnx_server.intake.admission import Admission
 from resonnx_server.intake.decode import Decoder
 from resonnx_server.observe.stats import Timing, Tracked
@@ -56,11 +57,8 @@ class VisionServicer(vision_pb2_grpc.VisionServicer):
             try:
                 response = await self._classify(request, deadline)
             except Exception as error:  # the boundary of one request of the stream
-                code, known = outcome_of(error, "ClassifyStream")
-                failed = vision_pb2.Error(
-                    code=code.name, reason=known.reason, message=known.message, retry_after_ms=pushback_ms(known)
-                )
-                return vision_pb2.ClassifyStreamResponse(id=request.id, error=failed)
+                # The error holds this frame: kept in it, both would live until garbage is collected.
+                return _failed(request, *outcome_of(error, "ClassifyStream"))
             return vision_pb2.ClassifyStreamResponse(id=request.id, response=response)
 
         await pipeline(requests, answer, context, self._models.closing)
@@ -222,6 +220,15 @@ class VisionServicer(vision_pb2_grpc.VisionServicer):
 
 async def _single(request: vision_pb2.CaptionRequest) -> AsyncIterator[vision_pb2.CaptionRequest]:
     yield request
+
+
+def _failed(
+    request: vision_pb2.ClassifyRequest, code: StatusCode, error: ServerError
+) -> vision_pb2.ClassifyStreamResponse:
+    told = vision_pb2.Error(
+        code=code.name, reason=error.reason, message=error.message, retry_after_ms=pushback_ms(error)
+    )
+    return vision_pb2.ClassifyStreamResponse(id=request.id, error=told)
 
 
 def _tell_words(tokens: list[Token], spec: manifest_pb2.CaptionerSpec, tell: TellEvent) -> None:
