@@ -14,19 +14,23 @@ _MOST_BYTES = 40_000
 
 
 def write_pictures(folder: Path, count: int = 16) -> list[Path]:
-    """Write so many files: coarse noise, smoothed, so that they compress like photographs."""
+    """Write so many files."""
     rng = np.random.default_rng(0)
     files = []
     for i in range(count):
-        coarse = Image.fromarray(rng.integers(0, 256, (24, 32, 3), np.uint8)).resize(
-            (640, 480), Image.Resampling.BICUBIC
-        )
-        fine = np.asarray(coarse).astype(np.int16) + rng.integers(-4, 5, (480, 640, 1), np.int16)
         file = folder / f"{i:02}.jpg"
-        Image.fromarray(fine.clip(0, 255).astype(np.uint8)).save(file, quality=65)
+        picture(rng, 640, 480).save(file, quality=65)
         assert file.stat().st_size <= _MOST_BYTES, file.stat().st_size
         files.append(file)
     return files
+
+
+def picture(rng: np.random.Generator, width: int, height: int) -> Image.Image:
+    """Draw coarse noise, smoothed, so that it compresses like a photograph."""
+    noise = Image.fromarray(rng.integers(0, 256, (height // 20, width // 20, 3), np.uint8))
+    coarse = noise.resize((width, height), Image.Resampling.BICUBIC)
+    fine = np.asarray(coarse).astype(np.int16) + rng.integers(-4, 5, (height, width, 1), np.int16)
+    return Image.fromarray(fine.clip(0, 255).astype(np.uint8))
 
 
 def decode_seconds(files: list[Path], recipe: ImageInput) -> float:
