@@ -66,6 +66,11 @@ class Generator:
     perf_analyzer: Path | None
     seconds: float
 
+    @property
+    def name(self) -> str:
+        """Who sends tensors."""
+        return "perf_analyzer" if self.perf_analyzer else "resonnx bench"
+
     def closed(
         self,
         server: str,

@@ -1,6 +1,6 @@
 """How much of ONNX Runtime's own speed reaches the client, and what happens to the slowest percent: `make bench`.
 
-    python benchmarks/overhead.py [--rounds 5] [--rows small-unary,jpeg] [--json FILE]
+    python benchmarks/overhead.py [--rounds 5] [--rows small-unary,jpeg] [--json FILE] [--plot FILE.png]
 
 Floors, servers and rivals are measured in turn, round after round, so that a machine that changes its mind changes
 it for all of them. Shown are each row's median and spread over the rounds.
@@ -19,6 +19,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import chart
 import footprint
 import tails
 import throughput
@@ -56,6 +57,12 @@ class Row:
     def keeps(self, values: list[float], bound: float) -> bool:
         """Tell whether the values keep a bound."""
         return self.figure(values) >= bound if self.at_least else self.figure(values) <= bound
+
+    def met(self, values: list[float]) -> str:
+        """Return what the values keep: "aim", "must" or "NO"."""
+        if self.aim is not None and self.keeps(values, self.aim):
+            return "aim"
+        return "must" if self.keeps(values, self.must) else "NO"
 
 
 ROWS = (
@@ -102,16 +109,31 @@ def show(rows: list[Row], values: dict[str, list[float]]) -> Table:
         if not found:
             table.add_row(row.name, row.what, *bounds, "-", "-", "not measured")
             continue
-        met = (
-            "aim"
-            if row.aim is not None and row.keeps(found, row.aim)
-            else "must"
-            if row.keeps(found, row.must)
-            else "NO"
-        )
         spread = f"{min(found):.3g} .. {max(found):.3g}"
-        table.add_row(row.name, row.what, *bounds, f"{statistics.median(found):.3g}", spread, met)
+        table.add_row(row.name, row.what, *bounds, f"{statistics.median(found):.3g}", spread, row.met(found))
     return table
+
+
+def plot(file: Path, values: dict[str, list[float]]) -> None:
+    """Draw every measured row as a ratio to its bound, by which rows of different units share an axis."""
+    lines = []
+    for row in ROWS:
+        if not (found := values.get(row.name)):
+            continue
+        sign, aim = (">=" if row.at_least else "<="), "" if row.aim is None else f", aim {row.aim:g}"
+        lines.append(
+            chart.Line(
+                row.name,
+                row.what,
+                [value / row.must for value in found],
+                f"{statistics.median(found):.3g} (must {sign} {row.must:g}{aim})",
+                must=1,
+                aim=row.aim and row.aim / row.must,
+                at_least=row.at_least,
+                met=row.met(found),
+            )
+        )
+    chart.draw_lines(file, "median and range of the rounds, as a ratio to what must be kept", lines)
 
 
 def machine() -> dict[str, Any]:
@@ -130,6 +152,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=6.0, help="measured time of a load")
     parser.add_argument("--perf-analyzer", type=Path, help="Triton's load generator (the one on PATH, if there is one)")
     parser.add_argument("--json", type=Path, help="write every round's figures")
+    parser.add_argument("--plot", type=chart.png, metavar="FILE.png", help="draw each row's ratio to its bound")
     given = parser.parse_args()
     wanted = given.rows.split(",") if given.rows else [row.name for row in ROWS]
     if unknown := sorted(set(wanted) - {row.name for row in ROWS}):
@@ -149,12 +172,13 @@ def main() -> int:
         ways = {role: [asdict(way) for way in ways] for role, ways in setting.ways.items()}
         candidates = {role: asdict(setting.info(role).sessions[0]) for role in ways}
     Console(width=160).print(show(rows, values))
-    sender = f"perf_analyzer {generator.perf_analyzer}" if generator.perf_analyzer else "resonnx bench"
-    print(f"tensors sent by {sender}; ResNet-50 is {big}; best ways of ONNX Runtime alone: {ways}")
+    print(f"tensors sent by {generator.name}; ResNet-50 is {big}; best ways of ONNX Runtime alone: {ways}")
     if given.json:
-        content = {"machine": before, "generator": sender, "seconds": given.seconds, "big": big, "ways": ways}
+        content = {"machine": before, "generator": generator.name, "seconds": given.seconds, "big": big, "ways": ways}
         content |= {"candidates": candidates, "rows": values}
         given.json.write_text(json.dumps(content, indent=1) + "\n")
+    if given.plot:
+        plot(given.plot, values)
     return 0 if all(values[row.name] and row.keeps(values[row.name], row.must) for row in rows) else 1
 
 

@@ -1,6 +1,6 @@
 """The same model, session options and client against servers from PyPI: `make bench-peers`.
 
-    python benchmarks/peers.py [--rounds 5] [--peers triton,mlserver] [--models resnet50_int8,small]
+    python benchmarks/peers.py [--rounds 5] [--peers triton,mlserver] [--models big,small] [--plot FILE.png]
 
 Triton runs the model by its Python backend (its wheel has no ONNX Runtime backend), MLServer by a small runtime of
 its own kind. Each is tried in every setting that may be its best; the best one then takes turns with resonnx-server,
@@ -14,6 +14,7 @@ import sys
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+import chart
 from generator import Generator, find_perf_analyzer
 from peer_servers import Model, Tuning, peer, tunings
 from random_models import repository
@@ -81,6 +82,23 @@ def show(results: list[Comparison]) -> Table:
     return table
 
 
+def plot(file: Path, results: list[Comparison]) -> None:
+    """Draw how many times as fast as each peer resonnx was."""
+    lines = []
+    for result in results:
+        ratio = statistics.median(result.ratios)
+        must = aim = None
+        met, told = "", f"{ratio:.2f}"
+        if promised := _PROMISED.get((result.peer, result.role)):
+            must, aim = promised
+            met = "aim" if ratio >= aim else "must" if ratio >= must else "NO"
+            told += f" (must >= {must:g}, aim {aim:g})"
+        what = f"{statistics.median(result.ours):.4g} answers/s, its own {statistics.median(result.theirs):.4g}"
+        name = f"{result.peer}, {result.model}"
+        lines.append(chart.Line(name, what, result.ratios, told, must, aim, met=met))
+    chart.draw_lines(file, "resonnx's answers a second: a multiple of the other server's, same round", lines)
+
+
 def main() -> int:
     """Measure and return the exit status: 1 if a peer could not be measured."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -90,6 +108,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=6.0, help="measured time of a load")
     parser.add_argument("--perf-analyzer", type=Path)
     parser.add_argument("--json", type=Path)
+    parser.add_argument("--plot", type=chart.png, metavar="FILE.png", help="draw the ratios")
     given = parser.parse_args()
     models = repository(("resnet50_int8", "resnet50_int8_float", "small"))
     generator = Generator(find_perf_analyzer(given.perf_analyzer), given.seconds)
@@ -106,6 +125,8 @@ def main() -> int:
     Console(width=160).print(show(results))
     if given.json:
         given.json.write_text(json.dumps([asdict(result) for result in results], indent=1) + "\n")
+    if given.plot:
+        plot(given.plot, results)
     return int(failed)
 
 

@@ -286,16 +286,15 @@ def main() -> None:
         for _ in range(given.rounds):
             comparison.measure_round()
     Console(width=160).print(show(comparison))
-    sender = f"perf_analyzer {generator.perf_analyzer}" if generator.perf_analyzer else "resonnx bench"
     where = f"{comparison.session.provider}, {comparison.session.precision}"
-    print(f"{given.model} on {where}; {CALLERS[_ROLES[given.model]]} callers, sent by {sender}")
+    print(f"{given.model} on {where}; {CALLERS[_ROLES[given.model]]} callers, sent by {generator.name}")
     if given.json:
         rows = [
             {"server": kind, "calls": way, "rounds": [asdict(usage) for usage in usages]}
             for (kind, way), usages in comparison.usages.items()
         ]
         floors = [{"best": asdict(best), "one_row": asdict(alone)} for best, alone in comparison.floors]
-        content = {"machine": before, "generator": sender, "seconds": given.seconds, "model": given.model}
+        content = {"machine": before, "generator": generator.name, "seconds": given.seconds, "model": given.model}
         given.json.write_text(json.dumps({**content, "rows": rows, "floors": floors}, indent=1) + "\n")
 
 

@@ -5,6 +5,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 from overhead import machine
 from rich.console import Console
@@ -31,6 +32,13 @@ class Rounds:
         """Return the median of a row's rounds."""
         return median(self._values[row])
 
+    @property
+    def rows(self) -> list[dict[str, Any]]:
+        """Each row's cells by header, and its values under "rounds"."""
+        return [
+            {**dict(zip(self._headers, row, strict=True)), "rounds": values} for row, values in self._values.items()
+        ]
+
     def show(self, against: Mapping[tuple[str, ...], tuple[str, ...]]) -> None:
         """Print the table.
 
@@ -48,10 +56,7 @@ class Rounds:
 
     def write(self, path: Path, **more: object) -> None:
         """Write every round's values, the machine, and what else there is to know, as JSON."""
-        rows = [
-            {**dict(zip(self._headers, row, strict=True)), "rounds": values} for row, values in self._values.items()
-        ]
-        path.write_text(json.dumps({"machine": self._machine, **more, "rows": rows}, indent=1) + "\n")
+        path.write_text(json.dumps({"machine": self._machine, **more, "rows": self.rows}, indent=1) + "\n")
 
 
 def _told(values: Sequence[float]) -> list[str]:
