@@ -54,7 +54,7 @@ def png(text: str) -> Path:
     if not file.parent.is_dir():
         raise argparse.ArgumentTypeError(f"{text!r}: there is no folder {str(file.parent)!r}")
     try:
-        check_plot()
+        check_plot(file)
     except PlotUnavailable as error:
         raise argparse.ArgumentTypeError(str(error)) from None
     return file

@@ -90,8 +90,8 @@ Pictures = Annotated[
 Calibration = Annotated[
     Path | None,
     typer.Option(
-        help="For int8: pictures that the model is meant for, 64 or more; a classifier's may be in folders "
-        "named as labels."
+        help="For int8: pictures that the model is meant for, 8 at least, better 64 or more; a classifier's may be in "
+        "folders named as labels."
     ),
 ]
 MinAgreement = Annotated[

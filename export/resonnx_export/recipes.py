@@ -50,8 +50,8 @@ class RecipeChoice:
         """Return the recipe, and a line that tells it."""
         name = self.name or _SUGGESTED.get(layout, _DEFAULT)
         recipe = self.changes.apply(RECIPES[name])
-        how = "" if recipe == RECIPES[name] else ", changed"
-        why = "" if self.name else f" suggested by the layout, --recipe chooses among {', '.join(RECIPES)}"
+        how = "" if recipe == RECIPES[name] else ", with the changes asked for"
+        why = "" if self.name else f"; assumed from the layout: --recipe chooses among {', '.join(RECIPES)}"
         return recipe, f"pictures: {describe(recipe)} (recipe {name}{how}{why})"
 
 

@@ -28,6 +28,8 @@ from resonnx_export.recipe import check_pictures, sample_rows
 # float16 is judged on so many check pictures, and on a few of them by rounding in PyTorch.
 _PICTURES: Final = 32
 _ROUNDED_PICTURES: Final = 8
+# Held-back pictures from which on their agreement says something: half of what should be given.
+_FEW_PICTURES: Final = 32
 _SEED: Final = 3000
 
 
@@ -206,6 +208,8 @@ def _notes(name: str, asked: str, reduced: Guarded, size_before: int) -> list[st
     if judgement.right is not None:
         found, before = (100 * right / judgement.pictures for right in judgement.right)
         notes.append(f"{name} accuracy: {found:.2f} % of {judgement.pictures}, in fp32 {before:.2f} %")
+    if judgement.pictures < _FEW_PICTURES:
+        notes.append(f"{judgement.pictures} pictures prove little: give --calibration 64 or more, of all classes")
     if reduced.in_float:
         notes.append(f"left in fp32, or the limits would be missed: {', '.join(reduced.in_float)}")
     return notes

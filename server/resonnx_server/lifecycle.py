@@ -20,6 +20,7 @@ from resonnx_server.intake.admission import Admission
 from resonnx_server.intake.decode import Decoder
 from resonnx_server.observe.metrics import Metrics
 from resonnx_server.observe.serving import ServingCollector
+from resonnx_server.repository.cache import TableCache
 from resonnx_server.repository.loader import Loader
 from resonnx_server.repository.scan import Found, scan
 from resonnx_server.repository.version import GPU_LANES, MAX_LANES
@@ -65,7 +66,8 @@ class Server:
         )
         self.probes = Probes(self.models, self.metrics)
         self.devices: dict[str, Device] = {}
-        self.loader = Loader(settings, self.metrics, self._device_for, threads=cores)
+        tables = TableCache.open(settings.cache_dir, cores)
+        self.loader = Loader(settings, self.metrics, self._device_for, threads=cores, cache=tables)
 
     async def run(self) -> None:
         """Serve until SIGTERM or SIGINT; a second signal ends work under way.

@@ -70,6 +70,23 @@ def test_metrics_tell_why_requests_failed(demo_server) -> None:
     assert count("BAD_IMAGE") == before + 1
 
 
+def test_a_grpc_client_at_the_wrong_port_is_no_error_of_ours(start_server, demo_repository: Path) -> None:
+    with start_server(demo_repository, "--log-level", "warning") as server:
+        with grpc.insecure_channel(server.http) as channel, pytest.raises(grpc.RpcError):
+            vision_pb2_grpc.VisionStub(channel).ListModels(vision_pb2.ListModelsRequest(), timeout=5)
+        assert server.get("/livez")[0] == 200
+        assert "Traceback" not in server.log.read_text()
+
+
+def test_a_cache_that_cannot_be_used_is_told_once(start_server, demo_repository: Path, tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.touch()
+    flags = ("--cache-dir", str(file / "cache"), "--log-level", "warning")
+    with start_server(demo_repository, *flags) as server:
+        (line,) = (json.loads(line) for line in server.log.read_text().splitlines() if "cache" in line)
+    assert (line["message"], line["folder"]) == ("cache_dir cannot be used", str(file / "cache"))
+
+
 @pytest.mark.parametrize("port_flag", ["--port", "--http-port"])
 def test_port_in_use(demo_repository: Path, port_flag: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:

@@ -1,8 +1,10 @@
 """GET /metrics, /livez and /readyz, on the event loop that serves gRPC."""
 
+import logging
 from typing import Final
 
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 from prometheus_client import exposition
 
 from resonnx_server.engine.model import Models
@@ -10,6 +12,10 @@ from resonnx_server.observe.metrics import Metrics
 
 _HEADERS: Final = {"Content-Type": exposition.CONTENT_TYPE_PLAIN_0_0_4}
 _PLAIN: Final = {"Content-Type": "text/plain; charset=utf-8"}
+# Strangers' bytes (a gRPC client at the wrong port, say) are no fault of this server's: no traceback in its log.
+logging.getLogger("aiohttp.server").addFilter(
+    lambda record: not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError))
+)
 
 
 class Probes:

@@ -9,6 +9,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from tempfile import TemporaryFile
+from typing import Self
 
 import onnxruntime as ort
 
@@ -31,6 +33,19 @@ class TableCache:
     folder: Path | None
     threads: int
 
+    @classmethod
+    def open(cls, folder: Path | None, threads: int) -> Self:
+        """Return a cache in `folder`, or one that keeps nothing where nothing can be written, after one warning."""
+        if folder is not None:
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+                with TemporaryFile(dir=folder):
+                    pass
+            except OSError as error:
+                _log.warning("cache_dir cannot be used", extra={"folder": str(folder), "error": error.strerror})
+                folder = None
+        return cls(folder, threads)
+
     def get(self, digest: str, session: Session, sizes: tuple[int, ...], callers: int) -> dict[int, Measured] | None:
         """Return what was measured of exactly `sizes` with so many batches at once on such a session, if known."""
         if self.folder is None:
@@ -49,12 +64,13 @@ class TableCache:
             return
         path = self._path(digest, session, tuple(measured), callers)
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
             staged = path.with_suffix(f".{os.getpid()}")
             staged.write_text(json.dumps({size: (each.median_ns, each.spread_ns) for size, each in measured.items()}))
             staged.replace(path)
         except OSError as error:
-            _log.warning("a latency table could not be kept", extra={"error": error.strerror})
+            _log.warning(
+                "a latency table could not be kept", extra={"folder": str(self.folder), "error": error.strerror}
+            )
 
     def _path(self, digest: str, session: Session, sizes: tuple[int, ...], callers: int) -> Path:
         assert self.folder is not None

@@ -33,6 +33,7 @@ class Loader:
     metrics: Metrics
     device_for: Callable[[str], Device]
     threads: int
+    cache: TableCache
 
     def load(self, found: Found) -> Start:
         """Verify, choose and warm (seconds; any thread). Call the result on the event loop to serve.
@@ -42,9 +43,8 @@ class Loader:
         """
         if found.version == 0:
             raise ModelRefused("the model's folder has no version folder (a number, 1 or more) that can be read")
-        cache = TableCache(self.settings.cache_dir, self.threads)
         version = Version(
-            found, self.settings.for_model(found.name), self.metrics, self.device_for, self.threads, cache
+            found, self.settings.for_model(found.name), self.metrics, self.device_for, self.threads, self.cache
         )
         if not (found.folder / MANIFEST).exists() and not (found.folder / SUMS).exists():
             return bare.load(version)

@@ -49,13 +49,22 @@ def decode_options(request: vision_pb2.CaptionRequest, engine: CaptionEngine, fi
         raise InvalidInput(field.format("top_p"), f"{request.top_p} is not within 0..1")
     within("top_k", 0, len(spec.vocabulary))
     if samples:
-        within("beam_width", 0, 1)
+        if request.beam_width > 1:
+            raise InvalidInput(
+                field.format("beam_width"),
+                f"{request.beam_width} beams and a temperature: words are searched or drawn",
+            )
     else:
         for name, is_set in (("top_k", request.top_k), ("top_p", request.top_p), ("seed", request.HasField("seed"))):
             if is_set:
                 raise InvalidInput(field.format(name), "needs a temperature above 0")
     most_beams = min(MAX_BEAM_WIDTH, engine.slots.capacity)
     beam_width = within("beam_width", 0, most_beams) or (1 if samples else min(spec.beam_width, most_beams) or 1)
+    if request.num_captions > beam_width:
+        raise InvalidInput(
+            field.format("num_captions"),
+            f"{request.num_captions} need as many beams; beam_width is {beam_width}",
+        )
     max_tokens = within("max_tokens", 0, spec.max_tokens) or spec.max_tokens
     prefix = tuple(_word_id(word, engine, field.format("prefix")) for word in request.prefix[: max_tokens + 1])
     if len(prefix) >= max_tokens and prefix:
@@ -64,7 +73,7 @@ def decode_options(request: vision_pb2.CaptionRequest, engine: CaptionEngine, fi
         max_tokens=max_tokens,
         min_tokens=within("min_tokens", 0, max_tokens),
         beam_width=beam_width,
-        captions=within("num_captions", 0, beam_width) or 1,
+        captions=request.num_captions or 1,
         length_normalization=_normalization(request, spec, field),
         temperature=request.temperature,
         top_k=request.top_k,
