@@ -301,10 +301,10 @@ def test_the_layout_suggests_a_recipe_and_options_override_it() -> None:
     }.items():
         recipe, told = RecipeChoice().for_layout(layout)
         assert recipe == RECIPES[name]
-        assert f"recipe {name} suggested" in told
+        assert f"recipe {name}; assumed from the layout" in told
     recipe, told = RecipeChoice("torchvision-v2", InputChanges(size=288, mean=(0.5,) * 3)).for_layout("torchvision")
     assert (recipe.width, recipe.resize_short_side, list(recipe.mean)) == (288, 298, [0.5] * 3)
-    assert "recipe torchvision-v2, changed" in told
+    assert "recipe torchvision-v2, with the changes asked for" in told
     assert [recipe.value for recipe in Recipe] == list(RECIPES)
 
 
