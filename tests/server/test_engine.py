@@ -245,7 +245,7 @@ async def test_failed_requests_are_forgotten_at_once(rows: int, monkeypatch: pyt
 
     watched = []
     # What is logged is kept, frames and all, by the test runner.
-    monkeypatch.setattr(logging.getLogger("resonnx_server.engine.tensors"), "disabled", True)
+    monkeypatch.setattr(logging.getLogger("resonnx_server.engine.tensor_jobs"), "disabled", True)
     gc.disable()
     try:
         async with _engine(run) as engine:

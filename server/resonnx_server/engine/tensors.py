@@ -1,61 +1,24 @@
 """Batches tensor requests of many callers through one session: classifiers and bare ONNX files.
 
-`submit` runs on the event loop; `_TensorJob.run` on a lane. A batch that fails is run again row owner by row owner,
-so one bad member never hurts its neighbours.
+`submit` runs on the event loop, the jobs (`tensor_jobs.py`) on a device's lanes.
 """
 
 import asyncio
-import logging
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from functools import partial
-from operator import itemgetter
 from typing import Final
 
-import numpy as np
-
 from resonnx_server.engine.admission import DeadlineAdmission, Objective
-from resonnx_server.engine.batcher import DEFAULT_PRIORITY, Batch, Batcher, Entry
+from resonnx_server.engine.batcher import DEFAULT_PRIORITY, Batcher, Entry
 from resonnx_server.engine.device import Device
 from resonnx_server.engine.place import Place
 from resonnx_server.engine.runner import TensorRunner, TensorRunners, Tensors
 from resonnx_server.engine.staging import Staging
-from resonnx_server.errors import DeadlineExceeded, InferenceFailed, ServerError, Unavailable
+from resonnx_server.engine.tensor_jobs import Outcomes, TensorJob, TensorTask, deliver, fail
+from resonnx_server.errors import DeadlineExceeded, Unavailable
 from resonnx_server.observe.stats import ModelStats, Timing
-from resonnx_server.runtime.session import Array
-
-_log = logging.getLogger(__name__)
 
 # Batches of each instance, at most, that a queue is worked off in.
 _LONG_QUEUE: Final = 2
-
-
-@dataclass(slots=True, eq=False)
-class _Task:
-    """A request of `rows`, and what batches have answered of it: rows from `start` on."""
-
-    inputs: Tensors
-    rows: int
-    future: "asyncio.Future[tuple[Tensors, Timing]]"
-    parts: list[tuple[int, Tensors, Timing]] = field(default_factory=list)
-    left: int = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.left = self.rows
-
-    def answer(self, entry: "Entry[_Task]", outputs: Tensors, timing: Timing) -> None:
-        """Take what one batch gave; on the event loop."""
-        if self.future.done():
-            return
-        self.left -= entry.rows
-        if self.left or self.parts:
-            self.parts.append((entry.start, outputs, timing))
-        if not self.left:
-            self.future.set_result(_joined(self.parts) if self.parts else (outputs, timing))
-
-
-# What each member of a batch gets.
-_Outcomes = list[tuple[Entry[_Task], tuple[Tensors, Timing] | ServerError]]
 
 
 class TensorEngine:
@@ -88,7 +51,7 @@ class TensorEngine:
         self.batched = batched
         self.staging: dict[str, Staging] = {}
         self._loop = asyncio.get_running_loop()
-        self._batcher: Batcher[_Task] = Batcher(
+        self._batcher: Batcher[TensorTask] = Batcher(
             runners.shared.table,
             max_queue_rows,
             max_queue_delay_us * 1000,
@@ -196,7 +159,7 @@ class TensorEngine:
             self.device.detach(self)
             left = self._batcher.clear()
         for entry in left:
-            _fail(entry, Unavailable("the model is being closed"))
+            fail(entry, Unavailable("the model is being closed"))
 
     # Called by the device, under its lock.
 
@@ -224,7 +187,7 @@ class TensorEngine:
         """See device.Workload."""
         return self._batcher.live_objective_ns(self.device.clock())
 
-    def take(self, now_ns: int, budget_ns: float | None) -> "_TensorJob | None":
+    def take(self, now_ns: int, budget_ns: float | None) -> TensorJob | None:
         """See device.Workload."""
         # What waits is shared out among the lanes that could start now, rather than one taking all.
         free = min(self.device.idle_lanes(), self.runners.instances - self._under_way)
@@ -235,17 +198,17 @@ class TensorEngine:
             share = min(share, max(table.usual, rows // (_LONG_QUEUE * self.runners.instances)))
         batch = self._batcher.take(now_ns, share, budget_ns)
         if batch.expired:
-            late: _Outcomes = [
+            late: Outcomes = [
                 (entry, DeadlineExceeded("the deadline passed while the request waited")) for entry in batch.expired
             ]
-            self.post(lambda: _deliver(late))
+            self.post(lambda: deliver(late))
         if not batch.entries:
             return None
         self._under_way += 1
         # A picture that is being decoded needs a core, and will be here soon.
         coming = self._batcher.rows + self._batcher.expected_rows
         is_alone = self.device.idle_lanes() == self.device.lanes and not coming
-        job = _TensorJob(self, batch, self.runners.pick(batch.size, is_alone=is_alone))
+        job = TensorJob(self, batch, self.runners.pick(batch.size, is_alone=is_alone))
         if job.runner.has_all_cores:
             self._whole_until_ns = now_ns + int(job.cost_ns)
         return job
@@ -272,128 +235,11 @@ class TensorEngine:
             return False
         return self._whole_until_ns - self.device.clock() <= self._batcher.shortest_ns()
 
-    def _entry(self, inputs: Tensors, deadline_ns: int | None, priority: int) -> Entry[_Task]:
+    def _entry(self, inputs: Tensors, deadline_ns: int | None, priority: int) -> Entry[TensorTask]:
         rows = _rows(inputs) if self.batched else 1
         shape = tuple(array.shape[1:] for array in inputs.values()) if self.batched else None
-        task = _Task(inputs, rows, self._loop.create_future())
+        task = TensorTask(inputs, rows, self._loop.create_future())
         return Entry(task, rows, self.device.clock(), deadline_ns, shape, priority)
-
-
-class _TensorJob:
-    """One batch on its way through the session."""
-
-    def __init__(self, engine: TensorEngine, batch: Batch[_Task], runner: TensorRunner) -> None:
-        self._engine = engine
-        self._batch = batch
-        self.runner = runner
-        self._counts: list[Callable[[], None]] = []
-        self.cost_ns = runner.table.cost_ns(batch.size)
-        self.has_all_cores = runner.has_all_cores
-
-    def run(self) -> None:
-        """Run the batch and post every member's outcome to the loop, in one wake-up."""
-        batch = self._batch
-        try:
-            outcomes = self._run_together(batch.entries, batch.size)
-        except Exception as error:  # the boundary of a batch: whatever fails, every member gets an outcome
-            _log.exception("a batch failed", extra={"rows": batch.rows})
-            outcomes = [(batch.entries[0], _told(error))] if len(batch.entries) == 1 else self._run_singly()
-        self._engine.finished(self.runner)
-        self._engine.post(lambda: self._deliver(outcomes))
-
-    def _deliver(self, outcomes: _Outcomes) -> None:
-        _deliver(outcomes)
-        for count in self._counts:
-            count()
-
-    def _run_singly(self) -> _Outcomes:
-        outcomes: _Outcomes = []
-        for entry in self._batch.entries:
-            try:
-                outcomes += self._run_together([entry], self.runner.table.bucket(entry.rows))
-            except Exception as error:  # as above
-                outcomes.append((entry, _told(error)))
-        return outcomes
-
-    def _run_together(self, entries: list[Entry[_Task]], size: int) -> _Outcomes:
-        engine = self._engine
-        clock = engine.device.clock
-        start = clock()
-        feeds, lent = self._assemble(entries, size)
-        assembled = clock()
-        try:
-            outputs = self.runner.run(feeds)
-        finally:
-            for name, buffer in lent:
-                engine.staging[name].release(buffer)
-        ran = clock()
-        rows = sum(entry.rows for entry in entries)
-        parts = _slices(outputs, entries) if engine.batched else [outputs]
-        done = clock()
-        engine.record(self.runner, size, ran - assembled)
-        input_ns, infer_ns, output_ns = assembled - start, ran - assembled, done - ran
-        self._counts.append(partial(engine.stats.batch_done, rows, size, input_ns, infer_ns, output_ns))
-        return [
-            (entry, (part, Timing(start - entry.arrival_ns, input_ns, infer_ns, output_ns, rows)))
-            for entry, part in zip(entries, parts, strict=True)
-        ]
-
-    def _assemble(self, entries: list[Entry[_Task]], size: int) -> tuple[Tensors, list[tuple[str, Array | None]]]:
-        engine = self._engine
-        if not engine.batched:
-            return entries[0].payload.inputs, []
-        feeds: Tensors = {}
-        lent = []
-        for name in entries[0].payload.inputs:
-            staging = engine.staging.setdefault(name, Staging(engine.largest, engine.device.allocate))
-            feeds[name], buffer = staging.join([_part(entry, name) for entry in entries], size)
-            lent.append((name, buffer))
-        return feeds, lent
-
-
-def _part(entry: Entry[_Task], name: str) -> Array:
-    array = entry.payload.inputs[name]
-    return array if entry.rows == entry.payload.rows else array[entry.start : entry.start + entry.rows]
-
-
-def _joined(parts: list[tuple[int, Tensors, Timing]]) -> tuple[Tensors, Timing]:
-    outputs = [outputs for _, outputs, _ in sorted(parts, key=itemgetter(0))]
-    joined = {name: np.concatenate([part[name] for part in outputs]) for name in outputs[0]}
-    return joined, max((timing for _, _, timing in parts), key=lambda timing: timing.queue_ns)
-
-
-def _slices(outputs: Tensors, entries: list[Entry[_Task]]) -> list[Tensors]:
-    parts = []
-    start = 0
-    for entry in entries:
-        end = start + entry.rows
-        parts.append({name: array[start:end] for name, array in outputs.items()})
-        start = end
-    return parts
-
-
-def _told(error: Exception) -> ServerError:
-    """Return what callers are told of an error, without its frames: they hold everybody's inputs."""
-    if isinstance(error, ServerError):
-        return error.with_traceback(None)
-    return InferenceFailed("the model failed on this input")
-
-
-def _deliver(outcomes: _Outcomes) -> None:
-    for entry, outcome in outcomes:
-        if isinstance(outcome, ServerError):
-            _fail(entry, outcome)
-            continue
-        try:
-            entry.payload.answer(entry, *outcome)
-        except Exception:  # the boundary of one request: the others' answers are behind it
-            _log.exception("batches' outputs cannot be joined", extra={"rows": entry.payload.rows})
-            _fail(entry, InferenceFailed("the model's outputs for some of the rows do not fit the others'"))
-
-
-def _fail(entry: Entry[_Task], error: ServerError) -> None:
-    if not entry.payload.future.done():
-        entry.payload.future.set_exception(error)
 
 
 def _rows(inputs: Tensors) -> int:

@@ -1,0 +1,170 @@
+"""One batch of tensor requests on its way through a session, on a device's lane, and what its members get of it.
+
+A batch that fails is run again member by member, so one bad member never hurts its neighbours.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from resonnx_server.engine.batcher import Batch, Entry
+from resonnx_server.engine.runner import TensorRunner, Tensors
+from resonnx_server.engine.staging import Staging
+from resonnx_server.errors import InferenceFailed, ServerError
+from resonnx_server.observe.stats import Timing
+from resonnx_server.runtime.session import Array
+
+if TYPE_CHECKING:
+    from resonnx_server.engine.tensors import TensorEngine
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True, eq=False)
+class TensorTask:
+    """A request of `rows`, and what batches have answered of it if one does not answer all."""
+
+    inputs: Tensors
+    rows: int
+    future: "asyncio.Future[tuple[Tensors, Timing]]"
+    parts: "list[tuple[Entry[TensorTask], Tensors, Timing]] | None" = None
+
+    def answer(self, entry: "Entry[TensorTask]", outputs: Tensors, timing: Timing) -> None:
+        """Take what one batch gave for the rows of `entry`; on the event loop."""
+        if self.future.done():
+            return
+        if entry.rows == self.rows:
+            self.future.set_result((outputs, timing))
+            return
+        self.parts = [*(self.parts or ()), (entry, outputs, timing)]
+        if sum(entry.rows for entry, _, _ in self.parts) == self.rows:
+            self.future.set_result(_joined(self.parts))
+
+
+# What each member of a batch gets.
+Outcomes = list[tuple[Entry[TensorTask], tuple[Tensors, Timing] | ServerError]]
+
+
+class TensorJob:
+    """One batch on its way through the session."""
+
+    def __init__(self, engine: "TensorEngine", batch: Batch[TensorTask], runner: TensorRunner) -> None:
+        self._engine = engine
+        self._batch = batch
+        self.runner = runner
+        self._counts: list[Callable[[], None]] = []
+        self.cost_ns = runner.table.cost_ns(batch.size)
+        self.has_all_cores = runner.has_all_cores
+
+    def run(self) -> None:
+        """Run the batch and post every member's outcome to the loop, in one wake-up."""
+        batch = self._batch
+        try:
+            outcomes = self._run_together(batch.entries, batch.size)
+        except Exception as error:  # the boundary of a batch: whatever fails, every member gets an outcome
+            _log.exception("a batch failed", extra={"rows": batch.rows})
+            outcomes = [(batch.entries[0], _told(error))] if len(batch.entries) == 1 else self._run_singly()
+        self._engine.finished(self.runner)
+        self._engine.post(lambda: self._deliver(outcomes))
+
+    def _deliver(self, outcomes: Outcomes) -> None:
+        deliver(outcomes)
+        for count in self._counts:
+            count()
+
+    def _run_singly(self) -> Outcomes:
+        outcomes: Outcomes = []
+        for entry in self._batch.entries:
+            try:
+                outcomes += self._run_together([entry], self.runner.table.bucket(entry.rows))
+            except Exception as error:  # as above
+                outcomes.append((entry, _told(error)))
+        return outcomes
+
+    def _run_together(self, entries: list[Entry[TensorTask]], size: int) -> Outcomes:
+        engine = self._engine
+        clock = engine.device.clock
+        start = clock()
+        feeds, lent = self._assemble(entries, size)
+        assembled = clock()
+        try:
+            outputs = self.runner.run(feeds)
+        finally:
+            for name, buffer in lent:
+                engine.staging[name].release(buffer)
+        ran = clock()
+        rows = sum(entry.rows for entry in entries)
+        parts = _slices(outputs, entries) if engine.batched else [outputs]
+        done = clock()
+        engine.record(self.runner, size, ran - assembled)
+        input_ns, infer_ns, output_ns = assembled - start, ran - assembled, done - ran
+        self._counts.append(partial(engine.stats.batch_done, rows, size, input_ns, infer_ns, output_ns))
+        return [
+            (entry, (part, Timing(start - entry.arrival_ns, input_ns, infer_ns, output_ns, rows)))
+            for entry, part in zip(entries, parts, strict=True)
+        ]
+
+    def _assemble(self, entries: list[Entry[TensorTask]], size: int) -> tuple[Tensors, list[tuple[str, Array | None]]]:
+        engine = self._engine
+        if not engine.batched:
+            return entries[0].payload.inputs, []
+        feeds: Tensors = {}
+        lent = []
+        for name in entries[0].payload.inputs:
+            staging = engine.staging.setdefault(name, Staging(engine.largest, engine.device.allocate))
+            feeds[name], buffer = staging.join([_part(entry, name) for entry in entries], size)
+            lent.append((name, buffer))
+        return feeds, lent
+
+
+def _part(entry: Entry[TensorTask], name: str) -> Array:
+    array = entry.payload.inputs[name]
+    return array if entry.rows == entry.payload.rows else array[entry.start : entry.start + entry.rows]
+
+
+def _joined(parts: list[tuple[Entry[TensorTask], Tensors, Timing]]) -> tuple[Tensors, Timing]:
+    """Put the parts in the order of their rows; told is the time of the one that waited longest."""
+    in_order = [outputs for _, outputs, _ in sorted(parts, key=lambda part: part[0].start)]
+    joined = {name: np.concatenate([outputs[name] for outputs in in_order]) for name in in_order[0]}
+    return joined, max((timing for _, _, timing in parts), key=lambda timing: timing.queue_ns)
+
+
+def _slices(outputs: Tensors, entries: list[Entry[TensorTask]]) -> list[Tensors]:
+    parts = []
+    start = 0
+    for entry in entries:
+        end = start + entry.rows
+        parts.append({name: array[start:end] for name, array in outputs.items()})
+        start = end
+    return parts
+
+
+def _told(error: Exception) -> ServerError:
+    """Return what callers are told of an error, without its frames: they hold everybody's inputs."""
+    if isinstance(error, ServerError):
+        return error.with_traceback(None)
+    return InferenceFailed("the model failed on this input")
+
+
+def deliver(outcomes: Outcomes) -> None:
+    """Tell every member its outcome; on the event loop."""
+    for entry, outcome in outcomes:
+        if isinstance(outcome, ServerError):
+            fail(entry, outcome)
+            continue
+        try:
+            entry.payload.answer(entry, *outcome)
+        except Exception:  # the boundary of one request: the others' answers are behind it
+            _log.exception("batches' outputs cannot be joined", extra={"rows": entry.payload.rows})
+            fail(entry, InferenceFailed("the model's outputs for some of the rows do not fit the others'"))
+
+
+def fail(entry: Entry[TensorTask], error: ServerError) -> None:
+    """End a request with an error; on the event loop."""
+    if not entry.payload.future.done():
+        entry.payload.future.set_exception(error)
