@@ -51,7 +51,7 @@ async def _measure(server: str, scene_count: int, seed: int) -> bool:
         async def search(file: bytes) -> str:
             return (await client.caption(file, "scenes", beam_width=3)).captions[0].text
 
-        digits = [(picture, label) for picture, label in samples.digits()]
+        digits = list(samples.digits())
         scenes = [(scene.image, scene.caption) for scene in samples.scenes(seed, scene_count)]
         results = {
             "digits": await _share_right(digits, classify),

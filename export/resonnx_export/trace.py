@@ -1,4 +1,4 @@
-"""Turns networks into ONNX graphs that keep the contracts on disk (DESIGN section 3), with reproducible bytes.
+"""Turns networks into ONNX graphs that keep the contracts that runtime/graphs.py checks, with reproducible bytes.
 
 Pixels are cast, scaled and transposed in the graph, so no client can normalise differently.
 """

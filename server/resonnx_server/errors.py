@@ -20,10 +20,9 @@ from typing import ClassVar
 
 
 class ServerError(Exception):
-    """Base of all. `reason` is stable and upper case; `retryable` says whether the same call may succeed later."""
+    """Base of all. `reason` is stable and upper case."""
 
     reason: ClassVar[str] = "INTERNAL"
-    retryable: ClassVar[bool] = False
 
     def __init__(self, message: str) -> None:
         super().__init__(message)
@@ -62,7 +61,6 @@ class Overloaded(ServerError):
     """Refused on arrival. `retry_after_ms` is when a place is expected."""
 
     reason = "QUEUE_FULL"
-    retryable = True
 
     def __init__(self, message: str, retry_after_ms: int) -> None:
         super().__init__(message)
@@ -85,7 +83,6 @@ class Unavailable(ServerError):
     """This server does not take the call now; another may."""
 
     reason = "UNAVAILABLE"
-    retryable = True
 
 
 class DeadlineExceeded(ServerError):

@@ -13,13 +13,6 @@ from typer.testing import CliRunner
 
 
 @pytest.fixture(scope="module")
-def truth(samples: Path) -> dict[str, dict[str, str]]:
-    """What the sample pictures show."""
-    shown: dict[str, dict[str, str]] = json.loads((samples / "truth.json").read_text())
-    return shown
-
-
-@pytest.fixture(scope="module")
 def digits(samples: Path, truth: dict[str, dict[str, str]]) -> dict[Path, str]:
     """Pictures of digits, and their labels."""
     return {samples / n: t["label"] for n, t in truth.items() if t["model"] == "digits"}

@@ -1,4 +1,4 @@
-"""Two hundred damaged and hostile checkpoints: one message each, exit code 2, nothing run, nothing written.
+"""Damaged and hostile checkpoints: one message each, exit code 2, nothing run, nothing written.
 
 A bit that flips in a tensor's values is no damage that a file without checksums can show: such a file is exported as
 it stands, and equal to itself. In zip files it shows.

@@ -1,4 +1,4 @@
-"""Binds sessions to the contracts of the ONNX files (DESIGN: contracts on disk) and refuses files that break them."""
+"""Binds sessions to the contracts of the ONNX files and refuses files that break them."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -93,8 +93,6 @@ class Captioner(ABC, Generic[D]):
         if self.attention_size:
             outputs["attention"] = (self.attention_size,)
         _check_tensors(decoder.outputs, outputs, DECODER_FILE)
-        self.state_specs = [given[name] for name in self.state_names]
-        self.feature_specs = [given[name] for name in self.feature_names]
         self._next_names = [f"next_{name}" for name in self.state_names]
 
     def encode(self, images: Pixels) -> tuple[list[D], list[D], Array | None]:
