@@ -122,7 +122,7 @@ def test_what_was_measured_on_one_gpu_is_not_taken_for_another(
 
     assert host.gpu_models(gpu("NVIDIA T4")) == ("NVIDIA T4",)
     assert host.gpu_models(tmp_path / "nothing") == ()
-    cache = TableCache(tmp_path / "tables", 2)
+    cache = TableCache.open(tmp_path / "tables", 2)
     cache.put("digest", graph, {1: Measured(5.0, 0.5)}, 1)
     assert cache.get("digest", graph, (1,), 1) == {1: Measured(5.0, 0.5)}
     monkeypatch.setattr("resonnx_server.repository.cache.gpu_models", lambda: ("NVIDIA T4",))
