@@ -4,7 +4,6 @@ import asyncio
 import json
 import math
 import sys
-import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -67,6 +66,19 @@ def test_an_answer_after_the_deadline_is_late_whatever_its_status() -> None:
     assert (result.per_s, result.p99_ms, result.p99_all_ms, result.refused_p99_ms) == (0.5, 50.0, None, 1.0)
 
 
+@pytest.mark.parametrize(
+    ("codes", "kept"),
+    [([], True), (["OK"], True), (["RESOURCE_EXHAUSTED"], False), (["INTERNAL"], False), (["NOT_SENT"], False)],
+)
+def test_a_bound_is_broken_by_whoever_is_not_answered_but_not_by_nobody(codes, kept) -> None:
+    tally = Tally()
+    for code in codes:
+        tally.add(code, 0.05)
+    result = summarise(tally, 1.0, rate=1.0)
+    assert result.keeps(50.0) is kept
+    assert result.keeps(49.0) is (not codes)
+
+
 async def test_an_open_loop_does_not_hide_a_stall() -> None:
     """A server that stands still for half a second: callers who came meanwhile waited, and it shows."""
     stalled = asyncio.get_running_loop().time() + 0.6
@@ -126,33 +138,32 @@ def test_refusals_errors_and_late_answers_are_told_apart(vision, bench, tmp_path
     assert run["errors"].keys() == {"INTERNAL"}
 
 
-@pytest.mark.parametrize(("most_at_once", "exit_code"), [(2, 0), (0, 1)])
+@pytest.mark.parametrize(
+    ("offers_from", "bears", "exit_code"),
+    [(0, 40, 0), (0, 0, 1), pytest.param(30, 40, 0, id="nothing is due at low rates")],
+)
 def test_a_search_outlives_a_server_that_breaks_under_load(
-    vision, bench, tmp_path: Path, most_at_once, exit_code
+    vision, bench, monkeypatch, tmp_path: Path, offers_from, bears, exit_code
 ) -> None:
     """Errors beyond what a server bears are what a search looks for; if no rate held, it has failed."""
-    under_way, most, lock = 0, 2, threading.Lock()
 
-    def script(request, context):
-        nonlocal under_way, most
-        with lock:
-            under_way += 1
-            breaks = under_way > most
-            # The closed loop, which comes first, is borne.
-            most = most_at_once if len(vision.requests) > 4 else most
-        time.sleep(0.005)
-        with lock:
-            under_way -= 1
-        if breaks:
-            vision.fail(context, grpc.StatusCode.INTERNAL, "broken")
-        return vision_pb2.ClassifyResponse()
+    async def closed(call, concurrency, plan, tally):
+        for _ in range(30):
+            tally.add("OK", 0.01)
+        return summarise(tally, 1.0, concurrency=concurrency)
 
-    vision.script["Classify"] = script
-    load = ("--concurrency", "2", "--duration", "0.15", "--search-p99-ms", "1000")
-    done = bench(*load, "--json", str(tmp_path / "out.json"))
+    async def opened(call, rate, plan, tally):
+        if rate >= offers_from:
+            tally.add("OK" if rate <= bears else "INTERNAL", 0.01)
+        return summarise(tally, 1.0, rate=rate)
+
+    monkeypatch.setattr("resonnx.bench.session.closed_loop", closed)
+    monkeypatch.setattr("resonnx.bench.session.open_loop", opened)
+    done = bench("--concurrency", "2", "--search-p99-ms", "1000", "--json", str(tmp_path / "out.json"))
     content = json.loads((tmp_path / "out.json").read_text())
     assert any("INTERNAL" in run["errors"] for run in content["runs"][1:])
-    assert (done.exit_code, content["highest_rate"] is None) == (exit_code, most_at_once == 0)
+    assert done.exit_code == exit_code
+    assert content["highest_rate"] == (pytest.approx(bears, rel=0.04) if bears else None)
 
 
 @pytest.mark.parametrize(

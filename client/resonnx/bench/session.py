@@ -85,7 +85,7 @@ class Session:
         search = RateSearch(0.7 * peak.per_s)
         while (rate := search.propose()) is not None:
             result = await self._open(rate)
-            search.tell(result.p99_all_ms is not None and result.p99_all_ms <= p99_ms)
+            search.tell(result.keeps(p99_ms))
             self.best_rate = search.best
             yield result
 

@@ -72,6 +72,11 @@ class Result:
     refused_p99_ms: float | None
     lag_p99_ms: float | None
 
+    def keeps(self, p99_ms: float) -> bool:
+        """Whether `p99_all_ms` is within this bound; where nothing was offered, nothing broke it."""
+        is_empty = not (self.ok or self.refused or self.late or self.errors)
+        return is_empty or (self.p99_all_ms is not None and self.p99_all_ms <= p99_ms)
+
 
 def summarise(tally: Tally, seconds: float, *, concurrency: int | None = None, rate: float | None = None) -> Result:
     """Give a run's figures; `seconds` is the time in which the tally was taken."""
