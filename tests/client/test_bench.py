@@ -1,21 +1,26 @@
 """`resonnx bench`: its arithmetic, what it counts, and the whole command against a real server."""
 
 import asyncio
+import itertools
 import json
 import math
+import selectors
 import sys
-import time
-from collections.abc import Callable
+import threading
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from pathlib import Path
 
 import grpc
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from resonnx.bench.load import Plan, closed_loop, open_loop
+from resonnx.bench.load import Call, Plan, closed_loop, open_loop
 from resonnx.bench.schedule import poisson
 from resonnx.bench.search import RateSearch
-from resonnx.bench.summary import Tally, percentile, summarise
+from resonnx.bench.summary import Result, Tally, percentile, summarise
+from resonnx.bench.traffic import Traffic
+from resonnx.bench.transport import sender
 from resonnx.cli import app
 from resonnx_proto.v1 import manifest_pb2, vision_pb2
 from typer.testing import CliRunner
@@ -79,31 +84,63 @@ def test_a_bound_is_broken_by_whoever_is_not_answered_but_not_by_nobody(codes, k
     assert result.keeps(49.0) is (not codes)
 
 
-async def test_an_open_loop_does_not_hide_a_stall() -> None:
+class _NeverWaits(selectors.DefaultSelector):
+    """Time passes at once when an event loop has nothing to do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now_s = 0.0
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        self.now_s += timeout or 0.0
+        return super().select(0)
+
+
+@pytest.fixture
+def time_of(monkeypatch) -> Callable[..., object]:
+    """Run a coroutine that is given its clock; the loads' time and the event loop's is that one's."""
+
+    def run(main: Callable[[_NeverWaits], Awaitable[object]]) -> object:
+        clock = _NeverWaits()
+        loop = asyncio.SelectorEventLoop(clock)
+        monkeypatch.setattr(loop, "time", lambda: clock.now_s)
+        monkeypatch.setattr("resonnx.bench.load.perf_counter", loop.time)
+        with asyncio.Runner(loop_factory=lambda: loop) as runner:
+            return runner.run(main(clock))
+
+    return run
+
+
+def test_an_open_loop_does_not_hide_a_stall(time_of) -> None:
     """A server that stands still for half a second: callers who came meanwhile waited, and it shows."""
-    stalled = asyncio.get_running_loop().time() + 0.6
 
-    async def call(number: int, left_s: float | None) -> str:
-        while 0.1 < stalled - asyncio.get_running_loop().time() <= 0.6:
+    async def both(clock: _NeverWaits) -> tuple[Result, Result]:
+        async def call(number: int, left_s: float | None) -> tuple[str, str]:
             await asyncio.sleep(0.005)
-        return "OK"
+            await asyncio.sleep(began + 0.5 - clock.now_s)
+            return "OK", ""
 
-    closed = await closed_loop(call, 1, Plan(0, 0.8), Tally())
-    stalled = asyncio.get_running_loop().time() + 0.6
-    opened = await open_loop(call, 200, Plan(0, 0.8), Tally())
-    assert closed.p90_ms is not None
-    assert opened.p90_ms is not None
-    assert closed.p90_ms < 100 < 300 < opened.p90_ms
+        began = clock.now_s
+        closed = await closed_loop(call, 1, Plan(0, 0.8), Tally())
+        began = clock.now_s
+        return closed, await open_loop(call, 200, Plan(0, 0.8), Tally())
+
+    closed, opened = time_of(both)
+    assert closed.p90_ms == pytest.approx(5)
+    assert closed.max_ms == pytest.approx(500)
+    assert 300 < opened.p90_ms < opened.max_ms < 500
 
 
-async def test_an_open_loop_charges_its_own_delay_to_the_answers() -> None:
-    async def call(number: int, left_s: float | None) -> str:
-        time.sleep(0.01)  # noqa: ASYNC251 - holds the loop: the generator cannot keep up with its schedule
-        return "OK"
+def test_an_open_loop_charges_its_own_delay_to_the_answers(time_of) -> None:
+    async def late(clock: _NeverWaits) -> Result:
+        async def call(number: int, left_s: float | None) -> tuple[str, str]:
+            # Holds the loop: the generator cannot keep up with its schedule.
+            clock.now_s += 0.01
+            return "OK", ""
 
-    result = await open_loop(call, 300, Plan(0, 0.5), Tally())
-    assert result.lag_p99_ms is not None
-    assert result.p99_ms is not None
+        return await open_loop(call, 300, Plan(0, 0.5), Tally())
+
+    result = time_of(late)
     assert result.p99_ms >= result.lag_p99_ms > 100
 
 
@@ -117,25 +154,81 @@ def bench(vision) -> Callable[..., object]:
     return lambda *more: CliRunner().invoke(app, [*arguments, *more])
 
 
+@pytest.fixture
+def counted(monkeypatch) -> None:
+    """Runs are of eight requests, one after the other, however long they take; answers count as ones of 10 ms."""
+
+    async def closed(call: Call, concurrency: int, plan: Plan, tally: Tally) -> Result:
+        for number in range(8):
+            code, message = await call(number, plan.deadline_s)
+            tally.add(code, 0.01, message)
+        return summarise(tally, 1.0, concurrency=concurrency)
+
+    async def opened(call: Call, rate: float, plan: Plan, tally: Tally) -> Result:
+        result = await closed(call, 1, plan, tally)
+        return replace(result, concurrency=None, rate=rate, lag_p99_ms=1.25)
+
+    monkeypatch.setattr("resonnx.bench.session.closed_loop", closed)
+    monkeypatch.setattr("resonnx.bench.session.open_loop", opened)
+
+
+@pytest.mark.usefixtures("counted")
 def test_refusals_errors_and_late_answers_are_told_apart(vision, bench, tmp_path: Path) -> None:
+    turns = itertools.count()
+
     def script(request, context):
-        turn = len(vision.requests) % 4
-        if turn == 1:
-            vision.fail(context, grpc.StatusCode.RESOURCE_EXHAUSTED, "full")
-        if turn == 2:
-            vision.fail(context, grpc.StatusCode.INTERNAL, "broken")
-        if turn == 3:
-            time.sleep(0.1)
+        turn = next(turns)
+        match turn % 4:
+            case 1:
+                vision.fail(context, grpc.StatusCode.RESOURCE_EXHAUSTED, "full")
+            case 2:
+                vision.fail(context, grpc.StatusCode.INTERNAL, f"broken\nby {turn}")
+            case 3:
+                vision.fail(context, grpc.StatusCode.DEADLINE_EXCEEDED, "late")
         return vision_pb2.ClassifyResponse()
 
     vision.script["Classify"] = script
-    done = bench("--concurrency", "1", "--deadline-ms", "50", "--json", str(tmp_path / "out.json"))
+    done = bench("--concurrency", "1,2", "--json", str(tmp_path / "out.json"))
     assert done.exit_code == 1
+    for number, run in enumerate(json.loads((tmp_path / "out.json").read_text())["runs"]):
+        assert (run["ok"], run["refused"], run["late"], run["errors"]) == (2, 2, 2, {"INTERNAL": 2})
+        assert run["error_messages"] == {"INTERNAL": f"broken\nby {8 * number + 2}"}
+    assert done.stdout.endswith("\nINTERNAL: broken by 2\n")
+
+
+@pytest.mark.usefixtures("counted")
+def test_what_a_stream_says_of_its_errors_is_told(vision, bench, tmp_path: Path) -> None:
+    def script(requests, context):
+        for request in requests:
+            yield vision_pb2.ClassifyStreamResponse(id=request.id, error={"code": "NOT_FOUND", "message": "no m here"})
+
+    vision.script["ClassifyStream"] = script
+    done = bench("--stream", "--concurrency", "1", "--json", str(tmp_path / "out.json"))
     (run,) = json.loads((tmp_path / "out.json").read_text())["runs"]
-    assert run["ok"] >= 1
-    assert run["refused"] >= 1
-    assert run["late"] >= 1
-    assert run["errors"].keys() == {"INTERNAL"}
+    assert (run["errors"], run["error_messages"]) == ({"NOT_FOUND": 8}, {"NOT_FOUND": "no m here"})
+    assert done.stdout.endswith("\nNOT_FOUND: no m here\n")
+
+
+async def test_a_request_has_as_long_as_its_deadline_says(vision) -> None:
+    def script(request, context):
+        gone = threading.Event()
+        context.add_callback(gone.set)
+        assert gone.wait(30), "the caller waits for ever"
+
+    vision.script["Classify"] = script
+    traffic = Traffic("/resonnx.v1.Vision/Classify", None, (b"",), lambda id, left_s: b"", lambda answer: ("", "", ""))
+    async with sender(vision.address, traffic, 1) as call:
+        code, _ = await call(0, 0.05)
+    assert code == "DEADLINE_EXCEEDED"
+
+
+@pytest.mark.usefixtures("counted")
+def test_a_classifier_of_few_classes_is_asked_for_no_more(vision, bench) -> None:
+    vision.script["Classify"] = lambda request, context: vision_pb2.ClassifyResponse()
+    assert bench("--concurrency", "1").exit_code == 0
+    asked = [request for request in vision.requests if isinstance(request, vision_pb2.ClassifyRequest)]
+    assert len(asked) == 8
+    assert {request.top_k for request in asked} == {0}, "the server's default"
 
 
 @pytest.mark.parametrize(
@@ -209,6 +302,7 @@ def test_a_plot_without_matplotlib_is_refused_before_the_load(vision, bench, mon
     assert not vision.requests
 
 
+@pytest.mark.usefixtures("counted")
 def test_a_plot_of_nothing_but_errors_is_drawn_without_a_complaint(vision, bench, tmp_path: Path) -> None:
     vision.script["Classify"] = lambda request, context: vision.fail(context, grpc.StatusCode.INTERNAL, "broken")
     done = bench("--concurrency", "1", "--plot", str(tmp_path / "out.png"))
@@ -217,9 +311,12 @@ def test_a_plot_of_nothing_but_errors_is_drawn_without_a_complaint(vision, bench
 
 
 @pytest.mark.parametrize("load", [("--concurrency", "1,8"), ("--rate", "50"), ("--search-p99-ms", "500")])
-def test_pixels_to_a_real_server(demo_server, tmp_path: Path, load) -> None:
+def test_pixels_to_a_real_server(demo_server, request, tmp_path: Path, load) -> None:
+    if load[0] == "--search-p99-ms":
+        # What this machine bears is not the question.
+        request.getfixturevalue("counted")
     out, plot = tmp_path / "out.json", tmp_path / "out.png"
-    arguments = ["bench", "--model", "digits", "--server", demo_server.grpc, "--warmup", "0.1", "--duration", "0.4"]
+    arguments = ["bench", "--model", "digits", "--server", demo_server.grpc, "--warmup", "0.1", "--duration", "2"]
     done = CliRunner().invoke(app, [*arguments, *load, "--json", str(out), "--plot", str(plot)])
     assert (done.exit_code, done.stderr) == (0, "")
     content = json.loads(out.read_text())
@@ -235,6 +332,7 @@ def test_pixels_to_a_real_server(demo_server, tmp_path: Path, load) -> None:
     assert plot.read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.usefixtures("counted")
 @pytest.mark.parametrize("model", ["digits", "scenes"])
 @pytest.mark.parametrize(
     "flags", [(), ("--input", "tensor"), ("--input", "tensor", "--stream"), ("--stream",), ("file",)]
@@ -243,12 +341,11 @@ def test_every_kind_of_request_is_answered(demo_server, samples: Path, tmp_path:
     out = tmp_path / "out.json"
     if flags == ("file",):
         flags = sorted(map(str, samples.glob("*.png")))[:4]
-    arguments = ["bench", "--model", model, "--server", demo_server.grpc, "--warmup", "0.1", "--duration", "0.4"]
+    arguments = ["bench", "--model", model, "--server", demo_server.grpc]
     done = CliRunner().invoke(app, [*arguments, "--concurrency", "4", "--json", str(out), *flags])
     if model == "scenes" and flags == ("--stream",):
         assert done.stderr == ("resonnx: captions of many pictures are streamed as tensors only: use --input tensor\n")
         return
     assert (done.exit_code, done.stderr) == (0, "")
     (run,) = json.loads(out.read_text())["runs"]
-    assert run["ok"] > 0
-    assert (run["refused"], run["late"], run["errors"]) == (0, 0, {})
+    assert (run["ok"], run["refused"], run["late"], run["errors"]) == (8, 0, 0, {})

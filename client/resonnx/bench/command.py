@@ -14,7 +14,16 @@ from resonnx._errors import Internal, ResonnxError
 from resonnx._output import error_line
 from resonnx.bench.load import Plan
 from resonnx.bench.progress import Progress
-from resonnx.bench.report import PlotUnavailable, Sweep, check_plot, check_writable, table, write_json, write_plot
+from resonnx.bench.report import (
+    PlotUnavailable,
+    Sweep,
+    check_plot,
+    check_writable,
+    error_lines,
+    table,
+    write_json,
+    write_plot,
+)
 from resonnx.bench.session import Session, Target
 from resonnx.bench.summary import Result
 from resonnx.bench.traffic import Input
@@ -164,6 +173,8 @@ def _print(sweep: Sweep, p99_ms: float | None) -> None:
     from rich.console import Console
 
     Console().print(table(sweep.results))
+    for line in error_lines(sweep.results):
+        typer.echo(line)
     if p99_ms:
         found = "no rate that was tried" if sweep.best_rate is None else f"{sweep.best_rate:.1f} requests/s"
         typer.echo(f"highest rate with p99 within {p99_ms:g} ms{', so far' if sweep.cut_short else ''}: {found}")

@@ -15,8 +15,8 @@ from typing import Final
 from resonnx.bench.schedule import poisson
 from resonnx.bench.summary import LATE, OK, Result, Tally, summarise
 
-Call = Callable[[int, float | None], Awaitable[str]]
-"""Sends the request of that number with that many seconds to live; returns the gRPC status code's name."""
+Call = Callable[[int, float | None], Awaitable[tuple[str, str]]]
+"""Sends the request of that number with that many seconds to live; returns the gRPC status code's name and message."""
 
 # A caller who was refused does not hammer.
 _PAUSE_AFTER_FAILURE_S: Final = 0.01
@@ -55,10 +55,10 @@ async def closed_loop(call: Call, concurrency: int, plan: Plan, tally: Tally) ->
 
     async def caller() -> None:
         while (sent := perf_counter()) < end:
-            code = await call(next(numbers), plan.deadline_s)
+            code, message = await call(next(numbers), plan.deadline_s)
             done = perf_counter()
             if begin <= done < end:
-                tally.add(code, done - sent)
+                tally.add(code, done - sent, message)
             if code != OK:
                 await asyncio.sleep(_PAUSE_AFTER_FAILURE_S)
 
@@ -82,15 +82,15 @@ async def open_loop(call: Call, rate: float, plan: Plan, tally: Tally) -> Result
         due = min(due, sent)
         left = None if plan.deadline_s is None else plan.deadline_s - (sent - due)
         if left is not None and left <= 0:
-            code = LATE
+            code, message = LATE, ""
         elif under_way >= _MOST_UNDER_WAY:
-            code = _NOT_SENT
+            code, message = _NOT_SENT, f"{_MOST_UNDER_WAY} requests were under way"
         else:
             under_way += 1
-            code = await call(number, left)
+            code, message = await call(number, left)
             under_way -= 1
         if due >= start + plan.warmup_s:
-            tally.add(code, perf_counter() - due)
+            tally.add(code, perf_counter() - due, message)
             tally.add_lag(sent - due)
 
     async with _limit(plan), asyncio.TaskGroup() as group:

@@ -64,6 +64,13 @@ def table(results: Sequence[Result]) -> "Table":
     return grid
 
 
+def error_lines(results: Sequence[Result]) -> list[str]:
+    """What was said of the first error of each code, one a line."""
+    # Runs repeat each other's errors; of two messages the earlier one stays.
+    messages = {code: text for result in reversed(results) for code, text in result.error_messages.items()}
+    return [f"{code}: {' '.join(text.split())}" for code, text in sorted(messages.items()) if text]
+
+
 def load_name(result: Result) -> str:
     """Name the load of a run, e.g. "16 callers" or "120/s"."""
     if result.concurrency is not None:

@@ -21,18 +21,21 @@ class Tally:
     def __init__(self, deadline_s: float | None = None) -> None:
         self._deadline_s = math.inf if deadline_s is None else deadline_s
         self.codes: Counter[str] = Counter()
+        self.messages: dict[str, str] = {}
         self.ok_s = array("d")
         self.refused_s = array("d")
         self.lag_s = array("d")
 
-    def add(self, code: str, latency_s: float) -> None:
-        """Count a request that ended with the gRPC status `code`."""
+    def add(self, code: str, latency_s: float, message: str = "") -> None:
+        """Count a request that ended with the gRPC status `code`; each code's first message is kept."""
         if code == OK and latency_s > self._deadline_s:
             code = LATE
         self.codes[code] += 1
         if code == OK:
             self.ok_s.append(latency_s)
-        elif code == REFUSED:
+        else:
+            self.messages.setdefault(code, message)
+        if code == REFUSED:
             self.refused_s.append(latency_s)
 
     def add_lag(self, lag_s: float) -> None:
@@ -51,6 +54,7 @@ class Result:
         per_s: Answers in time, a second.
         late: Answers after the deadline, and DEADLINE_EXCEEDED.
         errors: Other ends, by gRPC status code.
+        error_messages: What was said of the first of each.
         p99_all_ms: Over all requests, where one without an answer in time counts as endless (None).
         lag_p99_ms: How late the generator itself was: latencies of an open loop include it.
     """
@@ -63,6 +67,7 @@ class Result:
     refused: int
     late: int
     errors: dict[str, int]
+    error_messages: dict[str, str]
     mean_ms: float | None
     p50_ms: float | None
     p90_ms: float | None
@@ -82,6 +87,7 @@ def summarise(tally: Tally, seconds: float, *, concurrency: int | None = None, r
     """Give a run's figures; `seconds` is the time in which the tally was taken."""
     ok = sorted(tally.ok_s)
     failed = tally.codes.total() - len(ok)
+    errors = {code: n for code, n in sorted(tally.codes.items()) if code not in (OK, REFUSED, LATE)}
     return Result(
         concurrency=concurrency,
         rate=rate,
@@ -90,7 +96,8 @@ def summarise(tally: Tally, seconds: float, *, concurrency: int | None = None, r
         ok=len(ok),
         refused=tally.codes[REFUSED],
         late=tally.codes[LATE],
-        errors={code: n for code, n in sorted(tally.codes.items()) if code not in (OK, REFUSED, LATE)},
+        errors=errors,
+        error_messages={code: tally.messages[code] for code in errors},
         mean_ms=_ms(math.fsum(ok) / len(ok)) if ok else None,
         p50_ms=_ms(percentile(ok, 0.5)),
         p90_ms=_ms(percentile(ok, 0.9)),

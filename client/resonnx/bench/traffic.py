@@ -40,14 +40,14 @@ class Traffic:
         requests: Serialised.
         numbered: Given an id and seconds to live (None: for ever), what to append to a serialised request for a
             stream: messages merge when their bytes are joined.
-        outcome: Given an answer of the stream, its id and gRPC status code.
+        outcome: Given an answer of the stream, its id, gRPC status code, and what it says of a failure.
     """
 
     unary: str
     stream: str | None
     requests: tuple[bytes, ...]
     numbered: Callable[[str, float | None], bytes]
-    outcome: Callable[[bytes], tuple[str, str]]
+    outcome: Callable[[bytes], tuple[str, str, str]]
 
 
 async def vision_traffic(server: str, model: str, files: Sequence[bytes], seed: int) -> Traffic:
@@ -71,7 +71,7 @@ async def vision_traffic(server: str, model: str, files: Sequence[bytes], seed: 
     if info.summary.task == "captioner":
         captions = [vision_pb2.CaptionRequest(model=model, image=image) for image in images]
         return _vision("Caption", None, tuple(request.SerializeToString() for request in captions))
-    requests = [vision_pb2.ClassifyRequest(model=model, image=image, top_k=5) for image in images]
+    requests = [vision_pb2.ClassifyRequest(model=model, image=image) for image in images]
     return _vision("Classify", "ClassifyStream", tuple(request.SerializeToString() for request in requests))
 
 
@@ -85,9 +85,9 @@ def _numbered_picture(id: str, left_s: float | None) -> bytes:
     return vision_pb2.ClassifyRequest(id=id).SerializeToString()
 
 
-def _picture_outcome(answer: bytes) -> tuple[str, str]:
+def _picture_outcome(answer: bytes) -> tuple[str, str, str]:
     message = vision_pb2.ClassifyStreamResponse.FromString(answer)
-    return message.id, message.error.code if message.HasField("error") else OK
+    return message.id, message.error.code if message.HasField("error") else OK, message.error.message
 
 
 async def tensor_traffic(server: str, model: str, seed: int) -> Traffic:
@@ -141,7 +141,7 @@ def _numbered_tensor(id: str, left_s: float | None) -> bytes:
     return request.SerializeToString()
 
 
-def _tensor_outcome(answer: bytes) -> tuple[str, str]:
+def _tensor_outcome(answer: bytes) -> tuple[str, str, str]:
     message = grpc_service_pb2.ModelStreamInferResponse.FromString(answer)
     # The protocol tells only a text of what went wrong on a stream.
-    return message.infer_response.id, "STREAM_ERROR" if message.error_message else OK
+    return message.infer_response.id, "STREAM_ERROR" if message.error_message else OK, message.error_message

@@ -1,4 +1,4 @@
-"""Sends serialised requests to a server and gives back status codes: call by call, or pipelined over streams."""
+"""Sends serialised requests to a server and gives back how they ended: call by call, or pipelined over streams."""
 
 import asyncio
 from collections.abc import AsyncGenerator
@@ -48,14 +48,13 @@ async def _unary(server: str, traffic: Traffic, connections: int) -> AsyncGenera
     methods: list[Any] = [channel.unary_unary(traffic.unary) for channel in channels]
     requests = traffic.requests
 
-    async def call(number: int, left_s: float | None) -> str:
+    async def call(number: int, left_s: float | None) -> tuple[str, str]:
         method = methods[number % len(methods)]
         try:
             await method(requests[number % len(requests)], timeout=_LONGEST_CALL_S if left_s is None else left_s)
         except grpc.aio.AioRpcError as error:
-            code: str = error.code().name
-            return code
-        return OK
+            return error.code().name, error.details() or ""
+        return OK, ""
 
     try:
         yield call
@@ -68,7 +67,7 @@ async def _unary(server: str, traffic: Traffic, connections: int) -> AsyncGenera
 async def _streams(server: str, traffic: Traffic, connections: int) -> AsyncGenerator[Call]:
     streams = [_Stream(server, traffic) for _ in range(connections)]
 
-    async def call(number: int, left_s: float | None) -> str:
+    async def call(number: int, left_s: float | None) -> tuple[str, str]:
         return await streams[number % len(streams)].call(number, left_s)
 
     try:
@@ -87,15 +86,15 @@ class _Stream:
         self._channel = grpc.aio.insecure_channel(server, options=_OPTIONS)
         # Not call.write(): only one may be under way at a time.
         self._outbox: asyncio.Queue[bytes] = asyncio.Queue()
-        self._waiting: dict[str, asyncio.Future[str]] = {}
+        self._waiting: dict[str, asyncio.Future[tuple[str, str]]] = {}
         method: Any = self._channel.stream_stream(traffic.stream)
         self._call = method(self._requests())
         self._ending = Ending(self._call)
         self._ended: Exception | None = None
         self._reader = asyncio.create_task(self._read())
 
-    async def call(self, number: int, left_s: float | None) -> str:
-        """Send a request and return its status code.
+    async def call(self, number: int, left_s: float | None) -> tuple[str, str]:
+        """Send a request and return its status code and message.
 
         Raises:
             ResonnxError: The stream has ended, so that there is nothing left to measure.
@@ -103,7 +102,7 @@ class _Stream:
         if self._ended is not None:
             raise self._ended
         id = str(number)
-        answer: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        answer: asyncio.Future[tuple[str, str]] = asyncio.get_running_loop().create_future()
         self._waiting[id] = answer
         traffic = self._traffic
         self._outbox.put_nowait(traffic.requests[number % len(traffic.requests)] + traffic.numbered(id, left_s))
@@ -122,10 +121,10 @@ class _Stream:
     async def _read(self) -> None:
         try:
             async for message in self._call:
-                id, code = self._traffic.outcome(message)
+                id, code, text = self._traffic.outcome(message)
                 answer = self._waiting.pop(id, None)
                 if answer is not None and not answer.done():
-                    answer.set_result(code)
+                    answer.set_result((code, text))
             self._end(Internal("the server ended the stream"))
         except grpc.RpcError as error:
             self._end(from_rpc_error(await self._ending.unmasked(error)))
