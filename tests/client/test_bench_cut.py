@@ -118,7 +118,7 @@ def streams(vision) -> None:
 
 
 def test_a_search_that_is_cut_short_tells_the_best_rate_so_far(run, streams) -> None:
-    load = ("--stream", "--concurrency", "1", "--duration", "0.3", "--warmup", "0", "--search-p99-ms", "30000")
+    load = ("--stream", "--concurrency", "1", "--duration", "1", "--warmup", "0", "--search-p99-ms", "30000")
     done = run("bench", "--model", "m", "--json", "out.json", *load)
     content = json.loads(Path("out.json").read_text())
     assert (done.exit_code, content["cut_short"]) == (1, "broken")
@@ -177,6 +177,6 @@ def test_a_plot_of_an_unknown_kind_is_told_before_anything_is_sent(run, vision, 
 
 
 def test_results_go_into_a_pipe(demo_server) -> None:
-    arguments = ["--server", demo_server.grpc, "--concurrency", "1", "--duration", "0.3", "--json", "/dev/stderr"]
+    arguments = ["--server", demo_server.grpc, "--concurrency", "1", "--duration", "2", "--json", "/dev/stderr"]
     done = subprocess.run([*COMMAND, *arguments], capture_output=True, text=True, timeout=60, check=True)
     assert json.loads(done.stderr)["runs"][0]["ok"]
