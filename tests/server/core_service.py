@@ -1,7 +1,7 @@
 """A service of every kind of method, on grpc.aio's server or ours, and what its tests share."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -106,12 +106,6 @@ async def serving(kind: str) -> AsyncIterator[tuple[Handlers, grpc.aio.Channel, 
 
 def method(name: str) -> str:
     return f"/{SERVICE}/{name}"
-
-
-async def until(condition: Callable[[], object]) -> None:
-    async with asyncio.timeout(10):
-        while not condition():
-            await asyncio.sleep(0.01)
 
 
 async def ended(call: Any) -> tuple[grpc.StatusCode, str, dict[str, Any]]:

@@ -12,15 +12,7 @@ from resonnx_server.engine.latency import LatencyTable
 from resonnx_server.engine.place import Place
 from resonnx_server.errors import BadImage, DeadlineExceeded, DeadlineUnreachable, Overloaded
 
-
-class Clock:
-    """A time that a test sets."""
-
-    def __init__(self) -> None:
-        self.ns = 0
-
-    def __call__(self) -> int:
-        return self.ns
+from .waiting import Clock
 
 
 @pytest.fixture

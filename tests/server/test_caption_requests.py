@@ -20,6 +20,7 @@ from resonnx_proto.v1.manifest_pb2 import CaptionerSpec
 from resonnx_server.runtime.manifest import parse_manifest
 
 from .plain_decoding import Decoded, PlainDecoder
+from .waiting import until
 
 CLIENTS = 8
 UNDER_WAY = 25
@@ -144,7 +145,7 @@ async def test_half_of_10000_requests_are_cancelled_and_nothing_is_left_of_them(
         answers: dict[int, Answer] = {}
         for batch in (range(2500), range(2500, 10_000)):
             answers |= await _ask_all(server, batch, partial(_ask_or_leave, requests))
-            await _until(lambda: server.metric("nv_inference_pending_request_count", model="scenes") == 0)
+            await until(lambda: server.metric("nv_inference_pending_request_count", model="scenes") == 0)
             await _check_slots(server, requests)
             resident.append(server.metric("process_resident_memory_bytes") / 2**20)
         cancelled = server.metric("nv_inference_request_failure", model="scenes", reason="CANCELED")
@@ -234,9 +235,3 @@ def _compare(requests: Requests, answers: dict[int, Answer], tell: Callable[[str
     tell("with a near-tie", found["near-ties"])
     tell("differ, all by a near-tie", found["differ"])
     assert found["differ"] <= MOST_NEAR_TIES * len(answers)
-
-
-async def _until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(30):
-        while not condition():
-            await asyncio.sleep(0.01)

@@ -32,6 +32,7 @@ from resonnx_server.runtime.graphs import Step
 from resonnx_server.runtime.search import DecodeOptions
 
 from .language import END, Language, alone, ids, picture, spec
+from .waiting import Clock, until
 
 POISON = 65_535
 
@@ -79,8 +80,10 @@ def _make(
 
 
 @asynccontextmanager
-async def _engine(graphs: Graphs, lanes: int = 1, **settings: object) -> AsyncIterator[CaptionEngine]:
-    device = Device("test", lanes)
+async def _engine(
+    graphs: Graphs, lanes: int = 1, clock: Callable[[], int] = time.monotonic_ns, **settings: object
+) -> AsyncIterator[CaptionEngine]:
+    device = Device("test", lanes, clock)
     engine = _make(graphs, device, **settings)
     try:
         yield engine
@@ -135,7 +138,7 @@ async def test_every_caption_is_its_own(lanes: int, policy: str, instances: int)
 
         count = 60 if policy == "one" else 300
         await asyncio.wait_for(asyncio.gather(*(ask(number) for number in range(count))), 100)
-        await _until(lambda: engine.active_rows() == 0)
+        await until(lambda: engine.active_rows() == 0)
         assert engine.queued_rows() == len(engine.slots) == 0
         assert engine.stats.tokens > 0
     if policy != "one":
@@ -309,7 +312,7 @@ async def test_half_cancelled_leave_no_slot_and_change_nobody(count: int) -> Non
             assert found == ids(alone(graphs, picture(i), spec(), options))
 
         await asyncio.wait_for(asyncio.gather(*(ask(i) for i in range(count))), 110)
-        await _until(lambda: engine.active_rows() == 0 and len(engine.slots) == 0)
+        await until(lambda: engine.active_rows() == 0 and len(engine.slots) == 0)
         assert engine.queued_rows() == 0
 
 
@@ -318,9 +321,9 @@ async def test_poisoned_picture_fails_alone() -> None:
     graphs.free.clear()
     async with _engine(graphs) as engine:
         first = asyncio.ensure_future(engine.submit(picture(1), DecodeOptions(max_tokens=9)))
-        await _until(lambda: engine.active_rows() == 1)
+        await until(lambda: engine.active_rows() == 1)
         asks = [asyncio.ensure_future(engine.submit(picture(n), DecodeOptions(max_tokens=9))) for n in (5, POISON, 7)]
-        await _until(lambda: engine.queued_rows() == 3)
+        await until(lambda: engine.queued_rows() == 3)
         graphs.free.set()
         results = await asyncio.gather(*asks, return_exceptions=True)
         await first
@@ -343,19 +346,19 @@ async def test_values_that_are_no_numbers_fail_their_caption_alone() -> None:
 async def test_deadlines_are_refused_early_or_free_the_slot() -> None:
     graphs = Graphs()
     graphs.free.clear()
-    async with _engine(graphs) as engine:
-        soon = time.monotonic_ns() + 5_000_000
+    clock = Clock()
+    async with _engine(graphs, clock=clock) as engine:
         with pytest.raises(DeadlineUnreachable):
-            await engine.submit(picture(1), DecodeOptions(max_tokens=24), deadline_ns=soon)
-        deadline = time.monotonic_ns() + 60_000_000
+            await engine.submit(picture(1), DecodeOptions(max_tokens=24), deadline_ns=5_000_000)
+        deadline = 60_000_000
         options = DecodeOptions(max_tokens=24, min_tokens=24)
         ask = asyncio.ensure_future(engine.submit(picture(1), options, deadline_ns=deadline))
-        await _until(lambda: engine.active_rows() == 1)
-        await _until(lambda: time.monotonic_ns() > deadline)
+        await until(lambda: engine.active_rows() == 1)
+        clock.ns = deadline + 1
         graphs.free.set()
         with pytest.raises(DeadlineExceeded):
             await ask
-        await _until(lambda: engine.active_rows() == 0)
+        await until(lambda: engine.active_rows() == 0)
 
 
 async def test_full_queue_refuses_and_closing_answers_everybody() -> None:
@@ -364,9 +367,9 @@ async def test_full_queue_refuses_and_closing_answers_everybody() -> None:
     options = DecodeOptions(max_tokens=24, min_tokens=24)
     async with _engine(graphs, queue=2, slots=1) as engine:
         asks = [asyncio.ensure_future(engine.submit(picture(1), options))]
-        await _until(lambda: engine.active_rows() == 1)
+        await until(lambda: engine.active_rows() == 1)
         asks += [asyncio.ensure_future(engine.submit(picture(1), options)) for _ in range(2)]
-        await _until(lambda: engine.queued_rows() == 2)
+        await until(lambda: engine.queued_rows() == 2)
         with pytest.raises(Overloaded):
             await engine.submit(picture(1), options)
     results = await asyncio.wait_for(asyncio.gather(*asks, return_exceptions=True), 10)
@@ -399,11 +402,5 @@ async def test_a_caller_whose_words_cannot_be_told_hurts_nobody_else() -> None:
             asyncio.ensure_future(engine.submit(picture(8), options, on_words)) for on_words in (fails, None, fails)
         ]
         results = await asyncio.wait_for(asyncio.gather(*asks, return_exceptions=True), 10)
-        await _until(lambda: engine.active_rows() == 0)
+        await until(lambda: engine.active_rows() == 0)
     assert [type(result) for result in results] == [ServerError, Captioned, ServerError]
-
-
-async def _until(condition) -> None:
-    async with asyncio.timeout(10):
-        while not condition():
-            await asyncio.sleep(0.001)

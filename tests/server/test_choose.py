@@ -18,16 +18,9 @@ from resonnx_server.runtime.session import CPU, CUDA, OPENVINO, Candidate, Sessi
 from . import onnx_classifier
 from .language import picture, spec
 from .onnx_language import manifest, onnx_files, open_language
+from .waiting import Clock
 
 RIGHT, WRONG = Verdict(True, 0.0, "all right"), Verdict(False, 9.0, "all wrong")
-
-
-class Clock:
-    """Stands still but for what runs."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.ns = 0
-        monkeypatch.setattr(choose, "time", SimpleNamespace(perf_counter_ns=lambda: self.ns))
 
 
 class Option:
@@ -60,7 +53,10 @@ def _fastest(**options: Option) -> Option:
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    return Clock(monkeypatch)
+    """Stands still but for what runs."""
+    clock = Clock()
+    monkeypatch.setattr(choose, "time", SimpleNamespace(perf_counter_ns=clock))
+    return clock
 
 
 @pytest.fixture

@@ -8,7 +8,8 @@ from typing import Any
 import grpc
 import pytest
 
-from .core_service import KIB, Handlers, ended, method, serving, until
+from .core_service import KIB, Handlers, ended, method, serving
+from .waiting import until
 
 
 @pytest.fixture(params=["core", "aio"])

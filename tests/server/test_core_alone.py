@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 from resonnx_server.rpc.core.call import Call
 from resonnx_server.rpc.core.server import CoreServer
 
-from .core_service import KIB, SERVICE, Handlers, ended, method, serving, until
+from .core_service import KIB, SERVICE, Handlers, ended, method, serving
+from .waiting import until
 
 
 @pytest.fixture

@@ -21,6 +21,8 @@ from resonnx_server.engine.tensors import TensorEngine
 from resonnx_server.errors import DeadlineExceeded, DeadlineUnreachable, InferenceFailed, Overloaded, Unavailable
 from resonnx_server.observe.metrics import Metrics
 
+from .waiting import Clock, until
+
 COSTS = {size: 1e6 + 1e4 * size for size in sizes_up_to(16)}
 
 
@@ -44,9 +46,12 @@ class Runtime:
 
 @asynccontextmanager
 async def _engine(
-    runtime: Callable[[Mapping[str, np.ndarray]], Tensors], lanes: int = 1, queue: int = 1000
+    runtime: Callable[[Mapping[str, np.ndarray]], Tensors],
+    lanes: int = 1,
+    queue: int = 1000,
+    clock: Callable[[], int] = time.monotonic_ns,
 ) -> AsyncIterator[TensorEngine]:
-    device = Device("test", lanes)
+    device = Device("test", lanes, clock)
     stats = Metrics().model("m", 1)
     runner = Runner(runtime, LatencyTable(COSTS))
     engine = TensorEngine(Runners(runner, runner, lanes), device, stats, max_queue_rows=queue)
@@ -118,9 +123,9 @@ async def test_waiting_requests_share_a_batch_of_a_warmed_size() -> None:
     runtime.free.clear()
     async with _engine(runtime) as engine:
         asks = [asyncio.ensure_future(engine.submit(_rows(0)))]
-        await _until(lambda: runtime.entered == 1)
+        await until(lambda: runtime.entered == 1)
         asks += [asyncio.ensure_future(engine.submit(_rows(i))) for i in range(12)]
-        await _until(lambda: engine.queued_rows() == 12)
+        await until(lambda: engine.queued_rows() == 12)
         runtime.free.set()
         timings = [timing for _, timing in await asyncio.gather(*asks)]
     assert [timing.batch_rows for timing in timings] == [1] + [12] * 12
@@ -140,11 +145,11 @@ async def test_the_last_lane_is_kept_for_those_who_cannot_wait() -> None:
     try:
         await light.submit(_rows(0))
         asks = [asyncio.ensure_future(heavy.submit(_rows(i))) for i in range(3)]
-        await _until(lambda: slow.entered == 1)
+        await until(lambda: slow.entered == 1)
         # The job under way should have ended by now, and has not.
-        await _until(lambda: device.clock() - start > 3e7)
+        await until(lambda: device.clock() - start > 3e7)
         asks.append(asyncio.ensure_future(light.submit(_rows(3))))
-        await _until(lambda: quick.entered == 2)
+        await until(lambda: quick.entered == 2)
         assert slow.entered == 1, "two rows wait, and the other lane was free for the other model"
         slow.free.set()
         answers = await asyncio.gather(*asks)
@@ -165,9 +170,9 @@ async def test_a_batch_on_all_cores_is_let_end_if_that_is_soon(rows: int, *, bes
     engine = TensorEngine(Runners(alone, shared, 2), device, Metrics().model("m", 1), max_queue_rows=100)
     try:
         asks = [asyncio.ensure_future(engine.submit(_rows(*range(rows))))]
-        await _until(lambda: many.entered == 1)
+        await until(lambda: many.entered == 1)
         asks.append(asyncio.ensure_future(engine.submit(_rows(1, 2))))
-        await _until(lambda: few.entered == 1 if beside else engine.queued_rows() == 2)
+        await until(lambda: few.entered == 1 if beside else engine.queued_rows() == 2)
         with device.lock:
             assert beside or engine.ready_at_ns() is None
         many.free.set()
@@ -190,9 +195,9 @@ async def test_rows_that_take_long_do_not_wait_for_each_other(start_ns: float, s
     engine = TensorEngine(Runners(runner, runner, 4), device, Metrics().model("m", 1), max_queue_rows=1000)
     try:
         asks = [asyncio.ensure_future(engine.submit(_rows(0)))]
-        await _until(lambda: runtime.entered == 1)
+        await until(lambda: runtime.entered == 1)
         asks += [asyncio.ensure_future(engine.submit(_rows(i))) for i in range(4)]
-        await _until(lambda: engine.queued_rows() == 4)
+        await until(lambda: engine.queued_rows() == 4)
         runtime.free.set()
         await asyncio.gather(*asks)
     finally:
@@ -206,9 +211,9 @@ async def test_poisoned_member_fails_alone() -> None:
     runtime.free.clear()
     async with _engine(runtime) as engine:
         first = asyncio.ensure_future(engine.submit(_rows(0)))
-        await _until(lambda: runtime.entered == 1)
+        await until(lambda: runtime.entered == 1)
         asks = [asyncio.ensure_future(engine.submit(_rows(value))) for value in (1, 2, -1, 4)]
-        await _until(lambda: engine.queued_rows() == 4)
+        await until(lambda: engine.queued_rows() == 4)
         runtime.free.set()
         await first
         results = await asyncio.gather(*asks, return_exceptions=True)
@@ -224,7 +229,7 @@ async def test_rows_of_large_requests_share_batches_and_come_back_in_order(lanes
     runtime.free.clear()
     async with _engine(runtime, lanes) as engine:
         asks = [asyncio.ensure_future(engine.submit(_rows(*range(100 * i, 100 * i + 25)))) for i in range(4)]
-        await _until(lambda: runtime.entered == lanes)
+        await until(lambda: runtime.entered == lanes)
         runtime.free.set()
         answers = await asyncio.gather(*asks)
     for i, (outputs, timing) in enumerate(answers):
@@ -255,7 +260,7 @@ async def test_failed_requests_are_forgotten_at_once(rows: int, monkeypatch: pyt
                 with pytest.raises(InferenceFailed):
                     await engine.submit({"x": inputs})
                 del inputs
-            await _until(lambda: not any(each() is not None for each in watched))
+            await until(lambda: not any(each() is not None for each in watched))
     finally:
         gc.enable()
 
@@ -270,9 +275,9 @@ async def test_outputs_that_do_not_fit_together_fail_their_request_alone() -> No
     runtime.free.clear()
     async with _engine(runtime) as engine:
         large = asyncio.ensure_future(engine.submit(_rows(*range(20))))
-        await _until(lambda: runtime.entered == 1)
+        await until(lambda: runtime.entered == 1)
         small = asyncio.ensure_future(engine.submit(_rows(7)))
-        await _until(lambda: engine.queued_rows() == 5)
+        await until(lambda: engine.queued_rows() == 5)
         runtime.free.set()
         with pytest.raises(InferenceFailed, match="do not fit"):
             await large
@@ -284,9 +289,9 @@ async def test_one_bad_row_fails_its_whole_request_and_nobody_else() -> None:
     runtime.free.clear()
     async with _engine(runtime) as engine:
         bad = asyncio.ensure_future(engine.submit(_rows(-1, *range(60))))
-        await _until(lambda: runtime.entered == 1)
+        await until(lambda: runtime.entered == 1)
         good = asyncio.ensure_future(engine.submit(_rows(*range(30))))
-        await _until(lambda: engine.queued_rows() > 30)
+        await until(lambda: engine.queued_rows() > 30)
         runtime.free.set()
         with pytest.raises(InferenceFailed):
             await bad
@@ -321,12 +326,12 @@ async def test_a_busy_model_with_low_priorities_waiting_starves_no_other() -> No
 
     try:
         first = asyncio.ensure_future(busy.submit(_rows(0)))
-        await _until(lambda: runtime.entered == 1)
+        await until(lambda: runtime.entered == 1)
         waits_since = device.clock()
         unimportant = asyncio.ensure_future(busy.submit(_rows(2), priority=8))
-        await _until(lambda: busy.queued_rows() == 1 and device.clock() - waits_since > 1_100_000_000)
+        await until(lambda: busy.queued_rows() == 1 and device.clock() - waits_since > 1_100_000_000)
         callers = [asyncio.ensure_future(ask_on_and_on()) for _ in range(4)]
-        await _until(lambda: busy.queued_rows() == 5)
+        await until(lambda: busy.queued_rows() == 5)
         runtime.free.set()
         async with asyncio.timeout(10):
             asked.set_result(await other.submit(_rows(3)))
@@ -343,17 +348,17 @@ async def test_a_busy_model_with_low_priorities_waiting_starves_no_other() -> No
 async def test_cancelled_and_expired_never_reach_the_device() -> None:
     runtime = Runtime()
     runtime.free.clear()
-    async with _engine(runtime) as engine:
+    clock = Clock()
+    async with _engine(runtime, clock=clock) as engine:
         first = asyncio.ensure_future(engine.submit(_rows(1)))
-        await _until(lambda: runtime.entered == 1)
+        await until(lambda: runtime.entered == 1)
         gone = asyncio.ensure_future(engine.submit(_rows(2, 3)))
-        deadline = time.monotonic_ns() + 50_000_000
-        late = asyncio.ensure_future(engine.submit(_rows(4), deadline_ns=deadline))
+        late = asyncio.ensure_future(engine.submit(_rows(4), deadline_ns=50_000_000))
         kept = asyncio.ensure_future(engine.submit(_rows(5)))
-        await _until(lambda: engine.queued_rows() == 4)
+        await until(lambda: engine.queued_rows() == 4)
         gone.cancel()
-        await _until(lambda: engine.queued_rows() == 2)
-        await _until(lambda: time.monotonic_ns() > deadline)
+        await until(lambda: engine.queued_rows() == 2)
+        clock.ns = 50_000_001
         runtime.free.set()
         assert (await kept)[0]["y"].item() == 10
         await first
@@ -366,15 +371,15 @@ async def test_a_deadline_that_cannot_be_met_is_refused_on_arrival() -> None:
     """A batch costs 1.01 ms here; a row behind 16 rows that wait behind a batch under way is done after three."""
     runtime = Runtime()
     runtime.free.clear()
-    async with _engine(runtime) as engine:
+    async with _engine(runtime, clock=Clock()) as engine:
         asks = [asyncio.ensure_future(engine.submit(_rows(1)))]
-        await _until(lambda: runtime.entered == 1)
+        await until(lambda: runtime.entered == 1)
         asks.append(asyncio.ensure_future(engine.submit(_rows(*range(16)))))
-        await _until(lambda: engine.queued_rows() == 16)
-        with pytest.raises(DeadlineUnreachable, match="wanted within 1 ms"):
-            await engine.submit(_rows(2), deadline_ns=time.monotonic_ns() + 1_500_000)
-        asks.append(asyncio.ensure_future(engine.submit(_rows(3), deadline_ns=time.monotonic_ns() + 10**10)))
-        await _until(lambda: engine.queued_rows() == 17)
+        await until(lambda: engine.queued_rows() == 16)
+        with pytest.raises(DeadlineUnreachable, match="would take 3 ms and is wanted within 2 ms"):
+            await engine.submit(_rows(2), deadline_ns=1_800_000)
+        asks.append(asyncio.ensure_future(engine.submit(_rows(3), deadline_ns=10**10)))
+        await until(lambda: engine.queued_rows() == 17)
         runtime.free.set()
         await asyncio.gather(*asks)
 
@@ -384,9 +389,9 @@ async def test_full_queue_refuses_with_a_hint() -> None:
     runtime.free.clear()
     async with _engine(runtime, queue=8) as engine:
         asks = [asyncio.ensure_future(engine.submit(_rows(1)))]
-        await _until(lambda: runtime.entered == 1)
+        await until(lambda: runtime.entered == 1)
         asks += [asyncio.ensure_future(engine.submit(_rows(i))) for i in range(8)]
-        await _until(lambda: engine.queued_rows() == 8)
+        await until(lambda: engine.queued_rows() == 8)
         with pytest.raises(Overloaded) as refused:
             await engine.submit(_rows(9))
         assert refused.value.retry_after_ms >= 20
@@ -399,9 +404,9 @@ async def test_closing_fails_what_waits() -> None:
     runtime.free.clear()
     async with _engine(runtime) as engine:
         under_way = asyncio.ensure_future(engine.submit(_rows(1)))
-        await _until(lambda: runtime.entered == 1)
+        await until(lambda: runtime.entered == 1)
         waiting = asyncio.ensure_future(engine.submit(_rows(2)))
-        await _until(lambda: engine.queued_rows() == 1)
+        await until(lambda: engine.queued_rows() == 1)
         engine.close()
         with pytest.raises(Unavailable):
             await waiting
@@ -432,9 +437,3 @@ async def test_cancel_storm_loses_nothing() -> None:
         answered = await asyncio.wait_for(asyncio.gather(*(ask(value) for value in range(900))), 30)
         assert sum(answered[0::2]) == 450
         assert engine.queued_rows() == 0
-
-
-async def _until(condition) -> None:
-    async with asyncio.timeout(10):
-        while not condition():
-            await asyncio.sleep(0.001)

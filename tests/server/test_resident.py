@@ -35,8 +35,9 @@ from resonnx_server.runtime.session import CPU, Candidate, Session
 
 from .language import Language, alone, ids, picture, spec
 from .onnx_language import manifest, onnx_files, open_language
-from .test_captioner import _Hand, _options, _until
+from .test_captioner import _Hand, _options
 from .test_pinned import Runtime
+from .waiting import until
 
 PICTURES = [np.zeros((1, 1), np.int64)], [np.zeros((1, 1), np.int64)]
 
@@ -105,7 +106,7 @@ async def test_every_caption_is_its_own(files: VersionFiles, graphs: CaptionerGr
                 task.result()
 
         await asyncio.wait_for(asyncio.gather(*(ask(number) for number in range(300))), 100)
-        await _until(lambda: engine.active_rows() == 0 and len(engine.slots) == 0)
+        await until(lambda: engine.active_rows() == 0 and len(engine.slots) == 0)
         assert engine.stats.tokens > 0
 
 

@@ -25,6 +25,7 @@ from resonnx_server.observe.metrics import Metrics
 from resonnx_server.rpc.vision import VisionServicer
 
 from .language import Language, picture, spec
+from .waiting import until
 
 ONE_BY_ONE = {1: 1e6}
 
@@ -122,11 +123,11 @@ async def test_who_waits_is_served_by_priority(task: str) -> None:
     graphs = Graphs()
     async with _service(graphs, task) as service:
         asks = [asyncio.ensure_future(service.ask(0))]
-        await _until(lambda: graphs.seen == [0])
+        await until(lambda: graphs.seen == [0])
         wishes = [{"priority": 8}, {}, {"priority": 1}, {"priority": 0}, {"priority": 3}]
         for number, wish in enumerate(wishes, 1):
             asks.append(asyncio.ensure_future(service.ask(number, **wish)))
-            await _until(lambda number=number: service.engine.queued_rows() == number)
+            await until(lambda number=number: service.engine.queued_rows() == number)
         graphs.free.set()
         assert set(await asyncio.gather(*asks)) == {grpc.StatusCode.OK}
     assert graphs.seen == [0, 3, 5, 2, 4, 1]
@@ -137,7 +138,7 @@ async def test_a_timeout_ends_the_wait_of_its_own_request(task: str) -> None:
     graphs = Graphs()
     async with _service(graphs, task) as service:
         first = asyncio.ensure_future(service.ask(0))
-        await _until(lambda: graphs.seen == [0])
+        await until(lambda: graphs.seen == [0])
         patient = asyncio.ensure_future(service.ask(1, timeout_us=2**64 - 1))
         # Let in: the server cannot foresee that the lane is held up.
         assert await service.ask(2, timeout_us=500_000) is grpc.StatusCode.DEADLINE_EXCEEDED
@@ -145,9 +146,3 @@ async def test_a_timeout_ends_the_wait_of_its_own_request(task: str) -> None:
         graphs.free.set()
         assert await asyncio.gather(first, patient) == [grpc.StatusCode.OK] * 2
     assert graphs.seen == [0, 1]
-
-
-async def _until(condition) -> None:
-    async with asyncio.timeout(20):
-        while not condition():
-            await asyncio.sleep(0.001)
