@@ -14,6 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# How long an example takes says more of the machine than of what is tested.
+settings.register_profile("patient", deadline=None)
+settings.load_profile("patient")
 
 # Torch's waiting threads spin by default, and take the cores from everything that a test runs beside it.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")

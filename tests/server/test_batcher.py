@@ -125,7 +125,7 @@ class BatcherMachine(RuleBasedStateMachine):
 
 
 TestBatcherMachine = BatcherMachine.TestCase
-TestBatcherMachine.settings = settings(max_examples=300, stateful_step_count=40, deadline=None)
+TestBatcherMachine.settings = settings(max_examples=300, stateful_step_count=40)
 
 
 def _batcher(costs: dict[int, float], rows: int, **options: int) -> Batcher[int]:

@@ -191,7 +191,7 @@ class _Hand(Device):
             self.ns += 1_000_000
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(
     st.integers(0, 2**32),
     st.sampled_from([("continuous", 1), ("continuous", 2), ("continuous", 3), ("rigid", 1), ("one", 1)]),

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from resonnx_server.rpc.core.call import Call
-from resonnx_server.rpc.core.server import CoreServer
+from resonnx_server.rpc.core.server import _ACCEPTED_AHEAD, CoreServer
 
 from .core_service import KIB, SERVICE, Handlers, ended, method, serving
 from .waiting import until
@@ -150,7 +150,7 @@ async def test_a_call_that_failed_is_kept_for_no_garbage_collection(core: Any, b
     try:
         for _ in range(5):
             await bad()
-        await until(lambda: not server._tasks and server._under_way.count == 32)
+        await until(lambda: not server._tasks and server._under_way.count == _ACCEPTED_AHEAD)
         # Not isinstance: it asks objects that are none of ours what they are, and some warn.
         assert not [kept for kept in gc.get_objects() if issubclass(type(kept), Call)]
     finally:
@@ -180,7 +180,7 @@ async def test_a_port_in_use_is_told() -> None:
     await first.stop(0)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.lists(st.tuples(st.integers(0, 40), st.integers(0, 200 * KIB)), max_size=12))
 def test_many_streams_of_any_size_at_once(streams: list[tuple[int, int]]) -> None:
     """Each stream gets back its own messages, in order, however they meet those of the others."""

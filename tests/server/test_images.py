@@ -135,7 +135,7 @@ def test_animation_gives_its_first_frame(format: str) -> None:
 
 
 @given(width=st.integers(1, 200), height=st.integers(1, 200))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_short_side_rule_is_torchvisions(width: int, height: int) -> None:
     """Resize(28) then CenterCrop((20, 24)), written as torchvision.transforms.v2.functional computes them."""
     image = Image.fromarray(RNG.integers(0, 256, (height, width, 3), dtype=np.uint8))
@@ -245,7 +245,7 @@ def test_raw_pixels_of_the_wrong_length() -> None:
 
 
 @given(st.binary(max_size=400))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_any_bytes_decode_or_are_refused(tail: bytes) -> None:
     for head in (b"", b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"RIFF\x00\x00\x00\x00WEBP"):
         with contextlib.suppress(BadImage):
@@ -254,7 +254,7 @@ def test_any_bytes_decode_or_are_refused(tail: bytes) -> None:
 
 @pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP"])
 @given(data=st.data())
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_damaged_files_decode_or_are_refused(format: str, data: st.DataObject) -> None:
     file = bytearray(_file(Image.fromarray(SMOOTH), format))
     for _ in range(data.draw(st.integers(1, 5))):

@@ -27,8 +27,13 @@ def _start_fails(*flags: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, timeout=60)
 
 
+def _said(stderr: str) -> list[str]:
+    """The server's own lines: on some machines ONNX Runtime has something to say, too."""
+    return [line for line in stderr.splitlines() if line.startswith(("{", "resonnx-server: "))]
+
+
 def _last_line(done: subprocess.CompletedProcess[str]) -> str:
-    return done.stderr.strip().splitlines()[-1]
+    return _said(done.stderr)[-1]
 
 
 def test_probes_and_metrics(demo_server) -> None:
@@ -96,7 +101,7 @@ def test_port_in_use(demo_repository: Path, port_flag: str) -> None:
         done = _start_fails("--repository", str(demo_repository), *flags)
     assert done.returncode == 1
     assert f"cannot listen on 127.0.0.1:{port}" in _last_line(done)
-    assert len(done.stderr.splitlines()) == 1
+    assert len(_said(done.stderr)) == 1
     assert done.stdout == ""
 
 
@@ -253,7 +258,7 @@ def test_settings_of_the_file_and_tables_that_are_kept(start_server, demo_reposi
             tables = sorted(cache.iterdir())
             known = known or tables
             assert tables == known, "the second start measures nothing"
-            assert server.log.read_text() == "", "only errors are logged"
+            assert _said(server.log.read_text()) == [], "only errors are logged"
 
 
 def test_highest_version_serves(start_server, repository: Path) -> None:
@@ -345,14 +350,14 @@ async def test_a_run_that_does_not_end_does_not_hold_up_the_stop(start_server, t
     onnx.save(model, tmp_path / "loops/1/model.onnx")
     with start_server(tmp_path, "--grace-s", "1") as server, triton.InferenceServerClient(server.grpc) as client:
 
-        def loop(times: int) -> triton.InferResult:
+        def loop(times: int, timeout_s: float) -> triton.InferResult:
             tensor = triton.InferInput("times", [1], "INT64")
             tensor.set_data_from_numpy(np.array([times]))
-            return client.infer("loops", [tensor], client_timeout=2)
+            return client.infer("loops", [tensor], client_timeout=timeout_s)
 
-        assert loop(7).as_numpy("y") == 7
+        assert loop(7, 20).as_numpy("y") == 7
         with pytest.raises(InferenceServerException, match="DEADLINE_EXCEEDED"):
-            await asyncio.to_thread(loop, 10**15)
+            await asyncio.to_thread(loop, 10**15, 2)
         server.process.terminate()
         assert await asyncio.to_thread(server.process.wait, 20) == 1
         assert "does not end" in server.log.read_text()
