@@ -1,5 +1,6 @@
 """What is measured at load, kept between starts, and doubted."""
 
+import threading
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -81,6 +82,13 @@ def test_a_cache_that_cannot_be_read_is_measured_anew(
     file.write_text(content)
     machine.start()
     assert machine.measured == [SIZES]
+
+
+@pytest.mark.parametrize("callers", [1, 2, 3])
+def test_what_is_measured_runs_at_once(callers: int) -> None:
+    """No run ends before so many have begun."""
+    meeting = threading.Barrier(callers, timeout=30)
+    assert measurement.measure(lambda _: meeting.wait(), (1, 2), callers).keys() == {1, 2}
 
 
 def test_median_and_spread_of_runs(monkeypatch: pytest.MonkeyPatch) -> None:
