@@ -5,10 +5,13 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 from resonnx_export.row_graphs import row_graphs
 from resonnx_proto.v1 import manifest_pb2 as pb
+from resonnx_server.runtime.golden import Golden, pack_captions
 from resonnx_server.runtime.graphs import CaptionerGraphs
+from resonnx_server.runtime.greedy import decode_all
+from resonnx_server.runtime.manifest import VersionFiles
 from resonnx_server.runtime.session import CPU, Candidate, Session
 
-from .language import STATES, TOP, VOCABULARY, Language, spec
+from .language import STATES, TOP, VOCABULARY, Language, picture, spec
 
 
 def onnx_files() -> dict[str, bytes]:
@@ -28,6 +31,16 @@ def open_language(files: dict[str, bytes]) -> CaptionerGraphs:
     candidate = Candidate(CPU, pb.PRECISION_FP32)
     encoder, decoder = (Session(files[name], candidate, 1) for name in ("encoder.onnx", "decoder.onnx"))
     return CaptionerGraphs(encoder, decoder, manifest())
+
+
+def version_files() -> tuple[VersionFiles, Golden]:
+    """The language as a version, and golden captions of four pictures."""
+    images = np.stack([picture(number) for number in range(1, 5)])
+    tokens, log_probs = pack_captions(decode_all(open_language(onnx_files()), images, spec()), spec())
+    whole = manifest()
+    for name in ("encoder.onnx", "decoder.onnx"):
+        whole.precisions.add(file=name, precision=pb.PRECISION_FP32, max_deviation=1e-3)
+    return VersionFiles("identity", onnx_files(), whole), Golden(images=images, tokens=tokens, log_probs=log_probs)
 
 
 def _encoder() -> bytes:

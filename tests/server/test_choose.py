@@ -10,14 +10,12 @@ from resonnx_proto.v1 import manifest_pb2 as pb
 from resonnx_server.engine.device import Device
 from resonnx_server.errors import ModelRefused
 from resonnx_server.repository import captioners, choose, classifiers
-from resonnx_server.runtime.golden import Golden, Verdict, pack_captions
-from resonnx_server.runtime.greedy import decode_all
+from resonnx_server.runtime.golden import Verdict
 from resonnx_server.runtime.manifest import VersionFiles
 from resonnx_server.runtime.session import CPU, CUDA, OPENVINO, Candidate, Session
 
 from . import onnx_classifier
-from .language import picture, spec
-from .onnx_language import manifest, onnx_files, open_language
+from .onnx_language import version_files
 from .waiting import Clock
 
 RIGHT, WRONG = Verdict(True, 0.0, "all right"), Verdict(False, 9.0, "all wrong")
@@ -171,25 +169,12 @@ def test_a_provider_that_was_asked_for_is_not_replaced(monkeypatch: pytest.Monke
     assert refused.value.message == f"{CPU}/fp32: a run failed: CUDA failure 2: out of memory"
 
 
-def _captioner() -> tuple[VersionFiles, Golden]:
-    """The language as a version, with golden captions."""
-    images = np.stack([picture(number) for number in range(1, 5)])
-    tokens, log_probs = pack_captions(decode_all(open_language(onnx_files()), images, spec()), spec())
-    bounds = [
-        pb.PrecisionBound(file=f"{name}.onnx", precision=pb.PRECISION_FP32, max_deviation=1e-3)
-        for name in ("encoder", "decoder")
-    ]
-    whole = manifest()
-    whole.precisions.extend(bounds)
-    return VersionFiles("identity", onnx_files(), whole), Golden(images=images, tokens=tokens, log_probs=log_probs)
-
-
 async def test_a_captioner_serves_by_the_pair_that_runs_and_agrees(
     clock: Clock, left_out, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _beside_cpu(monkeypatch, (Fails, CUDA))
     device = Device("cpu", 2)
-    files, golden = _captioner()
+    files, golden = version_files()
     model = captioners.load(onnx_classifier.version(device, max_batch_size=4), files, golden)()
     assert [report.candidate.provider for report in model.sessions] == [CPU, CPU]
     pairs = [f"{CUDA}/fp32 + {CUDA}/fp32", f"{CUDA}/fp32 + {CPU}/fp32", f"{CPU}/fp32 + {CUDA}/fp32"]
@@ -199,7 +184,7 @@ async def test_a_captioner_serves_by_the_pair_that_runs_and_agrees(
 
 
 def test_a_captioner_that_no_pair_runs_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    files, golden = _captioner()
+    files, golden = version_files()
     monkeypatch.setattr(Session, "run", Fails.run)
     with pytest.raises(ModelRefused) as refused:
         captioners.load(onnx_classifier.version(provider="cpu"), files, golden)

@@ -8,17 +8,20 @@ import numpy as np
 from resonnx_server.engine.captioner import CaptionEngine
 from resonnx_server.engine.measurement import sizes_up_to
 from resonnx_server.engine.model import Model, SessionReport
-from resonnx_server.engine.runner import AnyRunner, AnyRunners, Runner, Runners
+from resonnx_server.engine.runner import AnyRunner, AnyRunners, Runner, Runners, Tensors
+from resonnx_server.engine.slot_rows import SlotRows
+from resonnx_server.engine.slots import Slots
 from resonnx_server.errors import ModelRefused
 from resonnx_server.repository import choose, instances, residency
+from resonnx_server.repository.first_step import FirstStep
 from resonnx_server.repository.residency import Decoding
 from resonnx_server.repository.version import Start, Version, repeat
-from resonnx_server.repository.warming import Warming
+from resonnx_server.repository.warming import Judged, Warming
 from resonnx_server.runtime.golden import Golden, Verdict, judge_captions
 from resonnx_server.runtime.graphs import IMAGE, Captioner, CaptionerGraphs
 from resonnx_server.runtime.greedy import decode_all
 from resonnx_server.runtime.manifest import DECODER_FILE, ENCODER_FILE, VersionFiles
-from resonnx_server.runtime.session import Session, TensorSpec
+from resonnx_server.runtime.session import Array, Session, TensorSpec
 
 # Several at once have a merit of their own: captions under way need not stand still for a picture.
 _LEAST_GAIN: Final = 0.9
@@ -52,7 +55,7 @@ def load(version: Version, files: VersionFiles, golden: Golden) -> Start:
 
     def prepare(graphs: CaptionerGraphs) -> tuple[CaptionerGraphs, Decoding, AnyRunners, AnyRunners]:
         decoding = residency.settle(files, graphs, golden, bound(graphs))
-        return graphs, decoding, *_runners(version, files, golden, graphs, decoding)
+        return graphs, decoding, *_runners(version, files, golden, graphs, decoding, bound(graphs))
 
     chosen, decoding, encoders, decoders = choose.fastest(
         list(pairs.items()), lambda graphs: decode_all(graphs, pictures, spec), judge, prepare
@@ -96,27 +99,45 @@ def load(version: Version, files: VersionFiles, golden: Golden) -> Start:
 
 
 def _runners(
-    version: Version, files: VersionFiles, golden: Golden, chosen: CaptionerGraphs, decoding: Decoding
+    version: Version,
+    files: VersionFiles,
+    golden: Golden,
+    chosen: CaptionerGraphs,
+    decoding: Decoding,
+    bound: float,
 ) -> tuple[AnyRunners, AnyRunners]:
     """Measure how pictures are encoded, how steps run, and whether beside each other.
 
     Args:
         version: The version that is loaded.
         files: Its content.
-        golden: For pictures.
+        golden: Pictures, and captions that every session must agree with at every size. See Judged.
         chosen: On the chosen candidates, with all threads.
         decoding: What decodes: the same, or graphs that keep states on their device.
+        bound: What log-probabilities may deviate.
+
+    Raises:
+        ModelRefused: A session does not.
     """
     slots = decoding.slots
 
+    def for_trial(*encoded: list[Any]) -> SlotRows[Any, Any]:
+        # In host memory others: those that serve take memory when they are first used, and few are ever full.
+        return Slots(slots.capacity, *encoded) if decoding.graphs is chosen else slots
+
     def warmed(graphs: Captioner[Any], callers: int = 1, share: int = 0) -> tuple[AnyRunner, AnyRunner]:
         """Return runners of encoder and decoder; `share` are the threads of each of several jobs at once."""
-        encode = version.warm(
+        first = FirstStep(graphs, for_trial, golden, bound)
+
+        def encode(rows: int) -> tuple[list[Any], list[Any], Array | None]:
+            return graphs.encode(repeat(golden, rows))
+
+        encoding = version.warm(
             files,
             graphs.encoder,
             ENCODER_FILE,
             version.batch_sizes,
-            lambda rows: graphs.encode(repeat(golden, rows)),
+            Judged(encode, lambda rows: first.of_encoding(rows, encode(rows)), ENCODER_FILE, graphs.encoder),
             callers,
         )
         # The slots are one, and so is the step.
@@ -125,16 +146,22 @@ def _runners(
             graphs.decoder,
             DECODER_FILE,
             sizes_up_to(slots.capacity),
-            lambda rows: graphs.step(*slots.inputs(rows)),
+            Judged(lambda rows: graphs.step(*slots.inputs(rows)), first.of_slots, DECODER_FILE, graphs.decoder),
         )
         return (
-            Runner(graphs.encode, encode, graphs.encoder.threads > share),
+            Runner(graphs.encode, encoding, graphs.encoder.threads > share),
             Runner(graphs.step, step, graphs.decoder.threads > share),
         )
 
     # The other policies do one thing at a time. So do captions that stay on a GPU, whose steps are short.
     if version.settings.caption_policy == "continuous" and decoding.graphs is chosen:
-        warming = Warming(version, files, ENCODER_FILE, lambda rows: {IMAGE: repeat(golden, rows)})
+        first = FirstStep(chosen, for_trial, golden, bound)
+
+        def judge(rows: int, outputs: Tensors) -> Verdict:
+            state, features = ([outputs[name] for name in n] for n in (chosen.state_names, chosen.feature_names))
+            return first.of_encoding(rows, (state, features, outputs.get("first_log_probs")))
+
+        warming = Warming(version, files, ENCODER_FILE, lambda rows: {IMAGE: repeat(golden, rows)}, judge)
         encoders = instances.choose(warming, chosen.encoder, _LEAST_GAIN)
         if encoders.instances > 1:
             share = encoders.shared.threads

@@ -133,6 +133,33 @@ def judge_captions(golden: Golden, sequences: list[Sequence], max_deviation: flo
     return Verdict(differing == 0 and deviation <= max_deviation, deviation, detail)
 
 
+def judge_words(
+    golden: Golden, pictures: Array, position: int, ids: Array, log_probs: Array, max_deviation: float
+) -> Verdict:
+    """Compare one word of each of some captions, on the scale of all captions, as judge_captions does.
+
+    Args:
+        golden: With captions.
+        pictures: Which picture each word is said of [N].
+        position: The word's place in its caption; captions that end before are not compared.
+        ids: What was said [N].
+        log_probs: With which log-probability [N].
+        max_deviation: See judge_captions.
+    """
+    assert golden.tokens is not None
+    assert golden.log_probs is not None
+    scale = max(float(np.abs(golden.log_probs).max()), 1.0)
+    tokens, expected = golden.tokens[pictures, position], golden.log_probs[pictures, position]
+    compared = tokens >= 0
+    differing = int((ids != tokens)[compared].sum())
+    delta = np.abs(log_probs - expected)[compared]
+    deviation = float(delta.max(initial=0.0)) / scale if np.isfinite(delta).all() else float("inf")
+    detail = f"max|delta| {deviation:.2g} of max|log-probability| (bound {max_deviation:.2g})"
+    if differing:
+        detail += f", {differing} of {len(ids)} words differ"
+    return Verdict(differing == 0 and deviation <= max_deviation, deviation, detail)
+
+
 def pack_captions(sequences: list[Sequence], spec: CaptionerSpec) -> tuple[npt.NDArray[np.int64], Float]:
     """Return tokens int64 [G,T] and log-probabilities float32 [G,T] of reference captions, padded with -1 and 0."""
     tokens = np.full((len(sequences), spec.max_tokens), -1, np.int64)
