@@ -34,7 +34,7 @@ def _write(folder: Path, *axes: int | str) -> None:
 
 async def _load(folder: Path, threads: int = 2) -> Model:
     """Load it, let it double three rows, and close it."""
-    device, cache = Device("cpu", 2), TableCache(folder / "tables", threads)
+    device, cache = Device("cpu", 2), TableCache.open(folder / "tables", threads)
     found = SimpleNamespace(name="m", version=1, folder=folder)
     model = bare.load(replace(version(device, cache, threads, max_batch_size=8), found=found))()  # type: ignore[arg-type]
     x = np.arange(12, dtype=np.float32).reshape(3, 4)
