@@ -5,18 +5,20 @@ One caller at a time on all cores: what a batch takes, not what a server reaches
 
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Final
 
 import numpy as np
 from resonnx_proto.v1 import manifest_pb2 as pb
 from resonnx_server.runtime.golden import Golden
-from resonnx_server.runtime.graphs import CaptionerGraphs
+from resonnx_server.runtime.graphs import IMAGE, CaptionerGraphs
 from resonnx_server.runtime.host import usable_cores
 from resonnx_server.runtime.images import Pixels
 from resonnx_server.runtime.manifest import DECODER_FILE, onnx_files
 
 from resonnx_export import hardware
 from resonnx_export.candidates import Graphs, judge_everywhere
+from resonnx_export.parity import open_session
 
 PICTURE_BATCHES: Final = (1, 8)
 # Rows of a decoder step cost next to nothing each, so larger steps are usual.
@@ -69,6 +71,23 @@ def step_medians(graphs: CaptionerGraphs, manifest: pb.Manifest, images: Pixels)
     return {
         rows: _timed(_prepare(graphs, DECODER_FILE, manifest, images, rows), rows).median_ms for rows in STEP_BATCHES
     }
+
+
+def times_as_fast(before: bytes, after: bytes, images: Pixels) -> dict[int, float]:
+    """Compare two graphs of pictures on the CPU provider: how many times as fast the second is, by PICTURE_BATCHES.
+
+    Args:
+        before: An ONNX file with the input "image".
+        after: Another.
+        images: uint8 [N,H,W,3], over and over where they are fewer.
+    """
+    sessions = [open_session(model) for model in (before, after)]
+    ratios = {}
+    for rows in PICTURE_BATCHES:
+        feeds = {IMAGE: np.resize(images, (rows, *images.shape[1:]))}
+        taken = [_timed(partial(session.run, feeds), rows).median_ms for session in sessions]
+        ratios[rows] = taken[0] / taken[1]
+    return ratios
 
 
 def _prepare(graphs: Graphs, file: str, manifest: pb.Manifest, images: Pixels, rows: int) -> Run:

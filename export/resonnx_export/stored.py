@@ -24,6 +24,7 @@ from resonnx_export.networks import CaptionNetwork, ClassifierNetwork
 from resonnx_export.precision import GREATEST_DEVIATION, measure_captioner, measure_classifier, stored_bound
 from resonnx_export.progress import Tell
 from resonnx_export.recipe import check_pictures, sample_rows
+from resonnx_export.speed import times_as_fast
 
 # float16 is judged on so many check pictures, and on a few of them by rounding in PyTorch.
 _PICTURES: Final = 32
@@ -178,6 +179,8 @@ def _store(
     agreement = _agreement(bound, answers.pictures.kind, reduced)
     manifest.parity.agreements.append(agreement)
     notes = _notes(name, answers.pictures.kind, reduced, len(model))
+    if isinstance(storage, Int8):
+        notes.append(_speed_note(times_as_fast(model, reduced.model, answers.pictures.pixels)))
     return Stored(reduced.model, golden, answers, agreement.bound, tuple(notes))
 
 
@@ -197,6 +200,12 @@ def _agreement(bound: pb.PrecisionBound, asked: str, reduced: Guarded) -> pb.Agr
     if judgement.right is not None:
         agreement.right, agreement.right_in_fp32 = judgement.right
     return agreement
+
+
+def _speed_note(ratios: dict[int, float]) -> str:
+    told = ", ".join(f"{ratio:.1f} times as fast as fp32 at {rows} at once" for rows, ratio in ratios.items())
+    slower = "" if max(ratios.values()) > 1 else ": serve fp32, unless it is faster where you serve"
+    return f"int8 on the CPU provider here: {told}{slower}"
 
 
 def _notes(name: str, asked: str, reduced: Guarded, size_before: int) -> list[str]:

@@ -1,5 +1,6 @@
 """`--precision` and what goes with it, as users give them: what is written, what is said, and the exit codes."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -33,6 +34,10 @@ def test_command_exports_int8(export: Export, pictures: Path, tmp_path: Path) ->
     result = export("--precision", "int8", "--calibration", pictures, *loose)
     assert result.exit_code == 0, result.output
     assert "of 8 held-back pictures answered as in fp32" in result.stdout
+    assert "8 pictures prove little: give --calibration 64 or more" in result.stdout
+    assert re.search(
+        r"int8 on the CPU provider here: [\d.]+ times as fast as fp32 at 1 at once, [\d.]+ ", result.stdout
+    )
     assert "int8 accuracy:" in result.stdout
     assert dict(read_version(tmp_path / "models" / "m" / "1").manifest.stored) == {"model.onnx": pb.PRECISION_INT8}
 
