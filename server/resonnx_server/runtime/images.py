@@ -17,12 +17,16 @@ from PIL import Image, UnidentifiedImageError
 from resonnx_proto.v1.manifest_pb2 import ImageInput
 
 from resonnx_server.errors import BadImage
+from resonnx_server.runtime.markers import MAX_SCANS, scans
 
 Pixels = npt.NDArray[np.uint8]
 
 MAX_PIXELS: Final = 24_000_000
 MAX_SIDE: Final = 8192
 _JPEG: Final = b"\xff\xd8\xff"
+_DAMAGED: Final = "the picture file is damaged or incomplete"
+# libjpeg-turbo's warning, told when all that is there has been decoded.
+_INCOMPLETE: Final = "Premature end of JPEG file"
 _FORMATS: Final = ("JPEG", "PNG", "WEBP")
 _FILTERS: Final = {
     ImageInput.FILTER_BILINEAR: Image.Resampling.BILINEAR,
@@ -47,7 +51,8 @@ def load(encoded: bytes, recipe: ImageInput, field: str = "image.encoded", *, jp
         uint8 [recipe.height, recipe.width, 3], RGB.
 
     Raises:
-        BadImage: Not such a file, damaged, or over MAX_PIXELS or MAX_SIDE (told from the header, before decoding).
+        BadImage: Not such a file, damaged, or over MAX_PIXELS, MAX_SIDE or a JPEG file's MAX_SCANS (told before
+            decoding).
     """
     if jpeg_scaling and (reduced := _decode_reduced(encoded, recipe, field)) is not None:
         image, original = reduced
@@ -74,7 +79,7 @@ def decode(encoded: bytes, field: str = "image.encoded") -> Image.Image:
         # Pillow's own limit is looser and is checked first.
         raise BadImage(field, f"the picture has more than {MAX_PIXELS} pixels") from None
     except (OSError, ValueError, SyntaxError, EOFError, struct.error):
-        raise BadImage(field, "the picture file is damaged or incomplete") from None
+        raise BadImage(field, _DAMAGED) from None
 
 
 def _decode_jpeg(encoded: bytes, field: str) -> Pixels | None:
@@ -82,7 +87,8 @@ def _decode_jpeg(encoded: bytes, field: str) -> Pixels | None:
 
     The pixels equal Pillow's: both run libjpeg-turbo with the accurate DCT and smooth upsampling.
     """
-    return None if _jpeg_size(encoded, field) is None else _decode_at(encoded, 0, 0)
+    _check_scans(encoded, field)
+    return None if _jpeg_size(encoded, field) is None else _decode_at(encoded, 0, 0, field)
 
 
 def _decode_reduced(encoded: bytes, recipe: ImageInput, field: str) -> tuple[Image.Image, tuple[int, int]] | None:
@@ -93,6 +99,7 @@ def _decode_reduced(encoded: bytes, recipe: ImageInput, field: str) -> tuple[Ima
     """
     if not encoded.startswith(_JPEG) or recipe.filter == ImageInput.FILTER_NEAREST:
         return None
+    _check_scans(encoded, field)
     size = _jpeg_size(encoded, field)
     if size is None:
         return None
@@ -102,7 +109,10 @@ def _decode_reduced(encoded: bytes, recipe: ImageInput, field: str) -> tuple[Ima
     else:
         factor = min(size) / recipe.resize_short_side / 2
     divisor = next((divisor for divisor in (8, 4, 2) if divisor <= factor), None)
-    if divisor is None or (pixels := _decode_at(encoded, -(-width // divisor), -(-height // divisor))) is None:
+    if divisor is None:
+        return None
+    pixels = _decode_at(encoded, -(-width // divisor), -(-height // divisor), field)
+    if pixels is None:
         return None
     return Image.fromarray(pixels), size
 
@@ -117,12 +127,20 @@ def _jpeg_size(encoded: bytes, field: str) -> tuple[int, int] | None:
     return None if colorspace in ("CMYK", "YCCK") else (width, height)
 
 
-def _decode_at(encoded: bytes, least_width: int, least_height: int) -> Pixels | None:
+def _decode_at(encoded: bytes, least_width: int, least_height: int, field: str) -> Pixels | None:
     try:
         pixels: Pixels = simplejpeg.decode_jpeg(encoded, "RGB", min_width=least_width, min_height=least_height)
-    except ValueError:
+    except ValueError as error:
+        if str(error) == _INCOMPLETE:
+            # Pillow would refuse it too, after the same work.
+            raise BadImage(field, _DAMAGED) from None
         return None
     return pixels
+
+
+def _check_scans(encoded: bytes, field: str) -> None:
+    if (found := scans(encoded)) > MAX_SCANS:
+        raise BadImage(field, f"a JPEG file of {found} scans, more than {MAX_SCANS}")
 
 
 def _from_16_bit_grey(image: Image.Image) -> Image.Image:
