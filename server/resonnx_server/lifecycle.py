@@ -40,7 +40,7 @@ _QUIET_S = 0.1
 _MOST_QUIET_CHECKS = 50
 _PENDING_CHECK_S = 0.02
 _FLUSH_S = 0.5
-# For a batch that is under way when its callers are given up.
+# For a batch, or a picture, that is under way when its callers are given up.
 _LAST_JOB_S = 5.0
 
 
@@ -187,12 +187,15 @@ class Server:
         await self.grpc.stop(0)
         for model in self.models:
             model.engine.close()
-        ended = [device.close(_LAST_JOB_S) for device in self.devices.values()]
+        ended = await asyncio.gather(
+            self.decoder.close(_LAST_JOB_S),
+            *(asyncio.to_thread(device.close, _LAST_JOB_S) for device in self.devices.values()),
+        )
         await self.probes.stop()
-        self.decoder.close()
         if not all(ended):
-            # A thread inside ONNX Runtime cannot be ended from outside, and would be run over by the interpreter's end.
-            _log.error("a run on the device does not end: leaving without it")
+            # A thread inside ONNX Runtime or a codec cannot be ended from outside, and would be run over by the
+            # interpreter's end.
+            _log.error("work under way does not end: leaving without it")
             logging.shutdown()
             os._exit(1)
 

@@ -2,11 +2,13 @@
 
 import asyncio
 import json
+import logging
 import os
 import shutil
 import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -19,6 +21,10 @@ import tritonclient.grpc as triton
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from onnx import TensorProto, helper
 from resonnx_proto.v1 import vision_pb2, vision_pb2_grpc
+from resonnx_proto.v1.manifest_pb2 import ImageInput
+from resonnx_server import lifecycle
+from resonnx_server.config import Settings
+from resonnx_server.runtime import images
 from tritonclient.utils import InferenceServerException
 
 
@@ -361,3 +367,23 @@ async def test_a_run_that_does_not_end_does_not_hold_up_the_stop(start_server, t
         server.process.terminate()
         assert await asyncio.to_thread(server.process.wait, 20) == 1
         assert "does not end" in server.log.read_text()
+
+
+async def test_a_picture_that_does_not_end_does_not_hold_up_the_stop(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """No known file takes so long, so a codec does that waits for the test."""
+    began, may_end = threading.Event(), threading.Event()
+    statuses: list[int] = []
+    monkeypatch.setattr(images, "load", lambda *_, **__: (began.set(), may_end.wait(20)))
+    monkeypatch.setattr(lifecycle, "_LAST_JOB_S", 0.05)
+    monkeypatch.setattr(logging, "shutdown", lambda: None)
+    monkeypatch.setattr(os, "_exit", statuses.append)
+    server = lifecycle.Server(Settings(repository=tmp_path))
+    picture = asyncio.ensure_future(server.decoder.load(b"", ImageInput(), "image", 4, jpeg_scaling=False))
+    assert await asyncio.to_thread(began.wait, 20)
+    await server._stop()
+    assert statuses == [1]
+    assert "does not end" in caplog.text
+    may_end.set()
+    await picture

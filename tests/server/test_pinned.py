@@ -128,4 +128,4 @@ async def test_a_gpu_is_a_device_of_its_own(tmp_path: Path) -> None:
     finally:
         for device in server.devices.values():
             device.close()
-        server.decoder.close()
+        assert await server.decoder.close(10)

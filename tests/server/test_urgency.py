@@ -115,7 +115,7 @@ async def _service(graphs: Graphs, task: str) -> AsyncIterator[Service]:
         graphs.free.set()
         service.engine.close()
         device.close()
-        decoder.close()
+        assert await decoder.close(10)
 
 
 @pytest.mark.parametrize("task", ["classifier", "captioner"])

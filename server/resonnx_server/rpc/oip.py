@@ -203,9 +203,9 @@ class InferenceServicer(grpc_service_pb2_grpc.GRPCInferenceServiceServicer):
         if image.dtype != object:
             return await engine.submit({"image": checked_pixels(image, model)}, deadline, parameters.priority)
         files = checked_files(image, model)
-        decoding_ns = self._decoder.expected_ns(len(files))
+        decoding_ns = self._decoder.expected_ns(files, parameters.priority)
         with engine.place(len(files), deadline, parameters.priority, decoding_ns) as place:
-            pixels = await self._load(files, model)
+            pixels = await self._load(files, model, parameters.priority)
             return await engine.submit({"image": pixels}, deadline, parameters.priority, place)
 
     async def _caption(
@@ -222,10 +222,10 @@ class InferenceServicer(grpc_service_pb2_grpc.GRPCInferenceServiceServicer):
         pixels = image if files else checked_pixels(image, model)
         if on_words is not None and len(image) != 1:
             raise InvalidInput("parameters['stream']", f"words of {len(image)} pictures in one request; give one")
-        decoding_ns = self._decoder.expected_ns(len(files)) if files else 0.0
+        decoding_ns = self._decoder.expected_ns(files, parameters.priority)
         with engine.place(len(image), options, deadline, parameters.priority, decoding_ns) as place:
             if files:
-                pixels = await self._load(files, model)
+                pixels = await self._load(files, model, parameters.priority)
             tasks = [
                 asyncio.ensure_future(engine.submit(p, options, on_words, deadline, parameters.priority, place))
                 for p in pixels
@@ -241,9 +241,10 @@ class InferenceServicer(grpc_service_pb2_grpc.GRPCInferenceServiceServicer):
         timing = max((captioned.timing for captioned in done), key=lambda timing: timing.queue_ns)
         return caption_tensors(done, options, engine.spec), timing
 
-    async def _load(self, files: list[bytes], model: Model) -> Pixels:
+    async def _load(self, files: list[bytes], model: Model, priority: int) -> Pixels:
         assert model.manifest is not None
-        return await self._decoder.load_all(files, model.manifest.input, IMAGE, jpeg_scaling=model.jpeg_scaling)
+        recipe = model.manifest.input
+        return await self._decoder.load_all(files, recipe, IMAGE, priority, jpeg_scaling=model.jpeg_scaling)
 
     def _get(self, name: str, version: str) -> Model:
         if version and not (version.isascii() and version.isdigit() and len(version) < 19):

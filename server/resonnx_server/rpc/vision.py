@@ -154,8 +154,9 @@ class VisionServicer(vision_pb2_grpc.VisionServicer):
         self, request: vision_pb2.ClassifyRequest, model: Model, engine: TensorEngine, deadline: int | None
     ) -> tuple[Tensors, Timing, int]:
         priority = checked_priority(request.priority, "priority")
-        with engine.place(1, deadline, priority, self._decoding_ns(request)) as place:
-            pixels, decode_ns = await self._pixels(request, model)
+        encoded = request.image.encoded
+        with engine.place(1, deadline, priority, self._decoding_ns(encoded, priority)) as place:
+            pixels, decode_ns = await self._pixels(request, model, encoded, priority)
             outputs, timing = await engine.submit({"image": pixels[np.newaxis]}, deadline, priority, place)
         return outputs, timing, decode_ns
 
@@ -191,28 +192,36 @@ class VisionServicer(vision_pb2_grpc.VisionServicer):
         deadline: int | None,
     ) -> tuple[Captioned, int]:
         priority = checked_priority(request.priority, "priority")
-        with engine.place(1, options, deadline, priority, self._decoding_ns(request)) as place:
-            pixels, decode_ns = await self._pixels(request, model)
+        encoded = request.image.encoded
+        with engine.place(1, options, deadline, priority, self._decoding_ns(encoded, priority)) as place:
+            pixels, decode_ns = await self._pixels(request, model, encoded, priority)
             captioned = await engine.submit(pixels, options, on_words, deadline, priority, place)
         return captioned, decode_ns
 
-    def _decoding_ns(self, request: vision_pb2.ClassifyRequest | vision_pb2.CaptionRequest) -> float:
-        return self._decoder.expected_ns(1) if request.image.WhichOneof("content") == "encoded" else 0.0
+    def _decoding_ns(self, encoded: bytes, priority: int) -> float:
+        return self._decoder.expected_ns([encoded] if encoded else [], priority)
 
     async def _pixels(
-        self, request: vision_pb2.ClassifyRequest | vision_pb2.CaptionRequest, model: Model
+        self,
+        request: vision_pb2.ClassifyRequest | vision_pb2.CaptionRequest,
+        model: Model,
+        encoded: bytes,
+        priority: int,
     ) -> tuple[Pixels, int]:
-        """Return the request's picture as the model takes it, and the ns that took."""
+        """Return the request's picture as the model takes it, and the ns that took.
+
+        `encoded` is its file, which a message copies each time that it is asked for it.
+        """
         assert model.manifest is not None
         recipe, image = model.manifest.input, request.image
         start = time.monotonic_ns()
         kind = image.WhichOneof("content")
         if kind == "encoded":
             field = "image.encoded"
-            pixels = await self._decoder.load(image.encoded, recipe, field, jpeg_scaling=model.jpeg_scaling)
+            pixels = await self._decoder.load(encoded, recipe, field, priority, jpeg_scaling=model.jpeg_scaling)
         elif kind == "raw":
             raw = image.raw
-            pixels = await self._decoder.from_raw(raw.rgb, raw.width, raw.height, recipe, "image.raw")
+            pixels = await self._decoder.from_raw(raw.rgb, raw.width, raw.height, recipe, "image.raw", priority)
         else:
             raise BadImage("image", "neither encoded nor raw is set")
         return pixels, time.monotonic_ns() - start

@@ -1,4 +1,4 @@
-"""Reads a JPEG file's markers, to tell how much work it is before any of it is done."""
+"""Reads a JPEG file's markers, to tell how much work it is before any is done."""
 
 import re
 from typing import Final
@@ -9,8 +9,12 @@ MAX_SCANS: Final = 64
 
 # Segments that are read one by one. Real files have fewer, large profiles and maps of depths included.
 _MAX_SEGMENTS: Final = 4096
+_MAX_SEGMENTS_BEFORE_FRAME: Final = 100
 _SCAN: Final = b"\xff\xda"
 _EOI: Final = 0xD9
+PROGRESSIVE: Final = 0xC2
+# Huffman tables, arithmetic conditions and a reserved one stand between the kinds of frames.
+_NO_FRAMES: Final = (0xC4, 0xC8, 0xCC)
 # What libjpeg takes for the next marker, but for those without a segment (RSTn, TEM) and those that it does not know.
 _MARKER: Final = re.compile(rb"\xff[\xc0-\xcf\xd9-\xfe]")
 
@@ -34,3 +38,18 @@ def scans(encoded: bytes) -> int:
         position = start + max(2, int.from_bytes(encoded[start : start + 2], "big"))
     # A file of countless segments is not worth the time to tell them apart.
     return found + encoded.count(_SCAN, position)
+
+
+def frame(encoded: bytes) -> tuple[int, int]:
+    """Return a JPEG file's kind of frame, as its marker's second byte, and its pixels; zeros if none comes early."""
+    position = 2
+    for _ in range(_MAX_SEGMENTS_BEFORE_FRAME):
+        marker = _MARKER.match(encoded, position)
+        if marker is None or (kind := encoded[position + 1]) == _SCAN[1]:
+            break
+        start = marker.end()
+        if 0xC0 <= kind <= 0xCF and kind not in _NO_FRAMES:
+            sides = encoded[start + 3 : start + 7]
+            return kind, int.from_bytes(sides[:2], "big") * int.from_bytes(sides[2:], "big")
+        position = start + int.from_bytes(encoded[start : start + 2], "big")
+    return 0, 0

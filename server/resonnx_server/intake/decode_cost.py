@@ -1,0 +1,70 @@
+"""How long a picture should take to decode, told by its format and size before any of it is."""
+
+import math
+import time
+from collections.abc import Callable
+from typing import Final
+
+from resonnx_server.runtime.headers import Header
+from resonnx_server.runtime.images import MAX_PIXELS
+
+# A picture without pixels would take as long as so many: opening it, and the way there and back.
+_OVERHEAD_PIXELS: Final = 16_384
+# Of which nothing is known until more than so many pixels have told it: they count as if they took no time.
+_UNKNOWN_PIXELS: Final = 1_000_000
+# Nobody's picture can make others of its format seem slower than this: five times what slow ones take.
+_MOST_NS: Final = 200.0
+_FADES_IN_NS: Final = 10_000_000_000
+
+
+class DecodeCost:
+    """Follows how many ns a pixel takes, for each format by itself. Event loop only.
+
+    What was learnt fades towards nothing: those who are refused by it cannot teach otherwise.
+
+    Args:
+        clock: Monotonic ns.
+    """
+
+    def __init__(self, clock: Callable[[], int] = time.monotonic_ns) -> None:
+        self._clock = clock
+        self._kinds: dict[str, _Known] = {}
+
+    def expected_ns(self, header: Header) -> float:
+        """Return how long a thread should take for a picture; 0 where nothing is known."""
+        known = self._kinds.get(header.format)
+        if known is None:
+            return 0.0
+        known.fade(self._clock())
+        return _work(header) * known.ns / (known.pixels + _UNKNOWN_PIXELS)
+
+    def learn(self, header: Header, ns: int) -> None:
+        """Take note that a thread took so long for a picture."""
+        now = self._clock()
+        known = self._kinds.setdefault(header.format, _Known(now))
+        known.fade(now)
+        pixels = _work(header)
+        known.pixels += pixels
+        known.ns += min(ns, _MOST_NS * pixels)
+
+
+def _work(header: Header) -> int:
+    # Larger ones are refused, whatever they say.
+    return min(header.pixels, MAX_PIXELS) + _OVERHEAD_PIXELS
+
+
+class _Known:
+    """Pixels decoded lately, and the time that they took."""
+
+    __slots__ = ("_at_ns", "ns", "pixels")
+
+    def __init__(self, now_ns: int) -> None:
+        self._at_ns = now_ns
+        self.pixels = 0.0
+        self.ns = 0.0
+
+    def fade(self, now_ns: int) -> None:
+        left = math.exp((self._at_ns - now_ns) / _FADES_IN_NS)
+        self.pixels *= left
+        self.ns *= left
+        self._at_ns = now_ns

@@ -1,0 +1,228 @@
+"""Whose picture is decoded next, what is left of those whom nobody waits for, and how the threads end."""
+
+import asyncio
+import gc
+import io
+import sys
+import threading
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+
+import numpy as np
+import pytest
+from PIL import Image
+from resonnx_proto.v1.manifest_pb2 import ImageInput
+from resonnx_server.errors import BadImage, Unavailable
+from resonnx_server.intake.decode import Decoder
+from resonnx_server.runtime import images
+
+RECIPE = ImageInput(width=2, height=1, resize=ImageInput.RESIZE_STRETCH, filter=ImageInput.FILTER_BILINEAR)
+
+
+class Codec:
+    """In place of images.load: notes what it is given, and goes on when it may."""
+
+    def __init__(self) -> None:
+        self.began: list[str] = []
+        self.may_end = threading.Semaphore(0)
+        self.under_way = 0
+        self.most_under_way = 0
+        self._lock = threading.Lock()
+
+    def load(self, encoded: bytes, recipe: ImageInput, field: str, *, jpeg_scaling: bool) -> np.ndarray:
+        with self._lock:
+            self.began.append(field)
+            self.under_way += 1
+            self.most_under_way = max(self.most_under_way, self.under_way)
+        assert self.may_end.acquire(timeout=20)
+        with self._lock:
+            self.under_way -= 1
+        if encoded.startswith(b"bad"):
+            raise BadImage(field, "bad")
+        return np.full((recipe.height, recipe.width, 3), len(encoded) % 256, np.uint8)
+
+
+@pytest.fixture
+def codec(monkeypatch: pytest.MonkeyPatch) -> Iterator[Codec]:
+    codec = Codec()
+    monkeypatch.setattr(images, "load", codec.load)
+    yield codec
+    codec.may_end.release(1000)
+
+
+@asynccontextmanager
+async def _decoder(threads: int, codec: Codec | None = None) -> AsyncIterator[Decoder]:
+    decoder = Decoder(threads)
+    try:
+        yield decoder
+    finally:
+        if codec is not None:
+            codec.may_end.release(1000)
+        assert await decoder.close(20)
+
+
+def _load(decoder: Decoder, field: str, priority: int = 4, encoded: bytes = b"x") -> "asyncio.Future[np.ndarray]":
+    return asyncio.ensure_future(decoder.load(encoded, RECIPE, field, priority, jpeg_scaling=False))
+
+
+def _load_all(decoder: Decoder, files: list[bytes], priority: int = 4) -> "asyncio.Future[np.ndarray]":
+    return asyncio.ensure_future(decoder.load_all(files, RECIPE, "many", priority, jpeg_scaling=False))
+
+
+def _references(files: list[bytes]) -> list[int]:
+    return [sys.getrefcount(file) for file in files]
+
+
+async def _until(condition) -> None:
+    async with asyncio.timeout(20):
+        while not condition():
+            await asyncio.sleep(0.001)
+
+
+async def _turn() -> None:
+    """Let what was started come to where it waits."""
+    for _ in range(5):
+        await asyncio.sleep(0)
+
+
+async def test_the_most_urgent_goes_first_and_within_a_priority_the_first(codec: Codec) -> None:
+    async with _decoder(1, codec) as decoder:
+        loads = [_load(decoder, "first", 8)]
+        await _until(lambda: codec.began == ["first"])
+        for field, priority in (("a8", 8), ("b4", 4), ("c1", 1), ("d4", 4), ("e8", 8)):
+            loads.append(_load(decoder, field, priority))
+        await _turn()
+        codec.may_end.release(6)
+        await asyncio.gather(*loads)
+    assert codec.began == ["first", "c1", "b4", "d4", "a8", "e8"]
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+async def test_pictures_of_others_have_their_turn_between_those_of_a_request_of_many(
+    codec: Codec, threads: int
+) -> None:
+    async with _decoder(threads, codec) as decoder:
+        many = _load_all(decoder, [b"x" * (i + 1) for i in range(90)])
+        await _until(lambda: len(codec.began) == threads)
+        other = _load(decoder, "other")
+        await _turn()
+        codec.may_end.release(2 * threads + 1)
+        await other
+        # Two for each thread were there before it.
+        assert codec.began.index("other") <= 2 * threads
+        assert not many.done()
+        codec.may_end.release(90)
+        assert (await many)[:, 0, 0, 0].tolist() == list(range(1, 91)), "each in its own place"
+        assert codec.most_under_way == threads, "the others kept all threads busy"
+
+
+async def test_bytes_of_who_has_gone_are_let_go_of_at_once(codec: Codec) -> None:
+    async with _decoder(1, codec) as decoder:
+        first = _load(decoder, "first")
+        await _until(lambda: codec.began == ["first"])
+        files = [bytes(1000 + i) for i in range(9)]
+        before = _references(files)
+        gone = [_load(decoder, "gone", encoded=files[0]), _load_all(decoder, files[1:])]
+        await _turn()
+        assert all(now > then for now, then in zip(_references(files), before, strict=True))
+        for one in gone:
+            one.cancel()
+        await asyncio.gather(*gone, return_exceptions=True)
+        await _turn()
+        del gone, one
+        assert _references(files) == before
+        codec.may_end.release(1)
+        await first
+    assert codec.began == ["first"], "nor are they decoded"
+
+
+async def test_who_leaves_in_the_middle_leaves_no_thread_to_another(codec: Codec) -> None:
+    async with _decoder(1, codec) as decoder:
+        gone = _load(decoder, "gone")
+        await _until(lambda: codec.began == ["gone"])
+        gone.cancel()
+        other = _load(decoder, "other")
+        await _turn()
+        assert codec.began == ["gone"]
+        codec.may_end.release(2)
+        await other
+    assert codec.most_under_way == 1
+
+
+def _damaged() -> bytes:
+    file = io.BytesIO()
+    Image.effect_noise((64, 64), 50).save(file, "PNG")
+    return file.getvalue()[:1000]
+
+
+@pytest.mark.parametrize("damaged", [b"nothing known" * 9, _damaged()], ids=["unknown", "cut off"])
+async def test_nothing_is_left_of_a_request_that_fails(damaged: bytes) -> None:
+    """Garbage is collected rarely: bytes in a cycle of references would stay for minutes."""
+    files = [damaged + bytes(i) for i in range(9)]
+    async with _decoder(2) as decoder:
+        gc.collect()
+        gc.disable()
+        try:
+            before = _references(files)
+            for _ in range(3):
+                with pytest.raises(BadImage, match=r"many\[\d\]: "):
+                    await decoder.load_all(files, RECIPE, "many", 4, jpeg_scaling=False)
+                with pytest.raises(BadImage, match="one: "):
+                    await decoder.load(files[0], RECIPE, "one", 4, jpeg_scaling=False)
+            # Those that were in the middle have ended, too, when a picture that is loaded after them is.
+            for _ in range(4):
+                with pytest.raises(BadImage):
+                    await decoder.load(b"", RECIPE, "last", 8, jpeg_scaling=False)
+            assert _references(files) == before
+        finally:
+            gc.enable()
+
+
+async def test_one_bad_picture_ends_its_request_and_the_others_are_not_decoded(codec: Codec) -> None:
+    async with _decoder(1, codec) as decoder:
+        many = _load_all(decoder, [b"bad", *[b"x"] * 50])
+        await _until(lambda: len(codec.began) == 1)
+        codec.may_end.release(1)
+        with pytest.raises(BadImage, match=r"many\[0\]: bad"):
+            await many
+        codec.may_end.release(50)
+        await _load(decoder, "other")
+        assert len(codec.began) <= 3, "the one before it was already on its way"
+
+
+async def test_closing_waits_no_longer_than_it_is_told_and_holds_up_nobody(codec: Codec) -> None:
+    decoder = Decoder(2)
+    loads = [_load(decoder, f"{i}") for i in range(5)]
+    await _until(lambda: len(codec.began) == 2)
+    closing = asyncio.ensure_future(decoder.close(0.05))
+    # The loop goes on: who waited is told at once.
+    for waiting in loads[2:]:
+        with pytest.raises(Unavailable):
+            await waiting
+    assert await closing is False, "both are left in the middle"
+    with pytest.raises(Unavailable):
+        await _load(decoder, "late")
+    codec.may_end.release(2)
+    assert await decoder.close(20)
+    await asyncio.gather(*loads[:2])
+    assert sorted(codec.began) == ["0", "1"]
+
+
+async def test_the_expected_time_follows_who_goes_before(codec: Codec) -> None:
+    file = io.BytesIO()
+    Image.new("RGB", (2000, 2000)).save(file, "PNG")
+    big = file.getvalue()
+    async with _decoder(2, codec) as decoder:
+        assert decoder.expected_ns([], 1) == decoder.expected_ns([big], 1) == 0, "nothing is known"
+        codec.may_end.release(1)
+        await _load(decoder, "teaches", encoded=big)
+        alone = decoder.expected_ns([big], 4)
+        assert 0 < decoder.expected_ns([big[:16] + bytes(1000)], 4) < alone / 50, "as told by its size"
+        loads = [_load(decoder, "waits", encoded=big) for _ in range(6)]
+        await _turn()
+        assert decoder.expected_ns([big], 4) == pytest.approx(alone * 7 / 2, rel=0.1)
+        assert decoder.expected_ns([big, big], 8) == pytest.approx(alone * 8 / 2, rel=0.1)
+        assert decoder.expected_ns([big], 3) == pytest.approx(alone, rel=0.1), "they wait for it"
+        codec.may_end.release(6)
+        await asyncio.gather(*loads)
+        assert decoder.expected_ns([big], 8) == pytest.approx(decoder.expected_ns([big], 1))
