@@ -81,15 +81,25 @@ def _place(device: Device, queue: Batcher[int], rows: int = 1, deadline_ns: int 
     with device.lock:
         wait_ns = queue.wait_ns(rows, priority=4)
         return Place(
-            queue, device, DeadlineAdmission(device, None), rows=rows, wait_ns=wait_ns, deadline_ns=deadline_ns
+            queue,
+            device,
+            DeadlineAdmission(device, None),
+            rows=rows,
+            priority=4,
+            wait_ns=wait_ns,
+            deadline_ns=deadline_ns,
+            decoding_ns=0.0,
         )
 
 
 def test_room_is_kept_for_what_is_being_decoded_and_others_wait_for_it(device: Device) -> None:
-    queue: Batcher[int] = Batcher(LatencyTable({1: 100.0}), max_queue_rows=3)
+    queue: Batcher[int] = Batcher(LatencyTable({1: 100.0, 2: 200.0}), max_queue_rows=8)
     with _place(device, queue, 2) as place:
         assert queue.wait_ns(1, priority=4) == 300
-        with pytest.raises(Overloaded, match="holds 2 rows"):
+        assert queue.wait_ns(1, priority=3) == 100
+        with pytest.raises(Overloaded, match="the queue holds 2 rows"):
+            _place(device, queue, 7)
+        with _place(device, queue, 2), pytest.raises(Overloaded, match="to be decoded hold 4 rows"):
             _place(device, queue, 2)
         with pytest.raises(DeadlineUnreachable):
             _place(device, queue, 1, deadline_ns=250)

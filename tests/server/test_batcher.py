@@ -5,6 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, precondition, rule
 from resonnx_server.engine.batcher import Batcher, Entry
+from resonnx_server.engine.expected import Expected
 from resonnx_server.engine.latency import LatencyTable
 from resonnx_server.engine.measurement import Measured, far_above, measure, sizes_up_to, smooth
 from resonnx_server.errors import Overloaded
@@ -28,7 +29,7 @@ class BatcherMachine(RuleBasedStateMachine):
         self.now = 0
         self.waiting: dict[int, Entry[int]] = {}
         self.begun: dict[int, int] = {}
-        self.expected: list[int] = []
+        self.expected: list[tuple[int, Expected]] = []
         self.next_id = 0
 
     @rule(
@@ -53,24 +54,32 @@ class BatcherMachine(RuleBasedStateMachine):
 
     @property
     def taken_room(self) -> int:
-        return sum(e.rows for e in self.waiting.values()) + sum(self.expected)
+        return sum(e.rows for e in self.waiting.values()) + self.expected_room
 
-    @rule(rows=st.integers(1, 16))
-    def expect(self, rows: int) -> None:
-        if self.taken_room + rows > 40:
-            with pytest.raises(Overloaded):
-                self.batcher.expect(rows)
+    @property
+    def expected_room(self) -> int:
+        return self._room_of(8)
+
+    def _room_of(self, priority: int) -> int:
+        return sum(min(rows, 10) for rows, expected in self.expected if expected.priority <= priority)
+
+    @rule(rows=st.integers(1, 40), priority=st.integers(1, 8), pictures=st.booleans())
+    def expect(self, rows: int, priority: int, pictures: bool) -> None:
+        many = pictures and rows > 1
+        if self.taken_room + rows > 40 or (many and self._room_of(priority) + min(rows, 10) > 20):
+            with pytest.raises(Overloaded) as refused:
+                self.batcher.expect(rows, priority, pictures=pictures)
+            assert 20 <= refused.value.retry_after_ms <= 2000
         else:
-            self.batcher.expect(rows)
-            self.expected.append(rows)
+            self.expected.append((rows, self.batcher.expect(rows, priority, pictures=pictures)))
 
     @precondition(lambda self: self.expected)
     @rule(comes=st.booleans())
     def expectation_ends(self, comes: bool) -> None:
-        """What was expected always finds its room."""
-        rows = self.expected.pop(0)
-        self.batcher.expected_rows -= rows
-        if comes:
+        """What was expected finds its room, unless it is more than a quarter of the queue."""
+        rows, expected = self.expected.pop(0)
+        self.batcher.arrived(expected, rows)
+        if comes and (rows <= 10 or self.taken_room + rows <= 40):
             entry = Entry(self.next_id, rows, self.now)
             self.next_id += 1
             self.batcher.push([entry])
@@ -119,6 +128,9 @@ class BatcherMachine(RuleBasedStateMachine):
     def counts_agree(self) -> None:
         assert self.batcher.rows == sum(entry.rows for entry in self.waiting.values())
         assert self.batcher.rows + self.batcher.expected_rows == self.taken_room <= 40
+        for priority in (1, 4, 8):
+            before = sum(min(rows, 16) for rows, expected in self.expected if expected.priority <= priority)
+            assert self.batcher.expected_ahead(priority) == before
         assert (self.batcher.ready_at_ns() is not None) == bool(self.waiting)
         now, later = self.batcher.ready_at_ns(), self.batcher.ready_at_ns(enough=16)
         assert now is None or (later is not None and later >= now)
@@ -126,6 +138,34 @@ class BatcherMachine(RuleBasedStateMachine):
 
 TestBatcherMachine = BatcherMachine.TestCase
 TestBatcherMachine.settings = settings(max_examples=300, stateful_step_count=40)
+
+
+def test_others_keep_half_of_the_queue_while_requests_of_many_pictures_are_decoded() -> None:
+    batcher: Batcher[int] = Batcher(LatencyTable(FLAT), max_queue_rows=40)
+    first, second = batcher.expect(10), batcher.expect(10)
+    for priority in (4, 8):
+        with pytest.raises(Overloaded, match="hold 20 rows of the queue, and with requests of several may hold 20"):
+            batcher.expect(2, priority)
+    urgent = batcher.expect(2, priority=3)
+    batcher.expect(1, priority=8)
+    batcher.push([Entry(0, 17, 0)])
+    with pytest.raises(Overloaded, match="the queue holds 40 rows and may hold 40"):
+        batcher.expect(1)
+    for expected, rows in ((first, 10), (second, 10), (urgent, 2)):
+        batcher.arrived(expected, rows)
+    assert batcher.expected_rows == 1
+
+
+def test_a_request_of_more_than_a_quarter_of_the_queue_holds_that_while_it_is_decoded() -> None:
+    batcher: Batcher[int] = Batcher(LatencyTable(FLAT), max_queue_rows=40)
+    large = batcher.expect(40, priority=8)
+    assert (batcher.expected_rows, batcher.expected_ahead(8), batcher.expected_ahead(7)) == (10, 16, 0)
+    batcher.push([Entry(0, 30, 0)])
+    for _ in range(40):
+        batcher.arrived(large, 1)
+    assert (batcher.expected_rows, batcher.expected_ahead(8)) == (0, 0)
+    with pytest.raises(Overloaded):
+        batcher.push([Entry(1, 40, 0)])
 
 
 def _batcher(costs: dict[int, float], rows: int, **options: int) -> Batcher[int]:

@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Final, Generic, TypeVar
 
+from resonnx_server.engine.expected import Expected, ExpectedRows
 from resonnx_server.engine.latency import LatencyTable
 from resonnx_server.errors import Overloaded
 
@@ -95,7 +96,7 @@ class Batcher(Generic[T]):
         self.rows = 0
         self._asked_ns: int | None = None
         # Of requests whose pictures are being decoded: they have their room, and those who come later wait for them.
-        self.expected_rows = 0
+        self._expected = ExpectedRows(max_queue_rows, table.largest, PRIORITY_LEVELS)
 
     def __len__(self) -> int:
         return sum(map(len, self._levels))
@@ -103,27 +104,42 @@ class Batcher(Generic[T]):
     def __iter__(self) -> Iterator[Entry[T]]:
         return chain.from_iterable(self._levels)
 
-    def expect(self, rows: int) -> None:
-        """Keep room for `rows` that will be pushed, or given up with `expected_rows`.
+    @property
+    def expected_rows(self) -> int:
+        """Rows that room is kept for."""
+        return self._expected.room
+
+    def expected_ahead(self, priority: int) -> int:
+        """Rows that are expected and that a request that came now would wait for."""
+        return self._expected.ahead(priority)
+
+    def expect(self, rows: int, priority: int = DEFAULT_PRIORITY, *, pictures: bool = True) -> Expected:
+        """Keep room for a request's `rows` until they have `arrived`; see ExpectedRows for those of many pictures.
+
+        Args:
+            rows: The request's.
+            priority: The request's.
+            pictures: They have to be decoded first.
 
         Raises:
             Overloaded: The queue has no room; says when it should.
         """
-        queued = self.rows + self.expected_rows
-        if queued + rows > self.max_queue_rows:
-            low, high = _RETRY_AFTER_MS
-            retry_after_ms = int(self.table.drain_ns(queued) / self._instances / 1e6)
-            raise Overloaded(
-                f"the queue holds {queued} rows and may hold {self.max_queue_rows}",
-                min(max(retry_after_ms, low), high),
+        self._check_room(rows)
+        if pictures and not self._expected.leaves_room(rows, priority):
+            raise self._overloaded(
+                f"pictures to be decoded hold {self.expected_rows} rows of the queue, and with requests of several may "
+                f"hold {self._expected.most_of_many}"
             )
-        self.expected_rows += rows
+        return self._expected.add(rows, priority)
+
+    def arrived(self, expected: Expected, rows: int) -> None:
+        """Give back what was kept for `rows`, which are pushed now or will not come."""
+        self._expected.arrived(expected, rows)
 
     def push(self, entries: list[Entry[T]]) -> None:
-        """Queue all of `entries` or none. Raises Overloaded as `expect` does."""
+        """Queue all of `entries` or none. Raises Overloaded if the queue has no room; it says when it should."""
         rows = sum(entry.rows for entry in entries)
-        self.expect(rows)
-        self.expected_rows -= rows
+        self._check_room(rows)
         for entry in entries:
             self._levels[entry.priority - 1][entry] = None
             self._asked_ns = entry.arrival_ns
@@ -173,7 +189,7 @@ class Batcher(Generic[T]):
             rows: The request's.
             priority: The request's.
         """
-        ahead = self.expected_rows + sum(entry.rows for level in self._levels[:priority] for entry in level)
+        ahead = self.expected_ahead(priority) + sum(entry.rows for level in self._levels[:priority] for entry in level)
         return self.table.drain_ns(ahead) / self._instances + self._alone_ns(rows)
 
     def shortest_ns(self) -> float:
@@ -218,6 +234,16 @@ class Batcher(Generic[T]):
             level.clear()
         self.rows = 0
         return entries
+
+    def _check_room(self, rows: int) -> None:
+        queued = self.rows + self.expected_rows
+        if queued + rows > self.max_queue_rows:
+            raise self._overloaded(f"the queue holds {queued} rows and may hold {self.max_queue_rows}")
+
+    def _overloaded(self, message: str) -> Overloaded:
+        low, high = _RETRY_AFTER_MS
+        drained_ns = self.table.drain_ns(self.rows + self.expected_rows) / self._instances
+        return Overloaded(message, min(max(int(drained_ns / 1e6), low), high))
 
     def _next(self, now_ns: int) -> tuple[list[Entry[T]], list[Entry[T]]]:
         """Return the first entry and those alike behind it, as many as a batch could hold, and the late before them."""

@@ -112,7 +112,7 @@ class CaptionEngine:
         options: DecodeOptions,
         deadline_ns: int | None = None,
         priority: int = DEFAULT_PRIORITY,
-        decoding_ns: float = 0.0,
+        decoding_ns: float | None = None,
     ) -> Place:
         """Keep room for pictures that are yet to be decoded: `with engine.place(…) as place`.
 
@@ -121,7 +121,7 @@ class CaptionEngine:
             options: As for `submit`.
             deadline_ns: As for `submit`.
             priority: As for `submit`.
-            decoding_ns: Expected time until they are decoded.
+            decoding_ns: Expected time until they are decoded; None if they are.
 
         Raises:
             Overloaded: The queue is full.
@@ -136,6 +136,7 @@ class CaptionEngine:
                 self.device,
                 self._admission,
                 rows=pictures,
+                priority=priority,
                 wait_ns=self._wait_ns(pictures, options, priority),
                 deadline_ns=deadline_ns,
                 decoding_ns=decoding_ns,
@@ -277,7 +278,7 @@ class CaptionEngine:
     def _wait_ns(self, pictures: int, options: DecodeOptions, priority: int) -> float:
         """Expected time until pictures that came now would have their captions, were the device this model's alone."""
         capacity, rows, steps = self.slots.capacity, pictures * options.beam_width, self.decoders.shared.table
-        ahead = self._schedule.rows + self._batcher.rows + self._batcher.expected_rows
+        ahead = self._schedule.rows + self._batcher.rows + self._batcher.expected_ahead(priority)
         decoding = steps.cost_ns(steps.bucket(min(ahead + rows, capacity)))
         # Those who find no slot wait for as many rounds of full slots as are before them.
         rounds = 1 + max(0, ahead + rows - capacity) / capacity

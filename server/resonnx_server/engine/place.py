@@ -21,16 +21,17 @@ class Place:
         device: Whose lock guards the queue.
         admission: Of the same model.
         rows: Rows that will come.
+        priority: Theirs.
         wait_ns: Expected time until they are done once the device is free.
         deadline_ns: The caller's, monotonic.
-        decoding_ns: Expected time until the pictures are decoded.
+        decoding_ns: Expected time until the pictures are decoded; None if there are none to decode.
 
     Raises:
         Overloaded: The queue is full.
         DeadlineUnreachable: The deadline would pass before the answer is there.
     """
 
-    __slots__ = ("_admission", "_device", "_prediction", "_queue", "_rows")
+    __slots__ = ("_admission", "_device", "_expected", "_prediction", "_queue", "_rows")
 
     def __init__(
         self,
@@ -39,18 +40,19 @@ class Place:
         admission: DeadlineAdmission,
         *,
         rows: int,
+        priority: int,
         wait_ns: float,
         deadline_ns: int | None,
-        decoding_ns: float = 0.0,
+        decoding_ns: float | None = None,
     ) -> None:
         limited = admission.has_limit(deadline_ns)
-        self._prediction = admission.check(wait_ns, deadline_ns, decoding_ns) if limited else None
-        queue.expect(rows)
+        self._prediction = admission.check(wait_ns, deadline_ns, decoding_ns or 0.0) if limited else None
+        self._expected = queue.expect(rows, priority, pictures=decoding_ns is not None)
         self._queue, self._device, self._admission, self._rows = queue, device, admission, rows
 
     def arrive(self, rows: int) -> None:
         """Give back the room of `rows` that are pushed now. Call with the device's lock held."""
-        self._queue.expected_rows -= rows
+        self._queue.arrived(self._expected, rows)
         self._rows -= rows
 
     def __enter__(self) -> Self:

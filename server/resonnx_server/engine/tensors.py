@@ -70,7 +70,7 @@ class TensorEngine:
         rows: int,
         deadline_ns: int | None = None,
         priority: int = DEFAULT_PRIORITY,
-        decoding_ns: float = 0.0,
+        decoding_ns: float | None = None,
     ) -> Place:
         """Keep room for a request whose pictures are yet to be decoded: `with engine.place(…) as place`.
 
@@ -78,7 +78,7 @@ class TensorEngine:
             rows: Its rows.
             deadline_ns: As for `submit`.
             priority: As for `submit`.
-            decoding_ns: Expected time until they are decoded.
+            decoding_ns: Expected time until they are decoded; None if they are.
 
         Raises:
             Overloaded: The queue is full.
@@ -93,6 +93,7 @@ class TensorEngine:
                 self.device,
                 self._admission,
                 rows=rows,
+                priority=priority,
                 wait_ns=self._batcher.wait_ns(rows, priority),
                 deadline_ns=deadline_ns,
                 decoding_ns=decoding_ns,

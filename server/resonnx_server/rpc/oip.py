@@ -222,7 +222,7 @@ class InferenceServicer(grpc_service_pb2_grpc.GRPCInferenceServiceServicer):
         pixels = image if files else checked_pixels(image, model)
         if on_words is not None and len(image) != 1:
             raise InvalidInput("parameters['stream']", f"words of {len(image)} pictures in one request; give one")
-        decoding_ns = self._decoder.expected_ns(files, parameters.priority)
+        decoding_ns = self._decoder.expected_ns(files, parameters.priority) if files else None
         with engine.place(len(image), options, deadline, parameters.priority, decoding_ns) as place:
             if files:
                 pixels = await self._load(files, model, parameters.priority)
