@@ -391,6 +391,7 @@ def test_nobody_is_late_for_waiting_for_company() -> None:
     assert batcher.ready_at_ns() == 84_000_000, "16 rows could come, and take 16 ms"
     batcher.push([Entry(2, 1, 0, deadline_ns=10_000_000)])
     assert batcher.ready_at_ns() == 0
+    assert _batcher(LINEAR, 1, max_delay_ns=2_000_000_000).ready_at_ns() == 100 + 2_000_000_000, "nobody is in a hurry"
 
 
 def test_those_behind_lend_no_urgency_to_those_before() -> None:

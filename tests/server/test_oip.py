@@ -64,6 +64,27 @@ def test_classes_of_what_has_none_are_refused_before_any_work(demo_server, sampl
     assert demo_server.metric("resonnx_request_errors_total", model="scenes", reason="INVALID_INPUT") >= 1
 
 
+def test_pictures_that_fail_on_a_stream_leave_nothing_behind(demo_server) -> None:
+    """Each is forgotten with its answer, not when garbage is collected, which is rare."""
+
+    def resident_mb() -> float:
+        return demo_server.metric("process_resident_memory_bytes") / 1e6
+
+    def ask(client: triton.InferenceServerClient, times: int) -> None:
+        answers: queue.Queue[tuple[object, InferenceServerException | None]] = queue.Queue()
+        client.start_stream(callback=lambda result, error: answers.put((result, error)))
+        for _ in range(times):
+            client.async_stream_infer("digits", [_bytes_input([bytes(8_000_000)])])
+            assert answers.get(timeout=20)[1] is not None
+        client.stop_stream()
+
+    with triton.InferenceServerClient(demo_server.grpc) as client:
+        ask(client, 10)
+        before = resident_mb()
+        ask(client, 50)
+    assert resident_mb() - before < 100, "of 400 MB"
+
+
 def test_live_ready_metadata(client: triton.InferenceServerClient) -> None:
     assert client.is_server_live()
     assert client.is_server_ready()

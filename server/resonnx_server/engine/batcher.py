@@ -166,9 +166,11 @@ class Batcher(Generic[T]):
         is_few = self.rows < enough
         if not is_few and (not self._max_delay_ns or self.rows >= self.table.largest):
             return at
-        due = min(map(self._due_ns, self))
-        last = int(due - self.table.cost_ns(self.table.bucket(enough if is_few else self.table.largest)))
-        return max(at, last if is_few else min(at + self._max_delay_ns, last))
+        if is_few:
+            return max(at, int(min(map(self._due_ns, self)) - self.table.cost_ns(self.table.bucket(enough))))
+        wanted = [limit for entry in self if (limit := self._wanted_ns(entry)) is not None]
+        last = min(wanted) - int(self.table.cost_ns(self.table.largest)) if wanted else math.inf
+        return max(at, int(min(at + self._max_delay_ns, last)))
 
     def live_objective_ns(self, now_ns: int) -> int | None:
         """Return the objective if anybody has asked lately: what others must leave room for."""
@@ -278,6 +280,10 @@ class Batcher(Generic[T]):
     def _due_ns(self, entry: Entry[T]) -> int:
         due = entry.arrival_ns + (_PATIENCE_NS if self.objective_ns is None else self.objective_ns)
         return due if entry.deadline_ns is None else min(due, entry.deadline_ns)
+
+    def _wanted_ns(self, entry: Entry[T]) -> int | None:
+        """Return when an entry's answer is wanted at the latest, if anybody has said so."""
+        return entry.deadline_ns if self.objective_ns is None else self._due_ns(entry)
 
     def _is_late(self, entry: Entry[T], now_ns: int) -> bool:
         if entry.deadline_ns is None:
