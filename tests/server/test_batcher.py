@@ -29,7 +29,7 @@ class BatcherMachine(RuleBasedStateMachine):
         self.now = 0
         self.waiting: dict[int, Entry[int]] = {}
         self.begun: dict[int, int] = {}
-        self.expected: list[tuple[int, Expected]] = []
+        self.expected: list[tuple[int, int, Expected]] = []
         self.next_id = 0
 
     @rule(
@@ -61,7 +61,7 @@ class BatcherMachine(RuleBasedStateMachine):
         return self._room_of(8)
 
     def _room_of(self, priority: int) -> int:
-        return sum(min(rows, 10) for rows, expected in self.expected if expected.priority <= priority)
+        return sum(room for _, room, expected in self.expected if expected.priority <= priority)
 
     @rule(rows=st.integers(1, 40), priority=st.integers(1, 8), pictures=st.booleans())
     def expect(self, rows: int, priority: int, pictures: bool) -> None:
@@ -71,15 +71,16 @@ class BatcherMachine(RuleBasedStateMachine):
                 self.batcher.expect(rows, priority, pictures=pictures)
             assert 20 <= refused.value.retry_after_ms <= 2000
         else:
-            self.expected.append((rows, self.batcher.expect(rows, priority, pictures=pictures)))
+            expected = self.batcher.expect(rows, priority, pictures=pictures)
+            self.expected.append((rows, min(rows, 10) if pictures else rows, expected))
 
     @precondition(lambda self: self.expected)
     @rule(comes=st.booleans())
     def expectation_ends(self, comes: bool) -> None:
-        """What was expected finds its room, unless it is more than a quarter of the queue."""
-        rows, expected = self.expected.pop(0)
+        """What was expected finds its room, unless it is pictures for more than a quarter of the queue."""
+        rows, room, expected = self.expected.pop(0)
         self.batcher.arrived(expected, rows)
-        if comes and (rows <= 10 or self.taken_room + rows <= 40):
+        if comes and (rows == room or self.taken_room + rows <= 40):
             entry = Entry(self.next_id, rows, self.now)
             self.next_id += 1
             self.batcher.push([entry])
@@ -129,7 +130,7 @@ class BatcherMachine(RuleBasedStateMachine):
         assert self.batcher.rows == sum(entry.rows for entry in self.waiting.values())
         assert self.batcher.rows + self.batcher.expected_rows == self.taken_room <= 40
         for priority in (1, 4, 8):
-            before = sum(min(rows, 16) for rows, expected in self.expected if expected.priority <= priority)
+            before = sum(min(rows, 16) for rows, _, expected in self.expected if expected.priority <= priority)
             assert self.batcher.expected_ahead(priority) == before
         assert (self.batcher.ready_at_ns() is not None) == bool(self.waiting)
         now, later = self.batcher.ready_at_ns(), self.batcher.ready_at_ns(enough=16)

@@ -130,7 +130,7 @@ class Batcher(Generic[T]):
                 f"pictures to be decoded hold {self.expected_rows} rows of the queue, and with requests of several may "
                 f"hold {self._expected.most_of_many}"
             )
-        return self._expected.add(rows, priority)
+        return self._expected.add(rows, priority, pictures=pictures)
 
     def arrived(self, expected: Expected, rows: int) -> None:
         """Give back what was kept for `rows`, which are pushed now or will not come."""

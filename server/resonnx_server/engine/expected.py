@@ -42,9 +42,10 @@ class ExpectedRows:
         """Tell whether with a request of so many pictures others would still have their half."""
         return rows == 1 or sum(self._room[:priority]) + min(rows, self._most_of_one) <= self.most_of_many
 
-    def add(self, rows: int, priority: int) -> Expected:
-        """Keep what a request of so many pictures needs."""
-        expected = Expected(min(rows, self._most_of_one), min(rows, self._largest_batch), priority)
+    def add(self, rows: int, priority: int, *, pictures: bool) -> Expected:
+        """Keep what a request needs; all of its room if there is nothing to decode, as it comes at once."""
+        room = min(rows, self._most_of_one) if pictures else rows
+        expected = Expected(room, min(rows, self._largest_batch), priority)
         self._room[priority - 1] += expected.room
         self._ahead[priority - 1] += expected.ahead
         return expected
