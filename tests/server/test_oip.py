@@ -4,6 +4,7 @@ import io
 import queue
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import grpc
 import numpy as np
@@ -236,7 +237,7 @@ def test_bad_inputs(client) -> None:
     _refused(infer(_input(good[:, :-1], "UINT8")), "INVALID_ARGUMENT", "inputs['image'].shape", f"{height - 1}")
     _refused(infer(_input(good[0], "UINT8")), "INVALID_ARGUMENT", "inputs['image'].shape")
     _refused(infer(_input(good[:0], "UINT8")), "INVALID_ARGUMENT", "N >= 1")
-    _refused(infer(_input(good, "UINT8", "picture")), "INVALID_ARGUMENT", "'image' is missing")
+    _refused(infer(_input(good, "UINT8", "picture")), "INVALID_ARGUMENT", "'picture' is not one of ['image']")
     _refused(infer(_input(good, "UINT8"), _input(good, "UINT8", "more")), "INVALID_ARGUMENT", "'more'")
     _refused(infer(_bytes_input([b"broken"])), "INVALID_ARGUMENT", "inputs['image'][0]", "no JPEG, PNG or WebP")
     unknown_output = [triton.InferRequestedOutput("scores")]
@@ -244,28 +245,32 @@ def test_bad_inputs(client) -> None:
 
 
 @pytest.mark.parametrize(
-    ("tensor", "raw", "message"),
+    ("model", "tensor", "raw", "message"),
     [
-        ({"datatype": "UINT8", "shape": [2, 2]}, [b"123"], "3 bytes; UINT8 [2, 2] has 4"),
-        ({"datatype": "UINT8", "shape": [-1, 2]}, [b"12"], "negative"),
-        ({"datatype": "UINT8", "shape": [1] * 65}, [b"1"], "65 dimensions, more than 8"),
-        ({"datatype": "BYTES", "shape": [1] * 20_000}, [b"1"], "20000 dimensions, more than 8"),
-        ({"datatype": "UINT8", "shape": [2**62] * 60_000}, [b"1"], "60000 dimensions, more than 8"),
-        ({"datatype": "UINT8", "shape": [0, 2**63 - 1, 2**62]}, [b""], "over 2147483647"),
-        ({"datatype": "FANCY", "shape": [1]}, [b"1"], "'FANCY' is not one of"),
-        ({"datatype": "BYTES", "shape": [1]}, [b"\x09\x00\x00\x00abc"], "says 9 bytes, 3 are left"),
-        ({"datatype": "BYTES", "shape": [2**30]}, [b"\x00\x00\x00\x00"], "cannot hold"),
-        ({"datatype": "BYTES", "shape": [1]}, [b"\x01\x00\x00\x00abc"], "2 bytes are left"),
-        ({"datatype": "UINT8", "shape": [1]}, [b"1", b"2"], "2 entries for 1 inputs"),
-        ({"datatype": "UINT8", "shape": [3], "contents": {"uint_contents": [1, 300, 2]}}, [], "within 0..255"),
-        ({"datatype": "UINT8", "shape": [3], "contents": {"uint_contents": [1]}}, [], "1 values"),
-        ({"datatype": "FP16", "shape": [1], "contents": {"fp32_contents": [1]}}, [], "no typed contents"),
-        ({"datatype": "UINT8", "shape": [1], "contents": {"uint_contents": [1]}}, [b"1"], "must not be set"),
+        ("free", {"datatype": "UINT8", "shape": [2, 2]}, [b"123"], "3 bytes; UINT8 [2, 2] has 4"),
+        ("free", {"datatype": "UINT8", "shape": [-1, 2]}, [b"12"], "size -1 is negative"),
+        ("free", {"datatype": "UINT8", "shape": [1] * 65}, [b"1"], "65 dimensions, more than 8"),
+        ("free", {"datatype": "UINT8", "shape": [2**62] * 60_000}, [b"1"], "60000 dimensions, more than 8"),
+        ("free", {"datatype": "UINT8", "shape": [0, 2**63 - 1]}, [b""], "is over 2147483647 elements"),
+        ("free", {"datatype": "UINT8", "shape": [2, 2**30 - 1]}, [b""], "0 bytes; UINT8"),
+        ("free", {"datatype": "FANCY", "shape": [1, 1]}, [b"1"], "'FANCY' is not one of"),
+        ("free", {"datatype": "INT8", "shape": [1, 1]}, [], "INT8; the model takes UINT8"),
+        ("free", {"datatype": "UINT8", "shape": [1, 1]}, [b"1", b"2"], "2 entries for 1 inputs"),
+        ("free", {"datatype": "UINT8", "shape": [1, 3], "contents": {"uint_contents": [1, 300]}}, [], "2 values"),
+        ("free", {"datatype": "UINT8", "shape": [1, 2], "contents": {"uint_contents": [1, 300]}}, [], "within 0..255"),
+        ("free", {"datatype": "UINT8", "shape": [1, 1], "contents": {"uint_contents": [1]}}, [b"1"], "must not be set"),
+        ("half", {"datatype": "FP16", "shape": [1], "contents": {"fp32_contents": [1]}}, [], "no typed contents"),
+        ("strings", {"datatype": "BYTES", "shape": [1] * 20_000}, [b"1"], "20000 dimensions, more than 8"),
+        ("strings", {"datatype": "BYTES", "shape": [1]}, [b"\x09\x00\x00\x00abc"], "says 9 bytes, 3 are left"),
+        ("strings", {"datatype": "BYTES", "shape": [2]}, [b"\x04\x00\x00\x00abcd"], "element 1 of 2 is missing"),
+        ("strings", {"datatype": "BYTES", "shape": [2**30]}, [b"\x00\x00\x00\x00"], "cannot hold"),
+        ("strings", {"datatype": "BYTES", "shape": [1]}, [b"\x01\x00\x00\x00abc"], "2 bytes are left"),
+        ("strings", {"datatype": "BYTES", "shape": [1], "contents": {"bytes_contents": [b"\xff"]}}, [], "not UTF-8"),
     ],
 )
-def test_malformed_tensors(demo_server, tensor: dict, raw: list[bytes], message: str) -> None:
-    request = pb.ModelInferRequest(model_name="digits", inputs=[{"name": "image", **tensor}], raw_input_contents=raw)
-    with grpc.insecure_channel(demo_server.grpc) as channel:
+def test_malformed_tensors(bare_server, model: str, tensor: dict, raw: list[bytes], message: str) -> None:
+    request = pb.ModelInferRequest(model_name=model, inputs=[{"name": "x", **tensor}], raw_input_contents=raw)
+    with grpc.insecure_channel(bare_server.grpc) as channel:
         stub = grpc_service_pb2_grpc.GRPCInferenceServiceStub(channel)
         with pytest.raises(grpc.RpcError) as refused:
             stub.ModelInfer(request, timeout=10)
@@ -280,6 +285,7 @@ def test_malformed_tensors(demo_server, tensor: dict, raw: list[bytes], message:
         ({"timeout": {"int64_param": -5}}, "-5 is negative"),
         ({"timeout": {"string_param": "soon"}}, "must be an integer"),
         ({"priority": {"uint64_param": 9}}, "parameters['priority']: 9 is not within 0..8"),
+        ({str(number): {"int64_param": 1} for number in range(1025)}, "parameters: 1025 are given, more than 1024"),
     ],
 )
 def test_bad_parameters(demo_server, parameters: dict, message: str) -> None:
@@ -304,10 +310,13 @@ def test_typed_contents_are_taken(demo_server, client) -> None:
 
 
 def test_outputs_are_given_once(demo_server) -> None:
-    request = pb.ModelInferRequest(model_name="digits", outputs=[{"name": "features"}] * 50_000)
+    request = pb.ModelInferRequest(model_name="digits", outputs=[{"name": "features"}] * 1025)
     with grpc.insecure_channel(demo_server.grpc) as channel:
         infer = grpc_service_pb2_grpc.GRPCInferenceServiceStub(channel).ModelInfer
-        with pytest.raises(grpc.RpcError, match="50000 are asked for; the model has 3"):
+        with pytest.raises(grpc.RpcError, match="1025 are given, more than 1024"):
+            infer(request, timeout=10)
+        del request.outputs[4:]
+        with pytest.raises(grpc.RpcError, match="4 are asked for; the model has 3"):
             infer(request, timeout=10)
         del request.outputs[2:]
         with pytest.raises(grpc.RpcError, match="'features' is asked for twice"):
@@ -332,8 +341,8 @@ def _graph(path: Path, nodes: list, inputs: list, outputs: list, constants: tupl
 
 
 @pytest.fixture(scope="module")
-def bare_client(start_server, tmp_path_factory) -> Iterator[triton.InferenceServerClient]:
-    """Bare files: with independent rows, with mixed rows, without a batch axis, of strings."""
+def bare_server(start_server, tmp_path_factory) -> Iterator[Any]:
+    """Bare files: with independent rows, with mixed rows, without a batch axis, of strings, of other datatypes."""
     repository = tmp_path_factory.mktemp("bare")
     two = helper.make_tensor("two", TensorProto.FLOAT, [1], [2.0])
     vector = helper.make_tensor_value_info
@@ -357,7 +366,16 @@ def bare_client(start_server, tmp_path_factory) -> Iterator[triton.InferenceServ
         texts,
         [vector("y", TensorProto.STRING, ["n"])],
     )
-    with start_server(repository) as server, triton.InferenceServerClient(server.grpc) as client:
+    for name, kind, shape in (("free", TensorProto.UINT8, ["n", "m"]), ("half", TensorProto.FLOAT16, [1])):
+        copied = [helper.make_node("Identity", ["x"], ["y"])]
+        _graph(repository / name / "1/model.onnx", copied, [vector("x", kind, shape)], [vector("y", kind, shape)])
+    with start_server(repository) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def bare_client(bare_server) -> Iterator[triton.InferenceServerClient]:
+    with triton.InferenceServerClient(bare_server.grpc) as client:
         yield client
 
 
@@ -390,3 +408,8 @@ def test_bare_file_of_strings(bare_client) -> None:
     x = np.array([b"hello", "zwölf".encode()], object)
     answer = bare_client.infer("strings", [_input(x, "BYTES", "x")]).as_numpy("y")
     assert answer.tolist() == [b"hello", "zwölf".encode()]
+
+
+def test_more_strings_than_are_read_at_once(bare_client) -> None:
+    x = np.array([str(number).encode() for number in range(70_000)], object)
+    np.testing.assert_array_equal(bare_client.infer("strings", [_input(x, "BYTES", "x")]).as_numpy("y"), x)

@@ -1,6 +1,9 @@
 """What a tensor request must be for the model that it asks for; errors name the input and what the model takes."""
 
-from typing import Final
+import asyncio
+import math
+from collections.abc import Collection, Sequence
+from typing import Any, Final
 
 import numpy as np
 from resonnx_proto.inference import grpc_service_pb2 as pb
@@ -14,84 +17,135 @@ from resonnx_server.runtime.session import Array
 
 IMAGE: Final = "inputs['image']"
 
+# Elements that are converted one by one without a thread for them: a few ms.
+_CONVERTED_AT_ONCE: Final = 1 << 16
+
+_Shape = tuple[int, ...]
+_Announced = tuple[tensors.InputTensor, _Shape, np.dtype[Any]]
+
+
+async def read_inputs(request: pb.ModelInferRequest, model: Model) -> Tensors:
+    """Decode a request's inputs by name; BYTES become objects: a bare model's str, pictures' bytes.
+
+    All that inputs say of themselves is checked before an element is read; many elements are read on a thread.
+
+    Raises:
+        InvalidInput: They are not the model's inputs, or their contents are not what they say.
+    """
+    # A list: iterating over the message's own takes longer. One more than there may be shows that there are too many.
+    given = request.inputs[: len(model.inputs) + 1]
+    check_names([tensor.name for tensor in given], model)
+    raw = request.raw_input_contents
+    if raw and len(raw) != len(given):
+        raise InvalidInput("raw_input_contents", f"{len(raw)} entries for {len(given)} inputs; give one each, or none")
+    announced: list[_Announced] = []
+    converted = 0
+    for tensor in given:
+        shape, dtype = tensors.shape_of(tensor), tensors.dtype_of(tensor)
+        if model.manifest is None:
+            _check_tensor(tensor, shape, dtype, model)
+        else:
+            _check_image(shape, dtype, model)
+        if "shared_memory_region" in tensor.parameters:
+            raise InvalidInput(f"{tensors.field(tensor)}.parameters", "shared memory is not supported")
+        if not raw or dtype.hasobject:
+            converted += math.prod(shape)
+        announced.append((tensor, shape, dtype))
+    if converted > _CONVERTED_AT_ONCE:
+        return await asyncio.to_thread(_read, announced, raw, model)
+    return _read(announced, raw, model)
+
+
+def _read(announced: Sequence[_Announced], raw: Sequence[bytes], model: Model) -> Tensors:
+    arrays: Tensors = {}
+    for i, (tensor, shape, dtype) in enumerate(announced):
+        array = tensors.from_raw(raw[i], shape, dtype, tensor) if raw else tensors.from_contents(shape, dtype, tensor)
+        if dtype.hasobject and model.manifest is None:
+            # ONNX Runtime takes str for string tensors.
+            array = _decoded(array, tensors.field(tensor))
+        arrays[tensor.name] = array
+    return arrays
+
+
+def _decoded(array: Array, field: str) -> Array:
+    try:
+        return np.array([value.decode() for value in array.ravel()], object).reshape(array.shape)
+    except UnicodeDecodeError:
+        raise InvalidInput(field, "a string element is not UTF-8") from None
+
+
+def check_names(names: Collection[str], model: Model) -> None:
+    """Raise InvalidInput unless `names` are those of the model's inputs, each once."""
+    expected = [spec.name for spec in model.inputs]
+    if [*names] == expected:
+        return
+    seen: set[str] = set()
+    for name in names:
+        if name not in expected:
+            raise InvalidInput("inputs", f"{name[:64]!r} is not one of {sorted(expected)}")
+        if name in seen:
+            raise InvalidInput(f"inputs[{name!r}]", "given twice")
+        seen.add(name)
+    if missing := sorted({*expected} - seen):
+        raise InvalidInput("inputs", f"{missing[0]!r} is missing; the model takes {sorted(expected)}")
+
 
 def checked_files(image: Array, model: Model) -> list[bytes]:
     """Return the picture files of BYTES [N] or [N,1]. Raises InvalidInput."""
-    _check_rows(image, model)
-    if image.ndim not in (1, 2) or (image.ndim == 2 and image.shape[1] != 1) or image.size == 0:
-        raise InvalidInput(f"{IMAGE}.shape", f"{list(image.shape)}; BYTES must be [N] with N >= 1")
+    _check_image(image.shape, image.dtype, model)
     files: list[bytes] = image.ravel().tolist()
     return files
 
 
 def checked_pixels(image: Array, model: Model) -> Pixels:
     """Return `image` if it is UINT8 [N,H,W,3] of the model's size. Raises InvalidInput."""
-    assert model.manifest is not None
-    _check_rows(image, model)
-    recipe = model.manifest.input
-    if image.dtype != np.uint8:
-        raise InvalidInput(
-            f"{IMAGE}.datatype", f"{tensors.datatype(image.dtype)}; the model takes UINT8 pixels or BYTES files"
-        )
-    if image.ndim != 4 or image.shape[1:] != (recipe.height, recipe.width, 3) or len(image) == 0:
-        raise InvalidInput(
-            f"{IMAGE}.shape", f"{list(image.shape)}; UINT8 must be [N, {recipe.height}, {recipe.width}, 3] with N >= 1"
-        )
+    _check_image(image.shape, image.dtype, model)
     return image
 
 
-def _check_rows(image: Array, model: Model) -> None:
-    if image.ndim and len(image) > model.max_queue_size:
-        raise InvalidInput(f"{IMAGE}.shape", f"{len(image)} rows, more than {model.max_queue_size}")
+def _check_image(shape: _Shape, dtype: np.dtype[Any], model: Model) -> None:
+    """Raise InvalidInput unless it is an input of picture files or pixels that a model of ours takes."""
+    # The graph's own was held against the manifest when it was loaded.
+    spec = model.inputs[0]
+    rows, row = shape[0] if shape else 0, shape[1:]
+    if rows > model.max_queue_size:
+        raise InvalidInput(f"{IMAGE}.shape", f"{rows} rows, more than {model.max_queue_size}")
+    if dtype == spec.dtype:
+        if rows < 1 or row != spec.shape[1:]:
+            taken = ", ".join(str(size) for size in spec.shape[1:])
+            raise InvalidInput(f"{IMAGE}.shape", f"{list(shape)}; UINT8 must be [N, {taken}] with N >= 1")
+    elif not dtype.hasobject:
+        raise InvalidInput(
+            f"{IMAGE}.datatype", f"{tensors.datatype(dtype)}; the model takes UINT8 pixels or BYTES files"
+        )
+    elif rows < 1 or row not in ((), (1,)):
+        raise InvalidInput(f"{IMAGE}.shape", f"{list(shape)}; BYTES must be [N] with N >= 1")
+
+
+def _check_tensor(tensor: tensors.InputTensor, shape: _Shape, dtype: np.dtype[Any], model: Model) -> None:
+    """Raise InvalidInput unless a bare model's graph takes such an input."""
+    spec, field = next(spec for spec in model.inputs if spec.name == tensor.name), tensors.field(tensor)
+    if dtype != spec.dtype:
+        raise InvalidInput(
+            f"{field}.datatype", f"{tensors.datatype(dtype)}; the model takes {tensors.datatype(spec.dtype)}"
+        )
+    taken = describe.shape(spec)
+    if len(shape) != len(taken) or any(size not in (-1, given) for size, given in zip(taken, shape, strict=True)):
+        raise InvalidInput(f"{field}.shape", f"{list(shape)}; the model takes {taken}")
+    tensors.check_sizes(shape, field)
+    if model.max_batch_size and shape[0] > model.max_queue_size:
+        raise InvalidInput(f"{field}.shape", f"{shape[0]} rows, more than {model.max_queue_size}")
 
 
 def checked_tensors(inputs: Tensors, model: Model) -> Tensors:
-    """Return a bare model's inputs as its graph takes them, or raise InvalidInput naming what does not fit."""
-    rows = {}
-    for spec in model.inputs:
-        array, field = inputs[spec.name], f"inputs[{spec.name!r}]"
-        if array.dtype != spec.dtype:
-            raise InvalidInput(
-                f"{field}.datatype", f"{tensors.datatype(array.dtype)}; the model takes {tensors.datatype(spec.dtype)}"
-            )
-        shape = describe.shape(spec)
-        if len(array.shape) != len(shape) or any(
-            size not in (-1, given) for size, given in zip(shape, array.shape, strict=True)
-        ):
-            raise InvalidInput(f"{field}.shape", f"{list(array.shape)}; the model takes {shape}")
-        if model.max_batch_size:
-            rows[spec.name] = len(array)
-    if len(set(rows.values())) > 1:
-        raise InvalidInput("inputs", f"batch sizes differ: {rows}")
-    if max(rows.values(), default=0) > model.max_queue_size:
-        raise InvalidInput("inputs", f"{max(rows.values())} rows, more than {model.max_queue_size}")
-    if 0 in rows.values():
-        raise InvalidInput("inputs", "the batch is empty")
-    # ONNX Runtime takes str for string tensors.
-    return {
-        name: np.array([_decoded(v, name) for v in array.ravel()], object).reshape(array.shape)
-        if array.dtype == object
-        else array
-        for name, array in inputs.items()
-    }
-
-
-def _decoded(value: bytes, name: str) -> str:
-    try:
-        return value.decode()
-    except UnicodeDecodeError:
-        raise InvalidInput(f"inputs[{name!r}]", "a string element is not UTF-8") from None
-
-
-def check_names(inputs: Tensors, model: Model) -> None:
-    """Raise InvalidInput unless the inputs are those of the model."""
-    expected = {spec.name for spec in model.inputs}
-    if inputs.keys() == expected:
-        return
-    if missing := sorted(expected - inputs.keys()):
-        raise InvalidInput("inputs", f"{missing[0]!r} is missing; the model takes {sorted(expected)}")
-    if unknown := sorted(inputs.keys() - expected):
-        raise InvalidInput("inputs", f"{unknown[0][:64]!r} is not one of {sorted(expected)}")
+    """Return a bare model's inputs if they are of one batch, that is not empty. Raises InvalidInput."""
+    if model.max_batch_size:
+        rows = {name: len(array) for name, array in inputs.items()}
+        if len({*rows.values()}) > 1:
+            raise InvalidInput("inputs", f"batch sizes differ: {rows}")
+        if 0 in rows.values():
+            raise InvalidInput("inputs", "the batch is empty")
+    return inputs
 
 
 def wanted_outputs(request: pb.ModelInferRequest, model: Model) -> list[str]:

@@ -36,6 +36,7 @@ from resonnx_server.rpc.inputs import (
     checked_files,
     checked_pixels,
     checked_tensors,
+    read_inputs,
     wanted_outputs,
 )
 from resonnx_server.rpc.parameters import RequestParameters, check_classification, classify, parse_parameters
@@ -167,7 +168,7 @@ class InferenceServicer(grpc_service_pb2_grpc.GRPCInferenceServiceServicer):
             wanted = wanted_outputs(request, model)
             check_classification(parameters, model)
             on_words = _word_teller(request, model, wanted, parameters, tell) if parameters.stream else None
-            inputs = tensors.read_inputs(request)
+            inputs = await read_inputs(request, model)
             work = self._infer(model, inputs, deadline, parameters, on_words)
             # A timeout costs as much as reading the request does: none where there is no deadline.
             outputs, tracked.timing = await (work if deadline is None else within((deadline - now) / 1e9, work))

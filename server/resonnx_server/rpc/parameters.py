@@ -22,6 +22,8 @@ from resonnx_server.runtime.session import Array
 # perf_analyzer's client sends it with every request; it only matters on streams.
 _ALLOWED_RESERVED: Final = "triton_enable_empty_final_response"
 _MAX_UINT32: Final = 2**32 - 1
+# Parameters, and outputs that are asked for: to look at millions would take seconds.
+_MOST: Final = 1024
 
 
 @dataclass(frozen=True)
@@ -47,23 +49,33 @@ _DEFAULTS: Final = RequestParameters(0, DEFAULT_PRIORITY, {}, vision_pb2.Caption
 
 
 def parse_parameters(request: pb.ModelInferRequest) -> RequestParameters:
-    """Read a request's parameters. Raises InvalidInput for a wrong type or range; unknown ones are ignored."""
-    keys = [key for key in request.parameters if key != _ALLOWED_RESERVED]
-    if not keys and not any(output.parameters for output in request.outputs):
+    """Read a request's parameters; unknown ones are ignored.
+
+    Raises:
+        InvalidInput: A wrong type or range, or too many of them or of outputs.
+    """
+    given, outputs = request.parameters, request.outputs
+    if not given and not outputs:
+        return _DEFAULTS
+    for field, count in (("parameters", len(given)), ("outputs", len(outputs))):
+        if count > _MOST:
+            raise InvalidInput(field, f"{count} are given, more than {_MOST}")
+    keys = [key for key in given if key != _ALLOWED_RESERVED]
+    if not keys and not any(output.parameters for output in outputs):
         return _DEFAULTS
     for key in keys:
         if key.startswith("triton_"):
             raise InvalidInput("parameters", f"{key[:64]!r} is reserved")
-    timeout_us = _integer(request.parameters, "timeout", "parameters")
-    priority = checked_priority(_integer(request.parameters, "priority", "parameters"), "parameters['priority']")
+    timeout_us = _integer(given, "timeout", "parameters")
+    priority = checked_priority(_integer(given, "priority", "parameters"), "parameters['priority']")
     top_k: dict[str, int] = {}
-    for output in request.outputs:
+    for output in outputs:
         if "classification" in output.parameters:
             k = _integer(output.parameters, "classification", f"outputs[{output.name[:64]!r}].parameters")
             if k:
                 top_k[output.name] = k
-    stream = "stream" in request.parameters and request.parameters["stream"].bool_param
-    return RequestParameters(timeout_us, priority, top_k, _caption(request.parameters), stream)
+    stream = "stream" in given and given["stream"].bool_param
+    return RequestParameters(timeout_us, priority, top_k, _caption(given), stream)
 
 
 def check_classification(parameters: RequestParameters, model: Model) -> None:

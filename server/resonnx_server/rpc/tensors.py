@@ -29,11 +29,14 @@ _DTYPES: Final[dict[str, np.dtype[Any]]] = {
     "FP16": np.dtype("<f2"),
     "FP32": np.dtype("<f4"),
     "FP64": np.dtype("<f8"),
+    "BYTES": np.dtype(object),
 }
 _MAX_RANK: Final = 8
-# An empty tensor must not name sizes that NumPy cannot multiply either.
-_MAX_SIZE: Final = 2**31 - 1
-_NAMES: Final[dict[np.dtype[Any], str]] = {dtype: name for name, dtype in _DTYPES.items()} | {np.dtype(object): "BYTES"}
+# Without sizes of 0: of an empty tensor NumPy multiplies the others as well.
+_MAX_ELEMENTS: Final = 2**31 - 1
+# Integers that are converted at once: about 2 ms.
+_PART: Final = 1 << 16
+_NAMES: Final[dict[np.dtype[Any], str]] = {dtype: name for name, dtype in _DTYPES.items()}
 # Which typed field holds a datatype. FP16 has none: it travels raw only.
 _CONTENTS: Final = {
     "BOOL": "bool_contents",
@@ -56,59 +59,87 @@ def datatype(dtype: np.dtype[Any]) -> str:
     return _NAMES[dtype]
 
 
-def read_inputs(request: pb.ModelInferRequest) -> dict[str, Array]:
-    """Decode all inputs of a request by name; BYTES become object arrays of bytes.
-
-    Raises:
-        InvalidInput: A datatype, shape or length that does not fit; names the input.
-    """
-    raw = request.raw_input_contents
-    if raw and len(raw) != len(request.inputs):
-        raise InvalidInput(
-            "raw_input_contents", f"{len(raw)} entries for {len(request.inputs)} inputs; give one each, or none"
-        )
-    arrays: dict[str, Array] = {}
-    for i, tensor in enumerate(request.inputs):
-        name, shape = tensor.name, tuple(tensor.shape)
-        if name in arrays:
-            raise InvalidInput(_field(tensor), "given twice")
-        _check_shape(shape, tensor)
-        if "shared_memory_region" in tensor.parameters:
-            raise InvalidInput(f"{_field(tensor)}.parameters", "shared memory is not supported")
-        if raw:
-            if tensor.HasField("contents"):
-                raise InvalidInput(f"{_field(tensor)}.contents", "must not be set when raw_input_contents is used")
-            arrays[name] = _from_raw(raw[i], shape, tensor)
-        else:
-            arrays[name] = _from_contents(shape, tensor)
-    return arrays
-
-
-def _field(tensor: InputTensor) -> str:
+def field(tensor: InputTensor) -> str:
     """Return what an error calls an input; not made where there is none."""
     return f"inputs[{tensor.name[:64]!r}]"
 
 
-def _check_shape(shape: tuple[int, ...], tensor: InputTensor) -> None:
-    # Before anything is computed from it: the product of many large sizes alone takes seconds.
+def shape_of(tensor: InputTensor) -> tuple[int, ...]:
+    """Return an input's shape, whatever its sizes. Raises InvalidInput for too many axes."""
+    shape = tuple(tensor.shape[: _MAX_RANK + 1])
     if len(shape) > _MAX_RANK:
-        raise InvalidInput(f"{_field(tensor)}.shape", f"{len(shape)} dimensions, more than {_MAX_RANK}")
-    for size in shape:
-        if not 0 <= size <= _MAX_SIZE:
-            wrong = "negative" if size < 0 else f"over {_MAX_SIZE}"
-            raise InvalidInput(f"{_field(tensor)}.shape", f"size {size} is {wrong}")
+        raise InvalidInput(f"{field(tensor)}.shape", f"{len(tensor.shape)} dimensions, more than {_MAX_RANK}")
+    return shape
 
 
-def _from_raw(raw: bytes, shape: tuple[int, ...], tensor: InputTensor) -> Array:
+def check_sizes(shape: tuple[int, ...], field: str) -> None:
+    """Raise InvalidInput for sizes that no tensor has."""
+    if any(size < 0 for size in shape):
+        raise InvalidInput(f"{field}.shape", f"size {min(shape)} is negative")
+    if math.prod(size or 1 for size in shape) > _MAX_ELEMENTS:
+        raise InvalidInput(f"{field}.shape", f"{list(shape)} is over {_MAX_ELEMENTS} elements")
+
+
+def dtype_of(tensor: InputTensor) -> np.dtype[Any]:
+    """Return an input's dtype; BYTES are objects. Raises InvalidInput for a datatype that is none."""
+    dtype = _DTYPES.get(tensor.datatype)
+    if dtype is None:
+        raise InvalidInput(f"{field(tensor)}.datatype", f"{tensor.datatype[:32]!r} is not one of {', '.join(_DTYPES)}")
+    return dtype
+
+
+def from_raw(raw: bytes, shape: tuple[int, ...], dtype: np.dtype[Any], tensor: InputTensor) -> Array:
+    """Return an input that came as raw bytes, which a numeric one shares.
+
+    Raises:
+        InvalidInput: The bytes are more or fewer than the shape says; or typed contents are there as well.
+    """
+    if tensor.HasField("contents"):
+        raise InvalidInput(f"{field(tensor)}.contents", "must not be set when raw_input_contents is used")
     count = math.prod(shape)
-    if tensor.datatype == "BYTES":
-        return _split_bytes(raw, count, _field(tensor)).reshape(shape)
-    dtype = _dtype(tensor)
+    if dtype.hasobject:
+        return _split_bytes(raw, count, field(tensor)).reshape(shape)
     if len(raw) != count * dtype.itemsize:
         raise InvalidInput(
-            _field(tensor), f"{len(raw)} bytes; {tensor.datatype} {list(shape)} has {count * dtype.itemsize}"
+            field(tensor), f"{len(raw)} bytes; {tensor.datatype} {list(shape)} has {count * dtype.itemsize}"
         )
-    return np.frombuffer(raw, dtype).reshape(shape)
+    return np.ndarray(shape, dtype, raw)
+
+
+def from_contents(shape: tuple[int, ...], dtype: np.dtype[Any], tensor: InputTensor) -> Array:
+    """Return an input that came as typed contents.
+
+    Raises:
+        InvalidInput: The datatype has none; the values are more or fewer than the shape says, or beyond the datatype.
+    """
+    count, name = math.prod(shape), _CONTENTS.get(tensor.datatype)
+    if name is None:
+        raise InvalidInput(field(tensor), f"{tensor.datatype} has no typed contents; use raw_input_contents")
+    values = getattr(tensor.contents, name)
+    if len(values) != count:
+        raise InvalidInput(f"{field(tensor)}.contents.{name}", f"{len(values)} values; shape {list(shape)} has {count}")
+    if dtype.hasobject:
+        array = np.empty(count, object)
+        array[:] = list(values)
+    elif dtype.kind in "iu":
+        array = np.empty(count, dtype)
+        # In parts, so that other threads come to run between them.
+        for start in range(0, count, _PART):
+            part = values[start : start + _PART]
+            try:
+                array[start : start + _PART] = np.fromiter(part, dtype, len(part))
+            except OverflowError:
+                limits = np.iinfo(dtype)
+                raise InvalidInput(
+                    f"{field(tensor)}.contents.{name}", f"a value is not within {limits.min}..{limits.max}"
+                ) from None
+    else:
+        # Packed, they end a message as the array has them: 200 times as fast as taking them one by one.
+        packed = pb.InferTensorContents()
+        getattr(packed, name).MergeFrom(values)
+        content = packed.SerializeToString()
+        array = np.frombuffer(content[len(content) - count * dtype.itemsize :], dtype)
+    return array.reshape(shape)
 
 
 def _split_bytes(raw: bytes, count: int, field: str) -> Array:
@@ -129,36 +160,6 @@ def _split_bytes(raw: bytes, count: int, field: str) -> Array:
     if position != len(raw):
         raise InvalidInput(field, f"{len(raw) - position} bytes are left after {count} BYTES elements")
     return elements
-
-
-def _from_contents(shape: tuple[int, ...], tensor: InputTensor) -> Array:
-    count, field = math.prod(shape), _field(tensor)
-    name = _CONTENTS.get(tensor.datatype)
-    if name is None:
-        _dtype(tensor)
-        raise InvalidInput(field, f"{tensor.datatype} has no typed contents; use raw_input_contents")
-    values = getattr(tensor.contents, name)
-    if len(values) != count:
-        raise InvalidInput(f"{field}.contents.{name}", f"{len(values)} values; shape {list(shape)} has {count}")
-    if tensor.datatype == "BYTES":
-        elements = np.empty(count, object)
-        elements[:] = list(values)
-        return elements.reshape(shape)
-    dtype = _dtype(tensor)
-    array = np.array(values)
-    if array.size and dtype.kind in "iu":
-        limits = np.iinfo(dtype)
-        if array.min() < limits.min or array.max() > limits.max:
-            raise InvalidInput(f"{field}.contents.{name}", f"a value is not within {limits.min}..{limits.max}")
-    return array.astype(dtype).reshape(shape)
-
-
-def _dtype(tensor: InputTensor) -> np.dtype[Any]:
-    dtype = _DTYPES.get(tensor.datatype)
-    if dtype is None:
-        known = ", ".join([*_DTYPES, "BYTES"])
-        raise InvalidInput(f"{_field(tensor)}.datatype", f"{tensor.datatype[:32]!r} is not one of {known}")
-    return dtype
 
 
 def write_output(response: pb.ModelInferResponse, name: str, array: Array) -> None:
