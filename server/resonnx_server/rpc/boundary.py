@@ -1,4 +1,4 @@
-"""Where every call ends, with exactly one status. The only place that names gRPC codes.
+"""Where every call ends, with exactly one status: the only place that knows which gRPC code an error of ours is.
 
 What is not one of our errors is INTERNAL to the caller and a traceback in the log.
 """
