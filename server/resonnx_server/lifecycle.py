@@ -138,7 +138,7 @@ class Server:
         if unknown := sorted(self.settings.models.keys() - {item.name for item in found}):
             _log.warning("settings for models that are not there", extra={"models": unknown})
         not_served = [refusal.name for refusal in self.models.refused]
-        await self.grpc.set_serving(names, not_served, ready=self.models.is_ready)
+        self.grpc.set_serving(names, not_served, ready=self.models.is_ready)
 
     def _serve(self, model: Model) -> None:
         self.models.add(model)
@@ -153,7 +153,7 @@ class Server:
         """Not ready first, so that nobody sends more; then let work under way finish, unless forced."""
         _log.info("draining")
         self.models.draining = True
-        await self.grpc.drain()
+        self.grpc.drain()
         await self._wait_for_quiet(force)
         self.models.closing.set()
         await self._wait_for_answers(force)

@@ -310,6 +310,33 @@ async def test_drain_finishes_what_is_under_way(start_server, demo_repository: P
     assert '"level": "error"' not in log
 
 
+async def test_all_who_watch_hear_of_the_drain(start_server, demo_repository: Path) -> None:
+    """Whoever else has left, and of a service that is unknown nothing."""
+    answers = health_pb2.HealthCheckResponse
+    with start_server(demo_repository) as server:
+        async with grpc.aio.insecure_channel(server.grpc) as channel, asyncio.timeout(30):
+            watch = health_pb2_grpc.HealthStub(channel).Watch
+            services = ("", "resonnx.v1.Vision", "resonnx.v1.Vision/digits")
+            staying, leaving = (
+                [watch(health_pb2.HealthCheckRequest(service=service)) for service in services] for _ in range(2)
+            )
+            for call in (*staying, *leaving):
+                assert (await call.read()).status == answers.SERVING
+            unknown = watch(health_pb2.HealthCheckRequest(service="nobody"))
+            assert (await unknown.read()).status == answers.SERVICE_UNKNOWN
+            for call in leaving:
+                call.cancel()
+            later = watch(health_pb2.HealthCheckRequest(service="resonnx.v1.Vision/scenes"))
+            assert (await later.read()).status == answers.SERVING
+            server.process.terminate()
+            for call in (*staying, later):
+                assert (await call.read()).status == answers.NOT_SERVING
+            with pytest.raises(grpc.aio.AioRpcError) as ended:
+                await unknown.read()
+            assert ended.value.code() == grpc.StatusCode.UNAVAILABLE
+            assert await asyncio.to_thread(server.process.wait, 25) == 0
+
+
 async def test_idle_streams_do_not_hold_up_the_stop(start_server, demo_repository: Path) -> None:
     """A health watch and an open stream without requests: told to go, and the server ends long before its grace."""
     with start_server(demo_repository) as server:

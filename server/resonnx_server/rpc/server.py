@@ -12,6 +12,7 @@ from resonnx_proto.inference import grpc_service_pb2, grpc_service_pb2_grpc
 from resonnx_proto.v1 import vision_pb2, vision_pb2_grpc
 
 from resonnx_server.rpc.core.server import CoreServer
+from resonnx_server.rpc.health import HealthServicer
 from resonnx_server.rpc.oip import InferenceServicer
 from resonnx_server.rpc.vision import VisionServicer
 
@@ -45,7 +46,7 @@ class GrpcServer:
 
     def __init__(self, vision: VisionServicer, inference: InferenceServicer, max_message_bytes: int) -> None:
         self._server = CoreServer(_options(max_message_bytes))
-        self._health = health.aio.HealthServicer()
+        self._health = HealthServicer()
         vision_pb2_grpc.add_VisionServicer_to_server(vision, self._server)
         grpc_service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(inference, self._server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
@@ -55,30 +56,30 @@ class GrpcServer:
 
     async def start(self, host: str, port: int) -> int:
         """Listen, not yet serving by health, and return the port. Raises OSError if the port is taken."""
-        await self._set_health(_NOT_SERVING)
+        self._set_health(_NOT_SERVING)
         bound = self._server.add_insecure_port(f"{bracketed(host)}:{port}")
         await self._server.start()
         return bound
 
-    async def set_serving(self, models: Iterable[str], refused: Iterable[str], *, ready: bool) -> None:
+    def set_serving(self, models: Iterable[str], refused: Iterable[str], *, ready: bool) -> None:
         """Tell health: the server and its services by `ready`, each of `models` as serving, the refused as not."""
-        await self._set_health(_SERVING if ready else _NOT_SERVING)
+        self._set_health(_SERVING if ready else _NOT_SERVING)
         for model in models:
-            await self._health.set(f"{SERVICES[0]}/{model}", _SERVING)
+            self._health.set(f"{SERVICES[0]}/{model}", _SERVING)
         for model in refused:
-            await self._health.set(f"{SERVICES[0]}/{model}", _NOT_SERVING)
+            self._health.set(f"{SERVICES[0]}/{model}", _NOT_SERVING)
 
-    async def drain(self) -> None:
+    def drain(self) -> None:
         """Tell health that nothing serves any more; irreversible."""
-        await self._health.enter_graceful_shutdown()
+        self._health.drain()
 
     async def stop(self, grace_s: float) -> None:
         """Refuse new calls, finish those under way within `grace_s`, then cancel the rest."""
         await self._server.stop(grace_s)
 
-    async def _set_health(self, status: health_pb2.HealthCheckResponse.ServingStatus) -> None:
+    def _set_health(self, status: health_pb2.HealthCheckResponse.ServingStatus) -> None:
         for service in ("", *SERVICES):
-            await self._health.set(service, status)
+            self._health.set(service, status)
 
 
 def bracketed(host: str) -> str:

@@ -1,0 +1,60 @@
+"""grpc.health.v1.Health: what serves, and who wants to hear when that changes.
+
+grpc-health-checking's own forgets all watchers of a service once the first of them leaves.
+"""
+
+import asyncio
+
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from resonnx_server.errors import NotFound
+from resonnx_server.rpc.boundary import Context, StreamContext, one_status
+
+
+class HealthServicer(health_pb2_grpc.HealthServicer):  # type: ignore[misc]  # it has no annotations
+    """Statuses by service. Owned by the event loop."""
+
+    def __init__(self) -> None:
+        self._statuses: dict[str, health_pb2.HealthCheckResponse.ServingStatus] = {}
+        self._is_draining = False
+        # Set, and replaced, when any status changes.
+        self._changed = asyncio.Event()
+
+    def set(self, service: str, status: health_pb2.HealthCheckResponse.ServingStatus) -> None:
+        """Tell a service's status from now on, unless draining."""
+        if not self._is_draining:
+            self._statuses[service] = status
+            self._tell()
+
+    def drain(self) -> None:
+        """Tell that nothing serves any more; irreversible."""
+        self._is_draining = True
+        self._statuses = dict.fromkeys(self._statuses, health_pb2.HealthCheckResponse.NOT_SERVING)
+        self._tell()
+
+    def _tell(self) -> None:
+        changed, self._changed = self._changed, asyncio.Event()
+        changed.set()
+
+    @one_status
+    async def Check(  # noqa: N802
+        self, request: health_pb2.HealthCheckRequest, context: Context
+    ) -> health_pb2.HealthCheckResponse:
+        """A service's status; NOT_FOUND for one that is unknown."""
+        status = self._statuses.get(request.service)
+        if status is None:
+            raise NotFound(f"service {request.service[:64]!r} is unknown")
+        return health_pb2.HealthCheckResponse(status=status)
+
+    @one_status
+    async def Watch(self, request: health_pb2.HealthCheckRequest, context: StreamContext) -> None:  # noqa: N802
+        """A service's status and what becomes of it, SERVICE_UNKNOWN while it is unknown, until the caller leaves."""
+        told = None
+        while True:
+            # Taken before the status is read, so that no change is missed while it is written.
+            changed = self._changed
+            status = self._statuses.get(request.service, health_pb2.HealthCheckResponse.SERVICE_UNKNOWN)
+            if status != told:
+                await context.write(health_pb2.HealthCheckResponse(status=status))
+                told = status
+            await changed.wait()
