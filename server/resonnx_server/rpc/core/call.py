@@ -187,7 +187,4 @@ class Call:
     # On either.
 
     def _start(self, operations: tuple[ops.Operation, ...], tag: Callable[[ops.Event], None]) -> None:
-        self._under_way.begin()
-        if error := self._core.start_server_batch(operations, tag):
-            self._under_way.end()
-            raise RuntimeError(f"gRPC refuses an operation: error {error}")
+        self._under_way.start(self._core, operations, tag)

@@ -6,6 +6,7 @@ all of them have ended. Of each kind one may be under way. Sources: grpc/_server
 
 import threading
 import time
+from collections.abc import Callable
 from typing import Any, Final
 
 import grpc
@@ -40,6 +41,13 @@ class UnderWay:
         """One has ended, and what follows from it is done."""
         with self._lock:
             self.count -= 1
+
+    def start(self, call: CoreCall, operations: tuple[Operation, ...], tag: Callable[[Event], None]) -> None:
+        """Start a batch of operations on a call. Raises RuntimeError if gRPC refuses it."""
+        self.begin()
+        if error := call.start_server_batch(operations, tag):
+            self.end()
+            raise RuntimeError(f"gRPC refuses an operation: error {error}")
 
 
 def new_server(options: tuple[tuple[str, int | str], ...]) -> Any:

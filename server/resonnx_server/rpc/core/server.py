@@ -17,7 +17,6 @@ _log = logging.getLogger(__name__)
 
 # Calls that the core may bring before the first of them is looked at.
 _ACCEPTED_AHEAD: Final = 32
-_LOOK_AGAIN_S: Final = 0.002
 
 
 class CoreServer:
@@ -42,6 +41,8 @@ class CoreServer:
         self._accepting = threading.Lock()
         self._is_stopping = False
         self._is_quiet = asyncio.Event()
+        # Set, while stopping, when an operation has ended and what follows from it is wanted already.
+        self._ended = asyncio.Event()
 
     def add_generic_rpc_handlers(self, handlers: object) -> None:
         """Do nothing: generated code registers the same methods one by one as well."""
@@ -83,8 +84,9 @@ class CoreServer:
             self._server.cancel_all_calls()
             await self._is_quiet.wait()
         # Callers have gone; their handlers, and operations that end only now, are still to see that.
-        while self._tasks or self._wanted or self._under_way.count:  # noqa: ASYNC110 - a count is no event
-            await asyncio.sleep(_LOOK_AGAIN_S)
+        while self._tasks or self._wanted or self._under_way.count:
+            self._ended.clear()
+            await (asyncio.wait(self._tasks) if self._tasks else self._ended.wait())
         self._server.destroy()
         self._queue.shutdown()
         self._thread.join()
@@ -104,6 +106,8 @@ class CoreServer:
             # It holds its call, which must not live until the next event.
             event = None
             self._under_way.end()
+            if self._is_stopping:
+                self._loop.call_soon_threadsafe(self._ended.set)
 
     def _accept_another(self) -> None:
         with self._accepting:
@@ -118,8 +122,7 @@ class CoreServer:
         handler = self._handlers.get(event.call_details.method)
         if handler is None:
             status = ops.send_status(grpc.StatusCode.UNIMPLEMENTED, "Method not found!", ())
-            self._under_way.begin()
-            event.call.start_server_batch((ops.send_headers(), ops.receive_close(), status), done)
+            self._under_way.start(event.call, (ops.send_headers(), ops.receive_close(), status), done)
             return
         kind = StreamCall if handler.response_streaming else Call
         kind(event.call, handler, ops.deadline_s(event), self._post, self._tasks, self._under_way).begin()
