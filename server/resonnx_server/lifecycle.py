@@ -38,8 +38,9 @@ _IN_FLIGHT_MESSAGES = 8
 # No call for so long, and callers have seen that this server is going; it is waited for at most 5 s.
 _QUIET_S = 0.1
 _MOST_QUIET_CHECKS = 50
-_PENDING_CHECK_S = 0.02
-_FLUSH_S = 0.5
+# Answers that are sent may still be on their way, and go lost with the connection. Callers who have gone without a word
+# never confirm them.
+_FLUSH_S = 5.0
 # For a batch, or a picture, that is under way when its callers are given up.
 _LAST_JOB_S = 5.0
 
@@ -156,9 +157,10 @@ class Server:
         self.grpc.drain()
         await self._wait_for_quiet(force)
         self.models.closing.set()
-        await self._wait_for_answers(force)
-        # What is open now is idle (health watches, say); the last answers are on their way out.
-        await self.grpc.stop(_FLUSH_S)
+        async with asyncio.TaskGroup() as tasks:
+            letting_go, forced = tasks.create_task(self._let_go()), tasks.create_task(force.wait())
+            letting_go.add_done_callback(lambda _: forced.cancel())
+            forced.add_done_callback(lambda _: letting_go.cancel())
 
     async def _wait_for_quiet(self, force: asyncio.Event) -> None:
         """Go on answering UNAVAILABLE until callers have turned elsewhere.
@@ -176,12 +178,13 @@ class Server:
             else:
                 return
 
-    async def _wait_for_answers(self, force: asyncio.Event) -> None:
-        """Wait until no request is under way, at most grace_s, unless forced."""
+    async def _let_go(self) -> None:
+        """Let work under way finish within grace_s, and answers reach their callers; then end what is left."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self.settings.grace_s):
-                while self.models.pending and not force.is_set():  # noqa: ASYNC110 - counters are no event
-                    await asyncio.sleep(_PENDING_CHECK_S)
+                await self.grpc.answered()
+        # What is open now is idle (health watches, say), or has had its time.
+        await self.grpc.stop(_FLUSH_S)
 
     async def _stop(self) -> None:
         await self.grpc.stop(0)

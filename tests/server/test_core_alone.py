@@ -9,6 +9,7 @@ import sys
 import threading
 from collections.abc import AsyncIterator
 from typing import Any
+from unittest.mock import Mock
 
 import grpc
 import pytest
@@ -130,6 +131,49 @@ def test_a_stop_survives_calls_that_end_after_it_began() -> None:
     """Handlers have returned, their answers wait to be sent: an operation on a closed queue would end the process."""
     done = subprocess.run([sys.executable, "-c", _STOPPED_IN_THE_MIDDLE], capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stdout) == (0, "stopped\n"), done.stderr
+
+
+async def test_answered_is_what_has_been_sent_and_what_nobody_waits_for(core: Any) -> None:
+    """Not what others asked later, nor what another service does."""
+    handlers, channel, server = core
+
+    bursts = []
+
+    async def burst(request: bytes, context: Any) -> None:
+        bursts.append(request)
+        for _ in range(32):
+            context.put(bytes(1000 * KIB))
+
+    server.add_registered_method_handlers(SERVICE, {"burst": grpc.unary_stream_rpc_method_handler(burst, bytes, bytes)})
+    idle = {"wait": grpc.unary_unary_rpc_method_handler(handlers.wait, bytes, bytes)}
+    server.add_registered_method_handlers("test.Idle", idle)
+    waiting = channel.unary_unary("/test.Idle/wait")(b"")
+    await asyncio.wait_for(handlers.entered.wait(), 10)
+    await asyncio.wait_for(server.answered([SERVICE]), 10)
+
+    unread, left = (channel.unary_stream(method("burst"))(b"") for _ in range(2))
+    await until(lambda: len(bursts) == 2 and len(server._tasks) == 1)
+    answered = asyncio.ensure_future(server.answered([SERVICE]))
+    later = channel.unary_unary(method("wait"))(b"")
+    left.cancel()
+    assert await channel.unary_unary(method("echo"))(b"more") == b"more"
+    assert not answered.done(), "its handler has returned, but nobody has read what it left"
+    assert len([answer async for answer in unread]) == 32
+    await asyncio.wait_for(answered, 10)
+
+    server.end_calls(grpc.StatusCode.UNAVAILABLE, "enough")
+    for call in (waiting, later):
+        assert (await ended(call))[:2] == (grpc.StatusCode.UNAVAILABLE, "enough")
+    assert handlers.seen == ["cancelled", "cancelled"]
+    await asyncio.wait_for(server.answered([SERVICE, "test.Idle"]), 10)
+
+
+async def test_an_operation_that_grpc_refuses_does_not_hold_up_the_stop(core: Any) -> None:
+    _, _, server = core
+    event = Mock(**{"call_details.method": b"/test.Service/nothing", "call.start_server_batch.return_value": 8})
+    with pytest.raises(RuntimeError, match="gRPC refuses an operation: error 8"):
+        server._accepted(event)
+    await asyncio.wait_for(server.stop(0), 10)
 
 
 @pytest.mark.parametrize("broken", ["echo", "each"])

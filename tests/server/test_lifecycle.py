@@ -20,6 +20,8 @@ import resonnx
 import tritonclient.grpc as triton
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from onnx import TensorProto, helper
+from resonnx_proto.inference import grpc_service_pb2 as pb
+from resonnx_proto.inference import grpc_service_pb2_grpc
 from resonnx_proto.v1 import vision_pb2, vision_pb2_grpc
 from resonnx_proto.v1.manifest_pb2 import ImageInput
 from resonnx_server import lifecycle
@@ -354,6 +356,56 @@ async def test_idle_streams_do_not_hold_up_the_stop(start_server, demo_repositor
             assert ended.value.code() == grpc.StatusCode.UNAVAILABLE
             assert await asyncio.to_thread(server.process.wait, 25) == 0
             assert time.monotonic() - started < 10, "grace is 30 s"
+
+
+@pytest.fixture
+def wide_repository(tmp_path: Path) -> Path:
+    """A bare model whose answer to one number are a million: 4 MB."""
+    graph = helper.make_graph(
+        [helper.make_node("Expand", ["x", "shape"], ["y"])],
+        "wide",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 1])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [None, None])],
+        [helper.make_tensor("shape", TensorProto.INT64, [2], [1, 1_000_000])],
+    )
+    (tmp_path / "wide/1").mkdir(parents=True)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    onnx.save(model, tmp_path / "wide/1/model.onnx")
+    return tmp_path
+
+
+@pytest.mark.parametrize("signals", [1, 2])
+async def test_answers_that_wait_for_their_reader_are_sent_before_the_end(
+    start_server, wide_repository: Path, signals: int
+) -> None:
+    """Within the grace; a second signal says not to wait."""
+    tensor = {"name": "x", "datatype": "FP32", "shape": [1, 1]}
+    requests = [
+        pb.ModelInferRequest(model_name="wide", id=str(i), inputs=[tensor], raw_input_contents=[bytes(4)])
+        for i in range(16)
+    ]
+    options = [("grpc.max_receive_message_length", -1), ("grpc.enable_retries", 0)]
+    with start_server(wide_repository) as server:
+        async with grpc.aio.insecure_channel(server.grpc, options=options) as channel, asyncio.timeout(60):
+            stream = grpc_service_pb2_grpc.GRPCInferenceServiceStub(channel).ModelStreamInfer(iter(requests))
+            watch = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest(service=""))
+            assert (await watch.read()).status == health_pb2.HealthCheckResponse.SERVING
+            answers = [await stream.read()]
+            while server.metric("nv_inference_request_success", model="wide") < len(requests):
+                await asyncio.sleep(0.02)
+            server.process.terminate()
+            assert (await watch.read()).status == health_pb2.HealthCheckResponse.NOT_SERVING
+            if signals == 2:
+                server.process.terminate()
+                assert await asyncio.to_thread(server.process.wait, 25) == 0, "nothing is read meanwhile"
+                return
+            while (answer := await stream.read()) is not grpc.aio.EOF:
+                answers.append(answer)
+                # The reader's pace: slower than the server would end otherwise.
+                await asyncio.sleep(0.15)
+            assert {answer.infer_response.id for answer in answers} == {request.id for request in requests}
+            assert await stream.code() == grpc.StatusCode.OK
+            assert await asyncio.to_thread(server.process.wait, 25) == 0
 
 
 async def test_a_run_that_does_not_end_does_not_hold_up_the_stop(start_server, tmp_path: Path) -> None:

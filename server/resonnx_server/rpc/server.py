@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from typing import Final
 
+import grpc
 from google.protobuf.descriptor import FileDescriptor
 from google.protobuf.descriptor_pb2 import FileDescriptorProto
 from google.protobuf.descriptor_pool import DescriptorPool
@@ -73,8 +74,13 @@ class GrpcServer:
         """Tell health that nothing serves any more; irreversible."""
         self._health.drain()
 
+    async def answered(self) -> None:
+        """Wait until what is asked of models now is answered and sent. Health and reflection wait for no answer."""
+        await self._server.answered(SERVICES)
+
     async def stop(self, grace_s: float) -> None:
-        """Refuse new calls, finish those under way within `grace_s`, then cancel the rest."""
+        """Take no more calls, end those under way, and cut off what has not reached its caller within `grace_s`."""
+        self._server.end_calls(grpc.StatusCode.UNAVAILABLE, "the server is shutting down")
         await self._server.stop(grace_s)
 
     def _set_health(self, status: health_pb2.HealthCheckResponse.ServingStatus) -> None:

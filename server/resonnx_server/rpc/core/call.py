@@ -2,8 +2,9 @@
 
 import asyncio
 import logging
+import threading
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Collection, Coroutine
 from typing import Any, Final, NoReturn, Protocol
 
 import grpc
@@ -33,6 +34,53 @@ def done(event: ops.Event) -> None:
     """Take note of nothing: for operations whose end changes nothing."""
 
 
+class Unanswered:
+    """Calls that a handler has, or had and whose last message and status are not sent.
+
+    Calls are added on the event loop and removed on any thread.
+    """
+
+    def __init__(self, post: Post) -> None:
+        self._post = post
+        self._lock = threading.Lock()
+        self._calls: set[Call] = set()
+        # Those of them that `wait` waits for.
+        self._awaited: set[Call] = set()
+        self._are_answered = asyncio.Event()
+
+    def add(self, call: "Call") -> None:
+        """A handler has got it."""
+        with self._lock:
+            self._calls.add(call)
+
+    def remove(self, call: "Call") -> None:
+        """It has ended; nothing happens if it has before, or was never a handler's."""
+        with self._lock:
+            self._calls.discard(call)
+            if call not in self._awaited:
+                return
+            self._awaited.remove(call)
+            is_last = not self._awaited
+        if is_last:
+            self._post(lambda _: self._are_answered.set(), None)
+
+    def end(self, code: grpc.StatusCode, details: str) -> None:
+        """End all that are here with a status; their handlers are cancelled."""
+        with self._lock:
+            calls = [*self._calls]
+        for call in calls:
+            call.end(code, details)
+
+    async def wait(self, handlers: Collection[Handler]) -> None:
+        """Wait until the calls of these handlers that are here now have ended; later ones are not waited for."""
+        with self._lock:
+            self._are_answered.clear()
+            self._awaited = {call for call in self._calls if call.handler in handlers}
+            if not self._awaited:
+                return
+        await self._are_answered.wait()
+
+
 class Call:
     """A call, and the context that its handler gets.
 
@@ -44,6 +92,7 @@ class Call:
         deadline_s: By `time.monotonic()`; None is never.
         post: To the event loop.
         tasks: Where the server keeps the tasks of all handlers.
+        unanswered: Where it keeps their calls.
         under_way: Where it counts operations.
     """
 
@@ -52,13 +101,14 @@ class Call:
         "_core",
         "_deadline_s",
         "_details",
-        "_handler",
         "_over",
         "_post",
         "_task",
         "_tasks",
         "_trailers",
+        "_unanswered",
         "_under_way",
+        "handler",
     )
 
     def __init__(
@@ -68,13 +118,15 @@ class Call:
         deadline_s: float | None,
         post: Post,
         tasks: "set[asyncio.Task[Any]]",
+        unanswered: Unanswered,
         under_way: ops.UnderWay,
     ) -> None:
         self._core = core
-        self._handler = handler
+        self.handler = handler
         self._deadline_s = deadline_s
         self._post = post
         self._tasks = tasks
+        self._unanswered = unanswered
         self._under_way = under_way
         self._task: asyncio.Task[Any] | None = None
         # Nothing may be sent any more: the status is, or nobody listens.
@@ -108,14 +160,24 @@ class Call:
     def _closed(self, event: ops.Event) -> None:
         if ops.is_cancelled(event):
             self._post(self._cancel, None)
+        else:
+            self._unanswered.remove(self)
 
     def _received(self, event: ops.Event) -> None:
         self._post(self._run, ops.received(event))
 
     # On the event loop.
 
+    def end(self, code: grpc.StatusCode, details: str) -> None:
+        """End the call with a status instead of its handler's; nothing happens if that has returned."""
+        if self._task is not None:
+            self.set_status(code, details)
+            self._task.cancel()
+
     def _cancel(self, _: None) -> None:
         self._over = True
+        # Not earlier: a call that is over does not get a handler any more.
+        self._unanswered.remove(self)
         if self._task is not None:
             self._task.cancel()
 
@@ -128,7 +190,7 @@ class Call:
             self._finish(None)
             return
         try:
-            request = self._handler.request_deserializer(message)
+            request = self.handler.request_deserializer(message)
         except Exception:
             self.set_status(grpc.StatusCode.INTERNAL, "the request message does not parse")
             self._finish(None)
@@ -137,7 +199,7 @@ class Call:
 
     def _answer(self, request: Any) -> Coroutine[Any, Any, Any]:
         """Return the handler's work, whose result is the answer, if it has not been written."""
-        answer: Coroutine[Any, Any, Any] = self._handler.unary_unary(request, self)
+        answer: Coroutine[Any, Any, Any] = self.handler.unary_unary(request, self)
         return answer
 
     def _serve(self, request: Any) -> None:
@@ -150,6 +212,7 @@ class Call:
             self._finish(None)
             return
         self._tasks.add(task)
+        self._unanswered.add(self)
         task.add_done_callback(self._served)
 
     def _served(self, task: "asyncio.Task[Any]") -> None:
@@ -166,7 +229,7 @@ class Call:
                 error = failed
         if error is not None and not isinstance(error, Aborted):
             _log.error("a call failed", exc_info=error)
-        if task.cancelled() or (error is not None and self._code is _OK):
+        if (task.cancelled() or error is not None) and self._code is _OK:
             self.set_status(grpc.StatusCode.INTERNAL, "internal error")
         # It may hold this frame, and with it the call.
         error = None
@@ -174,7 +237,7 @@ class Call:
 
     def _serialized(self, answer: Any) -> bytes | None:
         """Return what is still to be sent of a handler's result."""
-        message: bytes = self._handler.response_serializer(answer)
+        message: bytes = self.handler.response_serializer(answer)
         return message
 
     def _finish(self, answer: bytes | None) -> None:

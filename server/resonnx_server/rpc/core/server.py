@@ -4,13 +4,13 @@ import asyncio
 import logging
 import threading
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
 import grpc
 
 from resonnx_server.rpc.core import operations as ops
-from resonnx_server.rpc.core.call import Call, Handler, done
+from resonnx_server.rpc.core.call import Call, Handler, Unanswered, done
 from resonnx_server.rpc.core.stream import StreamCall
 
 _log = logging.getLogger(__name__)
@@ -32,6 +32,7 @@ class CoreServer:
         self._server.register_completion_queue(self._queue)
         self._handlers: dict[bytes, Handler] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._unanswered = Unanswered(self._post)
         self._under_way = ops.UnderWay()
         self._thread = threading.Thread(target=self._take_events, name="grpc", daemon=True)
         # What the queue's thread wants done, and whether the loop has been told to look.
@@ -68,6 +69,15 @@ class CoreServer:
         self._thread.start()
         for _ in range(_ACCEPTED_AHEAD):
             self._accept_another()
+
+    async def answered(self, services: Iterable[str]) -> None:
+        """Wait until the calls of `services` that handlers have now are answered and all is sent, or they are gone."""
+        paths = tuple(f"/{service}/".encode() for service in services)
+        await self._unanswered.wait([handler for path, handler in self._handlers.items() if path.startswith(paths)])
+
+    def end_calls(self, code: grpc.StatusCode, details: str) -> None:
+        """End all calls that handlers have with a status."""
+        self._unanswered.end(code, details)
 
     async def stop(self, grace_s: float) -> None:
         """Take no more calls, let those under way end within `grace_s`, then cancel the rest. Safe to call again."""
@@ -125,7 +135,9 @@ class CoreServer:
             self._under_way.start(event.call, (ops.send_headers(), ops.receive_close(), status), done)
             return
         kind = StreamCall if handler.response_streaming else Call
-        kind(event.call, handler, ops.deadline_s(event), self._post, self._tasks, self._under_way).begin()
+        kind(
+            event.call, handler, ops.deadline_s(event), self._post, self._tasks, self._unanswered, self._under_way
+        ).begin()
 
     def _shut_down(self, event: ops.Event) -> None:
         self._post(lambda _: self._is_quiet.set(), None)

@@ -79,7 +79,7 @@ class StreamCall(Call):
 
     def begin(self) -> None:
         """See Call. A stream of requests is handed over before the first has come."""
-        if not self._handler.request_streaming:
+        if not self.handler.request_streaming:
             super().begin()
             return
         self._start((ops.receive_close(),), self._closed)
@@ -136,7 +136,7 @@ class StreamCall(Call):
                 self._reader = asyncio.get_running_loop().create_future()
             await self._reader
         try:
-            return self._handler.request_deserializer(message)
+            return self.handler.request_deserializer(message)
         finally:
             # An error would hold this frame.
             del message
@@ -147,7 +147,7 @@ class StreamCall(Call):
         Returns:
             None, or where there is no room for more, what is done when there is.
         """
-        message = self._handler.response_serializer(answer)
+        message = self.handler.response_serializer(answer)
         with self._lock:
             if self._over:
                 return None
@@ -202,7 +202,7 @@ class StreamCall(Call):
             self._serve(self)
 
     def _answer(self, request: Any) -> Coroutine[Any, Any, None]:
-        handler = self._handler.stream_stream if self._handler.request_streaming else self._handler.unary_stream
+        handler = self.handler.stream_stream if self.handler.request_streaming else self.handler.unary_stream
         return self._write_all(handler(request, self))
 
     async def _write_all(self, answers: Any) -> None:
