@@ -38,9 +38,10 @@ _IN_FLIGHT_MESSAGES = 8
 # No call for so long, and callers have seen that this server is going; it is waited for at most 5 s.
 _QUIET_S = 0.1
 _MOST_QUIET_CHECKS = 50
-# Answers that are sent may still be on their way, and go lost with the connection. Callers who have gone without a word
-# never confirm them.
-_FLUSH_S = 5.0
+# Answers that are sent may still be on their way, and go lost with the connection: they have the rest of the grace,
+# within these bounds. Callers who have gone without a word never confirm them.
+_LEAST_FLUSH_S = 0.5
+_MOST_FLUSH_S = 5.0
 # For a batch, or a picture, that is under way when its callers are given up.
 _LAST_JOB_S = 5.0
 
@@ -180,11 +181,13 @@ class Server:
 
     async def _let_go(self) -> None:
         """Let work under way finish within grace_s, and answers reach their callers; then end what is left."""
+        now = asyncio.get_running_loop().time
+        end = now() + self.settings.grace_s
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(self.settings.grace_s):
+            async with asyncio.timeout_at(end):
                 await self.grpc.answered()
         # What is open now is idle (health watches, say), or has had its time.
-        await self.grpc.stop(_FLUSH_S)
+        await self.grpc.stop(min(max(end - now(), _LEAST_FLUSH_S), _MOST_FLUSH_S))
 
     async def _stop(self) -> None:
         await self.grpc.stop(0)
