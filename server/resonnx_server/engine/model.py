@@ -123,10 +123,5 @@ class Models:
         enough = bool(self._ready) and not (self.strict and self._refused)
         return enough and not self.loading and not self.draining
 
-    @property
-    def pending(self) -> int:
-        """Requests under way."""
-        return sum(model.stats.pending for model in self._ready.values())
-
     def __iter__(self) -> Iterator[Model]:
         return iter([self._ready[name] for name in sorted(self._ready)])

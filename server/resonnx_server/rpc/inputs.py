@@ -2,7 +2,7 @@
 
 import asyncio
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -12,7 +12,6 @@ from resonnx_server.engine.model import Model
 from resonnx_server.engine.runner import Tensors
 from resonnx_server.errors import InvalidInput
 from resonnx_server.rpc import describe, tensors
-from resonnx_server.runtime.images import Pixels
 from resonnx_server.runtime.session import Array
 
 IMAGE: Final = "inputs['image']"
@@ -34,7 +33,7 @@ async def read_inputs(request: pb.ModelInferRequest, model: Model) -> Tensors:
     """
     # A list: iterating over the message's own takes longer. One more than there may be shows that there are too many.
     given = request.inputs[: len(model.inputs) + 1]
-    check_names([tensor.name for tensor in given], model)
+    _check_names([tensor.name for tensor in given], model)
     raw = request.raw_input_contents
     if raw and len(raw) != len(given):
         raise InvalidInput("raw_input_contents", f"{len(raw)} entries for {len(given)} inputs; give one each, or none")
@@ -74,10 +73,10 @@ def _decoded(array: Array, field: str) -> Array:
         raise InvalidInput(field, "a string element is not UTF-8") from None
 
 
-def check_names(names: Collection[str], model: Model) -> None:
+def _check_names(names: list[str], model: Model) -> None:
     """Raise InvalidInput unless `names` are those of the model's inputs, each once."""
     expected = [spec.name for spec in model.inputs]
-    if [*names] == expected:
+    if names == expected:
         return
     seen: set[str] = set()
     for name in names:
@@ -88,19 +87,6 @@ def check_names(names: Collection[str], model: Model) -> None:
         seen.add(name)
     if missing := sorted({*expected} - seen):
         raise InvalidInput("inputs", f"{missing[0]!r} is missing; the model takes {sorted(expected)}")
-
-
-def checked_files(image: Array, model: Model) -> list[bytes]:
-    """Return the picture files of BYTES [N] or [N,1]. Raises InvalidInput."""
-    _check_image(image.shape, image.dtype, model)
-    files: list[bytes] = image.ravel().tolist()
-    return files
-
-
-def checked_pixels(image: Array, model: Model) -> Pixels:
-    """Return `image` if it is UINT8 [N,H,W,3] of the model's size. Raises InvalidInput."""
-    _check_image(image.shape, image.dtype, model)
-    return image
 
 
 def _check_image(shape: _Shape, dtype: np.dtype[Any], model: Model) -> None:
