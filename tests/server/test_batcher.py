@@ -244,8 +244,8 @@ def test_where_batching_gains_nothing_those_in_a_hurry_do_not_wait_for_each_othe
         return batcher.take(now_ns=0).size
 
     assert (size(None), size(60_000_000_000)) == (8, 8), "a deadline that is far away hurries nobody"
-    assert size(400_000_000) == 4, "20 ms a row, and a quarter of the time"
-    assert size(79_000_000) == 1
+    assert size(1_280_000_000) == 4, "20 ms a row, and a sixteenth of the time"
+    assert size(310_000_000) == 1
 
 
 def test_a_batch_is_short_where_others_wait_for_the_device() -> None:

@@ -23,7 +23,7 @@ _ABOUT_AS_GOOD: Final = 0.9
 # What a larger size must cost for rows to be padded to it, though a smaller one holds them.
 _WORTH_PADDING: Final = 0.8
 # Time is short where a batch would take more than this part of it: what is expected errs, and others wait behind.
-_SHORT_OF_TIME: Final = 1 / 4
+_SHORT_OF_TIME: Final = 1 / 16
 # What a batch costs beside its run: waking a thread and the event loop, putting rows together and taking them apart.
 _HANDLING_NS: Final = 200_000
 # Rows that take no longer wait for each other gladly.
