@@ -10,7 +10,7 @@ Work-conserving: with max_delay_ns 0 whatever waits is ready at once.
 """
 
 import math
-from collections.abc import Hashable, Iterator
+from collections.abc import Hashable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Final, Generic, TypeVar
@@ -168,7 +168,7 @@ class Batcher(Generic[T]):
             return at
         if is_few:
             return max(at, int(min(map(self._due_ns, self)) - self.table.cost_ns(self.table.bucket(enough))))
-        wanted = [limit for entry in self if (limit := self._wanted_ns(entry)) is not None]
+        wanted = self._wanted(self)
         last = min(wanted) - int(self.table.cost_ns(self.table.largest)) if wanted else math.inf
         return max(at, int(min(at + self._max_delay_ns, last)))
 
@@ -273,17 +273,19 @@ class Batcher(Generic[T]):
 
     def _best_size(self, alike: list[Entry[T]], waiting: int, now_ns: int, budget_ns: float | None) -> int:
         limit = math.inf if budget_ns is None else budget_ns
-        if self.objective_ns is not None or any(entry.deadline_ns is not None for entry in alike):
-            limit = min(limit, min(map(self._due_ns, alike)) - now_ns)
+        if wanted := self._wanted(alike):
+            limit = min(limit, min(wanted) - now_ns)
         return self.table.best_size(waiting, limit)
 
     def _due_ns(self, entry: Entry[T]) -> int:
         due = entry.arrival_ns + (_PATIENCE_NS if self.objective_ns is None else self.objective_ns)
         return due if entry.deadline_ns is None else min(due, entry.deadline_ns)
 
-    def _wanted_ns(self, entry: Entry[T]) -> int | None:
-        """Return when an entry's answer is wanted at the latest, if anybody has said so."""
-        return entry.deadline_ns if self.objective_ns is None else self._due_ns(entry)
+    def _wanted(self, entries: Iterable[Entry[T]]) -> list[int]:
+        """Return when answers are wanted at the latest, of entries of which anybody has said so."""
+        if self.objective_ns is not None:
+            return [self._due_ns(entry) for entry in entries]
+        return [entry.deadline_ns for entry in entries if entry.deadline_ns is not None]
 
     def _is_late(self, entry: Entry[T], now_ns: int) -> bool:
         if entry.deadline_ns is None:
