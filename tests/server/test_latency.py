@@ -1,0 +1,72 @@
+"""What is measured at load, what live batches make of it, and what sizes are chosen by it."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from resonnx_server.engine.latency import LatencyTable
+from resonnx_server.engine.measurement import Measured, far_above, measure, sizes_up_to, smooth
+
+SIZES = sizes_up_to(16)
+
+
+@given(st.integers(1, 64))
+def test_warmed_sizes_hold_every_batch(largest: int) -> None:
+    table = LatencyTable.of(measure(lambda size: None, sizes_up_to(largest)))
+    assert table.largest == largest
+    assert all(table.bucket(rows) >= rows for rows in range(1, largest + 1))
+
+
+def test_a_moments_standstill_does_not_make_the_machine_slow() -> None:
+    table = LatencyTable({1: 1e6, 2: 1.5e6})
+    table.record(1, 8_000_000_000)
+    assert table.cost_ns(1) < 1.3e6
+
+
+def test_how_slow_the_machine_was_is_forgotten() -> None:
+    table = LatencyTable({1: 1e6, 2: 1.5e6})
+    for _ in range(50):
+        table.record(1, 4_000_000)
+    slow = table.cost_ns(2)
+    table.fade(0.5)
+    assert 1.5e6 < table.cost_ns(2) < slow
+    table.fade(0.0)
+    assert table.cost_ns(2) == 1.5e6
+
+
+def test_live_batches_move_the_table() -> None:
+    table = LatencyTable({1: 100.0, 2: 150.0})
+    for _ in range(200):
+        table.record(1, 1000)
+    assert table.cost_ns(1) == pytest.approx(1000, rel=0.01)
+    assert table.cost_ns(2) > 500, "a slow machine is slow for all sizes"
+
+
+def test_the_table_tells_what_is_expected_and_how_far_off_that_is() -> None:
+    table = LatencyTable.of({1: Measured(100.0, 10.0), 2: Measured(200.0, 10.0)})
+    assert [(round(cost.expected_ns), round(cost.spread_ns)) for cost in table.snapshot().values()] == [
+        (100, 10),
+        (200, 10),
+    ]
+    for turn in range(400):
+        table.record(1, 50 if turn % 2 else 150)
+    cost = table.snapshot()[1]
+    assert cost.expected_ns == pytest.approx(100, rel=0.1)
+    assert cost.spread_ns == pytest.approx(50, rel=0.2)
+
+
+@given(st.lists(st.floats(0.8, 1.25), min_size=8, max_size=8), st.floats(0, 1e7), st.floats(1e4, 1e7))
+def test_chance_in_measured_times_costs_little(noise: list[float], start: float, slope: float) -> None:
+    """Times that are off by up to 25 %: all that wait go together, and those in a hurry lose little throughput."""
+    true = {size: start + slope * size for size in SIZES}
+    table = LatencyTable(smooth({size: factor * true[size] for size, factor in zip(SIZES, noise, strict=True)}))
+    assert table.best_size(waiting=16) == 16
+    chosen = table.best_size(waiting=16, limit_ns=true[16] * 1.5)
+    assert chosen / true[chosen] >= 0.75 * max(size / ns for size, ns in true.items())
+
+
+def test_a_size_that_is_handled_badly_is_left_out() -> None:
+    measured = {size: 1e6 + 1e5 * size for size in SIZES} | {12: 2e7}
+    assert far_above(measured) == {12}
+    table = LatencyTable(smooth(measured))
+    assert table.best_size(waiting=12) != 12
+    assert table.best_size(waiting=16) == 16
