@@ -3,7 +3,7 @@
 import grpc
 import warnings
 
-from resonnx_proto.v1 import vision_pb2 as resonnx__proto_dot_v1_dot_vision__pb2
+from resonnx_proto.v1 import vision_pb2 as resonnx_dot_v1_dot_vision__pb2
 
 GRPC_GENERATED_VERSION = '1.78.0'
 GRPC_VERSION = grpc.__version__
@@ -18,7 +18,7 @@ except ImportError:
 if _version_not_supported:
     raise RuntimeError(
         f'The grpc package installed is at version {GRPC_VERSION},'
-        + ' but the generated code in resonnx_proto/v1/vision_pb2_grpc.py depends on'
+        + ' but the generated code in resonnx/v1/vision_pb2_grpc.py depends on'
         + f' grpcio>={GRPC_GENERATED_VERSION}.'
         + f' Please upgrade your grpc module to grpcio>={GRPC_GENERATED_VERSION}'
         + f' or downgrade your generated code using grpcio-tools<={GRPC_VERSION}.'
@@ -36,33 +36,33 @@ class VisionStub(object):
         """
         self.Classify = channel.unary_unary(
                 '/resonnx.v1.Vision/Classify',
-                request_serializer=resonnx__proto_dot_v1_dot_vision__pb2.ClassifyRequest.SerializeToString,
-                response_deserializer=resonnx__proto_dot_v1_dot_vision__pb2.ClassifyResponse.FromString,
+                request_serializer=resonnx_dot_v1_dot_vision__pb2.ClassifyRequest.SerializeToString,
+                response_deserializer=resonnx_dot_v1_dot_vision__pb2.ClassifyResponse.FromString,
                 _registered_method=True)
         self.ClassifyStream = channel.stream_stream(
                 '/resonnx.v1.Vision/ClassifyStream',
-                request_serializer=resonnx__proto_dot_v1_dot_vision__pb2.ClassifyRequest.SerializeToString,
-                response_deserializer=resonnx__proto_dot_v1_dot_vision__pb2.ClassifyStreamResponse.FromString,
+                request_serializer=resonnx_dot_v1_dot_vision__pb2.ClassifyRequest.SerializeToString,
+                response_deserializer=resonnx_dot_v1_dot_vision__pb2.ClassifyStreamResponse.FromString,
                 _registered_method=True)
         self.Caption = channel.unary_unary(
                 '/resonnx.v1.Vision/Caption',
-                request_serializer=resonnx__proto_dot_v1_dot_vision__pb2.CaptionRequest.SerializeToString,
-                response_deserializer=resonnx__proto_dot_v1_dot_vision__pb2.CaptionResponse.FromString,
+                request_serializer=resonnx_dot_v1_dot_vision__pb2.CaptionRequest.SerializeToString,
+                response_deserializer=resonnx_dot_v1_dot_vision__pb2.CaptionResponse.FromString,
                 _registered_method=True)
         self.StreamCaption = channel.unary_stream(
                 '/resonnx.v1.Vision/StreamCaption',
-                request_serializer=resonnx__proto_dot_v1_dot_vision__pb2.CaptionRequest.SerializeToString,
-                response_deserializer=resonnx__proto_dot_v1_dot_vision__pb2.StreamCaptionResponse.FromString,
+                request_serializer=resonnx_dot_v1_dot_vision__pb2.CaptionRequest.SerializeToString,
+                response_deserializer=resonnx_dot_v1_dot_vision__pb2.StreamCaptionResponse.FromString,
                 _registered_method=True)
         self.ListModels = channel.unary_unary(
                 '/resonnx.v1.Vision/ListModels',
-                request_serializer=resonnx__proto_dot_v1_dot_vision__pb2.ListModelsRequest.SerializeToString,
-                response_deserializer=resonnx__proto_dot_v1_dot_vision__pb2.ListModelsResponse.FromString,
+                request_serializer=resonnx_dot_v1_dot_vision__pb2.ListModelsRequest.SerializeToString,
+                response_deserializer=resonnx_dot_v1_dot_vision__pb2.ListModelsResponse.FromString,
                 _registered_method=True)
         self.GetModel = channel.unary_unary(
                 '/resonnx.v1.Vision/GetModel',
-                request_serializer=resonnx__proto_dot_v1_dot_vision__pb2.GetModelRequest.SerializeToString,
-                response_deserializer=resonnx__proto_dot_v1_dot_vision__pb2.GetModelResponse.FromString,
+                request_serializer=resonnx_dot_v1_dot_vision__pb2.GetModelRequest.SerializeToString,
+                response_deserializer=resonnx_dot_v1_dot_vision__pb2.GetModelResponse.FromString,
                 _registered_method=True)
 
 
@@ -112,33 +112,33 @@ def add_VisionServicer_to_server(servicer, server):
     rpc_method_handlers = {
             'Classify': grpc.unary_unary_rpc_method_handler(
                     servicer.Classify,
-                    request_deserializer=resonnx__proto_dot_v1_dot_vision__pb2.ClassifyRequest.FromString,
-                    response_serializer=resonnx__proto_dot_v1_dot_vision__pb2.ClassifyResponse.SerializeToString,
+                    request_deserializer=resonnx_dot_v1_dot_vision__pb2.ClassifyRequest.FromString,
+                    response_serializer=resonnx_dot_v1_dot_vision__pb2.ClassifyResponse.SerializeToString,
             ),
             'ClassifyStream': grpc.stream_stream_rpc_method_handler(
                     servicer.ClassifyStream,
-                    request_deserializer=resonnx__proto_dot_v1_dot_vision__pb2.ClassifyRequest.FromString,
-                    response_serializer=resonnx__proto_dot_v1_dot_vision__pb2.ClassifyStreamResponse.SerializeToString,
+                    request_deserializer=resonnx_dot_v1_dot_vision__pb2.ClassifyRequest.FromString,
+                    response_serializer=resonnx_dot_v1_dot_vision__pb2.ClassifyStreamResponse.SerializeToString,
             ),
             'Caption': grpc.unary_unary_rpc_method_handler(
                     servicer.Caption,
-                    request_deserializer=resonnx__proto_dot_v1_dot_vision__pb2.CaptionRequest.FromString,
-                    response_serializer=resonnx__proto_dot_v1_dot_vision__pb2.CaptionResponse.SerializeToString,
+                    request_deserializer=resonnx_dot_v1_dot_vision__pb2.CaptionRequest.FromString,
+                    response_serializer=resonnx_dot_v1_dot_vision__pb2.CaptionResponse.SerializeToString,
             ),
             'StreamCaption': grpc.unary_stream_rpc_method_handler(
                     servicer.StreamCaption,
-                    request_deserializer=resonnx__proto_dot_v1_dot_vision__pb2.CaptionRequest.FromString,
-                    response_serializer=resonnx__proto_dot_v1_dot_vision__pb2.StreamCaptionResponse.SerializeToString,
+                    request_deserializer=resonnx_dot_v1_dot_vision__pb2.CaptionRequest.FromString,
+                    response_serializer=resonnx_dot_v1_dot_vision__pb2.StreamCaptionResponse.SerializeToString,
             ),
             'ListModels': grpc.unary_unary_rpc_method_handler(
                     servicer.ListModels,
-                    request_deserializer=resonnx__proto_dot_v1_dot_vision__pb2.ListModelsRequest.FromString,
-                    response_serializer=resonnx__proto_dot_v1_dot_vision__pb2.ListModelsResponse.SerializeToString,
+                    request_deserializer=resonnx_dot_v1_dot_vision__pb2.ListModelsRequest.FromString,
+                    response_serializer=resonnx_dot_v1_dot_vision__pb2.ListModelsResponse.SerializeToString,
             ),
             'GetModel': grpc.unary_unary_rpc_method_handler(
                     servicer.GetModel,
-                    request_deserializer=resonnx__proto_dot_v1_dot_vision__pb2.GetModelRequest.FromString,
-                    response_serializer=resonnx__proto_dot_v1_dot_vision__pb2.GetModelResponse.SerializeToString,
+                    request_deserializer=resonnx_dot_v1_dot_vision__pb2.GetModelRequest.FromString,
+                    response_serializer=resonnx_dot_v1_dot_vision__pb2.GetModelResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -166,8 +166,8 @@ class Vision(object):
             request,
             target,
             '/resonnx.v1.Vision/Classify',
-            resonnx__proto_dot_v1_dot_vision__pb2.ClassifyRequest.SerializeToString,
-            resonnx__proto_dot_v1_dot_vision__pb2.ClassifyResponse.FromString,
+            resonnx_dot_v1_dot_vision__pb2.ClassifyRequest.SerializeToString,
+            resonnx_dot_v1_dot_vision__pb2.ClassifyResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -193,8 +193,8 @@ class Vision(object):
             request_iterator,
             target,
             '/resonnx.v1.Vision/ClassifyStream',
-            resonnx__proto_dot_v1_dot_vision__pb2.ClassifyRequest.SerializeToString,
-            resonnx__proto_dot_v1_dot_vision__pb2.ClassifyStreamResponse.FromString,
+            resonnx_dot_v1_dot_vision__pb2.ClassifyRequest.SerializeToString,
+            resonnx_dot_v1_dot_vision__pb2.ClassifyStreamResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -220,8 +220,8 @@ class Vision(object):
             request,
             target,
             '/resonnx.v1.Vision/Caption',
-            resonnx__proto_dot_v1_dot_vision__pb2.CaptionRequest.SerializeToString,
-            resonnx__proto_dot_v1_dot_vision__pb2.CaptionResponse.FromString,
+            resonnx_dot_v1_dot_vision__pb2.CaptionRequest.SerializeToString,
+            resonnx_dot_v1_dot_vision__pb2.CaptionResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -247,8 +247,8 @@ class Vision(object):
             request,
             target,
             '/resonnx.v1.Vision/StreamCaption',
-            resonnx__proto_dot_v1_dot_vision__pb2.CaptionRequest.SerializeToString,
-            resonnx__proto_dot_v1_dot_vision__pb2.StreamCaptionResponse.FromString,
+            resonnx_dot_v1_dot_vision__pb2.CaptionRequest.SerializeToString,
+            resonnx_dot_v1_dot_vision__pb2.StreamCaptionResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -274,8 +274,8 @@ class Vision(object):
             request,
             target,
             '/resonnx.v1.Vision/ListModels',
-            resonnx__proto_dot_v1_dot_vision__pb2.ListModelsRequest.SerializeToString,
-            resonnx__proto_dot_v1_dot_vision__pb2.ListModelsResponse.FromString,
+            resonnx_dot_v1_dot_vision__pb2.ListModelsRequest.SerializeToString,
+            resonnx_dot_v1_dot_vision__pb2.ListModelsResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -301,8 +301,8 @@ class Vision(object):
             request,
             target,
             '/resonnx.v1.Vision/GetModel',
-            resonnx__proto_dot_v1_dot_vision__pb2.GetModelRequest.SerializeToString,
-            resonnx__proto_dot_v1_dot_vision__pb2.GetModelResponse.FromString,
+            resonnx_dot_v1_dot_vision__pb2.GetModelRequest.SerializeToString,
+            resonnx_dot_v1_dot_vision__pb2.GetModelResponse.FromString,
             options,
             channel_credentials,
             insecure,
