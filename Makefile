@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 ROOMS := proto server export client
 
-.PHONY: run test test-slow lint proto bench bench-peers clean
+.PHONY: run test test-slow lint proto settings bench bench-peers clean
 
 # On linux x86-64 with the OpenVINO provider; elsewhere the extra is empty. PyPI's torch for Linux brings CUDA, several GB:
 # TORCH_INDEX_URL=URL takes torch from an index of CPU builds.
@@ -38,6 +38,10 @@ lint: $(VENV)/.installed
 
 proto: $(VENV)/.installed
 	PYTHON=$(abspath $(BIN)/python) proto/generate
+
+# The reference of all settings, which a test holds to the model that validates them.
+settings: $(VENV)/.installed
+	$(BIN)/python -m resonnx_server.reference > docs/settings.md
 
 # On a quiet machine: half an hour. ROWS=small-unary,jpeg for some rows; perf_analyzer is used where it is on PATH.
 bench: $(VENV)/.installed

@@ -4,6 +4,8 @@ with Client("localhost:8001") as client:
     print(client.classify("cat.jpg", "resnet50").predictions[0].label)
 """
 
+from resonnx_proto import __version__
+
 from resonnx._async_client import AsyncClient
 from resonnx._caption_options import CaptionOptions
 from resonnx._client import Client
@@ -60,4 +62,5 @@ __all__ = [
     "Unavailable",
     "Unimplemented",
     "Word",
+    "__version__",
 ]

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
+from resonnx_proto import __version__
 
 from resonnx._attention import NothingToDraw, draw_attention
 from resonnx._caption_options import CaptionOptions
@@ -63,7 +64,12 @@ _Server = Annotated[
 _Timeout = Annotated[float, typer.Option(callback=_seconds, metavar="SECONDS", help="For each call.")]
 _Json = Annotated[bool, typer.Option("--json", help="One JSON object a line.")]
 
-app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+app = typer.Typer(
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
 
 
 def main() -> None:
@@ -74,8 +80,18 @@ def main() -> None:
     app(prog_name="resonnx")
 
 
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"resonnx {__version__}")
+        raise typer.Exit
+
+
 @app.callback()
-def resonnx() -> None:
+def resonnx(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
     """Ask a resonnx server what pictures show."""
 
 

@@ -2,3 +2,7 @@
 
 Read `classifier.py` first: checkpoint -> network -> trace -> parity -> precision -> goldens -> package.
 """
+
+from resonnx_proto import __version__
+
+__all__ = ["__version__"]

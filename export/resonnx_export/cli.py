@@ -31,12 +31,14 @@ from resonnx_export.options import (
     Repository,
     ResizeFilter,
     ShortSide,
+    ShowVersion,
     Size,
     Std,
     StoredDecoderPrecision,
     StoredPrecision,
     Stretch,
     Version,
+    numbers,
 )
 
 # Torch takes seconds to import, so --help and a mistyped option do without: each command imports what it runs.
@@ -49,12 +51,17 @@ _BAD_INPUT = 2
 _LONGEST_MESSAGE = 2000
 
 app = typer.Typer(
-    help="Export trained PyTorch ResNet classifiers and captioners to ONNX, and prove the copies equal.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+@app.callback()
+def export(version: ShowVersion = False) -> None:
+    """Export trained PyTorch ResNet classifiers and captioners to ONNX, and prove the copies equal."""
 
 
 @app.command()
@@ -245,7 +252,7 @@ def main() -> None:
     # Read when torch loads its thread pool. By default waiting threads spin, and on processors shared with anyone
     # each small operation then waits for a time slice: captions took 4 s instead of 0.02 s.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-    app()
+    app(prog_name="resonnx-export")
 
 
 @contextmanager
@@ -278,19 +285,7 @@ def _changes(
 ) -> "InputChanges":
     from resonnx_export.recipe import InputChanges
 
-    return InputChanges(
-        size, resize_short_side, stretch, resize_filter, _numbers(mean, "--mean"), _numbers(std, "--std")
-    )
-
-
-def _numbers(text: str | None, option: str) -> list[float] | None:
-    if text is None:
-        return None
-    try:
-        numbers = [float(number) for number in text.split(",")]
-    except ValueError:
-        raise BadInput(f"{option} {text!r} is not three numbers with commas between, nor one") from None
-    return numbers * 3 if len(numbers) == 1 else numbers
+    return InputChanges(size, resize_short_side, stretch, resize_filter, numbers(mean, "--mean"), numbers(std, "--std"))
 
 
 def _print_summary(exported: "Exported") -> None:

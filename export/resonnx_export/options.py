@@ -6,6 +6,9 @@ from typing import Annotated
 
 import typer
 
+from resonnx_export import __version__
+from resonnx_export.errors import BadInput
+
 
 class Filter(StrEnum):
     """Pillow's filters for resizing."""
@@ -101,3 +104,29 @@ MaxAccuracyDrop = Annotated[
     float,
     typer.Option(min=0, max=100, help="int8: greatest loss of accuracy on labelled held-back pictures, in points."),
 ]
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"resonnx-export {__version__}")
+        raise typer.Exit
+
+
+ShowVersion = Annotated[
+    bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+]
+
+
+def numbers(text: str | None, option: str) -> list[float] | None:
+    """Read three numbers, or one for all three channels.
+
+    Raises:
+        BadInput: They are neither.
+    """
+    if text is None:
+        return None
+    try:
+        numbers = [float(number) for number in text.split(",")]
+    except ValueError:
+        raise BadInput(f"{option} {text!r} is not three numbers with commas between, nor one") from None
+    return numbers * 3 if len(numbers) == 1 else numbers

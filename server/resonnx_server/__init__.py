@@ -1,3 +1,5 @@
 """Serves proved ResNet classifiers and captioners over gRPC. Start reading at lifecycle.py."""
 
-__version__ = "0.1.0"
+from resonnx_proto import __version__
+
+__all__ = ["__version__"]

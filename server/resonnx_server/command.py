@@ -1,27 +1,58 @@
-"""From arguments to a server, and from its end to an exit status."""
+"""The command `resonnx-server`: from arguments to a server, and from its end to an exit status."""
 
 import asyncio
+import os
 import sys
+from typing import Any
 
-from resonnx_server import lifecycle
-from resonnx_server.config import ConfigError, Settings, load_settings
-from resonnx_server.observe import logs
+import typer
+
+from resonnx_server.config import Settings
+from resonnx_server.config_sources import ConfigError, foreign_variables, load_settings
+from resonnx_server.flags import with_flags
+
+app = typer.Typer(
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
 
 
 def run() -> None:
     """Do what `resonnx-server` is for; see __main__.main."""
+    app(prog_name="resonnx-server")
+
+
+@app.command()
+@with_flags
+def serve(**flags: Any) -> None:
+    """Serve verified ResNet classifiers and captioners over gRPC.
+
+    Each flag can also be given as a variable, RESONNX_PORT for --port, or in [server] of the --config file, as
+    port = 8001. Flags win over variables, and variables over the file.
+    """
+    flags.pop("version")
     try:
-        settings = load_settings(sys.argv[1:])
+        for name in foreign_variables(os.environ):
+            print(f"resonnx-server: {name} is not a setting of the server, and ignored", file=sys.stderr)
+        settings = load_settings(flags, os.environ)
     except ConfigError as error:
         print(f"resonnx-server: {error}", file=sys.stderr)
-        sys.exit(2)
+        raise typer.Exit(2) from None
+    # Not before: it loads all that the server is made of, and --help and mistyped settings answer at once.
+    from resonnx_server import lifecycle
+    from resonnx_server.observe import logs
+
     logs.configure(settings.log_level)
     try:
         asyncio.run(_serve(settings))
     except lifecycle.StartError as error:
         print(f"resonnx-server: {error}", file=sys.stderr)
-        sys.exit(1)
+        raise typer.Exit(1) from None
 
 
 async def _serve(settings: Settings) -> None:
-    await lifecycle.Server(settings).run()
+    from resonnx_server.lifecycle import Server
+
+    await Server(settings).run()

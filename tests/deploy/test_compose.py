@@ -113,10 +113,10 @@ def test_server_image_has_no_torch() -> None:
 
 
 def test_server_image_shows_its_settings_and_health() -> None:
-    from resonnx_server.config import load_settings
+    from resonnx_server.config_sources import load_settings
 
     environment = dict(pair.split("=", 1) for value in _values("server", "ENV") for pair in value.split())
-    settings = load_settings([], environment)
+    settings = load_settings({}, environment)
     assert (str(settings.repository), settings.host, str(settings.cache_dir)) == ("/models", "0.0.0.0", "/cache")
     assert _values("server", "EXPOSE") == [f"{settings.port} {settings.http_port}"]
     assert environment["ORT_DISABLE_TELEMETRY"] == "1"

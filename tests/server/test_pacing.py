@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from resonnx_server.config import ConfigError, load_settings
+from resonnx_server.config_sources import ConfigError, load_settings
 from resonnx_server.engine.latency import LatencyTable
 from resonnx_server.engine.measurement import sizes_up_to
 from resonnx_server.engine.pacing import Continuous, Load, pacing
@@ -60,9 +60,9 @@ def test_streamed_words_do_not_stand_still_for_long(factor: float, most: int) ->
 def test_the_policy_is_a_setting_of_the_model(tmp_path: Path) -> None:
     config = tmp_path / "server.toml"
     config.write_text('[models.coco]\ncaption_policy = "rigid"\n')
-    settings = load_settings(["--repository", str(tmp_path), "--config", str(config)], {})
+    settings = load_settings({"repository": str(tmp_path), "config": str(config)}, {})
     assert settings.for_model("coco").caption_policy == "rigid"
     assert settings.for_model("other").caption_policy == "continuous"
     config.write_text('[models.coco]\ncaption_policy = "sometimes"\n')
     with pytest.raises(ConfigError, match="caption_policy"):
-        load_settings(["--repository", str(tmp_path), "--config", str(config)], {})
+        load_settings({"repository": str(tmp_path), "config": str(config)}, {})

@@ -1,0 +1,171 @@
+"""Where settings come from: flags over RESONNX_* variables over the TOML file over defaults.
+
+[server]
+repository = "models"
+port = 8001
+
+[models.digits]
+max_batch_size = 32
+"""
+
+import difflib
+import re
+import tomllib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+from pydantic_settings import (
+    BaseSettings,
+    EnvSettingsSource,
+    InitSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+from resonnx_server.config import ModelSettings, Settings
+from resonnx_server.config_text import describe
+
+_PREFIX = "RESONNX_"
+# Variables of ours that are not the server's: the client's address, the compose file's.
+_OTHERS_VARIABLES = frozenset({"RESONNX_SERVER", "RESONNX_BIND"})
+# Kubernetes' documentation, "Service: Discovering services".
+_KUBERNETES = re.compile(r"RESONNX_(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|UDP|SCTP)(_\w+)?)")
+
+
+class ConfigError(Exception):
+    """A setting that cannot be used; the message names it."""
+
+
+def load_settings(flags: Mapping[str, Any], environment: Mapping[str, str]) -> Settings:
+    """Merge flags, variables and the TOML file that `config` or RESONNX_CONFIG names, and validate the result.
+
+    Args:
+        flags: Values by setting's name, as text or of the setting's type; those that are None were not given.
+        environment: All variables, of which those that begin with RESONNX_ are ours.
+
+    Raises:
+        ConfigError: A value is out of range, a key is unknown, a variable is misspelt, or the file cannot be read.
+    """
+    given = {name: value for name, value in flags.items() if value is not None}
+    foreign_variables(environment)
+    variables = _variables(environment)
+    path = given.pop("config", None) or variables.get("config")
+
+    class Sources(BaseSettings, Settings):
+        # Values of variables are text, and stay so until they are validated.
+        model_config = SettingsConfigDict(enable_decoding=False)
+
+        @classmethod
+        def settings_customise_sources(
+            cls, settings_cls: type[BaseSettings], *_: object, **__: object
+        ) -> tuple[PydanticBaseSettingsSource, ...]:
+            sources: list[PydanticBaseSettingsSource] = [
+                InitSettingsSource(settings_cls, given),
+                _Variables(settings_cls, {name: variables[name] for name in variables.keys() & _named()}),
+            ]
+            return (*sources, _File(settings_cls, path)) if path else tuple(sources)
+
+    try:
+        return Sources()  # type: ignore[call-arg]  # the sources have the arguments
+    except ValidationError as error:
+        raise ConfigError(_told(error.errors()[0])) from None
+
+
+def foreign_variables(environment: Mapping[str, str]) -> list[str]:
+    """Return the RESONNX_* variables that nothing of ours is named like: another version's, or somebody else's.
+
+    Raises:
+        ConfigError: One looks like a misspelt setting.
+    """
+    foreign = sorted(_variables(environment).keys() - _named())
+    for name in foreign:
+        if near := nearest(name, _named()):
+            raise ConfigError(f"variable {_variable(name)}: there is no such setting; did you mean {_variable(near)}?")
+    return [_variable(name) for name in foreign]
+
+
+def nearest(name: str, known: Iterable[str]) -> str | None:
+    """Return the known name that `name` is most probably a misspelling of, if there is one."""
+    return next(iter(difflib.get_close_matches(name, known, 1, 0.75)), None)
+
+
+class _Variables(EnvSettingsSource):
+    """Settings out of the variables that are given, which are not always the process's."""
+
+    def __init__(self, settings_cls: type[BaseSettings], variables: Mapping[str, str]) -> None:
+        super().__init__(settings_cls)
+        self.env_vars = variables
+
+
+class _File(TomlConfigSettingsSource):
+    """Settings out of [server] and [models.NAME] of a TOML file."""
+
+    def __init__(self, settings_cls: type[BaseSettings], path: str | Path) -> None:
+        # What does not exist would be passed over.
+        if not Path(path).exists():
+            raise ConfigError(f"config file {path}: there is no such file")
+        super().__init__(settings_cls, path)
+
+    def _read_file(self, file_path: Any) -> dict[str, Any]:
+        try:
+            content = super()._read_file(file_path)
+        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+            raise ConfigError(f"config file {file_path}: {error}") from None
+        return _flat(content, file_path)
+
+
+def _flat(content: dict[str, Any], path: Path) -> dict[str, Any]:
+    if unknown := sorted(content.keys() - {"server", "models"}):
+        raise ConfigError(f"config file {path}: unknown section [{unknown[0]}]; there are [server] and [models.NAME]")
+    server, models = content.get("server", {}), content.get("models", {})
+    sections = {"server": server, "models": models}
+    if isinstance(models, dict):
+        sections |= {f"models.{name}": settings for name, settings in models.items()}
+    for name, section in sections.items():
+        if not isinstance(section, dict):
+            raise ConfigError(f"config file {path}: {name} must be a section, [{name}] (it is {section!r})")
+    if "models" in server:
+        raise ConfigError(f"config file {path}: models stand beside [server], as [models.NAME]")
+    return {**server, "models": models}
+
+
+def _variables(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return our variables that say something, by setting's name."""
+    return {
+        name.removeprefix(_PREFIX).lower(): value
+        for name, value in environment.items()
+        if name.startswith(_PREFIX) and value and name not in _OTHERS_VARIABLES and not _is_kubernetes(name, value)
+    }
+
+
+def _is_kubernetes(name: str, value: str) -> bool:
+    """Whether Kubernetes sets the variable for a service that is called resonnx, or resonnx-something."""
+    return value.startswith("tcp://") or _KUBERNETES.fullmatch(name) is not None
+
+
+def _variable(name: str) -> str:
+    return _PREFIX + name.upper()
+
+
+def _named() -> set[str]:
+    """Names of what flags and variables can set."""
+    return {*Settings.model_fields, "config"} - {"models"}
+
+
+def _told(error: ErrorDetails) -> str:
+    """Return what is wrong with one setting."""
+    *section, key = map(str, error["loc"])
+    model: type[BaseModel] = ModelSettings if section[:1] == ["models"] else Settings
+    name = ".".join([*section, key])
+    if error["type"] == "missing":
+        return f"setting {name}: give --{name}, {_variable(name)}, or {name} in [server] of the --config file"
+    if error["type"] == "extra_forbidden":
+        near = nearest(key, model.model_fields)
+        hint = f"did you mean {near}? There are" if near else "there are"
+        return f"setting {name}: there is no such setting; {hint} {', '.join(sorted(model.model_fields))}"
+    meant = next((setting for setting in describe(model) if setting.name == key), None)
+    return f"setting {name}: {error['msg']} (it is {error['input']!r})" + (f". {meant}" if meant else "")

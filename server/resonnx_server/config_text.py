@@ -1,0 +1,90 @@
+"""What can be said of each setting, out of the model that validates it: for --help, errors and docs/settings.md."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import BaseModel
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """A field of a settings model.
+
+    Attributes:
+        name: The field's name: the key in the TOML file.
+        text: What it does.
+        kind: JSON Schema's type of it.
+        choices: All its values, where they are few.
+        bounds: Its range in words, or "".
+        default: As in TOML; "" if there is none, or it depends on the machine.
+        required: Whether it must be given.
+    """
+
+    name: str
+    text: str
+    kind: str
+    choices: tuple[str, ...]
+    bounds: str
+    default: str
+    required: bool
+
+    @property
+    def values(self) -> str:
+        """The values that it takes, in words."""
+        if self.choices:
+            return ("some of " if self.kind == "array" else "") + ", ".join(self.choices)
+        words = {"integer": "whole number", "boolean": "true or false", "string": "text", "array": "list"}
+        return ", ".join(filter(None, [words.get(self.kind, self.kind), self.bounds]))
+
+    def __str__(self) -> str:
+        default = f"; default {self.default}" if self.default else ""
+        return f"{self.text} [{self.values}{default}]"
+
+
+def describe(model: type[BaseModel]) -> list[Setting]:
+    """Return a model's settings in its own order, without sections inside it."""
+    schema = model.model_json_schema()
+    required = schema.get("required", ())
+    settings = (_setting(name, field, name in required) for name, field in schema["properties"].items())
+    return [setting for setting in settings if setting.kind != "object"]
+
+
+def _setting(name: str, field: Mapping[str, Any], required: bool) -> Setting:
+    # Of what may be absent, the other form.
+    form = next((form for form in field.get("anyOf", ()) if form.get("type") != "null"), field)
+    kind = "path" if form.get("format") == "path" else form.get("type", "string")
+    return Setting(
+        name,
+        " ".join(field.get("description", "").split()),
+        kind,
+        tuple(form.get("items", form).get("enum", ())),
+        _bounds(form),
+        _toml(field.get("default")),
+        required,
+    )
+
+
+def _bounds(form: Mapping[str, Any]) -> str:
+    least, over, most = (form.get(key) for key in ("minimum", "exclusiveMinimum", "maximum"))
+    if least is not None and most is not None:
+        return f"{_number(least)} to {_number(most)}"
+    parts = [("at least", least), ("over", over), ("up to", most)]
+    return ", ".join(f"{word} {_number(value)}" for word, value in parts if value is not None)
+
+
+def _number(value: float) -> str:
+    return str(int(value)) if value == int(value) else str(value)
+
+
+def _toml(value: object) -> str:
+    match value:
+        case None:
+            return ""
+        case bool():
+            return str(value).lower()
+        case int() | float():
+            return _number(value)
+        case list() | tuple():
+            return ", ".join(map(str, value))
+    return str(value)

@@ -1,0 +1,57 @@
+"""The command's flags, one for each setting that is not a model's own: made from the model that validates them.
+
+Typer reads a function's signature; this makes one. Values stay text: what is wrong with one is said by
+config_sources.py, wherever the value comes from.
+"""
+
+import inspect
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from resonnx_server import __version__
+from resonnx_server.config import Settings
+from resonnx_server.config_text import Setting, describe
+
+
+def with_flags(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command that takes **flags one flag for each setting, --config and --version."""
+    command.__signature__ = inspect.Signature(list(_parameters()))  # type: ignore[attr-defined]
+    return command
+
+
+def _parameters() -> Iterator[inspect.Parameter]:
+    for setting in describe(Settings):
+        yield _parameter(setting.name, *_option(setting))
+    config = typer.Option("--config", metavar="FILE", help="TOML file with [server] and [models.NAME].")
+    yield _parameter("config", Path, config)
+    version = typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    yield _parameter("version", bool, version)
+
+
+def _parameter(name: str, kind: type, option: Any) -> inspect.Parameter:
+    return inspect.Parameter(
+        name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[kind | None, option]
+    )
+
+
+def _option(setting: Setting) -> tuple[type, Any]:
+    flag = "--" + setting.name.replace("_", "-")
+    if setting.kind == "boolean":
+        text = f"{setting.text}  [default: {'yes' if setting.default == 'true' else 'no'}]"
+        return bool, typer.Option(f"{flag}/--no-{flag[2:]}", show_default=False, help=text)
+    separator = "," if setting.kind == "array" else "|"
+    kind = {"integer": "N", "string": "TEXT"}.get(setting.kind, setting.kind.upper())
+    metavar = separator.join(setting.choices) or kind
+    notes = [setting.bounds, f"default: {setting.default}" if setting.default else "", "required" * setting.required]
+    noted = "; ".join(filter(None, notes))
+    text = f"{setting.text}  [{noted}]" if noted else setting.text
+    return str, typer.Option(flag, metavar=metavar, show_default=False, help=text)
+
+
+def _print_version(wanted: bool | None) -> None:
+    if wanted:
+        typer.echo(f"resonnx-server {__version__}")
+        raise typer.Exit

@@ -1,0 +1,65 @@
+"""The command `resonnx-server`: its flags are the settings, and a bad one ends it before anything loads."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from resonnx_server import __version__
+from resonnx_server.config import Settings
+
+
+def _run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    variables = {name: value for name, value in os.environ.items() if not name.startswith("RESONNX_")}
+    command = [sys.executable, "-m", "resonnx_server", *arguments]
+    return subprocess.run(command, env={**variables, **environment}, capture_output=True, text=True, timeout=60)
+
+
+@pytest.mark.parametrize("flag", ["-h", "--help"])
+def test_help_names_every_setting_with_its_default(flag: str) -> None:
+    done = _run(flag)
+    assert (done.returncode, done.stderr) == (0, "")
+    for name in Settings.model_fields.keys() - {"models"}:
+        assert f" --{name.replace('_', '-')} " in done.stdout
+    told = " ".join(done.stdout.split())
+    for text in ("--config FILE", "--strict / --no-strict", "default: 67108864]", "[required]", "auto|cpu|openvino"):
+        assert text in told
+
+
+def test_version() -> None:
+    done = _run("--version")
+    assert (done.returncode, done.stdout) == (0, f"resonnx-server {__version__}\n")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environment", "told"),
+    [
+        (["--prot", "1"], {}, "No such option: --prot"),
+        (["--repository", ".", "--port", "x"], {}, "resonnx-server: setting port: Input should be a valid integer"),
+        ([], {"RESONNX_REPOSITRY": "models"}, "variable RESONNX_REPOSITRY: there is no such setting; did you mean"),
+        ([], {}, "resonnx-server: setting repository: give --repository, RESONNX_REPOSITORY, or"),
+    ],
+)
+def test_what_cannot_be_used_ends_with_2(arguments: list[str], environment: dict[str, str], told: str) -> None:
+    done = _run(*arguments, **environment)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert told in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_variables_that_nobody_knows_are_told_and_ignored(tmp_path: Path) -> None:
+    done = _run("--repository", str(tmp_path / "none"), "--no-strict", RESONNX_COLOUR="red")
+    assert done.returncode == 1
+    told, failed = done.stderr.splitlines()
+    assert told == "resonnx-server: RESONNX_COLOUR is not a setting of the server, and ignored"
+    assert failed.startswith("resonnx-server: ")
+    assert "none" in failed
+
+
+def test_flags_go_over_the_file_both_ways(tmp_path: Path) -> None:
+    file = tmp_path / "server.toml"
+    file.write_text(f'[server]\nrepository = "{tmp_path / "of-the-file"}"\nstrict = "neither"\n')
+    done = _run("--config", str(file), "--strict", "--repository", str(tmp_path / "of-the-flag"))
+    assert done.returncode == 1
+    assert "of-the-flag" in done.stderr
