@@ -2,8 +2,10 @@
 
     ServerError
     ├── InvalidInput        the caller's fault: names the field, the value, the limit
-    │   └── BadImage        the picture itself
+    │   ├── BadImage        the picture itself
+    │   └── WrongTask       the model is there, and does something else
     ├── NotFound            no such model or version
+    │   └── VersionNotFound the model is there, in another version
     ├── NotSupported        the protocol has it, this server does not
     ├── Overloaded          refused to keep promises already made; may say when to come back
     ├── DeadlineUnreachable refused: the answer would come after the caller's deadline
@@ -45,10 +47,18 @@ class BadImage(InvalidInput):
     reason = "BAD_IMAGE"
 
 
+class WrongTask(InvalidInput):
+    """A model of another task than the call is for."""
+
+
 class NotFound(ServerError):
     """No such model or version."""
 
     reason = "MODEL_NOT_FOUND"
+
+
+class VersionNotFound(NotFound):
+    """The model is there, but not in that version."""
 
 
 class NotSupported(ServerError):

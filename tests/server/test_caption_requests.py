@@ -128,9 +128,9 @@ async def test_2000_mixed_requests_have_the_captions_that_they_have_alone(
     count = 2000
     with start_server(demo_repository) as server:
         answers = await _ask_all(server, range(count), partial(_ask, requests))
-        assert server.metric("resonnx_decoder_wasted_rows", model="scenes") > 0
-        steps = server.metric("resonnx_decoder_steps", model="scenes")
-        tokens = server.metric("resonnx_caption_tokens", model="scenes")
+        assert server.metric("resonnx_decoder_wasted_rows_total", model="scenes") > 0
+        steps = server.metric("resonnx_decoder_steps_total", model="scenes")
+        tokens = server.metric("resonnx_caption_tokens_total", model="scenes")
     assert tokens / steps > 4, "captions share steps"
     _compare(requests, answers, tell)
     assert len(answers) == count
@@ -145,7 +145,7 @@ async def test_half_of_10000_requests_are_cancelled_and_nothing_is_left_of_them(
         answers: dict[int, Answer] = {}
         for batch in (range(2500), range(2500, 10_000)):
             answers |= await _ask_all(server, batch, partial(_ask_or_leave, requests))
-            await until(lambda: server.metric("nv_inference_pending_request_count", model="scenes") == 0)
+            await until(lambda: server.metric("resonnx_requests_in_progress", model="scenes") == 0)
             await _check_slots(server, requests)
             resident.append(server.metric("process_resident_memory_bytes") / 2**20)
         cancelled = server.metric("nv_inference_request_failure", model="scenes", reason="CANCELED")

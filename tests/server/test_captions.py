@@ -141,9 +141,9 @@ async def test_a_caller_who_leaves_is_forgotten(vision, picture: bytes, demo_ser
         next(stream)
         stream.cancel()
         left += 1
-    await until(lambda: demo_server.metric("nv_inference_pending_request_count", model="scenes") == 0)
+    await until(lambda: demo_server.metric("resonnx_requests_in_progress", model="scenes") == 0)
     assert demo_server.metric("nv_inference_pending_request_count", model="scenes") == 0
-    assert demo_server.metric("resonnx_caption_tokens", model="scenes") > 20
+    assert demo_server.metric("resonnx_caption_tokens_total", model="scenes") > 20
     assert demo_server.metric("resonnx_decoder_slots", model="scenes") >= 10
     assert demo_server.metric("resonnx_time_to_first_word_seconds_count", model="scenes") >= 20
 

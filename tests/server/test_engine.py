@@ -437,3 +437,18 @@ async def test_cancel_storm_loses_nothing() -> None:
         answered = await asyncio.wait_for(asyncio.gather(*(ask(value) for value in range(900))), 30)
         assert sum(answered[0::2]) == 450
         assert engine.queued_rows() == 0
+
+
+async def test_what_runs_does_not_wait() -> None:
+    runtime = Runtime()
+    runtime.free.clear()
+    async with _engine(runtime) as engine:
+        asks = [asyncio.ensure_future(engine.submit(_rows(0)))]
+        await until(lambda: runtime.entered == 1)
+        assert engine.queued() == 0
+        asks += [asyncio.ensure_future(engine.submit(_rows(*range(count)))) for count in (1, 40, 3)]
+        await until(lambda: engine.queued_rows() == 44)
+        assert engine.queued() == 3
+        runtime.free.set()
+        await asyncio.gather(*asks)
+        assert engine.queued() == 0

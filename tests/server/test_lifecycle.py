@@ -11,7 +11,6 @@ from pathlib import Path
 import grpc
 import onnx
 import pytest
-import resonnx
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from resonnx_proto.v1 import vision_pb2, vision_pb2_grpc
 
@@ -30,43 +29,12 @@ def _last_line(done: subprocess.CompletedProcess[str]) -> str:
     return _said(done.stderr)[-1]
 
 
-def test_probes_and_metrics(demo_server) -> None:
+def test_probes(demo_server) -> None:
     assert demo_server.get("/livez") == (200, "alive\n")
     status, text = demo_server.get("/readyz")
     assert status == 200
     assert "serving digits version 1" in text
     assert demo_server.get("/nothing")[0] == 404
-    page = demo_server.get("/metrics")[1]
-    for name in ("request_success", "request_failure", "count", "exec_count", "pending_request_count"):
-        assert f"\nnv_inference_{name}{{" in page
-    for name in ("request", "queue", "compute_input", "compute_infer", "compute_output"):
-        assert f'\nnv_inference_{name}_duration_us{{model="digits",version="1"}} ' in page
-    assert "process_resident_memory_bytes" in page
-
-
-def test_metrics_tell_how_a_model_runs(demo_server) -> None:
-    page = demo_server.get("/metrics")[1]
-    assert demo_server.metric("resonnx_model_ready", model="digits") == 1
-    assert demo_server.metric("resonnx_queue_rows", model="digits") == 0
-    assert demo_server.metric("resonnx_instances", model="digits", file="model.onnx") >= 1
-    with resonnx.Client(demo_server.grpc) as client:
-        (session,) = client.model("digits").sessions
-    for latency in session.latencies:
-        labels = {"model": "digits", "file": "model.onnx", "batch_size": str(latency.batch_size)}
-        expected_s = demo_server.metric("resonnx_batch_expected_seconds", **labels)
-        assert expected_s == pytest.approx(latency.expected_s, rel=0.5)
-        assert demo_server.metric("resonnx_batch_spread_seconds", **labels) >= 0
-    assert "# TYPE resonnx_padded_rows untyped" in page
-
-
-def test_metrics_tell_why_requests_failed(demo_server) -> None:
-    def count(reason: str) -> float:
-        return demo_server.metric("resonnx_request_errors_total", model="digits", reason=reason)
-
-    before = count("BAD_IMAGE")
-    with resonnx.Client(demo_server.grpc) as client, pytest.raises(resonnx.ResonnxError):
-        client.classify(b"no picture", model="digits")
-    assert count("BAD_IMAGE") == before + 1
 
 
 def test_a_grpc_client_at_the_wrong_port_is_no_error_of_ours(start_server, demo_repository: Path) -> None:

@@ -49,7 +49,7 @@ def _size(client: triton.InferenceServerClient, model: str) -> tuple[int, int]:
 def test_classes_of_what_has_none_are_refused_before_any_work(demo_server, samples: Path, stream: bool) -> None:
     """Not when the words are there: others' words come with them."""
     picture = next(samples.glob("*.png")).read_bytes()
-    before = demo_server.metric("resonnx_caption_tokens", model="scenes")
+    before = demo_server.metric("resonnx_caption_tokens_total", model="scenes")
     with triton.InferenceServerClient(demo_server.grpc) as client:
         answers: queue.Queue[tuple[object, InferenceServerException | None]] = queue.Queue()
         client.start_stream(callback=lambda result, error: answers.put((result, error)))
@@ -61,7 +61,7 @@ def test_classes_of_what_has_none_are_refused_before_any_work(demo_server, sampl
         assert error is not None
         assert "classification needs a numeric output, which 'caption' is not" in error.message()
         client.stop_stream()
-    assert demo_server.metric("resonnx_caption_tokens", model="scenes") == before
+    assert demo_server.metric("resonnx_caption_tokens_total", model="scenes") == before
     assert demo_server.metric("resonnx_request_errors_total", model="scenes", reason="INVALID_INPUT") >= 1
 
 

@@ -194,6 +194,10 @@ class CaptionEngine:
             # They hold the error, which holds this frame: pictures would live until garbage is collected.
             del future, task, entry
 
+    def queued(self) -> int:
+        """Captions that wait now, which are as many as pictures."""
+        return len(self._batcher)
+
     def queued_rows(self) -> int:
         """Pictures that wait now."""
         return self._batcher.rows

@@ -9,7 +9,8 @@ from resonnx_proto.v1 import manifest_pb2 as pb
 from resonnx_server.engine.captioner import CaptionEngine
 from resonnx_server.engine.latency import LatencyTable
 from resonnx_server.engine.tensors import TensorEngine
-from resonnx_server.errors import ModelRefused, NotFound, Unavailable
+from resonnx_server.errors import ModelRefused, NotFound, Unavailable, VersionNotFound
+from resonnx_server.observe.rejected import RejectedCalls
 from resonnx_server.observe.stats import ModelStats
 from resonnx_server.runtime.session import Candidate, TensorSpec
 
@@ -72,6 +73,7 @@ class Models:
         draining: Nothing is given out any more.
         closing: Streams end when what is under way on them is answered.
         refused_draining: Calls refused because of draining.
+        rejected: Calls that none of them has got.
     """
 
     strict: bool = False
@@ -79,6 +81,7 @@ class Models:
     draining: bool = False
     closing: asyncio.Event = field(default_factory=asyncio.Event)
     refused_draining: int = 0
+    rejected: RejectedCalls = field(default_factory=RejectedCalls)
     _ready: dict[str, Model] = field(default_factory=dict)
     _refused: dict[str, Refusal] = field(default_factory=dict)
 
@@ -105,7 +108,7 @@ class Models:
         if model is not None and version in (0, model.version):
             return model
         if model is not None:
-            raise NotFound(f"model {name!r} has no version {version}; version {model.version} is served")
+            raise VersionNotFound(f"model {name!r} has no version {version}; version {model.version} is served")
         if (refusal := self._refused.get(name)) is not None and version in (0, refusal.version):
             raise ModelRefused(f"model {name!r} was refused at load: {refusal.reason}")
         if self.loading:

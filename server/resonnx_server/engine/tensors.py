@@ -149,6 +149,10 @@ class TensorEngine:
         """Rows of the largest batch."""
         return self.runners.shared.table.largest
 
+    def queued(self) -> int:
+        """Requests that wait now, also such of whose rows only some do."""
+        return len(self._batcher)
+
     def queued_rows(self) -> int:
         """Rows that wait now."""
         return self._batcher.rows

@@ -1,16 +1,16 @@
 """GET /metrics, /livez and /readyz, on the event loop that serves gRPC."""
 
+import asyncio
 import logging
 from typing import Final
 
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
-from prometheus_client import exposition
 
 from resonnx_server.engine.model import Models
+from resonnx_server.observe.exposition import accepted_format, accepts_gzip, page
 from resonnx_server.observe.metrics import Metrics
 
-_HEADERS: Final = {"Content-Type": exposition.CONTENT_TYPE_PLAIN_0_0_4}
 _PLAIN: Final = {"Content-Type": "text/plain; charset=utf-8"}
 # Strangers' bytes (a gRPC client at the wrong port, say) are no fault of this server's: no traceback in its log.
 logging.getLogger("aiohttp.server").addFilter(
@@ -46,7 +46,17 @@ class Probes:
         await self._runner.cleanup()
 
     async def _get_metrics(self, request: web.Request) -> web.Response:
-        return web.Response(body=exposition.generate_latest(self._metrics.registry), headers=_HEADERS)
+        written, compressed = (
+            accepted_format(_header(request, "Accept")),
+            accepts_gzip(_header(request, "Accept-Encoding")),
+        )
+        # Counters belong to the event loop. To write them down takes longer the more models there are.
+        families = list(self._metrics.registry.collect())
+        body = await asyncio.to_thread(page, families, written, compressed=compressed)
+        headers = {"Content-Type": written.value, "Vary": "Accept, Accept-Encoding"}
+        if compressed:
+            headers["Content-Encoding"] = "gzip"
+        return web.Response(body=body, headers=headers)
 
     async def _get_livez(self, request: web.Request) -> web.Response:
         return web.Response(text="alive\n", headers=_PLAIN)
@@ -65,3 +75,8 @@ class Probes:
         if self._models.loading:
             return "not ready: loading models"
         return "not ready: a model is refused" if self._models.strict else "not ready: no model serves"
+
+
+def _header(request: web.Request, name: str) -> str:
+    """Return a header, several of one name as one."""
+    return ",".join(request.headers.getall(name, ()))

@@ -1,25 +1,20 @@
-"""The Prometheus registry: Triton's nv_* counters under their exact names, and our own histograms beside them.
+"""The Prometheus registry: Triton's nv_* counters under their exact names, and our own series beside them.
 
-nv_* families are untyped: prometheus_client would append `_total` to a counter's name, and dashboards made for Triton
-would find nothing. Labels come from loaded models only, never from requests.
+Labels come from loaded models only, never from requests.
 """
 
 from collections.abc import Callable, Iterator
 from typing import Final
 
 from prometheus_client import CollectorRegistry
-from prometheus_client.metrics_core import (
-    CounterMetricFamily,
-    GaugeMetricFamily,
-    HistogramMetricFamily,
-    Metric,
-    UntypedMetricFamily,
-)
+from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
 
+from resonnx_server.observe.exposition import ExactCounter
 from resonnx_server.observe.histogram import Histogram
+from resonnx_server.observe.machine import MachineCollector
 from resonnx_server.observe.stats import ModelStats
 
 _SECONDS: Final = (
@@ -29,8 +24,11 @@ _SECONDS: Final = (
 _ROWS: Final = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)
 _LABELS: Final = ("model", "version")
 
+Counter = tuple[str, str, Callable[[ModelStats], float]]
+Distribution = tuple[str, str, Callable[[ModelStats], Histogram]]
+
 # Triton's name, its help, and where the value stands (durations in µs, summed over requests).
-_COUNTERS: Final[tuple[tuple[str, str, Callable[[ModelStats], float]], ...]] = (
+_TRITON: Final[tuple[Counter, ...]] = (
     ("nv_inference_request_success", "Requests answered", lambda s: s.success.count),
     ("nv_inference_count", "Rows inferred", lambda s: s.inferences),
     ("nv_inference_exec_count", "Batches executed", lambda s: s.executions),
@@ -43,16 +41,23 @@ _COUNTERS: Final[tuple[tuple[str, str, Callable[[ModelStats], float]], ...]] = (
     ),
     ("nv_inference_compute_infer_duration_us", "Requests' time in the runtime", lambda s: s.compute_infer.ns // 1000),
     ("nv_inference_compute_output_duration_us", "Requests' time in splitting", lambda s: s.compute_output.ns // 1000),
+)
+# Ours, whose names get `_total` at their end.
+_COUNTERS: Final[tuple[Counter, ...]] = (
     ("resonnx_padded_rows", "Rows that batches were padded with", lambda s: s.padded_rows),
+)
+_CAPTIONERS_COUNTERS: Final[tuple[Counter, ...]] = (
     ("resonnx_caption_tokens", "Tokens decoded", lambda s: s.tokens),
     ("resonnx_decoder_steps", "Decoder steps", lambda s: s.steps),
     ("resonnx_decoder_wasted_rows", "Rows of decoder steps that served no caption", lambda s: s.wasted_rows),
 )
-_HISTOGRAMS: Final[tuple[tuple[str, str, Callable[[ModelStats], Histogram]], ...]] = (
+_HISTOGRAMS: Final[tuple[Distribution, ...]] = (
     ("resonnx_request_duration_seconds", "From parsing to answer", lambda s: s.request_seconds),
     ("resonnx_queue_duration_seconds", "Waiting for the device", lambda s: s.queue_seconds),
     ("resonnx_compute_duration_seconds", "On the device", lambda s: s.compute_seconds),
     ("resonnx_batch_rows", "Requests' rows in a batch", lambda s: s.batch_rows),
+)
+_CAPTIONERS_HISTOGRAMS: Final[tuple[Distribution, ...]] = (
     ("resonnx_decoder_step_rows", "Rows in use in a decoder step", lambda s: s.step_rows),
     (
         "resonnx_time_to_first_word_seconds",
@@ -70,6 +75,7 @@ class Metrics:
         self._models: dict[tuple[str, str], ModelStats] = {}
         ProcessCollector(registry=self.registry)
         PlatformCollector(registry=self.registry)
+        self.registry.register(MachineCollector())
         self.registry.register(_ModelCollector(self._models))
 
     def model(self, name: str, version: int) -> ModelStats:
@@ -93,31 +99,47 @@ class _ModelCollector(Collector):
         self._models = models
 
     def collect(self) -> Iterator[Metric]:
-        models = list(self._models.items())
-        for name, documentation, read in _COUNTERS:
-            family = UntypedMetricFamily(name, documentation, labels=_LABELS)
-            for labels, stats in models:
-                family.add_metric(labels, read(stats))
-            yield family
-        for name, documentation, histogram in _HISTOGRAMS:
-            measured = HistogramMetricFamily(name, documentation, labels=_LABELS)
-            for labels, stats in models:
-                measured.add_metric(labels, histogram(stats).buckets(), histogram(stats).sum)
-            yield measured
-        failures = UntypedMetricFamily("nv_inference_request_failure", "Requests failed", labels=(*_LABELS, "reason"))
+        """Yield a model's counters, and a captioner's for captioners alone."""
+        models = self._models
+        captioners = {labels: stats for labels, stats in models.items() if stats.slots}
+        for counters, of in ((_COUNTERS, models), (_CAPTIONERS_COUNTERS, captioners)):
+            for name, documentation, read in counters:
+                family = CounterMetricFamily(name, documentation, labels=_LABELS)
+                for labels, stats in of.items():
+                    family.add_metric(labels, read(stats))
+                yield family
+        for name, documentation, read in _TRITON:
+            exact = ExactCounter(name, documentation, labels=_LABELS)
+            for labels, stats in models.items():
+                exact.add_metric(labels, read(stats))
+            yield exact
+        for histograms, of in ((_HISTOGRAMS, models), (_CAPTIONERS_HISTOGRAMS, captioners)):
+            for name, documentation, histogram in histograms:
+                measured = HistogramMetricFamily(name, documentation, labels=_LABELS)
+                for labels, stats in of.items():
+                    measured.add_metric(labels, histogram(stats).buckets(), histogram(stats).sum)
+                yield measured
+        yield from self._failures()
+        yield from _use(captioners)
+
+    def _failures(self) -> Iterator[Metric]:
+        failures = ExactCounter("nv_inference_request_failure", "Requests failed", labels=(*_LABELS, "reason"))
         errors = CounterMetricFamily(
             "resonnx_request_errors", "Requests failed, by what callers are told", labels=(*_LABELS, "reason")
         )
-        pending = GaugeMetricFamily("nv_inference_pending_request_count", "Requests under way", labels=_LABELS)
-        slots = GaugeMetricFamily("resonnx_decoder_slots", "Captions' rows that can be decoded at once", labels=_LABELS)
-        used = GaugeMetricFamily("resonnx_decoder_slots_used", "Rows in use at the last step", labels=_LABELS)
-        for labels, stats in models:
-            if stats.slots:
-                slots.add_metric(labels, stats.slots)
-                used.add_metric(labels, stats.slots_used if stats.pending else 0)
+        for labels, stats in self._models.items():
             for reason, count in stats.failures.items():
                 failures.add_metric((*labels, reason), count)
             for error, count in stats.errors.items():
                 errors.add_metric((*labels, error), count)
-            pending.add_metric(labels, stats.pending)
-        yield from (failures, errors, pending, slots, used)
+        yield from (failures, errors)
+
+
+def _use(captioners: dict[tuple[str, str], ModelStats]) -> Iterator[Metric]:
+    """Yield how full captioners' decoders are."""
+    slots = GaugeMetricFamily("resonnx_decoder_slots", "Captions' rows that can be decoded at once", labels=_LABELS)
+    used = GaugeMetricFamily("resonnx_decoder_slots_used", "Rows in use at the last step", labels=_LABELS)
+    for labels, stats in captioners.items():
+        slots.add_metric(labels, stats.slots)
+        used.add_metric(labels, stats.slots_used if stats.in_progress else 0)
+    yield from (slots, used)

@@ -1,9 +1,9 @@
-"""Gauges of what serves at present: which models, how they run, what their batches cost, and what waits."""
+"""What serves at present: which models, how they run, what their batches cost, what waits; and calls that none got."""
 
 from collections.abc import Iterator
 from typing import Final
 
-from prometheus_client.metrics_core import GaugeMetricFamily, Metric
+from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from resonnx_server.engine.model import Models
@@ -21,6 +21,14 @@ class ServingCollector(Collector):
     def collect(self) -> Iterator[Metric]:
         """Yield the gauges. Expected times are those that batches are chosen, and requests admitted, by."""
         ready = GaugeMetricFamily("resonnx_model_ready", "1 if it serves, 0 if it was refused at load", labels=_MODEL)
+        pending = GaugeMetricFamily(
+            "nv_inference_pending_request_count",
+            "Requests that wait for a batch; of captioners, pictures",
+            labels=_MODEL,
+        )
+        in_progress = GaugeMetricFamily(
+            "resonnx_requests_in_progress", "Requests that have no answer yet", labels=_MODEL
+        )
         queued = GaugeMetricFamily("resonnx_queue_rows", "Rows that wait for a batch", labels=_MODEL)
         instances = GaugeMetricFamily("resonnx_instances", "Batches that may run at once", labels=_FILE)
         expected = GaugeMetricFamily(
@@ -32,6 +40,8 @@ class ServingCollector(Collector):
         for model in self._models:
             labels = (model.name, str(model.version))
             ready.add_metric(labels, 1)
+            pending.add_metric(labels, model.engine.queued())
+            in_progress.add_metric(labels, model.stats.in_progress)
             queued.add_metric(labels, model.engine.queued_rows())
             for session in model.sessions:
                 of_file = (*labels, session.file)
@@ -41,4 +51,9 @@ class ServingCollector(Collector):
                     spread.add_metric((*of_file, str(size)), cost.spread_ns / 1e9)
         for refusal in self._models.refused:
             ready.add_metric((refusal.name, str(refusal.version)), 0)
-        yield from (ready, queued, instances, expected, spread)
+        rejected = CounterMetricFamily(
+            "resonnx_rejected_calls", "Calls that failed before any model had them, by why", labels=("reason",)
+        )
+        for reason, count in self._models.rejected.counts.items():
+            rejected.add_metric((reason,), count)
+        yield from (ready, pending, in_progress, queued, instances, expected, spread, rejected)

@@ -91,7 +91,7 @@ class ModelStats:
     compute_output: Duration = field(default_factory=Duration)
     failures: dict[FailureReason, int] = field(default_factory=lambda: dict.fromkeys(FailureReason, 0))
     errors: Counter[str] = field(default_factory=Counter)
-    pending: int = 0
+    in_progress: int = 0
     inferences: int = 0
     executions: int = 0
     padded_rows: int = 0
@@ -160,13 +160,13 @@ class Tracked:
         self.timing: Timing | None = None
 
     def __enter__(self) -> Self:
-        self._stats.pending += 1
+        self._stats.in_progress += 1
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._stats.pending -= 1
+        self._stats.in_progress -= 1
         total_ns = time.monotonic_ns() - self._start_ns
         if error is None and self.timing is not None:
             self._stats.request_done(self.timing, total_ns)

@@ -83,11 +83,15 @@ def one_status(
 
 
 def unsupported(name: str) -> Callable[[Any, Any, Context], Awaitable[Any]]:
-    """Return a method for a call of the protocol that this server does not offer."""
+    """Return a method for a call of the protocol that this server does not offer.
+
+    Its servicer has `rejected`, observe.rejected.RejectedCalls.
+    """
 
     @one_status
     async def method(self: Any, request: Any, context: Context) -> NoReturn:
-        raise errors.NotSupported(f"{name} is not offered by this server")
+        with self.rejected.counting():
+            raise errors.NotSupported(f"{name} is not offered by this server")
 
     return method
 

@@ -15,7 +15,7 @@ from resonnx_server.engine.captioner import CaptionEngine
 from resonnx_server.engine.model import Model, Models
 from resonnx_server.engine.runner import Tensors
 from resonnx_server.engine.tensors import TensorEngine
-from resonnx_server.errors import InvalidInput, NotFound, ServerError
+from resonnx_server.errors import InvalidInput, ServerError, VersionNotFound
 from resonnx_server.intake.admission import Admission
 from resonnx_server.intake.decode import Decoder
 from resonnx_server.observe.stats import Timing, Tracked
@@ -62,6 +62,7 @@ class InferenceServicer(grpc_service_pb2_grpc.GRPCInferenceServiceServicer):
         self._models = models
         self._decoder = decoder
         self._admission = admission
+        self.rejected = models.rejected
 
     @one_status
     async def ServerLive(self, request: pb.ServerLiveRequest, context: Context) -> pb.ServerLiveResponse:  # noqa: N802
@@ -77,9 +78,7 @@ class InferenceServicer(grpc_service_pb2_grpc.GRPCInferenceServiceServicer):
     async def ModelReady(self, request: pb.ModelReadyRequest, context: Context) -> pb.ModelReadyResponse:  # noqa: N802
         """Whether a model serves; a question about an unknown one is answered with false."""
         try:
-            self._get(request.name, request.version)
-        except InvalidInput:
-            raise
+            self._find(request.name, request.version)
         except ServerError:
             return pb.ModelReadyResponse(ready=False)
         return pb.ModelReadyResponse(ready=True)
@@ -244,8 +243,12 @@ class InferenceServicer(grpc_service_pb2_grpc.GRPCInferenceServiceServicer):
         return await self._decoder.load_all(files, recipe, IMAGE, priority, jpeg_scaling=model.jpeg_scaling)
 
     def _get(self, name: str, version: str) -> Model:
+        with self.rejected.counting():
+            return self._find(name, version)
+
+    def _find(self, name: str, version: str) -> Model:
         if version and not (version.isascii() and version.isdigit() and len(version) < 19):
-            raise NotFound(f"version {version[:32]!r} is no version number")
+            raise VersionNotFound(f"version {version[:32]!r} is no version number")
         return self._models.get(name, int(version or 0))
 
 

@@ -13,7 +13,7 @@ from resonnx_server.engine.captioner import CaptionEngine
 from resonnx_server.engine.model import Model, Models, Refusal
 from resonnx_server.engine.runner import Tensors
 from resonnx_server.engine.tensors import TensorEngine
-from resonnx_server.errors import BadImage, InferenceFailed, InvalidInput, ServerError
+from resonnx_server.errors import BadImage, InferenceFailed, InvalidInput, ServerError, WrongTask
 from resonnx_server.intake.admission import Admission
 from resonnx_server.intake.decode import Decoder
 from resonnx_server.observe.stats import Timing, Tracked
@@ -95,7 +95,8 @@ class VisionServicer(vision_pb2_grpc.VisionServicer):
         self, request: vision_pb2.GetModelRequest, context: Context
     ) -> vision_pb2.GetModelResponse:
         """What a model says of itself and how it is served."""
-        model = self._models.get(request.model, request.version)
+        with self._models.rejected.counting():
+            model = self._models.get(request.model, request.version)
         response = vision_pb2.GetModelResponse(
             summary=_summary(model),
             manifest=model.manifest,
@@ -121,10 +122,11 @@ class VisionServicer(vision_pb2_grpc.VisionServicer):
     async def _classify(
         self, request: vision_pb2.ClassifyRequest, caller_deadline: int | None
     ) -> vision_pb2.ClassifyResponse:
-        model = self._models.get(request.model, request.version)
-        engine = model.engine
-        if model.manifest is None or not isinstance(engine, TensorEngine):
-            raise InvalidInput("model", f"{model.name!r} is no classifier")
+        with self._models.rejected.counting():
+            model = self._models.get(request.model, request.version)
+            engine = model.engine
+            if model.manifest is None or not isinstance(engine, TensorEngine):
+                raise WrongTask("model", f"{model.name!r} is no classifier")
         labels = model.manifest.classifier.labels
         with Tracked(model.stats) as tracked, self._admission.hold(request.ByteSize()):
             if request.top_k > len(labels):
@@ -163,10 +165,11 @@ class VisionServicer(vision_pb2_grpc.VisionServicer):
     async def _caption(
         self, request: vision_pb2.CaptionRequest, tell: TellEvent | None, context: Context
     ) -> vision_pb2.CaptionResponse:
-        model = self._models.get(request.model, request.version)
-        engine = model.engine
-        if not isinstance(engine, CaptionEngine):
-            raise InvalidInput("model", f"{model.name!r} is no captioner")
+        with self._models.rejected.counting():
+            model = self._models.get(request.model, request.version)
+            engine = model.engine
+            if not isinstance(engine, CaptionEngine):
+                raise WrongTask("model", f"{model.name!r} is no captioner")
         spec = engine.spec
         on_words = None if tell is None else lambda tokens: _tell_words(tokens, spec, tell)
         with Tracked(model.stats) as tracked, self._admission.hold(request.ByteSize()):

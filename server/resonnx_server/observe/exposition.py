@@ -1,0 +1,96 @@
+"""Metrics as text, in the two formats that collectors read: Prometheus' own (0.0.4) and OpenMetrics (1.0.0).
+
+prometheus_client writes both, but has no counter whose name does not end in `_total`, which Triton's do not.
+"""
+
+import gzip
+from collections.abc import Iterable, Iterator
+from enum import Enum
+
+from prometheus_client.metrics_core import Metric, UntypedMetricFamily
+from prometheus_client.samples import Sample
+from prometheus_client.utils import floatToGoString
+
+
+class Format(Enum):
+    """A format; its value is its content type."""
+
+    TEXT = "text/plain; version=0.0.4; charset=utf-8"
+    OPENMETRICS = "application/openmetrics-text; version=1.0.0; charset=utf-8"
+
+
+class ExactCounter(UntypedMetricFamily):
+    """A counter under exactly its name. To OpenMetrics, whose counters end in `_total`, its type is unknown."""
+
+
+def accepted_format(accept: str | None) -> Format:
+    """Return the format for an Accept header: OpenMetrics where it is asked for by name and text is not preferred."""
+    exact, text = 0.0, 0.0
+    for value, parameters, quality in _entries(accept):
+        if value == "application/openmetrics-text" and parameters.get("version", "1.0.0") in ("0.0.1", "1.0.0"):
+            exact = max(exact, quality)
+        elif value == "text/plain" and parameters.get("version", "0.0.4") == "0.0.4":
+            text = max(text, quality)
+    return Format.OPENMETRICS if exact and exact >= text else Format.TEXT
+
+
+def accepts_gzip(accept_encoding: str | None) -> bool:
+    """Whether an Accept-Encoding header allows gzip."""
+    qualities = {value: quality for value, _, quality in _entries(accept_encoding)}
+    return qualities.get("gzip", qualities.get("*", 0.0)) > 0
+
+
+def page(families: Iterable[Metric], written: Format, *, compressed: bool) -> bytes:
+    """Return the families that have samples as a page; any thread."""
+    lines = [line for family in families if family.samples for line in _lines(family, written)]
+    if written is Format.OPENMETRICS:
+        lines.append("# EOF\n")
+    content = "".join(lines).encode()
+    return gzip.compress(content, 5) if compressed else content
+
+
+def _lines(family: Metric, written: Format) -> Iterator[str]:
+    name, kind, documentation = family.name, family.type, _escaped(family.documentation)
+    if written is Format.OPENMETRICS:
+        documentation = documentation.replace('"', '\\"')
+    elif isinstance(family, ExactCounter):
+        kind = "counter"
+    elif kind == "counter":
+        name += "_total"
+    elif kind == "info":
+        name, kind = f"{name}_info", "gauge"
+    elif kind == "unknown":
+        kind = "untyped"
+    yield f"# HELP {name} {documentation}\n"
+    yield f"# TYPE {name} {kind}\n"
+    for sample in family.samples:
+        yield _line(sample)
+
+
+def _line(sample: Sample) -> str:
+    value = floatToGoString(sample.value)  # type: ignore[no-untyped-call]
+    if not sample.labels:
+        return f"{sample.name} {value}\n"
+    labels = ",".join(f'{key}="{_escaped_value(label)}"' for key, label in sample.labels.items())
+    return f"{sample.name}{{{labels}}} {value}\n"
+
+
+def _escaped(text: str) -> str:
+    return text.replace("\\", "\\\\").replace("\n", "\\n")
+
+
+def _escaped_value(text: str) -> str:
+    return _escaped(text).replace('"', '\\"')
+
+
+def _entries(header: str | None) -> Iterator[tuple[str, dict[str, str], float]]:
+    """Yield what a header accepts: each value, its parameters, and its quality, 0 if it is none."""
+    for entry in (header or "").lower().split(","):
+        value, *rest = (part.strip() for part in entry.split(";"))
+        parameters = {key.strip(): text.strip().strip('"') for key, _, text in (part.partition("=") for part in rest)}
+        try:
+            quality = float(parameters.get("q", "1"))
+        except ValueError:
+            quality = 0.0
+        if value:
+            yield value, parameters, quality if 0 <= quality <= 1 else 0.0

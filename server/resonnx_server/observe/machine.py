@@ -1,0 +1,86 @@
+"""Triton's gauges of the machine: processor and memory, from /proc, so of the whole machine even in a container.
+
+Where there is no /proc there are none.
+"""
+
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from prometheus_client.metrics_core import GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+_PROC: Final = Path("/proc")
+# Several collectors may ask shortly after each other; what the first leaves of the time would be no measure.
+_LEAST_WINDOW_S: Final = 2.0
+# Of the first line of /proc/stat: user, nice, system, idle, iowait, irq, softirq, steal. Guests count as user.
+_FIELDS: Final = 8
+_IDLE: Final = slice(3, 5)
+
+
+class _Ticks(NamedTuple):
+    total: int
+    idle: int
+
+
+class MachineCollector(Collector):
+    """Reads /proc at each scrape.
+
+    Args:
+        proc: Where it is.
+        clock: Seconds.
+    """
+
+    def __init__(self, proc: Path = _PROC, clock: Callable[[], float] = time.monotonic) -> None:
+        self._proc, self._clock = proc, clock
+        self._read_at = clock()
+        self._ticks = self._read_ticks()
+        self._utilization: float | None = None
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield what can be read."""
+        if (utilization := self._utilization_now()) is not None:
+            yield _gauge(
+                "nv_cpu_utilization",
+                f"Busy share, 0 to 1, of the machine's processors since the last scrape, {_LEAST_WINDOW_S:g} s or more",
+                utilization,
+            )
+        memory = self._read_memory()
+        if (total := memory.get("MemTotal")) is not None and (available := memory.get("MemAvailable")) is not None:
+            yield _gauge("nv_cpu_memory_total_bytes", "The machine's memory; a container's limit may be lower", total)
+            yield _gauge("nv_cpu_memory_used_bytes", "The machine's memory that is not available", total - available)
+
+    def _utilization_now(self) -> float | None:
+        now = self._clock()
+        if self._utilization is not None and now - self._read_at < _LEAST_WINDOW_S:
+            return self._utilization
+        ticks, before = self._read_ticks(), self._ticks
+        if ticks is None or before is None:
+            return None
+        if (passed := ticks.total - before.total) > 0:
+            # iowait may count backwards.
+            self._utilization = min(max(1 - (ticks.idle - before.idle) / passed, 0.0), 1.0)
+            self._ticks, self._read_at = ticks, now
+        return self._utilization
+
+    def _read_ticks(self) -> _Ticks | None:
+        try:
+            _, *fields = (self._proc / "stat").read_text().partition("\n")[0].split()
+            ticks = [int(field) for field in fields[:_FIELDS]]
+        except (OSError, ValueError):
+            return None
+        return _Ticks(sum(ticks), sum(ticks[_IDLE]))
+
+    def _read_memory(self) -> dict[str, int]:
+        """Return bytes by name."""
+        try:
+            lines = (self._proc / "meminfo").read_text().splitlines()
+        except OSError:
+            return {}
+        fields = (line.split() for line in lines)
+        return {field[0].rstrip(":"): int(field[1]) * 1024 for field in fields if len(field) == 3 and field[2] == "kB"}
+
+
+def _gauge(name: str, documentation: str, value: float) -> GaugeMetricFamily:
+    return GaugeMetricFamily(name, documentation, value=value)
