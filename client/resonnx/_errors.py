@@ -7,7 +7,7 @@
     ├── Unimplemented         the server does not have this call
     ├── Overloaded            shed by the server, or a message over the size limit
     ├── Unavailable           not reachable, draining or not ready
-    ├── DeadlineExceeded      no answer within timeout_s or answer_within_s
+    ├── DeadlineExceeded      no answer within timeout_s or answer_within_s, nor could there be one
     ├── Internal              the server failed
     └── Cancelled             the client was closed during the call
 
@@ -81,7 +81,10 @@ class Unimplemented(ResonnxError):
 
 
 class Overloaded(ResonnxError):
-    """Shed by the server, or a message over the size limit (then without `retry_after_s`)."""
+    """Shed by the server, or a message over the size limit (then without `retry_after_s`).
+
+    The reason is QUEUE_FULL, or WAIT_TOO_LONG where what waits before the request leaves it too little time.
+    """
 
     default_code = "RESOURCE_EXHAUSTED"
 
@@ -93,7 +96,11 @@ class Unavailable(ResonnxError):
 
 
 class DeadlineExceeded(ResonnxError):
-    """No answer within `timeout_s` or `answer_within_s`."""
+    """No answer within `timeout_s` or `answer_within_s`.
+
+    Where the request takes longer than that even on an idle server, it is told at once, with the reason
+    DEADLINE_UNREACHABLE: more time helps, another try does not.
+    """
 
     default_code = "DEADLINE_EXCEEDED"
 

@@ -7,18 +7,23 @@
     ├── NotFound            no such model or version
     │   └── VersionNotFound the model is there, in another version
     ├── NotSupported        the protocol has it, this server does not
-    ├── Overloaded          refused to keep promises already made; may say when to come back
-    ├── DeadlineUnreachable refused: the answer would come after the caller's deadline
+    ├── Overloaded          refused to keep promises already made; says when to come back
+    │   └── WaitTooLong     refused: behind what waits, the answer would come after the caller's deadline
     ├── SlowReader          the caller reads slower than words come
     ├── Unavailable         draining or not ready: try elsewhere
     ├── DeadlineExceeded    the caller's time is over
+    │   └── DeadlineUnreachable  or will be: even alone on an idle device the request takes longer
     ├── InferenceFailed     the runtime failed; details go to the log only
     └── ModelRefused        a model that must not serve (damaged, disagrees with its golden examples, …)
 
 Messages are for callers: they never hold a path or a traceback of the server.
 """
 
-from typing import ClassVar
+import math
+from typing import ClassVar, Final, Self
+
+# Sooner than this nothing has changed; later, a caller should ask anew rather than trust what was expected.
+_RETRY_AFTER_MS: Final = (20, 2000)
 
 
 class ServerError(Exception):
@@ -76,11 +81,17 @@ class Overloaded(ServerError):
         super().__init__(message)
         self.retry_after_ms = retry_after_ms
 
+    @classmethod
+    def for_ns(cls, message: str, wait_ns: float) -> Self:
+        """Refuse until `wait_ns` have passed, within bounds."""
+        least, most = _RETRY_AFTER_MS
+        return cls(message, min(max(math.ceil(wait_ns / 1e6), least), most))
 
-class DeadlineUnreachable(ServerError):
-    """Refused on arrival: the caller's deadline would pass first. Trying again with the same deadline is no use."""
 
-    reason = "DEADLINE_UNREACHABLE"
+class WaitTooLong(Overloaded):
+    """Refused on arrival: waiting, the request would miss the caller's deadline. Later it may not have to wait."""
+
+    reason = "WAIT_TOO_LONG"
 
 
 class SlowReader(ServerError):
@@ -101,6 +112,15 @@ class DeadlineExceeded(ServerError):
     reason = "DEADLINE_EXCEEDED"
 
 
+class DeadlineUnreachable(DeadlineExceeded):
+    """The deadline is ahead, but nearer than the request takes on an idle device: no waiting is to blame.
+
+    Told at once, on arrival or when its turn comes. Trying again with the same deadline is no use.
+    """
+
+    reason = "DEADLINE_UNREACHABLE"
+
+
 class InferenceFailed(ServerError):
     """The runtime raised, or gave values that are no answer."""
 
@@ -111,3 +131,9 @@ class ModelRefused(ServerError):
     """A model that must not serve. The message is shown by /readyz, ListModels and the log."""
 
     reason = "MODEL_REFUSED"
+
+
+def milliseconds(ns: float) -> str:
+    """Write a time for people, with its unit: three digits, or all before the point."""
+    ms = max(ns, 0.0) / 1e6
+    return f"{ms:.0f} ms" if ms >= 100 else f"{ms:.3g} ms"

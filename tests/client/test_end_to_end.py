@@ -105,11 +105,11 @@ def test_refusals(client: resonnx.Client, digits: dict[Path, str]) -> None:
 
 def test_what_is_wanted_too_soon_is_refused_alone(client: resonnx.Client, digits: dict[Path, str]) -> None:
     pictures = list(digits)[:3]
-    with pytest.raises(resonnx.Overloaded) as caught:
+    with pytest.raises(resonnx.DeadlineExceeded) as caught:
         client.classify(pictures[0], "digits", answer_within_s=1e-6)
     assert (caught.value.reason, caught.value.retry_after_s) == ("DEADLINE_UNREACHABLE", None)
     for _, outcome in client.classify_stream(pictures, "digits", answer_within_s=1e-6):
-        assert isinstance(outcome, resonnx.Overloaded)
+        assert isinstance(outcome, resonnx.DeadlineExceeded)
         assert (outcome.reason, outcome.retry_after_s) == ("DEADLINE_UNREACHABLE", None)
     assert client.classify(pictures[0], "digits", priority=1, answer_within_s=30).predictions
     with pytest.raises(resonnx.InvalidArgument) as refused:

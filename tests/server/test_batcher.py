@@ -182,6 +182,33 @@ def test_all_or_nothing() -> None:
     assert len(batcher) == batcher.rows == 0
 
 
+@pytest.mark.parametrize(
+    ("rows", "row_ms", "instances", "hint_ms"),
+    [
+        (1, 1, 1, 20),
+        (30, 1, 1, 30),
+        (30, 5, 1, 150),
+        (30, 5, 3, 50),
+        (900, 5, 1, 2000),
+    ],
+)
+def test_a_full_queue_sends_away_until_it_should_be_worked_off(
+    rows: int, row_ms: int, instances: int, hint_ms: int
+) -> None:
+    table = LatencyTable({1: row_ms * 1e6})
+    batcher: Batcher[int] = Batcher(table, rows, instances=instances)
+    batcher.push([Entry(0, rows, 0)])
+    for refused in (lambda: batcher.push([Entry(1, 1, 0)]), lambda: batcher.expect(1)):
+        with pytest.raises(Overloaded) as told:
+            refused()
+        assert told.value.retry_after_ms == hint_ms
+    waits_for_decoding: Batcher[int] = Batcher(table, rows, instances=instances)
+    waits_for_decoding.expect(rows, pictures=False)
+    with pytest.raises(Overloaded) as told:
+        waits_for_decoding.expect(1)
+    assert told.value.retry_after_ms == hint_ms
+
+
 def test_where_larger_batches_are_cheaper_all_waiting_go_together() -> None:
     batch = _batcher(FLAT, 13).take(200)
     assert (batch.rows, batch.size) == (13, 16), "padding to 16 is cheaper than 12 and a second batch"

@@ -213,16 +213,17 @@ async def test_the_expected_time_follows_who_goes_before(codec: Codec) -> None:
     Image.new("RGB", (2000, 2000)).save(file, "PNG")
     big = file.getvalue()
     async with _decoder(2, codec) as decoder:
-        assert decoder.expected_ns([], 1) == decoder.expected_ns([big], 1) == 0, "nothing is known"
+        assert decoder.expected([], 1) == decoder.expected([big], 1) == (0, 0), "nothing is known"
         codec.may_end.release(1)
         await _load(decoder, "teaches", encoded=big)
-        alone = decoder.expected_ns([big], 4)
-        assert 0 < decoder.expected_ns([big[:16] + bytes(1000)], 4) < alone / 50, "as told by its size"
+        alone = decoder.expected([big], 4).expected_ns
+        assert 0 < decoder.expected([big[:16] + bytes(1000)], 4).expected_ns < alone / 50, "as told by its size"
         loads = [_load(decoder, "waits", encoded=big) for _ in range(6)]
         await _turn()
-        assert decoder.expected_ns([big], 4) == pytest.approx(alone * 7 / 2, rel=0.1)
-        assert decoder.expected_ns([big, big], 8) == pytest.approx(alone * 8 / 2, rel=0.1)
-        assert decoder.expected_ns([big], 3) == pytest.approx(alone, rel=0.1), "they wait for it"
+        assert decoder.expected([big], 4).expected_ns == pytest.approx(alone * 7 / 2, rel=0.1)
+        assert decoder.expected([big], 4).alone_ns == pytest.approx(alone, rel=0.1), "were there no others"
+        assert decoder.expected([big, big], 8).expected_ns == pytest.approx(alone * 8 / 2, rel=0.1)
+        assert decoder.expected([big], 3).expected_ns == pytest.approx(alone, rel=0.1), "they wait for it"
         codec.may_end.release(6)
         await asyncio.gather(*loads)
-        assert decoder.expected_ns([big], 8) == pytest.approx(decoder.expected_ns([big], 1))
+        assert decoder.expected([big], 8).expected_ns == pytest.approx(decoder.expected([big], 1).expected_ns)

@@ -18,7 +18,14 @@ from resonnx_server.engine.latency import LatencyTable
 from resonnx_server.engine.measurement import sizes_up_to
 from resonnx_server.engine.runner import AnyRunners, Runner, Runners, Tensors
 from resonnx_server.engine.tensors import TensorEngine
-from resonnx_server.errors import DeadlineExceeded, DeadlineUnreachable, InferenceFailed, Overloaded, Unavailable
+from resonnx_server.errors import (
+    DeadlineExceeded,
+    DeadlineUnreachable,
+    InferenceFailed,
+    Overloaded,
+    Unavailable,
+    WaitTooLong,
+)
 from resonnx_server.observe.metrics import Metrics
 
 from .waiting import Clock, until
@@ -367,6 +374,43 @@ async def test_cancelled_and_expired_never_reach_the_device() -> None:
     assert runtime.sizes == [1, 1]
 
 
+async def test_a_deadline_that_is_ahead_is_not_told_to_have_passed() -> None:
+    """A batch takes longer than expected; then it is the turn of one who has less time left than a batch takes."""
+    runtime = Runtime()
+    runtime.free.clear()
+    clock = Clock()
+    async with _engine(runtime, clock=clock) as engine:
+        first = asyncio.ensure_future(engine.submit(_rows(1)))
+        await until(lambda: runtime.entered == 1)
+        ahead = asyncio.ensure_future(engine.submit(_rows(2), deadline_ns=9_000_000))
+        passed = asyncio.ensure_future(engine.submit(_rows(3), deadline_ns=4_000_000))
+        await until(lambda: engine.queued_rows() == 2)
+        clock.ns = 8_500_000
+        runtime.free.set()
+        with pytest.raises(DeadlineUnreachable, match=r"would take 1\.\d+ ms and is wanted within 0\.5 ms"):
+            await ahead
+        with pytest.raises(DeadlineExceeded, match="passed") as told:
+            await passed
+        assert not isinstance(told.value, DeadlineUnreachable)
+        await first
+    assert runtime.sizes == [1]
+
+
+async def test_a_model_alone_is_as_quick_as_its_quickest_session() -> None:
+    """Who has time enough for that, and not for the session that shares the device, is let in and answered."""
+    runtime = Runtime()
+    alone, shared = Runner(runtime, LatencyTable({1: 1e6}), has_all_cores=True), Runner(runtime, LatencyTable({1: 5e6}))
+    device = Device("test", 2, Clock())
+    engine = TensorEngine(Runners(alone, shared, 2), device, Metrics().model("m", 1), max_queue_rows=100)
+    try:
+        assert (await engine.submit(_rows(4), deadline_ns=2_000_000))[0]["y"].item() == 8
+        with pytest.raises(DeadlineUnreachable):
+            await engine.submit(_rows(4), deadline_ns=900_000)
+    finally:
+        engine.close()
+        device.close()
+
+
 async def test_a_deadline_that_cannot_be_met_is_refused_on_arrival() -> None:
     """A batch costs 1.01 ms here; a row behind 16 rows that wait behind a batch under way is done after three."""
     runtime = Runtime()
@@ -376,8 +420,12 @@ async def test_a_deadline_that_cannot_be_met_is_refused_on_arrival() -> None:
         await until(lambda: runtime.entered == 1)
         asks.append(asyncio.ensure_future(engine.submit(_rows(*range(16)))))
         await until(lambda: engine.queued_rows() == 16)
-        with pytest.raises(DeadlineUnreachable, match="would take 3 ms and is wanted within 2 ms"):
+        with pytest.raises(WaitTooLong, match=r"take 3\.18 ms, with a wait of 2\.17 ms, and is wanted within 1\.8 ms"):
             await engine.submit(_rows(2), deadline_ns=1_800_000)
+        with pytest.raises(
+            DeadlineUnreachable, match=r"take 1\.01 ms even on an idle device and is wanted within 1 ms"
+        ):
+            await engine.submit(_rows(2), deadline_ns=1_000_000)
         asks.append(asyncio.ensure_future(engine.submit(_rows(3), deadline_ns=10**10)))
         await until(lambda: engine.queued_rows() == 17)
         runtime.free.set()

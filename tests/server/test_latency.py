@@ -6,6 +6,8 @@ from hypothesis import strategies as st
 from resonnx_server.engine.latency import LatencyTable
 from resonnx_server.engine.measurement import Measured, far_above, measure, sizes_up_to, smooth
 
+from .waiting import Clock
+
 SIZES = sizes_up_to(16)
 
 
@@ -22,15 +24,66 @@ def test_a_moments_standstill_does_not_make_the_machine_slow() -> None:
     assert table.cost_ns(1) < 1.3e6
 
 
-def test_how_slow_the_machine_was_is_forgotten() -> None:
-    table = LatencyTable({1: 1e6, 2: 1.5e6})
-    for _ in range(50):
+def test_how_slow_the_machine_is_is_known_while_batches_tell_it_and_then_forgotten() -> None:
+    clock = Clock()
+    table = LatencyTable({1: 1e6, 2: 1.5e6}, clock=clock)
+    for _ in range(120):
+        # One batch in 5 s, and somebody who asks more often than that.
+        clock.ns += 2_000_000_000
+        table.fade()
+        clock.ns += 3_000_000_000
+        table.fade()
         table.record(1, 4_000_000)
-    slow = table.cost_ns(2)
-    table.fade(0.5)
-    assert 1.5e6 < table.cost_ns(2) < slow
-    table.fade(0.0)
-    assert table.cost_ns(2) == 1.5e6
+    slow = table.cost_ns(1)
+    assert slow == pytest.approx(4e6, rel=0.02)
+    assert table.cost_ns(2) > 4e6, "a slow machine is slow for all sizes"
+    clock.ns += 9_000_000_000
+    table.fade()
+    assert table.cost_ns(1) == slow, "a batch told it 9 s ago"
+    clock.ns += 4_000_000_000
+    table.fade()
+    assert 2e6 < table.cost_ns(1) < 0.8 * slow
+    clock.ns += 60_000_000_000
+    table.fade()
+    assert table.cost_ns(2) == pytest.approx(1.5e6, rel=0.01)
+    assert table.cost_ns(1) < 1.5e6, "all but what was learnt of the size by itself"
+
+
+def test_how_often_is_asked_changes_nothing_of_what_is_forgotten() -> None:
+    clock = Clock()
+    often, once = (LatencyTable({1: 1e6}, clock=clock) for _ in range(2))
+    for table in (often, once):
+        for _ in range(50):
+            table.record(1, 4_000_000)
+    for _ in range(300):
+        clock.ns += 50_000_000
+        often.fade()
+    once.fade()
+    assert 1.5e6 < once.cost_ns(1) == pytest.approx(often.cost_ns(1))
+
+
+def test_a_batch_after_a_long_time_is_compared_with_what_is_known_by_then() -> None:
+    clock = Clock()
+    table = LatencyTable({1: 1e6}, clock=clock)
+    for _ in range(200):
+        table.record(1, 4_000_000)
+    clock.ns += 3600 * 10**9
+    table.record(1, 1_000_000)
+    assert table.cost_ns(1) < 1.5e6
+
+
+def test_one_standstill_does_not_make_times_seem_to_differ_for_good() -> None:
+    table = LatencyTable({1: 1e6})
+    table.record(1, 60_000_000_000)
+    cost = table.snapshot()[1]
+    assert cost.spread_ns < 0.2 * cost.expected_ns
+
+
+@given(st.floats(0, 3))
+def test_a_batch_may_be_as_quick_as_batches_often_are_but_not_for_nothing(spread: float) -> None:
+    table = LatencyTable({1: 1e6, 2: 1.5e6}, {1: spread, 2: 0.0})
+    assert table.quick_ns(1) == pytest.approx(1e6 * max(1 - spread, 0.5))
+    assert table.quick_ns(4) == table.time_ns(4) == 3e6
 
 
 def test_live_batches_move_the_table() -> None:
@@ -52,6 +105,14 @@ def test_the_table_tells_what_is_expected_and_how_far_off_that_is() -> None:
     cost = table.snapshot()[1]
     assert cost.expected_ns == pytest.approx(100, rel=0.1)
     assert cost.spread_ns == pytest.approx(50, rel=0.2)
+
+
+@pytest.mark.parametrize(("larger_ns", "size"), [(1.2e6, 2), (0.99e6, 2), (0.81e6, 2), (0.79e6, 3), (0.1e6, 3)])
+def test_rows_are_padded_beyond_the_smallest_size_only_where_that_saves_a_fifth(larger_ns: float, size: int) -> None:
+    """Less than that between two sizes is chance; and padding's rows are computed for nobody."""
+    table = LatencyTable({1: 0.9e6, 2: 1e6, 3: larger_ns})
+    assert table.bucket(2) == size
+    assert table.bucket(3) == 3
 
 
 @given(st.lists(st.floats(0.8, 1.25), min_size=8, max_size=8), st.floats(0, 1e7), st.floats(1e4, 1e7))

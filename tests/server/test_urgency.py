@@ -2,7 +2,7 @@
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,7 @@ from typing import Any
 import grpc
 import numpy as np
 import pytest
+from google.rpc import error_details_pb2, status_pb2
 from resonnx_proto.v1 import manifest_pb2, vision_pb2
 from resonnx_server.config import Settings
 from resonnx_server.engine.captioner import CaptionEngine
@@ -56,12 +57,14 @@ class Context:
 
     def __init__(self) -> None:
         self.code = grpc.StatusCode.OK
+        self.message = ""
+        self.trailers: dict[str, str | bytes] = {}
 
     def time_remaining(self) -> float | None:
         return None
 
-    def set_status(self, code: grpc.StatusCode, *_: object) -> None:
-        self.code = code
+    def set_status(self, code: grpc.StatusCode, message: str, trailers: Sequence[tuple[str, str | bytes]]) -> None:
+        self.code, self.message, self.trailers = code, message, dict(trailers)
 
 
 class Service:
@@ -96,13 +99,17 @@ class Service:
 
     async def ask(self, number: int, **fields: Any) -> grpc.StatusCode:
         """Send picture `number` and return the call's status."""
+        return (await self.call(number, **fields)).code
+
+    async def call(self, number: int, **fields: Any) -> Context:
+        """Send picture `number` and return the call, ended."""
         context = Context()
         fields["image"] = {"raw": {"rgb": picture(number).tobytes(), "width": 1, "height": 1}}
         if self._is_classifier:
             await self._servicer.Classify(vision_pb2.ClassifyRequest(model="m", **fields), context)
         else:
             await self._servicer.Caption(vision_pb2.CaptionRequest(model="m", **fields), context)
-        return context.code
+        return context
 
 
 @asynccontextmanager
@@ -146,3 +153,43 @@ async def test_a_timeout_ends_the_wait_of_its_own_request(task: str) -> None:
         graphs.free.set()
         assert await asyncio.gather(first, patient) == [grpc.StatusCode.OK] * 2
     assert graphs.seen == [0, 1]
+
+
+@pytest.mark.parametrize(("task", "alone_ms"), [("classifier", 1), ("captioner", 13)])
+async def test_who_would_be_late_is_told_whether_for_the_work_or_for_the_wait(task: str, alone_ms: int) -> None:
+    """A caption's 12 words and one encoding take 13 ms, and 1 ms each of those before it."""
+    graphs = Graphs()
+    wishes = {} if task == "classifier" else {"min_tokens": 12, "max_tokens": 12}
+    async with _service(graphs, task) as service:
+        asks = [asyncio.ensure_future(service.ask(0))]
+        await until(lambda: graphs.seen == [0])
+        asks += [asyncio.ensure_future(service.ask(number)) for number in range(1, 7)]
+        await until(lambda: service.engine.queued_rows() == 6)
+        for _ in range(10):
+            call = await service.call(7, timeout_us=alone_ms * 1000 - 300, **wishes)
+            assert call.code is grpc.StatusCode.DEADLINE_EXCEEDED
+            assert _details(call) == ("DEADLINE_UNREACHABLE", None)
+            assert call.trailers["grpc-retry-pushback-ms"] == "-1"
+            assert f"would take {alone_ms} ms even on an idle device" in call.message
+        call = await service.call(7, timeout_us=alone_ms * 1000 + 3000, **wishes)
+        assert call.code is grpc.StatusCode.RESOURCE_EXHAUSTED
+        hint = call.trailers["grpc-retry-pushback-ms"]
+        assert isinstance(hint, str)
+        assert 20 <= int(hint) <= 2000
+        assert _details(call) == ("WAIT_TOO_LONG", int(hint))
+        asks.append(asyncio.ensure_future(service.ask(7, timeout_us=30_000_000, **wishes)))
+        await until(lambda: service.engine.queued_rows() == 7)
+        graphs.free.set()
+        assert set(await asyncio.gather(*asks)) == {grpc.StatusCode.OK}
+
+
+def _details(call: Context) -> tuple[str, int | None]:
+    """Return the reason and the hint, in ms, among a call's details."""
+    info, retry = error_details_pb2.ErrorInfo(), error_details_pb2.RetryInfo()
+    reason, hint = "", None
+    for detail in status_pb2.Status.FromString(call.trailers["grpc-status-details-bin"]).details:
+        if detail.Unpack(info):
+            reason = info.reason
+        elif detail.Unpack(retry):
+            hint = retry.retry_delay.ToMilliseconds()
+    return reason, hint

@@ -1,26 +1,24 @@
-"""Refuses on arrival what cannot be answered in time: predicted wait against the caller's deadline.
+"""Refuses on arrival what cannot be answered in time: predicted time against the caller's deadline.
 
 Computing an answer that comes too late takes the device from requests that could still be in time. Predictions are
-wrong in their own way on every machine, so what became of them is learnt from: a request is let in if nine of ten like
-it made it.
+wrong in their own way on every machine, so what became of them is learnt from (correction.py).
+
+Two refusals, for two kinds of callers. Who asks for less time than the request takes on an idle device is told so
+(DeadlineUnreachable): waiting was not the reason, and coming back is no help. Who would be late for what waits before
+it is told when to come back (WaitTooLong).
 """
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
+from resonnx_server.engine.correction import Correction
 from resonnx_server.engine.device import Device
 from resonnx_server.engine.latency import LatencyTable
-from resonnx_server.errors import DeadlineUnreachable
+from resonnx_server.errors import DeadlineUnreachable, WaitTooLong, milliseconds
 
-# The share of requests at the limit that should be in time, and how fast that is learnt.
-_IN_TIME: Final = 0.9
-_RATE: Final = 0.05
-_CAUTION: Final = (0.5, 4.0)
-# Only predictions of so much of what was allowed tell how far the limit is right.
-_NEAR_THE_LIMIT: Final = 0.5
-_FADES_IN_NS: Final = 10_000_000_000
+# Who waits for less than this part of its own work does not wait.
+_NO_WAIT: Final = 0.05
 
 
 @dataclass(frozen=True)
@@ -36,13 +34,21 @@ class Objective:
     shed: bool = False
 
 
+class Decoding(NamedTuple):
+    """Expected time until a request's pictures are decoded, and what it would be if no others were before them, ns."""
+
+    expected_ns: float
+    alone_ns: float
+
+
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """That a request made at `at_ns` (monotonic) would take `expected_ns` of the `allowed_ns`."""
+    """That a request made at `at_ns` (monotonic) would take `expected_ns` of the `allowed_ns`; and who was asked."""
 
     at_ns: int
     expected_ns: float
     allowed_ns: float
+    correction: Correction
 
 
 class DeadlineAdmission:
@@ -58,51 +64,61 @@ class DeadlineAdmission:
         self._device = device
         self._tables = tables
         self._shed_after_ns = objective.latency_ns if objective is not None and objective.shed else None
-        self._caution = 1.0
-        self._checked_ns = device.clock()
+        # Of those who have the device to themselves, and of those who wait: one errs about the work, the other about
+        # the queue, and what a queue taught must not be told to somebody who has none before him.
+        self._alone, self._waiting = Correction(device.clock), Correction(device.clock)
 
     def has_limit(self, deadline_ns: int | None) -> bool:
         """Tell whether a request has to be checked at all."""
         return deadline_ns is not None or self._shed_after_ns is not None
 
-    def check(self, own_wait_ns: float, deadline_ns: int | None, decoding_ns: float = 0.0) -> Prediction:
-        """Raise DeadlineUnreachable if a request that came now would be late; otherwise return what was predicted.
+    def forget(self) -> None:
+        """Let go of what is known of the machine's speed, as far as no batch has told it lately: before predictions."""
+        for table in self._tables:
+            table.fade()
+
+    def check(
+        self, own_ns: float, deadline_ns: int | None, decoding: Decoding | None = None, ahead_ns: float = 0.0
+    ) -> Prediction:
+        """Return what is predicted for a request that came now.
 
         Args:
-            own_wait_ns: Expected time of the model's queue before it, and of its own batch.
+            own_ns: Expected time of its own batches, on a device that does nothing else.
             deadline_ns: The caller's, monotonic.
-            decoding_ns: Expected time until its picture is decoded, while the device works off the queue.
+            decoding: Of its pictures, while the device works off the queue; None if there are none.
+            ahead_ns: Expected time of the model's queue before it.
+
+        Raises:
+            DeadlineUnreachable: It would be late even if nothing were before it.
+            WaitTooLong: It would be late.
         """
         now = self._device.clock()
-        self._forget(now)
-        limits = [] if deadline_ns is None else [deadline_ns - now]
-        if self._shed_after_ns is not None:
-            limits.append(self._shed_after_ns)
-        allowed = min(limits)
-        expected = max(self._device.under_way_ns(now) + own_wait_ns, decoding_ns)
-        if (predicted := expected * self._caution) > allowed:
-            raise DeadlineUnreachable(
-                f"the answer would take {predicted / 1e6:.0f} ms and is wanted within {max(allowed, 0) / 1e6:.0f} ms"
-            )
-        return Prediction(now, expected, allowed)
+        self.forget()
+        decoding = decoding or Decoding(0.0, 0.0)
+        alone = decoding.alone_ns + own_ns
+        expected = max(self._device.under_way_ns(now) + ahead_ns, decoding.expected_ns) + own_ns
+        waits = expected - alone > _NO_WAIT * alone
+        allowed, by = self._allowed(now, deadline_ns)
+        if (predicted := alone * self._alone.factor) > allowed:
+            raise DeadlineUnreachable(f"the answer would take {milliseconds(predicted)} even on an idle device {by}")
+        if not waits:
+            return Prediction(now, alone, allowed, self._alone)
+        if (predicted := expected * self._waiting.factor) > allowed:
+            wait = milliseconds(expected - alone)
+            message = f"the answer would take {milliseconds(predicted)}, with a wait of {wait}, {by}"
+            raise WaitTooLong.for_ns(message, (predicted - allowed) / self._waiting.factor)
+        return Prediction(now, expected, allowed, self._waiting)
 
     def learn(self, prediction: Prediction, *, too_late: bool) -> None:
-        """Take note that the request of `prediction` has ended now: answered, or given up because time ran out.
+        """Take note that the request of `prediction` has ended now: answered, or given up because time ran out."""
+        took_ns = None if too_late else self._device.clock() - prediction.at_ns
+        prediction.correction.learn(prediction.expected_ns, prediction.allowed_ns, took_ns)
 
-        Follows a quantile of actual to expected time by small steps (Robbins-Monro).
-        """
-        predicted_ns = prediction.expected_ns * self._caution
-        if predicted_ns < _NEAR_THE_LIMIT * prediction.allowed_ns:
-            return
-        later = too_late or self._device.clock() - prediction.at_ns > predicted_ns
-        least, most = _CAUTION
-        step = _RATE * (_IN_TIME if later else _IN_TIME - 1)
-        self._caution = min(max(self._caution * (1 + step), least), most)
-
-    def _forget(self, now_ns: int) -> None:
-        """What was learnt fades: what refuses all who could teach otherwise must not last."""
-        passed_ns, self._checked_ns = now_ns - self._checked_ns, now_ns
-        kept = math.exp(-passed_ns / _FADES_IN_NS)
-        self._caution = 1 + (self._caution - 1) * kept
-        for table in self._tables:
-            table.fade(kept)
+    def _allowed(self, now_ns: int, deadline_ns: int | None) -> tuple[float, str]:
+        """Return the time that a request has, and who says so."""
+        left = None if deadline_ns is None else deadline_ns - now_ns
+        objective = self._shed_after_ns
+        if objective is not None and (left is None or objective < left):
+            return objective, f"and the model's objective is {milliseconds(objective)}"
+        assert left is not None
+        return left, f"and is wanted within {milliseconds(left)}"

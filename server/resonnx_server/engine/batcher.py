@@ -6,65 +6,31 @@
                        │   └──────► dropped
                        └ deadline cannot be met any more ─► expired
 
-Work-conserving: with max_delay_ns 0 whatever waits is ready at once.
+Work-conserving: with max_delay_ns 0 whatever waits is ready at once. What a call costs does not grow with what waits
+(queue.py): a take looks at no more entries than fit into a batch, and at some that are late.
 """
 
 import math
-from collections.abc import Hashable, Iterable, Iterator
-from dataclasses import dataclass, replace
-from itertools import chain
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from itertools import islice, takewhile
 from typing import Final, Generic, TypeVar
 
 from resonnx_server.engine.expected import Expected, ExpectedRows
 from resonnx_server.engine.latency import LatencyTable
-from resonnx_server.errors import Overloaded
+from resonnx_server.engine.queue import DEFAULT_PRIORITY, PRIORITY_LEVELS, Batch, Entry, WaitingQueue
+from resonnx_server.errors import DeadlineExceeded, DeadlineUnreachable, Overloaded, milliseconds
+
+__all__ = ["DEFAULT_PRIORITY", "PRIORITY_LEVELS", "Batch", "Batcher", "Entry"]
 
 T = TypeVar("T")
 
-# Priority levels as Triton counts them: 1 is the most urgent. A request that names none gets the middle.
-PRIORITY_LEVELS: Final = 8
-DEFAULT_PRIORITY: Final = 4
 # Without a deadline or an objective, what has waited so long is as urgent as what is due now.
 _PATIENCE_NS: Final = 1_000_000_000
 # A model that nobody has asked for so long keeps no room on the device from others.
 _FORGOTTEN_NS: Final = 10_000_000_000
-_RETRY_AFTER_MS: Final = (20, 2000)
-
-
-@dataclass(slots=True, eq=False)
-class Entry(Generic[T]):
-    """One request, or the rows of it that are in a batch, or still wait for one.
-
-    Attributes:
-        rows: Rows that it takes; of a request that waits, any number.
-        arrival_ns: Monotonic time of arrival.
-        deadline_ns: Monotonic time after which nobody wants the answer.
-        shape: Entries share a batch only if equal.
-        priority: 1 (first) to PRIORITY_LEVELS.
-    """
-
-    payload: T
-    rows: int
-    arrival_ns: int
-    deadline_ns: int | None = None
-    shape: Hashable = None
-    priority: int = DEFAULT_PRIORITY
-    start: int = 0
-    """The first of the request's rows that it holds."""
-
-
-@dataclass(slots=True)
-class Batch(Generic[T]):
-    """Entries to run together at batch size `size` (>= their rows), and entries that ran out of time."""
-
-    entries: list[Entry[T]]
-    size: int
-    expired: list[Entry[T]]
-
-    @property
-    def rows(self) -> int:
-        """Rows that carry requests; the rest of `size` is padding."""
-        return sum(entry.rows for entry in self.entries)
+# Late entries that one take hands out at most; the others follow at the next, for which nobody waits long.
+_MOST_EXPIRED: Final = 64
 
 
 class Batcher(Generic[T]):
@@ -76,6 +42,7 @@ class Batcher(Generic[T]):
         max_delay_ns: How long the oldest may wait for company; 0 never waits.
         objective_ns: Time from arrival to answer that the model should keep; steers the batch size, refuses nothing.
         instances: Batches that may run at once.
+        alone: Costs of a batch beside which nothing runs, if that is another session's.
     """
 
     def __init__(
@@ -85,24 +52,29 @@ class Batcher(Generic[T]):
         max_delay_ns: int = 0,
         objective_ns: int | None = None,
         instances: int = 1,
+        alone: LatencyTable | None = None,
     ) -> None:
         self.table = table
         self.max_queue_rows = max_queue_rows
         self.objective_ns = objective_ns
         self._instances = instances
+        self._alone = alone or table
         self._max_delay_ns = max_delay_ns
-        # Ordered sets: discard from the middle is O(1).
-        self._levels: list[dict[Entry[T], None]] = [{} for _ in range(PRIORITY_LEVELS)]
-        self.rows = 0
+        self._queue: WaitingQueue[T] = WaitingQueue()
         self._asked_ns: int | None = None
         # Of requests whose pictures are being decoded: they have their room, and those who come later wait for them.
         self._expected = ExpectedRows(max_queue_rows, table.largest, PRIORITY_LEVELS)
 
     def __len__(self) -> int:
-        return sum(map(len, self._levels))
+        return len(self._queue)
 
     def __iter__(self) -> Iterator[Entry[T]]:
-        return chain.from_iterable(self._levels)
+        return iter(self._queue)
+
+    @property
+    def rows(self) -> int:
+        """Rows that wait."""
+        return self._queue.rows
 
     @property
     def expected_rows(self) -> int:
@@ -141,15 +113,14 @@ class Batcher(Generic[T]):
         rows = sum(entry.rows for entry in entries)
         self._check_room(rows)
         for entry in entries:
-            self._levels[entry.priority - 1][entry] = None
+            self._queue.add(entry)
             self._asked_ns = entry.arrival_ns
-        self.rows += rows
 
     def discard(self, entry: Entry[T]) -> bool:
         """Forget an entry whose caller has gone; False if it is not waiting (any more)."""
-        if entry not in self._levels[entry.priority - 1]:
+        if entry not in self._queue:
             return False
-        self._remove(entry)
+        self._queue.remove(entry)
         return True
 
     def ready_at_ns(self, enough: int = 1) -> int | None:
@@ -159,10 +130,10 @@ class Batcher(Generic[T]):
             enough: Rows for which a batch pays (one of the table's sizes at most). Fewer wait for company, but not
                 beyond the moment at which the most urgent would be late.
         """
-        arrivals = [next(iter(level)).arrival_ns for level in self._levels if level]
-        if not arrivals:
+        first = self._queue.first_of_each()
+        if not first:
             return None
-        at = min(arrivals)
+        at = min(entry.arrival_ns for entry in first)
         is_few = self.rows < enough
         if not is_few and (not self._max_delay_ns or self.rows >= self.table.largest):
             return at
@@ -191,8 +162,16 @@ class Batcher(Generic[T]):
             rows: The request's.
             priority: The request's.
         """
-        ahead = self.expected_ahead(priority) + sum(entry.rows for level in self._levels[:priority] for entry in level)
-        return self.table.drain_ns(ahead) / self._instances + self._alone_ns(rows)
+        return self.ahead_ns(priority) + self.own_ns(rows)
+
+    def ahead_ns(self, priority: int) -> float:
+        """Expected time until what goes before a request that came now would be done, once a lane is free."""
+        ahead = self.expected_ahead(priority) + self._queue.rows_before(priority)
+        return self.table.drain_ns(ahead) / self._instances if ahead else 0.0
+
+    def own_ns(self, rows: int) -> float:
+        """Expected time of a request's rows on a device that does nothing else."""
+        return min(self._alone.time_ns(rows), self.table.time_ns(-(-rows // self._instances)))
 
     def shortest_ns(self) -> float:
         """Expected time of the shortest batch that could be next; 0 if nothing waits."""
@@ -205,13 +184,12 @@ class Batcher(Generic[T]):
         time; where none does, time is lost already and throughput alone decides.
 
         Args:
-            now_ns: Monotonic time; entries whose deadline cannot be met even alone are returned as expired.
+            now_ns: Monotonic time; entries whose deadline cannot be met even alone are returned as expired: not
+                necessarily all of them, but none is run.
             limit: Most rows wanted (at least 1), if fewer than the table's largest size.
             budget_ns: Longest batch wanted, because others wait for the device.
         """
         alike, expired = self._next(now_ns)
-        for entry in expired:
-            self._remove(entry)
         if not alike:
             return Batch([], 0, expired)
         waiting = sum(entry.rows for entry in alike)
@@ -225,17 +203,24 @@ class Batcher(Generic[T]):
                     chosen.append(self._cut(entry, room))
                 break
             room -= entry.rows
-            self._remove(entry)
+            self._queue.remove(entry)
             chosen.append(entry)
         return Batch(chosen, self.table.bucket(rows), expired)
 
+    def lateness(self, entry: Entry[T], now_ns: int) -> DeadlineExceeded:
+        """Return what the caller of an expired entry is told: only what has passed has passed."""
+        assert entry.deadline_ns is not None
+        left_ns = entry.deadline_ns - now_ns
+        if left_ns <= 0:
+            return DeadlineExceeded("the deadline passed while the request waited")
+        return DeadlineUnreachable(
+            f"after its wait the request would take {milliseconds(self.own_ns(entry.rows))} and is wanted within "
+            f"{milliseconds(left_ns)}"
+        )
+
     def clear(self) -> list[Entry[T]]:
         """Remove and return everything."""
-        entries = list(self)
-        for level in self._levels:
-            level.clear()
-        self.rows = 0
-        return entries
+        return self._queue.clear()
 
     def _check_room(self, rows: int) -> None:
         queued = self.rows + self.expected_rows
@@ -243,29 +228,45 @@ class Batcher(Generic[T]):
             raise self._overloaded(f"the queue holds {queued} rows and may hold {self.max_queue_rows}")
 
     def _overloaded(self, message: str) -> Overloaded:
-        low, high = _RETRY_AFTER_MS
-        drained_ns = self.table.drain_ns(self.rows + self.expected_rows) / self._instances
-        return Overloaded(message, min(max(int(drained_ns / 1e6), low), high))
+        return Overloaded.for_ns(message, self.table.drain_ns(self.rows + self.expected_rows) / self._instances)
 
     def _next(self, now_ns: int) -> tuple[list[Entry[T]], list[Entry[T]]]:
-        """Return the first entry and those alike behind it, as many as a batch could hold, and the late before them."""
+        """Return who is next with those alike behind it, as many as a batch could hold, and the late, who are removed.
+
+        Those are who was found late before them.
+        """
+        quickest: dict[int, float] = {}
+
+        def is_late(entry: Entry[T]) -> bool:
+            if entry.deadline_ns is None:
+                return False
+            if (ns := quickest.get(entry.rows)) is None:
+                ns = quickest[entry.rows] = self._quickest_ns(entry.rows)
+            return now_ns + ns > entry.deadline_ns
+
+        expired = list(islice(takewhile(is_late, self._queue), _MOST_EXPIRED))
+        self._queue.remove(*expired)
+        first = next(iter(self._queue), None)
+        if first is None or len(expired) == _MOST_EXPIRED:
+            return [], expired
         alike: list[Entry[T]] = []
-        expired: list[Entry[T]] = []
+        late: list[Entry[T]] = []
         rows = 0
-        for entry in self:
-            if self._is_late(entry, now_ns):
-                expired.append(entry)
-            elif not alike or entry.shape == alike[0].shape:
+        for entry in self._queue.alike(first.shape):
+            if is_late(entry):
+                late.append(entry)
+            else:
                 alike.append(entry)
                 rows += entry.rows
-                if rows >= self.table.largest:
-                    break
-        return alike, expired
+            if rows >= self.table.largest or len(late) == _MOST_EXPIRED:
+                break
+        self._queue.remove(*late)
+        return alike, expired + late
 
     def _next_up(self) -> Iterator[Entry[T]]:
         """Yield those of the first priority that the next batch could hold."""
         rows = 0
-        for entry in next(filter(None, self._levels), ()):
+        for entry in self._queue.first_level():
             yield entry
             rows += entry.rows
             if rows >= self.table.largest:
@@ -287,23 +288,13 @@ class Batcher(Generic[T]):
             return [self._due_ns(entry) for entry in entries]
         return [entry.deadline_ns for entry in entries if entry.deadline_ns is not None]
 
-    def _is_late(self, entry: Entry[T], now_ns: int) -> bool:
-        if entry.deadline_ns is None:
-            return False
-        return now_ns + self._alone_ns(entry.rows) > entry.deadline_ns
-
-    def _alone_ns(self, rows: int) -> float:
-        """Expected time of a request's rows, were all instances theirs."""
-        return self.table.time_ns(-(-rows // self._instances))
+    def _quickest_ns(self, rows: int) -> float:
+        """Time in which a request's rows could be done on an idle device: as quick as batches often are."""
+        return min(self._alone.quick_ns(rows), self.table.quick_ns(-(-rows // self._instances)))
 
     def _cut(self, entry: Entry[T], rows: int) -> Entry[T]:
         """Remove and return the first `rows` of an entry; the others keep its place."""
         part = replace(entry, rows=rows)
         entry.start += rows
-        entry.rows -= rows
-        self.rows -= rows
+        self._queue.shrink(entry, rows)
         return part
-
-    def _remove(self, entry: Entry[T]) -> None:
-        del self._levels[entry.priority - 1][entry]
-        self.rows -= entry.rows

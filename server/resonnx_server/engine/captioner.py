@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from resonnx_proto.v1.manifest_pb2 import CaptionerSpec
 
-from resonnx_server.engine.admission import DeadlineAdmission, Objective
+from resonnx_server.engine.admission import DeadlineAdmission, Decoding, Objective
 from resonnx_server.engine.batcher import DEFAULT_PRIORITY, Batch, Batcher, Entry
 from resonnx_server.engine.caption_jobs import EncodeJob, StepJob
 from resonnx_server.engine.caption_schedule import CaptionSchedule
@@ -100,6 +100,7 @@ class CaptionEngine:
             max_queue_delay_us * 1000,
             objective.latency_ns if objective else None,
             encoders.instances,
+            encoders.alone.table,
         )
         self._admission = DeadlineAdmission(device, objective, (encoders.shared.table, decoders.shared.table))
         self._last_step_ns = 0
@@ -112,7 +113,7 @@ class CaptionEngine:
         options: DecodeOptions,
         deadline_ns: int | None = None,
         priority: int = DEFAULT_PRIORITY,
-        decoding_ns: float | None = None,
+        decoding: Decoding | None = None,
     ) -> Place:
         """Keep room for pictures that are yet to be decoded: `with engine.place(…) as place`.
 
@@ -121,25 +122,29 @@ class CaptionEngine:
             options: As for `submit`.
             deadline_ns: As for `submit`.
             priority: As for `submit`.
-            decoding_ns: Expected time until they are decoded; None if they are.
+            decoding: How long that should take; None if they are.
 
         Raises:
             Overloaded: The queue is full.
-            DeadlineUnreachable: The deadline would pass before the captions are there.
+            DeadlineUnreachable: The deadline would pass before the captions are there, even on an idle device.
+            WaitTooLong: It would for what waits before them.
             Unavailable: The model is being closed.
         """
         if self._closed:
             raise Unavailable("the model is being closed")
         with self.device.lock:
+            self._admission.forget()
+            own_ns = self._own_ns(pictures, options)
             return Place(
                 self._batcher,
                 self.device,
                 self._admission,
                 rows=pictures,
                 priority=priority,
-                wait_ns=self._wait_ns(pictures, options, priority),
+                own_ns=own_ns,
+                ahead_ns=max(0.0, self._wait_ns(pictures, options, priority) - own_ns),
                 deadline_ns=deadline_ns,
-                decoding_ns=decoding_ns,
+                decoding=decoding,
             )
 
     async def submit(
@@ -163,7 +168,8 @@ class CaptionEngine:
 
         Raises:
             Overloaded: The queue is full.
-            DeadlineUnreachable: The deadline would pass before the caption is there.
+            WaitTooLong: The deadline would pass before the caption is there, for what waits before it.
+            DeadlineUnreachable: It would even on an idle device, or when its turn has come.
             DeadlineExceeded: The deadline passed first.
             InferenceFailed: The runtime failed.
             Unavailable: The model is being closed.
@@ -252,7 +258,7 @@ class CaptionEngine:
             if batch.expired:
                 late = Events()
                 for entry in batch.expired:
-                    late.too_late(entry.payload)
+                    late.failed(entry.payload, self._batcher.lateness(entry, now_ns))
                 self.post(late)
             if batch.entries:
                 return self._encode(batch)
@@ -288,6 +294,14 @@ class CaptionEngine:
         rounds = 1 + max(0, ahead + rows - capacity) / capacity
         tokens = min(max(self._schedule.mean_steps, options.min_tokens), options.max_tokens)
         return self._batcher.wait_ns(pictures, priority) + tokens * decoding * rounds
+
+    def _own_ns(self, pictures: int, options: DecodeOptions) -> float:
+        """Expected time of pictures' captions on a device that does nothing else."""
+        rows, capacity = pictures * options.beam_width, self.slots.capacity
+        size = self.decoders.shared.table.bucket(min(rows, capacity))
+        step_ns = min(runner.table.cost_ns(size) for runner in (self.decoders.alone, self.decoders.shared))
+        tokens = min(max(self._schedule.mean_steps, options.min_tokens), options.max_tokens)
+        return self._batcher.own_ns(pictures) + tokens * step_ns * max(1.0, rows / capacity)
 
     # Called by jobs, on a lane.
 

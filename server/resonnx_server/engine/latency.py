@@ -4,10 +4,12 @@ Only sizes in the table are run, so no caller ever meets a first-shape stall. Gu
 """
 
 import math
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Self
 
+from resonnx_server.engine.freshness import Freshness
 from resonnx_server.engine.measurement import Measured, smooth
 
 # Weight of a live batch's time against what is known.
@@ -16,6 +18,8 @@ _SIZE_DECAY: Final = 0.005
 _SPREAD_DECAY: Final = 0.05
 # A batch that takes so much longer than expected counts as if it had taken this much longer.
 _OUTLIER: Final = 4
+# No batch counts on being quicker than this share of what is expected, however much their times differ.
+_QUICKEST: Final = 0.5
 # Share of the best rate from which on a size counts as as good; where throughput alone matters, small differences
 # between measured times are chance.
 _AS_GOOD: Final = 0.97
@@ -42,17 +46,26 @@ class LatencyTable:
     """Expected ns by batch size.
 
     Live batches correct it in two ways: how slow the machine is at present compared with the table, for all sizes at
-    once, and more slowly each size by itself.
+    once, and more slowly each size by itself. The first is forgotten when no batch has told it for a while.
 
     Args:
         costs: ns by batch size.
         spreads: Mean absolute deviation by batch size, as a share of the cost; 0 where it is not known.
+        clock: Monotonic ns.
     """
 
-    def __init__(self, costs: Mapping[int, float], spreads: Mapping[int, float] | None = None) -> None:
+    def __init__(
+        self,
+        costs: Mapping[int, float],
+        spreads: Mapping[int, float] | None = None,
+        clock: Callable[[], int] = time.monotonic_ns,
+    ) -> None:
         self._base = dict(sorted(costs.items()))
         self._spread = dict.fromkeys(self._base, 0.0) | dict(spreads or {})
         self._load = 1.0
+        self._load_age = Freshness(clock)
+        # Of rows that wait, at most the largest size: what is asked for again and again between two batches.
+        self._best: dict[int, int] = {}
         self._buckets: dict[int, int] = {}
         self.sizes = tuple(self._base)
         self.largest = self.sizes[-1]
@@ -65,21 +78,34 @@ class LatencyTable:
 
     def record(self, size: int, ns: int) -> None:
         """Blend in the time of a live batch."""
+        self.fade()
         expected_ns = self.cost_ns(size)
-        self._spread[size] += _SPREAD_DECAY * (abs(ns / expected_ns - 1) - self._spread[size])
-        # A machine that stood still for a moment is not slow.
+        # A machine that stood still for a moment is not slow, nor are its times all over the place.
         ns = min(ns, int(_OUTLIER * expected_ns))
+        self._spread[size] += _SPREAD_DECAY * (abs(ns / expected_ns - 1) - self._spread[size])
         self._load += _LOAD_DECAY * (ns / self._base[size] - self._load)
         self._base[size] += _SIZE_DECAY * (ns / self._load - self._base[size])
         self._buckets.clear()
+        self._best.clear()
+        self._load_age.renew()
 
-    def fade(self, kept: float) -> None:
-        """Forget how slow the machine is at present, but for the share `kept`."""
-        self._load = 1 + (self._load - 1) * kept
+    def fade(self) -> None:
+        """Forget how slow the machine was, the more the longer nothing has told it."""
+        kept = self._load_age.kept()
+        if kept < 1 and self._load != 1:
+            self._load = 1 + (self._load - 1) * kept
+            self._best.clear()
+
+    def holds(self) -> None:
+        """Take note that the machine was just measured by other batches of the same model: nothing is to fade."""
+        self.fade()
+        self._load_age.renew()
 
     def rescale(self, ratio: float) -> None:
-        """Expect every size to take `ratio` times as long as before."""
+        """Expect every size to take `ratio` times as long as before, as measured just now."""
         self._load *= ratio
+        self._best.clear()
+        self._load_age.renew()
 
     def cost_ns(self, size: int) -> float:
         """Expected time of a batch of `size`, one of `sizes`."""
@@ -97,6 +123,11 @@ class LatencyTable:
         """Expected time of `rows` one batch after another, as few as hold them."""
         full, rest = divmod(rows, self.largest)
         return full * self.cost_ns(self.largest) + (self.cost_ns(self.bucket(rest)) if rest else 0.0)
+
+    def quick_ns(self, rows: int) -> float:
+        """As `time_ns`, of batches that are as much quicker than expected as they often are."""
+        spread = self._spread[self.largest if rows >= self.largest else self.bucket(rows)]
+        return self.time_ns(rows) * max(1 - spread, _QUICKEST)
 
     def best_size(self, waiting: int, limit_ns: float = math.inf) -> int:
         """Return the size that serves most rows a second when `waiting` rows wait.
@@ -137,7 +168,10 @@ class LatencyTable:
 
     def drain_ns(self, rows: int) -> float:
         """Expected time to work off `rows` at the best size."""
-        size = self.best_size(max(rows, 1))
+        waiting = min(max(rows, 1), self.largest)
+        if waiting not in self._best:
+            self._best[waiting] = self.best_size(waiting)
+        size = self._best[waiting]
         return rows / size * self.cost_ns(size)
 
     def snapshot(self) -> dict[int, Cost]:

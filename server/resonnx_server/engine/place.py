@@ -7,7 +7,7 @@ import asyncio
 from types import TracebackType
 from typing import Any, Self
 
-from resonnx_server.engine.admission import DeadlineAdmission
+from resonnx_server.engine.admission import DeadlineAdmission, Decoding
 from resonnx_server.engine.batcher import Batcher
 from resonnx_server.engine.device import Device
 from resonnx_server.errors import DeadlineExceeded
@@ -22,13 +22,15 @@ class Place:
         admission: Of the same model.
         rows: Rows that will come.
         priority: Theirs.
-        wait_ns: Expected time until they are done once the device is free.
+        own_ns: Expected time of their batches on a device that does nothing else.
+        ahead_ns: Expected time of the model's queue before them.
         deadline_ns: The caller's, monotonic.
-        decoding_ns: Expected time until the pictures are decoded; None if there are none to decode.
+        decoding: Expected, of their pictures; None if there are none to decode.
 
     Raises:
         Overloaded: The queue is full.
-        DeadlineUnreachable: The deadline would pass before the answer is there.
+        DeadlineUnreachable: The deadline would pass before the answer is there, even if nothing were before them.
+        WaitTooLong: The deadline would pass before the answer is there.
     """
 
     __slots__ = ("_admission", "_device", "_expected", "_prediction", "_queue", "_rows")
@@ -41,13 +43,14 @@ class Place:
         *,
         rows: int,
         priority: int,
-        wait_ns: float,
+        own_ns: float,
+        ahead_ns: float,
         deadline_ns: int | None,
-        decoding_ns: float | None = None,
+        decoding: Decoding | None = None,
     ) -> None:
         limited = admission.has_limit(deadline_ns)
-        self._prediction = admission.check(wait_ns, deadline_ns, decoding_ns or 0.0) if limited else None
-        self._expected = queue.expect(rows, priority, pictures=decoding_ns is not None)
+        self._prediction = admission.check(own_ns, deadline_ns, decoding, ahead_ns) if limited else None
+        self._expected = queue.expect(rows, priority, pictures=decoding is not None)
         self._queue, self._device, self._admission, self._rows = queue, device, admission, rows
 
     def arrive(self, rows: int) -> None:

@@ -75,6 +75,10 @@ class Runners(Generic[P, R]):
 
     def record(self, runner: Runner[P, R], size: int, ns: int) -> None:
         """Keep the table of a runner up to date with a batch that it has run. Call with the device's lock held."""
+        # One machine runs both: while batches tell how slow it is, neither table falls back on what it was at load.
+        for other in (self.alone, self.shared):
+            if other is not runner:
+                other.table.holds()
         if runner is not self.alone or not self._is_trying:
             runner.table.record(size, ns)
             return

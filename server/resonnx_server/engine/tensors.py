@@ -7,14 +7,14 @@ import asyncio
 from collections.abc import Callable
 from typing import Final
 
-from resonnx_server.engine.admission import DeadlineAdmission, Objective
+from resonnx_server.engine.admission import DeadlineAdmission, Decoding, Objective
 from resonnx_server.engine.batcher import DEFAULT_PRIORITY, Batcher, Entry
 from resonnx_server.engine.device import Device
 from resonnx_server.engine.place import Place
 from resonnx_server.engine.runner import TensorRunner, TensorRunners, Tensors
 from resonnx_server.engine.staging import Staging
 from resonnx_server.engine.tensor_jobs import Outcomes, TensorJob, TensorTask, deliver, fail
-from resonnx_server.errors import DeadlineExceeded, Unavailable
+from resonnx_server.errors import Unavailable
 from resonnx_server.observe.stats import ModelStats, Timing
 
 # Batches of each instance, at most, that a queue is worked off in.
@@ -57,6 +57,7 @@ class TensorEngine:
             max_queue_delay_us * 1000,
             objective.latency_ns if objective else None,
             runners.instances,
+            runners.alone.table,
         )
         self._under_way = 0
         # When a batch on all cores should end, if there is one.
@@ -70,7 +71,7 @@ class TensorEngine:
         rows: int,
         deadline_ns: int | None = None,
         priority: int = DEFAULT_PRIORITY,
-        decoding_ns: float | None = None,
+        decoding: Decoding | None = None,
     ) -> Place:
         """Keep room for a request whose pictures are yet to be decoded: `with engine.place(…) as place`.
 
@@ -78,25 +79,28 @@ class TensorEngine:
             rows: Its rows.
             deadline_ns: As for `submit`.
             priority: As for `submit`.
-            decoding_ns: Expected time until they are decoded; None if they are.
+            decoding: How long that should take; None if they are.
 
         Raises:
             Overloaded: The queue is full.
-            DeadlineUnreachable: The deadline would pass before the answer is there.
+            DeadlineUnreachable: The deadline would pass before the answer is there, even on an idle device.
+            WaitTooLong: It would for what waits before it.
             Unavailable: The model is being closed.
         """
         if self._closed:
             raise Unavailable("the model is being closed")
         with self.device.lock:
+            self._admission.forget()
             return Place(
                 self._batcher,
                 self.device,
                 self._admission,
                 rows=rows,
                 priority=priority,
-                wait_ns=self._batcher.wait_ns(rows, priority),
+                own_ns=self._batcher.own_ns(rows),
+                ahead_ns=self._batcher.ahead_ns(priority),
                 deadline_ns=deadline_ns,
-                decoding_ns=decoding_ns,
+                decoding=decoding,
             )
 
     async def submit(
@@ -117,7 +121,8 @@ class TensorEngine:
 
         Raises:
             Overloaded: The queue is full.
-            DeadlineUnreachable: The deadline would pass before the answer is there.
+            WaitTooLong: The deadline would pass before the answer is there, for what waits before it.
+            DeadlineUnreachable: It would even on an idle device, or when its turn has come.
             DeadlineExceeded: The deadline passed while waiting.
             InferenceFailed: The runtime failed on this request's own rows.
             Unavailable: The model is being closed.
@@ -203,9 +208,7 @@ class TensorEngine:
             share = min(share, max(table.usual, rows // (_LONG_QUEUE * self.runners.instances)))
         batch = self._batcher.take(now_ns, share, budget_ns)
         if batch.expired:
-            late: Outcomes = [
-                (entry, DeadlineExceeded("the deadline passed while the request waited")) for entry in batch.expired
-            ]
+            late: Outcomes = [(entry, self._batcher.lateness(entry, now_ns)) for entry in batch.expired]
             self.post(lambda: deliver(late))
         if not batch.entries:
             return None

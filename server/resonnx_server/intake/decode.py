@@ -9,6 +9,7 @@ from typing import Final
 import numpy as np
 from resonnx_proto.v1.manifest_pb2 import ImageInput
 
+from resonnx_server.engine.admission import Decoding
 from resonnx_server.engine.batcher import PRIORITY_LEVELS
 from resonnx_server.intake.decode_cost import DecodeCost
 from resonnx_server.intake.threads import Threads
@@ -36,12 +37,13 @@ class Decoder:
         self._ahead_ns = [0] * PRIORITY_LEVELS
         self._cost = DecodeCost()
 
-    def expected_ns(self, encoded: Sequence[bytes], priority: int) -> float:
-        """Expected time until picture files of a request that came now would be decoded; 0 for none."""
+    def expected(self, encoded: Sequence[bytes], priority: int) -> Decoding:
+        """Return how long picture files of a request that came now should take to be decoded; nothing for none."""
         if not encoded:
-            return 0.0
+            return Decoding(0.0, 0.0)
         own = [self._cost.expected_ns(header(file)) for file in encoded]
-        return max(max(own), (sum(self._ahead_ns[:priority]) + sum(own)) / self._count)
+        alone, ahead = sum(own) / self._count, sum(self._ahead_ns[:priority]) / self._count
+        return Decoding(max(max(own), alone + ahead), max(max(own), alone))
 
     async def load(
         self, encoded: bytes, recipe: ImageInput, field: str, priority: int, *, jpeg_scaling: bool

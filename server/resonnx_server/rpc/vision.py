@@ -8,6 +8,7 @@ from grpc import StatusCode
 from resonnx_proto.v1 import manifest_pb2, vision_pb2, vision_pb2_grpc
 
 from resonnx_server.config import Settings
+from resonnx_server.engine.admission import Decoding
 from resonnx_server.engine.caption_task import Captioned, OnWords
 from resonnx_server.engine.captioner import CaptionEngine
 from resonnx_server.engine.model import Model, Models, Refusal
@@ -157,7 +158,7 @@ class VisionServicer(vision_pb2_grpc.VisionServicer):
     ) -> tuple[Tensors, Timing, int]:
         priority = checked_priority(request.priority, "priority")
         encoded = request.image.encoded
-        with engine.place(1, deadline, priority, self._decoding_ns(encoded, priority)) as place:
+        with engine.place(1, deadline, priority, self._decoding(encoded, priority)) as place:
             pixels, decode_ns = await self._pixels(request, model, encoded, priority)
             outputs, timing = await engine.submit({"image": pixels[np.newaxis]}, deadline, priority, place)
         return outputs, timing, decode_ns
@@ -196,13 +197,13 @@ class VisionServicer(vision_pb2_grpc.VisionServicer):
     ) -> tuple[Captioned, int]:
         priority = checked_priority(request.priority, "priority")
         encoded = request.image.encoded
-        with engine.place(1, options, deadline, priority, self._decoding_ns(encoded, priority)) as place:
+        with engine.place(1, options, deadline, priority, self._decoding(encoded, priority)) as place:
             pixels, decode_ns = await self._pixels(request, model, encoded, priority)
             captioned = await engine.submit(pixels, options, on_words, deadline, priority, place)
         return captioned, decode_ns
 
-    def _decoding_ns(self, encoded: bytes, priority: int) -> float:
-        return self._decoder.expected_ns([encoded] if encoded else [], priority)
+    def _decoding(self, encoded: bytes, priority: int) -> Decoding:
+        return self._decoder.expected([encoded] if encoded else [], priority)
 
     async def _pixels(
         self,
