@@ -30,6 +30,9 @@ class ModelSettings(BaseModel):
     itself."""
     shed_on_objective: bool = False
     """Refuse requests that would miss the objective, as if it were every caller's deadline."""
+    allow_timeout_override: bool = False
+    """Honour the tensor protocol's request parameter `timeout`, in microseconds, as Triton does with its setting of
+    this name. Otherwise it is ignored: many clients send seconds."""
     caption_policy: CaptionPolicy = "continuous"
     """How captions share the device: joining and leaving between steps, one caption at a time, or in rigid batches.
     The last two are there to compare with."""
@@ -64,6 +67,9 @@ class Settings(BaseModel):
     """Largest request, and largest answer, in bytes."""
     grace_s: Annotated[float, Field(ge=0, le=3600)] = 30.0
     """Seconds that work under way may take after SIGTERM."""
+    max_connection_idle_s: Annotated[float, Field(ge=0, le=1e6)] = 600.0
+    """Seconds without a call after which a connection is closed, whether or not its client pings; 0 keeps it for ever.
+    Clients connect again by themselves at their next call."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """Least severe level that is logged."""
     models: dict[str, ModelSettings] = Field(default_factory=dict)

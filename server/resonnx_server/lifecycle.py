@@ -65,6 +65,7 @@ class Server:
             VisionServicer(self.models, self.decoder, admission, settings),
             InferenceServicer(self.models, self.decoder, admission),
             settings.max_message_bytes,
+            settings.max_connection_idle_s,
         )
         self.probes = Probes(self.models, self.metrics)
         self.devices: dict[str, Device] = {}

@@ -234,7 +234,7 @@ def test_the_tensor_protocol_has_an_axis_for_the_best_captions(
         assert _texts(response) == [caption.text for caption in wanted]
         log_probs = np.frombuffer(response.raw_output_contents[1], np.float32)
         assert log_probs == pytest.approx([caption.log_prob for caption in wanted], abs=1e-3)
-    assert list(stub.ModelInfer(_infer(picture, beam_width=3, num_captions=1), timeout=30).outputs[0].shape) == [1]
+    assert list(stub.ModelInfer(_infer(picture, beam_width=3, num_captions=1), timeout=30).outputs[0].shape) == [1, 1]
     with tritonclient.InferenceServerClient(demo_server.grpc) as client:
         pictures = tritonclient.InferInput("image", [2], "BYTES")
         pictures.set_data_from_numpy(np.array([picture, picture], object))

@@ -95,7 +95,7 @@ def test_live_ready_metadata(client: triton.InferenceServerClient) -> None:
     assert not client.is_model_ready("unknown")
     assert client.get_server_metadata().name == "resonnx"
     metadata = client.get_model_metadata("digits")
-    assert [(t.name, t.datatype) for t in metadata.inputs] == [("image", "UINT8")]
+    assert [(t.name, t.datatype) for t in metadata.inputs] == [("image", "UINT8"), ("encoded_image", "BYTES")]
     assert [t.name for t in metadata.outputs] == ["probabilities", "logits", "features"]
     assert list(metadata.outputs[0].shape) == [-1, 10]
 
@@ -135,13 +135,13 @@ def test_digits_by_files_and_by_pixels(client, samples, truth) -> None:
 def test_scenes_by_files_and_by_pixels(client, samples, truth) -> None:
     pictures = _pictures(samples, truth, "scenes")
     answer = client.infer("scenes", [_bytes_input([file for file, _ in pictures])])
-    captions = [caption.decode() for caption in answer.as_numpy("caption")]
-    assert answer.as_numpy("log_prob").shape == (len(pictures),)
+    captions = [caption.decode() for (caption,) in answer.as_numpy("caption")]
+    assert answer.as_numpy("log_prob").shape == (len(pictures), 1)
     right = sum(caption == entry["caption"] for caption, (_, entry) in zip(captions, pictures, strict=True))
     assert right >= len(pictures) - 2
     height, width = _size(client, "scenes")
     pixels = np.zeros((3, height, width, 3), np.uint8)
-    assert client.infer("scenes", [_input(pixels, "UINT8")]).as_numpy("caption").shape == (3,)
+    assert client.infer("scenes", [_input(pixels, "UINT8")]).as_numpy("caption").shape == (3, 1)
 
 
 def test_more_rows_than_a_batch_are_split_and_joined(client) -> None:
@@ -237,7 +237,11 @@ def test_bad_inputs(client) -> None:
     _refused(infer(_input(good[:, :-1], "UINT8")), "INVALID_ARGUMENT", "inputs['image'].shape", f"{height - 1}")
     _refused(infer(_input(good[0], "UINT8")), "INVALID_ARGUMENT", "inputs['image'].shape")
     _refused(infer(_input(good[:0], "UINT8")), "INVALID_ARGUMENT", "N >= 1")
-    _refused(infer(_input(good, "UINT8", "picture")), "INVALID_ARGUMENT", "'picture' is not one of ['image']")
+    _refused(
+        infer(_input(good, "UINT8", "picture")),
+        "INVALID_ARGUMENT",
+        "'picture' is not one of ['encoded_image', 'image']",
+    )
     _refused(infer(_input(good, "UINT8"), _input(good, "UINT8", "more")), "INVALID_ARGUMENT", "'more'")
     _refused(infer(_bytes_input([b"broken"])), "INVALID_ARGUMENT", "inputs['image'][0]", "no JPEG, PNG or WebP")
     unknown_output = [triton.InferRequestedOutput("scores")]

@@ -49,7 +49,7 @@ TYPED = {"uint_contents": [300] * 12}
         (PICTURES, [{"name": "image", "datatype": "UINT32", "shape": [1, 2, 2, 3]}], [b""], "UINT8 pixels or BYTES"),
         (PICTURES, [{"name": "image", "datatype": "BYTES", "shape": [1]}] * 2, [BROKEN] * 2, "given twice"),
         (PICTURES, [{"name": "image", "datatype": "BYTES", "shape": [1]}, {"name": "x"}], [BROKEN] * 2, "'x' is not"),
-        (PICTURES, [{"name": str(number)} for number in range(9)], [], "'0' is not one of ['image']"),
+        (PICTURES, [{"name": str(number)} for number in range(9)], [], "'0' is not one of ['encoded_image', 'image']"),
         (TEXTS, [{"name": "a", "datatype": "BYTES", "shape": [1, 2]}], [BROKEN], "'b' is missing"),
         (TEXTS, [{"name": "a", "datatype": "BYTES", "shape": [9, 2]}, {"name": "b"}], [BROKEN, b""], "9 rows"),
         (TEXTS, [{"name": "a", "datatype": "BYTES", "shape": [1, 3]}, {"name": "b"}], [BROKEN, b""], "takes [-1, 2]"),

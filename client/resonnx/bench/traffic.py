@@ -6,7 +6,7 @@ from array import array
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Final
+from typing import Any, Final
 
 import grpc
 from resonnx_proto.inference import grpc_service_pb2, grpc_service_pb2_grpc
@@ -103,11 +103,16 @@ async def tensor_traffic(server: str, model: str, seed: int) -> Traffic:
             metadata = await stub.ModelMetadata(asked, timeout=_TIMEOUT_S, wait_for_ready=False)
         except grpc.RpcError as error:
             raise from_rpc_error(error) from error
+        optional = await _optional_inputs(stub, model)
+    filled = [tensor for tensor in metadata.inputs if tensor.name not in optional]
+    if not filled:
+        # One of several ways to say the same: the first that can be made up.
+        filled = [tensor for tensor in metadata.inputs if tensor.datatype in _RANDOM][:1]
     rng = random.Random(seed)
     requests = []
     for _ in range(_VARIANTS):
         request = grpc_service_pb2.ModelInferRequest(model_name=model)
-        for tensor in metadata.inputs:
+        for tensor in filled:
             # The first axis is the batch's where it is free.
             shape = [1 if i == 0 and size == -1 else size for i, size in enumerate(tensor.shape)]
             if -1 in shape or tensor.datatype not in _RANDOM:
@@ -122,6 +127,16 @@ async def tensor_traffic(server: str, model: str, seed: int) -> Traffic:
     return Traffic(
         service + "ModelInfer", service + "ModelStreamInfer", tuple(requests), _numbered_tensor, _tensor_outcome
     )
+
+
+async def _optional_inputs(stub: Any, model: str) -> set[str]:
+    """Return which inputs a request may leave out, as far as the server says so."""
+    try:
+        answer = await stub.ModelConfig(grpc_service_pb2.ModelConfigRequest(name=model), timeout=_TIMEOUT_S)
+    except grpc.RpcError:
+        # An extension, that other servers do not have.
+        return set()
+    return {tensor.name for tensor in answer.config.input if tensor.optional}
 
 
 def _floats(rng: random.Random, count: int) -> bytes:

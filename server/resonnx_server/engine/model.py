@@ -36,6 +36,7 @@ class Model:
         inputs: As the tensor protocol shows them, with the batch axis first (if max_batch_size > 0).
         jpeg_scaling: Large JPEG files are decoded at a fraction of their size.
         max_batch_size: 0 if each request runs alone.
+        allow_timeout_override: The tensor protocol's parameter `timeout` is honoured.
     """
 
     name: str
@@ -52,6 +53,7 @@ class Model:
     stats: ModelStats
     engine: TensorEngine | CaptionEngine
     jpeg_scaling: bool = False
+    allow_timeout_override: bool = False
 
 
 @dataclass(frozen=True)

@@ -66,6 +66,7 @@ def load(version: Version) -> Start:
             outputs=session.outputs,
             max_batch_size=version.settings.max_batch_size if batched else 0,
             max_queue_size=version.settings.max_queue_size,
+            allow_timeout_override=version.settings.allow_timeout_override,
             sessions=(SessionReport(CLASSIFIER_FILE, session.candidate, runners.shared.table, runners.instances),),
             stats=stats,
             engine=engine,

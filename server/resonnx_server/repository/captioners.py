@@ -25,7 +25,7 @@ from resonnx_server.runtime.session import Array, Session, TensorSpec
 
 # Several at once have a merit of their own: captions under way need not stand still for a picture.
 _LEAST_GAIN: Final = 0.9
-# What a captioner gives over the tensor protocol.
+# What a captioner gives over the tensor protocol: of each picture as many captions as are asked for, mostly one.
 _OUTPUTS: Final = (
     TensorSpec("caption", np.dtype(object), ("batch",)),
     TensorSpec("log_prob", np.dtype(np.float32), ("batch",)),
@@ -86,6 +86,7 @@ def load(version: Version, files: VersionFiles, golden: Golden) -> Start:
             outputs=_OUTPUTS,
             max_batch_size=version.settings.max_batch_size,
             max_queue_size=version.settings.max_queue_size,
+            allow_timeout_override=version.settings.allow_timeout_override,
             jpeg_scaling=version.settings.jpeg_scaling,
             sessions=(
                 SessionReport(ENCODER_FILE, chosen.encoder.candidate, encoders.shared.table, encoders.instances),

@@ -133,8 +133,8 @@ def caption_tensors(rows: Rows[Captioned], options: DecodeOptions, spec: Caption
         spec: For the words.
 
     Returns:
-        caption BYTES [N] and log_prob FP32 [N], or [N, n], best first, where a request wants n > 1 captions a picture.
-        A search that found fewer is filled up with empty captions of log_prob -inf.
+        caption BYTES and log_prob FP32, [N, n] for n captions a picture, best first. A search that found fewer is
+        filled up with empty captions of log_prob -inf.
     """
     shape = (len(rows), options.captions)
     texts, log_probs = np.full(shape, b"", object), np.full(shape, -np.inf, np.float32)
@@ -142,15 +142,14 @@ def caption_tensors(rows: Rows[Captioned], options: DecodeOptions, spec: Caption
         for rank, (sequence, _) in enumerate(captioned.ranked):
             texts[row, rank] = text(sequence.shown(), spec.vocabulary).encode()
             log_probs[row, rank] = sequence.log_prob()
-    outputs = {"caption": texts, "log_prob": log_probs}
-    return outputs if options.captions > 1 else {name: array[:, 0] for name, array in outputs.items()}
+    return {"caption": texts, "log_prob": log_probs}
 
 
 def word_tensors(token: Token, spec: CaptionerSpec) -> Tensors:
-    """Return one word of one picture likewise: BYTES [1] and FP32 [1]."""
+    """Return one word of one picture likewise: BYTES [1, 1] and FP32 [1, 1]."""
     return {
-        "caption": np.array([spec.vocabulary[token.id].encode()], object),
-        "log_prob": np.array([token.log_prob], np.float32),
+        "caption": np.array([[spec.vocabulary[token.id].encode()]], object),
+        "log_prob": np.array([[token.log_prob]], np.float32),
     }
 
 

@@ -1,5 +1,9 @@
 """A loaded model in the tensor protocol's words: metadata, Triton's model configuration, statistics."""
 
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
 from resonnx_proto.inference import grpc_service_pb2 as pb
 from resonnx_proto.inference import model_config_pb2 as config_pb
 from resonnx_proto.v1 import manifest_pb2
@@ -8,31 +12,72 @@ from resonnx_server.engine.batcher import DEFAULT_PRIORITY, PRIORITY_LEVELS
 from resonnx_server.engine.model import Model
 from resonnx_server.observe.stats import Duration
 from resonnx_server.rpc.tensors import datatype
-from resonnx_server.runtime.session import CPU, OPENVINO, TensorSpec
+from resonnx_server.runtime.session import CPU, OPENVINO, Array, TensorSpec
 
-_PLATFORM = "onnxruntime_onnx"
+_PLATFORM: Final = "onnxruntime_onnx"
+IMAGE: Final = "image"
+# Picture files under a name of their own, for clients that learn datatypes from metadata: `image` takes them as well.
+ENCODED_IMAGE: Final = TensorSpec("encoded_image", np.dtype(object), ("batch",))
 
 
-def shape(spec: TensorSpec) -> list[int]:
-    """Return a tensor's shape with -1 for what is free."""
-    return [size if isinstance(size, int) else -1 for size in spec.shape]
+@dataclass(frozen=True)
+class Input:
+    """An input as clients see it; one that is optional may be left out of a request."""
+
+    spec: TensorSpec
+    is_optional: bool = False
+
+
+def inputs(model: Model) -> tuple[Input, ...]:
+    """Return a model's inputs. A model of pictures has two, of which a request gives one."""
+    if model.manifest is not None:
+        # The graph's own was held against the manifest when it was loaded.
+        return Input(model.inputs[0], is_optional=True), Input(ENCODED_IMAGE, is_optional=True)
+    return tuple(Input(spec) for spec in model.inputs)
+
+
+def count_inputs(model: Model) -> int:
+    """Return how many inputs a request may give."""
+    return len(model.inputs) + (model.manifest is not None)
+
+
+def shape(spec: TensorSpec, *, batched: bool) -> list[int]:
+    """Return a tensor's shape as clients see it: -1 for what is free, and at least one size beside a batch axis.
+
+    A number a row is [-1, 1], and a number alone [1]: Triton's configuration knows no tensor without dims.
+    """
+    sizes = [size if isinstance(size, int) else -1 for size in spec.shape]
+    return [*sizes, 1] if _is_scalar(len(sizes), batched=batched) else sizes
+
+
+def shown(array: Array, *, batched: bool) -> Array:
+    """Return an output in the shape that clients see."""
+    return array[..., np.newaxis] if _is_scalar(array.ndim, batched=batched) else array
+
+
+def _is_scalar(rank: int, *, batched: bool) -> bool:
+    return rank == int(batched)
 
 
 def metadata(model: Model) -> pb.ModelMetadataResponse:
     """Describe inputs and outputs, with the batch axis."""
-    tensor = pb.ModelMetadataResponse.TensorMetadata
+
+    def tensor(spec: TensorSpec) -> pb.ModelMetadataResponse.TensorMetadata:
+        return pb.ModelMetadataResponse.TensorMetadata(
+            name=spec.name, datatype=datatype(spec.dtype), shape=shape(spec, batched=model.max_batch_size > 0)
+        )
+
     return pb.ModelMetadataResponse(
         name=model.name,
         versions=[str(model.version)],
         platform=_PLATFORM,
-        inputs=[tensor(name=s.name, datatype=datatype(s.dtype), shape=shape(s)) for s in model.inputs],
-        outputs=[tensor(name=s.name, datatype=datatype(s.dtype), shape=shape(s)) for s in model.outputs],
+        inputs=[tensor(each.spec) for each in inputs(model)],
+        outputs=[tensor(spec) for spec in model.outputs],
     )
 
 
 def config(model: Model) -> config_pb.ModelConfig:
     """Describe the model as a Triton model configuration; dims leave the batch axis out."""
-    first = 1 if model.max_batch_size else 0
     on_cpu = model.sessions[0].candidate.provider in (CPU, OPENVINO)
     kind = config_pb.ModelInstanceGroup.KIND_CPU if on_cpu else config_pb.ModelInstanceGroup.KIND_GPU
     result = config_pb.ModelConfig(
@@ -41,16 +86,16 @@ def config(model: Model) -> config_pb.ModelConfig:
         backend="onnxruntime",
         version_policy=config_pb.ModelVersionPolicy(latest=config_pb.ModelVersionPolicy.Latest(num_versions=1)),
         max_batch_size=model.max_batch_size,
-        input=[config_pb.ModelInput(name=s.name, data_type=_data_type(s), dims=shape(s)[first:]) for s in model.inputs],
-        output=[
-            config_pb.ModelOutput(name=s.name, data_type=_data_type(s), dims=shape(s)[first:]) for s in model.outputs
-        ],
+        input=[_input(each, model) for each in inputs(model)],
+        output=[_output(spec, model) for spec in model.outputs],
         instance_group=[config_pb.ModelInstanceGroup(name=model.name, count=model.sessions[0].instances, kind=kind)],
         default_model_filename=model.sessions[0].file,
         model_transaction_policy=config_pb.ModelTransactionPolicy(decoupled=False),
     )
     if model.max_batch_size:
-        policy = config_pb.ModelQueuePolicy(max_queue_size=model.max_queue_size, allow_timeout_override=True)
+        policy = config_pb.ModelQueuePolicy(
+            max_queue_size=model.max_queue_size, allow_timeout_override=model.allow_timeout_override
+        )
         result.dynamic_batching.CopyFrom(
             config_pb.ModelDynamicBatching(
                 default_queue_policy=policy,
@@ -63,6 +108,34 @@ def config(model: Model) -> config_pb.ModelConfig:
     for report in model.sessions:
         result.parameters[f"candidate:{report.file}"].string_value = str(report.candidate)
     return result
+
+
+def _input(each: Input, model: Model) -> config_pb.ModelInput:
+    spec, batched = each.spec, model.max_batch_size > 0
+    is_picture = model.manifest is not None and spec.name == IMAGE
+    return config_pb.ModelInput(
+        name=spec.name,
+        data_type=_data_type(spec),
+        format=config_pb.ModelInput.FORMAT_NHWC if is_picture else config_pb.ModelInput.FORMAT_NONE,
+        dims=shape(spec, batched=batched)[int(batched) :],
+        reshape=_reshape(spec, batched=batched),
+        optional=each.is_optional,
+    )
+
+
+def _output(spec: TensorSpec, model: Model) -> config_pb.ModelOutput:
+    batched = model.max_batch_size > 0
+    return config_pb.ModelOutput(
+        name=spec.name,
+        data_type=_data_type(spec),
+        dims=shape(spec, batched=batched)[int(batched) :],
+        reshape=_reshape(spec, batched=batched),
+    )
+
+
+def _reshape(spec: TensorSpec, *, batched: bool) -> config_pb.ModelTensorReshape | None:
+    """Say that the model itself has no size where clients see a 1."""
+    return config_pb.ModelTensorReshape() if _is_scalar(len(spec.shape), batched=batched) else None
 
 
 def statistics(model: Model) -> pb.ModelStatistics:

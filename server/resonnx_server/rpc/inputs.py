@@ -14,8 +14,6 @@ from resonnx_server.errors import InvalidInput
 from resonnx_server.rpc import describe, tensors
 from resonnx_server.runtime.session import Array
 
-IMAGE: Final = "inputs['image']"
-
 # Elements that are converted one by one without a thread for them: a few ms.
 _CONVERTED_AT_ONCE: Final = 1 << 16
 
@@ -26,15 +24,16 @@ _Announced = tuple[tensors.InputTensor, _Shape, np.dtype[Any]]
 async def read_inputs(request: pb.ModelInferRequest, model: Model) -> Tensors:
     """Decode a request's inputs by name; BYTES become objects: a bare model's str, pictures' bytes.
 
-    All that inputs say of themselves is checked before an element is read; many elements are read on a thread.
+    All that inputs say of themselves is checked before an element is read; many elements are read on a thread. Of the
+    two inputs of a picture model one is returned: `image` if both are given, as by clients that fill all there are.
 
     Raises:
         InvalidInput: They are not the model's inputs, or their contents are not what they say.
     """
     # A list: iterating over the message's own takes longer. One more than there may be shows that there are too many.
-    given = request.inputs[: len(model.inputs) + 1]
+    given = request.inputs[: describe.count_inputs(model) + 1]
     _check_names([tensor.name for tensor in given], model)
-    raw = request.raw_input_contents
+    raw: Sequence[bytes] = request.raw_input_contents
     if raw and len(raw) != len(given):
         raise InvalidInput("raw_input_contents", f"{len(raw)} entries for {len(given)} inputs; give one each, or none")
     announced: list[_Announced] = []
@@ -42,14 +41,17 @@ async def read_inputs(request: pb.ModelInferRequest, model: Model) -> Tensors:
     for tensor in given:
         shape, dtype = tensors.shape_of(tensor), tensors.dtype_of(tensor)
         if model.manifest is None:
-            _check_tensor(tensor, shape, dtype, model)
+            shape = _check_tensor(tensor, shape, dtype, model)
         else:
-            _check_image(shape, dtype, model)
+            _check_picture(tensor, shape, dtype, model)
         if "shared_memory_region" in tensor.parameters:
             raise InvalidInput(f"{tensors.field(tensor)}.parameters", "shared memory is not supported")
         if not raw or dtype.hasobject:
             converted += math.prod(shape)
         announced.append((tensor, shape, dtype))
+    if model.manifest is not None and len(announced) > 1:
+        index = [tensor.name for tensor in given].index(describe.IMAGE)
+        announced, raw = [announced[index]], raw[index : index + 1]
     if converted > _CONVERTED_AT_ONCE:
         return await asyncio.to_thread(_read, announced, raw, model)
     return _read(announced, raw, model)
@@ -74,53 +76,64 @@ def _decoded(array: Array, field: str) -> Array:
 
 
 def _check_names(names: list[str], model: Model) -> None:
-    """Raise InvalidInput unless `names` are those of the model's inputs, each once."""
-    expected = [spec.name for spec in model.inputs]
-    if names == expected:
+    """Raise InvalidInput unless `names` are of the model's inputs, each once, and no required one is missing."""
+    # Nearly always.
+    if names == [spec.name for spec in model.inputs]:
         return
+    expected = describe.inputs(model)
+    known = sorted(each.spec.name for each in expected)
     seen: set[str] = set()
     for name in names:
-        if name not in expected:
-            raise InvalidInput("inputs", f"{name[:64]!r} is not one of {sorted(expected)}")
+        if name not in known:
+            raise InvalidInput("inputs", f"{name[:64]!r} is not one of {known}")
         if name in seen:
             raise InvalidInput(f"inputs[{name!r}]", "given twice")
         seen.add(name)
-    if missing := sorted({*expected} - seen):
-        raise InvalidInput("inputs", f"{missing[0]!r} is missing; the model takes {sorted(expected)}")
+    required = {each.spec.name for each in expected if not each.is_optional}
+    if missing := sorted(required - seen):
+        raise InvalidInput("inputs", f"{missing[0]!r} is missing; the model takes {known}")
+    if not names:
+        raise InvalidInput("inputs", f"none is given; the model takes one of {known}")
 
 
-def _check_image(shape: _Shape, dtype: np.dtype[Any], model: Model) -> None:
+def _check_picture(tensor: tensors.InputTensor, shape: _Shape, dtype: np.dtype[Any], model: Model) -> None:
     """Raise InvalidInput unless it is an input of picture files or pixels that a model of ours takes."""
-    # The graph's own was held against the manifest when it was loaded.
-    spec = model.inputs[0]
+    spec, field, name = model.inputs[0], tensors.field(tensor), tensor.name
     rows, row = shape[0] if shape else 0, shape[1:]
     if rows > model.max_queue_size:
-        raise InvalidInput(f"{IMAGE}.shape", f"{rows} rows, more than {model.max_queue_size}")
-    if dtype == spec.dtype:
+        raise InvalidInput(f"{field}.shape", f"{rows} rows, more than {model.max_queue_size}")
+    if dtype == spec.dtype and name == describe.IMAGE:
         if rows < 1 or row != spec.shape[1:]:
             taken = ", ".join(str(size) for size in spec.shape[1:])
-            raise InvalidInput(f"{IMAGE}.shape", f"{list(shape)}; UINT8 must be [N, {taken}] with N >= 1")
+            raise InvalidInput(f"{field}.shape", f"{list(shape)}; UINT8 must be [N, {taken}] with N >= 1")
     elif not dtype.hasobject:
-        raise InvalidInput(
-            f"{IMAGE}.datatype", f"{tensors.datatype(dtype)}; the model takes UINT8 pixels or BYTES files"
-        )
+        taken = "UINT8 pixels or BYTES files" if name == describe.IMAGE else "BYTES files; UINT8 pixels are 'image'"
+        raise InvalidInput(f"{field}.datatype", f"{tensors.datatype(dtype)}; the model takes {taken}")
     elif rows < 1 or row not in ((), (1,)):
-        raise InvalidInput(f"{IMAGE}.shape", f"{list(shape)}; BYTES must be [N] with N >= 1")
+        raise InvalidInput(f"{field}.shape", f"{list(shape)}; BYTES must be [N] or [N, 1] with N >= 1")
 
 
-def _check_tensor(tensor: tensors.InputTensor, shape: _Shape, dtype: np.dtype[Any], model: Model) -> None:
-    """Raise InvalidInput unless a bare model's graph takes such an input."""
+def _check_tensor(tensor: tensors.InputTensor, shape: _Shape, dtype: np.dtype[Any], model: Model) -> _Shape:
+    """Return the shape in which a bare model's graph takes an input.
+
+    Raises:
+        InvalidInput: It takes no such input.
+    """
     spec, field = next(spec for spec in model.inputs if spec.name == tensor.name), tensors.field(tensor)
     if dtype != spec.dtype:
         raise InvalidInput(
             f"{field}.datatype", f"{tensors.datatype(dtype)}; the model takes {tensors.datatype(spec.dtype)}"
         )
-    taken = describe.shape(spec)
-    if len(shape) != len(taken) or any(size not in (-1, given) for size, given in zip(taken, shape, strict=True)):
+    taken, rank = describe.shape(spec, batched=model.max_batch_size > 0), len(spec.shape)
+    # The graph's own rank is taken too: a number a row as [N] beside [N, 1].
+    if len(shape) not in (rank, len(taken)) or any(
+        size not in (-1, given) for size, given in zip(taken, shape, strict=False)
+    ):
         raise InvalidInput(f"{field}.shape", f"{list(shape)}; the model takes {taken}")
     tensors.check_sizes(shape, field)
     if model.max_batch_size and shape[0] > model.max_queue_size:
         raise InvalidInput(f"{field}.shape", f"{shape[0]} rows, more than {model.max_queue_size}")
+    return shape[:rank]
 
 
 def checked_tensors(inputs: Tensors, model: Model) -> Tensors:

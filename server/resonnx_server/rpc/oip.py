@@ -30,15 +30,10 @@ from resonnx_server.rpc.boundary import (
     unsupported,
 )
 from resonnx_server.rpc.captions import caption_tensors, decode_options, word_tensors
-from resonnx_server.rpc.inputs import (
-    IMAGE,
-    checked_tensors,
-    read_inputs,
-    wanted_outputs,
-)
+from resonnx_server.rpc.inputs import checked_tensors, read_inputs, wanted_outputs
 from resonnx_server.rpc.parameters import RequestParameters, check_classification, classify, parse_parameters
 from resonnx_server.rpc.pipeline import pipeline
-from resonnx_server.rpc.urgency import earlier_ns, within
+from resonnx_server.rpc.urgency import earlier_ns, naming_timeout, within
 from resonnx_server.runtime.images import Pixels
 from resonnx_server.runtime.sequence import Token
 from resonnx_server.runtime.session import Array
@@ -160,14 +155,16 @@ class InferenceServicer(grpc_service_pb2_grpc.GRPCInferenceServiceServicer):
         with Tracked(model.stats) as tracked, self._admission.hold(request.ByteSize()):
             now = time.monotonic_ns()
             parameters = parse_parameters(request)
-            deadline = earlier_ns(caller_deadline, now, parameters.timeout_us)
+            timeout_us = parameters.timeout_us if model.allow_timeout_override else 0
+            deadline = earlier_ns(caller_deadline, now, timeout_us)
             wanted = wanted_outputs(request, model)
             check_classification(parameters, model)
             on_words = _word_teller(request, model, wanted, parameters, tell) if parameters.stream else None
             inputs = await read_inputs(request, model)
             work = self._infer(model, inputs, deadline, parameters, on_words)
             # A timeout costs as much as reading the request does: none where there is no deadline.
-            outputs, tracked.timing = await (work if deadline is None else within((deadline - now) / 1e9, work))
+            with naming_timeout(0 if deadline == caller_deadline else timeout_us):
+                outputs, tracked.timing = await (work if deadline is None else within((deadline - now) / 1e9, work))
             return _response(request, model, wanted, parameters, outputs)
 
     RepositoryModelLoad = unsupported("RepositoryModelLoad")
@@ -193,15 +190,16 @@ class InferenceServicer(grpc_service_pb2_grpc.GRPCInferenceServiceServicer):
         if model.manifest is None:
             assert isinstance(engine, TensorEngine)
             return await engine.submit(checked_tensors(inputs, model), deadline, parameters.priority)
-        image = inputs["image"]
+        ((name, image),) = inputs.items()
+        field = f"inputs[{name!r}]"
         if isinstance(engine, CaptionEngine):
-            return await self._caption(model, engine, image, deadline, parameters, on_words)
+            return await self._caption(model, engine, image, field, deadline, parameters, on_words)
         if image.dtype != object:
             return await engine.submit({"image": image}, deadline, parameters.priority)
         files: list[bytes] = image.ravel().tolist()
         decoding = self._decoder.expected(files, parameters.priority)
         with engine.place(len(files), deadline, parameters.priority, decoding) as place:
-            pixels = await self._load(files, model, parameters.priority)
+            pixels = await self._load(files, model, field, parameters.priority)
             return await engine.submit({"image": pixels}, deadline, parameters.priority, place)
 
     async def _caption(
@@ -209,6 +207,7 @@ class InferenceServicer(grpc_service_pb2_grpc.GRPCInferenceServiceServicer):
         model: Model,
         engine: CaptionEngine,
         image: Array,
+        field: str,
         deadline: int | None,
         parameters: RequestParameters,
         on_words: OnWords | None,
@@ -221,7 +220,7 @@ class InferenceServicer(grpc_service_pb2_grpc.GRPCInferenceServiceServicer):
         decoding = self._decoder.expected(files, parameters.priority) if files else None
         with engine.place(len(image), options, deadline, parameters.priority, decoding) as place:
             if files:
-                pixels = await self._load(files, model, parameters.priority)
+                pixels = await self._load(files, model, field, parameters.priority)
             tasks = [
                 asyncio.ensure_future(engine.submit(p, options, on_words, deadline, parameters.priority, place))
                 for p in pixels
@@ -237,10 +236,10 @@ class InferenceServicer(grpc_service_pb2_grpc.GRPCInferenceServiceServicer):
         timing = max((captioned.timing for captioned in done), key=lambda timing: timing.queue_ns)
         return caption_tensors(done, options, engine.spec), timing
 
-    async def _load(self, files: list[bytes], model: Model, priority: int) -> Pixels:
+    async def _load(self, files: list[bytes], model: Model, field: str, priority: int) -> Pixels:
         assert model.manifest is not None
         recipe = model.manifest.input
-        return await self._decoder.load_all(files, recipe, IMAGE, priority, jpeg_scaling=model.jpeg_scaling)
+        return await self._decoder.load_all(files, recipe, field, priority, jpeg_scaling=model.jpeg_scaling)
 
     def _get(self, name: str, version: str) -> Model:
         with self.rejected.counting():
@@ -290,7 +289,7 @@ def _response(
     response = pb.ModelInferResponse(model_name=model.name, model_version=str(model.version), id=request.id)
     labels = model.manifest.classifier.labels if model.manifest is not None else ()
     for name in wanted:
-        array = outputs[name]
+        array = describe.shown(outputs[name], batched=model.max_batch_size > 0)
         if (top_k := parameters.top_k.get(name)) is not None:
             array = classify(array, top_k, labels, batched=model.max_batch_size > 0)
         tensors.write_output(response, name, array)

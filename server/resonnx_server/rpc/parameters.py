@@ -1,8 +1,8 @@
 """Request parameters that are acted on.
 
-Of Triton's extensions `timeout`, `priority`, and `classification` of an output; of a captioner `beam_width`,
-`num_captions`, `min_tokens`, `max_tokens`, `temperature`, `seed` and `stream`, which mean what they mean in
-vision.proto.
+Of Triton's extensions `timeout` (where the model's settings allow it), `priority`, and `classification` of an output;
+of a captioner `beam_width`, `num_captions`, `min_tokens`, `max_tokens`, `temperature`, `seed` and `stream`, which mean
+what they mean in vision.proto.
 """
 
 from collections.abc import Mapping, Sequence
@@ -31,7 +31,7 @@ class RequestParameters:
     """Parsed parameters.
 
     Attributes:
-        timeout_us: 0 is none.
+        timeout_us: 0 is none. Acted on only where the model's `allow_timeout_override` says so.
         priority: 1 is the most urgent.
         top_k: How many classes to show of which outputs.
         caption: How a captioner shall decode.

@@ -4,17 +4,14 @@ from collections.abc import Iterable
 from typing import Final
 
 import grpc
-from google.protobuf.descriptor import FileDescriptor
-from google.protobuf.descriptor_pb2 import FileDescriptorProto
-from google.protobuf.descriptor_pool import DescriptorPool
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection, reflection_pb2, reflection_pb2_grpc
 from resonnx_proto.inference import grpc_service_pb2, grpc_service_pb2_grpc
 from resonnx_proto.v1 import vision_pb2, vision_pb2_grpc
 
 from resonnx_server.rpc.core.server import CoreServer
 from resonnx_server.rpc.health import HealthServicer
 from resonnx_server.rpc.oip import InferenceServicer
+from resonnx_server.rpc.reflection import add_reflection
 from resonnx_server.rpc.vision import VisionServicer
 
 SERVICES: Final = (
@@ -23,9 +20,13 @@ SERVICES: Final = (
 )
 _NOT_SERVING: Final = health_pb2.HealthCheckResponse.NOT_SERVING
 _SERVING: Final = health_pb2.HealthCheckResponse.SERVING
+# Clients may ping every 5 s; a ping that was held up on its way must not make the next one a fault.
+_LEAST_PING_INTERVAL_MS: Final = 2_500
+# gRPC's word for never.
+_NEVER: Final = 2**31 - 1
 
 
-def _options(max_message_bytes: int) -> list[tuple[str, int]]:
+def _options(max_message_bytes: int, max_connection_idle_s: float) -> list[tuple[str, int]]:
     return [
         ("grpc.max_receive_message_length", max_message_bytes),
         ("grpc.max_send_message_length", max_message_bytes),
@@ -33,8 +34,10 @@ def _options(max_message_bytes: int) -> list[tuple[str, int]]:
         ("grpc.so_reuseport", 0),
         ("grpc.max_concurrent_streams", 1024),
         ("grpc.server_handshake_timeout_ms", 10_000),
-        ("grpc.max_connection_idle_ms", 600_000),
-        ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+        ("grpc.max_connection_idle_ms", int(max_connection_idle_s * 1000) or _NEVER),
+        # Otherwise gRPC counts every ping of a connection without calls as a fault, and closes it at the third.
+        ("grpc.keepalive_permit_without_calls", 1),
+        ("grpc.http2.min_ping_interval_without_data_ms", _LEAST_PING_INTERVAL_MS),
         ("grpc.keepalive_time_ms", 60_000),
         ("grpc.keepalive_timeout_ms", 20_000),
         ("grpc.absolute_max_metadata_size", 16_384),
@@ -43,17 +46,29 @@ def _options(max_message_bytes: int) -> list[tuple[str, int]]:
 
 
 class GrpcServer:
-    """The gRPC server and its health."""
+    """The gRPC server and its health.
 
-    def __init__(self, vision: VisionServicer, inference: InferenceServicer, max_message_bytes: int) -> None:
-        self._server = CoreServer(_options(max_message_bytes))
+    Args:
+        vision: The task API.
+        inference: The tensor protocol.
+        max_message_bytes: Of a request, and of an answer.
+        max_connection_idle_s: How long a connection may be without a call; 0 is for ever.
+    """
+
+    def __init__(
+        self,
+        vision: VisionServicer,
+        inference: InferenceServicer,
+        max_message_bytes: int,
+        max_connection_idle_s: float,
+    ) -> None:
+        self._server = CoreServer(_options(max_message_bytes, max_connection_idle_s))
         self._health = HealthServicer()
         vision_pb2_grpc.add_VisionServicer_to_server(vision, self._server)
         grpc_service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(inference, self._server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
-        names = (*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME)
-        reflected = reflection.aio.ReflectionServicer(names, pool=_merged_pool())
-        reflection_pb2_grpc.add_ServerReflectionServicer_to_server(reflected, self._server)
+        files = (vision_pb2.DESCRIPTOR, grpc_service_pb2.DESCRIPTOR, health_pb2.DESCRIPTOR)
+        add_reflection(self._server, (*SERVICES, health.SERVICE_NAME), files)
 
     async def start(self, host: str, port: int) -> int:
         """Listen, not yet serving by health, and return the port. Raises OSError if the port is taken."""
@@ -91,28 +106,3 @@ class GrpcServer:
 def bracketed(host: str) -> str:
     """Return a host as it stands before `:PORT`: IPv6 addresses in brackets."""
     return f"[{host}]" if ":" in host else host
-
-
-def _merged_pool() -> DescriptorPool:
-    """Return one pool with every service's files.
-
-    The private pool of `inference` does not know Vision; the default pool may hold another package's `inference`.
-    """
-    pool = DescriptorPool()
-    seen: set[str] = set()
-
-    def add(file: FileDescriptor) -> None:
-        if file.name in seen:
-            return
-        seen.add(file.name)
-        for dependency in file.dependencies:
-            add(dependency)
-        proto = FileDescriptorProto()
-        file.CopyToProto(proto)
-        pool.Add(proto)
-
-    add(vision_pb2.DESCRIPTOR)
-    add(grpc_service_pb2.DESCRIPTOR)
-    add(health_pb2.DESCRIPTOR)
-    add(reflection_pb2.DESCRIPTOR)
-    return pool

@@ -1,11 +1,12 @@
 """When a request is wanted, in both protocols: its priority, and a timeout of its own beside the call's deadline."""
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Iterator
+from contextlib import contextmanager
 from typing import TypeVar
 
 from resonnx_server.engine.batcher import DEFAULT_PRIORITY, PRIORITY_LEVELS
-from resonnx_server.errors import DeadlineExceeded, InvalidInput
+from resonnx_server.errors import DeadlineExceeded, DeadlineUnreachable, InvalidInput
 
 T = TypeVar("T")
 
@@ -36,3 +37,18 @@ async def within(seconds: float, work: Awaitable[T]) -> T:
             return await work
     except TimeoutError:
         raise DeadlineExceeded("the request's timeout passed before the answer was there") from None
+
+
+@contextmanager
+def naming_timeout(timeout_us: int) -> Iterator[None]:
+    """Where time is the reason that a request fails, add whose and in what unit: many clients mean seconds.
+
+    Args:
+        timeout_us: The request parameter `timeout`, if it is what limits the request; 0 adds nothing.
+    """
+    try:
+        yield
+    except (DeadlineExceeded, DeadlineUnreachable) as error:
+        if timeout_us:
+            error.message += f" (the parameter 'timeout' is {timeout_us} µs, {timeout_us / 1000:g} ms)"
+        raise

@@ -1,0 +1,90 @@
+"""Server reflection, from which grpcurl and the like learn the services: v1alpha and v1.
+
+grpcio-reflection has v1alpha only. Its messages serve both: they differ in their package, which is not on the wire.
+"""
+
+from collections.abc import Iterable
+from typing import Any, Final, Protocol
+
+import grpc
+from google.protobuf.descriptor import FileDescriptor
+from google.protobuf.descriptor_pb2 import FileDescriptorProto
+from google.protobuf.descriptor_pool import DescriptorPool
+from google.rpc import error_details_pb2, status_pb2
+from grpc_reflection.v1alpha import reflection, reflection_pb2
+
+_V1ALPHA: Final = "grpc.reflection.v1alpha"
+_V1: Final = "grpc.reflection.v1"
+# What a status carries that says more than a code.
+_DETAILS: Final = (status_pb2.DESCRIPTOR, error_details_pb2.DESCRIPTOR)
+
+
+class Registry(Protocol):
+    """Where handlers of a service go; rpc.core.server.CoreServer is one."""
+
+    def add_registered_method_handlers(self, service: str, handlers: dict[str, Any]) -> None:
+        """Serve a service's methods."""
+
+
+class _ReflectionServicer(reflection.aio.ReflectionServicer):  # type: ignore[misc]
+    """Knows methods too, which the descriptor pool does not find by name."""
+
+    def _file_containing_symbol(self, request: Any, fully_qualified_name: str) -> Any:
+        service, _, method = fully_qualified_name.rpartition(".")
+        try:
+            is_method = method in self._pool.FindServiceByName(service).methods_by_name
+        except KeyError:
+            is_method = False
+        return super()._file_containing_symbol(request, service if is_method else fully_qualified_name)
+
+
+def add_reflection(server: Registry, services: Iterable[str], files: Iterable[FileDescriptor]) -> None:
+    """Serve reflection of `services`, which are described in `files`, and of itself."""
+    pool = _merged_pool([*files, *_DETAILS, reflection_pb2.DESCRIPTOR])
+    pool.Add(_as_v1())
+    names = [f"{package}.ServerReflection" for package in (_V1ALPHA, _V1)]
+    servicer = _ReflectionServicer([*services, *names], pool=pool)
+    handler = grpc.stream_stream_rpc_method_handler(
+        servicer.ServerReflectionInfo,
+        request_deserializer=reflection_pb2.ServerReflectionRequest.FromString,
+        response_serializer=reflection_pb2.ServerReflectionResponse.SerializeToString,
+    )
+    for name in names:
+        server.add_registered_method_handlers(name, {"ServerReflectionInfo": handler})
+
+
+def _merged_pool(files: Iterable[FileDescriptor]) -> DescriptorPool:
+    """Return one pool with all of `files` and what they import.
+
+    The private pool of `inference` does not know Vision; the default pool may hold another package's `inference`.
+    """
+    pool = DescriptorPool()
+    seen: set[str] = set()
+
+    def add(file: FileDescriptor) -> None:
+        if file.name in seen:
+            return
+        seen.add(file.name)
+        for dependency in file.dependencies:
+            add(dependency)
+        proto = FileDescriptorProto()
+        file.CopyToProto(proto)
+        pool.Add(proto)
+
+    for file in files:
+        add(file)
+    return pool
+
+
+def _as_v1() -> FileDescriptorProto:
+    """Return v1's description, as gRPC publishes it: v1alpha's with another package."""
+    proto = FileDescriptorProto()
+    reflection_pb2.DESCRIPTOR.CopyToProto(proto)
+    proto.name, proto.package = "grpc/reflection/v1/reflection.proto", _V1
+    fields = [field for message in proto.message_type for field in message.field if field.type_name]
+    for field in fields:
+        field.type_name = field.type_name.replace(_V1ALPHA, _V1)
+    for method in proto.service[0].method:
+        method.input_type = method.input_type.replace(_V1ALPHA, _V1)
+        method.output_type = method.output_type.replace(_V1ALPHA, _V1)
+    return proto
