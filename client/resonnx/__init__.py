@@ -11,6 +11,7 @@ from resonnx._caption_options import CaptionOptions
 from resonnx._client import Client
 from resonnx._errors import (
     Cancelled,
+    ClientClosed,
     DeadlineExceeded,
     FailedPrecondition,
     Internal,
@@ -45,6 +46,7 @@ __all__ = [
     "CaptionResult",
     "Classification",
     "Client",
+    "ClientClosed",
     "DeadlineExceeded",
     "FailedPrecondition",
     "ImageSource",

@@ -1,10 +1,7 @@
-"""The asyncio client: the twin of _client.py, with the same methods.
-
-Runs in the caller's loop and starts no threads.
-"""
+"""The asyncio client: the twin of _client.py, with the same methods. Runs in the caller's loop."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable
+from collections.abc import AsyncGenerator, AsyncIterable, Iterable
 from types import TracebackType
 from typing import Any, Self, Unpack
 
@@ -12,10 +9,11 @@ import grpc
 from resonnx_proto.v1 import vision_pb2
 
 from resonnx._caption_options import CaptionOptions
-from resonnx._channel import OPTIONS, server_address, vision_stub
+from resonnx._channel import server_address
 from resonnx._ending import Ending
-from resonnx._errors import InvalidArgument, ResonnxError, from_rpc_error
-from resonnx._images import ImageSource, to_message
+from resonnx._errors import InvalidArgument, ResonnxError, from_rpc_error, from_unreadable
+from resonnx._images import ImageSource, is_sendable, sendable, to_message
+from resonnx._loop_channel import LoopChannel
 from resonnx._messages import (
     caption_event,
     caption_request,
@@ -27,32 +25,30 @@ from resonnx._messages import (
     model_summaries,
 )
 from resonnx._results import CaptionResult, Classification, ModelInfo, ModelSummary, Word
-from resonnx._retry import Attempts, RetryBudget
+from resonnx._retry import Attempts, ClientDefault, RetryBudget, Timeout
 from resonnx._window import Window
 
 
 class AsyncClient:
-    """A connection to a resonnx server, for one event loop.
+    """A connection to a resonnx server, made when first needed, for the event loop that runs then.
 
-    Methods, arguments, results and errors are `Client`'s. Make it inside the running loop that will
-    use it. A path is read in that loop: hand over bytes where the disk is slow.
+    Methods, arguments, results and errors are `Client`'s. It may be made before any loop runs, and used in another loop
+    after that of its first use has been closed. A path, or an open file, is read in the loop: hand over bytes where
+    that is slow. Only pictures too large to be sent as they are go to a thread, where they are encoded.
 
     Args:
-        server: "host:port"; default $RESONNX_SERVER, else "localhost:8001".
-        timeout_s: How long a call may take, retries included, where the call does not say.
+        server: As `Client` takes it.
+        timeout_s: How long a call may take, retries included, where the call does not say; None for no limit.
 
     Raises:
-        RuntimeError: No event loop is running.
+        ValueError: `server` is no address, a URL for one.
     """
 
-    def __init__(self, server: str | None = None, *, timeout_s: float = 10.0) -> None:
-        # Without it gRPC would bind the channel to some other loop and say nothing.
-        asyncio.get_running_loop()
+    def __init__(self, server: str | None = None, *, timeout_s: float | None = 10.0) -> None:
         self.server = server_address(server)
         self._timeout_s = timeout_s
         self._budget = RetryBudget()
-        self._channel = grpc.aio.insecure_channel(self.server, options=OPTIONS)
-        self._vision = vision_stub(self._channel)
+        self._connection = LoopChannel(self.server)
 
     async def __aenter__(self) -> Self:
         return self
@@ -66,8 +62,8 @@ class AsyncClient:
         await self.close()
 
     async def close(self) -> None:
-        """Disconnect; calls of other tasks end with asyncio.CancelledError."""
-        await self._channel.close()
+        """Disconnect; calls of other tasks end with Cancelled, later ones with ClientClosed."""
+        await self._connection.close()
 
     async def classify(
         self,
@@ -79,11 +75,11 @@ class AsyncClient:
         features: bool = False,
         priority: int | None = None,
         answer_within_s: float | None = None,
-        timeout_s: float | None = None,
+        timeout_s: Timeout = ClientDefault.TIMEOUT,
     ) -> Classification:
         """Name what a picture shows; see `Client.classify`."""
         request = classify_request(
-            to_message(image),
+            await _message(image),
             model,
             version=version,
             top_k=top_k or 0,
@@ -91,7 +87,7 @@ class AsyncClient:
             priority=priority,
             answer_within_s=answer_within_s,
         )
-        response = await self._call(self._vision.Classify, request, timeout_s)
+        response = await self._call("Classify", request, timeout_s)
         return classification(response, features=features)
 
     async def classify_stream(
@@ -117,17 +113,18 @@ class AsyncClient:
         )
         # Not call.write(): it could wait for a server that waits for us to read.
         requests: asyncio.Queue[vision_pb2.ClassifyRequest | None] = asyncio.Queue()
-        call = self._vision.ClassifyStream(_until_none(requests), timeout=timeout_s)
+        call = self._connection.vision().ClassifyStream(_until_none(requests), timeout=timeout_s)
         ending = Ending(call)
         responses = aiter(call)
         index = 0
         try:
             async for image in _each(images):
-                request = window.send(index, image)
-                if isinstance(request, InvalidArgument):
-                    yield index, request
+                try:
+                    content = await _message(image)
+                except (OSError, ValueError, InvalidArgument) as error:
+                    yield index, from_unreadable(error)
                 else:
-                    requests.put_nowait(request)
+                    requests.put_nowait(window.send(index, content))
                     if window.full:
                         response = await anext(responses, None)
                         if response is None:
@@ -143,6 +140,9 @@ class AsyncClient:
             if status.code() is grpc.StatusCode.OK:
                 window.check_ended()
             raise from_rpc_error(status) from error
+        except asyncio.CancelledError:
+            self._connection.check_cancelled()
+            raise
         finally:
             call.cancel()
 
@@ -154,19 +154,19 @@ class AsyncClient:
         version: int | None = None,
         priority: int | None = None,
         answer_within_s: float | None = None,
-        timeout_s: float | None = None,
+        timeout_s: Timeout = ClientDefault.TIMEOUT,
         **options: Unpack[CaptionOptions],
     ) -> CaptionResult:
         """Say what a picture shows; see `Client.caption`."""
         request = caption_request(
-            to_message(image),
+            await _message(image),
             model,
             version=version,
             priority=priority,
             answer_within_s=answer_within_s,
             options=options,
         )
-        return caption_result(await self._call(self._vision.Caption, request, timeout_s))
+        return caption_result(await self._call("Caption", request, timeout_s))
 
     def stream_caption(
         self,
@@ -176,7 +176,7 @@ class AsyncClient:
         version: int | None = None,
         priority: int | None = None,
         answer_within_s: float | None = None,
-        timeout_s: float | None = None,
+        timeout_s: Timeout = ClientDefault.TIMEOUT,
         **options: Unpack[CaptionOptions],
     ) -> AsyncGenerator[Word | CaptionResult]:
         """Say what a picture shows, word by word; see `Client.stream_caption`."""
@@ -190,34 +190,42 @@ class AsyncClient:
         )
         return self._stream_caption(request, timeout_s)
 
-    async def models(self, *, timeout_s: float | None = None) -> tuple[ModelSummary, ...]:
+    async def models(self, *, timeout_s: Timeout = ClientDefault.TIMEOUT) -> tuple[ModelSummary, ...]:
         """List the server's models."""
         request = vision_pb2.ListModelsRequest()
-        return model_summaries(await self._call(self._vision.ListModels, request, timeout_s))
+        return model_summaries(await self._call("ListModels", request, timeout_s))
 
-    async def model(self, name: str, version: int | None = None, *, timeout_s: float | None = None) -> ModelInfo:
+    async def model(
+        self, name: str, version: int | None = None, *, timeout_s: Timeout = ClientDefault.TIMEOUT
+    ) -> ModelInfo:
         """Describe one model; `version` None for the one that is served by default."""
         request = model_request(name, version)
-        return model_info(await self._call(self._vision.GetModel, request, timeout_s))
+        return model_info(await self._call("GetModel", request, timeout_s))
 
-    def _attempts(self, timeout_s: float | None) -> Attempts:
-        return Attempts(self._timeout_s if timeout_s is None else timeout_s, self._budget)
+    def _attempts(self, timeout_s: Timeout) -> Attempts:
+        return Attempts(self._timeout_s if timeout_s is ClientDefault.TIMEOUT else timeout_s, self._budget)
 
-    async def _call(self, method: Callable[..., Any], request: Any, timeout_s: float | None) -> Any:
+    async def _call(self, method: str, request: Any, timeout_s: Timeout) -> Any:
         attempts = self._attempts(timeout_s)
         while True:
+            call = getattr(self._connection.vision(), method)
             try:
-                return await method(request, timeout=attempts.remaining_s())
+                return await call(request, timeout=attempts.remaining_s())
             except grpc.RpcError as error:
                 pause_s = attempts.pause_s(error)
+            except asyncio.CancelledError:
+                self._connection.check_cancelled()
+                raise
             await asyncio.sleep(pause_s)
 
     async def _stream_caption(
-        self, request: vision_pb2.CaptionRequest, timeout_s: float | None
+        self, request: vision_pb2.CaptionRequest, timeout_s: Timeout
     ) -> AsyncGenerator[Word | CaptionResult]:
         attempts = self._attempts(timeout_s)
+        if not is_sendable(request.image):
+            request.image.CopyFrom(await _sendable(request.image))
         while True:
-            call = self._vision.StreamCaption(request, timeout=attempts.remaining_s())
+            call = self._connection.vision().StreamCaption(request, timeout=attempts.remaining_s())
             try:
                 async for event in call:
                     attempts.answered()
@@ -225,9 +233,21 @@ class AsyncClient:
                 return
             except grpc.RpcError as error:
                 pause_s = attempts.pause_s(error)
+            except asyncio.CancelledError:
+                self._connection.check_cancelled()
+                raise
             finally:
                 call.cancel()
             await asyncio.sleep(pause_s)
+
+
+async def _message(image: ImageSource) -> vision_pb2.Image:
+    return await _sendable(to_message(image))
+
+
+async def _sendable(message: vision_pb2.Image) -> vision_pb2.Image:
+    """As `sendable`, whose encoding takes seconds, off the loop."""
+    return message if is_sendable(message) else await asyncio.to_thread(sendable, message)
 
 
 async def _until_none(

@@ -11,8 +11,8 @@ from resonnx_proto.v1 import vision_pb2
 
 from resonnx._caption_options import CaptionOptions
 from resonnx._channel import OPTIONS, server_address, vision_stub
-from resonnx._errors import InvalidArgument, ResonnxError, from_rpc_error
-from resonnx._images import ImageSource, to_message
+from resonnx._errors import ClientClosed, InvalidArgument, ResonnxError, from_rpc_error, from_unreadable
+from resonnx._images import ImageSource, sendable, to_message
 from resonnx._messages import (
     caption_event,
     caption_request,
@@ -24,7 +24,7 @@ from resonnx._messages import (
     model_summaries,
 )
 from resonnx._results import CaptionResult, Classification, ModelInfo, ModelSummary, Word
-from resonnx._retry import Attempts, RetryBudget
+from resonnx._retry import Attempts, ClientDefault, RetryBudget, Timeout
 from resonnx._window import Window
 
 
@@ -35,14 +35,18 @@ class Client:
     at the server or on the way there, and OSError, TypeError or ValueError for what is no picture.
 
     Args:
-        server: "host:port"; default $RESONNX_SERVER, else "localhost:8001".
-        timeout_s: How long a call may take, retries included, where the call does not say.
+        server: "host" or "host:port", the port being 8001 if not given; default $RESONNX_SERVER, else "localhost".
+        timeout_s: How long a call may take, retries included, where the call does not say; None for no limit.
+
+    Raises:
+        ValueError: `server` is no such address, a URL for one.
     """
 
-    def __init__(self, server: str | None = None, *, timeout_s: float = 10.0) -> None:
+    def __init__(self, server: str | None = None, *, timeout_s: float | None = 10.0) -> None:
         self.server = server_address(server)
         self._timeout_s = timeout_s
         self._budget = RetryBudget()
+        self._closed = False
         self._channel = grpc.insecure_channel(self.server, options=OPTIONS)
         self._vision = vision_stub(self._channel)
 
@@ -58,7 +62,8 @@ class Client:
         self.close()
 
     def close(self) -> None:
-        """Disconnect; calls of other threads end with Cancelled."""
+        """Disconnect; calls of other threads end with Cancelled, later ones with ClientClosed."""
+        self._closed = True
         self._channel.close()
 
     def classify(
@@ -71,7 +76,7 @@ class Client:
         features: bool = False,
         priority: int | None = None,
         answer_within_s: float | None = None,
-        timeout_s: float | None = None,
+        timeout_s: Timeout = ClientDefault.TIMEOUT,
     ) -> Classification:
         """Name what a picture shows.
 
@@ -84,10 +89,10 @@ class Client:
             priority: 1 (first) to 8, of what waits at the server; 4 if not given.
             answer_within_s: How soon after its arrival at the server the request must be answered, or else is
                 refused at once or given up; `timeout_s` counts the way there and retries as well. None for no limit.
-            timeout_s: For this call; None for the client's.
+            timeout_s: For this call, in place of the client's; None for no limit.
         """
         request = classify_request(
-            to_message(image),
+            sendable(to_message(image)),
             model,
             version=version,
             top_k=top_k or 0,
@@ -139,14 +144,15 @@ class Client:
         )
         # gRPC takes requests in a thread of its own: a queue keeps `images` in the caller's.
         requests: queue.SimpleQueue[vision_pb2.ClassifyRequest | None] = queue.SimpleQueue()
-        call = self._vision.ClassifyStream(iter(requests.get, None), timeout=timeout_s)
+        call = self._start(self._vision.ClassifyStream, iter(requests.get, None), timeout_s)
         try:
             for index, image in enumerate(images):
-                request = window.send(index, image)
-                if isinstance(request, InvalidArgument):
-                    yield index, request
+                try:
+                    content = sendable(to_message(image))
+                except (OSError, ValueError, InvalidArgument) as error:
+                    yield index, from_unreadable(error)
                     continue
-                requests.put(request)
+                requests.put(window.send(index, content))
                 if window.full:
                     response = next(call, None)
                     if response is None:
@@ -170,7 +176,7 @@ class Client:
         version: int | None = None,
         priority: int | None = None,
         answer_within_s: float | None = None,
-        timeout_s: float | None = None,
+        timeout_s: Timeout = ClientDefault.TIMEOUT,
         **options: Unpack[CaptionOptions],
     ) -> CaptionResult:
         """Say what a picture shows.
@@ -181,11 +187,11 @@ class Client:
             version: None for the one that the server serves by default.
             priority: As in classify.
             answer_within_s: As in classify.
-            timeout_s: For this call; None for the client's.
+            timeout_s: For this call, in place of the client's; None for no limit.
             **options: How to decode; see CaptionOptions.
         """
         request = caption_request(
-            to_message(image),
+            sendable(to_message(image)),
             model,
             version=version,
             priority=priority,
@@ -202,7 +208,7 @@ class Client:
         version: int | None = None,
         priority: int | None = None,
         answer_within_s: float | None = None,
-        timeout_s: float | None = None,
+        timeout_s: Timeout = ClientDefault.TIMEOUT,
         **options: Unpack[CaptionOptions],
     ) -> Generator[Word | CaptionResult]:
         """Say what a picture shows, word by word; arguments as for `caption`.
@@ -211,7 +217,7 @@ class Client:
             Each Word of the best caption as it becomes certain; last, the CaptionResult.
         """
         request = caption_request(
-            to_message(image),
+            sendable(to_message(image)),
             model,
             version=version,
             priority=priority,
@@ -220,34 +226,44 @@ class Client:
         )
         return self._stream_caption(request, timeout_s)
 
-    def models(self, *, timeout_s: float | None = None) -> tuple[ModelSummary, ...]:
+    def models(self, *, timeout_s: Timeout = ClientDefault.TIMEOUT) -> tuple[ModelSummary, ...]:
         """List the server's models."""
         request = vision_pb2.ListModelsRequest()
         return model_summaries(self._call(self._vision.ListModels, request, timeout_s))
 
-    def model(self, name: str, version: int | None = None, *, timeout_s: float | None = None) -> ModelInfo:
+    def model(self, name: str, version: int | None = None, *, timeout_s: Timeout = ClientDefault.TIMEOUT) -> ModelInfo:
         """Describe one model; `version` None for the one that is served by default."""
         request = model_request(name, version)
         return model_info(self._call(self._vision.GetModel, request, timeout_s))
 
-    def _attempts(self, timeout_s: float | None) -> Attempts:
-        return Attempts(self._timeout_s if timeout_s is None else timeout_s, self._budget)
+    def _attempts(self, timeout_s: Timeout) -> Attempts:
+        return Attempts(self._timeout_s if timeout_s is ClientDefault.TIMEOUT else timeout_s, self._budget)
 
-    def _call(self, method: Callable[..., Any], request: Any, timeout_s: float | None) -> Any:
+    def _start(self, method: Callable[..., Any], request: Any, timeout_s: float | None) -> Any:
+        """Begin one attempt of a call: the answer of one that has a single one, else the stream of them."""
+        try:
+            return method(request, timeout=timeout_s)
+        except ValueError:
+            # As gRPC says it of a channel that is closed.
+            if self._closed:
+                raise ClientClosed from None
+            raise
+
+    def _call(self, method: Callable[..., Any], request: Any, timeout_s: Timeout) -> Any:
         attempts = self._attempts(timeout_s)
         while True:
             try:
-                return method(request, timeout=attempts.remaining_s())
+                return self._start(method, request, attempts.remaining_s())
             except grpc.RpcError as error:
                 pause_s = attempts.pause_s(error)
             time.sleep(pause_s)
 
     def _stream_caption(
-        self, request: vision_pb2.CaptionRequest, timeout_s: float | None
+        self, request: vision_pb2.CaptionRequest, timeout_s: Timeout
     ) -> Generator[Word | CaptionResult]:
         attempts = self._attempts(timeout_s)
         while True:
-            call = self._vision.StreamCaption(request, timeout=attempts.remaining_s())
+            call = self._start(self._vision.StreamCaption, request, attempts.remaining_s())
             try:
                 for event in call:
                     attempts.answered()

@@ -10,6 +10,7 @@
     ├── DeadlineExceeded      no answer within timeout_s or answer_within_s, nor could there be one
     ├── Internal              the server failed
     └── Cancelled             the client was closed during the call
+        └── ClientClosed      the client was closed before the call
 
 A status of any other code is a plain ResonnxError. What is no picture raises OSError, TypeError or
 ValueError before anything is sent.
@@ -117,6 +118,13 @@ class Cancelled(ResonnxError):
     default_code = "CANCELLED"
 
 
+class ClientClosed(Cancelled):
+    """The client was closed before the call."""
+
+    def __init__(self) -> None:
+        super().__init__("the client is closed", reason="CLIENT_CLOSED")
+
+
 _CLASSES = {kind.default_code: kind for kind in ResonnxError.__subclasses__()}
 
 
@@ -154,8 +162,10 @@ def from_stream(error: vision_pb2.Error) -> ResonnxError:
     return _error(error.code, error.message, reason=error.reason, retry_after_s=retry_after_s)
 
 
-def from_unreadable(error: OSError | ValueError) -> InvalidArgument:
+def from_unreadable(error: OSError | ValueError | InvalidArgument) -> InvalidArgument:
     """Give a picture that never left this machine the form of the server's own refusals."""
+    if isinstance(error, InvalidArgument):
+        return error
     message = (isinstance(error, OSError) and error.strerror) or str(error)
     return InvalidArgument(message, reason="IMAGE_UNREADABLE", field="image")
 

@@ -8,10 +8,25 @@ import math
 import threading
 import time
 from collections.abc import Callable
+from enum import Enum
+from typing import TypeAlias
 
 import grpc
 
 from resonnx._errors import Overloaded, from_rpc_error, pushback_s
+
+
+class ClientDefault(Enum):
+    """The type of the default of `timeout_s`: None is a value of its own, no limit."""
+
+    TIMEOUT = "the client's timeout_s"
+
+    def __repr__(self) -> str:
+        return self.value
+
+
+Timeout: TypeAlias = "float | ClientDefault | None"
+"""Seconds; None for no limit; the default, for the client's own."""
 
 
 class RetryBudget:
@@ -47,23 +62,25 @@ class Attempts:
     """One call of the caller's: the deadline that all its attempts share.
 
     Args:
-        timeout_s: From now to the deadline; a number over 0.
+        timeout_s: From now to the deadline; a number over 0, or None for none.
         budget: The client's; this call is counted.
         clock: Monotonic seconds.
     """
 
-    def __init__(self, timeout_s: float, budget: RetryBudget, clock: Callable[[], float] = time.monotonic) -> None:
-        if not 0 < timeout_s < math.inf:
-            raise ValueError(f"timeout_s must be a number over 0, got {timeout_s}")
+    def __init__(
+        self, timeout_s: float | None, budget: RetryBudget, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        if timeout_s is not None and not 0 < timeout_s < math.inf:
+            raise ValueError(f"timeout_s must be a number over 0, or None for no limit, got {timeout_s}")
         self._clock = clock
-        self._deadline = clock() + timeout_s
+        self._deadline = None if timeout_s is None else clock() + timeout_s
         self._budget = budget
         self._final = False
         budget.deposit()
 
-    def remaining_s(self) -> float:
-        """Seconds left for the next attempt."""
-        return self._deadline - self._clock()
+    def remaining_s(self) -> float | None:
+        """Seconds left for the next attempt; None for no limit."""
+        return None if self._deadline is None else self._deadline - self._clock()
 
     def answered(self) -> None:
         """Forbid another attempt: a part of the answer is with the caller."""
@@ -77,6 +94,8 @@ class Attempts:
         """
         outcome = from_rpc_error(error)
         pause = pushback_s(error) if isinstance(outcome, Overloaded) else None
-        if self._final or pause is None or pause >= self.remaining_s() or not self._budget.withdraw():
+        left = self.remaining_s()
+        late = pause is not None and left is not None and pause >= left
+        if self._final or pause is None or late or not self._budget.withdraw():
             raise outcome from error
         return pause

@@ -2,8 +2,7 @@
 
 from resonnx_proto.v1 import vision_pb2
 
-from resonnx._errors import Internal, InvalidArgument, ResonnxError, from_stream, from_unreadable
-from resonnx._images import ImageSource, to_message
+from resonnx._errors import Internal, ResonnxError, from_stream
 from resonnx._messages import classification, classify_request
 from resonnx._results import Classification
 
@@ -46,14 +45,10 @@ class Window:
         """Whether an answer must be read before the next picture is sent."""
         return len(self._waiting) >= IN_FLIGHT
 
-    def send(self, index: int, image: ImageSource) -> vision_pb2.ClassifyRequest | InvalidArgument:
-        """Build a picture's request, or its outcome where it cannot be read."""
-        try:
-            content = to_message(image)
-        except (OSError, ValueError) as error:
-            return from_unreadable(error)
+    def send(self, index: int, image: vision_pb2.Image) -> vision_pb2.ClassifyRequest:
+        """Build a picture's request."""
         request = classify_request(
-            content,
+            image,
             self._model,
             version=self._version,
             top_k=self._top_k,

@@ -317,25 +317,3 @@ def test_a_picture_that_is_none_never_leaves(vision, call: Call) -> None:
         with pytest.raises(FileNotFoundError):
             call(method, "no such file.jpg", "any")
     assert vision.requests == []
-
-
-def test_an_async_client_needs_a_loop() -> None:
-    with pytest.raises(RuntimeError, match="no running event loop"):
-        resonnx.AsyncClient("localhost:1")
-
-
-@pytest.mark.parametrize(
-    ("given", "environment", "used"),
-    [
-        ("a:1", "b:2", "a:1"),
-        (None, "b:2", "b:2"),
-        (None, "", "localhost:8001"),
-        (None, None, "localhost:8001"),
-    ],
-)
-def test_which_server(monkeypatch, given, environment, used) -> None:
-    monkeypatch.delenv("RESONNX_SERVER", raising=False)
-    if environment is not None:
-        monkeypatch.setenv("RESONNX_SERVER", environment)
-    with resonnx.Client(given) as client:
-        assert client.server == used

@@ -90,7 +90,7 @@ def test_a_bad_picture_does_not_hurt_its_neighbours(vision, call: Call) -> None:
                 yield reply(request)
 
     vision.script["ClassifyStream"] = script
-    images = [b"0", b"junk", "no such file.jpg", np.zeros((2, 2), np.uint8), b"4"]
+    images = [b"0", b"junk", "no such file.jpg", np.zeros((2, 2, 2), np.uint8), b"4"]
     outcomes = dict(call("classify_stream", images, "digits"))
     assert sorted(outcomes) == [0, 1, 2, 3, 4]
     assert outcomes[0].predictions[0].label == "0"

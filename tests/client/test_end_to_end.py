@@ -1,12 +1,15 @@
 """The client against the real server and its demonstration models."""
 
 import asyncio
+import io
 import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import resonnx
+import torch
 from PIL import Image
 from resonnx.cli import app
 from typer.testing import CliRunner
@@ -40,12 +43,67 @@ def test_digits_are_read(client: resonnx.Client, digits: dict[Path, str]) -> Non
         assert result.timing.batch_size >= 1
 
 
-def test_every_form_of_a_picture_gives_the_same_answer(client: resonnx.Client, digits: dict[Path, str]) -> None:
+@pytest.mark.parametrize("twin", ["sync", "async"])
+def test_every_form_of_a_picture_gives_the_same_answer(
+    demo_server: Any, client: resonnx.Client, digits: dict[Path, str], twin: str
+) -> None:
     path = next(iter(digits))
     with Image.open(path) as image:
-        forms: list[resonnx.ImageSource] = [str(path), path.read_bytes(), image.copy()]
-    answers = {client.classify(form, "digits").predictions[0].index for form in forms}
-    assert len(answers) == 1
+        picture = image.convert("RGB")
+    pixels = np.array(picture)
+    forms: list[resonnx.ImageSource] = [str(path), path.read_bytes(), io.BytesIO(path.read_bytes()), picture]
+    forms += [picture.convert("RGBA"), pixels, np.array(picture.convert("RGBA"))]
+    forms += [torch.from_numpy(pixels), torch.from_numpy(pixels).permute(2, 0, 1)]
+
+    async def ask() -> list[resonnx.Classification]:
+        async with resonnx.AsyncClient(demo_server.grpc, timeout_s=30) as twin:
+            return [await twin.classify(form, "digits", features=True) for form in forms]
+
+    if twin == "sync":
+        answers = [client.classify(form, "digits", features=True) for form in forms]
+    else:
+        answers = asyncio.run(ask())
+    assert answers[0].predictions[0].label == digits[path]
+    first = answers[0].features
+    assert first
+    for answer in answers:
+        # Batches of other sizes may round otherwise; another pixel would show.
+        assert answer.features == pytest.approx(first, rel=1e-4, abs=1e-5)
+
+
+def test_a_16_bit_grey_picture_gives_what_its_file_gives(
+    client: resonnx.Client, digits: dict[Path, str], tmp_path: Path
+) -> None:
+    for path, label in list(digits.items())[:3]:
+        with Image.open(path) as image:
+            grey = np.array(image.convert("L"))
+        file = tmp_path / path.name
+        Image.fromarray((grey.astype(np.uint16) << 8) | 0x7F).save(file, "PNG")
+        with Image.open(file) as opened:
+            assert opened.mode.startswith("I")
+            by_picture = client.classify(opened, "digits", features=True)
+        by_file = client.classify(file, "digits", features=True)
+        assert by_picture.predictions[0].label == by_file.predictions[0].label == label
+        assert by_picture.features == pytest.approx(by_file.features, rel=1e-4, abs=1e-5)
+        assert client.classify(grey, "digits").predictions[0].label == label
+
+
+def test_a_picture_of_more_pixels_than_fit_into_a_message_is_answered_as_its_file(
+    demo_server: Any, client: resonnx.Client, digits: dict[Path, str], tmp_path: Path
+) -> None:
+    with Image.open(next(iter(digits))) as image:
+        large = image.convert("RGB").resize((5600, 4000), Image.Resampling.NEAREST)
+    file = tmp_path / "large.png"
+    large.save(file, compress_level=1)
+
+    async def ask() -> resonnx.Classification:
+        async with resonnx.AsyncClient(demo_server.grpc, timeout_s=60) as twin:
+            return await twin.classify(large, "digits", features=True)
+
+    by_file = client.classify(file, "digits", features=True)
+    for answer in (client.classify(large, "digits", features=True), asyncio.run(ask())):
+        assert answer.features == pytest.approx(by_file.features, rel=1e-4, abs=1e-5)
+        assert answer.predictions[0].label == by_file.predictions[0].label
 
 
 def test_features_are_as_long_as_the_manifest_says(client: resonnx.Client, digits: dict[Path, str]) -> None:
@@ -134,6 +192,13 @@ def test_the_command_line(demo_server: Any, digits: dict[Path, str], scenes: dic
     for line, (path, label) in zip(map(json.loads, lines), digits.items(), strict=True):
         assert line["image"] == str(path)
         assert line["predictions"][0]["label"] == label
+    # The folder has pictures of scenes as well, which a classifier of digits answers as it can.
+    (folder,) = {path.parent for path in digits}
+    lines = run("classify", str(folder), "--model", "digits", "--json").splitlines()
+    named = {Path(line["image"]): line["predictions"][0]["label"] for line in map(json.loads, lines)}
+    assert list(named) == sorted(named)
+    assert named.keys() == {*digits, *scenes}
+    assert {path: named[path] for path in digits} == digits
     picture, caption = next(iter(scenes.items()))
     assert run("caption", str(picture), "--model", "scenes") == f"{caption}\n"
     assert run("caption", str(picture), "--model", "scenes", "--stream") == f"{caption}\n"

@@ -11,6 +11,8 @@ import typer
 
 from resonnx._channel import server_address
 from resonnx._errors import Internal, ResonnxError
+from resonnx._inputs import Inputs
+from resonnx._options import PICTURES_HELP, Model, Server, inputs
 from resonnx._output import error_line
 from resonnx.bench.load import Plan
 from resonnx.bench.progress import Progress
@@ -51,9 +53,9 @@ def _output(file: Path | None) -> Path | None:
 
 
 def bench(
-    model: Annotated[str, typer.Option(metavar="NAME", help="The model to ask.")],
-    pictures: Annotated[list[Path] | None, typer.Argument(metavar="[IMAGE]...", help="Picture files to send.")] = None,
-    server: Annotated[str | None, typer.Option(metavar="HOST:PORT", help="As for the other commands.")] = None,
+    model: Model,
+    pictures: Annotated[list[str] | None, typer.Argument(metavar="IMAGE", help=PICTURES_HELP)] = None,
+    server: Server = None,
     input: Annotated[
         Input | None, typer.Option(help="file if pictures are given, else pixels; tensor asks any inference server.")
     ] = None,
@@ -91,7 +93,7 @@ def bench(
     kind = input or (Input.FILE if pictures else Input.PIXELS)
     if (kind is Input.FILE) != bool(pictures):
         raise typer.BadParameter("picture files go with --input file, and it with them")
-    target = Target(server_address(server), model, kind, _read(pictures or []), stream, connections)
+    target = Target(server_address(server), model, kind, _read(inputs(pictures or [])), stream, connections)
     plan = Plan(warmup, duration, deadline_ms and deadline_ms / 1e3, seed)
     try:
         if plot:
@@ -197,9 +199,9 @@ def _numbers(text: str, option: str, *, whole: bool, most: float) -> list[float]
     return numbers
 
 
-def _read(files: list[Path]) -> tuple[bytes, ...]:
+def _read(pictures: Inputs) -> tuple[bytes, ...]:
     try:
-        return tuple(file.read_bytes() for file in files)
+        return tuple(map(pictures.read, pictures.names))
     except OSError as error:
         _fail(f"{error.filename}: {error.strerror}")
 
