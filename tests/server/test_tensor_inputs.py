@@ -18,7 +18,7 @@ BROKEN = b"\x09\x00\x00\x00"
 
 
 def _model(*inputs: TensorSpec, bare: bool = True, max_batch_size: int = 4) -> Any:
-    model = Mock(Model, inputs=inputs, max_batch_size=max_batch_size, max_queue_size=8)
+    model = Mock(Model, inputs=inputs, optional_inputs=(), max_batch_size=max_batch_size, max_queue_size=8)
     model.manifest = None if bare else Mock()
     return model
 

@@ -34,6 +34,7 @@ class Model:
         identity: sha256 of SHA256SUMS, hex; empty for a bare ONNX file.
         verified: Its answers agreed with the golden examples at load.
         inputs: As the tensor protocol shows them, with the batch axis first (if max_batch_size > 0).
+        optional_inputs: A bare graph's initializers that are inputs as well, in their own shapes, without a batch axis.
         jpeg_scaling: Large JPEG files are decoded at a fraction of their size.
         max_batch_size: 0 if each request runs alone.
         allow_timeout_override: The tensor protocol's parameter `timeout` is honoured.
@@ -52,6 +53,7 @@ class Model:
     sessions: tuple[SessionReport, ...]
     stats: ModelStats
     engine: TensorEngine | CaptionEngine
+    optional_inputs: tuple[TensorSpec, ...] = ()
     jpeg_scaling: bool = False
     allow_timeout_override: bool = False
 

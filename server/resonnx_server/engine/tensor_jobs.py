@@ -27,11 +27,16 @@ _log = logging.getLogger(__name__)
 
 @dataclass(slots=True, eq=False)
 class TensorTask:
-    """A request of `rows`, and what batches have answered of it if one does not answer all."""
+    """A request of `rows`, and what batches have answered of it if one does not answer all.
+
+    Attributes:
+        whole_rows: Of one that is run as it is, however many they are; None where batches are put together.
+    """
 
     inputs: Tensors
     rows: int
     future: "asyncio.Future[tuple[Tensors, Timing]]"
+    whole_rows: int | None = None
     parts: "list[tuple[Entry[TensorTask], Tensors, Timing]] | None" = None
 
     def answer(self, entry: "Entry[TensorTask]", outputs: Tensors, timing: Timing) -> None:
@@ -98,10 +103,15 @@ class TensorJob:
             for name, buffer in lent:
                 engine.staging[name].release(buffer)
         ran = clock()
-        rows = sum(entry.rows for entry in entries)
-        parts = _slices(outputs, entries) if engine.batched else [outputs]
+        whole_rows = entries[0].payload.whole_rows
+        rows = whole_rows or sum(entry.rows for entry in entries)
+        parts = _slices(outputs, entries) if engine.batched and whole_rows is None else [outputs]
         done = clock()
-        engine.record(self.runner, size, ran - assembled)
+        if whole_rows is None:
+            engine.record(self.runner, size, ran - assembled)
+        else:
+            # It tells nothing of batches of this size.
+            size = rows
         input_ns, infer_ns, output_ns = assembled - start, ran - assembled, done - ran
         self._counts.append(partial(engine.stats.batch_done, rows, size, input_ns, infer_ns, output_ns))
         return [
@@ -111,7 +121,7 @@ class TensorJob:
 
     def _assemble(self, entries: list[Entry[TensorTask]], size: int) -> tuple[Tensors, list[tuple[str, Array | None]]]:
         engine = self._engine
-        if not engine.batched:
+        if not engine.batched or entries[0].payload.whole_rows is not None:
             return entries[0].payload.inputs, []
         feeds: Tensors = {}
         lent = []

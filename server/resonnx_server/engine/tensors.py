@@ -109,6 +109,8 @@ class TensorEngine:
         deadline_ns: int | None = None,
         priority: int = DEFAULT_PRIORITY,
         place: Place | None = None,
+        *,
+        whole: bool = False,
     ) -> tuple[Tensors, Timing]:
         """Queue one request and return its outputs and where its time went.
 
@@ -118,6 +120,8 @@ class TensorEngine:
             deadline_ns: Monotonic; refused or dropped if it cannot be met.
             priority: 1 (first) to batcher.PRIORITY_LEVELS.
             place: Where room was kept for it; None asks for it now.
+            whole: Run it as it is, in a batch of its own: inputs without rows change the model for it alone. Its rows
+                are the first input's, and for the queue they are one.
 
         Raises:
             Overloaded: The queue is full.
@@ -130,9 +134,10 @@ class TensorEngine:
         if self._closed:
             raise Unavailable("the model is being closed")
         if place is None and self._admission.has_limit(deadline_ns):
-            with self.place(_rows(inputs) if self.batched else 1, deadline_ns, priority) as place:
-                return await self.submit(inputs, deadline_ns, priority, place)
-        entry = self._entry(inputs, deadline_ns, priority)
+            rows = _rows(inputs) if self.batched and not whole else 1
+            with self.place(rows, deadline_ns, priority) as place:
+                return await self.submit(inputs, deadline_ns, priority, place, whole=whole)
+        entry = self._entry(inputs, deadline_ns, priority, whole)
         with self.device.lock:
             if place is not None:
                 place.arrive(entry.rows)
@@ -243,10 +248,12 @@ class TensorEngine:
             return False
         return self._whole_until_ns - self.device.clock() <= self._batcher.shortest_ns()
 
-    def _entry(self, inputs: Tensors, deadline_ns: int | None, priority: int) -> Entry[TensorTask]:
-        rows = _rows(inputs) if self.batched else 1
-        shape = tuple(array.shape[1:] for array in inputs.values()) if self.batched else None
-        task = TensorTask(inputs, rows, self._loop.create_future())
+    def _entry(self, inputs: Tensors, deadline_ns: int | None, priority: int, whole: bool) -> Entry[TensorTask]:
+        shares = self.batched and not whole
+        rows = _rows(inputs) if shares else 1
+        # An object is like no other: company would be run with this request's own inputs, and this one with padding.
+        shape = tuple(array.shape[1:] for array in inputs.values()) if shares else object()
+        task = TensorTask(inputs, rows, self._loop.create_future(), _rows(inputs) if whole and self.batched else None)
         return Entry(task, rows, self.device.clock(), deadline_ns, shape, priority)
 
 

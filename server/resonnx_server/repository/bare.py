@@ -64,6 +64,7 @@ def load(version: Version) -> Start:
             verified=False,
             inputs=session.inputs,
             outputs=session.outputs,
+            optional_inputs=session.overridable,
             max_batch_size=version.settings.max_batch_size if batched else 0,
             max_queue_size=version.settings.max_queue_size,
             allow_timeout_override=version.settings.allow_timeout_override,

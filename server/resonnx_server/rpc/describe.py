@@ -22,23 +22,39 @@ ENCODED_IMAGE: Final = TensorSpec("encoded_image", np.dtype(object), ("batch",))
 
 @dataclass(frozen=True)
 class Input:
-    """An input as clients see it; one that is optional may be left out of a request."""
+    """An input as clients see it.
+
+    Attributes:
+        is_optional: It may be left out of a request.
+        is_batched: Its first axis is the batch's.
+    """
 
     spec: TensorSpec
-    is_optional: bool = False
+    is_optional: bool
+    is_batched: bool
+
+    @property
+    def shape(self) -> list[int]:
+        """See `shape`."""
+        return shape(self.spec, batched=self.is_batched)
 
 
 def inputs(model: Model) -> tuple[Input, ...]:
     """Return a model's inputs. A model of pictures has two, of which a request gives one."""
+    batched = model.max_batch_size > 0
     if model.manifest is not None:
         # The graph's own was held against the manifest when it was loaded.
-        return Input(model.inputs[0], is_optional=True), Input(ENCODED_IMAGE, is_optional=True)
-    return tuple(Input(spec) for spec in model.inputs)
+        pixels, files = (Input(spec, is_optional=True, is_batched=batched) for spec in (model.inputs[0], ENCODED_IMAGE))
+        return pixels, files
+    return (
+        *(Input(spec, is_optional=False, is_batched=batched) for spec in model.inputs),
+        *(Input(spec, is_optional=True, is_batched=False) for spec in model.optional_inputs),
+    )
 
 
 def count_inputs(model: Model) -> int:
     """Return how many inputs a request may give."""
-    return len(model.inputs) + (model.manifest is not None)
+    return len(model.inputs) + (1 if model.manifest is not None else len(model.optional_inputs))
 
 
 def shape(spec: TensorSpec, *, batched: bool) -> list[int]:
@@ -62,17 +78,17 @@ def _is_scalar(rank: int, *, batched: bool) -> bool:
 def metadata(model: Model) -> pb.ModelMetadataResponse:
     """Describe inputs and outputs, with the batch axis."""
 
-    def tensor(spec: TensorSpec) -> pb.ModelMetadataResponse.TensorMetadata:
-        return pb.ModelMetadataResponse.TensorMetadata(
-            name=spec.name, datatype=datatype(spec.dtype), shape=shape(spec, batched=model.max_batch_size > 0)
-        )
+    def tensor(spec: TensorSpec, shape: list[int]) -> pb.ModelMetadataResponse.TensorMetadata:
+        return pb.ModelMetadataResponse.TensorMetadata(name=spec.name, datatype=datatype(spec.dtype), shape=shape)
+
+    batched = model.max_batch_size > 0
 
     return pb.ModelMetadataResponse(
         name=model.name,
         versions=[str(model.version)],
         platform=_PLATFORM,
-        inputs=[tensor(each.spec) for each in inputs(model)],
-        outputs=[tensor(spec) for spec in model.outputs],
+        inputs=[tensor(each.spec, each.shape) for each in inputs(model)],
+        outputs=[tensor(spec, shape(spec, batched=batched)) for spec in model.outputs],
     )
 
 
@@ -111,13 +127,13 @@ def config(model: Model) -> config_pb.ModelConfig:
 
 
 def _input(each: Input, model: Model) -> config_pb.ModelInput:
-    spec, batched = each.spec, model.max_batch_size > 0
+    spec, batched = each.spec, each.is_batched
     is_picture = model.manifest is not None and spec.name == IMAGE
     return config_pb.ModelInput(
         name=spec.name,
         data_type=_data_type(spec),
         format=config_pb.ModelInput.FORMAT_NHWC if is_picture else config_pb.ModelInput.FORMAT_NONE,
-        dims=shape(spec, batched=batched)[int(batched) :],
+        dims=each.shape[int(batched) :],
         reshape=_reshape(spec, batched=batched),
         optional=each.is_optional,
     )

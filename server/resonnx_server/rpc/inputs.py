@@ -119,32 +119,45 @@ def _check_tensor(tensor: tensors.InputTensor, shape: _Shape, dtype: np.dtype[An
     Raises:
         InvalidInput: It takes no such input.
     """
-    spec, field = next(spec for spec in model.inputs if spec.name == tensor.name), tensors.field(tensor)
+    field, is_optional = tensors.field(tensor), False
+    spec = next((spec for spec in model.inputs if spec.name == tensor.name), None)
+    if spec is None:
+        spec, is_optional = next(spec for spec in model.optional_inputs if spec.name == tensor.name), True
+    batched = model.max_batch_size > 0 and not is_optional
     if dtype != spec.dtype:
         raise InvalidInput(
             f"{field}.datatype", f"{tensors.datatype(dtype)}; the model takes {tensors.datatype(spec.dtype)}"
         )
-    taken, rank = describe.shape(spec, batched=model.max_batch_size > 0), len(spec.shape)
+    taken, rank = describe.shape(spec, batched=batched), len(spec.shape)
     # The graph's own rank is taken too: a number a row as [N] beside [N, 1].
     if len(shape) not in (rank, len(taken)) or any(
         size not in (-1, given) for size, given in zip(taken, shape, strict=False)
     ):
         raise InvalidInput(f"{field}.shape", f"{list(shape)}; the model takes {taken}")
     tensors.check_sizes(shape, field)
-    if model.max_batch_size and shape[0] > model.max_queue_size:
+    if batched and shape[0] > model.max_queue_size:
         raise InvalidInput(f"{field}.shape", f"{shape[0]} rows, more than {model.max_queue_size}")
     return shape[:rank]
 
 
 def checked_tensors(inputs: Tensors, model: Model) -> Tensors:
-    """Return a bare model's inputs if they are of one batch, that is not empty. Raises InvalidInput."""
+    """Return a bare model's inputs, in its order, if they are of one batch, that is not empty. Raises InvalidInput."""
     if model.max_batch_size:
-        rows = {name: len(array) for name, array in inputs.items()}
+        rows = {spec.name: len(inputs[spec.name]) for spec in model.inputs}
         if len({*rows.values()}) > 1:
             raise InvalidInput("inputs", f"batch sizes differ: {rows}")
         if 0 in rows.values():
             raise InvalidInput("inputs", "the batch is empty")
-    return inputs
+        most, given = model.max_batch_size, max(rows.values())
+        if overrides_initializers(inputs, model) and given > most:
+            raise InvalidInput("inputs", f"{given} rows with optional inputs, which run in one batch: {most} at most")
+    specs = (*model.inputs, *model.optional_inputs)
+    return {spec.name: inputs[spec.name] for spec in specs if spec.name in inputs}
+
+
+def overrides_initializers(inputs: Tensors, model: Model) -> bool:
+    """Tell whether a request feeds a bare graph something in place of its initializers."""
+    return len(inputs) > len(model.inputs)
 
 
 def wanted_outputs(request: pb.ModelInferRequest, model: Model) -> list[str]:

@@ -30,7 +30,7 @@ from resonnx_server.rpc.boundary import (
     unsupported,
 )
 from resonnx_server.rpc.captions import caption_tensors, decode_options, word_tensors
-from resonnx_server.rpc.inputs import checked_tensors, read_inputs, wanted_outputs
+from resonnx_server.rpc.inputs import checked_tensors, overrides_initializers, read_inputs, wanted_outputs
 from resonnx_server.rpc.parameters import RequestParameters, check_classification, classify, parse_parameters
 from resonnx_server.rpc.pipeline import pipeline
 from resonnx_server.rpc.urgency import earlier_ns, naming_timeout, within
@@ -189,7 +189,8 @@ class InferenceServicer(grpc_service_pb2_grpc.GRPCInferenceServiceServicer):
         engine = model.engine
         if model.manifest is None:
             assert isinstance(engine, TensorEngine)
-            return await engine.submit(checked_tensors(inputs, model), deadline, parameters.priority)
+            whole = overrides_initializers(inputs, model)
+            return await engine.submit(checked_tensors(inputs, model), deadline, parameters.priority, whole=whole)
         ((name, image),) = inputs.items()
         field = f"inputs[{name!r}]"
         if isinstance(engine, CaptionEngine):

@@ -88,6 +88,7 @@ class Session:
     Attributes:
         device: Where its tensors are, as ONNX Runtime calls it: "cuda" (the first GPU) or "cpu".
         ort_session: ONNX Runtime's own session, for runs with IO binding (binding.py).
+        overridable: Initializers that are inputs of the graph as well: runs may be fed others in their place.
 
     Raises:
         ModelRefused: The runtime cannot load the graph, or the provider cannot be had.
@@ -127,6 +128,9 @@ class Session:
             raise ModelRefused(f"{candidate} was asked for and ONNX Runtime did not take it")
         self.inputs = tuple(_spec(node) for node in self.ort_session.get_inputs())
         self.outputs = tuple(_spec(node) for node in self.ort_session.get_outputs())
+        # Of a type that is not served, they only cannot be fed.
+        initializers = self.ort_session.get_overridable_initializers()
+        self.overridable = tuple(_spec(node) for node in initializers if node.type in _ELEMENT_TYPES)
 
     def run(self, feeds: Mapping[str, Array], outputs: Sequence[str] | None = None) -> dict[str, Array]:
         """Run the graph and return the wanted outputs (all, in graph order, if None) by name."""
