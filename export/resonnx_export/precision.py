@@ -12,19 +12,20 @@ import numpy as np
 import torch
 from resonnx_proto.v1 import manifest_pb2 as pb
 from resonnx_server.runtime.images import Pixels
-from resonnx_server.runtime.manifest import DECODER_FILE, ENCODER_FILE
+from resonnx_server.runtime.manifest import DECODER_FILE, ENCODER_FILE, MAX_DEVIATION
 from torch import Tensor, nn
 
 from resonnx_export import reference
+from resonnx_export.errors import ParityFailed
 from resonnx_export.networks import CaptionNetwork, ClassifierNetwork, Encoded
+from resonnx_export.wording import precision_name
 
 FP32_BOUND: Final = 1e-3
 # Twice the measured deviation: the stored pictures and another chip's order of sums differ from what was measured.
 _ALLOWANCE: Final = 2.0
 _LEAST_BOUND: Final = 5e-4
-# Beyond it the judgement of a provider would pass answers that have little to do with the model's.
-_GREATEST_BOUND: Final = 0.5
-GREATEST_DEVIATION: Final = _GREATEST_BOUND / _ALLOWANCE
+# Of what is stored in reduced precision.
+GREATEST_DEVIATION: Final = MAX_DEVIATION / _ALLOWANCE
 
 Deviations = Mapping[torch.dtype, float]
 _Network = TypeVar("_Network", bound=nn.Module)
@@ -36,7 +37,16 @@ def fp32_bound(file: str) -> pb.PrecisionBound:
 
 
 def stored_bound(file: str, precision: pb.Precision, deviation: float) -> pb.PrecisionBound:
-    """Return the bound of a file that is stored in reduced precision, from its measured deviation."""
+    """Return the bound of a file that is stored in reduced precision, from its measured deviation.
+
+    Raises:
+        ParityFailed: No server would take it.
+    """
+    if not deviation <= GREATEST_DEVIATION:
+        raise ParityFailed(
+            f"{file} in {precision_name(precision)} lies {deviation:.2g} of max|reference| from PyTorch "
+            f"(at most {GREATEST_DEVIATION:g})"
+        )
     return pb.PrecisionBound(file=file, precision=precision, max_deviation=max(_LEAST_BOUND, _ALLOWANCE * deviation))
 
 
@@ -52,7 +62,7 @@ def reduced_bounds(file: str, deviations: Deviations) -> list[pb.PrecisionBound]
     return [
         pb.PrecisionBound(file=file, precision=precision, max_deviation=bound)
         for precision, bound in bounds.items()
-        if bound <= _GREATEST_BOUND
+        if bound <= MAX_DEVIATION
     ]
 
 

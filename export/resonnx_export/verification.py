@@ -52,7 +52,7 @@ def verify_version(folder: Path, checkpoint: Sequence[Path]) -> Iterator[str]:
     """
     try:
         files = read_version(folder)
-        golden = parse_golden(files.files[GOLDEN])
+        golden = parse_golden(files.files[GOLDEN], files.manifest)
         check_recipe(golden, files.manifest.input)
     except (ModelRefused, OSError) as error:
         raise BadInput(f"{folder}: {error}") from None

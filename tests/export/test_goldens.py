@@ -12,7 +12,7 @@ from resonnx_export.layouts import Recognised
 from resonnx_export.manifest import new_manifest
 from resonnx_export.networks import Captioner, ResNet
 from resonnx_export.parity import open_session
-from resonnx_export.precision import measure_captioner, measure_classifier, reduced_bounds
+from resonnx_export.precision import measure_captioner, measure_classifier, reduced_bounds, stored_bound
 from resonnx_export.recipe import FILTERS, check_pictures, image_input
 from resonnx_export.trace import trace_classifier, trace_decoder, trace_encoder
 from resonnx_proto.v1 import manifest_pb2 as pb
@@ -92,6 +92,13 @@ def test_overflow_forbids_fp16_and_leaves_tf32_to_bf16() -> None:
         for bound in reduced_bounds("model.onnx", {torch.bfloat16: 0.02, torch.float16: math.inf})
     }
     assert bounds == {pb.PRECISION_BF16: 0.04, pb.PRECISION_TF32: 0.04}
+
+
+@pytest.mark.parametrize("deviation", [0.26, 10.0, math.inf, math.nan])
+def test_what_no_server_would_take_is_not_exported(deviation: float) -> None:
+    assert stored_bound("decoder.onnx", pb.PRECISION_INT8, 0.25).max_deviation == 0.5
+    with pytest.raises(ParityFailed, match=r"decoder.onnx in int8 lies .* of max\|reference\| .*\(at most 0.25\)"):
+        stored_bound("decoder.onnx", pb.PRECISION_INT8, deviation)
 
 
 def test_overflow_is_noticed(network: ResNet, recipe: pb.ImageInput) -> None:

@@ -138,6 +138,13 @@ def _edit_manifest(folder: Path, **changes: object) -> None:
     _sum_again(folder)
 
 
+def _allow_anything(folder: Path) -> None:
+    """Wrong weights, and bounds that would let them pass."""
+    bounds = json.loads((folder / "manifest.json").read_text())["precisions"]
+    _break_weights(folder)
+    _edit_manifest(folder, precisions=[{**bound, "max_deviation": "Infinity"} for bound in bounds])
+
+
 DAMAGES = {
     "flipped bit": (lambda d: _flip(d / "model.onnx", 5000), "'model.onnx' is damaged"),
     "truncated": (lambda d: os.truncate(d / "model.onnx", 1000), "'model.onnx' is damaged"),
@@ -152,6 +159,7 @@ DAMAGES = {
     "manifest not json": (lambda d: ((d / "manifest.json").write_text("{"), _sum_again(d)), "does not parse"),
     "manifest of tomorrow": (lambda d: _edit_manifest(d, schema_version=99), "schema_version 99"),
     "other labels": (lambda d: _edit_manifest(d, classifier={"labels": ["a"], "feature_size": 4}), "expected [N, 1]"),
+    "bounds that allow anything": (_allow_anything, "precisions.max_deviation inf of model.onnx in PRECISION_FP32"),
     "golden of nothing": (lambda d: ((d / "golden.npz").write_bytes(b"PK"), _sum_again(d)), "not readable as golden"),
 }
 

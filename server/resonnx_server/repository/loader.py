@@ -51,7 +51,7 @@ class Loader:
         files = read_version(found.folder)
         if GOLDEN not in files.files:
             raise ModelRefused(f"{GOLDEN} is missing, so nothing can be verified")
-        golden = parse_golden(files.files[GOLDEN])
+        golden = parse_golden(files.files[GOLDEN], files.manifest)
         check_recipe(golden, files.manifest.input)
         if files.manifest.task == pb.TASK_CLASSIFIER:
             return classifiers.load(version, files, golden)

@@ -5,16 +5,18 @@ by the same functions before it serves.
 """
 
 import io
-import zipfile
+import re
 from dataclasses import dataclass, field
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
-from resonnx_proto.v1.manifest_pb2 import CaptionerSpec, ImageInput
+from resonnx_proto.v1.manifest_pb2 import CaptionerSpec, ImageInput, Manifest
 
 from resonnx_server.errors import BadImage, ModelRefused
 from resonnx_server.runtime.images import Pixels, load
+from resonnx_server.runtime.manifest import GOLDEN, MAX_SIDE
+from resonnx_server.runtime.npz import BadArchive, Expected, read_npz
 from resonnx_server.runtime.sequence import Sequence
 from resonnx_server.runtime.session import Array
 
@@ -23,6 +25,8 @@ Float = npt.NDArray[np.float32]
 MAX_PICTURES: Final = 8
 # Below this distance of the best two log-probabilities, which token wins is rounding.
 NEAR_TIE: Final = 1e-4
+# Picture files, answers and headers: what golden.npz holds beside pixels.
+_MOST_OTHER_BYTES: Final = 64 << 20
 
 
 @dataclass(frozen=True)
@@ -67,23 +71,82 @@ def dump_golden(golden: Golden) -> bytes:
     return buffer.getvalue()
 
 
-def parse_golden(content: bytes) -> Golden:
-    """Read golden.npz. Raises ModelRefused if it is not one."""
+def parse_golden(content: bytes, manifest: Manifest | None = None) -> Golden:
+    """Read golden.npz; what its headers announce is held against the manifest first.
+
+    Args:
+        content: The file.
+        manifest: The model's; without it, shapes and tokens are only held to what any manifest could say.
+
+    Raises:
+        ModelRefused: It is damaged, too large, or not golden examples of this manifest.
+    """
+    height, width = (manifest.input.height, manifest.input.width) if manifest else (None, None)
+    pixel_bytes = (height or MAX_SIDE) * (width or MAX_SIDE) * 3
+    # Stored pictures, and those of picture files.
+    most_bytes = 2 * MAX_PICTURES * pixel_bytes + _MOST_OTHER_BYTES
     try:
-        with np.load(io.BytesIO(content), allow_pickle=False) as stored:
-            arrays = {name: stored[name] for name in stored.files}
-        encoded: list[EncodedPicture] = []
-        while f"encoded_{len(encoded)}" in arrays:
-            i = len(encoded)
-            encoded.append(EncodedPicture(arrays[f"encoded_{i}"].tobytes(), arrays[f"pixels_{i}"]))
-        golden = Golden(
-            arrays["images"], arrays.get("logits"), arrays.get("tokens"), arrays.get("log_probs"), tuple(encoded)
-        )
-    except (KeyError, ValueError, OSError, zipfile.BadZipFile):
-        raise ModelRefused("golden.npz is not readable as golden examples") from None
-    if (golden.logits is None) == (golden.tokens is None) or len(golden.images) == 0:
-        raise ModelRefused("golden.npz must hold pictures and either logits or tokens")
+        arrays = read_npz(content, _Layout(height, width, manifest).expected, most_bytes)
+    except BadArchive as error:
+        raise ModelRefused(f"{GOLDEN} is not readable as golden examples: it {error}") from None
+    names = [f"encoded_{i}" for i in range(sum(name.startswith("encoded") for name in arrays))]
+    pixels = [name.replace("encoded", "pixels") for name in names]
+    answers = {"logits"} if "logits" in arrays else {"tokens", "log_probs"}
+    if arrays.keys() != {"images", *answers, *names, *pixels}:
+        raise ModelRefused(f"{GOLDEN} must hold pictures and either logits, or tokens and log_probs")
+    for pictures in (arrays["images"], names):
+        if len(pictures) > MAX_PICTURES:
+            raise ModelRefused(f"{GOLDEN} holds {len(pictures)} pictures; at most {MAX_PICTURES}")
+    encoded = (EncodedPicture(arrays[name].tobytes(), arrays[shown]) for name, shown in zip(names, pixels, strict=True))
+    golden = Golden(
+        arrays["images"], arrays.get("logits"), arrays.get("tokens"), arrays.get("log_probs"), tuple(encoded)
+    )
+    _check_answers(golden, manifest)
     return golden
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """What golden.npz may hold, of pictures of a size."""
+
+    height: int | None
+    width: int | None
+    manifest: Manifest | None
+
+    def expected(self, name: str) -> Expected | None:
+        """Return what the array of a name must be."""
+        if re.fullmatch(r"encoded_\d", name):
+            return Expected(np.uint8, (None,))
+        if re.fullmatch(r"pixels_\d", name):
+            return Expected(np.uint8, (self.height, self.width, 3))
+        labels, max_tokens = None, None
+        if self.manifest is not None:
+            # The other task's is 0, which no answer's is.
+            labels, max_tokens = len(self.manifest.classifier.labels), self.manifest.captioner.max_tokens
+        return {
+            "images": Expected(np.uint8, (None, self.height, self.width, 3)),
+            "logits": Expected(np.float32, (None, labels)),
+            "tokens": Expected(np.int64, (None, max_tokens)),
+            "log_probs": Expected(np.float32, (None, max_tokens)),
+        }.get(name)
+
+
+def _check_answers(golden: Golden, manifest: Manifest | None) -> None:
+    """Raise ModelRefused unless each picture has an answer that others can be measured by."""
+    for name in ("logits", "tokens", "log_probs"):
+        answers = getattr(golden, name)
+        if answers is None:
+            continue
+        if len(answers) != len(golden.images) or answers.size == 0:
+            raise ModelRefused(f"{GOLDEN} holds {name} {list(answers.shape)} of {len(golden.images)} pictures")
+        if not np.isfinite(answers).all():
+            raise ModelRefused(f"{GOLDEN} holds {name} that are not finite")
+    if golden.tokens is not None:
+        said = golden.tokens >= 0
+        size = len(manifest.captioner.vocabulary) if manifest is not None else np.inf
+        # Ended captions are padded at their end.
+        if not said[:, 0].all() or (said[:, 1:] & ~said[:, :-1]).any() or (golden.tokens >= size).any():
+            raise ModelRefused(f"{GOLDEN} holds tokens that are no captions")
 
 
 def check_recipe(golden: Golden, recipe: ImageInput) -> None:

@@ -4,6 +4,7 @@ Files are handed on as the bytes that were checked, so nothing can change betwee
 """
 
 import hashlib
+import math
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +30,12 @@ DECODER_TOP_K = 16
 # Captions of one picture that may be searched side by side: their next tokens are among the top-k.
 MAX_BEAM_WIDTH = 10
 _MAX_MANIFEST_BYTES = 16 << 20
-_MAX_SIDE = 4096
+# Of a model's input.
+MAX_SIDE = 4096
+# Beyond it the judgement of a provider would pass answers that have little to do with the model's.
+MAX_DEVIATION = 0.5
+# In single precision only the order of sums differs: a hundredth is ten times what exports are given.
+_MAX_FP32_DEVIATION = 0.01
 
 
 @dataclass(frozen=True)
@@ -119,10 +125,8 @@ def validate_manifest(manifest: pb.Manifest) -> None:
     """Raise ModelRefused, naming the field, unless `manifest` is complete and consistent."""
     _require(manifest.schema_version == SCHEMA_VERSION, f"schema_version {manifest.schema_version} is not known")
     _validate_input(manifest.input)
-    for bound in manifest.precisions:
-        _require(bound.max_deviation > 0, "precisions.max_deviation must be positive")
-    for file in onnx_files(manifest):
-        _require(any(bound.file == file for bound in manifest.precisions), f"precisions allows none for {file}")
+    _validate_precisions(manifest)
+    _validate_parity(manifest.parity)
     if manifest.task == pb.TASK_CLASSIFIER:
         _require(manifest.HasField("classifier") and len(manifest.classifier.labels) > 0, "classifier.labels is empty")
     elif manifest.task == pb.TASK_CAPTIONER:
@@ -140,12 +144,55 @@ def onnx_files(manifest: pb.Manifest) -> tuple[str, ...]:
 def _validate_input(image: pb.ImageInput) -> None:
     for field in ("width", "height"):
         value = getattr(image, field)
-        _require(1 <= value <= _MAX_SIDE, f"input.{field} {value} is not within 1..{_MAX_SIDE}")
+        _require(1 <= value <= MAX_SIDE, f"input.{field} {value} is not within 1..{MAX_SIDE}")
     _require(image.resize != pb.ImageInput.RESIZE_UNSPECIFIED, "input.resize is missing")
     _require(image.filter != pb.ImageInput.FILTER_UNSPECIFIED, "input.filter is missing")
     if image.resize == pb.ImageInput.RESIZE_SHORT_SIDE_CROP:
         side, least = image.resize_short_side, max(image.width, image.height)
-        _require(least <= side <= _MAX_SIDE, f"input.resize_short_side {side} is not within {least}..{_MAX_SIDE}")
+        _require(least <= side <= MAX_SIDE, f"input.resize_short_side {side} is not within {least}..{MAX_SIDE}")
+
+
+def _validate_precisions(manifest: pb.Manifest) -> None:
+    """Check the bounds that providers are judged by: one without sense would have anything served as verified."""
+    files = onnx_files(manifest)
+    seen: set[tuple[str, int]] = set()
+    for bound in manifest.precisions:
+        _require(bound.file in files, f"precisions.file {bound.file[:64]!r} is none of {', '.join(files)}")
+        _require_precision("precisions.precision", bound.precision)
+        what = f"{bound.file} in {pb.Precision.Name(bound.precision)}"
+        _require((bound.file, bound.precision) not in seen, f"precisions has two bounds for {what}")
+        seen.add((bound.file, bound.precision))
+        most = _MAX_FP32_DEVIATION if bound.precision == pb.PRECISION_FP32 else MAX_DEVIATION
+        _require(
+            0 < bound.max_deviation <= most,
+            f"precisions.max_deviation {bound.max_deviation:g} of {what} is not above 0 and at most {most:g}",
+        )
+    for file in files:
+        allowed = {precision for of, precision in seen if of == file}
+        _require(bool(allowed), f"precisions allows none for {file}")
+        if file in manifest.stored:
+            stored = manifest.stored[file]
+            _require_precision(f"stored[{file}]", stored)
+            _require(allowed == {stored}, f"precisions allows others for {file} than it is stored in")
+
+
+def _require_precision(field: str, precision: int) -> None:
+    known = precision in pb.Precision.values() and precision != pb.PRECISION_UNSPECIFIED
+    _require(known, f"{field} {precision} is not known")
+
+
+def _validate_parity(report: pb.ParityReport) -> None:
+    """Check that what is told as a proof is one."""
+    compared: dict[str, pb.ParityCheck | pb.Agreement] = {
+        **{f"parity.checks[{i}]": check for i, check in enumerate(report.checks)},
+        **{f"parity.agreements[{i}]": agreement for i, agreement in enumerate(report.agreements)},
+    }
+    for field, check in compared.items():
+        for name in ("max_abs_difference", "max_abs_reference", "bound"):
+            value = getattr(check, name)
+            _require(0 <= value < math.inf, f"{field}.{name} {value:g} is not a number of 0 or more")
+        difference, bound = check.max_abs_difference, check.bound
+        _require(difference <= bound, f"{field}.max_abs_difference {difference:g} exceeds its bound {bound:g}")
 
 
 def _validate_captioner(spec: pb.CaptionerSpec) -> None:
