@@ -12,6 +12,7 @@ import signal
 from concurrent.futures import ThreadPoolExecutor
 
 from resonnx_server.config import Settings
+from resonnx_server.config_sources import nearest
 from resonnx_server.engine.device import Device
 from resonnx_server.engine.model import Model, Models, Refusal
 from resonnx_server.errors import ModelRefused
@@ -95,9 +96,15 @@ class Server:
 
     def _scan(self) -> list[Found]:
         try:
-            return scan(self.settings.repository)
+            found = scan(self.settings.repository)
         except ModelRefused as error:
             raise StartError(error.message) from None
+        there = {item.name for item in found}
+        for name in sorted(self.settings.models.keys() - there):
+            _log.warning(
+                "settings for a model that is not there", extra={"model": name, "nearest": nearest(name, there)}
+            )
+        return found
 
     async def _listen(self) -> tuple[int, int]:
         host = self.settings.host
@@ -138,8 +145,6 @@ class Server:
         if not names:
             reasons = "; ".join(f"{refusal.name}: {refusal.reason}" for refusal in self.models.refused)
             raise StartError(f"no model can be served ({reasons or 'the repository holds none'})")
-        if unknown := sorted(self.settings.models.keys() - {item.name for item in found}):
-            _log.warning("settings for models that are not there", extra={"models": unknown})
         not_served = [refusal.name for refusal in self.models.refused]
         self.grpc.set_serving(names, not_served, ready=self.models.is_ready)
 

@@ -1,5 +1,6 @@
 """The command `resonnx-server`: its flags are the settings, and a bad one ends it before anything loads."""
 
+import json
 import os
 import subprocess
 import sys
@@ -63,3 +64,14 @@ def test_flags_go_over_the_file_both_ways(tmp_path: Path) -> None:
     done = _run("--config", str(file), "--strict", "--repository", str(tmp_path / "of-the-flag"))
     assert done.returncode == 1
     assert "of-the-flag" in done.stderr
+
+
+def test_settings_of_a_model_that_is_not_there_are_told_with_the_nearest_name(tmp_path: Path) -> None:
+    (tmp_path / "models/digits/1").mkdir(parents=True)
+    file = tmp_path / "server.toml"
+    file.write_text("[models.digts]\nmax_batch_size = 1\n[models.digits]\n[models.other]\n")
+    done = _run("--repository", str(tmp_path / "models"), "--config", str(file), "--port", "0", "--http-port", "0")
+    assert done.returncode == 1
+    lines = [json.loads(line) for line in done.stderr.splitlines() if line.startswith("{")]
+    told = {line["model"]: line["nearest"] for line in lines if "not there" in line["message"]}
+    assert told == {"digts": "digits", "other": None}
