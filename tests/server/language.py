@@ -1,6 +1,7 @@
 """A captioner without a network, for tests: words follow from a row's own picture and past, and from nothing else."""
 
 from collections.abc import Sequence
+from functools import cache
 
 import numpy as np
 from resonnx_proto.v1.manifest_pb2 import CaptionerSpec
@@ -19,13 +20,18 @@ def spec(**fields: object) -> CaptionerSpec:
     return CaptionerSpec(**{"vocabulary": words, "start_id": START, "end_id": END, "max_tokens": 24, **fields})
 
 
+@cache
+def _table(seed: int) -> np.ndarray:
+    logits = np.random.default_rng(seed).normal(0, 1.5, (STATES, VOCABULARY))
+    logits[:, END] += 1.5
+    return (logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))).astype(np.float32)
+
+
 class Language:
     """Graphs whose log-probabilities are a random table's row for each (picture, past)."""
 
     def __init__(self, seed: int = 0) -> None:
-        logits = np.random.default_rng(seed).normal(0, 1.5, (STATES, VOCABULARY))
-        logits[:, END] += 1.5
-        self.table = (logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))).astype(np.float32)
+        self.table = _table(seed).copy()
         self.attention_size = 4
         self.steps: list[int] = []
         self.asked: list[tuple[bool, bool]] = []

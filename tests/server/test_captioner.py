@@ -1,10 +1,13 @@
 """The decode loop on its real threads, and step by step under an injected clock: every caption is its own."""
 
 import asyncio
+import gc
+import logging
 import random
 import threading
 import time
-from collections.abc import AsyncIterator, Callable
+import weakref
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 
 import numpy as np
@@ -14,11 +17,10 @@ from hypothesis import strategies as st
 from resonnx_server.engine.caption_jobs import EncodeJob, StepJob
 from resonnx_server.engine.caption_task import Captioned
 from resonnx_server.engine.captioner import CaptionEngine
-from resonnx_server.engine.device import Device, Job
+from resonnx_server.engine.device import Device
 from resonnx_server.engine.latency import LatencyTable
-from resonnx_server.engine.measurement import sizes_up_to
-from resonnx_server.engine.runner import AnyRunners, Runner, Runners
-from resonnx_server.engine.slots import Slots
+from resonnx_server.engine.runner import Runner, Runners, Tensors
+from resonnx_server.engine.tensors import TensorEngine
 from resonnx_server.errors import (
     DeadlineExceeded,
     DeadlineUnreachable,
@@ -28,9 +30,12 @@ from resonnx_server.errors import (
     Unavailable,
 )
 from resonnx_server.observe.metrics import Metrics
+from resonnx_server.observe.stats import ModelStats
 from resonnx_server.runtime.graphs import Step
+from resonnx_server.runtime.greedy import Greedy
 from resonnx_server.runtime.search import DecodeOptions
 
+from .hand import Hand, any_options, caption_engine
 from .language import END, Language, alone, ids, picture, spec
 from .waiting import Clock, until
 
@@ -55,58 +60,18 @@ class Graphs(Language):
         return super().step(*arrays, **wanted)
 
 
-def _make(
-    graphs: Language, device: Device, queue: int = 5000, slots: int = 32, instances: int = 1, **settings: object
-) -> CaptionEngine:
-    encode_costs = {size: 1e6 * size for size in sizes_up_to(16)}
-    step_costs = {size: 1e6 + 1e4 * size for size in sizes_up_to(slots)}
-
-    def runners(run: Callable[..., object], costs: dict[int, float], instances: int) -> AnyRunners:
-        if instances == 1:
-            return Runners.single(Runner(run, LatencyTable(costs)))
-        alone = LatencyTable({size: ns * 0.7 for size, ns in costs.items()})
-        return Runners(Runner(run, alone, has_all_cores=True), Runner(run, LatencyTable(costs)), instances)
-
-    return CaptionEngine(
-        spec(),
-        runners(graphs.encode, encode_costs, instances),
-        runners(graphs.step, step_costs, instances),
-        Slots(slots, [np.zeros((1, 1), np.int64)], [np.zeros((1, 1), np.int64)]),
-        device,
-        Metrics().model("m", 1),
-        max_queue_rows=queue,
-        **settings,  # type: ignore[arg-type]
-    )
-
-
 @asynccontextmanager
 async def _engine(
     graphs: Graphs, lanes: int = 1, clock: Callable[[], int] = time.monotonic_ns, **settings: object
 ) -> AsyncIterator[CaptionEngine]:
     device = Device("test", lanes, clock)
-    engine = _make(graphs, device, **settings)
+    engine = caption_engine(graphs, device, **settings)
     try:
         yield engine
     finally:
         engine.close()
         graphs.free.set()
         device.close()
-
-
-def _options(rng: random.Random) -> DecodeOptions:
-    """A request as some caller might make it."""
-    most = rng.randrange(1, 25)
-    shared = {"max_tokens": most, "min_tokens": rng.randrange(most + 1), "attention": rng.random() < 0.2}
-    if rng.random() < 0.2:
-        shared["forbidden"] = frozenset(rng.sample(range(2, 40), rng.randrange(20)))
-    kind = rng.random()
-    if kind < 0.4:
-        return DecodeOptions(**shared)
-    if kind < 0.6:
-        top_k = rng.choice([0, 5, 30])
-        return DecodeOptions(**shared, temperature=rng.random() + 0.1, top_k=top_k, seed=rng.getrandbits(64))
-    width = rng.randrange(2, 11)
-    return DecodeOptions(**shared, beam_width=width, captions=rng.randrange(1, width + 1))
 
 
 @pytest.mark.parametrize("lanes", [1, 3])
@@ -119,7 +84,7 @@ async def test_every_caption_is_its_own(lanes: int, policy: str, instances: int)
     async with _engine(graphs, lanes, policy=policy, instances=instances) as engine:
 
         async def ask(number: int) -> None:
-            options = _options(rng)
+            options = any_options(rng)
             for _ in range(rng.randrange(4)):
                 await asyncio.sleep(0)
             seen: list[int] = []
@@ -145,52 +110,6 @@ async def test_every_caption_is_its_own(lanes: int, policy: str, instances: int)
         assert max(graphs.steps) > 8, "captions share steps"
 
 
-class _Hand(Device):
-    """A device whose lanes are the test, with a clock that stands still in between. Jobs end in any order."""
-
-    def __init__(self, lanes: int, rng: random.Random) -> None:
-        super().__init__("hand", 0, self._now)
-        self.lanes = lanes
-        self.ns = 0
-        self.most_at_once = 0
-        self._jobs: list[Job] = []
-        self._rng = rng
-
-    def _now(self) -> int:
-        return self.ns
-
-    def idle_lanes(self) -> int:
-        return self.lanes - len(self._jobs)
-
-    def begin(self, engine: CaptionEngine) -> list[Job]:
-        """Let idle lanes look for work; return the jobs that they took."""
-        begun: list[Job] = []
-        while self.idle_lanes():
-            with self.lock:
-                at = engine.ready_at_ns()
-                job = engine.take(self.ns, None) if at is not None and at <= self.ns else None
-            if job is None:
-                break
-            self._jobs.append(job)
-            begun.append(job)
-        self.most_at_once = max(self.most_at_once, len(self._jobs))
-        return begun
-
-    def end(self, job: Job) -> None:
-        """Let a job end, after its cost."""
-        job.run()
-        self._jobs.remove(job)
-        self.ns += int(job.cost_ns)
-
-    def turn(self, engine: CaptionEngine) -> None:
-        """Let idle lanes begin, and one job end, if there is one."""
-        self.begin(engine)
-        if self._jobs:
-            self.end(self._rng.choice(self._jobs))
-        else:
-            self.ns += 1_000_000
-
-
 @settings(max_examples=80)
 @given(
     st.integers(0, 2**32),
@@ -204,11 +123,11 @@ def test_any_schedule_gives_the_captions_of_one_at_a_time(seed: int, how: tuple[
     policy, instances = how
 
     async def run() -> None:
-        device = _Hand(rng.randrange(instances, instances + 2), rng)
-        engine = _make(language, device, slots=slots, policy=policy, instances=instances)
+        device = Hand(rng.randrange(instances, instances + 2), rng)
+        engine = caption_engine(language, device, slots=slots, policy=policy, instances=instances)
         asked = []
         for number in range(35):
-            options = _options(rng)
+            options = any_options(rng)
             at = rng.randrange(100) * 1_000_000
             leaves = at + rng.randrange(60) * 1_000_000 if rng.random() < 0.3 else None
             asked.append((at, leaves, number, options))
@@ -239,8 +158,8 @@ def test_any_schedule_gives_the_captions_of_one_at_a_time(seed: int, how: tuple[
 async def test_words_go_on_while_others_are_encoded() -> None:
     """With two at once, a picture is encoded beside the steps of captions under way, and by itself has the device."""
     language = Language()
-    device = _Hand(2, random.Random(0))
-    engine = _make(language, device, instances=2)
+    device = Hand(2, random.Random(0))
+    engine = caption_engine(language, device, instances=2)
 
     options = DecodeOptions(max_tokens=20, min_tokens=20)
     asks = [asyncio.ensure_future(engine.submit(picture(1), options))]
@@ -298,7 +217,7 @@ async def test_half_cancelled_leave_no_slot_and_change_nobody(count: int) -> Non
                 await one(i)
 
         async def one(i: int) -> None:
-            options = _options(rng)
+            options = any_options(rng)
             task = asyncio.ensure_future(engine.submit(picture(i), options))
             if i % 2:
                 for _ in range(rng.randrange(12)):
@@ -404,3 +323,117 @@ async def test_a_caller_whose_words_cannot_be_told_hurts_nobody_else() -> None:
         results = await asyncio.wait_for(asyncio.gather(*asks, return_exceptions=True), 10)
         await until(lambda: engine.active_rows() == 0)
     assert [type(result) for result in results] == [ServerError, Captioned, ServerError]
+
+
+async def test_captions_are_answered_though_they_cannot_be_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    for counter in ("batch_done", "step_done", "first_word"):
+        monkeypatch.setattr(ModelStats, counter, lambda *_: 1 / 0)
+    graphs = Graphs()
+    async with _engine(graphs) as engine:
+        asks = [engine.submit(picture(n), DecodeOptions(max_tokens=9, beam_width=3)) for n in range(5)]
+        captions = await asyncio.wait_for(asyncio.gather(*asks), 10)
+    assert len({id(captioned) for captioned in captions}) == 5
+
+
+class Watched(np.ndarray):
+    """A picture that may be watched."""
+
+
+@pytest.mark.parametrize("fails", ["encode", "step", "advance", "on_words"])
+async def test_failed_captions_are_forgotten_at_once(fails: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without waiting for garbage to be collected, which is rare in a server."""
+
+    class Broken(Graphs):
+        def encode(self, images: np.ndarray) -> tuple[list[np.ndarray], list[np.ndarray], None]:
+            if fails == "encode":
+                raise InferenceFailed("it holds everybody's pictures by its frames")
+            return super().encode(images)
+
+        def step(self, *arrays: object, **wanted: bool) -> Step:
+            if fails == "step":
+                raise InferenceFailed("so does this")
+            return super().step(*arrays, **wanted)
+
+    def broken(*_: object) -> None:
+        raise RuntimeError("and this")
+
+    if fails == "advance":
+        monkeypatch.setattr(Greedy, "advance", broken)
+    # What is logged is kept, frames and all, by the test runner.
+    for module in ("caption_jobs", "caption_task"):
+        monkeypatch.setattr(logging.getLogger(f"resonnx_server.engine.{module}"), "disabled", True)
+    watched, told = [], []
+    options = DecodeOptions(max_tokens=9, min_tokens=9)
+    gc.disable()
+    try:
+        async with _engine(Broken()) as engine:
+            for number in range(4):
+                image = picture(number).view(Watched)
+                watched.append(weakref.ref(image))
+                with pytest.raises(ServerError) as failed:
+                    await engine.submit(image, options, broken if fails == "on_words" else None)
+                told.append(failed.value.with_traceback(None))
+                del image, failed
+            # The lane lets go of the last job when it looks for the next.
+            await until(lambda: not any(each() is not None for each in watched))
+    finally:
+        gc.enable()
+
+
+async def test_a_row_that_a_step_failed_on_is_not_run_again() -> None:
+    """Not even to pad the steps of those that go on."""
+    failed: list[int] = []
+
+    class Choosy(Language):
+        def step(self, tokens: np.ndarray, state: object, features: list[np.ndarray], **wanted: bool) -> Step:
+            step = super().step(tokens, state, features, **wanted)
+            if (features[0] == POISON).any():
+                failed.append(len(tokens))
+                raise RuntimeError("a poisoned row")
+            return step
+
+    graphs, device = Choosy(), Hand(1, random.Random(0))
+    engine = caption_engine(graphs, device)
+    options = DecodeOptions(max_tokens=12, min_tokens=12)
+    asks = [asyncio.ensure_future(engine.submit(picture(n), options)) for n in (0, 1, 2, 3, 4, POISON)]
+    while not all(ask.done() for ask in asks):
+        await asyncio.sleep(0)
+        device.turn(engine)
+        await asyncio.sleep(0)
+    assert isinstance(asks.pop().exception(), InferenceFailed)
+    assert failed == [6, 1], "with all others, and by itself"
+    assert graphs.steps.count(6) > 10, "five rows, padded"
+    for number, ask in enumerate(asks):
+        found = [[token.id for token in sequence.tokens] for sequence, _ in ask.result().ranked]
+        assert found == ids(alone(Language(), picture(number), spec(), options))
+    engine.close()
+
+
+@pytest.mark.parametrize(("waited_ns", "goes_first"), [(2_000_000_000, "classifier"), (1_000_000, "words")])
+async def test_words_go_before_others_work_unless_that_has_waited_longer(waited_ns: int, goes_first: str) -> None:
+    """A caption under way has its next word due a step after the last; a request, a second after it came."""
+    clock, order = Clock(), []
+
+    class Noted(Graphs):
+        def step(self, *arrays: object, **wanted: bool) -> Step:
+            order.append("words")
+            return super().step(*arrays, **wanted)
+
+    def classify(feeds: Mapping[str, np.ndarray]) -> Tensors:
+        order.append("classifier")
+        return {"y": feeds["x"]}
+
+    graphs = Noted()
+    graphs.free.clear()
+    async with _engine(graphs, clock=clock) as engine:
+        runner = Runner(classify, LatencyTable({1: 1e6}))
+        other = TensorEngine(Runners.single(runner), engine.device, Metrics().model("c", 1), max_queue_rows=9)
+        asks = [asyncio.ensure_future(engine.submit(picture(1), DecodeOptions(max_tokens=9, min_tokens=9)))]
+        await until(lambda: order == ["words"])
+        asks.append(asyncio.ensure_future(other.submit({"x": np.zeros((1, 1))})))
+        await until(lambda: other.queued_rows() == 1)
+        clock.ns += waited_ns
+        graphs.free.set()
+        await asyncio.gather(*asks)
+        other.close()
+    assert order[1] == goes_first

@@ -99,6 +99,28 @@ class Pair:
         self.host.store(after)
         self.device.store(_up(after))
 
+    def step_alone(self, rng: np.random.Generator, both: tuple[Owner, Owner], size: int) -> None:
+        """Likewise for the rows of one owner by themselves."""
+        mine, other = (slots.inputs_of(owner, size) for slots, owner in zip(self._slots(), both, strict=True))
+        assert mine[0].tolist() == other[0].tolist()
+        for array, tensor in zip((*mine[1], *mine[2]), (*other[1], *other[2]), strict=True):
+            assert np.array_equal(array, tensor.to_host())
+        after = [rng.random((size, *shape)) for shape in STATES.values()]
+        self.host.store_of(both[0], after)
+        self.device.store_of(both[1], _up(after))
+
+    def clear_free(self) -> None:
+        """Free rows may hold what those in use may."""
+        for slots in self._slots():
+            slots.clear_free()
+        used, size = len(self.host), self.host.capacity
+        if used:
+            tokens, state, features = self.device.inputs(size)
+            assert not tokens[used:].any()
+            for tensor in (*state, *features):
+                array = tensor.to_host()
+                assert all(np.array_equal(row, array[0]) for row in array[used:])
+
     def _slots(self) -> tuple[SlotRows[Owner, object], SlotRows[Owner, object]]:
         return self.host, self.device  # type: ignore[return-value]
 
@@ -129,6 +151,11 @@ def test_any_schedule_gives_the_rows_of_host_slots(graphs: tuple[RowGraph, RowGr
             beams = rng.randrange(1, len(both[0].rows) + room + 1)
             sources = rng.choices(range(len(both[0].rows)), k=beams)
             pair.advance(both, sources, rng.choices(range(99), k=beams))
+        elif what < 0.85 and pair.owners:
+            both = rng.choice(pair.owners)
+            pair.step_alone(numbers, both, len(both[0].rows) + rng.randrange(3))
+        elif what < 0.9:
+            pair.clear_free()
         else:
             pair.step(numbers, rng.randrange(max(1, len(pair.host)), capacity + 1))
     pair.step(numbers, capacity)

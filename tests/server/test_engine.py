@@ -17,6 +17,7 @@ from resonnx_server.engine.device import Device
 from resonnx_server.engine.latency import LatencyTable
 from resonnx_server.engine.measurement import sizes_up_to
 from resonnx_server.engine.runner import AnyRunners, Runner, Runners, Tensors
+from resonnx_server.engine.staging import Staging
 from resonnx_server.engine.tensors import TensorEngine
 from resonnx_server.errors import (
     DeadlineExceeded,
@@ -27,6 +28,7 @@ from resonnx_server.errors import (
     WaitTooLong,
 )
 from resonnx_server.observe.metrics import Metrics
+from resonnx_server.observe.stats import ModelStats
 
 from .waiting import Clock, until
 
@@ -246,16 +248,28 @@ async def test_rows_of_large_requests_share_batches_and_come_back_in_order(lanes
 
 
 @pytest.mark.parametrize("rows", [1, 30])
-async def test_failed_requests_are_forgotten_at_once(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("error", [RuntimeError, InferenceFailed])
+@pytest.mark.parametrize("has_cause", [False, True])
+async def test_failed_requests_are_forgotten_at_once(
+    rows: int, error: type[Exception], has_cause: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Without waiting for garbage to be collected, which is rare in a server."""
 
     class Inputs(np.ndarray):
         """May be watched."""
 
-    def run(feeds: Mapping[str, np.ndarray]) -> Tensors:
-        raise RuntimeError("it holds everybody's inputs by its frames")
+    def fails(feeds: Mapping[str, np.ndarray]) -> None:
+        raise ValueError("it holds everybody's inputs by its frames")
 
-    watched = []
+    def run(feeds: Mapping[str, np.ndarray]) -> Tensors:
+        try:
+            fails(feeds)
+        except ValueError as cause:
+            raise error("so does this") from (cause if has_cause else None)
+        return {}
+
+    watched: list[weakref.ref[Inputs]] = []
+    told = []
     # What is logged is kept, frames and all, by the test runner.
     monkeypatch.setattr(logging.getLogger("resonnx_server.engine.tensor_jobs"), "disabled", True)
     gc.disable()
@@ -264,12 +278,83 @@ async def test_failed_requests_are_forgotten_at_once(rows: int, monkeypatch: pyt
             for _ in range(5):
                 inputs = np.zeros((rows, 1), np.int64).view(Inputs)
                 watched.append(weakref.ref(inputs))
-                with pytest.raises(InferenceFailed):
+                with pytest.raises(InferenceFailed) as failed:
                     await engine.submit({"x": inputs})
-                del inputs
+                if has_cause:
+                    # Whoever keeps it, to tell it later, keeps nothing of where it came from.
+                    told.append(failed.value.with_traceback(None))
+                del inputs, failed
             await until(lambda: not any(each() is not None for each in watched))
     finally:
         gc.enable()
+
+
+async def test_what_is_no_number_fails_its_request_alone_and_only_where_numbers_are_promised() -> None:
+    """Of requests that share a batch, that run by themselves after it failed, and that several batches serve."""
+
+    class Logs(Runtime):
+        def __call__(self, feeds: Mapping[str, np.ndarray]) -> Tensors:
+            doubled = super().__call__(feeds)["y"].astype(np.float32)
+            doubled[doubled == 0] = np.nan
+            doubled[doubled == 2] = -np.inf
+            return {"y": doubled, "z": np.zeros((len(doubled), 2, 2), np.float32)}
+
+    requests = [_rows(5), _rows(0), _rows(2, 3), _rows(4, 1), _rows(*range(2, 32), 0), _rows(*range(7, 47)), _rows(-1)]
+    for finite in (True, False):
+        runtime = Logs()
+        runtime.free.clear()
+        async with _engine(runtime) as engine:
+            engine.finite = finite
+            asks = [asyncio.ensure_future(engine.submit(_rows(9)))]
+            await until(lambda runtime=runtime: runtime.entered == 1)
+            asks += [asyncio.ensure_future(engine.submit(rows)) for rows in requests]
+            await until(lambda engine=engine: engine.queued_rows() == sum(len(rows["x"]) for rows in requests))
+            runtime.free.set()
+            answers = await asyncio.gather(*asks, return_exceptions=True)
+        failed = [i for i, answer in enumerate(answers[1:]) if isinstance(answer, InferenceFailed)]
+        assert failed == ([1, 3, 4, 6] if finite else [6])
+        for rows, answer in zip(requests, answers[1:], strict=True):
+            if not isinstance(answer, BaseException):
+                wanted = rows["x"] * np.float32(2)
+                wanted[wanted == 0] = np.nan
+                wanted[wanted == 2] = -np.inf
+                assert np.array_equal(answer[0]["y"], wanted, equal_nan=True)
+
+
+async def test_an_answer_of_other_rows_than_asked_for_is_nobodys() -> None:
+    class Short(Runtime):
+        def __call__(self, feeds: Mapping[str, np.ndarray]) -> Tensors:
+            rows = super().__call__(feeds)["y"]
+            return {"y": rows[: len(rows) - (feeds["x"] == 3).any()]}
+
+    runtime = Short()
+    runtime.free.clear()
+    async with _engine(runtime) as engine:
+        asks = [asyncio.ensure_future(engine.submit(_rows(0)))]
+        await until(lambda: runtime.entered == 1)
+        asks += [asyncio.ensure_future(engine.submit(_rows(value))) for value in (1, 2, 3, 4)]
+        await until(lambda: engine.queued_rows() == 4)
+        runtime.free.set()
+        answers = await asyncio.gather(*asks, return_exceptions=True)
+    assert isinstance(answers[3], InferenceFailed)
+    assert [answer[0]["y"].item() for i, answer in enumerate(answers) if i != 3] == [0, 2, 4, 8]
+
+
+async def test_answers_are_given_though_they_cannot_be_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with _engine(Runtime()) as engine:
+        monkeypatch.setattr(ModelStats, "batch_done", lambda *_: 1 / 0)
+        assert (await engine.submit(_rows(4)))[0]["y"].item() == 8
+
+
+def test_rows_that_pad_a_batch_are_its_own() -> None:
+    """What an earlier batch left in a buffer may be what the model fails on."""
+    staging = Staging(8)
+    first, buffer = staging.join([np.full((3, 2), -1), np.full((2, 2), -1)], 8)
+    assert (first == -1).all()
+    staging.release(buffer)
+    second, again = staging.join([np.full((1, 2), 5), np.full((1, 2), 6)], 4)
+    assert again is buffer
+    assert second.tolist() == [[5, 5], [6, 6], [5, 5], [5, 5]]
 
 
 async def test_outputs_that_do_not_fit_together_fail_their_request_alone() -> None:

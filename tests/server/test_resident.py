@@ -33,9 +33,9 @@ from resonnx_server.runtime.resident import RowGraph
 from resonnx_server.runtime.search import DecodeOptions
 from resonnx_server.runtime.session import CPU, Candidate, Session
 
+from .hand import Hand, any_options
 from .language import Language, alone, ids, picture, spec
 from .onnx_language import manifest, onnx_files, open_language
-from .test_captioner import _Hand, _options
 from .test_pinned import Runtime
 from .waiting import until
 
@@ -96,7 +96,7 @@ async def test_every_caption_is_its_own(files: VersionFiles, graphs: CaptionerGr
         async def ask(number: int) -> None:
             for _ in range(rng.randrange(4)):
                 await asyncio.sleep(0)
-            task = asyncio.ensure_future(_ask(engine, language, number, _options(rng)))
+            task = asyncio.ensure_future(_ask(engine, language, number, any_options(rng)))
             if number % 3 == 0:
                 for _ in range(rng.randrange(12)):
                     await asyncio.sleep(0.0005 if rng.random() < 0.3 else 0)
@@ -119,12 +119,12 @@ def test_any_schedule_gives_the_captions_of_one_at_a_time(
     rng, language = random.Random(seed), Language()
 
     async def run() -> None:
-        device = _Hand(1, rng)
+        device = Hand(1, rng)
         engine = _make(on_device(files, graphs, PICTURES, slots), device)
         asked = {}
         for number in range(25):
             at = rng.randrange(60) * 1_000_000
-            asked[number] = (at, at + rng.randrange(60) * 1_000_000 if rng.random() < 0.3 else None, _options(rng))
+            asked[number] = (at, at + rng.randrange(60) * 1_000_000 if rng.random() < 0.3 else None, any_options(rng))
         tasks: dict[int, asyncio.Task[None]] = {}
         while len(tasks) < len(asked) or not all(task.done() for task in tasks.values()):
             for number, (at, leaves, options) in asked.items():

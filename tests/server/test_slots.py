@@ -35,6 +35,18 @@ def _advance(slots: Slots[Owner], owner: Owner, sources: list[int], tokens: list
     owner.tokens, owner.states = tokens, [owner.states[source] for source in sources]
 
 
+def _step_alone(slots: Slots[Owner], owner: Owner, number: int, rng: random.Random) -> None:
+    """A step of one owner's rows, padded with its own."""
+    count = len(owner.rows)
+    size = count + rng.randrange(3)
+    tokens, (states,), (features,) = slots.inputs_of(owner, size)
+    assert tokens.tolist() == owner.tokens + owner.tokens[:1] * (size - count)
+    assert states.tolist() == [[state] * 2 for state in owner.states + owner.states[:1] * (size - count)]
+    assert features.tolist() == [[owner.picture] * 3] * size
+    owner.states = [100 * number + row for row in range(count)]
+    slots.store_of(owner, [np.array([[100 * number + row] * 2 for row in range(size)])])
+
+
 def _check(slots: Slots[Owner]) -> None:
     assert sorted(row for owner in slots.owners for row in owner.rows) == list(range(len(slots)))
     tokens, (states,), (features,) = slots.inputs(len(slots))
@@ -60,6 +72,12 @@ def test_rows_hold_what_their_owners_put_there(seed: int, capacity: int) -> None
             for owner in owners:
                 owner.states = [100 * number + row for row in owner.rows]
             slots.store([given_states.reshape(-1, 2)])
+        elif what < 0.7 and owners:
+            _step_alone(slots, rng.choice(owners), number, rng)
+        elif what < 0.75:
+            slots.clear_free()
+            tokens, (states,), (features,) = slots.inputs(capacity)
+            assert not any(array[len(slots) :].any() for array in (tokens, states, features))
         elif owners:
             owner = rng.choice(owners)
             beams = rng.randrange(1, len(owner.rows) + room + 1)

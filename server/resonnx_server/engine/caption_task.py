@@ -4,10 +4,12 @@ import asyncio
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
-from resonnx_server.errors import DeadlineExceeded, ServerError
-from resonnx_server.observe.stats import ModelStats, StepCount, Timing
+from resonnx_server.errors import DeadlineExceeded, InferenceFailed, ServerError
+from resonnx_server.observe.stats import BatchCount, ModelStats, StepCount, Timing, count_all
+from resonnx_server.runtime.choices import Choices
 from resonnx_server.runtime.images import Pixels
 from resonnx_server.runtime.search import Search
 from resonnx_server.runtime.sequence import Sequence as Caption
@@ -16,6 +18,18 @@ from resonnx_server.runtime.sequence import Token
 _log = logging.getLogger(__name__)
 
 OnWords = Callable[[list[Token]], None]
+
+
+def failure_of_one(error: Exception) -> InferenceFailed:
+    """Return what a caller is told of what went wrong with its caption alone.
+
+    It has none of the error's frames, which hold pictures. Nobody may keep `error` itself beyond its except clause:
+    frames lead on to those that called them, and so back to whoever keeps it.
+    """
+    if isinstance(error, InferenceFailed):
+        return InferenceFailed(error.message)
+    _log.error("a caption could not be decoded", exc_info=error)
+    return InferenceFailed("the caption could not be decoded")
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +69,25 @@ class CaptionTask:
         """Whether anybody still waits for it."""
         return not self.future.done() and (self.deadline_ns is None or now_ns < self.deadline_ns)
 
+    def take_word(self, choices: Choices, rows: Sequence[int], *, whole: bool) -> Sequence[int]:
+        """Let its search read a step.
+
+        Args:
+            choices: Of all rows of the step.
+            rows: Which of them are its own.
+            whole: It chooses from all tokens, as its search said.
+
+        Returns:
+            For each row of the next step, which of `rows` (an index into it) its state comes from.
+
+        Raises:
+            InferenceFailed: The model gave no probabilities in its rows.
+        """
+        if not all(choices.is_sound(row, whole=whole) for row in rows):
+            raise InferenceFailed("the model gave values that are no probabilities")
+        self.steps += 1
+        return self.search.advance(choices, rows)
+
     def result(self) -> Captioned:
         """Return what its finished search found."""
         timing = Timing(self.queue_ns, self.input_ns, self.infer_ns, 0, self.batch_rows)
@@ -82,10 +115,10 @@ class Events:
     finished: list[tuple[CaptionTask, Captioned | ServerError]] = field(default_factory=list)
     first_words_ns: list[int] = field(default_factory=list)
     steps: list[StepCount] = field(default_factory=list)
+    batches: list[BatchCount] = field(default_factory=list)
 
     def advanced(self, task: CaptionTask, now_ns: int) -> None:
         """Note what a step brought a caption: certain words, and its first."""
-        task.steps += 1
         if task.on_words is None and task.has_word:
             return
         if words := task.search.certain():
@@ -104,23 +137,32 @@ class Events:
         self.failed(task, DeadlineExceeded("the deadline passed before the caption was finished"))
 
     def deliver(self, stats: ModelStats) -> None:
-        """Tell callers and counters; on the event loop."""
-        for ns in self.first_words_ns:
-            stats.first_word(ns)
-        for step in self.steps:
-            stats.step_done(step)
+        """Tell callers and counters; on the event loop. What goes wrong with one leaves out no other."""
         for task, words in self.words:
-            if task.on_words is None or task.future.done():
-                continue
-            try:
-                task.on_words(words)
-            except Exception:  # the boundary of one caption: what others are told is behind it
-                _log.exception("a caption's words could not be told")
-                task.future.set_exception(ServerError("internal error"))
+            _tell(task, words)
         for task, outcome in self.finished:
-            if task.future.done():
-                continue
-            if isinstance(outcome, ServerError):
-                task.future.set_exception(outcome)
-            else:
-                task.future.set_result(outcome)
+            _end(task, outcome)
+        count_all(
+            *(partial(stats.batch_done, *batch) for batch in self.batches),
+            *(partial(stats.first_word, ns) for ns in self.first_words_ns),
+            *(partial(stats.step_done, step) for step in self.steps),
+        )
+
+
+def _tell(task: CaptionTask, words: list[Token]) -> None:
+    if task.on_words is None or task.future.done():
+        return
+    try:
+        task.on_words(words)
+    except (Exception, asyncio.CancelledError):  # the boundary of one caption: what others are told is behind it
+        _log.exception("a caption's words could not be told")
+        _end(task, ServerError("internal error"))
+
+
+def _end(task: CaptionTask, outcome: Captioned | ServerError) -> None:
+    if task.future.done():
+        return
+    if isinstance(outcome, ServerError):
+        task.future.set_exception(outcome)
+    else:
+        task.future.set_result(outcome)

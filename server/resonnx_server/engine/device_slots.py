@@ -59,8 +59,19 @@ class DeviceSlots(SlotRows[T, DeviceTensor]):
         """See SlotRows; nothing is copied."""
         self._state.replace(state)
 
-    def _put(self, row: int, state: Sequence[DeviceTensor], features: Sequence[DeviceTensor], source: int) -> None:
+    def _gather(self, rows: Sequence[int]) -> tuple[list[DeviceTensor], list[DeviceTensor]]:
+        return self._state.gather(rows), self._features.gather(rows) if self._features else []
+
+    def _clear_from(self, row: int) -> None:
+        # What is put in order has the first row in all behind those in use.
+        self._state.is_ordered = False
+        if self._features:
+            self._features.is_ordered = False
+
+    def _put_state(self, row: int, state: Sequence[DeviceTensor], source: int) -> None:
         self._state.put(row, state, source)
+
+    def _put_features(self, row: int, features: Sequence[DeviceTensor], source: int) -> None:
         if self._features:
             self._features.put(row, features, source)
 
@@ -79,17 +90,21 @@ class _Rows:
         capacity: Slots.
         blank: Tensors [1, ...] to begin with.
         order: See OrderRows.
+
+    Attributes:
+        is_ordered: The rows need not be put in order but for what was put or copied.
     """
 
     def __init__(self, capacity: int, blank: Sequence[DeviceTensor], order: OrderRows) -> None:
         self._blank, self._order = blank, order
-        # The rows as the last step had them, then the encoder batches of those who joined since.
+        self.is_ordered = True
+        # The rows as the last step had them, then the batches that others have theirs from since.
         self._batches: list[Sequence[DeviceTensor]] = [blank]
         # Of each slot: which of the batches, and which row of it.
         self._places = [(_CURRENT, 0)] * capacity
 
     def put(self, slot: int, batch: Sequence[DeviceTensor], row: int) -> None:
-        """Let a slot have a row of an encoder batch."""
+        """Let a slot have a row of another batch."""
         # Those of one batch bring the same list.
         number = next((i for i, known in enumerate(self._batches) if known is batch), len(self._batches))
         if number == len(self._batches):
@@ -108,12 +123,24 @@ class _Rows:
     def in_order(self, used: int, size: int) -> list[DeviceTensor]:
         """Return tensors of `size` rows, the first `used` of which are the slots'."""
         current, places = self._batches[_CURRENT], self._places[:used]
-        if current[0].rows != size or any(place != (_CURRENT, slot) for slot, place in enumerate(places)):
-            # Mostly nobody joined, or one batch did.
-            for batch in sorted({batch for batch, _ in places} - {_CURRENT}) or [_CURRENT]:
-                current, places = self._ordered(current, places, batch, size)
+        is_ordered = self.is_ordered and all(place == (_CURRENT, slot) for slot, place in enumerate(places))
+        if current[0].rows != size or not is_ordered:
+            current = self._merged(places, size)
         self.replace(current)
+        self.is_ordered = True
         return list(current)
+
+    def gather(self, slots: Sequence[int]) -> list[DeviceTensor]:
+        """Return tensors of some slots' rows, in that order; the slots stay as they are."""
+        return list(self._merged([self._places[slot] for slot in slots], len(slots)))
+
+    def _merged(self, places: list[tuple[int, int]], size: int) -> Sequence[DeviceTensor]:
+        """Return tensors of `size` rows, the first of which are those at `places`."""
+        current = self._batches[_CURRENT]
+        # Mostly nobody joined, or one batch did.
+        for batch in sorted({batch for batch, _ in places} - {_CURRENT}) or [_CURRENT]:
+            current, places = self._ordered(current, places, batch, size)
+        return current
 
     def _ordered(
         self, current: Sequence[DeviceTensor], places: list[tuple[int, int]], joining: int, size: int
@@ -121,7 +148,7 @@ class _Rows:
         """Put in order what is in `current`, with those who are in one other batch (none if that is `_CURRENT`)."""
         # A graph's inputs cannot be empty everywhere: of nobody, one row that no slot has.
         joined = self._blank if joining == _CURRENT else self._batches[joining]
-        # Rows beyond those in use, and of batches still to come, hold whatever the first does.
+        # Rows of batches still to come hold whatever the first does, and so do, in the end, rows beyond those in use.
         index = np.zeros(size, np.int64)
         ordered = list(places)
         for slot, (batch, row) in enumerate(places):
@@ -132,4 +159,5 @@ class _Rows:
             else:
                 continue
             ordered[slot] = (_CURRENT, slot)
+        index[len(places) :] = index[0]
         return self._order(current, joined, index), ordered

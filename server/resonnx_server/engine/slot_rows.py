@@ -60,7 +60,8 @@ class SlotRows(ABC, Generic[T, D]):
         for token in tokens:
             row = self._take(owner)
             self._tokens[row] = token
-            self._put(row, state, features, source)
+            self._put_state(row, state, source)
+            self._put_features(row, features, source)
 
     def leave(self, owner: T) -> None:
         """Free all rows of `owner`."""
@@ -79,6 +80,26 @@ class SlotRows(ABC, Generic[T, D]):
     @abstractmethod
     def store(self, state: Sequence[D]) -> None:
         """Take the states that a step gave its rows."""
+
+    def inputs_of(self, owner: T, size: int) -> tuple[Array, list[D], list[D]]:
+        """Return tokens, states and features of `owner`'s rows alone, in its order: copies of `size` rows.
+
+        Args:
+            owner: Has rows.
+            size: At least as many; rows beyond are its first.
+        """
+        rows = [*owner.rows, *owner.rows[:1] * (size - len(owner.rows))]
+        return self._tokens[rows], *self._gather(rows)
+
+    def store_of(self, owner: T, state: Sequence[D]) -> None:
+        """Take the states that a step of `inputs_of` gave the rows of `owner`."""
+        for source, row in enumerate(owner.rows):
+            self._put_state(row, state, source)
+
+    def clear_free(self) -> None:
+        """Leave nothing in the free rows, which steps run too, that a decoder could fail on."""
+        self._tokens[len(self) :] = 0
+        self._clear_from(len(self))
 
     def advance(self, owner: T, sources: Sequence[int], tokens: Sequence[int]) -> None:
         """Give an owner's rows their next tokens, after `store`.
@@ -109,8 +130,20 @@ class SlotRows(ABC, Generic[T, D]):
         self._free(spare)
 
     @abstractmethod
-    def _put(self, row: int, state: Sequence[D], features: Sequence[D], source: int) -> None:
-        """Give a row the states and features of row `source` of an encoder batch."""
+    def _gather(self, rows: Sequence[int]) -> tuple[list[D], list[D]]:
+        """Return copies of the states and features of some rows, in that order."""
+
+    @abstractmethod
+    def _clear_from(self, row: int) -> None:
+        """Have states and features that a caption may have in `row` and the rows behind it."""
+
+    @abstractmethod
+    def _put_state(self, row: int, state: Sequence[D], source: int) -> None:
+        """Give a row the states of row `source` of a batch."""
+
+    @abstractmethod
+    def _put_features(self, row: int, features: Sequence[D], source: int) -> None:
+        """Give a row the features of row `source` of a batch."""
 
     @abstractmethod
     def _copy_state(self, row: int, source: int) -> None:

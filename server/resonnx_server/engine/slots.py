@@ -36,8 +36,19 @@ class Slots(SlotRows[T, Array]):
         for buffer, array in zip(self._state, state, strict=True):
             buffer[:used] = array[:used]
 
-    def _put(self, row: int, state: Sequence[Array], features: Sequence[Array], source: int) -> None:
-        for buffer, array in zip((*self._state, *self._features), (*state, *features), strict=True):
+    def _gather(self, rows: Sequence[int]) -> tuple[list[Array], list[Array]]:
+        return [s[rows] for s in self._state], [f[rows] for f in self._features]
+
+    def _clear_from(self, row: int) -> None:
+        for buffer in (*self._state, *self._features):
+            buffer[row:] = 0
+
+    def _put_state(self, row: int, state: Sequence[Array], source: int) -> None:
+        for buffer, array in zip(self._state, state, strict=True):
+            buffer[row] = array[source]
+
+    def _put_features(self, row: int, features: Sequence[Array], source: int) -> None:
+        for buffer, array in zip(self._features, features, strict=True):
             buffer[row] = array[source]
 
     def _copy_state(self, row: int, source: int) -> None:

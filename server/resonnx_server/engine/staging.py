@@ -1,6 +1,7 @@
 """Buffers that batches are put together in: allocated once, lent to one batch at a time."""
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -27,7 +28,7 @@ class Staging:
     def join(self, parts: Sequence[Array], size: int) -> tuple[Array, Array | None]:
         """Put `parts` ([rows, ...] each, equal dtype and row shape) one after the other into an array [size, ...].
 
-        Rows beyond the parts hold whatever was there: each row's answer depends on that row alone.
+        Rows beyond the parts hold the first row: what an earlier batch left there might be what a model fails on.
 
         Returns:
             The array, and the buffer to give back with `release` (None where the only part is passed on uncopied).
@@ -40,6 +41,7 @@ class Staging:
         for part in parts:
             buffer[start : start + len(part)] = part
             start += len(part)
+        buffer[start:size] = first[0]
         return buffer[:size], buffer
 
     def release(self, buffer: Array | None) -> None:
@@ -48,7 +50,8 @@ class Staging:
             self._free.append(buffer)
 
     def _lend(self, like: Array) -> Array:
-        if self._free:
+        # Not looked at first: another lane may take the last one in between.
+        with suppress(IndexError):
             buffer = self._free.pop()
             if buffer.shape[1:] == like.shape[1:] and buffer.dtype == like.dtype:
                 return buffer

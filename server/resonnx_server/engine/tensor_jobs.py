@@ -1,6 +1,7 @@
 """One batch of tensor requests on its way through a session, on a device's lane, and what its members get of it.
 
-A batch that fails is run again member by member, so one bad member never hurts its neighbours.
+A run comes first and changes nobody. Where it fails, each member runs alone; what it gave that is no number fails the
+member whose rows hold it. So one bad member never hurts its neighbours.
 """
 
 import asyncio
@@ -8,15 +9,17 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from itertools import accumulate
 from typing import TYPE_CHECKING
 
 import numpy as np
+import numpy.typing as npt
 
 from resonnx_server.engine.batcher import Batch, Entry
 from resonnx_server.engine.runner import TensorRunner, Tensors
 from resonnx_server.engine.staging import Staging
 from resonnx_server.errors import InferenceFailed, ServerError
-from resonnx_server.observe.stats import Timing
+from resonnx_server.observe.stats import Timing, count_all
 from resonnx_server.runtime.session import Array
 
 if TYPE_CHECKING:
@@ -79,8 +82,7 @@ class TensorJob:
 
     def _deliver(self, outcomes: Outcomes) -> None:
         deliver(outcomes)
-        for count in self._counts:
-            count()
+        count_all(*self._counts)
 
     def _run_singly(self) -> Outcomes:
         outcomes: Outcomes = []
@@ -103,9 +105,10 @@ class TensorJob:
             for name, buffer in lent:
                 engine.staging[name].release(buffer)
         ran = clock()
-        whole_rows = entries[0].payload.whole_rows
-        rows = whole_rows or sum(entry.rows for entry in entries)
-        parts = _slices(outputs, entries) if engine.batched and whole_rows is None else [outputs]
+        whole_rows, held = entries[0].payload.whole_rows, sum(entry.rows for entry in entries)
+        rows = whole_rows or held
+        parts = _slices(outputs, entries, size) if engine.batched and whole_rows is None else [outputs]
+        sound = _finite_rows(outputs, held) if engine.finite else np.ones(held, np.bool_)
         done = clock()
         if whole_rows is None:
             engine.record(self.runner, size, ran - assembled)
@@ -114,10 +117,14 @@ class TensorJob:
             size = rows
         input_ns, infer_ns, output_ns = assembled - start, ran - assembled, done - ran
         self._counts.append(partial(engine.stats.batch_done, rows, size, input_ns, infer_ns, output_ns))
-        return [
-            (entry, (part, Timing(start - entry.arrival_ns, input_ns, infer_ns, output_ns, rows)))
-            for entry, part in zip(entries, parts, strict=True)
-        ]
+        outcomes: Outcomes = []
+        for entry, part, end in zip(entries, parts, accumulate(entry.rows for entry in entries), strict=True):
+            if sound[end - entry.rows : end].all():
+                timing = Timing(start - entry.arrival_ns, input_ns, infer_ns, output_ns, rows)
+                outcomes.append((entry, (part, timing)))
+            else:
+                outcomes.append((entry, InferenceFailed("the model gave values that are no finite numbers")))
+        return outcomes
 
     def _assemble(self, entries: list[Entry[TensorTask]], size: int) -> tuple[Tensors, list[tuple[str, Array | None]]]:
         engine = self._engine
@@ -144,7 +151,10 @@ def _joined(parts: list[tuple[Entry[TensorTask], Tensors, Timing]]) -> tuple[Ten
     return joined, max((timing for _, _, timing in parts), key=lambda timing: timing.queue_ns)
 
 
-def _slices(outputs: Tensors, entries: list[Entry[TensorTask]]) -> list[Tensors]:
+def _slices(outputs: Tensors, entries: list[Entry[TensorTask]], size: int) -> list[Tensors]:
+    if any(len(array) != size for array in outputs.values()):
+        shapes = {name: array.shape for name, array in outputs.items()}
+        raise ValueError(f"a batch of {size} rows was answered with {shapes}")
     parts = []
     start = 0
     for entry in entries:
@@ -154,9 +164,21 @@ def _slices(outputs: Tensors, entries: list[Entry[TensorTask]]) -> list[Tensors]
     return parts
 
 
+def _finite_rows(outputs: Tensors, rows: int) -> npt.NDArray[np.bool_]:
+    """Tell for each of the first `rows` whether all that was answered for it are finite numbers."""
+    finite = np.ones(rows, np.bool_)
+    for array in outputs.values():
+        are_finite = np.isfinite(array[:rows])
+        # One look where all is well.
+        if not are_finite.all():
+            finite &= are_finite.reshape(rows, -1).all(axis=1)
+    return finite
+
+
 def _told(error: Exception) -> ServerError:
-    """Return what callers are told of an error, without its frames: they hold everybody's inputs."""
+    """Return what callers are told of an error, without its frames or its cause's: they hold everybody's inputs."""
     if isinstance(error, ServerError):
+        error.__cause__ = error.__context__ = None
         return error.with_traceback(None)
     return InferenceFailed("the model failed on this input")
 

@@ -32,6 +32,8 @@ class TensorEngine:
         max_queue_delay_us: How long the oldest may wait for company.
         objective: What the model should keep, if anything.
         batched: False for a model without a batch axis: each request runs alone.
+        finite: A request fails if any of its outputs' values is no finite number. A model of which nothing is known may
+            mean its NaN.
     """
 
     def __init__(
@@ -44,11 +46,13 @@ class TensorEngine:
         max_queue_delay_us: int = 0,
         objective: Objective | None = None,
         batched: bool = True,
+        finite: bool = False,
     ) -> None:
         self.runners = runners
         self.device = device
         self.stats = stats
         self.batched = batched
+        self.finite = finite
         self.staging: dict[str, Staging] = {}
         self._loop = asyncio.get_running_loop()
         self._batcher: Batcher[TensorTask] = Batcher(
@@ -128,7 +132,7 @@ class TensorEngine:
             WaitTooLong: The deadline would pass before the answer is there, for what waits before it.
             DeadlineUnreachable: It would even on an idle device, or when its turn has come.
             DeadlineExceeded: The deadline passed while waiting.
-            InferenceFailed: The runtime failed on this request's own rows.
+            InferenceFailed: The runtime failed on this request's own rows, or gave values for them that are no numbers.
             Unavailable: The model is being closed.
         """
         if self._closed:

@@ -1,8 +1,10 @@
 """One model's counters and histograms. Owned by the event loop: every method is called there, so nothing is locked."""
 
 import asyncio
+import logging
 import time
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
 from types import TracebackType
@@ -17,6 +19,8 @@ from resonnx_server.errors import (
     Unavailable,
 )
 from resonnx_server.observe.histogram import Histogram
+
+_log = logging.getLogger(__name__)
 
 
 class FailureReason(StrEnum):
@@ -48,6 +52,16 @@ class StepCount:
     rows: int
     tokens: int
     wasted_rows: int
+
+
+class BatchCount(NamedTuple):
+    """One execution of `rows` requests' rows at batch size `size`, and where its time went; see batch_done."""
+
+    rows: int
+    size: int
+    input_ns: int
+    infer_ns: int
+    output_ns: int
 
 
 @dataclass(slots=True)
@@ -172,6 +186,15 @@ class Tracked:
             self._stats.request_done(self.timing, total_ns)
         else:
             self._stats.request_failed(error, total_ns)
+
+
+def count_all(*counters: Callable[[], object]) -> None:
+    """Call each of `counters`; one that fails is logged, and the others count."""
+    for counter in counters:
+        try:
+            counter()
+        except Exception:  # the boundary of one figure
+            _log.exception("something could not be counted")
 
 
 def _failure_reason(error: BaseException | None) -> FailureReason:

@@ -1,7 +1,7 @@
 """Loads a bare ONNX file: no manifest, so nothing is proved but that its rows do not depend on each other.
 
 It is batched only if all inputs and outputs share a symbolic axis 0 and a trial shows three rows together, three
-alone, and three permuted to agree.
+alone, and three permuted to agree. NaN and infinity are answered as they come: nothing says that they are not meant.
 """
 
 import logging

@@ -55,6 +55,7 @@ def load(version: Version, files: VersionFiles, golden: Golden) -> Start:
             max_queue_rows=version.settings.max_queue_size,
             max_queue_delay_us=version.settings.max_queue_delay_us,
             objective=version.objective,
+            finite=True,
         )
         return Model(
             name=version.found.name,

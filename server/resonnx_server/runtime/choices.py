@@ -1,10 +1,10 @@
 """What one decoder step offers its rows: the best tokens, or all of them where a row's constraints want more."""
 
-import math
 from collections.abc import Set
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from resonnx_server.runtime.graphs import Step
 from resonnx_server.runtime.manifest import DECODER_TOP_K
@@ -32,6 +32,7 @@ class Choices:
         self._top_ids, self._top_log_probs = top_ids, top_log_probs
         self._log_probs, self._attention = log_probs, attention
         # Lists: most rows are greedy, and reading single elements of an array is slow.
+        self._are_sound: list[bool] = _are_sound(top_log_probs).tolist()
         self._best_ids: list[int] = top_ids[:, 0].tolist()
         self._best_log_probs: list[float] = top_log_probs[:, 0].tolist()
 
@@ -46,9 +47,17 @@ class Choices:
         ids = np.stack([_best_ids(row, DECODER_TOP_K) for row in log_probs])
         return cls(ids, np.take_along_axis(log_probs, ids, axis=1), log_probs)
 
-    def is_sound(self, row: int) -> bool:
-        """Whether the row's best log-probability is a number."""
-        return math.isfinite(self._best_log_probs[row])
+    def is_sound(self, row: int, *, whole: bool) -> bool:
+        """Whether what a row may choose from are log-probabilities: no NaN, no +inf, and not all of them -inf.
+
+        Args:
+            row: The row.
+            whole: It chooses from all tokens, not just the top. To look at more than it asked for would let it fail
+                in the company of rows that ask for all of them, but not without.
+        """
+        if not self._are_sound[row]:
+            return False
+        return not whole or self._log_probs is None or bool(_are_sound(self._log_probs[row]))
 
     def first(self, row: int) -> tuple[int, float]:
         """Return the row's best token and its log-probability."""
@@ -78,6 +87,11 @@ class Choices:
     def attention(self, row: int) -> Array | None:
         """Return a copy of where the row looked, float32 [P], if the step was asked for it."""
         return None if self._attention is None else self._attention[row].copy()
+
+
+def _are_sound(log_probs: Array) -> npt.NDArray[np.bool_]:
+    """Judge log-probabilities [..., n] by their largest: NaN if there is any."""
+    return np.asarray(np.isfinite(log_probs.max(axis=-1)))
 
 
 def _best_ids(log_probs: Array, count: int) -> Array:
