@@ -98,7 +98,7 @@ class Engine:
             captions.spec,
             # Looking up costs nothing.
             Runners.single(Runner(pictures.encode, LatencyTable(dict.fromkeys(sizes, 1.0)))),
-            Runners.single(Runner(pictures.step, LatencyTable.of(steps))),
+            Runners.single(Runner(pictures.step, LatencyTable.of(steps.costs))),
             slots,
             device,
             Metrics().model("benchmark", 1),

@@ -3,10 +3,12 @@
 import os
 
 from resonnx_server.huge_pages import start_again
+from resonnx_server.signals import stop_at_once
 
 
 def main() -> None:
-    """Serve until told to stop. Exit status: 0 after a drain, 1 if it cannot start, 2 for bad settings."""
+    """Serve until told to stop. Exit status: 0 after that, 1 if it cannot start, 2 for bad settings."""
+    stop_at_once()
     start_again()
     # gRPC's core writes lines of its own to stderr; what matters is raised and told by us.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")

@@ -10,6 +10,7 @@ import typer
 from resonnx_server.config import Settings
 from resonnx_server.config_sources import ConfigError, foreign_variables, load_settings
 from resonnx_server.flags import with_flags
+from resonnx_server.signals import leave
 
 app = typer.Typer(
     add_completion=False,
@@ -41,18 +42,22 @@ def serve(**flags: Any) -> None:
         print(f"resonnx-server: {error}", file=sys.stderr)
         raise typer.Exit(2) from None
     # Not before: it loads all that the server is made of, and --help and mistyped settings answer at once.
-    from resonnx_server import lifecycle
     from resonnx_server.observe import logs
 
     logs.configure(settings.log_level)
+    raise typer.Exit(asyncio.run(_serve(settings)))
+
+
+async def _serve(settings: Settings) -> int:
+    """Return the exit status."""
+    from resonnx_server.lifecycle import Server, StartError
+
+    server, status = Server(settings), 0
     try:
-        asyncio.run(_serve(settings))
-    except lifecycle.StartError as error:
+        await server.run()
+    except StartError as error:
         print(f"resonnx-server: {error}", file=sys.stderr)
-        raise typer.Exit(1) from None
-
-
-async def _serve(settings: Settings) -> None:
-    from resonnx_server.lifecycle import Server
-
-    await Server(settings).run()
+        status = 1
+    if server.left_behind:
+        leave(status)
+    return status

@@ -60,9 +60,14 @@ class Settings(BaseModel):
     """Execution provider: `auto` takes each model's fastest that agrees with its golden examples; a named one must
     load, or the model is refused."""
     cache_dir: Path | None = None
-    """Folder where measured latency tables are kept between starts."""
+    """Folder where measured latency tables are kept between starts; the user's cache folder ($XDG_CACHE_HOME/resonnx or
+    ~/.cache/resonnx) if not given. `none` keeps nothing."""
     strict: bool = False
     """Not ready while any model is refused."""
+    ready_when: Literal["all", "any"] = "all"
+    """Ready when all models serve or are refused, or as soon as any serves; the others follow as they are loaded."""
+    load_timeout_s: Annotated[float, Field(gt=0, le=86_400)] = 600.0
+    """Seconds that the load of one model may take; it is refused then, and the others serve."""
     max_message_bytes: Annotated[int, Field(ge=1 << 20, le=1 << 30)] = 64 << 20
     """Largest request, and largest answer, in bytes."""
     grace_s: Annotated[float, Field(ge=0, le=3600)] = 30.0

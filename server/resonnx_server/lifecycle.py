@@ -7,30 +7,30 @@ import asyncio
 import contextlib
 import gc
 import logging
-import os
-import signal
-from concurrent.futures import ThreadPoolExecutor
 
 from resonnx_server.config import Settings
 from resonnx_server.config_sources import nearest
 from resonnx_server.engine.device import Device
-from resonnx_server.engine.model import Model, Models, Refusal
+from resonnx_server.engine.model import Models
 from resonnx_server.errors import ModelRefused
 from resonnx_server.http.probes import Probes
 from resonnx_server.intake.admission import Admission
 from resonnx_server.intake.decode import Decoder
 from resonnx_server.observe.metrics import Metrics
 from resonnx_server.observe.serving import ServingCollector
-from resonnx_server.repository.cache import TableCache
+from resonnx_server.readiness import Readiness
+from resonnx_server.repository.cache import TableCache, cache_folder
 from resonnx_server.repository.loader import Loader
+from resonnx_server.repository.loading import Limits, Loading
 from resonnx_server.repository.scan import Found, scan
 from resonnx_server.repository.version import GPU_LANES, MAX_LANES
 from resonnx_server.rpc.oip import InferenceServicer
 from resonnx_server.rpc.server import GrpcServer, bracketed
 from resonnx_server.rpc.vision import VisionServicer
-from resonnx_server.runtime.host import compute_thread, own_processors, usable_cores
+from resonnx_server.runtime.host import own_processors, usable_cores
 from resonnx_server.runtime.pinned import PinnedMemory
 from resonnx_server.runtime.session import GPU_PROVIDERS
+from resonnx_server.signals import StopSignals, leave
 
 _log = logging.getLogger(__name__)
 
@@ -43,6 +43,8 @@ _MOST_QUIET_CHECKS = 50
 # within these bounds. Callers who have gone without a word never confirm them.
 _LEAST_FLUSH_S = 0.5
 _MOST_FLUSH_S = 5.0
+# For a load that is told to end.
+_LAST_LOAD_S = 1.0
 # For a batch, or a picture, that is under way when its callers are given up.
 _LAST_JOB_S = 5.0
 
@@ -52,12 +54,16 @@ class StartError(Exception):
 
 
 class Server:
-    """One server from start to stop."""
+    """One server from start to stop.
+
+    Attributes:
+        left_behind: A model's load is under way in a thread that nothing can end: the interpreter must not wait for it.
+    """
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         cores = usable_cores()
-        self.models = Models(strict=settings.strict)
+        self.models = Models(strict=settings.strict, ready_with_first=settings.ready_when == "any")
         self.metrics = Metrics()
         self.metrics.registry.register(ServingCollector(self.models))
         self.decoder = Decoder(threads=cores)
@@ -70,8 +76,11 @@ class Server:
         )
         self.probes = Probes(self.models, self.metrics)
         self.devices: dict[str, Device] = {}
-        tables = TableCache.open(settings.cache_dir, cores)
+        tables = TableCache.open(cache_folder(settings.cache_dir), cores)
         self.loader = Loader(settings, self.metrics, self._device_for, threads=cores, cache=tables)
+        self.readiness = Readiness(self.models, self.grpc.set_serving)
+        self.loading = Loading(self.loader, self.readiness, Limits(settings.load_timeout_s))
+        self.left_behind = False
 
     async def run(self) -> None:
         """Serve until SIGTERM or SIGINT; a second signal ends work under way.
@@ -80,19 +89,27 @@ class Server:
             StartError: A port is taken, the repository cannot be read, or no model can be served.
         """
         found = self._scan()
-        stop = _StopSignals()
+        stop = StopSignals()
         try:
-            grpc_port, http_port = await self._listen()
-            await self._load(found, stop.first)
-            if not stop.first.is_set():
-                _calm_garbage_collection()
-                host, state = bracketed(self.settings.host), "ready" if self.models.is_ready else "not ready"
-                print(f"resonnx-server {state} grpc={host}:{grpc_port} http={host}:{http_port}", flush=True)
-            await stop.first.wait()
+            self.readiness.address = await self._listen()
+            await self._serve_until(stop.first, found)
             await self._drain(stop.second)
         finally:
             await self._stop()
         _log.info("stopped")
+
+    async def _serve_until(self, stop: asyncio.Event, found: list[Found]) -> None:
+        """Load, and serve what is loaded. A signal is obeyed at once, whatever a load is doing."""
+        loading, stopping = asyncio.create_task(self._load(found)), asyncio.create_task(stop.wait())
+        try:
+            await asyncio.wait({loading, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            if loading.done():
+                loading.result()
+            await stopping
+        finally:
+            for task in (loading, stopping):
+                task.cancel()
+            await asyncio.wait({loading, stopping})
 
     def _scan(self) -> list[Found]:
         try:
@@ -106,7 +123,8 @@ class Server:
             )
         return found
 
-    async def _listen(self) -> tuple[int, int]:
+    async def _listen(self) -> str:
+        """Bind both ports and return them as the line at start tells them."""
         host = self.settings.host
         try:
             grpc_port = await self.grpc.start(host, self.settings.port)
@@ -119,43 +137,16 @@ class Server:
         except OSError as error:
             reason = error.strerror or error
             raise StartError(f"cannot listen on {host}:{self.settings.http_port} (HTTP): {reason}") from None
-        return grpc_port, http_port
+        return f"grpc={bracketed(host)}:{grpc_port} http={bracketed(host)}:{http_port}"
 
-    async def _load(self, found: list[Found], stop: asyncio.Event) -> None:
-        """Load one model after the other, in a thread: ONNX Runtime uses all cores by itself.
-
-        Its threads inherit that thread's priority.
-        """
-        loop = asyncio.get_running_loop()
-        with ThreadPoolExecutor(1, "load", initializer=compute_thread) as thread:
-            for item in found:
-                if stop.is_set():
-                    return
-                try:
-                    start = await loop.run_in_executor(thread, self.loader.load, item)
-                    self._serve(start())
-                except ModelRefused as refused:
-                    self._refuse(item, refused.message)
-                except Exception:
-                    # One model's unforeseen failure must not keep the others from serving.
-                    _log.exception("a model could not be loaded", extra={"model": item.name})
-                    self._refuse(item, "could not be loaded; the server's log has the details")
-        self.models.loading = False
-        names = [model.name for model in self.models]
-        if not names:
+    async def _load(self, found: list[Found]) -> None:
+        self.readiness.expect(found)
+        await self.loading.run(found)
+        if not list(self.models):
             reasons = "; ".join(f"{refusal.name}: {refusal.reason}" for refusal in self.models.refused)
             raise StartError(f"no model can be served ({reasons or 'the repository holds none'})")
-        not_served = [refusal.name for refusal in self.models.refused]
-        self.grpc.set_serving(names, not_served, ready=self.models.is_ready)
-
-    def _serve(self, model: Model) -> None:
-        self.models.add(model)
-        candidates = {report.file: str(report.candidate) for report in model.sessions}
-        _log.info("serving", extra={"model": model.name, "version": model.version, "candidates": candidates})
-
-    def _refuse(self, found: Found, reason: str) -> None:
-        self.models.refuse(Refusal(found.name, found.version, reason))
-        _log.error("refused", extra={"model": found.name, "version": found.version, "reason": reason})
+        _calm_garbage_collection()
+        self.readiness.complete()
 
     async def _drain(self, force: asyncio.Event) -> None:
         """Not ready first, so that nobody sends more; then let work under way finish, unless forced."""
@@ -196,6 +187,7 @@ class Server:
         await self.grpc.stop(min(max(end - now(), _LEAST_FLUSH_S), _MOST_FLUSH_S))
 
     async def _stop(self) -> None:
+        self.left_behind = not await self.loading.end(_LAST_LOAD_S)
         await self.grpc.stop(0)
         for model in self.models:
             model.engine.close()
@@ -205,11 +197,11 @@ class Server:
         )
         await self.probes.stop()
         if not all(ended):
-            # A thread inside ONNX Runtime or a codec cannot be ended from outside, and would be run over by the
-            # interpreter's end.
             _log.error("work under way does not end: leaving without it")
-            logging.shutdown()
-            os._exit(1)
+            leave(1)
+        if self.left_behind:
+            names = [load.found.name for load in self.loading.under_way]
+            _log.warning("a load does not end: leaving without it", extra={"models": names})
 
     def _device_for(self, provider: str) -> Device:
         """One device an accelerator: the CPU's providers share the CPU, a GPU's the GPU."""
@@ -228,17 +220,3 @@ def _calm_garbage_collection() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(50_000, 20, 20)
-
-
-class _StopSignals:
-    """SIGTERM and SIGINT: `first` asks to drain, `second` not to wait any longer."""
-
-    def __init__(self) -> None:
-        self.first = asyncio.Event()
-        self.second = asyncio.Event()
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._received)
-
-    def _received(self) -> None:
-        (self.second if self.first.is_set() else self.first).set()

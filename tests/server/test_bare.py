@@ -13,7 +13,7 @@ from resonnx_server.engine.measurement import Measured
 from resonnx_server.engine.model import Model
 from resonnx_server.engine.tensors import TensorEngine
 from resonnx_server.repository import bare
-from resonnx_server.repository.cache import TableCache
+from resonnx_server.repository.cache import Kept, TableCache
 from resonnx_server.runtime.session import Session
 
 from .onnx_classifier import version
@@ -82,7 +82,11 @@ async def test_a_known_shape_is_measured_once_and_its_tables_are_kept(
 async def test_instances_are_chosen_by_measurement(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Tables say that two batches at once take no longer than one."""
     _write(tmp_path, "n", 4)
-    monkeypatch.setattr(TableCache, "get", lambda _, _digest, _session, sizes, _callers: dict.fromkeys(sizes, ONE_MS))
+
+    def kept(_: TableCache, _digest: str, _session: object, sizes: tuple[int, ...], _callers: int) -> Kept:
+        return Kept(dict.fromkeys(sizes, ONE_MS))
+
+    monkeypatch.setattr(TableCache, "get", kept)
     model = await _load(tmp_path)
     assert model.sessions[0].instances == 2
     assert isinstance(model.engine, TensorEngine)

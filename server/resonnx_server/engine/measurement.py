@@ -9,6 +9,8 @@ from typing import Final
 
 import numpy as np
 
+from resonnx_server.runtime.processor_time import ProcessorTime
+
 # Batch sizes that are warmed and run; a batch between two of them is padded or split, as the table says.
 BATCH_SIZES: Final = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)
 _REPEATS: Final = 11
@@ -27,12 +29,20 @@ class Measured:
     spread_ns: float
 
 
+@dataclass(frozen=True)
+class Measurement:
+    """What batches cost by size, and what processor time the process got while that was measured."""
+
+    costs: dict[int, Measured]
+    received: ProcessorTime
+
+
 def sizes_up_to(largest: int) -> tuple[int, ...]:
     """Return the batch sizes to warm for batches of at most `largest` rows; `largest` is always one of them."""
     return (*(size for size in BATCH_SIZES if size < largest), largest)
 
 
-def measure(run: Callable[[int], object], sizes: Iterable[int], callers: int = 1) -> dict[int, Measured]:
+def measure(run: Callable[[int], object], sizes: Iterable[int], callers: int = 1) -> Measurement:
     """Run each batch size once unmeasured, then a few times; return what that took by size.
 
     Sizes take turns, so that what disturbs the machine for a moment does not fall on all samples of one size.
@@ -50,13 +60,16 @@ def measure(run: Callable[[int], object], sizes: Iterable[int], callers: int = 1
         return time.perf_counter_ns() - start
 
     with ThreadPoolExecutor(callers) as pool:
+        before = ProcessorTime.now()
         for turn in range(_REPEATS + 1):
             for size, taken in samples.items():
                 # Slow sizes vary little: one sample is enough for them, and starting should not take minutes.
                 if sum(taken) < _ENOUGH_NS * callers:
                     times = list(pool.map(timed, [size] * callers))
                     taken += times if turn else []
-    return {size: _measured(taken) for size, taken in samples.items()}
+        # While the callers' threads live: what they got goes with them.
+        received = ProcessorTime.now().since(before)
+    return Measurement({size: _measured(taken) for size, taken in samples.items()}, received)
 
 
 def _measured(samples: list[int]) -> Measured:

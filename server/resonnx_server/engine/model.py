@@ -1,7 +1,7 @@
 """What rpc and http talk to: loaded models by name and version, and those that were refused."""
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from resonnx_proto.v1 import manifest_pb2 as pb
@@ -73,6 +73,7 @@ class Models:
 
     Attributes:
         strict: Not ready while any model is refused.
+        ready_with_first: Ready as soon as a model serves, while others are being loaded.
         loading: More may come.
         draining: Nothing is given out any more.
         closing: Streams end when what is under way on them is answered.
@@ -81,20 +82,28 @@ class Models:
     """
 
     strict: bool = False
+    ready_with_first: bool = False
     loading: bool = True
     draining: bool = False
     closing: asyncio.Event = field(default_factory=asyncio.Event)
     refused_draining: int = 0
     rejected: RejectedCalls = field(default_factory=RejectedCalls)
+    _awaited: set[str] = field(default_factory=set)
     _ready: dict[str, Model] = field(default_factory=dict)
     _refused: dict[str, Refusal] = field(default_factory=dict)
 
+    def expect(self, names: Iterable[str]) -> None:
+        """Each of these will be added or refused."""
+        self._awaited.update(names)
+
     def add(self, model: Model) -> None:
         """Serve `model` from now on."""
+        self._awaited.discard(model.name)
         self._ready[model.name] = model
 
     def refuse(self, refusal: Refusal) -> None:
         """Remember why a model is not served."""
+        self._awaited.discard(refusal.name)
         self._refused[refusal.name] = refusal
 
     def get(self, name: str, version: int = 0) -> Model:
@@ -103,7 +112,7 @@ class Models:
         Raises:
             NotFound: No such model or version.
             ModelRefused: Refused at load; it stays so.
-            Unavailable: Still loading, or the server is draining.
+            Unavailable: It is being loaded, or the server is draining.
         """
         if self.draining:
             self.refused_draining += 1
@@ -115,8 +124,8 @@ class Models:
             raise VersionNotFound(f"model {name!r} has no version {version}; version {model.version} is served")
         if (refusal := self._refused.get(name)) is not None and version in (0, refusal.version):
             raise ModelRefused(f"model {name!r} was refused at load: {refusal.reason}")
-        if self.loading:
-            raise Unavailable(f"models are still being loaded, {name[:64]!r} is not there yet")
+        if name in self._awaited:
+            raise Unavailable(f"model {name!r} is still being loaded")
         raise NotFound(f"model {name[:64]!r} is not in the repository")
 
     @property
@@ -125,10 +134,18 @@ class Models:
         return [self._refused[name] for name in sorted(self._refused)]
 
     @property
+    def awaited(self) -> list[str]:
+        """Names of those that are neither served nor refused yet, sorted."""
+        return sorted(self._awaited)
+
+    @property
     def is_ready(self) -> bool:
-        """At least one model serves (`strict`: and none is refused) and the server takes calls."""
+        """At least one model serves (`strict`: and none is refused) and the server takes calls.
+
+        While models are loaded it is not, unless `ready_with_first`.
+        """
         enough = bool(self._ready) and not (self.strict and self._refused)
-        return enough and not self.loading and not self.draining
+        return enough and not (self.loading and not self.ready_with_first) and not self.draining
 
     def __iter__(self) -> Iterator[Model]:
         return iter([self._ready[name] for name in sorted(self._ready)])

@@ -20,6 +20,7 @@ from resonnx_server.errors import ModelRefused
 from resonnx_server.repository.instances import settle
 from resonnx_server.repository.version import Start, Version
 from resonnx_server.repository.warming import Warming
+from resonnx_server.runtime.files import NotReadable, read_regular
 from resonnx_server.runtime.manifest import CLASSIFIER_FILE, MANIFEST, VersionFiles
 from resonnx_server.runtime.session import PROVIDERS, Array, Candidate, Session, TensorSpec
 
@@ -33,13 +34,19 @@ _TOLERANCE: Final = 1e-3
 def load(version: Version) -> Start:
     """Open and try. Raises ModelRefused if there is no model.onnx or it does not load."""
     try:
-        content = (version.found.folder / CLASSIFIER_FILE).read_bytes()
-    except OSError:
+        content = read_regular(version.found.folder / CLASSIFIER_FILE)
+    except FileNotFoundError:
         raise ModelRefused(f"the version folder holds neither a {MANIFEST} nor a {CLASSIFIER_FILE}") from None
+    except OSError as error:
+        raise ModelRefused(f"{CLASSIFIER_FILE} cannot be read: {error.strerror}") from None
+    except NotReadable as error:
+        raise ModelRefused(f"{CLASSIFIER_FILE} {error}") from None
+    version.progress.reach("opening")
     # Nothing says what other providers may get wrong: the CPU, unless another is asked for by name.
     asked = version.settings.provider or "auto"
     provider = PROVIDERS["cpu" if asked == "auto" else asked]
     session = Session(content, Candidate(provider, pb.PRECISION_FP32), version.threads, cache=version.cache.folder)
+    version.progress.reach("checking")
     batched = rows_are_independent(session)
     runners = _runners(version, content, session, batched)
     _log.warning("serving unverified: no manifest", extra={"model": version.found.name, "batched": batched})
@@ -136,12 +143,13 @@ def _runners(version: Version, content: bytes, session: Session, batched: bool) 
     free = any(not isinstance(axis, int) for spec in session.inputs for axis in spec.shape[1:])
     strings = any(spec.dtype == object for spec in session.inputs)
     if not free and not strings:
+        version.progress.reach("measuring")
         feeds = partial(_zeros, session.inputs)
         try:
             if batched:
                 files = VersionFiles("", {CLASSIFIER_FILE: content}, pb.Manifest())
                 return settle(Warming(version, files, CLASSIFIER_FILE, feeds), session)
-            table = LatencyTable.of(measure(lambda rows: session.run(feeds(rows)), sizes))
+            table = LatencyTable.of(measure(lambda rows: session.run(feeds(rows)), sizes).costs)
         except Exception as error:  # as above
             _log.debug("the warm-up failed", extra={"error": str(error)})
     return Runners.single(Runner(session.run, table, has_all_cores=version.threads > 1))

@@ -3,14 +3,17 @@
 import hashlib
 import json
 import logging
+import math
 import os
 import platform
+import threading
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import Self
+from typing import Final, Self
 
 import onnxruntime as ort
 
@@ -19,6 +22,48 @@ from resonnx_server.runtime.host import gpu_models, processor_model
 from resonnx_server.runtime.session import Session
 
 _log = logging.getLogger(__name__)
+
+_NONE: Final = Path("none")
+_FOLDER: Final = "resonnx"
+# Disturbed measurements after which the least of each size is taken for what it costs here.
+_MOST_DOUBTS: Final = 3
+
+
+def cache_folder(asked: Path | None, environment: Mapping[str, str] = os.environ) -> Path | None:
+    """Return the folder to keep tables in.
+
+    Args:
+        asked: By the settings: None leaves it to the user's cache folder, and "none" keeps nothing.
+        environment: Says where that folder is (XDG Base Directory Specification).
+    """
+    if asked is not None:
+        return None if asked == _NONE else asked
+    # A relative path is to be ignored, by the specification.
+    if (base := Path(environment.get("XDG_CACHE_HOME", ""))).is_absolute():
+        return base / _FOLDER
+    try:
+        return Path.home() / ".cache" / _FOLDER
+    except RuntimeError:
+        _log.warning("no cache_dir is given and this user has no home: what is measured is not kept")
+        return None
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A measured table.
+
+    Attributes:
+        costs: By batch size.
+        doubts: How often it was measured while something else held the processors; 0 if it once was not.
+    """
+
+    costs: dict[int, Measured]
+    doubts: int = 0
+
+    @property
+    def is_doubtful(self) -> bool:
+        """It should be measured again; not at every start for ever, as on some machines there is always company."""
+        return 0 < self.doubts < _MOST_DOUBTS
 
 
 @dataclass(frozen=True)
@@ -38,7 +83,8 @@ class TableCache:
         """Return a cache in `folder`, or one that keeps nothing where nothing can be written, after one warning."""
         if folder is not None:
             try:
-                folder.mkdir(parents=True, exist_ok=True)
+                # TensorRT's engines, which are kept there, are code.
+                folder.mkdir(0o700, parents=True, exist_ok=True)
                 with TemporaryFile(dir=folder):
                     pass
             except OSError as error:
@@ -46,26 +92,28 @@ class TableCache:
                 folder = None
         return cls(folder, threads)
 
-    def get(self, digest: str, session: Session, sizes: tuple[int, ...], callers: int) -> dict[int, Measured] | None:
+    def get(self, digest: str, session: Session, sizes: tuple[int, ...], callers: int) -> Kept | None:
         """Return what was measured of exactly `sizes` with so many batches at once on such a session, if known."""
         if self.folder is None:
             return None
         try:
             stored = json.loads(self._path(digest, session, sizes, callers).read_text())
-            measured = {int(size): Measured(float(median), float(spread)) for size, (median, spread) in stored.items()}
-        except (OSError, ValueError, AttributeError, TypeError):
+            costs = {int(size): Measured(float(ns), float(spread)) for size, (ns, spread) in stored["costs"].items()}
+            doubts = int(stored["doubts"])
+        except (OSError, ValueError, AttributeError, TypeError, KeyError):
             return None
-        sound = all(each.median_ns > 0 and each.spread_ns >= 0 for each in measured.values())
-        return measured if tuple(measured) == sizes and sound else None
+        sound = all(0 < each.median_ns < math.inf and 0 <= each.spread_ns < math.inf for each in costs.values())
+        return Kept(costs, doubts) if tuple(costs) == sizes and sound and doubts >= 0 else None
 
-    def put(self, digest: str, session: Session, measured: dict[int, Measured], callers: int) -> None:
+    def put(self, digest: str, session: Session, kept: Kept, callers: int) -> None:
         """Keep a measured table."""
         if self.folder is None:
             return
-        path = self._path(digest, session, tuple(measured), callers)
+        path = self._path(digest, session, tuple(kept.costs), callers)
+        costs = {size: (each.median_ns, each.spread_ns) for size, each in kept.costs.items()}
         try:
-            staged = path.with_suffix(f".{os.getpid()}")
-            staged.write_text(json.dumps({size: (each.median_ns, each.spread_ns) for size, each in measured.items()}))
+            staged = path.with_suffix(f".{os.getpid()}-{threading.get_ident()}")
+            staged.write_text(json.dumps({"costs": costs, "doubts": kept.doubts}))
             staged.replace(path)
         except OSError as error:
             _log.warning(

@@ -41,6 +41,7 @@ def load(version: Version, files: VersionFiles, golden: Golden) -> Start:
         f"{encoder.candidate} + {decoder.candidate}": CaptionerGraphs(encoder, decoder, files.manifest)
         for encoder, decoder in product(version.open(files, ENCODER_FILE), version.open(files, DECODER_FILE))
     }
+    version.progress.reach("checking")
     pictures = version.race_pictures(golden)
     encoder_bounds = choose.bounds(files.manifest, ENCODER_FILE)
     decoder_bounds = choose.bounds(files.manifest, DECODER_FILE)

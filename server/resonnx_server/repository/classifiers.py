@@ -24,6 +24,7 @@ def load(version: Version, files: VersionFiles, golden: Golden) -> Start:
     if reference is None:
         raise ModelRefused("golden.npz holds no logits")
     graphs = [ClassifierGraph(session, files.manifest) for session in version.open(files, CLASSIFIER_FILE)]
+    version.progress.reach("checking")
     pictures = version.race_pictures(golden)
     allowed = choose.bounds(files.manifest, CLASSIFIER_FILE)
 

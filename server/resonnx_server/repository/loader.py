@@ -14,6 +14,7 @@ from resonnx_server.errors import ModelRefused
 from resonnx_server.observe.metrics import Metrics
 from resonnx_server.repository import bare, captioners, classifiers
 from resonnx_server.repository.cache import TableCache
+from resonnx_server.repository.progress import Progress
 from resonnx_server.repository.scan import Found
 from resonnx_server.repository.version import Start, Version
 from resonnx_server.runtime.golden import check_recipe, parse_golden
@@ -35,17 +36,21 @@ class Loader:
     threads: int
     cache: TableCache
 
-    def load(self, found: Found) -> Start:
+    def load(self, found: Found, progress: Progress) -> Start:
         """Verify, choose and warm (seconds; any thread). Call the result on the event loop to serve.
+
+        Args:
+            found: The model.
+            progress: Is told how far it is.
 
         Raises:
             ModelRefused: The version must not serve; says why.
         """
         if found.version == 0:
             raise ModelRefused("the model's folder has no version folder (a number, 1 or more) that can be read")
-        version = Version(
-            found, self.settings.for_model(found.name), self.metrics, self.device_for, self.threads, self.cache
-        )
+        progress.reach("verifying")
+        settings = self.settings.for_model(found.name)
+        version = Version(found, settings, self.metrics, self.device_for, self.threads, self.cache, progress)
         if not (found.folder / MANIFEST).exists() and not (found.folder / SUMS).exists():
             return bare.load(version)
         files = read_version(found.folder)

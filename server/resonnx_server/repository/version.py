@@ -1,7 +1,8 @@
 """One version while it is loaded: its settings, and how the files of any kind of model are opened and warmed."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 import numpy as np
@@ -10,17 +11,20 @@ from resonnx_server.config import ModelSettings
 from resonnx_server.engine.admission import Objective
 from resonnx_server.engine.device import Device
 from resonnx_server.engine.latency import LatencyTable
-from resonnx_server.engine.measurement import far_above, measure, sizes_up_to
+from resonnx_server.engine.measurement import Measured, far_above, measure, sizes_up_to
 from resonnx_server.engine.model import Model
 from resonnx_server.errors import ModelRefused
 from resonnx_server.observe.metrics import Metrics
-from resonnx_server.repository.cache import TableCache
+from resonnx_server.repository.cache import Kept, TableCache
 from resonnx_server.repository.choose import digest, open_candidates
+from resonnx_server.repository.progress import Progress
 from resonnx_server.repository.scan import Found
 from resonnx_server.runtime.golden import Golden
 from resonnx_server.runtime.images import Pixels
 from resonnx_server.runtime.manifest import VersionFiles
 from resonnx_server.runtime.session import CPU, Session
+
+_log = logging.getLogger(__name__)
 
 # The last step of a load, on the event loop: begin to serve.
 Start = Callable[[], Model]
@@ -44,6 +48,7 @@ class Version:
     device_for: Callable[[str], Device]
     threads: int
     cache: TableCache
+    progress: Progress = field(default_factory=Progress)
 
     @property
     def batch_sizes(self) -> tuple[int, ...]:
@@ -62,6 +67,7 @@ class Version:
         """Open `file` on every candidate. Raises ModelRefused if it is missing or none loads it."""
         if file not in files.files:
             raise ModelRefused(f"{file} is missing")
+        self.progress.reach("opening")
         return open_candidates(files, file, self.settings.provider or "auto", self.threads, self.cache.folder)
 
     def race_pictures(self, golden: Golden) -> Pixels:
@@ -94,21 +100,49 @@ class Version:
         """Return what each size costs with `callers` batches at once: measured now, or earlier on this hardware.
 
         Sizes far above the others are measured again, at every start: a moment's disturbance must not keep a size from
-        being run, and what is not run is not corrected by live batches.
+        being run, and what is not run is not corrected by live batches. So is all that was measured while something
+        else held the processors, at the next starts (see Kept): it serves until then, as live batches correct it.
         """
+
+        def moving(rows: int) -> object:
+            self.progress.move()
+            return run(rows)
+
+        self.progress.reach("measuring")
         content = digest(files.files[file])
         known = self.cache.get(content, session, sizes, callers)
-        measured = measure(run, sizes, callers) if known is None else dict(known)
-        if doubtful := far_above({size: each.median_ns for size, each in measured.items()}):
-            again = measure(run, sorted(doubtful), callers)
-            measured |= {size: min(measured[size], again[size], key=lambda each: each.median_ns) for size in doubtful}
-        if measured != known:
-            self.cache.put(content, session, measured, callers)
-        if known is not None:
+        kept = known
+        if kept is None or kept.is_doubtful:
+            kept = self._measured(moving, file, sizes, callers, known)
+        if far := far_above({size: each.median_ns for size, each in kept.costs.items()}):
+            kept = replace(kept, costs=least(kept.costs, measure(moving, sorted(far), callers).costs))
+        if kept != known:
+            self.cache.put(content, session, kept, callers)
+        if known is not None and not known.is_doubtful:
             # The CPU provider compiles nothing for a shape; it only has to grow its memory once.
             for size in sizes[-1:] if session.candidate.provider == CPU else sizes:
-                run(size)
-        return LatencyTable.of(measured)
+                moving(size)
+        return LatencyTable.of(kept.costs)
+
+    def _measured(
+        self, run: Callable[[int], object], file: str, sizes: tuple[int, ...], callers: int, before: Kept | None
+    ) -> Kept:
+        """Measure all sizes; what was measured `before` is doubtful, and of use only if this is, too."""
+        measured = measure(run, sizes, callers)
+        if not measured.received.is_disturbed:
+            return Kept(measured.costs)
+        self.progress.is_doubtful = True
+        extra = {"model": self.found.name, "file": file, "share": round(measured.received.lost, 2)}
+        _log.info("measured while something else held the processors", extra=extra)
+        if before is None:
+            return Kept(measured.costs, doubts=1)
+        # Company makes runs longer, never shorter.
+        return Kept(least(measured.costs, before.costs), before.doubts + 1)
+
+
+def least(costs: Mapping[int, Measured], others: Mapping[int, Measured]) -> dict[int, Measured]:
+    """Return `costs`, or of the sizes that `others` has the one that took less."""
+    return {size: min(each, others.get(size, each), key=lambda one: one.median_ns) for size, each in costs.items()}
 
 
 def repeat(golden: Golden, rows: int) -> Pixels:

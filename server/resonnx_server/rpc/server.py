@@ -77,12 +77,12 @@ class GrpcServer:
         await self._server.start()
         return bound
 
-    def set_serving(self, models: Iterable[str], refused: Iterable[str], *, ready: bool) -> None:
-        """Tell health: the server and its services by `ready`, each of `models` as serving, the refused as not."""
+    def set_serving(self, models: Iterable[str], others: Iterable[str], *, ready: bool) -> None:
+        """Tell health: the server and its services by `ready`, each of `models` as serving, `others` as not."""
         self._set_health(_SERVING if ready else _NOT_SERVING)
         for model in models:
             self._health.set(f"{SERVICES[0]}/{model}", _SERVING)
-        for model in refused:
+        for model in others:
             self._health.set(f"{SERVICES[0]}/{model}", _NOT_SERVING)
 
     def drain(self) -> None:

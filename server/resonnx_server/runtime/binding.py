@@ -78,7 +78,7 @@ def run_bound(
         binding.bind_output(name, "cpu", 0)
     for name in kept:
         binding.bind_output(name, session.device, 0)
-    session.ort_session.run_with_iobinding(binding)
+    session.ort_session.run_with_iobinding(binding, session.run_options)
     values = binding.get_outputs()
     arrays = [value.numpy() for value in values[: len(fetched)]]
     tensors = [DeviceTensor(value, value.shape()[0]) for value in values[len(fetched) :]]

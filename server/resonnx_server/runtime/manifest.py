@@ -13,6 +13,7 @@ from google.protobuf import json_format
 from resonnx_proto.v1 import manifest_pb2 as pb
 
 from resonnx_server.errors import ModelRefused
+from resonnx_server.runtime.files import MAX_FILE_BYTES, NotReadable, read_regular
 
 SCHEMA_VERSION = 1
 MANIFEST = "manifest.json"
@@ -36,6 +37,7 @@ MAX_SIDE = 4096
 MAX_DEVIATION = 0.5
 # In single precision only the order of sums differs: a hundredth is ten times what exports are given.
 _MAX_FP32_DEVIATION = 0.01
+_MAX_SUMS_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -62,23 +64,27 @@ def read_version(folder: Path) -> VersionFiles:
     """Read and check a version folder that has a manifest.
 
     Raises:
-        ModelRefused: SHA256SUMS is missing or malformed, a file is missing, damaged or not listed, or the manifest
-            is not valid.
+        ModelRefused: SHA256SUMS is missing or malformed, a file is missing, no regular file, too large, damaged or not
+            listed, or the manifest is not valid.
     """
     try:
-        sums = (folder / SUMS).read_bytes()
+        sums = read_regular(folder / SUMS, _MAX_SUMS_BYTES)
+        present = {entry.name for entry in folder.iterdir() if entry.name != SUMS}
     except OSError:
         raise ModelRefused(f"{SUMS} is missing or cannot be read") from None
+    except NotReadable as error:
+        raise ModelRefused(f"{SUMS} {error}") from None
     expected = _parse_sums(sums)
-    present = {entry.name for entry in folder.iterdir() if entry.name != SUMS}
     if unlisted := sorted(present - expected.keys()):
         raise ModelRefused(f"{unlisted[0]!r} is not listed in {SUMS}")
     files: dict[str, bytes] = {}
     for name, digest in expected.items():
         try:
-            content = (folder / name).read_bytes()
+            content = read_regular(folder / name, _MAX_MANIFEST_BYTES if name == MANIFEST else MAX_FILE_BYTES)
         except OSError:
             raise ModelRefused(f"{name!r} is listed in {SUMS} and is missing or cannot be read") from None
+        except NotReadable as error:
+            raise ModelRefused(f"{name!r} {error}") from None
         if hashlib.sha256(content).hexdigest() != digest:
             raise ModelRefused(f"{name!r} is damaged: its sha256 is not the one in {SUMS}")
         files[name] = content

@@ -9,6 +9,7 @@ import importlib
 import importlib.util
 import json
 import logging
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -21,6 +22,7 @@ import onnxruntime as ort
 from resonnx_proto.v1 import manifest_pb2 as pb
 
 from resonnx_server.errors import ModelRefused
+from resonnx_server.runtime.cancellation import Cancellation
 from resonnx_server.runtime.host import gpu_models
 
 _log = logging.getLogger(__name__)
@@ -51,6 +53,9 @@ _ELEMENT_TYPES: Final[dict[str, npt.DTypeLike]] = {
     "tensor(double)": np.float64,
     "tensor(string)": np.object_,
 }
+
+# Two loads at once must not both register the plugin.
+_plugin_lock = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -89,6 +94,7 @@ class Session:
         device: Where its tensors are, as ONNX Runtime calls it: "cuda" (the first GPU) or "cpu".
         ort_session: ONNX Runtime's own session, for runs with IO binding (binding.py).
         overridable: Initializers that are inputs of the graph as well: runs may be fed others in their place.
+        run_options: Of all of its runs; see Cancellation.
 
     Raises:
         ModelRefused: The runtime cannot load the graph, or the provider cannot be had.
@@ -119,6 +125,8 @@ class Session:
                 # Beside TensorRT, for what that leaves over: on the CPU it would be fetched and brought back.
                 providers.append((CUDA, _cuda_options(candidate.precision)))
             providers.append((CPU, {}))
+        self.run_options = ort.RunOptions()
+        Cancellation.cover(options, self.run_options)
         try:
             # Its fall-back would print to stdout and drop the reason.
             self.ort_session = ort.InferenceSession(model, options, providers=providers or None, enable_fallback=0)
@@ -133,9 +141,20 @@ class Session:
         self.overridable = tuple(_spec(node) for node in initializers if node.type in _ELEMENT_TYPES)
 
     def run(self, feeds: Mapping[str, Array], outputs: Sequence[str] | None = None) -> dict[str, Array]:
-        """Run the graph and return the wanted outputs (all, in graph order, if None) by name."""
+        """Run the graph and return the wanted outputs (all, in graph order, if None) by name.
+
+        Raises:
+            ModelRefused: The load that it is part of was ended.
+            Exception: ONNX Runtime's own, which share no base class.
+        """
         names = [spec.name for spec in self.outputs] if outputs is None else list(outputs)
-        return dict(zip(names, self.ort_session.run(names, dict(feeds)), strict=True))
+        try:
+            arrays = self.ort_session.run(names, dict(feeds), self.run_options)
+        except Exception:
+            if self.run_options.terminate:
+                raise ModelRefused("the load was ended") from None
+            raise
+        return dict(zip(names, arrays, strict=True))
 
 
 def candidates(
@@ -186,9 +205,14 @@ def _is_installed(provider: str) -> bool:
     return provider in ort.get_available_providers()
 
 
-@cache
 def openvino_devices() -> tuple[Any, ...]:
     """Load the OpenVINO plugin once, where it is installed, and return its CPU devices (it offers Intel's only)."""
+    with _plugin_lock:
+        return _load_plugin()
+
+
+@cache
+def _load_plugin() -> tuple[Any, ...]:
     if importlib.util.find_spec("onnxruntime_ep_openvino") is None:
         return ()
     plugin = importlib.import_module("onnxruntime_ep_openvino")
