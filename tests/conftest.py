@@ -23,6 +23,9 @@ settings.load_profile("patient")
 # Torch's waiting threads spin by default, and take the cores from everything that a test runs beside it.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
+# No test keeps latency tables in the user's own cache folder.
+os.environ.setdefault("RESONNX_CACHE_DIR", "none")
+
 _READY = re.compile(r"^resonnx-server (?:not )?ready grpc=(\S+) http=(\S+)$")
 
 

@@ -48,6 +48,7 @@ def test_server_waits_for_the_models_to_be_written(compose: dict[str, Any]) -> N
     assert services["export"]["restart"] == "no"
     assert "models:/models" in services["export"]["volumes"]
     assert "models:/models:ro" in services["server"]["volumes"]
+    assert "cache:/cache" in services["server"]["volumes"]
     assert _values("export", "CMD") == ['["demo", "--repository", "/models"]']
 
 
@@ -119,6 +120,7 @@ def test_server_image_shows_its_settings_and_health() -> None:
     settings = load_settings({}, environment)
     assert (str(settings.repository), settings.host, str(settings.cache_dir)) == ("/models", "0.0.0.0", "/cache")
     assert _values("server", "EXPOSE") == [f"{settings.port} {settings.http_port}"]
+    assert _values("server", "VOLUME") == [str(settings.cache_dir)]
     assert environment["ORT_DISABLE_TELEMETRY"] == "1"
     assert "/readyz" in _values("server", "HEALTHCHECK")[0]
     # Flags after the image's name are the server's.

@@ -204,7 +204,7 @@ async def test_a_picture_that_does_not_end_does_not_hold_up_the_stop(
     monkeypatch.setattr(lifecycle, "_LAST_JOB_S", 0.05)
     monkeypatch.setattr(logging, "shutdown", lambda: None)
     monkeypatch.setattr(os, "_exit", statuses.append)
-    server = lifecycle.Server(Settings(repository=tmp_path))
+    server = lifecycle.Server(Settings(repository=tmp_path, cache_dir=Path("none")))
     picture = asyncio.ensure_future(server.decoder.load(b"", ImageInput(), "image", 4, jpeg_scaling=False))
     assert await asyncio.to_thread(began.wait, 20)
     await server._stop()

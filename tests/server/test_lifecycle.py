@@ -54,6 +54,15 @@ def test_a_cache_that_cannot_be_used_is_told_once(start_server, demo_repository:
     assert (line["message"], line["folder"]) == ("cache_dir cannot be used", str(file / "cache"))
 
 
+def test_without_cache_dir_the_users_cache_folder_keeps_tables(
+    start_server, demo_repository: Path, tmp_path: Path
+) -> None:
+    """Or each start would measure anew."""
+    environment = {"RESONNX_CACHE_DIR": "", "XDG_CACHE_HOME": str(tmp_path), "HOME": "/nowhere"}
+    with start_server(demo_repository, environment=environment):
+        assert list((tmp_path / "resonnx").glob("latency-*.json"))
+
+
 @pytest.mark.parametrize("port_flag", ["--port", "--http-port"])
 def test_port_in_use(demo_repository: Path, port_flag: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:

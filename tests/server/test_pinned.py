@@ -116,7 +116,7 @@ def test_batches_are_put_together_in_locked_buffers() -> None:
 
 
 async def test_a_gpu_is_a_device_of_its_own(tmp_path: Path) -> None:
-    server = Server(Settings(repository=tmp_path))
+    server = Server(Settings(repository=tmp_path, cache_dir=Path("none")))
     try:
         gpu, cpu = server._device_for(CUDA), server._device_for(CPU)
         assert server._device_for(TENSORRT) is gpu

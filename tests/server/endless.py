@@ -1,0 +1,54 @@
+"""Graphs that are valid and do not end: while they are opened, and when they are run."""
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+_X = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 3])
+_Y = helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", 3])
+
+
+def loop() -> bytes:
+    """A loop of 2^62 turns in each run."""
+    body = helper.make_graph(
+        [helper.make_node("Identity", ["go"], ["on"]), helper.make_node("Add", ["sum", "one"], ["more"])],
+        "turn",
+        [
+            helper.make_tensor_value_info("turn", TensorProto.INT64, []),
+            helper.make_tensor_value_info("go", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("sum", TensorProto.FLOAT, []),
+        ],
+        [
+            helper.make_tensor_value_info("on", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("more", TensorProto.FLOAT, []),
+        ],
+        [numpy_helper.from_array(np.array(1, np.float32), "one")],
+    )
+    nodes = [
+        helper.make_node("ReduceSum", ["x"], ["start"], keepdims=0),
+        helper.make_node("Loop", ["turns", "go", "start"], ["total"], body=body),
+        helper.make_node("Add", ["x", "total"], ["y"]),
+    ]
+    constants = {"turns": np.array(2**62), "go": np.array(True)}
+    return _model(nodes, constants)
+
+
+def folding() -> bytes:
+    """Constants that take minutes to fold when a session is opened, which cannot be ended meanwhile."""
+    value = numpy_helper.from_array(np.array([0.001], np.float32))
+    nodes = [helper.make_node("ConstantOfShape", ["shape"], ["m0"], value=value)]
+    nodes += [helper.make_node("MatMul", [f"m{i}", f"m{i}"], [f"m{i + 1}"]) for i in range(500)]
+    nodes += [
+        helper.make_node("ReduceSum", ["m500"], ["total"], keepdims=0),
+        helper.make_node("Add", ["x", "total"], ["y"]),
+    ]
+    return _model(nodes, {"shape": np.array([2500, 2500])})
+
+
+def _model(nodes: list[onnx.NodeProto], constants: dict[str, np.ndarray]) -> bytes:
+    initializers = [numpy_helper.from_array(array, name) for name, array in constants.items()]
+    graph = helper.make_graph(nodes, "endless", [_X], [_Y], initializers)
+    content: bytes = helper.make_model(
+        graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8
+    ).SerializeToString()
+    return content
