@@ -133,8 +133,12 @@ def sendable(message: vision_pb2.Image) -> vision_pb2.Image:
 
 def _from_pillow(image: Any) -> vision_pb2.Image:
     width, height = image.size
-    is_16_bit = image.mode == "I" or image.mode.startswith("I;16")
-    return _raw(grey_16_bit(image) if is_16_bit else image.convert("RGB").tobytes(), width, height)
+    if image.mode == "I" or image.mode.startswith("I;16"):
+        return _raw(grey_16_bit(image), width, height)
+    if image.mode == "P" and "transparency" in getattr(image, "info", ()):
+        # The same colours, without Pillow's warning.
+        image = image.convert("RGBA")
+    return _raw(image.convert("RGB").tobytes(), width, height)
 
 
 def _from_file(file: Any) -> vision_pb2.Image:

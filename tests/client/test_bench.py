@@ -231,6 +231,16 @@ def test_a_classifier_of_few_classes_is_asked_for_no_more(vision, bench) -> None
     assert {request.top_k for request in asked} == {0}, "the server's default"
 
 
+@pytest.mark.usefixtures("counted")
+def test_pictures_of_a_folder_are_sent_in_turn(vision, bench, tmp_path: Path) -> None:
+    for name in ("b.jpg", "a.png", "notes.txt"):
+        (tmp_path / name).write_text(name)
+    vision.script["Classify"] = lambda request, context: vision_pb2.ClassifyResponse()
+    assert bench(str(tmp_path), "--concurrency", "1").exit_code == 0
+    asked = [request for request in vision.requests if isinstance(request, vision_pb2.ClassifyRequest)]
+    assert [request.image.encoded for request in asked] == [b"a.png", b"b.jpg"] * 4
+
+
 @pytest.mark.parametrize(
     ("offers_from", "bears", "exit_code"),
     [(0, 40, 0), (0, 0, 1), pytest.param(30, 40, 0, id="nothing is due at low rates")],
