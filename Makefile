@@ -6,7 +6,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 ROOMS := proto server export client
 
-.PHONY: run test test-slow lint proto settings bench bench-peers clean
+# Test processes: one a core. Modules stay together, as their fixtures export models.
+TEST_WORKERS ?= auto
+
+.PHONY: run test test-fast test-slow lint proto settings bench bench-peers clean
 
 # On linux x86-64 with the OpenVINO provider; elsewhere the extra is empty. PyPI's torch for Linux brings CUDA, several GB:
 # TORCH_INDEX_URL=URL takes torch from an index of CPU builds.
@@ -24,7 +27,12 @@ run: $(VENV)/.installed
 	@$(BIN)/python deploy/quickstart.py --port $(PORT) --http-port $(HTTP_PORT) $(if $(ONCE),--once)
 
 test: $(VENV)/.installed
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadfile $(PYTEST_ARGS)
+
+# For the loop of a developer, within a minute: the server's and the client's tests that start no process.
+test-fast: $(VENV)/.installed
+	$(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadfile --hypothesis-profile quick \
+	    -m "not slow and not process" $(PYTEST_ARGS) tests/server tests/client
 
 # What takes longer; run it when you touch what it tests.
 test-slow: $(VENV)/.installed

@@ -1,8 +1,11 @@
 """What tests share: the demo models (exported once), samples of held-out pictures, and real servers as processes."""
 
+import hashlib
 import json
+import logging
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,19 +17,41 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 from hypothesis import settings
 
 # How long an example takes says more of the machine than of what is tested.
 settings.register_profile("patient", deadline=None)
+settings.register_profile("quick", deadline=None, max_examples=20)
 settings.load_profile("patient")
 
 # Torch's waiting threads spin by default, and take the cores from everything that a test runs beside it.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # There is a worker for each core.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # No test keeps latency tables in the user's own cache folder.
 os.environ.setdefault("RESONNX_CACHE_DIR", "none")
 
+_ROOT = Path(__file__).resolve().parent.parent
+# What the exported demo models depend on.
+_EXPORT_SOURCES = ("export/resonnx_export", "proto/resonnx_proto", "server/resonnx_server/runtime", "constraints.txt")
+# Fixtures that start a server or an exporter as a process: tests that use one are left out of `make test-fast`.
+_PROCESSES = frozenset({"start_server", "demo_server", "demo_repository", "samples"})
 _READY = re.compile(r"^resonnx-server (?:not )?ready grpc=(\S+) http=(\S+)$")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark tests that need processes of their own, whichever fixture brings them."""
+    for item in items:
+        if _PROCESSES & set(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.process)
+
+
+def pytest_keyboard_interrupt() -> None:
+    """Leave out what asyncio says of calls that an interrupted test has left behind: a page of tracebacks."""
+    logging.getLogger("asyncio").disabled = True
 
 
 @dataclass
@@ -64,13 +89,20 @@ class RunningServer:
 StartServer = Callable[..., AbstractContextManager[RunningServer]]
 
 
+def shared_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a temporary folder that all worker processes of a test run share."""
+    base = tmp_path_factory.getbasetemp()
+    return base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+
+
 @pytest.fixture(scope="session")
 def start_server(tmp_path_factory: pytest.TempPathFactory) -> StartServer:
     """Start a server on free ports: `with start_server(repository, "--strict") as server: …`.
 
     Latency tables are kept between them: to measure the same models again would take most of a start.
     """
-    tables = tmp_path_factory.mktemp("tables")
+    tables = shared_folder(tmp_path_factory) / "tables"
+    tables.mkdir(exist_ok=True)
 
     @contextmanager
     def start(repository: Path, *flags: str, environment: dict[str, str] | None = None) -> Iterator[RunningServer]:
@@ -97,13 +129,36 @@ def start_server(tmp_path_factory: pytest.TempPathFactory) -> StartServer:
 
 
 @pytest.fixture(scope="session")
-def demo_repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Export `digits` and `scenes` by the command that users have."""
-    repository = tmp_path_factory.mktemp("models")
-    subprocess.run(
-        [sys.executable, "-m", "resonnx_export", "demo", "--repository", str(repository)], check=True, timeout=300
-    )
+def demo_repository() -> Path:
+    """`digits` and `scenes`, exported by the command that users have; not to be written to.
+
+    They are kept in `.make/`, under a hash of all that they depend on, for other workers and later runs.
+    """
+    kept = _ROOT / ".make" / "test-models"
+    repository = kept / _export_digest()
+    kept.mkdir(parents=True, exist_ok=True)
+    with FileLock(kept / "lock"):
+        if not repository.exists():
+            for stale in kept.iterdir():
+                if stale.is_dir():
+                    shutil.rmtree(stale)
+            partial = kept / "partial"
+            command = [sys.executable, "-m", "resonnx_export", "demo", "--repository", str(partial)]
+            subprocess.run(command, check=True, timeout=300)
+            partial.rename(repository)
     return repository
+
+
+def _export_digest() -> str:
+    """Return a hash of the sources and versions that make the demo models what they are."""
+    digest = hashlib.sha256(sys.version.encode())
+    for source in _EXPORT_SOURCES:
+        path = _ROOT / source
+        for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
+            if file.is_file() and file.suffix != ".pyc":
+                digest.update(str(file.relative_to(_ROOT)).encode())
+                digest.update(file.read_bytes())
+    return digest.hexdigest()[:16]
 
 
 @pytest.fixture(scope="session")
