@@ -9,7 +9,7 @@ ROOMS := proto server export client
 # Test processes: one a core. Modules stay together, as their fixtures export models.
 TEST_WORKERS ?= auto
 
-.PHONY: run test test-fast test-slow lint proto settings bench bench-peers clean
+.PHONY: run test test-fast test-slow lint proto settings metrics bench bench-peers clean
 
 # On linux x86-64 with the OpenVINO provider; elsewhere the extra is empty. PyPI's torch for Linux brings CUDA, several GB:
 # TORCH_INDEX_URL=URL takes torch from an index of CPU builds.
@@ -50,6 +50,10 @@ proto: $(VENV)/.installed
 # The reference of all settings, which a test holds to the model that validates them.
 settings: $(VENV)/.installed
 	$(BIN)/python -m resonnx_server.reference > docs/settings.md
+
+# The reference of all metrics, which a test holds to what /metrics is made of.
+metrics: $(VENV)/.installed
+	$(BIN)/python -m resonnx_server.observe.reference > docs/metrics.md
 
 # On a quiet machine: half an hour. ROWS=small-unary,jpeg for some rows; perf_analyzer is used where it is on PATH.
 bench: $(VENV)/.installed

@@ -14,6 +14,7 @@ import resonnx
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily
 from resonnx_server.observe.exposition import ExactCounter, Format, accepted_format, accepts_gzip, page
 from resonnx_server.observe.machine import MachineCollector
+from resonnx_server.observe.reference import reference
 
 from .metrics_page import Family, read
 
@@ -233,7 +234,7 @@ class Machine:
         (self.folder / "stat").write_text(f"{line}\ncpu0 1 2 3 4 5 6 7 8 9 10\n")
 
     def read(self, collector: MachineCollector) -> dict[str, float]:
-        return {family.name.removeprefix("nv_cpu_"): family.samples[0].value for family in collector.collect()}
+        return {s.name.removeprefix("nv_cpu_"): s.value for family in collector.collect() for s in family.samples}
 
 
 def test_the_machines_processors_and_memory(tmp_path: Path) -> None:
@@ -260,4 +261,17 @@ def test_the_machines_processors_and_memory(tmp_path: Path) -> None:
 def test_a_machine_that_does_not_say(tmp_path: Path, stat: str | None) -> None:
     if stat is not None:
         (tmp_path / "stat").write_text(stat)
-    assert not list(MachineCollector(tmp_path).collect())
+    assert [family.samples for family in MachineCollector(tmp_path).collect()] == [[], [], []]
+
+
+def test_the_committed_reference_is_up_to_date_and_whole(pages: tuple[str, str]) -> None:
+    committed = (Path(__file__).parents[2] / "docs/metrics.md").read_text()
+    assert committed == reference(), "make metrics"
+    told = {
+        name: (kind, set(re.findall(r"`(\w+)`", labels)))
+        for name, kind, labels in re.findall(r"^\| `(\w+)` \| (\w+) \| (.*?) \| .+\. \|$", committed, re.MULTILINE)
+    }
+    for name, family in read(pages[0], openmetrics=False).items():
+        if not name.startswith(("process_", "python_")):
+            labels = {label for _, pairs in family.samples for label, _ in pairs} - {"le"}
+            assert told[name] == (family.kind, labels), name

@@ -46,12 +46,13 @@ class Probes:
         await self._runner.cleanup()
 
     async def _get_metrics(self, request: web.Request) -> web.Response:
-        written, compressed = (
-            accepted_format(_header(request, "Accept")),
-            accepts_gzip(_header(request, "Accept-Encoding")),
-        )
-        # Counters belong to the event loop. To write them down takes longer the more models there are.
-        families = list(self._metrics.registry.collect())
+        written = accepted_format(_header(request, "Accept"))
+        compressed = accepts_gzip(_header(request, "Accept-Encoding"))
+        # Counters belong to the event loop. Many models have many: calls go on in between, and beside the writing.
+        families = []
+        for family in self._metrics.registry.collect():
+            families.append(family)
+            await asyncio.sleep(0)
         body = await asyncio.to_thread(page, families, written, compressed=compressed)
         headers = {"Content-Type": written.value, "Vary": "Accept, Accept-Encoding"}
         if compressed:

@@ -17,6 +17,9 @@ _LEAST_WINDOW_S: Final = 2.0
 # Of the first line of /proc/stat: user, nice, system, idle, iowait, irq, softirq, steal. Guests count as user.
 _FIELDS: Final = 8
 _IDLE: Final = slice(3, 5)
+_UTILIZATION: Final = (
+    f"Busy share, 0 to 1, of the machine's processors since the last scrape, {_LEAST_WINDOW_S:g} s or more"
+)
 
 
 class _Ticks(NamedTuple):
@@ -39,17 +42,16 @@ class MachineCollector(Collector):
         self._utilization: float | None = None
 
     def collect(self) -> Iterator[Metric]:
-        """Yield what can be read."""
-        if (utilization := self._utilization_now()) is not None:
-            yield _gauge(
-                "nv_cpu_utilization",
-                f"Busy share, 0 to 1, of the machine's processors since the last scrape, {_LEAST_WINDOW_S:g} s or more",
-                utilization,
-            )
+        """Yield the gauges, without a value where there is none."""
         memory = self._read_memory()
-        if (total := memory.get("MemTotal")) is not None and (available := memory.get("MemAvailable")) is not None:
-            yield _gauge("nv_cpu_memory_total_bytes", "The machine's memory; a container's limit may be lower", total)
-            yield _gauge("nv_cpu_memory_used_bytes", "The machine's memory that is not available", total - available)
+        total, available = memory.get("MemTotal"), memory.get("MemAvailable")
+        used = None if total is None or available is None else total - available
+        for name, documentation, value in (
+            ("nv_cpu_utilization", _UTILIZATION, self._utilization_now()),
+            ("nv_cpu_memory_total_bytes", "The machine's memory; a container's limit may be lower", total),
+            ("nv_cpu_memory_used_bytes", "The machine's memory that is not available", used),
+        ):
+            yield GaugeMetricFamily(name, documentation, value=value)
 
     def _utilization_now(self) -> float | None:
         now = self._clock()
@@ -80,7 +82,3 @@ class MachineCollector(Collector):
             return {}
         fields = (line.split() for line in lines)
         return {field[0].rstrip(":"): int(field[1]) * 1024 for field in fields if len(field) == 3 and field[2] == "kB"}
-
-
-def _gauge(name: str, documentation: str, value: float) -> GaugeMetricFamily:
-    return GaugeMetricFamily(name, documentation, value=value)
