@@ -10,6 +10,7 @@
     ├── Overloaded          refused to keep promises already made; says when to come back
     │   └── WaitTooLong     refused: behind what waits, the answer would come after the caller's deadline
     ├── SlowReader          the caller reads slower than words come
+    ├── MessageTooLarge     a request or an answer over the setting max_message_bytes
     ├── Unavailable         draining or not ready: try elsewhere
     ├── DeadlineExceeded    the caller's time is over
     │   └── DeadlineUnreachable  or will be: even alone on an idle device the request takes longer
@@ -98,6 +99,15 @@ class SlowReader(ServerError):
     """Ended: the caller did not read its answers in time, and they are not kept without bound."""
 
     reason = "SLOW_READER"
+
+
+class MessageTooLarge(ServerError):
+    """A message that may not travel. `what` is whose it is: "the request" or "the answer"."""
+
+    reason = "MESSAGE_TOO_LARGE"
+
+    def __init__(self, what: str, size: int, limit: int) -> None:
+        super().__init__(f"{what} takes {size} bytes, more than the server's max_message_bytes, {limit}")
 
 
 class Unavailable(ServerError):

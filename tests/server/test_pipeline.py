@@ -1,4 +1,4 @@
-"""Many requests on one stream: answers as they are done, bounds on both sides, and nothing left of who goes."""
+"""Many requests on one stream: answers in order or as they are done, bounds, and nothing left of who goes."""
 
 import asyncio
 import gc
@@ -8,6 +8,8 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from resonnx_server.errors import SlowReader
 from resonnx_server.rpc.boundary import one_status
 from resonnx_server.rpc.pipeline import pipeline
@@ -103,6 +105,101 @@ async def test_no_more_is_read_than_finds_room() -> None:
     assert len(answers.got) == 4
     call.cancel()
     await asyncio.wait([call])
+
+
+async def _numbers(count: int) -> AsyncIterator[int]:
+    for number in range(count):
+        yield number
+
+
+@given(st.lists(st.tuples(st.booleans(), st.integers(0, 11)), min_size=1, max_size=12), st.integers(1, 12))
+async def test_answers_in_order_wait_for_each_other_and_for_nobody_else(
+    requests: list[tuple[bool, int]], in_flight: int
+) -> None:
+    """Whatever ends first; who is not in order neither waits nor is waited for."""
+    exempt = {number for number, (is_exempt, _) in enumerate(requests) if is_exempt}
+    under_way: dict[int, asyncio.Future[None]] = {}
+
+    async def answer(request: int, tell) -> str:
+        end = under_way[request] = asyncio.get_running_loop().create_future()
+        if request in exempt:
+            tell(f"{request} part")
+        await end
+        return f"{request} done"
+
+    answers = Answers()
+    call = asyncio.ensure_future(
+        pipeline(
+            _numbers(len(requests)), answer, answers, asyncio.Event(), in_flight, in_order=lambda r: r not in exempt
+        )
+    )
+    ended: set[int] = set()
+    ordered = [number for number in range(len(requests)) if number not in exempt]
+    for _, which in requests:
+        await _settled()
+        candidates = sorted(under_way)
+        number = candidates[which % len(candidates)]
+        under_way.pop(number).set_result(None)
+        ended.add(number)
+        await _settled()
+        due = [number for place, number in enumerate(ordered) if ended.issuperset(ordered[: place + 1])]
+        finals = [int(part.split()[0]) for part in answers.got if part.endswith("done")]
+        assert set(finals) == {*due, *(ended & exempt)}
+        assert [number for number in finals if number not in exempt] == due
+    await asyncio.wait_for(call, 10)
+    for number in exempt:
+        assert [part for part in answers.got if part.startswith(f"{number} ")] == [f"{number} part", f"{number} done"]
+
+
+async def _settled() -> None:
+    """Turns of the loop enough for all that waits for nothing else."""
+    for _ in range(50):
+        await asyncio.sleep(0)
+
+
+async def test_answers_that_wait_for_a_slow_one_are_bounded() -> None:
+    """In number with those under way, and by their bytes: no more is read, until the slow one is there."""
+    read = 0
+    slow = asyncio.Event()
+
+    async def requests() -> AsyncIterator[int]:
+        nonlocal read
+        while read < 100:
+            read += 1
+            yield read - 1
+            # Answers that wait for nothing are there before the next request.
+            for _ in range(5):
+                await asyncio.sleep(0)
+
+    async def answer(request: int, tell) -> bytes:
+        if request == 0:
+            await slow.wait()
+        return bytes(100)
+
+    for in_flight, held_bytes, most_read in ((10, 1 << 20, 11), (64, 500, 7)):
+        read = 0
+        slow.clear()
+        answers = Answers()
+        call = asyncio.ensure_future(
+            pipeline(
+                requests(),
+                answer,
+                answers,
+                asyncio.Event(),
+                in_flight,
+                in_order=lambda _: True,
+                size_of=len,
+                held_bytes=held_bytes,
+            )
+        )
+        await until(lambda: read == most_read)  # noqa: B023 - called before the next turn
+        for _ in range(1000):
+            await asyncio.sleep(0)
+        assert read == most_read, "one more may wait for room"
+        assert answers.got == []
+        slow.set()
+        await asyncio.wait_for(call, 10)
+        assert (read, len(answers.got)) == (100, 100)
 
 
 @pytest.mark.parametrize("where", ["requests", "answer"])

@@ -178,6 +178,8 @@ class GRPCInferenceServiceServicer(object):
 
     def ModelStreamInfer(self, request_iterator, context):
         """Triton's extensions.
+        Answers come in the order of the requests, failures too, but for requests whose parameter `preserve_ordering` is
+        false or whose `stream` is true: theirs come as they are ready, and are paired by id.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

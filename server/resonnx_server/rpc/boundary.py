@@ -14,7 +14,7 @@ from google.protobuf.duration_pb2 import Duration
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 
 from resonnx_server import errors
-from resonnx_server.rpc.core.call import Call
+from resonnx_server.rpc.core.call import Aborted, Call, Rejected
 from resonnx_server.rpc.core.stream import StreamCall
 
 _log = logging.getLogger(__name__)
@@ -33,6 +33,7 @@ _CODES: Final[dict[type[errors.ServerError], grpc.StatusCode]] = {
     errors.NotFound: grpc.StatusCode.NOT_FOUND,
     errors.NotSupported: grpc.StatusCode.UNIMPLEMENTED,
     errors.Overloaded: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    errors.MessageTooLarge: grpc.StatusCode.RESOURCE_EXHAUSTED,
     errors.SlowReader: grpc.StatusCode.RESOURCE_EXHAUSTED,
     errors.Unavailable: grpc.StatusCode.UNAVAILABLE,
     errors.DeadlineExceeded: grpc.StatusCode.DEADLINE_EXCEEDED,
@@ -59,7 +60,8 @@ def pushback_ms(error: errors.ServerError) -> int | None:
     """Return when a refused caller should try again, in ms; -1 is gRPC's word for never, None for no refusal."""
     if isinstance(error, errors.Overloaded):
         return error.retry_after_ms
-    return -1 if isinstance(error, errors.DeadlineUnreachable | errors.SlowReader) else None
+    is_final = isinstance(error, errors.DeadlineUnreachable | errors.SlowReader | errors.MessageTooLarge)
+    return -1 if is_final else None
 
 
 def one_status(
@@ -71,6 +73,8 @@ def one_status(
     async def call(self: S, request: Q, context: C) -> R:
         try:
             return await method(self, request, context)
+        except Aborted:
+            raise
         except BaseException as error:
             if _is_ended_by_grpc(error):
                 raise
@@ -123,6 +127,12 @@ def _trailers(code: grpc.StatusCode, error: errors.ServerError) -> tuple[tuple[s
         trailers.append(("grpc-retry-pushback-ms", str(pushback)))
     trailers.append(("grpc-status-details-bin", status.SerializeToString()))
     return tuple(trailers)
+
+
+def rejection(error: errors.ServerError) -> Rejected:
+    """Return what a deserializer raises to end the call with an error of ours."""
+    code = code_of(error)
+    return Rejected(code, error.message, _trailers(code, error))
 
 
 def deadline_ns(context: Context, now_ns: int) -> int | None:

@@ -19,7 +19,8 @@ from resonnx_server.errors import InvalidInput, ServerError, VersionNotFound
 from resonnx_server.intake.admission import Admission
 from resonnx_server.intake.decode import Decoder
 from resonnx_server.observe.stats import Timing, Tracked
-from resonnx_server.rpc import describe, tensors
+from resonnx_server.rpc import describe
+from resonnx_server.rpc.answers import AnswerEncoder, Output
 from resonnx_server.rpc.boundary import (
     Context,
     StreamContext,
@@ -31,14 +32,15 @@ from resonnx_server.rpc.boundary import (
 )
 from resonnx_server.rpc.captions import caption_tensors, decode_options, word_tensors
 from resonnx_server.rpc.inputs import checked_tensors, overrides_initializers, read_inputs, wanted_outputs
-from resonnx_server.rpc.parameters import RequestParameters, check_classification, classify, parse_parameters
+from resonnx_server.rpc.parameters import RequestParameters, check_classification, keeps_order, parse_parameters
 from resonnx_server.rpc.pipeline import pipeline
 from resonnx_server.rpc.urgency import earlier_ns, naming_timeout, within
 from resonnx_server.runtime.images import Pixels
 from resonnx_server.runtime.sequence import Token
 from resonnx_server.runtime.session import Array
 
-TellPart = Callable[[pb.ModelStreamInferResponse], None]
+# Takes a ModelStreamInferResponse, serialized.
+TellPart = Callable[[bytes], None]
 
 _EXTENSIONS: Final = (
     "classification",
@@ -53,10 +55,11 @@ _EXTENSIONS: Final = (
 class InferenceServicer(grpc_service_pb2_grpc.GRPCInferenceServiceServicer):
     """The tensor protocol over the loaded models."""
 
-    def __init__(self, models: Models, decoder: Decoder, admission: Admission) -> None:
+    def __init__(self, models: Models, decoder: Decoder, admission: Admission, answers: AnswerEncoder) -> None:
         self._models = models
         self._decoder = decoder
         self._admission = admission
+        self._answers = answers
         self.rejected = models.rejected
 
     @one_status
@@ -122,8 +125,8 @@ class InferenceServicer(grpc_service_pb2_grpc.GRPCInferenceServiceServicer):
         return response
 
     @one_status
-    async def ModelInfer(self, request: pb.ModelInferRequest, context: Context) -> pb.ModelInferResponse:  # noqa: N802
-        """Run one request of any number of rows."""
+    async def ModelInfer(self, request: pb.ModelInferRequest, context: Context) -> bytes:  # noqa: N802
+        """Run one request of any number of rows, and return a ModelInferResponse, serialized."""
         return await self._model_infer(request, deadline_ns(context, time.monotonic_ns()))
 
     @one_status
@@ -132,25 +135,24 @@ class InferenceServicer(grpc_service_pb2_grpc.GRPCInferenceServiceServicer):
     ) -> None:
         """Run many requests of one stream; one that fails is answered with its message and the stream goes on.
 
+        Answers come in the order of their requests, failures too, unless a request's parameters say otherwise.
         That answer's parameter `reason` is the error's, and a refusal's `retry_after_ms` is as in vision.proto.
         A captioner tells words as they become certain where the request's parameter `stream` says so.
         """
         caller_deadline = deadline_ns(context, time.monotonic_ns())
 
-        async def answer(request: pb.ModelInferRequest, tell: TellPart) -> pb.ModelStreamInferResponse:
+        async def answer(request: pb.ModelInferRequest, tell: TellPart) -> bytes:
             try:
-                response = await self._model_infer(request, caller_deadline, tell)
+                return await self._model_infer(request, caller_deadline, tell)
             except Exception as error:  # the boundary of one request of the stream
                 # The error holds this frame: kept in it, both would live until garbage is collected.
                 return _failed(request, *outcome_of(error, "ModelStreamInfer"))
-            response.parameters["triton_final_response"].bool_param = True
-            return pb.ModelStreamInferResponse(infer_response=response)
 
-        await pipeline(requests, answer, context, self._models.closing)
+        await pipeline(requests, answer, context, self._models.closing, in_order=keeps_order, size_of=len)
 
     async def _model_infer(
         self, request: pb.ModelInferRequest, caller_deadline: int | None, tell: TellPart | None = None
-    ) -> pb.ModelInferResponse:
+    ) -> bytes:
         model = self._get(request.model_name, request.model_version)
         with Tracked(model.stats) as tracked, self._admission.hold(request.ByteSize()):
             now = time.monotonic_ns()
@@ -158,14 +160,25 @@ class InferenceServicer(grpc_service_pb2_grpc.GRPCInferenceServiceServicer):
             timeout_us = parameters.timeout_us if model.allow_timeout_override else 0
             deadline = earlier_ns(caller_deadline, now, timeout_us)
             wanted = wanted_outputs(request, model)
-            check_classification(parameters, model)
-            on_words = _word_teller(request, model, wanted, parameters, tell) if parameters.stream else None
             inputs = await read_inputs(request, model)
+            check_classification(parameters, model, _rows(inputs, model))
+            on_words = self._word_teller(request, model, wanted, tell) if parameters.stream else None
             work = self._infer(model, inputs, deadline, parameters, on_words)
             # A timeout costs as much as reading the request does: none where there is no deadline.
             with naming_timeout(0 if deadline == caller_deadline else timeout_us):
-                outputs, tracked.timing = await (work if deadline is None else within((deadline - now) / 1e9, work))
-            return _response(request, model, wanted, parameters, outputs)
+                outputs, timing = await (work if deadline is None else within((deadline - now) / 1e9, work))
+            labels = model.manifest.classifier.labels if model.manifest is not None else ()
+            batched = model.max_batch_size > 0
+            asked = [
+                Output(
+                    name, describe.shown(outputs[name], batched=batched), parameters.top_k.get(name, 0), labels, batched
+                )
+                for name in wanted
+            ]
+            head = _head(request, model, is_final=None if tell is None else True)
+            answer = await self._answers.encode(head, asked, streamed=tell is not None)
+            tracked.timing = timing
+            return answer
 
     RepositoryModelLoad = unsupported("RepositoryModelLoad")
     RepositoryModelUnload = unsupported("RepositoryModelUnload")
@@ -242,6 +255,25 @@ class InferenceServicer(grpc_service_pb2_grpc.GRPCInferenceServiceServicer):
         recipe = model.manifest.input
         return await self._decoder.load_all(files, recipe, field, priority, jpeg_scaling=model.jpeg_scaling)
 
+    def _word_teller(
+        self, request: pb.ModelInferRequest, model: Model, wanted: list[str], tell: TellPart | None
+    ) -> OnWords | None:
+        """Return what tells a captioner's words as answers that are not the final one."""
+        engine = model.engine
+        if not isinstance(engine, CaptionEngine):
+            return None
+        if tell is None:
+            raise InvalidInput("parameters['stream']", "needs ModelStreamInfer")
+        spec = engine.spec
+
+        def on_words(tokens: list[Token]) -> None:
+            for token in tokens:
+                tensors = word_tensors(token, spec)
+                outputs = [Output(name, describe.shown(tensors[name], batched=True)) for name in wanted]
+                tell(self._answers.encode_small(_head(request, model, is_final=False), outputs, streamed=True))
+
+        return on_words
+
     def _get(self, name: str, version: str) -> Model:
         with self.rejected.counting():
             return self._find(name, version)
@@ -252,46 +284,23 @@ class InferenceServicer(grpc_service_pb2_grpc.GRPCInferenceServiceServicer):
         return self._models.get(name, int(version or 0))
 
 
-def _failed(request: pb.ModelInferRequest, _: StatusCode, error: ServerError) -> pb.ModelStreamInferResponse:
+def _rows(inputs: Tensors, model: Model) -> int:
+    name = model.inputs[0].name
+    array = inputs[name] if name in inputs else next(iter(inputs.values()))
+    return len(array) if array.ndim else 1
+
+
+def _head(request: pb.ModelInferRequest, model: Model, *, is_final: bool | None) -> pb.ModelInferResponse:
+    """Return an answer without its outputs; `is_final` is told on streams."""
+    head = pb.ModelInferResponse(model_name=model.name, model_version=str(model.version), id=request.id)
+    if is_final is not None:
+        head.parameters["triton_final_response"].bool_param = is_final
+    return head
+
+
+def _failed(request: pb.ModelInferRequest, _: StatusCode, error: ServerError) -> bytes:
     response = pb.ModelInferResponse(id=request.id, model_name=request.model_name)
     response.parameters["reason"].string_param = error.reason
     if (pushback := pushback_ms(error)) is not None:
         response.parameters["retry_after_ms"].int64_param = pushback
-    return pb.ModelStreamInferResponse(error_message=error.message, infer_response=response)
-
-
-def _word_teller(
-    request: pb.ModelInferRequest,
-    model: Model,
-    wanted: list[str],
-    parameters: RequestParameters,
-    tell: TellPart | None,
-) -> OnWords | None:
-    """Return what tells a captioner's words as answers that are not the final one."""
-    engine = model.engine
-    if not isinstance(engine, CaptionEngine):
-        return None
-    if tell is None:
-        raise InvalidInput("parameters['stream']", "needs ModelStreamInfer")
-    spec = engine.spec
-
-    def on_words(tokens: list[Token]) -> None:
-        for token in tokens:
-            response = _response(request, model, wanted, parameters, word_tensors(token, spec))
-            response.parameters["triton_final_response"].bool_param = False
-            tell(pb.ModelStreamInferResponse(infer_response=response))
-
-    return on_words
-
-
-def _response(
-    request: pb.ModelInferRequest, model: Model, wanted: list[str], parameters: RequestParameters, outputs: Tensors
-) -> pb.ModelInferResponse:
-    response = pb.ModelInferResponse(model_name=model.name, model_version=str(model.version), id=request.id)
-    labels = model.manifest.classifier.labels if model.manifest is not None else ()
-    for name in wanted:
-        array = describe.shown(outputs[name], batched=model.max_batch_size > 0)
-        if (top_k := parameters.top_k.get(name)) is not None:
-            array = classify(array, top_k, labels, batched=model.max_batch_size > 0)
-        tensors.write_output(response, name, array)
-    return response
+    return pb.ModelStreamInferResponse(error_message=error.message, infer_response=response).SerializeToString()

@@ -1,26 +1,28 @@
 """Request parameters that are acted on.
 
 Of Triton's extensions `timeout` (where the model's settings allow it), `priority`, and `classification` of an output;
-of a captioner `beam_width`, `num_captions`, `min_tokens`, `max_tokens`, `temperature`, `seed` and `stream`, which mean
-what they mean in vision.proto.
+of a captioner `beam_width`, `num_captions`, `min_tokens`, `max_tokens`, `temperature` and `seed`, which mean what they
+mean in vision.proto, and `stream`: its words as they become certain. On a stream, `preserve_ordering` false lets an
+answer overtake others and be overtaken.
 """
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, cast
 
-import numpy as np
 from resonnx_proto.inference import grpc_service_pb2 as pb
 from resonnx_proto.v1 import vision_pb2
 
 from resonnx_server.engine.batcher import DEFAULT_PRIORITY
 from resonnx_server.engine.model import Model
 from resonnx_server.errors import InvalidInput
+from resonnx_server.rpc.ranking import check_classes, ranked_shape
 from resonnx_server.rpc.urgency import checked_priority
-from resonnx_server.runtime.session import Array
 
 # perf_analyzer's client sends it with every request; it only matters on streams.
 _ALLOWED_RESERVED: Final = "triton_enable_empty_final_response"
+_CHOICE: Final = "parameter_choice"
 _MAX_UINT32: Final = 2**32 - 1
 # Parameters, and outputs that are asked for: to look at millions would take seconds.
 _MOST: Final = 1024
@@ -74,38 +76,52 @@ def parse_parameters(request: pb.ModelInferRequest) -> RequestParameters:
             k = _integer(output.parameters, "classification", f"outputs[{output.name[:64]!r}].parameters")
             if k:
                 top_k[output.name] = k
-    stream = "stream" in given and given["stream"].bool_param
+    stream = _flag(given, "stream")
+    _flag(given, "preserve_ordering")
     return RequestParameters(timeout_us, priority, top_k, _caption(given), stream)
 
 
-def check_classification(parameters: RequestParameters, model: Model) -> None:
-    """Raise InvalidInput where classes are asked for of an output that has none."""
-    for spec in model.outputs:
-        if spec.name in parameters.top_k and spec.dtype == object:
-            raise InvalidInput("outputs", f"classification needs a numeric output, which {spec.name!r} is not")
+def keeps_order(request: pb.ModelInferRequest) -> bool:
+    """Whether a request's answer on a stream comes after those to the requests before it.
+
+    So it is unless `preserve_ordering` says otherwise, or `stream`, whose parts are paired by id.
+    """
+    given = request.parameters
+    if not given or (len(given) == 1 and _ALLOWED_RESERVED in given):
+        return True
+    if "stream" in given and given["stream"].bool_param:
+        return False
+    return (
+        "preserve_ordering" not in given
+        or given["preserve_ordering"].WhichOneof(_CHOICE) != "bool_param"
+        or (given["preserve_ordering"].bool_param)
+    )
 
 
-def classify(array: Array, top_k: int, labels: Sequence[str], *, batched: bool) -> Array:
-    """Return an output's best classes as the classification extension writes them: "<value>:<index>[:<label>]".
+def check_classification(parameters: RequestParameters, model: Model, rows: int) -> None:
+    """Raise InvalidInput where classes are asked for of an output that has none, or more than ranking.MAX_CLASSES.
+
+    Of an output whose shape the model leaves open, only its answer tells how many it has.
 
     Args:
-        array: Numbers, [N, ...] if batched.
-        top_k: How many, or all where there are fewer.
-        labels: Names by class index, where the classes have names.
-        batched: Each row is classified on its own.
-
-    Returns:
-        Objects (bytes) [N,k] or [k].
+        parameters: The request's.
+        model: Its model.
+        rows: Rows of the request.
     """
-    rows = array.reshape(len(array), -1) if batched else array.reshape(1, -1)
-    k = min(top_k, rows.shape[1])
-    best = np.argsort(-rows.astype(np.float64), axis=1, kind="stable")[:, :k]
-    shown = np.empty(best.shape, object)
-    for row, indices in enumerate(best.tolist()):
-        for column, index in enumerate(indices):
-            label = f":{labels[index]}" if rows.shape[1] == len(labels) else ""
-            shown[row, column] = f"{float(rows[row, index]):.6f}:{index}{label}".encode()
-    return shown if batched else shown[0]
+    if not parameters.top_k:
+        return
+    classes = 0
+    for spec in model.outputs:
+        top_k = parameters.top_k.get(spec.name)
+        if top_k is None:
+            continue
+        if spec.dtype == object:
+            raise InvalidInput("outputs", f"classification needs a numeric output, which {spec.name!r} is not")
+        batched = model.max_batch_size > 0
+        shape = (rows, *spec.shape[1:]) if batched else spec.shape
+        if all(isinstance(size, int) for size in shape):
+            classes += math.prod(ranked_shape(cast(tuple[int, ...], shape), top_k, batched=batched))
+    check_classes(classes)
 
 
 def _caption(parameters: Mapping[str, pb.InferParameter]) -> vision_pb2.CaptionRequest:
@@ -118,18 +134,27 @@ def _caption(parameters: Mapping[str, pb.InferParameter]) -> vision_pb2.CaptionR
     if "seed" in parameters:
         request.seed = _integer(parameters, "seed", "parameters")
     if "temperature" in parameters:
-        kind = parameters["temperature"].WhichOneof("parameter_choice")
+        kind = parameters["temperature"].WhichOneof(_CHOICE)
         if kind not in ("double_param", "int64_param", "uint64_param"):
             raise InvalidInput("parameters['temperature']", "must be a number")
         request.temperature = getattr(parameters["temperature"], kind)
     return request
 
 
+def _flag(parameters: Mapping[str, pb.InferParameter], name: str) -> bool:
+    parameter = parameters.get(name)
+    if parameter is None:
+        return False
+    if parameter.WhichOneof(_CHOICE) != "bool_param":
+        raise InvalidInput(f"parameters[{name!r}]", "must be a bool")
+    return parameter.bool_param
+
+
 def _integer(parameters: Mapping[str, pb.InferParameter], name: str, field: str) -> int:
     parameter = parameters.get(name)
     if parameter is None:
         return 0
-    kind = parameter.WhichOneof("parameter_choice")
+    kind = parameter.WhichOneof(_CHOICE)
     if kind not in ("int64_param", "uint64_param"):
         raise InvalidInput(f"{field}[{name!r}]", "must be an integer")
     value = int(getattr(parameter, kind))

@@ -1,10 +1,11 @@
-"""Answers many requests of one stream at once, in the order in which they are done."""
+"""Answers many requests of one stream at once, in the order of the requests or as the answers are ready."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from typing import Any, Final, Protocol, TypeVar
 
 from resonnx_server.errors import SlowReader, Unavailable
+from resonnx_server.rpc.turns import Turn, Turns
 
 Q = TypeVar("Q")
 R = TypeVar("R")
@@ -14,6 +15,8 @@ R_contra = TypeVar("R_contra", contravariant=True)
 IN_FLIGHT: Final = 64
 # Parts of answers that may wait for their reader: those who make them wait for nobody.
 UNREAD: Final = 256
+# Bytes of answers that wait for one before them, at most, when another request is read.
+HELD_BYTES: Final = 1 << 20
 
 
 class Answers(Protocol[R_contra]):
@@ -37,6 +40,10 @@ async def pipeline(
     closing: asyncio.Event,
     in_flight: int = IN_FLIGHT,
     unread: int = UNREAD,
+    *,
+    in_order: Callable[[Q], bool] = lambda _: False,
+    size_of: Callable[[R], int] = lambda _: 0,
+    held_bytes: int = HELD_BYTES,
 ) -> None:
     """Put for each request the parts that its answer tells, and `answer(request, tell)` itself when it is done.
 
@@ -45,14 +52,20 @@ async def pipeline(
         answer: An error in it ends the stream with that error.
         answers: Takes them.
         closing: When set, no more is read, what is under way is answered, and the stream ends.
-        in_flight: Most requests that are read and whose answers have found no room.
+        in_flight: Most requests that are read and whose answers have found no room, or wait for one before them.
         unread: Most answers that wait to be sent when a part is told.
+        in_order: Whether a request's answer comes after those to the requests before it that are in order, too. Others
+            wait for nobody, and nobody for them.
+        size_of: An answer's bytes.
+        held_bytes: Bytes of answers that wait for one before them: from there on no more is read.
 
     Raises:
         Unavailable: The stream ended because of `closing`.
         SlowReader: More than that wait. The requests under way were cancelled at once.
     """
     room = asyncio.Semaphore(in_flight)
+    turns: Turns[R] = Turns()
+    held = _Held(held_bytes)
     tasks: set[asyncio.Task[None]] = set()
     # Done when the stream has failed, of what `errors` holds: an exception in it would hold this frame, and so itself.
     failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -74,19 +87,31 @@ async def pipeline(
             answers.drop_unsent()
             fail(SlowReader(f"{unread} parts of answers were not read in time"))
 
-    async def serve(request: Q) -> None:
+    async def serve(request: Q, turn: Turn[R] | None) -> None:
+        done = await answer(request, tell)
+        # Until it is put, an answer keeps its request's part of the room, though this task has ended.
+        if turn is None:
+            due = [done]
+        else:
+            held.add(size_of(done))
+            due = turns.settle(turn, done)
+            held.remove(sum(map(size_of, due)))
+        full: asyncio.Future[None] | None = None
+        for ready in due:
+            full = answers.put(ready)
         try:
-            full = answers.put(await answer(request, tell))
             if full is not None:
                 # Others wait for the same.
                 await asyncio.shield(full)
         finally:
-            room.release()
+            for _ in due:
+                room.release()
 
     async def read() -> None:
         async for request in requests:
             await room.acquire()
-            start(serve(request))
+            await held.wait()
+            start(serve(request, turns.take() if in_order(request) else None))
 
     def start(work: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
         task = asyncio.create_task(work)
@@ -120,3 +145,27 @@ async def pipeline(
         # A cancelled task keeps its frames, which hold the request and `tell`: nothing may lead from there to the task,
         # or pictures of callers who left pile up until garbage is collected.
         tasks.clear()
+
+
+class _Held:
+    """Bytes of answers that wait for one before them; a reader waits while they are many."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._bytes = 0
+        self._fits: asyncio.Future[None] | None = None
+
+    def add(self, size: int) -> None:
+        self._bytes += size
+
+    def remove(self, size: int) -> None:
+        self._bytes -= size
+        if self._fits is not None and self._bytes < self._most:
+            if not self._fits.done():
+                self._fits.set_result(None)
+            self._fits = None
+
+    async def wait(self) -> None:
+        if self._bytes >= self._most:
+            self._fits = asyncio.get_running_loop().create_future()
+            await self._fits

@@ -10,6 +10,7 @@ from resonnx_proto.v1 import vision_pb2, vision_pb2_grpc
 
 from resonnx_server.rpc.core.server import CoreServer
 from resonnx_server.rpc.health import HealthServicer
+from resonnx_server.rpc.messages import TOLD_BYTES, BoundedMessages
 from resonnx_server.rpc.oip import InferenceServicer
 from resonnx_server.rpc.reflection import add_reflection
 from resonnx_server.rpc.vision import VisionServicer
@@ -18,6 +19,8 @@ SERVICES: Final = (
     vision_pb2.DESCRIPTOR.services_by_name["Vision"].full_name,
     grpc_service_pb2.DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name,
 )
+# Whose answers may be large: see answers.py.
+SERIALIZED: Final = frozenset(f"/{SERVICES[1]}/{name}" for name in ("ModelInfer", "ModelStreamInfer"))
 _NOT_SERVING: Final = health_pb2.HealthCheckResponse.NOT_SERVING
 _SERVING: Final = health_pb2.HealthCheckResponse.SERVING
 # Clients may ping every 5 s; a ping that was held up on its way must not make the next one a fault.
@@ -28,7 +31,7 @@ _NEVER: Final = 2**31 - 1
 
 def _options(max_message_bytes: int, max_connection_idle_s: float) -> list[tuple[str, int]]:
     return [
-        ("grpc.max_receive_message_length", max_message_bytes),
+        ("grpc.max_receive_message_length", max_message_bytes + TOLD_BYTES),
         ("grpc.max_send_message_length", max_message_bytes),
         # A second server on the port must fail, not take half of the connections.
         ("grpc.so_reuseport", 0),
@@ -64,11 +67,12 @@ class GrpcServer:
     ) -> None:
         self._server = CoreServer(_options(max_message_bytes, max_connection_idle_s))
         self._health = HealthServicer()
-        vision_pb2_grpc.add_VisionServicer_to_server(vision, self._server)
-        grpc_service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(inference, self._server)
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        bounded = BoundedMessages(self._server, max_message_bytes, SERIALIZED)
+        vision_pb2_grpc.add_VisionServicer_to_server(vision, bounded)
+        grpc_service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(inference, bounded)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, bounded)
         files = (vision_pb2.DESCRIPTOR, grpc_service_pb2.DESCRIPTOR, health_pb2.DESCRIPTOR)
-        add_reflection(self._server, (*SERVICES, health.SERVICE_NAME), files)
+        add_reflection(bounded, (*SERVICES, health.SERVICE_NAME), files)
 
     async def start(self, host: str, port: int) -> int:
         """Listen, not yet serving by health, and return the port. Raises OSError if the port is taken."""

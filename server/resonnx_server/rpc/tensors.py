@@ -1,7 +1,6 @@
-"""The tensor protocol's encoding: raw little-endian bytes or typed contents to NumPy arrays, and arrays to raw bytes.
+"""The tensor protocol's encoding: raw little-endian bytes or typed contents to NumPy arrays (answers.py writes them).
 
 Facts: Open Inference Protocol v2, "Tensor data"; BYTES elements are a 4-byte little-endian length and the bytes.
-Answers are always raw: Triton's clients read nothing else.
 """
 
 import math
@@ -160,14 +159,3 @@ def _split_bytes(raw: bytes, count: int, field: str) -> Array:
     if position != len(raw):
         raise InvalidInput(field, f"{len(raw) - position} bytes are left after {count} BYTES elements")
     return elements
-
-
-def write_output(response: pb.ModelInferResponse, name: str, array: Array) -> None:
-    """Append an output with its raw content."""
-    dtype = array.dtype
-    response.outputs.add(name=name, datatype=_NAMES[dtype], shape=array.shape)
-    if dtype.hasobject:
-        parts = [value if isinstance(value, bytes) else str(value).encode() for value in array.ravel()]
-        response.raw_output_contents.append(b"".join(struct.pack("<I", len(part)) + part for part in parts))
-    else:
-        response.raw_output_contents.append(array.tobytes())

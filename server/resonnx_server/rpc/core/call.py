@@ -30,6 +30,14 @@ class Aborted(Exception):
     """A handler ended its call by `abort`."""
 
 
+class Rejected(Aborted):
+    """A deserializer does not take a message: the call ends with this status."""
+
+    def __init__(self, code: grpc.StatusCode, details: str, trailers: ops.Trailers) -> None:
+        super().__init__(details)
+        self.status = (code, details, trailers)
+
+
 def done(event: ops.Event) -> None:
     """Take note of nothing: for operations whose end changes nothing."""
 
@@ -191,6 +199,10 @@ class Call:
             return
         try:
             request = self.handler.request_deserializer(message)
+        except Rejected as rejected:
+            self.set_status(*rejected.status)
+            self._finish(None)
+            return
         except Exception:
             self.set_status(grpc.StatusCode.INTERNAL, "the request message does not parse")
             self._finish(None)

@@ -12,7 +12,7 @@ from contextlib import aclosing
 from typing import Any, Final
 
 from resonnx_server.rpc.core import operations as ops
-from resonnx_server.rpc.core.call import Call, done
+from resonnx_server.rpc.core.call import Call, Rejected, done
 
 # Messages of a call that wait in one direction, at most, and their bytes: one more is taken while both hold.
 _MOST: Final = 16
@@ -137,6 +137,9 @@ class StreamCall(Call):
             await self._reader
         try:
             return self.handler.request_deserializer(message)
+        except Rejected as rejected:
+            self.set_status(*rejected.status)
+            raise
         finally:
             # An error would hold this frame.
             del message
