@@ -4,24 +4,16 @@ PORT ?= 8001
 HTTP_PORT ?= 8002
 VENV := .venv
 BIN := $(VENV)/bin
-ROOMS := proto server export client
 
 # Test processes: one a core. Modules stay together, as their fixtures export models.
 TEST_WORKERS ?= auto
 
-.PHONY: run test test-fast test-slow lint proto settings metrics bench bench-peers clean
+.PHONY: $(VENV)/.installed run test test-fast test-slow lint proto settings metrics bench bench-peers clean
 
-# On linux x86-64 with the OpenVINO provider; elsewhere the extra is empty. PyPI's torch for Linux brings CUDA, several GB:
-# TORCH_INDEX_URL=URL takes torch from an index of CPU builds.
-$(VENV)/.installed: constraints.txt tests/requirements.txt $(ROOMS:%=%/pyproject.toml)
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --upgrade pip
-	@echo "installing into $(VENV): PyTorch alone is 0.2 GB, or several with CUDA"
-	$(if $(TORCH_INDEX_URL),$(BIN)/pip install --quiet -c constraints.txt torch --index-url $(TORCH_INDEX_URL))
-	@# The build tool warns of every editable installation.
-	PYTHONWARNINGS=ignore $(BIN)/pip install --quiet -c constraints.txt -r tests/requirements.txt \
-	    -e ./proto -e './server[openvino]' -e './export[demo]' -e './client[bench]'
-	@touch $@
+# What is installed, and when it must be anew, the script knows; it takes no time where nothing is to be done. On linux
+# x86-64 with the OpenVINO provider; elsewhere the extra is empty.
+$(VENV)/.installed:
+	@PYTHON='$(PYTHON)' TORCH_INDEX_URL='$(TORCH_INDEX_URL)' deploy/install
 
 run: $(VENV)/.installed
 	@$(BIN)/python deploy/quickstart.py --port $(PORT) --http-port $(HTTP_PORT) $(if $(ONCE),--once)

@@ -7,9 +7,11 @@ import argparse
 import json
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 from resonnx import Client
@@ -17,6 +19,7 @@ from resonnx import Client
 _ROOT = Path(__file__).resolve().parent.parent
 _BIN = Path(sys.executable).parent
 _PICTURES = 4
+_HOST = "127.0.0.1"
 # What a shell reports for a program that Ctrl-C ended.
 _INTERRUPTED = 130
 
@@ -24,8 +27,8 @@ _INTERRUPTED = 130
 def main() -> int:
     """Run the whole path once and return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--port", default="8001")
-    parser.add_argument("--http-port", default="8002")
+    parser.add_argument("--port", type=int, default=8001)
+    parser.add_argument("--http-port", type=int, default=8002)
     parser.add_argument("--once", action="store_true", help="free ports, and stop after the answers")
     arguments = parser.parse_args()
     # make passes it on: the server must not outlive this process.
@@ -33,8 +36,17 @@ def main() -> int:
     repository = _ROOT / "models"
     samples = repository / ".samples"
     export = [str(_BIN / "resonnx-export"), "demo"]
-    ports = ("0", "0") if arguments.once else (arguments.port, arguments.http_port)
+    ports = (
+        {"PORT": 0, "HTTP_PORT": 0} if arguments.once else {"PORT": arguments.port, "HTTP_PORT": arguments.http_port}
+    )
     try:
+        # Before anything that takes long.
+        for variable, port in ports.items():
+            if not _is_free(port):
+                print(
+                    f"make run: port {port} is taken: choose another, make run {variable}={port - 10}", file=sys.stderr
+                )
+                return 1
         subprocess.run([*export, "--repository", str(repository)], check=True)
         subprocess.run([*export, "--samples", str(samples), "--count", str(_PICTURES), "--seed", "1"], check=True)
         return _serve_and_ask(repository, samples, ports, once=arguments.once)
@@ -45,9 +57,19 @@ def main() -> int:
         return _INTERRUPTED
 
 
-def _serve_and_ask(repository: Path, samples: Path, ports: tuple[str, str], *, once: bool) -> int:
-    command = [str(_BIN / "resonnx-server"), "--repository", str(repository), "--port", ports[0]]
-    command += ["--http-port", ports[1], "--cache-dir", str(repository / ".cache"), "--log-level", "warning"]
+def _is_free(port: int) -> bool:
+    try:
+        socket.create_server((_HOST, port)).close()
+    except OSError:
+        return False
+    return True
+
+
+def _serve_and_ask(repository: Path, samples: Path, ports: Mapping[str, int], *, once: bool) -> int:
+    command = [str(_BIN / "resonnx-server"), "--repository", str(repository), "--host", _HOST]
+    command += ["--port", str(ports["PORT"]), "--http-port", str(ports["HTTP_PORT"])]
+    command += ["--cache-dir", str(repository / ".cache"), "--log-level", "warning"]
+    print("starting the server (its first start measures what batches cost, about a minute)", flush=True)
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
         assert server.stdout is not None
         try:
