@@ -31,6 +31,7 @@ from resonnx_server.rpc.server import GrpcServer, bracketed
 from resonnx_server.rpc.vision import VisionServicer
 from resonnx_server.runtime.host import own_processors, usable_cores
 from resonnx_server.runtime.pinned import PinnedMemory
+from resonnx_server.runtime.processors import Processors, cores_first
 from resonnx_server.runtime.session import GPU_PROVIDERS
 from resonnx_server.signals import StopSignals, leave
 
@@ -213,7 +214,11 @@ class Server:
             self.devices[name] = (
                 Device(name, GPU_LANES, allocate=PinnedMemory().allocate)
                 if name == "gpu"
-                else Device(name, min(self.loader.threads, MAX_LANES), processors=own_processors())
+                else Device(
+                    name,
+                    min(self.loader.threads, MAX_LANES),
+                    processors=Processors(cores_first(own_processors())),
+                )
             )
         return self.devices[name]
 

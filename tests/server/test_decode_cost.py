@@ -86,3 +86,30 @@ def test_what_was_learnt_fades(cost: DecodeCost, now: list[int]) -> None:
     assert cost.expected_ns(LARGE) == pytest.approx(before, rel=0.01)
     now[0] = 180 * S
     assert cost.expected_ns(LARGE) < before / 100
+
+
+@pytest.mark.parametrize("seconds", [1, 8])
+def test_what_pictures_go_on_telling_does_not_fade_however_rare_they_are(
+    cost: DecodeCost, now: list[int], seconds: int
+) -> None:
+    for _ in range(1500):
+        now[0] += seconds * S
+        assert cost.expected_ns(SMALL) <= 150_000
+        cost.learn(SMALL, 150_000)
+    now[0] += seconds * S
+    assert cost.expected_ns(SMALL) == pytest.approx(150_000, rel=0.1)
+
+
+def test_a_machine_that_became_slow_is_known_soon(cost: DecodeCost) -> None:
+    for _ in range(100_000):
+        cost.learn(SMALL, 150_000)
+    for _ in range(3000):
+        cost.learn(SMALL, 600_000)
+    assert cost.expected_ns(SMALL) == pytest.approx(600_000, rel=0.15)
+
+
+def test_one_picture_outweighs_no_crowd(cost: DecodeCost) -> None:
+    for _ in range(10_000):
+        cost.learn(SMALL, 150_000)
+    cost.learn(LARGE, 3600 * S)
+    assert cost.expected_ns(SMALL) < 1_200_000, "a quarter of the most that a pixel may take"

@@ -1,5 +1,6 @@
 """What the process may compute on, and where the threads that compute stand."""
 
+import io
 import os
 import queue
 import threading
@@ -8,6 +9,7 @@ from pathlib import Path
 import pytest
 from resonnx_server.engine.device import Device
 from resonnx_server.runtime.host import compute_thread, gpu_models, own_processors, processor_model, usable_cores
+from resonnx_server.runtime.processors import Processors
 
 OURS = sorted(os.sched_getaffinity(0))
 
@@ -168,7 +170,7 @@ class _Asks:
 @pytest.mark.parametrize("are_ours", [True, False])
 def test_lanes_give_way_and_stay_where_they_compute_alone(are_ours: bool) -> None:
     before = os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
-    device = Device("test", len(OURS), processors=OURS if are_ours else ())
+    device = Device("test", len(OURS), processors=Processors(OURS if are_ours else (), claim=lambda _: io.BytesIO()))
     for has_all_cores in (True, False, True):
         asks = _Asks(has_all_cores=has_all_cores)
         device.attach(asks)
@@ -180,6 +182,21 @@ def test_lanes_give_way_and_stay_where_they_compute_alone(are_ours: bool) -> Non
         assert all(niceness >= max(before, 1) for _, _, niceness in told)
     device.close()
     assert os.getpriority(os.PRIO_PROCESS, threading.get_native_id()) == before
+
+
+def test_a_lane_that_gets_no_processor_goes_where_it_may() -> None:
+    """As beside another server, which has all but one."""
+    left = OURS[-1]
+    device = Device(
+        "test", len(OURS), processors=Processors(OURS, claim=lambda number: io.BytesIO() if number == left else None)
+    )
+    asks = _Asks(has_all_cores=False)
+    device.attach(asks)
+    told = [asks.told.get(timeout=10) for _ in OURS]
+    device.detach(asks)
+    device.close()
+    found = sorted((where for _, where, _ in told), key=len)
+    assert found == [frozenset({left})] + [frozenset(OURS)] * (len(OURS) - 1)
 
 
 def test_threads_that_a_compute_thread_starts_give_way_too() -> None:

@@ -4,6 +4,7 @@ import queue
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import grpc
 import numpy as np
@@ -30,6 +31,12 @@ max_queue_delay_us = 1_000_000
 [models.gathers]
 max_batch_size = 4
 max_queue_delay_us = 1_000_000
+"""
+TIMELY = """
+[models.digits]
+allow_timeout_override = true
+[models.scenes]
+allow_timeout_override = true
 """
 HURRIED = """
 [models.steered]
@@ -67,6 +74,13 @@ def patient(start) -> Iterator[grpc.Channel]:
         grpc.insecure_channel(server.grpc) as channel,
     ):
         yield channel
+
+
+@pytest.fixture(scope="module")
+def timely(start) -> Iterator[Any]:
+    """The demo's models, which honour the tensor protocol's `timeout`."""
+    with start(TIMELY, digits="digits", scenes="scenes") as server:
+        yield server
 
 
 @pytest.fixture(scope="module")
@@ -164,8 +178,8 @@ def test_requests_in_flight_hold_no_more_memory_than_they_may(patient: grpc.Chan
             assert 0 < pushback <= 2000
 
 
-def test_a_deadline_that_even_an_idle_device_would_miss_says_not_to_come_back(demo_server, picture: bytes) -> None:
-    with grpc.insecure_channel(demo_server.grpc) as channel:
+def test_a_deadline_that_even_an_idle_device_would_miss_says_not_to_come_back(timely, picture: bytes) -> None:
+    with grpc.insecure_channel(timely.grpc) as channel:
         vision, tensors = _vision(channel), grpc_service_pb2_grpc.GRPCInferenceServiceStub(channel)
         caption = vision_pb2.CaptionRequest(model="scenes", image={"encoded": picture}, timeout_us=1)
         for call, request in (
@@ -178,9 +192,9 @@ def test_a_deadline_that_even_an_idle_device_would_miss_says_not_to_come_back(de
 
 
 @pytest.mark.parametrize("seconds", [1e-4, 1e-3, 3e-3])
-def test_short_deadlines_end_alike_on_an_idle_server(demo_server, picture: bytes, seconds: float) -> None:
+def test_short_deadlines_end_alike_on_an_idle_server(timely, picture: bytes, seconds: float) -> None:
     """Nobody is told that the server is busy, however the deadline is set: it is not."""
-    with grpc.insecure_channel(demo_server.grpc) as channel:
+    with grpc.insecure_channel(timely.grpc) as channel:
         vision, tensors = _vision(channel), grpc_service_pb2_grpc.GRPCInferenceServiceStub(channel)
         microseconds = int(seconds * 1e6)
 
@@ -201,8 +215,8 @@ def test_short_deadlines_end_alike_on_an_idle_server(demo_server, picture: bytes
     assert grpc.StatusCode.DEADLINE_EXCEEDED in codes or seconds > 1e-3
 
 
-def test_a_timeout_that_is_too_short_fails_its_own_picture_only(demo_server, picture: bytes) -> None:
-    with grpc.insecure_channel(demo_server.grpc) as channel:
+def test_a_timeout_that_is_too_short_fails_its_own_picture_only(timely, picture: bytes) -> None:
+    with grpc.insecure_channel(timely.grpc) as channel:
         requests = [_request("digits", picture, id=str(i)) for i in range(MANY)]
         requests[3].timeout_us = 1
         requests[5].timeout_us = 60_000_000
@@ -226,11 +240,11 @@ def test_what_is_no_refusal_says_nothing_of_coming_back(demo_server, picture: by
         assert answer.infer_response.parameters["reason"].string_param == "BAD_IMAGE"
 
 
-def test_tritonclient_is_told_of_a_refusal_on_a_stream_as_ever(demo_server, picture: bytes) -> None:
+def test_tritonclient_is_told_of_a_refusal_on_a_stream_as_ever(timely, picture: bytes) -> None:
     tensor = triton.InferInput("image", [1], "BYTES")
     tensor.set_data_from_numpy(np.array([picture], object))
     told: queue.Queue[tuple[object, object]] = queue.Queue()
-    with triton.InferenceServerClient(demo_server.grpc) as client:
+    with triton.InferenceServerClient(timely.grpc) as client:
         client.start_stream(callback=lambda result, error: told.put((result, error)))
         client.async_stream_infer("digits", [tensor], request_id="late", timeout=1)
         result, error = told.get(timeout=30)

@@ -6,6 +6,8 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 import tritonclient.grpc as triton
+from resonnx_server.errors import DeadlineExceeded, DeadlineUnreachable, Overloaded, ServerError, WaitTooLong
+from resonnx_server.rpc.urgency import naming_timeout
 from tritonclient.utils import InferenceServerException
 
 # As clients send them that mean seconds or milliseconds.
@@ -46,7 +48,7 @@ def test_a_timeout_that_is_honoured_is_told_with_its_unit(server) -> None:
         for timeout in SHORT[:3]:
             with pytest.raises(InferenceServerException) as refused:
                 client.infer("digits", _pixels(), timeout=timeout)
-            assert refused.value.status() in ("StatusCode.RESOURCE_EXHAUSTED", "StatusCode.DEADLINE_EXCEEDED")
+            assert refused.value.status() == "StatusCode.DEADLINE_EXCEEDED"
             assert f"the parameter 'timeout' is {timeout} µs, {timeout / 1000:g} ms" in refused.value.message()
         # 20 s.
         assert client.infer("digits", _pixels(), timeout=20_000_000).as_numpy("logits").shape == (1, 10)
@@ -56,3 +58,19 @@ def test_a_deadline_of_the_call_is_not_blamed_on_a_longer_timeout(server) -> Non
     with triton.InferenceServerClient(server.grpc) as client, pytest.raises(InferenceServerException) as refused:
         client.infer("digits", _pixels(), timeout=20_000_000, client_timeout=0.0005)
     assert not re.search("timeout' is", refused.value.message())
+
+
+@pytest.mark.parametrize(
+    "error", [DeadlineExceeded("late"), DeadlineUnreachable("too soon"), WaitTooLong("a long queue", 20)]
+)
+def test_whoever_runs_out_of_time_by_the_timeout_is_told_so(error: ServerError) -> None:
+    with pytest.raises(ServerError) as told, naming_timeout(30):
+        raise error
+    assert told.value.message.endswith("(the parameter 'timeout' is 30 µs, 0.03 ms)")
+
+
+def test_other_errors_are_not_blamed_on_the_timeout() -> None:
+    for error, timeout_us in ((Overloaded("full", 20), 30), (DeadlineExceeded("late"), 0)):
+        with pytest.raises(ServerError) as told, naming_timeout(timeout_us):
+            raise error
+        assert "timeout" not in told.value.message

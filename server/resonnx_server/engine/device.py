@@ -5,7 +5,7 @@ The device's lock guards the queues of all workloads attached to it; the event l
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -13,6 +13,7 @@ import numpy as np
 
 from resonnx_server.engine.staging import Allocate
 from resonnx_server.runtime.host import compute_thread, stay_on
+from resonnx_server.runtime.processors import Processors
 
 Clock = Callable[[], int]
 
@@ -77,9 +78,9 @@ class Device:
         lanes: Jobs that may run at once.
         clock: Monotonic ns.
         allocate: Memory that batches for it are put together in.
-        processors: One for each lane, to stay on while it computes by itself: schedulers leave two threads that compute
-            on one processor for milliseconds while another is idle, as long as those who wake them come and go there.
-            If there are not as many, the system moves lanes about.
+        processors: Lanes that compute by themselves stay each on one: schedulers leave two threads that compute on one
+            processor for milliseconds while another is idle, as long as those who wake them come and go there. A lane
+            that gets none is moved about by the system.
     """
 
     def __init__(
@@ -88,7 +89,7 @@ class Device:
         lanes: int = 1,
         clock: Clock = time.monotonic_ns,
         allocate: Allocate = np.zeros,
-        processors: Sequence[int] = (),
+        processors: Processors | None = None,
     ) -> None:
         self.name = name
         self.clock = clock
@@ -102,9 +103,9 @@ class Device:
         # When sleeping lanes will look for work by themselves.
         self._alarms_ns: list[int] = []
         self._closed = False
-        self._processors = processors if len(processors) == lanes else ()
+        self._processors = processors or Processors(())
         self._threads = [
-            threading.Thread(target=self._work, args=(i,), name=f"{name}-lane-{i}", daemon=True) for i in range(lanes)
+            threading.Thread(target=self._work, name=f"{name}-lane-{i}", daemon=True) for i in range(lanes)
         ]
         for thread in self._threads:
             thread.start()
@@ -156,21 +157,25 @@ class Device:
             thread.join(None if ends is None else max(0.0, ends - time.monotonic()))
         return not any(thread.is_alive() for thread in self._threads)
 
-    def _work(self, lane: int) -> None:
+    def _work(self) -> None:
         # The event loop's turns are short, and what it brings makes the next batch larger: it goes first.
         compute_thread()
-        stays = False
+        processors, mine, stays = self._processors, None, False
         while (taken := self._wait_for_job()) is not None:
             job, under_way = taken
-            if self._processors and stays == job.has_all_cores:
-                # Threads that work together must find a processor each, wherever.
+            # Threads that work together must find a processor each, wherever.
+            if not job.has_all_cores and mine is None:
+                mine = processors.take()
+            if mine is not None and stays == job.has_all_cores:
                 stays = not stays
-                stay_on({self._processors[lane]} if stays else self._processors)
+                stay_on({mine} if stays else processors.ours)
             job.run()
             with self.lock:
                 self._under_way.remove(under_way)
             # Its arrays must not live until the next job.
             del job, taken
+        if mine is not None:
+            processors.give_back(mine)
 
     def _budget_ns(self, workload: Workload) -> float | None:
         """Longest job that leaves the other workloads a chance to keep their objectives: half of the tightest."""

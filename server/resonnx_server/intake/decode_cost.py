@@ -1,10 +1,10 @@
 """How long a picture should take to decode, told by its format and size before any of it is."""
 
-import math
 import time
 from collections.abc import Callable
 from typing import Final
 
+from resonnx_server.engine.freshness import Freshness
 from resonnx_server.runtime.headers import Header
 from resonnx_server.runtime.images import MAX_PIXELS
 
@@ -14,13 +14,16 @@ _OVERHEAD_PIXELS: Final = 16_384
 _UNKNOWN_PIXELS: Final = 1_000_000
 # Nobody's picture can make others of its format seem slower than this: five times what slow ones take.
 _MOST_NS: Final = 200.0
-_FADES_IN_NS: Final = 10_000_000_000
+# What was learnt from more pixels than these is replaced by what comes, but no picture replaces more than its part.
+_MOST_PIXELS: Final = 20_000_000
+_MOST_OF_ONE: Final = _MOST_PIXELS // 4
 
 
 class DecodeCost:
     """Follows how many ns a pixel takes, for each format by itself. Event loop only.
 
-    What was learnt fades towards nothing: those who are refused by it cannot teach otherwise.
+    What was learnt fades towards nothing when no more pictures of the format come: those who are refused by it cannot
+    teach otherwise.
 
     Args:
         clock: Monotonic ns.
@@ -35,17 +38,14 @@ class DecodeCost:
         known = self._kinds.get(header.format)
         if known is None:
             return 0.0
-        known.fade(self._clock())
+        known.fade()
         return _work(header) * known.ns / (known.pixels + _UNKNOWN_PIXELS)
 
     def learn(self, header: Header, ns: int) -> None:
         """Take note that a thread took so long for a picture."""
-        now = self._clock()
-        known = self._kinds.setdefault(header.format, _Known(now))
-        known.fade(now)
         pixels = _work(header)
-        known.pixels += pixels
-        known.ns += min(ns, _MOST_NS * pixels)
+        known = self._kinds.setdefault(header.format, _Known(self._clock))
+        known.learn(pixels, min(ns, _MOST_NS * pixels))
 
 
 def _work(header: Header) -> int:
@@ -56,15 +56,24 @@ def _work(header: Header) -> int:
 class _Known:
     """Pixels decoded lately, and the time that they took."""
 
-    __slots__ = ("_at_ns", "ns", "pixels")
+    __slots__ = ("_age", "ns", "pixels")
 
-    def __init__(self, now_ns: int) -> None:
-        self._at_ns = now_ns
+    def __init__(self, clock: Callable[[], int]) -> None:
+        self._age = Freshness(clock)
         self.pixels = 0.0
         self.ns = 0.0
 
-    def fade(self, now_ns: int) -> None:
-        left = math.exp((self._at_ns - now_ns) / _FADES_IN_NS)
-        self.pixels *= left
-        self.ns *= left
-        self._at_ns = now_ns
+    def learn(self, pixels: int, ns: float) -> None:
+        self.fade()
+        counted = min(pixels, _MOST_OF_ONE)
+        self._keep(min(1.0, (_MOST_PIXELS - counted) / self.pixels) if self.pixels else 1.0)
+        self.pixels += counted
+        self.ns += ns * counted / pixels
+        self._age.renew()
+
+    def fade(self) -> None:
+        self._keep(self._age.kept())
+
+    def _keep(self, share: float) -> None:
+        self.pixels *= share
+        self.ns *= share

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from typing import TypeVar
 
 from resonnx_server.engine.batcher import DEFAULT_PRIORITY, PRIORITY_LEVELS
-from resonnx_server.errors import DeadlineExceeded, DeadlineUnreachable, InvalidInput
+from resonnx_server.errors import DeadlineExceeded, InvalidInput, WaitTooLong
 
 T = TypeVar("T")
 
@@ -48,7 +48,7 @@ def naming_timeout(timeout_us: int) -> Iterator[None]:
     """
     try:
         yield
-    except (DeadlineExceeded, DeadlineUnreachable) as error:
+    except (DeadlineExceeded, WaitTooLong) as error:
         if timeout_us:
             error.message += f" (the parameter 'timeout' is {timeout_us} µs, {timeout_us / 1000:g} ms)"
         raise
