@@ -112,6 +112,28 @@ def test_what_became_sooner_is_found_out() -> None:
     assert runners.alone.table.cost_ns(1) == pytest.approx(100)
 
 
+def test_while_one_session_runs_the_other_ones_speed_is_not_forgotten() -> None:
+    """They run on one machine: else the one that was not used for a while would look quicker than it is."""
+    clock = Clock()
+    runners = Runners(
+        Runner(Runtime(), LatencyTable({1: 100.0}, clock=clock)),
+        Runner(Runtime(), LatencyTable({1: 150.0}, clock=clock)),
+        instances=2,
+    )
+    for _ in range(300):
+        runners.record(runners.alone, 1, 300)
+        runners.record(runners.shared, 1, 450)
+    for _ in range(100):
+        clock.ns += 5_000_000_000
+        runners.shared.table.fade()
+        assert runners.pick(1, is_alone=True) is runners.alone
+        runners.record(runners.alone, 1, 300)
+    assert runners.shared.table.cost_ns(1) == pytest.approx(450, rel=0.01)
+    clock.ns += 60_000_000_000
+    runners.shared.table.fade()
+    assert runners.shared.table.cost_ns(1) < 250
+
+
 def _picks(runners: AnyRunners, ns: int, cold_ns: int, count: int) -> list[int]:
     """Return which of so many lone batches ran on `alone`, if they take `ns`, or `cold_ns` after another's."""
     picked = []

@@ -264,8 +264,8 @@ def test_requests_wait_for_company_as_long_as_they_may(patient: grpc.Channel, pi
     assert alone.queue_us >= 1_000_000
     calls = [vision.Classify.future(_request("gathers", picture), timeout=60) for _ in range(4)]
     timings = [call.result().timing for call in calls]
-    assert [timing.batch_size for timing in timings] == [4] * 4
-    assert min(timing.queue_us for timing in timings) < 1_000_000, "the last to come waited for nobody"
+    # In as many batches as lanes share them out to.
+    assert max(timing.queue_us for timing in timings) < 1_000_000, "four are enough: nobody waited for more"
 
 
 def test_an_objective_alone_refuses_nothing(hurried: grpc.Channel, picture: bytes) -> None:

@@ -8,6 +8,7 @@ Two refusals, for two kinds of callers. Who asks for less time than the request 
 it is told when to come back (WaitTooLong).
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
@@ -98,14 +99,17 @@ class DeadlineAdmission:
         alone = decoding.alone_ns + own_ns
         expected = max(self._device.under_way_ns(now) + ahead_ns, decoding.expected_ns) + own_ns
         waits = expected - alone > _NO_WAIT * alone
-        allowed, by = self._allowed(now, deadline_ns)
+        left = math.inf if deadline_ns is None else deadline_ns - now
+        allowed = left if self._shed_after_ns is None else min(left, self._shed_after_ns)
         if (predicted := alone * self._alone.factor) > allowed:
-            raise DeadlineUnreachable(f"the answer would take {milliseconds(predicted)} even on an idle device {by}")
+            raise DeadlineUnreachable(
+                f"the answer would take {milliseconds(predicted)} even on an idle device {self._wanted(left)}"
+            )
         if not waits:
             return Prediction(now, alone, allowed, self._alone)
         if (predicted := expected * self._waiting.factor) > allowed:
             wait = milliseconds(expected - alone)
-            message = f"the answer would take {milliseconds(predicted)}, with a wait of {wait}, {by}"
+            message = f"the answer would take {milliseconds(predicted)}, with a wait of {wait}, {self._wanted(left)}"
             raise WaitTooLong.for_ns(message, (predicted - allowed) / self._waiting.factor)
         return Prediction(now, expected, allowed, self._waiting)
 
@@ -114,11 +118,9 @@ class DeadlineAdmission:
         took_ns = None if too_late else self._device.clock() - prediction.at_ns
         prediction.correction.learn(prediction.expected_ns, prediction.allowed_ns, took_ns)
 
-    def _allowed(self, now_ns: int, deadline_ns: int | None) -> tuple[float, str]:
-        """Return the time that a request has, and who says so."""
-        left = None if deadline_ns is None else deadline_ns - now_ns
+    def _wanted(self, left_ns: float) -> str:
+        """Return by when an answer is wanted, and by whom, if the caller has so much time left."""
         objective = self._shed_after_ns
-        if objective is not None and (left is None or objective < left):
-            return objective, f"and the model's objective is {milliseconds(objective)}"
-        assert left is not None
-        return left, f"and is wanted within {milliseconds(left)}"
+        if objective is not None and objective < left_ns:
+            return f"and the model's objective is {milliseconds(objective)}"
+        return f"and is wanted within {milliseconds(left_ns)}"
