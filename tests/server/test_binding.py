@@ -86,7 +86,7 @@ def test_providers_of_a_gpu_get_their_options(monkeypatch: pytest.MonkeyPatch, t
         def get_inputs(self) -> list[object]:
             return []
 
-        get_outputs = get_inputs
+        get_outputs = get_overridable_initializers = get_inputs
 
     monkeypatch.setattr(session.ort, "InferenceSession", Opened)
     on_tensorrt = Session(b"model", Candidate(TENSORRT, pb.PRECISION_FP16), 1, cache=tmp_path)

@@ -269,7 +269,6 @@ def test_bad_inputs(client) -> None:
         ("strings", {"datatype": "BYTES", "shape": [2]}, [b"\x04\x00\x00\x00abcd"], "element 1 of 2 is missing"),
         ("strings", {"datatype": "BYTES", "shape": [2**30]}, [b"\x00\x00\x00\x00"], "cannot hold"),
         ("strings", {"datatype": "BYTES", "shape": [1]}, [b"\x01\x00\x00\x00abc"], "2 bytes are left"),
-        ("strings", {"datatype": "BYTES", "shape": [1], "contents": {"bytes_contents": [b"\xff"]}}, [], "not UTF-8"),
     ],
 )
 def test_malformed_tensors(bare_server, model: str, tensor: dict, raw: list[bytes], message: str) -> None:
@@ -412,6 +411,17 @@ def test_bare_file_of_strings(bare_client) -> None:
     x = np.array([b"hello", "zwölf".encode()], object)
     answer = bare_client.infer("strings", [_input(x, "BYTES", "x")]).as_numpy("y")
     assert answer.tolist() == [b"hello", "zwölf".encode()]
+
+
+@pytest.mark.parametrize("element", [b"\xff\xfe", b"\x89PNG\r\n\x1a\n\0\0", b"\0", b"", "zwölf".encode("latin-1")])
+def test_bytes_that_are_no_text_pass_through_a_bare_file(bare_server, bare_client, element: bytes) -> None:
+    x = np.array([b"text", element, element * 3], object)
+    assert bare_client.infer("strings", [_input(x, "BYTES", "x")]).as_numpy("y").tolist() == x.tolist()
+    typed = pb.ModelInferRequest(model_name="strings")
+    typed.inputs.add(name="x", datatype="BYTES", shape=[1]).contents.bytes_contents.append(element)
+    with grpc.insecure_channel(bare_server.grpc) as channel:
+        answer = grpc_service_pb2_grpc.GRPCInferenceServiceStub(channel).ModelInfer(typed, timeout=20)
+    assert answer.raw_output_contents[0] == len(element).to_bytes(4, "little") + element
 
 
 def test_more_strings_than_are_read_at_once(bare_client) -> None:

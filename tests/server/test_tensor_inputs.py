@@ -83,7 +83,7 @@ async def test_inputs_come_in_any_order() -> None:
     )
     arrays = await read_inputs(request, TEXTS)
     assert arrays["b"].tolist() == [0.5]
-    assert arrays["a"].tolist() == [["ö", ""]]
+    assert arrays["a"].tolist() == [["ö".encode(), b""]]
 
 
 @pytest.mark.parametrize("datatype", ["BOOL", "UINT8", "UINT16", "UINT32", "UINT64", "INT8", "INT16", "INT32", "INT64"])

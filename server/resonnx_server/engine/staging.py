@@ -57,5 +57,5 @@ class Staging:
                 return buffer
         buffer = self._allocate((self._largest, *like.shape[1:]), like.dtype)
         if like.dtype == object:
-            buffer.fill("")
+            buffer.fill(b"")
         return buffer

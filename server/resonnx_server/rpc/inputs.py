@@ -12,7 +12,6 @@ from resonnx_server.engine.model import Model
 from resonnx_server.engine.runner import Tensors
 from resonnx_server.errors import InvalidInput
 from resonnx_server.rpc import describe, tensors
-from resonnx_server.runtime.session import Array
 
 # Elements that are converted one by one without a thread for them: a few ms.
 _CONVERTED_AT_ONCE: Final = 1 << 16
@@ -22,7 +21,7 @@ _Announced = tuple[tensors.InputTensor, _Shape, np.dtype[Any]]
 
 
 async def read_inputs(request: pb.ModelInferRequest, model: Model) -> Tensors:
-    """Decode a request's inputs by name; BYTES become objects: a bare model's str, pictures' bytes.
+    """Decode a request's inputs by name; BYTES become objects, each bytes.
 
     All that inputs say of themselves is checked before an element is read; many elements are read on a thread. Of the
     two inputs of a picture model one is returned: `image` if both are given, as by clients that fill all there are.
@@ -53,26 +52,16 @@ async def read_inputs(request: pb.ModelInferRequest, model: Model) -> Tensors:
         index = [tensor.name for tensor in given].index(describe.IMAGE)
         announced, raw = [announced[index]], raw[index : index + 1]
     if converted > _CONVERTED_AT_ONCE:
-        return await asyncio.to_thread(_read, announced, raw, model)
-    return _read(announced, raw, model)
+        return await asyncio.to_thread(_read, announced, raw)
+    return _read(announced, raw)
 
 
-def _read(announced: Sequence[_Announced], raw: Sequence[bytes], model: Model) -> Tensors:
+def _read(announced: Sequence[_Announced], raw: Sequence[bytes]) -> Tensors:
     arrays: Tensors = {}
     for i, (tensor, shape, dtype) in enumerate(announced):
         array = tensors.from_raw(raw[i], shape, dtype, tensor) if raw else tensors.from_contents(shape, dtype, tensor)
-        if dtype.hasobject and model.manifest is None:
-            # ONNX Runtime takes str for string tensors.
-            array = _decoded(array, tensors.field(tensor))
         arrays[tensor.name] = array
     return arrays
-
-
-def _decoded(array: Array, field: str) -> Array:
-    try:
-        return np.array([value.decode() for value in array.ravel()], object).reshape(array.shape)
-    except UnicodeDecodeError:
-        raise InvalidInput(field, "a string element is not UTF-8") from None
 
 
 def _check_names(names: list[str], model: Model) -> None:

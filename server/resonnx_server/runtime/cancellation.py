@@ -6,7 +6,7 @@ optimisation. A single kernel, or another provider's compiler, ends when it ends
 
 import threading
 from contextvars import ContextVar, Token
-from typing import Final, Self
+from typing import Final, Protocol, Self
 
 import onnxruntime as ort
 
@@ -16,6 +16,13 @@ from resonnx_server.errors import ModelRefused
 _FATAL: Final = 4
 
 
+class Runs(Protocol):
+    """Options of a session's runs, as ort.RunOptions has them."""
+
+    log_severity_level: int
+    terminate: bool
+
+
 class Cancellation:
     """Covers all sessions that are opened within `with cancellation:`, on the thread that entered it."""
 
@@ -23,7 +30,7 @@ class Cancellation:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._covered: list[tuple[ort.SessionOptions, ort.RunOptions]] = []
+        self._covered: list[tuple[ort.SessionOptions, Runs]] = []
         self._entered: Token[Cancellation | None] | None = None
         self.is_cancelled = False
 
@@ -36,7 +43,7 @@ class Cancellation:
         self._current.reset(self._entered)
 
     @classmethod
-    def cover(cls, opening: ort.SessionOptions, runs: ort.RunOptions) -> None:
+    def cover(cls, opening: ort.SessionOptions, runs: Runs) -> None:
         """Have one session's opening, and its runs, ended with whatever they belong to, if anything.
 
         Raises:
@@ -47,7 +54,7 @@ class Cancellation:
         if (current := cls._current.get()) is not None:
             current._add(opening, runs)
 
-    def _add(self, opening: ort.SessionOptions, runs: ort.RunOptions) -> None:
+    def _add(self, opening: ort.SessionOptions, runs: Runs) -> None:
         with self._lock:
             if self.is_cancelled:
                 raise ModelRefused("the load was ended")

@@ -24,6 +24,7 @@ from resonnx_proto.v1 import manifest_pb2 as pb
 from resonnx_server.errors import ModelRefused
 from resonnx_server.runtime.cancellation import Cancellation
 from resonnx_server.runtime.host import gpu_models
+from resonnx_server.runtime.string_session import StringSession, as_text, library
 
 _log = logging.getLogger(__name__)
 
@@ -139,17 +140,29 @@ class Session:
         # Of a type that is not served, they only cannot be fed.
         initializers = self.ort_session.get_overridable_initializers()
         self.overridable = tuple(_spec(node) for node in initializers if node.type in _ELEMENT_TYPES)
+        self._strings: StringSession | None = None
+        has_strings = any(spec.dtype.hasobject for spec in (*self.inputs, *self.outputs, *self.overridable))
+        if has_strings and candidate.provider == CPU and library() is not None:
+            self._strings = StringSession(model, threads)
+            Cancellation.cover(options, self._strings)
 
     def run(self, feeds: Mapping[str, Array], outputs: Sequence[str] | None = None) -> dict[str, Array]:
         """Run the graph and return the wanted outputs (all, in graph order, if None) by name.
 
+        Strings are objects, each bytes, in feeds and outputs. On other providers than the CPU's, they must be UTF-8.
+
         Raises:
+            InvalidInput: They are not.
             ModelRefused: The load that it is part of was ended.
             Exception: ONNX Runtime's own, which share no base class.
         """
         names = [spec.name for spec in self.outputs] if outputs is None else list(outputs)
         try:
-            arrays = self.ort_session.run(names, dict(feeds), self.run_options)
+            if self._strings is not None:
+                arrays = self._strings.run(feeds, names)
+            else:
+                fed = {n: as_text(n, array) if array.dtype.hasobject else array for n, array in feeds.items()}
+                arrays = self.ort_session.run(names, fed, self.run_options)
         except Exception:
             if self.run_options.terminate:
                 raise ModelRefused("the load was ended") from None

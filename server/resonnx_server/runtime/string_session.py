@@ -1,0 +1,297 @@
+"""Runs graphs with string tensors, whose elements are any bytes: ONNX Runtime's Python binding carries only text.
+
+By ONNX Runtime's C API, in the library that its wheel carries beside the binding. A function's place in the API's table
+is fixed: later versions append.
+"""
+
+import ctypes
+import math
+import weakref
+from collections.abc import Mapping, Sequence
+from functools import cache
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import onnxruntime as ort
+
+from resonnx_server.errors import InvalidInput
+
+Array = npt.NDArray[Any]
+
+# The oldest version of the API that has all of these.
+_API_VERSION: Final = 15
+_PLACES: Final = {
+    "GetErrorMessage": 2,
+    "CreateEnv": 3,
+    "CreateSessionFromArray": 8,
+    "Run": 9,
+    "CreateSessionOptions": 10,
+    "SetSessionLogSeverityLevel": 22,
+    "SetIntraOpNumThreads": 24,
+    "SetInterOpNumThreads": 25,
+    "CreateRunOptions": 39,
+    "RunOptionsSetRunLogSeverityLevel": 41,
+    "RunOptionsSetTerminate": 46,
+    "RunOptionsUnsetTerminate": 47,
+    "CreateTensorAsOrtValue": 48,
+    "CreateTensorWithDataAsOrtValue": 49,
+    "GetTensorMutableData": 51,
+    "FillStringTensor": 52,
+    "GetStringTensorDataLength": 53,
+    "GetStringTensorContent": 54,
+    "GetTensorElementType": 60,
+    "GetDimensionsCount": 61,
+    "GetDimensions": 62,
+    "GetTensorTypeAndShape": 65,
+    "CreateCpuMemoryInfo": 69,
+    "GetAllocatorWithDefaultOptions": 78,
+    "ReleaseStatus": 93,
+    "ReleaseSession": 95,
+    "ReleaseValue": 96,
+    "ReleaseRunOptions": 97,
+    "ReleaseTensorTypeAndShapeInfo": 99,
+    "ReleaseSessionOptions": 100,
+    "AddSessionConfigEntry": 130,
+    "GetResizedStringTensorElementBuffer": 252,
+}
+_STRING: Final = 8
+# ONNXTensorElementDataType, without strings.
+_TYPES: Final[dict[int, np.dtype[Any]]] = {
+    1: np.dtype("f4"),
+    2: np.dtype("u1"),
+    3: np.dtype("i1"),
+    4: np.dtype("u2"),
+    5: np.dtype("i2"),
+    6: np.dtype("i4"),
+    7: np.dtype("i8"),
+    9: np.dtype("?"),
+    10: np.dtype("f2"),
+    11: np.dtype("f8"),
+    12: np.dtype("u4"),
+    13: np.dtype("u8"),
+}
+_CODES: Final = {dtype: code for code, dtype in _TYPES.items()}
+_ERRORS_ONLY: Final = 3
+_LIBRARIES: Final = ("libonnxruntime.so*", "libonnxruntime*.dylib", "onnxruntime.dll")
+
+
+def library() -> Path | None:
+    """Return the file of ONNX Runtime's C API, or None where the installed package has none."""
+    folder = Path(ort.__file__).parent / "capi"
+    return next((path for pattern in _LIBRARIES for path in sorted(folder.glob(pattern))), None)
+
+
+def as_text(name: str, array: Array) -> Array:
+    """Return an input's strings, objects that are bytes each, as the Python binding takes them.
+
+    Raises:
+        InvalidInput: One is not UTF-8.
+    """
+    result = np.empty(array.size, object)
+    try:
+        result[:] = [element.decode() for element in array.ravel().tolist()]
+    except UnicodeDecodeError:
+        raise InvalidInput(f"inputs[{name!r}]", "a string is not UTF-8, as this execution provider takes it") from None
+    return result.reshape(array.shape)
+
+
+class StringSession:
+    """One graph on the CPU provider.
+
+    Args:
+        model: The ONNX file's bytes.
+        threads: Threads for one run.
+
+    Raises:
+        RuntimeError: ONNX Runtime cannot load it.
+    """
+
+    def __init__(self, model: bytes, threads: int) -> None:
+        api = self._api = _api()
+        options = api.new("CreateSessionOptions")
+        try:
+            api.call("SetSessionLogSeverityLevel", options, _ERRORS_ONLY)
+            api.call("SetIntraOpNumThreads", options, threads)
+            api.call("SetInterOpNumThreads", options, 1)
+            api.call("AddSessionConfigEntry", options, b"session.intra_op.allow_spinning", b"0")
+            self._session = api.new("CreateSessionFromArray", api.environment, model, _size(len(model)), options)
+        finally:
+            api.release("SessionOptions", options)
+        self._run_options = api.new("CreateRunOptions")
+        self._is_terminated = False
+        self.log_severity_level = _ERRORS_ONLY
+        weakref.finalize(self, api.release, "Session", self._session)
+        weakref.finalize(self, api.release, "RunOptions", self._run_options)
+
+    @property
+    def terminate(self) -> bool:
+        """Whether runs end with an error; set from any thread, it ends those under way."""
+        return self._is_terminated
+
+    @terminate.setter
+    def terminate(self, value: bool) -> None:
+        self._is_terminated = value
+        self._api.call("RunOptionsSetTerminate" if value else "RunOptionsUnsetTerminate", self._run_options)
+
+    @property
+    def log_severity_level(self) -> int:
+        """The least severe that a run prints, of ONNX Runtime's levels."""
+        return self._severity
+
+    @log_severity_level.setter
+    def log_severity_level(self, value: int) -> None:
+        self._severity = value
+        self._api.call("RunOptionsSetRunLogSeverityLevel", self._run_options, value)
+
+    def run(self, feeds: Mapping[str, Array], outputs: Sequence[str]) -> list[Array]:
+        """Run the graph.
+
+        Args:
+            feeds: Strings are objects, each bytes.
+            outputs: Names of what is wanted.
+
+        Returns:
+            The wanted outputs; strings are objects, each bytes.
+
+        Raises:
+            RuntimeError: The run failed.
+        """
+        api = self._api
+        names = (ctypes.c_char_p * len(feeds))(*(name.encode() for name in feeds))
+        wanted = (ctypes.c_char_p * len(outputs))(*(name.encode() for name in outputs))
+        # Values of numbers use the arrays' memory.
+        arrays = [np.ascontiguousarray(array).reshape(array.shape) for array in feeds.values()]
+        given, got = (ctypes.c_void_p * len(feeds))(), (ctypes.c_void_p * len(outputs))()
+        try:
+            for i, array in enumerate(arrays):
+                given[i] = self._strings(array) if array.dtype.hasobject else self._numbers(array)
+            api.call(
+                "Run", self._session, self._run_options, names, given, _size(len(given)), wanted, _size(len(got)), got
+            )
+            return [self._array(value) for value in got]
+        finally:
+            for value in (*given, *got):
+                api.release("Value", value)
+
+    def _numbers(self, array: Array) -> ctypes.c_void_p:
+        api, shape = self._api, _shape(array)
+        content = array.ctypes.data_as(ctypes.c_void_p)
+        place = ("CreateTensorWithDataAsOrtValue", api.memory, content, _size(array.nbytes))
+        return api.new(*place, shape, _size(array.ndim), _CODES[array.dtype])
+
+    def _strings(self, array: Array) -> ctypes.c_void_p:
+        api, buffer = self._api, ctypes.c_void_p()
+        elements: list[bytes] = array.ravel().tolist()
+        value = api.new("CreateTensorAsOrtValue", api.allocator, _shape(array), _size(array.ndim), _STRING)
+        try:
+            # All at once, each up to its first zero byte; then anew those that have one.
+            joined = b"\0".join((*elements, b""))
+            lengths = np.fromiter(map(len, elements), np.int64, len(elements))
+            start = ctypes.cast(ctypes.c_char_p(joined), ctypes.c_void_p).value or 0
+            places = start + np.cumsum(lengths + 1) - (lengths + 1)
+            api.call("FillStringTensor", value, places.ctypes.data_as(ctypes.c_void_p), _size(len(elements)))
+            if joined.count(b"\0") == len(elements):
+                return value
+            for i in [i for i, element in enumerate(elements) if b"\0" in element]:
+                api.call(
+                    "GetResizedStringTensorElementBuffer",
+                    value,
+                    _size(i),
+                    _size(len(elements[i])),
+                    ctypes.byref(buffer),
+                )
+                ctypes.memmove(buffer.value or 0, elements[i], len(elements[i]))
+        except BaseException:
+            api.release("Value", value)
+            raise
+        return value
+
+    def _array(self, value: int | None) -> Array:
+        api, number, count = self._api, ctypes.c_int(), ctypes.c_size_t()
+        handle = ctypes.c_void_p(value)
+        info = api.new("GetTensorTypeAndShape", handle)
+        try:
+            api.call("GetTensorElementType", info, ctypes.byref(number))
+            api.call("GetDimensionsCount", info, ctypes.byref(count))
+            sizes = (ctypes.c_int64 * count.value)()
+            api.call("GetDimensions", info, sizes, count)
+        finally:
+            api.release("TensorTypeAndShapeInfo", info)
+        shape = tuple(sizes)
+        if number.value == _STRING:
+            return self._bytes(handle, math.prod(shape)).reshape(shape)
+        dtype = _TYPES[number.value]
+        content = api.new("GetTensorMutableData", handle)
+        size = math.prod(shape) * dtype.itemsize
+        return np.frombuffer(ctypes.string_at(content, size) if size else b"", dtype).reshape(shape)
+
+    def _bytes(self, handle: ctypes.c_void_p, count: int) -> Array:
+        api, length = self._api, ctypes.c_size_t()
+        elements = np.empty(count, object)
+        if not count:
+            return elements
+        api.call("GetStringTensorDataLength", handle, ctypes.byref(length))
+        content, offsets = ctypes.create_string_buffer(length.value + 1), (ctypes.c_size_t * count)()
+        api.call("GetStringTensorContent", handle, content, length, offsets, _size(count))
+        joined, starts = content.raw, offsets[:]
+        elements[:] = [joined[start:end] for start, end in pairwise((*starts, length.value))]
+        return elements
+
+
+class _Api:
+    """The functions, and what all sessions share: it is made once, and lasts."""
+
+    def __init__(self, path: Path) -> None:
+        base = ctypes.CDLL(str(path)).OrtGetApiBase
+        base.restype = ctypes.POINTER(ctypes.c_void_p)
+        get = ctypes.CFUNCTYPE(ctypes.c_void_p, ctypes.c_uint32)(base()[0])
+        self._table = ctypes.cast(get(_API_VERSION), ctypes.POINTER(ctypes.c_void_p))
+        self._functions = {name: self._function(name, place) for name, place in _PLACES.items()}
+        self.environment = self.new("CreateEnv", _ERRORS_ONLY, b"resonnx")
+        self.allocator = self.new("GetAllocatorWithDefaultOptions")
+        # In memory that an arena does not own, of the kind that the CPU reads.
+        self.memory = self.new("CreateCpuMemoryInfo", 0, 0)
+
+    def call(self, name: str, *arguments: object) -> None:
+        """Call a function. Raises RuntimeError if it says that it failed."""
+        if status := self._functions[name](*arguments):
+            message: bytes = self._functions["GetErrorMessage"](ctypes.c_void_p(status))
+            told = message.decode(errors="replace")
+            self.release("Status", status)
+            raise RuntimeError(told)
+
+    def new(self, name: str, *arguments: object) -> ctypes.c_void_p:
+        """Return what a function gives by its last argument. Raises RuntimeError likewise."""
+        made = ctypes.c_void_p()
+        self.call(name, *arguments, ctypes.byref(made))
+        return made
+
+    def release(self, kind: str, handle: "ctypes.c_void_p | int | None") -> None:
+        """Let go of what `new` made; of nothing, if that is what it is."""
+        self._functions[f"Release{kind}"](handle if isinstance(handle, ctypes.c_void_p) else ctypes.c_void_p(handle))
+
+    def _function(self, name: str, place: int) -> Any:
+        returned = None if name.startswith("Release") else ctypes.c_void_p
+        if name == "GetErrorMessage":
+            returned = ctypes.c_char_p  # type: ignore[assignment]
+        # Without types of arguments: each is given as what it is.
+        function = ctypes.CFUNCTYPE(returned)(self._table[place] or 0)
+        return function
+
+
+@cache
+def _api() -> _Api:
+    path = library()
+    assert path is not None, "asked for without a look"
+    return _Api(path)
+
+
+def _size(count: int) -> ctypes.c_size_t:
+    return ctypes.c_size_t(count)
+
+
+def _shape(array: Array) -> Any:
+    return (ctypes.c_int64 * array.ndim)(*array.shape)
