@@ -134,6 +134,27 @@ def test_while_one_session_runs_the_other_ones_speed_is_not_forgotten() -> None:
     assert runners.shared.table.cost_ns(1) < 250
 
 
+async def test_a_session_that_was_slow_an_hour_ago_is_used_again_at_once() -> None:
+    clock, many, few = Clock(), Runtime(), Runtime()
+    runners = Runners(
+        Runner(many, LatencyTable({1: 1e6}, clock=clock), has_all_cores=True),
+        Runner(few, LatencyTable({1: 2e6}, clock=clock)),
+        instances=2,
+    )
+    runners.alone.table.rescale(4)
+    device = Device("test", 2, clock)
+    engine = TensorEngine(runners, device, Metrics().model("m", 1), max_queue_rows=100)
+    try:
+        await engine.submit(_rows(1), deadline_ns=10**9)
+        assert (many.entered, few.entered) == (0, 1)
+        clock.ns += 3600 * 10**9
+        await engine.submit(_rows(1), deadline_ns=clock.ns + 10**9)
+        assert (many.entered, few.entered) == (1, 1)
+    finally:
+        engine.close()
+        device.close()
+
+
 def _picks(runners: AnyRunners, ns: int, cold_ns: int, count: int) -> list[int]:
     """Return which of so many lone batches ran on `alone`, if they take `ns`, or `cold_ns` after another's."""
     picked = []

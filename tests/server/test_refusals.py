@@ -189,6 +189,9 @@ def test_a_deadline_that_even_an_idle_device_would_miss_says_not_to_come_back(ti
             (tensors.ModelInfer, _infer_request("digits", picture, "", timeout=1)),
         ):
             assert _unreachable(call, request) == ("DEADLINE_UNREACHABLE", -1)
+        (answer,) = tensors.ModelStreamInfer(iter([_infer_request("digits", picture, "", timeout=1)]), timeout=30)
+        told = answer.infer_response.parameters
+        assert (told["reason"].string_param, told["retry_after_ms"].int64_param) == ("DEADLINE_UNREACHABLE", -1)
 
 
 @pytest.mark.parametrize("seconds", [1e-4, 1e-3, 3e-3])

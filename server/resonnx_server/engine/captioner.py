@@ -102,7 +102,7 @@ class CaptionEngine:
             encoders.instances,
             encoders.alone.table,
         )
-        self._admission = DeadlineAdmission(device, objective, (encoders.shared.table, decoders.shared.table))
+        self._admission = DeadlineAdmission(device, objective, (*encoders.tables, *decoders.tables))
         self._last_step_ns = 0
         self._closed = False
         device.attach(self)
@@ -142,7 +142,7 @@ class CaptionEngine:
                 rows=pictures,
                 priority=priority,
                 own_ns=own_ns,
-                ahead_ns=max(0.0, self._wait_ns(pictures, options, priority) - own_ns),
+                ahead_ns=max(0.0, self._wait_ns(pictures, options, priority) - own_ns) if self._has_work() else 0.0,
                 deadline_ns=deadline_ns,
                 decoding=decoding,
             )
@@ -279,6 +279,11 @@ class CaptionEngine:
         job = StepJob(self, joining, self.decoders.pick(size, is_alone=self._is_only_job()), size)
         self._schedule.has_whole_device = job.has_all_cores
         return job
+
+    def _has_work(self) -> bool:
+        """Whether anything is under way, waits, or is about to."""
+        waiting = self._batcher.rows + self._batcher.expected_rows
+        return not self._schedule.is_idle or self._schedule.decodes or waiting > 0
 
     def _is_only_job(self) -> bool:
         """Whether nothing runs on the device, and no picture could be encoded beside what begins now."""

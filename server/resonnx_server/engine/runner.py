@@ -58,6 +58,11 @@ class Runners(Generic[P, R]):
         """Return runners that run one batch at a time."""
         return cls(runner, runner)
 
+    @property
+    def tables(self) -> tuple[LatencyTable, LatencyTable]:
+        """Return what both cost."""
+        return self.alone.table, self.shared.table
+
     def pick(self, size: int, *, is_alone: bool) -> Runner[P, R]:
         """Return what a batch of `size` runs on. Call with the device's lock held.
 
@@ -76,9 +81,9 @@ class Runners(Generic[P, R]):
     def record(self, runner: Runner[P, R], size: int, ns: int) -> None:
         """Keep the table of a runner up to date with a batch that it has run. Call with the device's lock held."""
         # One machine runs both: while batches tell how slow it is, neither table falls back on what it was at load.
-        for other in (self.alone, self.shared):
-            if other is not runner:
-                other.table.holds()
+        for table in self.tables:
+            if table is not runner.table:
+                table.holds()
         if runner is not self.alone or not self._is_trying:
             runner.table.record(size, ns)
             return

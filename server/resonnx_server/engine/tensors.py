@@ -66,7 +66,7 @@ class TensorEngine:
         self._under_way = 0
         # When a batch on all cores should end, if there is one.
         self._whole_until_ns: int | None = None
-        self._admission = DeadlineAdmission(device, objective, (runners.shared.table,))
+        self._admission = DeadlineAdmission(device, objective, runners.tables)
         self._closed = False
         device.attach(self)
 
