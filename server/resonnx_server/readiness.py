@@ -38,7 +38,7 @@ class Readiness:
 
     def expect(self, found: Sequence[Found]) -> None:
         """These will be loaded."""
-        self._models.expect(item.name for item in found)
+        self._models.expect({item.name: item.version for item in found})
         self._tell_health()
 
     def reached(self, load: Load) -> None:

@@ -16,6 +16,7 @@ from typing import IO
 import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from resonnx_proto.inference import grpc_service_pb2, grpc_service_pb2_grpc
 from resonnx_proto.v1 import vision_pb2, vision_pb2_grpc
 
 from . import endless
@@ -135,7 +136,7 @@ def test_ready_when_any_is_ready_with_the_first_model(start_server, repository: 
     with start_server(repository, "--ready-when", "any", "--provider", "cpu") as server:
         status, text = server.get("/readyz")
         assert status == 200
-        assert text.splitlines() == ["ready", "serving digits version 1", "loading z-loop"]
+        assert text.splitlines() == ["ready", "serving digits version 1", "loading z-loop version 1"]
         with grpc.insecure_channel(server.grpc) as channel:
             check = health_pb2_grpc.HealthStub(channel).Check
 
@@ -152,6 +153,16 @@ def test_ready_when_any_is_ready_with_the_first_model(start_server, repository: 
                     vision.Classify(vision_pb2.ClassifyRequest(model=model), timeout=10)
                 return refused.value.code(), refused.value.details()
 
+            listed = vision.ListModels(vision_pb2.ListModelsRequest(), timeout=10).models
+            assert {model.name: model.state for model in listed} == {
+                "digits": vision_pb2.MODEL_STATE_READY,
+                "z-loop": vision_pb2.MODEL_STATE_LOADING,
+            }
+            index = grpc_service_pb2_grpc.GRPCInferenceServiceStub(channel).RepositoryIndex
+            models = index(grpc_service_pb2.RepositoryIndexRequest(), timeout=10).models
+            assert {model.name: model.state for model in models} == {"digits": "READY", "z-loop": "LOADING"}
+            ready = index(grpc_service_pb2.RepositoryIndexRequest(ready=True), timeout=10).models
+            assert [model.name for model in ready] == ["digits"]
             assert vision.GetModel(vision_pb2.GetModelRequest(model="digits"), timeout=10).summary.version == 1
             assert refusal("z-loop") == (grpc.StatusCode.UNAVAILABLE, "model 'z-loop' is still being loaded")
             assert refusal("nobody")[0] == grpc.StatusCode.NOT_FOUND

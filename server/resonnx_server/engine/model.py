@@ -1,7 +1,7 @@
 """What rpc and http talk to: loaded models by name and version, and those that were refused."""
 
 import asyncio
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from resonnx_proto.v1 import manifest_pb2 as pb
@@ -88,22 +88,22 @@ class Models:
     closing: asyncio.Event = field(default_factory=asyncio.Event)
     refused_draining: int = 0
     rejected: RejectedCalls = field(default_factory=RejectedCalls)
-    _awaited: set[str] = field(default_factory=set)
+    _awaited: dict[str, int] = field(default_factory=dict)
     _ready: dict[str, Model] = field(default_factory=dict)
     _refused: dict[str, Refusal] = field(default_factory=dict)
 
-    def expect(self, names: Iterable[str]) -> None:
-        """Each of these will be added or refused."""
-        self._awaited.update(names)
+    def expect(self, versions: Mapping[str, int]) -> None:
+        """Each of these, by name, will be added or refused."""
+        self._awaited.update(versions)
 
     def add(self, model: Model) -> None:
         """Serve `model` from now on."""
-        self._awaited.discard(model.name)
+        self._awaited.pop(model.name, None)
         self._ready[model.name] = model
 
     def refuse(self, refusal: Refusal) -> None:
         """Remember why a model is not served."""
-        self._awaited.discard(refusal.name)
+        self._awaited.pop(refusal.name, None)
         self._refused[refusal.name] = refusal
 
     def get(self, name: str, version: int = 0) -> Model:
@@ -134,9 +134,9 @@ class Models:
         return [self._refused[name] for name in sorted(self._refused)]
 
     @property
-    def awaited(self) -> list[str]:
-        """Names of those that are neither served nor refused yet, sorted."""
-        return sorted(self._awaited)
+    def awaited(self) -> dict[str, int]:
+        """Versions of those that are neither served nor refused yet, by name, sorted."""
+        return dict(sorted(self._awaited.items()))
 
     @property
     def is_ready(self) -> bool:

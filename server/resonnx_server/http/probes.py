@@ -67,7 +67,7 @@ class Probes:
         ready = self._models.is_ready
         lines = ["ready" if ready else self._why_not()]
         lines += [f"serving {model.name} version {model.version}" for model in self._models]
-        lines += [f"loading {name}" for name in self._models.awaited]
+        lines += [f"loading {name} version {version}" for name, version in self._models.awaited.items()]
         lines += [f"refused {refusal.name} version {refusal.version}: {refusal.reason}" for refusal in refused]
         return web.Response(text="\n".join(lines) + "\n", status=200 if ready else 503, headers=_PLAIN)
 

@@ -118,7 +118,11 @@ class InferenceServicer(grpc_service_pb2_grpc.GRPCInferenceServiceServicer):
         response = pb.RepositoryIndexResponse()
         for model in self._models:
             response.models.add(name=model.name, version=str(model.version), state="READY")
-        for refusal in [] if request.ready else self._models.refused:
+        if request.ready:
+            return response
+        for name, version in self._models.awaited.items():
+            response.models.add(name=name, version=str(version), state="LOADING")
+        for refusal in self._models.refused:
             response.models.add(
                 name=refusal.name, version=str(refusal.version), state="UNAVAILABLE", reason=refusal.reason
             )

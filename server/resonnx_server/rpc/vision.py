@@ -88,6 +88,9 @@ class VisionServicer(vision_pb2_grpc.VisionServicer):
     ) -> vision_pb2.ListModelsResponse:
         """Every model of the repository, the refused with the reason."""
         summaries = {model.name: _summary(model) for model in self._models}
+        for name, version in self._models.awaited.items():
+            loading = vision_pb2.MODEL_STATE_LOADING
+            summaries[name] = vision_pb2.ModelSummary(name=name, version=version, state=loading)
         summaries |= {refusal.name: _refused_summary(refusal) for refusal in self._models.refused}
         return vision_pb2.ListModelsResponse(models=[summaries[name] for name in sorted(summaries)])
 
