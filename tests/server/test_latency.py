@@ -13,7 +13,7 @@ SIZES = sizes_up_to(16)
 
 @given(st.integers(1, 64))
 def test_warmed_sizes_hold_every_batch(largest: int) -> None:
-    table = LatencyTable.of(measure(lambda size: None, sizes_up_to(largest)))
+    table = LatencyTable.of(measure(lambda size: None, sizes_up_to(largest)).costs)
     assert table.largest == largest
     assert all(table.bucket(rows) >= rows for rows in range(1, largest + 1))
 
