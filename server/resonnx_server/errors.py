@@ -10,6 +10,7 @@
     ├── Overloaded          refused to keep promises already made; says when to come back
     │   └── WaitTooLong     refused: behind what waits, the answer would come after the caller's deadline
     ├── SlowReader          the caller reads slower than words come
+    ├── UnreadableMessage   the bytes of a request are no message of its kind
     ├── MessageTooLarge     a request or an answer over the setting max_message_bytes
     ├── Unavailable         draining or not ready: try elsewhere
     ├── DeadlineExceeded    the caller's time is over
@@ -99,6 +100,12 @@ class SlowReader(ServerError):
     """Ended: the caller did not read its answers in time, and they are not kept without bound."""
 
     reason = "SLOW_READER"
+
+
+class UnreadableMessage(ServerError):
+    """Bytes that are no message of the call's kind."""
+
+    reason = "MESSAGE_UNREADABLE"
 
 
 class MessageTooLarge(ServerError):

@@ -145,6 +145,44 @@ def test_other_calls_that_fail_or_ask_for_what_is_not_there(demo_server, stubs) 
     assert _changes(demo_server, lambda: _asking("ModelReady")(stubs, "nobody", 0)) == {}, "it is an answer"
 
 
+@pytest.mark.parametrize("method", ["ModelInfer", "ModelStreamInfer"])
+def test_what_does_not_parse(demo_server, method: str) -> None:
+    with grpc.insecure_channel(demo_server.grpc) as channel:
+        path = f"/inference.GRPCInferenceService/{method}"
+
+        def call() -> None:
+            if method == "ModelInfer":
+                channel.unary_unary(path)(b"\xff", timeout=20)
+            else:
+                list(channel.stream_stream(path)(iter([b"\xff"]), timeout=20))
+
+        with pytest.raises(grpc.RpcError) as refused:
+            call()
+        assert refused.value.code() is grpc.StatusCode.INTERNAL
+        assert refused.value.details() == "the request message does not parse"
+        assert _changes(demo_server, call) == {("resonnx_rejected_calls_total", "", "MESSAGE_UNREADABLE"): 1}
+
+
+def test_what_is_too_large(start_server, demo_repository: Path) -> None:
+    with (
+        start_server(demo_repository, "--max-message-bytes", "1048576") as server,
+        grpc.insecure_channel(server.grpc) as channel,
+    ):
+        stubs = Stubs(channel)
+        image = vision_pb2.Image(encoded=bytes(1_100_000))
+        request = vision_pb2.ClassifyRequest(model="digits", image=image)
+        once = {("resonnx_rejected_calls_total", "", "MESSAGE_TOO_LARGE"): 1}
+        assert _changes(server, lambda: stubs.vision.Classify(request, timeout=20)) == once
+        assert _changes(server, lambda: list(stubs.vision.ClassifyStream(iter([request]), timeout=20))) == once
+
+
+def test_methods_that_nobody_serves(demo_server) -> None:
+    with grpc.insecure_channel(demo_server.grpc) as channel:
+        call = channel.unary_unary("/resonnx.v1.Vision/Paint")
+        changes = _changes(demo_server, lambda: call(b"", timeout=20))
+    assert changes == {("resonnx_rejected_calls_total", "", "METHOD_UNKNOWN"): 1}
+
+
 def test_names_of_requests_are_no_labels(demo_server, stubs) -> None:
     before = demo_server.get("/metrics")[1].count("\n")
     for i in range(50):

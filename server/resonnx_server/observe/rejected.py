@@ -7,17 +7,29 @@ from types import TracebackType
 from typing import Final, Self
 
 from resonnx_server.errors import (
+    MessageTooLarge,
     ModelRefused,
     NotFound,
     NotSupported,
     ServerError,
     Unavailable,
+    UnreadableMessage,
     VersionNotFound,
     WrongTask,
 )
 
 # Reported from the start: a series that begins with its first failure shows no increase.
-_KINDS: Final = (NotFound, VersionNotFound, ModelRefused, WrongTask, NotSupported, Unavailable)
+_KINDS: Final = (
+    NotFound,
+    VersionNotFound,
+    ModelRefused,
+    WrongTask,
+    NotSupported,
+    Unavailable,
+    MessageTooLarge,
+    UnreadableMessage,
+)
+_UNKNOWN_METHOD: Final = "METHOD_UNKNOWN"
 
 
 class RejectedCalls:
@@ -28,12 +40,16 @@ class RejectedCalls:
     """
 
     def __init__(self) -> None:
-        self.counts = dict.fromkeys((_reason(kind) for kind in _KINDS), 0)
+        self.counts = dict.fromkeys([*map(_reason, _KINDS), _UNKNOWN_METHOD], 0)
 
     def count(self, error: ServerError) -> None:
         """Count a call that ends with `error`."""
         reason = _reason(type(error))
         self.counts[reason] = self.counts.get(reason, 0) + 1
+
+    def unknown_method(self) -> None:
+        """Count a call of a method that this server does not know."""
+        self.counts[_UNKNOWN_METHOD] += 1
 
     def counting(self) -> Self:
         """Return what counts the error that its block ends with, if it does."""

@@ -3,9 +3,10 @@
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from resonnx_server.errors import MessageTooLarge
+from resonnx_server.errors import MessageTooLarge, ServerError, UnreadableMessage
+from resonnx_server.observe.rejected import RejectedCalls
 from resonnx_server.rpc.boundary import rejection
-from resonnx_server.rpc.core.call import Handler
+from resonnx_server.rpc.core.call import Handler, Rejected
 from resonnx_server.rpc.core.server import CoreServer
 
 # How far over the limit gRPC lets a message come, so that it is told in our words; it ends a larger one by itself.
@@ -19,10 +20,14 @@ class BoundedMessages:
         server: Takes the handlers.
         max_message_bytes: The largest request.
         serialized: Methods, as /SERVICE/NAME, whose handlers give their answers serialized.
+        rejected: Counts requests that are not taken.
     """
 
-    def __init__(self, server: CoreServer, max_message_bytes: int, serialized: frozenset[str]) -> None:
+    def __init__(
+        self, server: CoreServer, max_message_bytes: int, serialized: frozenset[str], rejected: RejectedCalls
+    ) -> None:
         self._server = server
+        self._rejected = rejected
         self._limit = max_message_bytes
         self._serialized = serialized
 
@@ -44,7 +49,16 @@ class BoundedMessages:
 
         def deserialize_bounded(message: bytes) -> Any:
             if len(message) > limit:
-                raise rejection(MessageTooLarge("the request", len(message), limit))
-            return deserialize(message)
+                raise self._refusal(MessageTooLarge("the request", len(message), limit))
+            try:
+                return deserialize(message)
+            except Exception:
+                # Whatever generated code raises; with it its frames would live, and the message in them.
+                error = UnreadableMessage("the request message does not parse")
+            raise self._refusal(error)
 
         return deserialize_bounded
+
+    def _refusal(self, error: ServerError) -> Rejected:
+        self._rejected.count(error)
+        return rejection(error)

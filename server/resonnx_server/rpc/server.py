@@ -65,9 +65,10 @@ class GrpcServer:
         max_message_bytes: int,
         max_connection_idle_s: float,
     ) -> None:
-        self._server = CoreServer(_options(max_message_bytes, max_connection_idle_s))
+        rejected = inference.rejected
+        self._server = CoreServer(_options(max_message_bytes, max_connection_idle_s), rejected.unknown_method)
         self._health = HealthServicer()
-        bounded = BoundedMessages(self._server, max_message_bytes, SERIALIZED)
+        bounded = BoundedMessages(self._server, max_message_bytes, SERIALIZED, rejected)
         vision_pb2_grpc.add_VisionServicer_to_server(vision, bounded)
         grpc_service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(inference, bounded)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, bounded)

@@ -24,9 +24,11 @@ class CoreServer:
 
     Args:
         options: gRPC's channel arguments.
+        on_unknown: Called on the event loop for each call of a method that nobody serves.
     """
 
-    def __init__(self, options: list[tuple[str, int]]) -> None:
+    def __init__(self, options: list[tuple[str, int]], on_unknown: Callable[[], object] = lambda: None) -> None:
+        self._on_unknown = on_unknown
         self._queue = ops.NewQueue()
         self._server = ops.new_server(tuple(options))
         self._server.register_completion_queue(self._queue)
@@ -132,6 +134,7 @@ class CoreServer:
         handler = self._handlers.get(event.call_details.method)
         if handler is None:
             status = ops.send_status(grpc.StatusCode.UNIMPLEMENTED, "Method not found!", ())
+            self._post(lambda _: self._on_unknown(), None)
             self._under_way.start(event.call, (ops.send_headers(), ops.receive_close(), status), done)
             return
         kind = StreamCall if handler.response_streaming else Call
