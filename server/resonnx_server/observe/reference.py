@@ -23,8 +23,8 @@ of type unknown there.
 Labels come from loaded models and from closed lists, never from requests. A request is counted once: by its model, as
 success or failure, or, where it ended before a model was found, by `resonnx_rejected_calls_total`, as calls that
 only ask about models are. Each request of a stream counts by itself. What gRPC ends by itself (a message that is far
-too large, a caller who leaves before the request is read) is seen by neither. Durations in µs are sums over requests, as
-in Triton.
+too large, a caller who leaves before the request is read) is seen by neither. Durations in µs are sums over requests,
+as in Triton.
 """
 
 _REASONS = """\
