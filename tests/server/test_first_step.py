@@ -53,7 +53,7 @@ def test_a_size_with_wrong_answers_refuses_the_captioner(
     """The golden captions are four, and right."""
     _lies(monkeypatch, output, rows)
     with pytest.raises(ModelRefused) as refused:
-        captioners.load(version(max_batch_size=8, threads=1, caption_policy=policy), *version_files())
+        captioners.load(version(max_batch_size=8, threads=1, caption_policy=policy, provider="cpu"), *version_files())
     answers = f"answers of {file} on {NAME} (threads 1) to batches of {rows} disagree with the golden examples"
     assert refused.value.message.startswith(f"{NAME} + {NAME}: {answers}: max|delta|")
     assert "words differ" in refused.value.message

@@ -47,7 +47,7 @@ def _opens(monkeypatch: pytest.MonkeyPatch, *kinds: tuple[type[Session], str]) -
 def test_a_size_with_wrong_answers_refuses_the_model(wrong_at: int) -> None:
     """The golden examples are three, and right."""
     with pytest.raises(ModelRefused) as refused:
-        classifiers.load(version(max_batch_size=8, threads=1), files(wrong_at), golden(3))
+        classifiers.load(version(max_batch_size=8, threads=1, provider="cpu"), files(wrong_at), golden(3))
     name = f"{CPU}/fp32"
     expected = f"{name}: answers of {FILE} on {name} (threads 1) to batches of {wrong_at} disagree with the golden"
     assert refused.value.message.startswith(expected)
