@@ -1,5 +1,6 @@
 """The tensor protocol's `timeout`, in microseconds, counts where settings say so: many clients send seconds."""
 
+import asyncio
 import re
 from collections.abc import Iterator
 
@@ -7,7 +8,7 @@ import numpy as np
 import pytest
 import tritonclient.grpc as triton
 from resonnx_server.errors import DeadlineExceeded, DeadlineUnreachable, Overloaded, ServerError, WaitTooLong
-from resonnx_server.rpc.urgency import naming_timeout
+from resonnx_server.rpc.urgency import within
 from tritonclient.utils import InferenceServerException
 
 # As clients send them that mean seconds or milliseconds.
@@ -60,17 +61,27 @@ def test_a_deadline_of_the_call_is_not_blamed_on_a_longer_timeout(server) -> Non
     assert not re.search("timeout' is", refused.value.message())
 
 
+async def _raises(error: ServerError) -> None:
+    raise error
+
+
 @pytest.mark.parametrize(
     "error", [DeadlineExceeded("late"), DeadlineUnreachable("too soon"), WaitTooLong("a long queue", 20)]
 )
-def test_whoever_runs_out_of_time_by_the_timeout_is_told_so(error: ServerError) -> None:
-    with pytest.raises(ServerError) as told, naming_timeout(30):
-        raise error
+async def test_whoever_runs_out_of_time_by_the_timeout_is_told_so(error: ServerError) -> None:
+    with pytest.raises(ServerError) as told:
+        await within(60, _raises(error), 30)
     assert told.value.message.endswith("(the parameter 'timeout' is 30 µs, 0.03 ms)")
 
 
-def test_other_errors_are_not_blamed_on_the_timeout() -> None:
+async def test_work_that_goes_on_ends_at_the_timeout() -> None:
+    with pytest.raises(DeadlineExceeded, match="passed before the answer") as told:
+        await within(0.001, asyncio.Event().wait(), 1000)
+    assert told.value.message.endswith("(the parameter 'timeout' is 1000 µs, 1 ms)")
+
+
+async def test_other_errors_are_not_blamed_on_the_timeout() -> None:
     for error, timeout_us in ((Overloaded("full", 20), 30), (DeadlineExceeded("late"), 0)):
-        with pytest.raises(ServerError) as told, naming_timeout(timeout_us):
-            raise error
+        with pytest.raises(ServerError) as told:
+            await within(60, _raises(error), timeout_us)
         assert "timeout" not in told.value.message

@@ -34,7 +34,7 @@ from resonnx_server.rpc.captions import caption_tensors, decode_options, word_te
 from resonnx_server.rpc.inputs import checked_tensors, overrides_initializers, read_inputs, wanted_outputs
 from resonnx_server.rpc.parameters import RequestParameters, check_classification, keeps_order, parse_parameters
 from resonnx_server.rpc.pipeline import pipeline
-from resonnx_server.rpc.urgency import earlier_ns, naming_timeout, within
+from resonnx_server.rpc.urgency import earlier_ns, within
 from resonnx_server.runtime.images import Pixels
 from resonnx_server.runtime.sequence import Token
 from resonnx_server.runtime.session import Array
@@ -169,8 +169,9 @@ class InferenceServicer(grpc_service_pb2_grpc.GRPCInferenceServiceServicer):
             on_words = self._word_teller(request, model, wanted, tell) if parameters.stream else None
             work = self._infer(model, inputs, deadline, parameters, on_words)
             # A timeout costs as much as reading the request does: none where there is no deadline.
-            with naming_timeout(0 if deadline == caller_deadline else timeout_us):
-                outputs, timing = await (work if deadline is None else within((deadline - now) / 1e9, work))
+            if deadline is not None:
+                work = within((deadline - now) / 1e9, work, 0 if deadline == caller_deadline else timeout_us)
+            outputs, timing = await work
             labels = model.manifest.classifier.labels if model.manifest is not None else ()
             batched = model.max_batch_size > 0
             asked = [

@@ -1,8 +1,7 @@
 """When a request is wanted, in both protocols: its priority, and a timeout of its own beside the call's deadline."""
 
 import asyncio
-from collections.abc import Awaitable, Iterator
-from contextlib import contextmanager
+from collections.abc import Awaitable
 from typing import TypeVar
 
 from resonnx_server.engine.batcher import DEFAULT_PRIORITY, PRIORITY_LEVELS
@@ -30,24 +29,24 @@ def earlier_ns(deadline_ns: int | None, now_ns: int, timeout_us: int) -> int | N
     return timeout_ns if deadline_ns is None else min(timeout_ns, deadline_ns)
 
 
-async def within(seconds: float, work: Awaitable[T]) -> T:
-    """Wait for `work`. Raises DeadlineExceeded if it takes longer."""
-    try:
-        async with asyncio.timeout(seconds):
-            return await work
-    except TimeoutError:
-        raise DeadlineExceeded("the request's timeout passed before the answer was there") from None
-
-
-@contextmanager
-def naming_timeout(timeout_us: int) -> Iterator[None]:
-    """Where time is the reason that a request fails, add whose and in what unit: many clients mean seconds.
+async def within(seconds: float, work: Awaitable[T], timeout_us: int = 0) -> T:
+    """Wait for `work`.
 
     Args:
-        timeout_us: The request parameter `timeout`, if it is what limits the request; 0 adds nothing.
+        seconds: How long.
+        work: What fails by itself if it finds that time does not suffice.
+        timeout_us: The request parameter that says how long, if one does: errors name it with its unit, as many clients
+            mean seconds.
+
+    Raises:
+        DeadlineExceeded: It takes longer.
     """
     try:
-        yield
+        try:
+            async with asyncio.timeout(seconds):
+                return await work
+        except TimeoutError:
+            raise DeadlineExceeded("the request's timeout passed before the answer was there") from None
     except (DeadlineExceeded, WaitTooLong) as error:
         if timeout_us:
             error.message += f" (the parameter 'timeout' is {timeout_us} µs, {timeout_us / 1000:g} ms)"
