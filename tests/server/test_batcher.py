@@ -264,6 +264,18 @@ def test_what_cannot_be_met_any_more_is_not_run() -> None:
     assert [entry.payload for entry in batch.entries] == [1]
 
 
+def test_who_may_still_make_it_is_tried() -> None:
+    """Batches of one differ by three tenths: some take no more than seven."""
+    table = LatencyTable({1: 1e6}, {1: 0.3})
+    batcher: Batcher[str] = Batcher(table, 1000)
+    batcher.push([Entry("hardly", 1, 0, deadline_ns=710_000), Entry("never", 1, 0, deadline_ns=690_000, priority=1)])
+    batch = batcher.take(0)
+    assert [[entry.payload for entry in entries] for entries in (batch.expired, batch.entries)] == [
+        ["never"],
+        ["hardly"],
+    ]
+
+
 def test_where_batching_gains_nothing_those_in_a_hurry_do_not_wait_for_each_other() -> None:
     def size(deadline_ns: int | None) -> int:
         batcher: Batcher[int] = Batcher(LatencyTable(SLOW), 1000)

@@ -49,6 +49,19 @@ def test_how_slow_the_machine_is_is_known_while_batches_tell_it_and_then_forgott
     assert table.cost_ns(1) < 1.5e6, "all but what was learnt of the size by itself"
 
 
+def test_what_is_shown_is_what_would_be_expected_and_showing_it_changes_nothing() -> None:
+    clock = Clock()
+    table = LatencyTable({1: 1e6}, clock=clock)
+    for _ in range(50):
+        table.record(1, 4_000_000)
+    for _ in range(60):
+        clock.ns += 250_000_000
+        shown = table.snapshot()[1].expected_ns
+    assert table.cost_ns(1) > shown
+    table.fade()
+    assert table.cost_ns(1) == shown
+
+
 def test_how_often_is_asked_changes_nothing_of_what_is_forgotten() -> None:
     clock = Clock()
     often, once = (LatencyTable({1: 1e6}, clock=clock) for _ in range(2))

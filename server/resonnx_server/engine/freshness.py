@@ -34,8 +34,13 @@ class Freshness:
         Time that an answer counted is not counted by the next one.
         """
         now = self._clock()
-        if now <= self._holds_until_ns:
-            return 1.0
-        kept = math.exp((self._holds_until_ns - now) / _FADES_IN_NS)
-        self._holds_until_ns = now
+        kept = self._share(now)
+        self._holds_until_ns = max(self._holds_until_ns, now)
         return kept
+
+    def share(self) -> float:
+        """Return the same to somebody who forgets nothing, but only tells what is known."""
+        return self._share(self._clock())
+
+    def _share(self, now_ns: int) -> float:
+        return math.exp(min(0, self._holds_until_ns - now_ns) / _FADES_IN_NS)

@@ -175,6 +175,7 @@ class LatencyTable:
         return rows / size * self.cost_ns(size)
 
     def snapshot(self) -> dict[int, Cost]:
-        """Return what each size takes at present."""
-        costs = {size: self.cost_ns(size) for size in self.sizes}
+        """Return what each size takes at present. May be called without the lock: it changes nothing."""
+        load = 1 + (self._load - 1) * self._load_age.share()
+        costs = {size: base * load for size, base in self._base.items()}
         return {size: Cost(ns, ns * self._spread[size]) for size, ns in costs.items()}
