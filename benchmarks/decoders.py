@@ -6,8 +6,8 @@ Measured are the server's own function, simplejpeg in its settings, Pillow (the 
 imagecodecs and PyTurboJPEG that are installed (pip install opencv-python-headless imagecodecs PyTurboJPEG; the last
 one needs libturbojpeg). All take turns on each kind of file, round after round, with huge pages, as the server
 has them. Times are processor time, so that other work on the machine counts little. "KIND to 1/N" is decoding and
-resizing pictures of which 1/N is twice as large as needed: by decoding the whole, by the server's `jpeg_scaling`, and
-by Pillow's draft mode.
+resizing pictures of which 1/N is 2.5 times as large as needed: by decoding the whole, by the server's `jpeg_scaling`,
+and by Pillow's draft mode.
 """
 
 import argparse
@@ -28,6 +28,7 @@ from resonnx_proto.v1.manifest_pb2 import ImageInput
 from resonnx_server.errors import BadImage
 from resonnx_server.huge_pages import start_again
 from resonnx_server.runtime import images
+from resonnx_server.runtime.picture_options import LEAST_REDUCED, PictureOptions
 from rich.console import Console
 from rich.table import Table
 from rounds import Rounds
@@ -76,10 +77,9 @@ def _takes(decode: Decode, file: bytes) -> bool:
 
 
 def scaled(files: Sequence[bytes], divisor: int) -> dict[str, Decode]:
-    """Return ways of decoding and resizing pictures of one size, of which 1/`divisor` is twice as large as needed."""
+    """Return ways of decoding and resizing pictures of one size, of which 1/`divisor` is just large enough."""
     width, height = Image.open(io.BytesIO(files[0])).size
-    # The server decodes to no less than twice of what is needed.
-    side = min(width, height) // divisor // 2
+    side = int(min(width, height) / divisor / LEAST_REDUCED)
     recipe = ImageInput(
         width=side,
         height=side,
@@ -91,11 +91,12 @@ def scaled(files: Sequence[bytes], divisor: int) -> dict[str, Decode]:
     def draft(file: bytes) -> images.Pixels:
         image = Image.open(io.BytesIO(file))
         image.draft("RGB", (width // divisor, height // divisor))
-        return images.fit(image.convert("RGB"), recipe, original=(width, height))
+        shown = (0.0, 0.0, width / divisor, height / divisor)
+        return images.fit(image.convert("RGB"), recipe, size=(width, height), shown=shown)
 
     return {
-        _WHOLE: partial(images.load, recipe=recipe),
-        "scaled": partial(images.load, recipe=recipe, jpeg_scaling=True),
+        _WHOLE: partial(images.load, options=PictureOptions(recipe)),
+        "scaled": partial(images.load, options=PictureOptions(recipe, jpeg_scaling=True)),
         "Pillow's draft": draft,
     }
 

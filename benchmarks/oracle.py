@@ -18,6 +18,7 @@ from resonnx_proto.v1 import manifest_pb2, vision_pb2, vision_pb2_grpc
 from resonnx_server.runtime import images
 from resonnx_server.runtime.host import usable_cores
 from resonnx_server.runtime.manifest import read_version
+from resonnx_server.runtime.picture_options import PictureOptions
 from resonnx_server.runtime.session import CPU, Candidate, Session
 
 _BATCH = 8
@@ -28,7 +29,7 @@ class Oracle(vision_pb2_grpc.VisionServicer):
 
     def __init__(self, folder: Path, length: int) -> None:
         files = read_version(folder)
-        self._recipe = files.manifest.input
+        self._pictures = PictureOptions(files.manifest.input)
         self._info = vision_pb2.GetModelResponse(manifest=files.manifest)
         self._info.summary.task = files.manifest.task
         candidate = Candidate(CPU, manifest_pb2.PRECISION_FP32)
@@ -48,7 +49,7 @@ class Oracle(vision_pb2_grpc.VisionServicer):
         self._under_way += 1
         try:
             loop = asyncio.get_running_loop()
-            pixels = await loop.run_in_executor(self._decoders, images.load, request.image.encoded, self._recipe)
+            pixels = await loop.run_in_executor(self._decoders, images.load, request.image.encoded, self._pictures)
             done = loop.create_future()
             self._queue.put_nowait((pixels, done))
             scores = await done

@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image
 from resonnx_proto.v1.manifest_pb2 import ImageInput
 from resonnx_server.runtime import images
+from resonnx_server.runtime.picture_options import PictureOptions
 
 _MOST_BYTES = 40_000
 
@@ -41,7 +42,7 @@ def decode_seconds(files: list[Path], recipe: ImageInput) -> float:
         return images.fit(Image.open(io.BytesIO(content)).convert("RGB"), recipe)
 
     def by_server(content: bytes) -> object:
-        return images.load(content, recipe)
+        return images.load(content, PictureOptions(recipe))
 
     return min(_seconds_each(decode, contents) for decode in (by_server, by_pillow))
 

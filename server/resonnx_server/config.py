@@ -7,11 +7,18 @@ and docs/settings.md say of it (config_text.py). After a change: `make settings`
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 Provider = Literal["auto", "cpu", "openvino", "cuda", "tensorrt"]
 CaptionPolicy = Literal["continuous", "one", "rigid"]
+ExifOrientation = Literal["apply", "ignore"]
+PictureFormat = Literal["JPEG", "PNG", "WebP", "BMP", "GIF", "TIFF", "AVIF"]
 Port = Annotated[int, Field(ge=0, le=65535)]
+
+
+def _listed(value: object) -> object:
+    """Take a flag's or a variable's list apart."""
+    return [part.strip() for part in value.split(",")] if isinstance(value, str) else value
 
 
 class ModelSettings(BaseModel):
@@ -37,8 +44,10 @@ class ModelSettings(BaseModel):
     """How captions share the device: joining and leaving between steps, one caption at a time, or in rigid batches.
     The last two are there to compare with."""
     jpeg_scaling: bool = False
-    """Decode large JPEG files at 1/2, 1/4 or 1/8 of their size where that is still twice what the model needs: several
-    times faster; pixels differ slightly from training."""
+    """Decode large JPEG files at 1/2, 1/4 or 1/8 of their size where that is still 2.5 times what the model needs:
+    several times faster; pixels differ slightly from training. Above 24 megapixels it is always done."""
+    exif_orientation: ExifOrientation | None = None
+    """Whether pictures are turned upright by their EXIF orientation; as the model's recipe says if not given."""
     provider: Provider | None = None
     """Execution provider of this model; the server's if not given."""
 
@@ -70,6 +79,19 @@ class Settings(BaseModel):
     """Seconds that the load of one model may take; it is refused then, and the others serve."""
     max_message_bytes: Annotated[int, Field(ge=1 << 20, le=1 << 30)] = 64 << 20
     """Largest request, and largest answer, in bytes."""
+    max_image_pixels: Annotated[int, Field(ge=1 << 16, le=1 << 30)] = 1 << 26
+    """Largest picture, in pixels, told by its header before it is decoded. The memory for decoding grows with it: 18
+    bytes a pixel with WebP among `formats`."""
+    max_image_side: Annotated[int, Field(ge=64, le=65_535)] = 16_384
+    """Longest side of a picture, in pixels."""
+    formats: Annotated[tuple[PictureFormat, ...], BeforeValidator(_listed), Field(min_length=1)] = (
+        "JPEG",
+        "PNG",
+        "WebP",
+        "BMP",
+        "GIF",
+    )
+    """Formats of picture files that are opened; files of others are refused by name."""
     grace_s: Annotated[float, Field(ge=0, le=3600)] = 30.0
     """Seconds that work under way may take after SIGTERM."""
     max_connection_idle_s: Annotated[float, Field(ge=0, le=1e6)] = 600.0

@@ -8,6 +8,9 @@ import contextlib
 import gc
 import logging
 
+from PIL import Image
+from resonnx_proto.v1.manifest_pb2 import ImageInput
+
 from resonnx_server.config import Settings
 from resonnx_server.config_sources import nearest
 from resonnx_server.engine.device import Device
@@ -22,6 +25,7 @@ from resonnx_server.readiness import Readiness
 from resonnx_server.repository.cache import TableCache, cache_folder
 from resonnx_server.repository.loader import Loader
 from resonnx_server.repository.loading import Limits, Loading
+from resonnx_server.repository.picture_settings import picture_options
 from resonnx_server.repository.scan import Found, scan
 from resonnx_server.repository.version import GPU_LANES, MAX_LANES
 from resonnx_server.rpc.answers import AnswerEncoder
@@ -30,6 +34,7 @@ from resonnx_server.rpc.pieces import Pieces
 from resonnx_server.rpc.server import GrpcServer, bracketed
 from resonnx_server.rpc.vision import VisionServicer
 from resonnx_server.runtime.host import own_processors, usable_cores
+from resonnx_server.runtime.picture_memory import most_bytes
 from resonnx_server.runtime.pinned import PinnedMemory
 from resonnx_server.runtime.processors import Processors, cores_first
 from resonnx_server.runtime.session import GPU_PROVIDERS
@@ -69,7 +74,10 @@ class Server:
         self.models = Models(strict=settings.strict, ready_with_first=settings.ready_when == "any")
         self.metrics = Metrics()
         self.metrics.registry.register(ServingCollector(self.models))
-        self.decoder = Decoder(threads=cores)
+        pictures = picture_options(settings, "", ImageInput())
+        # Headers are held against our limits before anything is opened; Pillow's own would refuse what ours allow.
+        Image.MAX_IMAGE_PIXELS = None
+        self.decoder = Decoder(cores, most_bytes(pictures))
         admission = Admission(_IN_FLIGHT_MESSAGES * settings.max_message_bytes)
         answers = AnswerEncoder(settings.max_message_bytes, Pieces())
         self.grpc = GrpcServer(

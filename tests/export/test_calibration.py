@@ -33,10 +33,10 @@ def test_one_folder_that_is_no_label_is_named(pictures: Path, recipe: pb.ImageIn
 def test_unreadable_picture_is_named(pictures: Path, recipe: pb.ImageInput) -> None:
     broken = pictures / SMALL_LABELS[1] / "broken.png"
     broken.write_bytes(b"not a picture")
-    with pytest.raises(BadInput, match=r"broken\.png: 13 bytes that are no JPEG, PNG or WebP file"):
+    with pytest.raises(BadInput, match=r"broken\.png: plain text that begins"):
         read_calibration(pictures, recipe, SMALL_LABELS)
     broken.write_bytes((pictures / SMALL_LABELS[1] / "1.png").read_bytes()[:500])
-    with pytest.raises(BadInput, match=r"broken\.png: the picture file is damaged"):
+    with pytest.raises(BadInput, match=r"broken\.png: a PNG picture that is damaged"):
         read_calibration(pictures, recipe, SMALL_LABELS)
 
 

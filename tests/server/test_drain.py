@@ -21,6 +21,7 @@ from resonnx_proto.v1.manifest_pb2 import ImageInput
 from resonnx_server import lifecycle
 from resonnx_server.config import Settings
 from resonnx_server.runtime import images
+from resonnx_server.runtime.picture_options import PictureOptions
 from tritonclient.utils import InferenceServerException
 
 
@@ -200,12 +201,13 @@ async def test_a_picture_that_does_not_end_does_not_hold_up_the_stop(
     """No known file takes so long, so a codec does that waits for the test."""
     began, may_end = threading.Event(), threading.Event()
     statuses: list[int] = []
+    monkeypatch.setattr(images, "check", lambda *_: None)
     monkeypatch.setattr(images, "load", lambda *_, **__: (began.set(), may_end.wait(20)))
     monkeypatch.setattr(lifecycle, "_LAST_JOB_S", 0.05)
     monkeypatch.setattr(logging, "shutdown", lambda: None)
     monkeypatch.setattr(os, "_exit", statuses.append)
     server = lifecycle.Server(Settings(repository=tmp_path, cache_dir=Path("none")))
-    picture = asyncio.ensure_future(server.decoder.load(b"", ImageInput(), "image", 4, jpeg_scaling=False))
+    picture = asyncio.ensure_future(server.decoder.load(b"", PictureOptions(ImageInput()), "image", 4))
     assert await asyncio.to_thread(began.wait, 20)
     await server._stop()
     assert statuses == [1]

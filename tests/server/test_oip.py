@@ -184,7 +184,7 @@ def test_stream(client, samples, truth) -> None:
     client.stop_stream()
     assert set(seen) == {str(i) for i in range(len(pictures))}
     assert len(errors) == 1
-    assert "no JPEG, PNG or WebP" in errors[0]
+    assert "plain text that begins" in errors[0]
 
 
 def test_statistics_count(client, samples, truth) -> None:
@@ -243,7 +243,9 @@ def test_bad_inputs(client) -> None:
         "'picture' is not one of ['encoded_image', 'image']",
     )
     _refused(infer(_input(good, "UINT8"), _input(good, "UINT8", "more")), "INVALID_ARGUMENT", "'more'")
-    _refused(infer(_bytes_input([b"broken"])), "INVALID_ARGUMENT", "inputs['image'][0]", "no JPEG, PNG or WebP")
+    _refused(
+        infer(_bytes_input([b"broken"])), "INVALID_ARGUMENT", "inputs['image'][0]", "plain text that begins 'broken'"
+    )
     unknown_output = [triton.InferRequestedOutput("scores")]
     _refused(infer(_input(good, "UINT8"), outputs=unknown_output), "INVALID_ARGUMENT", "'scores'")
 

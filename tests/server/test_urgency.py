@@ -26,6 +26,7 @@ from resonnx_server.intake.decode import Decoder
 from resonnx_server.observe.metrics import Metrics
 from resonnx_server.rpc.vision import VisionServicer
 from resonnx_server.runtime.search import DecodeOptions
+from resonnx_server.runtime.picture_options import PictureOptions
 
 from .language import Language, picture, spec
 from .waiting import Clock, until
@@ -94,7 +95,22 @@ class Service:
             )
         models = Models(loading=False)
         models.add(
-            Model("m", 1, manifest.task, manifest, "", True, (), (), 1, 8, sessions=(), stats=stats, engine=self.engine)
+            Model(
+                "m",
+                1,
+                manifest.task,
+                manifest,
+                "",
+                True,
+                (),
+                (),
+                1,
+                8,
+                sessions=(),
+                stats=stats,
+                engine=self.engine,
+                pictures=PictureOptions(manifest.input),
+            )
         )
         self._is_classifier = task == "classifier"
         self._servicer = VisionServicer(models, decoder, Admission(1 << 20), Settings(repository=Path()))

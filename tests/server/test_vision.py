@@ -174,7 +174,7 @@ def test_bad_requests(vision, samples: Path, truth: Truth) -> None:
         _refused(call(priority=9), invalid, "INVALID_INPUT", "priority", "9", "0..8")
     _refused(caption(max_tokens=4_000_000_000), invalid, "INVALID_INPUT", "max_tokens", "4000000000")
     _refused(classify(image=vision_pb2.Image()), invalid, "BAD_IMAGE", "image", "neither encoded nor raw")
-    _refused(classify(image={"encoded": b"junk"}), invalid, "BAD_IMAGE", "image.encoded", "4 bytes")
+    _refused(classify(image={"encoded": b"junk"}), invalid, "BAD_IMAGE", "image.encoded", "plain text")
     truncated = {"encoded": good.encoded[: len(good.encoded) // 2]}
     _refused(classify(image=truncated), invalid, "BAD_IMAGE", "image.encoded", "damaged or incomplete")
     large = io.BytesIO()

@@ -34,7 +34,7 @@ PRECISION_FP16: Precision
 PRECISION_INT8: Precision
 
 class ImageInput(_message.Message):
-    __slots__ = ("width", "height", "resize", "filter", "resize_short_side", "mean", "std")
+    __slots__ = ("width", "height", "resize", "filter", "resize_short_side", "mean", "std", "exif_orientation")
     class Resize(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = ()
         RESIZE_UNSPECIFIED: _ClassVar[ImageInput.Resize]
@@ -57,6 +57,14 @@ class ImageInput(_message.Message):
     FILTER_LANCZOS: ImageInput.Filter
     FILTER_NEAREST: ImageInput.Filter
     FILTER_BOX: ImageInput.Filter
+    class ExifOrientation(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+        __slots__ = ()
+        EXIF_ORIENTATION_UNSPECIFIED: _ClassVar[ImageInput.ExifOrientation]
+        EXIF_ORIENTATION_IGNORE: _ClassVar[ImageInput.ExifOrientation]
+        EXIF_ORIENTATION_APPLY: _ClassVar[ImageInput.ExifOrientation]
+    EXIF_ORIENTATION_UNSPECIFIED: ImageInput.ExifOrientation
+    EXIF_ORIENTATION_IGNORE: ImageInput.ExifOrientation
+    EXIF_ORIENTATION_APPLY: ImageInput.ExifOrientation
     WIDTH_FIELD_NUMBER: _ClassVar[int]
     HEIGHT_FIELD_NUMBER: _ClassVar[int]
     RESIZE_FIELD_NUMBER: _ClassVar[int]
@@ -64,6 +72,7 @@ class ImageInput(_message.Message):
     RESIZE_SHORT_SIDE_FIELD_NUMBER: _ClassVar[int]
     MEAN_FIELD_NUMBER: _ClassVar[int]
     STD_FIELD_NUMBER: _ClassVar[int]
+    EXIF_ORIENTATION_FIELD_NUMBER: _ClassVar[int]
     width: int
     height: int
     resize: ImageInput.Resize
@@ -71,7 +80,8 @@ class ImageInput(_message.Message):
     resize_short_side: int
     mean: _containers.RepeatedScalarFieldContainer[float]
     std: _containers.RepeatedScalarFieldContainer[float]
-    def __init__(self, width: _Optional[int] = ..., height: _Optional[int] = ..., resize: _Optional[_Union[ImageInput.Resize, str]] = ..., filter: _Optional[_Union[ImageInput.Filter, str]] = ..., resize_short_side: _Optional[int] = ..., mean: _Optional[_Iterable[float]] = ..., std: _Optional[_Iterable[float]] = ...) -> None: ...
+    exif_orientation: ImageInput.ExifOrientation
+    def __init__(self, width: _Optional[int] = ..., height: _Optional[int] = ..., resize: _Optional[_Union[ImageInput.Resize, str]] = ..., filter: _Optional[_Union[ImageInput.Filter, str]] = ..., resize_short_side: _Optional[int] = ..., mean: _Optional[_Iterable[float]] = ..., std: _Optional[_Iterable[float]] = ..., exif_orientation: _Optional[_Union[ImageInput.ExifOrientation, str]] = ...) -> None: ...
 
 class ClassifierSpec(_message.Message):
     __slots__ = ("labels", "feature_size", "activation")

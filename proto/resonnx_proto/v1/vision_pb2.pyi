@@ -263,8 +263,22 @@ class SessionInfo(_message.Message):
     instances: int
     def __init__(self, file: _Optional[str] = ..., provider: _Optional[str] = ..., precision: _Optional[_Union[_manifest_pb2.Precision, str]] = ..., latencies: _Optional[_Iterable[_Union[SessionInfo.BatchLatency, _Mapping]]] = ..., instances: _Optional[int] = ...) -> None: ...
 
+class PictureSettings(_message.Message):
+    __slots__ = ("exif_orientation", "jpeg_scaling", "formats", "max_image_pixels", "max_image_side")
+    EXIF_ORIENTATION_FIELD_NUMBER: _ClassVar[int]
+    JPEG_SCALING_FIELD_NUMBER: _ClassVar[int]
+    FORMATS_FIELD_NUMBER: _ClassVar[int]
+    MAX_IMAGE_PIXELS_FIELD_NUMBER: _ClassVar[int]
+    MAX_IMAGE_SIDE_FIELD_NUMBER: _ClassVar[int]
+    exif_orientation: _manifest_pb2.ImageInput.ExifOrientation
+    jpeg_scaling: bool
+    formats: _containers.RepeatedScalarFieldContainer[str]
+    max_image_pixels: int
+    max_image_side: int
+    def __init__(self, exif_orientation: _Optional[_Union[_manifest_pb2.ImageInput.ExifOrientation, str]] = ..., jpeg_scaling: bool = ..., formats: _Optional[_Iterable[str]] = ..., max_image_pixels: _Optional[int] = ..., max_image_side: _Optional[int] = ...) -> None: ...
+
 class GetModelResponse(_message.Message):
-    __slots__ = ("summary", "manifest", "sessions", "identity", "verified", "max_batch_size", "max_queue_size", "max_message_bytes")
+    __slots__ = ("summary", "manifest", "sessions", "identity", "verified", "max_batch_size", "max_queue_size", "max_message_bytes", "pictures")
     SUMMARY_FIELD_NUMBER: _ClassVar[int]
     MANIFEST_FIELD_NUMBER: _ClassVar[int]
     SESSIONS_FIELD_NUMBER: _ClassVar[int]
@@ -273,6 +287,7 @@ class GetModelResponse(_message.Message):
     MAX_BATCH_SIZE_FIELD_NUMBER: _ClassVar[int]
     MAX_QUEUE_SIZE_FIELD_NUMBER: _ClassVar[int]
     MAX_MESSAGE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    PICTURES_FIELD_NUMBER: _ClassVar[int]
     summary: ModelSummary
     manifest: _manifest_pb2.Manifest
     sessions: _containers.RepeatedCompositeFieldContainer[SessionInfo]
@@ -281,4 +296,5 @@ class GetModelResponse(_message.Message):
     max_batch_size: int
     max_queue_size: int
     max_message_bytes: int
-    def __init__(self, summary: _Optional[_Union[ModelSummary, _Mapping]] = ..., manifest: _Optional[_Union[_manifest_pb2.Manifest, _Mapping]] = ..., sessions: _Optional[_Iterable[_Union[SessionInfo, _Mapping]]] = ..., identity: _Optional[str] = ..., verified: bool = ..., max_batch_size: _Optional[int] = ..., max_queue_size: _Optional[int] = ..., max_message_bytes: _Optional[int] = ...) -> None: ...
+    pictures: PictureSettings
+    def __init__(self, summary: _Optional[_Union[ModelSummary, _Mapping]] = ..., manifest: _Optional[_Union[_manifest_pb2.Manifest, _Mapping]] = ..., sessions: _Optional[_Iterable[_Union[SessionInfo, _Mapping]]] = ..., identity: _Optional[str] = ..., verified: bool = ..., max_batch_size: _Optional[int] = ..., max_queue_size: _Optional[int] = ..., max_message_bytes: _Optional[int] = ..., pictures: _Optional[_Union[PictureSettings, _Mapping]] = ...) -> None: ...

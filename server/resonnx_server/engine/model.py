@@ -12,6 +12,7 @@ from resonnx_server.engine.tensors import TensorEngine
 from resonnx_server.errors import ModelRefused, NotFound, Unavailable, VersionNotFound
 from resonnx_server.observe.rejected import RejectedCalls
 from resonnx_server.observe.stats import ModelStats
+from resonnx_server.runtime.picture_options import PictureOptions
 from resonnx_server.runtime.session import Candidate, TensorSpec
 
 
@@ -35,7 +36,7 @@ class Model:
         verified: Its answers agreed with the golden examples at load.
         inputs: As the tensor protocol shows them, with the batch axis first (if max_batch_size > 0).
         optional_inputs: A bare graph's initializers that are inputs as well, in their own shapes, without a batch axis.
-        jpeg_scaling: Large JPEG files are decoded at a fraction of their size.
+        pictures: How picture files become its input; None for a bare ONNX file.
         max_batch_size: 0 if each request runs alone.
         allow_timeout_override: The tensor protocol's parameter `timeout` is honoured.
     """
@@ -54,7 +55,7 @@ class Model:
     stats: ModelStats
     engine: TensorEngine | CaptionEngine
     optional_inputs: tuple[TensorSpec, ...] = ()
-    jpeg_scaling: bool = False
+    pictures: PictureOptions | None = None
     allow_timeout_override: bool = False
 
 

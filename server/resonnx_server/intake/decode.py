@@ -7,7 +7,6 @@ from functools import partial
 from typing import Final
 
 import numpy as np
-from resonnx_proto.v1.manifest_pb2 import ImageInput
 
 from resonnx_server.engine.admission import Decoding
 from resonnx_server.engine.batcher import PRIORITY_LEVELS
@@ -16,52 +15,60 @@ from resonnx_server.intake.threads import Threads
 from resonnx_server.runtime import images
 from resonnx_server.runtime.headers import Header, header
 from resonnx_server.runtime.images import Pixels
+from resonnx_server.runtime.picture_memory import RAW, decoding_bytes
+from resonnx_server.runtime.picture_options import PictureOptions
 
 # Pictures of one request that wait or are decoded, for each thread: enough that none is idle, and no more, so that
 # others of the same priority have their turn in between.
 _AT_ONCE: Final = 2
-_RAW: Final = "raw"
 
 
 class Decoder:
     """Decodes pictures off the event loop, in the order of their requests' priorities.
 
     Args:
-        threads: Pictures decoded at once, which also bounds the memory of pictures at full size.
+        threads: Pictures decoded at once.
+        max_bytes: Memory that they may take together while they are decoded, told by their headers; beside it, each
+            thread may decode a small picture (intake/queue.py).
     """
 
-    def __init__(self, threads: int) -> None:
-        self._threads = Threads(threads, "decode")
+    def __init__(self, threads: int, max_bytes: int = 1 << 30) -> None:
+        self._threads = Threads(threads, "decode", max_bytes)
         self._count = threads
-        # Event loop only: what the pictures that wait or are decoded should take, for each priority.
+        self._max_bytes = max_bytes
+        # Event loop only: what the pictures that wait or are decoded should keep from others, for each priority.
         self._ahead_ns = [0] * PRIORITY_LEVELS
         self._cost = DecodeCost()
 
-    def expected(self, encoded: Sequence[bytes], priority: int) -> Decoding:
+    def expected(self, encoded: Sequence[bytes], options: PictureOptions, priority: int) -> Decoding:
         """Return how long picture files of a request that came now should take to be decoded; nothing for none."""
-        if not encoded:
-            return Decoding(0.0, 0.0)
-        own = [self._cost.expected_ns(header(file)) for file in encoded]
-        alone, ahead = sum(own) / self._count, sum(self._ahead_ns[:priority]) / self._count
-        return Decoding(max(max(own), alone + ahead), max(max(own), alone))
+        longest = alone = 0.0
+        for file in encoded:
+            told = header(file)
+            if told.pixels > options.max_pixels:
+                # Refused, whatever it says.
+                continue
+            ns = self._cost.expected_ns(told, _divisor(told, options))
+            longest = max(longest, ns)
+            alone += ns * self._share(decoding_bytes(told, options))
+        ahead = sum(self._ahead_ns[:priority]) if encoded else 0.0
+        return Decoding(max(longest, alone + ahead), max(longest, alone))
 
-    async def load(
-        self, encoded: bytes, recipe: ImageInput, field: str, priority: int, *, jpeg_scaling: bool
-    ) -> Pixels:
-        """Return a picture file as uint8 [H,W,3] of the recipe's size. Raises BadImage, naming `field`."""
-        work = partial(images.load, encoded, recipe, field, jpeg_scaling=jpeg_scaling)
-        return await self._run(work, header(encoded), priority)
+    async def load(self, encoded: bytes, options: PictureOptions, field: str, priority: int) -> Pixels:
+        """Return a picture file as uint8 [H,W,3] of the model's size. Raises BadImage, naming `field`."""
+        told = header(encoded)
+        images.check(encoded, told, options, field)
+        work = partial(images.load, encoded, options, field, told)
+        return await self._run(work, told, options, priority)
 
-    async def load_all(
-        self, encoded: Sequence[bytes], recipe: ImageInput, field: str, priority: int, *, jpeg_scaling: bool
-    ) -> Pixels:
+    async def load_all(self, encoded: Sequence[bytes], options: PictureOptions, field: str, priority: int) -> Pixels:
         """Return picture files as uint8 [N,H,W,3]. Raises BadImage, naming the field and the picture's index."""
-        pixels = np.empty((len(encoded), recipe.height, recipe.width, 3), np.uint8)
+        pixels = np.empty((len(encoded), options.recipe.height, options.recipe.width, 3), np.uint8)
         left = iter(enumerate(encoded))
 
         async def load_some() -> None:
             for i, file in left:
-                pixels[i] = await self.load(file, recipe, f"{field}[{i}]", priority, jpeg_scaling=jpeg_scaling)
+                pixels[i] = await self.load(file, options, f"{field}[{i}]", priority)
 
         loading = [asyncio.ensure_future(load_some()) for _ in range(min(len(encoded), _AT_ONCE * self._count))]
         try:
@@ -74,28 +81,38 @@ class Decoder:
         return pixels
 
     async def from_raw(
-        self, rgb: bytes, width: int, height: int, recipe: ImageInput, field: str, priority: int
+        self, rgb: bytes, width: int, height: int, options: PictureOptions, field: str, priority: int
     ) -> Pixels:
-        """Return raw RGB pixels as uint8 [H,W,3] of the recipe's size. Raises BadImage, naming `field`."""
-        if (width, height) == (recipe.width, recipe.height):
+        """Return raw RGB pixels as uint8 [H,W,3] of the model's size. Raises BadImage, naming `field`."""
+        if (width, height) == (options.recipe.width, options.recipe.height):
             # Nothing to resize in most recipes: cheaper here than a trip to a thread.
-            return images.from_raw(rgb, width, height, recipe, field)
-        work = partial(images.from_raw, rgb, width, height, recipe, field)
-        return await self._run(work, Header(_RAW, width * height), priority)
+            return images.from_raw(rgb, width, height, options, field)
+        images.check_size(width, height, field, options)
+        work = partial(images.from_raw, rgb, width, height, options, field)
+        return await self._run(work, Header(RAW, width, height), options, priority)
 
-    async def _run(self, work: Callable[[], Pixels], told: Header, priority: int) -> Pixels:
-        expected = int(self._cost.expected_ns(told))
+    async def _run(self, work: Callable[[], Pixels], told: Header, options: PictureOptions, priority: int) -> Pixels:
+        divisor, size = _divisor(told, options), decoding_bytes(told, options)
+        expected = int(self._cost.expected_ns(told, divisor) * self._share(size))
         self._ahead_ns[priority - 1] += expected
         try:
-            pixels, ns = await self._threads.run(partial(_timed, work), priority)
+            pixels, ns = await self._threads.run(partial(_timed, work), priority, size)
         finally:
             self._ahead_ns[priority - 1] -= expected
-        self._cost.learn(told, ns)
+        self._cost.learn(told, ns, divisor)
         return pixels
+
+    def _share(self, size: int) -> float:
+        """Return how much of the decoder a picture keeps from others while it is decoded: of threads or of memory."""
+        return max(1 / self._count, min(1.0, size / self._max_bytes))
 
     async def close(self, patience_s: float) -> bool:
         """Give up pictures that wait. Returns False if one that is being decoded has not ended by then."""
         return await self._threads.close(patience_s)
+
+
+def _divisor(told: Header, options: PictureOptions) -> int:
+    return options.divisor(told.width, told.height) if told.scalable else 1
 
 
 def _timed(work: Callable[[], Pixels]) -> tuple[Pixels, int]:

@@ -6,7 +6,9 @@ from typing import Final
 
 from resonnx_server.engine.freshness import Freshness
 from resonnx_server.runtime.headers import Header
-from resonnx_server.runtime.images import MAX_PIXELS
+
+# What differs in what a pixel costs: the format, a JPEG file of several passes, by how much it is reduced.
+Kind = tuple[str, bool, int]
 
 # A picture without pixels would take as long as so many: opening it, and the way there and back.
 _OVERHEAD_PIXELS: Final = 16_384
@@ -31,26 +33,29 @@ class DecodeCost:
 
     def __init__(self, clock: Callable[[], int] = time.monotonic_ns) -> None:
         self._clock = clock
-        self._kinds: dict[str, _Known] = {}
+        self._kinds: dict[Kind, _Known] = {}
 
-    def expected_ns(self, header: Header) -> float:
-        """Return how long a thread should take for a picture; 0 where nothing is known."""
-        known = self._kinds.get(header.format)
+    def expected_ns(self, header: Header, divisor: int = 1) -> float:
+        """Return how long a thread should take for a picture reduced so; 0 where nothing is known."""
+        known = self._kinds.get(_kind(header, divisor))
         if known is None:
             return 0.0
         known.fade()
         return _work(header) * known.ns / (known.pixels + _UNKNOWN_PIXELS)
 
-    def learn(self, header: Header, ns: int) -> None:
+    def learn(self, header: Header, ns: int, divisor: int = 1) -> None:
         """Take note that a thread took so long for a picture."""
         pixels = _work(header)
-        known = self._kinds.setdefault(header.format, _Known(self._clock))
+        known = self._kinds.setdefault(_kind(header, divisor), _Known(self._clock))
         known.learn(pixels, min(ns, _MOST_NS * pixels))
 
 
 def _work(header: Header) -> int:
-    # Larger ones are refused, whatever they say.
-    return min(header.pixels, MAX_PIXELS) + _OVERHEAD_PIXELS
+    return header.pixels + _OVERHEAD_PIXELS
+
+
+def _kind(header: Header, divisor: int) -> Kind:
+    return header.format, header.progressive, divisor
 
 
 class _Known:

@@ -1,15 +1,14 @@
-"""Threads that do the most urgent of what waits; what nobody waits for any more is let go of at once."""
+"""Threads that do the most urgent of what waits, as memory allows; what nobody waits for is let go of at once."""
 
 import asyncio
 import threading
 import time
-from collections import OrderedDict
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, Final, Generic, TypeVar
 
-from resonnx_server.engine.batcher import PRIORITY_LEVELS
 from resonnx_server.errors import Unavailable
+from resonnx_server.intake.queue import DecodeQueue
 
 T = TypeVar("T")
 
@@ -27,26 +26,25 @@ class _Job(Generic[T]):
 
 
 class Threads:
-    """A fixed number of threads, which take work by its priority, and within one as it came.
+    """A fixed number of threads, which take work by its priority, and within one as it came (intake/queue.py).
 
     Not a ThreadPoolExecutor: its queue knows no priorities, and holds what was cancelled until its turn comes.
 
     Args:
         count: Threads.
         name: Of each, before its number.
+        max_bytes: What work under way may take together, beside small jobs: see DecodeQueue.
     """
 
-    def __init__(self, count: int, name: str) -> None:
+    def __init__(self, count: int, name: str, max_bytes: int) -> None:
         self._changed = threading.Condition()
-        # Ordered sets: what is cancelled leaves from the middle in O(1), and what is taken from the front leaves no gap
-        # to walk over, as in a plain dict.
-        self._levels: list[OrderedDict[_Job[Any], None]] = [OrderedDict() for _ in range(PRIORITY_LEVELS)]
+        self._queue: DecodeQueue[_Job[Any]] = DecodeQueue(max_bytes)
         self._closed = False
         self._threads = [threading.Thread(target=self._serve, name=f"{name}-{i}", daemon=True) for i in range(count)]
         for thread in self._threads:
             thread.start()
 
-    async def run(self, work: Callable[[], T], priority: int) -> T:
+    async def run(self, work: Callable[[], T], priority: int, size: int) -> T:
         """Return what `work` returns on one of the threads, or raise what it raises.
 
         Cancelled before its turn, it is never done. In the middle, it goes on for nobody.
@@ -54,6 +52,7 @@ class Threads:
         Args:
             work: Whatever lets go of the GIL.
             priority: 1 (first) to batcher.PRIORITY_LEVELS.
+            size: Bytes that it takes.
 
         Raises:
             Unavailable: The threads are closed.
@@ -63,13 +62,15 @@ class Threads:
         with self._changed:
             if self._closed:
                 raise Unavailable(_CLOSED)
-            self._levels[priority - 1][job] = None
+            self._queue.put(job, priority, size)
             self._changed.notify()
         try:
             return await future
         except asyncio.CancelledError:
             with self._changed:
-                self._levels[priority - 1].pop(job, None)
+                if self._queue.remove(job, priority):
+                    # Others may have waited behind it for memory.
+                    self._changed.notify_all()
             raise
         finally:
             # An error holds this frame and the future the error: what is damaged would live until garbage is collected.
@@ -86,9 +87,7 @@ class Threads:
         """
         with self._changed:
             self._closed = True
-            left = [job for level in self._levels for job in level]
-            for level in self._levels:
-                level.clear()
+            left = self._queue.clear()
             self._changed.notify_all()
         for job in left:
             _settle(job.future, error=Unavailable(_CLOSED))
@@ -101,7 +100,8 @@ class Threads:
         return not any(thread.is_alive() for thread in self._threads)
 
     def _serve(self) -> None:
-        while (job := self._next()) is not None:
+        while (taken := self._next()) is not None:
+            job, size = taken
             try:
                 result = job.work()
             except BaseException as error:  # the boundary of one job: who waits for it gets whatever it raised
@@ -110,17 +110,23 @@ class Threads:
                 _post(job.future, result)
                 del result
             # What it holds must not live until the next one.
-            del job
+            del job, taken
+            self._give_back(size)
 
-    def _next(self) -> _Job[Any] | None:
-        """Wait for the most urgent job; None when there will be no more."""
+    def _next(self) -> tuple[_Job[Any], int] | None:
+        """Wait for the most urgent job that there is memory for; None when there will be no more."""
         with self._changed:
             while not self._closed:
-                for level in self._levels:
-                    if level:
-                        return level.popitem(last=False)[0]
+                if (taken := self._queue.take()) is not None:
+                    return taken
                 self._changed.wait()
             return None
+
+    def _give_back(self, size: int) -> None:
+        if size:
+            with self._changed:
+                self._queue.give_back(size)
+                self._changed.notify_all()
 
 
 def _post(future: "asyncio.Future[T]", result: T | None = None, error: BaseException | None = None) -> None:

@@ -88,7 +88,7 @@ def load(version: Version, files: VersionFiles, golden: Golden) -> Start:
             max_batch_size=version.settings.max_batch_size,
             max_queue_size=version.settings.max_queue_size,
             allow_timeout_override=version.settings.allow_timeout_override,
-            jpeg_scaling=version.settings.jpeg_scaling,
+            pictures=version.pictures(files.manifest.input),
             sessions=(
                 SessionReport(ENCODER_FILE, chosen.encoder.candidate, encoders.shared.table, encoders.instances),
                 SessionReport(DECODER_FILE, chosen.decoder.candidate, decoders.shared.table),

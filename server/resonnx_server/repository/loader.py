@@ -5,6 +5,7 @@ Every way in which a version cannot serve ends in ModelRefused with a reason tha
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from resonnx_proto.v1 import manifest_pb2 as pb
 
@@ -14,6 +15,7 @@ from resonnx_server.errors import ModelRefused
 from resonnx_server.observe.metrics import Metrics
 from resonnx_server.repository import bare, captioners, classifiers
 from resonnx_server.repository.cache import TableCache
+from resonnx_server.repository.picture_settings import picture_options
 from resonnx_server.repository.progress import Progress
 from resonnx_server.repository.scan import Found
 from resonnx_server.repository.version import Start, Version
@@ -49,14 +51,23 @@ class Loader:
         if found.version == 0:
             raise ModelRefused("the model's folder has no version folder (a number, 1 or more) that can be read")
         progress.reach("verifying")
-        settings = self.settings.for_model(found.name)
-        version = Version(found, settings, self.metrics, self.device_for, self.threads, self.cache, progress)
+        version = Version(
+            found,
+            self.settings.for_model(found.name),
+            self.metrics,
+            self.device_for,
+            self.threads,
+            self.cache,
+            progress,
+            partial(picture_options, self.settings, found.name),
+        )
         if not (found.folder / MANIFEST).exists() and not (found.folder / SUMS).exists():
             return bare.load(version)
         files = read_version(found.folder)
         if GOLDEN not in files.files:
             raise ModelRefused(f"{GOLDEN} is missing, so nothing can be verified")
         golden = parse_golden(files.files[GOLDEN], files.manifest)
+        # By the manifest's recipe alone: the settings' options are no part of what was exported.
         check_recipe(golden, files.manifest.input)
         if files.manifest.task == pb.TASK_CLASSIFIER:
             return classifiers.load(version, files, golden)

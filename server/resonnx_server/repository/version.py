@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 import numpy as np
+from resonnx_proto.v1.manifest_pb2 import ImageInput
 
 from resonnx_server.config import ModelSettings
 from resonnx_server.engine.admission import Objective
@@ -22,6 +23,7 @@ from resonnx_server.repository.scan import Found
 from resonnx_server.runtime.golden import Golden
 from resonnx_server.runtime.images import Pixels
 from resonnx_server.runtime.manifest import VersionFiles
+from resonnx_server.runtime.picture_options import PictureOptions
 from resonnx_server.runtime.session import CPU, Session
 
 _log = logging.getLogger(__name__)
@@ -40,7 +42,11 @@ _RACE_BATCH: Final = 8
 
 @dataclass(frozen=True)
 class Version:
-    """See Loader for the attributes."""
+    """See Loader for the attributes.
+
+    Attributes:
+        pictures: The settings' picture options for a recipe.
+    """
 
     found: Found
     settings: ModelSettings
@@ -49,6 +55,7 @@ class Version:
     threads: int
     cache: TableCache
     progress: Progress = field(default_factory=Progress)
+    pictures: Callable[[ImageInput], PictureOptions] = PictureOptions
 
     @property
     def batch_sizes(self) -> tuple[int, ...]:

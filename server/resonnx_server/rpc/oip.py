@@ -216,7 +216,8 @@ class InferenceServicer(grpc_service_pb2_grpc.GRPCInferenceServiceServicer):
         if image.dtype != object:
             return await engine.submit({"image": image}, deadline, parameters.priority)
         files: list[bytes] = image.ravel().tolist()
-        decoding = self._decoder.expected(files, parameters.priority)
+        assert model.pictures is not None
+        decoding = self._decoder.expected(files, model.pictures, parameters.priority)
         with engine.place(len(files), deadline, parameters.priority, decoding) as place:
             pixels = await self._load(files, model, field, parameters.priority)
             return await engine.submit({"image": pixels}, deadline, parameters.priority, place)
@@ -236,7 +237,8 @@ class InferenceServicer(grpc_service_pb2_grpc.GRPCInferenceServiceServicer):
         pixels = image
         if on_words is not None and len(image) != 1:
             raise InvalidInput("parameters['stream']", f"words of {len(image)} pictures in one request; give one")
-        decoding = self._decoder.expected(files, parameters.priority) if files else None
+        assert model.pictures is not None
+        decoding = self._decoder.expected(files, model.pictures, parameters.priority) if files else None
         with engine.place(len(image), options, deadline, parameters.priority, decoding) as place:
             if files:
                 pixels = await self._load(files, model, field, parameters.priority)
@@ -256,9 +258,8 @@ class InferenceServicer(grpc_service_pb2_grpc.GRPCInferenceServiceServicer):
         return caption_tensors(done, options, engine.spec), timing
 
     async def _load(self, files: list[bytes], model: Model, field: str, priority: int) -> Pixels:
-        assert model.manifest is not None
-        recipe = model.manifest.input
-        return await self._decoder.load_all(files, recipe, field, priority, jpeg_scaling=model.jpeg_scaling)
+        assert model.pictures is not None
+        return await self._decoder.load_all(files, model.pictures, field, priority)
 
     def _word_teller(
         self, request: pb.ModelInferRequest, model: Model, wanted: list[str], tell: TellPart | None

@@ -23,6 +23,7 @@ from resonnx_server.rpc.captions import caption_response, decode_options, word
 from resonnx_server.rpc.pipeline import pipeline
 from resonnx_server.rpc.urgency import checked_priority, earlier_ns, within
 from resonnx_server.runtime.images import Pixels
+from resonnx_server.runtime.picture_options import PictureOptions
 from resonnx_server.runtime.search import DecodeOptions
 from resonnx_server.runtime.sequence import Token
 
@@ -109,6 +110,7 @@ class VisionServicer(vision_pb2_grpc.VisionServicer):
             max_batch_size=model.max_batch_size,
             max_queue_size=model.max_queue_size,
             max_message_bytes=self._settings.max_message_bytes,
+            pictures=_picture_settings(model.pictures) if model.pictures else None,
         )
         for report in model.sessions:
             session = response.sessions.add(
@@ -159,7 +161,7 @@ class VisionServicer(vision_pb2_grpc.VisionServicer):
     ) -> tuple[Tensors, Timing, int]:
         priority = checked_priority(request.priority, "priority")
         encoded = request.image.encoded
-        with engine.place(1, deadline, priority, self._decoding(encoded, priority)) as place:
+        with engine.place(1, deadline, priority, self._decoding(encoded, model, priority)) as place:
             pixels, decode_ns = await self._pixels(request, model, encoded, priority)
             outputs, timing = await engine.submit({"image": pixels[np.newaxis]}, deadline, priority, place)
         return outputs, timing, decode_ns
@@ -198,13 +200,14 @@ class VisionServicer(vision_pb2_grpc.VisionServicer):
     ) -> tuple[Captioned, int]:
         priority = checked_priority(request.priority, "priority")
         encoded = request.image.encoded
-        with engine.place(1, options, deadline, priority, self._decoding(encoded, priority)) as place:
+        with engine.place(1, options, deadline, priority, self._decoding(encoded, model, priority)) as place:
             pixels, decode_ns = await self._pixels(request, model, encoded, priority)
             captioned = await engine.submit(pixels, options, on_words, deadline, priority, place)
         return captioned, decode_ns
 
-    def _decoding(self, encoded: bytes, priority: int) -> Decoding:
-        return self._decoder.expected([encoded] if encoded else [], priority)
+    def _decoding(self, encoded: bytes, model: Model, priority: int) -> Decoding:
+        assert model.pictures is not None
+        return self._decoder.expected([encoded] if encoded else [], model.pictures, priority)
 
     async def _pixels(
         self,
@@ -217,16 +220,15 @@ class VisionServicer(vision_pb2_grpc.VisionServicer):
 
         `encoded` is its file, which a message copies each time that it is asked for it.
         """
-        assert model.manifest is not None
-        recipe, image = model.manifest.input, request.image
+        assert model.pictures is not None
+        options, image = model.pictures, request.image
         start = time.monotonic_ns()
         kind = image.WhichOneof("content")
         if kind == "encoded":
-            field = "image.encoded"
-            pixels = await self._decoder.load(encoded, recipe, field, priority, jpeg_scaling=model.jpeg_scaling)
+            pixels = await self._decoder.load(encoded, options, "image.encoded", priority)
         elif kind == "raw":
             raw = image.raw
-            pixels = await self._decoder.from_raw(raw.rgb, raw.width, raw.height, recipe, "image.raw", priority)
+            pixels = await self._decoder.from_raw(raw.rgb, raw.width, raw.height, options, "image.raw", priority)
         else:
             raise BadImage("image", "neither encoded nor raw is set")
         return pixels, time.monotonic_ns() - start
@@ -257,6 +259,18 @@ def _timing(timing: Timing, decode_ns: int) -> vision_pb2.Timing:
         queue_us=timing.queue_ns // 1000,
         compute_us=compute_ns // 1000,
         batch_size=timing.batch_rows,
+    )
+
+
+def _picture_settings(options: PictureOptions) -> vision_pb2.PictureSettings:
+    orientations = manifest_pb2.ImageInput
+    applied = options.applies_exif
+    return vision_pb2.PictureSettings(
+        exif_orientation=orientations.EXIF_ORIENTATION_APPLY if applied else orientations.EXIF_ORIENTATION_IGNORE,
+        jpeg_scaling=options.jpeg_scaling,
+        formats=options.formats,
+        max_image_pixels=options.max_pixels,
+        max_image_side=options.max_side,
     )
 
 

@@ -17,6 +17,7 @@ from resonnx_server.errors import BadImage, ModelRefused
 from resonnx_server.runtime.images import Pixels, load
 from resonnx_server.runtime.manifest import GOLDEN, MAX_SIDE
 from resonnx_server.runtime.npz import BadArchive, Expected, read_npz
+from resonnx_server.runtime.picture_options import PictureOptions
 from resonnx_server.runtime.sequence import Sequence
 from resonnx_server.runtime.session import Array
 
@@ -150,10 +151,14 @@ def _check_answers(golden: Golden, manifest: Manifest | None) -> None:
 
 
 def check_recipe(golden: Golden, recipe: ImageInput) -> None:
-    """Raise ModelRefused unless this host's decoder and resize give the stored pixels of each stored file."""
+    """Raise ModelRefused unless this host's decoder and resize give the stored pixels of each stored file.
+
+    By the recipe alone: a server whose settings read pictures otherwise proves its decoder all the same.
+    """
+    options = PictureOptions(recipe)
     for picture in golden.encoded:
         try:
-            same = np.array_equal(load(picture.file, recipe), picture.pixels)
+            same = np.array_equal(load(picture.file, options), picture.pixels)
         except BadImage:
             same = False
         if not same:

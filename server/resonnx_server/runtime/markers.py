@@ -1,7 +1,8 @@
-"""Reads a JPEG file's markers, to tell how much work it is before any is done."""
+"""Reads a JPEG file's markers, to tell how much work and memory it is before any is spent."""
 
 import re
-from typing import Final
+from collections.abc import Iterator
+from typing import Final, NamedTuple
 
 # Real encoders make 1 to about 20 scans. Each costs a pass over all of a progressive picture, however few bytes it has:
 # 42 bytes cost 20 ms at 24 megapixels, and no decoder can be stopped in the middle.
@@ -9,14 +10,35 @@ MAX_SCANS: Final = 64
 
 # Segments that are read one by one. Real files have fewer, large profiles and maps of depths included.
 _MAX_SEGMENTS: Final = 4096
-_MAX_SEGMENTS_BEFORE_FRAME: Final = 100
+_MAX_SEGMENTS_BEFORE_SCAN: Final = 1024
+# Between two segments; decoders skip what is there, and Pillow opens no file that has any.
+_MAX_GARBAGE: Final = 4096
 _SCAN: Final = b"\xff\xda"
 _EOI: Final = 0xD9
-PROGRESSIVE: Final = 0xC2
+_APP1: Final = 0xE1
+_EXIF: Final = b"Exif\x00\x00"
 # Huffman tables, arithmetic conditions and a reserved one stand between the kinds of frames.
 _NO_FRAMES: Final = (0xC4, 0xC8, 0xCC)
+_PROGRESSIVE: Final = (0xC2, 0xCA)
+# Of discrete cosines, and not hierarchical: what can be decoded at a fraction of its size.
+_COSINES: Final = (0xC0, 0xC1, 0xC2, 0xC9, 0xCA)
 # What libjpeg takes for the next marker, but for those without a segment (RSTn, TEM) and those that it does not know.
 _MARKER: Final = re.compile(rb"\xff[\xc0-\xcf\xd9-\xfe]")
+
+
+class Frame(NamedTuple):
+    """What a JPEG file says of its picture before the first scan.
+
+    Attributes:
+        coefficient_bytes: What libjpeg holds until the last scan is read; 0 where it decodes row by row.
+        scalable: It can be decoded at a fraction of its size.
+    """
+
+    width: int
+    height: int
+    progressive: bool
+    coefficient_bytes: int
+    scalable: bool
 
 
 def scans(encoded: bytes) -> int:
@@ -40,16 +62,57 @@ def scans(encoded: bytes) -> int:
     return found + encoded.count(_SCAN, position)
 
 
-def frame(encoded: bytes) -> tuple[int, int]:
-    """Return a JPEG file's kind of frame, as its marker's second byte, and its pixels; zeros if none comes early."""
-    position = 2
-    for _ in range(_MAX_SEGMENTS_BEFORE_FRAME):
-        marker = _MARKER.match(encoded, position)
-        if marker is None or (kind := encoded[position + 1]) == _SCAN[1]:
-            break
-        start = marker.end()
+def frame(encoded: bytes) -> Frame | None:
+    """Return what a JPEG file says before its first scan; None if that does not come early, or makes no sense."""
+    described: tuple[int, int, int] | None = None
+    for kind, start in _segments(encoded):
         if 0xC0 <= kind <= 0xCF and kind not in _NO_FRAMES:
-            sides = encoded[start + 3 : start + 7]
-            return kind, int.from_bytes(sides[:2], "big") * int.from_bytes(sides[2:], "big")
-        position = start + int.from_bytes(encoded[start : start + 2], "big")
-    return 0, 0
+            if described is not None:
+                return None
+            described = kind, start, _coefficient_bytes(encoded, start)
+        elif kind == _SCAN[1] and described is not None:
+            frame_kind, at, coefficients = described
+            # Components of one scan each: libjpeg holds them all until the last one.
+            in_parts = encoded[start + 2 : start + 3] != encoded[at + 7 : at + 8]
+            return Frame(
+                width=int.from_bytes(encoded[at + 5 : at + 7], "big"),
+                height=int.from_bytes(encoded[at + 3 : at + 5], "big"),
+                progressive=frame_kind in _PROGRESSIVE,
+                coefficient_bytes=coefficients if frame_kind in _PROGRESSIVE or in_parts else 0,
+                scalable=frame_kind in _COSINES,
+            )
+    return None
+
+
+def exif(encoded: bytes) -> bytes:
+    """Return a JPEG file's EXIF block, from its TIFF header on; empty if there is none."""
+    for kind, start in _segments(encoded):
+        content = start + 2
+        if kind == _APP1 and encoded.startswith(_EXIF, content):
+            return encoded[content + len(_EXIF) : start + int.from_bytes(encoded[start : start + 2], "big")]
+    return b""
+
+
+def _segments(encoded: bytes) -> Iterator[tuple[int, int]]:
+    """Yield each segment's kind, as its marker's second byte, and where its length stands, up to the first scan."""
+    position = 2
+    for _ in range(_MAX_SEGMENTS_BEFORE_SCAN):
+        marker = _MARKER.search(encoded, position, position + _MAX_GARBAGE)
+        if marker is None or (kind := encoded[marker.start() + 1]) == _EOI:
+            return
+        start = marker.end()
+        yield kind, start
+        if kind == _SCAN[1]:
+            return
+        position = start + max(2, int.from_bytes(encoded[start : start + 2], "big"))
+
+
+def _coefficient_bytes(encoded: bytes, start: int) -> int:
+    """Return what all coefficients of a frame take: 64 of 2 bytes for each block of each component."""
+    height, width = (int.from_bytes(encoded[start + i : start + i + 2], "big") for i in (3, 5))
+    count = encoded[start + 7] if start + 7 < len(encoded) else 0
+    sampling = [encoded[i] for i in range(start + 9, min(start + 9 + 3 * count, len(encoded)), 3)]
+    factors = [(each >> 4 or 1, each & 15 or 1) for each in sampling]
+    most_across, most_down = (max((factor[i] for factor in factors), default=1) for i in (0, 1))
+    units = -(-width // (8 * most_across)) * -(-height // (8 * most_down))
+    return 128 * units * sum(across * down for across, down in factors)

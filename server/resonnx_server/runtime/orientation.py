@@ -1,0 +1,63 @@
+"""EXIF's Orientation: read out of a block of tags, and undone."""
+
+from typing import Final, Literal
+
+from PIL import Image
+
+UPRIGHT: Final = 1
+_ORIENTATION: Final = 0x0112
+# Bytes of the kinds of whole numbers: a SHORT by the standard, the others by careless writers.
+_SIZES: Final = {1: 1, 3: 2, 4: 4}
+# Real blocks have some dozens of tags.
+_MAX_TAGS: Final = 1024
+_PREFIX: Final = b"Exif\x00\x00"
+_TURNS: Final = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+Box = tuple[float, float, float, float]
+
+
+def orientation(block: bytes) -> int:
+    """Return how the picture of an EXIF block is stored, 1 (upright) to 8; 1 where it is not told, or not sensibly."""
+    block = block.removeprefix(_PREFIX)
+    if block[:4] not in (b"II*\x00", b"MM\x00*"):
+        return UPRIGHT
+    order: Literal["little", "big"] = "little" if block[:1] == b"I" else "big"
+
+    def number(at: int, size: int) -> int:
+        return int.from_bytes(block[at : at + size], order)
+
+    directory = number(4, 4)
+    for i in range(min(number(directory, 2), _MAX_TAGS)):
+        entry = directory + 2 + 12 * i
+        if number(entry, 2) == _ORIENTATION:
+            size = _SIZES.get(number(entry + 2, 2))
+            value = number(entry + 8, size) if size and number(entry + 4, 4) == 1 else UPRIGHT
+            return value if value in _TURNS else UPRIGHT
+    return UPRIGHT
+
+
+def is_on_its_side(stored: int) -> bool:
+    """Whether width and height change places when a picture that is stored so is turned upright."""
+    return stored >= 5
+
+
+def upright(image: Image.Image, box: Box, stored: int) -> tuple[Image.Image, Box]:
+    """Return a picture that is stored in one of the eight ways as it was seen, and the same part of it as `box`."""
+    if stored not in _TURNS:
+        return image, box
+    width, height = image.size
+    left, top, right, bottom = box
+    if stored in (2, 3, 7, 8):
+        left, right = width - right, width - left
+    if stored in (3, 4, 6, 7):
+        top, bottom = height - bottom, height - top
+    turned = image.transpose(_TURNS[stored])
+    return turned, (top, left, bottom, right) if is_on_its_side(stored) else (left, top, right, bottom)

@@ -1,0 +1,108 @@
+"""What headers tell of a picture: format, size, and what decoders hold beside pixels."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+from resonnx_server.runtime.headers import Header, header
+
+from .picture_files import file
+
+NOISE = Image.effect_noise((300, 211), 50)
+
+
+def _file(format: str, mode: str = "RGB", **options: object) -> bytes:
+    return file(NOISE.convert(mode), format, **options)
+
+
+@pytest.mark.parametrize(
+    ("content", "format"),
+    [
+        (_file("JPEG"), "JPEG"),
+        (_file("JPEG", exif=b"Exif\x00\x00" + _file("JPEG")[:9000], icc_profile=b"\xff\xc0" * 40_000), "JPEG"),
+        (_file("JPEG", progressive=True), "JPEG"),
+        (_file("JPEG", "L"), "JPEG"),
+        (_file("PNG"), "PNG"),
+        (_file("WEBP"), "WebP"),
+        (_file("WEBP", lossless=True), "WebP"),
+        (_file("WEBP", "RGBA"), "WebP"),
+        (_file("GIF", "P"), "GIF"),
+        (_file("GIF", "P", comment=b"a" * 3000), "GIF"),
+        (_file("BMP"), "BMP"),
+        (_file("TIFF"), "TIFF"),
+        (_file("TIFF", compression="tiff_lzw"), "TIFF"),
+        (_file("TIFF", big_tiff=False, exif=Image.Exif()), "TIFF"),
+        (_file("AVIF", speed=10), "AVIF"),
+    ],
+)
+def test_headers_tell_format_and_size(content: bytes, format: str) -> None:
+    told = header(content)
+    assert (told.format, told.width, told.height, told.problem) == (format, 300, 211, "")
+
+
+@pytest.mark.parametrize("sampling", ["4:4:4", "4:2:2", "4:2:0"])
+def test_progressive_files_hold_two_bytes_a_sample(sampling: str) -> None:
+    chroma = {"4:4:4": 2.0, "4:2:2": 1.0, "4:2:0": 0.5}[sampling]
+    told = header(_file("JPEG", progressive=True, subsampling=sampling))
+    assert told.progressive
+    # Blocks at the edges are whole.
+    assert 1 <= told.held_bytes / (2 * told.pixels * (1 + chroma)) < 1.1
+    plain = header(_file("JPEG", subsampling=sampling))
+    assert (plain.held_bytes, plain.progressive) == (0, False)
+
+
+def _one_scan_a_component(content: bytes) -> bytes:
+    """Say that the first scan has one component: a sequential file of several scans."""
+    scan = content.index(b"\xff\xda")
+    return content[: scan + 4] + b"\x01" + content[scan + 5 :]
+
+
+def test_sequential_files_of_several_scans_are_held_whole_too() -> None:
+    content = _one_scan_a_component(_file("JPEG", subsampling="4:2:0"))
+    assert header(content).held_bytes == header(_file("JPEG", subsampling="4:2:0", progressive=True)).held_bytes > 0
+
+
+def test_two_frames_are_none() -> None:
+    content = _file("JPEG")
+    frame = content.index(b"\xff\xc0")
+    length = int.from_bytes(content[frame + 2 : frame + 4], "big") + 2
+    doubled = content[: frame + length] + content[frame : frame + length] + content[frame + length :]
+    assert "damaged" in header(doubled).problem
+
+
+def test_a_tile_is_held_whole() -> None:
+    content = file(np.zeros((64, 64, 3), np.uint8), "TIFF", compression="tiff_lzw", tiffinfo={322: 48, 323: 32})
+    assert header(content).held_bytes >= 48 * 32 * 3
+
+
+HEADS = [
+    b"",
+    b"\xff\xd8\xff",
+    b"\x89PNG\r\n\x1a\n",
+    b"RIFF....WEBP",
+    b"GIF89a",
+    b"BM",
+    b"II*\x00\x08\x00\x00\x00",
+    b"\x00\x00\x00\x10ftypavif\x00\x00\x00\x00\x00\x00\x00\x30meta",
+]
+
+
+@given(st.sampled_from(HEADS), st.binary(max_size=80))
+def test_any_bytes_have_a_header(head: bytes, tail: bytes) -> None:
+    told = header(head + tail)
+    assert told.pixels >= 0
+    assert told.held_bytes >= 0
+    assert told.format or told == Header("")
+
+
+@pytest.mark.parametrize("repeated", [b"\xff\x00", b"\xff\xe0\x00\x02", b"\xff\xff", b"!\xfe\x01x\x00", b"\x00"])
+@pytest.mark.parametrize("head", HEADS[1:])
+def test_headers_are_read_in_little_time_whatever_the_bytes(head: bytes, repeated: bytes) -> None:
+    """On the event loop: 16 MB of nothing must not hold it up. What is counted is time of the processor."""
+    import time
+
+    content = head + repeated * ((16 << 20) // len(repeated))
+    start = time.thread_time()
+    header(content)
+    assert time.thread_time() - start < 0.05
