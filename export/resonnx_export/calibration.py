@@ -14,10 +14,11 @@ from PIL import Image
 from resonnx_proto.v1 import manifest_pb2 as pb
 from resonnx_server.errors import BadImage
 from resonnx_server.runtime.images import Pixels, decode, fit
+from resonnx_server.runtime.picture_options import PictureOptions
 
 from resonnx_export.errors import BadInput
 
-_SUFFIXES: Final = (".jpg", ".jpeg", ".png", ".webp")
+_SUFFIXES: Final = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif")
 _LEAST: Final = 8
 # More do not make ranges better, and all pixels are held in memory.
 _MOST_TO_FIT: Final = 256
@@ -49,7 +50,7 @@ def split_pictures(pictures: Pixels, truths: npt.NDArray[np.int64] | None = None
 
 
 def read_calibration(folder: Path, recipe: pb.ImageInput, labels: Sequence[str] = ()) -> Calibration:
-    """Read the JPEG, PNG and WebP files of a folder and its subfolders.
+    """Read the JPEG, PNG, WebP, BMP and GIF files of a folder and its subfolders.
 
     Args:
         folder: Where subfolders are named as labels, their pictures are of that class.
@@ -67,13 +68,17 @@ def read_calibration(folder: Path, recipe: pb.ImageInput, labels: Sequence[str] 
         )
     chosen = files[: _MOST_TO_FIT + _MOST_HELD_BACK]
     truths = _truths(folder, chosen, labels)
-    pixels = np.stack([fit(image, recipe) for image in _decode(chosen)])
+    pixels = np.stack([fit(image, recipe) for image in _decode(chosen, PictureOptions(recipe))])
     half = min(len(chosen) // 2, _MOST_TO_FIT)
     return Calibration(pixels[:half], pixels[half:], None if truths is None else truths[half:])
 
 
-def read_samples(folder: Path) -> list[Image.Image]:
-    """Read some of the JPEG, PNG and WebP files of a folder and its subfolders, large ones made smaller.
+def read_samples(folder: Path, *, upright: bool = False) -> list[Image.Image]:
+    """Read some of the picture files of a folder and its subfolders, large ones made smaller.
+
+    Args:
+        folder: With JPEG, PNG, WebP, BMP or GIF files.
+        upright: Apply EXIF orientation, as the recipe that they are for does.
 
     Raises:
         BadInput: As read_calibration; one picture is enough.
@@ -82,7 +87,8 @@ def read_samples(folder: Path) -> list[Image.Image]:
     if not files:
         raise BadInput(f"{folder} has no pictures ({', '.join(_SUFFIXES)})")
     samples = []
-    for image in _decode(files[:_MOST_SAMPLES]):
+    options = PictureOptions(pb.ImageInput(), exif_orientation="apply" if upright else "ignore")
+    for image in _decode(files[:_MOST_SAMPLES], options):
         image.thumbnail((_MOST_SAMPLE_SIDE, _MOST_SAMPLE_SIDE))
         samples.append(image)
     return samples
@@ -110,10 +116,10 @@ def _truths(folder: Path, files: Sequence[Path], labels: Sequence[str]) -> npt.N
     return np.array([classes[name] for name in names], np.int64)
 
 
-def _decode(files: Sequence[Path]) -> Iterator[Image.Image]:
+def _decode(files: Sequence[Path], options: PictureOptions) -> Iterator[Image.Image]:
     for path in files:
         try:
-            yield decode(path.read_bytes(), str(path))
+            yield decode(path.read_bytes(), str(path), options)
         except BadImage as error:
             raise BadInput(str(error)) from None
         except OSError as error:

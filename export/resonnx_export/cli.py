@@ -19,6 +19,8 @@ from resonnx_export.options import (
     AllowReduced,
     Calibration,
     DecoderPrecision,
+    ExifChoice,
+    ExifOrientation,
     Filter,
     MaxAccuracyDrop,
     Mean,
@@ -79,6 +81,7 @@ def classifier(
     resize_short_side: ShortSide = None,
     stretch: Stretch = False,
     resize_filter: ResizeFilter = None,
+    exif_orientation: ExifChoice = None,
     mean: Mean = None,
     std: Std = None,
     activation: Annotated[Activation, typer.Option(help="What makes scores of logits.")] = Activation.SOFTMAX,
@@ -104,9 +107,9 @@ def classifier(
         from resonnx_export.recipes import RecipeChoice
         from resonnx_export.stored import choose_storage
 
-        changes = _changes(size, resize_short_side, stretch, resize_filter, mean, std)
+        changes = _changes(size, resize_short_side, stretch, resize_filter, mean, std, exif_orientation)
         names = read_labels(labels)
-        samples = read_samples(pictures) if pictures else ()
+        samples = read_samples(pictures, upright=changes.turns_upright) if pictures else ()
         limits = Limits(min_agreement, max_accuracy_drop)
         storage = choose_storage(precision.value, calibration, limits, samples, names)
         settings = ClassifierSettings(
@@ -137,6 +140,7 @@ def captioner(
     resize_short_side: ShortSide = None,
     stretch: Stretch = False,
     resize_filter: ResizeFilter = None,
+    exif_orientation: ExifChoice = None,
     mean: Mean = None,
     std: Std = None,
     max_tokens: Annotated[int | None, typer.Option(min=1, max=1000, help="A caption's greatest length.")] = None,
@@ -169,8 +173,8 @@ def captioner(
         from resonnx_export.stored import choose_storage
         from resonnx_export.vocabulary import load_vocabulary
 
-        changes = _changes(size, resize_short_side, stretch, resize_filter, mean, std)
-        samples = read_samples(pictures) if pictures else ()
+        changes = _changes(size, resize_short_side, stretch, resize_filter, mean, std, exif_orientation)
+        samples = read_samples(pictures, upright=changes.turns_upright) if pictures else ()
         storage = choose_storage(precision.value, calibration, Limits(min_agreement), samples)
         words = load_vocabulary(vocab)
         settings = CaptionerSettings(
@@ -282,10 +286,19 @@ def _changes(
     resize_filter: Filter | None,
     mean: str | None,
     std: str | None,
+    exif_orientation: ExifOrientation | None,
 ) -> "InputChanges":
     from resonnx_export.recipe import InputChanges
 
-    return InputChanges(size, resize_short_side, stretch, resize_filter, numbers(mean, "--mean"), numbers(std, "--std"))
+    return InputChanges(
+        size,
+        resize_short_side,
+        stretch,
+        resize_filter,
+        numbers(mean, "--mean"),
+        numbers(std, "--std"),
+        exif_orientation,
+    )
 
 
 def _print_summary(exported: "Exported") -> None:

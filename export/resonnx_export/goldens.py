@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 import numpy as np
-from PIL import Image
+from PIL import ExifTags, Image, ImageOps
 from resonnx_proto.v1 import manifest_pb2 as pb
 from resonnx_server.runtime.golden import MAX_PICTURES, EncodedPicture, Golden, pack_captions
 from resonnx_server.runtime.images import Pixels
@@ -85,7 +85,14 @@ def encoded_pictures(recipe: pb.ImageInput) -> tuple[EncodedPicture, ...]:
     tall = Image.fromarray(smooth(rng, 2 * height + 91, width + 29))
     small = Image.fromarray(smooth(rng, height // 2 + 3, width // 2 + 6))
     small.putalpha(Image.fromarray(rng.integers(0, 256, (small.height, small.width), np.uint8)))
-    files = (_save(wide, "JPEG", quality=90), _save(tall, "JPEG", quality=75, progressive=True), _save(small, "PNG"))
+    # As a phone writes it that is held upright: what a server does about it shows.
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    files = (
+        _save(wide, "JPEG", quality=90),
+        _save(tall, "JPEG", quality=75, progressive=True, exif=exif),
+        _save(small, "PNG"),
+    )
     return tuple(EncodedPicture(file, source_recipe(file, recipe)) for file in files)
 
 
@@ -101,7 +108,9 @@ def source_recipe(file: bytes, recipe: pb.ImageInput) -> Pixels:
     Stretch: `imresize(image, (H, W))`. Short side: torchvision's `Resize(short_side)` and `CenterCrop((H, W))`
     (torchvision/transforms/functional.py: `_compute_resized_output_size` and `center_crop`).
     """
-    image = Image.open(io.BytesIO(file)).convert("RGB")
+    opened = Image.open(io.BytesIO(file))
+    applied = recipe.exif_orientation == pb.ImageInput.EXIF_ORIENTATION_APPLY
+    image = (ImageOps.exif_transpose(opened) if applied else opened).convert("RGB")
     resample = _FILTERS[recipe.filter]
     if recipe.resize == pb.ImageInput.RESIZE_STRETCH:
         return np.asarray(image.resize((recipe.width, recipe.height), resample))

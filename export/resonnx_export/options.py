@@ -20,6 +20,13 @@ class Filter(StrEnum):
     BOX = "box"
 
 
+class ExifOrientation(StrEnum):
+    """What is done about EXIF's orientation."""
+
+    APPLY = "apply"
+    IGNORE = "ignore"
+
+
 class Recipe(StrEnum):
     """How a classifier's pictures were prepared."""
 
@@ -64,6 +71,14 @@ Size = Annotated[int | None, typer.Option(min=1, help="Side of the input picture
 ShortSide = Annotated[int | None, typer.Option(help="Resize the short side to this, then crop the centre.")]
 Stretch = Annotated[bool, typer.Option("--stretch", help="Resize both sides to the input instead.")]
 ResizeFilter = Annotated[Filter | None, typer.Option("--filter", help="Pillow's filter for resizing.")]
+ExifChoice = Annotated[
+    ExifOrientation | None,
+    typer.Option(
+        "--exif-orientation",
+        help="apply: pictures are turned upright by their EXIF orientation first, as where training code calls "
+        "exif_transpose.  [default: ignore, as torchvision does]",
+    ),
+]
 Mean = Annotated[str | None, typer.Option(help="What was taken off pixels scaled to 0..1: for R,G,B, or one number.")]
 Std = Annotated[str | None, typer.Option(help="What they were divided by: for R,G,B, or one number.")]
 AllowReduced = Annotated[

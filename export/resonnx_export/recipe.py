@@ -23,6 +23,10 @@ FILTERS: Final = {
     "nearest": pb.ImageInput.FILTER_NEAREST,
     "box": pb.ImageInput.FILTER_BOX,
 }
+EXIF_ORIENTATIONS: Final = {
+    "ignore": pb.ImageInput.EXIF_ORIENTATION_IGNORE,
+    "apply": pb.ImageInput.EXIF_ORIENTATION_APPLY,
+}
 
 
 def image_input(
@@ -32,6 +36,7 @@ def image_input(
     resize_filter: str = "bilinear",
     mean: Sequence[float] = IMAGENET_MEAN,
     std: Sequence[float] = IMAGENET_STD,
+    exif_orientation: str = "ignore",
 ) -> pb.ImageInput:
     """Describe a square input.
 
@@ -41,6 +46,7 @@ def image_input(
         resize_filter: A key of FILTERS.
         mean: Of R, G, B scaled to 0..1.
         std: Likewise.
+        exif_orientation: A key of EXIF_ORIENTATIONS: what is done about how the camera was held.
 
     Raises:
         BadInput: An unknown filter, or not three means and three positive deviations.
@@ -50,7 +56,13 @@ def image_input(
     if len(mean) != 3 or len(std) != 3 or not np.isfinite([*mean, *std]).all() or min(std) <= 0:
         raise BadInput("mean and std take three numbers each, for red, green and blue; std must be positive")
     recipe = pb.ImageInput(
-        width=size, height=size, resize=pb.ImageInput.RESIZE_STRETCH, filter=FILTERS[resize_filter], mean=mean, std=std
+        width=size,
+        height=size,
+        resize=pb.ImageInput.RESIZE_STRETCH,
+        filter=FILTERS[resize_filter],
+        mean=mean,
+        std=std,
+        exif_orientation=EXIF_ORIENTATIONS[exif_orientation],
     )
     if resize_short_side is not None:
         recipe.resize = pb.ImageInput.RESIZE_SHORT_SIDE_CROP
@@ -72,6 +84,12 @@ class InputChanges:
     resize_filter: str | None = None
     mean: Sequence[float] | None = None
     std: Sequence[float] | None = None
+    exif_orientation: str | None = None
+
+    @property
+    def turns_upright(self) -> bool:
+        """Whether pictures are turned upright; no layout's own recipe does."""
+        return self.exif_orientation == "apply"
 
     def apply(self, recipe: pb.ImageInput) -> pb.ImageInput:
         """Return the recipe with these changes; where the size alone changes, the short side keeps its ratio.
@@ -92,7 +110,13 @@ class InputChanges:
             resize_filter=self.resize_filter or names[recipe.filter],
             mean=recipe.mean if self.mean is None else self.mean,
             std=recipe.std if self.std is None else self.std,
+            exif_orientation=self.exif_orientation or exif_orientation(recipe),
         )
+
+
+def exif_orientation(recipe: pb.ImageInput) -> str:
+    """Return a recipe's key of EXIF_ORIENTATIONS."""
+    return "apply" if recipe.exif_orientation == pb.ImageInput.EXIF_ORIENTATION_APPLY else "ignore"
 
 
 def check_pictures(recipe: pb.ImageInput, count: int, seed: int, samples: Sequence[Image.Image] = ()) -> Pixels:

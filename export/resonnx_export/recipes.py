@@ -8,7 +8,7 @@ from typing import Final
 
 from resonnx_proto.v1 import manifest_pb2 as pb
 
-from resonnx_export.recipe import FILTERS, InputChanges, image_input
+from resonnx_export.recipe import FILTERS, InputChanges, exif_orientation, image_input
 
 _CIFAR10 = ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010))
 
@@ -60,4 +60,8 @@ def describe(recipe: pb.ImageInput) -> str:
     names = {value: name for name, value in FILTERS.items()}
     how = "stretched" if recipe.resize == pb.ImageInput.RESIZE_STRETCH else f"short side {recipe.resize_short_side}"
     mean, std = (",".join(f"{number:g}" for number in values) for values in (recipe.mean, recipe.std))
-    return f"{recipe.width}x{recipe.height}, {how}, {names[recipe.filter]}, mean {mean}, std {std}"
+    exif = "applied" if exif_orientation(recipe) == "apply" else "ignored"
+    return (
+        f"{recipe.width}x{recipe.height}, {how}, {names[recipe.filter]}, mean {mean}, std {std}, "
+        f"EXIF orientation {exif}"
+    )

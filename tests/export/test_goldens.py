@@ -13,9 +13,10 @@ from resonnx_export.manifest import new_manifest
 from resonnx_export.networks import Captioner, ResNet
 from resonnx_export.parity import open_session
 from resonnx_export.precision import measure_captioner, measure_classifier, reduced_bounds, stored_bound
-from resonnx_export.recipe import FILTERS, check_pictures, image_input
+from resonnx_export.recipe import EXIF_ORIENTATIONS, FILTERS, check_pictures, image_input
 from resonnx_export.trace import trace_classifier, trace_decoder, trace_encoder
 from resonnx_proto.v1 import manifest_pb2 as pb
+from resonnx_server.errors import ModelRefused
 from resonnx_server.runtime.golden import check_recipe, dump_golden, judge_captions, judge_logits, parse_golden
 from resonnx_server.runtime.graphs import CaptionerGraphs
 from resonnx_server.runtime.greedy import decode_all
@@ -25,11 +26,21 @@ from .conftest import WORDS
 
 @pytest.mark.parametrize("short_side", [None, 32, 37, 64])
 @pytest.mark.parametrize("resize_filter", FILTERS)
-def test_the_server_makes_the_same_pixels(short_side: int | None, resize_filter: str) -> None:
-    recipe = image_input(32, resize_short_side=short_side, resize_filter=resize_filter)
+@pytest.mark.parametrize("exif", EXIF_ORIENTATIONS)
+def test_the_server_makes_the_same_pixels(short_side: int | None, resize_filter: str, exif: str) -> None:
+    recipe = image_input(32, resize_short_side=short_side, resize_filter=resize_filter, exif_orientation=exif)
     encoded = encoded_pictures(recipe)
     assert [picture.file[:4] for picture in encoded] == [b"\xff\xd8\xff\xe0", b"\xff\xd8\xff\xe0", b"\x89PNG"]
-    check_recipe(goldens.Golden(np.zeros((1, 32, 32, 3), np.uint8), encoded=encoded), recipe)
+    golden = goldens.Golden(np.zeros((1, 32, 32, 3), np.uint8), encoded=encoded)
+    check_recipe(golden, recipe)
+    other = image_input(
+        32,
+        resize_short_side=short_side,
+        resize_filter=resize_filter,
+        exif_orientation="apply" if exif == "ignore" else "ignore",
+    )
+    with pytest.raises(ModelRefused, match="does not decode to its stored pixels"):
+        check_recipe(golden, other)
 
 
 def test_classifier_golden_judges_the_graph(network: ResNet, recipe: pb.ImageInput) -> None:

@@ -225,7 +225,9 @@ async def test_the_expected_time_follows_who_goes_before(codec: Codec) -> None:
         codec.may_end.release(1)
         await _load(decoder, "teaches", encoded=big)
         alone = decoder.expected([big], OPTIONS, 4).expected_ns
-        assert 0 < decoder.expected([big[:16] + bytes(1000)], OPTIONS, 4).expected_ns < alone / 50, "as told by its size"
+        assert 0 < decoder.expected([big[:16] + bytes(1000)], OPTIONS, 4).expected_ns < alone / 50, (
+            "as told by its size"
+        )
         loads = [_load(decoder, "waits", encoded=big) for _ in range(6)]
         await _turn()
         assert decoder.expected([big], OPTIONS, 4).expected_ns == pytest.approx(alone * 7 / 2, rel=0.1)
@@ -234,4 +236,6 @@ async def test_the_expected_time_follows_who_goes_before(codec: Codec) -> None:
         assert decoder.expected([big], OPTIONS, 3).expected_ns == pytest.approx(alone, rel=0.1), "they wait for it"
         codec.may_end.release(6)
         await asyncio.gather(*loads)
-        assert decoder.expected([big], OPTIONS, 8).expected_ns == pytest.approx(decoder.expected([big], OPTIONS, 1).expected_ns)
+        assert decoder.expected([big], OPTIONS, 8).expected_ns == pytest.approx(
+            decoder.expected([big], OPTIONS, 1).expected_ns
+        )

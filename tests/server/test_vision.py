@@ -178,12 +178,12 @@ def test_bad_requests(vision, samples: Path, truth: Truth) -> None:
     truncated = {"encoded": good.encoded[: len(good.encoded) // 2]}
     _refused(classify(image=truncated), invalid, "BAD_IMAGE", "image.encoded", "damaged or incomplete")
     large = io.BytesIO()
-    Image.new("1", (8193, 1)).save(large, "PNG")
-    _refused(classify(image={"encoded": large.getvalue()}), invalid, "BAD_IMAGE", "image.encoded", "8193x1", "8192")
+    Image.new("1", (16_385, 1)).save(large, "PNG")
+    _refused(classify(image={"encoded": large.getvalue()}), invalid, "BAD_IMAGE", "image.encoded", "16385x1", "16384")
     many = io.BytesIO()
-    Image.new("1", (5000, 5000)).save(many, "PNG")
+    Image.new("1", (8200, 8200)).save(many, "PNG")
     _refused(
-        classify(image={"encoded": many.getvalue()}), invalid, "BAD_IMAGE", "image.encoded", "25000000", "24000000"
+        classify(image={"encoded": many.getvalue()}), invalid, "BAD_IMAGE", "image.encoded", "67240000", "67108864"
     )
     raw = {"raw": {"rgb": b"123", "width": 2, "height": 2}}
     _refused(classify(image=raw), invalid, "BAD_IMAGE", "image.raw.rgb", "3 bytes", "need 12")

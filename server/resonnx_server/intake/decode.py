@@ -35,7 +35,7 @@ class Decoder:
     def __init__(self, threads: int, max_bytes: int = 1 << 30) -> None:
         self._threads = Threads(threads, "decode", max_bytes)
         self._count = threads
-        self._max_bytes = max_bytes
+        self.max_bytes = max_bytes
         # Event loop only: what the pictures that wait or are decoded should keep from others, for each priority.
         self._ahead_ns = [0] * PRIORITY_LEVELS
         self._cost = DecodeCost()
@@ -104,7 +104,7 @@ class Decoder:
 
     def _share(self, size: int) -> float:
         """Return how much of the decoder a picture keeps from others while it is decoded: of threads or of memory."""
-        return max(1 / self._count, min(1.0, size / self._max_bytes))
+        return max(1 / self._count, min(1.0, size / self.max_bytes))
 
     async def close(self, patience_s: float) -> bool:
         """Give up pictures that wait. Returns False if one that is being decoded has not ended by then."""

@@ -1,11 +1,15 @@
 """Which picture is decoded next: by priority, then as they came, as far as the memory goes. Pure; callers lock."""
 
+from collections import OrderedDict
 from collections.abc import Iterator
 from typing import Final, Generic, TypeVar
 
 from resonnx_server.engine.batcher import PRIORITY_LEVELS
 
 T = TypeVar("T")
+# Of each priority, job to bytes and arrival. What is cancelled leaves from the middle in O(1), and what is taken from the
+# front leaves no gap to walk over, as in a plain dict.
+_Levels = list[OrderedDict[T, tuple[int, int]]]
 
 # What takes no more needs no memory of the budget: each thread may do one of these at any time, so that small pictures
 # do not wait behind large ones that wait for memory. A megapixel or two.
@@ -26,9 +30,8 @@ class DecodeQueue(Generic[T]):
         self._max_bytes = max_bytes
         self.bytes = 0
         self._arrivals = 0
-        # Ordered, so that what is cancelled leaves from the middle in O(1): job to bytes and arrival.
-        self._small: list[dict[T, tuple[int, int]]] = [{} for _ in range(PRIORITY_LEVELS)]
-        self._large: list[dict[T, tuple[int, int]]] = [{} for _ in range(PRIORITY_LEVELS)]
+        self._small: _Levels[T] = [OrderedDict() for _ in range(PRIORITY_LEVELS)]
+        self._large: _Levels[T] = [OrderedDict() for _ in range(PRIORITY_LEVELS)]
 
     def put(self, job: T, priority: int, size: int) -> None:
         """Let a job wait.
@@ -80,7 +83,7 @@ class DecodeQueue(Generic[T]):
         return not self.bytes or self.bytes + size <= self._max_bytes
 
     @staticmethod
-    def _first(levels: list[dict[T, tuple[int, int]]]) -> tuple[int, int, T, int] | None:
+    def _first(levels: "_Levels[T]") -> tuple[int, int, T, int] | None:
         """Return the most urgent: its level, arrival, itself, and its bytes."""
         for level, jobs in enumerate(levels):
             for job, (size, arrival) in jobs.items():
