@@ -25,8 +25,8 @@ from resonnx_server.intake.admission import Admission
 from resonnx_server.intake.decode import Decoder
 from resonnx_server.observe.metrics import Metrics
 from resonnx_server.rpc.vision import VisionServicer
-from resonnx_server.runtime.search import DecodeOptions
 from resonnx_server.runtime.picture_options import PictureOptions
+from resonnx_server.runtime.search import DecodeOptions
 
 from .language import Language, picture, spec
 from .waiting import Clock, until

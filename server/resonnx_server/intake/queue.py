@@ -7,8 +7,8 @@ from typing import Final, Generic, TypeVar
 from resonnx_server.engine.batcher import PRIORITY_LEVELS
 
 T = TypeVar("T")
-# Of each priority, job to bytes and arrival. What is cancelled leaves from the middle in O(1), and what is taken from the
-# front leaves no gap to walk over, as in a plain dict.
+# Of each priority, job to bytes and arrival. What is cancelled leaves from the middle in O(1), and what is taken from
+# the front leaves no gap to walk over, as in a plain dict.
 _Levels = list[OrderedDict[T, tuple[int, int]]]
 
 # What takes no more needs no memory of the budget: each thread may do one of these at any time, so that small pictures
