@@ -182,3 +182,22 @@ def truth(samples: Path) -> dict[str, dict[str, str]]:
     """truth.json of `samples`."""
     content: dict[str, dict[str, str]] = json.loads((samples / "truth.json").read_text())
     return content
+
+
+@pytest.fixture(scope="session")
+def node_modules() -> Path:
+    """A folder with the packages of Node that tests use, installed once beside the other things that make makes."""
+    if shutil.which("npm") is None or shutil.which("node") is None:
+        pytest.skip("needs Node.js and npm")
+    folder = _ROOT / ".make/node"
+    wanted = (_ROOT / "tests/proto/node/package.json").read_text()
+    installed = folder / "installed.json"
+    folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder / "lock"):
+        if not installed.exists() or installed.read_text() != wanted:
+            (folder / "package.json").write_text(wanted)
+            # No package's own scripts are run.
+            command = ["npm", "install", "--no-audit", "--no-fund", "--no-package-lock", "--ignore-scripts"]
+            subprocess.run(command, cwd=folder, check=True, timeout=100)
+            installed.write_text(wanted)
+    return folder

@@ -85,23 +85,6 @@ def test_stubs_of_go_and_java_have_a_package(root: Path, tmp_path: Path) -> None
         assert file.options.java_multiple_files
 
 
-@pytest.fixture(scope="module")
-def node_modules() -> Path:
-    """Node's gRPC packages, installed once beside the other things that make makes."""
-    if shutil.which("npm") is None or shutil.which("node") is None:
-        pytest.skip("needs Node.js and npm")
-    folder = Path(__file__).parents[2] / ".make/node"
-    wanted = (_NODE / "package.json").read_text()
-    installed = folder / "installed.json"
-    if not installed.exists() or installed.read_text() != wanted:
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "package.json").write_text(wanted)
-        # No package's own scripts are run.
-        _run("npm", "install", "--no-audit", "--no-fund", "--no-package-lock", "--ignore-scripts", cwd=folder)
-        installed.write_text(wanted)
-    return folder
-
-
 @pytest.mark.timeout(300)
 def test_a_node_client_classifies(root: Path, node_modules: Path, demo_server, samples: Path, truth) -> None:
     name = next(name for name, entry in truth.items() if entry["model"] == "digits")

@@ -1,6 +1,7 @@
-"""/metrics of a real server, as collectors read it: two formats, each by two parsers that share nothing."""
+"""/metrics of a real server, as collectors read it: two formats, each by parsers that share nothing."""
 
 import gzip
+import json
 import re
 import shutil
 import subprocess
@@ -86,6 +87,23 @@ def test_two_parsers_read_the_same(pages: tuple[str, str], openmetrics: bool) ->
         )
         if openmetrics or family.kind != "counter":
             found = {(s.name, frozenset(s.labels.items())): s.value for s in other.samples}
+            assert found == family.samples
+
+
+@pytest.mark.timeout(300)
+def test_a_parser_of_another_language_reads_the_same(pages: tuple[str, str], node_modules: Path) -> None:
+    # Node looks for packages beside its script.
+    script = shutil.copy(Path(__file__).parent / "metrics_page.js", node_modules)
+    command = ["node", str(script)]
+    done = subprocess.run(command, input=pages[0], capture_output=True, text=True, timeout=60, check=True)
+    theirs = {family["name"]: family for family in json.loads(done.stdout)}
+    mine = read(pages[0], openmetrics=False)
+    assert theirs.keys() == mine.keys()
+    for name, family in mine.items():
+        assert (theirs[name]["type"], theirs[name]["help"]) == (family.kind.upper(), family.documentation)
+        # It takes the histograms of all labels for one.
+        if family.kind != "histogram":
+            found = {(name, frozenset(s.get("labels", {}).items())): float(s["value"]) for s in theirs[name]["metrics"]}
             assert found == family.samples
 
 
