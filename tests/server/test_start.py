@@ -3,7 +3,6 @@
 import json
 import os
 import pty
-import shutil
 import signal
 import subprocess
 import sys
@@ -19,7 +18,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from resonnx_proto.inference import grpc_service_pb2, grpc_service_pb2_grpc
 from resonnx_proto.v1 import vision_pb2, vision_pb2_grpc
 
-from . import endless
+from . import bare_graphs
 
 # A stop is at once; this is what a busy machine may make of it, and far less than any load here.
 _STOPPED_S = 20.0
@@ -32,9 +31,9 @@ def _bare(repository: Path, name: str, content: bytes) -> None:
 
 
 @pytest.fixture
-def repository(demo_repository: Path, tmp_path: Path) -> Path:
-    """`digits`, and a folder for more."""
-    shutil.copytree(demo_repository / "digits", tmp_path / "models" / "digits")
+def repository(tmp_path: Path) -> Path:
+    """A model that serves, and a folder for more."""
+    _bare(tmp_path / "models", "good", bare_graphs.doubling())
     return tmp_path / "models"
 
 
@@ -42,7 +41,7 @@ def repository(demo_repository: Path, tmp_path: Path) -> Path:
 def _starting(repository: Path, *flags: str, stderr: int | None = None) -> "Iterator[subprocess.Popen[str]]":
     """A server that need not become ready; its log is read line by line."""
     command = [sys.executable, "-m", "resonnx_server", "--repository", str(repository), "--port", "0"]
-    command += ["--http-port", "0", "--cache-dir", "none", "--provider", "cpu", *flags]
+    command += ["--http-port", "0", "--cache-dir", "none", *flags]
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE if stderr is None else stderr, text=True
     ) as process:
@@ -74,7 +73,7 @@ def _is_at(model: str, state: str) -> Callable[[dict[str, object]], bool]:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 @pytest.mark.parametrize(
-    ("content", "stage", "ends"), [(endless.loop, "checking", True), (endless.folding, "opening", False)]
+    ("content", "stage", "ends"), [(bare_graphs.loop, "checking", True), (bare_graphs.folding, "opening", False)]
 )
 def test_a_signal_is_obeyed_while_a_model_loads(
     tmp_path: Path, content: Callable[[], bytes], stage: str, ends: bool, number: signal.Signals
@@ -107,22 +106,21 @@ def test_a_signal_is_obeyed_before_anything_is_there(tmp_path: Path, number: sig
 
 
 def test_models_that_never_load_keep_no_other_from_serving(start_server, repository: Path) -> None:
-    _bare(repository, "a-loop", endless.loop())
+    _bare(repository, "a-loop", bare_graphs.loop())
     (repository / "b-fifo" / "1").mkdir(parents=True)
     os.mkfifo(repository / "b-fifo" / "1" / "model.onnx")
-    # The demo model must load within it on a machine that is busy.
-    with start_server(repository, "--load-timeout-s", "20", "--provider", "cpu") as server:
+    with start_server(repository, "--load-timeout-s", "10") as server:
         status, text = server.get("/readyz")
         assert status == 200
-        assert "refused a-loop version 1: its load took longer than 20 s (load_timeout_s); it was checking" in text
+        assert "refused a-loop version 1: its load took longer than 10 s (load_timeout_s); it was checking" in text
         assert "refused b-fifo version 1: model.onnx is a FIFO, not a regular file" in text
-        assert "serving digits version 1" in text
+        assert "serving good version 1" in text
         assert server.stop() == 0
         assert "left behind" not in server.log.read_text(), "the loop was ended"
 
 
 def test_where_no_model_loads_the_server_says_so_and_ends(tmp_path: Path) -> None:
-    _bare(tmp_path, "m", endless.folding())
+    _bare(tmp_path, "m", bare_graphs.folding())
     with _starting(tmp_path, "--load-timeout-s", "3", "--log-level", "error") as process:
         assert process.stderr is not None
         lines = process.stderr.read().splitlines()
@@ -132,11 +130,11 @@ def test_where_no_model_loads_the_server_says_so_and_ends(tmp_path: Path) -> Non
 
 def test_ready_when_any_is_ready_with_the_first_model(start_server, repository: Path) -> None:
     """Others become available as they come."""
-    _bare(repository, "z-loop", endless.loop())
-    with start_server(repository, "--ready-when", "any", "--provider", "cpu") as server:
+    _bare(repository, "z-loop", bare_graphs.loop())
+    with start_server(repository, "--ready-when", "any") as server:
         status, text = server.get("/readyz")
         assert status == 200
-        assert text.splitlines() == ["ready", "serving digits version 1", "loading z-loop version 1"]
+        assert text.splitlines() == ["ready", "serving good version 1", "loading z-loop version 1"]
         with grpc.insecure_channel(server.grpc) as channel:
             check = health_pb2_grpc.HealthStub(channel).Check
 
@@ -144,7 +142,7 @@ def test_ready_when_any_is_ready_with_the_first_model(start_server, repository: 
                 return check(health_pb2.HealthCheckRequest(service=service), timeout=10).status
 
             assert health("") == _SERVING
-            assert health("resonnx.v1.Vision/digits") == _SERVING
+            assert health("resonnx.v1.Vision/good") == _SERVING
             assert health("resonnx.v1.Vision/z-loop") == _NOT_SERVING
             vision = vision_pb2_grpc.VisionStub(channel)
 
@@ -155,22 +153,22 @@ def test_ready_when_any_is_ready_with_the_first_model(start_server, repository: 
 
             listed = vision.ListModels(vision_pb2.ListModelsRequest(), timeout=10).models
             assert {model.name: model.state for model in listed} == {
-                "digits": vision_pb2.MODEL_STATE_READY,
+                "good": vision_pb2.MODEL_STATE_READY,
                 "z-loop": vision_pb2.MODEL_STATE_LOADING,
             }
             index = grpc_service_pb2_grpc.GRPCInferenceServiceStub(channel).RepositoryIndex
             models = index(grpc_service_pb2.RepositoryIndexRequest(), timeout=10).models
-            assert {model.name: model.state for model in models} == {"digits": "READY", "z-loop": "LOADING"}
+            assert {model.name: model.state for model in models} == {"good": "READY", "z-loop": "LOADING"}
             ready = index(grpc_service_pb2.RepositoryIndexRequest(ready=True), timeout=10).models
-            assert [model.name for model in ready] == ["digits"]
-            assert vision.GetModel(vision_pb2.GetModelRequest(model="digits"), timeout=10).summary.version == 1
+            assert [model.name for model in ready] == ["good"]
+            assert vision.GetModel(vision_pb2.GetModelRequest(model="good"), timeout=10).summary.version == 1
             assert refusal("z-loop") == (grpc.StatusCode.UNAVAILABLE, "model 'z-loop' is still being loaded")
             assert refusal("nobody")[0] == grpc.StatusCode.NOT_FOUND
         assert server.stop() == 0
 
 
 def test_ready_when_all_waits_for_all(tmp_path: Path, repository: Path) -> None:
-    _bare(repository, "z-loop", endless.loop())
+    _bare(repository, "z-loop", bare_graphs.loop())
     with _starting(repository) as process:
         _wait_for(process, _is_at("z-loop", "checking"))
         process.terminate()
@@ -188,11 +186,11 @@ def test_each_model_is_told_as_it_loads(start_server, repository: Path) -> None:
         ("bad", 1, 2, "verifying"),
         ("bad", 1, 2, "opening"),
         ("bad", 1, 2, "refused"),
-        ("digits", 2, 2, "verifying"),
-        ("digits", 2, 2, "opening"),
-        ("digits", 2, 2, "checking"),
-        ("digits", 2, 2, "measuring"),
-        ("digits", 2, 2, "serves"),
+        ("good", 2, 2, "verifying"),
+        ("good", 2, 2, "opening"),
+        ("good", 2, 2, "checking"),
+        ("good", 2, 2, "measuring"),
+        ("good", 2, 2, "serves"),
     ]
     assert "cannot load the graph" in told[2]["state"]
 
@@ -209,7 +207,7 @@ def test_on_a_terminal_it_is_told_in_plain_lines_at_any_log_level(repository: Pa
     os.close(screen)
     told = [line for line in shown if line.startswith("resonnx-server: ")]
     assert told[:4] == [
-        f"resonnx-server: digits (1 of 1): {stage}" for stage in ("verifying", "opening", "checking", "measuring")
+        f"resonnx-server: good (1 of 1): {stage}" for stage in ("verifying", "opening", "checking", "measuring")
     ]
-    assert told[4].startswith("resonnx-server: digits (1 of 1): serves after ")
+    assert told[4].startswith("resonnx-server: good (1 of 1): serves after ")
     assert len(told) == 5

@@ -1,4 +1,4 @@
-"""Graphs that are valid and do not end: while they are opened, and when they are run."""
+"""Small graphs without a manifest: one that serves, and some that do not end while they are opened, or when run."""
 
 import numpy as np
 import onnx
@@ -6,6 +6,11 @@ from onnx import TensorProto, helper, numpy_helper
 
 _X = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 3])
 _Y = helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", 3])
+
+
+def doubling() -> bytes:
+    """Twice what comes in: loads in no time."""
+    return _model([helper.make_node("Add", ["x", "x"], ["y"])], {})
 
 
 def loop() -> bytes:
@@ -47,7 +52,7 @@ def folding() -> bytes:
 
 def _model(nodes: list[onnx.NodeProto], constants: dict[str, np.ndarray]) -> bytes:
     initializers = [numpy_helper.from_array(array, name) for name, array in constants.items()]
-    graph = helper.make_graph(nodes, "endless", [_X], [_Y], initializers)
+    graph = helper.make_graph(nodes, "small", [_X], [_Y], initializers)
     content: bytes = helper.make_model(
         graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8
     ).SerializeToString()
