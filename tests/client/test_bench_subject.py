@@ -66,9 +66,23 @@ class Foreign(grpc_service_pb2_grpc.GRPCInferenceServiceServicer):
     def ModelMetadata(self, request, context):  # noqa: N802
         metadata = pb.ModelMetadataResponse(name=request.name)
         metadata.inputs.add(name="x", datatype="UINT8", shape=[-1, 4])
+        if request.name == "options":
+            # One that cannot be made up, and one that could.
+            metadata.inputs.add(name="text", datatype="BYTES", shape=[-1])
+            metadata.inputs.add(name="scale", datatype="FP32", shape=[1])
         return metadata
 
+    def ModelConfig(self, request, context):  # noqa: N802
+        if request.name != "options":
+            context.abort(grpc.StatusCode.UNIMPLEMENTED, "an extension")
+        answer = pb.ModelConfigResponse()
+        for name, optional in (("x", False), ("text", True), ("scale", True)):
+            answer.config.input.add(name=name, optional=optional)
+        return answer
+
     def ModelInfer(self, request, context):  # noqa: N802
+        if [tensor.name for tensor in request.inputs] != ["x"]:
+            context.abort(grpc.StatusCode.INVALID_ARGUMENT, "x is all that is needed")
         return pb.ModelInferResponse(model_name=request.model_name)
 
 
@@ -86,3 +100,10 @@ def foreign() -> Iterator[str]:
 def test_of_another_server_only_its_name_is_told(foreign, tmp_path: Path) -> None:
     content = measure(foreign, tmp_path / "out.json", "--model", "m", "--input", "tensor", "--concurrency", "1")
     assert content["measured"] == {"model": "m", "server": {"name": "foreign", "version": "2.1"}}
+
+
+def test_optional_inputs_are_left_out(foreign, tmp_path: Path) -> None:
+    flags = ("--model", "options", "--input", "tensor", "--concurrency", "1")
+    (run,) = measure(foreign, tmp_path / "out.json", *flags)["runs"]
+    assert run["ok"] > 0
+    assert not run["errors"]
