@@ -12,6 +12,7 @@ Captions have 6 to 18 tokens, 11 on average, which no policy may read.
 import argparse
 import heapq
 import random
+import sys
 from collections import deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -62,6 +63,7 @@ class Thresholds:
     gathered: int
     few: int
     holds_finished: bool = False
+    most_captions: int = sys.maxsize
 
     def encode_now(self, load: Load) -> int:
         """See pacing.Pacing."""

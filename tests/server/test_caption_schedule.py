@@ -27,7 +27,10 @@ def _schedule(instances: int, pacing: Pacing = PACING) -> CaptionSchedule:
 
 def _tasks(*widths: int, streams: bool = False) -> list[CaptionTask]:
     on_words = (lambda words: None) if streams else None
-    tasks = [SimpleNamespace(search=SimpleNamespace(width=width), on_words=on_words) for width in widths]
+    tasks = [
+        SimpleNamespace(search=SimpleNamespace(width=width), on_words=on_words, expected_steps=9, steps=0)
+        for width in widths
+    ]
     return cast(list[CaptionTask], tasks)
 
 

@@ -360,7 +360,7 @@ async def test_failed_captions_are_forgotten_at_once(fails: str, monkeypatch: py
     if fails == "advance":
         monkeypatch.setattr(Greedy, "advance", broken)
     # What is logged is kept, frames and all, by the test runner.
-    for module in ("caption_jobs", "caption_task"):
+    for module in ("caption_jobs", "caption_events"):
         monkeypatch.setattr(logging.getLogger(f"resonnx_server.engine.{module}"), "disabled", True)
     watched, told = [], []
     options = DecodeOptions(max_tokens=9, min_tokens=9)

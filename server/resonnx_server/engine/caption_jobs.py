@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from resonnx_server.engine.batcher import Batch, Entry
-from resonnx_server.engine.caption_task import CaptionTask, Encoded, Events, failure_of_one
+from resonnx_server.engine.caption_events import Events, failure_of_one
+from resonnx_server.engine.caption_task import CaptionTask, Encoded
 from resonnx_server.engine.runner import AnyRunner
 from resonnx_server.errors import InferenceFailed
 from resonnx_server.observe.stats import BatchCount, StepCount
@@ -59,7 +60,7 @@ class EncodeJob:
         joining = [encoded for encoding in encodings for encoded in self._begin(encoding, events)]
         whole_ns = [each.count.infer_ns for each in encodings if len(each.entries) == len(self._entries)]
         # First: what the next job tells of these captions must come after.
-        engine.post(events)
+        engine.outbox.post(events)
         engine.encoded(self, joining, whole_ns[0] if whole_ns else None)
 
     def _encodings(self, events: Events) -> list[_Encoding]:
@@ -121,12 +122,15 @@ class StepJob:
 
     Attributes:
         size: Rows that it was expected to have; those that it had, once it ran.
+        rows: Of these, those in use, once it ran.
+        begin_ns: When it began to run.
     """
 
     def __init__(self, engine: "CaptionEngine", joining: list[Encoded], runner: AnyRunner, size: int) -> None:
         self._engine = engine
         self._joining = joining
         self.size = size
+        self.rows = self.begin_ns = 0
         self.runner = runner
         self.cost_ns = runner.table.cost_ns(size)
         self.has_all_cores = runner.has_all_cores
@@ -134,12 +138,14 @@ class StepJob:
     def run(self) -> None:
         """Let the encoded join and the unwanted leave, step, and tell who has a word or has ended."""
         engine, slots = self._engine, self._engine.slots
-        events = engine.untold
+        events = engine.outbox.untold
         step_ns = None
+        self.begin_ns = engine.device.clock()
         try:
             self._join_and_leave(events)
             if active := self._active(events):
-                self.size = self.runner.table.bucket(len(slots))
+                self.rows = len(slots)
+                self.size = self.runner.table.bucket(self.rows)
                 step_ns = self._step(active, events)
             self._release(events)
         except Exception:  # the boundary of a step: whatever fails, every caption gets an outcome
@@ -149,7 +155,7 @@ class StepJob:
             for task in list(slots.owners):
                 slots.leave(task)
         # First: once the step has ended, another lane may begin the next.
-        engine.tell()
+        engine.outbox.tell()
         engine.stepped(self, step_ns)
 
     def _join_and_leave(self, events: Events) -> None:

@@ -5,9 +5,10 @@ One step at a time, as it owns the slots; beside it encoder batches, `instances`
 
 import math
 from collections.abc import Iterable, Sequence
-from itertools import accumulate, islice, takewhile
+from itertools import accumulate, chain, islice, takewhile
 from typing import Final
 
+from resonnx_server.engine.caption_demand import NOTHING, Demand
 from resonnx_server.engine.caption_task import CaptionTask, Encoded
 from resonnx_server.engine.pacing import Load, Pacing
 
@@ -26,7 +27,7 @@ class CaptionSchedule:
         mean_steps: Steps of a caption, before any is seen.
 
     Attributes:
-        active_rows: Slots that captions under way may come to need.
+        active: What captions under way ask of the decoder, as of the last step.
         joining: Encoded, to be decoded from the next step on.
         mean_steps: As seen so far.
         has_whole_device: The job under way leaves no core for another.
@@ -34,14 +35,13 @@ class CaptionSchedule:
 
     def __init__(self, pacing: Pacing, *, instances: int, capacity: int, largest: int, mean_steps: float) -> None:
         self.mean_steps = mean_steps
-        self.active_rows = 0
+        self.active = NOTHING
         self.joining: list[Encoded] = []
         self.has_whole_device = False
         self._pacing, self._instances = pacing, instances
         self._capacity, self._largest = capacity, largest
         self._encoding: list[Sequence[CaptionTask]] = []
         self._stepping = False
-        self._active_captions = 0
         self._streaming = False
 
     @property
@@ -52,7 +52,7 @@ class CaptionSchedule:
     @property
     def decodes(self) -> bool:
         """Captions are under way, or will be by the next step."""
-        return self._active_captions > 0 or bool(self.joining)
+        return self.active.captions > 0 or bool(self.joining)
 
     @property
     def can_begin(self) -> bool:
@@ -65,9 +65,20 @@ class CaptionSchedule:
         return self.decodes and not self._stepping
 
     @property
+    def active_rows(self) -> int:
+        """Slots that captions under way may come to need."""
+        return self.active.rows
+
+    @property
     def rows(self) -> int:
         """Slots that captions have, or will have before those that wait now."""
         return self.active_rows + rows_of(self._joining_tasks()) + sum(map(rows_of, self._encoding))
+
+    @property
+    def demand(self) -> Demand:
+        """What captions ask of the decoder that have slots, or will have before those that wait now."""
+        coming = chain(self._joining_tasks(), *self._encoding)
+        return self.active + demand_of(coming)
 
     def fitting(self, waiting: Iterable[CaptionTask]) -> int:
         """Return how many pictures from the head of the queue would find slots, an encoder batch at most."""
@@ -104,14 +115,13 @@ class CaptionSchedule:
         fitting = _fitting(self._joining_tasks(), self._capacity - self.active_rows)
         joining, self.joining = self.joining[:fitting], self.joining[fitting:]
         self._stepping = True
-        self._active_captions += len(joining)
-        self.active_rows += rows_of(encoded.task for encoded in joining)
+        self.active += demand_of(encoded.task for encoded in joining)
         return joining
 
     def end_step(self, owners: Iterable[CaptionTask]) -> None:
         """Take note of its end: `owners` go on."""
         tasks = list(owners)
-        self._active_captions, self.active_rows = len(tasks), rows_of(tasks)
+        self.active = demand_of(tasks)
         self._streaming = any(task.on_words is not None for task in tasks)
         self._stepping = self.has_whole_device = False
 
@@ -122,20 +132,31 @@ class CaptionSchedule:
     def clear(self) -> list[CaptionTask]:
         """Forget everybody; return who was about to join."""
         tasks = list(self._joining_tasks())
-        self.joining, self._active_captions = [], 0
+        self.joining, self.active = [], NOTHING
         return tasks
 
     def _joining_tasks(self) -> Iterable[CaptionTask]:
         return (encoded.task for encoded in self.joining)
 
     def _load(self, waiting: int, *, steps_go_on: bool) -> Load:
-        captions = self._active_captions + len(self.joining) + sum(map(len, self._encoding))
+        captions = self.active.captions + len(self.joining) + sum(map(len, self._encoding))
         return Load(waiting, captions, self.rows, self.mean_steps, self._streaming and not steps_go_on)
 
 
 def rows_of(tasks: Iterable[CaptionTask]) -> int:
     """Rows that captions may come to need."""
     return sum(task.search.width for task in tasks)
+
+
+def demand_of(tasks: Iterable[CaptionTask]) -> Demand:
+    """What captions still ask of the decoder: rows that they may come to need, for one more step each at least."""
+    captions = rows = row_steps = 0
+    for task in tasks:
+        width = task.search.width
+        captions += 1
+        rows += width
+        row_steps += width * max(1, task.expected_steps - task.steps)
+    return Demand(captions, rows, row_steps)
 
 
 def _fitting(tasks: Iterable[CaptionTask], room: int) -> int:

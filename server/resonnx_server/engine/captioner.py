@@ -10,16 +10,18 @@ caption_schedule.py says what could begin, pacing.py which goes first, caption_j
 """
 
 import asyncio
-from collections.abc import Callable
-from typing import Any, Final
+from typing import Any
 
 from resonnx_proto.v1.manifest_pb2 import CaptionerSpec
 
 from resonnx_server.engine.admission import DeadlineAdmission, Decoding, Objective
-from resonnx_server.engine.batcher import DEFAULT_PRIORITY, Batch, Batcher, Entry
+from resonnx_server.engine.batcher import DEFAULT_PRIORITY, Batch, Entry
+from resonnx_server.engine.caption_events import Events, Outbox
+from resonnx_server.engine.caption_forecast import Forecast
 from resonnx_server.engine.caption_jobs import EncodeJob, StepJob
+from resonnx_server.engine.caption_queue import CaptionPlace, CaptionQueue
 from resonnx_server.engine.caption_schedule import CaptionSchedule
-from resonnx_server.engine.caption_task import Captioned, CaptionTask, Encoded, Events, OnWords
+from resonnx_server.engine.caption_task import Captioned, CaptionTask, Encoded, OnWords
 from resonnx_server.engine.device import Device, Job
 from resonnx_server.engine.pacing import CaptionPolicy, pacing
 from resonnx_server.engine.place import Place
@@ -33,9 +35,6 @@ from resonnx_server.runtime.greedy import Greedy
 from resonnx_server.runtime.images import Pixels
 from resonnx_server.runtime.sampling import Sampling
 from resonnx_server.runtime.search import DecodeOptions, Search
-
-# Steps whose counts may wait for something worth waking the loop for.
-_UNTOLD_STEPS: Final = 16
 
 
 def start_search(spec: CaptionerSpec, options: DecodeOptions) -> Search:
@@ -88,13 +87,12 @@ class CaptionEngine:
             mean_steps=spec.max_tokens / 2,
         )
         self.staging = Staging(encoders.shared.table.largest, device.allocate)
-        # What steps have to tell; owned by the step under way.
-        self.untold = Events()
         # Of equal words the first: a vocabulary should have none.
         self.word_ids = {word: i for i, word in reversed(list(enumerate(spec.vocabulary)))}
         stats.slots = slots.capacity
         self._loop = asyncio.get_running_loop()
-        self._batcher: Batcher[CaptionTask] = Batcher(
+        self.outbox = Outbox(self._loop, stats)
+        self._batcher = CaptionQueue(
             encoders.shared.table,
             max_queue_rows,
             max_queue_delay_us * 1000,
@@ -103,6 +101,9 @@ class CaptionEngine:
             encoders.alone.table,
         )
         self._admission = DeadlineAdmission(device, objective, (*encoders.tables, *decoders.tables))
+        self._forecast = Forecast(
+            self._batcher, self._schedule, decoders, slots.capacity, self.pacing.most_captions, encoders.instances > 1
+        )
         self._last_step_ns = 0
         self._closed = False
         device.attach(self)
@@ -134,11 +135,12 @@ class CaptionEngine:
             raise Unavailable("the model is being closed")
         with self.device.lock:
             self._admission.forget()
-            own_ns = self._own_ns(pictures, options)
-            return Place(
+            own_ns = self._forecast.own_ns(pictures, options)
+            return CaptionPlace(
                 self._batcher,
                 self.device,
                 self._admission,
+                each=self._forecast.of_one(options),
                 rows=pictures,
                 priority=priority,
                 own_ns=own_ns,
@@ -182,7 +184,8 @@ class CaptionEngine:
         future: asyncio.Future[Captioned] = self._loop.create_future()
         now = self.device.clock()
         search = start_search(self.spec, options)
-        task = CaptionTask(image, search, options.attention, future, on_words, now, deadline_ns)
+        steps = self._forecast.steps(options)
+        task = CaptionTask(image, search, options.attention, future, on_words, now, deadline_ns, steps)
         entry = Entry(task, 1, now, deadline_ns, priority=priority)
         with self.device.lock:
             if place is not None:
@@ -259,7 +262,7 @@ class CaptionEngine:
                 late = Events()
                 for entry in batch.expired:
                     late.failed(entry.payload, self._batcher.lateness(entry, now_ns))
-                self.post(late)
+                self.outbox.post(late)
             if batch.entries:
                 return self._encode(batch)
         return self._step() if self._schedule.can_step else None
@@ -292,31 +295,17 @@ class CaptionEngine:
 
     def _wait_ns(self, pictures: int, options: DecodeOptions, priority: int) -> float:
         """Expected time until pictures that came now would have their captions, were the device this model's alone."""
-        capacity, rows, steps = self.slots.capacity, pictures * options.beam_width, self.decoders.shared.table
-        ahead = self._schedule.rows + self._batcher.rows + self._batcher.expected_ahead(priority)
-        decoding = steps.cost_ns(steps.bucket(min(ahead + rows, capacity)))
-        # Those who find no slot wait for as many rounds of full slots as are before them.
-        rounds = 1 + max(0, ahead + rows - capacity) / capacity
-        tokens = min(max(self._schedule.mean_steps, options.min_tokens), options.max_tokens)
-        return self._batcher.wait_ns(pictures, priority) + tokens * decoding * rounds
-
-    def _own_ns(self, pictures: int, options: DecodeOptions) -> float:
-        """Expected time of pictures' captions on a device that does nothing else."""
-        rows, capacity = pictures * options.beam_width, self.slots.capacity
-        size = self.decoders.shared.table.bucket(min(rows, capacity))
-        step_ns = min(runner.table.cost_ns(size) for runner in (self.decoders.alone, self.decoders.shared))
-        tokens = min(max(self._schedule.mean_steps, options.min_tokens), options.max_tokens)
-        return self._batcher.own_ns(pictures) + tokens * step_ns * max(1.0, rows / capacity)
+        return self._forecast.wait_ns(pictures, options, priority)
 
     # Called by jobs, on a lane.
 
     def encoded(self, job: EncodeJob, joining: list[Encoded], ns: int | None) -> None:
         """Take what an encoder batch gave; it joins at the next step."""
         with self.device.lock:
-            if ns is not None:
-                self.encoders.record(job.runner, job.size, ns)
             self._schedule.end_encoding(job.tasks, joining)
             self._abandon_if_closed()
+            if ns is not None:
+                self.encoders.record(job.runner, job.size, ns)
 
     def ended(self, task: CaptionTask) -> None:
         """Learn from a finished caption; by the step under way."""
@@ -325,11 +314,12 @@ class CaptionEngine:
     def stepped(self, job: StepJob, ns: int | None) -> None:
         """Take note that a step ended."""
         with self.device.lock:
-            if ns is not None:
-                self.decoders.record(job.runner, job.size, ns)
             self._schedule.end_step(self.slots.owners)
             self._last_step_ns = self.device.clock()
             self._abandon_if_closed()
+            if ns is not None:
+                self.decoders.record(job.runner, job.size, ns)
+                self._forecast.handled(job.rows, self._last_step_ns - job.begin_ns - ns)
 
     def _abandon_if_closed(self) -> None:
         """Once closed and no job under way, fail everybody; with the lock held."""
@@ -339,19 +329,4 @@ class CaptionEngine:
         waiting = [entry.payload for entry in self._batcher.clear()]
         for task in (*waiting, *self._schedule.clear(), *self.slots.owners):
             events.failed(task, Unavailable("the model is being closed"))
-        self.post(events)
-
-    def tell(self) -> None:
-        """Post what steps had to tell, if it is worth waking the loop; by the step under way."""
-        events = self.untold
-        if events.words or events.finished or events.first_words_ns or len(events.steps) >= _UNTOLD_STEPS:
-            self.untold = Events()
-            self.post(events)
-
-    def post(self, events: Events) -> None:
-        """Deliver `events` on the event loop."""
-        self.call(lambda: events.deliver(self.stats))
-
-    def call(self, function: Callable[[], object]) -> None:
-        """Call `function` on the event loop."""
-        self._loop.call_soon_threadsafe(function)
+        self.outbox.post(events)

@@ -5,6 +5,7 @@ it is encoded, all captions under way stand still. What both are worth comes fro
 """
 
 import math
+import sys
 from dataclasses import dataclass
 from typing import Final, Literal, Protocol
 
@@ -42,9 +43,11 @@ class Pacing(Protocol):
 
     Attributes:
         holds_finished: Captions that have ended keep their rows until all have.
+        most_captions: Captions that are decoded at once, where rows do not limit them.
     """
 
     holds_finished: bool
+    most_captions: int
 
     def encode_now(self, load: Load) -> int:
         """Return how many pictures at most to encode before the next step; 0 is to step."""
@@ -54,6 +57,7 @@ class OneAtATime:
     """One picture from start to end, then the next."""
 
     holds_finished = False
+    most_captions = 1
 
     def encode_now(self, load: Load) -> int:
         """See Pacing."""
@@ -64,6 +68,7 @@ class Rigid:
     """A batch of what waits, decoded until the last of it has ended; nobody joins, nobody leaves."""
 
     holds_finished = True
+    most_captions = _RIGID_BATCH
 
     def encode_now(self, load: Load) -> int:
         """See Pacing."""
@@ -79,6 +84,7 @@ class Continuous:
     """
 
     holds_finished = False
+    most_captions = sys.maxsize
 
     def __init__(self, encode_table: LatencyTable, step_table: LatencyTable) -> None:
         self._encode, self._step = encode_table, step_table
