@@ -73,11 +73,11 @@ class Server:
         cores = usable_cores()
         self.models = Models(strict=settings.strict, ready_with_first=settings.ready_when == "any")
         self.metrics = Metrics()
-        self.metrics.registry.register(ServingCollector(self.models))
         pictures = picture_options(settings, "", ImageInput())
         # Headers are held against our limits before anything is opened; Pillow's own would refuse what ours allow.
         Image.MAX_IMAGE_PIXELS = None
         self.decoder = Decoder(cores, most_bytes(pictures))
+        self.metrics.registry.register(ServingCollector(self.models, self.decoder))
         admission = Admission(_IN_FLIGHT_MESSAGES * settings.max_message_bytes)
         answers = AnswerEncoder(settings.max_message_bytes, Pieces())
         self.grpc = GrpcServer(

@@ -34,6 +34,7 @@ def test_large_ones_wait_for_memory_in_their_order() -> None:
     for name, size in (("a", 150), ("b", 150), ("c", 40)):
         queue.put(name, 4, size * MB)
     assert _taken(queue) == ["a"], "c would fit, and might keep b from its turn for ever"
+    assert len(queue) == 2
     queue.give_back(150 * MB)
     assert _taken(queue) == ["b", "c"]
     assert queue.bytes == 190 * MB

@@ -39,8 +39,10 @@ def test_others_are_served_while_a_request_of_many_large_pictures_is_decoded(
     large, small = _file("WEBP", 8192, 2929, lossless=True), _file("PNG", 32, 32)
     attack = tensors.ModelInfer.future(_request([large] * most, 8), timeout=600)
     try:
-        while not demo_server.metric("resonnx_requests_in_progress", model="digits"):
+        while not demo_server.metric("resonnx_decode_queue_pictures"):
             assert not attack.done()
+        assert demo_server.metric("resonnx_requests_in_progress", model="digits") == 1
+        assert demo_server.metric("nv_inference_pending_request_count", model="digits") == 0, "that is for the device"
         for priority in (1, 8):
             for count in (1, 3):
                 assert len(tensors.ModelInfer(_request([small] * count, priority), timeout=60).outputs)

@@ -106,6 +106,11 @@ class Decoder:
         """Return how much of the decoder a picture keeps from others while it is decoded: of threads or of memory."""
         return max(1 / self._count, min(1.0, size / self.max_bytes))
 
+    @property
+    def waiting(self) -> int:
+        """Pictures that wait for a thread, or for memory."""
+        return self._threads.waiting
+
     async def close(self, patience_s: float) -> bool:
         """Give up pictures that wait. Returns False if one that is being decoded has not ended by then."""
         return await self._threads.close(patience_s)

@@ -76,6 +76,9 @@ class DecodeQueue(Generic[T]):
             level.clear()
         return left
 
+    def __len__(self) -> int:
+        return sum(map(len, (*self._small, *self._large)))
+
     def __iter__(self) -> Iterator[T]:
         return (job for levels in (self._small, self._large) for level in levels for job in level)
 

@@ -76,6 +76,11 @@ class Threads:
             # An error holds this frame and the future the error: what is damaged would live until garbage is collected.
             del future, job, work
 
+    @property
+    def waiting(self) -> int:
+        """Work that no thread has taken yet."""
+        return len(self._queue)
+
     async def close(self, patience_s: float) -> bool:
         """Give up what waits, and end the threads.
 

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator
 from prometheus_client.metrics_core import Metric
 
 from resonnx_server.engine.model import Models
+from resonnx_server.intake.decode import Decoder
 from resonnx_server.observe.exposition import ExactCounter
 from resonnx_server.observe.metrics import Metrics
 from resonnx_server.observe.serving import ServingCollector
@@ -42,7 +43,7 @@ Beside these there are `process_*` and `python_info`, as of any Python program w
 def reference() -> str:
     """Return the reference of all metrics, as Markdown."""
     models, metrics = Models(), Metrics()
-    metrics.registry.register(ServingCollector(models))
+    metrics.registry.register(ServingCollector(models, Decoder(threads=0)))
     families = [family for family in metrics.registry.collect() if family.name.startswith(("nv_", "resonnx_"))]
     reasons = _REASONS.format(failures=_listed(FailureReason), rejected=_listed(models.rejected.counts))
     return "".join([_HEAD, *_table(sorted(families, key=lambda family: family.name)), reasons])

@@ -7,6 +7,7 @@ from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamil
 from prometheus_client.registry import Collector
 
 from resonnx_server.engine.model import Models
+from resonnx_server.intake.decode import Decoder
 
 _MODEL: Final = ("model", "version")
 _FILE: Final = (*_MODEL, "file")
@@ -15,8 +16,9 @@ _FILE: Final = (*_MODEL, "file")
 class ServingCollector(Collector):
     """Reads the models at each scrape, on the event loop."""
 
-    def __init__(self, models: Models) -> None:
+    def __init__(self, models: Models, decoder: Decoder) -> None:
         self._models = models
+        self._decoder = decoder
 
     def collect(self) -> Iterator[Metric]:
         """Yield the gauges. Expected times are those that batches are chosen, and requests admitted, by."""
@@ -51,9 +53,14 @@ class ServingCollector(Collector):
                     spread.add_metric((*of_file, str(size)), cost.spread_ns / 1e9)
         for refusal in self._models.refused:
             ready.add_metric((refusal.name, str(refusal.version)), 0)
+        decoding = GaugeMetricFamily(
+            "resonnx_decode_queue_pictures",
+            "Pictures of all models that wait to be decoded, before any batch",
+            value=self._decoder.waiting,
+        )
         rejected = CounterMetricFamily(
             "resonnx_rejected_calls", "Calls that failed before any model had them, by why", labels=("reason",)
         )
         for reason, count in self._models.rejected.counts.items():
             rejected.add_metric((reason,), count)
-        yield from (ready, pending, in_progress, queued, instances, expected, spread, rejected)
+        yield from (ready, pending, in_progress, queued, decoding, instances, expected, spread, rejected)
