@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 from resonnx_proto.v1.manifest_pb2 import ImageInput
 from resonnx_server.errors import BadImage, Unavailable
+from resonnx_server.intake import decode
 from resonnx_server.intake.decode import Decoder
 from resonnx_server.runtime import images
 from resonnx_server.runtime.headers import Header
@@ -56,8 +57,8 @@ def codec(monkeypatch: pytest.MonkeyPatch) -> Iterator[Codec]:
 
 
 @asynccontextmanager
-async def _decoder(threads: int, codec: Codec | None = None) -> AsyncIterator[Decoder]:
-    decoder = Decoder(threads)
+async def _decoder(threads: int, codec: Codec | None = None, max_bytes: int = 1 << 30) -> AsyncIterator[Decoder]:
+    decoder = Decoder(threads, max_bytes)
     try:
         yield decoder
     finally:
@@ -239,3 +240,61 @@ async def test_the_expected_time_follows_who_goes_before(codec: Codec) -> None:
         assert decoder.expected([big], OPTIONS, 8).expected_ns == pytest.approx(
             decoder.expected([big], OPTIONS, 1).expected_ns
         )
+
+
+@pytest.fixture
+def sized(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A picture of n bytes takes n megabytes to decode."""
+    monkeypatch.setattr(decode, "decoding_bytes", lambda told, options: told.width << 20)
+    monkeypatch.setattr(decode, "header", lambda encoded: Header("PNG", len(encoded), 1))
+
+
+async def test_large_pictures_wait_for_memory_and_small_ones_for_a_thread_alone(codec: Codec, sized: None) -> None:
+    async with _decoder(3, codec, max_bytes=200 << 20) as decoder:
+        loads = [_load(decoder, "first", encoded=b"x" * 150)]
+        await _until(lambda: codec.began == ["first"])
+        loads += [_load(decoder, "waits", encoded=b"x" * 150), _load(decoder, "behind", encoded=b"x" * 20)]
+        loads.append(_load(decoder, "small"))
+        await _until(lambda: codec.began == ["first", "small"])
+        codec.may_end.release(1)
+        # Whichever of the two ends: the small one had no memory to give back.
+        await _until(lambda: sum(load.done() for load in loads) == 1)
+        codec.may_end.release(1)
+        await _until(lambda: codec.began == ["first", "small", "waits", "behind"])
+        codec.may_end.release(2)
+        await asyncio.gather(*loads)
+
+
+async def test_who_waits_for_memory_and_leaves_makes_way(codec: Codec, sized: None) -> None:
+    async with _decoder(2, codec, max_bytes=200 << 20) as decoder:
+        first = _load(decoder, "first", encoded=b"x" * 150)
+        await _until(lambda: codec.began == ["first"])
+        gone, behind = _load(decoder, "gone", encoded=b"x" * 150), _load(decoder, "behind", encoded=b"x" * 40)
+        await _turn()
+        assert codec.began == ["first"]
+        gone.cancel()
+        await _until(lambda: codec.began == ["first", "behind"])
+        codec.may_end.release(2)
+        await asyncio.gather(first, behind)
+
+
+async def test_memory_of_a_picture_that_fails_is_given_back(codec: Codec, sized: None) -> None:
+    async with _decoder(1, codec, max_bytes=200 << 20) as decoder:
+        for _ in range(3):
+            codec.may_end.release(1)
+            with pytest.raises(BadImage):
+                await _load(decoder, "bad", encoded=b"bad" + bytes(180))
+        codec.may_end.release(1)
+        await _load(decoder, "sound", encoded=b"x" * 180)
+
+
+async def test_what_needs_the_memory_of_many_is_expected_to_keep_them_waiting(codec: Codec, sized: None) -> None:
+    big = b"x" * 150
+    async with _decoder(4, codec, max_bytes=200 << 20) as decoder:
+        codec.may_end.release(8)
+        for _ in range(8):
+            await _load(decoder, "teaches", encoded=big)
+        alone = decoder.expected([big], OPTIONS, 4).expected_ns
+        assert alone > 0
+        assert decoder.expected([big] * 3, OPTIONS, 4).expected_ns == pytest.approx(3 * alone * 150 / 200, rel=0.2)
+        assert decoder.expected([b"x"] * 4, OPTIONS, 4).expected_ns <= alone

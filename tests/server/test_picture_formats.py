@@ -151,11 +151,6 @@ def _large_tiff(**tags: int) -> bytes:
     return b"II*\x00" + struct.pack("<IH", 8, len(tags)) + entries + bytes(4)
 
 
-def _large_avif() -> bytes:
-    content = SOUND["plain.avif"]
-    return _patched(content, content.index(b"ispe") + 8, struct.pack(">II", 9000, 9000))
-
-
 LARGE = {
     "jpg": _patched(PLAIN, PLAIN.index(b"\xff\xc0") + 5, struct.pack(">HH", 9000, 9000)),
     "png": _large_png(),
@@ -165,7 +160,6 @@ LARGE = {
     "bmp": _patched(SOUND["plain.bmp"], 18, struct.pack("<ii", 9000, -9000)),
     "screen.gif": _patched(SOUND["plain.gif"], 6, struct.pack("<HH", 9000, 9000)),
     "tif": _large_tiff(width=9000, height=9000),
-    "avif": _large_avif(),
 }
 
 
@@ -188,12 +182,28 @@ def test_limits_are_the_options() -> None:
         images.from_raw(bytes(48), 4, 4, PictureOptions(RECIPE, max_pixels=15))
 
 
+@pytest.mark.parametrize(
+    "name", ["plain.jpg", "alpha.png", "lossy.webp", "plain.gif", "plain.bmp", "lzw.tif", "plain.avif"]
+)
+def test_limits_hold_for_every_format(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(images, "decode_by_pillow", lambda *_: pytest.fail("opened"))
+    monkeypatch.setattr(images, "decode_jpeg", lambda *_: pytest.fail("opened"))
+    with pytest.raises(BadImage, match="131x97 is 12707 pixels, more than 12706"):
+        images.load(SOUND[name], PictureOptions(RECIPE, formats=ALL, max_pixels=12_706))
+
+
 def test_photographs_of_present_phones_are_taken() -> None:
     options = PictureOptions(RECIPE)
     for width, height in ((5712, 4284), (8064, 6048), (9248, 6936)):
         images.check_size(width, height, "image", options)
     with pytest.raises(BadImage):
         images.check_size(16_384, 12_288, "image", options)
+
+
+def _lying_avif() -> bytes:
+    """Its header says 16x16, its stream what it was."""
+    content = SOUND["plain.avif"]
+    return _patched(content, content.index(b"ispe") + 8, struct.pack(">II", 16, 16))
 
 
 def _second_size_png() -> bytes:
@@ -217,9 +227,22 @@ def test_a_second_size_is_not_believed() -> None:
         (b"II+\x00" + bytes(60), "a BigTIFF picture"),
         (_patched(SOUND["palette.bmp"], 30, struct.pack("<I", 1)), "run-length encoded"),
         (_patched(SOUND["plain.avif"], 8, b"avis"), "moving AVIF"),
+        (_lying_avif(), "tells another size than its pictures have"),
+        (SOUND["plain.avif"].replace(b"av01", b"av02"), "its header is damaged"),
         (b"GIF89a" + bytes(7) + b"!\xfe" + b"\x01x" * 5000, "its header is damaged"),
     ],
-    ids=["tile", "samples", "bits", "entries", "bigtiff", "rle", "moving avif", "gif of comments"],
+    ids=[
+        "tile",
+        "samples",
+        "bits",
+        "entries",
+        "bigtiff",
+        "rle",
+        "moving avif",
+        "lying avif",
+        "avif without pictures",
+        "gif of comments",
+    ],
 )
 def test_tricks_are_refused_by_their_headers(content: bytes, message: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(images, "decode_by_pillow", lambda *_: pytest.fail("opened"))

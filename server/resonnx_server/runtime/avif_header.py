@@ -1,16 +1,28 @@
-"""Reads the boxes of an AVIF file: the picture's size."""
+"""Reads the boxes of an AVIF file (ISO 14496-12, 23008-12): the picture's size, and whether its parts agree with it."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
+from resonnx_server.runtime.av1 import frame_sizes
+
 _MAX_BOXES: Final = 1024
+# Cells of a grid, alpha, thumbnails.
+_MAX_ITEMS: Final = 256
 _UNREADABLE: Final = "its header is damaged or incomplete"
+# What decoders hold of a part before it is put in its place.
+_BYTES_A_PIXEL: Final = 6
 
 
 @dataclass(frozen=True)
 class AvifPicture:
-    """The largest of what a file holds: its picture, its cells, its alpha."""
+    """A still picture.
+
+    Attributes:
+        width: Of the largest of what the file holds.
+        height: Likewise.
+        held_bytes: Of all its parts.
+    """
 
     width: int
     height: int
@@ -23,22 +35,91 @@ def is_avif(encoded: bytes) -> bool:
 
 
 def read(encoded: bytes) -> AvifPicture | str:
-    """Return what an AVIF file says of its picture, or why it cannot be decoded."""
+    """Return what an AVIF file says of its picture, or why it cannot be decoded.
+
+    Decoders believe the AV1 streams in it and scale what differs: each stream must be of a size that the header tells.
+    """
     if encoded[8:12] == b"avis":
         return "moving AVIF files are not taken"
-    sizes = []
-    for start, end in _inside(encoded, (b"meta", b"iprp", b"ipco", b"ispe")):
-        if end - start >= 12:
-            sizes.append(tuple(int.from_bytes(encoded[at : at + 4], "big") for at in (start + 4, start + 8)))
-    if not sizes:
+    told = {
+        _pair(encoded, at + 4) for at, end in _inside(encoded, b"meta", b"iprp", b"ipco", b"ispe") if end - at >= 12
+    }
+    streams = _streams(encoded)
+    if not told or not streams:
         return _UNREADABLE
-    width, height = max(sizes, key=lambda size: size[0] * size[1])
-    return AvifPicture(width, height, 0)
+    parts: list[tuple[int, int]] = []
+    for stream in streams:
+        sizes = frame_sizes(stream)
+        if sizes is None or not set(sizes) <= told:
+            return "its header tells another size than its pictures have"
+        parts += sizes
+    width, height = max(told, key=lambda size: size[0] * size[1])
+    return AvifPicture(width, height, _BYTES_A_PIXEL * sum(across * down for across, down in parts))
 
 
-def _inside(
-    encoded: bytes, path: tuple[bytes, ...], start: int = 0, end: int | None = None
-) -> Iterator[tuple[int, int]]:
+def _streams(encoded: bytes) -> list[bytes]:
+    """Return the AV1 streams of all items, none if they cannot be found."""
+    pictures = set(_picture_items(encoded))
+    own_data = next(_inside(encoded, b"meta", b"idat"), None)
+    streams = []
+    for start, end in _inside(encoded, b"meta", b"iloc"):
+        for item, method, extents in _Locations(encoded[start:end]).items():
+            if item not in pictures:
+                continue
+            if method > 1 or (method == 1 and own_data is None):
+                return []
+            base = own_data[0] if method == 1 and own_data else 0
+            streams.append(b"".join(encoded[base + at : base + at + size] for at, size in extents))
+    return streams if len(streams) == len(pictures) else []
+
+
+def _picture_items(encoded: bytes) -> Iterator[int]:
+    """Yield the numbers of the items that are AV1 pictures."""
+    for start, end in _inside(encoded, b"meta", b"iinf"):
+        first = start + (6 if encoded[start] == 0 else 8)
+        for kind, at, past in _boxes(encoded, first, end):
+            # Numbers have two bytes up to version 2; a count, and then the kind, follow.
+            size = 2 if encoded[at] < 3 else 4
+            if kind == b"infe" and past - at >= size + 10 and encoded[at + size + 6 : at + size + 10] == b"av01":
+                yield int.from_bytes(encoded[at + 4 : at + 4 + size], "big")
+
+
+class _Locations:
+    """Reads an item location box."""
+
+    def __init__(self, content: bytes) -> None:
+        self._content = content
+        self._position = 0
+
+    def items(self) -> Iterator[tuple[int, int, list[tuple[int, int]]]]:
+        """Yield each item's number, how its offsets are meant, and where its parts lie, with their sizes."""
+        version = self._number(4) >> 24
+        sizes = self._number(2)
+        of_offset, of_length, of_base, of_index = (sizes >> shift & 15 for shift in (12, 8, 4, 0))
+        count = self._number(4 if version == 2 else 2)
+        for _ in range(min(count, _MAX_ITEMS)):
+            item = self._number(4 if version == 2 else 2)
+            method = self._number(2) & 15 if version else 0
+            self._number(2)
+            base = self._number(of_base)
+            extents = []
+            for _ in range(min(self._number(2), _MAX_ITEMS)):
+                if version:
+                    self._number(of_index)
+                offset = self._number(of_offset)
+                extents.append((base + offset, self._number(of_length)))
+            yield item, method, extents
+
+    def _number(self, size: int) -> int:
+        self._position += size
+        return int.from_bytes(self._content[self._position - size : self._position], "big")
+
+
+def _pair(encoded: bytes, at: int) -> tuple[int, int]:
+    return int.from_bytes(encoded[at : at + 4], "big"), int.from_bytes(encoded[at + 4 : at + 8], "big")
+
+
+def _inside(encoded: bytes, *path: bytes, start: int = 0, end: int | None = None) -> Iterator[tuple[int, int]]:
     """Yield where the content of each box of a path of kinds lies."""
     for kind, content, past in _boxes(encoded, start, len(encoded) if end is None else end):
         if kind != path[0]:
@@ -47,18 +128,15 @@ def _inside(
             yield content, past
         else:
             # Version and flags stand first in a meta box.
-            yield from _inside(encoded, path[1:], content + 4 * (kind == b"meta"), past)
+            yield from _inside(encoded, *path[1:], start=content + 4 * (kind == b"meta"), end=past)
 
 
 def _boxes(encoded: bytes, start: int, end: int) -> Iterator[tuple[bytes, int, int]]:
     for _ in range(_MAX_BOXES):
         if end - start < 8:
             return
-        size, kind, content = (
-            int.from_bytes(encoded[start : start + 4], "big"),
-            encoded[start + 4 : start + 8],
-            start + 8,
-        )
+        size = int.from_bytes(encoded[start : start + 4], "big")
+        kind, content = encoded[start + 4 : start + 8], start + 8
         if size == 1:
             size, content = int.from_bytes(encoded[content : content + 8], "big"), content + 8
         past = end if size == 0 else start + size

@@ -24,6 +24,7 @@ _PROGRESSIVE: Final = (0xC2, 0xCA)
 _COSINES: Final = (0xC0, 0xC1, 0xC2, 0xC9, 0xCA)
 # What libjpeg takes for the next marker, but for those without a segment (RSTn, TEM) and those that it does not know.
 _MARKER: Final = re.compile(rb"\xff[\xc0-\xcf\xd9-\xfe]")
+_USUAL: Final = frozenset([*range(0xC0, 0xD0), *range(0xDA, 0xFF)])
 
 
 class Frame(NamedTuple):
@@ -64,23 +65,25 @@ def scans(encoded: bytes) -> int:
 
 def frame(encoded: bytes) -> Frame | None:
     """Return what a JPEG file says before its first scan; None if that does not come early, or makes no sense."""
-    described: tuple[int, int, int] | None = None
+    at = kind_of_frame = 0
     for kind, start in _segments(encoded):
-        if 0xC0 <= kind <= 0xCF and kind not in _NO_FRAMES:
-            if described is not None:
+        if kind == _SCAN[1]:
+            if not at:
                 return None
-            described = kind, start, _coefficient_bytes(encoded, start)
-        elif kind == _SCAN[1] and described is not None:
-            frame_kind, at, coefficients = described
             # Components of one scan each: libjpeg holds them all until the last one.
             in_parts = encoded[start + 2 : start + 3] != encoded[at + 7 : at + 8]
+            progressive = kind_of_frame in _PROGRESSIVE
             return Frame(
                 width=int.from_bytes(encoded[at + 5 : at + 7], "big"),
                 height=int.from_bytes(encoded[at + 3 : at + 5], "big"),
-                progressive=frame_kind in _PROGRESSIVE,
-                coefficient_bytes=coefficients if frame_kind in _PROGRESSIVE or in_parts else 0,
-                scalable=frame_kind in _COSINES,
+                progressive=progressive,
+                coefficient_bytes=_coefficient_bytes(encoded, at) if progressive or in_parts else 0,
+                scalable=kind_of_frame in _COSINES,
             )
+        if kind <= 0xCF and kind not in _NO_FRAMES:
+            if at:
+                return None
+            at, kind_of_frame = start, kind
     return None
 
 
@@ -97,14 +100,20 @@ def _segments(encoded: bytes) -> Iterator[tuple[int, int]]:
     """Yield each segment's kind, as its marker's second byte, and where its length stands, up to the first scan."""
     position = 2
     for _ in range(_MAX_SEGMENTS_BEFORE_SCAN):
-        marker = _MARKER.search(encoded, position, position + _MAX_GARBAGE)
-        if marker is None or (kind := encoded[marker.start() + 1]) == _EOI:
+        marker = encoded[position : position + 4]
+        if len(marker) < 4 or marker[0] != 0xFF or marker[1] not in _USUAL:
+            found = _MARKER.search(encoded, position, position + _MAX_GARBAGE)
+            if found is None:
+                return
+            position = found.start()
+            marker = encoded[position : position + 4]
+        kind = marker[1]
+        if kind == _EOI:
             return
-        start = marker.end()
-        yield kind, start
+        yield kind, position + 2
         if kind == _SCAN[1]:
             return
-        position = start + max(2, int.from_bytes(encoded[start : start + 2], "big"))
+        position += 2 + max(2, marker[2] << 8 | marker[3] if len(marker) == 4 else 0)
 
 
 def _coefficient_bytes(encoded: bytes, start: int) -> int:

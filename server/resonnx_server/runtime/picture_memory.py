@@ -17,14 +17,14 @@ _BYTES_A_PIXEL: Final = {
     "BMP": 8.5,
     "GIF": 8.0,
     "TIFF": 12.5,
-    "AVIF": 25.0,
+    "AVIF": 16.0,
     RAW: 4.0,
 }
 # A JPEG file's pixels beside its coefficients.
 _JPEG_DECODED: Final = 4.1
-# The same with what may be held beside them: coefficients of four components, a strip of 16 bits a sample. And of any
-# format, two pictures that resizing makes of one.
-_MOST_BYTES_A_PIXEL: Final = {"JPEG": 12.5, "TIFF": 21.0}
+# The same with what may be held beside them: coefficients of four components, a strip of 16 bits a sample, a picture
+# and its alpha. And of any format, two pictures that resizing makes of one.
+_MOST_BYTES_A_PIXEL: Final = {"JPEG": 12.5, "TIFF": 21.0, "AVIF": 28.0}
 _MOST_RESIZING: Final = 16.0
 # Rows, tables, and pixels of the model's own size.
 _OVERHEAD: Final = 1 << 20
