@@ -170,6 +170,7 @@ class Loading:
         """Have all loads end, wait for them, and tell whether they have."""
         loads = [*self._under_way]
         for load in loads:
+            # One that began as `run` was cancelled has not been told.
             load.cancel()
         return all(await asyncio.gather(*(load.ends_within(patience_s) for load in loads)))
 
@@ -179,6 +180,10 @@ class Loading:
             async with asyncio.timeout(self._limits.load_s) as limit:
                 start = await load.result
             self._observer.loaded(load, start())
+        except asyncio.CancelledError:
+            # At once: what serves is drained next, and needs the processors.
+            load.cancel()
+            raise
         except ModelRefused as refused:
             self._observer.refused(load, refused.message)
         except Exception:
