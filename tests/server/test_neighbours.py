@@ -32,7 +32,7 @@ from .language import END, STATES, Language, picture, spec
 
 POISON = 65_535
 # What goes wrong, and what the caller is told of it.
-ENCODER = ["encode raises", "first words are NaN"]
+ENCODER = ["encode raises", "first words are NaN", "a first word far down is NaN"]
 STEPS = ["step raises", "best words are NaN", "a word far down is NaN", "all words are impossible"]
 CALLER = ["the caller leaves", "words cannot be told", "the caller leaves when told"]
 SEARCH = ["needs_log_probs", "advance", "certain", "ranked"]
@@ -64,6 +64,8 @@ class Poisoned(Language):
             first[:, END] = -50
             if self._kind == "first words are NaN":
                 first[pictures == POISON] = np.nan
+            elif self._kind == "a first word far down is NaN":
+                first[pictures == POISON, first[0].argmin()] = np.nan
         return state, features, first
 
     def step(
@@ -184,7 +186,7 @@ def test_captions(seed: int, kind: str, every: int, first_words: bool, instances
     options = any_options(rng)
     if kind == "a word far down is NaN":
         options = DecodeOptions(max_tokens=12, min_tokens=6, temperature=1.0, seed=seed)
-    first_words |= kind == "first words are NaN"
+    first_words |= "first word" in kind
     bad = Asked(POISON, rng.randrange(6) * 1_500_000, options, kind in CALLER or rng.random() < 0.5)
     alone, beside = _requests(random.Random(seed)), _requests(random.Random(seed))
     start_search = captioner.start_search

@@ -27,6 +27,7 @@ def failure_of_one(error: Exception) -> InferenceFailed:
     frames lead on to those that called them, and so back to whoever keeps it.
     """
     if isinstance(error, InferenceFailed):
+        _log.error("a caption failed", extra={"error": error.message})
         return InferenceFailed(error.message)
     _log.error("a caption could not be decoded", exc_info=error)
     return InferenceFailed("the caption could not be decoded")

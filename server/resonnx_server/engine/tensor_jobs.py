@@ -109,6 +109,8 @@ class TensorJob:
         rows = whole_rows or held
         parts = _slices(outputs, entries, size) if engine.batched and whole_rows is None else [outputs]
         sound = _finite_rows(outputs, held) if engine.finite else np.ones(held, np.bool_)
+        if not sound.all():
+            _log.error("rows of a batch are no finite numbers", extra={"rows": held, "failed": int((~sound).sum())})
         done = clock()
         if whole_rows is None:
             engine.record(self.runner, size, ran - assembled)
