@@ -8,7 +8,7 @@ from resonnx_server.engine.batcher import Batcher, Entry
 from resonnx_server.engine.expected import Expected
 from resonnx_server.engine.latency import LatencyTable
 from resonnx_server.engine.measurement import sizes_up_to
-from resonnx_server.errors import Overloaded
+from resonnx_server.errors import DeadlineExceeded, DeadlineUnreachable, Overloaded
 
 SIZES = sizes_up_to(16)
 FLAT = {size: 1e6 + 1e4 * size for size in SIZES}
@@ -262,6 +262,16 @@ def test_what_cannot_be_met_any_more_is_not_run() -> None:
     batch = batcher.take(now_ns=50_000)
     assert [entry.payload for entry in batch.expired] == [0], "it takes 1.05 ms alone"
     assert [entry.payload for entry in batch.entries] == [1]
+
+
+@pytest.mark.parametrize(("left_ns", "kind"), [(1, DeadlineUnreachable), (0, DeadlineExceeded), (-1, DeadlineExceeded)])
+def test_only_what_has_passed_is_told_to_have_passed(left_ns: int, kind: type[DeadlineExceeded]) -> None:
+    batcher: Batcher[int] = Batcher(LatencyTable({1: 1e6}), 1000)
+    batcher.push([Entry(0, 1, 0, deadline_ns=10**9)])
+    (entry,) = batcher.take(10**9 - left_ns).expired
+    told = batcher.lateness(entry, 10**9 - left_ns)
+    assert type(told) is kind
+    assert ("passed" in told.message) == (left_ns <= 0)
 
 
 def test_who_may_still_make_it_is_tried() -> None:
