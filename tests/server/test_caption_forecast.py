@@ -218,3 +218,31 @@ async def test_what_rows_cost_beside_the_graph_is_learnt() -> None:
     with device.lock:
         assert engine._wait_ns(1, options, 4) == pytest.approx(took, rel=0.1)
     engine.close()
+
+
+async def test_who_wants_few_words_or_many_says_nothing_of_how_long_captions_are() -> None:
+    device = Timed()
+    engine = caption_engine(Taking(device), device)
+
+    async def ask(number: int, least: int, most: int) -> int:
+        task = asyncio.ensure_future(engine.submit(picture(number), DecodeOptions(min_tokens=least, max_tokens=most)))
+        await _until(task, device, engine)
+        return len(task.result().ranked[0][0].tokens)
+
+    def expected() -> int:
+        return engine._forecast.steps(DecodeOptions(max_tokens=1000))
+
+    natural = [await ask(number, 0, 1000) for number in range(200)]
+    length = expected()
+    assert min(natural) < length < max(natural)
+    for number in range(60):
+        await ask(number, 0, 1)
+    assert length <= expected() <= length + 1, "one word was all that was wanted"
+    for number in range(60):
+        await ask(number, 24, 24)
+        await ask(number, 23, 1000)
+    assert length <= expected() <= length + 1, "they had to go on"
+    for number in range(100):
+        await ask(number, 2, 500)
+    assert abs(expected() - length) <= 3, "others still teach"
+    engine.close()

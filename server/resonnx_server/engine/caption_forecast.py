@@ -22,7 +22,7 @@ class Forecast:
 
     Args:
         queue: What waits.
-        schedule: What is under way, and how many steps captions take.
+        schedule: What is under way, and how many steps captions should take until any is seen.
         decoders: Run the steps.
         rows: Of a step, at most.
         captions: Decoded at once, at most.
@@ -41,15 +41,27 @@ class Forecast:
         self._queue, self._schedule, self._decoders = queue, schedule, decoders
         self._rows, self._captions, self._beside = rows, captions, beside
         self._row_ns = _HANDLING_ROW_NS
+        # Of captions that end by themselves. The schedule's mean is of all, cut or not, as they share steps.
+        self._length = schedule.mean_steps
 
     def handled(self, rows: int, ns: int) -> None:
         """Learn how long a step of `rows` took beside the graph's run: rows put in, searches, words taken out."""
         if rows:
             self._row_ns += _DECAY * (ns / rows - self._row_ns)
 
+    def ended(self, steps: int, least: int, most: int) -> None:
+        """Learn how long captions are from one of `steps`, which by its request had to have `least` and at most `most`.
+
+        One that was cut may have been as long as any, and one that had to go on, as short.
+        """
+        was_cut, had_to_go_on = steps >= most, least > self._length
+        if (was_cut and steps < self._length) or (had_to_go_on and steps > self._length):
+            return
+        self._length += _DECAY * (steps - self._length)
+
     def steps(self, options: DecodeOptions) -> int:
         """Return how many tokens a caption of `options` should have."""
-        return min(max(math.ceil(self._schedule.mean_steps), options.min_tokens), options.max_tokens)
+        return min(max(math.ceil(self._length), options.min_tokens), options.max_tokens)
 
     def of_one(self, options: DecodeOptions) -> Demand:
         """Return what a caption of `options` should ask of the decoder."""

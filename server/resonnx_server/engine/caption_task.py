@@ -30,6 +30,8 @@ class CaptionTask:
 
     Attributes:
         expected_steps: Tokens that it was expected to have when it came.
+        least_steps: Tokens that it must have, by its request.
+        most_steps: Tokens that it may have.
         rows: Its decode slots; see SlotRows.
         steps: Tokens decoded so far.
         has_word: Its first word has been told.
@@ -43,6 +45,8 @@ class CaptionTask:
     arrival_ns: int
     deadline_ns: int | None
     expected_steps: int
+    least_steps: int
+    most_steps: int
     rows: list[int] = field(default_factory=list)
     steps: int = 0
     has_word: bool = False

@@ -184,8 +184,8 @@ class CaptionEngine:
         future: asyncio.Future[Captioned] = self._loop.create_future()
         now = self.device.clock()
         search = start_search(self.spec, options)
-        steps = self._forecast.steps(options)
-        task = CaptionTask(image, search, options.attention, future, on_words, now, deadline_ns, steps)
+        steps = (self._forecast.steps(options), options.min_tokens, options.max_tokens)
+        task = CaptionTask(image, search, options.attention, future, on_words, now, deadline_ns, *steps)
         entry = Entry(task, 1, now, deadline_ns, priority=priority)
         with self.device.lock:
             if place is not None:
@@ -310,6 +310,7 @@ class CaptionEngine:
     def ended(self, task: CaptionTask) -> None:
         """Learn from a finished caption; by the step under way."""
         self._schedule.learn(task.steps)
+        self._forecast.ended(task.steps, task.least_steps, task.most_steps)
 
     def stepped(self, job: StepJob, ns: int | None) -> None:
         """Take note that a step ended."""
