@@ -9,6 +9,7 @@ import time
 import weakref
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -339,9 +340,12 @@ class Watched(np.ndarray):
     """A picture that may be watched."""
 
 
-@pytest.mark.parametrize("fails", ["encode", "step", "advance", "on_words"])
-async def test_failed_captions_are_forgotten_at_once(fails: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without waiting for garbage to be collected, which is rare in a server."""
+@pytest.mark.parametrize("fails", ["encode", "step", "no number", "advance", "on_words"])
+@pytest.mark.parametrize("is_kept", [False, True])
+async def test_failed_captions_are_forgotten_at_once(
+    fails: str, is_kept: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without waiting for garbage to be collected, which is rare in a server; errors, if kept, keep nothing else."""
 
     class Broken(Graphs):
         def encode(self, images: np.ndarray) -> tuple[list[np.ndarray], list[np.ndarray], None]:
@@ -352,7 +356,8 @@ async def test_failed_captions_are_forgotten_at_once(fails: str, monkeypatch: py
         def step(self, *arrays: object, **wanted: bool) -> Step:
             if fails == "step":
                 raise InferenceFailed("so does this")
-            return super().step(*arrays, **wanted)
+            step = super().step(*arrays, **wanted)
+            return replace(step, top_log_probs=step.top_log_probs * np.nan) if fails == "no number" else step
 
     def broken(*_: object) -> None:
         raise RuntimeError("and this")
@@ -372,7 +377,8 @@ async def test_failed_captions_are_forgotten_at_once(fails: str, monkeypatch: py
                 watched.append(weakref.ref(image))
                 with pytest.raises(ServerError) as failed:
                     await engine.submit(image, options, broken if fails == "on_words" else None)
-                told.append(failed.value.with_traceback(None))
+                if is_kept:
+                    told.append(failed.value.with_traceback(None))
                 del image, failed
             # The lane lets go of the last job when it looks for the next.
             await until(lambda: not any(each() is not None for each in watched))
@@ -433,6 +439,9 @@ async def test_words_go_before_others_work_unless_that_has_waited_longer(waited_
         asks.append(asyncio.ensure_future(other.submit({"x": np.zeros((1, 1))})))
         await until(lambda: other.queued_rows() == 1)
         clock.ns += waited_ns
+        # It makes the words that wait no less urgent.
+        asks.append(asyncio.ensure_future(engine.submit(picture(2), DecodeOptions(max_tokens=9))))
+        await until(lambda: engine.queued_rows() == 1)
         graphs.free.set()
         await asyncio.gather(*asks)
         other.close()
