@@ -28,9 +28,7 @@ from resonnx_server.repository.loading import Limits, Loading
 from resonnx_server.repository.picture_settings import picture_options
 from resonnx_server.repository.scan import Found, scan
 from resonnx_server.repository.version import GPU_LANES, MAX_LANES
-from resonnx_server.rpc.answers import AnswerEncoder
 from resonnx_server.rpc.oip import InferenceServicer
-from resonnx_server.rpc.pieces import Pieces
 from resonnx_server.rpc.server import GrpcServer, bracketed
 from resonnx_server.rpc.vision import VisionServicer
 from resonnx_server.runtime.host import own_processors, usable_cores
@@ -79,10 +77,9 @@ class Server:
         self.decoder = Decoder(cores, most_bytes(pictures))
         self.metrics.registry.register(ServingCollector(self.models, self.decoder))
         admission = Admission(_IN_FLIGHT_MESSAGES * settings.max_message_bytes)
-        answers = AnswerEncoder(settings.max_message_bytes, Pieces())
         self.grpc = GrpcServer(
             VisionServicer(self.models, self.decoder, admission, settings),
-            InferenceServicer(self.models, self.decoder, admission, answers),
+            InferenceServicer(self.models, self.decoder, admission, settings.max_message_bytes),
             settings.max_message_bytes,
             settings.max_connection_idle_s,
         )

@@ -13,9 +13,11 @@ from typing import Final
 from resonnx_proto.inference import grpc_service_pb2 as pb
 
 from resonnx_server.errors import MessageTooLarge
+from resonnx_server.rpc.contents import cleared
 from resonnx_server.rpc.pieces import Pieces, Work, at_once
 from resonnx_server.rpc.ranking import best_classes, check_classes, ranked_shape
 from resonnx_server.rpc.tensors import datatype
+from resonnx_server.rpc.wire import opening
 from resonnx_server.runtime.session import Array
 
 # Content that is made on the event loop: what takes a fraction of a millisecond.
@@ -116,6 +118,12 @@ class AnswerEncoder:
         return at_once(self._encode(head, outputs, streamed))
 
     def _encode(self, head: pb.ModelInferResponse, outputs: Sequence[Output], streamed: bool) -> Work[bytes]:
+        try:
+            return (yield from self._built(head, outputs, streamed))
+        finally:
+            yield from cleared(output.array for output in outputs)
+
+    def _built(self, head: pb.ModelInferResponse, outputs: Sequence[Output], streamed: bool) -> Work[bytes]:
         sizes = []
         for output in outputs:
             kind = "BYTES" if output.is_text else datatype(output.array.dtype)
@@ -136,10 +144,10 @@ class AnswerEncoder:
                     if content > measured:
                         self._check(size + content - measured)
                 yield
-            parts[before] = _opening(_RAW_CONTENTS, content)
+            parts[before] = opening(_RAW_CONTENTS, content)
             size += len(parts[before]) + content - measured
         if streamed:
-            parts.insert(0, _opening(_INFER_RESPONSE, size))
+            parts.insert(0, opening(_INFER_RESPONSE, size))
             size += len(parts[0])
         self._check(size)
         # Large ones are joined without the interpreter, as all are bytes.
@@ -176,7 +184,6 @@ def _parts(output: Output) -> Iterator[bytes]:
             yield piece.tobytes()
             continue
         yield _with_lengths(_encoded(piece))
-        piece.fill(None)
 
 
 def _encoded(strings: Array) -> list[bytes]:
@@ -185,13 +192,3 @@ def _encoded(strings: Array) -> list[bytes]:
 
 def _with_lengths(elements: Sequence[bytes]) -> bytes:
     return b"".join([part for element in elements for part in (_LENGTH(len(element)), element)])
-
-
-def _opening(field: int, length: int) -> bytes:
-    """Return what stands before the content of a field of bytes, by protobuf's wire format."""
-    opening = bytearray([field << 3 | 2])
-    while length > 0x7F:
-        opening.append(length & 0x7F | 0x80)
-        length >>= 7
-    opening.append(length)
-    return bytes(opening)

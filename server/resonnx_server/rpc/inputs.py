@@ -1,8 +1,8 @@
 """What a tensor request must be for the model that it asks for; errors name the input and what the model takes."""
 
-import asyncio
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
@@ -11,16 +11,41 @@ from resonnx_proto.inference import grpc_service_pb2 as pb
 from resonnx_server.engine.model import Model
 from resonnx_server.engine.runner import Tensors
 from resonnx_server.errors import InvalidInput
-from resonnx_server.rpc import describe, tensors
+from resonnx_server.rpc import contents, describe, tensors
+from resonnx_server.rpc.pieces import Pieces, Work, at_once
+from resonnx_server.rpc.requests import InferRequest
+from resonnx_server.runtime.session import Array
 
-# Elements that are converted one by one without a thread for them: a few ms.
-_CONVERTED_AT_ONCE: Final = 1 << 16
+# Contents that are read on the event loop: a fraction of a millisecond.
+_SMALL_ELEMENTS: Final = 1 << 10
+_SMALL_BYTES: Final = 1 << 20
 
 _Shape = tuple[int, ...]
-_Announced = tuple[tensors.InputTensor, _Shape, np.dtype[Any]]
+Content = bytes | memoryview | None
 
 
-async def read_inputs(request: pb.ModelInferRequest, model: Model) -> Tensors:
+@dataclass(frozen=True, slots=True)
+class _Announced:
+    """An input, checked but for its content: raw, or typed and cut out of `tensor`, or None if it is in there."""
+
+    tensor: tensors.InputTensor
+    shape: _Shape
+    dtype: np.dtype[Any]
+    content: Content
+    is_raw: bool
+    is_typed: bool
+
+    def read(self) -> Work[Array]:
+        """Return it as an array."""
+        if self.is_raw:
+            assert self.content is not None
+            return contents.from_raw(self.content, self.shape, self.dtype, self.tensor, is_typed=self.is_typed)
+        typed = self.content
+        assert not isinstance(typed, bytes)
+        return contents.from_contents(typed, self.shape, self.dtype, self.tensor)
+
+
+async def read_inputs(request: InferRequest, model: Model, pieces: Pieces) -> Tensors:
     """Decode a request's inputs by name; BYTES become objects, each bytes.
 
     All that inputs say of themselves is checked before an element is read; many elements are read on a thread. Of the
@@ -30,14 +55,14 @@ async def read_inputs(request: pb.ModelInferRequest, model: Model) -> Tensors:
         InvalidInput: They are not the model's inputs, or their contents are not what they say.
     """
     # A list: iterating over the message's own takes longer. One more than there may be shows that there are too many.
-    given = request.inputs[: describe.count_inputs(model) + 1]
+    given = request.message.inputs[: describe.count_inputs(model) + 1]
     _check_names([tensor.name for tensor in given], model)
-    raw: Sequence[bytes] = request.raw_input_contents
+    raw = request.raw
     if raw and len(raw) != len(given):
         raise InvalidInput("raw_input_contents", f"{len(raw)} entries for {len(given)} inputs; give one each, or none")
     announced: list[_Announced] = []
-    converted = 0
-    for tensor in given:
+    elements = size = 0
+    for i, tensor in enumerate(given):
         shape, dtype = tensors.shape_of(tensor), tensors.dtype_of(tensor)
         if model.manifest is None:
             shape = _check_tensor(tensor, shape, dtype, model)
@@ -45,22 +70,27 @@ async def read_inputs(request: pb.ModelInferRequest, model: Model) -> Tensors:
             _check_picture(tensor, shape, dtype, model)
         if "shared_memory_region" in tensor.parameters:
             raise InvalidInput(f"{tensors.field(tensor)}.parameters", "shared memory is not supported")
+        if raw:
+            content: Content = raw[i]
+        else:
+            content = request.typed.get(i)
         if not raw or dtype.hasobject:
-            converted += math.prod(shape)
-        announced.append((tensor, shape, dtype))
+            elements += math.prod(shape)
+        elif dtype.itemsize > 1:
+            # It may have to be copied.
+            size += len(raw[i])
+        is_typed = i in request.typed or tensor.HasField("contents")
+        announced.append(_Announced(tensor, shape, dtype, content, is_raw=bool(raw), is_typed=is_typed))
     if model.manifest is not None and len(announced) > 1:
-        index = [tensor.name for tensor in given].index(describe.IMAGE)
-        announced, raw = [announced[index]], raw[index : index + 1]
-    if converted > _CONVERTED_AT_ONCE:
-        return await asyncio.to_thread(_read, announced, raw)
-    return _read(announced, raw)
+        announced = [one for one in announced if one.tensor.name == describe.IMAGE]
+    work = _read(announced)
+    return at_once(work) if elements <= _SMALL_ELEMENTS and size <= _SMALL_BYTES else await pieces.run(work)
 
 
-def _read(announced: Sequence[_Announced], raw: Sequence[bytes]) -> Tensors:
+def _read(announced: Sequence[_Announced]) -> Work[Tensors]:
     arrays: Tensors = {}
-    for i, (tensor, shape, dtype) in enumerate(announced):
-        array = tensors.from_raw(raw[i], shape, dtype, tensor) if raw else tensors.from_contents(shape, dtype, tensor)
-        arrays[tensor.name] = array
+    for one in announced:
+        arrays[one.tensor.name] = yield from one.read()
     return arrays
 
 

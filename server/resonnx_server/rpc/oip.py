@@ -31,9 +31,12 @@ from resonnx_server.rpc.boundary import (
     unsupported,
 )
 from resonnx_server.rpc.captions import caption_tensors, decode_options, word_tensors
+from resonnx_server.rpc.contents import MANY_STRINGS, cleared
 from resonnx_server.rpc.inputs import checked_tensors, overrides_initializers, read_inputs, wanted_outputs
 from resonnx_server.rpc.parameters import RequestParameters, check_classification, keeps_order, parse_parameters
+from resonnx_server.rpc.pieces import Pieces
 from resonnx_server.rpc.pipeline import pipeline
+from resonnx_server.rpc.requests import InferRequest
 from resonnx_server.rpc.urgency import earlier_ns, within
 from resonnx_server.runtime.images import Pixels
 from resonnx_server.runtime.sequence import Token
@@ -55,11 +58,12 @@ _EXTENSIONS: Final = (
 class InferenceServicer(grpc_service_pb2_grpc.GRPCInferenceServiceServicer):
     """The tensor protocol over the loaded models."""
 
-    def __init__(self, models: Models, decoder: Decoder, admission: Admission, answers: AnswerEncoder) -> None:
+    def __init__(self, models: Models, decoder: Decoder, admission: Admission, max_message_bytes: int) -> None:
         self._models = models
         self._decoder = decoder
         self._admission = admission
-        self._answers = answers
+        self._pieces = Pieces()
+        self._answers = AnswerEncoder(max_message_bytes, self._pieces)
         self.rejected = models.rejected
 
     @one_status
@@ -129,13 +133,13 @@ class InferenceServicer(grpc_service_pb2_grpc.GRPCInferenceServiceServicer):
         return response
 
     @one_status
-    async def ModelInfer(self, request: pb.ModelInferRequest, context: Context) -> bytes:  # noqa: N802
+    async def ModelInfer(self, request: InferRequest, context: Context) -> bytes:  # noqa: N802
         """Run one request of any number of rows, and return a ModelInferResponse, serialized."""
         return await self._model_infer(request, deadline_ns(context, time.monotonic_ns()))
 
     @one_status
     async def ModelStreamInfer(  # noqa: N802
-        self, requests: AsyncIterator[pb.ModelInferRequest], context: StreamContext
+        self, requests: AsyncIterator[InferRequest], context: StreamContext
     ) -> None:
         """Run many requests of one stream; one that fails is answered with its message and the stream goes on.
 
@@ -145,26 +149,30 @@ class InferenceServicer(grpc_service_pb2_grpc.GRPCInferenceServiceServicer):
         """
         caller_deadline = deadline_ns(context, time.monotonic_ns())
 
-        async def answer(request: pb.ModelInferRequest, tell: TellPart) -> bytes:
+        async def answer(request: InferRequest, tell: TellPart) -> bytes:
             try:
                 return await self._model_infer(request, caller_deadline, tell)
             except Exception as error:  # the boundary of one request of the stream
                 # The error holds this frame: kept in it, both would live until garbage is collected.
-                return _failed(request, *outcome_of(error, "ModelStreamInfer"))
+                return _failed(request.message, *outcome_of(error, "ModelStreamInfer"))
 
-        await pipeline(requests, answer, context, self._models.closing, in_order=keeps_order, size_of=len)
+        def in_order(request: InferRequest) -> bool:
+            return keeps_order(request.message)
+
+        await pipeline(requests, answer, context, self._models.closing, in_order=in_order, size_of=len)
 
     async def _model_infer(
-        self, request: pb.ModelInferRequest, caller_deadline: int | None, tell: TellPart | None = None
+        self, infer_request: InferRequest, caller_deadline: int | None, tell: TellPart | None = None
     ) -> bytes:
+        request = infer_request.message
         model = self._get(request.model_name, request.model_version)
-        with Tracked(model.stats) as tracked, self._admission.hold(request.ByteSize()):
+        with Tracked(model.stats) as tracked, self._admission.hold(infer_request.size):
             now = time.monotonic_ns()
             parameters = parse_parameters(request)
             timeout_us = parameters.timeout_us if model.allow_timeout_override else 0
             deadline = earlier_ns(caller_deadline, now, timeout_us)
             wanted = wanted_outputs(request, model)
-            inputs = await read_inputs(request, model)
+            inputs = await read_inputs(infer_request, model, self._pieces)
             check_classification(parameters, model, _rows(inputs, model))
             on_words = self._word_teller(request, model, wanted, tell) if parameters.stream else None
             work = self._infer(model, inputs, deadline, parameters, on_words)
@@ -172,6 +180,8 @@ class InferenceServicer(grpc_service_pb2_grpc.GRPCInferenceServiceServicer):
             if deadline is not None:
                 work = within((deadline - now) / 1e9, work, 0 if deadline == caller_deadline else timeout_us)
             outputs, timing = await work
+            if sum(array.size for array in inputs.values() if array.dtype.hasobject) > MANY_STRINGS:
+                await self._pieces.run(cleared(inputs.values()))
             labels = model.manifest.classifier.labels if model.manifest is not None else ()
             batched = model.max_batch_size > 0
             asked = [

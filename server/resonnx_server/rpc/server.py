@@ -10,17 +10,21 @@ from resonnx_proto.v1 import vision_pb2, vision_pb2_grpc
 
 from resonnx_server.rpc.core.server import CoreServer
 from resonnx_server.rpc.health import HealthServicer
-from resonnx_server.rpc.messages import TOLD_BYTES, BoundedMessages
+from resonnx_server.rpc.messages import TOLD_BYTES, BoundedMessages, Large
 from resonnx_server.rpc.oip import InferenceServicer
 from resonnx_server.rpc.reflection import add_reflection
+from resonnx_server.rpc.requests import read_request
 from resonnx_server.rpc.vision import VisionServicer
 
 SERVICES: Final = (
     vision_pb2.DESCRIPTOR.services_by_name["Vision"].full_name,
     grpc_service_pb2.DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name,
 )
-# Whose answers may be large: see answers.py.
-SERIALIZED: Final = frozenset(f"/{SERVICES[1]}/{name}" for name in ("ModelInfer", "ModelStreamInfer"))
+# Methods that take pictures or tensors.
+_LARGE: Final = {
+    **{f"/{SERVICES[0]}/{name}": Large() for name in ("Classify", "ClassifyStream", "Caption", "StreamCaption")},
+    **{f"/{SERVICES[1]}/{name}": Large(read_request, True) for name in ("ModelInfer", "ModelStreamInfer")},
+}
 _NOT_SERVING: Final = health_pb2.HealthCheckResponse.NOT_SERVING
 _SERVING: Final = health_pb2.HealthCheckResponse.SERVING
 # Clients may ping every 5 s; a ping that was held up on its way must not make the next one a fault.
@@ -68,7 +72,7 @@ class GrpcServer:
         rejected = inference.rejected
         self._server = CoreServer(_options(max_message_bytes, max_connection_idle_s), rejected.unknown_method)
         self._health = HealthServicer()
-        bounded = BoundedMessages(self._server, max_message_bytes, SERIALIZED, rejected)
+        bounded = BoundedMessages(self._server, max_message_bytes, _LARGE, rejected)
         vision_pb2_grpc.add_VisionServicer_to_server(vision, bounded)
         grpc_service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(inference, bounded)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, bounded)

@@ -58,6 +58,8 @@ _PLACES: Final = {
     "GetResizedStringTensorElementBuffer": 252,
 }
 _STRING: Final = 8
+# Strings that are handled at once: between pieces other threads come to run.
+_PIECE: Final = 1 << 12
 # ONNXTensorElementDataType, without strings.
 _TYPES: Final[dict[int, np.dtype[Any]]] = {
     1: np.dtype("f4"),
@@ -184,26 +186,27 @@ class StringSession:
 
     def _strings(self, array: Array) -> ctypes.c_void_p:
         api, buffer = self._api, ctypes.c_void_p()
-        elements: list[bytes] = array.ravel().tolist()
+        flat = array.reshape(-1)
         value = api.new("CreateTensorAsOrtValue", api.allocator, _shape(array), _size(array.ndim), _STRING)
         try:
             # All at once, each up to its first zero byte; then anew those that have one.
-            joined = b"\0".join((*elements, b""))
-            lengths = np.fromiter(map(len, elements), np.int64, len(elements))
-            start = ctypes.cast(ctypes.c_char_p(joined), ctypes.c_void_p).value or 0
-            places = start + np.cumsum(lengths + 1) - (lengths + 1)
-            api.call("FillStringTensor", value, places.ctypes.data_as(ctypes.c_void_p), _size(len(elements)))
-            if joined.count(b"\0") == len(elements):
-                return value
-            for i in [i for i, element in enumerate(elements) if b"\0" in element]:
-                api.call(
-                    "GetResizedStringTensorElementBuffer",
-                    value,
-                    _size(i),
-                    _size(len(elements[i])),
-                    ctypes.byref(buffer),
-                )
-                ctypes.memmove(buffer.value or 0, elements[i], len(elements[i]))
+            pieces: list[bytes] = []
+            places = np.empty(len(flat), np.int64)
+            with_zeros: list[tuple[int, bytes]] = []
+            for first in range(0, len(flat), _PIECE):
+                elements: list[bytes] = flat[first : first + _PIECE].tolist()
+                joined = b"\0".join((*elements, b""))
+                lengths = np.fromiter(map(len, elements), np.int64, len(elements))
+                start = ctypes.cast(ctypes.c_char_p(joined), ctypes.c_void_p).value or 0
+                places[first : first + _PIECE] = start + np.cumsum(lengths + 1) - (lengths + 1)
+                pieces.append(joined)
+                if joined.count(b"\0") != len(elements):
+                    with_zeros += [(first + i, element) for i, element in enumerate(elements) if b"\0" in element]
+            api.call("FillStringTensor", value, places.ctypes.data_as(ctypes.c_void_p), _size(len(flat)))
+            for i, element in with_zeros:
+                size = _size(len(element))
+                api.call("GetResizedStringTensorElementBuffer", value, _size(i), size, ctypes.byref(buffer))
+                ctypes.memmove(buffer.value or 0, element, len(element))
         except BaseException:
             api.release("Value", value)
             raise
@@ -226,7 +229,11 @@ class StringSession:
         dtype = _TYPES[number.value]
         content = api.new("GetTensorMutableData", handle)
         size = math.prod(shape) * dtype.itemsize
-        return np.frombuffer(ctypes.string_at(content, size) if size else b"", dtype).reshape(shape)
+        if not size:
+            return np.empty(shape, dtype)
+        # NumPy copies without the interpreter's lock.
+        lent = (ctypes.c_char * size).from_address(content.value or 0)
+        return np.frombuffer(lent, dtype).copy().reshape(shape)
 
     def _bytes(self, handle: ctypes.c_void_p, count: int) -> Array:
         api, length = self._api, ctypes.c_size_t()
@@ -234,10 +241,14 @@ class StringSession:
         if not count:
             return elements
         api.call("GetStringTensorDataLength", handle, ctypes.byref(length))
-        content, offsets = ctypes.create_string_buffer(length.value + 1), (ctypes.c_size_t * count)()
-        api.call("GetStringTensorContent", handle, content, length, offsets, _size(count))
-        joined, starts = content.raw, offsets[:]
-        elements[:] = [joined[start:end] for start, end in pairwise((*starts, length.value))]
+        content, starts = np.empty(length.value + 1, np.uint8), np.empty(count + 1, np.uint64)
+        starts[count] = length.value
+        places = (content.ctypes.data_as(ctypes.c_void_p), length, starts.ctypes.data_as(ctypes.c_void_p))
+        api.call("GetStringTensorContent", handle, *places, _size(count))
+        for first in range(0, count, _PIECE):
+            within: list[int] = starts[first : first + _PIECE + 1].tolist()
+            joined, start = content[within[0] : within[-1]].tobytes(), within[0]
+            elements[first : first + _PIECE] = [joined[a - start : b - start] for a, b in pairwise(within)]
         return elements
 
 
