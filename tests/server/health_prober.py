@@ -1,5 +1,6 @@
 """A process that asks a server's health again and again, and tells the longest answer. It has its own interpreter."""
 
+import select
 import subprocess
 import sys
 import time
@@ -36,8 +37,6 @@ def _ask(address: str) -> None:
         request = health_pb2.HealthCheckRequest()
         health.Check(request, timeout=30)
         print("asking", flush=True)
-        import select
-
         while not select.select([sys.stdin], [], [], _EVERY_S)[0]:
             start = time.perf_counter()
             health.Check(request, timeout=60)

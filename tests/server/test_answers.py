@@ -95,9 +95,10 @@ async def test_the_limit_is_exact_and_checked_before_anything_is_built(array: np
         MessageTooLarge, match=f"the answer takes {size} bytes, more than .* max_message_bytes, {size - 1}"
     ):
         await AnswerEncoder(size - 1, PIECES).encode(_head(), [Output("0", array.copy())], streamed=streamed)
+    given = array.copy()
     tracemalloc.start()
     with pytest.raises(MessageTooLarge):
-        await AnswerEncoder(1 << 20, PIECES).encode(_head(), [Output("0", array)], streamed=streamed)
+        await AnswerEncoder(1 << 20, PIECES).encode(_head(), [Output("0", given)], streamed=streamed)
     # The strings of a piece are there while they are measured.
     assert tracemalloc.get_traced_memory()[1] < 1 << 20
     tracemalloc.stop()

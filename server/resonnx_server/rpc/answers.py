@@ -119,9 +119,12 @@ class AnswerEncoder:
 
     def _encode(self, head: pb.ModelInferResponse, outputs: Sequence[Output], streamed: bool) -> Work[bytes]:
         try:
-            return (yield from self._built(head, outputs, streamed))
-        finally:
+            answer = yield from self._built(head, outputs, streamed)
+        except MessageTooLarge:
             yield from cleared(output.array for output in outputs)
+            raise
+        yield from cleared(output.array for output in outputs)
+        return answer
 
     def _built(self, head: pb.ModelInferResponse, outputs: Sequence[Output], streamed: bool) -> Work[bytes]:
         sizes = []

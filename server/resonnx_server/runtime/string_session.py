@@ -6,6 +6,7 @@ is fixed: later versions append.
 
 import ctypes
 import math
+import time
 import weakref
 from collections.abc import Mapping, Sequence
 from functools import cache
@@ -58,7 +59,7 @@ _PLACES: Final = {
     "GetResizedStringTensorElementBuffer": 252,
 }
 _STRING: Final = 8
-# Strings that are handled at once: between pieces other threads come to run.
+# Strings that are handled at once: between pieces other threads come to run, at `time.sleep(0)`.
 _PIECE: Final = 1 << 12
 # ONNXTensorElementDataType, without strings.
 _TYPES: Final[dict[int, np.dtype[Any]]] = {
@@ -200,6 +201,7 @@ class StringSession:
                 start = ctypes.cast(ctypes.c_char_p(joined), ctypes.c_void_p).value or 0
                 places[first : first + _PIECE] = start + np.cumsum(lengths + 1) - (lengths + 1)
                 pieces.append(joined)
+                time.sleep(0)
                 if joined.count(b"\0") != len(elements):
                     with_zeros += [(first + i, element) for i, element in enumerate(elements) if b"\0" in element]
             api.call("FillStringTensor", value, places.ctypes.data_as(ctypes.c_void_p), _size(len(flat)))
@@ -249,6 +251,7 @@ class StringSession:
             within: list[int] = starts[first : first + _PIECE + 1].tolist()
             joined, start = content[within[0] : within[-1]].tobytes(), within[0]
             elements[first : first + _PIECE] = [joined[a - start : b - start] for a, b in pairwise(within)]
+            time.sleep(0)
         return elements
 
 
