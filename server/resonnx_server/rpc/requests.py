@@ -15,7 +15,8 @@ from resonnx_server.rpc import wire
 _WHOLE_BYTES: Final = 1 << 16
 # Inputs and outputs of a large message whose fields are counted.
 _COUNTED_BYTES: Final = 1 << 12
-_MOST_FIELDS: Final = 1 << 14
+# As many as the largest numbers of parameters, outputs, inputs and contents make, with some to spare.
+_MOST_FIELDS: Final = 5000
 _MOST_REST: Final = 1 << 20
 
 _INPUTS: Final = pb.ModelInferRequest.INPUTS_FIELD_NUMBER
