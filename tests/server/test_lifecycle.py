@@ -47,21 +47,29 @@ def test_a_grpc_client_at_the_wrong_port_is_no_error_of_ours(start_server, demo_
         assert "Traceback" not in server.log.read_text()
 
 
-def test_a_cache_that_cannot_be_used_is_told_once(start_server, demo_repository: Path, tmp_path: Path) -> None:
+@pytest.fixture
+def digits_alone(demo_repository: Path, tmp_path: Path) -> Path:
+    """A repository that is soon measured."""
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models/digits").symlink_to(demo_repository / "digits")
+    return tmp_path / "models"
+
+
+def test_a_cache_that_cannot_be_used_is_told_once(start_server, digits_alone: Path, tmp_path: Path) -> None:
     file = tmp_path / "file"
     file.touch()
     flags = ("--cache-dir", str(file / "cache"), "--log-level", "warning")
-    with start_server(demo_repository, *flags) as server:
+    with start_server(digits_alone, *flags) as server:
         (line,) = (json.loads(line) for line in server.log.read_text().splitlines() if "cache" in line)
     assert (line["message"], line["folder"]) == ("cache_dir cannot be used", str(file / "cache"))
 
 
 def test_without_cache_dir_the_users_cache_folder_keeps_tables(
-    start_server, demo_repository: Path, tmp_path: Path
+    start_server, digits_alone: Path, tmp_path: Path
 ) -> None:
     """Or each start would measure anew."""
     environment = {"RESONNX_CACHE_DIR": "", "XDG_CACHE_HOME": str(tmp_path), "HOME": "/nowhere"}
-    with start_server(demo_repository, environment=environment):
+    with start_server(digits_alone, environment=environment):
         assert list((tmp_path / "resonnx").glob("latency-*.json"))
 
 
@@ -234,7 +242,7 @@ def _on_one_core() -> Iterator[None]:
         os.sched_setaffinity(0, cores)
 
 
-def test_settings_of_the_file_and_tables_that_are_kept(start_server, demo_repository: Path, tmp_path: Path) -> None:
+def test_settings_of_the_file_and_tables_that_are_kept(start_server, digits_alone: Path, tmp_path: Path) -> None:
     """On one core, by one provider: nothing is chosen by what a start measures, so all starts have the same tables."""
     config = tmp_path / "server.toml"
     config.write_text(
@@ -242,11 +250,9 @@ def test_settings_of_the_file_and_tables_that_are_kept(start_server, demo_reposi
     )
     cache = tmp_path / "cache"
     environment = {"RESONNX_CONFIG": str(config), "RESONNX_CACHE_DIR": str(cache)}
-    (tmp_path / "models").mkdir()
-    (tmp_path / "models/digits").symlink_to(demo_repository / "digits")
     known: list[Path] = []
     for _ in range(2):
-        with _on_one_core(), start_server(tmp_path / "models", environment=environment) as server:
+        with _on_one_core(), start_server(digits_alone, environment=environment) as server:
             with grpc.insecure_channel(server.grpc) as channel:
                 request = vision_pb2.GetModelRequest(model="digits")
                 digits = vision_pb2_grpc.VisionStub(channel).GetModel(request, timeout=10)
