@@ -15,6 +15,7 @@ from resonnx._results import (
     Limits,
     ModelInfo,
     ModelSummary,
+    PictureSettings,
     Prediction,
     SessionInfo,
     Timing,
@@ -121,6 +122,18 @@ def model_info(response: vision_pb2.GetModelResponse) -> ModelInfo:
         identity=response.identity,
         verified=response.verified,
         limits=Limits(response.max_batch_size, response.max_queue_size, response.max_message_bytes),
+        pictures=_picture_settings(response.pictures) if response.HasField("pictures") else None,
+    )
+
+
+def _picture_settings(pictures: vision_pb2.PictureSettings) -> PictureSettings:
+    applied = pictures.exif_orientation == manifest_pb2.ImageInput.EXIF_ORIENTATION_APPLY
+    return PictureSettings(
+        exif_orientation="apply" if applied else "ignore",
+        jpeg_scaling=pictures.jpeg_scaling,
+        formats=tuple(pictures.formats),
+        max_image_pixels=pictures.max_image_pixels,
+        max_image_side=pictures.max_image_side,
     )
 
 

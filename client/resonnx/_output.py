@@ -82,6 +82,14 @@ def model_lines(info: ModelInfo) -> list[str]:
             f"message {limits.max_message_bytes / 2**20:g} MiB",
         ),
     ]
+    if pictures := info.pictures:
+        rows.append(
+            (
+                "pictures",
+                f"{', '.join(pictures.formats)} up to {pictures.max_image_pixels / 1e6:.0f} megapixels, "
+                f"EXIF orientation {'applied' if pictures.exif_orientation == 'apply' else 'ignored'}",
+            )
+        )
     if info.manifest:
         source, size = info.manifest.source, info.manifest.input
         rows.append(("source", f"{source.architecture} ({source.layout})"))
@@ -104,6 +112,7 @@ def model_json(info: ModelInfo) -> dict[str, Any]:
         "verified": info.verified,
         "identity": info.identity,
         "limits": asdict(info.limits),
+        "pictures": asdict(info.pictures) if info.pictures else None,
         "sessions": [asdict(session) for session in info.sessions],
         "manifest": MessageToDict(info.manifest) if info.manifest else None,
     }

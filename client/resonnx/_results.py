@@ -132,12 +132,27 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True)
+class PictureSettings:
+    """How the server reads picture files for a model.
+
+    `exif_orientation` is "apply" or "ignore", `formats` those that are taken, e.g. "JPEG"; larger
+    pictures than `max_image_pixels`, or with a longer side than `max_image_side`, are refused.
+    """
+
+    exif_orientation: str
+    jpeg_scaling: bool
+    formats: tuple[str, ...]
+    max_image_pixels: int
+    max_image_side: int
+
+
+@dataclass(frozen=True, slots=True)
 class ModelInfo:
     """All that the server tells of a model.
 
     `manifest` is the exporter's own message (None for a bare ONNX file), `identity` the sha256 of
     the model's checksums in hex (empty for a bare file), and `verified` says whether its answers
-    were compared with the golden examples at load.
+    were compared with the golden examples at load. `pictures` is None for a bare ONNX file.
     """
 
     summary: ModelSummary
@@ -146,3 +161,4 @@ class ModelInfo:
     identity: str
     verified: bool
     limits: Limits
+    pictures: PictureSettings | None = None

@@ -123,6 +123,12 @@ def test_model(vision, call: Call) -> None:
         max_batch_size=16,
         max_queue_size=64,
         max_message_bytes=2**26,
+        pictures={
+            "exif_orientation": "EXIF_ORIENTATION_APPLY",
+            "formats": ["JPEG", "GIF"],
+            "max_image_pixels": 2**26,
+            "max_image_side": 16_384,
+        },
     )
     info = call("model", "digits", 3)
     assert (info.summary.name, info.summary.version) == ("digits", 3)
@@ -138,6 +144,7 @@ def test_model(vision, call: Call) -> None:
     )
     assert (info.identity, info.verified) == ("ab12", True)
     assert info.limits == resonnx.Limits(16, 64, 2**26)
+    assert info.pictures == resonnx.PictureSettings("apply", False, ("JPEG", "GIF"), 2**26, 16_384)
 
 
 def test_a_bare_file_has_no_manifest(vision, call: Call) -> None:

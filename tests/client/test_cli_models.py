@@ -48,6 +48,7 @@ def two_models(vision) -> None:
             max_batch_size=16,
             max_queue_size=64,
             max_message_bytes=2**26,
+            pictures={"formats": ["JPEG", "PNG"], "max_image_pixels": 2**26, "max_image_side": 16_384},
         )
 
     vision.script["ListModels"] = lambda request, context: vision_pb2.ListModelsResponse(models=[digits, scenes])
@@ -88,6 +89,7 @@ def test_one_model(run) -> None:
         "verified    yes\n"
         "identity    ab12\n"
         "limits      batch 16, queue 64, message 64 MiB\n"
+        "pictures    JPEG, PNG up to 67 megapixels, EXIF orientation ignored\n"
         "source      resnet18 (torchvision)\n"
         "input       32x32\n"
         "labels      2\n"
@@ -95,6 +97,7 @@ def test_one_model(run) -> None:
     )
     shown = json.loads(run("models", "digits", "--json").stdout)
     assert shown["manifest"]["classifier"]["labels"] == ["zero", "one"]
+    assert shown["pictures"]["formats"] == ["JPEG", "PNG"]
     assert shown["sessions"][0]["latencies"] == [{"batch_size": 1, "expected_s": 0.0021, "spread_s": 0.0}]
 
 

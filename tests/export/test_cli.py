@@ -61,12 +61,19 @@ def test_classifier(classifier_file: Path, labels_file: Path, tmp_path: Path) ->
     check_recipe(parse_golden(version.files["golden.npz"]), manifest.input)
     assert str(tmp_path).encode() not in b"".join(version.files.values())
 
-    again = classifier(classifier_file, labels_file, tmp_path / "models", "--no-allow-reduced", "--stretch")
+    assert manifest.input.exif_orientation == pb.ImageInput.EXIF_ORIENTATION_IGNORE
+    assert b"EXIF orientation ignored" in version.files["report.html"]
+
+    options = ("--no-allow-reduced", "--stretch", "--exif-orientation", "apply")
+    again = classifier(classifier_file, labels_file, tmp_path / "models", *options)
     assert again.exit_code == 0, again.output
     second = read_version(tmp_path / "models" / "m" / "2")
     assert second.files["model.onnx"] == version.files["model.onnx"]
     assert [bound.precision for bound in second.manifest.precisions] == [pb.PRECISION_FP32]
     assert second.manifest.input.resize == pb.ImageInput.RESIZE_STRETCH
+    assert second.manifest.input.exif_orientation == pb.ImageInput.EXIF_ORIENTATION_APPLY
+    assert b"EXIF orientation applied" in second.files["report.html"]
+    check_recipe(parse_golden(second.files["golden.npz"]), second.manifest.input)
 
 
 def test_captioner(captioner_file: Path, words_file: Path, tmp_path: Path) -> None:
