@@ -147,8 +147,18 @@ def _patched(content: bytes, at: int, value: bytes) -> bytes:
 def _large_tiff(**tags: int) -> bytes:
     """A TIFF with these numbers in its tags."""
     numbers = {"width": 256, "height": 257, "tile_width": 322, "tile_height": 323, "samples": 277, "bits": 258}
-    entries = b"".join(struct.pack("<HHII", numbers[name], 4, 1, value) for name, value in tags.items())
-    return b"II*\x00" + struct.pack("<IH", 8, len(tags)) + entries + bytes(4)
+    numbers["exif"] = 34665
+    entries = [struct.pack("<HHII", numbers[name], 4, 1, value) for name, value in tags.items() if name in numbers]
+    if offsets := tags.get("offsets"):
+        entries.append(struct.pack("<HHII", 273, 4, offsets, 8))
+    return b"II*\x00" + struct.pack("<IH", 8, len(entries)) + b"".join(entries) + bytes(4)
+
+
+def _nested_tiff(entries: int = 1, values: int = 1) -> bytes:
+    """A TIFF whose EXIF directory says that it has so many entries, of which the first has so many values."""
+    outer = _large_tiff(width=100, height=100, exif=50)
+    assert len(outer) == 50
+    return outer + struct.pack("<HHHII", entries, 33434, 5, values, 8)
 
 
 LARGE = {
@@ -224,6 +234,10 @@ def test_a_second_size_is_not_believed() -> None:
         (_large_tiff(width=100, height=100, samples=60_000), "a pixel of 60000 samples of 1 bits"),
         (_large_tiff(width=100, height=100, bits=60_000), "a pixel of 1 samples of 60000 bits"),
         (b"II*\x00" + struct.pack("<IH", 8, 65_535), "its first directory is damaged"),
+        (_large_tiff(width=100, height=100, offsets=70_000), "its tag 273 has 70000 values, more than 65536"),
+        (_nested_tiff(entries=2000), "a directory has 2000 entries, more than 1024"),
+        (_nested_tiff(values=70_000), "its tag 33434 has 70000 values"),
+        (_large_tiff(width=100, height=100, exif=8), "refer to each other without end"),
         (b"II+\x00" + bytes(60), "a BigTIFF picture"),
         (_patched(SOUND["palette.bmp"], 30, struct.pack("<I", 1)), "run-length encoded"),
         (_patched(SOUND["plain.avif"], 8, b"avis"), "moving AVIF"),
@@ -236,6 +250,10 @@ def test_a_second_size_is_not_believed() -> None:
         "samples",
         "bits",
         "entries",
+        "offsets",
+        "exif entries",
+        "exif values",
+        "endless",
         "bigtiff",
         "rle",
         "moving avif",

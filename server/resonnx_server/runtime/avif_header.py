@@ -9,6 +9,8 @@ from resonnx_server.runtime.av1 import frame_sizes
 _MAX_BOXES: Final = 1024
 # Cells of a grid, alpha, thumbnails.
 _MAX_ITEMS: Final = 256
+# Pillow makes objects of Python of what is noted there.
+_MAX_EXIF_BYTES: Final = 1 << 20
 _UNREADABLE: Final = "its header is damaged or incomplete"
 # What decoders hold of a part before it is put in its place.
 _BYTES_A_PIXEL: Final = 6
@@ -58,12 +60,14 @@ def read(encoded: bytes) -> AvifPicture | str:
 
 
 def _streams(encoded: bytes) -> list[bytes]:
-    """Return the AV1 streams of all items, none if they cannot be found."""
-    pictures = set(_picture_items(encoded))
+    """Return the AV1 streams of all items; none if they cannot be found, or are not all that must be looked at."""
+    pictures, notes = set(_items(encoded, b"av01")), set(_items(encoded, b"Exif"))
     own_data = next(_inside(encoded, b"meta", b"idat"), None)
     streams = []
     for start, end in _inside(encoded, b"meta", b"iloc"):
         for item, method, extents in _Locations(encoded[start:end]).items():
+            if item in notes and sum(size for _, size in extents) > _MAX_EXIF_BYTES:
+                return []
             if item not in pictures:
                 continue
             if method > 1 or (method == 1 and own_data is None):
@@ -73,14 +77,14 @@ def _streams(encoded: bytes) -> list[bytes]:
     return streams if len(streams) == len(pictures) else []
 
 
-def _picture_items(encoded: bytes) -> Iterator[int]:
-    """Yield the numbers of the items that are AV1 pictures."""
+def _items(encoded: bytes, wanted: bytes) -> Iterator[int]:
+    """Yield the numbers of the items of a kind."""
     for start, end in _inside(encoded, b"meta", b"iinf"):
         first = start + (6 if encoded[start] == 0 else 8)
         for kind, at, past in _boxes(encoded, first, end):
             # Numbers have two bytes up to version 2; a count, and then the kind, follow.
             size = 2 if encoded[at] < 3 else 4
-            if kind == b"infe" and past - at >= size + 10 and encoded[at + size + 6 : at + size + 10] == b"av01":
+            if kind == b"infe" and past - at >= size + 10 and encoded[at + size + 6 : at + size + 10] == wanted:
                 yield int.from_bytes(encoded[at + 4 : at + 4 + size], "big")
 
 

@@ -1,14 +1,21 @@
-"""Reads the first directory of a TIFF file: the picture's size, and the strips or tiles that are held whole."""
+"""Reads the first directory of a TIFF file: the picture's size, and what is held whole to decode it."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final, Literal, NamedTuple
 
 _WIDTH, _HEIGHT, _BITS, _SAMPLES, _ROWS = 256, 257, 258, 277, 278
 _TILE_WIDTH, _TILE_HEIGHT = 322, 323
-_READ: Final = (_WIDTH, _HEIGHT, _BITS, _SAMPLES, _ROWS, _TILE_WIDTH, _TILE_HEIGHT)
-_SIZES: Final = {3: 2, 4: 4}
-# Real directories have some dozens of entries.
+_SIZES: Final = {_WIDTH, _HEIGHT, _BITS, _SAMPLES, _ROWS, _TILE_WIDTH, _TILE_HEIGHT}
+# Directories of EXIF, of places, and of interoperability, which Pillow reads as well.
+_DIRECTORIES: Final = {34665, 34853, 40965}
+_NUMBERS: Final = {3: 2, 4: 4}
+# Bytes, text, signed bytes and what is not said, which become no objects.
+_OPAQUE: Final = (1, 2, 6, 7)
+# Real directories have some dozens of entries, and as many strips or tiles as a picture has rows at most.
 _MAX_ENTRIES: Final = 1024
+_MAX_VALUES: Final = 1 << 16
+_MAX_DIRECTORIES: Final = 8
 _MAX_BITS: Final = 64
 _MAX_SAMPLES: Final = 8
 _UNREADABLE: Final = "its first directory is damaged or incomplete"
@@ -27,36 +34,73 @@ class TiffPicture:
     held_bytes: int
 
 
+class _Entry(NamedTuple):
+    tag: int
+    kind: int
+    length: int
+    at: int
+
+
 def read(encoded: bytes) -> TiffPicture | str:
     """Return what a TIFF file says of its first picture, or why it cannot be decoded."""
-    order: Literal["little", "big"] = "little" if encoded[:1] == b"I" else "big"
-
-    def number(at: int, size: int) -> int:
-        return int.from_bytes(encoded[at : at + size], order)
-
-    directory = number(4, 4)
-    count = number(directory, 2)
-    if not 0 < count <= _MAX_ENTRIES or directory + 2 + 12 * count > len(encoded):
+    reader = _Reader(encoded)
+    first = reader.number(4, 4)
+    entries = list(reader.entries(first))
+    if not entries or len(entries) < reader.number(first, 2):
         return _UNREADABLE
+    if problem := reader.problem(first):
+        return problem
     told: dict[int, int] = {}
-    for entry in range(directory + 2, directory + 2 + 12 * count, 12):
-        tag = number(entry, 2)
-        if tag not in _READ:
+    for entry in entries:
+        if entry.tag not in _SIZES:
             continue
-        size = _SIZES.get(number(entry + 2, 2))
         # Decoders differ in which one they believe.
-        if tag in told or size is None:
-            return f"its tag {tag} is given twice, or as no whole number"
-        values = number(entry + 4, 4)
-        at = entry + 8 if values * size <= 4 else number(entry + 8, 4)
-        told[tag] = max((number(at + i * size, size) for i in range(min(values, _MAX_SAMPLES))), default=0)
+        if entry.tag in told or entry.kind not in _NUMBERS:
+            return f"its tag {entry.tag} is given twice, or as no whole number"
+        told[entry.tag] = max(reader.values(entry), default=0)
     width, height = told.get(_WIDTH, 0), told.get(_HEIGHT, 0)
     bits, samples = told.get(_BITS, 1), told.get(_SAMPLES, 1)
     if bits > _MAX_BITS or samples > _MAX_SAMPLES:
         return f"a pixel of {samples} samples of {bits} bits; at most {_MAX_SAMPLES} of {_MAX_BITS} are taken"
-    tile_width, tile_height = told.get(_TILE_WIDTH, 0), told.get(_TILE_HEIGHT, 0)
-    if tile_width or tile_height:
-        across, down = tile_width, tile_height
-    else:
+    across, down = told.get(_TILE_WIDTH, 0), told.get(_TILE_HEIGHT, 0)
+    if not (across or down):
         across, down = width, min(told.get(_ROWS, height) or height, height)
     return TiffPicture(width, height, across * down * max(samples, 3) * max(bits, 8) // 8)
+
+
+class _Reader:
+    """Reads directories in the file's order of bytes."""
+
+    def __init__(self, encoded: bytes) -> None:
+        self._encoded = encoded
+        self._order: Literal["little", "big"] = "little" if encoded[:1] == b"I" else "big"
+
+    def number(self, at: int, size: int) -> int:
+        return int.from_bytes(self._encoded[at : at + size], self._order)
+
+    def entries(self, directory: int) -> Iterator[_Entry]:
+        """Yield a directory's entries, as far as they are there and a directory may be long."""
+        first, count = directory + 2, min(self.number(directory, 2), _MAX_ENTRIES)
+        for at in range(first, min(first + 12 * count, len(self._encoded) - 11), 12):
+            yield _Entry(self.number(at, 2), self.number(at + 2, 2), self.number(at + 4, 4), at + 8)
+
+    def values(self, entry: _Entry) -> list[int]:
+        """Return an entry's whole numbers, as many as a pixel may have samples."""
+        size = _NUMBERS[entry.kind]
+        at = entry.at if entry.length * size <= 4 else self.number(entry.at, 4)
+        return [self.number(at + i * size, size) for i in range(min(entry.length, _MAX_SAMPLES))]
+
+    def problem(self, first: int) -> str:
+        """Say why directories must not be read: each number, offset or fraction of them becomes an object of Python."""
+        left, seen = [first], 0
+        while left and seen < _MAX_DIRECTORIES:
+            seen += 1
+            directory = left.pop()
+            if (entries := self.number(directory, 2)) > _MAX_ENTRIES:
+                return f"a directory has {entries} entries, more than {_MAX_ENTRIES}"
+            for entry in self.entries(directory):
+                if entry.length > _MAX_VALUES and entry.kind not in _OPAQUE:
+                    return f"its tag {entry.tag} has {entry.length} values, more than {_MAX_VALUES}"
+                if entry.tag in _DIRECTORIES:
+                    left.append(self.number(entry.at, 4))
+        return "its directories refer to each other without end" if left else ""
