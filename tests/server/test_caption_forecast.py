@@ -133,6 +133,23 @@ async def test_steps_are_learnt_where_requests_leave_them_open() -> None:
     engine.close()
 
 
+async def test_pictures_that_are_encoded_beside_steps_are_not_waited_for_twice() -> None:
+    """60 pictures take 60 ms; their captions, of ten beams each, five times as long."""
+    expected = {}
+    for instances in (1, 2):
+        device = Timed()
+        device.lanes = instances
+        engine = caption_engine(Taking(device), device, instances=instances)
+        tasks = [asyncio.ensure_future(engine.submit(picture(n), _of_length(12, 10))) for n in range(60)]
+        await asyncio.sleep(0)
+        with device.lock:
+            expected[instances] = engine._wait_ns(1, _of_length(12, 1), 4)
+        engine.close()
+        await asyncio.gather(*tasks, return_exceptions=True)
+    assert expected[1] > 6 * 60e6
+    assert expected[2] == pytest.approx(expected[1] - 60e6, abs=2e6)
+
+
 async def test_who_comes_later_or_is_less_important_is_not_waited_for() -> None:
     device = Timed()
     engine = caption_engine(Taking(device), device)

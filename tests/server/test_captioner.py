@@ -336,6 +336,28 @@ async def test_captions_are_answered_though_they_cannot_be_counted(monkeypatch: 
     assert len({id(captioned) for captioned in captions}) == 5
 
 
+@pytest.mark.parametrize("width", [1, 3])
+async def test_each_captions_first_word_is_counted_once(width: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether anybody hears words or not, by the time from its arrival."""
+    first_words: list[int] = []
+    monkeypatch.setattr(ModelStats, "first_word", lambda _, ns: first_words.append(ns))
+    device = Hand(1, random.Random(0))
+    engine = caption_engine(Language(), device)
+    options = DecodeOptions(max_tokens=12, min_tokens=12, beam_width=width)
+    heard: list[object] = []
+    for on_words in (None, heard.append):
+        device.ns += 10**9
+        ask = asyncio.ensure_future(engine.submit(picture(8), options, on_words))
+        while not ask.done():
+            await asyncio.sleep(0)
+            device.turn(engine)
+            await asyncio.sleep(0)
+    assert len(heard) > 1
+    assert len(first_words) == 2
+    assert all(500_000 < ns < 4_000_000 for ns in first_words), "an encoding, and few steps"
+    engine.close()
+
+
 class Watched(np.ndarray):
     """A picture that may be watched."""
 
