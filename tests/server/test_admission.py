@@ -7,7 +7,7 @@ from contextlib import closing, suppress
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from resonnx_server.engine.admission import DeadlineAdmission, Decoding, Objective
+from resonnx_server.engine.admission import DeadlineAdmission, Decoding, Objective, Prediction
 from resonnx_server.engine.batcher import Batcher, Entry
 from resonnx_server.engine.device import Device
 from resonnx_server.engine.latency import LatencyTable
@@ -219,6 +219,47 @@ def test_room_is_given_back_however_it_ends(device: Device, error: BaseException
         if error is not None:
             raise error
     assert queue.expected_rows == 0
+
+
+class Noting(DeadlineAdmission):
+    """Notes what it is taught."""
+
+    def __init__(self, device: Device) -> None:
+        super().__init__(device, None)
+        self.lessons: list[bool] = []
+
+    def learn(self, prediction: Prediction, *, too_late: bool) -> None:
+        self.lessons.append(too_late)
+
+
+@pytest.mark.parametrize(
+    ("error", "after_ns", "lessons"),
+    [
+        (None, 500, [False]),
+        (None, 5000, [False]),
+        (asyncio.CancelledError(), 500, []),
+        (asyncio.CancelledError(), 5000, [True]),
+        (DeadlineExceeded("late"), 900, [True]),
+        (DeadlineUnreachable("after its wait"), 500, [True]),
+        (BadImage("image", "no picture"), 500, []),
+        (BadImage("image", "no picture"), 5000, []),
+    ],
+)
+def test_what_a_requests_end_teaches(
+    device: Device, clock: Clock, error: BaseException | None, after_ns: int, lessons: list[bool]
+) -> None:
+    """Who left early, or sent what is no picture, tells nothing of the wait; time that ran out does."""
+    queue: Batcher[int] = Batcher(LatencyTable({1: 100.0}), max_queue_rows=3)
+    admission = Noting(device)
+    wishes = {"rows": 1, "priority": 4, "own_ns": 100.0, "ahead_ns": 0.0, "deadline_ns": 1000}
+    with (
+        suppress(asyncio.CancelledError, DeadlineExceeded, BadImage),
+        Place(queue, device, admission, **wishes),
+    ):
+        clock.ns = after_ns
+        if error is not None:
+            raise error
+    assert admission.lessons == lessons
 
 
 def test_a_table_that_refuses_everybody_is_forgotten(device: Device, clock: Clock) -> None:
