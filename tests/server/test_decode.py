@@ -298,3 +298,16 @@ async def test_what_needs_the_memory_of_many_is_expected_to_keep_them_waiting(co
         assert alone > 0
         assert decoder.expected([big] * 3, OPTIONS, 4).expected_ns == pytest.approx(3 * alone * 150 / 200, rel=0.2)
         assert decoder.expected([b"x"] * 4, OPTIONS, 4).expected_ns <= alone
+
+
+async def test_headers_of_many_files_are_read_off_the_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file of thousands of segments takes a millisecond, and a request may have a thousand files."""
+    readers: list[threading.Thread] = []
+    monkeypatch.setattr(decode, "header", lambda encoded: (readers.append(threading.current_thread()), Header(""))[1])
+    async with _decoder(1) as decoder:
+        await decoder.expected_of_many([b"x"] * 100, OPTIONS, 4)
+        assert len(readers) == 100
+        assert threading.current_thread() not in readers
+        readers.clear()
+        await decoder.expected_of_many([b"x"] * 2, OPTIONS, 4)
+        assert readers == [threading.current_thread()] * 2

@@ -21,6 +21,8 @@ from resonnx_server.runtime.picture_options import PictureOptions
 # Pictures of one request that wait or are decoded, for each thread: enough that none is idle, and no more, so that
 # others of the same priority have their turn in between.
 _AT_ONCE: Final = 2
+# Files whose headers are read on the event loop.
+_READ_AT_ONCE: Final = 8
 
 
 class Decoder:
@@ -42,16 +44,25 @@ class Decoder:
 
     def expected(self, encoded: Sequence[bytes], options: PictureOptions, priority: int) -> Decoding:
         """Return how long picture files of a request that came now should take to be decoded; nothing for none."""
+        return self._expected([header(file) for file in encoded], options, priority)
+
+    async def expected_of_many(self, encoded: Sequence[bytes], options: PictureOptions, priority: int) -> Decoding:
+        """Return the same; headers of many files, of which each may take a millisecond to read, on a thread."""
+        if len(encoded) <= _READ_AT_ONCE:
+            return self.expected(encoded, options, priority)
+        headers = await asyncio.to_thread(lambda: [header(file) for file in encoded])
+        return self._expected(headers, options, priority)
+
+    def _expected(self, headers: Sequence[Header], options: PictureOptions, priority: int) -> Decoding:
         longest = alone = 0.0
-        for file in encoded:
-            told = header(file)
+        for told in headers:
             if told.pixels > options.max_pixels:
                 # Refused, whatever it says.
                 continue
             ns = self._cost.expected_ns(told, _divisor(told, options))
             longest = max(longest, ns)
             alone += ns * self._share(decoding_bytes(told, options))
-        ahead = sum(self._ahead_ns[:priority]) if encoded else 0.0
+        ahead = sum(self._ahead_ns[:priority]) if headers else 0.0
         return Decoding(max(longest, alone + ahead), max(longest, alone))
 
     async def load(self, encoded: bytes, options: PictureOptions, field: str, priority: int) -> Pixels:

@@ -227,7 +227,7 @@ class InferenceServicer(grpc_service_pb2_grpc.GRPCInferenceServiceServicer):
             return await engine.submit({"image": image}, deadline, parameters.priority)
         files: list[bytes] = image.ravel().tolist()
         assert model.pictures is not None
-        decoding = self._decoder.expected(files, model.pictures, parameters.priority)
+        decoding = await self._decoder.expected_of_many(files, model.pictures, parameters.priority)
         with engine.place(len(files), deadline, parameters.priority, decoding) as place:
             pixels = await self._load(files, model, field, parameters.priority)
             return await engine.submit({"image": pixels}, deadline, parameters.priority, place)
@@ -248,7 +248,7 @@ class InferenceServicer(grpc_service_pb2_grpc.GRPCInferenceServiceServicer):
         if on_words is not None and len(image) != 1:
             raise InvalidInput("parameters['stream']", f"words of {len(image)} pictures in one request; give one")
         assert model.pictures is not None
-        decoding = self._decoder.expected(files, model.pictures, parameters.priority) if files else None
+        decoding = await self._decoder.expected_of_many(files, model.pictures, parameters.priority) if files else None
         with engine.place(len(image), options, deadline, parameters.priority, decoding) as place:
             if files:
                 pixels = await self._load(files, model, field, parameters.priority)

@@ -124,15 +124,16 @@ def _pair(encoded: bytes, at: int) -> tuple[int, int]:
 
 
 def _inside(encoded: bytes, *path: bytes, start: int = 0, end: int | None = None) -> Iterator[tuple[int, int]]:
-    """Yield where the content of each box of a path of kinds lies."""
+    """Yield where the content of each box at the end of a path of kinds lies, in the first boxes on the way."""
     for kind, content, past in _boxes(encoded, start, len(encoded) if end is None else end):
         if kind != path[0]:
             continue
         if len(path) == 1:
             yield content, past
         else:
-            # Version and flags stand first in a meta box.
+            # Version and flags stand first in a meta box. Others of its kind would be against the standard.
             yield from _inside(encoded, *path[1:], start=content + 4 * (kind == b"meta"), end=past)
+            return
 
 
 def _boxes(encoded: bytes, start: int, end: int) -> Iterator[tuple[bytes, int, int]]:

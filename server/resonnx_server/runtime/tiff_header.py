@@ -13,9 +13,9 @@ _NUMBERS: Final = {3: 2, 4: 4}
 # Bytes, text, signed bytes and what is not said, which become no objects.
 _OPAQUE: Final = (1, 2, 6, 7)
 # Real directories have some dozens of entries, and as many strips or tiles as a picture has rows at most.
-_MAX_ENTRIES: Final = 1024
+_MAX_ENTRIES: Final = 256
 _MAX_VALUES: Final = 1 << 16
-_MAX_DIRECTORIES: Final = 8
+_MAX_DIRECTORIES: Final = 4
 _MAX_BITS: Final = 64
 _MAX_SAMPLES: Final = 8
 _UNREADABLE: Final = "its first directory is damaged or incomplete"
