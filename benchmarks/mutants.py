@@ -66,6 +66,7 @@ ROOMS: Final[dict[str, tuple[tuple[str, ...], tuple[str, ...]]]] = {
             "test_oip*",
             "test_vision*",
             "test_refusals*",
+            "test_rejected*",
             "test_caption_requests*",
             "test_stream*",
             "test_drain*",

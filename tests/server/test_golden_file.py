@@ -3,6 +3,7 @@
 import io
 import struct
 import tracemalloc
+import warnings
 import zipfile
 import zlib
 from collections.abc import Callable
@@ -44,6 +45,15 @@ def _zip(members: dict[str, bytes], compression: int = zipfile.ZIP_DEFLATED) -> 
     with zipfile.ZipFile(buffer, "w", compression) as archive:
         for name, content in members.items():
             archive.writestr(name, content)
+    return buffer.getvalue()
+
+
+def _twice(name: str, content: bytes) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for _ in range(2):
+            with warnings.catch_warnings(action="ignore"):
+                archive.writestr(name, content)
     return buffer.getvalue()
 
 
@@ -160,6 +170,10 @@ REFUSED: dict[str, tuple[Callable[[], bytes], str]] = {
     ),
     "a zip in it": (lambda: _zip({"images.npy": _zip({"images.npy": b""})}), "'images', which is no array"),
     "what is not expected": (lambda: _npz(images=IMAGES, logits=LOGITS, more=LOGITS), "holds 'more.npy', which is not"),
+    "two of one name": (
+        lambda: _twice("images.npy", _npy(_header(IMAGES.shape), IMAGES.tobytes())),
+        "it holds two arrays of one name",
+    ),
     "what is no array": (lambda: _zip({"README": b""}), "holds 'README', which is not expected"),
     "another compression": (
         lambda: _zip({"images.npy": _npy(_header((1,)))}, zipfile.ZIP_LZMA),

@@ -112,5 +112,8 @@ def test_a_proof_without_sense(kind: str, field: str, value: float) -> None:
 
 
 def test_a_proof_that_failed() -> None:
+    just = _manifest(pb.TASK_CLASSIFIER)
+    just.parity.checks[0].max_abs_difference = just.parity.checks[0].bound
+    dump_manifest(just)
     said = _refusal(lambda manifest: setattr(manifest.parity.checks[0], "max_abs_difference", 2e-3))
     assert "parity.checks[0].max_abs_difference 0.002 exceeds its bound 0.001" in said

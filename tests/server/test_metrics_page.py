@@ -12,7 +12,12 @@ import prometheus_client.openmetrics.parser
 import prometheus_client.parser
 import pytest
 import resonnx
-from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.metrics_core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    InfoMetricFamily,
+    UntypedMetricFamily,
+)
 from resonnx_server.observe.exposition import ExactCounter, Format, accepted_format, accepts_gzip, page
 from resonnx_server.observe.machine import MachineCollector
 from resonnx_server.observe.reference import reference
@@ -211,7 +216,9 @@ def test_gzip_where_it_is_asked_for(demo_server, accept: str, zipped: bool) -> N
         ("application/openmetrics-text;version=2.0.0,text/plain;q=0.1", Format.TEXT),
         ("application/openmetrics-text;q=0", Format.TEXT),
         ("application/openmetrics-text;q=0.2,text/plain;q=0.3", Format.TEXT),
+        ("application/openmetrics-text;q=0.2,text/plain;version=1.0.0;q=0.3", Format.OPENMETRICS),
         ("application/openmetrics-text;q=nan", Format.TEXT),
+        ("application/openmetrics-text;q=high", Format.TEXT),
         ("application/openmetrics-text;q=2", Format.TEXT),
         (";;,,=;q", Format.TEXT),
         (_PROMETHEUS_2, Format.OPENMETRICS),
@@ -246,6 +253,16 @@ def test_labels_and_help_of_any_text(written: Format) -> None:
     assert len(found) == 2
 
 
+def test_other_types() -> None:
+    unknown = UntypedMetricFamily("u", "x", value=1)
+    info = InfoMetricFamily("i", "x", value={"a": "b"})
+    expected = {False: {"u": "untyped", "i_info": "gauge"}, True: {"u": "unknown", "i": "info"}}
+    for written in Format:
+        is_open = written is Format.OPENMETRICS
+        found = read(page([unknown, info], written, compressed=False).decode(), openmetrics=is_open)
+        assert {name: family.kind for name, family in found.items()} == expected[is_open]
+
+
 class Machine:
     """A /proc that a test writes."""
 
@@ -256,7 +273,7 @@ class Machine:
 
     def write(self, busy: int, idle: int) -> None:
         """Ticks since the start: half of the idle ones wait for a disk, a fifth of the busy ones is a guest's."""
-        line = f"cpu  {busy // 2} {busy // 2} 0 {idle // 2} {idle // 2} 0 0 0 {busy // 5} 0"
+        line = f"cpu  {busy // 2} 0 0 {idle // 2} {idle // 2} {busy // 2} 0 0 {busy // 5} 0"
         (self.folder / "stat").write_text(f"{line}\ncpu0 1 2 3 4 5 6 7 8 9 10\n")
 
     def read(self, collector: MachineCollector) -> dict[str, float]:
@@ -281,6 +298,12 @@ def test_the_machines_processors_and_memory(tmp_path: Path) -> None:
     machine.s = 20.0
     machine.write(busy=60, idle=10)
     assert machine.read(collector)["utilization"] == 1.0, "the kernel takes idle time back now and then"
+
+
+def test_a_kernel_that_does_not_say_what_is_available(tmp_path: Path) -> None:
+    machine = Machine(tmp_path)
+    (tmp_path / "meminfo").write_text("MemTotal:  4 kB\nMemFree:  1 kB\n")
+    assert machine.read(MachineCollector(tmp_path)) == {"memory_total_bytes": 4096}
 
 
 @pytest.mark.parametrize("stat", [None, "", "cpu\n", "cpu a b\n"])
