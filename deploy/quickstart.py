@@ -20,6 +20,7 @@ _ROOT = Path(__file__).resolve().parent.parent
 _BIN = Path(sys.executable).parent
 _PICTURES = 4
 _HOST = "127.0.0.1"
+_LAST_PORT = 65535
 # What a shell reports for a program that Ctrl-C ended.
 _INTERRUPTED = 130
 
@@ -36,16 +37,15 @@ def main() -> int:
     repository = _ROOT / "models"
     samples = repository / ".samples"
     export = [str(_BIN / "resonnx-export"), "demo"]
-    ports = (
-        {"PORT": 0, "HTTP_PORT": 0} if arguments.once else {"PORT": arguments.port, "HTTP_PORT": arguments.http_port}
-    )
+    ports = {"PORT": arguments.port, "HTTP_PORT": arguments.http_port}
+    if arguments.once:
+        ports = dict.fromkeys(ports, 0)
     try:
         # Before anything that takes long.
         for variable, port in ports.items():
             if not _is_free(port):
-                print(
-                    f"make run: port {port} is taken: choose another, make run {variable}={port - 10}", file=sys.stderr
-                )
+                other = port + 10 if port < _LAST_PORT - 10 else port - 10
+                print(f"make run: port {port} is taken: choose another, make run {variable}={other}", file=sys.stderr)
                 return 1
         subprocess.run([*export, "--repository", str(repository)], check=True)
         subprocess.run([*export, "--samples", str(samples), "--count", str(_PICTURES), "--seed", "1"], check=True)
