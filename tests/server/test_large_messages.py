@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from resonnx_proto.inference import grpc_service_pb2 as pb
 from resonnx_proto.inference import grpc_service_pb2_grpc
+from resonnx_proto.v1 import vision_pb2
 
 from . import large_models
 from .health_prober import asking_health
@@ -81,6 +82,10 @@ KINDS: dict[str, Callable[[], bytes]] = {
     "many outputs": lambda: _raw("many", "FP32", [1, 10_000], bytes(40_000)),
     "best of many classes": lambda: _made("FP32", 16_000_000, y=1_000_000),
     "best of many rows": lambda: _wide(1000, 1000),
+    "a picture": lambda: vision_pb2.ClassifyRequest(
+        model="wide", image={"encoded": bytes(16 * MIB)}
+    ).SerializeToString(),
+    "fields beside a picture": lambda: b"\x78\x01" * 4_000_000,
     "no message but fields": lambda: b"\x2a\x00" * 4_000_000,
     "many parameters": lambda: pb.ModelInferRequest(
         parameters={str(number): pb.InferParameter(int64_param=1) for number in range(500_000)}
@@ -89,15 +94,16 @@ KINDS: dict[str, Callable[[], bytes]] = {
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_no_request_holds_up_others(server, infer, kind: str) -> None:
+def test_no_request_holds_up_others(server, channel, infer, kind: str) -> None:
     """Others' longest answer, in the quietest of some tries: a busy machine is late without a large request, too."""
     request = KINDS[kind]()
+    ask = channel.unary_unary("/resonnx.v1.Vision/Classify") if "picture" in kind else infer
     beyond = []
     for _ in range(TRIES):
         with asking_health(server.grpc) as quiet:
             infer(_made("FP32", 1), timeout=60)
         with asking_health(server.grpc) as beside:
-            code = infer.future(request, timeout=100).code()
+            code = ask.future(request, timeout=100).code()
         assert code in (grpc.StatusCode.OK, grpc.StatusCode.INVALID_ARGUMENT)
         beyond.append(beside[0] - quiet[0])
         if beyond[-1] < MOST_S:

@@ -8,10 +8,11 @@ from google.protobuf.message import DecodeError
 from hypothesis import given
 from hypothesis import strategies as st
 from resonnx_proto.inference import grpc_service_pb2 as pb
+from resonnx_proto.v1 import vision_pb2
 from resonnx_server.errors import InvalidInput
 from resonnx_server.rpc import contents, requests, wire
 from resonnx_server.rpc.pieces import at_once
-from resonnx_server.rpc.requests import read_request
+from resonnx_server.rpc.requests import read_picture_request, read_request
 from resonnx_server.rpc.tensors import dtype_of
 
 FIELDS = {
@@ -163,3 +164,12 @@ def test_elements_in_raw_bytes_of_a_view() -> None:
     raw = memoryview(b"\0" + struct.pack("<I", 3) + b"a\0b" + struct.pack("<I", 0))[1:]
     array = at_once(contents.from_raw(raw, (2,), np.dtype(object), tensor, is_typed=False))
     assert array.tolist() == [b"a\0b", b""]
+
+
+def test_pictures_requests_have_few_fields_at_any_depth() -> None:
+    nested = wire.opening(3, 200_000) + b"\x78\x01" * 100_000
+    for message in (b"\x78\x01" * 100_000, nested):
+        with pytest.raises(InvalidInput, match="more than 5000 fields"):
+            read_picture_request(vision_pb2.ClassifyRequest, message)
+    request = vision_pb2.CaptionRequest(image={"encoded": bytes(100_000)}, prefix=["a"] * 4000)
+    assert read_picture_request(vision_pb2.CaptionRequest, request.SerializeToString()) == request

@@ -21,11 +21,11 @@ class Large:
     """A method whose messages may be large.
 
     Attributes:
-        read: Reads a request; None as protobuf does.
+        read: Reads a request.
         is_serialized: Its handler gives answers serialized.
     """
 
-    read: Callable[[bytes], Any] | None = None
+    read: Callable[[bytes], Any]
     is_serialized: bool = False
 
 
@@ -55,7 +55,7 @@ class BoundedMessages:
         bounded = {}
         for name, handler in handlers.items():
             large = self._large.get(f"/{service}/{name}")
-            read = (large and large.read) or handler.request_deserializer
+            read = handler.request_deserializer if large is None else large.read
             changed: dict[str, Any] = {"request_deserializer": self._bounded(read, is_large=large is not None)}
             if large is not None and large.is_serialized:
                 changed["response_serializer"] = bytes

@@ -2,11 +2,10 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from importlib.metadata import version as distribution_version
 from typing import Final
 
-from grpc import StatusCode
 from resonnx_proto.inference import grpc_service_pb2 as pb
 from resonnx_proto.inference import grpc_service_pb2_grpc
 
@@ -27,23 +26,19 @@ from resonnx_server.rpc.boundary import (
     deadline_ns,
     one_status,
     outcome_of,
-    pushback_ms,
     unsupported,
 )
-from resonnx_server.rpc.captions import caption_tensors, decode_options, word_tensors
+from resonnx_server.rpc.captions import caption_tensors, decode_options
 from resonnx_server.rpc.contents import MANY_STRINGS, cleared
 from resonnx_server.rpc.inputs import checked_tensors, overrides_initializers, read_inputs, wanted_outputs
 from resonnx_server.rpc.parameters import RequestParameters, check_classification, keeps_order, parse_parameters
 from resonnx_server.rpc.pieces import Pieces
 from resonnx_server.rpc.pipeline import pipeline
 from resonnx_server.rpc.requests import InferRequest
+from resonnx_server.rpc.stream_answers import TellPart, failed, head_of, word_teller
 from resonnx_server.rpc.urgency import earlier_ns, within
 from resonnx_server.runtime.images import Pixels
-from resonnx_server.runtime.sequence import Token
 from resonnx_server.runtime.session import Array
-
-# Takes a ModelStreamInferResponse, serialized.
-TellPart = Callable[[bytes], None]
 
 _EXTENSIONS: Final = (
     "classification",
@@ -154,7 +149,7 @@ class InferenceServicer(grpc_service_pb2_grpc.GRPCInferenceServiceServicer):
                 return await self._model_infer(request, caller_deadline, tell)
             except Exception as error:  # the boundary of one request of the stream
                 # The error holds this frame: kept in it, both would live until garbage is collected.
-                return _failed(request.message, *outcome_of(error, "ModelStreamInfer"))
+                return failed(request.message, *outcome_of(error, "ModelStreamInfer"))
 
         def in_order(request: InferRequest) -> bool:
             return keeps_order(request.message)
@@ -174,7 +169,7 @@ class InferenceServicer(grpc_service_pb2_grpc.GRPCInferenceServiceServicer):
             wanted = wanted_outputs(request, model)
             inputs = await read_inputs(infer_request, model, self._pieces)
             check_classification(parameters, model, _rows(inputs, model))
-            on_words = self._word_teller(request, model, wanted, tell) if parameters.stream else None
+            on_words = word_teller(request, model, wanted, tell, self._answers) if parameters.stream else None
             work = self._infer(model, inputs, deadline, parameters, on_words)
             # A timeout costs as much as reading the request does: none where there is no deadline.
             if deadline is not None:
@@ -190,7 +185,7 @@ class InferenceServicer(grpc_service_pb2_grpc.GRPCInferenceServiceServicer):
                 )
                 for name in wanted
             ]
-            head = _head(request, model, is_final=None if tell is None else True)
+            head = head_of(request, model, is_final=None if tell is None else True)
             answer = await self._answers.encode(head, asked, streamed=tell is not None)
             tracked.timing = timing
             return answer
@@ -271,25 +266,6 @@ class InferenceServicer(grpc_service_pb2_grpc.GRPCInferenceServiceServicer):
         assert model.pictures is not None
         return await self._decoder.load_all(files, model.pictures, field, priority)
 
-    def _word_teller(
-        self, request: pb.ModelInferRequest, model: Model, wanted: list[str], tell: TellPart | None
-    ) -> OnWords | None:
-        """Return what tells a captioner's words as answers that are not the final one."""
-        engine = model.engine
-        if not isinstance(engine, CaptionEngine):
-            return None
-        if tell is None:
-            raise InvalidInput("parameters['stream']", "needs ModelStreamInfer")
-        spec = engine.spec
-
-        def on_words(tokens: list[Token]) -> None:
-            for token in tokens:
-                tensors = word_tensors(token, spec)
-                outputs = [Output(name, describe.shown(tensors[name], batched=True)) for name in wanted]
-                tell(self._answers.encode_small(_head(request, model, is_final=False), outputs, streamed=True))
-
-        return on_words
-
     def _get(self, name: str, version: str) -> Model:
         with self.rejected.counting():
             return self._find(name, version)
@@ -304,19 +280,3 @@ def _rows(inputs: Tensors, model: Model) -> int:
     name = model.inputs[0].name
     array = inputs[name] if name in inputs else next(iter(inputs.values()))
     return len(array) if array.ndim else 1
-
-
-def _head(request: pb.ModelInferRequest, model: Model, *, is_final: bool | None) -> pb.ModelInferResponse:
-    """Return an answer without its outputs; `is_final` is told on streams."""
-    head = pb.ModelInferResponse(model_name=model.name, model_version=str(model.version), id=request.id)
-    if is_final is not None:
-        head.parameters["triton_final_response"].bool_param = is_final
-    return head
-
-
-def _failed(request: pb.ModelInferRequest, _: StatusCode, error: ServerError) -> bytes:
-    response = pb.ModelInferResponse(id=request.id, model_name=request.model_name)
-    response.parameters["reason"].string_param = error.reason
-    if (pushback := pushback_ms(error)) is not None:
-        response.parameters["retry_after_ms"].int64_param = pushback
-    return pb.ModelStreamInferResponse(error_message=error.message, infer_response=response).SerializeToString()

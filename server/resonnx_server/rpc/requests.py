@@ -1,15 +1,18 @@
-"""A request of the tensor protocol out of its message. Of a large one, contents are cut out and read later, in pieces.
+"""Requests out of their messages. Of a large one of the tensor protocol, contents are cut out and read in pieces later.
 
 What is left, names and shapes and parameters, is bounded, and protobuf reads it.
 """
 
 from collections.abc import Sequence
-from typing import Final
+from typing import Any, Final, TypeVar
 
+from google.protobuf.message import Message
 from resonnx_proto.inference import grpc_service_pb2 as pb
 
 from resonnx_server.errors import InvalidInput
 from resonnx_server.rpc import wire
+
+M = TypeVar("M", bound=Message)
 
 # Messages that protobuf reads as a whole: at worst it takes a few ms.
 _WHOLE_BYTES: Final = 1 << 16
@@ -80,6 +83,27 @@ def read_request(message: bytes) -> InferRequest:
             cut.keep(view[field.start : field.end])
         inputs += is_bytes and field.number == _INPUTS
     return InferRequest(pb.ModelInferRequest.FromString(b"".join(cut.rest)), raw, typed, len(message))
+
+
+def read_picture_request(kind: type[M], message: bytes) -> M:
+    """Read a serialized request of the task API.
+
+    Raises:
+        DecodeError: It is none.
+        InvalidInput: It has too many fields.
+    """
+    if len(message) > _WHOLE_BYTES:
+        _count_fields(memoryview(message), kind.DESCRIPTOR, _Cut())
+    return kind.FromString(message)
+
+
+def _count_fields(message: memoryview, descriptor: Any, cut: "_Cut") -> None:
+    for field in wire.fields(message):
+        cut.count_field()
+        known = descriptor.fields_by_number.get(field.number)
+        size = field.end - field.content
+        if known is not None and known.message_type is not None and field.kind == wire.BYTES and size > _COUNTED_BYTES:
+            _count_fields(message[field.content : field.end], known.message_type, cut)
 
 
 class _Cut:

@@ -1,6 +1,7 @@
 """Puts all services on one gRPC port: Vision, the tensor protocol, health and reflection."""
 
 from collections.abc import Iterable
+from functools import partial
 from typing import Final
 
 import grpc
@@ -13,16 +14,19 @@ from resonnx_server.rpc.health import HealthServicer
 from resonnx_server.rpc.messages import TOLD_BYTES, BoundedMessages, Large
 from resonnx_server.rpc.oip import InferenceServicer
 from resonnx_server.rpc.reflection import add_reflection
-from resonnx_server.rpc.requests import read_request
+from resonnx_server.rpc.requests import read_picture_request, read_request
 from resonnx_server.rpc.vision import VisionServicer
 
 SERVICES: Final = (
     vision_pb2.DESCRIPTOR.services_by_name["Vision"].full_name,
     grpc_service_pb2.DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name,
 )
+_classify = partial(read_picture_request, vision_pb2.ClassifyRequest)
+_caption = partial(read_picture_request, vision_pb2.CaptionRequest)
 # Methods that take pictures or tensors.
 _LARGE: Final = {
-    **{f"/{SERVICES[0]}/{name}": Large() for name in ("Classify", "ClassifyStream", "Caption", "StreamCaption")},
+    **{f"/{SERVICES[0]}/{name}": Large(_classify) for name in ("Classify", "ClassifyStream")},
+    **{f"/{SERVICES[0]}/{name}": Large(_caption) for name in ("Caption", "StreamCaption")},
     **{f"/{SERVICES[1]}/{name}": Large(read_request, True) for name in ("ModelInfer", "ModelStreamInfer")},
 }
 _NOT_SERVING: Final = health_pb2.HealthCheckResponse.NOT_SERVING

@@ -15,7 +15,7 @@ from resonnx_server.engine.model import Model, Models, Refusal
 from resonnx_server.engine.runner import Tensors
 from resonnx_server.engine.tensors import TensorEngine
 from resonnx_server.errors import BadImage, InvalidInput, ServerError, WrongTask
-from resonnx_server.intake.admission import Admission
+from resonnx_server.intake.admission import Admission, Held
 from resonnx_server.intake.decode import Decoder
 from resonnx_server.observe.stats import Timing, Tracked
 from resonnx_server.rpc.boundary import Context, StreamContext, deadline_ns, one_status, outcome_of, pushback_ms
@@ -133,12 +133,12 @@ class VisionServicer(vision_pb2_grpc.VisionServicer):
             engine = model.engine
             if model.manifest is None or not isinstance(engine, TensorEngine):
                 raise WrongTask("model", f"{model.name!r} is no classifier")
-        labels = model.manifest.classifier.labels
-        with Tracked(model.stats) as tracked, self._admission.hold(request.ByteSize()):
+        labels, encoded = model.manifest.classifier.labels, request.image.encoded
+        with Tracked(model.stats) as tracked, self._hold(request, encoded):
             if request.top_k > len(labels):
                 raise InvalidInput("top_k", f"{request.top_k} is not within 0..{len(labels)}")
             deadline = earlier_ns(caller_deadline, time.monotonic_ns(), request.timeout_us)
-            work = self._run(request, model, engine, deadline)
+            work = self._run(request, encoded, model, engine, deadline)
             # At the call's own deadline gRPC ends it.
             timeout_s = request.timeout_us / 1e6
             outputs, timing, decode_ns = await (within(timeout_s, work) if timeout_s else work)
@@ -157,10 +157,14 @@ class VisionServicer(vision_pb2_grpc.VisionServicer):
         return response
 
     async def _run(
-        self, request: vision_pb2.ClassifyRequest, model: Model, engine: TensorEngine, deadline: int | None
+        self,
+        request: vision_pb2.ClassifyRequest,
+        encoded: bytes,
+        model: Model,
+        engine: TensorEngine,
+        deadline: int | None,
     ) -> tuple[Tensors, Timing, int]:
         priority = checked_priority(request.priority, "priority")
-        encoded = request.image.encoded
         with engine.place(1, deadline, priority, self._decoding(encoded, model, priority)) as place:
             pixels, decode_ns = await self._pixels(request, model, encoded, priority)
             outputs, timing = await engine.submit({"image": pixels[np.newaxis]}, deadline, priority, place)
@@ -176,11 +180,12 @@ class VisionServicer(vision_pb2_grpc.VisionServicer):
                 raise WrongTask("model", f"{model.name!r} is no captioner")
         spec = engine.spec
         on_words = None if tell is None else lambda tokens: _tell_words(tokens, spec, tell)
-        with Tracked(model.stats) as tracked, self._admission.hold(request.ByteSize()):
+        encoded = request.image.encoded
+        with Tracked(model.stats) as tracked, self._hold(request, encoded):
             options = decode_options(request, engine)
             now = time.monotonic_ns()
             deadline = earlier_ns(deadline_ns(context, now), now, request.timeout_us)
-            work = self._decode(request, model, engine, options, on_words, deadline)
+            work = self._decode(request, encoded, model, engine, options, on_words, deadline)
             timeout_s = request.timeout_us / 1e6
             captioned, decode_ns = await (within(timeout_s, work) if timeout_s else work)
             tracked.timing = captioned.timing
@@ -192,6 +197,7 @@ class VisionServicer(vision_pb2_grpc.VisionServicer):
     async def _decode(
         self,
         request: vision_pb2.CaptionRequest,
+        encoded: bytes,
         model: Model,
         engine: CaptionEngine,
         options: DecodeOptions,
@@ -199,11 +205,18 @@ class VisionServicer(vision_pb2_grpc.VisionServicer):
         deadline: int | None,
     ) -> tuple[Captioned, int]:
         priority = checked_priority(request.priority, "priority")
-        encoded = request.image.encoded
         with engine.place(1, options, deadline, priority, self._decoding(encoded, model, priority)) as place:
             pixels, decode_ns = await self._pixels(request, model, encoded, priority)
             captioned = await engine.submit(pixels, options, on_words, deadline, priority, place)
         return captioned, decode_ns
+
+    def _hold(self, request: vision_pb2.ClassifyRequest | vision_pb2.CaptionRequest, encoded: bytes) -> Held:
+        # To learn a request's bytes exactly protobuf would serialize it. Raw pixels of other sizes are refused.
+        raw = request.image.raw
+        size = len(encoded) + 3 * raw.width * raw.height + len(request.model) + len(request.id)
+        if isinstance(request, vision_pb2.CaptionRequest):
+            size += sum(map(len, (*request.prefix, *request.forbidden_words)))
+        return self._admission.hold(min(size, self._settings.max_message_bytes))
 
     def _decoding(self, encoded: bytes, model: Model, priority: int) -> Decoding:
         assert model.pictures is not None
