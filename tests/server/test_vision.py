@@ -212,6 +212,7 @@ def test_reflection_shows_each_service(channel: grpc.Channel) -> None:
         "resonnx.v1.Vision": "Classify",
         "inference.GRPCInferenceService": "ModelInfer",
         "grpc.health.v1.Health": "Watch",
+        "grpc.reflection.v1.ServerReflection": "ServerReflectionInfo",
         "grpc.reflection.v1alpha.ServerReflection": "ServerReflectionInfo",
     }
     assert set(database.get_services()) == set(calls)
