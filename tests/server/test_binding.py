@@ -10,7 +10,7 @@ from onnx import TensorProto, helper
 from resonnx_proto.v1 import manifest_pb2 as pb
 from resonnx_server.engine.measurement import Measured
 from resonnx_server.errors import ModelRefused
-from resonnx_server.repository.cache import TableCache
+from resonnx_server.repository.cache import Kept, TableCache
 from resonnx_server.runtime import host, session
 from resonnx_server.runtime.binding import run_bound, to_device
 from resonnx_server.runtime.session import CPU, CUDA, TENSORRT, Candidate, Session
@@ -123,7 +123,8 @@ def test_what_was_measured_on_one_gpu_is_not_taken_for_another(
     assert host.gpu_models(gpu("NVIDIA T4")) == ("NVIDIA T4",)
     assert host.gpu_models(tmp_path / "nothing") == ()
     cache = TableCache.open(tmp_path / "tables", 2)
-    cache.put("digest", graph, {1: Measured(5.0, 0.5)}, 1)
-    assert cache.get("digest", graph, (1,), 1) == {1: Measured(5.0, 0.5)}
+    kept = Kept({1: Measured(5.0, 0.5)})
+    cache.put("digest", graph, kept, 1)
+    assert cache.get("digest", graph, (1,), 1) == kept
     monkeypatch.setattr("resonnx_server.repository.cache.gpu_models", lambda: ("NVIDIA T4",))
     assert cache.get("digest", graph, (1,), 1) is None
