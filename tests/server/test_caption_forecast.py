@@ -184,8 +184,15 @@ async def test_pictures_that_are_being_decoded_are_waited_for_with_their_beams()
     for width in (1, 10):
         options = _of_length(12, width)
         idle = expected(options)
+        here = [asyncio.ensure_future(engine.submit(picture(n), options)) for n in range(16)]
+        await asyncio.sleep(0)
+        as_if_here = expected(options)
+        for task in here:
+            task.cancel()
+        await asyncio.gather(*here, return_exceptions=True)
         with suppress(BadImage), engine.place(16, options, decoding=decoding) as place:
             reserved = expected(options)
+            assert reserved == pytest.approx(as_if_here)
             tasks = [asyncio.ensure_future(engine.submit(picture(n), options, place=place)) for n in range(10)]
             await asyncio.sleep(0)
             assert expected(options) == pytest.approx(reserved), "ten have come, and six are still to come"

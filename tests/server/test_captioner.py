@@ -326,14 +326,21 @@ async def test_a_caller_whose_words_cannot_be_told_hurts_nobody_else() -> None:
     assert [type(result) for result in results] == [ServerError, Captioned, ServerError]
 
 
-async def test_captions_are_answered_though_they_cannot_be_counted(monkeypatch: pytest.MonkeyPatch) -> None:
-    for counter in ("batch_done", "step_done", "first_word"):
-        monkeypatch.setattr(ModelStats, counter, lambda *_: 1 / 0)
+@pytest.mark.parametrize("counter", ["batch_done", "step_done", "first_word"])
+async def test_captions_are_answered_and_counted_though_one_figure_fails(
+    counter: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counted: list[str] = []
+    for name in ("batch_done", "step_done", "first_word"):
+        monkeypatch.setattr(ModelStats, name, lambda *_, name=name: 1 / 0 if name == counter else counted.append(name))
     graphs = Graphs()
     async with _engine(graphs) as engine:
-        asks = [engine.submit(picture(n), DecodeOptions(max_tokens=9, beam_width=3)) for n in range(5)]
+        asks = [engine.submit(picture(n), DecodeOptions(max_tokens=9, min_tokens=9, beam_width=3)) for n in range(5)]
         captions = await asyncio.wait_for(asyncio.gather(*asks), 10)
-    assert len({id(captioned) for captioned in captions}) == 5
+    assert all(isinstance(captioned, Captioned) for captioned in captions)
+    assert counter == "batch_done" or "batch_done" in counted
+    assert counter == "first_word" or counted.count("first_word") == 5
+    assert counter == "step_done" or counted.count("step_done") == len(graphs.steps)
 
 
 @pytest.mark.parametrize("width", [1, 3])
