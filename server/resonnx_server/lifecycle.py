@@ -29,6 +29,7 @@ from resonnx_server.repository.picture_settings import picture_options
 from resonnx_server.repository.scan import Found, scan
 from resonnx_server.repository.version import GPU_LANES, MAX_LANES
 from resonnx_server.rpc.oip import InferenceServicer
+from resonnx_server.rpc.pieces import Pieces
 from resonnx_server.rpc.server import GrpcServer, bracketed
 from resonnx_server.rpc.vision import VisionServicer
 from resonnx_server.runtime.host import own_processors, usable_cores
@@ -77,9 +78,10 @@ class Server:
         self.decoder = Decoder(cores, most_bytes(pictures))
         self.metrics.registry.register(ServingCollector(self.models, self.decoder))
         admission = Admission(_IN_FLIGHT_MESSAGES * settings.max_message_bytes)
+        pieces = Pieces()
         self.grpc = GrpcServer(
-            VisionServicer(self.models, self.decoder, admission, settings),
-            InferenceServicer(self.models, self.decoder, admission, settings.max_message_bytes),
+            VisionServicer(self.models, self.decoder, admission, settings, pieces),
+            InferenceServicer(self.models, self.decoder, admission, settings.max_message_bytes, pieces),
             settings.max_message_bytes,
             settings.max_connection_idle_s,
         )

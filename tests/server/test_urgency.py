@@ -25,6 +25,7 @@ from resonnx_server.errors import DeadlineUnreachable, WaitTooLong
 from resonnx_server.intake.admission import Admission
 from resonnx_server.intake.decode import Decoder
 from resonnx_server.observe.metrics import Metrics
+from resonnx_server.rpc.pieces import Pieces
 from resonnx_server.rpc.vision import VisionServicer
 from resonnx_server.runtime.picture_options import PictureOptions
 from resonnx_server.runtime.search import DecodeOptions
@@ -114,7 +115,7 @@ class Service:
             )
         )
         self._is_classifier = task == "classifier"
-        self._servicer = VisionServicer(models, decoder, Admission(1 << 20), Settings(repository=Path()))
+        self._servicer = VisionServicer(models, decoder, Admission(1 << 20), Settings(repository=Path()), Pieces())
 
     async def ask(self, number: int, **fields: Any) -> grpc.StatusCode:
         """Send picture `number` and return the call's status."""

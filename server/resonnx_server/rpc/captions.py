@@ -16,9 +16,10 @@ from resonnx_server.engine.caption_task import Captioned
 from resonnx_server.engine.captioner import CaptionEngine
 from resonnx_server.engine.runner import Tensors
 from resonnx_server.errors import InvalidInput
+from resonnx_server.rpc.pieces import Work
 from resonnx_server.runtime.manifest import MAX_BEAM_WIDTH
 from resonnx_server.runtime.search import DecodeOptions
-from resonnx_server.runtime.sequence import Sequence, Token, text
+from resonnx_server.runtime.sequence import Token, text
 
 _MAX_FORBIDDEN: Final = 256
 
@@ -112,11 +113,17 @@ def _word_id(word: str, engine: CaptionEngine, field: str) -> int:
     return token
 
 
-def caption_response(captioned: Captioned, options: DecodeOptions, spec: CaptionerSpec) -> vision_pb2.CaptionResponse:
-    """Return the answer's captions, and what belongs to them."""
-    response = vision_pb2.CaptionResponse(
-        captions=[_caption(sequence, score, spec) for sequence, score in captioned.ranked]
-    )
+def caption_response(
+    captioned: Captioned, options: DecodeOptions, spec: CaptionerSpec
+) -> Work[vision_pb2.CaptionResponse]:
+    """Return the answer's captions, and what belongs to them, in pieces: attention may be millions of numbers."""
+    response = vision_pb2.CaptionResponse()
+    for sequence, score in captioned.ranked:
+        shown = sequence.shown()
+        caption = response.captions.add(text=text(shown, spec.vocabulary), log_prob=sequence.log_prob(), score=score)
+        for token in shown:
+            caption.words.append(word(token, spec))
+            yield
     if options.temperature:
         response.seed = options.seed
     if options.attention:
@@ -157,13 +164,3 @@ def word(token: Token, spec: CaptionerSpec) -> vision_pb2.Word:
     """Return a shown token's message."""
     attention = () if token.attention is None else token.attention.tolist()
     return vision_pb2.Word(text=spec.vocabulary[token.id], token=token.id, log_prob=token.log_prob, attention=attention)
-
-
-def _caption(sequence: Sequence, score: float, spec: CaptionerSpec) -> vision_pb2.Caption:
-    shown = sequence.shown()
-    return vision_pb2.Caption(
-        text=text(shown, spec.vocabulary),
-        log_prob=sequence.log_prob(),
-        words=[word(token, spec) for token in shown],
-        score=score,
-    )

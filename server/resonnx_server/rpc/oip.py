@@ -53,12 +53,14 @@ _EXTENSIONS: Final = (
 class InferenceServicer(grpc_service_pb2_grpc.GRPCInferenceServiceServicer):
     """The tensor protocol over the loaded models."""
 
-    def __init__(self, models: Models, decoder: Decoder, admission: Admission, max_message_bytes: int) -> None:
+    def __init__(
+        self, models: Models, decoder: Decoder, admission: Admission, max_message_bytes: int, pieces: Pieces
+    ) -> None:
         self._models = models
         self._decoder = decoder
         self._admission = admission
-        self._pieces = Pieces()
-        self._answers = AnswerEncoder(max_message_bytes, self._pieces)
+        self._pieces = pieces
+        self._answers = AnswerEncoder(max_message_bytes, pieces)
         self.rejected = models.rejected
 
     @one_status

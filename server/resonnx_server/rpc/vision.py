@@ -20,6 +20,7 @@ from resonnx_server.intake.decode import Decoder
 from resonnx_server.observe.stats import Timing, Tracked
 from resonnx_server.rpc.boundary import Context, StreamContext, deadline_ns, one_status, outcome_of, pushback_ms
 from resonnx_server.rpc.captions import caption_response, decode_options, word
+from resonnx_server.rpc.pieces import Pieces, at_once
 from resonnx_server.rpc.pipeline import pipeline
 from resonnx_server.rpc.urgency import checked_priority, earlier_ns, within
 from resonnx_server.runtime.images import Pixels
@@ -35,11 +36,14 @@ _DEFAULT_TOP_K = 5
 class VisionServicer(vision_pb2_grpc.VisionServicer):
     """The task API over the loaded models."""
 
-    def __init__(self, models: Models, decoder: Decoder, admission: Admission, settings: Settings) -> None:
+    def __init__(
+        self, models: Models, decoder: Decoder, admission: Admission, settings: Settings, pieces: Pieces
+    ) -> None:
         self._models = models
         self._decoder = decoder
         self._admission = admission
         self._settings = settings
+        self._pieces = pieces
 
     @one_status
     async def Classify(  # noqa: N802 - gRPC's name
@@ -189,7 +193,8 @@ class VisionServicer(vision_pb2_grpc.VisionServicer):
             timeout_s = request.timeout_us / 1e6
             captioned, decode_ns = await (within(timeout_s, work) if timeout_s else work)
             tracked.timing = captioned.timing
-        response = caption_response(captioned, options, spec)
+        answer = caption_response(captioned, options, spec)
+        response = await self._pieces.run(answer) if options.attention else at_once(answer)
         response.model, response.version, response.id = model.name, model.version, request.id
         response.timing.CopyFrom(_timing(captioned.timing, decode_ns))
         return response
