@@ -71,6 +71,18 @@ def _is_at(model: str, state: str) -> Callable[[dict[str, object]], bool]:
     return lambda record: record.get("model") == model and record.get("state") == state
 
 
+def _compute(process: "subprocess.Popen[str]", seconds: float) -> None:
+    """Let it take so much processor time from now on: it is in the middle of what it does."""
+
+    def taken() -> float:
+        fields = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    before = taken()
+    while taken() < before + seconds:
+        time.sleep(0.05)
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 @pytest.mark.parametrize(
     ("content", "stage", "ends"), [(bare_graphs.loop, "checking", True), (bare_graphs.folding, "opening", False)]
@@ -82,6 +94,7 @@ def test_a_signal_is_obeyed_while_a_model_loads(
     _bare(tmp_path, "m", content())
     with _starting(tmp_path) as process:
         _wait_for(process, _is_at("m", stage))
+        _compute(process, 1.0)
         told_at = time.monotonic()
         process.send_signal(number)
         records = list(_records(process.stderr))
