@@ -6,7 +6,7 @@ Measured are the server's own function, simplejpeg in its settings, Pillow (the 
 imagecodecs and PyTurboJPEG that are installed (pip install opencv-python-headless imagecodecs PyTurboJPEG; the last
 one needs libturbojpeg). All take turns on each kind of file, round after round, with huge pages, as the server
 has them. Times are processor time, so that other work on the machine counts little. "KIND to 1/N" is decoding and
-resizing pictures of which 1/N is 2.5 times as large as needed: by decoding the whole, by the server's `jpeg_scaling`,
+resizing pictures of which 1/N is 3.5 times as large as needed: by decoding the whole, by the server's `jpeg_scaling`,
 and by Pillow's draft mode.
 """
 

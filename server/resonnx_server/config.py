@@ -44,7 +44,7 @@ class ModelSettings(BaseModel):
     """How captions share the device: joining and leaving between steps, one caption at a time, or in rigid batches.
     The last two are there to compare with."""
     jpeg_scaling: bool = False
-    """Decode large JPEG files at 1/2, 1/4 or 1/8 of their size where that is still 2.5 times what the model needs:
+    """Decode large JPEG files at 1/2, 1/4 or 1/8 of their size where that is still 3.5 times what the model needs:
     several times faster; pixels differ slightly from training. Above 24 megapixels it is always done."""
     exif_orientation: ExifOrientation | None = None
     """Whether pictures are turned upright by their EXIF orientation; as the model's recipe says if not given."""
