@@ -1,5 +1,6 @@
 """The demonstration models in int8 and fp16: what they keep, and that the server takes them."""
 
+import re
 import shutil
 from pathlib import Path
 
@@ -67,7 +68,8 @@ def test_manifest_tells_the_precision_and_its_cost(
     (measured,) = manifest.parity.agreements
     assert (measured.file, measured.precision) == (file, _STORED[precision])
     assert measured.identical == measured.pictures
-    assert measured.max_abs_difference <= measured.bound / 2
+    # The bound is twice what was measured, times 1e-6 for its way through float32.
+    assert measured.max_abs_difference <= measured.bound / 2 * (1 + 1e-6)
     assert measured.HasField("right") == ((name, precision) == ("digits", "int8"))
 
 
@@ -134,7 +136,8 @@ def test_verify_refuses_what_breaks_its_bound(
     (folder / "SHA256SUMS").write_bytes(sha256sums(contents))
     refused = verify(tmp_path / "models", "digits")
     assert refused.exit_code == 1
-    assert "model.onnx on CPUExecutionProvider/int8: max|delta|" in refused.stderr
+    # Whichever provider of this machine is judged first.
+    assert re.search(r"model\.onnx on \w+ExecutionProvider/\w+: max\|delta\|", refused.stderr), refused.stderr
     # Were the providers' answers not judged at all, PyTorch's would still be.
     monkeypatch.setattr(verification, "judge_everywhere", lambda *_: ())
     refused = verify(tmp_path / "models", "digits")
