@@ -18,7 +18,7 @@ DEFAULT_MAX_SIDE: Final = 16_384
 # JPEG files of more pixels are decoded at a fraction of their size, where the model needs no more.
 MAX_WHOLE_JPEG_PIXELS: Final = 24_000_000
 # A reduced picture is at least so many times as large as what it is resized to. At 2, photographs keep 97 % of their
-# values within 4 of the recipe's; at 3.5 all but 0.1 %, and drawn pictures whose details are as small as the model's
+# values within 4 of the recipe's; at 3.5, 99.6 %, and drawn pictures whose details are as small as the model's
 # pixels stay within 1 on average, too, which they do not at 2.5 or 3 (benchmarks/decoders.py).
 LEAST_REDUCED: Final = 3.5
 # They weigh few pixels or one: what a reduced picture has lost would show.
