@@ -106,13 +106,67 @@ def test_headers_are_read_in_little_time_whatever_the_bytes(head: bytes, repeate
     assert _processor_s(head + repeated * ((16 << 20) // len(repeated))) < 0.02
 
 
-def test_boxes_in_boxes_are_read_in_little_time() -> None:
-    def box(kind: bytes, content: bytes) -> bytes:
-        return (8 + len(content)).to_bytes(4, "big") + kind + content
+@pytest.mark.parametrize("between", [b"\xff\x00" * 2040, b"\xff" * 4080 + b"\x00"])
+def test_what_stands_between_segments_is_passed_over_in_little_time(between: bytes) -> None:
+    assert _processor_s(b"\xff\xd8" + (b"\xff\xe1\x00\x04ab" + between) * 1024 + b"\xff\xda") < 0.02
 
-    cells = box(b"iprp", box(b"ipco", box(b"ispe", bytes(12)) * 30) * 30) * 30
-    content = box(b"ftyp", b"avif" + bytes(4)) + box(b"meta", bytes(4) + cells) * 30
+
+def _box(kind: bytes, content: bytes) -> bytes:
+    return (8 + len(content)).to_bytes(4, "big") + kind + content
+
+
+def test_boxes_in_boxes_are_read_in_little_time() -> None:
+    cells = _box(b"iprp", _box(b"ipco", _box(b"ispe", bytes(12)) * 30) * 30) * 30
+    content = _box(b"ftyp", b"avif" + bytes(4)) + _box(b"meta", bytes(4) + cells) * 30
     assert _processor_s(content) < 0.02
+
+
+def _avif(items: int, extents: int, stream: bytes, *, at: int = 0, size: int = 0xFFFFFFFF, copies: int = 1) -> bytes:
+    """Return an AVIF file of so many items, each of so many parts, all of them the same bytes."""
+    numbers = [(i + 1).to_bytes(2, "big") for i in range(items)]
+    info = b"".join(_box(b"infe", b"\2\0\0\0" + number + b"\0\0av01\0") for number in numbers)
+    parts = (at.to_bytes(4, "big") + size.to_bytes(4, "big")) * extents
+    places = b"".join(number + b"\0\0" + extents.to_bytes(2, "big") + parts for number in numbers)
+    count = items.to_bytes(2, "big")
+    infos, locations = _box(b"iinf", bytes(4) + count + info), _box(b"iloc", bytes(4) + b"\x44\0" + count + places)
+    sizes = _box(b"iprp", _box(b"ipco", _box(b"ispe", bytes(4) + (8).to_bytes(4, "big") * 2)))
+    meta = _box(b"meta", bytes(4) + sizes + (infos + locations) * copies)
+    return _box(b"ftyp", b"avif" + bytes(4)) + _box(b"mdat", stream) + meta
+
+
+# A unit with the sequence header of a still picture of 8 x 8.
+SEQUENCE = b"\x0a\x07" + bytes.fromhex("1a3fc001c001c0")
+# Where _avif's stream stands.
+STREAM_AT = 24
+
+
+def test_what_many_items_name_together_is_read_in_little_time() -> None:
+    """Each names the whole file 16 times: 4096 copies of 16 MB."""
+    assert _processor_s(_avif(256, 16, bytes(16 << 20))) < 0.02
+
+
+def test_items_of_countless_parts_are_read_in_little_time() -> None:
+    assert _processor_s(_avif(16, 65_535, b"", size=0)) < 0.02
+
+
+@pytest.mark.parametrize("copies", [1, 50])
+def test_streams_of_countless_sequences_are_read_in_little_time(copies: int) -> None:
+    stream = SEQUENCE * 64
+    content = _avif(256, 1, stream + bytes(4 << 20), at=STREAM_AT, size=len(stream), copies=copies)
+    assert _processor_s(content) < 0.03
+
+
+def test_several_lists_of_items_are_not_taken() -> None:
+    """Decoders differ in which one they believe."""
+    assert header(_avif(1, 1, SEQUENCE, at=STREAM_AT, size=len(SEQUENCE))).problem == ""
+    assert "damaged" in header(_avif(1, 1, SEQUENCE, at=STREAM_AT, size=len(SEQUENCE), copies=2)).problem
+
+
+@pytest.mark.parametrize("kind", [b"iinf", b"iloc", b"idat"])
+def test_boxes_of_nothing_at_the_end_are_damage(kind: bytes) -> None:
+    for content in (b"", bytes(6), bytes(6) + _box(b"infe", b"")):
+        meta = _box(b"meta", bytes(4) + _box(b"iloc", b"") * (kind != b"iloc") + _box(kind, content))
+        assert header(_box(b"ftyp", b"avif" + bytes(4)) + meta).problem
 
 
 def test_directories_of_directories_are_read_in_little_time() -> None:

@@ -5,9 +5,11 @@ from typing import Final
 _SEQUENCE_HEADER: Final = 1
 # Of one still picture; encoders write three or four.
 _MAX_UNITS: Final = 64
+# And one of these; some repeat it.
+_MAX_SEQUENCES: Final = 4
 
 
-def frame_sizes(stream: bytes) -> list[tuple[int, int]] | None:
+def frame_sizes(stream: bytes | memoryview) -> list[tuple[int, int]] | None:
     """Return the largest width and height of each sequence's frames; None if the stream is not that of a still."""
     sizes: list[tuple[int, int]] = []
     position = 0
@@ -21,14 +23,14 @@ def frame_sizes(stream: bytes) -> list[tuple[int, int]] | None:
             size, position = _leb128(stream, position)
         if head >> 3 & 15 == _SEQUENCE_HEADER:
             found = _sequence(stream[position : position + size])
-            if found is None:
+            if found is None or len(sizes) == _MAX_SEQUENCES:
                 return None
             sizes.append(found)
         position += size
     return None
 
 
-def _leb128(stream: bytes, position: int) -> tuple[int, int]:
+def _leb128(stream: bytes | memoryview, position: int) -> tuple[int, int]:
     """Return a number of variable length, and where it ends."""
     value = 0
     for i in range(8):
@@ -39,7 +41,7 @@ def _leb128(stream: bytes, position: int) -> tuple[int, int]:
     return len(stream), position + 8
 
 
-def _sequence(header: bytes) -> tuple[int, int] | None:
+def _sequence(header: bytes | memoryview) -> tuple[int, int] | None:
     bits = _Bits(header)
     bits.read(4)
     if bits.read(1):
@@ -63,7 +65,7 @@ def _sequence(header: bytes) -> tuple[int, int] | None:
 class _Bits:
     """Reads numbers of some bits, the most significant first."""
 
-    def __init__(self, content: bytes) -> None:
+    def __init__(self, content: bytes | memoryview) -> None:
         # What is read here is shorter.
         content = content[:128]
         self._value = int.from_bytes(content, "big")

@@ -2,13 +2,15 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from typing import Final
 
 from resonnx_server.runtime.av1 import frame_sizes
 
 _MAX_BOXES: Final = 1024
-# Cells of a grid, alpha, thumbnails.
+# Cells of a grid, alpha, thumbnails. Each is one part of the file, or a few.
 _MAX_ITEMS: Final = 256
+_MAX_EXTENTS: Final = 1024
 # Pillow makes objects of Python of what is noted there.
 _MAX_EXIF_BYTES: Final = 1 << 20
 _UNREADABLE: Final = "its header is damaged or incomplete"
@@ -59,39 +61,48 @@ def read(encoded: bytes) -> AvifPicture | str:
     return AvifPicture(width, height, _BYTES_A_PIXEL * sum(across * down for across, down in parts))
 
 
-def _streams(encoded: bytes) -> list[bytes]:
-    """Return the AV1 streams of all items; none if they cannot be found, or are not all that must be looked at."""
+def _streams(encoded: bytes) -> list[bytes | memoryview]:
+    """Return the AV1 streams of all items; none if they cannot be found, or are not all that must be looked at.
+
+    Items may share parts of the file, and a part may be named over and over: together they must not be larger than it.
+    """
     pictures, notes = set(_items(encoded, b"av01")), set(_items(encoded, b"Exif"))
-    own_data = next(_inside(encoded, b"meta", b"idat"), None)
-    streams = []
-    for start, end in _inside(encoded, b"meta", b"iloc"):
-        for item, method, extents in _Locations(encoded[start:end]).items():
-            if item in notes and sum(size for _, size in extents) > _MAX_EXIF_BYTES:
-                return []
-            if item not in pictures:
-                continue
-            if method > 1 or (method == 1 and own_data is None):
-                return []
-            base = own_data[0] if method == 1 and own_data else 0
-            streams.append(b"".join(encoded[base + at : base + at + size] for at, size in extents))
+    own_data, locations = _only(encoded, b"idat"), _only(encoded, b"iloc")
+    if locations is None:
+        return []
+    streams: list[bytes | memoryview] = []
+    content, left = memoryview(encoded), len(encoded)
+    for item, method, extents in _Locations(content[slice(*locations)]).items():
+        if item in notes and sum(size for _, size in extents) > _MAX_EXIF_BYTES:
+            return []
+        if item not in pictures:
+            continue
+        if method > 1 or (method == 1 and own_data is None):
+            return []
+        base = own_data[0] if method == 1 and own_data else 0
+        parts = [content[base + at : base + at + size] for at, size in extents]
+        left -= sum(map(len, parts))
+        if left < 0:
+            return []
+        streams.append(parts[0] if len(parts) == 1 else b"".join(parts))
     return streams if len(streams) == len(pictures) else []
 
 
 def _items(encoded: bytes, wanted: bytes) -> Iterator[int]:
     """Yield the numbers of the items of a kind."""
-    for start, end in _inside(encoded, b"meta", b"iinf"):
-        first = start + (6 if encoded[start] == 0 else 8)
-        for kind, at, past in _boxes(encoded, first, end):
-            # Numbers have two bytes up to version 2; a count, and then the kind, follow.
-            size = 2 if encoded[at] < 3 else 4
-            if kind == b"infe" and past - at >= size + 10 and encoded[at + size + 6 : at + size + 10] == wanted:
-                yield int.from_bytes(encoded[at + 4 : at + 4 + size], "big")
+    start, end = _only(encoded, b"iinf") or (0, 0)
+    # Version 0 counts entries in two bytes, and numbers have two up to version 2; a count, and then the kind, follow.
+    first = start + (6 if encoded[start : start + 1] == b"\0" else 8)
+    for kind, at, past in _boxes(encoded, first, end):
+        size = 2 if encoded[at : at + 1] < b"\3" else 4
+        if kind == b"infe" and past - at >= size + 10 and encoded[at + size + 6 : at + size + 10] == wanted:
+            yield int.from_bytes(encoded[at + 4 : at + 4 + size], "big")
 
 
 class _Locations:
     """Reads an item location box."""
 
-    def __init__(self, content: bytes) -> None:
+    def __init__(self, content: memoryview) -> None:
         self._content = content
         self._position = 0
 
@@ -101,13 +112,16 @@ class _Locations:
         sizes = self._number(2)
         of_offset, of_length, of_base, of_index = (sizes >> shift & 15 for shift in (12, 8, 4, 0))
         count = self._number(4 if version == 2 else 2)
+        left = _MAX_EXTENTS
         for _ in range(min(count, _MAX_ITEMS)):
             item = self._number(4 if version == 2 else 2)
             method = self._number(2) & 15 if version else 0
             self._number(2)
             base = self._number(of_base)
             extents = []
-            for _ in range(min(self._number(2), _MAX_ITEMS)):
+            for _ in range(self._number(2)):
+                if (left := left - 1) < 0:
+                    return
                 if version:
                     self._number(of_index)
                 offset = self._number(of_offset)
@@ -121,6 +135,12 @@ class _Locations:
 
 def _pair(encoded: bytes, at: int) -> tuple[int, int]:
     return int.from_bytes(encoded[at : at + 4], "big"), int.from_bytes(encoded[at + 4 : at + 8], "big")
+
+
+def _only(encoded: bytes, kind: bytes) -> tuple[int, int] | None:
+    """Return where the content of the meta box's only box of a kind lies; None if it has none, or several."""
+    found = [*islice(_inside(encoded, b"meta", kind), 2)]
+    return found[0] if len(found) == 1 else None
 
 
 def _inside(encoded: bytes, *path: bytes, start: int = 0, end: int | None = None) -> Iterator[tuple[int, int]]:

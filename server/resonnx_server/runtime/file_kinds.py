@@ -59,8 +59,8 @@ _BASE64: Final = (
     ("R0lGOD", " of a GIF picture"),
     ("UklGR", " of a WebP picture"),
 )
-_BASE64_TEXT: Final = re.compile(r"[A-Za-z0-9+/_\-\r\n]{16,}={0,2}\s*")
-_HEX_TEXT: Final = re.compile(r"(?:[0-9A-Fa-f]{2}){16,}\s*")
+_BASE64_TEXT: Final = re.compile(r"[A-Za-z0-9+/_\-\r\n]{16,}={0,2}")
+_HEX_TEXT: Final = re.compile(r"(?:[0-9A-Fa-f]{2}){16,}")
 _TAG: Final = re.compile(r"<[a-z!?]", re.IGNORECASE)
 _TEXT: Final = re.compile(r"[\t\n\r\f\x20-\x7e\x80-\U0010ffff]+")
 
@@ -112,7 +112,7 @@ def _text_kind(head: bytes) -> str:
         return "UTF-16 text"
     try:
         # A character may be cut off at the end.
-        text = head.decode("utf-8-sig", "strict" if len(head) < _HEAD else "ignore").lstrip()
+        text = head.decode("utf-8-sig", "strict" if len(head) < _HEAD else "ignore").strip()
     except UnicodeDecodeError:
         return ""
     if not text:

@@ -1,7 +1,8 @@
 """What a picture file's first bytes say of it: its format, its size, and what must be held to decode it.
 
-Read before anything is decoded, on the event loop: microseconds, whatever the bytes. What a decoder finds must agree
-(runtime/codecs.py), so nothing is spent that was not told here.
+Read before anything is decoded, on the event loop: microseconds for what programs write, and some milliseconds whatever
+the bytes, of which nothing is copied. What a decoder finds must agree (runtime/codecs.py), so nothing is spent that was
+not told here.
 """
 
 from collections.abc import Callable

@@ -11,7 +11,7 @@ MAX_SCANS: Final = 64
 # Segments that are read one by one. Real files have fewer, large profiles and maps of depths included.
 _MAX_SEGMENTS: Final = 4096
 _MAX_SEGMENTS_BEFORE_SCAN: Final = 1024
-# Between two segments; decoders skip what is there, and Pillow opens no file that has any.
+# Between segments, in all; decoders skip what is there, and Pillow opens no file that has any.
 _MAX_GARBAGE: Final = 4096
 _SCAN: Final = b"\xff\xda"
 _EOI: Final = 0xD9
@@ -98,13 +98,14 @@ def exif(encoded: bytes) -> bytes:
 
 def _segments(encoded: bytes) -> Iterator[tuple[int, int]]:
     """Yield each segment's kind, as its marker's second byte, and where its length stands, up to the first scan."""
-    position = 2
+    position, garbage = 2, _MAX_GARBAGE
     for _ in range(_MAX_SEGMENTS_BEFORE_SCAN):
         marker = encoded[position : position + 4]
         if len(marker) < 4 or marker[0] != 0xFF or marker[1] not in _USUAL:
-            found = _MARKER.search(encoded, position, position + _MAX_GARBAGE)
+            found = _MARKER.search(encoded, position, position + garbage)
             if found is None:
                 return
+            garbage -= found.start() - position
             position = found.start()
             marker = encoded[position : position + 4]
         kind = marker[1]
