@@ -23,13 +23,14 @@ class NothingToDraw(Exception):
     """The answer holds no attention, or Pillow is missing; the message says which."""
 
 
-def draw_attention(picture: bytes, result: CaptionResult, file: Path) -> None:
+def draw_attention(picture: bytes, result: CaptionResult, file: Path, *, upright: bool = False) -> None:
     """Write an image (its format by the file's suffix) of the best caption's words.
 
     Args:
-        picture: The JPEG, PNG or WebP file that was captioned.
+        picture: The file that was captioned.
         result: Its answer, with attention.
         file: Where to.
+        upright: The server applied the picture's EXIF orientation.
 
     Raises:
         NothingToDraw: See there.
@@ -37,13 +38,15 @@ def draw_attention(picture: bytes, result: CaptionResult, file: Path) -> None:
         ValueError: Its suffix names no format.
     """
     try:
-        from PIL import Image, ImageDraw, ImageFont
+        from PIL import Image, ImageDraw, ImageFont, ImageOps
     except ImportError:
         raise NothingToDraw("drawing needs Pillow: pip install 'resonnx[images]'") from None
     words = [word for word in result.captions[0].words if word.attention]
     if not words:
         raise NothingToDraw(f"model {result.model!r} tells no attention")
-    base = Image.open(io.BytesIO(picture)).convert("RGB").resize((_PANEL, _PANEL))
+    opened: Image.Image = Image.open(io.BytesIO(picture))
+    shown = ImageOps.exif_transpose(opened) if upright else opened
+    base = shown.convert("RGB").resize((_PANEL, _PANEL))
     rows = -(-(len(words) + 1) // _COLUMNS)
     sheet = Image.new("RGB", (_COLUMNS * _PANEL, rows * (_PANEL + _TEXT_HEIGHT)), "white")
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(16)

@@ -120,7 +120,7 @@ def caption(
     def ask(client: Client, picture: bytes) -> Result:
         result = client.caption(picture, model, **options)
         if attention is not None:
-            _draw(picture, result, attention)
+            _draw(client, picture, result, attention)
         return result
 
     if stream:
@@ -129,9 +129,11 @@ def caption(
         ask_all(ask, pictures, server, timeout, as_json)
 
 
-def _draw(picture: bytes, result: CaptionResult, file: Path) -> None:
+def _draw(client: Client, picture: bytes, result: CaptionResult, file: Path) -> None:
+    pictures = client.model(result.model, result.version).pictures
+    upright = pictures is not None and pictures.exif_orientation == "apply"
     try:
-        draw_attention(picture, result, file)
+        draw_attention(picture, result, file, upright=upright)
     except (NothingToDraw, OSError, ValueError) as error:
         raise InvalidArgument(f"{file}: {error}") from None
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import resonnx
-from PIL import Image
+from PIL import ExifTags, Image
 from resonnx.cli import app
 from resonnx_proto.v1 import manifest_pb2, vision_pb2
 from typer.testing import CliRunner
@@ -84,6 +84,18 @@ def test_several_captions_are_printed_with_their_scores(vision, run, sentence) -
     assert (request.num_captions, request.beam_width, request.max_tokens, request.seed) == (2, 3, 9, 0)
 
 
+PANEL, TEXT = 192, 24
+
+
+@pytest.fixture
+def settings(vision) -> vision_pb2.PictureSettings:
+    """How the server reads pictures for the model."""
+    described = vision_pb2.GetModelResponse(pictures=vision_pb2.PictureSettings())
+    vision.script["GetModel"] = lambda request, context: described
+    return described.pictures
+
+
+@pytest.mark.usefixtures("settings")
 def test_attention_is_drawn(vision, run, looking) -> None:
     vision.script["Caption"] = lambda request, context: looking
     done = run("--attention", "out.png")
@@ -91,13 +103,30 @@ def test_attention_is_drawn(vision, run, looking) -> None:
     assert vision.requests[0].return_attention
     drawn = Image.open("out.png").convert("L")
     # The second panel is the first word, which looked at the left (black) half; the third at the right (white) one.
-    panel, text = 192, 24
-    assert drawn.size == (5 * panel, panel + text)
-    first, second = (drawn.getpixel((n * panel + 160, text + 96)) for n in (1, 2))
+    assert drawn.size == (5 * PANEL, PANEL + TEXT)
+    first, second = (drawn.getpixel((n * PANEL + 160, TEXT + 96)) for n in (1, 2))
     assert first < 80
     assert second > 240
 
 
+@pytest.mark.parametrize(("orientation", "is_turned"), [("IGNORE", False), ("APPLY", True)])
+def test_attention_is_drawn_over_the_picture_as_the_model_had_it(
+    vision, run, looking, settings, orientation: str, is_turned: bool
+) -> None:
+    """Black on the left, and as it was seen at the top."""
+    settings.exif_orientation = f"EXIF_ORIENTATION_{orientation}"
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    with Image.open("cat.png") as picture:
+        picture.save("cat.png", exif=exif)
+    vision.script["Caption"] = lambda request, context: looking
+    assert run("--attention", "out.png").exit_code == 0
+    drawn = Image.open("out.png").convert("L")
+    top_right, bottom_left = drawn.getpixel((160, TEXT + 32)), drawn.getpixel((32, TEXT + 160))
+    assert (top_right < 80, bottom_left < 80) == ((True, False) if is_turned else (False, True))
+
+
+@pytest.mark.usefixtures("settings")
 def test_no_attention_to_draw_is_one_line(vision, run, sentence) -> None:
     vision.script["Caption"] = lambda request, context: sentence
     done = run("--attention", "out.png")
@@ -105,6 +134,7 @@ def test_no_attention_to_draw_is_one_line(vision, run, sentence) -> None:
     assert done.stderr == "resonnx: cat.png: out.png: model 'scenes' tells no attention\n"
 
 
+@pytest.mark.usefixtures("settings")
 def test_a_file_that_cannot_be_drawn_is_one_line(vision, run, looking) -> None:
     vision.script["Caption"] = lambda request, context: looking
     done = run("--attention", "out.nothing")
