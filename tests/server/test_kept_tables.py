@@ -17,6 +17,7 @@ from resonnx_server.engine.measurement import Measured, Measurement
 from resonnx_server.observe.metrics import Metrics
 from resonnx_server.repository import version as module
 from resonnx_server.repository.cache import TableCache
+from resonnx_server.repository.progress import Progress
 from resonnx_server.repository.scan import Found
 from resonnx_server.repository.version import Version
 from resonnx_server.runtime.manifest import VersionFiles
@@ -47,7 +48,8 @@ class Machine:
         """Load the model once."""
         unused: Any = None
         found = Found("m", 1, Path())
-        version = Version(found, ModelSettings(), Metrics(), unused, 2, TableCache(self._folder, 2))
+        self.progress = Progress()
+        version = Version(found, ModelSettings(), Metrics(), unused, 2, TableCache(self._folder, 2), self.progress)
         session: Any = SimpleNamespace(candidate=Candidate(CPU, pb.PRECISION_FP32), threads=1, spinning=False)
         files = VersionFiles("", {"model.onnx": b"graph"}, pb.Manifest())
         self.measured.clear()
@@ -118,10 +120,12 @@ def test_what_was_measured_in_company_is_measured_again_at_the_next_start(
     machine.waits_ns = 10**9
     machine.takes = {size: Measured(3 * cost.median_ns, 10.0) for size, cost in USUAL.items()}
     assert machine.start().cost_ns(8) == pytest.approx(24_000), "until then it serves"
+    assert machine.progress.is_doubtful
     machine.waits_ns = 0
     machine.takes = dict(USUAL)
     assert machine.start().cost_ns(8) == pytest.approx(8_000)
     assert machine.measured == [SIZES]
+    assert not machine.progress.is_doubtful
     machine.start()
     assert machine.measured == [], "it is not doubted any more"
 
@@ -132,10 +136,11 @@ def test_where_there_is_always_company_starts_do_not_measure_for_ever(
     """Company makes runs longer, never shorter: the least of three is kept."""
     machine = Machine(monkeypatch, tmp_path)
     machine.waits_ns = 10**9
-    for factor in (3, 2, 4):
+    for factor, is_doubtful in ((3, True), (2, True), (4, False)):
         machine.takes = {size: Measured(factor * cost.median_ns, 10.0) for size, cost in USUAL.items()}
         table = machine.start()
         assert machine.measured == [SIZES]
+        assert machine.progress.is_doubtful == is_doubtful, "what is told as measured again at the next start will be"
     assert table.cost_ns(8) == pytest.approx(16_000)
     assert machine.start().cost_ns(8) == pytest.approx(16_000)
     assert machine.measured == []

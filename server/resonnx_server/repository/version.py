@@ -123,6 +123,7 @@ class Version:
             kept = self._measured(moving, file, sizes, callers, known)
         if far := far_above({size: each.median_ns for size, each in kept.costs.items()}):
             kept = replace(kept, costs=least(kept.costs, measure(moving, sorted(far), callers).costs))
+        self.progress.is_doubtful |= kept.is_doubtful
         if kept != known:
             self.cache.put(content, session, kept, callers)
         if known is not None and not known.is_doubtful:
@@ -138,7 +139,6 @@ class Version:
         measured = measure(run, sizes, callers)
         if not measured.received.is_disturbed:
             return Kept(measured.costs)
-        self.progress.is_doubtful = True
         extra = {"model": self.found.name, "file": file, "share": round(measured.received.lost, 2)}
         _log.info("measured while something else held the processors", extra=extra)
         if before is None:
