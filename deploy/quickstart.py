@@ -42,11 +42,9 @@ def main() -> int:
         ports = dict.fromkeys(ports, 0)
     try:
         # Before anything that takes long.
-        for variable, port in ports.items():
-            if not _is_free(port):
-                other = port + 10 if port < _LAST_PORT - 10 else port - 10
-                print(f"make run: port {port} is taken: choose another, make run {variable}={other}", file=sys.stderr)
-                return 1
+        if problem := _problem(ports):
+            print(f"make run: {problem}", file=sys.stderr)
+            return 1
         subprocess.run([*export, "--repository", str(repository)], check=True)
         subprocess.run([*export, "--samples", str(samples), "--count", str(_PICTURES), "--seed", "1"], check=True)
         return _serve_and_ask(repository, samples, ports, once=arguments.once)
@@ -55,6 +53,19 @@ def main() -> int:
         return error.returncode
     except KeyboardInterrupt:
         return _INTERRUPTED
+
+
+def _problem(ports: Mapping[str, int]) -> str:
+    """Say why ports, by variable, cannot be listened at, and what to write instead; nothing if they can."""
+    for variable, port in ports.items():
+        if not 0 <= port <= _LAST_PORT:
+            return f"{variable}={port} is no port: choose one of 1 to {_LAST_PORT}"
+        other = port + 10 if port < _LAST_PORT - 10 else port - 10
+        if not _is_free(port):
+            return f"port {port} is taken: choose another, make run {variable}={other}"
+        if port and list(ports.values()).count(port) > 1:
+            return f"{' and '.join(ports)} are both {port}: choose another, make run {variable}={other}"
+    return ""
 
 
 def _is_free(port: int) -> bool:
