@@ -4,7 +4,11 @@ import contextlib
 import functools
 import io
 import struct
+import threading
+import time
 import zlib
+from collections.abc import Callable
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -14,6 +18,7 @@ from PIL import Image, ImageOps
 from resonnx_proto.v1.manifest_pb2 import ImageInput
 from resonnx_server.errors import BadImage
 from resonnx_server.runtime import images
+from resonnx_server.runtime.markers import scans
 from resonnx_server.runtime.picture_options import PictureOptions
 
 RNG = np.random.default_rng(3)
@@ -246,6 +251,32 @@ def test_what_only_looks_like_scans_is_not_counted(before: bytes, after: bytes) 
     plain = _progressive()
     file = plain[:2] + before + plain[2:] + after
     np.testing.assert_array_equal(_decoded(file), _decoded(plain))
+
+
+@pytest.mark.parametrize("behind", [b"\xff\x00", b"\xff\xda", b"\xff\xff"], ids=["no markers", "scans", "fill bytes"])
+def test_looking_for_scans_lets_others_run(behind: bytes) -> None:
+    """Of 32 MB at once no other thread would have the interpreter until all is looked at."""
+    file = _with_scans(100)[:-2] + behind * (16 << 20)
+    assert scans(file) >= 100
+    assert min(_longest_hold_s(lambda: scans(file)) for _ in range(3)) < 0.03
+
+
+def _longest_hold_s(work: Callable[[], object]) -> float:
+    """Return how much of the processor's time `work` takes, at most, between two turns of another thread."""
+    clock, over = time.pthread_getcpuclockid(threading.get_ident()), threading.Event()
+    seen = [time.clock_gettime(clock)]
+
+    def look() -> None:
+        while not over.is_set():
+            seen.append(time.clock_gettime(clock))
+            time.sleep(0.001)
+
+    looking = threading.Thread(target=look)
+    looking.start()
+    work()
+    over.set()
+    looking.join()
+    return max(after - before for before, after in pairwise(seen))
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """Large requests of the tensor protocol are read as protobuf reads small ones; what is odd is refused."""
 
 import struct
+import time
 
 import numpy as np
 import pytest
@@ -130,7 +131,7 @@ def test_what_is_no_message_is_told(content: bytes) -> None:
         (b"\x78\x01" * 100_000, "more than 5000 fields"),
         (wire.opening(5, 200_000) + b"\x22\x00" * 100_000, "more than 5000 fields"),
         (wire.opening(6, 200_000) + b"\x12\x00" * 100_000, "more than 5000 fields"),
-        (wire.opening(1, 2_000_000) + b"a" * 2_000_000, "2000004 bytes beside tensors' contents, more than 1048576"),
+        (wire.opening(1, 2_000_000) + b"a" * 2_000_000, "2000004 bytes beside contents, more than 1048576"),
     ],
     ids=["inputs", "unknown", "parameters of an input", "parameters of an output", "a name"],
 )
@@ -144,6 +145,14 @@ def test_typed_contents_that_do_not_parse(content: bytes) -> None:
     tensor = pb.ModelInferRequest.InferInputTensor(name="x", datatype="INT32", shape=[1])
     with pytest.raises(InvalidInput, match=r"inputs\['x'\].contents.int_contents: does not parse"):
         at_once(contents.from_contents(memoryview(content), (1,), np.dtype("<i4"), tensor))
+
+
+def test_a_number_without_end_is_refused_without_looking_for_it() -> None:
+    packed = np.full(1 << 22, 0x80, np.uint8)
+    start_s = time.thread_time()
+    with pytest.raises(DecodeError, match="too long"):
+        list(wire.pieces_of_varints(packed, 1 << 16))
+    assert time.thread_time() - start_s < 0.5
 
 
 def test_raw_numbers_are_shared_where_they_lie_well() -> None:
@@ -171,5 +180,8 @@ def test_pictures_requests_have_few_fields_at_any_depth() -> None:
     for message in (b"\x78\x01" * 100_000, nested):
         with pytest.raises(InvalidInput, match="more than 5000 fields"):
             read_picture_request(vision_pb2.ClassifyRequest, message)
+    small = (wire.opening(3, 4096) + b"\x78\x01" * 2048) * 400
+    with pytest.raises(InvalidInput, match="bytes beside contents, more than 1048576"):
+        read_picture_request(vision_pb2.ClassifyRequest, small)
     request = vision_pb2.CaptionRequest(image={"encoded": bytes(100_000)}, prefix=["a"] * 4000)
     assert read_picture_request(vision_pb2.CaptionRequest, request.SerializeToString()) == request

@@ -90,7 +90,7 @@ def read_picture_request(kind: type[M], message: bytes) -> M:
 
     Raises:
         DecodeError: It is none.
-        InvalidInput: It has too many fields.
+        InvalidInput: It has too many fields, or too much beside them in small parts.
     """
     if len(message) > _WHOLE_BYTES:
         _count_fields(memoryview(message), kind.DESCRIPTOR, _Cut())
@@ -101,9 +101,14 @@ def _count_fields(message: memoryview, descriptor: Any, cut: "_Cut") -> None:
     for field in wire.fields(message):
         cut.count_field()
         known = descriptor.fields_by_number.get(field.number)
+        if known is None or known.message_type is None or field.kind != wire.BYTES:
+            continue
         size = field.end - field.content
-        if known is not None and known.message_type is not None and field.kind == wire.BYTES and size > _COUNTED_BYTES:
+        if size > _COUNTED_BYTES:
             _count_fields(message[field.content : field.end], known.message_type, cut)
+        else:
+            # Each is small, but may be all fields, and there may be thousands.
+            cut.count_bytes(size)
 
 
 class _Cut:
@@ -116,12 +121,15 @@ class _Cut:
     def count_field(self) -> None:
         self._fields += 1
         if self._fields > _MOST_FIELDS:
-            raise InvalidInput("request", f"more than {_MOST_FIELDS} fields beside tensors' contents")
+            raise InvalidInput("request", f"more than {_MOST_FIELDS} fields beside contents")
+
+    def count_bytes(self, size: int) -> None:
+        self._bytes += size
+        if self._bytes > _MOST_REST:
+            raise InvalidInput("request", f"{self._bytes} bytes beside contents, more than {_MOST_REST}")
 
     def keep(self, *parts: bytes | memoryview) -> None:
-        self._bytes += sum(map(len, parts))
-        if self._bytes > _MOST_REST:
-            raise InvalidInput("request", f"{self._bytes} bytes beside tensors' contents, more than {_MOST_REST}")
+        self.count_bytes(sum(map(len, parts)))
         self.rest += parts
 
     def contents(self, tensor: memoryview, number: int) -> tuple[bytes, memoryview | None]:

@@ -101,12 +101,18 @@ def count_varints(packed: Bytes) -> int:
 
 
 def pieces_of_varints(packed: Bytes, size: int) -> Iterator[Bytes]:
-    """Cut packed numbers into pieces of about `size` bytes, between numbers."""
+    """Cut packed numbers into pieces of about `size` bytes, between numbers.
+
+    Raises DecodeError if one at a cut is longer than a varint may be.
+    """
     start = 0
     while start < len(packed):
         end = min(start + size, len(packed))
+        longest = end + _LONGEST_VARINT
         while end < len(packed) and packed[end - 1] >= 0x80:
             end += 1
+            if end > longest:
+                raise DecodeError("a number is too long")
         yield packed[start:end]
         start = end
 

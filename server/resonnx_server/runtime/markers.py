@@ -13,6 +13,8 @@ _MAX_SEGMENTS: Final = 4096
 _MAX_SEGMENTS_BEFORE_SCAN: Final = 1024
 # Between segments, in all; decoders skip what is there, and Pillow opens no file that has any.
 _MAX_GARBAGE: Final = 4096
+# What is searched at once: a call into C lets no other thread run until it returns. Some ms at worst.
+_PIECE: Final = 1 << 17
 _SCAN: Final = b"\xff\xda"
 _EOI: Final = 0xD9
 _APP1: Final = 0xE1
@@ -48,19 +50,19 @@ def scans(encoded: bytes) -> int:
     The same two bytes occur in what is no scan: a thumbnail, a colour profile, the video behind a moving picture. So
     segments are skipped by their length, and all behind the picture's end, where there are too many to be sure.
     """
-    most = encoded.count(_SCAN)
+    most = _count_scans(encoded, 0)
     if most <= MAX_SCANS:
         return most
     found, position = 0, 2
     for _ in range(_MAX_SEGMENTS):
-        marker = _MARKER.search(encoded, position)
-        if marker is None or (kind := encoded[marker.start() + 1]) == _EOI:
+        at = _next_marker(encoded, position)
+        if at is None or (kind := encoded[at + 1]) == _EOI:
             return found
         found += kind == _SCAN[1]
-        start = marker.end()
+        start = at + 2
         position = start + max(2, int.from_bytes(encoded[start : start + 2], "big"))
     # A file of countless segments is not worth the time to tell them apart.
-    return found + encoded.count(_SCAN, position)
+    return found + _count_scans(encoded, position)
 
 
 def frame(encoded: bytes) -> Frame | None:
@@ -115,6 +117,19 @@ def _segments(encoded: bytes) -> Iterator[tuple[int, int]]:
         if kind == _SCAN[1]:
             return
         position += 2 + max(2, marker[2] << 8 | marker[3] if len(marker) == 4 else 0)
+
+
+def _count_scans(encoded: bytes, position: int) -> int:
+    # Each piece with the first byte of the next: a marker's two may lie on both sides.
+    return sum(encoded.count(_SCAN, start, start + _PIECE + 1) for start in range(position, len(encoded), _PIECE))
+
+
+def _next_marker(encoded: bytes, position: int) -> int | None:
+    """Return where libjpeg's next marker stands, from `position` on."""
+    for start in range(position, len(encoded), _PIECE):
+        if (found := _MARKER.search(encoded, start, start + _PIECE + 1)) is not None:
+            return found.start()
+    return None
 
 
 def _coefficient_bytes(encoded: bytes, start: int) -> int:
