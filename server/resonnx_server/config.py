@@ -76,12 +76,13 @@ class Settings(BaseModel):
     ready_when: Literal["all", "any"] = "all"
     """Ready when all models serve or are refused, or as soon as any serves; the others follow as they are loaded."""
     load_timeout_s: Annotated[float, Field(gt=0, le=86_400)] = 600.0
-    """Seconds that the load of one model may take; it is refused then, and the others serve."""
+    """Seconds that the load of one model may take; it is refused then, and the others serve. TensorRT's first start may
+    need more: it builds engines."""
     max_message_bytes: Annotated[int, Field(ge=1 << 20, le=1 << 30)] = 64 << 20
     """Largest request, and largest answer, in bytes."""
     max_image_pixels: Annotated[int, Field(ge=1 << 16, le=1 << 30)] = 1 << 26
     """Largest picture, in pixels, told by its header before it is decoded. The memory for decoding grows with it: 18
-    bytes a pixel with WebP among `formats`."""
+    bytes a pixel with WebP among `formats`, 21 with TIFF, 28 with AVIF."""
     max_image_side: Annotated[int, Field(ge=64, le=65_535)] = 16_384
     """Longest side of a picture, in pixels."""
     formats: Annotated[tuple[PictureFormat, ...], BeforeValidator(_listed), Field(min_length=1)] = (

@@ -192,6 +192,18 @@ def test_limits_are_the_options() -> None:
         images.from_raw(bytes(48), 4, 4, PictureOptions(RECIPE, max_pixels=15))
 
 
+@pytest.mark.parametrize("side", [256, 600, 4096])
+@pytest.mark.parametrize("resize", [ImageInput.RESIZE_STRETCH, ImageInput.RESIZE_SHORT_SIDE_CROP])
+def test_what_may_arrive_does_not_limit_what_models_take(resize: ImageInput.Resize, side: int) -> None:
+    """Small pictures are taken by models whose own pixels are more than may arrive."""
+    recipe = ImageInput(width=side, height=side, resize=resize, resize_short_side=side, filter=RECIPE.filter)
+    small = PictureOptions(recipe, formats=("PNG",), max_pixels=1 << 16)
+    square = PHOTO[:90, :90]
+    expected = images.load(file(square, "PNG"), PictureOptions(recipe))
+    assert (images.load(file(square, "PNG"), small) == expected).all()
+    assert (images.from_raw(square.tobytes(), 90, 90, small) == expected).all()
+
+
 @pytest.mark.parametrize(
     "name", ["plain.jpg", "alpha.png", "lossy.webp", "plain.gif", "plain.bmp", "lzw.tif", "plain.avif"]
 )

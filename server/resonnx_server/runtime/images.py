@@ -22,7 +22,7 @@ from resonnx_server.runtime.headers import Header, header
 from resonnx_server.runtime.jpeg import check_scans, decode_jpeg
 from resonnx_server.runtime.markers import exif
 from resonnx_server.runtime.orientation import Box, is_on_its_side, orientation, upright
-from resonnx_server.runtime.picture_memory import decoding_bytes, most_bytes, resized_size
+from resonnx_server.runtime.picture_memory import allowed_bytes, decoding_bytes, resized_size
 from resonnx_server.runtime.picture_options import DEFAULT_MAX_PIXELS, PictureOptions
 
 Pixels = npt.NDArray[np.uint8]
@@ -63,7 +63,7 @@ def load(encoded: bytes, options: PictureOptions, field: str = "image.encoded", 
     if options.applies_exif:
         image, shown = upright(image, shown, stored)
         size = size[::-1] if is_on_its_side(stored) else size
-    return fit(image, options.recipe, field, size, shown, options.max_pixels)
+    return fit(image, options.recipe, field, size, shown, options.max_resized_pixels)
 
 
 def decode(encoded: bytes, field: str = "image.encoded", options: PictureOptions | None = None) -> Image.Image:
@@ -84,7 +84,7 @@ def check(encoded: bytes, told: Header, options: PictureOptions, field: str) -> 
     if told.problem:
         raise BadImage(field, f"{kind_of(encoded)}, and {told.problem}")
     check_size(told.width, told.height, field, options)
-    needed, most = decoding_bytes(told, options), most_bytes(options)
+    needed, most = decoding_bytes(told, options), allowed_bytes(options)
     if needed > most:
         raise BadImage(field, f"{kind_of(encoded)} that takes {needed} bytes to decode, more than {most}")
 
@@ -106,7 +106,7 @@ def from_raw(rgb: bytes, width: int, height: int, options: PictureOptions, field
     pixels = np.frombuffer(rgb, np.uint8).reshape(height, width, 3)
     if (width, height) == (recipe.width, recipe.height) and _leaves_as_is(recipe):
         return pixels
-    return fit(Image.fromarray(pixels), recipe, field, max_pixels=options.max_pixels)
+    return fit(Image.fromarray(pixels), recipe, field, max_pixels=options.max_resized_pixels)
 
 
 def fit(

@@ -45,8 +45,16 @@ def decoding_bytes(header: Header, options: PictureOptions) -> int:
 
 def most_bytes(options: PictureOptions) -> int:
     """Return what the largest picture may take that the options allow, whatever its format."""
-    worst = max(_MOST_BYTES_A_PIXEL.get(name, _BYTES_A_PIXEL[name]) for name in (*options.formats, RAW))
-    return _OVERHEAD + int(max(worst, _MOST_RESIZING) * options.max_pixels)
+    return _OVERHEAD + int(max(_worst(options), _MOST_RESIZING) * options.max_pixels)
+
+
+def allowed_bytes(options: PictureOptions) -> int:
+    """Return what one picture may take: as `most_bytes`, and what resizing it for a large model takes."""
+    return _OVERHEAD + int(max(_worst(options) * options.max_pixels, _MOST_RESIZING * options.max_resized_pixels))
+
+
+def _worst(options: PictureOptions) -> float:
+    return max(_MOST_BYTES_A_PIXEL.get(name, _BYTES_A_PIXEL[name]) for name in (*options.formats, RAW))
 
 
 def resized_size(width: int, height: int, recipe: ImageInput) -> tuple[int, int]:

@@ -15,6 +15,8 @@ DEFAULT_FORMATS: Final[tuple[FormatName, ...]] = ("JPEG", "PNG", "WebP", "BMP", 
 # 8192 x 8192. Cameras of "64 megapixels" make 9248 x 6936.
 DEFAULT_MAX_PIXELS: Final = 1 << 26
 DEFAULT_MAX_SIDE: Final = 16_384
+# What every model's pictures may be resized to: the largest square input, whatever is allowed to arrive.
+_LEAST_RESIZED_PIXELS: Final = 1 << 24
 # JPEG files of more pixels are decoded at a fraction of their size, where the model needs no more.
 MAX_WHOLE_JPEG_PIXELS: Final = 24_000_000
 # A reduced picture is at least so many times as large as what it is resized to. At 2, photographs keep 97 % of their
@@ -51,6 +53,11 @@ class PictureOptions:
         if self.exif_orientation is not None:
             return self.exif_orientation == "apply"
         return self.recipe.exif_orientation == ImageInput.EXIF_ORIENTATION_APPLY
+
+    @property
+    def max_resized_pixels(self) -> int:
+        """Most pixels that a picture is resized to, before it is cropped: bounds what extreme aspect ratios take."""
+        return max(self.max_pixels, _LEAST_RESIZED_PIXELS)
 
     def divisor(self, width: int, height: int) -> int:
         """Return by how much a JPEG file of this size is reduced while it is decoded: 1, 2, 4 or 8.
