@@ -2,8 +2,9 @@
 
 from pathlib import Path
 
+import numpy as np
 import onnx
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 
 TYPES = {
     "BOOL": TensorProto.BOOL,
@@ -16,13 +17,14 @@ TYPES = {
     "BYTES": TensorProto.STRING,
 }
 OUTPUTS = 300
+SPREAD = 1 << 16
 
 
 def write(repository: Path) -> None:
     """Write the models.
 
     `copy_<datatype>`: x [1,m] to y [1,m]. `make_<FP32|BYTES>`: count INT64 [1] to y [m]. `wide`: x [n,1000] to y.
-    `many`: x [1,m] to OUTPUTS outputs.
+    `spread`: x [n,1] to y [n,SPREAD]. `many`: x [1,m] to OUTPUTS outputs.
     """
     value = helper.make_tensor_value_info
     for name, kind in TYPES.items():
@@ -35,6 +37,9 @@ def write(repository: Path) -> None:
     identity = helper.make_node("Identity", ["x"], ["y"])
     rows = [value(name, TensorProto.FLOAT, ["n", 1000]) for name in "xy"]
     _write(repository, "wide", [identity], rows[:1], rows[1:])
+    rows = [value("x", TensorProto.FLOAT, ["n", 1]), value("y", TensorProto.FLOAT, ["n", SPREAD])]
+    times, ones = helper.make_node("Mul", ["x", "ones"], ["y"]), np.ones((1, SPREAD), np.float32)
+    _write(repository, "spread", [times], rows[:1], rows[1:], [numpy_helper.from_array(ones, "ones")])
     copies = [helper.make_node("Identity", ["x"], [f"y{i}"]) for i in range(OUTPUTS)]
     outputs = [value(f"y{i}", TensorProto.FLOAT, [1, "m"]) for i in range(OUTPUTS)]
     _write(repository, "many", copies, [value("x", TensorProto.FLOAT, [1, "m"])], outputs)

@@ -78,6 +78,7 @@ KINDS: dict[str, Callable[[], bytes]] = {
     "typed doubles": lambda: _typed("FP64", "fp64_contents", np.ones(2 * MIB)),
     "typed strings": lambda: _typed("BYTES", "bytes_contents", [b"abc"] * _STRINGS),
     "numbers out": lambda: _made("FP32", 8 * MIB),
+    "numbers out of many batches": lambda: _raw("spread", "FP32", [200, 1], bytes(800)),
     "strings out": lambda: _made("BYTES", _STRINGS),
     "many outputs": lambda: _raw("many", "FP32", [1, 10_000], bytes(40_000)),
     "best of many classes": lambda: _made("FP32", 16_000_000, y=1_000_000),

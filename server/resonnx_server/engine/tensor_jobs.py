@@ -7,10 +7,10 @@ member whose rows hold it. So one bad member never hurts its neighbours.
 import asyncio
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import accumulate
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -27,31 +27,39 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
+# Of outputs that are joined on the event loop: a fraction of a millisecond.
+_SMALL_BYTES: Final = 1 << 20
+
 
 @dataclass(slots=True, eq=False)
 class TensorTask:
-    """A request of `rows`, and what batches have answered of it if one does not answer all.
+    """A request of `rows`, and what batches have answered of it.
 
     Attributes:
         whole_rows: Of one that is run as it is, however many they are; None where batches are put together.
+        parts: What is answered so far.
+        answered: Rows of these.
     """
 
     inputs: Tensors
     rows: int
-    future: "asyncio.Future[tuple[Tensors, Timing]]"
+    future: "asyncio.Future[list[Part]]"
     whole_rows: int | None = None
-    parts: "list[tuple[Entry[TensorTask], Tensors, Timing]] | None" = None
+    parts: "list[Part]" = field(default_factory=list)
+    answered: int = 0
 
     def answer(self, entry: "Entry[TensorTask]", outputs: Tensors, timing: Timing) -> None:
         """Take what one batch gave for the rows of `entry`; on the event loop."""
         if self.future.done():
             return
-        if entry.rows == self.rows:
-            self.future.set_result((outputs, timing))
-            return
-        self.parts = [*(self.parts or ()), (entry, outputs, timing)]
-        if sum(entry.rows for entry, _, _ in self.parts) == self.rows:
-            self.future.set_result(_joined(self.parts))
+        self.parts.append((entry, outputs, timing))
+        self.answered += entry.rows
+        if self.answered == self.rows:
+            self.future.set_result(self.parts)
+
+
+# What one batch gave for some of a request's rows.
+Part = tuple[Entry[TensorTask], Tensors, Timing]
 
 
 # What each member of a batch gets.
@@ -146,11 +154,29 @@ def _part(entry: Entry[TensorTask], name: str) -> Array:
     return array if entry.rows == entry.payload.rows else array[entry.start : entry.start + entry.rows]
 
 
-def _joined(parts: list[tuple[Entry[TensorTask], Tensors, Timing]]) -> tuple[Tensors, Timing]:
-    """Put the parts in the order of their rows; told is the time of the one that waited longest."""
+async def joined(parts: list[Part]) -> tuple[Tensors, Timing]:
+    """Return a request's outputs, its rows in order, and the time of the part that waited longest.
+
+    Large ones are joined beside the event loop.
+
+    Raises:
+        InferenceFailed: They do not fit each other.
+    """
+    if len(parts) == 1:
+        ((_, outputs, timing),) = parts
+        return outputs, timing
+    timing = max((timing for _, _, timing in parts), key=lambda timing: timing.queue_ns)
+    size = sum(array.nbytes for _, outputs, _ in parts for array in outputs.values())
+    try:
+        return (_in_order(parts) if size <= _SMALL_BYTES else await asyncio.to_thread(_in_order, parts)), timing
+    except ValueError:
+        _log.exception("batches' outputs cannot be joined", extra={"parts": len(parts)})
+    raise InferenceFailed("the model's outputs for some of the rows do not fit the others'")
+
+
+def _in_order(parts: list[Part]) -> Tensors:
     in_order = [outputs for _, outputs, _ in sorted(parts, key=lambda part: part[0].start)]
-    joined = {name: np.concatenate([outputs[name] for outputs in in_order]) for name in in_order[0]}
-    return joined, max((timing for _, _, timing in parts), key=lambda timing: timing.queue_ns)
+    return {name: np.concatenate([outputs[name] for outputs in in_order]) for name in in_order[0]}
 
 
 def _slices(outputs: Tensors, entries: list[Entry[TensorTask]], size: int) -> list[Tensors]:
@@ -190,12 +216,8 @@ def deliver(outcomes: Outcomes) -> None:
     for entry, outcome in outcomes:
         if isinstance(outcome, ServerError):
             fail(entry, outcome)
-            continue
-        try:
+        else:
             entry.payload.answer(entry, *outcome)
-        except Exception:  # the boundary of one request: the others' answers are behind it
-            _log.exception("batches' outputs cannot be joined", extra={"rows": entry.payload.rows})
-            fail(entry, InferenceFailed("the model's outputs for some of the rows do not fit the others'"))
 
 
 def fail(entry: Entry[TensorTask], error: ServerError) -> None:

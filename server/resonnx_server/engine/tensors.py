@@ -13,7 +13,7 @@ from resonnx_server.engine.device import Device
 from resonnx_server.engine.place import Place
 from resonnx_server.engine.runner import TensorRunner, TensorRunners, Tensors
 from resonnx_server.engine.staging import Staging
-from resonnx_server.engine.tensor_jobs import Outcomes, TensorJob, TensorTask, deliver, fail
+from resonnx_server.engine.tensor_jobs import Outcomes, TensorJob, TensorTask, deliver, fail, joined
 from resonnx_server.errors import Unavailable
 from resonnx_server.observe.stats import ModelStats, Timing
 
@@ -148,7 +148,7 @@ class TensorEngine:
             self._batcher.push([entry])
             self.device.notify(self.ready_at_ns())
         try:
-            return await entry.payload.future
+            return await joined(await entry.payload.future)
         except BaseException:
             # The caller has gone, or some of the rows failed: the rest is wanted by nobody.
             with self.device.lock:
