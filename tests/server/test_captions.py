@@ -1,8 +1,10 @@
 """What callers may ask of a captioner, through both protocols of a real server."""
 
+import asyncio
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
+from typing import TypeVar
 
 import grpc
 import numpy as np
@@ -12,16 +14,25 @@ from resonnx_proto.inference import grpc_service_pb2 as oip
 from resonnx_proto.inference import grpc_service_pb2_grpc
 from resonnx_proto.v1 import vision_pb2, vision_pb2_grpc
 from resonnx_server.engine.caption_task import Captioned
+from resonnx_server.engine.device import Device
+from resonnx_server.engine.model import Models
 from resonnx_server.errors import InvalidInput, ModelRefused
+from resonnx_server.intake.admission import Admission
+from resonnx_server.intake.decode import Decoder
 from resonnx_server.observe.stats import Timing
 from resonnx_server.rpc.captions import caption_tensors, decode_options
+from resonnx_server.rpc.oip import InferenceServicer
+from resonnx_server.rpc.parameters import RequestParameters
+from resonnx_server.rpc.pieces import Pieces, Work, at_once
 from resonnx_server.runtime.manifest import parse_manifest, validate_manifest
 from resonnx_server.runtime.search import DecodeOptions
 from resonnx_server.runtime.sequence import Sequence
 
 from . import language
+from .hand import caption_engine
 from .waiting import until
 
+T = TypeVar("T")
 Truth = dict[str, dict[str, str]]
 
 
@@ -254,10 +265,42 @@ def test_captions_that_were_not_found_are_empty_and_impossible() -> None:
         Captioned([(found, -0.75), (Sequence(language.spec(), 5), 0.0)], Timing(0, 0, 0, 0, 2)),
         Captioned([(found, -0.75)], Timing(0, 0, 0, 0, 2)),
     ]
-    outputs = caption_tensors(rows, DecodeOptions(max_tokens=5, beam_width=3, captions=3), language.spec())
+    outputs = at_once(caption_tensors(rows, DecodeOptions(max_tokens=5, beam_width=3, captions=3), language.spec()))
     assert outputs["caption"].tolist() == [[b"w7", b"", b""], [b"w7", b"", b""]]
     assert outputs["log_prob"].tolist() == [[-0.75, 0, -np.inf], [-0.75, -np.inf, -np.inf]]
     assert outputs["log_prob"].dtype == np.float32
+
+
+@pytest.mark.parametrize(("pictures", "runs"), [(1, 0), (48, 1)])
+async def test_captions_of_many_pictures_are_put_together_in_pieces(pictures: int, runs: int) -> None:
+    """Each piece is a caption: a thousand pictures' captions at once would hold everybody up."""
+    found: list[int] = []
+
+    class Counting(Pieces):
+        async def run(self, work: Work[T]) -> T:
+            parts = 0
+            while True:
+                try:
+                    next(work)
+                except StopIteration as end:
+                    found.append(parts)
+                    result: T = end.value
+                    return result
+                parts += 1
+
+    device = Device("test", 1)
+    engine = caption_engine(language.Language(), device)
+    servicer = InferenceServicer(Models(), Decoder(0), Admission(1), 1 << 20, Counting())
+    images = np.stack([language.picture(number) for number in range(pictures)])
+    parameters = RequestParameters(0, 4, {}, vision_pb2.CaptionRequest(beam_width=4, num_captions=4), False)
+    model = SimpleNamespace(pictures=object())
+    try:
+        outputs, _ = await servicer._caption(model, engine, images, "inputs['image']", None, parameters, None)
+    finally:
+        engine.close()
+        await asyncio.to_thread(device.close)
+    assert outputs["caption"].shape == (pictures, 4)
+    assert found == [4 * pictures] * runs
 
 
 def test_what_no_beam_may_take_leaves_something(demo_repository: Path) -> None:

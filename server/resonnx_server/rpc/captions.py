@@ -131,8 +131,8 @@ def caption_response(
     return response
 
 
-def caption_tensors(rows: Rows[Captioned], options: DecodeOptions, spec: CaptionerSpec) -> Tensors:
-    """Return the captions of several pictures as the tensor protocol has them.
+def caption_tensors(rows: Rows[Captioned], options: DecodeOptions, spec: CaptionerSpec) -> Work[Tensors]:
+    """Return the captions of several pictures as the tensor protocol has them, in pieces.
 
     Args:
         rows: One for each picture.
@@ -149,6 +149,7 @@ def caption_tensors(rows: Rows[Captioned], options: DecodeOptions, spec: Caption
         for rank, (sequence, _) in enumerate(captioned.ranked):
             texts[row, rank] = text(sequence.shown(), spec.vocabulary).encode()
             log_probs[row, rank] = sequence.log_prob()
+            yield
     return {"caption": texts, "log_prob": log_probs}
 
 

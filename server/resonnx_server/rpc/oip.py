@@ -32,7 +32,7 @@ from resonnx_server.rpc.captions import caption_tensors, decode_options
 from resonnx_server.rpc.contents import MANY_STRINGS, cleared
 from resonnx_server.rpc.inputs import checked_tensors, overrides_initializers, read_inputs, wanted_outputs
 from resonnx_server.rpc.parameters import RequestParameters, check_classification, keeps_order, parse_parameters
-from resonnx_server.rpc.pieces import Pieces
+from resonnx_server.rpc.pieces import Pieces, at_once
 from resonnx_server.rpc.pipeline import pipeline
 from resonnx_server.rpc.requests import InferRequest
 from resonnx_server.rpc.stream_answers import TellPart, failed, head_of, word_teller
@@ -48,6 +48,8 @@ _EXTENSIONS: Final = (
     "binary_tensor_data",
     "parameters",
 )
+# Tokens of captions that are put together on the event loop: a few ms.
+_MANY_TOKENS: Final = 1 << 12
 
 
 class InferenceServicer(grpc_service_pb2_grpc.GRPCInferenceServiceServicer):
@@ -262,7 +264,9 @@ class InferenceServicer(grpc_service_pb2_grpc.GRPCInferenceServiceServicer):
                     tasks.pop().cancel()
                 raise
         timing = max((captioned.timing for captioned in done), key=lambda timing: timing.queue_ns)
-        return caption_tensors(done, options, engine.spec), timing
+        tensors = caption_tensors(done, options, engine.spec)
+        is_large = len(done) * options.captions * options.max_tokens > _MANY_TOKENS
+        return await self._pieces.run(tensors) if is_large else at_once(tensors), timing
 
     async def _load(self, files: list[bytes], model: Model, field: str, priority: int) -> Pixels:
         assert model.pictures is not None

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import AsyncIterator, Callable
+from typing import Final
 
 import numpy as np
 from grpc import StatusCode
@@ -20,6 +21,7 @@ from resonnx_server.intake.decode import Decoder
 from resonnx_server.observe.stats import Timing, Tracked
 from resonnx_server.rpc.boundary import Context, StreamContext, deadline_ns, one_status, outcome_of, pushback_ms
 from resonnx_server.rpc.captions import caption_response, decode_options, word
+from resonnx_server.rpc.classes import classify_response
 from resonnx_server.rpc.pieces import Pieces, at_once
 from resonnx_server.rpc.pipeline import pipeline
 from resonnx_server.rpc.urgency import checked_priority, earlier_ns, within
@@ -30,7 +32,9 @@ from resonnx_server.runtime.sequence import Token
 
 TellEvent = Callable[[vision_pb2.StreamCaptionResponse], None]
 
-_DEFAULT_TOP_K = 5
+_DEFAULT_TOP_K: Final = 5
+# Classes of an answer that is made on the event loop: a few ms.
+_MANY_CLASSES: Final = 1 << 10
 
 
 class VisionServicer(vision_pb2_grpc.VisionServicer):
@@ -146,18 +150,12 @@ class VisionServicer(vision_pb2_grpc.VisionServicer):
             # At the call's own deadline gRPC ends it.
             timeout_s = request.timeout_us / 1e6
             outputs, timing, decode_ns = await (within(timeout_s, work) if timeout_s else work)
-            probabilities = outputs["probabilities"][0]
             tracked.timing = timing
         top_k = request.top_k or min(_DEFAULT_TOP_K, len(labels))
-        best = np.argpartition(-probabilities, top_k - 1)[:top_k]
-        best = best[np.argsort(-probabilities[best], kind="stable")]
-        response = vision_pb2.ClassifyResponse(
-            model=model.name, version=model.version, id=request.id, timing=_timing(timing, decode_ns)
-        )
-        for index in best.tolist():
-            response.predictions.add(label=labels[index], index=index, score=float(probabilities[index]))
-        if request.return_features:
-            response.features.extend(outputs["features"][0].tolist())
+        answer = classify_response(outputs, labels, top_k, features=request.return_features)
+        response = at_once(answer) if top_k <= _MANY_CLASSES else await self._pieces.run(answer)
+        response.model, response.version, response.id = model.name, model.version, request.id
+        response.timing.CopyFrom(_timing(timing, decode_ns))
         return response
 
     async def _run(
