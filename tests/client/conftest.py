@@ -164,7 +164,7 @@ def named(vision) -> None:
             vision.fail(
                 context,
                 grpc.StatusCode.INVALID_ARGUMENT,
-                "image: not a\nJPEG, PNG or WebP file",
+                "image: an HTML page; taken are\nJPEG and PNG files",
                 error_details_pb2.ErrorInfo(reason="BAD_IMAGE", domain="resonnx"),
             )
         return vision_pb2.ClassifyResponse(

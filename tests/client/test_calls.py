@@ -156,11 +156,11 @@ def test_the_servers_refusal_keeps_its_details(vision, call: Call) -> None:
     vision.script["Classify"] = lambda request, context: vision.fail(
         context,
         grpc.StatusCode.INVALID_ARGUMENT,
-        "image: not a JPEG, PNG or WebP file",
+        "image: an HTML page; taken are JPEG and PNG files",
         error_details_pb2.ErrorInfo(reason="BAD_IMAGE", domain="resonnx"),
         error_details_pb2.BadRequest(field_violations=[{"field": "image"}]),
     )
-    with pytest.raises(resonnx.InvalidArgument, match="not a JPEG") as caught:
+    with pytest.raises(resonnx.InvalidArgument, match="an HTML page") as caught:
         call("classify", b"junk", "digits")
     assert (caught.value.reason, caught.value.field) == ("BAD_IMAGE", "image")
     assert len(vision.requests) == 1

@@ -89,7 +89,7 @@ def test_json_of_failures(run, pictures, tmp_path: Path) -> None:
         "error": {
             "code": "INVALID_ARGUMENT",
             "reason": "BAD_IMAGE",
-            "message": "image: not a\nJPEG, PNG or WebP file",
+            "message": "image: an HTML page; taken are\nJPEG and PNG files",
         },
     }
     assert none == {
@@ -109,7 +109,7 @@ def test_failures_for_people(run, pictures, tmp_path: Path) -> None:
     assert done.exit_code == 1
     assert done.stdout == "00.jpg: 00.jpg  0.50\n"
     assert done.stderr.splitlines() == [
-        "resonnx: bad.jpg: image: not a JPEG, PNG or WebP file",
+        "resonnx: bad.jpg: image: an HTML page; taken are JPEG and PNG files",
         "resonnx: none.jpg: No such file or directory",
     ]
 
