@@ -4,7 +4,7 @@ Protobuf's own parser lets nothing else run until it has read, and copied, all o
 """
 
 from collections.abc import Iterator
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -129,13 +129,3 @@ def _varint(message: memoryview, position: int) -> tuple[int, int]:
     except IndexError:
         raise DecodeError("a number breaks off") from None
     return value | byte << shift, position + 1
-
-
-def varint_at(message: memoryview, field: Field) -> int:
-    """Return the number that a field of kind VARINT holds."""
-    return _varint(message, field.content)[0] & 0xFFFF_FFFF_FFFF_FFFF
-
-
-def as_bytes(view: memoryview) -> Any:
-    """Return a view's bytes as an array that shares them."""
-    return np.frombuffer(view, np.uint8)
