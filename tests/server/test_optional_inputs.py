@@ -1,6 +1,7 @@
 """A bare graph's initializers that are inputs too may be left out or fed, by each request for itself only."""
 
 import asyncio
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -14,8 +15,11 @@ from resonnx_server.engine.device import Device
 from resonnx_server.engine.latency import LatencyTable
 from resonnx_server.engine.runner import Runner, Runners
 from resonnx_server.engine.tensors import TensorEngine
+from resonnx_server.errors import DeadlineUnreachable
 from resonnx_server.observe.metrics import Metrics
 from tritonclient.utils import InferenceServerException
+
+from .waiting import Clock, until
 
 
 def _write(path: Path, axes: list[int | str]) -> None:
@@ -111,6 +115,37 @@ def test_who_feeds_them_does_so_for_himself_only(server, client) -> None:
     assert after.inference_count - before.inference_count == sum(len(x) for x, _ in asked)
     alone = sum(1 for _, scale in asked if scale)
     assert alone < after.execution_count - before.execution_count < len(asked), "the others did share batches"
+
+
+async def test_a_whole_request_is_expected_to_take_what_its_rows_take() -> None:
+    """And however long it takes then, nobody else is told so: what it changes may make the model slow."""
+    clock, running = Clock(), threading.Event()
+
+    def run(feeds):
+        if "scale" in feeds:
+            running.wait(10)
+            clock.ns += 10_000_000
+        return {"y": feeds["x"]}
+
+    table = LatencyTable({1: 1e6, 4: 2e6, 8: 3e6}, clock=clock)
+    device = Device("cpu", 1, clock)
+    engine = TensorEngine(Runners.single(Runner(run, table)), device, Metrics().model("m", 1), max_queue_rows=64)
+    x, scale = np.ones((7, 2), np.float32), np.array([3], np.float32)
+    try:
+        with pytest.raises(DeadlineUnreachable, match="would take 3 ms even on an idle device"):
+            await engine.submit({"x": x, "scale": scale}, clock.ns + 2_500_000, whole=True)
+        asked = asyncio.ensure_future(engine.submit({"x": x, "scale": scale}, whole=True))
+        await until(lambda: device.idle_lanes() == 0)
+        with device.lock:
+            assert device.under_way_ns(clock.ns) == 3_000_000
+        running.set()
+        await asked
+        for _ in range(50):
+            await engine.submit({"x": x, "scale": scale}, clock.ns + 4_000_000, whole=True)
+        await engine.submit({"x": x[:1]}, clock.ns + 1_000_000)
+    finally:
+        engine.close()
+        await asyncio.to_thread(device.close)
 
 
 async def test_a_whole_request_runs_as_it_is_and_teaches_no_table() -> None:

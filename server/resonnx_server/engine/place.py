@@ -26,6 +26,7 @@ class Place:
         ahead_ns: Expected time of the model's queue before them.
         deadline_ns: The caller's, monotonic.
         decoding: Expected, of their pictures; None if there are none to decode.
+        teaches: What becomes of it tells how far off predictions are.
 
     Raises:
         Overloaded: The queue is full.
@@ -47,9 +48,11 @@ class Place:
         ahead_ns: float,
         deadline_ns: int | None,
         decoding: Decoding | None = None,
+        teaches: bool = True,
     ) -> None:
         limited = admission.has_limit(deadline_ns)
-        self._prediction = admission.check(own_ns, deadline_ns, decoding, ahead_ns) if limited else None
+        prediction = admission.check(own_ns, deadline_ns, decoding, ahead_ns) if limited else None
+        self._prediction = prediction if teaches else None
         self._expected = queue.expect(rows, priority, pictures=decoding is not None)
         self._queue, self._device, self._admission, self._rows = queue, device, admission, rows
 

@@ -74,7 +74,7 @@ class TensorJob:
         self._batch = batch
         self.runner = runner
         self._counts: list[Callable[[], None]] = []
-        self.cost_ns = runner.table.cost_ns(batch.size)
+        self.cost_ns = runner.table.time_ns(batch.entries[0].payload.whole_rows or batch.size)
         self.has_all_cores = runner.has_all_cores
 
     def run(self) -> None:

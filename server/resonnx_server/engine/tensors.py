@@ -76,6 +76,8 @@ class TensorEngine:
         deadline_ns: int | None = None,
         priority: int = DEFAULT_PRIORITY,
         decoding: Decoding | None = None,
+        *,
+        whole: bool = False,
     ) -> Place:
         """Keep room for a request whose pictures are yet to be decoded: `with engine.place(…) as place`.
 
@@ -84,6 +86,7 @@ class TensorEngine:
             deadline_ns: As for `submit`.
             priority: As for `submit`.
             decoding: How long that should take; None if they are.
+            whole: As for `submit`.
 
         Raises:
             Overloaded: The queue is full.
@@ -99,12 +102,14 @@ class TensorEngine:
                 self._batcher,
                 self.device,
                 self._admission,
-                rows=rows,
+                rows=1 if whole else rows,
                 priority=priority,
-                own_ns=self._batcher.own_ns(rows),
+                own_ns=self._whole_ns(rows) if whole else self._batcher.own_ns(rows),
                 ahead_ns=self._batcher.ahead_ns(priority),
                 deadline_ns=deadline_ns,
                 decoding=decoding,
+                # What it changes in the model may take any time.
+                teaches=not whole,
             )
 
     async def submit(
@@ -138,8 +143,8 @@ class TensorEngine:
         if self._closed:
             raise Unavailable("the model is being closed")
         if place is None and self._admission.has_limit(deadline_ns):
-            rows = _rows(inputs) if self.batched and not whole else 1
-            with self.place(rows, deadline_ns, priority) as place:
+            rows = _rows(inputs) if self.batched else 1
+            with self.place(rows, deadline_ns, priority, whole=whole) as place:
                 return await self.submit(inputs, deadline_ns, priority, place, whole=whole)
         entry = self._entry(inputs, deadline_ns, priority, whole)
         with self.device.lock:
@@ -251,6 +256,9 @@ class TensorEngine:
         if self._whole_until_ns is None:
             return False
         return self._whole_until_ns - self.device.clock() <= self._batcher.shortest_ns()
+
+    def _whole_ns(self, rows: int) -> float:
+        return min(table.time_ns(rows) for table in self.runners.tables)
 
     def _entry(self, inputs: Tensors, deadline_ns: int | None, priority: int, whole: bool) -> Entry[TensorTask]:
         shares = self.batched and not whole
