@@ -5,7 +5,7 @@ and docs/settings.md say of it (config_text.py). After a change: `make settings`
 """
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
@@ -16,9 +16,14 @@ PictureFormat = Literal["JPEG", "PNG", "WebP", "BMP", "GIF", "TIFF", "AVIF"]
 Port = Annotated[int, Field(ge=0, le=65535)]
 
 
-def _listed(value: object) -> object:
-    """Take a flag's or a variable's list apart."""
-    return [part.strip() for part in value.split(",")] if isinstance(value, str) else value
+def _formats(value: object) -> object:
+    """Take a flag's or a variable's list of formats apart; small letters will do, and each is kept once."""
+    parts = value.split(",") if isinstance(value, str) else value
+    if not isinstance(parts, list):
+        return value
+    names = {name.lower(): name for name in get_args(PictureFormat)}
+    known = [names.get(part.strip().lower(), part) if isinstance(part, str) else part for part in parts]
+    return [part for i, part in enumerate(known) if part not in known[:i]]
 
 
 class ModelSettings(BaseModel):
@@ -85,7 +90,7 @@ class Settings(BaseModel):
     bytes a pixel with WebP among `formats`, 21 with TIFF, 28 with AVIF."""
     max_image_side: Annotated[int, Field(ge=64, le=65_535)] = 16_384
     """Longest side of a picture, in pixels."""
-    formats: Annotated[tuple[PictureFormat, ...], BeforeValidator(_listed), Field(min_length=1)] = (
+    formats: Annotated[tuple[PictureFormat, ...], BeforeValidator(_formats), Field(min_length=1)] = (
         "JPEG",
         "PNG",
         "WebP",

@@ -54,6 +54,8 @@ def test_a_variable_that_kubernetes_sets_for_a_service_of_our_name_is_no_setting
             "setting models.m.max_batch: there is no such setting; did you mean max_batch_size? There are ",
         ),
         ('[server]\nrepository = "."\n[models.m]\nmax_batch_size = 0', "setting models.m.max_batch_size: Input should"),
+        ('[server]\nrepository = "."\nformats = [["JPEG"], 1]', "setting formats.0: Input should be 'JPEG'"),
+        ('[server]\nrepository = "."\nformats = []', "setting formats: "),
         ("[server", "config file "),
     ],
 )
@@ -63,6 +65,21 @@ def test_what_cannot_be_used_is_named(tmp_path: Path, text: str, message: str) -
     with pytest.raises(ConfigError) as error:
         load_settings({"config": str(file)}, {})
     assert message in str(error.value)
+
+
+@pytest.mark.parametrize("given", ["JPEG, TIFF", "jpeg,tiff,JPEG", "Jpeg,TIFF "])
+def test_formats_are_listed_in_any_letters_and_once(given: str, tmp_path: Path) -> None:
+    assert load_settings({"repository": ".", "formats": given}, {}).formats == ("JPEG", "TIFF")
+    assert load_settings({"repository": "."}, {"RESONNX_FORMATS": given}).formats == ("JPEG", "TIFF")
+    file = tmp_path / "server.toml"
+    file.write_text(f"[server]\nformats = {given.split(',')}\n")
+    assert load_settings({"repository": ".", "config": str(file)}, {}).formats == ("JPEG", "TIFF")
+
+
+@pytest.mark.parametrize(("given", "told"), [("HEIC", "formats.0"), ("JPEG,", "formats.1"), ("", "formats.0")])
+def test_formats_that_are_none_are_told(given: str, told: str) -> None:
+    with pytest.raises(ConfigError, match=f"setting {told}: Input should be 'JPEG', 'PNG', "):
+        load_settings({"repository": ".", "formats": given}, {})
 
 
 def test_a_config_file_that_is_not_there_is_told(tmp_path: Path) -> None:
