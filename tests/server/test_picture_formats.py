@@ -87,6 +87,7 @@ SOUND = {
     "pages.tif": file(PHOTO, "TIFF", save_all=True, append_images=[Image.fromarray(SMALL)]),
     "plain.avif": file(PHOTO, "AVIF", speed=10),
     "alpha.avif": file(ALPHA, "AVIF", speed=10),
+    "of another brand first.avif": file(PHOTO, "AVIF", speed=10).replace(b"ftypavif", b"ftypmif1", 1),
 }
 
 
@@ -120,6 +121,14 @@ def test_what_is_cut_off_is_refused_by_its_name(name: str) -> None:
 @pytest.mark.parametrize(("format", "name"), [("TIFF", "a TIFF"), ("AVIF", "an AVIF")])
 def test_formats_are_opened_if_they_are_allowed(format: str, name: str) -> None:
     content = file(PHOTO, format)
+    _opened_only_if_allowed(format, name, content)
+
+
+def test_avif_is_told_by_any_of_its_brands() -> None:
+    _opened_only_if_allowed("AVIF", "an AVIF", SOUND["of another brand first.avif"])
+
+
+def _opened_only_if_allowed(format: str, name: str, content: bytes) -> None:
     refused = f"image.encoded: {name} picture, which the server's `formats` do not allow: JPEG, PNG, WebP, BMP and GIF"
     with pytest.raises(BadImage, match=refused):
         images.load(content, PictureOptions(RECIPE))

@@ -11,6 +11,7 @@ _MAX_BOXES: Final = 1024
 # Cells of a grid, alpha, thumbnails. Each is one part of the file, or a few.
 _MAX_ITEMS: Final = 256
 _MAX_EXTENTS: Final = 1024
+_MAX_BRANDS_END: Final = 256
 # Pillow makes objects of Python of what is noted there.
 _MAX_EXIF_BYTES: Final = 1 << 20
 _UNREADABLE: Final = "its header is damaged or incomplete"
@@ -34,8 +35,12 @@ class AvifPicture:
 
 
 def is_avif(encoded: bytes) -> bool:
-    """Whether it is a still or moving AVIF file."""
-    return encoded[4:8] == b"ftyp" and encoded[8:12] in (b"avif", b"avis")
+    """Whether it is a still or moving AVIF file, by its main brand or, of HEIF's files in general, by another."""
+    if encoded[4:8] != b"ftyp":
+        return False
+    main, end = encoded[8:12], min(int.from_bytes(encoded[:4], "big"), _MAX_BRANDS_END)
+    others = (encoded[at : at + 4] for at in range(16, end, 4))
+    return main in (b"avif", b"avis") or (main == b"mif1" and b"avif" in others)
 
 
 def read(encoded: bytes) -> AvifPicture | str:

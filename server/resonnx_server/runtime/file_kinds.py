@@ -4,6 +4,7 @@ import re
 from typing import Final
 
 from resonnx_server.errors import BadImage
+from resonnx_server.runtime.avif_header import is_avif
 
 # What is looked at; a name needs no more.
 _HEAD: Final = 4096
@@ -46,7 +47,6 @@ _MAGICS: Final = (
     (b"\x7fELF", "a program (ELF)"),
 )
 _BRANDS: Final = (
-    (("avif", "avis"), "an AVIF picture"),
     (("heic", "heix", "heim", "heis", "hevc", "hevx", "mif1", "msf1"), "a HEIC picture"),
     (("crx ",), "a camera's raw picture (CR3)"),
     (("qt  ",), "a QuickTime video"),
@@ -85,6 +85,8 @@ def damaged(content: bytes, field: str) -> BadImage:
 
 
 def _by_magic(head: bytes) -> str:
+    if is_avif(head):
+        return "an AVIF picture"
     if head[4:8] == b"ftyp":
         brand = head[8:12].decode("latin-1")
         return next((kind for brands, kind in _BRANDS if brand in brands), "an MP4 video")
