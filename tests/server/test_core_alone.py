@@ -7,6 +7,8 @@ import random
 import subprocess
 import sys
 import threading
+import time
+import warnings
 from collections.abc import AsyncIterator
 from typing import Any
 from unittest.mock import Mock
@@ -208,6 +210,34 @@ async def test_a_method_that_is_no_coroutine_is_an_internal_error(core: Any) -> 
     server.add_registered_method_handlers(SERVICE, {"plain": handler})
     code, *_ = await ended(channel.unary_unary(method("plain"))(b""))
     assert code == grpc.StatusCode.INTERNAL
+
+
+async def test_a_stream_that_ends_before_its_handler_begins_is_no_fault() -> None:
+    """A client that opens and cancels at once, while the loop is busy, puts nothing into the log."""
+    # On the loop: what it is told of calls meanwhile, it hears at once.
+    hold_up = time.sleep
+
+    async def nothing(requests: Any, context: Any) -> None:
+        """Answer nothing."""
+
+    server = CoreServer([])
+    handler = grpc.stream_stream_rpc_method_handler(nothing, bytes, bytes)
+    server.add_registered_method_handlers(SERVICE, {"nothing": handler})
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    with warnings.catch_warnings(record=True) as told, grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+        warnings.simplefilter("always")
+        await asyncio.to_thread(grpc.channel_ready_future(channel).result, 30)
+        for _ in range(20):
+            calls = [channel.stream_stream(method("nothing"))(iter(())) for _ in range(5)]
+            hold_up(0.02)
+            for call in calls:
+                call.cancel()
+            hold_up(0.02)
+            await asyncio.sleep(0.01)
+        await server.stop(0)
+        gc.collect()
+    assert not [str(each.message) for each in told if "never awaited" in str(each.message)]
 
 
 async def test_a_stop_without_a_start_is_none() -> None:

@@ -7,7 +7,7 @@ them; beyond a bound the other side waits: who sends, by gRPC's flow control; wh
 import asyncio
 import threading
 from collections import deque
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import aclosing
 from typing import Any, Final
 
@@ -206,9 +206,11 @@ class StreamCall(Call):
 
     def _answer(self, request: Any) -> Coroutine[Any, Any, None]:
         handler = self.handler.stream_stream if self.handler.request_streaming else self.handler.unary_stream
-        return self._write_all(handler(request, self))
+        return self._write_all(handler, request)
 
-    async def _write_all(self, answers: Any) -> None:
+    async def _write_all(self, handler: Callable[[Any, Any], Any], request: Any) -> None:
+        # Called here: of a call that ends before its task begins, nobody would wait for a handler's coroutine.
+        answers = handler(request, self)
         if asyncio.iscoroutine(answers):
             await answers
             return
