@@ -8,7 +8,7 @@
     │   └── VersionNotFound the model is there, in another version
     ├── NotSupported        the protocol has it, this server does not
     ├── Overloaded          refused to keep promises already made; says when to come back
-    │   └── WaitTooLong     refused: behind what waits, the answer would come after the caller's deadline
+    │   └── WaitTooLong     behind what waits, the answer would come, or comes, after the caller's deadline
     ├── SlowReader          the caller reads slower than words come
     ├── UnreadableMessage   the bytes of a request are no message of its kind
     ├── MessageTooLarge     a request or an answer over the setting max_message_bytes
@@ -75,7 +75,7 @@ class NotSupported(ServerError):
 
 
 class Overloaded(ServerError):
-    """Refused on arrival. `retry_after_ms` is when a place is expected."""
+    """Refused for what others have asked for before. `retry_after_ms` is when a place is expected."""
 
     reason = "QUEUE_FULL"
 
@@ -91,7 +91,10 @@ class Overloaded(ServerError):
 
 
 class WaitTooLong(Overloaded):
-    """Refused on arrival: waiting, the request would miss the caller's deadline. Later it may not have to wait."""
+    """Waiting, the request would miss the caller's deadline. Later it may not have to wait.
+
+    Told on arrival or, where it waits longer than was expected, when its turn comes.
+    """
 
     reason = "WAIT_TOO_LONG"
 
@@ -132,7 +135,7 @@ class DeadlineExceeded(ServerError):
 class DeadlineUnreachable(DeadlineExceeded):
     """The deadline is ahead, but nearer than the request takes on an idle device: no waiting is to blame.
 
-    Told at once, on arrival or when its turn comes. Trying again with the same deadline is no use.
+    Told on arrival, or once decoding has left too little. Trying again with the same deadline is no use.
     """
 
     reason = "DEADLINE_UNREACHABLE"

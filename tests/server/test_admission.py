@@ -240,7 +240,9 @@ class Noting(DeadlineAdmission):
         (asyncio.CancelledError(), 500, []),
         (asyncio.CancelledError(), 5000, [True]),
         (DeadlineExceeded("late"), 900, [True]),
-        (DeadlineUnreachable("after its wait"), 500, [True]),
+        (DeadlineUnreachable("too little is left"), 500, [True]),
+        (WaitTooLong("after its wait", 20), 500, [True]),
+        (Overloaded("the queue is full", 20), 500, []),
         (BadImage("image", "no picture"), 500, []),
         (BadImage("image", "no picture"), 5000, []),
     ],
@@ -253,7 +255,7 @@ def test_what_a_requests_end_teaches(
     admission = Noting(device)
     wishes = {"rows": 1, "priority": 4, "own_ns": 100.0, "ahead_ns": 0.0, "deadline_ns": 1000}
     with (
-        suppress(asyncio.CancelledError, DeadlineExceeded, BadImage),
+        suppress(asyncio.CancelledError, DeadlineExceeded, BadImage, Overloaded),
         Place(queue, device, admission, **wishes),
     ):
         clock.ns = after_ns

@@ -8,7 +8,7 @@ from resonnx_server.engine.batcher import Batcher, Entry
 from resonnx_server.engine.expected import Expected
 from resonnx_server.engine.latency import LatencyTable
 from resonnx_server.engine.measurement import sizes_up_to
-from resonnx_server.errors import DeadlineExceeded, DeadlineUnreachable, Overloaded
+from resonnx_server.errors import DeadlineExceeded, DeadlineUnreachable, Overloaded, ServerError, WaitTooLong
 
 SIZES = sizes_up_to(16)
 FLAT = {size: 1e6 + 1e4 * size for size in SIZES}
@@ -264,14 +264,26 @@ def test_what_cannot_be_met_any_more_is_not_run() -> None:
     assert [entry.payload for entry in batch.entries] == [1]
 
 
-@pytest.mark.parametrize(("left_ns", "kind"), [(1, DeadlineUnreachable), (0, DeadlineExceeded), (-1, DeadlineExceeded)])
-def test_only_what_has_passed_is_told_to_have_passed(left_ns: int, kind: type[DeadlineExceeded]) -> None:
+@pytest.mark.parametrize(
+    ("arrival_ns", "left_ns", "kind"),
+    [
+        (0, 1, WaitTooLong),
+        (999_000_000, 1, WaitTooLong),
+        (999_000_001, 1, DeadlineUnreachable),
+        (0, 0, DeadlineExceeded),
+        (0, -1, DeadlineExceeded),
+    ],
+)
+def test_who_is_late_is_told_why(arrival_ns: int, left_ns: int, kind: type[ServerError]) -> None:
+    """Only what has passed has passed; and who would have been in time without a wait, takes 1 ms, may come again."""
     batcher: Batcher[int] = Batcher(LatencyTable({1: 1e6}), 1000)
-    batcher.push([Entry(0, 1, 0, deadline_ns=10**9)])
+    batcher.push([Entry(0, 1, arrival_ns, deadline_ns=10**9), *(Entry(i, 1, arrival_ns) for i in range(300))])
     (entry,) = batcher.take(10**9 - left_ns).expired
     told = batcher.lateness(entry, 10**9 - left_ns)
     assert type(told) is kind
     assert ("passed" in told.message) == (left_ns <= 0)
+    if isinstance(told, WaitTooLong):
+        assert told.retry_after_ms == 299, "one is being run"
 
 
 def test_who_may_still_make_it_is_tried() -> None:

@@ -517,11 +517,10 @@ async def test_a_deadline_that_is_ahead_is_not_told_to_have_passed() -> None:
         await until(lambda: engine.queued_rows() == 2)
         clock.ns = 8_500_000
         runtime.free.set()
-        with pytest.raises(DeadlineUnreachable, match=r"would take 1\.\d+ ms and is wanted within 0\.5 ms"):
+        with pytest.raises(WaitTooLong, match=r"would take 1\.\d+ ms and is wanted within 0\.5 ms"):
             await ahead
-        with pytest.raises(DeadlineExceeded, match="passed") as told:
+        with pytest.raises(DeadlineExceeded, match="passed"):
             await passed
-        assert not isinstance(told.value, DeadlineUnreachable)
         await first
     assert runtime.sizes == [1]
 

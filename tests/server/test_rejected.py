@@ -10,8 +10,8 @@ import pytest
 from resonnx_proto.inference import grpc_service_pb2 as pb
 from resonnx_proto.inference import grpc_service_pb2_grpc
 from resonnx_proto.v1 import vision_pb2, vision_pb2_grpc
-from resonnx_server.engine.model import Models
-from resonnx_server.errors import Unavailable
+from resonnx_server.engine.model import Models, Refusal
+from resonnx_server.errors import ModelRefused, NotFound, ServerError, Unavailable, VersionNotFound
 
 from ..conftest import RunningServer
 from .metrics_page import read
@@ -176,6 +176,17 @@ def test_what_is_too_large(start_server, demo_repository: Path) -> None:
         assert _changes(server, lambda: list(stubs.vision.ClassifyStream(iter([request]), timeout=20))) == once
 
 
+def test_what_has_too_many_fields(demo_server) -> None:
+    """Its series is there before it is first counted, as those of all reasons."""
+    families = read(demo_server.get("/metrics")[1], openmetrics=False)
+    reasons = {dict(labels)["reason"] for _, labels in families["resonnx_rejected_calls_total"].samples}
+    with grpc.insecure_channel(demo_server.grpc) as channel:
+        call = channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")
+        changes = _changes(demo_server, lambda: call(b"\x2a\x00" * 40_000, timeout=20))
+    assert changes == {("resonnx_rejected_calls_total", "", "INVALID_INPUT"): 1}
+    assert "INVALID_INPUT" in reasons
+
+
 def test_methods_that_nobody_serves(demo_server) -> None:
     with grpc.insecure_channel(demo_server.grpc) as channel:
         call = channel.unary_unary("/resonnx.v1.Vision/Paint")
@@ -202,6 +213,22 @@ def test_a_refused_model(start_server, demo_repository: Path, tmp_path: Path) ->
         for call in (_classify, _infer, _get_model):
             changes = _changes(server, lambda call=call: call(stubs, "damaged", 0))
             assert changes == {("resonnx_rejected_calls_total", "", "MODEL_REFUSED"): 1}
+
+
+def test_versions_that_are_not_there_of_models_that_do_not_serve() -> None:
+    models = Models()
+    models.expect({"damaged": 2, "slow": 3})
+    models.refuse(Refusal("damaged", 2, "it is damaged"))
+    for version, refused, awaited in (
+        (0, ModelRefused, Unavailable),
+        (1, VersionNotFound, VersionNotFound),
+        (2, ModelRefused, VersionNotFound),
+        (3, VersionNotFound, Unavailable),
+    ):
+        for name, kind in (("damaged", refused), ("slow", awaited), ("nobody", NotFound)):
+            with pytest.raises(ServerError) as told:
+                models.get(name, version)
+            assert type(told.value) is kind, (name, version)
 
 
 def test_a_server_that_goes() -> None:

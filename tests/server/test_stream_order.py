@@ -66,6 +66,7 @@ def test_failures_and_other_models_have_their_turn(demo_server, samples: Path) -
         stub = grpc_service_pb2_grpc.GRPCInferenceServiceStub(channel)
         answers = [*stub.ModelStreamInfer(iter(sent), timeout=60)]
     assert [answer.infer_response.id for answer in answers] == [request.id for request in sent]
+    assert all(answer.infer_response.parameters["triton_final_response"].bool_param for answer in answers)
     failed = [number % 5 for number, answer in enumerate(answers) if answer.error_message]
     assert sorted({*failed}) == [2, 3, 4]
     assert len(failed) == 36
@@ -84,6 +85,21 @@ def test_words_interleave_with_answers_that_keep_their_order(client, samples: Pa
         finals = [part.parameters["triton_final_response"].bool_param for part in parts]
         assert finals == [False] * (len(parts) - 1) + [True]
         assert len(parts) > 1
+
+
+def test_words_end_with_a_final_answer_though_they_fail(demo_server) -> None:
+    """Who collects parts by id until the final one would wait for ever."""
+    request = pb.ModelInferRequest(
+        model_name="scenes", id="bad", raw_input_contents=[(3).to_bytes(4, "little") + b"bad"]
+    )
+    request.inputs.add(name="image", datatype="BYTES", shape=[1])
+    request.parameters["stream"].bool_param = True
+    with grpc.insecure_channel(demo_server.grpc) as channel:
+        stub = grpc_service_pb2_grpc.GRPCInferenceServiceStub(channel)
+        (answer,) = stub.ModelStreamInfer(iter([request]), timeout=60)
+    assert answer.error_message
+    assert answer.infer_response.id == "bad"
+    assert answer.infer_response.parameters["triton_final_response"].bool_param
 
 
 def test_an_answer_may_be_asked_for_as_soon_as_it_is_ready(client, samples: Path) -> None:

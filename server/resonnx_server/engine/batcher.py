@@ -18,8 +18,9 @@ from typing import Final, Generic, TypeVar
 
 from resonnx_server.engine.expected import Expected, ExpectedRows
 from resonnx_server.engine.latency import LatencyTable
+from resonnx_server.engine.lateness import lateness
 from resonnx_server.engine.queue import DEFAULT_PRIORITY, PRIORITY_LEVELS, Batch, Entry, WaitingQueue
-from resonnx_server.errors import DeadlineExceeded, DeadlineUnreachable, Overloaded, milliseconds
+from resonnx_server.errors import Overloaded, ServerError
 
 __all__ = ["DEFAULT_PRIORITY", "PRIORITY_LEVELS", "Batch", "Batcher", "Entry"]
 
@@ -207,16 +208,10 @@ class Batcher(Generic[T]):
             chosen.append(entry)
         return Batch(chosen, self.table.bucket(rows), expired)
 
-    def lateness(self, entry: Entry[T], now_ns: int) -> DeadlineExceeded:
-        """Return what the caller of an expired entry is told: only what has passed has passed."""
-        assert entry.deadline_ns is not None
-        left_ns = entry.deadline_ns - now_ns
-        if left_ns <= 0:
-            return DeadlineExceeded("the deadline passed while the request waited")
-        return DeadlineUnreachable(
-            f"after its wait the request would take {milliseconds(self.own_ns(entry.rows))} and is wanted within "
-            f"{milliseconds(left_ns)}"
-        )
+    def lateness(self, entry: Entry[T], now_ns: int) -> ServerError:
+        """Return what the caller of an expired entry is told; see lateness.py."""
+        takes_ns, quickest_ns = self.own_ns(entry.rows), self._quickest_ns(entry.rows)
+        return lateness(entry, now_ns, takes_ns=takes_ns, quickest_ns=quickest_ns, drain_ns=self._drain_ns())
 
     def clear(self) -> list[Entry[T]]:
         """Remove and return everything."""
@@ -228,7 +223,11 @@ class Batcher(Generic[T]):
             raise self._overloaded(f"the queue holds {queued} rows and may hold {self.max_queue_rows}")
 
     def _overloaded(self, message: str) -> Overloaded:
-        return Overloaded.for_ns(message, self.table.drain_ns(self.rows + self.expected_rows) / self._instances)
+        return Overloaded.for_ns(message, self._drain_ns())
+
+    def _drain_ns(self) -> float:
+        """Expected time until all that waits, or is about to, is done."""
+        return self.table.drain_ns(self.rows + self.expected_rows) / self._instances
 
     def _next(self, now_ns: int) -> tuple[list[Entry[T]], list[Entry[T]]]:
         """Return who is next with those alike behind it, as many as a batch could hold, and the late, who are removed.

@@ -123,10 +123,14 @@ class Models:
             return model
         if model is not None:
             raise VersionNotFound(f"model {name!r} has no version {version}; version {model.version} is served")
-        if (refusal := self._refused.get(name)) is not None and version in (0, refusal.version):
-            raise ModelRefused(f"model {name!r} was refused at load: {refusal.reason}")
-        if name in self._awaited:
-            raise Unavailable(f"model {name!r} is still being loaded")
+        if (refusal := self._refused.get(name)) is not None:
+            if version in (0, refusal.version):
+                raise ModelRefused(f"model {name!r} was refused at load: {refusal.reason}")
+            raise VersionNotFound(f"model {name!r} has no version {version}; {refusal.version} was refused at load")
+        if (awaited := self._awaited.get(name)) is not None:
+            if version in (0, awaited):
+                raise Unavailable(f"model {name!r} is still being loaded")
+            raise VersionNotFound(f"model {name!r} has no version {version}; {awaited} is being loaded")
         raise NotFound(f"model {name[:64]!r} is not in the repository")
 
     @property

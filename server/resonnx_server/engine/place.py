@@ -10,7 +10,7 @@ from typing import Any, Self
 from resonnx_server.engine.admission import DeadlineAdmission, Decoding
 from resonnx_server.engine.batcher import Batcher
 from resonnx_server.engine.device import Device
-from resonnx_server.errors import DeadlineExceeded
+from resonnx_server.errors import DeadlineExceeded, WaitTooLong
 
 
 class Place:
@@ -73,7 +73,8 @@ class Place:
             if prediction is None:
                 return
             passed = self._device.clock() - prediction.at_ns > prediction.allowed_ns
-            too_late = isinstance(error, DeadlineExceeded) or (isinstance(error, asyncio.CancelledError) and passed)
+            left = isinstance(error, asyncio.CancelledError)
+            too_late = isinstance(error, DeadlineExceeded | WaitTooLong) or (left and passed)
             # Who left early, or sent what is no picture, tells nothing of the wait.
             if error is None or too_late:
                 self._admission.learn(prediction, too_late=too_late)

@@ -7,6 +7,7 @@ from types import TracebackType
 from typing import Final, Self
 
 from resonnx_server.errors import (
+    InvalidInput,
     MessageTooLarge,
     ModelRefused,
     NotFound,
@@ -18,7 +19,7 @@ from resonnx_server.errors import (
     WrongTask,
 )
 
-# Reported from the start: a series that begins with its first failure shows no increase.
+# All that there are, reported from the start: a series that begins with its first failure shows no increase.
 _KINDS: Final = (
     NotFound,
     VersionNotFound,
@@ -28,6 +29,7 @@ _KINDS: Final = (
     Unavailable,
     MessageTooLarge,
     UnreadableMessage,
+    InvalidInput,
 )
 _UNKNOWN_METHOD: Final = "METHOD_UNKNOWN"
 

@@ -28,8 +28,9 @@ def head_of(request: pb.ModelInferRequest, model: Model, *, is_final: bool | Non
 
 
 def failed(request: pb.ModelInferRequest, _: StatusCode, error: ServerError) -> bytes:
-    """Return the answer to a request of a stream that failed, serialized."""
+    """Return the answer to a request of a stream that failed, serialized: its last, whatever words came before."""
     response = pb.ModelInferResponse(id=request.id, model_name=request.model_name)
+    response.parameters["triton_final_response"].bool_param = True
     response.parameters["reason"].string_param = error.reason
     if (pushback := pushback_ms(error)) is not None:
         response.parameters["retry_after_ms"].int64_param = pushback
