@@ -42,9 +42,16 @@ _RACE_BATCH: Final = 8
 
 @dataclass(frozen=True)
 class Version:
-    """See Loader for the attributes.
+    """See above.
 
     Attributes:
+        found: Where it is.
+        settings: The model's.
+        metrics: Of the server.
+        device_for: The device that runs a provider's work.
+        threads: Threads of one run.
+        cache: Tables that were measured at earlier starts.
+        progress: Is told how far the load is, and ends it.
         pictures: The settings' picture options for a recipe.
     """
 

@@ -1,4 +1,4 @@
-"""Opens picture files by Pillow's plug-ins, one for each format, and nothing that the format was not told to be."""
+"""Decodes picture files with the Pillow plug-in of the format that the header told, and with no other."""
 
 import io
 from collections.abc import Callable
