@@ -10,6 +10,7 @@ from resonnx_proto.v1 import manifest_pb2 as pb
 from resonnx_server.engine.device import Device
 from resonnx_server.errors import ModelRefused
 from resonnx_server.repository import captioners, choose, classifiers
+from resonnx_server.runtime.cancellation import Cancellation
 from resonnx_server.runtime.golden import Verdict
 from resonnx_server.runtime.manifest import VersionFiles
 from resonnx_server.runtime.session import CPU, CUDA, OPENVINO, Candidate, Session
@@ -107,6 +108,22 @@ def test_where_all_fail_the_refusal_names_each_and_why(clock: Clock, left_out) -
     assert [name for name, _ in left_out()] == ["broken", "wrong", "unready"]
 
 
+@pytest.mark.parametrize("fails_at", [1, 2, 5])
+def test_a_load_that_is_ended_leaves_no_provider_out(clock: Clock, left_out, fails_at: int) -> None:
+    """What ends a run is told as an error of the run."""
+
+    class Ended(Option):
+        def run(self) -> None:
+            if self.runs + 1 == self.fails_at:
+                cancellation.cancel()
+            super().run()
+
+    options: list[tuple[str, Option]] = [("a", Ended(clock, 2, fails_at=fails_at)), ("b", Option(clock, 3))]
+    with Cancellation() as cancellation, pytest.raises(ModelRefused, match=r"^the load was ended$"):
+        choose.fastest(options, lambda option: option.run(), lambda option: option.judge(), Option.prepare)
+    assert left_out() == []
+
+
 def test_a_single_one_is_not_raced_but_judged(clock: Clock) -> None:
     option = Option(clock, 100)
     assert _fastest(only=option) is option
@@ -189,3 +206,11 @@ def test_a_captioner_that_no_pair_runs_is_refused(monkeypatch: pytest.MonkeyPatc
     with pytest.raises(ModelRefused) as refused:
         captioners.load(onnx_classifier.version(provider="cpu"), files, golden)
     assert refused.value.message == f"{CPU}/fp32 + {CPU}/fp32: a run failed: CUDA failure 2: out of memory"
+
+
+def test_a_load_that_is_ended_while_a_session_is_opened_leaves_no_provider_out(left_out) -> None:
+    cancellation = Cancellation()
+    cancellation.cancel()
+    with cancellation, pytest.raises(ModelRefused, match=r"^the load was ended$"):
+        choose.open_candidates(onnx_classifier.files(), "model.onnx", "cpu", 1)
+    assert left_out() == []

@@ -12,6 +12,7 @@ from typing import Final, TypeVar
 from resonnx_proto.v1 import manifest_pb2 as pb
 
 from resonnx_server.errors import ModelRefused
+from resonnx_server.runtime.cancellation import Cancellation
 from resonnx_server.runtime.golden import Verdict
 from resonnx_server.runtime.manifest import VersionFiles
 from resonnx_server.runtime.session import Session, candidates, first_line
@@ -47,13 +48,14 @@ def open_candidates(
         cache: See Session.
 
     Raises:
-        ModelRefused: None does.
+        ModelRefused: None does, or the load was ended.
     """
     sessions, reasons = [], []
     for candidate in candidates(provider, list(bounds(files.manifest, file)), stored_precision(files.manifest, file)):
         try:
             sessions.append(Session(files.files[file], candidate, threads, cache=cache))
         except ModelRefused as refused:
+            Cancellation.check()
             _log.warning(_LEFT_OUT, extra={"candidate": str(candidate), "reason": refused.message})
             reasons.append(refused.message)
     if not sessions:
@@ -79,11 +81,12 @@ def fastest(
         prepare: Makes an option ready to serve, after it was judged; its result is returned.
 
     Raises:
-        ModelRefused: None is left; names each and why.
+        ModelRefused: None is left; names each and why. Or the load was ended, which is no provider's fault.
     """
     reasons = []
 
     def leave_out(name: str, error: Exception) -> None:
+        Cancellation.check()
         reason = error.message if isinstance(error, ModelRefused) else f"a run failed: {first_line(error)}"
         extra = {"candidate": name, "reason": reason}
         _log.warning(_LEFT_OUT, extra=extra, exc_info=not isinstance(error, ModelRefused))

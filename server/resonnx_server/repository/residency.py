@@ -19,6 +19,7 @@ from resonnx_server.engine.slot_rows import SlotRows
 from resonnx_server.engine.slots import Slots
 from resonnx_server.errors import ModelRefused
 from resonnx_server.runtime.binding import DeviceTensor, to_device
+from resonnx_server.runtime.cancellation import Cancellation
 from resonnx_server.runtime.choices import Choices
 from resonnx_server.runtime.golden import Golden, judge_captions
 from resonnx_server.runtime.graphs import Captioner, CaptionerGraphs, D
@@ -71,6 +72,7 @@ def settle(files: VersionFiles, graphs: CaptionerGraphs, golden: Golden, bound: 
             reason = error.message
         except Exception as error:  # ONNX Runtime's errors share no base class
             reason = str(error)
+        Cancellation.check()
         _log.warning("captions leave the GPU between steps", extra={"reason": reason})
     return Decoding(graphs, Slots(capacity, state, features))
 

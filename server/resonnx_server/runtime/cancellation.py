@@ -14,6 +14,7 @@ from resonnx_server.errors import ModelRefused
 
 # Of ONNX Runtime's levels: nothing but what ends the process.
 _FATAL: Final = 4
+_ENDED: Final = "the load was ended"
 
 
 class Runs(Protocol):
@@ -54,10 +55,16 @@ class Cancellation:
         if (current := cls._current.get()) is not None:
             current._add(opening, runs)
 
+    @classmethod
+    def check(cls) -> None:
+        """Raise ModelRefused if what this thread does for a load has been ended: what failed, failed for that."""
+        if (current := cls._current.get()) is not None and current.is_cancelled:
+            raise ModelRefused(_ENDED)
+
     def _add(self, opening: ort.SessionOptions, runs: Runs) -> None:
         with self._lock:
             if self.is_cancelled:
-                raise ModelRefused("the load was ended")
+                raise ModelRefused(_ENDED)
             self._covered.append((opening, runs))
 
     def cancel(self) -> None:
