@@ -311,3 +311,11 @@ async def test_headers_of_many_files_are_read_off_the_loop(monkeypatch: pytest.M
         readers.clear()
         await decoder.expected_of_many([b"x"] * 2, OPTIONS, 4)
         assert readers == [threading.current_thread()] * 2
+
+
+async def test_raw_pixels_that_are_fewer_than_they_say_do_not_wait_for_memory() -> None:
+    """Or a few bytes keep the memory of many megapixels from others."""
+    async with _decoder(1) as decoder:
+        await decoder.close(0)
+        with pytest.raises(BadImage, match=r"image.raw.rgb: 3 bytes; width 8000 and height 8000 need 192000000"):
+            await decoder.from_raw(b"abc", 8000, 8000, OPTIONS, "image.raw", 2)

@@ -98,7 +98,8 @@ class Decoder:
         if (width, height) == (options.recipe.width, options.recipe.height):
             # Nothing to resize in most recipes: cheaper here than a trip to a thread.
             return images.from_raw(rgb, width, height, options, field)
-        images.check_size(width, height, field, options)
+        # Before it waits: memory is kept for as many pixels as it says it has.
+        images.check_raw(rgb, width, height, field, options)
         work = partial(images.from_raw, rgb, width, height, options, field)
         return await self._run(work, Header(RAW, width, height), options, priority)
 

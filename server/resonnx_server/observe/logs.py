@@ -3,6 +3,7 @@
 import json
 import logging
 import sys
+import warnings
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -28,7 +29,9 @@ class JsonFormatter(logging.Formatter):
 
 
 def configure(level: str) -> None:
-    """Send all logs of `level` and above to stderr."""
+    """Send all logs of `level` and above to stderr, and keep Pillow's warnings of callers' pictures out of it."""
+    # Each is told but once: Python would keep all there ever were, and damaged pictures make any number.
+    warnings.filterwarnings("ignore", module=r"PIL\.")
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter())
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)

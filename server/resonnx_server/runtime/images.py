@@ -97,11 +97,16 @@ def check_size(width: int, height: int, field: str, options: PictureOptions) -> 
         raise BadImage(field, f"{width}x{height} is {width * height} pixels, more than {options.max_pixels}")
 
 
-def from_raw(rgb: bytes, width: int, height: int, options: PictureOptions, field: str = "image.raw") -> Pixels:
-    """Resize raw RGB pixels (rows from the top, 3 bytes a pixel) by the recipe; returns and raises as `load`."""
+def check_raw(rgb: bytes, width: int, height: int, field: str, options: PictureOptions) -> None:
+    """Raise BadImage unless raw pixels are as many as the sides say, which are within the options' limits."""
     check_size(width, height, field, options)
     if len(rgb) != width * height * 3:
         raise BadImage(f"{field}.rgb", f"{len(rgb)} bytes; width {width} and height {height} need {width * height * 3}")
+
+
+def from_raw(rgb: bytes, width: int, height: int, options: PictureOptions, field: str = "image.raw") -> Pixels:
+    """Resize raw RGB pixels (rows from the top, 3 bytes a pixel) by the recipe; returns and raises as `load`."""
+    check_raw(rgb, width, height, field, options)
     recipe = options.recipe
     pixels = np.frombuffer(rgb, np.uint8).reshape(height, width, 3)
     if (width, height) == (recipe.width, recipe.height) and _leaves_as_is(recipe):
