@@ -81,6 +81,15 @@ def test_stopping_leaves_longer_than_the_servers_grace(compose: dict[str, Any]) 
     assert int(compose["services"]["server"]["stop_grace_period"].removesuffix("s")) > grace_s
 
 
+def test_a_server_whose_models_load_is_not_unhealthy() -> None:
+    from resonnx_server.config import Settings
+
+    (check,) = _values("server", "HEALTHCHECK")
+    period = re.search(r"--start-period=(\d+)s", check)
+    assert period is not None
+    assert int(period[1]) >= Settings.model_fields["load_timeout_s"].default
+
+
 def test_prometheus_scrapes_the_server(compose: dict[str, Any]) -> None:
     settings = yaml.safe_load((_ROOT / "deploy/prometheus/prometheus.yml").read_text())
     (job,) = settings["scrape_configs"]
