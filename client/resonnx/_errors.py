@@ -84,7 +84,8 @@ class Unimplemented(ResonnxError):
 class Overloaded(ResonnxError):
     """Shed by the server, or a message over the size limit (then without `retry_after_s`).
 
-    The reason is QUEUE_FULL, or WAIT_TOO_LONG where what waits before the request leaves it too little time.
+    The reason is QUEUE_FULL, or WAIT_TOO_LONG where what waits before the request leaves it too little time; of a
+    message over the server's limit MESSAGE_TOO_LARGE, and of words that were not read in time SLOW_READER.
     """
 
     default_code = "RESOURCE_EXHAUSTED"
