@@ -95,12 +95,25 @@ async def test_instances_are_chosen_by_measurement(tmp_path: Path, monkeypatch: 
     assert model.engine.runners.instances == 2
 
 
-@pytest.mark.parametrize("axes", [("n", "m"), (3, 4)], ids=["free", "not batched"])
-async def test_other_shapes_are_served_from_a_guess(tmp_path: Path, warmed: list[int], axes: tuple[int | str]) -> None:
-    _write(tmp_path, *axes)
+async def test_a_graph_that_is_not_batched_is_measured_once_in_its_own_shape(
+    tmp_path: Path, warmed: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ProcessorTime, "is_disturbed", False)
+    _write(tmp_path, 3, 4)
     model = await _load(tmp_path)
-    sizes = SIZES if axes[0] == "n" else (1,)
-    assert model.sessions[0].table.sizes == sizes
+    assert set(warmed) == {3}
+    assert len(warmed) > 2
+    assert (model.sessions[0].table.sizes, model.sessions[0].instances, model.max_batch_size) == ((1,), 1, 0)
+    assert len(list((tmp_path / "tables").iterdir())) == 1
+    warmed.clear()
+    await _load(tmp_path)
+    assert warmed == [3], "it is warmed, and not measured again"
+
+
+async def test_other_shapes_are_served_from_a_guess(tmp_path: Path, warmed: list[int]) -> None:
+    _write(tmp_path, "n", "m")
+    model = await _load(tmp_path)
+    assert model.sessions[0].table.sizes == SIZES
     assert model.sessions[0].instances == 1
     assert not list((tmp_path / "tables").iterdir())
 

@@ -12,7 +12,6 @@ import numpy as np
 from resonnx_proto.v1 import manifest_pb2 as pb
 
 from resonnx_server.engine.latency import LatencyTable
-from resonnx_server.engine.measurement import measure
 from resonnx_server.engine.model import Model, SessionReport
 from resonnx_server.engine.runner import Runner, Runners, TensorRunners
 from resonnx_server.engine.tensors import TensorEngine
@@ -134,22 +133,22 @@ def _agree(left: Array, right: Array) -> bool:
 
 
 def _runners(version: Version, content: bytes, session: Session, batched: bool) -> TensorRunners:
-    """Warm with zeros, a batched graph as a classifier is; else start from a guess that live batches correct.
+    """Warm with zeros, as a classifier is; else start from a guess that live batches correct.
 
-    That is where a shape is not known, or zeros do not suit the graph.
+    That is where a shape is not known, or zeros do not suit the graph. A graph that is not batched has one size, 1: a
+    whole request.
     """
     sizes = version.batch_sizes if batched else (1,)
     table = LatencyTable({size: 1e6 * size**0.5 for size in sizes})
     free = any(not isinstance(axis, int) for spec in session.inputs for axis in spec.shape[1:])
     strings = any(spec.dtype == object for spec in session.inputs)
     if not free and not strings:
-        version.progress.reach("measuring")
-        feeds = partial(_zeros, session.inputs)
+        files = VersionFiles("", {CLASSIFIER_FILE: content}, pb.Manifest())
+        warming = Warming(version, files, CLASSIFIER_FILE, partial(_zeros, session.inputs))
         try:
             if batched:
-                files = VersionFiles("", {CLASSIFIER_FILE: content}, pb.Manifest())
-                return settle(Warming(version, files, CLASSIFIER_FILE, feeds), session)
-            table = LatencyTable.of(measure(lambda rows: session.run(feeds(rows)), sizes).costs)
+                return settle(warming, session)
+            table = warming.costs(session, sizes, 1)
         except Exception as error:  # as above
             _log.debug("the warm-up failed", extra={"error": str(error)})
     return Runners.single(Runner(session.run, table, has_all_cores=version.threads > 1))
@@ -157,6 +156,6 @@ def _runners(version: Version, content: bytes, session: Session, batched: bool) 
 
 def _zeros(specs: tuple[TensorSpec, ...], rows: int) -> dict[str, Array]:
     return {
-        spec.name: np.zeros((rows, *(axis for axis in spec.shape[1:] if isinstance(axis, int))), spec.dtype)
+        spec.name: np.zeros([axis if isinstance(axis, int) else rows for axis in spec.shape], spec.dtype)
         for spec in specs
     }
