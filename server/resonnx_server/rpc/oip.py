@@ -1,6 +1,5 @@
 """inference.GRPCInferenceService: the same models and the same queues for every client of the tensor protocol."""
 
-import asyncio
 import time
 from collections.abc import AsyncIterator
 from importlib.metadata import version as distribution_version
@@ -31,6 +30,7 @@ from resonnx_server.rpc.boundary import (
 from resonnx_server.rpc.captions import caption_tensors, decode_options
 from resonnx_server.rpc.contents import MANY_STRINGS, cleared
 from resonnx_server.rpc.inputs import checked_tensors, overrides_initializers, read_inputs, wanted_outputs
+from resonnx_server.rpc.many import all_of
 from resonnx_server.rpc.parameters import RequestParameters, check_classification, keeps_order, parse_parameters
 from resonnx_server.rpc.pieces import Pieces, at_once
 from resonnx_server.rpc.pipeline import pipeline
@@ -251,18 +251,9 @@ class InferenceServicer(grpc_service_pb2_grpc.GRPCInferenceServiceServicer):
         with engine.place(len(image), options, deadline, parameters.priority, decoding) as place:
             if files:
                 pixels = await self._load(files, model, field, parameters.priority)
-            tasks = [
-                asyncio.ensure_future(engine.submit(p, options, on_words, deadline, parameters.priority, place))
-                for p in pixels
-            ]
-            try:
-                done = await asyncio.gather(*tasks)
-            except BaseException:
-                # One answer for all rows: the others are wanted by nobody now. And tasks hold errors, which hold this
-                # frame.
-                while tasks:
-                    tasks.pop().cancel()
-                raise
+            done = await all_of(
+                engine.submit(p, options, on_words, deadline, parameters.priority, place) for p in pixels
+            )
         timing = max((captioned.timing for captioned in done), key=lambda timing: timing.queue_ns)
         tensors = caption_tensors(done, options, engine.spec)
         is_large = len(done) * options.captions * options.max_tokens > _MANY_TOKENS
