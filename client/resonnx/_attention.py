@@ -7,7 +7,9 @@ import io
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from resonnx._results import CaptionResult, Word
+from resonnx_proto.v1.manifest_pb2 import ImageInput
+
+from resonnx._results import CaptionResult, ModelInfo, Word
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -23,14 +25,14 @@ class NothingToDraw(Exception):
     """The answer holds no attention, or Pillow is missing; the message says which."""
 
 
-def draw_attention(picture: bytes, result: CaptionResult, file: Path, *, upright: bool = False) -> None:
+def draw_attention(picture: bytes, result: CaptionResult, model: ModelInfo, file: Path) -> None:
     """Write an image (its format by the file's suffix) of the best caption's words.
 
     Args:
         picture: The file that was captioned.
         result: Its answer, with attention.
+        model: Says which part of the picture it was given, and which way up.
         file: Where to.
-        upright: The server applied the picture's EXIF orientation.
 
     Raises:
         NothingToDraw: See there.
@@ -38,15 +40,13 @@ def draw_attention(picture: bytes, result: CaptionResult, file: Path, *, upright
         ValueError: Its suffix names no format.
     """
     try:
-        from PIL import Image, ImageDraw, ImageFont, ImageOps
+        from PIL import Image, ImageDraw, ImageFont
     except ImportError:
         raise NothingToDraw("drawing needs Pillow: pip install 'resonnx[images]'") from None
     words = [word for word in result.captions[0].words if word.attention]
     if not words:
         raise NothingToDraw(f"model {result.model!r} tells no attention")
-    opened: Image.Image = Image.open(io.BytesIO(picture))
-    shown = ImageOps.exif_transpose(opened) if upright else opened
-    base = shown.convert("RGB").resize((_PANEL, _PANEL))
+    base = _seen(Image.open(io.BytesIO(picture)), model)
     rows = -(-(len(words) + 1) // _COLUMNS)
     sheet = Image.new("RGB", (_COLUMNS * _PANEL, rows * (_PANEL + _TEXT_HEIGHT)), "white")
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(16)
@@ -57,6 +57,23 @@ def draw_attention(picture: bytes, result: CaptionResult, file: Path, *, upright
         sheet.paste(panel, (x, y + _TEXT_HEIGHT))
         draw.text((x + 4, y + 2), text, fill="black", font=font)
     sheet.save(file)
+
+
+def _seen(image: "Image.Image", model: ModelInfo) -> "Image.Image":
+    """Return what the model was given of a picture, as a panel."""
+    from PIL import ImageOps
+
+    if model.pictures is not None and model.pictures.exif_orientation == "apply":
+        image = ImageOps.exif_transpose(image)
+    box = (0.0, 0.0, float(image.width), float(image.height))
+    if model.manifest is not None and model.manifest.input.resize == ImageInput.RESIZE_SHORT_SIDE_CROP:
+        recipe = model.manifest.input
+        scale = min(image.size) / recipe.resize_short_side
+        # Not below 0 by rounding.
+        left = max(0.0, (image.width - recipe.width * scale) / 2)
+        top = max(0.0, (image.height - recipe.height * scale) / 2)
+        box = (left, top, image.width - left, image.height - top)
+    return image.convert("RGB").resize((_PANEL, _PANEL), box=box)
 
 
 def _lit(base: "Image.Image", word: Word, grid: tuple[int, int]) -> "Image.Image":

@@ -130,10 +130,9 @@ def caption(
 
 
 def _draw(client: Client, picture: bytes, result: CaptionResult, file: Path) -> None:
-    pictures = client.model(result.model, result.version).pictures
-    upright = pictures is not None and pictures.exif_orientation == "apply"
+    model = client.model(result.model, result.version)
     try:
-        draw_attention(picture, result, file, upright=upright)
+        draw_attention(picture, result, model, file)
     except (NothingToDraw, OSError, ValueError) as error:
         raise InvalidArgument(f"{file}: {error}") from None
 

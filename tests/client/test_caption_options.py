@@ -88,14 +88,14 @@ PANEL, TEXT = 192, 24
 
 
 @pytest.fixture
-def settings(vision) -> vision_pb2.PictureSettings:
-    """How the server reads pictures for the model."""
-    described = vision_pb2.GetModelResponse(pictures=vision_pb2.PictureSettings())
-    vision.script["GetModel"] = lambda request, context: described
-    return described.pictures
+def described(vision) -> vision_pb2.GetModelResponse:
+    """What the server tells of the model."""
+    told = vision_pb2.GetModelResponse(pictures=vision_pb2.PictureSettings())
+    vision.script["GetModel"] = lambda request, context: told
+    return told
 
 
-@pytest.mark.usefixtures("settings")
+@pytest.mark.usefixtures("described")
 def test_attention_is_drawn(vision, run, looking) -> None:
     vision.script["Caption"] = lambda request, context: looking
     done = run("--attention", "out.png")
@@ -111,10 +111,10 @@ def test_attention_is_drawn(vision, run, looking) -> None:
 
 @pytest.mark.parametrize(("orientation", "is_turned"), [("IGNORE", False), ("APPLY", True)])
 def test_attention_is_drawn_over_the_picture_as_the_model_had_it(
-    vision, run, looking, settings, orientation: str, is_turned: bool
+    vision, run, looking, described, orientation: str, is_turned: bool
 ) -> None:
     """Black on the left, and as it was seen at the top."""
-    settings.exif_orientation = f"EXIF_ORIENTATION_{orientation}"
+    described.pictures.exif_orientation = f"EXIF_ORIENTATION_{orientation}"
     exif = Image.Exif()
     exif[ExifTags.Base.Orientation] = 6
     with Image.open("cat.png") as picture:
@@ -126,7 +126,27 @@ def test_attention_is_drawn_over_the_picture_as_the_model_had_it(
     assert (top_right < 80, bottom_left < 80) == ((True, False) if is_turned else (False, True))
 
 
-@pytest.mark.usefixtures("settings")
+@pytest.mark.parametrize(("resize", "is_seen"), [("STRETCH", True), ("SHORT_SIDE_CROP", False)])
+def test_attention_is_drawn_over_the_part_that_the_model_had(
+    vision, run, looking, described, resize: str, is_seen: bool
+) -> None:
+    described.manifest.input.MergeFrom(
+        manifest_pb2.ImageInput(width=16, height=16, resize_short_side=16, resize=f"RESIZE_{resize}")
+    )
+    with Image.open("cat.png") as picture:
+        # Beyond the square in the middle.
+        picture.paste("red", (0, 0, 9, 20))
+        picture.paste("red", (31, 0, 40, 20))
+        picture.save("cat.png")
+    vision.script["Caption"] = lambda request, context: looking
+    assert run("--attention", "out.png").exit_code == 0
+    drawn = Image.open("out.png").convert("RGB").crop((0, TEXT, PANEL, TEXT + PANEL))
+    assert ((255, 0, 0) in {colour for _, colour in drawn.getcolors(PANEL * PANEL)}) == is_seen
+    halves = [drawn.getpixel((x, 96)) for x in (48, 144)]
+    assert halves == [(0, 0, 0), (255, 255, 255)]
+
+
+@pytest.mark.usefixtures("described")
 def test_no_attention_to_draw_is_one_line(vision, run, sentence) -> None:
     vision.script["Caption"] = lambda request, context: sentence
     done = run("--attention", "out.png")
@@ -134,7 +154,7 @@ def test_no_attention_to_draw_is_one_line(vision, run, sentence) -> None:
     assert done.stderr == "resonnx: cat.png: out.png: model 'scenes' tells no attention\n"
 
 
-@pytest.mark.usefixtures("settings")
+@pytest.mark.usefixtures("described")
 def test_a_file_that_cannot_be_drawn_is_one_line(vision, run, looking) -> None:
     vision.script["Caption"] = lambda request, context: looking
     done = run("--attention", "out.nothing")
