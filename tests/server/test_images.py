@@ -4,11 +4,7 @@ import contextlib
 import functools
 import io
 import struct
-import threading
-import time
 import zlib
-from collections.abc import Callable
-from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -20,6 +16,8 @@ from resonnx_server.errors import BadImage
 from resonnx_server.runtime import images
 from resonnx_server.runtime.markers import scans
 from resonnx_server.runtime.picture_options import PictureOptions
+
+from .holding import longest_hold_s
 
 RNG = np.random.default_rng(3)
 NOISE = RNG.integers(0, 256, (37, 53, 3), dtype=np.uint8)
@@ -258,25 +256,7 @@ def test_looking_for_scans_lets_others_run(behind: bytes) -> None:
     """Of 32 MB at once no other thread would have the interpreter until all is looked at."""
     file = _with_scans(100)[:-2] + behind * (16 << 20)
     assert scans(file) >= 100
-    assert min(_longest_hold_s(lambda: scans(file)) for _ in range(3)) < 0.03
-
-
-def _longest_hold_s(work: Callable[[], object]) -> float:
-    """Return how much of the processor's time `work` takes, at most, between two turns of another thread."""
-    clock, over = time.pthread_getcpuclockid(threading.get_ident()), threading.Event()
-    seen = [time.clock_gettime(clock)]
-
-    def look() -> None:
-        while not over.is_set():
-            seen.append(time.clock_gettime(clock))
-            time.sleep(0.001)
-
-    looking = threading.Thread(target=look)
-    looking.start()
-    work()
-    over.set()
-    looking.join()
-    return max(after - before for before, after in pairwise(seen))
+    assert min(longest_hold_s(lambda: scans(file)) for _ in range(3)) < 0.03
 
 
 @pytest.mark.parametrize(

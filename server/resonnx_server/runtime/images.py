@@ -5,7 +5,7 @@ orientation is applied only where a model's recipe or settings say so, alpha is 
 conversion, grey is repeated, an animation gives its first frame. Two differences: 16-bit grey PNG keeps its high byte,
 as 16-bit colour does in Pillow (the recipe clips it to white); large JPEG files are decoded reduced (see
 picture_options.py).
-Runs on decode threads; Pillow and simplejpeg release the GIL.
+Runs on decode threads; Pillow, simplejpeg and libwebp release the GIL.
 """
 
 from typing import Final
@@ -16,6 +16,7 @@ from PIL import Image
 from resonnx_proto.v1.manifest_pb2 import ImageInput
 
 from resonnx_server.errors import BadImage
+from resonnx_server.runtime import webp
 from resonnx_server.runtime.codecs import decode_by_pillow
 from resonnx_server.runtime.file_kinds import kind_of
 from resonnx_server.runtime.headers import Header, header
@@ -157,6 +158,10 @@ def _decode(encoded: bytes, told: Header, divisor: int, field: str) -> tuple[Ima
         image = decode_jpeg(encoded, divisor, (told.width, told.height), field) if told.scalable else None
         if image is not None:
             return image, orientation(exif(encoded))
+    if told.format == "WebP":
+        image = webp.decode_webp(encoded, (told.width, told.height), field)
+        if image is not None:
+            return image, orientation(webp.exif(encoded))
     return decode_by_pillow(encoded, told, divisor, field)
 
 
