@@ -319,3 +319,27 @@ async def test_raw_pixels_that_are_fewer_than_they_say_do_not_wait_for_memory() 
         await decoder.close(0)
         with pytest.raises(BadImage, match=r"image.raw.rgb: 3 bytes; width 8000 and height 8000 need 192000000"):
             await decoder.from_raw(b"abc", 8000, 8000, OPTIONS, "image.raw", 2)
+
+
+@pytest.mark.parametrize(
+    ("side", "short_side", "on_loop"), [(224, 256, True), (1024, 1024, True), (1024, 1100, False), (224, None, True)]
+)
+async def test_pixels_of_the_models_size_are_resized_beside_the_loop_if_they_are_many(
+    side: int, short_side: int | None, on_loop: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kind = ImageInput.RESIZE_STRETCH if short_side is None else ImageInput.RESIZE_SHORT_SIDE_CROP
+    recipe = ImageInput(
+        width=side, height=side, resize=kind, resize_short_side=short_side or 0, filter=ImageInput.FILTER_BILINEAR
+    )
+    threads: list[threading.Thread] = []
+    from_raw = images.from_raw
+
+    def noted(*arguments: object) -> np.ndarray:
+        threads.append(threading.current_thread())
+        return from_raw(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(images, "from_raw", noted)
+    async with _decoder(1) as decoder:
+        pixels = await decoder.from_raw(bytes(3 * side * side), side, side, PictureOptions(recipe), "image.raw", 2)
+    assert pixels.shape == (side, side, 3)
+    assert [thread is threading.current_thread() for thread in threads] == [on_loop]

@@ -21,6 +21,8 @@ from resonnx_server.runtime.picture_options import PictureOptions
 # Pictures of one request that wait or are decoded, for each thread: enough that none is idle, and no more, so that
 # others of the same priority have their turn in between.
 _AT_ONCE: Final = 2
+# Pixels that are resized on the event loop: a millisecond or so.
+_RESIZED_AT_ONCE: Final = 1 << 17
 # Files whose headers are read on the event loop.
 _READ_AT_ONCE: Final = 8
 
@@ -95,8 +97,10 @@ class Decoder:
         self, rgb: bytes, width: int, height: int, options: PictureOptions, field: str, priority: int
     ) -> Pixels:
         """Return raw RGB pixels as uint8 [H,W,3] of the model's size. Raises BadImage, naming `field`."""
-        if (width, height) == (options.recipe.width, options.recipe.height):
-            # Nothing to resize in most recipes: cheaper here than a trip to a thread.
+        recipe = options.recipe
+        as_model = (width, height) == (recipe.width, recipe.height)
+        if as_model and (width * height <= _RESIZED_AT_ONCE or images.leaves_as_is(recipe)):
+            # Little or nothing to do: cheaper here than a trip to a thread.
             return images.from_raw(rgb, width, height, options, field)
         # Before it waits: memory is kept for as many pixels as it says it has.
         images.check_raw(rgb, width, height, field, options)

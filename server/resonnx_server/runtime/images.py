@@ -110,7 +110,7 @@ def from_raw(rgb: bytes, width: int, height: int, options: PictureOptions, field
     check_raw(rgb, width, height, field, options)
     recipe = options.recipe
     pixels = np.frombuffer(rgb, np.uint8).reshape(height, width, 3)
-    if (width, height) == (recipe.width, recipe.height) and _leaves_as_is(recipe):
+    if (width, height) == (recipe.width, recipe.height) and leaves_as_is(recipe):
         return pixels
     return fit(Image.fromarray(pixels), recipe, field, max_pixels=options.max_resized_pixels)
 
@@ -170,5 +170,6 @@ def _names(options: PictureOptions) -> str:
     return f"{', '.join(most)} and {last}" if most else last
 
 
-def _leaves_as_is(recipe: ImageInput) -> bool:
+def leaves_as_is(recipe: ImageInput) -> bool:
+    """Whether pixels of the model's own size are not resized."""
     return recipe.resize == ImageInput.RESIZE_STRETCH or (recipe.resize_short_side == recipe.width == recipe.height)
