@@ -148,6 +148,7 @@ def test_ready_when_any_is_ready_with_the_first_model(start_server, repository: 
         status, text = server.get("/readyz")
         assert status == 200
         assert text.splitlines() == ["ready", "serving good version 1", "loading z-loop version 1"]
+        assert [server.metric("resonnx_model_ready", model=name) for name in ("good", "z-loop")] == [1, 0]
         with grpc.insecure_channel(server.grpc) as channel:
             check = health_pb2_grpc.HealthStub(channel).Check
 

@@ -12,9 +12,10 @@ from onnx import TensorProto, helper
 from resonnx_proto.v1 import manifest_pb2
 from resonnx_server.errors import InvalidInput, ModelRefused
 from resonnx_server.runtime import session as sessions
+from resonnx_server.runtime.c_api import library
 from resonnx_server.runtime.cancellation import Cancellation
 from resonnx_server.runtime.session import CPU, Candidate, Session
-from resonnx_server.runtime.string_session import StringSession, library
+from resonnx_server.runtime.string_session import StringSession
 
 TYPES = {
     "?": TensorProto.BOOL,

@@ -22,7 +22,9 @@ class ServingCollector(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """Yield the gauges. Expected times are those that batches are chosen, and requests admitted, by."""
-        ready = GaugeMetricFamily("resonnx_model_ready", "1 if it serves, 0 if it was refused at load", labels=_MODEL)
+        ready = GaugeMetricFamily(
+            "resonnx_model_ready", "1 if it serves, 0 if it is being loaded or was refused", labels=_MODEL
+        )
         pending = GaugeMetricFamily(
             "nv_inference_pending_request_count",
             "Requests that wait for a batch; of captioners, pictures",
@@ -53,6 +55,8 @@ class ServingCollector(Collector):
                     spread.add_metric((*of_file, str(size)), cost.spread_ns / 1e9)
         for refusal in self._models.refused:
             ready.add_metric((refusal.name, str(refusal.version)), 0)
+        for name, version in self._models.awaited.items():
+            ready.add_metric((name, str(version)), 0)
         decoding = GaugeMetricFamily(
             "resonnx_decode_queue_pictures",
             "Pictures of all models that wait to be decoded, before any batch",

@@ -12,7 +12,7 @@ from resonnx_server.config import Settings
 from resonnx_server.engine.admission import Decoding
 from resonnx_server.engine.caption_task import Captioned, OnWords
 from resonnx_server.engine.captioner import CaptionEngine
-from resonnx_server.engine.model import Model, Models, Refusal
+from resonnx_server.engine.model import Model, Models
 from resonnx_server.engine.runner import Tensors
 from resonnx_server.engine.tensors import TensorEngine
 from resonnx_server.errors import BadImage, InvalidInput, ServerError, WrongTask
@@ -22,11 +22,11 @@ from resonnx_server.observe.stats import Timing, Tracked
 from resonnx_server.rpc.boundary import Context, StreamContext, deadline_ns, one_status, outcome_of, pushback_ms
 from resonnx_server.rpc.captions import caption_response, decode_options, word
 from resonnx_server.rpc.classes import classify_response
+from resonnx_server.rpc.models import get_model, list_models
 from resonnx_server.rpc.pieces import Pieces, at_once
 from resonnx_server.rpc.pipeline import pipeline
 from resonnx_server.rpc.urgency import checked_priority, earlier_ns, within
 from resonnx_server.runtime.images import Pixels
-from resonnx_server.runtime.picture_options import PictureOptions
 from resonnx_server.runtime.search import DecodeOptions
 from resonnx_server.runtime.sequence import Token
 
@@ -96,12 +96,7 @@ class VisionServicer(vision_pb2_grpc.VisionServicer):
         self, request: vision_pb2.ListModelsRequest, context: Context
     ) -> vision_pb2.ListModelsResponse:
         """Every model of the repository, the refused with the reason."""
-        summaries = {model.name: _summary(model) for model in self._models}
-        for name, version in self._models.awaited.items():
-            loading = vision_pb2.MODEL_STATE_LOADING
-            summaries[name] = vision_pb2.ModelSummary(name=name, version=version, state=loading)
-        summaries |= {refusal.name: _refused_summary(refusal) for refusal in self._models.refused}
-        return vision_pb2.ListModelsResponse(models=[summaries[name] for name in sorted(summaries)])
+        return list_models(self._models)
 
     @one_status
     async def GetModel(  # noqa: N802
@@ -110,28 +105,7 @@ class VisionServicer(vision_pb2_grpc.VisionServicer):
         """What a model says of itself and how it is served."""
         with self._models.rejected.counting():
             model = self._models.get(request.model, request.version)
-        response = vision_pb2.GetModelResponse(
-            summary=_summary(model),
-            manifest=model.manifest,
-            identity=model.identity,
-            verified=model.verified,
-            max_batch_size=model.max_batch_size,
-            max_queue_size=model.max_queue_size,
-            max_message_bytes=self._settings.max_message_bytes,
-            pictures=_picture_settings(model.pictures) if model.pictures else None,
-        )
-        for report in model.sessions:
-            session = response.sessions.add(
-                file=report.file,
-                provider=report.candidate.provider,
-                precision=report.candidate.precision,
-                instances=report.instances,
-            )
-            for size, cost in report.table.snapshot().items():
-                session.latencies.add(
-                    batch_size=size, expected_us=cost.expected_ns / 1000, spread_us=cost.spread_ns / 1000
-                )
-        return response
+        return get_model(model, self._settings.max_message_bytes)
 
     async def _classify(
         self, request: vision_pb2.ClassifyRequest, caller_deadline: int | None
@@ -275,32 +249,4 @@ def _timing(timing: Timing, decode_ns: int) -> vision_pb2.Timing:
         queue_us=timing.queue_ns // 1000,
         compute_us=compute_ns // 1000,
         batch_size=timing.batch_rows,
-    )
-
-
-def _picture_settings(options: PictureOptions) -> vision_pb2.PictureSettings:
-    orientations = manifest_pb2.ImageInput
-    applied = options.applies_exif
-    return vision_pb2.PictureSettings(
-        exif_orientation=orientations.EXIF_ORIENTATION_APPLY if applied else orientations.EXIF_ORIENTATION_IGNORE,
-        jpeg_scaling=options.jpeg_scaling,
-        formats=options.formats,
-        max_image_pixels=options.max_pixels,
-        max_image_side=options.max_side,
-    )
-
-
-def _summary(model: Model) -> vision_pb2.ModelSummary:
-    return vision_pb2.ModelSummary(
-        name=model.name, version=model.version, task=model.task, state=vision_pb2.MODEL_STATE_READY
-    )
-
-
-def _refused_summary(refusal: Refusal) -> vision_pb2.ModelSummary:
-    return vision_pb2.ModelSummary(
-        name=refusal.name,
-        version=refusal.version,
-        task=manifest_pb2.TASK_UNSPECIFIED,
-        state=vision_pb2.MODEL_STATE_REFUSED,
-        reason=refusal.reason,
     )

@@ -4,11 +4,8 @@
 fall-back to the CPU is switched off.
 """
 
-import hashlib
 import importlib
 import importlib.util
-import json
-import logging
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -22,11 +19,10 @@ import onnxruntime as ort
 from resonnx_proto.v1 import manifest_pb2 as pb
 
 from resonnx_server.errors import ModelRefused
+from resonnx_server.runtime.c_api import library
 from resonnx_server.runtime.cancellation import Cancellation
-from resonnx_server.runtime.host import gpu_models
-from resonnx_server.runtime.string_session import StringSession, as_text, library
-
-_log = logging.getLogger(__name__)
+from resonnx_server.runtime.provider_options import cuda_options, engine_folder, openvino_options, tensorrt_options
+from resonnx_server.runtime.string_session import StringSession, as_text
 
 Array = npt.NDArray[Any]
 
@@ -118,13 +114,13 @@ class Session:
         options = _session_options(threads, spinning, optimise)
         providers: list[tuple[str, dict[str, str]]] = []
         if candidate.provider == OPENVINO:
-            options.add_provider_for_devices(openvino_devices(), _openvino_options(candidate.precision, threads))
+            options.add_provider_for_devices(openvino_devices(), openvino_options(candidate.precision, threads))
         else:
             if candidate.provider == TENSORRT:
-                providers.append((TENSORRT, _tensorrt_options(candidate.precision, _engine_folder(cache, model))))
+                providers.append((TENSORRT, tensorrt_options(candidate.precision, engine_folder(cache, model))))
             if candidate.provider in GPU_PROVIDERS:
                 # Beside TensorRT, for what that leaves over: on the CPU it would be fetched and brought back.
-                providers.append((CUDA, _cuda_options(candidate.precision)))
+                providers.append((CUDA, cuda_options(candidate.precision)))
             providers.append((CPU, {}))
         self.run_options = ort.RunOptions()
         Cancellation.cover(options, self.run_options)
@@ -235,51 +231,6 @@ def _load_plugin() -> tuple[Any, ...]:
         for device in ort.get_ep_devices()
         if device.ep_name == OPENVINO and device.device.type == ort.OrtHardwareDeviceType.CPU
     )
-
-
-def _openvino_options(precision: pb.Precision, threads: int) -> dict[str, str]:
-    cpu = {"INFERENCE_NUM_THREADS": str(threads), "NUM_STREAMS": "1"}
-    # Without a hint it takes bf16 where the chip has it, even for weights stored in fp16, which is 8 times finer.
-    hints = {pb.PRECISION_FP32: "f32", pb.PRECISION_FP16: "f32", pb.PRECISION_BF16: "bf16"}
-    if precision in hints:
-        cpu["INFERENCE_PRECISION_HINT"] = hints[precision]
-    return {"load_config": json.dumps({"CPU": cpu})}
-
-
-def _tensorrt_options(precision: pb.Precision, engines: Path | None) -> dict[str, str]:
-    # ONNX Runtime takes nothing but these two words for a TensorRT option that is yes or no.
-    enabled = {"trt_fp16_enable": pb.PRECISION_FP16, "trt_int8_enable": pb.PRECISION_INT8}
-    options = {option: str(precision == enabling) for option, enabling in enabled.items()}
-    if engines is not None:
-        for kind in ("engine", "timing"):
-            options |= {f"trt_{kind}_cache_enable": "True", f"trt_{kind}_cache_path": str(engines)}
-    return options
-
-
-def _engine_folder(cache: Path | None, model: bytes) -> Path | None:
-    """Return the folder of one graph's engines: TensorRT itself does not see that another graph or GPU is meant.
-
-    It refuses engines of another TensorRT; delete the folder then.
-    """
-    if cache is None:
-        return None
-    how = f"{' '.join(gpu_models())} onnxruntime {ort.__version__}"
-    folder = cache / f"tensorrt-{hashlib.sha256(model + how.encode()).hexdigest()[:32]}"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        _log.warning("TensorRT's engines cannot be kept", extra={"error": error.strerror})
-        return None
-    return folder
-
-
-def _cuda_options(precision: pb.Precision) -> dict[str, str]:
-    return {
-        "use_tf32": "1" if precision == pb.PRECISION_TF32 else "0",
-        # EXHAUSTIVE, the default, searches anew (seconds) at each new shape.
-        "cudnn_conv_algo_search": "HEURISTIC",
-        "arena_extend_strategy": "kSameAsRequested",
-    }
 
 
 def _session_options(threads: int, spinning: bool, optimise: bool) -> ort.SessionOptions:

@@ -1,7 +1,6 @@
 """Runs graphs with string tensors, whose elements are any bytes: ONNX Runtime's Python binding carries only text.
 
-By ONNX Runtime's C API, in the library that its wheel carries beside the binding. A function's place in the API's table
-is fixed: later versions append.
+By ONNX Runtime's C API (runtime/c_api.py).
 """
 
 import ctypes
@@ -9,55 +8,17 @@ import math
 import time
 import weakref
 from collections.abc import Mapping, Sequence
-from functools import cache
 from itertools import pairwise
-from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
-import onnxruntime as ort
 
 from resonnx_server.errors import InvalidInput
+from resonnx_server.runtime.c_api import ERRORS_ONLY, c_api
 
 Array = npt.NDArray[Any]
 
-# The oldest version of the API that has all of these.
-_API_VERSION: Final = 15
-_PLACES: Final = {
-    "GetErrorMessage": 2,
-    "CreateEnv": 3,
-    "CreateSessionFromArray": 8,
-    "Run": 9,
-    "CreateSessionOptions": 10,
-    "SetSessionLogSeverityLevel": 22,
-    "SetIntraOpNumThreads": 24,
-    "SetInterOpNumThreads": 25,
-    "CreateRunOptions": 39,
-    "RunOptionsSetRunLogSeverityLevel": 41,
-    "RunOptionsSetTerminate": 46,
-    "RunOptionsUnsetTerminate": 47,
-    "CreateTensorAsOrtValue": 48,
-    "CreateTensorWithDataAsOrtValue": 49,
-    "GetTensorMutableData": 51,
-    "FillStringTensor": 52,
-    "GetStringTensorDataLength": 53,
-    "GetStringTensorContent": 54,
-    "GetTensorElementType": 60,
-    "GetDimensionsCount": 61,
-    "GetDimensions": 62,
-    "GetTensorTypeAndShape": 65,
-    "CreateCpuMemoryInfo": 69,
-    "GetAllocatorWithDefaultOptions": 78,
-    "ReleaseStatus": 93,
-    "ReleaseSession": 95,
-    "ReleaseValue": 96,
-    "ReleaseRunOptions": 97,
-    "ReleaseTensorTypeAndShapeInfo": 99,
-    "ReleaseSessionOptions": 100,
-    "AddSessionConfigEntry": 130,
-    "GetResizedStringTensorElementBuffer": 252,
-}
 _STRING: Final = 8
 # Strings that are handled at once: between pieces other threads come to run, at `time.sleep(0)`.
 _PIECE: Final = 1 << 12
@@ -77,14 +38,6 @@ _TYPES: Final[dict[int, np.dtype[Any]]] = {
     13: np.dtype("u8"),
 }
 _CODES: Final = {dtype: code for code, dtype in _TYPES.items()}
-_ERRORS_ONLY: Final = 3
-_LIBRARIES: Final = ("libonnxruntime.so*", "libonnxruntime*.dylib", "onnxruntime.dll")
-
-
-def library() -> Path | None:
-    """Return the file of ONNX Runtime's C API, or None where the installed package has none."""
-    folder = Path(ort.__file__).parent / "capi"
-    return next((path for pattern in _LIBRARIES for path in sorted(folder.glob(pattern))), None)
 
 
 def as_text(name: str, array: Array) -> Array:
@@ -113,10 +66,10 @@ class StringSession:
     """
 
     def __init__(self, model: bytes, threads: int) -> None:
-        api = self._api = _api()
+        api = self._api = c_api()
         options = api.new("CreateSessionOptions")
         try:
-            api.call("SetSessionLogSeverityLevel", options, _ERRORS_ONLY)
+            api.call("SetSessionLogSeverityLevel", options, ERRORS_ONLY)
             api.call("SetIntraOpNumThreads", options, threads)
             api.call("SetInterOpNumThreads", options, 1)
             api.call("AddSessionConfigEntry", options, b"session.intra_op.allow_spinning", b"0")
@@ -125,7 +78,7 @@ class StringSession:
             api.release("SessionOptions", options)
         self._run_options = api.new("CreateRunOptions")
         self._is_terminated = False
-        self.log_severity_level = _ERRORS_ONLY
+        self.log_severity_level = ERRORS_ONLY
         weakref.finalize(self, api.release, "Session", self._session)
         weakref.finalize(self, api.release, "RunOptions", self._run_options)
 
@@ -253,54 +206,6 @@ class StringSession:
             elements[first : first + _PIECE] = [joined[a - start : b - start] for a, b in pairwise(within)]
             time.sleep(0)
         return elements
-
-
-class _Api:
-    """The functions, and what all sessions share: it is made once, and lasts."""
-
-    def __init__(self, path: Path) -> None:
-        base = ctypes.CDLL(str(path)).OrtGetApiBase
-        base.restype = ctypes.POINTER(ctypes.c_void_p)
-        get = ctypes.CFUNCTYPE(ctypes.c_void_p, ctypes.c_uint32)(base()[0])
-        self._table = ctypes.cast(get(_API_VERSION), ctypes.POINTER(ctypes.c_void_p))
-        self._functions = {name: self._function(name, place) for name, place in _PLACES.items()}
-        self.environment = self.new("CreateEnv", _ERRORS_ONLY, b"resonnx")
-        self.allocator = self.new("GetAllocatorWithDefaultOptions")
-        # In memory that an arena does not own, of the kind that the CPU reads.
-        self.memory = self.new("CreateCpuMemoryInfo", 0, 0)
-
-    def call(self, name: str, *arguments: object) -> None:
-        """Call a function. Raises RuntimeError if it says that it failed."""
-        if status := self._functions[name](*arguments):
-            message: bytes = self._functions["GetErrorMessage"](ctypes.c_void_p(status))
-            told = message.decode(errors="replace")
-            self.release("Status", status)
-            raise RuntimeError(told)
-
-    def new(self, name: str, *arguments: object) -> ctypes.c_void_p:
-        """Return what a function gives by its last argument. Raises RuntimeError likewise."""
-        made = ctypes.c_void_p()
-        self.call(name, *arguments, ctypes.byref(made))
-        return made
-
-    def release(self, kind: str, handle: "ctypes.c_void_p | int | None") -> None:
-        """Let go of what `new` made; of nothing, if that is what it is."""
-        self._functions[f"Release{kind}"](handle if isinstance(handle, ctypes.c_void_p) else ctypes.c_void_p(handle))
-
-    def _function(self, name: str, place: int) -> Any:
-        returned = None if name.startswith("Release") else ctypes.c_void_p
-        if name == "GetErrorMessage":
-            returned = ctypes.c_char_p  # type: ignore[assignment]
-        # Without types of arguments: each is given as what it is.
-        function = ctypes.CFUNCTYPE(returned)(self._table[place] or 0)
-        return function
-
-
-@cache
-def _api() -> _Api:
-    path = library()
-    assert path is not None, "asked for without a look"
-    return _Api(path)
 
 
 def _size(count: int) -> ctypes.c_size_t:

@@ -1,0 +1,61 @@
+"""What providers are told: precision, threads, and where TensorRT keeps its engines."""
+
+import hashlib
+import json
+import logging
+from pathlib import Path
+
+import onnxruntime as ort
+from resonnx_proto.v1 import manifest_pb2 as pb
+
+from resonnx_server.runtime.host import gpu_models
+
+_log = logging.getLogger(__name__)
+
+
+def openvino_options(precision: pb.Precision, threads: int) -> dict[str, str]:
+    """Return OpenVINO's options for a precision and a number of threads."""
+    cpu = {"INFERENCE_NUM_THREADS": str(threads), "NUM_STREAMS": "1"}
+    # Without a hint it takes bf16 where the chip has it, even for weights stored in fp16, which is 8 times finer.
+    hints = {pb.PRECISION_FP32: "f32", pb.PRECISION_FP16: "f32", pb.PRECISION_BF16: "bf16"}
+    if precision in hints:
+        cpu["INFERENCE_PRECISION_HINT"] = hints[precision]
+    return {"load_config": json.dumps({"CPU": cpu})}
+
+
+def tensorrt_options(precision: pb.Precision, engines: Path | None) -> dict[str, str]:
+    """Return TensorRT's options for a precision, and a folder where engines are kept if there is one."""
+    # ONNX Runtime takes nothing but these two words for a TensorRT option that is yes or no.
+    enabled = {"trt_fp16_enable": pb.PRECISION_FP16, "trt_int8_enable": pb.PRECISION_INT8}
+    options = {option: str(precision == enabling) for option, enabling in enabled.items()}
+    if engines is not None:
+        for kind in ("engine", "timing"):
+            options |= {f"trt_{kind}_cache_enable": "True", f"trt_{kind}_cache_path": str(engines)}
+    return options
+
+
+def engine_folder(cache: Path | None, model: bytes) -> Path | None:
+    """Return the folder of one graph's engines: TensorRT itself does not see that another graph or GPU is meant.
+
+    It refuses engines of another TensorRT; delete the folder then.
+    """
+    if cache is None:
+        return None
+    how = f"{' '.join(gpu_models())} onnxruntime {ort.__version__}"
+    folder = cache / f"tensorrt-{hashlib.sha256(model + how.encode()).hexdigest()[:32]}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        _log.warning("TensorRT's engines cannot be kept", extra={"error": error.strerror})
+        return None
+    return folder
+
+
+def cuda_options(precision: pb.Precision) -> dict[str, str]:
+    """Return CUDA's options for a precision."""
+    return {
+        "use_tf32": "1" if precision == pb.PRECISION_TF32 else "0",
+        # EXHAUSTIVE, the default, searches anew (seconds) at each new shape.
+        "cudnn_conv_algo_search": "HEURISTIC",
+        "arena_extend_strategy": "kSameAsRequested",
+    }
