@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -37,6 +38,8 @@ os.environ.setdefault("RESONNX_CACHE_DIR", "none")
 _ROOT = Path(__file__).resolve().parent.parent
 # What the exported demo models depend on.
 _EXPORT_SOURCES = ("export/resonnx_export", "proto/resonnx_proto", "server/resonnx_server/runtime", "constraints.txt")
+# Exported demo models of other sources are removed after so long.
+_KEPT_S = 24 * 3600
 # Fixtures that start a server or an exporter as a process: tests that use one are left out of `make test-fast`.
 _PROCESSES = frozenset({"start_server", "demo_server", "demo_repository", "samples"})
 _READY = re.compile(r"^resonnx-server (?:not )?ready grpc=(\S+) http=(\S+)$")
@@ -139,10 +142,12 @@ def demo_repository() -> Path:
     kept.mkdir(parents=True, exist_ok=True)
     with FileLock(kept / "lock"):
         if not repository.exists():
-            for stale in kept.iterdir():
-                if stale.is_dir():
-                    shutil.rmtree(stale)
+            for old in kept.iterdir():
+                # Another run may use those of today.
+                if old.is_dir() and time.time() - old.stat().st_mtime > _KEPT_S:
+                    shutil.rmtree(old)
             partial = kept / "partial"
+            shutil.rmtree(partial, ignore_errors=True)
             command = [sys.executable, "-m", "resonnx_export", "demo", "--repository", str(partial)]
             subprocess.run(command, check=True, timeout=300)
             partial.rename(repository)

@@ -68,14 +68,19 @@ def verify_version(folder: Path, checkpoint: Sequence[Path]) -> Iterator[str]:
 
 
 def _judged_lines(files: VersionFiles, file: str, golden: Golden) -> Iterator[str]:
-    """Hold one graph against the golden examples on each candidate that is installed here."""
+    """Hold one graph against the golden examples on each candidate that is installed here.
+
+    A candidate that disagrees is told and never serves; the version fails if no candidate agrees.
+    """
     try:
-        for judged in judge_everywhere(files.files, files.manifest, file, golden):
-            if not judged.verdict.passed:
-                raise ParityFailed(f"{file} on {judged.candidate}: {judged.verdict.detail}")
-            yield f"  {file} on {judged.candidate}: {judged.verdict.detail}"
+        all_judged = list(judge_everywhere(files.files, files.manifest, file, golden))
     except ModelRefused as error:
         raise ParityFailed(f"{file}: {error}") from None
+    if all_judged and not any(judged.verdict.passed for judged in all_judged):
+        raise ParityFailed(f"{file} on {all_judged[0].candidate}: {all_judged[0].verdict.detail}")
+    for judged in all_judged:
+        told = "" if judged.verdict.passed else "disagrees, so the server does not use it: "
+        yield f"  {file} on {judged.candidate}: {told}{judged.verdict.detail}"
 
 
 def _compare(files: VersionFiles, golden: Golden, checkpoint: Sequence[Path]) -> Iterator[str]:

@@ -18,7 +18,14 @@ def test_there_are_ten() -> None:
     assert len(PUBLISHED) == 10
 
 
-@pytest.mark.parametrize("architecture", PUBLISHED)
+# Of each kind of block one; the deeper and wider ones take 10 to 30 s each.
+_QUICK = {"resnet18", "resnet50", "resnext50_32x4d"}
+
+
+@pytest.mark.parametrize(
+    "architecture",
+    [name if name in _QUICK else pytest.param(name, marks=pytest.mark.slow) for name in PUBLISHED],
+)
 def test_logits_equal_pytorchs(architecture: str) -> None:
     recipe = image_input(64, resize_short_side=None)
     network = random_network(ARCHITECTURES[architecture], size=64)

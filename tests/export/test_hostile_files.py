@@ -172,7 +172,7 @@ def test_resources(name: str, exporter: Exporter) -> None:
     exporter.refuses(hostile.legacy(pickle))
 
 
-@pytest.mark.parametrize("place", ["checkpoint", "vocabulary"])
+@pytest.mark.parametrize("place", [pytest.param("checkpoint", marks=pytest.mark.slow), "vocabulary"])
 def test_captioners_files(place: str, exporter: Exporter, captioner_file: Path, words_file: Path) -> None:
     files = (exporter.path, words_file) if place == "checkpoint" else (captioner_file, exporter.path)
     exporter.arguments = ("captioner", files[0], "--vocab", files[1])

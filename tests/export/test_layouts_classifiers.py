@@ -111,7 +111,9 @@ TIMM: dict[str, Source] = {
 }
 
 
-@pytest.mark.parametrize("variant", TIMM)
+@pytest.mark.parametrize(
+    "variant", [name if i % 2 == 0 else pytest.param(name, marks=pytest.mark.slow) for i, name in enumerate(TIMM)]
+)
 def test_timm(variant: str, tmp_path: Path) -> None:
     source = randomise(TIMM[variant]())
     save_file(source.state_dict(), tmp_path / "model.safetensors")

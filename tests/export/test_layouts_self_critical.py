@@ -23,11 +23,11 @@ pytestmark = pytest.mark.usefixtures("torch_seeded")
     [
         ("show_tell", {"layers": 2}, True),
         pytest.param("show_tell", {"rnn": "GRU"}, False, marks=pytest.mark.slow),
-        ("fc", {}, True),
+        pytest.param("fc", {}, True, marks=pytest.mark.slow),
         ("newfc", {}, True),
         ("att2in", {}, True),
-        ("att2in2", {"use_bn": 1}, True),
-        ("updown", {"use_bn": 2}, True),
+        pytest.param("att2in2", {"use_bn": 1}, True, marks=pytest.mark.slow),
+        pytest.param("updown", {"use_bn": 2}, True, marks=pytest.mark.slow),
         pytest.param("updown", {}, False, marks=pytest.mark.slow),
     ],
     ids=lambda value: "-".join(map(str, value.values())) if isinstance(value, dict) else str(value),
@@ -49,7 +49,9 @@ def test_ruotianluo(
     assert_served(start_server, tmp_path, images, written, version.manifest, same)
 
 
-@pytest.mark.parametrize("kind", ["fc", "newfc", pytest.param("updown", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "kind", [pytest.param("fc", marks=pytest.mark.slow), "newfc", pytest.param("updown", marks=pytest.mark.slow)]
+)
 @torch.no_grad()
 def test_ruotianluos_beams_may_not_say_unk(tmp_path: Path, start_server: StartServer, kind: str) -> None:
     net, model, files, infos = self_critical(tmp_path, kind, caffe=True)

@@ -39,7 +39,7 @@ pytestmark = pytest.mark.usefixtures("torch_seeded")
         pytest.param("rnns", nn.LSTM, 2, True, marks=pytest.mark.slow),
         pytest.param("layers", nn.GRUCell, 2, True, marks=pytest.mark.slow),
         pytest.param("rnn_cells", nn.RNNCell, 2, True, marks=pytest.mark.slow),
-        ("lstm_cells", nn.LSTMCell, 2, False),
+        pytest.param("lstm_cells", nn.LSTMCell, 2, False, marks=pytest.mark.slow),
         pytest.param("cell", nn.GRUCell, 1, False, marks=pytest.mark.slow),
     ],
 )

@@ -19,6 +19,9 @@ from typer.testing import CliRunner, Result
 
 from ..conftest import StartServer
 
+# Exports both demonstration models twice; test_precision_commands.py exports smaller ones.
+pytestmark = pytest.mark.slow
+
 _STORED = {"int8": pb.PRECISION_INT8, "fp16": pb.PRECISION_FP16}
 
 

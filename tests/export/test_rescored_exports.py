@@ -280,7 +280,8 @@ def test_beams_that_differ_are_counted_and_told(
 # The sources' own loops.
 
 
-@pytest.mark.parametrize("residual", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["layers", "residual"])
+@pytest.mark.slow
+@pytest.mark.parametrize("residual", [False, True], ids=["layers", "residual"])
 @torch.no_grad()
 def test_words_are_the_tutorials(tmp_path: Path, start_server: StartServer, torch_seeded: None, residual: bool) -> None:
     encoder = PictureEncoder(24, linear="embed", bn="bn")
