@@ -9,8 +9,8 @@ from resonnx_server.runtime.picture_options import PictureOptions
 
 RAW: Final = "raw"
 # Most that decoders and the conversion to RGB take of each pixel, in bytes, rounded up from what was measured
-# (tests/server/test_decode_memory.py): Pillow keeps 4 of each RGB pixel; its WebP plug-in, which is there in libwebp's place, has
-# three canvases and a copy.
+# (tests/server/test_decode_memory.py): Pillow keeps 4 of each RGB pixel; its WebP plug-in, which stands in where
+# libwebp is not found, has three canvases and a copy.
 _BYTES_A_PIXEL: Final = {
     "JPEG": 8.3,
     "PNG": 12.5,
