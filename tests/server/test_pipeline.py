@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from resonnx_server.errors import SlowReader
+from resonnx_server.errors import ServerError, SlowReader
 from resonnx_server.rpc.boundary import one_status
 from resonnx_server.rpc.pipeline import pipeline
 
@@ -37,6 +37,24 @@ class Answers:
 
     def set_status(self, *_: Any) -> None:
         pass
+
+
+@pytest.mark.parametrize("in_order", [False, True])
+async def test_a_stream_does_not_end_well_without_an_answer(in_order: bool) -> None:
+    """What one request waits for may be cancelled by others than its caller; it had no answer, nor those behind it."""
+
+    async def requests() -> AsyncIterator[int]:
+        for number in range(5):
+            yield number
+
+    async def answer(request: int, tell) -> int:
+        await asyncio.sleep(0)
+        if request == 2:
+            raise asyncio.CancelledError
+        return request
+
+    with pytest.raises(ServerError, match="cancelled"):
+        await pipeline(requests(), answer, Answers(), asyncio.Event(), in_order=lambda _: in_order)
 
 
 async def test_a_slow_reader_ends_its_own_call_and_holds_up_nobody() -> None:

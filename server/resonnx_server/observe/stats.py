@@ -12,7 +12,6 @@ from typing import NamedTuple, Self
 
 from resonnx_server.errors import (
     DeadlineExceeded,
-    DeadlineUnreachable,
     InferenceFailed,
     Overloaded,
     ServerError,
@@ -200,7 +199,7 @@ def count_all(*counters: Callable[[], object]) -> None:
 def _failure_reason(error: BaseException | None) -> FailureReason:
     if isinstance(error, asyncio.CancelledError | GeneratorExit):
         return FailureReason.CANCELED
-    if isinstance(error, Overloaded | DeadlineUnreachable | DeadlineExceeded | Unavailable):
+    if isinstance(error, Overloaded | DeadlineExceeded | Unavailable):
         return FailureReason.REJECTED
     if isinstance(error, InferenceFailed):
         return FailureReason.BACKEND

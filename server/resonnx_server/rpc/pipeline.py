@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from typing import Any, Final, Protocol, TypeVar
 
-from resonnx_server.errors import SlowReader, Unavailable
+from resonnx_server.errors import ServerError, SlowReader, Unavailable
 from resonnx_server.rpc.turns import Turn, Turns
 
 Q = TypeVar("Q")
@@ -60,6 +60,7 @@ async def pipeline(
         held_bytes: Bytes of answers that wait for one before them: from there on no more is read.
 
     Raises:
+        ServerError: A request was cancelled, though nobody has gone: it would have no answer.
         Unavailable: The stream ended because of `closing`.
         SlowReader: More than that wait. The requests under way were cancelled at once.
     """
@@ -88,7 +89,13 @@ async def pipeline(
             fail(SlowReader(f"{unread} parts of answers were not read in time"))
 
     async def serve(request: Q, turn: Turn[R] | None) -> None:
-        done = await answer(request, tell)
+        try:
+            done = await answer(request, tell)
+        except asyncio.CancelledError:
+            if _is_cancelled():
+                raise
+            # Whoever did so: those behind this request would wait for their turn for ever.
+            raise ServerError("a request of the stream was cancelled") from None
         # Until it is put, an answer keeps its request's part of the room, though this task has ended.
         if turn is None:
             due = [done]
@@ -145,6 +152,12 @@ async def pipeline(
         # A cancelled task keeps its frames, which hold the request and `tell`: nothing may lead from there to the task,
         # or pictures of callers who left pile up until garbage is collected.
         tasks.clear()
+
+
+def _is_cancelled() -> bool:
+    """Whether the task that asks has itself been cancelled, not just what it waits for."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
 class _Held:

@@ -23,15 +23,10 @@ class Turn(Generic[R]):
 
 
 class Turns(Generic[R]):
-    """Gives turns to requests as they come, and answers back when their turn has come.
-
-    Attributes:
-        held: Answers that are there and wait for one before them.
-    """
+    """Gives turns to requests as they come, and answers back when their turn has come."""
 
     def __init__(self) -> None:
         self._turns: deque[Turn[R]] = deque()
-        self.held = 0
 
     def take(self) -> Turn[R]:
         """Return the turn of a request, after all that were taken before."""
@@ -42,11 +37,9 @@ class Turns(Generic[R]):
     def settle(self, turn: Turn[R], answer: R) -> list[R]:
         """Take the answer to a turn's request, and return those whose turn has come with it, in their order."""
         turn.answer = answer
-        self.held += 1
         due: list[R] = []
         turns = self._turns
         while turns and not isinstance(next_answer := turns[0].answer, _Waiting):
             turns.popleft()
             due.append(next_answer)
-        self.held -= len(due)
         return due
