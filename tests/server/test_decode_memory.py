@@ -113,3 +113,41 @@ def test_the_servers_budget_is_what_its_largest_picture_takes(tmp_path: Path) ->
     assert budget(formats=("JPEG",), max_image_pixels=1_000_000) == pytest.approx(16_000_000, rel=0.1)
     assert budget(formats=("JPEG", "WebP"), max_image_pixels=1_000_000) == pytest.approx(18_000_000, rel=0.1)
     assert budget() == pytest.approx(18 * (1 << 26), rel=0.01)
+
+
+_KEEP = """
+import asyncio, io, threading
+from PIL import Image
+from resonnx_proto.v1.manifest_pb2 import ImageInput
+from resonnx_server.intake.decode import Decoder
+from resonnx_server.runtime.picture_options import PictureOptions
+
+def resident():
+    return int(open("/proc/self/statm").read().split()[1]) * 4096
+
+def encoded(side):
+    buffer = io.BytesIO()
+    Image.new("RGB", (side, side)).save(buffer, "PNG", compress_level=1)
+    return buffer.getvalue()
+
+async def main():
+    options = PictureOptions(ImageInput(width=8, height=8, resize=1, filter=1))
+    content, small = encoded(6000), encoded(300)
+    before = resident()
+    # One after the other, as if the budget had room for one.
+    for _ in range(3):
+        decoder = Decoder(1)
+        for _ in range(2):
+            await decoder.load(content, options, "large", 4)
+            await decoder.load(small, options, "small", 4)
+    print(resident() - before)
+
+asyncio.run(main())
+"""
+
+
+def test_memory_of_large_pictures_goes_back_to_the_system() -> None:
+    """Or each thread would keep as much as its largest picture took, whatever the budget says: here 3 times 140 MB."""
+    run = subprocess.run([sys.executable, "-c", _KEEP], capture_output=True, text=True, timeout=100)
+    assert run.returncode == 0, run.stderr
+    assert int(run.stdout) < 60 * MB

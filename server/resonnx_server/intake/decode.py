@@ -13,6 +13,7 @@ from resonnx_server.engine.batcher import PRIORITY_LEVELS
 from resonnx_server.intake.decode_cost import DecodeCost
 from resonnx_server.intake.threads import Threads
 from resonnx_server.runtime import images
+from resonnx_server.runtime.freed_memory import give_back_memory
 from resonnx_server.runtime.headers import Header, header
 from resonnx_server.runtime.images import Pixels
 from resonnx_server.runtime.picture_memory import RAW, decoding_bytes
@@ -23,6 +24,8 @@ from resonnx_server.runtime.picture_options import PictureOptions
 _AT_ONCE: Final = 2
 # Pixels that are resized on the event loop: a millisecond or so.
 _RESIZED_AT_ONCE: Final = 1 << 17
+# What the C library may keep of a picture, for each thread and beside the budget: to give it back takes some ms.
+_KEPT_BYTES: Final = 128 << 20
 # Files whose headers are read on the event loop.
 _READ_AT_ONCE: Final = 8
 
@@ -112,7 +115,7 @@ class Decoder:
         expected = int(self._cost.expected_ns(told, divisor) * self._share(size))
         self._ahead_ns[priority - 1] += expected
         try:
-            pixels, ns = await self._threads.run(partial(_timed, work), priority, size)
+            pixels, ns = await self._threads.run(partial(_timed, work, size), priority, size)
         finally:
             self._ahead_ns[priority - 1] -= expected
         self._cost.learn(told, ns, divisor)
@@ -136,6 +139,11 @@ def _divisor(told: Header, options: PictureOptions) -> int:
     return options.divisor(told.width, told.height) if told.scalable else 1
 
 
-def _timed(work: Callable[[], Pixels]) -> tuple[Pixels, int]:
+def _timed(work: Callable[[], Pixels], size: int) -> tuple[Pixels, int]:
     start = time.monotonic_ns()
-    return work(), time.monotonic_ns() - start
+    try:
+        pixels = work()
+    finally:
+        if size > _KEPT_BYTES:
+            give_back_memory()
+    return pixels, time.monotonic_ns() - start
