@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable
 from enum import Enum
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 import grpc
 
@@ -58,6 +58,10 @@ class RetryBudget:
             return True
 
 
+# Some 30 years, which are for ever: gRPC counts ns since 1970, and ends a call at once whose deadline is beyond 2^63.
+_LONGEST_S: Final = 1e9
+
+
 class Attempts:
     """One call of the caller's: the deadline that all its attempts share.
 
@@ -73,7 +77,7 @@ class Attempts:
         if timeout_s is not None and not 0 < timeout_s < math.inf:
             raise ValueError(f"timeout_s must be a number over 0, or None for no limit, got {timeout_s}")
         self._clock = clock
-        self._deadline = None if timeout_s is None else clock() + timeout_s
+        self._deadline = None if timeout_s is None or timeout_s > _LONGEST_S else clock() + timeout_s
         self._budget = budget
         self._final = False
         budget.deposit()

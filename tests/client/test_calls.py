@@ -53,6 +53,12 @@ def test_how_urgent_a_request_is_reaches_the_server(vision, call: Call, answer, 
     assert not vision.requests
 
 
+@pytest.mark.parametrize("timeout_s", [1e9, 1e12, 1e300])
+def test_a_timeout_beyond_grpcs_clock_is_none(vision, call: Call, answer, timeout_s: float) -> None:
+    vision.script["Classify"] = lambda request, context: answer
+    assert call("classify", b"png", "digits", timeout_s=timeout_s)
+
+
 def test_features_come_when_asked_for(vision, call: Call, answer) -> None:
     answer.features.extend([0.5, -2.0])
     vision.script["Classify"] = lambda request, context: answer
