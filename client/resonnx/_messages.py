@@ -1,9 +1,11 @@
 """Requests from arguments, results from responses: what both clients say on the wire. No I/O."""
 
 import math
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, TypeVar
 
 from google.protobuf.internal.enum_type_wrapper import EnumTypeWrapper
+from google.protobuf.message import Message
 from resonnx_proto.v1 import manifest_pb2, vision_pb2
 
 from resonnx._caption_options import CaptionOptions
@@ -22,6 +24,8 @@ from resonnx._results import (
     Word,
 )
 
+_M = TypeVar("_M", bound=Message)
+
 
 def classify_request(
     image: vision_pb2.Image,
@@ -35,16 +39,17 @@ def classify_request(
     id: str = "",
 ) -> vision_pb2.ClassifyRequest:
     """Build one request; raises ValueError for numbers that the wire cannot hold, or a limit that is not over 0."""
-    return vision_pb2.ClassifyRequest(
-        model=model,
-        version=version or 0,
-        image=image,
-        top_k=top_k,
-        return_features=features,
-        id=id,
-        priority=priority,
-        timeout_us=_timeout_us(answer_within_s),
-    )
+    fields = {
+        "model": model,
+        "version": version or 0,
+        "image": image,
+        "top_k": top_k,
+        "return_features": features,
+        "id": id,
+        "priority": priority,
+        "timeout_us": _timeout_us(answer_within_s),
+    }
+    return _message(vision_pb2.ClassifyRequest, fields)
 
 
 def caption_request(
@@ -63,19 +68,32 @@ def caption_request(
     fields["return_attention"] = fields.pop("attention", False)
     if (rule := fields.pop("length_normalization", None)) is not None:
         fields["length_normalization"] = f"LENGTH_NORMALIZATION_{rule.upper()}"
-    return vision_pb2.CaptionRequest(
-        model=model,
-        version=version or 0,
-        image=image,
-        priority=priority,
-        timeout_us=_timeout_us(answer_within_s),
-        **fields,
-    )
+    fields |= {
+        "model": model,
+        "version": version or 0,
+        "image": image,
+        "priority": priority,
+        "timeout_us": _timeout_us(answer_within_s),
+    }
+    return _message(vision_pb2.CaptionRequest, fields)
 
 
 def model_request(name: str, version: int | None) -> vision_pb2.GetModelRequest:
     """Build one request."""
-    return vision_pb2.GetModelRequest(model=name, version=version or 0)
+    return _message(vision_pb2.GetModelRequest, {"model": name, "version": version or 0})
+
+
+def _message(kind: type[_M], fields: Mapping[str, Any]) -> _M:
+    try:
+        return kind(**fields)
+    except (TypeError, ValueError):
+        # The error does not say which field it was.
+        for name, value in fields.items():
+            try:
+                kind(**{name: value})
+            except (TypeError, ValueError) as error:
+                raise type(error)(f"{name}: {error}") from None
+        raise
 
 
 def classification(response: vision_pb2.ClassifyResponse, *, features: bool) -> Classification:

@@ -53,6 +53,27 @@ def test_how_urgent_a_request_is_reaches_the_server(vision, call: Call, answer, 
     assert not vision.requests
 
 
+@pytest.mark.parametrize(
+    ("method", "field", "value", "kind"),
+    [
+        ("classify", "top_k", -1, ValueError),
+        ("classify", "priority", 2**40, ValueError),
+        ("classify", "version", 2**70, ValueError),
+        ("classify", "top_k", "5", TypeError),
+        ("caption", "beam_width", -1, ValueError),
+        ("caption", "seed", 2**64, ValueError),
+        ("stream_caption", "max_tokens", 1.5, TypeError),
+        ("model", "version", 2**70, ValueError),
+    ],
+)
+def test_a_value_that_the_wire_cannot_hold_is_refused_by_name(
+    vision, call: Call, method: str, field: str, value: object, kind: type[Exception]
+) -> None:
+    with pytest.raises(kind, match=f"^{field}: "):
+        call(method, *([] if method == "model" else [b"png"]), "any", **{field: value})
+    assert not vision.requests
+
+
 @pytest.mark.parametrize("timeout_s", [1e9, 1e12, 1e300])
 def test_a_timeout_beyond_grpcs_clock_is_none(vision, call: Call, answer, timeout_s: float) -> None:
     vision.script["Classify"] = lambda request, context: answer
