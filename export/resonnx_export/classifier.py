@@ -120,7 +120,7 @@ def _checked(recognised: Recognised, settings: ClassifierSettings) -> Classifier
     if network.num_classes == 0:
         raise BadInput("the checkpoint has no classification layer (fc.weight): it is a trunk only")
     if len(settings.labels) != network.num_classes:
-        raise BadInput(f"{len(settings.labels)} labels for {network.num_classes} classes")
+        raise BadInput(f"--labels gives {len(settings.labels)} labels for {network.num_classes} classes")
     return network
 
 

@@ -143,5 +143,7 @@ def numbers(text: str | None, option: str) -> list[float] | None:
     try:
         numbers = [float(number) for number in text.split(",")]
     except ValueError:
-        raise BadInput(f"{option} {text!r} is not three numbers with commas between, nor one") from None
+        numbers = []
+    if len(numbers) not in (1, 3):
+        raise BadInput(f"{option} {text!r} is not three numbers, R,G,B, nor one for all of them")
     return numbers * 3 if len(numbers) == 1 else numbers

@@ -15,6 +15,7 @@ from resonnx_server.runtime.manifest import (
     DECODER_FILE,
     ENCODER_FILE,
     GOLDEN,
+    SUMS,
     VersionFiles,
     onnx_files,
     read_version,
@@ -29,6 +30,7 @@ from resonnx_export.checkpoint import SourceFile, load_checkpoint
 from resonnx_export.classifier_layouts import recognise_classifier
 from resonnx_export.errors import BadInput, ParityFailed
 from resonnx_export.networks import CaptionNetwork, ClassifierNetwork
+from resonnx_export.package import versions
 from resonnx_export.parity import BATCH_SIZES, open_session
 from resonnx_export.precision import FP32_BOUND
 from resonnx_export.proofs import prove_captioner, prove_classifier, prove_decoder, prove_encoder, tokens_of
@@ -47,9 +49,11 @@ def verify_version(folder: Path, checkpoint: Sequence[Path]) -> Iterator[str]:
         checkpoint: The files that it was exported from; compares with PyTorch once more.
 
     Raises:
-        BadInput: The folder is damaged or no export, or the checkpoint is not the one that it was made from.
+        BadInput: The folder is damaged or not an export, or the checkpoint is not the one that it was made from.
         ParityFailed: Its answers are not those that it promises.
     """
+    if (numbers := versions(folder)) and not (folder / SUMS).exists():
+        raise BadInput(f"{folder} is a model's folder; give a version's, {folder / str(numbers[-1])}")
     try:
         files = read_version(folder)
         golden = parse_golden(files.files[GOLDEN], files.manifest)

@@ -121,7 +121,9 @@ def test_missing_keys_and_other_shapes(network: ResNet, labels_file: Path, tmp_p
 def test_labels_count(classifier_file: Path, tmp_path: Path) -> None:
     (tmp_path / "labels").write_text("one\ntwo\n")
     assert_refused(
-        classifier(classifier_file, tmp_path / "labels", tmp_path / "models"), tmp_path / "models", "2 labels for 7"
+        classifier(classifier_file, tmp_path / "labels", tmp_path / "models"),
+        tmp_path / "models",
+        "--labels gives 2 labels for 7",
     )
 
 
@@ -129,7 +131,7 @@ def test_labels_count(classifier_file: Path, tmp_path: Path) -> None:
     ("options", "said"),
     [
         (("--name", "../m"), "model name"),
-        (("--mean", "0.5,0.5"), "three numbers"),
+        (("--mean", "0.5,0.5"), "--mean '0.5,0.5' is not three numbers"),
         (("--std", "a,b,c"), "--std"),
         (("--stretch", "--resize-short-side", 40), "exclude"),
         (("--resize-short-side", 20), "resize_short_side"),

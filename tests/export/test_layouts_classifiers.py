@@ -382,3 +382,4 @@ def test_verify(classifier_file: Path, labels_file: Path, tmp_path: Path) -> Non
     assert damaged.exit_code == 2
     assert "damaged" in damaged.stderr
     assert run("verify", tmp_path).exit_code == 2
+    assert f"give a version's, {folder}" in run("verify", folder.parent).stderr
