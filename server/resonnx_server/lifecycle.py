@@ -140,13 +140,13 @@ class Server:
         try:
             grpc_port = await self.grpc.start(host, self.settings.port)
         except OSError:
-            raise StartError(
-                f"cannot listen on {host}:{self.settings.port} (gRPC): address in use or not ours"
-            ) from None
+            # gRPC does not say why.
+            reason = "the port (--port) is taken or not permitted, or this machine does not have the address (--host)"
+            raise StartError(f"cannot listen on {host}:{self.settings.port} (gRPC): {reason}") from None
         try:
             http_port = await self.probes.start(host, self.settings.http_port)
         except OSError as error:
-            reason = error.strerror or error
+            reason = f"{error.strerror or error} (--http-port, --host)"
             raise StartError(f"cannot listen on {host}:{self.settings.http_port} (HTTP): {reason}") from None
         return f"grpc={bracketed(host)}:{grpc_port} http={bracketed(host)}:{http_port}"
 

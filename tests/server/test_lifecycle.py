@@ -82,6 +82,7 @@ def test_port_in_use(demo_repository: Path, port_flag: str) -> None:
         done = _start_fails("--repository", str(demo_repository), *flags)
     assert done.returncode == 1
     assert f"cannot listen on 127.0.0.1:{port}" in _last_line(done)
+    assert f"({port_flag}" in _last_line(done)
     assert len(_said(done.stderr)) == 1
     assert done.stdout == ""
 
@@ -101,6 +102,12 @@ def test_bad_settings(flags: list[str], status: int, message: str) -> None:
     assert done.returncode == status
     assert message in _last_line(done)
     assert "Traceback" not in done.stderr
+
+
+def test_a_model_in_place_of_a_repository(demo_repository: Path) -> None:
+    done = _start_fails("--repository", str(demo_repository / "digits"), "--port", "0", "--http-port", "0")
+    assert done.returncode == 1
+    assert "it is the folder of one model; give the folder above it" in _last_line(done)
 
 
 def test_empty_repository(tmp_path: Path) -> None:

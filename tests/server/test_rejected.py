@@ -231,6 +231,17 @@ def test_versions_that_are_not_there_of_models_that_do_not_serve() -> None:
             assert type(told.value) is kind, (name, version)
 
 
+@pytest.mark.parametrize(("count", "said"), [(0, "0 models"), (2, "model-0, model-1"), (9, "9 models")])
+def test_a_name_that_there_is_not_is_answered_with_those_that_there_are(count: int, said: str) -> None:
+    models = Models()
+    models.expect({f"model-{i}": 1 for i in range(count)})
+    if count:
+        models.refuse(Refusal("model-1", 1, "it is damaged"))
+    with pytest.raises(NotFound) as told:
+        models.get("modle-1")
+    assert str(told.value) == f"model 'modle-1' is not in the repository, which has {said}"
+
+
 def test_a_server_that_goes() -> None:
     models = Models(draining=True)
     for _ in range(2):

@@ -164,11 +164,11 @@ def test_bad_requests(vision, samples: Path, truth: Truth) -> None:
         request = vision_pb2.CaptionRequest(**{"model": "scenes", "image": good, **fields})
         return lambda: vision.Caption(request, timeout=10)
 
-    _refused(classify(model="nobody"), missing, "MODEL_NOT_FOUND", None, "'nobody'")
+    _refused(classify(model="nobody"), missing, "MODEL_NOT_FOUND", None, "'nobody'", "which has digits, scenes")
     _refused(classify(version=9), missing, "MODEL_NOT_FOUND", None, "no version 9", "version 1 is served")
     _refused(classify(version=-1), missing, "MODEL_NOT_FOUND", None)
-    _refused(classify(model="scenes"), invalid, "INVALID_INPUT", "model", "no classifier")
-    _refused(caption(model="digits"), invalid, "INVALID_INPUT", "model", "no captioner")
+    _refused(classify(model="scenes"), invalid, "INVALID_INPUT", "model", "'scenes' is a captioner, not a classifier")
+    _refused(caption(model="digits"), invalid, "INVALID_INPUT", "model", "'digits' is a classifier, not a captioner")
     _refused(classify(top_k=11), invalid, "INVALID_INPUT", "top_k", "11", "0..10")
     for call in (classify, caption):
         _refused(call(priority=9), invalid, "INVALID_INPUT", "priority", "9", "0..8")

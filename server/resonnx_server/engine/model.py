@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Final
 
 from resonnx_proto.v1 import manifest_pb2 as pb
 
@@ -14,6 +15,9 @@ from resonnx_server.observe.rejected import RejectedCalls
 from resonnx_server.observe.stats import ModelStats
 from resonnx_server.runtime.picture_options import PictureOptions
 from resonnx_server.runtime.session import Candidate, TensorSpec
+
+# Models that are named to a caller who asks for one that there is not.
+_NAMES_TOLD: Final = 8
 
 
 @dataclass(frozen=True)
@@ -131,7 +135,14 @@ class Models:
             if version in (0, awaited):
                 raise Unavailable(f"model {name!r} is still being loaded")
             raise VersionNotFound(f"model {name!r} has no version {version}; {awaited} is being loaded")
-        raise NotFound(f"model {name[:64]!r} is not in the repository")
+        raise NotFound(f"model {name[:64]!r} is not in the repository, which has {self._named()}")
+
+    def _named(self) -> str:
+        # Callers may send wrong names as often as they like, so this does not search for the nearest one.
+        known = len(self._ready) + len(self._refused) + len(self._awaited)
+        if not 0 < known <= _NAMES_TOLD:
+            return f"{known} models"
+        return ", ".join(sorted({**self._ready, **self._refused, **self._awaited}))
 
     @property
     def refused(self) -> list[Refusal]:

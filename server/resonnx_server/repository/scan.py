@@ -1,12 +1,13 @@
 """Finds the models of a repository and the version of each that is served: the highest number."""
 
 import logging
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from resonnx_server.errors import ModelRefused
-from resonnx_server.runtime.manifest import MODEL_NAME
+from resonnx_server.runtime.manifest import CLASSIFIER_FILE, MANIFEST, MODEL_NAME
 
 _log = logging.getLogger(__name__)
 
@@ -26,12 +27,14 @@ def scan(repository: Path) -> list[Found]:
     """List the repository's models by name.
 
     Raises:
-        ModelRefused: The repository itself cannot be read.
+        ModelRefused: The repository itself cannot be read, or it is a model's folder.
     """
     try:
         folders = sorted(entry for entry in repository.iterdir() if entry.is_dir())
     except OSError as error:
         raise ModelRefused(f"repository {str(repository)!r}: {error.strerror}") from None
+    if folders and all(_is_version(folder) for folder in folders):
+        raise ModelRefused(f"repository {str(repository)!r}: it is the folder of one model; give the folder above it")
     found = []
     for folder in folders:
         if folder.name.startswith("."):
@@ -46,6 +49,10 @@ def scan(repository: Path) -> list[Found]:
             version = 0
         found.append(Found(folder.name, version, folder / str(version)))
     return found
+
+
+def _is_version(folder: Path) -> bool:
+    return _version(folder) > 0 and any(os.path.exists(folder / name) for name in (MANIFEST, CLASSIFIER_FILE))
 
 
 def _version(folder: Path) -> int:

@@ -33,6 +33,11 @@ from resonnx_server.runtime.sequence import Token
 TellEvent = Callable[[vision_pb2.StreamCaptionResponse], None]
 
 _DEFAULT_TOP_K: Final = 5
+_KINDS: Final = {
+    manifest_pb2.TASK_CLASSIFIER: "a classifier",
+    manifest_pb2.TASK_CAPTIONER: "a captioner",
+    manifest_pb2.TASK_TENSORS: "a bare ONNX file",
+}
 # Classes of an answer that is made on the event loop: a few ms.
 _MANY_CLASSES: Final = 1 << 10
 
@@ -114,7 +119,7 @@ class VisionServicer(vision_pb2_grpc.VisionServicer):
             model = self._models.get(request.model, request.version)
             engine = model.engine
             if model.manifest is None or not isinstance(engine, TensorEngine):
-                raise WrongTask("model", f"{model.name!r} is no classifier")
+                raise WrongTask("model", f"{model.name!r} is {_KINDS[model.task]}, not a classifier")
         labels, encoded = model.manifest.classifier.labels, request.image.encoded
         with Tracked(model.stats) as tracked, self._hold(request, encoded):
             if request.top_k > len(labels):
@@ -153,7 +158,7 @@ class VisionServicer(vision_pb2_grpc.VisionServicer):
             model = self._models.get(request.model, request.version)
             engine = model.engine
             if not isinstance(engine, CaptionEngine):
-                raise WrongTask("model", f"{model.name!r} is no captioner")
+                raise WrongTask("model", f"{model.name!r} is {_KINDS[model.task]}, not a captioner")
         spec = engine.spec
         on_words = None if tell is None else lambda tokens: _tell_words(tokens, spec, tell)
         encoded = request.image.encoded
