@@ -19,7 +19,7 @@ run: $(VENV)/.installed
 	@$(BIN)/python deploy/quickstart.py --port $(PORT) --http-port $(HTTP_PORT) $(if $(ONCE),--once)
 
 test: $(VENV)/.installed
-	$(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadfile $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
 # For the loop of a developer, within a minute: the server's and the client's tests that start no process.
 test-fast: $(VENV)/.installed

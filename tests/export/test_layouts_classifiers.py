@@ -112,7 +112,7 @@ TIMM: dict[str, Source] = {
 
 
 @pytest.mark.parametrize(
-    "variant", [name if i % 2 == 0 else pytest.param(name, marks=pytest.mark.slow) for i, name in enumerate(TIMM)]
+    "variant", [name if i % 4 == 0 else pytest.param(name, marks=pytest.mark.slow) for i, name in enumerate(TIMM)]
 )
 def test_timm(variant: str, tmp_path: Path) -> None:
     source = randomise(TIMM[variant]())

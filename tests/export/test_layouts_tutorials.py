@@ -64,8 +64,8 @@ def test_yunjey(tmp_path: Path, start_server: StartServer) -> None:
     ("bn", "names", "kind", "hidden", "layers"),
     [
         (None, ("word_embeddings", "lstm", "hidden2tag"), nn.LSTM, 24, 1),
-        ("batch_layer", ("embedding", "gru", "fc"), nn.GRU, 32, 2),
-        ("bn", ("embed", "rnn", "linear"), nn.RNN, 32, 1),
+        pytest.param("batch_layer", ("embedding", "gru", "fc"), nn.GRU, 32, 2, marks=pytest.mark.slow),
+        pytest.param("bn", ("embed", "rnn", "linear"), nn.RNN, 32, 1, marks=pytest.mark.slow),
     ],
     ids=["lstm", "gru", "rnn"],
 )

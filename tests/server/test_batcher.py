@@ -265,19 +265,21 @@ def test_what_cannot_be_met_any_more_is_not_run() -> None:
 
 
 @pytest.mark.parametrize(
-    ("arrival_ns", "left_ns", "kind"),
+    ("arrival_ns", "left_ns", "found_idle", "kind"),
     [
-        (0, 1, WaitTooLong),
-        (999_000_000, 1, WaitTooLong),
-        (999_000_001, 1, DeadlineUnreachable),
-        (0, 0, DeadlineExceeded),
-        (0, -1, DeadlineExceeded),
+        (0, 1, False, WaitTooLong),
+        (0, 1, True, DeadlineUnreachable),
+        (999_000_000, 1, False, WaitTooLong),
+        (999_000_001, 1, False, DeadlineUnreachable),
+        (0, 0, False, DeadlineExceeded),
+        (0, -1, True, DeadlineExceeded),
     ],
 )
-def test_who_is_late_is_told_why(arrival_ns: int, left_ns: int, kind: type[ServerError]) -> None:
-    """Only what has passed has passed; and who would have been in time without a wait, takes 1 ms, may come again."""
+def test_who_is_late_is_told_why(arrival_ns: int, left_ns: int, found_idle: bool, kind: type[ServerError]) -> None:
+    """Only what has passed has passed; and who would have been in time without a wait for others, may come again."""
     batcher: Batcher[int] = Batcher(LatencyTable({1: 1e6}), 1000)
-    batcher.push([Entry(0, 1, arrival_ns, deadline_ns=10**9), *(Entry(i, 1, arrival_ns) for i in range(300))])
+    late = Entry(0, 1, arrival_ns, deadline_ns=10**9, found_idle=found_idle)
+    batcher.push([late, *(Entry(i, 1, arrival_ns) for i in range(300))])
     (entry,) = batcher.take(10**9 - left_ns).expired
     told = batcher.lateness(entry, 10**9 - left_ns)
     assert type(told) is kind

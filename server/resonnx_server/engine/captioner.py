@@ -190,6 +190,7 @@ class CaptionEngine:
         with self.device.lock:
             if place is not None:
                 place.arrive(1)
+            entry.found_idle = self.device.is_idle and not len(self._batcher)
             self._batcher.push([entry])
             self.device.notify(self.ready_at_ns())
         try:

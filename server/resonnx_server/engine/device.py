@@ -132,6 +132,11 @@ class Device:
         if not any(now <= alarm_ns <= ready_at_ns for alarm_ns in self._alarms_ns):
             self._changed.notify()
 
+    @property
+    def is_idle(self) -> bool:
+        """No lane has a job. Read with the lock held."""
+        return not self._under_way
+
     def idle_lanes(self) -> int:
         """Lanes without a job, the asking one included. Call with the lock held."""
         return self.lanes - len(self._under_way)

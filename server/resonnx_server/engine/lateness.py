@@ -14,7 +14,7 @@ def lateness(entry: Entry[Any], now_ns: int, *, takes_ns: float, quickest_ns: fl
         now_ns: Monotonic time.
         takes_ns: Expected time of its rows.
         quickest_ns: The same on an idle device, as quick as batches often are. Had it been run when it came and been in
-            time, waiting is the reason.
+            time, waiting for others is the reason, unless there were none.
         drain_ns: Expected time until all that waits is done.
     """
     assert entry.deadline_ns is not None
@@ -22,6 +22,6 @@ def lateness(entry: Entry[Any], now_ns: int, *, takes_ns: float, quickest_ns: fl
     if left_ns <= 0:
         return DeadlineExceeded("the deadline passed while the request waited")
     would_be_late = f"the request would take {milliseconds(takes_ns)} and is wanted within {milliseconds(left_ns)}"
-    if entry.arrival_ns + quickest_ns <= entry.deadline_ns:
+    if not entry.found_idle and entry.arrival_ns + quickest_ns <= entry.deadline_ns:
         return WaitTooLong.for_ns(f"after its wait {would_be_late}", drain_ns)
     return DeadlineUnreachable(would_be_late)

@@ -25,6 +25,7 @@ class Entry(Generic[T]):
         deadline_ns: Monotonic time after which nobody wants the answer.
         shape: Entries share a batch only if equal.
         priority: 1 (first) to PRIORITY_LEVELS.
+        found_idle: Nothing waited or ran when it came, so others are not why it waits.
     """
 
     payload: T
@@ -35,6 +36,7 @@ class Entry(Generic[T]):
     priority: int = DEFAULT_PRIORITY
     start: int = 0
     """The first of the request's rows that it holds."""
+    found_idle: bool = False
 
 
 @dataclass(slots=True)

@@ -150,6 +150,7 @@ class TensorEngine:
         with self.device.lock:
             if place is not None:
                 place.arrive(entry.rows)
+            entry.found_idle = self.device.is_idle and not len(self._batcher)
             self._batcher.push([entry])
             self.device.notify(self.ready_at_ns())
         try:
