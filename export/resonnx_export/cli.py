@@ -63,19 +63,23 @@ app = typer.Typer(
 
 @app.callback()
 def export(version: ShowVersion = False) -> None:
-    """Export trained PyTorch ResNet classifiers and captioners to ONNX, and prove the copies equal."""
+    """Export trained PyTorch ResNet classifiers and captioners to ONNX, and check that the outputs are PyTorch's."""
 
 
 @app.command()
 def classifier(
-    checkpoint: Annotated[Path, typer.Argument(help="The state_dict: .pth, .pt or .safetensors.")],
-    labels: Annotated[Path, typer.Option(help='One a line, a JSON list, or a JSON object {"0": "name"}.')],
+    checkpoint: Annotated[
+        Path, typer.Argument(metavar="CHECKPOINT", help="The state_dict: .pth, .pt or .safetensors.")
+    ],
+    labels: Annotated[
+        Path, typer.Option(metavar="FILE", help='One a line, a JSON list, or a JSON object {"0": "name"}.')
+    ],
     repository: Repository,
     name: Name,
     version: Version = None,
     overwrite: Overwrite = False,
     recipe: Annotated[
-        Recipe | None, typer.Option(help="How pictures were prepared.  [default: as the checkpoint's layout suggests]")
+        Recipe | None, typer.Option(help="Preprocessing in training.  [default: as the checkpoint's layout suggests]")
     ] = None,
     size: Size = None,
     resize_short_side: ShortSide = None,
@@ -84,10 +88,12 @@ def classifier(
     exif_orientation: ExifChoice = None,
     mean: Mean = None,
     std: Std = None,
-    activation: Annotated[Activation, typer.Option(help="What makes scores of logits.")] = Activation.SOFTMAX,
+    activation: Annotated[Activation, typer.Option(help="Turns logits into probabilities.")] = Activation.SOFTMAX,
     stride_in_1x1: Annotated[
         bool,
-        typer.Option("--stride-in-1x1", help="Blocks stride in their first convolution, as Caffe's; keys do not tell."),
+        typer.Option(
+            "--stride-in-1x1", help="Strides are in the blocks' first convolution, as in Caffe; not told by the keys."
+        ),
     ] = False,
     allow_reduced: AllowReduced = True,
     pictures: Pictures = None,
@@ -96,7 +102,7 @@ def classifier(
     min_agreement: MinAgreement = 99.0,
     max_accuracy_drop: MaxAccuracyDrop = 0.5,
 ) -> None:
-    """Export a ResNet classifier. What is given beside --recipe changes it."""
+    """Export a ResNet classifier. --size, --mean and the like override --recipe."""
     with _one_line_errors():
         from resonnx_export.calibration import read_samples
         from resonnx_export.classifier import ACTIVATIONS, STAGES, ClassifierSettings, export_classifier
@@ -130,7 +136,10 @@ def classifier(
 def captioner(
     files: Annotated[list[Path], typer.Argument(help="The checkpoint's files, in any order.", metavar="FILE...")],
     vocab: Annotated[
-        Path, typer.Option(help='vocab.pkl, WORDMAP_*.json, infos_*.pkl; one word a line, or JSON {"word": id}.')
+        Path,
+        typer.Option(
+            metavar="FILE", help='vocab.pkl, WORDMAP_*.json, infos_*.pkl; one word a line, or JSON {"word": id}.'
+        ),
     ],
     repository: Repository,
     name: Name,
@@ -143,7 +152,9 @@ def captioner(
     exif_orientation: ExifChoice = None,
     mean: Mean = None,
     std: Std = None,
-    max_tokens: Annotated[int | None, typer.Option(min=1, max=1000, help="A caption's greatest length.")] = None,
+    max_tokens: Annotated[
+        int | None, typer.Option(min=1, max=1000, metavar="N", help="Greatest length of a caption, in tokens.")
+    ] = None,
     caffe_resnet: Annotated[
         bool | None,
         typer.Option("--caffe-resnet/--torchvision-resnet", help="Which ResNet's weights a file of their own are for."),
@@ -196,13 +207,15 @@ def captioner(
 @app.command()
 def demo(
     repository: Annotated[
-        Path | None, typer.Option(help="Export the demonstration models `digits` and `scenes` here.")
+        Path | None, typer.Option(metavar="FOLDER", help="Export the demonstration models `digits` and `scenes` here.")
     ] = None,
     retrain: Annotated[bool, typer.Option("--retrain", help="Train them anew first (some minutes).")] = False,
     precision: StoredPrecision = Precision.FP32,
-    samples: Annotated[Path | None, typer.Option(help="Write sample pictures and truth.json here.")] = None,
-    count: Annotated[int, typer.Option(min=1, help="How many samples.")] = 100,
-    seed: Annotated[int, typer.Option(min=0, help="Which samples.")] = 0,
+    samples: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="Write sample pictures and truth.json here.")
+    ] = None,
+    count: Annotated[int, typer.Option(min=1, metavar="N", help="Number of samples.")] = 100,
+    seed: Annotated[int, typer.Option(min=0, metavar="N", help="Seed of the choice of samples.")] = 0,
 ) -> None:
     """Export the demonstration models, or write pictures to try them on. Needs resonnx-export[demo]."""
     with _one_line_errors():
@@ -227,7 +240,7 @@ def demo(
 
 
 @app.command()
-def inspect(checkpoint: Annotated[Path, typer.Argument(help="A checkpoint file.")]) -> None:
+def inspect(checkpoint: Annotated[Path, typer.Argument(metavar="CHECKPOINT", help="A checkpoint file.")]) -> None:
     """Say what a checkpoint file is, or why it is not understood."""
     with _one_line_errors():
         from resonnx_export.inspection import inspect_file
@@ -240,10 +253,11 @@ def inspect(checkpoint: Annotated[Path, typer.Argument(help="A checkpoint file."
 def verify(
     folder: Annotated[Path, typer.Argument(help="A version's folder: MODELS/NAME/1.", metavar="MODEL_DIR")],
     checkpoint: Annotated[
-        list[Path] | None, typer.Option(help="The file it was exported from, to compare with PyTorch once more.")
+        list[Path] | None,
+        typer.Option(metavar="FILE", help="The file it was exported from, to compare with PyTorch once more."),
     ] = None,
 ) -> None:
-    """Prove an export again: its checksums, its golden examples on everything that can run it here, its checkpoint."""
+    """Check a version again: checksums, golden examples on each installed execution provider, and its checkpoint."""
     with _one_line_errors():
         from resonnx_export.verification import verify_version
 

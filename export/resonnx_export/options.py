@@ -63,12 +63,14 @@ class DecoderPrecision(StrEnum):
     INT8_RESCORED = "int8-rescored"
 
 
-Repository = Annotated[Path, typer.Option(help="The model repository; made if it does not exist.")]
-Name = Annotated[str, typer.Option(help="The model's name in the repository.")]
-Version = Annotated[int | None, typer.Option(min=1, help="The next free number if not given.")]
+Repository = Annotated[Path, typer.Option(metavar="FOLDER", help="The model repository; made if it does not exist.")]
+Name = Annotated[str, typer.Option(metavar="NAME", help="The model's name in the repository.")]
+Version = Annotated[int | None, typer.Option(min=1, metavar="N", help="The next free number if not given.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the version if it exists.")]
-Size = Annotated[int | None, typer.Option(min=1, help="Side of the input picture, in pixels.")]
-ShortSide = Annotated[int | None, typer.Option(help="Resize the short side to this, then crop the centre.")]
+Size = Annotated[int | None, typer.Option(min=1, metavar="PIXELS", help="Side of the input picture, in pixels.")]
+ShortSide = Annotated[
+    int | None, typer.Option(metavar="PIXELS", help="Resize the short side to this, then crop the centre.")
+]
 Stretch = Annotated[bool, typer.Option("--stretch", help="Resize both sides to the input instead.")]
 ResizeFilter = Annotated[Filter | None, typer.Option("--filter", help="Pillow's filter for resizing.")]
 ExifChoice = Annotated[
@@ -79,19 +81,25 @@ ExifChoice = Annotated[
         "exif_transpose.  [default: ignore, as torchvision does]",
     ),
 ]
-Mean = Annotated[str | None, typer.Option(help="What was taken off pixels scaled to 0..1: for R,G,B, or one number.")]
-Std = Annotated[str | None, typer.Option(help="What they were divided by: for R,G,B, or one number.")]
+Mean = Annotated[
+    str | None, typer.Option(metavar="R,G,B", help="Mean subtracted from pixels scaled to 0..1; or one number for all.")
+]
+Std = Annotated[
+    str | None,
+    typer.Option(metavar="R,G,B", help="Standard deviation that they are then divided by; or one number for all."),
+]
 AllowReduced = Annotated[
     bool, typer.Option("--allow-reduced/--no-allow-reduced", help="Let providers compute in bf16, fp16 and TF32.")
 ]
 StoredPrecision = Annotated[
-    Precision, typer.Option("--precision", help="What the convolutions are stored and computed in.")
+    Precision,
+    typer.Option("--precision", help="Precision of the convolutions, weights and arithmetic."),
 ]
 StoredDecoderPrecision = Annotated[
     DecoderPrecision,
     typer.Option(
         "--decoder-precision",
-        help="What the decoder is stored in. int8-rescored: its output layer in int8, and the 64 best words scored "
+        help="Precision of the decoder. int8-rescored: its output layer in int8, and the 64 best words scored "
         "again from fp32 weights. Greedy words stay the same; beams and samples may change a little. For servers on "
         "the CPU with few callers at once: a step of one caption takes a third (LSTM) to four fifths (attention) of "
         "the time, a step of 16 or more about as long as in fp32. The file grows, as the fp32 weights stay: by up to "
@@ -101,23 +109,33 @@ StoredDecoderPrecision = Annotated[
 Pictures = Annotated[
     Path | None,
     typer.Option(
-        help="Pictures that the model is meant for, to prove and report with; a few are kept beside the model.  "
-        "[default: synthetic ones]"
+        metavar="FOLDER",
+        help="Pictures that the model is meant for, for the check and the report; a few are kept beside the model.  "
+        "[default: synthetic ones]",
     ),
 ]
 Calibration = Annotated[
     Path | None,
     typer.Option(
+        metavar="FOLDER",
         help="For int8: pictures that the model is meant for, 8 at least, better 64 or more; a classifier's may be in "
-        "folders named as labels."
+        "folders named as labels.",
     ),
 ]
 MinAgreement = Annotated[
-    float, typer.Option(min=0, max=100, help="int8: least share of held-back pictures answered as in fp32, in %.")
+    float,
+    typer.Option(
+        min=0, max=100, metavar="PERCENT", help="int8: least share of held-back pictures answered as in fp32, in %."
+    ),
 ]
 MaxAccuracyDrop = Annotated[
     float,
-    typer.Option(min=0, max=100, help="int8: greatest loss of accuracy on labelled held-back pictures, in points."),
+    typer.Option(
+        min=0,
+        max=100,
+        metavar="POINTS",
+        help="int8: greatest loss of accuracy on labelled held-back pictures, in points.",
+    ),
 ]
 
 
