@@ -5,6 +5,7 @@ import subprocess
 import sys
 import tomllib
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import resonnx
@@ -19,6 +20,14 @@ _COMMANDS = {
     "resonnx-export": "from resonnx_export.cli import main; main()",
     "resonnx": "from resonnx.cli import main; main()",
 }
+
+
+@pytest.mark.parametrize("package", [resonnx, resonnx_export, resonnx_server])
+def test_packages_run_as_their_commands(package: ModuleType) -> None:
+    command = [sys.executable, "-m", package.__name__, "--version"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == f"{package.__name__.replace('_', '-')} {_VERSION}\n"
 
 
 def test_packages_have_one_version() -> None:

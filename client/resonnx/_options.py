@@ -37,7 +37,9 @@ def _address(value: str | None) -> str:
         raise typer.BadParameter(str(error)) from None
 
 
-PICTURES_HELP = "Picture files, folders of them, patterns such as '**/*.jpg', or - for standard input."
+PICTURES_HELP = (
+    "Picture files, folders (without their subfolders), patterns such as '**/*.jpg', or - for standard input."
+)
 Images = Annotated[list[str], typer.Argument(metavar="IMAGE", help=PICTURES_HELP)]
 Model = Annotated[str, typer.Option(callback=text, metavar="NAME", help="The model to ask.")]
 Server = Annotated[

@@ -1,0 +1,5 @@
+"""`python -m resonnx` is `resonnx`."""
+
+from resonnx.cli import main
+
+main()
