@@ -26,7 +26,8 @@ _MODELS = """\
 
 ## One model
 
-In the file only: `[models.NAME]`, where NAME is the model's folder in the repository.
+In the file only: `[models.NAME]`, where NAME is the model's folder in the repository. Where there is no such folder, a
+warning in the log says so, with the nearest name.
 """
 
 
