@@ -191,6 +191,12 @@ def test_wrong_wishes_name_their_field(ask, fields: dict[str, object], field: st
     assert refused.value.details().startswith(f"{field}: ")
 
 
+def test_more_captions_than_beams_name_both(ask) -> None:
+    with pytest.raises(grpc.RpcError) as refused:
+        ask(num_captions=3, beam_width=2)
+    assert refused.value.details() == "num_captions: 3 is more than beam_width, which is 2"
+
+
 def _infer(picture: bytes, **parameters: object) -> oip.ModelInferRequest:
     request = oip.ModelInferRequest(model_name="scenes", id="7")
     request.inputs.add(name="image", datatype="BYTES", shape=[1])

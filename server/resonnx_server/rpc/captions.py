@@ -64,7 +64,7 @@ def decode_options(request: vision_pb2.CaptionRequest, engine: CaptionEngine, fi
     if request.num_captions > beam_width:
         raise InvalidInput(
             field.format("num_captions"),
-            f"{request.num_captions} need as many beams; beam_width is {beam_width}",
+            f"{request.num_captions} is more than beam_width, which is {beam_width}",
         )
     max_tokens = within("max_tokens", 0, spec.max_tokens) or spec.max_tokens
     prefix = tuple(_word_id(word, engine, field.format("prefix")) for word in request.prefix[: max_tokens + 1])
