@@ -39,6 +39,8 @@ class Inputs:
             return sys.stdin.buffer.read()
         if Path(name).is_dir():
             raise IsADirectoryError(errno.EISDIR, f"a folder without pictures ({', '.join(sorted(_SUFFIXES))})", name)
+        if glob.has_magic(name) and not os.path.lexists(name):
+            raise FileNotFoundError(errno.ENOENT, "no file matches this pattern", name)
         return Path(name).read_bytes()
 
 

@@ -91,7 +91,9 @@ def caption(
     beam_width: Annotated[
         int | None, typer.Option(min=1, max=10, metavar="WIDTH", help="Captions searched side by side.")
     ] = None,
-    captions: Annotated[int, typer.Option(min=1, max=10, metavar="N", help="Captions a picture, best first.")] = 1,
+    captions: Annotated[
+        int, typer.Option(min=1, max=10, metavar="N", help="Captions a picture, best first; up to --beam-width.")
+    ] = 1,
     max_tokens: Annotated[
         int | None, typer.Option(min=1, max=2**32 - 1, metavar="N", help="Where to stop, the end included.")
     ] = None,

@@ -275,8 +275,8 @@ def test_a_search_outlives_a_server_that_breaks_under_load(
         (("--concurrency", "0"), "--concurrency takes whole numbers"),
         (("--concurrency", "1.5"), "--concurrency takes whole numbers"),
         (("--rate", "x"), "--rate takes numbers"),
-        (("--rate", "5", "--search-p99-ms", "5"), "leave one of both away"),
-        (("--input", "file"), "picture files go with --input file"),
+        (("--rate", "5", "--search-p99-ms", "5"), "not both"),
+        (("--input", "file"), "--input file needs picture files"),
         (("--deadline-ms", "nan"), "must be a number over 0"),
     ],
 )

@@ -58,8 +58,10 @@ def test_what_cannot_be_read_says_why() -> None:
     inputs = Inputs(["empty", "in/*.bmp"])
     with pytest.raises(IsADirectoryError, match=r"a folder without pictures \(\.avif, \.bmp"):
         inputs.read("empty")
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(FileNotFoundError, match="no file matches this pattern"):
         inputs.read("in/*.bmp")
+    with pytest.raises(FileNotFoundError, match="No such file"):
+        inputs.read("none.jpg")
 
 
 def test_standard_input_is_read_once(monkeypatch: pytest.MonkeyPatch) -> None:

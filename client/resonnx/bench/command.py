@@ -71,9 +71,12 @@ def bench(
         typer.Option(callback=_positive, metavar="MS", help="Search for the highest rate with p99 in this bound."),
     ] = None,
     duration: Annotated[float, typer.Option(min=0.1, max=3600, metavar="SECONDS", help="Of each run.")] = 10.0,
-    warmup: Annotated[float, typer.Option(min=0, max=600, metavar="SECONDS", help="Before each; not counted.")] = 2.0,
+    warmup: Annotated[
+        float, typer.Option(min=0, max=600, metavar="SECONDS", help="Before each run; not counted.")
+    ] = 2.0,
     deadline_ms: Annotated[
-        float | None, typer.Option(callback=_positive, metavar="MS", help="Of each request; later is late.")
+        float | None,
+        typer.Option(callback=_positive, metavar="MS", help="Of each request; later answers count as late."),
     ] = None,
     connections: Annotated[
         int | None,
@@ -89,10 +92,10 @@ def bench(
     callers = tuple(int(value) for value in _numbers(concurrency, "concurrency", whole=True, most=_MOST_CALLERS))
     rates = tuple(_numbers(rate, "rate", whole=False, most=1e6)) if rate else ()
     if rates and search_p99_ms:
-        raise typer.BadParameter("--rate and --search-p99-ms: leave one of both away")
+        raise typer.BadParameter("give --rate or --search-p99-ms, not both")
     kind = input or (Input.FILE if pictures else Input.PIXELS)
     if (kind is Input.FILE) != bool(pictures):
-        raise typer.BadParameter("picture files go with --input file, and it with them")
+        raise typer.BadParameter("--input file needs picture files, and picture files are sent only with --input file")
     target = Target(server_address(server), model, kind, _read(inputs(pictures or [])), stream, connections)
     plan = Plan(warmup, duration, deadline_ms and deadline_ms / 1e3, seed)
     try:
