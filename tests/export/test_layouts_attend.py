@@ -61,6 +61,7 @@ def test_sgrvinod(tmp_path: Path, start_server: StartServer, zipped: bool) -> No
         assert_served(start_server, tmp_path, images[rows], Written(ids, torch.zeros(0)), version.manifest, range(20))
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_our_own(tmp_path: Path, start_server: StartServer) -> None:
     net = Net(deep=True)

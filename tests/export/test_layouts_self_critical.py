@@ -21,7 +21,7 @@ pytestmark = pytest.mark.usefixtures("torch_seeded")
 @pytest.mark.parametrize(
     ("kind", "more", "caffe"),
     [
-        ("show_tell", {"layers": 2}, True),
+        pytest.param("show_tell", {"layers": 2}, True, marks=pytest.mark.slow),
         pytest.param("show_tell", {"rnn": "GRU"}, False, marks=pytest.mark.slow),
         pytest.param("fc", {}, True, marks=pytest.mark.slow),
         ("newfc", {}, True),
@@ -50,7 +50,12 @@ def test_ruotianluo(
 
 
 @pytest.mark.parametrize(
-    "kind", [pytest.param("fc", marks=pytest.mark.slow), "newfc", pytest.param("updown", marks=pytest.mark.slow)]
+    "kind",
+    [
+        pytest.param("fc", marks=pytest.mark.slow),
+        pytest.param("newfc", marks=pytest.mark.slow),
+        pytest.param("updown", marks=pytest.mark.slow),
+    ],
 )
 @torch.no_grad()
 def test_ruotianluos_beams_may_not_say_unk(tmp_path: Path, start_server: StartServer, kind: str) -> None:

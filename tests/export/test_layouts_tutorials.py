@@ -63,7 +63,7 @@ def test_yunjey(tmp_path: Path, start_server: StartServer) -> None:
 @pytest.mark.parametrize(
     ("bn", "names", "kind", "hidden", "layers"),
     [
-        (None, ("word_embeddings", "lstm", "hidden2tag"), nn.LSTM, 24, 1),
+        pytest.param(None, ("word_embeddings", "lstm", "hidden2tag"), nn.LSTM, 24, 1, marks=pytest.mark.slow),
         pytest.param("batch_layer", ("embedding", "gru", "fc"), nn.GRU, 32, 2, marks=pytest.mark.slow),
         pytest.param("bn", ("embed", "rnn", "linear"), nn.RNN, 32, 1, marks=pytest.mark.slow),
     ],

@@ -171,6 +171,7 @@ def test_verify(version: Path, checkpoint: Path, tmp_path: Path) -> None:
     assert "of max|log-probability| (bound 0.001)" in refused.stderr
 
 
+@pytest.mark.slow
 def test_beside_an_encoder_in_int8(checkpoint: Path, pictures: Path, tmp_path: Path) -> None:
     int8 = ("--precision", "int8", "--calibration", pictures, "--min-agreement", 10)
     result = export(checkpoint, tmp_path / "models", *int8)
@@ -257,6 +258,7 @@ def test_a_decoder_beyond_its_bound_is_not_written(
     assert not (tmp_path / "models").exists()
 
 
+@pytest.mark.slow
 def test_beams_that_differ_are_counted_and_told(
     files: VersionFiles, wide: Captioner, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -629,3 +629,18 @@ async def test_what_runs_does_not_wait() -> None:
         runtime.free.set()
         await asyncio.gather(*asks)
         assert engine.queued() == 0
+
+
+async def test_who_is_answered_finds_the_lane_idle(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a lane still does after its answer is told must not make the next request look as if it had to wait."""
+    idle = []
+    async with _engine(Runtime()) as engine:
+        post = engine.post
+
+        def told(deliver: Callable[[], object]) -> None:
+            idle.append(engine.device.is_idle)
+            post(deliver)
+
+        monkeypatch.setattr(engine, "post", told)
+        await engine.submit({"x": np.ones((1, 1), np.float32)})
+    assert idle == [True]

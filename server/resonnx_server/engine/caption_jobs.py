@@ -60,6 +60,7 @@ class EncodeJob:
         joining = [encoded for encoding in encodings for encoded in self._begin(encoding, events)]
         whole_ns = [each.count.infer_ns for each in encodings if len(each.entries) == len(self._entries)]
         # First: what the next job tells of these captions must come after.
+        engine.job_done()
         engine.outbox.post(events)
         engine.encoded(self, joining, whole_ns[0] if whole_ns else None)
 
@@ -155,6 +156,7 @@ class StepJob:
             for task in list(slots.owners):
                 slots.leave(task)
         # First: once the step has ended, another lane may begin the next.
+        engine.job_done()
         engine.outbox.tell()
         engine.stepped(self, step_ns)
 

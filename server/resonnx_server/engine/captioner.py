@@ -300,6 +300,11 @@ class CaptionEngine:
 
     # Called by jobs, on a lane.
 
+    def job_done(self) -> None:
+        """Count the lane of the job that calls as idle."""
+        with self.device.lock:
+            self.device.job_done()
+
     def encoded(self, job: EncodeJob, joining: list[Encoded], ns: int | None) -> None:
         """Take what an encoder batch gave; it joins at the next step."""
         with self.device.lock:

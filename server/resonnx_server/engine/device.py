@@ -100,6 +100,8 @@ class Device:
         self._workloads: list[Workload] = []
         self.lanes = lanes
         self._under_way: list[_UnderWay] = []
+        # The same by the lane's thread.
+        self._running: dict[int, _UnderWay] = {}
         # When sleeping lanes will look for work by themselves.
         self._alarms_ns: list[int] = []
         self._closed = False
@@ -137,6 +139,14 @@ class Device:
         """No lane has a job. Read with the lock held."""
         return not self._under_way
 
+    def job_done(self) -> None:
+        """Count the calling lane as idle, before its job tells of its outcome. Call with the lock held.
+
+        Whoever is told asks for more at once, and must not find busy what only has yet to look for work.
+        """
+        if (under_way := self._running.pop(threading.get_ident(), None)) is not None:
+            self._under_way.remove(under_way)
+
     def idle_lanes(self) -> int:
         """Lanes without a job, the asking one included. Call with the lock held."""
         return self.lanes - len(self._under_way)
@@ -167,7 +177,7 @@ class Device:
         compute_thread()
         processors, mine, stays = self._processors, None, False
         while (taken := self._wait_for_job()) is not None:
-            job, under_way = taken
+            job = taken
             # Threads that work together must find a processor each, wherever.
             if not job.has_all_cores and mine is None:
                 mine = processors.take()
@@ -176,7 +186,7 @@ class Device:
                 stay_on({mine} if stays else processors.ours)
             job.run()
             with self.lock:
-                self._under_way.remove(under_way)
+                self.job_done()
             # Its arrays must not live until the next job.
             del job, taken
         if mine is not None:
@@ -201,8 +211,8 @@ class Device:
         at = workload.ready_at_ns()
         return at is not None and at <= now_ns
 
-    def _wait_for_job(self) -> "tuple[Job, _UnderWay] | None":
-        """Return the next job and what the lane keeps of it; None when the device is closed."""
+    def _wait_for_job(self) -> Job | None:
+        """Return the next job; None when the device is closed."""
         with self._changed:
             while not self._closed:
                 now = self.clock()
@@ -223,10 +233,11 @@ class Device:
                     if (job := workload.take(now, budget)) is not None:
                         under_way = _UnderWay(now + int(job.cost_ns), job.cost_ns)
                         self._under_way.append(under_way)
+                        self._running[threading.get_ident()] = under_way
                         if any(self._is_ready(workload, now) for workload in self._workloads):
                             # One wake-up may have announced work for several lanes.
                             self._changed.notify()
-                        return job, under_way
+                        return job
                     # What was ready has run out of time, say: look again, but let others have the lock.
                     wake_at = now + _LOOK_AGAIN_NS
                 self._sleep(wake_at, now)

@@ -239,6 +239,7 @@ class TensorEngine:
     def finished(self, runner: TensorRunner) -> None:
         """A job on `runner` ended; from its lane, which looks for the next one itself."""
         with self.device.lock:
+            self.device.job_done()
             self._under_way -= 1
             if runner.has_all_cores:
                 self._whole_until_ns = None
