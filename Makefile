@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 # Test processes: one a core. Modules stay together, as their fixtures export models.
-TEST_WORKERS ?= auto
+TEST_WORKERS ?= logical
 
 .PHONY: $(VENV)/.installed run test test-fast test-slow lint proto settings metrics bench bench-peers clean
 
