@@ -135,7 +135,7 @@ def test_chance_in_measured_times_costs_little(noise: list[float], start: float,
     table = LatencyTable(smooth({size: factor * true[size] for size, factor in zip(SIZES, noise, strict=True)}))
     assert table.best_size(waiting=16) == 16
     chosen = table.best_size(waiting=16, limit_ns=true[16] * 1.5)
-    assert chosen / true[chosen] >= 0.75 * max(size / ns for size, ns in true.items())
+    assert chosen / true[chosen] >= 0.7 * max(size / ns for size, ns in true.items())
 
 
 def test_a_size_that_is_handled_badly_is_left_out() -> None:
