@@ -41,11 +41,11 @@ proto: $(VENV)/.installed
 
 # The reference of all settings, which a test holds to the model that validates them.
 settings: $(VENV)/.installed
-	$(BIN)/python -m resonnx_server.reference > docs/settings.md
+	$(BIN)/python -m resonnx_server.settings_reference > docs/settings.md
 
 # The reference of all metrics, which a test holds to what /metrics is made of.
 metrics: $(VENV)/.installed
-	$(BIN)/python -m resonnx_server.observe.reference > docs/metrics.md
+	$(BIN)/python -m resonnx_server.metrics_reference > docs/metrics.md
 
 # On a quiet machine: half an hour. ROWS=small-unary,jpeg for some rows; perf_analyzer is used where it is on PATH.
 bench: $(VENV)/.installed

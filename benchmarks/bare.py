@@ -22,7 +22,7 @@ from resonnx_proto.inference import grpc_service_pb2 as pb
 from resonnx_proto.inference import grpc_service_pb2_grpc, model_config_pb2
 from resonnx_proto.v1 import manifest_pb2
 from resonnx_server.rpc.core.server import CoreServer
-from resonnx_server.runtime.host import usable_cores
+from resonnx_server.runtime.machine.host import usable_cores
 from resonnx_server.runtime.session import CPU, Array, Candidate, Session, TensorSpec
 
 _BATCH = 16

@@ -20,8 +20,8 @@ from typing import Any, Final
 import numpy as np
 import onnxruntime as ort
 from caption_decoders import EncodedPictures, captioner_files, open_graphs, random_pictures, rows_of
-from resonnx_server.runtime.host import usable_cores
-from resonnx_server.runtime.manifest import DECODER_FILE
+from resonnx_server.runtime.machine.host import usable_cores
+from resonnx_server.runtime.model_files.manifest import DECODER_FILE
 from resonnx_server.runtime.session import CPU, Array
 from rounds import Rounds
 

@@ -9,9 +9,9 @@ from random_captioners import captioners
 from resonnx_proto.v1 import manifest_pb2 as pb
 from resonnx_server.repository.choose import stored_precision
 from resonnx_server.runtime.graphs import CaptionerGraphs
-from resonnx_server.runtime.host import usable_cores
-from resonnx_server.runtime.images import Pixels
-from resonnx_server.runtime.manifest import DECODER_FILE, ENCODER_FILE, VersionFiles, read_version
+from resonnx_server.runtime.machine.host import usable_cores
+from resonnx_server.runtime.model_files.manifest import DECODER_FILE, ENCODER_FILE, VersionFiles, read_version
+from resonnx_server.runtime.pictures.images import Pixels
 from resonnx_server.runtime.session import CPU, Array, Candidate, Session
 
 ENCODER_BATCH: Final = 16

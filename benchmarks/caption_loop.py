@@ -22,18 +22,18 @@ from caption_decoders import EncodedPictures, captioner_files, number, open_grap
 from caption_load import LENGTHS, WEIGHTS
 from loop_graph import whole_loop
 from resonnx_proto.v1 import manifest_pb2 as pb
-from resonnx_server.engine.caption_task import CaptionTask
-from resonnx_server.engine.captioner import CaptionEngine
-from resonnx_server.engine.device import Device
-from resonnx_server.engine.latency import LatencyTable
-from resonnx_server.engine.measurement import measure, sizes_up_to
-from resonnx_server.engine.runner import Runner, Runners
-from resonnx_server.engine.slots import Slots
+from resonnx_server.captioning.engine import CaptionEngine
+from resonnx_server.captioning.request import CaptionTask
+from resonnx_server.captioning.slots import Slots
 from resonnx_server.observe.metrics import Metrics
-from resonnx_server.runtime.host import usable_cores
-from resonnx_server.runtime.manifest import DECODER_FILE
-from resonnx_server.runtime.search import DecodeOptions
+from resonnx_server.runtime.decoding.search import DecodeOptions
+from resonnx_server.runtime.machine.host import usable_cores
+from resonnx_server.runtime.model_files.manifest import DECODER_FILE
 from resonnx_server.runtime.session import CPU, Candidate, Session
+from resonnx_server.scheduling.device import Device
+from resonnx_server.scheduling.latency import LatencyTable
+from resonnx_server.scheduling.measurement import measure, sizes_up_to
+from resonnx_server.scheduling.session_pool import InstanceGroup, SessionPool
 from rounds import Rounds
 
 _BATCHES: Final = (1, 8, 32)
@@ -97,8 +97,8 @@ class Engine:
         self._engine = CaptionEngine(
             captions.spec,
             # Looking up costs nothing.
-            Runners.single(Runner(pictures.encode, LatencyTable(dict.fromkeys(sizes, 1.0)))),
-            Runners.single(Runner(pictures.step, LatencyTable.of(steps.costs))),
+            InstanceGroup.single(SessionPool(pictures.encode, LatencyTable(dict.fromkeys(sizes, 1.0)))),
+            InstanceGroup.single(SessionPool(pictures.step, LatencyTable.of(steps.costs))),
             slots,
             device,
             Metrics().model("benchmark", 1),

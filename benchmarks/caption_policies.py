@@ -2,8 +2,9 @@
 
     python benchmarks/caption_policies.py [--server HOST:PORT --rigid-server HOST:PORT --model NAME]
 
-The policies are the server's own (engine/pacing.py), with fixed thresholds beside them, and so is the schedule of jobs
-(engine/caption_schedule.py): encoding and steps take turns, or run beside each other on a share of the cores each.
+The policies are the server's own (captioning/encode_policy.py), with fixed thresholds beside them, and so is the
+schedule of jobs (captioning/schedule.py): encoding and steps take turns, or run beside each other on a share of the
+cores each.
 Costs are those below, measured on two cores (OpenVINO provider with AMX; CPU provider without), or those that running
 servers have measured of a model, one with the policy "continuous" and one with "rigid", whose sessions have all cores.
 Captions have 6 to 18 tokens, 11 on average, which no policy may read.
@@ -20,11 +21,11 @@ from statistics import median, quantiles
 from typing import Final, cast
 
 from resonnx import Client
-from resonnx_server.engine.caption_schedule import CaptionSchedule
-from resonnx_server.engine.caption_task import CaptionTask, Encoded
-from resonnx_server.engine.latency import LatencyTable
-from resonnx_server.engine.measurement import sizes_up_to
-from resonnx_server.engine.pacing import Continuous, Load, OneAtATime, Pacing, Rigid
+from resonnx_server.captioning.encode_policy import Continuous, EncodePolicy, Load, OneAtATime, Rigid
+from resonnx_server.captioning.request import CaptionTask, Encoded
+from resonnx_server.captioning.schedule import CaptionSchedule
+from resonnx_server.scheduling.latency import LatencyTable
+from resonnx_server.scheduling.measurement import sizes_up_to
 
 # ms by rows.
 Points = Mapping[int, float]
@@ -133,7 +134,7 @@ class Simulation:
         seed: Of arrivals and lengths.
     """
 
-    def __init__(self, policy: Pacing, costs: Costs, seed: int = 0) -> None:
+    def __init__(self, policy: EncodePolicy, costs: Costs, seed: int = 0) -> None:
         self._policy, self._costs = policy, costs
         self._schedule = CaptionSchedule(
             policy, instances=costs.instances, capacity=_SLOTS, largest=costs.encode.largest, mean_steps=10.0
@@ -260,7 +261,7 @@ def compare(name: str, costs: Costs, beside: Costs | None = None) -> None:
         beside: Of several jobs at once.
     """
     saturation = Simulation(Rigid(), costs).closed(256).rate
-    policies: dict[str, tuple[Pacing, Costs]] = {
+    policies: dict[str, tuple[EncodePolicy, Costs]] = {
         "one at a time": (OneAtATime(), costs),
         "rigid": (Rigid(), costs),
         "encode first": (Thresholds(16, 1, 0), costs),

@@ -29,8 +29,8 @@ from resonnx_export.demo import samples
 from resonnx_proto.v1 import manifest_pb2 as pb
 from resonnx_server.errors import ModelRefused
 from resonnx_server.runtime.graphs import CaptionerGraphs
-from resonnx_server.runtime.images import Pixels
-from resonnx_server.runtime.manifest import DECODER_FILE, VersionFiles
+from resonnx_server.runtime.model_files.manifest import DECODER_FILE, VersionFiles
+from resonnx_server.runtime.pictures.images import Pixels
 from resonnx_server.runtime.session import Array
 from rich.console import Console
 from rich.table import Table

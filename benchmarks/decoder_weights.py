@@ -12,7 +12,7 @@ from onnx import ModelProto, TensorProto, helper, numpy_helper
 from onnxruntime.quantization import QuantType, quantize_dynamic
 from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
 from onnxruntime.transformers.float16 import convert_float_to_float16
-from resonnx_export.rescored import rescore
+from resonnx_export.precision.rescored import rescore
 
 # Of MatMulNBits: what products are summed in.
 _FP32_SUMS: Final = 1

@@ -27,8 +27,8 @@ from PIL import Image
 from resonnx_proto.v1.manifest_pb2 import ImageInput
 from resonnx_server.errors import BadImage
 from resonnx_server.huge_pages import start_again
-from resonnx_server.runtime import images
-from resonnx_server.runtime.picture_options import LEAST_REDUCED, PictureOptions
+from resonnx_server.runtime.pictures import images
+from resonnx_server.runtime.pictures.options import LEAST_REDUCED, PictureOptions
 from rich.console import Console
 from rich.table import Table
 from rounds import Rounds

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 from resonnx_server.huge_pages import with_huge_pages
-from resonnx_server.runtime.host import usable_cores
+from resonnx_server.runtime.machine.host import usable_cores
 from resonnx_server.runtime.session import CPU, OPENVINO, Array, openvino_devices
 
 _BATCHES = (1, 2, 4, 8, 16, 32)

@@ -11,7 +11,7 @@ from typing import Any, Final
 import numpy as np
 import simplejpeg
 from PIL import Image, features
-from resonnx_server.runtime import images
+from resonnx_server.runtime.pictures import images
 
 Decoder = Callable[[bytes], Image.Image]
 

@@ -15,10 +15,10 @@ from typing import Any
 import grpc
 import numpy as np
 from resonnx_proto.v1 import manifest_pb2, vision_pb2, vision_pb2_grpc
-from resonnx_server.runtime import images
-from resonnx_server.runtime.host import usable_cores
-from resonnx_server.runtime.manifest import read_version
-from resonnx_server.runtime.picture_options import PictureOptions
+from resonnx_server.runtime.machine.host import usable_cores
+from resonnx_server.runtime.model_files.manifest import read_version
+from resonnx_server.runtime.pictures import images
+from resonnx_server.runtime.pictures.options import PictureOptions
 from resonnx_server.runtime.session import CPU, Candidate, Session
 
 _BATCH = 8

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 from resonnx_proto.v1.manifest_pb2 import ImageInput
-from resonnx_server.runtime import images
-from resonnx_server.runtime.picture_options import PictureOptions
+from resonnx_server.runtime.pictures import images
+from resonnx_server.runtime.pictures.options import PictureOptions
 
 _MOST_BYTES = 40_000
 

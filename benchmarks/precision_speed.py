@@ -24,11 +24,11 @@ import torch
 from PIL import Image
 from resonnx_export.demo import DIGITS_INPUT_SIZE, LABELS, resize, samples
 from resonnx_export.networks import ARCHITECTURES, ResNet
-from resonnx_export.recipe import check_pictures, image_input, smooth
-from resonnx_export.reference import normalise, settle_batch_norm
+from resonnx_export.pictures.recipe import check_pictures, image_input, smooth
+from resonnx_export.proof.reference import normalise, settle_batch_norm
 from resonnx_proto.v1 import manifest_pb2 as pb
-from resonnx_server.runtime.host import usable_cores
-from resonnx_server.runtime.images import Pixels
+from resonnx_server.runtime.machine.host import usable_cores
+from resonnx_server.runtime.pictures.images import Pixels
 from resonnx_server.runtime.session import CPU, OPENVINO, Candidate, Session, openvino_devices
 from safetensors.torch import save_file
 

@@ -12,7 +12,7 @@ from floor import measure as measure_ways
 from generator import Generator, Outcome
 from pictures import write_pictures
 from resonnx import Client, ModelInfo
-from resonnx_server.runtime.host import usable_cores
+from resonnx_server.runtime.machine.host import usable_cores
 from server_process import Serving, serving
 
 # The server keeps its default of 16 rows a batch, though the floor may be best with 32: so served, 32 callers leave

@@ -16,7 +16,10 @@ def _run(code: str) -> subprocess.CompletedProcess[str]:
         ("resonnx, resonnx.cli", ("onnxruntime", "torch", "numpy", "PIL", "onnx", "resonnx_server", "resonnx_export")),
         ("resonnx_server.lifecycle", ("torch", "onnx", "resonnx_export", "resonnx", "sklearn")),
         ("resonnx_proto.v1.vision_pb2_grpc, resonnx_proto.inference.grpc_service_pb2_grpc", ("numpy", "onnxruntime")),
-        ("resonnx_server.runtime.golden, resonnx_server.runtime.beams", ("grpc", "asyncio", "torch", "aiohttp")),
+        (
+            "resonnx_server.runtime.model_files.golden_examples, resonnx_server.runtime.decoding.beams",
+            ("grpc", "asyncio", "torch", "aiohttp"),
+        ),
     ],
 )  # fmt: skip
 def test_room_does_not_load(imports: str, forbidden: tuple[str, ...]) -> None:

@@ -22,7 +22,7 @@ from resonnx._errors import (
     Unavailable,
     Unimplemented,
 )
-from resonnx._images import ImageSource
+from resonnx._pictures.images import ImageSource
 from resonnx._results import (
     BatchLatency,
     Caption,

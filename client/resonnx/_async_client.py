@@ -9,11 +9,7 @@ import grpc
 from resonnx_proto.v1 import vision_pb2
 
 from resonnx._caption_options import CaptionOptions
-from resonnx._channel import server_address
-from resonnx._ending import Ending
 from resonnx._errors import InvalidArgument, ResonnxError, from_rpc_error, from_unreadable
-from resonnx._images import ImageSource, is_sendable, sendable, to_message
-from resonnx._loop_channel import LoopChannel
 from resonnx._messages import (
     caption_event,
     caption_request,
@@ -24,9 +20,13 @@ from resonnx._messages import (
     model_request,
     model_summaries,
 )
+from resonnx._pictures.images import ImageSource, is_sendable, sendable, to_message
 from resonnx._results import CaptionResult, Classification, ModelInfo, ModelSummary, Word
-from resonnx._retry import Attempts, ClientDefault, RetryBudget, Timeout
-from resonnx._window import Window
+from resonnx._transport.channel import server_address
+from resonnx._transport.ending import Ending
+from resonnx._transport.loop_channel import LoopChannel
+from resonnx._transport.retry import Attempts, ClientDefault, RetryBudget, Timeout
+from resonnx._transport.window import Window
 
 
 class AsyncClient:

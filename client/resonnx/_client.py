@@ -10,9 +10,7 @@ import grpc
 from resonnx_proto.v1 import vision_pb2
 
 from resonnx._caption_options import CaptionOptions
-from resonnx._channel import OPTIONS, server_address, vision_stub
 from resonnx._errors import ClientClosed, InvalidArgument, ResonnxError, from_rpc_error, from_unreadable
-from resonnx._images import ImageSource, sendable, to_message
 from resonnx._messages import (
     caption_event,
     caption_request,
@@ -23,9 +21,11 @@ from resonnx._messages import (
     model_request,
     model_summaries,
 )
+from resonnx._pictures.images import ImageSource, sendable, to_message
 from resonnx._results import CaptionResult, Classification, ModelInfo, ModelSummary, Word
-from resonnx._retry import Attempts, ClientDefault, RetryBudget, Timeout
-from resonnx._window import Window
+from resonnx._transport.channel import OPTIONS, server_address, vision_stub
+from resonnx._transport.retry import Attempts, ClientDefault, RetryBudget, Timeout
+from resonnx._transport.window import Window
 
 
 class Client:

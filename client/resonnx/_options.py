@@ -5,8 +5,8 @@ from typing import Annotated
 
 import typer
 
-from resonnx._channel import server_address
 from resonnx._inputs import Inputs
+from resonnx._transport.channel import server_address
 
 
 def text(value: str | None) -> str | None:

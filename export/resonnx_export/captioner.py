@@ -6,27 +6,28 @@ from pathlib import Path
 from typing import Final
 
 from PIL import Image
-from resonnx_server.runtime.manifest import DECODER_FILE, ENCODER_FILE
+from resonnx_server.runtime.model_files.manifest import DECODER_FILE, ENCODER_FILE
 
-from resonnx_export import finishing, package, stored_decoder
-from resonnx_export.caption_layouts import CaptionSource, recognise_captioner
 from resonnx_export.errors import BadInput
-from resonnx_export.finishing import Result, finish
-from resonnx_export.goldens import captioner_golden
-from resonnx_export.manifest import new_manifest
+from resonnx_export.graphs.row_graphs import row_graphs
+from resonnx_export.graphs.trace import trace_decoder, trace_encoder
+from resonnx_export.labels.vocabulary import Vocabulary
+from resonnx_export.layouts.captioners import CaptionSource, recognise_captioner
 from resonnx_export.networks import CaptionNetwork
-from resonnx_export.package import Exported, Target
-from resonnx_export.precision import measure_captioner, reduced_bounds
-from resonnx_export.progress import Tell
-from resonnx_export.proofs import prove_captioner
-from resonnx_export.recipe import InputChanges, check_pictures
-from resonnx_export.recipes import describe
-from resonnx_export.rescored import rescore
-from resonnx_export.row_graphs import row_graphs
-from resonnx_export.stored import StorageFor, store_encoder
-from resonnx_export.stored_decoder import check_vocabulary, store_decoder
-from resonnx_export.trace import trace_decoder, trace_encoder
-from resonnx_export.vocabulary import Vocabulary
+from resonnx_export.pictures.recipe import InputChanges, check_pictures
+from resonnx_export.pictures.recipes import describe
+from resonnx_export.precision import decoder as stored_decoder
+from resonnx_export.precision.bounds import measure_captioner, reduced_bounds
+from resonnx_export.precision.classifier import StorageFor, store_encoder
+from resonnx_export.precision.decoder import check_vocabulary, store_decoder
+from resonnx_export.precision.rescored import rescore
+from resonnx_export.progress import Progress
+from resonnx_export.proof.comparisons import prove_captioner
+from resonnx_export.proof.golden_examples import captioner_golden
+from resonnx_export.publish import finishing, package
+from resonnx_export.publish.finishing import Result, finish
+from resonnx_export.publish.manifest import new_manifest
+from resonnx_export.publish.package import Exported, Target
 
 # How often export_captioner tells, with nothing asked for; see `stages`.
 STAGES: Final = 8 + finishing.STAGES
@@ -66,7 +67,7 @@ def stages(settings: CaptionerSettings) -> int:
     return STAGES + (stored_decoder.STAGES if settings.rescore else 0)
 
 
-def export_captioner(files: Sequence[Path], settings: CaptionerSettings, target: Target, tell: Tell) -> Exported:
+def export_captioner(files: Sequence[Path], settings: CaptionerSettings, target: Target, tell: Progress) -> Exported:
     """Export a captioner's files to a new version in the model repository. Raises as export_classifier does."""
     folder = package.plan(target)
     tell(f"reading {', '.join(file.name for file in files)}")

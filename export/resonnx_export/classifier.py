@@ -7,25 +7,25 @@ from typing import Final
 
 from PIL import Image
 from resonnx_proto.v1 import manifest_pb2 as pb
-from resonnx_server.runtime.manifest import CLASSIFIER_FILE
+from resonnx_server.runtime.model_files.manifest import CLASSIFIER_FILE
 
-from resonnx_export import finishing, package
-from resonnx_export.checkpoint import SourceFile, load_checkpoint
-from resonnx_export.classifier_layouts import recognise_classifier
+from resonnx_export.checkpoints.files import SourceFile, load_checkpoint
 from resonnx_export.errors import BadInput
-from resonnx_export.finishing import Result, finish
-from resonnx_export.goldens import classifier_golden
-from resonnx_export.layouts import Recognised
-from resonnx_export.manifest import new_manifest
+from resonnx_export.graphs.trace import trace_classifier
+from resonnx_export.layouts.classifiers import recognise_classifier
+from resonnx_export.layouts.recognised import RecognisedCheckpoint
 from resonnx_export.networks import ClassifierNetwork
-from resonnx_export.package import Exported, Target
-from resonnx_export.precision import measure_classifier, reduced_bounds
-from resonnx_export.progress import Tell
-from resonnx_export.proofs import prove_classifier
-from resonnx_export.recipe import check_pictures
-from resonnx_export.recipes import RecipeChoice
-from resonnx_export.stored import StorageFor, store_classifier
-from resonnx_export.trace import trace_classifier
+from resonnx_export.pictures.recipe import check_pictures
+from resonnx_export.pictures.recipes import RecipeChoice
+from resonnx_export.precision.bounds import measure_classifier, reduced_bounds
+from resonnx_export.precision.classifier import StorageFor, store_classifier
+from resonnx_export.progress import Progress
+from resonnx_export.proof.comparisons import prove_classifier
+from resonnx_export.proof.golden_examples import classifier_golden
+from resonnx_export.publish import finishing, package
+from resonnx_export.publish.finishing import Result, finish
+from resonnx_export.publish.manifest import new_manifest
+from resonnx_export.publish.package import Exported, Target
 
 # How often export_classifier tells.
 STAGES: Final = 6 + finishing.STAGES
@@ -62,7 +62,7 @@ class ClassifierSettings:
     stride_in_1x1: bool = False
 
 
-def export_classifier(file: Path, settings: ClassifierSettings, target: Target, tell: Tell) -> Exported:
+def export_classifier(file: Path, settings: ClassifierSettings, target: Target, tell: Progress) -> Exported:
     """Export a checkpoint file to a new version in the model repository.
 
     Raises:
@@ -78,7 +78,11 @@ def export_classifier(file: Path, settings: ClassifierSettings, target: Target, 
 
 
 def export_recognised(
-    recognised: Recognised, files: Sequence[SourceFile], settings: ClassifierSettings, target: Target, tell: Tell
+    recognised: RecognisedCheckpoint,
+    files: Sequence[SourceFile],
+    settings: ClassifierSettings,
+    target: Target,
+    tell: Progress,
 ) -> Exported:
     """Export a network that is in memory; the rest as export_classifier. `files`: what it came from."""
     folder = package.plan(target)
@@ -113,7 +117,7 @@ def export_recognised(
     return finish(result, folder, tell, overwrite=target.overwrite)
 
 
-def _checked(recognised: Recognised, settings: ClassifierSettings) -> ClassifierNetwork:
+def _checked(recognised: RecognisedCheckpoint, settings: ClassifierSettings) -> ClassifierNetwork:
     network = recognised.network
     if not isinstance(network, ClassifierNetwork):
         raise BadInput(f"the checkpoint is a captioner (layout {recognised.layout}), not a classifier")

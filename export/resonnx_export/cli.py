@@ -45,8 +45,8 @@ from resonnx_export.options import (
 
 # Torch takes seconds to import, so --help and a mistyped option do without: each command imports what it runs.
 if TYPE_CHECKING:
-    from resonnx_export.package import Exported
-    from resonnx_export.recipe import InputChanges
+    from resonnx_export.pictures.recipe import InputChanges
+    from resonnx_export.publish.package import Exported
 
 _PARITY_FAILED = 1
 _BAD_INPUT = 2
@@ -104,14 +104,14 @@ def classifier(
 ) -> None:
     """Export a ResNet classifier. --size, --mean and the like override --recipe."""
     with _one_line_errors():
-        from resonnx_export.calibration import read_samples
         from resonnx_export.classifier import ACTIVATIONS, STAGES, ClassifierSettings, export_classifier
-        from resonnx_export.guard import Limits
-        from resonnx_export.names import read_labels
-        from resonnx_export.package import Target
+        from resonnx_export.labels.labels import read_labels
+        from resonnx_export.pictures.calibration import read_samples
+        from resonnx_export.pictures.recipes import RecipeChoice
+        from resonnx_export.precision.classifier import choose_storage
+        from resonnx_export.precision.guard import Limits
         from resonnx_export.progress import progress
-        from resonnx_export.recipes import RecipeChoice
-        from resonnx_export.stored import choose_storage
+        from resonnx_export.publish.package import Target
 
         changes = _changes(size, resize_short_side, stretch, resize_filter, mean, std, exif_orientation)
         names = read_labels(labels)
@@ -176,13 +176,13 @@ def captioner(
 ) -> None:
     """Export a captioner: a recurrent network on a ResNet. What is not given is as the checkpoint's source has it."""
     with _one_line_errors():
-        from resonnx_export.calibration import read_samples
         from resonnx_export.captioner import CaptionerSettings, export_captioner, stages
-        from resonnx_export.guard import Limits
-        from resonnx_export.package import Target
+        from resonnx_export.labels.vocabulary import load_vocabulary
+        from resonnx_export.pictures.calibration import read_samples
+        from resonnx_export.precision.classifier import choose_storage
+        from resonnx_export.precision.guard import Limits
         from resonnx_export.progress import progress
-        from resonnx_export.stored import choose_storage
-        from resonnx_export.vocabulary import load_vocabulary
+        from resonnx_export.publish.package import Target
 
         changes = _changes(size, resize_short_side, stretch, resize_filter, mean, std, exif_orientation)
         samples = read_samples(pictures, upright=changes.turns_upright) if pictures else ()
@@ -302,7 +302,7 @@ def _changes(
     std: str | None,
     exif_orientation: ExifOrientation | None,
 ) -> "InputChanges":
-    from resonnx_export.recipe import InputChanges
+    from resonnx_export.pictures.recipe import InputChanges
 
     return InputChanges(
         size,
@@ -316,6 +316,6 @@ def _changes(
 
 
 def _print_summary(exported: "Exported") -> None:
-    from resonnx_export.summary import summary_lines
+    from resonnx_export.report.summary import summary_lines
 
     typer.echo("\n".join(summary_lines(exported)))

@@ -10,20 +10,21 @@ from typing import Final
 from PIL import Image
 from resonnx_proto.v1 import manifest_pb2 as pb
 from resonnx_server.errors import ModelRefused
-from resonnx_server.runtime.manifest import read_version
+from resonnx_server.runtime.model_files.manifest import read_version
 
-from resonnx_export import captioner, classifier, demo, package
-from resonnx_export.calibration import Calibration
+from resonnx_export import captioner, classifier, demo
 from resonnx_export.captioner import CaptionerSettings, export_captioner
-from resonnx_export.checkpoint import load_checkpoint
+from resonnx_export.checkpoints.files import load_checkpoint
 from resonnx_export.classifier import ClassifierSettings, export_classifier
 from resonnx_export.demo import calibration, samples
-from resonnx_export.guard import Limits
-from resonnx_export.package import Exported, Target
+from resonnx_export.labels.vocabulary import Vocabulary
+from resonnx_export.pictures.calibration import Calibration
+from resonnx_export.pictures.recipe import InputChanges, image_input
+from resonnx_export.precision.classifier import Fp16, Int8, Precision, StorageFor
+from resonnx_export.precision.guard import Limits
 from resonnx_export.progress import progress
-from resonnx_export.recipe import InputChanges, image_input
-from resonnx_export.stored import Fp16, Int8, Precision, StorageFor
-from resonnx_export.vocabulary import Vocabulary
+from resonnx_export.publish import package
+from resonnx_export.publish.package import Exported, Target
 
 MODELS: Final = ("digits", "scenes")
 _SAMPLES: Final = 16

@@ -4,14 +4,14 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from resonnx_export.caption_layouts.children import HALLMARK
-from resonnx_export.caption_layouts.parts import read_parts
-from resonnx_export.checkpoint import load_checkpoint
-from resonnx_export.classifier_layouts import recognise_classifier
+from resonnx_export.checkpoints.files import load_checkpoint
 from resonnx_export.errors import BadInput
-from resonnx_export.layouts import Recognised
+from resonnx_export.layouts.captioners.children import HALLMARK
+from resonnx_export.layouts.captioners.parts import read_parts
+from resonnx_export.layouts.classifiers import recognise_classifier
+from resonnx_export.layouts.recognised import RecognisedCheckpoint
 from resonnx_export.networks import ClassifierNetwork
-from resonnx_export.recipes import RecipeChoice
+from resonnx_export.pictures.recipes import RecipeChoice
 
 
 def inspect_file(path: Path) -> Iterator[tuple[str, str]]:
@@ -33,7 +33,7 @@ def inspect_file(path: Path) -> Iterator[tuple[str, str]]:
     yield "sha256", checkpoint.file.sha256
 
 
-def _classifier(recognised: Recognised) -> Iterator[tuple[str, str]]:
+def _classifier(recognised: RecognisedCheckpoint) -> Iterator[tuple[str, str]]:
     network = recognised.network
     assert isinstance(network, ClassifierNetwork)
     yield "layout", recognised.layout

@@ -9,12 +9,12 @@ from torch import Tensor, nn
 
 from resonnx_export.classifier import ClassifierSettings, export_recognised
 from resonnx_export.errors import BadInput
-from resonnx_export.layouts import Recognised
+from resonnx_export.layouts.recognised import RecognisedCheckpoint
 from resonnx_export.networks import ClassifierNetwork
-from resonnx_export.package import Exported, Target
-from resonnx_export.progress import Tell
-from resonnx_export.recipe import InputChanges
-from resonnx_export.recipes import RecipeChoice
+from resonnx_export.pictures.recipe import InputChanges
+from resonnx_export.pictures.recipes import RecipeChoice
+from resonnx_export.progress import Progress
+from resonnx_export.publish.package import Exported, Target
 
 
 class _Module(ClassifierNetwork):
@@ -52,7 +52,7 @@ def export_module(
     labels: Sequence[str],
     target: Target,
     settings: ClassifierSettings | None = None,
-    tell: Tell = lambda stage: None,
+    tell: Progress = lambda stage: None,
 ) -> Exported:
     """Export a classifier in memory to a new version in the model repository; the module is left as it is.
 
@@ -71,7 +71,7 @@ def export_module(
     if example.ndim != 4 or example.shape[0] < 2 or example.shape[2] != example.shape[3]:
         raise BadInput(f"the example is {list(example.shape)}; two or more square pictures [N,C,S,S] are needed")
     network = _split(copy.deepcopy(module).cpu().float().eval().requires_grad_(False), example.cpu().float())
-    recognised = Recognised("module", type(module).__name__, network, _dtypes(module))
+    recognised = RecognisedCheckpoint("module", type(module).__name__, network, _dtypes(module))
     if settings is None:
         settings = ClassifierSettings(RecipeChoice(changes=InputChanges(size=example.shape[2])), tuple(labels))
     try:

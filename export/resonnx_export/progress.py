@@ -6,12 +6,12 @@ from contextlib import contextmanager
 
 from tqdm import tqdm
 
-Tell = Callable[[str], None]
+Progress = Callable[[str], None]
 """Called with a few words as each stage begins."""
 
 
 @contextmanager
-def progress(title: str, stages: int) -> Iterator[Tell]:
+def progress(title: str, stages: int) -> Iterator[Progress]:
     """Show how far a job of `stages` stages is. The bar waits two seconds, so short jobs stay silent."""
     if not sys.stderr.isatty():
         yield lambda stage: print(f"{title}: {stage}", file=sys.stderr, flush=True)

@@ -6,11 +6,16 @@ from pathlib import Path
 import numpy as np
 from resonnx_proto.v1 import manifest_pb2 as pb
 from resonnx_server.errors import ModelRefused
-from resonnx_server.runtime.golden import Golden, check_recipe, judge_captions, judge_logits, parse_golden
+from resonnx_server.runtime.decoding.greedy import decode_all
 from resonnx_server.runtime.graphs import CaptionerGraphs, ClassifierGraph
-from resonnx_server.runtime.greedy import decode_all
-from resonnx_server.runtime.images import Pixels
-from resonnx_server.runtime.manifest import (
+from resonnx_server.runtime.model_files.golden_examples import (
+    Golden,
+    check_recipe,
+    judge_captions,
+    judge_logits,
+    parse_golden,
+)
+from resonnx_server.runtime.model_files.manifest import (
     CLASSIFIER_FILE,
     DECODER_FILE,
     ENCODER_FILE,
@@ -20,24 +25,25 @@ from resonnx_server.runtime.manifest import (
     onnx_files,
     read_version,
 )
+from resonnx_server.runtime.pictures.images import Pixels
 from resonnx_server.runtime.session import Session
 
-from resonnx_export import reference
-from resonnx_export.candidates import judge_everywhere
-from resonnx_export.caption_layouts import recognise_captioner
-from resonnx_export.caption_layouts.picture_first import RESIDUAL
-from resonnx_export.checkpoint import SourceFile, load_checkpoint
-from resonnx_export.classifier_layouts import recognise_classifier
+from resonnx_export.checkpoints.files import SourceFile, load_checkpoint
 from resonnx_export.errors import BadInput, ParityFailed
+from resonnx_export.graphs.row_graphs import check_row_graphs
+from resonnx_export.labels.vocabulary import Vocabulary
+from resonnx_export.layouts.captioners import recognise_captioner
+from resonnx_export.layouts.captioners.picture_first import RESIDUAL
+from resonnx_export.layouts.classifiers import recognise_classifier
 from resonnx_export.networks import CaptionNetwork, ClassifierNetwork
-from resonnx_export.package import versions
-from resonnx_export.parity import BATCH_SIZES, open_session
-from resonnx_export.precision import FP32_BOUND
-from resonnx_export.proofs import prove_captioner, prove_classifier, prove_decoder, prove_encoder, tokens_of
-from resonnx_export.recipe import check_pictures
-from resonnx_export.rescored_proof import fresh_material, prove_rescored
-from resonnx_export.row_graphs import check_row_graphs
-from resonnx_export.vocabulary import Vocabulary
+from resonnx_export.pictures.recipe import check_pictures
+from resonnx_export.precision.bounds import FP32_BOUND
+from resonnx_export.proof import reference
+from resonnx_export.proof.comparisons import prove_captioner, prove_classifier, prove_decoder, prove_encoder, tokens_of
+from resonnx_export.proof.parity import BATCH_SIZES, open_session
+from resonnx_export.proof.providers import judge_everywhere
+from resonnx_export.proof.rescored import fresh_material, prove_rescored
+from resonnx_export.publish.package import versions
 from resonnx_export.wording import precision_name
 
 

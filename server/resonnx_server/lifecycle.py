@@ -13,30 +13,30 @@ from resonnx_proto.v1.manifest_pb2 import ImageInput
 
 from resonnx_server.config import Settings
 from resonnx_server.config_sources import nearest
-from resonnx_server.engine.device import Device
-from resonnx_server.engine.model import Models
 from resonnx_server.errors import ModelRefused
 from resonnx_server.http.probes import Probes
-from resonnx_server.intake.admission import Admission
-from resonnx_server.intake.decode import Decoder
+from resonnx_server.inference.gauges import ServingCollector
+from resonnx_server.inference.memory_budget import MemoryBudget
+from resonnx_server.inference.registry import Models
 from resonnx_server.observe.metrics import Metrics
-from resonnx_server.observe.serving import ServingCollector
+from resonnx_server.preprocessing.decode import Decoder
 from resonnx_server.readiness import Readiness
-from resonnx_server.repository.cache import TableCache, cache_folder
+from resonnx_server.repository.latency_cache import LatencyCache, cache_folder
 from resonnx_server.repository.loader import Loader
 from resonnx_server.repository.loading import Limits, Loading
 from resonnx_server.repository.picture_settings import picture_options
-from resonnx_server.repository.scan import Found, scan
+from resonnx_server.repository.scan import ModelFolder, scan
 from resonnx_server.repository.version import GPU_LANES, MAX_LANES
-from resonnx_server.rpc.oip import InferenceServicer
+from resonnx_server.rpc.oip.servicer import InferenceServicer
 from resonnx_server.rpc.pieces import Pieces
 from resonnx_server.rpc.server import GrpcServer, bracketed
-from resonnx_server.rpc.vision import VisionServicer
-from resonnx_server.runtime.host import own_processors, usable_cores
-from resonnx_server.runtime.picture_memory import most_bytes
-from resonnx_server.runtime.pinned import PinnedMemory
-from resonnx_server.runtime.processors import Processors, cores_first
+from resonnx_server.rpc.vision.servicer import VisionServicer
+from resonnx_server.runtime.machine.host import own_processors, usable_cores
+from resonnx_server.runtime.machine.processors import Processors, cores_first
+from resonnx_server.runtime.page_locked import PageLockedMemory
+from resonnx_server.runtime.pictures.memory import most_bytes
 from resonnx_server.runtime.session import GPU_PROVIDERS
+from resonnx_server.scheduling.device import Device
 from resonnx_server.signals import StopSignals, leave
 
 _log = logging.getLogger(__name__)
@@ -77,7 +77,7 @@ class Server:
         Image.MAX_IMAGE_PIXELS = None
         self.decoder = Decoder(cores, most_bytes(pictures))
         self.metrics.registry.register(ServingCollector(self.models, self.decoder))
-        admission = Admission(_IN_FLIGHT_MESSAGES * settings.max_message_bytes)
+        admission = MemoryBudget(_IN_FLIGHT_MESSAGES * settings.max_message_bytes)
         pieces = Pieces()
         self.grpc = GrpcServer(
             VisionServicer(self.models, self.decoder, admission, settings, pieces),
@@ -87,7 +87,7 @@ class Server:
         )
         self.probes = Probes(self.models, self.metrics)
         self.devices: dict[str, Device] = {}
-        tables = TableCache.open(cache_folder(settings.cache_dir), cores)
+        tables = LatencyCache.open(cache_folder(settings.cache_dir), cores)
         self.loader = Loader(settings, self.metrics, self._device_for, threads=cores, cache=tables)
         self.readiness = Readiness(self.models, self.grpc.set_serving)
         self.loading = Loading(self.loader, self.readiness, Limits(settings.load_timeout_s))
@@ -109,7 +109,7 @@ class Server:
             await self._stop()
         _log.info("stopped")
 
-    async def _serve_until(self, stop: asyncio.Event, found: list[Found]) -> None:
+    async def _serve_until(self, stop: asyncio.Event, found: list[ModelFolder]) -> None:
         """Load, and serve what is loaded. A signal is obeyed at once, whatever a load is doing."""
         loading, stopping = asyncio.create_task(self._load(found)), asyncio.create_task(stop.wait())
         try:
@@ -122,7 +122,7 @@ class Server:
                 task.cancel()
             await asyncio.wait({loading, stopping})
 
-    def _scan(self) -> list[Found]:
+    def _scan(self) -> list[ModelFolder]:
         try:
             found = scan(self.settings.repository)
         except ModelRefused as error:
@@ -150,7 +150,7 @@ class Server:
             raise StartError(f"cannot listen on {host}:{self.settings.http_port} (HTTP): {reason}") from None
         return f"grpc={bracketed(host)}:{grpc_port} http={bracketed(host)}:{http_port}"
 
-    async def _load(self, found: list[Found]) -> None:
+    async def _load(self, found: list[ModelFolder]) -> None:
         self.readiness.expect(found)
         await self.loading.run(found)
         if not list(self.models):
@@ -219,7 +219,7 @@ class Server:
         name = "gpu" if provider in GPU_PROVIDERS else "cpu"
         if name not in self.devices:
             self.devices[name] = (
-                Device(name, GPU_LANES, allocate=PinnedMemory().allocate)
+                Device(name, GPU_LANES, allocate=PageLockedMemory().allocate)
                 if name == "gpu"
                 else Device(
                     name,

@@ -5,9 +5,9 @@ import sys
 from collections.abc import Sequence
 from typing import Protocol
 
-from resonnx_server.engine.model import Model, Models, Refusal
+from resonnx_server.inference.registry import Model, Models, Refusal
 from resonnx_server.repository.loading import Load
-from resonnx_server.repository.scan import Found
+from resonnx_server.repository.scan import ModelFolder
 
 _log = logging.getLogger(__name__)
 
@@ -36,7 +36,7 @@ class Readiness:
         self._set_serving = set_serving
         self._is_announced = False
 
-    def expect(self, found: Sequence[Found]) -> None:
+    def expect(self, found: Sequence[ModelFolder]) -> None:
         """These will be loaded."""
         self._models.expect({item.name: item.version for item in found})
         self._tell_health()

@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 from resonnx import InvalidArgument
-from resonnx._images import is_sendable, sendable, to_message
-from resonnx_server.runtime.images import decode
+from resonnx._pictures.images import is_sendable, sendable, to_message
+from resonnx_server.runtime.pictures.images import decode
 
 PIXELS = np.arange(2 * 3 * 3, dtype=np.uint8).reshape(2, 3, 3)
 
@@ -165,7 +165,7 @@ def test_what_is_no_picture_is_a_type_error(image: object) -> None:
 @pytest.fixture
 def limit(monkeypatch: pytest.MonkeyPatch) -> int:
     """A message of a few pixels, in place of 64 MiB."""
-    monkeypatch.setattr("resonnx._images.MAX_PICTURE_BYTES", 30_000)
+    monkeypatch.setattr("resonnx._pictures.images.MAX_PICTURE_BYTES", 30_000)
     return 30_000
 
 

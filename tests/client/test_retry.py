@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from resonnx import Overloaded, ResonnxError
-from resonnx._retry import Attempts, RetryBudget
+from resonnx._transport.retry import Attempts, RetryBudget
 
 
 class Shed(grpc.RpcError):

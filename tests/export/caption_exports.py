@@ -14,11 +14,11 @@ from PIL import Image
 from resonnx import Client
 from resonnx_export.cli import app
 from resonnx_proto.v1 import manifest_pb2 as pb
-from resonnx_server.runtime.golden import NEAR_TIE
+from resonnx_server.runtime.decoding.greedy import decode_all
+from resonnx_server.runtime.decoding.sequence import text
 from resonnx_server.runtime.graphs import CaptionerGraphs
-from resonnx_server.runtime.greedy import decode_all
-from resonnx_server.runtime.manifest import DECODER_FILE, ENCODER_FILE, VersionFiles, read_version
-from resonnx_server.runtime.sequence import text
+from resonnx_server.runtime.model_files.golden_examples import NEAR_TIE
+from resonnx_server.runtime.model_files.manifest import DECODER_FILE, ENCODER_FILE, VersionFiles, read_version
 from resonnx_server.runtime.session import CPU, Candidate, Session
 from torch import Tensor
 from typer.testing import CliRunner, Result

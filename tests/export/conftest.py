@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from resonnx_export.layouts import Recognised
-from resonnx_export.manifest import new_manifest
+from resonnx_export.graphs.trace import trace_classifier
+from resonnx_export.layouts.recognised import RecognisedCheckpoint
 from resonnx_export.networks import ARCHITECTURES, Captioner, CaptionerConfig, ResNet, ResNetConfig
-from resonnx_export.recipe import image_input
-from resonnx_export.reference import settle_batch_norm
-from resonnx_export.trace import trace_classifier
+from resonnx_export.pictures.recipe import image_input
+from resonnx_export.proof.reference import settle_batch_norm
+from resonnx_export.publish.manifest import new_manifest
 from resonnx_proto.v1 import manifest_pb2 as pb
 from safetensors.torch import save_file
 
@@ -110,7 +110,7 @@ def model(network: ResNet, recipe: pb.ImageInput) -> bytes:
 def manifest(network: ResNet, recipe: pb.ImageInput) -> pb.Manifest:
     """Its manifest."""
     spec = pb.ClassifierSpec(labels=LABELS, feature_size=network.feature_size)
-    return new_manifest(Recognised("torchvision", "small", network, ("float32",)), [], recipe, spec)
+    return new_manifest(RecognisedCheckpoint("torchvision", "small", network, ("float32",)), [], recipe, spec)
 
 
 @pytest.fixture

@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 import torch
 from resonnx_export import classifier as classifier_export
-from resonnx_export import trace
 from resonnx_export.cli import app
+from resonnx_export.graphs import trace
 from resonnx_export.networks import ResNet
 from resonnx_proto.v1 import manifest_pb2 as pb
-from resonnx_server.runtime.golden import check_recipe, parse_golden
-from resonnx_server.runtime.manifest import read_version
+from resonnx_server.runtime.model_files.golden_examples import check_recipe, parse_golden
+from resonnx_server.runtime.model_files.manifest import read_version
 from typer.testing import CliRunner, Result
 
 from .conftest import LABELS, WORDS

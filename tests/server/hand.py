@@ -5,14 +5,14 @@ from collections.abc import Callable
 
 import numpy as np
 from resonnx_proto.v1.manifest_pb2 import CaptionerSpec
-from resonnx_server.engine.captioner import CaptionEngine
-from resonnx_server.engine.device import Device, Job, Workload
-from resonnx_server.engine.latency import LatencyTable
-from resonnx_server.engine.measurement import sizes_up_to
-from resonnx_server.engine.runner import AnyRunners, Runner, Runners
-from resonnx_server.engine.slots import Slots
+from resonnx_server.captioning.engine import CaptionEngine
+from resonnx_server.captioning.slots import Slots
 from resonnx_server.observe.metrics import Metrics
-from resonnx_server.runtime.search import DecodeOptions
+from resonnx_server.runtime.decoding.search import DecodeOptions
+from resonnx_server.scheduling.device import Device, Job, Workload
+from resonnx_server.scheduling.latency import LatencyTable
+from resonnx_server.scheduling.measurement import sizes_up_to
+from resonnx_server.scheduling.session_pool import AnyRunners, InstanceGroup, SessionPool
 
 from .language import Language, spec
 
@@ -78,9 +78,11 @@ def caption_engine(
 
     def runners(run: Callable[..., object], costs: dict[int, float], instances: int) -> AnyRunners:
         if instances == 1:
-            return Runners.single(Runner(run, LatencyTable(costs)))
+            return InstanceGroup.single(SessionPool(run, LatencyTable(costs)))
         alone = LatencyTable({size: ns * 0.7 for size, ns in costs.items()})
-        return Runners(Runner(run, alone, has_all_cores=True), Runner(run, LatencyTable(costs)), instances)
+        return InstanceGroup(
+            SessionPool(run, alone, has_all_cores=True), SessionPool(run, LatencyTable(costs)), instances
+        )
 
     return CaptionEngine(
         of or spec(),

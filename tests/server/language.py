@@ -5,10 +5,10 @@ from functools import cache
 
 import numpy as np
 from resonnx_proto.v1.manifest_pb2 import CaptionerSpec
-from resonnx_server.engine.captioner import start_search
-from resonnx_server.runtime.choices import Choices
+from resonnx_server.captioning.engine import start_search
+from resonnx_server.runtime.decoding.search import DecodeOptions, Search
+from resonnx_server.runtime.decoding.step_output import StepOutput
 from resonnx_server.runtime.graphs import Step
-from resonnx_server.runtime.search import DecodeOptions, Search
 
 VOCABULARY, STATES, TOP = 40, 9973, 16
 START, END = 1, 0
@@ -84,7 +84,7 @@ def alone(language: Language, image: np.ndarray, of: CaptionerSpec, options: Dec
             log_probs=search.needs_log_probs,
         )
         state = step.state
-        rows = list(search.advance(Choices.of_step(step), range(len(rows))))
+        rows = list(search.advance(StepOutput.of_step(step), range(len(rows))))
     return search
 
 

@@ -7,12 +7,12 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 from resonnx_proto.v1 import manifest_pb2 as pb
 from resonnx_server.config import ModelSettings
-from resonnx_server.engine.device import Device
 from resonnx_server.observe.metrics import Metrics
-from resonnx_server.repository.cache import TableCache
+from resonnx_server.repository.latency_cache import LatencyCache
 from resonnx_server.repository.version import Version
-from resonnx_server.runtime.golden import Golden
-from resonnx_server.runtime.manifest import VersionFiles
+from resonnx_server.runtime.model_files.golden_examples import Golden
+from resonnx_server.runtime.model_files.manifest import VersionFiles
+from resonnx_server.scheduling.device import Device
 
 FILE = "model.onnx"
 _WEIGHTS = np.random.default_rng(0).normal(0, 1, (12, 3)).astype(np.float32)
@@ -58,7 +58,7 @@ def files(wrong_at: int = 0) -> VersionFiles:
 
 
 def version(
-    device: Device | None = None, cache: TableCache | None = None, threads: int = 2, **settings: object
+    device: Device | None = None, cache: LatencyCache | None = None, threads: int = 2, **settings: object
 ) -> Version:
     """A version that is loaded."""
     return Version(
@@ -67,5 +67,5 @@ def version(
         Metrics(),
         lambda _: device,  # type: ignore[arg-type, return-value]
         threads,
-        cache or TableCache(None, threads),
+        cache or LatencyCache(None, threads),
     )

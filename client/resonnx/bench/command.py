@@ -9,11 +9,11 @@ from typing import Annotated, Any, Final, NoReturn
 
 import typer
 
-from resonnx._channel import server_address
 from resonnx._errors import Internal, ResonnxError
 from resonnx._inputs import Inputs
 from resonnx._options import PICTURES_HELP, Model, Server, inputs
 from resonnx._output import error_line
+from resonnx._transport.channel import server_address
 from resonnx.bench.load import Plan
 from resonnx.bench.progress import Progress
 from resonnx.bench.report import (

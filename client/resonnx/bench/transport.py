@@ -7,9 +7,9 @@ from typing import Any, Final
 
 import grpc
 
-from resonnx._channel import MAX_MESSAGE_BYTES
-from resonnx._ending import Ending
 from resonnx._errors import Internal, from_rpc_error
+from resonnx._transport.channel import MAX_MESSAGE_BYTES
+from resonnx._transport.ending import Ending
 from resonnx.bench.load import Call
 from resonnx.bench.summary import OK
 from resonnx.bench.traffic import Traffic

@@ -3,11 +3,11 @@
 import numpy as np
 from PIL import Image
 from resonnx_proto.v1 import manifest_pb2 as pb
-from resonnx_server.runtime.images import fit
+from resonnx_server.runtime.pictures.images import fit
 
-from resonnx_export.calibration import Calibration, split_pictures
 from resonnx_export.demo.digits import render, split
 from resonnx_export.demo.scenes import compose
+from resonnx_export.pictures.calibration import Calibration, split_pictures
 
 _DIGITS = 512
 _SCENES = 256

@@ -7,16 +7,16 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 from resonnx_proto.v1 import manifest_pb2 as pb
-from resonnx_server.runtime.choices import Choices
+from resonnx_server.runtime.decoding.greedy import Greedy
+from resonnx_server.runtime.decoding.search import DecodeOptions
+from resonnx_server.runtime.decoding.sequence import Token
+from resonnx_server.runtime.decoding.step_output import StepOutput
 from resonnx_server.runtime.graphs import CaptionerGraphs
-from resonnx_server.runtime.greedy import Greedy
-from resonnx_server.runtime.images import Pixels
-from resonnx_server.runtime.manifest import DECODER_FILE, ENCODER_FILE
-from resonnx_server.runtime.search import DecodeOptions
-from resonnx_server.runtime.sequence import Token
+from resonnx_server.runtime.model_files.manifest import DECODER_FILE, ENCODER_FILE
+from resonnx_server.runtime.pictures.images import Pixels
 
-from resonnx_export.answers import CaptionerAnswers
-from resonnx_export.parity import open_session
+from resonnx_export.proof.parity import open_session
+from resonnx_export.proof.predictions import CaptionerAnswers
 from resonnx_export.report.pictures import overlay_uri
 from resonnx_export.report.worst import Compared, compare_picture
 
@@ -73,7 +73,7 @@ def _write(graphs: CaptionerGraphs, picture: Pixels, manifest: pb.Manifest) -> l
     while not search.finished:
         step = graphs.step(np.array(search.tokens, np.int64), state, features, attention=True)
         state = step.state
-        search.advance(Choices.of_step(step), (0,))
+        search.advance(StepOutput.of_step(step), (0,))
     return search.ranked()[0][0].shown()
 
 

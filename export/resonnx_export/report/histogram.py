@@ -7,7 +7,7 @@ from typing import Final
 
 import numpy as np
 
-from resonnx_export.reference import Float
+from resonnx_export.proof.reference import Float
 
 BINS_A_DECADE: Final = 4
 # Smaller ones, of the greatest, are counted together: they say nothing, and would make the axis as long.

@@ -6,14 +6,14 @@ from typing import Final
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from resonnx_proto.v1 import manifest_pb2 as pb
-from resonnx_server.runtime.manifest import DECODER_FILE
+from resonnx_server.runtime.model_files.manifest import DECODER_FILE
 
-from resonnx_export.answers import Answers, CaptionerAnswers
+from resonnx_export.precision.rescored import RESCORED
+from resonnx_export.proof.predictions import Answers, CaptionerAnswers
 from resonnx_export.report.attention import attended_pictures
 from resonnx_export.report.histogram import count_differences, draw
 from resonnx_export.report.tables import facts, figures, parity_rows, sizes, speed_rows
 from resonnx_export.report.worst import worst_pictures
-from resonnx_export.rescored import RESCORED
 from resonnx_export.wording import precision_name, scientific
 
 _TEMPLATE: Final = "report.html"

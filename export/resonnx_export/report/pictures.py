@@ -7,7 +7,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
-from resonnx_server.runtime.images import Pixels
+from resonnx_server.runtime.pictures.images import Pixels
 
 # Shown larger than that nowhere.
 _MOST_SIDE: Final = 224

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from typing import Final
 
 from resonnx_proto.v1 import manifest_pb2 as pb
-from resonnx_server.runtime.manifest import DECODER_FILE, onnx_files
+from resonnx_server.runtime.model_files.manifest import DECODER_FILE, onnx_files
 
-from resonnx_export.answers import Answers
-from resonnx_export.recipes import describe
+from resonnx_export.pictures.recipes import describe
+from resonnx_export.proof.predictions import Answers
 from resonnx_export.wording import milliseconds, precision_name, provider_name, scientific, size
 
 # Tensors (no name: captions) whose largest entry is an answer, so that "the same answer" means something.

@@ -8,8 +8,8 @@ from typing import Final
 import numpy as np
 from resonnx_proto.v1 import manifest_pb2 as pb
 
-from resonnx_export.answers import Answers, CaptionerAnswers, ClassifierAnswers, Tokens, worst_first
-from resonnx_export.reference import Activation, Float
+from resonnx_export.proof.predictions import Answers, CaptionerAnswers, ClassifierAnswers, Tokens, worst_first
+from resonnx_export.proof.reference import Activation, Float
 from resonnx_export.report.pictures import picture_uri
 
 # Of the kind that the model is meant for, and as many synthetic ones.

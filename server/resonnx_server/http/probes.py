@@ -7,7 +7,7 @@ from typing import Final
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
-from resonnx_server.engine.model import Models
+from resonnx_server.inference.registry import Models
 from resonnx_server.observe.exposition import accepted_format, accepts_gzip, page
 from resonnx_server.observe.metrics import Metrics
 

@@ -159,8 +159,8 @@ class ModelStats:
         self.failed.add(total_ns)
 
 
-class Tracked:
-    """Counts one request of a model from its parsing to its end: `with Tracked(stats) as request: …`.
+class RequestTimer:
+    """Counts one request of a model from its parsing to its end: `with RequestTimer(stats) as request: …`.
 
     Set `timing` before the block ends well.
     """

@@ -11,17 +11,17 @@ from typing import Final
 import numpy as np
 from resonnx_proto.v1 import manifest_pb2 as pb
 
-from resonnx_server.engine.latency import LatencyTable
-from resonnx_server.engine.model import Model, SessionReport
-from resonnx_server.engine.runner import Runner, Runners, TensorRunners
-from resonnx_server.engine.tensors import TensorEngine
 from resonnx_server.errors import ModelRefused
+from resonnx_server.inference.registry import Model, SessionReport
 from resonnx_server.repository.instances import settle
 from resonnx_server.repository.version import Start, Version
 from resonnx_server.repository.warming import Warming
-from resonnx_server.runtime.files import NotReadable, read_regular
-from resonnx_server.runtime.manifest import CLASSIFIER_FILE, MANIFEST, VersionFiles
+from resonnx_server.runtime.model_files.files import NotReadable, read_regular
+from resonnx_server.runtime.model_files.manifest import CLASSIFIER_FILE, MANIFEST, VersionFiles
 from resonnx_server.runtime.session import PROVIDERS, Array, Candidate, Session, TensorSpec
+from resonnx_server.scheduling.latency import LatencyTable
+from resonnx_server.scheduling.session_pool import InstanceGroup, SessionPool, TensorRunners
+from resonnx_server.tensors.engine import TensorEngine
 
 _log = logging.getLogger(__name__)
 
@@ -151,7 +151,7 @@ def _runners(version: Version, content: bytes, session: Session, batched: bool) 
             table = warming.costs(session, sizes, 1)
         except Exception as error:  # as above
             _log.debug("the warm-up failed", extra={"error": str(error)})
-    return Runners.single(Runner(session.run, table, has_all_cores=version.threads > 1))
+    return InstanceGroup.single(SessionPool(session.run, table, has_all_cores=version.threads > 1))
 
 
 def _zeros(specs: tuple[TensorSpec, ...], rows: int) -> dict[str, Array]:

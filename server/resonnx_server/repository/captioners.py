@@ -5,23 +5,24 @@ from typing import Any, Final
 
 import numpy as np
 
-from resonnx_server.engine.captioner import CaptionEngine
-from resonnx_server.engine.measurement import sizes_up_to
-from resonnx_server.engine.model import Model, SessionReport
-from resonnx_server.engine.runner import AnyRunner, AnyRunners, Runner, Runners, Tensors
-from resonnx_server.engine.slot_rows import SlotRows
-from resonnx_server.engine.slots import Slots
+from resonnx_server.captioning.engine import CaptionEngine
+from resonnx_server.captioning.rows import SlotRows
+from resonnx_server.captioning.slots import Slots
 from resonnx_server.errors import ModelRefused
-from resonnx_server.repository import choose, instances, residency
-from resonnx_server.repository.first_step import FirstStep
-from resonnx_server.repository.residency import Decoding
+from resonnx_server.inference.registry import Model, SessionReport
+from resonnx_server.repository import choose, instances
+from resonnx_server.repository import state_placement as residency
+from resonnx_server.repository.decoder_check import DecoderCheck
+from resonnx_server.repository.state_placement import Decoding
 from resonnx_server.repository.version import Start, Version, repeat
-from resonnx_server.repository.warming import Judged, Warming
-from resonnx_server.runtime.golden import Golden, Verdict, judge_captions
+from resonnx_server.repository.warming import VerifiedRun, Warming
+from resonnx_server.runtime.decoding.greedy import decode_all
 from resonnx_server.runtime.graphs import IMAGE, Captioner, CaptionerGraphs
-from resonnx_server.runtime.greedy import decode_all
-from resonnx_server.runtime.manifest import DECODER_FILE, ENCODER_FILE, VersionFiles
+from resonnx_server.runtime.model_files.golden_examples import Golden, Verdict, judge_captions
+from resonnx_server.runtime.model_files.manifest import DECODER_FILE, ENCODER_FILE, VersionFiles
 from resonnx_server.runtime.session import Array, Session, TensorSpec
+from resonnx_server.scheduling.measurement import sizes_up_to
+from resonnx_server.scheduling.session_pool import AnyRunner, AnyRunners, InstanceGroup, SessionPool, Tensors
 
 # Several at once have a merit of their own: captions under way need not stand still for a picture.
 _LEAST_GAIN: Final = 0.9
@@ -113,7 +114,7 @@ def _runners(
     Args:
         version: The version that is loaded.
         files: Its content.
-        golden: Pictures, and captions that every session must agree with at every size. See Judged.
+        golden: Pictures, and captions that every session must agree with at every size. See VerifiedRun.
         chosen: On the chosen candidates, with all threads.
         decoding: What decodes: the same, or graphs that keep states on their device.
         bound: What log-probabilities may deviate.
@@ -129,7 +130,7 @@ def _runners(
 
     def warmed(graphs: Captioner[Any], callers: int = 1, share: int = 0) -> tuple[AnyRunner, AnyRunner]:
         """Return runners of encoder and decoder; `share` are the threads of each of several jobs at once."""
-        first = FirstStep(graphs, for_trial, golden, bound)
+        first = DecoderCheck(graphs, for_trial, golden, bound)
 
         def encode(rows: int) -> tuple[list[Any], list[Any], Array | None]:
             return graphs.encode(repeat(golden, rows))
@@ -139,7 +140,7 @@ def _runners(
             graphs.encoder,
             ENCODER_FILE,
             version.batch_sizes,
-            Judged(encode, lambda rows: first.of_encoding(rows, encode(rows)), ENCODER_FILE, graphs.encoder),
+            VerifiedRun(encode, lambda rows: first.of_encoding(rows, encode(rows)), ENCODER_FILE, graphs.encoder),
             callers,
         )
         # The slots are one, and so is the step.
@@ -148,16 +149,16 @@ def _runners(
             graphs.decoder,
             DECODER_FILE,
             sizes_up_to(slots.capacity),
-            Judged(lambda rows: graphs.step(*slots.inputs(rows)), first.of_slots, DECODER_FILE, graphs.decoder),
+            VerifiedRun(lambda rows: graphs.step(*slots.inputs(rows)), first.of_slots, DECODER_FILE, graphs.decoder),
         )
         return (
-            Runner(graphs.encode, encoding, graphs.encoder.threads > share),
-            Runner(graphs.step, step, graphs.decoder.threads > share),
+            SessionPool(graphs.encode, encoding, graphs.encoder.threads > share),
+            SessionPool(graphs.step, step, graphs.decoder.threads > share),
         )
 
     # The other policies do one thing at a time. So do captions that stay on a GPU, whose steps are short.
     if version.settings.caption_policy == "continuous" and decoding.graphs is chosen:
-        first = FirstStep(chosen, for_trial, golden, bound)
+        first = DecoderCheck(chosen, for_trial, golden, bound)
 
         def judge(rows: int, outputs: Tensors) -> Verdict:
             state, features = ([outputs[name] for name in n] for n in (chosen.state_names, chosen.feature_names))
@@ -172,6 +173,6 @@ def _runners(
                 decoder = Session(files.files[DECODER_FILE], decoder.candidate, share)
             alone = warmed(CaptionerGraphs(encoders.alone, chosen.decoder, files.manifest), 1, share)
             beside = warmed(CaptionerGraphs(encoders.shared, decoder, files.manifest), encoders.instances, share)
-            return Runners(alone[0], beside[0], encoders.instances), Runners(alone[1], beside[1])
+            return InstanceGroup(alone[0], beside[0], encoders.instances), InstanceGroup(alone[1], beside[1])
     encode, step = warmed(decoding.graphs)
-    return Runners.single(encode), Runners.single(step)
+    return InstanceGroup.single(encode), InstanceGroup.single(step)

@@ -13,8 +13,8 @@ from resonnx_proto.v1 import manifest_pb2 as pb
 
 from resonnx_server.errors import ModelRefused
 from resonnx_server.runtime.cancellation import Cancellation
-from resonnx_server.runtime.golden import Verdict
-from resonnx_server.runtime.manifest import VersionFiles
+from resonnx_server.runtime.model_files.golden_examples import Verdict
+from resonnx_server.runtime.model_files.manifest import VersionFiles
 from resonnx_server.runtime.session import Session, candidates, first_line
 
 _log = logging.getLogger(__name__)

@@ -4,18 +4,18 @@ from functools import partial
 
 import numpy as np
 
-from resonnx_server.engine.model import Model, SessionReport
-from resonnx_server.engine.runner import TensorRunners, Tensors
-from resonnx_server.engine.tensors import TensorEngine
 from resonnx_server.errors import ModelRefused
+from resonnx_server.inference.registry import Model, SessionReport
 from resonnx_server.repository import choose
 from resonnx_server.repository.instances import settle
 from resonnx_server.repository.version import Start, Version, repeat
 from resonnx_server.repository.warming import Warming
-from resonnx_server.runtime.golden import Golden, Verdict, judge_logits
 from resonnx_server.runtime.graphs import IMAGE, ClassifierGraph
-from resonnx_server.runtime.manifest import CLASSIFIER_FILE, VersionFiles
+from resonnx_server.runtime.model_files.golden_examples import Golden, Verdict, judge_logits
+from resonnx_server.runtime.model_files.manifest import CLASSIFIER_FILE, VersionFiles
 from resonnx_server.runtime.session import Session
+from resonnx_server.scheduling.session_pool import TensorRunners, Tensors
+from resonnx_server.tensors.engine import TensorEngine
 
 
 def load(version: Version, files: VersionFiles, golden: Golden) -> Start:

@@ -8,11 +8,11 @@ import math
 from dataclasses import dataclass
 from typing import Final
 
-from resonnx_server.engine.latency import LatencyTable
-from resonnx_server.engine.runner import Runner, Runners, TensorRunner, TensorRunners
 from resonnx_server.repository.version import GPU_LANES
 from resonnx_server.repository.warming import Warming
 from resonnx_server.runtime.session import CPU, GPU_PROVIDERS, Session
+from resonnx_server.scheduling.latency import LatencyTable
+from resonnx_server.scheduling.session_pool import InstanceGroup, SessionPool, TensorRunner, TensorRunners
 
 _log = logging.getLogger(__name__)
 
@@ -88,11 +88,11 @@ def settle(warming: Warming, session: Session) -> TensorRunners:
     def warmed(session: Session, callers: int) -> TensorRunner:
         table = warming.costs(session, warming.version.batch_sizes, callers)
         share = chosen.shared.threads if chosen.instances > 1 else 1
-        return Runner(session.run, table, has_all_cores=session.threads > share)
+        return SessionPool(session.run, table, has_all_cores=session.threads > share)
 
     if chosen.alone is chosen.shared and chosen.instances == 1:
-        return Runners.single(warmed(chosen.shared, 1))
-    return Runners(warmed(chosen.alone, 1), warmed(chosen.shared, chosen.instances), chosen.instances)
+        return InstanceGroup.single(warmed(chosen.shared, 1))
+    return InstanceGroup(warmed(chosen.alone, 1), warmed(chosen.shared, chosen.instances), chosen.instances)
 
 
 def _rates(table: LatencyTable, instances: int) -> list[float]:

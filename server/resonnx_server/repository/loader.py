@@ -10,17 +10,17 @@ from functools import partial
 from resonnx_proto.v1 import manifest_pb2 as pb
 
 from resonnx_server.config import Settings
-from resonnx_server.engine.device import Device
 from resonnx_server.errors import ModelRefused
 from resonnx_server.observe.metrics import Metrics
 from resonnx_server.repository import bare, captioners, classifiers
-from resonnx_server.repository.cache import TableCache
+from resonnx_server.repository.latency_cache import LatencyCache
 from resonnx_server.repository.picture_settings import picture_options
 from resonnx_server.repository.progress import Progress
-from resonnx_server.repository.scan import Found
+from resonnx_server.repository.scan import ModelFolder
 from resonnx_server.repository.version import Start, Version
-from resonnx_server.runtime.golden import check_recipe, parse_golden
-from resonnx_server.runtime.manifest import GOLDEN, MANIFEST, SUMS, read_version
+from resonnx_server.runtime.model_files.golden_examples import check_recipe, parse_golden
+from resonnx_server.runtime.model_files.manifest import GOLDEN, MANIFEST, SUMS, read_version
+from resonnx_server.scheduling.device import Device
 
 
 @dataclass(frozen=True)
@@ -36,9 +36,9 @@ class Loader:
     metrics: Metrics
     device_for: Callable[[str], Device]
     threads: int
-    cache: TableCache
+    cache: LatencyCache
 
-    def load(self, found: Found, progress: Progress) -> Start:
+    def load(self, found: ModelFolder, progress: Progress) -> Start:
         """Verify, choose and warm (seconds; any thread). Call the result on the event loop to serve.
 
         Args:

@@ -12,13 +12,13 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-from resonnx_server.engine.model import Model
 from resonnx_server.errors import ModelRefused
+from resonnx_server.inference.registry import Model
 from resonnx_server.repository.progress import Progress
-from resonnx_server.repository.scan import Found
+from resonnx_server.repository.scan import ModelFolder
 from resonnx_server.repository.version import Start
 from resonnx_server.runtime.cancellation import Cancellation
-from resonnx_server.runtime.host import compute_thread
+from resonnx_server.runtime.machine.host import compute_thread
 
 _log = logging.getLogger(__name__)
 
@@ -31,7 +31,7 @@ _ENDING_S: Final = 2.0
 class Loads(Protocol):
     """Loads a model; see Loader.load."""
 
-    def load(self, found: Found, progress: Progress) -> Start:
+    def load(self, found: ModelFolder, progress: Progress) -> Start:
         """See Loader.load."""
 
 
@@ -63,7 +63,12 @@ class Load:
     """
 
     def __init__(
-        self, found: Found, number: int, of: int, loader: Loads, on_stage: Callable[["Load"], None] = lambda _: None
+        self,
+        found: ModelFolder,
+        number: int,
+        of: int,
+        loader: Loads,
+        on_stage: Callable[["Load"], None] = lambda _: None,
     ) -> None:
         self.found, self.number, self.of = found, number, of
         self.progress = Progress(lambda _: on_stage(self))
@@ -153,7 +158,7 @@ class Loading:
         """Loads that have not ended, those that are left behind among them."""
         return self._under_way
 
-    async def run(self, found: Sequence[Found]) -> None:
+    async def run(self, found: Sequence[ModelFolder]) -> None:
         """Load all, in this order; return when each serves or is refused. Cancel it to load no more.
 
         One after the other, as ONNX Runtime uses all cores by itself and what is measured should have them.

@@ -3,7 +3,7 @@
 from resonnx_proto.v1.manifest_pb2 import ImageInput
 
 from resonnx_server.config import Settings
-from resonnx_server.runtime.picture_options import PictureOptions
+from resonnx_server.runtime.pictures.options import PictureOptions
 
 
 def picture_options(settings: Settings, model: str, recipe: ImageInput) -> PictureOptions:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from resonnx_server.errors import ModelRefused
-from resonnx_server.runtime.manifest import CLASSIFIER_FILE, MANIFEST, MODEL_NAME
+from resonnx_server.runtime.model_files.manifest import CLASSIFIER_FILE, MANIFEST, MODEL_NAME
 
 _log = logging.getLogger(__name__)
 
@@ -15,7 +15,7 @@ _VERSION = re.compile(r"[1-9][0-9]{0,17}")
 
 
 @dataclass(frozen=True)
-class Found:
+class ModelFolder:
     """A model's folder in the repository; `version` is 0 where it has no version folder."""
 
     name: str
@@ -23,7 +23,7 @@ class Found:
     folder: Path
 
 
-def scan(repository: Path) -> list[Found]:
+def scan(repository: Path) -> list[ModelFolder]:
     """List the repository's models by name.
 
     Raises:
@@ -47,7 +47,7 @@ def scan(repository: Path) -> list[Found]:
         except OSError:
             # Loading refuses it; the others serve.
             version = 0
-        found.append(Found(folder.name, version, folder / str(version)))
+        found.append(ModelFolder(folder.name, version, folder / str(version)))
     return found
 
 

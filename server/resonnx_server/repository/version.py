@@ -9,22 +9,22 @@ import numpy as np
 from resonnx_proto.v1.manifest_pb2 import ImageInput
 
 from resonnx_server.config import ModelSettings
-from resonnx_server.engine.admission import Objective
-from resonnx_server.engine.device import Device
-from resonnx_server.engine.latency import LatencyTable
-from resonnx_server.engine.measurement import Measured, far_above, measure, sizes_up_to
-from resonnx_server.engine.model import Model
 from resonnx_server.errors import ModelRefused
+from resonnx_server.inference.registry import Model
 from resonnx_server.observe.metrics import Metrics
-from resonnx_server.repository.cache import Kept, TableCache
 from resonnx_server.repository.choose import digest, open_candidates
+from resonnx_server.repository.latency_cache import Kept, LatencyCache
 from resonnx_server.repository.progress import Progress
-from resonnx_server.repository.scan import Found
-from resonnx_server.runtime.golden import Golden
-from resonnx_server.runtime.images import Pixels
-from resonnx_server.runtime.manifest import VersionFiles
-from resonnx_server.runtime.picture_options import PictureOptions
+from resonnx_server.repository.scan import ModelFolder
+from resonnx_server.runtime.model_files.golden_examples import Golden
+from resonnx_server.runtime.model_files.manifest import VersionFiles
+from resonnx_server.runtime.pictures.images import Pixels
+from resonnx_server.runtime.pictures.options import PictureOptions
 from resonnx_server.runtime.session import CPU, Session
+from resonnx_server.scheduling.deadline_admission import Objective
+from resonnx_server.scheduling.device import Device
+from resonnx_server.scheduling.latency import LatencyTable
+from resonnx_server.scheduling.measurement import Measured, far_above, measure, sizes_up_to
 
 _log = logging.getLogger(__name__)
 
@@ -55,12 +55,12 @@ class Version:
         pictures: The settings' picture options for a recipe.
     """
 
-    found: Found
+    found: ModelFolder
     settings: ModelSettings
     metrics: Metrics
     device_for: Callable[[str], Device]
     threads: int
-    cache: TableCache
+    cache: LatencyCache
     progress: Progress = field(default_factory=Progress)
     pictures: Callable[[ImageInput], PictureOptions] = PictureOptions
 

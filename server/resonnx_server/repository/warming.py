@@ -3,17 +3,17 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from resonnx_server.engine.latency import LatencyTable
-from resonnx_server.engine.runner import Tensors
 from resonnx_server.repository.choose import demand
 from resonnx_server.repository.version import Version
-from resonnx_server.runtime.golden import Verdict
-from resonnx_server.runtime.manifest import VersionFiles
+from resonnx_server.runtime.model_files.golden_examples import Verdict
+from resonnx_server.runtime.model_files.manifest import VersionFiles
 from resonnx_server.runtime.session import Array, Session
+from resonnx_server.scheduling.latency import LatencyTable
+from resonnx_server.scheduling.session_pool import Tensors
 
 
 @dataclass
-class Judged:
+class VerifiedRun:
     """Runs batches for Version.warm, the first of each size to be judged; that one is not timed.
 
     With a table that was kept, the CPU provider runs its largest size only (see Version.warm), and is judged at that:
@@ -65,7 +65,7 @@ class Warming:
         """Return what batches of `sizes` rows cost with `callers` of them at once. See Version.warm.
 
         Raises:
-            ModelRefused: An answer is wrong. See Judged.
+            ModelRefused: An answer is wrong. See VerifiedRun.
         """
         judge = self.judge
 
@@ -74,5 +74,5 @@ class Warming:
 
         runs: Callable[[int], object] = run
         if judge is not None:
-            runs = Judged(run, lambda rows: judge(rows, run(rows)), self.file, session)
+            runs = VerifiedRun(run, lambda rows: judge(rows, run(rows)), self.file, session)
         return self.version.warm(self.files, session, self.file, sizes, runs, callers)

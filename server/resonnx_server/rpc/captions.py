@@ -12,14 +12,14 @@ import numpy as np
 from resonnx_proto.v1 import vision_pb2
 from resonnx_proto.v1.manifest_pb2 import CaptionerSpec
 
-from resonnx_server.engine.caption_task import Captioned
-from resonnx_server.engine.captioner import CaptionEngine
-from resonnx_server.engine.runner import Tensors
+from resonnx_server.captioning.engine import CaptionEngine
+from resonnx_server.captioning.request import Captioned
 from resonnx_server.errors import InvalidInput
 from resonnx_server.rpc.pieces import Work
-from resonnx_server.runtime.manifest import MAX_BEAM_WIDTH
-from resonnx_server.runtime.search import DecodeOptions
-from resonnx_server.runtime.sequence import Token, text
+from resonnx_server.runtime.decoding.search import DecodeOptions
+from resonnx_server.runtime.decoding.sequence import Token, text
+from resonnx_server.runtime.model_files.manifest import MAX_BEAM_WIDTH
+from resonnx_server.scheduling.session_pool import Tensors
 
 _MAX_FORBIDDEN: Final = 256
 

@@ -12,10 +12,10 @@ from resonnx_proto.v1 import vision_pb2, vision_pb2_grpc
 from resonnx_server.rpc.core.server import CoreServer
 from resonnx_server.rpc.health import HealthServicer
 from resonnx_server.rpc.messages import TOLD_BYTES, BoundedMessages, Large
-from resonnx_server.rpc.oip import InferenceServicer
+from resonnx_server.rpc.oip.requests import read_picture_request, read_request
+from resonnx_server.rpc.oip.servicer import InferenceServicer
 from resonnx_server.rpc.reflection import add_reflection
-from resonnx_server.rpc.requests import read_picture_request, read_request
-from resonnx_server.rpc.vision import VisionServicer
+from resonnx_server.rpc.vision.servicer import VisionServicer
 
 SERVICES: Final = (
     vision_pb2.DESCRIPTOR.services_by_name["Vision"].full_name,

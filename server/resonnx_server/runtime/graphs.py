@@ -9,8 +9,8 @@ import numpy as np
 from resonnx_proto.v1 import manifest_pb2 as pb
 
 from resonnx_server.errors import ModelRefused
-from resonnx_server.runtime.images import Pixels
-from resonnx_server.runtime.manifest import CLASSIFIER_FILE, DECODER_FILE, DECODER_TOP_K, ENCODER_FILE
+from resonnx_server.runtime.model_files.manifest import CLASSIFIER_FILE, DECODER_FILE, DECODER_TOP_K, ENCODER_FILE
+from resonnx_server.runtime.pictures.images import Pixels
 from resonnx_server.runtime.session import Array, Session, TensorSpec
 
 IMAGE = "image"

@@ -8,7 +8,7 @@ from pathlib import Path
 import onnxruntime as ort
 from resonnx_proto.v1 import manifest_pb2 as pb
 
-from resonnx_server.runtime.host import gpu_models
+from resonnx_server.runtime.machine.host import gpu_models
 
 _log = logging.getLogger(__name__)
 

@@ -19,7 +19,7 @@ _OK: Final = grpc.StatusCode.OK
 Handler = Any
 
 
-class Post(Protocol):
+class CallSoon(Protocol):
     """Has the event loop call `act(value)` soon; from any thread."""
 
     def __call__(self, act: Callable[[Any], object], value: Any) -> None:
@@ -42,13 +42,13 @@ def done(event: ops.Event) -> None:
     """Take note of nothing: for operations whose end changes nothing."""
 
 
-class Unanswered:
+class ActiveCalls:
     """Calls that a handler has, or had and whose last message and status are not sent.
 
     Calls are added on the event loop and removed on any thread.
     """
 
-    def __init__(self, post: Post) -> None:
+    def __init__(self, post: CallSoon) -> None:
         self._post = post
         self._lock = threading.Lock()
         self._calls: set[Call] = set()
@@ -124,9 +124,9 @@ class Call:
         core: ops.CoreCall,
         handler: Handler,
         deadline_s: float | None,
-        post: Post,
+        post: CallSoon,
         tasks: "set[asyncio.Task[Any]]",
-        unanswered: Unanswered,
+        unanswered: ActiveCalls,
         under_way: ops.UnderWay,
     ) -> None:
         self._core = core

@@ -10,7 +10,7 @@ from typing import Any, Final
 import grpc
 
 from resonnx_server.rpc.core import operations as ops
-from resonnx_server.rpc.core.call import Call, Handler, Unanswered, done
+from resonnx_server.rpc.core.call import ActiveCalls, Call, Handler, done
 from resonnx_server.rpc.core.stream import StreamCall
 
 _log = logging.getLogger(__name__)
@@ -34,7 +34,7 @@ class CoreServer:
         self._server.register_completion_queue(self._queue)
         self._handlers: dict[bytes, Handler] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
-        self._unanswered = Unanswered(self._post)
+        self._unanswered = ActiveCalls(self._post)
         self._under_way = ops.UnderWay()
         self._thread = threading.Thread(target=self._take_events, name="grpc", daemon=True)
         # What the queue's thread wants done, and whether the loop has been told to look.

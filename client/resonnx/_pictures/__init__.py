@@ -1,0 +1,1 @@
+"""Pictures in every usual form, as bytes for a request."""

@@ -1,0 +1,1 @@
+"""Channels, deadlines and retries."""

@@ -1,0 +1,56 @@
+"""An asyncio channel of a client that outlives event loops: made when first needed, told apart from closed ones."""
+
+import asyncio
+from typing import Any
+
+import grpc
+
+from resonnx._errors import Cancelled, ClientClosed
+from resonnx._transport.channel import OPTIONS, vision_stub
+
+
+class LoopChannel:
+    """A channel to one server, bound to the loop that runs when it is first used.
+
+    Args:
+        server: As `server_address` gives it.
+    """
+
+    def __init__(self, server: str) -> None:
+        self._server = server
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._channel: grpc.aio.Channel | None = None
+        self._vision: Any = None
+        self._closed = False
+
+    def vision(self) -> Any:
+        """Return the Vision service's stub, for the running loop.
+
+        Raises:
+            ClientClosed: After `close`.
+            RuntimeError: Another loop that has not been closed uses it.
+        """
+        if self._closed:
+            raise ClientClosed
+        loop = asyncio.get_running_loop()
+        if self._loop is not loop:
+            if self._loop is not None and not self._loop.is_closed():
+                raise RuntimeError("this AsyncClient is used by another event loop: make one for each")
+            self._loop = loop
+            # gRPC binds a channel to the loop that runs now.
+            self._channel = grpc.aio.insecure_channel(self._server, options=OPTIONS)
+            self._vision = vision_stub(self._channel)
+        return self._vision
+
+    def check_cancelled(self) -> None:
+        """Raise Cancelled if the channel was closed: gRPC then ends calls as if their tasks had been cancelled."""
+        task = asyncio.current_task()
+        if self._closed and not (task and task.cancelling()):
+            raise Cancelled("the client was closed during the call") from None
+
+    async def close(self) -> None:
+        """Close it; later uses raise ClientClosed."""
+        self._closed = True
+        channel, self._channel = self._channel, None
+        if channel is not None and self._loop is asyncio.get_running_loop():
+            await channel.close()

@@ -1,0 +1,134 @@
+"""Reads checkpoint files (.pth, .pt, .safetensors) to a state_dict, without running what they hold.
+
+What a file is, is told from its content. Whole pickled models give their weights; their code is not looked at.
+"""
+
+import hashlib
+import os
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from resonnx_export.checkpoints.formats import HEAD_BYTES
+from resonnx_export.checkpoints.unpickle import Stub, read_objects, state_dict_of
+from resonnx_export.errors import BadInput
+
+# One level of these around the weights is taken off; the first that is there.
+_CONTAINERS: Final = ("state_dict", "model", "model_state_dict", "net", "model_ema", "state_dict_ema")
+
+
+@dataclass(frozen=True)
+class SourceFile:
+    """Which file an export comes from.
+
+    Attributes:
+        name: Without folders. What is no UTF-8 in it is replaced.
+        sha256: Hex.
+        size: In bytes.
+    """
+
+    name: str
+    sha256: str
+    size: int
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A file's tensors by name, as stored.
+
+    Attributes:
+        state_dict: On the CPU.
+        file: Where they were read.
+        notes: What was chosen where there was a choice, for the person who exports.
+    """
+
+    state_dict: dict[str, Tensor]
+    file: SourceFile
+    notes: tuple[str, ...] = ()
+
+
+def load_checkpoint(path: Path) -> Checkpoint:
+    """Read a checkpoint file on the CPU.
+
+    Raises:
+        BadInput: The file cannot be read, or holds something else than tensors by name; says what was found.
+    """
+    content, file = read_tree(path)
+    try:
+        state_dict, notes = _unwrap(content)
+    except BadInput as error:
+        raise BadInput(f"{path} {error}") from None
+    return Checkpoint(state_dict, file, notes)
+
+
+def read_tree(path: Path) -> tuple[object, SourceFile]:
+    """Read whatever a checkpoint file holds, and which file it is.
+
+    Returns:
+        Plain containers, tensors on the CPU and, of objects of every other kind, Stubs; and the file.
+
+    Raises:
+        BadInput: As load_checkpoint.
+    """
+    try:
+        with path.open("rb") as file:
+            head = file.read(HEAD_BYTES)
+            file.seek(0)
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        size = path.stat().st_size
+    except OSError as error:
+        raise BadInput(f"{path} cannot be read: {error.strerror}") from None
+    source = SourceFile(os.fsencode(path.name).decode("utf-8", "replace"), digest, size)
+    return _load_safetensors(path) if _is_safetensors(head, size) else read_objects(path), source
+
+
+def _is_safetensors(head: bytes, size: int) -> bool:
+    """Tell the format by its start: the header's length (8 bytes), then the header, a JSON object."""
+    return len(head) > 8 and head[8:9] == b"{" and struct.unpack("<Q", head[:8])[0] <= size - 8
+
+
+def _load_safetensors(path: Path) -> dict[str, Tensor]:
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise BadInput(f"{path} is a damaged safetensors file: {error}") from None
+
+
+def _unwrap(content: object) -> tuple[dict[str, Tensor], tuple[str, ...]]:
+    """Return the state_dict, out of one level of a known container if need be, and notes."""
+    if (found := _weights(content)) is not None:
+        return found
+    if isinstance(content, Stub):
+        raise BadInput(
+            f"holds a pickled {content.path}, which is no module of PyTorch's; save its state_dict() instead"
+        )
+    if not isinstance(content, Mapping):
+        raise BadInput(f"holds no state_dict (names to tensors), but a {type(content).__name__}")
+    present = {name: found for name in _CONTAINERS if (found := _weights(content.get(name))) is not None}
+    if not present:
+        listed = ", ".join(f"{key} ({_kind(value)})" for key, value in list(content.items())[:8])
+        raise BadInput(f"holds no state_dict (names to tensors), but {listed or 'nothing'}")
+    (name, (state_dict, notes)), *others = present.items()
+    if others:
+        notes += (f"the weights are those of {name!r}; the file also has {', '.join(repr(n) for n, _ in others)}",)
+    return state_dict, notes
+
+
+def _weights(content: Any) -> tuple[dict[str, Tensor], tuple[str, ...]] | None:
+    """Return a state_dict, or a pickled module's, with notes; None if it is neither."""
+    if isinstance(content, Stub) and "_modules" in content.attributes:
+        return state_dict_of(content), (f"only the weights of the pickled {content.path} were read, not its code",)
+    if isinstance(content, Mapping) and content:
+        named = {key: value for key, value in content.items() if isinstance(key, str) and isinstance(value, Tensor)}
+        return (named, ()) if len(named) == len(content) else None
+    return None
+
+
+def _kind(value: object) -> str:
+    return value.path if isinstance(value, Stub) else type(value).__name__

@@ -1,0 +1,191 @@
+"""Opens torch.save's files (zip and legacy) and plain pickles to trees of containers, tensors and inert Stubs.
+
+Nothing that a file declares is believed before it is compared with the file's size.
+"""
+
+import io
+import mmap
+import os
+import struct
+import zipfile
+import zlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any, Final, cast
+
+import torch
+from torch import Tensor
+
+from resonnx_export.checkpoints.archive import Archive
+from resonnx_export.checkpoints.formats import HEAD_BYTES, describe
+from resonnx_export.checkpoints.pickles import BadPickle, Name, Stub, unpickle
+from resonnx_export.checkpoints.storages import Rebuild, Storage, element_type, natural
+from resonnx_export.errors import BadInput
+
+__all__ = ["Name", "Stub", "read_objects", "read_pickle", "state_dict_of"]
+
+_MAX_TENSORS: Final = 100_000
+_MAX_NAME: Final = 1000
+# torch.serialization's: the first of a legacy file's pickles.
+_LEGACY_MAGIC: Final = 0x1950A86A20F9469CFC6C
+_DAMAGE: Final = (
+    zipfile.BadZipFile,
+    zlib.error,
+    struct.error,
+    ArithmeticError,
+    EOFError,
+    LookupError,
+    NotImplementedError,
+    OSError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
+
+
+def read_objects(path: Path) -> object:
+    """Read a file that torch.save wrote, in either format.
+
+    Returns:
+        Plain containers, tensors on the CPU, and Stubs for objects of every other kind.
+
+    Raises:
+        BadInput: The file cannot be read, or is something else or damaged; says what was found.
+    """
+    with _opened(path, "checkpoint") as (file, head):
+        return _read_archive(file) if head.startswith(b"PK") else _read_legacy(file)
+
+
+def read_pickle(path: Path) -> object:
+    """Read a plain pickle (a vocabulary, say); byte strings of Python 2 become text as Latin-1.
+
+    Returns:
+        Plain containers, and Stubs for objects of every other kind.
+
+    Raises:
+        BadInput: The file cannot be read, or is no pickle or damaged.
+    """
+    with _opened(path, "pickle") as (file, _), mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
+        return unpickle(cast("IO[bytes]", mapped))
+
+
+@contextmanager
+def _opened(path: Path, kind: str) -> Iterator[tuple[io.BufferedReader, bytes]]:
+    """Open a file and turn whatever reading it ends in into BadInput."""
+    try:
+        file = path.open("rb")
+    except OSError as error:
+        raise BadInput(f"{path} cannot be read: {error.strerror}") from None
+    with file:
+        head = file.read(HEAD_BYTES)
+        file.seek(0)
+        if not head:
+            raise BadInput(f"{path} is empty")
+        try:
+            yield file, head
+        except BadInput as error:
+            raise BadInput(f"{path} {error}") from None
+        except _DAMAGE as error:
+            # Text may pass for a pickle, too, and what is wrong with it then says nothing.
+            detail = f" ({error})" if head.startswith((b"PK", b"\x80")) and str(error) else ""
+            raise BadInput(f"{path} is not a readable {kind}: it is {describe(head)}{detail}") from None
+
+
+def _read_archive(file: io.BufferedReader) -> object:
+    size = _size(file)
+    archive = Archive(file)
+    contents: dict[str, Tensor] = {}
+
+    def storage(pid: Any) -> Storage:
+        _, storage_type, key, _, count = pid
+        dtype, key, count = element_type(storage_type), str(key), natural(count)
+        if key not in contents:
+            contents[key] = archive.read(f"data/{key}")
+        if len(contents[key]) < count * dtype.itemsize:
+            raise BadPickle(f"storage {key} is cut short")
+        return Storage(contents[key][: count * dtype.itemsize], dtype)
+
+    return unpickle(io.BytesIO(archive.pickle()), Rebuild(size).constructors(), storage)
+
+
+def _read_legacy(file: io.BufferedReader) -> object:
+    storages: dict[str, tuple[Tensor, int]] = {}
+    left = size = _size(file)
+
+    def storage(pid: Any) -> object:
+        nonlocal left
+        if pid[0] == "module":
+            # The class itself, followed by its source code.
+            return pid[1]
+        _, storage_type, key, _, count, view = pid
+        dtype, count = element_type(storage_type), natural(count)
+        if key not in storages:
+            left -= count * dtype.itemsize
+            if left < 0:
+                raise BadPickle("the tensors are larger than the file")
+            storages[key] = torch.empty(count * dtype.itemsize, dtype=torch.uint8), count
+        content = storages[key][0]
+        if view is not None:
+            start, length = natural(view[1]), natural(view[2])
+            content = content[start * dtype.itemsize : (start + length) * dtype.itemsize]
+        return Storage(content, dtype)
+
+    with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
+        pickles = cast("IO[bytes]", mapped)
+        if unpickle(pickles) != _LEGACY_MAGIC:
+            raise BadPickle("torch.save did not write it")
+        unpickle(pickles)
+        unpickle(pickles)
+        tree = unpickle(pickles, Rebuild(size).constructors(), storage)
+        keys = unpickle(pickles)
+        file.seek(mapped.tell())
+    if not isinstance(keys, list) or set(keys) != storages.keys():
+        raise BadPickle("storages are not those that the tensors name")
+    for key in keys:
+        content, count = storages[key]
+        said = int.from_bytes(file.read(8), "little")
+        if said != count or file.readinto(content.numpy().data) != len(content):
+            raise BadPickle(f"storage {key} is cut short or damaged")
+    return tree
+
+
+def _size(file: IO[bytes]) -> int:
+    return os.fstat(file.fileno()).st_size
+
+
+def state_dict_of(module: Stub) -> dict[str, Tensor]:
+    """Return the state_dict that a pickled nn.Module would have had.
+
+    Raises:
+        BadInput: It is no module, or holds itself.
+    """
+    found: dict[str, Tensor] = {}
+    waiting = [("", module)]
+    visited = 0
+    while waiting:
+        prefix, current = waiting.pop()
+        visited += 1
+        attributes = current.attributes
+        children = attributes.get("_modules")
+        if not isinstance(children, dict):
+            raise BadInput(f"holds a pickled {current.path}, which is no module of PyTorch's")
+        # Modules may be shared, so that a small file names any number of them, or contain themselves.
+        if visited + len(waiting) + len(found) > _MAX_TENSORS or len(prefix) > _MAX_NAME:
+            raise BadInput(f"holds a pickled {module.path} of more parts than any network has")
+        transient = attributes.get("_non_persistent_buffers_set")
+        for name, value in (*_entries(attributes, "_parameters"), *_entries(attributes, "_buffers")):
+            if isinstance(value, Tensor) and not (isinstance(transient, set) and name in transient):
+                found[f"{prefix}{name}"] = value
+        # Reversed, so that the first child is the next: the order of Module.state_dict().
+        waiting += [
+            (f"{prefix}{name}.", child)
+            for name, child in reversed(_entries(attributes, "_modules"))
+            if isinstance(child, Stub)
+        ]
+    return found
+
+
+def _entries(attributes: Mapping[Any, Any], name: str) -> list[tuple[str, Any]]:
+    entries = attributes.get(name)
+    return [(key, value) for key, value in entries.items() if isinstance(key, str)] if isinstance(entries, dict) else []

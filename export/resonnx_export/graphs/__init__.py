@@ -1,0 +1,1 @@
+"""Networks traced to ONNX graphs."""

@@ -1,0 +1,225 @@
+"""Turns networks into ONNX graphs that keep the contracts that runtime/graphs.py checks, with reproducible bytes.
+
+Pixels are cast, scaled and transposed in the graph, so no client can normalise differently.
+"""
+
+import logging
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Final
+
+import onnx
+import torch
+from resonnx_proto.v1 import manifest_pb2 as pb
+from resonnx_server.runtime.graphs import CLASSIFIER_OUTPUTS, IMAGE
+from resonnx_server.runtime.model_files.manifest import DECODER_TOP_K
+from torch import Tensor, nn
+
+from resonnx_export.errors import BadInput, ParityFailed
+from resonnx_export.networks import CaptionNetwork, ClassifierNetwork, Encoded
+
+Activation = pb.ClassifierSpec.Activation
+# The exporter's own; later ones bring these networks nothing, and fewer runtimes and tools know them.
+OPSET: Final = 18
+# A protobuf message ends at 2 GiB; this leaves room for the graph itself.
+_MAX_WEIGHT_BYTES: Final = 2_000_000_000
+# One row could be taken for a constant by the tracer.
+_EXAMPLE_ROWS: Final = 2
+
+
+class _Normalise(nn.Module):
+    """uint8 [N,H,W,3] -> normalised float32 [N,3,H,W]."""
+
+    scale: Tensor
+    shift: Tensor
+
+    def __init__(self, recipe: pb.ImageInput) -> None:
+        super().__init__()
+        mean, std = (torch.tensor(values, dtype=torch.float64) for values in (recipe.mean, recipe.std))
+        self.register_buffer("scale", (1 / (255 * std)).float().view(3, 1, 1))
+        self.register_buffer("shift", (-mean / std).float().view(3, 1, 1))
+
+    def forward(self, image: Tensor) -> Tensor:
+        # Transposed first: bytes move, not floats, and factors that are constant over a plane multiply many times
+        # faster on ONNX Runtime's CPU provider than ones that change with each value (2 ms a picture at 224x224).
+        return image.permute(0, 3, 1, 2).to(torch.float32) * self.scale + self.shift
+
+
+class _NormaliseGrey(nn.Module):
+    """uint8 [N,H,W,3] -> Pillow's convert("L") -> normalised float32 [N,1,H,W].
+
+    Pillow sums in integers of 16 binary places; below 2^24 float32 holds them exactly.
+    Pictures are resized in RGB before. A source that makes grey first differs by rounding: by 3 of 255 in coloured
+    noise, not at all in grey pictures.
+    """
+
+    weights: Tensor
+
+    def __init__(self, recipe: pb.ImageInput) -> None:
+        super().__init__()
+        self.register_buffer("weights", torch.tensor([19595.0, 38470.0, 7471.0]))
+        self.scale, self.shift = 1 / (255 * recipe.std[0]), -recipe.mean[0] / recipe.std[0]
+
+    def forward(self, image: Tensor) -> Tensor:
+        grey = torch.floor(((image.to(torch.float32) * self.weights).sum(dim=3, keepdim=True) + 32768) / 65536)
+        return (grey * self.scale + self.shift).permute(0, 3, 1, 2)
+
+
+class _Classifier(nn.Module):
+    def __init__(self, network: ClassifierNetwork, recipe: pb.ImageInput, activation: Activation) -> None:
+        super().__init__()
+        self.normalise = _NormaliseGrey(recipe) if network.in_channels == 1 else _Normalise(recipe)
+        self.network, self.activation = network, activation
+
+    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
+        features = self.network.forward_features(self.normalise(image))
+        logits = self.network.fc(features)
+        if self.activation == pb.ClassifierSpec.ACTIVATION_SIGMOID:
+            return torch.sigmoid(logits), logits, features
+        if self.activation == pb.ClassifierSpec.ACTIVATION_NONE:
+            return logits.clone(), logits, features
+        return torch.softmax(logits, dim=1), logits, features
+
+
+class _Encoder(nn.Module):
+    def __init__(self, network: CaptionNetwork, recipe: pb.ImageInput) -> None:
+        super().__init__()
+        self.normalise, self.network = _Normalise(recipe), network
+
+    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
+        state, features, first_log_probs = self.network.encode(self.normalise(image))
+        return *state, *features, *_present(first_log_probs)
+
+
+class _Decoder(nn.Module):
+    def __init__(self, network: CaptionNetwork, states: int) -> None:
+        super().__init__()
+        self.network, self.states = network, states
+        self.top_k = min(DECODER_TOP_K, network.vocabulary_size)
+
+    def forward(self, token: Tensor, *inputs: Tensor) -> tuple[Tensor, ...]:
+        stepped = self.network.step(token, inputs[: self.states], inputs[self.states :])
+        top_log_probs, top_ids = torch.topk(stepped.log_probs, self.top_k)
+        return stepped.log_probs, top_log_probs, top_ids, *stepped.state, *_present(stepped.attention)
+
+
+def _present(output: Tensor | None) -> tuple[Tensor, ...]:
+    return () if output is None else (output,)
+
+
+def trace_classifier(
+    network: ClassifierNetwork,
+    recipe: pb.ImageInput,
+    activation: Activation = pb.ClassifierSpec.ACTIVATION_SOFTMAX,
+) -> bytes:
+    """Return model.onnx: image uint8 [batch,H,W,3] -> probabilities (as `activation` makes them), logits, features.
+
+    Raises:
+        BadInput: The network is too large for one ONNX file.
+    """
+    return _export(
+        _Classifier(network, recipe, activation), {IMAGE: _example_image(recipe)}, CLASSIFIER_OUTPUTS, "batch"
+    )
+
+
+def trace_encoder(network: CaptionNetwork, recipe: pb.ImageInput) -> bytes:
+    """Return encoder.onnx: image uint8 [batch,H,W,3] -> state_i, feature_j, and first_log_probs where there are.
+
+    Raises as trace_classifier.
+    """
+    wrapped = _Encoder(network, recipe)
+    encoded = _example_encoded(network, recipe)
+    names = _encoded_names(encoded) + (["first_log_probs"] if encoded.first_log_probs is not None else [])
+    return _export(wrapped, {IMAGE: _example_image(recipe)}, names, "batch")
+
+
+def trace_decoder(network: CaptionNetwork, recipe: pb.ImageInput) -> bytes:
+    """Return decoder.onnx: token int64 [rows] and the encoder's outputs -> one step. Raises as trace_classifier."""
+    encoded = _example_encoded(network, recipe)
+    names = _encoded_names(encoded)
+    states = len(encoded.state)
+    inputs = {
+        "token": torch.zeros(_EXAMPLE_ROWS, dtype=torch.int64),
+        **dict(zip(names, (*encoded.state, *encoded.features), strict=True)),
+    }
+    outputs = ["log_probs", "top_log_probs", "top_ids", *(f"next_{name}" for name in names[:states])]
+    if network.attention_grid(recipe.height, recipe.width) != (0, 0):
+        outputs.append("attention")
+    return _export(_Decoder(network, states), inputs, outputs, "rows")
+
+
+def _example_image(recipe: pb.ImageInput) -> Tensor:
+    return torch.zeros(_EXAMPLE_ROWS, recipe.height, recipe.width, 3, dtype=torch.uint8)
+
+
+@torch.no_grad()
+def _example_encoded(network: CaptionNetwork, recipe: pb.ImageInput) -> Encoded:
+    return network.encode(torch.zeros(_EXAMPLE_ROWS, 3, recipe.height, recipe.width))
+
+
+def _encoded_names(encoded: Encoded) -> list[str]:
+    return [f"state_{i}" for i in range(len(encoded.state))] + [f"feature_{j}" for j in range(len(encoded.features))]
+
+
+def _export(module: nn.Module, inputs: dict[str, Tensor], outputs: Sequence[str], rows: str) -> bytes:
+    """Trace `module` with axis 0 of every tensor dynamic and named `rows`."""
+    weights = sum(value.numel() * value.element_size() for value in module.state_dict().values())
+    if weights > _MAX_WEIGHT_BYTES:
+        raise BadInput(f"the network has {weights / 1e9:.1f} GB of weights; an ONNX file holds at most 2 GB")
+    first, *rest = ({0: rows} for _ in inputs)
+    with _quiet():
+        program = torch.onnx.export(
+            module.eval(),
+            tuple(inputs.values()),
+            input_names=list(inputs),
+            output_names=list(outputs),
+            opset_version=OPSET,
+            # The decoder's inputs after the token are one variadic parameter.
+            dynamic_shapes=(first, tuple(rest)) if rest else (first,),
+            dynamo=True,
+            optimize=True,
+            external_data=False,
+            verbose=False,
+        )
+    assert program is not None
+    return finish(program.model_proto)
+
+
+def finish(model: onnx.ModelProto) -> bytes:
+    """Strip, check and serialise a graph. Raises ParityFailed if it is not valid ONNX."""
+    _strip(model)
+    try:
+        onnx.checker.check_model(model, full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        raise ParityFailed(f"the exported graph is not valid ONNX: {str(error).splitlines()[0]}") from None
+    return model.SerializeToString(deterministic=True)
+
+
+def _strip(model: onnx.ModelProto) -> None:
+    """Remove what tools note for debugging: stack traces with local paths, which also differ by machine."""
+    del model.metadata_props[:]
+    model.ClearField("doc_string")
+    graph = model.graph
+    graph.ClearField("doc_string")
+    del graph.metadata_props[:]
+    # Types of inner tensors are inferred again by every runtime.
+    del graph.value_info[:]
+    for entries in (graph.node, graph.initializer, graph.input, graph.output):
+        for entry in entries:
+            del entry.metadata_props[:]
+            entry.ClearField("doc_string")
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Silence the exporter's own notes (torchvision is not installed, deprecations inside torch)."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            yield
+        finally:
+            logger.setLevel(level)

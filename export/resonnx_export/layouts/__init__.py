@@ -1,0 +1,1 @@
+"""Recognises whose code a checkpoint comes from, by its keys and shapes."""

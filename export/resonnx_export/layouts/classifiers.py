@@ -1,0 +1,190 @@
+"""Recognises whose classifier a state_dict is, from keys and shapes alone, and builds the network.
+
+Every layout is brought to torchvision's keys; networks/detect.py reads the rest from the shapes. A new layout is one
+more entry of _LAYOUTS.
+"""
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import cache
+from typing import Final
+
+import torch
+from torch import Tensor
+
+from resonnx_export.errors import BadInput
+from resonnx_export.layouts.recognised import RecognisedCheckpoint, loaded
+from resonnx_export.networks import ARCHITECTURES, CheckpointMismatch, ResNet, ResNetConfig, check_fits
+from resonnx_export.networks import resnet_config_from_state_dict as read_config
+
+# Of DataParallel, torch.compile, and modules that hold the network; taken off where that makes no two keys one.
+_PREFIXES: Final = ("module.", "_orig_mod.", "model.", "backbone.")
+_MAX_WRAPPERS: Final = 8
+# torch.optim.swa_utils.AveragedModel's counter.
+_NOT_WEIGHTS: Final = ("n_averaged",)
+_NEAREST: Final = 3
+
+_HF_STEM: Final = re.compile(r"(?:resnet\.)?embedder\.embedder\.(convolution|normalization)\.(\w+)")
+_HF_LAYER: Final = re.compile(
+    r"(?:resnet\.)?encoder\.stages\.(\d{1,3})\.layers\.(\d{1,3})\.(?:layer\.(\d)|shortcut)\.(convolution|normalization)\.(\w+)"
+)
+_CIFAR_SHORTCUT: Final = re.compile(r"(layer\d+\.\d+)\.shortcut\.(.+)")
+
+
+def _from_hugging_face(key: str) -> str:
+    if match := _HF_STEM.fullmatch(key):
+        return f"{'conv1' if match[1] == 'convolution' else 'bn1'}.{match[2]}"
+    if match := _HF_LAYER.fullmatch(key):
+        stage, block, layer, kind, rest = match.groups()
+        part = ("conv" if kind == "convolution" else "bn") + str(int(layer or 0) + 1)
+        if layer is None:
+            part = f"downsample.{0 if kind == 'convolution' else 1}"
+        return f"layer{int(stage) + 1}.{block}.{part}.{rest}"
+    return f"fc.{key.removeprefix('classifier.1.')}" if key.startswith("classifier.1.") else key
+
+
+def _from_cifar(key: str) -> str:
+    if match := _CIFAR_SHORTCUT.fullmatch(key):
+        return f"{match[1]}.downsample.{match[2]}"
+    return f"fc.{key.removeprefix('linear.')}" if key.startswith("linear.") else key
+
+
+@dataclass(frozen=True)
+class _Layout:
+    # How the layout is called, given what the network turned out to be.
+    name: Callable[[ResNetConfig], str]
+    # A key that every state_dict of this layout has and none of the others before it.
+    hallmark: re.Pattern[str]
+    rename: Callable[[str], str]
+
+
+def _torchvision_or_timm(config: ResNetConfig) -> str:
+    plain = config.stem != "deep" and config.shortcut != "average" and config.gate == "none"
+    return "torchvision" if plain else "timm"
+
+
+_LAYOUTS: Final = (
+    _Layout(
+        lambda _: "hugging-face",
+        re.compile(r"(?:resnet\.)?embedder\.embedder\.convolution\.weight"),
+        _from_hugging_face,
+    ),
+    _Layout(
+        lambda config: "cifar-akamaster" if len(config.layers) == 3 else "cifar-kuangliu",
+        re.compile(r"linear\.weight"),
+        _from_cifar,
+    ),
+    _Layout(_torchvision_or_timm, re.compile(r"layer1\.0\.conv1\.weight"), lambda key: key),
+)
+
+
+def recognise_classifier(state_dict: Mapping[str, Tensor], *, stride_in_1x1: bool = False) -> RecognisedCheckpoint:
+    """Build the ResNet that a state_dict belongs to and load it.
+
+    Args:
+        state_dict: Under the keys of any known layout, with or without wrappers' prefixes.
+        stride_in_1x1: Bottleneck blocks stride in their first convolution; keys and shapes do not tell.
+
+    Raises:
+        BadInput: No layout is recognised, or keys or shapes do not fit it; lists keys, shapes expected and found, and
+            the nearest networks.
+    """
+    state_dict = _unwrapped(state_dict)
+    if recurrent := next((key for key in state_dict if "weight_ih" in key), None):
+        raise BadInput(f"the checkpoint is a captioner or a part of one (it has {recurrent}), not a classifier")
+    layout = next((each for each in _LAYOUTS if any(map(each.hallmark.fullmatch, state_dict))), None)
+    if layout is None:
+        first = ", ".join(list(state_dict)[:4])
+        raise BadInput(f"no known layout: {len(state_dict)} keys, the first {first}; {_nearest(state_dict)}")
+    try:
+        renamed = _renamed(state_dict, layout)
+        config = read_config(renamed)
+        if stride_in_1x1 and config.block == "basic":
+            raise BadInput("--stride-in-1x1 is of bottleneck blocks; this network has basic ones")
+        config = replace(config, stride_in_1x1=stride_in_1x1)
+        recognised = loaded(layout.name(config), _built(config, renamed), renamed)
+    except CheckpointMismatch as error:
+        raise BadInput(f"{error} (keys as torchvision has them); {_nearest(state_dict)}") from None
+    return replace(recognised, notes=tuple(_assumed(recognised.layout, config)))
+
+
+def _unwrapped(state_dict: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    state_dict = {key: value for key, value in state_dict.items() if key not in _NOT_WEIGHTS}
+    for _ in range(_MAX_WRAPPERS):
+        stripped = state_dict
+        for prefix in _PREFIXES:
+            shorter = {key.removeprefix(prefix): value for key, value in stripped.items()}
+            if len(shorter) == len(stripped):
+                stripped = shorter
+        if stripped.keys() == state_dict.keys():
+            break
+        state_dict = stripped
+    return state_dict
+
+
+def _renamed(state_dict: Mapping[str, Tensor], layout: _Layout) -> dict[str, Tensor]:
+    renamed = {layout.rename(key): value for key, value in state_dict.items()}
+    if len(renamed) < len(state_dict):
+        raise CheckpointMismatch("keys of two layouts stand for the same tensors")
+    return renamed
+
+
+def _built(config: ResNetConfig, state_dict: Mapping[str, Tensor]) -> ResNet:
+    """Build the network once its shapes are known to fit: before, they may be of any size."""
+    try:
+        with torch.device("meta"):
+            network = ResNet(config)
+    except (RuntimeError, ValueError):
+        raise CheckpointMismatch("the shapes do not belong together") from None
+    check_fits(network, state_dict)
+    network.to_empty(device="cpu")
+    for name, buffer in network.named_buffers():
+        # May be absent from the file.
+        if name.endswith("num_batches_tracked"):
+            buffer.zero_()
+    return network
+
+
+def _assumed(layout: str, config: ResNetConfig) -> list[str]:
+    """Say what keys and shapes do not, and was taken for granted."""
+    notes = []
+    if config.block == "bottleneck" and not config.stride_in_1x1 and layout in ("torchvision", "hugging-face"):
+        notes.append(
+            "assumed: blocks stride in their 3x3 convolution; if the source does in the first 1x1 "
+            '(Caffe, "downsample_in_bottleneck"), export with --stride-in-1x1'
+        )
+    if config.stem == "small" and layout == "torchvision":
+        notes.append("assumed: the 3x3 stem has stride 1 and no pool after it")
+    if config.shortcut == "pad":
+        notes.append("assumed: shortcuts without weights take every second position and pad channels with zeros")
+    if len(config.head) > 1:
+        notes.append("assumed: ReLU between the layers of the head")
+    if config.in_channels == 1:
+        notes.append("the network takes grey pictures: the graph turns RGB into grey as Pillow's convert('L') does")
+    return notes
+
+
+def _nearest(state_dict: Mapping[str, Tensor]) -> str:
+    """Name the published networks that differ by the fewest keys, under the layout that brings them nearest."""
+    differences: dict[str, tuple[int, int]] = {}
+    for layout in _LAYOUTS:
+        renamed = [layout.rename(key) for key in state_dict]
+        if layout is not _LAYOUTS[-1] and renamed == list(state_dict):
+            # Nothing of it is there; the last has torchvision's keys.
+            continue
+        keys = {key for key in renamed if not key.endswith("num_batches_tracked")}
+        for name, config in ARCHITECTURES.items():
+            own = _keys(config)
+            differences[f"{layout.name(config)} {name}"] = len(own - keys), len(keys - own)
+    nearest = sorted(differences.items(), key=lambda entry: sum(entry[1]))[:_NEAREST]
+    return "nearest: " + ", ".join(
+        f"{title} ({missing} missing, {unexpected} unexpected)" for title, (missing, unexpected) in nearest
+    )
+
+
+@cache
+def _keys(config: ResNetConfig) -> frozenset[str]:
+    with torch.device("meta"):
+        keys = ResNet(config).state_dict()
+    return frozenset(key for key in keys if not key.endswith("num_batches_tracked"))

@@ -1,0 +1,1 @@
+"""Picture recipes, and pictures to calibrate with."""

@@ -1,0 +1,126 @@
+"""Reads a folder of the user's pictures: as samples, or to calibrate with one half and to judge with the other.
+
+The server's own decoder and resize make the pixels, so ranges are those that the served model will see.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+from resonnx_proto.v1 import manifest_pb2 as pb
+from resonnx_server.errors import BadImage
+from resonnx_server.runtime.pictures.images import Pixels, decode, fit
+from resonnx_server.runtime.pictures.options import PictureOptions
+
+from resonnx_export.errors import BadInput
+
+_SUFFIXES: Final = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif")
+_LEAST: Final = 8
+# More do not make ranges better, and all pixels are held in memory.
+_MOST_TO_FIT: Final = 256
+_MOST_HELD_BACK: Final = 1024
+# A proof takes no more; and they are held at their own size, as the model's input is not known yet.
+_MOST_SAMPLES: Final = 32
+_MOST_SAMPLE_SIDE: Final = 1024
+_SEED: Final = 0
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Pictures of the kind that a model is meant for.
+
+    Attributes:
+        fit: uint8 [F,H,W,3], whose activations give the ranges.
+        held_back: uint8 [B,H,W,3], none of them in `fit`.
+        truths: int64 [B], the classes of `held_back`, where they are known.
+    """
+
+    fit: Pixels
+    held_back: Pixels
+    truths: npt.NDArray[np.int64] | None = None
+
+
+def split_pictures(pictures: Pixels, truths: npt.NDArray[np.int64] | None = None) -> Calibration:
+    """Take every second picture of uint8 [N,H,W,3] to fit and hold the others back, with their classes int64 [N]."""
+    return Calibration(pictures[0::2], pictures[1::2], None if truths is None else truths[1::2])
+
+
+def read_calibration(folder: Path, recipe: pb.ImageInput, labels: Sequence[str] = ()) -> Calibration:
+    """Read the JPEG, PNG, WebP, BMP and GIF files of a folder and its subfolders.
+
+    Args:
+        folder: Where subfolders are named as labels, their pictures are of that class.
+        recipe: How pictures become the model's input.
+        labels: The model's, in the order of its classes; none of a captioner.
+
+    Raises:
+        BadInput: The folder cannot be read or has too few pictures, a picture cannot be decoded, or only some of the
+            folders are named as labels.
+    """
+    files = _shuffled_files(folder)
+    if len(files) < _LEAST:
+        raise BadInput(
+            f"{folder} has {len(files)} pictures ({', '.join(_SUFFIXES)}); calibration takes {_LEAST} or more"
+        )
+    chosen = files[: _MOST_TO_FIT + _MOST_HELD_BACK]
+    truths = _truths(folder, chosen, labels)
+    pixels = np.stack([fit(image, recipe) for image in _decode(chosen, PictureOptions(recipe))])
+    half = min(len(chosen) // 2, _MOST_TO_FIT)
+    return Calibration(pixels[:half], pixels[half:], None if truths is None else truths[half:])
+
+
+def read_samples(folder: Path, *, upright: bool = False) -> list[Image.Image]:
+    """Read some of the picture files of a folder and its subfolders, large ones made smaller.
+
+    Args:
+        folder: With JPEG, PNG, WebP, BMP or GIF files.
+        upright: Apply EXIF orientation, as the recipe that they are for does.
+
+    Raises:
+        BadInput: As read_calibration; one picture is enough.
+    """
+    files = _shuffled_files(folder)
+    if not files:
+        raise BadInput(f"{folder} has no pictures ({', '.join(_SUFFIXES)})")
+    samples = []
+    options = PictureOptions(pb.ImageInput(), exif_orientation="apply" if upright else "ignore")
+    for image in _decode(files[:_MOST_SAMPLES], options):
+        image.thumbnail((_MOST_SAMPLE_SIDE, _MOST_SAMPLE_SIDE))
+        samples.append(image)
+    return samples
+
+
+def _shuffled_files(folder: Path) -> list[Path]:
+    """Return the picture files in an order that mixes subfolders, the same each time."""
+    try:
+        files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in _SUFFIXES and path.is_file())
+    except OSError as error:
+        raise BadInput(f"{folder} cannot be read: {error.strerror}") from None
+    if not folder.is_dir():
+        raise BadInput(f"{folder} is not a folder")
+    return [files[i] for i in np.random.default_rng(_SEED).permutation(len(files))]
+
+
+def _truths(folder: Path, files: Sequence[Path], labels: Sequence[str]) -> npt.NDArray[np.int64] | None:
+    names = [path.relative_to(folder).parent.as_posix() for path in files]
+    classes = {label: i for i, label in enumerate(labels)}
+    unknown = sorted({name for name in names if name not in classes})
+    if len(unknown) == len(set(names)):
+        return None
+    if unknown:
+        raise BadInput(f"{folder / unknown[0]} has pictures and is not named as a label, as other folders there are")
+    return np.array([classes[name] for name in names], np.int64)
+
+
+def _decode(files: Sequence[Path], options: PictureOptions) -> Iterator[Image.Image]:
+    for path in files:
+        try:
+            yield decode(path.read_bytes(), str(path), options)
+        except BadImage as error:
+            raise BadInput(str(error)) from None
+        except OSError as error:
+            raise BadInput(f"{path} cannot be read: {error.strerror}") from None

@@ -1,0 +1,197 @@
+"""The proof that a graph says what PyTorch says, and the rule of it: max|delta| <= atol + rtol * max|reference|.
+
+Never element-wise relative: next to a zero that measures rounding. Each graph is run with ONNX Runtime's optimisations
+on and off, with rows permuted and alone, and once damaged, which the same rule must refuse.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+import numpy as np
+import onnx
+from onnx import numpy_helper
+from resonnx_proto.v1 import manifest_pb2 as pb
+from resonnx_server.errors import ModelRefused
+from resonnx_server.runtime.machine.host import usable_cores
+from resonnx_server.runtime.session import CPU, Array, Candidate, Session
+
+from resonnx_export.errors import ParityFailed
+
+RTOL: Final = 1e-4
+ATOL: Final = 1e-7
+BATCH_SIZES: Final = (1, 3, 7, 16)
+# Large enough to show above RTOL in any graph, far too small to be seen in a picture's label.
+_DAMAGE: Final = np.float32(1.05)
+
+
+@dataclass(frozen=True)
+class Case:
+    """Inputs of a graph and PyTorch's answers, by tensor name.
+
+    Attributes:
+        name: For the report, e.g. "batch 3".
+        feeds: Rows are axis 0.
+        expected: float32; the graph must give at least these.
+        scales: What an output's differences are measured by, where it is not the output's own max|reference|.
+    """
+
+    name: str
+    feeds: Mapping[str, Array]
+    expected: Mapping[str, Array]
+    scales: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Proved:
+    """What was compared, and what the optimised graph answered to each case, by tensor name."""
+
+    checks: list[pb.ParityCheck]
+    found: list[dict[str, Array]]
+
+
+def open_session(model: bytes, *, optimise: bool = True) -> Session:
+    """Open a graph as the server's plainest candidate does. Raises ParityFailed if it does not load."""
+    try:
+        return Session(model, Candidate(CPU, pb.PRECISION_FP32), usable_cores(), optimise=optimise)
+    except ModelRefused as error:
+        raise ParityFailed(f"the exported graph does not load: {error}") from None
+
+
+def prove_graph(file: str, model: bytes, cases: Sequence[Case]) -> Proved:
+    """Run a graph on every case, in every way.
+
+    Args:
+        file: The graph's name, for the report.
+        model: The ONNX file.
+        cases: The last has the most rows.
+
+    Raises:
+        ParityFailed: An answer is too far off, or the damaged copy was not refused.
+    """
+    checks, answers = [], []
+    for optimise in (True, False):
+        session = open_session(model, optimise=optimise)
+        how = "optimised" if optimise else "not optimised"
+        for case in cases:
+            found = session.run(case.feeds, list(case.expected))
+            checks += compare_case(f"{file}, {case.name}, {how}", case, found)
+            if optimise:
+                answers.append(found)
+        if optimise:
+            checks += check_rows(file, session, cases[-1])
+    reject_damaged(file, model, cases[-1])
+    return Proved(checks, answers)
+
+
+def compare_case(name: str, case: Case, found: Mapping[str, Array]) -> list[pb.ParityCheck]:
+    """Compare a graph's answers with PyTorch's; one check an output. Raises ParityFailed."""
+    return [
+        compare(f"{name}: {output}", reference, found[output], scale=case.scales.get(output))
+        for output, reference in case.expected.items()
+    ]
+
+
+def compare(
+    name: str, reference: Array, found: Array, *, scale: float | None = None, rtol: float = RTOL
+) -> pb.ParityCheck:
+    """Compare two tensors of the same rows by the rule.
+
+    Args:
+        name: For the report.
+        reference: What must be met.
+        found: What is judged.
+        scale: Stands for max|reference|.
+        rtol: How much of it they may differ by.
+
+    Raises:
+        ParityFailed: Shapes differ, a value is not finite, or a difference exceeds the bound.
+    """
+    if reference.shape != found.shape:
+        raise ParityFailed(f"{name}: the shape is {list(found.shape)}, PyTorch's is {list(reference.shape)}")
+    if not np.isfinite(reference).all():
+        raise ParityFailed(f"{name}: PyTorch's own answer is not finite: the checkpoint is damaged or not trained")
+    difference = float(np.abs(found - reference).max()) if np.isfinite(found).all() else float("inf")
+    largest = float(np.abs(reference).max())
+    check = pb.ParityCheck(
+        name=name,
+        pictures=len(reference),
+        max_abs_difference=difference,
+        max_abs_reference=largest,
+        bound=ATOL + rtol * (largest if scale is None else scale),
+        identical=_same_top(reference, found),
+    )
+    if difference > check.bound:
+        raise ParityFailed(f"{name}: max|difference| {difference:.3g} exceeds {check.bound:.3g}", check)
+    return check
+
+
+def _same_top(reference: Array, found: Array) -> int:
+    rows = (len(reference), -1)
+    return int((reference.reshape(rows).argmax(axis=1) == found.reshape(rows).argmax(axis=1)).sum())
+
+
+def check_rows(file: str, session: Session, case: Case) -> list[pb.ParityCheck]:
+    """Check that no row sees its neighbours: f(permuted x) = permuted f(x), and a batch = its rows alone.
+
+    Args:
+        file: The graph's name, for the report.
+        session: Of the graph.
+        case: What it is given, and which outputs are compared: with each other, not with PyTorch's.
+
+    Raises:
+        ParityFailed: A row sees another.
+    """
+    outputs = list(case.expected)
+    together = session.run(case.feeds, outputs)
+    rows = len(next(iter(case.feeds.values())))
+    order = np.random.default_rng(rows).permutation(rows)
+    permuted = session.run({name: value[order] for name, value in case.feeds.items()}, outputs)
+    alone = [session.run({name: value[i : i + 1] for name, value in case.feeds.items()}, outputs) for i in range(rows)]
+    checks = []
+    for output in outputs:
+        scale = case.scales.get(output)
+        checks.append(
+            compare(f"{file}, {case.name}, permuted: {output}", together[output][order], permuted[output], scale=scale)
+        )
+        singles = np.concatenate([row[output] for row in alone])
+        checks.append(compare(f"{file}, {case.name}, rows alone: {output}", together[output], singles, scale=scale))
+    return checks
+
+
+def reject_damaged(file: str, model: bytes, case: Case) -> None:
+    """Check that the check can fail: a copy with one changed weight must not pass. Raises ParityFailed if it does."""
+    found = open_session(damage(model)).run(case.feeds, list(case.expected))
+    try:
+        compare_case(f"{file}, damaged copy", case, found)
+    except ParityFailed:
+        return
+    raise ParityFailed(f"{file}: the check passed a deliberately damaged copy, so it proves nothing")
+
+
+def damage(model: bytes) -> bytes:
+    """Return a copy with one weight tensor scaled by _DAMAGE.
+
+    It is the first convolution's (all that a network sees of a picture comes through it), or else the last matrix's
+    (all that it says comes out of it): where these do not matter, nothing does.
+    """
+    proto = onnx.load_model_from_string(model)
+    weights = {initializer.name: initializer for initializer in proto.graph.initializer}
+    convolutions = [node.input[1] for node in proto.graph.node if node.op_type == "Conv"]
+    matrices = [
+        name
+        for node in proto.graph.node
+        if node.op_type in ("Gemm", "MatMul")
+        for name in node.input
+        if name in weights
+    ]
+    name = convolutions[0] if convolutions else next(n for n in reversed(matrices) if len(weights[n].dims) == 2)
+    return scaled(model, name, _DAMAGE)
+
+
+def scaled(model: bytes, weight: str, factor: np.float32) -> bytes:
+    """Return a copy with the float32 weights `weight` multiplied by `factor`."""
+    proto = onnx.load_model_from_string(model)
+    (tensor,) = (tensor for tensor in proto.graph.initializer if tensor.name == weight)
+    tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor) * factor, weight))
+    return proto.SerializeToString()

@@ -1,0 +1,143 @@
+"""What PyTorch answers: the eager network on pictures, with the training recipe's own normalisation.
+
+Shares no code with the graphs (graphs/trace.py) or with the server's decoding (runtime/decoding/greedy.py): both are
+compared with it.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image
+from resonnx_proto.v1 import manifest_pb2 as pb
+from resonnx_server.runtime.pictures.images import Pixels
+from torch import Tensor, nn
+
+from resonnx_export.networks import CaptionNetwork, ClassifierNetwork, Encoded, ResNet
+
+Float = npt.NDArray[np.float32]
+Activation = pb.ClassifierSpec.Activation
+
+
+@dataclass(frozen=True)
+class Classified:
+    """Answers to N pictures: probabilities [N,K], logits [N,K], features [N,D]."""
+
+    probabilities: Float
+    logits: Float
+    features: Float
+
+
+@dataclass(frozen=True)
+class Caption:
+    """A greedy caption of T tokens, the end token included where it was reached.
+
+    Attributes:
+        tokens: int64 [T].
+        step_log_probs: float32 [T,V], each step's whole distribution.
+    """
+
+    tokens: npt.NDArray[np.int64]
+    step_log_probs: Float
+
+    @property
+    def log_probs(self) -> Float:
+        """Return the tokens' own log-probabilities: [T]."""
+        return np.take_along_axis(self.step_log_probs, self.tokens[:, None], axis=1)[:, 0]
+
+    @property
+    def margin(self) -> float:
+        """Return how far the best token is ahead of the second at the closest step."""
+        if self.step_log_probs.shape[1] < 2:
+            return float("inf")
+        best_two = np.sort(self.step_log_probs, axis=1)[:, -2:]
+        return float((best_two[:, 1] - best_two[:, 0]).min())
+
+
+def normalise(images: Pixels, recipe: pb.ImageInput) -> Tensor:
+    """Turn pixels uint8 [N,H,W,3] into float32 [N,3,H,W] as torchvision's ToTensor and Normalize do."""
+    scaled = torch.from_numpy(images).permute(0, 3, 1, 2).to(torch.float32).div(255)
+    mean, std = (torch.tensor(values, dtype=torch.float32).view(1, 3, 1, 1) for values in (recipe.mean, recipe.std))
+    return (scaled - mean) / std
+
+
+def normalise_grey(images: Pixels, recipe: pb.ImageInput) -> Tensor:
+    """Turn pixels uint8 [N,H,W,3] into float32 [N,1,H,W], as normalise after Pillow's convert("L")."""
+    grey = np.stack([np.asarray(Image.fromarray(image).convert("L")) for image in images])
+    scaled = torch.from_numpy(grey).unsqueeze(1).to(torch.float32).div(255)
+    return (scaled - recipe.mean[0]) / recipe.std[0]
+
+
+@torch.no_grad()
+def classify(
+    network: ClassifierNetwork,
+    images: Pixels,
+    recipe: pb.ImageInput,
+    activation: Activation = pb.ClassifierSpec.ACTIVATION_SOFTMAX,
+) -> Classified:
+    """Classify uint8 pictures [N,H,W,3]: the network's forward, with the features kept."""
+    prepared = normalise_grey(images, recipe) if network.in_channels == 1 else normalise(images, recipe)
+    features = network.forward_features(prepared)
+    logits = network.fc(features)
+    probabilities = torch.softmax(logits, dim=1)
+    if activation == pb.ClassifierSpec.ACTIVATION_SIGMOID:
+        probabilities = torch.sigmoid(logits)
+    elif activation == pb.ClassifierSpec.ACTIVATION_NONE:
+        probabilities = logits
+    return Classified(probabilities.numpy(), logits.numpy(), features.numpy())
+
+
+@torch.no_grad()
+def encode(network: CaptionNetwork, images: Pixels, recipe: pb.ImageInput) -> Encoded:
+    """Encode uint8 pictures [N,H,W,3]."""
+    return network.encode(normalise(images, recipe))
+
+
+@torch.no_grad()
+def caption(network: CaptionNetwork, encoded: Encoded, spec: pb.CaptionerSpec) -> list[Caption]:
+    """Write the greedy captions of N encoded pictures, each until the end token or spec.max_tokens."""
+    state, features, first = encoded
+    token = torch.full((len(state[0]),), spec.start_id)
+    tokens, log_probs = [], []
+    for position in range(spec.max_tokens):
+        if position == 0 and first is not None:
+            log_probs.append(first)
+        else:
+            stepped = network.step(token, state, features)
+            state = stepped.state
+            log_probs.append(stepped.log_probs)
+        token = log_probs[-1].argmax(dim=1)
+        tokens.append(token)
+        if bool((torch.stack(tokens) == spec.end_id).any(dim=0).all()):
+            break
+    rows = zip(torch.stack(tokens, dim=1).numpy(), torch.stack(log_probs, dim=1).numpy(), strict=True)
+    return [_until_end(row, steps, spec.end_id) for row, steps in rows]
+
+
+def _until_end(tokens: npt.NDArray[np.int64], step_log_probs: Float, end_id: int) -> Caption:
+    ends = np.flatnonzero(tokens == end_id)
+    length = int(ends[0]) + 1 if len(ends) else len(tokens)
+    return Caption(tokens[:length], step_log_probs[:length])
+
+
+@torch.no_grad()
+def settle_batch_norm(network: ResNet, batches: Iterable[Tensor]) -> None:
+    """Replace BatchNorm's running statistics by the plain means over a few batches; leaves eval mode.
+
+    With random weights the untouched statistics let activations vanish or explode, and a comparison of such answers
+    says nothing.
+
+    Args:
+        network: Changed in place.
+        batches: Normalised pictures [N,3,H,W].
+    """
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.reset_running_stats()
+            module.momentum = None  # a cumulative average
+    network.train()
+    for batch in batches:
+        network(batch)
+    network.eval()

@@ -1,0 +1,1 @@
+"""A model version's folder: manifest, checksums, written whole or not at all."""

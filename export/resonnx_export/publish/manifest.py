@@ -1,0 +1,53 @@
+"""Fills a manifest with what is known before anything is measured."""
+
+from collections.abc import Sequence
+from importlib.metadata import version
+
+from resonnx_proto.v1 import manifest_pb2 as pb
+from resonnx_server.errors import ModelRefused
+from resonnx_server.runtime.model_files.manifest import SCHEMA_VERSION, onnx_files, validate_manifest
+
+from resonnx_export.checkpoints.files import SourceFile
+from resonnx_export.errors import BadInput
+from resonnx_export.layouts.recognised import RecognisedCheckpoint
+from resonnx_export.precision.bounds import fp32_bound
+
+_TOOLS = ("resonnx-export", "torch", "onnx", "onnxscript", "onnxruntime", "numpy", "Pillow")
+
+
+def new_manifest(
+    recognised: RecognisedCheckpoint,
+    files: Sequence[SourceFile],
+    image_input: pb.ImageInput,
+    spec: pb.ClassifierSpec | pb.CaptionerSpec,
+) -> pb.Manifest:
+    """Return the manifest of an export that has just begun, fp32 allowed and parity empty.
+
+    Raises:
+        BadInput: A value that no server would take, e.g. an input size out of range.
+    """
+    manifest = pb.Manifest(
+        schema_version=SCHEMA_VERSION,
+        input=image_input,
+        source=pb.Source(
+            sha256=[file.sha256 for file in files],
+            layout=recognised.layout,
+            architecture=recognised.architecture,
+            parameters=recognised.parameters,
+            file_names=[file.name for file in files],
+            file_bytes=[file.size for file in files],
+        ),
+        tool_versions={tool: version(tool) for tool in _TOOLS},
+    )
+    if isinstance(spec, pb.ClassifierSpec):
+        manifest.task = pb.TASK_CLASSIFIER
+        manifest.classifier.CopyFrom(spec)
+    else:
+        manifest.task = pb.TASK_CAPTIONER
+        manifest.captioner.CopyFrom(spec)
+    manifest.precisions.extend(fp32_bound(file) for file in onnx_files(manifest))
+    try:
+        validate_manifest(manifest)
+    except ModelRefused as error:
+        raise BadInput(str(error)) from None
+    return manifest

@@ -1,0 +1,1 @@
+"""Captions of many callers decoded together: encoder batches, and decoder steps over shared slots."""

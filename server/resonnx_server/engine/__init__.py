@@ -1,1 +1,0 @@
-"""Queues, batches, decode loops, devices. Knows no gRPC and no files."""

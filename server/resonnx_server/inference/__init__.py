@@ -1,0 +1,1 @@
+"""The use cases that every front calls, and the registry of loaded models."""

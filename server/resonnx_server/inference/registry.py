@@ -1,0 +1,167 @@
+"""What rpc and http talk to: loaded models by name and version, and those that were refused."""
+
+import asyncio
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+from resonnx_proto.v1 import manifest_pb2 as pb
+
+from resonnx_server.captioning.engine import CaptionEngine
+from resonnx_server.errors import ModelRefused, NotFound, Unavailable, VersionNotFound
+from resonnx_server.observe.rejected import RejectedCalls
+from resonnx_server.observe.stats import ModelStats
+from resonnx_server.runtime.pictures.options import PictureOptions
+from resonnx_server.runtime.session import Candidate, TensorSpec
+from resonnx_server.scheduling.latency import LatencyTable
+from resonnx_server.tensors.engine import TensorEngine
+
+# Models that are named to a caller who asks for one that there is not.
+_NAMES_TOLD: Final = 8
+
+
+@dataclass(frozen=True)
+class SessionReport:
+    """What one ONNX file runs on, what its batches cost, and how many of them run at once."""
+
+    file: str
+    candidate: Candidate
+    table: LatencyTable
+    instances: int = 1
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model that serves.
+
+    Attributes:
+        manifest: None for a bare ONNX file.
+        identity: sha256 of SHA256SUMS, hex; empty for a bare ONNX file.
+        verified: Its answers agreed with the golden examples at load.
+        inputs: As the tensor protocol shows them, with the batch axis first (if max_batch_size > 0).
+        optional_inputs: A bare graph's initializers that are inputs as well, in their own shapes, without a batch axis.
+        pictures: How picture files become its input; None for a bare ONNX file.
+        max_batch_size: 0 if each request runs alone.
+        allow_timeout_override: The tensor protocol's parameter `timeout` is honoured.
+    """
+
+    name: str
+    version: int
+    task: pb.Task
+    manifest: pb.Manifest | None
+    identity: str
+    verified: bool
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    max_batch_size: int
+    max_queue_size: int
+    sessions: tuple[SessionReport, ...]
+    stats: ModelStats
+    engine: TensorEngine | CaptionEngine
+    optional_inputs: tuple[TensorSpec, ...] = ()
+    pictures: PictureOptions | None = None
+    allow_timeout_override: bool = False
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """A model that does not serve, and why."""
+
+    name: str
+    version: int
+    reason: str
+
+
+@dataclass
+class Models:
+    """The loaded and the refused. Owned by the event loop.
+
+    Attributes:
+        strict: Not ready while any model is refused.
+        ready_with_first: Ready as soon as a model serves, while others are being loaded.
+        loading: More may come.
+        draining: Nothing is given out any more.
+        closing: Streams end when what is under way on them is answered.
+        refused_draining: Calls refused because of draining.
+        rejected: Calls that none of them has got.
+    """
+
+    strict: bool = False
+    ready_with_first: bool = False
+    loading: bool = True
+    draining: bool = False
+    closing: asyncio.Event = field(default_factory=asyncio.Event)
+    refused_draining: int = 0
+    rejected: RejectedCalls = field(default_factory=RejectedCalls)
+    _awaited: dict[str, int] = field(default_factory=dict)
+    _ready: dict[str, Model] = field(default_factory=dict)
+    _refused: dict[str, Refusal] = field(default_factory=dict)
+
+    def expect(self, versions: Mapping[str, int]) -> None:
+        """Each of these, by name, will be added or refused."""
+        self._awaited.update(versions)
+
+    def add(self, model: Model) -> None:
+        """Serve `model` from now on."""
+        self._awaited.pop(model.name, None)
+        self._ready[model.name] = model
+
+    def refuse(self, refusal: Refusal) -> None:
+        """Remember why a model is not served."""
+        self._awaited.pop(refusal.name, None)
+        self._refused[refusal.name] = refusal
+
+    def get(self, name: str, version: int = 0) -> Model:
+        """Return a model that serves; version 0 is the one served by default.
+
+        Raises:
+            NotFound: No such model or version.
+            ModelRefused: Refused at load; it stays so.
+            Unavailable: It is being loaded, or the server is draining.
+        """
+        if self.draining:
+            self.refused_draining += 1
+            raise Unavailable("the server is shutting down")
+        model = self._ready.get(name)
+        if model is not None and version in (0, model.version):
+            return model
+        if model is not None:
+            raise VersionNotFound(f"model {name!r} has no version {version}; version {model.version} is served")
+        if (refusal := self._refused.get(name)) is not None:
+            if version in (0, refusal.version):
+                raise ModelRefused(f"model {name!r} was refused at load: {refusal.reason}")
+            raise VersionNotFound(f"model {name!r} has no version {version}; {refusal.version} was refused at load")
+        if (awaited := self._awaited.get(name)) is not None:
+            if version in (0, awaited):
+                raise Unavailable(f"model {name!r} is still being loaded")
+            raise VersionNotFound(f"model {name!r} has no version {version}; {awaited} is being loaded")
+        raise NotFound(f"model {name[:64]!r} is not in the repository, which has {self._named()}")
+
+    def _named(self) -> str:
+        # Callers may send wrong names as often as they like, so this does not search for the nearest one.
+        known = len(self._ready) + len(self._refused) + len(self._awaited)
+        if not 0 < known <= _NAMES_TOLD:
+            return f"{known} models"
+        return ", ".join(sorted({**self._ready, **self._refused, **self._awaited}))
+
+    @property
+    def refused(self) -> list[Refusal]:
+        """The refused, by name."""
+        return [self._refused[name] for name in sorted(self._refused)]
+
+    @property
+    def awaited(self) -> dict[str, int]:
+        """Versions of those that are neither served nor refused yet, by name, sorted."""
+        return dict(sorted(self._awaited.items()))
+
+    @property
+    def is_ready(self) -> bool:
+        """At least one model serves (`strict`: and none is refused) and the server takes calls.
+
+        While models are loaded it is not, unless `ready_with_first`.
+        """
+        enough = bool(self._ready) and not (self.strict and self._refused)
+        return enough and not (self.loading and not self.ready_with_first) and not self.draining
+
+    def __iter__(self) -> Iterator[Model]:
+        return iter([self._ready[name] for name in sorted(self._ready)])

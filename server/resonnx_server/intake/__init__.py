@@ -1,1 +1,0 @@
-"""Between a parsed request and the engine: how much may be in flight, and pictures turned into pixels."""

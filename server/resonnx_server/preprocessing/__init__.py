@@ -1,0 +1,1 @@
+"""Picture files to pixels, on threads by priority, within a memory budget."""

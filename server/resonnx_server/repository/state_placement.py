@@ -1,0 +1,146 @@
+"""Decides where a captioner's states and features are between steps: in host memory, or on the GPU that decodes.
+
+On a GPU they would otherwise go up and down with every step. What stays there must first caption the golden pictures
+as they should be captioned; where it does not, or cannot, the captioner serves from host memory.
+"""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import numpy as np
+from resonnx_proto.v1.manifest_pb2 import CaptionerSpec
+
+from resonnx_server.captioning.device_slots import DeviceSlots
+from resonnx_server.captioning.request import CaptionTask
+from resonnx_server.captioning.rows import SlotRows
+from resonnx_server.captioning.slots import Slots
+from resonnx_server.errors import ModelRefused
+from resonnx_server.runtime.binding import DeviceTensor, to_device
+from resonnx_server.runtime.cancellation import Cancellation
+from resonnx_server.runtime.decoding.greedy import Greedy
+from resonnx_server.runtime.decoding.search import DecodeOptions
+from resonnx_server.runtime.decoding.sequence import Sequence as Caption
+from resonnx_server.runtime.decoding.step_output import StepOutput
+from resonnx_server.runtime.device_state import DeviceStateGraphs, RowGraph, open_row_graphs
+from resonnx_server.runtime.graphs import Captioner, CaptionerGraphs, D
+from resonnx_server.runtime.model_files.golden_examples import Golden, judge_captions
+from resonnx_server.runtime.model_files.manifest import VersionFiles
+from resonnx_server.runtime.pictures.images import Pixels
+from resonnx_server.runtime.session import Array
+from resonnx_server.scheduling.measurement import sizes_up_to
+
+_log = logging.getLogger(__name__)
+
+# Devices whose memory is not the host's.
+_APART: Final = ("cuda",)
+# Captions decoded at once, and the most bytes that their state and features may take.
+_MAX_SLOTS: Final = 64
+_MAX_SLOT_BYTES: Final = 256 << 20
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """A captioner's graphs, and the decode slots that hold what they take."""
+
+    graphs: Captioner[Any]
+    slots: SlotRows[CaptionTask, Any]
+
+
+def settle(files: VersionFiles, graphs: CaptionerGraphs, golden: Golden, bound: float) -> Decoding:
+    """Return how a captioner decodes.
+
+    Args:
+        files: The version.
+        graphs: On the candidates that were chosen.
+        golden: The captions that must come.
+        bound: What their log-probabilities may deviate; see judge_captions.
+    """
+    state, features, _ = graphs.encode(golden.images[:1])
+    capacity = _slot_count(state, features)
+    if graphs.encoder.device == graphs.decoder.device and graphs.decoder.device in _APART:
+        try:
+            decoding = on_device(files, graphs, (state, features), capacity)
+            found = decode_in_slots(decoding.graphs, decoding.slots, golden.images, files.manifest.captioner)
+            verdict = judge_captions(golden, found, bound)
+            if verdict.passed:
+                _log.info("captions stay on the GPU between steps", extra={"verdict": verdict.detail})
+                return decoding
+            reason = verdict.detail
+        except ModelRefused as error:
+            reason = error.message
+        except Exception as error:  # ONNX Runtime's errors share no base class
+            reason = str(error)
+        Cancellation.check()
+        _log.warning("captions leave the GPU between steps", extra={"reason": reason})
+    return Decoding(graphs, Slots(capacity, state, features))
+
+
+def on_device(
+    files: VersionFiles,
+    graphs: CaptionerGraphs,
+    encoded: tuple[Sequence[Array], Sequence[Array]],
+    capacity: int,
+) -> Decoding:
+    """Return graphs and slots that keep states and features on the decoder's device.
+
+    Args:
+        files: The version.
+        graphs: On one device.
+        encoded: States and features [n, ...] as the encoder gives them, for shapes and dtypes.
+        capacity: Slots.
+
+    Raises:
+        ModelRefused: The version has no graphs that put rows in order, or they do not load.
+    """
+
+    def blank(arrays: Sequence[Array]) -> list[DeviceTensor]:
+        return [to_device(np.zeros((1, *a.shape[1:]), a.dtype), graphs.decoder.device) for a in arrays]
+
+    order: tuple[RowGraph, RowGraph | None] = open_row_graphs(files.files, graphs)
+    state, features = encoded
+    slots: DeviceSlots[CaptionTask] = DeviceSlots(capacity, blank(state), blank(features), *order)
+    return Decoding(DeviceStateGraphs(graphs), slots)
+
+
+@dataclass(eq=False)
+class _Picture:
+    search: Greedy
+    rows: list[int] = field(default_factory=list)
+
+
+def decode_in_slots(
+    graphs: Captioner[D], slots: SlotRows[Any, D], images: Pixels, spec: CaptionerSpec
+) -> list[Caption]:
+    """Caption uint8 pictures [N,H,W,3] as greedy.decode_all does, in slots that are free before and after.
+
+    One picture more joins at each step, so that rows come, go and change their places.
+    """
+    state, features, first_log_probs = graphs.encode(images)
+    pictures = [_Picture(Greedy(spec, DecodeOptions(max_tokens=spec.max_tokens))) for _ in images]
+    if first_log_probs is not None:
+        choices = StepOutput.of_log_probs(first_log_probs)
+        for row, picture in enumerate(pictures):
+            picture.search.advance(choices, [row])
+    coming = [(row, picture) for row, picture in enumerate(pictures) if not picture.search.finished]
+    while coming or len(slots):
+        if coming and len(slots) < slots.capacity:
+            row, picture = coming.pop(0)
+            slots.join(picture, picture.search.tokens, state, features, row)
+        size = next(size for size in sizes_up_to(slots.capacity) if size >= len(slots))
+        step = graphs.step(*slots.inputs(size))
+        choices = StepOutput.of_step(step)
+        slots.store(step.state)
+        for picture in list(slots.owners):
+            sources = picture.search.advance(choices, picture.rows)
+            if not picture.search.finished:
+                slots.advance(picture, sources, picture.search.tokens)
+        for picture in [picture for picture in slots.owners if picture.search.finished]:
+            slots.leave(picture)
+    return [picture.search.ranked()[0][0] for picture in pictures]
+
+
+def _slot_count(state: Sequence[Array], features: Sequence[Array]) -> int:
+    bytes_per_row = sum(int(array[0].nbytes) for array in (*state, *features))
+    return max(1, min(_MAX_SLOTS, _MAX_SLOT_BYTES // max(1, bytes_per_row)))

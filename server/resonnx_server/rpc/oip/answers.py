@@ -1,0 +1,197 @@
+"""Answers of the tensor protocol, serialized: checked against the message limit before they are built, in pieces.
+
+Outputs' contents are appended to a message that holds all else, by protobuf's wire format: protobuf itself would copy
+them three times, and let nothing else run meanwhile. They are always raw: Triton's clients read nothing else.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from struct import Struct
+from typing import Final
+
+from resonnx_proto.inference import grpc_service_pb2 as pb
+
+from resonnx_server.errors import MessageTooLarge
+from resonnx_server.rpc.oip.contents import cleared
+from resonnx_server.rpc.oip.ranking import best_classes, check_classes, ranked_shape
+from resonnx_server.rpc.oip.tensors import datatype
+from resonnx_server.rpc.oip.wire import opening
+from resonnx_server.rpc.pieces import Pieces, Work, at_once
+from resonnx_server.runtime.session import Array
+
+# Content that is made on the event loop: what takes a fraction of a millisecond.
+_SMALL_BYTES: Final = 1 << 18
+_SMALL_ELEMENTS: Final = 1 << 10
+_SMALL_RANKED: Final = 1 << 15
+# What is copied or encoded at once otherwise: about a millisecond.
+_PIECE_BYTES: Final = 1 << 20
+_PIECE_ELEMENTS: Final = 1 << 13
+# Bytes of a class that has the shortest value and index.
+_SHORTEST_CLASS: Final = len("0.000000:0")
+
+_LENGTH: Final = Struct("<I").pack
+# Numbers of the fields that this module writes by itself.
+_RAW_CONTENTS: Final = pb.ModelInferResponse.RAW_OUTPUT_CONTENTS_FIELD_NUMBER
+_INFER_RESPONSE: Final = pb.ModelStreamInferResponse.INFER_RESPONSE_FIELD_NUMBER
+
+
+@dataclass(frozen=True)
+class Output:
+    """An output as the request asked for it.
+
+    Attributes:
+        name: Its name.
+        array: Numbers, or str or bytes.
+        top_k: How many of its best classes to tell instead; 0 for itself.
+        labels: Names of the classes, where they have names.
+        batched: Each row is classified on its own.
+    """
+
+    name: str
+    array: Array
+    top_k: int = 0
+    labels: Sequence[str] = ()
+    batched: bool = True
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """What the answer says."""
+        if not self.top_k:
+            return self.array.shape
+        return ranked_shape(self.array.shape, self.top_k, batched=self.batched)
+
+    @property
+    def is_text(self) -> bool:
+        """Its content is BYTES."""
+        return bool(self.top_k) or self.array.dtype.hasobject
+
+    @property
+    def elements(self) -> int:
+        """Strings that it is made of."""
+        return math.prod(self.shape) if self.is_text else 0
+
+    @property
+    def least_bytes(self) -> int:
+        """What its content takes at least; of numbers exactly."""
+        if not self.is_text:
+            return self.array.nbytes
+        return self.elements * (4 + (_SHORTEST_CLASS if self.top_k else 0))
+
+
+class AnswerEncoder:
+    """Makes messages of outputs.
+
+    Args:
+        max_message_bytes: The largest answer.
+        pieces: Where large answers are made.
+    """
+
+    def __init__(self, max_message_bytes: int, pieces: Pieces) -> None:
+        self._limit = max_message_bytes
+        self._pieces = pieces
+
+    async def encode(self, head: pb.ModelInferResponse, outputs: Sequence[Output], *, streamed: bool = False) -> bytes:
+        """Return a ModelInferResponse, or the ModelStreamInferResponse that holds it, serialized.
+
+        Args:
+            head: All but its outputs, which are added to it.
+            outputs: Strings among them are cleared, as they are many objects to let go of at once.
+            streamed: The answer is one of ModelStreamInfer.
+
+        Raises:
+            MessageTooLarge: It would be over `max_message_bytes`.
+            InvalidInput: More than ranking.MAX_CLASSES are asked for.
+        """
+        check_classes(sum(output.elements for output in outputs if output.top_k))
+        work = self._encode(head, outputs, streamed)
+        if (
+            sum(output.least_bytes for output in outputs) <= _SMALL_BYTES
+            and sum(output.elements for output in outputs) <= _SMALL_ELEMENTS
+            and sum(output.array.size for output in outputs if output.top_k) <= _SMALL_RANKED
+        ):
+            return at_once(work)
+        return await self._pieces.run(work)
+
+    def encode_small(self, head: pb.ModelInferResponse, outputs: Sequence[Output], *, streamed: bool) -> bytes:
+        """Return the same of a few numbers and strings at once."""
+        return at_once(self._encode(head, outputs, streamed))
+
+    def _encode(self, head: pb.ModelInferResponse, outputs: Sequence[Output], streamed: bool) -> Work[bytes]:
+        try:
+            answer = yield from self._built(head, outputs, streamed)
+        except MessageTooLarge:
+            yield from cleared(output.array for output in outputs)
+            raise
+        yield from cleared(output.array for output in outputs)
+        return answer
+
+    def _built(self, head: pb.ModelInferResponse, outputs: Sequence[Output], streamed: bool) -> Work[bytes]:
+        sizes = []
+        for output in outputs:
+            kind = "BYTES" if output.is_text else datatype(output.array.dtype)
+            head.outputs.add(name=output.name, datatype=kind, shape=output.shape)
+            sizes.append((yield from _measured(output)))
+        parts = [head.SerializeToString()]
+        size = len(parts[0]) + sum(sizes)
+        self._check(size)
+        for output, measured in zip(outputs, sizes, strict=True):
+            # What stands before it is put here when its length is known.
+            before, content = len(parts), 0
+            parts.append(b"")
+            for part in _parts(output):
+                if part:
+                    parts.append(part)
+                    content += len(part)
+                    # Classes: what they take is known no sooner.
+                    if content > measured:
+                        self._check(size + content - measured)
+                yield
+            parts[before] = opening(_RAW_CONTENTS, content)
+            size += len(parts[before]) + content - measured
+        if streamed:
+            parts.insert(0, opening(_INFER_RESPONSE, size))
+            size += len(parts[0])
+        self._check(size)
+        # Large ones are joined without the interpreter, as all are bytes.
+        return b"".join(parts)
+
+    def _check(self, size: int) -> None:
+        if size > self._limit:
+            raise MessageTooLarge("the answer", size, self._limit)
+
+
+def _measured(output: Output) -> Work[int]:
+    """Return the bytes of an output's content; of classes, what they take at least."""
+    if not output.is_text or output.top_k:
+        return output.least_bytes
+    size, flat = output.least_bytes, output.array.ravel()
+    for start in range(0, len(flat), _PIECE_ELEMENTS):
+        size += sum(map(len, _encoded(flat[start : start + _PIECE_ELEMENTS])))
+        yield
+    return size
+
+
+def _parts(output: Output) -> Iterator[bytes]:
+    """Yield an output's content; nothing, now and then, while classes are ranked."""
+    array = output.array
+    if output.top_k:
+        for classes in best_classes(array, output.top_k, output.labels, batched=output.batched):
+            yield _with_lengths(classes or ())
+        return
+    flat = array.reshape(-1)
+    step = _PIECE_ELEMENTS if output.is_text else max(1, _PIECE_BYTES // array.itemsize)
+    for start in range(0, len(flat), step):
+        piece = flat[start : start + step]
+        if not output.is_text:
+            yield piece.tobytes()
+            continue
+        yield _with_lengths(_encoded(piece))
+
+
+def _encoded(strings: Array) -> list[bytes]:
+    return [value if isinstance(value, bytes) else str(value).encode() for value in strings.tolist()]
+
+
+def _with_lengths(elements: Sequence[bytes]) -> bytes:
+    return b"".join([part for element in elements for part in (_LENGTH(len(element)), element)])

@@ -1,0 +1,200 @@
+"""Inputs' contents to NumPy arrays, raw or typed; work on many elements yields in pieces (see pieces.py).
+
+Facts: Open Inference Protocol v2, "Tensor data"; BYTES elements are a 4-byte little-endian length and the bytes.
+"""
+
+import math
+from collections.abc import Iterable
+from struct import Struct
+from typing import Any, Final
+
+import numpy as np
+from google.protobuf.message import DecodeError
+from resonnx_proto.inference import grpc_service_pb2 as pb
+
+from resonnx_server.errors import InvalidInput
+from resonnx_server.rpc.oip import wire
+from resonnx_server.rpc.oip.tensors import InputTensor, field
+from resonnx_server.rpc.pieces import Work
+from resonnx_server.runtime.session import Array
+
+# From so many on they are let go of in pieces.
+MANY_STRINGS: Final = 1 << 16
+# What is read at once: about a millisecond.
+_PIECE_ELEMENTS: Final = 1 << 12
+_PIECE_BYTES: Final = 1 << 16
+_COPIED_BYTES: Final = 1 << 20
+
+_LENGTH: Final = Struct("<I").unpack_from
+# Which typed field holds a datatype. FP16 has none: it travels raw only.
+_CONTENTS: Final = {
+    "BOOL": "bool_contents",
+    "INT8": "int_contents",
+    "INT16": "int_contents",
+    "INT32": "int_contents",
+    "INT64": "int64_contents",
+    "UINT8": "uint_contents",
+    "UINT16": "uint_contents",
+    "UINT32": "uint_contents",
+    "UINT64": "uint64_contents",
+    "FP32": "fp32_contents",
+    "FP64": "fp64_contents",
+    "BYTES": "bytes_contents",
+}
+# As what protobuf reads varints of these fields, whatever the sender wrote.
+_WRITTEN_AS: Final = {"int_contents": ("u4", "i4"), "uint_contents": ("u4", "u4"), "int64_contents": ("u8", "i8")}
+_NUMBERS: Final = {name: pb.InferTensorContents.DESCRIPTOR.fields_by_name[name].number for name in _CONTENTS.values()}
+
+
+def from_raw(
+    raw: bytes | memoryview, shape: tuple[int, ...], dtype: np.dtype[Any], tensor: InputTensor, *, is_typed: bool
+) -> Work[Array]:
+    """Return an input that came as raw bytes, which a numeric one shares if they lie well in memory.
+
+    Raises:
+        InvalidInput: The bytes are more or fewer than the shape says; or typed contents are there as well.
+    """
+    if is_typed:
+        raise InvalidInput(f"{field(tensor)}.contents", "must not be set when raw_input_contents is used")
+    count = math.prod(shape)
+    if dtype.hasobject:
+        return (yield from _split_bytes(raw, count, field(tensor))).reshape(shape)
+    if len(raw) != count * dtype.itemsize:
+        raise InvalidInput(
+            field(tensor), f"{len(raw)} bytes; {tensor.datatype} {list(shape)} has {count * dtype.itemsize}"
+        )
+    return (yield from _aligned(np.frombuffer(raw, np.uint8), dtype)).reshape(shape)
+
+
+def from_contents(
+    contents: memoryview | None, shape: tuple[int, ...], dtype: np.dtype[Any], tensor: InputTensor
+) -> Work[Array]:
+    """Return an input that came as typed contents.
+
+    Args:
+        contents: Them, serialized; None if `tensor` holds them.
+        shape: Its shape.
+        dtype: Its dtype.
+        tensor: The input.
+
+    Raises:
+        InvalidInput: The datatype has none; the values are more or fewer than the shape says, or beyond the datatype.
+    """
+    count, name = math.prod(shape), _CONTENTS.get(tensor.datatype)
+    if name is None:
+        raise InvalidInput(field(tensor), f"{tensor.datatype} has no typed contents; use raw_input_contents")
+    if contents is None:
+        # A small message's.
+        contents = memoryview(tensor.contents.SerializeToString())
+    where = f"{field(tensor)}.contents.{name}"
+    try:
+        if dtype.hasobject:
+            return (yield from _strings(contents, _NUMBERS[name], shape, where)).reshape(shape)
+        packed = yield from _packed(contents, _NUMBERS[name])
+        if name in ("fp32_contents", "fp64_contents"):
+            _check_count(packed.nbytes / dtype.itemsize, shape, where)
+            return (yield from _aligned(packed, dtype)).reshape(shape)
+        values = 0
+        for piece in wire.pieces_of_varints(packed, _PIECE_BYTES):
+            values += wire.count_varints(piece)
+            yield
+        _check_count(values, shape, where)
+        return (yield from _integers(packed, np.empty(count, dtype), name, where)).reshape(shape)
+    except DecodeError:
+        raise InvalidInput(where, "does not parse") from None
+
+
+def _check_count(values: float, shape: tuple[int, ...], where: str) -> None:
+    if values != math.prod(shape):
+        raise InvalidInput(where, f"{values:.15g} values; shape {list(shape)} has {math.prod(shape)}")
+
+
+def _strings(contents: memoryview, number: int, shape: tuple[int, ...], where: str) -> Work[Array]:
+    """Return the strings of the fields of one number. An element takes 2 bytes at least."""
+    strings = np.empty(min(math.prod(shape), len(contents) // 2), object)
+    count = 0
+    for i, found in enumerate(wire.fields(contents)):
+        if i % _PIECE_ELEMENTS == _PIECE_ELEMENTS - 1:
+            yield
+        if found.number == number and found.kind == wire.BYTES:
+            if count < len(strings):
+                strings[count] = bytes(contents[found.content : found.end])
+            count += 1
+    _check_count(count, shape, where)
+    return strings
+
+
+def _packed(contents: memoryview, number: int) -> Work[wire.Bytes]:
+    """Return the numbers of the fields of one number, packed. One that is not is written as in a pack of one."""
+    packed: memoryview | bytearray = memoryview(b"")
+    for i, found in enumerate(wire.fields(contents)):
+        if i % _PIECE_ELEMENTS == _PIECE_ELEMENTS - 1:
+            yield
+        if found.number != number:
+            continue
+        part = contents[found.content : found.end]
+        if not packed:
+            packed = part
+        else:
+            packed = packed if isinstance(packed, bytearray) else bytearray(packed)
+            packed += part
+    return np.frombuffer(packed, np.uint8)
+
+
+def _integers(packed: wire.Bytes, array: Array, name: str, where: str) -> Work[Array]:
+    start = 0
+    for piece in wire.pieces_of_varints(packed, _PIECE_BYTES):
+        values: Array = wire.varints(piece)
+        if (written := _WRITTEN_AS.get(name)) is not None:
+            values = values.astype(written[0]).view(written[1])
+        if array.dtype.kind in "iu":
+            limits = np.iinfo(array.dtype)
+            if len(values) and not limits.min <= int(values.min()) <= int(values.max()) <= limits.max:
+                raise InvalidInput(where, f"a value is not within {limits.min}..{limits.max}")
+        array[start : start + len(values)] = values
+        start += len(values)
+        yield
+    return array
+
+
+def _aligned(content: wire.Bytes, dtype: np.dtype[Any]) -> Work[Array]:
+    """Return bytes as numbers, copied if they lie where the processor reads none."""
+    if content.ctypes.data % dtype.alignment:
+        copy = np.empty(len(content), np.uint8)
+        for start in range(0, len(content), _COPIED_BYTES):
+            copy[start : start + _COPIED_BYTES] = content[start : start + _COPIED_BYTES]
+            yield
+        content = copy
+    return content.view(dtype)
+
+
+def _split_bytes(raw: bytes | memoryview, count: int, field: str) -> Work[Array]:
+    # An element takes 4 bytes at least: a huge declared shape is refused before anything is allocated for it.
+    if count * 4 > len(raw):
+        raise InvalidInput(field, f"{len(raw)} bytes cannot hold {count} BYTES elements")
+    elements = np.empty(count, object)
+    position = 0
+    for i in range(count):
+        if i % _PIECE_ELEMENTS == _PIECE_ELEMENTS - 1:
+            yield
+        if position + 4 > len(raw):
+            raise InvalidInput(field, f"BYTES element {i} of {count} is missing")
+        (length,) = _LENGTH(raw, position)
+        position += 4
+        if position + length > len(raw):
+            raise InvalidInput(field, f"BYTES element {i} says {length} bytes, {len(raw) - position} are left")
+        elements[i] = bytes(raw[position : position + length])
+        position += length
+    if position != len(raw):
+        raise InvalidInput(field, f"{len(raw) - position} bytes are left after {count} BYTES elements")
+    return elements
+
+
+def cleared(arrays: Iterable[Array]) -> Work[None]:
+    """Let go of strings in pieces: of millions at once it would take the interpreter for long."""
+    for array in arrays:
+        if array.dtype.hasobject:
+            flat = array.reshape(-1)
+            for start in range(_PIECE_ELEMENTS, len(flat), _PIECE_ELEMENTS):
+                flat[start : start + _PIECE_ELEMENTS] = None
+                yield

@@ -1,0 +1,191 @@
+"""A loaded model in the tensor protocol's words: metadata, Triton's model configuration, statistics."""
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from resonnx_proto.inference import grpc_service_pb2 as pb
+from resonnx_proto.inference import model_config_pb2 as config_pb
+from resonnx_proto.v1 import manifest_pb2
+
+from resonnx_server.inference.registry import Model
+from resonnx_server.observe.stats import Duration
+from resonnx_server.rpc.oip.tensors import datatype
+from resonnx_server.runtime.session import CPU, OPENVINO, Array, TensorSpec
+from resonnx_server.scheduling.batcher import DEFAULT_PRIORITY, PRIORITY_LEVELS
+
+_PLATFORM: Final = "onnxruntime_onnx"
+IMAGE: Final = "image"
+# Picture files under a name of their own, for clients that learn datatypes from metadata: `image` takes them as well.
+ENCODED_IMAGE: Final = TensorSpec("encoded_image", np.dtype(object), ("batch",))
+
+
+@dataclass(frozen=True)
+class Input:
+    """An input as clients see it.
+
+    Attributes:
+        is_optional: It may be left out of a request.
+        is_batched: Its first axis is the batch's.
+    """
+
+    spec: TensorSpec
+    is_optional: bool
+    is_batched: bool
+
+    @property
+    def shape(self) -> list[int]:
+        """See `shape`."""
+        return shape(self.spec, batched=self.is_batched)
+
+
+def inputs(model: Model) -> tuple[Input, ...]:
+    """Return a model's inputs. A model of pictures has two, of which a request gives one."""
+    batched = model.max_batch_size > 0
+    if model.manifest is not None:
+        # The graph's own was held against the manifest when it was loaded.
+        pixels, files = (Input(spec, is_optional=True, is_batched=batched) for spec in (model.inputs[0], ENCODED_IMAGE))
+        return pixels, files
+    return (
+        *(Input(spec, is_optional=False, is_batched=batched) for spec in model.inputs),
+        *(Input(spec, is_optional=True, is_batched=False) for spec in model.optional_inputs),
+    )
+
+
+def count_inputs(model: Model) -> int:
+    """Return how many inputs a request may give."""
+    return len(model.inputs) + (1 if model.manifest is not None else len(model.optional_inputs))
+
+
+def shape(spec: TensorSpec, *, batched: bool) -> list[int]:
+    """Return a tensor's shape as clients see it: -1 for what is free, and at least one size beside a batch axis.
+
+    A number a row is [-1, 1], and a number alone [1]: Triton's configuration knows no tensor without dims.
+    """
+    sizes = [size if isinstance(size, int) else -1 for size in spec.shape]
+    return [*sizes, 1] if _is_scalar(len(sizes), batched=batched) else sizes
+
+
+def shown(array: Array, *, batched: bool) -> Array:
+    """Return an output in the shape that clients see."""
+    return array[..., np.newaxis] if _is_scalar(array.ndim, batched=batched) else array
+
+
+def _is_scalar(rank: int, *, batched: bool) -> bool:
+    return rank == int(batched)
+
+
+def metadata(model: Model) -> pb.ModelMetadataResponse:
+    """Describe inputs and outputs, with the batch axis."""
+
+    def tensor(spec: TensorSpec, shape: list[int]) -> pb.ModelMetadataResponse.TensorMetadata:
+        return pb.ModelMetadataResponse.TensorMetadata(name=spec.name, datatype=datatype(spec.dtype), shape=shape)
+
+    batched = model.max_batch_size > 0
+
+    return pb.ModelMetadataResponse(
+        name=model.name,
+        versions=[str(model.version)],
+        platform=_PLATFORM,
+        inputs=[tensor(each.spec, each.shape) for each in inputs(model)],
+        outputs=[tensor(spec, shape(spec, batched=batched)) for spec in model.outputs],
+    )
+
+
+def config(model: Model) -> config_pb.ModelConfig:
+    """Describe the model as a Triton model configuration; dims leave the batch axis out."""
+    on_cpu = model.sessions[0].candidate.provider in (CPU, OPENVINO)
+    kind = config_pb.ModelInstanceGroup.KIND_CPU if on_cpu else config_pb.ModelInstanceGroup.KIND_GPU
+    result = config_pb.ModelConfig(
+        name=model.name,
+        platform=_PLATFORM,
+        backend="onnxruntime",
+        version_policy=config_pb.ModelVersionPolicy(latest=config_pb.ModelVersionPolicy.Latest(num_versions=1)),
+        max_batch_size=model.max_batch_size,
+        input=[_input(each, model) for each in inputs(model)],
+        output=[_output(spec, model) for spec in model.outputs],
+        instance_group=[config_pb.ModelInstanceGroup(name=model.name, count=model.sessions[0].instances, kind=kind)],
+        default_model_filename=model.sessions[0].file,
+        model_transaction_policy=config_pb.ModelTransactionPolicy(decoupled=False),
+    )
+    if model.max_batch_size:
+        policy = config_pb.ModelQueuePolicy(
+            max_queue_size=model.max_queue_size, allow_timeout_override=model.allow_timeout_override
+        )
+        result.dynamic_batching.CopyFrom(
+            config_pb.ModelDynamicBatching(
+                default_queue_policy=policy,
+                priority_levels=PRIORITY_LEVELS,
+                default_priority_level=DEFAULT_PRIORITY,
+            )
+        )
+    result.parameters["task"].string_value = manifest_pb2.Task.Name(model.task)
+    result.parameters["verified"].string_value = str(model.verified).lower()
+    for report in model.sessions:
+        result.parameters[f"candidate:{report.file}"].string_value = str(report.candidate)
+    return result
+
+
+def _input(each: Input, model: Model) -> config_pb.ModelInput:
+    spec, batched = each.spec, each.is_batched
+    is_picture = model.manifest is not None and spec.name == IMAGE
+    return config_pb.ModelInput(
+        name=spec.name,
+        data_type=_data_type(spec),
+        format=config_pb.ModelInput.FORMAT_NHWC if is_picture else config_pb.ModelInput.FORMAT_NONE,
+        dims=each.shape[int(batched) :],
+        reshape=_reshape(spec, batched=batched),
+        optional=each.is_optional,
+    )
+
+
+def _output(spec: TensorSpec, model: Model) -> config_pb.ModelOutput:
+    batched = model.max_batch_size > 0
+    return config_pb.ModelOutput(
+        name=spec.name,
+        data_type=_data_type(spec),
+        dims=shape(spec, batched=batched)[int(batched) :],
+        reshape=_reshape(spec, batched=batched),
+    )
+
+
+def _reshape(spec: TensorSpec, *, batched: bool) -> config_pb.ModelTensorReshape | None:
+    """Say that the model itself has no size where clients see a 1."""
+    return config_pb.ModelTensorReshape() if _is_scalar(len(spec.shape), batched=batched) else None
+
+
+def statistics(model: Model) -> pb.ModelStatistics:
+    """Return the model's counters since it was loaded."""
+    stats = model.stats
+    result = pb.ModelStatistics(
+        name=model.name,
+        version=str(model.version),
+        last_inference=stats.last_inference_ms,
+        inference_count=stats.inferences,
+        execution_count=stats.executions,
+        inference_stats=pb.InferStatistics(
+            success=_duration(stats.success),
+            fail=_duration(stats.failed),
+            queue=_duration(stats.queue),
+            compute_input=_duration(stats.compute_input),
+            compute_infer=_duration(stats.compute_infer),
+            compute_output=_duration(stats.compute_output),
+        ),
+    )
+    for size, batch in sorted(stats.batches.items()):
+        result.batch_stats.add(
+            batch_size=size,
+            compute_input=_duration(batch.compute_input),
+            compute_infer=_duration(batch.compute_infer),
+            compute_output=_duration(batch.compute_output),
+        )
+    return result
+
+
+def _duration(duration: Duration) -> pb.StatisticDuration:
+    return pb.StatisticDuration(count=duration.count, ns=duration.ns)
+
+
+def _data_type(spec: TensorSpec) -> str:
+    name = datatype(spec.dtype)
+    return "TYPE_STRING" if name == "BYTES" else f"TYPE_{name}"

@@ -1,0 +1,198 @@
+"""What a tensor request must be for the model that it asks for; errors name the input and what the model takes."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+from resonnx_proto.inference import grpc_service_pb2 as pb
+
+from resonnx_server.errors import InvalidInput
+from resonnx_server.inference.registry import Model
+from resonnx_server.rpc.oip import contents, describe, tensors
+from resonnx_server.rpc.oip.requests import InferRequest
+from resonnx_server.rpc.pieces import Pieces, Work, at_once
+from resonnx_server.runtime.session import Array
+from resonnx_server.scheduling.session_pool import Tensors
+
+# Contents that are read on the event loop: a fraction of a millisecond.
+_SMALL_ELEMENTS: Final = 1 << 10
+_SMALL_BYTES: Final = 1 << 20
+
+_Shape = tuple[int, ...]
+Content = bytes | memoryview | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Announced:
+    """An input, checked but for its content: raw, or typed and cut out of `tensor`, or None if it is in there."""
+
+    tensor: tensors.InputTensor
+    shape: _Shape
+    dtype: np.dtype[Any]
+    content: Content
+    is_raw: bool
+    is_typed: bool
+
+    def read(self) -> Work[Array]:
+        """Return it as an array."""
+        if self.is_raw:
+            assert self.content is not None
+            return contents.from_raw(self.content, self.shape, self.dtype, self.tensor, is_typed=self.is_typed)
+        typed = self.content
+        assert not isinstance(typed, bytes)
+        return contents.from_contents(typed, self.shape, self.dtype, self.tensor)
+
+
+async def read_inputs(request: InferRequest, model: Model, pieces: Pieces) -> Tensors:
+    """Decode a request's inputs by name; BYTES become objects, each bytes.
+
+    All that inputs say of themselves is checked before an element is read; many elements are read on a thread. Of the
+    two inputs of a picture model one is returned: `image` if both are given, as by clients that fill all there are.
+
+    Raises:
+        InvalidInput: They are not the model's inputs, or their contents are not what they say.
+    """
+    # A list: iterating over the message's own takes longer. One more than there may be shows that there are too many.
+    given = request.message.inputs[: describe.count_inputs(model) + 1]
+    _check_names([tensor.name for tensor in given], model)
+    raw = request.raw
+    if raw and len(raw) != len(given):
+        raise InvalidInput("raw_input_contents", f"{len(raw)} entries for {len(given)} inputs; give one each, or none")
+    announced: list[_Announced] = []
+    elements = size = 0
+    for i, tensor in enumerate(given):
+        shape, dtype = tensors.shape_of(tensor), tensors.dtype_of(tensor)
+        if model.manifest is None:
+            shape = _check_tensor(tensor, shape, dtype, model)
+        else:
+            _check_picture(tensor, shape, dtype, model)
+        if "shared_memory_region" in tensor.parameters:
+            raise InvalidInput(f"{tensors.field(tensor)}.parameters", "shared memory is not supported")
+        if raw:
+            content: Content = raw[i]
+        else:
+            content = request.typed.get(i)
+        if not raw or dtype.hasobject:
+            elements += math.prod(shape)
+        elif dtype.itemsize > 1:
+            # It may have to be copied.
+            size += len(raw[i])
+        is_typed = i in request.typed or tensor.HasField("contents")
+        announced.append(_Announced(tensor, shape, dtype, content, is_raw=bool(raw), is_typed=is_typed))
+    if model.manifest is not None and len(announced) > 1:
+        announced = [one for one in announced if one.tensor.name == describe.IMAGE]
+    work = _read(announced)
+    return at_once(work) if elements <= _SMALL_ELEMENTS and size <= _SMALL_BYTES else await pieces.run(work)
+
+
+def _read(announced: Sequence[_Announced]) -> Work[Tensors]:
+    arrays: Tensors = {}
+    for one in announced:
+        arrays[one.tensor.name] = yield from one.read()
+    return arrays
+
+
+def _check_names(names: list[str], model: Model) -> None:
+    """Raise InvalidInput unless `names` are of the model's inputs, each once, and no required one is missing."""
+    # Nearly always.
+    if names == [spec.name for spec in model.inputs]:
+        return
+    expected = describe.inputs(model)
+    known = sorted(each.spec.name for each in expected)
+    seen: set[str] = set()
+    for name in names:
+        if name not in known:
+            raise InvalidInput("inputs", f"{name[:64]!r} is not one of {known}")
+        if name in seen:
+            raise InvalidInput(f"inputs[{name!r}]", "given twice")
+        seen.add(name)
+    required = {each.spec.name for each in expected if not each.is_optional}
+    if missing := sorted(required - seen):
+        raise InvalidInput("inputs", f"{missing[0]!r} is missing; the model takes {known}")
+    if not names:
+        raise InvalidInput("inputs", f"none is given; the model takes one of {known}")
+
+
+def _check_picture(tensor: tensors.InputTensor, shape: _Shape, dtype: np.dtype[Any], model: Model) -> None:
+    """Raise InvalidInput unless it is an input of picture files or pixels that a model of ours takes."""
+    spec, field, name = model.inputs[0], tensors.field(tensor), tensor.name
+    rows, row = shape[0] if shape else 0, shape[1:]
+    if rows > model.max_queue_size:
+        raise InvalidInput(f"{field}.shape", f"{rows} rows, more than {model.max_queue_size}")
+    if dtype == spec.dtype and name == describe.IMAGE:
+        if rows < 1 or row != spec.shape[1:]:
+            taken = ", ".join(str(size) for size in spec.shape[1:])
+            raise InvalidInput(f"{field}.shape", f"{list(shape)}; UINT8 must be [N, {taken}] with N >= 1")
+    elif not dtype.hasobject:
+        taken = "UINT8 pixels or BYTES files" if name == describe.IMAGE else "BYTES files; UINT8 pixels are 'image'"
+        raise InvalidInput(f"{field}.datatype", f"{tensors.datatype(dtype)}; the model takes {taken}")
+    elif rows < 1 or row not in ((), (1,)):
+        raise InvalidInput(f"{field}.shape", f"{list(shape)}; BYTES must be [N] or [N, 1] with N >= 1")
+
+
+def _check_tensor(tensor: tensors.InputTensor, shape: _Shape, dtype: np.dtype[Any], model: Model) -> _Shape:
+    """Return the shape in which a bare model's graph takes an input.
+
+    Raises:
+        InvalidInput: It takes no such input.
+    """
+    field, is_optional = tensors.field(tensor), False
+    spec = next((spec for spec in model.inputs if spec.name == tensor.name), None)
+    if spec is None:
+        spec, is_optional = next(spec for spec in model.optional_inputs if spec.name == tensor.name), True
+    batched = model.max_batch_size > 0 and not is_optional
+    if dtype != spec.dtype:
+        raise InvalidInput(
+            f"{field}.datatype", f"{tensors.datatype(dtype)}; the model takes {tensors.datatype(spec.dtype)}"
+        )
+    taken, rank = describe.shape(spec, batched=batched), len(spec.shape)
+    # The graph's own rank is taken too: a number a row as [N] beside [N, 1].
+    if len(shape) not in (rank, len(taken)) or any(
+        size not in (-1, given) for size, given in zip(taken, shape, strict=False)
+    ):
+        raise InvalidInput(f"{field}.shape", f"{list(shape)}; the model takes {taken}")
+    tensors.check_sizes(shape, field)
+    if batched and shape[0] > model.max_queue_size:
+        raise InvalidInput(f"{field}.shape", f"{shape[0]} rows, more than {model.max_queue_size}")
+    return shape[:rank]
+
+
+def checked_tensors(inputs: Tensors, model: Model) -> Tensors:
+    """Return a bare model's inputs, in its order, if they are of one batch, that is not empty. Raises InvalidInput."""
+    if model.max_batch_size:
+        rows = {spec.name: len(inputs[spec.name]) for spec in model.inputs}
+        if len({*rows.values()}) > 1:
+            raise InvalidInput("inputs", f"batch sizes differ: {rows}")
+        if 0 in rows.values():
+            raise InvalidInput("inputs", "the batch is empty")
+        most, given = model.max_batch_size, max(rows.values())
+        if overrides_initializers(inputs, model) and given > most:
+            raise InvalidInput("inputs", f"{given} rows with optional inputs, which run in one batch: {most} at most")
+    specs = (*model.inputs, *model.optional_inputs)
+    return {spec.name: inputs[spec.name] for spec in specs if spec.name in inputs}
+
+
+def overrides_initializers(inputs: Tensors, model: Model) -> bool:
+    """Tell whether a request feeds a bare graph something in place of its initializers."""
+    return len(inputs) > len(model.inputs)
+
+
+def wanted_outputs(request: pb.ModelInferRequest, model: Model) -> list[str]:
+    """Return the names of the outputs that a request asks for, all where it names none."""
+    names = [spec.name for spec in model.outputs]
+    if not request.outputs:
+        return names
+    if len(request.outputs) > len(names):
+        raise InvalidInput("outputs", f"{len(request.outputs)} are asked for; the model has {len(names)}")
+    asked: set[str] = set()
+    for output in request.outputs:
+        if output.name in asked:
+            raise InvalidInput("outputs", f"{output.name[:64]!r} is asked for twice")
+        asked.add(output.name)
+        if output.name not in names:
+            raise InvalidInput("outputs", f"{output.name[:64]!r} is not one of {names}")
+        if "shared_memory_region" in output.parameters:
+            raise InvalidInput(f"outputs[{output.name!r}].parameters", "shared memory is not supported")
+    return [output.name for output in request.outputs]

@@ -1,0 +1,163 @@
+"""Request parameters that are acted on.
+
+Of Triton's extensions `timeout` (where the model's settings allow it), `priority`, and `classification` of an output;
+of a captioner `beam_width`, `num_captions`, `min_tokens`, `max_tokens`, `temperature` and `seed`, which mean what they
+mean in vision.proto, and `stream`: its words as they become certain. On a stream, `preserve_ordering` false lets an
+answer overtake others and be overtaken.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final, cast
+
+from resonnx_proto.inference import grpc_service_pb2 as pb
+from resonnx_proto.v1 import vision_pb2
+
+from resonnx_server.errors import InvalidInput
+from resonnx_server.inference.deadlines import checked_priority
+from resonnx_server.inference.registry import Model
+from resonnx_server.rpc.oip.ranking import check_classes, ranked_shape
+from resonnx_server.scheduling.batcher import DEFAULT_PRIORITY
+
+# perf_analyzer's client sends it with every request; it only matters on streams.
+_ALLOWED_RESERVED: Final = "triton_enable_empty_final_response"
+_CHOICE: Final = "parameter_choice"
+_MAX_UINT32: Final = 2**32 - 1
+# Parameters, and outputs that are asked for: to look at millions would take seconds.
+_MOST: Final = 1024
+
+
+@dataclass(frozen=True)
+class RequestParameters:
+    """Parsed parameters.
+
+    Attributes:
+        timeout_us: 0 is none. Acted on only where the model's `allow_timeout_override` says so.
+        priority: 1 is the most urgent.
+        top_k: How many classes to show of which outputs.
+        caption: How a captioner shall decode.
+        stream: A captioner shall tell words as they become certain.
+    """
+
+    timeout_us: int
+    priority: int
+    top_k: dict[str, int]
+    caption: vision_pb2.CaptionRequest
+    stream: bool
+
+
+_DEFAULTS: Final = RequestParameters(0, DEFAULT_PRIORITY, {}, vision_pb2.CaptionRequest(), False)
+
+
+def parse_parameters(request: pb.ModelInferRequest) -> RequestParameters:
+    """Read a request's parameters; unknown ones are ignored.
+
+    Raises:
+        InvalidInput: A wrong type or range, or too many of them or of outputs.
+    """
+    given, outputs = request.parameters, request.outputs
+    if not given and not outputs:
+        return _DEFAULTS
+    for field, count in (("parameters", len(given)), ("outputs", len(outputs))):
+        if count > _MOST:
+            raise InvalidInput(field, f"{count} are given, more than {_MOST}")
+    keys = [key for key in given if key != _ALLOWED_RESERVED]
+    if not keys and not any(output.parameters for output in outputs):
+        return _DEFAULTS
+    for key in keys:
+        if key.startswith("triton_"):
+            raise InvalidInput("parameters", f"{key[:64]!r} is reserved")
+    timeout_us = _integer(given, "timeout", "parameters")
+    priority = checked_priority(_integer(given, "priority", "parameters"), "parameters['priority']")
+    top_k: dict[str, int] = {}
+    for output in outputs:
+        if "classification" in output.parameters:
+            k = _integer(output.parameters, "classification", f"outputs[{output.name[:64]!r}].parameters")
+            if k:
+                top_k[output.name] = k
+    stream = _flag(given, "stream")
+    _flag(given, "preserve_ordering")
+    return RequestParameters(timeout_us, priority, top_k, _caption(given), stream)
+
+
+def keeps_order(request: pb.ModelInferRequest) -> bool:
+    """Whether a request's answer on a stream comes after those to the requests before it.
+
+    So it is unless `preserve_ordering` says otherwise, or `stream`, whose parts are paired by id.
+    """
+    given = request.parameters
+    if not given or (len(given) == 1 and _ALLOWED_RESERVED in given):
+        return True
+    if "stream" in given and given["stream"].bool_param:
+        return False
+    return (
+        "preserve_ordering" not in given
+        or given["preserve_ordering"].WhichOneof(_CHOICE) != "bool_param"
+        or (given["preserve_ordering"].bool_param)
+    )
+
+
+def check_classification(parameters: RequestParameters, model: Model, rows: int) -> None:
+    """Raise InvalidInput where classes are asked for of an output that has none, or more than ranking.MAX_CLASSES.
+
+    Of an output whose shape the model leaves open, only its answer tells how many it has.
+
+    Args:
+        parameters: The request's.
+        model: Its model.
+        rows: Rows of the request.
+    """
+    if not parameters.top_k:
+        return
+    classes = 0
+    for spec in model.outputs:
+        top_k = parameters.top_k.get(spec.name)
+        if top_k is None:
+            continue
+        if spec.dtype == object:
+            raise InvalidInput("outputs", f"classification needs a numeric output, which {spec.name!r} is not")
+        batched = model.max_batch_size > 0
+        shape = (rows, *spec.shape[1:]) if batched else spec.shape
+        if all(isinstance(size, int) for size in shape):
+            classes += math.prod(ranked_shape(cast(tuple[int, ...], shape), top_k, batched=batched))
+    check_classes(classes)
+
+
+def _caption(parameters: Mapping[str, pb.InferParameter]) -> vision_pb2.CaptionRequest:
+    request = vision_pb2.CaptionRequest()
+    for name in ("beam_width", "num_captions", "min_tokens", "max_tokens"):
+        value = _integer(parameters, name, "parameters")
+        if value > _MAX_UINT32:
+            raise InvalidInput(f"parameters[{name!r}]", f"{value} is too large")
+        setattr(request, name, value)
+    if "seed" in parameters:
+        request.seed = _integer(parameters, "seed", "parameters")
+    if "temperature" in parameters:
+        kind = parameters["temperature"].WhichOneof(_CHOICE)
+        if kind not in ("double_param", "int64_param", "uint64_param"):
+            raise InvalidInput("parameters['temperature']", "must be a number")
+        request.temperature = getattr(parameters["temperature"], kind)
+    return request
+
+
+def _flag(parameters: Mapping[str, pb.InferParameter], name: str) -> bool:
+    parameter = parameters.get(name)
+    if parameter is None:
+        return False
+    if parameter.WhichOneof(_CHOICE) != "bool_param":
+        raise InvalidInput(f"parameters[{name!r}]", "must be a bool")
+    return parameter.bool_param
+
+
+def _integer(parameters: Mapping[str, pb.InferParameter], name: str, field: str) -> int:
+    parameter = parameters.get(name)
+    if parameter is None:
+        return 0
+    kind = parameter.WhichOneof(_CHOICE)
+    if kind not in ("int64_param", "uint64_param"):
+        raise InvalidInput(f"{field}[{name!r}]", "must be an integer")
+    value = int(getattr(parameter, kind))
+    if value < 0:
+        raise InvalidInput(f"{field}[{name!r}]", f"{value} is negative")
+    return value

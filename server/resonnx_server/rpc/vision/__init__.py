@@ -1,0 +1,1 @@
+"""resonnx.v1.Vision: pictures in, labels and captions out."""

@@ -1,0 +1,68 @@
+"""Loaded models, and those that do not serve, in the task API's words."""
+
+from resonnx_proto.v1 import manifest_pb2, vision_pb2
+
+from resonnx_server.inference.registry import Model, Models, Refusal
+from resonnx_server.runtime.pictures.options import PictureOptions
+
+
+def list_models(models: Models) -> vision_pb2.ListModelsResponse:
+    """Return every model of the repository, by name."""
+    summaries = {model.name: _summary(model) for model in models}
+    for name, version in models.awaited.items():
+        loading = vision_pb2.MODEL_STATE_LOADING
+        summaries[name] = vision_pb2.ModelSummary(name=name, version=version, state=loading)
+    summaries |= {refusal.name: _refused_summary(refusal) for refusal in models.refused}
+    return vision_pb2.ListModelsResponse(models=[summaries[name] for name in sorted(summaries)])
+
+
+def get_model(model: Model, max_message_bytes: int) -> vision_pb2.GetModelResponse:
+    """Return what a model says of itself and how it is served, by a server of this limit."""
+    response = vision_pb2.GetModelResponse(
+        summary=_summary(model),
+        manifest=model.manifest,
+        identity=model.identity,
+        verified=model.verified,
+        max_batch_size=model.max_batch_size,
+        max_queue_size=model.max_queue_size,
+        max_message_bytes=max_message_bytes,
+        pictures=_picture_settings(model.pictures) if model.pictures else None,
+    )
+    for report in model.sessions:
+        session = response.sessions.add(
+            file=report.file,
+            provider=report.candidate.provider,
+            precision=report.candidate.precision,
+            instances=report.instances,
+        )
+        for size, cost in report.table.snapshot().items():
+            session.latencies.add(batch_size=size, expected_us=cost.expected_ns / 1000, spread_us=cost.spread_ns / 1000)
+    return response
+
+
+def _picture_settings(options: PictureOptions) -> vision_pb2.PictureSettings:
+    orientations = manifest_pb2.ImageInput
+    applied = options.applies_exif
+    return vision_pb2.PictureSettings(
+        exif_orientation=orientations.EXIF_ORIENTATION_APPLY if applied else orientations.EXIF_ORIENTATION_IGNORE,
+        jpeg_scaling=options.jpeg_scaling,
+        formats=options.formats,
+        max_image_pixels=options.max_pixels,
+        max_image_side=options.max_side,
+    )
+
+
+def _summary(model: Model) -> vision_pb2.ModelSummary:
+    return vision_pb2.ModelSummary(
+        name=model.name, version=model.version, task=model.task, state=vision_pb2.MODEL_STATE_READY
+    )
+
+
+def _refused_summary(refusal: Refusal) -> vision_pb2.ModelSummary:
+    return vision_pb2.ModelSummary(
+        name=refusal.name,
+        version=refusal.version,
+        task=manifest_pb2.TASK_UNSPECIFIED,
+        state=vision_pb2.MODEL_STATE_REFUSED,
+        reason=refusal.reason,
+    )

@@ -1,0 +1,1 @@
+"""The files of a model version: manifest, checksums, golden examples."""

@@ -1,0 +1,239 @@
+"""Golden examples: pictures with what PyTorch answered, and the rule by which an answer agrees with them.
+
+The exporter writes golden.npz and judges its own export by `judge_*`; the server judges every provider and precision
+by the same functions before it serves.
+"""
+
+import io
+import re
+from dataclasses import dataclass, field
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+from resonnx_proto.v1.manifest_pb2 import CaptionerSpec, ImageInput, Manifest
+
+from resonnx_server.errors import BadImage, ModelRefused
+from resonnx_server.runtime.decoding.sequence import Sequence
+from resonnx_server.runtime.model_files.manifest import GOLDEN, MAX_SIDE
+from resonnx_server.runtime.model_files.npz import BadArchive, Expected, read_npz
+from resonnx_server.runtime.pictures.images import Pixels, load
+from resonnx_server.runtime.pictures.options import PictureOptions
+from resonnx_server.runtime.session import Array
+
+Float = npt.NDArray[np.float32]
+
+MAX_PICTURES: Final = 8
+# Below this distance of the best two log-probabilities, which token wins is rounding.
+NEAR_TIE: Final = 1e-4
+# Picture files, answers and headers: what golden.npz holds beside pixels.
+_MOST_OTHER_BYTES: Final = 64 << 20
+
+
+@dataclass(frozen=True)
+class EncodedPicture:
+    """A picture file and the pixels [H,W,3] that the source recipe makes of it."""
+
+    file: bytes
+    pixels: Pixels
+
+
+@dataclass(frozen=True)
+class Golden:
+    """Stored pictures uint8 [G,H,W,3] with the reference's logits [G,K], or tokens and log_probs [G,T] (-1 pads)."""
+
+    images: Pixels
+    logits: Float | None = None
+    tokens: npt.NDArray[np.int64] | None = None
+    log_probs: Float | None = None
+    encoded: tuple[EncodedPicture, ...] = field(default=())
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Whether answers agree with the reference; `deviation` is max|delta| / max|reference|."""
+
+    passed: bool
+    deviation: float
+    detail: str
+
+
+def dump_golden(golden: Golden) -> bytes:
+    """Return `golden` as the content of golden.npz."""
+    arrays: dict[str, Array] = {"images": golden.images}
+    for name in ("logits", "tokens", "log_probs"):
+        if (value := getattr(golden, name)) is not None:
+            arrays[name] = value
+    for i, picture in enumerate(golden.encoded):
+        arrays[f"encoded_{i}"] = np.frombuffer(picture.file, np.uint8)
+        arrays[f"pixels_{i}"] = picture.pixels
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]
+    return buffer.getvalue()
+
+
+def parse_golden(content: bytes, manifest: Manifest | None = None) -> Golden:
+    """Read golden.npz; what its headers announce is held against the manifest first.
+
+    Args:
+        content: The file.
+        manifest: The model's; without it, shapes and tokens are only held to what any manifest could say.
+
+    Raises:
+        ModelRefused: It is damaged, too large, or not golden examples of this manifest.
+    """
+    height, width = (manifest.input.height, manifest.input.width) if manifest else (None, None)
+    pixel_bytes = (height or MAX_SIDE) * (width or MAX_SIDE) * 3
+    # Stored pictures, and those of picture files.
+    most_bytes = 2 * MAX_PICTURES * pixel_bytes + _MOST_OTHER_BYTES
+    try:
+        arrays = read_npz(content, _Layout(height, width, manifest).expected, most_bytes)
+    except BadArchive as error:
+        raise ModelRefused(f"{GOLDEN} is not readable as golden examples: it {error}") from None
+    names = [f"encoded_{i}" for i in range(sum(name.startswith("encoded") for name in arrays))]
+    pixels = [name.replace("encoded", "pixels") for name in names]
+    answers = {"logits"} if "logits" in arrays else {"tokens", "log_probs"}
+    if arrays.keys() != {"images", *answers, *names, *pixels}:
+        raise ModelRefused(f"{GOLDEN} must hold pictures and either logits, or tokens and log_probs")
+    for pictures in (arrays["images"], names):
+        if len(pictures) > MAX_PICTURES:
+            raise ModelRefused(f"{GOLDEN} holds {len(pictures)} pictures; at most {MAX_PICTURES}")
+    encoded = (EncodedPicture(arrays[name].tobytes(), arrays[shown]) for name, shown in zip(names, pixels, strict=True))
+    golden = Golden(
+        arrays["images"], arrays.get("logits"), arrays.get("tokens"), arrays.get("log_probs"), tuple(encoded)
+    )
+    _check_answers(golden, manifest)
+    return golden
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """What golden.npz may hold, of pictures of a size."""
+
+    height: int | None
+    width: int | None
+    manifest: Manifest | None
+
+    def expected(self, name: str) -> Expected | None:
+        """Return what the array of a name must be."""
+        if re.fullmatch(r"encoded_\d", name):
+            return Expected(np.uint8, (None,))
+        if re.fullmatch(r"pixels_\d", name):
+            return Expected(np.uint8, (self.height, self.width, 3))
+        labels, max_tokens = None, None
+        if self.manifest is not None:
+            # The other task's is 0, which no answer's is.
+            labels, max_tokens = len(self.manifest.classifier.labels), self.manifest.captioner.max_tokens
+        return {
+            "images": Expected(np.uint8, (None, self.height, self.width, 3)),
+            "logits": Expected(np.float32, (None, labels)),
+            "tokens": Expected(np.int64, (None, max_tokens)),
+            "log_probs": Expected(np.float32, (None, max_tokens)),
+        }.get(name)
+
+
+def _check_answers(golden: Golden, manifest: Manifest | None) -> None:
+    """Raise ModelRefused unless each picture has an answer that others can be measured by."""
+    for name in ("logits", "tokens", "log_probs"):
+        answers = getattr(golden, name)
+        if answers is None:
+            continue
+        if len(answers) != len(golden.images) or answers.size == 0:
+            raise ModelRefused(f"{GOLDEN} holds {name} {list(answers.shape)} of {len(golden.images)} pictures")
+        if not np.isfinite(answers).all():
+            raise ModelRefused(f"{GOLDEN} holds {name} that are not finite")
+    if golden.tokens is not None:
+        said = golden.tokens >= 0
+        size = len(manifest.captioner.vocabulary) if manifest is not None else np.inf
+        # Ended captions are padded at their end.
+        if not said[:, 0].all() or (said[:, 1:] & ~said[:, :-1]).any() or (golden.tokens >= size).any():
+            raise ModelRefused(f"{GOLDEN} holds tokens that are no captions")
+
+
+def check_recipe(golden: Golden, recipe: ImageInput) -> None:
+    """Raise ModelRefused unless this host's decoder and resize give the stored pixels of each stored file.
+
+    By the recipe alone: a server whose settings read pictures otherwise proves its decoder all the same.
+    """
+    options = PictureOptions(recipe)
+    for picture in golden.encoded:
+        try:
+            same = np.array_equal(load(picture.file, options), picture.pixels)
+        except BadImage:
+            same = False
+        if not same:
+            raise ModelRefused("a golden picture file does not decode to its stored pixels on this host")
+
+
+def judge_logits(reference: Float, logits: Float, max_deviation: float) -> Verdict:
+    """Compare logits [N,K]: max|delta| <= max_deviation * max|reference|, and equal top classes beyond that margin."""
+    scale = float(np.abs(reference).max())
+    difference = float(np.abs(logits - reference).max()) if np.isfinite(logits).all() else float("inf")
+    deviation = difference / scale if scale else difference
+    top_two = np.sort(reference, axis=1)[:, -2:]
+    clear = (top_two[:, -1] - top_two[:, 0] > max_deviation * scale) if reference.shape[1] > 1 else np.ones(1, bool)
+    differs = clear & (reference.argmax(axis=1) != logits.argmax(axis=1))
+    passed = deviation <= max_deviation and not differs.any()
+    detail = f"max|delta| {deviation:.2g} of max|reference| (bound {max_deviation:.2g})"
+    if differs.any():
+        detail += f", {int(differs.sum())} of {len(reference)} top classes differ"
+    return Verdict(passed, deviation, detail)
+
+
+def judge_captions(golden: Golden, sequences: list[Sequence], max_deviation: float) -> Verdict:
+    """Compare captions token by token, and their log-probabilities by max_deviation * max|reference|."""
+    assert golden.tokens is not None
+    assert golden.log_probs is not None
+    scale = max(float(np.abs(golden.log_probs).max()), 1.0)
+    differing, difference = 0, 0.0
+    for tokens, log_probs, sequence in zip(golden.tokens, golden.log_probs, sequences, strict=True):
+        length = int((tokens >= 0).sum())
+        if [token.id for token in sequence.tokens] != tokens[:length].tolist():
+            differing += 1
+            continue
+        found = np.array([token.log_prob for token in sequence.tokens], np.float32)
+        delta = np.abs(found - log_probs[:length]).max() if np.isfinite(found).all() else np.inf
+        difference = max(difference, float(delta))
+    deviation = difference / scale
+    detail = f"max|delta| {deviation:.2g} of max|log-probability| (bound {max_deviation:.2g})"
+    if differing:
+        detail += f", {differing} of {len(sequences)} captions differ"
+    return Verdict(differing == 0 and deviation <= max_deviation, deviation, detail)
+
+
+def judge_words(
+    golden: Golden, pictures: Array, position: int, ids: Array, log_probs: Array, max_deviation: float
+) -> Verdict:
+    """Compare one word of each of some captions, on the scale of all captions, as judge_captions does.
+
+    Args:
+        golden: With captions.
+        pictures: Which picture each word is said of [N].
+        position: The word's place in its caption; captions that end before are not compared.
+        ids: What was said [N].
+        log_probs: With which log-probability [N].
+        max_deviation: See judge_captions.
+    """
+    assert golden.tokens is not None
+    assert golden.log_probs is not None
+    scale = max(float(np.abs(golden.log_probs).max()), 1.0)
+    tokens, expected = golden.tokens[pictures, position], golden.log_probs[pictures, position]
+    compared = tokens >= 0
+    differing = int((ids != tokens)[compared].sum())
+    delta = np.abs(log_probs - expected)[compared]
+    deviation = float(delta.max(initial=0.0)) / scale if np.isfinite(delta).all() else float("inf")
+    detail = f"max|delta| {deviation:.2g} of max|log-probability| (bound {max_deviation:.2g})"
+    if differing:
+        detail += f", {differing} of {len(ids)} words differ"
+    return Verdict(differing == 0 and deviation <= max_deviation, deviation, detail)
+
+
+def pack_captions(sequences: list[Sequence], spec: CaptionerSpec) -> tuple[npt.NDArray[np.int64], Float]:
+    """Return tokens int64 [G,T] and log-probabilities float32 [G,T] of reference captions, padded with -1 and 0."""
+    tokens = np.full((len(sequences), spec.max_tokens), -1, np.int64)
+    log_probs = np.zeros(tokens.shape, np.float32)
+    for row, sequence in enumerate(sequences):
+        length = len(sequence.tokens)
+        tokens[row, :length] = [token.id for token in sequence.tokens]
+        log_probs[row, :length] = [token.log_prob for token in sequence.tokens]
+    return tokens, log_probs

@@ -1,0 +1,227 @@
+"""Reads a model version's folder: SHA256SUMS first, then manifest.json, and refuses what is not whole.
+
+Files are handed on as the bytes that were checked, so nothing can change between the check and the use.
+"""
+
+import hashlib
+import math
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from google.protobuf import json_format
+from resonnx_proto.v1 import manifest_pb2 as pb
+
+from resonnx_server.errors import ModelRefused
+from resonnx_server.runtime.model_files.files import MAX_FILE_BYTES, NotReadable, read_regular
+
+SCHEMA_VERSION = 1
+MANIFEST = "manifest.json"
+SUMS = "SHA256SUMS"
+GOLDEN = "golden.npz"
+CLASSIFIER_FILE = "model.onnx"
+ENCODER_FILE = "encoder.onnx"
+DECODER_FILE = "decoder.onnx"
+# A captioner's, for decoding that stays on a GPU; not in every version.
+STATE_ROWS_FILE = "state_rows.onnx"
+FEATURE_ROWS_FILE = "feature_rows.onnx"
+MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+# Top-k entries that a decoder step gives; fewer where the vocabulary is smaller.
+DECODER_TOP_K = 16
+# Captions of one picture that may be searched side by side: their next tokens are among the top-k.
+MAX_BEAM_WIDTH = 10
+_MAX_MANIFEST_BYTES = 16 << 20
+# Of a model's input.
+MAX_SIDE = 4096
+# Beyond it the judgement of a provider would pass answers that have little to do with the model's.
+MAX_DEVIATION = 0.5
+# In single precision only the order of sums differs: a hundredth is ten times what exports are given.
+_MAX_FP32_DEVIATION = 0.01
+_MAX_SUMS_BYTES = 1 << 20
+
+
+@dataclass(frozen=True)
+class VersionFiles:
+    """The checked content of one version folder.
+
+    Attributes:
+        identity: sha256 of SHA256SUMS, hex: the model's identity.
+        files: every listed file's bytes by name.
+        manifest: parsed and validated.
+    """
+
+    identity: str
+    files: dict[str, bytes]
+    manifest: pb.Manifest
+
+
+def sha256sums(files: dict[str, bytes]) -> bytes:
+    """Return the text of a SHA256SUMS file (`sha256sum -c` reads it) for `files`, sorted by name."""
+    return "".join(f"{hashlib.sha256(files[name]).hexdigest()}  {name}\n" for name in sorted(files)).encode()
+
+
+def read_version(folder: Path) -> VersionFiles:
+    """Read and check a version folder that has a manifest.
+
+    Raises:
+        ModelRefused: SHA256SUMS is missing or malformed, a file is missing, no regular file, too large, damaged or not
+            listed, or the manifest is not valid.
+    """
+    try:
+        sums = read_regular(folder / SUMS, _MAX_SUMS_BYTES)
+        present = {entry.name for entry in folder.iterdir() if entry.name != SUMS}
+    except OSError:
+        raise ModelRefused(f"{SUMS} is missing or cannot be read") from None
+    except NotReadable as error:
+        raise ModelRefused(f"{SUMS} {error}") from None
+    expected = _parse_sums(sums)
+    if unlisted := sorted(present - expected.keys()):
+        raise ModelRefused(f"{unlisted[0]!r} is not listed in {SUMS}")
+    files: dict[str, bytes] = {}
+    for name, digest in expected.items():
+        try:
+            content = read_regular(folder / name, _MAX_MANIFEST_BYTES if name == MANIFEST else MAX_FILE_BYTES)
+        except OSError:
+            raise ModelRefused(f"{name!r} is listed in {SUMS} and is missing or cannot be read") from None
+        except NotReadable as error:
+            raise ModelRefused(f"{name!r} {error}") from None
+        if hashlib.sha256(content).hexdigest() != digest:
+            raise ModelRefused(f"{name!r} is damaged: its sha256 is not the one in {SUMS}")
+        files[name] = content
+    if MANIFEST not in files:
+        raise ModelRefused(f"{MANIFEST} is not listed in {SUMS}")
+    return VersionFiles(hashlib.sha256(sums).hexdigest(), files, parse_manifest(files[MANIFEST]))
+
+
+def _parse_sums(sums: bytes) -> dict[str, str]:
+    expected: dict[str, str] = {}
+    for line in sums.decode("utf-8", "replace").splitlines():
+        match = re.fullmatch(r"([0-9a-f]{64}) [ *]([A-Za-z0-9][A-Za-z0-9_.-]*)", line)
+        if match is None:
+            raise ModelRefused(f"{SUMS} has a malformed line")
+        expected[match[2]] = match[1]
+    return expected
+
+
+def parse_manifest(text: bytes) -> pb.Manifest:
+    """Parse manifest.json and check that it says all that serving needs.
+
+    Raises:
+        ModelRefused: Not the schema, an unknown schema version, or a value out of range.
+    """
+    if len(text) > _MAX_MANIFEST_BYTES:
+        raise ModelRefused(f"{MANIFEST} has {len(text)} bytes, more than {_MAX_MANIFEST_BYTES}")
+    try:
+        manifest = json_format.Parse(text.decode("utf-8"), pb.Manifest())
+    except (json_format.ParseError, UnicodeDecodeError) as error:
+        raise ModelRefused(f"{MANIFEST} does not parse: {error}") from None
+    validate_manifest(manifest)
+    return manifest
+
+
+def dump_manifest(manifest: pb.Manifest) -> bytes:
+    """Return `manifest` as the JSON text that parse_manifest reads."""
+    validate_manifest(manifest)
+    return (
+        json_format.MessageToJson(manifest, preserving_proto_field_name=True, indent=1, sort_keys=True).encode() + b"\n"
+    )
+
+
+def validate_manifest(manifest: pb.Manifest) -> None:
+    """Raise ModelRefused, naming the field, unless `manifest` is complete and consistent."""
+    _require(manifest.schema_version == SCHEMA_VERSION, f"schema_version {manifest.schema_version} is not known")
+    _validate_input(manifest.input)
+    _validate_precisions(manifest)
+    _validate_parity(manifest.parity)
+    if manifest.task == pb.TASK_CLASSIFIER:
+        _require(manifest.HasField("classifier") and len(manifest.classifier.labels) > 0, "classifier.labels is empty")
+    elif manifest.task == pb.TASK_CAPTIONER:
+        _require(manifest.HasField("captioner"), "captioner is missing")
+        _validate_captioner(manifest.captioner)
+    else:
+        raise ModelRefused(f"{MANIFEST}: task {manifest.task} has no manifest")
+
+
+def onnx_files(manifest: pb.Manifest) -> tuple[str, ...]:
+    """Name the ONNX files of the manifest's task."""
+    return (ENCODER_FILE, DECODER_FILE) if manifest.task == pb.TASK_CAPTIONER else (CLASSIFIER_FILE,)
+
+
+def _validate_input(image: pb.ImageInput) -> None:
+    for field in ("width", "height"):
+        value = getattr(image, field)
+        _require(1 <= value <= MAX_SIDE, f"input.{field} {value} is not within 1..{MAX_SIDE}")
+    _require(image.resize != pb.ImageInput.RESIZE_UNSPECIFIED, "input.resize is missing")
+    _require(image.filter != pb.ImageInput.FILTER_UNSPECIFIED, "input.filter is missing")
+    known = pb.ImageInput.ExifOrientation.values()
+    _require(image.exif_orientation in known, f"input.exif_orientation {image.exif_orientation} is not known")
+    if image.resize == pb.ImageInput.RESIZE_SHORT_SIDE_CROP:
+        side, least = image.resize_short_side, max(image.width, image.height)
+        _require(least <= side <= MAX_SIDE, f"input.resize_short_side {side} is not within {least}..{MAX_SIDE}")
+
+
+def _validate_precisions(manifest: pb.Manifest) -> None:
+    """Check the bounds that providers are judged by: one without sense would have anything served as verified."""
+    files = onnx_files(manifest)
+    seen: set[tuple[str, int]] = set()
+    for bound in manifest.precisions:
+        _require(bound.file in files, f"precisions.file {bound.file[:64]!r} is none of {', '.join(files)}")
+        _require_precision("precisions.precision", bound.precision)
+        what = f"{bound.file} in {pb.Precision.Name(bound.precision)}"
+        _require((bound.file, bound.precision) not in seen, f"precisions has two bounds for {what}")
+        seen.add((bound.file, bound.precision))
+        most = _MAX_FP32_DEVIATION if bound.precision == pb.PRECISION_FP32 else MAX_DEVIATION
+        _require(
+            0 < bound.max_deviation <= most,
+            f"precisions.max_deviation {bound.max_deviation:g} of {what} is not above 0 and at most {most:g}",
+        )
+    for file in files:
+        allowed = {precision for of, precision in seen if of == file}
+        _require(bool(allowed), f"precisions allows none for {file}")
+        if file in manifest.stored:
+            stored = manifest.stored[file]
+            _require_precision(f"stored[{file}]", stored)
+            _require(allowed == {stored}, f"precisions allows others for {file} than it is stored in")
+
+
+def _require_precision(field: str, precision: int) -> None:
+    known = precision in pb.Precision.values() and precision != pb.PRECISION_UNSPECIFIED
+    _require(known, f"{field} {precision} is not known")
+
+
+def _validate_parity(report: pb.ParityReport) -> None:
+    """Check that what is told as a proof is one."""
+    compared: dict[str, pb.ParityCheck | pb.Agreement] = {
+        **{f"parity.checks[{i}]": check for i, check in enumerate(report.checks)},
+        **{f"parity.agreements[{i}]": agreement for i, agreement in enumerate(report.agreements)},
+    }
+    for field, check in compared.items():
+        for name in ("max_abs_difference", "max_abs_reference", "bound"):
+            value = getattr(check, name)
+            _require(0 <= value < math.inf, f"{field}.{name} {value:g} is not a number of 0 or more")
+        difference, bound = check.max_abs_difference, check.bound
+        _require(difference <= bound, f"{field}.max_abs_difference {difference:g} exceeds its bound {bound:g}")
+
+
+def _validate_captioner(spec: pb.CaptionerSpec) -> None:
+    size = len(spec.vocabulary)
+    _require(size > 0, "captioner.vocabulary is empty")
+    ids = {"end_id": spec.end_id}
+    for field in ("start_id", "pad_id", "unknown_id"):
+        if spec.HasField(field):
+            ids[field] = getattr(spec, field)
+    for field in ("stripped_ids", "beam_forbidden_ids"):
+        ids.update({f"{field}[{i}]": token for i, token in enumerate(getattr(spec, field))})
+    for field, token in ids.items():
+        _require(token < size, f"captioner.{field} {token} is not below the vocabulary's size {size}")
+    left = size - len({spec.end_id, *spec.beam_forbidden_ids})
+    _require(spec.end_id not in spec.beam_forbidden_ids and left > 0, "captioner.beam_forbidden_ids leaves no captions")
+    _require(1 <= spec.max_tokens <= 1000, f"captioner.max_tokens {spec.max_tokens} is not within 1..1000")
+    _require(
+        spec.beam_width <= MAX_BEAM_WIDTH, f"captioner.beam_width {spec.beam_width} is not within 0..{MAX_BEAM_WIDTH}"
+    )
+
+
+def _require(condition: bool, message: str) -> None:
+    if not condition:
+        raise ModelRefused(f"{MANIFEST}: {message}")

@@ -1,0 +1,83 @@
+"""Decodes picture files with the Pillow plug-in of the format that the header told, and with no other."""
+
+import io
+from collections.abc import Callable
+from importlib import import_module
+from typing import Final
+
+import numpy as np
+from PIL import Image, ImageFile
+
+from resonnx_server.errors import BadImage
+from resonnx_server.runtime.pictures.file_kinds import damaged
+from resonnx_server.runtime.pictures.headers import Header
+from resonnx_server.runtime.pictures.orientation import UPRIGHT, orientation
+
+_PLUGINS: Final = {
+    "JPEG": ("PIL.JpegImagePlugin", "JpegImageFile"),
+    "PNG": ("PIL.PngImagePlugin", "PngImageFile"),
+    "WebP": ("PIL.WebPImagePlugin", "WebPImageFile"),
+    "BMP": ("PIL.BmpImagePlugin", "BmpImageFile"),
+    "GIF": ("PIL.GifImagePlugin", "GifImageFile"),
+    "TIFF": ("PIL.TiffImagePlugin", "TiffImageFile"),
+    "AVIF": ("PIL.AvifImagePlugin", "AvifImageFile"),
+}
+_16_BIT_GREY: Final = "I;16"
+
+
+def decode_by_pillow(encoded: bytes, told: Header, divisor: int, field: str) -> tuple[Image.Image, int]:
+    """Decode a picture file by the plug-in of its format.
+
+    Args:
+        encoded: The file.
+        told: What its header says; a decoder that finds another size is stopped before it decodes.
+        divisor: By how much to reduce a JPEG file.
+        field: For messages.
+
+    Returns:
+        An RGB image, and in which of EXIF's eight ways it is stored. TIFF files come upright from Pillow.
+
+    Raises:
+        BadImage: It is damaged or incomplete.
+    """
+    try:
+        with _opener(told.format)(io.BytesIO(encoded)) as image:
+            if image.size not in _sizes(told):
+                raise damaged(encoded, field)
+            if divisor > 1:
+                # It reduces no further than to what is asked for, sides rounded up.
+                image.draft("RGB", (max(1, told.width // divisor), max(1, told.height // divisor)))
+            image.load()
+            # Alpha is dropped, a palette's too; Pillow would warn about it.
+            image.info.pop("transparency", None)
+            stored = UPRIGHT if told.format == "TIFF" else orientation(image.info.get("exif", b""))
+            if told.format == "PNG" and image.mode.startswith(_16_BIT_GREY):
+                return _from_16_bit_grey(image), stored
+            return image.convert("RGB"), stored
+    except (BadImage, MemoryError):
+        raise
+    except Exception:
+        # Plug-ins are parsers of anybody's bytes, and raise whatever the bytes led them to.
+        raise damaged(encoded, field) from None
+
+
+def _sizes(told: Header) -> tuple[tuple[int, int], ...]:
+    size = (told.width, told.height)
+    # Pillow opens a TIFF file as it will be when it is turned.
+    return (size, size[::-1]) if told.format == "TIFF" else (size,)
+
+
+def _opener(name: str) -> Callable[[io.BytesIO], ImageFile.ImageFile]:
+    """Return a format's plug-in, which is not loaded before somebody may use it."""
+    module, plugin = _PLUGINS[name]
+    loaded = import_module(module)
+    if name == "AVIF":
+        # As many pictures are decoded at once as there are cores.
+        loaded.DEFAULT_MAX_THREADS = 1  # type: ignore[attr-defined]
+    opener: Callable[[io.BytesIO], ImageFile.ImageFile] = getattr(loaded, plugin)
+    return opener
+
+
+def _from_16_bit_grey(image: Image.Image) -> Image.Image:
+    high = (np.asarray(image) >> 8).astype(np.uint8)
+    return Image.fromarray(high).convert("RGB")

@@ -1,0 +1,157 @@
+"""What a picture file's first bytes say of it: its format, its size, and what must be held to decode it.
+
+Read before anything is decoded, on the event loop: microseconds for what programs write, and some milliseconds whatever
+the bytes, of which nothing is copied. The decoder's own findings must agree (codecs.py), so no more is spent than
+the header announced.
+"""
+
+from collections.abc import Callable
+from typing import Final, NamedTuple
+
+from resonnx_server.runtime.pictures import avif_header, markers, tiff_header
+
+_UNREADABLE: Final = "its header is damaged or incomplete"
+# Blocks before a GIF file's first picture. Real files have a few, comments included.
+_MAX_GIF_BLOCKS: Final = 4096
+_RLE: Final = (1, 2)
+
+
+class Header(NamedTuple):
+    """What is told of a picture.
+
+    Attributes:
+        format: A FormatName, "raw", or "" for what is none of them.
+        width: In pixels; 0 where it is not told.
+        height: Likewise.
+        held_bytes: What a decoder holds beside pixels: coefficients, strips, tiles.
+        progressive: A JPEG file of several passes.
+        scalable: It can be decoded at a fraction of its size.
+        problem: Why it cannot be decoded; empty if nothing speaks against it.
+    """
+
+    format: str
+    width: int = 0
+    height: int = 0
+    held_bytes: int = 0
+    progressive: bool = False
+    scalable: bool = False
+    problem: str = ""
+
+    @property
+    def pixels(self) -> int:
+        """As it arrives."""
+        return self.width * self.height
+
+
+def header(encoded: bytes) -> Header:
+    """Return what a picture file says of itself."""
+    for magic, read in _READERS:
+        if encoded.startswith(magic):
+            return read(encoded)
+    if encoded[:4] == b"RIFF" and encoded[8:12] == b"WEBP":
+        return _webp(encoded)
+    if avif_header.is_avif(encoded):
+        return _avif(encoded)
+    return Header("")
+
+
+def _jpeg(encoded: bytes) -> Header:
+    frame = markers.frame(encoded)
+    if frame is None:
+        return Header("JPEG", problem=_UNREADABLE)
+    return Header(
+        "JPEG", frame.width, frame.height, frame.coefficient_bytes, frame.progressive, scalable=frame.scalable
+    )
+
+
+def _png(encoded: bytes) -> Header:
+    if encoded[12:16] != b"IHDR" or len(encoded) < 33:
+        return Header("PNG", problem=_UNREADABLE)
+    return Header("PNG", int.from_bytes(encoded[16:20], "big"), int.from_bytes(encoded[20:24], "big"))
+
+
+def _webp(encoded: bytes) -> Header:
+    chunk = encoded[12:16]
+    if len(encoded) < 30:
+        return Header("WebP", problem=_UNREADABLE)
+    if chunk == b"VP8X":
+        return Header("WebP", _little(encoded[24:27]) + 1, _little(encoded[27:30]) + 1)
+    if chunk == b"VP8L":
+        bits = _little(encoded[21:25])
+        return Header("WebP", (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1)
+    if chunk == b"VP8 ":
+        return Header("WebP", _little(encoded[26:28]) & 0x3FFF, _little(encoded[28:30]) & 0x3FFF)
+    return Header("WebP", problem=_UNREADABLE)
+
+
+def _bmp(encoded: bytes) -> Header:
+    size = _little(encoded[14:18])
+    if size == 12 and len(encoded) >= 26:
+        return Header("BMP", _little(encoded[18:20]), _little(encoded[20:22]))
+    if size < 40 or len(encoded) < 54:
+        return Header("BMP", problem=_UNREADABLE)
+    width, height = (int.from_bytes(encoded[at : at + 4], "little", signed=True) for at in (18, 22))
+    # Pillow unpacks runs in Python, which would keep the GIL from everybody else.
+    problem = "BMP files of run-length encoded pixels are not taken" if _little(encoded[30:34]) in _RLE else ""
+    # Rows of negative height are stored from the top.
+    return Header("BMP", max(width, 0), abs(height), problem=problem)
+
+
+def _gif(encoded: bytes) -> Header:
+    """Read the screen's size and the first picture's: one that reaches beyond the screen makes it larger."""
+    width, height = _little(encoded[6:8]), _little(encoded[8:10])
+    position = 13 + _gif_table(encoded[10:11])
+    in_extension = False
+    for _ in range(_MAX_GIF_BLOCKS):
+        kind = encoded[position : position + 1]
+        if not kind:
+            break
+        if in_extension:
+            # Blocks of up to 255 bytes, up to an empty one.
+            position += 1 + kind[0]
+            in_extension = kind[0] > 0
+        elif kind == b",":
+            left, top, across, down = (_little(encoded[position + i : position + i + 2]) for i in (1, 3, 5, 7))
+            return Header("GIF", max(width, left + across), max(height, top + down))
+        elif kind == b"!":
+            position += 2
+            in_extension = True
+        elif kind == b";":
+            break
+        else:
+            # As Pillow looks for the next block.
+            position += 1
+    return Header("GIF", problem=_UNREADABLE)
+
+
+def _gif_table(flags: bytes) -> int:
+    return 3 << ((flags[0] & 7) + 1) if flags and flags[0] & 0x80 else 0
+
+
+def _tiff(encoded: bytes) -> Header:
+    found = tiff_header.read(encoded)
+    if isinstance(found, str):
+        return Header("TIFF", problem=found)
+    return Header("TIFF", found.width, found.height, found.held_bytes)
+
+
+def _avif(encoded: bytes) -> Header:
+    found = avif_header.read(encoded)
+    if isinstance(found, str):
+        return Header("AVIF", problem=found)
+    return Header("AVIF", found.width, found.height, found.held_bytes)
+
+
+def _little(content: bytes) -> int:
+    return int.from_bytes(content, "little")
+
+
+_READERS: Final[tuple[tuple[bytes, Callable[[bytes], Header]], ...]] = (
+    (b"\xff\xd8\xff", _jpeg),
+    (b"\x89PNG\r\n\x1a\n", _png),
+    (b"GIF87a", _gif),
+    (b"GIF89a", _gif),
+    (b"BM", _bmp),
+    (b"II*\x00", _tiff),
+    (b"MM\x00*", _tiff),
+)

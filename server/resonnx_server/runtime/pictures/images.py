@@ -1,0 +1,175 @@
+"""Turns a picture file, or raw pixels, into the uint8 pixels that a model takes, as the training recipe does.
+
+The recipe of the public checkpoints is `Image.open(f).convert("RGB")`, then Pillow's antialiased resize. So: EXIF
+orientation is applied only where a model's recipe or settings say so, alpha is dropped, CMYK goes through Pillow's
+conversion, grey is repeated, an animation gives its first frame. Two differences: 16-bit grey PNG keeps its high byte,
+as 16-bit colour does in Pillow (the recipe clips it to white); large JPEG files are decoded reduced (see
+picture_options.py).
+Runs on decode threads; Pillow, simplejpeg and libwebp release the GIL.
+"""
+
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+from resonnx_proto.v1.manifest_pb2 import ImageInput
+
+from resonnx_server.errors import BadImage
+from resonnx_server.runtime.pictures import webp
+from resonnx_server.runtime.pictures.codecs import decode_by_pillow
+from resonnx_server.runtime.pictures.file_kinds import kind_of
+from resonnx_server.runtime.pictures.headers import Header, header
+from resonnx_server.runtime.pictures.jpeg import check_scans, decode_jpeg
+from resonnx_server.runtime.pictures.markers import exif
+from resonnx_server.runtime.pictures.memory import allowed_bytes, decoding_bytes, resized_size
+from resonnx_server.runtime.pictures.options import DEFAULT_MAX_PIXELS, PictureOptions
+from resonnx_server.runtime.pictures.orientation import Box, is_on_its_side, orientation, upright
+
+Pixels = npt.NDArray[np.uint8]
+
+_FILTERS: Final = {
+    ImageInput.FILTER_BILINEAR: Image.Resampling.BILINEAR,
+    ImageInput.FILTER_BICUBIC: Image.Resampling.BICUBIC,
+    ImageInput.FILTER_LANCZOS: Image.Resampling.LANCZOS,
+    ImageInput.FILTER_NEAREST: Image.Resampling.NEAREST,
+    ImageInput.FILTER_BOX: Image.Resampling.BOX,
+}
+
+
+def load(encoded: bytes, options: PictureOptions, field: str = "image.encoded", told: Header | None = None) -> Pixels:
+    """Decode a picture file, turn it upright if `options` say so, and resize it by their recipe.
+
+    Args:
+        encoded: The file.
+        options: The model's.
+        field: The request's field, for messages.
+        told: The file's header, where it has been read already.
+
+    Returns:
+        uint8 [recipe.height, recipe.width, 3], RGB.
+
+    Raises:
+        BadImage: Not a picture file of the allowed formats, damaged, or over a limit (told before decoding).
+    """
+    told = told or header(encoded)
+    check(encoded, told, options, field)
+    divisor = options.divisor(told.width, told.height) if told.scalable else 1
+    image, stored = _decode(encoded, told, divisor, field)
+    size = image.size
+    shown: Box = (0, 0, *size)
+    if divisor > 1:
+        # A reduced picture ends within its last pixels.
+        size, shown = (told.width, told.height), (0, 0, told.width / divisor, told.height / divisor)
+    if options.applies_exif:
+        image, shown = upright(image, shown, stored)
+        size = size[::-1] if is_on_its_side(stored) else size
+    return fit(image, options.recipe, field, size, shown, options.max_resized_pixels)
+
+
+def decode(encoded: bytes, field: str = "image.encoded", options: PictureOptions | None = None) -> Image.Image:
+    """Decode a picture file whole to an RGB image; upright if `options` say so. Raises BadImage as `load` does."""
+    options = options or PictureOptions(ImageInput())
+    told = header(encoded)
+    check(encoded, told, options, field)
+    image, stored = _decode(encoded, told, 1, field)
+    return upright(image, (0, 0, *image.size), stored)[0] if options.applies_exif else image
+
+
+def check(encoded: bytes, told: Header, options: PictureOptions, field: str) -> None:
+    """Raise BadImage if a picture file must not be decoded, by its header alone: of what kind it is, and how large."""
+    if not told.format:
+        raise BadImage(field, f"{kind_of(encoded)}; taken are {_names(options)} files")
+    if told.format not in options.formats:
+        raise BadImage(field, f"{kind_of(encoded)}, which the server's `formats` do not allow: {_names(options)}")
+    if told.problem:
+        raise BadImage(field, f"{kind_of(encoded)}, and {told.problem}")
+    check_size(told.width, told.height, field, options)
+    needed, most = decoding_bytes(told, options), allowed_bytes(options)
+    if needed > most:
+        raise BadImage(field, f"{kind_of(encoded)} that takes {needed} bytes to decode, more than {most}")
+
+
+def check_size(width: int, height: int, field: str, options: PictureOptions) -> None:
+    """Raise BadImage unless both sides and their product are within the options' limits."""
+    if not (1 <= width <= options.max_side and 1 <= height <= options.max_side):
+        raise BadImage(field, f"{width}x{height} pixels; a side must be within 1..{options.max_side}")
+    if width * height > options.max_pixels:
+        raise BadImage(field, f"{width}x{height} is {width * height} pixels, more than {options.max_pixels}")
+
+
+def check_raw(rgb: bytes, width: int, height: int, field: str, options: PictureOptions) -> None:
+    """Raise BadImage unless raw pixels are as many as the sides say, which are within the options' limits."""
+    check_size(width, height, field, options)
+    if len(rgb) != width * height * 3:
+        raise BadImage(f"{field}.rgb", f"{len(rgb)} bytes; width {width} and height {height} need {width * height * 3}")
+
+
+def from_raw(rgb: bytes, width: int, height: int, options: PictureOptions, field: str = "image.raw") -> Pixels:
+    """Resize raw RGB pixels (rows from the top, 3 bytes a pixel) by the recipe; returns and raises as `load`."""
+    check_raw(rgb, width, height, field, options)
+    recipe = options.recipe
+    pixels = np.frombuffer(rgb, np.uint8).reshape(height, width, 3)
+    if (width, height) == (recipe.width, recipe.height) and leaves_as_is(recipe):
+        return pixels
+    return fit(Image.fromarray(pixels), recipe, field, max_pixels=options.max_resized_pixels)
+
+
+def fit(
+    image: Image.Image,
+    recipe: ImageInput,
+    field: str = "image",
+    size: tuple[int, int] | None = None,
+    shown: Box | None = None,
+    max_pixels: int = DEFAULT_MAX_PIXELS,
+) -> Pixels:
+    """Resize and crop an RGB image by `recipe`; returns and raises as `load`.
+
+    The crop's offset is torchvision's: int(round((side - crop) / 2)). One resize with a box would be cheaper and
+    differs by 1 in 5 % of the values.
+
+    Args:
+        image: All of it, or what is left of a picture that was decoded reduced.
+        recipe: The model's input.
+        field: For messages.
+        size: Full size of a picture that was decoded reduced.
+        shown: The part of `image` that shows all of that picture.
+        max_pixels: Of the resized picture.
+    """
+    resample = _FILTERS[recipe.filter]
+    width, height = size or image.size
+    resized = resized_size(width, height, recipe)
+    if resized[0] * resized[1] > max_pixels:
+        raise BadImage(
+            field, f"{width}x{height} would be resized to {resized[0]}x{resized[1]}, over {max_pixels} pixels"
+        )
+    scaled = image.resize(resized, resample, shown)
+    if recipe.resize == ImageInput.RESIZE_STRETCH:
+        return np.asarray(scaled)
+    left = round((resized[0] - recipe.width) / 2)
+    top = round((resized[1] - recipe.height) / 2)
+    return np.asarray(scaled.crop((left, top, left + recipe.width, top + recipe.height)))
+
+
+def _decode(encoded: bytes, told: Header, divisor: int, field: str) -> tuple[Image.Image, int]:
+    """Return an RGB image, and in which of EXIF's ways it is stored."""
+    if told.format == "JPEG":
+        check_scans(encoded, field)
+        image = decode_jpeg(encoded, divisor, (told.width, told.height), field) if told.scalable else None
+        if image is not None:
+            return image, orientation(exif(encoded))
+    if told.format == "WebP":
+        image = webp.decode_webp(encoded, (told.width, told.height), field)
+        if image is not None:
+            return image, orientation(webp.exif(encoded))
+    return decode_by_pillow(encoded, told, divisor, field)
+
+
+def _names(options: PictureOptions) -> str:
+    *most, last = options.formats
+    return f"{', '.join(most)} and {last}" if most else last
+
+
+def leaves_as_is(recipe: ImageInput) -> bool:
+    """Whether pixels of the model's own size are not resized."""
+    return recipe.resize == ImageInput.RESIZE_STRETCH or (recipe.resize_short_side == recipe.width == recipe.height)

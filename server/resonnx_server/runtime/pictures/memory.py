@@ -1,0 +1,75 @@
+"""How much memory a picture takes while it is decoded and resized, told by its header."""
+
+from typing import Final
+
+from resonnx_proto.v1.manifest_pb2 import ImageInput
+
+from resonnx_server.runtime.pictures.headers import Header
+from resonnx_server.runtime.pictures.options import PictureOptions
+
+RAW: Final = "raw"
+# Most that decoders and the conversion to RGB take of each pixel, in bytes, rounded up from what was measured
+# (tests/server/runtime/pictures/test_memory.py): Pillow keeps 4 of each RGB pixel; its WebP plug-in, used where
+# libwebp is not found, has three canvases and a copy.
+_BYTES_A_PIXEL: Final = {
+    "JPEG": 8.3,
+    "PNG": 12.5,
+    "WebP": 18.0,
+    "BMP": 8.5,
+    "GIF": 8.0,
+    "TIFF": 12.5,
+    "AVIF": 16.0,
+    RAW: 4.0,
+}
+# A JPEG file's pixels beside its coefficients.
+_JPEG_DECODED: Final = 4.1
+# The same with what may be held beside them: coefficients of four components, a strip of 16 bits a sample, a picture
+# and its alpha. And of any format, two pictures that resizing makes of one.
+_MOST_BYTES_A_PIXEL: Final = {"JPEG": 12.5, "TIFF": 21.0, "AVIF": 28.0}
+_MOST_RESIZING: Final = 16.0
+# Rows, tables, and pixels of the model's own size.
+_OVERHEAD: Final = 1 << 20
+
+
+def decoding_bytes(header: Header, options: PictureOptions) -> int:
+    """Return the most memory that decoding and resizing a picture should take at any moment."""
+    divisor = options.divisor(header.width, header.height) if header.scalable else 1
+    width, height = -(-header.width // divisor), -(-header.height // divisor)
+    pixels = width * height
+    decoded = int(_BYTES_A_PIXEL.get(header.format, 0.0) * pixels)
+    if header.format == "JPEG":
+        decoded = max(decoded, header.held_bytes + int(_JPEG_DECODED * pixels))
+    else:
+        decoded += header.held_bytes
+    return _OVERHEAD + max(decoded, 4 * pixels + _resizing_bytes(width, height, options.recipe))
+
+
+def most_bytes(options: PictureOptions) -> int:
+    """Return what the largest picture may take that the options allow, whatever its format."""
+    return _OVERHEAD + int(max(_worst(options), _MOST_RESIZING) * options.max_pixels)
+
+
+def allowed_bytes(options: PictureOptions) -> int:
+    """Return what one picture may take: as `most_bytes`, and what resizing it for a large model takes."""
+    return _OVERHEAD + int(max(_worst(options) * options.max_pixels, _MOST_RESIZING * options.max_resized_pixels))
+
+
+def _worst(options: PictureOptions) -> float:
+    return max(_MOST_BYTES_A_PIXEL.get(name, _BYTES_A_PIXEL[name]) for name in (*options.formats, RAW))
+
+
+def resized_size(width: int, height: int, recipe: ImageInput) -> tuple[int, int]:
+    """Return the size that a picture is resized to, before it is cropped.
+
+    The short-side rule is torchvision's: the long side is int(short * long / short side).
+    """
+    if recipe.resize == ImageInput.RESIZE_STRETCH:
+        return recipe.width, recipe.height
+    short = recipe.resize_short_side
+    return (short, int(short * height / width)) if width <= height else (int(short * width / height), short)
+
+
+def _resizing_bytes(width: int, height: int, recipe: ImageInput) -> int:
+    # Pillow resizes across first, then down.
+    across, down = resized_size(width, height, recipe) if width and height else (0, 0)
+    return 4 * across * (height + down)

@@ -1,0 +1,113 @@
+"""Decodes WebP files by libwebp itself, which takes the interpreter from nobody.
+
+Pillow's plug-in copies each picture as it comes out of the decoder, 4 bytes a pixel, with the interpreter's lock held:
+46 bytes that say 64 megapixels would keep all else waiting for a quarter of a second. The library is the one that
+Pillow's wheel carries.
+"""
+
+import ctypes
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import PIL
+from PIL import Image
+
+from resonnx_server.runtime.pictures.file_kinds import damaged
+
+# Beside the pictures, files have a profile, EXIF and XMP.
+_MAX_CHUNKS: Final = 64
+_FIRST_CHUNK: Final = 12
+_MOVING: Final = 2
+_PICTURES: Final = (b"VP8 ", b"VP8L")
+# Of a frame of an animation: where it stands, its size, how long it is shown.
+_FRAME_HEAD: Final = 16
+
+
+def decode_webp(encoded: bytes, size: tuple[int, int], field: str) -> Image.Image | None:
+    """Decode a WebP file, an animation's first frame; None where the library is not there.
+
+    The pixels equal Pillow's. Transparent ones keep their colour; what an animation's frame leaves out is black.
+
+    Args:
+        encoded: The file.
+        size: Width and height, as its header tells.
+        field: For messages.
+
+    Returns:
+        An RGB image.
+
+    Raises:
+        BadImage: It is damaged or incomplete.
+    """
+    decoder = _library()
+    if decoder is None:
+        return None
+    is_moving = encoded[12:16] == b"VP8X" and encoded[20] & _MOVING
+    if not is_moving:
+        return Image.fromarray(_pixels(decoder, encoded, size, field))
+    frame = next((span for kind, *span in _chunks(encoded, _FIRST_CHUNK, len(encoded)) if kind == b"ANMF"), None)
+    # Frames behind the first may be missing.
+    if frame is None or 8 + _little(encoded[4:8]) > len(encoded):
+        raise damaged(encoded, field)
+    start, end = frame
+    left, top, across, down = (_little(encoded[start + i : start + i + 3]) for i in (0, 3, 6, 9))
+    left, top, across, down = 2 * left, 2 * top, across + 1, down + 1
+    if left + across > size[0] or top + down > size[1]:
+        raise damaged(encoded, field)
+    inside = _chunks(encoded, start + _FRAME_HEAD, end)
+    still = next((encoded[at - 8 : past] for kind, at, past in inside if kind in _PICTURES), b"")
+    still = b"RIFF" + (4 + len(still)).to_bytes(4, "little") + b"WEBP" + still
+    canvas = Image.new("RGB", size)
+    canvas.paste(Image.fromarray(_pixels(decoder, still, (across, down), field)), (left, top))
+    return canvas
+
+
+def exif(encoded: bytes) -> bytes:
+    """Return a WebP file's EXIF block; empty if there is none."""
+    return next((encoded[a:b] for kind, a, b in _chunks(encoded, _FIRST_CHUNK, len(encoded)) if kind == b"EXIF"), b"")
+
+
+def _pixels(decoder: Any, file: bytes, size: tuple[int, int], field: str) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    width, height = ctypes.c_int(), ctypes.c_int()
+    length = ctypes.c_size_t(len(file))
+    # What it finds must be what was told, before memory is taken for it.
+    if not decoder.WebPGetInfo(file, length, ctypes.byref(width), ctypes.byref(height)):
+        raise damaged(file, field)
+    if (width.value, height.value) != size:
+        raise damaged(file, field)
+    pixels = np.empty((size[1], size[0], 3), np.uint8)
+    room = (pixels.ctypes.data_as(ctypes.c_void_p), ctypes.c_size_t(pixels.nbytes), pixels.strides[0])
+    if not decoder.WebPDecodeRGBInto(file, length, *room):
+        raise damaged(file, field)
+    return pixels
+
+
+def _chunks(encoded: bytes, start: int, end: int) -> Iterator[tuple[bytes, int, int]]:
+    """Yield each chunk's kind, and where its content begins and ends."""
+    for _ in range(_MAX_CHUNKS):
+        content = start + 8
+        past = content + _little(encoded[start + 4 : content])
+        if past > end or content > end:
+            return
+        yield encoded[start : start + 4], content, past
+        # They begin at even places.
+        start = past + past % 2
+
+
+def _little(content: bytes) -> int:
+    return int.from_bytes(content, "little")
+
+
+@cache
+def _library() -> Any:
+    """Return libwebp, or None where Pillow carries none as a file of its own."""
+    package = Path(PIL.__file__).parent
+    found = [*package.parent.glob("pillow.libs/libwebp-*.so*"), *package.glob(".dylibs/libwebp.[0-9]*.dylib")]
+    if not found:
+        return None
+    library = ctypes.CDLL(str(found[0]))
+    library.WebPDecodeRGBInto.restype = ctypes.c_void_p
+    return library

@@ -1,0 +1,1 @@
+"""Tensor requests of many callers, batched through one session: classifiers and bare ONNX files."""

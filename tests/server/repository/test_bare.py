@@ -1,0 +1,137 @@
+"""A bare ONNX file of a known shape is warmed and timed as a classifier is; others are served from a guess."""
+
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper
+from resonnx_server.inference.registry import Model
+from resonnx_server.repository import bare
+from resonnx_server.repository.latency_cache import Kept, LatencyCache
+from resonnx_server.runtime.machine.processor_time import ProcessorTime
+from resonnx_server.runtime.session import Session
+from resonnx_server.scheduling.device import Device
+from resonnx_server.scheduling.measurement import Measured
+from resonnx_server.tensors.engine import TensorEngine
+
+from ..onnx_classifier import version
+
+Tensors = dict[str, np.ndarray]
+SIZES = (1, 2, 3, 4, 6, 8)
+ONE_MS = Measured(1e6, 0.0)
+
+
+def _write(folder: Path, *axes: int | str) -> None:
+    """model.onnx: x [*axes] -> y = x + x."""
+    x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, axes) for name in "xy")
+    graph = helper.make_graph([helper.make_node("Add", ["x", "x"], ["y"])], "bare", [x], [y])
+    onnx.save(
+        helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8), folder / "model.onnx"
+    )
+
+
+async def _load(folder: Path, threads: int = 2) -> Model:
+    """Load it, let it double three rows, and close it."""
+    device, cache = Device("cpu", 2), LatencyCache.open(folder / "tables", threads)
+    found = SimpleNamespace(name="m", version=1, folder=folder)
+    model = bare.load(replace(version(device, cache, threads, max_batch_size=8), found=found))()  # type: ignore[arg-type]
+    x = np.arange(12, dtype=np.float32).reshape(3, 4)
+    x[1, 1:3] = np.nan, np.inf
+    outputs, _ = await model.engine.submit({"x": x})
+    assert np.array_equal(outputs["y"], 2 * x, equal_nan=True), "NaN may be what such a model means"
+    model.engine.close()
+    device.close()
+    return model
+
+
+@pytest.fixture
+def warmed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Sizes of batches of zeros that sessions run."""
+    sizes = []
+    run = Session.run
+
+    def noted(session: Session, feeds: Tensors, *more: object) -> Tensors:
+        if not feeds["x"].any():
+            sizes.append(len(feeds["x"]))
+        return run(session, feeds, *more)
+
+    monkeypatch.setattr(Session, "run", noted)
+    return sizes
+
+
+async def test_a_known_shape_is_measured_once_and_its_tables_are_kept(
+    tmp_path: Path, warmed: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Sizes that seem bad are measured again, and all where something else held the processors.
+    monkeypatch.setattr("resonnx_server.repository.version.far_above", lambda _: set())
+    monkeypatch.setattr(ProcessorTime, "is_disturbed", False)
+    _write(tmp_path, "n", 4)
+    model = await _load(tmp_path)
+    assert set(warmed) == set(SIZES)
+    assert model.sessions[0].table.sizes == SIZES
+    assert model.max_batch_size == 8
+    tables = sorted((tmp_path / "tables").iterdir())
+    assert tables
+    warmed.clear()
+    await _load(tmp_path)
+    assert set(warmed) == {1, 8}, "each session's largest, and one row where few threads are compared with many"
+    assert sorted((tmp_path / "tables").iterdir()) == tables
+
+
+async def test_instances_are_chosen_by_measurement(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tables say that two batches at once take no longer than one."""
+    _write(tmp_path, "n", 4)
+
+    def kept(_: LatencyCache, _digest: str, _session: object, sizes: tuple[int, ...], _callers: int) -> Kept:
+        return Kept(dict.fromkeys(sizes, ONE_MS))
+
+    monkeypatch.setattr(LatencyCache, "get", kept)
+    model = await _load(tmp_path)
+    assert model.sessions[0].instances == 2
+    assert isinstance(model.engine, TensorEngine)
+    assert model.engine.runners.instances == 2
+
+
+async def test_a_graph_that_is_not_batched_is_measured_once_in_its_own_shape(
+    tmp_path: Path, warmed: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ProcessorTime, "is_disturbed", False)
+    _write(tmp_path, 3, 4)
+    model = await _load(tmp_path)
+    assert set(warmed) == {3}
+    assert len(warmed) > 2
+    assert (model.sessions[0].table.sizes, model.sessions[0].instances, model.max_batch_size) == ((1,), 1, 0)
+    assert len(list((tmp_path / "tables").iterdir())) == 1
+    warmed.clear()
+    await _load(tmp_path)
+    assert warmed == [3], "it is warmed, and not measured again"
+
+
+async def test_other_shapes_are_served_from_a_guess(tmp_path: Path, warmed: list[int]) -> None:
+    _write(tmp_path, "n", "m")
+    model = await _load(tmp_path)
+    assert model.sessions[0].table.sizes == SIZES
+    assert model.sessions[0].instances == 1
+    assert not list((tmp_path / "tables").iterdir())
+
+
+async def test_a_graph_that_zeros_do_not_suit_is_served_from_a_guess(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _write(tmp_path, "n", 4)
+    run = Session.run
+
+    def choosy(session: Session, feeds: Tensors, *more: object) -> Tensors:
+        if not feeds["x"].any():
+            raise RuntimeError("nothing but zeros")
+        return run(session, feeds, *more)
+
+    monkeypatch.setattr(Session, "run", choosy)
+    model = await _load(tmp_path)
+    assert model.sessions[0].instances == 1
+    costs = model.sessions[0].table.snapshot()
+    assert costs[8].expected_ns == pytest.approx(2 * costs[2].expected_ns), "by the square root of the rows"
+    assert not list((tmp_path / "tables").iterdir())

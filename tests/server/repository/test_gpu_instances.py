@@ -1,0 +1,52 @@
+"""How a model runs on a GPU is settled as on a CPU, but for threads: one session, one run at a time or two."""
+
+import numpy as np
+import pytest
+from resonnx_proto.v1 import manifest_pb2 as pb
+from resonnx_server.repository import instances
+from resonnx_server.repository.version import GPU_LANES
+from resonnx_server.repository.warming import Warming
+from resonnx_server.runtime.model_files.manifest import VersionFiles
+from resonnx_server.runtime.session import CUDA, Candidate
+from resonnx_server.scheduling.latency import LatencyTable
+from resonnx_server.scheduling.session_pool import Tensors
+
+from .. import onnx_classifier
+
+
+class OnGpu:
+    """A session on a GPU, which is not run: what it costs is told."""
+
+    threads, spinning = 7, False
+    candidate = Candidate(CUDA, pb.PRECISION_FP32)
+
+    def run(self, feeds: Tensors) -> Tensors:
+        raise AssertionError("not measured here")
+
+
+@pytest.mark.parametrize(
+    ("beside_ns", "expected"),
+    [
+        pytest.param(3.0e6, GPU_LANES, id="copying overlaps"),
+        pytest.param(5.7e6, GPU_LANES, id="a twentieth overlaps"),
+        pytest.param(6.0e6, 1, id="nothing overlaps"),
+        pytest.param(9.0e6, 1, id="they are in each other's way"),
+    ],
+)
+def test_two_at_once_where_copying_overlaps(beside_ns: float, expected: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run takes 3 ms by itself, and `beside_ns` beside another one."""
+    monkeypatch.setattr(instances, "Session", None)  # none is opened beside the one
+    session = OnGpu()
+
+    def costs(_: Warming, measured: object, sizes: tuple[int, ...], callers: int) -> LatencyTable:
+        assert measured is session
+        return LatencyTable(dict.fromkeys(sizes, {1: 3.0e6, GPU_LANES: beside_ns}[callers]))
+
+    monkeypatch.setattr(Warming, "costs", costs)
+    files = VersionFiles("", {"model.onnx": b""}, pb.Manifest())
+    version = onnx_classifier.version(threads=7, max_batch_size=1)
+    warming = Warming(version, files, "model.onnx", lambda rows: {"x": np.zeros(rows)})
+    runners = instances.settle(warming, session)  # type: ignore[arg-type]
+    assert runners.instances == expected
+    assert runners.alone.run == runners.shared.run == session.run
+    assert runners.shared.table.cost_ns(1) == (beside_ns if expected > 1 else 3.0e6)

@@ -1,0 +1,201 @@
+"""Loads that fail, hang or take too long hold up neither the other models nor the stop."""
+
+import asyncio
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from resonnx_server.errors import ModelRefused
+from resonnx_server.repository.loading import Limits, Load, Loading
+from resonnx_server.repository.progress import Progress
+from resonnx_server.repository.scan import ModelFolder
+from resonnx_server.runtime.cancellation import Cancellation
+
+# For what must happen, however slow the machine; and for what must not be waited for.
+LONG_S = 60.0
+
+
+class Loader:
+    """Loads each model as `acts` says by its name; what it says nothing of serves at once."""
+
+    def __init__(self, **acts: Callable[[Progress], object]) -> None:
+        self.acts = acts
+        self.begun: list[str] = []
+
+    def load(self, found: ModelFolder, progress: Progress) -> Callable[[], Any]:
+        self.begun.append(found.name)
+        progress.reach("verifying")
+        self.acts.get(found.name, lambda _: None)(progress)
+        return lambda: SimpleNamespace(name=found.name)
+
+
+class Observer:
+    """Keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.told: dict[str, str] = {}
+        self.stages: list[tuple[str, str]] = []
+
+    def reached(self, load: Load) -> None:
+        self.stages.append((load.found.name, load.progress.stage))
+
+    def loaded(self, load: Load, model: Any) -> None:
+        assert model.name == load.found.name
+        self.told[model.name] = "serves"
+
+    def refused(self, load: Load, reason: str) -> None:
+        self.told[load.found.name] = reason
+
+
+@contextmanager
+def hung() -> Iterator[Callable[[Progress], object]]:
+    """An act that does not end, as a run inside a kernel does not, until the test does."""
+    over = threading.Event()
+    try:
+        yield lambda _: over.wait(LONG_S)
+    finally:
+        over.set()
+
+
+def _found(*names: str) -> list[ModelFolder]:
+    return [ModelFolder(name, 1, Path()) for name in names]
+
+
+def _raise(error: Exception) -> Callable[[Progress], object]:
+    def act(_: Progress) -> None:
+        raise error
+
+    return act
+
+
+async def test_models_are_loaded_one_after_the_other_and_told(caplog: pytest.LogCaptureFixture) -> None:
+    under_way = 0
+
+    def alone(_: Progress) -> None:
+        nonlocal under_way
+        under_way += 1
+        assert under_way == 1
+        under_way -= 1
+
+    loader = Loader(a=alone, b=_raise(ModelRefused("is bad")), c=_raise(ValueError("secret")), d=alone)
+    observer = Observer()
+    loading = Loading(loader, observer, Limits(LONG_S))
+    await asyncio.wait_for(loading.run(_found("a", "b", "c", "d")), LONG_S)
+    assert loader.begun == ["a", "b", "c", "d"]
+    unforeseen = "could not be loaded; the server's log has the details"
+    assert observer.told == {"a": "serves", "b": "is bad", "c": unforeseen, "d": "serves"}
+    assert observer.stages == [(name, "verifying") for name in "abcd"]
+    assert "secret" in caplog.text
+    assert list(loading.under_way) == []
+
+
+async def test_a_load_that_takes_too_long_is_refused_and_the_next_begins(caplog: pytest.LogCaptureFixture) -> None:
+    with hung() as hangs:
+        loader, observer = Loader(a=hangs), Observer()
+        loading = Loading(loader, observer, Limits(load_s=0.2))
+        await asyncio.wait_for(loading.run(_found("a", "b")), LONG_S)
+        assert observer.told == {
+            "a": "its load took longer than 0.2 s (load_timeout_s); it was verifying",
+            "b": "serves",
+        }
+        assert [load.found.name for load in loading.under_way] == ["a"]
+        assert "left behind" in caplog.text
+        assert not await loading.end(0.01)
+    assert await loading.end(LONG_S), "what ends later is not waited for"
+    assert observer.told["a"].startswith("its load took")
+
+
+async def test_a_loads_own_timeout_is_not_the_limit(caplog: pytest.LogCaptureFixture) -> None:
+    """As a network's file system raises."""
+    observer = Observer()
+    await Loading(Loader(a=_raise(TimeoutError("no answer"))), observer, Limits(LONG_S)).run(_found("a"))
+    assert "log has the details" in observer.told["a"]
+
+
+async def test_the_next_load_passes_one_that_does_nothing() -> None:
+    """Long before it is refused; and it may serve yet."""
+    passed = threading.Event()
+    loader, observer = Loader(a=lambda _: passed.wait(LONG_S), b=lambda _: passed.set()), Observer()
+    loading = Loading(loader, observer, Limits(LONG_S, stalled_s=0.05))
+    await asyncio.wait_for(loading.run(_found("a", "b")), LONG_S)
+    assert observer.told == {"a": "serves", "b": "serves"}
+
+
+async def test_a_load_that_does_something_is_not_passed() -> None:
+    """However long it takes: by its clock each step is later by more than a load may stand still."""
+    order: list[str] = []
+    now = 0.0
+
+    def clock() -> float:
+        nonlocal now
+        if threading.current_thread().name == "load-a":
+            now += 1
+        return now
+
+    def steps(progress: Progress) -> None:
+        progress.clock = clock
+        for _ in range(20):
+            progress.move()
+            # Long enough to be looked at.
+            threading.Event().wait(0.02)
+        order.append("a")
+
+    loader = Loader(a=steps, b=lambda _: order.append("b"))
+    loading = Loading(loader, Observer(), Limits(LONG_S, stalled_s=0.05))
+    await asyncio.wait_for(loading.run(_found("a", "b")), LONG_S)
+    assert order == ["a", "b"]
+
+
+async def test_loading_can_be_stopped_at_any_time() -> None:
+    """Nothing more begins, and nothing serves that ends later."""
+    began, goes_on = threading.Event(), threading.Event()
+
+    def waits(_: Progress) -> None:
+        began.set()
+        goes_on.wait(LONG_S)
+
+    loader, observer = Loader(a=waits), Observer()
+    loading = Loading(loader, observer, Limits(LONG_S))
+    running = asyncio.create_task(loading.run(_found("a", "b")))
+    assert await asyncio.to_thread(began.wait, LONG_S)
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    assert not await loading.end(0.01)
+    goes_on.set()
+    assert await loading.end(LONG_S)
+    assert loader.begun == ["a"]
+    assert observer.told == {}
+
+
+async def test_a_load_that_is_ended_goes_no_further() -> None:
+    """At its next step, and its next session: see Cancellation."""
+    began, goes_on = threading.Event(), threading.Event()
+    said: list[str] = []
+
+    def waits(progress: Progress) -> None:
+        began.set()
+        goes_on.wait(LONG_S)
+        for step in (progress.move, lambda: progress.reach("measuring"), _open_session):
+            with pytest.raises(ModelRefused) as refused:
+                step()
+            said.append(refused.value.message)
+
+    loading = Loading(Loader(a=waits), Observer(), Limits(LONG_S))
+    running = asyncio.create_task(loading.run(_found("a")))
+    assert await asyncio.to_thread(began.wait, LONG_S)
+    running.cancel()
+    await asyncio.wait({running})
+    goes_on.set()
+    assert await loading.end(LONG_S)
+    assert said == ["the load was ended"] * 3
+
+
+def _open_session() -> None:
+    import onnxruntime as ort
+
+    Cancellation.cover(ort.SessionOptions(), ort.RunOptions())

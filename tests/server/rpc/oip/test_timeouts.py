@@ -1,0 +1,87 @@
+"""The tensor protocol's `timeout`, in microseconds, counts where settings say so: many clients send seconds."""
+
+import asyncio
+import re
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+import tritonclient.grpc as triton
+from resonnx_server.errors import DeadlineExceeded, DeadlineUnreachable, Overloaded, ServerError, WaitTooLong
+from resonnx_server.inference.deadlines import within
+from tritonclient.utils import InferenceServerException
+
+# As clients send them that mean seconds or milliseconds.
+SHORT = (1, 5, 30, 300, 1000)
+
+
+def _pixels() -> list[triton.InferInput]:
+    tensor = triton.InferInput("image", [1, 32, 32, 3], "UINT8")
+    tensor.set_data_from_numpy(np.zeros((1, 32, 32, 3), np.uint8))
+    return [tensor]
+
+
+@pytest.fixture(scope="module")
+def server(start_server, demo_repository, tmp_path_factory) -> Iterator[object]:
+    """One model that honours timeouts, and one that does not."""
+    config = tmp_path_factory.mktemp("config") / "server.toml"
+    config.write_text("[models.digits]\nallow_timeout_override = true\n")
+    with start_server(demo_repository, "--config", str(config)) as server:
+        yield server
+
+
+def _allowed(client: triton.InferenceServerClient, model: str) -> bool:
+    config = client.get_model_config(model).config
+    return config.dynamic_batching.default_queue_policy.allow_timeout_override
+
+
+def test_timeouts_are_ignored_by_default(demo_server) -> None:
+    with triton.InferenceServerClient(demo_server.grpc) as client:
+        assert not _allowed(client, "digits")
+        for timeout in SHORT:
+            assert client.infer("digits", _pixels(), timeout=timeout).as_numpy("logits").shape == (1, 10)
+
+
+def test_a_timeout_that_is_honoured_is_told_with_its_unit(server) -> None:
+    with triton.InferenceServerClient(server.grpc) as client:
+        assert _allowed(client, "digits")
+        assert not _allowed(client, "scenes")
+        for timeout in SHORT[:3]:
+            with pytest.raises(InferenceServerException) as refused:
+                client.infer("digits", _pixels(), timeout=timeout)
+            assert refused.value.status() == "StatusCode.DEADLINE_EXCEEDED"
+            assert f"the parameter 'timeout' is {timeout} µs, {timeout / 1000:g} ms" in refused.value.message()
+        # 20 s.
+        assert client.infer("digits", _pixels(), timeout=20_000_000).as_numpy("logits").shape == (1, 10)
+
+
+def test_a_deadline_of_the_call_is_not_blamed_on_a_longer_timeout(server) -> None:
+    with triton.InferenceServerClient(server.grpc) as client, pytest.raises(InferenceServerException) as refused:
+        client.infer("digits", _pixels(), timeout=20_000_000, client_timeout=0.0005)
+    assert not re.search("timeout' is", refused.value.message())
+
+
+async def _raises(error: ServerError) -> None:
+    raise error
+
+
+@pytest.mark.parametrize(
+    "error", [DeadlineExceeded("late"), DeadlineUnreachable("too soon"), WaitTooLong("a long queue", 20)]
+)
+async def test_whoever_runs_out_of_time_by_the_timeout_is_told_so(error: ServerError) -> None:
+    with pytest.raises(ServerError) as told:
+        await within(60, _raises(error), 30)
+    assert told.value.message.endswith("(the parameter 'timeout' is 30 µs, 0.03 ms)")
+
+
+async def test_work_that_goes_on_ends_at_the_timeout() -> None:
+    with pytest.raises(DeadlineExceeded, match="passed before the answer") as told:
+        await within(0.001, asyncio.Event().wait(), 1000)
+    assert told.value.message.endswith("(the parameter 'timeout' is 1000 µs, 1 ms)")
+
+
+async def test_other_errors_are_not_blamed_on_the_timeout() -> None:
+    for error, timeout_us in ((Overloaded("full", 20), 30), (DeadlineExceeded("late"), 0)):
+        with pytest.raises(ServerError) as told:
+            await within(60, _raises(error), timeout_us)
+        assert "timeout" not in told.value.message

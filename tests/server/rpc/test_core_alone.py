@@ -1,0 +1,272 @@
+"""The gRPC server of rpc/core: what grpc.aio's server does otherwise, how it ends, and what is left of calls."""
+
+import asyncio
+import gc
+import logging
+import random
+import subprocess
+import sys
+import threading
+import time
+import warnings
+from collections.abc import AsyncIterator
+from typing import Any
+from unittest.mock import Mock
+
+import grpc
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from resonnx_server.rpc.core.call import Call
+from resonnx_server.rpc.core.server import _ACCEPTED_AHEAD, CoreServer
+
+from ..waiting import until
+from .core_service import KIB, SERVICE, Handlers, ended, method, serving
+
+
+@pytest.fixture
+async def core() -> AsyncIterator[tuple[Handlers, grpc.aio.Channel, Any]]:
+    async with serving("core") as parts:
+        yield parts
+
+
+async def test_failures_tell_nothing_of_the_inside(core: Any, caplog: pytest.LogCaptureFixture) -> None:
+    _, channel, _ = core
+    internal = grpc.StatusCode.INTERNAL
+    assert (await ended(channel.unary_unary(method("fail"))(b"")))[:2] == (internal, "internal error")
+    assert "a secret" in caplog.text
+    unparsable = channel.unary_unary(method("echo"))(b"unparsable")
+    assert (await ended(unparsable))[:2] == (internal, "the request message does not parse")
+    stream = channel.stream_stream(method("each"))(iter([b"unparsable"]))
+    assert (await ended(stream.read()))[:2] == (internal, "internal error")
+
+
+async def test_a_unary_call_without_a_message_is_refused(core: Any) -> None:
+    _, channel, _ = core
+    call = channel.stream_unary(method("echo"))(iter(()))
+    assert (await ended(call))[:2] == (grpc.StatusCode.UNIMPLEMENTED, "the call needs exactly one request message")
+
+
+async def test_nothing_is_left_of_calls_and_server(core: Any) -> None:
+    handlers, channel, server = core
+    for _ in range(20):
+        await channel.unary_unary(method("echo"))(b"")
+        call = channel.stream_stream(method("each"))(iter([b"1", b"2"]))
+        assert len([answer async for answer in call]) == 3
+        gone = channel.unary_unary(method("wait"))(b"")
+        await asyncio.wait_for(handlers.entered.wait(), 10)
+        handlers.entered.clear()
+        gone.cancel()
+    await until(lambda: len(handlers.seen) == 20)
+    await until(lambda: not server._tasks)
+    await server.stop(0)
+    await server.stop(0)
+    assert "grpc" not in {thread.name for thread in threading.enumerate()}
+
+
+async def test_a_storm_of_calls_that_are_cancelled_leaves_nothing(core: Any) -> None:
+    """At any moment: before the handler runs, while it waits, while answers wait to be sent."""
+    _, channel, server = core
+    picks = random.Random(1)
+
+    async def leave(call: Any) -> None:
+        await asyncio.sleep(picks.uniform(0, 0.02))
+        call.cancel()
+
+    async def one() -> None:
+        kind = picks.randrange(3)
+        if kind == 0:
+            await leave(channel.unary_unary(method("wait"))(bytes(picks.choice((0, 300 * KIB)))))
+        elif kind == 1:
+            await leave(channel.unary_stream(method("talk"))(b""))
+        else:
+            await leave(channel.stream_stream(method("each"))(bytes(4 * KIB) for _ in range(10_000)))
+
+    for _ in range(10):
+        await asyncio.gather(*(one() for _ in range(40)))
+    assert await channel.unary_unary(method("echo"))(b"still there") == b"still there"
+    await until(lambda: not server._tasks)
+
+
+_STOPPED_IN_THE_MIDDLE = """
+import asyncio, time
+import grpc
+from resonnx_server.rpc.core.server import CoreServer
+
+class Slow(CoreServer):
+    # Between the core's word that it has shut down and what comes after it.
+    def _shut_down(self, event):
+        super()._shut_down(event)
+        time.sleep(0.003)
+
+async def talk(requests, context):
+    async for _ in requests:
+        for _ in range(10):
+            yield bytes(60_000)
+        return
+
+async def hold(request, context):
+    await asyncio.sleep(100)
+
+async def one():
+    server = Slow([])
+    server.add_registered_method_handlers("t.S", {
+        "talk": grpc.stream_stream_rpc_method_handler(talk, bytes, bytes),
+        "hold": grpc.unary_unary_rpc_method_handler(hold, bytes, bytes),
+    })
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+        calls = [channel.unary_unary("/t.S/hold")(bytes(300_000)) for _ in range(20)]
+        streams = [channel.stream_stream("/t.S/talk")(bytes(5000) for _ in range(1000)) for _ in range(20)]
+        firsts = await asyncio.gather(*(stream.read() for stream in streams), return_exceptions=True)
+        await server.stop(0)
+        await asyncio.gather(*calls, return_exceptions=True)
+
+for _ in range(5):
+    asyncio.run(one())
+print("stopped")
+"""
+
+
+def test_a_stop_survives_calls_that_end_after_it_began() -> None:
+    """Handlers have returned, their answers wait to be sent: an operation on a closed queue would end the process."""
+    done = subprocess.run([sys.executable, "-c", _STOPPED_IN_THE_MIDDLE], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout) == (0, "stopped\n"), done.stderr
+
+
+async def test_answered_is_what_has_been_sent_and_what_nobody_waits_for(core: Any) -> None:
+    """Not what others asked later, nor what another service does."""
+    handlers, channel, server = core
+
+    bursts = []
+
+    async def burst(request: bytes, context: Any) -> None:
+        bursts.append(request)
+        for _ in range(32):
+            context.put(bytes(1000 * KIB))
+
+    server.add_registered_method_handlers(SERVICE, {"burst": grpc.unary_stream_rpc_method_handler(burst, bytes, bytes)})
+    idle = {"wait": grpc.unary_unary_rpc_method_handler(handlers.wait, bytes, bytes)}
+    server.add_registered_method_handlers("test.Idle", idle)
+    waiting = channel.unary_unary("/test.Idle/wait")(b"")
+    await asyncio.wait_for(handlers.entered.wait(), 10)
+    await asyncio.wait_for(server.answered([SERVICE]), 10)
+
+    unread, left = (channel.unary_stream(method("burst"))(b"") for _ in range(2))
+    await until(lambda: len(bursts) == 2 and len(server._tasks) == 1)
+    answered = asyncio.ensure_future(server.answered([SERVICE]))
+    later = channel.unary_unary(method("wait"))(b"")
+    left.cancel()
+    assert await channel.unary_unary(method("echo"))(b"more") == b"more"
+    assert not answered.done(), "its handler has returned, but nobody has read what it left"
+    assert len([answer async for answer in unread]) == 32
+    await asyncio.wait_for(answered, 10)
+
+    server.end_calls(grpc.StatusCode.UNAVAILABLE, "enough")
+    for call in (waiting, later):
+        assert (await ended(call))[:2] == (grpc.StatusCode.UNAVAILABLE, "enough")
+    assert handlers.seen == ["cancelled", "cancelled"]
+    await asyncio.wait_for(server.answered([SERVICE, "test.Idle"]), 10)
+
+
+async def test_an_operation_that_grpc_refuses_does_not_hold_up_the_stop(core: Any) -> None:
+    _, _, server = core
+    event = Mock(**{"call_details.method": b"/test.Service/nothing", "call.start_server_batch.return_value": 8})
+    with pytest.raises(RuntimeError, match="gRPC refuses an operation: error 8"):
+        server._accepted(event)
+    await asyncio.wait_for(server.stop(0), 10)
+
+
+@pytest.mark.parametrize("broken", ["echo", "each"])
+async def test_a_call_that_failed_is_kept_for_no_garbage_collection(core: Any, broken: str) -> None:
+    """Or whoever sends what does not parse fills the memory with it."""
+    _, channel, server = core
+
+    async def bad() -> None:
+        if broken == "echo":
+            await ended(channel.unary_unary(method("echo"))(b"unparsable"))
+        else:
+            await ended(channel.stream_stream(method("each"))(iter([b"unparsable"])).read())
+
+    # What pytest captures of the log would keep the errors.
+    logging.disable()
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in range(5):
+            await bad()
+        await until(lambda: not server._tasks and server._under_way.count == _ACCEPTED_AHEAD)
+        # Not isinstance: it asks objects that are none of ours what they are, and some warn.
+        assert not [kept for kept in gc.get_objects() if issubclass(type(kept), Call)]
+    finally:
+        gc.enable()
+        logging.disable(logging.NOTSET)
+
+
+async def test_a_method_that_is_no_coroutine_is_an_internal_error(core: Any) -> None:
+    _, channel, server = core
+    handler = grpc.unary_unary_rpc_method_handler(lambda request, context: b"now", bytes, bytes)
+    server.add_registered_method_handlers(SERVICE, {"plain": handler})
+    code, *_ = await ended(channel.unary_unary(method("plain"))(b""))
+    assert code == grpc.StatusCode.INTERNAL
+
+
+async def test_a_stream_that_ends_before_its_handler_begins_is_no_fault() -> None:
+    """A client that opens and cancels at once, while the loop is busy, puts nothing into the log."""
+    # On the loop: what it is told of calls meanwhile, it hears at once.
+    hold_up = time.sleep
+
+    async def nothing(requests: Any, context: Any) -> None:
+        """Answer nothing."""
+
+    server = CoreServer([])
+    handler = grpc.stream_stream_rpc_method_handler(nothing, bytes, bytes)
+    server.add_registered_method_handlers(SERVICE, {"nothing": handler})
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    with warnings.catch_warnings(record=True) as told, grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+        warnings.simplefilter("always")
+        await asyncio.to_thread(grpc.channel_ready_future(channel).result, 30)
+        for _ in range(20):
+            calls = [channel.stream_stream(method("nothing"))(iter(())) for _ in range(5)]
+            hold_up(0.02)
+            for call in calls:
+                call.cancel()
+            hold_up(0.02)
+            await asyncio.sleep(0.01)
+        await server.stop(0)
+        gc.collect()
+    assert not [str(each.message) for each in told if "never awaited" in str(each.message)]
+
+
+async def test_a_stop_without_a_start_is_none() -> None:
+    await CoreServer([]).stop(0)
+
+
+async def test_a_port_in_use_is_told() -> None:
+    options = [("grpc.so_reuseport", 0)]
+    first = CoreServer(options)
+    port = first.add_insecure_port("127.0.0.1:0")
+    await first.start()
+    with pytest.raises(OSError, match="cannot listen on"):
+        CoreServer(options).add_insecure_port(f"127.0.0.1:{port}")
+    await first.stop(0)
+
+
+@settings(max_examples=25)
+@given(st.lists(st.tuples(st.integers(0, 40), st.integers(0, 200 * KIB)), max_size=12))
+def test_many_streams_of_any_size_at_once(streams: list[tuple[int, int]]) -> None:
+    """Each stream gets back its own messages, in order, however they meet those of the others."""
+
+    async def run() -> None:
+        async with serving("core") as (_, channel, _), asyncio.timeout(60):
+
+            async def one(seed: int, count: int, size: int) -> None:
+                sent = [bytes([seed, number]) + bytes((size * number) % (200 * KIB)) for number in range(count)]
+                call = channel.stream_stream(method("each"))(iter(sent))
+                assert [answer async for answer in call] == [*sent, b"end"]
+
+            await asyncio.gather(*(one(seed, *stream) for seed, stream in enumerate(streams)))
+
+    asyncio.run(run())

@@ -1,0 +1,403 @@
+"""The batcher's invariants, for any order of arrivals, cancellations and batches, on a clock of the test's own."""
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, precondition, rule
+from resonnx_server.errors import DeadlineExceeded, DeadlineUnreachable, Overloaded, ServerError, WaitTooLong
+from resonnx_server.scheduling.batcher import Batcher, Entry
+from resonnx_server.scheduling.latency import LatencyTable
+from resonnx_server.scheduling.measurement import sizes_up_to
+from resonnx_server.scheduling.reservations import Expected
+
+SIZES = sizes_up_to(16)
+FLAT = {size: 1e6 + 1e4 * size for size in SIZES}
+# 1 ms and 50 or 75 µs more a row: rows are worth batching, and a batch costs time that shows.
+DEAR = {1: 1.05e6, 2: 1.15e6, 3: 1.22e6, 4: 1.3e6, 6: 1.5e6, 8: 1.6e6, 12: 1.9e6, 16: 2.3e6}
+LINEAR = {size: 1e6 * size for size in SIZES}
+SLOW = {size: 2e7 * size for size in SIZES}
+
+
+class BatcherMachine(RuleBasedStateMachine):
+    """Every row is batched, expired or discarded exactly once, in order, within the limits."""
+
+    entries = Bundle("entries")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.batcher: Batcher[int] = Batcher(LatencyTable(FLAT), max_queue_rows=40)
+        self.now = 0
+        self.waiting: dict[int, Entry[int]] = {}
+        self.begun: dict[int, int] = {}
+        self.expected: list[tuple[int, int, Expected]] = []
+        self.next_id = 0
+
+    @rule(
+        target=entries,
+        rows=st.integers(1, 40),
+        shape=st.sampled_from("ab"),
+        patience=st.none() | st.integers(0, 3_000_000),
+        priority=st.integers(1, 8),
+    )
+    def push(self, rows: int, shape: str, patience: int | None, priority: int) -> Entry[int]:
+        deadline = None if patience is None else self.now + patience
+        entry = Entry(self.next_id, rows, self.now, deadline, shape, priority)
+        self.next_id += 1
+        if self.taken_room + rows > 40:
+            with pytest.raises(Overloaded) as refused:
+                self.batcher.push([entry])
+            assert 20 <= refused.value.retry_after_ms <= 2000
+        else:
+            self.batcher.push([entry])
+            self.waiting[entry.payload] = entry
+        return entry
+
+    @property
+    def taken_room(self) -> int:
+        return sum(e.rows for e in self.waiting.values()) + self.expected_room
+
+    @property
+    def expected_room(self) -> int:
+        return self._room_of(8)
+
+    def _room_of(self, priority: int) -> int:
+        return sum(room for _, room, expected in self.expected if expected.priority <= priority)
+
+    @rule(rows=st.integers(1, 40), priority=st.integers(1, 8), pictures=st.booleans())
+    def expect(self, rows: int, priority: int, pictures: bool) -> None:
+        many = pictures and rows > 1
+        if self.taken_room + rows > 40 or (many and self._room_of(priority) + min(rows, 10) > 20):
+            with pytest.raises(Overloaded) as refused:
+                self.batcher.expect(rows, priority, pictures=pictures)
+            assert 20 <= refused.value.retry_after_ms <= 2000
+        else:
+            expected = self.batcher.expect(rows, priority, pictures=pictures)
+            self.expected.append((rows, min(rows, 10) if pictures else rows, expected))
+
+    @precondition(lambda self: self.expected)
+    @rule(comes=st.booleans())
+    def expectation_ends(self, comes: bool) -> None:
+        """What was expected finds its room, unless it is pictures for more than a quarter of the queue."""
+        rows, room, expected = self.expected.pop(0)
+        self.batcher.arrived(expected, rows)
+        if comes and (rows == room or self.taken_room + rows <= 40):
+            entry = Entry(self.next_id, rows, self.now)
+            self.next_id += 1
+            self.batcher.push([entry])
+            self.waiting[entry.payload] = entry
+
+    @rule(entry=consumes(entries))
+    def discard(self, entry: Entry[int]) -> None:
+        assert self.batcher.discard(entry) == (self.waiting.pop(entry.payload, None) is not None)
+
+    @rule(
+        passed=st.integers(0, 2_000_000), limit=st.none() | st.integers(1, 20), budget=st.none() | st.integers(0, 10**7)
+    )
+    def take(self, passed: int, limit: int | None, budget: int | None) -> None:
+        self.now += passed
+        batch = self.batcher.take(self.now, limit, budget)
+        for entry in batch.expired:
+            assert entry.deadline_ns is not None
+            assert entry.deadline_ns < self.now + -(-entry.rows // 16) * max(FLAT.values())
+            del self.waiting[entry.payload]
+        if not batch.entries:
+            assert not self.waiting
+            return
+        in_order = sorted(self.waiting.values(), key=lambda entry: (entry.priority, entry.payload))
+        assert batch.entries[0].payload == in_order[0].payload, "the first of the most urgent priority goes first"
+        assert len({entry.shape for entry in batch.entries}) == 1
+        assert batch.rows <= batch.size <= 16
+        assert batch.size in SIZES
+        if limit is not None:
+            assert batch.rows <= limit
+        alike = [entry.payload for entry in in_order if entry.shape == batch.entries[0].shape]
+        taken = [entry.payload for entry in batch.entries]
+        assert alike[: len(taken)] == taken, "nobody is overtaken by a request of the same shape"
+        for entry in batch.entries:
+            assert entry.deadline_ns is None or entry.deadline_ns > self.now, "what is late is not run"
+            assert entry.rows > 0
+            assert entry.start == self.begun.get(entry.payload, 0), "each row once, in order"
+            self.begun[entry.payload] = entry.start + entry.rows
+            left = self.waiting[entry.payload]
+            if entry is left:
+                del self.waiting[entry.payload]
+            else:
+                assert entry is batch.entries[-1], "only what finds no room waits on"
+                assert left.start == self.begun[entry.payload]
+
+    @invariant()
+    def counts_agree(self) -> None:
+        assert self.batcher.rows == sum(entry.rows for entry in self.waiting.values())
+        assert self.batcher.rows + self.batcher.expected_rows == self.taken_room <= 40
+        for priority in (1, 4, 8):
+            before = sum(min(rows, 16) for rows, _, expected in self.expected if expected.priority <= priority)
+            assert self.batcher.expected_ahead(priority) == before
+        assert (self.batcher.ready_at_ns() is not None) == bool(self.waiting)
+        now, later = self.batcher.ready_at_ns(), self.batcher.ready_at_ns(enough=16)
+        assert now is None or (later is not None and later >= now)
+
+
+TestBatcherMachine = BatcherMachine.TestCase
+TestBatcherMachine.settings = settings(max_examples=300, stateful_step_count=40)
+
+
+def test_others_keep_half_of_the_queue_while_requests_of_many_pictures_are_decoded() -> None:
+    batcher: Batcher[int] = Batcher(LatencyTable(FLAT), max_queue_rows=40)
+    first, second = batcher.expect(10), batcher.expect(10)
+    for priority in (4, 8):
+        with pytest.raises(Overloaded, match="hold 20 rows of the queue, and with requests of several may hold 20"):
+            batcher.expect(2, priority)
+    urgent = batcher.expect(2, priority=3)
+    batcher.expect(1, priority=8)
+    batcher.push([Entry(0, 17, 0)])
+    with pytest.raises(Overloaded, match="the queue holds 40 rows and may hold 40"):
+        batcher.expect(1)
+    for expected, rows in ((first, 10), (second, 10), (urgent, 2)):
+        batcher.arrived(expected, rows)
+    assert batcher.expected_rows == 1
+
+
+def test_a_request_of_more_than_a_quarter_of_the_queue_holds_that_while_it_is_decoded() -> None:
+    batcher: Batcher[int] = Batcher(LatencyTable(FLAT), max_queue_rows=40)
+    large = batcher.expect(40, priority=8)
+    assert (batcher.expected_rows, batcher.expected_ahead(8), batcher.expected_ahead(7)) == (10, 16, 0)
+    batcher.push([Entry(0, 30, 0)])
+    for _ in range(40):
+        batcher.arrived(large, 1)
+    assert (batcher.expected_rows, batcher.expected_ahead(8)) == (0, 0)
+    with pytest.raises(Overloaded):
+        batcher.push([Entry(1, 40, 0)])
+
+
+def _batcher(costs: dict[int, float], rows: int, **options: int) -> Batcher[int]:
+    batcher: Batcher[int] = Batcher(LatencyTable(costs), 1000, **options)
+    batcher.push([Entry(i, 1, arrival_ns=100 + i) for i in range(rows)])
+    return batcher
+
+
+def test_all_or_nothing() -> None:
+    batcher: Batcher[int] = Batcher(LatencyTable(FLAT), max_queue_rows=5)
+    with pytest.raises(Overloaded):
+        batcher.push([Entry(0, 3, 0), Entry(1, 3, 0)])
+    assert len(batcher) == batcher.rows == 0
+
+
+@pytest.mark.parametrize(
+    ("rows", "row_ms", "instances", "hint_ms"),
+    [
+        (1, 1, 1, 20),
+        (30, 1, 1, 30),
+        (30, 5, 1, 150),
+        (30, 5, 3, 50),
+        (900, 5, 1, 2000),
+    ],
+)
+def test_a_full_queue_sends_away_until_it_should_be_worked_off(
+    rows: int, row_ms: int, instances: int, hint_ms: int
+) -> None:
+    table = LatencyTable({1: row_ms * 1e6})
+    batcher: Batcher[int] = Batcher(table, rows, instances=instances)
+    batcher.push([Entry(0, rows, 0)])
+    for refused in (lambda: batcher.push([Entry(1, 1, 0)]), lambda: batcher.expect(1)):
+        with pytest.raises(Overloaded) as told:
+            refused()
+        assert told.value.retry_after_ms == hint_ms
+    waits_for_decoding: Batcher[int] = Batcher(table, rows, instances=instances)
+    waits_for_decoding.expect(rows, pictures=False)
+    with pytest.raises(Overloaded) as told:
+        waits_for_decoding.expect(1)
+    assert told.value.retry_after_ms == hint_ms
+
+
+def test_where_larger_batches_are_cheaper_all_waiting_go_together() -> None:
+    batch = _batcher(FLAT, 13).take(200)
+    assert (batch.rows, batch.size) == (13, 16), "padding to 16 is cheaper than 12 and a second batch"
+
+
+def test_where_padding_costs_nothing_is_padded() -> None:
+    batch = _batcher(LINEAR, 13).take(200)
+    assert batch.rows == batch.size
+
+
+def test_idle_device_gets_work_at_once_unless_delay_was_asked_for() -> None:
+    assert _batcher(FLAT, 1).ready_at_ns() == 100
+    assert _batcher(FLAT, 3, max_delay_ns=50).ready_at_ns() == 150
+    assert _batcher(FLAT, 16, max_delay_ns=50).ready_at_ns() == 100, "a full batch waits for nobody"
+
+
+def test_rows_wait_for_each_other_where_that_is_short_or_pays() -> None:
+    dear, slow = LatencyTable(DEAR), LatencyTable(SLOW)
+    assert (dear.worthwhile, dear.usual) == (16, 16)
+    assert (slow.worthwhile, slow.usual) == (1, 1), "a row takes 20 ms in any batch"
+    assert LatencyTable(LINEAR).usual == 16, "a row takes 1 ms"
+    assert LatencyTable({size: 1e8 + 1e5 * size for size in SIZES}).usual > 12, "costs nearly the same"
+
+
+def test_a_batch_starts_that_pays_or_must() -> None:
+    assert _batcher(DEAR, 16).ready_at_ns(enough=16) == 100
+    few = _batcher(DEAR, 11)
+    assert few.ready_at_ns(enough=16) == 100 + 1_000_000_000 - 2_300_000, "patience, less what 16 rows take"
+    few.push([Entry(99, 1, arrival_ns=200, deadline_ns=5_000_000, priority=1)])
+    assert few.ready_at_ns(enough=16) == 2_700_000
+
+
+def test_the_batch_is_as_large_as_its_most_urgent_member_allows() -> None:
+    def size(deadline_ns: int | None, objective_ns: int | None = None) -> int:
+        batcher: Batcher[int] = Batcher(LatencyTable(DEAR), 1000, objective_ns=objective_ns)
+        batcher.push([Entry(0, 1, 0, deadline_ns), *(Entry(i, 1, 0) for i in range(1, 16))])
+        return batcher.take(now_ns=0).size
+
+    assert size(None) == 16
+    assert size(2_400_000) == 16
+    assert size(1_500_000) == 6, "costs 1.5 ms; 8 rows would take 1.6"
+    assert size(1_200_000) == 2
+    assert size(None, objective_ns=1_600_000) == 8
+    assert size(1_200_000, objective_ns=1_600_000) == 2
+    assert size(None, objective_ns=1_000) == 16, "an objective that is lost already does not cost throughput"
+
+
+def test_what_cannot_be_met_any_more_is_not_run() -> None:
+    batcher: Batcher[int] = Batcher(LatencyTable(DEAR), 1000)
+    batcher.push([Entry(0, 1, 0, deadline_ns=1_000_000), Entry(1, 1, 0, deadline_ns=1_200_000)])
+    batch = batcher.take(now_ns=50_000)
+    assert [entry.payload for entry in batch.expired] == [0], "it takes 1.05 ms alone"
+    assert [entry.payload for entry in batch.entries] == [1]
+
+
+@pytest.mark.parametrize(
+    ("arrival_ns", "left_ns", "found_idle", "kind"),
+    [
+        (0, 1, False, WaitTooLong),
+        (0, 1, True, DeadlineUnreachable),
+        (999_000_000, 1, False, WaitTooLong),
+        (999_000_001, 1, False, DeadlineUnreachable),
+        (0, 0, False, DeadlineExceeded),
+        (0, -1, True, DeadlineExceeded),
+    ],
+)
+def test_who_is_late_is_told_why(arrival_ns: int, left_ns: int, found_idle: bool, kind: type[ServerError]) -> None:
+    """Only what has passed has passed; and who would have been in time without a wait for others, may come again."""
+    batcher: Batcher[int] = Batcher(LatencyTable({1: 1e6}), 1000)
+    late = Entry(0, 1, arrival_ns, deadline_ns=10**9, found_idle=found_idle)
+    batcher.push([late, *(Entry(i, 1, arrival_ns) for i in range(300))])
+    (entry,) = batcher.take(10**9 - left_ns).expired
+    told = batcher.lateness(entry, 10**9 - left_ns)
+    assert type(told) is kind
+    assert ("passed" in told.message) == (left_ns <= 0)
+    if isinstance(told, WaitTooLong):
+        assert told.retry_after_ms == 299, "one is being run"
+
+
+def test_who_may_still_make_it_is_tried() -> None:
+    """Batches of one differ by three tenths: some take no more than seven."""
+    table = LatencyTable({1: 1e6}, {1: 0.3})
+    batcher: Batcher[str] = Batcher(table, 1000)
+    batcher.push([Entry("hardly", 1, 0, deadline_ns=710_000), Entry("never", 1, 0, deadline_ns=690_000, priority=1)])
+    batch = batcher.take(0)
+    assert [[entry.payload for entry in entries] for entries in (batch.expired, batch.entries)] == [
+        ["never"],
+        ["hardly"],
+    ]
+
+
+def test_where_batching_gains_nothing_those_in_a_hurry_do_not_wait_for_each_other() -> None:
+    def size(deadline_ns: int | None) -> int:
+        batcher: Batcher[int] = Batcher(LatencyTable(SLOW), 1000)
+        batcher.push([Entry(i, 1, 0, deadline_ns) for i in range(8)])
+        return batcher.take(now_ns=0).size
+
+    assert (size(None), size(60_000_000_000)) == (8, 8), "a deadline that is far away hurries nobody"
+    assert size(1_280_000_000) == 4, "20 ms a row, and a sixteenth of the time"
+    assert size(310_000_000) == 1
+
+
+def test_a_batch_is_short_where_others_wait_for_the_device() -> None:
+    batcher = _batcher(DEAR, 16)
+    assert batcher.take(0, budget_ns=1_300_000).size == 4
+
+
+def test_priorities_first_and_the_wait_that_they_mean() -> None:
+    batcher: Batcher[str] = Batcher(LatencyTable(LINEAR), 1000)
+    batcher.push([Entry("later", 1, 0, priority=8), Entry("now", 1, 5, priority=1), Entry("plain", 1, 3)])
+    assert batcher.wait_ns(1, priority=1) == 2e6
+    assert batcher.wait_ns(1, priority=4) == 3e6
+    assert batcher.wait_ns(1, priority=8) == 4e6
+    taken = [batcher.take(10, limit=1).entries[0].payload for _ in range(3)]
+    assert taken == ["now", "plain", "later"]
+
+
+def test_due_is_the_earliest_of_deadline_objective_and_patience() -> None:
+    batcher: Batcher[int] = Batcher(LatencyTable(FLAT), 1000, objective_ns=50)
+    batcher.push([Entry(0, 1, 100, deadline_ns=120)])
+    assert batcher.due_ns() == 120
+    batcher.push([Entry(1, 1, 60, priority=1)])
+    assert batcher.due_ns() == 110
+    plain = _batcher(FLAT, 1)
+    assert plain.due_ns() == 100 + 1_000_000_000
+
+
+def test_a_model_that_nobody_asks_keeps_no_room_from_others() -> None:
+    batcher: Batcher[int] = Batcher(LatencyTable(FLAT), 1000, objective_ns=50)
+    assert batcher.live_objective_ns(0) is None
+    batcher.push([Entry(0, 1, arrival_ns=100)])
+    assert batcher.live_objective_ns(100 + 10**10) == 50
+    assert batcher.live_objective_ns(101 + 10**10) is None
+
+
+def test_a_size_that_is_handled_badly_is_not_run() -> None:
+    batch = _batcher({**DEAR, 12: 2e7}, 12).take(200)
+    assert (batch.rows, batch.size) == (12, 16)
+    table = LatencyTable({1: 1e6, 2: 1.1e6})
+    assert table.bucket(1) == 1
+    for _ in range(2000):
+        table.record(1, 3_000_000)
+        table.record(2, 1_100_000)
+    assert table.bucket(1) == 2, "it follows what batches take"
+
+
+def test_rows_of_a_request_fill_batches() -> None:
+    batcher: Batcher[str] = Batcher(LatencyTable(FLAT), 1000)
+    batcher.push([Entry(name, 9, 0) for name in "abcd"])
+    batches = [batcher.take(10) for _ in range(3)]
+    assert [[(e.payload, e.start, e.rows) for e in batch.entries] for batch in batches] == [
+        [("a", 0, 9), ("b", 0, 7)],
+        [("b", 7, 2), ("c", 0, 9), ("d", 0, 5)],
+        [("d", 5, 4)],
+    ]
+
+
+def test_the_rest_of_a_request_is_forgotten_with_it() -> None:
+    batcher: Batcher[int] = Batcher(LatencyTable(FLAT), 1000)
+    entry = Entry(0, 30, 0)
+    batcher.push([entry, Entry(1, 1, 0)])
+    assert batcher.take(10).rows == 16
+    assert batcher.discard(entry)
+    assert (batcher.rows, batcher.take(10).rows) == (1, 1)
+
+
+def test_many_rows_are_expected_to_take_long() -> None:
+    one: Batcher[int] = Batcher(LatencyTable(LINEAR), 2000)
+    two: Batcher[int] = Batcher(LatencyTable(LINEAR), 2000, instances=2)
+    assert (one.wait_ns(1000, 4), two.wait_ns(1000, 4)) == (1e9, 5e8)
+    one.push([Entry(0, 1000, 0, deadline_ns=900_000_000)])
+    assert [entry.payload for entry in one.take(0).expired] == [0]
+    two.push([Entry(0, 1000, 0, deadline_ns=900_000_000)])
+    assert not two.take(0).expired
+    assert two.wait_ns(16, 4) == 984e6 / 2 + 8e6
+
+
+def test_nobody_is_late_for_waiting_for_company() -> None:
+    batcher: Batcher[int] = Batcher(LatencyTable(LINEAR), 1000, max_delay_ns=200_000_000)
+    batcher.push([Entry(0, 1, 0), Entry(1, 1, 0, deadline_ns=100_000_000)])
+    assert batcher.ready_at_ns() == 84_000_000, "16 rows could come, and take 16 ms"
+    batcher.push([Entry(2, 1, 0, deadline_ns=10_000_000)])
+    assert batcher.ready_at_ns() == 0
+    assert _batcher(LINEAR, 1, max_delay_ns=2_000_000_000).ready_at_ns() == 100 + 2_000_000_000, "nobody is in a hurry"
+
+
+def test_those_behind_lend_no_urgency_to_those_before() -> None:
+    batcher: Batcher[int] = Batcher(LatencyTable(FLAT), 1000)
+    batcher.push([Entry(0, 1, arrival_ns=0, priority=8), Entry(1, 1, arrival_ns=10**12, priority=1)])
+    assert batcher.due_ns() == 10**12 + 10**9
+    batcher.push([Entry(2, 1, arrival_ns=10**12, deadline_ns=10**12 + 5, priority=1)])
+    assert batcher.due_ns() == 10**12 + 5, "not the first, but in the same batch"

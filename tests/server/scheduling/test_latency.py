@@ -1,0 +1,146 @@
+"""What is measured at load, what live batches make of it, and what sizes are chosen by it."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from resonnx_server.scheduling.latency import LatencyTable
+from resonnx_server.scheduling.measurement import Measured, far_above, measure, sizes_up_to, smooth
+
+from ..waiting import Clock
+
+SIZES = sizes_up_to(16)
+
+
+@given(st.integers(1, 64))
+def test_warmed_sizes_hold_every_batch(largest: int) -> None:
+    table = LatencyTable.of(measure(lambda size: None, sizes_up_to(largest)).costs)
+    assert table.largest == largest
+    assert all(table.bucket(rows) >= rows for rows in range(1, largest + 1))
+
+
+def test_a_moments_standstill_does_not_make_the_machine_slow() -> None:
+    table = LatencyTable({1: 1e6, 2: 1.5e6})
+    table.record(1, 8_000_000_000)
+    assert table.cost_ns(1) < 1.3e6
+
+
+def test_how_slow_the_machine_is_is_known_while_batches_tell_it_and_then_forgotten() -> None:
+    clock = Clock()
+    table = LatencyTable({1: 1e6, 2: 1.5e6}, clock=clock)
+    for _ in range(120):
+        # One batch in 5 s, and somebody who asks more often than that.
+        clock.ns += 2_000_000_000
+        table.fade()
+        clock.ns += 3_000_000_000
+        table.fade()
+        table.record(1, 4_000_000)
+    slow = table.cost_ns(1)
+    assert slow == pytest.approx(4e6, rel=0.02)
+    assert table.cost_ns(2) > 4e6, "a slow machine is slow for all sizes"
+    clock.ns += 9_000_000_000
+    table.fade()
+    assert table.cost_ns(1) == slow, "a batch told it 9 s ago"
+    clock.ns += 4_000_000_000
+    table.fade()
+    assert 2e6 < table.cost_ns(1) < 0.8 * slow
+    clock.ns += 60_000_000_000
+    table.fade()
+    assert table.cost_ns(2) == pytest.approx(1.5e6, rel=0.01)
+    assert table.cost_ns(1) < 1.5e6, "all but what was learnt of the size by itself"
+
+
+def test_what_is_shown_is_what_would_be_expected_and_showing_it_changes_nothing() -> None:
+    clock = Clock()
+    table = LatencyTable({1: 1e6}, clock=clock)
+    for _ in range(50):
+        table.record(1, 4_000_000)
+    for _ in range(60):
+        clock.ns += 250_000_000
+        shown = table.snapshot()[1].expected_ns
+    assert table.cost_ns(1) > shown
+    table.fade()
+    assert table.cost_ns(1) == shown
+
+
+def test_how_often_is_asked_changes_nothing_of_what_is_forgotten() -> None:
+    clock = Clock()
+    often, once = (LatencyTable({1: 1e6}, clock=clock) for _ in range(2))
+    for table in (often, once):
+        for _ in range(50):
+            table.record(1, 4_000_000)
+    for _ in range(300):
+        clock.ns += 50_000_000
+        often.fade()
+    once.fade()
+    assert 1.5e6 < once.cost_ns(1) == pytest.approx(often.cost_ns(1))
+
+
+def test_a_batch_after_a_long_time_is_compared_with_what_is_known_by_then() -> None:
+    clock = Clock()
+    table = LatencyTable({1: 1e6}, clock=clock)
+    for _ in range(200):
+        table.record(1, 4_000_000)
+    clock.ns += 3600 * 10**9
+    table.record(1, 1_000_000)
+    assert table.cost_ns(1) < 1.5e6
+
+
+def test_one_standstill_does_not_make_times_seem_to_differ_for_good() -> None:
+    table = LatencyTable({1: 1e6})
+    table.record(1, 60_000_000_000)
+    cost = table.snapshot()[1]
+    assert cost.spread_ns < 0.2 * cost.expected_ns
+
+
+@given(st.floats(0, 3))
+def test_a_batch_may_be_as_quick_as_batches_often_are_but_not_for_nothing(spread: float) -> None:
+    table = LatencyTable({1: 1e6, 2: 1.5e6}, {1: spread, 2: 0.0})
+    assert table.quick_ns(1) == pytest.approx(1e6 * max(1 - spread, 0.5))
+    assert table.quick_ns(4) == table.time_ns(4) == 3e6
+
+
+def test_live_batches_move_the_table() -> None:
+    table = LatencyTable({1: 100.0, 2: 150.0})
+    for _ in range(200):
+        table.record(1, 1000)
+    assert table.cost_ns(1) == pytest.approx(1000, rel=0.01)
+    assert table.cost_ns(2) > 500, "a slow machine is slow for all sizes"
+
+
+def test_the_table_tells_what_is_expected_and_how_far_off_that_is() -> None:
+    table = LatencyTable.of({1: Measured(100.0, 10.0), 2: Measured(200.0, 10.0)})
+    assert [(round(cost.expected_ns), round(cost.spread_ns)) for cost in table.snapshot().values()] == [
+        (100, 10),
+        (200, 10),
+    ]
+    for turn in range(400):
+        table.record(1, 50 if turn % 2 else 150)
+    cost = table.snapshot()[1]
+    assert cost.expected_ns == pytest.approx(100, rel=0.1)
+    assert cost.spread_ns == pytest.approx(50, rel=0.2)
+
+
+@pytest.mark.parametrize(("larger_ns", "size"), [(1.2e6, 2), (0.99e6, 2), (0.81e6, 2), (0.79e6, 3), (0.1e6, 3)])
+def test_rows_are_padded_beyond_the_smallest_size_only_where_that_saves_a_fifth(larger_ns: float, size: int) -> None:
+    """Less than that between two sizes is chance; and padding's rows are computed for nobody."""
+    table = LatencyTable({1: 0.9e6, 2: 1e6, 3: larger_ns})
+    assert table.bucket(2) == size
+    assert table.bucket(3) == 3
+
+
+@given(st.lists(st.floats(0.8, 1.25), min_size=8, max_size=8), st.floats(0, 1e7), st.floats(1e4, 1e7))
+def test_chance_in_measured_times_costs_little(noise: list[float], start: float, slope: float) -> None:
+    """Times that are off by up to 25 %: all that wait go together, and those in a hurry lose little throughput."""
+    true = {size: start + slope * size for size in SIZES}
+    table = LatencyTable(smooth({size: factor * true[size] for size, factor in zip(SIZES, noise, strict=True)}))
+    assert table.best_size(waiting=16) == 16
+    chosen = table.best_size(waiting=16, limit_ns=true[16] * 1.5)
+    assert chosen / true[chosen] >= 0.7 * max(size / ns for size, ns in true.items())
+
+
+def test_a_size_that_is_handled_badly_is_left_out() -> None:
+    measured = {size: 1e6 + 1e5 * size for size in SIZES} | {12: 2e7}
+    assert far_above(measured) == {12}
+    table = LatencyTable(smooth(measured))
+    assert table.best_size(waiting=12) != 12
+    assert table.best_size(waiting=16) == 16
