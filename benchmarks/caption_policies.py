@@ -203,12 +203,12 @@ class Simulation:
         encode = self._costs.encode
         captions = [self._waiting.popleft() for _ in range(min(pictures, encode.best_size(pictures)))]
         self._schedule.begin_encoding(_tasks(captions), has_all_cores=self._costs.instances == 1)
-        self._expect(self._now + encode.cost_ns(encode.bucket(len(captions))) + _OVERHEAD_NS, captions)
+        self._expect(self._now + encode.cost_ns(encode.padded_batch_size(len(captions))) + _OVERHEAD_NS, captions)
 
     def _step(self) -> None:
         self._active += cast(list[_Caption], [encoded.task for encoded in self._schedule.begin_step()])
         step = self._costs.step
-        self._expect(self._now + step.cost_ns(step.bucket(len(self._active))) + _OVERHEAD_NS, None)
+        self._expect(self._now + step.cost_ns(step.padded_batch_size(len(self._active))) + _OVERHEAD_NS, None)
 
     def _stepped(self, *, again: bool) -> None:
         self._under_way -= 1

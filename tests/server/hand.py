@@ -12,7 +12,7 @@ from resonnx_server.runtime.decoding.search import DecodeOptions
 from resonnx_server.scheduling.device import Device, Job, Workload
 from resonnx_server.scheduling.latency import LatencyTable
 from resonnx_server.scheduling.measurement import sizes_up_to
-from resonnx_server.scheduling.session_pool import AnyRunners, InstanceGroup, SessionPool
+from resonnx_server.scheduling.session_pool import AnyInstanceGroup, InstanceGroup, SessionPool
 
 from .language import Language, spec
 
@@ -76,7 +76,7 @@ def caption_engine(
     encode_costs = {size: 1e6 * size for size in sizes_up_to(16)}
     step_costs = {size: 1e6 + 1e4 * size for size in sizes_up_to(slots)}
 
-    def runners(run: Callable[..., object], costs: dict[int, float], instances: int) -> AnyRunners:
+    def runners(run: Callable[..., object], costs: dict[int, float], instances: int) -> AnyInstanceGroup:
         if instances == 1:
             return InstanceGroup.single(SessionPool(run, LatencyTable(costs)))
         alone = LatencyTable({size: ns * 0.7 for size, ns in costs.items()})

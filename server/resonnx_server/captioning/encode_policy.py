@@ -110,7 +110,7 @@ class Continuous:
         """
         captions = max(1.0, load.waiting + load.captions - pictures / 2)
         rows = min(math.ceil(captions * load.rows / load.captions), self._step.largest)
-        stepping = load.mean_steps * self._step.cost_ns(self._step.bucket(rows)) / captions
+        stepping = load.mean_steps * self._step.cost_ns(self._step.padded_batch_size(rows)) / captions
         return self._encode.cost_ns(pictures) / pictures + stepping
 
     def _most(self, streaming: bool) -> int:

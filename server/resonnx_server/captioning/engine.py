@@ -5,7 +5,7 @@
                             slots: every step runs all rows ──► finished ──► caller
 
 One step at a time, which owns the slots. Beside it pictures are encoded, as many batches at once as measurement says
-(`InstanceGroup.instances`); if that is one, encoding and steps take turns, as each uses the whole device.
+(`InstanceGroup.max_concurrent_batches`); if that is one, encoding and steps take turns, as each uses the whole device.
 caption_schedule.py says what could begin, pacing.py which goes first, caption_jobs.py is what a lane does.
 """
 
@@ -34,7 +34,7 @@ from resonnx_server.scheduling.buffers import BufferPool
 from resonnx_server.scheduling.deadline_admission import DeadlineAdmission, Decoding, Objective
 from resonnx_server.scheduling.device import Device, Job
 from resonnx_server.scheduling.reservation import QueueReservation
-from resonnx_server.scheduling.session_pool import AnyRunners
+from resonnx_server.scheduling.session_pool import AnyInstanceGroup
 
 
 def start_search(spec: CaptionerSpec, options: DecodeOptions) -> Search:
@@ -63,8 +63,8 @@ class CaptionEngine:
     def __init__(
         self,
         spec: CaptionerSpec,
-        encoders: AnyRunners,
-        decoders: AnyRunners,
+        encoders: AnyInstanceGroup,
+        decoders: AnyInstanceGroup,
         slots: SlotRows[CaptionTask, Any],
         device: Device,
         stats: ModelStats,
@@ -78,31 +78,36 @@ class CaptionEngine:
         self.spec = spec
         self.encoders, self.decoders = encoders, decoders
         self.device, self.stats = device, stats
-        self.pacing = pacing(policy, encoders.shared.table, decoders.shared.table)
+        self.pacing = pacing(policy, encoders.table, decoders.table)
         self._schedule = CaptionSchedule(
             self.pacing,
-            instances=encoders.instances,
+            instances=encoders.max_concurrent_batches,
             capacity=slots.capacity,
-            largest=encoders.shared.table.largest,
+            largest=encoders.table.largest,
             mean_steps=spec.max_tokens / 2,
         )
-        self.staging = BufferPool(encoders.shared.table.largest, device.allocate)
+        self.staging = BufferPool(encoders.table.largest, device.allocate)
         # Of equal words the first: a vocabulary should have none.
         self.word_ids = {word: i for i, word in reversed(list(enumerate(spec.vocabulary)))}
         stats.slots = slots.capacity
         self._loop = asyncio.get_running_loop()
         self.outbox = Outbox(self._loop, stats)
         self._batcher = CaptionQueue(
-            encoders.shared.table,
+            encoders.table,
             max_queue_rows,
             max_queue_delay_us * 1000,
             objective.latency_ns if objective else None,
-            encoders.instances,
-            encoders.alone.table,
+            encoders.max_concurrent_batches,
+            encoders.latency_session.table,
         )
         self._admission = DeadlineAdmission(device, objective, (*encoders.tables, *decoders.tables))
         self._forecast = Forecast(
-            self._batcher, self._schedule, decoders, slots.capacity, self.pacing.most_captions, encoders.instances > 1
+            self._batcher,
+            self._schedule,
+            decoders,
+            slots.capacity,
+            self.pacing.most_captions,
+            encoders.max_concurrent_batches > 1,
         )
         self._last_step_ns = 0
         self._closed = False
@@ -238,7 +243,7 @@ class CaptionEngine:
         """See device.Workload. A caption under way is due when its next word is: one step after the last."""
         due = self._batcher.due_ns()
         if self._schedule.decodes:
-            steps = self.decoders.shared.table
+            steps = self.decoders.table
             next_word = self._last_step_ns + int(steps.cost_ns(steps.largest))
             due = next_word if due is None else min(due, next_word)
         assert due is not None
@@ -246,7 +251,7 @@ class CaptionEngine:
 
     def shortest_ns(self) -> float:
         """See device.Workload."""
-        steps = self.decoders.shared.table
+        steps = self.decoders.table
         return steps.cost_ns(steps.sizes[0]) if self._schedule.can_step else self._batcher.shortest_ns()
 
     def objective_ns(self) -> int | None:
@@ -279,7 +284,7 @@ class CaptionEngine:
 
     def _step(self) -> StepJob:
         joining = self._schedule.begin_step()
-        size = self.decoders.shared.table.bucket(min(self._schedule.active_rows, self.slots.capacity))
+        size = self.decoders.table.padded_batch_size(min(self._schedule.active_rows, self.slots.capacity))
         job = StepJob(self, joining, self.decoders.pick(size, is_alone=self._is_only_job()), size)
         self._schedule.has_whole_device = job.has_all_cores
         return job

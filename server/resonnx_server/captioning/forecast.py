@@ -10,7 +10,7 @@ from resonnx_server.captioning.demand import NOTHING, Demand
 from resonnx_server.captioning.queue import CaptionQueue
 from resonnx_server.captioning.schedule import CaptionSchedule
 from resonnx_server.runtime.decoding.search import DecodeOptions
-from resonnx_server.scheduling.session_pool import AnyRunners
+from resonnx_server.scheduling.session_pool import AnyInstanceGroup
 
 # What a row of a step costs beside the graph's run, until that is known, and the weight of a step's against it.
 _HANDLING_ROW_NS: Final = 10_000.0
@@ -33,7 +33,7 @@ class Forecast:
         self,
         queue: CaptionQueue,
         schedule: CaptionSchedule,
-        decoders: AnyRunners,
+        decoders: AnyInstanceGroup,
         rows: int,
         captions: int,
         beside: bool,
@@ -71,8 +71,8 @@ class Forecast:
         """Expected time until pictures that came now would have their captions, were the device this model's alone."""
         own = self.of_one(options) * pictures
         ahead = self._schedule.demand + self._queue.demand_before(priority)
-        table, rows = self._decoders.shared.table, self._rows_of_step(ahead + own)
-        step_ns = table.cost_ns(table.bucket(rows)) + rows * self._row_ns
+        table, rows = self._decoders.table, self._rows_of_step(ahead + own)
+        step_ns = table.cost_ns(table.padded_batch_size(rows)) + rows * self._row_ns
         decoding, encoding = self._steps_before(ahead, own) * step_ns, self._queue.ahead_ns(priority)
         # Side by side the longer of the two is waited for, and in turns both.
         before = max(encoding, decoding) if self._beside else encoding + decoding
@@ -82,8 +82,10 @@ class Forecast:
         """Expected time of pictures' captions on a device that does nothing else."""
         own = self.of_one(options) * pictures
         rows = self._rows_of_step(own)
-        size = self._decoders.shared.table.bucket(rows)
-        step_ns = min(runner.table.cost_ns(size) for runner in (self._decoders.alone, self._decoders.shared))
+        size = self._decoders.table.padded_batch_size(rows)
+        step_ns = min(
+            runner.table.cost_ns(size) for runner in (self._decoders.latency_session, self._decoders.throughput_session)
+        )
         steps = self._steps_before(NOTHING, own) + own.steps
         return self._queue.own_ns(pictures) + steps * (step_ns + rows * self._row_ns)
 

@@ -20,7 +20,7 @@ from resonnx_server.runtime.decoding.step_output import StepOutput
 from resonnx_server.runtime.graphs import Step
 from resonnx_server.runtime.session import Array
 from resonnx_server.scheduling.batcher import Batch, Entry
-from resonnx_server.scheduling.session_pool import AnyRunner
+from resonnx_server.scheduling.session_pool import AnySessionPool
 
 if TYPE_CHECKING:
     from resonnx_server.captioning.engine import CaptionEngine
@@ -44,7 +44,7 @@ class _Encoding:
 class EncodeJob:
     """One encoder batch."""
 
-    def __init__(self, engine: "CaptionEngine", batch: Batch[CaptionTask], runner: AnyRunner) -> None:
+    def __init__(self, engine: "CaptionEngine", batch: Batch[CaptionTask], runner: AnySessionPool) -> None:
         self._engine = engine
         self._entries = batch.entries
         self.tasks = [entry.payload for entry in batch.entries]
@@ -75,7 +75,7 @@ class EncodeJob:
             try:
                 # Who was alone has been tried.
                 if len(self._entries) > 1:
-                    encodings.append(self._encode([entry], self.runner.table.bucket(1)))
+                    encodings.append(self._encode([entry], self.runner.table.padded_batch_size(1)))
                     continue
             except Exception:  # as above
                 _log.exception("a picture could not be encoded by itself")
@@ -127,7 +127,7 @@ class StepJob:
         begin_ns: When it began to run.
     """
 
-    def __init__(self, engine: "CaptionEngine", joining: list[Encoded], runner: AnyRunner, size: int) -> None:
+    def __init__(self, engine: "CaptionEngine", joining: list[Encoded], runner: AnySessionPool, size: int) -> None:
         self._engine = engine
         self._joining = joining
         self.size = size
@@ -146,7 +146,7 @@ class StepJob:
             self._join_and_leave(events)
             if active := self._active(events):
                 self.rows = len(slots)
-                self.size = self.runner.table.bucket(self.rows)
+                self.size = self.runner.table.padded_batch_size(self.rows)
                 step_ns = self._step(active, events)
             self._release(events)
         except Exception:  # the boundary of a step: whatever fails, every caption gets an outcome
@@ -217,7 +217,7 @@ class StepJob:
             try:
                 # Who was alone has been tried.
                 if len(slots.owners) > 1:
-                    size = self.runner.table.bucket(rows)
+                    size = self.runner.table.padded_batch_size(rows)
                     run = self._run(slots.inputs_of(task, size), {task: whole})
                     slots.store_of(task, run.step.state)
                     events.steps.append(_count([task], rows, size))

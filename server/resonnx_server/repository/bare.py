@@ -13,14 +13,14 @@ from resonnx_proto.v1 import manifest_pb2 as pb
 
 from resonnx_server.errors import ModelRefused
 from resonnx_server.inference.registry import Model, SessionReport
-from resonnx_server.repository.instances import settle
+from resonnx_server.repository.instances import choose_instances
 from resonnx_server.repository.version import Start, Version
 from resonnx_server.repository.warming import Warming
 from resonnx_server.runtime.model_files.files import NotReadable, read_regular
 from resonnx_server.runtime.model_files.manifest import CLASSIFIER_FILE, MANIFEST, VersionFiles
 from resonnx_server.runtime.session import PROVIDERS, Array, Candidate, Session, TensorSpec
 from resonnx_server.scheduling.latency import LatencyTable
-from resonnx_server.scheduling.session_pool import InstanceGroup, SessionPool, TensorRunners
+from resonnx_server.scheduling.session_pool import InstanceGroup, SessionPool, TensorInstanceGroup
 from resonnx_server.tensors.engine import TensorEngine
 
 _log = logging.getLogger(__name__)
@@ -50,6 +50,8 @@ def load(version: Version) -> Start:
     runners = _runners(version, content, session, batched)
     _log.warning("serving unverified: no manifest", extra={"model": version.found.name, "batched": batched})
 
+    report = SessionReport(CLASSIFIER_FILE, session.candidate, runners.table, runners.max_concurrent_batches)
+
     def start() -> Model:
         stats = version.metrics.model(version.found.name, version.found.version)
         engine = TensorEngine(
@@ -74,7 +76,7 @@ def load(version: Version) -> Start:
             max_batch_size=version.settings.max_batch_size if batched else 0,
             max_queue_size=version.settings.max_queue_size,
             allow_timeout_override=version.settings.allow_timeout_override,
-            sessions=(SessionReport(CLASSIFIER_FILE, session.candidate, runners.shared.table, runners.instances),),
+            sessions=(report,),
             stats=stats,
             engine=engine,
         )
@@ -132,7 +134,7 @@ def _agree(left: Array, right: Array) -> bool:
     return bool((np.abs(left[finite].astype(np.float64) - right[finite]) <= _TOLERANCE * scale).all())
 
 
-def _runners(version: Version, content: bytes, session: Session, batched: bool) -> TensorRunners:
+def _runners(version: Version, content: bytes, session: Session, batched: bool) -> TensorInstanceGroup:
     """Warm with zeros, as a classifier is; else start from a guess that live batches correct.
 
     That is where a shape is not known, or zeros do not suit the graph. A graph that is not batched has one size, 1: a
@@ -147,7 +149,7 @@ def _runners(version: Version, content: bytes, session: Session, batched: bool) 
         warming = Warming(version, files, CLASSIFIER_FILE, partial(_zeros, session.inputs))
         try:
             if batched:
-                return settle(warming, session)
+                return choose_instances(warming, session)
             table = warming.costs(session, sizes, 1)
         except Exception as error:  # as above
             _log.debug("the warm-up failed", extra={"error": str(error)})

@@ -22,7 +22,7 @@ from resonnx_server.runtime.model_files.golden_examples import Golden, Verdict, 
 from resonnx_server.runtime.model_files.manifest import DECODER_FILE, ENCODER_FILE, VersionFiles
 from resonnx_server.runtime.session import Array, Session, TensorSpec
 from resonnx_server.scheduling.measurement import sizes_up_to
-from resonnx_server.scheduling.session_pool import AnyRunner, AnyRunners, InstanceGroup, SessionPool, Tensors
+from resonnx_server.scheduling.session_pool import AnyInstanceGroup, AnySessionPool, InstanceGroup, SessionPool, Tensors
 
 # Several at once have a merit of their own: captions under way need not stand still for a picture.
 _LEAST_GAIN: Final = 0.9
@@ -55,7 +55,7 @@ def load(version: Version, files: VersionFiles, golden: Golden) -> Start:
     def judge(graphs: CaptionerGraphs) -> Verdict:
         return judge_captions(golden, decode_all(graphs, golden.images, spec), bound(graphs))
 
-    def prepare(graphs: CaptionerGraphs) -> tuple[CaptionerGraphs, Decoding, AnyRunners, AnyRunners]:
+    def prepare(graphs: CaptionerGraphs) -> tuple[CaptionerGraphs, Decoding, AnyInstanceGroup, AnyInstanceGroup]:
         decoding = residency.settle(files, graphs, golden, bound(graphs))
         return graphs, decoding, *_runners(version, files, golden, graphs, decoding, bound(graphs))
 
@@ -91,8 +91,13 @@ def load(version: Version, files: VersionFiles, golden: Golden) -> Start:
             allow_timeout_override=version.settings.allow_timeout_override,
             pictures=version.pictures(files.manifest.input),
             sessions=(
-                SessionReport(ENCODER_FILE, chosen.encoder.candidate, encoders.shared.table, encoders.instances),
-                SessionReport(DECODER_FILE, chosen.decoder.candidate, decoders.shared.table),
+                SessionReport(
+                    ENCODER_FILE,
+                    chosen.encoder.candidate,
+                    encoders.table,
+                    encoders.max_concurrent_batches,
+                ),
+                SessionReport(DECODER_FILE, chosen.decoder.candidate, decoders.table),
             ),
             stats=stats,
             engine=engine,
@@ -108,7 +113,7 @@ def _runners(
     chosen: CaptionerGraphs,
     decoding: Decoding,
     bound: float,
-) -> tuple[AnyRunners, AnyRunners]:
+) -> tuple[AnyInstanceGroup, AnyInstanceGroup]:
     """Measure how pictures are encoded, how steps run, and whether beside each other.
 
     Args:
@@ -128,7 +133,7 @@ def _runners(
         # In host memory others: those that serve take memory when they are first used, and few are ever full.
         return Slots(slots.capacity, *encoded) if decoding.graphs is chosen else slots
 
-    def warmed(graphs: Captioner[Any], callers: int = 1, share: int = 0) -> tuple[AnyRunner, AnyRunner]:
+    def warmed(graphs: Captioner[Any], callers: int = 1, share: int = 0) -> tuple[AnySessionPool, AnySessionPool]:
         """Return runners of encoder and decoder; `share` are the threads of each of several jobs at once."""
         first = DecoderCheck(graphs, for_trial, golden, bound)
 
@@ -166,13 +171,14 @@ def _runners(
 
         warming = Warming(version, files, ENCODER_FILE, lambda rows: {IMAGE: repeat(golden, rows)}, judge)
         encoders = instances.choose(warming, chosen.encoder, _LEAST_GAIN)
-        if encoders.instances > 1:
-            share = encoders.shared.threads
+        if encoders.max_concurrent_batches > 1:
+            share = encoders.throughput_session.threads
             decoder = chosen.decoder
             if decoder.threads > share:
                 decoder = Session(files.files[DECODER_FILE], decoder.candidate, share)
-            alone = warmed(CaptionerGraphs(encoders.alone, chosen.decoder, files.manifest), 1, share)
-            beside = warmed(CaptionerGraphs(encoders.shared, decoder, files.manifest), encoders.instances, share)
-            return InstanceGroup(alone[0], beside[0], encoders.instances), InstanceGroup(alone[1], beside[1])
+            at_once = encoders.max_concurrent_batches
+            alone = warmed(CaptionerGraphs(encoders.latency_session, chosen.decoder, files.manifest), 1, share)
+            beside = warmed(CaptionerGraphs(encoders.throughput_session, decoder, files.manifest), at_once, share)
+            return InstanceGroup(alone[0], beside[0], at_once), InstanceGroup(alone[1], beside[1])
     encode, step = warmed(decoding.graphs)
     return InstanceGroup.single(encode), InstanceGroup.single(step)

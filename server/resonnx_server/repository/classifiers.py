@@ -7,14 +7,14 @@ import numpy as np
 from resonnx_server.errors import ModelRefused
 from resonnx_server.inference.registry import Model, SessionReport
 from resonnx_server.repository import choose
-from resonnx_server.repository.instances import settle
+from resonnx_server.repository.instances import choose_instances
 from resonnx_server.repository.version import Start, Version, repeat
 from resonnx_server.repository.warming import Warming
 from resonnx_server.runtime.graphs import IMAGE, ClassifierGraph
 from resonnx_server.runtime.model_files.golden_examples import Golden, Verdict, judge_logits
 from resonnx_server.runtime.model_files.manifest import CLASSIFIER_FILE, VersionFiles
 from resonnx_server.runtime.session import Session
-from resonnx_server.scheduling.session_pool import TensorRunners, Tensors
+from resonnx_server.scheduling.session_pool import TensorInstanceGroup, Tensors
 from resonnx_server.tensors.engine import TensorEngine
 
 
@@ -37,15 +37,17 @@ def load(version: Version, files: VersionFiles, golden: Golden) -> Start:
     def judge(graph: ClassifierGraph) -> Verdict:
         return judge_rows(graph.session, len(golden.images), graph.run(golden.images))
 
-    def prepare(graph: ClassifierGraph) -> tuple[Session, TensorRunners]:
+    def prepare(graph: ClassifierGraph) -> tuple[Session, TensorInstanceGroup]:
         def feeds(rows: int) -> Tensors:
             return {IMAGE: repeat(golden, rows)}
 
         warming = Warming(version, files, CLASSIFIER_FILE, feeds, partial(judge_rows, graph.session))
-        return graph.session, settle(warming, graph.session)
+        return graph.session, choose_instances(warming, graph.session)
 
     named = [(str(graph.session.candidate), graph) for graph in graphs]
     session, runners = choose.fastest(named, lambda graph: graph.run(pictures), judge, prepare)
+
+    report = SessionReport(CLASSIFIER_FILE, session.candidate, runners.table, runners.max_concurrent_batches)
 
     def start() -> Model:
         stats = version.metrics.model(version.found.name, version.found.version)
@@ -71,7 +73,7 @@ def load(version: Version, files: VersionFiles, golden: Golden) -> Start:
             max_queue_size=version.settings.max_queue_size,
             allow_timeout_override=version.settings.allow_timeout_override,
             pictures=version.pictures(files.manifest.input),
-            sessions=(SessionReport(CLASSIFIER_FILE, session.candidate, runners.shared.table, runners.instances),),
+            sessions=(report,),
             stats=stats,
             engine=engine,
         )

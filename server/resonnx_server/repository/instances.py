@@ -12,7 +12,7 @@ from resonnx_server.repository.version import GPU_LANES
 from resonnx_server.repository.warming import Warming
 from resonnx_server.runtime.session import CPU, GPU_PROVIDERS, Session
 from resonnx_server.scheduling.latency import LatencyTable
-from resonnx_server.scheduling.session_pool import InstanceGroup, SessionPool, TensorRunner, TensorRunners
+from resonnx_server.scheduling.session_pool import InstanceGroup, SessionPool, TensorInstanceGroup, TensorSessionPool
 
 _log = logging.getLogger(__name__)
 
@@ -30,13 +30,13 @@ class Sessions:
     """The sessions of one graph.
 
     Attributes:
-        alone: For a batch beside which nothing runs.
-        shared: For `instances` batches at once.
+        latency_session: For a batch beside which nothing runs.
+        throughput_session: For `max_concurrent_batches` batches at once.
     """
 
-    alone: Session
-    shared: Session
-    instances: int
+    latency_session: Session
+    throughput_session: Session
+    max_concurrent_batches: int
 
 
 def choose(warming: Warming, session: Session, least_gain: float = _LEAST_GAIN) -> Sessions:
@@ -81,18 +81,22 @@ def choose(warming: Warming, session: Session, least_gain: float = _LEAST_GAIN) 
     return Sessions(alone, shared, best)
 
 
-def settle(warming: Warming, session: Session) -> TensorRunners:
+def choose_instances(warming: Warming, session: Session) -> TensorInstanceGroup:
     """Choose, warm every batch size, and return the runners. See `choose`."""
     chosen = choose(warming, session)
 
-    def warmed(session: Session, callers: int) -> TensorRunner:
+    def warmed(session: Session, callers: int) -> TensorSessionPool:
         table = warming.costs(session, warming.version.batch_sizes, callers)
-        share = chosen.shared.threads if chosen.instances > 1 else 1
+        share = chosen.throughput_session.threads if chosen.max_concurrent_batches > 1 else 1
         return SessionPool(session.run, table, has_all_cores=session.threads > share)
 
-    if chosen.alone is chosen.shared and chosen.instances == 1:
-        return InstanceGroup.single(warmed(chosen.shared, 1))
-    return InstanceGroup(warmed(chosen.alone, 1), warmed(chosen.shared, chosen.instances), chosen.instances)
+    if chosen.latency_session is chosen.throughput_session and chosen.max_concurrent_batches == 1:
+        return InstanceGroup.single(warmed(chosen.throughput_session, 1))
+    return InstanceGroup(
+        warmed(chosen.latency_session, 1),
+        warmed(chosen.throughput_session, chosen.max_concurrent_batches),
+        chosen.max_concurrent_batches,
+    )
 
 
 def _rates(table: LatencyTable, instances: int) -> list[float]:

@@ -42,7 +42,7 @@ class Batcher(Generic[T]):
         max_queue_rows: Rows that may wait.
         max_delay_ns: How long the oldest may wait for company; 0 never waits.
         objective_ns: Time from arrival to answer that the model should keep; steers the batch size, refuses nothing.
-        instances: Batches that may run at once.
+        max_concurrent_batches: Batches that may run at once.
         alone: Costs of a batch beside which nothing runs, if that is another session's.
     """
 
@@ -52,13 +52,13 @@ class Batcher(Generic[T]):
         max_queue_rows: int,
         max_delay_ns: int = 0,
         objective_ns: int | None = None,
-        instances: int = 1,
+        max_concurrent_batches: int = 1,
         alone: LatencyTable | None = None,
     ) -> None:
         self.table = table
         self.max_queue_rows = max_queue_rows
         self.objective_ns = objective_ns
-        self._instances = instances
+        self._max_concurrent_batches = max_concurrent_batches
         self._alone = alone or table
         self._max_delay_ns = max_delay_ns
         self._queue: WaitingQueue[T] = WaitingQueue()
@@ -139,7 +139,7 @@ class Batcher(Generic[T]):
         if not is_few and (not self._max_delay_ns or self.rows >= self.table.largest):
             return at
         if is_few:
-            return max(at, int(min(map(self._due_ns, self)) - self.table.cost_ns(self.table.bucket(enough))))
+            return max(at, int(min(map(self._due_ns, self)) - self.table.cost_ns(self.table.padded_batch_size(enough))))
         wanted = self._wanted(self)
         last = min(wanted) - int(self.table.cost_ns(self.table.largest)) if wanted else math.inf
         return max(at, int(min(at + self._max_delay_ns, last)))
@@ -168,15 +168,15 @@ class Batcher(Generic[T]):
     def ahead_ns(self, priority: int) -> float:
         """Expected time until what goes before a request that came now would be done, once a lane is free."""
         ahead = self.expected_ahead(priority) + self._queue.rows_before(priority)
-        return self.table.drain_ns(ahead) / self._instances if ahead else 0.0
+        return self.table.drain_ns(ahead) / self._max_concurrent_batches if ahead else 0.0
 
     def own_ns(self, rows: int) -> float:
         """Expected time of a request's rows on a device that does nothing else."""
-        return min(self._alone.time_ns(rows), self.table.time_ns(-(-rows // self._instances)))
+        return min(self._alone.time_ns(rows), self.table.time_ns(-(-rows // self._max_concurrent_batches)))
 
     def shortest_ns(self) -> float:
         """Expected time of the shortest batch that could be next; 0 if nothing waits."""
-        return self.table.cost_ns(self.table.bucket(1)) if self.rows else 0.0
+        return self.table.cost_ns(self.table.padded_batch_size(1)) if self.rows else 0.0
 
     def take(self, now_ns: int, limit: int | None = None, budget_ns: float | None = None) -> Batch[T]:
         """Remove and return the next batch: what fits into it, in order; what does not fit as a whole waits on in part.
@@ -206,7 +206,7 @@ class Batcher(Generic[T]):
             room -= entry.rows
             self._queue.remove(entry)
             chosen.append(entry)
-        return Batch(chosen, self.table.bucket(rows), expired)
+        return Batch(chosen, self.table.padded_batch_size(rows), expired)
 
     def lateness(self, entry: Entry[T], now_ns: int) -> ServerError:
         """Return what the caller of an expired entry is told; see lateness.py."""
@@ -227,7 +227,7 @@ class Batcher(Generic[T]):
 
     def _drain_ns(self) -> float:
         """Expected time until all that waits, or is about to, is done."""
-        return self.table.drain_ns(self.rows + self.expected_rows) / self._instances
+        return self.table.drain_ns(self.rows + self.expected_rows) / self._max_concurrent_batches
 
     def _next(self, now_ns: int) -> tuple[list[Entry[T]], list[Entry[T]]]:
         """Return who is next with those alike behind it, as many as a batch could hold, and the late, who are removed.
@@ -289,7 +289,7 @@ class Batcher(Generic[T]):
 
     def _quickest_ns(self, rows: int) -> float:
         """Time in which a request's rows could be done on an idle device: as quick as batches often are."""
-        return min(self._alone.quick_ns(rows), self.table.quick_ns(-(-rows // self._instances)))
+        return min(self._alone.quick_ns(rows), self.table.quick_ns(-(-rows // self._max_concurrent_batches)))
 
     def _cut(self, entry: Entry[T], rows: int) -> Entry[T]:
         """Remove and return the first `rows` of an entry; the others keep its place."""

@@ -66,7 +66,7 @@ class LatencyTable:
         self._load_age = Freshness(clock)
         # Of rows that wait, at most the largest size: what is asked for again and again between two batches.
         self._best: dict[int, int] = {}
-        self._buckets: dict[int, int] = {}
+        self._padded: dict[int, int] = {}
         self.sizes = tuple(self._base)
         self.largest = self.sizes[-1]
 
@@ -85,7 +85,7 @@ class LatencyTable:
         self._spread[size] += _SPREAD_DECAY * (abs(ns / expected_ns - 1) - self._spread[size])
         self._load += _LOAD_DECAY * (ns / self._base[size] - self._load)
         self._base[size] += _SIZE_DECAY * (ns / self._load - self._base[size])
-        self._buckets.clear()
+        self._padded.clear()
         self._best.clear()
         self._load_age.renew()
 
@@ -111,22 +111,22 @@ class LatencyTable:
         """Expected time of a batch of `size`, one of `sizes`."""
         return self._base[size] * self._load
 
-    def bucket(self, rows: int) -> int:
+    def padded_batch_size(self, rows: int) -> int:
         """Return the size to run `rows` (<= largest) at: the smallest that holds them, or a much cheaper one."""
-        if rows not in self._buckets:
+        if rows not in self._padded:
             holding = [size for size in self.sizes if size >= rows]
             cheapest_ns = min(self._base[size] for size in holding)
-            self._buckets[rows] = next(size for size in holding if self._base[size] * _WORTH_PADDING <= cheapest_ns)
-        return self._buckets[rows]
+            self._padded[rows] = next(size for size in holding if self._base[size] * _WORTH_PADDING <= cheapest_ns)
+        return self._padded[rows]
 
     def time_ns(self, rows: int) -> float:
         """Expected time of `rows` one batch after another, as few as hold them."""
         full, rest = divmod(rows, self.largest)
-        return full * self.cost_ns(self.largest) + (self.cost_ns(self.bucket(rest)) if rest else 0.0)
+        return full * self.cost_ns(self.largest) + (self.cost_ns(self.padded_batch_size(rest)) if rest else 0.0)
 
     def quick_ns(self, rows: int) -> float:
         """As `time_ns`, of batches that are as much quicker than expected as they often are."""
-        spread = self._spread[self.largest if rows >= self.largest else self.bucket(rows)]
+        spread = self._spread[self.largest if rows >= self.largest else self.padded_batch_size(rows)]
         return self.time_ns(rows) * max(1 - spread, _QUICKEST)
 
     def best_size(self, waiting: int, limit_ns: float = math.inf) -> int:
@@ -146,12 +146,12 @@ class LatencyTable:
         return min(self._as_good(in_time or self.sizes, waiting, _AS_GOOD))
 
     @property
-    def worthwhile(self) -> int:
+    def min_efficient_batch(self) -> int:
         """The smallest size that serves as many rows a second as the best; below it, fixed costs tell."""
         return min(self._as_good(self.sizes, self.largest, _AS_GOOD))
 
     @property
-    def usual(self) -> int:
+    def preferred_batch_size(self) -> int:
         """The largest size that rows should wait for each other in.
 
         Rows of a larger batch are answered later for a little more throughput. Where one alone takes long, that is

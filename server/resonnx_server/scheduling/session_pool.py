@@ -42,14 +42,14 @@ class InstanceGroup(Generic[P, R]):
     """How a model, or one of its graphs, runs on a device.
 
     Attributes:
-        alone: For a batch beside which nothing runs.
-        shared: For `instances` batches at once; its costs were measured so.
-        instances: Batches of this model that may run at once.
+        latency_session: For a batch beside which nothing runs.
+        throughput_session: For `max_concurrent_batches` batches at once; its costs were measured so.
+        max_concurrent_batches: Batches of this model that may run at once.
     """
 
-    alone: SessionPool[P, R]
-    shared: SessionPool[P, R]
-    instances: int = 1
+    latency_session: SessionPool[P, R]
+    throughput_session: SessionPool[P, R]
+    max_concurrent_batches: int = 1
     _passed_over: int = 0
     _tried: list[float] = field(default_factory=list)
 
@@ -59,9 +59,14 @@ class InstanceGroup(Generic[P, R]):
         return cls(runner, runner)
 
     @property
+    def table(self) -> LatencyTable:
+        """Costs of batches while others run beside them: what queues are planned by."""
+        return self.throughput_session.table
+
+    @property
     def tables(self) -> tuple[LatencyTable, LatencyTable]:
         """Return what both cost."""
-        return self.alone.table, self.shared.table
+        return self.latency_session.table, self.throughput_session.table
 
     def pick(self, size: int, *, is_alone: bool) -> SessionPool[P, R]:
         """Return what a batch of `size` runs on. Call with the device's lock held.
@@ -70,13 +75,13 @@ class InstanceGroup(Generic[P, R]):
         lately, and `alone` is tried now and then where it was slower.
         """
         if not is_alone:
-            return self.shared
-        if self.alone.table.cost_ns(size) <= self.shared.table.cost_ns(size):
+            return self.throughput_session
+        if self.latency_session.table.cost_ns(size) <= self.throughput_session.table.cost_ns(size):
             self._passed_over = 0
             self._tried.clear()
-            return self.alone
+            return self.latency_session
         self._passed_over += 1
-        return self.alone if self._is_trying else self.shared
+        return self.latency_session if self._is_trying else self.throughput_session
 
     def record(self, runner: SessionPool[P, R], size: int, ns: int) -> None:
         """Keep the table of a runner up to date with a batch that it has run. Call with the device's lock held."""
@@ -84,7 +89,7 @@ class InstanceGroup(Generic[P, R]):
         for table in self.tables:
             if table is not runner.table:
                 table.holds()
-        if runner is not self.alone or not self._is_trying:
+        if runner is not self.latency_session or not self._is_trying:
             runner.table.record(size, ns)
             return
         # A coarse clock may see none pass.
@@ -100,8 +105,8 @@ class InstanceGroup(Generic[P, R]):
         return self._passed_over > _TRY_AGAIN
 
 
-TensorRunner = SessionPool[[Mapping[str, Array]], Tensors]
-TensorRunners = InstanceGroup[[Mapping[str, Array]], Tensors]
+TensorSessionPool = SessionPool[[Mapping[str, Array]], Tensors]
+TensorInstanceGroup = InstanceGroup[[Mapping[str, Array]], Tensors]
 # An encoder's or a decoder's: runtime.graphs.Captioner's `encode` or `step`.
-AnyRunner = SessionPool[..., Any]
-AnyRunners = InstanceGroup[..., Any]
+AnySessionPool = SessionPool[..., Any]
+AnyInstanceGroup = InstanceGroup[..., Any]

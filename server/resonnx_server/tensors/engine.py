@@ -14,7 +14,7 @@ from resonnx_server.scheduling.buffers import BufferPool
 from resonnx_server.scheduling.deadline_admission import DeadlineAdmission, Decoding, Objective
 from resonnx_server.scheduling.device import Device
 from resonnx_server.scheduling.reservation import QueueReservation
-from resonnx_server.scheduling.session_pool import TensorRunner, TensorRunners, Tensors
+from resonnx_server.scheduling.session_pool import TensorInstanceGroup, Tensors, TensorSessionPool
 from resonnx_server.tensors.jobs import Outcomes, TensorJob, TensorTask, deliver, fail, joined
 
 # Batches of each instance, at most, that a queue is worked off in.
@@ -38,7 +38,7 @@ class TensorEngine:
 
     def __init__(
         self,
-        runners: TensorRunners,
+        runners: TensorInstanceGroup,
         device: Device,
         stats: ModelStats,
         *,
@@ -56,12 +56,12 @@ class TensorEngine:
         self.staging: dict[str, BufferPool] = {}
         self._loop = asyncio.get_running_loop()
         self._batcher: Batcher[TensorTask] = Batcher(
-            runners.shared.table,
+            runners.table,
             max_queue_rows,
             max_queue_delay_us * 1000,
             objective.latency_ns if objective else None,
-            runners.instances,
-            runners.alone.table,
+            runners.max_concurrent_batches,
+            runners.latency_session.table,
         )
         self._under_way = 0
         # When a batch on all cores should end, if there is one.
@@ -167,7 +167,7 @@ class TensorEngine:
     @property
     def largest(self) -> int:
         """Rows of the largest batch."""
-        return self.runners.shared.table.largest
+        return self.runners.table.largest
 
     def queued(self) -> int:
         """Requests that wait now, also such of whose rows only some do."""
@@ -190,13 +190,15 @@ class TensorEngine:
 
     def ready_at_ns(self) -> int | None:
         """See device.Workload."""
-        if self._under_way >= self.runners.instances:
+        if self._under_way >= self.runners.max_concurrent_batches:
             return None
         if self._must_let_end():
             return None
         # A batch under way keeps the device busy: one beside it must pay.
         table = self._batcher.table
-        return self._batcher.ready_at_ns(min(table.worthwhile, table.usual) if self._under_way else 1)
+        return self._batcher.ready_at_ns(
+            min(table.min_efficient_batch, table.preferred_batch_size) if self._under_way else 1
+        )
 
     def due_ns(self) -> int:
         """See device.Workload."""
@@ -215,12 +217,14 @@ class TensorEngine:
     def take(self, now_ns: int, budget_ns: float | None) -> TensorJob | None:
         """See device.Workload."""
         # What waits is shared out among the lanes that could start now, rather than one taking all.
-        free = min(self.device.idle_lanes(), self.runners.instances - self._under_way)
+        free = min(self.device.idle_lanes(), self.runners.max_concurrent_batches - self._under_way)
         rows, table = self._batcher.rows, self._batcher.table
-        share = max(-(-rows // free), table.worthwhile)
+        share = max(-(-rows // free), table.min_efficient_batch)
         if rows < table.largest:
             # The more wait for long anyway, the more counts that fewer batches leave the processor to everything else.
-            share = min(share, max(table.usual, rows // (_LONG_QUEUE * self.runners.instances)))
+            share = min(
+                share, max(table.preferred_batch_size, rows // (_LONG_QUEUE * self.runners.max_concurrent_batches))
+            )
         batch = self._batcher.take(now_ns, share, budget_ns)
         if batch.expired:
             late: Outcomes = [(entry, self._batcher.lateness(entry, now_ns)) for entry in batch.expired]
@@ -236,7 +240,7 @@ class TensorEngine:
             self._whole_until_ns = now_ns + int(job.cost_ns)
         return job
 
-    def finished(self, runner: TensorRunner) -> None:
+    def finished(self, runner: TensorSessionPool) -> None:
         """A job on `runner` ended; from its lane, which looks for the next one itself."""
         with self.device.lock:
             self.device.job_done()
@@ -244,7 +248,7 @@ class TensorEngine:
             if runner.has_all_cores:
                 self._whole_until_ns = None
 
-    def record(self, runner: TensorRunner, size: int, ns: int) -> None:
+    def record(self, runner: TensorSessionPool, size: int, ns: int) -> None:
         """Keep a table up to date; from a lane."""
         with self.device.lock:
             self.runners.record(runner, size, ns)

@@ -20,7 +20,7 @@ from resonnx_server.observe.stats import Timing, count_all
 from resonnx_server.runtime.session import Array
 from resonnx_server.scheduling.batcher import Batch, Entry
 from resonnx_server.scheduling.buffers import BufferPool
-from resonnx_server.scheduling.session_pool import TensorRunner, Tensors
+from resonnx_server.scheduling.session_pool import Tensors, TensorSessionPool
 
 if TYPE_CHECKING:
     from resonnx_server.tensors.engine import TensorEngine
@@ -69,7 +69,7 @@ Outcomes = list[tuple[Entry[TensorTask], tuple[Tensors, Timing] | ServerError]]
 class TensorJob:
     """One batch on its way through the session."""
 
-    def __init__(self, engine: "TensorEngine", batch: Batch[TensorTask], runner: TensorRunner) -> None:
+    def __init__(self, engine: "TensorEngine", batch: Batch[TensorTask], runner: TensorSessionPool) -> None:
         self._engine = engine
         self._batch = batch
         self.runner = runner
@@ -96,7 +96,7 @@ class TensorJob:
         outcomes: Outcomes = []
         for entry in self._batch.entries:
             try:
-                outcomes += self._run_together([entry], self.runner.table.bucket(entry.rows))
+                outcomes += self._run_together([entry], self.runner.table.padded_batch_size(entry.rows))
             except Exception as error:  # as above
                 outcomes.append((entry, _told(error)))
         return outcomes

@@ -167,7 +167,7 @@ async def test_words_go_on_while_others_are_encoded() -> None:
     await asyncio.sleep(0)
     (first,) = device.begin(engine)
     assert isinstance(first, EncodeJob)
-    assert first.runner is engine.encoders.alone
+    assert first.runner is engine.encoders.latency_session
     asks.append(asyncio.ensure_future(engine.submit(picture(2), options)))
     await asyncio.sleep(0)
     assert not device.begin(engine), "it has all cores"
@@ -175,8 +175,8 @@ async def test_words_go_on_while_others_are_encoded() -> None:
     encode, step = device.begin(engine)
     assert isinstance(encode, EncodeJob)
     assert isinstance(step, StepJob)
-    assert encode.runner is engine.encoders.shared
-    assert step.runner is engine.decoders.shared
+    assert encode.runner is engine.encoders.throughput_session
+    assert step.runner is engine.decoders.throughput_session
     for _ in range(3):
         device.end(step)
         (step,) = device.begin(engine)
@@ -186,7 +186,7 @@ async def test_words_go_on_while_others_are_encoded() -> None:
     device.end(step)
     (step,) = device.begin(engine)
     assert isinstance(step, StepJob)
-    assert step.runner is engine.decoders.alone
+    assert step.runner is engine.decoders.latency_session
     assert step.size == 2
     device.end(step)
     for ask in asks:

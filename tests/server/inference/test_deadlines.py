@@ -27,7 +27,7 @@ from resonnx_server.runtime.decoding.search import DecodeOptions
 from resonnx_server.runtime.pictures.options import PictureOptions
 from resonnx_server.scheduling.device import Device
 from resonnx_server.scheduling.latency import LatencyTable
-from resonnx_server.scheduling.session_pool import AnyRunners, InstanceGroup, SessionPool, Tensors
+from resonnx_server.scheduling.session_pool import AnyInstanceGroup, InstanceGroup, SessionPool, Tensors
 from resonnx_server.tensors.engine import TensorEngine
 
 from ..language import Language, picture, spec
@@ -221,7 +221,7 @@ async def test_an_idle_captioner_sends_nobody_away_to_wait() -> None:
     graphs.free.set()
     device = Device("test", 2, Clock())
 
-    def runners(run: Any, sizes: tuple[int, ...]) -> AnyRunners:
+    def runners(run: Any, sizes: tuple[int, ...]) -> AnyInstanceGroup:
         alone, shared = (SessionPool(run, LatencyTable(dict.fromkeys(sizes, ns))) for ns in (1e6, 2e6))
         return InstanceGroup(alone, shared, 2)
 

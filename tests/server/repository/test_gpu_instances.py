@@ -46,7 +46,7 @@ def test_two_at_once_where_copying_overlaps(beside_ns: float, expected: int, mon
     files = VersionFiles("", {"model.onnx": b""}, pb.Manifest())
     version = onnx_classifier.version(threads=7, max_batch_size=1)
     warming = Warming(version, files, "model.onnx", lambda rows: {"x": np.zeros(rows)})
-    runners = instances.settle(warming, session)  # type: ignore[arg-type]
-    assert runners.instances == expected
-    assert runners.alone.run == runners.shared.run == session.run
-    assert runners.shared.table.cost_ns(1) == (beside_ns if expected > 1 else 3.0e6)
+    runners = instances.choose_instances(warming, session)  # type: ignore[arg-type]
+    assert runners.max_concurrent_batches == expected
+    assert runners.latency_session.run == runners.throughput_session.run == session.run
+    assert runners.throughput_session.table.cost_ns(1) == (beside_ns if expected > 1 else 3.0e6)

@@ -72,10 +72,10 @@ def test_a_size_that_was_disturbed_is_measured_again(monkeypatch: pytest.MonkeyP
     """When it is measured, and whenever it comes out of the cache: a disturbance must not last."""
     machine = Machine(monkeypatch, tmp_path)
     machine.takes[12] = Measured(1e5, 10.0)
-    assert machine.start().bucket(12) == 16
+    assert machine.start().padded_batch_size(12) == 16
     assert machine.measured == [SIZES, (12,)]
     machine.takes = dict(USUAL)
-    assert machine.start().bucket(12) == 12
+    assert machine.start().padded_batch_size(12) == 12
     assert machine.measured == [(12,)]
     machine.start()
     assert machine.measured == [], "what came of it is kept"

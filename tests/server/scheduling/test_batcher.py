@@ -196,13 +196,13 @@ def test_a_full_queue_sends_away_until_it_should_be_worked_off(
     rows: int, row_ms: int, instances: int, hint_ms: int
 ) -> None:
     table = LatencyTable({1: row_ms * 1e6})
-    batcher: Batcher[int] = Batcher(table, rows, instances=instances)
+    batcher: Batcher[int] = Batcher(table, rows, max_concurrent_batches=instances)
     batcher.push([Entry(0, rows, 0)])
     for refused in (lambda: batcher.push([Entry(1, 1, 0)]), lambda: batcher.expect(1)):
         with pytest.raises(Overloaded) as told:
             refused()
         assert told.value.retry_after_ms == hint_ms
-    waits_for_decoding: Batcher[int] = Batcher(table, rows, instances=instances)
+    waits_for_decoding: Batcher[int] = Batcher(table, rows, max_concurrent_batches=instances)
     waits_for_decoding.expect(rows, pictures=False)
     with pytest.raises(Overloaded) as told:
         waits_for_decoding.expect(1)
@@ -227,10 +227,10 @@ def test_idle_device_gets_work_at_once_unless_delay_was_asked_for() -> None:
 
 def test_rows_wait_for_each_other_where_that_is_short_or_pays() -> None:
     dear, slow = LatencyTable(DEAR), LatencyTable(SLOW)
-    assert (dear.worthwhile, dear.usual) == (16, 16)
-    assert (slow.worthwhile, slow.usual) == (1, 1), "a row takes 20 ms in any batch"
-    assert LatencyTable(LINEAR).usual == 16, "a row takes 1 ms"
-    assert LatencyTable({size: 1e8 + 1e5 * size for size in SIZES}).usual > 12, "costs nearly the same"
+    assert (dear.min_efficient_batch, dear.preferred_batch_size) == (16, 16)
+    assert (slow.min_efficient_batch, slow.preferred_batch_size) == (1, 1), "a row takes 20 ms in any batch"
+    assert LatencyTable(LINEAR).preferred_batch_size == 16, "a row takes 1 ms"
+    assert LatencyTable({size: 1e8 + 1e5 * size for size in SIZES}).preferred_batch_size > 12, "costs nearly the same"
 
 
 def test_a_batch_starts_that_pays_or_must() -> None:
@@ -348,11 +348,11 @@ def test_a_size_that_is_handled_badly_is_not_run() -> None:
     batch = _batcher({**DEAR, 12: 2e7}, 12).take(200)
     assert (batch.rows, batch.size) == (12, 16)
     table = LatencyTable({1: 1e6, 2: 1.1e6})
-    assert table.bucket(1) == 1
+    assert table.padded_batch_size(1) == 1
     for _ in range(2000):
         table.record(1, 3_000_000)
         table.record(2, 1_100_000)
-    assert table.bucket(1) == 2, "it follows what batches take"
+    assert table.padded_batch_size(1) == 2, "it follows what batches take"
 
 
 def test_rows_of_a_request_fill_batches() -> None:
@@ -377,7 +377,7 @@ def test_the_rest_of_a_request_is_forgotten_with_it() -> None:
 
 def test_many_rows_are_expected_to_take_long() -> None:
     one: Batcher[int] = Batcher(LatencyTable(LINEAR), 2000)
-    two: Batcher[int] = Batcher(LatencyTable(LINEAR), 2000, instances=2)
+    two: Batcher[int] = Batcher(LatencyTable(LINEAR), 2000, max_concurrent_batches=2)
     assert (one.wait_ns(1000, 4), two.wait_ns(1000, 4)) == (1e9, 5e8)
     one.push([Entry(0, 1000, 0, deadline_ns=900_000_000)])
     assert [entry.payload for entry in one.take(0).expired] == [0]

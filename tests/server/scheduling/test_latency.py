@@ -15,7 +15,7 @@ SIZES = sizes_up_to(16)
 def test_warmed_sizes_hold_every_batch(largest: int) -> None:
     table = LatencyTable.of(measure(lambda size: None, sizes_up_to(largest)).costs)
     assert table.largest == largest
-    assert all(table.bucket(rows) >= rows for rows in range(1, largest + 1))
+    assert all(table.padded_batch_size(rows) >= rows for rows in range(1, largest + 1))
 
 
 def test_a_moments_standstill_does_not_make_the_machine_slow() -> None:
@@ -124,8 +124,8 @@ def test_the_table_tells_what_is_expected_and_how_far_off_that_is() -> None:
 def test_rows_are_padded_beyond_the_smallest_size_only_where_that_saves_a_fifth(larger_ns: float, size: int) -> None:
     """Less than that between two sizes is chance; and padding's rows are computed for nobody."""
     table = LatencyTable({1: 0.9e6, 2: 1e6, 3: larger_ns})
-    assert table.bucket(2) == size
-    assert table.bucket(3) == 3
+    assert table.padded_batch_size(2) == size
+    assert table.padded_batch_size(3) == 3
 
 
 @given(st.lists(st.floats(0.8, 1.25), min_size=8, max_size=8), st.floats(0, 1e7), st.floats(1e4, 1e7))

@@ -56,7 +56,7 @@ class PlainList:
             return None
         at, rows = min(entry.arrival_ns for entry in self.waiting), self.rows(self.waiting)
         if rows < enough:
-            must = min(map(self.due, self.waiting)) - self.table.cost_ns(self.table.bucket(enough))
+            must = min(map(self.due, self.waiting)) - self.table.cost_ns(self.table.padded_batch_size(enough))
             return max(at, int(must))
         if not self.max_delay_ns or rows >= self.table.largest:
             return at

@@ -27,7 +27,7 @@ from resonnx_server.scheduling.deadline_admission import Objective
 from resonnx_server.scheduling.device import Device
 from resonnx_server.scheduling.latency import LatencyTable
 from resonnx_server.scheduling.measurement import sizes_up_to
-from resonnx_server.scheduling.session_pool import AnyRunners, InstanceGroup, SessionPool, Tensors
+from resonnx_server.scheduling.session_pool import AnyInstanceGroup, InstanceGroup, SessionPool, Tensors
 from resonnx_server.tensors.engine import TensorEngine
 
 from ..waiting import Clock, until
@@ -94,22 +94,26 @@ async def test_each_caller_gets_its_own_rows(lanes: int) -> None:
 
 def test_one_batch_alone_runs_on_what_was_sooner_lately() -> None:
     runners = InstanceGroup(
-        SessionPool(Runtime(), LatencyTable({1: 100.0})), SessionPool(Runtime(), LatencyTable({1: 200.0})), instances=2
+        SessionPool(Runtime(), LatencyTable({1: 100.0})),
+        SessionPool(Runtime(), LatencyTable({1: 200.0})),
+        max_concurrent_batches=2,
     )
-    assert runners.pick(1, is_alone=False) is runners.shared
-    assert runners.pick(1, is_alone=True) is runners.alone
-    runners.alone.table.rescale(10)
+    assert runners.pick(1, is_alone=False) is runners.throughput_session
+    assert runners.pick(1, is_alone=True) is runners.latency_session
+    runners.latency_session.table.rescale(10)
     assert _picks(runners, 1000, cold_ns=1000, count=416) == [*range(200, 208), *range(408, 416)]
 
 
 def test_what_became_sooner_is_found_out() -> None:
     """The first batches of a row of tries are slow: the weights have left the caches."""
     runners = InstanceGroup(
-        SessionPool(Runtime(), LatencyTable({1: 100.0})), SessionPool(Runtime(), LatencyTable({1: 150.0})), instances=2
+        SessionPool(Runtime(), LatencyTable({1: 100.0})),
+        SessionPool(Runtime(), LatencyTable({1: 150.0})),
+        max_concurrent_batches=2,
     )
-    runners.alone.table.rescale(3)
+    runners.latency_session.table.rescale(3)
     assert _picks(runners, 100, cold_ns=400, count=300) == list(range(200, 300))
-    assert runners.alone.table.cost_ns(1) == pytest.approx(100)
+    assert runners.latency_session.table.cost_ns(1) == pytest.approx(100)
 
 
 def test_while_one_session_runs_the_other_ones_speed_is_not_forgotten() -> None:
@@ -118,20 +122,20 @@ def test_while_one_session_runs_the_other_ones_speed_is_not_forgotten() -> None:
     runners = InstanceGroup(
         SessionPool(Runtime(), LatencyTable({1: 100.0}, clock=clock)),
         SessionPool(Runtime(), LatencyTable({1: 150.0}, clock=clock)),
-        instances=2,
+        max_concurrent_batches=2,
     )
     for _ in range(300):
-        runners.record(runners.alone, 1, 300)
-        runners.record(runners.shared, 1, 450)
+        runners.record(runners.latency_session, 1, 300)
+        runners.record(runners.throughput_session, 1, 450)
     for _ in range(100):
         clock.ns += 5_000_000_000
-        runners.shared.table.fade()
-        assert runners.pick(1, is_alone=True) is runners.alone
-        runners.record(runners.alone, 1, 300)
-    assert runners.shared.table.cost_ns(1) == pytest.approx(450, rel=0.01)
+        runners.throughput_session.table.fade()
+        assert runners.pick(1, is_alone=True) is runners.latency_session
+        runners.record(runners.latency_session, 1, 300)
+    assert runners.throughput_session.table.cost_ns(1) == pytest.approx(450, rel=0.01)
     clock.ns += 60_000_000_000
-    runners.record(runners.alone, 1, 300)
-    assert runners.shared.table.cost_ns(1) < 250, "for a minute nothing ran"
+    runners.record(runners.latency_session, 1, 300)
+    assert runners.throughput_session.table.cost_ns(1) < 250, "for a minute nothing ran"
 
 
 async def test_a_session_that_was_slow_an_hour_ago_is_used_again_at_once() -> None:
@@ -139,9 +143,9 @@ async def test_a_session_that_was_slow_an_hour_ago_is_used_again_at_once() -> No
     runners = InstanceGroup(
         SessionPool(many, LatencyTable({1: 1e6}, clock=clock), has_all_cores=True),
         SessionPool(few, LatencyTable({1: 2e6}, clock=clock)),
-        instances=2,
+        max_concurrent_batches=2,
     )
-    runners.alone.table.rescale(4)
+    runners.latency_session.table.rescale(4)
     device = Device("test", 2, clock)
     engine = TensorEngine(runners, device, Metrics().model("m", 1), max_queue_rows=100)
     try:
@@ -157,13 +161,13 @@ async def test_a_session_that_was_slow_an_hour_ago_is_used_again_at_once() -> No
         device.close()
 
 
-def _picks(runners: AnyRunners, ns: int, cold_ns: int, count: int) -> list[int]:
+def _picks(runners: AnyInstanceGroup, ns: int, cold_ns: int, count: int) -> list[int]:
     """Return which of so many lone batches ran on `alone`, if they take `ns`, or `cold_ns` after another's."""
     picked = []
-    last = runners.shared
+    last = runners.throughput_session
     for number in range(count):
         runner = runners.pick(1, is_alone=True)
-        if runner is runners.alone:
+        if runner is runners.latency_session:
             picked.append(number)
             runners.record(runner, 1, ns if last is runner else cold_ns)
         else:
