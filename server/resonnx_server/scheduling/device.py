@@ -31,8 +31,7 @@ class Job(Protocol):
     cost_ns: float
 
     @property
-    def has_all_cores(self) -> bool:
-        """See above."""
+    def has_all_cores(self) -> bool: ...
 
     def run(self) -> None:
         """Do it and deliver the answers; never raises."""

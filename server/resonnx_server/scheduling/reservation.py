@@ -14,7 +14,7 @@ from resonnx_server.scheduling.device import Device
 
 
 class QueueReservation:
-    """`with Place(…) as place: decode, submit, wait`. Room is kept until rows `arrive`, or else until the block ends.
+    """`with QueueReservation(…): decode, submit, wait`. Room is kept until rows `arrive`, or else until the block ends.
 
     Args:
         queue: Where there shall be room.
@@ -34,7 +34,7 @@ class QueueReservation:
         WaitTooLong: The deadline would pass before the answer is there.
     """
 
-    __slots__ = ("_admission", "_device", "_expected", "_prediction", "_queue", "_rows")
+    __slots__ = ("_admission", "_device", "_expected", "_prediction", "_queue", "_rows", "deadline_ns", "priority")
 
     def __init__(
         self,
@@ -50,6 +50,7 @@ class QueueReservation:
         decoding: Decoding | None = None,
         teaches: bool = True,
     ) -> None:
+        self.deadline_ns, self.priority = deadline_ns, priority
         limited = admission.has_limit(deadline_ns)
         prediction = admission.check(own_ns, deadline_ns, decoding, ahead_ns) if limited else None
         self._prediction = prediction if teaches else None

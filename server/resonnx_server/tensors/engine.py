@@ -12,7 +12,8 @@ from resonnx_server.observe.stats import ModelStats, Timing
 from resonnx_server.scheduling.batcher import DEFAULT_PRIORITY, Batcher, Entry
 from resonnx_server.scheduling.buffers import BufferPool
 from resonnx_server.scheduling.deadline_admission import DeadlineAdmission, Decoding, Objective
-from resonnx_server.scheduling.device import Device
+from resonnx_server.scheduling.device import Device, Workload
+from resonnx_server.scheduling.engine import Engine
 from resonnx_server.scheduling.reservation import QueueReservation
 from resonnx_server.scheduling.session_pool import TensorInstanceGroup, Tensors, TensorSessionPool
 from resonnx_server.tensors.jobs import Outcomes, TensorJob, TensorTask, deliver, fail, joined
@@ -21,7 +22,7 @@ from resonnx_server.tensors.jobs import Outcomes, TensorJob, TensorTask, deliver
 _LONG_QUEUE: Final = 2
 
 
-class TensorEngine:
+class TensorEngine(Engine[int, Tensors, tuple[Tensors, Timing]], Workload):
     """One model's tensor work.
 
     Args:
@@ -70,30 +71,16 @@ class TensorEngine:
         self._closed = False
         device.attach(self)
 
-    def place(
+    def reserve(
         self,
-        rows: int,
+        cost: int,
         deadline_ns: int | None = None,
         priority: int = DEFAULT_PRIORITY,
         decoding: Decoding | None = None,
         *,
         whole: bool = False,
     ) -> QueueReservation:
-        """Keep room for a request whose pictures are yet to be decoded: `with engine.place(…) as place`.
-
-        Args:
-            rows: Its rows.
-            deadline_ns: As for `submit`.
-            priority: As for `submit`.
-            decoding: How long that should take; None if they are.
-            whole: As for `submit`.
-
-        Raises:
-            Overloaded: The queue is full.
-            DeadlineUnreachable: The deadline would pass before the answer is there, even on an idle device.
-            WaitTooLong: It would for what waits before it.
-            Unavailable: The model is being closed.
-        """
+        """Reserve room for `cost` rows (see Engine); `whole` as for `submit`."""
         if self._closed:
             raise Unavailable("the model is being closed")
         with self.device.lock:
@@ -102,9 +89,9 @@ class TensorEngine:
                 self._batcher,
                 self.device,
                 self._admission,
-                rows=1 if whole else rows,
+                rows=1 if whole else cost,
                 priority=priority,
-                own_ns=self._whole_ns(rows) if whole else self._batcher.own_ns(rows),
+                own_ns=self._whole_ns(cost) if whole else self._batcher.own_ns(cost),
                 ahead_ns=self._batcher.ahead_ns(priority),
                 deadline_ns=deadline_ns,
                 decoding=decoding,
@@ -112,44 +99,35 @@ class TensorEngine:
                 teaches=not whole,
             )
 
-    async def submit(
+    async def run(
         self,
         inputs: Tensors,
         deadline_ns: int | None = None,
         priority: int = DEFAULT_PRIORITY,
-        place: QueueReservation | None = None,
         *,
         whole: bool = False,
     ) -> tuple[Tensors, Timing]:
-        """Queue one request and return its outputs and where its time went.
+        """Reserve and submit at once, for requests without picture files. See `reserve` and `submit`."""
+        with self.reserve(_rows(inputs) if self.batched else 1, deadline_ns, priority, whole=whole) as reservation:
+            return await self.submit(inputs, reservation, whole=whole)
+
+    async def submit(
+        self, work: Tensors, reservation: QueueReservation, *, whole: bool = False
+    ) -> tuple[Tensors, Timing]:
+        """Queue one request and return its outputs and timing (see Engine for errors).
 
         Args:
-            inputs: Arrays [rows, ...] by input name, all with the same rows (any shapes if not batched). Several
-                batches may serve them, whatever their number.
-            deadline_ns: Monotonic; refused or dropped if it cannot be met.
-            priority: 1 (first) to batcher.PRIORITY_LEVELS.
-            place: Where room was kept for it; None asks for it now.
-            whole: Run it as it is, in a batch of its own: inputs without rows change the model for it alone. Its rows
-                are the first input's, and for the queue they are one.
-
-        Raises:
-            Overloaded: The queue is full.
-            WaitTooLong: The deadline would pass before the answer is there, for what waits before it.
-            DeadlineUnreachable: It would even on an idle device, or when its turn has come.
-            DeadlineExceeded: The deadline passed while waiting.
-            InferenceFailed: The runtime failed on this request's own rows, or gave values for them that are no numbers.
-            Unavailable: The model is being closed.
+            work: Arrays [rows, ...] by input name, all with the same rows (any shapes if not batched). Large requests
+                are split over several batches.
+            reservation: Of these rows.
+            whole: Run the request unpadded in a batch of its own, because it feeds optional inputs that have no batch
+                axis. Its rows are the first input's; the queue counts one row.
         """
         if self._closed:
             raise Unavailable("the model is being closed")
-        if place is None and self._admission.has_limit(deadline_ns):
-            rows = _rows(inputs) if self.batched else 1
-            with self.place(rows, deadline_ns, priority, whole=whole) as place:
-                return await self.submit(inputs, deadline_ns, priority, place, whole=whole)
-        entry = self._entry(inputs, deadline_ns, priority, whole)
+        entry = self._entry(work, reservation, whole)
         with self.device.lock:
-            if place is not None:
-                place.arrive(entry.rows)
+            reservation.arrive(entry.rows)
             entry.found_idle = self.device.is_idle and not len(self._batcher)
             self._batcher.push([entry])
             self.device.notify(self.ready_at_ns())
@@ -170,15 +148,12 @@ class TensorEngine:
         return self.runners.table.largest
 
     def queued(self) -> int:
-        """Requests that wait now, also such of whose rows only some do."""
         return len(self._batcher)
 
     def queued_rows(self) -> int:
-        """Rows that wait now."""
         return self._batcher.rows
 
     def close(self) -> None:
-        """Fail what still waits and take no more."""
         self._closed = True
         with self.device.lock:
             self.device.detach(self)
@@ -189,7 +164,6 @@ class TensorEngine:
     # Called by the device, under its lock.
 
     def ready_at_ns(self) -> int | None:
-        """See device.Workload."""
         if self._under_way >= self.runners.max_concurrent_batches:
             return None
         if self._must_let_end():
@@ -201,21 +175,17 @@ class TensorEngine:
         )
 
     def due_ns(self) -> int:
-        """See device.Workload."""
         due = self._batcher.due_ns()
         assert due is not None
         return due
 
     def shortest_ns(self) -> float:
-        """See device.Workload."""
         return self._batcher.shortest_ns()
 
     def objective_ns(self) -> int | None:
-        """See device.Workload."""
         return self._batcher.live_objective_ns(self.device.clock())
 
     def take(self, now_ns: int, budget_ns: float | None) -> TensorJob | None:
-        """See device.Workload."""
         # What waits is shared out among the lanes that could start now, rather than one taking all.
         free = min(self.device.idle_lanes(), self.runners.max_concurrent_batches - self._under_way)
         rows, table = self._batcher.rows, self._batcher.table
@@ -266,13 +236,13 @@ class TensorEngine:
     def _whole_ns(self, rows: int) -> float:
         return min(table.time_ns(rows) for table in self.runners.tables)
 
-    def _entry(self, inputs: Tensors, deadline_ns: int | None, priority: int, whole: bool) -> Entry[TensorTask]:
+    def _entry(self, inputs: Tensors, reservation: QueueReservation, whole: bool) -> Entry[TensorTask]:
         shares = self.batched and not whole
         rows = _rows(inputs) if shares else 1
         # An object is like no other: company would be run with this request's own inputs, and this one with padding.
         shape = tuple(array.shape[1:] for array in inputs.values()) if shares else object()
         task = TensorTask(inputs, rows, self._loop.create_future(), _rows(inputs) if whole and self.batched else None)
-        return Entry(task, rows, self.device.clock(), deadline_ns, shape, priority)
+        return Entry(task, rows, self.device.clock(), reservation.deadline_ns, shape, reservation.priority)
 
 
 def _rows(inputs: Tensors) -> int:

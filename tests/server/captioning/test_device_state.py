@@ -189,7 +189,7 @@ async def test_a_classifier_shares_the_device(files: VersionFiles, graphs: Capti
         classifier = TensorEngine(InstanceGroup(doubles, doubles, 2), engine.device, stats, max_queue_rows=1000)
 
         async def classify(number: int) -> None:
-            outputs, _ = await classifier.submit({"x": np.array([[number]])})
+            outputs, _ = await classifier.run({"x": np.array([[number]])})
             assert outputs["y"].tolist() == [[2 * number]]
 
         options = DecodeOptions(max_tokens=20, beam_width=3)

@@ -465,7 +465,7 @@ async def test_words_go_before_others_work_unless_that_has_waited_longer(waited_
         other = TensorEngine(InstanceGroup.single(runner), engine.device, Metrics().model("c", 1), max_queue_rows=9)
         asks = [asyncio.ensure_future(engine.submit(picture(1), DecodeOptions(max_tokens=9, min_tokens=9)))]
         await until(lambda: order == ["words"])
-        asks.append(asyncio.ensure_future(other.submit({"x": np.zeros((1, 1))})))
+        asks.append(asyncio.ensure_future(other.run({"x": np.zeros((1, 1))})))
         await until(lambda: other.queued_rows() == 1)
         clock.ns += waited_ns
         # It makes the words that wait no less urgent.

@@ -40,7 +40,7 @@ async def _load(folder: Path, threads: int = 2) -> Model:
     model = bare.load(replace(version(device, cache, threads, max_batch_size=8), found=found))()  # type: ignore[arg-type]
     x = np.arange(12, dtype=np.float32).reshape(3, 4)
     x[1, 1:3] = np.nan, np.inf
-    outputs, _ = await model.engine.submit({"x": x})
+    outputs, _ = await model.engine.run({"x": x})
     assert np.array_equal(outputs["y"], 2 * x, equal_nan=True), "NaN may be what such a model means"
     model.engine.close()
     device.close()

@@ -173,7 +173,7 @@ async def test_a_classifier_serves_by_the_candidate_that_runs_and_agrees(
     ]
     model = start()
     assert [report.candidate.provider for report in model.sessions] == [CPU]
-    outputs, _ = await model.engine.submit({"image": golden.images})
+    outputs, _ = await model.engine.run({"image": golden.images})
     np.testing.assert_allclose(outputs["logits"], golden.logits, rtol=1e-4)
     model.engine.close()
     device.close()

@@ -267,7 +267,7 @@ async def _compute(asked: list[tuple[int, np.ndarray]], bad: int | None, kind: s
     while len(tasks) < len(asked) or not all(task.done() for task in tasks.values()):
         for number, (at_ns, rows) in enumerate(asked):
             if number not in tasks and at_ns <= device.ns:
-                tasks[number] = asyncio.ensure_future(engine.submit({"x": rows}))
+                tasks[number] = asyncio.ensure_future(engine.run({"x": rows}))
         if kind == "the caller leaves" and bad is not None and bad in tasks and device.ns >= leaves_ns:
             tasks[bad].cancel()
         await asyncio.sleep(0)
@@ -327,7 +327,7 @@ async def test_a_classifier_with_a_manifest_answers_no_nan(poisoned: str, monkey
     white = np.full((1, 2, 2, 3), 255, np.uint8)
     try:
         pictures = [*golden.images[:, np.newaxis], white, np.concatenate([golden.images, white])]
-        asks = [model.engine.submit({"image": images}) for images in pictures]
+        asks = [model.engine.run({"image": images}) for images in pictures]
         *right, failed, also_failed = await asyncio.gather(*asks, return_exceptions=True)
         assert isinstance(failed, InferenceFailed)
         assert isinstance(also_failed, InferenceFailed)

@@ -217,19 +217,19 @@ class InferenceServicer(grpc_service_pb2_grpc.GRPCInferenceServiceServicer):
         if model.manifest is None:
             assert isinstance(engine, TensorEngine)
             whole = overrides_initializers(inputs, model)
-            return await engine.submit(checked_tensors(inputs, model), deadline, parameters.priority, whole=whole)
+            return await engine.run(checked_tensors(inputs, model), deadline, parameters.priority, whole=whole)
         ((name, image),) = inputs.items()
         field = f"inputs[{name!r}]"
         if isinstance(engine, CaptionEngine):
             return await self._caption(model, engine, image, field, deadline, parameters, on_words)
         if image.dtype != object:
-            return await engine.submit({"image": image}, deadline, parameters.priority)
+            return await engine.run({"image": image}, deadline, parameters.priority)
         files: list[bytes] = image.ravel().tolist()
         assert model.pictures is not None
         decoding = await self._decoder.expected_of_many(files, model.pictures, parameters.priority)
-        with engine.place(len(files), deadline, parameters.priority, decoding) as place:
+        with engine.reserve(len(files), deadline, parameters.priority, decoding) as reservation:
             pixels = await self._load(files, model, field, parameters.priority)
-            return await engine.submit({"image": pixels}, deadline, parameters.priority, place)
+            return await engine.submit({"image": pixels}, reservation)
 
     async def _caption(
         self,

@@ -146,9 +146,9 @@ class VisionServicer(vision_pb2_grpc.VisionServicer):
         deadline: int | None,
     ) -> tuple[Tensors, Timing, int]:
         priority = checked_priority(request.priority, "priority")
-        with engine.place(1, deadline, priority, self._decoding(encoded, model, priority)) as place:
+        with engine.reserve(1, deadline, priority, self._decoding(encoded, model, priority)) as reservation:
             pixels, decode_ns = await self._pixels(request, model, encoded, priority)
-            outputs, timing = await engine.submit({"image": pixels[np.newaxis]}, deadline, priority, place)
+            outputs, timing = await engine.submit({"image": pixels[np.newaxis]}, reservation)
         return outputs, timing, decode_ns
 
     async def _caption(
