@@ -19,11 +19,11 @@ from typing import Any, Final
 
 import numpy as np
 import onnxruntime as ort
-from caption_decoders import EncodedPictures, captioner_files, open_graphs, random_pictures, rows_of
+from captioners.decoders import EncodedPictures, captioner_files, open_graphs, random_pictures, rows_of
+from reports.rounds import Rounds
 from resonnx_server.runtime.machine.host import usable_cores
 from resonnx_server.runtime.model_files.manifest import DECODER_FILE
 from resonnx_server.runtime.session import CPU, Array
-from rounds import Rounds
 
 _MODELS: Final = ("lstm_int8", "attention_int8")
 _ROWS: Final = (1, 4, 16, 64)

@@ -18,9 +18,10 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
-from caption_decoders import EncodedPictures, captioner_files, number, open_graphs, random_pictures
-from caption_load import LENGTHS, WEIGHTS
-from loop_graph import whole_loop
+from captioners.decoders import EncodedPictures, captioner_files, number, open_graphs, random_pictures
+from captioners.load import LENGTHS, WEIGHTS
+from captioners.loop_graph import whole_loop
+from reports.rounds import Rounds
 from resonnx_proto.v1 import manifest_pb2 as pb
 from resonnx_server.captioning.engine import CaptionEngine
 from resonnx_server.captioning.request import CaptionTask
@@ -34,7 +35,6 @@ from resonnx_server.scheduling.device import Device
 from resonnx_server.scheduling.latency import LatencyTable
 from resonnx_server.scheduling.measurement import measure, sizes_up_to
 from resonnx_server.scheduling.session_pool import InstanceGroup, SessionPool
-from rounds import Rounds
 
 _BATCHES: Final = (1, 8, 32)
 # As many as the largest batch divides.
@@ -170,7 +170,7 @@ async def _rate(way: Callable[[range], Awaitable[Decoded]], batch: int, seconds:
 def main() -> int:
     """Measure and return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default="lstm_int8", help="see random_captioners.py")
+    parser.add_argument("--model", default="lstm_int8", help="see random_models/captioners.py")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=1.5, help="for one way and batch, at least")
     parser.add_argument("--json", type=Path, help="write every round's figures")

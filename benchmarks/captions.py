@@ -16,10 +16,10 @@ from pathlib import Path
 from statistics import median
 from typing import Final
 
-from caption_load import Load, Outcome
-from random_captioners import captioners
+from captioners.load import Load, Outcome
+from load.server_process import serving
+from random_models.captioners import captioners
 from resonnx import Client
-from server_process import serving
 
 _POLICIES: Final = ("continuous", "one", "rigid")
 _SIDES: Final = {"lstm": 224, "attention": 256}
@@ -84,7 +84,7 @@ def measure(servers: dict[str, str], model: str, seconds: float, seed: int) -> d
 def main() -> int:
     """Measure and return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default="lstm_int8", help="see random_captioners.py")
+    parser.add_argument("--model", default="lstm_int8", help="see random_models/captioners.py")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=8.0)
     arguments = parser.parse_args()

@@ -2,7 +2,7 @@
 
     python benchmarks/decoder_precision.py [--rounds 5] [--pictures 2000] [--demo MODELS] [--json FILE]
 
-Speed is the median time of a step of 1, 16 and 64 rows of the LSTM and the attention decoder of random_captioners.py;
+Speed is the median time of a step of 1, 16 and 64 rows of the LSTM and the attention decoder of `random_models/`;
 all ways take turns in each round, and a ratio is to fp32 in the same round. Words are greedy captions of random
 pictures on the same two, and of random scenes on the demo's `scenes` (exported if --demo names no repository). Random
 decoders say the same of nearly every picture, so each caption begins with a random word there. A picture whose words
@@ -23,8 +23,9 @@ from statistics import median
 from typing import Final
 
 import numpy as np
-from caption_decoders import EncodedPictures, captioner_files, open_graphs, random_pictures, rows_of
-from decoder_weights import VARIANTS, variant
+from captioners.decoder_weights import VARIANTS, variant
+from captioners.decoders import EncodedPictures, captioner_files, open_graphs, random_pictures, rows_of
+from reports.rounds import Rounds
 from resonnx_export.demo import samples
 from resonnx_proto.v1 import manifest_pb2 as pb
 from resonnx_server.errors import ModelRefused
@@ -34,7 +35,6 @@ from resonnx_server.runtime.pictures.images import Pixels
 from resonnx_server.runtime.session import Array
 from rich.console import Console
 from rich.table import Table
-from rounds import Rounds
 
 _MODELS: Final = ("lstm_int8", "attention_int8")
 _ROWS: Final = (1, 16, 64)

@@ -22,8 +22,9 @@ from typing import Any, Final
 
 import jpeg_files
 import numpy as np
-from jpeg_decoders import SERVER, by_pillow, decoders, versions
+from pictures.jpeg_decoders import SERVER, by_pillow, decoders, versions
 from PIL import Image
+from reports.rounds import Rounds
 from resonnx_proto.v1.manifest_pb2 import ImageInput
 from resonnx_server.errors import BadImage
 from resonnx_server.huge_pages import start_again
@@ -31,7 +32,6 @@ from resonnx_server.runtime.pictures import images
 from resonnx_server.runtime.pictures.options import LEAST_REDUCED, PictureOptions
 from rich.console import Console
 from rich.table import Table
-from rounds import Rounds
 
 _SECONDS: Final = 0.05
 _WHOLE: Final = "whole"

@@ -14,10 +14,10 @@ from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
 
 import numpy as np
+from load.server_process import serving
 from PIL import Image
 from resonnx import AsyncClient
 from resonnx_export.demo import samples
-from server_process import serving
 
 _LEAST = {"digits": 0.99, "scenes": 0.92, "scenes, beam 3": 0.92}
 _AT_ONCE = 32

@@ -8,26 +8,21 @@ it for all of them. Shown are each row's median and spread over the rounds.
 
 import argparse
 import json
-import os
-import platform
 import statistics
 import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
-import chart
-import footprint
-import tails
-import throughput
-from generator import Generator, find_perf_analyzer
-from random_models import repository
+from load.generator import Generator, find_perf_analyzer
+from random_models.classifiers import repository
+from reports import chart
+from reports.machine import machine
 from rich.console import Console
 from rich.table import Table
-from setting import Setting
+from rows import footprint, tails, throughput
+from rows.setting import Setting
 
 
 @dataclass(frozen=True)
@@ -134,14 +129,6 @@ def plot(file: Path, values: dict[str, list[float]]) -> None:
             )
         )
     chart.draw_lines(file, "median and range of the rounds, as a ratio to what must be kept", lines)
-
-
-def machine() -> dict[str, Any]:
-    """Say what this ran on."""
-    cpu = next((line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines()
-                if line.startswith("model name")), "")  # fmt: skip
-    packages = {name: version(name) for name in ("onnxruntime", "grpcio", "protobuf", "numpy")}
-    return {"cpu": cpu, "cores": os.cpu_count(), "system": platform.platform(), "load": os.getloadavg(), **packages}
 
 
 def main() -> int:

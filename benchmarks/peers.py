@@ -14,13 +14,13 @@ import sys
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-import chart
-from generator import Generator, find_perf_analyzer
-from peer_servers import Model, Tuning, peer, tunings
-from random_models import repository
+from load.generator import Generator, find_perf_analyzer
+from peer_servers.servers import Model, Tuning, peer, tunings
+from random_models.classifiers import repository
+from reports import chart
 from rich.console import Console
 from rich.table import Table
-from setting import CALLERS, Setting
+from rows.setting import CALLERS, Setting
 
 _PROMISED = {("triton", "big"): (1.2, 1.5), ("triton", "small"): (1.15, 1.5)}
 

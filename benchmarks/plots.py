@@ -10,11 +10,11 @@ import json
 from pathlib import Path
 from typing import Any
 
-import chart
 import overhead
 import peers
 import sweep
-from peer_servers import Tuning
+from peer_servers.servers import Tuning
+from reports import chart
 
 
 def draw(content: Any, file: Path) -> None:

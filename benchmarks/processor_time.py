@@ -6,13 +6,13 @@ Per round and way of calling (unary, streams) the same closed loop of tensors is
 
     echo     grpc.aio with the same messages, and no model
     core     the same on resonnx's own gRPC server (rpc/core)
-    bare     a queue and a session of one thread for each core, no more (bare.py)
+    bare     a queue and a session of one thread for each core, no more (floor/bare_server.py)
     resonnx  as users start it
 
 Each is watched from its first answers on, for a while in which nothing starts or ends. Processor time is what the
 kernel counted: of the server's event loop, of its other threads, and of the load generator. Ratios are to what was
 measured in the same round: a shared machine is faster in one minute than in the next. Floors are the model's rows
-in ONNX Runtime alone: the best way to run it (floor.py), and the best with one row at a time.
+in ONNX Runtime alone: the best way to run it (floor/ways.py), and the best with one row at a time.
 """
 
 import argparse
@@ -27,21 +27,21 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
 
-import floor
 import grpc
-from generator import Generator, find_perf_analyzer
-from overhead import machine
-from random_models import repository
+from floor import ways as floor
+from load.generator import Generator, find_perf_analyzer
+from load.server_process import Serving, running
+from random_models.classifiers import repository
+from reports.machine import machine
 from resonnx_proto.inference import grpc_service_pb2 as pb
 from resonnx_proto.inference import grpc_service_pb2_grpc
 from rich.console import Console
 from rich.table import Table
-from server_process import Serving, running
-from setting import CALLERS, Setting
+from rows.setting import CALLERS, Setting
 
 _ROLES = {"small": "small", "resnet50_int8": "big"}
 _SERVERS = ("echo", "core", "bare", "resonnx")
-# What bare.py is told for each; resonnx is started as users do.
+# What bare_server.py is told for each; resonnx is started as users do.
 _FLAGS = {"echo": ("--echo",), "core": ("--echo", "--core"), "bare": ()}
 _WAYS = ("unary", "stream")
 # After the first answer: connections, first batches, and what perf_analyzer does before it sends in earnest.
@@ -197,7 +197,7 @@ class Comparison:
     def _serving(self, kind: str) -> AbstractContextManager[Serving]:
         if kind == "resonnx":
             return self._setting.serving([self._name])
-        command = [sys.executable, str(Path(__file__).with_name("bare.py")), str(self._file)]
+        command = [sys.executable, str(Path(__file__).parent / "floor/bare_server.py"), str(self._file)]
         command += ["--provider", self.session.provider, "--precision", self.session.precision]
         return running([*command, *_FLAGS[kind]])
 

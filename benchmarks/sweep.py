@@ -10,11 +10,11 @@ import sys
 from pathlib import Path
 from typing import Any, Final
 
-import chart
-from generator import Generator, find_perf_analyzer
-from random_models import repository
-from rounds import Rounds
-from setting import Setting
+from load.generator import Generator, find_perf_analyzer
+from random_models.classifiers import repository
+from reports import chart
+from reports.rounds import Rounds
+from rows.setting import Setting
 
 _MODELS: Final = ("resnet50_int8", "small")
 _CALLERS: Final = (1, 2, 4, 8, 16, 32, 64)

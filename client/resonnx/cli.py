@@ -12,6 +12,7 @@ from typing import Annotated
 import typer
 from resonnx_proto import __version__
 
+from resonnx._asking import Result, ask_all, fail, stream_all
 from resonnx._caption_options import CaptionOptions
 from resonnx._client import Client
 from resonnx._errors import InvalidArgument, NotFound, ResonnxError
@@ -26,7 +27,6 @@ from resonnx._output import (
 )
 from resonnx._pictures.attention import NothingToDraw, draw_attention
 from resonnx._results import CaptionResult, ModelInfo, ModelSummary
-from resonnx._transport.asking import Result, ask_all, fail, stream_all
 from resonnx.bench.command import bench
 
 app = typer.Typer(

@@ -22,7 +22,7 @@ from resonnx_proto.inference import grpc_service_pb2 as pb
 from resonnx_proto.inference import grpc_service_pb2_grpc
 
 _ENVIRONMENTS = Path(".make/peers")
-_MODELS = Path(__file__).with_name("peer_models")
+_MODELS = Path(__file__).with_name("models")
 _PACKAGES = {"triton": ["nvidia-pytriton==0.7.0"], "mlserver": ["mlserver==1.7.1"]}
 _START_S = 90
 _LARGEST_BATCH = 16

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
-from pictures import picture, write_pictures
+from pictures.photographs import picture, write_pictures
 from PIL import Image
 
 # 16x16 pixels, written by libjpeg-turbo's jpegtran and by imagecodecs: Pillow writes neither kind.

@@ -1,7 +1,7 @@
 """What the server's processor time is compared with: the least that answers the same calls.
 
-    python benchmarks/bare.py MODEL_FILE [--provider CPUExecutionProvider] [--precision fp32]
-    python benchmarks/bare.py MODEL_FILE --echo [--core]
+    python benchmarks/floor/bare_server.py MODEL_FILE [--provider CPUExecutionProvider] [--precision fp32]
+    python benchmarks/floor/bare_server.py MODEL_FILE --echo [--core]
 
 An asyncio server around one queue and a session of one thread for each core: whoever is free takes what waits, up to 16
 rows. Nothing is checked, timed, refused or scheduled. With `--echo` there is no model either: every request gets the

@@ -15,7 +15,7 @@ import tempfile
 from pathlib import Path
 
 import torch
-from pictures import write_pictures
+from pictures.photographs import write_pictures
 from resonnx_export.networks import ARCHITECTURES, ResNet
 from resonnx_export.proof.reference import settle_batch_norm
 from safetensors.torch import save_file
@@ -118,7 +118,3 @@ def _output() -> nn.Linear:
 
 def _named(prefix: str, module: nn.Module) -> dict[str, Tensor]:
     return {f"{prefix}.{key}": value.detach() for key, value in module.state_dict().items()}
-
-
-if __name__ == "__main__":
-    captioners(tuple(sys.argv[1:]) or ("lstm_int8", "attention_int8"))

@@ -4,7 +4,7 @@ import re
 import time
 from pathlib import Path
 
-from setting import CALLERS, Setting
+from rows.setting import CALLERS, Setting
 
 
 def start_to_ready_s(setting: Setting) -> float:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
-from random_captioners import captioners
+from random_models.captioners import captioners
 from resonnx_proto.v1 import manifest_pb2 as pb
 from resonnx_server.repository.choose import stored_precision
 from resonnx_server.runtime.graphs import CaptionerGraphs
@@ -56,7 +56,7 @@ def number(picture: int) -> Pixels:
 
 
 def captioner_files(name: str, repository: Path | None = None) -> VersionFiles:
-    """Read a captioner's version 1: of random_captioners.py, or of a repository."""
+    """Read a captioner's version 1: of random_models/captioners.py, or of a repository."""
     return read_version((repository or captioners((name,))) / name / "1")
 
 

@@ -7,13 +7,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
-from floor import Measured, Way, all_ways, single_ways
-from floor import measure as measure_ways
-from generator import Generator, Outcome
-from pictures import write_pictures
+from floor.ways import Measured, Way, all_ways, single_ways
+from floor.ways import measure as measure_ways
+from load.generator import Generator, Outcome
+from load.server_process import Serving, serving
+from pictures.photographs import write_pictures
 from resonnx import Client, ModelInfo
 from resonnx_server.runtime.machine.host import usable_cores
-from server_process import Serving, serving
 
 # The server keeps its default of 16 rows a batch, though the floor may be best with 32: so served, 32 callers leave
 # nothing for a second batch beside the first, and got 1 to 20 % less.

@@ -1,6 +1,6 @@
 """What overload is measured against: a server that knows the best queue length, and refuses beyond it at once.
 
-    python benchmarks/oracle.py MODEL_FOLDER QUEUE_LENGTH
+    python benchmarks/floor/oracle.py MODEL_FOLDER QUEUE_LENGTH
 
 It has one model (float32, CPU provider), one queue, no deadlines, no fairness and no metrics. Nobody has such a server:
 its queue length is the best one for exactly the load that it meets, found by trying.

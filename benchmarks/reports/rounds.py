@@ -7,7 +7,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from overhead import machine
+from reports.machine import machine
 from rich.console import Console
 from rich.table import Table
 

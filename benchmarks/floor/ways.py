@@ -1,6 +1,6 @@
 """The floor: what ONNX Runtime does alone in one process, with nothing around it.
 
-    python benchmarks/floor.py FILE --provider CPUExecutionProvider --precision fp32
+    python benchmarks/floor/ways.py FILE --provider CPUExecutionProvider --precision fp32
 
 tries every way of using the cores (batch x callers x threads a run x spinning) and prints each one's rows a second;
 the best is the floor. Inputs are random, all outputs are fetched, sessions are opened as the server opens them but

@@ -1,7 +1,7 @@
 """Rows about how much of the runtime's own speed reaches the client, and what a call adds."""
 
-from pictures import decode_seconds
-from setting import CALLERS, Setting
+from pictures.photographs import decode_seconds
+from rows.setting import CALLERS, Setting
 
 
 def big_unary(setting: Setting) -> float:

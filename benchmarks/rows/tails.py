@@ -6,9 +6,9 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
-from generator import Outcome
-from server_process import Serving, running
-from setting import CALLERS, Setting
+from load.generator import Outcome
+from load.server_process import Serving, running
+from rows.setting import CALLERS, Setting
 
 # Deadlines of the overload rows, in times of one picture alone.
 _PATIENCE = 10
@@ -113,6 +113,6 @@ def _capacity(setting: Setting) -> tuple[float, float]:
 
 @contextmanager
 def _oracle(folder: Path, length: int) -> Iterator[Serving]:
-    program = Path(__file__).with_name("oracle.py")
+    program = Path(__file__).parents[1] / "floor/oracle.py"
     with running([sys.executable, str(program), str(folder), str(length)]) as server:
         yield server
