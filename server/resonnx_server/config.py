@@ -1,7 +1,6 @@
-"""All settings: validated once, frozen afterwards. config_sources.py reads them.
+"""All settings, with their types and bounds. config_sources.py loads them.
 
-A setting is one field here: its type and bounds are what is checked, and its docstring is what --help, error messages
-and docs/settings.md say of it (config_text.py). After a change: `make settings`.
+A setting's docstring is its text in --help, error messages and docs/settings.md. After a change: `make settings`.
 """
 
 from pathlib import Path
@@ -17,7 +16,7 @@ Port = Annotated[int, Field(ge=0, le=65535)]
 
 
 def _formats(value: object) -> object:
-    """Take a flag's or a variable's list of formats apart; small letters will do, and each is kept once."""
+    """Split a comma-separated list of formats, ignore case, and drop repetitions."""
     parts = value.split(",") if isinstance(value, str) else value
     if not isinstance(parts, list):
         return value
@@ -32,29 +31,29 @@ class ModelSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     max_batch_size: Annotated[int, Field(ge=1, le=64)] = 16
-    """Largest batch, in rows (pictures), that is warmed and run."""
+    """Largest batch, in rows (pictures)."""
     max_queue_size: Annotated[int, Field(ge=1, le=100_000)] = 1024
-    """Rows that may wait; a request beyond is refused with RESOURCE_EXHAUSTED and a retry hint."""
+    """Capacity of the queue in rows; a request beyond is refused with RESOURCE_EXHAUSTED and a retry hint."""
     max_queue_delay_us: Annotated[int, Field(ge=0, le=1_000_000)] = 0
-    """Microseconds that the oldest request may wait for company; with 0 an idle device takes what is there."""
+    """Microseconds that the oldest request may wait for a larger batch; with 0, an idle device starts at once."""
     latency_objective_ms: Annotated[float, Field(gt=0, le=60_000)] | None = None
-    """Target latency in milliseconds, from arrival to answer: used for batch size and order. Refuses nothing by
-    itself."""
+    """Target latency in milliseconds from arrival to response, used for batch size and order. Does not refuse requests
+    by itself."""
     shed_on_objective: bool = False
-    """Refuse requests that would miss the objective, as if it were every caller's deadline."""
+    """Refuse requests that would miss the objective, as if it were their deadline."""
     allow_timeout_override: bool = False
-    """Honour the tensor protocol's request parameter `timeout`, in microseconds, as Triton does with its setting of
-    this name. Otherwise it is ignored: many clients send seconds."""
+    """Honour the tensor protocol's request parameter `timeout` in microseconds, like Triton's setting of this name.
+    Otherwise it is ignored, as many clients send seconds."""
     caption_policy: CaptionPolicy = "continuous"
     """How captions share the device: joining and leaving between steps, one caption at a time, or in rigid batches.
     The last two are there to compare with."""
     jpeg_scaling: bool = False
-    """Decode large JPEG files at 1/2, 1/4 or 1/8 of their size where that is still 3.5 times what the model needs:
-    several times faster; pixels differ slightly from training. Above 24 megapixels it is always done."""
+    """Decode JPEG files at 1/2, 1/4 or 1/8 of their size if that is still 3.5 times the model's input: several times
+    faster; pixels differ slightly from training. Always done above 24 megapixels."""
     exif_orientation: ExifOrientation | None = None
-    """Whether pictures are turned upright by their EXIF orientation; as the model's recipe says if not given."""
+    """Whether to turn pictures upright by their EXIF orientation; by default, as the model's recipe says."""
     provider: Provider | None = None
-    """Execution provider of this model; the server's if not given."""
+    """Execution provider of this model; by default, the server's."""
 
 
 class Settings(BaseModel):
@@ -63,30 +62,30 @@ class Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     repository: Path
-    """Folder of models: NAME/VERSION/, as resonnx-export writes them."""
+    """Folder of models, NAME/VERSION/, as resonnx-export writes them."""
     host: str = "127.0.0.1"
-    """Address to listen on, for gRPC and HTTP; 0.0.0.0 for all of IPv4."""
+    """Address to listen on for gRPC and HTTP; 0.0.0.0 for all IPv4 addresses."""
     port: Port = 8001
-    """gRPC port; 0 takes a free one, which the line at start tells."""
+    """gRPC port; 0 for a free one, printed at start."""
     http_port: Port = 8002
-    """Port of /metrics, /livez and /readyz; 0 takes a free one."""
+    """Port of /metrics, /livez and /readyz; 0 for a free one."""
     provider: Provider = "auto"
-    """Execution provider: `auto` takes each model's fastest that agrees with its golden examples; a named one must
-    load, or the model is refused."""
+    """Execution provider: `auto` for each model's fastest that agrees with its golden examples. A model that the named
+    provider cannot load is refused."""
     cache_dir: Path | None = None
-    """Folder where measured latency tables are kept between starts; the user's cache folder ($XDG_CACHE_HOME/resonnx or
-    ~/.cache/resonnx) if not given. `none` keeps nothing."""
+    """Folder of the latency cache, which keeps measured batch times between starts; by default, $XDG_CACHE_HOME/resonnx
+    or ~/.cache/resonnx. `none` for no cache."""
     strict: bool = False
     """Not ready while any model is refused."""
     ready_when: Literal["all", "any"] = "all"
-    """Ready when all models serve or are refused, or as soon as any serves; the others follow as they are loaded."""
+    """Ready when all models serve or are refused, or as soon as any model serves."""
     load_timeout_s: Annotated[float, Field(gt=0, le=86_400)] = 600.0
-    """Seconds that the load of one model may take; it is refused then, and the others serve. TensorRT's first start may
-    need more: it builds engines."""
+    """Time limit for loading one model, in seconds, after which it is refused and the others serve. TensorRT may need
+    more at its first start, as it builds engines."""
     max_message_bytes: Annotated[int, Field(ge=1 << 20, le=1 << 30)] = 64 << 20
-    """Largest request, and largest answer, in bytes."""
+    """Largest request and largest response, in bytes."""
     max_image_pixels: Annotated[int, Field(ge=1 << 16, le=1 << 30)] = 1 << 26
-    """Largest picture, in pixels, told by its header before it is decoded. The memory for decoding grows with it: 18
+    """Largest picture, in pixels, checked in its header before decoding. The memory for decoding grows with it: 18
     bytes a pixel with WebP among `formats`, 21 with TIFF, 28 with AVIF."""
     max_image_side: Annotated[int, Field(ge=64, le=65_535)] = 16_384
     """Longest side of a picture, in pixels."""
@@ -97,16 +96,16 @@ class Settings(BaseModel):
         "BMP",
         "GIF",
     )
-    """Formats of picture files that are opened; files of others are refused by name."""
+    """Accepted formats of picture files."""
     grace_s: Annotated[float, Field(ge=0, le=3600)] = 30.0
-    """Seconds that work under way may take after SIGTERM."""
+    """Time limit for requests in progress after SIGTERM, in seconds."""
     max_connection_idle_s: Annotated[float, Field(ge=0, le=1e6)] = 600.0
-    """Seconds without a call after which a connection is closed, whether or not its client pings; 0 keeps it for ever.
-    Clients connect again by themselves at their next call."""
+    """Seconds without a call after which a connection is closed, even if its client pings; 0 for never. Clients
+    reconnect by themselves at their next call."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
-    """Least severe level that is logged."""
+    """Lowest level that is logged."""
     models: dict[str, ModelSettings] = Field(default_factory=dict)
-    """Settings of single models, by name; in the file only."""
+    """Settings of single models by name; in the file only."""
 
     def for_model(self, name: str) -> ModelSettings:
         """Return the settings of one model."""

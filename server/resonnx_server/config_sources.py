@@ -1,4 +1,4 @@
-"""Where settings come from: flags over RESONNX_* variables over the TOML file over defaults.
+"""Loads settings: flags override RESONNX_* variables, variables the TOML file, and the file the defaults.
 
 [server]
 repository = "models"
@@ -30,22 +30,22 @@ from resonnx_server.config import ModelSettings, Settings
 from resonnx_server.config_text import describe
 
 _PREFIX = "RESONNX_"
-# Variables of ours that are not the server's: the client's address, the compose file's.
+# Variables of the client and of the compose file.
 _OTHERS_VARIABLES = frozenset({"RESONNX_SERVER", "RESONNX_BIND"})
 # Kubernetes' documentation, "Service: Discovering services".
 _KUBERNETES = re.compile(r"RESONNX_(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|UDP|SCTP)(_\w+)?)")
 
 
 class ConfigError(Exception):
-    """A setting that cannot be used; the message names it."""
+    """An invalid setting; the message names it."""
 
 
 def load_settings(flags: Mapping[str, Any], environment: Mapping[str, str]) -> Settings:
-    """Merge flags, variables and the TOML file that `config` or RESONNX_CONFIG names, and validate the result.
+    """Merge flags, variables and the TOML file named by `config` or RESONNX_CONFIG, and validate the result.
 
     Args:
-        flags: Values by setting's name, as text or of the setting's type; those that are None were not given.
-        environment: All variables, of which those that begin with RESONNX_ are ours.
+        flags: Values by setting's name, as text or of the setting's type; None for flags that were not given.
+        environment: Environment variables; only RESONNX_* are read.
 
     Raises:
         ConfigError: A value is out of range, a key is unknown, a variable is misspelt, or the file cannot be read.
@@ -56,7 +56,7 @@ def load_settings(flags: Mapping[str, Any], environment: Mapping[str, str]) -> S
     path = given.pop("config", None) or variables.get("config")
 
     class Sources(BaseSettings, Settings):
-        # Values of variables are text, and stay so until they are validated.
+        # Do not parse variables as JSON.
         model_config = SettingsConfigDict(enable_decoding=False)
 
         @classmethod
@@ -76,10 +76,10 @@ def load_settings(flags: Mapping[str, Any], environment: Mapping[str, str]) -> S
 
 
 def foreign_variables(environment: Mapping[str, str]) -> list[str]:
-    """Return the RESONNX_* variables that nothing of ours is named like: another version's, or somebody else's.
+    """Return RESONNX_* variables that are no settings: another version's, or another program's.
 
     Raises:
-        ConfigError: One looks like a misspelt setting.
+        ConfigError: A variable looks like a misspelt setting.
     """
     foreign = sorted(_variables(environment).keys() - _named())
     for name in foreign:
@@ -89,12 +89,12 @@ def foreign_variables(environment: Mapping[str, str]) -> list[str]:
 
 
 def nearest(name: str, known: Iterable[str]) -> str | None:
-    """Return the known name that `name` is most probably a misspelling of, if there is one."""
+    """Return the known name that is similar to `name`, if there is one."""
     return next(iter(difflib.get_close_matches(name, known, 1, 0.75)), None)
 
 
 class _Variables(EnvSettingsSource):
-    """Settings out of the variables that are given, which are not always the process's."""
+    """Settings from the given variables, not from the process's."""
 
     def __init__(self, settings_cls: type[BaseSettings], variables: Mapping[str, str]) -> None:
         super().__init__(settings_cls)
@@ -102,10 +102,10 @@ class _Variables(EnvSettingsSource):
 
 
 class _File(TomlConfigSettingsSource):
-    """Settings out of [server] and [models.NAME] of a TOML file."""
+    """Settings from [server] and [models.NAME] of a TOML file."""
 
     def __init__(self, settings_cls: type[BaseSettings], path: str | Path) -> None:
-        # What does not exist would be passed over.
+        # pydantic-settings ignores missing files.
         if not Path(path).exists():
             raise ConfigError(f"config file {path}: there is no such file")
         super().__init__(settings_cls, path)
@@ -120,7 +120,7 @@ class _File(TomlConfigSettingsSource):
 
 def _flat(content: dict[str, Any], path: Path) -> dict[str, Any]:
     if unknown := sorted(content.keys() - {"server", "models"}):
-        raise ConfigError(f"config file {path}: unknown section [{unknown[0]}]; there are [server] and [models.NAME]")
+        raise ConfigError(f"config file {path}: unknown section [{unknown[0]}]; known are [server] and [models.NAME]")
     server, models = content.get("server", {}), content.get("models", {})
     sections = {"server": server, "models": models}
     if isinstance(models, dict):
@@ -129,12 +129,12 @@ def _flat(content: dict[str, Any], path: Path) -> dict[str, Any]:
         if not isinstance(section, dict):
             raise ConfigError(f"config file {path}: {name} must be a section, [{name}] (it is {section!r})")
     if "models" in server:
-        raise ConfigError(f"config file {path}: models stand beside [server], as [models.NAME]")
+        raise ConfigError(f"config file {path}: models belong in sections [models.NAME], not in [server]")
     return {**server, "models": models}
 
 
 def _variables(environment: Mapping[str, str]) -> dict[str, str]:
-    """Return our variables that say something, by setting's name."""
+    """Return the values of our non-empty variables by setting's name."""
     return {
         name.removeprefix(_PREFIX).lower(): value
         for name, value in environment.items()
@@ -143,7 +143,7 @@ def _variables(environment: Mapping[str, str]) -> dict[str, str]:
 
 
 def _is_kubernetes(name: str, value: str) -> bool:
-    """Whether Kubernetes sets the variable for a service that is called resonnx, or resonnx-something."""
+    """Return whether Kubernetes sets the variable for a service named resonnx or resonnx-*."""
     return value.startswith("tcp://") or _KUBERNETES.fullmatch(name) is not None
 
 
@@ -152,12 +152,12 @@ def _variable(name: str) -> str:
 
 
 def _named() -> set[str]:
-    """Names of what flags and variables can set."""
+    """Return the names that flags and variables may have."""
     return {*Settings.model_fields, "config"} - {"models"}
 
 
 def _told(error: ErrorDetails) -> str:
-    """Return what is wrong with one setting."""
+    """Return the message for one invalid setting."""
     *section, key = map(str, error["loc"])
     model: type[BaseModel] = ModelSettings if section[:1] == ["models"] else Settings
     name = ".".join([*section, key])

@@ -1,4 +1,4 @@
-"""What can be said of each setting, out of the model that validates it: for --help, errors and docs/settings.md."""
+"""Describes each setting, from the settings models: for --help, error messages and docs/settings.md."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,12 +12,12 @@ class Setting:
     """A field of a settings model.
 
     Attributes:
-        name: The field's name: the key in the TOML file.
-        text: What it does.
-        kind: JSON Schema's type of it.
-        choices: All its values, where they are few.
+        name: The field's name and key in the TOML file.
+        text: Its description.
+        kind: Its type in JSON Schema, or "path".
+        choices: Its values, if it is an enumeration.
         bounds: Its range in words, or "".
-        default: As in TOML; "" if there is none, or it depends on the machine.
+        default: As in TOML; "" if there is none.
         required: Whether it must be given.
     """
 
@@ -31,10 +31,10 @@ class Setting:
 
     @property
     def values(self) -> str:
-        """The values that it takes, in words."""
+        """The allowed values in words."""
         if self.choices:
             return ("some of " if self.kind == "array" else "") + ", ".join(self.choices)
-        words = {"integer": "whole number", "boolean": "true or false", "string": "text", "array": "list"}
+        words = {"integer": "integer", "boolean": "true or false", "string": "text", "array": "list"}
         return ", ".join(filter(None, [words.get(self.kind, self.kind), self.bounds]))
 
     def __str__(self) -> str:
@@ -43,7 +43,7 @@ class Setting:
 
 
 def describe(model: type[BaseModel]) -> list[Setting]:
-    """Return a model's settings in its own order, without sections inside it."""
+    """Return a settings model's fields in order, without nested sections."""
     schema = model.model_json_schema()
     required = schema.get("required", ())
     settings = (_setting(name, field, name in required) for name, field in schema["properties"].items())
@@ -51,7 +51,7 @@ def describe(model: type[BaseModel]) -> list[Setting]:
 
 
 def _setting(name: str, field: Mapping[str, Any], required: bool) -> Setting:
-    # Of what may be absent, the other form.
+    # Of optional fields, the schema without null.
     form = next((form for form in field.get("anyOf", ()) if form.get("type") != "null"), field)
     kind = "path" if form.get("format") == "path" else form.get("type", "string")
     return Setting(

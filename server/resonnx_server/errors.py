@@ -1,22 +1,22 @@
-"""The one tree of errors that requests and loading end in; knows no gRPC (rpc/boundary.py maps kinds to codes).
+"""All errors of requests and loads. They know no gRPC; rpc/boundary.py maps them to status codes.
 
     ServerError
-    ├── InvalidInput        the caller's fault: names the field, the value, the limit
-    │   ├── BadImage        the picture itself
-    │   └── WrongTask       the model is there, and does something else
-    ├── NotFound            no such model or version
-    │   └── VersionNotFound the model is there, in another version
-    ├── NotSupported        the protocol has it, this server does not
-    ├── Overloaded          refused to keep promises already made; says when to come back
-    │   └── WaitTooLong     behind what waits, the answer would come, or comes, after the caller's deadline
-    ├── SlowReader          the caller reads slower than words come
-    ├── UnreadableMessage   the bytes of a request are no message of its kind
-    ├── MessageTooLarge     a request or an answer over the setting max_message_bytes
-    ├── Unavailable         draining or not ready: try elsewhere
-    ├── DeadlineExceeded    the caller's time is over
-    │   └── DeadlineUnreachable  or will be: even alone on an idle device the request takes longer
-    ├── InferenceFailed     the runtime failed; details go to the log only
-    └── ModelRefused        a model that must not serve (damaged, disagrees with its golden examples, …)
+    ├── InvalidInput        names the field, the value and the limit
+    │   ├── BadImage        the picture cannot be decoded or is too large
+    │   └── WrongTask       the model has another task
+    ├── NotFound            no such model
+    │   └── VersionNotFound the model has no such version
+    ├── NotSupported        part of the protocol that this server lacks
+    ├── Overloaded          the queue is full; has a retry hint
+    │   └── WaitTooLong     the queue is too long for the request's deadline
+    ├── SlowReader          the caller reads its stream too slowly
+    ├── UnreadableMessage   a request that cannot be parsed
+    ├── MessageTooLarge     a request or response above max_message_bytes
+    ├── Unavailable         draining, or not ready
+    ├── DeadlineExceeded    the deadline has passed
+    │   └── DeadlineUnreachable  the request would miss it even on an idle device
+    ├── InferenceFailed     the runtime failed; details are in the log only
+    └── ModelRefused        a model that must not serve
 
 Messages are for callers: they never hold a path or a traceback of the server.
 """
@@ -24,12 +24,12 @@ Messages are for callers: they never hold a path or a traceback of the server.
 import math
 from typing import ClassVar, Final, Self
 
-# Sooner than this nothing has changed; later, a caller should ask anew rather than trust what was expected.
+# Bounds of retry hints: nothing changes sooner, and predictions beyond are unreliable.
 _RETRY_AFTER_MS: Final = (20, 2000)
 
 
 class ServerError(Exception):
-    """Base of all. `reason` is stable and upper case."""
+    """Base class. `reason` is stable and in upper case."""
 
     reason: ClassVar[str] = "INTERNAL"
 
@@ -39,7 +39,7 @@ class ServerError(Exception):
 
 
 class InvalidInput(ServerError):
-    """A request that can never succeed as it is. `field` is the request's field."""
+    """A request that can never succeed. `field` names the request's field."""
 
     reason = "INVALID_INPUT"
 
@@ -49,13 +49,13 @@ class InvalidInput(ServerError):
 
 
 class BadImage(InvalidInput):
-    """A picture that cannot be read or is too large."""
+    """A picture that cannot be decoded or is too large."""
 
     reason = "BAD_IMAGE"
 
 
 class WrongTask(InvalidInput):
-    """A model of another task than the call is for."""
+    """The model has another task than the call."""
 
 
 class NotFound(ServerError):
@@ -65,17 +65,17 @@ class NotFound(ServerError):
 
 
 class VersionNotFound(NotFound):
-    """The model is there, but not in that version."""
+    """The model has no such version."""
 
 
 class NotSupported(ServerError):
-    """Part of the protocol, not of this server."""
+    """Part of the protocol that this server lacks."""
 
     reason = "NOT_SUPPORTED"
 
 
 class Overloaded(ServerError):
-    """Refused for what others have asked for before. `retry_after_ms` is when a place is expected."""
+    """The queue is full. `retry_after_ms` is the retry hint, in milliseconds."""
 
     reason = "QUEUE_FULL"
 
@@ -85,75 +85,75 @@ class Overloaded(ServerError):
 
     @classmethod
     def for_ns(cls, message: str, wait_ns: float) -> Self:
-        """Refuse until `wait_ns` have passed, within bounds."""
+        """Return the error with a retry hint of `wait_ns`, within bounds."""
         least, most = _RETRY_AFTER_MS
         return cls(message, min(max(math.ceil(wait_ns / 1e6), least), most))
 
 
 class WaitTooLong(Overloaded):
-    """Waiting, the request would miss the caller's deadline. Later it may not have to wait.
+    """The request would miss its deadline because of the queue, so a later one may succeed.
 
-    Told on arrival or, where it waits longer than was expected, when its turn comes.
+    Raised on arrival, or when the request's turn comes too late.
     """
 
     reason = "WAIT_TOO_LONG"
 
 
 class SlowReader(ServerError):
-    """Ended: the caller did not read its answers in time, and they are not kept without bound."""
+    """The caller did not read its responses in time; the buffer for them is bounded."""
 
     reason = "SLOW_READER"
 
 
 class UnreadableMessage(ServerError):
-    """Bytes that are no message of the call's kind."""
+    """A request that is not a message of the call's type."""
 
     reason = "MESSAGE_UNREADABLE"
 
 
 class MessageTooLarge(ServerError):
-    """A message that may not travel. `what` is whose it is: "the request" or "the answer"."""
+    """A message above the limit. `what` is "the request" or "the answer"."""
 
     reason = "MESSAGE_TOO_LARGE"
 
     def __init__(self, what: str, size: int, limit: int) -> None:
-        super().__init__(f"{what} takes {size} bytes, more than the server's max_message_bytes, {limit}")
+        super().__init__(f"{what} has {size} bytes, more than the server's max_message_bytes, {limit}")
 
 
 class Unavailable(ServerError):
-    """This server does not take the call now; another may."""
+    """This server does not accept calls now; another may."""
 
     reason = "UNAVAILABLE"
 
 
 class DeadlineExceeded(ServerError):
-    """The caller's deadline or timeout passed before the answer was there."""
+    """The request's deadline or timeout has passed."""
 
     reason = "DEADLINE_EXCEEDED"
 
 
 class DeadlineUnreachable(DeadlineExceeded):
-    """The deadline is ahead, but nearer than the request takes on an idle device: no waiting is to blame.
+    """The request would miss its deadline even on an idle device, so a retry with the same deadline is no use.
 
-    Told on arrival, or once decoding has left too little. Trying again with the same deadline is no use.
+    Raised on arrival, or after decoding.
     """
 
     reason = "DEADLINE_UNREACHABLE"
 
 
 class InferenceFailed(ServerError):
-    """The runtime raised, or gave values that are no answer."""
+    """The runtime failed, or its outputs are not valid."""
 
     reason = "INFERENCE_FAILED"
 
 
 class ModelRefused(ServerError):
-    """A model that must not serve. The message is shown by /readyz, ListModels and the log."""
+    """A model that must not serve. /readyz, ListModels and the log show the message."""
 
     reason = "MODEL_REFUSED"
 
 
 def milliseconds(ns: float) -> str:
-    """Write a time for people, with its unit: three digits, or all before the point."""
+    """Format a time in ms with three significant digits and its unit."""
     ms = max(ns, 0.0) / 1e6
     return f"{ms:.0f} ms" if ms >= 100 else f"{ms:.3g} ms"

@@ -1,7 +1,6 @@
-"""The command's flags, one for each setting that is not a model's own: made from the model that validates them.
+"""The command's flags, generated from the server's settings as a signature for Typer.
 
-Typer reads a function's signature; this makes one. Values stay text: what is wrong with one is said by
-config_sources.py, wherever the value comes from.
+Values stay text; config_sources.py validates them, as it does those from other sources.
 """
 
 import inspect
@@ -17,7 +16,7 @@ from resonnx_server.config_text import Setting, describe
 
 
 def with_flags(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command that takes **flags one flag for each setting, --config and --version."""
+    """Add a flag for each server setting, --config and --version to a command with **flags."""
     command.__signature__ = inspect.Signature(list(_parameters()))  # type: ignore[attr-defined]
     return command
 

@@ -211,7 +211,7 @@ class Server:
             _log.error("work under way does not end: leaving without it")
             leave(1)
         if self.left_behind:
-            names = [load.found.name for load in self.loading.under_way]
+            names = [load.folder.name for load in self.loading.under_way]
             _log.warning("a load does not end: leaving without it", extra={"models": names})
 
     def _device_for(self, provider: str) -> Device:

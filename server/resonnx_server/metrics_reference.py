@@ -17,26 +17,25 @@ _HEAD = """\
 <!-- Made by `make metrics` from server/resonnx_server/observe/: change it there. -->
 
 `GET /metrics` on the HTTP port (8002 by default), in Prometheus' text format (0.0.4) or, if the `Accept` header names
-it, OpenMetrics (1.0.0); gzipped if `Accept-Encoding` allows it. Names and values are the same in both formats. So are
-types, but for Triton's counters (`nv_*`): OpenMetrics has no counters whose names do not end in `_total`, so they are
-of type unknown there.
+it, OpenMetrics (1.0.0); gzipped if `Accept-Encoding` allows it. Names and values are the same in both formats, types
+too, except that Triton's counters (`nv_*`) are of type unknown in OpenMetrics, where a counter's name must end in
+`_total`.
 
-Labels come from loaded models and from closed lists, never from requests. A request is counted once: by its model, as
-success or failure, or, where it ended before a model was found, by `resonnx_rejected_calls_total`, as calls that
-only ask about models are. Each request of a stream counts by itself. What gRPC ends by itself (a message that is far
-too large, a caller who leaves before the request is read) is seen by neither. Durations in µs are sums over requests,
-as in Triton.
+Labels come from loaded models and from fixed lists, never from requests. A request is counted once: by its model, as
+success or failure, or by `resonnx_rejected_calls_total` if it failed before a model was found (also failed calls
+about models). Each request of a stream is counted separately. Calls that gRPC ends itself (a message far too large,
+a caller that leaves before its request is read) are not counted. Durations in µs are sums over requests, as in Triton.
 """
 
 _REASONS = """\
 
-What `reason` may be:
+Values of `reason`:
 
-- of `nv_inference_request_failure`, as in Triton: {failures};
-- of `resonnx_request_errors_total`: what the caller was told (`google.rpc.ErrorInfo`), or `CANCELLED`;
-- of `resonnx_rejected_calls_total`: {rejected}.
+- in `nv_inference_request_failure`, as in Triton: {failures};
+- in `resonnx_request_errors_total`: the reason in the response (`google.rpc.ErrorInfo`), or `CANCELLED`;
+- in `resonnx_rejected_calls_total`: {rejected}.
 
-Beside these there are `process_*` and `python_info`, as of any Python program with `prometheus_client`.
+In addition, there are `process_*` and `python_info`, as in any Python program with `prometheus_client`.
 """
 
 

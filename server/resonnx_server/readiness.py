@@ -1,4 +1,4 @@
-"""Tells who serves, and when the server is ready: callers by health, people and logs by lines, a supervisor by one."""
+"""Announces which models serve and when the server is ready: health service, log, and a line on stdout."""
 
 import logging
 import sys
@@ -13,21 +13,21 @@ _log = logging.getLogger(__name__)
 
 
 class SetServing(Protocol):
-    """Tells health; see GrpcServer.set_serving."""
+    """Updates the health service: GrpcServer.set_serving."""
 
     def __call__(self, models: Sequence[str], others: Sequence[str], *, ready: bool) -> None:
-        """See above."""
+        """Update it: `models` serve, `others` do not; `ready` is the server's own state."""
 
 
 class Readiness:
-    """Follows the loads of a repository. Owned by the event loop.
+    """Observes the loads of a repository. Event loop only.
 
     Args:
-        models: Where models are added and refused.
-        set_serving: Tells health.
+        models: The registry of models.
+        set_serving: Updates the health service.
 
     Attributes:
-        address: Where the server listens, for the line at start.
+        address: The server's addresses, for the line on stdout.
     """
 
     def __init__(self, models: Models, set_serving: SetServing) -> None:
@@ -36,36 +36,36 @@ class Readiness:
         self._set_serving = set_serving
         self._is_announced = False
 
-    def expect(self, found: Sequence[ModelFolder]) -> None:
-        """These will be loaded."""
-        self._models.expect({item.name: item.version for item in found})
+    def expect(self, folders: Sequence[ModelFolder]) -> None:
+        """Register models that will be loaded."""
+        self._models.expect({folder.name: folder.version for folder in folders})
         self._tell_health()
 
     def reached(self, load: Load) -> None:
-        """Tell how far a load is; from any thread."""
+        """Report a load's stage. Thread-safe."""
         _tell(load, load.progress.stage)
 
     def loaded(self, load: Load, model: Model) -> None:
-        """Serve a model."""
+        """Register a model as serving."""
         self._models.add(model)
         self._tell_health()
         candidates = {report.file: str(report.candidate) for report in model.sessions}
         _log.info("serving", extra={"model": model.name, "version": model.version, "candidates": candidates})
-        doubt = "; measured while something else held the processors: again at the next start"
+        doubt = "; measured while other processes held the processors, so measured again at the next start"
         _tell(load, f"serves after {load.seconds:.1f} s{doubt if load.progress.is_doubtful else ''}")
         if self._models.is_ready:
             self._announce()
 
     def refused(self, load: Load, reason: str) -> None:
-        """Remember, and say, why a model does not serve."""
-        found = load.found
-        self._models.refuse(Refusal(found.name, found.version, reason))
+        """Register a model as refused."""
+        folder = load.folder
+        self._models.refuse(Refusal(folder.name, folder.version, reason))
         self._tell_health()
-        _log.error("refused", extra={"model": found.name, "version": found.version, "reason": reason})
+        _log.error("refused", extra={"model": folder.name, "version": folder.version, "reason": reason})
         _tell(load, f"refused after {load.seconds:.1f} s: {reason}")
 
     def complete(self) -> None:
-        """All models are loaded or refused."""
+        """Note that all models are loaded or refused."""
         self._models.loading = False
         self._tell_health()
         self._announce()
@@ -75,16 +75,16 @@ class Readiness:
         self._set_serving([model.name for model in self._models], others, ready=self._models.is_ready)
 
     def _announce(self) -> None:
-        """Print the line that a supervisor waits for, once."""
+        """Print the line that supervisors wait for, once."""
         if not self._is_announced:
             self._is_announced = True
             print(f"resonnx-server {'ready' if self._models.is_ready else 'not ready'} {self.address}", flush=True)
 
 
 def _tell(load: Load, state: str) -> None:
-    """Tell how a load goes: whoever started the server from a terminal waits for it, and sees it without a log."""
+    """Report a load's progress, to a terminal if there is one, else to the log."""
     if sys.stderr.isatty():
-        print(f"resonnx-server: {load.found.name} ({load.number} of {load.of}): {state}", file=sys.stderr, flush=True)
+        print(f"resonnx-server: {load.folder.name} ({load.number} of {load.of}): {state}", file=sys.stderr, flush=True)
     else:
-        extra = {"model": load.found.name, "number": load.number, "of": load.of, "state": state}
+        extra = {"model": load.folder.name, "number": load.number, "of": load.of, "state": state}
         _log.info("loading", extra=extra)

@@ -12,22 +12,22 @@ _HEAD = """\
 
 <!-- Made by `make settings` from server/resonnx_server/config.py: change it there. -->
 
-Flags win over `RESONNX_*` variables, variables over the TOML file that `--config` (or `RESONNX_CONFIG`) names, and the
-file over the defaults. An unknown flag or key ends the start with exit code 2 and the nearest name, and so does a
-misspelt variable; other `RESONNX_*` variables are named on stderr and ignored. Empty variables count as not given.
+Flags override `RESONNX_*` variables, variables the TOML file of `--config` (or `RESONNX_CONFIG`), and the file the
+defaults. An unknown flag or key, or a misspelt variable, ends the server with exit code 2 and names the nearest
+setting; other `RESONNX_*` variables are reported on stderr and ignored. Empty variables count as not given.
 
 ## Server
 
-In the file: `[server]`. As a flag: `--max-message-bytes` for `max_message_bytes`; what is true or false:
-`--strict` or `--no-strict`. As a variable: `RESONNX_MAX_MESSAGE_BYTES`.
+In the file: `[server]`. As a flag: `--max-message-bytes` for `max_message_bytes`; booleans: `--strict` or
+`--no-strict`. As a variable: `RESONNX_MAX_MESSAGE_BYTES`.
 """
 
 _MODELS = """\
 
 ## One model
 
-In the file only: `[models.NAME]`, where NAME is the model's folder in the repository. Where there is no such folder, a
-warning in the log says so, with the nearest name.
+In the file only: `[models.NAME]`, where NAME is the model's folder in the repository. If there is no such folder, a
+warning in the log names the nearest one.
 """
 
 

@@ -1,4 +1,4 @@
-"""What SIGTERM and SIGINT do from the program's first line to its last, and how it ends where threads do not."""
+"""SIGTERM and SIGINT from the process's start to its end, and an exit that does not wait for threads."""
 
 import asyncio
 import logging
@@ -11,16 +11,16 @@ _STOP = (signal.SIGTERM, signal.SIGINT)
 
 
 def stop_at_once() -> None:
-    """Have both signals end the program at once, well: for as long as nothing serves that would have to be drained.
+    """Make both signals exit at once with status 0, until there is something to drain.
 
-    As process 1 of a container it would ignore them, and on Ctrl-C print where it was.
+    By default, process 1 of a container would ignore them, and Ctrl-C would print a traceback.
     """
     for number in _STOP:
         signal.signal(number, lambda *_: leave(0))
 
 
 class StopSignals:
-    """Both signals, on the running event loop: `first` asks to drain, `second` not to wait any longer."""
+    """Both signals on the running event loop: `first` starts the drain, `second` ends it."""
 
     def __init__(self) -> None:
         self.first = asyncio.Event()
@@ -34,10 +34,7 @@ class StopSignals:
 
 
 def leave(status: int) -> NoReturn:
-    """End the program without waiting for threads that nothing can end.
-
-    A thread inside ONNX Runtime or a codec would be run over by the interpreter's orderly end.
-    """
+    """Exit without waiting for threads: one inside ONNX Runtime or a codec would crash at the interpreter's end."""
     logging.shutdown()
     sys.stdout.flush()
     sys.stderr.flush()

@@ -1,6 +1,6 @@
-"""Metrics as text, in the two formats that collectors read: Prometheus' own (0.0.4) and OpenMetrics (1.0.0).
+"""Writes metrics in Prometheus' text format (0.0.4) or OpenMetrics (1.0.0).
 
-prometheus_client writes both, but has no counter whose name does not end in `_total`, which Triton's do not.
+Not prometheus_client's writer: its counters' names must end in `_total`, Triton's do not.
 """
 
 import gzip
@@ -20,11 +20,11 @@ class Format(Enum):
 
 
 class ExactCounter(UntypedMetricFamily):
-    """A counter under exactly its name. To OpenMetrics, whose counters end in `_total`, its type is unknown."""
+    """A counter whose name need not end in `_total`; its type is unknown in OpenMetrics."""
 
 
 def accepted_format(accept: str | None) -> Format:
-    """Return the format for an Accept header: OpenMetrics where it is asked for by name and text is not preferred."""
+    """Return the format for an Accept header: OpenMetrics if it is named and text is not preferred."""
     exact, text = 0.0, 0.0
     for value, parameters, quality in _entries(accept):
         if value == "application/openmetrics-text" and parameters.get("version", "1.0.0") in ("0.0.1", "1.0.0"):
@@ -41,7 +41,7 @@ def accepts_gzip(accept_encoding: str | None) -> bool:
 
 
 def page(families: Iterable[Metric], written: Format, *, compressed: bool) -> bytes:
-    """Return the families that have samples as a page; any thread."""
+    """Return the page of all families that have samples. Thread-safe."""
     lines = [line for family in families if family.samples for line in _lines(family, written)]
     if written is Format.OPENMETRICS:
         lines.append("# EOF\n")
@@ -84,7 +84,7 @@ def _escaped_value(text: str) -> str:
 
 
 def _entries(header: str | None) -> Iterator[tuple[str, dict[str, str], float]]:
-    """Yield what a header accepts: each value, its parameters, and its quality, 0 if it is none."""
+    """Yield each value of an Accept header, its parameters, and its quality (0 if invalid)."""
     for entry in (header or "").lower().split(","):
         value, *rest = (part.strip() for part in entry.split(";"))
         parameters = {key.strip(): text.strip().strip('"') for key, _, text in (part.partition("=") for part in rest)}

@@ -1,8 +1,6 @@
-"""Counts values by upper bounds, at the cost of a bisection.
+"""A histogram whose counts are owned by the event loop and read by scrapes.
 
-prometheus_client's own histogram looks through its bounds one by one and takes two locks for each value: with three
-values a request that was a tenth of a small request's time. Here the event loop owns the counts, and a scrape reads
-them.
+prometheus_client's searches its bounds linearly and takes two locks a value: a tenth of a small request's time.
 """
 
 from bisect import bisect_left
@@ -13,11 +11,7 @@ from prometheus_client.utils import floatToGoString
 
 
 class Histogram:
-    """One series.
-
-    Args:
-        bounds: Upper bounds, ascending; a value that equals one is counted under it.
-    """
+    """One series. `bounds` are inclusive upper bounds, ascending."""
 
     __slots__ = ("_bounds", "_counts", "sum")
 
@@ -32,6 +26,6 @@ class Histogram:
         self.sum += amount
 
     def buckets(self) -> list[tuple[str, float]]:
-        """Return each bound as Prometheus writes it, +Inf last, with how many values do not exceed it."""
+        """Return the cumulative count for each bound, which is written as Prometheus does; +Inf is the last."""
         names = [*map(floatToGoString, self._bounds), "+Inf"]
         return list(zip(names, map(float, accumulate(self._counts)), strict=True))

@@ -12,7 +12,7 @@ _MAX_VALUE: Final = 512
 
 
 class JsonFormatter(logging.Formatter):
-    """Formats a record as one JSON object; values are cut, so a caller cannot flood the log."""
+    """Formats a record as one JSON object. Long values are truncated, so that callers cannot flood the log."""
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the record as a line."""
@@ -29,8 +29,8 @@ class JsonFormatter(logging.Formatter):
 
 
 def configure(level: str) -> None:
-    """Send all logs of `level` and above to stderr, and keep Pillow's warnings of callers' pictures out of it."""
-    # Each is told but once: Python would keep all there ever were, and damaged pictures make any number.
+    """Send logs of `level` and above to stderr; ignore Pillow's warnings about callers' pictures."""
+    # Python remembers every distinct warning for ever, and damaged pictures make any number.
     warnings.filterwarnings("ignore", module=r"PIL\.")
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter())

@@ -1,7 +1,4 @@
-"""Triton's gauges of the machine: processor and memory, from /proc, so of the whole machine even in a container.
-
-Where there is no /proc there are none.
-"""
+"""Triton's processor and memory gauges, from /proc: of the whole machine, even in a container."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -12,9 +9,9 @@ from prometheus_client.metrics_core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 _PROC: Final = Path("/proc")
-# Several collectors may ask shortly after each other; what the first leaves of the time would be no measure.
+# Shortest time to measure utilization over, as several collectors may scrape in quick succession.
 _LEAST_WINDOW_S: Final = 2.0
-# Of the first line of /proc/stat: user, nice, system, idle, iowait, irq, softirq, steal. Guests count as user.
+# Fields of the first line of /proc/stat: user, nice, system, idle, iowait, irq, softirq, steal. User includes guests.
 _FIELDS: Final = 8
 _IDLE: Final = slice(3, 5)
 _UTILIZATION: Final = (
@@ -28,12 +25,7 @@ class _Ticks(NamedTuple):
 
 
 class MachineCollector(Collector):
-    """Reads /proc at each scrape.
-
-    Args:
-        proc: Where it is.
-        clock: Seconds.
-    """
+    """Reads `proc` at each scrape. `clock` is in monotonic seconds."""
 
     def __init__(self, proc: Path = _PROC, clock: Callable[[], float] = time.monotonic) -> None:
         self._proc, self._clock = proc, clock
@@ -42,7 +34,7 @@ class MachineCollector(Collector):
         self._utilization: float | None = None
 
     def collect(self) -> Iterator[Metric]:
-        """Yield the gauges, without a value where there is none."""
+        """Yield the gauges; without a value where /proc has none."""
         memory = self._read_memory()
         total, available = memory.get("MemTotal"), memory.get("MemAvailable")
         used = None if total is None or available is None else total - available
@@ -61,7 +53,7 @@ class MachineCollector(Collector):
         if ticks is None or before is None:
             return None
         if (passed := ticks.total - before.total) > 0:
-            # iowait may count backwards.
+            # iowait may decrease.
             self._utilization = min(max(1 - (ticks.idle - before.idle) / passed, 0.0), 1.0)
             self._ticks, self._read_at = ticks, now
         return self._utilization

@@ -1,6 +1,6 @@
-"""The Prometheus registry: Triton's nv_* counters under their exact names, and our own series beside them.
+"""The Prometheus registry: Triton's nv_* counters under their exact names, and our own series.
 
-Labels come from loaded models only, never from requests.
+Labels come from loaded models, never from requests.
 """
 
 from collections.abc import Callable, Iterator
@@ -27,41 +27,47 @@ _LABELS: Final = ("model", "version")
 Counter = tuple[str, str, Callable[[ModelStats], float]]
 Distribution = tuple[str, str, Callable[[ModelStats], Histogram]]
 
-# Triton's name, its help, and where the value stands (durations in µs, summed over requests).
+# Triton's name, help text and value; durations are sums over requests, in µs.
 _TRITON: Final[tuple[Counter, ...]] = (
-    ("nv_inference_request_success", "Requests answered", lambda s: s.success.count),
+    ("nv_inference_request_success", "Successful requests", lambda s: s.success.count),
     ("nv_inference_count", "Rows inferred", lambda s: s.inferences),
     ("nv_inference_exec_count", "Batches executed", lambda s: s.executions),
-    ("nv_inference_request_duration_us", "Requests' time in all", lambda s: s.success.ns // 1000),
-    ("nv_inference_queue_duration_us", "Requests' time in the queue", lambda s: s.queue.ns // 1000),
+    ("nv_inference_request_duration_us", "Total time of successful requests", lambda s: s.success.ns // 1000),
+    ("nv_inference_queue_duration_us", "Queue time of successful requests", lambda s: s.queue.ns // 1000),
     (
         "nv_inference_compute_input_duration_us",
-        "Requests' time in batch assembly",
+        "Batch assembly time of successful requests",
         lambda s: s.compute_input.ns // 1000,
     ),
-    ("nv_inference_compute_infer_duration_us", "Requests' time in the runtime", lambda s: s.compute_infer.ns // 1000),
-    ("nv_inference_compute_output_duration_us", "Requests' time in splitting", lambda s: s.compute_output.ns // 1000),
+    (
+        "nv_inference_compute_infer_duration_us",
+        "Inference time of successful requests",
+        lambda s: s.compute_infer.ns // 1000,
+    ),
+    (
+        "nv_inference_compute_output_duration_us",
+        "Batch splitting time of successful requests",
+        lambda s: s.compute_output.ns // 1000,
+    ),
 )
-# Ours, whose names get `_total` at their end.
-_COUNTERS: Final[tuple[Counter, ...]] = (
-    ("resonnx_padded_rows", "Rows that batches were padded with", lambda s: s.padded_rows),
-)
+# Our counters; `_total` is appended to their names.
+_COUNTERS: Final[tuple[Counter, ...]] = (("resonnx_padded_rows", "Padding rows of batches", lambda s: s.padded_rows),)
 _CAPTIONERS_COUNTERS: Final[tuple[Counter, ...]] = (
     ("resonnx_caption_tokens", "Tokens decoded", lambda s: s.tokens),
     ("resonnx_decoder_steps", "Decoder steps", lambda s: s.steps),
-    ("resonnx_decoder_wasted_rows", "Rows of decoder steps that served no caption", lambda s: s.wasted_rows),
+    ("resonnx_decoder_wasted_rows", "Rows of decoder steps that no caption used", lambda s: s.wasted_rows),
 )
 _HISTOGRAMS: Final[tuple[Distribution, ...]] = (
-    ("resonnx_request_duration_seconds", "From parsing to answer", lambda s: s.request_seconds),
-    ("resonnx_queue_duration_seconds", "Waiting for the device", lambda s: s.queue_seconds),
-    ("resonnx_compute_duration_seconds", "On the device", lambda s: s.compute_seconds),
-    ("resonnx_batch_rows", "Requests' rows in a batch", lambda s: s.batch_rows),
+    ("resonnx_request_duration_seconds", "Time from parsing a request to its response", lambda s: s.request_seconds),
+    ("resonnx_queue_duration_seconds", "Time in the queue", lambda s: s.queue_seconds),
+    ("resonnx_compute_duration_seconds", "Time on the device", lambda s: s.compute_seconds),
+    ("resonnx_batch_rows", "Rows of a batch, without padding", lambda s: s.batch_rows),
 )
 _CAPTIONERS_HISTOGRAMS: Final[tuple[Distribution, ...]] = (
     ("resonnx_decoder_step_rows", "Rows in use in a decoder step", lambda s: s.step_rows),
     (
         "resonnx_time_to_first_word_seconds",
-        "From arrival to a caption's first certain word",
+        "Time from arrival to the first word of a caption that can no longer change",
         lambda s: s.first_word_seconds,
     ),
 )
@@ -79,7 +85,7 @@ class Metrics:
         self.registry.register(_ModelCollector(self._models))
 
     def model(self, name: str, version: int) -> ModelStats:
-        """Begin to report a loaded model."""
+        """Register a loaded model and return its statistics."""
         stats = ModelStats(
             request_seconds=Histogram(_SECONDS),
             queue_seconds=Histogram(_SECONDS),
@@ -99,7 +105,7 @@ class _ModelCollector(Collector):
         self._models = models
 
     def collect(self) -> Iterator[Metric]:
-        """Yield a model's counters, and a captioner's for captioners alone."""
+        """Yield the families of all models, and captioners' own families."""
         models = self._models
         captioners = {labels: stats for labels, stats in models.items() if stats.slots}
         for counters, of in ((_COUNTERS, models), (_CAPTIONERS_COUNTERS, captioners)):
@@ -123,9 +129,9 @@ class _ModelCollector(Collector):
         yield from _use(captioners)
 
     def _failures(self) -> Iterator[Metric]:
-        failures = ExactCounter("nv_inference_request_failure", "Requests failed", labels=(*_LABELS, "reason"))
+        failures = ExactCounter("nv_inference_request_failure", "Failed requests", labels=(*_LABELS, "reason"))
         errors = CounterMetricFamily(
-            "resonnx_request_errors", "Requests failed, by what callers are told", labels=(*_LABELS, "reason")
+            "resonnx_request_errors", "Failed requests by the reason in the response", labels=(*_LABELS, "reason")
         )
         for labels, stats in self._models.items():
             for reason, count in stats.failures.items():
@@ -136,9 +142,9 @@ class _ModelCollector(Collector):
 
 
 def _use(captioners: dict[tuple[str, str], ModelStats]) -> Iterator[Metric]:
-    """Yield how full captioners' decoders are."""
-    slots = GaugeMetricFamily("resonnx_decoder_slots", "Captions' rows that can be decoded at once", labels=_LABELS)
-    used = GaugeMetricFamily("resonnx_decoder_slots_used", "Rows in use at the last step", labels=_LABELS)
+    """Yield the use of captioners' decode slots."""
+    slots = GaugeMetricFamily("resonnx_decoder_slots", "Decode slots: captions' rows in a step", labels=_LABELS)
+    used = GaugeMetricFamily("resonnx_decoder_slots_used", "Decode slots in use at the last step", labels=_LABELS)
     for labels, stats in captioners.items():
         slots.add_metric(labels, stats.slots)
         used.add_metric(labels, stats.slots_used if stats.in_progress else 0)

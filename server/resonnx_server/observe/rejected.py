@@ -1,6 +1,6 @@
-"""Calls that end with an error before any model has them, by reason. Owned by the event loop.
+"""Counts calls that fail before their model is known, by reason. Event loop only.
 
-What callers name is no label: a name that no model has, counted under itself, would be a series for each misspelling.
+The requested name is not a label: each misspelling would add a series.
 """
 
 from types import TracebackType
@@ -19,7 +19,7 @@ from resonnx_server.errors import (
     WrongTask,
 )
 
-# All that there are, reported from the start: a series that begins with its first failure shows no increase.
+# Reported from the start: a series that begins at its first failure shows no increase.
 _KINDS: Final = (
     NotFound,
     VersionNotFound,
@@ -35,26 +35,26 @@ _UNKNOWN_METHOD: Final = "METHOD_UNKNOWN"
 
 
 class RejectedCalls:
-    """Counts calls: `with rejected.counting(): …` around what finds a call's model.
+    """Counts calls: `with rejected.counting():` around finding a call's model.
 
     Attributes:
-        counts: How many, by reason.
+        counts: Calls by reason.
     """
 
     def __init__(self) -> None:
         self.counts = dict.fromkeys([*map(_reason, _KINDS), _UNKNOWN_METHOD], 0)
 
     def count(self, error: ServerError) -> None:
-        """Count a call that ends with `error`."""
+        """Count a call that fails with `error`."""
         reason = _reason(type(error))
         self.counts[reason] = self.counts.get(reason, 0) + 1
 
     def unknown_method(self) -> None:
-        """Count a call of a method that this server does not know."""
+        """Count a call of an unknown method."""
         self.counts[_UNKNOWN_METHOD] += 1
 
     def counting(self) -> Self:
-        """Return what counts the error that its block ends with, if it does."""
+        """Return a context manager that counts the error raised in its block."""
         return self
 
     def __enter__(self) -> None:
@@ -68,7 +68,7 @@ class RejectedCalls:
 
 
 def _reason(kind: type[ServerError]) -> str:
-    """Return a kind's reason, as callers are told it except where metrics tell more: which name was not found."""
+    """Return the reason in the response, or a more specific one: which name was not found, or a wrong task."""
     if issubclass(kind, VersionNotFound):
         return "VERSION_NOT_FOUND"
     return "WRONG_TASK" if issubclass(kind, WrongTask) else kind.reason

@@ -1,4 +1,4 @@
-"""One model's counters and histograms. Owned by the event loop: every method is called there, so nothing is locked."""
+"""One model's counters and histograms. Event loop only, so without locks."""
 
 import asyncio
 import logging
@@ -32,7 +32,7 @@ class FailureReason(StrEnum):
 
 
 class Timing(NamedTuple):
-    """Where a request's time went on its way through the engine, in ns, and the rows that shared its batch."""
+    """A request's time in the engine by phase, in ns, and the rows of its batch."""
 
     queue_ns: int
     compute_input_ns: int
@@ -43,9 +43,9 @@ class Timing(NamedTuple):
 
 @dataclass(slots=True, frozen=True)
 class StepCount:
-    """One decoder step: rows in use, tokens that it gave to captions, and rows computed for nobody.
+    """One decoder step: rows in use, tokens added to captions, and wasted rows.
 
-    Those are rows that pad the step to a warmed size, are held by captions that have ended, or whose caller has gone.
+    Wasted are padding rows, and rows of captions that have ended or were cancelled.
     """
 
     rows: int
@@ -54,7 +54,7 @@ class StepCount:
 
 
 class BatchCount(NamedTuple):
-    """One execution of `rows` requests' rows at batch size `size`, and where its time went; see batch_done."""
+    """One batch: `rows` without padding, `size` with padding, and its time by phase; see batch_done."""
 
     rows: int
     size: int
@@ -65,7 +65,7 @@ class BatchCount(NamedTuple):
 
 @dataclass(slots=True)
 class Duration:
-    """How often something took how long in all."""
+    """A number of occurrences and their total time."""
 
     count: int = 0
     ns: int = 0
@@ -78,7 +78,7 @@ class Duration:
 
 @dataclass(slots=True)
 class BatchStats:
-    """Executions of one batch size (in requests' rows)."""
+    """Batches of one size, without padding."""
 
     compute_input: Duration = field(default_factory=Duration)
     compute_infer: Duration = field(default_factory=Duration)
@@ -87,7 +87,7 @@ class BatchStats:
 
 @dataclass(slots=True, kw_only=True)
 class ModelStats:
-    """What happened to one model since it was loaded. Durations of the first group are per request."""
+    """Statistics of one model since it was loaded. Durations are per request, those in `batches` per batch."""
 
     request_seconds: Histogram
     queue_seconds: Histogram
@@ -117,7 +117,7 @@ class ModelStats:
     batches: dict[int, BatchStats] = field(default_factory=dict)
 
     def batch_done(self, rows: int, size: int, input_ns: int, infer_ns: int, output_ns: int) -> None:
-        """Count one execution of `rows` requests' rows at batch size `size`."""
+        """Count one batch of `rows` rows, padded to `size`."""
         self.executions += 1
         self.inferences += rows
         self.padded_rows += size - rows
@@ -137,11 +137,11 @@ class ModelStats:
         self.wasted_rows += step.wasted_rows
 
     def first_word(self, ns: int) -> None:
-        """Count one caption's time from arrival to its first certain word."""
+        """Count one caption's time from arrival to its first word that can no longer change."""
         self.first_word_seconds.observe(ns / 1e9)
 
     def request_done(self, timing: Timing, total_ns: int) -> None:
-        """Count one answered request."""
+        """Count one successful request."""
         queue_ns, input_ns, infer_ns, output_ns, _ = timing
         self.success.add(total_ns)
         self.queue.add(queue_ns)
@@ -153,17 +153,14 @@ class ModelStats:
         self.compute_seconds.observe((input_ns + infer_ns + output_ns) / 1e9)
 
     def request_failed(self, error: BaseException | None, total_ns: int) -> None:
-        """Count one request that got an error, or was given up by its caller."""
+        """Count one request that failed or was cancelled."""
         self.failures[_failure_reason(error)] += 1
         self.errors[_error_reason(error)] += 1
         self.failed.add(total_ns)
 
 
 class RequestTimer:
-    """Counts one request of a model from its parsing to its end: `with RequestTimer(stats) as request: …`.
-
-    Set `timing` before the block ends well.
-    """
+    """Counts one request of a model: `with RequestTimer(stats) as request:`. Set `timing` before it ends well."""
 
     __slots__ = ("_start_ns", "_stats", "timing")
 
@@ -188,12 +185,12 @@ class RequestTimer:
 
 
 def count_all(*counters: Callable[[], object]) -> None:
-    """Call each of `counters`; one that fails is logged, and the others count."""
+    """Call each of `counters`. One that raises is logged, and the others are called all the same."""
     for counter in counters:
         try:
             counter()
-        except Exception:  # the boundary of one figure
-            _log.exception("something could not be counted")
+        except Exception:  # must not fail the request
+            _log.exception("a metric could not be counted")
 
 
 def _failure_reason(error: BaseException | None) -> FailureReason:
@@ -207,7 +204,7 @@ def _failure_reason(error: BaseException | None) -> FailureReason:
 
 
 def _error_reason(error: BaseException | None) -> str:
-    """Return what callers are told as `reason`."""
+    """Return the `reason` in the response."""
     if isinstance(error, asyncio.CancelledError | GeneratorExit):
         return "CANCELLED"
     return error.reason if isinstance(error, ServerError) else ServerError.reason

@@ -1,4 +1,4 @@
-"""Threads that do the most urgent of what waits, as memory allows; what nobody waits for is let go of at once."""
+"""A thread pool with priorities and a memory budget; cancelled jobs are dropped."""
 
 import asyncio
 import threading
@@ -16,7 +16,7 @@ _CLOSED: Final = "the server is shutting down"
 
 
 class _Job(Generic[T]):
-    """Work, and who waits for what it returns."""
+    """Work and the future of its result."""
 
     __slots__ = ("future", "work")
 
@@ -26,14 +26,14 @@ class _Job(Generic[T]):
 
 
 class PriorityThreads:
-    """A fixed number of threads, which take work by its priority, and within one as it came (preprocessing/queue.py).
+    """A fixed number of threads that run jobs in the order of a DecodeQueue.
 
-    Not a ThreadPoolExecutor: its queue knows no priorities, and holds what was cancelled until its turn comes.
+    Not a ThreadPoolExecutor, which has no priorities and keeps cancelled jobs until their turn.
 
     Args:
-        count: Threads.
-        name: Of each, before its number.
-        max_bytes: What work under way may take together, beside small jobs: see DecodeQueue.
+        count: Number of threads.
+        name: Prefix of their names.
+        max_bytes: Memory budget of large jobs.
     """
 
     def __init__(self, count: int, name: str, max_bytes: int) -> None:
@@ -45,17 +45,17 @@ class PriorityThreads:
             thread.start()
 
     async def run(self, work: Callable[[], T], priority: int, size: int) -> T:
-        """Return what `work` returns on one of the threads, or raise what it raises.
+        """Run `work` on a thread and return its result.
 
-        Cancelled before its turn, it is never done. In the middle, it goes on for nobody.
+        A job that is cancelled before its turn is dropped; a running one continues, and its result is ignored.
 
         Args:
-            work: Whatever lets go of the GIL.
+            work: Should release the GIL.
             priority: 1 (first) to batcher.PRIORITY_LEVELS.
-            size: Bytes that it takes.
+            size: Its memory in bytes.
 
         Raises:
-            Unavailable: The threads are closed.
+            Unavailable: The pool is closed.
         """
         future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         job = _Job(work, future)
@@ -69,33 +69,30 @@ class PriorityThreads:
         except asyncio.CancelledError:
             with self._changed:
                 if self._queue.remove(job, priority):
-                    # Others may have waited behind it for memory.
+                    # Other jobs may have waited for memory behind it.
                     self._changed.notify_all()
             raise
         finally:
-            # An error holds this frame and the future the error: what is damaged would live until garbage is collected.
+            # Breaks the cycle of error, frame and future, which would keep the picture until garbage collection.
             del future, job, work
 
     @property
     def waiting(self) -> int:
-        """Work that no thread has taken yet."""
+        """Number of jobs in the queue."""
         return len(self._queue)
 
     async def close(self, patience_s: float) -> bool:
-        """Give up what waits, and end the threads.
-
-        Args:
-            patience_s: How long to wait for what they do.
+        """Fail waiting jobs with Unavailable and end the threads.
 
         Returns:
-            False if one has not ended by then: it is left behind.
+            Whether all threads have ended within `patience_s`; others are abandoned.
         """
         with self._changed:
             self._closed = True
             left = self._queue.clear()
             self._changed.notify_all()
         for job in left:
-            _settle(job.future, error=Unavailable(_CLOSED))
+            _finish(job.future, error=Unavailable(_CLOSED))
         return await asyncio.to_thread(self._join, patience_s)
 
     def _join(self, patience_s: float) -> bool:
@@ -109,17 +106,17 @@ class PriorityThreads:
             job, size = taken
             try:
                 result = job.work()
-            except BaseException as error:  # the boundary of one job: who waits for it gets whatever it raised
+            except BaseException as error:  # raised again where the job is awaited
                 _post(job.future, error=error)
             else:
                 _post(job.future, result)
                 del result
-            # What it holds must not live until the next one.
+            # Or their memory would live until the next job.
             del job, taken
             self._give_back(size)
 
     def _next(self) -> tuple[_Job[Any], int] | None:
-        """Wait for the most urgent job that there is memory for; None when there will be no more."""
+        """Wait for the next job that fits the budget; returns None when the pool is closed."""
         with self._changed:
             while not self._closed:
                 if (taken := self._queue.take()) is not None:
@@ -135,12 +132,12 @@ class PriorityThreads:
 
 
 def _post(future: "asyncio.Future[T]", result: T | None = None, error: BaseException | None = None) -> None:
-    # A closed loop has nobody who waits.
+    # A closed loop awaits nothing.
     with suppress(RuntimeError):
-        future.get_loop().call_soon_threadsafe(_settle, future, result, error)
+        future.get_loop().call_soon_threadsafe(_finish, future, result, error)
 
 
-def _settle(future: "asyncio.Future[Any]", result: object = None, error: BaseException | None = None) -> None:
+def _finish(future: "asyncio.Future[Any]", result: object = None, error: BaseException | None = None) -> None:
     if future.done():
         return
     if error is None:

@@ -1,4 +1,4 @@
-"""Which picture is decoded next: by priority, then as they came, as far as the memory goes. Pure; callers lock."""
+"""The queue of pictures to decode: by priority, then by arrival, within a memory budget. Callers hold a lock."""
 
 from collections import OrderedDict
 from collections.abc import Iterator
@@ -7,23 +7,20 @@ from typing import Final, Generic, TypeVar
 from resonnx_server.scheduling.batcher import PRIORITY_LEVELS
 
 T = TypeVar("T")
-# Of each priority, job to bytes and arrival. What is cancelled leaves from the middle in O(1), and what is taken from
-# the front leaves no gap to walk over, as in a plain dict.
+# For each priority, bytes and arrival number by job. Unlike a dict, an OrderedDict removes its first entries in O(1).
 _Levels = list[OrderedDict[T, tuple[int, int]]]
 
-# What takes no more needs no memory of the budget: each thread may do one of these at any time, so that small pictures
-# do not wait behind large ones that wait for memory. A megapixel or two.
+# Pictures of a megapixel or two are outside the budget, so that they do not wait behind large ones.
 SMALL_BYTES: Final = 16 << 20
 
 
 class DecodeQueue(Generic[T]):
-    """Jobs that wait for a thread and for memory, and the memory of those that are done.
+    """Jobs that wait for a thread and for memory.
 
-    The large ones, of all priorities, take the memory in the order in which their turn comes: none passes another that
-    waits for memory, so each has its turn however many come after it. Small ones wait for none of them.
+    Large jobs never overtake a large job that waits for memory, so that each gets its turn. Small jobs need no budget.
 
     Args:
-        max_bytes: What large jobs may take together; a single larger one is done alone.
+        max_bytes: Budget of all large jobs in progress; a larger job runs alone.
     """
 
     def __init__(self, max_bytes: int) -> None:
@@ -34,23 +31,23 @@ class DecodeQueue(Generic[T]):
         self._large: _Levels[T] = [OrderedDict() for _ in range(PRIORITY_LEVELS)]
 
     def put(self, job: T, priority: int, size: int) -> None:
-        """Let a job wait.
+        """Add a job.
 
         Args:
-            job: Hashable, and not in the queue.
+            job: Hashable; not in the queue yet.
             priority: 1 (first) to batcher.PRIORITY_LEVELS.
-            size: Bytes that it takes while it is done.
+            size: Its memory in bytes.
         """
         self._arrivals += 1
         levels = self._small if size <= SMALL_BYTES else self._large
         levels[priority - 1][job] = (size, self._arrivals)
 
     def remove(self, job: T, priority: int) -> bool:
-        """Forget a job that waits. Returns False if it does not."""
+        """Remove a job. Returns whether it was in the queue."""
         return any(levels[priority - 1].pop(job, None) is not None for levels in (self._small, self._large))
 
     def take(self) -> tuple[T, int] | None:
-        """Take the next job that there is memory for, and its bytes, which `give_back` must return; None for none."""
+        """Remove the next job that fits the budget; returns it and the bytes for `give_back`, or None."""
         small, large = self._first(self._small), self._first(self._large)
         if large is not None and not self._fits(large[3]):
             large = None
@@ -66,11 +63,11 @@ class DecodeQueue(Generic[T]):
         return job, 0
 
     def give_back(self, size: int) -> None:
-        """A job that was taken is done: its memory is free."""
+        """Return the memory of a finished job."""
         self.bytes -= size
 
     def clear(self) -> list[T]:
-        """Return all that wait, and forget them."""
+        """Remove and return all jobs."""
         left = list(self)
         for level in (*self._small, *self._large):
             level.clear()
@@ -87,7 +84,7 @@ class DecodeQueue(Generic[T]):
 
     @staticmethod
     def _first(levels: "_Levels[T]") -> tuple[int, int, T, int] | None:
-        """Return the most urgent: its level, arrival, itself, and its bytes."""
+        """Return level, arrival, job and bytes of the first job."""
         for level, jobs in enumerate(levels):
             for job, (size, arrival) in jobs.items():
                 return level, arrival, job, size

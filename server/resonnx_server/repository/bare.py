@@ -33,7 +33,7 @@ _TOLERANCE: Final = 1e-3
 def load(version: Version) -> Start:
     """Open and try. Raises ModelRefused if there is no model.onnx or it does not load."""
     try:
-        content = read_regular(version.found.folder / CLASSIFIER_FILE)
+        content = read_regular(version.folder.path / CLASSIFIER_FILE)
     except FileNotFoundError:
         raise ModelRefused(f"the version folder holds neither a {MANIFEST} nor a {CLASSIFIER_FILE}") from None
     except OSError as error:
@@ -48,12 +48,12 @@ def load(version: Version) -> Start:
     version.progress.reach("checking")
     batched = rows_are_independent(session)
     runners = _runners(version, content, session, batched)
-    _log.warning("serving unverified: no manifest", extra={"model": version.found.name, "batched": batched})
+    _log.warning("serving unverified: no manifest", extra={"model": version.folder.name, "batched": batched})
 
     report = SessionReport(CLASSIFIER_FILE, session.candidate, runners.table, runners.max_concurrent_batches)
 
     def start() -> Model:
-        stats = version.metrics.model(version.found.name, version.found.version)
+        stats = version.metrics.model(version.folder.name, version.folder.version)
         engine = TensorEngine(
             runners,
             version.device_for(provider),
@@ -64,8 +64,8 @@ def load(version: Version) -> Start:
             batched=batched,
         )
         return Model(
-            name=version.found.name,
-            version=version.found.version,
+            name=version.folder.name,
+            version=version.folder.version,
             task=pb.TASK_TENSORS,
             manifest=None,
             identity="",

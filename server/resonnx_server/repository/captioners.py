@@ -64,7 +64,7 @@ def load(version: Version, files: VersionFiles, golden: Golden) -> Start:
     )
 
     def start() -> Model:
-        stats = version.metrics.model(version.found.name, version.found.version)
+        stats = version.metrics.model(version.folder.name, version.folder.version)
         engine = CaptionEngine(
             spec,
             encoders,
@@ -78,8 +78,8 @@ def load(version: Version, files: VersionFiles, golden: Golden) -> Start:
             objective=version.objective,
         )
         return Model(
-            name=version.found.name,
-            version=version.found.version,
+            name=version.folder.name,
+            version=version.folder.version,
             task=files.manifest.task,
             manifest=files.manifest,
             identity=files.identity,

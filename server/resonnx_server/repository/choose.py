@@ -1,4 +1,4 @@
-"""Chooses provider and precision by measurement: of those that agree with the golden examples, the fastest."""
+"""Chooses provider and precision: the fastest candidate that agrees with the golden examples."""
 
 import hashlib
 import logging
@@ -22,33 +22,33 @@ _log = logging.getLogger(__name__)
 G = TypeVar("G")
 R = TypeVar("R")
 _RACE_REPEATS: Final = 3
-_LEFT_OUT: Final = "a provider is left out"
+_EXCLUDED: Final = "a provider is excluded"
 
 
 def bounds(manifest: pb.Manifest, file: str) -> dict[pb.Precision, float]:
-    """Return max deviation by allowed precision for one ONNX file."""
+    """Return the largest allowed deviation by precision for one ONNX file."""
     return {bound.precision: bound.max_deviation for bound in manifest.precisions if bound.file == file}
 
 
 def stored_precision(manifest: pb.Manifest, file: str) -> pb.Precision:
-    """Return what one ONNX file's weights are stored in."""
+    """Return the precision of one ONNX file's weights."""
     return manifest.stored.get(file, pb.PRECISION_FP32)
 
 
 def open_candidates(
     files: VersionFiles, file: str, provider: str, threads: int, cache: Path | None = None
 ) -> list[Session]:
-    """Open `file` on each candidate that loads it.
+    """Open an ONNX file on each candidate that can load it.
 
     Args:
         files: The version.
-        file: One of its ONNX files.
-        provider: See candidates.
-        threads: Of one run.
-        cache: See Session.
+        file: Name of the ONNX file.
+        provider: "auto", or a key of PROVIDERS.
+        threads: Threads of one run.
+        cache: Folder for TensorRT's engines; None for no cache.
 
     Raises:
-        ModelRefused: None does, or the load was ended.
+        ModelRefused: No candidate can load it, or the load was cancelled.
     """
     sessions, reasons = [], []
     for candidate in candidates(provider, list(bounds(files.manifest, file)), stored_precision(files.manifest, file)):
@@ -56,7 +56,7 @@ def open_candidates(
             sessions.append(Session(files.files[file], candidate, threads, cache=cache))
         except ModelRefused as refused:
             Cancellation.check()
-            _log.warning(_LEFT_OUT, extra={"candidate": str(candidate), "reason": refused.message})
+            _log.warning(_EXCLUDED, extra={"candidate": str(candidate), "reason": refused.message})
             reasons.append(refused.message)
     if not sessions:
         raise ModelRefused("; ".join(reasons))
@@ -69,27 +69,27 @@ def fastest(
     judge: Callable[[G], Verdict],
     prepare: Callable[[G], R],
 ) -> R:
-    """Race `options`; of those that agree with the golden examples, make the fastest ready to serve.
+    """Race the options, and prepare the fastest that agrees with the golden examples.
 
-    One that fails, in the race or after it, is left out, whatever it raises, and the next one is tried: what a GPU has
-    no memory for, the CPU may serve. A single one is not raced.
+    An option that raises anything is excluded and the next one tried: a model too large for the GPU may fit the CPU. A
+    single option is not raced.
 
     Args:
         options: Names and values.
-        run: What is timed, a few times after a first untimed run.
-        judge: Says what an option's answers are like.
-        prepare: Makes an option ready to serve, after it was judged; its result is returned.
+        run: The timed run, repeated after a first untimed one.
+        judge: Compares an option's outputs with the golden examples.
+        prepare: Prepares an option for serving, after it was judged; its result is returned.
 
     Raises:
-        ModelRefused: None is left; names each and why. Or the load was ended, which is no provider's fault.
+        ModelRefused: No option is left; the message names each with its reason. Or the load was cancelled.
     """
     reasons = []
 
-    def leave_out(name: str, error: Exception) -> None:
+    def exclude(name: str, error: Exception) -> None:
         Cancellation.check()
         reason = error.message if isinstance(error, ModelRefused) else f"a run failed: {first_line(error)}"
         extra = {"candidate": name, "reason": reason}
-        _log.warning(_LEFT_OUT, extra=extra, exc_info=not isinstance(error, ModelRefused))
+        _log.warning(_EXCLUDED, extra=extra, exc_info=not isinstance(error, ModelRefused))
         reasons.append(f"{name}: {reason}")
 
     raced = []
@@ -97,22 +97,22 @@ def fastest(
         try:
             raced.append((_race_ns(name, partial(run, option)) if len(options) > 1 else 0, name, option))
         except Exception as error:  # ONNX Runtime's errors share no base class
-            leave_out(name, error)
+            exclude(name, error)
     for _, name, option in sorted(raced, key=itemgetter(0)):
         try:
             verdict = judge(option)
-            demand(verdict)
-            _log.info("answers agree with the golden examples", extra={"candidate": name, "verdict": verdict.detail})
+            require_agreement(verdict)
+            _log.info("outputs agree with the golden examples", extra={"candidate": name, "verdict": verdict.detail})
             return prepare(option)
         except Exception as error:  # as above
-            leave_out(name, error)
+            exclude(name, error)
     raise ModelRefused("; ".join(reasons))
 
 
-def demand(verdict: Verdict, answers: str = "answers") -> None:
-    """Raise ModelRefused if `answers` (for the message: whose, to what) disagree with the golden examples."""
+def require_agreement(verdict: Verdict, outputs: str = "outputs") -> None:
+    """Raise ModelRefused if the verdict on `outputs` (named for the message) is negative."""
     if not verdict.passed:
-        raise ModelRefused(f"{answers} disagree with the golden examples: {verdict.detail}")
+        raise ModelRefused(f"{outputs} disagree with the golden examples: {verdict.detail}")
 
 
 def digest(content: bytes) -> str:

@@ -50,7 +50,7 @@ def load(version: Version, files: VersionFiles, golden: Golden) -> Start:
     report = SessionReport(CLASSIFIER_FILE, session.candidate, runners.table, runners.max_concurrent_batches)
 
     def start() -> Model:
-        stats = version.metrics.model(version.found.name, version.found.version)
+        stats = version.metrics.model(version.folder.name, version.folder.version)
         engine = TensorEngine(
             runners,
             version.device_for(session.candidate.provider),
@@ -61,8 +61,8 @@ def load(version: Version, files: VersionFiles, golden: Golden) -> Start:
             finite=True,
         )
         return Model(
-            name=version.found.name,
-            version=version.found.version,
+            name=version.folder.name,
+            version=version.folder.version,
             task=files.manifest.task,
             manifest=files.manifest,
             identity=files.identity,

@@ -1,4 +1,4 @@
-"""Judges a captioner's sessions at any batch size by the first step that its decoder takes from golden pictures."""
+"""Checks a captioner's sessions at any batch size by the first decoder step after encoding golden pictures."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -18,15 +18,15 @@ class _Rows:
 
 
 class DecoderCheck(Generic[D]):
-    """What VerifiedRun compares in place of whole captions, which would take too long at every size.
+    """Compares one word instead of whole captions, which would take too long at every size.
 
-    A step takes all states and features that an encoder gives, so what is wrong with them shows in its word.
+    A step reads all states and features of the encoder, so an error in them shows in its word.
 
     Args:
         graphs: The captioner.
-        slots: Gives slots for such states and features as an encoder batch has, none of them in use.
-        golden: The captions that must come.
-        bound: What their log-probabilities may deviate; see judge_captions.
+        slots: Returns free slots for states and features like those of an encoder batch.
+        golden: Expected captions.
+        bound: Largest deviation of log-probabilities, as in judge_captions.
     """
 
     def __init__(
@@ -40,20 +40,20 @@ class DecoderCheck(Generic[D]):
         assert golden.log_probs is not None
         spec = graphs.manifest.captioner
         self._graphs, self._slots, self._bound = graphs, slots, bound
-        # Where one word is all that a caption may have, there is no second one.
+        # Padding for a second word, where captions may have only one.
         end = [(0, 0), (0, 1)]
         self._golden = replace(
             golden, tokens=np.pad(golden.tokens, end, constant_values=-1), log_probs=np.pad(golden.log_probs, end)
         )
         self._tokens, self._position = np.full(len(golden.images), spec.start_id, np.int64), 0
         if not spec.HasField("start_id"):
-            # The encoder gives the first word, and a step the second one.
+            # The encoder gives the first word, a step the second one.
             self._tokens, self._position = golden.tokens[:, 0], 1
         self._encoded: tuple[list[D], list[D]] = [], []
         self._pictures = np.zeros(0, np.int64)
 
     def of_encoding(self, rows: int, encoded: tuple[list[D], list[D], Array | None]) -> Verdict:
-        """Judge what the encoder gave for `rows` golden pictures, over and over: see Captioner.encode."""
+        """Check the result of Captioner.encode for `rows` golden pictures, repeated as needed."""
         state, features, first_log_probs = encoded
         pictures = np.arange(rows) % len(self._golden.images)
         if first_log_probs is not None:
@@ -65,7 +65,7 @@ class DecoderCheck(Generic[D]):
         return self._judge(pictures, self._graphs.step(self._tokens[pictures], state, features))
 
     def of_slots(self, rows: int) -> Verdict:
-        """Run and judge a step of `rows` slots, with what `of_encoding` was given last in them."""
+        """Run and check a step of `rows` slots, filled with the encodings last given to `of_encoding`."""
         sources = np.resize(np.arange(len(self._pictures)), rows)
         pictures = self._pictures[sources]
         slots, owner = self._slots(*self._encoded), _Rows()

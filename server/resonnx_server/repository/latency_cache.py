@@ -1,4 +1,4 @@
-"""Keeps measured latency tables between starts, by file digest, provider, precision, threads and hardware."""
+"""Latency cache: measured latency tables on disk, by file digest, provider, precision, threads and hardware."""
 
 import hashlib
 import json
@@ -25,36 +25,36 @@ _log = logging.getLogger(__name__)
 
 _NONE: Final = Path("none")
 _FOLDER: Final = "resonnx"
-# Disturbed measurements after which the least of each size is taken for what it costs here.
+# After so many disturbed measurements, their minima are accepted.
 _MOST_DOUBTS: Final = 3
 
 
 def cache_folder(asked: Path | None, environment: Mapping[str, str] = os.environ) -> Path | None:
-    """Return the folder to keep tables in.
+    """Return the cache folder; None for no cache.
 
     Args:
-        asked: By the settings: None leaves it to the user's cache folder, and "none" keeps nothing.
-        environment: Says where that folder is (XDG Base Directory Specification).
+        asked: The setting: None stands for the user's cache folder, "none" for no cache.
+        environment: Variables that locate the user's cache folder (XDG Base Directory Specification).
     """
     if asked is not None:
         return None if asked == _NONE else asked
-    # A relative path is to be ignored, by the specification.
+    # The specification says to ignore relative paths.
     if (base := Path(environment.get("XDG_CACHE_HOME", ""))).is_absolute():
         return base / _FOLDER
     try:
         return Path.home() / ".cache" / _FOLDER
     except RuntimeError:
-        _log.warning("no cache_dir is given and this user has no home: what is measured is not kept")
+        _log.warning("latency tables are not cached: cache_dir is not set, and the user has no home folder")
         return None
 
 
 @dataclass(frozen=True)
-class Kept:
+class CachedTable:
     """A measured table.
 
     Attributes:
-        costs: By batch size.
-        doubts: How often it was measured while something else held the processors; 0 if it once was not.
+        costs: Costs by batch size.
+        doubts: Number of measurements, all disturbed by other load on the processors; 0 after an undisturbed one.
     """
 
     costs: dict[int, Measured]
@@ -62,16 +62,16 @@ class Kept:
 
     @property
     def is_doubtful(self) -> bool:
-        """It should be measured again; not at every start for ever, as on some machines there is always company."""
+        """Whether to measure again at the next start; not for ever, as some machines are always disturbed."""
         return 0 < self.doubts < _MOST_DOUBTS
 
 
 @dataclass(frozen=True)
 class LatencyCache:
-    """Latency tables on disk. Best effort: what cannot be read is measured, what cannot be written is not kept.
+    """Latency tables on disk. Best effort: unreadable tables are measured again, failed writes are logged.
 
     Attributes:
-        folder: None keeps nothing. TensorRT's engines are kept there, too (see Session).
+        folder: The folder, also for TensorRT's engines; None for no cache.
         threads: Cores that the server may use.
     """
 
@@ -80,10 +80,10 @@ class LatencyCache:
 
     @classmethod
     def open(cls, folder: Path | None, threads: int) -> Self:
-        """Return a cache in `folder`, or one that keeps nothing where nothing can be written, after one warning."""
+        """Return a cache in `folder`; if it is not writable, log a warning and cache nothing."""
         if folder is not None:
             try:
-                # TensorRT's engines, which are kept there, are code.
+                # For the owner only, as TensorRT's engines are code.
                 folder.mkdir(0o700, parents=True, exist_ok=True)
                 with TemporaryFile(dir=folder):
                     pass
@@ -92,8 +92,8 @@ class LatencyCache:
                 folder = None
         return cls(folder, threads)
 
-    def get(self, digest: str, session: Session, sizes: tuple[int, ...], callers: int) -> Kept | None:
-        """Return what was measured of exactly `sizes` with so many batches at once on such a session, if known."""
+    def get(self, digest: str, session: Session, sizes: tuple[int, ...], callers: int) -> CachedTable | None:
+        """Return the table of exactly these sizes, for `callers` concurrent batches on such a session, if cached."""
         if self.folder is None:
             return None
         try:
@@ -103,21 +103,21 @@ class LatencyCache:
         except (OSError, ValueError, AttributeError, TypeError, KeyError):
             return None
         sound = all(0 < each.median_ns < math.inf and 0 <= each.spread_ns < math.inf for each in costs.values())
-        return Kept(costs, doubts) if tuple(costs) == sizes and sound and doubts >= 0 else None
+        return CachedTable(costs, doubts) if tuple(costs) == sizes and sound and doubts >= 0 else None
 
-    def put(self, digest: str, session: Session, kept: Kept, callers: int) -> None:
-        """Keep a measured table."""
+    def put(self, digest: str, session: Session, table: CachedTable, callers: int) -> None:
+        """Store a measured table."""
         if self.folder is None:
             return
-        path = self._path(digest, session, tuple(kept.costs), callers)
-        costs = {size: (each.median_ns, each.spread_ns) for size, each in kept.costs.items()}
+        path = self._path(digest, session, tuple(table.costs), callers)
+        costs = {size: (each.median_ns, each.spread_ns) for size, each in table.costs.items()}
         try:
             staged = path.with_suffix(f".{os.getpid()}-{threading.get_ident()}")
-            staged.write_text(json.dumps({"costs": costs, "doubts": kept.doubts}))
+            staged.write_text(json.dumps({"costs": costs, "doubts": table.doubts}))
             staged.replace(path)
         except OSError as error:
             _log.warning(
-                "a latency table could not be kept", extra={"folder": str(self.folder), "error": error.strerror}
+                "a latency table could not be cached", extra={"folder": str(self.folder), "error": error.strerror}
             )
 
     def _path(self, digest: str, session: Session, sizes: tuple[int, ...], callers: int) -> Path:
@@ -128,7 +128,7 @@ class LatencyCache:
 
 
 def _hardware() -> str:
-    """Name what decides how fast a session runs here: processor, GPUs, and the runtimes' versions."""
+    """Return processor, GPUs and runtime versions, which decide a session's speed."""
     plugin = ""
     with suppress(PackageNotFoundError):
         plugin = version("onnxruntime-ep-openvino")

@@ -1,6 +1,6 @@
-"""Loads one model version: verify → choose → warm → a Model that serves.
+"""Loads one model version: verify, choose, warm up, and return a Model.
 
-Every way in which a version cannot serve ends in ModelRefused with a reason that a user can act on.
+A version that cannot serve raises ModelRefused with a reason that a user can act on.
 """
 
 from collections.abc import Callable
@@ -28,7 +28,7 @@ class Loader:
     """Loads models.
 
     Attributes:
-        device_for: The device that runs a provider's work.
+        device_for: Returns the device of a provider.
         threads: Threads of one run.
     """
 
@@ -38,36 +38,32 @@ class Loader:
     threads: int
     cache: LatencyCache
 
-    def load(self, found: ModelFolder, progress: Progress) -> Start:
-        """Verify, choose and warm (seconds; any thread). Call the result on the event loop to serve.
-
-        Args:
-            found: The model.
-            progress: Is told how far it is.
+    def load(self, folder: ModelFolder, progress: Progress) -> Start:
+        """Verify, choose and warm up, in seconds, on any thread. Call the result on the event loop to serve.
 
         Raises:
-            ModelRefused: The version must not serve; says why.
+            ModelRefused: The version must not serve.
         """
-        if found.version == 0:
+        if folder.version == 0:
             raise ModelRefused("the model's folder has no version folder (a number, 1 or more) that can be read")
         progress.reach("verifying")
         version = Version(
-            found,
-            self.settings.for_model(found.name),
+            folder,
+            self.settings.for_model(folder.name),
             self.metrics,
             self.device_for,
             self.threads,
             self.cache,
             progress,
-            partial(picture_options, self.settings, found.name),
+            partial(picture_options, self.settings, folder.name),
         )
-        if not (found.folder / MANIFEST).exists() and not (found.folder / SUMS).exists():
+        if not (folder.path / MANIFEST).exists() and not (folder.path / SUMS).exists():
             return bare.load(version)
-        files = read_version(found.folder)
+        files = read_version(folder.path)
         if GOLDEN not in files.files:
             raise ModelRefused(f"{GOLDEN} is missing, so nothing can be verified")
         golden = parse_golden(files.files[GOLDEN], files.manifest)
-        # By the manifest's recipe alone: the settings' options are no part of what was exported.
+        # By the manifest's recipe alone: picture options are not part of the export.
         check_recipe(golden, files.manifest.input)
         if files.manifest.task == pb.TASK_CLASSIFIER:
             return classifiers.load(version, files, golden)

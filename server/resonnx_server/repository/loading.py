@@ -1,7 +1,7 @@
-"""Loads a repository's models, one after the other, each on a thread of its own, which the event loop never waits for.
+"""Loads a repository's models one after the other, each on its own thread.
 
-A thread inside ONNX Runtime, or at a file system that does not answer, cannot be ended from outside. So a load that
-takes too long is refused and, if it does not end when it is told to (runtime/cancellation.py), left behind.
+A thread inside ONNX Runtime or a hanging file system cannot be stopped from outside. So a load that takes too long is
+refused, cancelled (runtime/cancellation.py) and, if it does not end then, abandoned.
 """
 
 import asyncio
@@ -22,55 +22,55 @@ from resonnx_server.runtime.machine.host import compute_thread
 
 _log = logging.getLogger(__name__)
 
-# A load that has done nothing for so long is not waited for by the next one.
+# The next load begins when this one has made no progress for so long.
 _STALLED_S: Final = 30.0
-# For a load that is told to end.
+# Time for a cancelled load to end.
 _ENDING_S: Final = 2.0
 
 
 class Loads(Protocol):
-    """Loads a model; see Loader.load."""
+    """The interface of Loader."""
 
-    def load(self, found: ModelFolder, progress: Progress) -> Start:
-        """See Loader.load."""
+    def load(self, folder: ModelFolder, progress: Progress) -> Start:
+        """Load a model; raises ModelRefused."""
 
 
 class Observer(Protocol):
-    """Is told how the loads go. The event loop calls; `reached`, any thread."""
+    """Receives the events of loads, on the event loop; `reached` on any thread."""
 
     def reached(self, load: "Load") -> None:
-        """A load is at another stage."""
+        """A load began a stage."""
 
     def loaded(self, load: "Load", model: Model) -> None:
-        """A model serves from now on."""
+        """A model serves."""
 
     def refused(self, load: "Load", reason: str) -> None:
-        """A model does not serve."""
+        """A model was refused."""
 
 
 class Load:
     """One model's load.
 
     Args:
-        found: The model.
-        number: Which one it is, from 1.
-        of: How many there are.
+        folder: The model.
+        number: Its number, from 1.
+        of: Number of models.
         loader: Loads it.
-        on_stage: Called by any thread.
+        on_stage: Called at each stage, on any thread.
 
     Attributes:
-        result: What `loader` returned or raised.
+        result: The loader's result or exception.
     """
 
     def __init__(
         self,
-        found: ModelFolder,
+        folder: ModelFolder,
         number: int,
         of: int,
         loader: Loads,
         on_stage: Callable[["Load"], None] = lambda _: None,
     ) -> None:
-        self.found, self.number, self.of = found, number, of
+        self.folder, self.number, self.of = folder, number, of
         self.progress = Progress(lambda _: on_stage(self))
         self._loop = asyncio.get_running_loop()
         self._began_s = self._loop.time()
@@ -78,28 +78,28 @@ class Load:
         self._cancellation = Cancellation()
         self.result: asyncio.Future[Start] = self._loop.create_future()
         self._ended = asyncio.Event()
-        # ONNX Runtime's threads inherit its priority. A daemon, as nothing may wait for it at the program's end.
-        self._thread = threading.Thread(target=self._work, name=f"load-{found.name}", daemon=True)
+        # ONNX Runtime's threads inherit its priority. A daemon, so that the process can exit without it.
+        self._thread = threading.Thread(target=self._work, name=f"load-{folder.name}", daemon=True)
         self._thread.start()
 
     @property
     def seconds(self) -> float:
-        """How long it has taken so far."""
+        """Time since the load began."""
         return self._loop.time() - self._began_s
 
     def cancel(self) -> None:
-        """Have it end as soon as it can."""
+        """Make it end as soon as possible."""
         self.progress.is_over = True
         self._cancellation.cancel()
 
-    async def ends_within(self, patience_s: float) -> bool:
-        """Wait for its thread to end, at most so long, and tell whether it has."""
+    async def ends_within(self, timeout_s: float) -> bool:
+        """Wait for its thread to end. Returns whether it has ended within `timeout_s`."""
         with suppress(TimeoutError):
-            await asyncio.wait_for(self._ended.wait(), patience_s)
+            await asyncio.wait_for(self._ended.wait(), timeout_s)
         return self._ended.is_set()
 
     def idle_s(self) -> float:
-        """Return for how long it has done nothing."""
+        """Return the seconds since its last progress."""
         return self.progress.clock() - self.progress.moved_at_s
 
     def _work(self) -> None:
@@ -107,10 +107,10 @@ class Load:
         start, error = None, None
         try:
             with self._cancellation:
-                start = self._loader.load(self.found, self.progress)
+                start = self._loader.load(self.folder, self.progress)
         except Exception as failed:
             error = failed
-        # The loop may be gone.
+        # The loop may be closed.
         with suppress(RuntimeError):
             self._loop.call_soon_threadsafe(self._end, start, error)
 
@@ -123,17 +123,17 @@ class Load:
         else:
             assert error is not None
             self.result.set_exception(error)
-            # Nobody may be there to take it any more, which is no fault.
+            # Marks it as retrieved, for the case that nobody awaits it any more.
             self.result.exception()
 
 
 @dataclass(frozen=True)
 class Limits:
-    """How long loads may take, seconds.
+    """Time limits of loads, in seconds.
 
     Attributes:
-        load_s: One model's, in all.
-        stalled_s: Nothing is done for so long, and the next model's load begins beside it.
+        load_s: For one model's load.
+        stalled_s: Without progress for so long, the next model's load begins beside it.
     """
 
     load_s: float
@@ -141,13 +141,7 @@ class Limits:
 
 
 class Loading:
-    """The loads of a repository. Owned by the event loop.
-
-    Args:
-        loader: Loads each.
-        observer: Is told.
-        limits: For each.
-    """
+    """The loads of a repository. Event loop only."""
 
     def __init__(self, loader: Loads, observer: Observer, limits: Limits) -> None:
         self._loader, self._observer, self._limits = loader, observer, limits
@@ -155,38 +149,38 @@ class Loading:
 
     @property
     def under_way(self) -> Sequence[Load]:
-        """Loads that have not ended, those that are left behind among them."""
+        """Loads that have not ended, abandoned ones included."""
         return self._under_way
 
-    async def run(self, found: Sequence[ModelFolder]) -> None:
-        """Load all, in this order; return when each serves or is refused. Cancel it to load no more.
+    async def run(self, folders: Sequence[ModelFolder]) -> None:
+        """Load all, in this order; return when each serves or is refused. Cancel it to stop loading.
 
-        One after the other, as ONNX Runtime uses all cores by itself and what is measured should have them.
+        One after the other: ONNX Runtime uses all cores by itself, and measurements should have them.
         """
         async with asyncio.TaskGroup() as tasks:
-            for number, item in enumerate(found, 1):
-                load = Load(item, number, len(found), self._loader, self._observer.reached)
+            for number, folder in enumerate(folders, 1):
+                load = Load(folder, number, len(folders), self._loader, self._observer.reached)
                 self._under_way.append(load)
                 finishing = tasks.create_task(self._finish(load))
                 while not finishing.done() and (left_s := self._limits.stalled_s - load.idle_s()) > 0:
                     await asyncio.wait({finishing}, timeout=left_s)
 
-    async def end(self, patience_s: float) -> bool:
-        """Have all loads end, wait for them, and tell whether they have."""
+    async def end(self, timeout_s: float) -> bool:
+        """Cancel all loads. Returns whether they have ended within `timeout_s`."""
         loads = [*self._under_way]
         for load in loads:
-            # One that began as `run` was cancelled has not been told.
+            # A load that began while `run` was cancelled is not cancelled yet.
             load.cancel()
-        return all(await asyncio.gather(*(load.ends_within(patience_s) for load in loads)))
+        return all(await asyncio.gather(*(load.ends_within(timeout_s) for load in loads)))
 
     async def _finish(self, load: Load) -> None:
-        """Wait for one load and do what follows from it."""
+        """Wait for one load and report its result."""
         try:
             async with asyncio.timeout(self._limits.load_s) as limit:
                 start = await load.result
             self._observer.loaded(load, start())
         except asyncio.CancelledError:
-            # At once: what serves is drained next, and needs the processors.
+            # At once: serving models drain next, and need the processors.
             load.cancel()
             raise
         except ModelRefused as refused:
@@ -195,8 +189,8 @@ class Loading:
             if limit.expired():
                 await self._give_up(load)
                 return
-            # One model's unforeseen failure must not keep the others from serving.
-            _log.exception("a model could not be loaded", extra={"model": load.found.name})
+            # Other models must still serve.
+            _log.exception("a model could not be loaded", extra={"model": load.folder.name})
             self._observer.refused(load, "could not be loaded; the server's log has the details")
         self._under_way.remove(load)
 
@@ -210,6 +204,6 @@ class Loading:
             self._under_way.remove(load)
         else:
             _log.error(
-                "a load does not end: it is left behind, and may take processor time from what serves",
-                extra={"model": load.found.name},
+                "a cancelled load does not end: it is abandoned, and may take processor time from serving models",
+                extra={"model": load.folder.name},
             )

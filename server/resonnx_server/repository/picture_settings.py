@@ -1,4 +1,6 @@
-"""What the settings say of pictures, as the options that the codecs take."""
+"""The picture options of a model, from the settings."""
+
+from dataclasses import fields
 
 from resonnx_proto.v1.manifest_pb2 import ImageInput
 
@@ -7,13 +9,7 @@ from resonnx_server.runtime.pictures.options import PictureOptions
 
 
 def picture_options(settings: Settings, model: str, recipe: ImageInput) -> PictureOptions:
-    """Return how pictures are read for a model whose manifest has this recipe."""
-    of_model = settings.for_model(model)
-    return PictureOptions(
-        recipe,
-        jpeg_scaling=of_model.jpeg_scaling,
-        exif_orientation=of_model.exif_orientation,
-        formats=settings.formats,
-        max_pixels=settings.max_image_pixels,
-        max_side=settings.max_image_side,
-    )
+    """Return the picture options of a model with this recipe: its own settings of the same names, and the server's."""
+    own = settings.for_model(model).model_dump(include={field.name for field in fields(PictureOptions)})
+    limits = {"max_pixels": settings.max_image_pixels, "max_side": settings.max_image_side}
+    return PictureOptions(recipe, formats=settings.formats, **limits, **own)

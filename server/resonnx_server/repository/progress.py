@@ -1,4 +1,4 @@
-"""How far one model's load is: told by the threads that load it, read by the event loop."""
+"""Progress of one model's load: written by the loading threads, read by the event loop."""
 
 import time
 from collections.abc import Callable
@@ -6,22 +6,22 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from resonnx_server.errors import ModelRefused
+from resonnx_server.runtime.cancellation import CANCELLED
 
 Stage = Literal["waiting", "verifying", "opening", "checking", "measuring"]
 
 
 @dataclass
 class Progress:
-    """One model's load.
+    """One model's progress.
 
     Attributes:
-        on_stage: Called with each new stage, by the thread that reached it.
+        on_stage: Called with each new stage, on the loading thread.
         clock: Monotonic seconds.
-        stage: What is done at present: files are verified, sessions opened, answers checked against the golden
-            examples, batches of every size run and measured.
-        moved_at_s: When anything was done last, by `clock`.
-        is_over: Nobody waits for it any more.
-        is_doubtful: Something that was measured is not trusted; see Version.warm.
+        stage: Verifying files, opening sessions, checking outputs against the golden examples, or measuring batches.
+        moved_at_s: Time of the last progress, by `clock`.
+        is_over: The load was cancelled.
+        is_doubtful: A measurement was disturbed; see Version.warm.
     """
 
     on_stage: Callable[[Stage], None] = lambda _: None
@@ -35,14 +35,14 @@ class Progress:
         self.moved_at_s = self.clock()
 
     def reach(self, stage: Stage) -> None:
-        """Tell what is done from now on. Raises ModelRefused if the load is over."""
+        """Begin a stage. Raises ModelRefused if the load was cancelled."""
         self.move()
         if stage != self.stage:
             self.stage = stage
             self.on_stage(stage)
 
     def move(self) -> None:
-        """Tell that something was done: a batch, say. Raises ModelRefused if the load is over."""
+        """Note progress, for example a batch. Raises ModelRefused if the load was cancelled."""
         if self.is_over:
-            raise ModelRefused("the load was ended")
+            raise ModelRefused(CANCELLED)
         self.moved_at_s = self.clock()

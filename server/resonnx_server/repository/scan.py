@@ -1,4 +1,4 @@
-"""Finds the models of a repository and the version of each that is served: the highest number."""
+"""Finds the models of a repository, and each one's version to serve: the highest."""
 
 import logging
 import os
@@ -16,11 +16,17 @@ _VERSION = re.compile(r"[1-9][0-9]{0,17}")
 
 @dataclass(frozen=True)
 class ModelFolder:
-    """A model's folder in the repository; `version` is 0 where it has no version folder."""
+    """A model's folder in the repository.
+
+    Attributes:
+        name: The model's name.
+        version: Its highest version; 0 without a version folder.
+        path: The version's folder.
+    """
 
     name: str
     version: int
-    folder: Path
+    path: Path
 
 
 def scan(repository: Path) -> list[ModelFolder]:
@@ -34,18 +40,18 @@ def scan(repository: Path) -> list[ModelFolder]:
     except OSError as error:
         raise ModelRefused(f"repository {str(repository)!r}: {error.strerror}") from None
     if folders and all(_is_version(folder) for folder in folders):
-        raise ModelRefused(f"repository {str(repository)!r}: it is the folder of one model; give the folder above it")
+        raise ModelRefused(f"repository {str(repository)!r}: this is one model's folder; give the folder above it")
     found = []
     for folder in folders:
         if folder.name.startswith("."):
             continue
         if MODEL_NAME.fullmatch(folder.name) is None:
-            _log.warning("a folder is no model: its name is not valid", extra={"folder": folder.name})
+            _log.warning("ignored a folder: its name is not a valid model name", extra={"folder": folder.name})
             continue
         try:
             version = max((_version(entry) for entry in folder.iterdir() if entry.is_dir()), default=0)
         except OSError:
-            # Loading refuses it; the others serve.
+            # Its load is refused; other models serve.
             version = 0
         found.append(ModelFolder(folder.name, version, folder / str(version)))
     return found
@@ -56,5 +62,5 @@ def _is_version(folder: Path) -> bool:
 
 
 def _version(folder: Path) -> int:
-    # "01" would name version 1 a second time; more digits than these do not fit into a message.
+    # "01" would be version 1 again; longer numbers do not fit the protocol's int64.
     return int(folder.name) if _VERSION.fullmatch(folder.name) else 0

@@ -1,4 +1,4 @@
-"""One version while it is loaded: its settings, and how the files of any kind of model are opened and warmed."""
+"""A version while it is being loaded: its settings, and opening and warming up its ONNX files."""
 
 import logging
 from collections.abc import Callable, Mapping
@@ -13,7 +13,7 @@ from resonnx_server.errors import ModelRefused
 from resonnx_server.inference.registry import Model
 from resonnx_server.observe.metrics import Metrics
 from resonnx_server.repository.choose import digest, open_candidates
-from resonnx_server.repository.latency_cache import Kept, LatencyCache
+from resonnx_server.repository.latency_cache import CachedTable, LatencyCache
 from resonnx_server.repository.progress import Progress
 from resonnx_server.repository.scan import ModelFolder
 from resonnx_server.runtime.model_files.golden_examples import Golden
@@ -28,34 +28,34 @@ from resonnx_server.scheduling.measurement import Measured, far_above, measure, 
 
 _log = logging.getLogger(__name__)
 
-# The last step of a load, on the event loop: begin to serve.
+# The last step of a load, on the event loop: starts serving.
 Start = Callable[[], Model]
-# Batches that may run at once on the CPU.
+# Concurrent batches on the CPU.
 MAX_LANES: Final = 8
-# And on a GPU: one is copied there or back while the other computes.
+# Concurrent batches on a GPU: one is copied while the other computes.
 GPU_LANES: Final = 2
-# Each number of batches at once that is tried costs a session, and a second or so.
+# Numbers of concurrent batches to try; each costs a session and about a second.
 _MOST_COUNTS: Final = 4
-# Batch that providers race at.
+# Batch size of the race between providers.
 _RACE_BATCH: Final = 8
 
 
 @dataclass(frozen=True)
 class Version:
-    """See above.
+    """A version being loaded.
 
     Attributes:
-        found: Where it is.
-        settings: The model's.
-        metrics: Of the server.
-        device_for: The device that runs a provider's work.
+        folder: The model's name, version and path.
+        settings: The model's settings.
+        metrics: The server's metrics.
+        device_for: Returns the device of a provider.
         threads: Threads of one run.
-        cache: Tables that were measured at earlier starts.
-        progress: Is told how far the load is, and ends it.
-        pictures: The settings' picture options for a recipe.
+        cache: Latency tables of earlier starts.
+        progress: The load's progress; also cancels it.
+        pictures: Returns the picture options for a recipe.
     """
 
-    found: ModelFolder
+    folder: ModelFolder
     settings: ModelSettings
     metrics: Metrics
     device_for: Callable[[str], Device]
@@ -66,35 +66,34 @@ class Version:
 
     @property
     def batch_sizes(self) -> tuple[int, ...]:
-        """Batch sizes that are warmed, and so run."""
+        """Batch sizes that are warmed up and served."""
         return sizes_up_to(self.settings.max_batch_size)
 
     @property
     def objective(self) -> Objective | None:
-        """What the settings want the model to keep."""
+        """The model's latency objective, if its settings have one."""
         milliseconds = self.settings.latency_objective_ms
         if milliseconds is None:
             return None
         return Objective(int(milliseconds * 1e6), self.settings.shed_on_objective)
 
     def open(self, files: VersionFiles, file: str) -> list[Session]:
-        """Open `file` on every candidate. Raises ModelRefused if it is missing or none loads it."""
+        """Open `file` on every candidate. Raises ModelRefused if it is missing or no candidate can load it."""
         if file not in files.files:
             raise ModelRefused(f"{file} is missing")
         self.progress.reach("opening")
         return open_candidates(files, file, self.settings.provider or "auto", self.threads, self.cache.folder)
 
     def race_pictures(self, golden: Golden) -> Pixels:
-        """Return the batch that providers race at."""
+        """Return the batch for the race between providers."""
         return repeat(golden, min(_RACE_BATCH, self.settings.max_batch_size))
 
     def instance_counts(self) -> list[int]:
-        """Numbers of batches at once that are worth trying, ascending: up to the device's lanes, and four at most.
+        """Return numbers of concurrent batches worth trying, ascending: up to MAX_LANES, at most four.
 
-        All batches get equally many threads, so numbers that divide the cores leave none idle. Where fewer than two do
-        (of 11 and 13 none, of 22 only 2), those serve too that leave at most a tenth of the cores over, which decoding
-        and the event loop take: the fewest left over first. Otherwise the largest come first: where there are many
-        cores, a run gains little by its last ones.
+        All batches get the same number of threads. Preferred are divisors of the core count, the largest first, as a
+        run gains little from its last threads. With fewer than two (11, 13, 22 cores), also numbers that leave at most
+        a tenth of the cores idle, the fewest idle first.
         """
         left = {count: self.threads % count for count in range(2, min(self.threads, MAX_LANES) + 1)}
         counts = [count for count in left if not left[count]]
@@ -111,11 +110,11 @@ class Version:
         run: Callable[[int], object],
         callers: int = 1,
     ) -> LatencyTable:
-        """Return what each size costs with `callers` batches at once: measured now, or earlier on this hardware.
+        """Return the latency table for `callers` concurrent batches: from the cache, or measured now.
 
-        Sizes far above the others are measured again, at every start: a moment's disturbance must not keep a size from
-        being run, and what is not run is not corrected by live batches. So is all that was measured while something
-        else held the processors, at the next starts (see Kept): it serves until then, as live batches correct it.
+        Outliers are measured again at every start: a size that looks too slow is never run, and so never corrected by
+        live batches. A table that was measured while other processes held the processors is used, but measured again
+        at the next starts (see CachedTable.is_doubtful).
         """
 
         def moving(rows: int) -> object:
@@ -124,41 +123,41 @@ class Version:
 
         self.progress.reach("measuring")
         content = digest(files.files[file])
-        known = self.cache.get(content, session, sizes, callers)
-        kept = known
-        if kept is None or kept.is_doubtful:
-            kept = self._measured(moving, file, sizes, callers, known)
-        if far := far_above({size: each.median_ns for size, each in kept.costs.items()}):
-            kept = replace(kept, costs=least(kept.costs, measure(moving, sorted(far), callers).costs))
-        self.progress.is_doubtful |= kept.is_doubtful
-        if kept != known:
-            self.cache.put(content, session, kept, callers)
-        if known is not None and not known.is_doubtful:
-            # The CPU provider compiles nothing for a shape; it only has to grow its memory once.
+        cached = self.cache.get(content, session, sizes, callers)
+        table = cached
+        if table is None or table.is_doubtful:
+            table = self._measured(moving, file, sizes, callers, cached)
+        if far := far_above({size: each.median_ns for size, each in table.costs.items()}):
+            table = replace(table, costs=least(table.costs, measure(moving, sorted(far), callers).costs))
+        self.progress.is_doubtful |= table.is_doubtful
+        if table != cached:
+            self.cache.put(content, session, table, callers)
+        if cached is not None and not cached.is_doubtful:
+            # The CPU provider compiles nothing for a shape; it only has to grow its arena once.
             for size in sizes[-1:] if session.candidate.provider == CPU else sizes:
                 moving(size)
-        return LatencyTable.of(kept.costs)
+        return LatencyTable.of(table.costs)
 
     def _measured(
-        self, run: Callable[[int], object], file: str, sizes: tuple[int, ...], callers: int, before: Kept | None
-    ) -> Kept:
-        """Measure all sizes; what was measured `before` is doubtful, and of use only if this is, too."""
+        self, run: Callable[[int], object], file: str, sizes: tuple[int, ...], callers: int, before: CachedTable | None
+    ) -> CachedTable:
+        """Measure all sizes; a doubtful table `before` is used only if this measurement is disturbed, too."""
         measured = measure(run, sizes, callers)
         if not measured.received.is_disturbed:
-            return Kept(measured.costs)
-        extra = {"model": self.found.name, "file": file, "share": round(measured.received.lost, 2)}
-        _log.info("measured while something else held the processors", extra=extra)
+            return CachedTable(measured.costs)
+        extra = {"model": self.folder.name, "file": file, "share": round(measured.received.lost, 2)}
+        _log.info("measured while other processes held the processors", extra=extra)
         if before is None:
-            return Kept(measured.costs, doubts=1)
-        # Company makes runs longer, never shorter.
-        return Kept(least(measured.costs, before.costs), before.doubts + 1)
+            return CachedTable(measured.costs, doubts=1)
+        # A disturbance makes runs longer, never shorter.
+        return CachedTable(least(measured.costs, before.costs), before.doubts + 1)
 
 
 def least(costs: Mapping[int, Measured], others: Mapping[int, Measured]) -> dict[int, Measured]:
-    """Return `costs`, or of the sizes that `others` has the one that took less."""
+    """Return the smaller of both costs by size; sizes that `others` lacks are taken from `costs`."""
     return {size: min(each, others.get(size, each), key=lambda one: one.median_ns) for size, each in costs.items()}
 
 
 def repeat(golden: Golden, rows: int) -> Pixels:
-    """Return `rows` golden pictures, over and over."""
+    """Return `rows` golden pictures, repeated as needed."""
     return np.resize(golden.images, (rows, *golden.images.shape[1:]))

@@ -1,9 +1,9 @@
-"""Warms the sessions of a graph: runs, judges and times batches of every size that will be served."""
+"""Warms up a graph's sessions: runs, checks and times batches of every size that will be served."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from resonnx_server.repository.choose import demand
+from resonnx_server.repository.choose import require_agreement
 from resonnx_server.repository.version import Version
 from resonnx_server.runtime.model_files.golden_examples import Verdict
 from resonnx_server.runtime.model_files.manifest import VersionFiles
@@ -14,17 +14,17 @@ from resonnx_server.scheduling.session_pool import Tensors
 
 @dataclass
 class VerifiedRun:
-    """Runs batches for Version.warm, the first of each size to be judged; that one is not timed.
+    """Runs batches for Version.warm and checks the first, untimed one of each size.
 
-    With a table that was kept, the CPU provider runs its largest size only (see Version.warm), and is judged at that:
-    at the others it was when the table was measured, by the same ONNX Runtime on the same hardware. Other providers
-    run at all sizes, and are judged at all, at every start.
+    With a cached latency table, the CPU provider runs and checks only its largest size: the others were checked when
+    the table was measured, with the same ONNX Runtime on the same hardware. Other providers run and check all sizes at
+    every start.
 
     Attributes:
-        run: Runs a batch of so many rows.
-        judge: Runs one of golden examples, over and over, and says what the answer is like.
-        file: The graph's, for the refusal.
-        session: Whose answers they are, for the refusal.
+        run: Runs a batch of the given rows.
+        judge: Runs a batch of that many golden examples and compares its outputs.
+        file: Name of the graph's file, for messages.
+        session: The session, for messages.
     """
 
     run: Callable[[int], object]
@@ -34,25 +34,25 @@ class VerifiedRun:
     _judged: set[int] = field(default_factory=set)
 
     def __call__(self, rows: int) -> None:
-        """Run a batch of `rows`; several threads may at once. Raises ModelRefused if its first answer is wrong."""
+        """Run a batch of `rows` rows. Thread-safe. Raises ModelRefused if the first outputs are wrong."""
         if rows in self._judged:
             self.run(rows)
             return
-        on = f"{self.session.candidate} (threads {self.session.threads})"
-        demand(self.judge(rows), f"answers of {self.file} on {on} to batches of {rows}")
+        where = f"{self.session.candidate} (threads {self.session.threads})"
+        require_agreement(self.judge(rows), f"outputs of {self.file} on {where} for batches of {rows}")
         self._judged.add(rows)
 
 
 @dataclass(frozen=True)
 class Warming:
-    """Warms the sessions of one graph.
+    """Warms up the sessions of one graph.
 
     Attributes:
-        version: The version that is loaded.
-        files: Its content.
-        file: The ONNX file.
-        feeds: Inputs of a batch of so many rows.
-        judge: Says what the outputs of such a batch are like; None where nothing is known of them.
+        version: The version being loaded.
+        files: Its files.
+        file: Name of the ONNX file.
+        feeds: Returns the inputs of a batch of the given rows.
+        judge: Compares the outputs of such a batch; None if there is no reference.
     """
 
     version: Version
@@ -62,10 +62,10 @@ class Warming:
     judge: Callable[[int, Tensors], Verdict] | None = None
 
     def costs(self, session: Session, sizes: tuple[int, ...], callers: int) -> LatencyTable:
-        """Return what batches of `sizes` rows cost with `callers` of them at once. See Version.warm.
+        """Return the latency table for batch sizes with `callers` concurrent batches; see Version.warm.
 
         Raises:
-            ModelRefused: An answer is wrong. See VerifiedRun.
+            ModelRefused: Outputs are wrong.
         """
         judge = self.judge
 

@@ -1,12 +1,11 @@
-"""Runs whose tensors may stay where they are computed: IO binding, so that what the next run reads is not copied.
+"""Runs with IO binding: outputs stay on the session's device, so that the next run reads them without a copy.
 
-On an NVIDIA GPU the device is "cuda"; the CPU provider's is "cpu", which is how the tests run all of this. Nobody has
-run it on a GPU yet.
+The device of an NVIDIA GPU is "cuda"; on the CPU provider, where the tests run, it is "cpu". `deploy/check-gpu` runs
+this on a GPU.
 
-What is written on one CUDA stream and read on another must be waited for, and `IOBinding.synchronize_inputs` waits for
-the whole device, other lanes' batches too, with the GIL held. Neither it nor its counterpart is needed here: host
-arrays go up by OrtValue.ortvalue_from_numpy, whose cudaMemcpy has ended when it returns, and a run synchronises its
-streams before it does (unless a run option forbids it, which we do not set).
+`IOBinding.synchronize_inputs` would wait for the whole device, other lanes' batches included, with the GIL held. It is
+not needed: OrtValue.ortvalue_from_numpy returns after its cudaMemcpy, and a run synchronises its CUDA streams at its
+end.
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,11 +20,11 @@ from resonnx_server.runtime.session import Array, Session
 
 @dataclass(frozen=True, slots=True, eq=False)
 class DeviceTensor:
-    """A tensor [rows, ...] in the memory of a session's device; whole, and never written again.
+    """An immutable tensor [rows, ...] in the memory of a session's device.
 
     Attributes:
         value: ONNX Runtime's OrtValue.
-        rows: Its first axis.
+        rows: Size of the first axis.
     """
 
     value: Any
@@ -38,10 +37,10 @@ class DeviceTensor:
 
 
 def to_device(array: Array, device: str) -> DeviceTensor:
-    """Bring an array [rows, ...] to a device; on "cpu" it shares the array's memory, which must then stay as it is.
+    """Copy an array [rows, ...] to a device. On "cpu" it shares the array's memory, which must not change then.
 
     Raises:
-        RuntimeError: No such device, or not enough of its memory.
+        RuntimeError: There is no such device, or its memory is full.
     """
     value = ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(array), device, 0)
     return DeviceTensor(value, len(array))
@@ -50,29 +49,29 @@ def to_device(array: Array, device: str) -> DeviceTensor:
 def run_bound(
     session: Session,
     host: Mapping[str, Array],
-    resident: Mapping[str, DeviceTensor],
+    device: Mapping[str, DeviceTensor],
     fetched: Sequence[str],
     kept: Sequence[str],
 ) -> tuple[dict[str, Array], dict[str, DeviceTensor]]:
-    """Run a graph once; from any thread, like Session.run.
+    """Run a graph once. Thread-safe.
 
     Args:
         session: The graph, on any provider.
         host: Inputs in host memory.
-        resident: Inputs on the session's device.
+        device: Inputs on the session's device.
         fetched: Outputs to copy to host memory.
-        kept: Outputs to leave on the device, where they take memory of their own.
+        kept: Outputs to leave on the device, in newly allocated memory.
 
     Returns:
         The fetched and the kept outputs, by name.
 
     Raises:
-        Exception: ONNX Runtime's own, which share no base class; nothing is kept then.
+        Exception: ONNX Runtime's exceptions, which share no base class.
     """
     binding = session.ort_session.io_binding()
     for name, array in host.items():
         binding.bind_ortvalue_input(name, to_device(array, session.device).value)
-    for name, tensor in resident.items():
+    for name, tensor in device.items():
         binding.bind_ortvalue_input(name, tensor.value)
     for name in fetched:
         binding.bind_output(name, "cpu", 0)

@@ -1,7 +1,7 @@
-"""Ends what ONNX Runtime does for one model's load, from another thread: sessions that are opened, and their runs.
+"""Cancels one model's load inside ONNX Runtime from another thread: the opening of sessions, and their runs.
 
-A run ends between two nodes of its graph, a loop's body included; opening a session, between two passes of its
-optimisation. A single kernel, or another provider's compiler, ends when it ends.
+A run stops between two nodes of its graph, the opening of a session between two passes of the optimiser. A single
+kernel, or a provider's compiler, cannot be interrupted.
 """
 
 import threading
@@ -12,20 +12,20 @@ import onnxruntime as ort
 
 from resonnx_server.errors import ModelRefused
 
-# Of ONNX Runtime's levels: nothing but what ends the process.
+# ONNX Runtime's log level for errors that end the process.
 _FATAL: Final = 4
-_ENDED: Final = "the load was ended"
+CANCELLED: Final = "the load was cancelled"
 
 
 class Runs(Protocol):
-    """Options of a session's runs, as ort.RunOptions has them."""
+    """The attributes of ort.RunOptions that a cancellation sets."""
 
     log_severity_level: int
     terminate: bool
 
 
 class Cancellation:
-    """Covers all sessions that are opened within `with cancellation:`, on the thread that entered it."""
+    """Covers all sessions that a thread opens within `with cancellation:`."""
 
     _current: ContextVar["Cancellation | None"] = ContextVar("cancellation", default=None)
 
@@ -45,30 +45,30 @@ class Cancellation:
 
     @classmethod
     def cover(cls, opening: ort.SessionOptions, runs: Runs) -> None:
-        """Have one session's opening, and its runs, ended with whatever they belong to, if anything.
+        """Register a session's opening and its runs with the thread's cancellation, if it is in one.
 
         Raises:
-            ModelRefused: That has ended already.
+            ModelRefused: It was cancelled already.
         """
-        # What ends a run is an exception that says why; ONNX Runtime would print it as well.
+        # The exception of a cancelled run has the reason; ONNX Runtime would print it as well.
         runs.log_severity_level = _FATAL
         if (current := cls._current.get()) is not None:
             current._add(opening, runs)
 
     @classmethod
     def check(cls) -> None:
-        """Raise ModelRefused if what this thread does for a load has been ended: what failed, failed for that."""
+        """Raise ModelRefused if this thread's load was cancelled, which explains any other failure."""
         if (current := cls._current.get()) is not None and current.is_cancelled:
-            raise ModelRefused(_ENDED)
+            raise ModelRefused(CANCELLED)
 
     def _add(self, opening: ort.SessionOptions, runs: Runs) -> None:
         with self._lock:
             if self.is_cancelled:
-                raise ModelRefused(_ENDED)
+                raise ModelRefused(CANCELLED)
             self._covered.append((opening, runs))
 
     def cancel(self) -> None:
-        """End what is under way and let nothing more begin; from any thread, and more than once."""
+        """Stop everything that is registered, and refuse more. Thread-safe; may be called more than once."""
         with self._lock:
             self.is_cancelled = True
             for opening, runs in self._covered:

@@ -1,4 +1,4 @@
-"""A captioner whose states and features stay on the device: tokens go up each step, and the best tokens come down."""
+"""A captioner whose states and features stay on the device: a step copies only token ids to and from it."""
 
 from collections.abc import Mapping, Sequence
 
@@ -14,11 +14,7 @@ _INDEX = "index"
 
 
 class DeviceStateGraphs(Captioner[DeviceTensor]):
-    """The graphs of a captioner, run so that what a run gives and the next one takes is not copied.
-
-    Args:
-        graphs: The captioner, its sessions on one device.
-    """
+    """A captioner's graphs with states and features in device memory; both sessions are on one device."""
 
     def __init__(self, graphs: CaptionerGraphs) -> None:
         super().__init__(graphs.encoder, graphs.decoder, graphs.manifest)
@@ -35,10 +31,10 @@ class DeviceStateGraphs(Captioner[DeviceTensor]):
 
 
 class RowGraph:
-    """state_rows.onnx or feature_rows.onnx: puts rows of tensors into another order, on their device.
+    """state_rows.onnx or feature_rows.onnx: gathers rows of tensors on their device.
 
-    NAME [rows, ...] and joined_NAME [joined, ...] of each tensor, and index int64 [R] -> next_NAME [R, ...]: the rows
-    of both, one after the other, that the index names.
+    For each tensor, NAME [rows, ...], joined_NAME [joined, ...] and index int64 [R] -> next_NAME [R, ...]: the rows
+    at `index` of the concatenation of both.
 
     Args:
         session: The graph.
@@ -55,12 +51,12 @@ class RowGraph:
         self._outputs = [f"next_{name}" for name in names]
         found = {spec.name for spec in session.inputs} | {spec.name for spec in session.outputs}
         if found != {_INDEX, *self._names, *self._joined, *self._outputs}:
-            raise ModelRefused(f"a graph that orders rows has tensors {sorted(found)}, not those of {self._names}")
+            raise ModelRefused(f"a row graph has tensors {sorted(found)}, expected those of {self._names}")
 
     def __call__(
         self, current: Sequence[DeviceTensor], joined: Sequence[DeviceTensor], index: Array
     ) -> list[DeviceTensor]:
-        """Return the rows that `index` int64 [R] names: 0 is the first of `current`, what is beyond is of `joined`."""
+        """Return the rows at `index` int64 [R] of `current` followed by `joined`."""
         given = dict(zip(self._names, current, strict=True))
         given.update(zip(self._joined, joined, strict=True))
         _, kept = run_bound(self.session, {_INDEX: index}, given, (), self._outputs)
@@ -68,20 +64,20 @@ class RowGraph:
 
 
 def open_row_graphs(files: Mapping[str, bytes], graphs: CaptionerGraphs) -> tuple[RowGraph, RowGraph | None]:
-    """Open the graphs that order the rows of states and of features (None where there are none) beside a captioner's.
+    """Open the row graphs of states and of features (None if the captioner has no features).
 
     Args:
-        files: The version's, by name.
+        files: The version's files by name.
         graphs: The captioner.
 
     Raises:
-        ModelRefused: The version has none (it is of an earlier export), they do not load, or do not fit.
+        ModelRefused: The version has no row graphs (an earlier export), or they do not load or do not fit.
     """
 
     def opened(file: str, names: Sequence[str]) -> RowGraph:
         if file not in files:
             raise ModelRefused(f"the version has no {file}")
-        # TensorRT has nothing to make faster in them.
+        # TensorRT would gain nothing here.
         provider = CUDA if graphs.decoder.candidate.provider in GPU_PROVIDERS else CPU
         return RowGraph(Session(files[file], Candidate(provider, pb.PRECISION_FP32), graphs.decoder.threads), names)
 

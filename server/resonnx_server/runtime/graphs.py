@@ -1,4 +1,4 @@
-"""Binds sessions to the contracts of the ONNX files and refuses files that break them."""
+"""Checks sessions against the contracts of the ONNX files and runs them by tensor name."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -16,7 +16,7 @@ from resonnx_server.runtime.session import Array, Session, TensorSpec
 IMAGE = "image"
 CLASSIFIER_OUTPUTS = ("probabilities", "logits", "features")
 
-# Where states and features are between runs: arrays in host memory, or tensors on a device.
+# A state or feature between runs: an array in host memory, or a tensor on a device.
 D = TypeVar("D")
 
 
@@ -24,7 +24,7 @@ class ClassifierGraph:
     """model.onnx: image uint8 [N,H,W,3] -> probabilities [N,K], logits [N,K], features [N,D], all float32.
 
     Raises:
-        ModelRefused: The graph has other inputs or outputs than the manifest and the contract say.
+        ModelRefused: Inputs or outputs differ from the manifest or the contract.
     """
 
     def __init__(self, session: Session, manifest: pb.Manifest) -> None:
@@ -44,9 +44,9 @@ class ClassifierGraph:
 
 @dataclass(frozen=True)
 class Step(Generic[D]):
-    """One decoder step of R rows: the best tokens [R,k] (best first) and the next state.
+    """Outputs of a decoder step of R rows: the best k tokens [R,k], best first, and the next state.
 
-    All log-probabilities [R,V] and attention [R,P] are there if asked for.
+    Attention [R,P] and all log-probabilities [R,V] only on request.
     """
 
     top_ids: Array
@@ -96,7 +96,7 @@ class Captioner(ABC, Generic[D]):
         self._next_names = [f"next_{name}" for name in self.state_names]
 
     def encode(self, images: Pixels) -> tuple[list[D], list[D], Array | None]:
-        """Encode uint8 pictures [N,H,W,3] to states, features, and first_log_probs [N,V] if the picture is step 0."""
+        """Encode uint8 pictures [N,H,W,3]: states, features, and first_log_probs [N,V] if the picture is step 0."""
         kept = [*self.state_names, *self.feature_names]
         out, tensors = self._run(self.encoder, {IMAGE: images}, {}, self._first_outputs, kept)
         state, features = [tensors[name] for name in self.state_names], [tensors[name] for name in self.feature_names]
@@ -111,7 +111,7 @@ class Captioner(ABC, Generic[D]):
         attention: bool = False,
         log_probs: bool = False,
     ) -> Step[D]:
-        """Run one step: tokens int64 [R] with the rows' state and features in the encoder's order."""
+        """Run one step on tokens int64 [R] and the rows' state and features, in the encoder's order."""
         given = dict(zip(self.state_names, state, strict=True))
         given.update(zip(self.feature_names, features, strict=True))
         wanted = ["top_ids", "top_log_probs"]
@@ -132,7 +132,15 @@ class Captioner(ABC, Generic[D]):
         fetched: Sequence[str],
         kept: Sequence[str],
     ) -> tuple[Mapping[str, Array], Mapping[str, D]]:
-        """Run a graph on inputs from the host and inputs that an earlier run kept; outputs likewise."""
+        """Run a graph.
+
+        Args:
+            session: The graph.
+            host: Inputs in host memory.
+            given: Inputs that an earlier run kept.
+            fetched: Outputs to return in host memory.
+            kept: Outputs to keep for the next run.
+        """
 
 
 class CaptionerGraphs(Captioner[Array]):

@@ -1,9 +1,7 @@
-"""Page-locked host memory: a GPU fetches from it by itself, without the driver's copy into a buffer of its own.
+"""Page-locked host memory, from which a GPU copies directly, without the driver's intermediate buffer.
 
-The memory is ours and registered with CUDA by cudaHostRegister. ONNX Runtime's own page-locked allocator is not to be
-had from Python: OrtValue.ortvalue_from_shape_and_type takes a `memory_info` of an OrtEpDevice, and the CUDA provider
-of onnxruntime-gpu 1.31 is none (its get_ep_devices lists the CPU alone). Nobody has run this on a GPU yet; tests run
-it with a library that only takes notes.
+Our memory, registered by cudaHostRegister: ONNX Runtime's page-locked allocator is not available in Python, as the
+CUDA provider of onnxruntime-gpu 1.31 is no OrtEpDevice. `deploy/check-gpu` runs this on a GPU.
 """
 
 import ctypes
@@ -26,12 +24,12 @@ _MAPS: Final = Path("/proc/self/maps")
 
 
 class PageLockedMemory:
-    """Allocates page-locked arrays; pageable ones, after one warning, where that cannot be done.
+    """Allocates page-locked arrays; after a failure, logged once, pageable ones.
 
     Args:
-        library: The CUDA runtime: `cudaHostRegister(pointer, bytes, flags)` and `cudaHostUnregister(pointer)`, each
-            giving 0 or an error's number. None looks at the first allocation for the one that ONNX Runtime's provider
-            has loaded into this process: it has once a session is open.
+        library: The CUDA runtime: `cudaHostRegister(pointer, bytes, flags)` and `cudaHostUnregister(pointer)`, which
+            return 0 or an error number. None uses the one that ONNX Runtime has loaded into this process, looked up at
+            the first allocation.
     """
 
     def __init__(self, library: Any = None) -> None:
@@ -40,20 +38,20 @@ class PageLockedMemory:
         self._lock = threading.Lock()
 
     def allocate(self, shape: tuple[int, ...], dtype: npt.DTypeLike) -> Array:
-        """Return zeros; objects, which no GPU can read, in pageable memory. Any thread."""
+        """Return an array of zeros; arrays of objects are pageable. Thread-safe."""
         dtype = np.dtype(dtype)
         bytes_ = math.prod(shape) * dtype.itemsize
         library = None if dtype.hasobject or not bytes_ else self._runtime()
         if library is None:
             return np.zeros(shape, dtype)
-        # Of whole pages, as pages are what is locked: two buffers must not share one.
+        # Whole pages: pages are locked, so two buffers must not share one.
         flat = np.frombuffer(mmap.mmap(-1, bytes_), dtype)
         pointer = flat.ctypes.data
         error = library.cudaHostRegister(ctypes.c_void_p(pointer), ctypes.c_size_t(bytes_), ctypes.c_uint(0))
         if error:
-            self._give_up(f"cudaHostRegister of {bytes_} bytes gave error {error}")
+            self._give_up(f"cudaHostRegister of {bytes_} bytes returned error {error}")
         else:
-            # Runs before the memory is unmapped, and not at exit, when the driver may have gone.
+            # Before the memory is unmapped; not at exit, when the driver may be gone.
             weakref.finalize(flat, library.cudaHostUnregister, ctypes.c_void_p(pointer)).atexit = False
         # Views keep `flat` alive.
         return flat.reshape(shape)
@@ -71,11 +69,11 @@ class PageLockedMemory:
     def _give_up(self, reason: str) -> None:
         if not self._gave_up:
             self._gave_up = True
-            _log.warning("batches are put together in pageable memory", extra={"reason": reason})
+            _log.warning("batch buffers are pageable memory, not page-locked", extra={"reason": reason})
 
 
 def loaded_library(name: str, maps: Path = _MAPS) -> str | None:
-    """Return the path of a shared library that this process has loaded, by the beginning of its file's name."""
+    """Return the path of a shared library loaded by this process whose file name starts with `name`."""
     try:
         lines = maps.read_text().splitlines()
     except OSError:

@@ -1,4 +1,4 @@
-"""What providers are told: precision, threads, and where TensorRT keeps its engines."""
+"""Options of execution providers: precision, threads, and TensorRT's engine cache."""
 
 import hashlib
 import json
@@ -14,9 +14,9 @@ _log = logging.getLogger(__name__)
 
 
 def openvino_options(precision: pb.Precision, threads: int) -> dict[str, str]:
-    """Return OpenVINO's options for a precision and a number of threads."""
+    """Return OpenVINO's options for a precision and a number of threads of one run."""
     cpu = {"INFERENCE_NUM_THREADS": str(threads), "NUM_STREAMS": "1"}
-    # Without a hint it takes bf16 where the chip has it, even for weights stored in fp16, which is 8 times finer.
+    # Without a hint OpenVINO computes in bf16 where the chip has it, even for fp16 weights, which are 8 times finer.
     hints = {pb.PRECISION_FP32: "f32", pb.PRECISION_FP16: "f32", pb.PRECISION_BF16: "bf16"}
     if precision in hints:
         cpu["INFERENCE_PRECISION_HINT"] = hints[precision]
@@ -24,8 +24,8 @@ def openvino_options(precision: pb.Precision, threads: int) -> dict[str, str]:
 
 
 def tensorrt_options(precision: pb.Precision, engines: Path | None) -> dict[str, str]:
-    """Return TensorRT's options for a precision, and a folder where engines are kept if there is one."""
-    # ONNX Runtime takes nothing but these two words for a TensorRT option that is yes or no.
+    """Return TensorRT's options for a precision and an engine cache folder, if there is one."""
+    # ONNX Runtime accepts only "True" and "False" for TensorRT's booleans.
     enabled = {"trt_fp16_enable": pb.PRECISION_FP16, "trt_int8_enable": pb.PRECISION_INT8}
     options = {option: str(precision == enabling) for option, enabling in enabled.items()}
     if engines is not None:
@@ -35,9 +35,9 @@ def tensorrt_options(precision: pb.Precision, engines: Path | None) -> dict[str,
 
 
 def engine_folder(cache: Path | None, model: bytes) -> Path | None:
-    """Return the folder of one graph's engines: TensorRT itself does not see that another graph or GPU is meant.
+    """Return the cache folder of one graph's engines: TensorRT itself does not tell graphs or GPUs apart.
 
-    It refuses engines of another TensorRT; delete the folder then.
+    TensorRT refuses engines of another version of itself; delete the folder then.
     """
     if cache is None:
         return None
@@ -46,7 +46,7 @@ def engine_folder(cache: Path | None, model: bytes) -> Path | None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        _log.warning("TensorRT's engines cannot be kept", extra={"error": error.strerror})
+        _log.warning("TensorRT's engines cannot be cached", extra={"error": error.strerror})
         return None
     return folder
 
@@ -55,7 +55,7 @@ def cuda_options(precision: pb.Precision) -> dict[str, str]:
     """Return CUDA's options for a precision."""
     return {
         "use_tf32": "1" if precision == pb.PRECISION_TF32 else "0",
-        # EXHAUSTIVE, the default, searches anew (seconds) at each new shape.
+        # The default, EXHAUSTIVE, searches for seconds at each new shape.
         "cudnn_conv_algo_search": "HEURISTIC",
         "arena_extend_strategy": "kSameAsRequested",
     }

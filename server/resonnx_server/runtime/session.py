@@ -1,7 +1,7 @@
-"""Opens ONNX Runtime sessions: which provider and precision may run a file, and one typed door to `run`.
+"""Opens ONNX Runtime sessions on a given provider and precision, and lists the candidates for a file.
 
-`run` releases the GIL and may be called from several threads. A provider that cannot load raises: ONNX Runtime's own
-fall-back to the CPU is switched off.
+`run` releases the GIL and is thread-safe. A provider that cannot load raises: ONNX Runtime's fall-back to the CPU is
+switched off.
 """
 
 import importlib
@@ -20,7 +20,7 @@ from resonnx_proto.v1 import manifest_pb2 as pb
 
 from resonnx_server.errors import ModelRefused
 from resonnx_server.runtime.c_api import library
-from resonnx_server.runtime.cancellation import Cancellation
+from resonnx_server.runtime.cancellation import CANCELLED, Cancellation
 from resonnx_server.runtime.provider_options import cuda_options, engine_folder, openvino_options, tensorrt_options
 from resonnx_server.runtime.string_session import StringSession, as_text
 
@@ -30,9 +30,8 @@ CPU: Final = "CPUExecutionProvider"
 OPENVINO: Final = "OpenVINOExecutionProvider"
 CUDA: Final = "CUDAExecutionProvider"
 TENSORRT: Final = "TensorrtExecutionProvider"
-# These compute on an NVIDIA GPU.
 GPU_PROVIDERS: Final = (TENSORRT, CUDA)
-# By the names that `--provider` takes, fastest kind of device first.
+# By the values of `--provider`, the fastest kind of device first.
 PROVIDERS: Final = {"tensorrt": TENSORRT, "cuda": CUDA, "openvino": OPENVINO, "cpu": CPU}
 
 _ELEMENT_TYPES: Final[dict[str, npt.DTypeLike]] = {
@@ -51,13 +50,13 @@ _ELEMENT_TYPES: Final[dict[str, npt.DTypeLike]] = {
     "tensor(string)": np.object_,
 }
 
-# Two loads at once must not both register the plugin.
+# Concurrent loads must not both register the plugin.
 _plugin_lock = threading.Lock()
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """An execution provider and the precision that it is told to compute in."""
+    """An execution provider and the precision it computes in."""
 
     provider: str
     precision: pb.Precision
@@ -68,7 +67,7 @@ class Candidate:
 
 @dataclass(frozen=True)
 class TensorSpec:
-    """An input or output of a graph. `shape` holds numbers, symbolic names, or None where nothing is known."""
+    """An input or output of a graph. `shape` holds sizes, symbolic names, or None for unknown axes."""
 
     name: str
     dtype: np.dtype[Any]
@@ -79,22 +78,22 @@ class Session:
     """One ONNX graph on one candidate.
 
     Args:
-        model: The ONNX file's bytes. External data is refused by ONNX Runtime, as a session from bytes has no folder.
-        candidate: Where and how to run.
-        threads: Threads for one run.
-        spinning: Threads of a run wait for each other by spinning until the run ends: sooner, and only good where
-            nothing else needs the cores meanwhile.
-        optimise: False switches graph optimisation off (the exporter's parity check runs both ways).
-        cache: A folder where TensorRT may keep the engines that it builds, which takes it minutes; None keeps none.
+        model: The ONNX file's bytes. ONNX Runtime refuses external data, as a session from bytes has no folder.
+        candidate: Provider and precision.
+        threads: Threads of one run.
+        spinning: Let the threads of a run spin while they wait for each other: faster where nothing else needs the
+            cores.
+        optimise: Whether ONNX Runtime optimises the graph; the exporter's parity check runs both ways.
+        cache: Folder for the engines that TensorRT builds (minutes); None for no cache.
 
     Attributes:
-        device: Where its tensors are, as ONNX Runtime calls it: "cuda" (the first GPU) or "cpu".
-        ort_session: ONNX Runtime's own session, for runs with IO binding (binding.py).
-        overridable: Initializers that are inputs of the graph as well: runs may be fed others in their place.
-        run_options: Of all of its runs; see Cancellation.
+        device: The device of its tensors: "cuda" (the first GPU) or "cpu".
+        ort_session: ONNX Runtime's session, for runs with IO binding (binding.py).
+        overridable: Initializers that a run may override, as they are inputs of the graph as well.
+        run_options: Options of all runs; see Cancellation.
 
     Raises:
-        ModelRefused: The runtime cannot load the graph, or the provider cannot be had.
+        ModelRefused: ONNX Runtime cannot load the graph, or the provider is not available.
     """
 
     def __init__(
@@ -119,21 +118,21 @@ class Session:
             if candidate.provider == TENSORRT:
                 providers.append((TENSORRT, tensorrt_options(candidate.precision, engine_folder(cache, model))))
             if candidate.provider in GPU_PROVIDERS:
-                # Beside TensorRT, for what that leaves over: on the CPU it would be fetched and brought back.
+                # For the nodes that TensorRT leaves over: on the CPU, their tensors would be copied there and back.
                 providers.append((CUDA, cuda_options(candidate.precision)))
             providers.append((CPU, {}))
         self.run_options = ort.RunOptions()
         Cancellation.cover(options, self.run_options)
         try:
-            # Its fall-back would print to stdout and drop the reason.
+            # The fall-back would print to stdout and drop the reason.
             self.ort_session = ort.InferenceSession(model, options, providers=providers or None, enable_fallback=0)
         except Exception as error:  # onnxruntime's exceptions share no public base class
             raise ModelRefused(f"{candidate} cannot load the graph: {first_line(error)}") from error
         if candidate.provider not in self.ort_session.get_providers():
-            raise ModelRefused(f"{candidate} was asked for and ONNX Runtime did not take it")
+            raise ModelRefused(f"ONNX Runtime did not accept {candidate}")
         self.inputs = tuple(_spec(node) for node in self.ort_session.get_inputs())
         self.outputs = tuple(_spec(node) for node in self.ort_session.get_outputs())
-        # Of a type that is not served, they only cannot be fed.
+        # An initializer of a type that is not served cannot be overridden, but does no harm.
         initializers = self.ort_session.get_overridable_initializers()
         self.overridable = tuple(_spec(node) for node in initializers if node.type in _ELEMENT_TYPES)
         self._strings: StringSession | None = None
@@ -143,14 +142,16 @@ class Session:
             Cancellation.cover(options, self._strings)
 
     def run(self, feeds: Mapping[str, Array], outputs: Sequence[str] | None = None) -> dict[str, Array]:
-        """Run the graph and return the wanted outputs (all, in graph order, if None) by name.
+        """Run the graph.
 
-        Strings are objects, each bytes, in feeds and outputs. On other providers than the CPU's, they must be UTF-8.
+        Args:
+            feeds: Inputs by name. Strings are bytes objects; on providers other than the CPU's they must be UTF-8.
+            outputs: Names of the outputs to return; None for all, in graph order.
 
         Raises:
-            InvalidInput: They are not.
-            ModelRefused: The load that it is part of was ended.
-            Exception: ONNX Runtime's own, which share no base class.
+            InvalidInput: A string is not UTF-8.
+            ModelRefused: The model's load was cancelled.
+            Exception: ONNX Runtime's exceptions, which share no base class.
         """
         names = [spec.name for spec in self.outputs] if outputs is None else list(outputs)
         try:
@@ -161,7 +162,7 @@ class Session:
                 arrays = self.ort_session.run(names, fed, self.run_options)
         except Exception:
             if self.run_options.terminate:
-                raise ModelRefused("the load was ended") from None
+                raise ModelRefused(CANCELLED) from None
             raise
         return dict(zip(names, arrays, strict=True))
 
@@ -169,16 +170,15 @@ class Session:
 def candidates(
     provider: str, allowed: Sequence[pb.Precision], stored: pb.Precision = pb.PRECISION_FP32
 ) -> list[Candidate]:
-    """List what may run a graph here.
+    """List the candidates for a graph on this machine.
 
     Args:
         provider: "auto", or a key of PROVIDERS.
         allowed: Precisions that the model may be computed in.
-        stored: What the file's weights are stored in: int8 and fp16 files are computed as they are.
+        stored: Precision of the file's weights: int8 and fp16 files run as they are.
 
     Raises:
-        ModelRefused: A provider asked for by name is not installed, finds no device, or computes in no allowed
-            precision.
+        ModelRefused: The named provider is not installed, has no device, or supports no allowed precision.
     """
     if provider == "auto":
         names = [name for name in PROVIDERS.values() if _is_installed(name)]
@@ -203,7 +203,7 @@ def _precisions(provider: str, stored: pb.Precision) -> tuple[pb.Precision, ...]
     if provider == CUDA:
         return (pb.PRECISION_TF32, pb.PRECISION_FP32)
     if provider == TENSORRT:
-        # Without a switch for TF32, its "full" precision is TF32 on the chips that have it.
+        # TensorRT has no switch for TF32: its fp32 is TF32 on chips that have it.
         return (pb.PRECISION_FP16, pb.PRECISION_TF32)
     return (pb.PRECISION_FP32,)
 
@@ -215,7 +215,7 @@ def _is_installed(provider: str) -> bool:
 
 
 def openvino_devices() -> tuple[Any, ...]:
-    """Load the OpenVINO plugin once, where it is installed, and return its CPU devices (it offers Intel's only)."""
+    """Return the OpenVINO plugin's CPU devices (Intel's only); none where it is not installed. Loads it once."""
     with _plugin_lock:
         return _load_plugin()
 
@@ -238,7 +238,7 @@ def _session_options(threads: int, spinning: bool, optimise: bool) -> ort.Sessio
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
-    # Threads that spin while they have no run take the processor from image decoding and the event loop.
+    # Threads that spin between runs would take the processor from image decoding and the event loop.
     options.add_session_config_entry("session.intra_op.allow_spinning", str(int(spinning)))
     options.add_session_config_entry("session.force_spinning_stop", "1")
     if not optimise:
@@ -253,5 +253,5 @@ def _spec(node: Any) -> TensorSpec:
 
 
 def first_line(error: Exception) -> str:
-    """Return what an error of ONNX Runtime says, for a caller: not its traces, and not more than 300 characters."""
+    """Return the first line of an error of ONNX Runtime, at most 300 characters."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]

@@ -1,7 +1,4 @@
-"""Runs graphs with string tensors, whose elements are any bytes: ONNX Runtime's Python binding carries only text.
-
-By ONNX Runtime's C API (runtime/c_api.py).
-"""
+"""Runs graphs with string tensors through ONNX Runtime's C API: its Python binding only accepts strings of UTF-8."""
 
 import ctypes
 import math
@@ -20,7 +17,7 @@ from resonnx_server.runtime.c_api import ERRORS_ONLY, c_api
 Array = npt.NDArray[Any]
 
 _STRING: Final = 8
-# Strings that are handled at once: between pieces other threads come to run, at `time.sleep(0)`.
+# Strings handled at a time: between pieces, `time.sleep(0)` lets other threads run.
 _PIECE: Final = 1 << 12
 # ONNXTensorElementDataType, without strings.
 _TYPES: Final[dict[int, np.dtype[Any]]] = {
@@ -41,16 +38,16 @@ _CODES: Final = {dtype: code for code, dtype in _TYPES.items()}
 
 
 def as_text(name: str, array: Array) -> Array:
-    """Return an input's strings, objects that are bytes each, as the Python binding takes them.
+    """Return an input's strings, bytes objects, as str objects for the Python binding.
 
     Raises:
-        InvalidInput: One is not UTF-8.
+        InvalidInput: A string is not UTF-8.
     """
     result = np.empty(array.size, object)
     try:
         result[:] = [element.decode() for element in array.ravel().tolist()]
     except UnicodeDecodeError:
-        raise InvalidInput(f"inputs[{name!r}]", "a string is not UTF-8, as this execution provider takes it") from None
+        raise InvalidInput(f"inputs[{name!r}]", "a string is not UTF-8, which this execution provider needs") from None
     return result.reshape(array.shape)
 
 
@@ -59,10 +56,10 @@ class StringSession:
 
     Args:
         model: The ONNX file's bytes.
-        threads: Threads for one run.
+        threads: Threads of one run.
 
     Raises:
-        RuntimeError: ONNX Runtime cannot load it.
+        RuntimeError: ONNX Runtime cannot load the graph.
     """
 
     def __init__(self, model: bytes, threads: int) -> None:
@@ -84,7 +81,7 @@ class StringSession:
 
     @property
     def terminate(self) -> bool:
-        """Whether runs end with an error; set from any thread, it ends those under way."""
+        """Whether runs end with an error, current ones included; may be set from any thread."""
         return self._is_terminated
 
     @terminate.setter
@@ -94,7 +91,7 @@ class StringSession:
 
     @property
     def log_severity_level(self) -> int:
-        """The least severe that a run prints, of ONNX Runtime's levels."""
+        """ONNX Runtime's log level for runs."""
         return self._severity
 
     @log_severity_level.setter
@@ -106,11 +103,11 @@ class StringSession:
         """Run the graph.
 
         Args:
-            feeds: Strings are objects, each bytes.
-            outputs: Names of what is wanted.
+            feeds: Inputs by name; strings are bytes objects.
+            outputs: Names of the outputs to return.
 
         Returns:
-            The wanted outputs; strings are objects, each bytes.
+            The outputs, in that order; strings are bytes objects.
 
         Raises:
             RuntimeError: The run failed.
@@ -118,7 +115,7 @@ class StringSession:
         api = self._api
         names = (ctypes.c_char_p * len(feeds))(*(name.encode() for name in feeds))
         wanted = (ctypes.c_char_p * len(outputs))(*(name.encode() for name in outputs))
-        # Values of numbers use the arrays' memory.
+        # Tensors of numbers use the arrays' memory.
         arrays = [np.ascontiguousarray(array).reshape(array.shape) for array in feeds.values()]
         given, got = (ctypes.c_void_p * len(feeds))(), (ctypes.c_void_p * len(outputs))()
         try:
@@ -135,29 +132,29 @@ class StringSession:
     def _numbers(self, array: Array) -> ctypes.c_void_p:
         api, shape = self._api, _shape(array)
         content = array.ctypes.data_as(ctypes.c_void_p)
-        place = ("CreateTensorWithDataAsOrtValue", api.memory, content, _size(array.nbytes))
-        return api.new(*place, shape, _size(array.ndim), _CODES[array.dtype])
+        memory = (api.memory, content, _size(array.nbytes))
+        return api.new("CreateTensorWithDataAsOrtValue", *memory, shape, _size(array.ndim), _CODES[array.dtype])
 
     def _strings(self, array: Array) -> ctypes.c_void_p:
         api, buffer = self._api, ctypes.c_void_p()
         flat = array.reshape(-1)
         value = api.new("CreateTensorAsOrtValue", api.allocator, _shape(array), _size(array.ndim), _STRING)
         try:
-            # All at once, each up to its first zero byte; then anew those that have one.
+            # All in one call, each up to its first zero byte; then those with a zero byte one by one.
             pieces: list[bytes] = []
-            places = np.empty(len(flat), np.int64)
+            pointers = np.empty(len(flat), np.int64)
             with_zeros: list[tuple[int, bytes]] = []
             for first in range(0, len(flat), _PIECE):
                 elements: list[bytes] = flat[first : first + _PIECE].tolist()
                 joined = b"\0".join((*elements, b""))
                 lengths = np.fromiter(map(len, elements), np.int64, len(elements))
                 start = ctypes.cast(ctypes.c_char_p(joined), ctypes.c_void_p).value or 0
-                places[first : first + _PIECE] = start + np.cumsum(lengths + 1) - (lengths + 1)
+                pointers[first : first + _PIECE] = start + np.cumsum(lengths + 1) - (lengths + 1)
                 pieces.append(joined)
                 time.sleep(0)
                 if joined.count(b"\0") != len(elements):
                     with_zeros += [(first + i, element) for i, element in enumerate(elements) if b"\0" in element]
-            api.call("FillStringTensor", value, places.ctypes.data_as(ctypes.c_void_p), _size(len(flat)))
+            api.call("FillStringTensor", value, pointers.ctypes.data_as(ctypes.c_void_p), _size(len(flat)))
             for i, element in with_zeros:
                 size = _size(len(element))
                 api.call("GetResizedStringTensorElementBuffer", value, _size(i), size, ctypes.byref(buffer))
@@ -186,9 +183,9 @@ class StringSession:
         size = math.prod(shape) * dtype.itemsize
         if not size:
             return np.empty(shape, dtype)
-        # NumPy copies without the interpreter's lock.
-        lent = (ctypes.c_char * size).from_address(content.value or 0)
-        return np.frombuffer(lent, dtype).copy().reshape(shape)
+        # NumPy copies without the GIL.
+        borrowed = (ctypes.c_char * size).from_address(content.value or 0)
+        return np.frombuffer(borrowed, dtype).copy().reshape(shape)
 
     def _bytes(self, handle: ctypes.c_void_p, count: int) -> Array:
         api, length = self._api, ctypes.c_size_t()
@@ -198,8 +195,8 @@ class StringSession:
         api.call("GetStringTensorDataLength", handle, ctypes.byref(length))
         content, starts = np.empty(length.value + 1, np.uint8), np.empty(count + 1, np.uint64)
         starts[count] = length.value
-        places = (content.ctypes.data_as(ctypes.c_void_p), length, starts.ctypes.data_as(ctypes.c_void_p))
-        api.call("GetStringTensorContent", handle, *places, _size(count))
+        buffers = (content.ctypes.data_as(ctypes.c_void_p), length, starts.ctypes.data_as(ctypes.c_void_p))
+        api.call("GetStringTensorContent", handle, *buffers, _size(count))
         for first in range(0, count, _PIECE):
             within: list[int] = starts[first : first + _PIECE + 1].tolist()
             joined, start = content[within[0] : within[-1]].tobytes(), within[0]

@@ -39,8 +39,8 @@ def test_a_variable_that_kubernetes_sets_for_a_service_of_our_name_is_no_setting
         ("server = 8001", "server must be a section, [server] (it is 8001)"),
         ("models = 1", "models must be a section, [models] (it is 1)"),
         ("[models]\nmax_batch_size = 4", "models.max_batch_size must be a section, [models.max_batch_size] (it is 4)"),
-        ("[serve]\nport = 1", "unknown section [serve]; there are [server] and [models.NAME]"),
-        ("[server]\nmodels = 1", "models stand beside [server], as [models.NAME]"),
+        ("[serve]\nport = 1", "unknown section [serve]; known are [server] and [models.NAME]"),
+        ("[server]\nmodels = 1", "models belong in sections [models.NAME], not in [server]"),
         (
             '[server]\nrepository = "."\nprot = 1',
             "setting prot: there is no such setting; did you mean port? There are cache_dir, ",
@@ -48,7 +48,7 @@ def test_a_variable_that_kubernetes_sets_for_a_service_of_our_name_is_no_setting
         ('[server]\nrepository = "."\nzzz = 1', "setting zzz: there is no such setting; there are cache_dir, "),
         ('[server]\nrepository = "."\nport = "x"', "setting port: Input should be a valid integer"),
         ('[server]\nrepository = "."\nport = 70000', "(it is 70000). gRPC port; "),
-        ('[server]\nrepository = "."\nport = 70000', "[whole number, 0 to 65535; default 8001]"),
+        ('[server]\nrepository = "."\nport = 70000', "[integer, 0 to 65535; default 8001]"),
         (
             '[server]\nrepository = "."\n[models.m]\nmax_batch = 1',
             "setting models.m.max_batch: there is no such setting; did you mean max_batch_size? There are ",

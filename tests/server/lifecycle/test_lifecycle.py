@@ -107,7 +107,7 @@ def test_bad_settings(flags: list[str], status: int, message: str) -> None:
 def test_a_model_in_place_of_a_repository(demo_repository: Path) -> None:
     done = _start_fails("--repository", str(demo_repository / "digits"), "--port", "0", "--http-port", "0")
     assert done.returncode == 1
-    assert "it is the folder of one model; give the folder above it" in _last_line(done)
+    assert "this is one model's folder; give the folder above it" in _last_line(done)
 
 
 def test_empty_repository(tmp_path: Path) -> None:

@@ -38,7 +38,7 @@ def test_values_and_defaults_in_words() -> None:
 
     told = {setting.name: (setting.values, setting.default, setting.required) for setting in describe(Some)}
     assert told == {
-        "exact": ("whole number, 1 to 9", "3", False),
+        "exact": ("integer, 1 to 9", "3", False),
         "over": ("number, over 0, up to 60000", "", False),
         "least": ("number, at least 0.5", "0.5", False),
         "names": ("some of jpeg, png, gif", "jpeg, png", False),

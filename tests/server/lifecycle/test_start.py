@@ -129,7 +129,7 @@ def test_models_that_never_load_keep_no_other_from_serving(start_server, reposit
         assert "refused b-fifo version 1: model.onnx is a FIFO, not a regular file" in text
         assert "serving good version 1" in text
         assert server.stop() == 0
-        assert "left behind" not in server.log.read_text(), "the loop was ended"
+        assert "abandoned" not in server.log.read_text(), "the loop was ended"
 
 
 def test_where_no_model_loads_the_server_says_so_and_ends(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 from onnx import TensorProto, helper
 from resonnx_server.inference.registry import Model
 from resonnx_server.repository import bare
-from resonnx_server.repository.latency_cache import Kept, LatencyCache
+from resonnx_server.repository.latency_cache import CachedTable, LatencyCache
 from resonnx_server.runtime.machine.processor_time import ProcessorTime
 from resonnx_server.runtime.session import Session
 from resonnx_server.scheduling.device import Device
@@ -36,8 +36,8 @@ def _write(folder: Path, *axes: int | str) -> None:
 async def _load(folder: Path, threads: int = 2) -> Model:
     """Load it, let it double three rows, and close it."""
     device, cache = Device("cpu", 2), LatencyCache.open(folder / "tables", threads)
-    found = SimpleNamespace(name="m", version=1, folder=folder)
-    model = bare.load(replace(version(device, cache, threads, max_batch_size=8), found=found))()  # type: ignore[arg-type]
+    found = SimpleNamespace(name="m", version=1, path=folder)
+    model = bare.load(replace(version(device, cache, threads, max_batch_size=8), folder=found))()  # type: ignore[arg-type]
     x = np.arange(12, dtype=np.float32).reshape(3, 4)
     x[1, 1:3] = np.nan, np.inf
     outputs, _ = await model.engine.run({"x": x})
@@ -85,8 +85,8 @@ async def test_instances_are_chosen_by_measurement(tmp_path: Path, monkeypatch: 
     """Tables say that two batches at once take no longer than one."""
     _write(tmp_path, "n", 4)
 
-    def kept(_: LatencyCache, _digest: str, _session: object, sizes: tuple[int, ...], _callers: int) -> Kept:
-        return Kept(dict.fromkeys(sizes, ONE_MS))
+    def kept(_: LatencyCache, _digest: str, _session: object, sizes: tuple[int, ...], _callers: int) -> CachedTable:
+        return CachedTable(dict.fromkeys(sizes, ONE_MS))
 
     monkeypatch.setattr(LatencyCache, "get", kept)
     model = await _load(tmp_path)

@@ -59,44 +59,44 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 
 @pytest.fixture
-def left_out(caplog: pytest.LogCaptureFixture) -> Callable[[], list[tuple[str, str]]]:
-    """Candidates of which a warning says that they are left out, and why."""
+def excluded(caplog: pytest.LogCaptureFixture) -> Callable[[], list[tuple[str, str]]]:
+    """Candidates of which a warning says that they are excluded, and why."""
     caplog.set_level(logging.WARNING)
 
     def found() -> list[tuple[str, str]]:
-        assert {record.message for record in caplog.records} <= {"a provider is left out"}
+        assert {record.message for record in caplog.records} <= {"a provider is excluded"}
         return [(record.candidate, record.reason) for record in caplog.records]
 
     return found
 
 
-def test_the_fastest_serves_and_no_other_is_judged(clock: Clock, left_out) -> None:
+def test_the_fastest_serves_and_no_other_is_judged(clock: Clock, excluded) -> None:
     slow, fast, between = Option(clock, 900), Option(clock, 100), Option(clock, 500)
     assert _fastest(slow=slow, fast=fast, between=between) is fast
     assert (slow.judged, fast.judged, between.judged) == (0, 1, 0)
-    assert left_out() == []
+    assert excluded() == []
 
 
-def test_of_those_that_disagree_the_next_fastest_serves(clock: Clock, left_out) -> None:
+def test_of_those_that_disagree_the_next_fastest_serves(clock: Clock, excluded) -> None:
     slow, wrong, right = Option(clock, 900), Option(clock, 100, WRONG), Option(clock, 500)
     assert _fastest(slow=slow, wrong=wrong, right=right) is right
-    assert left_out() == [("wrong", "answers disagree with the golden examples: all wrong")]
+    assert excluded() == [("wrong", "outputs disagree with the golden examples: all wrong")]
 
 
 @pytest.mark.parametrize("fails_at", [1, 3, 5], ids=["first run", "timed run", "judgement"])
-def test_one_that_raises_is_passed_over(clock: Clock, left_out, fails_at: int) -> None:
+def test_one_that_raises_is_passed_over(clock: Clock, excluded, fails_at: int) -> None:
     broken, right = Option(clock, 100, fails_at=fails_at), Option(clock, 500)
     assert _fastest(broken=broken, right=right) is right
-    assert left_out() == [("broken", "a run failed: out of memory")]
+    assert excluded() == [("broken", "a run failed: out of memory")]
 
 
-def test_one_that_cannot_be_made_ready_is_passed_over(clock: Clock, left_out) -> None:
+def test_one_that_cannot_be_made_ready_is_passed_over(clock: Clock, excluded) -> None:
     unready, right = Option(clock, 100, ready=False), Option(clock, 500)
     assert _fastest(unready=unready, right=right) is right
-    assert left_out() == [("unready", "not ready")]
+    assert excluded() == [("unready", "not ready")]
 
 
-def test_where_all_fail_the_refusal_names_each_and_why(clock: Clock, left_out) -> None:
+def test_where_all_fail_the_refusal_names_each_and_why(clock: Clock, excluded) -> None:
     options = {
         "broken": Option(clock, 100, fails_at=1),
         "wrong": Option(clock, 200, WRONG),
@@ -104,12 +104,12 @@ def test_where_all_fail_the_refusal_names_each_and_why(clock: Clock, left_out) -
     }
     with pytest.raises(ModelRefused) as refused:
         _fastest(**options)
-    assert refused.value.message.split("; ") == [f"{name}: {reason}" for name, reason in left_out()]
-    assert [name for name, _ in left_out()] == ["broken", "wrong", "unready"]
+    assert refused.value.message.split("; ") == [f"{name}: {reason}" for name, reason in excluded()]
+    assert [name for name, _ in excluded()] == ["broken", "wrong", "unready"]
 
 
 @pytest.mark.parametrize("fails_at", [1, 2, 5])
-def test_a_load_that_is_ended_leaves_no_provider_out(clock: Clock, left_out, fails_at: int) -> None:
+def test_a_load_that_is_ended_leaves_no_provider_out(clock: Clock, excluded, fails_at: int) -> None:
     """What ends a run is told as an error of the run."""
 
     class Ended(Option):
@@ -119,9 +119,9 @@ def test_a_load_that_is_ended_leaves_no_provider_out(clock: Clock, left_out, fai
             super().run()
 
     options: list[tuple[str, Option]] = [("a", Ended(clock, 2, fails_at=fails_at)), ("b", Option(clock, 3))]
-    with Cancellation() as cancellation, pytest.raises(ModelRefused, match=r"^the load was ended$"):
+    with Cancellation() as cancellation, pytest.raises(ModelRefused, match=r"^the load was cancelled$"):
         choose.fastest(options, lambda option: option.run(), lambda option: option.judge(), Option.prepare)
-    assert left_out() == []
+    assert excluded() == []
 
 
 def test_a_single_one_is_not_raced_but_judged(clock: Clock) -> None:
@@ -161,15 +161,15 @@ def _beside_cpu(monkeypatch: pytest.MonkeyPatch, *others: tuple[type[Session], s
 
 
 async def test_a_classifier_serves_by_the_candidate_that_runs_and_agrees(
-    clock: Clock, left_out, monkeypatch: pytest.MonkeyPatch
+    clock: Clock, excluded, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """By a clock that stands still all are as fast, so the CPU is the last that is judged."""
     _beside_cpu(monkeypatch, (Fails, CUDA), (Lies, OPENVINO))
     golden, device = onnx_classifier.golden(), Device("cpu", 2)
     start = classifiers.load(onnx_classifier.version(device, max_batch_size=4), onnx_classifier.files(), golden)
-    assert [(name, reason.split(":")[0]) for name, reason in left_out()] == [
+    assert [(name, reason.split(":")[0]) for name, reason in excluded()] == [
         (f"{CUDA}/fp32", "a run failed"),
-        (f"{OPENVINO}/fp32", "answers disagree with the golden examples"),
+        (f"{OPENVINO}/fp32", "outputs disagree with the golden examples"),
     ]
     model = start()
     assert [report.candidate.provider for report in model.sessions] == [CPU]
@@ -187,7 +187,7 @@ def test_a_provider_that_was_asked_for_is_not_replaced(monkeypatch: pytest.Monke
 
 
 async def test_a_captioner_serves_by_the_pair_that_runs_and_agrees(
-    clock: Clock, left_out, monkeypatch: pytest.MonkeyPatch
+    clock: Clock, excluded, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _beside_cpu(monkeypatch, (Fails, CUDA))
     device = Device("cpu", 2)
@@ -195,7 +195,7 @@ async def test_a_captioner_serves_by_the_pair_that_runs_and_agrees(
     model = captioners.load(onnx_classifier.version(device, max_batch_size=4), files, golden)()
     assert [report.candidate.provider for report in model.sessions] == [CPU, CPU]
     pairs = [f"{CUDA}/fp32 + {CUDA}/fp32", f"{CUDA}/fp32 + {CPU}/fp32", f"{CPU}/fp32 + {CUDA}/fp32"]
-    assert left_out() == [(pair, "a run failed: CUDA failure 2: out of memory") for pair in pairs]
+    assert excluded() == [(pair, "a run failed: CUDA failure 2: out of memory") for pair in pairs]
     model.engine.close()
     device.close()
 
@@ -208,9 +208,9 @@ def test_a_captioner_that_no_pair_runs_is_refused(monkeypatch: pytest.MonkeyPatc
     assert refused.value.message == f"{CPU}/fp32 + {CPU}/fp32: a run failed: CUDA failure 2: out of memory"
 
 
-def test_a_load_that_is_ended_while_a_session_is_opened_leaves_no_provider_out(left_out) -> None:
+def test_a_load_that_is_ended_while_a_session_is_opened_leaves_no_provider_out(excluded) -> None:
     cancellation = Cancellation()
     cancellation.cancel()
-    with cancellation, pytest.raises(ModelRefused, match=r"^the load was ended$"):
+    with cancellation, pytest.raises(ModelRefused, match=r"^the load was cancelled$"):
         choose.open_candidates(onnx_classifier.files(), "model.onnx", "cpu", 1)
-    assert left_out() == []
+    assert excluded() == []

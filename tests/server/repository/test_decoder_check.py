@@ -55,7 +55,7 @@ def test_a_size_with_wrong_answers_refuses_the_captioner(
     _lies(monkeypatch, output, rows)
     with pytest.raises(ModelRefused) as refused:
         captioners.load(version(max_batch_size=8, threads=1, caption_policy=policy, provider="cpu"), *version_files())
-    answers = f"answers of {file} on {NAME} (threads 1) to batches of {rows} disagree with the golden examples"
+    answers = f"outputs of {file} on {NAME} (threads 1) for batches of {rows} disagree with the golden examples"
     assert refused.value.message.startswith(f"{NAME} + {NAME}: {answers}: max|delta|")
     assert "words differ" in refused.value.message
 
@@ -66,7 +66,7 @@ def test_a_session_that_was_opened_beside_the_judged_one_is_judged(monkeypatch: 
             return {name: array + 1 for name, array in super().run(*asked).items()}
 
     monkeypatch.setattr(instances, "Session", Lies)
-    with pytest.raises(ModelRefused, match=r"answers of encoder.onnx on .* \(threads 1\) to batches of 1 disagree"):
+    with pytest.raises(ModelRefused, match=r"outputs of encoder.onnx on .* \(threads 1\) for batches of 1 disagree"):
         captioners.load(version(max_batch_size=8), *version_files())
 
 
@@ -82,7 +82,7 @@ def test_captions_that_stay_on_a_device_are_judged_there(monkeypatch: pytest.Mon
     monkeypatch.setattr(residency, "_APART", ("cpu",))
     monkeypatch.setattr(resident, "run_bound", answers)
     if rows:
-        with pytest.raises(ModelRefused, match=r"answers of decoder.onnx on .* to batches of 24 disagree"):
+        with pytest.raises(ModelRefused, match=r"outputs of decoder.onnx on .* for batches of 24 disagree"):
             captioners.load(version(max_batch_size=8), *version_files())
     else:
         assert callable(captioners.load(version(max_batch_size=8), *version_files()))

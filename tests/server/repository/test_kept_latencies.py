@@ -47,9 +47,9 @@ class Machine:
     def start(self) -> LatencyTable:
         """Load the model once."""
         unused: Any = None
-        found = ModelFolder("m", 1, Path())
+        folder = ModelFolder("m", 1, Path())
         self.progress = Progress()
-        version = Version(found, ModelSettings(), Metrics(), unused, 2, LatencyCache(self._folder, 2), self.progress)
+        version = Version(folder, ModelSettings(), Metrics(), unused, 2, LatencyCache(self._folder, 2), self.progress)
         session: Any = SimpleNamespace(candidate=Candidate(CPU, pb.PRECISION_FP32), threads=1, spinning=False)
         files = VersionFiles("", {"model.onnx": b"graph"}, pb.Manifest())
         self.measured.clear()

@@ -26,11 +26,11 @@ class Loader:
         self.acts = acts
         self.begun: list[str] = []
 
-    def load(self, found: ModelFolder, progress: Progress) -> Callable[[], Any]:
-        self.begun.append(found.name)
+    def load(self, folder: ModelFolder, progress: Progress) -> Callable[[], Any]:
+        self.begun.append(folder.name)
         progress.reach("verifying")
-        self.acts.get(found.name, lambda _: None)(progress)
-        return lambda: SimpleNamespace(name=found.name)
+        self.acts.get(folder.name, lambda _: None)(progress)
+        return lambda: SimpleNamespace(name=folder.name)
 
 
 class Observer:
@@ -41,14 +41,14 @@ class Observer:
         self.stages: list[tuple[str, str]] = []
 
     def reached(self, load: Load) -> None:
-        self.stages.append((load.found.name, load.progress.stage))
+        self.stages.append((load.folder.name, load.progress.stage))
 
     def loaded(self, load: Load, model: Any) -> None:
-        assert model.name == load.found.name
+        assert model.name == load.folder.name
         self.told[model.name] = "serves"
 
     def refused(self, load: Load, reason: str) -> None:
-        self.told[load.found.name] = reason
+        self.told[load.folder.name] = reason
 
 
 @contextmanager
@@ -61,7 +61,7 @@ def hung() -> Iterator[Callable[[Progress], object]]:
         over.set()
 
 
-def _found(*names: str) -> list[ModelFolder]:
+def _folders(*names: str) -> list[ModelFolder]:
     return [ModelFolder(name, 1, Path()) for name in names]
 
 
@@ -84,7 +84,7 @@ async def test_models_are_loaded_one_after_the_other_and_told(caplog: pytest.Log
     loader = Loader(a=alone, b=_raise(ModelRefused("is bad")), c=_raise(ValueError("secret")), d=alone)
     observer = Observer()
     loading = Loading(loader, observer, Limits(LONG_S))
-    await asyncio.wait_for(loading.run(_found("a", "b", "c", "d")), LONG_S)
+    await asyncio.wait_for(loading.run(_folders("a", "b", "c", "d")), LONG_S)
     assert loader.begun == ["a", "b", "c", "d"]
     unforeseen = "could not be loaded; the server's log has the details"
     assert observer.told == {"a": "serves", "b": "is bad", "c": unforeseen, "d": "serves"}
@@ -97,13 +97,13 @@ async def test_a_load_that_takes_too_long_is_refused_and_the_next_begins(caplog:
     with hung() as hangs:
         loader, observer = Loader(a=hangs), Observer()
         loading = Loading(loader, observer, Limits(load_s=0.2))
-        await asyncio.wait_for(loading.run(_found("a", "b")), LONG_S)
+        await asyncio.wait_for(loading.run(_folders("a", "b")), LONG_S)
         assert observer.told == {
             "a": "its load took longer than 0.2 s (load_timeout_s); it was verifying",
             "b": "serves",
         }
-        assert [load.found.name for load in loading.under_way] == ["a"]
-        assert "left behind" in caplog.text
+        assert [load.folder.name for load in loading.under_way] == ["a"]
+        assert "abandoned" in caplog.text
         assert not await loading.end(0.01)
     assert await loading.end(LONG_S), "what ends later is not waited for"
     assert observer.told["a"].startswith("its load took")
@@ -112,7 +112,7 @@ async def test_a_load_that_takes_too_long_is_refused_and_the_next_begins(caplog:
 async def test_a_loads_own_timeout_is_not_the_limit(caplog: pytest.LogCaptureFixture) -> None:
     """As a network's file system raises."""
     observer = Observer()
-    await Loading(Loader(a=_raise(TimeoutError("no answer"))), observer, Limits(LONG_S)).run(_found("a"))
+    await Loading(Loader(a=_raise(TimeoutError("no answer"))), observer, Limits(LONG_S)).run(_folders("a"))
     assert "log has the details" in observer.told["a"]
 
 
@@ -121,7 +121,7 @@ async def test_the_next_load_passes_one_that_does_nothing() -> None:
     passed = threading.Event()
     loader, observer = Loader(a=lambda _: passed.wait(LONG_S), b=lambda _: passed.set()), Observer()
     loading = Loading(loader, observer, Limits(LONG_S, stalled_s=0.05))
-    await asyncio.wait_for(loading.run(_found("a", "b")), LONG_S)
+    await asyncio.wait_for(loading.run(_folders("a", "b")), LONG_S)
     assert observer.told == {"a": "serves", "b": "serves"}
 
 
@@ -146,7 +146,7 @@ async def test_a_load_that_does_something_is_not_passed() -> None:
 
     loader = Loader(a=steps, b=lambda _: order.append("b"))
     loading = Loading(loader, Observer(), Limits(LONG_S, stalled_s=0.05))
-    await asyncio.wait_for(loading.run(_found("a", "b")), LONG_S)
+    await asyncio.wait_for(loading.run(_folders("a", "b")), LONG_S)
     assert order == ["a", "b"]
 
 
@@ -160,7 +160,7 @@ async def test_loading_can_be_stopped_at_any_time() -> None:
 
     loader, observer = Loader(a=waits), Observer()
     loading = Loading(loader, observer, Limits(LONG_S))
-    running = asyncio.create_task(loading.run(_found("a", "b")))
+    running = asyncio.create_task(loading.run(_folders("a", "b")))
     assert await asyncio.to_thread(began.wait, LONG_S)
     running.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -186,13 +186,13 @@ async def test_a_load_that_is_ended_goes_no_further() -> None:
             said.append(refused.value.message)
 
     loading = Loading(Loader(a=waits), Observer(), Limits(LONG_S))
-    running = asyncio.create_task(loading.run(_found("a")))
+    running = asyncio.create_task(loading.run(_folders("a")))
     assert await asyncio.to_thread(began.wait, LONG_S)
     running.cancel()
     await asyncio.wait({running})
     goes_on.set()
     assert await loading.end(LONG_S)
-    assert said == ["the load was ended"] * 3
+    assert said == ["the load was cancelled"] * 3
 
 
 def _open_session() -> None:

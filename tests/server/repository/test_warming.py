@@ -49,7 +49,7 @@ def test_a_size_with_wrong_answers_refuses_the_model(wrong_at: int) -> None:
     with pytest.raises(ModelRefused) as refused:
         classifiers.load(version(max_batch_size=8, threads=1, provider="cpu"), files(wrong_at), golden(3))
     name = f"{CPU}/fp32"
-    expected = f"{name}: answers of {FILE} on {name} (threads 1) to batches of {wrong_at} disagree with the golden"
+    expected = f"{name}: outputs of {FILE} on {name} (threads 1) for batches of {wrong_at} disagree with the golden"
     assert refused.value.message.startswith(expected)
     assert "max|delta|" in refused.value.message
 
@@ -64,13 +64,13 @@ def test_a_session_that_was_opened_beside_the_judged_one_is_judged(monkeypatch: 
             return {name: -array for name, array in super().run(*asked).items()}
 
     monkeypatch.setattr(instances, "Session", Lies)
-    with pytest.raises(ModelRefused, match=r"\(threads 1\) to batches of 1 disagree"):
+    with pytest.raises(ModelRefused, match=r"\(threads 1\) for batches of 1 disagree"):
         classifiers.load(version(max_batch_size=8), files(), golden(3))
 
 
 def test_the_next_candidate_serves_where_one_is_wrong_at_one_size(monkeypatch: pytest.MonkeyPatch) -> None:
     _opens(monkeypatch, (LiesAtSix, OPENVINO))
-    with pytest.raises(ModelRefused, match=r"\(threads 1\) to batches of 6 disagree"):
+    with pytest.raises(ModelRefused, match=r"\(threads 1\) for batches of 6 disagree"):
         classifiers.load(version(max_batch_size=8, threads=1), files(), golden(3))
     _opens(monkeypatch, (LiesAtSix, OPENVINO), (LiesAtSix, OPENVINO), (Session, CPU))
     assert callable(classifiers.load(version(max_batch_size=8, threads=1), files(), golden(3)))
@@ -98,7 +98,7 @@ def test_a_small_batch_is_judged_on_the_scale_of_all_golden_examples(monkeypatch
         )
 
     assert callable(load(0.9e-3))
-    with pytest.raises(ModelRefused, match=r"to batches of 1 disagree .* \(bound 0.001\)"):
+    with pytest.raises(ModelRefused, match=r"for batches of 1 disagree .* \(bound 0.001\)"):
         load(1.1e-3)
 
 
@@ -136,7 +136,7 @@ def test_with_kept_tables_other_providers_are_judged_at_every_size(
     classifiers.load(loaded, files(), golden(3))
     tables = sorted(tmp_path.iterdir())
     _opens(monkeypatch, (LiesAtSix, OPENVINO))
-    with pytest.raises(ModelRefused, match="to batches of 6 disagree"):
+    with pytest.raises(ModelRefused, match="for batches of 6 disagree"):
         classifiers.load(loaded, files(), golden(3))
     assert sorted(tmp_path.iterdir()) == tables != []
 

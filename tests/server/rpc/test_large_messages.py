@@ -152,7 +152,7 @@ def test_a_request_over_the_limit(channel, method: str) -> None:
         channel.unary_unary(method)(bytes(70 * MIB), timeout=60)
     assert refused.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
     assert refused.value.details() == (
-        "the request takes 73400320 bytes, more than the server's max_message_bytes, 67108864"
+        "the request has 73400320 bytes, more than the server's max_message_bytes, 67108864"
     )
 
 

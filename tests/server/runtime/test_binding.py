@@ -9,7 +9,7 @@ import pytest
 from onnx import TensorProto, helper
 from resonnx_proto.v1 import manifest_pb2 as pb
 from resonnx_server.errors import ModelRefused
-from resonnx_server.repository.latency_cache import Kept, LatencyCache
+from resonnx_server.repository.latency_cache import CachedTable, LatencyCache
 from resonnx_server.runtime import session
 from resonnx_server.runtime.binding import run_bound, to_device
 from resonnx_server.runtime.machine import host
@@ -68,7 +68,7 @@ def test_a_run_that_fails_says_so(graph: Session) -> None:
 def test_a_gpu_that_is_not_there_is_refused_and_nothing_else_is_taken(
     provider: str, capfd: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    with pytest.raises(ModelRefused, match=r"cannot load the graph|did not take it"):
+    with pytest.raises(ModelRefused, match=r"cannot load the graph|did not accept"):
         Session(_model(), Candidate(provider, pb.PRECISION_FP32), 1, cache=tmp_path)
     assert capfd.readouterr().out == ""
 
@@ -124,7 +124,7 @@ def test_what_was_measured_on_one_gpu_is_not_taken_for_another(
     assert host.gpu_models(gpu("NVIDIA T4")) == ("NVIDIA T4",)
     assert host.gpu_models(tmp_path / "nothing") == ()
     cache = LatencyCache.open(tmp_path / "tables", 2)
-    kept = Kept({1: Measured(5.0, 0.5)})
+    kept = CachedTable({1: Measured(5.0, 0.5)})
     cache.put("digest", graph, kept, 1)
     assert cache.get("digest", graph, (1,), 1) == kept
     monkeypatch.setattr("resonnx_server.repository.latency_cache.gpu_models", lambda: ("NVIDIA T4",))

@@ -71,7 +71,7 @@ def test_a_version_is_made_of_regular_files_of_a_bounded_size(tmp_path: Path, na
 def test_so_is_a_bare_model(tmp_path: Path, kind: str) -> None:
     make, reason = KINDS[kind]
     make(tmp_path / "model.onnx")
-    loaded = replace(version(), found=ModelFolder("m", 1, tmp_path))
+    loaded = replace(version(), folder=ModelFolder("m", 1, tmp_path))
     assert reason in _refused(lambda: bare.load(loaded))
 
 

@@ -122,8 +122,8 @@ def _lying(size: int) -> bytes:
 
 
 REFUSED: dict[str, tuple[Callable[[], bytes], str]] = {
-    "no zip": (lambda: b"PK", "it is damaged, or no .npz file"),
-    "nothing": (lambda: b"", "it is damaged, or no .npz file"),
+    "no zip": (lambda: b"PK", "it is damaged, or not an .npz file"),
+    "nothing": (lambda: b"", "it is damaged, or not an .npz file"),
     "an empty zip": (lambda: _zip({}), "must hold pictures and either logits, or tokens and log_probs"),
     "3 GB": (_bomb, "it unpacks to 3221225549 bytes; at most 67110016"),
     "many of some size": (
@@ -140,11 +140,11 @@ REFUSED: dict[str, tuple[Callable[[], bytes], str]] = {
     ),
     "no pictures": (lambda: _npz(images=IMAGES[:0], logits=LOGITS[:0]), "holds logits [0, 3] of 0 pictures"),
     "a longer directory entry": (lambda: _lying(10_000_000), "'images' of 10000000 bytes, whose header says"),
-    "a shorter directory entry": (lambda: _lying(90), "it is damaged, or no .npz file"),
-    "a huge header": (lambda: _zip({"images.npy": _npy(" " * 60_000)}), "'images', which is no array"),
+    "a shorter directory entry": (lambda: _lying(90), "it is damaged, or not an .npz file"),
+    "a huge header": (lambda: _zip({"images.npy": _npy(" " * 60_000)}), "'images', which is not an array"),
     "a header that is code": (
         lambda: _zip({"images.npy": _npy("{'descr': __import__('os'), 'shape': (1,), }")}),
-        "'images', which is no array of numbers",
+        "'images', which is not an array of numbers",
     ),
     "deep nesting": (lambda: _zip({"images.npy": _npy(_header("(" * 400 + ")" * 400))}), "no array of numbers"),
     "a shape below zero": (lambda: _zip({"images.npy": _npy(_header((-1, 4, 6, 3)))}), "no array of numbers"),
@@ -168,7 +168,7 @@ REFUSED: dict[str, tuple[Callable[[], bytes], str]] = {
         lambda: _npz(images=np.repeat(IMAGES, 5, 0), logits=np.repeat(LOGITS, 5, 0)),
         "holds 10 pictures; at most 8",
     ),
-    "a zip in it": (lambda: _zip({"images.npy": _zip({"images.npy": b""})}), "'images', which is no array"),
+    "a zip in it": (lambda: _zip({"images.npy": _zip({"images.npy": b""})}), "'images', which is not an array"),
     "what is not expected": (lambda: _npz(images=IMAGES, logits=LOGITS, more=LOGITS), "holds 'more.npy', which is not"),
     "two of one name": (
         lambda: _twice("images.npy", _npy(_header(IMAGES.shape), IMAGES.tobytes())),
@@ -177,7 +177,7 @@ REFUSED: dict[str, tuple[Callable[[], bytes], str]] = {
     "what is no array": (lambda: _zip({"README": b""}), "holds 'README', which is not expected"),
     "another compression": (
         lambda: _zip({"images.npy": _npy(_header((1,)))}, zipfile.ZIP_LZMA),
-        "compressed in a way that is not read",
+        "with an unsupported compression",
     ),
     "a file without pixels": (
         lambda: _npz(images=IMAGES, logits=LOGITS, encoded_0=np.zeros(3, np.uint8)),
@@ -229,7 +229,7 @@ def test_what_no_manifest_could_say_is_refused_without_one() -> None:
 )
 def test_tokens_that_are_no_captions(tokens: list[list[int]]) -> None:
     content = _npz(images=IMAGES, tokens=np.array(tokens), log_probs=LOG_PROBS)
-    with pytest.raises(ModelRefused, match="holds tokens that are no captions"):
+    with pytest.raises(ModelRefused, match="holds tokens that are not captions"):
         parse_golden(content, CAPTIONER)
 
 

@@ -116,7 +116,7 @@ def test_runs_of_a_load_that_is_ended_end() -> None:
         session = Session(_model(["n"]), FP32, 1)
         assert session.run(feeds)["same_text"].tolist() == [b"a"]
         load.cancel()
-        with pytest.raises(ModelRefused, match="the load was ended"):
+        with pytest.raises(ModelRefused, match="the load was cancelled"):
             session.run(feeds)
     session._strings.terminate = session.run_options.terminate = False
     assert session.run(feeds)["same_text"].tolist() == [b"a"]

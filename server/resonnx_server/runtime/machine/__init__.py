@@ -1,1 +1,1 @@
-"""The machine: processors by affinity and quota, the time they were busy elsewhere, GPUs."""
+"""The machine: processors by affinity and quota, processor time, GPUs."""

@@ -1,7 +1,4 @@
-"""Tells what this process may compute on: processors by affinity and cgroup quota, never the host's count; GPUs.
-
-And where its threads stand among others: how urgent they are, and which processor is theirs.
-"""
+"""Processors of this process (by affinity and cgroup quota), its GPUs, and its threads' priority and affinity."""
 
 import math
 import os
@@ -16,16 +13,16 @@ _OWN_GROUPS = Path("/proc/self/cgroup")
 _PROCESSORS = Path("/proc/cpuinfo")
 _GPUS = Path("/proc/driver/nvidia/gpus")
 _NICENESS: Final = 10
-# What tells ARM's processors apart, which have no model's name.
+# ARM processors have no model name; these fields identify them.
 _ARM: Final = ("CPU implementer", "CPU architecture", "CPU variant", "CPU part")
 
 
 def usable_cores(cgroup: Path = _CGROUP, own_groups: Path = _OWN_GROUPS) -> int:
-    """Return the processors that affinity and the CPU quotas (cgroup v2 or v1) leave, at least 1.
+    """Return the number of processors left by affinity and CPU quotas (cgroup v2 or v1), at least 1.
 
     Args:
-        cgroup: Where control groups are mounted.
-        own_groups: The file that names the process's own groups.
+        cgroup: Mount point of control groups.
+        own_groups: File that names the process's control groups.
     """
     cores = len(_affinity())
     quota = _quota(cgroup, own_groups)
@@ -33,15 +30,15 @@ def usable_cores(cgroup: Path = _CGROUP, own_groups: Path = _OWN_GROUPS) -> int:
 
 
 def own_processors(cgroup: Path = _CGROUP, own_groups: Path = _OWN_GROUPS) -> tuple[int, ...]:
-    """Return the processors by number if all of them are ours to use, sorted; none if a quota gives us only a part."""
+    """Return the numbers of the usable processors, sorted; empty if a quota allows only a part of their time."""
     processors = _affinity()
     return processors if usable_cores(cgroup, own_groups) == len(processors) else ()
 
 
 def compute_thread() -> None:
-    """Make the calling thread, and those that it starts, give way to the event loop and to decoding.
+    """Lower the priority of the calling thread, and of threads it starts, below the event loop's and decoding's.
 
-    Where the system does not allow it, nothing happens: it is only slower.
+    Best effort: does nothing if the system does not allow it.
     """
     thread = threading.get_native_id()
     with suppress(OSError):
@@ -49,7 +46,7 @@ def compute_thread() -> None:
 
 
 def stay_on(processors: Collection[int]) -> None:
-    """Let the calling thread run on these processors only; where the system does not allow it, nothing happens."""
+    """Restrict the calling thread to these processors; does nothing if the system does not allow it."""
     with suppress(OSError):
         os.sched_setaffinity(threading.get_native_id(), processors)
 
@@ -61,7 +58,7 @@ def _affinity() -> tuple[int, ...]:
 
 
 def _quota(cgroup: Path, own_groups: Path) -> float | None:
-    """Return the smallest of the quotas of our group and of all above it: each binds."""
+    """Return the smallest quota of our control group and its ancestors, in processors."""
     unified, cpu = _own_groups(own_groups)
     quotas = [_quota_v2(group) for group in _upward(cgroup, unified)]
     for mount in ("cpu", "cpu,cpuacct"):
@@ -70,7 +67,7 @@ def _quota(cgroup: Path, own_groups: Path) -> float | None:
 
 
 def _own_groups(file: Path) -> tuple[str, str]:
-    """Return our groups' paths, of cgroup v2 and of v1's CPU controller; "/" where there is none."""
+    """Return our groups' paths for cgroup v2 and for v1's CPU controller; "/" where there is none."""
     unified = cpu = "/"
     with suppress(OSError, ValueError):
         for line in file.read_text(errors="surrogateescape").splitlines():
@@ -83,10 +80,10 @@ def _own_groups(file: Path) -> tuple[str, str]:
 
 
 def _upward(mount: Path, group: str) -> list[Path]:
-    """Return the folders of a group and of all above it, up to the mount.
+    """Return the folders of a group and its ancestors, up to the mount.
 
-    A container may see its own group at the mount, and be told the path that the host sees, or one that leaves the
-    mount (`/../..`): the mount's own quota counts then, and folders that are not there have none.
+    A container may have its own group at the mount but read the host's path, or one outside the mount (`/../..`). The
+    mount's quota counts then; missing folders have none.
     """
     names = PurePosixPath(group).parts[1:]
     if ".." in names:
@@ -112,7 +109,7 @@ def _quota_v1(group: Path) -> float | None:
 
 
 def processor_model(processors: Path = _PROCESSORS) -> str:
-    """Return the first processor's model name, or on ARM what stands in its place; "" where neither is told."""
+    """Return the first processor's model name, or on ARM the fields that identify it; "" if unknown."""
     fields: dict[str, str] = {}
     with suppress(OSError):
         for line in processors.read_text(errors="replace").splitlines():
@@ -122,7 +119,7 @@ def processor_model(processors: Path = _PROCESSORS) -> str:
 
 
 def gpu_models(gpus: Path = _GPUS) -> tuple[str, ...]:
-    """Return the names of the NVIDIA GPUs that the driver shows here, sorted; none where there is no driver."""
+    """Return the model names of the NVIDIA GPUs, sorted; empty without a driver."""
     found = []
     for file in gpus.glob("*/information"):
         try:

@@ -1,7 +1,7 @@
-"""Tells what processor time this process got, and for how long its threads had work and no processor.
+"""Processor time of this process, and the time that its threads waited for a processor.
 
-Linux says so for each thread (/proc/self/task/*/schedstat), and for each processor how long a hypervisor had it
-(/proc/stat). Elsewhere, and in sandboxes without them, nothing is told, and nothing seems disturbed.
+Read from /proc/self/task/*/schedstat and, for time stolen by a hypervisor, /proc/stat. All zeros where these files are
+missing, so that nothing counts as disturbed.
 """
 
 import os
@@ -13,23 +13,23 @@ from typing import Final, Self
 
 _TASKS: Final = Path("/proc/self/task")
 _PROCESSORS: Final = Path("/proc/stat")
-# The field of /proc/stat's lines, after the processor's name, and its unit.
+# Index of the stolen time in /proc/stat's lines, after the processor's name.
 _STOLEN: Final = 7
-# What a thread waits for a processor that is idle, and wakes up, each time that it starts to run.
+# Time to wake up an idle processor, each time that a thread starts to run.
 _WAKING_NS: Final = 100_000
-# Share of the wanted time that may go to others before what was measured is doubted.
+# Share of the wanted time that others may take before a measurement is doubted.
 _MOST_LOST: Final = 0.1
 
 
 @dataclass(frozen=True)
 class ProcessorTime:
-    """Of all threads of a process, in all.
+    """Totals over all threads of a process.
 
     Attributes:
         run_ns: Time on a processor.
-        waited_ns: Time ready to run, and not on a processor.
-        turns: How often a thread began to run.
-        stolen_ns: Time that a hypervisor gave our processors to others while there was work for them.
+        waited_ns: Time ready to run without a processor.
+        turns: Times that a thread began to run.
+        stolen_ns: Time that a hypervisor took our busy processors away.
     """
 
     run_ns: int = 0
@@ -39,11 +39,11 @@ class ProcessorTime:
 
     @classmethod
     def now(cls, tasks: Path = _TASKS, processors: Path = _PROCESSORS) -> Self:
-        """Return what the threads that live now have got since they began."""
+        """Return the totals of the live threads since they began."""
         run_ns = waited_ns = turns = 0
         with suppress(OSError):
             for thread in os.listdir(tasks):
-                # It may have ended since.
+                # The thread may have ended since.
                 with suppress(OSError, ValueError):
                     fields = (tasks / thread / "schedstat").read_text().split()
                     run, waited, begun = map(int, fields)
@@ -51,7 +51,7 @@ class ProcessorTime:
         return cls(run_ns, waited_ns, turns, _stolen_ns(processors))
 
     def since(self, before: "ProcessorTime") -> "ProcessorTime":
-        """Return what came between `before` and this; threads that ended meanwhile are missing, so have them live."""
+        """Return the difference to `before`; threads that ended in between are missing."""
         return ProcessorTime(
             self.run_ns - before.run_ns,
             self.waited_ns - before.waited_ns,
@@ -61,13 +61,13 @@ class ProcessorTime:
 
     @property
     def lost(self) -> float:
-        """The share of the wanted processor time that others had, 0..1; waking up counts for nothing."""
+        """Share of the wanted processor time that others had, 0..1, without wake-up times."""
         lost_ns = max(0, self.waited_ns - _WAKING_NS * self.turns) + max(0, self.stolen_ns)
         return lost_ns / (lost_ns + self.run_ns) if lost_ns and self.run_ns >= 0 else 0.0
 
     @property
     def is_disturbed(self) -> bool:
-        """Something else held the processors for so long that what was timed tells more of it than of the work."""
+        """Whether others held the processors for so long that a measurement is doubtful."""
         return self.lost > _MOST_LOST
 
 

@@ -1,8 +1,8 @@
-"""Processors that threads may have to themselves, shared out between lanes and between servers on one machine.
+"""Exclusive processors for threads, distributed between lanes and between servers on one machine.
 
-A processor is claimed by a name that only one process on the machine can hold, and that the kernel lets go of however
-the process ends: a socket's in Linux' abstract namespace, which nothing listens on. Servers that cannot see each other
-(containers with networks of their own) cannot see each other's claims; give each its own CPU set.
+A claim is the name of a socket in Linux' abstract namespace: one process on the machine can hold it, and the kernel
+releases it however the process ends. Containers with separate networks do not see each other's claims; give each its
+own CPU set.
 """
 
 import socket
@@ -14,23 +14,23 @@ from pathlib import Path
 from typing import Final, Protocol
 
 _TOPOLOGY = Path("/sys/devices/system/cpu")
-# A lane that got none asks again after so long: another server may have ended, as in a restart.
-_ASK_AGAIN_NS: Final = 5_000_000_000
+# A lane without a processor tries again after so long: another server may have ended, as in a restart.
+_RETRY_NS: Final = 5_000_000_000
 
 
 class Closable(Protocol):
-    """What holds a claim until it is closed."""
+    """Holds a claim until it is closed."""
 
     def close(self) -> None:
-        """Let go."""
+        """Release the claim."""
 
 
-# Claims a processor by its number; None if another has it, or where there is no way to claim.
+# Claims a processor by its number; returns None if it is taken or cannot be claimed on this system.
 Claim = Callable[[int], Closable | None]
 
 
 def claim(processor: int) -> Closable | None:
-    """Claim a processor on this machine until what is returned is closed, or the process ends."""
+    """Claim a processor on this machine until the returned object is closed or the process ends."""
     if not hasattr(socket, "AF_UNIX"):
         return None
     holder = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -43,7 +43,7 @@ def claim(processor: int) -> Closable | None:
 
 
 def cores_first(processors: Sequence[int], topology: Path = _TOPOLOGY) -> tuple[int, ...]:
-    """Return processors in the order in which to use them: one of each core, then the cores' second ones, and so on."""
+    """Return processors ordered by use: the first hardware thread of each core, then the second ones, and so on."""
     seen: dict[str, int] = {}
     turns = []
     for processor in sorted(processors):
@@ -56,11 +56,11 @@ def cores_first(processors: Sequence[int], topology: Path = _TOPOLOGY) -> tuple[
 
 
 class Processors:
-    """Gives out the processors that are this process's to use.
+    """Distributes this process's processors.
 
     Args:
-        ours: In the order in which to use them; none where only a part of their time is ours.
-        claim: See `claim`.
+        ours: Processor numbers in the order of use; empty if a quota allows only a part of their time.
+        claim: Claims a processor.
         clock: Monotonic ns.
     """
 
@@ -69,26 +69,23 @@ class Processors:
         self._claim, self._clock = claim, clock
         self._lock = threading.Lock()
         self._held: dict[int, Closable] = {}
-        self._ask_again_ns: int | None = None
+        self._retry_at_ns: int | None = None
 
     def take(self) -> int | None:
-        """Return a processor that no other thread or server has, for as long as this one runs; None if all are taken.
-
-        Cheap to ask again and again.
-        """
+        """Return a processor that no other thread or server holds, or None if all are taken. Cheap to call often."""
         with self._lock:
             now = self._clock()
-            if self._ask_again_ns is not None and now < self._ask_again_ns:
+            if self._retry_at_ns is not None and now < self._retry_at_ns:
                 return None
             for processor in self.ours:
                 if processor not in self._held and (holder := self._claim(processor)) is not None:
                     self._held[processor] = holder
                     return processor
-            self._ask_again_ns = now + _ASK_AGAIN_NS
+            self._retry_at_ns = now + _RETRY_NS
             return None
 
     def give_back(self, processor: int) -> None:
-        """Let others have it."""
+        """Release a processor."""
         with self._lock:
             self._held.pop(processor).close()
-            self._ask_again_ns = None
+            self._retry_at_ns = None

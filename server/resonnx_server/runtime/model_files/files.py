@@ -1,28 +1,28 @@
-"""Reads files that somebody else wrote: regular ones of a bounded size, and nothing that could be waited for."""
+"""Reads untrusted files: regular files of a bounded size only."""
 
 import os
 import stat
 from pathlib import Path
 from typing import Final
 
-# What an ONNX file, as protobuf, can have at most.
+# The largest ONNX file, as protobuf allows.
 MAX_FILE_BYTES: Final = (1 << 31) - 1
 
 
 class NotReadable(Exception):
-    """A file that is not read; the message says what is wrong with it, to be put after its name."""
+    """A file that must not be read. The message is a predicate: "is a FIFO"."""
 
 
 def read_regular(path: Path, max_bytes: int = MAX_FILE_BYTES) -> bytes:
-    """Return a regular file's content; a symbolic link's target counts.
+    """Return a regular file's content, following symbolic links.
 
-    A FIFO, a socket or a device would keep its reader waiting, for ever, or never come to an end.
+    A FIFO, socket or device could block the reader for ever or be endless.
 
     Raises:
-        NotReadable: It is no regular file, or larger than `max_bytes`.
-        OSError: It is not there, or cannot be opened or read.
+        NotReadable: It is not a regular file, or larger than `max_bytes`.
+        OSError: It does not exist, or cannot be opened or read.
     """
-    # Opening a FIFO waits for its writer unless told not to.
+    # Without O_NONBLOCK, opening a FIFO waits for its writer.
     file = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
         status = os.fstat(file)
@@ -31,7 +31,7 @@ def read_regular(path: Path, max_bytes: int = MAX_FILE_BYTES) -> bytes:
         if status.st_size > max_bytes:
             raise NotReadable(f"has {status.st_size} bytes; {max_bytes} are allowed")
         with open(file, "rb", closefd=False) as stream:
-            # One byte more, to see whether it has grown: an endless one must not fill the memory.
+            # One byte more, to notice a file that grows: an endless one must not fill the memory.
             content = stream.read(status.st_size + 1)
     finally:
         os.close(file)

@@ -1,7 +1,7 @@
-"""Golden examples: pictures with what PyTorch answered, and the rule by which an answer agrees with them.
+"""Golden examples: pictures with PyTorch's outputs, and the comparison of other outputs with them.
 
-The exporter writes golden.npz and judges its own export by `judge_*`; the server judges every provider and precision
-by the same functions before it serves.
+The exporter writes golden.npz and checks its export with `judge_*`; the server checks every provider and precision with
+the same functions before it serves.
 """
 
 import io
@@ -24,15 +24,15 @@ from resonnx_server.runtime.session import Array
 Float = npt.NDArray[np.float32]
 
 MAX_PICTURES: Final = 8
-# Below this distance of the best two log-probabilities, which token wins is rounding.
+# If the best two log-probabilities are closer than this, rounding decides which token wins.
 NEAR_TIE: Final = 1e-4
-# Picture files, answers and headers: what golden.npz holds beside pixels.
+# Limit for picture files, outputs and headers in golden.npz; pixels are counted separately.
 _MOST_OTHER_BYTES: Final = 64 << 20
 
 
 @dataclass(frozen=True)
 class EncodedPicture:
-    """A picture file and the pixels [H,W,3] that the source recipe makes of it."""
+    """A picture file and its pixels [H,W,3] after the training preprocessing."""
 
     file: bytes
     pixels: Pixels
@@ -40,7 +40,7 @@ class EncodedPicture:
 
 @dataclass(frozen=True)
 class Golden:
-    """Stored pictures uint8 [G,H,W,3] with the reference's logits [G,K], or tokens and log_probs [G,T] (-1 pads)."""
+    """Pictures uint8 [G,H,W,3] with PyTorch's logits [G,K], or tokens and log_probs [G,T] (padded with -1 and 0)."""
 
     images: Pixels
     logits: Float | None = None
@@ -51,7 +51,7 @@ class Golden:
 
 @dataclass(frozen=True)
 class Verdict:
-    """Whether answers agree with the reference; `deviation` is max|delta| / max|reference|."""
+    """Whether outputs agree with the reference; `deviation` is max|delta| / max|reference|."""
 
     passed: bool
     deviation: float
@@ -73,18 +73,18 @@ def dump_golden(golden: Golden) -> bytes:
 
 
 def parse_golden(content: bytes, manifest: Manifest | None = None) -> Golden:
-    """Read golden.npz; what its headers announce is held against the manifest first.
+    """Read golden.npz; shapes in its headers are checked before anything is unpacked.
 
     Args:
         content: The file.
-        manifest: The model's; without it, shapes and tokens are only held to what any manifest could say.
+        manifest: The model's manifest; without it, only limits that hold for any manifest are checked.
 
     Raises:
-        ModelRefused: It is damaged, too large, or not golden examples of this manifest.
+        ModelRefused: It is damaged, too large, or does not fit the manifest.
     """
     height, width = (manifest.input.height, manifest.input.width) if manifest else (None, None)
     pixel_bytes = (height or MAX_SIDE) * (width or MAX_SIDE) * 3
-    # Stored pictures, and those of picture files.
+    # Pixels of stored pictures and of picture files.
     most_bytes = 2 * MAX_PICTURES * pixel_bytes + _MOST_OTHER_BYTES
     try:
         arrays = read_npz(content, _Layout(height, width, manifest).expected, most_bytes)
@@ -108,21 +108,21 @@ def parse_golden(content: bytes, manifest: Manifest | None = None) -> Golden:
 
 @dataclass(frozen=True)
 class _Layout:
-    """What golden.npz may hold, of pictures of a size."""
+    """The arrays that golden.npz may hold, for pictures of one size."""
 
     height: int | None
     width: int | None
     manifest: Manifest | None
 
     def expected(self, name: str) -> Expected | None:
-        """Return what the array of a name must be."""
+        """Return type and shape of an array by its name; None if it must not be there."""
         if re.fullmatch(r"encoded_\d", name):
             return Expected(np.uint8, (None,))
         if re.fullmatch(r"pixels_\d", name):
             return Expected(np.uint8, (self.height, self.width, 3))
         labels, max_tokens = None, None
         if self.manifest is not None:
-            # The other task's is 0, which no answer's is.
+            # 0 for the other task, which matches no output.
             labels, max_tokens = len(self.manifest.classifier.labels), self.manifest.captioner.max_tokens
         return {
             "images": Expected(np.uint8, (None, self.height, self.width, 3)),
@@ -133,7 +133,7 @@ class _Layout:
 
 
 def _check_answers(golden: Golden, manifest: Manifest | None) -> None:
-    """Raise ModelRefused unless each picture has an answer that others can be measured by."""
+    """Raise ModelRefused unless each picture has a valid output."""
     for name in ("logits", "tokens", "log_probs"):
         answers = getattr(golden, name)
         if answers is None:
@@ -145,15 +145,15 @@ def _check_answers(golden: Golden, manifest: Manifest | None) -> None:
     if golden.tokens is not None:
         said = golden.tokens >= 0
         size = len(manifest.captioner.vocabulary) if manifest is not None else np.inf
-        # Ended captions are padded at their end.
+        # Padding is at the end only.
         if not said[:, 0].all() or (said[:, 1:] & ~said[:, :-1]).any() or (golden.tokens >= size).any():
-            raise ModelRefused(f"{GOLDEN} holds tokens that are no captions")
+            raise ModelRefused(f"{GOLDEN} holds tokens that are not captions")
 
 
 def check_recipe(golden: Golden, recipe: ImageInput) -> None:
-    """Raise ModelRefused unless this host's decoder and resize give the stored pixels of each stored file.
+    """Raise ModelRefused unless this host decodes and resizes each stored file to its stored pixels.
 
-    By the recipe alone: a server whose settings read pictures otherwise proves its decoder all the same.
+    Uses the recipe only, not the server's picture options.
     """
     options = PictureOptions(recipe)
     for picture in golden.encoded:
@@ -204,15 +204,15 @@ def judge_captions(golden: Golden, sequences: list[Sequence], max_deviation: flo
 def judge_words(
     golden: Golden, pictures: Array, position: int, ids: Array, log_probs: Array, max_deviation: float
 ) -> Verdict:
-    """Compare one word of each of some captions, on the scale of all captions, as judge_captions does.
+    """Compare one word of several captions, on the same scale as judge_captions.
 
     Args:
-        golden: With captions.
-        pictures: Which picture each word is said of [N].
-        position: The word's place in its caption; captions that end before are not compared.
-        ids: What was said [N].
-        log_probs: With which log-probability [N].
-        max_deviation: See judge_captions.
+        golden: Golden captions.
+        pictures: Index of each word's picture, int [N].
+        position: Position of the words in their captions; shorter captions are not compared.
+        ids: Token ids [N].
+        log_probs: Their log-probabilities [N].
+        max_deviation: Bound, as a share of max|log-probability| of all captions.
     """
     assert golden.tokens is not None
     assert golden.log_probs is not None

@@ -1,6 +1,6 @@
-"""Reads a model version's folder: SHA256SUMS first, then manifest.json, and refuses what is not whole.
+"""Reads and checks a model version's folder: SHA256SUMS, manifest.json and all listed files.
 
-Files are handed on as the bytes that were checked, so nothing can change between the check and the use.
+Files are passed on as the checked bytes, so that nothing can change between check and use.
 """
 
 import hashlib
@@ -22,20 +22,20 @@ GOLDEN = "golden.npz"
 CLASSIFIER_FILE = "model.onnx"
 ENCODER_FILE = "encoder.onnx"
 DECODER_FILE = "decoder.onnx"
-# A captioner's, for decoding that stays on a GPU; not in every version.
+# Row graphs, for captions that stay on a GPU; older exports lack them.
 STATE_ROWS_FILE = "state_rows.onnx"
 FEATURE_ROWS_FILE = "feature_rows.onnx"
 MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
-# Top-k entries that a decoder step gives; fewer where the vocabulary is smaller.
+# Top-k entries of a decoder step; fewer if the vocabulary is smaller.
 DECODER_TOP_K = 16
-# Captions of one picture that may be searched side by side: their next tokens are among the top-k.
+# Largest beam width: the next tokens of all beams are among the top-k.
 MAX_BEAM_WIDTH = 10
 _MAX_MANIFEST_BYTES = 16 << 20
-# Of a model's input.
+# Largest side of a model's input, in pixels.
 MAX_SIDE = 4096
-# Beyond it the judgement of a provider would pass answers that have little to do with the model's.
+# A larger bound would accept outputs that have little to do with the model's.
 MAX_DEVIATION = 0.5
-# In single precision only the order of sums differs: a hundredth is ten times what exports are given.
+# In fp32 only the order of sums differs; exports use a tenth of this.
 _MAX_FP32_DEVIATION = 0.01
 _MAX_SUMS_BYTES = 1 << 20
 
@@ -46,8 +46,8 @@ class VersionFiles:
 
     Attributes:
         identity: sha256 of SHA256SUMS, hex: the model's identity.
-        files: every listed file's bytes by name.
-        manifest: parsed and validated.
+        files: Bytes of every listed file by name.
+        manifest: Parsed and validated.
     """
 
     identity: str
@@ -64,8 +64,8 @@ def read_version(folder: Path) -> VersionFiles:
     """Read and check a version folder that has a manifest.
 
     Raises:
-        ModelRefused: SHA256SUMS is missing or malformed, a file is missing, no regular file, too large, damaged or not
-            listed, or the manifest is not valid.
+        ModelRefused: SHA256SUMS is missing or malformed; a file is missing, not regular, too large, damaged or not
+            listed; or the manifest is not valid.
     """
     try:
         sums = read_regular(folder / SUMS, _MAX_SUMS_BYTES)
@@ -104,10 +104,10 @@ def _parse_sums(sums: bytes) -> dict[str, str]:
 
 
 def parse_manifest(text: bytes) -> pb.Manifest:
-    """Parse manifest.json and check that it says all that serving needs.
+    """Parse and validate manifest.json.
 
     Raises:
-        ModelRefused: Not the schema, an unknown schema version, or a value out of range.
+        ModelRefused: It does not fit the schema, its schema version is unknown, or a value is out of range.
     """
     if len(text) > _MAX_MANIFEST_BYTES:
         raise ModelRefused(f"{MANIFEST} has {len(text)} bytes, more than {_MAX_MANIFEST_BYTES}")
@@ -161,7 +161,7 @@ def _validate_input(image: pb.ImageInput) -> None:
 
 
 def _validate_precisions(manifest: pb.Manifest) -> None:
-    """Check the bounds that providers are judged by: one without sense would have anything served as verified."""
+    """Check the bounds that providers are judged by: too large a bound would accept any output."""
     files = onnx_files(manifest)
     seen: set[tuple[str, int]] = set()
     for bound in manifest.precisions:
@@ -190,7 +190,7 @@ def _require_precision(field: str, precision: int) -> None:
 
 
 def _validate_parity(report: pb.ParityReport) -> None:
-    """Check that what is told as a proof is one."""
+    """Check that every comparison in the parity report is within its bound."""
     compared: dict[str, pb.ParityCheck | pb.Agreement] = {
         **{f"parity.checks[{i}]": check for i, check in enumerate(report.checks)},
         **{f"parity.agreements[{i}]": agreement for i, agreement in enumerate(report.agreements)},

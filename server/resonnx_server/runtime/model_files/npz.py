@@ -1,6 +1,6 @@
-"""Reads arrays from an .npz file of which nothing is known: its headers are held to bounds before anything is inflated.
+"""Reads arrays from an untrusted .npz file: headers are checked before anything is unpacked.
 
-numpy.load takes memory for whatever a header announces, and reads headers as Python literals.
+numpy.load would allocate the size in a header and evaluate headers as Python literals.
 """
 
 import io
@@ -18,12 +18,12 @@ import numpy.typing as npt
 
 from resonnx_server.runtime.session import Array
 
-# What numpy.save writes of an array of numbers: `{'descr': '<f4', 'fortran_order': False, 'shape': (8, 10), }`.
+# numpy.save's header of an array of numbers: `{'descr': '<f4', 'fortran_order': False, 'shape': (8, 10), }`.
 _HEADER: Final = re.compile(
     r"\{'descr': '([^']{1,8})', 'fortran_order': (True|False), 'shape': \(((?:\d{1,10}, ?)*\d{0,10})\), \} *\n"
 )
 _MAGIC: Final = b"\x93NUMPY\x01\x00"
-# Far more than a header of this kind has, and what stands before it.
+# Limit for a header, far above numpy's; and the bytes before it.
 _MOST_HEADER: Final = 1024
 _BEFORE_HEADER: Final = len(_MAGIC) + 2
 _KIND: Final = ".npy"
@@ -31,23 +31,18 @@ _DAMAGE: Final = (zipfile.BadZipFile, zlib.error, struct.error, OSError, EOFErro
 
 
 class BadArchive(ValueError):
-    """Not such a file, or one that announces what is not expected. The message is the end of a sentence."""
+    """A file that is damaged or unexpected. The message is a predicate: "is damaged"."""
 
 
 @dataclass(frozen=True)
 class Expected:
-    """What an array must be.
-
-    Attributes:
-        dtype: Exactly.
-        shape: None stands for any size.
-    """
+    """Type and shape that an array must have; None in `shape` allows any size."""
 
     dtype: npt.DTypeLike
     shape: tuple[int | None, ...]
 
     def allows(self, shape: tuple[int, ...]) -> bool:
-        """Whether an array of `shape` is one."""
+        """Return whether `shape` fits."""
         return len(shape) == len(self.shape) and all(
             wanted in (None, size) for size, wanted in zip(shape, self.shape, strict=True)
         )
@@ -61,11 +56,11 @@ def read_npz(content: bytes, expected: Callable[[str], Expected | None], most_by
 
     Args:
         content: The file.
-        expected: What an array of a name must be; None if there must be none.
-        most_bytes: What its arrays may take together, unpacked, with their headers.
+        expected: Returns type and shape of an array by its name; None if it must not be there.
+        most_bytes: Limit for all arrays together, unpacked, with their headers.
 
     Raises:
-        BadArchive: The file is damaged, or is not what is expected, in what it announces or holds.
+        BadArchive: The file is damaged, too large, or holds unexpected arrays.
     """
     if len(content) > most_bytes:
         raise BadArchive(f"has {len(content)} bytes; at most {most_bytes}")
@@ -77,7 +72,7 @@ def read_npz(content: bytes, expected: Callable[[str], Expected | None], most_by
     except BadArchive:
         raise
     except _DAMAGE:
-        raise BadArchive("is damaged, or no .npz file") from None
+        raise BadArchive("is damaged, or not an .npz file") from None
 
 
 def _check_members(members: list[zipfile.ZipInfo], most_bytes: int) -> None:
@@ -88,7 +83,7 @@ def _check_members(members: list[zipfile.ZipInfo], most_bytes: int) -> None:
         raise BadArchive(f"unpacks to {unpacked} bytes; at most {most_bytes}")
     for member in members:
         if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-            raise BadArchive(f"holds {_name(member)[:32]!r} compressed in a way that is not read")
+            raise BadArchive(f"holds {_name(member)[:32]!r} with an unsupported compression")
 
 
 def _name(member: zipfile.ZipInfo) -> str:
@@ -99,7 +94,7 @@ def _read(archive: zipfile.ZipFile, member: zipfile.ZipInfo, expected: Expected 
     name = _name(member)
     if expected is None or not member.filename.endswith(_KIND):
         raise BadArchive(f"holds {member.filename[:32]!r}, which is not expected")
-    # As numpy.save spells it on the machines that write such files.
+    # numpy.save's spelling on little-endian machines.
     wanted = np.dtype(expected.dtype).newbyteorder("<").str
     with archive.open(member) as file:
         kind, shape, is_fortran, header_bytes = _read_header(file, name)
@@ -112,19 +107,19 @@ def _read(archive: zipfile.ZipFile, member: zipfile.ZipInfo, expected: Expected 
             raise BadArchive(f"holds {name!r} of {member.file_size} bytes, whose header says shape {list(shape)}")
         flat = np.empty(count, wanted)
         if file.readinto(flat.view(np.uint8)) != flat.nbytes:  # type: ignore[attr-defined]
-            raise BadArchive(f"holds {name!r}, which breaks off")
+            raise BadArchive(f"holds {name!r}, which is truncated")
     return flat.reshape(shape, order="F" if is_fortran else "C")
 
 
 def _read_header(file: IO[bytes], name: str) -> tuple[str, tuple[int, ...], bool, int]:
-    """Return type, shape, whether the first axis is the fastest, and the header's own length in bytes."""
+    """Return type, shape, whether the order is Fortran's, and the header's length in bytes."""
     start = file.read(_BEFORE_HEADER)
     length = int.from_bytes(start[len(_MAGIC) :], "little")
     if not start.startswith(_MAGIC) or len(start) < _BEFORE_HEADER or length > _MOST_HEADER:
-        raise BadArchive(f"holds {name!r}, which is no array")
+        raise BadArchive(f"holds {name!r}, which is not an array")
     header = _HEADER.fullmatch(file.read(length).decode("latin-1"))
     if header is None:
-        raise BadArchive(f"holds {name!r}, which is no array of numbers")
+        raise BadArchive(f"holds {name!r}, which is not an array of numbers")
     kind, order, sizes = header.groups()
     shape = tuple(int(size) for size in sizes.replace(" ", "").split(",") if size)
     return kind, shape, order == "True", _BEFORE_HEADER + length

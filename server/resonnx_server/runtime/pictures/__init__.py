@@ -1,1 +1,1 @@
-"""Picture files: formats, sizes and memory from headers, and their pixels as the training recipe makes them."""
+"""Picture files: format, size and memory from their headers, and decoding as in the training preprocessing."""

@@ -1,16 +1,15 @@
-"""Reads the sizes of frames out of an AV1 bit stream's sequence headers (AV1 specification, 5.3 to 5.5)."""
+"""Reads frame sizes from the sequence headers of an AV1 bit stream (AV1 specification, 5.3 to 5.5)."""
 
 from typing import Final
 
 _SEQUENCE_HEADER: Final = 1
-# Of one still picture; encoders write three or four.
+# Limits for a still picture. Encoders write three or four units, one sequence header among them; some repeat it.
 _MAX_UNITS: Final = 64
-# And one of these; some repeat it.
 _MAX_SEQUENCES: Final = 4
 
 
 def frame_sizes(stream: bytes | memoryview) -> list[tuple[int, int]] | None:
-    """Return the largest width and height of each sequence's frames; None if the stream is not that of a still."""
+    """Return the largest width and height of each sequence's frames; None if it is not a still picture's stream."""
     sizes: list[tuple[int, int]] = []
     position = 0
     for _ in range(_MAX_UNITS):
@@ -31,7 +30,7 @@ def frame_sizes(stream: bytes | memoryview) -> list[tuple[int, int]] | None:
 
 
 def _leb128(stream: bytes | memoryview, position: int) -> tuple[int, int]:
-    """Return a number of variable length, and where it ends."""
+    """Return a number of variable length and the position behind it."""
     value = 0
     for i in range(8):
         byte = stream[position + i] if position + i < len(stream) else 0
@@ -48,7 +47,7 @@ def _sequence(header: bytes | memoryview) -> tuple[int, int] | None:
         bits.read(5)
     else:
         if bits.read(1):
-            # Timing is for what moves.
+            # Timing information: a video.
             return None
         has_delay = bits.read(1)
         for _ in range(bits.read(5) + 1):
@@ -63,17 +62,17 @@ def _sequence(header: bytes | memoryview) -> tuple[int, int] | None:
 
 
 class _Bits:
-    """Reads numbers of some bits, the most significant first."""
+    """Reads numbers bit by bit, most significant bit first."""
 
     def __init__(self, content: bytes | memoryview) -> None:
-        # What is read here is shorter.
+        # Longer than any header that is read here.
         content = content[:128]
         self._value = int.from_bytes(content, "big")
         self._left = 8 * len(content)
 
     @property
     def overrun(self) -> bool:
-        """More was read than there is."""
+        """Whether more bits were read than exist."""
         return self._left < 0
 
     def read(self, count: int) -> int:

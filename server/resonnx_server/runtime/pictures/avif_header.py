@@ -1,4 +1,4 @@
-"""Reads the boxes of an AVIF file (ISO 14496-12, 23008-12): the picture's size, and whether its parts agree with it."""
+"""Reads the boxes of an AVIF file (ISO 14496-12, 23008-12): the picture's size, and whether all its parts fit it."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -8,14 +8,14 @@ from typing import Final
 from resonnx_server.runtime.pictures.av1 import frame_sizes
 
 _MAX_BOXES: Final = 1024
-# Cells of a grid, alpha, thumbnails. Each is one part of the file, or a few.
+# Items: grid cells, alpha, thumbnails. Extents: parts of the file that make up an item, mostly one each.
 _MAX_ITEMS: Final = 256
 _MAX_EXTENTS: Final = 1024
 _MAX_BRANDS_END: Final = 256
-# Pillow makes objects of Python of what is noted there.
+# Pillow turns EXIF entries into Python objects.
 _MAX_EXIF_BYTES: Final = 1 << 20
 _UNREADABLE: Final = "its header is damaged or incomplete"
-# What decoders hold of a part before it is put in its place.
+# Decoder memory of a part before it is copied into the picture.
 _BYTES_A_PIXEL: Final = 6
 
 
@@ -24,9 +24,9 @@ class AvifPicture:
     """A still picture.
 
     Attributes:
-        width: Of the largest of what the file holds.
-        height: Likewise.
-        held_bytes: Of all its parts.
+        width: Width of the largest image in the file, in pixels.
+        height: Its height.
+        held_bytes: Decoder memory for all parts.
     """
 
     width: int
@@ -35,7 +35,7 @@ class AvifPicture:
 
 
 def is_avif(encoded: bytes) -> bool:
-    """Whether it is a still or moving AVIF file, by its main brand or, of HEIF's files in general, by another."""
+    """Return whether it is a still or moving AVIF file, by its main brand or, for HEIF, its compatible brands."""
     if encoded[4:8] != b"ftyp":
         return False
     main, end = encoded[8:12], min(int.from_bytes(encoded[:4], "big"), _MAX_BRANDS_END)
@@ -44,12 +44,12 @@ def is_avif(encoded: bytes) -> bool:
 
 
 def read(encoded: bytes) -> AvifPicture | str:
-    """Return what an AVIF file says of its picture, or why it cannot be decoded.
+    """Return the picture's header data, or the reason why it cannot be decoded.
 
-    Decoders believe the AV1 streams in it and scale what differs: each stream must be of a size that the header tells.
+    Decoders use the size in the AV1 streams and scale what differs: each stream must have a size from the header.
     """
     if encoded[8:12] == b"avis":
-        return "moving AVIF files are not taken"
+        return "moving AVIF files are not accepted"
     told = {
         _pair(encoded, at + 4) for at, end in _inside(encoded, b"meta", b"iprp", b"ipco", b"ispe") if end - at >= 12
     }
@@ -60,16 +60,16 @@ def read(encoded: bytes) -> AvifPicture | str:
     for stream in streams:
         sizes = frame_sizes(stream)
         if sizes is None or not set(sizes) <= told:
-            return "its header tells another size than its pictures have"
+            return "the size in its header differs from its pictures' sizes"
         parts += sizes
     width, height = max(told, key=lambda size: size[0] * size[1])
     return AvifPicture(width, height, _BYTES_A_PIXEL * sum(across * down for across, down in parts))
 
 
 def _streams(encoded: bytes) -> list[bytes | memoryview]:
-    """Return the AV1 streams of all items; none if they cannot be found, or are not all that must be looked at.
+    """Return the AV1 streams of all items; empty if some cannot be found.
 
-    Items may share parts of the file, and a part may be named over and over: together they must not be larger than it.
+    Extents may overlap or repeat: together they must not be larger than the file.
     """
     pictures, notes = set(_items(encoded, b"av01")), set(_items(encoded, b"Exif"))
     own_data, locations = _only(encoded, b"idat"), _only(encoded, b"iloc")
@@ -94,9 +94,9 @@ def _streams(encoded: bytes) -> list[bytes | memoryview]:
 
 
 def _items(encoded: bytes, wanted: bytes) -> Iterator[int]:
-    """Yield the numbers of the items of a kind."""
+    """Yield the ids of the items of a kind."""
     start, end = _only(encoded, b"iinf") or (0, 0)
-    # Version 0 counts entries in two bytes, and numbers have two up to version 2; a count, and then the kind, follow.
+    # The entry count has two bytes in version 0, ids have two bytes up to version 2; an index and the kind follow.
     first = start + (6 if encoded[start : start + 1] == b"\0" else 8)
     for kind, at, past in _boxes(encoded, first, end):
         size = 2 if encoded[at : at + 1] < b"\3" else 4
@@ -112,7 +112,7 @@ class _Locations:
         self._position = 0
 
     def items(self) -> Iterator[tuple[int, int, list[tuple[int, int]]]]:
-        """Yield each item's number, how its offsets are meant, and where its parts lie, with their sizes."""
+        """Yield each item's id, its construction method, and offset and size of its extents."""
         version = self._number(4) >> 24
         sizes = self._number(2)
         of_offset, of_length, of_base, of_index = (sizes >> shift & 15 for shift in (12, 8, 4, 0))
@@ -143,20 +143,20 @@ def _pair(encoded: bytes, at: int) -> tuple[int, int]:
 
 
 def _only(encoded: bytes, kind: bytes) -> tuple[int, int] | None:
-    """Return where the content of the meta box's only box of a kind lies; None if it has none, or several."""
+    """Return start and end of the content of the meta box's only box of a kind; None unless there is exactly one."""
     found = [*islice(_inside(encoded, b"meta", kind), 2)]
     return found[0] if len(found) == 1 else None
 
 
 def _inside(encoded: bytes, *path: bytes, start: int = 0, end: int | None = None) -> Iterator[tuple[int, int]]:
-    """Yield where the content of each box at the end of a path of kinds lies, in the first boxes on the way."""
+    """Yield start and end of the content of each box at a path of kinds, within the first boxes on the way."""
     for kind, content, past in _boxes(encoded, start, len(encoded) if end is None else end):
         if kind != path[0]:
             continue
         if len(path) == 1:
             yield content, past
         else:
-            # Version and flags stand first in a meta box. Others of its kind would be against the standard.
+            # A meta box starts with version and flags. The standard allows only one.
             yield from _inside(encoded, *path[1:], start=content + 4 * (kind == b"meta"), end=past)
             return
 

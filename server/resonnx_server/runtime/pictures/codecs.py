@@ -1,4 +1,4 @@
-"""Decodes picture files with the Pillow plug-in of the format that the header told, and with no other."""
+"""Decodes picture files with the Pillow plug-in of the format in the header, and no other."""
 
 import io
 from collections.abc import Callable
@@ -30,25 +30,25 @@ def decode_by_pillow(encoded: bytes, told: Header, divisor: int, field: str) -> 
 
     Args:
         encoded: The file.
-        told: What its header says; a decoder that finds another size is stopped before it decodes.
-        divisor: By how much to reduce a JPEG file.
-        field: For messages.
+        told: Its header; a plug-in that finds another size is stopped before it decodes.
+        divisor: Reduction of a JPEG file's sides: 1, 2, 4 or 8.
+        field: The request's field, for messages.
 
     Returns:
-        An RGB image, and in which of EXIF's eight ways it is stored. TIFF files come upright from Pillow.
+        An RGB image and its EXIF orientation, 1 to 8. Pillow turns TIFF files upright itself.
 
     Raises:
-        BadImage: It is damaged or incomplete.
+        BadImage: The file is damaged or incomplete.
     """
     try:
         with _opener(told.format)(io.BytesIO(encoded)) as image:
             if image.size not in _sizes(told):
                 raise damaged(encoded, field)
             if divisor > 1:
-                # It reduces no further than to what is asked for, sides rounded up.
+                # `draft` reduces to at least this size, sides rounded up.
                 image.draft("RGB", (max(1, told.width // divisor), max(1, told.height // divisor)))
             image.load()
-            # Alpha is dropped, a palette's too; Pillow would warn about it.
+            # Alpha is dropped, also a palette's, about which Pillow would warn.
             image.info.pop("transparency", None)
             stored = UPRIGHT if told.format == "TIFF" else orientation(image.info.get("exif", b""))
             if told.format == "PNG" and image.mode.startswith(_16_BIT_GREY):
@@ -57,22 +57,22 @@ def decode_by_pillow(encoded: bytes, told: Header, divisor: int, field: str) -> 
     except (BadImage, MemoryError):
         raise
     except Exception:
-        # Plug-ins are parsers of anybody's bytes, and raise whatever the bytes led them to.
+        # Plug-ins parse untrusted bytes and may raise anything.
         raise damaged(encoded, field) from None
 
 
 def _sizes(told: Header) -> tuple[tuple[int, int], ...]:
     size = (told.width, told.height)
-    # Pillow opens a TIFF file as it will be when it is turned.
+    # Pillow reports a TIFF file's size after turning it upright.
     return (size, size[::-1]) if told.format == "TIFF" else (size,)
 
 
 def _opener(name: str) -> Callable[[io.BytesIO], ImageFile.ImageFile]:
-    """Return a format's plug-in, which is not loaded before somebody may use it."""
+    """Return a format's plug-in, loaded on first use."""
     module, plugin = _PLUGINS[name]
     loaded = import_module(module)
     if name == "AVIF":
-        # As many pictures are decoded at once as there are cores.
+        # Pictures are decoded in parallel on all cores already.
         loaded.DEFAULT_MAX_THREADS = 1  # type: ignore[attr-defined]
     opener: Callable[[io.BytesIO], ImageFile.ImageFile] = getattr(loaded, plugin)
     return opener

@@ -1,4 +1,4 @@
-"""Names what arrived in a picture's place: "an HTML page", "a HEIC picture", "a Git LFS pointer"."""
+"""Names the kind of bytes sent as a picture: "an HTML page", "a HEIC picture", "a Git LFS pointer"."""
 
 import re
 from typing import Final
@@ -6,7 +6,7 @@ from typing import Final
 from resonnx_server.errors import BadImage
 from resonnx_server.runtime.pictures.avif_header import is_avif
 
-# What is looked at; a name needs no more.
+# Bytes that are examined, shown in a message, and searched for a picture behind other bytes.
 _HEAD: Final = 4096
 _SHOWN: Final = 24
 _LEADING: Final = 256
@@ -52,7 +52,7 @@ _BRANDS: Final = (
     (("qt  ",), "a QuickTime video"),
 )
 _RIFFS: Final = {b"WEBP": "a WebP picture", b"AVI ": "an AVI video", b"WAVE": "a WAVE sound"}
-# What base64 makes of formats' first bytes.
+# The formats' first bytes in base64.
 _BASE64: Final = (
     ("/9j/", " of a JPEG picture"),
     ("iVBORw0KGgo", " of a PNG picture"),
@@ -66,7 +66,7 @@ _TEXT: Final = re.compile(r"[\t\n\r\f\x20-\x7e\x80-\U0010ffff]+")
 
 
 def kind_of(content: bytes) -> str:
-    """Say in a few words, with an article, what the bytes are, or how they begin; at most about 200 characters."""
+    """Return what the bytes are, with an article, or how they begin; at most about 200 characters."""
     head = content[:_HEAD]
     if not head:
         return "an empty file"
@@ -80,7 +80,7 @@ def kind_of(content: bytes) -> str:
 
 
 def damaged(content: bytes, field: str) -> BadImage:
-    """Return the error for a picture file that its format's decoder does not take."""
+    """Return the error for a picture file that its format's decoder rejects."""
     return BadImage(field, f"{kind_of(content)} that is damaged or incomplete")
 
 
@@ -100,7 +100,7 @@ def _by_magic(head: bytes) -> str:
 
 
 def _wrapping(head: bytes) -> str:
-    """Name what a picture came in, if it was not taken out."""
+    """Name the HTTP wrapping of a picture that was not unpacked."""
     if head.startswith((b"HTTP/1", b"HTTP/2")):
         return "an HTTP answer with its header"
     if head.startswith(b"--") and b"content-disposition" in head.lower():
@@ -109,7 +109,7 @@ def _wrapping(head: bytes) -> str:
 
 
 def _text_kind(head: bytes) -> str:
-    """Name text by how it begins; empty if it is none."""
+    """Name the kind of text; "" if it is no text."""
     if head[:2] in (b"\xff\xfe", b"\xfe\xff"):
         return "UTF-16 text"
     try:
@@ -123,9 +123,9 @@ def _text_kind(head: bytes) -> str:
         return ""
     begins = text[:512].lower()
     if begins.startswith("version https://git-lfs"):
-        return "a Git LFS pointer, not the file that it stands for"
+        return "a Git LFS pointer, not the file itself"
     if begins.startswith("data:"):
-        return "a data URI, not the bytes that it holds"
+        return "a data URI, not the bytes in it"
     if _TAG.match(text):
         return _markup_kind(text.lower())
     if text[0] in "{[":
@@ -151,7 +151,7 @@ def _markup_kind(text: str) -> str:
 
 
 def _behind_others(head: bytes) -> str:
-    """Name a picture that other bytes stand in front of."""
+    """Name a picture that follows other bytes."""
     for magic, kind in _MAGICS[:4]:
         if (position := head.find(magic, 0, _LEADING)) > 0:
             return f"{kind} behind {position} other bytes ({head[: min(position, _SHOWN)]!r})"

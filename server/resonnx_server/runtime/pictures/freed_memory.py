@@ -1,7 +1,6 @@
-"""Gives memory that is free back to the system: glibc keeps what a thread has freed, for that thread.
+"""Returns freed memory to the system: glibc keeps it for the thread that freed it, see malloc_trim(3).
 
-Every thread that decodes pictures would keep as much as its largest one took, which no budget of what is decoded at
-once bounds. Source: malloc_trim(3).
+Otherwise every decoding thread would keep the memory of its largest picture, outside the memory budget.
 """
 
 import ctypes
@@ -11,9 +10,9 @@ from typing import Any
 
 
 def give_back_memory() -> None:
-    """Do so for all threads, where the C library can."""
+    """Return the freed memory of all threads, if the C library can."""
     if (trim := _trim()) is not None:
-        # Called without the interpreter's lock.
+        # ctypes releases the GIL.
         trim(ctypes.c_size_t(0))
 
 

@@ -1,8 +1,7 @@
-"""What a picture file's first bytes say of it: its format, its size, and what must be held to decode it.
+"""Reads a picture file's header: format, size, and memory needed to decode it.
 
-Read before anything is decoded, on the event loop: microseconds for what programs write, and some milliseconds whatever
-the bytes, of which nothing is copied. The decoder's own findings must agree (codecs.py), so no more is spent than
-the header announced.
+Runs on the event loop before anything is decoded: microseconds for ordinary files, at most some milliseconds for any
+bytes. The decoder must find the same size (codecs.py), so that decoding never needs more than the header announced.
 """
 
 from collections.abc import Callable
@@ -11,22 +10,22 @@ from typing import Final, NamedTuple
 from resonnx_server.runtime.pictures import avif_header, markers, tiff_header
 
 _UNREADABLE: Final = "its header is damaged or incomplete"
-# Blocks before a GIF file's first picture. Real files have a few, comments included.
+# Limit for blocks before a GIF file's first picture; real files have a few.
 _MAX_GIF_BLOCKS: Final = 4096
 _RLE: Final = (1, 2)
 
 
 class Header(NamedTuple):
-    """What is told of a picture.
+    """A picture's header.
 
     Attributes:
-        format: A FormatName, "raw", or "" for what is none of them.
-        width: In pixels; 0 where it is not told.
-        height: Likewise.
-        held_bytes: What a decoder holds beside pixels: coefficients, strips, tiles.
-        progressive: A JPEG file of several passes.
-        scalable: It can be decoded at a fraction of its size.
-        problem: Why it cannot be decoded; empty if nothing speaks against it.
+        format: A FormatName, "raw", or "" for an unknown format.
+        width: In pixels; 0 if unknown.
+        height: In pixels; 0 if unknown.
+        held_bytes: Decoder memory besides pixels: coefficients, strips, tiles.
+        progressive: Whether it is a progressive JPEG file.
+        scalable: Whether it can be decoded at a fraction of its size.
+        problem: Why it cannot be decoded; "" if it can.
     """
 
     format: str
@@ -39,12 +38,12 @@ class Header(NamedTuple):
 
     @property
     def pixels(self) -> int:
-        """As it arrives."""
+        """Pixels of the picture at full size."""
         return self.width * self.height
 
 
 def header(encoded: bytes) -> Header:
-    """Return what a picture file says of itself."""
+    """Read a picture file's header."""
     for magic, read in _READERS:
         if encoded.startswith(magic):
             return read(encoded)
@@ -91,14 +90,14 @@ def _bmp(encoded: bytes) -> Header:
     if size < 40 or len(encoded) < 54:
         return Header("BMP", problem=_UNREADABLE)
     width, height = (int.from_bytes(encoded[at : at + 4], "little", signed=True) for at in (18, 22))
-    # Pillow unpacks runs in Python, which would keep the GIL from everybody else.
-    problem = "BMP files of run-length encoded pixels are not taken" if _little(encoded[30:34]) in _RLE else ""
-    # Rows of negative height are stored from the top.
+    # Pillow unpacks runs in Python, with the GIL held.
+    problem = "run-length encoded BMP files are not accepted" if _little(encoded[30:34]) in _RLE else ""
+    # A negative height means that rows are stored from the top.
     return Header("BMP", max(width, 0), abs(height), problem=problem)
 
 
 def _gif(encoded: bytes) -> Header:
-    """Read the screen's size and the first picture's: one that reaches beyond the screen makes it larger."""
+    """Return the size of the screen, extended by the first picture."""
     width, height = _little(encoded[6:8]), _little(encoded[8:10])
     position = 13 + _gif_table(encoded[10:11])
     in_extension = False
@@ -107,7 +106,7 @@ def _gif(encoded: bytes) -> Header:
         if not kind:
             break
         if in_extension:
-            # Blocks of up to 255 bytes, up to an empty one.
+            # Blocks of up to 255 bytes; an empty one is the last.
             position += 1 + kind[0]
             in_extension = kind[0] > 0
         elif kind == b",":
@@ -119,7 +118,7 @@ def _gif(encoded: bytes) -> Header:
         elif kind == b";":
             break
         else:
-            # As Pillow looks for the next block.
+            # Like Pillow, search for the next block.
             position += 1
     return Header("GIF", problem=_UNREADABLE)
 

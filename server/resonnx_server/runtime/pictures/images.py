@@ -1,10 +1,9 @@
-"""Turns a picture file, or raw pixels, into the uint8 pixels that a model takes, as the training recipe does.
+"""Decodes and resizes a picture file, or raw pixels, to a model's uint8 input as the training preprocessing does.
 
-The recipe of the public checkpoints is `Image.open(f).convert("RGB")`, then Pillow's antialiased resize. So: EXIF
-orientation is applied only where a model's recipe or settings say so, alpha is dropped, CMYK goes through Pillow's
-conversion, grey is repeated, an animation gives its first frame. Two differences: 16-bit grey PNG keeps its high byte,
-as 16-bit colour does in Pillow (the recipe clips it to white); large JPEG files are decoded reduced (see
-picture_options.py).
+Public checkpoints use `Image.open(f).convert("RGB")` and Pillow's antialiased resize. So EXIF orientation is applied
+only on request, alpha is dropped, CMYK is converted by Pillow, grey is repeated, and of an animation the first frame is
+used. Two differences: 16-bit grey PNG keeps its high byte, where Pillow clips it to white; large JPEG files are decoded
+at reduced size (options.py).
 Runs on decode threads; Pillow, simplejpeg and libwebp release the GIL.
 """
 
@@ -38,19 +37,19 @@ _FILTERS: Final = {
 
 
 def load(encoded: bytes, options: PictureOptions, field: str = "image.encoded", told: Header | None = None) -> Pixels:
-    """Decode a picture file, turn it upright if `options` say so, and resize it by their recipe.
+    """Decode a picture file, apply the options, and resize it by their recipe.
 
     Args:
         encoded: The file.
-        options: The model's.
+        options: The model's picture options.
         field: The request's field, for messages.
-        told: The file's header, where it has been read already.
+        told: The file's header, if it was read already.
 
     Returns:
         uint8 [recipe.height, recipe.width, 3], RGB.
 
     Raises:
-        BadImage: Not a picture file of the allowed formats, damaged, or over a limit (told before decoding).
+        BadImage: It is not of an allowed format, over a limit (checked before decoding), or damaged.
     """
     told = told or header(encoded)
     check(encoded, told, options, field)
@@ -59,7 +58,7 @@ def load(encoded: bytes, options: PictureOptions, field: str = "image.encoded", 
     size = image.size
     shown: Box = (0, 0, *size)
     if divisor > 1:
-        # A reduced picture ends within its last pixels.
+        # The last row and column of a reduced picture may be covered only in part.
         size, shown = (told.width, told.height), (0, 0, told.width / divisor, told.height / divisor)
     if options.applies_exif:
         image, shown = upright(image, shown, stored)
@@ -68,7 +67,7 @@ def load(encoded: bytes, options: PictureOptions, field: str = "image.encoded", 
 
 
 def decode(encoded: bytes, field: str = "image.encoded", options: PictureOptions | None = None) -> Image.Image:
-    """Decode a picture file whole to an RGB image; upright if `options` say so. Raises BadImage as `load` does."""
+    """Decode a picture file at full size to an RGB image, applying the options. Raises BadImage as `load` does."""
     options = options or PictureOptions(ImageInput())
     told = header(encoded)
     check(encoded, told, options, field)
@@ -77,9 +76,9 @@ def decode(encoded: bytes, field: str = "image.encoded", options: PictureOptions
 
 
 def check(encoded: bytes, told: Header, options: PictureOptions, field: str) -> None:
-    """Raise BadImage if a picture file must not be decoded, by its header alone: of what kind it is, and how large."""
+    """Raise BadImage if the header alone shows that a picture file must not be decoded: its format, size or memory."""
     if not told.format:
-        raise BadImage(field, f"{kind_of(encoded)}; taken are {_names(options)} files")
+        raise BadImage(field, f"{kind_of(encoded)}; accepted formats are {_names(options)}")
     if told.format not in options.formats:
         raise BadImage(field, f"{kind_of(encoded)}, which the server's `formats` do not allow: {_names(options)}")
     if told.problem:
@@ -99,14 +98,14 @@ def check_size(width: int, height: int, field: str, options: PictureOptions) -> 
 
 
 def check_raw(rgb: bytes, width: int, height: int, field: str, options: PictureOptions) -> None:
-    """Raise BadImage unless raw pixels are as many as the sides say, which are within the options' limits."""
+    """Raise BadImage unless the size is within the options' limits and `rgb` has the bytes for it."""
     check_size(width, height, field, options)
     if len(rgb) != width * height * 3:
         raise BadImage(f"{field}.rgb", f"{len(rgb)} bytes; width {width} and height {height} need {width * height * 3}")
 
 
 def from_raw(rgb: bytes, width: int, height: int, options: PictureOptions, field: str = "image.raw") -> Pixels:
-    """Resize raw RGB pixels (rows from the top, 3 bytes a pixel) by the recipe; returns and raises as `load`."""
+    """Resize raw RGB pixels (rows from the top, 3 bytes a pixel) by the recipe. Returns and raises as `load` does."""
     check_raw(rgb, width, height, field, options)
     recipe = options.recipe
     pixels = np.frombuffer(rgb, np.uint8).reshape(height, width, 3)
@@ -123,18 +122,18 @@ def fit(
     shown: Box | None = None,
     max_pixels: int = DEFAULT_MAX_PIXELS,
 ) -> Pixels:
-    """Resize and crop an RGB image by `recipe`; returns and raises as `load`.
+    """Resize and crop an RGB image by the recipe. Returns and raises as `load` does.
 
-    The crop's offset is torchvision's: int(round((side - crop) / 2)). One resize with a box would be cheaper and
-    differs by 1 in 5 % of the values.
+    The crop offset is torchvision's: int(round((side - crop) / 2)). A single resize with a box would be cheaper, but
+    5 % of the values would differ by 1.
 
     Args:
-        image: All of it, or what is left of a picture that was decoded reduced.
+        image: The picture at full or reduced size.
         recipe: The model's input.
-        field: For messages.
-        size: Full size of a picture that was decoded reduced.
-        shown: The part of `image` that shows all of that picture.
-        max_pixels: Of the resized picture.
+        field: The request's field, for messages.
+        size: Full size of a reduced picture; that of `image` if None.
+        shown: The box of `image` that holds the picture; all of it if None.
+        max_pixels: Limit for the resized picture, before it is cropped.
     """
     resample = _FILTERS[recipe.filter]
     width, height = size or image.size
@@ -152,7 +151,7 @@ def fit(
 
 
 def _decode(encoded: bytes, told: Header, divisor: int, field: str) -> tuple[Image.Image, int]:
-    """Return an RGB image, and in which of EXIF's ways it is stored."""
+    """Return an RGB image and its EXIF orientation, 1 to 8."""
     if told.format == "JPEG":
         check_scans(encoded, field)
         image = decode_jpeg(encoded, divisor, (told.width, told.height), field) if told.scalable else None
@@ -171,5 +170,5 @@ def _names(options: PictureOptions) -> str:
 
 
 def leaves_as_is(recipe: ImageInput) -> bool:
-    """Whether pixels of the model's own size are not resized."""
+    """Return whether a picture of the model's input size needs no resizing."""
     return recipe.resize == ImageInput.RESIZE_STRETCH or (recipe.resize_short_side == recipe.width == recipe.height)

@@ -1,4 +1,4 @@
-"""Decodes JPEG files by libjpeg-turbo, whole or at a fraction of their size: those that it takes without complaint."""
+"""Decodes JPEG files with libjpeg-turbo at full or reduced size; Pillow decodes those with warnings."""
 
 from typing import Final
 
@@ -11,34 +11,34 @@ from resonnx_server.errors import BadImage
 from resonnx_server.runtime.pictures.file_kinds import damaged
 from resonnx_server.runtime.pictures.markers import MAX_SCANS, scans
 
-# libjpeg-turbo's warning, told when all that is there has been decoded.
+# libjpeg-turbo's warning at the end of a truncated file.
 _INCOMPLETE: Final = "Premature end of JPEG file"
 _LEFT_TO_PILLOW: Final = ("CMYK", "YCCK")
 
 
 def check_scans(encoded: bytes, field: str) -> None:
-    """Raise BadImage if a JPEG file has more scans than encoders make."""
+    """Raise BadImage if a JPEG file has more than MAX_SCANS scans."""
     if (found := scans(encoded)) > MAX_SCANS:
         raise BadImage(field, f"a JPEG file of {found} scans, more than {MAX_SCANS}")
 
 
 def decode_jpeg(encoded: bytes, divisor: int, size: tuple[int, int], field: str) -> Image.Image | None:
-    """Decode a JPEG file; None for what Pillow must judge.
+    """Decode a JPEG file; None if Pillow must try it.
 
-    The pixels equal Pillow's: both run libjpeg-turbo with the accurate DCT and smooth upsampling, and reduce a picture
-    by leaving the high frequencies of its blocks out.
+    The pixels equal Pillow's: both use libjpeg-turbo with the accurate DCT and smooth upsampling, and drop high
+    frequencies to reduce a picture.
 
     Args:
         encoded: The file.
-        divisor: By how much to reduce it: 1, 2, 4 or 8.
-        size: Width and height of the whole, as its header tells.
-        field: For messages.
+        divisor: Reduction of both sides: 1, 2, 4 or 8.
+        size: Full width and height from the header.
+        field: The request's field, for messages.
 
     Returns:
-        An RGB image; a reduced one's sides are rounded up.
+        An RGB image; sides of a reduced one are rounded up.
 
     Raises:
-        BadImage: It is cut off.
+        BadImage: The file is truncated.
     """
     try:
         height, width, colorspace, _ = simplejpeg.decode_jpeg_header(encoded)

@@ -1,40 +1,40 @@
-"""Reads a JPEG file's markers, to tell how much work and memory it is before any is spent."""
+"""Reads a JPEG file's markers: the work and memory that decoding will take."""
 
 import re
 from collections.abc import Iterator
 from typing import Final, NamedTuple
 
-# Real encoders make 1 to about 20 scans. Each costs a pass over all of a progressive picture, however few bytes it has:
-# 42 bytes cost 20 ms at 24 megapixels, and no decoder can be stopped in the middle.
+# Encoders write 1 to about 20 scans. Each costs a pass over a whole progressive picture: 42 bytes cost 20 ms at 24
+# megapixels, and decoders cannot be stopped.
 MAX_SCANS: Final = 64
 
-# Segments that are read one by one. Real files have fewer, large profiles and maps of depths included.
+# Segments that are read one by one. Real files have fewer, even with large profiles and depth maps.
 _MAX_SEGMENTS: Final = 4096
 _MAX_SEGMENTS_BEFORE_SCAN: Final = 1024
-# Between segments, in all; decoders skip what is there, and Pillow opens no file that has any.
+# Total bytes between segments. Decoders skip them; Pillow rejects such files.
 _MAX_GARBAGE: Final = 4096
-# What is searched at once: a call into C lets no other thread run until it returns. Some ms at worst.
+# Bytes of one search, some ms at worst: it holds the GIL.
 _PIECE: Final = 1 << 17
 _SCAN: Final = b"\xff\xda"
 _EOI: Final = 0xD9
 _APP1: Final = 0xE1
 _EXIF: Final = b"Exif\x00\x00"
-# Huffman tables, arithmetic conditions and a reserved one stand between the kinds of frames.
+# Huffman tables, arithmetic conditions and a reserved code lie among the frames' codes.
 _NO_FRAMES: Final = (0xC4, 0xC8, 0xCC)
 _PROGRESSIVE: Final = (0xC2, 0xCA)
-# Of discrete cosines, and not hierarchical: what can be decoded at a fraction of its size.
+# DCT frames, not hierarchical: they can be decoded at a fraction of their size.
 _COSINES: Final = (0xC0, 0xC1, 0xC2, 0xC9, 0xCA)
-# What libjpeg takes for the next marker, but for those without a segment (RSTn, TEM) and those that it does not know.
+# Markers with a segment that libjpeg knows: all but RSTn, TEM and reserved ones.
 _MARKER: Final = re.compile(rb"\xff[\xc0-\xcf\xd9-\xfe]")
 _USUAL: Final = frozenset([*range(0xC0, 0xD0), *range(0xDA, 0xFF)])
 
 
 class Frame(NamedTuple):
-    """What a JPEG file says of its picture before the first scan.
+    """A JPEG file's frame header.
 
     Attributes:
-        coefficient_bytes: What libjpeg holds until the last scan is read; 0 where it decodes row by row.
-        scalable: It can be decoded at a fraction of its size.
+        coefficient_bytes: Memory that libjpeg needs until the last scan; 0 if it decodes row by row.
+        scalable: Whether it can be decoded at a fraction of its size.
     """
 
     width: int
@@ -45,10 +45,10 @@ class Frame(NamedTuple):
 
 
 def scans(encoded: bytes) -> int:
-    """Return how many scans a JPEG file has, or at least how many it cannot exceed where that is few enough.
+    """Return the number of scans in a JPEG file, or an upper bound if that is at most MAX_SCANS.
 
-    The same two bytes occur in what is no scan: a thumbnail, a colour profile, the video behind a moving picture. So
-    segments are skipped by their length, and all behind the picture's end, where there are too many to be sure.
+    The marker's two bytes also occur in thumbnails, colour profiles and data behind the picture. So if a plain count is
+    too high, segments are skipped by their length, up to the picture's end.
     """
     most = _count_scans(encoded, 0)
     if most <= MAX_SCANS:
@@ -61,18 +61,18 @@ def scans(encoded: bytes) -> int:
         found += kind == _SCAN[1]
         start = at + 2
         position = start + max(2, int.from_bytes(encoded[start : start + 2], "big"))
-    # A file of countless segments is not worth the time to tell them apart.
+    # Too many segments to read one by one: fall back to the plain count.
     return found + _count_scans(encoded, position)
 
 
 def frame(encoded: bytes) -> Frame | None:
-    """Return what a JPEG file says before its first scan; None if that does not come early, or makes no sense."""
+    """Return a JPEG file's frame header; None if it is missing, too late or invalid."""
     at = kind_of_frame = 0
     for kind, start in _segments(encoded):
         if kind == _SCAN[1]:
             if not at:
                 return None
-            # Components of one scan each: libjpeg holds them all until the last one.
+            # Components in separate scans: libjpeg keeps all coefficients until the last scan.
             in_parts = encoded[start + 2 : start + 3] != encoded[at + 7 : at + 8]
             progressive = kind_of_frame in _PROGRESSIVE
             return Frame(
@@ -90,7 +90,7 @@ def frame(encoded: bytes) -> Frame | None:
 
 
 def exif(encoded: bytes) -> bytes:
-    """Return a JPEG file's EXIF block, from its TIFF header on; empty if there is none."""
+    """Return a JPEG file's EXIF block from its TIFF header on; b"" if there is none."""
     for kind, start in _segments(encoded):
         content = start + 2
         if kind == _APP1 and encoded.startswith(_EXIF, content):
@@ -99,7 +99,7 @@ def exif(encoded: bytes) -> bytes:
 
 
 def _segments(encoded: bytes) -> Iterator[tuple[int, int]]:
-    """Yield each segment's kind, as its marker's second byte, and where its length stands, up to the first scan."""
+    """Yield the second marker byte and the position of the length of each segment, up to the first scan."""
     position, garbage = 2, _MAX_GARBAGE
     for _ in range(_MAX_SEGMENTS_BEFORE_SCAN):
         marker = encoded[position : position + 4]
@@ -120,12 +120,12 @@ def _segments(encoded: bytes) -> Iterator[tuple[int, int]]:
 
 
 def _count_scans(encoded: bytes, position: int) -> int:
-    # Each piece with the first byte of the next: a marker's two may lie on both sides.
+    # One byte of overlap: a marker's two bytes may lie in two pieces.
     return sum(encoded.count(_SCAN, start, start + _PIECE + 1) for start in range(position, len(encoded), _PIECE))
 
 
 def _next_marker(encoded: bytes, position: int) -> int | None:
-    """Return where libjpeg's next marker stands, from `position` on."""
+    """Return the position of the next marker, as libjpeg finds it."""
     for start in range(position, len(encoded), _PIECE):
         if (found := _MARKER.search(encoded, start, start + _PIECE + 1)) is not None:
             return found.start()
@@ -133,7 +133,7 @@ def _next_marker(encoded: bytes, position: int) -> int | None:
 
 
 def _coefficient_bytes(encoded: bytes, start: int) -> int:
-    """Return what all coefficients of a frame take: 64 of 2 bytes for each block of each component."""
+    """Return the memory of all coefficients of a frame: 64 of 2 bytes for each block of each component."""
     height, width = (int.from_bytes(encoded[start + i : start + i + 2], "big") for i in (3, 5))
     count = encoded[start + 7] if start + 7 < len(encoded) else 0
     sampling = [encoded[i] for i in range(start + 9, min(start + 9 + 3 * count, len(encoded)), 3)]

@@ -1,4 +1,4 @@
-"""How much memory a picture takes while it is decoded and resized, told by its header."""
+"""Predicts from a picture's header the memory to decode and resize it."""
 
 from typing import Final
 
@@ -8,8 +8,8 @@ from resonnx_server.runtime.pictures.headers import Header
 from resonnx_server.runtime.pictures.options import PictureOptions
 
 RAW: Final = "raw"
-# Most that decoders and the conversion to RGB take of each pixel, in bytes, rounded up from what was measured
-# (tests/server/runtime/pictures/test_memory.py): Pillow keeps 4 of each RGB pixel; its WebP plug-in, used where
+# Peak bytes per pixel of decoding and conversion to RGB, rounded up from measurements
+# (tests/server/runtime/pictures/test_memory.py). Pillow stores an RGB pixel in 4 bytes; its WebP plug-in, used if
 # libwebp is not found, has three canvases and a copy.
 _BYTES_A_PIXEL: Final = {
     "JPEG": 8.3,
@@ -21,18 +21,18 @@ _BYTES_A_PIXEL: Final = {
     "AVIF": 16.0,
     RAW: 4.0,
 }
-# A JPEG file's pixels beside its coefficients.
+# Bytes per pixel of a JPEG file besides its coefficients.
 _JPEG_DECODED: Final = 4.1
-# The same with what may be held beside them: coefficients of four components, a strip of 16 bits a sample, a picture
-# and its alpha. And of any format, two pictures that resizing makes of one.
+# Bytes per pixel with the largest `held_bytes`: coefficients of four components, a strip of 16-bit samples, a picture
+# and its alpha; and for any format, the two pictures that resizing makes.
 _MOST_BYTES_A_PIXEL: Final = {"JPEG": 12.5, "TIFF": 21.0, "AVIF": 28.0}
 _MOST_RESIZING: Final = 16.0
-# Rows, tables, and pixels of the model's own size.
+# Rows, tables, and the model's input.
 _OVERHEAD: Final = 1 << 20
 
 
 def decoding_bytes(header: Header, options: PictureOptions) -> int:
-    """Return the most memory that decoding and resizing a picture should take at any moment."""
+    """Return the peak memory of decoding and resizing a picture, in bytes."""
     divisor = options.divisor(header.width, header.height) if header.scalable else 1
     width, height = -(-header.width // divisor), -(-header.height // divisor)
     pixels = width * height
@@ -45,12 +45,12 @@ def decoding_bytes(header: Header, options: PictureOptions) -> int:
 
 
 def most_bytes(options: PictureOptions) -> int:
-    """Return what the largest picture may take that the options allow, whatever its format."""
+    """Return the peak memory of the largest picture that the options allow, in any format, in bytes."""
     return _OVERHEAD + int(max(_worst(options), _MOST_RESIZING) * options.max_pixels)
 
 
 def allowed_bytes(options: PictureOptions) -> int:
-    """Return what one picture may take: as `most_bytes`, and what resizing it for a large model takes."""
+    """Return the memory limit of one picture in bytes: `most_bytes`, or resizing for a large model if that is more."""
     return _OVERHEAD + int(max(_worst(options) * options.max_pixels, _MOST_RESIZING * options.max_resized_pixels))
 
 
@@ -59,9 +59,9 @@ def _worst(options: PictureOptions) -> float:
 
 
 def resized_size(width: int, height: int, recipe: ImageInput) -> tuple[int, int]:
-    """Return the size that a picture is resized to, before it is cropped.
+    """Return width and height of the resized picture, before it is cropped.
 
-    The short-side rule is torchvision's: the long side is int(short * long / short side).
+    As in torchvision, the long side is int(short * long / short side).
     """
     if recipe.resize == ImageInput.RESIZE_STRETCH:
         return recipe.width, recipe.height
@@ -70,6 +70,6 @@ def resized_size(width: int, height: int, recipe: ImageInput) -> tuple[int, int]
 
 
 def _resizing_bytes(width: int, height: int, recipe: ImageInput) -> int:
-    # Pillow resizes across first, then down.
+    # Pillow resizes horizontally first.
     across, down = resized_size(width, height, recipe) if width and height else (0, 0)
     return 4 * across * (height + down)

@@ -1,10 +1,11 @@
-"""Everything that decides what a picture file becomes for one model, as one object from the settings to the codecs.
+"""The picture options of a model: one object from the settings to the codecs.
 
-A new option is a field here, where it is set (config.py), where it is told (rpc/vision/servicer.py), and what it does.
+A new option is a field of the same name in config.py and in PictureOptions (and in `in_force`, if GetModel shows it),
+and the code that applies it.
 """
 
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 from resonnx_proto.v1.manifest_pb2 import ImageInput
 
@@ -12,32 +13,32 @@ FormatName = Literal["JPEG", "PNG", "WebP", "BMP", "GIF", "TIFF", "AVIF"]
 ExifOrientation = Literal["apply", "ignore"]
 
 DEFAULT_FORMATS: Final[tuple[FormatName, ...]] = ("JPEG", "PNG", "WebP", "BMP", "GIF")
-# 8192 x 8192. Cameras of "64 megapixels" make 9248 x 6936.
+# 8192 x 8192. Cameras with "64 megapixels" take 9248 x 6936.
 DEFAULT_MAX_PIXELS: Final = 1 << 26
 DEFAULT_MAX_SIDE: Final = 16_384
-# What every model's pictures may be resized to: the largest square input, whatever is allowed to arrive.
+# Pictures may always be resized to so many pixels: the largest square input.
 _LEAST_RESIZED_PIXELS: Final = 1 << 24
-# JPEG files of more pixels are decoded at a fraction of their size, where the model needs no more.
+# Larger JPEG files are always decoded at reduced size, if the model needs no more.
 MAX_WHOLE_JPEG_PIXELS: Final = 24_000_000
-# A reduced picture is at least so many times as large as what it is resized to. At 2, photographs keep 97 % of their
-# values within 4 of the recipe's; at 3.5, 99.6 %, and drawn pictures whose details are as small as the model's
-# pixels stay within 1 on average, too, which they do not at 2.5 or 3 (benchmarks/decoders.py).
+# Smallest ratio of a reduced picture's side to the resized one. At 2, 97 % of photographs' values are within 4 of the
+# recipe's; at 3.5, 99.6 %, and drawings with details of one model pixel stay within 1 on average, unlike at 2.5 or 3
+# (benchmarks/decoders.py).
 LEAST_REDUCED: Final = 3.5
-# They weigh few pixels or one: what a reduced picture has lost would show.
+# These filters use one or few pixels, so a reduction would show.
 _EXACT_FILTERS: Final = (ImageInput.FILTER_NEAREST, ImageInput.FILTER_BOX)
 
 
 @dataclass(frozen=True)
 class PictureOptions:
-    """How picture files are read for one model.
+    """How picture files are decoded for one model.
 
     Attributes:
         recipe: The model's input.
-        jpeg_scaling: Decode JPEG files reduced wherever the model needs no more, not the largest alone.
-        exif_orientation: In place of the recipe's; None keeps it.
-        formats: The formats that are opened; files of others are refused.
-        max_pixels: Most pixels of a picture as it arrives.
-        max_side: Its longest side, in pixels.
+        jpeg_scaling: Decode all JPEG files at reduced size if the model needs no more, not only the largest.
+        exif_orientation: Replaces the recipe's; None keeps it.
+        formats: Accepted formats.
+        max_pixels: Largest picture before resizing, in pixels.
+        max_side: Longest side before resizing, in pixels.
     """
 
     recipe: ImageInput
@@ -49,21 +50,18 @@ class PictureOptions:
 
     @property
     def applies_exif(self) -> bool:
-        """Whether pictures are turned upright."""
+        """Whether pictures are turned upright by their EXIF orientation."""
         if self.exif_orientation is not None:
             return self.exif_orientation == "apply"
         return self.recipe.exif_orientation == ImageInput.EXIF_ORIENTATION_APPLY
 
     @property
     def max_resized_pixels(self) -> int:
-        """Most pixels that a picture is resized to, before it is cropped: bounds what extreme aspect ratios take."""
+        """Largest resized picture before it is cropped, in pixels; limits the memory of extreme aspect ratios."""
         return max(self.max_pixels, _LEAST_RESIZED_PIXELS)
 
     def divisor(self, width: int, height: int) -> int:
-        """Return by how much a JPEG file of this size is reduced while it is decoded: 1, 2, 4 or 8.
-
-        As of a picture on either side: whether it is turned is not known yet.
-        """
+        """Return the reduction of a JPEG file of this size: 1, 2, 4 or 8. Valid before and after EXIF rotation."""
         recipe = self.recipe
         whole = not self.jpeg_scaling and width * height <= MAX_WHOLE_JPEG_PIXELS
         if whole or recipe.filter in _EXACT_FILTERS:
@@ -75,3 +73,14 @@ class PictureOptions:
         else:
             most = min(width, height) / recipe.resize_short_side
         return next((divisor for divisor in (8, 4, 2) if divisor * LEAST_REDUCED <= most), 1)
+
+    def in_force(self) -> dict[str, Any]:
+        """Return the options as GetModel shows them: the fields of resonnx.v1.PictureSettings."""
+        orientation = "EXIF_ORIENTATION_APPLY" if self.applies_exif else "EXIF_ORIENTATION_IGNORE"
+        return {
+            "exif_orientation": orientation,
+            "jpeg_scaling": self.jpeg_scaling,
+            "formats": self.formats,
+            "max_image_pixels": self.max_pixels,
+            "max_image_side": self.max_side,
+        }

@@ -1,4 +1,4 @@
-"""EXIF's Orientation: read out of a block of tags, and undone."""
+"""EXIF orientation: read from an EXIF block, and applied to a picture."""
 
 from typing import Final, Literal
 
@@ -6,9 +6,9 @@ from PIL import Image
 
 UPRIGHT: Final = 1
 _ORIENTATION: Final = 0x0112
-# Bytes of the kinds of whole numbers: a SHORT by the standard, the others by careless writers.
+# Bytes of integer types. The standard demands SHORT, 3; some writers use others.
 _SIZES: Final = {1: 1, 3: 2, 4: 4}
-# Real blocks have some dozens of tags.
+# Real blocks have dozens of tags.
 _MAX_TAGS: Final = 1024
 _PREFIX: Final = b"Exif\x00\x00"
 _TURNS: Final = {
@@ -25,7 +25,7 @@ Box = tuple[float, float, float, float]
 
 
 def orientation(block: bytes) -> int:
-    """Return how the picture of an EXIF block is stored, 1 (upright) to 8; 1 where it is not told, or not sensibly."""
+    """Return the orientation in an EXIF block, 1 (upright) to 8; 1 if it is missing or invalid."""
     block = block.removeprefix(_PREFIX)
     if block[:4] not in (b"II*\x00", b"MM\x00*"):
         return UPRIGHT
@@ -45,12 +45,12 @@ def orientation(block: bytes) -> int:
 
 
 def is_on_its_side(stored: int) -> bool:
-    """Whether width and height change places when a picture that is stored so is turned upright."""
+    """Return whether turning a picture of this orientation upright swaps width and height."""
     return stored >= 5
 
 
 def upright(image: Image.Image, box: Box, stored: int) -> tuple[Image.Image, Box]:
-    """Return a picture that is stored in one of the eight ways as it was seen, and the same part of it as `box`."""
+    """Turn a picture of an EXIF orientation upright; returns it with `box` in its coordinates."""
     if stored not in _TURNS:
         return image, box
     width, height = image.size

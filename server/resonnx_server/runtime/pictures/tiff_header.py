@@ -1,4 +1,4 @@
-"""Reads the first directory of a TIFF file: the picture's size, and what is held whole to decode it."""
+"""Reads the first directory of a TIFF file: the picture's size, and the memory to decode it."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -7,12 +7,12 @@ from typing import Final, Literal, NamedTuple
 _WIDTH, _HEIGHT, _BITS, _SAMPLES, _ROWS = 256, 257, 258, 277, 278
 _TILE_WIDTH, _TILE_HEIGHT = 322, 323
 _SIZES: Final = {_WIDTH, _HEIGHT, _BITS, _SAMPLES, _ROWS, _TILE_WIDTH, _TILE_HEIGHT}
-# Directories of EXIF, of places, and of interoperability, which Pillow reads as well.
+# EXIF, GPS and interoperability directories, which Pillow reads as well.
 _DIRECTORIES: Final = {34665, 34853, 40965}
 _NUMBERS: Final = {3: 2, 4: 4}
-# Bytes, text, signed bytes and what is not said, which become no objects.
+# Bytes, text, signed bytes and undefined: Pillow makes no objects of their elements.
 _OPAQUE: Final = (1, 2, 6, 7)
-# Real directories have some dozens of entries, and as many strips or tiles as a picture has rows at most.
+# Real directories have dozens of entries, and at most as many strips or tiles as rows.
 _MAX_ENTRIES: Final = 256
 _MAX_VALUES: Final = 1 << 16
 _MAX_DIRECTORIES: Final = 4
@@ -23,11 +23,7 @@ _UNREADABLE: Final = "its first directory is damaged or incomplete"
 
 @dataclass(frozen=True)
 class TiffPicture:
-    """The first picture of a file.
-
-    Attributes:
-        held_bytes: Of one strip, or of one tile: the decoder holds one.
-    """
+    """The first picture of a file. `held_bytes` is the decoder's memory for a strip or tile."""
 
     width: int
     height: int
@@ -42,7 +38,7 @@ class _Entry(NamedTuple):
 
 
 def read(encoded: bytes) -> TiffPicture | str:
-    """Return what a TIFF file says of its first picture, or why it cannot be decoded."""
+    """Return the first picture's header data, or the reason why it cannot be decoded."""
     reader = _Reader(encoded)
     first = reader.number(4, 4)
     entries = list(reader.entries(first))
@@ -54,14 +50,14 @@ def read(encoded: bytes) -> TiffPicture | str:
     for entry in entries:
         if entry.tag not in _SIZES:
             continue
-        # Decoders differ in which one they believe.
+        # Decoders differ in which one they use.
         if entry.tag in told or entry.kind not in _NUMBERS:
-            return f"its tag {entry.tag} is given twice, or as no whole number"
+            return f"its tag {entry.tag} is repeated, or not an integer"
         told[entry.tag] = max(reader.values(entry), default=0)
     width, height = told.get(_WIDTH, 0), told.get(_HEIGHT, 0)
     bits, samples = told.get(_BITS, 1), told.get(_SAMPLES, 1)
     if bits > _MAX_BITS or samples > _MAX_SAMPLES:
-        return f"a pixel of {samples} samples of {bits} bits; at most {_MAX_SAMPLES} of {_MAX_BITS} are taken"
+        return f"a pixel has {samples} samples of {bits} bits; at most {_MAX_SAMPLES} of {_MAX_BITS} are accepted"
     across, down = told.get(_TILE_WIDTH, 0), told.get(_TILE_HEIGHT, 0)
     if not (across or down):
         across, down = width, min(told.get(_ROWS, height) or height, height)
@@ -69,7 +65,7 @@ def read(encoded: bytes) -> TiffPicture | str:
 
 
 class _Reader:
-    """Reads directories in the file's order of bytes."""
+    """Reads directories in the file's byte order."""
 
     def __init__(self, encoded: bytes) -> None:
         self._encoded = encoded
@@ -79,19 +75,19 @@ class _Reader:
         return int.from_bytes(self._encoded[at : at + size], self._order)
 
     def entries(self, directory: int) -> Iterator[_Entry]:
-        """Yield a directory's entries, as far as they are there and a directory may be long."""
+        """Yield a directory's entries, at most _MAX_ENTRIES."""
         first, count = directory + 2, min(self.number(directory, 2), _MAX_ENTRIES)
         for at in range(first, min(first + 12 * count, len(self._encoded) - 11), 12):
             yield _Entry(self.number(at, 2), self.number(at + 2, 2), self.number(at + 4, 4), at + 8)
 
     def values(self, entry: _Entry) -> list[int]:
-        """Return an entry's whole numbers, as many as a pixel may have samples."""
+        """Return an entry's integers, at most _MAX_SAMPLES."""
         size = _NUMBERS[entry.kind]
         at = entry.at if entry.length * size <= 4 else self.number(entry.at, 4)
         return [self.number(at + i * size, size) for i in range(min(entry.length, _MAX_SAMPLES))]
 
     def problem(self, first: int) -> str:
-        """Say why directories must not be read: each number, offset or fraction of them becomes an object of Python."""
+        """Return why Pillow must not read the directories ("" if it may): each value becomes a Python object."""
         left, seen = [first], 0
         while left and seen < _MAX_DIRECTORIES:
             seen += 1

@@ -1,8 +1,7 @@
-"""Decodes WebP files by libwebp itself, which takes the interpreter from nobody.
+"""Decodes WebP files with the libwebp in Pillow's wheel, without the GIL.
 
-Pillow's plug-in copies each picture as it comes out of the decoder, 4 bytes a pixel, with the interpreter's lock held:
-46 bytes that say 64 megapixels would keep all else waiting for a quarter of a second. The library is the one that
-Pillow's wheel carries.
+Pillow's plug-in copies the decoded picture with the GIL held: a file of 46 bytes and 64 megapixels would block all
+threads for a quarter of a second.
 """
 
 import ctypes
@@ -17,30 +16,30 @@ from PIL import Image
 
 from resonnx_server.runtime.pictures.file_kinds import damaged
 
-# Beside the pictures, files have a profile, EXIF and XMP.
+# Besides pictures, files have a colour profile, EXIF and XMP.
 _MAX_CHUNKS: Final = 64
 _FIRST_CHUNK: Final = 12
 _MOVING: Final = 2
 _PICTURES: Final = (b"VP8 ", b"VP8L")
-# Of a frame of an animation: where it stands, its size, how long it is shown.
+# Header of an animation's frame: offset, size, duration.
 _FRAME_HEAD: Final = 16
 
 
 def decode_webp(encoded: bytes, size: tuple[int, int], field: str) -> Image.Image | None:
-    """Decode a WebP file, an animation's first frame; None where the library is not there.
+    """Decode a WebP file, or an animation's first frame; None without the library.
 
-    The pixels equal Pillow's. Transparent ones keep their colour; what an animation's frame leaves out is black.
+    The pixels equal Pillow's: transparent ones keep their colour; outside an animation's frame they are black.
 
     Args:
         encoded: The file.
-        size: Width and height, as its header tells.
-        field: For messages.
+        size: Width and height from the header.
+        field: The request's field, for messages.
 
     Returns:
         An RGB image.
 
     Raises:
-        BadImage: It is damaged or incomplete.
+        BadImage: The file is damaged or incomplete.
     """
     decoder = _library()
     if decoder is None:
@@ -49,7 +48,7 @@ def decode_webp(encoded: bytes, size: tuple[int, int], field: str) -> Image.Imag
     if not is_moving:
         return Image.fromarray(_pixels(decoder, encoded, size, field))
     frame = next((span for kind, *span in _chunks(encoded, _FIRST_CHUNK, len(encoded)) if kind == b"ANMF"), None)
-    # Frames behind the first may be missing.
+    # Later frames may be missing.
     if frame is None or 8 + _little(encoded[4:8]) > len(encoded):
         raise damaged(encoded, field)
     start, end = frame
@@ -66,14 +65,14 @@ def decode_webp(encoded: bytes, size: tuple[int, int], field: str) -> Image.Imag
 
 
 def exif(encoded: bytes) -> bytes:
-    """Return a WebP file's EXIF block; empty if there is none."""
+    """Return a WebP file's EXIF block; b"" if there is none."""
     return next((encoded[a:b] for kind, a, b in _chunks(encoded, _FIRST_CHUNK, len(encoded)) if kind == b"EXIF"), b"")
 
 
 def _pixels(decoder: Any, file: bytes, size: tuple[int, int], field: str) -> np.ndarray[Any, np.dtype[np.uint8]]:
     width, height = ctypes.c_int(), ctypes.c_int()
     length = ctypes.c_size_t(len(file))
-    # What it finds must be what was told, before memory is taken for it.
+    # The size must be the announced one before memory is allocated.
     if not decoder.WebPGetInfo(file, length, ctypes.byref(width), ctypes.byref(height)):
         raise damaged(file, field)
     if (width.value, height.value) != size:
@@ -86,14 +85,14 @@ def _pixels(decoder: Any, file: bytes, size: tuple[int, int], field: str) -> np.
 
 
 def _chunks(encoded: bytes, start: int, end: int) -> Iterator[tuple[bytes, int, int]]:
-    """Yield each chunk's kind, and where its content begins and ends."""
+    """Yield each chunk's kind and the start and end of its content."""
     for _ in range(_MAX_CHUNKS):
         content = start + 8
         past = content + _little(encoded[start + 4 : content])
         if past > end or content > end:
             return
         yield encoded[start : start + 4], content, past
-        # They begin at even places.
+        # Chunks start at even offsets.
         start = past + past % 2
 
 
@@ -103,7 +102,7 @@ def _little(content: bytes) -> int:
 
 @cache
 def _library() -> Any:
-    """Return libwebp, or None where Pillow carries none as a file of its own."""
+    """Return libwebp; None if Pillow does not ship it as a separate file."""
     package = Path(PIL.__file__).parent
     found = [*package.parent.glob("pillow.libs/libwebp-*.so*"), *package.glob(".dylibs/libwebp.[0-9]*.dylib")]
     if not found:

@@ -92,7 +92,7 @@ async def test_the_limit_is_exact_and_checked_before_anything_is_built(array: np
     encode = AnswerEncoder(size, PIECES).encode
     assert len(await encode(_head(), [Output("0", array.copy())], streamed=streamed)) == size
     with pytest.raises(
-        MessageTooLarge, match=f"the answer takes {size} bytes, more than .* max_message_bytes, {size - 1}"
+        MessageTooLarge, match=f"the answer has {size} bytes, more than .* max_message_bytes, {size - 1}"
     ):
         await AnswerEncoder(size - 1, PIECES).encode(_head(), [Output("0", array.copy())], streamed=streamed)
     given = array.copy()

@@ -81,7 +81,7 @@ def test_the_refusal_names_what_arrived(name: str) -> None:
         images.load(ARRIVED[name], options, "image.encoded")
     message = refused.value.message
     assert message.startswith(f"image.encoded: {name}"), message
-    assert message.endswith("; taken are JPEG, PNG, WebP, BMP and GIF files")
+    assert message.endswith("; accepted formats are JPEG, PNG, WebP, BMP and GIF")
 
 
 @given(st.one_of(st.binary(max_size=300), st.text(max_size=200).map(str.encode)))
