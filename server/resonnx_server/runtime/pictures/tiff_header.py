@@ -57,7 +57,7 @@ def read(encoded: bytes) -> TiffPicture | str:
     width, height = told.get(_WIDTH, 0), told.get(_HEIGHT, 0)
     bits, samples = told.get(_BITS, 1), told.get(_SAMPLES, 1)
     if bits > _MAX_BITS or samples > _MAX_SAMPLES:
-        return f"a pixel has {samples} samples of {bits} bits; at most {_MAX_SAMPLES} of {_MAX_BITS} are accepted"
+        return f"its pixels have {samples} samples of {bits} bits; at most {_MAX_SAMPLES} of {_MAX_BITS} are accepted"
     across, down = told.get(_TILE_WIDTH, 0), told.get(_TILE_HEIGHT, 0)
     if not (across or down):
         across, down = width, min(told.get(_ROWS, height) or height, height)

@@ -252,8 +252,8 @@ def test_a_second_size_is_not_believed() -> None:
     ("content", "message"),
     [
         (_large_tiff(width=100, height=100, tile_width=60_000, tile_height=60_000), "TIFF picture that takes .* bytes"),
-        (_large_tiff(width=100, height=100, samples=60_000), "a pixel of 60000 samples of 1 bits"),
-        (_large_tiff(width=100, height=100, bits=60_000), "a pixel of 1 samples of 60000 bits"),
+        (_large_tiff(width=100, height=100, samples=60_000), "its pixels have 60000 samples of 1 bits"),
+        (_large_tiff(width=100, height=100, bits=60_000), "its pixels have 1 samples of 60000 bits"),
         (b"II*\x00" + struct.pack("<IH", 8, 65_535), "its first directory is damaged"),
         (_large_tiff(width=100, height=100, offsets=70_000), "its tag 273 has 70000 values, more than 65536"),
         (_nested_tiff(entries=2000), "a directory has 2000 entries, more than 256"),
