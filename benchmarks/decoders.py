@@ -20,8 +20,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
-import jpeg_files
 import numpy as np
+from pictures import jpeg_files
 from pictures.jpeg_decoders import SERVER, by_pillow, decoders, versions
 from PIL import Image
 from reports.rounds import Rounds

@@ -11,5 +11,10 @@ from resonnx_server.runtime.pictures.options import PictureOptions
 def picture_options(settings: Settings, model: str, recipe: ImageInput) -> PictureOptions:
     """Return the picture options of a model with this recipe: its own settings of the same names, and the server's."""
     own = settings.for_model(model).model_dump(include={field.name for field in fields(PictureOptions)})
-    limits = {"max_pixels": settings.max_image_pixels, "max_side": settings.max_image_side}
-    return PictureOptions(recipe, formats=settings.formats, **limits, **own)
+    return PictureOptions(
+        recipe,
+        formats=settings.formats,
+        max_pixels=settings.max_image_pixels,
+        max_side=settings.max_image_side,
+        **own,
+    )

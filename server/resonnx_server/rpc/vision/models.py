@@ -3,7 +3,6 @@
 from resonnx_proto.v1 import manifest_pb2, vision_pb2
 
 from resonnx_server.inference.registry import Model, Models, Refusal
-from resonnx_server.runtime.pictures.options import PictureOptions
 
 
 def list_models(models: Models) -> vision_pb2.ListModelsResponse:
@@ -26,7 +25,7 @@ def get_model(model: Model, max_message_bytes: int) -> vision_pb2.GetModelRespon
         max_batch_size=model.max_batch_size,
         max_queue_size=model.max_queue_size,
         max_message_bytes=max_message_bytes,
-        pictures=_picture_settings(model.pictures) if model.pictures else None,
+        pictures=vision_pb2.PictureSettings(**model.pictures.in_force()) if model.pictures else None,
     )
     for report in model.sessions:
         session = response.sessions.add(
@@ -38,18 +37,6 @@ def get_model(model: Model, max_message_bytes: int) -> vision_pb2.GetModelRespon
         for size, cost in report.table.snapshot().items():
             session.latencies.add(batch_size=size, expected_us=cost.expected_ns / 1000, spread_us=cost.spread_ns / 1000)
     return response
-
-
-def _picture_settings(options: PictureOptions) -> vision_pb2.PictureSettings:
-    orientations = manifest_pb2.ImageInput
-    applied = options.applies_exif
-    return vision_pb2.PictureSettings(
-        exif_orientation=orientations.EXIF_ORIENTATION_APPLY if applied else orientations.EXIF_ORIENTATION_IGNORE,
-        jpeg_scaling=options.jpeg_scaling,
-        formats=options.formats,
-        max_image_pixels=options.max_pixels,
-        max_image_side=options.max_side,
-    )
 
 
 def _summary(model: Model) -> vision_pb2.ModelSummary:
