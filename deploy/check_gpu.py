@@ -67,10 +67,14 @@ class Check:
     Args:
         provider: "cuda", or "cpu" for a dry run.
         folder: A folder for models and logs.
+        seconds: Time limit for all checks.
     """
 
-    def __init__(self, provider: str, folder: Path) -> None:
+    def __init__(self, provider: str, folder: Path, seconds: float) -> None:
         self.provider, self.folder = provider, folder
+        self._ends = time.monotonic() + seconds
+        signal.signal(signal.SIGALRM, _time_is_up)
+        signal.setitimer(signal.ITIMER_REAL, seconds)
         self.models, self.samples = folder / "models", folder / "samples"
         self.answers: dict[str, str] = {}
         self.results: list[tuple[str, str, str]] = []
@@ -79,6 +83,8 @@ class Check:
         """Run one check: it returns what it found, and raises if it fails."""
         began = time.monotonic()
         try:
+            if began >= self._ends:
+                _time_is_up()
             outcome, detail = "ok", check()
         except Skipped as skipped:
             outcome, detail = "not checked", str(skipped)
@@ -306,10 +312,8 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=10.0, help="limit for all checks")
     given = parser.parse_args()
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
-    signal.signal(signal.SIGALRM, _time_is_up)
-    signal.setitimer(signal.ITIMER_REAL, 60 * given.minutes)
     with tempfile.TemporaryDirectory(prefix="resonnx-check-gpu-") as folder:
-        check = Check(given.provider, Path(folder))
+        check = Check(given.provider, Path(folder), 60 * given.minutes)
         for name, step in (
             ("environment", check.environment),
             ("export", check.export),

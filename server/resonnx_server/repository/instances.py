@@ -1,6 +1,6 @@
-"""Chooses by measurement how a model runs on its device: one batch on all cores, or several on a share each.
+"""Chooses a graph's sessions by measurement: one batch on all cores, or several concurrent ones on a share each.
 
-On a GPU: one batch, or two in one session, of which one can be copied while the other computes.
+On a GPU: one batch, or two in one session, so that one is copied while the other computes.
 """
 
 import logging
@@ -16,12 +16,11 @@ from resonnx_server.scheduling.session_pool import InstanceGroup, SessionPool, T
 
 _log = logging.getLogger(__name__)
 
-# Batches at which ways of running are compared: under light load batches are small, under heavy load large.
+# Compared batch sizes: under light load batches are small, under heavy load large.
 _COMPARED_BATCHES: Final = (1, 8)
-# By how much several at once must be better.
+# Factor by which concurrent batches must be better.
 _LEAST_GAIN: Final = 1.03
-# How much longer one row must take on a share of the cores for all to be used: threads that wait for each other wait
-# for whatever else the machine does, too.
+# Factor by which all cores must be faster for one row: threads that wait for each other suffer more from other load.
 _WORTH_MORE_THREADS: Final = 1.15
 
 
@@ -30,8 +29,8 @@ class Sessions:
     """The sessions of one graph.
 
     Attributes:
-        latency_session: For a batch beside which nothing runs.
-        throughput_session: For `max_concurrent_batches` batches at once.
+        latency_session: For a batch that runs alone.
+        throughput_session: For `max_concurrent_batches` concurrent batches.
     """
 
     latency_session: Session
@@ -40,21 +39,21 @@ class Sessions:
 
 
 def choose(warming: Warming, session: Session, least_gain: float = _LEAST_GAIN) -> Sessions:
-    """Measure which sessions give most answers a second, in any batches.
+    """Measure which sessions have the highest throughput.
 
     Args:
-        warming: Of the graph.
+        warming: Warms up the graph's sessions.
         session: On the chosen candidate, with all threads.
-        least_gain: By what several batches at once must be better than one: the product of the rates' ratios.
+        least_gain: Factor by which concurrent batches must be better: the product of the throughput ratios.
 
     Raises:
-        ModelRefused: A session's answers are wrong, whether or not it would be chosen.
+        ModelRefused: A session's outputs are wrong, even if it would not be chosen.
     """
     version, file = warming.version, warming.file
     content, candidate = warming.files.files[file], session.candidate
     sessions = {1: session}
     if candidate.provider in GPU_PROVIDERS:
-        # Threads are nothing to it, and a second session would be the weights once more: two runs of the one.
+        # Threads do not matter, and a second session would need the weights twice: two concurrent runs of one session.
         sessions[GPU_LANES] = session
     else:
         for instances in version.instance_counts():
@@ -64,7 +63,7 @@ def choose(warming: Warming, session: Session, least_gain: float = _LEAST_GAIN) 
     gains = {count: math.prod(found) / math.prod(rates[1]) for count, found in rates.items()}
     best = max(gains, key=lambda count: gains[count] / (1.0 if count == 1 else least_gain))
     shared = alone = sessions[best]
-    # Nothing else runs on the device beside one batch alone, so its threads may wait for each other by spinning.
+    # Threads of a batch that runs alone may spin.
     spins = candidate.provider == CPU and version.threads > 1
     many = Session(content, candidate, version.threads, spinning=True) if spins else session
     if many is not shared:
@@ -82,7 +81,7 @@ def choose(warming: Warming, session: Session, least_gain: float = _LEAST_GAIN) 
 
 
 def choose_instances(warming: Warming, session: Session) -> TensorInstanceGroup:
-    """Choose, warm every batch size, and return the runners. See `choose`."""
+    """Choose sessions as `choose` does, and warm up every batch size."""
     chosen = choose(warming, session)
 
     def warmed(session: Session, callers: int) -> TensorSessionPool:
@@ -100,5 +99,5 @@ def choose_instances(warming: Warming, session: Session) -> TensorInstanceGroup:
 
 
 def _rates(table: LatencyTable, instances: int) -> list[float]:
-    """Return rows a second at each of the table's sizes, `instances` batches at once."""
+    """Return rows per second at each of the table's sizes with `instances` concurrent batches."""
     return [instances * size / table.cost_ns(size) * 1e9 for size in table.sizes]
