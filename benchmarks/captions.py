@@ -1,10 +1,10 @@
-"""How much captions gain by joining and leaving between steps: through gRPC, pixels in, against the other policies.
+"""Captions through gRPC, sent as pixels: continuous batching against the other policies.
 
     python benchmarks/captions.py [--model lstm_int8 | attention_int8] [--rounds 5] [--seconds 8]
 
-One server for each policy (continuous, one, rigid) on the same model; the servers take turns within each round, and
-the medians of the rounds' ratios are told. Saturation is what rigid batches reach with 128 clients. Exit status 1 if a
-ratio misses its bound.
+One server for each policy (continuous, one, rigid) on the same model; the servers take turns in each round, and the
+medians of the rounds' ratios are printed. Saturation is the throughput of rigid batches with 128 clients. Exit status
+1 if a ratio misses its bound.
 """
 
 import argparse

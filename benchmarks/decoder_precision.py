@@ -1,4 +1,4 @@
-"""What fewer bits bring a decoder step, and what they do to the words: every way beside fp32, on the CPU provider.
+"""Speed and captions of decoders with quantised weights against fp32, on the CPU provider.
 
     python benchmarks/decoder_precision.py [--rounds 5] [--pictures 2000] [--demo MODELS] [--json FILE]
 

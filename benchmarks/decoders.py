@@ -1,4 +1,4 @@
-"""JPEG decoders side by side: ms of one core, pixels against the training recipe's, and what each refuses.
+"""Compares JPEG decoders: ms on one core, pixels against the training preprocessing, and files that each refuses.
 
     python benchmarks/decoders.py [--rounds 9] [--json FILE]
 

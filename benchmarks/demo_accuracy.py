@@ -1,4 +1,4 @@
-"""How often the demo models are right on held-out handwriting, asked through the gRPC server.
+"""Accuracy of the demo models on held-out handwriting, through the gRPC server.
 
     python benchmarks/demo_accuracy.py [--repository models] [--scenes 1000] [--seed 11]
 

@@ -2,8 +2,8 @@
 
     python benchmarks/overhead.py [--rounds 5] [--rows small-unary,jpeg] [--json FILE] [--plot FILE.png]
 
-Floors, servers and rivals are measured in turn, round after round, so that a machine that changes its mind changes
-it for all of them. Shown are each row's median and spread over the rounds.
+Floors, servers and rivals take turns in every round, so that a change of the machine's speed affects all of them. Shown
+are each row's median and spread over the rounds.
 """
 
 import argparse

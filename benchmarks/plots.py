@@ -1,4 +1,4 @@
-"""Draws a plot again from what a benchmark wrote.
+"""Draws a plot from a benchmark's JSON file.
 
     python benchmarks/plots.py FILE.json OUT.png
 

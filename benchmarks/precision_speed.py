@@ -1,9 +1,9 @@
-"""What int8 brings and costs: ResNet-50's speed in each precision and provider, the export, and digits' accuracy.
+"""Speed and cost of int8: ResNet-50 in each precision and provider, the export's time, and the accuracy of digits.
 
     python benchmarks/precision_speed.py [--rounds 5] [--seconds 0.5]
 
 Speed is images a second at the best batch size of 1 to 16, at 224x224, of ONNX Runtime alone. Providers and precisions
-take turns in every round, and a ratio is between two of the same round: what else the machine does then hurts both.
+take turns in every round, and ratios are between two of the same round, so that other load affects both.
 Weights are random with settled BatchNorm, and the last layer is fitted to tell tinted pictures apart, so that the
 export's accuracy guard has answers to guard. Exit status 1 where a target is missed; OpenVINO's are for chips with
 AMX and only told.

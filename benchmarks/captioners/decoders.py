@@ -1,4 +1,4 @@
-"""Decoders to measure without a server: a captioner's graphs, and encoded pictures to start from, over and over."""
+"""A captioner's graphs and encoded pictures, to measure decoding without a server."""
 
 from collections.abc import Sequence
 from pathlib import Path

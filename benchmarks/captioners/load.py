@@ -1,4 +1,4 @@
-"""Sends caption requests of given lengths to one server: as many clients as one likes, or arrivals at a rate."""
+"""Sends caption requests of given lengths to one server, as a closed or an open loop."""
 
 import asyncio
 import random

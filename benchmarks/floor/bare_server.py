@@ -1,12 +1,12 @@
-"""What the server's processor time is compared with: the least that answers the same calls.
+"""The smallest server that answers the same calls: a reference for the server's processor time.
 
     python benchmarks/floor/bare_server.py MODEL_FILE [--provider CPUExecutionProvider] [--precision fp32]
     python benchmarks/floor/bare_server.py MODEL_FILE --echo [--core]
 
-An asyncio server around one queue and a session of one thread for each core: whoever is free takes what waits, up to 16
-rows. Nothing is checked, timed, refused or scheduled. With `--echo` there is no model either: every request gets the
-same answer, so that only gRPC's own work is left: that of grpc.aio's server, or with `--core` of resonnx's. The calls
-around inference are those that perf_analyzer makes first.
+An asyncio server with one queue and a session of one thread for each core; a free session takes up to 16 waiting rows.
+Nothing is checked, timed, refused or scheduled. With `--echo` there is no model: every request gets the same response,
+so that only gRPC's work is left, of grpc.aio's server or with `--core` of resonnx's. The calls around inference are
+those that perf_analyzer makes first.
 """
 
 import argparse
@@ -32,7 +32,7 @@ Deliver = Callable[[pb.ModelInferResponse], None]
 
 
 class Front(grpc_service_pb2_grpc.GRPCInferenceServiceServicer):
-    """Tells what the model takes and gives, and how many requests were answered in how many batches."""
+    """Describes the model's inputs and outputs, and counts requests and batches."""
 
     def __init__(self, inputs: tuple[TensorSpec, ...], outputs: tuple[TensorSpec, ...]) -> None:
         self._inputs, self._outputs = inputs, outputs
@@ -43,7 +43,7 @@ class Front(grpc_service_pb2_grpc.GRPCInferenceServiceServicer):
         return pb.ServerMetadataResponse(name="bare", version="1")
 
     async def ModelReady(self, request: Any, context: Any) -> pb.ModelReadyResponse:  # noqa: N802
-        """Say yes."""
+        """Return that the model is ready."""
         return pb.ModelReadyResponse(ready=True)
 
     async def ModelMetadata(self, request: Any, context: Any) -> pb.ModelMetadataResponse:  # noqa: N802
@@ -55,7 +55,7 @@ class Front(grpc_service_pb2_grpc.GRPCInferenceServiceServicer):
         return answer
 
     async def ModelConfig(self, request: Any, context: Any) -> pb.ModelConfigResponse:  # noqa: N802
-        """Describe them once more, as Triton does."""
+        """Describe inputs and outputs, as Triton does."""
         answer = pb.ModelConfigResponse()
         answer.config.name, answer.config.max_batch_size = request.name, _BATCH
         for described, specs in ((answer.config.input, self._inputs), (answer.config.output, self._outputs)):
@@ -65,7 +65,7 @@ class Front(grpc_service_pb2_grpc.GRPCInferenceServiceServicer):
         return answer
 
     async def ModelStatistics(self, request: Any, context: Any) -> pb.ModelStatisticsResponse:  # noqa: N802
-        """Count."""
+        """Return the counts."""
         answer = pb.ModelStatisticsResponse()
         counts = answer.model_stats.add(name=request.name, version="1", inference_count=self.requests)
         counts.execution_count = self.batches
@@ -83,7 +83,7 @@ class Front(grpc_service_pb2_grpc.GRPCInferenceServiceServicer):
 
 
 class Echo(Front):
-    """Gives every request the same answer."""
+    """Returns the same response to every request."""
 
     def __init__(self, session: Session) -> None:
         super().__init__(session.inputs, session.outputs)
@@ -108,13 +108,13 @@ class Bare(Front):
         self._queue: asyncio.Queue[tuple[pb.ModelInferRequest, Deliver]] = asyncio.Queue()
 
     async def ModelInfer(self, request: Any, context: Any) -> pb.ModelInferResponse:  # noqa: N802
-        """Queue, wait, answer."""
+        """Queue the request and wait for its response."""
         answer: asyncio.Future[pb.ModelInferResponse] = asyncio.get_running_loop().create_future()
         self._queue.put_nowait((request, lambda response: None if answer.done() else answer.set_result(response)))
         return await answer
 
     async def ModelStreamInfer(self, requests: Any, context: Any) -> AsyncIterator[pb.ModelStreamInferResponse]:  # noqa: N802
-        """Queue whatever comes, answer as batches end. Who stops sending gets no more answers."""
+        """Queue all requests and yield responses as batches end, until the caller stops sending."""
         answers: asyncio.Queue[pb.ModelInferResponse | None] = asyncio.Queue()
 
         async def read() -> None:
@@ -127,7 +127,7 @@ class Bare(Front):
             yield pb.ModelStreamInferResponse(infer_response=answer)
 
     async def work(self, session: Session, pool: ThreadPoolExecutor) -> None:
-        """Run what waits, for ever."""
+        """Run queued requests in batches, for ever."""
         spec, loop = session.inputs[0], asyncio.get_running_loop()
         while True:
             batch = [await self._queue.get()]

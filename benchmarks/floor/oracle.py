@@ -1,9 +1,9 @@
-"""What overload is measured against: a server that knows the best queue length, and refuses beyond it at once.
+"""The reference for overload: a server with the best fixed queue length, which refuses requests beyond it at once.
 
     python benchmarks/floor/oracle.py MODEL_FOLDER QUEUE_LENGTH
 
-It has one model (float32, CPU provider), one queue, no deadlines, no fairness and no metrics. Nobody has such a server:
-its queue length is the best one for exactly the load that it meets, found by trying.
+One model (float32, CPU provider), one queue, no deadlines, fairness or metrics. No real server has this: the queue
+length is the best for exactly this load, found by trying.
 """
 
 import asyncio

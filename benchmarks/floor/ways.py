@@ -1,10 +1,9 @@
-"""The floor: what ONNX Runtime does alone in one process, with nothing around it.
+"""The floor: the throughput of ONNX Runtime alone in one process.
 
     python benchmarks/floor/ways.py FILE --provider CPUExecutionProvider --precision fp32
 
-tries every way of using the cores (batch x callers x threads a run x spinning) and prints each one's rows a second;
-the best is the floor. Inputs are random, all outputs are fetched, sessions are opened as the server opens them but
-for what is tried here.
+measures every way of using the cores (batch x callers x threads of a run x spinning) in rows per second; the best is
+the floor. Inputs are random, all outputs are fetched, and sessions are otherwise opened as the server does.
 """
 
 import argparse
@@ -51,7 +50,7 @@ class Way:
 
 @dataclass(frozen=True)
 class Measured:
-    """What a way gave: rows a second, the median time of one run in ms, and processor time in microseconds a row."""
+    """A way's throughput in rows per second, median run time in ms, and processor time in microseconds per row."""
 
     way: Way
     rate: float
@@ -60,7 +59,7 @@ class Measured:
 
 
 def measure(file: Path, provider: str, precision: str, ways: Iterable[Way], seconds: float) -> list[Measured]:
-    """Measure each way in a fresh process, so that no pool of threads outlives its turn."""
+    """Measure the ways in a new process, so that no thread pool outlives them."""
     arguments = [str(file), "--provider", provider, "--precision", precision, "--seconds", str(seconds)]
     given = json.dumps([asdict(way) for way in ways])
     command = [sys.executable, __file__, *arguments, "--ways", given]
@@ -72,7 +71,7 @@ def measure(file: Path, provider: str, precision: str, ways: Iterable[Way], seco
 
 
 def all_ways(provider: str, cores: int) -> list[Way]:
-    """List the ways worth trying; with OpenVINO, `callers` are also its streams."""
+    """Return the ways worth trying; with OpenVINO, `callers` are also its streams."""
     if provider not in (CPU, OPENVINO):
         return [Way(batch, callers, 1, False) for callers in (1, 2) for batch in _GPU_BATCHES]
     spread = [(1, cores, False), (1, cores, True), (cores, cores, False)]
@@ -81,7 +80,7 @@ def all_ways(provider: str, cores: int) -> list[Way]:
 
 
 def single_ways(provider: str, cores: int) -> list[Way]:
-    """List the ways in which one picture alone may be fastest."""
+    """Return the ways for the latency of a single picture."""
     return [way for way in all_ways(provider, cores) if way.batch == 1 and way.callers == 1]
 
 
@@ -117,7 +116,7 @@ def _feeds(session: ort.InferenceSession, rows: int) -> dict[str, Array]:
 
 
 def _run_way(session: ort.InferenceSession, way: Way, seconds: float) -> Measured:
-    """Let the callers run at once; whole runs are counted, in the time that they really took."""
+    """Run all callers concurrently; counts whole runs over the time they took."""
     feeds = _feeds(session, way.batch)
     start = threading.Barrier(way.callers + 1)
     rates, times = [], []

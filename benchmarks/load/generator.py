@@ -1,11 +1,8 @@
-"""Who sends the load: perf_analyzer where it is to be had, for tensors without a deadline; else `resonnx bench`.
+"""Load generators: perf_analyzer where it is installed, for tensors without a deadline, else `resonnx bench`.
 
-perf_analyzer (C++) costs the machine less, and is what the field measures with. It counts from when it really sent a
-request. For an open loop it is given the schedule that `resonnx bench` would follow, and tells when it sent what and
-when the answer was there, so that latency is counted from when the request was due, as `resonnx bench` does. It is used
-because a generator in Python, on the cores that the server needs, is 2 to 3 ms late at p99 by itself and makes the
-server later, too; perf_analyzer is 1.5 ms late beside a busy server and 0.2 ms beside an idle one. It knows neither
-pictures nor deadlines: those are always `resonnx bench`'s.
+perf_analyzer (C++) takes less processor time than Python on the cores that the server needs: at p99 it sends 1.5 ms
+late beside a busy server, `resonnx bench` 2 to 3 ms. It knows neither pictures nor deadlines. For an open loop it gets
+the schedule of `resonnx bench`, and latency is counted from when a request was due, not from when it was sent.
 """
 
 import csv

@@ -1,7 +1,4 @@
-"""Starts servers that others wrote, each from PyPI in an environment of its own, on the same ONNX file.
-
-Environments are kept in .make/peers/NAME: made by the first run.
-"""
+"""Starts other model servers on the same ONNX file, each from PyPI in its own environment, .make/peers/NAME."""
 
 import json
 import os
@@ -31,7 +28,7 @@ _TYPES = {"tensor(uint8)": ("UINT8", "TYPE_UINT8"), "tensor(float)": ("FP32", "T
 
 @dataclass(frozen=True)
 class Model:
-    """What is served: an ONNX file with one input "image", and what it runs on."""
+    """A served ONNX file with one input "image", and its provider and precision."""
 
     name: str
     file: Path
@@ -41,7 +38,7 @@ class Model:
 
 @dataclass(frozen=True)
 class Tuning:
-    """What a peer lets us choose: copies of the model, threads for a run of each, how long a batch may fill."""
+    """A peer's settings: instances of the model, threads of a run, and queue delay of a batch in microseconds."""
 
     instances: int
     threads: int

@@ -1,4 +1,4 @@
-"""JPEG decoders: bytes in, the RGB image out that the recipe's resize takes. Some are there only where installed."""
+"""JPEG decoders, from bytes to an RGB image; some only where they are installed."""
 
 import importlib
 import io

@@ -1,4 +1,4 @@
-"""JPEG files of every kind that a decoder may treat in its own way: those to be timed, and those it may refuse."""
+"""JPEG files of all kinds that decoders treat differently: ordinary ones to time, and unusual ones."""
 
 import base64
 import io

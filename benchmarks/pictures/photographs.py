@@ -1,4 +1,4 @@
-"""Photograph-like JPEG files of 640x480 and at most 40 kB, and what decoding one costs here."""
+"""Photograph-like JPEG files of 640x480 and at most 40 kB, and the time to decode one."""
 
 import io
 import time

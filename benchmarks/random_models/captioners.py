@@ -1,4 +1,4 @@
-"""The captioners that benchmarks serve: ResNet-50 encoders and LSTM decoders of 512 units and 10,000 words, at random.
+"""The captioners that benchmarks serve: ResNet-50 and LSTMs of 512 units and 10,000 words with random weights.
 
     lstm         the picture is the decoder's first input (yunjey's layout, 224x224)
     attention    each word looks at 196 positions of 2,048 features (sgrvinod's layout, 256x256)

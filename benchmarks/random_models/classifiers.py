@@ -1,4 +1,4 @@
-"""The models that benchmarks serve: real architectures with random weights, exported by the exporter itself.
+"""The classifiers that benchmarks serve: real architectures with random weights, exported by resonnx-export.
 
     resnet50         ResNet-50 at 224x224, 1,000 classes
     resnet50_int8    the same, quantised by the exporter

@@ -1,4 +1,4 @@
-"""Plots of the results page: figures against what must be kept, and latency against throughput."""
+"""Plots of the results page: figures against their bounds, and latency against throughput."""
 
 import argparse
 import statistics

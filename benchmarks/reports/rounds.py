@@ -1,4 +1,4 @@
-"""Figures of several rounds: the table that shows median and spread, and the file that keeps every round."""
+"""Figures of several rounds: a table of medians and spreads, and a file with every round."""
 
 import json
 from collections import defaultdict

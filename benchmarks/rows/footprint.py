@@ -1,4 +1,4 @@
-"""Rows about what a server needs before and while it serves: time to ready, and memory."""
+"""Rows about start time and memory."""
 
 import re
 import time

@@ -1,4 +1,4 @@
-"""What all rows of the benchmark share: models, a running server, the load generator, and this round's floors."""
+"""The state that all rows share: models, a running server, the load generator, and this round's floors."""
 
 import tempfile
 from collections.abc import Callable, Iterator, Sequence

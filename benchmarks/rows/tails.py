@@ -1,4 +1,4 @@
-"""Rows about the slowest percent and about overload. Open loops: latency counts from when a request was due."""
+"""Rows about tail latency and overload. Open loops: latency counts from when a request was due."""
 
 import sys
 from collections.abc import Iterator

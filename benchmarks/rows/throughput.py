@@ -1,4 +1,4 @@
-"""Rows about how much of the runtime's own speed reaches the client, and what a call adds."""
+"""Rows about throughput as a share of the floor, and about added latency."""
 
 from pictures.photographs import decode_seconds
 from rows.setting import CALLERS, Setting
