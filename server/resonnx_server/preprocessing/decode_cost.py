@@ -1,4 +1,4 @@
-"""How long a picture should take to decode, told by its format and size before any of it is."""
+"""Predicts the time to decode a picture from its format and size, learnt from decoded pictures."""
 
 import time
 from collections.abc import Callable
@@ -7,25 +7,24 @@ from typing import Final
 from resonnx_server.runtime.pictures.headers import Header
 from resonnx_server.scheduling.freshness import Freshness
 
-# What differs in what a pixel costs: the format, a JPEG file of several passes, by how much it is reduced.
+# Format, whether it is a progressive JPEG file, and the divisor of its reduction: these decide the time per pixel.
 Kind = tuple[str, bool, int]
 
-# A picture without pixels would take as long as so many: opening it, and the way there and back.
+# The fixed time of a picture, as pixels.
 _OVERHEAD_PIXELS: Final = 16_384
-# Of which nothing is known until more than so many pixels have told it: they count as if they took no time.
+# A new kind starts with so many pixels that took no time.
 _UNKNOWN_PIXELS: Final = 1_000_000
-# Nobody's picture can make others of its format seem slower than this: five times what slow ones take.
+# Upper limit of a measurement in ns per pixel, five times that of slow pictures: one caller cannot spoil predictions.
 _MOST_NS: Final = 200.0
-# What was learnt from more pixels than these is replaced by what comes, but no picture replaces more than its part.
+# Size of the sliding window in pixels, and the largest share of one picture.
 _MOST_PIXELS: Final = 20_000_000
 _MOST_OF_ONE: Final = _MOST_PIXELS // 4
 
 
 class DecodeCost:
-    """Follows how many ns a pixel takes, for each format by itself. Event loop only.
+    """Averages the ns per pixel of each kind of picture. Event loop only.
 
-    What was learnt fades towards nothing when no more pictures of the format come: those who are refused by it cannot
-    teach otherwise.
+    Averages fade to 0 while no pictures of their kind are decoded, so that one too high cannot refuse them for ever.
 
     Args:
         clock: Monotonic ns.
@@ -36,7 +35,7 @@ class DecodeCost:
         self._kinds: dict[Kind, _Known] = {}
 
     def expected_ns(self, header: Header, divisor: int = 1) -> float:
-        """Return how long a thread should take for a picture reduced so; 0 where nothing is known."""
+        """Return the predicted time of a thread for a picture, in ns; 0 for an unknown kind."""
         known = self._kinds.get(_kind(header, divisor))
         if known is None:
             return 0.0
@@ -44,7 +43,7 @@ class DecodeCost:
         return _work(header) * known.ns / (known.pixels + _UNKNOWN_PIXELS)
 
     def learn(self, header: Header, ns: int, divisor: int = 1) -> None:
-        """Take note that a thread took so long for a picture."""
+        """Add a measurement: a thread took `ns` for a picture."""
         pixels = _work(header)
         known = self._kinds.setdefault(_kind(header, divisor), _Known(self._clock))
         known.learn(pixels, min(ns, _MOST_NS * pixels))
@@ -59,7 +58,7 @@ def _kind(header: Header, divisor: int) -> Kind:
 
 
 class _Known:
-    """Pixels decoded lately, and the time that they took."""
+    """Recently decoded pixels, and their time."""
 
     __slots__ = ("_age", "ns", "pixels")
 

@@ -141,7 +141,7 @@ def test_an_answer_over_the_limit(server, infer, request_of: Callable[[], bytes]
     with pytest.raises(grpc.RpcError) as refused:
         infer(request_of(), timeout=60)
     assert refused.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
-    assert f"the answer takes {size}" in refused.value.details()
+    assert f"the answer has {size}" in refused.value.details()
     assert "max_message_bytes, 67108864" in refused.value.details()
     assert ("grpc-retry-pushback-ms", "-1") in [(key, value) for key, value in refused.value.trailing_metadata()]
 
