@@ -16,8 +16,8 @@ from resonnx_server.config_sources import nearest
 from resonnx_server.errors import ModelRefused
 from resonnx_server.http.probes import Probes
 from resonnx_server.inference.gauges import ServingCollector
-from resonnx_server.inference.memory_budget import MemoryBudget
 from resonnx_server.inference.registry import Models
+from resonnx_server.inference.requests import Inference, MemoryBudget
 from resonnx_server.observe.metrics import Metrics
 from resonnx_server.preprocessing.decode import Decoder
 from resonnx_server.readiness import Readiness
@@ -77,11 +77,11 @@ class Server:
         Image.MAX_IMAGE_PIXELS = None
         self.decoder = Decoder(cores, most_bytes(pictures))
         self.metrics.registry.register(ServingCollector(self.models, self.decoder))
-        admission = MemoryBudget(_IN_FLIGHT_MESSAGES * settings.max_message_bytes)
-        pieces = Pieces()
+        budget = MemoryBudget(_IN_FLIGHT_MESSAGES * settings.max_message_bytes)
+        inference, pieces = Inference(self.models, self.decoder, budget), Pieces()
         self.grpc = GrpcServer(
-            VisionServicer(self.models, self.decoder, admission, settings, pieces),
-            InferenceServicer(self.models, self.decoder, admission, settings.max_message_bytes, pieces),
+            VisionServicer(inference, settings.max_message_bytes, pieces),
+            InferenceServicer(inference, settings.max_message_bytes, pieces),
             settings.max_message_bytes,
             settings.max_connection_idle_s,
         )

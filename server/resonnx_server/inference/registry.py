@@ -1,4 +1,4 @@
-"""What rpc and http talk to: loaded models by name and version, and those that were refused."""
+"""The models that serve, are being loaded or were refused, by name and version."""
 
 import asyncio
 from collections.abc import Iterator, Mapping
@@ -8,7 +8,15 @@ from typing import Final
 from resonnx_proto.v1 import manifest_pb2 as pb
 
 from resonnx_server.captioning.engine import CaptionEngine
-from resonnx_server.errors import ModelRefused, NotFound, Unavailable, VersionNotFound
+from resonnx_server.errors import (
+    ModelRefused,
+    NotFound,
+    ServerError,
+    Unavailable,
+    VersionNotFound,
+    WrongTask,
+)
+from resonnx_server.inference.tasks import Task
 from resonnx_server.observe.rejected import RejectedCalls
 from resonnx_server.observe.stats import ModelStats
 from resonnx_server.runtime.pictures.options import PictureOptions
@@ -16,13 +24,13 @@ from resonnx_server.runtime.session import Candidate, TensorSpec
 from resonnx_server.scheduling.latency import LatencyTable
 from resonnx_server.tensors.engine import TensorEngine
 
-# Models that are named to a caller who asks for one that there is not.
-_NAMES_TOLD: Final = 8
+# Models that an error lists where the one that it is about does not exist.
+_LISTED: Final = 8
 
 
 @dataclass(frozen=True)
 class SessionReport:
-    """What one ONNX file runs on, what its batches cost, and how many of them run at once."""
+    """One ONNX file: its provider and precision, the expected time of its batches, and how many of them run at once."""
 
     file: str
     candidate: Candidate
@@ -41,13 +49,14 @@ class Model:
         inputs: As the tensor protocol shows them, with the batch axis first (if max_batch_size > 0).
         optional_inputs: A bare graph's initializers that are inputs as well, in their own shapes, without a batch axis.
         pictures: How picture files become its input; None for a bare ONNX file.
-        max_batch_size: 0 if each request runs alone.
+        max_batch_size: In rows; 0 if each request runs alone.
+        max_queue_size: In rows.
         allow_timeout_override: The tensor protocol's parameter `timeout` is honoured.
     """
 
     name: str
     version: int
-    task: pb.Task
+    task: Task
     manifest: pb.Manifest | None
     identity: str
     verified: bool
@@ -111,6 +120,27 @@ class Models:
         self._awaited.pop(refusal.name, None)
         self._refused[refusal.name] = refusal
 
+    def find(self, name: str, version: int = 0, task: Task | None = None) -> Model:
+        """Return the model that a call is for, or count the call as rejected. See `get`.
+
+        Args:
+            name: The model.
+            version: Of it; 0 is the one served by default.
+            task: What it must do; None is any.
+
+        Raises:
+            ServerError: As `get`.
+            WrongTask: The model does something else.
+        """
+        try:
+            model = self.get(name, version)
+            if task is not None and model.task is not task:
+                raise WrongTask("model", f"{name!r} is {model.task.noun}, not {task.noun}")
+        except ServerError as error:
+            self.rejected.count(error)
+            raise
+        return model
+
     def get(self, name: str, version: int = 0) -> Model:
         """Return a model that serves; version 0 is the one served by default.
 
@@ -140,7 +170,7 @@ class Models:
     def _named(self) -> str:
         # Callers may send wrong names as often as they like, so this does not search for the nearest one.
         known = len(self._ready) + len(self._refused) + len(self._awaited)
-        if not 0 < known <= _NAMES_TOLD:
+        if not 0 < known <= _LISTED:
             return f"{known} models"
         return ", ".join(sorted({**self._ready, **self._refused, **self._awaited}))
 

@@ -7,8 +7,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
-from types import TracebackType
-from typing import NamedTuple, Self
+from typing import NamedTuple
 
 from resonnx_server.errors import (
     DeadlineExceeded,
@@ -157,31 +156,6 @@ class ModelStats:
         self.failures[_failure_reason(error)] += 1
         self.errors[_error_reason(error)] += 1
         self.failed.add(total_ns)
-
-
-class RequestTimer:
-    """Counts one request of a model: `with RequestTimer(stats) as request:`. Set `timing` before it ends well."""
-
-    __slots__ = ("_start_ns", "_stats", "timing")
-
-    def __init__(self, stats: ModelStats) -> None:
-        self._stats = stats
-        self._start_ns = time.monotonic_ns()
-        self.timing: Timing | None = None
-
-    def __enter__(self) -> Self:
-        self._stats.in_progress += 1
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._stats.in_progress -= 1
-        total_ns = time.monotonic_ns() - self._start_ns
-        if error is None and self.timing is not None:
-            self._stats.request_done(self.timing, total_ns)
-        else:
-            self._stats.request_failed(error, total_ns)
 
 
 def count_all(*counters: Callable[[], object]) -> None:

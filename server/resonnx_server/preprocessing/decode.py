@@ -1,10 +1,11 @@
-"""Decodes and resizes pictures on a few threads, the most urgent first; the codecs release the GIL."""
+"""Decodes and resizes pictures on a few threads, by priority; the codecs release the GIL."""
 
 import asyncio
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 
@@ -19,15 +20,62 @@ from resonnx_server.runtime.pictures.options import PictureOptions
 from resonnx_server.scheduling.batcher import PRIORITY_LEVELS
 from resonnx_server.scheduling.deadline_admission import Decoding
 
-# Pictures of one request that wait or are decoded, for each thread: enough that none is idle, and no more, so that
+# Pictures of one request that are queued or decoded, for each thread: enough that none is idle, and no more, so that
 # others of the same priority have their turn in between.
 _AT_ONCE: Final = 2
-# Pixels that are resized on the event loop: a millisecond or so.
+# Pixels that are resized on the event loop: about a millisecond.
 _RESIZED_AT_ONCE: Final = 1 << 17
-# What the C library may keep of a picture, for each thread and beside the budget: to give it back takes some ms.
+# Freed memory that the C library may keep, for each thread and beside the budget: giving it back takes some ms.
 _KEPT_BYTES: Final = 128 << 20
 # Files whose headers are read on the event loop.
 _READ_AT_ONCE: Final = 8
+
+
+class _Plan(NamedTuple):
+    """How a picture is decoded, by its header: at 1/divisor of its size, in at most `size` bytes of memory."""
+
+    header: Header
+    divisor: int
+    size: int
+
+
+class EncodedPictures:
+    """Picture files of a request.
+
+    Args:
+        files: One for each picture.
+        field: The request's field, for errors.
+        numbered: Errors name a picture's index as well.
+    """
+
+    __slots__ = ("field", "files", "numbered", "plans")
+
+    def __init__(self, files: Sequence[bytes], field: str, *, numbered: bool) -> None:
+        self.files = files
+        self.field = field
+        self.numbered = numbered
+        # Kept from the prediction for the decoding.
+        self.plans: list[_Plan] = []
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+
+@dataclass(frozen=True, slots=True)
+class RawPicture:
+    """A picture of a request as 8-bit RGB, row by row."""
+
+    rgb: bytes
+    width: int
+    height: int
+    field: str
+
+    def __len__(self) -> int:
+        return 1
+
+
+# Pictures of a request as they come: files, one raw picture, or uint8 [N,H,W,3] of the model's size.
+Pictures = EncodedPictures | RawPicture | Pixels
 
 
 class Decoder:
@@ -43,55 +91,82 @@ class Decoder:
         self._threads = PriorityThreads(threads, "decode", max_bytes)
         self._count = threads
         self.max_bytes = max_bytes
-        # Event loop only: what the pictures that wait or are decoded should keep from others, for each priority.
+        # Event loop only: expected time of the pictures that are queued or decoded, by priority.
         self._ahead_ns = [0] * PRIORITY_LEVELS
         self._cost = DecodeCost()
 
+    async def expected_of(
+        self, pictures: EncodedPictures | RawPicture, options: PictureOptions, priority: int
+    ) -> Decoding:
+        """Return how long a request's pictures should take to be decoded, if it came now.
+
+        Headers of many files, of which each may take a millisecond to read, are read on a thread.
+        """
+        if isinstance(pictures, RawPicture):
+            return Decoding(0.0, 0.0)
+        files = pictures.files
+        if len(files) <= _READ_AT_ONCE:
+            pictures.plans = [_plan(file, options) for file in files]
+        else:
+            pictures.plans = await asyncio.to_thread(lambda: [_plan(file, options) for file in files])
+        return self._expected(pictures.plans, options, priority)
+
     def expected(self, encoded: Sequence[bytes], options: PictureOptions, priority: int) -> Decoding:
-        """Return how long picture files of a request that came now should take to be decoded; nothing for none."""
-        return self._expected([header(file) for file in encoded], options, priority)
+        """Return how long picture files of a request should take to be decoded, if it came now; zeros for none."""
+        return self._expected([_plan(file, options) for file in encoded], options, priority)
 
-    async def expected_of_many(self, encoded: Sequence[bytes], options: PictureOptions, priority: int) -> Decoding:
-        """Return the same; headers of many files, of which each may take a millisecond to read, on a thread."""
-        if len(encoded) <= _READ_AT_ONCE:
-            return self.expected(encoded, options, priority)
-        headers = await asyncio.to_thread(lambda: [header(file) for file in encoded])
-        return self._expected(headers, options, priority)
-
-    def _expected(self, headers: Sequence[Header], options: PictureOptions, priority: int) -> Decoding:
+    def _expected(self, plans: Sequence[_Plan], options: PictureOptions, priority: int) -> Decoding:
         longest = alone = 0.0
-        for told in headers:
-            if told.pixels > options.max_pixels:
-                # Refused, whatever it says.
+        for head, divisor, size in plans:
+            if head.pixels > options.max_pixels:
+                # It will be refused.
                 continue
-            ns = self._cost.expected_ns(told, _divisor(told, options))
+            ns = self._cost.expected_ns(head, divisor)
             longest = max(longest, ns)
-            alone += ns * self._share(decoding_bytes(told, options))
-        ahead = sum(self._ahead_ns[:priority]) if headers else 0.0
+            alone += ns * self._share(size)
+        ahead = sum(self._ahead_ns[:priority]) if plans else 0.0
         return Decoding(max(longest, alone + ahead), max(longest, alone))
 
-    async def load(self, encoded: bytes, options: PictureOptions, field: str, priority: int) -> Pixels:
-        """Return a picture file as uint8 [H,W,3] of the model's size. Raises BadImage, naming `field`."""
-        told = header(encoded)
-        images.check(encoded, told, options, field)
-        work = partial(images.load, encoded, options, field, told)
-        return await self._run(work, told, options, priority)
+    async def pixels_of(self, pictures: EncodedPictures | RawPicture, options: PictureOptions, priority: int) -> Pixels:
+        """Return a request's pictures as uint8 [N,H,W,3] of the model's size. Raises BadImage, naming the field."""
+        if isinstance(pictures, RawPicture):
+            rgb, width, height, field = pictures.rgb, pictures.width, pictures.height, pictures.field
+            return (await self.from_raw(rgb, width, height, options, field, priority))[np.newaxis]
+        if pictures.numbered:
+            return await self.load_all(pictures.files, options, pictures.field, priority, pictures.plans)
+        (file,), (plan,) = pictures.files, pictures.plans
+        return (await self.load(file, options, pictures.field, priority, plan))[np.newaxis]
 
-    async def load_all(self, encoded: Sequence[bytes], options: PictureOptions, field: str, priority: int) -> Pixels:
+    async def load(
+        self, encoded: bytes, options: PictureOptions, field: str, priority: int, plan: _Plan | None = None
+    ) -> Pixels:
+        """Return a picture file as uint8 [H,W,3] of the model's size. Raises BadImage, naming `field`."""
+        plan = plan or _plan(encoded, options)
+        images.check(encoded, plan.header, options, field)
+        return await self._run(partial(images.load, encoded, options, field, plan.header), plan, priority)
+
+    async def load_all(
+        self,
+        encoded: Sequence[bytes],
+        options: PictureOptions,
+        field: str,
+        priority: int,
+        plans: Sequence[_Plan] = (),
+    ) -> Pixels:
         """Return picture files as uint8 [N,H,W,3]. Raises BadImage, naming the field and the picture's index."""
         pixels = np.empty((len(encoded), options.recipe.height, options.recipe.width, 3), np.uint8)
         left = iter(enumerate(encoded))
 
         async def load_some() -> None:
             for i, file in left:
-                pixels[i] = await self.load(file, options, f"{field}[{i}]", priority)
+                pixels[i] = await self.load(file, options, f"{field}[{i}]", priority, plans[i] if plans else None)
 
         loading = [asyncio.ensure_future(load_some()) for _ in range(min(len(encoded), _AT_ONCE * self._count))]
         try:
             await asyncio.gather(*loading)
         finally:
-            # One is bad, or the caller has gone: nobody waits for the others. None is kept here, as an error holds this
-            # frame, and its task the error: the pictures would live until garbage is collected.
+            # One is bad, or the caller has gone. No task is kept here, as an error holds this frame, and its task the
+            # error: the pictures would live until garbage is collected.
             while loading:
                 loading.pop().cancel()
         return pixels
@@ -103,40 +178,43 @@ class Decoder:
         recipe = options.recipe
         as_model = (width, height) == (recipe.width, recipe.height)
         if as_model and (width * height <= _RESIZED_AT_ONCE or images.leaves_as_is(recipe)):
-            # Little or nothing to do: cheaper here than a trip to a thread.
+            # Little or nothing to do: cheaper here than on a thread.
             return images.from_raw(rgb, width, height, options, field)
-        # Before it waits: memory is kept for as many pixels as it says it has.
+        # Before it is queued: memory is reserved for as many pixels as it says it has.
         images.check_raw(rgb, width, height, field, options)
         work = partial(images.from_raw, rgb, width, height, options, field)
-        return await self._run(work, Header(RAW, width, height), options, priority)
+        head = Header(RAW, width, height)
+        return await self._run(work, _Plan(head, 1, decoding_bytes(head, options)), priority)
 
-    async def _run(self, work: Callable[[], Pixels], told: Header, options: PictureOptions, priority: int) -> Pixels:
-        divisor, size = _divisor(told, options), decoding_bytes(told, options)
-        expected = int(self._cost.expected_ns(told, divisor) * self._share(size))
+    async def _run(self, work: Callable[[], Pixels], plan: _Plan, priority: int) -> Pixels:
+        head, divisor, size = plan
+        expected = int(self._cost.expected_ns(head, divisor) * self._share(size))
         self._ahead_ns[priority - 1] += expected
         try:
             pixels, ns = await self._threads.run(partial(_timed, work, size), priority, size)
         finally:
             self._ahead_ns[priority - 1] -= expected
-        self._cost.learn(told, ns, divisor)
+        self._cost.learn(head, ns, divisor)
         return pixels
 
     def _share(self, size: int) -> float:
-        """Return how much of the decoder a picture keeps from others while it is decoded: of threads or of memory."""
+        """Return the share of the decoder, its threads or its memory, that a picture takes while it is decoded."""
         return max(1 / self._count, min(1.0, size / self.max_bytes))
 
     @property
     def waiting(self) -> int:
-        """Pictures that wait for a thread, or for memory."""
+        """Pictures queued for a thread or for memory."""
         return self._threads.waiting
 
     async def close(self, patience_s: float) -> bool:
-        """Give up pictures that wait. Returns False if one that is being decoded has not ended by then."""
+        """Fail queued pictures. Returns False if one is still being decoded after `patience_s`."""
         return await self._threads.close(patience_s)
 
 
-def _divisor(told: Header, options: PictureOptions) -> int:
-    return options.divisor(told.width, told.height) if told.scalable else 1
+def _plan(encoded: bytes, options: PictureOptions) -> _Plan:
+    head = header(encoded)
+    divisor = options.divisor(head.width, head.height) if head.scalable else 1
+    return _Plan(head, divisor, decoding_bytes(head, options))
 
 
 def _timed(work: Callable[[], Pixels], size: int) -> tuple[Pixels, int]:

@@ -13,6 +13,7 @@ from resonnx_proto.v1 import manifest_pb2 as pb
 
 from resonnx_server.errors import ModelRefused
 from resonnx_server.inference.registry import Model, SessionReport
+from resonnx_server.inference.tasks import TENSORS
 from resonnx_server.repository.instances import choose_instances
 from resonnx_server.repository.version import Start, Version
 from resonnx_server.repository.warming import Warming
@@ -66,7 +67,7 @@ def load(version: Version) -> Start:
         return Model(
             name=version.folder.name,
             version=version.folder.version,
-            task=pb.TASK_TENSORS,
+            task=TENSORS,
             manifest=None,
             identity="",
             verified=False,

@@ -10,6 +10,7 @@ from resonnx_server.captioning.rows import SlotRows
 from resonnx_server.captioning.slots import Slots
 from resonnx_server.errors import ModelRefused
 from resonnx_server.inference.registry import Model, SessionReport
+from resonnx_server.inference.tasks import CAPTION
 from resonnx_server.repository import choose, instances
 from resonnx_server.repository import state_placement as residency
 from resonnx_server.repository.decoder_check import DecoderCheck
@@ -80,7 +81,7 @@ def load(version: Version, files: VersionFiles, golden: Golden) -> Start:
         return Model(
             name=version.folder.name,
             version=version.folder.version,
-            task=files.manifest.task,
+            task=CAPTION,
             manifest=files.manifest,
             identity=files.identity,
             verified=True,

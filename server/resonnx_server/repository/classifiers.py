@@ -6,6 +6,7 @@ import numpy as np
 
 from resonnx_server.errors import ModelRefused
 from resonnx_server.inference.registry import Model, SessionReport
+from resonnx_server.inference.tasks import CLASSIFY
 from resonnx_server.repository import choose
 from resonnx_server.repository.instances import choose_instances
 from resonnx_server.repository.version import Start, Version, repeat
@@ -63,7 +64,7 @@ def load(version: Version, files: VersionFiles, golden: Golden) -> Start:
         return Model(
             name=version.folder.name,
             version=version.folder.version,
-            task=files.manifest.task,
+            task=CLASSIFY,
             manifest=files.manifest,
             identity=files.identity,
             verified=True,

@@ -1,4 +1,4 @@
-"""Stands between generated code and the server: which messages are taken, and how they become requests and bytes."""
+"""Reads request messages within limits, and turns what is wrong with them into a status."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -10,9 +10,9 @@ from resonnx_server.rpc.boundary import rejection
 from resonnx_server.rpc.core.call import Handler, Rejected
 from resonnx_server.rpc.core.server import CoreServer
 
-# How far over the limit gRPC lets a message come, so that it is told in our words; it ends a larger one by itself.
+# How far above the limit gRPC accepts a message, so that the error names the setting; it rejects larger ones itself.
 TOLD_BYTES: Final = 16 << 20
-# What a call may send that sends names and numbers only: protobuf reads it in some ms, whatever it holds.
+# Limit of requests without pictures or tensors: protobuf reads them in some ms, whatever they hold.
 SMALL_CALL_BYTES: Final = 1 << 20
 
 
@@ -22,7 +22,7 @@ class Large:
 
     Attributes:
         read: Reads a request.
-        is_serialized: Its handler gives answers serialized.
+        is_serialized: Its handler returns serialized answers.
     """
 
     read: Callable[[bytes], Any]
@@ -36,7 +36,7 @@ class BoundedMessages:
         server: Takes the handlers.
         max_message_bytes: The largest request.
         large: Methods, as /SERVICE/NAME, that may have such requests; others take SMALL_CALL_BYTES.
-        rejected: Counts requests that are not taken.
+        rejected: Counts rejected requests.
     """
 
     def __init__(
@@ -48,10 +48,10 @@ class BoundedMessages:
         self._large = large
 
     def add_generic_rpc_handlers(self, handlers: object) -> None:
-        """See CoreServer."""
+        """Do nothing: generated code registers the same methods one by one as well."""
 
     def add_registered_method_handlers(self, service: str, handlers: Mapping[str, Handler]) -> None:
-        """See CoreServer."""
+        """Serve the methods of a service with bounded requests."""
         bounded = {}
         for name, handler in handlers.items():
             large = self._large.get(f"/{service}/{name}")
@@ -76,7 +76,7 @@ class BoundedMessages:
             except ServerError as known:
                 error = known.with_traceback(None)
             except Exception:
-                # Whatever generated code raises; with it its frames would live, and the message in them.
+                # Chained to it, the error would keep its frames, and the message in them.
                 error = UnreadableMessage("the request message does not parse")
             raise self._refusal(error)
 

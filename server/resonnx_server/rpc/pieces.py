@@ -1,7 +1,7 @@
-"""Work on large messages, done beside the event loop and in pieces: no request has the interpreter for long.
+"""Work on large messages, on a thread and in pieces, so that no request holds the interpreter for long.
 
-A thread alone would not do: a call into C keeps all threads waiting until it returns. Work is a generator that yields
-after every piece of about a millisecond. Small work is done where it is asked for, as a thread costs more.
+A thread alone does not suffice: a call into C holds the GIL until it returns. Work is a generator that yields after
+every piece of about a millisecond. Small work is done in place, as a thread costs more.
 """
 
 import asyncio
@@ -13,12 +13,12 @@ from typing import Final, TypeVar
 T = TypeVar("T")
 
 Work = Generator[None, None, T]
-# The turn of one request's work, after which others have theirs.
+# Time slice of one request's work.
 _TURN_NS: Final = 5_000_000
 
 
 def at_once(work: Work[T]) -> T:
-    """Do all of some small work here, and return what it returns."""
+    """Do all of some small work here, and return its result."""
     while True:
         try:
             next(work)
@@ -34,10 +34,7 @@ class Pieces:
         self._thread = ThreadPoolExecutor(1, "pieces")
 
     async def run(self, work: Work[T]) -> T:
-        """Do the work on the thread, turn by turn, and return what it returns, or raise what it raises.
-
-        Cancelled, it ends with the turn under way.
-        """
+        """Do the work on the thread, in time slices; return its result. Cancelled, it ends with the current slice."""
         loop = asyncio.get_running_loop()
         while True:
             ended = await loop.run_in_executor(self._thread, _turn, work)
@@ -46,12 +43,12 @@ class Pieces:
 
 
 def _turn(work: Work[T]) -> tuple[T] | None:
-    """Do some pieces; a tuple of the result when it was the last."""
+    """Do some pieces, and return a tuple of the result if they were the last."""
     ends_ns = time.monotonic_ns() + _TURN_NS
     try:
         while time.monotonic_ns() < ends_ns:
             next(work)
-            # Who waits for the interpreter has it between two pieces, not after the interval that Python gives threads.
+            # Hand over the GIL between two pieces, not only after the interpreter's switch interval.
             time.sleep(0)
     except StopIteration as end:
         return (end.value,)

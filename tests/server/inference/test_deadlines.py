@@ -5,7 +5,6 @@ import re
 import threading
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Any
 
 import grpc
@@ -15,10 +14,10 @@ from google.rpc import error_details_pb2, status_pb2
 from resonnx_proto.v1 import manifest_pb2, vision_pb2
 from resonnx_server.captioning.engine import CaptionEngine
 from resonnx_server.captioning.slots import Slots
-from resonnx_server.config import Settings
 from resonnx_server.errors import DeadlineUnreachable, WaitTooLong
-from resonnx_server.inference.memory_budget import MemoryBudget
 from resonnx_server.inference.registry import Model, Models
+from resonnx_server.inference.requests import Inference, MemoryBudget
+from resonnx_server.inference.tasks import CAPTION, CLASSIFY
 from resonnx_server.observe.metrics import Metrics
 from resonnx_server.preprocessing.decode import Decoder
 from resonnx_server.rpc.pieces import Pieces
@@ -100,7 +99,7 @@ class Service:
             Model(
                 "m",
                 1,
-                manifest.task,
+                CLASSIFY if task == "classifier" else CAPTION,
                 manifest,
                 "",
                 True,
@@ -115,7 +114,7 @@ class Service:
             )
         )
         self._is_classifier = task == "classifier"
-        self._servicer = VisionServicer(models, decoder, MemoryBudget(1 << 20), Settings(repository=Path()), Pieces())
+        self._servicer = VisionServicer(Inference(models, decoder, MemoryBudget(1 << 20)), 64 << 20, Pieces())
 
     async def ask(self, number: int, **fields: Any) -> grpc.StatusCode:
         """Send picture `number` and return the call's status."""

@@ -305,11 +305,11 @@ async def test_headers_of_many_files_are_read_off_the_loop(monkeypatch: pytest.M
     readers: list[threading.Thread] = []
     monkeypatch.setattr(decode, "header", lambda encoded: (readers.append(threading.current_thread()), Header(""))[1])
     async with _decoder(1) as decoder:
-        await decoder.expected_of_many([b"x"] * 100, OPTIONS, 4)
+        await decoder.expected_of(decode.EncodedPictures([b"x"] * 100, "many", numbered=True), OPTIONS, 4)
         assert len(readers) == 100
         assert threading.current_thread() not in readers
         readers.clear()
-        await decoder.expected_of_many([b"x"] * 2, OPTIONS, 4)
+        await decoder.expected_of(decode.EncodedPictures([b"x"] * 2, "many", numbered=True), OPTIONS, 4)
         assert readers == [threading.current_thread()] * 2
 
 

@@ -4,7 +4,7 @@ from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
-from resonnx_server.rpc.turns import Turn, Turns
+from resonnx_server.rpc.pipeline import Turn, Turns
 
 
 @given(st.data(), st.integers(0, 40))

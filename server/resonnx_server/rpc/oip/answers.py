@@ -5,20 +5,24 @@ them three times, and let nothing else run meanwhile. They are always raw: Trito
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from struct import Struct
 from typing import Final
 
+from grpc import StatusCode
 from resonnx_proto.inference import grpc_service_pb2 as pb
 
-from resonnx_server.errors import MessageTooLarge
+from resonnx_server.errors import MessageTooLarge, ServerError
+from resonnx_server.inference.registry import Model
+from resonnx_server.rpc.boundary import pushback_ms
+from resonnx_server.rpc.oip import describe
 from resonnx_server.rpc.oip.contents import cleared
 from resonnx_server.rpc.oip.ranking import best_classes, check_classes, ranked_shape
-from resonnx_server.rpc.oip.tensors import datatype
 from resonnx_server.rpc.oip.wire import opening
 from resonnx_server.rpc.pieces import Pieces, Work, at_once
 from resonnx_server.runtime.session import Array
+from resonnx_server.scheduling.session_pool import Tensors
 
 # Content that is made on the event loop: what takes a fraction of a millisecond.
 _SMALL_BYTES: Final = 1 << 18
@@ -91,6 +95,39 @@ class AnswerEncoder:
         self._limit = max_message_bytes
         self._pieces = pieces
 
+    async def answer(
+        self,
+        request: pb.ModelInferRequest,
+        model: Model,
+        outputs: Tensors,
+        wanted: Sequence[str],
+        top_k: Mapping[str, int],
+        *,
+        streamed: bool,
+    ) -> bytes:
+        """Return the final answer to a request. See `encode`.
+
+        Args:
+            request: Its message.
+            model: Its model.
+            outputs: The model's.
+            wanted: Names of the outputs that are answered.
+            top_k: How many classes to answer in place of which outputs.
+            streamed: The answer is one of ModelStreamInfer.
+        """
+        labels = model.manifest.classifier.labels if model.manifest is not None else ()
+        batched = model.max_batch_size > 0
+        asked = [
+            Output(name, describe.shown(outputs[name], batched=batched), top_k.get(name, 0), labels, batched)
+            for name in wanted
+        ]
+        return await self.encode(_head(request, model, is_final=True if streamed else None), asked, streamed=streamed)
+
+    def part(self, request: pb.ModelInferRequest, model: Model, outputs: Tensors, wanted: Sequence[str]) -> bytes:
+        """Return an answer of ModelStreamInfer before the final one, made of a few numbers and strings."""
+        asked = [Output(name, describe.shown(outputs[name], batched=True)) for name in wanted]
+        return at_once(self._encode(_head(request, model, is_final=False), asked, streamed=True))
+
     async def encode(self, head: pb.ModelInferResponse, outputs: Sequence[Output], *, streamed: bool = False) -> bytes:
         """Return a ModelInferResponse, or the ModelStreamInferResponse that holds it, serialized.
 
@@ -103,21 +140,20 @@ class AnswerEncoder:
             MessageTooLarge: It would be over `max_message_bytes`.
             InvalidInput: More than ranking.MAX_CLASSES are asked for.
         """
-        check_classes(sum(output.elements for output in outputs if output.top_k))
-        work = self._encode(head, outputs, streamed)
-        if (
-            sum(output.least_bytes for output in outputs) <= _SMALL_BYTES
-            and sum(output.elements for output in outputs) <= _SMALL_ELEMENTS
-            and sum(output.array.size for output in outputs if output.top_k) <= _SMALL_RANKED
-        ):
+        size = elements = ranked = classes = 0
+        for output in outputs:
+            size += output.least_bytes
+            elements += output.elements
+            if output.top_k:
+                ranked += output.array.size
+                classes += output.elements
+        check_classes(classes)
+        work = self._encode(head, outputs, streamed=streamed)
+        if size <= _SMALL_BYTES and elements <= _SMALL_ELEMENTS and ranked <= _SMALL_RANKED:
             return at_once(work)
         return await self._pieces.run(work)
 
-    def encode_small(self, head: pb.ModelInferResponse, outputs: Sequence[Output], *, streamed: bool) -> bytes:
-        """Return the same of a few numbers and strings at once."""
-        return at_once(self._encode(head, outputs, streamed))
-
-    def _encode(self, head: pb.ModelInferResponse, outputs: Sequence[Output], streamed: bool) -> Work[bytes]:
+    def _encode(self, head: pb.ModelInferResponse, outputs: Sequence[Output], *, streamed: bool) -> Work[bytes]:
         try:
             answer = yield from self._built(head, outputs, streamed)
         except MessageTooLarge:
@@ -129,7 +165,7 @@ class AnswerEncoder:
     def _built(self, head: pb.ModelInferResponse, outputs: Sequence[Output], streamed: bool) -> Work[bytes]:
         sizes = []
         for output in outputs:
-            kind = "BYTES" if output.is_text else datatype(output.array.dtype)
+            kind = "BYTES" if output.is_text else describe.datatype(output.array.dtype)
             head.outputs.add(name=output.name, datatype=kind, shape=output.shape)
             sizes.append((yield from _measured(output)))
         parts = [head.SerializeToString()]
@@ -159,6 +195,24 @@ class AnswerEncoder:
     def _check(self, size: int) -> None:
         if size > self._limit:
             raise MessageTooLarge("the answer", size, self._limit)
+
+
+def failed(request: pb.ModelInferRequest, _: StatusCode, error: ServerError) -> bytes:
+    """Return the answer to a request of a stream that failed, serialized: its last, whatever words came before."""
+    response = pb.ModelInferResponse(id=request.id, model_name=request.model_name)
+    response.parameters["triton_final_response"].bool_param = True
+    response.parameters["reason"].string_param = error.reason
+    if (pushback := pushback_ms(error)) is not None:
+        response.parameters["retry_after_ms"].int64_param = pushback
+    return pb.ModelStreamInferResponse(error_message=error.message, infer_response=response).SerializeToString()
+
+
+def _head(request: pb.ModelInferRequest, model: Model, *, is_final: bool | None) -> pb.ModelInferResponse:
+    """Return an answer without its outputs; `is_final` is None where it is no stream's."""
+    head = pb.ModelInferResponse(model_name=model.name, model_version=str(model.version), id=request.id)
+    if is_final is not None:
+        head.parameters["triton_final_response"].bool_param = is_final
+    return head
 
 
 def _measured(output: Output) -> Work[int]:

@@ -14,13 +14,14 @@ from resonnx_proto.inference import grpc_service_pb2 as pb
 
 from resonnx_server.errors import InvalidInput
 from resonnx_server.rpc.oip import wire
-from resonnx_server.rpc.oip.tensors import InputTensor, field
 from resonnx_server.rpc.pieces import Work
 from resonnx_server.runtime.session import Array
 
-# From so many on they are let go of in pieces.
+InputTensor = pb.ModelInferRequest.InferInputTensor
+
+# Strings from which on arrays are freed in pieces.
 MANY_STRINGS: Final = 1 << 16
-# What is read at once: about a millisecond.
+# Read at once: about a millisecond.
 _PIECE_ELEMENTS: Final = 1 << 12
 _PIECE_BYTES: Final = 1 << 16
 _COPIED_BYTES: Final = 1 << 20
@@ -46,6 +47,11 @@ _WRITTEN_AS: Final = {"int_contents": ("u4", "i4"), "uint_contents": ("u4", "u4"
 _NUMBERS: Final = {name: pb.InferTensorContents.DESCRIPTOR.fields_by_name[name].number for name in _CONTENTS.values()}
 
 
+def field_of(tensor: InputTensor) -> str:
+    """Return an input's name in errors."""
+    return f"inputs[{tensor.name[:64]!r}]"
+
+
 def from_raw(
     raw: bytes | memoryview, shape: tuple[int, ...], dtype: np.dtype[Any], tensor: InputTensor, *, is_typed: bool
 ) -> Work[Array]:
@@ -55,13 +61,13 @@ def from_raw(
         InvalidInput: The bytes are more or fewer than the shape says; or typed contents are there as well.
     """
     if is_typed:
-        raise InvalidInput(f"{field(tensor)}.contents", "must not be set when raw_input_contents is used")
+        raise InvalidInput(f"{field_of(tensor)}.contents", "must not be set when raw_input_contents is used")
     count = math.prod(shape)
     if dtype.hasobject:
-        return (yield from _split_bytes(raw, count, field(tensor))).reshape(shape)
+        return (yield from _split_bytes(raw, count, field_of(tensor))).reshape(shape)
     if len(raw) != count * dtype.itemsize:
         raise InvalidInput(
-            field(tensor), f"{len(raw)} bytes; {tensor.datatype} {list(shape)} has {count * dtype.itemsize}"
+            field_of(tensor), f"{len(raw)} bytes; {tensor.datatype} {list(shape)} has {count * dtype.itemsize}"
         )
     return (yield from _aligned(np.frombuffer(raw, np.uint8), dtype)).reshape(shape)
 
@@ -82,11 +88,11 @@ def from_contents(
     """
     count, name = math.prod(shape), _CONTENTS.get(tensor.datatype)
     if name is None:
-        raise InvalidInput(field(tensor), f"{tensor.datatype} has no typed contents; use raw_input_contents")
+        raise InvalidInput(field_of(tensor), f"{tensor.datatype} has no typed contents; use raw_input_contents")
     if contents is None:
         # A small message's.
         contents = memoryview(tensor.contents.SerializeToString())
-    where = f"{field(tensor)}.contents.{name}"
+    where = f"{field_of(tensor)}.contents.{name}"
     try:
         if dtype.hasobject:
             return (yield from _strings(contents, _NUMBERS[name], shape, where)).reshape(shape)

@@ -1,7 +1,7 @@
-"""A loaded model in the tensor protocol's words: metadata, Triton's model configuration, statistics."""
+"""A loaded model in the tensor protocol's terms: datatypes, metadata, Triton's model configuration, statistics."""
 
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from resonnx_proto.inference import grpc_service_pb2 as pb
@@ -10,14 +10,34 @@ from resonnx_proto.v1 import manifest_pb2
 
 from resonnx_server.inference.registry import Model
 from resonnx_server.observe.stats import Duration
-from resonnx_server.rpc.oip.tensors import datatype
 from resonnx_server.runtime.session import CPU, OPENVINO, Array, TensorSpec
 from resonnx_server.scheduling.batcher import DEFAULT_PRIORITY, PRIORITY_LEVELS
 
+DTYPES: Final[dict[str, np.dtype[Any]]] = {
+    "BOOL": np.dtype("?"),
+    "UINT8": np.dtype("u1"),
+    "UINT16": np.dtype("<u2"),
+    "UINT32": np.dtype("<u4"),
+    "UINT64": np.dtype("<u8"),
+    "INT8": np.dtype("i1"),
+    "INT16": np.dtype("<i2"),
+    "INT32": np.dtype("<i4"),
+    "INT64": np.dtype("<i8"),
+    "FP16": np.dtype("<f2"),
+    "FP32": np.dtype("<f4"),
+    "FP64": np.dtype("<f8"),
+    "BYTES": np.dtype(object),
+}
+_DATATYPES: Final[dict[np.dtype[Any], str]] = {dtype: name for name, dtype in DTYPES.items()}
 _PLATFORM: Final = "onnxruntime_onnx"
 IMAGE: Final = "image"
 # Picture files under a name of their own, for clients that learn datatypes from metadata: `image` takes them as well.
 ENCODED_IMAGE: Final = TensorSpec("encoded_image", np.dtype(object), ("batch",))
+
+
+def datatype(dtype: np.dtype[Any]) -> str:
+    """Return the protocol's name of a dtype, e.g. "FP32"; objects are BYTES."""
+    return _DATATYPES[dtype]
 
 
 @dataclass(frozen=True)
@@ -35,7 +55,7 @@ class Input:
 
     @property
     def shape(self) -> list[int]:
-        """See `shape`."""
+        """As clients see it, with the batch axis."""
         return shape(self.spec, batched=self.is_batched)
 
 
@@ -119,7 +139,7 @@ def config(model: Model) -> config_pb.ModelConfig:
                 default_priority_level=DEFAULT_PRIORITY,
             )
         )
-    result.parameters["task"].string_value = manifest_pb2.Task.Name(model.task)
+    result.parameters["task"].string_value = manifest_pb2.Task.Name(model.task.kind)
     result.parameters["verified"].string_value = str(model.verified).lower()
     for report in model.sessions:
         result.parameters[f"candidate:{report.file}"].string_value = str(report.candidate)
@@ -150,7 +170,7 @@ def _output(spec: TensorSpec, model: Model) -> config_pb.ModelOutput:
 
 
 def _reshape(spec: TensorSpec, *, batched: bool) -> config_pb.ModelTensorReshape | None:
-    """Say that the model itself has no size where clients see a 1."""
+    """Return what tells that the model's own shape is empty where clients see a 1."""
     return config_pb.ModelTensorReshape() if _is_scalar(len(spec.shape), batched=batched) else None
 
 

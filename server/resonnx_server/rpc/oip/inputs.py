@@ -1,4 +1,4 @@
-"""What a tensor request must be for the model that it asks for; errors name the input and what the model takes."""
+"""Checks a tensor request against its model, and reads its inputs; errors name the input and what the model takes."""
 
 import math
 from collections.abc import Sequence
@@ -10,7 +10,8 @@ from resonnx_proto.inference import grpc_service_pb2 as pb
 
 from resonnx_server.errors import InvalidInput
 from resonnx_server.inference.registry import Model
-from resonnx_server.rpc.oip import contents, describe, tensors
+from resonnx_server.rpc.oip import contents, describe
+from resonnx_server.rpc.oip.contents import InputTensor, field_of
 from resonnx_server.rpc.oip.requests import InferRequest
 from resonnx_server.rpc.pieces import Pieces, Work, at_once
 from resonnx_server.runtime.session import Array
@@ -20,6 +21,10 @@ from resonnx_server.scheduling.session_pool import Tensors
 _SMALL_ELEMENTS: Final = 1 << 10
 _SMALL_BYTES: Final = 1 << 20
 
+_MAX_RANK: Final = 8
+# Without sizes of 0: of an empty tensor NumPy multiplies the others as well.
+_MAX_ELEMENTS: Final = 2**31 - 1
+
 _Shape = tuple[int, ...]
 Content = bytes | memoryview | None
 
@@ -28,7 +33,7 @@ Content = bytes | memoryview | None
 class _Announced:
     """An input, checked but for its content: raw, or typed and cut out of `tensor`, or None if it is in there."""
 
-    tensor: tensors.InputTensor
+    tensor: InputTensor
     shape: _Shape
     dtype: np.dtype[Any]
     content: Content
@@ -63,13 +68,13 @@ async def read_inputs(request: InferRequest, model: Model, pieces: Pieces) -> Te
     announced: list[_Announced] = []
     elements = size = 0
     for i, tensor in enumerate(given):
-        shape, dtype = tensors.shape_of(tensor), tensors.dtype_of(tensor)
+        shape, dtype = _shape_of(tensor), _dtype_of(tensor)
         if model.manifest is None:
             shape = _check_tensor(tensor, shape, dtype, model)
         else:
             _check_picture(tensor, shape, dtype, model)
         if "shared_memory_region" in tensor.parameters:
-            raise InvalidInput(f"{tensors.field(tensor)}.parameters", "shared memory is not supported")
+            raise InvalidInput(f"{field_of(tensor)}.parameters", "shared memory is not supported")
         if raw:
             content: Content = raw[i]
         else:
@@ -115,47 +120,48 @@ def _check_names(names: list[str], model: Model) -> None:
         raise InvalidInput("inputs", f"none is given; the model takes one of {known}")
 
 
-def _check_picture(tensor: tensors.InputTensor, shape: _Shape, dtype: np.dtype[Any], model: Model) -> None:
+def _check_picture(tensor: InputTensor, shape: _Shape, dtype: np.dtype[Any], model: Model) -> None:
     """Raise InvalidInput unless it is an input of picture files or pixels that a model of ours takes."""
-    spec, field, name = model.inputs[0], tensors.field(tensor), tensor.name
+    spec, name = model.inputs[0], tensor.name
     rows, row = shape[0] if shape else 0, shape[1:]
     if rows > model.max_queue_size:
-        raise InvalidInput(f"{field}.shape", f"{rows} rows, more than {model.max_queue_size}")
+        raise InvalidInput(f"{field_of(tensor)}.shape", f"{rows} rows, more than {model.max_queue_size}")
     if dtype == spec.dtype and name == describe.IMAGE:
         if rows < 1 or row != spec.shape[1:]:
             taken = ", ".join(str(size) for size in spec.shape[1:])
-            raise InvalidInput(f"{field}.shape", f"{list(shape)}; UINT8 must be [N, {taken}] with N >= 1")
+            raise InvalidInput(f"{field_of(tensor)}.shape", f"{list(shape)}; UINT8 must be [N, {taken}] with N >= 1")
     elif not dtype.hasobject:
         taken = "UINT8 pixels or BYTES files" if name == describe.IMAGE else "BYTES files; UINT8 pixels are 'image'"
-        raise InvalidInput(f"{field}.datatype", f"{tensors.datatype(dtype)}; the model takes {taken}")
+        raise InvalidInput(f"{field_of(tensor)}.datatype", f"{describe.datatype(dtype)}; the model takes {taken}")
     elif rows < 1 or row not in ((), (1,)):
-        raise InvalidInput(f"{field}.shape", f"{list(shape)}; BYTES must be [N] or [N, 1] with N >= 1")
+        raise InvalidInput(f"{field_of(tensor)}.shape", f"{list(shape)}; BYTES must be [N] or [N, 1] with N >= 1")
 
 
-def _check_tensor(tensor: tensors.InputTensor, shape: _Shape, dtype: np.dtype[Any], model: Model) -> _Shape:
+def _check_tensor(tensor: InputTensor, shape: _Shape, dtype: np.dtype[Any], model: Model) -> _Shape:
     """Return the shape in which a bare model's graph takes an input.
 
     Raises:
         InvalidInput: It takes no such input.
     """
-    field, is_optional = tensors.field(tensor), False
+    is_optional = False
     spec = next((spec for spec in model.inputs if spec.name == tensor.name), None)
     if spec is None:
         spec, is_optional = next(spec for spec in model.optional_inputs if spec.name == tensor.name), True
     batched = model.max_batch_size > 0 and not is_optional
     if dtype != spec.dtype:
         raise InvalidInput(
-            f"{field}.datatype", f"{tensors.datatype(dtype)}; the model takes {tensors.datatype(spec.dtype)}"
+            f"{field_of(tensor)}.datatype",
+            f"{describe.datatype(dtype)}; the model takes {describe.datatype(spec.dtype)}",
         )
     taken, rank = describe.shape(spec, batched=batched), len(spec.shape)
     # The graph's own rank is taken too: a number a row as [N] beside [N, 1].
     if len(shape) not in (rank, len(taken)) or any(
         size not in (-1, given) for size, given in zip(taken, shape, strict=False)
     ):
-        raise InvalidInput(f"{field}.shape", f"{list(shape)}; the model takes {taken}")
-    tensors.check_sizes(shape, field)
+        raise InvalidInput(f"{field_of(tensor)}.shape", f"{list(shape)}; the model takes {taken}")
+    _check_sizes(shape, tensor)
     if batched and shape[0] > model.max_queue_size:
-        raise InvalidInput(f"{field}.shape", f"{shape[0]} rows, more than {model.max_queue_size}")
+        raise InvalidInput(f"{field_of(tensor)}.shape", f"{shape[0]} rows, more than {model.max_queue_size}")
     return shape[:rank]
 
 
@@ -196,3 +202,29 @@ def wanted_outputs(request: pb.ModelInferRequest, model: Model) -> list[str]:
         if "shared_memory_region" in output.parameters:
             raise InvalidInput(f"outputs[{output.name!r}].parameters", "shared memory is not supported")
     return [output.name for output in request.outputs]
+
+
+def _shape_of(tensor: InputTensor) -> tuple[int, ...]:
+    """Return an input's shape, of any sizes. Raises InvalidInput for too many axes."""
+    shape = tuple(tensor.shape[: _MAX_RANK + 1])
+    if len(shape) > _MAX_RANK:
+        raise InvalidInput(f"{field_of(tensor)}.shape", f"{len(tensor.shape)} dimensions, more than {_MAX_RANK}")
+    return shape
+
+
+def _check_sizes(shape: tuple[int, ...], tensor: InputTensor) -> None:
+    """Raise InvalidInput for negative sizes, or too many elements."""
+    if any(size < 0 for size in shape):
+        raise InvalidInput(f"{field_of(tensor)}.shape", f"size {min(shape)} is negative")
+    if math.prod(size or 1 for size in shape) > _MAX_ELEMENTS:
+        raise InvalidInput(f"{field_of(tensor)}.shape", f"{list(shape)} is over {_MAX_ELEMENTS} elements")
+
+
+def _dtype_of(tensor: InputTensor) -> np.dtype[Any]:
+    """Return an input's dtype; BYTES are objects. Raises InvalidInput for an unknown datatype."""
+    dtype = describe.DTYPES.get(tensor.datatype)
+    if dtype is None:
+        raise InvalidInput(
+            f"{field_of(tensor)}.datatype", f"{tensor.datatype[:32]!r} is not one of {', '.join(describe.DTYPES)}"
+        )
+    return dtype

@@ -15,10 +15,11 @@ from resonnx_proto.inference import grpc_service_pb2 as pb
 from resonnx_proto.v1 import vision_pb2
 
 from resonnx_server.errors import InvalidInput
-from resonnx_server.inference.deadlines import checked_priority
 from resonnx_server.inference.registry import Model
+from resonnx_server.inference.requests import checked_priority
 from resonnx_server.rpc.oip.ranking import check_classes, ranked_shape
 from resonnx_server.scheduling.batcher import DEFAULT_PRIORITY
+from resonnx_server.scheduling.session_pool import Tensors
 
 # perf_analyzer's client sends it with every request; it only matters on streams.
 _ALLOWED_RESERVED: Final = "triton_enable_empty_final_response"
@@ -98,7 +99,7 @@ def keeps_order(request: pb.ModelInferRequest) -> bool:
     )
 
 
-def check_classification(parameters: RequestParameters, model: Model, rows: int) -> None:
+def check_classification(parameters: RequestParameters, model: Model, inputs: Tensors) -> None:
     """Raise InvalidInput where classes are asked for of an output that has none, or more than ranking.MAX_CLASSES.
 
     Of an output whose shape the model leaves open, only its answer tells how many it has.
@@ -106,10 +107,12 @@ def check_classification(parameters: RequestParameters, model: Model, rows: int)
     Args:
         parameters: The request's.
         model: Its model.
-        rows: Rows of the request.
+        inputs: The request's.
     """
     if not parameters.top_k:
         return
+    first = inputs.get(model.inputs[0].name, next(iter(inputs.values())))
+    rows = len(first) if first.ndim else 1
     classes = 0
     for spec in model.outputs:
         top_k = parameters.top_k.get(spec.name)

@@ -1,6 +1,6 @@
-"""Requests out of their messages. Of a large one of the tensor protocol, contents are cut out and read in pieces later.
+"""Reads requests from their messages. Contents of large tensor requests are cut out, and read in pieces later.
 
-What is left, names and shapes and parameters, is bounded, and protobuf reads it.
+The rest (names, shapes, parameters) is bounded, and protobuf reads it.
 """
 
 from collections.abc import Sequence
@@ -14,11 +14,11 @@ from resonnx_server.rpc.oip import wire
 
 M = TypeVar("M", bound=Message)
 
-# Messages that protobuf reads as a whole: at worst it takes a few ms.
+# Messages that protobuf reads as a whole: a few ms at worst.
 _WHOLE_BYTES: Final = 1 << 16
 # Inputs and outputs of a large message whose fields are counted.
 _COUNTED_BYTES: Final = 1 << 12
-# As many as the largest numbers of parameters, outputs, inputs and contents make, with some to spare.
+# More than the largest numbers of parameters, outputs, inputs and contents together.
 _MOST_FIELDS: Final = 5000
 _MOST_REST: Final = 1 << 20
 
@@ -32,7 +32,7 @@ class InferRequest:
     """A request of the tensor protocol.
 
     Attributes:
-        message: All of it but what the others hold.
+        message: The request without the contents below.
         raw: Its raw_input_contents.
         typed: Typed contents that were cut out of `message`, serialized, by their input's index.
         size: Bytes of the whole.
@@ -57,8 +57,8 @@ def read_request(message: bytes) -> InferRequest:
     """Read a serialized ModelInferRequest, in a few ms at most.
 
     Raises:
-        DecodeError: It is none.
-        InvalidInput: It has too many fields, or too much beside tensors' contents.
+        DecodeError: It does not parse.
+        InvalidInput: It has too many fields, or too many bytes beside tensors' contents.
     """
     if len(message) <= _WHOLE_BYTES:
         whole = pb.ModelInferRequest.FromString(message)
@@ -89,8 +89,8 @@ def read_picture_request(kind: type[M], message: bytes) -> M:
     """Read a serialized request of the task API.
 
     Raises:
-        DecodeError: It is none.
-        InvalidInput: It has too many fields, or too much beside them in small parts.
+        DecodeError: It does not parse.
+        InvalidInput: It has too many fields, or too many bytes in small ones.
     """
     if len(message) > _WHOLE_BYTES:
         _count_fields(memoryview(message), kind.DESCRIPTOR, _Cut())
@@ -107,12 +107,12 @@ def _count_fields(message: memoryview, descriptor: Any, cut: "_Cut") -> None:
         if size > _COUNTED_BYTES:
             _count_fields(message[field.content : field.end], known.message_type, cut)
         else:
-            # Each is small, but may be all fields, and there may be thousands.
+            # Small ones are not searched for fields, of which they may consist.
             cut.count_bytes(size)
 
 
 class _Cut:
-    """What is left of a message, within bounds."""
+    """The bounded rest of a message without its contents."""
 
     def __init__(self) -> None:
         self.rest: list[bytes | memoryview] = []

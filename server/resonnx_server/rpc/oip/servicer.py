@@ -1,44 +1,30 @@
 """inference.GRPCInferenceService: the same models and the same queues for every client of the tensor protocol."""
 
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from importlib.metadata import version as distribution_version
 from typing import Final
 
 from resonnx_proto.inference import grpc_service_pb2 as pb
 from resonnx_proto.inference import grpc_service_pb2_grpc
 
-from resonnx_server.captioning.engine import CaptionEngine
-from resonnx_server.captioning.request import OnWords
-from resonnx_server.errors import InvalidInput, ServerError, VersionNotFound
-from resonnx_server.inference.deadlines import earlier_ns, within
-from resonnx_server.inference.memory_budget import MemoryBudget
-from resonnx_server.inference.registry import Model, Models
-from resonnx_server.observe.stats import RequestTimer, Timing
-from resonnx_server.preprocessing.decode import Decoder
-from resonnx_server.rpc.boundary import (
-    Context,
-    StreamContext,
-    deadline_ns,
-    one_status,
-    outcome_of,
-    unsupported,
-)
-from resonnx_server.rpc.captions import caption_tensors, decode_options
-from resonnx_server.rpc.many import all_of
+from resonnx_server.errors import ServerError, VersionNotFound
+from resonnx_server.inference.registry import Model
+from resonnx_server.inference.requests import Inference
+from resonnx_server.rpc.boundary import Context, StreamContext, deadline_ns, one_status, outcome_of, unsupported
 from resonnx_server.rpc.oip import describe
-from resonnx_server.rpc.oip.answers import AnswerEncoder, Output
+from resonnx_server.rpc.oip.answers import AnswerEncoder, failed
 from resonnx_server.rpc.oip.contents import MANY_STRINGS, cleared
-from resonnx_server.rpc.oip.inputs import checked_tensors, overrides_initializers, read_inputs, wanted_outputs
-from resonnx_server.rpc.oip.parameters import RequestParameters, check_classification, keeps_order, parse_parameters
+from resonnx_server.rpc.oip.inputs import read_inputs, wanted_outputs
+from resonnx_server.rpc.oip.parameters import check_classification, keeps_order, parse_parameters
 from resonnx_server.rpc.oip.requests import InferRequest
-from resonnx_server.rpc.oip.stream_answers import TellPart, failed, head_of, word_teller
-from resonnx_server.rpc.pieces import Pieces, at_once
+from resonnx_server.rpc.oip.tasks import SERVE
+from resonnx_server.rpc.pieces import Pieces
 from resonnx_server.rpc.pipeline import pipeline
-from resonnx_server.runtime.pictures.images import Pixels
-from resonnx_server.runtime.session import Array
 from resonnx_server.scheduling.session_pool import Tensors
-from resonnx_server.tensors.engine import TensorEngine
+
+# Takes a ModelStreamInferResponse, serialized.
+EmitPart = Callable[[bytes], None]
 
 _EXTENSIONS: Final = (
     "classification",
@@ -48,22 +34,26 @@ _EXTENSIONS: Final = (
     "binary_tensor_data",
     "parameters",
 )
-# Tokens of captions that are put together on the event loop: a few ms.
-_MANY_TOKENS: Final = 1 << 12
 
 
 class InferenceServicer(grpc_service_pb2_grpc.GRPCInferenceServiceServicer):
-    """The tensor protocol over the loaded models."""
+    """The tensor protocol over the loaded models.
 
-    def __init__(
-        self, models: Models, decoder: Decoder, admission: MemoryBudget, max_message_bytes: int, pieces: Pieces
-    ) -> None:
-        self._models = models
-        self._decoder = decoder
-        self._admission = admission
+    Args:
+        inference: The use cases.
+        max_message_bytes: Of an answer.
+        pieces: Where large requests are read and large answers made.
+
+    Attributes:
+        rejected: See rpc.boundary.unsupported.
+    """
+
+    def __init__(self, inference: Inference, max_message_bytes: int, pieces: Pieces) -> None:
+        self._inference = inference
+        self._models = inference.models
         self._pieces = pieces
         self._answers = AnswerEncoder(max_message_bytes, pieces)
-        self.rejected = models.rejected
+        self.rejected = inference.models.rejected
 
     @one_status
     async def ServerLive(self, request: pb.ServerLiveRequest, context: Context) -> pb.ServerLiveResponse:  # noqa: N802
@@ -77,9 +67,9 @@ class InferenceServicer(grpc_service_pb2_grpc.GRPCInferenceServiceServicer):
 
     @one_status
     async def ModelReady(self, request: pb.ModelReadyRequest, context: Context) -> pb.ModelReadyResponse:  # noqa: N802
-        """Whether a model serves; a question about an unknown one is answered with false."""
+        """Whether a model serves; false for an unknown one."""
         try:
-            self._find(request.name, request.version)
+            self._models.get(request.name, _number(request.version))
         except ServerError:
             return pb.ModelReadyResponse(ready=False)
         return pb.ModelReadyResponse(ready=True)
@@ -88,7 +78,7 @@ class InferenceServicer(grpc_service_pb2_grpc.GRPCInferenceServiceServicer):
     async def ServerMetadata(  # noqa: N802
         self, request: pb.ServerMetadataRequest, context: Context
     ) -> pb.ServerMetadataResponse:
-        """Name, version and the extensions that are really there."""
+        """Name, version and supported extensions."""
         return pb.ServerMetadataResponse(
             name="resonnx", version=distribution_version("resonnx-server"), extensions=_EXTENSIONS
         )
@@ -98,19 +88,19 @@ class InferenceServicer(grpc_service_pb2_grpc.GRPCInferenceServiceServicer):
         self, request: pb.ModelMetadataRequest, context: Context
     ) -> pb.ModelMetadataResponse:
         """Inputs and outputs, with the batch axis."""
-        return describe.metadata(self._get(request.name, request.version))
+        return describe.metadata(self._find(request.name, request.version))
 
     @one_status
     async def ModelConfig(self, request: pb.ModelConfigRequest, context: Context) -> pb.ModelConfigResponse:  # noqa: N802
         """The model as a Triton model configuration."""
-        return pb.ModelConfigResponse(config=describe.config(self._get(request.name, request.version)))
+        return pb.ModelConfigResponse(config=describe.config(self._find(request.name, request.version)))
 
     @one_status
     async def ModelStatistics(  # noqa: N802
         self, request: pb.ModelStatisticsRequest, context: Context
     ) -> pb.ModelStatisticsResponse:
         """Counters of one model, or of all if no name is given."""
-        models = [self._get(request.name, request.version)] if request.name else list(self._models)
+        models = [self._find(request.name, request.version)] if request.name else list(self._models)
         return pb.ModelStatisticsResponse(model_stats=[describe.statistics(model) for model in models])
 
     @one_status
@@ -144,13 +134,13 @@ class InferenceServicer(grpc_service_pb2_grpc.GRPCInferenceServiceServicer):
 
         Answers come in the order of their requests, failures too, unless a request's parameters say otherwise.
         That answer's parameter `reason` is the error's, and a refusal's `retry_after_ms` is as in vision.proto.
-        A captioner tells words as they become certain where the request's parameter `stream` says so.
+        A captioner's words are sent as they become certain where the request's parameter `stream` says so.
         """
-        caller_deadline = deadline_ns(context, time.monotonic_ns())
+        deadline = deadline_ns(context, time.monotonic_ns())
 
-        async def answer(request: InferRequest, tell: TellPart) -> bytes:
+        async def answer(request: InferRequest, emit: EmitPart) -> bytes:
             try:
-                return await self._model_infer(request, caller_deadline, tell)
+                return await self._model_infer(request, deadline, emit)
             except Exception as error:  # the boundary of one request of the stream
                 # The error holds this frame: kept in it, both would live until garbage is collected.
                 return failed(request.message, *outcome_of(error, "ModelStreamInfer"))
@@ -160,39 +150,29 @@ class InferenceServicer(grpc_service_pb2_grpc.GRPCInferenceServiceServicer):
 
         await pipeline(requests, answer, context, self._models.closing, in_order=in_order, size_of=len)
 
-    async def _model_infer(
-        self, infer_request: InferRequest, caller_deadline: int | None, tell: TellPart | None = None
-    ) -> bytes:
-        request = infer_request.message
-        model = self._get(request.model_name, request.model_version)
-        with RequestTimer(model.stats) as tracked, self._admission.hold(infer_request.size):
-            now = time.monotonic_ns()
-            parameters = parse_parameters(request)
+    async def _model_infer(self, given: InferRequest, caller_ns: int | None, emit: EmitPart | None = None) -> bytes:
+        message = given.message
+        with self._inference.begin(message.model_name, self._version(message.model_version), given.size) as request:
+            model = request.model
+            parameters = parse_parameters(message)
             timeout_us = parameters.timeout_us if model.allow_timeout_override else 0
-            deadline = earlier_ns(caller_deadline, now, timeout_us)
-            wanted = wanted_outputs(request, model)
-            inputs = await read_inputs(infer_request, model, self._pieces)
-            check_classification(parameters, model, _rows(inputs, model))
-            on_words = word_teller(request, model, wanted, tell, self._answers) if parameters.stream else None
-            work = self._infer(model, inputs, deadline, parameters, on_words)
-            # A timeout costs as much as reading the request does: none where there is no deadline.
-            if deadline is not None:
-                work = within((deadline - now) / 1e9, work, 0 if deadline == caller_deadline else timeout_us)
-            outputs, timing = await work
+            request.limit(caller_ns, timeout_us, parameters.priority, named=True)
+            wanted = wanted_outputs(message, model)
+            inputs = await read_inputs(given, model, self._pieces)
+            check_classification(parameters, model, inputs)
+
+            def emit_outputs(outputs: Tensors) -> None:
+                assert emit is not None
+                emit(self._answers.part(message, model, outputs, wanted))
+
+            serve = SERVE[model.task.name]
+            early = None if emit is None else emit_outputs
+            outputs = await serve(request, inputs, parameters, early, self._pieces)
             if sum(array.size for array in inputs.values() if array.dtype.hasobject) > MANY_STRINGS:
                 await self._pieces.run(cleared(inputs.values()))
-            labels = model.manifest.classifier.labels if model.manifest is not None else ()
-            batched = model.max_batch_size > 0
-            asked = [
-                Output(
-                    name, describe.shown(outputs[name], batched=batched), parameters.top_k.get(name, 0), labels, batched
-                )
-                for name in wanted
-            ]
-            head = head_of(request, model, is_final=None if tell is None else True)
-            answer = await self._answers.encode(head, asked, streamed=tell is not None)
-            tracked.timing = timing
-            return answer
+            return await self._answers.answer(
+                message, model, outputs, wanted, parameters.top_k, streamed=emit is not None
+            )
 
     RepositoryModelLoad = unsupported("RepositoryModelLoad")
     RepositoryModelUnload = unsupported("RepositoryModelUnload")
@@ -205,75 +185,20 @@ class InferenceServicer(grpc_service_pb2_grpc.GRPCInferenceServiceServicer):
     TraceSetting = unsupported("TraceSetting")
     LogSettings = unsupported("LogSettings")
 
-    async def _infer(
-        self,
-        model: Model,
-        inputs: Tensors,
-        deadline: int | None,
-        parameters: RequestParameters,
-        on_words: OnWords | None,
-    ) -> tuple[Tensors, Timing]:
-        engine = model.engine
-        if model.manifest is None:
-            assert isinstance(engine, TensorEngine)
-            whole = overrides_initializers(inputs, model)
-            return await engine.run(checked_tensors(inputs, model), deadline, parameters.priority, whole=whole)
-        ((name, image),) = inputs.items()
-        field = f"inputs[{name!r}]"
-        if isinstance(engine, CaptionEngine):
-            return await self._caption(model, engine, image, field, deadline, parameters, on_words)
-        if image.dtype != object:
-            return await engine.run({"image": image}, deadline, parameters.priority)
-        files: list[bytes] = image.ravel().tolist()
-        assert model.pictures is not None
-        decoding = await self._decoder.expected_of_many(files, model.pictures, parameters.priority)
-        with engine.reserve(len(files), deadline, parameters.priority, decoding) as reservation:
-            pixels = await self._load(files, model, field, parameters.priority)
-            return await engine.submit({"image": pixels}, reservation)
-
-    async def _caption(
-        self,
-        model: Model,
-        engine: CaptionEngine,
-        image: Array,
-        field: str,
-        deadline: int | None,
-        parameters: RequestParameters,
-        on_words: OnWords | None,
-    ) -> tuple[Tensors, Timing]:
-        options = decode_options(parameters.caption, engine, "parameters[{!r}]")
-        files: list[bytes] = image.ravel().tolist() if image.dtype == object else []
-        pixels = image
-        if on_words is not None and len(image) != 1:
-            raise InvalidInput("parameters['stream']", f"words of {len(image)} pictures in one request; give one")
-        assert model.pictures is not None
-        decoding = await self._decoder.expected_of_many(files, model.pictures, parameters.priority) if files else None
-        with engine.place(len(image), options, deadline, parameters.priority, decoding) as place:
-            if files:
-                pixels = await self._load(files, model, field, parameters.priority)
-            done = await all_of(
-                engine.submit(p, options, on_words, deadline, parameters.priority, place) for p in pixels
-            )
-        timing = max((captioned.timing for captioned in done), key=lambda timing: timing.queue_ns)
-        tensors = caption_tensors(done, options, engine.spec)
-        is_large = len(done) * options.captions * options.max_tokens > _MANY_TOKENS
-        return await self._pieces.run(tensors) if is_large else at_once(tensors), timing
-
-    async def _load(self, files: list[bytes], model: Model, field: str, priority: int) -> Pixels:
-        assert model.pictures is not None
-        return await self._decoder.load_all(files, model.pictures, field, priority)
-
-    def _get(self, name: str, version: str) -> Model:
-        with self.rejected.counting():
-            return self._find(name, version)
-
     def _find(self, name: str, version: str) -> Model:
-        if version and not (version.isascii() and version.isdigit() and len(version) < 19):
-            raise VersionNotFound(f"version {version[:32]!r} is no version number")
-        return self._models.get(name, int(version or 0))
+        return self._models.find(name, self._version(version))
+
+    def _version(self, version: str) -> int:
+        """Return a version's number, or count the call as rejected."""
+        try:
+            return _number(version)
+        except VersionNotFound as error:
+            self.rejected.count(error)
+            raise
 
 
-def _rows(inputs: Tensors, model: Model) -> int:
-    name = model.inputs[0].name
-    array = inputs[name] if name in inputs else next(iter(inputs.values()))
-    return len(array) if array.ndim else 1
+def _number(version: str) -> int:
+    """Return a version's number; 0, the one served by default, for none. Raises VersionNotFound if it is no number."""
+    if version and not (version.isascii() and version.isdigit() and len(version) < 19):
+        raise VersionNotFound(f"version {version[:32]!r} is no version number")
+    return int(version or 0)

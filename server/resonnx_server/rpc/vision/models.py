@@ -41,7 +41,7 @@ def get_model(model: Model, max_message_bytes: int) -> vision_pb2.GetModelRespon
 
 def _summary(model: Model) -> vision_pb2.ModelSummary:
     return vision_pb2.ModelSummary(
-        name=model.name, version=model.version, task=model.task, state=vision_pb2.MODEL_STATE_READY
+        name=model.name, version=model.version, task=model.task.kind, state=vision_pb2.MODEL_STATE_READY
     )
 
 

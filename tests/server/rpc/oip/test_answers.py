@@ -13,7 +13,7 @@ from resonnx_proto.inference import grpc_service_pb2 as pb
 from resonnx_server.errors import InvalidInput, MessageTooLarge
 from resonnx_server.rpc.oip import answers
 from resonnx_server.rpc.oip.answers import AnswerEncoder, Output
-from resonnx_server.rpc.oip.tensors import datatype
+from resonnx_server.rpc.oip.describe import datatype
 from resonnx_server.rpc.pieces import Pieces
 
 PIECES = Pieces()

@@ -12,8 +12,8 @@ from resonnx_proto.inference import grpc_service_pb2 as pb
 from resonnx_proto.v1 import vision_pb2
 from resonnx_server.errors import InvalidInput
 from resonnx_server.rpc.oip import contents, requests, wire
+from resonnx_server.rpc.oip.describe import DTYPES
 from resonnx_server.rpc.oip.requests import read_picture_request, read_request
-from resonnx_server.rpc.oip.tensors import dtype_of
 from resonnx_server.rpc.pieces import at_once
 
 FIELDS = {
@@ -51,7 +51,7 @@ def messages(draw: st.DrawFn) -> pb.ModelInferRequest:
 
 def _tensors(request: requests.InferRequest) -> list[np.ndarray]:
     return [
-        at_once(contents.from_contents(request.typed.get(i), tuple(tensor.shape), dtype_of(tensor), tensor))
+        at_once(contents.from_contents(request.typed.get(i), tuple(tensor.shape), DTYPES[tensor.datatype], tensor))
         for i, tensor in enumerate(request.message.inputs)
     ]
 

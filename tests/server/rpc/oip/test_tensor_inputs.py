@@ -9,7 +9,8 @@ import pytest
 from resonnx_proto.inference import grpc_service_pb2 as pb
 from resonnx_server.errors import InvalidInput
 from resonnx_server.inference.registry import Model
-from resonnx_server.rpc.oip import contents, tensors
+from resonnx_server.rpc.oip import contents
+from resonnx_server.rpc.oip.describe import DTYPES
 from resonnx_server.rpc.oip.inputs import read_inputs
 from resonnx_server.rpc.oip.requests import read_request
 from resonnx_server.rpc.pieces import Pieces
@@ -96,7 +97,7 @@ async def test_inputs_come_in_any_order() -> None:
 @pytest.mark.parametrize("datatype", ["BOOL", "UINT8", "UINT16", "UINT32", "UINT64", "INT8", "INT16", "INT32", "INT64"])
 @pytest.mark.parametrize("rows", [0, 3])
 async def test_typed_integers_are_what_raw_bytes_are(datatype: str, rows: int) -> None:
-    dtype = tensors.dtype_of(_request({"datatype": datatype}).inputs[0])
+    dtype = DTYPES[datatype]
     limits = (0, 1) if datatype == "BOOL" else (np.iinfo(dtype).min, np.iinfo(dtype).max)
     await _same_typed_and_raw(datatype, np.array([limits] * rows, dtype).reshape(rows, 2))
 
@@ -130,7 +131,7 @@ async def test_values_beyond_the_datatype(datatype: str, value: int) -> None:
     values = [0] * (1 << 16) + [value]
     tensor = {"name": "x", "datatype": datatype, "shape": [len(values)], "contents": {field: values}}
     request = _request(tensor)
-    model = _model(_spec("x", tensors.dtype_of(request.inputs[0]), "n"), max_batch_size=0)
+    model = _model(_spec("x", DTYPES[datatype], "n"), max_batch_size=0)
     with pytest.raises(InvalidInput, match="a value is not within"):
         await _read(request, model)
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tritonclient.grpc as triton
 from resonnx_server.errors import DeadlineExceeded, DeadlineUnreachable, Overloaded, ServerError, WaitTooLong
-from resonnx_server.inference.deadlines import within
+from resonnx_server.inference.requests import with_timeout
 from tritonclient.utils import InferenceServerException
 
 # As clients send them that mean seconds or milliseconds.
@@ -70,18 +70,18 @@ async def _raises(error: ServerError) -> None:
 )
 async def test_whoever_runs_out_of_time_by_the_timeout_is_told_so(error: ServerError) -> None:
     with pytest.raises(ServerError) as told:
-        await within(60, _raises(error), 30)
+        await with_timeout(30, _raises(error), named=True)
     assert told.value.message.endswith("(the parameter 'timeout' is 30 µs, 0.03 ms)")
 
 
 async def test_work_that_goes_on_ends_at_the_timeout() -> None:
     with pytest.raises(DeadlineExceeded, match="passed before the answer") as told:
-        await within(0.001, asyncio.Event().wait(), 1000)
+        await with_timeout(1000, asyncio.Event().wait(), named=True)
     assert told.value.message.endswith("(the parameter 'timeout' is 1000 µs, 1 ms)")
 
 
 async def test_other_errors_are_not_blamed_on_the_timeout() -> None:
-    for error, timeout_us in ((Overloaded("full", 20), 30), (DeadlineExceeded("late"), 0)):
+    for error, named in ((Overloaded("full", 20), True), (DeadlineExceeded("late"), False)):
         with pytest.raises(ServerError) as told:
-            await within(60, _raises(error), timeout_us)
+            await with_timeout(60_000_000, _raises(error), named=named)
         assert "timeout" not in told.value.message

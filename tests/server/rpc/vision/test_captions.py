@@ -15,13 +15,13 @@ from resonnx_proto.inference import grpc_service_pb2_grpc
 from resonnx_proto.v1 import vision_pb2, vision_pb2_grpc
 from resonnx_server.captioning.request import Captioned
 from resonnx_server.errors import InvalidInput, ModelRefused
-from resonnx_server.inference.memory_budget import MemoryBudget
-from resonnx_server.inference.registry import Models
+from resonnx_server.inference.requests import ActiveRequest, MemoryBudget
+from resonnx_server.inference.tasks import CAPTION
+from resonnx_server.observe.metrics import Metrics
 from resonnx_server.observe.stats import Timing
-from resonnx_server.preprocessing.decode import Decoder
-from resonnx_server.rpc.captions import caption_tensors, decode_options
+from resonnx_server.rpc.decode_options import decode_options
 from resonnx_server.rpc.oip.parameters import RequestParameters
-from resonnx_server.rpc.oip.servicer import InferenceServicer
+from resonnx_server.rpc.oip.tasks import SERVE, caption_tensors
 from resonnx_server.rpc.pieces import Pieces, Work, at_once
 from resonnx_server.runtime.decoding.search import DecodeOptions
 from resonnx_server.runtime.decoding.sequence import Sequence
@@ -296,12 +296,12 @@ async def test_captions_of_many_pictures_are_put_together_in_pieces(pictures: in
 
     device = Device("test", 1)
     engine = caption_engine(language.Language(), device)
-    servicer = InferenceServicer(Models(), Decoder(0), MemoryBudget(1), 1 << 20, Counting())
     images = np.stack([language.picture(number) for number in range(pictures)])
     parameters = RequestParameters(0, 4, {}, vision_pb2.CaptionRequest(beam_width=4, num_captions=4), False)
-    model = SimpleNamespace(pictures=object())
+    model = SimpleNamespace(pictures=object(), engine=engine, stats=Metrics().model("m", 1))
     try:
-        outputs, _ = await servicer._caption(model, engine, images, "inputs['image']", None, parameters, None)
+        with ActiveRequest(model, None, MemoryBudget(1), 1) as request:
+            outputs = await SERVE[CAPTION.name](request, {"image": images}, parameters, None, Counting())
     finally:
         engine.close()
         await asyncio.to_thread(device.close)

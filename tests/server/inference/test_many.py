@@ -10,7 +10,7 @@ from contextlib import suppress
 from typing import Any
 
 import pytest
-from resonnx_server.rpc.many import all_of
+from resonnx_server.inference.many import all_of
 
 from ..waiting import until
 

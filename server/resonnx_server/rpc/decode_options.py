@@ -1,39 +1,30 @@
-"""Caption requests and answers of both protocols: message to decode options, and captions back to messages.
-
-Every number is checked here, before anything is allocated for it.
-"""
+"""Caption requests of both protocols to decode options. All numbers are checked before anything is allocated."""
 
 import math
 import random
-from collections.abc import Sequence as Rows
 from typing import Final
 
-import numpy as np
 from resonnx_proto.v1 import vision_pb2
 from resonnx_proto.v1.manifest_pb2 import CaptionerSpec
 
 from resonnx_server.captioning.engine import CaptionEngine
-from resonnx_server.captioning.request import Captioned
 from resonnx_server.errors import InvalidInput
-from resonnx_server.rpc.pieces import Work
 from resonnx_server.runtime.decoding.search import DecodeOptions
-from resonnx_server.runtime.decoding.sequence import Token, text
 from resonnx_server.runtime.model_files.manifest import MAX_BEAM_WIDTH
-from resonnx_server.scheduling.session_pool import Tensors
 
 _MAX_FORBIDDEN: Final = 256
 
 
 def decode_options(request: vision_pb2.CaptionRequest, engine: CaptionEngine, field: str = "{}") -> DecodeOptions:
-    """Read how a request wants its captions.
+    """Return the decode options of a request.
 
     Args:
-        request: What it leaves out is the model's own choice.
+        request: Fields that are not set take the model's defaults.
         engine: The model's.
         field: Format of a field's name in errors.
 
     Raises:
-        InvalidInput: A value is out of range, a word unknown, or two wishes contradict each other.
+        InvalidInput: A value is out of range, a word unknown, or two fields contradict each other.
     """
     spec = engine.spec
 
@@ -111,57 +102,3 @@ def _word_id(word: str, engine: CaptionEngine, field: str) -> int:
     if token is None or token == engine.spec.end_id:
         raise InvalidInput(field, f"{word[:64]!r} is not a word of the vocabulary")
     return token
-
-
-def caption_response(
-    captioned: Captioned, options: DecodeOptions, spec: CaptionerSpec
-) -> Work[vision_pb2.CaptionResponse]:
-    """Return the answer's captions, and what belongs to them, in pieces: attention may be millions of numbers."""
-    response = vision_pb2.CaptionResponse()
-    for sequence, score in captioned.ranked:
-        shown = sequence.shown()
-        caption = response.captions.add(text=text(shown, spec.vocabulary), log_prob=sequence.log_prob(), score=score)
-        for token in shown:
-            caption.words.append(word(token, spec))
-            yield
-    if options.temperature:
-        response.seed = options.seed
-    if options.attention:
-        response.attention_rows, response.attention_columns = spec.attention_rows, spec.attention_columns
-    return response
-
-
-def caption_tensors(rows: Rows[Captioned], options: DecodeOptions, spec: CaptionerSpec) -> Work[Tensors]:
-    """Return the captions of several pictures as the tensor protocol has them, in pieces.
-
-    Args:
-        rows: One for each picture.
-        options: Of all of them.
-        spec: For the words.
-
-    Returns:
-        caption BYTES and log_prob FP32, [N, n] for n captions a picture, best first. A search that found fewer is
-        filled up with empty captions of log_prob -inf.
-    """
-    shape = (len(rows), options.captions)
-    texts, log_probs = np.full(shape, b"", object), np.full(shape, -np.inf, np.float32)
-    for row, captioned in enumerate(rows):
-        for rank, (sequence, _) in enumerate(captioned.ranked):
-            texts[row, rank] = text(sequence.shown(), spec.vocabulary).encode()
-            log_probs[row, rank] = sequence.log_prob()
-            yield
-    return {"caption": texts, "log_prob": log_probs}
-
-
-def word_tensors(token: Token, spec: CaptionerSpec) -> Tensors:
-    """Return one word of one picture likewise: BYTES [1, 1] and FP32 [1, 1]."""
-    return {
-        "caption": np.array([[spec.vocabulary[token.id].encode()]], object),
-        "log_prob": np.array([[token.log_prob]], np.float32),
-    }
-
-
-def word(token: Token, spec: CaptionerSpec) -> vision_pb2.Word:
-    """Return a shown token's message."""
-    attention = () if token.attention is None else token.attention.tolist()
-    return vision_pb2.Word(text=spec.vocabulary[token.id], token=token.id, log_prob=token.log_prob, attention=attention)

@@ -1,0 +1,26 @@
+"""The tasks that models do. A task is known by its name in all rooms, as in the exporter and in the client."""
+
+from dataclasses import dataclass
+from typing import Final
+
+from resonnx_proto.v1 import manifest_pb2 as pb
+
+
+@dataclass(frozen=True)
+class Task:
+    """One kind of model.
+
+    Attributes:
+        name: What fronts register their codecs, and repository/ its preparation, by.
+        kind: The task in manifests and in the task API.
+        noun: For messages, with its article.
+    """
+
+    name: str
+    kind: pb.Task
+    noun: str
+
+
+CLASSIFY: Final = Task("classify", pb.TASK_CLASSIFIER, "a classifier")
+CAPTION: Final = Task("caption", pb.TASK_CAPTIONER, "a captioner")
+TENSORS: Final = Task("tensors", pb.TASK_TENSORS, "a bare ONNX file")

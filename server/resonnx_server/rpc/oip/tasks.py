@@ -1,0 +1,104 @@
+"""How the tensor protocol serves each task: what becomes of a request's inputs, and which outputs come of them."""
+
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from typing import Any, Final
+
+import numpy as np
+from resonnx_proto.v1.manifest_pb2 import CaptionerSpec
+
+from resonnx_server.captioning.request import Captioned, OnWords
+from resonnx_server.errors import InvalidInput
+from resonnx_server.inference.caption import caption, captioner
+from resonnx_server.inference.classify import classify
+from resonnx_server.inference.requests import ActiveRequest
+from resonnx_server.inference.tasks import CAPTION, CLASSIFY, TENSORS
+from resonnx_server.inference.tensors import infer
+from resonnx_server.preprocessing.decode import EncodedPictures, Pictures
+from resonnx_server.rpc.decode_options import decode_options
+from resonnx_server.rpc.oip.inputs import checked_tensors, overrides_initializers
+from resonnx_server.rpc.oip.parameters import RequestParameters
+from resonnx_server.rpc.pieces import Pieces, Work, at_once
+from resonnx_server.runtime.decoding.search import DecodeOptions
+from resonnx_server.runtime.decoding.sequence import Token, text
+from resonnx_server.scheduling.session_pool import Tensors
+
+# Sends outputs before the final ones.
+Emit = Callable[[Tensors], None]
+Serve = Callable[[ActiveRequest, Tensors, RequestParameters, Emit | None, Pieces], Coroutine[Any, Any, Tensors]]
+
+# Tokens of captions that are put together on the event loop: a few ms.
+_MANY_TOKENS: Final = 1 << 12
+
+
+async def _classify(
+    request: ActiveRequest, inputs: Tensors, parameters: RequestParameters, emit: Emit | None, pieces: Pieces
+) -> Tensors:
+    return await classify(request, _pictures(inputs))
+
+
+async def _caption(
+    request: ActiveRequest, inputs: Tensors, parameters: RequestParameters, emit: Emit | None, pieces: Pieces
+) -> Tensors:
+    engine, on_words = captioner(request.model), None
+    if parameters.stream:
+        if emit is None:
+            raise InvalidInput("parameters['stream']", "needs ModelStreamInfer")
+        on_words = _word_emitter(emit, engine.spec)
+    options = decode_options(parameters.caption, engine, "parameters[{!r}]")
+    pictures = _pictures(inputs)
+    if on_words is not None and len(pictures) != 1:
+        raise InvalidInput("parameters['stream']", f"words of {len(pictures)} pictures in one request; give one")
+    captions = await caption(request, pictures, options, on_words)
+    tensors = caption_tensors(captions, options, engine.spec)
+    is_large = len(captions) * options.captions * options.max_tokens > _MANY_TOKENS
+    return await pieces.run(tensors) if is_large else at_once(tensors)
+
+
+async def _infer(
+    request: ActiveRequest, inputs: Tensors, parameters: RequestParameters, emit: Emit | None, pieces: Pieces
+) -> Tensors:
+    whole = overrides_initializers(inputs, request.model)
+    return await infer(request, checked_tensors(inputs, request.model), whole=whole)
+
+
+SERVE: Final[Mapping[str, Serve]] = {CLASSIFY.name: _classify, CAPTION.name: _caption, TENSORS.name: _infer}
+
+
+def _pictures(inputs: Tensors) -> Pictures:
+    ((name, image),) = inputs.items()
+    if not image.dtype.hasobject:
+        return image
+    return EncodedPictures(image.ravel().tolist(), f"inputs[{name!r}]", numbered=True)
+
+
+def _word_emitter(emit: Emit, spec: CaptionerSpec) -> OnWords:
+    """Return a function that emits each word of one picture as BYTES [1,1] and FP32 [1,1]."""
+
+    def on_words(tokens: list[Token]) -> None:
+        for token in tokens:
+            word = np.array([[spec.vocabulary[token.id].encode()]], object)
+            emit({"caption": word, "log_prob": np.array([[token.log_prob]], np.float32)})
+
+    return on_words
+
+
+def caption_tensors(rows: Sequence[Captioned], options: DecodeOptions, spec: CaptionerSpec) -> Work[Tensors]:
+    """Return the captions of several pictures as tensors, in pieces.
+
+    Args:
+        rows: One for each picture.
+        options: Of all of them.
+        spec: For the words.
+
+    Returns:
+        caption BYTES and log_prob FP32, [N,n] for n captions a picture, best first. A search that found fewer is
+        filled up with empty captions of log_prob -inf.
+    """
+    shape = (len(rows), options.captions)
+    texts, log_probs = np.full(shape, b"", object), np.full(shape, -np.inf, np.float32)
+    for row, captioned in enumerate(rows):
+        for rank, (sequence, _) in enumerate(captioned.ranked):
+            texts[row, rank] = text(sequence.shown(), spec.vocabulary).encode()
+            log_probs[row, rank] = sequence.log_prob()
+            yield
+    return {"caption": texts, "log_prob": log_probs}
