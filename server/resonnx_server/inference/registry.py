@@ -21,8 +21,8 @@ from resonnx_server.observe.rejected import RejectedCalls
 from resonnx_server.observe.stats import ModelStats
 from resonnx_server.runtime.pictures.options import PictureOptions
 from resonnx_server.runtime.session import Candidate, TensorSpec
+from resonnx_server.scheduling.engine import AnyEngine
 from resonnx_server.scheduling.latency import LatencyTable
-from resonnx_server.tensors.engine import TensorEngine
 
 # Models that an error lists where the one that it is about does not exist.
 _LISTED: Final = 8
@@ -66,7 +66,7 @@ class Model:
     max_queue_size: int
     sessions: tuple[SessionReport, ...]
     stats: ModelStats
-    engine: TensorEngine | CaptionEngine
+    engine: AnyEngine | CaptionEngine
     optional_inputs: tuple[TensorSpec, ...] = ()
     pictures: PictureOptions | None = None
     allow_timeout_override: bool = False
