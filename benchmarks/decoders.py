@@ -12,6 +12,7 @@ and by Pillow's draft mode.
 
 import argparse
 import io
+import os
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -21,13 +22,13 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
+from load.server_process import HUGE_PAGES
 from pictures import jpeg_files
 from pictures.jpeg_decoders import SERVER, by_pillow, decoders, versions
 from PIL import Image
 from reports.rounds import Rounds
 from resonnx_proto.v1.manifest_pb2 import ImageInput
 from resonnx_server.errors import BadImage
-from resonnx_server.huge_pages import start_again
 from resonnx_server.runtime.pictures import images
 from resonnx_server.runtime.pictures.options import LEAST_REDUCED, PictureOptions
 from rich.console import Console
@@ -127,8 +128,9 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--json", type=Path, help="write every round's figures")
     given = parser.parse_args()
-    # Else how each allocates large pictures decides.
-    start_again()
+    if "GLIBC_TUNABLES" not in os.environ:
+        # Without huge pages the way in which each allocates large pictures decides.
+        os.execve(sys.executable, sys.orig_argv, {**HUGE_PAGES, **os.environ})
     files, found = jpeg_files.ordinary(), decoders()
     off = {kind: {name: difference(decode, by_pillow, files[kind]) for name, decode in found.items()} for kind in files}
     refusals = {

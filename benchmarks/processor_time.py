@@ -2,12 +2,13 @@
 
     python benchmarks/processor_time.py [--model small] [--rounds 5] [--json FILE]
 
-Per round and way of calling (unary, streams) the same closed loop of tensors is sent to four servers in turn:
+Per round and way of calling (unary, streams) the same closed loop of tensors is sent to these servers in turn:
 
-    echo     grpc.aio with the same messages, and no model
-    core     the same on resonnx's own gRPC server (rpc/core)
-    bare     a queue and a session of one thread for each core, no more (floor/bare_server.py)
-    resonnx  as users start it
+    echo plain      grpc.aio's server with the same messages, and no model
+    echo aio, core  the same on each front of resonnx (rpc/fronts)
+    bare            a queue and a session of one thread for each core, no more (floor/bare_server.py)
+    aio, core       resonnx on each front
+    … uvloop        the same on uvloop's event loop, where that is installed
 
 Each is watched from its first answers on, for a while in which nothing starts or ends. Processor time is what the
 kernel counted: of the server's event loop, of its other threads, and of the load generator. Ratios are to what was
@@ -24,6 +25,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from statistics import median
 
@@ -40,9 +42,17 @@ from rich.table import Table
 from rows.setting import CALLERS, Setting
 
 _ROLES = {"small": "small", "resnet50_int8": "big"}
-_SERVERS = ("echo", "core", "bare", "resonnx")
-# What bare_server.py is told for each; resonnx is started as users do.
-_FLAGS = {"echo": ("--echo",), "core": ("--echo", "--core"), "bare": ()}
+# Flags of floor/bare_server.py.
+_BARE = {
+    "echo plain": ("--echo",),
+    "echo aio": ("--echo", "--front", "aio"),
+    "echo core": ("--echo", "--front", "core"),
+    "bare": (),
+}
+_RESONNX = ("aio", "core")
+_UVLOOP = " uvloop"
+_SERVERS = (*_BARE, *_RESONNX)
+_ON_UVLOOP = ("echo aio", "echo core", *_RESONNX)
 _WAYS = ("unary", "stream")
 # After the first answer: connections, first batches, and what perf_analyzer does before it sends in earnest.
 _SETTLE_S = 1.0
@@ -171,6 +181,9 @@ class Comparison:
         self._setting = setting
         self._name = setting.names[role]
         self._callers = CALLERS[role]
+        self._servers = list(_SERVERS)
+        if find_spec("uvloop"):
+            self._servers += [f"{kind}{_UVLOOP}" for kind in _ON_UVLOOP]
         with setting.serving([self._name]) as server:
             self.session = setting.info(role, server.grpc).sessions[0]
         self._file = setting.models / self._name / "1" / self.session.file
@@ -183,7 +196,7 @@ class Comparison:
         self.floors.append(self._measure_floors())
         seconds = self._setting.generator.seconds
         # To and fro, so that a machine that grows slower harms none of them more.
-        for kind in _SERVERS if len(self.floors) % 2 else reversed(_SERVERS):
+        for kind in self._servers if len(self.floors) % 2 else reversed(self._servers):
             with self._serving(kind) as server:
                 for way in _WAYS:
                     load = self._setting.generator.loading(
@@ -195,11 +208,14 @@ class Comparison:
                     print(f"{kind}, {way}: {usage}", file=sys.stderr, flush=True)
 
     def _serving(self, kind: str) -> AbstractContextManager[Serving]:
-        if kind == "resonnx":
-            return self._setting.serving([self._name])
-        command = [sys.executable, str(Path(__file__).parent / "floor/bare_server.py"), str(self._file)]
+        here = Path(__file__).parent
+        runner = [str(here / "load/on_uvloop.py")] if kind.endswith(_UVLOOP) else []
+        kind = kind.removesuffix(_UVLOOP)
+        if kind in _RESONNX:
+            return self._setting.serving([self._name], "--grpc-front", kind, runner=runner)
+        command = [sys.executable, *runner, str(here / "floor/bare_server.py"), str(self._file)]
         command += ["--provider", self.session.provider, "--precision", self.session.precision]
-        return running([*command, *_FLAGS[kind]])
+        return running([*command, *_BARE[kind]])
 
     def _measure_floors(self) -> tuple[floor.Measured, floor.Measured]:
         """Measure this round's best way of all, and the best of one row at a time."""
@@ -229,8 +245,8 @@ def show(comparison: Comparison) -> Table:
             kind,
             way,
             _told(rates),
-            _ratio(rates, bare) if kind == "resonnx" else "",
-            _ratio(rates, best) if kind in ("bare", "resonnx") else "",
+            _ratio(rates, bare) if kind.startswith(_RESONNX) else "",
+            "" if kind.startswith("echo") else _ratio(rates, best),
             _told([usage.loop_us for usage in usages]),
             _told([usage.others_us for usage in usages]),
             _told([usage.client_us for usage in usages]),

@@ -42,6 +42,20 @@ _EXPORT_SOURCES = ("export/resonnx_export", "proto/resonnx_proto", "server/reson
 _KEPT_S = 24 * 3600
 # Fixtures that start a server or an exporter as a process: tests that use one are left out of `make test-fast`.
 _PROCESSES = frozenset({"start_server", "demo_server", "demo_repository", "samples"})
+# Tests whose servers run on both gRPC fronts, and those of them that take so little time that `make test` does both.
+_OF_THE_PROTOCOL = (
+    "server/rpc/",
+    "server/lifecycle/test_drain.py",
+    "server/preprocessing/test_decode_memory.py",
+    "server/preprocessing/test_decode_served.py",
+    "client/test_end_to_end.py",
+)
+_ON_BOTH_FRONTS = (
+    "server/rpc/test_rejected.py",
+    "server/rpc/test_reflection.py",
+    "server/rpc/test_refusals.py",
+    "server/rpc/oip/",
+)
 _READY = re.compile(r"^resonnx-server (?:not )?ready grpc=(\S+) http=(\S+)$")
 
 
@@ -50,6 +64,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if _PROCESSES & set(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.process)
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run tests of the protocol against servers on both gRPC fronts; those that take long on aio are slow tests."""
+    path = metafunc.definition.path.relative_to(_ROOT / "tests").as_posix()
+    if "grpc_front" in metafunc.fixturenames and path.startswith(_OF_THE_PROTOCOL):
+        marks = [] if path.startswith(_ON_BOTH_FRONTS) else [pytest.mark.slow]
+        fronts = ["core", pytest.param("aio", marks=marks)]
+        metafunc.parametrize("grpc_front", fronts, indirect=True, scope="session")
 
 
 def pytest_keyboard_interrupt() -> None:
@@ -99,7 +122,14 @@ def shared_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def start_server(tmp_path_factory: pytest.TempPathFactory) -> StartServer:
+def grpc_front(request: pytest.FixtureRequest) -> str | None:
+    """The front that servers are told to use; None leaves the choice to them. Parametrised in tests of the protocol."""
+    front: str | None = getattr(request, "param", None)
+    return front
+
+
+@pytest.fixture(scope="session")
+def start_server(tmp_path_factory: pytest.TempPathFactory, grpc_front: str | None) -> StartServer:
     """Start a server on free ports: `with start_server(repository, "--strict") as server: …`.
 
     Latency tables are kept between them: to measure the same models again would take most of a start.
@@ -113,6 +143,8 @@ def start_server(tmp_path_factory: pytest.TempPathFactory) -> StartServer:
         command = [sys.executable, "-m", "resonnx_server", "--repository", str(repository), "--port", "0"]
         command += ["--http-port", "0", *flags]
         variables = {**os.environ, "RESONNX_CACHE_DIR": str(tables), **(environment or {})}
+        if grpc_front is not None:
+            variables.setdefault("RESONNX_GRPC_FRONT", grpc_front)
         with (
             log.open("w") as stderr,
             subprocess.Popen(command, stdout=subprocess.PIPE, stderr=stderr, text=True, env=variables) as process,

@@ -40,13 +40,12 @@ _SERVER = {
     "settings_reference": {"config", "config_text"},
     "metrics_reference": {"inference", "preprocessing", "observe"},
     # The process.
-    "huge_pages": set[str](),
     "signals": set[str](),
     "readiness": {"repository", "inference", "errors"},
 }
 _SERVER["lifecycle"] = {*_SERVER} - {"flags", "settings_reference", "metrics_reference"}
 _SERVER["command"] = {*_SERVER} - {"settings_reference", "metrics_reference"}
-_SERVER["__main__"] = {"command", "huge_pages", "signals"}
+_SERVER["__main__"] = {"command", "signals"}
 
 # By package: which rooms (folders, and modules beside them) each room may import.
 MAY_IMPORT: dict[str, dict[str, set[str]]] = {

@@ -1,12 +1,12 @@
 """The smallest server that answers the same calls: a reference for the server's processor time.
 
     python benchmarks/floor/bare_server.py MODEL_FILE [--provider CPUExecutionProvider] [--precision fp32]
-    python benchmarks/floor/bare_server.py MODEL_FILE --echo [--core]
+    python benchmarks/floor/bare_server.py MODEL_FILE --echo [--front core]
 
 An asyncio server with one queue and a session of one thread for each core; a free session takes up to 16 waiting rows.
 Nothing is checked, timed, refused or scheduled. With `--echo` there is no model: every request gets the same response,
-so that only gRPC's work is left, of grpc.aio's server or with `--core` of resonnx's. The calls around inference are
-those that perf_analyzer makes first.
+so that only gRPC's work is left, of grpc.aio's server or of one of resonnx's fronts. The calls around inference are those
+that perf_analyzer makes first.
 """
 
 import argparse
@@ -21,12 +21,19 @@ import numpy as np
 from resonnx_proto.inference import grpc_service_pb2 as pb
 from resonnx_proto.inference import grpc_service_pb2_grpc, model_config_pb2
 from resonnx_proto.v1 import manifest_pb2
-from resonnx_server.rpc.core.server import CoreServer
+from resonnx_server.rpc.fronts.aio import AioFront
+from resonnx_server.rpc.fronts.core.server import CoreFront
 from resonnx_server.runtime.machine.host import usable_cores
 from resonnx_server.runtime.session import CPU, Array, Candidate, Session, TensorSpec
 
 _BATCH = 16
 _DATATYPES = {"uint8": "UINT8", "float32": "FP32"}
+
+_FRONTS: dict[str, Callable[[], Any]] = {
+    "plain": grpc.aio.server,
+    "aio": lambda: AioFront([]),
+    "core": lambda: CoreFront([]),
+}
 
 Deliver = Callable[[pb.ModelInferResponse], None]
 
@@ -146,18 +153,18 @@ def _row(spec: TensorSpec) -> list[int]:
     return [int(size) for size in spec.shape[1:] if size is not None]
 
 
-async def _serve(model: bytes, candidate: Candidate, *, echo: bool, core: bool) -> None:
+async def _serve(model: bytes, candidate: Candidate, *, echo: bool, front: str) -> None:
     cores = usable_cores()
     sessions = [Session(model, candidate, 1) for _ in range(1 if echo else cores)]
-    front = Echo(sessions[0]) if echo else Bare(sessions[0])
-    server: Any = CoreServer([]) if core else grpc.aio.server()
-    grpc_service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(front, server)
+    servicer = Echo(sessions[0]) if echo else Bare(sessions[0])
+    server = _FRONTS[front]()
+    grpc_service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(servicer, server)
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     print(f"bare ready grpc=127.0.0.1:{port} http=-", flush=True)
-    if isinstance(front, Bare):
+    if isinstance(servicer, Bare):
         pool = ThreadPoolExecutor(cores)
-        await asyncio.gather(*(front.work(session, pool) for session in sessions))
+        await asyncio.gather(*(servicer.work(session, pool) for session in sessions))
     await asyncio.Event().wait()
 
 
@@ -167,7 +174,8 @@ if __name__ == "__main__":
     parser.add_argument("--provider", default=CPU)
     parser.add_argument("--precision", default="fp32")
     parser.add_argument("--echo", action="store_true")
-    parser.add_argument("--core", action="store_true")
+    parser.add_argument("--front", choices=tuple(_FRONTS), default="plain", help="plain is grpc.aio's server as it is")
     given = parser.parse_args()
     precision: manifest_pb2.Precision = getattr(manifest_pb2, f"PRECISION_{given.precision.upper()}")
-    asyncio.run(_serve(given.file.read_bytes(), Candidate(given.provider, precision), echo=given.echo, core=given.core))
+    candidate = Candidate(given.provider, precision)
+    asyncio.run(_serve(given.file.read_bytes(), candidate, echo=given.echo, front=given.front))

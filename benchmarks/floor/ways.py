@@ -21,7 +21,6 @@ from typing import Any
 
 import numpy as np
 import onnxruntime as ort
-from resonnx_server.huge_pages import with_huge_pages
 from resonnx_server.runtime.machine.host import usable_cores
 from resonnx_server.runtime.session import CPU, OPENVINO, Array, openvino_devices
 
@@ -63,8 +62,8 @@ def measure(file: Path, provider: str, precision: str, ways: Iterable[Way], seco
     arguments = [str(file), "--provider", provider, "--precision", precision, "--seconds", str(seconds)]
     given = json.dumps([asdict(way) for way in ways])
     command = [sys.executable, __file__, *arguments, "--ways", given]
-    # As the server asks for them.
-    environment = with_huge_pages(os.environ)
+    # Huge pages, as servers have them (load/server_process.py).
+    environment = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1", **os.environ}
     done = subprocess.run(command, check=True, capture_output=True, text=True, env=environment)
     lines = [json.loads(line) for line in done.stdout.splitlines()]
     return [Measured(**{**line, "way": Way(**line["way"])}) for line in lines]

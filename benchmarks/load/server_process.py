@@ -8,8 +8,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
-from resonnx_server.huge_pages import with_huge_pages
+# Huge pages for the allocator, as the image and the quick start set them.
+HUGE_PAGES: Final = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
 
 
 @dataclass(frozen=True)
@@ -22,21 +24,25 @@ class Serving:
 
 
 @contextmanager
-def serving(repository: Path, *flags: str) -> Iterator[Serving]:
-    """Serve `repository` by resonnx-server until the block ends. Raises RuntimeError if it does not start."""
-    command = [sys.executable, "-m", "resonnx_server", "--repository", str(repository), "--port", "0"]
+def serving(repository: Path, *flags: str, runner: Sequence[str] = ()) -> Iterator[Serving]:
+    """Serve `repository` by resonnx-server until the block ends; `runner` is a program that starts it.
+
+    Raises:
+        RuntimeError: It does not start.
+    """
+    command = [sys.executable, *runner, "-m", "resonnx_server", "--repository", str(repository), "--port", "0"]
     with running([*command, "--http-port", "0", "--log-level", "error", *flags]) as server:
         yield server
 
 
 @contextmanager
 def running(command: Sequence[str]) -> Iterator[Serving]:
-    """Run a server that says "NAME ready grpc=HOST:PORT http=HOST:PORT", with huge pages, as resonnx-server has them.
+    """Run a server that says "NAME ready grpc=HOST:PORT http=HOST:PORT" with huge pages.
 
     Raises:
         RuntimeError: It does not start.
     """
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=with_huge_pages(os.environ)) as process:
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={**HUGE_PAGES, **os.environ}) as process:
         assert process.stdout is not None
         ready = re.match(r"\S+ ready grpc=(\S+) http=(\S+)", process.stdout.readline())
         if ready is None:

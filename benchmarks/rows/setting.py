@@ -76,12 +76,12 @@ class Setting:
         return self._closing.enter_context(self.serving(names, "--config", str(config)))
 
     @contextmanager
-    def serving(self, names: Sequence[str], *flags: str) -> Iterator[Serving]:
+    def serving(self, names: Sequence[str], *flags: str, runner: Sequence[str] = ()) -> Iterator[Serving]:
         """Serve some of the models by a server of their own; latency tables are cached between servers."""
         with tempfile.TemporaryDirectory() as folder:
             for name in names:
                 (Path(folder) / name).symlink_to((self.models / name).resolve())
-            with serving(Path(folder), "--cache-dir", str(self.models / ".cache"), *flags) as server:
+            with serving(Path(folder), "--cache-dir", str(self.models / ".cache"), *flags, runner=runner) as server:
                 yield server
 
     def info(self, role: str, server: str | None = None) -> ModelInfo:

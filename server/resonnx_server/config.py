@@ -10,6 +10,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 Provider = Literal["auto", "cpu", "openvino", "cuda", "tensorrt"]
 CaptionPolicy = Literal["continuous", "one", "rigid"]
+GrpcFront = Literal["auto", "aio", "core"]
 ExifOrientation = Literal["apply", "ignore"]
 PictureFormat = Literal["JPEG", "PNG", "WebP", "BMP", "GIF", "TIFF", "AVIF"]
 Port = Annotated[int, Field(ge=0, le=65535)]
@@ -69,6 +70,9 @@ class Settings(BaseModel):
     """gRPC port; 0 for a free one, printed at start."""
     http_port: Port = 8002
     """Port of /metrics, /livez and /readyz; 0 for a free one."""
+    grpc_front: GrpcFront = "auto"
+    """gRPC server: `aio` is grpc.aio's; `core` is faster, and uses parts of grpcio that are not public; `auto` takes
+    `core` if it passes a check at start, else `aio`."""
     provider: Provider = "auto"
     """Execution provider: `auto` for each model's fastest that agrees with its golden examples. A model that the named
     provider cannot load is refused."""

@@ -27,6 +27,7 @@ from resonnx_server.repository.loading import Limits, Loading
 from resonnx_server.repository.picture_settings import picture_options
 from resonnx_server.repository.scan import ModelFolder, scan
 from resonnx_server.repository.version import GPU_LANES, MAX_LANES
+from resonnx_server.rpc.fronts.choose import FrontUnavailable
 from resonnx_server.rpc.oip.servicer import InferenceServicer
 from resonnx_server.rpc.pieces import Pieces
 from resonnx_server.rpc.server import GrpcServer, bracketed
@@ -82,6 +83,7 @@ class Server:
         self.grpc = GrpcServer(
             VisionServicer(inference, settings.max_message_bytes, pieces),
             InferenceServicer(inference, settings.max_message_bytes, pieces),
+            settings.grpc_front,
             settings.max_message_bytes,
             settings.max_connection_idle_s,
         )
@@ -139,6 +141,8 @@ class Server:
         host = self.settings.host
         try:
             grpc_port = await self.grpc.start(host, self.settings.port)
+        except FrontUnavailable as error:
+            raise StartError(str(error)) from None
         except OSError:
             # gRPC does not say why.
             reason = "the port (--port) is taken or not permitted, or this machine does not have the address (--host)"

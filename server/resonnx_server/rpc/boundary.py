@@ -1,6 +1,6 @@
-"""Where every call ends, with exactly one status: the only place that knows which gRPC code an error of ours is.
+"""Maps errors to gRPC statuses, so that every call ends with exactly one.
 
-What is not one of our errors is INTERNAL to the caller and a traceback in the log.
+Errors that are not a ServerError are INTERNAL to the caller and a traceback in the log.
 """
 
 import asyncio
@@ -14,8 +14,7 @@ from google.protobuf.duration_pb2 import Duration
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 
 from resonnx_server import errors
-from resonnx_server.rpc.core.call import Aborted, Call, Rejected
-from resonnx_server.rpc.core.stream import StreamCall
+from resonnx_server.rpc.fronts.call import Aborted, Call, Rejected, StreamCall
 
 _log = logging.getLogger(__name__)
 
@@ -44,12 +43,12 @@ _CODES: Final[dict[type[errors.ServerError], grpc.StatusCode]] = {
 
 
 def code_of(error: errors.ServerError) -> grpc.StatusCode:
-    """Return the status code that `error` is told with."""
+    """Return the status code of an error."""
     return next(_CODES[kind] for kind in type(error).__mro__ if kind in _CODES)
 
 
 def outcome_of(error: Exception, method: str) -> tuple[grpc.StatusCode, errors.ServerError]:
-    """Return what a caller is told of `error`; what is not one of ours goes to the log and is told as internal."""
+    """Return the status code and error for the caller; errors that are not a ServerError are logged and hidden."""
     if not isinstance(error, errors.ServerError):
         _log.error("a call failed", exc_info=error, extra={"method": method})
         error = errors.ServerError("internal error")
@@ -57,7 +56,7 @@ def outcome_of(error: Exception, method: str) -> tuple[grpc.StatusCode, errors.S
 
 
 def pushback_ms(error: errors.ServerError) -> int | None:
-    """Return when a refused caller should try again, in ms; -1 is gRPC's word for never, None for no refusal."""
+    """Return after how many ms a refused caller should retry: -1 for never, None if it was not refused."""
     if isinstance(error, errors.Overloaded):
         return error.retry_after_ms
     is_final = isinstance(error, errors.DeadlineUnreachable | errors.SlowReader | errors.MessageTooLarge)
@@ -67,7 +66,7 @@ def pushback_ms(error: errors.ServerError) -> int | None:
 def one_status(
     method: Callable[[S, Q, C], Awaitable[R]],
 ) -> Callable[[S, Q, C], Awaitable[R]]:
-    """Make a method of a servicer end with one status, be its request and answer messages or streams."""
+    """Make a servicer's method end with one status, whatever it raises; for messages and streams."""
 
     @functools.wraps(method)
     async def call(self: S, request: Q, context: C) -> R:
@@ -86,10 +85,7 @@ def one_status(
 
 
 def unsupported(name: str) -> Callable[[Any, Any, Context], Awaitable[Any]]:
-    """Return a method for a call of the protocol that this server does not offer.
-
-    Its servicer has `rejected`, observe.rejected.RejectedCalls.
-    """
+    """Return a method that refuses a call of the protocol. Its servicer has a RejectedCalls named `rejected`."""
 
     @one_status
     async def method(self: Any, request: Any, context: Context) -> NoReturn:
@@ -100,13 +96,13 @@ def unsupported(name: str) -> Callable[[Any, Any, Context], Awaitable[Any]]:
 
 
 def _is_ended_by_grpc(error: BaseException) -> bool:
-    """Whether the caller has gone, or has its DEADLINE_EXCEEDED already."""
+    """Whether the front cancelled the call: its caller has gone, its deadline passed, or the server stops."""
     task = asyncio.current_task()
     return isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling() > 0
 
 
 def _tell(error: BaseException, context: Context, method: str) -> None:
-    """Set a call's status."""
+    """Set a call's status by its error."""
     code, known = outcome_of(error if isinstance(error, Exception) else RuntimeError(repr(error)), method)
     context.set_status(code, known.message, _trailers(code, known))
 
@@ -130,7 +126,7 @@ def _trailers(code: grpc.StatusCode, error: errors.ServerError) -> tuple[tuple[s
 
 
 def rejection(error: errors.ServerError) -> Rejected:
-    """Return what a deserializer raises to end the call with an error of ours."""
+    """Return the exception with which a deserializer ends its call."""
     code = code_of(error)
     return Rejected(code, error.message, _trailers(code, error))
 

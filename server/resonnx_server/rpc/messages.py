@@ -7,8 +7,8 @@ from typing import Any, Final
 from resonnx_server.errors import InvalidInput, MessageTooLarge, ServerError, UnreadableMessage
 from resonnx_server.observe.rejected import RejectedCalls
 from resonnx_server.rpc.boundary import rejection
-from resonnx_server.rpc.core.call import Handler, Rejected
-from resonnx_server.rpc.core.server import CoreServer
+from resonnx_server.rpc.fronts.call import Handler, Rejected
+from resonnx_server.rpc.fronts.front import Front
 
 # How far above the limit gRPC accepts a message, so that the error names the setting; it rejects larger ones itself.
 TOLD_BYTES: Final = 16 << 20
@@ -30,19 +30,19 @@ class Large:
 
 
 class BoundedMessages:
-    """A server for generated `add_…Servicer_to_server` functions.
+    """Takes handlers from generated `add_…Servicer_to_server` functions for a front.
 
     Args:
-        server: Takes the handlers.
+        front: The front.
         max_message_bytes: The largest request.
         large: Methods, as /SERVICE/NAME, that may have such requests; others take SMALL_CALL_BYTES.
         rejected: Counts rejected requests.
     """
 
     def __init__(
-        self, server: CoreServer, max_message_bytes: int, large: Mapping[str, Large], rejected: RejectedCalls
+        self, front: Front, max_message_bytes: int, large: Mapping[str, Large], rejected: RejectedCalls
     ) -> None:
-        self._server = server
+        self._front = front
         self._rejected = rejected
         self._limit = max_message_bytes
         self._large = large
@@ -60,7 +60,7 @@ class BoundedMessages:
             if large is not None and large.is_serialized:
                 changed["response_serializer"] = bytes
             bounded[name] = handler._replace(**changed)
-        self._server.add_registered_method_handlers(service, bounded)
+        self._front.add_registered_method_handlers(service, bounded)
 
     def _bounded(self, read: Callable[[bytes], Any], *, is_large: bool) -> Callable[[bytes], Any]:
         limit = self._limit

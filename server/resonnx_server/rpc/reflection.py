@@ -20,7 +20,7 @@ _DETAILS: Final = (status_pb2.DESCRIPTOR, error_details_pb2.DESCRIPTOR)
 
 
 class Registry(Protocol):
-    """Where handlers of a service go; rpc.core.server.CoreServer is one."""
+    """Takes the handlers of a service; BoundedMessages and the fronts do."""
 
     def add_registered_method_handlers(self, service: str, handlers: dict[str, Any]) -> None:
         """Serve a service's methods."""

@@ -9,7 +9,9 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from resonnx_proto.inference import grpc_service_pb2, grpc_service_pb2_grpc
 from resonnx_proto.v1 import vision_pb2, vision_pb2_grpc
 
-from resonnx_server.rpc.core.server import CoreServer
+from resonnx_server.config import GrpcFront
+from resonnx_server.rpc.fronts.choose import choose
+from resonnx_server.rpc.fronts.front import Front, Options
 from resonnx_server.rpc.health import HealthServicer
 from resonnx_server.rpc.messages import TOLD_BYTES, BoundedMessages, Large
 from resonnx_server.rpc.oip.requests import read_picture_request, read_request
@@ -31,13 +33,13 @@ _LARGE: Final = {
 }
 _NOT_SERVING: Final = health_pb2.HealthCheckResponse.NOT_SERVING
 _SERVING: Final = health_pb2.HealthCheckResponse.SERVING
-# Clients may ping every 5 s; a ping that was held up on its way must not make the next one a fault.
+# Clients may ping every 5 s; a delayed ping must not make the next one a fault.
 _LEAST_PING_INTERVAL_MS: Final = 2_500
-# gRPC's word for never.
+# gRPC's value for never.
 _NEVER: Final = 2**31 - 1
 
 
-def _options(max_message_bytes: int, max_connection_idle_s: float) -> list[tuple[str, int]]:
+def _options(max_message_bytes: int, max_connection_idle_s: float) -> Options:
     return [
         ("grpc.max_receive_message_length", max_message_bytes + TOLD_BYTES),
         ("grpc.max_send_message_length", max_message_bytes),
@@ -62,36 +64,50 @@ class GrpcServer:
     Args:
         vision: The task API.
         inference: The tensor protocol.
-        max_message_bytes: Of a request, and of an answer.
-        max_connection_idle_s: How long a connection may be without a call; 0 is for ever.
+        front: Which of the two fronts serves.
+        max_message_bytes: Largest request, and largest answer.
+        max_connection_idle_s: Seconds that a connection may be without a call; 0 for ever.
     """
 
     def __init__(
         self,
         vision: VisionServicer,
         inference: InferenceServicer,
+        front: GrpcFront,
         max_message_bytes: int,
         max_connection_idle_s: float,
     ) -> None:
-        rejected = inference.rejected
-        self._server = CoreServer(_options(max_message_bytes, max_connection_idle_s), rejected.unknown_method)
+        self._vision = vision
+        self._inference = inference
+        self._front_name = front
+        self._max_message_bytes = max_message_bytes
+        self._options = _options(max_message_bytes, max_connection_idle_s)
         self._health = HealthServicer()
-        bounded = BoundedMessages(self._server, max_message_bytes, _LARGE, rejected)
-        vision_pb2_grpc.add_VisionServicer_to_server(vision, bounded)
-        grpc_service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(inference, bounded)
+        self._front: Front | None = None
+
+    async def start(self, host: str, port: int) -> int:
+        """Listen, with health NOT_SERVING, and return the port.
+
+        Raises:
+            OSError: The port is taken.
+            FrontUnavailable: The front that was chosen does not work with the installed grpcio.
+        """
+        self._set_health(_NOT_SERVING)
+        rejected = self._inference.rejected
+        front = await choose(self._front_name, self._options, rejected.unknown_method)
+        bounded = BoundedMessages(front, self._max_message_bytes, _LARGE, rejected)
+        vision_pb2_grpc.add_VisionServicer_to_server(self._vision, bounded)
+        grpc_service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(self._inference, bounded)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, bounded)
         files = (vision_pb2.DESCRIPTOR, grpc_service_pb2.DESCRIPTOR, health_pb2.DESCRIPTOR)
         add_reflection(bounded, (*SERVICES, health.SERVICE_NAME), files)
-
-    async def start(self, host: str, port: int) -> int:
-        """Listen, not yet serving by health, and return the port. Raises OSError if the port is taken."""
-        self._set_health(_NOT_SERVING)
-        bound = self._server.add_insecure_port(f"{bracketed(host)}:{port}")
-        await self._server.start()
+        bound = front.add_insecure_port(f"{bracketed(host)}:{port}")
+        await front.start()
+        self._front = front
         return bound
 
     def set_serving(self, models: Iterable[str], others: Iterable[str], *, ready: bool) -> None:
-        """Tell health: the server and its services by `ready`, each of `models` as serving, `others` as not."""
+        """Set health: the server and its services by `ready`, each of `models` as serving, `others` as not."""
         self._set_health(_SERVING if ready else _NOT_SERVING)
         for model in models:
             self._health.set(f"{SERVICES[0]}/{model}", _SERVING)
@@ -99,17 +115,19 @@ class GrpcServer:
             self._health.set(f"{SERVICES[0]}/{model}", _NOT_SERVING)
 
     def drain(self) -> None:
-        """Tell health that nothing serves any more; irreversible."""
+        """Set all health to NOT_SERVING; irreversible."""
         self._health.drain()
 
     async def answered(self) -> None:
-        """Wait until what is asked of models now is answered and sent. Health and reflection wait for no answer."""
-        await self._server.answered(SERVICES)
+        """Wait until the present calls to models are answered and all is sent; health and reflection do not count."""
+        if self._front is not None:
+            await self._front.answered(SERVICES)
 
     async def stop(self, grace_s: float) -> None:
-        """Take no more calls, end those under way, and cut off what has not reached its caller within `grace_s`."""
-        self._server.end_calls(grpc.StatusCode.UNAVAILABLE, "the server is shutting down")
-        await self._server.stop(grace_s)
+        """Accept no more calls, end those under way, and cut off answers that are not delivered within `grace_s`."""
+        if self._front is not None:
+            self._front.end_calls(grpc.StatusCode.UNAVAILABLE, "the server is shutting down")
+            await self._front.stop(grace_s)
 
     def _set_health(self, status: health_pb2.HealthCheckResponse.ServingStatus) -> None:
         for service in ("", *SERVICES):
@@ -117,5 +135,5 @@ class GrpcServer:
 
 
 def bracketed(host: str) -> str:
-    """Return a host as it stands before `:PORT`: IPv6 addresses in brackets."""
+    """Return a host as it is written before `:PORT`: IPv6 addresses in brackets."""
     return f"[{host}]" if ":" in host else host

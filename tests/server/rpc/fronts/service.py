@@ -1,4 +1,4 @@
-"""A service of every kind of method, on grpc.aio's server or ours, and what its tests share."""
+"""A service with every kind of method, on either front, and helpers of its tests."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -7,10 +7,13 @@ from typing import Any
 
 import grpc
 import pytest
-from resonnx_server.rpc.core.server import CoreServer
+from resonnx_server.rpc.fronts.aio import AioFront
+from resonnx_server.rpc.fronts.core.server import CoreFront
+from resonnx_server.rpc.fronts.front import Front
 
 SERVICE = "test.Service"
 KIB = 1 << 10
+FRONTS: dict[str, Any] = {"core": CoreFront, "aio": AioFront}
 
 
 def _parse(message: bytes) -> bytes:
@@ -92,10 +95,9 @@ class Handlers:
 
 
 @asynccontextmanager
-async def serving(kind: str) -> AsyncIterator[tuple[Handlers, grpc.aio.Channel, Any]]:
+async def serving(kind: str) -> AsyncIterator[tuple[Handlers, grpc.aio.Channel, Front]]:
     handlers = Handlers()
-    server: Any = CoreServer([]) if kind == "core" else grpc.aio.server()
-    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, handlers.all()),))
+    server: Front = FRONTS[kind]([])
     server.add_registered_method_handlers(SERVICE, handlers.all())
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()

@@ -1,4 +1,4 @@
-"""The gRPC server of rpc/core: what grpc.aio's server does otherwise, how it ends, and what is left of calls."""
+"""How calls and fronts end, with errors and without, and what is left of them."""
 
 import asyncio
 import gc
@@ -6,7 +6,6 @@ import logging
 import random
 import subprocess
 import sys
-import threading
 import time
 import warnings
 from collections.abc import AsyncIterator
@@ -17,11 +16,17 @@ import grpc
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from resonnx_server.rpc.core.call import Call
-from resonnx_server.rpc.core.server import _ACCEPTED_AHEAD, CoreServer
+from resonnx_server.rpc.fronts.call import Call
+from resonnx_server.rpc.fronts.core.server import _ACCEPTED_AHEAD, CoreFront
 
-from ..waiting import until
-from .core_service import KIB, SERVICE, Handlers, ended, method, serving
+from ...waiting import until
+from .service import FRONTS, KIB, SERVICE, Handlers, ended, method, serving
+
+
+@pytest.fixture(params=[*FRONTS])
+async def served(request: pytest.FixtureRequest) -> AsyncIterator[tuple[Handlers, grpc.aio.Channel, Any]]:
+    async with serving(request.param) as parts:
+        yield parts
 
 
 @pytest.fixture
@@ -30,25 +35,26 @@ async def core() -> AsyncIterator[tuple[Handlers, grpc.aio.Channel, Any]]:
         yield parts
 
 
-async def test_failures_tell_nothing_of_the_inside(core: Any, caplog: pytest.LogCaptureFixture) -> None:
-    _, channel, _ = core
+async def test_failures_tell_nothing_of_the_inside(served: Any, caplog: pytest.LogCaptureFixture) -> None:
+    _, channel, _ = served
     internal = grpc.StatusCode.INTERNAL
     assert (await ended(channel.unary_unary(method("fail"))(b"")))[:2] == (internal, "internal error")
     assert "a secret" in caplog.text
     unparsable = channel.unary_unary(method("echo"))(b"unparsable")
-    assert (await ended(unparsable))[:2] == (internal, "the request message does not parse")
+    assert (await ended(unparsable))[:2] == (internal, "internal error")
     stream = channel.stream_stream(method("each"))(iter([b"unparsable"]))
     assert (await ended(stream.read()))[:2] == (internal, "internal error")
 
 
 async def test_a_unary_call_without_a_message_is_refused(core: Any) -> None:
+    """grpc.aio leaves it without an answer."""
     _, channel, _ = core
     call = channel.stream_unary(method("echo"))(iter(()))
     assert (await ended(call))[:2] == (grpc.StatusCode.UNIMPLEMENTED, "the call needs exactly one request message")
 
 
-async def test_nothing_is_left_of_calls_and_server(core: Any) -> None:
-    handlers, channel, server = core
+async def test_nothing_is_left_of_calls_and_server(served: Any) -> None:
+    handlers, channel, server = served
     for _ in range(20):
         await channel.unary_unary(method("echo"))(b"")
         call = channel.stream_stream(method("each"))(iter([b"1", b"2"]))
@@ -58,15 +64,15 @@ async def test_nothing_is_left_of_calls_and_server(core: Any) -> None:
         handlers.entered.clear()
         gone.cancel()
     await until(lambda: len(handlers.seen) == 20)
-    await until(lambda: not server._tasks)
+    await until(lambda: not server._active._calls)
     await server.stop(0)
     await server.stop(0)
-    assert "grpc" not in {thread.name for thread in threading.enumerate()}
+    assert not (isinstance(server, CoreFront) and server._thread.is_alive())
 
 
-async def test_a_storm_of_calls_that_are_cancelled_leaves_nothing(core: Any) -> None:
+async def test_a_storm_of_calls_that_are_cancelled_leaves_nothing(served: Any) -> None:
     """At any moment: before the handler runs, while it waits, while answers wait to be sent."""
-    _, channel, server = core
+    _, channel, server = served
     picks = random.Random(1)
 
     async def leave(call: Any) -> None:
@@ -85,15 +91,16 @@ async def test_a_storm_of_calls_that_are_cancelled_leaves_nothing(core: Any) -> 
     for _ in range(10):
         await asyncio.gather(*(one() for _ in range(40)))
     assert await channel.unary_unary(method("echo"))(b"still there") == b"still there"
-    await until(lambda: not server._tasks)
+    await until(lambda: not server._active._calls)
 
 
 _STOPPED_IN_THE_MIDDLE = """
-import asyncio, time
+import asyncio, sys, time
 import grpc
-from resonnx_server.rpc.core.server import CoreServer
+from resonnx_server.rpc.fronts.aio import AioFront
+from resonnx_server.rpc.fronts.core.server import CoreFront
 
-class Slow(CoreServer):
+class Slow(CoreFront):
     # Between the core's word that it has shut down and what comes after it.
     def _shut_down(self, event):
         super()._shut_down(event)
@@ -109,7 +116,7 @@ async def hold(request, context):
     await asyncio.sleep(100)
 
 async def one():
-    server = Slow([])
+    server = {"core": Slow, "aio": AioFront}[sys.argv[1]]([])
     server.add_registered_method_handlers("t.S", {
         "talk": grpc.stream_stream_rpc_method_handler(talk, bytes, bytes),
         "hold": grpc.unary_unary_rpc_method_handler(hold, bytes, bytes),
@@ -129,15 +136,17 @@ print("stopped")
 """
 
 
-def test_a_stop_survives_calls_that_end_after_it_began() -> None:
+@pytest.mark.parametrize("front", FRONTS)
+def test_a_stop_survives_calls_that_end_after_it_began(front: str) -> None:
     """Handlers have returned, their answers wait to be sent: an operation on a closed queue would end the process."""
-    done = subprocess.run([sys.executable, "-c", _STOPPED_IN_THE_MIDDLE], capture_output=True, text=True, timeout=60)
+    command = [sys.executable, "-c", _STOPPED_IN_THE_MIDDLE, front]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stdout) == (0, "stopped\n"), done.stderr
 
 
-async def test_answered_is_what_has_been_sent_and_what_nobody_waits_for(core: Any) -> None:
+async def test_answered_is_what_has_been_sent_and_what_nobody_waits_for(served: Any) -> None:
     """Not what others asked later, nor what another service does."""
-    handlers, channel, server = core
+    handlers, channel, server = served
 
     bursts = []
 
@@ -154,7 +163,7 @@ async def test_answered_is_what_has_been_sent_and_what_nobody_waits_for(core: An
     await asyncio.wait_for(server.answered([SERVICE]), 10)
 
     unread, left = (channel.unary_stream(method("burst"))(b"") for _ in range(2))
-    await until(lambda: len(bursts) == 2 and len(server._tasks) == 1)
+    await until(lambda: len(bursts) == 2)
     answered = asyncio.ensure_future(server.answered([SERVICE]))
     later = channel.unary_unary(method("wait"))(b"")
     left.cancel()
@@ -178,10 +187,16 @@ async def test_an_operation_that_grpc_refuses_does_not_hold_up_the_stop(core: An
     await asyncio.wait_for(server.stop(0), 10)
 
 
+def _is_idle(server: Any) -> bool:
+    if server._active._calls:
+        return False
+    return server._shared.pending.count == _ACCEPTED_AHEAD if isinstance(server, CoreFront) else not server._tasks
+
+
 @pytest.mark.parametrize("broken", ["echo", "each"])
-async def test_a_call_that_failed_is_kept_for_no_garbage_collection(core: Any, broken: str) -> None:
+async def test_a_call_that_failed_is_kept_for_no_garbage_collection(served: Any, broken: str) -> None:
     """Or whoever sends what does not parse fills the memory with it."""
-    _, channel, server = core
+    _, channel, server = served
 
     async def bad() -> None:
         if broken == "echo":
@@ -196,7 +211,7 @@ async def test_a_call_that_failed_is_kept_for_no_garbage_collection(core: Any, b
     try:
         for _ in range(5):
             await bad()
-        await until(lambda: not server._tasks and server._under_way.count == _ACCEPTED_AHEAD)
+        await until(lambda: _is_idle(server))
         # Not isinstance: it asks objects that are none of ours what they are, and some warn.
         assert not [kept for kept in gc.get_objects() if issubclass(type(kept), Call)]
     finally:
@@ -204,15 +219,16 @@ async def test_a_call_that_failed_is_kept_for_no_garbage_collection(core: Any, b
         logging.disable(logging.NOTSET)
 
 
-async def test_a_method_that_is_no_coroutine_is_an_internal_error(core: Any) -> None:
-    _, channel, server = core
+async def test_a_method_that_is_no_coroutine_is_an_internal_error(served: Any) -> None:
+    _, channel, server = served
     handler = grpc.unary_unary_rpc_method_handler(lambda request, context: b"now", bytes, bytes)
     server.add_registered_method_handlers(SERVICE, {"plain": handler})
     code, *_ = await ended(channel.unary_unary(method("plain"))(b""))
     assert code == grpc.StatusCode.INTERNAL
 
 
-async def test_a_stream_that_ends_before_its_handler_begins_is_no_fault() -> None:
+@pytest.mark.parametrize("front", FRONTS)
+async def test_a_stream_that_ends_before_its_handler_begins_is_no_fault(front: str) -> None:
     """A client that opens and cancels at once, while the loop is busy, puts nothing into the log."""
     # On the loop: what it is told of calls meanwhile, it hears at once.
     hold_up = time.sleep
@@ -220,7 +236,7 @@ async def test_a_stream_that_ends_before_its_handler_begins_is_no_fault() -> Non
     async def nothing(requests: Any, context: Any) -> None:
         """Answer nothing."""
 
-    server = CoreServer([])
+    server = FRONTS[front]([])
     handler = grpc.stream_stream_rpc_method_handler(nothing, bytes, bytes)
     server.add_registered_method_handlers(SERVICE, {"nothing": handler})
     port = server.add_insecure_port("127.0.0.1:0")
@@ -240,27 +256,30 @@ async def test_a_stream_that_ends_before_its_handler_begins_is_no_fault() -> Non
     assert not [str(each.message) for each in told if "never awaited" in str(each.message)]
 
 
-async def test_a_stop_without_a_start_is_none() -> None:
-    await CoreServer([]).stop(0)
+@pytest.mark.parametrize("front", FRONTS)
+async def test_a_stop_without_a_start_is_none(front: str) -> None:
+    await FRONTS[front]([]).stop(0)
 
 
-async def test_a_port_in_use_is_told() -> None:
+@pytest.mark.parametrize("front", FRONTS)
+async def test_a_port_in_use_is_told(front: str) -> None:
     options = [("grpc.so_reuseport", 0)]
-    first = CoreServer(options)
+    first = FRONTS[front](options)
     port = first.add_insecure_port("127.0.0.1:0")
     await first.start()
     with pytest.raises(OSError, match="cannot listen on"):
-        CoreServer(options).add_insecure_port(f"127.0.0.1:{port}")
+        FRONTS[front](options).add_insecure_port(f"127.0.0.1:{port}")
     await first.stop(0)
 
 
+@pytest.mark.parametrize("front", FRONTS)
 @settings(max_examples=25)
-@given(st.lists(st.tuples(st.integers(0, 40), st.integers(0, 200 * KIB)), max_size=12))
-def test_many_streams_of_any_size_at_once(streams: list[tuple[int, int]]) -> None:
+@given(streams=st.lists(st.tuples(st.integers(0, 40), st.integers(0, 200 * KIB)), max_size=12))
+def test_many_streams_of_any_size_at_once(front: str, streams: list[tuple[int, int]]) -> None:
     """Each stream gets back its own messages, in order, however they meet those of the others."""
 
     async def run() -> None:
-        async with serving("core") as (_, channel, _), asyncio.timeout(60):
+        async with serving(front) as (_, channel, _), asyncio.timeout(60):
 
             async def one(seed: int, count: int, size: int) -> None:
                 sent = [bytes([seed, number]) + bytes((size * number) % (200 * KIB)) for number in range(count)]

@@ -1,4 +1,4 @@
-"""What is used of gRPC's core, through the module that grpc.server uses. The only place that imports it.
+"""The part of gRPC's private cython module that core/ uses; the only place that imports it.
 
 A batch of operations is started on a call with a tag, and an event with that tag comes out of the completion queue when
 all of them have ended. Of each kind one may be under way. Sources: grpc/_server.py, and grpc/grpc.h in gRPC's core.
@@ -12,33 +12,62 @@ from typing import Any, Final
 import grpc
 from grpc._cython import cygrpc  # type: ignore[attr-defined]  # it has no annotations
 
+from resonnx_server.rpc.fronts.call import Trailers
+
 # The core's call, an event of its queue, an operation: extension types without annotations.
 CoreCall = Any
 Event = Any
 Operation = Any
-Trailers = tuple[tuple[str, str | bytes], ...]
 
-NewQueue: Final = cygrpc.CompletionQueue
-QUEUE_SHUTDOWN: Final = cygrpc.CompletionType.queue_shutdown
+# Everything that core/ uses, by class.
+_USED: Final = {
+    "CompletionQueue": ("poll", "shutdown"),
+    "CompletionType": ("queue_shutdown",),
+    "Server": (
+        "register_completion_queue",
+        "add_http2_port",
+        "start",
+        "request_call",
+        "shutdown",
+        "cancel_all_calls",
+        "destroy",
+    ),
+    "Call": ("start_server_batch",),
+    "ReceiveMessageOperation": ("message",),
+    "ReceiveCloseOnServerOperation": ("cancelled",),
+    "SendInitialMetadataOperation": (),
+    "SendMessageOperation": (),
+    "SendStatusFromServerOperation": (),
+}
 _NO_FLAGS: Final = 0
 # No deadline comes as the largest time there is, far beyond this.
 _NO_DEADLINE_S: Final = 1e12
 
 
-class UnderWay:
-    """How many operations are: on a closed queue none may start, or gRPC ends the process. Any thread counts."""
+def missing() -> list[str]:
+    """Return what the installed grpcio lacks of what is used, as Class.attribute."""
+    return [
+        f"{name}.{attribute}".rstrip(".")
+        for name, attributes in _USED.items()
+        for attribute in ("", *attributes)
+        if not hasattr(getattr(cygrpc, name, None), attribute or "__name__")
+    ]
+
+
+class PendingOperations:
+    """Counts operations under way: on a closed queue none may start, or gRPC ends the process. Any thread counts."""
 
     def __init__(self) -> None:
         self.count = 0
         self._lock = threading.Lock()
 
     def begin(self) -> None:
-        """One is about to start."""
+        """Count an operation that is about to start."""
         with self._lock:
             self.count += 1
 
     def end(self) -> None:
-        """One has ended, and what follows from it is done."""
+        """Count one as ended, after what follows from it is done."""
         with self._lock:
             self.count -= 1
 
@@ -50,14 +79,25 @@ class UnderWay:
             raise RuntimeError(f"gRPC refuses an operation: error {error}")
 
 
+def new_queue() -> Any:
+    """Return a completion queue."""
+    return cygrpc.CompletionQueue()
+
+
+def is_shutdown(event: Event) -> bool:
+    """Whether `event` is the queue's last."""
+    last: bool = event.completion_type == cygrpc.CompletionType.queue_shutdown
+    return last
+
+
 def new_server(options: tuple[tuple[str, int | str], ...]) -> Any:
     """Return a server of the core that is not started."""
     return cygrpc.Server(options, False)
 
 
 def deadline_s(event: Event) -> float | None:
-    """Return when the call that `event` brought must have ended, by `time.monotonic()`; None is never."""
-    # The core tells it by the clock on the wall, which may be set while the call is under way.
+    """Return the deadline of the call that `event` brought, by `time.monotonic()`; None for none."""
+    # gRPC gives it by the system clock, which may be set while the call is under way.
     deadline: float = event.call_details.deadline
     return None if deadline > _NO_DEADLINE_S else time.monotonic() + deadline - time.time()
 
@@ -90,7 +130,7 @@ def send_headers() -> Operation:
 
 
 def send_message(message: bytes) -> Operation:
-    """Return an operation that ends when `message` is on its way and there is room for another."""
+    """Return an operation that ends when `message` is written and there is room for another."""
     return cygrpc.SendMessageOperation(message, _NO_FLAGS)
 
 

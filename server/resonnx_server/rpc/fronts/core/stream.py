@@ -1,55 +1,21 @@
 """A call with a stream of requests, of answers, or both.
 
-The queue's thread reads a few requests ahead and sends what answers wait, so that the loop need not be woken between
-them; beyond a bound the other side waits: who sends, by gRPC's flow control; who answers, for room.
+The queue's thread reads ahead and sends buffered answers, so that the loop need not be woken for each message. When a
+buffer is full, gRPC's flow control holds back the caller, and `put` the handler.
 """
 
 import asyncio
 import threading
-from collections import deque
-from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import aclosing
-from typing import Any, Final
+from typing import Any
 
-from resonnx_server.rpc.core import operations as ops
-from resonnx_server.rpc.core.call import Call, Rejected, done
-
-# Messages of a call that wait in one direction, at most, and their bytes: one more is taken while both hold.
-_MOST: Final = 16
-_MOST_BYTES: Final = 1 << 20
+from resonnx_server.rpc.fronts.buffer import MAX_MESSAGES, MessageBuffer
+from resonnx_server.rpc.fronts.call import StreamCall
+from resonnx_server.rpc.fronts.core import operations as ops
+from resonnx_server.rpc.fronts.core.call import CoreCall, ignore
 
 
-class _Waiting:
-    """Messages that wait."""
-
-    __slots__ = ("_bytes", "_messages")
-
-    def __init__(self) -> None:
-        self._messages: deque[bytes] = deque()
-        self._bytes = 0
-
-    def push(self, message: bytes) -> None:
-        self._messages.append(message)
-        self._bytes += len(message)
-
-    def pop(self) -> bytes:
-        message = self._messages.popleft()
-        self._bytes -= len(message)
-        return message
-
-    def __len__(self) -> int:
-        return len(self._messages)
-
-    @property
-    def has_room(self) -> bool:
-        return len(self._messages) < _MOST and self._bytes < _MOST_BYTES
-
-
-class StreamCall(Call):
-    """See the module. Handlers yield their answers, or write them; requests, if a stream, are an async iterator.
-
-    The lock guards what both threads change: what waits, and which operations are under way.
-    """
+class CoreStreamCall(CoreCall, StreamCall):
+    """A stream. The lock guards what both threads change: the buffers, and which operations are under way."""
 
     __slots__ = (
         "_ended",
@@ -67,25 +33,25 @@ class StreamCall(Call):
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
         self._lock = threading.Lock()
-        self._unread, self._unsent = _Waiting(), _Waiting()
+        self._unread, self._unsent = MessageBuffer(), MessageBuffer()
         self._is_reading = self._is_sending = self._sent_headers = False
         # No more requests will come.
         self._ended = False
         # What the handler waits for: a request, and room to write.
         self._reader: asyncio.Future[None] | None = None
         self._writer: asyncio.Future[None] | None = None
-        # What ends the call once all answers are sent.
+        # Ends the call once all answers are sent.
         self._status: ops.Operation | None = None
 
     def begin(self) -> None:
-        """See Call. A stream of requests is handed over before the first has come."""
+        """Wait for the requests, and for the caller to go. The handler of a stream of requests begins at once."""
         if not self.handler.request_streaming:
             super().begin()
             return
         self._start((ops.receive_close(),), self._closed)
         self._is_reading = True
         self._start((ops.receive_message(),), self._received_one)
-        self._post(self._run_stream, None)
+        self._shared.call_soon(self._run_stream, None)
 
     # On the queue's thread.
 
@@ -101,7 +67,7 @@ class StreamCall(Call):
                 self._start((ops.receive_message(),), self._received_one)
             is_awaited = self._reader is not None
         if is_awaited:
-            self._post(self._wake_reader, None)
+            self._shared.call_soon(self._wake_reader, None)
 
     def _sent(self, event: ops.Event) -> None:
         with self._lock:
@@ -110,16 +76,12 @@ class StreamCall(Call):
             else:
                 self._is_sending = False
                 if self._status is not None:
-                    self._start((self._status,), done)
-            is_awaited = self._writer is not None and len(self._unsent) <= _MOST // 2 and self._unsent.has_room
+                    self._start((self._status,), ignore)
+            is_awaited = self._writer is not None and len(self._unsent) <= MAX_MESSAGES // 2 and self._unsent.has_room
         if is_awaited:
-            self._post(self._wake_writer, None)
+            self._shared.call_soon(self._wake_writer, None)
 
     # On the event loop.
-
-    def __aiter__(self) -> AsyncIterator[Any]:
-        """Return the iterator of the requests: the call itself."""
-        return self
 
     async def __anext__(self) -> Any:
         """Wait for the next request."""
@@ -137,19 +99,12 @@ class StreamCall(Call):
             await self._reader
         try:
             return self.handler.request_deserializer(message)
-        except Rejected as rejected:
-            self.set_status(*rejected.status)
-            raise
         finally:
             # An error would hold this frame.
             del message
 
     def put(self, answer: Any) -> "asyncio.Future[None] | None":
-        """Send an answer, or have it wait for those before it. What is put after the end of a call is dropped.
-
-        Returns:
-            None, or where there is no room for more, what is done when there is.
-        """
+        """Send an answer, or buffer it; return a future of room in the buffer if it is full."""
         message = self.handler.response_serializer(answer)
         with self._lock:
             if self._over:
@@ -165,22 +120,15 @@ class StreamCall(Call):
                 self._writer = asyncio.get_running_loop().create_future()
             return self._writer
 
-    async def write(self, answer: Any) -> None:
-        """Send an answer and wait until there is room for another. Handlers of other packages know it by this name."""
-        room = self.put(answer)
-        if room is not None:
-            # Shielded: others may wait for it as well.
-            await asyncio.shield(room)
-
     @property
     def unsent(self) -> int:
-        """Answers that wait for others to be sent."""
+        """Number of answers in the buffer."""
         return len(self._unsent)
 
     def drop_unsent(self) -> None:
-        """Forget them: a call that ends badly need not send them first."""
+        """Empty the buffer."""
         with self._lock:
-            self._unsent = _Waiting()
+            self._unsent = MessageBuffer()
 
     def _headers(self) -> tuple[ops.Operation, ...]:
         if self._sent_headers:
@@ -202,30 +150,13 @@ class StreamCall(Call):
 
     def _run_stream(self, _: None) -> None:
         if not self._over:
-            self._serve(self)
-
-    def _answer(self, request: Any) -> Coroutine[Any, Any, None]:
-        handler = self.handler.stream_stream if self.handler.request_streaming else self.handler.unary_stream
-        return self._write_all(handler, request)
-
-    async def _write_all(self, handler: Callable[[Any, Any], Any], request: Any) -> None:
-        # Called here: of a call that ends before its task begins, nobody would wait for a handler's coroutine.
-        answers = handler(request, self)
-        if asyncio.iscoroutine(answers):
-            await answers
-            return
-        async with aclosing(answers):
-            async for answer in answers:
-                await self.write(answer)
-
-    def _serialized(self, answer: None) -> None:
-        """All answers are written by now."""
+            self._serve(None)
 
     def _finish(self, answer: bytes | None) -> None:
         with self._lock:
             self._over = True
-            status = ops.send_status(self._code, self._details, self._trailers)
+            status = ops.send_status(self.code, self.details, self.trailers)
             if self._is_sending:
                 self._status = status
             else:
-                self._start((*self._headers(), status), done)
+                self._start((*self._headers(), status), ignore)

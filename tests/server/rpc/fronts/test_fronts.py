@@ -1,4 +1,4 @@
-"""The gRPC server of rpc/core, to gRPC's own clients: with the same handlers, it does what grpc.aio's server does."""
+"""Calls and streams of both fronts, by gRPC's own clients: with the same handlers, both do the same."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -7,13 +7,12 @@ from typing import Any
 import grpc
 import pytest
 
-from ..waiting import until
-from .core_service import KIB, Handlers, ended, method, serving
+from ...waiting import until
+from .service import KIB, Handlers, ended, method, serving
 
 
 @pytest.fixture(params=["core", "aio"])
 async def served(request: pytest.FixtureRequest) -> AsyncIterator[tuple[Handlers, grpc.aio.Channel, Any]]:
-    """Every test with this holds for grpc.aio's server as well."""
     async with serving(request.param) as parts:
         yield parts
 

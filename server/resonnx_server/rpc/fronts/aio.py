@@ -1,0 +1,268 @@
+"""The front on grpc.aio, gRPC's public server for asyncio: slower than core/, and free of private modules.
+
+grpc.aio keeps a unary call's serialized request until the call ends.
+"""
+
+import asyncio
+import time
+from collections.abc import Coroutine, Mapping
+from typing import Any
+
+import grpc
+
+from resonnx_server.rpc.fronts.buffer import MAX_MESSAGES, MessageBuffer
+from resonnx_server.rpc.fronts.call import Call, Handler, StreamCall, serve
+from resonnx_server.rpc.fronts.front import Front, OnUnknown, Options
+
+# grpc.aio's context of a call; its annotations lack what is used here.
+Context = Any
+
+
+class AioFront(Front):
+    """The front on grpc.aio.
+
+    Args:
+        options: gRPC's channel arguments.
+        on_unknown: Called on the event loop for each call of an unknown method.
+    """
+
+    def __init__(self, options: Options, on_unknown: OnUnknown = lambda: None) -> None:
+        super().__init__(lambda act, value: act(value))
+        # Served by one generic handler: grpc.aio waits for the next call of each registered method by itself.
+        self._methods = _Methods(on_unknown)
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._server = grpc.aio.server(handlers=[self._methods], options=options)
+
+    def add_registered_method_handlers(self, service: str, handlers: Mapping[str, Handler]) -> None:
+        """Serve the methods of a service: unary ones, and those that answer with a stream."""
+        super().add_registered_method_handlers(service, handlers)
+        for name, handler in handlers.items():
+            self._methods.by_path[f"/{service}/{name}"] = self._adapted(handler)
+
+    def add_insecure_port(self, address: str) -> int:
+        """Listen on `address` once started, and return the port. Raises OSError if it cannot be had."""
+        try:
+            return self._server.add_insecure_port(address)
+        except RuntimeError:
+            raise OSError(f"cannot listen on {address}") from None
+
+    async def start(self) -> None:
+        """Accept calls."""
+        await self._server.start()
+
+    async def stop(self, grace_s: float) -> None:
+        """Accept no more calls, wait `grace_s` for those under way, then cancel them. Safe to call again."""
+        await self._server.stop(grace_s)
+        # Handlers of cancelled calls have not seen it yet.
+        await self._active.wait(self._handlers.values())
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+
+    def _adapted(self, handler: Handler) -> Handler:
+        """Return a handler for grpc.aio, of serialized messages."""
+
+        async def unary(message: bytes, context: Context) -> bytes | None:
+            call = _AioCall(handler, context)
+            answer = await self._served(call, message)
+            if answer is None:
+                ending = context.abort(call.code, call.details, call.trailers)
+                # What it raises is kept in the context: with them in this frame, neither would ever be freed.
+                del call, context, message
+                await ending
+            return answer
+
+        async def stream(requests: Any, context: Context) -> None:
+            call = _AioStreamCall(handler, context, self._tasks)
+            await self._served(call, None if handler.request_streaming else requests)
+
+        if not handler.response_streaming:
+            return grpc.unary_unary_rpc_method_handler(unary)
+        if handler.request_streaming:
+            return grpc.stream_stream_rpc_method_handler(stream)
+        return grpc.unary_stream_rpc_method_handler(stream)
+
+    async def _served(self, call: "_AioCall", message: bytes | None) -> bytes | None:
+        # It ends when the status is sent or the caller has gone.
+        task = asyncio.current_task()
+        assert task is not None
+        self._active.add(call)
+        task.add_done_callback(lambda _: self._active.remove(call))
+        return await call.run(task, message)
+
+
+class _Methods(grpc.GenericRpcHandler):
+    """Finds handlers for grpc.aio."""
+
+    def __init__(self, on_unknown: OnUnknown) -> None:
+        self.by_path: dict[str, Handler] = {}
+        self._on_unknown = on_unknown
+
+    def service(self, handler_call_details: grpc.HandlerCallDetails) -> Handler:
+        """Return the handler of a method; None for an unknown one, which grpc.aio answers itself."""
+        handler = self.by_path.get(handler_call_details.method)
+        if handler is None:
+            self._on_unknown()
+        return handler
+
+
+class _AioCall(Call):
+    """A call with one request and one answer. Its handler runs in grpc.aio's task."""
+
+    __slots__ = ("_context", "_is_ended", "_task")
+
+    def __init__(self, handler: Handler, context: Context) -> None:
+        # By the system clock, which may be set while the call is under way.
+        remaining = context.time_remaining()
+        super().__init__(handler, None if remaining is None else time.monotonic() + remaining)
+        self._context = context
+        self._task: asyncio.Task[Any] | None = None
+        self._is_ended = False
+
+    async def run(self, task: "asyncio.Task[Any]", message: bytes | None) -> bytes | None:
+        """Run the handler in `task`, the current one, and return the serialized answer as serve() does."""
+        self._task = task
+        try:
+            return await serve(self, message)
+        except asyncio.CancelledError:
+            if not self._is_ended:
+                if task.cancelling():
+                    raise
+                self.set_status(grpc.StatusCode.INTERNAL, "internal error")
+            return None
+        finally:
+            self._task = None
+
+    def end(self, code: grpc.StatusCode, details: str) -> None:
+        """Cancel the handler and end the call with a status; nothing happens if the handler has returned."""
+        if self._task is not None:
+            self.set_status(code, details)
+            self._is_ended = True
+            self._task.cancel()
+
+
+class _AioStreamCall(_AioCall, StreamCall):
+    """A stream. As no operation of grpc.aio may be cancelled, tasks of their own read ahead and send."""
+
+    __slots__ = (
+        "_arrived",
+        "_has_room",
+        "_is_over",
+        "_is_read",
+        "_reading",
+        "_sending",
+        "_tasks",
+        "_unread",
+        "_unsent",
+        "_writer",
+    )
+
+    def __init__(self, handler: Handler, context: Context, tasks: "set[asyncio.Task[None]]") -> None:
+        super().__init__(handler, context)
+        self._tasks = tasks
+        self._unread, self._unsent = MessageBuffer(), MessageBuffer()
+        self._reading: asyncio.Task[None] | None = None
+        self._sending: asyncio.Task[None] | None = None
+        # Set when a request has come, or none will; and when there is room for another, or none is wanted.
+        self._arrived, self._has_room = asyncio.Event(), asyncio.Event()
+        # What the handler waits for: room to write.
+        self._writer: asyncio.Future[None] | None = None
+        # No more requests will come; the handler has ended.
+        self._is_read = self._is_over = False
+
+    async def run(self, task: "asyncio.Task[Any]", message: bytes | None) -> None:
+        """Run the handler, wait until its answers are sent, and give grpc.aio the status."""
+        try:
+            await super().run(task, message)
+        finally:
+            self._is_over = True
+            self._has_room.set()
+        if self._sending is not None:
+            await asyncio.wait({self._sending})
+        if self.code is not grpc.StatusCode.OK:
+            self._context.set_code(self.code)
+            self._context.set_details(self.details)
+            self._context.set_trailing_metadata(self.trailers)
+
+    async def __anext__(self) -> Any:
+        """Wait for the next request."""
+        if self._reading is None:
+            self._reading = self._start(self._read_ahead())
+        while not self._unread:
+            if self._is_read:
+                raise StopAsyncIteration
+            self._arrived.clear()
+            await self._arrived.wait()
+        message = self._unread.pop()
+        self._has_room.set()
+        try:
+            return self.handler.request_deserializer(message)
+        finally:
+            # An error would hold this frame.
+            del message
+
+    def put(self, answer: Any) -> "asyncio.Future[None] | None":
+        """Send an answer, or buffer it; return a future of room in the buffer if it is full."""
+        message = self.handler.response_serializer(answer)
+        if self._is_over:
+            return None
+        if self._sending is None:
+            self._sending = self._start(self._send(message))
+            return None
+        self._unsent.push(message)
+        if self._unsent.has_room:
+            return None
+        if self._writer is None:
+            self._writer = asyncio.get_running_loop().create_future()
+        return self._writer
+
+    @property
+    def unsent(self) -> int:
+        """Number of answers in the buffer."""
+        return len(self._unsent)
+
+    def drop_unsent(self) -> None:
+        """Empty the buffer."""
+        self._unsent = MessageBuffer()
+
+    def _start(self, work: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    async def _read_ahead(self) -> None:
+        try:
+            while not self._is_over and (message := await self._context.read()) is not grpc.aio.EOF:
+                self._unread.push(message)
+                del message
+                self._arrived.set()
+                while not (self._unread.has_room or self._is_over):
+                    self._has_room.clear()
+                    await self._has_room.wait()
+        except grpc.aio.BaseError:
+            # The call is over.
+            pass
+        finally:
+            self._is_read = True
+            self._arrived.set()
+
+    async def _send(self, message: bytes) -> None:
+        """Send a message and those that are buffered meanwhile."""
+        try:
+            await self._context.write(message)
+            while self._unsent:
+                message = self._unsent.pop()
+                if len(self._unsent) <= MAX_MESSAGES // 2 and self._unsent.has_room:
+                    self._wake_writer()
+                await self._context.write(message)
+        except grpc.aio.BaseError:
+            # The caller has gone.
+            self.drop_unsent()
+        finally:
+            self._sending = None
+            self._wake_writer()
+
+    def _wake_writer(self) -> None:
+        writer, self._writer = self._writer, None
+        if writer is not None and not writer.done():
+            writer.set_result(None)

@@ -1,0 +1,145 @@
+"""A call as its handler sees it, whichever front it came through, and how a handler is run."""
+
+import asyncio
+import logging
+import time
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from typing import Any, NoReturn
+
+import grpc
+
+_log = logging.getLogger(__name__)
+
+# grpc.RpcMethodHandler with asyncio functions; its annotations make all attributes optional.
+Handler = Any
+Trailers = tuple[tuple[str, str | bytes], ...]
+
+
+class Aborted(Exception):
+    """A handler ended its call with `abort`."""
+
+
+class Rejected(Aborted):
+    """A deserializer refuses a message: the call ends with this status."""
+
+    def __init__(self, code: grpc.StatusCode, details: str, trailers: Trailers) -> None:
+        super().__init__(details)
+        self.status = (code, details, trailers)
+
+
+class Call:
+    """A call with one request and one answer, and the base of all others.
+
+    Args:
+        handler: The handler of the called method.
+        deadline_s: The caller's deadline by `time.monotonic()`; None for none.
+    """
+
+    __slots__ = ("_deadline_s", "code", "details", "handler", "trailers")
+
+    def __init__(self, handler: Handler, deadline_s: float | None) -> None:
+        self.handler = handler
+        self._deadline_s = deadline_s
+        self.set_status(grpc.StatusCode.OK, "")
+
+    def time_remaining(self) -> float | None:
+        """Return the seconds until the caller's deadline, at least 0; None if it set none."""
+        return None if self._deadline_s is None else max(0.0, self._deadline_s - time.monotonic())
+
+    def set_status(self, code: grpc.StatusCode, details: str, trailers: Trailers = ()) -> None:
+        """Choose the status that is sent when the handler returns. A unary answer is dropped unless it is OK."""
+        self.code, self.details, self.trailers = code, details, trailers
+
+    async def abort(self, code: grpc.StatusCode, details: str = "", trailing_metadata: Trailers = ()) -> NoReturn:
+        """End the call with a status at once. Name and arguments are those of grpc.aio's contexts."""
+        self.set_status(code, details, trailing_metadata)
+        raise Aborted
+
+    def report(self, message: str, error: Exception) -> None:
+        """Log an error that is no caller's fault."""
+        _log.error(message, exc_info=error)
+
+    def end(self, code: grpc.StatusCode, details: str) -> None:
+        """Cancel the handler and end the call with a status; nothing happens if the handler has returned."""
+        raise NotImplementedError
+
+
+class StreamCall(Call, ABC):
+    """A call with a stream of requests, of answers, or both. Iterating over it gives the requests."""
+
+    __slots__ = ()
+
+    def __aiter__(self) -> AsyncIterator[Any]:
+        """Return the iterator of the requests: the call itself."""
+        return self
+
+    @abstractmethod
+    async def __anext__(self) -> Any:
+        """Wait for the next request."""
+
+    @abstractmethod
+    def put(self, answer: Any) -> "asyncio.Future[None] | None":
+        """Send an answer after those before it. Once the call has ended, answers are dropped.
+
+        Returns:
+            None, or if the buffer is full, a future that is done when there is room again.
+        """
+
+    async def write(self, answer: Any) -> None:
+        """Send an answer and wait until there is room for another. The name is that of grpc.aio's contexts."""
+        room = self.put(answer)
+        if room is not None:
+            # Shielded: others may wait for it as well.
+            await asyncio.shield(room)
+
+    @property
+    @abstractmethod
+    def unsent(self) -> int:
+        """Number of answers in the buffer."""
+
+    @abstractmethod
+    def drop_unsent(self) -> None:
+        """Empty the buffer: a call that fails need not send its answers first."""
+
+
+async def serve(call: Call, message: bytes | None) -> bytes | None:
+    """Run a call's handler. What it raises becomes the call's status, except cancellation.
+
+    Args:
+        call: The call.
+        message: The request; None where requests are a stream.
+
+    Returns:
+        The answer of a unary call, serialized; None for streams and for a status other than OK.
+    """
+    try:
+        # Only the handler holds the request from here on.
+        answers = _begin(call, message)
+        del message
+        if not isinstance(call, StreamCall):
+            answer = await answers
+            if call.code is grpc.StatusCode.OK:
+                serialized: bytes = call.handler.response_serializer(answer)
+                return serialized
+        elif asyncio.iscoroutine(answers):
+            await answers
+        else:
+            async with aclosing(answers):
+                async for answer in answers:
+                    await call.write(answer)
+    except Aborted as aborted:
+        if isinstance(aborted, Rejected):
+            call.set_status(*aborted.status)
+    except Exception as error:
+        call.report("a call failed", error)
+        if call.code is grpc.StatusCode.OK:
+            call.set_status(grpc.StatusCode.INTERNAL, "internal error")
+    return None
+
+
+def _begin(call: Call, message: bytes | None) -> Any:
+    handler = call.handler
+    method = handler.unary_unary or handler.unary_stream or handler.stream_stream
+    return method(call if message is None else handler.request_deserializer(message), call)

@@ -1,0 +1,50 @@
+"""Chooses the gRPC front: core/ where it works with the installed grpcio, grpc.aio otherwise."""
+
+import logging
+
+import grpc
+
+from resonnx_server.config import GrpcFront
+from resonnx_server.rpc.fronts.aio import AioFront
+from resonnx_server.rpc.fronts.front import Front, OnUnknown, Options
+
+_log = logging.getLogger(__name__)
+
+
+class FrontUnavailable(Exception):
+    """The front that the settings name does not work here."""
+
+
+async def choose(name: GrpcFront, options: Options, on_unknown: OnUnknown) -> Front:
+    """Return a front that is not started.
+
+    Args:
+        name: `core`, `aio`, or `auto`: core if it passes its check, else aio, with a line in the log.
+        options: gRPC's channel arguments.
+        on_unknown: Called on the event loop for each call of an unknown method.
+
+    Raises:
+        FrontUnavailable: It is `core` and does not pass.
+    """
+    if name != "aio":
+        fault = await _fault_of_core()
+        if fault is None:
+            from resonnx_server.rpc.fronts.core.server import CoreFront
+
+            return CoreFront(options, on_unknown)
+        if name == "core":
+            raise FrontUnavailable(f"grpc_front=core does not work with grpcio {grpc.__version__}: {fault}")
+        _log.warning("using gRPC front aio, as core does not work", extra={"grpcio": grpc.__version__, "why": fault})
+    return AioFront(options, on_unknown)
+
+
+async def _fault_of_core() -> str | None:
+    """Return why core does not work, None if it does."""
+    try:
+        # Here, as the import may fail.
+        from resonnx_server.rpc.fronts.core.check import check
+
+        await check()
+    except Exception as error:
+        return str(error) or type(error).__name__
+    return None

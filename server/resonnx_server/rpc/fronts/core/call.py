@@ -1,0 +1,131 @@
+"""A call with one request and one answer, and what streams (stream.py) share with it."""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import grpc
+
+from resonnx_server.rpc.fronts.active import ActiveCalls, CallSoon
+from resonnx_server.rpc.fronts.call import Call, Handler, serve
+from resonnx_server.rpc.fronts.core import operations as ops
+
+
+@dataclass(frozen=True)
+class Shared:
+    """What all calls of a server share.
+
+    Attributes:
+        call_soon: To the event loop.
+        active: The calls.
+        report: Takes errors, and messages for the log.
+        tasks: The tasks that run their handlers.
+        pending: Counts operations.
+    """
+
+    call_soon: CallSoon
+    active: ActiveCalls
+    report: Callable[[str, Exception], object]
+    tasks: "set[asyncio.Task[Any]]" = field(default_factory=set)
+    pending: ops.PendingOperations = field(default_factory=ops.PendingOperations)
+
+
+def ignore(event: ops.Event) -> None:
+    """Do nothing: for operations whose end changes nothing."""
+
+
+class CoreCall(Call):
+    """A unary call. `begin` and methods that take an event run on the queue's thread, all others on the event loop.
+
+    Args:
+        core: gRPC's object of the call.
+        handler: The handler of the called method.
+        deadline_s: The caller's deadline by `time.monotonic()`; None for none.
+        shared: The server's.
+    """
+
+    __slots__ = ("_core", "_over", "_shared", "_task")
+
+    def __init__(self, core: ops.CoreCall, handler: Handler, deadline_s: float | None, shared: Shared) -> None:
+        super().__init__(handler, deadline_s)
+        self._core = core
+        self._shared = shared
+        self._task: asyncio.Task[bytes | None] | None = None
+        # Nothing may be sent any more: the status is, or the caller has gone.
+        self._over = False
+
+    # On the queue's thread.
+
+    def begin(self) -> None:
+        """Wait for the request, and for the caller to go."""
+        self._start((ops.receive_close(),), self._closed)
+        self._start((ops.receive_message(),), self._received)
+
+    def _closed(self, event: ops.Event) -> None:
+        if ops.is_cancelled(event):
+            self._shared.call_soon(self._cancel, None)
+        else:
+            self._shared.active.remove(self)
+
+    def _received(self, event: ops.Event) -> None:
+        self._shared.call_soon(self._run, ops.received(event))
+
+    # On the event loop.
+
+    def report(self, message: str, error: Exception) -> None:
+        """Report an error that is no caller's fault."""
+        self._shared.report(message, error)
+
+    def end(self, code: grpc.StatusCode, details: str) -> None:
+        """Cancel the handler and end the call with a status; nothing happens if the handler has returned."""
+        if self._task is not None:
+            self.set_status(code, details)
+            self._task.cancel()
+
+    def _cancel(self, _: None) -> None:
+        self._over = True
+        # Not earlier: from here on the call gets no handler.
+        self._shared.active.remove(self)
+        if self._task is not None:
+            self._task.cancel()
+
+    def _run(self, message: bytes | None) -> None:
+        if self._over:
+            return
+        if message is None:
+            self.set_status(grpc.StatusCode.UNIMPLEMENTED, "the call needs exactly one request message")
+            self._finish(None)
+            return
+        self._serve(message)
+
+    def _serve(self, message: bytes | None) -> None:
+        """Run the handler; `message` is None where requests are a stream."""
+        task = self._task = asyncio.get_running_loop().create_task(serve(self, message))
+        self._shared.tasks.add(task)
+        self._shared.active.add(self)
+        task.add_done_callback(self._served)
+
+    def _served(self, task: "asyncio.Task[bytes | None]") -> None:
+        self._shared.tasks.discard(task)
+        self._task = None
+        if self._over:
+            return
+        if task.cancelled() and self.code is grpc.StatusCode.OK:
+            self.set_status(grpc.StatusCode.INTERNAL, "internal error")
+        try:
+            self._finish(None if task.cancelled() else task.result())
+        except Exception as error:
+            self.report("a call cannot be ended", error)
+
+    def _finish(self, answer: bytes | None) -> None:
+        """Send the answer, if there is one, and the status."""
+        self._over = True
+        headers, status = ops.send_headers(), ops.send_status(self.code, self.details, self.trailers)
+        operations = (headers, status) if answer is None else (headers, ops.send_message(answer), status)
+        self._start(operations, ignore)
+
+    # On either.
+
+    def _start(self, operations: tuple[ops.Operation, ...], tag: Callable[[ops.Event], None]) -> None:
+        self._shared.pending.start(self._core, operations, tag)

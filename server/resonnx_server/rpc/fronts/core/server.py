@@ -1,0 +1,170 @@
+"""Takes calls off gRPC's completion queue, on a thread of its own, and hands them to the event loop."""
+
+import asyncio
+import contextlib
+import logging
+import threading
+from collections import deque
+from collections.abc import Callable
+from typing import Any, Final
+
+import grpc
+
+from resonnx_server.rpc.fronts.core import operations as ops
+from resonnx_server.rpc.fronts.core.call import CoreCall, Shared, ignore
+from resonnx_server.rpc.fronts.core.stream import CoreStreamCall
+from resonnx_server.rpc.fronts.front import Front, OnUnknown, Options
+
+_log = logging.getLogger(__name__)
+
+# Calls that gRPC may bring before the first of them is looked at.
+_ACCEPTED_AHEAD: Final = 32
+
+
+def _log_error(message: str, error: Exception) -> None:
+    _log.error(message, exc_info=error)
+
+
+class CoreFront(Front):
+    """The front on the completion queue.
+
+    Args:
+        options: gRPC's channel arguments.
+        on_unknown: Called on the event loop for each call of an unknown method.
+        report: Called with errors that are no caller's fault, and messages for the log; on any thread.
+    """
+
+    def __init__(
+        self,
+        options: Options,
+        on_unknown: OnUnknown = lambda: None,
+        report: Callable[[str, Exception], object] = _log_error,
+    ) -> None:
+        super().__init__(self._call_soon)
+        self._on_unknown = on_unknown
+        self._report = report
+        self._queue = ops.new_queue()
+        self._server = ops.new_server(tuple(options))
+        self._server.register_completion_queue(self._queue)
+        self._shared = Shared(self._call_soon, self._active, report)
+        self._thread = threading.Thread(target=self._take_events, name="grpc", daemon=True)
+        # Work for the event loop, and whether it has been told to look.
+        self._wanted: deque[tuple[Callable[[Any], object], Any]] = deque()
+        self._is_told = False
+        # Guards `_is_stopping`: gRPC takes no request for calls once it is told to stop.
+        self._accepting = threading.Lock()
+        self._is_stopping = False
+        self._is_quiet = asyncio.Event()
+        # Set, while stopping, when an operation has ended and what follows from it is wanted already.
+        self._ended = asyncio.Event()
+        # Set when the queue's thread ends.
+        self._is_left = asyncio.Event()
+
+    def add_insecure_port(self, address: str) -> int:
+        """Listen on `address` once started, and return the port. Raises OSError if it cannot be had."""
+        port: int = self._server.add_http2_port(address.encode())
+        if not port:
+            raise OSError(f"cannot listen on {address}")
+        return port
+
+    async def start(self) -> None:
+        """Accept calls."""
+        self._loop = asyncio.get_running_loop()
+        self._server.start(backup_queue=False)
+        self._thread.start()
+        for _ in range(_ACCEPTED_AHEAD):
+            self._accept_another()
+
+    async def stop(self, grace_s: float) -> None:
+        """Accept no more calls, wait `grace_s` for those under way, then cancel them. Safe to call again."""
+        if not self._thread.is_alive():
+            return
+        with self._accepting:
+            if not self._is_stopping:
+                self._is_stopping = True
+                self._shared.pending.begin()
+                self._server.shutdown(self._queue, self._shut_down)
+        try:
+            await asyncio.wait_for(self._is_quiet.wait(), grace_s)
+        except TimeoutError:
+            self._server.cancel_all_calls()
+            await self._is_quiet.wait()
+        # Callers have gone; their handlers, and operations that end only now, are still to see that.
+        tasks, pending = self._shared.tasks, self._shared.pending
+        while tasks or self._wanted or pending.count:
+            self._ended.clear()
+            await (asyncio.wait(tasks) if tasks else self._ended.wait())
+        self._server.destroy()
+        self._queue.shutdown()
+        await self._is_left.wait()
+        self._thread.join()
+
+    # On the queue's thread.
+
+    def _take_events(self) -> None:
+        poll = self._queue.poll
+        is_last = False
+        while not is_last:
+            try:
+                event = poll()
+            except Exception as error:
+                self._report("gRPC's queue cannot be read", error)
+                break
+            try:
+                is_last = ops.is_shutdown(event)
+                if not is_last:
+                    event.tag(event)
+            except Exception as error:
+                self._report("an event of gRPC was not understood", error)
+            # It holds its call, which must not live until the next event.
+            event = None
+            self._shared.pending.end()
+            if self._is_stopping:
+                self._wake(self._ended.set)
+        self._wake(self._is_left.set)
+
+    def _wake(self, act: Callable[[], object]) -> None:
+        # The loop is closed where nobody has waited for the end.
+        with contextlib.suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(act)
+
+    def _accept_another(self) -> None:
+        with self._accepting:
+            if not self._is_stopping:
+                self._shared.pending.begin()
+                self._server.request_call(self._queue, self._queue, self._accepted)
+
+    def _accepted(self, event: ops.Event) -> None:
+        if not event.success:
+            return
+        self._accept_another()
+        handler = self._handlers.get(event.call_details.method.decode(errors="replace"))
+        if handler is None:
+            status = ops.send_status(grpc.StatusCode.UNIMPLEMENTED, "Method not found!", ())
+            self._call_soon(lambda _: self._on_unknown(), None)
+            self._shared.pending.start(event.call, (ops.send_headers(), ops.receive_close(), status), ignore)
+            return
+        kind = CoreStreamCall if handler.response_streaming else CoreCall
+        kind(event.call, handler, ops.deadline_s(event), self._shared).begin()
+
+    def _shut_down(self, event: ops.Event) -> None:
+        self._call_soon(lambda _: self._is_quiet.set(), None)
+
+    def _call_soon(self, act: Callable[[Any], object], value: Any) -> None:
+        self._wanted.append((act, value))
+        if not self._is_told:
+            self._is_told = True
+            self._wake(self._act)
+
+    # On the event loop.
+
+    def _act(self) -> None:
+        # First, so that what is added from here on either is seen below or wakes the loop again.
+        self._is_told = False
+        wanted = self._wanted
+        while wanted:
+            act, value = wanted.popleft()
+            try:
+                act(value)
+            except Exception as error:
+                self._report("a call could not be served", error)

@@ -1,0 +1,55 @@
+"""The interface of a gRPC server that both fronts implement."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping
+
+import grpc
+
+from resonnx_server.rpc.fronts.active import ActiveCalls, CallSoon
+from resonnx_server.rpc.fronts.call import Handler
+
+Options = list[tuple[str, int]]
+OnUnknown = Callable[[], object]
+
+
+class Front(ABC):
+    """Serves handlers of asyncio functions, as generated `add_…Servicer_to_server` functions register them.
+
+    Constructors take gRPC's channel arguments, and a function that is called on the event loop for each call of an
+    unknown method.
+    """
+
+    def __init__(self, call_soon: CallSoon) -> None:
+        self._handlers: dict[str, Handler] = {}
+        self._active = ActiveCalls(call_soon)
+
+    def add_generic_rpc_handlers(self, handlers: object) -> None:  # noqa: B027 - there is nothing to do
+        """Do nothing: generated code registers the same methods one by one as well."""
+
+    def add_registered_method_handlers(self, service: str, handlers: Mapping[str, Handler]) -> None:
+        """Serve the methods of a service: unary ones, and those that answer with a stream."""
+        for name, handler in handlers.items():
+            if handler.request_streaming and not handler.response_streaming:
+                raise NotImplementedError(f"{service}/{name}: a stream of requests with one answer")
+            self._handlers[f"/{service}/{name}"] = handler
+
+    @abstractmethod
+    def add_insecure_port(self, address: str) -> int:
+        """Listen on `address` once started, and return the port. Raises OSError if it cannot be had."""
+
+    @abstractmethod
+    async def start(self) -> None:
+        """Accept calls."""
+
+    async def answered(self, services: Iterable[str]) -> None:
+        """Wait until the present calls of `services` have ended with all answers sent, or their callers have gone."""
+        paths = tuple(f"/{service}/" for service in services)
+        await self._active.wait([handler for path, handler in self._handlers.items() if path.startswith(paths)])
+
+    def end_calls(self, code: grpc.StatusCode, details: str) -> None:
+        """Cancel all handlers and end their calls with a status."""
+        self._active.end(code, details)
+
+    @abstractmethod
+    async def stop(self, grace_s: float) -> None:
+        """Accept no more calls, wait `grace_s` for those under way, then cancel them. Safe to call again."""
