@@ -9,8 +9,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from resonnx_proto.inference import grpc_service_pb2, grpc_service_pb2_grpc
 from resonnx_proto.v1 import vision_pb2, vision_pb2_grpc
 
-from resonnx_server.config import GrpcFront
-from resonnx_server.rpc.fronts.choose import choose
+from resonnx_server.rpc.fronts.choose import FrontName, choose
 from resonnx_server.rpc.fronts.front import Front, Options
 from resonnx_server.rpc.health import HealthServicer
 from resonnx_server.rpc.messages import TOLD_BYTES, BoundedMessages, Large
@@ -73,7 +72,7 @@ class GrpcServer:
         self,
         vision: VisionServicer,
         inference: InferenceServicer,
-        front: GrpcFront,
+        front: FrontName,
         max_message_bytes: int,
         max_connection_idle_s: float,
     ) -> None:

@@ -1,21 +1,23 @@
 """Chooses the gRPC front: core/ where it works with the installed grpcio, grpc.aio otherwise."""
 
 import logging
+from typing import Literal
 
 import grpc
 
-from resonnx_server.config import GrpcFront
 from resonnx_server.rpc.fronts.aio import AioFront
 from resonnx_server.rpc.fronts.front import Front, OnUnknown, Options
 
 _log = logging.getLogger(__name__)
+
+FrontName = Literal["auto", "aio", "core"]
 
 
 class FrontUnavailable(Exception):
     """The front that the settings name does not work here."""
 
 
-async def choose(name: GrpcFront, options: Options, on_unknown: OnUnknown) -> Front:
+async def choose(name: FrontName, options: Options, on_unknown: OnUnknown) -> Front:
     """Return a front that is not started.
 
     Args:
