@@ -10,7 +10,7 @@ _ENABLED = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 
 
 def _tunables(file: str) -> str:
-    found = re.search(r'GLIBC_TUNABLES"?[=:] ?"?([\w.=]+)', (_ROOT / file).read_text())
+    found = re.search(r'GLIBC_TUNABLES"?[=:] ?"?(glibc[\w.=]+)', (_ROOT / file).read_text())
     assert found is not None
     return found[1]
 
