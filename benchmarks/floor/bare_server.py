@@ -5,8 +5,8 @@
 
 An asyncio server with one queue and a session of one thread for each core; a free session takes up to 16 waiting rows.
 Nothing is checked, timed, refused or scheduled. With `--echo` there is no model: every request gets the same response,
-so that only gRPC's work is left, of grpc.aio's server or of one of resonnx's fronts. The calls around inference are those
-that perf_analyzer makes first.
+so that only gRPC's work is left, of grpc.aio's server or of one of resonnx's fronts. The calls around inference are
+those that perf_analyzer makes first.
 """
 
 import argparse
