@@ -18,7 +18,7 @@ from resonnx_server.captioning.completions import Completions, Outbox
 from resonnx_server.captioning.encode_policy import CaptionPolicy, pacing
 from resonnx_server.captioning.forecast import Forecast
 from resonnx_server.captioning.jobs import EncodeJob, StepJob
-from resonnx_server.captioning.queue import CaptionQueue, CaptionReservation
+from resonnx_server.captioning.queue import CaptionQueue
 from resonnx_server.captioning.request import Captioned, CaptionTask, Encoded, OnWords
 from resonnx_server.captioning.rows import SlotRows
 from resonnx_server.captioning.schedule import CaptionSchedule
@@ -29,11 +29,10 @@ from resonnx_server.runtime.decoding.greedy import Greedy
 from resonnx_server.runtime.decoding.sampling import Sampling
 from resonnx_server.runtime.decoding.search import DecodeOptions, Search
 from resonnx_server.runtime.pictures.images import Pixels
-from resonnx_server.scheduling.batcher import DEFAULT_PRIORITY, Batch, Entry
+from resonnx_server.scheduling.batcher import DEFAULT_PRIORITY, Batch, Entry, QueueReservation
 from resonnx_server.scheduling.buffers import BufferPool
-from resonnx_server.scheduling.deadline_admission import DeadlineAdmission, Decoding, Objective
+from resonnx_server.scheduling.deadline_admission import Decoding, Objective
 from resonnx_server.scheduling.device import Device, Job
-from resonnx_server.scheduling.reservation import QueueReservation
 from resonnx_server.scheduling.session_pool import AnyInstanceGroup
 
 
@@ -93,14 +92,13 @@ class CaptionEngine:
         self._loop = asyncio.get_running_loop()
         self.outbox = Outbox(self._loop, stats)
         self._batcher = CaptionQueue(
-            encoders.table,
+            device,
+            encoders,
             max_queue_rows,
             max_queue_delay_us * 1000,
-            objective.latency_ns if objective else None,
-            encoders.max_concurrent_batches,
-            encoders.latency_session.table,
+            objective,
+            (*encoders.tables, *decoders.tables),
         )
-        self._admission = DeadlineAdmission(device, objective, (*encoders.tables, *decoders.tables))
         self._forecast = Forecast(
             self._batcher,
             self._schedule,
@@ -139,20 +137,14 @@ class CaptionEngine:
         if self._closed:
             raise Unavailable("the model is being closed")
         with self.device.lock:
-            self._admission.forget()
-            own_ns = self._forecast.own_ns(pictures, options)
-            return CaptionReservation(
-                self._batcher,
-                self.device,
-                self._admission,
-                each=self._forecast.of_one(options),
-                rows=pictures,
-                priority=priority,
-                own_ns=own_ns,
-                ahead_ns=max(0.0, self._wait_ns(pictures, options, priority) - own_ns) if self._has_work() else 0.0,
-                deadline_ns=deadline_ns,
-                decoding=decoding,
-            )
+
+            def predict() -> tuple[float, float]:
+                own_ns = self._forecast.own_ns(pictures, options)
+                wait_ns = self._wait_ns(pictures, options, priority) if self._has_work() else 0.0
+                return own_ns, max(0.0, wait_ns - own_ns)
+
+            demand = self._forecast.of_one(options)
+            return self._batcher.reserve(pictures, deadline_ns, priority, decoding, predict, row_demand=demand)
 
     async def submit(
         self,
@@ -183,7 +175,7 @@ class CaptionEngine:
         """
         if self._closed:
             raise Unavailable("the model is being closed")
-        if place is None and self._admission.has_limit(deadline_ns):
+        if place is None:
             with self.place(1, options, deadline_ns, priority) as place:
                 return await self.submit(image, options, on_words, deadline_ns, priority, place)
         future: asyncio.Future[Captioned] = self._loop.create_future()
@@ -193,10 +185,7 @@ class CaptionEngine:
         task = CaptionTask(image, search, options.attention, future, on_words, now, deadline_ns, *steps)
         entry = Entry(task, 1, now, deadline_ns, priority=priority)
         with self.device.lock:
-            if place is not None:
-                place.arrive(1)
-            entry.found_idle = self.device.is_idle and not len(self._batcher)
-            self._batcher.push([entry])
+            self._batcher.push(entry, place)
             self.device.notify(self.ready_at_ns())
         try:
             return await future
@@ -256,7 +245,7 @@ class CaptionEngine:
 
     def objective_ns(self) -> int | None:
         """See device.Workload."""
-        return self._batcher.live_objective_ns(self.device.clock())
+        return self._batcher.live_objective_ns()
 
     def take(self, now_ns: int, budget_ns: float | None) -> Job | None:
         """See device.Workload."""
@@ -291,12 +280,12 @@ class CaptionEngine:
 
     def _has_work(self) -> bool:
         """Whether anything is under way, waits, or is about to."""
-        waiting = self._batcher.rows + self._batcher.expected_rows
+        waiting = self._batcher.rows + self._batcher.reserved_rows
         return not self._schedule.is_idle or self._schedule.decodes or waiting > 0
 
     def _is_only_job(self) -> bool:
         """Whether nothing runs on the device, and no picture could be encoded beside what begins now."""
-        waiting = self._batcher.rows + self._batcher.expected_rows
+        waiting = self._batcher.rows + self._batcher.reserved_rows
         return not waiting and self.device.idle_lanes() == self.device.lanes
 
     def _wait_ns(self, pictures: int, options: DecodeOptions, priority: int) -> float:

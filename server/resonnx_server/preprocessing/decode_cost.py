@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Final
 
 from resonnx_server.runtime.pictures.headers import Header
-from resonnx_server.scheduling.freshness import Freshness
+from resonnx_server.scheduling.latency import Freshness
 
 # Format, whether it is a progressive JPEG file, and the divisor of its reduction: these decide the time per pixel.
 Kind = tuple[str, bool, int]

@@ -1,238 +1,156 @@
-"""A model's queue and the choice of its next batch. Pure: no I/O, no threads, the clock is an argument.
+"""The choice of a model's next batch: when it is ready, which entries, at which size. No threads; time is an argument.
 
-              push                                  take
-    request ──────► waiting (by priority, FIFO) ─────────────► batch of equal shapes, at a size of the latency table
-                       │   │ discard (caller gone)             (of a request of many rows, as many as there is room for)
-                       │   └──────► dropped
-                       └ deadline cannot be met any more ─► expired
+              reserve               push                     take
+    request ──────────► reserved ────────► waiting (by priority, FIFO) ────► batch of equal shapes, of a measured size
+                            │                 │  │ discard (cancelled)       (large requests: as many rows as fit)
+                            │ block ends      │  └──────────► dropped
+                            └──► released     └ deadline cannot be met ─► expired
 
-Work-conserving: with max_delay_ns 0 whatever waits is ready at once. What a call costs does not grow with what waits
-(queue.py): a take looks at no more entries than fit into a batch, and at some that are late.
+Work-conserving: with max_delay_ns 0, whatever waits is ready at once.
 """
 
 import math
-from collections.abc import Iterable, Iterator
-from dataclasses import replace
-from itertools import islice, takewhile
-from typing import Final, Generic, TypeVar
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from itertools import chain, islice, takewhile
+from typing import Any, Final, Generic, TypeVar
 
-from resonnx_server.errors import Overloaded, ServerError
+from resonnx_server.errors import ServerError
+from resonnx_server.scheduling.deadline_admission import Objective, lateness
+from resonnx_server.scheduling.device import Device
 from resonnx_server.scheduling.latency import LatencyTable
-from resonnx_server.scheduling.lateness import lateness
-from resonnx_server.scheduling.queue import DEFAULT_PRIORITY, PRIORITY_LEVELS, Batch, Entry, WaitingQueue
-from resonnx_server.scheduling.reservations import Expected, ExpectedRows
+from resonnx_server.scheduling.queue import DEFAULT_PRIORITY, PRIORITY_LEVELS, Entry, QueueReservation, RequestQueue
+from resonnx_server.scheduling.session_pool import AnyInstanceGroup
 
-__all__ = ["DEFAULT_PRIORITY", "PRIORITY_LEVELS", "Batch", "Batcher", "Entry"]
+__all__ = ["DEFAULT_PRIORITY", "PRIORITY_LEVELS", "Batch", "Batcher", "Entry", "QueueReservation"]
 
 T = TypeVar("T")
 
-# Without a deadline or an objective, what has waited so long is as urgent as what is due now.
+# Without a deadline or an objective, an entry is due after this time.
 _PATIENCE_NS: Final = 1_000_000_000
-# A model that nobody has asked for so long keeps no room on the device from others.
+# A model without requests for this long no longer limits the batches of other models.
 _FORGOTTEN_NS: Final = 10_000_000_000
-# Late entries that one take hands out at most; the others follow at the next, for which nobody waits long.
+# Late entries that one `take` returns at most, so that the lock is never held for long.
 _MOST_EXPIRED: Final = 64
 
 
-class Batcher(Generic[T]):
-    """Queue bounded in rows; first come, first served within a priority.
+@dataclass(slots=True)
+class Batch(Generic[T]):
+    """Entries to run together at batch size `size` (at least their rows), and entries that ran out of time."""
+
+    entries: list[Entry[T]]
+    size: int
+    expired: list[Entry[T]]
+
+    @property
+    def rows(self) -> int:
+        """Rows of requests; the rest of `size` is padding."""
+        return sum(entry.rows for entry in self.entries)
+
+
+class Batcher(RequestQueue[T]):
+    """A queue that chooses its next batch.
 
     Args:
-        table: Costs by batch size; its sizes are the only ones run.
-        max_queue_rows: Rows that may wait.
-        max_delay_ns: How long the oldest may wait for company; 0 never waits.
-        objective_ns: Time from arrival to answer that the model should keep; steers the batch size, refuses nothing.
-        max_concurrent_batches: Batches that may run at once.
-        alone: Costs of a batch beside which nothing runs, if that is another session's.
+        device: Whose lock guards the queue.
+        sessions: They run the batches, at the sizes of their latency tables.
+        max_queue_rows: Limit of waiting and reserved rows together.
+        max_delay_ns: Longest time that the oldest entry waits for company; 0 never waits.
+        objective: Target latency, or None.
+        tables: All tables used in predictions, if more than those of `sessions`.
     """
 
     def __init__(
         self,
-        table: LatencyTable,
+        device: Device,
+        sessions: AnyInstanceGroup,
         max_queue_rows: int,
         max_delay_ns: int = 0,
-        objective_ns: int | None = None,
-        max_concurrent_batches: int = 1,
-        alone: LatencyTable | None = None,
+        objective: Objective | None = None,
+        tables: Sequence[LatencyTable] = (),
     ) -> None:
-        self.table = table
-        self.max_queue_rows = max_queue_rows
-        self.objective_ns = objective_ns
-        self._max_concurrent_batches = max_concurrent_batches
-        self._alone = alone or table
+        super().__init__(device, sessions, max_queue_rows, objective, tables)
         self._max_delay_ns = max_delay_ns
-        self._queue: WaitingQueue[T] = WaitingQueue()
-        self._asked_ns: int | None = None
-        # Of requests whose pictures are being decoded: they have their room, and those who come later wait for them.
-        self._expected = ExpectedRows(max_queue_rows, table.largest, PRIORITY_LEVELS)
-
-    def __len__(self) -> int:
-        return len(self._queue)
-
-    def __iter__(self) -> Iterator[Entry[T]]:
-        return iter(self._queue)
-
-    @property
-    def rows(self) -> int:
-        """Rows that wait."""
-        return self._queue.rows
-
-    @property
-    def expected_rows(self) -> int:
-        """Rows that room is kept for."""
-        return self._expected.room
-
-    def expected_ahead(self, priority: int) -> int:
-        """Rows that are expected and that a request that came now would wait for."""
-        return self._expected.ahead(priority)
-
-    def expect(self, rows: int, priority: int = DEFAULT_PRIORITY, *, pictures: bool = True) -> Expected:
-        """Keep room for a request's `rows` until they have `arrived`; see ExpectedRows for those of many pictures.
-
-        Args:
-            rows: The request's.
-            priority: The request's.
-            pictures: They have to be decoded first.
-
-        Raises:
-            Overloaded: The queue has no room; says when it should.
-        """
-        self._check_room(rows)
-        if pictures and not self._expected.leaves_room(rows, priority):
-            raise self._overloaded(
-                f"pictures to be decoded hold {self.expected_rows} rows of the queue, and with requests of several may "
-                f"hold {self._expected.most_of_many}"
-            )
-        return self._expected.add(rows, priority, pictures=pictures)
-
-    def arrived(self, expected: Expected, rows: int) -> None:
-        """Give back what was kept for `rows`, which are pushed now or will not come."""
-        self._expected.arrived(expected, rows)
-
-    def push(self, entries: list[Entry[T]]) -> None:
-        """Queue all of `entries` or none. Raises Overloaded if the queue has no room; it says when it should."""
-        rows = sum(entry.rows for entry in entries)
-        self._check_room(rows)
-        for entry in entries:
-            self._queue.add(entry)
-            self._asked_ns = entry.arrival_ns
-
-    def discard(self, entry: Entry[T]) -> bool:
-        """Forget an entry whose caller has gone; False if it is not waiting (any more)."""
-        if entry not in self._queue:
-            return False
-        self._queue.remove(entry)
-        return True
+        self._objective_ns = None if objective is None else objective.latency_ns
 
     def ready_at_ns(self, enough: int = 1) -> int | None:
-        """When `take` would give a batch: a time in the past is now, None is never.
+        """Return the monotonic time at which `take` gives a batch: a past time is now, None is never.
 
         Args:
-            enough: Rows for which a batch pays (one of the table's sizes at most). Fewer wait for company, but not
-                beyond the moment at which the most urgent would be late.
+            enough: Rows that make a batch efficient, one of the table's sizes at most. Fewer rows wait for company, but
+                not beyond the moment at which the most urgent entry would be late.
         """
-        first = self._queue.first_of_each()
-        if not first:
+        if not self.rows:
             return None
-        at = min(entry.arrival_ns for entry in first)
+        at = min(next(iter(level)).arrival_ns for level in self._levels if level)
         is_few = self.rows < enough
         if not is_few and (not self._max_delay_ns or self.rows >= self.table.largest):
             return at
         if is_few:
-            return max(at, int(min(map(self._due_ns, self)) - self.table.cost_ns(self.table.padded_batch_size(enough))))
+            last = min(map(self._due_ns, self)) - self.table.cost_ns(self.table.padded_batch_size(enough))
+            return max(at, int(last))
         wanted = self._wanted(self)
         last = min(wanted) - int(self.table.cost_ns(self.table.largest)) if wanted else math.inf
         return max(at, int(min(at + self._max_delay_ns, last)))
 
-    def live_objective_ns(self, now_ns: int) -> int | None:
-        """Return the objective if anybody has asked lately: what others must leave room for."""
-        is_forgotten = self._asked_ns is None or now_ns - self._asked_ns > _FORGOTTEN_NS
-        return None if is_forgotten else self.objective_ns
+    def live_objective_ns(self) -> int | None:
+        """Return the objective that other models must respect: none if no request has come lately."""
+        last = self.last_arrival_ns
+        return None if last is None or self.device.clock() - last > _FORGOTTEN_NS else self._objective_ns
 
     def due_ns(self) -> int | None:
-        """When the most urgent of those who are next should be answered: the time that devices compare models by.
+        """Return when the most urgent entry of the next batch should be answered, by which devices rank models.
 
-        Who waits behind others of a higher priority does not count yet: what would run is not theirs.
+        Entries behind others of a higher priority do not count yet, as the next batch is not theirs.
         """
-        return min(map(self._due_ns, self._next_up()), default=None)
-
-    def wait_ns(self, rows: int, priority: int) -> float:
-        """Expected time until a request of `rows` that came now would be done, once a lane is free.
-
-        Args:
-            rows: The request's.
-            priority: The request's.
-        """
-        return self.ahead_ns(priority) + self.own_ns(rows)
-
-    def ahead_ns(self, priority: int) -> float:
-        """Expected time until what goes before a request that came now would be done, once a lane is free."""
-        ahead = self.expected_ahead(priority) + self._queue.rows_before(priority)
-        return self.table.drain_ns(ahead) / self._max_concurrent_batches if ahead else 0.0
-
-    def own_ns(self, rows: int) -> float:
-        """Expected time of a request's rows on a device that does nothing else."""
-        return min(self._alone.time_ns(rows), self.table.time_ns(-(-rows // self._max_concurrent_batches)))
+        due, rows = None, 0
+        for entry in next(filter(None, self._levels), ()):
+            entry_due = self._due_ns(entry)
+            due = entry_due if due is None else min(due, entry_due)
+            rows += entry.rows
+            if rows >= self.table.largest:
+                break
+        return due
 
     def shortest_ns(self) -> float:
-        """Expected time of the shortest batch that could be next; 0 if nothing waits."""
+        """Return the expected time of the shortest batch that could be next; 0 if no entry waits."""
         return self.table.cost_ns(self.table.padded_batch_size(1)) if self.rows else 0.0
 
     def take(self, now_ns: int, limit: int | None = None, budget_ns: float | None = None) -> Batch[T]:
-        """Remove and return the next batch: what fits into it, in order; what does not fit as a whole waits on in part.
+        """Remove and return the next batch.
 
-        The size is the one that serves most rows a second of those that still answer the batch's most urgent member in
-        time; where none does, time is lost already and throughput alone decides.
+        Its size serves most rows per second among those that still answer its most urgent entry in time; if none does,
+        among all sizes. An entry that does not fit as a whole is split.
 
         Args:
-            now_ns: Monotonic time; entries whose deadline cannot be met even alone are returned as expired: not
-                necessarily all of them, but none is run.
-            limit: Most rows wanted (at least 1), if fewer than the table's largest size.
-            budget_ns: Longest batch wanted, because others wait for the device.
+            now_ns: Monotonic time. Entries that cannot meet their deadline even alone are returned as expired: maybe
+                not all of them, but none is run.
+            limit: Most rows, at least 1, if fewer than the table's largest size.
+            budget_ns: Longest batch, because other models wait for the device.
         """
-        alike, expired = self._next(now_ns)
+        alike, expired = self._next_alike(now_ns)
         if not alike:
             return Batch([], 0, expired)
         waiting = sum(entry.rows for entry in alike)
         if limit is not None:
             waiting = min(waiting, limit)
-        rows = room = min(waiting, self._best_size(alike, waiting, now_ns, budget_ns))
-        chosen: list[Entry[T]] = []
-        for entry in alike:
-            if entry.rows > room:
-                if room:
-                    chosen.append(self._cut(entry, room))
-                break
-            room -= entry.rows
-            self._queue.remove(entry)
-            chosen.append(entry)
-        return Batch(chosen, self.table.padded_batch_size(rows), expired)
+        limit_ns = math.inf if budget_ns is None else budget_ns
+        if wanted := self._wanted(alike):
+            limit_ns = min(limit_ns, min(wanted) - now_ns)
+        rows = min(waiting, self.table.best_size(waiting, limit_ns))
+        return Batch(self._remove_rows(alike, rows), self.table.padded_batch_size(rows), expired)
 
-    def lateness(self, entry: Entry[T], now_ns: int) -> ServerError:
-        """Return what the caller of an expired entry is told; see lateness.py."""
-        takes_ns, quickest_ns = self.own_ns(entry.rows), self._quickest_ns(entry.rows)
-        return lateness(entry, now_ns, takes_ns=takes_ns, quickest_ns=quickest_ns, drain_ns=self._drain_ns())
+    def lateness(self, entry: Entry[Any], now_ns: int) -> ServerError:
+        """Return the error of an expired entry."""
+        assert entry.deadline_ns is not None
+        in_time_alone = entry.arrival_ns + self._quickest_ns(entry.rows) <= entry.deadline_ns
+        waited = in_time_alone and not entry.found_idle
+        return lateness(entry.deadline_ns - now_ns, self.own_ns(entry.rows), self.drain_ns() if waited else None)
 
-    def clear(self) -> list[Entry[T]]:
-        """Remove and return everything."""
-        return self._queue.clear()
+    def _next_alike(self, now_ns: int) -> tuple[list[Entry[T]], list[Entry[T]]]:
+        """Return the first entry that is in time with those of equal shape behind it, as many as fill a batch.
 
-    def _check_room(self, rows: int) -> None:
-        queued = self.rows + self.expected_rows
-        if queued + rows > self.max_queue_rows:
-            raise self._overloaded(f"the queue holds {queued} rows and may hold {self.max_queue_rows}")
-
-    def _overloaded(self, message: str) -> Overloaded:
-        return Overloaded.for_ns(message, self._drain_ns())
-
-    def _drain_ns(self) -> float:
-        """Expected time until all that waits, or is about to, is done."""
-        return self.table.drain_ns(self.rows + self.expected_rows) / self._max_concurrent_batches
-
-    def _next(self, now_ns: int) -> tuple[list[Entry[T]], list[Entry[T]]]:
-        """Return who is next with those alike behind it, as many as a batch could hold, and the late, who are removed.
-
-        Those are who was found late before them.
+        Late entries found on the way are removed and returned as well.
         """
         quickest: dict[int, float] = {}
 
@@ -243,15 +161,17 @@ class Batcher(Generic[T]):
                 ns = quickest[entry.rows] = self._quickest_ns(entry.rows)
             return now_ns + ns > entry.deadline_ns
 
-        expired = list(islice(takewhile(is_late, self._queue), _MOST_EXPIRED))
-        self._queue.remove(*expired)
-        first = next(iter(self._queue), None)
+        in_order = chain.from_iterable(self._levels)
+        expired = list(islice(takewhile(is_late, in_order), _MOST_EXPIRED))
+        if expired:
+            self._remove(*expired)
+        first = next(chain.from_iterable(self._levels), None)
         if first is None or len(expired) == _MOST_EXPIRED:
             return [], expired
         alike: list[Entry[T]] = []
         late: list[Entry[T]] = []
-        rows = 0
-        for entry in self._queue.alike(first.shape):
+        levels, rows = self._shapes[first.shape], 0
+        for entry in chain.from_iterable(levels[priority] for priority in sorted(levels)):
             if is_late(entry):
                 late.append(entry)
             else:
@@ -259,41 +179,38 @@ class Batcher(Generic[T]):
                 rows += entry.rows
             if rows >= self.table.largest or len(late) == _MOST_EXPIRED:
                 break
-        self._queue.remove(*late)
+        if late:
+            self._remove(*late)
         return alike, expired + late
 
-    def _next_up(self) -> Iterator[Entry[T]]:
-        """Yield those of the first priority that the next batch could hold."""
-        rows = 0
-        for entry in self._queue.first_level():
-            yield entry
-            rows += entry.rows
-            if rows >= self.table.largest:
-                return
+    def _remove_rows(self, entries: list[Entry[T]], rows: int) -> list[Entry[T]]:
+        """Remove and return the first `rows` of waiting entries; the last entry may be split."""
+        whole: list[Entry[T]] = []
+        for entry in entries:
+            if entry.rows > rows:
+                break
+            whole.append(entry)
+            rows -= entry.rows
+        self._remove(*whole)
+        if not rows:
+            return whole
+        part = replace(entry, rows=rows)
+        entry.start += rows
+        entry.rows -= rows
+        self._count_waiting(entry, -rows)
+        return [*whole, part]
 
-    def _best_size(self, alike: list[Entry[T]], waiting: int, now_ns: int, budget_ns: float | None) -> int:
-        limit = math.inf if budget_ns is None else budget_ns
-        if wanted := self._wanted(alike):
-            limit = min(limit, min(wanted) - now_ns)
-        return self.table.best_size(waiting, limit)
+    def _quickest_ns(self, rows: int) -> float:
+        """Return the time of a request's rows on an idle device, if batches are as quick as they often are."""
+        shared = self.table.quick_ns(-(-rows // self._max_concurrent_batches))
+        return min(self._latency_table.quick_ns(rows), shared)
 
     def _due_ns(self, entry: Entry[T]) -> int:
-        due = entry.arrival_ns + (_PATIENCE_NS if self.objective_ns is None else self.objective_ns)
+        due = entry.arrival_ns + (_PATIENCE_NS if self._objective_ns is None else self._objective_ns)
         return due if entry.deadline_ns is None else min(due, entry.deadline_ns)
 
     def _wanted(self, entries: Iterable[Entry[T]]) -> list[int]:
-        """Return when answers are wanted at the latest, of entries of which anybody has said so."""
-        if self.objective_ns is not None:
+        """Return the times by which answers are wanted, of entries with a deadline or an objective."""
+        if self._objective_ns is not None:
             return [self._due_ns(entry) for entry in entries]
         return [entry.deadline_ns for entry in entries if entry.deadline_ns is not None]
-
-    def _quickest_ns(self, rows: int) -> float:
-        """Time in which a request's rows could be done on an idle device: as quick as batches often are."""
-        return min(self._alone.quick_ns(rows), self.table.quick_ns(-(-rows // self._max_concurrent_batches)))
-
-    def _cut(self, entry: Entry[T], rows: int) -> Entry[T]:
-        """Remove and return the first `rows` of an entry; the others keep its place."""
-        part = replace(entry, rows=rows)
-        entry.start += rows
-        self._queue.shrink(entry, rows)
-        return part

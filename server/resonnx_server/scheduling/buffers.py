@@ -1,4 +1,4 @@
-"""Buffers that batches are put together in: allocated once, lent to one batch at a time."""
+"""Buffers in which the inputs of batches are joined: allocated once, lent to one batch at a time."""
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -8,16 +8,16 @@ import numpy as np
 
 from resonnx_server.runtime.session import Array
 
-# Gives zeros of a shape and dtype, in memory that suits the device which reads them.
+# Returns zeros of a shape and dtype, in memory that suits the device.
 Allocate = Callable[[tuple[int, ...], np.dtype[Any]], Array]
 
 
 class BufferPool:
-    """Lends arrays [size, ...] for the rows of one input; the lane that borrows one gives it back after the run.
+    """Buffers for one input of a model.
 
     Args:
         largest: Rows of a buffer.
-        allocate: Where buffers come from.
+        allocate: Allocates the buffers.
     """
 
     def __init__(self, largest: int, allocate: Allocate = np.zeros) -> None:
@@ -26,12 +26,12 @@ class BufferPool:
         self._free: list[Array] = []
 
     def join(self, parts: Sequence[Array], size: int) -> tuple[Array, Array | None]:
-        """Put `parts` ([rows, ...] each, equal dtype and row shape) one after the other into an array [size, ...].
+        """Concatenate `parts`, each [rows, ...] of equal dtype and row shape, to an array [size, ...].
 
-        Rows beyond the parts hold the first row: what an earlier batch left there might be what a model fails on.
+        Padding repeats the first row: rows left over from an earlier batch might make the model fail.
 
         Returns:
-            The array, and the buffer to give back with `release` (None where the only part is passed on uncopied).
+            The array, and the buffer to `release` after the run (None if the only part is passed on uncopied).
         """
         first = parts[0]
         if len(parts) == 1 and len(first) == size:
@@ -45,12 +45,12 @@ class BufferPool:
         return buffer[:size], buffer
 
     def release(self, buffer: Array | None) -> None:
-        """Take a buffer back."""
+        """Return a buffer to the pool."""
         if buffer is not None:
             self._free.append(buffer)
 
     def _lend(self, like: Array) -> Array:
-        # Not looked at first: another lane may take the last one in between.
+        # Without a check: another lane may take the last buffer in between.
         with suppress(IndexError):
             buffer = self._free.pop()
             if buffer.shape[1:] == like.shape[1:] and buffer.dtype == like.dtype:

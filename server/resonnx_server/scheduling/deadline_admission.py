@@ -1,34 +1,36 @@
-"""Refuses on arrival what cannot be answered in time: predicted time against the caller's deadline.
+"""Refuses requests that cannot meet their deadline, by predictions that are corrected by the outcomes.
 
-Computing an answer that comes too late takes the device from requests that could still be in time. Predictions are
-wrong in their own way on every machine, so what became of them is learnt from (correction.py).
-
-Two refusals, for two kinds of callers. Who asks for less time than the request takes on an idle device is told so
-(DeadlineUnreachable): waiting was not the reason, and coming back is no help. Who would be late for what waits before
-it is told when to come back (WaitTooLong).
+An answer that comes too late takes device time from requests that could still be in time. There are two refusals:
+`DeadlineUnreachable` where the deadline is too near even for an idle device, so a retry is useless, and `WaitTooLong`
+where the work queued before is the reason, with a hint when to retry.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
-from resonnx_server.errors import DeadlineUnreachable, WaitTooLong, milliseconds
-from resonnx_server.scheduling.correction import Correction
+from resonnx_server.errors import DeadlineExceeded, DeadlineUnreachable, ServerError, WaitTooLong, milliseconds
 from resonnx_server.scheduling.device import Device
-from resonnx_server.scheduling.latency import LatencyTable
+from resonnx_server.scheduling.latency import Freshness, LatencyTable
 
-# Who waits for less than this part of its own work does not wait.
+# A wait shorter than this share of the request's own work does not count as a wait.
 _NO_WAIT: Final = 0.05
+# Share of requests near the limit that should be in time, and how fast the correction follows.
+_IN_TIME: Final = 0.9
+_RATE: Final = 0.05
+_BOUNDS: Final = (0.5, 4.0)
+# Only predictions above this share of the allowed time say whether the limit is right.
+_NEAR_THE_LIMIT: Final = 0.5
 
 
 @dataclass(frozen=True)
 class Objective:
-    """What a model should keep.
+    """Target latency of a model.
 
     Attributes:
-        latency_ns: From arrival to answer. Steers batch sizes and whose turn it is.
-        shed: Refuse also what would miss it.
+        latency_ns: From arrival to answer. Determines batch sizes and the order of models on a device.
+        shed: Requests that would miss it are refused.
     """
 
     latency_ns: int
@@ -36,15 +38,49 @@ class Objective:
 
 
 class Decoding(NamedTuple):
-    """Expected time until a request's pictures are decoded, and what it would be if no others were before them, ns."""
+    """Predicted ns until a request's pictures are decoded: as of now, and if no other pictures were queued."""
 
     expected_ns: float
     alone_ns: float
 
 
+class Correction:
+    """Ratio of actual to predicted times that nine in ten requests stay below, followed by small steps (Robbins-Monro).
+
+    Args:
+        clock: Monotonic ns.
+    """
+
+    def __init__(self, clock: Callable[[], int]) -> None:
+        self._factor = 1.0
+        self._age = Freshness(clock)
+
+    @property
+    def factor(self) -> float:
+        """What to multiply predictions by. Decays to 1 without evidence."""
+        self._factor = 1 + (self._factor - 1) * self._age.kept()
+        return self._factor
+
+    def learn(self, expected_ns: float, allowed_ns: float, took_ns: float | None) -> None:
+        """Learn from a request.
+
+        Args:
+            expected_ns: Predicted time, uncorrected.
+            allowed_ns: Time limit of the request.
+            took_ns: Time until the answer; None if the limit passed first.
+        """
+        predicted_ns = expected_ns * self.factor
+        if predicted_ns < _NEAR_THE_LIMIT * allowed_ns:
+            return
+        step = _RATE * (_IN_TIME if took_ns is None or took_ns > predicted_ns else _IN_TIME - 1)
+        least, most = _BOUNDS
+        self._factor = min(max(self._factor * (1 + step), least), most)
+        self._age.renew()
+
+
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """That a request made at `at_ns` (monotonic) would take `expected_ns` of the `allowed_ns`; and who was asked."""
+    """A request admitted at `at_ns` (monotonic) was predicted to take `expected_ns` of the `allowed_ns`."""
 
     at_ns: int
     expected_ns: float
@@ -53,74 +89,87 @@ class Prediction:
 
 
 class DeadlineAdmission:
-    """Compares a prediction with a deadline. Called under the device's lock.
+    """Compares predictions with deadlines. Called under the device's lock.
 
     Args:
-        device: What else it has to do.
-        objective: The model's, if it has one.
-        tables: What predictions are made of.
+        device: Where the work runs.
+        objective: The model's, or None.
+        tables: Latency tables that predictions are made of.
     """
 
     def __init__(self, device: Device, objective: Objective | None, tables: Sequence[LatencyTable] = ()) -> None:
         self._device = device
         self._tables = tables
         self._shed_after_ns = objective.latency_ns if objective is not None and objective.shed else None
-        # Of those who have the device to themselves, and of those who wait: one errs about the work, the other about
-        # the queue, and what a queue taught must not be told to somebody who has none before him.
-        self._alone, self._waiting = Correction(device.clock), Correction(device.clock)
+        # Two corrections: requests that find an idle device err about the work, others about the queue.
+        self._idle, self._waiting = Correction(device.clock), Correction(device.clock)
 
     def has_limit(self, deadline_ns: int | None) -> bool:
-        """Tell whether a request has to be checked at all."""
+        """Tell whether a request must be checked."""
         return deadline_ns is not None or self._shed_after_ns is not None
 
-    def forget(self) -> None:
-        """Let go of what is known of the machine's speed, as far as no batch has told it lately: before predictions."""
+    def fade(self) -> None:
+        """Let the machine's measured slowness decay where no batch has confirmed it lately. Call before predicting."""
         for table in self._tables:
             table.fade()
 
     def check(
         self, own_ns: float, deadline_ns: int | None, decoding: Decoding | None = None, ahead_ns: float = 0.0
     ) -> Prediction:
-        """Return what is predicted for a request that came now.
+        """Predict the time of a request that arrives now.
 
         Args:
-            own_ns: Expected time of its own batches, on a device that does nothing else.
-            deadline_ns: The caller's, monotonic.
-            decoding: Of its pictures, while the device works off the queue; None if there are none.
-            ahead_ns: Expected time of the model's queue before it.
+            own_ns: Expected time of its own batches on an idle device.
+            deadline_ns: Its monotonic deadline, or None.
+            decoding: Of its pictures, which overlaps with the queue's work; None if there are none.
+            ahead_ns: Expected time of the queue before it.
 
         Raises:
-            DeadlineUnreachable: It would be late even if nothing were before it.
+            DeadlineUnreachable: It would be late even on an idle device.
             WaitTooLong: It would be late.
         """
         now = self._device.clock()
-        self.forget()
         decoding = decoding or Decoding(0.0, 0.0)
-        alone = decoding.alone_ns + own_ns
+        idle = decoding.alone_ns + own_ns
         expected = max(self._device.under_way_ns(now) + ahead_ns, decoding.expected_ns) + own_ns
-        waits = expected - alone > _NO_WAIT * alone
         left = math.inf if deadline_ns is None else deadline_ns - now
         allowed = left if self._shed_after_ns is None else min(left, self._shed_after_ns)
-        if (predicted := alone * self._alone.factor) > allowed:
+        if (predicted := idle * self._idle.factor) > allowed:
             raise DeadlineUnreachable(
-                f"the answer would take {milliseconds(predicted)} even on an idle device {self._wanted(left)}"
+                f"the answer would take {milliseconds(predicted)} even on an idle device {self._limit(left)}"
             )
-        if not waits:
-            return Prediction(now, alone, allowed, self._alone)
+        if expected - idle <= _NO_WAIT * idle:
+            return Prediction(now, idle, allowed, self._idle)
         if (predicted := expected * self._waiting.factor) > allowed:
-            wait = milliseconds(expected - alone)
-            message = f"the answer would take {milliseconds(predicted)}, with a wait of {wait}, {self._wanted(left)}"
+            wait = milliseconds(expected - idle)
+            message = f"the answer would take {milliseconds(predicted)}, with a wait of {wait}, {self._limit(left)}"
             raise WaitTooLong.for_ns(message, (predicted - allowed) / self._waiting.factor)
         return Prediction(now, expected, allowed, self._waiting)
 
     def learn(self, prediction: Prediction, *, too_late: bool) -> None:
-        """Take note that the request of `prediction` has ended now: answered, or given up because time ran out."""
+        """Learn that the request of `prediction` ended now: answered, or too late."""
         took_ns = None if too_late else self._device.clock() - prediction.at_ns
         prediction.correction.learn(prediction.expected_ns, prediction.allowed_ns, took_ns)
 
-    def _wanted(self, left_ns: float) -> str:
-        """Return by when an answer is wanted, and by whom, if the caller has so much time left."""
+    def _limit(self, left_ns: float) -> str:
+        """Name the limit of a request with so much time left."""
         objective = self._shed_after_ns
         if objective is not None and objective < left_ns:
             return f"and the model's objective is {milliseconds(objective)}"
         return f"and is wanted within {milliseconds(left_ns)}"
+
+
+def lateness(left_ns: float, takes_ns: float, retry_ns: float | None) -> ServerError:
+    """Return the error of a request whose turn has come too late.
+
+    Args:
+        left_ns: Time until its deadline.
+        takes_ns: Expected time of its rows.
+        retry_ns: When to retry, if the wait for other requests was the reason; else None.
+    """
+    if left_ns <= 0:
+        return DeadlineExceeded("the deadline passed while the request waited")
+    message = f"the request would take {milliseconds(takes_ns)} and is wanted within {milliseconds(left_ns)}"
+    if retry_ns is None:
+        return DeadlineUnreachable(message)
+    return WaitTooLong.for_ns(f"after its wait {message}", retry_ns)

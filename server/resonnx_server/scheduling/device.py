@@ -1,6 +1,6 @@
-"""One accelerator and the lanes (threads) that work for it: a free lane pulls the most urgent work at once.
+"""One accelerator and its lanes (threads), which take the most urgent work as soon as they are free.
 
-The device's lock guards the queues of all workloads attached to it; the event loop holds it only to add or drop work.
+The device's lock guards the queues of all attached workloads; the event loop holds it only to add or remove requests.
 """
 
 import threading
@@ -17,15 +17,16 @@ from resonnx_server.scheduling.buffers import Allocate
 
 Clock = Callable[[], int]
 
+# After a workload that seemed ready had no job.
 _LOOK_AGAIN_NS: Final = 500_000
 
 
 class Job(Protocol):
-    """Work that a lane does outside the lock.
+    """Work for a lane, done without the lock.
 
     Attributes:
-        cost_ns: How long it is expected to take.
-        has_all_cores: Threads on all of the device's cores work at it, not only the lane's.
+        cost_ns: Expected duration.
+        has_all_cores: It runs on threads on all of the device's cores, not only on the lane.
     """
 
     cost_ns: float
@@ -34,52 +35,51 @@ class Job(Protocol):
     def has_all_cores(self) -> bool: ...
 
     def run(self) -> None:
-        """Do it and deliver the answers; never raises."""
+        """Run it and deliver the answers. Never raises."""
 
 
 class Workload(Protocol):
-    """A model's work for a device. All methods are called under the device's lock."""
+    """A model's work for a device. All methods are called with the device's lock held."""
 
     def ready_at_ns(self) -> int | None:
-        """When there is work to take (monotonic; past is now), or None."""
+        """Return the monotonic time at which a job can be taken (a past time is now), or None."""
 
     def due_ns(self) -> int:
-        """When the most urgent work that is ready should be done (monotonic): the earliest goes first."""
+        """Return the monotonic time at which the most urgent ready work is due; the earliest goes first."""
 
     def take(self, now_ns: int, budget_ns: float | None) -> Job | None:
-        """Hand over the next job, or None if there turns out to be none.
+        """Return the next job, or None if there is none after all.
 
         Args:
             now_ns: Monotonic time.
-            budget_ns: How long the job should take at most for other workloads' sake; None is as long as it likes.
+            budget_ns: Longest duration of the job that respects other workloads; None is no limit.
         """
 
     def shortest_ns(self) -> float:
-        """How long the next job is expected to take at least."""
+        """Return the least expected duration of the next job."""
 
     def objective_ns(self) -> int | None:
-        """Time from arrival to answer that this workload should keep, if it has one and anybody has asked lately."""
+        """Return the target latency, if there is one and a request has come lately."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _UnderWay:
-    """A busy lane: when its job should end (monotonic), and how long it was expected to take."""
+    """The job of a busy lane: its expected end (monotonic) and duration."""
 
     end_ns: int
     cost_ns: float
 
 
 class Device:
-    """Runs the work of its workloads on `lanes` threads.
+    """Runs the jobs of its workloads on `lanes` threads.
 
     Args:
         name: For thread names and logs.
-        lanes: Jobs that may run at once.
+        lanes: Concurrent jobs.
         clock: Monotonic ns.
-        allocate: Memory that batches for it are put together in.
-        processors: Lanes that compute by themselves stay each on one: schedulers leave two threads that compute on one
-            processor for milliseconds while another is idle, as long as those who wake them come and go there. A lane
-            that gets none is moved about by the system.
+        allocate: Allocates the buffers of batches.
+        processors: Processors to which lanes are pinned while they compute by themselves. Otherwise the system may
+            leave two lanes on one processor for milliseconds while another is idle. Lanes without one are not pinned.
     """
 
     def __init__(
@@ -93,15 +93,15 @@ class Device:
         self.name = name
         self.clock = clock
         self.allocate = allocate
-        # Re-entrant: a workload that is called under the lock may call `notify`.
+        # Re-entrant, as workloads call `notify` with the lock held.
         self.lock = threading.RLock()
         self._changed = threading.Condition(self.lock)
         self._workloads: list[Workload] = []
         self.lanes = lanes
         self._under_way: list[_UnderWay] = []
-        # The same by the lane's thread.
+        # By the lane's thread.
         self._running: dict[int, _UnderWay] = {}
-        # When sleeping lanes will look for work by themselves.
+        # When sleeping lanes wake up by themselves.
         self._alarms_ns: list[int] = []
         self._closed = False
         self._processors = processors or Processors(())
@@ -112,7 +112,7 @@ class Device:
             thread.start()
 
     def attach(self, workload: Workload) -> None:
-        """Begin to serve `workload`."""
+        """Serve `workload` from now on."""
         with self._changed:
             self._workloads.append(workload)
             self._changed.notify_all()
@@ -123,9 +123,9 @@ class Device:
             self._workloads.remove(workload)
 
     def notify(self, ready_at_ns: int | None) -> None:
-        """Wake a lane if none that sleeps would look for work by then. Call with the lock held.
+        """Wake a lane unless a sleeping one will wake up by then. Call with the lock held.
 
-        Waking a thread costs it, and those who share its core, more than most of what it would do here.
+        A wake-up costs more than most of the work that it would find.
         """
         if ready_at_ns is None:
             return
@@ -135,33 +135,33 @@ class Device:
 
     @property
     def is_idle(self) -> bool:
-        """No lane has a job. Read with the lock held."""
+        """Whether no lane has a job. Read with the lock held."""
         return not self._under_way
 
     def job_done(self) -> None:
-        """Count the calling lane as idle, before its job tells of its outcome. Call with the lock held.
+        """Count the calling lane as idle, before its job's answers are delivered. Call with the lock held.
 
-        Whoever is told asks for more at once, and must not find busy what only has yet to look for work.
+        A caller that is answered may send its next request at once, which must not see the lane as busy.
         """
         if (under_way := self._running.pop(threading.get_ident(), None)) is not None:
             self._under_way.remove(under_way)
 
     def idle_lanes(self) -> int:
-        """Lanes without a job, the asking one included. Call with the lock held."""
+        """Return the number of lanes without a job, including the calling one. Call with the lock held."""
         return self.lanes - len(self._under_way)
 
     def under_way_ns(self, now_ns: int) -> int:
-        """Expected time until a lane is free. Call with the lock held."""
+        """Return the expected time until a lane is free. Call with the lock held."""
         return 0 if self.idle_lanes() else max(0, min(job.end_ns for job in self._under_way) - now_ns)
 
     def close(self, patience_s: float | None = None) -> bool:
-        """Finish the jobs under way and end the lanes.
+        """Let the running jobs end, and end the lanes.
 
         Args:
-            patience_s: How long to wait for the jobs; None is as long as they take.
+            patience_s: Longest wait for the jobs; None is no limit.
 
         Returns:
-            False if a job has not ended by then: its lane is left behind.
+            False if a job has not ended by then; its lane is left behind.
         """
         with self._changed:
             self._closed = True
@@ -172,12 +172,12 @@ class Device:
         return not any(thread.is_alive() for thread in self._threads)
 
     def _work(self) -> None:
-        # The event loop's turns are short, and what it brings makes the next batch larger: it goes first.
+        # Gives way to the event loop, whose turns are short and make the next batch larger.
         compute_thread()
         processors, mine, stays = self._processors, None, False
         while (taken := self._wait_for_job()) is not None:
             job = taken
-            # Threads that work together must find a processor each, wherever.
+            # Threads that work together need a processor each, so the lane is not pinned then.
             if not job.has_all_cores and mine is None:
                 mine = processors.take()
             if mine is not None and stays == job.has_all_cores:
@@ -186,20 +186,20 @@ class Device:
             job.run()
             with self.lock:
                 self.job_done()
-            # Its arrays must not live until the next job.
+            # Free its arrays before waiting for the next job.
             del job, taken
         if mine is not None:
             processors.give_back(mine)
 
     def _budget_ns(self, workload: Workload) -> float | None:
-        """Longest job that leaves the other workloads a chance to keep their objectives: half of the tightest."""
+        """Return half of the tightest objective of the other workloads, the longest job that lets them keep theirs."""
         objectives = [other.objective_ns() for other in self._workloads if other is not workload]
         return min((objective / 2 for objective in objectives if objective is not None), default=None)
 
     def _must_leave_the_lane(self, workload: Workload, budget_ns: float | None) -> bool:
-        """Whether the last idle lane is kept for others: with it, all would have jobs longer than they can wait.
+        """Whether the last idle lane is kept for others, as else all lanes would have jobs longer than their budget.
 
-        However soon one of those should end: that is a guess, and wrong where it matters most.
+        The expected ends of these jobs do not count: they are least reliable when it matters.
         """
         if budget_ns is None or self.lanes == 1 or self.idle_lanes() > 1:
             return False
@@ -225,7 +225,9 @@ class Device:
                         ready.append(workload)
                     elif wake_at is None or at < wake_at:
                         wake_at = at
-                for workload in sorted(ready, key=lambda w: w.due_ns()):
+                if len(ready) > 1:
+                    ready.sort(key=lambda workload: workload.due_ns())
+                for workload in ready:
                     budget = self._budget_ns(workload)
                     if self._must_leave_the_lane(workload, budget):
                         continue
@@ -234,10 +236,10 @@ class Device:
                         self._under_way.append(under_way)
                         self._running[threading.get_ident()] = under_way
                         if any(self._is_ready(workload, now) for workload in self._workloads):
-                            # One wake-up may have announced work for several lanes.
+                            # One wake-up may stand for work for several lanes.
                             self._changed.notify()
                         return job
-                    # What was ready has run out of time, say: look again, but let others have the lock.
+                    # Its ready entries had run out of time, say. Release the lock before looking again.
                     wake_at = now + _LOOK_AGAIN_NS
                 self._sleep(wake_at, now)
             return None

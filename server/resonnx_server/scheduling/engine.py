@@ -3,8 +3,7 @@
 from typing import Any, Protocol, TypeVar
 
 from resonnx_server.scheduling.deadline_admission import Decoding
-from resonnx_server.scheduling.queue import DEFAULT_PRIORITY
-from resonnx_server.scheduling.reservation import QueueReservation
+from resonnx_server.scheduling.queue import DEFAULT_PRIORITY, QueueReservation
 
 Cost = TypeVar("Cost", contravariant=True)
 Work = TypeVar("Work", contravariant=True)

@@ -1,4 +1,4 @@
-"""Measures at load what a session's batches cost by size; that is its warm-up, too."""
+"""Measures at load how long a session's batches take by size, which also warms the session up."""
 
 import statistics
 import time
@@ -11,19 +11,19 @@ import numpy as np
 
 from resonnx_server.runtime.machine.processor_time import ProcessorTime
 
-# Batch sizes that are warmed and run; a batch between two of them is padded or split, as the table says.
+# Batch sizes that are warmed and run; rows between two of them are padded or split, as the latency table says.
 BATCH_SIZES: Final = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)
 _REPEATS: Final = 11
-# A size has been measured enough when its runs took so long in all.
+# Total time of the runs of one size after which it is not run again.
 _ENOUGH_NS: Final = 100_000_000
-# Sizes that a line is fitted through, at least; and how far above it a size is handled badly.
+# A line is fitted through at least so many sizes; a size above it by this factor is an outlier.
 _LEAST_TO_FIT: Final = 4
 _FAR_ABOVE: Final = 1.6
 
 
 @dataclass(frozen=True)
 class Measured:
-    """What runs of one batch size took, ns: their median, and the mean distance from it."""
+    """Median of the times of one batch size and the mean distance from it, ns."""
 
     median_ns: float
     spread_ns: float
@@ -31,7 +31,7 @@ class Measured:
 
 @dataclass(frozen=True)
 class Measurement:
-    """What batches cost by size, and what processor time the process got while that was measured."""
+    """Times by batch size, and the processor time that the process received meanwhile."""
 
     costs: dict[int, Measured]
     received: ProcessorTime
@@ -43,14 +43,14 @@ def sizes_up_to(largest: int) -> tuple[int, ...]:
 
 
 def measure(run: Callable[[int], object], sizes: Iterable[int], callers: int = 1) -> Measurement:
-    """Run each batch size once unmeasured, then a few times; return what that took by size.
+    """Run each batch size once unmeasured, then several times, and return the times.
 
-    Sizes take turns, so that what disturbs the machine for a moment does not fall on all samples of one size.
+    Sizes take turns, so that a disturbance of the machine does not fall on all samples of one size.
 
     Args:
-        run: Runs a batch of the size given.
-        sizes: What to measure.
-        callers: Batches that run at once, each in its own thread.
+        run: Runs a batch of the given size.
+        sizes: Batch sizes to measure.
+        callers: Concurrent batches, each in a thread of its own.
     """
     samples: dict[int, list[int]] = {size: [] for size in sizes}
 
@@ -63,11 +63,11 @@ def measure(run: Callable[[int], object], sizes: Iterable[int], callers: int = 1
         before = ProcessorTime.now()
         for turn in range(_REPEATS + 1):
             for size, taken in samples.items():
-                # Slow sizes vary little: one sample is enough for them, and starting should not take minutes.
+                # Slow sizes vary little: one sample is enough, or the start would take minutes.
                 if sum(taken) < _ENOUGH_NS * callers:
                     times = list(pool.map(timed, [size] * callers))
                     taken += times if turn else []
-        # While the callers' threads live: what they got goes with them.
+        # Before the callers' threads end, as their times vanish with them.
         received = ProcessorTime.now().since(before)
     return Measurement({size: _measured(taken) for size, taken in samples.items()}, received)
 
@@ -78,17 +78,16 @@ def _measured(samples: list[int]) -> Measured:
 
 
 def smooth(medians: Mapping[int, float]) -> dict[int, float]:
-    """Return the costs that lie behind measured ones: a + b * size, fitted to relative errors.
+    """Return costs a + b * size, fitted to relative errors, as differences between measured times are mostly noise.
 
-    Measured times differ by chance, more than sizes differ in what a row costs. A size that lies far above the line is
-    one that the provider handles badly; it keeps its measured cost.
+    A size far above the line keeps its measured cost: the provider handles it badly.
     """
     line, bad = _line(medians), far_above(medians)
     return {size: ns if size in bad else line[size] for size, ns in medians.items()}
 
 
 def far_above(medians: Mapping[int, float]) -> set[int]:
-    """Return sizes that cost far more than those around them: handled badly, or disturbed while they were measured."""
+    """Return sizes that cost far more than the line: handled badly, or disturbed during the measurement."""
     line = _line(medians)
     return {size for size, ns in medians.items() if ns > _FAR_ABOVE * line[size]}
 

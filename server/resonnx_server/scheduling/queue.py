@@ -1,12 +1,20 @@
-"""What waits for a model, by priority and in order of arrival, and those of one shape among it. Pure.
+"""One model's requests from their admission to their batch: reserved rows, waiting entries, and the room they share.
 
-Whatever is asked or changed costs the same however many wait: lanes and the event loop do it under the device's lock.
+`RequestQueue` owns all three, under the device's lock. No call costs more the longer the queue is.
 """
 
+import asyncio
 from collections import OrderedDict
-from collections.abc import Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Final, Generic, TypeVar
+from types import TracebackType
+from typing import Any, Final, Generic, Self, TypeVar
+
+from resonnx_server.errors import DeadlineExceeded, Overloaded, WaitTooLong
+from resonnx_server.scheduling.deadline_admission import DeadlineAdmission, Decoding, Objective, Prediction
+from resonnx_server.scheduling.device import Device
+from resonnx_server.scheduling.latency import LatencyTable
+from resonnx_server.scheduling.session_pool import AnyInstanceGroup
 
 T = TypeVar("T")
 
@@ -17,15 +25,16 @@ DEFAULT_PRIORITY: Final = 4
 
 @dataclass(slots=True, eq=False)
 class Entry(Generic[T]):
-    """One request, or the rows of it that are in a batch, or still wait for one.
+    """Rows of one request that wait, or that are in a batch.
 
     Attributes:
-        rows: Rows that it takes; of a request that waits, any number.
+        rows: Number of rows; any number while it waits.
         arrival_ns: Monotonic time of arrival.
-        deadline_ns: Monotonic time after which nobody wants the answer.
-        shape: Entries share a batch only if equal.
+        deadline_ns: Monotonic time after which the answer is useless.
+        shape: Entries share a batch only if their shapes are equal.
         priority: 1 (first) to PRIORITY_LEVELS.
-        found_idle: Nothing waited or ran when it came, so others are not why it waits.
+        start: Index of its first row within the request.
+        found_idle: On arrival the queue was empty and no lane was busy, so a late answer is not due to a wait.
     """
 
     payload: T
@@ -35,57 +44,188 @@ class Entry(Generic[T]):
     shape: Hashable = None
     priority: int = DEFAULT_PRIORITY
     start: int = 0
-    """The first of the request's rows that it holds."""
     found_idle: bool = False
 
 
-@dataclass(slots=True)
-class Batch(Generic[T]):
-    """Entries to run together at batch size `size` (>= their rows), and entries that ran out of time."""
+@dataclass(slots=True, eq=False)
+class QueueReservation:
+    """An admitted request without its payload, whose pictures may still have to be decoded.
 
-    entries: list[Entry[T]]
-    size: int
-    expired: list[Entry[T]]
+    `with engine.reserve(…) as reservation: … await engine.submit(work, reservation)`. Rows that have not been submitted
+    when the block ends are released.
 
-    @property
-    def rows(self) -> int:
-        """Rows that carry requests; the rest of `size` is padding."""
-        return sum(entry.rows for entry in self.entries)
+    Attributes:
+        rows: Rows not submitted yet.
+        room: Rows of the queue's limit that are kept free for them.
+        ahead: Rows that later requests are predicted to wait for: one batch at most.
+        deadline_ns: The request's monotonic deadline, or None.
+        priority: 1 (first) to PRIORITY_LEVELS.
+        prediction: Compared with the outcome when the block ends, if not None.
+        row_demand: Of each row; see RequestQueue.reserve.
+    """
+
+    queue: "RequestQueue[Any]"
+    rows: int
+    room: int
+    ahead: int
+    deadline_ns: int | None
+    priority: int
+    prediction: Prediction | None = None
+    row_demand: Any = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self.rows or self.prediction is not None:
+            self.queue.end(self, error)
 
 
-# Ordered sets. Not plain dicts: finding the first key of one walks over all that were taken from its front before.
+# Ordered sets. Plain dicts are slow here: finding the first key walks over all keys removed before it.
 _Level = OrderedDict[Entry[T], None]
 
 
-class WaitingQueue(Generic[T]):
-    """Entries by priority, first come, first served within one."""
+class RequestQueue(Generic[T]):
+    """Waiting entries by priority, first come, first served within one, and rows reserved for requests to come.
 
-    def __init__(self) -> None:
-        self._levels: list[_Level[T]] = _no_entries()
-        # Of few shapes there may be many entries, and of many shapes few each: levels as they are needed.
+    Decoding a request of many pictures may take minutes. Therefore such requests reserve at most a quarter of the queue
+    each, and half of it together with all that precede them; their other rows need room when they are pushed.
+
+    Args:
+        device: Whose lock guards the queue.
+        sessions: They run the batches; predictions use their latencies.
+        max_queue_rows: Limit of waiting and reserved rows together.
+        objective: Target latency of the model, or None.
+        tables: All tables used in predictions, if more than those of `sessions`.
+    """
+
+    def __init__(
+        self,
+        device: Device,
+        sessions: AnyInstanceGroup,
+        max_queue_rows: int,
+        objective: Objective | None = None,
+        tables: Sequence[LatencyTable] = (),
+    ) -> None:
+        self.device = device
+        self.max_queue_rows = max_queue_rows
+        self.last_arrival_ns: int | None = None
+        self.table, self._latency_table = sessions.table, sessions.latency_session.table
+        self.rows = self.reserved_rows = 0
+        self._max_concurrent_batches = sessions.max_concurrent_batches
+        self._admission = DeadlineAdmission(device, objective, tables or sessions.tables)
+        self._levels: list[_Level[T]] = [OrderedDict() for _ in range(PRIORITY_LEVELS)]
+        # Levels are created on demand: there may be many entries of few shapes, or few entries of many shapes.
         self._shapes: dict[Hashable, dict[int, _Level[T]]] = {}
-        self._rows = [0] * PRIORITY_LEVELS
-        self.rows = 0
+        self._rows, self._room, self._ahead = ([0] * PRIORITY_LEVELS for _ in range(3))
 
     def __len__(self) -> int:
         return sum(map(len, self._levels))
 
     def __iter__(self) -> Iterator[Entry[T]]:
-        """Yield all, in the order in which they are served. Nothing may be added or removed meanwhile."""
+        """Yield all entries in the order in which they are served. The queue must not change meanwhile."""
         for level in self._levels:
             yield from level
 
-    def __contains__(self, entry: Entry[T]) -> bool:
-        return entry in self._levels[entry.priority - 1]
+    def reserve(
+        self,
+        rows: int,
+        deadline_ns: int | None = None,
+        priority: int = DEFAULT_PRIORITY,
+        decoding: Decoding | None = None,
+        predict: Callable[[], tuple[float, float]] | None = None,
+        *,
+        learns: bool = True,
+        row_demand: Any = None,
+    ) -> QueueReservation:
+        """Admit a request of `rows` and reserve room for them. For other arguments and errors see Engine.reserve.
 
-    def add(self, entry: Entry[T]) -> None:
-        """Let it wait behind all of its priority."""
+        `predict` returns the expected ns of the request's own work on an idle device, and of the queue before it; it
+        replaces `own_ns` and `ahead_ns`. With `learns` the outcome corrects later predictions. `row_demand` is the work
+        that each row causes after its batch, for engines with a second stage.
+        """
+        prediction = None
+        if self._admission.has_limit(deadline_ns):
+            self._admission.fade()
+            own_ns, ahead_ns = predict() if predict else (self.own_ns(rows), self.ahead_ns(priority))
+            prediction = self._admission.check(own_ns, deadline_ns, decoding, ahead_ns)
+        self._check_room(rows)
+        room = rows
+        if decoding is not None:
+            room, most = min(rows, max(1, self.max_queue_rows // 4)), max(1, self.max_queue_rows // 2)
+            if rows > 1 and sum(self._room[:priority]) + room > most:
+                raise self._overloaded(
+                    f"pictures to be decoded hold {self.reserved_rows} rows of the queue, and with requests of several "
+                    f"may hold {most}"
+                )
+        ahead = min(rows, self.table.largest)
+        kept = prediction if learns else None
+        reservation = QueueReservation(self, rows, room, ahead, deadline_ns, priority, kept, row_demand)
+        self._count_reserved(reservation, room, ahead)
+        return reservation
+
+    def release(self, reservation: QueueReservation, rows: int) -> None:
+        """Release the reserved room of `rows`, at most those left."""
+        rows = min(rows, reservation.rows)
+        room, ahead = min(rows, reservation.room), min(rows, reservation.ahead)
+        reservation.rows -= rows
+        reservation.room -= room
+        reservation.ahead -= ahead
+        self._count_reserved(reservation, -room, -ahead)
+
+    def end(self, reservation: QueueReservation, error: BaseException | None) -> None:
+        """Release the rest of a reservation, and learn from the outcome. Takes the lock itself."""
+        with self.device.lock:
+            self.release(reservation, reservation.rows)
+            if (prediction := reservation.prediction) is None:
+                return
+            passed = self.device.clock() - prediction.at_ns > prediction.allowed_ns
+            cancelled = isinstance(error, asyncio.CancelledError)
+            too_late = isinstance(error, DeadlineExceeded | WaitTooLong) or (cancelled and passed)
+            # A request that was cancelled early or whose picture is bad says nothing about the wait.
+            if error is None or too_late:
+                self._admission.learn(prediction, too_late=too_late)
+
+    def push(self, entry: Entry[T], reservation: QueueReservation) -> None:
+        """Queue an entry in place of its reserved rows. Raises Overloaded if room for them was not reserved."""
+        self.release(reservation, entry.rows)
+        self._check_room(entry.rows)
+        entry.found_idle = not self.rows and self.device.is_idle
+        self.last_arrival_ns = entry.arrival_ns
         self._levels[entry.priority - 1][entry] = None
         self._shapes.setdefault(entry.shape, {}).setdefault(entry.priority, OrderedDict())[entry] = None
-        self._count_rows(entry, entry.rows)
+        self._count_waiting(entry, entry.rows)
 
-    def remove(self, *entries: Entry[T]) -> None:
-        """Take out of the queue what waits in it."""
+    def discard(self, entry: Entry[T]) -> bool:
+        """Remove the entry of a cancelled request; False if it does not wait (any more)."""
+        if entry not in self._levels[entry.priority - 1]:
+            return False
+        self._remove(entry)
+        return True
+
+    def clear(self) -> list[Entry[T]]:
+        """Remove and return all entries."""
+        entries = list(self)
+        self._remove(*entries)
+        return entries
+
+    def own_ns(self, rows: int) -> float:
+        """Expected time of a request's rows on an idle device."""
+        shared = self.table.time_ns(-(-rows // self._max_concurrent_batches))
+        return min(self._latency_table.time_ns(rows), shared)
+
+    def ahead_ns(self, priority: int) -> float:
+        """Expected time until all rows that precede a new request are done, once a lane is free."""
+        ahead = sum(self._ahead[:priority]) + sum(self._rows[:priority])
+        return self.table.drain_ns(ahead) / self._max_concurrent_batches if ahead else 0.0
+
+    def drain_ns(self) -> float:
+        """Expected time until all waiting and reserved rows are done."""
+        return self.table.drain_ns(self.rows + self.reserved_rows) / self._max_concurrent_batches
+
+    def _remove(self, *entries: Entry[T]) -> None:
         for entry in entries:
             del self._levels[entry.priority - 1][entry]
             shape = self._shapes[entry.shape]
@@ -94,42 +234,23 @@ class WaitingQueue(Generic[T]):
                 del shape[entry.priority]
             if not shape:
                 del self._shapes[entry.shape]
-            self._count_rows(entry, -entry.rows)
+            self._count_waiting(entry, -entry.rows)
 
-    def shrink(self, entry: Entry[T], rows: int) -> None:
-        """Take the first `rows` of one that waits; with the others it keeps its place."""
-        entry.rows -= rows
-        self._count_rows(entry, -rows)
-
-    def clear(self) -> list[Entry[T]]:
-        """Remove and return everything."""
-        entries = list(self)
-        self._levels, self._shapes = _no_entries(), {}
-        self._rows, self.rows = [0] * PRIORITY_LEVELS, 0
-        return entries
-
-    def alike(self, shape: Hashable) -> Iterator[Entry[T]]:
-        """Yield those of one shape, in the order in which they are served. Nothing may change meanwhile."""
-        levels = self._shapes.get(shape, {})
-        for priority in sorted(levels):
-            yield from levels[priority]
-
-    def first_of_each(self) -> list[Entry[T]]:
-        """Return who is next of each priority at which anybody waits."""
-        return [next(iter(level)) for level in self._levels if level]
-
-    def first_level(self) -> Iterator[Entry[T]]:
-        """Yield those of the first priority at which anybody waits."""
-        return iter(next(filter(None, self._levels), ()))
-
-    def rows_before(self, priority: int) -> int:
-        """Rows of all that would be served before an entry of this priority that came now."""
-        return sum(self._rows[:priority])
-
-    def _count_rows(self, entry: Entry[T], rows: int) -> None:
+    def _count_waiting(self, entry: Entry[T], rows: int) -> None:
+        """Count rows of an entry that begin to wait, or (negative) no longer do."""
         self._rows[entry.priority - 1] += rows
         self.rows += rows
 
+    def _count_reserved(self, reservation: QueueReservation, room: int, ahead: int) -> None:
+        """Count rows that are reserved, or (negative) released."""
+        self._room[reservation.priority - 1] += room
+        self._ahead[reservation.priority - 1] += ahead
+        self.reserved_rows += room
 
-def _no_entries() -> list[_Level[T]]:
-    return [OrderedDict() for _ in range(PRIORITY_LEVELS)]
+    def _check_room(self, rows: int) -> None:
+        used = self.rows + self.reserved_rows
+        if used + rows > self.max_queue_rows:
+            raise self._overloaded(f"the queue holds {used} rows and may hold {self.max_queue_rows}")
+
+    def _overloaded(self, message: str) -> Overloaded:
+        return Overloaded.for_ns(message, self.drain_ns())

@@ -1,7 +1,7 @@
-"""A model's sessions with what their batches cost: one that has the device to itself, one that shares it.
+"""A model's sessions with their latencies: one for a batch that has the device to itself, one for concurrent batches.
 
-Alone, a batch uses every core, so that a single request is answered soonest. Several batches at once, each on its
-share of the cores, lose no time at barriers between threads and give most answers a second.
+A batch on all cores gives a single request the shortest latency. Concurrent batches, each on a share of the cores, lose
+no time at barriers between threads and give the highest throughput.
 """
 
 from collections.abc import Callable, Mapping
@@ -16,8 +16,8 @@ Tensors = dict[str, Array]
 P = ParamSpec("P")
 R = TypeVar("R")
 
-# How often the runner that is not used is tried, and how many batches in a row: weights that were not used for a while
-# are not in the processor's caches, so the first ones tell little.
+# After so many batches on the other session the latency session is tried again, for so many batches in a row. The first
+# ones are ignored, as the weights are no longer in the processor's caches.
 _TRY_AGAIN: Final = 200
 _TRIES: Final = 8
 _COLD_TRIES: Final = 2
@@ -25,11 +25,11 @@ _COLD_TRIES: Final = 2
 
 @dataclass(frozen=True)
 class SessionPool(Generic[P, R]):
-    """A session and its costs.
+    """A session and its latencies.
 
     Attributes:
         run: Runs a batch.
-        has_all_cores: Of several batches at once, others would have to share cores with this one's.
+        has_all_cores: Its threads use all cores of the device, which concurrent batches would have to share.
     """
 
     run: Callable[P, R]
@@ -39,11 +39,11 @@ class SessionPool(Generic[P, R]):
 
 @dataclass
 class InstanceGroup(Generic[P, R]):
-    """How a model, or one of its graphs, runs on a device.
+    """The sessions of a model, or of one of its graphs, on a device.
 
     Attributes:
-        latency_session: For a batch beside which nothing runs.
-        throughput_session: For `max_concurrent_batches` batches at once; its costs were measured so.
+        latency_session: For a batch that runs alone.
+        throughput_session: For `max_concurrent_batches` batches at once; measured so.
         max_concurrent_batches: Batches of this model that may run at once.
     """
 
@@ -54,25 +54,25 @@ class InstanceGroup(Generic[P, R]):
     _tried: list[float] = field(default_factory=list)
 
     @classmethod
-    def single(cls, runner: SessionPool[P, R]) -> "InstanceGroup[P, R]":
-        """Return runners that run one batch at a time."""
-        return cls(runner, runner)
+    def single(cls, pool: SessionPool[P, R]) -> "InstanceGroup[P, R]":
+        """Return a group that runs one batch at a time."""
+        return cls(pool, pool)
 
     @property
     def table(self) -> LatencyTable:
-        """Costs of batches while others run beside them: what queues are planned by."""
+        """Latencies of concurrent batches, by which queues are planned."""
         return self.throughput_session.table
 
     @property
     def tables(self) -> tuple[LatencyTable, LatencyTable]:
-        """Return what both cost."""
+        """Latencies of both sessions."""
         return self.latency_session.table, self.throughput_session.table
 
     def pick(self, size: int, *, is_alone: bool) -> SessionPool[P, R]:
-        """Return what a batch of `size` runs on. Call with the device's lock held.
+        """Return the session for a batch of `size`. Call with the device's lock held.
 
-        Threads that work together lose twice as much where anything else wants their cores: so by what both took
-        lately, and `alone` is tried now and then where it was slower.
+        A batch alone runs on the session that was faster lately: threads that wait for each other slow down twice as
+        much when other work needs their cores. The latency session is retried now and then.
         """
         if not is_alone:
             return self.throughput_session
@@ -83,20 +83,20 @@ class InstanceGroup(Generic[P, R]):
         self._passed_over += 1
         return self.latency_session if self._is_trying else self.throughput_session
 
-    def record(self, runner: SessionPool[P, R], size: int, ns: int) -> None:
-        """Keep the table of a runner up to date with a batch that it has run. Call with the device's lock held."""
-        # One machine runs both: while batches tell how slow it is, neither table falls back on what it was at load.
+    def record(self, pool: SessionPool[P, R], size: int, ns: int) -> None:
+        """Update the latencies with a batch that ran on `pool`. Call with the device's lock held."""
+        # Both sessions run on one machine, so any batch confirms its present speed.
         for table in self.tables:
-            if table is not runner.table:
+            if table is not pool.table:
                 table.holds()
-        if runner is not self.latency_session or not self._is_trying:
-            runner.table.record(size, ns)
+        if pool is not self.latency_session or not self._is_trying:
+            pool.table.record(size, ns)
             return
-        # A coarse clock may see none pass.
-        self._tried.append(max(ns, 1) / runner.table.cost_ns(size))
+        # At least 1: the clock may be coarse.
+        self._tried.append(max(ns, 1) / pool.table.cost_ns(size))
         if len(self._tried) == _TRIES:
-            # What was known is of another time.
-            runner.table.rescale(median(self._tried[_COLD_TRIES:]))
+            # The table is out of date.
+            pool.table.rescale(median(self._tried[_COLD_TRIES:]))
             self._tried.clear()
             self._passed_over = 0
 
@@ -107,6 +107,6 @@ class InstanceGroup(Generic[P, R]):
 
 TensorSessionPool = SessionPool[[Mapping[str, Array]], Tensors]
 TensorInstanceGroup = InstanceGroup[[Mapping[str, Array]], Tensors]
-# An encoder's or a decoder's: runtime.graphs.Captioner's `encode` or `step`.
+# Of an encoder or a decoder: `run` is Captioner.encode or Captioner.step of runtime/graphs.py.
 AnySessionPool = SessionPool[..., Any]
 AnyInstanceGroup = InstanceGroup[..., Any]

@@ -1,44 +1,42 @@
-"""One batch of tensor requests on its way through a session, on a device's lane, and what its members get of it.
+"""One batch of tensor requests on a device's lane, and the outcome of each request.
 
-A run comes first and changes nobody. Where it fails, each member runs alone; what it gave that is no number fails the
-member whose rows hold it. So one bad member never hurts its neighbours.
+If a batch fails, each request runs alone, and rows with values that are not finite fail only their own request. So a
+bad request never fails others.
 """
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import accumulate
-from typing import TYPE_CHECKING, Final
+from itertools import accumulate, pairwise
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
 from resonnx_server.errors import InferenceFailed, ServerError
-from resonnx_server.observe.stats import Timing, count_all
+from resonnx_server.observe.stats import BatchCount, ModelStats, Timing, count_all
 from resonnx_server.runtime.session import Array
 from resonnx_server.scheduling.batcher import Batch, Entry
 from resonnx_server.scheduling.buffers import BufferPool
 from resonnx_server.scheduling.session_pool import Tensors, TensorSessionPool
 
-if TYPE_CHECKING:
-    from resonnx_server.tensors.engine import TensorEngine
-
 _log = logging.getLogger(__name__)
 
-# Of outputs that are joined on the event loop: a fraction of a millisecond.
+# Outputs up to this size are joined on the event loop, in a fraction of a millisecond.
 _SMALL_BYTES: Final = 1 << 20
 
 
 @dataclass(slots=True, eq=False)
 class TensorTask:
-    """A request of `rows`, and what batches have answered of it.
+    """A request and the outputs of its rows so far.
 
     Attributes:
-        whole_rows: Of one that is run as it is, however many they are; None where batches are put together.
-        parts: What is answered so far.
-        answered: Rows of these.
+        rows: Rows that the queue counts.
+        whole_rows: Rows of a request that runs unpadded in a batch of its own; else None.
+        parts: Outputs of its rows so far, by batch.
+        answered: Rows of `parts`.
     """
 
     inputs: Tensors
@@ -49,7 +47,7 @@ class TensorTask:
     answered: int = 0
 
     def answer(self, entry: "Entry[TensorTask]", outputs: Tensors, timing: Timing) -> None:
-        """Take what one batch gave for the rows of `entry`; on the event loop."""
+        """Take the outputs of the rows of `entry`; on the event loop."""
         if self.future.done():
             return
         self.parts.append((entry, outputs, timing))
@@ -58,94 +56,115 @@ class TensorTask:
             self.future.set_result(self.parts)
 
 
-# What one batch gave for some of a request's rows.
 Part = tuple[Entry[TensorTask], Tensors, Timing]
-
-
-# What each member of a batch gets.
+# Of each entry of a batch.
 Outcomes = list[tuple[Entry[TensorTask], tuple[Tensors, Timing] | ServerError]]
 
 
-class TensorJob:
-    """One batch on its way through the session."""
+@dataclass(frozen=True, slots=True)
+class JobContext:
+    """What all jobs of an engine share.
 
-    def __init__(self, engine: "TensorEngine", batch: Batch[TensorTask], runner: TensorSessionPool) -> None:
-        self._engine = engine
-        self._batch = batch
-        self.runner = runner
-        self._counts: list[Callable[[], None]] = []
-        self.cost_ns = runner.table.time_ns(batch.entries[0].payload.whole_rows or batch.size)
-        self.has_all_cores = runner.has_all_cores
+    Attributes:
+        clock: Monotonic ns.
+        buffers: By input name.
+        batched: The model has a batch axis.
+        finite: Outputs that are not finite fail their request.
+        finished: Called on the lane with each job that has run.
+    """
+
+    clock: Callable[[], int]
+    buffers: Mapping[str, BufferPool]
+    batched: bool
+    finite: bool
+    finished: "Callable[[TensorJob], None]"
+
+
+class TensorJob:
+    """One batch on a session.
+
+    Attributes:
+        pool: The session.
+        times: Size and ns of each run that latencies are learnt from; complete when it has run.
+    """
+
+    def __init__(self, batch: Batch[TensorTask], pool: TensorSessionPool, context: JobContext) -> None:
+        self.pool = pool
+        self.cost_ns = pool.table.time_ns(batch.entries[0].payload.whole_rows or batch.size)
+        self.has_all_cores = pool.has_all_cores
+        self.times: list[tuple[int, int]] = []
+        self._batch, self._context = batch, context
+        self._outcomes: Outcomes = []
+        self._counts: list[BatchCount] = []
 
     def run(self) -> None:
-        """Run the batch and post every member's outcome to the loop, in one wake-up."""
+        """Run the batch and report it as finished."""
         batch = self._batch
         try:
-            outcomes = self._run_together(batch.entries, batch.size)
-        except Exception as error:  # the boundary of a batch: whatever fails, every member gets an outcome
+            self._outcomes = self._run_together(batch.entries, batch.size)
+        except Exception as error:  # the boundary of a batch: every request gets an outcome
             _log.exception("a batch failed", extra={"rows": batch.rows})
-            outcomes = [(batch.entries[0], _told(error))] if len(batch.entries) == 1 else self._run_singly()
-        self._engine.finished(self.runner)
-        self._engine.post(lambda: self._deliver(outcomes))
+            self._outcomes = self._run_singly() if len(batch.entries) > 1 else [(batch.entries[0], _told(error))]
+        self._context.finished(self)
 
-    def _deliver(self, outcomes: Outcomes) -> None:
-        deliver(outcomes)
-        count_all(*self._counts)
+    def deliver(self, stats: ModelStats) -> None:
+        """Give every request its outcome, then count; on the event loop."""
+        deliver(self._outcomes)
+        count_all(*(partial(stats.batch_done, *count) for count in self._counts))
 
     def _run_singly(self) -> Outcomes:
         outcomes: Outcomes = []
         for entry in self._batch.entries:
             try:
-                outcomes += self._run_together([entry], self.runner.table.padded_batch_size(entry.rows))
+                outcomes += self._run_together([entry], self.pool.table.padded_batch_size(entry.rows))
             except Exception as error:  # as above
                 outcomes.append((entry, _told(error)))
         return outcomes
 
     def _run_together(self, entries: list[Entry[TensorTask]], size: int) -> Outcomes:
-        engine = self._engine
-        clock = engine.device.clock
-        start = clock()
+        context, whole_rows = self._context, entries[0].payload.whole_rows
+        start = context.clock()
         feeds, lent = self._assemble(entries, size)
-        assembled = clock()
+        assembled = context.clock()
         try:
-            outputs = self.runner.run(feeds)
+            outputs = self.pool.run(feeds)
         finally:
-            for name, buffer in lent:
-                engine.staging[name].release(buffer)
-        ran = clock()
-        whole_rows, held = entries[0].payload.whole_rows, sum(entry.rows for entry in entries)
+            for pool, buffer in lent:
+                pool.release(buffer)
+        ran = context.clock()
+        held = sum(entry.rows for entry in entries)
         rows = whole_rows or held
-        parts = _slices(outputs, entries, size) if engine.batched and whole_rows is None else [outputs]
-        sound = _finite_rows(outputs, held) if engine.finite else np.ones(held, np.bool_)
-        if not sound.all():
-            _log.error("rows of a batch are no finite numbers", extra={"rows": held, "failed": int((~sound).sum())})
-        done = clock()
-        if whole_rows is None:
-            engine.record(self.runner, size, ran - assembled)
-        else:
-            # It tells nothing of batches of this size.
-            size = rows
+        parts = _slices(outputs, entries, size) if context.batched and whole_rows is None else [outputs]
+        finite = _finite_rows(outputs, held) if context.finite else np.ones(held, np.bool_)
+        if not finite.all():
+            _log.error("outputs are not finite", extra={"rows": held, "failed": int((~finite).sum())})
+        done = context.clock()
         input_ns, infer_ns, output_ns = assembled - start, ran - assembled, done - ran
-        self._counts.append(partial(engine.stats.batch_done, rows, size, input_ns, infer_ns, output_ns))
+        if whole_rows is None:
+            self.times.append((size, infer_ns))
+        self._counts.append(BatchCount(rows, whole_rows or size, input_ns, infer_ns, output_ns))
         outcomes: Outcomes = []
         for entry, part, end in zip(entries, parts, accumulate(entry.rows for entry in entries), strict=True):
-            if sound[end - entry.rows : end].all():
+            if finite[end - entry.rows : end].all():
                 timing = Timing(start - entry.arrival_ns, input_ns, infer_ns, output_ns, rows)
                 outcomes.append((entry, (part, timing)))
             else:
                 outcomes.append((entry, InferenceFailed("the model gave values that are no finite numbers")))
         return outcomes
 
-    def _assemble(self, entries: list[Entry[TensorTask]], size: int) -> tuple[Tensors, list[tuple[str, Array | None]]]:
-        engine = self._engine
-        if not engine.batched or entries[0].payload.whole_rows is not None:
-            return entries[0].payload.inputs, []
+    def _assemble(
+        self, entries: list[Entry[TensorTask]], size: int
+    ) -> tuple[Tensors, list[tuple[BufferPool, Array | None]]]:
+        """Join the inputs of a batch; return them and the buffers to release."""
+        first = entries[0].payload
+        if not self._context.batched or first.whole_rows is not None:
+            return first.inputs, []
         feeds: Tensors = {}
         lent = []
-        for name in entries[0].payload.inputs:
-            staging = engine.staging.setdefault(name, BufferPool(engine.largest, engine.device.allocate))
-            feeds[name], buffer = staging.join([_part(entry, name) for entry in entries], size)
-            lent.append((name, buffer))
+        for name in first.inputs:
+            pool = self._context.buffers[name]
+            feeds[name], buffer = pool.join([_part(entry, name) for entry in entries], size)
+            lent.append((pool, buffer))
         return feeds, lent
 
 
@@ -155,12 +174,10 @@ def _part(entry: Entry[TensorTask], name: str) -> Array:
 
 
 async def joined(parts: list[Part]) -> tuple[Tensors, Timing]:
-    """Return a request's outputs, its rows in order, and the time of the part that waited longest.
-
-    Large ones are joined beside the event loop.
+    """Return a request's outputs, rows in order, and the timing of the part that waited longest.
 
     Raises:
-        InferenceFailed: They do not fit each other.
+        InferenceFailed: The parts' shapes do not match.
     """
     if len(parts) == 1:
         ((_, outputs, timing),) = parts
@@ -183,28 +200,23 @@ def _slices(outputs: Tensors, entries: list[Entry[TensorTask]], size: int) -> li
     if any(len(array) != size for array in outputs.values()):
         shapes = {name: array.shape for name, array in outputs.items()}
         raise ValueError(f"a batch of {size} rows was answered with {shapes}")
-    parts = []
-    start = 0
-    for entry in entries:
-        end = start + entry.rows
-        parts.append({name: array[start:end] for name, array in outputs.items()})
-        start = end
-    return parts
+    ends = accumulate((entry.rows for entry in entries), initial=0)
+    return [{name: array[start:end] for name, array in outputs.items()} for start, end in pairwise(ends)]
 
 
 def _finite_rows(outputs: Tensors, rows: int) -> npt.NDArray[np.bool_]:
-    """Tell for each of the first `rows` whether all that was answered for it are finite numbers."""
+    """Return for each of the first `rows` whether all its outputs are finite."""
     finite = np.ones(rows, np.bool_)
     for array in outputs.values():
         are_finite = np.isfinite(array[:rows])
-        # One look where all is well.
+        # The common case needs no look at single rows.
         if not are_finite.all():
             finite &= are_finite.reshape(rows, -1).all(axis=1)
     return finite
 
 
 def _told(error: Exception) -> ServerError:
-    """Return what callers are told of an error, without its frames or its cause's: they hold everybody's inputs."""
+    """Return the error for the caller, without frames and causes: they hold the inputs of all requests."""
     if isinstance(error, ServerError):
         error.__cause__ = error.__context__ = None
         return error.with_traceback(None)
@@ -212,15 +224,10 @@ def _told(error: Exception) -> ServerError:
 
 
 def deliver(outcomes: Outcomes) -> None:
-    """Tell every member its outcome; on the event loop."""
+    """Give every request its outcome; on the event loop."""
     for entry, outcome in outcomes:
-        if isinstance(outcome, ServerError):
-            fail(entry, outcome)
-        else:
-            entry.payload.answer(entry, *outcome)
-
-
-def fail(entry: Entry[TensorTask], error: ServerError) -> None:
-    """End a request with an error; on the event loop."""
-    if not entry.payload.future.done():
-        entry.payload.future.set_exception(error)
+        task = entry.payload
+        if not isinstance(outcome, ServerError):
+            task.answer(entry, *outcome)
+        elif not task.future.done():
+            task.future.set_exception(outcome)

@@ -92,7 +92,7 @@ async def test_instances_are_chosen_by_measurement(tmp_path: Path, monkeypatch: 
     model = await _load(tmp_path)
     assert model.sessions[0].instances == 2
     assert isinstance(model.engine, TensorEngine)
-    assert model.engine.runners.max_concurrent_batches == 2
+    assert model.engine.instance_group.max_concurrent_batches == 2
 
 
 async def test_a_graph_that_is_not_batched_is_measured_once_in_its_own_shape(

@@ -5,10 +5,13 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, precondition, rule
 from resonnx_server.errors import DeadlineExceeded, DeadlineUnreachable, Overloaded, ServerError, WaitTooLong
-from resonnx_server.scheduling.batcher import Batcher, Entry
+from resonnx_server.scheduling.batcher import Batcher, Entry, QueueReservation
+from resonnx_server.scheduling.deadline_admission import Decoding
 from resonnx_server.scheduling.latency import LatencyTable
 from resonnx_server.scheduling.measurement import sizes_up_to
-from resonnx_server.scheduling.reservations import Expected
+
+from ..waiting import Clock
+from .queues import batcher_of, push, wait_ns
 
 SIZES = sizes_up_to(16)
 FLAT = {size: 1e6 + 1e4 * size for size in SIZES}
@@ -25,11 +28,11 @@ class BatcherMachine(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.batcher: Batcher[int] = Batcher(LatencyTable(FLAT), max_queue_rows=40)
+        self.batcher: Batcher[int] = batcher_of(LatencyTable(FLAT), max_queue_rows=40)
         self.now = 0
         self.waiting: dict[int, Entry[int]] = {}
         self.begun: dict[int, int] = {}
-        self.expected: list[tuple[int, int, Expected]] = []
+        self.reserved: list[tuple[int, int, QueueReservation]] = []
         self.next_id = 0
 
     @rule(
@@ -45,46 +48,48 @@ class BatcherMachine(RuleBasedStateMachine):
         self.next_id += 1
         if self.taken_room + rows > 40:
             with pytest.raises(Overloaded) as refused:
-                self.batcher.push([entry])
+                push(self.batcher, entry)
             assert 20 <= refused.value.retry_after_ms <= 2000
         else:
-            self.batcher.push([entry])
+            push(self.batcher, entry)
             self.waiting[entry.payload] = entry
         return entry
 
     @property
     def taken_room(self) -> int:
-        return sum(e.rows for e in self.waiting.values()) + self.expected_room
-
-    @property
-    def expected_room(self) -> int:
-        return self._room_of(8)
+        return sum(e.rows for e in self.waiting.values()) + self._room_of(8)
 
     def _room_of(self, priority: int) -> int:
-        return sum(room for _, room, expected in self.expected if expected.priority <= priority)
+        return sum(room for _, room, reservation in self.reserved if reservation.priority <= priority)
 
     @rule(rows=st.integers(1, 40), priority=st.integers(1, 8), pictures=st.booleans())
-    def expect(self, rows: int, priority: int, pictures: bool) -> None:
+    def reserve(self, rows: int, priority: int, pictures: bool) -> None:
         many = pictures and rows > 1
+        decoding = Decoding(0, 0) if pictures else None
         if self.taken_room + rows > 40 or (many and self._room_of(priority) + min(rows, 10) > 20):
             with pytest.raises(Overloaded) as refused:
-                self.batcher.expect(rows, priority, pictures=pictures)
+                self.batcher.reserve(rows, None, priority, decoding)
             assert 20 <= refused.value.retry_after_ms <= 2000
         else:
-            expected = self.batcher.expect(rows, priority, pictures=pictures)
-            self.expected.append((rows, min(rows, 10) if pictures else rows, expected))
+            reservation = self.batcher.reserve(rows, None, priority, decoding)
+            self.reserved.append((rows, min(rows, 10) if pictures else rows, reservation))
 
-    @precondition(lambda self: self.expected)
+    @precondition(lambda self: self.reserved)
     @rule(comes=st.booleans())
-    def expectation_ends(self, comes: bool) -> None:
-        """What was expected finds its room, unless it is pictures for more than a quarter of the queue."""
-        rows, room, expected = self.expected.pop(0)
-        self.batcher.arrived(expected, rows)
-        if comes and (rows == room or self.taken_room + rows <= 40):
+    def reservation_ends(self, comes: bool) -> None:
+        """Reserved rows find their room, unless they are of pictures for more than a quarter of the queue."""
+        rows, room, reservation = self.reserved.pop(0)
+        with reservation:
+            if not comes:
+                return
             entry = Entry(self.next_id, rows, self.now)
             self.next_id += 1
-            self.batcher.push([entry])
-            self.waiting[entry.payload] = entry
+            if rows == room or self.taken_room + rows <= 40:
+                self.batcher.push(entry, reservation)
+                self.waiting[entry.payload] = entry
+            else:
+                with pytest.raises(Overloaded):
+                    self.batcher.push(entry, reservation)
 
     @rule(entry=consumes(entries))
     def discard(self, entry: Entry[int]) -> None:
@@ -128,10 +133,11 @@ class BatcherMachine(RuleBasedStateMachine):
     @invariant()
     def counts_agree(self) -> None:
         assert self.batcher.rows == sum(entry.rows for entry in self.waiting.values())
-        assert self.batcher.rows + self.batcher.expected_rows == self.taken_room <= 40
+        assert self.batcher.rows + self.batcher.reserved_rows == self.taken_room <= 40
         for priority in (1, 4, 8):
-            before = sum(min(rows, 16) for rows, _, expected in self.expected if expected.priority <= priority)
-            assert self.batcher.expected_ahead(priority) == before
+            before = sum(min(rows, 16) for rows, _, each in self.reserved if each.priority <= priority)
+            before += sum(entry.rows for entry in self.waiting.values() if entry.priority <= priority)
+            assert self.batcher.ahead_ns(priority) == pytest.approx(before and self.batcher.table.drain_ns(before))
         assert (self.batcher.ready_at_ns() is not None) == bool(self.waiting)
         now, later = self.batcher.ready_at_ns(), self.batcher.ready_at_ns(enough=16)
         assert now is None or (later is not None and later >= now)
@@ -141,45 +147,45 @@ TestBatcherMachine = BatcherMachine.TestCase
 TestBatcherMachine.settings = settings(max_examples=300, stateful_step_count=40)
 
 
+PICTURES = Decoding(0, 0)
+
+
 def test_others_keep_half_of_the_queue_while_requests_of_many_pictures_are_decoded() -> None:
-    batcher: Batcher[int] = Batcher(LatencyTable(FLAT), max_queue_rows=40)
-    first, second = batcher.expect(10), batcher.expect(10)
+    batcher: Batcher[int] = batcher_of(LatencyTable(FLAT), max_queue_rows=40)
+    many = [batcher.reserve(10, decoding=PICTURES) for _ in range(2)]
     for priority in (4, 8):
         with pytest.raises(Overloaded, match="hold 20 rows of the queue, and with requests of several may hold 20"):
-            batcher.expect(2, priority)
-    urgent = batcher.expect(2, priority=3)
-    batcher.expect(1, priority=8)
-    batcher.push([Entry(0, 17, 0)])
+            batcher.reserve(2, None, priority, PICTURES)
+    many.append(batcher.reserve(2, None, 3, PICTURES))
+    batcher.reserve(1, None, 8, PICTURES)
+    push(batcher, Entry(0, 17, 0))
     with pytest.raises(Overloaded, match="the queue holds 40 rows and may hold 40"):
-        batcher.expect(1)
-    for expected, rows in ((first, 10), (second, 10), (urgent, 2)):
-        batcher.arrived(expected, rows)
-    assert batcher.expected_rows == 1
+        batcher.reserve(1, decoding=PICTURES)
+    for reservation in many:
+        with reservation:
+            pass
+    assert batcher.reserved_rows == 1
 
 
 def test_a_request_of_more_than_a_quarter_of_the_queue_holds_that_while_it_is_decoded() -> None:
-    batcher: Batcher[int] = Batcher(LatencyTable(FLAT), max_queue_rows=40)
-    large = batcher.expect(40, priority=8)
-    assert (batcher.expected_rows, batcher.expected_ahead(8), batcher.expected_ahead(7)) == (10, 16, 0)
-    batcher.push([Entry(0, 30, 0)])
-    for _ in range(40):
-        batcher.arrived(large, 1)
-    assert (batcher.expected_rows, batcher.expected_ahead(8)) == (0, 0)
-    with pytest.raises(Overloaded):
-        batcher.push([Entry(1, 40, 0)])
+    batcher: Batcher[int] = batcher_of(LatencyTable(FLAT), max_queue_rows=40)
+    ahead_ns = batcher.table.drain_ns(16)
+    with batcher.reserve(40, None, 8, PICTURES) as large:
+        assert (batcher.reserved_rows, batcher.ahead_ns(8), batcher.ahead_ns(7)) == (10, ahead_ns, 0)
+        push(batcher, Entry(0, 9, 0), Entry(1, 15, 0, priority=1))
+        for number in range(10):
+            batcher.push(Entry(2 + number, 1, 0, priority=8), large)
+        assert (batcher.reserved_rows, batcher.rows, batcher.ahead_ns(7)) == (0, 34, batcher.table.drain_ns(24))
+        assert batcher.ahead_ns(8) == batcher.table.drain_ns(34 + 6)
+        with pytest.raises(Overloaded):
+            batcher.push(Entry(12, 30, 0, priority=8), large)
+    assert (batcher.reserved_rows, batcher.ahead_ns(8)) == (0, batcher.table.drain_ns(34))
 
 
 def _batcher(costs: dict[int, float], rows: int, **options: int) -> Batcher[int]:
-    batcher: Batcher[int] = Batcher(LatencyTable(costs), 1000, **options)
-    batcher.push([Entry(i, 1, arrival_ns=100 + i) for i in range(rows)])
+    batcher: Batcher[int] = batcher_of(LatencyTable(costs), 1000, **options)
+    push(batcher, *(Entry(i, 1, arrival_ns=100 + i) for i in range(rows)))
     return batcher
-
-
-def test_all_or_nothing() -> None:
-    batcher: Batcher[int] = Batcher(LatencyTable(FLAT), max_queue_rows=5)
-    with pytest.raises(Overloaded):
-        batcher.push([Entry(0, 3, 0), Entry(1, 3, 0)])
-    assert len(batcher) == batcher.rows == 0
 
 
 @pytest.mark.parametrize(
@@ -196,16 +202,16 @@ def test_a_full_queue_sends_away_until_it_should_be_worked_off(
     rows: int, row_ms: int, instances: int, hint_ms: int
 ) -> None:
     table = LatencyTable({1: row_ms * 1e6})
-    batcher: Batcher[int] = Batcher(table, rows, max_concurrent_batches=instances)
-    batcher.push([Entry(0, rows, 0)])
-    for refused in (lambda: batcher.push([Entry(1, 1, 0)]), lambda: batcher.expect(1)):
+    batcher: Batcher[int] = batcher_of(table, rows, max_concurrent_batches=instances)
+    push(batcher, Entry(0, rows, 0))
+    for decoding in (None, PICTURES):
         with pytest.raises(Overloaded) as told:
-            refused()
+            batcher.reserve(1, decoding=decoding)
         assert told.value.retry_after_ms == hint_ms
-    waits_for_decoding: Batcher[int] = Batcher(table, rows, max_concurrent_batches=instances)
-    waits_for_decoding.expect(rows, pictures=False)
+    waits_for_decoding: Batcher[int] = batcher_of(table, rows, max_concurrent_batches=instances)
+    waits_for_decoding.reserve(rows)
     with pytest.raises(Overloaded) as told:
-        waits_for_decoding.expect(1)
+        waits_for_decoding.reserve(1)
     assert told.value.retry_after_ms == hint_ms
 
 
@@ -237,14 +243,14 @@ def test_a_batch_starts_that_pays_or_must() -> None:
     assert _batcher(DEAR, 16).ready_at_ns(enough=16) == 100
     few = _batcher(DEAR, 11)
     assert few.ready_at_ns(enough=16) == 100 + 1_000_000_000 - 2_300_000, "patience, less what 16 rows take"
-    few.push([Entry(99, 1, arrival_ns=200, deadline_ns=5_000_000, priority=1)])
+    push(few, Entry(99, 1, arrival_ns=200, deadline_ns=5_000_000, priority=1))
     assert few.ready_at_ns(enough=16) == 2_700_000
 
 
 def test_the_batch_is_as_large_as_its_most_urgent_member_allows() -> None:
     def size(deadline_ns: int | None, objective_ns: int | None = None) -> int:
-        batcher: Batcher[int] = Batcher(LatencyTable(DEAR), 1000, objective_ns=objective_ns)
-        batcher.push([Entry(0, 1, 0, deadline_ns), *(Entry(i, 1, 0) for i in range(1, 16))])
+        batcher: Batcher[int] = batcher_of(LatencyTable(DEAR), 1000, objective_ns=objective_ns)
+        push(batcher, Entry(0, 1, 0, deadline_ns), *(Entry(i, 1, 0) for i in range(1, 16)))
         return batcher.take(now_ns=0).size
 
     assert size(None) == 16
@@ -257,8 +263,8 @@ def test_the_batch_is_as_large_as_its_most_urgent_member_allows() -> None:
 
 
 def test_what_cannot_be_met_any_more_is_not_run() -> None:
-    batcher: Batcher[int] = Batcher(LatencyTable(DEAR), 1000)
-    batcher.push([Entry(0, 1, 0, deadline_ns=1_000_000), Entry(1, 1, 0, deadline_ns=1_200_000)])
+    batcher: Batcher[int] = batcher_of(LatencyTable(DEAR), 1000)
+    push(batcher, Entry(0, 1, 0, deadline_ns=1_000_000), Entry(1, 1, 0, deadline_ns=1_200_000))
     batch = batcher.take(now_ns=50_000)
     assert [entry.payload for entry in batch.expired] == [0], "it takes 1.05 ms alone"
     assert [entry.payload for entry in batch.entries] == [1]
@@ -277,9 +283,11 @@ def test_what_cannot_be_met_any_more_is_not_run() -> None:
 )
 def test_who_is_late_is_told_why(arrival_ns: int, left_ns: int, found_idle: bool, kind: type[ServerError]) -> None:
     """Only what has passed has passed; and who would have been in time without a wait for others, may come again."""
-    batcher: Batcher[int] = Batcher(LatencyTable({1: 1e6}), 1000)
-    late = Entry(0, 1, arrival_ns, deadline_ns=10**9, found_idle=found_idle)
-    batcher.push([late, *(Entry(i, 1, arrival_ns) for i in range(300))])
+    batcher: Batcher[int] = batcher_of(LatencyTable({1: 1e6}), 1000)
+    late = Entry(0, 1, arrival_ns, deadline_ns=10**9)
+    push(batcher, late, *(Entry(i, 1, arrival_ns) for i in range(300)))
+    assert late.found_idle
+    late.found_idle = found_idle
     (entry,) = batcher.take(10**9 - left_ns).expired
     told = batcher.lateness(entry, 10**9 - left_ns)
     assert type(told) is kind
@@ -291,8 +299,8 @@ def test_who_is_late_is_told_why(arrival_ns: int, left_ns: int, found_idle: bool
 def test_who_may_still_make_it_is_tried() -> None:
     """Batches of one differ by three tenths: some take no more than seven."""
     table = LatencyTable({1: 1e6}, {1: 0.3})
-    batcher: Batcher[str] = Batcher(table, 1000)
-    batcher.push([Entry("hardly", 1, 0, deadline_ns=710_000), Entry("never", 1, 0, deadline_ns=690_000, priority=1)])
+    batcher: Batcher[str] = batcher_of(table, 1000)
+    push(batcher, Entry("hardly", 1, 0, deadline_ns=710_000), Entry("never", 1, 0, deadline_ns=690_000, priority=1))
     batch = batcher.take(0)
     assert [[entry.payload for entry in entries] for entries in (batch.expired, batch.entries)] == [
         ["never"],
@@ -302,8 +310,8 @@ def test_who_may_still_make_it_is_tried() -> None:
 
 def test_where_batching_gains_nothing_those_in_a_hurry_do_not_wait_for_each_other() -> None:
     def size(deadline_ns: int | None) -> int:
-        batcher: Batcher[int] = Batcher(LatencyTable(SLOW), 1000)
-        batcher.push([Entry(i, 1, 0, deadline_ns) for i in range(8)])
+        batcher: Batcher[int] = batcher_of(LatencyTable(SLOW), 1000)
+        push(batcher, *(Entry(i, 1, 0, deadline_ns) for i in range(8)))
         return batcher.take(now_ns=0).size
 
     assert (size(None), size(60_000_000_000)) == (8, 8), "a deadline that is far away hurries nobody"
@@ -317,31 +325,34 @@ def test_a_batch_is_short_where_others_wait_for_the_device() -> None:
 
 
 def test_priorities_first_and_the_wait_that_they_mean() -> None:
-    batcher: Batcher[str] = Batcher(LatencyTable(LINEAR), 1000)
-    batcher.push([Entry("later", 1, 0, priority=8), Entry("now", 1, 5, priority=1), Entry("plain", 1, 3)])
-    assert batcher.wait_ns(1, priority=1) == 2e6
-    assert batcher.wait_ns(1, priority=4) == 3e6
-    assert batcher.wait_ns(1, priority=8) == 4e6
+    batcher: Batcher[str] = batcher_of(LatencyTable(LINEAR), 1000)
+    push(batcher, Entry("later", 1, 0, priority=8), Entry("now", 1, 5, priority=1), Entry("plain", 1, 3))
+    assert wait_ns(batcher, 1, priority=1) == 2e6
+    assert wait_ns(batcher, 1, priority=4) == 3e6
+    assert wait_ns(batcher, 1, priority=8) == 4e6
     taken = [batcher.take(10, limit=1).entries[0].payload for _ in range(3)]
     assert taken == ["now", "plain", "later"]
 
 
 def test_due_is_the_earliest_of_deadline_objective_and_patience() -> None:
-    batcher: Batcher[int] = Batcher(LatencyTable(FLAT), 1000, objective_ns=50)
-    batcher.push([Entry(0, 1, 100, deadline_ns=120)])
+    batcher: Batcher[int] = batcher_of(LatencyTable(FLAT), 1000, objective_ns=50)
+    push(batcher, Entry(0, 1, 100, deadline_ns=120))
     assert batcher.due_ns() == 120
-    batcher.push([Entry(1, 1, 60, priority=1)])
+    push(batcher, Entry(1, 1, 60, priority=1))
     assert batcher.due_ns() == 110
     plain = _batcher(FLAT, 1)
     assert plain.due_ns() == 100 + 1_000_000_000
 
 
 def test_a_model_that_nobody_asks_keeps_no_room_from_others() -> None:
-    batcher: Batcher[int] = Batcher(LatencyTable(FLAT), 1000, objective_ns=50)
-    assert batcher.live_objective_ns(0) is None
-    batcher.push([Entry(0, 1, arrival_ns=100)])
-    assert batcher.live_objective_ns(100 + 10**10) == 50
-    assert batcher.live_objective_ns(101 + 10**10) is None
+    clock = Clock()
+    batcher: Batcher[int] = batcher_of(LatencyTable(FLAT), objective_ns=50, clock=clock)
+    assert batcher.live_objective_ns() is None
+    push(batcher, Entry(0, 1, arrival_ns=100))
+    clock.ns = 100 + 10**10
+    assert batcher.live_objective_ns() == 50
+    clock.ns += 1
+    assert batcher.live_objective_ns() is None
 
 
 def test_a_size_that_is_handled_badly_is_not_run() -> None:
@@ -356,8 +367,8 @@ def test_a_size_that_is_handled_badly_is_not_run() -> None:
 
 
 def test_rows_of_a_request_fill_batches() -> None:
-    batcher: Batcher[str] = Batcher(LatencyTable(FLAT), 1000)
-    batcher.push([Entry(name, 9, 0) for name in "abcd"])
+    batcher: Batcher[str] = batcher_of(LatencyTable(FLAT), 1000)
+    push(batcher, *(Entry(name, 9, 0) for name in "abcd"))
     batches = [batcher.take(10) for _ in range(3)]
     assert [[(e.payload, e.start, e.rows) for e in batch.entries] for batch in batches] == [
         [("a", 0, 9), ("b", 0, 7)],
@@ -367,37 +378,37 @@ def test_rows_of_a_request_fill_batches() -> None:
 
 
 def test_the_rest_of_a_request_is_forgotten_with_it() -> None:
-    batcher: Batcher[int] = Batcher(LatencyTable(FLAT), 1000)
+    batcher: Batcher[int] = batcher_of(LatencyTable(FLAT), 1000)
     entry = Entry(0, 30, 0)
-    batcher.push([entry, Entry(1, 1, 0)])
+    push(batcher, entry, Entry(1, 1, 0))
     assert batcher.take(10).rows == 16
     assert batcher.discard(entry)
     assert (batcher.rows, batcher.take(10).rows) == (1, 1)
 
 
 def test_many_rows_are_expected_to_take_long() -> None:
-    one: Batcher[int] = Batcher(LatencyTable(LINEAR), 2000)
-    two: Batcher[int] = Batcher(LatencyTable(LINEAR), 2000, max_concurrent_batches=2)
-    assert (one.wait_ns(1000, 4), two.wait_ns(1000, 4)) == (1e9, 5e8)
-    one.push([Entry(0, 1000, 0, deadline_ns=900_000_000)])
+    one: Batcher[int] = batcher_of(LatencyTable(LINEAR), 2000)
+    two: Batcher[int] = batcher_of(LatencyTable(LINEAR), 2000, max_concurrent_batches=2)
+    assert (wait_ns(one, 1000, 4), wait_ns(two, 1000, 4)) == (1e9, 5e8)
+    push(one, Entry(0, 1000, 0, deadline_ns=900_000_000))
     assert [entry.payload for entry in one.take(0).expired] == [0]
-    two.push([Entry(0, 1000, 0, deadline_ns=900_000_000)])
+    push(two, Entry(0, 1000, 0, deadline_ns=900_000_000))
     assert not two.take(0).expired
-    assert two.wait_ns(16, 4) == 984e6 / 2 + 8e6
+    assert wait_ns(two, 16, 4) == 984e6 / 2 + 8e6
 
 
 def test_nobody_is_late_for_waiting_for_company() -> None:
-    batcher: Batcher[int] = Batcher(LatencyTable(LINEAR), 1000, max_delay_ns=200_000_000)
-    batcher.push([Entry(0, 1, 0), Entry(1, 1, 0, deadline_ns=100_000_000)])
+    batcher: Batcher[int] = batcher_of(LatencyTable(LINEAR), 1000, max_delay_ns=200_000_000)
+    push(batcher, Entry(0, 1, 0), Entry(1, 1, 0, deadline_ns=100_000_000))
     assert batcher.ready_at_ns() == 84_000_000, "16 rows could come, and take 16 ms"
-    batcher.push([Entry(2, 1, 0, deadline_ns=10_000_000)])
+    push(batcher, Entry(2, 1, 0, deadline_ns=10_000_000))
     assert batcher.ready_at_ns() == 0
     assert _batcher(LINEAR, 1, max_delay_ns=2_000_000_000).ready_at_ns() == 100 + 2_000_000_000, "nobody is in a hurry"
 
 
 def test_those_behind_lend_no_urgency_to_those_before() -> None:
-    batcher: Batcher[int] = Batcher(LatencyTable(FLAT), 1000)
-    batcher.push([Entry(0, 1, arrival_ns=0, priority=8), Entry(1, 1, arrival_ns=10**12, priority=1)])
+    batcher: Batcher[int] = batcher_of(LatencyTable(FLAT), 1000)
+    push(batcher, Entry(0, 1, arrival_ns=0, priority=8), Entry(1, 1, arrival_ns=10**12, priority=1))
     assert batcher.due_ns() == 10**12 + 10**9
-    batcher.push([Entry(2, 1, arrival_ns=10**12, deadline_ns=10**12 + 5, priority=1)])
+    push(batcher, Entry(2, 1, arrival_ns=10**12, deadline_ns=10**12 + 5, priority=1))
     assert batcher.due_ns() == 10**12 + 5, "not the first, but in the same batch"

@@ -12,9 +12,9 @@ from resonnx_server.scheduling.batcher import Batcher, Entry
 from resonnx_server.scheduling.deadline_admission import DeadlineAdmission, Decoding, Objective, Prediction
 from resonnx_server.scheduling.device import Device
 from resonnx_server.scheduling.latency import LatencyTable
-from resonnx_server.scheduling.reservation import QueueReservation
 
 from ..waiting import Clock
+from .queues import batcher_of, wait_ns
 
 
 @pytest.fixture
@@ -174,53 +174,6 @@ def test_caution_that_is_taught_does_not_fade_however_rare_requests_are(device: 
         admission.check(75e6, clock.ns + 100_000_000)
 
 
-def _place(device: Device, queue: Batcher[int], rows: int = 1, deadline_ns: int | None = None) -> QueueReservation:
-    with device.lock:
-        return QueueReservation(
-            queue,
-            device,
-            DeadlineAdmission(device, None),
-            rows=rows,
-            priority=4,
-            own_ns=queue.own_ns(rows),
-            ahead_ns=queue.ahead_ns(priority=4),
-            deadline_ns=deadline_ns,
-            decoding=Decoding(0.0, 0.0),
-        )
-
-
-def test_room_is_kept_for_what_is_being_decoded_and_others_wait_for_it(device: Device) -> None:
-    queue: Batcher[int] = Batcher(LatencyTable({1: 100.0, 2: 200.0}), max_queue_rows=8)
-    with _place(device, queue, 2) as place:
-        assert queue.wait_ns(1, priority=4) == 300
-        assert queue.wait_ns(1, priority=3) == 100
-        with pytest.raises(Overloaded, match="the queue holds 2 rows"):
-            _place(device, queue, 7)
-        with _place(device, queue, 2), pytest.raises(Overloaded, match="to be decoded hold 4 rows"):
-            _place(device, queue, 2)
-        with pytest.raises(WaitTooLong):
-            _place(device, queue, 1, deadline_ns=250)
-        with pytest.raises(DeadlineUnreachable):
-            _place(device, queue, 1, deadline_ns=90)
-        place.arrive(2)
-        queue.push([Entry(0, 2, 0)])
-        assert (queue.rows, queue.expected_rows) == (2, 0)
-    assert (queue.rows, queue.expected_rows) == (2, 0)
-
-
-_ENDS = [None, BadImage("image", "no picture"), asyncio.CancelledError(), DeadlineExceeded("late")]
-
-
-@pytest.mark.parametrize("error", _ENDS)
-def test_room_is_given_back_however_it_ends(device: Device, error: BaseException | None) -> None:
-    queue: Batcher[int] = Batcher(LatencyTable({1: 100.0}), max_queue_rows=3)
-    with suppress(*map(type, filter(None, _ENDS))), _place(device, queue, deadline_ns=1000):
-        assert queue.expected_rows == 1
-        if error is not None:
-            raise error
-    assert queue.expected_rows == 0
-
-
 class Noting(DeadlineAdmission):
     """Notes what it is taught."""
 
@@ -230,6 +183,40 @@ class Noting(DeadlineAdmission):
 
     def learn(self, prediction: Prediction, *, too_late: bool) -> None:
         self.lessons.append(too_late)
+
+
+PICTURES = Decoding(0.0, 0.0)
+
+
+def test_room_is_kept_for_what_is_being_decoded_and_others_wait_for_it() -> None:
+    queue: Batcher[int] = batcher_of(LatencyTable({1: 100.0, 2: 200.0}), max_queue_rows=8)
+    with queue.reserve(2, decoding=PICTURES) as reservation:
+        assert wait_ns(queue, 1, priority=4) == 300
+        assert wait_ns(queue, 1, priority=3) == 100
+        with pytest.raises(Overloaded, match="the queue holds 2 rows"):
+            queue.reserve(7, decoding=PICTURES)
+        with queue.reserve(2, decoding=PICTURES), pytest.raises(Overloaded, match="to be decoded hold 4 rows"):
+            queue.reserve(2, decoding=PICTURES)
+        with pytest.raises(WaitTooLong):
+            queue.reserve(1, 250, decoding=PICTURES)
+        with pytest.raises(DeadlineUnreachable):
+            queue.reserve(1, 90, decoding=PICTURES)
+        queue.push(Entry(0, 2, 0), reservation)
+        assert (queue.rows, queue.reserved_rows) == (2, 0)
+    assert (queue.rows, queue.reserved_rows) == (2, 0)
+
+
+_ENDS = [None, BadImage("image", "no picture"), asyncio.CancelledError(), DeadlineExceeded("late")]
+
+
+@pytest.mark.parametrize("error", _ENDS)
+def test_room_is_given_back_however_it_ends(error: BaseException | None) -> None:
+    queue: Batcher[int] = batcher_of(LatencyTable({1: 100.0}), max_queue_rows=3)
+    with suppress(*map(type, filter(None, _ENDS))), queue.reserve(1, 1000, decoding=PICTURES):
+        assert queue.reserved_rows == 1
+        if error is not None:
+            raise error
+    assert queue.reserved_rows == 0
 
 
 @pytest.mark.parametrize(
@@ -251,13 +238,9 @@ def test_what_a_requests_end_teaches(
     device: Device, clock: Clock, error: BaseException | None, after_ns: int, lessons: list[bool]
 ) -> None:
     """Who left early, or sent what is no picture, tells nothing of the wait; time that ran out does."""
-    queue: Batcher[int] = Batcher(LatencyTable({1: 100.0}), max_queue_rows=3)
-    admission = Noting(device)
-    wishes = {"rows": 1, "priority": 4, "own_ns": 100.0, "ahead_ns": 0.0, "deadline_ns": 1000}
-    with (
-        suppress(asyncio.CancelledError, DeadlineExceeded, BadImage, Overloaded),
-        QueueReservation(queue, device, admission, **wishes),
-    ):
+    queue: Batcher[int] = batcher_of(LatencyTable({1: 100.0}), max_queue_rows=3, clock=clock)
+    admission = queue._admission = Noting(device)
+    with suppress(asyncio.CancelledError, DeadlineExceeded, BadImage, Overloaded), queue.reserve(1, 1000):
         clock.ns = after_ns
         if error is not None:
             raise error
@@ -273,6 +256,7 @@ def test_a_table_that_refuses_everybody_is_forgotten(device: Device, clock: Cloc
     with pytest.raises(DeadlineUnreachable):
         admission.check(table.cost_ns(1), clock.ns + 2_000_000)
     clock.ns += 20_000_000_000
+    admission.fade()
     with pytest.raises(DeadlineUnreachable):
         admission.check(4e6, clock.ns + 2_000_000)
     admission.check(table.cost_ns(1), clock.ns + 2_000_000)
@@ -285,6 +269,7 @@ def test_a_table_that_batches_confirm_is_kept_however_rarely_anybody_asks(device
         clock.ns += 20_000_000
         table.record(1, 20_000_000)
     for _ in range(3):
+        admission.fade()
         with pytest.raises(DeadlineUnreachable, match=r"would take 20 ms even .* is wanted within 15 ms"):
             admission.check(table.cost_ns(1), clock.ns + 15_000_000)
         assert table.cost_ns(1) == pytest.approx(20e6, rel=0.01)

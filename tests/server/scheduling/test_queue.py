@@ -12,6 +12,8 @@ from resonnx_server.scheduling.batcher import Batch, Batcher, Entry
 from resonnx_server.scheduling.latency import LatencyTable
 from resonnx_server.scheduling.measurement import sizes_up_to
 
+from .queues import batcher_of, push, wait_ns
+
 COSTS = {size: 1e6 + 5e4 * size for size in sizes_up_to(8)}
 PATIENCE_NS = 1_000_000_000
 MOST_LATE = 64
@@ -114,7 +116,7 @@ class AgainstPlainList(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.plain = PlainList(self.objective_ns, self.max_delay_ns, self.instances)
-        self.batcher: Batcher[int] = Batcher(
+        self.batcher: Batcher[int] = batcher_of(
             LatencyTable(COSTS), 10**9, self.max_delay_ns, self.objective_ns, self.instances
         )
         self.entries: dict[int, Entry[int]] = {}
@@ -133,7 +135,7 @@ class AgainstPlainList(RuleBasedStateMachine):
         new = range(self.count, self.count + many)
         self.count += many
         ours, theirs = ([Entry(number, rows, self.now, deadline, shape, priority) for number in new] for _ in range(2))
-        self.batcher.push(ours)
+        push(self.batcher, *ours)
         self.plain.waiting += theirs
         self.entries |= {entry.payload: entry for entry in ours}
 
@@ -172,7 +174,7 @@ class AgainstPlainList(RuleBasedStateMachine):
         for enough in (1, 8):
             assert batcher.ready_at_ns(enough) == plain.ready_at_ns(enough)
         for priority in (1, 3, 8):
-            assert batcher.wait_ns(5, priority) == pytest.approx(plain.wait_ns(5, priority))
+            assert wait_ns(batcher, 5, priority) == pytest.approx(plain.wait_ns(5, priority))
 
 
 class WithObjective(AgainstPlainList):
@@ -193,9 +195,9 @@ MANY = 100_000
 
 
 def _waiting(count: int, **fields: object) -> Batcher[int]:
-    batcher: Batcher[int] = Batcher(LatencyTable(COSTS), 10 * MANY)
+    batcher: Batcher[int] = batcher_of(LatencyTable(COSTS), 10 * MANY)
     for number in range(count):
-        batcher.push([Entry(number, 1, number, **fields)])
+        push(batcher, Entry(number, 1, number, **fields))
     return batcher
 
 
@@ -212,12 +214,12 @@ def _best_ns(call: Callable[[], object], times: int = 30) -> int:
 @pytest.mark.parametrize(
     "call",
     [
-        pytest.param(lambda batcher: batcher.wait_ns(1, 8), id="predict"),
+        pytest.param(lambda batcher: wait_ns(batcher, 1, 8), id="predict"),
         pytest.param(lambda batcher: batcher.ready_at_ns(), id="ready"),
         pytest.param(lambda batcher: batcher.due_ns(), id="due"),
         pytest.param(lambda batcher: batcher.take(10**9), id="take"),
         pytest.param(lambda batcher: batcher.take(10**16), id="expire"),
-        pytest.param(lambda batcher: batcher.push([Entry(-1, 1, 0, 10**15)]), id="push"),
+        pytest.param(lambda batcher: push(batcher, Entry(-1, 1, 0, 10**15)), id="push"),
     ],
 )
 def test_who_comes_pays_nothing_for_how_many_wait(call: Callable[[Batcher[int]], object]) -> None:
@@ -232,13 +234,13 @@ def test_who_comes_pays_nothing_for_how_many_wait(call: Callable[[Batcher[int]],
 
 def test_entries_of_other_shapes_are_not_walked_over() -> None:
     def mixed(others: int) -> Batcher[int]:
-        batcher: Batcher[int] = Batcher(LatencyTable(COSTS), 10 * MANY)
-        batcher.push([Entry(number, 1, 0, shape=("another", number % 50)) for number in range(others)])
-        batcher.push([Entry(number, 1, 0, shape="last") for number in range(1000)])
+        batcher: Batcher[int] = batcher_of(LatencyTable(COSTS), 10 * MANY)
+        push(batcher, *(Entry(number, 1, 0, shape=("another", number % 50)) for number in range(others)))
+        push(batcher, *(Entry(number, 1, 0, shape="last") for number in range(1000)))
         return batcher
 
     def take(batcher: Batcher[int]) -> None:
-        batcher.push([Entry(-1, 1, 0, shape="last", priority=1)])
+        push(batcher, Entry(-1, 1, 0, shape="last", priority=1))
         batch = batcher.take(0)
         assert (len(batch.entries), {entry.shape for entry in batch.entries}) == (8, {"last"})
 
@@ -248,7 +250,7 @@ def test_entries_of_other_shapes_are_not_walked_over() -> None:
 
 def test_many_late_are_handed_out_in_parts_and_none_of_them_runs() -> None:
     batcher = _waiting(1000, deadline_ns=10**9)
-    batcher.push([Entry(-1, 1, 0)])
+    push(batcher, Entry(-1, 1, 0))
     expired, batches = [], 0
     while not (batch := batcher.take(2 * 10**9)).entries:
         assert 0 < len(batch.expired) <= MOST_LATE

@@ -59,11 +59,12 @@ async def _engine(
     lanes: int = 1,
     queue: int = 1000,
     clock: Callable[[], int] = time.monotonic_ns,
+    finite: bool = False,
 ) -> AsyncIterator[TensorEngine]:
     device = Device("test", lanes, clock)
     stats = Metrics().model("m", 1)
     runner = SessionPool(runtime, LatencyTable(COSTS))
-    engine = TensorEngine(InstanceGroup(runner, runner, lanes), device, stats, max_queue_rows=queue)
+    engine = TensorEngine(InstanceGroup(runner, runner, lanes), device, stats, max_queue_rows=queue, finite=finite)
     try:
         yield engine
     finally:
@@ -352,8 +353,7 @@ async def test_what_is_no_number_fails_its_request_alone_and_only_where_numbers_
     for finite in (True, False):
         runtime = Logs()
         runtime.free.clear()
-        async with _engine(runtime) as engine:
-            engine.finite = finite
+        async with _engine(runtime, finite=finite) as engine:
             asks = [asyncio.ensure_future(engine.run(_rows(9)))]
             await until(lambda runtime=runtime: runtime.entered == 1)
             asks += [asyncio.ensure_future(engine.run(rows)) for rows in requests]
@@ -397,11 +397,11 @@ async def test_answers_are_given_though_they_cannot_be_counted(monkeypatch: pyte
 
 def test_rows_that_pad_a_batch_are_its_own() -> None:
     """What an earlier batch left in a buffer may be what the model fails on."""
-    staging = BufferPool(8)
-    first, buffer = staging.join([np.full((3, 2), -1), np.full((2, 2), -1)], 8)
+    buffers = BufferPool(8)
+    first, buffer = buffers.join([np.full((3, 2), -1), np.full((2, 2), -1)], 8)
     assert (first == -1).all()
-    staging.release(buffer)
-    second, again = staging.join([np.full((1, 2), 5), np.full((1, 2), 6)], 4)
+    buffers.release(buffer)
+    second, again = buffers.join([np.full((1, 2), 5), np.full((1, 2), 6)], 4)
     assert again is buffer
     assert second.tolist() == [[5, 5], [6, 6], [5, 5], [5, 5]]
 
@@ -645,12 +645,14 @@ async def test_who_is_answered_finds_the_lane_idle(monkeypatch: pytest.MonkeyPat
     """What a lane still does after its answer is told must not make the next request look as if it had to wait."""
     idle = []
     async with _engine(Runtime()) as engine:
-        post = engine.post
+        loop = asyncio.get_running_loop()
+        post = loop.call_soon_threadsafe
 
-        def told(deliver: Callable[[], object]) -> None:
-            idle.append(engine.device.is_idle)
-            post(deliver)
+        def told(callback: Callable[..., object], *arguments: object) -> None:
+            if threading.current_thread() is not threading.main_thread():
+                idle.append(engine.device.is_idle)
+            post(callback, *arguments)
 
-        monkeypatch.setattr(engine, "post", told)
+        monkeypatch.setattr(loop, "call_soon_threadsafe", told)
         await engine.run({"x": np.ones((1, 1), np.float32)})
     assert idle == [True]
