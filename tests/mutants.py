@@ -1,6 +1,6 @@
 """Mutation test of the server: changes one place at a time and sees whether the tests of its room notice.
 
-    python benchmarks/mutants.py --count 300 --seed 1 --minutes 90
+    python tests/mutants.py --count 300 --seed 1 --minutes 90
 
 A mutant is one small change of one expression or statement (a comparison, a constant, a condition, a removed call ...),
 drawn at random from all such places in the rooms. Each runs in a copy of the tree: first the room's unit tests, then
