@@ -21,7 +21,7 @@ import numpy as np
 from resonnx_proto.inference import grpc_service_pb2 as pb
 from resonnx_proto.inference import grpc_service_pb2_grpc, model_config_pb2
 from resonnx_proto.v1 import manifest_pb2
-from resonnx_server.rpc.fronts.aio import AioFront
+from resonnx_server.rpc.fronts.aio.server import AioFront
 from resonnx_server.rpc.fronts.core.server import CoreFront
 from resonnx_server.runtime.machine.host import usable_cores
 from resonnx_server.runtime.session import CPU, Array, Candidate, Session, TensorSpec

@@ -1,1 +1,1 @@
-"""Two gRPC servers for the same services: core/ on gRPC's completion queue, and aio.py on the public grpc.aio."""
+"""Two gRPC servers for the same services: core/ on gRPC's completion queue, and aio/ on the public grpc.aio."""

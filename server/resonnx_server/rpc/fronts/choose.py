@@ -5,7 +5,7 @@ from typing import Literal
 
 import grpc
 
-from resonnx_server.rpc.fronts.aio import AioFront
+from resonnx_server.rpc.fronts.aio.server import AioFront
 from resonnx_server.rpc.fronts.front import Front, OnUnknown, Options
 
 _log = logging.getLogger(__name__)

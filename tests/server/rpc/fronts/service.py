@@ -7,7 +7,7 @@ from typing import Any
 
 import grpc
 import pytest
-from resonnx_server.rpc.fronts.aio import AioFront
+from resonnx_server.rpc.fronts.aio.server import AioFront
 from resonnx_server.rpc.fronts.core.server import CoreFront
 from resonnx_server.rpc.fronts.front import Front
 

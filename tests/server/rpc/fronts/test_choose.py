@@ -15,7 +15,7 @@ import grpc
 import pytest
 from resonnx_proto.inference import grpc_service_pb2 as pb
 from resonnx_proto.inference import grpc_service_pb2_grpc
-from resonnx_server.rpc.fronts.aio import AioFront
+from resonnx_server.rpc.fronts.aio.server import AioFront
 from resonnx_server.rpc.fronts.choose import FrontUnavailable, choose
 from resonnx_server.rpc.fronts.core import check as checking
 from resonnx_server.rpc.fronts.core import operations as ops

@@ -1,111 +1,28 @@
-"""The front on grpc.aio, gRPC's public server for asyncio: slower than core/, and free of private modules.
-
-grpc.aio keeps a unary call's serialized request until the call ends.
-"""
+"""Calls of grpc.aio. It keeps a unary call's serialized request until the call ends."""
 
 import asyncio
 import time
-from collections.abc import Coroutine, Mapping
+from collections.abc import Coroutine
 from typing import Any
 
 import grpc
 
 from resonnx_server.rpc.fronts.buffer import MAX_MESSAGES, MessageBuffer
 from resonnx_server.rpc.fronts.call import Call, Handler, StreamCall, serve
-from resonnx_server.rpc.fronts.front import Front, OnUnknown, Options
 
 # grpc.aio's context of a call; its annotations lack what is used here.
 Context = Any
 
 
-class AioFront(Front):
-    """The front on grpc.aio.
-
-    Args:
-        options: gRPC's channel arguments.
-        on_unknown: Called on the event loop for each call of an unknown method.
-    """
-
-    def __init__(self, options: Options, on_unknown: OnUnknown = lambda: None) -> None:
-        super().__init__(lambda act, value: act(value))
-        # Served by one generic handler: grpc.aio waits for the next call of each registered method by itself.
-        self._methods = _Methods(on_unknown)
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._server = grpc.aio.server(handlers=[self._methods], options=options)
-
-    def add_registered_method_handlers(self, service: str, handlers: Mapping[str, Handler]) -> None:
-        """Serve the methods of a service: unary ones, and those that answer with a stream."""
-        super().add_registered_method_handlers(service, handlers)
-        for name, handler in handlers.items():
-            self._methods.by_path[f"/{service}/{name}"] = self._adapted(handler)
-
-    def add_insecure_port(self, address: str) -> int:
-        """Listen on `address` once started, and return the port. Raises OSError if it cannot be had."""
-        try:
-            return self._server.add_insecure_port(address)
-        except RuntimeError:
-            raise OSError(f"cannot listen on {address}") from None
-
-    async def start(self) -> None:
-        """Accept calls."""
-        await self._server.start()
-
-    async def stop(self, grace_s: float) -> None:
-        """Accept no more calls, wait `grace_s` for those under way, then cancel them. Safe to call again."""
-        await self._server.stop(grace_s)
-        # Handlers of cancelled calls have not seen it yet.
-        await self._active.wait(self._handlers.values())
-        if self._tasks:
-            await asyncio.wait(self._tasks)
-
-    def _adapted(self, handler: Handler) -> Handler:
-        """Return a handler for grpc.aio, of serialized messages."""
-
-        async def unary(message: bytes, context: Context) -> bytes | None:
-            call = _AioCall(handler, context)
-            answer = await self._served(call, message)
-            if answer is None:
-                ending = context.abort(call.code, call.details, call.trailers)
-                # What it raises is kept in the context: with them in this frame, neither would ever be freed.
-                del call, context, message
-                await ending
-            return answer
-
-        async def stream(requests: Any, context: Context) -> None:
-            call = _AioStreamCall(handler, context, self._tasks)
-            await self._served(call, None if handler.request_streaming else requests)
-
-        if not handler.response_streaming:
-            return grpc.unary_unary_rpc_method_handler(unary)
-        if handler.request_streaming:
-            return grpc.stream_stream_rpc_method_handler(stream)
-        return grpc.unary_stream_rpc_method_handler(stream)
-
-    async def _served(self, call: "_AioCall", message: bytes | None) -> bytes | None:
-        # It ends when the status is sent or the caller has gone.
-        task = asyncio.current_task()
-        assert task is not None
-        self._active.add(call)
-        task.add_done_callback(lambda _: self._active.remove(call))
-        return await call.run(task, message)
+def start_task(work: Coroutine[Any, Any, None], tasks: "set[asyncio.Task[None]]") -> "asyncio.Task[None]":
+    """Start a task that `tasks` holds until it ends."""
+    task = asyncio.create_task(work)
+    tasks.add(task)
+    task.add_done_callback(tasks.discard)
+    return task
 
 
-class _Methods(grpc.GenericRpcHandler):
-    """Finds handlers for grpc.aio."""
-
-    def __init__(self, on_unknown: OnUnknown) -> None:
-        self.by_path: dict[str, Handler] = {}
-        self._on_unknown = on_unknown
-
-    def service(self, handler_call_details: grpc.HandlerCallDetails) -> Handler:
-        """Return the handler of a method; None for an unknown one, which grpc.aio answers itself."""
-        handler = self.by_path.get(handler_call_details.method)
-        if handler is None:
-            self._on_unknown()
-        return handler
-
-
-class _AioCall(Call):
+class AioCall(Call):
     """A call with one request and one answer. Its handler runs in grpc.aio's task."""
 
     __slots__ = ("_context", "_is_ended", "_task")
@@ -140,7 +57,7 @@ class _AioCall(Call):
             self._task.cancel()
 
 
-class _AioStreamCall(_AioCall, StreamCall):
+class AioStreamCall(AioCall, StreamCall):
     """A stream. As no operation of grpc.aio may be cancelled, tasks of their own read ahead and send."""
 
     __slots__ = (
@@ -186,7 +103,7 @@ class _AioStreamCall(_AioCall, StreamCall):
     async def __anext__(self) -> Any:
         """Wait for the next request."""
         if self._reading is None:
-            self._reading = self._start(self._read_ahead())
+            self._reading = start_task(self._read_ahead(), self._tasks)
         while not self._unread:
             if self._is_read:
                 raise StopAsyncIteration
@@ -206,7 +123,7 @@ class _AioStreamCall(_AioCall, StreamCall):
         if self._is_over:
             return None
         if self._sending is None:
-            self._sending = self._start(self._send(message))
+            self._sending = start_task(self._send(message), self._tasks)
             return None
         self._unsent.push(message)
         if self._unsent.has_room:
@@ -223,12 +140,6 @@ class _AioStreamCall(_AioCall, StreamCall):
     def drop_unsent(self) -> None:
         """Empty the buffer."""
         self._unsent = MessageBuffer()
-
-    def _start(self, work: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
-        task = asyncio.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        return task
 
     async def _read_ahead(self) -> None:
         try:

@@ -1,0 +1,141 @@
+"""The server, and how its handlers are given to grpc.aio."""
+
+import asyncio
+import logging
+from collections.abc import Mapping
+from typing import Any, Final
+
+import grpc
+
+from resonnx_server.rpc.fronts.aio.call import AioCall, AioStreamCall, Context, start_task
+from resonnx_server.rpc.fronts.call import Handler
+from resonnx_server.rpc.fronts.front import Front, OnUnknown, Options
+
+_log = logging.getLogger(__name__)
+
+# How often a failure of grpc.aio is looked for, and the time that calls under way have then.
+_WATCH_S: Final = 1.0
+_FAILED_GRACE_S: Final = 30.0
+
+
+class AioFront(Front):
+    """The front on grpc.aio.
+
+    Args:
+        options: gRPC's channel arguments.
+        on_unknown: Called on the event loop for each call of an unknown method.
+    """
+
+    def __init__(self, options: Options, on_unknown: OnUnknown = lambda: None) -> None:
+        super().__init__(lambda act, value: act(value))
+        self._options = options
+        # Served by one generic handler: grpc.aio waits for the next call of each registered method by itself.
+        self._methods = _Methods(on_unknown)
+        self._address = ""
+        self._tasks: set[asyncio.Task[None]] = set()
+        # The last one accepts calls, the others have failed.
+        self._servers = [self._new_server()]
+        self._watcher: asyncio.Task[None] | None = None
+
+    def add_registered_method_handlers(self, service: str, handlers: Mapping[str, Handler]) -> None:
+        """Serve the methods of a service: unary ones, and those that answer with a stream."""
+        super().add_registered_method_handlers(service, handlers)
+        for name, handler in handlers.items():
+            self._methods.by_path[f"/{service}/{name}"] = self._adapted(handler)
+
+    def add_insecure_port(self, address: str) -> int:
+        """Listen on `address` once started, and return the port. Raises OSError if it cannot be had."""
+        try:
+            port = self._servers[-1].add_insecure_port(address)
+        except RuntimeError:
+            raise OSError(f"cannot listen on {address}") from None
+        self._address = f"{address.rpartition(':')[0]}:{port}"
+        return port
+
+    async def start(self) -> None:
+        """Accept calls."""
+        await self._servers[-1].start()
+        self._watcher = asyncio.create_task(self._watch())
+
+    async def stop(self, grace_s: float) -> None:
+        """Accept no more calls, wait `grace_s` for those under way, then cancel them. Safe to call again."""
+        if self._watcher is not None:
+            self._watcher.cancel()
+        await asyncio.gather(*(server.stop(grace_s) for server in self._servers))
+        # Handlers of cancelled calls have not seen it yet.
+        await self._active.wait(self._handlers.values())
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+
+    def _new_server(self) -> grpc.aio.Server:
+        return grpc.aio.server(handlers=[self._methods], options=self._options)
+
+    async def _watch(self) -> None:
+        """Start grpc.aio again when it fails: that of grpcio 1.85 does so at a path that is not UTF-8."""
+        while True:
+            try:
+                # False where it has been stopped.
+                if not await self._servers[-1].wait_for_termination(_WATCH_S):
+                    return
+            except Exception as error:
+                _log.error("grpc.aio has failed and is started again", exc_info=error)
+                start_task(self._servers[-1].stop(_FAILED_GRACE_S), self._tasks)
+                self._servers.append(self._new_server())
+                await self._bind_again()
+                await self._servers[-1].start()
+
+    async def _bind_again(self) -> None:
+        """Listen where the failed server did."""
+        while True:
+            try:
+                self.add_insecure_port(self._address)
+            except OSError:
+                await asyncio.sleep(_WATCH_S)
+            else:
+                return
+
+    def _adapted(self, handler: Handler) -> Handler:
+        """Return a handler for grpc.aio, of serialized messages."""
+
+        async def unary(message: bytes, context: Context) -> bytes | None:
+            call = AioCall(handler, context)
+            answer = await self._served(call, message)
+            if answer is None:
+                ending = context.abort(call.code, call.details, call.trailers)
+                # What it raises is kept in the context: with them in this frame, neither would ever be freed.
+                del call, context, message
+                await ending
+            return answer
+
+        async def stream(requests: Any, context: Context) -> None:
+            call = AioStreamCall(handler, context, self._tasks)
+            await self._served(call, None if handler.request_streaming else requests)
+
+        if not handler.response_streaming:
+            return grpc.unary_unary_rpc_method_handler(unary)
+        if handler.request_streaming:
+            return grpc.stream_stream_rpc_method_handler(stream)
+        return grpc.unary_stream_rpc_method_handler(stream)
+
+    async def _served(self, call: "AioCall", message: bytes | None) -> bytes | None:
+        # It ends when the status is sent or the caller has gone.
+        task = asyncio.current_task()
+        assert task is not None
+        self._active.add(call)
+        task.add_done_callback(lambda _: self._active.remove(call))
+        return await call.run(task, message)
+
+
+class _Methods(grpc.GenericRpcHandler):
+    """Finds handlers for grpc.aio."""
+
+    def __init__(self, on_unknown: OnUnknown) -> None:
+        self.by_path: dict[str, Handler] = {}
+        self._on_unknown = on_unknown
+
+    def service(self, handler_call_details: grpc.HandlerCallDetails) -> Handler:
+        """Return the handler of a method; None for an unknown one, which grpc.aio answers itself."""
+        handler = self.by_path.get(handler_call_details.method)
+        if handler is None:
+            self._on_unknown()
+        return handler
