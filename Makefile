@@ -1,17 +1,17 @@
-# The two commands: `make run` and `make test`. Everything goes into .venv; re-runs skip what is done.
+# The two main commands are `make run` and `make test`. Everything is installed into .venv; later runs skip what is done.
 PYTHON ?= python3
 PORT ?= 8001
 HTTP_PORT ?= 8002
 VENV := .venv
 BIN := $(VENV)/bin
 
-# Test processes: one a core. Modules stay together, as their fixtures export models.
+# Test processes: one per core. Tests of a module stay together, because their fixtures export models.
 TEST_WORKERS ?= logical
 
-.PHONY: $(VENV)/.installed run test test-fast test-slow lint proto settings metrics bench bench-peers clean
+.PHONY: $(VENV)/.installed run test test-fast test-slow lint proto settings metrics picture bench bench-peers clean
 
-# What is installed, and when it must be anew, the script knows; it takes no time where nothing is to be done. On linux
-# x86-64 with the OpenVINO provider; elsewhere the extra is empty.
+# The script decides what to install; it returns at once if nothing has changed. The OpenVINO provider exists for Linux
+# x86-64 only; elsewhere the extra is empty.
 $(VENV)/.installed:
 	@PYTHON='$(PYTHON)' TORCH_INDEX_URL='$(TORCH_INDEX_URL)' deploy/install
 
@@ -21,12 +21,12 @@ run: $(VENV)/.installed
 test: $(VENV)/.installed
 	$(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
-# For the loop of a developer, within a minute: the server's and the client's tests that start no process.
+# The developer's loop, within a minute: tests of server and client that start no process.
 test-fast: $(VENV)/.installed
 	$(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadfile --hypothesis-profile quick \
 	    -m "not slow and not process" $(PYTEST_ARGS) tests/server tests/client
 
-# What takes longer; run it when you touch what it tests.
+# Tests that take longer; run them when you change the code that they test.
 test-slow: $(VENV)/.installed
 	$(BIN)/python -m pytest -m slow $(PYTEST_ARGS)
 
@@ -39,21 +39,27 @@ lint: $(VENV)/.installed
 proto: $(VENV)/.installed
 	PYTHON=$(abspath $(BIN)/python) proto/generate
 
-# The reference of all settings, which a test holds to the model that validates them.
+# docs/settings.md from the settings' model. A test checks that it is up to date.
 settings: $(VENV)/.installed
 	$(BIN)/python -m resonnx_server.settings_reference > docs/settings.md
 
-# The reference of all metrics, which a test holds to what /metrics is made of.
+# docs/metrics.md from the registry of metrics. A test checks that it is up to date.
 metrics: $(VENV)/.installed
 	$(BIN)/python -m resonnx_server.metrics_reference > docs/metrics.md
 
-# On a quiet machine: half an hour. ROWS=small-unary,jpeg for some rows; perf_analyzer is used where it is on PATH.
+# docs/images/report.png, a screenshot of the demo model's report (`make run ONCE=1` exports it).
+CHROMIUM ?= chromium
+picture:
+	$(CHROMIUM) --headless --no-sandbox --disable-gpu --hide-scrollbars --window-size=1000,1330 \
+	    --screenshot=docs/images/report.png file://$(CURDIR)/models/digits/1/report.html
+
+# Half an hour on a quiet machine. ROWS=small-unary,jpeg selects rows; perf_analyzer is used if it is on PATH.
 bench: $(VENV)/.installed
 	$(BIN)/python benchmarks/overhead.py $(if $(ROWS),--rows $(ROWS)) $(BENCH_ARGS)
 
 bench-peers: $(VENV)/.installed
 	$(BIN)/python benchmarks/peers.py $(BENCH_ARGS)
 
-# What `make` made; models of your own stay.
+# Removes what make has created; your own models stay.
 clean:
 	rm -rf $(VENV) .make models/digits models/scenes models/.samples models/.cache

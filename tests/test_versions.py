@@ -1,9 +1,11 @@
-"""One version: of all packages, of all distributions and of what they ask of each other, told by all commands."""
+"""One version number for all packages, distributions, their requirements of each other and all commands."""
 
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
+from importlib.metadata import PathDistribution
 from pathlib import Path
 from types import ModuleType
 
@@ -15,6 +17,7 @@ import resonnx_server
 
 _ROOT = Path(__file__).parents[1]
 _VERSION = resonnx_proto.__version__
+_ROOMS = ("proto", "server", "export", "client")
 _COMMANDS = {
     "resonnx-server": "from resonnx_server.__main__ import main; main()",
     "resonnx-export": "from resonnx_export.cli import main; main()",
@@ -35,19 +38,41 @@ def test_packages_have_one_version() -> None:
     assert {module.__version__ for module in (resonnx, resonnx_export, resonnx_server)} == {_VERSION}
 
 
-@pytest.mark.parametrize("room", ["server", "export", "client"])
-def test_distributions_have_it_and_ask_for_it(room: str) -> None:
-    project = tomllib.loads((_ROOT / room / "pyproject.toml").read_text())["project"]
-    assert project["version"] == _VERSION
-    ours = [dependency for dependency in project["dependencies"] if dependency.startswith("resonnx")]
-    assert f"resonnx-proto=={_VERSION}" in ours
-    assert all(dependency.endswith(f"=={_VERSION}") for dependency in ours)
+@pytest.mark.parametrize("room", _ROOMS)
+def test_distributions_take_it_from_one_file(room: str) -> None:
+    assert (_ROOT / room / "VERSION").resolve() == _ROOT / "VERSION"
+    content = tomllib.loads((_ROOT / room / "pyproject.toml").read_text())
+    assert "version" in content["project"]["dynamic"]
+    assert content["tool"]["setuptools"]["dynamic"]["version"] == {"file": "VERSION"}
+    assert content["project"]["license"] == "Apache-2.0"
 
 
-def test_the_distribution_of_messages_takes_it_from_the_package() -> None:
-    content = tomllib.loads((_ROOT / "proto/pyproject.toml").read_text())
-    assert content["project"]["dynamic"] == ["version"]
-    assert content["tool"]["setuptools"]["dynamic"]["version"] == {"attr": "resonnx_proto.__version__"}
+def test_a_new_version_needs_one_change(tmp_path: Path) -> None:
+    """The metadata that pip reads, of each distribution, after VERSION alone has changed."""
+    for room in _ROOMS:
+        ignored = shutil.ignore_patterns("build", "*.egg-info", "__pycache__")
+        shutil.copytree(_ROOT / room, tmp_path / room, symlinks=True, ignore=ignored)
+    for file in ("LICENSE", "THIRD-PARTY-NOTICES"):
+        shutil.copy(_ROOT / file, tmp_path)
+    (tmp_path / "VERSION").write_text("9.8.7\n")
+    required = {}
+    for room in _ROOMS:
+        code = "import sys; from setuptools import build_meta; build_meta.prepare_metadata_for_build_wheel(sys.argv[1])"
+        target = tmp_path / "metadata" / room
+        target.mkdir(parents=True)
+        command = [sys.executable, "-c", code, target]
+        subprocess.run(command, cwd=tmp_path / room, check=True, capture_output=True, timeout=60)
+        (metadata,) = (PathDistribution(path) for path in target.glob("*.dist-info"))
+        assert metadata.version == "9.8.7"
+        assert metadata.metadata["License-Expression"] == "Apache-2.0"
+        assert "LICENSE" in metadata.metadata.get_all("License-File", [])
+        required[metadata.name] = [each for each in metadata.requires or [] if each.startswith("resonnx")]
+    assert required == {
+        "resonnx-proto": [],
+        "resonnx-server": ["resonnx-proto==9.8.7"],
+        "resonnx-export": ["resonnx-proto==9.8.7", "resonnx-server==9.8.7"],
+        "resonnx": ["resonnx-proto==9.8.7"],
+    }
 
 
 @pytest.mark.parametrize("command", _COMMANDS)

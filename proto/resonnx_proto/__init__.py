@@ -1,5 +1,6 @@
-"""Messages and services that the rooms agree on: generated, committed, without logic."""
+"""Generated messages and services of the gRPC API and the model manifest."""
 
-# The version of all four distributions, which is why they ask for this one's very version. Their pyproject.toml files
-# repeat it; tests/test_versions.py holds them to it.
-__version__ = "0.1.0"
+from pathlib import Path
+
+# The one version number of all four distributions.
+__version__ = (Path(__file__).parent / "VERSION").read_text().strip()

@@ -106,8 +106,18 @@ def test_images_are_built_from_what_compose_and_the_context_give(compose: dict[s
     assert (build["context"], build["dockerfile"]) == (".", f"{room}/Dockerfile")
     assert build.get("args", {}).keys() <= {value.partition("=")[0] for value in _values(room, "ARG")}
     kept = [line[1:] for line in (_ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")]
-    copied = [value.split()[0] for value in _values(room, "COPY") if not value.startswith("--from=")]
-    assert set(copied) <= set(kept)
+    copied = [value.split()[:-1] for value in _values(room, "COPY") if not value.startswith("--from=")]
+    assert {source for sources in copied for source in sources} <= set(kept)
+
+
+@pytest.mark.parametrize("room", _IMAGES)
+def test_images_carry_their_licences(room: str) -> None:
+    """Links in the distributions' folders lead to files beside them, so both must be in the build context."""
+    copied = {source for value in _values(room, "COPY") for source in value.split()[:-1]}
+    links = [path for part in ("proto", room) for path in (_ROOT / part).iterdir() if path.is_symlink()]
+    assert {str(link.resolve().relative_to(_ROOT)) for link in links} <= copied
+    assert any("third_party_notices.py >/app/THIRD-PARTY-NOTICES" in value for value in _values(room, "RUN"))
+    assert 'org.opencontainers.image.licenses="Apache-2.0"' in _values(room, "LABEL")[0]
 
 
 @pytest.mark.parametrize("room", _IMAGES)

@@ -12,7 +12,9 @@ _ROOT = Path(__file__).parents[2]
 _NEEDED = [
     "constraints.txt",
     "tests/requirements.txt",
+    "VERSION",
     *(f"{r}/pyproject.toml" for r in ("proto", "server", "export", "client")),
+    *(f"{r}/setup.py" for r in ("server", "export", "client")),
 ]
 
 # A Python of another version: what it is asked with -c is done by this one. `-m venv` makes an environment whose Python

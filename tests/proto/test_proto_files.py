@@ -33,7 +33,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("wheel")
     # A build leaves files beside its source.
     ignored = shutil.ignore_patterns("build", "*.egg-info", "__pycache__")
-    source = shutil.copytree(_CLONE, folder / "proto", symlinks=True, ignore=ignored)
+    source = shutil.copytree(_CLONE, folder / "proto", ignore=ignored)
     _run(sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation", source, "-w", folder)
     (built,) = folder.glob("*.whl")
     with zipfile.ZipFile(built) as archive:

@@ -1,4 +1,4 @@
-"""What serves at present: which models, how they run, what their batches cost, what waits; and calls that none got."""
+"""Gauges of models, queues and predicted latencies, and the counter of rejected calls."""
 
 from collections.abc import Iterator
 from typing import Final
@@ -23,23 +23,23 @@ class ServingCollector(Collector):
     def collect(self) -> Iterator[Metric]:
         """Yield the gauges. Expected times are those that batches are chosen, and requests admitted, by."""
         ready = GaugeMetricFamily(
-            "resonnx_model_ready", "1 if it serves, 0 if it is being loaded or was refused", labels=_MODEL
+            "resonnx_model_ready", "1 if the model is served, 0 while it is loading or if it was refused", labels=_MODEL
         )
         pending = GaugeMetricFamily(
             "nv_inference_pending_request_count",
-            "Requests that wait for a batch; of captioners, pictures",
+            "Queued requests; for captioners, queued pictures",
             labels=_MODEL,
         )
         in_progress = GaugeMetricFamily(
-            "resonnx_requests_in_progress", "Requests that have no answer yet", labels=_MODEL
+            "resonnx_requests_in_progress", "Requests without a response yet", labels=_MODEL
         )
-        queued = GaugeMetricFamily("resonnx_queue_rows", "Rows that wait for a batch", labels=_MODEL)
-        instances = GaugeMetricFamily("resonnx_instances", "Batches that may run at once", labels=_FILE)
+        queued = GaugeMetricFamily("resonnx_queue_rows", "Queued rows", labels=_MODEL)
+        instances = GaugeMetricFamily("resonnx_instances", "Batches that can run at the same time", labels=_FILE)
         expected = GaugeMetricFamily(
-            "resonnx_batch_expected_seconds", "What a batch of a size should take", labels=(*_FILE, "batch_size")
+            "resonnx_batch_expected_seconds", "Predicted latency of a batch", labels=(*_FILE, "batch_size")
         )
         spread = GaugeMetricFamily(
-            "resonnx_batch_spread_seconds", "How far off that is, on average", labels=(*_FILE, "batch_size")
+            "resonnx_batch_spread_seconds", "Mean absolute error of that prediction", labels=(*_FILE, "batch_size")
         )
         for model in self._models:
             labels = (model.name, str(model.version))
@@ -59,11 +59,11 @@ class ServingCollector(Collector):
             ready.add_metric((name, str(version)), 0)
         decoding = GaugeMetricFamily(
             "resonnx_decode_queue_pictures",
-            "Pictures of all models that wait to be decoded, before any batch",
+            "Pictures waiting to be decoded, of all models",
             value=self._decoder.waiting,
         )
         rejected = CounterMetricFamily(
-            "resonnx_rejected_calls", "Calls that failed before any model had them, by why", labels=("reason",)
+            "resonnx_rejected_calls", "Calls that failed before a model was found", labels=("reason",)
         )
         for reason, count in self._models.rejected.counts.items():
             rejected.add_metric((reason,), count)

@@ -15,7 +15,7 @@ _LEAST_WINDOW_S: Final = 2.0
 _FIELDS: Final = 8
 _IDLE: Final = slice(3, 5)
 _UTILIZATION: Final = (
-    f"Busy share, 0 to 1, of the machine's processors since the last scrape, {_LEAST_WINDOW_S:g} s or more"
+    f"Utilisation of the machine's processors, 0 to 1, since the last scrape (at least {_LEAST_WINDOW_S:g} s)"
 )
 
 
@@ -40,8 +40,8 @@ class MachineCollector(Collector):
         used = None if total is None or available is None else total - available
         for name, documentation, value in (
             ("nv_cpu_utilization", _UTILIZATION, self._utilization_now()),
-            ("nv_cpu_memory_total_bytes", "The machine's memory; a container's limit may be lower", total),
-            ("nv_cpu_memory_used_bytes", "The machine's memory that is not available", used),
+            ("nv_cpu_memory_total_bytes", "Memory of the machine; a container's limit may be lower", total),
+            ("nv_cpu_memory_used_bytes", "Unavailable memory of the machine", used),
         ):
             yield GaugeMetricFamily(name, documentation, value=value)
 

@@ -1,0 +1,65 @@
+"""The examples of the documents: the blocks of a page run in their order, in a folder of its own."""
+
+import re
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from resonnx_server.config_sources import load_settings
+
+from .commands import ROOT
+from .conftest import Workplace
+
+_FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+_PAGES = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("benchmarks/**/*.md")]
+# These export models, which takes most of a minute.
+_SLOW = {"README.md", "docs/exporting.md", "docs/quick-start.md"}
+_METRIC = re.compile(r"\b(?:nv|resonnx)_[a-z0-9_]+")
+
+
+def _blocks(page: Path) -> list[tuple[int, str, str]]:
+    """The fenced blocks of a page: line, language, text."""
+    text = page.read_text()
+    return [(text.count("\n", 0, block.start()) + 1, block[1], block[2]) for block in _FENCE.finditer(text)]
+
+
+def _parameters() -> list[object]:
+    names = sorted(str(page.relative_to(ROOT)) for page in _PAGES if _blocks(page))
+    return [pytest.param(name, marks=[pytest.mark.slow] if name in _SLOW else []) for name in names]
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("name", _parameters())
+def test_examples_run(name: str, workplace: Workplace, request: pytest.FixtureRequest) -> None:
+    for line, language, text in _blocks(ROOT / name):
+        where = f"{name}:{line}"
+        match language:
+            case "sh":
+                done = workplace.run("bash", "-euo", "pipefail", "-c", text)
+            case "python":
+                code = text.replace("localhost:8001", workplace.server["grpc"])
+                done = workplace.run(sys.executable, "-c", code)
+            case "js":
+                node_modules: Path = request.getfixturevalue("node_modules")
+                workplace.environment["NODE_PATH"] = str(node_modules / "node_modules")
+                done = workplace.run("node", "-e", text.replace("localhost:8001", workplace.server["grpc"]))
+            case "toml":
+                file = workplace.folder / "resonnx.toml"
+                file.write_text(text)
+                assert load_settings({"config": file}, {}).models, where
+                continue
+            case "yaml":
+                rules = [rule for group in yaml.safe_load(text)["groups"] for rule in group["rules"]]
+                assert all(_METRIC.search(rule["expr"]) for rule in rules), where
+                continue
+            case "mermaid":
+                assert text.startswith("flowchart "), where
+                continue
+            case "text":
+                continue
+            case _:
+                pytest.fail(f"{where}: a block in {language or 'no language'} is not tested")
+        assert done.returncode == 0, f"{where}\n{done.stdout}\n{done.stderr}"
+        if language != "sh":
+            assert done.stdout.strip(), f"{where}: prints nothing"
