@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from resonnx_server.config import ModelSettings, Settings
 
+from ..test_rooms import MAY_IMPORT
 from .commands import ROOT
 
 _PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("benchmarks/**/*.md")])
@@ -54,6 +55,16 @@ def test_settings_that_the_operations_page_names_exist() -> None:
     named = {code.partition(" = ")[0] for code in _CODE.findall(tuning) if re.fullmatch(r"[a-z_]+( = \w+)?", code)}
     assert {"latency_objective_ms", "cache_dir"} <= named
     assert named <= Settings.model_fields.keys() | ModelSettings.model_fields.keys()
+
+
+def test_the_table_of_rooms_is_the_tested_one() -> None:
+    text = (ROOT / "docs/architecture.md").read_text()
+    rows = re.findall(r"^\| (`[a-z]+/`(?:, `[a-z]+/`)*) \| [^|]+ \| ([^|]+) \|$", text, re.MULTILINE)
+    documented = {
+        room: set(re.findall(r"`(\w+)`", allowed)) for rooms, allowed in rows for room in re.findall(r"`(\w+)/`", rooms)
+    }
+    folders = {name for name in MAY_IMPORT["resonnx_server"] if (ROOT / "server/resonnx_server" / name).is_dir()}
+    assert documented == {name: MAY_IMPORT["resonnx_server"][name] for name in folders}
 
 
 def test_readme_is_short_and_begins_with_the_two_commands() -> None:

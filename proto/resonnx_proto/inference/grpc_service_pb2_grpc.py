@@ -178,8 +178,8 @@ class GRPCInferenceServiceServicer(object):
 
     def ModelStreamInfer(self, request_iterator, context):
         """Triton's extensions.
-        Answers come in the order of the requests, failures too, but for requests whose parameter `preserve_ordering` is
-        false or whose `stream` is true: theirs come as they are ready, and are paired by id.
+        Responses come in the order of the requests, errors included. Responses to requests with the parameter
+        `preserve_ordering` false or `stream` true come as they are ready and are matched by id.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

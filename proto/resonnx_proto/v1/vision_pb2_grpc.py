@@ -76,7 +76,7 @@ class VisionServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def ClassifyStream(self, request_iterator, context):
-        """Many requests on one stream; answers come as they are ready, each with its request's id.
+        """Many requests on one stream; responses come as they are ready, each with the id of its request.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -89,7 +89,7 @@ class VisionServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def StreamCaption(self, request, context):
-        """Words of the best caption as they become certain, then the whole answer.
+        """Words of the best caption as soon as they cannot change any more, then the complete response.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
