@@ -10,17 +10,13 @@ Work-conserving: with max_delay_ns 0, whatever waits is ready at once.
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from itertools import chain, islice, takewhile
 from typing import Any, Final, Generic, TypeVar
 
-from resonnx_server.errors import ServerError
-from resonnx_server.scheduling.deadline_admission import Objective, lateness
-from resonnx_server.scheduling.device import Device
-from resonnx_server.scheduling.latency import LatencyTable
+from resonnx_server.errors import DeadlineExceeded, DeadlineUnreachable, ServerError, WaitTooLong, milliseconds
 from resonnx_server.scheduling.queue import DEFAULT_PRIORITY, PRIORITY_LEVELS, Entry, QueueReservation, RequestQueue
-from resonnx_server.scheduling.session_pool import AnyInstanceGroup
 
 __all__ = ["DEFAULT_PRIORITY", "PRIORITY_LEVELS", "Batch", "Batcher", "Entry", "QueueReservation"]
 
@@ -49,29 +45,7 @@ class Batch(Generic[T]):
 
 
 class Batcher(RequestQueue[T]):
-    """A queue that chooses its next batch.
-
-    Args:
-        device: Whose lock guards the queue.
-        sessions: They run the batches, at the sizes of their latency tables.
-        max_queue_rows: Limit of waiting and reserved rows together.
-        max_delay_ns: Longest time that the oldest entry waits for company; 0 never waits.
-        objective: Target latency, or None.
-        tables: All tables used in predictions, if more than those of `sessions`.
-    """
-
-    def __init__(
-        self,
-        device: Device,
-        sessions: AnyInstanceGroup,
-        max_queue_rows: int,
-        max_delay_ns: int = 0,
-        objective: Objective | None = None,
-        tables: Sequence[LatencyTable] = (),
-    ) -> None:
-        super().__init__(device, sessions, max_queue_rows, objective, tables)
-        self._max_delay_ns = max_delay_ns
-        self._objective_ns = None if objective is None else objective.latency_ns
+    """A queue that chooses its next batch, at a size of its sessions' latency table."""
 
     def ready_at_ns(self, enough: int = 1) -> int | None:
         """Return the monotonic time at which `take` gives a batch: a past time is now, None is never.
@@ -95,7 +69,7 @@ class Batcher(RequestQueue[T]):
 
     def live_objective_ns(self) -> int | None:
         """Return the objective that other models must respect: none if no request has come lately."""
-        last = self.last_arrival_ns
+        last = self._last_arrival_ns
         return None if last is None or self.device.clock() - last > _FORGOTTEN_NS else self._objective_ns
 
     def due_ns(self) -> int | None:
@@ -143,9 +117,15 @@ class Batcher(RequestQueue[T]):
     def lateness(self, entry: Entry[Any], now_ns: int) -> ServerError:
         """Return the error of an expired entry."""
         assert entry.deadline_ns is not None
-        in_time_alone = entry.arrival_ns + self._quickest_ns(entry.rows) <= entry.deadline_ns
-        waited = in_time_alone and not entry.found_idle
-        return lateness(entry.deadline_ns - now_ns, self.own_ns(entry.rows), self.drain_ns() if waited else None)
+        left_ns = entry.deadline_ns - now_ns
+        if left_ns <= 0:
+            return DeadlineExceeded("the deadline passed while the request waited")
+        takes = milliseconds(self.own_ns(entry.rows))
+        message = f"the request would take {takes} and is wanted within {milliseconds(left_ns)}"
+        # If it would have been in time without other requests, the wait for them is the reason.
+        if not entry.found_idle and entry.arrival_ns + self._quickest_ns(entry.rows) <= entry.deadline_ns:
+            return WaitTooLong.for_ns(f"after its wait {message}", self.drain_ns())
+        return DeadlineUnreachable(message)
 
     def _next_alike(self, now_ns: int) -> tuple[list[Entry[T]], list[Entry[T]]]:
         """Return the first entry that is in time with those of equal shape behind it, as many as fill a batch.

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
-from resonnx_server.errors import DeadlineExceeded, DeadlineUnreachable, ServerError, WaitTooLong, milliseconds
+from resonnx_server.errors import DeadlineUnreachable, WaitTooLong, milliseconds
 from resonnx_server.scheduling.device import Device
 from resonnx_server.scheduling.latency import Freshness, LatencyTable
 
@@ -157,19 +157,3 @@ class DeadlineAdmission:
         if objective is not None and objective < left_ns:
             return f"and the model's objective is {milliseconds(objective)}"
         return f"and is wanted within {milliseconds(left_ns)}"
-
-
-def lateness(left_ns: float, takes_ns: float, retry_ns: float | None) -> ServerError:
-    """Return the error of a request whose turn has come too late.
-
-    Args:
-        left_ns: Time until its deadline.
-        takes_ns: Expected time of its rows.
-        retry_ns: When to retry, if the wait for other requests was the reason; else None.
-    """
-    if left_ns <= 0:
-        return DeadlineExceeded("the deadline passed while the request waited")
-    message = f"the request would take {milliseconds(takes_ns)} and is wanted within {milliseconds(left_ns)}"
-    if retry_ns is None:
-        return DeadlineUnreachable(message)
-    return WaitTooLong.for_ns(f"after its wait {message}", retry_ns)

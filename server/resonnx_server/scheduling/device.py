@@ -98,9 +98,8 @@ class Device:
         self._changed = threading.Condition(self.lock)
         self._workloads: list[Workload] = []
         self.lanes = lanes
-        self._under_way: list[_UnderWay] = []
         # By the lane's thread.
-        self._running: dict[int, _UnderWay] = {}
+        self._under_way: dict[int, _UnderWay] = {}
         # When sleeping lanes wake up by themselves.
         self._alarms_ns: list[int] = []
         self._closed = False
@@ -143,8 +142,7 @@ class Device:
 
         A caller that is answered may send its next request at once, which must not see the lane as busy.
         """
-        if (under_way := self._running.pop(threading.get_ident(), None)) is not None:
-            self._under_way.remove(under_way)
+        self._under_way.pop(threading.get_ident(), None)
 
     def idle_lanes(self) -> int:
         """Return the number of lanes without a job, including the calling one. Call with the lock held."""
@@ -152,7 +150,7 @@ class Device:
 
     def under_way_ns(self, now_ns: int) -> int:
         """Return the expected time until a lane is free. Call with the lock held."""
-        return 0 if self.idle_lanes() else max(0, min(job.end_ns for job in self._under_way) - now_ns)
+        return 0 if self.idle_lanes() else max(0, min(job.end_ns for job in self._under_way.values()) - now_ns)
 
     def close(self, patience_s: float | None = None) -> bool:
         """Let the running jobs end, and end the lanes.
@@ -203,12 +201,7 @@ class Device:
         """
         if budget_ns is None or self.lanes == 1 or self.idle_lanes() > 1:
             return False
-        return workload.shortest_ns() > budget_ns and all(job.cost_ns > budget_ns for job in self._under_way)
-
-    @staticmethod
-    def _is_ready(workload: Workload, now_ns: int) -> bool:
-        at = workload.ready_at_ns()
-        return at is not None and at <= now_ns
+        return workload.shortest_ns() > budget_ns and all(job.cost_ns > budget_ns for job in self._under_way.values())
 
     def _wait_for_job(self) -> Job | None:
         """Return the next job; None when the device is closed."""
@@ -232,10 +225,8 @@ class Device:
                     if self._must_leave_the_lane(workload, budget):
                         continue
                     if (job := workload.take(now, budget)) is not None:
-                        under_way = _UnderWay(now + int(job.cost_ns), job.cost_ns)
-                        self._under_way.append(under_way)
-                        self._running[threading.get_ident()] = under_way
-                        if any(self._is_ready(workload, now) for workload in self._workloads):
+                        self._under_way[threading.get_ident()] = _UnderWay(now + int(job.cost_ns), job.cost_ns)
+                        if any(at is not None and at <= now for at in (w.ready_at_ns() for w in self._workloads)):
                             # One wake-up may stand for work for several lanes.
                             self._changed.notify()
                         return job

@@ -97,6 +97,7 @@ class RequestQueue(Generic[T]):
         device: Whose lock guards the queue.
         sessions: They run the batches; predictions use their latencies.
         max_queue_rows: Limit of waiting and reserved rows together.
+        max_delay_ns: Longest time that the oldest entry waits for company; 0 never waits.
         objective: Target latency of the model, or None.
         tables: All tables used in predictions, if more than those of `sessions`.
     """
@@ -106,15 +107,18 @@ class RequestQueue(Generic[T]):
         device: Device,
         sessions: AnyInstanceGroup,
         max_queue_rows: int,
+        max_delay_ns: int = 0,
         objective: Objective | None = None,
         tables: Sequence[LatencyTable] = (),
     ) -> None:
         self.device = device
         self.max_queue_rows = max_queue_rows
-        self.last_arrival_ns: int | None = None
-        self.table, self._latency_table = sessions.table, sessions.latency_session.table
         self.rows = self.reserved_rows = 0
+        self.table, self._latency_table = sessions.table, sessions.latency_session.table
         self._max_concurrent_batches = sessions.max_concurrent_batches
+        self._max_delay_ns = max_delay_ns
+        self._objective_ns = None if objective is None else objective.latency_ns
+        self._last_arrival_ns: int | None = None
         self._admission = DeadlineAdmission(device, objective, tables or sessions.tables)
         self._levels: list[_Level[T]] = [OrderedDict() for _ in range(PRIORITY_LEVELS)]
         # Levels are created on demand: there may be many entries of few shapes, or few entries of many shapes.
@@ -193,7 +197,7 @@ class RequestQueue(Generic[T]):
         self.release(reservation, entry.rows)
         self._check_room(entry.rows)
         entry.found_idle = not self.rows and self.device.is_idle
-        self.last_arrival_ns = entry.arrival_ns
+        self._last_arrival_ns = entry.arrival_ns
         self._levels[entry.priority - 1][entry] = None
         self._shapes.setdefault(entry.shape, {}).setdefault(entry.priority, OrderedDict())[entry] = None
         self._count_waiting(entry, entry.rows)
