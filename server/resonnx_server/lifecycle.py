@@ -23,7 +23,7 @@ from resonnx_server.preprocessing.decode import Decoder
 from resonnx_server.readiness import Readiness
 from resonnx_server.repository.latency_cache import LatencyCache, cache_folder
 from resonnx_server.repository.loader import Loader
-from resonnx_server.repository.loading import Limits, Loading
+from resonnx_server.repository.loading import Loading
 from resonnx_server.repository.picture_settings import picture_options
 from resonnx_server.repository.scan import ModelFolder, scan
 from resonnx_server.repository.version import GPU_LANES, MAX_LANES
@@ -92,7 +92,7 @@ class Server:
         tables = LatencyCache.open(cache_folder(settings.cache_dir), cores)
         self.loader = Loader(settings, self.metrics, self._device_for, threads=cores, cache=tables)
         self.readiness = Readiness(self.models, self.grpc.set_serving)
-        self.loading = Loading(self.loader, self.readiness, Limits(settings.load_timeout_s))
+        self.loading = Loading(self.loader.load, self.readiness, settings.load_timeout_s)
         self.left_behind = False
 
     async def run(self) -> None:

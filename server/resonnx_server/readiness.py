@@ -2,8 +2,7 @@
 
 import logging
 import sys
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Callable, Sequence
 
 from resonnx_server.inference.registry import Model, Models, Refusal
 from resonnx_server.repository.loading import Load
@@ -12,11 +11,8 @@ from resonnx_server.repository.scan import ModelFolder
 _log = logging.getLogger(__name__)
 
 
-class SetServing(Protocol):
-    """Updates the health service: GrpcServer.set_serving."""
-
-    def __call__(self, models: Sequence[str], others: Sequence[str], *, ready: bool) -> None:
-        """Update it: `models` serve, `others` do not; `ready` is the server's own state."""
+# Updates the health service: models that serve, others, and whether the server is ready. GrpcServer.set_serving.
+SetServing = Callable[[Sequence[str], Sequence[str], bool], None]
 
 
 class Readiness:
@@ -72,7 +68,7 @@ class Readiness:
 
     def _tell_health(self) -> None:
         others = [*self._models.awaited, *(refusal.name for refusal in self._models.refused)]
-        self._set_serving([model.name for model in self._models], others, ready=self._models.is_ready)
+        self._set_serving([model.name for model in self._models], others, self._models.is_ready)
 
     def _announce(self) -> None:
         """Print the line that supervisors wait for, once."""

@@ -9,7 +9,6 @@ import logging
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Final, Protocol
 
 from resonnx_server.errors import ModelRefused
@@ -28,11 +27,8 @@ _STALLED_S: Final = 30.0
 _ENDING_S: Final = 2.0
 
 
-class Loads(Protocol):
-    """The interface of Loader."""
-
-    def load(self, folder: ModelFolder, progress: Progress) -> Start:
-        """Load a model; raises ModelRefused."""
+# Loads a model, or raises ModelRefused: Loader.load.
+LoadModel = Callable[[ModelFolder, Progress], Start]
 
 
 class Observer(Protocol):
@@ -55,11 +51,11 @@ class Load:
         folder: The model.
         number: Its number, from 1.
         of: Number of models.
-        loader: Loads it.
+        load_model: Loads it.
         on_stage: Called at each stage, on any thread.
 
     Attributes:
-        result: The loader's result or exception.
+        result: The result or exception of `load_model`.
     """
 
     def __init__(
@@ -67,14 +63,14 @@ class Load:
         folder: ModelFolder,
         number: int,
         of: int,
-        loader: Loads,
+        load_model: LoadModel,
         on_stage: Callable[["Load"], None] = lambda _: None,
     ) -> None:
         self.folder, self.number, self.of = folder, number, of
         self.progress = Progress(lambda _: on_stage(self))
         self._loop = asyncio.get_running_loop()
         self._began_s = self._loop.time()
-        self._loader = loader
+        self._load_model = load_model
         self._cancellation = Cancellation()
         self.result: asyncio.Future[Start] = self._loop.create_future()
         self._ended = asyncio.Event()
@@ -107,7 +103,7 @@ class Load:
         start, error = None, None
         try:
             with self._cancellation:
-                start = self._loader.load(self.folder, self.progress)
+                start = self._load_model(self.folder, self.progress)
         except Exception as failed:
             error = failed
         # The loop may be closed.
@@ -127,24 +123,21 @@ class Load:
             self.result.exception()
 
 
-@dataclass(frozen=True)
-class Limits:
-    """Time limits of loads, in seconds.
+class Loading:
+    """The loads of a repository. Event loop only.
 
-    Attributes:
-        load_s: For one model's load.
+    Args:
+        load_model: Loads a model.
+        observer: Receives the loads' events.
+        timeout_s: Time limit for one model's load.
         stalled_s: Without progress for so long, the next model's load begins beside it.
     """
 
-    load_s: float
-    stalled_s: float = _STALLED_S
-
-
-class Loading:
-    """The loads of a repository. Event loop only."""
-
-    def __init__(self, loader: Loads, observer: Observer, limits: Limits) -> None:
-        self._loader, self._observer, self._limits = loader, observer, limits
+    def __init__(
+        self, load_model: LoadModel, observer: Observer, timeout_s: float, stalled_s: float = _STALLED_S
+    ) -> None:
+        self._load_model, self._observer = load_model, observer
+        self._timeout_s, self._stalled_s = timeout_s, stalled_s
         self._under_way: list[Load] = []
 
     @property
@@ -159,10 +152,10 @@ class Loading:
         """
         async with asyncio.TaskGroup() as tasks:
             for number, folder in enumerate(folders, 1):
-                load = Load(folder, number, len(folders), self._loader, self._observer.reached)
+                load = Load(folder, number, len(folders), self._load_model, self._observer.reached)
                 self._under_way.append(load)
                 finishing = tasks.create_task(self._finish(load))
-                while not finishing.done() and (left_s := self._limits.stalled_s - load.idle_s()) > 0:
+                while not finishing.done() and (left_s := self._stalled_s - load.idle_s()) > 0:
                     await asyncio.wait({finishing}, timeout=left_s)
 
     async def end(self, timeout_s: float) -> bool:
@@ -176,7 +169,7 @@ class Loading:
     async def _finish(self, load: Load) -> None:
         """Wait for one load and report its result."""
         try:
-            async with asyncio.timeout(self._limits.load_s) as limit:
+            async with asyncio.timeout(self._timeout_s) as limit:
                 start = await load.result
             self._observer.loaded(load, start())
         except asyncio.CancelledError:
@@ -195,10 +188,9 @@ class Loading:
         self._under_way.remove(load)
 
     async def _give_up(self, load: Load) -> None:
-        limit_s = self._limits.load_s
         load.cancel()
         self._observer.refused(
-            load, f"its load took longer than {limit_s:g} s (load_timeout_s); it was {load.progress.stage}"
+            load, f"its load took longer than {self._timeout_s:g} s (load_timeout_s); it was {load.progress.stage}"
         )
         if await load.ends_within(_ENDING_S):
             self._under_way.remove(load)

@@ -105,7 +105,7 @@ class GrpcServer:
         self._front = front
         return bound
 
-    def set_serving(self, models: Iterable[str], others: Iterable[str], *, ready: bool) -> None:
+    def set_serving(self, models: Iterable[str], others: Iterable[str], ready: bool) -> None:
         """Set health: the server and its services by `ready`, each of `models` as serving, `others` as not."""
         self._set_health(_SERVING if ready else _NOT_SERVING)
         for model in models:

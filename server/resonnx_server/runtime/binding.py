@@ -30,11 +30,6 @@ class DeviceTensor:
     value: Any
     rows: int
 
-    def to_host(self) -> Array:
-        """Return a copy in host memory."""
-        array: Array = self.value.numpy()
-        return array
-
 
 def to_device(array: Array, device: str) -> DeviceTensor:
     """Copy an array [rows, ...] to a device. On "cpu" it shares the array's memory, which must not change then.

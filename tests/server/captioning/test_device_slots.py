@@ -92,8 +92,8 @@ class Pair:
         assert tokens[:used].tolist() == device_tokens[:used].tolist()
         assert len(device_tokens) == size
         for mine, other in zip((*device_state, *device_features), (*state, *features), strict=True):
-            assert mine.rows == len(mine.to_host()) == size
-            assert np.array_equal(mine.to_host()[:used], other[:used])
+            assert mine.rows == len(mine.value.numpy()) == size
+            assert np.array_equal(mine.value.numpy()[:used], other[:used])
         assert [mine.rows for mine, _ in self.owners] == [other.rows for _, other in self.owners]
         after = [rng.random((size, *shape)) for shape in STATES.values()]
         self.host.store(after)
@@ -104,7 +104,7 @@ class Pair:
         mine, other = (slots.inputs_of(owner, size) for slots, owner in zip(self._slots(), both, strict=True))
         assert mine[0].tolist() == other[0].tolist()
         for array, tensor in zip((*mine[1], *mine[2]), (*other[1], *other[2]), strict=True):
-            assert np.array_equal(array, tensor.to_host())
+            assert np.array_equal(array, tensor.value.numpy())
         after = [rng.random((size, *shape)) for shape in STATES.values()]
         self.host.store_of(both[0], after)
         self.device.store_of(both[1], _up(after))
@@ -118,7 +118,7 @@ class Pair:
             tokens, state, features = self.device.inputs(size)
             assert not tokens[used:].any()
             for tensor in (*state, *features):
-                array = tensor.to_host()
+                array = tensor.value.numpy()
                 assert all(np.array_equal(row, array[0]) for row in array[used:])
 
     def _slots(self) -> tuple[SlotRows[Owner, object], SlotRows[Owner, object]]:

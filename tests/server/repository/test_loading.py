@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from resonnx_server.errors import ModelRefused
-from resonnx_server.repository.loading import Limits, Load, Loading
+from resonnx_server.repository.loading import Load, Loading
 from resonnx_server.repository.progress import Progress
 from resonnx_server.repository.scan import ModelFolder
 from resonnx_server.runtime.cancellation import Cancellation
@@ -83,7 +83,7 @@ async def test_models_are_loaded_one_after_the_other_and_told(caplog: pytest.Log
 
     loader = Loader(a=alone, b=_raise(ModelRefused("is bad")), c=_raise(ValueError("secret")), d=alone)
     observer = Observer()
-    loading = Loading(loader, observer, Limits(LONG_S))
+    loading = Loading(loader.load, observer, LONG_S)
     await asyncio.wait_for(loading.run(_folders("a", "b", "c", "d")), LONG_S)
     assert loader.begun == ["a", "b", "c", "d"]
     unforeseen = "could not be loaded; the server's log has the details"
@@ -96,7 +96,7 @@ async def test_models_are_loaded_one_after_the_other_and_told(caplog: pytest.Log
 async def test_a_load_that_takes_too_long_is_refused_and_the_next_begins(caplog: pytest.LogCaptureFixture) -> None:
     with hung() as hangs:
         loader, observer = Loader(a=hangs), Observer()
-        loading = Loading(loader, observer, Limits(load_s=0.2))
+        loading = Loading(loader.load, observer, 0.2)
         await asyncio.wait_for(loading.run(_folders("a", "b")), LONG_S)
         assert observer.told == {
             "a": "its load took longer than 0.2 s (load_timeout_s); it was verifying",
@@ -112,7 +112,7 @@ async def test_a_load_that_takes_too_long_is_refused_and_the_next_begins(caplog:
 async def test_a_loads_own_timeout_is_not_the_limit(caplog: pytest.LogCaptureFixture) -> None:
     """As a network's file system raises."""
     observer = Observer()
-    await Loading(Loader(a=_raise(TimeoutError("no answer"))), observer, Limits(LONG_S)).run(_folders("a"))
+    await Loading(Loader(a=_raise(TimeoutError("no answer"))).load, observer, LONG_S).run(_folders("a"))
     assert "log has the details" in observer.told["a"]
 
 
@@ -120,7 +120,7 @@ async def test_the_next_load_passes_one_that_does_nothing() -> None:
     """Long before it is refused; and it may serve yet."""
     passed = threading.Event()
     loader, observer = Loader(a=lambda _: passed.wait(LONG_S), b=lambda _: passed.set()), Observer()
-    loading = Loading(loader, observer, Limits(LONG_S, stalled_s=0.05))
+    loading = Loading(loader.load, observer, LONG_S, stalled_s=0.05)
     await asyncio.wait_for(loading.run(_folders("a", "b")), LONG_S)
     assert observer.told == {"a": "serves", "b": "serves"}
 
@@ -145,7 +145,7 @@ async def test_a_load_that_does_something_is_not_passed() -> None:
         order.append("a")
 
     loader = Loader(a=steps, b=lambda _: order.append("b"))
-    loading = Loading(loader, Observer(), Limits(LONG_S, stalled_s=0.05))
+    loading = Loading(loader.load, Observer(), LONG_S, stalled_s=0.05)
     await asyncio.wait_for(loading.run(_folders("a", "b")), LONG_S)
     assert order == ["a", "b"]
 
@@ -159,7 +159,7 @@ async def test_loading_can_be_stopped_at_any_time() -> None:
         goes_on.wait(LONG_S)
 
     loader, observer = Loader(a=waits), Observer()
-    loading = Loading(loader, observer, Limits(LONG_S))
+    loading = Loading(loader.load, observer, LONG_S)
     running = asyncio.create_task(loading.run(_folders("a", "b")))
     assert await asyncio.to_thread(began.wait, LONG_S)
     running.cancel()
@@ -185,7 +185,7 @@ async def test_a_load_that_is_ended_goes_no_further() -> None:
                 step()
             said.append(refused.value.message)
 
-    loading = Loading(Loader(a=waits), Observer(), Limits(LONG_S))
+    loading = Loading(Loader(a=waits).load, Observer(), LONG_S)
     running = asyncio.create_task(loading.run(_folders("a")))
     assert await asyncio.to_thread(began.wait, LONG_S)
     running.cancel()
