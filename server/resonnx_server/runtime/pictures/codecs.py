@@ -11,7 +11,6 @@ from PIL import Image, ImageFile
 from resonnx_server.errors import BadImage
 from resonnx_server.runtime.pictures.file_kinds import damaged
 from resonnx_server.runtime.pictures.headers import Header
-from resonnx_server.runtime.pictures.orientation import UPRIGHT, orientation
 
 _PLUGINS: Final = {
     "JPEG": ("PIL.JpegImagePlugin", "JpegImageFile"),
@@ -25,7 +24,7 @@ _PLUGINS: Final = {
 _16_BIT_GREY: Final = "I;16"
 
 
-def decode_by_pillow(encoded: bytes, told: Header, divisor: int, field: str) -> tuple[Image.Image, int]:
+def decode_by_pillow(encoded: bytes, told: Header, divisor: int, field: str) -> Image.Image:
     """Decode a picture file by the plug-in of its format.
 
     Args:
@@ -35,7 +34,7 @@ def decode_by_pillow(encoded: bytes, told: Header, divisor: int, field: str) -> 
         field: The request's field, for messages.
 
     Returns:
-        An RGB image and its EXIF orientation, 1 to 8. Pillow turns TIFF files upright itself.
+        An RGB image, whose `info` has the EXIF block as "exif".
 
     Raises:
         BadImage: The file is damaged or incomplete.
@@ -50,10 +49,9 @@ def decode_by_pillow(encoded: bytes, told: Header, divisor: int, field: str) -> 
             image.load()
             # Alpha is dropped, also a palette's, about which Pillow would warn.
             image.info.pop("transparency", None)
-            stored = UPRIGHT if told.format == "TIFF" else orientation(image.info.get("exif", b""))
             if told.format == "PNG" and image.mode.startswith(_16_BIT_GREY):
-                return _from_16_bit_grey(image), stored
-            return image.convert("RGB"), stored
+                return _from_16_bit_grey(image)
+            return image.convert("RGB")
     except (BadImage, MemoryError):
         raise
     except Exception:
@@ -79,5 +77,6 @@ def _opener(name: str) -> Callable[[io.BytesIO], ImageFile.ImageFile]:
 
 
 def _from_16_bit_grey(image: Image.Image) -> Image.Image:
-    high = (np.asarray(image) >> 8).astype(np.uint8)
-    return Image.fromarray(high).convert("RGB")
+    high = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
+    high.info = image.info
+    return high

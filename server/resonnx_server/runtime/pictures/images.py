@@ -20,10 +20,9 @@ from resonnx_server.runtime.pictures.codecs import decode_by_pillow
 from resonnx_server.runtime.pictures.file_kinds import kind_of
 from resonnx_server.runtime.pictures.headers import Header, header
 from resonnx_server.runtime.pictures.jpeg import check_scans, decode_jpeg
-from resonnx_server.runtime.pictures.markers import exif
 from resonnx_server.runtime.pictures.memory import allowed_bytes, decoding_bytes, resized_size
 from resonnx_server.runtime.pictures.options import DEFAULT_MAX_PIXELS, PictureOptions
-from resonnx_server.runtime.pictures.orientation import Box, is_on_its_side, orientation, upright
+from resonnx_server.runtime.pictures.orientation import Box, is_on_its_side, orientation_of, upright
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -54,13 +53,14 @@ def load(encoded: bytes, options: PictureOptions, field: str = "image.encoded", 
     told = told or header(encoded)
     check(encoded, told, options, field)
     divisor = options.divisor(told.width, told.height) if told.scalable else 1
-    image, stored = _decode(encoded, told, divisor, field)
+    image = _decode(encoded, told, divisor, field)
     size = image.size
     shown: Box = (0, 0, *size)
     if divisor > 1:
         # The last row and column of a reduced picture may be covered only in part.
         size, shown = (told.width, told.height), (0, 0, told.width / divisor, told.height / divisor)
     if options.applies_exif:
+        stored = orientation_of(encoded, told, image)
         image, shown = upright(image, shown, stored)
         size = size[::-1] if is_on_its_side(stored) else size
     return fit(image, options.recipe, field, size, shown, options.max_resized_pixels)
@@ -71,8 +71,10 @@ def decode(encoded: bytes, field: str = "image.encoded", options: PictureOptions
     options = options or PictureOptions(ImageInput())
     told = header(encoded)
     check(encoded, told, options, field)
-    image, stored = _decode(encoded, told, 1, field)
-    return upright(image, (0, 0, *image.size), stored)[0] if options.applies_exif else image
+    image = _decode(encoded, told, 1, field)
+    if not options.applies_exif:
+        return image
+    return upright(image, (0, 0, *image.size), orientation_of(encoded, told, image))[0]
 
 
 def check(encoded: bytes, told: Header, options: PictureOptions, field: str) -> None:
@@ -150,18 +152,15 @@ def fit(
     return np.asarray(scaled.crop((left, top, left + recipe.width, top + recipe.height)))
 
 
-def _decode(encoded: bytes, told: Header, divisor: int, field: str) -> tuple[Image.Image, int]:
-    """Return an RGB image and its EXIF orientation, 1 to 8."""
+def _decode(encoded: bytes, told: Header, divisor: int, field: str) -> Image.Image:
+    """Return an RGB image, as it is stored in the file."""
+    image = None
     if told.format == "JPEG":
         check_scans(encoded, field)
         image = decode_jpeg(encoded, divisor, (told.width, told.height), field) if told.scalable else None
-        if image is not None:
-            return image, orientation(exif(encoded))
-    if told.format == "WebP":
+    elif told.format == "WebP":
         image = webp.decode_webp(encoded, (told.width, told.height), field)
-        if image is not None:
-            return image, orientation(webp.exif(encoded))
-    return decode_by_pillow(encoded, told, divisor, field)
+    return decode_by_pillow(encoded, told, divisor, field) if image is None else image
 
 
 def _names(options: PictureOptions) -> str:

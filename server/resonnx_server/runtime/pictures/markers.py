@@ -17,8 +17,6 @@ _MAX_GARBAGE: Final = 4096
 _PIECE: Final = 1 << 17
 _SCAN: Final = b"\xff\xda"
 _EOI: Final = 0xD9
-_APP1: Final = 0xE1
-_EXIF: Final = b"Exif\x00\x00"
 # Huffman tables, arithmetic conditions and a reserved code lie among the frames' codes.
 _NO_FRAMES: Final = (0xC4, 0xC8, 0xCC)
 _PROGRESSIVE: Final = (0xC2, 0xCA)
@@ -68,7 +66,7 @@ def scans(encoded: bytes) -> int:
 def frame(encoded: bytes) -> Frame | None:
     """Return a JPEG file's frame header; None if it is missing, too late or invalid."""
     at = kind_of_frame = 0
-    for kind, start in _segments(encoded):
+    for kind, start in segments(encoded):
         if kind == _SCAN[1]:
             if not at:
                 return None
@@ -89,16 +87,7 @@ def frame(encoded: bytes) -> Frame | None:
     return None
 
 
-def exif(encoded: bytes) -> bytes:
-    """Return a JPEG file's EXIF block from its TIFF header on; b"" if there is none."""
-    for kind, start in _segments(encoded):
-        content = start + 2
-        if kind == _APP1 and encoded.startswith(_EXIF, content):
-            return encoded[content + len(_EXIF) : start + int.from_bytes(encoded[start : start + 2], "big")]
-    return b""
-
-
-def _segments(encoded: bytes) -> Iterator[tuple[int, int]]:
+def segments(encoded: bytes) -> Iterator[tuple[int, int]]:
     """Yield the second marker byte and the position of the length of each segment, up to the first scan."""
     position, garbage = 2, _MAX_GARBAGE
     for _ in range(_MAX_SEGMENTS_BEFORE_SCAN):

@@ -1,7 +1,7 @@
 """The picture options of a model: one object from the settings to the codecs.
 
-A new option is a field of the same name in config.py and in PictureOptions (and in `in_force`, if GetModel shows it),
-and the code that applies it.
+A new option is a field of the same name in config.py and here (also in `in_force`, if GetModel shows it), and the code
+that applies it: for EXIF orientation, images.py and orientation.py.
 """
 
 from dataclasses import dataclass

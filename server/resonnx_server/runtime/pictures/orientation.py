@@ -4,6 +4,10 @@ from typing import Final, Literal
 
 from PIL import Image
 
+from resonnx_server.runtime.pictures.headers import Header
+from resonnx_server.runtime.pictures.markers import segments
+from resonnx_server.runtime.pictures.webp import chunks
+
 UPRIGHT: Final = 1
 _ORIENTATION: Final = 0x0112
 # Bytes of integer types. The standard demands SHORT, 3; some writers use others.
@@ -21,7 +25,25 @@ _TURNS: Final = {
     8: Image.Transpose.ROTATE_90,
 }
 
+_APP1: Final = 0xE1
+
 Box = tuple[float, float, float, float]
+
+
+def orientation_of(encoded: bytes, told: Header, image: Image.Image) -> int:
+    """Return the EXIF orientation, 1 to 8, of a picture file that was decoded to `image`."""
+    if told.format == "TIFF":
+        # Pillow has turned it upright.
+        return UPRIGHT
+    block: bytes = image.info.get("exif", b"")
+    if told.format == "JPEG" and not block:
+        for kind, start in segments(encoded):
+            if kind == _APP1 and encoded.startswith(_PREFIX, start + 2):
+                block = encoded[start + 2 : start + int.from_bytes(encoded[start : start + 2], "big")]
+                break
+    elif told.format == "WebP" and not block:
+        block = next((encoded[start:end] for kind, start, end in chunks(encoded) if kind == b"EXIF"), b"")
+    return orientation(block)
 
 
 def orientation(block: bytes) -> int:

@@ -47,7 +47,7 @@ def decode_webp(encoded: bytes, size: tuple[int, int], field: str) -> Image.Imag
     is_moving = encoded[12:16] == b"VP8X" and encoded[20] & _MOVING
     if not is_moving:
         return Image.fromarray(_pixels(decoder, encoded, size, field))
-    frame = next((span for kind, *span in _chunks(encoded, _FIRST_CHUNK, len(encoded)) if kind == b"ANMF"), None)
+    frame = next((span for kind, *span in chunks(encoded) if kind == b"ANMF"), None)
     # Later frames may be missing.
     if frame is None or 8 + _little(encoded[4:8]) > len(encoded):
         raise damaged(encoded, field)
@@ -56,17 +56,12 @@ def decode_webp(encoded: bytes, size: tuple[int, int], field: str) -> Image.Imag
     left, top, across, down = 2 * left, 2 * top, across + 1, down + 1
     if left + across > size[0] or top + down > size[1]:
         raise damaged(encoded, field)
-    inside = _chunks(encoded, start + _FRAME_HEAD, end)
+    inside = chunks(encoded, start + _FRAME_HEAD, end)
     still = next((encoded[at - 8 : past] for kind, at, past in inside if kind in _PICTURES), b"")
     still = b"RIFF" + (4 + len(still)).to_bytes(4, "little") + b"WEBP" + still
     canvas = Image.new("RGB", size)
     canvas.paste(Image.fromarray(_pixels(decoder, still, (across, down), field)), (left, top))
     return canvas
-
-
-def exif(encoded: bytes) -> bytes:
-    """Return a WebP file's EXIF block; b"" if there is none."""
-    return next((encoded[a:b] for kind, a, b in _chunks(encoded, _FIRST_CHUNK, len(encoded)) if kind == b"EXIF"), b"")
 
 
 def _pixels(decoder: Any, file: bytes, size: tuple[int, int], field: str) -> np.ndarray[Any, np.dtype[np.uint8]]:
@@ -84,8 +79,9 @@ def _pixels(decoder: Any, file: bytes, size: tuple[int, int], field: str) -> np.
     return pixels
 
 
-def _chunks(encoded: bytes, start: int, end: int) -> Iterator[tuple[bytes, int, int]]:
+def chunks(encoded: bytes, start: int = _FIRST_CHUNK, end: int | None = None) -> Iterator[tuple[bytes, int, int]]:
     """Yield each chunk's kind and the start and end of its content."""
+    end = len(encoded) if end is None else end
     for _ in range(_MAX_CHUNKS):
         content = start + 8
         past = content + _little(encoded[start + 4 : content])

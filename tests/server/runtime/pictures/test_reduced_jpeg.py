@@ -132,7 +132,7 @@ def test_what_libjpeg_turbo_complains_of_is_reduced_by_pillow(monkeypatch: pytes
     sizes: list[tuple[int, int]] = []
     pillow = images.decode_by_pillow
     monkeypatch.setattr(
-        images, "decode_by_pillow", lambda *given: (decoded := pillow(*given), sizes.append(decoded[0].size))[0]
+        images, "decode_by_pillow", lambda *given: (decoded := pillow(*given), sizes.append(decoded.size))[0]
     )
     images.load(bytes(content), PictureOptions(_recipe(30), jpeg_scaling=True))
     assert sizes == [(160, 107)]
