@@ -18,6 +18,9 @@ $(VENV)/.installed:
 run: $(VENV)/.installed
 	@$(BIN)/python deploy/quickstart.py --port $(PORT) --http-port $(HTTP_PORT) $(if $(ONCE),--once)
 
+# Tests start some hundred processes, each of which would compile its modules.
+unexport PYTHONDONTWRITEBYTECODE
+
 test: $(VENV)/.installed
 	$(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 

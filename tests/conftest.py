@@ -26,6 +26,12 @@ settings.register_profile("patient", deadline=None)
 settings.register_profile("quick", deadline=None, max_examples=20)
 settings.load_profile("patient")
 
+
+def examples(count: int, **more: int) -> settings:
+    """Return settings for `count` examples in the usual profile, and for fewer in that of `make test-fast`."""
+    return settings(max_examples=count * settings.default.max_examples // 100, **more)
+
+
 # Torch's waiting threads spin by default, and take the cores from everything that a test runs beside it.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 if "PYTEST_XDIST_WORKER" in os.environ:

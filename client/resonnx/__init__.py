@@ -1,4 +1,4 @@
-"""Ask a resonnx server what its models see in a picture.
+"""Client of a resonnx server: classifies and captions pictures.
 
 with Client("localhost:8001") as client:
     print(client.classify("cat.jpg", "resnet50").predictions[0].label)

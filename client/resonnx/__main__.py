@@ -1,4 +1,4 @@
-"""`python -m resonnx` is `resonnx`."""
+"""Runs the `resonnx` command as `python -m resonnx`."""
 
 from resonnx.cli import main
 

@@ -1,4 +1,4 @@
-"""The asyncio client: the twin of _client.py, with the same methods. Runs in the caller's loop."""
+"""The asyncio client, with the same methods as the blocking one."""
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterable, Iterable
@@ -10,18 +10,11 @@ from resonnx_proto.v1 import vision_pb2
 
 from resonnx._caption_options import CaptionOptions
 from resonnx._errors import InvalidArgument, ResonnxError, from_rpc_error, from_unreadable
-from resonnx._messages import (
-    caption_event,
-    caption_request,
-    caption_result,
-    classification,
-    classify_request,
-    model_info,
-    model_request,
-    model_summaries,
-)
+from resonnx._messages import model_info, model_request, model_summaries
 from resonnx._pictures.images import ImageSource, is_sendable, sendable, to_message
 from resonnx._results import CaptionResult, Classification, ModelInfo, ModelSummary, Word
+from resonnx._tasks.caption import caption_event, caption_request, caption_result
+from resonnx._tasks.classify import classification, classify_request
 from resonnx._transport.channel import server_address
 from resonnx._transport.ending import Ending
 from resonnx._transport.loop_channel import LoopChannel
@@ -30,18 +23,18 @@ from resonnx._transport.window import Window
 
 
 class AsyncClient:
-    """A connection to a resonnx server, made when first needed, for the event loop that runs then.
+    """An asyncio connection to a resonnx server; methods, arguments, results and errors are those of `Client`.
 
-    Methods, arguments, results and errors are `Client`'s. It may be made before any loop runs, and used in another loop
-    after that of its first use has been closed. A path, or an open file, is read in the loop: hand over bytes where
-    that is slow. Only pictures too large to be sent as they are go to a thread, where they are encoded.
+    It connects on first use, in the event loop that runs then; after that loop is closed it may be used in another
+    one. Files are read in the event loop: pass bytes if reading is slow. Pictures that must be compressed to fit into a
+    message are encoded in a thread.
 
     Args:
-        server: As `Client` takes it.
-        timeout_s: How long a call may take, retries included, where the call does not say; None for no limit.
+        server: Address, as for `Client`.
+        timeout_s: Default timeout of calls, including retries; None for no limit.
 
     Raises:
-        ValueError: `server` is no address, a URL for one.
+        ValueError: `server` is not an address, but for example a URL.
     """
 
     def __init__(self, server: str | None = None, *, timeout_s: float | None = 10.0) -> None:
@@ -62,7 +55,7 @@ class AsyncClient:
         await self.close()
 
     async def close(self) -> None:
-        """Disconnect; calls of other tasks end with Cancelled, later ones with ClientClosed."""
+        """Disconnect. Running calls of other tasks raise Cancelled, later calls ClientClosed."""
         await self._connection.close()
 
     async def classify(
@@ -77,12 +70,12 @@ class AsyncClient:
         answer_within_s: float | None = None,
         timeout_s: Timeout = ClientDefault.TIMEOUT,
     ) -> Classification:
-        """Name what a picture shows; see `Client.classify`."""
+        """Classify a picture; see `Client.classify`."""
         request = classify_request(
             await _message(image),
             model,
             version=version,
-            top_k=top_k or 0,
+            top_k=top_k,
             features=features,
             priority=priority,
             answer_within_s=answer_within_s,
@@ -102,16 +95,16 @@ class AsyncClient:
         answer_within_s: float | None = None,
         timeout_s: float | None = None,
     ) -> AsyncGenerator[tuple[int, Classification | ResonnxError]]:
-        """Name what many pictures show; see `Client.classify_stream`."""
+        """Classify many pictures; see `Client.classify_stream`."""
         window = Window(
             model,
             version=version,
-            top_k=top_k or 0,
+            top_k=top_k,
             features=features,
             priority=priority,
             answer_within_s=answer_within_s,
         )
-        # Not call.write(): it could wait for a server that waits for us to read.
+        # call.write() could deadlock with a server that waits for its answers to be read.
         requests: asyncio.Queue[vision_pb2.ClassifyRequest | None] = asyncio.Queue()
         call = self._connection.vision().ClassifyStream(_until_none(requests), timeout=timeout_s)
         ending = Ending(call)
@@ -157,7 +150,7 @@ class AsyncClient:
         timeout_s: Timeout = ClientDefault.TIMEOUT,
         **options: Unpack[CaptionOptions],
     ) -> CaptionResult:
-        """Say what a picture shows; see `Client.caption`."""
+        """Caption a picture; see `Client.caption`."""
         request = caption_request(
             await _message(image),
             model,
@@ -179,7 +172,7 @@ class AsyncClient:
         timeout_s: Timeout = ClientDefault.TIMEOUT,
         **options: Unpack[CaptionOptions],
     ) -> AsyncGenerator[Word | CaptionResult]:
-        """Say what a picture shows, word by word; see `Client.stream_caption`."""
+        """Caption a picture word by word; see `Client.stream_caption`."""
         request = caption_request(
             to_message(image),
             model,
@@ -198,7 +191,7 @@ class AsyncClient:
     async def model(
         self, name: str, version: int | None = None, *, timeout_s: Timeout = ClientDefault.TIMEOUT
     ) -> ModelInfo:
-        """Describe one model; `version` None for the one that is served by default."""
+        """Describe a model; `version` None for the default version."""
         request = model_request(name, version)
         return model_info(await self._call("GetModel", request, timeout_s))
 
@@ -246,7 +239,7 @@ async def _message(image: ImageSource) -> vision_pb2.Image:
 
 
 async def _sendable(message: vision_pb2.Image) -> vision_pb2.Image:
-    """As `sendable`, whose encoding takes seconds, off the loop."""
+    """Run `sendable` in a thread if it must encode the picture, which takes seconds."""
     return message if is_sendable(message) else await asyncio.to_thread(sendable, message)
 
 

@@ -1,24 +1,24 @@
-"""What a caller may say about how a caption is decoded."""
+"""Options of caption decoding."""
 
 from typing import Literal, TypedDict
 
 
 class CaptionOptions(TypedDict, total=False):
-    """Keyword arguments of `caption` and `stream_caption`; what is left out is the model's own choice.
+    """Keyword arguments of `caption` and `stream_caption`; the default of each is the model's own setting.
 
     Attributes:
-        max_tokens: Where to stop, the end token included.
-        min_tokens: The end token may not come before it is this one, counted from 1.
-        beam_width: Captions searched side by side, 1 (greedy) to 10.
-        num_captions: Captions wanted, best first; at most `beam_width`.
-        length_normalization: How the captions' scores allow for their length.
-        temperature: Above 0, tokens are drawn at random from probabilities ** (1 / temperature).
-        top_k: Draw among so many best tokens.
-        top_p: Draw among the fewest best tokens whose probabilities sum up to it.
-        seed: The same seed draws the same words; 0 to 2**64-1.
-        forbidden_words: Words that may not come.
-        prefix: Words that the caption begins with.
-        attention: Whether to tell, word by word, where the model looked.
+        max_tokens: Maximum length in tokens, including the end token.
+        min_tokens: Minimum length in tokens, including the end token.
+        beam_width: 1 (greedy search) to 10.
+        num_captions: Number of captions, best first; at most `beam_width`.
+        length_normalization: How scores of captions are normalised by length.
+        temperature: Sampling temperature; 0 takes the most probable token.
+        top_k: Sample from this many most probable tokens.
+        top_p: Sample from the fewest most probable tokens whose probabilities sum to this, 0 to 1.
+        seed: Seed of the sampling, 0 to 2**64-1.
+        forbidden_words: Words that are never produced.
+        prefix: The first words of the caption.
+        attention: Whether to return each word's attention weights.
     """
 
     max_tokens: int

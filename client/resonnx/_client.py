@@ -1,4 +1,4 @@
-"""The blocking client. Starts no threads of its own; one may be shared by many threads."""
+"""The blocking client. It starts no threads, and threads may share it."""
 
 import queue
 import time
@@ -11,35 +11,28 @@ from resonnx_proto.v1 import vision_pb2
 
 from resonnx._caption_options import CaptionOptions
 from resonnx._errors import ClientClosed, InvalidArgument, ResonnxError, from_rpc_error, from_unreadable
-from resonnx._messages import (
-    caption_event,
-    caption_request,
-    caption_result,
-    classification,
-    classify_request,
-    model_info,
-    model_request,
-    model_summaries,
-)
+from resonnx._messages import model_info, model_request, model_summaries
 from resonnx._pictures.images import ImageSource, sendable, to_message
 from resonnx._results import CaptionResult, Classification, ModelInfo, ModelSummary, Word
+from resonnx._tasks.caption import caption_event, caption_request, caption_result
+from resonnx._tasks.classify import classification, classify_request
 from resonnx._transport.channel import OPTIONS, server_address, vision_stub
 from resonnx._transport.retry import Attempts, ClientDefault, RetryBudget, Timeout
 from resonnx._transport.window import Window
 
 
 class Client:
-    """A connection to a resonnx server, made when first needed.
+    """A connection to a resonnx server; it connects on first use.
 
-    Pictures are given as `ImageSource` says. Every method raises ResonnxError for what goes wrong
-    at the server or on the way there, and OSError, TypeError or ValueError for what is no picture.
+    Every method raises ResonnxError if the server or the network fails, and OSError, TypeError or ValueError for an
+    argument that is not an `ImageSource`.
 
     Args:
-        server: "host" or "host:port", the port being 8001 if not given; default $RESONNX_SERVER, else "localhost".
-        timeout_s: How long a call may take, retries included, where the call does not say; None for no limit.
+        server: "host" or "host:port"; default $RESONNX_SERVER, else "localhost". The default port is 8001.
+        timeout_s: Default timeout of calls, including retries; None for no limit.
 
     Raises:
-        ValueError: `server` is no such address, a URL for one.
+        ValueError: `server` is not an address, but for example a URL.
     """
 
     def __init__(self, server: str | None = None, *, timeout_s: float | None = 10.0) -> None:
@@ -62,7 +55,7 @@ class Client:
         self.close()
 
     def close(self) -> None:
-        """Disconnect; calls of other threads end with Cancelled, later ones with ClientClosed."""
+        """Disconnect. Running calls of other threads raise Cancelled, later calls ClientClosed."""
         self._closed = True
         self._channel.close()
 
@@ -78,24 +71,24 @@ class Client:
         answer_within_s: float | None = None,
         timeout_s: Timeout = ClientDefault.TIMEOUT,
     ) -> Classification:
-        """Name what a picture shows.
+        """Classify a picture.
 
         Args:
             image: The picture.
-            model: A classifier's name.
-            version: None for the one that the server serves by default.
-            top_k: Predictions wanted, best first; 5 if not given, or all where there are fewer classes.
-            features: Whether to give the feature vector before the model's head as well.
-            priority: 1 (first) to 8, of what waits at the server; 4 if not given.
-            answer_within_s: How soon after its arrival at the server the request must be answered, or else is
-                refused at once or given up; `timeout_s` counts the way there and retries as well. None for no limit.
-            timeout_s: For this call, in place of the client's; None for no limit.
+            model: Name of a classifier.
+            version: None for the default version.
+            top_k: Number of predictions, best first; default 5, or all if there are fewer classes.
+            features: Whether to return the feature vector, the input of the model's head.
+            priority: 1 (first) to 8 in the server's queue; default 4.
+            answer_within_s: Deadline in seconds from the request's arrival at the server, which refuses requests that
+                cannot meet it. None for no limit. `timeout_s` includes the network and retries as well.
+            timeout_s: Timeout of this call; default the client's, None for no limit.
         """
         request = classify_request(
             sendable(to_message(image)),
             model,
             version=version,
-            top_k=top_k or 0,
+            top_k=top_k,
             features=features,
             priority=priority,
             answer_within_s=answer_within_s,
@@ -115,34 +108,33 @@ class Client:
         answer_within_s: float | None = None,
         timeout_s: float | None = None,
     ) -> Generator[tuple[int, Classification | ResonnxError]]:
-        """Name what many pictures show, over one pipelined stream.
+        """Classify many pictures over one pipelined stream.
 
-        Pictures are taken in the caller's thread, up to 16 ahead of the answers; an answer may be
-        held back until more pictures are taken. A picture that fails, or that the server sheds, has
-        its error as its outcome and does not hurt the others.
+        Pictures are read in the caller's thread, up to 16 ahead of the results; a result may be held back until more
+        pictures are read. A picture that fails or is refused has an error as its result; the others are not affected.
 
         Args:
             images: Any number of pictures.
-            model: A classifier's name.
-            version: None for the one that the server serves by default.
-            top_k: Predictions wanted of each, as in classify.
-            features: Whether to give feature vectors as well.
-            priority: Of each picture, as in classify.
-            answer_within_s: For each picture, as in classify: a late one fails alone.
-            timeout_s: For the whole stream; None for no limit, as its length is not known.
+            model: Name of a classifier.
+            version: None for the default version.
+            top_k: As in `classify`.
+            features: As in `classify`.
+            priority: Of each picture, as in `classify`.
+            answer_within_s: Of each picture, as in `classify`.
+            timeout_s: Of the whole stream; None for no limit.
 
         Yields:
-            The picture's place in `images`, and its outcome; in the order in which they are ready.
+            A picture's index in `images` and its result, in the order of completion.
         """
         window = Window(
             model,
             version=version,
-            top_k=top_k or 0,
+            top_k=top_k,
             features=features,
             priority=priority,
             answer_within_s=answer_within_s,
         )
-        # gRPC takes requests in a thread of its own: a queue keeps `images` in the caller's.
+        # gRPC reads requests in its own thread; the queue keeps `images` in the caller's.
         requests: queue.SimpleQueue[vision_pb2.ClassifyRequest | None] = queue.SimpleQueue()
         call = self._start(self._vision.ClassifyStream, iter(requests.get, None), timeout_s)
         try:
@@ -179,16 +171,16 @@ class Client:
         timeout_s: Timeout = ClientDefault.TIMEOUT,
         **options: Unpack[CaptionOptions],
     ) -> CaptionResult:
-        """Say what a picture shows.
+        """Caption a picture.
 
         Args:
             image: The picture.
-            model: A captioner's name.
-            version: None for the one that the server serves by default.
-            priority: As in classify.
-            answer_within_s: As in classify.
-            timeout_s: For this call, in place of the client's; None for no limit.
-            **options: How to decode; see CaptionOptions.
+            model: Name of a captioner.
+            version: None for the default version.
+            priority: As in `classify`.
+            answer_within_s: As in `classify`.
+            timeout_s: Timeout of this call; default the client's, None for no limit.
+            **options: Decoding options, see CaptionOptions.
         """
         request = caption_request(
             sendable(to_message(image)),
@@ -211,10 +203,10 @@ class Client:
         timeout_s: Timeout = ClientDefault.TIMEOUT,
         **options: Unpack[CaptionOptions],
     ) -> Generator[Word | CaptionResult]:
-        """Say what a picture shows, word by word; arguments as for `caption`.
+        """Caption a picture word by word; arguments as for `caption`.
 
         Yields:
-            Each Word of the best caption as it becomes certain; last, the CaptionResult.
+            Each Word of the best caption when it can no longer change; last, the CaptionResult.
         """
         request = caption_request(
             sendable(to_message(image)),
@@ -232,7 +224,7 @@ class Client:
         return model_summaries(self._call(self._vision.ListModels, request, timeout_s))
 
     def model(self, name: str, version: int | None = None, *, timeout_s: Timeout = ClientDefault.TIMEOUT) -> ModelInfo:
-        """Describe one model; `version` None for the one that is served by default."""
+        """Describe a model; `version` None for the default version."""
         request = model_request(name, version)
         return model_info(self._call(self._vision.GetModel, request, timeout_s))
 
@@ -240,11 +232,11 @@ class Client:
         return Attempts(self._timeout_s if timeout_s is ClientDefault.TIMEOUT else timeout_s, self._budget)
 
     def _start(self, method: Callable[..., Any], request: Any, timeout_s: float | None) -> Any:
-        """Begin one attempt of a call: the answer of one that has a single one, else the stream of them."""
+        """Start an attempt of a call and return its response, or its stream of responses."""
         try:
             return method(request, timeout=timeout_s)
         except ValueError:
-            # As gRPC says it of a channel that is closed.
+            # gRPC's error for a closed channel.
             if self._closed:
                 raise ClientClosed from None
             raise

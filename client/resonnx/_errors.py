@@ -1,19 +1,19 @@
-"""Every way that a call to the server can fail, and the one place that reads a gRPC status.
+"""Exceptions of the clients, and their conversion from gRPC statuses.
 
     ResonnxError
-    ├── InvalidArgument       the request can never succeed as it is; `field` names its part
+    ├── InvalidArgument       the request is invalid; `field` names the part
     ├── NotFound              no such model or version
-    ├── FailedPrecondition    the model cannot do this as it stands
+    ├── FailedPrecondition    the model does not support the request
     ├── Unimplemented         the server does not have this call
-    ├── Overloaded            shed by the server, or a message over the size limit
-    ├── Unavailable           not reachable, draining or not ready
-    ├── DeadlineExceeded      no answer within timeout_s or answer_within_s, nor could there be one
+    ├── Overloaded            refused under load, or a message over the size limit
+    ├── Unavailable           the server is unreachable, draining or not ready
+    ├── DeadlineExceeded      timeout_s or answer_within_s passed, or cannot be met
     ├── Internal              the server failed
     └── Cancelled             the client was closed during the call
         └── ClientClosed      the client was closed before the call
 
-A status of any other code is a plain ResonnxError. What is no picture raises OSError, TypeError or
-ValueError before anything is sent.
+Other status codes raise ResonnxError itself. An argument that is not a picture raises OSError, TypeError or ValueError
+before a request is sent.
 """
 
 from collections.abc import Sequence
@@ -28,14 +28,14 @@ _DOMAIN = "resonnx"
 
 
 class ResonnxError(Exception):
-    """Base of all.
+    """Base class of the client's errors.
 
     Attributes:
-        message: For people; may change.
-        code: The gRPC status code's name, e.g. "NOT_FOUND".
-        reason: Stable and more exact, e.g. "MODEL_NOT_FOUND"; `code` where the server gave none.
-        field: The request's field at fault, or None.
-        retry_after_s: When the server expects room again, in seconds, or None.
+        message: Readable text, which may change between versions.
+        code: Name of the gRPC status code, e.g. "NOT_FOUND".
+        reason: Stable identifier, e.g. "MODEL_NOT_FOUND"; equal to `code` if the server gave none.
+        field: Name of the invalid field of the request, or None.
+        retry_after_s: Seconds after which the server expects to accept the request, or None.
     """
 
     default_code: ClassVar[str] = "UNKNOWN"
@@ -58,7 +58,7 @@ class ResonnxError(Exception):
 
 
 class InvalidArgument(ResonnxError):
-    """The request can never succeed as it is."""
+    """The request is invalid."""
 
     default_code = "INVALID_ARGUMENT"
 
@@ -70,7 +70,7 @@ class NotFound(ResonnxError):
 
 
 class FailedPrecondition(ResonnxError):
-    """The model cannot do this as it stands."""
+    """The model does not support the request."""
 
     default_code = "FAILED_PRECONDITION"
 
@@ -82,17 +82,17 @@ class Unimplemented(ResonnxError):
 
 
 class Overloaded(ResonnxError):
-    """Shed by the server, or a message over the size limit (then without `retry_after_s`).
+    """The server refused the request under load, or a message exceeds the size limit.
 
-    The reason is QUEUE_FULL, or WAIT_TOO_LONG where what waits before the request leaves it too little time; of a
-    message over the server's limit MESSAGE_TOO_LARGE, and of words that were not read in time SLOW_READER.
+    Reasons: QUEUE_FULL; WAIT_TOO_LONG if the queue leaves too little time before the deadline; MESSAGE_TOO_LARGE,
+    without `retry_after_s`; SLOW_READER if a stream's words were not read in time.
     """
 
     default_code = "RESOURCE_EXHAUSTED"
 
 
 class Unavailable(ResonnxError):
-    """The server cannot be reached, drains, or is not ready."""
+    """The server is unreachable, draining or not ready."""
 
     default_code = "UNAVAILABLE"
 
@@ -100,15 +100,15 @@ class Unavailable(ResonnxError):
 class DeadlineExceeded(ResonnxError):
     """No answer within `timeout_s` or `answer_within_s`.
 
-    Where the request takes longer than that even on an idle server, it is told at once, with the reason
-    DEADLINE_UNREACHABLE: more time helps, another try does not.
+    The reason DEADLINE_UNREACHABLE means that the request takes longer even on an idle server: it needs more time, not
+    another attempt.
     """
 
     default_code = "DEADLINE_EXCEEDED"
 
 
 class Internal(ResonnxError):
-    """The server failed, or broke the protocol."""
+    """The server failed or violated the protocol."""
 
     default_code = "INTERNAL"
 
@@ -130,9 +130,9 @@ _CLASSES = {kind.default_code: kind for kind in ResonnxError.__subclasses__()}
 
 
 def from_rpc_error(error: grpc.RpcError) -> ResonnxError:
-    """Read code, message and details of a failed call, sync or async.
+    """Convert the error of a failed call, sync or async.
 
-    Details that cannot be parsed, or are not of the domain "resonnx", count as absent.
+    Details that cannot be parsed or belong to another domain than "resonnx" are ignored.
     """
     reason = field = None
     retry_after_s = pushback_s(error)
@@ -156,15 +156,15 @@ def from_rpc_error(error: grpc.RpcError) -> ResonnxError:
 
 
 def from_stream(error: vision_pb2.Error) -> ResonnxError:
-    """Read the error of one picture of a ClassifyStream."""
-    # As in the trailer of a call: anything but a non-negative number forbids the retry.
+    """Convert the error of one picture of a ClassifyStream."""
+    # As in a call's trailer: a negative number forbids a retry.
     invited = error.HasField("retry_after_ms") and error.retry_after_ms >= 0
     retry_after_s = error.retry_after_ms / 1e3 if invited else None
     return _error(error.code, error.message, reason=error.reason, retry_after_s=retry_after_s)
 
 
 def from_unreadable(error: OSError | ValueError | InvalidArgument) -> InvalidArgument:
-    """Give a picture that never left this machine the form of the server's own refusals."""
+    """Convert the error of a picture that cannot be read."""
     if isinstance(error, InvalidArgument):
         return error
     message = (isinstance(error, OSError) and error.strerror) or str(error)
@@ -172,9 +172,9 @@ def from_unreadable(error: OSError | ValueError | InvalidArgument) -> InvalidArg
 
 
 def pushback_s(error: grpc.RpcError) -> float | None:
-    """Seconds after which the server invites the same call again; None if it does not."""
+    """Return the seconds after which the server accepts a retry; None if it allows none."""
     value = _trailer(error, "grpc-retry-pushback-ms")
-    # gRPC's rule: anything but a non-negative number forbids the retry.
+    # gRPC's rule: any other value forbids a retry.
     return int(value) / 1e3 if isinstance(value, str) and value.isdecimal() else None
 
 
@@ -187,7 +187,7 @@ def _details(error: grpc.RpcError) -> Sequence[Any]:
 
 
 def _trailer(error: grpc.RpcError, key: str) -> Any:
-    # Any: the sync and the async client's metadata share no type, only that they are pairs.
+    # The metadata of sync and async calls are pairs without a common type.
     trailers: Any = error.trailing_metadata() or ()
     return next((value for name, value in trailers if name == key), None)
 

@@ -1,7 +1,4 @@
-"""What the server's answers become: frozen values without protobuf.
-
-Times are seconds, probabilities 0..1, log-probabilities natural.
-"""
+"""Results of calls, as immutable values. Times are in seconds, probabilities 0 to 1, logarithms natural."""
 
 from dataclasses import dataclass
 
@@ -10,9 +7,13 @@ from resonnx_proto.v1 import manifest_pb2
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """Where a request's time on the server went.
+    """A request's time on the server.
 
-    `batch_size` is the number of pictures that shared the batch (a caption: its encoder batch).
+    Attributes:
+        decode_s: Decoding and resizing of the picture.
+        queue_s: Waiting for a batch.
+        compute_s: Running the model.
+        batch_size: Pictures in the batch; of a caption, in the encoder's batch.
     """
 
     decode_s: float
@@ -23,7 +24,7 @@ class Timing:
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """One class and its probability; `index` is its place in the model's labels."""
+    """A class: its label, its index in the model's labels, and its probability."""
 
     label: str
     index: int
@@ -32,7 +33,7 @@ class Prediction:
 
 @dataclass(frozen=True, slots=True)
 class Classification:
-    """A picture's classes, best first; `features` is what the head sees, None unless asked for."""
+    """A picture's classes, best first; `features` is the input of the model's head, None unless requested."""
 
     model: str
     version: int
@@ -43,10 +44,13 @@ class Classification:
 
 @dataclass(frozen=True, slots=True)
 class Word:
-    """One word of a caption; `token` is its place in the model's vocabulary.
+    """A word of a caption.
 
-    `attention` is where the model looked, if that was asked for: weights over the picture's grid, row by row from the
-    top left.
+    Attributes:
+        text: The word.
+        token: Its index in the model's vocabulary.
+        log_prob: Its log-probability.
+        attention: If requested, weights over the picture's grid, row by row from the top left.
     """
 
     text: str
@@ -57,9 +61,13 @@ class Word:
 
 @dataclass(frozen=True, slots=True)
 class Caption:
-    """A sentence; `log_prob` is the sum over all its tokens, the end token included.
+    """A caption.
 
-    `score` is what captions are ranked by: `log_prob`, allowing for length.
+    Attributes:
+        text: The sentence.
+        log_prob: Sum over all tokens, including the end token.
+        words: The words in order.
+        score: Captions are ranked by it: `log_prob`, normalised by length if so requested.
     """
 
     text: str
@@ -72,8 +80,8 @@ class Caption:
 class CaptionResult:
     """A picture's captions, best first.
 
-    `seed` is that of the draws, None where nothing was drawn. `attention_grid` is the rows and columns of the words'
-    attention, 0 and 0 without.
+    `seed` is the seed of the sampling, None without sampling. `attention_grid` is the rows and columns of the words'
+    attention, (0, 0) without attention.
     """
 
     model: str
@@ -88,8 +96,8 @@ class CaptionResult:
 class ModelSummary:
     """A model as the server lists it.
 
-    `task` is "classifier", "captioner" or "tensors"; `state` is "loading", "ready" or "refused",
-    and `reason` says why. A number stands for a value that only a newer client can name.
+    `task` is "classifier", "captioner" or "tensors"; `state` is "loading", "ready" or "refused", with its reason in
+    `reason`. A value that this version of the client cannot name is a number.
     """
 
     name: str
@@ -101,7 +109,7 @@ class ModelSummary:
 
 @dataclass(frozen=True, slots=True)
 class BatchLatency:
-    """What a batch of this size is expected to take at present, and how far off that is on average; seconds."""
+    """Predicted duration of a batch of this size, and the mean deviation from it, in seconds."""
 
     batch_size: int
     expected_s: float
@@ -110,9 +118,14 @@ class BatchLatency:
 
 @dataclass(frozen=True, slots=True)
 class SessionInfo:
-    """What one ONNX file of a model runs on; `precision` is e.g. "fp32", "bf16" or "int8".
+    """How one ONNX file of a model runs.
 
-    `instances` batches run at once, and `latencies` were measured so.
+    Attributes:
+        file: The file's name.
+        provider: ONNX Runtime's execution provider.
+        precision: E.g. "fp32", "bf16" or "int8".
+        latencies: By batch size, measured with `instances` concurrent batches.
+        instances: Number of batches that run concurrently.
     """
 
     file: str
@@ -124,7 +137,7 @@ class SessionInfo:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What the server takes for this model; bytes are of one request or answer."""
+    """The server's limits for a model; `max_message_bytes` holds for a request and for a response."""
 
     max_batch_size: int
     max_queue_size: int
@@ -133,10 +146,14 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class PictureSettings:
-    """How the server reads picture files for a model.
+    """How the server decodes picture files for a model.
 
-    `exif_orientation` is "apply" or "ignore", `formats` those that are taken, e.g. "JPEG"; larger
-    pictures than `max_image_pixels`, or with a longer side than `max_image_side`, are refused.
+    Attributes:
+        exif_orientation: "apply" or "ignore".
+        jpeg_scaling: Whether large JPEG files are decoded at reduced size.
+        formats: Accepted formats, e.g. "JPEG".
+        max_image_pixels: Larger pictures are refused.
+        max_image_side: Pictures with a longer side, in pixels, are refused.
     """
 
     exif_orientation: str
@@ -148,11 +165,16 @@ class PictureSettings:
 
 @dataclass(frozen=True, slots=True)
 class ModelInfo:
-    """All that the server tells of a model.
+    """The server's description of a model.
 
-    `manifest` is the exporter's own message (None for a bare ONNX file), `identity` the sha256 of
-    the model's checksums in hex (empty for a bare file), and `verified` says whether its answers
-    were compared with the golden examples at load. `pictures` is None for a bare ONNX file.
+    Attributes:
+        summary: Name, version, task and state.
+        manifest: As the exporter wrote it; None for a bare ONNX file.
+        sessions: One per ONNX file.
+        identity: SHA-256 of the model's checksums in hex; empty for a bare ONNX file.
+        verified: Whether the outputs were compared with the golden examples when the model was loaded.
+        limits: The server's limits.
+        pictures: None for a bare ONNX file.
     """
 
     summary: ModelSummary

@@ -1,1 +1,1 @@
-"""Pictures in every usual form, as bytes for a request."""
+"""Conversion of pictures to messages, and drawing of attention."""

@@ -1,7 +1,4 @@
-"""Draws where a captioner looked: the picture once for each word, lit where its attention was.
-
-Needs Pillow (`pip install 'resonnx[images]'`), which is imported when something is drawn.
-"""
+"""Draws a caption's attention: the picture once per word, brightened by the word's attention weights. Needs Pillow."""
 
 import io
 from pathlib import Path
@@ -17,27 +14,27 @@ if TYPE_CHECKING:
 _PANEL = 192
 _TEXT_HEIGHT = 24
 _COLUMNS = 5
-# Where attention is least, this share of the picture's light is left.
+# Brightness at the lowest attention weight, as a share of the picture's.
 _DARKEST = 0.15
 
 
 class NothingToDraw(Exception):
-    """The answer holds no attention, or Pillow is missing; the message says which."""
+    """The result has no attention weights, or Pillow is not installed."""
 
 
 def draw_attention(picture: bytes, result: CaptionResult, model: ModelInfo, file: Path) -> None:
-    """Write an image (its format by the file's suffix) of the best caption's words.
+    """Write an image of the best caption's words; the file's suffix selects the format.
 
     Args:
-        picture: The file that was captioned.
-        result: Its answer, with attention.
-        model: Says which part of the picture it was given, and which way up.
-        file: Where to.
+        picture: Contents of the picture file.
+        result: Its captions with attention.
+        model: The model, for its crop and EXIF orientation.
+        file: The file to write.
 
     Raises:
-        NothingToDraw: See there.
+        NothingToDraw: The result has no attention, or Pillow is not installed.
         OSError: The file cannot be written.
-        ValueError: Its suffix names no format.
+        ValueError: The suffix is unknown.
     """
     try:
         from PIL import Image, ImageDraw, ImageFont
@@ -45,7 +42,7 @@ def draw_attention(picture: bytes, result: CaptionResult, model: ModelInfo, file
         raise NothingToDraw("drawing needs Pillow: pip install 'resonnx[images]'") from None
     words = [word for word in result.captions[0].words if word.attention]
     if not words:
-        raise NothingToDraw(f"model {result.model!r} tells no attention")
+        raise NothingToDraw(f"model {result.model!r} returned no attention")
     base = _seen(Image.open(io.BytesIO(picture)), model)
     rows = -(-(len(words) + 1) // _COLUMNS)
     sheet = Image.new("RGB", (_COLUMNS * _PANEL, rows * (_PANEL + _TEXT_HEIGHT)), "white")
@@ -60,7 +57,7 @@ def draw_attention(picture: bytes, result: CaptionResult, model: ModelInfo, file
 
 
 def _seen(image: "Image.Image", model: ModelInfo) -> "Image.Image":
-    """Return what the model was given of a picture, as a panel."""
+    """Return the part of a picture that the model was given, scaled to a panel."""
     from PIL import ImageOps
 
     if model.pictures is not None and model.pictures.exif_orientation == "apply":
@@ -69,7 +66,7 @@ def _seen(image: "Image.Image", model: ModelInfo) -> "Image.Image":
     if model.manifest is not None and model.manifest.input.resize == ImageInput.RESIZE_SHORT_SIDE_CROP:
         recipe = model.manifest.input
         scale = min(image.size) / recipe.resize_short_side
-        # Not below 0 by rounding.
+        # Rounding could give a negative number.
         left = max(0.0, (image.width - recipe.width * scale) / 2)
         top = max(0.0, (image.height - recipe.height * scale) / 2)
         box = (left, top, image.width - left, image.height - top)

@@ -1,7 +1,6 @@
-"""Turns what a caller calls a picture into the message that carries it.
+"""Converts files, arrays, tensors and PIL images to messages.
 
-Knows files, arrays, tensors and PIL images by what they can do: imports neither numpy, nor torch, nor Pillow, but for
-the last where pixels are too many to travel as they are.
+Types are recognised by their methods, without importing numpy or torch; Pillow is imported to compress large pictures.
 """
 
 import io
@@ -18,49 +17,49 @@ from resonnx._transport.channel import MAX_MESSAGE_BYTES
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
-# Of a message; the rest is for the request's other fields.
+# The rest of a message is for the request's other fields.
 MAX_PICTURE_BYTES = MAX_MESSAGE_BYTES - 2**16
 
 
 class PillowImage(Protocol):
-    """The part of PIL.Image.Image that is used here."""
+    """The used part of PIL.Image.Image."""
 
     @property
     def mode(self) -> str:
-        """How its pixels are stored."""
+        """Mode, e.g. "RGB"."""
 
     @property
     def size(self) -> tuple[int, int]:
         """Width and height in pixels."""
 
     def convert(self, mode: str) -> Any:
-        """Give the picture in another mode."""
+        """Return the picture in another mode."""
 
 
 class Array(Protocol):
-    """A numpy array to a type checker, whose Buffer it is only from Python 3.12 on."""
+    """A numpy array, which type checkers accept as a Buffer only from Python 3.12."""
 
     @property
     def __array_interface__(self) -> Any:
-        """Where the elements are; read as a buffer here."""
+        """Location of the elements."""
 
 
 class Tensor(Protocol):
-    """The part of torch.Tensor that is used here."""
+    """The used part of torch.Tensor."""
 
     @property
     def dtype(self) -> Any:
-        """The elements' type."""
+        """Type of the elements."""
 
     def detach(self) -> Any:
-        """Give it without its gradient."""
+        """Return the tensor without its gradient."""
 
 
 class BinaryFile(Protocol):
-    """A file that is open for reading bytes."""
+    """A file opened in binary mode."""
 
     def read(self) -> bytes:
-        """Give all that is left of it."""
+        """Return the rest of the file."""
 
 
 ImageSource: TypeAlias = "str | os.PathLike[str] | Buffer | BinaryFile | PillowImage | Array | Tensor"
@@ -69,19 +68,20 @@ ImageSource: TypeAlias = "str | os.PathLike[str] | Buffer | BinaryFile | PillowI
 
 
 def to_message(image: ImageSource) -> vision_pb2.Image:
-    """Read or wrap a picture. Fast, but for the reading; it may be too large to be sent, see `sendable`.
+    """Convert a picture to a message, which may still be too large, see `sendable`.
+
+    Alpha channels are dropped.
 
     Args:
-        image: A path (`str` or `Path`), whose bytes are sent as they are; `bytes`, `bytearray` or a
-            flat `memoryview` of such a file; a file open in binary mode, read from where it stands; a PIL image of
-            any mode, of which alpha is dropped, 16-bit grey keeps its high byte, and an EXIF orientation is not
-            applied; an array uint8 whatever its strides, grey [H, W] or [H, W, 1], RGB [H, W, 3] or RGBA [H, W, 4],
-            whose alpha is dropped; or a torch tensor uint8 of such a shape, or of [1, H, W], [3, H, W] or [4, H, W].
+        image: A path of a picture file; its contents as `bytes`, `bytearray` or a flat `memoryview`; a file opened in
+            binary mode, read from its current position; a PIL image of any mode (of 16-bit grey the high byte is
+            used, and the EXIF orientation is not applied); a uint8 array with any strides of shape [H, W], [H, W, 1],
+            [H, W, 3] or [H, W, 4]; or a uint8 torch tensor of these shapes or [1, H, W], [3, H, W] or [4, H, W].
 
     Raises:
-        OSError: The file cannot be read (FileNotFoundError and its siblings).
-        TypeError: None of the above, or a file in text mode.
-        ValueError: An array, a tensor or a `memoryview` of another shape or dtype; an open file with nothing left.
+        OSError: The file cannot be read.
+        TypeError: The argument is none of these, or a file in text mode.
+        ValueError: The shape or the dtype is wrong, or the open file is at its end.
     """
     if isinstance(image, str | os.PathLike):
         return vision_pb2.Image(encoded=Path(image).read_bytes())
@@ -91,7 +91,7 @@ def to_message(image: ImageSource) -> vision_pb2.Image:
         if image.ndim != 1 or image.itemsize != 1:
             raise ValueError(f"a memoryview must hold a file's bytes, got {_describe(image)}")
         return vision_pb2.Image(encoded=image.tobytes())
-    # Before the buffer protocol: a Pillow image, or a file, may offer both.
+    # Checked before the buffer protocol, which Pillow images and files may support too.
     if callable(getattr(image, "convert", None)) and isinstance(getattr(image, "size", None), tuple):
         return _from_pillow(image)
     if callable(getattr(image, "read", None)):
@@ -102,15 +102,15 @@ def to_message(image: ImageSource) -> vision_pb2.Image:
 
 
 def is_sendable(message: vision_pb2.Image) -> bool:
-    """Whether a picture fits into a message as it is."""
+    """Return whether a picture fits into a message."""
     return max(len(message.raw.rgb), len(message.encoded)) <= MAX_PICTURE_BYTES
 
 
 def sendable(message: vision_pb2.Image) -> vision_pb2.Image:
-    """Return the same pixels in a form that fits into a message: as they are, or as a PNG file (seconds, if large).
+    """Return the picture, compressed as PNG if its pixels do not fit into a message, which can take seconds.
 
     Raises:
-        InvalidArgument: They do not fit even so, or Pillow is needed and missing; its reason is IMAGE_TOO_LARGE.
+        InvalidArgument: It does not fit as PNG either, or Pillow is not installed; the reason is IMAGE_TOO_LARGE.
     """
     if is_sendable(message):
         return message
@@ -123,7 +123,7 @@ def sendable(message: vision_pb2.Image) -> vision_pb2.Image:
     except ImportError:
         raise _too_large(pixels, "; with Pillow (pip install 'resonnx[images]') they would go as PNG") from None
     file = io.BytesIO()
-    # The fastest: it is sent once.
+    # The fastest compression, as the file is sent only once.
     Image.frombytes("RGB", (raw.width, raw.height), raw.rgb).save(file, "PNG", compress_level=1)
     encoded = vision_pb2.Image(encoded=file.getvalue())
     if not is_sendable(encoded):
@@ -136,7 +136,7 @@ def _from_pillow(image: Any) -> vision_pb2.Image:
     if image.mode == "I" or image.mode.startswith("I;16"):
         return _raw(grey_16_bit(image), width, height)
     if image.mode == "P" and "transparency" in getattr(image, "info", ()):
-        # The same colours, without Pillow's warning.
+        # Avoids Pillow's warning; the colours are the same.
         image = image.convert("RGBA")
     return _raw(image.convert("RGB").tobytes(), width, height)
 
@@ -177,7 +177,7 @@ def _from_array(array: Any) -> vision_pb2.Image:
             f"a picture is a path, bytes, an open file, a PIL image, a uint8 array or tensor, not {kind}"
         ) from None
     shape = layout(view.shape or (), tensor=False)
-    # One dimension of bytes is no picture's; in a bytes-like object it might be a file, but so might any numbers.
+    # A flat array of bytes is ambiguous: a file's contents or any other numbers.
     if view.format != "B" or shape is None:
         raise ValueError(
             f"an array must be uint8 [height, width] or [height, width, 1, 3 or 4 channels], got {_describe(view)}"

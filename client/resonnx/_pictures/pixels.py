@@ -1,4 +1,4 @@
-"""Pixels of other layouts to RGB bytes, rows from the top: without numpy, by slices of bytes."""
+"""Converts pixel layouts to RGB bytes, by slices of bytes instead of numpy."""
 
 from typing import Any
 
@@ -6,36 +6,36 @@ _CHANNELS = (1, 3, 4)
 
 
 def interleaved(pixels: bytes, channels: int) -> bytes:
-    """Return RGB of pixels whose channels stand side by side: 1 grey, 3 RGB, 4 RGBA, whose alpha is dropped."""
+    """Return RGB of interleaved channels: 1 grey, 3 RGB or 4 RGBA, whose alpha is dropped."""
     if channels == 3:
         return pixels
     return _rgb([pixels] * 3 if channels == 1 else [pixels[i::4] for i in range(3)])
 
 
 def planes(pixels: bytes, channels: int) -> bytes:
-    """Return RGB of pixels that stand plane after plane, as torch has them."""
+    """Return RGB of planar channels, the layout of torch."""
     size = len(pixels) // channels
     first = [pixels[i * size : (i + 1) * size] for i in range(min(channels, 3))]
     return _rgb(first * 3 if channels == 1 else first)
 
 
 def grey_16_bit(image: Any) -> bytes:
-    """Return RGB of a PIL image of mode I;16 (any byte order) or I: its high byte, as the server has it of such a file.
+    """Return RGB of the high byte of a PIL image of mode I;16 (any byte order) or I, as the server decodes such a file.
 
-    Pillow's own convert("RGB") clips it to white. Of mode I, whose values may be larger, those beyond 65535 are white.
+    Pillow's convert("RGB") would clip it to white. In mode I, values over 65535 become white.
     """
     if image.mode != "I":
         image = image.convert("I")
-    # Little-endian, by the mode's name.
+    # "I;16" is little-endian.
     return interleaved(image.convert("I;16").tobytes()[1::2], 1)
 
 
 def layout(shape: tuple[int, ...], *, tensor: bool) -> tuple[int, int, int, bool] | None:
-    """Return height, width, channels, and whether they come first; None if no picture has this shape.
+    """Return height, width, channels, and whether channels come first; None if this is not the shape of a picture.
 
     Args:
         shape: [H, W] or [H, W, C] with 1, 3 or 4 channels; of a tensor also [C, H, W].
-        tensor: Whether it is torch's. Where its first and last side could both be channels, it is no picture.
+        tensor: Whether it is a torch tensor. None is returned if both its first and last axis could be channels.
     """
     if 0 in shape:
         return None

@@ -1,4 +1,4 @@
-"""How a client reaches its server: the address, the channel's options, the built-in retries."""
+"""The server's address, channel options, and gRPC's built-in retries."""
 
 import json
 import os
@@ -10,14 +10,13 @@ from resonnx_proto.v1 import vision_pb2_grpc
 
 _DEFAULT_HOST = "localhost"
 _DEFAULT_PORT = "8001"
-# Addresses that gRPC reads by itself.
+# Prefixes of addresses that gRPC resolves.
 _RESOLVERS = ("dns:", "ipv4:", "ipv6:", "unix:", "unix-abstract:", "vsock:", "xds:")
 
-# The server's own default; a larger message would be refused there.
+# The server's default limit.
 MAX_MESSAGE_BYTES = 64 * 2**20
 
-# Only UNAVAILABLE: gRPC cannot tell a call that was shed from a message that is too large;
-# _retry.py can.
+# Only UNAVAILABLE: gRPC cannot tell a call refused under load from a message that is too large; retry.py can.
 _SERVICE_CONFIG = {
     "methodConfig": [
         {
@@ -37,7 +36,7 @@ _SERVICE_CONFIG = {
 OPTIONS: list[tuple[str, Any]] = [
     ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
-    # The default, 256 KiB, would leave most photographs without retries.
+    # The default, 256 KiB, would exclude most photographs from retries.
     ("grpc.per_rpc_retry_buffer_size", MAX_MESSAGE_BYTES),
     ("grpc.keepalive_time_ms", 60_000),
     ("grpc.keepalive_timeout_ms", 20_000),
@@ -46,14 +45,14 @@ OPTIONS: list[tuple[str, Any]] = [
 
 
 def server_address(server: str | None) -> str:
-    """Give the address to use: the caller's, else $RESONNX_SERVER, else localhost:8001.
+    """Return the address to connect to: `server`, else $RESONNX_SERVER, else localhost:8001.
 
     Args:
-        server: HOST, HOST:PORT, [IPV6] or [IPV6]:PORT, an IPv6 address alone, or what gRPC's name resolvers take, such
-            as unix:/run/resonnx.sock and dns:///HOST:PORT. The port is 8001 if none is given.
+        server: HOST, HOST:PORT, an IPv6 address, [IPV6] or [IPV6]:PORT, or an address for gRPC's name resolvers, such
+            as unix:/run/resonnx.sock or dns:///HOST:PORT. The default port is 8001.
 
     Raises:
-        ValueError: It is none of these, a URL for one.
+        ValueError: It is none of these, but for example a URL.
     """
     given = server or os.environ.get("RESONNX_SERVER") or _DEFAULT_HOST
     if given.startswith(_RESOLVERS):
@@ -62,7 +61,7 @@ def server_address(server: str | None) -> str:
     if separator:
         host = rest.partition("/")[0] or "host:port"
         raise ValueError(f"server {given!r}: give {host}, without {scheme}://")
-    # An address in brackets, or a name or IPv4 address, and perhaps a port; or an IPv6 address alone.
+    # A bracketed address, name or IPv4 address with an optional port; or an IPv6 address.
     match = re.fullmatch(r"(\[[^\[\]\s/]+\]|[^:\[\]\s/]+)(?::(\d{1,5}))?", given)
     if match and int(match[2] or _DEFAULT_PORT) in range(1, 2**16):
         return f"{match[1]}:{match[2] or _DEFAULT_PORT}"
@@ -72,5 +71,5 @@ def server_address(server: str | None) -> str:
 
 
 def vision_stub(channel: grpc.Channel | grpc.aio.Channel) -> Any:
-    """Give the Vision service's stub; generated code has no types of its own."""
+    """Return the Vision service's stub, which generated code leaves untyped."""
     return vision_pb2_grpc.VisionStub(channel)

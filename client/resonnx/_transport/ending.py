@@ -1,7 +1,7 @@
-"""How an asyncio stream really ended, despite grpc/grpc#36066.
+"""The server's status of an asyncio stream, despite grpc/grpc#36066.
 
-A write that fails because the server has ended the stream makes grpc.aio put its own INTERNAL in the
-place of the server's status, just before or just after that arrives.
+If a write fails because the server has ended the stream, grpc.aio replaces the server's status by its own INTERNAL,
+just before or just after the server's status arrives.
 """
 
 import asyncio
@@ -12,19 +12,19 @@ import grpc
 
 _MASK = "Internal error from Core"
 
-# The server's status is on its way already where a write fails; a bound, should it never come.
+# When a write fails, the server's status is already on its way; this bounds the wait if it never arrives.
 _PATIENCE_S = 1.0
 
 
 class Ending:
-    """Keeps the server's status of one call, to be made right after the call."""
+    """Keeps the server's status of a call; create it immediately after the call."""
 
     def __init__(self, call: Any) -> None:
         self._status: asyncio.Future[grpc.aio.AioRpcError] = asyncio.get_running_loop().create_future()
         call.add_done_callback(self._keep)
 
     async def unmasked(self, error: grpc.RpcError) -> grpc.RpcError:
-        """Give the server's status (of an OK one too) where `error` hides it, else `error`."""
+        """Return the server's status, including OK, if `error` hides it, else `error`."""
         if error.details() != _MASK:
             return error
         try:
@@ -33,7 +33,7 @@ class Ending:
             return error
 
     def _keep(self, call: Any) -> None:
-        # Called for each status that replaces another.
+        # Called for each replaced status.
         details = _result(call.details())
         if details != _MASK and not self._status.done():
             code, trailers = _result(call.code()), _result(call.trailing_metadata())
@@ -41,9 +41,9 @@ class Ending:
 
 
 def _result(coroutine: Coroutine[Any, Any, Any]) -> Any:
-    # Of a call that has its status these never suspend, and later would be too late.
+    # After a call's end these coroutines never suspend; awaiting them later would be too late.
     try:
         coroutine.send(None)
     except StopIteration as stop:
         return stop.value
-    raise RuntimeError("a call that is done made its caller wait")
+    raise RuntimeError("the status of a finished call is not available")

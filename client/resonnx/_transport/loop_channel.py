@@ -1,4 +1,4 @@
-"""An asyncio channel of a client that outlives event loops: made when first needed, told apart from closed ones."""
+"""An asyncio channel that is created on first use, and again after its event loop was closed."""
 
 import asyncio
 from typing import Any
@@ -10,10 +10,10 @@ from resonnx._transport.channel import OPTIONS, vision_stub
 
 
 class LoopChannel:
-    """A channel to one server, bound to the loop that runs when it is first used.
+    """A channel to a server, bound to the event loop of its first use.
 
     Args:
-        server: As `server_address` gives it.
+        server: HOST:PORT or another address that gRPC resolves.
     """
 
     def __init__(self, server: str) -> None:
@@ -24,32 +24,32 @@ class LoopChannel:
         self._closed = False
 
     def vision(self) -> Any:
-        """Return the Vision service's stub, for the running loop.
+        """Return the Vision service's stub for the running loop.
 
         Raises:
             ClientClosed: After `close`.
-            RuntimeError: Another loop that has not been closed uses it.
+            RuntimeError: The channel belongs to another loop that is not closed.
         """
         if self._closed:
             raise ClientClosed
         loop = asyncio.get_running_loop()
         if self._loop is not loop:
             if self._loop is not None and not self._loop.is_closed():
-                raise RuntimeError("this AsyncClient is used by another event loop: make one for each")
+                raise RuntimeError("this AsyncClient is used by another event loop: create one for each")
             self._loop = loop
-            # gRPC binds a channel to the loop that runs now.
+            # gRPC binds a channel to the running loop.
             self._channel = grpc.aio.insecure_channel(self._server, options=OPTIONS)
             self._vision = vision_stub(self._channel)
         return self._vision
 
     def check_cancelled(self) -> None:
-        """Raise Cancelled if the channel was closed: gRPC then ends calls as if their tasks had been cancelled."""
+        """Raise Cancelled if the channel was closed, which gRPC reports as if the task had been cancelled."""
         task = asyncio.current_task()
         if self._closed and not (task and task.cancelling()):
             raise Cancelled("the client was closed during the call") from None
 
     async def close(self) -> None:
-        """Close it; later uses raise ClientClosed."""
+        """Close the channel; later calls raise ClientClosed."""
         self._closed = True
         channel, self._channel = self._channel, None
         if channel is not None and self._loop is asyncio.get_running_loop():

@@ -1,7 +1,6 @@
-"""When a call that the server shed is tried again: on its invitation, in time, within a budget.
+"""Decides retries of calls that the server refused under load: if invited, before the deadline, within a budget.
 
-Decides only: no I/O and no sleep. UNAVAILABLE is not handled here: gRPC retries it by itself, as
-_channel.py tells it to.
+UNAVAILABLE is retried by gRPC itself, as channel.py configures.
 """
 
 import math
@@ -17,7 +16,7 @@ from resonnx._errors import Overloaded, from_rpc_error, pushback_s
 
 
 class ClientDefault(Enum):
-    """The type of the default of `timeout_s`: None is a value of its own, no limit."""
+    """Type of the default of `timeout_s`, as None means no limit."""
 
     TIMEOUT = "the client's timeout_s"
 
@@ -26,14 +25,13 @@ class ClientDefault(Enum):
 
 
 Timeout: TypeAlias = "float | ClientDefault | None"
-"""Seconds; None for no limit; the default, for the client's own."""
+"""Seconds; None for no limit; the default for the client's timeout."""
 
 
 class RetryBudget:
-    """A token bucket that keeps retries to one in ten calls: clients must not feed an overload.
+    """A token bucket that limits retries to one in ten calls, so that retries do not add to an overload.
 
-    It starts full, because a client's first calls deserve their retries too: of n calls, at most
-    `BURST + n / CALLS_PER_RETRY` are retried. Safe to share between threads.
+    It starts full: of n calls, at most `BURST + n / CALLS_PER_RETRY` are retried. Thread-safe.
     """
 
     CALLS_PER_RETRY = 10
@@ -41,7 +39,7 @@ class RetryBudget:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        # In calls, not in retries: whole numbers, so that ten tenths are one.
+        # Counted in calls, not in retries, to avoid fractions.
         self._saved_calls = self._capacity = self.BURST * self.CALLS_PER_RETRY
 
     def deposit(self) -> None:
@@ -50,7 +48,7 @@ class RetryBudget:
             self._saved_calls = min(self._saved_calls + 1, self._capacity)
 
     def withdraw(self) -> bool:
-        """Take one retry; False if there is none left."""
+        """Take one retry; returns False if none is left."""
         with self._lock:
             if self._saved_calls < self.CALLS_PER_RETRY:
                 return False
@@ -58,17 +56,20 @@ class RetryBudget:
             return True
 
 
-# Some 30 years, which are for ever: gRPC counts ns since 1970, and ends a call at once whose deadline is beyond 2^63.
+# About 30 years: gRPC counts ns since 1970 and ends calls with a deadline beyond 2^63 at once.
 _LONGEST_S: Final = 1e9
 
 
 class Attempts:
-    """One call of the caller's: the deadline that all its attempts share.
+    """The attempts of one call, which share a deadline.
 
     Args:
-        timeout_s: From now to the deadline; a number over 0, or None for none.
-        budget: The client's; this call is counted.
-        clock: Monotonic seconds.
+        timeout_s: Seconds until the deadline, over 0; None for no deadline.
+        budget: The client's budget, in which this call is counted.
+        clock: Returns monotonic seconds.
+
+    Raises:
+        ValueError: `timeout_s` is not positive and finite.
     """
 
     def __init__(
@@ -83,18 +84,18 @@ class Attempts:
         budget.deposit()
 
     def remaining_s(self) -> float | None:
-        """Seconds left for the next attempt; None for no limit."""
+        """Return the seconds left for the next attempt; None for no limit."""
         return None if self._deadline is None else self._deadline - self._clock()
 
     def answered(self) -> None:
-        """Forbid another attempt: a part of the answer is with the caller."""
+        """Forbid further attempts, as the caller has received a part of the answer."""
         self._final = True
 
     def pause_s(self, error: grpc.RpcError) -> float:
-        """Seconds to wait before the next attempt.
+        """Return the seconds to wait before the next attempt.
 
         Raises:
-            ResonnxError: There is to be none: this is the call's outcome.
+            ResonnxError: The call has failed and is not retried.
         """
         outcome = from_rpc_error(error)
         pause = pushback_s(error) if isinstance(outcome, Overloaded) else None

@@ -1,14 +1,14 @@
-"""The load generator behind `resonnx bench`: what a served model gives at which load.
+"""The load generator of `resonnx bench`, which measures throughput and latency of a served model.
 
-    traffic.py    ready-made requests for a model, as bytes
-    transport.py  sends them, one call at a time or over streams
-    load.py       decides when: closed loop (callers that wait) or open loop (a schedule that does not)
-    summary.py    counts answers and gives percentiles
-    subject.py    asks what is measured: the server, and how it runs the model
-    search.py     looks for the highest rate that keeps a bound
-    progress.py   a line that lives while a run goes on
-    report.py     a table, JSON, a plot
+    traffic.py    serialised requests for a model
+    transport.py  sends them as unary calls or over streams
+    load.py       decides when to send: closed loop (callers wait for answers) or open loop (a schedule)
+    summary.py    counts answers and computes percentiles
+    subject.py    asks the server for its version and the model's
+    search.py     searches for the highest rate within a latency bound
+    progress.py   shows the progress of a run
+    report.py     writes a table, JSON and a plot
 
-Everything runs in one event loop. Requests are serialised once, before the clock starts, and answers of single calls
-are not parsed, so that the generator costs the machine that it shares with a server as little as it can.
+Everything runs in one event loop. To spare the processor, which a server on the same machine shares, requests are
+serialised once before the measurement, and responses of unary calls are not parsed.
 """

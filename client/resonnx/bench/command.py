@@ -1,4 +1,4 @@
-"""`resonnx bench`: reads the options, prints and writes the results."""
+"""`resonnx bench`: checks the options, runs the measurement, prints and writes the results."""
 
 import asyncio
 import math
@@ -9,10 +9,10 @@ from typing import Annotated, Any, Final, NoReturn
 
 import typer
 
+from resonnx._commands.inputs import Inputs
+from resonnx._commands.options import PICTURES_HELP, Model, Server, inputs
+from resonnx._commands.output import error_line
 from resonnx._errors import Internal, ResonnxError
-from resonnx._inputs import Inputs
-from resonnx._options import PICTURES_HELP, Model, Server, inputs
-from resonnx._output import error_line
 from resonnx._transport.channel import server_address
 from resonnx.bench.load import Plan
 from resonnx.bench.progress import Progress
@@ -33,7 +33,7 @@ from resonnx.bench.traffic import Input
 _MOST_CALLERS: Final = 4096
 _MOST_CONNECTIONS: Final = 2048
 _DEFAULT_CONCURRENCY: Final = "1,4,16,64"
-# What a shell calls a command that Ctrl-C ended.
+# A shell's exit status of a command that Ctrl-C ended.
 _INTERRUPTED: Final = 130
 
 
@@ -57,38 +57,49 @@ def bench(
     pictures: Annotated[list[str] | None, typer.Argument(metavar="IMAGE", help=PICTURES_HELP)] = None,
     server: Server = None,
     input: Annotated[
-        Input | None, typer.Option(help="file if pictures are given, else pixels; tensor asks any inference server.")
+        Input | None,
+        typer.Option(
+            help="Default: file if pictures are given, else pixels. tensor works with any server of the protocol."
+        ),
     ] = None,
-    stream: Annotated[bool, typer.Option("--stream", help="Pipeline requests over streams, one a connection.")] = False,
+    stream: Annotated[
+        bool, typer.Option("--stream", help="Pipeline requests over streams, one per connection.")
+    ] = False,
     concurrency: Annotated[
-        str, typer.Option(metavar="N,...", help="Closed loop: callers who each wait for an answer.")
+        str, typer.Option(metavar="N,...", help="Closed loop: concurrent callers, each waiting for its answer.")
     ] = _DEFAULT_CONCURRENCY,
     rate: Annotated[
-        str | None, typer.Option(metavar="R,...", help="Open loop instead: Poisson arrivals, so many a second.")
+        str | None, typer.Option(metavar="R,...", help="Open loop: Poisson arrivals at this rate per second.")
     ] = None,
     search_p99_ms: Annotated[
         float | None,
-        typer.Option(callback=_positive, metavar="MS", help="Search for the highest rate with p99 in this bound."),
+        typer.Option(
+            callback=_positive, metavar="MS", help="Search for the highest rate whose p99 latency is within this bound."
+        ),
     ] = None,
-    duration: Annotated[float, typer.Option(min=0.1, max=3600, metavar="SECONDS", help="Of each run.")] = 10.0,
+    duration: Annotated[float, typer.Option(min=0.1, max=3600, metavar="SECONDS", help="Duration of each run.")] = 10.0,
     warmup: Annotated[
-        float, typer.Option(min=0, max=600, metavar="SECONDS", help="Before each run; not counted.")
+        float, typer.Option(min=0, max=600, metavar="SECONDS", help="Warm-up before each run, not counted.")
     ] = 2.0,
     deadline_ms: Annotated[
         float | None,
-        typer.Option(callback=_positive, metavar="MS", help="Of each request; later answers count as late."),
+        typer.Option(
+            callback=_positive, metavar="MS", help="Deadline of each request; answers after it count as late."
+        ),
     ] = None,
     connections: Annotated[
         int | None,
-        typer.Option(min=1, max=_MOST_CONNECTIONS, metavar="N", help="Default: one to 16 callers; 4 in an open loop."),
+        typer.Option(min=1, max=_MOST_CONNECTIONS, metavar="N", help="Default: one per 16 callers; 4 in an open loop."),
     ] = None,
-    seed: Annotated[int, typer.Option(metavar="N", help="Of pixels and arrivals.")] = 0,
-    json: Annotated[Path | None, typer.Option(callback=_output, metavar="FILE", help="Write the results.")] = None,
+    seed: Annotated[int, typer.Option(metavar="N", help="Seed of random pixels and arrivals.")] = 0,
+    json: Annotated[
+        Path | None, typer.Option(callback=_output, metavar="FILE", help="Write the results as JSON.")
+    ] = None,
     plot: Annotated[
-        Path | None, typer.Option(callback=_output, metavar="FILE.png", help="Draw latency against throughput.")
+        Path | None, typer.Option(callback=_output, metavar="FILE.png", help="Plot latency against throughput.")
     ] = None,
 ) -> None:
-    """Measure what a served model gives at which load."""
+    """Measure throughput and latency of a served model under load."""
     callers = tuple(int(value) for value in _numbers(concurrency, "concurrency", whole=True, most=_MOST_CALLERS))
     rates = tuple(_numbers(rate, "rate", whole=False, most=1e6)) if rate else ()
     if rates and search_p99_ms:
@@ -129,16 +140,16 @@ def bench(
             raise typer.Exit(1)
         case BaseException():
             raise ended_by
-    # A search offers more than can be borne on purpose, so only the closed loop before it tells of errors.
-    told = sweep.results[:1] if search_p99_ms else sweep.results
-    if any(result.errors for result in told) or (search_p99_ms and sweep.best_rate is None):
+    # A search overloads the server on purpose: only errors of the closed loop before it count.
+    counted = sweep.results[:1] if search_p99_ms else sweep.results
+    if any(result.errors for result in counted) or (search_p99_ms and sweep.best_rate is None):
         raise typer.Exit(1)
 
 
 def _measure(
     target: Target, plan: Plan, callers: tuple[int, ...], rates: tuple[float, ...], p99_ms: float | None
 ) -> tuple[Sweep, BaseException | None]:
-    """Return what was measured, and what ended it before its last run."""
+    """Return the measurement, and the exception that ended it early, if any."""
     sweep = Sweep()
 
     async def measure() -> None:
@@ -156,7 +167,7 @@ def _measure(
     try:
         asyncio.run(measure())
     except (KeyboardInterrupt, Exception) as error:
-        # Whatever it is: finished runs took their time, and are told first.
+        # Results of finished runs are printed first, whatever the error.
         first = error.exceptions[0] if isinstance(error, ExceptionGroup) else error
         sweep.cut_short = _cause(first, target.server)
         return sweep, first
@@ -170,7 +181,7 @@ def _cause(error: BaseException, server: str) -> str:
         case ResonnxError():
             return error_line(error, server)
         case TimeoutError():
-            return error_line(Internal("answers are still missing long after the run: gave up"), server)
+            return error_line(Internal("answers are still missing long after the end of the run"), server)
     return f"{type(error).__name__}: {error}"
 
 
@@ -198,7 +209,7 @@ def _numbers(text: str, option: str, *, whole: bool, most: float) -> list[float]
         numbers = []
     if not numbers or not all(0 < number <= most for number in numbers):
         kind = "whole numbers" if whole else "numbers"
-        raise typer.BadParameter(f"--{option} takes {kind} over 0 and up to {most:g}, with commas between")
+        raise typer.BadParameter(f"--{option} takes {kind} over 0 and up to {most:g}, separated by commas")
     return numbers
 
 

@@ -1,8 +1,7 @@
-"""Sends requests: as fast as a number of callers gets answers (closed loop), or when they are due (open loop).
+"""Sends requests in a closed loop (each caller waits for its answer) or in an open loop (on a schedule).
 
-A closed loop finds out what a server can do at most. It hides how callers fare who do not wait for each other: while
-the server stalls, nothing is sent that could suffer. An open loop sends on schedule whatever happens, and measures
-from the moment at which a request was due.
+A closed loop measures the maximum throughput. It hides the latency of independent callers, as it sends nothing while
+the server stalls. An open loop sends on schedule regardless of answers, and measures from when a request was due.
 """
 
 import asyncio
@@ -16,26 +15,28 @@ from resonnx.bench.schedule import poisson
 from resonnx.bench.summary import LATE, OK, Result, Tally, summarise
 
 Call = Callable[[int, float | None], Awaitable[tuple[str, str]]]
-"""Sends the request of that number with that many seconds to live; returns the gRPC status code's name and message."""
+"""Sends the request of a number with seconds until its deadline; returns the gRPC status code's name and message."""
 
-# A caller who was refused does not hammer.
+# A caller pauses after a failure.
 _PAUSE_AFTER_FAILURE_S: Final = 0.01
-# asyncio wakes on whole milliseconds: what is due within half of one is sent now, not half of one late on average.
+# asyncio wakes on whole milliseconds: requests due within half a millisecond are sent at once.
 _TICK_S: Final = 0.0005
-# Bounds this process's memory where a server answers nothing.
-_MOST_UNDER_WAY: Final = 4096
+# Bounds this process's memory if a server does not answer.
+_MAX_IN_FLIGHT: Final = 4096
 _NOT_SENT: Final = "NOT_SENT"
-# An answer that is still missing so long after the last request ends the run with TimeoutError.
+# A run raises TimeoutError if an answer is missing this long after its end.
 _PATIENCE_S: Final = 40.0
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How long to send; what is sent during the warm-up does not count.
+    """How long to send.
 
     Attributes:
-        deadline_s: For each request, or None.
-        seed: Of an open loop's schedule.
+        warmup_s: Warm-up, not counted.
+        seconds: Measured time after the warm-up.
+        deadline_s: Of each request; None for no deadline.
+        seed: Seed of an open loop's schedule.
     """
 
     warmup_s: float
@@ -45,9 +46,9 @@ class Plan:
 
 
 async def closed_loop(call: Call, concurrency: int, plan: Plan, tally: Tally) -> Result:
-    """Let `concurrency` callers each send its next request when the last is answered.
+    """Let each of `concurrency` callers send its next request when the previous one is answered.
 
-    A request counts if it ends within the measured time. `tally` is filled as the run goes.
+    Requests that end within the measured time are counted in `tally`.
     """
     begin = perf_counter() + plan.warmup_s
     end = begin + plan.seconds
@@ -69,26 +70,26 @@ async def closed_loop(call: Call, concurrency: int, plan: Plan, tally: Tally) ->
 
 
 async def open_loop(call: Call, rate: float, plan: Plan, tally: Tally) -> Result:
-    """Send at random moments, `rate` a second on average, whatever the answers do.
+    """Send Poisson arrivals at `rate` per second, regardless of answers.
 
-    A request counts if it was due within the measured time, and all are waited for.
+    Requests that are due within the measured time are counted in `tally`; all are waited for.
     """
     start = perf_counter()
-    under_way = 0
+    in_flight = 0
 
     async def one(number: int, due: float) -> None:
-        nonlocal under_way
+        nonlocal in_flight
         sent = perf_counter()
         due = min(due, sent)
         left = None if plan.deadline_s is None else plan.deadline_s - (sent - due)
         if left is not None and left <= 0:
             code, message = LATE, ""
-        elif under_way >= _MOST_UNDER_WAY:
-            code, message = _NOT_SENT, f"{_MOST_UNDER_WAY} requests were under way"
+        elif in_flight >= _MAX_IN_FLIGHT:
+            code, message = _NOT_SENT, f"{_MAX_IN_FLIGHT} requests were in flight"
         else:
-            under_way += 1
+            in_flight += 1
             code, message = await call(number, left)
-            under_way -= 1
+            in_flight -= 1
         if due >= start + plan.warmup_s:
             tally.add(code, perf_counter() - due, message)
             tally.add_lag(sent - due)

@@ -1,4 +1,4 @@
-"""Shows how a run goes on while it does."""
+"""Shows the progress of a run."""
 
 import asyncio
 from contextlib import suppress
@@ -12,10 +12,10 @@ _REDRAW_S: Final = 0.25
 
 
 class Progress:
-    """A line on stderr that lives while a run goes on; nothing where stderr is no terminal."""
+    """A line on stderr that is redrawn during a run, if stderr is a terminal."""
 
     def __init__(self) -> None:
-        # Here, as it takes longer to import than all else: the other commands do without.
+        # Imported here, as it is slow and other commands do not need it.
         from rich.console import Console
         from rich.status import Status
 
@@ -36,7 +36,7 @@ class Progress:
 
     @property
     def watch(self) -> Watch:
-        """What a session tells of its runs."""
+        """Return the callback for a session's runs."""
         return self._begin
 
     def _begin(self, name: str, plan: Plan, tally: Tally) -> None:

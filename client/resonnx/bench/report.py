@@ -1,4 +1,4 @@
-"""What a measurement looks like: a table for people, JSON for programs, a plot for both."""
+"""Writes a measurement as a table, as JSON and as a plot."""
 
 import errno
 import io
@@ -23,13 +23,13 @@ class PlotUnavailable(Exception):
 
 @dataclass
 class Sweep:
-    """What was measured, as far as it came.
+    """The results of a measurement.
 
     Attributes:
-        subject: What the server tells of itself and the model (subject.py).
-        results: Of the runs that finished, in their order.
-        best_rate: A search's answer, requests a second; None if no rate kept the bound, or nothing was searched.
-        cut_short: What ended it before its last run, in a line; None if nothing did.
+        subject: Versions of the server and the model, see subject.py.
+        results: Of the finished runs, in order.
+        best_rate: Result of a search in requests per second; None if no rate was within the bound.
+        cut_short: Reason why the measurement ended early, in one line, or None.
     """
 
     subject: dict[str, Any] = field(default_factory=dict)
@@ -39,8 +39,8 @@ class Sweep:
 
 
 def table(results: Sequence[Result]) -> "Table":
-    """Lay results out, one a row; how late the generator was (lag) stands there for open loops."""
-    # Here, as the other commands do without.
+    """Return a table with a row per result; open loops have a column for the generator's own lag."""
+    # Imported here, as other commands do not need it.
     from rich import box
     from rich.table import Table
 
@@ -65,26 +65,22 @@ def table(results: Sequence[Result]) -> "Table":
 
 
 def error_lines(results: Sequence[Result]) -> list[str]:
-    """What was said of the first error of each code, one a line."""
-    # Runs repeat each other's errors; of two messages the earlier one stays.
+    """Return the message of the first error of each status code, one per line."""
+    # The first message of a code is kept.
     messages = {code: text for result in reversed(results) for code, text in result.error_messages.items()}
     return [f"{code}: {' '.join(text.split())}" for code, text in sorted(messages.items()) if text]
 
 
 def load_name(result: Result) -> str:
-    """Name the load of a run, e.g. "16 callers" or "120/s"."""
+    """Return the name of a run's load, e.g. "16 callers" or "120/s"."""
     if result.concurrency is not None:
         return f"{result.concurrency} caller{'s' if result.concurrency > 1 else ''}"
     return f"{result.rate:.4g}/s"
 
 
 def check_writable(file: Path) -> None:
-    """Find out before the load whether `file` could be written, and leave it as it is.
-
-    Raises:
-        OSError: It could not; names what stands in the way.
-    """
-    # Not by opening it: a pipe's reader would take the closing for the end.
+    """Raise OSError, with the offending path, unless `file` can be written; leaves it unchanged."""
+    # Not opened for the check, as the reader of a pipe would see its end.
     place = str(file) if file.exists() else f"{file.parent}/"
     os.stat(place)
     code = errno.EISDIR if file.is_dir() else None if os.access(place, os.W_OK) else errno.EACCES
@@ -93,7 +89,7 @@ def check_writable(file: Path) -> None:
 
 
 def write_json(file: Path, settings: dict[str, Any], sweep: Sweep) -> None:
-    """Write what was asked of what, by what, and what came of it. Raises OSError."""
+    """Write settings, versions and results as JSON. Raises OSError."""
     machine = {"system": platform.platform(), "cores": os.cpu_count(), "python": platform.python_version()}
     content: dict[str, Any] = {
         "measured": sweep.subject,
@@ -109,11 +105,11 @@ def write_json(file: Path, settings: dict[str, Any], sweep: Sweep) -> None:
 
 
 def check_plot(file: Path) -> None:
-    """Find out before the load whether a plot can be drawn into a file with this suffix.
+    """Check that a plot can be written to a file with this suffix.
 
     Raises:
-        PlotUnavailable: Without matplotlib.
-        ValueError: matplotlib does not write such files.
+        PlotUnavailable: matplotlib is not installed.
+        ValueError: matplotlib does not support the suffix.
     """
     try:
         import matplotlib  # noqa: F401
@@ -124,16 +120,16 @@ def check_plot(file: Path) -> None:
 
 
 def write_plot(file: Path, title: str, results: Sequence[Result]) -> None:
-    """Draw latency against throughput. Raises OSError or ValueError where the file cannot be written."""
+    """Plot latency against throughput. Raises OSError or ValueError if the file cannot be written."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(8, 5), layout="constrained")
     axes = figure.subplots()
     answered = [result for result in results if result.ok]
     _draw(axes, "-", [result for result in answered if result.concurrency is not None])
-    # A search tries rates in no order.
+    # A search does not try rates in ascending order.
     _draw(axes, "--", sorted((r for r in answered if r.rate is not None), key=lambda r: r.rate or 0.0))
-    axes.set(xlabel="answers in time, a second", ylabel="latency, ms", title=title, yscale="log")
+    axes.set(xlabel="answers within the deadline per second", ylabel="latency, ms", title=title, yscale="log")
     axes.set_xlim(left=0)
     axes.grid(alpha=0.3)
     if answered:
@@ -142,7 +138,7 @@ def write_plot(file: Path, title: str, results: Sequence[Result]) -> None:
 
 
 def _draw(axes: Any, style: str, results: Sequence[Result]) -> None:
-    """Draw runs of one kind of load as lines, with a colour for each percentile."""
+    """Draw the runs of one kind of load, with a line for each percentile."""
     if not results:
         return
     loop = "closed" if results[0].rate is None else "open"

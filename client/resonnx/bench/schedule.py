@@ -1,16 +1,16 @@
-"""When the requests of an open loop are due. Pure."""
+"""The schedule of an open loop."""
 
 import random
 from collections.abc import Iterator
 
 
 def poisson(rate: float, seconds: float, seed: int) -> Iterator[float]:
-    """Yield the arrival times of a Poisson process, in seconds from 0 and below `seconds`.
+    """Yield the arrival times of a Poisson process, in seconds from 0.
 
     Args:
-        rate: Arrivals a second, on average.
-        seconds: The schedule's length.
-        seed: Equal seeds give equal schedules.
+        rate: Mean arrivals per second.
+        seconds: Length of the schedule.
+        seed: Seed of the random numbers.
     """
     rng = random.Random(seed)
     due = rng.expovariate(rate)

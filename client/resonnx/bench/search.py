@@ -1,19 +1,19 @@
-"""Looks for the highest rate that keeps a bound. Pure: says what to try, and is told how it went."""
+"""Searches for the highest rate within a latency bound; proposes rates and is told the results."""
 
 from typing import Final
 
-# Steps while only one side of the answer is known.
+# Factor between rates until the result is bracketed.
 _STRIDE: Final = 1.5
-# The answer is known to so much; a run is hardly more exact.
+# Accuracy of the result, as a factor; single runs are hardly more accurate.
 _CLOSE: Final = 1.04
 _MOST_RUNS: Final = 14
 
 
 class RateSearch:
-    """A bisection on a logarithmic scale, from both sides.
+    """A bisection on a logarithmic scale.
 
     Args:
-        first: Requests a second to begin with; over 0.
+        first: The first rate, in requests per second; over 0.
     """
 
     def __init__(self, first: float) -> None:
@@ -24,11 +24,11 @@ class RateSearch:
 
     @property
     def best(self) -> float | None:
-        """The highest rate that kept the bound so far."""
+        """The highest rate within the bound so far."""
         return self._kept
 
     def propose(self) -> float | None:
-        """Return the rate to try next, or None when the answer is known well enough."""
+        """Return the next rate to try, or None if the result is accurate enough."""
         if self._runs >= _MOST_RUNS:
             return None
         if self._kept is not None and self._broken is not None and self._broken / self._kept <= _CLOSE:
@@ -36,7 +36,7 @@ class RateSearch:
         return self._next
 
     def tell(self, kept: bool) -> None:
-        """Say whether the proposed rate kept the bound."""
+        """Record whether the proposed rate was within the bound."""
         self._runs += 1
         if kept:
             self._kept = self._next

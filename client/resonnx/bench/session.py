@@ -1,4 +1,4 @@
-"""One measurement from connect to last result: a sweep of loads, or a search."""
+"""A measurement: a sweep of loads or a search."""
 
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import dataclass, replace
@@ -12,23 +12,25 @@ from resonnx.bench.summary import Result, Tally
 from resonnx.bench.traffic import Input, Traffic, tensor_traffic, vision_traffic
 from resonnx.bench.transport import sender
 
-# What one connection, or one stream, carries well.
+# Callers that share a connection or a stream.
 _CALLERS_PER_CONNECTION: Final = 16
 _OPEN_LOOP_CONNECTIONS: Final = 4
 
 Watch = Callable[[str, Plan, Tally], None]
-"""Told of each run as it begins: its name, its plan, and the tally that fills while it goes on."""
+"""Called when a run starts, with its name, its plan, and the tally that it fills."""
 
 
 @dataclass(frozen=True)
 class Target:
-    """Whom to ask, for what, and how.
+    """The server and model to measure, and the kind of requests.
 
     Attributes:
         server: HOST:PORT.
+        model: Name of the model.
+        input: Contents of the requests.
         files: Contents of picture files, for Input.FILE.
-        stream: Pipeline requests over streams.
-        connections: None for one to each 16 callers, and 4 for an open loop.
+        stream: Whether requests are pipelined over streams.
+        connections: Number of connections; None for one per 16 callers, or 4 in an open loop.
     """
 
     server: str
@@ -43,13 +45,13 @@ class Session:
     """Measures one target.
 
     Args:
-        target: What to measure.
-        plan: Of every run.
-        watch: Told of each run.
+        target: The server and model to measure.
+        plan: Plan of every run.
+        watch: Called when a run starts.
 
     Attributes:
-        best_rate: See `search`.
-        subject: What `describe` found, once a run has begun.
+        best_rate: Result of `search` in requests per second; None if no rate was within the bound.
+        subject: The server's and the model's versions, see `describe`; set when the first run starts.
     """
 
     def __init__(self, target: Target, plan: Plan, watch: Watch) -> None:
@@ -61,23 +63,23 @@ class Session:
         self.subject: dict[str, Any] = {}
 
     async def closed(self, concurrencies: tuple[int, ...]) -> AsyncGenerator[Result]:
-        """Yield a result for each number of callers. Raises ResonnxError, as the others do."""
+        """Yield a result for each number of callers. All methods raise ResonnxError."""
         for concurrency in concurrencies:
             yield await self._closed(concurrency, self._plan)
 
     async def open(self, rates: tuple[float, ...]) -> AsyncGenerator[Result]:
-        """Yield a result for each number of requests a second."""
+        """Yield a result for each rate, in requests per second."""
         for rate in rates:
             yield await self._open(rate)
 
     async def search(self, p99_ms: float, concurrency: int) -> AsyncGenerator[Result]:
-        """Yield results while looking for the highest rate that keeps p99; the answer is then in `best_rate`.
+        """Search for the highest rate whose p99 is within a bound, and yield the results of all runs.
 
         Args:
-            p99_ms: The bound, over all requests: one that is refused, late or failed breaks it like a slow one.
-            concurrency: Of the closed loop that finds out where to begin.
+            p99_ms: Bound of the 99th percentile over all requests; refused, late and failed ones count as unbounded.
+            concurrency: Callers of the closed loop that determines the first rate.
         """
-        # The throughput is wanted, whatever the deadline.
+        # Without deadline, to measure the throughput.
         peak = await self._closed(concurrency, replace(self._plan, deadline_s=None))
         yield peak
         if not peak.ok:
@@ -123,6 +125,8 @@ class Session:
             else:
                 self._traffic = await vision_traffic(target.server, target.model, target.files, self._plan.seed)
             if target.stream and self._traffic.stream is None:
-                raise FailedPrecondition("captions of many pictures are streamed as tensors only: use --input tensor")
+                raise FailedPrecondition(
+                    f"{target.model} has no stream of pictures: use --input tensor or omit --stream"
+                )
             self.subject = await describe(target.server, target.model)
         return self._traffic

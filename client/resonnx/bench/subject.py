@@ -1,4 +1,4 @@
-"""Says what is measured: the server, and how it runs the model, as it tells itself."""
+"""Describes the measured server and model."""
 
 from contextlib import suppress
 from typing import Any, Final
@@ -14,23 +14,23 @@ _TIMEOUT_S: Final = 10.0
 
 
 async def describe(server: str, model: str) -> dict[str, Any]:
-    """Ask the server for its name and version, and for the model's. Any server will do.
+    """Return the names and versions of a server and a model as JSON values.
 
     Returns:
-        For JSON: "model" as it was asked for; where the server tells it, "server" with "name" and "version"; of a
-        resonnx server also the model's "version", "task", "identity", "verified", and "sessions", one for each ONNX
-        file, with "file", "provider", "precision" and "instances".
+        "model", the given name; if the server implements the Open Inference Protocol, "server" with "name" and
+        "version"; of a resonnx server also the model's "version", "task", "identity", "verified" and "sessions", one
+        per ONNX file, with "file", "provider", "precision" and "instances".
     """
-    told: dict[str, Any] = {"model": model}
+    found: dict[str, Any] = {"model": model}
     async with grpc.aio.insecure_channel(server) as channel:
         stub = grpc_service_pb2_grpc.GRPCInferenceServiceStub(channel)
         with suppress(grpc.RpcError):
             itself = await stub.ServerMetadata(grpc_service_pb2.ServerMetadataRequest(), timeout=_TIMEOUT_S)
-            told["server"] = {"name": itself.name, "version": itself.version}
+            found["server"] = {"name": itself.name, "version": itself.version}
     async with AsyncClient(server, timeout_s=_TIMEOUT_S) as client:
         with suppress(ResonnxError):
-            told |= _model(await client.model(model))
-    return told
+            found |= _model(await client.model(model))
+    return found
 
 
 def _model(info: ModelInfo) -> dict[str, Any]:

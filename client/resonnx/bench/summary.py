@@ -1,4 +1,4 @@
-"""Counts what became of requests, and says it in a few figures. Pure."""
+"""Counts the outcomes of requests and computes rates and percentiles."""
 
 import math
 from array import array
@@ -12,10 +12,10 @@ LATE = "DEADLINE_EXCEEDED"
 
 
 class Tally:
-    """The outcomes of one run's requests.
+    """The outcomes of a run's requests.
 
     Args:
-        deadline_s: An answer that takes longer is late; None for no deadline.
+        deadline_s: Answers that take longer are late; None for no deadline.
     """
 
     def __init__(self, deadline_s: float | None = None) -> None:
@@ -27,7 +27,7 @@ class Tally:
         self.lag_s = array("d")
 
     def add(self, code: str, latency_s: float, message: str = "") -> None:
-        """Count a request that ended with the gRPC status `code`; each code's first message is kept."""
+        """Count a request that ended with a gRPC status code; the first message of each code is kept."""
         if code == OK and latency_s > self._deadline_s:
             code = LATE
         self.codes[code] += 1
@@ -39,24 +39,26 @@ class Tally:
             self.refused_s.append(latency_s)
 
     def add_lag(self, lag_s: float) -> None:
-        """Note how late the generator itself sent a request of an open loop."""
+        """Record the generator's own delay in sending a request of an open loop."""
         self.lag_s.append(lag_s)
 
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """One run in figures; times in ms, None where there is nothing to tell.
+    """The figures of a run; times are in ms, None without any value.
 
     Attributes:
         concurrency: Callers of a closed loop.
-        rate: Requests a second that an open loop offered.
+        rate: Offered requests per second of an open loop.
         seconds: The measured time, without warm-up.
-        per_s: Answers in time, a second.
+        per_s: Answers within the deadline per second.
+        ok: Answers within the deadline.
+        refused: RESOURCE_EXHAUSTED.
         late: Answers after the deadline, and DEADLINE_EXCEEDED.
-        errors: Other ends, by gRPC status code.
-        error_messages: What was said of the first of each.
-        p99_all_ms: Over all requests, where one without an answer in time counts as endless (None).
-        lag_p99_ms: How late the generator itself was: latencies of an open loop include it.
+        errors: Other outcomes, by gRPC status code.
+        error_messages: The first message of each code in `errors`.
+        p99_all_ms: Over all requests; None if the percentile is a request without an answer within the deadline.
+        lag_p99_ms: The generator's own delay, which latencies of an open loop include.
     """
 
     concurrency: int | None
@@ -115,12 +117,12 @@ def percentile(ordered: Sequence[float], share: float, endless: int = 0) -> floa
     Args:
         ordered: Values, ascending.
         share: Over 0, at most 1.
-        endless: So many further values are larger than any.
+        endless: Number of further values that are larger than any.
 
     Returns:
-        None where there are no values, or the value would be an endless one.
+        None without values, or if the percentile is one of the endless values.
     """
-    # A product such as 0.99 * 100 may come out a little over the whole number that it is.
+    # Rounded, as a product such as 0.99 * 100 may be slightly over the whole number.
     rank = math.ceil(round(share * (len(ordered) + endless), 9))
     return ordered[rank - 1] if 0 < rank <= len(ordered) else None
 

@@ -1,4 +1,4 @@
-"""Sends serialised requests to a server and gives back how they ended: call by call, or pipelined over streams."""
+"""Sends serialised requests as unary calls or pipelined over streams, and returns their outcomes."""
 
 import asyncio
 from collections.abc import AsyncGenerator
@@ -14,15 +14,15 @@ from resonnx.bench.load import Call
 from resonnx.bench.summary import OK
 from resonnx.bench.traffic import Traffic
 
-# No call is waited for longer, so that a run ends whatever the server does.
+# Timeout of calls without deadline, so that a run ends.
 _LONGEST_CALL_S: Final = 30.0
 
 _OPTIONS: Final[list[tuple[str, Any]]] = [
     ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
-    # A refusal is a result here.
+    # Refusals are counted, not retried.
     ("grpc.enable_retries", 0),
-    # Without it all channels to one address share a connection.
+    # Otherwise channels to the same address share a connection.
     ("grpc.use_local_subchannel_pool", 1),
 ]
 
@@ -30,13 +30,13 @@ _OPTIONS: Final[list[tuple[str, Any]]] = [
 def sender(
     server: str, traffic: Traffic, connections: int, *, stream: bool = False
 ) -> AbstractAsyncContextManager[Call]:
-    """Open connections, and a stream on each if so asked, for a run; they are used in turn.
+    """Open the connections of a run, which are used in turn.
 
     Args:
         server: HOST:PORT.
-        traffic: What to send; `stream` needs one that has a stream.
-        connections: How many.
-        stream: Whether requests are pipelined over streams.
+        traffic: The requests; must have a stream if `stream` is true.
+        connections: Number of connections.
+        stream: Whether requests are pipelined over a stream on each connection.
     """
     return _streams(server, traffic, connections) if stream else _unary(server, traffic, connections)
 
@@ -44,8 +44,8 @@ def sender(
 @asynccontextmanager
 async def _unary(server: str, traffic: Traffic, connections: int) -> AsyncGenerator[Call]:
     channels = [grpc.aio.insecure_channel(server, options=_OPTIONS) for _ in range(connections)]
-    # No serialisers: bytes go and come as they are.
-    methods: list[Any] = [channel.unary_unary(traffic.unary) for channel in channels]
+    # Without serialisers: requests and responses are bytes.
+    methods: list[Any] = [channel.unary_unary(traffic.path) for channel in channels]
     requests = traffic.requests
 
     async def call(number: int, left_s: float | None) -> tuple[str, str]:
@@ -78,17 +78,17 @@ async def _streams(server: str, traffic: Traffic, connections: int) -> AsyncGene
 
 
 class _Stream:
-    """One bidirectional stream on a connection of its own; answers are matched by id, as they may overtake."""
+    """A bidirectional stream on its own connection; answers, which may come in any order, are matched by id."""
 
     def __init__(self, server: str, traffic: Traffic) -> None:
         assert traffic.stream is not None
-        self._traffic = traffic
+        self._requests, self._method = traffic.requests, traffic.stream
         self._channel = grpc.aio.insecure_channel(server, options=_OPTIONS)
-        # Not call.write(): only one may be under way at a time.
+        # call.write() allows only one write at a time.
         self._outbox: asyncio.Queue[bytes] = asyncio.Queue()
         self._waiting: dict[str, asyncio.Future[tuple[str, str]]] = {}
-        method: Any = self._channel.stream_stream(traffic.stream)
-        self._call = method(self._requests())
+        method: Any = self._channel.stream_stream(self._method.path)
+        self._call = method(self._sent())
         self._ending = Ending(self._call)
         self._ended: Exception | None = None
         self._reader = asyncio.create_task(self._read())
@@ -97,31 +97,31 @@ class _Stream:
         """Send a request and return its status code and message.
 
         Raises:
-            ResonnxError: The stream has ended, so that there is nothing left to measure.
+            ResonnxError: The stream has ended.
         """
         if self._ended is not None:
             raise self._ended
         id = str(number)
         answer: asyncio.Future[tuple[str, str]] = asyncio.get_running_loop().create_future()
         self._waiting[id] = answer
-        traffic = self._traffic
-        self._outbox.put_nowait(traffic.requests[number % len(traffic.requests)] + traffic.numbered(id, left_s))
+        request = self._requests[number % len(self._requests)]
+        self._outbox.put_nowait(request + self._method.numbered(id, left_s))
         return await answer
 
     async def close(self) -> None:
-        """End the stream and the connection."""
+        """Close the stream and the connection."""
         self._reader.cancel()
         self._call.cancel()
         await self._channel.close()
 
-    async def _requests(self) -> AsyncGenerator[bytes]:
+    async def _sent(self) -> AsyncGenerator[bytes]:
         while True:
             yield await self._outbox.get()
 
     async def _read(self) -> None:
         try:
             async for message in self._call:
-                id, code, text = self._traffic.outcome(message)
+                id, code, text = self._method.outcome(message)
                 answer = self._waiting.pop(id, None)
                 if answer is not None and not answer.done():
                     answer.set_result((code, text))

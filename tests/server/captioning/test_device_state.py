@@ -12,7 +12,7 @@ from contextlib import asynccontextmanager, contextmanager
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from resonnx_server.captioning.engine import CaptionEngine
 from resonnx_server.errors import InferenceFailed, ModelRefused
@@ -33,6 +33,7 @@ from resonnx_server.scheduling.measurement import sizes_up_to
 from resonnx_server.scheduling.session_pool import InstanceGroup, SessionPool
 from resonnx_server.tensors.engine import TensorEngine
 
+from ...conftest import examples
 from ..hand import Hand, any_options
 from ..language import Language, alone, ids, picture, spec
 from ..onnx_language import manifest, onnx_files, open_language
@@ -112,7 +113,7 @@ async def test_every_caption_is_its_own(files: VersionFiles, graphs: CaptionerGr
         assert engine.stats.tokens > 0
 
 
-@settings(max_examples=25)
+@examples(25)
 @given(st.integers(0, 2**32), st.integers(10, 40))
 def test_any_schedule_gives_the_captions_of_one_at_a_time(
     files: VersionFiles, graphs: CaptionerGraphs, seed: int, slots: int

@@ -13,7 +13,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from resonnx_server.captioning.engine import CaptionEngine
 from resonnx_server.captioning.jobs import EncodeJob, StepJob
@@ -36,6 +36,7 @@ from resonnx_server.scheduling.latency import LatencyTable
 from resonnx_server.scheduling.session_pool import InstanceGroup, SessionPool, Tensors
 from resonnx_server.tensors.engine import TensorEngine
 
+from ...conftest import examples
 from ..hand import Hand, any_options, caption_engine
 from ..language import END, Language, alone, ids, picture, spec
 from ..waiting import Clock, until
@@ -111,7 +112,7 @@ async def test_every_caption_is_its_own(lanes: int, policy: str, instances: int)
         assert max(graphs.steps) > 8, "captions share steps"
 
 
-@settings(max_examples=80)
+@examples(80)
 @given(
     st.integers(0, 2**32),
     st.sampled_from([("continuous", 1), ("continuous", 2), ("continuous", 3), ("rigid", 1), ("one", 1)]),

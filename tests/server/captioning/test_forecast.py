@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from resonnx_server.captioning import forecast as caption_forecast
 from resonnx_server.captioning.engine import CaptionEngine
@@ -17,6 +17,7 @@ from resonnx_server.runtime.graphs import Step
 from resonnx_server.scheduling.deadline_admission import Decoding
 from resonnx_server.scheduling.device import Job
 
+from ...conftest import examples
 from ..hand import Hand, caption_engine
 from ..language import Language, picture
 
@@ -101,7 +102,7 @@ async def _ratio(seed: int, width: int | None, before: int, **settings: Any) -> 
     return took_ns / expected_ns
 
 
-@settings(max_examples=40)
+@examples(40)
 @given(st.integers(0, 2**32), st.sampled_from([1, 5, 10, None]), st.integers(0, 80), st.integers(10, 40))
 def test_a_caption_takes_as_long_as_expected_whatever_goes_before(
     seed: int, width: int | None, before: int, slots: int

@@ -20,15 +20,15 @@ from resonnx_export.publish.package import Target
 from resonnx_proto.v1 import vision_pb2, vision_pb2_grpc
 from safetensors.torch import save_file
 
-CLIENTS, REQUESTS = 64, 8
-SIDE = 96
+CLIENTS, REQUESTS = 64, 4
+SIDE = 64
 # Each channel of one process its own connection.
 OPTIONS = [("grpc.use_local_subchannel_pool", 1)]
 
 
 @pytest.fixture(scope="module")
 def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A ResNet-18 at 96x96, so that the network and not the clients' process is the slowest part."""
+    """A ResNet-18 at 64x64, so that the network and not the clients' process is the slowest part."""
     torch.manual_seed(0)
     network = ResNet(replace(ARCHITECTURES["resnet18"], num_classes=10))
     settle_batch_norm(network, [torch.randn(4, 3, SIDE, SIDE) for _ in range(2)])

@@ -1,7 +1,6 @@
 """The batcher's invariants, for any order of arrivals, cancellations and batches, on a clock of the test's own."""
 
 import pytest
-from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, precondition, rule
 from resonnx_server.errors import DeadlineExceeded, DeadlineUnreachable, Overloaded, ServerError, WaitTooLong
@@ -12,6 +11,8 @@ from resonnx_server.scheduling.measurement import sizes_up_to
 
 from ..waiting import Clock
 from .queues import batcher_of, push, wait_ns
+
+from ...conftest import examples
 
 SIZES = sizes_up_to(16)
 FLAT = {size: 1e6 + 1e4 * size for size in SIZES}
@@ -144,7 +145,7 @@ class BatcherMachine(RuleBasedStateMachine):
 
 
 TestBatcherMachine = BatcherMachine.TestCase
-TestBatcherMachine.settings = settings(max_examples=300, stateful_step_count=40)
+TestBatcherMachine.settings = examples(300, stateful_step_count=40)
 
 
 PICTURES = Decoding(0, 0)

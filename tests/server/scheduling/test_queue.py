@@ -4,7 +4,6 @@ import time
 from collections.abc import Callable
 
 import pytest
-from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 from resonnx_server.errors import DeadlineExceeded, DeadlineUnreachable, WaitTooLong
@@ -12,6 +11,7 @@ from resonnx_server.scheduling.batcher import Batch, Batcher, Entry
 from resonnx_server.scheduling.latency import LatencyTable
 from resonnx_server.scheduling.measurement import sizes_up_to
 
+from ...conftest import examples
 from .queues import batcher_of, push, wait_ns
 
 COSTS = {size: 1e6 + 5e4 * size for size in sizes_up_to(8)}
@@ -186,9 +186,9 @@ class WithObjective(AgainstPlainList):
 
 
 TestAgainstPlainList = AgainstPlainList.TestCase
-TestAgainstPlainList.settings = settings(max_examples=100, stateful_step_count=30)
+TestAgainstPlainList.settings = examples(100, stateful_step_count=30)
 TestWithObjective = WithObjective.TestCase
-TestWithObjective.settings = settings(max_examples=100, stateful_step_count=30)
+TestWithObjective.settings = examples(100, stateful_step_count=30)
 
 
 MANY = 100_000

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from resonnx_server.captioning import engine as captioner
 from resonnx_server.captioning.request import Captioned
@@ -26,6 +26,7 @@ from resonnx_server.scheduling.measurement import sizes_up_to
 from resonnx_server.scheduling.session_pool import InstanceGroup, SessionPool, Tensors
 from resonnx_server.tensors.engine import TensorEngine
 
+from ...conftest import examples
 from .. import onnx_classifier
 from ..hand import Hand, any_options, caption_engine
 from ..language import END, STATES, Language, alone, ids, picture, spec
@@ -173,7 +174,7 @@ async def _caption(
     engine.close()
 
 
-@settings(max_examples=100)
+@examples(100)
 @given(
     st.integers(0, 2**32),
     st.sampled_from([*ENCODER, *STEPS, *CALLER, *SEARCH]),
@@ -283,7 +284,7 @@ async def _compute(asked: list[tuple[int, np.ndarray]], bad: int | None, kind: s
     return [result[0] if isinstance(result, tuple) else result for result in results]
 
 
-@settings(max_examples=100)
+@examples(100)
 @given(
     st.integers(0, 2**32),
     st.sampled_from(["run raises", "probabilities", "logits", "infinite", "the caller leaves"]),

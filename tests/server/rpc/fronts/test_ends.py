@@ -17,11 +17,12 @@ from unittest.mock import Mock
 
 import grpc
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from resonnx_server.rpc.fronts.call import Call
 from resonnx_server.rpc.fronts.core.server import _ACCEPTED_AHEAD, CoreFront
 
+from ....conftest import examples
 from ...waiting import until
 from .service import FRONTS, KIB, SERVICE, Handlers, ended, method, serving
 
@@ -316,7 +317,7 @@ async def test_a_port_in_use_is_told(front: str) -> None:
 
 
 @pytest.mark.parametrize("front", FRONTS)
-@settings(max_examples=25)
+@examples(25)
 @given(streams=st.lists(st.tuples(st.integers(0, 40), st.integers(0, 200 * KIB)), max_size=12))
 def test_many_streams_of_any_size_at_once(front: str, streams: list[tuple[int, int]]) -> None:
     """Each stream gets back its own messages, in order, however they meet those of the others."""

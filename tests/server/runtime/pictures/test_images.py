@@ -8,7 +8,7 @@ import zlib
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
 from resonnx_proto.v1.manifest_pb2 import ImageInput
@@ -17,6 +17,7 @@ from resonnx_server.runtime.pictures import images
 from resonnx_server.runtime.pictures.markers import scans
 from resonnx_server.runtime.pictures.options import PictureOptions
 
+from ....conftest import examples
 from ...holding import longest_hold_s
 
 RNG = np.random.default_rng(3)
@@ -150,7 +151,7 @@ def test_animation_gives_its_first_frame(format: str) -> None:
 
 
 @given(width=st.integers(1, 200), height=st.integers(1, 200))
-@settings(max_examples=60)
+@examples(60)
 def test_short_side_rule_is_torchvisions(width: int, height: int) -> None:
     """Resize(28) then CenterCrop((20, 24)), written as torchvision.transforms.v2.functional computes them."""
     image = Image.fromarray(RNG.integers(0, 256, (height, width, 3), dtype=np.uint8))
@@ -297,7 +298,7 @@ def test_raw_pixels_of_the_wrong_length() -> None:
 
 
 @given(st.binary(max_size=400))
-@settings(max_examples=300)
+@examples(300)
 def test_any_bytes_decode_or_are_refused(tail: bytes) -> None:
     for head in HEADS:
         with contextlib.suppress(BadImage):
@@ -306,7 +307,7 @@ def test_any_bytes_decode_or_are_refused(tail: bytes) -> None:
 
 @pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF"])
 @given(data=st.data())
-@settings(max_examples=150)
+@examples(150)
 def test_damaged_files_decode_or_are_refused(format: str, data: st.DataObject) -> None:
     file = bytearray(_smooth_file(format))
     for _ in range(data.draw(st.integers(1, 5))):

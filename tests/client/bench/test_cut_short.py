@@ -61,12 +61,12 @@ def test_finished_runs_are_told_when_a_later_one_is_cut_short(
     files = ("--json", str(out), "--plot", str(plot))
     with (
         start_server(demo_repository) as server,
-        running("--server", server.grpc, "--stream", "--concurrency", "3,5,7", "--duration", "2", *files) as (
+        running("--server", server.grpc, "--stream", "--rate", "30,50,70", "--duration", "1", *files) as (
             bench,
             terminal,
         ),
     ):
-        terminal.read_until("5 callers")
+        terminal.read_until("50/s")
         if cut == "interrupt":
             bench.send_signal(signal.SIGINT)
         else:
@@ -74,10 +74,10 @@ def test_finished_runs_are_told_when_a_later_one_is_cut_short(
         terminal.read_all()
         table, _ = bench.communicate()
     assert bench.returncode == status
-    assert "3 callers" in table
-    assert "5 callers" not in table
+    assert "30/s" in table
+    assert "50/s" not in table
     content = json.loads(out.read_text())
-    assert [run["concurrency"] for run in content["runs"]] == [3]
+    assert [run["rate"] for run in content["runs"]] == [30]
     assert content["runs"][0]["ok"]
     assert f"resonnx: {content['cut_short']}" in terminal.text
     assert "cut short after 1 finished run" in terminal.text
@@ -177,6 +177,6 @@ def test_a_plot_of_an_unknown_kind_is_told_before_anything_is_sent(run, vision, 
 
 
 def test_results_go_into_a_pipe(demo_server) -> None:
-    arguments = ["--server", demo_server.grpc, "--concurrency", "1", "--duration", "2", "--json", "/dev/stderr"]
+    arguments = ["--server", demo_server.grpc, "--concurrency", "1", "--duration", "0.5", "--json", "/dev/stderr"]
     done = subprocess.run([*COMMAND, *arguments], capture_output=True, text=True, timeout=60, check=True)
     assert json.loads(done.stderr)["runs"][0]["ok"]

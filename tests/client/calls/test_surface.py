@@ -5,6 +5,8 @@ import subprocess
 import sys
 
 import resonnx
+from resonnx._tasks import TASKS
+from resonnx_proto.v1 import manifest_pb2
 
 
 def test_all_names_are_there_and_documented() -> None:
@@ -30,3 +32,10 @@ def test_importing_the_client_is_light() -> None:
     code = "import resonnx, sys; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert not heavy & set(done.stdout.split())
+
+
+def test_every_task_of_a_manifest_is_registered() -> None:
+    """But for bare tensors, which have no manifest."""
+    names = {name.removeprefix("TASK_").lower() for name in manifest_pb2.Task.keys()}  # noqa: SIM118
+    assert TASKS.keys() == names - {"unspecified", "tensors"}
+    assert all(name == task.name for name, task in TASKS.items())

@@ -216,7 +216,7 @@ async def test_a_request_has_as_long_as_its_deadline_says(vision) -> None:
         assert gone.wait(30), "the caller waits for ever"
 
     vision.script["Classify"] = script
-    traffic = Traffic("/resonnx.v1.Vision/Classify", None, (b"",), lambda id, left_s: b"", lambda answer: ("", "", ""))
+    traffic = Traffic("/resonnx.v1.Vision/Classify", (b"",))
     async with sender(vision.address, traffic, 1) as call:
         code, _ = await call(0, 0.05)
     assert code == "DEADLINE_EXCEEDED"
@@ -354,7 +354,7 @@ def test_every_kind_of_request_is_answered(demo_server, samples: Path, tmp_path:
     arguments = ["bench", "--model", model, "--server", demo_server.grpc]
     done = CliRunner().invoke(app, [*arguments, "--concurrency", "4", "--json", str(out), *flags])
     if model == "scenes" and flags == ("--stream",):
-        assert done.stderr == ("resonnx: captions of many pictures are streamed as tensors only: use --input tensor\n")
+        assert done.stderr == "resonnx: scenes has no stream of pictures: use --input tensor or omit --stream\n"
         return
     assert (done.exit_code, done.stderr) == (0, "")
     (run,) = json.loads(out.read_text())["runs"]

@@ -1,4 +1,4 @@
-"""Which pictures the command's arguments mean: files, folders, patterns that no shell has expanded, standard input."""
+"""Expands the command's arguments into pictures: files, folders, patterns, standard input."""
 
 import errno
 import glob
@@ -8,33 +8,33 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 STDIN = "-"
-# What a folder's pictures are told by; a file that is named is sent whatever it is called.
+# Selects a folder's pictures; a file named on the command line may have any suffix.
 _SUFFIXES = {".avif", ".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
 
 
 class Inputs:
-    """The pictures to ask about.
+    """The pictures that arguments name.
 
-    A folder stands for its pictures, sorted by name, without those of its folders and hidden ones; a pattern for the
-    files that match it, sorted, with `**` for folders of any depth. What matches nothing stands for itself, and fails
-    by itself when it is read.
+    A folder is replaced by its pictures, sorted by name, without subfolders and hidden files; a pattern by the sorted
+    files that match it, where `**` matches folders of any depth. An argument that matches nothing is kept, and fails
+    when it is read.
 
     Args:
-        arguments: As given.
+        arguments: The command's arguments.
 
     Raises:
-        ValueError: Standard input is asked for twice.
+        ValueError: `-` is given twice.
     """
 
     def __init__(self, arguments: Sequence[str]) -> None:
         if arguments.count(STDIN) > 1:
-            raise ValueError("- stands for standard input, which can be read once")
+            raise ValueError("- is standard input, which can be read only once")
         self.names = [name for argument in arguments for name in _expand(argument)]
-        # A line of output must say whose it is, unless the one picture was named.
+        # Output lines start with the picture's name unless one picture was named.
         self.named = len(self.names) > 1 or self.names != list(arguments)
 
     def read(self, name: str) -> bytes:
-        """Return one picture's bytes; raises OSError if there are none."""
+        """Return a picture file's bytes; raises OSError if it cannot be read."""
         if name == STDIN:
             return sys.stdin.buffer.read()
         if Path(name).is_dir():

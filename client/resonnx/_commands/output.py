@@ -1,4 +1,4 @@
-"""What the command line says of a result: lines for people, objects for --json. Prints nothing."""
+"""Formats errors and models as lines of text and as JSON objects."""
 
 from collections.abc import Iterable
 from dataclasses import asdict
@@ -7,31 +7,19 @@ from typing import Any
 from google.protobuf.json_format import MessageToDict
 
 from resonnx._errors import ResonnxError
-from resonnx._results import CaptionResult, Classification, ModelInfo, ModelSummary
+from resonnx._results import ModelInfo, ModelSummary
+from resonnx._table import table
+from resonnx._tasks import TASKS
+from resonnx._tasks.task import Task
 
 
-def result_lines(result: Classification | CaptionResult) -> list[str]:
-    """A picture's labels or captions with their scores; a single caption stands alone."""
-    if isinstance(result, CaptionResult):
-        if len(result.captions) == 1:
-            return [result.captions[0].text]
-        return table((caption.text, f"{caption.score:.2f}") for caption in result.captions)
-    return table((p.label, f"{p.score:.2f}") for p in result.predictions)
-
-
-def result_json(image: str, result: Classification | CaptionResult) -> dict[str, Any]:
-    """A picture's object."""
-    answer: dict[str, Any]
-    if isinstance(result, CaptionResult):
-        captions = [{"text": c.text, "log_prob": c.log_prob, "score": c.score} for c in result.captions]
-        answer = {"captions": captions} | ({} if result.seed is None else {"seed": result.seed})
-    else:
-        answer = {"predictions": [asdict(prediction) for prediction in result.predictions]}
-    return {"image": image, "model": result.model, "version": result.version, **answer}
+def result_json(task: Task[Any], image: str, result: Any) -> dict[str, Any]:
+    """Return a picture's result as a JSON object."""
+    return {"image": image, "model": result.model, "version": result.version, **task.result_json(result)}
 
 
 def error_line(error: ResonnxError, server: str) -> str:
-    """One line for people; names the server where it is what failed."""
+    """Return an error as one line, which names the server if the server failed."""
     message = " ".join(error.message.split())
     match error.code:
         case "UNAVAILABLE":
@@ -43,12 +31,12 @@ def error_line(error: ResonnxError, server: str) -> str:
 
 
 def error_json(error: ResonnxError) -> dict[str, str]:
-    """What stands under "error"."""
+    """Return an error as the JSON object under "error"."""
     return {"code": error.code, "reason": error.reason, "message": error.message}
 
 
 def models_lines(models: Iterable[tuple[ModelSummary, ModelInfo | None]]) -> list[str]:
-    """The table of models; those that are not served have no details."""
+    """Return the table of models; those that are not served have no details."""
     rows = [("NAME", "VERSION", "TASK", "STATE", "PROVIDER", "VERIFIED")]
     for summary, info in models:
         provider, verified = (_providers(info), _yes_no(info.verified)) if info else ("-", "-")
@@ -58,7 +46,7 @@ def models_lines(models: Iterable[tuple[ModelSummary, ModelInfo | None]]) -> lis
 
 
 def model_row_json(summary: ModelSummary, info: ModelInfo | None) -> dict[str, Any]:
-    """One model's row of the list."""
+    """Return a model of the list as a JSON object."""
     return {
         **asdict(summary),
         "provider": _providers(info) if info else None,
@@ -67,7 +55,7 @@ def model_row_json(summary: ModelSummary, info: ModelInfo | None) -> dict[str, A
 
 
 def model_lines(info: ModelInfo) -> list[str]:
-    """All about one model."""
+    """Return the description of a model as lines of text."""
     summary, limits = info.summary, info.limits
     rows = [
         ("name", summary.name),
@@ -94,10 +82,8 @@ def model_lines(info: ModelInfo) -> list[str]:
         source, size = info.manifest.source, info.manifest.input
         rows.append(("source", f"{source.architecture} ({source.layout})"))
         rows.append(("input", f"{size.width}x{size.height}"))
-        if info.manifest.HasField("classifier"):
-            rows.append(("labels", str(len(info.manifest.classifier.labels))))
-        if info.manifest.HasField("captioner"):
-            rows.append(("words", str(len(info.manifest.captioner.vocabulary))))
+        if task := TASKS.get(summary.task):
+            rows += task.manifest_rows(info.manifest)
     for session in info.sessions:
         latencies = ", ".join(f"{x.batch_size}: {x.expected_s * 1e3:.1f} ms" for x in session.latencies)
         at_once = f"{session.instances} at once" if session.instances > 1 else "one at a time"
@@ -106,7 +92,7 @@ def model_lines(info: ModelInfo) -> list[str]:
 
 
 def model_json(info: ModelInfo) -> dict[str, Any]:
-    """All about one model; the manifest as it stands in the model repository."""
+    """Return the description of a model as a JSON object, with its manifest as in the model repository."""
     return {
         **asdict(info.summary),
         "verified": info.verified,
@@ -116,13 +102,6 @@ def model_json(info: ModelInfo) -> dict[str, Any]:
         "sessions": [asdict(session) for session in info.sessions],
         "manifest": MessageToDict(info.manifest) if info.manifest else None,
     }
-
-
-def table(rows: Iterable[tuple[str, ...]]) -> list[str]:
-    """Pad every column but the last to its widest cell, two spaces between."""
-    rows = list(rows)
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
 
 
 def _providers(info: ModelInfo) -> str:

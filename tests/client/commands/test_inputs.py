@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from resonnx._inputs import Inputs
+from resonnx._commands.inputs import Inputs
 from resonnx.cli import app
 from resonnx_proto.v1 import vision_pb2
 from typer.testing import CliRunner

@@ -151,7 +151,7 @@ def test_no_attention_to_draw_is_one_line(vision, run, sentence) -> None:
     vision.script["Caption"] = lambda request, context: sentence
     done = run("--attention", "out.png")
     assert done.exit_code == 1
-    assert done.stderr == "resonnx: cat.png: out.png: model 'scenes' tells no attention\n"
+    assert done.stderr == "resonnx: cat.png: out.png: model 'scenes' returned no attention\n"
 
 
 @pytest.mark.usefixtures("described")

@@ -1,23 +1,23 @@
-"""Options and arguments that several commands have: each one's type, check, and what --help says of it."""
+"""Options and arguments that several commands share: type, check and help."""
 
 import math
 from typing import Annotated
 
 import typer
 
-from resonnx._inputs import Inputs
+from resonnx._commands.inputs import Inputs
 from resonnx._transport.channel import server_address
 
 
 def text(value: str | None) -> str | None:
-    """Refuse an argument of bytes that are no text, which would fail only where the message is built."""
+    """Return an argument; raises BadParameter unless it is printable text."""
     if value and not value.isprintable():
         raise typer.BadParameter("must be printable text")
     return value
 
 
 def inputs(arguments: list[str]) -> Inputs:
-    """Return the pictures that the arguments mean."""
+    """Return the pictures that the arguments name."""
     try:
         return Inputs(arguments)
     except ValueError as error:
@@ -41,10 +41,10 @@ PICTURES_HELP = (
     "Picture files, folders (without their subfolders), patterns such as '**/*.jpg', or - for standard input."
 )
 Images = Annotated[list[str], typer.Argument(metavar="IMAGE", help=PICTURES_HELP)]
-Model = Annotated[str, typer.Option(callback=text, metavar="NAME", help="The model to ask.")]
+Model = Annotated[str, typer.Option(callback=text, metavar="NAME", help="Name of the model.")]
 Server = Annotated[
     str | None,
     typer.Option(callback=_address, metavar="HOST[:PORT]", help="Default: $RESONNX_SERVER, else localhost:8001."),
 ]
-Timeout = Annotated[float, typer.Option(callback=_seconds, metavar="SECONDS", help="For each call.")]
-Json = Annotated[bool, typer.Option("--json", help="One JSON object a line.")]
+Timeout = Annotated[float, typer.Option(callback=_seconds, metavar="SECONDS", help="Timeout of each call.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object per line.")]

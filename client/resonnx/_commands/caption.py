@@ -1,0 +1,97 @@
+"""`resonnx caption`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from resonnx._caption_options import CaptionOptions
+from resonnx._client import Client
+from resonnx._commands.options import Images, Json, Model, Server, Timeout, inputs
+from resonnx._commands.outcomes import print_each, print_results
+from resonnx._errors import Internal, InvalidArgument
+from resonnx._pictures.attention import NothingToDraw, draw_attention
+from resonnx._results import CaptionResult
+from resonnx._tasks.caption import CAPTION
+
+
+def caption(
+    images: Images,
+    model: Model,
+    server: Server = None,
+    stream: Annotated[bool, typer.Option("--stream", help="Print words as they are decoded.")] = False,
+    beam_width: Annotated[
+        int | None, typer.Option(min=1, max=10, metavar="WIDTH", help="Beam width; 1 is greedy search.")
+    ] = None,
+    captions: Annotated[
+        int, typer.Option(min=1, max=10, metavar="N", help="Captions per picture, best first; at most --beam-width.")
+    ] = 1,
+    max_tokens: Annotated[
+        int | None,
+        typer.Option(min=1, max=2**32 - 1, metavar="N", help="Maximum length in tokens, with the end token."),
+    ] = None,
+    temperature: Annotated[
+        float, typer.Option(min=0, help="Sampling temperature; 0 takes the most probable words.")
+    ] = 0.0,
+    seed: Annotated[
+        int | None, typer.Option(min=0, max=2**64 - 1, help="Seed of the sampling: the same seed gives the same words.")
+    ] = None,
+    attention: Annotated[
+        Path | None,
+        typer.Option(dir_okay=False, metavar="FILE", help="Write an image of the attention for each word."),
+    ] = None,
+    timeout: Timeout = 10.0,
+    as_json: Json = False,
+) -> None:
+    """Print a caption for each picture."""
+    if stream and (as_json or captions > 1):
+        raise typer.BadParameter("--stream prints one caption's words: no --json, no --captions")
+    pictures = inputs(images)
+    if attention is not None and (stream or len(pictures.names) != 1):
+        raise typer.BadParameter("--attention draws one picture's words, and not with --stream")
+    options = CaptionOptions(num_captions=captions, temperature=temperature, attention=attention is not None)
+    if beam_width is not None:
+        options["beam_width"] = beam_width
+    if max_tokens is not None:
+        options["max_tokens"] = max_tokens
+    if seed is not None:
+        options["seed"] = seed
+
+    def call(client: Client, picture: bytes) -> CaptionResult:
+        result = client.caption(picture, model, **options)
+        if attention is not None:
+            _draw(client, picture, result, attention)
+        return result
+
+    def print_words(client: Client, picture: bytes, prefix: str) -> None:
+        _print_words(client, picture, model=model, prefix=prefix, options=options)
+
+    if stream:
+        print_each(print_words, pictures, server, timeout)
+    else:
+        print_results(CAPTION, call, pictures, server, timeout, as_json)
+
+
+def _draw(client: Client, picture: bytes, result: CaptionResult, file: Path) -> None:
+    model = client.model(result.model, result.version)
+    try:
+        draw_attention(picture, result, model, file)
+    except (NothingToDraw, OSError, ValueError) as error:
+        raise InvalidArgument(f"{file}: {error}") from None
+
+
+def _print_words(client: Client, picture: bytes, *, model: str, prefix: str, options: CaptionOptions) -> None:
+    """Print a caption's words as they come, on one line."""
+    line_begun = False
+    try:
+        for event in client.stream_caption(picture, model, **options):
+            if isinstance(event, CaptionResult):
+                typer.echo("" if line_begun else prefix, nl=False)
+                line_begun = True
+                return
+            typer.echo(f"{' ' if line_begun else prefix}{event.text}", nl=False)
+            line_begun = True
+        raise Internal("the server ended the stream without a final caption")
+    finally:
+        if line_begun:
+            typer.echo()

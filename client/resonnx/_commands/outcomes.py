@@ -1,0 +1,121 @@
+"""Calls the server for many pictures: results go to stdout, errors to stderr in one line each."""
+
+import json
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
+from itertools import islice
+from typing import Any, NoReturn, TypeVar
+
+import typer
+
+from resonnx._client import Client
+from resonnx._commands.inputs import Inputs
+from resonnx._commands.output import error_json, error_line, result_json
+from resonnx._errors import ResonnxError, Unavailable, from_unreadable
+from resonnx._tasks.task import Task
+
+# Concurrent requests; also bounds the pictures held in memory.
+_IN_FLIGHT = 16
+
+_R = TypeVar("_R")
+
+
+def print_results(
+    task: Task[Any],
+    call: Callable[[Client, bytes], Any],
+    images: Inputs,
+    server: str | None,
+    timeout_s: float,
+    as_json: bool,
+) -> None:
+    """Make a call for each picture, several at once, and print the results in the pictures' order.
+
+    Raises:
+        typer.Exit: Status 1, if a call failed.
+    """
+    failed = False
+    # The client is closed first, which ends the calls that the pool would otherwise wait for.
+    with ThreadPoolExecutor(_IN_FLIGHT) as pool, Client(server, timeout_s=timeout_s) as client:
+        for image, outcome in _in_order(pool, partial(_outcome, call, client, images), images.names):
+            failed |= isinstance(outcome, ResonnxError)
+            if as_json:
+                typer.echo(json.dumps(_picture_json(task, image, outcome)))
+            elif isinstance(outcome, ResonnxError):
+                _print_error(image, outcome, client.server)
+            else:
+                for line in task.result_lines(outcome):
+                    typer.echo(_prefix(images, image) + line)
+    if failed:
+        raise typer.Exit(1)
+
+
+def print_each(
+    call: Callable[[Client, bytes, str], None], images: Inputs, server: str | None, timeout_s: float
+) -> None:
+    """Make a call that prints its own result for each picture, one after the other.
+
+    Args:
+        call: Takes client, picture and what to print before the result.
+        images: The pictures.
+        server: HOST:PORT, or None for the default.
+        timeout_s: Of each call.
+
+    Raises:
+        typer.Exit: Status 1, if a call failed.
+    """
+    failed = False
+    with Client(server, timeout_s=timeout_s) as client:
+        for image in images.names:
+            outcome = _outcome(partial(call, prefix=_prefix(images, image)), client, images, image)
+            if isinstance(outcome, ResonnxError):
+                _print_error(image, outcome, client.server)
+                failed = True
+    if failed:
+        raise typer.Exit(1)
+
+
+def fail(line: str) -> NoReturn:
+    """Print an error to stderr and end with exit status 1."""
+    typer.echo(f"resonnx: {line}", err=True)
+    raise typer.Exit(1)
+
+
+def _in_order(pool: ThreadPoolExecutor, work: Callable[[str], _R], images: list[str]) -> Iterator[tuple[str, _R]]:
+    left = iter(images)
+    pending: deque[tuple[str, Future[_R]]] = deque()
+    while True:
+        for image in islice(left, _IN_FLIGHT - len(pending)):
+            pending.append((image, pool.submit(work, image)))
+        if not pending:
+            return
+        image, future = pending.popleft()
+        yield image, future.result()
+
+
+def _outcome(call: Callable[[Client, bytes], _R], client: Client, images: Inputs, image: str) -> _R | ResonnxError:
+    try:
+        return call(client, images.read(image))
+    except OSError as error:
+        return from_unreadable(error)
+    except ResonnxError as error:
+        return error
+
+
+def _picture_json(task: Task[Any], image: str, outcome: Any) -> dict[str, Any]:
+    if isinstance(outcome, ResonnxError):
+        return {"image": image, "error": error_json(outcome)}
+    return result_json(task, image, outcome)
+
+
+def _prefix(images: Inputs, image: str) -> str:
+    return f"{image}: " if images.named else ""
+
+
+def _print_error(image: str, error: ResonnxError, server: str) -> None:
+    line = error_line(error, server)
+    if isinstance(error, Unavailable):
+        # The other pictures would fail for the same reason.
+        fail(line)
+    typer.echo(f"resonnx: {image}: {line}", err=True)

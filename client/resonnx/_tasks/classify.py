@@ -1,0 +1,84 @@
+"""Classifiers: requests and results on the wire, results as text, calls of the load generator."""
+
+from dataclasses import asdict
+from typing import Any, Final
+
+from resonnx_proto.v1 import manifest_pb2, vision_pb2
+
+from resonnx._messages import message, timeout_us, timing
+from resonnx._results import Classification, Prediction
+from resonnx._table import table
+from resonnx._tasks.task import StreamCall, Task
+
+
+def classify_request(
+    image: vision_pb2.Image,
+    model: str,
+    *,
+    version: int | None,
+    top_k: int | None,
+    features: bool,
+    priority: int | None = None,
+    answer_within_s: float | None = None,
+    id: str = "",
+) -> vision_pb2.ClassifyRequest:
+    """Build a request.
+
+    Raises:
+        ValueError: A number is out of its field's range, or `answer_within_s` is not positive.
+    """
+    fields = {
+        "model": model,
+        "version": version or 0,
+        "image": image,
+        "top_k": top_k or 0,
+        "return_features": features,
+        "id": id,
+        "priority": priority,
+        "timeout_us": timeout_us(answer_within_s),
+    }
+    return message(vision_pb2.ClassifyRequest, fields)
+
+
+def classification(response: vision_pb2.ClassifyResponse, *, features: bool) -> Classification:
+    """Read a response; `features` as in the request."""
+    return Classification(
+        model=response.model,
+        version=response.version,
+        predictions=tuple(Prediction(p.label, p.index, p.score) for p in response.predictions),
+        features=tuple(response.features) if features else None,
+        timing=timing(response.timing),
+    )
+
+
+def _lines(result: Classification) -> list[str]:
+    return table((prediction.label, f"{prediction.score:.2f}") for prediction in result.predictions)
+
+
+def _json(result: Classification) -> dict[str, Any]:
+    return {"predictions": [asdict(prediction) for prediction in result.predictions]}
+
+
+def _rows(manifest: manifest_pb2.Manifest) -> list[tuple[str, str]]:
+    return [("labels", str(len(manifest.classifier.labels)))]
+
+
+def _numbered(id: str, left_s: float | None) -> bytes:
+    # The load generator measures a picture's deadline itself.
+    return vision_pb2.ClassifyRequest(id=id).SerializeToString()
+
+
+def _outcome(serialised: bytes) -> tuple[str, str, str]:
+    response = vision_pb2.ClassifyStreamResponse.FromString(serialised)
+    return response.id, response.error.code if response.HasField("error") else "OK", response.error.message
+
+
+CLASSIFY: Final = Task(
+    "classifier",
+    result_lines=_lines,
+    result_json=_json,
+    manifest_rows=_rows,
+    path="/resonnx.v1.Vision/Classify",
+    request=lambda model, image: vision_pb2.ClassifyRequest(model=model, image=image),
+    stream=StreamCall("/resonnx.v1.Vision/ClassifyStream", _numbered, _outcome),
+)

@@ -1,0 +1,50 @@
+"""What the command line and the load generator know of a task."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from google.protobuf.message import Message
+from resonnx_proto.v1 import manifest_pb2, vision_pb2
+
+R = TypeVar("R")
+"""The task's result."""
+
+
+@dataclass(frozen=True, slots=True)
+class StreamCall:
+    """A method that takes a stream of requests and answers each by its id.
+
+    Attributes:
+        path: Of the method, e.g. "/resonnx.v1.Vision/ClassifyStream".
+        numbered: Takes an id and the seconds until the request's deadline (None: no deadline); returns bytes to append
+            to a serialised request: protobuf merges messages whose bytes are joined.
+        outcome: Takes a serialised response; returns its id, the name of its gRPC status code, and its error message.
+    """
+
+    path: str
+    numbered: Callable[[str, float | None], bytes]
+    outcome: Callable[[bytes], tuple[str, str, str]]
+
+
+@dataclass(frozen=True, slots=True)
+class Task(Generic[R]):
+    """A task of models.
+
+    Attributes:
+        name: As in `ModelSummary.task`.
+        result_lines: Returns a result as lines of text.
+        result_json: Returns a result's own fields as JSON values.
+        manifest_rows: Returns (name, value) rows that describe the task's part of a manifest.
+        path: Of the method that takes one request, e.g. "/resonnx.v1.Vision/Classify".
+        request: Makes a request from a model's name and an image.
+        stream: The method that takes a stream of requests, or None.
+    """
+
+    name: str
+    result_lines: Callable[[R], list[str]]
+    result_json: Callable[[R], dict[str, Any]]
+    manifest_rows: Callable[[manifest_pb2.Manifest], list[tuple[str, str]]]
+    path: str
+    request: Callable[[str, vision_pb2.Image], Message]
+    stream: StreamCall | None = None
