@@ -100,7 +100,7 @@ KNOWN_LONG = {
     "export/resonnx_export/cli.py",
     "export/resonnx_export/checkpoints/pickles.py",
 }
-KNOWN_FULL = {"tests/client"}
+KNOWN_FULL: set[str] = set()
 
 
 def modules(package: str) -> dict[str, Path]:

@@ -5,7 +5,7 @@ import json
 import shutil
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 from types import FrameType
 from typing import Any, Final
@@ -33,7 +33,7 @@ class Kept:
         settings.load_profile("mutants")
 
     @pytest.hookimpl(wrapper=True)
-    def pytest_fixture_setup(self, fixturedef: Any, request: Any) -> Iterator[None]:
+    def pytest_fixture_setup(self, fixturedef: Any, request: Any) -> Generator[None, Any, Any]:
         """Copy the kept tables to the folder that the fixture's servers use."""
         value = yield
         if fixturedef.argname == "start_server":
@@ -59,7 +59,7 @@ class KeptFolders:
         """Return the kept folder."""
         if fixturedef.argname not in KEPT:
             return None
-        folder = self._kept / fixturedef.argname
+        folder: Path = self._kept / fixturedef.argname
         fixturedef.cached_result = (folder, fixturedef.cache_key(request), None)
         return folder
 
@@ -104,7 +104,7 @@ class Traced:
         return self._on_line
 
     @pytest.hookimpl(wrapper=True)
-    def pytest_runtest_setup(self, item: pytest.Item) -> Iterator[None]:
+    def pytest_runtest_setup(self, item: pytest.Item) -> Generator[None, Any, Any]:
         """Record the lines of fixtures."""
         self._current = set()
         try:
@@ -113,7 +113,7 @@ class Traced:
             self._shared.setdefault(item.nodeid.partition("::")[0], set()).update(self._current)
 
     @pytest.hookimpl(wrapper=True)
-    def pytest_runtest_teardown(self, item: pytest.Item) -> Iterator[None]:
+    def pytest_runtest_teardown(self, item: pytest.Item) -> Generator[None, Any, Any]:
         """Record the lines of the test."""
         try:
             return (yield)

@@ -1,5 +1,6 @@
 """`resonnx caption`."""
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -63,11 +64,8 @@ def caption(
             _draw(client, picture, result, attention)
         return result
 
-    def print_words(client: Client, picture: bytes, prefix: str) -> None:
-        _print_words(client, picture, model=model, prefix=prefix, options=options)
-
     if stream:
-        print_each(print_words, pictures, server, timeout)
+        print_each(partial(_print_words, model, options), pictures, server, timeout)
     else:
         print_results(CAPTION, call, pictures, server, timeout, as_json)
 
@@ -80,7 +78,7 @@ def _draw(client: Client, picture: bytes, result: CaptionResult, file: Path) -> 
         raise InvalidArgument(f"{file}: {error}") from None
 
 
-def _print_words(client: Client, picture: bytes, *, model: str, prefix: str, options: CaptionOptions) -> None:
+def _print_words(model: str, options: CaptionOptions, prefix: str, client: Client, picture: bytes) -> None:
     """Print a caption's words as they come, on one line."""
     line_begun = False
     try:

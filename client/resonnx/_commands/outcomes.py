@@ -52,12 +52,12 @@ def print_results(
 
 
 def print_each(
-    call: Callable[[Client, bytes, str], None], images: Inputs, server: str | None, timeout_s: float
+    call: Callable[[str, Client, bytes], None], images: Inputs, server: str | None, timeout_s: float
 ) -> None:
     """Make a call that prints its own result for each picture, one after the other.
 
     Args:
-        call: Takes client, picture and what to print before the result.
+        call: Takes the text to print before the result, client and picture.
         images: The pictures.
         server: HOST:PORT, or None for the default.
         timeout_s: Of each call.
@@ -68,7 +68,7 @@ def print_each(
     failed = False
     with Client(server, timeout_s=timeout_s) as client:
         for image in images.names:
-            outcome = _outcome(partial(call, prefix=_prefix(images, image)), client, images, image)
+            outcome = _outcome(partial(call, _prefix(images, image)), client, images, image)
             if isinstance(outcome, ResonnxError):
                 _print_error(image, outcome, client.server)
                 failed = True

@@ -94,7 +94,7 @@ def test_a_signal_is_obeyed_while_a_model_loads(
     _bare(tmp_path, "m", content())
     with _starting(tmp_path) as process:
         _wait_for(process, _is_at("m", stage))
-        _compute(process, 1.0)
+        _compute(process, 0.5)
         told_at = time.monotonic()
         process.send_signal(number)
         records = list(_records(process.stderr))
@@ -122,10 +122,10 @@ def test_models_that_never_load_keep_no_other_from_serving(start_server, reposit
     _bare(repository, "a-loop", bare_graphs.loop())
     (repository / "b-fifo" / "1").mkdir(parents=True)
     os.mkfifo(repository / "b-fifo" / "1" / "model.onnx")
-    with start_server(repository, "--load-timeout-s", "10") as server:
+    with start_server(repository, "--load-timeout-s", "6") as server:
         status, text = server.get("/readyz")
         assert status == 200
-        assert "refused a-loop version 1: its load took longer than 10 s (load_timeout_s); it was checking" in text
+        assert "refused a-loop version 1: its load took longer than 6 s (load_timeout_s); it was checking" in text
         assert "refused b-fifo version 1: model.onnx is a FIFO, not a regular file" in text
         assert "serving good version 1" in text
         assert server.stop() == 0

@@ -94,7 +94,13 @@ KINDS: dict[str, Callable[[], bytes]] = {
 }
 
 
-@pytest.mark.parametrize("kind", KINDS)
+# Kinds that another one is served like, but for the type.
+LIKE_OTHERS = ("raw bytes", "typed bytes", "typed doubles", "numbers out", "best of many classes")
+
+
+@pytest.mark.parametrize(
+    "kind", [pytest.param(kind, marks=pytest.mark.slow) if kind in LIKE_OTHERS else kind for kind in KINDS]
+)
 def test_no_request_holds_up_others(server, channel, infer, kind: str) -> None:
     """Others' longest answer, in the quietest of some tries: a busy machine is late without a large request, too."""
     request = KINDS[kind]()
