@@ -67,7 +67,7 @@ def test_what_cannot_be_read_says_why() -> None:
 def test_standard_input_is_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"\xff\xd8\xff")))
     assert Inputs(["-"]).read("-") == b"\xff\xd8\xff"
-    with pytest.raises(ValueError, match="can be read once"):
+    with pytest.raises(ValueError, match="can be read only once"):
         Inputs(["-", "a.jpg", "-"])
 
 

@@ -93,6 +93,17 @@ async def test_each_caller_gets_its_own_rows(lanes: int) -> None:
         assert engine.queued_rows() == 0
 
 
+async def test_the_phases_of_a_request_fit_into_its_time() -> None:
+    async with _engine(Runtime()) as engine:
+        asked = time.monotonic_ns()
+        _, timing = await engine.run(_rows(1, 2))
+        taken = time.monotonic_ns() - asked
+    *phases, rows = timing
+    assert rows == 2
+    assert min(phases) >= 0
+    assert sum(phases) <= taken
+
+
 def test_one_batch_alone_runs_on_what_was_sooner_lately() -> None:
     runners = InstanceGroup(
         SessionPool(Runtime(), LatencyTable({1: 100.0})),

@@ -140,6 +140,18 @@ def test_what_stands_beside_contents_is_bounded(message: bytes, told: str) -> No
         read_request(message)
 
 
+def test_the_bounds_themselves_are_allowed() -> None:
+    opening = wire.opening(1, (1 << 20) - 4)
+    name = opening + b"a" * ((1 << 20) - len(opening))
+    assert len(read_request(name).message.model_name) == (1 << 20) - len(opening)
+    name_and_inputs = wire.opening(1, 100_000) + b"a" * 100_000 + b"\x2a\x00" * 4999
+    assert len(read_request(name_and_inputs).message.inputs) == 4999
+    with pytest.raises(InvalidInput, match="more than 5000 fields"):
+        read_request(name_and_inputs + b"\x2a\x00")
+    with pytest.raises(InvalidInput, match="1048577 bytes beside contents, more than 1048576"):
+        read_request(wire.opening(1, (1 << 20) - 3) + name[len(opening) :] + b"a")
+
+
 @pytest.mark.parametrize("content", [b"\xff" * 11, b"\x80", b"\x10", b"\x12\x05\x01", b"\x13", b"\x12\x01\x80"])
 def test_typed_contents_that_do_not_parse(content: bytes) -> None:
     tensor = pb.ModelInferRequest.InferInputTensor(name="x", datatype="INT32", shape=[1])
