@@ -9,10 +9,9 @@ from resonnx_server.scheduling.deadline_admission import Decoding
 from resonnx_server.scheduling.latency import LatencyTable
 from resonnx_server.scheduling.measurement import sizes_up_to
 
+from ...conftest import examples
 from ..waiting import Clock
 from .queues import batcher_of, push, wait_ns
-
-from ...conftest import examples
 
 SIZES = sizes_up_to(16)
 FLAT = {size: 1e6 + 1e4 * size for size in SIZES}
