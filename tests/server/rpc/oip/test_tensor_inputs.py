@@ -77,6 +77,17 @@ async def test_what_does_not_fit_is_refused_before_elements_are_read(
     assert message in refused.value.message
 
 
+async def test_as_many_rows_as_the_queue_holds_are_taken() -> None:
+    pixels = np.arange(8 * 12, dtype=np.uint8).reshape(8, 2, 2, 3)
+    image = {"name": "image", "datatype": "UINT8", "shape": pixels.shape}
+    found = await _read(_request(image, raw=[pixels.tobytes()]), PICTURES)
+    np.testing.assert_array_equal(found["image"], pixels)
+    numbers = np.arange(8, dtype=np.float32)
+    given = {"name": "b", "datatype": "FP32", "shape": [8]}
+    found = await _read(_request(given, raw=[numbers.tobytes()]), _model(_spec("b", "f4", "n")))
+    np.testing.assert_array_equal(found["b"], numbers)
+
+
 async def test_no_empty_tensor_has_sizes_that_cannot_be_multiplied() -> None:
     request = _request({"name": "x", "datatype": "FP32", "shape": [0, 2**31 - 1, 2**31 - 1]}, raw=[b""])
     with pytest.raises(InvalidInput, match="is over 2147483647 elements"):
