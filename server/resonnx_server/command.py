@@ -21,7 +21,7 @@ app = typer.Typer(
 
 
 def run() -> None:
-    """Do what `resonnx-server` is for; see __main__.main."""
+    """Run the command `resonnx-server`; called by __main__.main."""
     app(prog_name="resonnx-server")
 
 

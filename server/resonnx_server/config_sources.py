@@ -72,7 +72,7 @@ def load_settings(flags: Mapping[str, Any], environment: Mapping[str, str]) -> S
     try:
         return Sources()  # type: ignore[call-arg]  # the sources have the arguments
     except ValidationError as error:
-        raise ConfigError(_told(error.errors()[0])) from None
+        raise ConfigError(_message(error.errors()[0])) from None
 
 
 def foreign_variables(environment: Mapping[str, str]) -> list[str]:
@@ -156,7 +156,7 @@ def _named() -> set[str]:
     return {*Settings.model_fields, "config"} - {"models"}
 
 
-def _told(error: ErrorDetails) -> str:
+def _message(error: ErrorDetails) -> str:
     """Return the message for one invalid setting."""
     *section, key = map(str, error["loc"])
     model: type[BaseModel] = ModelSettings if section[:1] == ["models"] else Settings

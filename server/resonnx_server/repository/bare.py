@@ -1,7 +1,7 @@
-"""Loads a bare ONNX file: no manifest, so nothing is proved but that its rows do not depend on each other.
+"""Loads a bare ONNX file. Without a manifest, only the independence of its rows is checked.
 
-It is batched only if all inputs and outputs share a symbolic axis 0 and a trial shows three rows together, three
-alone, and three permuted to agree. NaN and infinity are answered as they come: nothing says that they are not meant.
+It is batched only if all inputs and outputs share a symbolic axis 0, and a trial of three rows together, alone and
+permuted agrees. NaN and infinity are valid outputs.
 """
 
 import logging
@@ -26,7 +26,7 @@ from resonnx_server.tensors.engine import TensorEngine
 
 _log = logging.getLogger(__name__)
 
-# Sizes to try for free axes other than the batch, in this order.
+# Sizes to try for symbolic axes other than the batch, in this order.
 _TRIAL_SIZES: Final = (8, 32, 224, 1)
 _TOLERANCE: Final = 1e-3
 
@@ -42,7 +42,7 @@ def load(version: Version) -> Start:
     except NotReadable as error:
         raise ModelRefused(f"{CLASSIFIER_FILE} {error}") from None
     version.progress.reach("opening")
-    # Nothing says what other providers may get wrong: the CPU, unless another is asked for by name.
+    # Other providers cannot be checked without golden examples: the CPU, unless another is named.
     asked = version.settings.provider or "auto"
     provider = PROVIDERS["cpu" if asked == "auto" else asked]
     session = Session(content, Candidate(provider, pb.PRECISION_FP32), version.threads, cache=version.cache.folder)
@@ -86,7 +86,7 @@ def load(version: Version) -> Start:
 
 
 def rows_are_independent(session: Session) -> bool:
-    """Tell whether requests may share a batch of this graph."""
+    """Return whether requests may share a batch of this graph."""
     specs = (*session.inputs, *session.outputs)
     if not session.inputs or any(not spec.shape or isinstance(spec.shape[0], int) for spec in specs):
         return False
@@ -95,7 +95,7 @@ def rows_are_independent(session: Session) -> bool:
     for size in _TRIAL_SIZES:
         try:
             return _trial(session, size)
-        except Exception as error:  # ONNX Runtime's errors share no base class; another size may fit the graph
+        except Exception as error:  # ONNX Runtime's errors share no base class; another size may fit
             _log.debug("a trial run failed", extra={"size": size, "error": str(error)})
     return False
 
@@ -119,7 +119,7 @@ def _random(rng: np.random.Generator, spec: TensorSpec, size: int) -> Array:
     shape = (3, *(axis if isinstance(axis, int) else size for axis in spec.shape[1:]))
     if np.issubdtype(spec.dtype, np.floating):
         return rng.standard_normal(shape).astype(spec.dtype)
-    # Small numbers, as integers are often indices.
+    # Small integers, as they are often indices.
     return rng.integers(0, 2, shape).astype(spec.dtype)
 
 
@@ -136,10 +136,9 @@ def _agree(left: Array, right: Array) -> bool:
 
 
 def _runners(version: Version, content: bytes, session: Session, batched: bool) -> TensorInstanceGroup:
-    """Warm with zeros, as a classifier is; else start from a guess that live batches correct.
+    """Warm up with zeros; if a shape is unknown or zeros fail, start from a guess that live batches correct.
 
-    That is where a shape is not known, or zeros do not suit the graph. A graph that is not batched has one size, 1: a
-    whole request.
+    A graph that is not batched has one size, 1: a whole request.
     """
     sizes = version.batch_sizes if batched else (1,)
     table = LatencyTable({size: 1e6 * size**0.5 for size in sizes})

@@ -72,9 +72,9 @@ class Api:
         """Call a function. Raises RuntimeError with its message if it fails."""
         if status := self._functions[name](*arguments):
             message: bytes = self._functions["GetErrorMessage"](ctypes.c_void_p(status))
-            told = message.decode(errors="replace")
+            text = message.decode(errors="replace")
             self.release("Status", status)
-            raise RuntimeError(told)
+            raise RuntimeError(text)
 
     def new(self, name: str, *arguments: object) -> ctypes.c_void_p:
         """Call a function and return its last argument, a handle. Raises RuntimeError if it fails."""

@@ -50,19 +50,19 @@ def read(encoded: bytes) -> AvifPicture | str:
     """
     if encoded[8:12] == b"avis":
         return "moving AVIF files are not accepted"
-    told = {
+    announced = {
         _pair(encoded, at + 4) for at, end in _inside(encoded, b"meta", b"iprp", b"ipco", b"ispe") if end - at >= 12
     }
     streams = _streams(encoded)
-    if not told or not streams:
+    if not announced or not streams:
         return _UNREADABLE
     parts: list[tuple[int, int]] = []
     for stream in streams:
         sizes = frame_sizes(stream)
-        if sizes is None or not set(sizes) <= told:
+        if sizes is None or not set(sizes) <= announced:
             return "the size in its header differs from its pictures' sizes"
         parts += sizes
-    width, height = max(told, key=lambda size: size[0] * size[1])
+    width, height = max(announced, key=lambda size: size[0] * size[1])
     return AvifPicture(width, height, _BYTES_A_PIXEL * sum(across * down for across, down in parts))
 
 

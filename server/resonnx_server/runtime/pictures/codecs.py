@@ -24,12 +24,12 @@ _PLUGINS: Final = {
 _16_BIT_GREY: Final = "I;16"
 
 
-def decode_by_pillow(encoded: bytes, told: Header, divisor: int, field: str) -> Image.Image:
+def decode_by_pillow(encoded: bytes, head: Header, divisor: int, field: str) -> Image.Image:
     """Decode a picture file by the plug-in of its format.
 
     Args:
         encoded: The file.
-        told: Its header; a plug-in that finds another size is stopped before it decodes.
+        head: Its header; a plug-in that finds another size is stopped before it decodes.
         divisor: Reduction of a JPEG file's sides: 1, 2, 4 or 8.
         field: The request's field, for messages.
 
@@ -40,16 +40,16 @@ def decode_by_pillow(encoded: bytes, told: Header, divisor: int, field: str) -> 
         BadImage: The file is damaged or incomplete.
     """
     try:
-        with _opener(told.format)(io.BytesIO(encoded)) as image:
-            if image.size not in _sizes(told):
+        with _opener(head.format)(io.BytesIO(encoded)) as image:
+            if image.size not in _sizes(head):
                 raise damaged(encoded, field)
             if divisor > 1:
                 # `draft` reduces to at least this size, sides rounded up.
-                image.draft("RGB", (max(1, told.width // divisor), max(1, told.height // divisor)))
+                image.draft("RGB", (max(1, head.width // divisor), max(1, head.height // divisor)))
             image.load()
             # Alpha is dropped, also a palette's, about which Pillow would warn.
             image.info.pop("transparency", None)
-            if told.format == "PNG" and image.mode.startswith(_16_BIT_GREY):
+            if head.format == "PNG" and image.mode.startswith(_16_BIT_GREY):
                 return _from_16_bit_grey(image)
             return image.convert("RGB")
     except (BadImage, MemoryError):
@@ -59,10 +59,10 @@ def decode_by_pillow(encoded: bytes, told: Header, divisor: int, field: str) -> 
         raise damaged(encoded, field) from None
 
 
-def _sizes(told: Header) -> tuple[tuple[int, int], ...]:
-    size = (told.width, told.height)
+def _sizes(head: Header) -> tuple[tuple[int, int], ...]:
+    size = (head.width, head.height)
     # Pillow reports a TIFF file's size after turning it upright.
-    return (size, size[::-1]) if told.format == "TIFF" else (size,)
+    return (size, size[::-1]) if head.format == "TIFF" else (size,)
 
 
 def _opener(name: str) -> Callable[[io.BytesIO], ImageFile.ImageFile]:

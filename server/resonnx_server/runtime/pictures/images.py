@@ -35,14 +35,14 @@ _FILTERS: Final = {
 }
 
 
-def load(encoded: bytes, options: PictureOptions, field: str = "image.encoded", told: Header | None = None) -> Pixels:
+def load(encoded: bytes, options: PictureOptions, field: str = "image.encoded", head: Header | None = None) -> Pixels:
     """Decode a picture file, apply the options, and resize it by their recipe.
 
     Args:
         encoded: The file.
         options: The model's picture options.
         field: The request's field, for messages.
-        told: The file's header, if it was read already.
+        head: The file's header, if it was read already.
 
     Returns:
         uint8 [recipe.height, recipe.width, 3], RGB.
@@ -50,17 +50,17 @@ def load(encoded: bytes, options: PictureOptions, field: str = "image.encoded", 
     Raises:
         BadImage: It is not of an allowed format, over a limit (checked before decoding), or damaged.
     """
-    told = told or header(encoded)
-    check(encoded, told, options, field)
-    divisor = options.divisor(told.width, told.height) if told.scalable else 1
-    image = _decode(encoded, told, divisor, field)
+    head = head or header(encoded)
+    check(encoded, head, options, field)
+    divisor = options.divisor(head.width, head.height) if head.scalable else 1
+    image = _decode(encoded, head, divisor, field)
     size = image.size
     shown: Box = (0, 0, *size)
     if divisor > 1:
         # The last row and column of a reduced picture may be covered only in part.
-        size, shown = (told.width, told.height), (0, 0, told.width / divisor, told.height / divisor)
+        size, shown = (head.width, head.height), (0, 0, head.width / divisor, head.height / divisor)
     if options.applies_exif:
-        stored = orientation_of(encoded, told, image)
+        stored = orientation_of(encoded, head, image)
         image, shown = upright(image, shown, stored)
         size = size[::-1] if is_on_its_side(stored) else size
     return fit(image, options.recipe, field, size, shown, options.max_resized_pixels)
@@ -69,24 +69,24 @@ def load(encoded: bytes, options: PictureOptions, field: str = "image.encoded", 
 def decode(encoded: bytes, field: str = "image.encoded", options: PictureOptions | None = None) -> Image.Image:
     """Decode a picture file at full size to an RGB image, applying the options. Raises BadImage as `load` does."""
     options = options or PictureOptions(ImageInput())
-    told = header(encoded)
-    check(encoded, told, options, field)
-    image = _decode(encoded, told, 1, field)
+    head = header(encoded)
+    check(encoded, head, options, field)
+    image = _decode(encoded, head, 1, field)
     if not options.applies_exif:
         return image
-    return upright(image, (0, 0, *image.size), orientation_of(encoded, told, image))[0]
+    return upright(image, (0, 0, *image.size), orientation_of(encoded, head, image))[0]
 
 
-def check(encoded: bytes, told: Header, options: PictureOptions, field: str) -> None:
+def check(encoded: bytes, head: Header, options: PictureOptions, field: str) -> None:
     """Raise BadImage if the header alone shows that a picture file must not be decoded: its format, size or memory."""
-    if not told.format:
+    if not head.format:
         raise BadImage(field, f"{kind_of(encoded)}; accepted formats are {_names(options)}")
-    if told.format not in options.formats:
+    if head.format not in options.formats:
         raise BadImage(field, f"{kind_of(encoded)}, which the server's `formats` do not allow: {_names(options)}")
-    if told.problem:
-        raise BadImage(field, f"{kind_of(encoded)}, and {told.problem}")
-    check_size(told.width, told.height, field, options)
-    needed, most = decoding_bytes(told, options), allowed_bytes(options)
+    if head.problem:
+        raise BadImage(field, f"{kind_of(encoded)}, and {head.problem}")
+    check_size(head.width, head.height, field, options)
+    needed, most = decoding_bytes(head, options), allowed_bytes(options)
     if needed > most:
         raise BadImage(field, f"{kind_of(encoded)} that takes {needed} bytes to decode, more than {most}")
 
@@ -152,15 +152,15 @@ def fit(
     return np.asarray(scaled.crop((left, top, left + recipe.width, top + recipe.height)))
 
 
-def _decode(encoded: bytes, told: Header, divisor: int, field: str) -> Image.Image:
+def _decode(encoded: bytes, head: Header, divisor: int, field: str) -> Image.Image:
     """Return an RGB image, as it is stored in the file."""
     image = None
-    if told.format == "JPEG":
+    if head.format == "JPEG":
         check_scans(encoded, field)
-        image = decode_jpeg(encoded, divisor, (told.width, told.height), field) if told.scalable else None
-    elif told.format == "WebP":
-        image = webp.decode_webp(encoded, (told.width, told.height), field)
-    return decode_by_pillow(encoded, told, divisor, field) if image is None else image
+        image = decode_jpeg(encoded, divisor, (head.width, head.height), field) if head.scalable else None
+    elif head.format == "WebP":
+        image = webp.decode_webp(encoded, (head.width, head.height), field)
+    return decode_by_pillow(encoded, head, divisor, field) if image is None else image
 
 
 def _names(options: PictureOptions) -> str:

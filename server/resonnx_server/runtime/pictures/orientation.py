@@ -30,18 +30,18 @@ _APP1: Final = 0xE1
 Box = tuple[float, float, float, float]
 
 
-def orientation_of(encoded: bytes, told: Header, image: Image.Image) -> int:
+def orientation_of(encoded: bytes, head: Header, image: Image.Image) -> int:
     """Return the EXIF orientation, 1 to 8, of a picture file that was decoded to `image`."""
-    if told.format == "TIFF":
+    if head.format == "TIFF":
         # Pillow has turned it upright.
         return UPRIGHT
     block: bytes = image.info.get("exif", b"")
-    if told.format == "JPEG" and not block:
+    if head.format == "JPEG" and not block:
         for kind, start in segments(encoded):
             if kind == _APP1 and encoded.startswith(_PREFIX, start + 2):
                 block = encoded[start + 2 : start + int.from_bytes(encoded[start : start + 2], "big")]
                 break
-    elif told.format == "WebP" and not block:
+    elif head.format == "WebP" and not block:
         block = next((encoded[start:end] for kind, start, end in chunks(encoded) if kind == b"EXIF"), b"")
     return orientation(block)
 

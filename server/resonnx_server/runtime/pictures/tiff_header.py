@@ -46,21 +46,21 @@ def read(encoded: bytes) -> TiffPicture | str:
         return _UNREADABLE
     if problem := reader.problem(first):
         return problem
-    told: dict[int, int] = {}
+    values: dict[int, int] = {}
     for entry in entries:
         if entry.tag not in _SIZES:
             continue
         # Decoders differ in which one they use.
-        if entry.tag in told or entry.kind not in _NUMBERS:
+        if entry.tag in values or entry.kind not in _NUMBERS:
             return f"its tag {entry.tag} is repeated, or not an integer"
-        told[entry.tag] = max(reader.values(entry), default=0)
-    width, height = told.get(_WIDTH, 0), told.get(_HEIGHT, 0)
-    bits, samples = told.get(_BITS, 1), told.get(_SAMPLES, 1)
+        values[entry.tag] = max(reader.values(entry), default=0)
+    width, height = values.get(_WIDTH, 0), values.get(_HEIGHT, 0)
+    bits, samples = values.get(_BITS, 1), values.get(_SAMPLES, 1)
     if bits > _MAX_BITS or samples > _MAX_SAMPLES:
         return f"its pixels have {samples} samples of {bits} bits; at most {_MAX_SAMPLES} of {_MAX_BITS} are accepted"
-    across, down = told.get(_TILE_WIDTH, 0), told.get(_TILE_HEIGHT, 0)
+    across, down = values.get(_TILE_WIDTH, 0), values.get(_TILE_HEIGHT, 0)
     if not (across or down):
-        across, down = width, min(told.get(_ROWS, height) or height, height)
+        across, down = width, min(values.get(_ROWS, height) or height, height)
     return TiffPicture(width, height, across * down * max(samples, 3) * max(bits, 8) // 8)
 
 
