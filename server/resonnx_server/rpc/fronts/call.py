@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import threading
 import time
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator
@@ -9,6 +10,8 @@ from contextlib import aclosing
 from typing import Any, NoReturn
 
 import grpc
+
+from resonnx_server.rpc.fronts.buffer import MAX_MESSAGES, MessageBuffer
 
 _log = logging.getLogger(__name__)
 
@@ -67,9 +70,20 @@ class Call:
 
 
 class StreamCall(Call, ABC):
-    """A call with a stream of requests, of answers, or both. Iterating over it gives the requests."""
+    """A call with a stream of requests, of answers, or both. Iterating over it gives the requests.
 
-    __slots__ = ()
+    The lock guards the buffers and their state, for fronts that change them on another thread.
+    """
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self._lock = threading.Lock()
+        self._unread, self._unsent = MessageBuffer(), MessageBuffer()
+        self._is_sending = False
+        # The handler has returned, or the caller has gone: no answer is taken any more.
+        self._over = False
+        # Done when there is room to write again.
+        self._writer: asyncio.Future[None] | None = None
 
     def __aiter__(self) -> AsyncIterator[Any]:
         """Return the iterator of the requests: the call itself."""
@@ -80,12 +94,29 @@ class StreamCall(Call, ABC):
         """Wait for the next request."""
 
     @abstractmethod
+    def _begin_to_send(self, message: bytes) -> None:
+        """Send a message, and those that are buffered meanwhile; called with the lock held."""
+
     def put(self, answer: Any) -> "asyncio.Future[None] | None":
         """Send an answer after those before it. Once the call has ended, answers are dropped.
 
         Returns:
             None, or if the buffer is full, a future that is done when there is room again.
         """
+        message = self.handler.response_serializer(answer)
+        with self._lock:
+            if self._over:
+                return None
+            if not self._is_sending:
+                self._is_sending = True
+                self._begin_to_send(message)
+                return None
+            self._unsent.push(message)
+            if self._unsent.has_room:
+                return None
+            if self._writer is None:
+                self._writer = asyncio.get_running_loop().create_future()
+            return self._writer
 
     async def write(self, answer: Any) -> None:
         """Send an answer and wait until there is room for another. The name is that of grpc.aio's contexts."""
@@ -95,13 +126,24 @@ class StreamCall(Call, ABC):
             await asyncio.shield(room)
 
     @property
-    @abstractmethod
     def unsent(self) -> int:
         """Number of answers in the buffer."""
+        return len(self._unsent)
 
-    @abstractmethod
     def drop_unsent(self) -> None:
         """Empty the buffer: a call that fails need not send its answers first."""
+        with self._lock:
+            self._unsent = MessageBuffer()
+
+    def _is_writer_due(self) -> bool:
+        """Whether a handler waits for room, and half of the buffer is free; called with the lock held."""
+        return self._writer is not None and len(self._unsent) <= MAX_MESSAGES // 2 and self._unsent.has_room
+
+    def _wake_writer(self, _: None = None) -> None:
+        with self._lock:
+            writer, self._writer = self._writer, None
+        if writer is not None and not writer.done():
+            writer.set_result(None)
 
 
 async def serve(call: Call, message: bytes | None) -> bytes | None:

@@ -7,7 +7,6 @@ from typing import Any
 
 import grpc
 
-from resonnx_server.rpc.fronts.buffer import MAX_MESSAGES, MessageBuffer
 from resonnx_server.rpc.fronts.call import Call, Handler, StreamCall, serve
 
 # grpc.aio's context of a call; its annotations lack what is used here.
@@ -60,40 +59,24 @@ class AioCall(Call):
 class AioStreamCall(AioCall, StreamCall):
     """A stream. As no operation of grpc.aio may be cancelled, tasks of their own read ahead and send."""
 
-    __slots__ = (
-        "_arrived",
-        "_has_room",
-        "_is_over",
-        "_is_read",
-        "_reading",
-        "_sending",
-        "_tasks",
-        "_unread",
-        "_unsent",
-        "_writer",
-    )
-
     def __init__(self, handler: Handler, context: Context, tasks: "set[asyncio.Task[None]]") -> None:
         super().__init__(handler, context)
         self._tasks = tasks
-        self._unread, self._unsent = MessageBuffer(), MessageBuffer()
         self._reading: asyncio.Task[None] | None = None
         self._sending: asyncio.Task[None] | None = None
         # Set when a request has come, or none will; and when there is room for another, or none is wanted.
         self._arrived, self._has_room = asyncio.Event(), asyncio.Event()
-        # What the handler waits for: room to write.
-        self._writer: asyncio.Future[None] | None = None
-        # No more requests will come; the handler has ended.
-        self._is_read = self._is_over = False
+        # No more requests will come.
+        self._is_read = False
 
     async def run(self, task: "asyncio.Task[Any]", message: bytes | None) -> None:
         """Run the handler, wait until its answers are sent, and give grpc.aio the status."""
         try:
             await super().run(task, message)
         finally:
-            self._is_over = True
+            self._over = True
             self._has_room.set()
-        if self._sending is not None:
+        if self._is_sending and self._sending is not None:
             await asyncio.wait({self._sending})
         if self.code is not grpc.StatusCode.OK:
             self._context.set_code(self.code)
@@ -117,37 +100,16 @@ class AioStreamCall(AioCall, StreamCall):
             # An error would hold this frame.
             del message
 
-    def put(self, answer: Any) -> "asyncio.Future[None] | None":
-        """Send an answer, or buffer it; return a future of room in the buffer if it is full."""
-        message = self.handler.response_serializer(answer)
-        if self._is_over:
-            return None
-        if self._sending is None:
-            self._sending = start_task(self._send(message), self._tasks)
-            return None
-        self._unsent.push(message)
-        if self._unsent.has_room:
-            return None
-        if self._writer is None:
-            self._writer = asyncio.get_running_loop().create_future()
-        return self._writer
-
-    @property
-    def unsent(self) -> int:
-        """Number of answers in the buffer."""
-        return len(self._unsent)
-
-    def drop_unsent(self) -> None:
-        """Empty the buffer."""
-        self._unsent = MessageBuffer()
+    def _begin_to_send(self, message: bytes) -> None:
+        self._sending = start_task(self._send(message), self._tasks)
 
     async def _read_ahead(self) -> None:
         try:
-            while not self._is_over and (message := await self._context.read()) is not grpc.aio.EOF:
+            while not self._over and (message := await self._context.read()) is not grpc.aio.EOF:
                 self._unread.push(message)
                 del message
                 self._arrived.set()
-                while not (self._unread.has_room or self._is_over):
+                while not (self._unread.has_room or self._over):
                     self._has_room.clear()
                     await self._has_room.wait()
         except grpc.aio.BaseError:
@@ -158,22 +120,16 @@ class AioStreamCall(AioCall, StreamCall):
             self._arrived.set()
 
     async def _send(self, message: bytes) -> None:
-        """Send a message and those that are buffered meanwhile."""
         try:
             await self._context.write(message)
             while self._unsent:
                 message = self._unsent.pop()
-                if len(self._unsent) <= MAX_MESSAGES // 2 and self._unsent.has_room:
+                if self._is_writer_due():
                     self._wake_writer()
                 await self._context.write(message)
         except grpc.aio.BaseError:
             # The caller has gone.
             self.drop_unsent()
         finally:
-            self._sending = None
+            self._is_sending = False
             self._wake_writer()
-
-    def _wake_writer(self) -> None:
-        writer, self._writer = self._writer, None
-        if writer is not None and not writer.done():
-            writer.set_result(None)

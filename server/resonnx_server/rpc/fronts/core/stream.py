@@ -5,41 +5,23 @@ buffer is full, gRPC's flow control holds back the caller, and `put` the handler
 """
 
 import asyncio
-import threading
 from typing import Any
 
-from resonnx_server.rpc.fronts.buffer import MAX_MESSAGES, MessageBuffer
 from resonnx_server.rpc.fronts.call import StreamCall
 from resonnx_server.rpc.fronts.core import operations as ops
 from resonnx_server.rpc.fronts.core.call import CoreCall, ignore
 
 
 class CoreStreamCall(CoreCall, StreamCall):
-    """A stream. The lock guards what both threads change: the buffers, and which operations are under way."""
-
-    __slots__ = (
-        "_ended",
-        "_is_reading",
-        "_is_sending",
-        "_lock",
-        "_reader",
-        "_sent_headers",
-        "_status",
-        "_unread",
-        "_unsent",
-        "_writer",
-    )
+    """A stream. The lock also guards which operations are under way."""
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
-        self._lock = threading.Lock()
-        self._unread, self._unsent = MessageBuffer(), MessageBuffer()
-        self._is_reading = self._is_sending = self._sent_headers = False
+        self._is_reading = self._sent_headers = False
         # No more requests will come.
         self._ended = False
-        # What the handler waits for: a request, and room to write.
+        # Done when a request has come, or none will.
         self._reader: asyncio.Future[None] | None = None
-        self._writer: asyncio.Future[None] | None = None
         # Ends the call once all answers are sent.
         self._status: ops.Operation | None = None
 
@@ -77,7 +59,7 @@ class CoreStreamCall(CoreCall, StreamCall):
                 self._is_sending = False
                 if self._status is not None:
                     self._start((self._status,), ignore)
-            is_awaited = self._writer is not None and len(self._unsent) <= MAX_MESSAGES // 2 and self._unsent.has_room
+            is_awaited = self._is_writer_due()
         if is_awaited:
             self._shared.call_soon(self._wake_writer, None)
 
@@ -103,32 +85,8 @@ class CoreStreamCall(CoreCall, StreamCall):
             # An error would hold this frame.
             del message
 
-    def put(self, answer: Any) -> "asyncio.Future[None] | None":
-        """Send an answer, or buffer it; return a future of room in the buffer if it is full."""
-        message = self.handler.response_serializer(answer)
-        with self._lock:
-            if self._over:
-                return None
-            if not self._is_sending:
-                self._is_sending = True
-                self._start((*self._headers(), ops.send_message(message)), self._sent)
-                return None
-            self._unsent.push(message)
-            if self._unsent.has_room:
-                return None
-            if self._writer is None:
-                self._writer = asyncio.get_running_loop().create_future()
-            return self._writer
-
-    @property
-    def unsent(self) -> int:
-        """Number of answers in the buffer."""
-        return len(self._unsent)
-
-    def drop_unsent(self) -> None:
-        """Empty the buffer."""
-        with self._lock:
-            self._unsent = MessageBuffer()
+    def _begin_to_send(self, message: bytes) -> None:
+        self._start((*self._headers(), ops.send_message(message)), self._sent)
 
     def _headers(self) -> tuple[ops.Operation, ...]:
         if self._sent_headers:
@@ -141,12 +99,6 @@ class CoreStreamCall(CoreCall, StreamCall):
             reader, self._reader = self._reader, None
         if reader is not None and not reader.done():
             reader.set_result(None)
-
-    def _wake_writer(self, _: None) -> None:
-        with self._lock:
-            writer, self._writer = self._writer, None
-        if writer is not None and not writer.done():
-            writer.set_result(None)
 
     def _run_stream(self, _: None) -> None:
         if not self._over:
