@@ -18,8 +18,9 @@ from resonnx_export.networks import ARCHITECTURES
 
 from ..conftest import RunningServer, shared_folder
 from ..export.caption_exports import YUNJEY, write_vocabulary
-from ..export.conftest import LABELS, random_network
-from ..export.layouts.caption_checkpoints import write_tutorial
+from ..export.conftest import LABELS, random_network, seeded
+from ..export.layouts import caption_checkpoints
+from ..export.layouts.caption_sources.tutorials import PictureEncoder, WordDecoder
 from .commands import NAMES, ROOT
 
 
@@ -53,10 +54,15 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Path:
     network = random_network(replace(ARCHITECTURES["resnet18"], planes=8, num_classes=len(LABELS)), size=64)
     torch.save(network.state_dict(), folder / "resnet50.pth")
     (folder / "imagenet.txt").write_text("\n".join(LABELS) + "\n")
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        for path in write_tutorial(folder):
-            path.rename(folder / f"{path.stem}-5-3000.pkl")
+    with seeded(), pytest.MonkeyPatch.context() as patch:
+        # The size of the recipe, so that captions of such pictures vary.
+        patch.setattr(caption_checkpoints, "SIZE", 224)
+        encoder = PictureEncoder(24, linear="linear", bn="bn")
+        decoder = WordDecoder(("embed", "lstm", "linear"), torch.nn.LSTM(24, 32, batch_first=True), len(YUNJEY))
+        with torch.no_grad():
+            caption_checkpoints.animate(encoder, decoder, YUNJEY)
+        for name, module in (("encoder", encoder), ("decoder", decoder)):
+            torch.save(module.state_dict(), folder / f"{name}-5-3000.pkl")
     write_vocabulary(folder / "vocab.pkl", "__main__", YUNJEY)
     rng = np.random.default_rng(5)
     for i in range(16):
