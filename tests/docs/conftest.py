@@ -73,21 +73,29 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def few_samples(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The samples that `make run` writes."""
+    folder = tmp_path_factory.mktemp("few") / "samples"
+    command = [sys.executable, "-m", "resonnx_export", "demo", "--samples", str(folder), "--count", "4", "--seed", "1"]
+    subprocess.run(command, check=True, timeout=120)
+    return folder
+
+
 @pytest.fixture
 def workplace(
     tmp_path: Path,
     tmp_path_factory: pytest.TempPathFactory,
     demo_repository: Path,
     demo_server: RunningServer,
+    few_samples: Path,
     checkpoints: Path,
 ) -> Iterator[Workplace]:
     """A new folder for one page; servers that the page starts end with it."""
     folder = tmp_path / "clone"
     shutil.copytree(checkpoints, folder)
     shutil.copytree(demo_repository, folder / "models")
-    export = [sys.executable, "-m", "resonnx_export", "demo"]
-    samples = ["--samples", str(folder / "models/.samples"), "--count", "4", "--seed", "1"]
-    subprocess.run([*export, *samples], check=True, timeout=120)
+    shutil.copytree(few_samples, folder / "models/.samples")
     for name in ("proto", "client", "benchmarks", "deploy"):
         (folder / name).symlink_to(ROOT / name)
     programs = folder / ".venv/bin"
