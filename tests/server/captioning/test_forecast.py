@@ -134,6 +134,18 @@ async def test_steps_are_learnt_where_requests_leave_them_open() -> None:
     engine.close()
 
 
+async def test_a_captions_own_time_has_what_handling_its_rows_takes() -> None:
+    device = Timed()
+    engine = caption_engine(Taking(device), device)
+    options = _of_length(10, 5)
+    graphs_ns = engine._forecast.own_ns(1, options)
+    for _ in range(500):
+        engine._forecast.handled(5, 5 * 20_000)
+    handling_ns = engine._forecast.own_ns(1, options) - graphs_ns
+    assert handling_ns == pytest.approx(10 * 5 * 20_000, rel=0.01)
+    engine.close()
+
+
 async def test_pictures_that_are_encoded_beside_steps_are_not_waited_for_twice() -> None:
     """60 pictures take 60 ms; their captions, of ten beams each, five times as long."""
     expected = {}
