@@ -1,6 +1,6 @@
-"""`make run`: exports the demo models, serves them, asks four held-out pictures through the client, keeps serving.
+"""`make run`: exports the demo models, serves them, sends four held-out pictures with the client, keeps serving.
 
-With --once it uses free ports and stops after the answers. Re-runs skip the export that is done.
+With --once it uses free ports and stops after the answers. Later runs skip the export.
 """
 
 import argparse
@@ -22,7 +22,7 @@ _BIN = Path(sys.executable).parent
 _PICTURES = 4
 _HOST = "127.0.0.1"
 _LAST_PORT = 65535
-# What a shell reports for a program that Ctrl-C ended.
+# Exit status of a program that Ctrl-C ended.
 _INTERRUPTED = 130
 
 
@@ -33,7 +33,7 @@ def main() -> int:
     parser.add_argument("--http-port", type=int, default=8002)
     parser.add_argument("--once", action="store_true", help="free ports, and stop after the answers")
     arguments = parser.parse_args()
-    # make passes it on: the server must not outlive this process.
+    # make forwards SIGTERM: the server must end with this process.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     repository = _ROOT / "models"
     samples = repository / ".samples"
@@ -42,7 +42,7 @@ def main() -> int:
     if arguments.once:
         ports = dict.fromkeys(ports, 0)
     try:
-        # Before anything that takes long.
+        # Before the slow steps.
         if problem := _problem(ports):
             print(f"make run: {problem}", file=sys.stderr)
             return 1
@@ -50,14 +50,14 @@ def main() -> int:
         subprocess.run([*export, "--samples", str(samples), "--count", str(_PICTURES), "--seed", "1"], check=True)
         return _serve_and_ask(repository, samples, ports, once=arguments.once)
     except subprocess.CalledProcessError as error:
-        # It has said why.
+        # The command has printed the cause.
         return error.returncode
     except KeyboardInterrupt:
         return _INTERRUPTED
 
 
 def _problem(ports: Mapping[str, int]) -> str:
-    """Say why ports, by variable, cannot be listened at, and what to write instead; nothing if they can."""
+    """Return why the ports, by variable, cannot be used and what to write instead; "" if they can."""
     for variable, port in ports.items():
         if not 0 <= port <= _LAST_PORT:
             return f"{variable}={port} is no port: choose one of 1 to {_LAST_PORT}"
@@ -81,7 +81,7 @@ def _serve_and_ask(repository: Path, samples: Path, ports: Mapping[str, int], *,
     command = [str(_BIN / "resonnx-server"), "--repository", str(repository), "--host", _HOST]
     command += ["--port", str(ports["PORT"]), "--http-port", str(ports["HTTP_PORT"])]
     command += ["--cache-dir", str(repository / ".cache"), "--log-level", "warning"]
-    print("starting the server (its first start measures what batches cost, about a minute)", flush=True)
+    print("starting the server (the first start measures batch latencies, about a minute)", flush=True)
     # Huge pages for the allocator: 5 to 11 % more throughput.
     environment = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1", **os.environ}
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as server:
@@ -91,7 +91,7 @@ def _serve_and_ask(repository: Path, samples: Path, ports: Mapping[str, int], *,
             ready = re.match(r"resonnx-server ready grpc=(\S+) http=(\S+)", line)
             if ready is None:
                 return server.wait()
-            # From here on Ctrl-C is the server's to act on; this process waits for it.
+            # From here on the server handles Ctrl-C, and this process waits for it.
             signal.signal(signal.SIGINT, signal.SIG_IGN)
             print(line, end="")
             all_right = _ask(ready[1], samples)
@@ -103,13 +103,13 @@ def _serve_and_ask(repository: Path, samples: Path, ports: Mapping[str, int], *,
                 print("serving until Ctrl-C", flush=True)
             return server.wait() or (1 if once and not all_right else 0)
         except BaseException:
-            # Or leaving the block would wait for a server that nobody stops.
+            # Otherwise leaving the block would wait for a running server.
             server.terminate()
             raise
 
 
 def _ask(address: str, samples: Path) -> bool:
-    """Ask about every picture, print the answers, and tell whether all are right."""
+    """Send every picture, print the answers, and return whether all are correct."""
     all_right = True
     truth = json.loads((samples / "truth.json").read_text())
     print(f"\n{'picture':10} {'truth':52} {'answer':52} time")
