@@ -44,11 +44,17 @@ def _no_decode_cost() -> None:
 
 
 def _no_retries() -> None:
-    from resonnx_server.scheduling.latency import LatencyTable
-    from resonnx_server.scheduling.session_pool import InstanceGroup
+    from resonnx_server.scheduling.session_pool import AnyInstanceGroup, AnySessionPool, InstanceGroup
 
-    InstanceGroup._is_trying = False  # type: ignore[assignment, method-assign]
-    LatencyTable.holds = lambda _: None  # type: ignore[method-assign, assignment]
+    def pick(self: AnyInstanceGroup, size: int, *, is_alone: bool) -> AnySessionPool:
+        """Let the corrections of both tables decay, so that the slower session is tried again after a while."""
+        for table in self.tables:
+            table.fade()
+        latency_ns, throughput_ns = (table.cost_ns(size) for table in self.tables)
+        return self.latency_session if is_alone and latency_ns <= throughput_ns else self.throughput_session
+
+    InstanceGroup.pick = pick  # type: ignore[method-assign, assignment]
+    InstanceGroup.record = lambda _, pool, size, ns: pool.table.record(size, ns)  # type: ignore[method-assign, assignment]
 
 
 def _no_remeasurement() -> None:
