@@ -29,7 +29,8 @@ test-fast: $(VENV)/.installed
 	$(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadfile --hypothesis-profile quick \
 	    -m "not slow and not process" $(PYTEST_ARGS) tests/server tests/client
 
-# Tests that take longer; run them when you change the code that they test.
+# Tests that take longer, and most protocol tests on grpc.aio (`make test` runs some of them there, and all on the other
+# front); run them when you change the code that they test.
 test-slow: $(VENV)/.installed
 	$(BIN)/python -m pytest -m slow $(PYTEST_ARGS)
 

@@ -59,8 +59,9 @@ _OF_THE_PROTOCOL = (
 _ON_BOTH_FRONTS = (
     "server/rpc/test_rejected.py",
     "server/rpc/test_reflection.py",
-    "server/rpc/test_refusals.py",
-    "server/rpc/oip/",
+    "server/rpc/oip/test_metadata.py",
+    "server/rpc/oip/test_stream_order.py",
+    "server/rpc/oip/test_tensor_protocol.py",
 )
 _READY = re.compile(r"^resonnx-server (?:not )?ready grpc=(\S+) http=(\S+)$")
 
