@@ -6,13 +6,13 @@ where the work queued before is the reason, with a hint when to retry.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from resonnx_server.errors import DeadlineUnreachable, WaitTooLong, milliseconds
 from resonnx_server.scheduling.device import Device
-from resonnx_server.scheduling.latency import Freshness, LatencyTable
+from resonnx_server.scheduling.latency import Freshness
 
 # A wait shorter than this share of the request's own work does not count as a wait.
 _NO_WAIT: Final = 0.05
@@ -94,12 +94,10 @@ class DeadlineAdmission:
     Args:
         device: Where the work runs.
         objective: The model's, or None.
-        tables: Latency tables that predictions are made of.
     """
 
-    def __init__(self, device: Device, objective: Objective | None, tables: Sequence[LatencyTable] = ()) -> None:
+    def __init__(self, device: Device, objective: Objective | None) -> None:
         self._device = device
-        self._tables = tables
         self._shed_after_ns = objective.latency_ns if objective is not None and objective.shed else None
         # Two corrections: requests that find an idle device err about the work, others about the queue.
         self._idle, self._waiting = Correction(device.clock), Correction(device.clock)
@@ -107,11 +105,6 @@ class DeadlineAdmission:
     def has_limit(self, deadline_ns: int | None) -> bool:
         """Tell whether a request must be checked."""
         return deadline_ns is not None or self._shed_after_ns is not None
-
-    def fade(self) -> None:
-        """Let the machine's measured slowness decay where no batch has confirmed it lately. Call before predicting."""
-        for table in self._tables:
-            table.fade()
 
     def check(
         self, own_ns: float, deadline_ns: int | None, decoding: Decoding | None = None, ahead_ns: float = 0.0

@@ -132,11 +132,6 @@ class Device:
         if not any(now <= alarm_ns <= ready_at_ns for alarm_ns in self._alarms_ns):
             self._changed.notify()
 
-    @property
-    def is_idle(self) -> bool:
-        """Whether no lane has a job. Read with the lock held."""
-        return not self._under_way
-
     def job_done(self) -> None:
         """Count the calling lane as idle, before its job's answers are delivered. Call with the lock held.
 
@@ -208,16 +203,9 @@ class Device:
         with self._changed:
             while not self._closed:
                 now = self.clock()
-                wake_at: int | None = None
-                ready: list[Workload] = []
-                for workload in self._workloads:
-                    at = workload.ready_at_ns()
-                    if at is None:
-                        continue
-                    if at <= now:
-                        ready.append(workload)
-                    elif wake_at is None or at < wake_at:
-                        wake_at = at
+                times = [(at, workload) for workload in self._workloads if (at := workload.ready_at_ns()) is not None]
+                wake_at = min((at for at, _ in times if at > now), default=None)
+                ready = [workload for at, workload in times if at <= now]
                 if len(ready) > 1:
                     ready.sort(key=lambda workload: workload.due_ns())
                 for workload in ready:

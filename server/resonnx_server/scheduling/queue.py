@@ -119,7 +119,8 @@ class RequestQueue(Generic[T]):
         self._max_delay_ns = max_delay_ns
         self._objective_ns = None if objective is None else objective.latency_ns
         self._last_arrival_ns: int | None = None
-        self._admission = DeadlineAdmission(device, objective, tables or sessions.tables)
+        self._admission = DeadlineAdmission(device, objective)
+        self._tables = tables or sessions.tables
         self._levels: list[_Level[T]] = [OrderedDict() for _ in range(PRIORITY_LEVELS)]
         # Levels are created on demand: there may be many entries of few shapes, or few entries of many shapes.
         self._shapes: dict[Hashable, dict[int, _Level[T]]] = {}
@@ -152,7 +153,9 @@ class RequestQueue(Generic[T]):
         """
         prediction = None
         if self._admission.has_limit(deadline_ns):
-            self._admission.fade()
+            # The machine may have been slow, and no batch has shown lately that it still is.
+            for table in self._tables:
+                table.fade()
             own_ns, ahead_ns = predict() if predict else (self.own_ns(rows), self.ahead_ns(priority))
             prediction = self._admission.check(own_ns, deadline_ns, decoding, ahead_ns)
         self._check_room(rows)
@@ -196,7 +199,7 @@ class RequestQueue(Generic[T]):
         """Queue an entry in place of its reserved rows. Raises Overloaded if room for them was not reserved."""
         self.release(reservation, entry.rows)
         self._check_room(entry.rows)
-        entry.found_idle = not self.rows and self.device.is_idle
+        entry.found_idle = not self.rows and self.device.idle_lanes() == self.device.lanes
         self._last_arrival_ns = entry.arrival_ns
         self._levels[entry.priority - 1][entry] = None
         self._shapes.setdefault(entry.shape, {}).setdefault(entry.priority, OrderedDict())[entry] = None

@@ -247,29 +247,27 @@ def test_what_a_requests_end_teaches(
     assert admission.lessons == lessons
 
 
-def test_a_table_that_refuses_everybody_is_forgotten(device: Device, clock: Clock) -> None:
+def test_a_table_that_refuses_everybody_is_forgotten(clock: Clock) -> None:
     """Nobody who is refused could correct it."""
     table = LatencyTable({1: 1e6}, clock=clock)
     for _ in range(100):
         table.record(1, 4_000_000)
-    admission = DeadlineAdmission(device, None, (table,))
-    with pytest.raises(DeadlineUnreachable):
-        admission.check(table.cost_ns(1), clock.ns + 2_000_000)
-    clock.ns += 20_000_000_000
-    admission.fade()
-    with pytest.raises(DeadlineUnreachable):
-        admission.check(4e6, clock.ns + 2_000_000)
-    admission.check(table.cost_ns(1), clock.ns + 2_000_000)
+    queue = batcher_of(table, clock=clock)
+    for _ in range(2):
+        with pytest.raises(DeadlineUnreachable):
+            queue.reserve(1, clock.ns + 2_000_000)
+        clock.ns += 5_000_000_000
+    clock.ns += 10_000_000_000
+    queue.reserve(1, clock.ns + 2_000_000)
 
 
-def test_a_table_that_batches_confirm_is_kept_however_rarely_anybody_asks(device: Device, clock: Clock) -> None:
+def test_a_table_that_batches_confirm_is_kept_however_rarely_anybody_asks(clock: Clock) -> None:
     table = LatencyTable({1: 10e6, 2: 20e6, 4: 40e6}, clock=clock)
-    admission = DeadlineAdmission(device, None, (table,))
+    queue = batcher_of(table, clock=clock)
     for _ in range(3000):
         clock.ns += 20_000_000
         table.record(1, 20_000_000)
     for _ in range(3):
-        admission.fade()
         with pytest.raises(DeadlineUnreachable, match=r"would take 20 ms even .* is wanted within 15 ms"):
-            admission.check(table.cost_ns(1), clock.ns + 15_000_000)
+            queue.reserve(1, clock.ns + 15_000_000)
         assert table.cost_ns(1) == pytest.approx(20e6, rel=0.01)

@@ -661,7 +661,7 @@ async def test_who_is_answered_finds_the_lane_idle(monkeypatch: pytest.MonkeyPat
 
         def told(callback: Callable[..., object], *arguments: object) -> None:
             if threading.current_thread() is not threading.main_thread():
-                idle.append(engine.device.is_idle)
+                idle.append(engine.device.idle_lanes() == engine.device.lanes)
             post(callback, *arguments)
 
         monkeypatch.setattr(loop, "call_soon_threadsafe", told)
