@@ -22,9 +22,8 @@ from resonnx_server.observe.metrics import Metrics
 from resonnx_server.preprocessing.decode import Decoder
 from resonnx_server.readiness import Readiness
 from resonnx_server.repository.latency_cache import LatencyCache, cache_folder
-from resonnx_server.repository.loader import Loader
+from resonnx_server.repository.loader import Loader, picture_options
 from resonnx_server.repository.loading import Loading
-from resonnx_server.repository.picture_settings import picture_options
 from resonnx_server.repository.scan import ModelFolder, scan
 from resonnx_server.repository.version import GPU_LANES, MAX_LANES
 from resonnx_server.rpc.fronts.choose import FrontUnavailable

@@ -12,9 +12,10 @@ import numpy as np
 from resonnx_proto.v1 import manifest_pb2 as pb
 
 from resonnx_server.errors import ModelRefused
-from resonnx_server.inference.registry import Model, SessionReport
+from resonnx_server.inference.registry import SessionReport
 from resonnx_server.inference.tasks import TENSORS
 from resonnx_server.repository.instances import choose_instances
+from resonnx_server.repository.tasks import Prepared, starting
 from resonnx_server.repository.version import Start, Version
 from resonnx_server.repository.warming import Warming
 from resonnx_server.runtime.model_files.files import NotReadable, read_regular
@@ -53,36 +54,10 @@ def load(version: Version) -> Start:
 
     report = SessionReport(CLASSIFIER_FILE, session.candidate, runners.table, runners.max_concurrent_batches)
 
-    def start() -> Model:
-        stats = version.metrics.model(version.folder.name, version.folder.version)
-        engine = TensorEngine(
-            runners,
-            version.device_for(provider),
-            stats,
-            max_queue_rows=version.settings.max_queue_size,
-            max_queue_delay_us=version.settings.max_queue_delay_us,
-            objective=version.objective,
-            batched=batched,
-        )
-        return Model(
-            name=version.folder.name,
-            version=version.folder.version,
-            task=TENSORS,
-            manifest=None,
-            identity="",
-            verified=False,
-            inputs=session.inputs,
-            outputs=session.outputs,
-            optional_inputs=session.overridable,
-            max_batch_size=version.settings.max_batch_size if batched else 0,
-            max_queue_size=version.settings.max_queue_size,
-            allow_timeout_override=version.settings.allow_timeout_override,
-            sessions=(report,),
-            stats=stats,
-            engine=engine,
-        )
-
-    return start
+    report = SessionReport(CLASSIFIER_FILE, session.candidate, runners.table, runners.max_concurrent_batches)
+    prepared = Prepared(session.inputs, session.outputs, (report,), partial(TensorEngine, runners, batched=batched))
+    max_batch_size = None if batched else 0
+    return starting(version, TENSORS, prepared, None, max_batch_size, session.overridable)
 
 
 def rows_are_independent(session: Session) -> bool:

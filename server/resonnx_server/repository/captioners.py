@@ -1,6 +1,6 @@
-"""Loads a captioner: the fastest pair of encoder and decoder candidates that gives the golden captions."""
+"""Captioners, as far as loading is concerned: a pair of encoder and decoder must give the golden captions."""
 
-from itertools import product
+from functools import partial
 from typing import Any, Final
 
 import numpy as np
@@ -8,19 +8,21 @@ import numpy as np
 from resonnx_server.captioning.engine import CaptionEngine
 from resonnx_server.captioning.rows import SlotRows
 from resonnx_server.captioning.slots import Slots
-from resonnx_server.errors import ModelRefused
-from resonnx_server.inference.registry import Model, SessionReport
+from resonnx_server.inference.registry import SessionReport
 from resonnx_server.inference.tasks import CAPTION
-from resonnx_server.repository import choose, instances
+from resonnx_server.repository import instances
 from resonnx_server.repository import state_placement as residency
 from resonnx_server.repository.decoder_check import DecoderCheck
 from resonnx_server.repository.state_placement import Decoding
-from resonnx_server.repository.version import Start, Version, repeat
+from resonnx_server.repository.tasks import Loaded, Prepared, TaskEntry
+from resonnx_server.repository.version import Version, repeat
 from resonnx_server.repository.warming import VerifiedRun, Warming
 from resonnx_server.runtime.decoding.greedy import decode_all
+from resonnx_server.runtime.decoding.sequence import Sequence
 from resonnx_server.runtime.graphs import IMAGE, Captioner, CaptionerGraphs
 from resonnx_server.runtime.model_files.golden_examples import Golden, Verdict, judge_captions
 from resonnx_server.runtime.model_files.manifest import DECODER_FILE, ENCODER_FILE, VersionFiles
+from resonnx_server.runtime.pictures.images import Pixels
 from resonnx_server.runtime.session import Array, Session, TensorSpec
 from resonnx_server.scheduling.measurement import sizes_up_to
 from resonnx_server.scheduling.session_pool import AnyInstanceGroup, AnySessionPool, InstanceGroup, SessionPool, Tensors
@@ -34,77 +36,35 @@ _OUTPUTS: Final = (
 )
 
 
-def load(version: Version, files: VersionFiles, golden: Golden) -> Start:
-    """Choose and warm. Raises ModelRefused if no pair of candidates loads, runs and agrees."""
-    spec = files.manifest.captioner
-    if golden.tokens is None or golden.log_probs is None:
-        raise ModelRefused("golden.npz holds no captions")
-    pairs = {
-        f"{encoder.candidate} + {decoder.candidate}": CaptionerGraphs(encoder, decoder, files.manifest)
-        for encoder, decoder in product(version.open(files, ENCODER_FILE), version.open(files, DECODER_FILE))
-    }
-    version.progress.reach("checking")
-    pictures = version.race_pictures(golden)
-    encoder_bounds = choose.bounds(files.manifest, ENCODER_FILE)
-    decoder_bounds = choose.bounds(files.manifest, DECODER_FILE)
+def _run(loaded: Loaded[CaptionerGraphs], pictures: Pixels) -> list[Sequence]:
+    return decode_all(loaded.graphs, pictures, loaded.files.manifest.captioner)
 
-    def bound(graphs: CaptionerGraphs) -> float:
-        return max(
-            encoder_bounds[graphs.encoder.candidate.precision], decoder_bounds[graphs.decoder.candidate.precision]
-        )
 
-    def judge(graphs: CaptionerGraphs) -> Verdict:
-        return judge_captions(golden, decode_all(graphs, golden.images, spec), bound(graphs))
+def _judge(loaded: Loaded[CaptionerGraphs]) -> Verdict:
+    return judge_captions(loaded.golden, _run(loaded, loaded.golden.images), loaded.bound)
 
-    def prepare(graphs: CaptionerGraphs) -> tuple[CaptionerGraphs, Decoding, AnyInstanceGroup, AnyInstanceGroup]:
-        decoding = residency.settle(files, graphs, golden, bound(graphs))
-        return graphs, decoding, *_runners(version, files, golden, graphs, decoding, bound(graphs))
 
-    chosen, decoding, encoders, decoders = choose.fastest(
-        list(pairs.items()), lambda graphs: decode_all(graphs, pictures, spec), judge, prepare
+def _prepare(loaded: Loaded[CaptionerGraphs]) -> Prepared:
+    version, files, golden, graphs, bound = loaded
+    decoding = residency.settle(files, graphs, golden, bound)
+    encoders, decoders = _runners(version, files, golden, graphs, decoding, bound)
+    reports = (
+        SessionReport(ENCODER_FILE, graphs.encoder.candidate, encoders.table, encoders.max_concurrent_batches),
+        SessionReport(DECODER_FILE, graphs.decoder.candidate, decoders.table),
     )
+    engine = partial(CaptionEngine, files.manifest.captioner, encoders, decoders, decoding.slots)
+    return Prepared(graphs.encoder.inputs, _OUTPUTS, reports, engine)
 
-    def start() -> Model:
-        stats = version.metrics.model(version.folder.name, version.folder.version)
-        engine = CaptionEngine(
-            spec,
-            encoders,
-            decoders,
-            decoding.slots,
-            version.device_for(chosen.encoder.candidate.provider),
-            stats,
-            policy=version.settings.caption_policy,
-            max_queue_rows=version.settings.max_queue_size,
-            max_queue_delay_us=version.settings.max_queue_delay_us,
-            objective=version.objective,
-        )
-        return Model(
-            name=version.folder.name,
-            version=version.folder.version,
-            task=CAPTION,
-            manifest=files.manifest,
-            identity=files.identity,
-            verified=True,
-            inputs=chosen.encoder.inputs,
-            outputs=_OUTPUTS,
-            max_batch_size=version.settings.max_batch_size,
-            max_queue_size=version.settings.max_queue_size,
-            allow_timeout_override=version.settings.allow_timeout_override,
-            pictures=version.pictures(files.manifest.input),
-            sessions=(
-                SessionReport(
-                    ENCODER_FILE,
-                    chosen.encoder.candidate,
-                    encoders.table,
-                    encoders.max_concurrent_batches,
-                ),
-                SessionReport(DECODER_FILE, chosen.decoder.candidate, decoders.table),
-            ),
-            stats=stats,
-            engine=engine,
-        )
 
-    return start
+ENTRY: Final = TaskEntry(
+    CAPTION,
+    examples="captions",
+    has_examples=lambda golden: golden.tokens is not None and golden.log_probs is not None,
+    graphs=CaptionerGraphs,
+    run=_run,
+    judge=_judge,
+    prepare=_prepare,
+)
 
 
 def _runners(

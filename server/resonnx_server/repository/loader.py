@@ -4,8 +4,9 @@ A version that cannot serve raises ModelRefused with a reason that a user can ac
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import partial
+from typing import Any, Final
 
 from resonnx_proto.v1 import manifest_pb2 as pb
 
@@ -14,13 +15,18 @@ from resonnx_server.errors import ModelRefused
 from resonnx_server.observe.metrics import Metrics
 from resonnx_server.repository import bare, captioners, classifiers
 from resonnx_server.repository.latency_cache import LatencyCache
-from resonnx_server.repository.picture_settings import picture_options
 from resonnx_server.repository.progress import Progress
 from resonnx_server.repository.scan import ModelFolder
+from resonnx_server.repository.tasks import TaskEntry
 from resonnx_server.repository.version import Start, Version
 from resonnx_server.runtime.model_files.golden_examples import check_recipe, parse_golden
 from resonnx_server.runtime.model_files.manifest import GOLDEN, MANIFEST, SUMS, read_version
+from resonnx_server.runtime.pictures.options import PictureOptions
 from resonnx_server.scheduling.device import Device
+
+_TASKS: Final[dict[pb.Task, TaskEntry[Any]]] = {
+    entry.task.kind: entry for entry in (classifiers.ENTRY, captioners.ENTRY)
+}
 
 
 @dataclass(frozen=True)
@@ -65,6 +71,16 @@ class Loader:
         golden = parse_golden(files.files[GOLDEN], files.manifest)
         # By the manifest's recipe alone: picture options are not part of the export.
         check_recipe(golden, files.manifest.input)
-        if files.manifest.task == pb.TASK_CLASSIFIER:
-            return classifiers.load(version, files, golden)
-        return captioners.load(version, files, golden)
+        return _TASKS[files.manifest.task].load(version, files, golden)
+
+
+def picture_options(settings: Settings, model: str, recipe: pb.ImageInput) -> PictureOptions:
+    """Return the picture options of a model with this recipe: its own settings of the same names, and the server's."""
+    own = settings.for_model(model).model_dump(include={field.name for field in fields(PictureOptions)})
+    return PictureOptions(
+        recipe,
+        formats=settings.formats,
+        max_pixels=settings.max_image_pixels,
+        max_side=settings.max_image_side,
+        **own,
+    )

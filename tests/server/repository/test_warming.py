@@ -47,7 +47,7 @@ def _opens(monkeypatch: pytest.MonkeyPatch, *kinds: tuple[type[Session], str]) -
 def test_a_size_with_wrong_answers_refuses_the_model(wrong_at: int) -> None:
     """The golden examples are three, and right."""
     with pytest.raises(ModelRefused) as refused:
-        classifiers.load(version(max_batch_size=8, threads=1, provider="cpu"), files(wrong_at), golden(3))
+        classifiers.ENTRY.load(version(max_batch_size=8, threads=1, provider="cpu"), files(wrong_at), golden(3))
     name = f"{CPU}/fp32"
     expected = f"{name}: outputs of {FILE} on {name} (threads 1) for batches of {wrong_at} disagree with the golden"
     assert refused.value.message.startswith(expected)
@@ -55,7 +55,7 @@ def test_a_size_with_wrong_answers_refuses_the_model(wrong_at: int) -> None:
 
 
 def test_a_size_that_is_never_run_does_not_matter() -> None:
-    assert callable(classifiers.load(version(max_batch_size=8), files(wrong_at=5), golden(3)))
+    assert callable(classifiers.ENTRY.load(version(max_batch_size=8), files(wrong_at=5), golden(3)))
 
 
 def test_a_session_that_was_opened_beside_the_judged_one_is_judged(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -65,15 +65,15 @@ def test_a_session_that_was_opened_beside_the_judged_one_is_judged(monkeypatch: 
 
     monkeypatch.setattr(instances, "Session", Lies)
     with pytest.raises(ModelRefused, match=r"\(threads 1\) for batches of 1 disagree"):
-        classifiers.load(version(max_batch_size=8), files(), golden(3))
+        classifiers.ENTRY.load(version(max_batch_size=8), files(), golden(3))
 
 
 def test_the_next_candidate_serves_where_one_is_wrong_at_one_size(monkeypatch: pytest.MonkeyPatch) -> None:
     _opens(monkeypatch, (LiesAtSix, OPENVINO))
     with pytest.raises(ModelRefused, match=r"\(threads 1\) for batches of 6 disagree"):
-        classifiers.load(version(max_batch_size=8, threads=1), files(), golden(3))
+        classifiers.ENTRY.load(version(max_batch_size=8, threads=1), files(), golden(3))
     _opens(monkeypatch, (LiesAtSix, OPENVINO), (LiesAtSix, OPENVINO), (Session, CPU))
-    assert callable(classifiers.load(version(max_batch_size=8, threads=1), files(), golden(3)))
+    assert callable(classifiers.ENTRY.load(version(max_batch_size=8, threads=1), files(), golden(3)))
 
 
 def test_a_small_batch_is_judged_on_the_scale_of_all_golden_examples(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -93,7 +93,7 @@ def test_a_small_batch_is_judged_on_the_scale_of_all_golden_examples(monkeypatch
                 return outputs if exact else {**outputs, "logits": outputs["logits"] + np.float32(off * scale)}
 
         _opens(monkeypatch, (Coarse, CPU))
-        return classifiers.load(
+        return classifiers.ENTRY.load(
             version(max_batch_size=2, threads=1), files(), replace(golden(3), images=pictures, logits=reference)
         )
 
@@ -124,7 +124,7 @@ def test_with_kept_tables_the_cpu_runs_no_size_for_the_judgement_alone(
     for expected in ({1, 2, 3, 4, 6, 8}, {1, 3, 8}):
         with monkeypatch.context() as patch:
             sizes = _sizes_run(patch)
-            classifiers.load(version(cache=LatencyCache(tmp_path, 2), max_batch_size=8), files(), golden(3))
+            classifiers.ENTRY.load(version(cache=LatencyCache(tmp_path, 2), max_batch_size=8), files(), golden(3))
             assert sizes == expected
 
 
@@ -133,11 +133,11 @@ def test_with_kept_tables_other_providers_are_judged_at_every_size(
 ) -> None:
     loaded = version(cache=LatencyCache(tmp_path, 1), max_batch_size=8, threads=1)
     _opens(monkeypatch, (Session, OPENVINO))
-    classifiers.load(loaded, files(), golden(3))
+    classifiers.ENTRY.load(loaded, files(), golden(3))
     tables = sorted(tmp_path.iterdir())
     _opens(monkeypatch, (LiesAtSix, OPENVINO))
     with pytest.raises(ModelRefused, match="for batches of 6 disagree"):
-        classifiers.load(loaded, files(), golden(3))
+        classifiers.ENTRY.load(loaded, files(), golden(3))
     assert sorted(tmp_path.iterdir()) == tables != []
 
 

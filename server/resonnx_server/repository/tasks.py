@@ -1,0 +1,138 @@
+"""Loads a version of any task by the task's entry: its graphs, how they are judged, and what serves them.
+
+A new task is an entry in a module of its own (see classifiers.py) and a line in loader.py.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import product
+from typing import Any, Generic, NamedTuple, TypeVar
+
+from resonnx_server.errors import ModelRefused
+from resonnx_server.inference.registry import Model, SessionReport
+from resonnx_server.inference.tasks import Task
+from resonnx_server.repository import choose
+from resonnx_server.repository.version import Start, Version
+from resonnx_server.runtime.model_files.golden_examples import Golden, Verdict
+from resonnx_server.runtime.model_files.manifest import GOLDEN, VersionFiles, onnx_files
+from resonnx_server.runtime.pictures.images import Pixels
+from resonnx_server.runtime.session import TensorSpec
+
+G = TypeVar("G")
+
+
+class Prepared(NamedTuple):
+    """A model that is ready to serve.
+
+    Attributes:
+        inputs: See Model.
+        outputs: See Model.
+        sessions: See Model; the first one's provider decides on the device.
+        engine: Makes the engine of a device, the model's counters, and the limits of its queue (by keyword).
+    """
+
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    sessions: tuple[SessionReport, ...]
+    engine: Callable[..., Any]
+
+
+class Loaded(NamedTuple, Generic[G]):
+    """A version whose graphs are to be judged and prepared: `bound` is what their outputs may deviate."""
+
+    version: Version
+    files: VersionFiles
+    golden: Golden
+    graphs: G
+    bound: float
+
+
+@dataclass(frozen=True)
+class TaskEntry(Generic[G]):
+    """One task, as far as loading is concerned.
+
+    Attributes:
+        task: The task.
+        examples: What the golden examples must hold, for errors: "logits".
+        has_examples: Whether they do.
+        graphs: Makes graphs of a session for each of the task's files, in their order, and the manifest.
+        run: Runs graphs on pictures; the fastest candidate is chosen by it.
+        judge: Compares the answers of graphs with the golden examples.
+        prepare: Measures and warms up graphs; raises ModelRefused if answers at any batch size are wrong.
+    """
+
+    task: Task
+    examples: str
+    has_examples: Callable[[Golden], bool]
+    graphs: Callable[..., G]
+    run: Callable[[Loaded[G], Pixels], Any]
+    judge: Callable[[Loaded[G]], Verdict]
+    prepare: Callable[[Loaded[G]], Prepared]
+
+    def load(self, version: Version, files: VersionFiles, golden: Golden) -> Start:
+        """Choose and warm up the fastest candidate. Raises ModelRefused if none loads, runs and agrees."""
+        if not self.has_examples(golden):
+            raise ModelRefused(f"{GOLDEN} holds no {self.examples}")
+        manifest, names = files.manifest, onnx_files(files.manifest)
+        bounds = [choose.bounds(manifest, file) for file in names]
+        options = []
+        for sessions in product(*(version.open(files, file) for file in names)):
+            candidates = [session.candidate for session in sessions]
+            bound = max(of[one.precision] for of, one in zip(bounds, candidates, strict=True))
+            loaded = Loaded(version, files, golden, self.graphs(*sessions, manifest), bound)
+            options.append((" + ".join(map(str, candidates)), loaded))
+        version.progress.reach("checking")
+        pictures = version.race_pictures(golden)
+        prepared = choose.fastest(options, lambda one: self.run(one, pictures), self.judge, self.prepare)
+        return starting(version, self.task, prepared, files)
+
+
+def starting(
+    version: Version,
+    task: Task,
+    prepared: Prepared,
+    files: VersionFiles | None,
+    max_batch_size: int | None = None,
+    optional_inputs: tuple[TensorSpec, ...] = (),
+) -> Start:
+    """Return the last step of a load, which makes the engine and the model.
+
+    Args:
+        version: The version.
+        task: Its task.
+        prepared: Its graphs, ready to serve.
+        files: Its verified files; None for a bare ONNX file.
+        max_batch_size: See Model; None is the settings'.
+        optional_inputs: See Model.
+    """
+    settings = version.settings
+
+    def start() -> Model:
+        stats = version.metrics.model(version.folder.name, version.folder.version)
+        engine = prepared.engine(
+            version.device_for(prepared.sessions[0].candidate.provider),
+            stats,
+            max_queue_rows=settings.max_queue_size,
+            max_queue_delay_us=settings.max_queue_delay_us,
+            objective=version.objective,
+        )
+        return Model(
+            name=version.folder.name,
+            version=version.folder.version,
+            task=task,
+            manifest=files.manifest if files else None,
+            identity=files.identity if files else "",
+            verified=files is not None,
+            inputs=prepared.inputs,
+            outputs=prepared.outputs,
+            optional_inputs=optional_inputs,
+            max_batch_size=settings.max_batch_size if max_batch_size is None else max_batch_size,
+            max_queue_size=settings.max_queue_size,
+            allow_timeout_override=settings.allow_timeout_override,
+            pictures=version.pictures(files.manifest.input) if files else None,
+            sessions=prepared.sessions,
+            stats=stats,
+            engine=engine,
+        )
+
+    return start
