@@ -34,7 +34,7 @@ from resonnx_server.rpc.vision.servicer import VisionServicer
 from resonnx_server.runtime.machine.host import own_processors, usable_cores
 from resonnx_server.runtime.machine.processors import Processors, cores_first
 from resonnx_server.runtime.page_locked import PageLockedMemory
-from resonnx_server.runtime.pictures.memory import most_bytes
+from resonnx_server.runtime.pictures.options import most_bytes
 from resonnx_server.runtime.session import GPU_PROVIDERS
 from resonnx_server.scheduling.device import Device
 from resonnx_server.signals import StopSignals, leave

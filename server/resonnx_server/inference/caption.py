@@ -13,6 +13,8 @@ from resonnx_server.inference.requests import ActiveRequest
 from resonnx_server.preprocessing.decode import Pictures
 from resonnx_server.runtime.decoding.search import DecodeOptions
 
+__all__ = ["CaptionEngine", "Captioned", "OnWords", "caption", "captioner"]
+
 
 def captioner(model: Model) -> CaptionEngine:
     """Return the engine of a model whose task is to caption."""

@@ -7,9 +7,11 @@ import numpy as np
 
 from resonnx_server.inference.requests import ActiveRequest
 from resonnx_server.observe.stats import Timing
-from resonnx_server.preprocessing.decode import Pictures
+from resonnx_server.preprocessing.decode import EncodedPictures, Pictures, RawPicture
 from resonnx_server.scheduling.session_pool import Tensors
 from resonnx_server.tensors.engine import TensorEngine
+
+__all__ = ["EncodedPictures", "Pictures", "RawPicture", "Tensors", "classify"]
 
 
 async def classify(request: ActiveRequest, pictures: Pictures) -> Tensors:
@@ -27,9 +29,10 @@ async def _classify(request: ActiveRequest, pictures: Pictures) -> tuple[Tensors
     model, priority, decoding = request.model, request.priority, None
     engine = cast(TensorEngine, model.engine)
     assert model.pictures is not None
+    rows = len(pictures) if isinstance(pictures, np.ndarray) else pictures.count
     if not isinstance(pictures, np.ndarray):
         decoding = await request.decoder.expected_of(pictures, model.pictures, priority)
-    with engine.reserve(len(pictures), request.deadline_ns, priority, decoding) as reservation:
+    with engine.reserve(rows, request.deadline_ns, priority, decoding) as reservation:
         if isinstance(pictures, np.ndarray):
             pixels = pictures
         else:

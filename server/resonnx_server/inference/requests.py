@@ -119,11 +119,14 @@ class ActiveRequest:
         Args:
             caller_ns: The call's deadline, monotonic ns, at which gRPC ends it; None if it has none.
             timeout_us: From the request's arrival; 0 is none.
-            priority: 1 (first) to PRIORITY_LEVELS.
+            priority: 1 (first) to PRIORITY_LEVELS; 0 is the default.
             named: The timeout is the tensor protocol's parameter `timeout`: errors name it with its unit, as many
                 clients mean seconds.
+
+        Raises:
+            InvalidInput: There is no such priority.
         """
-        self.priority = priority
+        self.priority = checked_priority(priority, "priority")
         self.deadline_ns = caller_ns
         if timeout_us:
             own_ns = self._start_ns + timeout_us * 1000

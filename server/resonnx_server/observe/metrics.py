@@ -13,9 +13,8 @@ from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
 
 from resonnx_server.observe.exposition import ExactCounter
-from resonnx_server.observe.histogram import Histogram
 from resonnx_server.observe.machine import MachineCollector
-from resonnx_server.observe.stats import ModelStats
+from resonnx_server.observe.stats import Histogram, ModelStats
 
 _SECONDS: Final = (
     0.00025, 0.0005, 0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.25,

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Final, NamedTuple
+from typing import Final, Literal, NamedTuple
 
 import numpy as np
 
@@ -15,8 +15,7 @@ from resonnx_server.runtime.pictures import images
 from resonnx_server.runtime.pictures.freed_memory import give_back_memory
 from resonnx_server.runtime.pictures.headers import Header, header
 from resonnx_server.runtime.pictures.images import Pixels
-from resonnx_server.runtime.pictures.memory import RAW, decoding_bytes
-from resonnx_server.runtime.pictures.options import PictureOptions
+from resonnx_server.runtime.pictures.options import RAW, PictureOptions, decoding_bytes
 from resonnx_server.scheduling.batcher import PRIORITY_LEVELS
 from resonnx_server.scheduling.deadline_admission import Decoding
 
@@ -48,17 +47,15 @@ class EncodedPictures:
         numbered: Errors name a picture's index as well.
     """
 
-    __slots__ = ("field", "files", "numbered", "plans")
+    __slots__ = ("count", "field", "files", "numbered", "plans")
 
     def __init__(self, files: Sequence[bytes], field: str, *, numbered: bool) -> None:
         self.files = files
+        self.count = len(files)
         self.field = field
         self.numbered = numbered
         # Kept from the prediction for the decoding.
         self.plans: list[_Plan] = []
-
-    def __len__(self) -> int:
-        return len(self.files)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,9 +66,7 @@ class RawPicture:
     width: int
     height: int
     field: str
-
-    def __len__(self) -> int:
-        return 1
+    count: Literal[1] = 1
 
 
 # Pictures of a request as they come: files, one raw picture, or uint8 [N,H,W,3] of the model's size.
@@ -84,7 +79,7 @@ class Decoder:
     Args:
         threads: Pictures decoded at once.
         max_bytes: Memory that they may take together while they are decoded, told by their headers; beside it, each
-            thread may decode a small picture (preprocessing/queue.py).
+            thread may decode a small picture (priority_threads.py).
     """
 
     def __init__(self, threads: int, max_bytes: int = 1 << 30) -> None:

@@ -45,12 +45,14 @@ class DecodeCost:
     def learn(self, header: Header, ns: int, divisor: int = 1) -> None:
         """Add a measurement: a thread took `ns` for a picture."""
         pixels = _work(header)
-        known = self._kinds.setdefault(_kind(header, divisor), _Known(self._clock))
+        kind = _kind(header, divisor)
+        if (known := self._kinds.get(kind)) is None:
+            known = self._kinds[kind] = _Known(self._clock)
         known.learn(pixels, min(ns, _MOST_NS * pixels))
 
 
 def _work(header: Header) -> int:
-    return header.pixels + _OVERHEAD_PIXELS
+    return header.width * header.height + _OVERHEAD_PIXELS
 
 
 def _kind(header: Header, divisor: int) -> Kind:

@@ -7,7 +7,7 @@ bytes. The decoder must find the same size (codecs.py), so that decoding never n
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
-from resonnx_server.runtime.pictures import avif_header, markers, tiff_header
+from resonnx_server.runtime.pictures import avif_header, jpeg, tiff_header
 
 _UNREADABLE: Final = "its header is damaged or incomplete"
 # Limit for blocks before a GIF file's first picture; real files have a few.
@@ -55,7 +55,7 @@ def header(encoded: bytes) -> Header:
 
 
 def _jpeg(encoded: bytes) -> Header:
-    frame = markers.frame(encoded)
+    frame = jpeg.frame(encoded)
     if frame is None:
         return Header("JPEG", problem=_UNREADABLE)
     return Header(

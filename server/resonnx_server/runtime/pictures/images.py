@@ -20,8 +20,13 @@ from resonnx_server.runtime.pictures.codecs import decode_by_pillow
 from resonnx_server.runtime.pictures.file_kinds import kind_of
 from resonnx_server.runtime.pictures.headers import Header, header
 from resonnx_server.runtime.pictures.jpeg import check_scans, decode_jpeg
-from resonnx_server.runtime.pictures.memory import allowed_bytes, decoding_bytes, resized_size
-from resonnx_server.runtime.pictures.options import DEFAULT_MAX_PIXELS, PictureOptions
+from resonnx_server.runtime.pictures.options import (
+    DEFAULT_MAX_PIXELS,
+    PictureOptions,
+    allowed_bytes,
+    decoding_bytes,
+    resized_size,
+)
 from resonnx_server.runtime.pictures.orientation import Box, is_on_its_side, orientation_of, upright
 
 Pixels = npt.NDArray[np.uint8]
@@ -42,7 +47,7 @@ def load(encoded: bytes, options: PictureOptions, field: str = "image.encoded", 
         encoded: The file.
         options: The model's picture options.
         field: The request's field, for messages.
-        head: The file's header, if it was read already.
+        head: The file's header, if it was read and checked already.
 
     Returns:
         uint8 [recipe.height, recipe.width, 3], RGB.
@@ -50,8 +55,9 @@ def load(encoded: bytes, options: PictureOptions, field: str = "image.encoded", 
     Raises:
         BadImage: It is not of an allowed format, over a limit (checked before decoding), or damaged.
     """
-    head = head or header(encoded)
-    check(encoded, head, options, field)
+    if head is None:
+        head = header(encoded)
+        check(encoded, head, options, field)
     divisor = options.divisor(head.width, head.height) if head.scalable else 1
     image = _decode(encoded, head, divisor, field)
     size = image.size

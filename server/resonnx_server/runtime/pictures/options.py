@@ -9,6 +9,8 @@ from typing import Any, Final, Literal
 
 from resonnx_proto.v1.manifest_pb2 import ImageInput
 
+from resonnx_server.runtime.pictures.headers import Header
+
 FormatName = Literal["JPEG", "PNG", "WebP", "BMP", "GIF", "TIFF", "AVIF"]
 ExifOrientation = Literal["apply", "ignore"]
 
@@ -26,6 +28,29 @@ MAX_WHOLE_JPEG_PIXELS: Final = 24_000_000
 LEAST_REDUCED: Final = 3.5
 # These filters use one or few pixels, so a reduction would show.
 _EXACT_FILTERS: Final = (ImageInput.FILTER_NEAREST, ImageInput.FILTER_BOX)
+
+RAW: Final = "raw"
+# Peak bytes per pixel of decoding and conversion to RGB, rounded up from measurements
+# (tests/server/runtime/pictures/test_memory.py). Pillow stores an RGB pixel in 4 bytes; its WebP plug-in, used if
+# libwebp is not found, has three canvases and a copy.
+_BYTES_A_PIXEL: Final = {
+    "JPEG": 8.3,
+    "PNG": 12.5,
+    "WebP": 18.0,
+    "BMP": 8.5,
+    "GIF": 8.0,
+    "TIFF": 12.5,
+    "AVIF": 16.0,
+    RAW: 4.0,
+}
+# Bytes per pixel of a JPEG file besides its coefficients.
+_JPEG_DECODED: Final = 4.1
+# Bytes per pixel with the largest `held_bytes`: coefficients of four components, a strip of 16-bit samples, a picture
+# and its alpha; and for any format, the two pictures that resizing makes.
+_MOST_BYTES_A_PIXEL: Final = {"JPEG": 12.5, "TIFF": 21.0, "AVIF": 28.0}
+_MOST_RESIZING: Final = 16.0
+# Rows, tables, and the model's input.
+_OVERHEAD: Final = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -84,3 +109,47 @@ class PictureOptions:
             "max_image_pixels": self.max_pixels,
             "max_image_side": self.max_side,
         }
+
+
+def decoding_bytes(header: Header, options: PictureOptions) -> int:
+    """Return the peak memory of decoding and resizing a picture, in bytes."""
+    divisor = options.divisor(header.width, header.height) if header.scalable else 1
+    width, height = -(-header.width // divisor), -(-header.height // divisor)
+    pixels = width * height
+    decoded = int(_BYTES_A_PIXEL.get(header.format, 0.0) * pixels)
+    if header.format == "JPEG":
+        decoded = max(decoded, header.held_bytes + int(_JPEG_DECODED * pixels))
+    else:
+        decoded += header.held_bytes
+    return _OVERHEAD + max(decoded, 4 * pixels + _resizing_bytes(width, height, options.recipe))
+
+
+def most_bytes(options: PictureOptions) -> int:
+    """Return the peak memory of the largest picture that the options allow, in any format, in bytes."""
+    return _OVERHEAD + int(max(_worst(options), _MOST_RESIZING) * options.max_pixels)
+
+
+def allowed_bytes(options: PictureOptions) -> int:
+    """Return the memory limit of one picture in bytes: `most_bytes`, or resizing for a large model if that is more."""
+    return _OVERHEAD + int(max(_worst(options) * options.max_pixels, _MOST_RESIZING * options.max_resized_pixels))
+
+
+def _worst(options: PictureOptions) -> float:
+    return max(_MOST_BYTES_A_PIXEL.get(name, _BYTES_A_PIXEL[name]) for name in (*options.formats, RAW))
+
+
+def resized_size(width: int, height: int, recipe: ImageInput) -> tuple[int, int]:
+    """Return width and height of the resized picture, before it is cropped.
+
+    As in torchvision, the long side is int(short * long / short side).
+    """
+    if recipe.resize == ImageInput.RESIZE_STRETCH:
+        return recipe.width, recipe.height
+    short = recipe.resize_short_side
+    return (short, int(short * height / width)) if width <= height else (int(short * width / height), short)
+
+
+def _resizing_bytes(width: int, height: int, recipe: ImageInput) -> int:
+    # Pillow resizes horizontally first.
+    across, down = resized_size(width, height, recipe) if width and height else (0, 0)
+    return 4 * across * (height + down)

@@ -5,7 +5,7 @@ from typing import Final, Literal
 from PIL import Image
 
 from resonnx_server.runtime.pictures.headers import Header
-from resonnx_server.runtime.pictures.markers import segments
+from resonnx_server.runtime.pictures.jpeg import segments
 from resonnx_server.runtime.pictures.webp import chunks
 
 UPRIGHT: Final = 1

@@ -14,7 +14,7 @@ from PIL import Image, ImageOps
 from resonnx_proto.v1.manifest_pb2 import ImageInput
 from resonnx_server.errors import BadImage
 from resonnx_server.runtime.pictures import images
-from resonnx_server.runtime.pictures.markers import scans
+from resonnx_server.runtime.pictures.jpeg import scans
 from resonnx_server.runtime.pictures.options import PictureOptions
 
 from ....conftest import examples

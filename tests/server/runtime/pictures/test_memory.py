@@ -12,8 +12,7 @@ import pytest
 from PIL import Image
 from resonnx_proto.v1.manifest_pb2 import ImageInput
 from resonnx_server.runtime.pictures.headers import header
-from resonnx_server.runtime.pictures.memory import decoding_bytes, most_bytes
-from resonnx_server.runtime.pictures.options import DEFAULT_FORMATS, PictureOptions
+from resonnx_server.runtime.pictures.options import DEFAULT_FORMATS, PictureOptions, decoding_bytes, most_bytes
 
 from .picture_files import ALL, file
 
