@@ -3,14 +3,12 @@
 import time
 from typing import cast
 
-import numpy as np
-
 from resonnx_server.captioning.engine import CaptionEngine
 from resonnx_server.captioning.request import Captioned, OnWords
 from resonnx_server.inference.many import all_of
 from resonnx_server.inference.registry import Model
 from resonnx_server.inference.requests import ActiveRequest
-from resonnx_server.preprocessing.decode import Pictures
+from resonnx_server.preprocessing.decode import DecodedPictures, Pictures
 from resonnx_server.runtime.decoding.search import DecodeOptions
 
 __all__ = ["CaptionEngine", "Captioned", "OnWords", "caption", "captioner"]
@@ -47,11 +45,11 @@ async def _caption(
     model, deadline, priority = request.model, request.deadline_ns, request.priority
     engine, decoding = captioner(model), None
     assert model.pictures is not None
-    if not isinstance(pictures, np.ndarray):
+    if not isinstance(pictures, DecodedPictures):
         decoding = await request.decoder.expected_of(pictures, model.pictures, priority)
-    with engine.place(len(pictures), options, deadline, priority, decoding) as place:
-        if isinstance(pictures, np.ndarray):
-            pixels = pictures
+    with engine.place(pictures.count, options, deadline, priority, decoding) as place:
+        if isinstance(pictures, DecodedPictures):
+            pixels = pictures.pixels
         else:
             start_ns = time.monotonic_ns()
             pixels = await request.decoder.pixels_of(pictures, model.pictures, priority)

@@ -3,15 +3,13 @@
 import time
 from typing import cast
 
-import numpy as np
-
 from resonnx_server.inference.requests import ActiveRequest
 from resonnx_server.observe.stats import Timing
-from resonnx_server.preprocessing.decode import EncodedPictures, Pictures, RawPicture
+from resonnx_server.preprocessing.decode import DecodedPictures, EncodedPictures, Pictures, RawPicture
 from resonnx_server.scheduling.session_pool import Tensors
 from resonnx_server.tensors.engine import TensorEngine
 
-__all__ = ["EncodedPictures", "Pictures", "RawPicture", "Tensors", "classify"]
+__all__ = ["DecodedPictures", "EncodedPictures", "Pictures", "RawPicture", "Tensors", "classify"]
 
 
 async def classify(request: ActiveRequest, pictures: Pictures) -> Tensors:
@@ -29,12 +27,11 @@ async def _classify(request: ActiveRequest, pictures: Pictures) -> tuple[Tensors
     model, priority, decoding = request.model, request.priority, None
     engine = cast(TensorEngine, model.engine)
     assert model.pictures is not None
-    rows = len(pictures) if isinstance(pictures, np.ndarray) else pictures.count
-    if not isinstance(pictures, np.ndarray):
+    if not isinstance(pictures, DecodedPictures):
         decoding = await request.decoder.expected_of(pictures, model.pictures, priority)
-    with engine.reserve(rows, request.deadline_ns, priority, decoding) as reservation:
-        if isinstance(pictures, np.ndarray):
-            pixels = pictures
+    with engine.reserve(pictures.count, request.deadline_ns, priority, decoding) as reservation:
+        if isinstance(pictures, DecodedPictures):
+            pixels = pictures.pixels
         else:
             start_ns = time.monotonic_ns()
             pixels = await request.decoder.pixels_of(pictures, model.pictures, priority)

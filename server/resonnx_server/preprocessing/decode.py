@@ -69,8 +69,15 @@ class RawPicture:
     count: Literal[1] = 1
 
 
-# Pictures of a request as they come: files, one raw picture, or uint8 [N,H,W,3] of the model's size.
-Pictures = EncodedPictures | RawPicture | Pixels
+@dataclass(frozen=True, slots=True)
+class DecodedPictures:
+    """Pictures of a request as the model takes them: uint8 [count,H,W,3]."""
+
+    pixels: Pixels
+    count: int
+
+
+Pictures = EncodedPictures | RawPicture | DecodedPictures
 
 
 class Decoder:

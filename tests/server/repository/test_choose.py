@@ -166,7 +166,7 @@ async def test_a_classifier_serves_by_the_candidate_that_runs_and_agrees(
     """By a clock that stands still all are as fast, so the CPU is the last that is judged."""
     _beside_cpu(monkeypatch, (Fails, CUDA), (Lies, OPENVINO))
     golden, device = onnx_classifier.golden(), Device("cpu", 2)
-    start = classifiers.load(onnx_classifier.version(device, max_batch_size=4), onnx_classifier.files(), golden)
+    start = classifiers.ENTRY.load(onnx_classifier.version(device, max_batch_size=4), onnx_classifier.files(), golden)
     assert [(name, reason.split(":")[0]) for name, reason in excluded()] == [
         (f"{CUDA}/fp32", "a run failed"),
         (f"{OPENVINO}/fp32", "outputs disagree with the golden examples"),
@@ -182,7 +182,9 @@ async def test_a_classifier_serves_by_the_candidate_that_runs_and_agrees(
 def test_a_provider_that_was_asked_for_is_not_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Session, "run", Fails.run)
     with pytest.raises(ModelRefused) as refused:
-        classifiers.load(onnx_classifier.version(provider="cpu"), onnx_classifier.files(), onnx_classifier.golden())
+        classifiers.ENTRY.load(
+            onnx_classifier.version(provider="cpu"), onnx_classifier.files(), onnx_classifier.golden()
+        )
     assert refused.value.message == f"{CPU}/fp32: a run failed: CUDA failure 2: out of memory"
 
 
@@ -192,7 +194,7 @@ async def test_a_captioner_serves_by_the_pair_that_runs_and_agrees(
     _beside_cpu(monkeypatch, (Fails, CUDA))
     device = Device("cpu", 2)
     files, golden = version_files()
-    model = captioners.load(onnx_classifier.version(device, max_batch_size=4), files, golden)()
+    model = captioners.ENTRY.load(onnx_classifier.version(device, max_batch_size=4), files, golden)()
     assert [report.candidate.provider for report in model.sessions] == [CPU, CPU]
     pairs = [f"{CUDA}/fp32 + {CUDA}/fp32", f"{CUDA}/fp32 + {CPU}/fp32", f"{CPU}/fp32 + {CUDA}/fp32"]
     assert excluded() == [(pair, "a run failed: CUDA failure 2: out of memory") for pair in pairs]
@@ -204,7 +206,7 @@ def test_a_captioner_that_no_pair_runs_is_refused(monkeypatch: pytest.MonkeyPatc
     files, golden = version_files()
     monkeypatch.setattr(Session, "run", Fails.run)
     with pytest.raises(ModelRefused) as refused:
-        captioners.load(onnx_classifier.version(provider="cpu"), files, golden)
+        captioners.ENTRY.load(onnx_classifier.version(provider="cpu"), files, golden)
     assert refused.value.message == f"{CPU}/fp32 + {CPU}/fp32: a run failed: CUDA failure 2: out of memory"
 
 

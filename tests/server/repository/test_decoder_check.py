@@ -34,7 +34,7 @@ def _lies(monkeypatch: pytest.MonkeyPatch, name: str, rows: int) -> None:
 
 
 def test_a_right_captioner_is_taken() -> None:
-    assert callable(captioners.load(version(max_batch_size=16), *version_files()))
+    assert callable(captioners.ENTRY.load(version(max_batch_size=16), *version_files()))
 
 
 @pytest.mark.parametrize(
@@ -54,7 +54,9 @@ def test_a_size_with_wrong_answers_refuses_the_captioner(
     """The golden captions are four, and right."""
     _lies(monkeypatch, output, rows)
     with pytest.raises(ModelRefused) as refused:
-        captioners.load(version(max_batch_size=8, threads=1, caption_policy=policy, provider="cpu"), *version_files())
+        captioners.ENTRY.load(
+            version(max_batch_size=8, threads=1, caption_policy=policy, provider="cpu"), *version_files()
+        )
     answers = f"outputs of {file} on {NAME} (threads 1) for batches of {rows} disagree with the golden examples"
     assert refused.value.message.startswith(f"{NAME} + {NAME}: {answers}: max|delta|")
     assert "words differ" in refused.value.message
@@ -67,7 +69,7 @@ def test_a_session_that_was_opened_beside_the_judged_one_is_judged(monkeypatch: 
 
     monkeypatch.setattr(instances, "Session", Lies)
     with pytest.raises(ModelRefused, match=r"outputs of encoder.onnx on .* \(threads 1\) for batches of 1 disagree"):
-        captioners.load(version(max_batch_size=8), *version_files())
+        captioners.ENTRY.load(version(max_batch_size=8), *version_files())
 
 
 @pytest.mark.parametrize("rows", [0, 24])
@@ -83,9 +85,9 @@ def test_captions_that_stay_on_a_device_are_judged_there(monkeypatch: pytest.Mon
     monkeypatch.setattr(resident, "run_bound", answers)
     if rows:
         with pytest.raises(ModelRefused, match=r"outputs of decoder.onnx on .* for batches of 24 disagree"):
-            captioners.load(version(max_batch_size=8), *version_files())
+            captioners.ENTRY.load(version(max_batch_size=8), *version_files())
     else:
-        assert callable(captioners.load(version(max_batch_size=8), *version_files()))
+        assert callable(captioners.ENTRY.load(version(max_batch_size=8), *version_files()))
 
 
 def test_where_the_encoder_says_the_first_word_that_and_the_second_are_judged() -> None:

@@ -324,7 +324,7 @@ async def test_a_classifier_with_a_manifest_answers_no_nan(poisoned: str, monkey
 
     monkeypatch.setattr(Session, "run", answers)
     device, golden = Device("cpu", 1), onnx_classifier.golden()
-    model = classifiers.load(onnx_classifier.version(device, max_batch_size=4), onnx_classifier.files(), golden)()
+    model = classifiers.ENTRY.load(onnx_classifier.version(device, max_batch_size=4), onnx_classifier.files(), golden)()
     white = np.full((1, 2, 2, 3), 255, np.uint8)
     try:
         pictures = [*golden.images[:, np.newaxis], white, np.concatenate([golden.images, white])]

@@ -6,21 +6,18 @@ from typing import Any, Final
 import numpy as np
 from resonnx_proto.v1.manifest_pb2 import CaptionerSpec
 
-from resonnx_server.captioning.request import Captioned, OnWords
 from resonnx_server.errors import InvalidInput
-from resonnx_server.inference.caption import caption, captioner
-from resonnx_server.inference.classify import classify
+from resonnx_server.inference.caption import Captioned, OnWords, caption, captioner
+from resonnx_server.inference.classify import DecodedPictures, EncodedPictures, Pictures, Tensors, classify
 from resonnx_server.inference.requests import ActiveRequest
 from resonnx_server.inference.tasks import CAPTION, CLASSIFY, TENSORS
 from resonnx_server.inference.tensors import infer
-from resonnx_server.preprocessing.decode import EncodedPictures, Pictures
 from resonnx_server.rpc.decode_options import decode_options
 from resonnx_server.rpc.oip.inputs import checked_tensors, overrides_initializers
 from resonnx_server.rpc.oip.parameters import RequestParameters
 from resonnx_server.rpc.pieces import Pieces, Work, at_once
 from resonnx_server.runtime.decoding.search import DecodeOptions
 from resonnx_server.runtime.decoding.sequence import Token, text
-from resonnx_server.scheduling.session_pool import Tensors
 
 # Sends outputs before the final ones.
 Emit = Callable[[Tensors], None]
@@ -46,8 +43,8 @@ async def _caption(
         on_words = _word_emitter(emit, engine.spec)
     options = decode_options(parameters.caption, engine, "parameters[{!r}]")
     pictures = _pictures(inputs)
-    if on_words is not None and len(pictures) != 1:
-        raise InvalidInput("parameters['stream']", f"words of {len(pictures)} pictures in one request; give one")
+    if on_words is not None and pictures.count != 1:
+        raise InvalidInput("parameters['stream']", f"words of {pictures.count} pictures in one request; give one")
     captions = await caption(request, pictures, options, on_words)
     tensors = caption_tensors(captions, options, engine.spec)
     is_large = len(captions) * options.captions * options.max_tokens > _MANY_TOKENS
@@ -67,7 +64,7 @@ SERVE: Final[Mapping[str, Serve]] = {CLASSIFY.name: _classify, CAPTION.name: _ca
 def _pictures(inputs: Tensors) -> Pictures:
     ((name, image),) = inputs.items()
     if not image.dtype.hasobject:
-        return image
+        return DecodedPictures(image, len(image))
     return EncodedPictures(image.ravel().tolist(), f"inputs[{name!r}]", numbered=True)
 
 
