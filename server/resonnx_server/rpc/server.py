@@ -12,8 +12,7 @@ from resonnx_proto.v1 import vision_pb2, vision_pb2_grpc
 from resonnx_server.rpc.fronts.choose import FrontName, choose
 from resonnx_server.rpc.fronts.front import Front, Options
 from resonnx_server.rpc.health import HealthServicer
-from resonnx_server.rpc.messages import TOLD_BYTES, BoundedMessages, Large
-from resonnx_server.rpc.oip.requests import read_picture_request, read_request
+from resonnx_server.rpc.messages import TOLD_BYTES, BoundedMessages, Large, read_picture_request, read_request
 from resonnx_server.rpc.oip.servicer import InferenceServicer
 from resonnx_server.rpc.reflection import add_reflection
 from resonnx_server.rpc.vision.servicer import VisionServicer

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from struct import Struct
 from typing import Final
 
+import numpy as np
 from grpc import StatusCode
 from resonnx_proto.inference import grpc_service_pb2 as pb
 
@@ -117,15 +118,12 @@ class AnswerEncoder:
         """
         labels = model.manifest.classifier.labels if model.manifest is not None else ()
         batched = model.max_batch_size > 0
-        asked = [
-            Output(name, describe.shown(outputs[name], batched=batched), top_k.get(name, 0), labels, batched)
-            for name in wanted
-        ]
+        asked = [Output(name, _shown(outputs[name], batched), top_k.get(name, 0), labels, batched) for name in wanted]
         return await self.encode(_head(request, model, is_final=True if streamed else None), asked, streamed=streamed)
 
     def part(self, request: pb.ModelInferRequest, model: Model, outputs: Tensors, wanted: Sequence[str]) -> bytes:
         """Return an answer of ModelStreamInfer before the final one, made of a few numbers and strings."""
-        asked = [Output(name, describe.shown(outputs[name], batched=True)) for name in wanted]
+        asked = [Output(name, _shown(outputs[name], True)) for name in wanted]
         return at_once(self._encode(_head(request, model, is_final=False), asked, streamed=True))
 
     async def encode(self, head: pb.ModelInferResponse, outputs: Sequence[Output], *, streamed: bool = False) -> bytes:
@@ -147,25 +145,28 @@ class AnswerEncoder:
             if output.top_k:
                 ranked += output.array.size
                 classes += output.elements
-        check_classes(classes)
+        if classes:
+            check_classes(classes)
         work = self._encode(head, outputs, streamed=streamed)
         if size <= _SMALL_BYTES and elements <= _SMALL_ELEMENTS and ranked <= _SMALL_RANKED:
             return at_once(work)
         return await self._pieces.run(work)
 
     def _encode(self, head: pb.ModelInferResponse, outputs: Sequence[Output], *, streamed: bool) -> Work[bytes]:
+        strings = [output.array for output in outputs if output.array.dtype.hasobject]
         try:
             answer = yield from self._built(head, outputs, streamed)
         except MessageTooLarge:
-            yield from cleared(output.array for output in outputs)
+            yield from cleared(strings)
             raise
-        yield from cleared(output.array for output in outputs)
+        if strings:
+            yield from cleared(strings)
         return answer
 
     def _built(self, head: pb.ModelInferResponse, outputs: Sequence[Output], streamed: bool) -> Work[bytes]:
         sizes = []
         for output in outputs:
-            kind = "BYTES" if output.is_text else describe.datatype(output.array.dtype)
+            kind = "BYTES" if output.is_text else describe.DATATYPES[output.array.dtype]
             head.outputs.add(name=output.name, datatype=kind, shape=output.shape)
             sizes.append((yield from _measured(output)))
         parts = [head.SerializeToString()]
@@ -213,6 +214,11 @@ def _head(request: pb.ModelInferRequest, model: Model, *, is_final: bool | None)
     if is_final is not None:
         head.parameters["triton_final_response"].bool_param = is_final
     return head
+
+
+def _shown(array: Array, batched: bool) -> Array:
+    """Return an output in the shape that describe.shape announces."""
+    return array[..., np.newaxis] if array.ndim == int(batched) else array
 
 
 def _measured(output: Output) -> Work[int]:

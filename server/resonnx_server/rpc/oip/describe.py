@@ -10,7 +10,7 @@ from resonnx_proto.v1 import manifest_pb2
 
 from resonnx_server.inference.registry import Model
 from resonnx_server.observe.stats import Duration
-from resonnx_server.runtime.session import CPU, OPENVINO, Array, TensorSpec
+from resonnx_server.runtime.session import CPU, OPENVINO, TensorSpec
 from resonnx_server.scheduling.batcher import DEFAULT_PRIORITY, PRIORITY_LEVELS
 
 DTYPES: Final[dict[str, np.dtype[Any]]] = {
@@ -28,16 +28,11 @@ DTYPES: Final[dict[str, np.dtype[Any]]] = {
     "FP64": np.dtype("<f8"),
     "BYTES": np.dtype(object),
 }
-_DATATYPES: Final[dict[np.dtype[Any], str]] = {dtype: name for name, dtype in DTYPES.items()}
+DATATYPES: Final[dict[np.dtype[Any], str]] = {dtype: name for name, dtype in DTYPES.items()}
 _PLATFORM: Final = "onnxruntime_onnx"
 IMAGE: Final = "image"
 # Picture files under a name of their own, for clients that learn datatypes from metadata: `image` takes them as well.
 ENCODED_IMAGE: Final = TensorSpec("encoded_image", np.dtype(object), ("batch",))
-
-
-def datatype(dtype: np.dtype[Any]) -> str:
-    """Return the protocol's name of a dtype, e.g. "FP32"; objects are BYTES."""
-    return _DATATYPES[dtype]
 
 
 @dataclass(frozen=True)
@@ -72,11 +67,6 @@ def inputs(model: Model) -> tuple[Input, ...]:
     )
 
 
-def count_inputs(model: Model) -> int:
-    """Return how many inputs a request may give."""
-    return len(model.inputs) + (1 if model.manifest is not None else len(model.optional_inputs))
-
-
 def shape(spec: TensorSpec, *, batched: bool) -> list[int]:
     """Return a tensor's shape as clients see it: -1 for what is free, and at least one size beside a batch axis.
 
@@ -84,11 +74,6 @@ def shape(spec: TensorSpec, *, batched: bool) -> list[int]:
     """
     sizes = [size if isinstance(size, int) else -1 for size in spec.shape]
     return [*sizes, 1] if _is_scalar(len(sizes), batched=batched) else sizes
-
-
-def shown(array: Array, *, batched: bool) -> Array:
-    """Return an output in the shape that clients see."""
-    return array[..., np.newaxis] if _is_scalar(array.ndim, batched=batched) else array
 
 
 def _is_scalar(rank: int, *, batched: bool) -> bool:
@@ -99,7 +84,7 @@ def metadata(model: Model) -> pb.ModelMetadataResponse:
     """Describe inputs and outputs, with the batch axis."""
 
     def tensor(spec: TensorSpec, shape: list[int]) -> pb.ModelMetadataResponse.TensorMetadata:
-        return pb.ModelMetadataResponse.TensorMetadata(name=spec.name, datatype=datatype(spec.dtype), shape=shape)
+        return pb.ModelMetadataResponse.TensorMetadata(name=spec.name, datatype=DATATYPES[spec.dtype], shape=shape)
 
     batched = model.max_batch_size > 0
 
@@ -207,5 +192,5 @@ def _duration(duration: Duration) -> pb.StatisticDuration:
 
 
 def _data_type(spec: TensorSpec) -> str:
-    name = datatype(spec.dtype)
+    name = DATATYPES[spec.dtype]
     return "TYPE_STRING" if name == "BYTES" else f"TYPE_{name}"

@@ -10,9 +10,9 @@ from resonnx_proto.inference import grpc_service_pb2 as pb
 
 from resonnx_server.errors import InvalidInput
 from resonnx_server.inference.registry import Model
+from resonnx_server.rpc.messages import InferRequest
 from resonnx_server.rpc.oip import contents, describe
 from resonnx_server.rpc.oip.contents import InputTensor, field_of
-from resonnx_server.rpc.oip.requests import InferRequest
 from resonnx_server.rpc.pieces import Pieces, Work, at_once
 from resonnx_server.runtime.session import Array
 from resonnx_server.scheduling.session_pool import Tensors
@@ -60,7 +60,7 @@ async def read_inputs(request: InferRequest, model: Model, pieces: Pieces) -> Te
         InvalidInput: They are not the model's inputs, or their contents are not what they say.
     """
     # A list: iterating over the message's own takes longer. One more than there may be shows that there are too many.
-    given = request.message.inputs[: describe.count_inputs(model) + 1]
+    given = request.message.inputs[: _count_inputs(model) + 1]
     _check_names([tensor.name for tensor in given], model)
     raw = request.raw
     if raw and len(raw) != len(given):
@@ -132,7 +132,7 @@ def _check_picture(tensor: InputTensor, shape: _Shape, dtype: np.dtype[Any], mod
             raise InvalidInput(f"{field_of(tensor)}.shape", f"{list(shape)}; UINT8 must be [N, {taken}] with N >= 1")
     elif not dtype.hasobject:
         taken = "UINT8 pixels or BYTES files" if name == describe.IMAGE else "BYTES files; UINT8 pixels are 'image'"
-        raise InvalidInput(f"{field_of(tensor)}.datatype", f"{describe.datatype(dtype)}; the model takes {taken}")
+        raise InvalidInput(f"{field_of(tensor)}.datatype", f"{describe.DATATYPES[dtype]}; the model takes {taken}")
     elif rows < 1 or row not in ((), (1,)):
         raise InvalidInput(f"{field_of(tensor)}.shape", f"{list(shape)}; BYTES must be [N] or [N, 1] with N >= 1")
 
@@ -151,7 +151,7 @@ def _check_tensor(tensor: InputTensor, shape: _Shape, dtype: np.dtype[Any], mode
     if dtype != spec.dtype:
         raise InvalidInput(
             f"{field_of(tensor)}.datatype",
-            f"{describe.datatype(dtype)}; the model takes {describe.datatype(spec.dtype)}",
+            f"{describe.DATATYPES[dtype]}; the model takes {describe.DATATYPES[spec.dtype]}",
         )
     taken, rank = describe.shape(spec, batched=batched), len(spec.shape)
     # The graph's own rank is taken too: a number a row as [N] beside [N, 1].
@@ -202,6 +202,11 @@ def wanted_outputs(request: pb.ModelInferRequest, model: Model) -> list[str]:
         if "shared_memory_region" in output.parameters:
             raise InvalidInput(f"outputs[{output.name!r}].parameters", "shared memory is not supported")
     return [output.name for output in request.outputs]
+
+
+def _count_inputs(model: Model) -> int:
+    """Return how many inputs a request may give."""
+    return len(model.inputs) + (1 if model.manifest is not None else len(model.optional_inputs))
 
 
 def _shape_of(tensor: InputTensor) -> tuple[int, ...]:

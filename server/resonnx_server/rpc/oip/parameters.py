@@ -109,8 +109,6 @@ def check_classification(parameters: RequestParameters, model: Model, inputs: Te
         model: Its model.
         inputs: The request's.
     """
-    if not parameters.top_k:
-        return
     first = inputs.get(model.inputs[0].name, next(iter(inputs.values())))
     rows = len(first) if first.ndim else 1
     classes = 0

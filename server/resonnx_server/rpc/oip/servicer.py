@@ -9,19 +9,19 @@ from resonnx_proto.inference import grpc_service_pb2 as pb
 from resonnx_proto.inference import grpc_service_pb2_grpc
 
 from resonnx_server.errors import ServerError, VersionNotFound
+from resonnx_server.inference.classify import Tensors
 from resonnx_server.inference.registry import Model
 from resonnx_server.inference.requests import Inference
 from resonnx_server.rpc.boundary import Context, StreamContext, deadline_ns, one_status, outcome_of, unsupported
+from resonnx_server.rpc.messages import InferRequest
 from resonnx_server.rpc.oip import describe
 from resonnx_server.rpc.oip.answers import AnswerEncoder, failed
 from resonnx_server.rpc.oip.contents import MANY_STRINGS, cleared
 from resonnx_server.rpc.oip.inputs import read_inputs, wanted_outputs
 from resonnx_server.rpc.oip.parameters import check_classification, keeps_order, parse_parameters
-from resonnx_server.rpc.oip.requests import InferRequest
 from resonnx_server.rpc.oip.tasks import SERVE
 from resonnx_server.rpc.pieces import Pieces
 from resonnx_server.rpc.pipeline import pipeline
-from resonnx_server.scheduling.session_pool import Tensors
 
 # Takes a ModelStreamInferResponse, serialized.
 EmitPart = Callable[[bytes], None]
@@ -159,7 +159,8 @@ class InferenceServicer(grpc_service_pb2_grpc.GRPCInferenceServiceServicer):
             request.limit(caller_ns, timeout_us, parameters.priority, named=True)
             wanted = wanted_outputs(message, model)
             inputs = await read_inputs(given, model, self._pieces)
-            check_classification(parameters, model, inputs)
+            if parameters.top_k:
+                check_classification(parameters, model, inputs)
 
             def emit_outputs(outputs: Tensors) -> None:
                 assert emit is not None

@@ -4,6 +4,7 @@ Protobuf's own parser lets nothing else run until it has read, and copied, all o
 """
 
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import Final
 
 import numpy as np
@@ -64,6 +65,7 @@ def fields(message: memoryview) -> Iterator[Field]:
         yield Field(key >> 3, kind, start, content, position)
 
 
+@lru_cache
 def opening(number: int, length: int) -> bytes:
     """Return what stands before the content of a field of bytes."""
     written = bytearray()

@@ -13,7 +13,7 @@ from resonnx_proto.inference import grpc_service_pb2 as pb
 from resonnx_server.errors import InvalidInput, MessageTooLarge
 from resonnx_server.rpc.oip import answers
 from resonnx_server.rpc.oip.answers import AnswerEncoder, Output
-from resonnx_server.rpc.oip.describe import datatype
+from resonnx_server.rpc.oip.describe import DATATYPES
 from resonnx_server.rpc.pieces import Pieces
 
 PIECES = Pieces()
@@ -35,7 +35,7 @@ def _raw(array: np.ndarray) -> bytes:
 def _by_protobuf(tensors: list[np.ndarray]) -> pb.ModelInferResponse:
     response = _head()
     for number, array in enumerate(tensors):
-        response.outputs.add(name=str(number), datatype=datatype(array.dtype), shape=array.shape)
+        response.outputs.add(name=str(number), datatype=DATATYPES[array.dtype], shape=array.shape)
         response.raw_output_contents.append(_raw(array))
     return response
 

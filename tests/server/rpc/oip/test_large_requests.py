@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 from resonnx_proto.inference import grpc_service_pb2 as pb
 from resonnx_proto.v1 import vision_pb2
 from resonnx_server.errors import InvalidInput
-from resonnx_server.rpc.oip import contents, requests, wire
+from resonnx_server.rpc import messages as reading
+from resonnx_server.rpc.messages import InferRequest, read_picture_request, read_request
+from resonnx_server.rpc.oip import contents, wire
 from resonnx_server.rpc.oip.describe import DTYPES
-from resonnx_server.rpc.oip.requests import read_picture_request, read_request
 from resonnx_server.rpc.pieces import at_once
 
 FIELDS = {
@@ -49,7 +50,7 @@ def messages(draw: st.DrawFn) -> pb.ModelInferRequest:
     return request
 
 
-def _tensors(request: requests.InferRequest) -> list[np.ndarray]:
+def _tensors(request: InferRequest) -> list[np.ndarray]:
     return [
         at_once(contents.from_contents(request.typed.get(i), tuple(tensor.shape), DTYPES[tensor.datatype], tensor))
         for i, tensor in enumerate(request.message.inputs)
@@ -61,8 +62,8 @@ def test_what_is_cut_out_is_what_protobuf_reads(message: pb.ModelInferRequest) -
     serialized = message.SerializeToString()
     whole = read_request(serialized)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(requests, "_WHOLE_BYTES", 0)
-        patch.setattr(requests, "_COUNTED_BYTES", 0)
+        patch.setattr(reading, "_WHOLE_BYTES", 0)
+        patch.setattr(reading, "_COUNTED_BYTES", 0)
         patch.setattr(contents, "_PIECE_BYTES", 4)
         patch.setattr(contents, "_PIECE_ELEMENTS", 3)
         patch.setattr(contents, "_COPIED_BYTES", 5)
@@ -97,8 +98,8 @@ def test_contents_in_parts_and_not_packed_are_joined(parts: list[list[int]]) -> 
         serialized += wire.opening(5, len(one)) + one
     request = wire.opening(5, len(serialized)) + serialized
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(requests, "_WHOLE_BYTES", 0)
-        patch.setattr(requests, "_COUNTED_BYTES", 0)
+        patch.setattr(reading, "_WHOLE_BYTES", 0)
+        patch.setattr(reading, "_COUNTED_BYTES", 0)
         (array,) = _tensors(read_request(bytes(request)))
     assert array.tolist() == [value for part in parts for value in part]
 
@@ -115,7 +116,7 @@ def _varint(value: int) -> bytes:
 def test_what_is_no_message_is_told(content: bytes) -> None:
     """As protobuf does; but groups, which nobody sends, are not skipped."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(requests, "_WHOLE_BYTES", 0)
+        patch.setattr(reading, "_WHOLE_BYTES", 0)
         try:
             request = read_request(content)
         except DecodeError:

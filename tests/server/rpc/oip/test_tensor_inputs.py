@@ -9,10 +9,10 @@ import pytest
 from resonnx_proto.inference import grpc_service_pb2 as pb
 from resonnx_server.errors import InvalidInput
 from resonnx_server.inference.registry import Model
+from resonnx_server.rpc.messages import read_request
 from resonnx_server.rpc.oip import contents
 from resonnx_server.rpc.oip.describe import DTYPES
 from resonnx_server.rpc.oip.inputs import read_inputs
-from resonnx_server.rpc.oip.requests import read_request
 from resonnx_server.rpc.pieces import Pieces
 from resonnx_server.runtime.session import TensorSpec
 
