@@ -30,7 +30,7 @@ _SERVER = {
     "tensors": {"scheduling", "runtime", "observe", "errors"},
     "inference": {"preprocessing", "captioning", "tensors", "scheduling", "runtime", "observe", "errors"},
     "repository": {"inference", "captioning", "tensors", "scheduling", "runtime", "observe", "config", "errors"},
-    "rpc": {"inference", "observe", "errors"},
+    "rpc": {"inference", "runtime", "observe", "errors"},
     "http": {"inference", "observe", "errors"},
     # Settings: their types, their texts, where they come from. They name no room.
     "config": set[str](),
@@ -82,12 +82,6 @@ MAY_IMPORT: dict[str, dict[str, set[str]]] = {
 }
 # What is still to be mended.
 KNOWN = {
-    ("rpc", "captioning"),
-    ("rpc", "config"),
-    ("rpc", "preprocessing"),
-    ("rpc", "runtime"),
-    ("rpc", "scheduling"),
-    ("rpc", "tensors"),
     ("proof", "precision"),
     ("report", "publish"),
 }

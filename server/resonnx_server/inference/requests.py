@@ -19,6 +19,16 @@ from resonnx_server.observe.stats import Timing
 from resonnx_server.preprocessing.decode import Decoder
 from resonnx_server.scheduling.batcher import DEFAULT_PRIORITY, PRIORITY_LEVELS
 
+__all__ = [
+    "DEFAULT_PRIORITY",
+    "PRIORITY_LEVELS",
+    "ActiveRequest",
+    "Inference",
+    "MemoryBudget",
+    "checked_priority",
+    "with_timeout",
+]
+
 T = TypeVar("T")
 
 _RETRY_AFTER_MS: Final = 100

@@ -6,6 +6,8 @@ from resonnx_server.inference.requests import ActiveRequest
 from resonnx_server.scheduling.session_pool import Tensors
 from resonnx_server.tensors.engine import TensorEngine
 
+__all__ = ["Tensors", "infer"]
+
 
 async def infer(request: ActiveRequest, inputs: Tensors, *, whole: bool) -> Tensors:
     """Return the model's outputs by name.

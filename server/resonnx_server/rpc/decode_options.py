@@ -7,8 +7,8 @@ from typing import Final
 from resonnx_proto.v1 import vision_pb2
 from resonnx_proto.v1.manifest_pb2 import CaptionerSpec
 
-from resonnx_server.captioning.engine import CaptionEngine
 from resonnx_server.errors import InvalidInput
+from resonnx_server.inference.caption import CaptionEngine
 from resonnx_server.runtime.decoding.search import DecodeOptions
 from resonnx_server.runtime.model_files.manifest import MAX_BEAM_WIDTH
 

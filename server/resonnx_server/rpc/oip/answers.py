@@ -16,6 +16,7 @@ from resonnx_proto.inference import grpc_service_pb2 as pb
 
 from resonnx_server.errors import MessageTooLarge, ServerError
 from resonnx_server.inference.registry import Model
+from resonnx_server.inference.tensors import Tensors
 from resonnx_server.rpc.boundary import pushback_ms
 from resonnx_server.rpc.oip import describe
 from resonnx_server.rpc.oip.contents import cleared
@@ -23,7 +24,6 @@ from resonnx_server.rpc.oip.ranking import best_classes, check_classes, ranked_s
 from resonnx_server.rpc.oip.wire import opening
 from resonnx_server.rpc.pieces import Pieces, Work, at_once
 from resonnx_server.runtime.session import Array
-from resonnx_server.scheduling.session_pool import Tensors
 
 # Content that is made on the event loop: what takes a fraction of a millisecond.
 _SMALL_BYTES: Final = 1 << 18

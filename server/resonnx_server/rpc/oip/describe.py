@@ -9,9 +9,9 @@ from resonnx_proto.inference import model_config_pb2 as config_pb
 from resonnx_proto.v1 import manifest_pb2
 
 from resonnx_server.inference.registry import Model
+from resonnx_server.inference.requests import DEFAULT_PRIORITY, PRIORITY_LEVELS
 from resonnx_server.observe.stats import Duration
 from resonnx_server.runtime.session import CPU, OPENVINO, TensorSpec
-from resonnx_server.scheduling.batcher import DEFAULT_PRIORITY, PRIORITY_LEVELS
 
 DTYPES: Final[dict[str, np.dtype[Any]]] = {
     "BOOL": np.dtype("?"),

@@ -10,12 +10,12 @@ from resonnx_proto.inference import grpc_service_pb2 as pb
 
 from resonnx_server.errors import InvalidInput
 from resonnx_server.inference.registry import Model
+from resonnx_server.inference.tensors import Tensors
 from resonnx_server.rpc.messages import InferRequest
 from resonnx_server.rpc.oip import contents, describe
 from resonnx_server.rpc.oip.contents import InputTensor, field_of
 from resonnx_server.rpc.pieces import Pieces, Work, at_once
 from resonnx_server.runtime.session import Array
-from resonnx_server.scheduling.session_pool import Tensors
 
 # Contents that are read on the event loop: a fraction of a millisecond.
 _SMALL_ELEMENTS: Final = 1 << 10

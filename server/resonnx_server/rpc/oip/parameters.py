@@ -16,10 +16,9 @@ from resonnx_proto.v1 import vision_pb2
 
 from resonnx_server.errors import InvalidInput
 from resonnx_server.inference.registry import Model
-from resonnx_server.inference.requests import checked_priority
+from resonnx_server.inference.requests import DEFAULT_PRIORITY, checked_priority
+from resonnx_server.inference.tensors import Tensors
 from resonnx_server.rpc.oip.ranking import check_classes, ranked_shape
-from resonnx_server.scheduling.batcher import DEFAULT_PRIORITY
-from resonnx_server.scheduling.session_pool import Tensors
 
 # perf_analyzer's client sends it with every request; it only matters on streams.
 _ALLOWED_RESERVED: Final = "triton_enable_empty_final_response"
