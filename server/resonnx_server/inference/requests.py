@@ -16,15 +16,21 @@ from resonnx_server.errors import DeadlineExceeded, InvalidInput, Overloaded, Wa
 from resonnx_server.inference.registry import Model, Models
 from resonnx_server.inference.tasks import Task
 from resonnx_server.observe.stats import Timing
-from resonnx_server.preprocessing.decode import Decoder
+from resonnx_server.preprocessing.decode import DecodedPictures, Decoder, EncodedPictures, Pictures, RawPicture
+from resonnx_server.runtime.pictures.images import Pixels
 from resonnx_server.scheduling.batcher import DEFAULT_PRIORITY, PRIORITY_LEVELS
+from resonnx_server.scheduling.deadline_admission import Decoding
 
 __all__ = [
     "DEFAULT_PRIORITY",
     "PRIORITY_LEVELS",
     "ActiveRequest",
+    "DecodedPictures",
+    "EncodedPictures",
     "Inference",
     "MemoryBudget",
+    "Pictures",
+    "RawPicture",
     "checked_priority",
     "with_timeout",
 ]
@@ -71,18 +77,18 @@ class ActiveRequest:
         deadline_ns: Monotonic; None if there is no deadline.
         priority: 1 (first) to PRIORITY_LEVELS.
         timing: Where its time went; must be set before the block ends without an error.
-        decode_ns: Time from the reservation until its pictures were decoded.
+        decode_ns: Time that its pictures took to be decoded.
     """
 
     __slots__ = (
         "_budget",
+        "_decoder",
         "_limit_us",
         "_named",
         "_size",
         "_start_ns",
         "deadline_ns",
         "decode_ns",
-        "decoder",
         "model",
         "priority",
         "timing",
@@ -91,7 +97,7 @@ class ActiveRequest:
     def __init__(self, model: Model, decoder: Decoder, budget: MemoryBudget, size: int) -> None:
         self._start_ns = time.monotonic_ns()
         self.model = model
-        self.decoder = decoder
+        self._decoder = decoder
         self._budget = budget
         self._size = size
         self._limit_us = 0
@@ -148,6 +154,25 @@ class ActiveRequest:
         if not self._limit_us:
             return work
         return with_timeout(self._limit_us, work, named=self._named)
+
+    async def decoding(self, pictures: Pictures) -> Decoding | None:
+        """Return how long its pictures should take to be decoded; None if they are decoded."""
+        options = self.model.pictures
+        assert options is not None
+        if isinstance(pictures, DecodedPictures):
+            return None
+        return await self._decoder.expected_of(pictures, options, self.priority)
+
+    async def pixels(self, pictures: Pictures) -> Pixels:
+        """Return its pictures as the model takes them, uint8 [N,H,W,3]. Raises BadImage if one cannot be decoded."""
+        options = self.model.pictures
+        assert options is not None
+        if isinstance(pictures, DecodedPictures):
+            return pictures.pixels
+        start_ns = time.monotonic_ns()
+        pixels = await self._decoder.pixels_of(pictures, options, self.priority)
+        self.decode_ns = time.monotonic_ns() - start_ns
+        return pixels
 
 
 async def with_timeout(timeout_us: int, work: Awaitable[T], *, named: bool) -> T:

@@ -9,9 +9,9 @@ from resonnx_proto.inference import grpc_service_pb2 as pb
 from resonnx_proto.inference import grpc_service_pb2_grpc
 
 from resonnx_server.errors import ServerError, VersionNotFound
-from resonnx_server.inference.classify import Tensors
 from resonnx_server.inference.registry import Model
 from resonnx_server.inference.requests import Inference
+from resonnx_server.inference.tensors import Tensors
 from resonnx_server.rpc.boundary import Context, StreamContext, deadline_ns, one_status, outcome_of, unsupported
 from resonnx_server.rpc.messages import InferRequest
 from resonnx_server.rpc.oip import describe

@@ -12,9 +12,10 @@ from resonnx_proto.v1.manifest_pb2 import CaptionerSpec
 
 from resonnx_server.errors import BadImage, InvalidInput, ServerError
 from resonnx_server.inference.caption import Captioned, OnWords, caption, captioner
-from resonnx_server.inference.classify import EncodedPictures, Pictures, RawPicture, Tensors, classify
-from resonnx_server.inference.requests import ActiveRequest, Inference
+from resonnx_server.inference.classify import classify
+from resonnx_server.inference.requests import ActiveRequest, EncodedPictures, Inference, Pictures, RawPicture
 from resonnx_server.inference.tasks import CAPTION, CLASSIFY
+from resonnx_server.inference.tensors import Tensors
 from resonnx_server.rpc.boundary import Context, StreamContext, deadline_ns, one_status, outcome_of, pushback_ms
 from resonnx_server.rpc.decode_options import decode_options
 from resonnx_server.rpc.pieces import Pieces, Work, at_once
