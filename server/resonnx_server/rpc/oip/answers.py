@@ -1,7 +1,7 @@
-"""Answers of the tensor protocol, serialized: checked against the message limit before they are built, in pieces.
+"""Serialized answers of the tensor protocol, checked against the message limit before they are built, in pieces.
 
-Outputs' contents are appended to a message that holds all else, by protobuf's wire format: protobuf itself would copy
-them three times, and let nothing else run meanwhile. They are always raw: Triton's clients read nothing else.
+Outputs' contents are appended in protobuf's wire format: protobuf itself would copy them three times while it holds the
+GIL. They are always raw: Triton's clients read nothing else.
 """
 
 import math
@@ -25,31 +25,30 @@ from resonnx_server.rpc.oip.wire import opening
 from resonnx_server.rpc.pieces import Pieces, Work, at_once
 from resonnx_server.runtime.session import Array
 
-# Content that is made on the event loop: what takes a fraction of a millisecond.
+# Limits of content that is made on the event loop, in a fraction of a millisecond.
 _SMALL_BYTES: Final = 1 << 18
 _SMALL_ELEMENTS: Final = 1 << 10
 _SMALL_RANKED: Final = 1 << 15
-# What is copied or encoded at once otherwise: about a millisecond.
+# Copied or encoded at once otherwise: about a millisecond.
 _PIECE_BYTES: Final = 1 << 20
 _PIECE_ELEMENTS: Final = 1 << 13
-# Bytes of a class that has the shortest value and index.
+# Bytes of a class with the shortest value and index.
 _SHORTEST_CLASS: Final = len("0.000000:0")
 
 _LENGTH: Final = Struct("<I").pack
-# Numbers of the fields that this module writes by itself.
+# Numbers of the fields that are written here.
 _RAW_CONTENTS: Final = pb.ModelInferResponse.RAW_OUTPUT_CONTENTS_FIELD_NUMBER
 _INFER_RESPONSE: Final = pb.ModelStreamInferResponse.INFER_RESPONSE_FIELD_NUMBER
 
 
 @dataclass(frozen=True)
 class Output:
-    """An output as the request asked for it.
+    """A requested output.
 
     Attributes:
-        name: Its name.
         array: Numbers, or str or bytes.
-        top_k: How many of its best classes to tell instead; 0 for itself.
-        labels: Names of the classes, where they have names.
+        top_k: Number of best classes to return instead; 0 returns the output itself.
+        labels: Names of the classes, if they have names.
         batched: Each row is classified on its own.
     """
 
@@ -61,24 +60,24 @@ class Output:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """What the answer says."""
+        """Shape in the answer."""
         if not self.top_k:
             return self.array.shape
         return ranked_shape(self.array.shape, self.top_k, batched=self.batched)
 
     @property
     def is_text(self) -> bool:
-        """Its content is BYTES."""
+        """Whether its content is BYTES."""
         return bool(self.top_k) or self.array.dtype.hasobject
 
     @property
     def elements(self) -> int:
-        """Strings that it is made of."""
+        """Number of strings; 0 for numbers."""
         return math.prod(self.shape) if self.is_text else 0
 
     @property
     def least_bytes(self) -> int:
-        """What its content takes at least; of numbers exactly."""
+        """Minimum size of its content; exact for numbers."""
         if not self.is_text:
             return self.array.nbytes
         return self.elements * (4 + (_SHORTEST_CLASS if self.top_k else 0))
@@ -106,14 +105,14 @@ class AnswerEncoder:
         *,
         streamed: bool,
     ) -> bytes:
-        """Return the final answer to a request. See `encode`.
+        """Return the final answer to a request; raises as `encode`.
 
         Args:
             request: Its message.
             model: Its model.
             outputs: The model's.
-            wanted: Names of the outputs that are answered.
-            top_k: How many classes to answer in place of which outputs.
+            wanted: Names of the requested outputs.
+            top_k: Number of classes to return in place of an output, by its name.
             streamed: The answer is one of ModelStreamInfer.
         """
         labels = model.manifest.classifier.labels if model.manifest is not None else ()
@@ -130,8 +129,8 @@ class AnswerEncoder:
         """Return a ModelInferResponse, or the ModelStreamInferResponse that holds it, serialized.
 
         Args:
-            head: All but its outputs, which are added to it.
-            outputs: Strings among them are cleared, as they are many objects to let go of at once.
+            head: The answer without its outputs, which are added to it.
+            outputs: String arrays among them are cleared, as freeing many objects at once takes long.
             streamed: The answer is one of ModelStreamInfer.
 
         Raises:
@@ -173,14 +172,14 @@ class AnswerEncoder:
         size = len(parts[0]) + sum(sizes)
         self._check(size)
         for output, measured in zip(outputs, sizes, strict=True):
-            # What stands before it is put here when its length is known.
+            # Replaced when the content's length is known.
             before, content = len(parts), 0
             parts.append(b"")
             for part in _parts(output):
                 if part:
                     parts.append(part)
                     content += len(part)
-                    # Classes: what they take is known no sooner.
+                    # The size of classes is not known before.
                     if content > measured:
                         self._check(size + content - measured)
                 yield
@@ -190,7 +189,7 @@ class AnswerEncoder:
             parts.insert(0, opening(_INFER_RESPONSE, size))
             size += len(parts[0])
         self._check(size)
-        # Large ones are joined without the interpreter, as all are bytes.
+        # Bytes are joined without the GIL if they are large.
         return b"".join(parts)
 
     def _check(self, size: int) -> None:
@@ -199,7 +198,7 @@ class AnswerEncoder:
 
 
 def failed(request: pb.ModelInferRequest, _: StatusCode, error: ServerError) -> bytes:
-    """Return the answer to a request of a stream that failed, serialized: its last, whatever words came before."""
+    """Return the final answer to a failed request of a stream, serialized."""
     response = pb.ModelInferResponse(id=request.id, model_name=request.model_name)
     response.parameters["triton_final_response"].bool_param = True
     response.parameters["reason"].string_param = error.reason
@@ -222,7 +221,7 @@ def _shown(array: Array, batched: bool) -> Array:
 
 
 def _measured(output: Output) -> Work[int]:
-    """Return the bytes of an output's content; of classes, what they take at least."""
+    """Return the size of an output's content; of classes, the minimum."""
     if not output.is_text or output.top_k:
         return output.least_bytes
     size, flat = output.least_bytes, output.array.ravel()
@@ -233,7 +232,7 @@ def _measured(output: Output) -> Work[int]:
 
 
 def _parts(output: Output) -> Iterator[bytes]:
-    """Yield an output's content; nothing, now and then, while classes are ranked."""
+    """Yield an output's content; empty pieces while classes are ranked."""
     array = output.array
     if output.top_k:
         for classes in best_classes(array, output.top_k, output.labels, batched=output.batched):

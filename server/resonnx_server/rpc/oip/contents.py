@@ -1,6 +1,6 @@
-"""Inputs' contents to NumPy arrays, raw or typed; work on many elements yields in pieces (see pieces.py).
+"""Reads inputs' contents, raw or typed, to NumPy arrays, in pieces (see pieces.py).
 
-Facts: Open Inference Protocol v2, "Tensor data"; BYTES elements are a 4-byte little-endian length and the bytes.
+Source: Open Inference Protocol v2, "Tensor data"; BYTES elements are a 4-byte little-endian length and the bytes.
 """
 
 import math
@@ -27,7 +27,7 @@ _PIECE_BYTES: Final = 1 << 16
 _COPIED_BYTES: Final = 1 << 20
 
 _LENGTH: Final = Struct("<I").unpack_from
-# Which typed field holds a datatype. FP16 has none: it travels raw only.
+# The typed field of a datatype. FP16 has none: it is raw only.
 _CONTENTS: Final = {
     "BOOL": "bool_contents",
     "INT8": "int_contents",
@@ -42,7 +42,7 @@ _CONTENTS: Final = {
     "FP64": "fp64_contents",
     "BYTES": "bytes_contents",
 }
-# As what protobuf reads varints of these fields, whatever the sender wrote.
+# The types that protobuf gives to varints of these fields.
 _WRITTEN_AS: Final = {"int_contents": ("u4", "i4"), "uint_contents": ("u4", "u4"), "int64_contents": ("u8", "i8")}
 _NUMBERS: Final = {name: pb.InferTensorContents.DESCRIPTOR.fields_by_name[name].number for name in _CONTENTS.values()}
 
@@ -55,10 +55,10 @@ def field_of(tensor: InputTensor) -> str:
 def from_raw(
     raw: bytes | memoryview, shape: tuple[int, ...], dtype: np.dtype[Any], tensor: InputTensor, *, is_typed: bool
 ) -> Work[Array]:
-    """Return an input that came as raw bytes, which a numeric one shares if they lie well in memory.
+    """Return an input of raw bytes, without a copy if they are numbers and aligned.
 
     Raises:
-        InvalidInput: The bytes are more or fewer than the shape says; or typed contents are there as well.
+        InvalidInput: The number of bytes does not fit the shape, or typed contents are set as well.
     """
     if is_typed:
         raise InvalidInput(f"{field_of(tensor)}.contents", "must not be set when raw_input_contents is used")
@@ -75,16 +75,10 @@ def from_raw(
 def from_contents(
     contents: memoryview | None, shape: tuple[int, ...], dtype: np.dtype[Any], tensor: InputTensor
 ) -> Work[Array]:
-    """Return an input that came as typed contents.
-
-    Args:
-        contents: Them, serialized; None if `tensor` holds them.
-        shape: Its shape.
-        dtype: Its dtype.
-        tensor: The input.
+    """Return an input of typed contents, given serialized, or None if `tensor` holds them.
 
     Raises:
-        InvalidInput: The datatype has none; the values are more or fewer than the shape says, or beyond the datatype.
+        InvalidInput: The datatype has none, the number of values does not fit the shape, or a value the datatype.
     """
     count, name = math.prod(shape), _CONTENTS.get(tensor.datatype)
     if name is None:
@@ -116,7 +110,7 @@ def _check_count(values: float, shape: tuple[int, ...], where: str) -> None:
 
 
 def _strings(contents: memoryview, number: int, shape: tuple[int, ...], where: str) -> Work[Array]:
-    """Return the strings of the fields of one number. An element takes 2 bytes at least."""
+    """Return the strings of the fields of one number. An element takes at least 2 bytes."""
     strings = np.empty(min(math.prod(shape), len(contents) // 2), object)
     count = 0
     for i, found in enumerate(wire.fields(contents)):
@@ -131,7 +125,7 @@ def _strings(contents: memoryview, number: int, shape: tuple[int, ...], where: s
 
 
 def _packed(contents: memoryview, number: int) -> Work[wire.Bytes]:
-    """Return the numbers of the fields of one number, packed. One that is not is written as in a pack of one."""
+    """Return the numbers of the fields of one number, packed. An unpacked one is written as in a pack of one."""
     packed: memoryview | bytearray = memoryview(b"")
     for i, found in enumerate(wire.fields(contents)):
         if i % _PIECE_ELEMENTS == _PIECE_ELEMENTS - 1:
@@ -164,7 +158,7 @@ def _integers(packed: wire.Bytes, array: Array, name: str, where: str) -> Work[A
 
 
 def _aligned(content: wire.Bytes, dtype: np.dtype[Any]) -> Work[Array]:
-    """Return bytes as numbers, copied if they lie where the processor reads none."""
+    """Return bytes as numbers, copied if they are not aligned."""
     if content.ctypes.data % dtype.alignment:
         copy = np.empty(len(content), np.uint8)
         for start in range(0, len(content), _COPIED_BYTES):
@@ -197,7 +191,7 @@ def _split_bytes(raw: bytes | memoryview, count: int, field: str) -> Work[Array]
 
 
 def cleared(arrays: Iterable[Array]) -> Work[None]:
-    """Let go of strings in pieces: of millions at once it would take the interpreter for long."""
+    """Free strings in pieces: millions at once would hold the GIL for long."""
     for array in arrays:
         if array.dtype.hasobject:
             flat = array.reshape(-1)

@@ -37,12 +37,7 @@ ENCODED_IMAGE: Final = TensorSpec("encoded_image", np.dtype(object), ("batch",))
 
 @dataclass(frozen=True)
 class Input:
-    """An input as clients see it.
-
-    Attributes:
-        is_optional: It may be left out of a request.
-        is_batched: Its first axis is the batch's.
-    """
+    """An input as clients see it. If `is_batched`, its first axis is the batch's."""
 
     spec: TensorSpec
     is_optional: bool
@@ -55,10 +50,10 @@ class Input:
 
 
 def inputs(model: Model) -> tuple[Input, ...]:
-    """Return a model's inputs. A model of pictures has two, of which a request gives one."""
+    """Return a model's inputs. A picture model has two, of which a request gives one."""
     batched = model.max_batch_size > 0
     if model.manifest is not None:
-        # The graph's own was held against the manifest when it was loaded.
+        # The graph's own input was checked against the manifest at load.
         pixels, files = (Input(spec, is_optional=True, is_batched=batched) for spec in (model.inputs[0], ENCODED_IMAGE))
         return pixels, files
     return (
@@ -68,9 +63,9 @@ def inputs(model: Model) -> tuple[Input, ...]:
 
 
 def shape(spec: TensorSpec, *, batched: bool) -> list[int]:
-    """Return a tensor's shape as clients see it: -1 for what is free, and at least one size beside a batch axis.
+    """Return a tensor's shape as clients see it: -1 for free sizes, and at least one size beside a batch axis.
 
-    A number a row is [-1, 1], and a number alone [1]: Triton's configuration knows no tensor without dims.
+    A number a row is [-1, 1], and a single number [1]: Triton's configuration has no tensors without dims.
     """
     sizes = [size if isinstance(size, int) else -1 for size in spec.shape]
     return [*sizes, 1] if _is_scalar(len(sizes), batched=batched) else sizes
@@ -81,7 +76,7 @@ def _is_scalar(rank: int, *, batched: bool) -> bool:
 
 
 def metadata(model: Model) -> pb.ModelMetadataResponse:
-    """Describe inputs and outputs, with the batch axis."""
+    """Return the inputs and outputs, with the batch axis."""
 
     def tensor(spec: TensorSpec, shape: list[int]) -> pb.ModelMetadataResponse.TensorMetadata:
         return pb.ModelMetadataResponse.TensorMetadata(name=spec.name, datatype=DATATYPES[spec.dtype], shape=shape)
@@ -98,7 +93,7 @@ def metadata(model: Model) -> pb.ModelMetadataResponse:
 
 
 def config(model: Model) -> config_pb.ModelConfig:
-    """Describe the model as a Triton model configuration; dims leave the batch axis out."""
+    """Return the model as a Triton model configuration; dims do not include the batch axis."""
     on_cpu = model.sessions[0].candidate.provider in (CPU, OPENVINO)
     kind = config_pb.ModelInstanceGroup.KIND_CPU if on_cpu else config_pb.ModelInstanceGroup.KIND_GPU
     result = config_pb.ModelConfig(

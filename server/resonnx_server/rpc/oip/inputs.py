@@ -17,7 +17,7 @@ from resonnx_server.rpc.oip.contents import InputTensor, field_of
 from resonnx_server.rpc.pieces import Pieces, Work, at_once
 from resonnx_server.runtime.session import Array
 
-# Contents that are read on the event loop: a fraction of a millisecond.
+# Limits of contents that are read on the event loop, in a fraction of a millisecond.
 _SMALL_ELEMENTS: Final = 1 << 10
 _SMALL_BYTES: Final = 1 << 20
 
@@ -31,7 +31,7 @@ Content = bytes | memoryview | None
 
 @dataclass(frozen=True, slots=True)
 class _Announced:
-    """An input, checked but for its content: raw, or typed and cut out of `tensor`, or None if it is in there."""
+    """An input whose content is not checked yet: raw, or typed and cut out of `tensor`; None if it is in `tensor`."""
 
     tensor: InputTensor
     shape: _Shape
@@ -53,13 +53,13 @@ class _Announced:
 async def read_inputs(request: InferRequest, model: Model, pieces: Pieces) -> Tensors:
     """Decode a request's inputs by name; BYTES become objects, each bytes.
 
-    All that inputs say of themselves is checked before an element is read; many elements are read on a thread. Of the
-    two inputs of a picture model one is returned: `image` if both are given, as by clients that fill all there are.
+    Names, shapes and datatypes are checked before an element is read; many elements are read on a thread. A picture
+    model has two inputs, of which one is returned: `image` if a client sends both.
 
     Raises:
-        InvalidInput: They are not the model's inputs, or their contents are not what they say.
+        InvalidInput: They are not the model's inputs, or their contents do not fit.
     """
-    # A list: iterating over the message's own takes longer. One more than there may be shows that there are too many.
+    # A list, as iterating over the message's own is slower. One more than allowed shows that there are too many.
     given = request.message.inputs[: _count_inputs(model) + 1]
     _check_names([tensor.name for tensor in given], model)
     raw = request.raw
@@ -101,7 +101,7 @@ def _read(announced: Sequence[_Announced]) -> Work[Tensors]:
 
 def _check_names(names: list[str], model: Model) -> None:
     """Raise InvalidInput unless `names` are of the model's inputs, each once, and no required one is missing."""
-    # Nearly always.
+    # The usual case.
     if names == [spec.name for spec in model.inputs]:
         return
     expected = describe.inputs(model)
@@ -121,7 +121,7 @@ def _check_names(names: list[str], model: Model) -> None:
 
 
 def _check_picture(tensor: InputTensor, shape: _Shape, dtype: np.dtype[Any], model: Model) -> None:
-    """Raise InvalidInput unless it is an input of picture files or pixels that a model of ours takes."""
+    """Raise InvalidInput unless it is an input of picture files or pixels that the model takes."""
     spec, name = model.inputs[0], tensor.name
     rows, row = shape[0] if shape else 0, shape[1:]
     if rows > model.max_queue_size:
@@ -154,7 +154,7 @@ def _check_tensor(tensor: InputTensor, shape: _Shape, dtype: np.dtype[Any], mode
             f"{describe.DATATYPES[dtype]}; the model takes {describe.DATATYPES[spec.dtype]}",
         )
     taken, rank = describe.shape(spec, batched=batched), len(spec.shape)
-    # The graph's own rank is taken too: a number a row as [N] beside [N, 1].
+    # The graph's own rank is accepted too: a number a row as [N] as well as [N, 1].
     if len(shape) not in (rank, len(taken)) or any(
         size not in (-1, given) for size, given in zip(taken, shape, strict=False)
     ):
@@ -166,7 +166,7 @@ def _check_tensor(tensor: InputTensor, shape: _Shape, dtype: np.dtype[Any], mode
 
 
 def checked_tensors(inputs: Tensors, model: Model) -> Tensors:
-    """Return a bare model's inputs, in its order, if they are of one batch, that is not empty. Raises InvalidInput."""
+    """Return a bare model's inputs in its order. Raises InvalidInput unless they are one batch that is not empty."""
     if model.max_batch_size:
         rows = {spec.name: len(inputs[spec.name]) for spec in model.inputs}
         if len({*rows.values()}) > 1:
@@ -181,12 +181,12 @@ def checked_tensors(inputs: Tensors, model: Model) -> Tensors:
 
 
 def overrides_initializers(inputs: Tensors, model: Model) -> bool:
-    """Tell whether a request feeds a bare graph something in place of its initializers."""
+    """Whether a request replaces initializers of a bare graph."""
     return len(inputs) > len(model.inputs)
 
 
 def wanted_outputs(request: pb.ModelInferRequest, model: Model) -> list[str]:
-    """Return the names of the outputs that a request asks for, all where it names none."""
+    """Return the names of the outputs that a request asks for; all if it names none."""
     names = [spec.name for spec in model.outputs]
     if not request.outputs:
         return names

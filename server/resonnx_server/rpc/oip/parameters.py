@@ -1,9 +1,8 @@
-"""Request parameters that are acted on.
+"""The supported request parameters.
 
-Of Triton's extensions `timeout` (where the model's settings allow it), `priority`, and `classification` of an output;
-of a captioner `beam_width`, `num_captions`, `min_tokens`, `max_tokens`, `temperature` and `seed`, which mean what they
-mean in vision.proto, and `stream`: its words as they become certain. On a stream, `preserve_ordering` false lets an
-answer overtake others and be overtaken.
+From Triton: `timeout` (if the model's settings allow it), `priority`, and `classification` of an output. For captioners
+`beam_width`, `num_captions`, `min_tokens`, `max_tokens`, `temperature` and `seed`, as in vision.proto, and `stream`,
+which emits words as they become certain. On a stream, an answer with `preserve_ordering` false may overtake others.
 """
 
 import math
@@ -20,11 +19,11 @@ from resonnx_server.inference.requests import DEFAULT_PRIORITY, checked_priority
 from resonnx_server.inference.tensors import Tensors
 from resonnx_server.rpc.oip.ranking import check_classes, ranked_shape
 
-# perf_analyzer's client sends it with every request; it only matters on streams.
+# Sent by perf_analyzer with every request; it only matters on streams.
 _ALLOWED_RESERVED: Final = "triton_enable_empty_final_response"
 _CHOICE: Final = "parameter_choice"
 _MAX_UINT32: Final = 2**32 - 1
-# Parameters, and outputs that are asked for: to look at millions would take seconds.
+# Limit of parameters and of requested outputs: millions would take seconds.
 _MOST: Final = 1024
 
 
@@ -33,11 +32,11 @@ class RequestParameters:
     """Parsed parameters.
 
     Attributes:
-        timeout_us: 0 is none. Acted on only where the model's `allow_timeout_override` says so.
-        priority: 1 is the most urgent.
-        top_k: How many classes to show of which outputs.
-        caption: How a captioner shall decode.
-        stream: A captioner shall tell words as they become certain.
+        timeout_us: 0 is none. Ignored unless the model's `allow_timeout_override` is set.
+        priority: 1 (first) to PRIORITY_LEVELS.
+        top_k: Number of classes by output.
+        caption: Decode options of a captioner.
+        stream: Emit a captioner's words as they become certain.
     """
 
     timeout_us: int
@@ -82,9 +81,9 @@ def parse_parameters(request: pb.ModelInferRequest) -> RequestParameters:
 
 
 def keeps_order(request: pb.ModelInferRequest) -> bool:
-    """Whether a request's answer on a stream comes after those to the requests before it.
+    """Whether a request's answer is held back for those of earlier requests of the stream.
 
-    So it is unless `preserve_ordering` says otherwise, or `stream`, whose parts are paired by id.
+    The default, except for `stream`, whose parts are paired by id.
     """
     given = request.parameters
     if not given or (len(given) == 1 and _ALLOWED_RESERVED in given):
@@ -99,9 +98,9 @@ def keeps_order(request: pb.ModelInferRequest) -> bool:
 
 
 def check_classification(parameters: RequestParameters, model: Model, inputs: Tensors) -> None:
-    """Raise InvalidInput where classes are asked for of an output that has none, or more than ranking.MAX_CLASSES.
+    """Raise InvalidInput if an output has no classes, or more than ranking.MAX_CLASSES are requested.
 
-    Of an output whose shape the model leaves open, only its answer tells how many it has.
+    Outputs of unknown shape are checked when their answer is made.
 
     Args:
         parameters: The request's.

@@ -11,7 +11,7 @@ from resonnx_server.runtime.session import Array
 
 # Triton's bound.
 MAX_CLASSES: Final = 1_000_000
-# Values that are ranked, and classes that are written, at once: about a millisecond.
+# Values ranked, and classes written, at once: about a millisecond.
 _RANKED: Final = 1 << 17
 _WRITTEN: Final = 1 << 10
 
@@ -29,7 +29,7 @@ def ranked_shape(shape: tuple[int, ...], top_k: int, *, batched: bool) -> tuple[
 
 
 def check_classes(count: int) -> None:
-    """Raise InvalidInput if a request asks for so many classes in all."""
+    """Raise InvalidInput if a request asks for more than MAX_CLASSES in all."""
     if count > MAX_CLASSES:
         raise InvalidInput("outputs", f"classification asks for {count} classes in all, more than {MAX_CLASSES}")
 
@@ -39,8 +39,8 @@ def best_classes(array: Array, top_k: int, labels: Sequence[str], *, batched: bo
 
     Args:
         array: Numbers, [N, ...] if batched.
-        top_k: How many, or all where there are fewer.
-        labels: Names by class index, where the classes have names.
+        top_k: Number of classes, or all if there are fewer.
+        labels: Names by class index; ignored unless there is one for each class.
         batched: Each row is classified on its own.
 
     Yields:
@@ -76,7 +76,7 @@ def _ranked(row: Array, k: int) -> Iterator[npt.NDArray[np.intp] | None]:
             chosen = _least(kept, k)
             kept, indices = kept[chosen], indices[chosen]
             yield None
-    # By index so far: a stable sort keeps that among equals.
+    # They are in order of index: a stable sort keeps that among equals.
     yield indices[np.argsort(kept, kind="stable")]
 
 

@@ -1,6 +1,6 @@
-"""Protobuf's wire format, as far as large messages need it: fields found and cut out without a copy, packed numbers.
+"""Protobuf's wire format for large messages: finding fields without a copy, and packed numbers.
 
-Protobuf's own parser lets nothing else run until it has read, and copied, all of a message.
+Protobuf's own parser holds the GIL until it has read, and copied, the whole message.
 """
 
 from collections.abc import Iterator
@@ -21,15 +21,7 @@ Bytes = npt.NDArray[np.uint8]
 
 
 class Field:
-    """A field of a message, by where it lies.
-
-    Attributes:
-        number: The field's.
-        kind: How it is written: VARINT, FIXED32, FIXED64 or BYTES.
-        start: Of the field.
-        content: Of what it holds.
-        end: Of both.
-    """
+    """A field of a message: its number, wire type, and positions of the field, of its content, and of their end."""
 
     __slots__ = ("content", "end", "kind", "number", "start")
 
@@ -42,7 +34,7 @@ class Field:
 
 
 def fields(message: memoryview) -> Iterator[Field]:
-    """Yield a message's fields in their order. Raises DecodeError if it is none."""
+    """Yield a message's fields in their order. Raises DecodeError if it does not parse."""
     position, size = 0, len(message)
     while position < size:
         start = position
@@ -67,7 +59,7 @@ def fields(message: memoryview) -> Iterator[Field]:
 
 @lru_cache
 def opening(number: int, length: int) -> bytes:
-    """Return what stands before the content of a field of bytes."""
+    """Return the tag and length that precede a field of bytes."""
     written = bytearray()
     for value in (number << 3 | BYTES, length):
         rest = value
@@ -79,7 +71,7 @@ def opening(number: int, length: int) -> bytes:
 
 
 def varints(packed: Bytes) -> npt.NDArray[np.uint64]:
-    """Return packed numbers, which must be whole. Raises DecodeError if one is longer than a varint may be."""
+    """Return packed numbers, none of them truncated. Raises DecodeError if one is longer than a varint may be."""
     ends = np.flatnonzero(packed < 0x80)
     if len(ends) == len(packed):
         return packed.astype(np.uint64)
