@@ -1,6 +1,6 @@
 """The server's life, top to bottom: start → load → ready → drain → stop. Read this first.
 
-Ports are bound before anything is loaded, so that a port in use is told at once and probes answer during the load.
+Ports are bound before models are loaded: a port in use is reported at once, and probes answer during the load.
 """
 
 import asyncio
@@ -41,18 +41,18 @@ from resonnx_server.signals import StopSignals, leave
 
 _log = logging.getLogger(__name__)
 
-# Request bytes in flight, in largest messages.
+# Budget of request bytes in flight, as a number of messages of the largest size.
 _IN_FLIGHT_MESSAGES = 8
-# No call for so long, and callers have seen that this server is going; it is waited for at most 5 s.
+# Draining waits until no call was refused for so long, in at most so many checks (5 s).
 _QUIET_S = 0.1
 _MOST_QUIET_CHECKS = 50
-# Answers that are sent may still be on their way, and go lost with the connection: they have the rest of the grace,
-# within these bounds. Callers who have gone without a word never confirm them.
+# Time to transmit answers that are sent, out of the rest of the grace period: closing the connection would lose them.
+# Clients that vanished never confirm them.
 _LEAST_FLUSH_S = 0.5
 _MOST_FLUSH_S = 5.0
-# For a load that is told to end.
+# Wait for a cancelled load.
 _LAST_LOAD_S = 1.0
-# For a batch, or a picture, that is under way when its callers are given up.
+# Wait for batches and pictures under way after their requests were ended.
 _LAST_JOB_S = 5.0
 
 
@@ -64,7 +64,7 @@ class Server:
     """One server from start to stop.
 
     Attributes:
-        left_behind: A model's load is under way in a thread that nothing can end: the interpreter must not wait for it.
+        left_behind: A load's thread could not be ended: the interpreter must not wait for it.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -73,7 +73,7 @@ class Server:
         self.models = Models(strict=settings.strict, ready_with_first=settings.ready_when == "any")
         self.metrics = Metrics()
         pictures = picture_options(settings, "", ImageInput())
-        # Headers are held against our limits before anything is opened; Pillow's own would refuse what ours allow.
+        # Headers are checked against the settings' limits before Pillow, whose own limit is lower.
         Image.MAX_IMAGE_PIXELS = None
         self.decoder = Decoder(cores, most_bytes(pictures))
         self.metrics.registry.register(ServingCollector(self.models, self.decoder))
@@ -111,7 +111,7 @@ class Server:
         _log.info("stopped")
 
     async def _serve_until(self, stop: asyncio.Event, found: list[ModelFolder]) -> None:
-        """Load, and serve what is loaded. A signal is obeyed at once, whatever a load is doing."""
+        """Load models and serve them as they are loaded. A signal ends this at once, even during a load."""
         loading, stopping = asyncio.create_task(self._load(found)), asyncio.create_task(stop.wait())
         try:
             await asyncio.wait({loading, stopping}, return_when=asyncio.FIRST_COMPLETED)
@@ -136,7 +136,7 @@ class Server:
         return found
 
     async def _listen(self) -> str:
-        """Bind both ports and return them as the line at start tells them."""
+        """Bind both ports and return the addresses for the line at start."""
         host = self.settings.host
         try:
             grpc_port = await self.grpc.start(host, self.settings.port)
@@ -163,22 +163,21 @@ class Server:
         self.readiness.complete()
 
     async def _drain(self, force: asyncio.Event) -> None:
-        """Not ready first, so that nobody sends more; then let work under way finish, unless forced."""
+        """Become not ready, so that clients go elsewhere; then let requests under way finish, unless forced."""
         _log.info("draining")
         self.models.draining = True
         self.grpc.drain()
         await self._wait_for_quiet(force)
         self.models.closing.set()
         async with asyncio.TaskGroup() as tasks:
-            letting_go, forced = tasks.create_task(self._let_go()), tasks.create_task(force.wait())
-            letting_go.add_done_callback(lambda _: forced.cancel())
-            forced.add_done_callback(lambda _: letting_go.cancel())
+            finishing, forced = tasks.create_task(self._finish()), tasks.create_task(force.wait())
+            finishing.add_done_callback(lambda _: forced.cancel())
+            forced.add_done_callback(lambda _: finishing.cancel())
 
     async def _wait_for_quiet(self, force: asyncio.Event) -> None:
-        """Go on answering UNAVAILABLE until callers have turned elsewhere.
+        """Answer UNAVAILABLE until clients send their calls elsewhere.
 
-        gRPC ends calls that it has read but not yet handed over with CANCELLED when it stops, which callers do not
-        take as a reason to go elsewhere.
+        gRPC ends calls that it has read but not handed over with CANCELLED when it stops, which clients do not retry.
         """
         for _ in range(_MOST_QUIET_CHECKS):
             refused = self.models.refused_draining
@@ -190,14 +189,14 @@ class Server:
             else:
                 return
 
-    async def _let_go(self) -> None:
-        """Let work under way finish within grace_s, and answers reach their callers; then end what is left."""
+    async def _finish(self) -> None:
+        """Let requests finish, and their answers be transmitted, within grace_s; then end the remaining calls."""
         now = asyncio.get_running_loop().time
         end = now() + self.settings.grace_s
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout_at(end):
                 await self.grpc.answered()
-        # What is open now is idle (health watches, say), or has had its time.
+        # The remaining calls are idle, as health watches, or over time.
         await self.grpc.stop(min(max(end - now(), _LEAST_FLUSH_S), _MOST_FLUSH_S))
 
     async def _stop(self) -> None:
@@ -218,7 +217,7 @@ class Server:
             _log.warning("a load does not end: leaving without it", extra={"models": names})
 
     def _device_for(self, provider: str) -> Device:
-        """One device an accelerator: the CPU's providers share the CPU, a GPU's the GPU."""
+        """Return the device of a provider: one for all CPU providers, one for all GPU providers."""
         name = "gpu" if provider in GPU_PROVIDERS else "cpu"
         if name not in self.devices:
             self.devices[name] = (
@@ -234,7 +233,7 @@ class Server:
 
 
 def _calm_garbage_collection() -> None:
-    """Leave what was loaded out of all later collections, and collect rarely: requests make few cycles."""
+    """Exclude loaded objects from garbage collection, and collect rarely: requests make few cycles."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(50_000, 20, 20)

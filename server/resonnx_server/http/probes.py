@@ -12,7 +12,7 @@ from resonnx_server.observe.exposition import accepted_format, accepts_gzip, pag
 from resonnx_server.observe.metrics import Metrics
 
 _PLAIN: Final = {"Content-Type": "text/plain; charset=utf-8"}
-# Strangers' bytes (a gRPC client at the wrong port, say) are no fault of this server's: no traceback in its log.
+# No traceback for bytes that are no HTTP, as of a gRPC client at the wrong port.
 logging.getLogger("aiohttp.server").addFilter(
     lambda record: not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError))
 )
@@ -22,8 +22,8 @@ class Probes:
     """The HTTP server.
 
     Args:
-        models: Asked for readiness.
-        metrics: What /metrics shows.
+        models: For readiness.
+        metrics: For /metrics.
     """
 
     def __init__(self, models: Models, metrics: Metrics) -> None:
@@ -42,13 +42,13 @@ class Probes:
         return int(self._runner.addresses[0][1])
 
     async def stop(self) -> None:
-        """Close the listener and what is open."""
+        """Close the listener and all connections."""
         await self._runner.cleanup()
 
     async def _get_metrics(self, request: web.Request) -> web.Response:
         written = accepted_format(_header(request, "Accept"))
         compressed = accepts_gzip(_header(request, "Accept-Encoding"))
-        # Counters belong to the event loop. Many models have many: calls go on in between, and beside the writing.
+        # Counters belong to the event loop, which goes on between families; the page is written on a thread.
         families = []
         for family in self._metrics.registry.collect():
             families.append(family)
@@ -80,5 +80,5 @@ class Probes:
 
 
 def _header(request: web.Request, name: str) -> str:
-    """Return a header, several of one name as one."""
+    """Return a header; several of one name are joined."""
     return ",".join(request.headers.getall(name, ()))

@@ -74,7 +74,7 @@ class Model:
 
 @dataclass(frozen=True)
 class Refusal:
-    """A model that does not serve, and why."""
+    """A model that is not served, and the reason."""
 
     name: str
     version: int
@@ -83,16 +83,16 @@ class Refusal:
 
 @dataclass
 class Models:
-    """The loaded and the refused. Owned by the event loop.
+    """The registry of models. Event loop only.
 
     Attributes:
         strict: Not ready while any model is refused.
-        ready_with_first: Ready as soon as a model serves, while others are being loaded.
-        loading: More may come.
-        draining: Nothing is given out any more.
-        closing: Streams end when what is under way on them is answered.
-        refused_draining: Calls refused because of draining.
-        rejected: Calls that none of them has got.
+        ready_with_first: Ready as soon as one model serves, while others are being loaded.
+        loading: Models are being loaded.
+        draining: `get` refuses all calls.
+        closing: Set when streams must end after the requests that they have read.
+        refused_draining: Number of calls refused because of draining.
+        rejected: Counter of calls that failed before a model got them.
     """
 
     strict: bool = False
@@ -107,16 +107,16 @@ class Models:
     _refused: dict[str, Refusal] = field(default_factory=dict)
 
     def expect(self, versions: Mapping[str, int]) -> None:
-        """Each of these, by name, will be added or refused."""
+        """Register versions by model that will be added or refused later."""
         self._awaited.update(versions)
 
     def add(self, model: Model) -> None:
-        """Serve `model` from now on."""
+        """Serve `model`."""
         self._awaited.pop(model.name, None)
         self._ready[model.name] = model
 
     def refuse(self, refusal: Refusal) -> None:
-        """Remember why a model is not served."""
+        """Register a model that is not served."""
         self._awaited.pop(refusal.name, None)
         self._refused[refusal.name] = refusal
 
@@ -168,7 +168,7 @@ class Models:
         raise NotFound(f"model {name[:64]!r} is not in the repository, which has {self._named()}")
 
     def _named(self) -> str:
-        # Callers may send wrong names as often as they like, so this does not search for the nearest one.
+        # No search for the nearest name: wrong names may come at any rate.
         known = len(self._ready) + len(self._refused) + len(self._awaited)
         if not 0 < known <= _LISTED:
             return f"{known} models"
@@ -176,20 +176,17 @@ class Models:
 
     @property
     def refused(self) -> list[Refusal]:
-        """The refused, by name."""
+        """Refused models, sorted by name."""
         return [self._refused[name] for name in sorted(self._refused)]
 
     @property
     def awaited(self) -> dict[str, int]:
-        """Versions of those that are neither served nor refused yet, by name, sorted."""
+        """Versions of models being loaded, by name, sorted."""
         return dict(sorted(self._awaited.items()))
 
     @property
     def is_ready(self) -> bool:
-        """At least one model serves (`strict`: and none is refused) and the server takes calls.
-
-        While models are loaded it is not, unless `ready_with_first`.
-        """
+        """Whether a model serves (and none is refused if `strict`), and no model is loading unless `ready_with_first`."""
         enough = bool(self._ready) and not (self.strict and self._refused)
         return enough and not (self.loading and not self.ready_with_first) and not self.draining
 
