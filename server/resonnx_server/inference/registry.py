@@ -186,7 +186,7 @@ class Models:
 
     @property
     def is_ready(self) -> bool:
-        """Whether a model serves (and none is refused if `strict`), and no model is loading unless `ready_with_first`."""
+        """Whether a model serves, none is refused if `strict`, and none is loading unless `ready_with_first`."""
         enough = bool(self._ready) and not (self.strict and self._refused)
         return enough and not (self.loading and not self.ready_with_first) and not self.draining
 

@@ -24,7 +24,7 @@ from resonnx_server.runtime.model_files.manifest import GOLDEN, MANIFEST, SUMS, 
 from resonnx_server.runtime.pictures.options import PictureOptions
 from resonnx_server.scheduling.device import Device
 
-_TASKS: Final[dict[pb.Task, TaskEntry[Any]]] = {
+TASKS: Final[dict[pb.Task, TaskEntry[Any]]] = {
     entry.task.kind: entry for entry in (classifiers.ENTRY, captioners.ENTRY)
 }
 
@@ -71,7 +71,7 @@ class Loader:
         golden = parse_golden(files.files[GOLDEN], files.manifest)
         # By the manifest's recipe alone: picture options are not part of the export.
         check_recipe(golden, files.manifest.input)
-        return _TASKS[files.manifest.task].load(version, files, golden)
+        return TASKS[files.manifest.task].load(version, files, golden)
 
 
 def picture_options(settings: Settings, model: str, recipe: pb.ImageInput) -> PictureOptions:

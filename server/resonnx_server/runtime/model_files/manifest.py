@@ -6,8 +6,10 @@ Files are passed on as the checked bytes, so that nothing can change between che
 import hashlib
 import math
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final, NamedTuple
 
 from google.protobuf import json_format
 from resonnx_proto.v1 import manifest_pb2 as pb
@@ -130,21 +132,16 @@ def dump_manifest(manifest: pb.Manifest) -> bytes:
 def validate_manifest(manifest: pb.Manifest) -> None:
     """Raise ModelRefused, naming the field, unless `manifest` is complete and consistent."""
     _require(manifest.schema_version == SCHEMA_VERSION, f"schema_version {manifest.schema_version} is not known")
+    _require(manifest.task in _TASKS, f"task {manifest.task} has no manifest")
     _validate_input(manifest.input)
     _validate_precisions(manifest)
     _validate_parity(manifest.parity)
-    if manifest.task == pb.TASK_CLASSIFIER:
-        _require(manifest.HasField("classifier") and len(manifest.classifier.labels) > 0, "classifier.labels is empty")
-    elif manifest.task == pb.TASK_CAPTIONER:
-        _require(manifest.HasField("captioner"), "captioner is missing")
-        _validate_captioner(manifest.captioner)
-    else:
-        raise ModelRefused(f"{MANIFEST}: task {manifest.task} has no manifest")
+    _TASKS[manifest.task].validate(manifest)
 
 
 def onnx_files(manifest: pb.Manifest) -> tuple[str, ...]:
     """Name the ONNX files of the manifest's task."""
-    return (ENCODER_FILE, DECODER_FILE) if manifest.task == pb.TASK_CAPTIONER else (CLASSIFIER_FILE,)
+    return _TASKS[manifest.task].files
 
 
 def _validate_input(image: pb.ImageInput) -> None:
@@ -203,7 +200,13 @@ def _validate_parity(report: pb.ParityReport) -> None:
         _require(difference <= bound, f"{field}.max_abs_difference {difference:g} exceeds its bound {bound:g}")
 
 
-def _validate_captioner(spec: pb.CaptionerSpec) -> None:
+def _validate_classifier(manifest: pb.Manifest) -> None:
+    _require(manifest.HasField("classifier") and len(manifest.classifier.labels) > 0, "classifier.labels is empty")
+
+
+def _validate_captioner(manifest: pb.Manifest) -> None:
+    _require(manifest.HasField("captioner"), "captioner is missing")
+    spec = manifest.captioner
     size = len(spec.vocabulary)
     _require(size > 0, "captioner.vocabulary is empty")
     ids = {"end_id": spec.end_id}
@@ -225,3 +228,16 @@ def _validate_captioner(spec: pb.CaptionerSpec) -> None:
 def _require(condition: bool, message: str) -> None:
     if not condition:
         raise ModelRefused(f"{MANIFEST}: {message}")
+
+
+class _Part(NamedTuple):
+    """A task's part of a manifest: its ONNX files, and the check of its message."""
+
+    files: tuple[str, ...]
+    validate: Callable[[pb.Manifest], None]
+
+
+_TASKS: Final[dict[pb.Task, _Part]] = {
+    pb.TASK_CLASSIFIER: _Part((CLASSIFIER_FILE,), _validate_classifier),
+    pb.TASK_CAPTIONER: _Part((ENCODER_FILE, DECODER_FILE), _validate_captioner),
+}
