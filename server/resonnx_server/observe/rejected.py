@@ -3,8 +3,7 @@
 The requested name is not a label: each misspelling would add a series.
 """
 
-from types import TracebackType
-from typing import Final, Self
+from typing import Final
 
 from resonnx_server.errors import (
     InvalidInput,
@@ -35,7 +34,7 @@ _UNKNOWN_METHOD: Final = "METHOD_UNKNOWN"
 
 
 class RejectedCalls:
-    """Counts calls: `with rejected.counting():` around finding a call's model.
+    """Counts calls that end with an error before a model got them.
 
     Attributes:
         counts: Calls by reason.
@@ -52,19 +51,6 @@ class RejectedCalls:
     def unknown_method(self) -> None:
         """Count a call of an unknown method."""
         self.counts[_UNKNOWN_METHOD] += 1
-
-    def counting(self) -> Self:
-        """Return a context manager that counts the error raised in its block."""
-        return self
-
-    def __enter__(self) -> None:
-        """Begin the block."""
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if isinstance(error, ServerError):
-            self.count(error)
 
 
 def _reason(kind: type[ServerError]) -> str:

@@ -89,8 +89,9 @@ def unsupported(name: str) -> Callable[[Any, Any, Context], Awaitable[Any]]:
 
     @one_status
     async def method(self: Any, request: Any, context: Context) -> NoReturn:
-        with self.rejected.counting():
-            raise errors.NotSupported(f"{name} is not offered by this server")
+        error = errors.NotSupported(f"{name} is not offered by this server")
+        self.rejected.count(error)
+        raise error
 
     return method
 

@@ -245,7 +245,7 @@ def test_a_name_that_there_is_not_is_answered_with_those_that_there_are(count: i
 def test_a_server_that_goes() -> None:
     models = Models(draining=True)
     for _ in range(2):
-        with pytest.raises(Unavailable), models.rejected.counting():
-            models.get("digits")
+        with pytest.raises(Unavailable):
+            models.find("digits")
     assert models.rejected.counts["UNAVAILABLE"] == 2
     assert sum(models.rejected.counts.values()) == 2
