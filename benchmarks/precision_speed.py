@@ -23,8 +23,9 @@ import numpy as np
 import torch
 from PIL import Image
 from resonnx_export.demo import DIGITS_INPUT_SIZE, LABELS, resize, samples
-from resonnx_export.networks import ARCHITECTURES, ResNet
-from resonnx_export.pictures.recipe import check_pictures, image_input, smooth
+from resonnx_export.networks.resnet import ARCHITECTURES, ResNet
+from resonnx_export.pictures.recipe import image_input
+from resonnx_export.pictures.synthetic import check_pictures, smooth
 from resonnx_export.proof.reference import normalise, settle_batch_norm
 from resonnx_proto.v1 import manifest_pb2 as pb
 from resonnx_server.runtime.machine.host import usable_cores

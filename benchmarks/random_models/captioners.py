@@ -16,7 +16,7 @@ from pathlib import Path
 
 import torch
 from pictures.photographs import write_pictures
-from resonnx_export.networks import ARCHITECTURES, ResNet
+from resonnx_export.networks.resnet import ARCHITECTURES, ResNet
 from resonnx_export.proof.reference import settle_batch_norm
 from safetensors.torch import save_file
 from torch import Tensor, nn

@@ -18,7 +18,7 @@ from pathlib import Path
 import onnx
 import torch
 from pictures.photographs import write_pictures
-from resonnx_export.networks import ARCHITECTURES, ResNet
+from resonnx_export.networks.resnet import ARCHITECTURES, ResNet
 from resonnx_export.proof.reference import settle_batch_norm
 from safetensors.torch import save_file
 

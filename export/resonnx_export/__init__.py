@@ -1,6 +1,6 @@
-"""Exports trained PyTorch ResNet classifiers and ResNet+LSTM captioners to ONNX, and proves the copies equal.
+"""Exports PyTorch ResNet classifiers and ResNet+LSTM captioners to ONNX, and checks that the outputs are PyTorch's.
 
-Read `classifier.py` first: checkpoint -> network -> trace -> parity -> precision -> goldens -> package.
+Read `classifier.py` first: checkpoint -> network -> trace -> parity -> precision -> golden examples -> package.
 """
 
 from resonnx_proto import __version__

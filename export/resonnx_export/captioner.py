@@ -1,4 +1,4 @@
-"""Exports a captioner of any layout, as classifier.py does a classifier: two graphs, captions proved word by word."""
+"""Exports a captioner, in the stages of classifier.py, as two graphs: encoder and decoder."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -11,25 +11,26 @@ from resonnx_server.runtime.model_files.manifest import DECODER_FILE, ENCODER_FI
 from resonnx_export.errors import BadInput
 from resonnx_export.graphs.row_graphs import row_graphs
 from resonnx_export.graphs.trace import trace_decoder, trace_encoder
-from resonnx_export.labels.vocabulary import Vocabulary
+from resonnx_export.labels import Vocabulary
 from resonnx_export.layouts.captioners import CaptionSource, recognise_captioner
-from resonnx_export.networks import CaptionNetwork
-from resonnx_export.pictures.recipe import InputChanges, check_pictures
-from resonnx_export.pictures.recipes import describe
-from resonnx_export.precision import decoder as stored_decoder
+from resonnx_export.networks.protocol import CaptionNetwork
+from resonnx_export.options import Target
+from resonnx_export.pictures.recipe import InputChanges, describe
+from resonnx_export.pictures.synthetic import check_pictures
+from resonnx_export.precision import decoder as quantised_decoder
 from resonnx_export.precision.bounds import measure_captioner, reduced_bounds
-from resonnx_export.precision.classifier import StorageFor, store_encoder
-from resonnx_export.precision.decoder import check_vocabulary, store_decoder
+from resonnx_export.precision.decoder import check_vocabulary, quantise_decoder
 from resonnx_export.precision.rescored import rescore
+from resonnx_export.precision.trunk import StorageFor, quantise_encoder
 from resonnx_export.progress import Progress
 from resonnx_export.proof.comparisons import prove_captioner
 from resonnx_export.proof.golden_examples import captioner_golden
 from resonnx_export.publish import finishing, package
-from resonnx_export.publish.finishing import Result, finish
 from resonnx_export.publish.manifest import new_manifest
-from resonnx_export.publish.package import Exported, Target
+from resonnx_export.publish.package import Exported
+from resonnx_export.report.page import Result
 
-# How often export_captioner tells, with nothing asked for; see `stages`.
+# How many stages export_captioner has with the decoder in fp32.
 STAGES: Final = 8 + finishing.STAGES
 _MEASURED_PICTURES: Final = 8
 _SEED: Final = 2000
@@ -37,18 +38,18 @@ _SEED: Final = 2000
 
 @dataclass(frozen=True)
 class CaptionerSettings:
-    """What a checkpoint does not say, or what is wanted otherwise than its layout has it.
+    """Settings that a checkpoint does not record, or that override its layout's.
 
     Attributes:
         vocabulary: The word of each token id.
         input: Changes to the layout's picture recipe.
-        max_tokens: A caption's greatest length, the end token included; None for the layout's.
+        max_tokens: A caption's greatest length with the end token; None for the layout's.
         caffe_resnet: As recognise_captioner's.
-        residual: Likewise.
+        residual: As recognise_captioner's.
         allow_reduced: Whether providers may compute in bf16, fp16 and TF32.
-        storage: What to store the encoder's trunk in, once the input is known; None for float32.
-        rescore: Whether to store the decoder's output layer in int8, its best words scored again in float32.
-        samples: Pictures that the model is meant for; the check pictures are synthetic without.
+        storage: The precision of the encoder's trunk; None for float32.
+        samples: Typical pictures; without them, all check pictures are synthetic.
+        rescore: Whether to convert the decoder's output layer to int8 with fp32 rescoring.
     """
 
     vocabulary: Vocabulary
@@ -63,14 +64,16 @@ class CaptionerSettings:
 
 
 def stages(settings: CaptionerSettings) -> int:
-    """Return how often export_captioner tells."""
-    return STAGES + (stored_decoder.STAGES if settings.rescore else 0)
+    """Return how many stages export_captioner has."""
+    return STAGES + (quantised_decoder.STAGES if settings.rescore else 0)
 
 
-def export_captioner(files: Sequence[Path], settings: CaptionerSettings, target: Target, tell: Progress) -> Exported:
-    """Export a captioner's files to a new version in the model repository. Raises as export_classifier does."""
+def export_captioner(
+    files: Sequence[Path], settings: CaptionerSettings, target: Target, progress: Progress
+) -> Exported:
+    """Export a captioner's files to a new version in the model repository. Raises as export_classifier."""
     folder = package.plan(target)
-    tell(f"reading {', '.join(file.name for file in files)}")
+    progress(f"reading {', '.join(file.name for file in files)}")
     source = recognise_captioner(
         files, settings.vocabulary, caffe_resnet=settings.caffe_resnet, residual=settings.residual
     )
@@ -84,48 +87,47 @@ def export_captioner(files: Sequence[Path], settings: CaptionerSettings, target:
         spec.max_tokens = settings.max_tokens
     manifest = new_manifest(source.recognised, source.files, recipe, spec)
     storage = settings.storage(recipe) if settings.storage else None
+    changed = "" if recipe == source.input else ", changed"
+    notes: tuple[str, ...] = (
+        f"pictures: {describe(recipe)} (as layout {source.recognised.layout} has them{changed})",
+        *source.recognised.notes,
+    )
 
-    tell("tracing")
-    encoder = trace_encoder(network, recipe)
-    decoder = trace_decoder(network, recipe)
+    progress("tracing")
+    encoder, decoder = trace_encoder(network, recipe), trace_decoder(network, recipe)
     rescored = rescore(decoder) if settings.rescore else None
-    proof = prove_captioner(encoder, decoder, network, manifest, settings.samples, tell)
+    graphs = {ENCODER_FILE: encoder, DECODER_FILE: decoder}
+    proof = prove_captioner(graphs, network, manifest, settings.samples, progress)
     manifest.parity.CopyFrom(proof.report)
-    answers, bound = proof.answers, proof.bound
+    comparison = proof.comparison
     if settings.allow_reduced:
-        tell("measuring reduced precision")
+        progress("measuring reduced precision")
         images = check_pictures(recipe, _MEASURED_PICTURES, _SEED, settings.samples)
         for name, deviations in measure_captioner(network, images, recipe, spec).items():
             manifest.precisions.extend(reduced_bounds(name, deviations))
-    how = "" if recipe == source.input else ", changed"
-    notes: tuple[str, ...] = (f"pictures: {describe(recipe)} (as layout {source.recognised.layout} has them{how})",)
-    notes += source.recognised.notes
-    served = {ENCODER_FILE: encoder, DECODER_FILE: rescored or decoder}
+    graphs[DECODER_FILE] = rescored or decoder
     if storage is not None:
-        # Its golden examples are what both files that are served agree with.
-        stored = store_encoder(encoder, served[DECODER_FILE], network, manifest, storage, tell)
-        served[ENCODER_FILE] = stored.model
-        golden, answers, bound = stored.golden, stored.answers, stored.bound
-        notes += stored.notes
+        # Its golden examples agree with the served encoder and decoder.
+        quantised = quantise_encoder(encoder, graphs[DECODER_FILE], network, manifest, storage, progress)
+        graphs[ENCODER_FILE] = quantised.model
+        golden, comparison = quantised.golden, quantised.comparison
+        notes += quantised.notes
     else:
-        tell("golden examples")
+        progress("golden examples")
         golden = captioner_golden(network, recipe, spec, settings.samples)
     if rescored is not None:
-        must_agree = golden if storage is None else None
-        both = store_decoder((encoder, decoder), rescored, network, manifest, settings.samples, must_agree, tell)
-        if storage is None:
-            answers, bound = both.answers, both.bound
+        examples = golden if storage is None else None
+        both = quantise_decoder((encoder, decoder), rescored, network, manifest, settings.samples, examples, progress)
+        comparison = both.comparison if storage is None else comparison
         notes += both.notes
-    served |= row_graphs(served[DECODER_FILE])
-    result = Result(served, manifest, golden, answers, bound, notes)
-    return finish(result, folder, tell, overwrite=target.overwrite)
+    graphs |= row_graphs(graphs[DECODER_FILE])
+    result = Result(graphs, manifest, golden, comparison, notes)
+    return finishing.finish(result, folder, progress, overwrite=target.overwrite)
 
 
 def _checked(source: CaptionSource) -> CaptionNetwork:
     network = source.recognised.network
     assert isinstance(network, CaptionNetwork)
-    if network.trunk.config.in_channels != 3:
-        raise BadInput(
-            f"the network takes pictures of {network.trunk.config.in_channels} channels; only RGB is exported"
-        )
+    if network.trunk.in_channels != 3:
+        raise BadInput(f"the network takes pictures of {network.trunk.in_channels} channels; only RGB is exported")
     return network

@@ -1,4 +1,4 @@
-"""Exports a ResNet classifier: checkpoint -> network -> trace -> parity -> precision -> goldens -> package."""
+"""Exports a ResNet classifier: checkpoint -> network -> trace -> parity -> precision -> golden examples -> package."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -14,43 +14,38 @@ from resonnx_export.errors import BadInput
 from resonnx_export.graphs.trace import trace_classifier
 from resonnx_export.layouts.classifiers import recognise_classifier
 from resonnx_export.layouts.recognised import RecognisedCheckpoint
-from resonnx_export.networks import ClassifierNetwork
-from resonnx_export.pictures.recipe import check_pictures
+from resonnx_export.networks.resnet import ClassifierNetwork
+from resonnx_export.options import Activation, Target
 from resonnx_export.pictures.recipes import RecipeChoice
+from resonnx_export.pictures.synthetic import check_pictures
 from resonnx_export.precision.bounds import measure_classifier, reduced_bounds
-from resonnx_export.precision.classifier import StorageFor, store_classifier
+from resonnx_export.precision.trunk import StorageFor, quantise_classifier
 from resonnx_export.progress import Progress
 from resonnx_export.proof.comparisons import prove_classifier
 from resonnx_export.proof.golden_examples import classifier_golden
 from resonnx_export.publish import finishing, package
-from resonnx_export.publish.finishing import Result, finish
 from resonnx_export.publish.manifest import new_manifest
-from resonnx_export.publish.package import Exported, Target
+from resonnx_export.publish.package import Exported
+from resonnx_export.report.page import Result
 
-# How often export_classifier tells.
+# How many stages export_classifier has.
 STAGES: Final = 6 + finishing.STAGES
-# By the names that --activation takes.
-ACTIVATIONS: Final = {
-    "softmax": pb.ClassifierSpec.ACTIVATION_SOFTMAX,
-    "sigmoid": pb.ClassifierSpec.ACTIVATION_SIGMOID,
-    "none": pb.ClassifierSpec.ACTIVATION_NONE,
-}
 _MEASURED_PICTURES: Final = 8
 _SEED: Final = 2000
 
 
 @dataclass(frozen=True)
 class ClassifierSettings:
-    """What a checkpoint does not say.
+    """Settings that a checkpoint does not record.
 
     Attributes:
-        input: How pictures become the network's input, or by which rule it is chosen once the layout is known.
+        input: The picture recipe, or the rule that chooses it once the layout is known.
         labels: One for each class, in order.
         allow_reduced: Whether providers may compute in bf16, fp16 and TF32.
-        storage: What to store the trunk in, once the input is known; None for float32.
-        samples: Pictures that the model is meant for; the check pictures are synthetic without.
-        activation: What makes probabilities of logits.
-        stride_in_1x1: See recognise_classifier.
+        storage: The precision of the trunk; None for float32.
+        samples: Typical pictures; without them, all check pictures are synthetic.
+        activation: Turns logits into probabilities.
+        stride_in_1x1: As recognise_classifier's.
     """
 
     input: pb.ImageInput | RecipeChoice
@@ -58,23 +53,23 @@ class ClassifierSettings:
     allow_reduced: bool = True
     storage: StorageFor | None = None
     samples: Sequence[Image.Image] = ()
-    activation: pb.ClassifierSpec.Activation = pb.ClassifierSpec.ACTIVATION_SOFTMAX
+    activation: Activation = "softmax"
     stride_in_1x1: bool = False
 
 
-def export_classifier(file: Path, settings: ClassifierSettings, target: Target, tell: Progress) -> Exported:
+def export_classifier(file: Path, settings: ClassifierSettings, target: Target, progress: Progress) -> Exported:
     """Export a checkpoint file to a new version in the model repository.
 
     Raises:
         BadInput: The checkpoint, the settings or the target; nothing was written.
-        ParityFailed: The export is not equal to the checkpoint; nothing was written.
+        ParityFailed: The export differs from the checkpoint; nothing was written.
     """
     package.plan(target)
-    tell(f"reading {file.name}")
+    progress(f"reading {file.name}")
     checkpoint = load_checkpoint(file)
     recognised = recognise_classifier(checkpoint.state_dict, stride_in_1x1=settings.stride_in_1x1)
     recognised = replace(recognised, notes=checkpoint.notes + recognised.notes)
-    return export_recognised(recognised, [checkpoint.file], settings, target, tell)
+    return export_recognised(recognised, [checkpoint.file], settings, target, progress)
 
 
 def export_recognised(
@@ -82,39 +77,40 @@ def export_recognised(
     files: Sequence[SourceFile],
     settings: ClassifierSettings,
     target: Target,
-    tell: Progress,
+    progress: Progress,
 ) -> Exported:
-    """Export a network that is in memory; the rest as export_classifier. `files`: what it came from."""
+    """Export a network in memory that was loaded from `files`; otherwise as export_classifier."""
     folder = package.plan(target)
     network = _checked(recognised, settings)
     recipe, notes = settings.input, recognised.notes
     if isinstance(recipe, RecipeChoice):
-        recipe, told = recipe.for_layout(recognised.layout)
-        notes += (told,)
+        recipe, chosen = recipe.for_layout(recognised.layout)
+        notes += (chosen,)
     _check_channels(network, recipe)
-    spec = pb.ClassifierSpec(labels=settings.labels, feature_size=network.feature_size, activation=settings.activation)
+    activation = f"ACTIVATION_{settings.activation.upper()}"
+    spec = pb.ClassifierSpec(labels=settings.labels, feature_size=network.feature_size, activation=activation)
     manifest = new_manifest(recognised, files, recipe, spec)
     storage = settings.storage(recipe) if settings.storage else None
 
-    tell("tracing")
-    model = trace_classifier(network, recipe, settings.activation)
-    proof = prove_classifier(model, network, manifest, settings.samples, tell)
+    progress("tracing")
+    graphs = {CLASSIFIER_FILE: trace_classifier(network, recipe, spec.activation)}
+    proof = prove_classifier(graphs, network, manifest, settings.samples, progress)
     manifest.parity.CopyFrom(proof.report)
-    answers, bound = proof.answers, proof.bound
+    comparison = proof.comparison
     if storage is not None:
-        stored = store_classifier(model, network, manifest, storage, tell)
-        model, golden, answers, bound = stored.model, stored.golden, stored.answers, stored.bound
-        notes += stored.notes
+        quantised = quantise_classifier(graphs[CLASSIFIER_FILE], network, manifest, storage, progress)
+        graphs[CLASSIFIER_FILE] = quantised.model
+        golden, comparison = quantised.golden, quantised.comparison
+        notes += quantised.notes
     else:
         if settings.allow_reduced:
-            tell("measuring reduced precision")
+            progress("measuring reduced precision")
             images = check_pictures(recipe, _MEASURED_PICTURES, _SEED, settings.samples)
-            deviations = measure_classifier(network, images, recipe)
-            manifest.precisions.extend(reduced_bounds(CLASSIFIER_FILE, deviations))
-        tell("golden examples")
+            manifest.precisions.extend(reduced_bounds(CLASSIFIER_FILE, measure_classifier(network, images, recipe)))
+        progress("golden examples")
         golden = classifier_golden(network, recipe, settings.samples)
-    result = Result({CLASSIFIER_FILE: model}, manifest, golden, answers, bound, notes)
-    return finish(result, folder, tell, overwrite=target.overwrite)
+    result = Result(graphs, manifest, golden, comparison, notes)
+    return finishing.finish(result, folder, progress, overwrite=target.overwrite)
 
 
 def _checked(recognised: RecognisedCheckpoint, settings: ClassifierSettings) -> ClassifierNetwork:

@@ -17,16 +17,16 @@ from resonnx_export.captioner import CaptionerSettings, export_captioner
 from resonnx_export.checkpoints.files import load_checkpoint
 from resonnx_export.classifier import ClassifierSettings, export_classifier
 from resonnx_export.demo import calibration, samples
-from resonnx_export.labels.vocabulary import Vocabulary
+from resonnx_export.labels import Vocabulary
+from resonnx_export.options import Precision, Target
 from resonnx_export.pictures.calibration import Calibration
 from resonnx_export.pictures.recipe import InputChanges, image_input
-from resonnx_export.precision.classifier import Fp16, Int8, Precision, StorageFor
 from resonnx_export.precision.guard import Limits
-from resonnx_export.progress import progress
+from resonnx_export.precision.trunk import Fp16, Int8, StorageFor
+from resonnx_export.progress import progress_bar
 from resonnx_export.publish import package
-from resonnx_export.publish.package import Exported, Target
+from resonnx_export.publish.package import Exported
 
-MODELS: Final = ("digits", "scenes")
 _SAMPLES: Final = 16
 _SEED: Final = 0
 
@@ -34,41 +34,41 @@ _SEED: Final = 0
 def export_demo(
     repository: Path, *, retrain: bool, precision: Precision = "fp32"
 ) -> Iterator[tuple[str, Exported | None]]:
-    """Export both models, each as its next version; yield the name and what was written.
+    """Export both models, each as its next version; yield the name and the written version.
 
-    A model whose newest version already comes from the same weights in the same precision is left as it is, and None
-    is yielded.
+    A model whose newest version has the same weights and precision is not exported again, and None is yielded.
 
     Raises:
         BadInput: The repository cannot be written.
         ParityFailed: As export_classifier.
     """
     with _weights(retrain) as folder:
-        for name in MODELS:
+        for name, export in {"digits": _export_digits, "scenes": _export_scenes}.items():
             weights = folder / f"{name}.safetensors"
             done = _is_exported(repository / name, weights, precision)
-            yield name, None if done else _export(name, weights, repository, precision)
+            yield name, None if done else export(weights, Target(repository, name), precision)
 
 
-def _export(name: str, weights: Path, repository: Path, precision: Precision) -> Exported:
-    target = Target(repository, name)
-    if name == "digits":
-        recipe = image_input(demo.DIGITS_INPUT_SIZE, resize_short_side=None, mean=demo.MEAN, std=demo.STD)
-        pictures = [Image.fromarray(picture) for picture, _ in islice(samples.digits(_SEED), _SAMPLES)]
-        storage = _storage(precision, calibration.digits, pictures)
-        settings = ClassifierSettings(recipe, demo.LABELS, storage=storage, samples=pictures)
-        with progress(name, classifier.STAGES) as tell:
-            return export_classifier(weights, settings, target, tell)
+def _export_digits(weights: Path, target: Target, precision: Precision) -> Exported:
+    recipe = image_input(demo.DIGITS_INPUT_SIZE, resize_short_side=None, mean=demo.MEAN, std=demo.STD)
+    pictures = [Image.fromarray(picture) for picture, _ in islice(samples.digits(_SEED), _SAMPLES)]
+    storage = _storage(precision, calibration.digits, pictures)
+    settings = ClassifierSettings(recipe, demo.LABELS, storage=storage, samples=pictures)
+    with progress_bar(target.name, classifier.STAGES) as progress:
+        return export_classifier(weights, settings, target, progress)
+
+
+def _export_scenes(weights: Path, target: Target, precision: Precision) -> Exported:
     pictures = [Image.fromarray(scene.image) for scene in samples.scenes(_SEED, _SAMPLES)]
-    scenes = CaptionerSettings(
+    settings = CaptionerSettings(
         Vocabulary(demo.VOCABULARY),
         InputChanges(demo.SCENES_INPUT_SIZE, mean=demo.MEAN, std=demo.STD),
         max_tokens=demo.MAX_WORDS + 1,
         storage=_storage(precision, calibration.scenes, pictures),
         samples=pictures,
     )
-    with progress(name, captioner.STAGES) as tell:
-        return export_captioner([weights], scenes, target, tell)
+    with progress_bar(target.name, captioner.STAGES) as progress:
+        return export_captioner([weights], settings, target, progress)
 
 
 def _storage(

@@ -1,21 +1,21 @@
-"""What an export may end in, other than success; the command line turns each into its exit code."""
+"""The errors that an export may end with; the command line maps each to its exit code."""
 
 from resonnx_proto.v1 import manifest_pb2 as pb
 
 
 class ExportError(Exception):
-    """Base of both. The message is one line for the person who started the export."""
+    """Base class. The message is one line for the user."""
 
 
 class BadInput(ExportError):
-    """What was asked for cannot be exported: the checkpoint, the labels, the name or a setting is at fault."""
+    """The checkpoint, the labels, the name or a setting cannot be exported."""
 
 
 class ParityFailed(ExportError):
-    """The exported graph does not say what PyTorch says, or the check could not tell.
+    """The exported graph does not give PyTorch's outputs, or the check could not decide.
 
     Attributes:
-        check: The comparison that failed, where it was one.
+        check: The comparison that failed; None if something else did.
     """
 
     def __init__(self, message: str, check: pb.ParityCheck | None = None) -> None:

@@ -1,4 +1,4 @@
-"""Says what a checkpoint file is: what would be exported, or what is in it and which networks it is nearest to."""
+"""Describes a checkpoint file: the network that would be exported, or the file's content and the nearest networks."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -6,20 +6,15 @@ from pathlib import Path
 
 from resonnx_export.checkpoints.files import load_checkpoint
 from resonnx_export.errors import BadInput
-from resonnx_export.layouts.captioners.children import HALLMARK
-from resonnx_export.layouts.captioners.parts import read_parts
+from resonnx_export.layouts.captioners.parts import HALLMARK, read_parts
 from resonnx_export.layouts.classifiers import recognise_classifier
 from resonnx_export.layouts.recognised import RecognisedCheckpoint
-from resonnx_export.networks import ClassifierNetwork
+from resonnx_export.networks.resnet import ClassifierNetwork
 from resonnx_export.pictures.recipes import RecipeChoice
 
 
 def inspect_file(path: Path) -> Iterator[tuple[str, str]]:
-    """Yield titles and what there is to say.
-
-    Raises:
-        BadInput: The file cannot be read or is not understood; says why, and what it is nearest to.
-    """
+    """Yield titles and values. Raises BadInput if the file cannot be read or is not recognised."""
     try:
         checkpoint = load_checkpoint(path)
         recognised = recognise_classifier(checkpoint.state_dict)
@@ -46,7 +41,7 @@ def _classifier(recognised: RecognisedCheckpoint) -> Iterator[tuple[str, str]]:
 
 
 def _captioner(path: Path) -> Iterator[tuple[str, str]]:
-    """Yield what a captioner's file, or one of its files, holds; nothing if it is none."""
+    """Yield the content of a captioner's file; nothing for other files."""
     try:
         parts, (file,) = read_parts([path])
     except BadInput:

@@ -1,4 +1,4 @@
-"""Tells a waiting person what an export is doing: a bar on a terminal, plain lines elsewhere; always on stderr."""
+"""Shows the stages of an export on stderr: a bar on a terminal, plain lines elsewhere."""
 
 import sys
 from collections.abc import Callable, Iterator
@@ -10,20 +10,24 @@ Progress = Callable[[str], None]
 """Called with a few words as each stage begins."""
 
 
+def silent(stage: str) -> None:
+    """Show nothing."""
+
+
 @contextmanager
-def progress(title: str, stages: int) -> Iterator[Progress]:
-    """Show how far a job of `stages` stages is. The bar waits two seconds, so short jobs stay silent."""
+def progress_bar(title: str, stages: int) -> Iterator[Progress]:
+    """Show the progress of a job of `stages` stages. The bar appears after two seconds, so short jobs show none."""
     if not sys.stderr.isatty():
         yield lambda stage: print(f"{title}: {stage}", file=sys.stderr, flush=True)
         return
-    # One more than the stages, so that the bar is not full while the last is at work.
+    # One more than the stages, so that the bar is not full during the last.
     with tqdm(
         total=stages + 1, desc=title, delay=2, leave=False, bar_format="{desc} |{bar:20}| {elapsed}{postfix}"
     ) as bar:
 
-        def tell(stage: str) -> None:
+        def begin(stage: str) -> None:
             bar.set_postfix_str(stage, refresh=False)
-            # A guard that puts blocks back tells more often than was planned.
+            # The int8 guard has more stages than planned when it restores blocks to floating point.
             bar.update(bar.n < stages)
 
-        yield tell
+        yield begin

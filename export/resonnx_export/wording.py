@@ -1,6 +1,11 @@
-"""How numbers and names are written for people, in the summary and in the report."""
+"""The text forms of numbers and names in the summary and in the report."""
+
+from typing import Final
 
 from resonnx_proto.v1 import manifest_pb2 as pb
+
+_SHOWN_NAMES: Final = 3
+_LONGEST_NAME: Final = 60
 
 
 def precision_name(precision: pb.Precision) -> str:
@@ -9,7 +14,7 @@ def precision_name(precision: pb.Precision) -> str:
 
 
 def provider_name(speed: pb.ProviderSpeed) -> str:
-    """Return a provider with its precision, as the server's logs name it: "CPUExecutionProvider/fp32"."""
+    """Return a provider with its precision as in the server's logs: "CPUExecutionProvider/fp32"."""
     return f"{speed.provider}/{precision_name(speed.precision)}"
 
 
@@ -29,3 +34,11 @@ def scientific(value: float) -> str:
 def milliseconds(value: float) -> str:
     """Return three digits of a time."""
     return f"{value:,.0f} ms" if value >= 1000 else f"{value:.3g} ms"
+
+
+def names(title: str, every: list[str]) -> str:
+    """Return the number of names, the first few and the last."""
+    short = [name if len(name) <= _LONGEST_NAME else f"{name[:_LONGEST_NAME]}…" for name in every]
+    if len(short) > 2 * _SHOWN_NAMES:
+        short = [*short[:_SHOWN_NAMES], "…", short[-1]]
+    return f"{len(every):,} {title}: {', '.join(short)}"

@@ -11,7 +11,8 @@ import torch
 from PIL import Image
 from resonnx_export.graphs.trace import trace_classifier
 from resonnx_export.layouts.recognised import RecognisedCheckpoint
-from resonnx_export.networks import ARCHITECTURES, Captioner, CaptionerConfig, ResNet, ResNetConfig
+from resonnx_export.networks.captioner import Captioner, CaptionerConfig
+from resonnx_export.networks.resnet import ARCHITECTURES, ResNet, ResNetConfig
 from resonnx_export.pictures.recipe import image_input
 from resonnx_export.proof.reference import settle_batch_norm
 from resonnx_export.publish.manifest import new_manifest

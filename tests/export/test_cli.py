@@ -10,7 +10,7 @@ import torch
 from resonnx_export import classifier as classifier_export
 from resonnx_export.cli import app
 from resonnx_export.graphs import trace
-from resonnx_export.networks import ResNet
+from resonnx_export.networks.resnet import ResNet
 from resonnx_proto.v1 import manifest_pb2 as pb
 from resonnx_server.runtime.model_files.golden_examples import check_recipe, parse_golden
 from resonnx_server.runtime.model_files.manifest import read_version
@@ -187,7 +187,7 @@ def test_weights_that_are_not_finite(network: ResNet, labels_file: Path, tmp_pat
     torch.save({**network.state_dict(), "fc.bias": torch.full((len(LABELS),), torch.nan)}, tmp_path / "nan.pth")
     result = classifier(tmp_path / "nan.pth", labels_file, tmp_path / "models")
     assert result.exit_code == 1
-    assert "PyTorch's own answer is not finite" in result.stderr
+    assert "PyTorch's own output is not finite" in result.stderr
     assert not (tmp_path / "models").exists()
 
 

@@ -1,1 +1,1 @@
-"""Checkpoint files, read without running anything that they contain."""
+"""Reads checkpoint files without running code from them."""

@@ -1,4 +1,4 @@
-"""Opens a zip archive of torch.save's that may be hostile: sizes are compared before anything is unpacked."""
+"""Opens a zip archive of torch.save that may be hostile: sizes are checked before anything is unpacked."""
 
 import zipfile
 from typing import IO, Final
@@ -8,25 +8,25 @@ from torch import Tensor
 
 from resonnx_export.errors import BadInput
 
-# torch.save stores and does not compress, so an archive hardly unpacks to more than its size.
+# torch.save does not compress, so an archive hardly unpacks to more than its size.
 _UNPACKED_ALLOWANCE: Final = 64 << 20
-# zipfile reads the directory whole; an entry takes 700 bytes and a tensor one entry.
+# zipfile reads the whole directory, at 700 bytes of memory per entry; a tensor is one entry.
 _MAX_DIRECTORY: Final = 16 << 20
 _MAX_PICKLE: Final = 256 << 20
-# Unpacked in such pieces.
+# Bytes unpacked at once.
 _PIECE: Final = 16 << 20
 _PICKLE: Final = "data.pkl"
 
 
 class Archive:
-    """The pickle and the storages of a zip file that torch.save wrote.
+    """The pickle and the storages of a zip file of torch.save.
 
     Args:
         file: Must stay open.
 
     Raises:
-        BadInput: Something else, or too large when unpacked; the message goes after the file's name.
-        Exception: zipfile's own, where the archive is damaged.
+        BadInput: Another kind of file, or too large when unpacked; the message follows the file's name.
+        Exception: zipfile's own, if the archive is damaged.
     """
 
     def __init__(self, file: IO[bytes]) -> None:
@@ -49,12 +49,12 @@ class Archive:
         return self.read(_PICKLE).numpy().tobytes()
 
     def read(self, name: str) -> Tensor:
-        """Return an entry's bytes, uint8, their checksum compared."""
+        """Return an entry's bytes, uint8, after checking their checksum."""
         entry = self._zip.getinfo(f"{self._root}{name}")
         if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
             raise BadInput("is a zip archive compressed in a way that torch.save never does")
         if entry.CRC == 0:
-            # torch.serialization.set_crc32_options(False) leaves it out.
+            # Not written with torch.serialization.set_crc32_options(False).
             del entry.CRC
         content = torch.empty(entry.file_size, dtype=torch.uint8)
         target, done = content.numpy(), 0
@@ -77,7 +77,7 @@ def _refuse_programs(names: list[str], root: str) -> None:
 
 
 def _directory_bytes(file: IO[bytes]) -> int:
-    """Return the length of the archive's directory, where zipfile will look for it; 0 where there is none."""
+    """Return the length in bytes of the directory that zipfile will read; 0 if there is none."""
     size = file.seek(0, 2)
     file.seek(max(0, size - (1 << 16) - 100))
     tail = file.read()
@@ -85,6 +85,6 @@ def _directory_bytes(file: IO[bytes]) -> int:
     if end < 0 or len(tail) < end + 22:
         return 0
     if end >= 76 and tail[end - 76 : end - 72] == b"PK\6\6":
-        # The 64-bit record, where there is one, is what zipfile believes.
+        # zipfile prefers the 64-bit record.
         return int.from_bytes(tail[end - 36 : end - 28], "little")
     return int.from_bytes(tail[end + 12 : end + 16], "little")

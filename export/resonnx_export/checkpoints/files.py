@@ -1,6 +1,6 @@
-"""Reads checkpoint files (.pth, .pt, .safetensors) to a state_dict, without running what they hold.
+"""Reads checkpoint files (.pth, .pt, .safetensors) to a state_dict, without running code from them.
 
-What a file is, is told from its content. Whole pickled models give their weights; their code is not looked at.
+The format is detected from the content. Of whole pickled models, only the weights are read.
 """
 
 import hashlib
@@ -19,19 +19,13 @@ from resonnx_export.checkpoints.formats import HEAD_BYTES
 from resonnx_export.checkpoints.unpickle import Stub, read_objects, state_dict_of
 from resonnx_export.errors import BadInput
 
-# One level of these around the weights is taken off; the first that is there.
+# Keys under which training scripts store the weights, in order of preference.
 _CONTAINERS: Final = ("state_dict", "model", "model_state_dict", "net", "model_ema", "state_dict_ema")
 
 
 @dataclass(frozen=True)
 class SourceFile:
-    """Which file an export comes from.
-
-    Attributes:
-        name: Without folders. What is no UTF-8 in it is replaced.
-        sha256: Hex.
-        size: In bytes.
-    """
+    """The identity of a checkpoint file: name without folders (valid UTF-8), sha256 in hex, and size in bytes."""
 
     name: str
     sha256: str
@@ -40,13 +34,7 @@ class SourceFile:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A file's tensors by name, as stored.
-
-    Attributes:
-        state_dict: On the CPU.
-        file: Where they were read.
-        notes: What was chosen where there was a choice, for the person who exports.
-    """
+    """A file's tensors by name, on the CPU; notes for the user tell which of several weights were read."""
 
     state_dict: dict[str, Tensor]
     file: SourceFile
@@ -57,7 +45,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
     """Read a checkpoint file on the CPU.
 
     Raises:
-        BadInput: The file cannot be read, or holds something else than tensors by name; says what was found.
+        BadInput: The file cannot be read, or holds no tensors by name; the message says what was found.
     """
     content, file = read_tree(path)
     try:
@@ -68,10 +56,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
 
 
 def read_tree(path: Path) -> tuple[object, SourceFile]:
-    """Read whatever a checkpoint file holds, and which file it is.
-
-    Returns:
-        Plain containers, tensors on the CPU and, of objects of every other kind, Stubs; and the file.
+    """Read a checkpoint file to plain containers, tensors on the CPU, and Stubs for all other objects.
 
     Raises:
         BadInput: As load_checkpoint.
@@ -89,7 +74,7 @@ def read_tree(path: Path) -> tuple[object, SourceFile]:
 
 
 def _is_safetensors(head: bytes, size: int) -> bool:
-    """Tell the format by its start: the header's length (8 bytes), then the header, a JSON object."""
+    """Detect the format by its start: the header's length (8 bytes), then the header, a JSON object."""
     return len(head) > 8 and head[8:9] == b"{" and struct.unpack("<Q", head[:8])[0] <= size - 8
 
 
@@ -101,7 +86,7 @@ def _load_safetensors(path: Path) -> dict[str, Tensor]:
 
 
 def _unwrap(content: object) -> tuple[dict[str, Tensor], tuple[str, ...]]:
-    """Return the state_dict, out of one level of a known container if need be, and notes."""
+    """Return the state_dict, which may be in a known container, and notes."""
     if (found := _weights(content)) is not None:
         return found
     if isinstance(content, Stub):
@@ -121,7 +106,7 @@ def _unwrap(content: object) -> tuple[dict[str, Tensor], tuple[str, ...]]:
 
 
 def _weights(content: Any) -> tuple[dict[str, Tensor], tuple[str, ...]] | None:
-    """Return a state_dict, or a pickled module's, with notes; None if it is neither."""
+    """Return a state_dict, or that of a pickled module, with notes; None if `content` is neither."""
     if isinstance(content, Stub) and "_modules" in content.attributes:
         return state_dict_of(content), (f"only the weights of the pickled {content.path} were read, not its code",)
     if isinstance(content, Mapping) and content:

@@ -1,4 +1,4 @@
-"""Says what a file is that is not what was expected, from its first bytes."""
+"""Describes files that are no checkpoints, by their first bytes."""
 
 from typing import Final
 

@@ -1,8 +1,7 @@
-"""Reads pickles without running them: whatever a pickle names becomes an inert Stub, and nothing of the file is called.
+"""Reads pickles without running them: each class or function that a pickle names becomes an inert Stub.
 
-Python's unpickler calls what it allows with the arguments that the file chooses, PyTorch's `weights_only` one too:
-there 246 bytes that say `bytearray(2**32)` take 4 GB. Here each opcode is interpreted; containers are ours, and the
-few constructors that a caller allows are looked up in a table by name, never imported.
+Python's unpickler and PyTorch's `weights_only` call allowed functions with the file's arguments: 246 bytes that encode
+`bytearray(2**32)` take 4 GB. This module interprets each opcode and calls only the constructors that its caller passes.
 """
 
 import pickle
@@ -13,9 +12,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import IO, Any, Final, NoReturn
 
-# What one pickle may do. Each opcode holds 216 bytes at most (an empty set), so this bounds memory to 432 MB.
+# Limit of opcodes and copied elements. An opcode takes at most 216 bytes (an empty set), so memory is at most 432 MB.
 _MAX_WORK: Final = 2_000_000
-# As Python 2's repr writes byte strings.
+# Escapes of Python 2's repr of byte strings.
 _ESCAPE: Final = re.compile(rb"\\(x[0-9a-fA-F]{2}|.)")
 _CONTROLS: Final = {b"n": b"\n", b"r": b"\r", b"t": b"\t"}
 _DICTS: Final = ("collections.OrderedDict", "collections.defaultdict")
@@ -24,26 +23,26 @@ _RECONSTRUCTORS: Final = ("copyreg._reconstructor", "copy_reg._reconstructor")
 
 
 class BadPickle(ValueError):
-    """A pickle is damaged, or holds what no checkpoint does."""
+    """A pickle is damaged, or contains objects that checkpoints do not have."""
 
 
 @dataclass(frozen=True)
 class Name:
-    """Something of a module that the pickle names, as "torch.FloatStorage"; it was not looked up."""
+    """The name of a class or function, such as "torch.FloatStorage"; it was not looked up."""
 
     path: str
 
 
 @dataclass(eq=False, slots=True)
 class Stub:
-    """An object of a class, or the result of a function, that was not run.
+    """An object that was not created, of a class or as the result of a function.
 
     Attributes:
         path: "module.qualname" of the class or function.
-        args: What it would have been called with.
-        state: What would have been its `__dict__`, or what `__setstate__` would have been given.
-        items: Entries, where the class is a kind of dict.
-        elements: Where it is a kind of list or set.
+        args: Arguments of the call.
+        state: The `__dict__`, or the argument of `__setstate__`.
+        items: Entries of a kind of dict.
+        elements: Elements of a kind of list or set.
     """
 
     path: str
@@ -54,7 +53,7 @@ class Stub:
 
     @property
     def attributes(self) -> dict[Any, Any]:
-        """Return the object's `__dict__` as far as the pickle tells it, with its slots."""
+        """The object's `__dict__` as far as the pickle contains it, with its slots."""
         parts = self.state if isinstance(self.state, tuple) else (self.state,)
         return {name: value for part in parts if isinstance(part, dict) for name, value in part.items()}
 
@@ -65,15 +64,15 @@ Constructors = Mapping[str, Callable[..., object]]
 def unpickle(
     source: IO[bytes], constructors: Constructors | None = None, persistent: Callable[[Any], object] | None = None
 ) -> object:
-    """Read one pickle of any protocol; byte strings of Python 2 become text as Latin-1.
+    """Read one pickle of any protocol; byte strings of Python 2 are decoded as Latin-1.
 
     Args:
-        source: Read up to the pickle's end. Its `read` must give what there is, however much is asked for.
-        constructors: What may be made of a name and arguments, besides plain containers.
-        persistent: Makes an object of a persistent id; a Stub otherwise.
+        source: Read up to the pickle's end. Its `read` must return the rest if more is requested.
+        constructors: Functions by the names that may be called, besides those of plain containers.
+        persistent: Returns the object of a persistent id; a Stub by default.
 
     Raises:
-        BadPickle: Damaged, or more work than any checkpoint is.
+        BadPickle: Damaged, or more work than any checkpoint.
     """
     try:
         return _Machine(constructors or {}, persistent).run(source)
@@ -84,7 +83,7 @@ def unpickle(
 
 
 def _read_string(source: IO[bytes]) -> str:
-    """Read Python 2's quoted string; pickletools refuses what is not ASCII."""
+    """Read a quoted string of Python 2; pickletools accepts only ASCII."""
     escaped = pickletools.read_stringnl(source, decode=False)
     return _ESCAPE.sub(_unescape, escaped).decode("latin-1")  # type: ignore[arg-type]
 
@@ -141,7 +140,7 @@ class _Machine:
         return taken
 
     def _push(self, value: Any) -> None:
-        # Not stack.append(…_since_mark()): that would append to the stack that _since_mark replaces.
+        # Not stack.append(_since_mark()), which would append to the stack that _since_mark replaces.
         self.stack.append(value)
 
     def _mark(self, argument: Any) -> None:
@@ -168,7 +167,7 @@ class _Machine:
         self.stack.append(Name(f"{module}.{name}"))
 
     def _call(self, function: Any, args: Any) -> object:
-        """Make a container, or what an allowed constructor makes, or a Stub."""
+        """Return a container, the result of an allowed constructor, or a Stub."""
         if not isinstance(args, tuple) or not isinstance(function, Name | Stub):
             raise BadPickle("the pickle is damaged: it calls what is no function")
         path = function.path
@@ -194,23 +193,16 @@ class _Machine:
         keys = [_key(key) for key in flat[::2]]
         return dict(zip(keys, flat[1::2], strict=True))
 
-    def _reduce(self, argument: Any) -> None:
-        self.stack.append(self._call(*self._take(2)))
-
     def _newobj_ex(self, argument: Any) -> None:
         function, args, keywords = self._take(3)
         self.stack.append(self._call(function, (*args, keywords) if keywords else args))
 
-    def _inst(self, argument: str) -> None:
-        args = tuple(self._since_mark())
-        self.stack.append(self._call(Name(argument), args))
-
     def _obj(self, argument: Any) -> None:
         function, *args = self._since_mark()
-        self.stack.append(self._call(function, tuple(args)))
+        self._push(self._call(function, tuple(args)))
 
     def _build(self, argument: Any) -> None:
-        # Attributes of containers (an OrderedDict's _metadata) and of tensors have no use here.
+        # Attributes of containers (an OrderedDict's _metadata) and of tensors are not needed.
         target, state = self._take(2)
         if isinstance(target, Stub):
             target.state = state
@@ -243,7 +235,7 @@ class _Machine:
 
 
 def _key(value: Any) -> Any:
-    """Return what may be a dict's key. Python hashes nested tuples by recursion in C, which can exhaust the stack."""
+    """Check a dict's key. Python hashes nested tuples by recursion in C, which can exhaust the stack."""
     parts = value if isinstance(value, tuple) else (value,)
     if all(part is None or isinstance(part, str | bytes | int | float | Name | Stub) for part in parts):
         return value
@@ -280,18 +272,18 @@ _ACTS: Final[Mapping[str, _Act]] = {
     **dict.fromkeys(("EXT1", "EXT2", "EXT4"), lambda machine, code: machine._push(Name(f"extension.{code}"))),
     "GLOBAL": lambda machine, path: machine._push(Name(path)),
     "STACK_GLOBAL": _Machine._stack_global,
-    **dict.fromkeys(("REDUCE", "NEWOBJ"), _Machine._reduce),
+    **dict.fromkeys(("REDUCE", "NEWOBJ"), lambda machine, _: machine._push(machine._call(*machine._take(2)))),
     "NEWOBJ_EX": _Machine._newobj_ex,
-    "INST": _Machine._inst,
+    "INST": lambda machine, path: machine._push(machine._call(Name(path), tuple(machine._since_mark()))),
     "OBJ": _Machine._obj,
     "BUILD": _Machine._build,
     **dict.fromkeys(("PERSID", "BINPERSID"), _Machine._persistent),
     **dict.fromkeys(("NEXT_BUFFER", "READONLY_BUFFER"), _Machine._elsewhere),
     **dict.fromkeys(("PROTO", "FRAME"), lambda machine, _: None),
 }
-# pickletools decodes escapes in these, where pickle does not.
+# pickletools decodes escapes in these, which pickle does not.
 _READERS: Final = {"STRING": _read_string, "GLOBAL": _read_path, "INST": _read_path, "PERSID": _read_line}
-# By opcode: how its argument is read, and what it does. All others push their argument: numbers and strings.
+# Reader of the argument and action by opcode. Opcodes without an action push their argument, a number or a string.
 _OPERATIONS: Final[Mapping[bytes, tuple[Callable[[IO[bytes]], Any] | None, _Act]]] = {
     opcode.code.encode("latin-1"): (
         _READERS.get(opcode.name) or (opcode.arg.reader if opcode.arg else None),

@@ -1,4 +1,4 @@
-"""Tensors of a file's storages: as torch rebuilds them, once what a pickle says of them is known to be possible."""
+"""Builds tensors from a file's storages as torch does, after checking the sizes that a pickle declares."""
 
 import math
 from dataclasses import dataclass
@@ -29,25 +29,25 @@ _STORAGES: Final = {
 
 @dataclass(frozen=True)
 class Storage:
-    """A storage's bytes, and what its elements are."""
+    """A storage's bytes, and the type of its elements."""
 
     content: Tensor
     dtype: torch.dtype
 
 
 class Rebuild:
-    """Makes tensors of storages, as torch._utils._rebuild_tensor_v2 does, once they are known to lie inside.
+    """Builds tensors from storages as torch._utils._rebuild_tensor_v2 does, if they lie inside.
 
     Args:
-        size: The file's. Tensors may share a storage, so that a small file shows any number of bytes; whoever copies
-            them needs so much memory.
+        size: The file's, in bytes. Tensors may share a storage, so that copies of a small file's tensors would need any
+            amount of memory; the total is limited.
     """
 
     def __init__(self, size: int) -> None:
         self._left = size + _SHARED_ALLOWANCE
 
     def constructors(self) -> Constructors:
-        """Return what a pickle may make tensors with."""
+        """Return the functions that a pickle may call."""
         return {
             "torch._utils._rebuild_tensor": self._tensor,
             "torch._utils._rebuild_tensor_v2": self._tensor,
@@ -76,14 +76,14 @@ class Rebuild:
 
 
 def natural(number: Any) -> int:
-    """Return a number that may be a size. Raises BadPickle if it is none."""
+    """Return a size. Raises BadPickle if it is no number in range."""
     if isinstance(number, int) and 0 <= number < 1 << 48:
         return number
     raise BadPickle("a tensor's size is no number in range")
 
 
 def element_type(storage_type: Any) -> torch.dtype:
-    """Return what the elements of a storage are, by its class's Name. Raises BadInput where they are not read."""
+    """Return the element type of a storage class, by its Name. Raises BadInput if it is not supported."""
     name = storage_type.path.removeprefix("torch.").removeprefix("cuda.").removeprefix("storage.")
     if name not in _STORAGES:
         raise BadInput(f"holds tensors of the kind {storage_type.path!r}, which are not read")

@@ -1,6 +1,6 @@
-"""Opens torch.save's files (zip and legacy) and plain pickles to trees of containers, tensors and inert Stubs.
+"""Reads files of torch.save (zip and legacy) and plain pickles to containers, tensors and inert Stubs.
 
-Nothing that a file declares is believed before it is compared with the file's size.
+Every size that a file declares is checked against the file's size first.
 """
 
 import io
@@ -27,7 +27,7 @@ __all__ = ["Name", "Stub", "read_objects", "read_pickle", "state_dict_of"]
 
 _MAX_TENSORS: Final = 100_000
 _MAX_NAME: Final = 1000
-# torch.serialization's: the first of a legacy file's pickles.
+# The first pickle of a legacy file, from torch.serialization.
 _LEGACY_MAGIC: Final = 0x1950A86A20F9469CFC6C
 _DAMAGE: Final = (
     zipfile.BadZipFile,
@@ -45,23 +45,17 @@ _DAMAGE: Final = (
 
 
 def read_objects(path: Path) -> object:
-    """Read a file that torch.save wrote, in either format.
-
-    Returns:
-        Plain containers, tensors on the CPU, and Stubs for objects of every other kind.
+    """Read a file of torch.save to plain containers, tensors on the CPU, and Stubs for all other objects.
 
     Raises:
-        BadInput: The file cannot be read, or is something else or damaged; says what was found.
+        BadInput: The file cannot be read, is damaged or another kind of file; the message says what was found.
     """
     with _opened(path, "checkpoint") as (file, head):
         return _read_archive(file) if head.startswith(b"PK") else _read_legacy(file)
 
 
 def read_pickle(path: Path) -> object:
-    """Read a plain pickle (a vocabulary, say); byte strings of Python 2 become text as Latin-1.
-
-    Returns:
-        Plain containers, and Stubs for objects of every other kind.
+    """Read a plain pickle to plain containers, and Stubs for all other objects.
 
     Raises:
         BadInput: The file cannot be read, or is no pickle or damaged.
@@ -72,7 +66,7 @@ def read_pickle(path: Path) -> object:
 
 @contextmanager
 def _opened(path: Path, kind: str) -> Iterator[tuple[io.BufferedReader, bytes]]:
-    """Open a file and turn whatever reading it ends in into BadInput."""
+    """Open a file, and turn errors while reading it into BadInput."""
     try:
         file = path.open("rb")
     except OSError as error:
@@ -87,7 +81,7 @@ def _opened(path: Path, kind: str) -> Iterator[tuple[io.BufferedReader, bytes]]:
         except BadInput as error:
             raise BadInput(f"{path} {error}") from None
         except _DAMAGE as error:
-            # Text may pass for a pickle, too, and what is wrong with it then says nothing.
+            # Text can look like a pickle; the error does not help then.
             detail = f" ({error})" if head.startswith((b"PK", b"\x80")) and str(error) else ""
             raise BadInput(f"{path} is not a readable {kind}: it is {describe(head)}{detail}") from None
 
@@ -116,7 +110,7 @@ def _read_legacy(file: io.BufferedReader) -> object:
     def storage(pid: Any) -> object:
         nonlocal left
         if pid[0] == "module":
-            # The class itself, followed by its source code.
+            # The class, followed by its source code.
             return pid[1]
         _, storage_type, key, _, count, view = pid
         dtype, count = element_type(storage_type), natural(count)
@@ -155,10 +149,10 @@ def _size(file: IO[bytes]) -> int:
 
 
 def state_dict_of(module: Stub) -> dict[str, Tensor]:
-    """Return the state_dict that a pickled nn.Module would have had.
+    """Return the state_dict of a pickled nn.Module.
 
     Raises:
-        BadInput: It is no module, or holds itself.
+        BadInput: It is no module, or contains itself.
     """
     found: dict[str, Tensor] = {}
     waiting = [("", module)]
@@ -170,14 +164,14 @@ def state_dict_of(module: Stub) -> dict[str, Tensor]:
         children = attributes.get("_modules")
         if not isinstance(children, dict):
             raise BadInput(f"holds a pickled {current.path}, which is no module of PyTorch's")
-        # Modules may be shared, so that a small file names any number of them, or contain themselves.
+        # Modules may be shared or contain themselves, so that a small file has any number of them.
         if visited + len(waiting) + len(found) > _MAX_TENSORS or len(prefix) > _MAX_NAME:
             raise BadInput(f"holds a pickled {module.path} of more parts than any network has")
         transient = attributes.get("_non_persistent_buffers_set")
         for name, value in (*_entries(attributes, "_parameters"), *_entries(attributes, "_buffers")):
             if isinstance(value, Tensor) and not (isinstance(transient, set) and name in transient):
                 found[f"{prefix}{name}"] = value
-        # Reversed, so that the first child is the next: the order of Module.state_dict().
+        # Reversed, so that the first child is next, in the order of Module.state_dict().
         waiting += [
             (f"{prefix}{name}.", child)
             for name, child in reversed(_entries(attributes, "_modules"))

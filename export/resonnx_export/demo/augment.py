@@ -1,7 +1,4 @@
-"""Plausible other ways to write a digit: rotation, slant, scale, place, wobble and pen pressure.
-
-Used in training only.
-"""
+"""Augments digits for training: rotation, slant, scale, shift, elastic distortion and pen pressure."""
 
 import numpy as np
 import torch

@@ -1,4 +1,4 @@
-"""Pictures that int8 is calibrated and judged on: made of training digits, so that the held-out ones stay unseen."""
+"""Calibration pictures for int8, made of training digits: the held-out ones stay unseen."""
 
 import numpy as np
 from PIL import Image
@@ -15,7 +15,7 @@ _SEED = 0
 
 
 def digits(recipe: pb.ImageInput) -> Calibration:
-    """Write training digits on varied paper with varied ink; their classes are known."""
+    """Render training digits on varied paper with varied ink, with their classes."""
     train, _ = split()
     rng = np.random.default_rng(_SEED)
     rows = rng.permutation(len(train))[:_DIGITS]

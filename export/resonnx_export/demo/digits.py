@@ -1,6 +1,6 @@
-"""Real handwriting: scikit-learn's 1797 digits by 13 writers, their split, and their pictures.
+"""scikit-learn's 1797 handwritten digits by 13 writers: their split, and pictures of them.
 
-The held-out fifth is for measuring only: nothing trains on it or chooses by it.
+The held-out fifth is for measuring only, not for training or choosing models.
 """
 
 from dataclasses import dataclass
@@ -16,9 +16,8 @@ UInt8 = npt.NDArray[np.uint8]
 Int64 = npt.NDArray[np.int64]
 
 LABELS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+# Sides in pixels: of the digit model's input, and of the pictures here.
 INPUT_SIZE = 32
-"""Side of the digit model's input picture, in pixels."""
-
 PICTURE_SIZE = 64
 _MARGIN = 8
 
@@ -31,7 +30,7 @@ class Digits:
     labels: Int64
 
     def __len__(self) -> int:
-        """Return how many there are."""
+        """Return the number of digits."""
         return len(self.labels)
 
     def __getitem__(self, rows: slice | Int64) -> "Digits":

@@ -1,7 +1,4 @@
-"""Fresh pictures of held-out digits with their truth: files to try a server with, and iterators.
-
-Nothing here was seen in training: every digit comes from the held-out fifth.
-"""
+"""Sample pictures of held-out digits, which were not used in training, with their labels and captions."""
 
 import json
 from collections.abc import Iterator
@@ -17,7 +14,7 @@ from resonnx_export.demo.scenes import Scene, compose
 def digits(seed: int | None = None) -> Iterator[tuple[UInt8, str]]:
     """Yield every held-out digit once: picture uint8 [64,64,3] and label.
 
-    Without `seed` in the split's order, black on white; with it shuffled, paper and ink varied.
+    Without `seed` in the split's order, black on white; with `seed` shuffled, on varied paper with varied ink.
     """
     _, held_out = split()
     rng = None if seed is None else np.random.default_rng(seed)

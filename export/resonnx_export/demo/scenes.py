@@ -1,11 +1,11 @@
-"""Pictures of one to three real handwritten digits, and the one true caption of each.
+"""Pictures of one to three handwritten digits, and the only correct caption of each.
 
     scene  = row | row "above" row          rows are read from top to bottom
     row    = digit | digit "left of" digit  digits are read from left to right
     digit  = "a" size colour name           at most three of them
 
-Digits of one row share at least two thirds of the smaller one's height; rows share no line of
-pixels. Large digits are at least 1.4 times as high as small ones.
+Digits of one row overlap vertically by at least two thirds of the smaller one's height; rows do not overlap. Large
+digits are at least 1.4 times as high as small ones.
 """
 
 from dataclasses import dataclass
@@ -17,8 +17,8 @@ from resonnx_export.demo.digits import LABELS, Int64, UInt8, glyph
 
 Float32 = npt.NDArray[np.float32]
 
+# Side of a scene and of the scene model's input picture, in pixels.
 INPUT_SIZE = 96
-"""Side of a scene and of the scene model's input picture, in pixels."""
 
 COLOURS: dict[str, tuple[int, int, int]] = {
     "red": (215, 25, 40),
@@ -28,18 +28,18 @@ COLOURS: dict[str, tuple[int, int, int]] = {
     "purple": (140, 30, 165),
     "black": (25, 25, 25),
 }
+# Name -> least and greatest height in pixels.
 SIZES: dict[str, tuple[int, int]] = {"large": (40, 45), "small": (24, 28)}
-"""Name -> least and greatest height in pixels."""
 
 VOCABULARY = (
     *("<pad>", "<start>", "<end>", "<unk>"),
     *("a", "above", "left", "of", *SIZES, *COLOURS, *LABELS),
 )
 PAD, START, END, UNKNOWN = range(4)
+# Words of the longest caption: a row of two above a row of one.
 MAX_WORDS = 15
-"""Words of the longest caption: a row of two above a row of one."""
 
-# How many digits each row holds, and how often.
+# Digits in each row, and the probabilities of these layouts.
 _LAYOUTS = ((1,), (2,), (1, 1), (2, 1), (1, 2))
 _LAYOUT_WEIGHTS = (0.15, 0.2, 0.2, 0.225, 0.225)
 _EDGE = 1
@@ -51,7 +51,7 @@ _Y, _X = np.mgrid[0:INPUT_SIZE, 0:INPUT_SIZE].astype(np.float32) / INPUT_SIZE - 
 
 @dataclass(frozen=True)
 class Placed:
-    """One digit of a scene, as it was drawn: its words and its box in pixels."""
+    """One digit of a scene: its words and its box in pixels."""
 
     size_name: str
     colour: str
@@ -67,7 +67,7 @@ class Placed:
 
 @dataclass(frozen=True)
 class Scene:
-    """A picture, uint8 [96,96,3], its caption, and the rows of digits that make both true."""
+    """A picture, uint8 [96,96,3], its caption, and its rows of digits."""
 
     image: UInt8
     caption: str
@@ -100,7 +100,7 @@ def compose(rng: np.random.Generator, ink: UInt8, labels: Int64) -> Scene:
 
 
 def describe(rows: tuple[tuple[Placed, ...], ...]) -> str:
-    """Say in words what rows of digits show."""
+    """Return the caption of rows of digits."""
     return " above ".join(" left of ".join(map(str, row)) for row in rows)
 
 
@@ -154,17 +154,9 @@ def _background(rng: np.random.Generator) -> Float32:
     return paper
 
 
-def _draw(
-    rng: np.random.Generator,
-    canvas: Float32,
-    ink: UInt8,
-    placed: Placed,
-) -> None:
-    """Lay one digit over the canvas, in place, in a shade of its colour."""
+def _draw(rng: np.random.Generator, canvas: Float32, ink: UInt8, placed: Placed) -> None:
+    """Draw one digit on the canvas, in place, in a shade of its colour."""
     colour = (COLOURS[placed.colour] + rng.uniform(-15, 15, 3)).astype(np.float32)
     alpha = glyph(ink, placed.size)[..., None] * np.float32(1 / 255)
-    box = (
-        slice(placed.top, placed.top + placed.size),
-        slice(placed.left, placed.left + placed.size),
-    )
+    box = (slice(placed.top, placed.top + placed.size), slice(placed.left, placed.left + placed.size))
     canvas[box] += alpha * (colour - canvas[box])

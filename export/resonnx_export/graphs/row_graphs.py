@@ -1,6 +1,6 @@
-"""Graphs that put the rows of a captioner's tensors in order, so that decoding need not fetch them from a GPU.
+"""Graphs that reorder the rows of a captioner's state and features on the device that holds them.
 
-The server must not need onnx to make them, and a graph computes wherever there is a provider.
+They are exported because the server does not depend on onnx.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,16 +19,13 @@ _SEED = 4000
 
 
 def row_graphs(decoder: bytes) -> dict[str, bytes]:
-    """Make the graphs that go with a decoder.onnx, and check them.
+    """Make and check the row graphs of a decoder.onnx: state_rows.onnx and, if there are features, feature_rows.onnx.
 
-    Each takes NAME [rows, ...] and joined_NAME [joined, ...] of its tensors and index int64 [R], and gives next_NAME
-    [R, ...]: the rows of both, one after the other, that the index names.
-
-    Returns:
-        state_rows.onnx and, if there are features, feature_rows.onnx.
+    Inputs are NAME [rows, ...] and joined_NAME [joined, ...] of each tensor and index int64 [R]; the outputs next_NAME
+    [R, ...] are the rows with these indices of both inputs, concatenated.
 
     Raises:
-        ParityFailed: A graph does not do that here.
+        ParityFailed: A graph does not compute that here.
     """
     inputs = onnx.load_model_from_string(decoder).graph.input
     files = {}
@@ -41,11 +38,7 @@ def row_graphs(decoder: bytes) -> dict[str, bytes]:
 
 
 def check_row_graphs(files: Mapping[str, bytes]) -> Iterator[str]:
-    """Run those of a version's files that are such graphs on random rows, and yield a line for each that is right.
-
-    Raises:
-        ParityFailed: One is not.
-    """
+    """Check a version's row graphs on random rows, and yield a line for each. Raises ParityFailed if one is wrong."""
     rng = np.random.default_rng(_SEED)
     for file in sorted({STATE_ROWS_FILE, FEATURE_ROWS_FILE} & files.keys()):
         session = open_session(files[file])
@@ -61,8 +54,8 @@ def check_row_graphs(files: Mapping[str, bytes]) -> Iterator[str]:
             for name in names:
                 expected = np.concatenate([given[name], given[f"joined_{name}"]])[index]
                 if not np.array_equal(found[f"next_{name}"], expected):
-                    raise ParityFailed(f"{file}: {name} has rows that the index did not name")
-        yield f"  {file}: rows in the order that they should have"
+                    raise ParityFailed(f"{file}: {name} has rows that the index does not select")
+        yield f"  {file}: rows in the right order"
 
 
 def _row_graph(tensors: Sequence[onnx.ValueInfoProto]) -> bytes:
@@ -77,7 +70,7 @@ def _row_graph(tensors: Sequence[onnx.ValueInfoProto]) -> bytes:
         nodes.append(helper.make_node("Gather", [f"both_{name}", "index"], [f"next_{name}"], axis=0))
     inputs.append(helper.make_tensor_value_info("index", onnx.TensorProto.INT64, ["chosen"]))
     graph = helper.make_graph(nodes, "rows", inputs, outputs)
-    # The oldest format that has what is used, so that every runtime which reads the decoder reads it.
+    # The oldest sufficient format, which every runtime that reads the decoder supports.
     opset = helper.make_opsetid("", OPSET)
     return finish(helper.make_model(graph, opset_imports=[opset], ir_version=8, producer_name="resonnx"))
 

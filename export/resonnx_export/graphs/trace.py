@@ -1,7 +1,4 @@
-"""Turns networks into ONNX graphs that keep the contracts that runtime/graphs.py checks, with reproducible bytes.
-
-Pixels are cast, scaled and transposed in the graph, so no client can normalise differently.
-"""
+"""Traces networks to ONNX graphs that runtime/graphs.py accepts, with normalisation inside and reproducible bytes."""
 
 import logging
 import warnings
@@ -17,14 +14,15 @@ from resonnx_server.runtime.model_files.manifest import DECODER_TOP_K
 from torch import Tensor, nn
 
 from resonnx_export.errors import BadInput, ParityFailed
-from resonnx_export.networks import CaptionNetwork, ClassifierNetwork, Encoded
+from resonnx_export.networks.protocol import CaptionNetwork, Encoded
+from resonnx_export.networks.resnet import ClassifierNetwork
 
 Activation = pb.ClassifierSpec.Activation
-# The exporter's own; later ones bring these networks nothing, and fewer runtimes and tools know them.
+# torch's default; later ones do not improve these networks, and fewer runtimes support them.
 OPSET: Final = 18
-# A protobuf message ends at 2 GiB; this leaves room for the graph itself.
+# A protobuf message is limited to 2 GiB, including the graph itself.
 _MAX_WEIGHT_BYTES: Final = 2_000_000_000
-# One row could be taken for a constant by the tracer.
+# The tracer could take a batch size of one for a constant.
 _EXAMPLE_ROWS: Final = 2
 
 
@@ -41,17 +39,16 @@ class _Normalise(nn.Module):
         self.register_buffer("shift", (-mean / std).float().view(3, 1, 1))
 
     def forward(self, image: Tensor) -> Tensor:
-        # Transposed first: bytes move, not floats, and factors that are constant over a plane multiply many times
-        # faster on ONNX Runtime's CPU provider than ones that change with each value (2 ms a picture at 224x224).
+        # Transposed first: this moves bytes, not floats, and ONNX Runtime's CPU provider multiplies much faster by
+        # factors that are constant over a plane (saves 2 ms per picture at 224x224).
         return image.permute(0, 3, 1, 2).to(torch.float32) * self.scale + self.shift
 
 
 class _NormaliseGrey(nn.Module):
     """uint8 [N,H,W,3] -> Pillow's convert("L") -> normalised float32 [N,1,H,W].
 
-    Pillow sums in integers of 16 binary places; below 2^24 float32 holds them exactly.
-    Pictures are resized in RGB before. A source that makes grey first differs by rounding: by 3 of 255 in coloured
-    noise, not at all in grey pictures.
+    Pillow sums in 16-bit fixed point, which float32 represents exactly below 2^24. Pictures were resized in RGB;
+    sources that convert to grey first differ by rounding, by up to 3 of 255 in coloured noise.
     """
 
     weights: Tensor
@@ -124,26 +121,21 @@ def trace_classifier(
 
 
 def trace_encoder(network: CaptionNetwork, recipe: pb.ImageInput) -> bytes:
-    """Return encoder.onnx: image uint8 [batch,H,W,3] -> state_i, feature_j, and first_log_probs where there are.
+    """Return encoder.onnx: image uint8 [batch,H,W,3] -> state_i, feature_j, and first_log_probs if the network has it.
 
     Raises as trace_classifier.
     """
-    wrapped = _Encoder(network, recipe)
     encoded = _example_encoded(network, recipe)
-    names = _encoded_names(encoded) + (["first_log_probs"] if encoded.first_log_probs is not None else [])
-    return _export(wrapped, {IMAGE: _example_image(recipe)}, names, "batch")
+    names = [*encoded.named(), *(() if encoded.first_log_probs is None else ("first_log_probs",))]
+    return _export(_Encoder(network, recipe), {IMAGE: _example_image(recipe)}, names, "batch")
 
 
 def trace_decoder(network: CaptionNetwork, recipe: pb.ImageInput) -> bytes:
     """Return decoder.onnx: token int64 [rows] and the encoder's outputs -> one step. Raises as trace_classifier."""
     encoded = _example_encoded(network, recipe)
-    names = _encoded_names(encoded)
     states = len(encoded.state)
-    inputs = {
-        "token": torch.zeros(_EXAMPLE_ROWS, dtype=torch.int64),
-        **dict(zip(names, (*encoded.state, *encoded.features), strict=True)),
-    }
-    outputs = ["log_probs", "top_log_probs", "top_ids", *(f"next_{name}" for name in names[:states])]
+    inputs = {"token": torch.zeros(_EXAMPLE_ROWS, dtype=torch.int64), **encoded.named()}
+    outputs = ["log_probs", "top_log_probs", "top_ids", *(f"next_state_{i}" for i in range(states))]
     if network.attention_grid(recipe.height, recipe.width) != (0, 0):
         outputs.append("attention")
     return _export(_Decoder(network, states), inputs, outputs, "rows")
@@ -156,10 +148,6 @@ def _example_image(recipe: pb.ImageInput) -> Tensor:
 @torch.no_grad()
 def _example_encoded(network: CaptionNetwork, recipe: pb.ImageInput) -> Encoded:
     return network.encode(torch.zeros(_EXAMPLE_ROWS, 3, recipe.height, recipe.width))
-
-
-def _encoded_names(encoded: Encoded) -> list[str]:
-    return [f"state_{i}" for i in range(len(encoded.state))] + [f"feature_{j}" for j in range(len(encoded.features))]
 
 
 def _export(module: nn.Module, inputs: dict[str, Tensor], outputs: Sequence[str], rows: str) -> bytes:
@@ -175,7 +163,7 @@ def _export(module: nn.Module, inputs: dict[str, Tensor], outputs: Sequence[str]
             input_names=list(inputs),
             output_names=list(outputs),
             opset_version=OPSET,
-            # The decoder's inputs after the token are one variadic parameter.
+            # All inputs of the decoder after the token are one variadic parameter.
             dynamic_shapes=(first, tuple(rest)) if rest else (first,),
             dynamo=True,
             optimize=True,
@@ -197,13 +185,13 @@ def finish(model: onnx.ModelProto) -> bytes:
 
 
 def _strip(model: onnx.ModelProto) -> None:
-    """Remove what tools note for debugging: stack traces with local paths, which also differ by machine."""
+    """Remove debugging notes of tools, such as stack traces with local paths."""
     del model.metadata_props[:]
     model.ClearField("doc_string")
     graph = model.graph
     graph.ClearField("doc_string")
     del graph.metadata_props[:]
-    # Types of inner tensors are inferred again by every runtime.
+    # Runtimes infer the types of inner tensors.
     del graph.value_info[:]
     for entries in (graph.node, graph.initializer, graph.input, graph.output):
         for entry in entries:
@@ -213,7 +201,7 @@ def _strip(model: onnx.ModelProto) -> None:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Silence the exporter's own notes (torchvision is not installed, deprecations inside torch)."""
+    """Silence torch's exporter (torchvision is not installed, deprecations inside torch)."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     logger.setLevel(logging.ERROR)

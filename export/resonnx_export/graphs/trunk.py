@@ -1,8 +1,7 @@
-"""Finds the convolutional trunk of a traced graph: what is worth storing in fewer bits, and safe to.
+"""Finds the convolutional trunk of a traced graph, the part that is stored in reduced precision.
 
-The trunk has 98 % of a network's operations. What comes before it prepares pixels; what comes after it makes scores,
-and a rounded score is a tie: on the demonstration digits, int8 moves the logits by 13 % of the largest with the last
-layer quantised and by 2 % without.
+The trunk has 98 % of a network's operations. The layers after it are more sensitive: on the demonstration digits, int8
+changes the logits by 13 % of the largest with the last layer quantised, and by 2 % without.
 """
 
 import re
@@ -23,9 +22,9 @@ class Trunk:
 
     Attributes:
         blocks: Names of nodes, in order, by residual block ("layer1.0") or, outside these, by convolution ("conv1").
-        inputs: The tensors that enter, but for weights: normalised pictures.
-        outputs: The tensors that leave: the feature map.
-        tail: Names of the nodes, among the last block's, that follow the last convolution.
+        inputs: Tensors from outside, except weights: normalised pictures.
+        outputs: Tensors used outside: the feature map.
+        tail: Names of the last block's nodes after the last convolution.
     """
 
     blocks: Mapping[str, Sequence[str]]
@@ -40,7 +39,7 @@ class Trunk:
 
 
 def find_trunk(graph: onnx.GraphProto) -> Trunk:
-    """Find the trunk of a graph of trace.py, whose nodes stand in the order in which they were called.
+    """Find the trunk of a graph of trace.py, whose nodes are in the order of execution.
 
     Raises:
         BadInput: The graph has no convolution.
@@ -48,15 +47,15 @@ def find_trunk(graph: onnx.GraphProto) -> Trunk:
     nodes = list(graph.node)
     convolutions = [i for i, node in enumerate(nodes) if node.op_type == "Conv"]
     if not convolutions:
-        raise BadInput("the network has no convolution, so nothing to store in reduced precision")
+        raise BadInput("the network has no convolution to store in reduced precision")
     start, end = convolutions[0], convolutions[-1] + 1
-    # Through the addition (and the gate before it) that ends the last block, to its activation.
+    # Up to the activation after the addition (and the gate before it) at the end of the last block.
     while end < len(nodes) and (len(_outputs(graph, start, end)) > 1 or nodes[end].op_type == "Relu"):
         end += 1
     blocks: dict[str, list[str]] = {}
     block = ""
     for node in nodes[start:end]:
-        # Additions and activations follow the convolutions of their block, whose weights bear its name.
+        # Additions and activations follow the convolutions of their block, whose weights have its name.
         if node.op_type == "Conv":
             block = _block(node.input[1])
         blocks.setdefault(block, []).append(node.name)

@@ -1,1 +1,1 @@
-"""Recognises whose code a checkpoint comes from, by its keys and shapes."""
+"""Recognises the source of a checkpoint by its keys and shapes."""

@@ -1,6 +1,6 @@
-"""Recognises whose classifier a state_dict is, from keys and shapes alone, and builds the network.
+"""Recognises the layout of a classifier's state_dict from keys and shapes, and builds the network.
 
-Every layout is brought to torchvision's keys; networks/detect.py reads the rest from the shapes. A new layout is one
+Each layout's keys are renamed to torchvision's; networks/detect.py reads the rest from the shapes. A new layout is one
 more entry of _LAYOUTS.
 """
 
@@ -15,13 +15,14 @@ from torch import Tensor
 
 from resonnx_export.errors import BadInput
 from resonnx_export.layouts.recognised import RecognisedCheckpoint, loaded
-from resonnx_export.networks import ARCHITECTURES, CheckpointMismatch, ResNet, ResNetConfig, check_fits
-from resonnx_export.networks import resnet_config_from_state_dict as read_config
+from resonnx_export.networks.detect import CheckpointMismatch, check_fits
+from resonnx_export.networks.detect import resnet_config_from_state_dict as read_config
+from resonnx_export.networks.resnet import ARCHITECTURES, ResNet, ResNetConfig
 
-# Of DataParallel, torch.compile, and modules that hold the network; taken off where that makes no two keys one.
+# Prefixes from DataParallel, torch.compile and wrapping modules; removed if the keys stay distinct.
 _PREFIXES: Final = ("module.", "_orig_mod.", "model.", "backbone.")
 _MAX_WRAPPERS: Final = 8
-# torch.optim.swa_utils.AveragedModel's counter.
+# The counter of torch.optim.swa_utils.AveragedModel.
 _NOT_WEIGHTS: Final = ("n_averaged",)
 _NEAREST: Final = 3
 
@@ -52,9 +53,9 @@ def _from_cifar(key: str) -> str:
 
 @dataclass(frozen=True)
 class _Layout:
-    # How the layout is called, given what the network turned out to be.
+    # The layout's name, which may depend on the network.
     name: Callable[[ResNetConfig], str]
-    # A key that every state_dict of this layout has and none of the others before it.
+    # A key of every state_dict of this layout, and of none of the layouts after it.
     hallmark: re.Pattern[str]
     rename: Callable[[str], str]
 
@@ -83,12 +84,13 @@ def recognise_classifier(state_dict: Mapping[str, Tensor], *, stride_in_1x1: boo
     """Build the ResNet that a state_dict belongs to and load it.
 
     Args:
-        state_dict: Under the keys of any known layout, with or without wrappers' prefixes.
-        stride_in_1x1: Bottleneck blocks stride in their first convolution; keys and shapes do not tell.
+        state_dict: With the keys of any known layout, with or without wrappers' prefixes.
+        stride_in_1x1: Whether bottleneck blocks have the stride in their first convolution; not recorded in keys and
+            shapes.
 
     Raises:
-        BadInput: No layout is recognised, or keys or shapes do not fit it; lists keys, shapes expected and found, and
-            the nearest networks.
+        BadInput: No layout is recognised, or keys or shapes do not fit; the message lists keys, shapes expected and
+            found, and the nearest networks.
     """
     state_dict = _unwrapped(state_dict)
     if recurrent := next((key for key in state_dict if "weight_ih" in key), None):
@@ -101,7 +103,7 @@ def recognise_classifier(state_dict: Mapping[str, Tensor], *, stride_in_1x1: boo
         renamed = _renamed(state_dict, layout)
         config = read_config(renamed)
         if stride_in_1x1 and config.block == "basic":
-            raise BadInput("--stride-in-1x1 is of bottleneck blocks; this network has basic ones")
+            raise BadInput("--stride-in-1x1 is for bottleneck blocks; this network has basic blocks")
         config = replace(config, stride_in_1x1=stride_in_1x1)
         recognised = loaded(layout.name(config), _built(config, renamed), renamed)
     except CheckpointMismatch as error:
@@ -131,7 +133,7 @@ def _renamed(state_dict: Mapping[str, Tensor], layout: _Layout) -> dict[str, Ten
 
 
 def _built(config: ResNetConfig, state_dict: Mapping[str, Tensor]) -> ResNet:
-    """Build the network once its shapes are known to fit: before, they may be of any size."""
+    """Build the network after checking the shapes, which may be of any size."""
     try:
         with torch.device("meta"):
             network = ResNet(config)
@@ -140,18 +142,18 @@ def _built(config: ResNetConfig, state_dict: Mapping[str, Tensor]) -> ResNet:
     check_fits(network, state_dict)
     network.to_empty(device="cpu")
     for name, buffer in network.named_buffers():
-        # May be absent from the file.
+        # The file may lack it.
         if name.endswith("num_batches_tracked"):
             buffer.zero_()
     return network
 
 
 def _assumed(layout: str, config: ResNetConfig) -> list[str]:
-    """Say what keys and shapes do not, and was taken for granted."""
+    """Return the assumptions that keys and shapes do not confirm."""
     notes = []
     if config.block == "bottleneck" and not config.stride_in_1x1 and layout in ("torchvision", "hugging-face"):
         notes.append(
-            "assumed: blocks stride in their 3x3 convolution; if the source does in the first 1x1 "
+            "assumed: blocks have the stride in their 3x3 convolution; if the source has it in the first 1x1 "
             '(Caffe, "downsample_in_bottleneck"), export with --stride-in-1x1'
         )
     if config.stem == "small" and layout == "torchvision":
@@ -166,12 +168,12 @@ def _assumed(layout: str, config: ResNetConfig) -> list[str]:
 
 
 def _nearest(state_dict: Mapping[str, Tensor]) -> str:
-    """Name the published networks that differ by the fewest keys, under the layout that brings them nearest."""
+    """Name the published networks and layouts that differ by the fewest keys."""
     differences: dict[str, tuple[int, int]] = {}
     for layout in _LAYOUTS:
         renamed = [layout.rename(key) for key in state_dict]
         if layout is not _LAYOUTS[-1] and renamed == list(state_dict):
-            # Nothing of it is there; the last has torchvision's keys.
+            # No key is of this layout; the last layout has torchvision's keys.
             continue
         keys = {key for key in renamed if not key.endswith("num_batches_tracked")}
         for name, config in ARCHITECTURES.items():

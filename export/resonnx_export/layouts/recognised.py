@@ -1,17 +1,13 @@
-"""What recognising a checkpoint's layout comes to; classifier_layouts.py and caption_layouts/ do it."""
+"""A recognised checkpoint: the result of layouts/classifiers.py and layouts/captioners/."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from torch import Tensor
 
-from resonnx_export.networks import (
-    CaptionNetwork,
-    ClassifierNetwork,
-    ResNet,
-    architecture_name,
-    load_strict,
-)
+from resonnx_export.networks.detect import architecture_name, load_strict
+from resonnx_export.networks.protocol import CaptionNetwork
+from resonnx_export.networks.resnet import ClassifierNetwork, ResNet
 
 
 @dataclass(frozen=True)
@@ -19,11 +15,11 @@ class RecognisedCheckpoint:
     """A network with a checkpoint's weights, in eval mode, float32.
 
     Attributes:
-        layout: The layout's name, as Manifest.source.layout tells it.
-        architecture: "resnet50" and the like; of a captioner, its trunk's.
+        layout: The layout's name, for Manifest.source.layout.
+        architecture: "resnet50" and the like; of a captioner's trunk.
         network: The loaded network.
-        dtypes: What the checkpoint stores its floating-point tensors in, e.g. ("float32",).
-        notes: What was taken for granted, for the person who exports.
+        dtypes: Of the checkpoint's floating-point tensors, e.g. ("float32",).
+        notes: Assumptions, as lines for the user.
     """
 
     layout: str
@@ -34,16 +30,12 @@ class RecognisedCheckpoint:
 
     @property
     def parameters(self) -> int:
-        """Learned numbers, without BatchNorm's running statistics."""
+        """Number of parameters, without BatchNorm's running statistics."""
         return sum(parameter.numel() for parameter in self.network.parameters())
 
 
 def loaded(layout: str, network: ResNet | CaptionNetwork, state_dict: Mapping[str, Tensor]) -> RecognisedCheckpoint:
-    """Load a state_dict, whose keys are the network's own, and make the network ready for export.
-
-    Raises:
-        CheckpointMismatch: Keys or shapes do not fit.
-    """
+    """Load a state_dict with the network's own keys, in eval mode. Raises CheckpointMismatch if it does not fit."""
     load_strict(network, state_dict)
     dtypes = {str(value.dtype).removeprefix("torch.") for value in state_dict.values() if value.is_floating_point()}
     network.float().eval().requires_grad_(False)

@@ -1,7 +1,4 @@
-"""The residual blocks of ResNets and what hangs on them: shortcuts and channel gates.
-
-Keys and shapes are torchvision's; the variants' are those of timm's, and of the CIFAR repositories.
-"""
+"""Residual blocks, skip connections and channel gates, with the keys of torchvision, timm and CIFAR repositories."""
 
 from typing import Literal
 
@@ -24,7 +21,7 @@ def conv1x1(inputs: int, outputs: int, stride: int = 1) -> nn.Conv2d:
 
 
 class PadShortcut(nn.Module):
-    """He et al.'s option A, which has no weights: every second position, and zeros for the new channels."""
+    """He et al.'s option A, without weights: every second position, and zeros for the new channels."""
 
     def __init__(self, inputs: int, outputs: int, stride: int) -> None:
         super().__init__()
@@ -36,7 +33,7 @@ class PadShortcut(nn.Module):
 
 
 def make_shortcut(kind: Shortcut, inputs: int, outputs: int, stride: int) -> nn.Module | None:
-    """Return what turns a block's input into its output's shape, or None where the identity already fits."""
+    """Return the skip connection of a block that changes the shape; None for the identity."""
     if stride == 1 and inputs == outputs:
         return None
     if kind == "pad":
@@ -48,7 +45,7 @@ def make_shortcut(kind: Shortcut, inputs: int, outputs: int, stride: int) -> nn.
 
 
 class SqueezeExcite(nn.Module):
-    """Scales channels by what two layers make of their means (timm's SEModule)."""
+    """Scales channels by two layers over their means (timm's SEModule)."""
 
     def __init__(self, channels: int, hidden: int) -> None:
         super().__init__()
@@ -62,7 +59,7 @@ class SqueezeExcite(nn.Module):
 
 
 class EfficientChannelAttention(nn.Module):
-    """Scales channels by what a convolution over neighbouring channels makes of their means (timm's EcaModule)."""
+    """Scales channels by a convolution over the means of neighbouring channels (timm's EcaModule)."""
 
     def __init__(self, kernel: int) -> None:
         super().__init__()
@@ -82,7 +79,7 @@ def make_gate(kind: Gate, channels: int, size: int) -> nn.Module | None:
 
 
 class BasicBlock(nn.Module):
-    """Two 3x3 convolutions and a shortcut."""
+    """Two 3x3 convolutions and a skip connection."""
 
     expansion = 1
 
@@ -106,7 +103,7 @@ class BasicBlock(nn.Module):
 
 
 class Bottleneck(nn.Module):
-    """1x1, 3x3, 1x1 convolutions and a shortcut.
+    """1x1, 3x3, 1x1 convolutions and a skip connection.
 
     The stride sits in the 3x3 convolution, as in torchvision ("ResNet v1.5"), or in the first 1x1 as in He et al. and
     Caffe; keys and shapes are the same.
@@ -144,3 +141,24 @@ class Bottleneck(nn.Module):
         if self.se is not None:
             x = self.se(x)
         return self.relu(x + shortcut)  # type: ignore[no-any-return]
+
+
+def adaptive_average(grid: Tensor, side: int) -> Tensor:
+    """Average [N,D,h,w] over side x side overlapping windows: [N,D,side,side].
+
+    As AdaptiveAvgPool2d, which the tracer turns into gathers over computed indices; these are two matrix products.
+    """
+    height, width = grid.shape[2:]
+    if (height, width) == (side, side):
+        return grid
+    rows, columns = _windows(height, side), _windows(width, side)
+    return torch.matmul(torch.matmul(rows.to(grid), grid), columns.to(grid).T)
+
+
+def _windows(size: int, side: int) -> Tensor:
+    """Return [side,size]: row i averages the cells floor(i*size/side) to ceil((i+1)*size/side) - 1."""
+    windows = torch.zeros(side, size)
+    for i in range(side):
+        start, end = i * size // side, -(-(i + 1) * size // side)
+        windows[i, start:end] = 1 / (end - start)
+    return windows

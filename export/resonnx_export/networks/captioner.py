@@ -1,6 +1,6 @@
 """A ResNet+LSTM captioner with soft attention (Show, Attend and Tell), as `encode` and `step`.
 
-Training, tracing and serving share these two functions. Decoder keys are those of the widely used PyTorch tutorial.
+Decoder keys are those of the widely used PyTorch tutorial.
 """
 
 from collections.abc import Mapping
@@ -9,38 +9,29 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from resonnx_export.networks.detect import CheckpointMismatch, resnet_config_from_state_dict
-from resonnx_export.networks.pooling import adaptive_average
-from resonnx_export.networks.protocol import CaptionNetwork, Encoded, Stepped
-from resonnx_export.networks.resnet import ResNet, ResNetConfig
+from resonnx_export.networks.blocks import adaptive_average
+from resonnx_export.networks.detect import matrix_shape, resnet_config_from_state_dict
+from resonnx_export.networks.protocol import CaptionConfig, CaptionNetwork, Encoded, Stepped
 
 _TRUNK = "trunk."
 
 
 @dataclass(frozen=True)
-class CaptionerConfig:
-    """The shape of a captioner.
+class CaptionerConfig(CaptionConfig):
+    """The shape of a captioner with soft attention.
 
     Attributes:
-        trunk: The ResNet, with `num_classes` 0.
-        vocabulary_size: V, the special tokens included.
-        embedding_size: E, of a word.
-        hidden_size: H, of the LSTM.
         attention_size: A, of the space in which state and positions are compared.
-        map_size: Side to which the feature map is averaged before attention, or None to keep the
-            trunk's own. It leaves no trace in a state_dict.
+        map_size: Side to which the feature map is averaged before attention; None keeps the trunk's own. Not recorded
+            in a state_dict.
     """
 
-    trunk: ResNetConfig
-    vocabulary_size: int
-    embedding_size: int
-    hidden_size: int
     attention_size: int
     map_size: int | None = None
 
 
 class SoftAttention(nn.Module):
-    """Additive attention, split so that what depends on the picture alone is computed once."""
+    """Additive attention; the part that depends on the picture alone (`encoder_att`) is applied once, by `encode`."""
 
     def __init__(self, feature_size: int, hidden_size: int, attention_size: int) -> None:
         super().__init__()
@@ -56,13 +47,12 @@ class SoftAttention(nn.Module):
 
 
 class Captioner(CaptionNetwork):
-    """Writes a caption by looking again at each word. State: h, c [N,H]; features: map [N,P,D], its keys [N,P,A]."""
+    """Attends to the picture before each word. State: h, c [N,H]; features: map [N,P,D], its keys [N,P,A]."""
 
     def __init__(self, config: CaptionerConfig) -> None:
-        super().__init__()
+        super().__init__(config)
         self.config = config
         features, hidden = config.trunk.feature_size, config.hidden_size
-        self.trunk = ResNet(config.trunk)
         self.attention = SoftAttention(features, hidden, config.attention_size)
         self.embedding = nn.Embedding(config.vocabulary_size, config.embedding_size)
         self.decode_step = nn.LSTMCell(config.embedding_size + features, hidden)
@@ -71,13 +61,8 @@ class Captioner(CaptionNetwork):
         self.f_beta = nn.Linear(hidden, features)
         self.fc = nn.Linear(hidden, config.vocabulary_size)
 
-    @property
-    def vocabulary_size(self) -> int:
-        """V, the special tokens included."""
-        return self.config.vocabulary_size
-
     def encode(self, images: Tensor) -> Encoded:
-        """Look at pictures [N,3,H,W] once: initial state, feature map and its projected keys."""
+        """Return the initial state of pictures [N,3,H,W], the feature map and its projected keys."""
         grid = self.trunk.features_map(images)
         if self.config.map_size is not None:
             grid = adaptive_average(grid, self.config.map_size)
@@ -87,7 +72,7 @@ class Captioner(CaptionNetwork):
         return Encoded((self.init_h(mean), self.init_c(mean)), (values, keys))
 
     def step(self, token: Tensor, state: tuple[Tensor, ...], features: tuple[Tensor, ...]) -> Stepped:
-        """Read token int64 [R], one per row, and say what may follow it."""
+        """Read token int64 [R], one per row, and score the next."""
         hidden, cell = state
         values, keys = features
         attention = self.attention(hidden, keys)
@@ -121,20 +106,14 @@ def config_from_state_dict(state_dict: Mapping[str, Tensor]) -> CaptionerConfig:
     """Read a captioner's configuration from the shapes of its state_dict.
 
     Raises:
-        CheckpointMismatch: If a key is missing without which the shape cannot be known.
+        CheckpointMismatch: A key is missing without which the shape cannot be known.
     """
     trunk = {key.removeprefix(_TRUNK): value for key, value in state_dict.items() if key.startswith(_TRUNK)}
-    needed = ("embedding.weight", "decode_step.weight_hh", "attention.encoder_att.weight")
-    missing = [key for key in needed if key not in state_dict]
-    if missing:
-        raise CheckpointMismatch("not a captioner with soft attention", missing=missing)
-    if flat := [key for key in needed if state_dict[key].dim() != 2]:
-        raise CheckpointMismatch(f"{flat[0]} has the shape {list(state_dict[flat[0]].shape)}, which is no matrix")
-    vocabulary_size, embedding_size = state_dict["embedding.weight"].shape
+    vocabulary_size, embedding_size = matrix_shape(state_dict, "embedding.weight")
     return CaptionerConfig(
         trunk=resnet_config_from_state_dict(trunk),
         vocabulary_size=vocabulary_size,
         embedding_size=embedding_size,
-        hidden_size=state_dict["decode_step.weight_hh"].shape[1],
-        attention_size=state_dict["attention.encoder_att.weight"].shape[0],
+        hidden_size=matrix_shape(state_dict, "decode_step.weight_hh")[1],
+        attention_size=matrix_shape(state_dict, "attention.encoder_att.weight")[0],
     )

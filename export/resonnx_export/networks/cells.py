@@ -1,6 +1,6 @@
 """Recurrent cells, one step at a time: PyTorch's RNN, GRU and LSTM in layers, and the maxout LSTM.
 
-The state is a flat tuple of [R,H] tensors, so that each becomes one tensor of the decoder's contract.
+The state is a flat tuple of [R,H] tensors, each a tensor of the decoder's graph.
 """
 
 from typing import Literal
@@ -15,19 +15,12 @@ State = tuple[Tensor, ...]
 class StackedCells(nn.Module):
     """nn.RNN (tanh), nn.GRU or nn.LSTM as one cell a layer; state (h_0, h_1, ...), an LSTM's (h_0, c_0, h_1, ...).
 
-    With `residual`, each cell from the second on adds its input to what it passes on, but not to its own state (Wu et
-    al. 2016, GNMT, section 3.1).
+    With `residual`, each cell from the second on adds its input to its output, but not to its own state (Wu et al.
+    2016, GNMT, section 3.1).
     """
 
     def __init__(
-        self,
-        kind: Kind,
-        input_size: int,
-        hidden_size: int,
-        layers: int,
-        *,
-        bias: bool = True,
-        residual: bool = False,
+        self, kind: Kind, input_size: int, hidden_size: int, layers: int, *, bias: bool = True, residual: bool = False
     ) -> None:
         super().__init__()
         cell = {"rnn": nn.RNNCell, "gru": nn.GRUCell, "lstm": nn.LSTMCell}[kind]
@@ -38,11 +31,11 @@ class StackedCells(nn.Module):
         self.residual = residual
 
     def start(self, rows: Tensor) -> State:
-        """Return the zero state of as many rows as `rows` [R, ...] has."""
+        """Return the zero state of R rows, given `rows` [R, ...]."""
         return tuple(rows.new_zeros(len(rows), self.hidden_size) for _ in range(self.states * len(self.layers)))
 
     def forward(self, x: Tensor, state: State) -> tuple[Tensor, State]:
-        """Take x [R,E] one step further: the last layer's output [R,H], and the next state."""
+        """Read x [R,E]: returns the last layer's output [R,H] and the next state."""
         following: list[Tensor] = []
         for number, layer in enumerate(self.layers):
             if self.states == 2:
@@ -55,7 +48,7 @@ class StackedCells(nn.Module):
 
 
 class MaxoutLSTMCell(nn.Module):
-    """The LSTM of Self-Critical Sequence Training: its candidate is the larger of two, without tanh; state (h, c)."""
+    """The LSTM of Self-Critical Sequence Training: the candidate is the larger of two, without tanh; state (h, c)."""
 
     def __init__(self, input_size: int, hidden_size: int) -> None:
         super().__init__()
@@ -64,11 +57,11 @@ class MaxoutLSTMCell(nn.Module):
         self.hidden_size = hidden_size
 
     def start(self, rows: Tensor) -> State:
-        """Return the zero state of as many rows as `rows` [R, ...] has."""
+        """Return the zero state of R rows, given `rows` [R, ...]."""
         return rows.new_zeros(len(rows), self.hidden_size), rows.new_zeros(len(rows), self.hidden_size)
 
     def forward(self, x: Tensor, state: State, context: Tensor | None = None) -> tuple[Tensor, State]:
-        """Take x [R,E] one step further: output [R,H], and the next state; context [R,2H] joins the candidates."""
+        """Read x [R,E]: returns output [R,H] and the next state; context [R,2H] is added to the candidates."""
         hidden, cell = state
         # Gates and candidates in the order of the rows: input, forget, output, candidate, candidate.
         sums = self.i2h(x) + self.h2h(hidden)

@@ -1,8 +1,4 @@
-"""What a bare state_dict says of itself: a ResNet's configuration and name; strict loading.
-
-Everything is read from key names and shapes; nothing is guessed, and a wrong guess by the caller
-is answered with the full list of differences.
-"""
+"""Reads a ResNet's configuration and name from the keys and shapes of a state_dict, and loads weights strictly."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -17,7 +13,7 @@ from resonnx_export.networks.resnet import ARCHITECTURES, ResNetConfig
 _BLOCK = re.compile(r"layer(\d{1,4})\.(\d{1,4})\.")
 _HEAD = re.compile(r"fc\.(\d{1,2})\.weight")
 _LISTED = 8
-# Beyond any network; a file may name numbers that would take hours to build.
+# Larger than any network: a file may name numbers that would take hours to build.
 _MAX_STAGES, _MAX_BLOCKS, _MAX_CHANNELS = 8, 1000, 1 << 16
 
 
@@ -37,21 +33,13 @@ class CheckpointMismatch(ValueError):
         unexpected: list[str] | None = None,
         wrong_shapes: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] | None = None,
     ) -> None:
-        self.missing = missing or []
-        self.unexpected = unexpected or []
-        self.wrong_shapes = wrong_shapes or {}
-        parts = [reason]
-        if self.missing:
-            parts.append(_listing("missing", self.missing))
-        if self.unexpected:
-            parts.append(_listing("unexpected", self.unexpected))
-        if self.wrong_shapes:
-            shapes = [
-                f"{key} (expected {list(expected)}, found {list(found)})"
-                for key, (expected, found) in self.wrong_shapes.items()
-            ]
-            parts.append(_listing("wrong shape", shapes))
-        super().__init__("; ".join(parts))
+        self.missing, self.unexpected, self.wrong_shapes = missing or [], unexpected or [], wrong_shapes or {}
+        shapes = [
+            f"{key} (expected {list(expected)}, found {list(found)})"
+            for key, (expected, found) in self.wrong_shapes.items()
+        ]
+        lists = {"missing": self.missing, "unexpected": self.unexpected, "wrong shape": shapes}
+        super().__init__("; ".join([reason, *(_listing(title, items) for title, items in lists.items() if items)]))
 
 
 def _listing(title: str, items: list[str]) -> str:
@@ -60,13 +48,12 @@ def _listing(title: str, items: list[str]) -> str:
 
 
 def load_strict(module: nn.Module, state_dict: Mapping[str, Tensor]) -> None:
-    """Copy a state_dict into `module`, in the module's dtypes, or change nothing and say why.
+    """Copy a state_dict into `module`, in the module's dtypes.
 
-    `num_batches_tracked` may be absent: files from before PyTorch 0.4.1 lack it, and it has no
-    part in inference.
+    `num_batches_tracked` may be absent, as in files from before PyTorch 0.4.1: inference does not use it.
 
     Raises:
-        CheckpointMismatch: With every missing and unexpected key and every wrong shape.
+        CheckpointMismatch: Lists every missing and unexpected key and every wrong shape; `module` is unchanged.
     """
     check_fits(module, state_dict)
     own = module.state_dict()
@@ -88,14 +75,24 @@ def check_fits(module: nn.Module, state_dict: Mapping[str, Tensor]) -> None:
         raise CheckpointMismatch(reason, missing, unexpected, wrong_shapes)
 
 
+def matrix_shape(state_dict: Mapping[str, Tensor], key: str) -> tuple[int, int]:
+    """Return a matrix's rows and columns. Raises CheckpointMismatch if it is missing, no matrix, or empty."""
+    if key not in state_dict:
+        raise CheckpointMismatch("not all that the layout has", missing=[key])
+    shape = tuple(state_dict[key].shape)
+    if len(shape) != 2 or 0 in shape:
+        raise CheckpointMismatch(f"{key} has the shape {list(shape)}, which is no matrix")
+    return shape[0], shape[1]
+
+
 def resnet_config_from_state_dict(state_dict: Mapping[str, Tensor]) -> ResNetConfig:
     """Read a ResNet's configuration from torchvision-style keys and their shapes.
 
-    A state_dict without `fc.weight` is a trunk: `num_classes` 0. What leaves no trace in keys and shapes is
+    A state_dict without `fc.weight` is a trunk: `num_classes` 0. Properties that keys and shapes do not record are
     torchvision's: the stride in the 3x3 convolution, a 3x3 stem without pool.
 
     Raises:
-        CheckpointMismatch: If a key is missing without which the shape cannot be known, or a shape is no ResNet's.
+        CheckpointMismatch: A key is missing without which the shape cannot be known, or a shape is no ResNet's.
     """
     shapes = _Shapes(state_dict)
     stem = _stem(shapes)
@@ -167,8 +164,8 @@ def _head(shapes: _Shapes) -> tuple[tuple[int, int], ...]:
 def _shortcut(config: ResNetConfig, state_dict: Mapping[str, Tensor], firsts: Sequence[str]) -> Shortcut:
     if any(f"{first}downsample.2.weight" in state_dict for first in firsts):
         return "average"
-    # Later stages change the shape: where nothing has weights for that, it is done without. Only ResNets of basic
-    # blocks for small pictures were published so; elsewhere the weights are missing.
+    # Later stages change the shape. Only ResNets of basic blocks for small pictures were published without weights for
+    # that; in others the weights are missing.
     without = not any(f"{first}downsample.0.weight" in state_dict for first in firsts[1:])
     return "pad" if without and config.block == "basic" and config.stem == "small" else "convolution"
 
@@ -213,5 +210,5 @@ def _published(config: ResNetConfig) -> str | None:
 
 
 def _plain(config: ResNetConfig) -> ResNetConfig:
-    """Return the published network that a variant comes from, if there is one."""
+    """Return a variant's configuration without its variations."""
     return replace(config, stem="imagenet", stem_widths=None, shortcut="convolution", gate="none", gate_sizes=())

@@ -1,17 +1,36 @@
-"""ResNet, ResNeXt and Wide ResNet with exactly torchvision's state_dict keys and shapes.
+"""The interface of classifiers; and ResNet, ResNeXt and Wide ResNet with torchvision's state_dict keys and shapes."""
 
-Written here rather than imported so that narrow variants and small pictures fit the same class,
-and so that what is traced is what can be read on one page. Stems, shortcuts, gates and heads of other sources are
-options of the same class.
-"""
-
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Literal
 
 from torch import Tensor, nn
 
 from resonnx_export.networks.blocks import BasicBlock, Bottleneck, Gate, Shortcut, conv3x3, make_gate, make_shortcut
-from resonnx_export.networks.classifier import ClassifierNetwork
+
+
+class ClassifierNetwork(nn.Module, ABC):
+    """Maps normalised float pictures [N,in_channels,H,W] to logits [N,num_classes].
+
+    Attributes:
+        fc: The head, from features to logits.
+        in_channels: 3, or 1 for grey pictures.
+        num_classes: K of the logits; 0 without a head.
+        feature_size: D of `forward_features`.
+    """
+
+    fc: nn.Module
+    in_channels: int
+    num_classes: int
+    feature_size: int
+
+    @abstractmethod
+    def forward_features(self, x: Tensor) -> Tensor:
+        """Return the head's input [N,D]."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the logits [N,K]."""
+        return self.fc(self.forward_features(x))  # type: ignore[no-any-return]
 
 
 @dataclass(frozen=True)
@@ -24,19 +43,19 @@ class ResNetConfig:
         groups: Groups of a bottleneck's 3x3 convolution (ResNeXt).
         width_per_group: Channels of each group in the first stage, for `planes` of 64.
         planes: Channels of the stem and of the first stage before expansion.
-        num_classes: Rows of the final layer; 0 leaves it out, and `forward` answers features.
+        num_classes: Rows of the final layer; 0 leaves it out, and `forward` returns features.
         stem: "imagenet" (7x7 stride 2, max pool), "deep" (three 3x3, the first of stride 2, max pool) or "small" (3x3
             stride 1, no pool).
         in_channels: Channels of the input picture.
         caffe: Caffe's ResNet: the stride of a bottleneck in its first 1x1 convolution, and the stem's pool without
             padding, rounding up. Keys and shapes are the same.
-        stride_in_1x1: Only the first of the two.
+        stride_in_1x1: Only the stride, not the pool.
         stem_widths: Channels after the first and the second convolution of a deep stem.
-        shortcut: Where a block changes the shape: "convolution" of 1x1, "average" pool and then the convolution
-            (timm's `d`), or "pad" with zeros (He et al.'s option A).
-        gate: Of each block's output: "se" or "eca".
-        gate_sizes: Of each stage: an SE gate's hidden channels, an ECA gate's kernel.
-        head: Where the head is an nn.Sequential: each linear layer's index in it and its outputs, with ReLU between.
+        shortcut: The skip connection of a block that changes the shape: "convolution" of 1x1, "average" pool and then
+            the convolution (timm's `d`), or "pad" with zeros (He et al.'s option A).
+        gate: The channel gate of each block's output: "none", "se" or "eca".
+        gate_sizes: For each stage, an SE gate's hidden channels or an ECA gate's kernel.
+        head: For an nn.Sequential, each linear layer's index in it and its outputs, with ReLU between.
     """
 
     block: Literal["basic", "bottleneck"]
@@ -59,8 +78,7 @@ class ResNetConfig:
     def feature_size(self) -> int:
         """Channels of the last stage's output: D of `forward_features`."""
         expansion = Bottleneck.expansion if self.block == "bottleneck" else BasicBlock.expansion
-        last_stage = len(self.layers) - 1
-        return (self.planes << last_stage) * expansion
+        return (self.planes << len(self.layers) - 1) * expansion
 
 
 ARCHITECTURES: dict[str, ResNetConfig] = {
@@ -90,7 +108,8 @@ class ResNet(ClassifierNetwork):
 
     def __init__(self, config: ResNetConfig) -> None:
         super().__init__()
-        self.config = config
+        self.config, self.in_channels, self.num_classes = config, config.in_channels, config.num_classes
+        self.feature_size = config.feature_size
         self.conv1 = _stem(config)
         self.bn1 = nn.BatchNorm2d(config.planes)
         self.relu = nn.ReLU(inplace=True)
@@ -103,27 +122,9 @@ class ResNet(ClassifierNetwork):
             stage, channels = _stage(config, channels, index, blocks)
             self.add_module(name, stage)
         self.fc = _head(config)
-        self._initialise()
-
-    def _initialise(self) -> None:
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-
-    @property
-    def in_channels(self) -> int:
-        """Channels of the input picture."""
-        return self.config.in_channels
-
-    @property
-    def num_classes(self) -> int:
-        """Outputs of the head; 0 without one."""
-        return self.config.num_classes
-
-    @property
-    def feature_size(self) -> int:
-        """Channels of the last stage's output."""
-        return self.config.feature_size
 
     def features_map(self, x: Tensor) -> Tensor:
         """Return the last stage's output: [N,in_channels,H,W] -> [N,D,h,w]."""
@@ -134,7 +135,7 @@ class ResNet(ClassifierNetwork):
 
     def forward_features(self, x: Tensor) -> Tensor:
         """Return the mean of the feature map over its positions: [N,D]."""
-        # As a mean: the tracer turns adaptive_avg_pool2d into a Gather over computed indices.
+        # Not adaptive_avg_pool2d, which the tracer turns into a Gather over computed indices.
         return self.features_map(x).mean(dim=(2, 3))
 
 
@@ -181,7 +182,7 @@ def _head(config: ResNetConfig) -> nn.Module:
     if not config.head:
         return nn.Linear(config.feature_size, config.num_classes)
     inputs = config.feature_size
-    # What has no weights, dropout and the like, does nothing in inference.
+    # Dropout and other layers without weights do nothing in inference.
     layers: list[nn.Module] = [nn.Identity() for _ in range(config.head[-1][0] + 1)]
     for number, (index, outputs) in enumerate(config.head):
         if number > 0 and index - 1 > config.head[number - 1][0]:

@@ -1,6 +1,6 @@
-"""Show and Tell: the picture's feature is the first thing that the recurrent cells read, then word after word.
+"""Show and Tell: the recurrent cells read the picture's feature first, then word after word.
 
-In some sources the answer to the picture is the first word; in others it is dropped, and a start token follows.
+In some sources the output for the picture scores the first word; in others it is dropped, and a start token follows.
 """
 
 from dataclasses import dataclass
@@ -10,31 +10,22 @@ import torch
 from torch import Tensor, nn
 
 from resonnx_export.networks.cells import Kind, MaxoutLSTMCell, StackedCells
-from resonnx_export.networks.protocol import CaptionNetwork, Encoded, Stepped
-from resonnx_export.networks.resnet import ResNet, ResNetConfig
+from resonnx_export.networks.protocol import CaptionConfig, CaptionNetwork, Encoded, Stepped
 
 
 @dataclass(frozen=True)
-class ShowTellConfig:
+class ShowTellConfig(CaptionConfig):
     """The shape of a Show and Tell captioner.
 
     Attributes:
-        trunk: The ResNet, with `num_classes` 0.
-        vocabulary_size: V, the special tokens included.
-        embedding_size: E, of a word and of the projected picture.
-        hidden_size: H, of each cell.
         cell: The recurrent cell.
         layers: Cells on top of each other; a "maxout" cell stands alone.
         cell_bias: Whether the cells add biases.
-        residual: Whether the cells, from the second on, add their input to their output.
+        residual: Whether the cells have skip connections, from the second on.
         batch_norm: Whether the projected picture is normalised.
-        picture_says_word: Whether the answer to the picture is the first word.
+        picture_says_word: Whether the output for the picture scores the first word.
     """
 
-    trunk: ResNetConfig
-    vocabulary_size: int
-    embedding_size: int
-    hidden_size: int
     cell: Kind | Literal["maxout"]
     layers: int
     cell_bias: bool
@@ -47,10 +38,9 @@ class ShowTell(CaptionNetwork):
     """Writes a caption from a single feature vector. State: the cells'; no features."""
 
     def __init__(self, config: ShowTellConfig) -> None:
-        super().__init__()
+        super().__init__(config)
         self.config = config
         size = config.embedding_size
-        self.trunk = ResNet(config.trunk)
         self.project = nn.Linear(config.trunk.feature_size, size)
         self.norm = nn.BatchNorm1d(size) if config.batch_norm else nn.Identity()
         self.embedding = nn.Embedding(config.vocabulary_size, size)
@@ -59,28 +49,18 @@ class ShowTell(CaptionNetwork):
             self.cells = MaxoutLSTMCell(size, config.hidden_size)
         else:
             self.cells = StackedCells(
-                config.cell,
-                size,
-                config.hidden_size,
-                config.layers,
-                bias=config.cell_bias,
-                residual=config.residual,
+                config.cell, size, config.hidden_size, config.layers, bias=config.cell_bias, residual=config.residual
             )
         self.output = nn.Linear(config.hidden_size, config.vocabulary_size)
 
-    @property
-    def vocabulary_size(self) -> int:
-        """V, the special tokens included."""
-        return self.config.vocabulary_size
-
     def encode(self, images: Tensor) -> Encoded:
-        """Let the cells read the picture."""
+        """Return the state after the cells have read pictures [N,3,H,W]."""
         picture = self.norm(self.project(self.trunk.features_map(images).mean(dim=(2, 3))))
         hidden, state = self.cells(picture, self.cells.start(picture))
         return Encoded(state, (), self._words(hidden) if self.config.picture_says_word else None)
 
     def step(self, token: Tensor, state: tuple[Tensor, ...], features: tuple[Tensor, ...]) -> Stepped:
-        """Let the cells read token int64 [R]."""
+        """Read token int64 [R], one per row, and score the next."""
         hidden, state = self.cells(self.embedding(token), state)
         return Stepped(self._words(hidden), state)
 

@@ -1,7 +1,4 @@
-"""Top-down attention over a 14 x 14 map, as Self-Critical Sequence Training has it: att2in, att2in2 and updown.
-
-Additive attention with tanh, no gate. What depends on the picture alone is computed once, in `encode`.
-"""
+"""Top-down attention over a 14 x 14 map, as in Self-Critical Sequence Training: att2in, att2in2 and updown."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -9,40 +6,30 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from resonnx_export.networks.blocks import adaptive_average
 from resonnx_export.networks.cells import MaxoutLSTMCell, State
-from resonnx_export.networks.pooling import adaptive_average
-from resonnx_export.networks.protocol import CaptionNetwork, Encoded, Stepped
-from resonnx_export.networks.resnet import ResNet, ResNetConfig
+from resonnx_export.networks.protocol import CaptionConfig, CaptionNetwork, Encoded, Stepped
 
 MAP_SIZE = 14
 
 
 @dataclass(frozen=True)
-class TopDownConfig:
+class TopDownConfig(CaptionConfig):
     """The shape of a captioner with top-down attention.
 
     Attributes:
-        kind: "att2in" attends to the map as it is and embeds words plainly; "att2in2" and "updown" put both through a
-            layer with ReLU.
-        trunk: The ResNet, with `num_classes` 0.
-        vocabulary_size: V, the special tokens included.
-        embedding_size: E, of a word.
-        hidden_size: H, of the cells.
+        kind: "att2in" attends to the map itself; "att2in2" and "updown" apply a layer with ReLU to map and words.
         attention_size: A, of the space in which state and positions are compared.
         batch_norms: BatchNorms of the map: 0, 1 (before its layer) or 2 (and after it).
     """
 
     kind: Literal["att2in", "att2in2", "updown"]
-    trunk: ResNetConfig
-    vocabulary_size: int
-    embedding_size: int
-    hidden_size: int
     attention_size: int
     batch_norms: int = 0
 
     @property
     def value_size(self) -> int:
-        """Channels of what is attended to."""
+        """Channels of the attended map."""
         return self.trunk.feature_size if self.kind == "att2in" else self.hidden_size
 
 
@@ -53,14 +40,14 @@ class _Attention(nn.Module):
         self.alpha_net = nn.Linear(attention_size, 1)
 
     def forward(self, hidden: Tensor, values: Tensor, keys: Tensor) -> tuple[Tensor, Tensor]:
-        """Compare hidden [R,H] with keys [R,P,A]: mean of values [R,P,D] by weight, and the weights [R,P]."""
+        """Compare hidden [R,H] with keys [R,P,A]: weighted mean of values [R,P,D], and the weights [R,P]."""
         scores = self.alpha_net(torch.tanh(keys + self.h2att(hidden).unsqueeze(1))).squeeze(2)
         weights = torch.softmax(scores, dim=1)
         return torch.matmul(weights.unsqueeze(1), values).squeeze(1), weights
 
 
 class _Att2inCore(MaxoutLSTMCell):
-    """A maxout LSTM whose candidates see the attended picture; state (h, c)."""
+    """A maxout LSTM with the attended picture added to its candidates; state (h, c)."""
 
     def __init__(self, config: TopDownConfig) -> None:
         super().__init__(config.embedding_size, config.hidden_size)
@@ -76,7 +63,7 @@ class _Att2inCore(MaxoutLSTMCell):
 
 
 class _UpDownCore(nn.Module):
-    """An LSTM that attends and one that speaks; state (h_att, c_att, h_lang, c_lang)."""
+    """An attention LSTM and a language LSTM; state (h_att, c_att, h_lang, c_lang)."""
 
     def __init__(self, config: TopDownConfig) -> None:
         super().__init__()
@@ -91,7 +78,7 @@ class _UpDownCore(nn.Module):
         return tuple(rows.new_zeros(len(rows), self.hidden_size) for _ in range(4))
 
     def read(self, word: Tensor, state: State, features: tuple[Tensor, ...]) -> tuple[Tensor, State, Tensor]:
-        """Read word [R,E] beside the whole picture, attend, speak; returns as _Att2inCore.read."""
+        """Read word [R,E] with the whole picture, then attend; returns as _Att2inCore.read."""
         h_att, c_att, h_lang, c_lang = state
         values, keys, whole = features
         h_att, c_att = self.att_lstm(torch.cat([h_lang, whole, word], dim=1), (h_att, c_att))
@@ -101,23 +88,22 @@ class _UpDownCore(nn.Module):
 
 
 class _FeatureNorm(nn.BatchNorm1d):
-    """BatchNorm of the last axis: [N,P,D], where BatchNorm1d takes the middle one for the channels."""
+    """BatchNorm of the last axis of [N,P,D]; BatchNorm1d takes the middle one for the channels."""
 
     def forward(self, x: Tensor) -> Tensor:
         return super().forward(x.flatten(0, 1)).view_as(x)
 
 
 class TopDown(CaptionNetwork):
-    """Writes a caption by attending. Features: values [N,P,D], keys [N,P,A], for updown the whole picture [N,H].
+    """A captioner of the three kinds. Features: values [N,P,D], keys [N,P,A], for updown the whole picture [N,H].
 
-    Modules have the source's names and places in their Sequentials (Identity stands for Dropout), so its keys fit.
+    Modules have the source's names and places in their Sequentials (Identity for Dropout), so its keys fit.
     """
 
     def __init__(self, config: TopDownConfig) -> None:
-        super().__init__()
+        super().__init__(config)
         self.config = config
         hidden, channels = config.hidden_size, config.trunk.feature_size
-        self.trunk = ResNet(config.trunk)
         words = nn.Embedding(config.vocabulary_size, config.embedding_size)
         if config.kind == "att2in":
             self.embed: nn.Module = words
@@ -137,11 +123,6 @@ class TopDown(CaptionNetwork):
             self.core = _Att2inCore(config)
         self.logit = nn.Linear(hidden, config.vocabulary_size)
 
-    @property
-    def vocabulary_size(self) -> int:
-        """V, the special tokens included."""
-        return self.config.vocabulary_size
-
     def encode(self, images: Tensor) -> Encoded:
         """Project the map and its keys; the state is zero."""
         grid = self.trunk.features_map(images)
@@ -152,7 +133,7 @@ class TopDown(CaptionNetwork):
         return Encoded(self.core.start(values), features)
 
     def step(self, token: Tensor, state: State, features: tuple[Tensor, ...]) -> Stepped:
-        """Read token int64 [R]."""
+        """Read token int64 [R], one per row, and score the next."""
         hidden, state, weights = self.core.read(self.embed(token), state, features)
         return Stepped(torch.log_softmax(self.logit(hidden), dim=1), state, weights)
 

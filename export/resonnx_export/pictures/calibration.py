@@ -1,7 +1,4 @@
-"""Reads a folder of the user's pictures: as samples, or to calibrate with one half and to judge with the other.
-
-The server's own decoder and resize make the pixels, so ranges are those that the served model will see.
-"""
+"""Reads a folder of the user's pictures, as samples or for int8's calibration, with the server's decoder and resize."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -20,10 +17,10 @@ from resonnx_export.errors import BadInput
 
 _SUFFIXES: Final = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif")
 _LEAST: Final = 8
-# More do not make ranges better, and all pixels are held in memory.
+# All pixels are held in memory, and more pictures do not improve the ranges.
 _MOST_TO_FIT: Final = 256
 _MOST_HELD_BACK: Final = 1024
-# A proof takes no more; and they are held at their own size, as the model's input is not known yet.
+# No check uses more. Samples are held at their own size, as the model's input is not known yet.
 _MOST_SAMPLES: Final = 32
 _MOST_SAMPLE_SIDE: Final = 1024
 _SEED: Final = 0
@@ -31,12 +28,12 @@ _SEED: Final = 0
 
 @dataclass(frozen=True)
 class Calibration:
-    """Pictures of the kind that a model is meant for.
+    """Typical pictures.
 
     Attributes:
-        fit: uint8 [F,H,W,3], whose activations give the ranges.
-        held_back: uint8 [B,H,W,3], none of them in `fit`.
-        truths: int64 [B], the classes of `held_back`, where they are known.
+        fit: uint8 [F,H,W,3], from which the ranges of activations are measured.
+        held_back: uint8 [B,H,W,3], none of them in `fit`, to judge on.
+        truths: int64 [B], the classes of `held_back`; None if unknown.
     """
 
     fit: Pixels
@@ -45,7 +42,7 @@ class Calibration:
 
 
 def split_pictures(pictures: Pixels, truths: npt.NDArray[np.int64] | None = None) -> Calibration:
-    """Take every second picture of uint8 [N,H,W,3] to fit and hold the others back, with their classes int64 [N]."""
+    """Split pictures uint8 [N,H,W,3] with classes int64 [N]: every second one is held back."""
     return Calibration(pictures[0::2], pictures[1::2], None if truths is None else truths[1::2])
 
 
@@ -53,9 +50,9 @@ def read_calibration(folder: Path, recipe: pb.ImageInput, labels: Sequence[str] 
     """Read the JPEG, PNG, WebP, BMP and GIF files of a folder and its subfolders.
 
     Args:
-        folder: Where subfolders are named as labels, their pictures are of that class.
-        recipe: How pictures become the model's input.
-        labels: The model's, in the order of its classes; none of a captioner.
+        folder: Pictures in subfolders named as labels are of that class.
+        recipe: The model's input.
+        labels: A classifier's labels, in the order of its classes.
 
     Raises:
         BadInput: The folder cannot be read or has too few pictures, a picture cannot be decoded, or only some of the
@@ -68,17 +65,17 @@ def read_calibration(folder: Path, recipe: pb.ImageInput, labels: Sequence[str] 
         )
     chosen = files[: _MOST_TO_FIT + _MOST_HELD_BACK]
     truths = _truths(folder, chosen, labels)
-    pixels = np.stack([fit(image, recipe) for image in _decode(chosen, PictureOptions(recipe))])
+    pixels = np.stack([fit(image, recipe) for image in _decode(chosen, recipe)])
     half = min(len(chosen) // 2, _MOST_TO_FIT)
     return Calibration(pixels[:half], pixels[half:], None if truths is None else truths[half:])
 
 
-def read_samples(folder: Path, *, upright: bool = False) -> list[Image.Image]:
-    """Read some of the picture files of a folder and its subfolders, large ones made smaller.
+def read_samples(folder: Path, decoding: pb.ImageInput) -> list[Image.Image]:
+    """Read some of the picture files of a folder and its subfolders, and reduce large ones.
 
     Args:
         folder: With JPEG, PNG, WebP, BMP or GIF files.
-        upright: Apply EXIF orientation, as the recipe that they are for does.
+        decoding: A recipe as far as decoding depends on it.
 
     Raises:
         BadInput: As read_calibration; one picture is enough.
@@ -87,8 +84,7 @@ def read_samples(folder: Path, *, upright: bool = False) -> list[Image.Image]:
     if not files:
         raise BadInput(f"{folder} has no pictures ({', '.join(_SUFFIXES)})")
     samples = []
-    options = PictureOptions(pb.ImageInput(), exif_orientation="apply" if upright else "ignore")
-    for image in _decode(files[:_MOST_SAMPLES], options):
+    for image in _decode(files[:_MOST_SAMPLES], decoding):
         image.thumbnail((_MOST_SAMPLE_SIDE, _MOST_SAMPLE_SIDE))
         samples.append(image)
     return samples
@@ -112,14 +108,14 @@ def _truths(folder: Path, files: Sequence[Path], labels: Sequence[str]) -> npt.N
     if len(unknown) == len(set(names)):
         return None
     if unknown:
-        raise BadInput(f"{folder / unknown[0]} has pictures and is not named as a label, as other folders there are")
+        raise BadInput(f"{folder / unknown[0]} has pictures and is not named as a label, unlike other folders")
     return np.array([classes[name] for name in names], np.int64)
 
 
-def _decode(files: Sequence[Path], options: PictureOptions) -> Iterator[Image.Image]:
+def _decode(files: Sequence[Path], recipe: pb.ImageInput) -> Iterator[Image.Image]:
     for path in files:
         try:
-            yield decode(path.read_bytes(), str(path), options)
+            yield decode(path.read_bytes(), str(path), PictureOptions(recipe))
         except BadImage as error:
             raise BadInput(str(error)) from None
         except OSError as error:

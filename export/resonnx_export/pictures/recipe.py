@@ -1,32 +1,26 @@
-"""How pictures become a network's input: the settings of it, and check pictures of the right size.
+"""How picture files become a network's input: the recipe, the options that change it, and the training code's version.
 
-The published recipes stand here by name; the server's resize (runtime/pictures/images.py) runs what is built here.
+A picture option of the exporter is a field of InputChanges and what this module does with it, nothing else.
 """
 
-from collections.abc import Sequence
+import io
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Annotated, Final, Literal, get_args
 
 import numpy as np
-from PIL import Image
+import numpy.typing as npt
+import typer
+from PIL import Image, ImageOps
 from resonnx_proto.v1 import manifest_pb2 as pb
-from resonnx_server.runtime.pictures.images import Pixels, fit
 
 from resonnx_export.errors import BadInput
 
+FilterName = Literal["bilinear", "bicubic", "lanczos", "nearest", "box"]
+ExifOrientation = Literal["ignore", "apply"]
+
 IMAGENET_MEAN: Final = (0.485, 0.456, 0.406)
 IMAGENET_STD: Final = (0.229, 0.224, 0.225)
-FILTERS: Final = {
-    "bilinear": pb.ImageInput.FILTER_BILINEAR,
-    "bicubic": pb.ImageInput.FILTER_BICUBIC,
-    "lanczos": pb.ImageInput.FILTER_LANCZOS,
-    "nearest": pb.ImageInput.FILTER_NEAREST,
-    "box": pb.ImageInput.FILTER_BOX,
-}
-EXIF_ORIENTATIONS: Final = {
-    "ignore": pb.ImageInput.EXIF_ORIENTATION_IGNORE,
-    "apply": pb.ImageInput.EXIF_ORIENTATION_APPLY,
-}
 
 
 def image_input(
@@ -36,66 +30,101 @@ def image_input(
     resize_filter: str = "bilinear",
     mean: Sequence[float] = IMAGENET_MEAN,
     std: Sequence[float] = IMAGENET_STD,
-    exif_orientation: str = "ignore",
+    exif_orientation: ExifOrientation = "ignore",
 ) -> pb.ImageInput:
-    """Describe a square input.
+    """Return the recipe of a square input.
 
     Args:
         size: Side in pixels.
-        resize_short_side: The short side's length before the centre crop; None stretches the picture to the square.
-        resize_filter: A key of FILTERS.
-        mean: Of R, G, B scaled to 0..1.
-        std: Likewise.
-        exif_orientation: A key of EXIF_ORIENTATIONS: what is done about how the camera was held.
+        resize_short_side: Length of the short side before the centre crop, in pixels; None resizes both sides to the
+            square.
+        resize_filter: A FilterName.
+        mean: Subtracted from R, G, B scaled to 0..1.
+        std: Divides R, G, B after that.
+        exif_orientation: Whether pictures are first turned upright by their EXIF orientation.
 
     Raises:
-        BadInput: An unknown filter, or not three means and three positive deviations.
+        BadInput: An unknown filter, or not three finite means and three positive deviations.
     """
-    if resize_filter not in FILTERS:
-        raise BadInput(f"filter {resize_filter!r} is none of {', '.join(FILTERS)}")
+    if resize_filter not in get_args(FilterName):
+        raise BadInput(f"filter {resize_filter!r} is none of {', '.join(get_args(FilterName))}")
     if len(mean) != 3 or len(std) != 3 or not np.isfinite([*mean, *std]).all() or min(std) <= 0:
         raise BadInput("mean and std take three numbers each, for red, green and blue; std must be positive")
-    recipe = pb.ImageInput(
+    crops = resize_short_side is not None
+    return pb.ImageInput(
         width=size,
         height=size,
-        resize=pb.ImageInput.RESIZE_STRETCH,
-        filter=FILTERS[resize_filter],
+        resize=pb.ImageInput.RESIZE_SHORT_SIDE_CROP if crops else pb.ImageInput.RESIZE_STRETCH,
+        resize_short_side=resize_short_side,
+        filter=f"FILTER_{resize_filter.upper()}",
         mean=mean,
         std=std,
-        exif_orientation=EXIF_ORIENTATIONS[exif_orientation],
+        exif_orientation=_EXIF_ORIENTATIONS[exif_orientation],
     )
-    if resize_short_side is not None:
-        recipe.resize = pb.ImageInput.RESIZE_SHORT_SIDE_CROP
-        recipe.resize_short_side = resize_short_side
-    return recipe
+
+
+_EXIF_ORIENTATIONS: Final = {
+    "ignore": pb.ImageInput.EXIF_ORIENTATION_IGNORE,
+    "apply": pb.ImageInput.EXIF_ORIENTATION_APPLY,
+}
+
+
+def _channels(option: str) -> Callable[[str], list[float]]:
+    """Return the parser of an option that takes three numbers, or one for all three channels."""
+
+    def parse(text: str) -> list[float]:
+        try:
+            numbers = [float(number) for number in text.split(",")]
+        except ValueError:
+            numbers = []
+        if len(numbers) not in (1, 3):
+            raise BadInput(f"{option} {text!r} is not three numbers, R,G,B, nor one for all of them")
+        return numbers * 3 if len(numbers) == 1 else numbers
+
+    return parse
 
 
 @dataclass(frozen=True)
 class InputChanges:
-    """What is asked for in place of a layout's own picture recipe; None keeps it. As image_input's arguments.
+    """Options that change a layout's picture recipe; None keeps the recipe's value."""
 
-    Attributes:
-        stretch: Resize both sides to the square, even where the layout crops.
-    """
-
-    size: int | None = None
-    resize_short_side: int | None = None
-    stretch: bool = False
-    resize_filter: str | None = None
-    mean: Sequence[float] | None = None
-    std: Sequence[float] | None = None
-    exif_orientation: str | None = None
-
-    @property
-    def turns_upright(self) -> bool:
-        """Whether pictures are turned upright; no layout's own recipe does."""
-        return self.exif_orientation == "apply"
+    size: Annotated[int | None, typer.Option(min=1, metavar="PIXELS", help="Side of the input picture, in pixels.")] = (
+        None
+    )
+    resize_short_side: Annotated[
+        int | None, typer.Option(metavar="PIXELS", help="Resize the short side to this, then crop the centre.")
+    ] = None
+    stretch: Annotated[bool, typer.Option("--stretch", help="Resize both sides to the input instead.")] = False
+    resize_filter: Annotated[FilterName | None, typer.Option("--filter", help="Pillow's filter for resizing.")] = None
+    exif_orientation: Annotated[
+        ExifOrientation | None,
+        typer.Option(
+            help="apply: turn pictures upright by their EXIF orientation first, as training code does that calls "
+            "exif_transpose.  [default: ignore, as torchvision does]"
+        ),
+    ] = None
+    mean: Annotated[
+        Sequence[float] | None,
+        typer.Option(
+            parser=_channels("--mean"),
+            metavar="R,G,B",
+            help="Mean subtracted from pixels scaled to 0..1; or one number for all.",
+        ),
+    ] = None
+    std: Annotated[
+        Sequence[float] | None,
+        typer.Option(
+            parser=_channels("--std"),
+            metavar="R,G,B",
+            help="Standard deviation that they are then divided by; or one number for all.",
+        ),
+    ] = None
 
     def apply(self, recipe: pb.ImageInput) -> pb.ImageInput:
         """Return the recipe with these changes; where the size alone changes, the short side keeps its ratio.
 
         Raises:
-            BadInput: As image_input, or both ways of resizing are asked for.
+            BadInput: As image_input, or both ways of resizing are given.
         """
         if self.stretch and self.resize_short_side is not None:
             raise BadInput("--stretch and --resize-short-side exclude each other")
@@ -103,76 +132,54 @@ class InputChanges:
         short_side = self.resize_short_side
         if short_side is None and not self.stretch and recipe.resize == pb.ImageInput.RESIZE_SHORT_SIDE_CROP:
             short_side = size * recipe.resize_short_side // recipe.width
-        names = {value: name for name, value in FILTERS.items()}
         return image_input(
             size,
             resize_short_side=short_side,
-            resize_filter=self.resize_filter or names[recipe.filter],
+            resize_filter=self.resize_filter or _filter_name(recipe),
             mean=recipe.mean if self.mean is None else self.mean,
             std=recipe.std if self.std is None else self.std,
-            exif_orientation=self.exif_orientation or exif_orientation(recipe),
+            exif_orientation=self.exif_orientation or _exif_orientation(recipe),
         )
 
+    def decoding(self) -> pb.ImageInput:
+        """Return what a picture file's decoding depends on, before the whole recipe is known."""
+        return pb.ImageInput(exif_orientation=_EXIF_ORIENTATIONS[self.exif_orientation or "ignore"])
 
-def exif_orientation(recipe: pb.ImageInput) -> str:
-    """Return a recipe's key of EXIF_ORIENTATIONS."""
+
+def describe(recipe: pb.ImageInput) -> str:
+    """Describe a recipe in one line."""
+    how = "stretched" if recipe.resize == pb.ImageInput.RESIZE_STRETCH else f"short side {recipe.resize_short_side}"
+    mean, std = (",".join(f"{number:g}" for number in values) for values in (recipe.mean, recipe.std))
+    exif = "applied" if _exif_orientation(recipe) == "apply" else "ignored"
+    return (
+        f"{recipe.width}x{recipe.height}, {how}, {_filter_name(recipe)}, mean {mean}, std {std}, "
+        f"EXIF orientation {exif}"
+    )
+
+
+def _filter_name(recipe: pb.ImageInput) -> str:
+    return pb.ImageInput.Filter.Name(recipe.filter).removeprefix("FILTER_").lower()
+
+
+def _exif_orientation(recipe: pb.ImageInput) -> ExifOrientation:
     return "apply" if recipe.exif_orientation == pb.ImageInput.EXIF_ORIENTATION_APPLY else "ignore"
 
 
-def check_pictures(recipe: pb.ImageInput, count: int, seed: int, samples: Sequence[Image.Image] = ()) -> Pixels:
-    """Make pictures to compare answers on: every second one a sample, the rest synthetic and of all kinds.
+def training_pixels(file: bytes, recipe: pb.ImageInput) -> npt.NDArray[np.uint8]:
+    """Decode and resize a picture file as training code does; returns uint8 [H,W,3].
 
-    Returns:
-        uint8 [count, recipe.height, recipe.width, 3]; same arguments, same pictures.
+    Written apart from the server's runtime/pictures/images.py, so that golden examples can show a server's mistake.
+    Stretch: `imresize(image, (H, W))`. Short side: torchvision's `Resize(short_side)` and `CenterCrop((H, W))`
+    (torchvision/transforms/functional.py: `_compute_resized_output_size` and `center_crop`).
     """
-    rng = np.random.default_rng(seed)
-    kinds = rng.permutation(len(_KINDS))
-    pictures = []
-    for i in range(count):
-        if samples and i in sample_rows(count):
-            pictures.append(fit(samples[(seed + i // 2) % len(samples)], recipe))
-        else:
-            pictures.append(_KINDS[kinds[i % len(_KINDS)]](rng, recipe.height, recipe.width))
-    return np.stack(pictures)
-
-
-def sample_rows(count: int) -> range:
-    """Return which of `count` check pictures are samples, where there are samples."""
-    return range(0, count, 2)
-
-
-def smooth(rng: np.random.Generator, height: int, width: int) -> Pixels:
-    """Make a picture uint8 [height,width,3] with the soft colours and edges of a blurred photograph."""
-    coarse = rng.integers(0, 256, (7, 5, 3), np.uint8)
-    return np.asarray(Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC))
-
-
-def _noise(rng: np.random.Generator, height: int, width: int) -> Pixels:
-    return rng.integers(0, 256, (height, width, 3), np.uint8)
-
-
-def _black(rng: np.random.Generator, height: int, width: int) -> Pixels:
-    return np.zeros((height, width, 3), np.uint8)
-
-
-def _white(rng: np.random.Generator, height: int, width: int) -> Pixels:
-    return np.full((height, width, 3), 255, np.uint8)
-
-
-def _one_bright_pixel(rng: np.random.Generator, height: int, width: int) -> Pixels:
-    picture = _black(rng, height, width)
-    picture[rng.integers(height), rng.integers(width)] = 255
-    return picture
-
-
-def _checkerboard(rng: np.random.Generator, height: int, width: int) -> Pixels:
-    board = (np.add.outer(np.arange(height), np.arange(width)) % 2 * 255).astype(np.uint8)
-    return np.repeat(board[:, :, None], 3, axis=2)
-
-
-def _stripes(rng: np.random.Generator, height: int, width: int) -> Pixels:
-    phase = np.linspace(0, rng.uniform(10, 60), height)[:, None, None] + rng.uniform(0, 6, 3)
-    return np.broadcast_to(127.5 + 127.5 * np.sin(phase), (height, width, 3)).astype(np.uint8)
-
-
-_KINDS: Final = (smooth, _noise, _black, smooth, _white, _one_bright_pixel, _checkerboard, _stripes)
+    opened = Image.open(io.BytesIO(file))
+    upright = ImageOps.exif_transpose(opened) if _exif_orientation(recipe) == "apply" else opened
+    image = upright.convert("RGB")
+    resample = Image.Resampling[_filter_name(recipe).upper()]
+    if recipe.resize == pb.ImageInput.RESIZE_STRETCH:
+        return np.asarray(image.resize((recipe.width, recipe.height), resample))
+    short, long = sorted(image.size)
+    new_short, new_long = recipe.resize_short_side, int(recipe.resize_short_side * long / short)
+    image = image.resize((new_short, new_long) if image.width <= image.height else (new_long, new_short), resample)
+    left, top = round((image.width - recipe.width) / 2), round((image.height - recipe.height) / 2)
+    return np.asarray(image.crop((left, top, left + recipe.width, top + recipe.height)))

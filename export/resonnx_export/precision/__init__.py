@@ -1,1 +1,1 @@
-"""int8 and fp16 variants of the graphs, and the guards of their accuracy."""
+"""Graphs of reduced precision: conversion, accuracy limits, and checks."""

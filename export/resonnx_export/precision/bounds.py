@@ -1,7 +1,7 @@
-"""How far reduced precision moves the answers, and so what a provider may compute in.
+"""Bounds of reduced precision: measured deviations, and the precisions that providers may compute in.
 
-Measured in PyTorch by rounding what each layer is given, holds and gives, with sums in float32, as the matrix units of
-processors and GPUs do. A whole network in half precision on a CPU gives the same figure five times slower.
+Measured in PyTorch by rounding the inputs, weights and outputs of each layer, with sums in float32 as in the matrix
+units of processors and GPUs. A whole network in half precision on a CPU gives the same figure five times slower.
 """
 
 import copy
@@ -11,20 +11,22 @@ from typing import Any, Final, TypeVar
 import numpy as np
 import torch
 from resonnx_proto.v1 import manifest_pb2 as pb
+from resonnx_server.runtime.model_files.golden_examples import Verdict
 from resonnx_server.runtime.model_files.manifest import DECODER_FILE, ENCODER_FILE, MAX_DEVIATION
 from resonnx_server.runtime.pictures.images import Pixels
 from torch import Tensor, nn
 
 from resonnx_export.errors import ParityFailed
-from resonnx_export.networks import CaptionNetwork, ClassifierNetwork, Encoded
+from resonnx_export.networks.protocol import CaptionNetwork
+from resonnx_export.networks.resnet import ClassifierNetwork
 from resonnx_export.proof import reference
+from resonnx_export.proof.parity import FP32_BOUND
 from resonnx_export.wording import precision_name
 
-FP32_BOUND: Final = 1e-3
-# Twice the measured deviation: the stored pictures and another chip's order of sums differ from what was measured.
+# Twice the measured deviation: other pictures, and another processor's order of sums, deviate otherwise.
 _ALLOWANCE: Final = 2.0
 _LEAST_BOUND: Final = 5e-4
-# Of what is stored in reduced precision.
+# The greatest measured deviation of a quantised file.
 GREATEST_DEVIATION: Final = MAX_DEVIATION / _ALLOWANCE
 
 Deviations = Mapping[torch.dtype, float]
@@ -32,15 +34,15 @@ _Network = TypeVar("_Network", bound=nn.Module)
 
 
 def fp32_bound(file: str) -> pb.PrecisionBound:
-    """Return the bound that every file has."""
+    """Return the bound of a file in float32."""
     return pb.PrecisionBound(file=file, precision=pb.PRECISION_FP32, max_deviation=FP32_BOUND)
 
 
-def stored_bound(file: str, precision: pb.Precision, deviation: float) -> pb.PrecisionBound:
-    """Return the bound of a file that is stored in reduced precision, from its measured deviation.
+def quantised_bound(file: str, precision: pb.Precision, deviation: float) -> pb.PrecisionBound:
+    """Return the bound of a quantised file from its measured deviation.
 
     Raises:
-        ParityFailed: No server would take it.
+        ParityFailed: The deviation exceeds what a server accepts.
     """
     if not deviation <= GREATEST_DEVIATION:
         raise ParityFailed(
@@ -48,6 +50,23 @@ def stored_bound(file: str, precision: pb.Precision, deviation: float) -> pb.Pre
             f"(at most {GREATEST_DEVIATION:g})"
         )
     return pb.PrecisionBound(file=file, precision=precision, max_deviation=max(_LEAST_BOUND, _ALLOWANCE * deviation))
+
+
+def record(manifest: pb.Manifest, bound: pb.PrecisionBound, *agreements: pb.Agreement) -> None:
+    """Write a quantised file's bound, in place of its others, and agreements into the manifest."""
+    others = [other for other in manifest.precisions if other.file != bound.file]
+    del manifest.precisions[:]
+    manifest.precisions.extend([*others, bound])
+    manifest.stored[bound.file] = bound.precision
+    manifest.parity.agreements.extend(agreements)
+
+
+def quantised_line(bound: pb.PrecisionBound, verdict: Verdict, pictures: int, same: str) -> str:
+    """Describe the comparison of a quantised file with PyTorch. Raises ParityFailed if it did not pass."""
+    compared = f"{bound.file} in {precision_name(bound.precision)} against PyTorch in float32"
+    if not verdict.passed:
+        raise ParityFailed(f"{compared}: {verdict.detail}")
+    return f"  {compared}, {pictures} golden pictures: {same}, {verdict.detail}"
 
 
 def reduced_bounds(file: str, deviations: Deviations) -> list[pb.PrecisionBound]:
@@ -78,9 +97,9 @@ def measure_classifier(network: ClassifierNetwork, images: Pixels, recipe: pb.Im
 def measure_captioner(
     network: CaptionNetwork, images: Pixels, recipe: pb.ImageInput, spec: pb.CaptionerSpec
 ) -> dict[str, Deviations]:
-    """Return the deviations by file, of the words' log-probabilities, each file reduced while the other is not.
+    """Return the deviations of the words' log-probabilities by file, with that file alone in reduced precision.
 
-    The reduced network is fed the words of the exact one: a different word would change all that follow.
+    The reduced network is fed the exact one's words: another word would change all that follow.
     """
     encoded = reference.encode(network, images, recipe)
     captions = reference.caption(network, encoded, spec)
@@ -90,8 +109,8 @@ def measure_captioner(
         reduced = _rounded(network, dtype)
         encoded_reduced = reference.encode(reduced, images, recipe)
         for file, stepper, start in ((ENCODER_FILE, network, encoded_reduced), (DECODER_FILE, reduced, encoded)):
-            # As the judgement does (golden.judge_captions): sure words have log-probabilities next to 0.
-            found[file][dtype] = _deviation(exact, follow(stepper, start, captions, spec), 1.0)
+            # The least scale is judge_captions': sure words have log-probabilities close to 0.
+            found[file][dtype] = _deviation(exact, reference.follow(stepper, start, captions, spec), 1.0)
     return dict(found)
 
 
@@ -102,30 +121,6 @@ def _deviation(exact: np.ndarray[Any, Any], found: np.ndarray[Any, Any], least_s
 
 
 @torch.no_grad()
-def follow(
-    network: CaptionNetwork, encoded: Encoded, captions: list[reference.Caption], spec: pb.CaptionerSpec
-) -> np.ndarray[Any, Any]:
-    """Return the log-probabilities that `network` gives to the captions' words, one after the other: [sum of T]."""
-    state, features, first = encoded
-    length = max(len(caption.tokens) for caption in captions)
-    tokens = np.zeros((len(captions), length), np.int64)
-    for row, caption in enumerate(captions):
-        tokens[row, : len(caption.tokens)] = caption.tokens
-    targets = torch.from_numpy(tokens)
-    token = torch.full((len(captions),), spec.start_id)
-    columns = []
-    for position in range(length):
-        if position == 0 and first is not None:
-            log_probs = first
-        else:
-            log_probs, state, _ = network.step(token, state, features)
-        token = targets[:, position]
-        columns.append(log_probs.gather(1, token[:, None]))
-    scores = torch.cat(columns, dim=1).numpy()
-    return np.concatenate([scores[row, : len(caption.tokens)] for row, caption in enumerate(captions)])
-
-
-@torch.no_grad()
 def _rounded(network: _Network, dtype: torch.dtype) -> _Network:
     """Return a float32 copy that rounds weights once, and every layer's inputs and outputs, to `dtype`."""
     rounded = copy.deepcopy(network)
@@ -133,16 +128,13 @@ def _rounded(network: _Network, dtype: torch.dtype) -> _Network:
         value.copy_(_round(value, dtype))
     for layer in rounded.modules():
         if not list(layer.children()):
-            layer.register_forward_pre_hook(lambda _, inputs: _round_all(inputs, dtype))
-            layer.register_forward_hook(lambda _, __, output: _round_all(output, dtype))
+            layer.register_forward_pre_hook(lambda _, inputs: _round(inputs, dtype))
+            layer.register_forward_hook(lambda _, __, output: _round(output, dtype))
     return rounded
 
 
-def _round(value: Tensor, dtype: torch.dtype) -> Tensor:
-    return value.to(dtype).to(torch.float32) if value.is_floating_point() else value
-
-
-def _round_all(values: Any, dtype: torch.dtype) -> Any:
+def _round(values: Any, dtype: torch.dtype) -> Any:
     if isinstance(values, tuple):
-        return tuple(_round_all(value, dtype) for value in values)
-    return _round(values, dtype) if isinstance(values, Tensor) else values
+        return tuple(_round(value, dtype) for value in values)
+    floating = isinstance(values, Tensor) and values.is_floating_point()
+    return values.to(dtype).to(torch.float32) if floating else values

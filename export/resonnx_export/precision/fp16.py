@@ -1,4 +1,4 @@
-"""Stores a traced graph's trunk in float16. Normalisation and scores stay float32, as do all inputs and outputs."""
+"""Converts a graph's trunk to float16. Normalisation, scores, inputs and outputs stay in float32."""
 
 import onnx
 from onnx import TensorProto, helper
@@ -10,7 +10,7 @@ from resonnx_export.graphs.trunk import find_trunk
 
 
 def to_fp16(model: bytes) -> bytes:
-    """Return the graph with its trunk's weights and operations in float16, cast on the way in and out."""
+    """Return the graph with its trunk's weights and operations in float16, and casts around it."""
     proto = onnx.load_model_from_string(model)
     graph = proto.graph
     trunk = find_trunk(graph)
@@ -19,7 +19,7 @@ def to_fp16(model: bytes) -> bytes:
     used = {name for node in inside for name in node.input}
     weights = [weight for weight in graph.initializer if weight.name in used]
 
-    # The trunk alone: in a whole graph the converter takes scores through float16 even where it leaves them float32.
+    # The trunk alone: in a whole graph the converter passes scores through float16 even where it keeps them in float32.
     enter, leave = (
         [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in names]
         for names in (trunk.inputs, trunk.outputs)

@@ -1,7 +1,7 @@
-"""Quantises a traced graph's trunk to int8 with ONNX Runtime's tool: QDQ, uint8 activations, int8 weights by channel.
+"""Quantises a graph's trunk to int8 with ONNX Runtime's tool: QDQ, uint8 activations, int8 weights by channel.
 
-So the CPU provider's fast kernels (VNNI) and OpenVINO's both take it. The tool's list of operators is left as it is:
-without Relu in it, activations are not fused into convolutions, and int8 has a third of its speed with OpenVINO.
+The fast kernels of the CPU provider (VNNI) and of OpenVINO support this format. The tool's default list of operators is
+kept: without Relu in it, activations are not fused into convolutions, and int8 has a third of its speed with OpenVINO.
 """
 
 from collections.abc import Collection, Iterator
@@ -24,24 +24,24 @@ _BATCH: Final = 8
 
 
 class Quantiser:
-    """Quantises one graph as often as asked, with other blocks left in floating point.
+    """Quantises one graph repeatedly, with other blocks left in floating point.
 
     Args:
         model: The ONNX file in float32.
-        pictures: uint8 [N,H,W,3]; the ranges of activations are taken from them, once.
+        pictures: uint8 [N,H,W,3], from which the ranges of activations are measured, once.
         folder: For the tool's files.
     """
 
     def __init__(self, model: bytes, pictures: Pixels, folder: Path) -> None:
         proto = onnx.load_model_from_string(model)
         self._trunk = find_trunk(proto.graph)
-        # The feature map itself stays as it is: that costs next to nothing, and OpenVINO 2026.4 computes the mean of a
-        # quantised and transposed map wrongly for more than one picture.
+        # The feature map itself stays in float32, at almost no cost: OpenVINO 2026.4 computes the mean of a quantised
+        # and transposed map wrongly for more than one picture.
         inside = set(self._trunk.nodes) - set(self._trunk.tail)
         self._outside = [node.name for node in proto.graph.node if node.name not in inside]
-        # The tool asks for shape inference and folded BatchNorm; the tracer has done both.
+        # The tool requires shape inference and folded BatchNorm, which the tracer has done.
         add_pre_process_metadata(proto)
-        # As a file: the tool moves the weights of a model in memory to files of its own, and removes these.
+        # As a file: the tool moves the weights of a model in memory to files and deletes these.
         self._model, self._ranges, self._output = (folder / name for name in ("model.onnx", "ranges.json", "int8.onnx"))
         onnx.save(proto, self._model)
         self._pictures = pictures
@@ -52,7 +52,7 @@ class Quantiser:
         return tuple(self._trunk.blocks)
 
     def quantise(self, in_float: Collection[str] = ()) -> bytes:
-        """Return the graph in int8, but for the blocks `in_float`. Same arguments, same bytes."""
+        """Return the graph in int8, except for the blocks `in_float`. Same arguments, same bytes."""
         quantize_static(
             self._model,
             self._output,
@@ -70,7 +70,7 @@ class Quantiser:
 
 @contextmanager
 def quantiser(model: bytes, pictures: Pixels) -> Iterator[Quantiser]:
-    """Give a Quantiser, and remove its files afterwards."""
+    """Give a Quantiser, and delete its files afterwards."""
     with TemporaryDirectory() as folder:
         yield Quantiser(model, pictures, Path(folder))
 

@@ -1,9 +1,8 @@
-"""Stores a traced decoder's output layer in int8 and scores its best words again, from its weights in float32.
+"""Converts a decoder's output layer to int8, with fp32 rescoring of its best words.
 
-A step of one row is mostly the reading of this layer's weights: V x H numbers for one word. int8 in blocks reads a
-quarter of them, and is too coarse to choose between close words; the 64 that it finds best are scored once more in
-float32, which reads 64 x H. So the best words have float32's scores, and only what they are normalised by, the sum over
-all words, is made of rounded ones. Activations are rounded by row, so no row sees its neighbours.
+A step of one row mostly reads this layer's V x H weights. int8 in blocks reads a quarter of the bytes, but cannot rank
+close words; so its 64 best words are scored again in float32, which reads 64 x H. The best words have float32's scores;
+only the sum that normalises them is rounded. Activations are rounded by row, so rows do not affect each other.
 """
 
 from collections.abc import Iterable
@@ -18,9 +17,9 @@ from onnx import helper, numpy_helper
 from resonnx_export.errors import BadInput
 from resonnx_export.graphs.trace import finish
 
-# Words whose scores are computed twice.
+# Number of words that are rescored.
 RESCORED: Final = 64
-# The names of the two tensors that hold the layer in int8; WORDS, or the layer's own weights, hold it in float32.
+# Names of the layer's two tensors in int8. In float32 it is WORDS, or the layer's own weights.
 BLOCKS: Final = "output_int8"
 SCALES: Final = "output_int8_scales"
 WORDS: Final = "output_by_word"
@@ -29,7 +28,7 @@ _LOG_PROBS: Final = "log_probs"
 _BLOCK: Final = 32
 _ZERO: Final = 128
 _STEPS: Final = 127
-# Of MatMulNBits' accuracy_level: activations in int8, too, so that products are summed in integers.
+# MatMulNBits' accuracy_level for int8 activations, so that products are summed in integers.
 _INT8_SUMS: Final = 4
 _DOMAIN: Final = "com.microsoft"
 _EXPECTED: Final = (
@@ -40,15 +39,15 @@ _EXPECTED: Final = (
 
 @dataclass(frozen=True)
 class OutputLayer:
-    """The layer that scores the words: scores [R,V] = hidden [R,H] x weights + bias.
+    """The output layer: scores [R,V] = hidden [R,H] x weights + bias, by names of tensors.
 
     Attributes:
-        nodes: It alone, in order: a Gemm, a MatMul, or a MatMul and an Add.
-        hidden: What it is given.
-        weights: Its weights' name, [V,H] where `by_word`, otherwise [H,V].
-        by_word: Whether each word's weights lie together.
-        bias: Its bias' name, [V]; None without.
-        scores: What it answers.
+        nodes: A Gemm, a MatMul, or a MatMul and an Add.
+        hidden: Its input.
+        weights: [V,H] if `by_word`, otherwise [H,V].
+        by_word: Whether each word's weights are contiguous.
+        bias: [V]; None without a bias.
+        scores: Its output.
     """
 
     nodes: tuple[onnx.NodeProto, ...]
@@ -60,13 +59,10 @@ class OutputLayer:
 
 
 def rescore(decoder: bytes) -> bytes:
-    """Return decoder.onnx with its output layer in int8 and its best words scored again; same input, same bytes.
-
-    Args:
-        decoder: As trace_decoder makes it, in float32.
+    """Convert decoder.onnx of trace_decoder to an int8 output layer with fp32 rescoring; same input, same bytes.
 
     Raises:
-        BadInput: It has no such output layer; says what was expected.
+        BadInput: The decoder has no such output layer; the message says what was expected.
         ParityFailed: The result is not valid ONNX.
     """
     model = onnx.load_model_from_string(decoder)
@@ -76,10 +72,14 @@ def rescore(decoder: bytes) -> bytes:
     weights = numpy_helper.to_array(stored[layer.weights])
     by_word = weights if layer.by_word else np.ascontiguousarray(weights.T)
     blocks, scales = in_blocks(by_word)
-    constants: dict[str, npt.NDArray[Any]] = {BLOCKS: blocks, SCALES: scales, **_numbers(len(by_word))}
-    words = layer.weights
+    constants: dict[str, npt.NDArray[Any]] = {
+        BLOCKS: blocks,
+        SCALES: scales,
+        "rescored_count": np.array([min(RESCORED, len(by_word))], np.int64),
+        "rescored_axis": np.array([2], np.int64),
+    }
+    words = layer.weights if layer.by_word else WORDS
     if not layer.by_word:
-        words = WORDS
         constants[words] = by_word
     scoring = _scoring(layer, words, by_word.shape)
     nodes: list[onnx.NodeProto] = []
@@ -90,18 +90,22 @@ def rescore(decoder: bytes) -> bytes:
             nodes += _best_of_rescored(node)
         elif node is not layer.nodes[0]:
             nodes.append(node)
-    _replace(graph.node, nodes)
+    copies = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
+    del graph.node[:]
+    graph.node.extend(copies)
     graph.initializer.extend(numpy_helper.from_array(value, name) for name, value in constants.items())
-    _drop_unused(graph)
+    used = {name for node in graph.node for name in node.input}
+    for tensor in [tensor for tensor in graph.initializer if tensor.name not in used]:
+        graph.initializer.remove(tensor)
     model.opset_import.append(helper.make_opsetid(_DOMAIN, 1))
     return finish(model)
 
 
 def find_output_layer(graph: onnx.GraphProto) -> OutputLayer:
-    """Find what scores the words in a decoder's graph.
+    """Find the output layer of a decoder's graph.
 
     Raises:
-        BadInput: There is no such layer, or not one alone; says what was expected.
+        BadInput: There is no such layer, or more than one; the message says what was expected.
     """
     maker = {output: node for node in graph.node for output in node.output}
     shapes = {tensor.name: tuple(tensor.dims) for tensor in graph.initializer}
@@ -124,7 +128,7 @@ def find_output_layer(graph: onnx.GraphProto) -> OutputLayer:
         bias = product.input[2]
     by_word = bool(attributes.get("transB", 0))
     width = shapes[product.input[1]][0 if by_word else 1]
-    # Gemm and Add broadcast: a bias that is one number for all words, say, is no bias by word.
+    # Gemm and Add broadcast, so the bias may have another shape, such as one number for all words.
     if bias is not None and shapes.get(bias) != (width,):
         raise BadInput(f"the output layer's bias has the shape {shapes.get(bias)} for {width} words; {_EXPECTED}")
     nodes = (last,) if product is last else (product, last)
@@ -132,13 +136,12 @@ def find_output_layer(graph: onnx.GraphProto) -> OutputLayer:
 
 
 def in_blocks(by_word: npt.NDArray[np.float32]) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32]]:
-    """Round weights [V,H] to int8 with a scale for each 32 of a word's, as MatMulNBits takes them.
+    """Round weights [V,H] to int8 in blocks of 32 with a scale each, w = (q - 128) * scale, as for MatMulNBits.
 
-    w is about (q - 128) * scale: docs/ContribOperators.md of ONNX Runtime, com.microsoft.MatMulNBits. The scale is the
-    block's max|w| / 127, so that nothing is cut off.
+    The format is that of com.microsoft.MatMulNBits in ONNX Runtime's docs/ContribOperators.md; scale = max|w| / 127.
 
     Returns:
-        q uint8 [V,B,32] with B = ceil(H/32), filled up with zeros' code; scales float32 [V,B].
+        q uint8 [V,B,32] with B = ceil(H/32), padded with the code of zero; scales float32 [V,B].
     """
     count, size = by_word.shape
     blocks = -(-size // _BLOCK)
@@ -161,12 +164,8 @@ def _made_by(node: onnx.NodeProto | None) -> str:
     return "found nothing that makes them" if node is None else f"found {node.op_type}({', '.join(node.input)})"
 
 
-def _numbers(words: int) -> dict[str, npt.NDArray[np.int64]]:
-    return {"rescored_count": np.array([min(RESCORED, words)], np.int64), "rescored_axis": np.array([2], np.int64)}
-
-
 def _scoring(layer: OutputLayer, words: str, shape: tuple[int, ...]) -> list[onnx.NodeProto]:
-    """Return the nodes that score all words roughly, and the best of these once more."""
+    """Return the nodes that score all words in int8, and the best of these again in float32."""
     count, size = shape
     rough, exact = "rough_scores", "rescored"
     again = "rescored_product" if layer.bias else exact
@@ -200,7 +199,7 @@ def _scoring(layer: OutputLayer, words: str, shape: tuple[int, ...]) -> list[onn
 
 
 def _best_of_rescored(top: onnx.NodeProto) -> list[onnx.NodeProto]:
-    """Return the nodes that look for the best words among those scored again, not among all."""
+    """Return the nodes that find the best words among the rescored ones."""
     log_probs, ids = top.output
     return _named(
         [
@@ -218,20 +217,8 @@ def _named(nodes: Iterable[onnx.NodeProto]) -> list[onnx.NodeProto]:
     return named
 
 
-def _replace(nodes: Any, others: list[onnx.NodeProto]) -> None:
-    copies = [onnx.NodeProto.FromString(node.SerializeToString()) for node in others]
-    del nodes[:]
-    nodes.extend(copies)
-
-
-def _drop_unused(graph: onnx.GraphProto) -> None:
-    used = {name for node in graph.node for name in node.input}
-    for tensor in [tensor for tensor in graph.initializer if tensor.name not in used]:
-        graph.initializer.remove(tensor)
-
-
 def scoring_weights(decoder: bytes) -> tuple[str, str]:
-    """Name what a decoder of `rescore` scores with: the scales of its weights in int8, and those in float32.
+    """Return the names of the output layer's int8 scales and float32 weights in a decoder of `rescore`.
 
     Raises:
         BadInput: It is no such decoder.

@@ -1,1 +1,1 @@
-"""Compares ONNX Runtime's outputs with PyTorch's: parity, golden examples, providers, speed."""
+"""Compares ONNX Runtime's outputs with PyTorch's."""

@@ -1,4 +1,4 @@
-"""Captions by beam search, all pictures together and without an engine, by runtime/decoding/beams.py."""
+"""Captions by the server's beam search, all pictures in one batch, without an engine."""
 
 from collections.abc import Sequence as Rows
 
@@ -13,20 +13,13 @@ from resonnx_server.runtime.pictures.images import Pixels
 
 
 def beam_captions(graphs: CaptionerGraphs, images: Pixels, spec: pb.CaptionerSpec, width: int) -> list[Sequence]:
-    """Return the best caption of each picture.
-
-    Args:
-        graphs: The captioner's.
-        images: uint8 [N,H,W,3].
-        spec: Its special tokens, and its rules for ended beams and lengths.
-        width: Beams of a picture, 2 or more.
-    """
+    """Return the best caption of each picture uint8 [N,H,W,3]; `width`: beams per picture, 2 or more."""
     options = DecodeOptions(
         max_tokens=spec.max_tokens, beam_width=width, length_normalization=spec.length_normalization
     )
     state, features, first = graphs.encode(images)
     searches = [BeamSearch(spec, options) for _ in images]
-    # Which rows of the step are whose.
+    # Searches that go on, with their rows of the step.
     live: list[tuple[BeamSearch, Rows[int]]] = [(search, [row]) for row, search in enumerate(searches)]
     choices = None if first is None else StepOutput.of_log_probs(first)
     while live:

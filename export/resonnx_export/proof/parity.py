@@ -1,7 +1,7 @@
-"""The proof that a graph says what PyTorch says, and the rule of it: max|delta| <= atol + rtol * max|reference|.
+"""Checks that a graph gives PyTorch's outputs: max|delta| <= atol + rtol * max|reference|.
 
-Never element-wise relative: next to a zero that measures rounding. Each graph is run with ONNX Runtime's optimisations
-on and off, with rows permuted and alone, and once damaged, which the same rule must refuse.
+The rule is not element-wise relative, which would measure rounding next to zeros. Each graph runs with ONNX Runtime's
+optimisations on and off, with rows permuted and alone, and once damaged, which the same rule must refuse.
 """
 
 from collections.abc import Mapping, Sequence
@@ -20,20 +20,22 @@ from resonnx_export.errors import ParityFailed
 
 RTOL: Final = 1e-4
 ATOL: Final = 1e-7
+# Of max|reference|: how far an fp32 provider's outputs may be from the golden examples.
+FP32_BOUND: Final = 1e-3
 BATCH_SIZES: Final = (1, 3, 7, 16)
-# Large enough to show above RTOL in any graph, far too small to be seen in a picture's label.
+# Exceeds RTOL in any graph, but does not change labels.
 _DAMAGE: Final = np.float32(1.05)
 
 
 @dataclass(frozen=True)
 class Case:
-    """Inputs of a graph and PyTorch's answers, by tensor name.
+    """Inputs of a graph and PyTorch's outputs, by tensor name.
 
     Attributes:
         name: For the report, e.g. "batch 3".
-        feeds: Rows are axis 0.
-        expected: float32; the graph must give at least these.
-        scales: What an output's differences are measured by, where it is not the output's own max|reference|.
+        feeds: Inputs; axis 0 is the batch.
+        expected: float32 outputs; the graph may have more.
+        scales: The scale of an output's differences, if not its own max|reference|.
     """
 
     name: str
@@ -44,14 +46,14 @@ class Case:
 
 @dataclass(frozen=True)
 class Proved:
-    """What was compared, and what the optimised graph answered to each case, by tensor name."""
+    """The checks, and the optimised graph's outputs of each case, by tensor name."""
 
     checks: list[pb.ParityCheck]
     found: list[dict[str, Array]]
 
 
 def open_session(model: bytes, *, optimise: bool = True) -> Session:
-    """Open a graph as the server's plainest candidate does. Raises ParityFailed if it does not load."""
+    """Open a graph on the CPU provider in fp32. Raises ParityFailed if it does not load."""
     try:
         return Session(model, Candidate(CPU, pb.PRECISION_FP32), usable_cores(), optimise=optimise)
     except ModelRefused as error:
@@ -59,7 +61,7 @@ def open_session(model: bytes, *, optimise: bool = True) -> Session:
 
 
 def prove_graph(file: str, model: bytes, cases: Sequence[Case]) -> Proved:
-    """Run a graph on every case, in every way.
+    """Compare a graph with PyTorch on every case, optimised and not, permuted, row by row, and damaged.
 
     Args:
         file: The graph's name, for the report.
@@ -67,9 +69,9 @@ def prove_graph(file: str, model: bytes, cases: Sequence[Case]) -> Proved:
         cases: The last has the most rows.
 
     Raises:
-        ParityFailed: An answer is too far off, or the damaged copy was not refused.
+        ParityFailed: An output is too far off, or the damaged copy was not refused.
     """
-    checks, answers = [], []
+    checks, outputs = [], []
     for optimise in (True, False):
         session = open_session(model, optimise=optimise)
         how = "optimised" if optimise else "not optimised"
@@ -77,15 +79,15 @@ def prove_graph(file: str, model: bytes, cases: Sequence[Case]) -> Proved:
             found = session.run(case.feeds, list(case.expected))
             checks += compare_case(f"{file}, {case.name}, {how}", case, found)
             if optimise:
-                answers.append(found)
+                outputs.append(found)
         if optimise:
             checks += check_rows(file, session, cases[-1])
     reject_damaged(file, model, cases[-1])
-    return Proved(checks, answers)
+    return Proved(checks, outputs)
 
 
 def compare_case(name: str, case: Case, found: Mapping[str, Array]) -> list[pb.ParityCheck]:
-    """Compare a graph's answers with PyTorch's; one check an output. Raises ParityFailed."""
+    """Compare a graph's outputs with PyTorch's, one check each. Raises ParityFailed."""
     return [
         compare(f"{name}: {output}", reference, found[output], scale=case.scales.get(output))
         for output, reference in case.expected.items()
@@ -99,10 +101,10 @@ def compare(
 
     Args:
         name: For the report.
-        reference: What must be met.
-        found: What is judged.
-        scale: Stands for max|reference|.
-        rtol: How much of it they may differ by.
+        reference: The expected values.
+        found: The values to check.
+        scale: Replaces max|reference|.
+        rtol: The allowed difference, as a share of the scale.
 
     Raises:
         ParityFailed: Shapes differ, a value is not finite, or a difference exceeds the bound.
@@ -110,7 +112,7 @@ def compare(
     if reference.shape != found.shape:
         raise ParityFailed(f"{name}: the shape is {list(found.shape)}, PyTorch's is {list(reference.shape)}")
     if not np.isfinite(reference).all():
-        raise ParityFailed(f"{name}: PyTorch's own answer is not finite: the checkpoint is damaged or not trained")
+        raise ParityFailed(f"{name}: PyTorch's own output is not finite: the checkpoint is damaged or not trained")
     difference = float(np.abs(found - reference).max()) if np.isfinite(found).all() else float("inf")
     largest = float(np.abs(reference).max())
     check = pb.ParityCheck(
@@ -132,15 +134,15 @@ def _same_top(reference: Array, found: Array) -> int:
 
 
 def check_rows(file: str, session: Session, case: Case) -> list[pb.ParityCheck]:
-    """Check that no row sees its neighbours: f(permuted x) = permuted f(x), and a batch = its rows alone.
+    """Check that rows do not affect each other: f(permuted x) = permuted f(x), and a batch = its rows alone.
 
     Args:
         file: The graph's name, for the report.
-        session: Of the graph.
-        case: What it is given, and which outputs are compared: with each other, not with PyTorch's.
+        session: The graph's session.
+        case: Inputs, and the names of the outputs, which are compared with each other, not with PyTorch's.
 
     Raises:
-        ParityFailed: A row sees another.
+        ParityFailed: An output depends on another row.
     """
     outputs = list(case.expected)
     together = session.run(case.feeds, outputs)
@@ -160,7 +162,7 @@ def check_rows(file: str, session: Session, case: Case) -> list[pb.ParityCheck]:
 
 
 def reject_damaged(file: str, model: bytes, case: Case) -> None:
-    """Check that the check can fail: a copy with one changed weight must not pass. Raises ParityFailed if it does."""
+    """Check that a copy with one changed weight fails the check. Raises ParityFailed if it passes."""
     found = open_session(damage(model)).run(case.feeds, list(case.expected))
     try:
         compare_case(f"{file}, damaged copy", case, found)
@@ -170,10 +172,9 @@ def reject_damaged(file: str, model: bytes, case: Case) -> None:
 
 
 def damage(model: bytes) -> bytes:
-    """Return a copy with one weight tensor scaled by _DAMAGE.
+    """Return a copy with one weight tensor scaled by _DAMAGE: the first convolution's, or else the last matrix's.
 
-    It is the first convolution's (all that a network sees of a picture comes through it), or else the last matrix's
-    (all that it says comes out of it): where these do not matter, nothing does.
+    Every output depends on these.
     """
     proto = onnx.load_model_from_string(model)
     weights = {initializer.name: initializer for initializer in proto.graph.initializer}

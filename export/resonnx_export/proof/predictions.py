@@ -1,7 +1,4 @@
-"""Pictures with two answers each: what the network says in PyTorch, and what the exported graph says.
-
-The proof and the judges of reduced precision collect them, the report shows them.
-"""
+"""Predictions of PyTorch and of ONNX Runtime for the same pictures."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,28 +16,30 @@ Flags = npt.NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class Pictures:
-    """What was asked.
+    """The pictures of a comparison.
 
     Attributes:
         pixels: uint8 [N,H,W,3].
         kind: In words, e.g. "held-back pictures".
-        typical: Rows that are of the kind that the model is meant for; the others are synthetic.
+        typical: Rows of pictures that are typical of the model's use; the others are synthetic.
+        truths: A classifier's correct classes, int64 [N]; None if unknown.
     """
 
     pixels: Pixels
     kind: str
     typical: tuple[int, ...] = ()
+    truths: npt.NDArray[np.int64] | None = None
 
 
 @dataclass(frozen=True)
-class ClassifierAnswers:
-    """A classifier's answers.
+class ClassifierPredictions:
+    """Logits of N pictures.
 
     Attributes:
         pictures: N of them.
-        expected: The network's logits, float32 [N,K].
-        found: The graph's.
-        changed: Whether the answers differ, bool [N]: see answers_change.
+        expected: PyTorch's logits, float32 [N,K].
+        found: ONNX Runtime's.
+        changed: Whether the predictions differ, bool [N], by predictions_differ.
     """
 
     pictures: Pictures
@@ -50,20 +49,20 @@ class ClassifierAnswers:
 
     @property
     def differences(self) -> list[Float]:
-        """Return |delta| of each logit, float32 [K] a picture."""
+        """|delta| of each logit, float32 [K] a picture."""
         return list(np.abs(self.found - self.expected))
 
 
 @dataclass(frozen=True)
-class CaptionerAnswers:
-    """A captioner's greedy captions.
+class CaptionerPredictions:
+    """Greedy captions of N pictures.
 
     Attributes:
         pictures: N of them.
-        expected: The network's tokens, int64 [T] a picture.
-        found: The graphs'.
-        differences: |delta| of the log-probabilities of the network's words, float32 [T] a picture; none where they
-            were not compared, as the graphs took another word.
+        expected: PyTorch's tokens, int64 [T] a picture.
+        found: ONNX Runtime's.
+        differences: |delta| of the log-probabilities of PyTorch's words, float32 [T] a picture; empty where they were
+            not compared, as ONNX Runtime wrote another word.
     """
 
     pictures: Pictures
@@ -73,16 +72,24 @@ class CaptionerAnswers:
 
     @property
     def changed(self) -> Flags:
-        """Return whether any word differs, bool [N]."""
+        """Whether any word differs, bool [N]."""
         pairs = zip(self.expected, self.found, strict=True)
         return np.array([not np.array_equal(ours, theirs) for ours, theirs in pairs], np.bool_)
 
 
-Answers = ClassifierAnswers | CaptionerAnswers
+Predictions = ClassifierPredictions | CaptionerPredictions
 
 
-def answers_change(expected: Float, found: Float, activation: Activation) -> Flags:
-    """Return for logits [N,K] where the answers differ, bool [N]: in the top class, with sigmoids in any yes or no."""
+@dataclass(frozen=True)
+class Comparison:
+    """Predictions, and the greatest absolute difference that they may have."""
+
+    predictions: Predictions
+    bound: float
+
+
+def predictions_differ(expected: Float, found: Float, activation: Activation) -> Flags:
+    """Return for logits [N,K] whether the predictions differ, bool [N]: the top class, with sigmoids any yes or no."""
     if activation == pb.ClassifierSpec.ACTIVATION_SIGMOID:
         changed: Flags = ((found > 0) != (expected > 0)).any(axis=1)
     else:
@@ -90,14 +97,11 @@ def answers_change(expected: Float, found: Float, activation: Activation) -> Fla
     return changed
 
 
-def worst_first(answers: Answers) -> list[int]:
-    """Return the rows of different pictures: those whose answer changed first, then by their greatest difference."""
-    greatest = [float(values.max()) if len(values) else 0.0 for values in answers.differences]
-    order = np.lexsort((-np.array(greatest), ~answers.changed))
-    seen, rows = set(), []
+def hardest_first(predictions: Predictions) -> list[int]:
+    """Return the rows of distinct pictures: changed predictions first, then by greatest difference."""
+    greatest = [float(values.max()) if len(values) else 0.0 for values in predictions.differences]
+    order = np.lexsort((-np.array(greatest), ~predictions.changed))
+    distinct: dict[bytes, int] = {}
     for row in order.tolist():
-        content = answers.pictures.pixels[row].tobytes()
-        if content not in seen:
-            seen.add(content)
-            rows.append(row)
-    return rows
+        distinct.setdefault(predictions.pictures.pixels[row].tobytes(), row)
+    return list(distinct.values())

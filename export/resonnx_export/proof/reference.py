@@ -1,11 +1,11 @@
-"""What PyTorch answers: the eager network on pictures, with the training recipe's own normalisation.
+"""PyTorch's predictions: the eager network, with the training recipe's own normalisation and greedy decoding.
 
-Shares no code with the graphs (graphs/trace.py) or with the server's decoding (runtime/decoding/greedy.py): both are
-compared with it.
+Shares no code with the graphs (graphs/trace.py) or the server's decoding (runtime/decoding/), which it checks.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +15,8 @@ from resonnx_proto.v1 import manifest_pb2 as pb
 from resonnx_server.runtime.pictures.images import Pixels
 from torch import Tensor, nn
 
-from resonnx_export.networks import CaptionNetwork, ClassifierNetwork, Encoded, ResNet
+from resonnx_export.networks.protocol import CaptionNetwork, Encoded
+from resonnx_export.networks.resnet import ClassifierNetwork, ResNet
 
 Float = npt.NDArray[np.float32]
 Activation = pb.ClassifierSpec.Activation
@@ -23,7 +24,7 @@ Activation = pb.ClassifierSpec.Activation
 
 @dataclass(frozen=True)
 class Classified:
-    """Answers to N pictures: probabilities [N,K], logits [N,K], features [N,D]."""
+    """Outputs for N pictures: probabilities [N,K], logits [N,K], features [N,D]."""
 
     probabilities: Float
     logits: Float
@@ -32,11 +33,11 @@ class Classified:
 
 @dataclass(frozen=True)
 class Caption:
-    """A greedy caption of T tokens, the end token included where it was reached.
+    """A greedy caption of T tokens, with the end token if it was reached.
 
     Attributes:
         tokens: int64 [T].
-        step_log_probs: float32 [T,V], each step's whole distribution.
+        step_log_probs: float32 [T,V], each step's distribution.
     """
 
     tokens: npt.NDArray[np.int64]
@@ -44,12 +45,12 @@ class Caption:
 
     @property
     def log_probs(self) -> Float:
-        """Return the tokens' own log-probabilities: [T]."""
+        """The tokens' own log-probabilities: [T]."""
         return np.take_along_axis(self.step_log_probs, self.tokens[:, None], axis=1)[:, 0]
 
     @property
     def margin(self) -> float:
-        """Return how far the best token is ahead of the second at the closest step."""
+        """The smallest distance over all steps between the best log-probability and the second."""
         if self.step_log_probs.shape[1] < 2:
             return float("inf")
         best_two = np.sort(self.step_log_probs, axis=1)[:, -2:]
@@ -123,11 +124,34 @@ def _until_end(tokens: npt.NDArray[np.int64], step_log_probs: Float, end_id: int
 
 
 @torch.no_grad()
-def settle_batch_norm(network: ResNet, batches: Iterable[Tensor]) -> None:
-    """Replace BatchNorm's running statistics by the plain means over a few batches; leaves eval mode.
+def follow(
+    network: CaptionNetwork, encoded: Encoded, captions: Sequence[Caption], spec: pb.CaptionerSpec
+) -> npt.NDArray[Any]:
+    """Return the log-probabilities that `network` gives to the words of the captions, concatenated: [sum of T]."""
+    state, features, first = encoded
+    length = max(len(caption.tokens) for caption in captions)
+    tokens = np.zeros((len(captions), length), np.int64)
+    for row, caption in enumerate(captions):
+        tokens[row, : len(caption.tokens)] = caption.tokens
+    targets = torch.from_numpy(tokens)
+    token = torch.full((len(captions),), spec.start_id)
+    columns = []
+    for position in range(length):
+        if position == 0 and first is not None:
+            log_probs = first
+        else:
+            log_probs, state, _ = network.step(token, state, features)
+        token = targets[:, position]
+        columns.append(log_probs.gather(1, token[:, None]))
+    scores = torch.cat(columns, dim=1).numpy()
+    return np.concatenate([scores[row, : len(caption.tokens)] for row, caption in enumerate(captions)])
 
-    With random weights the untouched statistics let activations vanish or explode, and a comparison of such answers
-    says nothing.
+
+@torch.no_grad()
+def settle_batch_norm(network: ResNet, batches: Iterable[Tensor]) -> None:
+    """Replace BatchNorm's running statistics by the means over a few batches; sets eval mode.
+
+    With random weights the initial statistics let activations vanish or explode.
 
     Args:
         network: Changed in place.

@@ -1,4 +1,4 @@
-"""Fills a manifest with what is known before anything is measured."""
+"""Creates the manifest of an export, before any measurement."""
 
 from collections.abc import Sequence
 from importlib.metadata import version
@@ -11,6 +11,7 @@ from resonnx_export.checkpoints.files import SourceFile
 from resonnx_export.errors import BadInput
 from resonnx_export.layouts.recognised import RecognisedCheckpoint
 from resonnx_export.precision.bounds import fp32_bound
+from resonnx_export.tasks import TASKS
 
 _TOOLS = ("resonnx-export", "torch", "onnx", "onnxscript", "onnxruntime", "numpy", "Pillow")
 
@@ -21,13 +22,15 @@ def new_manifest(
     image_input: pb.ImageInput,
     spec: pb.ClassifierSpec | pb.CaptionerSpec,
 ) -> pb.Manifest:
-    """Return the manifest of an export that has just begun, fp32 allowed and parity empty.
+    """Return a manifest with fp32 allowed and parity empty; the type of `spec` determines the task.
 
     Raises:
-        BadInput: A value that no server would take, e.g. an input size out of range.
+        BadInput: A value that no server accepts, e.g. an input size out of range.
     """
+    task = next(task for task in TASKS.values() if isinstance(spec, task.spec))
     manifest = pb.Manifest(
         schema_version=SCHEMA_VERSION,
+        task=task.kind,
         input=image_input,
         source=pb.Source(
             sha256=[file.sha256 for file in files],
@@ -39,12 +42,7 @@ def new_manifest(
         ),
         tool_versions={tool: version(tool) for tool in _TOOLS},
     )
-    if isinstance(spec, pb.ClassifierSpec):
-        manifest.task = pb.TASK_CLASSIFIER
-        manifest.classifier.CopyFrom(spec)
-    else:
-        manifest.task = pb.TASK_CAPTIONER
-        manifest.captioner.CopyFrom(spec)
+    getattr(manifest, task.model).CopyFrom(spec)
     manifest.precisions.extend(fp32_bound(file) for file in onnx_files(manifest))
     try:
         validate_manifest(manifest)

@@ -1,4 +1,4 @@
-"""Puts a finished version into the model repository: staged beside it, synced, then renamed into place.
+"""Writes a version into the model repository: staged beside it, synced, then renamed into place.
 
 A reader sees the whole version or none of it, and a failure leaves nothing behind.
 """
@@ -17,23 +17,14 @@ from resonnx_server.runtime.model_files.golden_examples import Golden, dump_gold
 from resonnx_server.runtime.model_files.manifest import GOLDEN, MANIFEST, MODEL_NAME, SUMS, dump_manifest, sha256sums
 
 from resonnx_export.errors import BadInput
+from resonnx_export.options import Target
 
 REPORT: Final = "report.html"
 
 
 @dataclass(frozen=True)
-class Target:
-    """Where an export goes. `version` None is the next number."""
-
-    repository: Path
-    name: str
-    version: int | None = None
-    overwrite: bool = False
-
-
-@dataclass(frozen=True)
 class Exported:
-    """A version that was written: folder, manifest, files' sizes in bytes by name, and lines for the summary."""
+    """A written version: folder, manifest, sizes of the files in bytes by name, and lines for the user."""
 
     folder: Path
     manifest: pb.Manifest
@@ -42,10 +33,10 @@ class Exported:
 
 
 def plan(target: Target) -> Path:
-    """Return the version's folder; called before the work, so that a refusal comes at once.
+    """Return the version's folder; called before the export, so that bad targets are refused at once.
 
     Raises:
-        BadInput: The name is not one, the repository is no folder or not writable, or the version is not free.
+        BadInput: The name is not valid, the repository is no folder or not writable, or the version exists.
     """
     if MODEL_NAME.fullmatch(target.name) is None:
         raise BadInput(f"model name {target.name!r} does not match {MODEL_NAME.pattern}")
@@ -64,7 +55,7 @@ def plan(target: Target) -> Path:
 
 
 def versions(model: Path) -> list[int]:
-    """List a model's versions, ascending: the entries of its folder that are plain numbers."""
+    """List a model's versions in ascending order: the entries of its folder that are positive numbers."""
     if not model.is_dir():
         return []
     names = (entry.name for entry in model.iterdir())
@@ -88,7 +79,7 @@ def write(folder: Path, files: Mapping[str, bytes], *, overwrite: bool) -> None:
     """Write a version folder, <repository>/<name>/<version>, whole or not at all.
 
     Raises:
-        BadInput: It cannot be written, or the version appeared meanwhile and `overwrite` is not set.
+        BadInput: The folder cannot be written, or exists by now and `overwrite` is not set.
     """
     created = [path for path in folder.parents if not path.exists()]
     try:
@@ -125,9 +116,9 @@ def _stage_and_rename(folder: Path, files: Mapping[str, bytes], staging: Path, o
 
 @contextmanager
 def _staging(repository: Path) -> Iterator[Path]:
-    """Make a folder in the repository whose name no model can have, and remove it afterwards.
+    """Make a folder in the repository with a name that no model can have, and delete it afterwards.
 
-    Not tempfile's, which only its owner may read: the server may run as somebody else.
+    tempfile's folders are readable by their owner only, but the server may run as another user.
     """
     staging = repository / f".staging-{secrets.token_hex(8)}"
     staging.mkdir()

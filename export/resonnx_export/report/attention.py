@@ -1,4 +1,4 @@
-"""Where a captioner looks as it writes: the exported graphs' attention, word by word."""
+"""The attention of a captioner's exported graphs, word by word."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,51 +16,53 @@ from resonnx_server.runtime.model_files.manifest import DECODER_FILE, ENCODER_FI
 from resonnx_server.runtime.pictures.images import Pixels
 
 from resonnx_export.proof.parity import open_session
-from resonnx_export.proof.predictions import CaptionerAnswers
+from resonnx_export.proof.predictions import CaptionerPredictions
+from resonnx_export.report.hardest import Compared, compare_picture
 from resonnx_export.report.pictures import overlay_uri
-from resonnx_export.report.worst import Compared, compare_picture
 
 MOST_PICTURES: Final = 3
 
 
 @dataclass(frozen=True)
-class Glance:
-    """One word and where the decoder looked for it.
+class AttendedWord:
+    """One word of a caption and the attention before it.
 
     Attributes:
-        word: As the vocabulary has it.
+        word: From the vocabulary.
         overlay: The attention as a picture to lay over the input, a data: URI.
-        place: Where most of it lies, in words.
+        maximum: The position of the greatest attention, in words.
     """
 
     word: str
     overlay: str
-    place: str
+    maximum: str
 
 
 @dataclass(frozen=True)
 class Attended:
-    """A picture with both captions, and a glance for each word of the graphs'."""
+    """A picture with both captions, and the attention of each word of ONNX Runtime's."""
 
     compared: Compared
-    glances: tuple[Glance, ...]
+    words: tuple[AttendedWord, ...]
 
 
-def attended_pictures(answers: CaptionerAnswers, files: Mapping[str, bytes], manifest: pb.Manifest) -> list[Attended]:
-    """Let the graphs caption a few of the pictures again, those first that the model is meant for.
+def attended_pictures(
+    predictions: CaptionerPredictions, files: Mapping[str, bytes], manifest: pb.Manifest
+) -> list[Attended]:
+    """Caption some of the pictures again with attention, typical ones first.
 
     Args:
-        answers: Whose pictures.
+        predictions: The pictures, and their captions.
         files: The ONNX files by name.
         manifest: With an attention grid.
     """
     graphs = CaptionerGraphs(open_session(files[ENCODER_FILE]), open_session(files[DECODER_FILE]), manifest)
-    pixels = answers.pictures.pixels
-    different = {pixels[row].tobytes(): row for row in reversed(answers.pictures.typical or range(len(pixels)))}
+    pixels = predictions.pictures.pixels
+    different = {pixels[row].tobytes(): row for row in reversed(predictions.pictures.typical or range(len(pixels)))}
     return [
         Attended(
-            compare_picture(answers, manifest, row),
-            tuple(_glance(token, manifest.captioner) for token in _write(graphs, pixels[row : row + 1], manifest)),
+            compare_picture(predictions, manifest, row),
+            tuple(_attended(token, manifest.captioner) for token in _write(graphs, pixels[row : row + 1], manifest)),
         )
         for row in sorted(different.values())[:MOST_PICTURES]
     ]
@@ -77,13 +79,11 @@ def _write(graphs: CaptionerGraphs, picture: Pixels, manifest: pb.Manifest) -> l
     return search.ranked()[0][0].shown()
 
 
-def _glance(token: Token, spec: pb.CaptionerSpec) -> Glance:
+def _attended(token: Token, spec: pb.CaptionerSpec) -> AttendedWord:
     assert token.attention is not None
-    attention = token.attention.reshape(spec.attention_rows, spec.attention_columns)
-    return Glance(spec.vocabulary[token.id], overlay_uri(attention), _place(attention))
-
-
-def _place(attention: npt.NDArray[np.float32]) -> str:
+    attention: npt.NDArray[np.float32] = token.attention.reshape(spec.attention_rows, spec.attention_columns)
     rows, columns = attention.shape
     row, column = divmod(int(attention.argmax()), columns)
-    return f"most, {100 * attention.max():.0f} %, in row {row + 1} of {rows}, column {column + 1} of {columns}"
+    share = 100 * attention.max()
+    maximum = f"most, {share:.0f} %, in row {row + 1} of {rows}, column {column + 1} of {columns}"
+    return AttendedWord(spec.vocabulary[token.id], overlay_uri(attention), maximum)

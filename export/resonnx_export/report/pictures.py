@@ -1,4 +1,4 @@
-"""Turns pixels into pictures that lie inside the page, as data: URIs."""
+"""Encodes pixels as data: URIs."""
 
 import base64
 import io
@@ -9,21 +9,20 @@ import numpy.typing as npt
 from PIL import Image
 from resonnx_server.runtime.pictures.images import Pixels
 
-# Shown larger than that nowhere.
+# The largest side on the page, in pixels.
 _MOST_SIDE: Final = 224
-# Exact pixels where they are cheap; noise takes 150 kB.
+# PNG below this size, else JPEG: noise takes 150 kB as PNG.
 _MOST_PNG_BYTES: Final = 24_000
 _JPEG_QUALITY: Final = 82
 _OVERLAY_SIDE: Final = 56
-# From what is not looked at to what is: colour, and how much of the picture it covers. Dark and bright, so that it
-# shows on light pictures and on dark ones.
+# RGBA from no attention to the greatest: visible on light and on dark pictures.
 _HEAT: Final = np.array(
     [[10, 14, 46, 158], [70, 20, 96, 140], [196, 58, 60, 104], [250, 160, 40, 84], [255, 240, 150, 64]], np.float64
 )
 
 
 def picture_uri(pixels: Pixels) -> str:
-    """Encode a picture uint8 [H,W,3], made smaller if it is large."""
+    """Encode a picture uint8 [H,W,3], reduced to _MOST_SIDE pixels."""
     image = Image.fromarray(pixels)
     image.thumbnail((_MOST_SIDE, _MOST_SIDE), Image.Resampling.LANCZOS)
     encoded = _encode(image, "PNG", optimize=True)
@@ -33,7 +32,7 @@ def picture_uri(pixels: Pixels) -> str:
 
 
 def overlay_uri(attention: npt.NDArray[np.floating[Any]]) -> str:
-    """Draw attention [rows,columns] as a half-transparent PNG to lay over the picture: the more, the brighter."""
+    """Encode attention [rows,columns] as a half-transparent PNG to lay over the picture; brighter is more."""
     rows, columns = attention.shape
     size = (max(_OVERLAY_SIDE, columns), max(_OVERLAY_SIDE, rows))
     share = attention.astype(np.float32) / max(float(attention.max()), float(np.finfo(np.float32).tiny))

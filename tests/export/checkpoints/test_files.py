@@ -11,7 +11,7 @@ import torch
 from resonnx_export.checkpoints.files import load_checkpoint
 from resonnx_export.errors import BadInput
 from resonnx_export.layouts.classifiers import recognise_classifier
-from resonnx_export.networks import ResNet
+from resonnx_export.networks.resnet import ResNet
 from safetensors.torch import save_file
 
 TENSORS = {"a": torch.arange(6.0).reshape(2, 3), "b": torch.ones(2, dtype=torch.int64)}

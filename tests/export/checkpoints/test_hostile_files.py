@@ -16,7 +16,7 @@ from resonnx_export import classifier
 from resonnx_export.checkpoints.files import load_checkpoint
 from resonnx_export.cli import app
 from resonnx_export.errors import ParityFailed
-from resonnx_export.networks import ResNet
+from resonnx_export.networks.resnet import ResNet
 from safetensors.torch import save
 from torch import Tensor
 from typer.testing import CliRunner, Result

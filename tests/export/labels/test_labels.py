@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 from resonnx_export.errors import BadInput
-from resonnx_export.labels.labels import read_labels, read_vocabulary
-from resonnx_export.pictures.recipe import check_pictures, image_input
+from resonnx_export.labels import read_labels, read_vocabulary
+from resonnx_export.pictures.recipe import image_input
+from resonnx_export.pictures.synthetic import check_pictures
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from resonnx_export.errors import BadInput
-from resonnx_export.labels.vocabulary import Vocabulary, load_vocabulary
+from resonnx_export.labels import Vocabulary, load_vocabulary
 
 from ..caption_exports import (
     UDACITY,

@@ -7,7 +7,7 @@ Each checkpoint is written as its source writes it; the answers are held against
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -20,12 +20,12 @@ from resonnx_export.graphs.trace import trace_classifier
 from resonnx_export.layouts.classifiers import recognise_classifier
 from resonnx_export.layouts.recognised import RecognisedCheckpoint
 from resonnx_export.module import export_module
-from resonnx_export.networks import ClassifierNetwork
-from resonnx_export.options import Recipe
-from resonnx_export.pictures.recipe import InputChanges, check_pictures, image_input
-from resonnx_export.pictures.recipes import RECIPES, RecipeChoice
+from resonnx_export.networks.resnet import ClassifierNetwork
+from resonnx_export.options import Target
+from resonnx_export.pictures.recipe import InputChanges, image_input
+from resonnx_export.pictures.recipes import RECIPES, RecipeChoice, RecipeName
+from resonnx_export.pictures.synthetic import check_pictures
 from resonnx_export.proof.parity import open_session
-from resonnx_export.publish.package import Target
 from resonnx_proto.v1 import manifest_pb2 as pb
 from resonnx_server.runtime.model_files.manifest import read_version
 from resonnx_server.runtime.pictures.images import Pixels
@@ -323,8 +323,8 @@ def test_the_layout_suggests_a_recipe_and_options_override_it() -> None:
         assert f"recipe {name}; assumed from the layout" in told
     recipe, told = RecipeChoice("torchvision-v2", InputChanges(size=288, mean=(0.5,) * 3)).for_layout("torchvision")
     assert (recipe.width, recipe.resize_short_side, list(recipe.mean)) == (288, 298, [0.5] * 3)
-    assert "recipe torchvision-v2, with the changes asked for" in told
-    assert [recipe.value for recipe in Recipe] == list(RECIPES)
+    assert "recipe torchvision-v2, with the changes given" in told
+    assert get_args(RecipeName) == tuple(RECIPES)
 
 
 def test_inspect_tells_the_nearest(tmp_path: Path) -> None:

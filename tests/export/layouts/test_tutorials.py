@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 import torch
 from resonnx_export.errors import BadInput
-from resonnx_export.labels.vocabulary import Vocabulary
+from resonnx_export.labels import Vocabulary
 from resonnx_export.layouts.captioners import recognise_captioner
-from resonnx_export.networks import ShowTell
+from resonnx_export.networks.show_tell import ShowTell
 from resonnx_proto.v1 import manifest_pb2 as pb
 from torch import Tensor, nn
 

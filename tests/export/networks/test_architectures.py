@@ -4,8 +4,9 @@ import numpy as np
 import onnx
 import pytest
 from resonnx_export.graphs.trace import trace_classifier
-from resonnx_export.networks import ARCHITECTURES
-from resonnx_export.pictures.recipe import check_pictures, image_input
+from resonnx_export.networks.resnet import ARCHITECTURES
+from resonnx_export.pictures.recipe import image_input
+from resonnx_export.pictures.synthetic import check_pictures
 from resonnx_export.proof.parity import open_session
 from resonnx_export.proof.reference import normalise
 

@@ -4,19 +4,15 @@ from dataclasses import replace
 
 import pytest
 import torch
-from resonnx_export.networks import (
-    ARCHITECTURES,
-    Captioner,
-    CaptionerConfig,
+from resonnx_export.networks.blocks import adaptive_average
+from resonnx_export.networks.captioner import Captioner, CaptionerConfig, config_from_state_dict
+from resonnx_export.networks.detect import (
     CheckpointMismatch,
-    ResNet,
-    ResNetConfig,
     architecture_name,
-    config_from_state_dict,
     load_strict,
     resnet_config_from_state_dict,
 )
-from resonnx_export.networks.pooling import adaptive_average
+from resonnx_export.networks.resnet import ARCHITECTURES, ResNet, ResNetConfig
 
 # architecture -> (keys of the state_dict, parameters), as torchvision publishes them
 PUBLISHED = {

@@ -29,4 +29,4 @@ def test_a_recipe_tells_what_it_does_about_orientation() -> None:
     _, told = RecipeChoice().for_layout("torchvision")
     assert "EXIF orientation ignored (recipe torchvision-v1;" in told
     _, told = RecipeChoice(changes=InputChanges(exif_orientation="apply")).for_layout("torchvision")
-    assert "EXIF orientation applied (recipe torchvision-v1, with the changes asked for" in told
+    assert "EXIF orientation applied (recipe torchvision-v1, with the changes given" in told

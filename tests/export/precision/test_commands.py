@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 from resonnx_export.cli import app
-from resonnx_export.networks import ResNet
-from resonnx_export.precision import classifier as stored
+from resonnx_export.networks.resnet import ResNet
+from resonnx_export.precision import trunk
 from resonnx_proto.v1 import manifest_pb2 as pb
 from resonnx_server.runtime.model_files.manifest import read_version
 from safetensors.torch import save_file
@@ -33,11 +33,9 @@ def test_command_exports_int8(export: Export, pictures: Path, tmp_path: Path) ->
     loose = ("--min-agreement", 50, "--max-accuracy-drop", 100)
     result = export("--precision", "int8", "--calibration", pictures, *loose)
     assert result.exit_code == 0, result.output
-    assert "of 8 held-back pictures answered as in fp32" in result.stdout
+    assert "of 8 held-back pictures predicted as in fp32" in result.stdout
     assert "8 pictures prove little: give --calibration 64 or more" in result.stdout
-    assert re.search(
-        r"int8 on the CPU provider here: [\d.]+ times as fast as fp32 at 1 at once, [\d.]+ ", result.stdout
-    )
+    assert re.search(r"int8 on the CPU provider here: [\d.]+ times as fast as fp32 at batch 1, [\d.]+ ", result.stdout)
     assert "int8 accuracy:" in result.stdout
     assert dict(read_version(tmp_path / "models" / "m" / "1").manifest.stored) == {"model.onnx": pb.PRECISION_INT8}
 
@@ -60,7 +58,7 @@ def test_command_exports_captioner_in_int8(
 def test_refused_int8_writes_nothing(
     export: Export, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(stored, "ClassifierJudge", lambda *_: Pessimist())
+    monkeypatch.setattr(trunk, "ClassifierJudge", lambda *_: Pessimist())
     result = export("--precision", "int8", "--calibration", pictures)
     assert result.exit_code == 1
     assert "98 of 100 held-back pictures" in result.stderr

@@ -1,21 +1,19 @@
 """The guard of int8: what it puts back, what it refuses, and how answers are judged."""
 
+import numpy as np
 import pytest
 import torch
 from resonnx_export.errors import ParityFailed
 from resonnx_export.graphs.trace import trace_classifier
-from resonnx_export.networks import ResNet
-from resonnx_export.pictures.recipe import check_pictures
+from resonnx_export.networks.resnet import ResNet
+from resonnx_export.pictures.synthetic import check_pictures
 from resonnx_export.precision.guard import Limits, quantise_within
 from resonnx_export.precision.int8 import quantiser
-from resonnx_export.proof.agreement import ClassifierJudge, Judgement
-from resonnx_export.proof.predictions import Answers, Pictures
+from resonnx_export.precision.judges import ClassifierJudge, Judgement
+from resonnx_export.progress import silent
+from resonnx_export.proof.predictions import ClassifierPredictions, Pictures
 from resonnx_proto.v1 import manifest_pb2 as pb
 from resonnx_server.runtime.model_files.golden_examples import Golden
-
-
-def silent(stage: str) -> None:
-    """Hear nothing."""
 
 
 @torch.no_grad()
@@ -48,14 +46,21 @@ def test_guard_puts_the_sensitive_block_back(network: ResNet, manifest: pb.Manif
     assert guarded.judgement.deviation < unguarded.deviation / 3
 
 
+def judgement(
+    pictures: int, identical: int, difference: float = 0.1, noise: float = 0.1, right: tuple[int, int] | None = None
+) -> Judgement:
+    """Return a judgement of so many made-up predictions, of which so many are identical."""
+    logits = np.zeros((pictures, 2), np.float32)
+    shown = Pictures(np.zeros((pictures, 1, 1, 3), np.uint8), "pictures")
+    predictions = ClassifierPredictions(shown, logits, logits, np.arange(pictures) >= identical)
+    return Judgement(predictions, difference, 1.0, noise, right)
+
+
 class Pessimist:
     """A judge that no graph pleases."""
 
     def __call__(self, model: bytes) -> Judgement:
-        return Judgement(pictures=100, identical=98, difference=0.01, scale=1.0, noise=len(model))
-
-    def answers(self, model: bytes) -> Answers:
-        raise AssertionError("asked of a model that was refused")
+        return judgement(100, 98, difference=0.01, noise=len(model))
 
     def golden(self, model: bytes) -> tuple[Golden, float]:
         raise AssertionError("asked of a model that was refused")
@@ -67,17 +72,17 @@ def test_guard_refuses_what_it_cannot_mend(model: bytes, recipe: pb.ImageInput) 
 
 
 @pytest.mark.parametrize(
-    ("judgement", "said"),
+    ("judged", "said"),
     [
-        (Judgement(100, 99, 0.1, 1.0, 0.1), None),
-        (Judgement(1000, 989, 0.1, 1.0, 0.1), "98.9 %"),
-        (Judgement(1000, 1000, 0.1, 1.0, 0.1, right=(985, 990)), None),
-        (Judgement(1000, 1000, 0.1, 1.0, 0.1, right=(984, 990)), "0.60 points"),
-        (Judgement(100, 100, 0.3, 1.0, 0.1), "0.30 of"),
+        (judgement(100, 99), None),
+        (judgement(1000, 989), "98.9 %"),
+        (judgement(1000, 1000, right=(985, 990)), None),
+        (judgement(1000, 1000, right=(984, 990)), "0.60 points"),
+        (judgement(100, 100, difference=0.3), "0.30 of"),
     ],
 )
-def test_limits(judgement: Judgement, said: str | None) -> None:
-    broken = Limits().broken(judgement)
+def test_limits(judged: Judgement, said: str | None) -> None:
+    broken = Limits().broken(judged)
     assert broken is None if said is None else said in (broken or "")
 
 

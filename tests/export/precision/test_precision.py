@@ -142,7 +142,7 @@ def test_verify_refuses_what_breaks_its_bound(
     # Whichever provider of this machine is judged first.
     assert re.search(r"model\.onnx on \w+ExecutionProvider/\w+: max\|delta\|", refused.stderr), refused.stderr
     # Were the providers' answers not judged at all, PyTorch's would still be.
-    monkeypatch.setattr(verification, "judge_everywhere", lambda *_: ())
+    monkeypatch.setattr(verification, "verified_runs", lambda *_: ())
     refused = verify(tmp_path / "models", "digits")
     assert refused.exit_code == 1
     assert "model.onnx in int8 against PyTorch in float32: max|delta|" in refused.stderr

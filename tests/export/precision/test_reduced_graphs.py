@@ -3,7 +3,7 @@
 import onnx
 from onnx import TensorProto
 from resonnx_export.graphs.trunk import find_trunk
-from resonnx_export.pictures.recipe import check_pictures
+from resonnx_export.pictures.synthetic import check_pictures
 from resonnx_export.precision.fp16 import to_fp16
 from resonnx_export.precision.int8 import quantiser
 from resonnx_export.proof.parity import open_session

@@ -9,16 +9,11 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from resonnx_export.errors import BadInput
 from resonnx_export.graphs.trace import trace_decoder
-from resonnx_export.networks import (
-    Captioner,
-    CaptionerConfig,
-    CaptionNetwork,
-    ResNetConfig,
-    ShowTell,
-    ShowTellConfig,
-    TopDown,
-    TopDownConfig,
-)
+from resonnx_export.networks.captioner import Captioner, CaptionerConfig
+from resonnx_export.networks.protocol import CaptionNetwork
+from resonnx_export.networks.resnet import ResNetConfig
+from resonnx_export.networks.show_tell import ShowTell, ShowTellConfig
+from resonnx_export.networks.top_down import TopDown, TopDownConfig
 from resonnx_export.precision.rescored import RESCORED, find_output_layer, in_blocks, rescore, scoring_weights
 from resonnx_export.proof.parity import open_session
 from resonnx_proto.v1 import manifest_pb2 as pb
@@ -34,7 +29,7 @@ def show_tell(cell: str, layers: int = 1, *, residual: bool = False, says_word: 
 
 
 def top_down(kind: str) -> TopDown:
-    return TopDown(TopDownConfig(kind, TRUNK, WORDS, 24, HIDDEN, 12))
+    return TopDown(TopDownConfig(TRUNK, WORDS, 24, HIDDEN, kind, 12))
 
 
 NETWORKS: dict[str, Callable[[], CaptionNetwork]] = {

@@ -13,16 +13,17 @@ from resonnx import Client
 from resonnx_export.cli import app
 from resonnx_export.errors import ParityFailed
 from resonnx_export.graphs.trace import trace_decoder
-from resonnx_export.networks import Captioner
-from resonnx_export.pictures.recipe import check_pictures
-from resonnx_export.precision import decoder as stored_decoder
+from resonnx_export.networks.captioner import Captioner
+from resonnx_export.pictures.synthetic import check_pictures
+from resonnx_export.precision import decoder as quantised_decoder
+from resonnx_export.precision import decoder_proof
+from resonnx_export.precision.decoder_proof import compare_beams, fresh_batches, prove_rescored
 from resonnx_export.precision.rescored import scoring_weights
+from resonnx_export.proof import captions as captions_proof
 from resonnx_export.proof import parity, reference
-from resonnx_export.proof import providers as candidates
-from resonnx_export.proof import rescored as rescored_proof
 from resonnx_export.proof.beam_captions import beam_captions
 from resonnx_export.proof.parity import open_session
-from resonnx_export.proof.rescored import compare_beams, fresh_material, prove_rescored
+from resonnx_export.publish import providers
 from resonnx_proto.v1 import manifest_pb2 as pb
 from resonnx_server.runtime.graphs import CaptionerGraphs
 from resonnx_server.runtime.model_files.golden_examples import parse_golden
@@ -118,12 +119,12 @@ def test_manifest_tells_the_precision_and_its_cost(files: VersionFiles) -> None:
 
 def test_report_tells_it(files: VersionFiles) -> None:
     text = page_of(files).text
-    assert "decoder.onnx in int8 (its output layer; best words scored again in fp32)" in text
-    assert "its 64 best words are scored again from weights in fp32" in text
+    assert "decoder.onnx in int8 (its output layer, with fp32 rescoring of the best words)" in text
+    assert "with fp32 rescoring of its 64 best words" in text
     assert "27 check pictures, a beam of 5" in text
     assert "CPUExecutionProvider/int8" in text
     assert "ONNX, decoder in int8" in text
-    assert "put back to floating point" not in text
+    assert "in floating point" not in text
 
 
 def captions(network: Captioner, manifest: pb.Manifest, images: np.ndarray) -> list[reference.Caption]:
@@ -194,9 +195,9 @@ def test_beside_an_encoder_in_int8(checkpoint: Path, pictures: Path, tmp_path: P
 
 def test_providers_that_do_not_load_it_are_left_out(files: VersionFiles, monkeypatch: pytest.MonkeyPatch) -> None:
     both = [Candidate(CUDA, INT8), Candidate(CPU, INT8)]
-    monkeypatch.setattr(candidates, "candidates", lambda *_: both)
+    monkeypatch.setattr(providers, "candidates", lambda *_: both)
     golden = parse_golden(files.files["golden.npz"])
-    absent, present = candidates.judge_everywhere(files.files, files.manifest, "decoder.onnx", golden)
+    absent, present = providers.verified_runs(files.files, files.manifest, "decoder.onnx", golden)
     assert absent.graphs is None
     assert present.verdict.passed
 
@@ -218,7 +219,7 @@ def test_few_words_and_other_precisions_are_refused(
 
 def test_damaged_decoders_are_refused(files: VersionFiles, wide: Captioner) -> None:
     encoder, decoder = open_session(files.files["encoder.onnx"]), files.files["decoder.onnx"]
-    material = fresh_material(wide, files.manifest)
+    material = fresh_batches(wide, files.manifest)
     scales, words = scoring_weights(decoder)
     for weight in (scales, words, "network.decode_step.weight_hh"):
         damaged = parity.scaled(decoder, weight, np.float32(1.25))
@@ -230,16 +231,16 @@ def test_words_that_are_not_pytorchs_are_refused(
     files: VersionFiles, wide: Captioner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     encoder, decoder = open_session(files.files["encoder.onnx"]), files.files["decoder.onnx"]
-    decode = rescored_proof.decode_all
+    decode = captions_proof.decode_all
 
     def decode_wrongly(*given: object) -> Sequence[object]:
         decoded = decode(*given)
         decoded[0].tokens[0] = decoded[0].tokens[0].__class__(5, 0.0)
         return decoded
 
-    monkeypatch.setattr(rescored_proof, "decode_all", decode_wrongly)
+    monkeypatch.setattr(captions_proof, "decode_all", decode_wrongly)
     with pytest.raises(ParityFailed, match=r"decoder\.onnx in int8, captions, batch 1, optimised: caption 0 is \[5"):
-        prove_rescored(encoder, decoder, wide, files.manifest, fresh_material(wide, files.manifest))
+        prove_rescored(encoder, decoder, wide, files.manifest, fresh_batches(wide, files.manifest))
 
 
 def test_a_proof_that_passes_a_damaged_copy_fails_itself(
@@ -248,13 +249,13 @@ def test_a_proof_that_passes_a_damaged_copy_fails_itself(
     encoder, decoder = open_session(files.files["encoder.onnx"]), files.files["decoder.onnx"]
     monkeypatch.setattr(parity, "scaled", lambda model, *_: model)
     with pytest.raises(ParityFailed, match="damaged output_int8_scales, so it proves nothing"):
-        prove_rescored(encoder, decoder, wide, files.manifest, fresh_material(wide, files.manifest))
+        prove_rescored(encoder, decoder, wide, files.manifest, fresh_batches(wide, files.manifest))
 
 
 def test_a_decoder_beyond_its_bound_is_not_written(
     checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rescored_proof, "_ANY_WORD_RTOL", 1e-6)
+    monkeypatch.setattr(decoder_proof, "_ANY_WORD_RTOL", 1e-6)
     result = export(checkpoint, tmp_path / "models")
     assert result.exit_code == 1
     assert "decoder.onnx in int8, 1 rows, step 1, optimised: log_probs: max|difference|" in result.stderr
@@ -266,14 +267,14 @@ def test_beams_that_differ_are_counted_and_told(
     files: VersionFiles, wide: Captioner, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     encoder, exact = open_session(files.files["encoder.onnx"]), trace_decoder(wide, files.manifest.input)
-    material = fresh_material(wide, files.manifest)
+    material = fresh_batches(wide, files.manifest)
     same = compare_beams(encoder, exact, exact, files.manifest, material, 3)
     assert (same.width, same.pictures, same.identical, same.difference) == (3, 27, 27, 0)
     other = parity.scaled(exact, "network.fc.weight", np.float32(0.7))
     beams = compare_beams(encoder, exact, other, files.manifest, material, 3)
     assert beams.identical < 27
-    told = rescored_proof.BeamsCompared(5, 27, 20, 1e-5)
-    monkeypatch.setattr(stored_decoder, "compare_beams", lambda *_: told)
+    told = decoder_proof.BeamsCompared(5, 27, 20, 1e-5)
+    monkeypatch.setattr(quantised_decoder, "compare_beams", lambda *_: told)
     result = export(checkpoint, tmp_path / "models")
     assert result.exit_code == 0, result.output
     assert "with a beam of 5, 20 of 27" in result.stdout

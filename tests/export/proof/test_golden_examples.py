@@ -1,6 +1,7 @@
 """Golden examples and precision bounds: what the server will judge providers by."""
 
 import math
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -8,9 +9,11 @@ import torch
 from resonnx_export.errors import ParityFailed
 from resonnx_export.graphs.trace import trace_classifier, trace_decoder, trace_encoder
 from resonnx_export.layouts.recognised import RecognisedCheckpoint
-from resonnx_export.networks import Captioner, ResNet
-from resonnx_export.pictures.recipe import EXIF_ORIENTATIONS, FILTERS, check_pictures, image_input
-from resonnx_export.precision.bounds import measure_captioner, measure_classifier, reduced_bounds, stored_bound
+from resonnx_export.networks.captioner import Captioner
+from resonnx_export.networks.resnet import ResNet
+from resonnx_export.pictures.recipe import ExifOrientation, FilterName, image_input
+from resonnx_export.pictures.synthetic import check_pictures
+from resonnx_export.precision.bounds import measure_captioner, measure_classifier, quantised_bound, reduced_bounds
 from resonnx_export.proof import golden_examples as goldens
 from resonnx_export.proof import reference
 from resonnx_export.proof.golden_examples import captioner_golden, classifier_golden, encoded_pictures
@@ -32,9 +35,9 @@ from ..conftest import WORDS
 
 
 @pytest.mark.parametrize("short_side", [None, 32, 37, 64])
-@pytest.mark.parametrize("resize_filter", FILTERS)
-@pytest.mark.parametrize("exif", EXIF_ORIENTATIONS)
-def test_the_server_makes_the_same_pixels(short_side: int | None, resize_filter: str, exif: str) -> None:
+@pytest.mark.parametrize("resize_filter", get_args(FilterName))
+@pytest.mark.parametrize("exif", get_args(ExifOrientation))
+def test_the_server_makes_the_same_pixels(short_side: int | None, resize_filter: str, exif: ExifOrientation) -> None:
     recipe = image_input(32, resize_short_side=short_side, resize_filter=resize_filter, exif_orientation=exif)
     encoded = encoded_pictures(recipe)
     assert [picture.file[:4] for picture in encoded] == [b"\xff\xd8\xff\xe0", b"\xff\xd8\xff\xe0", b"\x89PNG"]
@@ -114,9 +117,9 @@ def test_overflow_forbids_fp16_and_leaves_tf32_to_bf16() -> None:
 
 @pytest.mark.parametrize("deviation", [0.26, 10.0, math.inf, math.nan])
 def test_what_no_server_would_take_is_not_exported(deviation: float) -> None:
-    assert stored_bound("decoder.onnx", pb.PRECISION_INT8, 0.25).max_deviation == 0.5
+    assert quantised_bound("decoder.onnx", pb.PRECISION_INT8, 0.25).max_deviation == 0.5
     with pytest.raises(ParityFailed, match=r"decoder.onnx in int8 lies .* of max\|reference\| .*\(at most 0.25\)"):
-        stored_bound("decoder.onnx", pb.PRECISION_INT8, deviation)
+        quantised_bound("decoder.onnx", pb.PRECISION_INT8, deviation)
 
 
 def test_overflow_is_noticed(network: ResNet, recipe: pb.ImageInput) -> None:

@@ -10,9 +10,11 @@ from onnx import TensorProto, helper, numpy_helper
 from resonnx_export.errors import ParityFailed
 from resonnx_export.graphs.trace import trace_classifier, trace_decoder, trace_encoder
 from resonnx_export.layouts.recognised import RecognisedCheckpoint
-from resonnx_export.networks import Captioner, ResNet
+from resonnx_export.networks.captioner import Captioner
+from resonnx_export.networks.resnet import ResNet
 from resonnx_export.proof import parity, reference
-from resonnx_export.proof.comparisons import compare_captions, is_near_tie, prove_captioner, prove_classifier
+from resonnx_export.proof.captions import compare_captions, is_near_tie
+from resonnx_export.proof.comparisons import prove_captioner, prove_classifier
 from resonnx_export.proof.parity import Case, compare, damage, open_session, prove_graph
 from resonnx_export.proof.reference import Caption
 from resonnx_export.publish.manifest import new_manifest
@@ -20,10 +22,6 @@ from resonnx_proto.v1 import manifest_pb2 as pb
 from resonnx_server.runtime.decoding.sequence import Sequence, Token
 
 from ..conftest import WORDS
-
-
-def silent(stage: str) -> None:
-    """Hear nothing."""
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +41,7 @@ def identity_graph(body: list[onnx.NodeProto], constants: dict[str, np.ndarray] 
 
 
 def test_equal_graph_passes_every_check(model: bytes, network: ResNet, manifest: pb.Manifest) -> None:
-    report = prove_classifier(model, network, manifest, (), silent).report
+    report = prove_classifier({"model.onnx": model}, network, manifest).report
     assert report.damaged_copy_rejected
     names = [check.name for check in report.checks]
     for batch in (1, 3, 7, 16):
@@ -58,7 +56,7 @@ def test_equal_graph_passes_every_check(model: bytes, network: ResNet, manifest:
 
 def test_damaged_graph_is_refused(model: bytes, network: ResNet, manifest: pb.Manifest) -> None:
     with pytest.raises(ParityFailed, match="exceeds") as failure:
-        prove_classifier(damage(model), network, manifest, (), silent)
+        prove_classifier({"model.onnx": damage(model)}, network, manifest)
     assert failure.value.check is not None
     assert failure.value.check.max_abs_difference > failure.value.check.bound
 
@@ -70,7 +68,7 @@ def test_one_changed_number_is_refused(model: bytes, network: ResNet, manifest: 
     values[3] += 0.01
     bias.CopyFrom(numpy_helper.from_array(values, bias.name))
     with pytest.raises(ParityFailed, match="batch 1, optimised"):
-        prove_classifier(proto.SerializeToString(), network, manifest, (), silent)
+        prove_classifier({"model.onnx": proto.SerializeToString()}, network, manifest)
 
 
 def test_check_that_passes_the_damaged_copy_fails_itself(
@@ -78,7 +76,7 @@ def test_check_that_passes_the_damaged_copy_fails_itself(
 ) -> None:
     monkeypatch.setattr(parity, "damage", lambda model: model)
     with pytest.raises(ParityFailed, match="proves nothing"):
-        prove_classifier(model, network, manifest, (), silent)
+        prove_classifier({"model.onnx": model}, network, manifest)
 
 
 def test_wrong_normalisation_is_refused(network: ResNet, manifest: pb.Manifest, recipe: pb.ImageInput) -> None:
@@ -86,7 +84,7 @@ def test_wrong_normalisation_is_refused(network: ResNet, manifest: pb.Manifest, 
     other.CopyFrom(recipe)
     other.mean[0] += 0.01
     with pytest.raises(ParityFailed):
-        prove_classifier(trace_classifier(network, other), network, manifest, (), silent)
+        prove_classifier({"model.onnx": trace_classifier(network, other)}, network, manifest)
 
 
 def test_wrong_labels_break_the_contract(model: bytes, network: ResNet, manifest: pb.Manifest) -> None:
@@ -94,7 +92,7 @@ def test_wrong_labels_break_the_contract(model: bytes, network: ResNet, manifest
     other.CopyFrom(manifest)
     other.classifier.labels.append("one more")
     with pytest.raises(ParityFailed, match="contract"):
-        prove_classifier(model, network, other, (), silent)
+        prove_classifier({"model.onnx": model}, network, other)
 
 
 def test_rows_that_see_each_other_are_refused() -> None:
@@ -151,15 +149,15 @@ def test_other_shapes_are_refused() -> None:
 def test_captioner_passes_and_its_damaged_halves_do_not(
     captioner: Captioner, captioner_manifest: pb.Manifest, recipe: pb.ImageInput
 ) -> None:
-    encoder, decoder = trace_encoder(captioner, recipe), trace_decoder(captioner, recipe)
-    report = prove_captioner(encoder, decoder, captioner, captioner_manifest, (), silent).report
+    graphs = {"encoder.onnx": trace_encoder(captioner, recipe), "decoder.onnx": trace_decoder(captioner, recipe)}
+    report = prove_captioner(graphs, captioner, captioner_manifest).report
     captions = [check for check in report.checks if check.name.startswith("captions")]
     assert len(captions) == 10
     assert all(check.identical == check.pictures for check in captions)
     with pytest.raises(ParityFailed, match=r"encoder\.onnx"):
-        prove_captioner(damage(encoder), decoder, captioner, captioner_manifest, (), silent)
+        prove_captioner(graphs | {"encoder.onnx": damage(graphs["encoder.onnx"])}, captioner, captioner_manifest)
     with pytest.raises(ParityFailed, match=r"decoder\.onnx"):
-        prove_captioner(encoder, damage(decoder), captioner, captioner_manifest, (), silent)
+        prove_captioner(graphs | {"decoder.onnx": damage(graphs["decoder.onnx"])}, captioner, captioner_manifest)
 
 
 def test_decoder_gives_its_best_tokens_in_order(captioner: Captioner, recipe: pb.ImageInput) -> None:

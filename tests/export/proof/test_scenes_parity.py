@@ -20,7 +20,7 @@ def test_identical_tokens_on_500_scenes(demo_repository: Path) -> None:
     candidate = Candidate(CPU, pb.PRECISION_FP32)
     sessions = [Session(version.files[file], candidate, 2) for file in (ENCODER_FILE, DECODER_FILE)]
     graphs = CaptionerGraphs(*sessions, version.manifest)
-    network, _ = load_scenes_model()
+    network = load_scenes_model()
     spec = version.manifest.captioner
     pictures = np.stack([scene.image for scene in samples.scenes(99, PICTURES)])
     for start in range(0, PICTURES, BATCH):

@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from resonnx_export.errors import BadInput
+from resonnx_export.options import Target
 from resonnx_export.pictures.recipe import image_input
 from resonnx_export.precision.bounds import fp32_bound
 from resonnx_export.publish import package
-from resonnx_export.publish.package import Target
 from resonnx_proto.v1 import manifest_pb2 as pb
 from resonnx_server.runtime.model_files.golden_examples import Golden, parse_golden
 from resonnx_server.runtime.model_files.manifest import SUMS, read_version

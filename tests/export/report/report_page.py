@@ -1,4 +1,4 @@
-"""What the tests of report.html share: a page taken apart, and pages of made-up answers."""
+"""What the tests of report.html share: a page taken apart, and pages of made-up predictions."""
 
 import base64
 import io
@@ -9,9 +9,16 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
-from resonnx_export.proof.predictions import ClassifierAnswers, Pictures, answers_change
-from resonnx_export.report import Findings, render_report
+from resonnx_export.proof.predictions import (
+    ClassifierPredictions,
+    Comparison,
+    Pictures,
+    Predictions,
+    predictions_differ,
+)
+from resonnx_export.report.page import Result, render_report
 from resonnx_proto.v1 import manifest_pb2 as pb
+from resonnx_server.runtime.model_files.golden_examples import Golden
 from resonnx_server.runtime.model_files.manifest import VersionFiles, read_version
 
 VOID = {"meta", "img", "br", "line", "rect", "image", "use"}
@@ -81,19 +88,31 @@ def decoded(uri: str) -> np.ndarray:
     return np.asarray(Image.open(io.BytesIO(base64.b64decode(content))))
 
 
-def some_answers(count: int, classes: int, seed: int = 0) -> ClassifierAnswers:
+def some_predictions(count: int, classes: int, seed: int = 0) -> ClassifierPredictions:
     rng = np.random.default_rng(seed)
     expected = rng.normal(size=(count, classes)).astype(np.float32)
     found = (expected + rng.normal(size=expected.shape) * 10.0 ** rng.uniform(-8, -4, expected.shape)).astype(
         np.float32
     )
-    changed = answers_change(expected, found, pb.ClassifierSpec.ACTIVATION_SOFTMAX)
+    changed = predictions_differ(expected, found, pb.ClassifierSpec.ACTIVATION_SOFTMAX)
     pixels = rng.integers(0, 256, (count, 32, 32, 3), np.uint8)
-    return ClassifierAnswers(Pictures(pixels, "held-back pictures", tuple(range(count))), expected, found, changed)
+    return ClassifierPredictions(Pictures(pixels, "held-back pictures", tuple(range(count))), expected, found, changed)
 
 
-def rendered(answers: ClassifierAnswers, manifest: pb.Manifest, *notes: str, name: str = "m") -> str:
+def rendered(predictions: ClassifierPredictions, manifest: pb.Manifest, *notes: str, name: str = "m") -> str:
     complete = pb.Manifest()
     complete.CopyFrom(manifest)
     complete.parity.checks.add(name="model.onnx, batch 1, optimised: logits", pictures=1, bound=1e-4, identical=1)
-    return render_report(Findings(name, "1", answers, 1e-3, notes), {}, complete)
+    return render(predictions, complete, 1e-3, *notes, name=name)
+
+
+def render(
+    predictions: Predictions,
+    manifest: pb.Manifest,
+    bound: float,
+    *notes: str,
+    name: str = "m",
+    files: dict[str, bytes] | None = None,
+) -> str:
+    golden = Golden(predictions.pictures.pixels)
+    return render_report(Result(files or {}, manifest, golden, Comparison(predictions, bound), notes), name, "1")

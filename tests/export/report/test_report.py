@@ -11,18 +11,18 @@ from resonnx_export.classifier import ClassifierSettings, export_recognised
 from resonnx_export.cli import app
 from resonnx_export.graphs.trace import trace_classifier, trace_decoder, trace_encoder
 from resonnx_export.layouts.recognised import RecognisedCheckpoint
-from resonnx_export.networks import Captioner, ResNet
+from resonnx_export.networks.captioner import Captioner
+from resonnx_export.networks.resnet import ResNet
+from resonnx_export.options import Target
 from resonnx_export.pictures.calibration import split_pictures
-from resonnx_export.pictures.recipe import check_pictures
-from resonnx_export.precision.classifier import Int8
+from resonnx_export.pictures.synthetic import check_pictures
 from resonnx_export.precision.guard import Limits
-from resonnx_export.proof import providers as candidates
+from resonnx_export.precision.trunk import Int8
 from resonnx_export.proof.golden_examples import classifier_golden
-from resonnx_export.proof.predictions import CaptionerAnswers, Pictures
-from resonnx_export.proof.speed import measure_speed
+from resonnx_export.proof.predictions import CaptionerPredictions, Pictures
+from resonnx_export.publish import providers
 from resonnx_export.publish.manifest import new_manifest
-from resonnx_export.publish.package import Target
-from resonnx_export.report import Findings, render_report
+from resonnx_export.publish.speed import measure_speed
 from resonnx_export.wording import milliseconds
 from resonnx_proto.v1 import manifest_pb2 as pb
 from resonnx_server.runtime.model_files.manifest import VersionFiles, onnx_files, read_version
@@ -31,7 +31,7 @@ from typer.testing import CliRunner
 
 from ..conftest import LABELS, WORDS
 from ..precision.test_guard import with_outlier
-from .report_page import Page, decoded, page_of, rendered, some_answers, version
+from .report_page import Page, decoded, page_of, render, rendered, some_predictions, version
 from .test_report_parts import lightness
 
 HOSTILE = ("<script>alert(1)</script>", '"><img src=x onerror=alert(1)>', "' onload='alert(1)", "{{ 7 * 7 }} & </svg>")
@@ -76,7 +76,7 @@ def test_tells_what_was_exported(demo: VersionFiles) -> None:
     for file, size in demo.manifest.file_bytes.items():
         assert len(demo.files[file]) == size
         assert file in page.text
-    assert "of the kind that the model is meant for, the others synthetic" in page.text
+    assert "typical, the others synthetic" in page.text
     assert "differs" not in [span.text for span in page.all("span")]
 
 
@@ -129,11 +129,11 @@ def test_layout_without_attention_says_so(manifest: pb.Manifest) -> None:
     pictures = Pictures(
         np.zeros((2, 32, 32, 3), np.uint8) + np.array([0, 9], np.uint8)[:, None, None, None], "pictures"
     )
-    answers = CaptionerAnswers(pictures, tokens, found, [np.zeros(0, np.float32), np.full(3, 1e-6, np.float32)])
-    page = Page(render_report(Findings("c", "1", answers, 1e-4, ()), {}, captioner))
+    predictions = CaptionerPredictions(pictures, tokens, found, [np.zeros(0, np.float32), np.full(3, 1e-6, np.float32)])
+    page = Page(render(predictions, captioner, 1e-4))
     assert "This layout has no attention" in page.text
     assert [mark.text for mark in page.all("mark")] == ["word1", "word3"]
-    assert page.text.index("Another answer") < page.text.index("Same answer, largest difference 1.0e-6")
+    assert page.text.index("Changed prediction") < page.text.index("Same prediction, largest difference 1.0e-6")
 
 
 def test_hostile_names_are_escaped(manifest: pb.Manifest, network: ResNet) -> None:
@@ -141,7 +141,9 @@ def test_hostile_names_are_escaped(manifest: pb.Manifest, network: ResNet) -> No
     spec = pb.ClassifierSpec(labels=labels, feature_size=network.feature_size)
     files = [SourceFile(name, "0" * 64, 7) for name in HOSTILE]
     source = RecognisedCheckpoint(HOSTILE[0], HOSTILE[1], network, ("float32",))
-    content = rendered(some_answers(9, 7), new_manifest(source, files, manifest.input, spec), *HOSTILE, name=HOSTILE[0])
+    content = rendered(
+        some_predictions(9, 7), new_manifest(source, files, manifest.input, spec), *HOSTILE, name=HOSTILE[0]
+    )
     assert_harmless(content)
     assert "x" * 200 not in content
 
@@ -156,8 +158,8 @@ def test_hostile_words_are_escaped(captioner: Captioner, recipe: pb.ImageInput) 
     files = {"encoder.onnx": trace_encoder(captioner, recipe), "decoder.onnx": trace_decoder(captioner, recipe)}
     tokens = [np.arange(4, 20)] * 3
     pictures = Pictures(check_pictures(recipe, 3, seed=1), "pictures")
-    answers = CaptionerAnswers(pictures, tokens, tokens, [np.full(16, 1e-6, np.float32)] * 3)
-    content = render_report(Findings("c", "1", answers, 1e-4, ()), files, hostile)
+    predictions = CaptionerPredictions(pictures, tokens, tokens, [np.full(16, 1e-6, np.float32)] * 3)
+    content = render(predictions, hostile, 1e-4, files=files)
     assert_harmless(content)
     assert list(Page(content).all("image", **{"class": "attention"}))
 
@@ -179,14 +181,14 @@ def test_layers_put_back_are_named(network: ResNet, recipe: pb.ImageInput, tmp_p
     (agreement,) = exported.manifest.parity.agreements
     assert list(agreement.blocks_in_float) == ["layer2.0"]
     page = page_of(read_version(exported.folder))
-    assert "Put back to floating point, because int8 cost too much there: layer2.0." in page.text
+    assert "Kept in floating point to stay within the limits: layer2.0." in page.text
     assert f"{agreement.identical} ({100 * agreement.identical / 32:.1f} %)" in page.text
     assert sum(int(bar.attributes["data-count"]) for bar in page.all("rect")) == 32 * len(LABELS)
     assert "a module in memory" in page.text
 
 
 def test_same_findings_same_page(manifest: pb.Manifest) -> None:
-    assert rendered(some_answers(9, 7), manifest) == rendered(some_answers(9, 7), manifest)
+    assert rendered(some_predictions(9, 7), manifest) == rendered(some_predictions(9, 7), manifest)
 
 
 def test_providers_that_would_not_serve_are_told(
@@ -195,7 +197,7 @@ def test_providers_that_would_not_serve_are_told(
     files = {"model.onnx": trace_classifier(network, recipe)}
     golden = classifier_golden(network, recipe, ())
     both = [Candidate(CUDA, pb.PRECISION_FP32), Candidate(CPU, pb.PRECISION_FP32)]
-    monkeypatch.setattr(candidates, "candidates", lambda *_: both)
+    monkeypatch.setattr(providers, "candidates", lambda *_: both)
     speed = measure_speed(files, manifest, golden)
     absent, present = speed.providers
     assert "CUDAExecutionProvider/fp32" in absent.refused
@@ -209,8 +211,8 @@ def test_providers_that_would_not_serve_are_told(
     told = pb.Manifest()
     told.CopyFrom(manifest)
     told.speed.CopyFrom(speed)
-    page = Page(rendered(some_answers(3, 7), told))
-    assert f"would not be chosen: {' '.join(absent.refused.split())}" in page.text
+    page = Page(rendered(some_predictions(3, 7), told))
+    assert f"not used: {' '.join(absent.refused.split())}" in page.text
 
 
 def test_own_pictures_are_proved_and_shown(
@@ -229,7 +231,7 @@ def test_own_pictures_are_proved_and_shown(
         result = CliRunner().invoke(app, [str(each) for each in (*task, "--name", name, *common)])
         assert result.exit_code == 0, result.output
         page = page_of(version(tmp_path / "models", name))
-        assert "27 check pictures (15 of the kind that the model is meant for, the others synthetic)" in page.text
+        assert "27 check pictures (15 typical, the others synthetic)" in page.text
     (tmp_path / "empty").mkdir()
     for folder, said in (("empty", "has no pictures"), ("nowhere", "is not a folder")):
         arguments = ["classifier", classifier_file, "--labels", labels_file, "--name", "n", *common[:-1]]

@@ -1,4 +1,4 @@
-"""What report.html is made of: overlays, histograms, the worst pictures, and names of hardware."""
+"""What report.html is made of: overlays, histograms, the hardest examples, and names of hardware."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -7,15 +7,15 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from resonnx_export.proof import hardware
-from resonnx_export.proof.predictions import answers_change, worst_first
-from resonnx_export.report.histogram import count_differences, draw
+from resonnx_export.proof.predictions import hardest_first, predictions_differ
+from resonnx_export.publish.speed import accelerators, processor
+from resonnx_export.report.hardest import hardest_pictures
+from resonnx_export.report.histogram import histogram
 from resonnx_export.report.pictures import overlay_uri, picture_uri
-from resonnx_export.report.worst import worst_pictures
 from resonnx_proto.v1 import manifest_pb2 as pb
 
 from ..conftest import LABELS
-from .report_page import Page, decoded, rendered, some_answers
+from .report_page import Page, decoded, rendered, some_predictions
 
 
 def lightness(overlay: np.ndarray) -> np.ndarray:
@@ -43,52 +43,53 @@ def test_overlay_is_brightest_where_attention_is(rows: int, columns: int) -> Non
 @given(st.lists(st.floats(0, 1e6, width=32), max_size=200), st.floats(1, 1e6))
 def test_every_difference_is_counted_where_it_belongs(values: list[float], room: float) -> None:
     array = np.array(values, np.float32)
-    histogram = count_differences([array[::2], array[1::2]], room * (float(array.max(initial=0)) or 1e-6))
-    assert histogram.total == sum(bin_.count for bin_ in histogram.bins) == len(values)
+    counted = histogram([array[::2], array[1::2]], room * (float(array.max(initial=0)) or 1e-6))
     if not values:
+        assert counted is None
         return
-    assert histogram.greatest == array.max()
-    for before, bin_ in zip(histogram.bins, histogram.bins[1:], strict=False):
-        assert before.high == bin_.low
+    assert counted is not None
+    assert counted.total == sum(bar.count for bar in counted.bars) == len(values)
+    assert counted.greatest == array.max()
+    for before, bar in zip(counted.bars, counted.bars[1:], strict=False):
+        assert before.high == bar.low
         # A value on an edge may be counted on either side of it.
-        inside = (array > bin_.low * (1 + 1e-6)) & (array < bin_.high * (1 - 1e-6))
-        around = (array >= bin_.low * (1 - 1e-6)) & (array <= bin_.high * (1 + 1e-6))
-        assert inside.sum() <= bin_.count <= around.sum()
-    drawing = draw(histogram)
-    assert drawing.left < drawing.bound_x <= drawing.width
-    for bar in drawing.bars:
-        assert drawing.left <= bar.x <= drawing.width - bar.width
-        assert (bar.height > 0) == (bar.bin.count > 0)
-        assert drawing.top - 0.01 <= bar.y <= drawing.bottom
+        inside = (array > bar.low * (1 + 1e-6)) & (array < bar.high * (1 - 1e-6))
+        around = (array >= bar.low * (1 - 1e-6)) & (array <= bar.high * (1 + 1e-6))
+        assert inside.sum() <= bar.count <= around.sum()
+    assert counted.left < counted.bound_x <= counted.width
+    for bar in counted.bars:
+        assert counted.left <= bar.x <= counted.width - bar.width
+        assert (bar.height > 0) == (bar.count > 0)
+        assert counted.top - 0.01 <= bar.y <= counted.bottom
 
 
 def test_histogram_counts_all_that_was_compared(manifest: pb.Manifest) -> None:
-    page = Page(rendered(some_answers(40, 7), manifest))
+    page = Page(rendered(some_predictions(40, 7), manifest))
     assert sum(int(bar.attributes["data-count"]) for bar in page.all("rect")) == 40 * 7
     assert "280 absolute differences" in page.text
 
 
-def test_the_worst_comes_first(manifest: pb.Manifest) -> None:
-    answers = some_answers(20, 7)
-    expected, found = answers.expected, answers.expected.copy()
+def test_the_hardest_comes_first(manifest: pb.Manifest) -> None:
+    predictions = some_predictions(20, 7)
+    expected, found = predictions.expected, predictions.expected.copy()
     found[3, 2] += 0.25
     found[5, expected[5].argmin()] += 0.5
     found[11] = found[11][::-1]
-    pixels = answers.pictures.pixels
+    pixels = predictions.pictures.pixels
     pixels[6] = pixels[5]
     found[6] = found[5]
     expected[6] = expected[5]
-    changed = answers_change(expected, found, pb.ClassifierSpec.ACTIVATION_SOFTMAX)
+    changed = predictions_differ(expected, found, pb.ClassifierSpec.ACTIVATION_SOFTMAX)
     changed[[3, 5, 6]], changed[11] = False, True
-    answers = replace(answers, expected=expected, found=found, changed=changed)
-    assert worst_first(answers)[:3] == [11, 5, 3]
-    assert len(worst_first(answers)) == 19
-    shown = worst_pictures(answers, manifest, typical=True)
+    predictions = replace(predictions, expected=expected, found=found, changed=changed)
+    assert hardest_first(predictions)[:3] == [11, 5, 3]
+    assert len(hardest_first(predictions)) == 19
+    shown = hardest_pictures(predictions, manifest, typical=True)
     assert np.array_equal(decoded(shown[0].picture), pixels[11])
     assert (shown[0].changed, shown[1].changed) == (True, False)
     assert shown[1].difference == pytest.approx(0.5)
-    assert worst_pictures(answers, manifest, typical=False) == []
-    row = next(row for row in shown[0].classes if row.expected_first)
+    assert hardest_pictures(predictions, manifest, typical=False) == []
+    row = next(row for row in shown[0].prediction["classes"] if row.expected_first)
     assert row.label == LABELS[expected[11].argmax()]
     assert row.difference == pytest.approx(found[11, expected[11].argmax()] - expected[11].max())
 
@@ -106,8 +107,8 @@ def test_scores_are_the_models(activation: pb.ClassifierSpec.Activation, score: 
     own.CopyFrom(manifest)
     own.classifier.CopyFrom(pb.ClassifierSpec(labels=["a", "b", "c"], activation=activation))
     logits = np.array([[2.0, 1.0, 0.0]], np.float32)
-    answers = replace(some_answers(1, 3), expected=logits, found=logits, changed=np.zeros(1, bool))
-    assert worst_pictures(answers, own, typical=True)[0].classes[0].found == score
+    predictions = replace(some_predictions(1, 3), expected=logits, found=logits, changed=np.zeros(1, bool))
+    assert hardest_pictures(predictions, own, typical=True)[0].prediction["classes"][0].found == score
 
 
 def test_pictures_are_exact_where_they_are_small() -> None:
@@ -121,10 +122,10 @@ def test_pictures_are_exact_where_they_are_small() -> None:
 
 def test_hardware_is_named(tmp_path: Path) -> None:
     (tmp_path / "cpuinfo").write_text("processor\t: 0\nmodel name\t: Some CPU @ 2 GHz  \nmodel name : other\n")
-    assert hardware.processor(tmp_path / "cpuinfo") == "Some CPU @ 2 GHz"
-    assert hardware.processor(tmp_path / "none")
-    assert hardware.accelerators(tmp_path / "none") == []
+    assert processor(tmp_path / "cpuinfo") == "Some CPU @ 2 GHz"
+    assert processor(tmp_path / "none")
+    assert accelerators(tmp_path / "none") == []
     for i in range(2):
         (tmp_path / "gpus" / str(i)).mkdir(parents=True)
         (tmp_path / "gpus" / str(i) / "information").write_text(f"Model: \t\t Some GPU {i}\nIRQ: 7\n")
-    assert hardware.accelerators(tmp_path / "gpus") == ["Some GPU 0", "Some GPU 1"]
+    assert accelerators(tmp_path / "gpus") == ["Some GPU 0", "Some GPU 1"]

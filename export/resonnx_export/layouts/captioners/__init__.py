@@ -1,7 +1,7 @@
-"""Turns a captioner's files, of whichever layout, into one network with its decoding rule and its picture recipe.
+"""Recognises a captioner's files, and builds the network with its decoding rule and picture recipe.
 
-A layout is a module with one function that takes the files' parts and answers a Draft, or None where they are not its
-own. A new layout is one more entry of _LAYOUTS.
+A layout is a function that turns the files' parts into a Draft, or returns None if they are not of this layout. A new
+layout is one more entry of _LAYOUTS.
 """
 
 from collections.abc import Callable, Sequence
@@ -14,12 +14,12 @@ from resonnx_proto.v1 import manifest_pb2 as pb
 
 from resonnx_export.checkpoints.files import SourceFile
 from resonnx_export.errors import BadInput
-from resonnx_export.labels.vocabulary import Vocabulary
+from resonnx_export.labels import Vocabulary
 from resonnx_export.layouts.captioners import attend, picture_first, self_critical
 from resonnx_export.layouts.captioners.draft import Draft, Request
 from resonnx_export.layouts.captioners.parts import read_parts
 from resonnx_export.layouts.recognised import RecognisedCheckpoint, loaded
-from resonnx_export.networks import CheckpointMismatch, check_fits
+from resonnx_export.networks.detect import CheckpointMismatch, check_fits
 
 __all__ = ["CaptionSource", "recognise_captioner"]
 
@@ -33,13 +33,13 @@ _LAYOUTS: Final[tuple[Callable[[Request], Draft | None], ...]] = (
 
 @dataclass(frozen=True)
 class CaptionSource:
-    """A captioner as its files have it.
+    """A recognised captioner.
 
     Attributes:
-        recognised: The network with its weights; its layout's name.
-        spec: The source's decoding rule, but for the attention grid, which depends on the input's size.
+        recognised: The network and its layout's name.
+        spec: The source's decoding rule, without the attention grid, which depends on the input's size.
         input: The source's picture recipe.
-        files: In the order given.
+        files: The files' identities, in the order given.
     """
 
     recognised: RecognisedCheckpoint
@@ -54,15 +54,15 @@ def recognise_captioner(
     """Read a captioner's files, in any order.
 
     Args:
-        files: One or more, as the layout has them.
+        files: One or more, depending on the layout.
         vocabulary: The word of each token id.
-        caffe_resnet: Whether the ResNet is Caffe's variant, which has the same keys; must be given where the CNN is a
-            file of its own.
-        residual: Whether each of the decoder's stacked cells, from the second on, adds its input to its output; not
-            for nn.LSTM, whose layers cannot.
+        caffe_resnet: Whether the ResNet is Caffe's variant, which has the same keys; required if the CNN is a separate
+            file.
+        residual: Whether the decoder's stacked cells have skip connections, from the second on; not for nn.LSTM, whose
+            layers have none.
 
     Raises:
-        BadInput: A file cannot be read, no layout is recognised, or something does not fit; says what.
+        BadInput: A file cannot be read, no layout is recognised, or keys, shapes or options do not fit.
     """
     parts, sources = read_parts(files)
     request = Request(parts, vocabulary, caffe_resnet, residual)
@@ -76,11 +76,11 @@ def recognise_captioner(
                 "udacity-cvnd and ruotianluo, of which encoder and decoder must both be given"
             )
         if unused := [part for part in parts if not any(part is used for used in draft.parts)]:
-            raise BadInput(f"layout {draft.layout} has no use for what else was given: {unused[0]}")
+            raise BadInput(f"layout {draft.layout} does not use a part of the files: {unused[0]}")
         size, words = draft.network.vocabulary_size, len(draft.spec.vocabulary)
         if size != words:
             raise BadInput(
-                f"the vocabulary has {words} words, the network {size}; only the file that the training wrote fits"
+                f"the vocabulary has {words} words, the network {size}; only the file from the training fits"
             )
         check_fits(draft.network, draft.state_dict)
         recognised = loaded(draft.layout, draft.network.to_empty(device="cpu"), draft.state_dict)
@@ -91,13 +91,13 @@ def recognise_captioner(
     if residual and not draft.layout.endswith(picture_first.RESIDUAL):
         raise BadInput(
             f"layout {draft.layout}: --residual is for decoders with a list of two or more recurrent modules, and this "
-            "has none; the layers of one nn.LSTM, GRU or RNN add nothing to their outputs"
+            "has none; the layers of one nn.LSTM, GRU or RNN have no skip connections"
         )
     return CaptionSource(replace(recognised, notes=draft.notes), draft.spec, draft.input, sources)
 
 
 def _draft(request: Request) -> Draft | None:
-    """Ask the layouts in turn. Networks take no memory yet: before their shapes fit, these may be of any size."""
+    """Try the layouts in turn. Networks are on the meta device until their shapes, which may be of any size, fit."""
     try:
         with torch.device("meta"):
             return next((draft for layout in _LAYOUTS if (draft := layout(request)) is not None), None)

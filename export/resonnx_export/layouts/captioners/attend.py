@@ -1,4 +1,4 @@
-"""Show, Attend and Tell: our own layout, and sgrvinod/a-PyTorch-Tutorial-to-Image-Captioning's, which it comes from."""
+"""Show, Attend and Tell: sgrvinod/a-PyTorch-Tutorial-to-Image-Captioning, and the demonstration's variant of it."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -6,10 +6,9 @@ from typing import Final
 
 from torch import Tensor
 
-from resonnx_export.layouts.captioners.children import HALLMARK, prefixed, split_trunk
 from resonnx_export.layouts.captioners.draft import Draft, Request, caption_spec
-from resonnx_export.layouts.captioners.parts import Part
-from resonnx_export.networks import Captioner, config_from_state_dict
+from resonnx_export.layouts.captioners.parts import HALLMARK, Part, prefixed, split_trunk
+from resonnx_export.networks.captioner import Captioner, config_from_state_dict
 from resonnx_export.pictures.recipe import image_input
 
 _INPUT_SIZE: Final = 256
@@ -30,18 +29,15 @@ def own(request: Request) -> Draft | None:
 
 
 def show_attend_tell(request: Request) -> Draft | None:
-    """Encoder and DecoderWithAttention, pickled whole in one file, or as state_dicts.
-
-    The decoder's attention over the picture is computed once, where the source repeats it at each step.
-    """
+    """Encoder and DecoderWithAttention, pickled whole in one file, or as state_dicts."""
     encoder = request.part_with(HALLMARK)
     decoder = request.part_with("decode_step.weight_ih", "attention.encoder_att.weight", "init_h.weight")
     if encoder is None or decoder is None:
         return None
     trunk, beside = split_trunk(encoder.tensors)
     state_dict = {**prefixed(trunk), **beside, **decoder.tensors}
-    told = encoder.attributes.get("enc_image_size")
-    config = replace(config_from_state_dict(state_dict), map_size=told if isinstance(told, int) else _MAP_SIZE)
+    stored = encoder.attributes.get("enc_image_size")
+    config = replace(config_from_state_dict(state_dict), map_size=stored if isinstance(stored, int) else _MAP_SIZE)
     return _draft("sgrvinod", Captioner(config), state_dict, request, (encoder, decoder), beam_width=_BEAM_WIDTH)
 
 

@@ -1,4 +1,4 @@
-"""What layouts are given and what they answer, and the decoding rule that the tutorials share."""
+"""The input and output of captioner layouts, and the tutorials' decoding rule."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -7,20 +7,14 @@ from resonnx_proto.v1 import manifest_pb2 as pb
 from torch import Tensor
 
 from resonnx_export.errors import BadInput
-from resonnx_export.labels.labels import END, PAD, START, UNKNOWN
-from resonnx_export.labels.vocabulary import Vocabulary
+from resonnx_export.labels import END, PAD, START, UNKNOWN, Vocabulary
 from resonnx_export.layouts.captioners.parts import Part
-from resonnx_export.networks import CaptionNetwork, CheckpointMismatch
+from resonnx_export.networks.protocol import CaptionNetwork
 
 
 @dataclass(frozen=True)
 class Request:
-    """What the files hold, the vocabulary, and what was told of what weights do not tell.
-
-    Attributes:
-        caffe_resnet: Whether the ResNet is Caffe's; None if nothing was told.
-        residual: Whether stacked cells that are modules of their own add their input to their output.
-    """
+    """The files' parts, the vocabulary, and options as recognise_captioner's."""
 
     parts: Sequence[Part]
     vocabulary: Vocabulary
@@ -40,10 +34,9 @@ class Draft:
         layout: The layout's name.
         network: Of the right shape.
         state_dict: The weights under the network's own keys.
-        spec: As CaptionSource.spec.
-        input: As CaptionSource.input.
+        spec, input: As CaptionSource's.
         parts: The parts that were used.
-        notes: What was taken for granted, for the person who exports.
+        notes: Assumptions, as lines for the user.
     """
 
     layout: str
@@ -55,28 +48,14 @@ class Draft:
     notes: tuple[str, ...] = ()
 
 
-def matrix_shape(tensors: Mapping[str, Tensor], key: str) -> tuple[int, int]:
-    """Return a matrix's rows and columns.
-
-    Raises:
-        CheckpointMismatch: It is missing, no matrix, or empty.
-    """
-    if key not in tensors:
-        raise CheckpointMismatch("not all that the layout has", missing=[key])
-    shape = tuple(tensors[key].shape)
-    if len(shape) != 2 or 0 in shape:
-        raise CheckpointMismatch(f"{key} has the shape {list(shape)}, which is no matrix")
-    return shape[0], shape[1]
-
-
 def caption_spec(words: Sequence[str], *, max_tokens: int, feeds_start: bool, beam_width: int = 1) -> pb.CaptionerSpec:
     """Return the decoding rule of a vocabulary with <start> and <end>.
 
     Args:
         words: In the order of their ids.
-        max_tokens: A caption's greatest length, the end token included.
-        feeds_start: Whether <start> is fed first, or comes out first, as the answer to the picture.
-        beam_width: What the source searches with if it is not told; 1 is greedy.
+        max_tokens: A caption's greatest length, with the end token.
+        feeds_start: Whether <start> is the first input; otherwise it is the first output, for the picture.
+        beam_width: The source's default; 1 is greedy.
 
     Raises:
         BadInput: <start> or <end> is missing.

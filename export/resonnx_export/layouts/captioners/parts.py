@@ -1,4 +1,4 @@
-"""Takes captioner files apart into the modules in them: state_dicts or pickled whole, one a file or all in one."""
+"""Splits captioner files into modules, and encoders into the ResNet and the layers after it."""
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,11 +12,16 @@ from resonnx_export.checkpoints.files import SourceFile, read_tree
 from resonnx_export.checkpoints.unpickle import Stub, state_dict_of
 from resonnx_export.errors import BadInput
 
-# A state_dict of both halves: "encoder.resnet.0.weight", "decoderRNN.embed.weight".
+# Keys of a state_dict of both halves: "encoder.resnet.0.weight", "decoderRNN.embed.weight".
 _HALF: Final = re.compile(r"((?:encoder|decoder)[^.]*)\.(.+)", re.IGNORECASE)
-# DataParallel and torch.compile put these before every key.
+# Prefixes of all keys, from DataParallel and torch.compile.
 _WRAPPERS: Final = ("module.", "_orig_mod.")
 _MAX_DEPTH: Final = 3
+# nn.Sequential(*resnet.children()): conv1, bn1, relu, maxpool, then the stages.
+_CHILD: Final = re.compile(r"resnet\.(\d+)\.(.+)")
+_STEM: Final = {0: "conv1", 1: "bn1"}
+_FIRST_STAGE: Final = 4
+HALLMARK: Final = "resnet.0.weight"
 
 
 @dataclass(frozen=True)
@@ -31,7 +36,7 @@ class Part:
 
 
 def read_parts(files: Sequence[Path]) -> tuple[list[Part], tuple[SourceFile, ...]]:
-    """Read files to the parts in them, and tell which files they were, in order.
+    """Read files to the parts in them, and the files' identities, in order.
 
     Raises:
         BadInput: A file cannot be read or holds no tensors by name.
@@ -47,7 +52,7 @@ def read_parts(files: Sequence[Path]) -> tuple[list[Part], tuple[SourceFile, ...
 
 
 def _parts(tree: Any, depth: int) -> Iterator[Part]:
-    """Yield what is a module or a state_dict, but for optimisers' tensors."""
+    """Yield modules and state_dicts, except for optimisers'."""
     if isinstance(tree, Stub) and "_modules" in tree.attributes:
         yield Part(_unwrapped(state_dict_of(tree)), tree.attributes)
     elif isinstance(tree, Mapping) and tree and all(isinstance(key, str) for key in tree):
@@ -74,3 +79,20 @@ def _halves(tensors: Mapping[str, Tensor]) -> Iterator[Part]:
             return
         halves.setdefault(match[1], {})[match[2]] = value
     yield from (Part(_unwrapped(half)) for half in halves.values())
+
+
+def split_trunk(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Split an encoder into its ResNet, under torchvision's keys, and other layers."""
+    trunk, beside = {}, {}
+    for key, value in tensors.items():
+        if (match := _CHILD.fullmatch(key)) is None:
+            beside[key] = value
+        else:
+            child = int(match[1])
+            trunk[f"{_STEM.get(child) or f'layer{child - _FIRST_STAGE + 1}'}.{match[2]}"] = value
+    return trunk, beside
+
+
+def prefixed(trunk: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return a ResNet's tensors under a captioner's keys, without a classification layer."""
+    return {f"trunk.{key}": value for key, value in trunk.items() if not key.startswith("fc.")}

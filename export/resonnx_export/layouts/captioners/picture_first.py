@@ -1,7 +1,7 @@
-"""yunjey/pytorch-tutorial's image captioning, and the Udacity CVND project that hundreds have written after it.
+"""yunjey/pytorch-tutorial's image captioning, and the Udacity CVND project that follows it.
 
-The picture's feature is the first input of a recurrent network. Students chose the decoder's names and modules, so
-what a tensor is follows from its shape.
+The picture's feature is the first input of a recurrent network. Names and modules of the decoders vary, so tensors are
+recognised by their shapes.
 """
 
 from collections.abc import Mapping
@@ -9,21 +9,22 @@ from typing import Final
 
 from torch import Tensor
 
-from resonnx_export.layouts.captioners.children import HALLMARK, prefixed, split_trunk
-from resonnx_export.layouts.captioners.draft import Draft, Request, caption_spec, matrix_shape
+from resonnx_export.layouts.captioners.draft import Draft, Request, caption_spec
+from resonnx_export.layouts.captioners.parts import HALLMARK, prefixed, split_trunk
 from resonnx_export.layouts.captioners.recurrent import Cells, cell_kind, find_cells
-from resonnx_export.networks import CheckpointMismatch, ShowTell, ShowTellConfig, resnet_config_from_state_dict
+from resonnx_export.networks.detect import CheckpointMismatch, matrix_shape, resnet_config_from_state_dict
+from resonnx_export.networks.show_tell import ShowTell, ShowTellConfig
 from resonnx_export.pictures.recipe import image_input
 
-# sample() takes 20 steps, whatever comes out; the caption is cut at <end> afterwards.
+# sample() always takes 20 steps; the caption is cut at <end> afterwards.
 _MAX_TOKENS: Final = 20
 _INPUT_SIZE: Final = 224
 _RESIZE_SHORT_SIDE: Final = 256
 _NOT_RESIDUAL: Final = (
-    "no residual connections between the stacked cells are assumed, as weights do not tell; --residual if each cell "
-    "from the second on adds its input to its output"
+    "assumed: no skip connections between the stacked cells, as the weights do not record them; give --residual if "
+    "there are, from the second cell on"
 )
-# Ends the layout's name; weights keep no trace of it.
+# Suffix of the layout's name, as the weights do not record it.
 RESIDUAL: Final = "-residual"
 
 
@@ -70,7 +71,7 @@ def tutorial(request: Request) -> Draft | None:
 
 
 def _renamed_encoder(beside: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Name the projection and its BatchNorm; what is neither keeps its key, and does not load."""
+    """Rename the projection and its BatchNorm; other tensors keep their keys, and will not load."""
     renamed = {}
     for key, value in beside.items():
         module, _, leaf = key.rpartition(".")
@@ -81,12 +82,12 @@ def _renamed_encoder(beside: Mapping[str, Tensor]) -> dict[str, Tensor]:
             module = "project"
         renamed[f"{module}.{leaf}"] = value
     if len(renamed) < len(beside):
-        raise CheckpointMismatch(f"more than one linear layer and one BatchNorm after the ResNet: {_told(beside)}")
+        raise CheckpointMismatch(f"more than one linear layer and one BatchNorm after the ResNet: {_listed(beside)}")
     return renamed
 
 
 def _renamed_decoder(cells: Cells) -> dict[str, Tensor]:
-    """Name the embedding (no bias) and the output layer (with bias) by what they are."""
+    """Rename the embedding (without bias) and the output layer (with bias), by their shapes."""
     _, inputs = matrix_shape(cells.tensors, "cells.layers.0.weight_ih")
     rest = cells.rest
     names: dict[str, str] = {}
@@ -100,10 +101,10 @@ def _renamed_decoder(cells: Cells) -> dict[str, Tensor]:
     renamed = {names[key]: rest[key] for key in names}
     if len(renamed) < len(names) or len(renamed) < 3:
         raise CheckpointMismatch(
-            f"not one embedding and one linear layer beside the decoder's recurrent cells: {_told(rest)}"
+            f"not one embedding and one linear layer beside the decoder's recurrent cells: {_listed(rest)}"
         )
     return {**renamed, **{key: value for key, value in rest.items() if key not in names}}
 
 
-def _told(tensors: Mapping[str, Tensor]) -> str:
+def _listed(tensors: Mapping[str, Tensor]) -> str:
     return ", ".join(f"{key} {list(value.shape)}" for key, value in tensors.items())

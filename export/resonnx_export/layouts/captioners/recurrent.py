@@ -1,4 +1,4 @@
-"""The recurrent cells inside a decoder, whatever modules they are, under the keys that StackedCells has for them."""
+"""Finds the recurrent cells of a decoder, and renames their tensors to StackedCells' keys."""
 
 import re
 from collections.abc import Mapping
@@ -7,8 +7,8 @@ from typing import Final
 
 from torch import Tensor
 
-from resonnx_export.networks import CheckpointMismatch
 from resonnx_export.networks.cells import Kind
+from resonnx_export.networks.detect import CheckpointMismatch
 
 # Rows of weight_hh for each hidden number.
 _KINDS: Final[Mapping[int, Kind]] = {1: "rnn", 3: "gru", 4: "lstm"}
@@ -26,13 +26,12 @@ _ALONE: Final = re.compile(rf"(?P<prefix>(?:.+\.)?){_TENSOR}")
 
 @dataclass(frozen=True)
 class Cells:
-    """A decoder's tensors, taken apart.
+    """A decoder's tensors.
 
     Attributes:
-        tensors: The cells' own, under StackedCells' keys after "cells.".
+        tensors: The cells', under "cells." and StackedCells' keys.
         rest: All others.
-        listed: Whether the cells are two or more modules of their own. How these are joined is in the decoder's code
-            alone; nn.LSTM joins its layers itself.
+        listed: Whether the cells are two or more separate modules, which may have skip connections.
     """
 
     tensors: Mapping[str, Tensor]
@@ -41,7 +40,7 @@ class Cells:
 
     @property
     def count(self) -> int:
-        """How many cells stand on top of each other."""
+        """Number of stacked cells."""
         return sum(key.endswith(".weight_hh") for key in self.tensors)
 
 
@@ -50,7 +49,7 @@ def find_cells(tensors: Mapping[str, Tensor]) -> Cells | None:
     for pattern in (_LISTED, _LAYERS, _ALONE):
         if (first := next(filter(None, map(pattern.fullmatch, tensors)), None)) is not None:
             cells = _split(tensors, pattern, _place(first), listed=pattern is _LISTED)
-            # A list of one is a module that stands in an nn.Sequential, say.
+            # A list of one may be a module in an nn.Sequential.
             if cells.count > 1 or not cells.listed:
                 return cells
     return None
@@ -62,7 +61,7 @@ def cells_at(tensors: Mapping[str, Tensor], prefix: str) -> Cells:
 
 
 def _place(match: re.Match[str]) -> dict[str, str]:
-    """Return what is the same in the names of all cells."""
+    """Return the parts of a name that all cells share."""
     return {name: part for name, part in match.groupdict().items() if name not in ("layer", "tensor")}
 
 
@@ -78,11 +77,7 @@ def _split(tensors: Mapping[str, Tensor], pattern: re.Pattern[str], place: Mappi
 
 
 def cell_kind(rows: int, hidden_size: int) -> Kind:
-    """Tell a cell by the shape of its weight_hh.
-
-    Raises:
-        CheckpointMismatch: It is no cell's.
-    """
+    """Return the kind of cell with a weight_hh of this shape. Raises CheckpointMismatch if there is none."""
     kind = _KINDS.get(rows // hidden_size)
     if kind is None or rows % hidden_size:
         raise CheckpointMismatch(f"the recurrent weights [{rows}, {hidden_size}] are no RNN's, GRU's or LSTM's")

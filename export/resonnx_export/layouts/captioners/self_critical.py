@@ -1,8 +1,7 @@
 """ruotianluo/ImageCaptioning.pytorch: show_tell, fc, newfc, att2in, att2in2 and updown on a ResNet's features.
 
-The checkpoint holds no CNN: its features were computed beforehand, by Caffe's variant of ResNet. The weights are a file
-of their own, and which variant they are for cannot be told from them. The infos file, given as the vocabulary, holds
-the training's options.
+The checkpoint has no CNN: its features were computed beforehand by Caffe's variant of ResNet, whose weights are another
+file and do not record the variant. The infos file, given as the vocabulary, has the training's options.
 """
 
 import re
@@ -14,26 +13,21 @@ from resonnx_proto.v1 import manifest_pb2 as pb
 from torch import Tensor
 
 from resonnx_export.errors import BadInput
-from resonnx_export.layouts.captioners.children import prefixed
-from resonnx_export.layouts.captioners.draft import Draft, Request, matrix_shape
+from resonnx_export.layouts.captioners.draft import Draft, Request
+from resonnx_export.layouts.captioners.parts import prefixed
 from resonnx_export.layouts.captioners.recurrent import Cells, cell_kind, cells_at
-from resonnx_export.networks import (
-    ResNetConfig,
-    ShowTell,
-    ShowTellConfig,
-    TopDown,
-    TopDownConfig,
-    resnet_config_from_state_dict,
-)
+from resonnx_export.networks.detect import matrix_shape, resnet_config_from_state_dict
+from resonnx_export.networks.resnet import ResNetConfig
+from resonnx_export.networks.show_tell import ShowTell, ShowTellConfig
+from resonnx_export.networks.top_down import TopDown, TopDownConfig
 from resonnx_export.pictures.recipe import image_input
 
 NAME: Final = "ruotianluo"
-# The source has pictures at their own size and averages the map to 14 x 14; stretched to this, a ResNet's map has
-# that size, and each position the part of the picture that it has there.
+# The source keeps pictures at their own size and averages the map to 14 x 14, the size of a ResNet's map at this size.
 _INPUT_SIZE: Final = 448
 _MAX_TOKENS: Final = 20
 _UNKNOWN: Final = "UNK"
-# Folders of features as the source's instructions name them: data/cocobu_att, data/cocobu_fc.
+# Names of feature folders in the source's instructions: data/cocobu_att, data/cocobu_fc.
 _REGIONS: Final = re.compile(r"bu_|bottom.?up", re.IGNORECASE)
 
 _Plain = Literal["show_tell", "fc", "newfc"]
@@ -41,7 +35,7 @@ _Attending = Literal["att2in", "att2in2", "updown"]
 
 
 def self_critical(request: Request) -> Draft | None:
-    """A decoder with `logit`, and beside it a ResNet under torchvision's keys."""
+    """A decoder with `logit`, and a ResNet under torchvision's keys."""
     decoder = next((part for part in request.parts if any(key.startswith("logit.") for key in part.tensors)), None)
     if decoder is None:
         return None
@@ -51,12 +45,12 @@ def self_critical(request: Request) -> Draft | None:
     cnn = request.part_with("layer1.0.conv1.weight")
     if cnn is None:
         raise BadInput(
-            f"layout {NAME} ({kind}) holds no CNN: give the ResNet whose features it was trained on as a second file; "
+            f"layout {NAME} ({kind}) has no CNN: give the ResNet whose features it was trained on as a second file; "
             "a model trained on region features (bottom-up attention) needs an object detector and is not exported"
         )
     if request.caffe_resnet is None:
         raise BadInput(
-            f"layout {NAME}: a ResNet's keys do not tell whether it is Caffe's (the stride in each stage's first 1x1 "
+            f"layout {NAME}: a ResNet's keys do not record whether it is Caffe's (the stride in each stage's first 1x1 "
             "convolution, as in the source's own feature extraction) or torchvision's; give --caffe-resnet or "
             "--torchvision-resnet"
         )
@@ -95,7 +89,7 @@ def _kind(tensors: Mapping[str, Tensor], options: Mapping[str, Any]) -> _Plain |
 
 
 def _refuse_other_features(kind: _Plain | _Attending, options: Mapping[str, Any]) -> None:
-    """Raise BadInput where the training's options tell of features that are not a ResNet's own."""
+    """Raise BadInput if the training's options name features other than a ResNet's."""
     attends = kind in ("att2in", "att2in2", "updown")
     used = {"input_fc_dir": kind not in ("att2in", "att2in2"), "input_att_dir": attends}
     folders = [str(options.get(name, "")) for name, is_used in used.items() if is_used]
@@ -139,7 +133,7 @@ def _show_tell_config(kind: _Plain, state_dict: Mapping[str, Tensor], trunk: Res
         cell_bias="cells.layers.0.bias_ih" in state_dict,
         residual=False,
         batch_norm=False,
-        # The answer to the picture is dropped; then token 0 is fed.
+        # The output for the picture is dropped; then token 0 is fed.
         picture_says_word=False,
     )
 
@@ -147,7 +141,7 @@ def _show_tell_config(kind: _Plain, state_dict: Mapping[str, Tensor], trunk: Res
 def _top_down_config(kind: _Attending, state_dict: Mapping[str, Tensor], trunk: ResNetConfig) -> TopDownConfig:
     words = "embed.weight" if kind == "att2in" else "embed.0.weight"
     vocabulary_size, embedding_size = matrix_shape(state_dict, words)
-    # Each BatchNorm of the map has its place before or after the linear layer.
+    # BatchNorms are before and after the linear layer.
     batch_norms = sum(f"att_embed.{place}.running_mean" in state_dict for place in (0, 4))
     reader = "ctx2att.weight" if kind == "att2in" else f"att_embed.{min(batch_norms, 1)}.weight"
     _check_features(matrix_shape(state_dict, reader)[1], trunk)
@@ -170,8 +164,8 @@ def _check_features(size: int, trunk: ResNetConfig) -> None:
 def _spec(words: tuple[str, ...], kind: _Plain | _Attending, options: Mapping[str, Any]) -> pb.CaptionerSpec:
     """Return the rule: token 0 starts, ends and pads; greedy, as eval.py without --beam_size.
 
-    Its --suppress_UNK, on unless told otherwise, is of CaptionModel.beam_search: the last word's log-probability falls
-    by 1000 if it is UNK, in models that know their vocabulary (show_tell and fc do not). `_sample` takes it as it is.
+    Its --suppress_UNK, on by default, applies to CaptionModel.beam_search only: it lowers the last word's
+    log-probability by 1000 if that is UNK, in models that have their vocabulary (not show_tell and fc).
     """
     length = options.get("seq_length")
     if kind not in ("show_tell", "fc"):

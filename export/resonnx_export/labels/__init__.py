@@ -1,1 +1,0 @@
-"""Class names and vocabularies."""

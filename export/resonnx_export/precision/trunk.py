@@ -1,0 +1,216 @@
+"""Replaces a graph by one with its convolutional trunk in int8 or float16, and records the cost in the manifest.
+
+The float32 graph has been checked before; this one differs from PyTorch by at most the recorded bound.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Final
+
+import torch
+from PIL import Image
+from resonnx_proto.v1 import manifest_pb2 as pb
+from resonnx_server.runtime.model_files.golden_examples import Golden
+from resonnx_server.runtime.model_files.manifest import CLASSIFIER_FILE, ENCODER_FILE
+
+from resonnx_export.errors import BadInput
+from resonnx_export.networks.protocol import CaptionNetwork
+from resonnx_export.networks.resnet import ClassifierNetwork
+from resonnx_export.options import Quantisation
+from resonnx_export.pictures.calibration import Calibration, read_calibration
+from resonnx_export.pictures.synthetic import check_pictures, sample_rows
+from resonnx_export.precision.bounds import measure_captioner, measure_classifier, quantised_bound, record
+from resonnx_export.precision.fp16 import to_fp16
+from resonnx_export.precision.guard import Guarded, Limits, quantise_within
+from resonnx_export.precision.judges import CaptionerJudge, ClassifierJudge, Judge
+from resonnx_export.progress import Progress
+from resonnx_export.proof.predictions import Comparison, Pictures
+from resonnx_export.proof.timing import speedups
+from resonnx_export.wording import precision_name
+
+# Check pictures for float16, and how many of them are also measured with PyTorch rounding to float16.
+_PICTURES: Final = 32
+_ROUNDED_PICTURES: Final = 8
+# Fewer held-back pictures prove little; half of the recommended calibration pictures.
+_FEW_PICTURES: Final = 32
+_SEED: Final = 3000
+
+
+class Storage(ABC):
+    """The precision that the trunk is stored in."""
+
+    precision: ClassVar[pb.Precision]
+
+    @abstractmethod
+    def pictures(self, recipe: pb.ImageInput) -> Pictures:
+        """Return the pictures to judge on."""
+
+    @abstractmethod
+    def reduce(self, model: bytes, judge: Judge, progress: Progress) -> Guarded:
+        """Convert a graph. Raises ParityFailed if the limits are exceeded."""
+
+
+@dataclass(frozen=True)
+class Int8(Storage):
+    """int8, within limits."""
+
+    calibration: Calibration
+    limits: Limits
+    precision = pb.PRECISION_INT8
+
+    def pictures(self, recipe: pb.ImageInput) -> Pictures:
+        pixels = self.calibration.held_back
+        return Pictures(pixels, "held-back pictures", tuple(range(len(pixels))), self.calibration.truths)
+
+    def reduce(self, model: bytes, judge: Judge, progress: Progress) -> Guarded:
+        return quantise_within(self.limits, model, self.calibration.fit, judge, progress)
+
+
+@dataclass(frozen=True)
+class Fp16(Storage):
+    """float16, judged on check pictures; `samples` are typical pictures among these."""
+
+    samples: Sequence[Image.Image] = ()
+    precision = pb.PRECISION_FP16
+
+    def pictures(self, recipe: pb.ImageInput) -> Pictures:
+        pixels = check_pictures(recipe, _PICTURES, _SEED, self.samples)
+        return Pictures(pixels, "check pictures", tuple(sample_rows(_PICTURES)) if self.samples else ())
+
+    def reduce(self, model: bytes, judge: Judge, progress: Progress) -> Guarded:
+        progress("converting to float16")
+        converted = to_fp16(model)
+        return Guarded(converted, judge(converted), ())
+
+
+# Makes the storage once the model's input is known, which may come from the checkpoint.
+StorageFor = Callable[[pb.ImageInput], Storage]
+
+
+@dataclass(frozen=True)
+class Quantised:
+    """A reduced graph.
+
+    Attributes:
+        model: The ONNX file.
+        golden: Examples that it agrees with.
+        comparison: With PyTorch.
+        notes: Lines for the user.
+    """
+
+    model: bytes
+    golden: Golden
+    comparison: Comparison
+    notes: tuple[str, ...]
+
+
+def choose_storage(
+    options: Quantisation, limits: Limits, samples: Sequence[Image.Image] = (), labels: Sequence[str] = ()
+) -> StorageFor | None:
+    """Return the storage that the options ask for; None is float32.
+
+    Args:
+        options: From the command line.
+        limits: Limits of int8.
+        samples: Typical pictures, to judge float16 on.
+        labels: A classifier's labels, in the order of classes.
+
+    Raises:
+        BadInput: The options exclude each other; later, when it is called, as read_calibration.
+    """
+    precision, calibration = options.precision, options.calibration
+    if precision != "int8":
+        if calibration is not None:
+            raise BadInput(f"--calibration goes with --precision int8, not {precision}")
+        return None if precision == "fp32" else lambda recipe: Fp16(samples)
+    if calibration is None:
+        raise BadInput("--precision int8 needs --calibration, a folder of typical pictures")
+    return lambda recipe: Int8(read_calibration(calibration, recipe, labels), limits)
+
+
+def quantise_classifier(
+    model: bytes, network: ClassifierNetwork, manifest: pb.Manifest, storage: Storage, progress: Progress
+) -> Quantised:
+    """Reduce the precision of model.onnx.
+
+    Args:
+        model: The ONNX file in float32, checked.
+        network: The network that it was traced from.
+        manifest: Gets the file's precision, its bound and the agreement.
+        storage: The precision to store it in.
+        progress: Called as each stage begins.
+
+    Raises:
+        ParityFailed: The result would differ too much from float32.
+    """
+    pictures = storage.pictures(manifest.input)
+    judge = ClassifierJudge(network, manifest, pictures)
+    rounding = 0.0
+    if storage.precision == pb.PRECISION_FP16:
+        rounding = measure_classifier(network, pictures.pixels[:_ROUNDED_PICTURES], manifest.input)[torch.float16]
+    return _quantise(CLASSIFIER_FILE, model, judge, manifest, storage, rounding, progress)
+
+
+def quantise_encoder(
+    encoder: bytes, decoder: bytes, network: CaptionNetwork, manifest: pb.Manifest, storage: Storage, progress: Progress
+) -> Quantised:
+    """Reduce the precision of encoder.onnx, with the decoder.onnx that will be served; else as quantise_classifier."""
+    pictures = storage.pictures(manifest.input)
+    judge = CaptionerJudge(network, manifest, decoder, pictures)
+    rounding = 0.0
+    if storage.precision == pb.PRECISION_FP16:
+        images = pictures.pixels[:_ROUNDED_PICTURES]
+        deviations = measure_captioner(network, images, manifest.input, manifest.captioner)
+        rounding = deviations[ENCODER_FILE][torch.float16]
+    return _quantise(ENCODER_FILE, encoder, judge, manifest, storage, rounding, progress)
+
+
+def _quantise(
+    file: str, model: bytes, judge: Judge, manifest: pb.Manifest, storage: Storage, rounding: float, progress: Progress
+) -> Quantised:
+    """Reduce a file; `rounding` is the deviation of its arithmetic on devices that compute in the stored precision."""
+    reduced = storage.reduce(model, judge, progress)
+    judgement, predictions = reduced.judgement, reduced.judgement.predictions
+    golden, golden_deviation = judge.golden(reduced.model)
+    bound = quantised_bound(file, storage.precision, max(judgement.deviation, golden_deviation, rounding))
+    agreement = pb.Agreement(
+        file=file,
+        precision=storage.precision,
+        asked=predictions.pictures.kind,
+        pictures=judgement.pictures,
+        identical=judgement.identical,
+        max_abs_difference=judgement.difference,
+        max_abs_reference=judgement.scale,
+        bound=bound.max_deviation * judgement.scale,
+        blocks_in_float=reduced.in_float,
+    )
+    if judgement.right is not None:
+        agreement.right, agreement.right_in_fp32 = judgement.right
+    record(manifest, bound, agreement)
+    notes = _notes(precision_name(storage.precision), reduced, len(model))
+    if storage.precision == pb.PRECISION_INT8:
+        notes.append(_speed_note(speedups(model, reduced.model, predictions.pictures.pixels)))
+    return Quantised(reduced.model, golden, Comparison(predictions, agreement.bound), tuple(notes))
+
+
+def _speed_note(ratios: dict[int, float]) -> str:
+    times = ", ".join(f"{ratio:.1f} times as fast as fp32 at batch {rows}" for rows, ratio in ratios.items())
+    slower = "" if max(ratios.values()) > 1 else ": serve fp32, unless int8 is faster on the serving machine"
+    return f"int8 on the CPU provider here: {times}{slower}"
+
+
+def _notes(name: str, reduced: Guarded, size_before: int) -> list[str]:
+    judgement = reduced.judgement
+    notes = [
+        f"{name}: {judgement.identical} of {judgement.pictures} {judgement.predictions.pictures.kind} predicted as in "
+        f"fp32 ({judgement.agreement:.1f} %); {size_before / len(reduced.model):.1f} times smaller"
+    ]
+    if judgement.right is not None:
+        found, before = (100 * right / judgement.pictures for right in judgement.right)
+        notes.append(f"{name} accuracy: {found:.2f} % of {judgement.pictures}, in fp32 {before:.2f} %")
+    if judgement.pictures < _FEW_PICTURES:
+        notes.append(f"{judgement.pictures} pictures prove little: give --calibration 64 or more, of all classes")
+    if reduced.in_float:
+        notes.append(f"left in fp32 to stay within the limits: {', '.join(reduced.in_float)}")
+    return notes

@@ -1,0 +1,152 @@
+"""Compares ONNX Runtime's captions with PyTorch's, word by word."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image
+from resonnx_proto.v1 import manifest_pb2 as pb
+from resonnx_server.runtime.decoding.greedy import decode_all
+from resonnx_server.runtime.decoding.sequence import Sequence as Decoded
+from resonnx_server.runtime.graphs import CaptionerGraphs
+from resonnx_server.runtime.model_files.golden_examples import NEAR_TIE
+from resonnx_server.runtime.pictures.images import Pixels
+
+from resonnx_export.errors import ParityFailed
+from resonnx_export.networks.protocol import CaptionNetwork, Encoded
+from resonnx_export.pictures.synthetic import check_pictures, sample_rows
+from resonnx_export.proof import reference
+from resonnx_export.proof.parity import BATCH_SIZES, RTOL, compare
+from resonnx_export.proof.predictions import CaptionerPredictions, Pictures, Tokens
+from resonnx_export.proof.reference import Caption
+
+
+@dataclass(frozen=True)
+class CaptionBatch:
+    """Pictures uint8 [N,H,W,3], and PyTorch's encodings and greedy captions of them in float32."""
+
+    pictures: Pixels
+    encoded: Encoded
+    captions: Sequence[Caption]
+
+    def permuted(self) -> "CaptionBatch":
+        """Return the batch with its rows in another order, the same each time."""
+        order = np.random.default_rng(0).permutation(len(self.pictures))
+        return CaptionBatch(self.pictures[order], self.encoded.rows(order), [self.captions[i] for i in order])
+
+
+def caption_batches(
+    network: CaptionNetwork, manifest: pb.Manifest, samples: Sequence[Image.Image] = (), seed: int = 0
+) -> list[CaptionBatch]:
+    """Let PyTorch caption check pictures in batches of BATCH_SIZES; another seed takes other pictures."""
+    batches = []
+    for size in BATCH_SIZES:
+        pictures = check_pictures(manifest.input, size, seed + size, samples)
+        encoded = reference.encode(network, pictures, manifest.input)
+        batches.append(CaptionBatch(pictures, encoded, reference.caption(network, encoded, manifest.captioner)))
+    return batches
+
+
+def prove_captions(
+    name: str,
+    batches: Sequence[CaptionBatch],
+    open_graphs: Callable[[bool, Encoded], CaptionerGraphs],
+    spec: pb.CaptionerSpec,
+    *,
+    rtol: float = RTOL,
+) -> tuple[list[pb.ParityCheck], list[Decoded]]:
+    """Compare the captions of every batch, and of the last one permuted, with ONNX Runtime's optimisations on and off.
+
+    Args:
+        name: For the report.
+        batches: The last has the most rows.
+        open_graphs: Called with whether to optimise, and a batch's encodings.
+        spec: The decoding rule.
+        rtol: As compare's.
+
+    Returns:
+        The checks, and the optimised graphs' captions of all pictures, in order.
+
+    Raises:
+        ParityFailed: As compare_captions.
+    """
+    checks: list[pb.ParityCheck] = []
+    written: list[Decoded] = []
+    titles = [f"batch {len(batch.pictures)}" for batch in batches]
+    for optimise in (True, False):
+        how = "optimised" if optimise else "not optimised"
+        for title, batch in zip([*titles, "permuted"], [*batches, batches[-1].permuted()], strict=True):
+            decoded = decode_all(open_graphs(optimise, batch.encoded), batch.pictures, spec)
+            checks.append(compare_captions(f"{name}, {title}, {how}", batch.captions, decoded, rtol=rtol))
+            written += decoded if optimise and title != "permuted" else []
+    return checks, written
+
+
+def compare_captions(
+    name: str, expected: Sequence[Caption], decoded: Sequence[Decoded], *, rtol: float = RTOL
+) -> pb.ParityCheck:
+    """Compare captions token by token, and the log-probabilities of identical ones by `compare`'s rule.
+
+    A caption may differ from a step on at which PyTorch's scores of both words are within NEAR_TIE; the check's
+    `identical` counts the others.
+
+    Raises:
+        ParityFailed: A caption differs otherwise, or log-probabilities are too far off.
+    """
+    ours, theirs, identical = [], [], 0
+    for row, (caption, sequence) in enumerate(zip(expected, decoded, strict=True)):
+        tokens = tokens_of(sequence).tolist()
+        if tokens == caption.tokens.tolist():
+            identical += 1
+            ours += caption.log_probs.tolist()
+            theirs += [token.log_prob for token in sequence.tokens]
+        elif not is_near_tie(caption, tokens):
+            raise ParityFailed(f"{name}: caption {row} is {tokens}, PyTorch's is {caption.tokens.tolist()}")
+    # Chosen words have log-probabilities close to 0, but the rounding error is that of the whole distribution.
+    scale = max(float(np.abs(caption.step_log_probs).max()) for caption in expected)
+    check = compare(name, np.array([ours or [0.0]]), np.array([theirs or [0.0]]), scale=scale, rtol=rtol)
+    check.pictures, check.identical = len(expected), identical
+    return check
+
+
+def caption_predictions(
+    batches: Sequence[CaptionBatch], decoded: Sequence[Decoded], samples: Sequence[Image.Image]
+) -> CaptionerPredictions:
+    """Put PyTorch's captions of all batches and ONNX Runtime's together; `samples` as caption_batches'."""
+    captions = [caption for batch in batches for caption in batch.captions]
+    return CaptionerPredictions(
+        checked_pictures([batch.pictures for batch in batches], samples),
+        [caption.tokens for caption in captions],
+        [tokens_of(sequence) for sequence in decoded],
+        [_word_differences(caption, sequence) for caption, sequence in zip(captions, decoded, strict=True)],
+    )
+
+
+def checked_pictures(batches: Sequence[Pixels], samples: Sequence[Image.Image]) -> Pictures:
+    """Concatenate batches of check_pictures, uint8 [N,H,W,3] each, which were made with `samples`."""
+    starts = np.cumsum([0, *(len(batch) for batch in batches[:-1])]).tolist()
+    typical = [start + row for start, batch in zip(starts, batches, strict=True) for row in sample_rows(len(batch))]
+    return Pictures(np.concatenate(batches), "check pictures", tuple(typical) if samples else ())
+
+
+def _word_differences(caption: Caption, sequence: Decoded) -> reference.Float:
+    """Return |delta| of the words' log-probabilities, float32 [T]; empty where the words differ."""
+    if not np.array_equal(tokens_of(sequence), caption.tokens):
+        return np.zeros(0, np.float32)
+    found = np.array([token.log_prob for token in sequence.tokens], np.float32)
+    differences: reference.Float = np.abs(found - caption.log_probs)
+    return differences
+
+
+def tokens_of(sequence: Decoded) -> Tokens:
+    """Return the tokens of a caption, int64 [T]."""
+    return np.array([token.id for token in sequence.tokens], np.int64)
+
+
+def is_near_tie(caption: Caption, tokens: Sequence[int]) -> bool:
+    """Return whether `tokens` first differ from the caption at a step where both words score within NEAR_TIE."""
+    for step, (ours, theirs) in enumerate(zip(caption.tokens, tokens, strict=False)):
+        if ours != theirs:
+            log_probs = caption.step_log_probs[step]
+            return bool(abs(log_probs[ours] - log_probs[theirs]) < NEAR_TIE)
+    return False

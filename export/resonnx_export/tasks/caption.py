@@ -1,0 +1,155 @@
+"""The task "caption"."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import zip_longest
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from resonnx_proto.v1 import manifest_pb2 as pb
+from resonnx_server.runtime.decoding.greedy import decode_all
+from resonnx_server.runtime.graphs import CaptionerGraphs
+from resonnx_server.runtime.model_files.golden_examples import Golden, Verdict, judge_captions
+from resonnx_server.runtime.model_files.manifest import DECODER_FILE, ENCODER_FILE
+from resonnx_server.runtime.pictures.images import Pixels
+from resonnx_server.runtime.session import Session
+
+from resonnx_export.checkpoints.files import SourceFile
+from resonnx_export.labels import Vocabulary
+from resonnx_export.layouts.captioners import recognise_captioner
+from resonnx_export.layouts.captioners.picture_first import RESIDUAL
+from resonnx_export.networks.protocol import CaptionNetwork
+from resonnx_export.networks.resnet import ClassifierNetwork
+from resonnx_export.precision.bounds import quantised_line
+from resonnx_export.precision.decoder_proof import fresh_batches, prove_rescored
+from resonnx_export.proof import reference
+from resonnx_export.proof.captions import caption_batches, tokens_of
+from resonnx_export.proof.comparisons import prove_captioner, prove_decoder, prove_encoder
+from resonnx_export.proof.parity import open_session
+from resonnx_export.proof.predictions import CaptionerPredictions, Tokens
+from resonnx_export.proof.timing import Run, step_run
+from resonnx_export.tasks.task import Files, Task
+from resonnx_export.wording import names
+
+
+@dataclass(frozen=True)
+class Word:
+    """One word, and whether the other caption has another word at its position."""
+
+    text: str
+    differs: bool
+
+
+def _recognise(
+    manifest: pb.Manifest, checkpoint: Sequence[Path]
+) -> tuple[ClassifierNetwork | CaptionNetwork, Sequence[SourceFile]]:
+    source = recognise_captioner(
+        checkpoint,
+        Vocabulary(tuple(manifest.captioner.vocabulary)),
+        caffe_resnet=manifest.source.architecture.endswith("_caffe"),
+        residual=manifest.source.layout.endswith(RESIDUAL),
+    )
+    return source.recognised.network, source.files
+
+
+def _predicts(network: CaptionNetwork, manifest: pb.Manifest, golden: Golden) -> bool:
+    encoded = reference.encode(network, golden.images, manifest.input)
+    captions = reference.caption(network, encoded, manifest.captioner)
+    return golden.tokens is not None and all(
+        row[row >= 0].tolist() == caption.tokens.tolist() for row, caption in zip(golden.tokens, captions, strict=True)
+    )
+
+
+def _compare_quantised(files: Files, network: CaptionNetwork, manifest: pb.Manifest, golden: Golden) -> Iterator[str]:
+    """Compare each file separately as exactly as it promises, then both on the golden examples.
+
+    A quantised encoder promises nothing on other pictures. A rescored decoder promises PyTorch's words on all.
+    """
+    encoder, spec = open_session(files[ENCODER_FILE]), manifest.captioner
+    if ENCODER_FILE not in manifest.stored:
+        checks = prove_encoder(files[ENCODER_FILE], caption_batches(network, manifest))
+        yield f"  {ENCODER_FILE} equal to PyTorch's: {len(checks)} checks passed, damaged copy refused"
+    if DECODER_FILE in manifest.stored:
+        yield _compare_rescored(encoder, files[DECODER_FILE], network, manifest)
+    else:
+        encoded = reference.encode(network, golden.images, manifest.input)
+        checks = prove_decoder(files[DECODER_FILE], network, [encoded], spec)
+        yield f"  {DECODER_FILE} equal to PyTorch's: {len(checks)} checks passed, damaged copy refused"
+    graphs = CaptionerGraphs(encoder, open_session(files[DECODER_FILE]), manifest)
+    bounds = [bound for bound in manifest.precisions if bound.file in manifest.stored]
+    # The server judges both files together.
+    verdict = _judge(graphs, manifest, golden, max(bound.max_deviation for bound in bounds))
+    for bound in bounds:
+        yield quantised_line(bound, verdict, len(golden.images), "the same captions")
+
+
+def _compare_rescored(encoder: Session, decoder: bytes, network: CaptionNetwork, manifest: pb.Manifest) -> str:
+    batches = fresh_batches(network, manifest)
+    checks, decoded = prove_rescored(encoder, decoder, network, manifest, batches)
+    expected = [caption.tokens for batch in batches for caption in batch.captions]
+    same = sum(np.array_equal(tokens_of(ours), theirs) for ours, theirs in zip(decoded, expected, strict=True))
+    ties = ", the others differ at a near-tie" if same < len(expected) else ""
+    return (
+        f"  {DECODER_FILE} with rescored words: {same} of {len(expected)} captions identical word by word{ties}; "
+        f"{len(checks)} checks passed, damaged copies refused"
+    )
+
+
+def _judge(graphs: CaptionerGraphs, manifest: pb.Manifest, golden: Golden, bound: float) -> Verdict:
+    return judge_captions(golden, decode_all(graphs, golden.images, manifest.captioner), bound)
+
+
+def _batch_run(graphs: CaptionerGraphs, file: str, manifest: pb.Manifest, pictures: Pixels) -> Run:
+    if file == DECODER_FILE:
+        return step_run(graphs, manifest.captioner, pictures)
+    return lambda: graphs.encode(pictures)
+
+
+def _summary(manifest: pb.Manifest) -> str:
+    captions = [check for check in manifest.parity.checks if check.name.startswith("captions")]
+    pictures, identical = sum(check.pictures for check in captions), sum(check.identical for check in captions)
+    ties = f", {pictures - identical} differ at a near-tie" if identical < pictures else ""
+    return f"{identical} of {pictures} captions identical word by word{ties}"
+
+
+def _facts(manifest: pb.Manifest) -> Iterator[tuple[str, str]]:
+    spec = manifest.captioner
+    how = "greedy" if spec.beam_width <= 1 else f"a beam of {spec.beam_width}"
+    yield "Vocabulary", names("words", list(spec.vocabulary))
+    yield "Captions", f"{how}, at most {spec.max_tokens} tokens; greedy captions are compared here"
+
+
+def _prediction(predictions: CaptionerPredictions, manifest: pb.Manifest, row: int) -> Mapping[str, list[Word]]:
+    captions = (predictions.expected[row], predictions.found[row])
+    pairs = list(zip_longest(*(_words(tokens, manifest.captioner) for tokens in captions)))
+    return {
+        "expected": [Word(ours, ours != theirs) for ours, theirs in pairs if ours is not None],
+        "found": [Word(theirs, ours != theirs) for ours, theirs in pairs if theirs is not None],
+    }
+
+
+def _words(tokens: Tokens, spec: pb.CaptionerSpec) -> Sequence[str]:
+    """Return the words of a caption that a client sees."""
+    hidden = {spec.end_id, *spec.stripped_ids}
+    return [spec.vocabulary[token] for token in tokens.tolist() if token not in hidden]
+
+
+CAPTION: Final = Task(
+    name="caption",
+    model="captioner",
+    kind=pb.TASK_CAPTIONER,
+    spec=pb.CaptionerSpec,
+    values="Log-probabilities of the words",
+    outputs=("log_probs", "first_log_probs", ""),
+    recognise=_recognise,
+    prove=prove_captioner,
+    predicts=_predicts,
+    compare_quantised=_compare_quantised,
+    open=lambda session, manifest: CaptionerGraphs(session(ENCODER_FILE), session(DECODER_FILE), manifest),
+    judge=_judge,
+    batch_run=_batch_run,
+    summary=_summary,
+    facts=_facts,
+    prediction=_prediction,
+)

@@ -1,0 +1,131 @@
+"""The task "classify"."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from resonnx_proto.v1 import manifest_pb2 as pb
+from resonnx_server.errors import ModelRefused
+from resonnx_server.runtime.graphs import ClassifierGraph
+from resonnx_server.runtime.model_files.golden_examples import Golden, Verdict, judge_logits
+from resonnx_server.runtime.model_files.manifest import CLASSIFIER_FILE
+
+from resonnx_export.checkpoints.files import SourceFile, load_checkpoint
+from resonnx_export.errors import BadInput
+from resonnx_export.layouts.classifiers import recognise_classifier
+from resonnx_export.networks.protocol import CaptionNetwork
+from resonnx_export.networks.resnet import ClassifierNetwork
+from resonnx_export.precision.bounds import quantised_line
+from resonnx_export.proof import reference
+from resonnx_export.proof.comparisons import prove_classifier
+from resonnx_export.proof.parity import FP32_BOUND, open_session
+from resonnx_export.proof.predictions import ClassifierPredictions
+from resonnx_export.proof.reference import Activation, Float
+from resonnx_export.tasks.task import Files, Task
+from resonnx_export.wording import names
+
+_SHOWN_CLASSES: Final = 3
+
+
+@dataclass(frozen=True)
+class ClassRow:
+    """One class in both predictions: scores as text, and the difference of the logits."""
+
+    label: str
+    expected: str
+    found: str
+    difference: float
+    expected_first: bool
+    found_first: bool
+
+
+def _recognise(
+    manifest: pb.Manifest, checkpoint: Sequence[Path]
+) -> tuple[ClassifierNetwork | CaptionNetwork, Sequence[SourceFile]]:
+    if len(checkpoint) > 1:
+        raise BadInput(f"a classifier is one file; {len(checkpoint)} were given")
+    loaded = load_checkpoint(checkpoint[0])
+    strided = manifest.source.architecture.endswith("_stride_in_1x1")
+    return recognise_classifier(loaded.state_dict, stride_in_1x1=strided).network, [loaded.file]
+
+
+def _predicts(network: ClassifierNetwork, manifest: pb.Manifest, golden: Golden) -> bool:
+    expected = reference.classify(network, golden.images, manifest.input).logits
+    return golden.logits is not None and judge_logits(expected, golden.logits, FP32_BOUND).passed
+
+
+def _compare_quantised(
+    files: Files, network: ClassifierNetwork, manifest: pb.Manifest, golden: Golden
+) -> Iterator[str]:
+    graph = ClassifierGraph(open_session(files[CLASSIFIER_FILE]), manifest)
+    expected = reference.classify(network, golden.images, manifest.input).logits
+    for bound in manifest.precisions:
+        verdict = judge_logits(expected, graph.run(golden.images)["logits"], bound.max_deviation)
+        yield quantised_line(bound, verdict, len(golden.images), "every clear top class the same")
+
+
+def _judge(graph: ClassifierGraph, manifest: pb.Manifest, golden: Golden, bound: float) -> Verdict:
+    if golden.logits is None:
+        raise ModelRefused("golden.npz holds no logits")
+    return judge_logits(golden.logits, graph.run(golden.images)["logits"], bound)
+
+
+def _summary(manifest: pb.Manifest) -> str:
+    logits = [check for check in manifest.parity.checks if "logits" in check.name]
+    greatest = max(check.max_abs_difference / max(check.max_abs_reference, 1e-30) for check in logits)
+    return f"logits within {greatest:.1e} of max|reference|"
+
+
+def _facts(manifest: pb.Manifest) -> Iterator[tuple[str, str]]:
+    yield "Classes", names("classes", list(manifest.classifier.labels))
+
+
+def _prediction(predictions: ClassifierPredictions, manifest: pb.Manifest, row: int) -> Mapping[str, list[ClassRow]]:
+    spec, expected, found = manifest.classifier, predictions.expected[row], predictions.found[row]
+    top = {i for logits in (expected, found) for i in np.argsort(-logits, kind="stable")[:_SHOWN_CLASSES].tolist()}
+    scores_expected, scores_found = (_scores(logits, spec.activation) for logits in (expected, found))
+    rows = [
+        ClassRow(
+            label=spec.labels[i],
+            expected=scores_expected[i],
+            found=scores_found[i],
+            difference=float(found[i] - expected[i]),
+            expected_first=i == int(expected.argmax()),
+            found_first=i == int(found.argmax()),
+        )
+        for i in sorted(top, key=lambda i: -expected[i])
+    ]
+    return {"classes": rows}
+
+
+def _scores(logits: Float, activation: Activation) -> list[str]:
+    if activation == pb.ClassifierSpec.ACTIVATION_NONE:
+        return [f"{score:.4g}" for score in logits]
+    if activation == pb.ClassifierSpec.ACTIVATION_SIGMOID:
+        scores = np.exp(-np.logaddexp(0, -logits))
+    else:
+        raised = np.exp(logits - logits.max())
+        scores = raised / raised.sum()
+    return [f"{100 * score:.2f} %" for score in scores]
+
+
+CLASSIFY: Final = Task(
+    name="classify",
+    model="classifier",
+    kind=pb.TASK_CLASSIFIER,
+    spec=pb.ClassifierSpec,
+    values="Logits",
+    outputs=("logits",),
+    recognise=_recognise,
+    prove=prove_classifier,
+    predicts=_predicts,
+    compare_quantised=_compare_quantised,
+    open=lambda session, manifest: ClassifierGraph(session(CLASSIFIER_FILE), manifest),
+    judge=_judge,
+    batch_run=lambda graph, file, manifest, pictures: lambda: graph.run(pictures),
+    summary=_summary,
+    facts=_facts,
+    prediction=_prediction,
+)
