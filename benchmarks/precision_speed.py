@@ -22,10 +22,11 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
-from resonnx_export.demo import DIGITS_INPUT_SIZE, LABELS, resize, samples
+from resonnx_export.demo import resize, samples
+from resonnx_export.demo.digits import INPUT_SIZE, LABELS
 from resonnx_export.networks.resnet import ARCHITECTURES, ResNet
-from resonnx_export.pictures.recipe import image_input
-from resonnx_export.pictures.synthetic import check_pictures, smooth
+from resonnx_export.pictures.recipe import image_input, smooth
+from resonnx_export.pictures.synthetic import check_pictures
 from resonnx_export.proof.reference import normalise, settle_batch_norm
 from resonnx_proto.v1 import manifest_pb2 as pb
 from resonnx_server.runtime.machine.host import usable_cores
@@ -124,7 +125,7 @@ def _measure(sessions: dict[str, Session], rounds: int, seconds: float) -> dict[
 def _digits_right(folder: Path, precision: str) -> tuple[int, int]:
     session = Session((folder / precision / "digits/1/model.onnx").read_bytes(), Candidate(CPU, pb.PRECISION_FP32), 1)
     pictures, labels = zip(*samples.digits(), strict=True)
-    images = np.stack([resize(picture, DIGITS_INPUT_SIZE) for picture in pictures])
+    images = np.stack([resize(picture, INPUT_SIZE) for picture in pictures])
     found = session.run({"image": images}, ["logits"])["logits"].argmax(axis=1)
     return sum(LABELS[i] == label for i, label in zip(found, labels, strict=True)), len(labels)
 

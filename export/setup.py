@@ -20,6 +20,6 @@ setup(
         "safetensors>=0.5",
         "torch>=2.10",
         "tqdm>=4.66",
-        "typer>=0.15",
+        "typer>=0.19",
     ]
 )

@@ -44,11 +44,8 @@ class CaptionerSettings:
         vocabulary: The word of each token id.
         input: Changes to the layout's picture recipe.
         max_tokens: A caption's greatest length with the end token; None for the layout's.
-        caffe_resnet: As recognise_captioner's.
-        residual: As recognise_captioner's.
-        allow_reduced: Whether providers may compute in bf16, fp16 and TF32.
-        storage: The precision of the encoder's trunk; None for float32.
-        samples: Typical pictures; without them, all check pictures are synthetic.
+        caffe_resnet, residual: As recognise_captioner's.
+        allow_reduced, storage, samples: As ClassifierSettings'; the trunk is the encoder's.
         rescore: Whether to convert the decoder's output layer to int8 with fp32 rescoring.
     """
 
@@ -117,9 +114,11 @@ def export_captioner(
         golden = captioner_golden(network, recipe, spec, settings.samples)
     if rescored is not None:
         examples = golden if storage is None else None
-        both = quantise_decoder((encoder, decoder), rescored, network, manifest, settings.samples, examples, progress)
-        comparison = both.comparison if storage is None else comparison
-        notes += both.notes
+        compared, lines = quantise_decoder(
+            (encoder, decoder), rescored, network, manifest, settings.samples, examples, progress
+        )
+        comparison = compared if storage is None else comparison
+        notes += lines
     graphs |= row_graphs(graphs[DECODER_FILE])
     result = Result(graphs, manifest, golden, comparison, notes)
     return finishing.finish(result, folder, progress, overwrite=target.overwrite)

@@ -249,7 +249,7 @@ def verify(
 
 
 def _print_summary(exported: "Exported") -> None:
-    from resonnx_export.report.summary import summary_lines
+    from resonnx_export.publish.summary import summary_lines
 
     typer.echo("\n".join(summary_lines(exported)))
 

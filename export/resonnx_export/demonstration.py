@@ -1,7 +1,6 @@
 """Exports the demonstration models, `digits` and `scenes`, from their committed weights or from fresh training."""
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -16,13 +15,13 @@ from resonnx_export import captioner, classifier, demo
 from resonnx_export.captioner import CaptionerSettings, export_captioner
 from resonnx_export.checkpoints.files import load_checkpoint
 from resonnx_export.classifier import ClassifierSettings, export_classifier
-from resonnx_export.demo import calibration, samples
+from resonnx_export.demo import digits, samples, scenes
 from resonnx_export.labels import Vocabulary
 from resonnx_export.options import Precision, Target
 from resonnx_export.pictures.calibration import Calibration
 from resonnx_export.pictures.recipe import InputChanges, image_input
 from resonnx_export.precision.guard import Limits
-from resonnx_export.precision.trunk import Fp16, Int8, StorageFor
+from resonnx_export.precision.trunk import StorageFor, fp16, int8
 from resonnx_export.progress import progress_bar
 from resonnx_export.publish import package
 from resonnx_export.publish.package import Exported
@@ -36,13 +35,11 @@ def export_demo(
 ) -> Iterator[tuple[str, Exported | None]]:
     """Export both models, each as its next version; yield the name and the written version.
 
-    A model whose newest version has the same weights and precision is not exported again, and None is yielded.
-
-    Raises:
-        BadInput: The repository cannot be written.
-        ParityFailed: As export_classifier.
+    A model whose newest version has the same weights and precision is not exported again, and None is yielded. Raises
+    as export_classifier.
     """
-    with _weights(retrain) as folder:
+    with TemporaryDirectory() as temporary:
+        folder = _trained(Path(temporary)) if retrain else demo.WEIGHTS
         for name, export in {"digits": _export_digits, "scenes": _export_scenes}.items():
             weights = folder / f"{name}.safetensors"
             done = _is_exported(repository / name, weights, precision)
@@ -50,10 +47,10 @@ def export_demo(
 
 
 def _export_digits(weights: Path, target: Target, precision: Precision) -> Exported:
-    recipe = image_input(demo.DIGITS_INPUT_SIZE, resize_short_side=None, mean=demo.MEAN, std=demo.STD)
+    recipe = image_input(digits.INPUT_SIZE, resize_short_side=None, mean=demo.MEAN, std=demo.STD)
     pictures = [Image.fromarray(picture) for picture, _ in islice(samples.digits(_SEED), _SAMPLES)]
-    storage = _storage(precision, calibration.digits, pictures)
-    settings = ClassifierSettings(recipe, demo.LABELS, storage=storage, samples=pictures)
+    storage = _storage(precision, samples.calibration_digits, pictures)
+    settings = ClassifierSettings(recipe, digits.LABELS, storage=storage, samples=pictures)
     with progress_bar(target.name, classifier.STAGES) as progress:
         return export_classifier(weights, settings, target, progress)
 
@@ -61,10 +58,10 @@ def _export_digits(weights: Path, target: Target, precision: Precision) -> Expor
 def _export_scenes(weights: Path, target: Target, precision: Precision) -> Exported:
     pictures = [Image.fromarray(scene.image) for scene in samples.scenes(_SEED, _SAMPLES)]
     settings = CaptionerSettings(
-        Vocabulary(demo.VOCABULARY),
-        InputChanges(demo.SCENES_INPUT_SIZE, mean=demo.MEAN, std=demo.STD),
-        max_tokens=demo.MAX_WORDS + 1,
-        storage=_storage(precision, calibration.scenes, pictures),
+        Vocabulary(scenes.VOCABULARY),
+        InputChanges(scenes.INPUT_SIZE, mean=demo.MEAN, std=demo.STD),
+        max_tokens=scenes.MAX_WORDS + 1,
+        storage=_storage(precision, samples.calibration_scenes, pictures),
         samples=pictures,
     )
     with progress_bar(target.name, captioner.STAGES) as progress:
@@ -75,8 +72,8 @@ def _storage(
     precision: Precision, calibrate: Callable[[pb.ImageInput], Calibration], pictures: Sequence[Image.Image]
 ) -> StorageFor | None:
     if precision == "int8":
-        return lambda recipe: Int8(calibrate(recipe), Limits())
-    return (lambda recipe: Fp16(pictures)) if precision == "fp16" else None
+        return lambda recipe: int8(calibrate(recipe), Limits())
+    return (lambda recipe: fp16(pictures)) if precision == "fp16" else None
 
 
 def _is_exported(model: Path, weights: Path, precision: Precision) -> bool:
@@ -92,18 +89,12 @@ def _is_exported(model: Path, weights: Path, precision: Precision) -> bool:
     return set(manifest.stored.values()) == stored and list(manifest.source.sha256) == [sha256]
 
 
-@contextmanager
-def _weights(retrain: bool) -> Iterator[Path]:
-    """Give the folder of the weights: the committed ones, or a temporary one with newly trained ones."""
-    if not retrain:
-        yield demo.WEIGHTS
-        return
+def _trained(folder: Path) -> Path:
+    """Train both models, and return the folder with their weights."""
     from safetensors.torch import save_file
 
     from resonnx_export.demo.train import train_digits, train_scenes
 
-    with TemporaryDirectory() as name:
-        folder = Path(name)
-        save_file(train_digits(), folder / "digits.safetensors")
-        save_file(train_scenes(), folder / "scenes.safetensors")
-        yield folder
+    save_file(train_digits(), folder / "digits.safetensors")
+    save_file(train_scenes(), folder / "scenes.safetensors")
+    return folder

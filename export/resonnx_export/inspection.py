@@ -33,7 +33,7 @@ def _classifier(recognised: RecognisedCheckpoint) -> Iterator[tuple[str, str]]:
     assert isinstance(network, ClassifierNetwork)
     yield "layout", recognised.layout
     yield "architecture", recognised.architecture
-    yield "answers", f"{network.num_classes} classes" if network.num_classes else "none (a trunk)"
+    yield "outputs", f"{network.num_classes} classes" if network.num_classes else "none (a trunk)"
     yield "parameters", f"{recognised.parameters:,}"
     yield "dtype", ", ".join(recognised.dtypes)
     for note in (*recognised.notes, RecipeChoice().for_layout(recognised.layout)[1]):
@@ -53,7 +53,7 @@ def _captioner(path: Path) -> Iterator[tuple[str, str]]:
     words = {value.shape[0] for key, value in tensors if "embed" in key and value.ndim == 2}
     yield "layout", "a captioner, or one of its files: resonnx-export captioner takes them with the vocabulary"
     if words:
-        yield "answers", f"captions of {max(words)} words"
+        yield "outputs", f"captions of {max(words)} words"
     for part in parts:
         yield "holds", str(part)
     yield "sha256", file.sha256

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from resonnx_export.checkpoints.unpickle import Stub, read_pickle
+from resonnx_export.checkpoints.pickles import Stub
+from resonnx_export.checkpoints.unpickle import read_pickle
 from resonnx_export.errors import BadInput
 
 START: Final = "<start>"

@@ -29,7 +29,6 @@ class _Module(ClassifierNetwork):
         self.num_classes = head(features).shape[1]
 
     def forward_features(self, x: Tensor) -> Tensor:
-        """Return the head's input [N,D]."""
         return self.body(x)  # type: ignore[no-any-return]
 
 

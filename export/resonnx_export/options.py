@@ -33,7 +33,7 @@ StoredPrecision = Annotated[
 
 @dataclass(frozen=True)
 class Quantisation:
-    """The precision of the convolutions, and what int8 needs."""
+    """The precision of the convolutions, and the settings of int8."""
 
     precision: StoredPrecision = "fp32"
     calibration: Annotated[

@@ -15,11 +15,9 @@ from resonnx_export.tasks import task_of
 
 
 def verify_version(folder: Path, checkpoint: Sequence[Path]) -> Iterator[str]:
-    """Check a version's folder, and yield a line for each check that passes.
+    """Check a version's folder, MODELS/NAME/VERSION, and yield a line for each check that passes.
 
-    Args:
-        folder: MODELS/NAME/VERSION.
-        checkpoint: The files that it was exported from, to compare with PyTorch; may be empty.
+    With the checkpoint's files, also compare with PyTorch.
 
     Raises:
         BadInput: The folder is damaged or not an export, or the checkpoint is not the one that it was made from.
@@ -67,7 +65,7 @@ def _compare(version: VersionFiles, golden: Golden, checkpoint: Sequence[Path]) 
     network, sources = task.recognise(manifest, checkpoint)
     if sorted(source.sha256 for source in sources) != sorted(manifest.source.sha256):
         names = ", ".join(str(path) for path in checkpoint)
-        raise BadInput(f"{names}: not what this version was exported from, by sha256")
+        raise BadInput(f"{names}: this version was exported from other files, by sha256")
     if not task.predicts(network, manifest, golden):
         raise ParityFailed(f"{GOLDEN} does not hold PyTorch's predictions")
     if manifest.stored:

@@ -19,10 +19,7 @@ _PICKLE: Final = "data.pkl"
 
 
 class Archive:
-    """The pickle and the storages of a zip file of torch.save.
-
-    Args:
-        file: Must stay open.
+    """The pickle and the storages of a zip file of torch.save, which must stay open.
 
     Raises:
         BadInput: Another kind of file, or too large when unpacked; the message follows the file's name.

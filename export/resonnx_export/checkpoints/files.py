@@ -15,8 +15,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from resonnx_export.checkpoints.formats import HEAD_BYTES
-from resonnx_export.checkpoints.unpickle import Stub, read_objects, state_dict_of
+from resonnx_export.checkpoints.pickles import Stub
+from resonnx_export.checkpoints.unpickle import HEAD_BYTES, read_objects, state_dict_of
 from resonnx_export.errors import BadInput
 
 # Keys under which training scripts store the weights, in order of preference.
@@ -42,11 +42,7 @@ class Checkpoint:
 
 
 def load_checkpoint(path: Path) -> Checkpoint:
-    """Read a checkpoint file on the CPU.
-
-    Raises:
-        BadInput: The file cannot be read, or holds no tensors by name; the message says what was found.
-    """
+    """Read a checkpoint file's tensors. Raises BadInput if it cannot be read or has none; says what was found."""
     content, file = read_tree(path)
     try:
         state_dict, notes = _unwrap(content)
@@ -56,11 +52,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
 
 
 def read_tree(path: Path) -> tuple[object, SourceFile]:
-    """Read a checkpoint file to plain containers, tensors on the CPU, and Stubs for all other objects.
-
-    Raises:
-        BadInput: As load_checkpoint.
-    """
+    """Read a checkpoint file to containers, tensors on the CPU, and Stubs for all other objects. Raises BadInput."""
     try:
         with path.open("rb") as file:
             head = file.read(HEAD_BYTES)

@@ -35,14 +35,10 @@ class Name:
 
 @dataclass(eq=False, slots=True)
 class Stub:
-    """An object that was not created, of a class or as the result of a function.
+    """An object that was not created: its class or function ("module.qualname"), arguments and state.
 
-    Attributes:
-        path: "module.qualname" of the class or function.
-        args: Arguments of the call.
-        state: The `__dict__`, or the argument of `__setstate__`.
-        items: Entries of a kind of dict.
-        elements: Elements of a kind of list or set.
+    `state` is the `__dict__`, or the argument of `__setstate__`; `items` and `elements` are those of a kind of dict or
+    list.
     """
 
     path: str
@@ -134,7 +130,7 @@ class _Machine:
 
     def _take(self, count: int) -> list[Any]:
         if count > len(self.stack):
-            raise BadPickle("the pickle is damaged: it takes what is not there")
+            raise BadPickle("the pickle is damaged: its stack is too short")
         taken = self.stack[len(self.stack) - count :]
         del self.stack[len(self.stack) - count :]
         return taken
@@ -169,7 +165,7 @@ class _Machine:
     def _call(self, function: Any, args: Any) -> object:
         """Return a container, the result of an allowed constructor, or a Stub."""
         if not isinstance(args, tuple) or not isinstance(function, Name | Stub):
-            raise BadPickle("the pickle is damaged: it calls what is no function")
+            raise BadPickle("the pickle is damaged: it calls an object that is no function")
         path = function.path
         if isinstance(function, Stub):
             return Stub(f"{path}()", args)
@@ -218,7 +214,7 @@ class _Machine:
             target.items = target.items or {}
             target = target.items
         if not isinstance(target, dict):
-            raise BadPickle("the pickle is damaged: entries of what is no dict")
+            raise BadPickle("the pickle is damaged: entries of an object that is no dict")
         target.update(self._dict(flat))
 
     def _extend(self, values: list[Any]) -> None:
@@ -231,7 +227,7 @@ class _Machine:
         elif isinstance(target, list):
             target.extend(values)
         else:
-            raise BadPickle("the pickle is damaged: elements of what is no list")
+            raise BadPickle("the pickle is damaged: elements of an object that is no list")
 
 
 def _key(value: Any) -> Any:

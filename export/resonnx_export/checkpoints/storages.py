@@ -38,9 +38,8 @@ class Storage:
 class Rebuild:
     """Builds tensors from storages as torch._utils._rebuild_tensor_v2 does, if they lie inside.
 
-    Args:
-        size: The file's, in bytes. Tensors may share a storage, so that copies of a small file's tensors would need any
-            amount of memory; the total is limited.
+    Tensors may share a storage, so that copies of a small file's tensors would need any amount of memory: the total is
+    limited by `size`, the file's in bytes.
     """
 
     def __init__(self, size: int) -> None:

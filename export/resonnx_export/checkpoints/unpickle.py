@@ -18,13 +18,21 @@ import torch
 from torch import Tensor
 
 from resonnx_export.checkpoints.archive import Archive
-from resonnx_export.checkpoints.formats import HEAD_BYTES, describe
-from resonnx_export.checkpoints.pickles import BadPickle, Name, Stub, unpickle
+from resonnx_export.checkpoints.pickles import BadPickle, Stub, unpickle
 from resonnx_export.checkpoints.storages import Rebuild, Storage, element_type, natural
 from resonnx_export.errors import BadInput
 
-__all__ = ["Name", "Stub", "read_objects", "read_pickle", "state_dict_of"]
-
+_SIGNATURES: Final = {
+    b"\x89PNG": "a PNG picture",
+    b"\xff\xd8\xff": "a JPEG picture",
+    b"\x89HDF": "an HDF5 file",
+    b"\x1f\x8b": "a gzip file (unpack it first)",
+    b"<": "an HTML or XML page",
+    b"version https://git-lfs": "a Git LFS pointer (fetch the file itself first)",
+    b"PK": "a zip archive that is damaged or was not written by torch.save",
+    b"\x80": "a pickle that is damaged or was not written by torch.save",
+}
+HEAD_BYTES: Final = 64
 _MAX_TENSORS: Final = 100_000
 _MAX_NAME: Final = 1000
 # The first pickle of a legacy file, from torch.serialization.
@@ -55,11 +63,7 @@ def read_objects(path: Path) -> object:
 
 
 def read_pickle(path: Path) -> object:
-    """Read a plain pickle to plain containers, and Stubs for all other objects.
-
-    Raises:
-        BadInput: The file cannot be read, or is no pickle or damaged.
-    """
+    """Read a plain pickle to plain containers, and Stubs for all other objects. Raises BadInput if it is damaged."""
     with _opened(path, "pickle") as (file, _), mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
         return unpickle(cast("IO[bytes]", mapped))
 
@@ -83,7 +87,17 @@ def _opened(path: Path, kind: str) -> Iterator[tuple[io.BufferedReader, bytes]]:
         except _DAMAGE as error:
             # Text can look like a pickle; the error does not help then.
             detail = f" ({error})" if head.startswith((b"PK", b"\x80")) and str(error) else ""
-            raise BadInput(f"{path} is not a readable {kind}: it is {describe(head)}{detail}") from None
+            raise BadInput(f"{path} is not a readable {kind}: it is {_describe(head)}{detail}") from None
+
+
+def _describe(head: bytes) -> str:
+    """Describe a file that is no checkpoint by its first HEAD_BYTES bytes."""
+    for signature, name in _SIGNATURES.items():
+        if head.startswith(signature):
+            return name
+    if head.isascii() and all(byte >= 32 or byte in b"\t\r\n" for byte in head):
+        return f"text that begins with {head[:24].decode()!r}"
+    return f"unknown data that begins with the bytes {head[:8].hex(' ')}"
 
 
 def _read_archive(file: io.BufferedReader) -> object:
@@ -138,8 +152,8 @@ def _read_legacy(file: io.BufferedReader) -> object:
         raise BadPickle("storages are not those that the tensors name")
     for key in keys:
         content, count = storages[key]
-        said = int.from_bytes(file.read(8), "little")
-        if said != count or file.readinto(content.numpy().data) != len(content):
+        declared = int.from_bytes(file.read(8), "little")
+        if declared != count or file.readinto(content.numpy().data) != len(content):
             raise BadPickle(f"storage {key} is cut short or damaged")
     return tree
 
@@ -149,11 +163,7 @@ def _size(file: IO[bytes]) -> int:
 
 
 def state_dict_of(module: Stub) -> dict[str, Tensor]:
-    """Return the state_dict of a pickled nn.Module.
-
-    Raises:
-        BadInput: It is no module, or contains itself.
-    """
+    """Return the state_dict of a pickled nn.Module. Raises BadInput if it is no module, or contains itself."""
     found: dict[str, Tensor] = {}
     waiting = [("", module)]
     visited = 0

@@ -30,11 +30,9 @@ class Digits:
     labels: Int64
 
     def __len__(self) -> int:
-        """Return the number of digits."""
         return len(self.labels)
 
     def __getitem__(self, rows: slice | Int64) -> "Digits":
-        """Return some of the digits."""
         return Digits(self.ink[rows], self.labels[rows])
 
 

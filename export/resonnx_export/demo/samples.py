@@ -1,14 +1,23 @@
-"""Sample pictures of held-out digits, which were not used in training, with their labels and captions."""
+"""Sample pictures of held-out digits, and calibration pictures of training digits, so that the former stay unseen."""
 
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 from PIL import Image
+from resonnx_proto.v1 import manifest_pb2 as pb
+from resonnx_server.runtime.pictures.images import fit
 
 from resonnx_export.demo.digits import LABELS, UInt8, render, split
 from resonnx_export.demo.scenes import Scene, compose
+from resonnx_export.pictures.calibration import Calibration, split_pictures
+
+# Numbers of calibration pictures.
+_DIGITS: Final = 512
+_SCENES: Final = 256
+_CALIBRATION_SEED: Final = 0
 
 
 def digits(seed: int | None = None) -> Iterator[tuple[UInt8, str]]:
@@ -59,3 +68,20 @@ def _endless_digits(seed: int) -> Iterator[tuple[UInt8, str]]:
     while True:
         yield from digits(seed)
         seed += 1
+
+
+def calibration_digits(recipe: pb.ImageInput) -> Calibration:
+    """Render training digits on varied paper with varied ink, with their classes."""
+    train, _ = split()
+    rng = np.random.default_rng(_CALIBRATION_SEED)
+    rows = rng.permutation(len(train))[:_DIGITS]
+    pictures = [fit(Image.fromarray(render(train.ink[row], rng)), recipe) for row in rows]
+    return split_pictures(np.stack(pictures), train.labels[rows])
+
+
+def calibration_scenes(recipe: pb.ImageInput) -> Calibration:
+    """Compose scenes of training digits."""
+    train, _ = split()
+    rng = np.random.default_rng(_CALIBRATION_SEED)
+    pictures = [fit(Image.fromarray(compose(rng, train.ink, train.labels).image), recipe) for _ in range(_SCENES)]
+    return split_pictures(np.stack(pictures))

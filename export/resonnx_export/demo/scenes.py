@@ -61,7 +61,6 @@ class Placed:
     size: int
 
     def __str__(self) -> str:
-        """Return its words."""
         return f"a {self.size_name} {self.colour} {self.label}"
 
 

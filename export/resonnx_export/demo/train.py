@@ -16,10 +16,20 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from resonnx_export.demo import DIGITS_INPUT_SIZE, MAX_WORDS, normalise, resize
+from resonnx_export.demo import normalise, resize
 from resonnx_export.demo.augment import prepare_rewriting, rewrite
-from resonnx_export.demo.digits import LABELS, Digits, render, split
-from resonnx_export.demo.scenes import END, PAD, START, VOCABULARY, Scene, compose, decode_caption, encode_caption
+from resonnx_export.demo.digits import INPUT_SIZE, LABELS, Digits, render, split
+from resonnx_export.demo.scenes import (
+    END,
+    MAX_WORDS,
+    PAD,
+    START,
+    VOCABULARY,
+    Scene,
+    compose,
+    decode_caption,
+    encode_caption,
+)
 from resonnx_export.networks.captioner import Captioner, CaptionerConfig
 from resonnx_export.networks.resnet import ARCHITECTURES, ResNet
 from resonnx_export.proof import reference
@@ -77,7 +87,7 @@ def _scene_batch(digits: Digits, rng: np.random.Generator) -> Batch:
 
 
 def _stack_digits(digits: Digits, rng: np.random.Generator | None) -> Tensor:
-    pictures = [resize(render(ink, rng), DIGITS_INPUT_SIZE) for ink in digits.ink]
+    pictures = [resize(render(ink, rng), INPUT_SIZE) for ink in digits.ink]
     return torch.from_numpy(np.stack(pictures))
 
 

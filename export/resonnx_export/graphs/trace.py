@@ -110,7 +110,7 @@ def trace_classifier(
     recipe: pb.ImageInput,
     activation: Activation = pb.ClassifierSpec.ACTIVATION_SOFTMAX,
 ) -> bytes:
-    """Return model.onnx: image uint8 [batch,H,W,3] -> probabilities (as `activation` makes them), logits, features.
+    """Return model.onnx: image uint8 [batch,H,W,3] -> probabilities (by `activation`), logits, features.
 
     Raises:
         BadInput: The network is too large for one ONNX file.

@@ -15,9 +15,7 @@ class RecognisedCheckpoint:
     """A network with a checkpoint's weights, in eval mode, float32.
 
     Attributes:
-        layout: The layout's name, for Manifest.source.layout.
         architecture: "resnet50" and the like; of a captioner's trunk.
-        network: The loaded network.
         dtypes: Of the checkpoint's floating-point tensors, e.g. ("float32",).
         notes: Assumptions, as lines for the user.
     """

@@ -1,5 +1,6 @@
 """Residual blocks, skip connections and channel gates, with the keys of torchvision, timm and CIFAR repositories."""
 
+from abc import ABC, abstractmethod
 from typing import Literal
 
 import torch
@@ -78,8 +79,27 @@ def make_gate(kind: Gate, channels: int, size: int) -> nn.Module | None:
     return SqueezeExcite(channels, size) if kind == "se" else EfficientChannelAttention(size)
 
 
-class BasicBlock(nn.Module):
-    """Two 3x3 convolutions and a skip connection."""
+class _Block(nn.Module, ABC):
+    """A residual block: skip connection, convolutions, channel gate, activation."""
+
+    downsample: nn.Module | None
+    se: nn.Module | None
+    relu: nn.Module
+
+    @abstractmethod
+    def residual(self, x: Tensor) -> Tensor:
+        """Apply the convolutions to x [N,inputs,h,w]."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        shortcut = x if self.downsample is None else self.downsample(x)
+        x = self.residual(x)
+        if self.se is not None:
+            x = self.se(x)
+        return self.relu(x + shortcut)  # type: ignore[no-any-return]
+
+
+class BasicBlock(_Block):
+    """Two 3x3 convolutions and a skip connection: [N,inputs,h,w] -> [N,planes,h/stride,w/stride]."""
 
     expansion = 1
 
@@ -92,18 +112,12 @@ class BasicBlock(nn.Module):
         self.relu = nn.ReLU(inplace=True)
         self.downsample, self.se = shortcut, se
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Map [N,inputs,h,w] to [N,planes,h/stride,w/stride]."""
-        shortcut = x if self.downsample is None else self.downsample(x)
-        x = self.relu(self.bn1(self.conv1(x)))
-        x = self.bn2(self.conv2(x))
-        if self.se is not None:
-            x = self.se(x)
-        return self.relu(x + shortcut)  # type: ignore[no-any-return]
+    def residual(self, x: Tensor) -> Tensor:
+        return self.bn2(self.conv2(self.relu(self.bn1(self.conv1(x)))))  # type: ignore[no-any-return]
 
 
-class Bottleneck(nn.Module):
-    """1x1, 3x3, 1x1 convolutions and a skip connection.
+class Bottleneck(_Block):
+    """1x1, 3x3, 1x1 convolutions and a skip connection: [N,inputs,h,w] -> [N,4*planes,h/stride,w/stride].
 
     The stride sits in the 3x3 convolution, as in torchvision ("ResNet v1.5"), or in the first 1x1 as in He et al. and
     Caffe; keys and shapes are the same.
@@ -132,15 +146,10 @@ class Bottleneck(nn.Module):
         self.relu = nn.ReLU(inplace=True)
         self.downsample, self.se = shortcut, se
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Map [N,inputs,h,w] to [N,4*planes,h/stride,w/stride]."""
-        shortcut = x if self.downsample is None else self.downsample(x)
+    def residual(self, x: Tensor) -> Tensor:
         x = self.relu(self.bn1(self.conv1(x)))
         x = self.relu(self.bn2(self.conv2(x)))
-        x = self.bn3(self.conv3(x))
-        if self.se is not None:
-            x = self.se(x)
-        return self.relu(x + shortcut)  # type: ignore[no-any-return]
+        return self.bn3(self.conv3(x))  # type: ignore[no-any-return]
 
 
 def adaptive_average(grid: Tensor, side: int) -> Tensor:

@@ -72,7 +72,6 @@ class Captioner(CaptionNetwork):
         return Encoded((self.init_h(mean), self.init_c(mean)), (values, keys))
 
     def step(self, token: Tensor, state: tuple[Tensor, ...], features: tuple[Tensor, ...]) -> Stepped:
-        """Read token int64 [R], one per row, and score the next."""
         hidden, cell = state
         values, keys = features
         attention = self.attention(hidden, keys)
@@ -85,7 +84,6 @@ class Captioner(CaptionNetwork):
 
     @torch.no_grad()
     def attention_grid(self, height: int, width: int) -> tuple[int, int]:
-        """Return the map's rows and columns."""
         if (side := self.config.map_size) is not None:
             return side, side
         rows, columns = self.trunk.features_map(torch.zeros(1, 3, height, width)).shape[2:]
@@ -103,11 +101,7 @@ class Captioner(CaptionNetwork):
 
 
 def config_from_state_dict(state_dict: Mapping[str, Tensor]) -> CaptionerConfig:
-    """Read a captioner's configuration from the shapes of its state_dict.
-
-    Raises:
-        CheckpointMismatch: A key is missing without which the shape cannot be known.
-    """
+    """Read a captioner's configuration from its state_dict. Raises CheckpointMismatch if keys or shapes do not fit."""
     trunk = {key.removeprefix(_TRUNK): value for key, value in state_dict.items() if key.startswith(_TRUNK)}
     vocabulary_size, embedding_size = matrix_shape(state_dict, "embedding.weight")
     return CaptionerConfig(

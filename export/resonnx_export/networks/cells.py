@@ -12,7 +12,18 @@ Kind = Literal["rnn", "gru", "lstm"]
 State = tuple[Tensor, ...]
 
 
-class StackedCells(nn.Module):
+class Cells(nn.Module):
+    """Cells with `state_tensors` states of [R,hidden_size]."""
+
+    hidden_size: int
+    state_tensors: int
+
+    def start(self, rows: Tensor) -> State:
+        """Return the zero state of R rows, given `rows` [R, ...]."""
+        return tuple(rows.new_zeros(len(rows), self.hidden_size) for _ in range(self.state_tensors))
+
+
+class StackedCells(Cells):
     """nn.RNN (tanh), nn.GRU or nn.LSTM as one cell a layer; state (h_0, h_1, ...), an LSTM's (h_0, c_0, h_1, ...).
 
     With `residual`, each cell from the second on adds its input to its output, but not to its own state (Wu et al.
@@ -28,11 +39,8 @@ class StackedCells(nn.Module):
         self.layers = nn.ModuleList(cell(size, hidden_size, bias=bias) for size in sizes)
         self.hidden_size = hidden_size
         self.states = 2 if kind == "lstm" else 1
+        self.state_tensors = self.states * layers
         self.residual = residual
-
-    def start(self, rows: Tensor) -> State:
-        """Return the zero state of R rows, given `rows` [R, ...]."""
-        return tuple(rows.new_zeros(len(rows), self.hidden_size) for _ in range(self.states * len(self.layers)))
 
     def forward(self, x: Tensor, state: State) -> tuple[Tensor, State]:
         """Read x [R,E]: returns the last layer's output [R,H] and the next state."""
@@ -47,18 +55,14 @@ class StackedCells(nn.Module):
         return x, tuple(following)
 
 
-class MaxoutLSTMCell(nn.Module):
+class MaxoutLSTMCell(Cells):
     """The LSTM of Self-Critical Sequence Training: the candidate is the larger of two, without tanh; state (h, c)."""
 
     def __init__(self, input_size: int, hidden_size: int) -> None:
         super().__init__()
         self.i2h = nn.Linear(input_size, 5 * hidden_size)
         self.h2h = nn.Linear(hidden_size, 5 * hidden_size)
-        self.hidden_size = hidden_size
-
-    def start(self, rows: Tensor) -> State:
-        """Return the zero state of R rows, given `rows` [R, ...]."""
-        return rows.new_zeros(len(rows), self.hidden_size), rows.new_zeros(len(rows), self.hidden_size)
+        self.hidden_size, self.state_tensors = hidden_size, 2
 
     def forward(self, x: Tensor, state: State, context: Tensor | None = None) -> tuple[Tensor, State]:
         """Read x [R,E]: returns output [R,H] and the next state; context [R,2H] is added to the candidates."""

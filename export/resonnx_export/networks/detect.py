@@ -18,13 +18,7 @@ _MAX_STAGES, _MAX_BLOCKS, _MAX_CHANNELS = 8, 1000, 1 << 16
 
 
 class CheckpointMismatch(ValueError):
-    """A state_dict does not fit a network.
-
-    Attributes:
-        missing: Keys that the network needs and the state_dict lacks.
-        unexpected: Keys that the state_dict has and the network does not know.
-        wrong_shapes: Key -> (shape that the network expects, shape found).
-    """
+    """A state_dict does not fit a network: missing or unexpected keys, or wrong shapes (key -> expected, found)."""
 
     def __init__(
         self,

@@ -60,7 +60,6 @@ class ShowTell(CaptionNetwork):
         return Encoded(state, (), self._words(hidden) if self.config.picture_says_word else None)
 
     def step(self, token: Tensor, state: tuple[Tensor, ...], features: tuple[Tensor, ...]) -> Stepped:
-        """Read token int64 [R], one per row, and score the next."""
         hidden, state = self.cells(self.embedding(token), state)
         return Stepped(self._words(hidden), state)
 

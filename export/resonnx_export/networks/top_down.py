@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from resonnx_export.networks.blocks import adaptive_average
-from resonnx_export.networks.cells import MaxoutLSTMCell, State
+from resonnx_export.networks.cells import Cells, MaxoutLSTMCell, State
 from resonnx_export.networks.protocol import CaptionConfig, CaptionNetwork, Encoded, Stepped
 
 MAP_SIZE = 14
@@ -62,7 +62,7 @@ class _Att2inCore(MaxoutLSTMCell):
         return hidden, state, weights
 
 
-class _UpDownCore(nn.Module):
+class _UpDownCore(Cells):
     """An attention LSTM and a language LSTM; state (h_att, c_att, h_lang, c_lang)."""
 
     def __init__(self, config: TopDownConfig) -> None:
@@ -71,11 +71,7 @@ class _UpDownCore(nn.Module):
         self.att_lstm = nn.LSTMCell(config.embedding_size + 2 * hidden, hidden)
         self.lang_lstm = nn.LSTMCell(2 * hidden, hidden)
         self.attention = _Attention(hidden, config.attention_size)
-        self.hidden_size = hidden
-
-    def start(self, rows: Tensor) -> State:
-        """Return the zero state of as many rows as `rows` [R, ...] has."""
-        return tuple(rows.new_zeros(len(rows), self.hidden_size) for _ in range(4))
+        self.hidden_size, self.state_tensors = hidden, 4
 
     def read(self, word: Tensor, state: State, features: tuple[Tensor, ...]) -> tuple[Tensor, State, Tensor]:
         """Read word [R,E] with the whole picture, then attend; returns as _Att2inCore.read."""
@@ -124,7 +120,6 @@ class TopDown(CaptionNetwork):
         self.logit = nn.Linear(hidden, config.vocabulary_size)
 
     def encode(self, images: Tensor) -> Encoded:
-        """Project the map and its keys; the state is zero."""
         grid = self.trunk.features_map(images)
         values = self.att_embed(adaptive_average(grid, MAP_SIZE).flatten(2).transpose(1, 2))
         features: tuple[Tensor, ...] = (values, self.ctx2att(values))
@@ -133,10 +128,8 @@ class TopDown(CaptionNetwork):
         return Encoded(self.core.start(values), features)
 
     def step(self, token: Tensor, state: State, features: tuple[Tensor, ...]) -> Stepped:
-        """Read token int64 [R], one per row, and score the next."""
         hidden, state, weights = self.core.read(self.embed(token), state, features)
         return Stepped(torch.log_softmax(self.logit(hidden), dim=1), state, weights)
 
     def attention_grid(self, height: int, width: int) -> tuple[int, int]:
-        """Return the map's rows and columns."""
         return MAP_SIZE, MAP_SIZE

@@ -73,12 +73,7 @@ def read_calibration(folder: Path, recipe: pb.ImageInput, labels: Sequence[str] 
 def read_samples(folder: Path, decoding: pb.ImageInput) -> list[Image.Image]:
     """Read some of the picture files of a folder and its subfolders, and reduce large ones.
 
-    Args:
-        folder: With JPEG, PNG, WebP, BMP or GIF files.
-        decoding: A recipe as far as decoding depends on it.
-
-    Raises:
-        BadInput: As read_calibration; one picture is enough.
+    `decoding` is a recipe as far as decoding depends on it. Raises BadInput as read_calibration; one picture is enough.
     """
     files = _shuffled_files(folder)
     if not files:

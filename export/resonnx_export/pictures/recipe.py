@@ -1,17 +1,17 @@
 """How picture files become a network's input: the recipe, the options that change it, and the training code's version.
 
-A picture option of the exporter is a field of InputChanges and what this module does with it, nothing else.
+A new picture option is a field of InputChanges, and its use in this module alone.
 """
 
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Final, Literal, get_args
+from typing import Annotated, Any, Final, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
 import typer
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps
 from resonnx_proto.v1 import manifest_pb2 as pb
 
 from resonnx_export.errors import BadInput
@@ -19,8 +19,11 @@ from resonnx_export.errors import BadInput
 FilterName = Literal["bilinear", "bicubic", "lanczos", "nearest", "box"]
 ExifOrientation = Literal["ignore", "apply"]
 
+Pixels = npt.NDArray[np.uint8]
+
 IMAGENET_MEAN: Final = (0.485, 0.456, 0.406)
 IMAGENET_STD: Final = (0.229, 0.224, 0.225)
+_EXAMPLES_SEED: Final = 1000
 
 
 def image_input(
@@ -59,29 +62,23 @@ def image_input(
         filter=f"FILTER_{resize_filter.upper()}",
         mean=mean,
         std=std,
-        exif_orientation=_EXIF_ORIENTATIONS[exif_orientation],
+        exif_orientation=f"EXIF_ORIENTATION_{exif_orientation.upper()}",
     )
 
 
-_EXIF_ORIENTATIONS: Final = {
-    "ignore": pb.ImageInput.EXIF_ORIENTATION_IGNORE,
-    "apply": pb.ImageInput.EXIF_ORIENTATION_APPLY,
-}
+def _channels(option: str, text: str) -> Any:
+    """Return an option with help `text` that takes three numbers, or one for all three channels."""
 
-
-def _channels(option: str) -> Callable[[str], list[float]]:
-    """Return the parser of an option that takes three numbers, or one for all three channels."""
-
-    def parse(text: str) -> list[float]:
+    def parse(given: str) -> list[float]:
         try:
-            numbers = [float(number) for number in text.split(",")]
+            numbers = [float(number) for number in given.split(",")]
         except ValueError:
             numbers = []
         if len(numbers) not in (1, 3):
-            raise BadInput(f"{option} {text!r} is not three numbers, R,G,B, nor one for all of them")
+            raise BadInput(f"{option} {given!r} is not three numbers, R,G,B, nor one for all of them")
         return numbers * 3 if len(numbers) == 1 else numbers
 
-    return parse
+    return typer.Option(parser=parse, metavar="R,G,B", help=f"{text}; or one number for all.")
 
 
 @dataclass(frozen=True)
@@ -103,22 +100,8 @@ class InputChanges:
             "exif_transpose.  [default: ignore, as torchvision does]"
         ),
     ] = None
-    mean: Annotated[
-        Sequence[float] | None,
-        typer.Option(
-            parser=_channels("--mean"),
-            metavar="R,G,B",
-            help="Mean subtracted from pixels scaled to 0..1; or one number for all.",
-        ),
-    ] = None
-    std: Annotated[
-        Sequence[float] | None,
-        typer.Option(
-            parser=_channels("--std"),
-            metavar="R,G,B",
-            help="Standard deviation that they are then divided by; or one number for all.",
-        ),
-    ] = None
+    mean: Annotated[Sequence[float] | None, _channels("--mean", "Mean subtracted from pixels scaled to 0..1")] = None
+    std: Annotated[Sequence[float] | None, _channels("--std", "Standard deviation that then divides them")] = None
 
     def apply(self, recipe: pb.ImageInput) -> pb.ImageInput:
         """Return the recipe with these changes; where the size alone changes, the short side keeps its ratio.
@@ -142,8 +125,8 @@ class InputChanges:
         )
 
     def decoding(self) -> pb.ImageInput:
-        """Return what a picture file's decoding depends on, before the whole recipe is known."""
-        return pb.ImageInput(exif_orientation=_EXIF_ORIENTATIONS[self.exif_orientation or "ignore"])
+        """Return the part of the recipe that decoding depends on, before the layout is known."""
+        return pb.ImageInput(exif_orientation=f"EXIF_ORIENTATION_{(self.exif_orientation or 'ignore').upper()}")
 
 
 def describe(recipe: pb.ImageInput) -> str:
@@ -165,7 +148,7 @@ def _exif_orientation(recipe: pb.ImageInput) -> ExifOrientation:
     return "apply" if recipe.exif_orientation == pb.ImageInput.EXIF_ORIENTATION_APPLY else "ignore"
 
 
-def training_pixels(file: bytes, recipe: pb.ImageInput) -> npt.NDArray[np.uint8]:
+def training_pixels(file: bytes, recipe: pb.ImageInput) -> Pixels:
     """Decode and resize a picture file as training code does; returns uint8 [H,W,3].
 
     Written apart from the server's runtime/pictures/images.py, so that golden examples can show a server's mistake.
@@ -183,3 +166,33 @@ def training_pixels(file: bytes, recipe: pb.ImageInput) -> npt.NDArray[np.uint8]
     image = image.resize((new_short, new_long) if image.width <= image.height else (new_long, new_short), resample)
     left, top = round((image.width - recipe.width) / 2), round((image.height - recipe.height) / 2)
     return np.asarray(image.crop((left, top, left + recipe.width, top + recipe.height)))
+
+
+def example_files(recipe: pb.ImageInput) -> tuple[bytes, ...]:
+    """Make picture files of odd sizes, larger and smaller than the input, affected by every picture option."""
+    rng = np.random.default_rng(_EXAMPLES_SEED)
+    width, height = recipe.width, recipe.height
+    wide = Image.fromarray(smooth(rng, height + 37, 2 * width + 53))
+    tall = Image.fromarray(smooth(rng, 2 * height + 91, width + 29))
+    small = Image.fromarray(smooth(rng, height // 2 + 3, width // 2 + 6))
+    small.putalpha(Image.fromarray(rng.integers(0, 256, (small.height, small.width), np.uint8)))
+    # Orientation 6, as of a phone held upright.
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    return (
+        _save(wide, "JPEG", quality=90),
+        _save(tall, "JPEG", quality=75, progressive=True, exif=exif),
+        _save(small, "PNG"),
+    )
+
+
+def _save(image: Image.Image, file_format: str, **options: Any) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, file_format, **options)
+    return buffer.getvalue()
+
+
+def smooth(rng: np.random.Generator, height: int, width: int) -> Pixels:
+    """Make a picture uint8 [height,width,3] that resembles a blurred photograph."""
+    coarse = rng.integers(0, 256, (7, 5, 3), np.uint8)
+    return np.asarray(Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC))

@@ -1,12 +1,16 @@
 """Check pictures: the model's own sample pictures where there are any, and synthetic ones of many kinds."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import numpy as np
 from PIL import Image
 from resonnx_proto.v1 import manifest_pb2 as pb
 from resonnx_server.runtime.pictures.images import Pixels, fit
+
+from resonnx_export.pictures.recipe import smooth
+
+Kind = Callable[[np.random.Generator, int, int], Pixels]
 
 
 def check_pictures(recipe: pb.ImageInput, count: int, seed: int, samples: Sequence[Image.Image] = ()) -> Pixels:
@@ -31,26 +35,16 @@ def sample_rows(count: int) -> range:
     return range(0, count, 2)
 
 
-def smooth(rng: np.random.Generator, height: int, width: int) -> Pixels:
-    """Make a picture uint8 [height,width,3] that resembles a blurred photograph."""
-    coarse = rng.integers(0, 256, (7, 5, 3), np.uint8)
-    return np.asarray(Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC))
-
-
 def _noise(rng: np.random.Generator, height: int, width: int) -> Pixels:
     return rng.integers(0, 256, (height, width, 3), np.uint8)
 
 
-def _black(rng: np.random.Generator, height: int, width: int) -> Pixels:
-    return np.zeros((height, width, 3), np.uint8)
-
-
-def _white(rng: np.random.Generator, height: int, width: int) -> Pixels:
-    return np.full((height, width, 3), 255, np.uint8)
+def _plain(value: int) -> Kind:
+    return lambda rng, height, width: np.full((height, width, 3), value, np.uint8)
 
 
 def _one_bright_pixel(rng: np.random.Generator, height: int, width: int) -> Pixels:
-    picture = _black(rng, height, width)
+    picture = np.zeros((height, width, 3), np.uint8)
     picture[rng.integers(height), rng.integers(width)] = 255
     return picture
 
@@ -65,4 +59,4 @@ def _stripes(rng: np.random.Generator, height: int, width: int) -> Pixels:
     return np.broadcast_to(127.5 + 127.5 * np.sin(phase), (height, width, 3)).astype(np.uint8)
 
 
-_KINDS: Final = (smooth, _noise, _black, smooth, _white, _one_bright_pixel, _checkerboard, _stripes)
+_KINDS: Final = (smooth, _noise, _plain(0), smooth, _plain(255), _one_bright_pixel, _checkerboard, _stripes)

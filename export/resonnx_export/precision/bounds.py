@@ -21,6 +21,7 @@ from resonnx_export.networks.protocol import CaptionNetwork
 from resonnx_export.networks.resnet import ClassifierNetwork
 from resonnx_export.proof import reference
 from resonnx_export.proof.parity import FP32_BOUND
+from resonnx_export.proof.predictions import Predictions
 from resonnx_export.wording import precision_name
 
 # Twice the measured deviation: other pictures, and another processor's order of sums, deviate otherwise.
@@ -39,17 +40,27 @@ def fp32_bound(file: str) -> pb.PrecisionBound:
 
 
 def quantised_bound(file: str, precision: pb.Precision, deviation: float) -> pb.PrecisionBound:
-    """Return the bound of a quantised file from its measured deviation.
-
-    Raises:
-        ParityFailed: The deviation exceeds what a server accepts.
-    """
+    """Return the bound of a quantised file from its measured deviation. Raises ParityFailed if that is too large."""
     if not deviation <= GREATEST_DEVIATION:
         raise ParityFailed(
             f"{file} in {precision_name(precision)} lies {deviation:.2g} of max|reference| from PyTorch "
             f"(at most {GREATEST_DEVIATION:g})"
         )
     return pb.PrecisionBound(file=file, precision=precision, max_deviation=max(_LEAST_BOUND, _ALLOWANCE * deviation))
+
+
+def agreement_of(bound: pb.PrecisionBound, predictions: Predictions, difference: float, scale: float) -> pb.Agreement:
+    """Return a quantised file's agreement: max|delta| and max|reference| of the compared values."""
+    return pb.Agreement(
+        file=bound.file,
+        precision=bound.precision,
+        asked=predictions.pictures.kind,
+        pictures=len(predictions.changed),
+        identical=int((~predictions.changed).sum()),
+        max_abs_difference=difference,
+        max_abs_reference=scale,
+        bound=bound.max_deviation * scale,
+    )
 
 
 def record(manifest: pb.Manifest, bound: pb.PrecisionBound, *agreements: pb.Agreement) -> None:

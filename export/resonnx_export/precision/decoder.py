@@ -5,7 +5,6 @@ that int8 rounds, so their differences are measured and reported.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
@@ -18,14 +17,8 @@ from resonnx_server.runtime.model_files.manifest import DECODER_FILE
 
 from resonnx_export.errors import BadInput, ParityFailed
 from resonnx_export.networks.protocol import CaptionNetwork
-from resonnx_export.precision.bounds import quantised_bound, record
-from resonnx_export.precision.decoder_proof import (
-    BeamsCompared,
-    compare_beams,
-    fresh_batches,
-    greatest_difference,
-    prove_rescored,
-)
+from resonnx_export.precision.bounds import agreement_of, quantised_bound, record
+from resonnx_export.precision.decoder_proof import compare_beams, fresh_batches, greatest_difference, prove_rescored
 from resonnx_export.precision.rescored import RESCORED
 from resonnx_export.progress import Progress
 from resonnx_export.proof.captions import caption_predictions
@@ -38,14 +31,6 @@ from resonnx_export.wording import milliseconds, scientific
 STAGES: Final = 4
 # Beams to compare if the captioner's own rule is greedy.
 _BEAMS: Final = 5
-
-
-@dataclass(frozen=True)
-class QuantisedDecoder:
-    """The comparison of a decoder with PyTorch, and lines for the user."""
-
-    comparison: Comparison
-    notes: tuple[str, ...]
 
 
 def check_vocabulary(spec: pb.CaptionerSpec) -> None:
@@ -65,17 +50,20 @@ def quantise_decoder(
     samples: Sequence[Image.Image],
     golden: Golden | None,
     progress: Progress,
-) -> QuantisedDecoder:
-    """Check and measure a decoder of `rescore`.
+) -> tuple[Comparison, tuple[str, ...]]:
+    """Check and measure a decoder of `rescore`, and write precision, bound and checks into the manifest.
 
     Args:
         files: encoder.onnx and decoder.onnx in float32, checked.
         rescored: decoder.onnx with the int8 output layer.
         network: The network that they were traced from.
-        manifest: Gets the file's precision, its bound, the checks and the agreements.
+        manifest: Is changed.
         samples: Typical pictures.
         golden: Examples that the float32 encoder with this decoder must agree with, if these are served together.
         progress: Called as each stage begins.
+
+    Returns:
+        The comparison with PyTorch, and lines for the user.
 
     Raises:
         ParityFailed: A word differs from PyTorch's and is no near-tie, or a number is too far off.
@@ -88,12 +76,12 @@ def quantise_decoder(
     checks, decoded = prove_rescored(encoder, rescored, network, manifest, batches)
     width = spec.beam_width if spec.beam_width > 1 else _BEAMS
     progress(f"beams of {width}")
-    beams = compare_beams(encoder, files[1], rescored, manifest, batches, width)
+    alike, beam_difference = compare_beams(encoder, files[1], rescored, manifest, batches, width)
     predictions = caption_predictions(batches, decoded, samples)
     difference = max((float(each.max()) for each in predictions.differences if len(each)), default=0.0)
     # The least scale is judge_captions': sure words have log-probabilities close to 0.
     scale = max(1.0, *(float(np.abs(caption.log_probs).max()) for batch in batches for caption in batch.captions))
-    deviation = max(difference, beams.difference) / scale
+    deviation = max(difference, beam_difference) / scale
     graphs = [CaptionerGraphs(encoder, open_session(decoder), manifest) for decoder in (files[1], rescored)]
     if golden is not None:
         verdict = judge_captions(golden, decode_all(graphs[1], golden.images, spec), 1.0)
@@ -101,20 +89,11 @@ def quantise_decoder(
             raise ParityFailed(f"{DECODER_FILE} in int8 on the golden examples: {verdict.detail}")
         deviation = max(deviation, verdict.deviation)
     bound = quantised_bound(DECODER_FILE, pb.PRECISION_INT8, deviation)
-    greedy = pb.Agreement(
-        file=DECODER_FILE,
-        precision=pb.PRECISION_INT8,
-        asked=predictions.pictures.kind,
-        pictures=beams.pictures,
-        identical=int((~predictions.changed).sum()),
-        max_abs_difference=difference,
-        max_abs_reference=scale,
-        bound=bound.max_deviation * scale,
-    )
+    greedy = agreement_of(bound, predictions, difference, scale)
     searched = pb.Agreement()
     searched.CopyFrom(greedy)
     searched.asked = f"{greedy.asked}, a beam of {width}"
-    searched.identical, searched.max_abs_difference = beams.identical, beams.difference
+    searched.identical, searched.max_abs_difference = alike, beam_difference
     record(manifest, bound, greedy, searched)
     manifest.parity.checks.extend(checks)
     progress("measuring the decoder's steps")
@@ -123,21 +102,16 @@ def quantise_decoder(
         f"{rows} row{'s' if rows > 1 else ''} in {milliseconds(after[rows])} (fp32 {milliseconds(before[rows])})"
         for rows in before
     )
-    notes = _notes(greedy, beams, greatest_difference(checks), len(rescored) / len(files[1]) - 1)
-    return QuantisedDecoder(
-        Comparison(predictions, greedy.bound), (*notes, f"{DECODER_FILE} in int8, a step here: {times}")
-    )
-
-
-def _notes(greedy: pb.Agreement, beams: BeamsCompared, any_word: float, growth: float) -> tuple[str, ...]:
-    ties = greedy.pictures - greedy.identical
+    growth, ties = len(rescored) / len(files[1]) - 1, greedy.pictures - greedy.identical
     differ = f", {ties} differ at a near-tie" if ties else ""
-    return (
+    notes = (
         f"{DECODER_FILE}: output layer in int8, its {RESCORED} best words scored again from fp32 weights, which stay: "
         f"{100 * growth:.0f} % larger than in fp32",
         f"{DECODER_FILE} in int8: {greedy.identical} of {greedy.pictures} {greedy.asked} captioned as in "
-        f"fp32{differ}; with a beam of {beams.width}, {beams.identical} of {beams.pictures}",
+        f"fp32{differ}; with a beam of {width}, {alike} of {greedy.pictures}",
         f"{DECODER_FILE} in int8: log-probabilities of chosen words differ by at most "
-        f"{scientific(greedy.max_abs_difference)}, of any word by {scientific(any_word)}, which affects beams and "
-        "sampling",
+        f"{scientific(greedy.max_abs_difference)}, of any word by "
+        f"{scientific(greatest_difference(checks))}, which affects beams and sampling",
+        f"{DECODER_FILE} in int8, a step here: {times}",
     )
+    return Comparison(predictions, greedy.bound), notes

@@ -4,7 +4,6 @@ State and attention stay in float32, with its bound. Every greedy word must be P
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
@@ -21,8 +20,7 @@ from resonnx_export.errors import ParityFailed
 from resonnx_export.networks.protocol import CaptionNetwork, Encoded
 from resonnx_export.precision.rescored import scoring_weights
 from resonnx_export.proof import parity
-from resonnx_export.proof.beam_captions import beam_captions
-from resonnx_export.proof.captions import CaptionBatch, caption_batches, prove_captions, tokens_of
+from resonnx_export.proof.captions import CaptionBatch, beam_captions, caption_batches, prove_captions, tokens_of
 from resonnx_export.proof.comparisons import step_cases
 from resonnx_export.proof.parity import Case, check_rows, compare, compare_case, open_session
 
@@ -36,23 +34,6 @@ _WORDS_RTOL: Final = 5e-3
 _ANY_WORD_RTOL: Final = 3e-2
 # Exceeds these in any graph.
 _DAMAGE: Final = np.float32(1.25)
-
-
-@dataclass(frozen=True)
-class BeamsCompared:
-    """Captions by beam search, of the float32 decoder and of the int8 one.
-
-    Attributes:
-        width: Beams per picture.
-        pictures: Number of pictures.
-        identical: Number of identical captions.
-        difference: Greatest |delta| of a log-probability in these.
-    """
-
-    width: int
-    pictures: int
-    identical: int
-    difference: float
 
 
 class _AfterPyTorch(CaptionerGraphs):
@@ -84,14 +65,9 @@ def fresh_batches(
 def prove_rescored(
     encoder: Session, decoder: bytes, network: CaptionNetwork, manifest: pb.Manifest, batches: Sequence[CaptionBatch]
 ) -> tuple[list[pb.ParityCheck], list[Decoded]]:
-    """Check a decoder of `rescore` with PyTorch's encodings.
+    """Check a decoder of `rescore`, traced from `network`, with PyTorch's encodings.
 
-    Args:
-        encoder: Session of encoder.onnx; not run, but its outputs must fit the decoder.
-        decoder: The ONNX file.
-        network: The network that it was traced from.
-        manifest: Vocabulary and decoding rule.
-        batches: Pictures with PyTorch's captions; the last has the most rows.
+    The session of encoder.onnx does not run, but its outputs must fit. The last batch has the most rows.
 
     Returns:
         The checks, and the optimised graph's greedy captions of all pictures, in order.
@@ -133,10 +109,13 @@ def compare_beams(
     manifest: pb.Manifest,
     batches: Sequence[CaptionBatch],
     width: int,
-) -> BeamsCompared:
-    """Search captions of all pictures with the float32 decoder `exact` and with `decoder`.
+) -> tuple[int, float]:
+    """Search captions of all pictures with the float32 decoder `exact` and with `decoder`, with `width` beams.
 
-    Beam search compares sums of log-probabilities, which int8 rounds, so captions may differ; they are counted.
+    Beam search compares sums of log-probabilities, which int8 rounds, so captions may differ.
+
+    Returns:
+        The number of identical captions, and the greatest |delta| of a log-probability in these.
     """
     sessions = open_session(exact), open_session(decoder)
     pairs: list[tuple[Decoded, Decoded]] = []
@@ -150,7 +129,7 @@ def compare_beams(
         for ours, theirs in alike
         for one, other in zip(ours.tokens, theirs.tokens, strict=True)
     ]
-    return BeamsCompared(width, len(pairs), len(alike), max(differences, default=0.0))
+    return len(alike), max(differences, default=0.0)
 
 
 def _compare_step(name: str, session: Session, case: Case) -> list[pb.ParityCheck]:

@@ -51,7 +51,7 @@ class Guarded:
 
 
 def quantise_within(limits: Limits, model: bytes, pictures: Pixels, judge: Judge, progress: Progress) -> Guarded:
-    """Quantise a traced graph to int8, except for as many blocks as the limits require.
+    """Quantise a traced float32 graph to int8, except for as many blocks as the limits require.
 
     Args:
         limits: Limits of the result.

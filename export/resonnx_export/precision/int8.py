@@ -24,12 +24,9 @@ _BATCH: Final = 8
 
 
 class Quantiser:
-    """Quantises one graph repeatedly, with other blocks left in floating point.
+    """Quantises one float32 graph repeatedly, with other blocks left in floating point.
 
-    Args:
-        model: The ONNX file in float32.
-        pictures: uint8 [N,H,W,3], from which the ranges of activations are measured, once.
-        folder: For the tool's files.
+    The ranges of activations are measured once, from pictures uint8 [N,H,W,3]. `folder` is for the tool's files.
     """
 
     def __init__(self, model: bytes, pictures: Pixels, folder: Path) -> None:

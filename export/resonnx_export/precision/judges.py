@@ -40,11 +40,10 @@ class Judgement:
     """A graph's predictions against PyTorch's.
 
     Attributes:
-        predictions: Both.
         difference: max|delta| of the logits, or of the captions' log-probabilities.
         scale: max|reference|.
         noise: Root mean square of the differences, relative to the reference's; more sensitive than the maximum.
-        right: Number of correct top classes, of the graph and of PyTorch; None without labels.
+        right: Numbers of correct top classes, of the graph and of PyTorch; None without labels.
     """
 
     predictions: Predictions
@@ -87,21 +86,11 @@ class Judge(Protocol):
         """Judge an ONNX file. Raises ParityFailed if its inputs or outputs are not the manifest's."""
 
     def golden(self, model: bytes) -> tuple[Golden, float]:
-        """Return golden examples that an ONNX file agrees with, and its deviation on them.
-
-        Raises:
-            ParityFailed: There are none.
-        """
+        """Return golden examples that an ONNX file agrees with, and its deviation on them. Raises ParityFailed."""
 
 
 class ClassifierJudge(Judge):
-    """Judges model.onnx.
-
-    Args:
-        network: The network that it was traced from.
-        manifest: Input and labels.
-        pictures: N of them.
-    """
+    """Judges model.onnx, traced from `network`."""
 
     def __init__(self, network: ClassifierNetwork, manifest: pb.Manifest, pictures: Pictures) -> None:
         self._manifest, self._pictures = manifest, pictures
@@ -135,14 +124,7 @@ class ClassifierJudge(Judge):
 
 
 class CaptionerJudge(Judge):
-    """Judges encoder.onnx, with an unchanged decoder.
-
-    Args:
-        network: The network that both were traced from.
-        manifest: Input and vocabulary.
-        decoder: decoder.onnx.
-        pictures: N of them.
-    """
+    """Judges encoder.onnx, traced from `network`, with an unchanged decoder.onnx."""
 
     def __init__(self, network: CaptionNetwork, manifest: pb.Manifest, decoder: bytes, pictures: Pictures) -> None:
         self._network, self._manifest, self._decoder, self._pictures = network, manifest, decoder, pictures

@@ -39,15 +39,9 @@ _EXPECTED: Final = (
 
 @dataclass(frozen=True)
 class OutputLayer:
-    """The output layer: scores [R,V] = hidden [R,H] x weights + bias, by names of tensors.
+    """The output layer's nodes, and the names of its tensors: scores [R,V] = hidden [R,H] x weights + bias [V].
 
-    Attributes:
-        nodes: A Gemm, a MatMul, or a MatMul and an Add.
-        hidden: Its input.
-        weights: [V,H] if `by_word`, otherwise [H,V].
-        by_word: Whether each word's weights are contiguous.
-        bias: [V]; None without a bias.
-        scores: Its output.
+    The weights are [V,H] if `by_word`, otherwise [H,V]. The nodes are a Gemm, a MatMul, or a MatMul and an Add.
     """
 
     nodes: tuple[onnx.NodeProto, ...]
@@ -63,7 +57,6 @@ def rescore(decoder: bytes) -> bytes:
 
     Raises:
         BadInput: The decoder has no such output layer; the message says what was expected.
-        ParityFailed: The result is not valid ONNX.
     """
     model = onnx.load_model_from_string(decoder)
     graph = model.graph
@@ -102,11 +95,7 @@ def rescore(decoder: bytes) -> bytes:
 
 
 def find_output_layer(graph: onnx.GraphProto) -> OutputLayer:
-    """Find the output layer of a decoder's graph.
-
-    Raises:
-        BadInput: There is no such layer, or more than one; the message says what was expected.
-    """
+    """Find the output layer of a decoder's graph. Raises BadInput, with what was expected, if it has none."""
     maker = {output: node for node in graph.node for output in node.output}
     shapes = {tensor.name: tuple(tensor.dims) for tensor in graph.initializer}
     softmax = maker.get(_LOG_PROBS)
@@ -218,11 +207,7 @@ def _named(nodes: Iterable[onnx.NodeProto]) -> list[onnx.NodeProto]:
 
 
 def scoring_weights(decoder: bytes) -> tuple[str, str]:
-    """Return the names of the output layer's int8 scales and float32 weights in a decoder of `rescore`.
-
-    Raises:
-        BadInput: It is no such decoder.
-    """
+    """Return the names of the output layer's int8 scales and float32 weights. Raises BadInput without rescoring."""
     nodes = {node.output[0]: node for node in onnx.load_model_from_string(decoder).graph.node}
     rough = [node for node in nodes.values() if node.op_type == "MatMulNBits"]
     if len(rough) != 1 or "rescored_weights" not in nodes:

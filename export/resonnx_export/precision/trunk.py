@@ -3,10 +3,9 @@
 The float32 graph has been checked before; this one differs from PyTorch by at most the recorded bound.
 """
 
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Final
+from typing import Final
 
 import torch
 from PIL import Image
@@ -20,7 +19,7 @@ from resonnx_export.networks.resnet import ClassifierNetwork
 from resonnx_export.options import Quantisation
 from resonnx_export.pictures.calibration import Calibration, read_calibration
 from resonnx_export.pictures.synthetic import check_pictures, sample_rows
-from resonnx_export.precision.bounds import measure_captioner, measure_classifier, quantised_bound, record
+from resonnx_export.precision.bounds import agreement_of, measure_captioner, measure_classifier, quantised_bound, record
 from resonnx_export.precision.fp16 import to_fp16
 from resonnx_export.precision.guard import Guarded, Limits, quantise_within
 from resonnx_export.precision.judges import CaptionerJudge, ClassifierJudge, Judge
@@ -37,51 +36,45 @@ _FEW_PICTURES: Final = 32
 _SEED: Final = 3000
 
 
-class Storage(ABC):
-    """The precision that the trunk is stored in."""
-
-    precision: ClassVar[pb.Precision]
-
-    @abstractmethod
-    def pictures(self, recipe: pb.ImageInput) -> Pictures:
-        """Return the pictures to judge on."""
-
-    @abstractmethod
-    def reduce(self, model: bytes, judge: Judge, progress: Progress) -> Guarded:
-        """Convert a graph. Raises ParityFailed if the limits are exceeded."""
-
-
 @dataclass(frozen=True)
-class Int8(Storage):
-    """int8, within limits."""
+class Storage:
+    """The precision that the trunk is stored in.
 
-    calibration: Calibration
-    limits: Limits
-    precision = pb.PRECISION_INT8
+    Attributes:
+        precision: The manifest's constant.
+        pictures: Returns the pictures to judge on.
+        reduce: Converts a graph; raises ParityFailed if the limits are exceeded.
+    """
 
-    def pictures(self, recipe: pb.ImageInput) -> Pictures:
-        pixels = self.calibration.held_back
-        return Pictures(pixels, "held-back pictures", tuple(range(len(pixels))), self.calibration.truths)
-
-    def reduce(self, model: bytes, judge: Judge, progress: Progress) -> Guarded:
-        return quantise_within(self.limits, model, self.calibration.fit, judge, progress)
+    precision: pb.Precision
+    pictures: Callable[[pb.ImageInput], Pictures]
+    reduce: Callable[[bytes, Judge, Progress], Guarded]
 
 
-@dataclass(frozen=True)
-class Fp16(Storage):
-    """float16, judged on check pictures; `samples` are typical pictures among these."""
+def int8(calibration: Calibration, limits: Limits) -> Storage:
+    """Return the storage in int8, judged on the held-back pictures."""
+    pixels = calibration.held_back
+    pictures = Pictures(pixels, "held-back pictures", tuple(range(len(pixels))), calibration.truths)
+    return Storage(
+        pb.PRECISION_INT8,
+        lambda recipe: pictures,
+        lambda model, judge, progress: quantise_within(limits, model, calibration.fit, judge, progress),
+    )
 
-    samples: Sequence[Image.Image] = ()
-    precision = pb.PRECISION_FP16
 
-    def pictures(self, recipe: pb.ImageInput) -> Pictures:
-        pixels = check_pictures(recipe, _PICTURES, _SEED, self.samples)
-        return Pictures(pixels, "check pictures", tuple(sample_rows(_PICTURES)) if self.samples else ())
+def fp16(samples: Sequence[Image.Image]) -> Storage:
+    """Return the storage in float16, judged on check pictures with typical pictures `samples` among them."""
 
-    def reduce(self, model: bytes, judge: Judge, progress: Progress) -> Guarded:
+    def pictures(recipe: pb.ImageInput) -> Pictures:
+        pixels = check_pictures(recipe, _PICTURES, _SEED, samples)
+        return Pictures(pixels, "check pictures", tuple(sample_rows(_PICTURES)) if samples else ())
+
+    def reduce(model: bytes, judge: Judge, progress: Progress) -> Guarded:
         progress("converting to float16")
         converted = to_fp16(model)
         return Guarded(converted, judge(converted), ())
+
+    return Storage(pb.PRECISION_FP16, pictures, reduce)
 
 
 # Makes the storage once the model's input is known, which may come from the checkpoint.
@@ -90,14 +83,7 @@ StorageFor = Callable[[pb.ImageInput], Storage]
 
 @dataclass(frozen=True)
 class Quantised:
-    """A reduced graph.
-
-    Attributes:
-        model: The ONNX file.
-        golden: Examples that it agrees with.
-        comparison: With PyTorch.
-        notes: Lines for the user.
-    """
+    """A reduced ONNX file, golden examples that it agrees with, its comparison with PyTorch, and lines for the user."""
 
     model: bytes
     golden: Golden
@@ -110,34 +96,28 @@ def choose_storage(
 ) -> StorageFor | None:
     """Return the storage that the options ask for; None is float32.
 
-    Args:
-        options: From the command line.
-        limits: Limits of int8.
-        samples: Typical pictures, to judge float16 on.
-        labels: A classifier's labels, in the order of classes.
-
-    Raises:
-        BadInput: The options exclude each other; later, when it is called, as read_calibration.
+    `samples` are typical pictures to judge float16 on, `labels` a classifier's labels in the order of classes. Raises
+    BadInput if the options exclude each other; the storage raises it as read_calibration.
     """
     precision, calibration = options.precision, options.calibration
     if precision != "int8":
         if calibration is not None:
             raise BadInput(f"--calibration goes with --precision int8, not {precision}")
-        return None if precision == "fp32" else lambda recipe: Fp16(samples)
+        return None if precision == "fp32" else lambda recipe: fp16(samples)
     if calibration is None:
         raise BadInput("--precision int8 needs --calibration, a folder of typical pictures")
-    return lambda recipe: Int8(read_calibration(calibration, recipe, labels), limits)
+    return lambda recipe: int8(read_calibration(calibration, recipe, labels), limits)
 
 
 def quantise_classifier(
     model: bytes, network: ClassifierNetwork, manifest: pb.Manifest, storage: Storage, progress: Progress
 ) -> Quantised:
-    """Reduce the precision of model.onnx.
+    """Reduce the precision of model.onnx, and write precision, bound and agreement into the manifest.
 
     Args:
         model: The ONNX file in float32, checked.
         network: The network that it was traced from.
-        manifest: Gets the file's precision, its bound and the agreement.
+        manifest: Is changed.
         storage: The precision to store it in.
         progress: Called as each stage begins.
 
@@ -174,17 +154,8 @@ def _quantise(
     judgement, predictions = reduced.judgement, reduced.judgement.predictions
     golden, golden_deviation = judge.golden(reduced.model)
     bound = quantised_bound(file, storage.precision, max(judgement.deviation, golden_deviation, rounding))
-    agreement = pb.Agreement(
-        file=file,
-        precision=storage.precision,
-        asked=predictions.pictures.kind,
-        pictures=judgement.pictures,
-        identical=judgement.identical,
-        max_abs_difference=judgement.difference,
-        max_abs_reference=judgement.scale,
-        bound=bound.max_deviation * judgement.scale,
-        blocks_in_float=reduced.in_float,
-    )
+    agreement = agreement_of(bound, predictions, judgement.difference, judgement.scale)
+    agreement.blocks_in_float.extend(reduced.in_float)
     if judgement.right is not None:
         agreement.right, agreement.right_in_fp32 = judgement.right
     record(manifest, bound, agreement)

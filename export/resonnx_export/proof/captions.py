@@ -6,8 +6,11 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 from resonnx_proto.v1 import manifest_pb2 as pb
+from resonnx_server.runtime.decoding.beams import BeamSearch
 from resonnx_server.runtime.decoding.greedy import decode_all
+from resonnx_server.runtime.decoding.search import DecodeOptions
 from resonnx_server.runtime.decoding.sequence import Sequence as Decoded
+from resonnx_server.runtime.decoding.step_output import StepOutput
 from resonnx_server.runtime.graphs import CaptionerGraphs
 from resonnx_server.runtime.model_files.golden_examples import NEAR_TIE
 from resonnx_server.runtime.pictures.images import Pixels
@@ -150,3 +153,31 @@ def is_near_tie(caption: Caption, tokens: Sequence[int]) -> bool:
             log_probs = caption.step_log_probs[step]
             return bool(abs(log_probs[ours] - log_probs[theirs]) < NEAR_TIE)
     return False
+
+
+def beam_captions(graphs: CaptionerGraphs, images: Pixels, spec: pb.CaptionerSpec, width: int) -> list[Decoded]:
+    """Return the best caption by beam search of each picture uint8 [N,H,W,3]; `width`: beams per picture, 2 or more."""
+    options = DecodeOptions(
+        max_tokens=spec.max_tokens, beam_width=width, length_normalization=spec.length_normalization
+    )
+    state, features, first = graphs.encode(images)
+    searches = [BeamSearch(spec, options) for _ in images]
+    # Searches that go on, with their rows of the step.
+    live: list[tuple[BeamSearch, Sequence[int]]] = [(search, [row]) for row, search in enumerate(searches)]
+    choices = None if first is None else StepOutput.of_log_probs(first)
+    while live:
+        if choices is None:
+            tokens = np.array([token for search, _ in live for token in search.tokens], np.int64)
+            whole = any(search.needs_log_probs for search, _ in live)
+            step = graphs.step(tokens, state, features, log_probs=whole)
+            state, choices = step.state, StepOutput.of_step(step)
+        sources: list[int] = []
+        going: list[tuple[BeamSearch, Sequence[int]]] = []
+        for search, rows in live:
+            kept = search.advance(choices, rows)
+            if not search.finished:
+                going.append((search, range(len(sources), len(sources) + len(kept))))
+                sources += [rows[i] for i in kept]
+        live, choices = going, None
+        state, features = [each[sources] for each in state], [each[sources] for each in features]
+    return [search.ranked()[0][0] for search in searches]

@@ -43,17 +43,10 @@ def prove_classifier(
     samples: Sequence[Image.Image] = (),
     progress: Progress = silent,
 ) -> Proof:
-    """Check that model.onnx gives the outputs of the network it was traced from.
+    """Check that model.onnx of `files` gives the outputs of the network (in eval mode) it was traced from.
 
-    Args:
-        files: The ONNX files by name.
-        network: Built from the checkpoint, in eval mode.
-        manifest: Input and labels.
-        samples: Typical pictures.
-        progress: Called as each stage begins.
-
-    Raises:
-        ParityFailed: An output differs, or the graph's inputs or outputs are not those of the manifest.
+    `samples` are typical pictures. Raises ParityFailed if an output differs, or the graph's inputs or outputs are not
+    those of the manifest.
     """
     model = files[CLASSIFIER_FILE]
     try:
@@ -71,17 +64,17 @@ def prove_classifier(
             scale *= max(1.0, 2 * float(np.abs(classified.logits).max()))
         cases.append(Case(f"batch {size}", {IMAGE: images}, vars(classified), {"probabilities": scale}))
     progress("ONNX Runtime's predictions")
-    proved = prove_graph(CLASSIFIER_FILE, model, cases)
+    checks, outputs = prove_graph(CLASSIFIER_FILE, model, cases)
     expected = np.concatenate([case.expected["logits"] for case in cases])
-    found = np.concatenate([outputs["logits"] for outputs in proved.found])
+    found = np.concatenate([each["logits"] for each in outputs])
     predictions = ClassifierPredictions(
         checked_pictures([case.feeds[IMAGE] for case in cases], samples),
         expected,
         found,
         predictions_differ(expected, found, manifest.classifier.activation),
     )
-    bound = max(check.bound for check in proved.checks if check.name.endswith(": logits"))
-    report = pb.ParityReport(checks=proved.checks, damaged_copy_rejected=True)
+    bound = max(check.bound for check in checks if check.name.endswith(": logits"))
+    report = pb.ParityReport(checks=checks, damaged_copy_rejected=True)
     return Proof(report, Comparison(predictions, bound))
 
 
@@ -124,14 +117,14 @@ def prove_encoder(encoder: bytes, batches: Sequence[CaptionBatch]) -> list[pb.Pa
         if batch.encoded.first_log_probs is not None:
             expected["first_log_probs"] = batch.encoded.first_log_probs
         cases.append(Case(f"batch {len(batch.pictures)}", {IMAGE: batch.pictures}, _arrays(expected)))
-    return prove_graph(ENCODER_FILE, encoder, cases).checks
+    return prove_graph(ENCODER_FILE, encoder, cases)[0]
 
 
 def prove_decoder(
     decoder: bytes, network: CaptionNetwork, encoded: Sequence[Encoded], spec: pb.CaptionerSpec
 ) -> list[pb.ParityCheck]:
     """Check decoder.onnx on PyTorch's states, each batch at another step, from 1. Raises ParityFailed."""
-    return prove_graph(DECODER_FILE, decoder, step_cases(network, encoded, spec)).checks
+    return prove_graph(DECODER_FILE, decoder, step_cases(network, encoded, spec))[0]
 
 
 def step_cases(network: CaptionNetwork, encoded: Sequence[Encoded], spec: pb.CaptionerSpec) -> list[Case]:

@@ -1,11 +1,10 @@
 """Builds golden examples: a few pictures with PyTorch's predictions, and picture files with the recipe's own pixels."""
 
-import io
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
-from PIL import ExifTags, Image
+from PIL import Image
 from resonnx_proto.v1 import manifest_pb2 as pb
 from resonnx_server.runtime.decoding.sequence import Sequence as Decoded
 from resonnx_server.runtime.model_files.golden_examples import MAX_PICTURES, EncodedPicture, Golden, pack_captions
@@ -14,8 +13,8 @@ from resonnx_server.runtime.pictures.images import Pixels
 from resonnx_export.errors import ParityFailed
 from resonnx_export.networks.protocol import CaptionNetwork
 from resonnx_export.networks.resnet import ClassifierNetwork
-from resonnx_export.pictures.recipe import training_pixels
-from resonnx_export.pictures.synthetic import check_pictures, smooth
+from resonnx_export.pictures.recipe import example_files, training_pixels
+from resonnx_export.pictures.synthetic import check_pictures
 from resonnx_export.proof import reference
 from resonnx_export.proof.parity import FP32_BOUND
 
@@ -35,9 +34,7 @@ def classifier_golden(network: ClassifierNetwork, recipe: pb.ImageInput, samples
 def captioner_golden(
     network: CaptionNetwork, recipe: pb.ImageInput, spec: pb.CaptionerSpec, samples: Sequence[Image.Image]
 ) -> Golden:
-    """Store at most MAX_PICTURES pictures with their captions, and the picture files.
-
-    A provider must give the same words, so captions with the largest margin are chosen.
+    """Store at most MAX_PICTURES pictures with their captions, those with the largest margins, and the picture files.
 
     Raises:
         ParityFailed: No caption has a margin above a provider's rounding error.
@@ -69,25 +66,5 @@ def _as_decoded(caption: reference.Caption, spec: pb.CaptionerSpec) -> Decoded:
 
 
 def encoded_pictures(recipe: pb.ImageInput) -> tuple[EncodedPicture, ...]:
-    """Make three picture files of odd sizes, larger and smaller than the input, with the recipe's pixels."""
-    rng = np.random.default_rng(_SEED)
-    width, height = recipe.width, recipe.height
-    wide = Image.fromarray(smooth(rng, height + 37, 2 * width + 53))
-    tall = Image.fromarray(smooth(rng, 2 * height + 91, width + 29))
-    small = Image.fromarray(smooth(rng, height // 2 + 3, width // 2 + 6))
-    small.putalpha(Image.fromarray(rng.integers(0, 256, (small.height, small.width), np.uint8)))
-    # Orientation 6, as of a phone held upright, so that the pixels depend on the EXIF option.
-    exif = Image.Exif()
-    exif[ExifTags.Base.Orientation] = 6
-    files = (
-        _save(wide, "JPEG", quality=90),
-        _save(tall, "JPEG", quality=75, progressive=True, exif=exif),
-        _save(small, "PNG"),
-    )
-    return tuple(EncodedPicture(file, training_pixels(file, recipe)) for file in files)
-
-
-def _save(image: Image.Image, file_format: str, **options: Any) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, file_format, **options)
-    return buffer.getvalue()
+    """Make example picture files with the recipe's pixels."""
+    return tuple(EncodedPicture(file, training_pixels(file, recipe)) for file in example_files(recipe))

@@ -1,7 +1,6 @@
 """Checks that a graph gives PyTorch's outputs: max|delta| <= atol + rtol * max|reference|.
 
-The rule is not element-wise relative, which would measure rounding next to zeros. Each graph runs with ONNX Runtime's
-optimisations on and off, with rows permuted and alone, and once damaged, which the same rule must refuse.
+An element-wise relative rule would measure rounding next to zeros.
 """
 
 from collections.abc import Mapping, Sequence
@@ -29,27 +28,15 @@ _DAMAGE: Final = np.float32(1.05)
 
 @dataclass(frozen=True)
 class Case:
-    """Inputs of a graph and PyTorch's outputs, by tensor name.
+    """Inputs of a graph (`feeds`) and PyTorch's float32 outputs (`expected`), by tensor name; axis 0 is the batch.
 
-    Attributes:
-        name: For the report, e.g. "batch 3".
-        feeds: Inputs; axis 0 is the batch.
-        expected: float32 outputs; the graph may have more.
-        scales: The scale of an output's differences, if not its own max|reference|.
+    `scales` replaces an output's own max|reference| as the scale of its differences.
     """
 
     name: str
     feeds: Mapping[str, Array]
     expected: Mapping[str, Array]
     scales: Mapping[str, float] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Proved:
-    """The checks, and the optimised graph's outputs of each case, by tensor name."""
-
-    checks: list[pb.ParityCheck]
-    found: list[dict[str, Array]]
 
 
 def open_session(model: bytes, *, optimise: bool = True) -> Session:
@@ -60,13 +47,16 @@ def open_session(model: bytes, *, optimise: bool = True) -> Session:
         raise ParityFailed(f"the exported graph does not load: {error}") from None
 
 
-def prove_graph(file: str, model: bytes, cases: Sequence[Case]) -> Proved:
+def prove_graph(file: str, model: bytes, cases: Sequence[Case]) -> tuple[list[pb.ParityCheck], list[dict[str, Array]]]:
     """Compare a graph with PyTorch on every case, optimised and not, permuted, row by row, and damaged.
 
     Args:
         file: The graph's name, for the report.
         model: The ONNX file.
         cases: The last has the most rows.
+
+    Returns:
+        The checks, and the optimised graph's outputs of each case, by tensor name.
 
     Raises:
         ParityFailed: An output is too far off, or the damaged copy was not refused.
@@ -83,7 +73,7 @@ def prove_graph(file: str, model: bytes, cases: Sequence[Case]) -> Proved:
         if optimise:
             checks += check_rows(file, session, cases[-1])
     reject_damaged(file, model, cases[-1])
-    return Proved(checks, outputs)
+    return checks, outputs
 
 
 def compare_case(name: str, case: Case, found: Mapping[str, Array]) -> list[pb.ParityCheck]:
@@ -136,13 +126,8 @@ def _same_top(reference: Array, found: Array) -> int:
 def check_rows(file: str, session: Session, case: Case) -> list[pb.ParityCheck]:
     """Check that rows do not affect each other: f(permuted x) = permuted f(x), and a batch = its rows alone.
 
-    Args:
-        file: The graph's name, for the report.
-        session: The graph's session.
-        case: Inputs, and the names of the outputs, which are compared with each other, not with PyTorch's.
-
-    Raises:
-        ParityFailed: An output depends on another row.
+    The case has the inputs and the names of the outputs, which are compared with each other, not with PyTorch's. Raises
+    ParityFailed.
     """
     outputs = list(case.expected)
     together = session.run(case.feeds, outputs)

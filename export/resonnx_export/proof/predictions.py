@@ -16,10 +16,9 @@ Flags = npt.NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class Pictures:
-    """The pictures of a comparison.
+    """Pictures uint8 [N,H,W,3] of a comparison.
 
     Attributes:
-        pixels: uint8 [N,H,W,3].
         kind: In words, e.g. "held-back pictures".
         typical: Rows of pictures that are typical of the model's use; the others are synthetic.
         truths: A classifier's correct classes, int64 [N]; None if unknown.
@@ -33,14 +32,7 @@ class Pictures:
 
 @dataclass(frozen=True)
 class ClassifierPredictions:
-    """Logits of N pictures.
-
-    Attributes:
-        pictures: N of them.
-        expected: PyTorch's logits, float32 [N,K].
-        found: ONNX Runtime's.
-        changed: Whether the predictions differ, bool [N], by predictions_differ.
-    """
+    """Logits float32 [N,K] of PyTorch (`expected`) and ONNX Runtime, and whether predictions differ, bool [N]."""
 
     pictures: Pictures
     expected: Float
@@ -55,14 +47,10 @@ class ClassifierPredictions:
 
 @dataclass(frozen=True)
 class CaptionerPredictions:
-    """Greedy captions of N pictures.
+    """Tokens int64 [T] a picture, of PyTorch (`expected`) and ONNX Runtime (`found`).
 
-    Attributes:
-        pictures: N of them.
-        expected: PyTorch's tokens, int64 [T] a picture.
-        found: ONNX Runtime's.
-        differences: |delta| of the log-probabilities of PyTorch's words, float32 [T] a picture; empty where they were
-            not compared, as ONNX Runtime wrote another word.
+    `differences` are |delta| of the log-probabilities of PyTorch's words, float32 [T] a picture; empty where ONNX
+    Runtime wrote another word.
     """
 
     pictures: Pictures

@@ -16,7 +16,7 @@ from resonnx_server.runtime.pictures.images import Pixels
 from torch import Tensor, nn
 
 from resonnx_export.networks.protocol import CaptionNetwork, Encoded
-from resonnx_export.networks.resnet import ClassifierNetwork, ResNet
+from resonnx_export.networks.resnet import ClassifierNetwork
 
 Float = npt.NDArray[np.float32]
 Activation = pb.ClassifierSpec.Activation
@@ -33,12 +33,7 @@ class Classified:
 
 @dataclass(frozen=True)
 class Caption:
-    """A greedy caption of T tokens, with the end token if it was reached.
-
-    Attributes:
-        tokens: int64 [T].
-        step_log_probs: float32 [T,V], each step's distribution.
-    """
+    """A greedy caption: tokens int64 [T], with the end token if it was reached, and each step's distribution [T,V]."""
 
     tokens: npt.NDArray[np.int64]
     step_log_probs: Float
@@ -148,14 +143,10 @@ def follow(
 
 
 @torch.no_grad()
-def settle_batch_norm(network: ResNet, batches: Iterable[Tensor]) -> None:
-    """Replace BatchNorm's running statistics by the means over a few batches; sets eval mode.
+def settle_batch_norm(network: nn.Module, batches: Iterable[Tensor]) -> None:
+    """Replace BatchNorm's running statistics by the means over normalised pictures [N,3,H,W], in place; sets eval mode.
 
     With random weights the initial statistics let activations vanish or explode.
-
-    Args:
-        network: Changed in place.
-        batches: Normalised pictures [N,3,H,W].
     """
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):

@@ -16,13 +16,7 @@ from resonnx_export.tasks import task_of
 
 @dataclass(frozen=True)
 class VerifiedRun:
-    """The golden examples on one provider.
-
-    Attributes:
-        provider: The provider and its precision.
-        graphs: Opened on it; None if it does not load them.
-        verdict: Whether it may serve, or why not.
-    """
+    """The verdict on one provider and precision, and the graphs opened on it; None if it does not load them."""
 
     provider: Candidate
     graphs: Any
@@ -41,8 +35,7 @@ def verified_runs(
         golden: Pictures and their expected predictions.
 
     Raises:
-        ModelRefused: No installed provider has a precision that the manifest allows, or the examples are another
-            task's.
+        ModelRefused: No installed provider has an allowed precision, or the examples are another task's.
     """
     task = task_of(manifest)
     bounds = {bound.precision: bound.max_deviation for bound in manifest.precisions if bound.file == file}

@@ -20,15 +20,7 @@ _NVIDIA: Final = Path("/proc/driver/nvidia/gpus")
 
 
 def measure_speed(files: Mapping[str, bytes], manifest: pb.Manifest, golden: Golden) -> pb.SpeedReport:
-    """Time a model's graphs.
-
-    Args:
-        files: Its ONNX files by name.
-        manifest: The precisions that each file may be computed in.
-        golden: Pictures to run, and their expected predictions.
-
-    Returns:
-        One entry per file and provider; with the reason if the provider does not load it or disagrees.
+    """Time each of a model's ONNX files on each provider; providers that disagree are listed with the reason.
 
     Raises:
         ModelRefused: As verified_runs.

@@ -25,13 +25,7 @@ MOST_PICTURES: Final = 3
 
 @dataclass(frozen=True)
 class AttendedWord:
-    """One word of a caption and the attention before it.
-
-    Attributes:
-        word: From the vocabulary.
-        overlay: The attention as a picture to lay over the input, a data: URI.
-        maximum: The position of the greatest attention, in words.
-    """
+    """One word, the attention before it as a data: URI to lay over the input, and its maximum in words."""
 
     word: str
     overlay: str
@@ -49,13 +43,7 @@ class Attended:
 def attended_pictures(
     predictions: CaptionerPredictions, files: Mapping[str, bytes], manifest: pb.Manifest
 ) -> list[Attended]:
-    """Caption some of the pictures again with attention, typical ones first.
-
-    Args:
-        predictions: The pictures, and their captions.
-        files: The ONNX files by name.
-        manifest: With an attention grid.
-    """
+    """Caption some of the pictures again with attention, typical ones first; the manifest has an attention grid."""
     graphs = CaptionerGraphs(open_session(files[ENCODER_FILE]), open_session(files[DECODER_FILE]), manifest)
     pixels = predictions.pictures.pixels
     different = {pixels[row].tobytes(): row for row in reversed(predictions.pictures.typical or range(len(pixels)))}

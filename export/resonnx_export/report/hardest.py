@@ -15,11 +15,9 @@ MOST_PICTURES: Final = 4
 
 @dataclass(frozen=True)
 class Compared:
-    """A picture with both predictions.
+    """A picture (the model's input, a data: URI, width and height in pixels) with both predictions.
 
     Attributes:
-        picture: The model's input, a data: URI.
-        width, height: Of the input, in pixels.
         changed: Whether the predictions differ.
         difference: Greatest absolute difference; None if nothing could be compared.
         prediction: Variables of the task's template.

@@ -47,8 +47,7 @@ class Histogram:
         greatest, median: Of the values.
         bound: The greatest value allowed.
         bars: From small to great; the first also counts zeros.
-        decades: Ticks of the horizontal axis.
-        counts: Ticks of the vertical axis.
+        decades, counts: Ticks of the horizontal and the vertical axis.
         bound_x: Position of the bound.
     """
 
@@ -77,7 +76,7 @@ def histogram(values: Sequence[Float], bound: float) -> Histogram | None:
     places = np.floor(BINS_A_DECADE * np.log10(large)).astype(int)
     # The scale begins here; the first bar stands one place before it.
     first = int(places.min()) if len(places) else math.floor(_place(bound))
-    counts = [len(flat) - len(large), *(np.bincount(places - first).tolist() if len(places) else ())]
+    counts: list[int] = [len(flat) - len(large), *(np.bincount(places - first).tolist() if len(places) else ())]
     last = max(first + len(counts) - 2, math.ceil(_place(bound)) + 1)
     step = (_WIDTH - _LEFT - _RIGHT) / (last - first + 2)
     bottom, highest = _HEIGHT - _BOTTOM, max(counts)
@@ -111,8 +110,7 @@ def _place(value: float) -> float:
 
 
 def _edge(place: int) -> float:
-    edge: float = 10 ** (place / BINS_A_DECADE)
-    return edge
+    return float(10 ** (place / BINS_A_DECADE))
 
 
 def _decades(first: int, last: int) -> Iterator[tuple[int, str]]:

@@ -14,9 +14,9 @@ from resonnx_export.proof.predictions import CaptionerPredictions, Comparison
 from resonnx_export.report.attention import attended_pictures
 from resonnx_export.report.hardest import hardest_pictures
 from resonnx_export.report.histogram import histogram
-from resonnx_export.report.tables import facts, figures, parity_rows, sizes, speed_rows
+from resonnx_export.report.tables import facts, figures, parity_rows, sizes
 from resonnx_export.tasks import task_of
-from resonnx_export.wording import precision_name, scientific
+from resonnx_export.wording import milliseconds, precision_name, provider_name, scientific
 
 _TEMPLATE: Final = "report.html"
 
@@ -53,7 +53,7 @@ def render_report(result: Result, name: str, version: str) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"scientific": scientific, "precision_name": precision_name}
+    environment.filters |= {each.__name__: each for each in (milliseconds, precision_name, provider_name, scientific)}
     return environment.get_template(_TEMPLATE).render(
         name=name,
         version=version,
@@ -74,7 +74,6 @@ def render_report(result: Result, name: str, version: str) -> str:
         ],
         attended=attended,
         sizes=list(sizes(manifest)),
-        speeds=list(speed_rows(manifest)),
     )
 
 

@@ -9,26 +9,13 @@ from resonnx_server.runtime.model_files.manifest import DECODER_FILE, onnx_files
 from resonnx_export.pictures.recipe import describe
 from resonnx_export.proof.predictions import Predictions
 from resonnx_export.tasks import task_of
-from resonnx_export.wording import milliseconds, precision_name, provider_name, scientific, size
-
-
-class Figure(NamedTuple):
-    """A number at the head of the page."""
-
-    title: str
-    value: str
-    detail: str
+from resonnx_export.wording import precision_name, provider_name, scientific, size
 
 
 class ParityRow(NamedTuple):
-    """All comparisons of one tensor, or of captions (no tensor).
+    """All comparisons of one tensor, or of captions (no tensor): their number, and the one nearest its bound.
 
-    Attributes:
-        comparisons: Number of comparisons.
-        pictures: Number of pictures in all of them.
-        identical: Pictures with the same prediction; None for a tensor without predictions.
-        nearest: The comparison nearest its bound.
-        passed: Whether all are within their bounds.
+    `identical` counts pictures with the same prediction; None for a tensor without predictions.
     """
 
     file: str
@@ -95,32 +82,28 @@ def sizes(manifest: pb.Manifest) -> Iterator[tuple[str, str, str]]:
         yield name, size(count), f"{100 * count / whole:.0f} % of the checkpoint" if whole else ""
 
 
-def figures(manifest: pb.Manifest, predictions: Predictions) -> Iterator[Figure]:
-    """Yield the numbers at the head of the page."""
+def figures(manifest: pb.Manifest, predictions: Predictions) -> Iterator[tuple[str, str, str]]:
+    """Yield titles, values and details of the numbers at the head of the page."""
     kind = predictions.pictures.kind
     if manifest.parity.agreements:
         agreement = manifest.parity.agreements[0]
         difference, allowed = (
             value / agreement.max_abs_reference for value in (agreement.max_abs_difference, agreement.bound)
         )
-        yield Figure(
-            "Largest difference", scientific(difference), f"of the largest value; {scientific(allowed)} is allowed"
-        )
-        yield Figure("Same prediction", f"{agreement.identical} of {agreement.pictures}", kind)
+        yield ("Largest difference", scientific(difference), f"of the largest value; {scientific(allowed)} is allowed")
+        yield ("Same prediction", f"{agreement.identical} of {agreement.pictures}", kind)
         if agreement.HasField("right"):
             right, before = (100 * n / agreement.pictures for n in (agreement.right, agreement.right_in_fp32))
-            yield Figure(
-                "Correct predictions", f"{right:.1f} %", f"in fp32 {before:.1f} %, of {agreement.pictures} {kind}"
-            )
+            yield ("Correct predictions", f"{right:.1f} %", f"in fp32 {before:.1f} %, of {agreement.pictures} {kind}")
     else:
         check = next(row for row in parity_rows(manifest) if row.tensor == "logits" or row.file == "captions").nearest
         share = check.max_abs_difference / check.bound
         same = len(predictions.changed) - int(predictions.changed.sum())
-        yield Figure("Largest difference", scientific(check.max_abs_difference), f"{100 * share:.2g} % of its bound")
-        yield Figure("Same prediction", f"{same} of {len(predictions.changed)}", kind)
+        yield ("Largest difference", scientific(check.max_abs_difference), f"{100 * share:.2g} % of its bound")
+        yield ("Same prediction", f"{same} of {len(predictions.changed)}", kind)
     whole = sum(manifest.source.file_bytes)
     detail = f"the checkpoint has {size(whole)}" if whole else "of ONNX"
-    yield Figure("Size", size(sum(manifest.file_bytes.values())), detail)
+    yield ("Size", size(sum(manifest.file_bytes.values())), detail)
     if rates := [
         (batch.batch_size / batch.median_ms, batch.batch_size, speed)
         for speed in manifest.speed.providers
@@ -129,33 +112,4 @@ def figures(manifest: pb.Manifest, predictions: Predictions) -> Iterator[Figure]
     ]:
         rate, batch_size, speed = max(rates, key=lambda each: each[0])
         value = f"{1000 * rate:,.0f}" if rate > 0.01 else f"{1000 * rate:.1f}"
-        yield Figure("Pictures per second", value, f"batch {batch_size}, {provider_name(speed)}")
-
-
-class SpeedRow(NamedTuple):
-    """One batch size of one file on one provider, as text; `refused` is the reason why the provider is not used."""
-
-    file: str
-    provider: str
-    batch: str = ""
-    median: str = ""
-    spread: str = ""
-    rate: str = ""
-    refused: str = ""
-
-
-def speed_rows(manifest: pb.Manifest) -> Iterator[SpeedRow]:
-    """Yield the speed table, file by file."""
-    for speed in manifest.speed.providers:
-        if speed.refused:
-            yield SpeedRow(speed.file, provider_name(speed), refused=speed.refused)
-        unit = "row" if speed.file == DECODER_FILE else "picture"
-        for batch in speed.batches:
-            yield SpeedRow(
-                speed.file,
-                provider_name(speed),
-                f"{batch.batch_size} {unit}{'s' if batch.batch_size > 1 else ''}",
-                milliseconds(batch.median_ms),
-                f"{milliseconds(batch.lower_quartile_ms)} to {milliseconds(batch.upper_quartile_ms)}",
-                f"{1000 * batch.batch_size / batch.median_ms:,.0f}",
-            )
+        yield ("Pictures per second", value, f"batch {batch_size}, {provider_name(speed)}")

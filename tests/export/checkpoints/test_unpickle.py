@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 import torch
 from resonnx_export.checkpoints.files import load_checkpoint
-from resonnx_export.checkpoints.unpickle import Name, Stub, read_objects, read_pickle, state_dict_of
+from resonnx_export.checkpoints.pickles import Name, Stub
+from resonnx_export.checkpoints.unpickle import read_objects, read_pickle, state_dict_of
 from resonnx_export.errors import BadInput
 from torch import Tensor, nn
 

@@ -9,31 +9,29 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from resonnx_export.demo import (
-    LABELS,
-    MAX_WORDS,
-    VOCABULARY,
-    WEIGHTS,
-    load_digits_model,
-    load_scenes_model,
-    samples,
-)
+from resonnx_export.demo import WEIGHTS, samples
 from resonnx_export.demo.augment import prepare_rewriting, rewrite
-from resonnx_export.demo.digits import Digits, render, split, validation_split
+from resonnx_export.demo.digits import LABELS, Digits, render, split, validation_split
 from resonnx_export.demo.scenes import (
     COLOURS,
     END,
     INPUT_SIZE,
+    MAX_WORDS,
     SIZES,
     START,
     UNKNOWN,
+    VOCABULARY,
     Placed,
     Scene,
     compose,
     decode_caption,
     encode_caption,
 )
-from resonnx_export.demo.train import evaluate_digits, evaluate_scenes
+from resonnx_export.demo.train import DIGITS_CONFIG, SCENES_CONFIG, evaluate_digits, evaluate_scenes
+from resonnx_export.networks.captioner import Captioner
+from resonnx_export.networks.detect import load_strict
+from resonnx_export.networks.resnet import ResNet
+from safetensors.torch import load_file
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
@@ -194,9 +192,13 @@ def test_shipped_weights_are_small() -> None:
 
 def test_shipped_digit_model_reads_held_out_digits() -> None:
     _, held_out = split()
-    assert evaluate_digits(load_digits_model(), held_out) >= 0.99
-    assert evaluate_digits(load_digits_model(), held_out, seed=2) >= 0.985
+    model = ResNet(DIGITS_CONFIG)
+    load_strict(model, load_file(WEIGHTS / "digits.safetensors"))
+    assert evaluate_digits(model, held_out) >= 0.99
+    assert evaluate_digits(model, held_out, seed=2) >= 0.985
 
 
 def test_shipped_captioner_describes_held_out_scenes(many: list[Scene]) -> None:
-    assert evaluate_scenes(load_scenes_model(), many) >= 0.95
+    model = Captioner(SCENES_CONFIG)
+    load_strict(model, load_file(WEIGHTS / "scenes.safetensors"))
+    assert evaluate_scenes(model, many) >= 0.95

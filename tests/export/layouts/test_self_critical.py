@@ -99,8 +99,8 @@ def test_ruotianluo_refusals(tmp_path: Path) -> None:
         assert said in result.stderr
         assert not (tmp_path / "models").exists()
 
-    refused("updown", "holds no CNN", "--caffe-resnet", net=False)
-    refused("updown", "keys do not tell whether it is Caffe's")
+    refused("updown", "has no CNN", "--caffe-resnet", net=False)
+    refused("updown", "keys do not record whether it is Caffe's")
     refused("updown", "trained on region features (data/cocobu_att)", "--caffe-resnet", input_att_dir="data/cocobu_att")
     refused("fc", "trained on region features (data/cocobu_fc)", "--caffe-resnet", input_fc_dir="data/cocobu_fc")
     refused("att2in2", "trained on region features (use_box)", "--caffe-resnet", use_box=1)

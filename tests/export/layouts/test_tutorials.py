@@ -117,7 +117,7 @@ def test_what_is_missing_or_too_much_is_said(tmp_path: Path) -> None:
     for files, words, said in (
         ([encoder], YUNJEY, "encoder and decoder must both be given"),
         ([decoder], YUNJEY, "encoder and decoder must both be given"),
-        ([encoder, decoder, tmp_path / "net.pth"], YUNJEY, "no use for what else was given"),
+        ([encoder, decoder, tmp_path / "net.pth"], YUNJEY, "does not use a part of the files"),
         ([tmp_path / "net.pth"], YUNJEY, "is a classifier"),
         ([encoder, decoder], YUNJEY[:-1], "has 29 words, the network 30"),
         ([encoder, decoder], UDACITY[1:] + UDACITY[3:4], "lacks <start>"),

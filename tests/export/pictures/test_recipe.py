@@ -1,6 +1,9 @@
 """How changes to a picture recipe leave the rest of it."""
 
+from pathlib import Path
+
 import pytest
+import resonnx_export
 from resonnx_export.errors import BadInput
 from resonnx_export.pictures.recipe import InputChanges, image_input
 from resonnx_export.pictures.recipes import RECIPES, RecipeChoice
@@ -30,3 +33,9 @@ def test_a_recipe_tells_what_it_does_about_orientation() -> None:
     assert "EXIF orientation ignored (recipe torchvision-v1;" in told
     _, told = RecipeChoice(changes=InputChanges(exif_orientation="apply")).for_layout("torchvision")
     assert "EXIF orientation applied (recipe torchvision-v1, with the changes given" in told
+
+
+def test_a_picture_option_is_in_one_module_of_the_exporter() -> None:
+    package = Path(resonnx_export.__file__).parent
+    naming = [path for path in package.rglob("*.py") if "exif" in path.read_text().lower()]
+    assert naming == [package / "pictures" / "recipe.py"]

@@ -9,7 +9,8 @@ import pytest
 from resonnx import Client
 from resonnx_export import verification
 from resonnx_export.cli import app
-from resonnx_export.demo import DIGITS_INPUT_SIZE, LABELS, WEIGHTS, resize, samples
+from resonnx_export.demo import WEIGHTS, resize, samples
+from resonnx_export.demo.digits import INPUT_SIZE, LABELS
 from resonnx_export.demonstration import export_demo
 from resonnx_export.proof.parity import open_session
 from resonnx_proto.v1 import manifest_pb2 as pb
@@ -41,7 +42,7 @@ def version(repository: Path, name: str) -> VersionFiles:
 def digits_right(repository: Path) -> int:
     """How many held-out digits are named rightly, of 360."""
     pictures, labels = zip(*samples.digits(), strict=True)
-    images = np.stack([resize(picture, DIGITS_INPUT_SIZE) for picture in pictures])
+    images = np.stack([resize(picture, INPUT_SIZE) for picture in pictures])
     assert len(images) == 360
     logits = open_session(version(repository, "digits").files["model.onnx"]).run({"image": images})["logits"]
     return sum(LABELS[i] == label for i, label in zip(logits.argmax(axis=1), labels, strict=True))

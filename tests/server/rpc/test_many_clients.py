@@ -14,9 +14,9 @@ import pytest
 import torch
 from resonnx_export.classifier import ClassifierSettings, export_classifier
 from resonnx_export.networks.resnet import ARCHITECTURES, ResNet
+from resonnx_export.options import Target
 from resonnx_export.pictures.recipe import image_input
 from resonnx_export.proof.reference import settle_batch_norm
-from resonnx_export.options import Target
 from resonnx_proto.v1 import vision_pb2, vision_pb2_grpc
 from safetensors.torch import save_file
 

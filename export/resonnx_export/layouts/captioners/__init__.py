@@ -33,14 +33,7 @@ _LAYOUTS: Final[tuple[Callable[[Request], Draft | None], ...]] = (
 
 @dataclass(frozen=True)
 class CaptionSource:
-    """A recognised captioner.
-
-    Attributes:
-        recognised: The network and its layout's name.
-        spec: The source's decoding rule, without the attention grid, which depends on the input's size.
-        input: The source's picture recipe.
-        files: The files' identities, in the order given.
-    """
+    """A recognised captioner, with its source's decoding rule (without the attention grid) and picture recipe."""
 
     recognised: RecognisedCheckpoint
     spec: pb.CaptionerSpec

@@ -1,17 +1,16 @@
 """Show, Attend and Tell: sgrvinod/a-PyTorch-Tutorial-to-Image-Captioning, and the demonstration's variant of it."""
 
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import Final
 
-from torch import Tensor
+from resonnx_proto.v1 import manifest_pb2 as pb
 
 from resonnx_export.layouts.captioners.draft import Draft, Request, caption_spec
-from resonnx_export.layouts.captioners.parts import HALLMARK, Part, prefixed, split_trunk
+from resonnx_export.layouts.captioners.parts import HALLMARK, prefixed, split_trunk
 from resonnx_export.networks.captioner import Captioner, config_from_state_dict
 from resonnx_export.pictures.recipe import image_input
 
-_INPUT_SIZE: Final = 256
+_INPUT: Final = image_input(256, resize_short_side=None)
 _MAX_TOKENS: Final = 50
 # caption.py --beam_size. The published scores: BLEU-4 33.29 with it, 30.28 greedily.
 _BEAM_WIDTH: Final = 5
@@ -25,7 +24,7 @@ def own(request: Request) -> Draft | None:
     if part is None or not any(key.startswith("trunk.") for key in part.tensors):
         return None
     network = Captioner(config_from_state_dict(part.tensors))
-    return _draft("resonnx-captioner", network, part.tensors, request, (part,), beam_width=1)
+    return Draft("resonnx-captioner", network, part.tensors, _spec(request, beam_width=1), _INPUT, (part,))
 
 
 def show_attend_tell(request: Request) -> Draft | None:
@@ -38,17 +37,9 @@ def show_attend_tell(request: Request) -> Draft | None:
     state_dict = {**prefixed(trunk), **beside, **decoder.tensors}
     stored = encoder.attributes.get("enc_image_size")
     config = replace(config_from_state_dict(state_dict), map_size=stored if isinstance(stored, int) else _MAP_SIZE)
-    return _draft("sgrvinod", Captioner(config), state_dict, request, (encoder, decoder), beam_width=_BEAM_WIDTH)
+    spec = _spec(request, _BEAM_WIDTH)
+    return Draft("sgrvinod", Captioner(config), state_dict, spec, _INPUT, (encoder, decoder))
 
 
-def _draft(
-    layout: str,
-    network: Captioner,
-    state_dict: Mapping[str, Tensor],
-    request: Request,
-    parts: tuple[Part, ...],
-    *,
-    beam_width: int,
-) -> Draft:
-    spec = caption_spec(request.vocabulary.words, max_tokens=_MAX_TOKENS, feeds_start=True, beam_width=beam_width)
-    return Draft(layout, network, state_dict, spec, image_input(_INPUT_SIZE, resize_short_side=None), parts)
+def _spec(request: Request, beam_width: int) -> pb.CaptionerSpec:
+    return caption_spec(request.vocabulary.words, max_tokens=_MAX_TOKENS, feeds_start=True, beam_width=beam_width)

@@ -9,7 +9,8 @@ from typing import Any, Final
 from torch import Tensor
 
 from resonnx_export.checkpoints.files import SourceFile, read_tree
-from resonnx_export.checkpoints.unpickle import Stub, state_dict_of
+from resonnx_export.checkpoints.pickles import Stub
+from resonnx_export.checkpoints.unpickle import state_dict_of
 from resonnx_export.errors import BadInput
 
 # Keys of a state_dict of both halves: "encoder.resnet.0.weight", "decoderRNN.embed.weight".
@@ -36,11 +37,7 @@ class Part:
 
 
 def read_parts(files: Sequence[Path]) -> tuple[list[Part], tuple[SourceFile, ...]]:
-    """Read files to the parts in them, and the files' identities, in order.
-
-    Raises:
-        BadInput: A file cannot be read or holds no tensors by name.
-    """
+    """Read files to the parts in them, and the files' identities. Raises BadInput if a file has no tensors by name."""
     parts, sources = [], []
     for file in files:
         tree, source = read_tree(file)

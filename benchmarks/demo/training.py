@@ -1,6 +1,6 @@
 """Trains the demonstration models and prints their accuracy, or measures the saved weights.
 
-    python benchmarks/demo_training.py [digits] [scenes] [--evaluate | --validate] [--seed 0] [--count 1000]
+    python benchmarks/demo/training.py [digits] [scenes] [--evaluate | --validate] [--seed 0] [--count 1000]
 
 Without options, saves the weights to export/resonnx_export/demo/weights. --validate compares changes of the training
 on a part of the training digits, and saves nothing.
