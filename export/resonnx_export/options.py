@@ -22,7 +22,9 @@ class Target:
 
     repository: Annotated[Path, typer.Option(metavar="FOLDER", help="The model repository; made if it does not exist.")]
     name: Annotated[str, typer.Option(metavar="NAME", help="The model's name in the repository.")]
-    version: Annotated[int | None, typer.Option(min=1, metavar="N", help="The next free number if not given.")] = None
+    version: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Version number.  [default: the next free one]")
+    ] = None
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the version if it exists.")] = False
 
 

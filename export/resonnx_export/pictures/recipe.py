@@ -96,8 +96,8 @@ class InputChanges:
     exif_orientation: Annotated[
         ExifOrientation | None,
         typer.Option(
-            help="apply: turn pictures upright by their EXIF orientation first, as training code does that calls "
-            "exif_transpose.  [default: ignore, as torchvision does]"
+            help="apply: turn pictures upright by their EXIF orientation first, as exif_transpose does.  "
+            "[default: ignore, as in torchvision]"
         ),
     ] = None
     mean: Annotated[Sequence[float] | None, _channels("--mean", "Mean subtracted from pixels scaled to 0..1")] = None
