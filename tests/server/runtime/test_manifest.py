@@ -73,6 +73,11 @@ def test_a_second_bound_does_not_take_the_firsts_place() -> None:
     assert "precisions has two bounds for model.onnx in PRECISION_FP16" in _refusal(change)
 
 
+@pytest.mark.parametrize("field", ["resize", "filter", "exif_orientation"])
+def test_a_picture_option_that_is_none(field: str) -> None:
+    assert f"input.{field} 99 is not known" in _refusal(lambda manifest: setattr(manifest.input, field, 99))
+
+
 @pytest.mark.parametrize("precision", [0, 99])
 def test_a_precision_that_is_none(precision: int) -> None:
     assert f"precisions.precision {precision} is not known" in _refusal(
