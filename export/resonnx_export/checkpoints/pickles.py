@@ -62,13 +62,9 @@ def unpickle(
 ) -> object:
     """Read one pickle of any protocol; byte strings of Python 2 are decoded as Latin-1.
 
-    Args:
-        source: Read up to the pickle's end. Its `read` must return the rest if more is requested.
-        constructors: Functions by the names that may be called, besides those of plain containers.
-        persistent: Returns the object of a persistent id; a Stub by default.
-
-    Raises:
-        BadPickle: Damaged, or more work than any checkpoint.
+    The `read` of `source` must return the rest if more is requested. `constructors` are called besides those of plain
+    containers, by name; `persistent` returns the object of a persistent id, by default a Stub. Raises BadPickle if the
+    pickle is damaged, or more work than any checkpoint.
     """
     try:
         return _Machine(constructors or {}, persistent).run(source)

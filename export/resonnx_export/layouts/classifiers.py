@@ -81,12 +81,9 @@ _LAYOUTS: Final = (
 
 
 def recognise_classifier(state_dict: Mapping[str, Tensor], *, stride_in_1x1: bool = False) -> RecognisedCheckpoint:
-    """Build the ResNet that a state_dict belongs to and load it.
+    """Build and load the ResNet of a state_dict of any known layout, with or without wrappers' prefixes.
 
-    Args:
-        state_dict: With the keys of any known layout, with or without wrappers' prefixes.
-        stride_in_1x1: Whether bottleneck blocks have the stride in their first convolution; not recorded in keys and
-            shapes.
+    `stride_in_1x1` puts the stride of bottleneck blocks into their first convolution; keys and shapes do not record it.
 
     Raises:
         BadInput: No layout is recognised, or keys or shapes do not fit; the message lists keys, shapes expected and

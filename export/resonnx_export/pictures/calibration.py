@@ -49,10 +49,7 @@ def split_pictures(pictures: Pixels, truths: npt.NDArray[np.int64] | None = None
 def read_calibration(folder: Path, recipe: pb.ImageInput, labels: Sequence[str] = ()) -> Calibration:
     """Read the JPEG, PNG, WebP, BMP and GIF files of a folder and its subfolders.
 
-    Args:
-        folder: Pictures in subfolders named as labels are of that class.
-        recipe: The model's input.
-        labels: A classifier's labels, in the order of its classes.
+    Pictures in subfolders named as labels, a classifier's in the order of its classes, are of that class.
 
     Raises:
         BadInput: The folder cannot be read or has too few pictures, a picture cannot be decoded, or only some of the

@@ -53,12 +53,7 @@ class Guarded:
 def quantise_within(limits: Limits, model: bytes, pictures: Pixels, judge: Judge, progress: Progress) -> Guarded:
     """Quantise a traced float32 graph to int8, except for as many blocks as the limits require.
 
-    Args:
-        limits: Limits of the result.
-        model: The ONNX file in float32.
-        pictures: uint8 [N,H,W,3], for calibration.
-        judge: Measures on the held-back pictures.
-        progress: Called as each stage begins.
+    The pictures, uint8 [N,H,W,3], are for calibration; the judge measures on the held-back pictures.
 
     Raises:
         ParityFailed: The limits are exceeded even with one block in int8.

@@ -28,11 +28,7 @@ def verified_runs(
 ) -> Iterator[VerifiedRun]:
     """Run the golden examples through one ONNX file of a model on each installed provider.
 
-    Args:
-        files: The model's ONNX files by name; a captioner's other file runs on the CPU.
-        manifest: The precisions that each file may be computed in.
-        file: The name of the file.
-        golden: Pictures and their expected predictions.
+    `files` are the model's ONNX files by name; a captioner's other file runs on the CPU.
 
     Raises:
         ModelRefused: No installed provider has an allowed precision, or the examples are another task's.
