@@ -150,9 +150,10 @@ def _validate_input(image: pb.ImageInput) -> None:
         _require(1 <= value <= MAX_SIDE, f"input.{field} {value} is not within 1..{MAX_SIDE}")
     _require(image.resize != pb.ImageInput.RESIZE_UNSPECIFIED, "input.resize is missing")
     _require(image.filter != pb.ImageInput.FILTER_UNSPECIFIED, "input.filter is missing")
-    for choice in (field for field in image.DESCRIPTOR.fields if field.enum_type is not None):
-        value = getattr(image, choice.name)
-        _require(value in choice.enum_type.values_by_number, f"input.{choice.name} {value} is not known")
+    for choice in image.DESCRIPTOR.fields:
+        if choice.enum_type is not None:
+            value = getattr(image, choice.name)
+            _require(value in choice.enum_type.values_by_number, f"input.{choice.name} {value} is not known")
     if image.resize == pb.ImageInput.RESIZE_SHORT_SIDE_CROP:
         side, least = image.resize_short_side, max(image.width, image.height)
         _require(least <= side <= MAX_SIDE, f"input.resize_short_side {side} is not within {least}..{MAX_SIDE}")
