@@ -25,12 +25,12 @@ from reports.rounds import Rounds
 from resonnx_proto.v1 import manifest_pb2 as pb
 from resonnx_server.captioning.engine import CaptionEngine
 from resonnx_server.captioning.request import CaptionTask
-from resonnx_server.captioning.slots import Slots
+from resonnx_server.captioning.slots import Slots, host_slots
 from resonnx_server.observe.metrics import Metrics
 from resonnx_server.runtime.decoding.search import DecodeOptions
 from resonnx_server.runtime.machine.host import usable_cores
 from resonnx_server.runtime.model_files.manifest import DECODER_FILE
-from resonnx_server.runtime.session import CPU, Candidate, Session
+from resonnx_server.runtime.session import CPU, Array, Candidate, Session
 from resonnx_server.scheduling.device import Device
 from resonnx_server.scheduling.latency import LatencyTable
 from resonnx_server.scheduling.measurement import measure, sizes_up_to
@@ -90,7 +90,7 @@ class Engine:
 
     def __init__(self, captions: Captions, device: Device) -> None:
         pictures = captions.pictures
-        slots: Slots[CaptionTask] = Slots(max(_BATCHES), pictures.state, pictures.features)
+        slots: Slots[CaptionTask, Array] = host_slots(max(_BATCHES), pictures.state, pictures.features)
         sizes = sizes_up_to(slots.capacity)
         steps = measure(lambda rows: pictures.step(*slots.inputs(rows)), sizes)
         self._captions = captions
@@ -123,7 +123,7 @@ class Engine:
 
     async def _caption(self, i: int) -> tuple[int, list[int]]:
         options = DecodeOptions(max_tokens=self._captions.lengths[i])
-        captioned = await self._engine.submit(number(i), options)
+        captioned = await self._engine.run(number(i), options)
         return i, [token.id for token in captioned.ranked[0][0].tokens]
 
     def close(self) -> None:

@@ -2,26 +2,26 @@
 
     python benchmarks/caption_policies.py [--server HOST:PORT --rigid-server HOST:PORT --model NAME]
 
-The policies are the server's own (captioning/encode_policy.py), with fixed thresholds beside them, and so is the
-schedule of jobs (captioning/schedule.py): encoding and steps take turns, or run beside each other on a share of the
-cores each.
-Costs are those below, measured on two cores (OpenVINO provider with AMX; CPU provider without), or those that running
-servers have measured of a model, one with the policy "continuous" and one with "rigid", whose sessions have all cores.
-Captions have 6 to 18 tokens, 11 on average, which no policy may read.
+Compared are the server's policy (captioning/encode_policy.py), those of captioners/policy_server.py, and fixed
+thresholds, each with the server's schedule of jobs (captioning/schedule.py): encoding and steps take turns, or run
+beside each other on a share of the cores each. Costs are those below, measured on two cores (OpenVINO provider with
+AMX; CPU provider without), or those that two running servers have measured of a model: resonnx-server, and
+policy_server.py with "rigid", whose sessions have all cores. Captions have 6 to 18 tokens, 11 on average, which no
+policy may read.
 """
 
 import argparse
 import heapq
 import random
-import sys
 from collections import deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from statistics import median, quantiles
 from typing import Final, cast
 
+from captioners.policy_server import OneAtATime, Rigid
 from resonnx import Client
-from resonnx_server.captioning.encode_policy import Continuous, EncodePolicy, Load, OneAtATime, Rigid
+from resonnx_server.captioning.encode_policy import EncodePolicy, Load
 from resonnx_server.captioning.request import CaptionTask, Encoded
 from resonnx_server.captioning.schedule import CaptionSchedule
 from resonnx_server.scheduling.latency import LatencyTable
@@ -57,17 +57,14 @@ _WEIGHTS: Final = [0.93 ** (length - 6) for length in _LENGTHS]
 
 
 @dataclass
-class Thresholds:
+class Thresholds(EncodePolicy):
     """Encode up to `most` pictures when `gathered` wait or no more than `few` captions are under way."""
 
     most: int
     gathered: int
     few: int
-    holds_finished: bool = False
-    most_captions: int = sys.maxsize
 
     def encode_now(self, load: Load) -> int:
-        """See pacing.Pacing."""
         is_time = load.waiting >= self.gathered or load.captions <= self.few
         return min(load.waiting, self.most) if is_time else 0
 
@@ -87,7 +84,8 @@ class _Caption:
 
     arrival_ns: float
     tokens: int
-    decoded: int = 0
+    expected_steps: int = 11
+    steps: int = 0
     search: Final[_Search] = _GREEDY
     on_words: Final[None] = None
 
@@ -137,7 +135,7 @@ class Simulation:
     def __init__(self, policy: EncodePolicy, costs: Costs, seed: int = 0) -> None:
         self._policy, self._costs = policy, costs
         self._schedule = CaptionSchedule(
-            policy, instances=costs.instances, capacity=_SLOTS, largest=costs.encode.largest, mean_steps=10.0
+            policy, max_jobs=costs.instances, capacity=_SLOTS, largest=costs.encode.largest, mean_steps=10.0
         )
         self._random = random.Random(seed)
         self._events: list[_Event] = []
@@ -213,14 +211,14 @@ class Simulation:
     def _stepped(self, *, again: bool) -> None:
         self._under_way -= 1
         for caption in self._active:
-            if not caption.decoded:
+            if not caption.steps:
                 self._first_words_ns.append(self._now - caption.arrival_ns)
-            caption.decoded += 1
-        ended = [caption for caption in self._active if caption.decoded >= caption.tokens]
-        if self._policy.holds_finished and len(ended) < len(self._active):
+            caption.steps += 1
+        ended = [caption for caption in self._active if caption.steps >= caption.tokens]
+        if isinstance(self._policy, Rigid) and len(ended) < len(self._active):
             ended = []
         else:
-            self._active = [caption for caption in self._active if caption.decoded < caption.tokens]
+            self._active = [caption for caption in self._active if caption.steps < caption.tokens]
         self._schedule.end_step(_tasks(self._active))
         for caption in ended:
             self._schedule.learn(caption.tokens)
@@ -260,17 +258,17 @@ def compare(name: str, costs: Costs, beside: Costs | None = None) -> None:
         costs: Of sessions that have all cores.
         beside: Of several jobs at once.
     """
-    saturation = Simulation(Rigid(), costs).closed(256).rate
+    saturation = Simulation(Rigid(costs.encode, costs.step), costs).closed(256).rate
     policies: dict[str, tuple[EncodePolicy, Costs]] = {
-        "one at a time": (OneAtATime(), costs),
-        "rigid": (Rigid(), costs),
+        "one at a time": (OneAtATime(costs.encode, costs.step), costs),
+        "rigid": (Rigid(costs.encode, costs.step), costs),
         "encode first": (Thresholds(16, 1, 0), costs),
         "<= 8 when 4 wait or 2 decode": (Thresholds(8, 4, 2), costs),
         "<= 16 when 8 wait or 4 decode": (Thresholds(16, 8, 4), costs),
-        "continuous": (Continuous(costs.encode, costs.step), costs),
+        "continuous": (EncodePolicy(costs.encode, costs.step), costs),
     }
     if beside is not None:
-        policies[f"continuous, {beside.instances} at once"] = Continuous(beside.encode, beside.step), beside
+        policies[f"continuous, {beside.instances} at once"] = EncodePolicy(beside.encode, beside.step), beside
         policies[f"encode first, {beside.instances} at once"] = Thresholds(16, 1, 0), beside
     steady_loads = f"{0.7 * saturation:.0f}/s: p50 / p99 ms   {0.5 * saturation:.0f}/s: first word"
     print(f"{name}\n{'':32}16 clients  48 clients   {steady_loads}")

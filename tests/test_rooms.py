@@ -81,13 +81,8 @@ MAY_IMPORT: dict[str, dict[str, set[str]]] = {
     ),
 }
 # What is still to be mended.
-KNOWN_CIRCLES = {
-    ("resonnx_server.captioning.jobs", "resonnx_server.captioning.engine"),
-    ("resonnx_server.tensors.jobs", "resonnx_server.tensors.engine"),
-}
-KNOWN_LONG = {
-    "server/resonnx_server/captioning/engine.py",
-}
+KNOWN_CIRCLES: set[tuple[str, str]] = set()
+KNOWN_LONG: set[str] = set()
 KNOWN_FULL: set[str] = set()
 
 

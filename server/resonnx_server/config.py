@@ -9,7 +9,6 @@ from typing import Annotated, Literal, get_args
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 Provider = Literal["auto", "cpu", "openvino", "cuda", "tensorrt"]
-CaptionPolicy = Literal["continuous", "one", "rigid"]
 GrpcFront = Literal["auto", "aio", "core"]
 ExifOrientation = Literal["apply", "ignore"]
 PictureFormat = Literal["JPEG", "PNG", "WebP", "BMP", "GIF", "TIFF", "AVIF"]
@@ -45,9 +44,8 @@ class ModelSettings(BaseModel):
     allow_timeout_override: bool = False
     """Honour the tensor protocol's request parameter `timeout` in microseconds, like Triton's setting of this name.
     Otherwise it is ignored, as many clients send seconds."""
-    caption_policy: CaptionPolicy = "continuous"
-    """How captions share the device: joining and leaving between steps, one caption at a time, or in rigid batches.
-    The last two are there to compare with."""
+    caption_policy: Literal["continuous", "one", "rigid"] | None = None
+    """Deprecated, without effect, and removed in the next release: captions always join and leave between steps."""
     jpeg_scaling: bool = False
     """Decode JPEG files at 1/2, 1/4 or 1/8 of their size if that is still 3.5 times the model's input: several times
     faster; pixels differ slightly from training. Always done above 24 megapixels."""

@@ -133,6 +133,9 @@ class Server:
             _log.warning(
                 "settings for a model that is not there", extra={"model": name, "nearest": nearest(name, there)}
             )
+        for name, settings in self.settings.models.items():
+            if settings.caption_policy is not None:
+                _log.warning("caption_policy is deprecated: continuous is always used", extra={"model": name})
         return found
 
     async def _listen(self) -> str:

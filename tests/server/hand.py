@@ -6,7 +6,7 @@ from collections.abc import Callable
 import numpy as np
 from resonnx_proto.v1.manifest_pb2 import CaptionerSpec
 from resonnx_server.captioning.engine import CaptionEngine
-from resonnx_server.captioning.slots import Slots
+from resonnx_server.captioning.slots import host_slots
 from resonnx_server.observe.metrics import Metrics
 from resonnx_server.runtime.decoding.search import DecodeOptions
 from resonnx_server.scheduling.device import Device, Job, Workload
@@ -88,7 +88,7 @@ def caption_engine(
         of or spec(),
         runners(graphs.encode, encode_costs, instances),
         runners(graphs.step, step_costs, instances),
-        Slots(slots, [np.zeros((1, 1), np.int64)], [np.zeros((1, 1), np.int64)]),
+        host_slots(slots, [np.zeros((1, 1), np.int64)], [np.zeros((1, 1), np.int64)]),
         device,
         Metrics().model("m", 1),
         max_queue_rows=queue,

@@ -1,33 +1,28 @@
-"""When to encode and when to step, as both use a captioner's whole device. Pure: costs and counts in, a count out.
+"""When to encode and when to step, if only one of them can run. Pure: costs and counts in, a number of pictures out.
 
-A step costs nearly the same for few rows as for many, so a picture that joins makes every caption cheaper; but while
-it is encoded, all captions under way stand still. What both are worth comes from the measured tables.
+A step costs nearly the same for few rows as for many, so a picture that joins makes every caption cheaper; but during
+its encoding all captions pause. The measured latency tables weigh both.
 """
 
 import math
-import sys
 from dataclasses import dataclass
-from typing import Final, Literal, Protocol
+from typing import Final
 
 from resonnx_server.scheduling.latency import LatencyTable
 
-CaptionPolicy = Literal["continuous", "one", "rigid"]
-
-# What a rigid batch takes at most.
-_RIGID_BATCH: Final = 16
-# Words that are being streamed stand still no longer than this for an encoder batch (or one picture, if that is more).
-_MAX_STALL_NS: Final = 25_000_000
+# Longest pause of streamed words for an encoder batch, unless one picture takes longer.
+_MAX_PAUSE_NS: Final = 25_000_000
 
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """What there is to do.
+    """The work of one captioner.
 
     Attributes:
         waiting: Pictures that could be encoded now.
-        captions: Captions being decoded, with those that join at the next step.
+        captions: Captions in the decoder, with those that join at the next step.
         rows: Rows that they take.
-        mean_steps: Steps of a caption, as seen so far.
+        mean_steps: Mean steps of a caption so far.
         streaming: A caller reads words as they come.
     """
 
@@ -38,59 +33,19 @@ class Load:
     streaming: bool = False
 
 
-class EncodePolicy(Protocol):
-    """A policy.
-
-    Attributes:
-        holds_finished: Captions that have ended keep their rows until all have.
-        most_captions: Captions that are decoded at once, where rows do not limit them.
-    """
-
-    holds_finished: bool
-    most_captions: int
-
-    def encode_now(self, load: Load) -> int:
-        """Return how many pictures at most to encode before the next step; 0 is to step."""
-
-
-class OneAtATime:
-    """One picture from start to end, then the next."""
-
-    holds_finished = False
-    most_captions = 1
-
-    def encode_now(self, load: Load) -> int:
-        """See EncodePolicy."""
-        return 0 if load.captions else min(load.waiting, 1)
-
-
-class Rigid:
-    """A batch of what waits, decoded until the last of it has ended; nobody joins, nobody leaves."""
-
-    holds_finished = True
-    most_captions = _RIGID_BATCH
-
-    def encode_now(self, load: Load) -> int:
-        """See EncodePolicy."""
-        return 0 if load.captions else min(load.waiting, _RIGID_BATCH)
-
-
-class Continuous:
-    """Pictures join between steps, captions leave when they end.
+class EncodePolicy:
+    """Continuous batching: pictures join between steps, captions leave when they end.
 
     Args:
-        encode_table: What encoding so many pictures costs.
-        step_table: What a step of so many rows costs.
+        encode_table: Costs of encoder batches by pictures.
+        step_table: Costs of decoder steps by rows.
     """
-
-    holds_finished = False
-    most_captions = sys.maxsize
 
     def __init__(self, encode_table: LatencyTable, step_table: LatencyTable) -> None:
         self._encode, self._step = encode_table, step_table
 
     def encode_now(self, load: Load) -> int:
-        """See EncodePolicy."""
+        """Return how many pictures at most to encode before the next step; 0 is to step."""
         if not load.waiting:
             return 0
         if not load.captions:
@@ -100,13 +55,13 @@ class Continuous:
         return min(load.waiting, self._most(load.streaming))
 
     def gather(self, load: Load) -> int:
-        """Return how many pictures to let gather: the number at which a caption costs the device least."""
+        """Return how many pictures to collect: the number that minimises the device time of a caption."""
         return min(self._encode.sizes, key=lambda pictures: self._cost_ns(load, pictures))
 
     def _cost_ns(self, load: Load, pictures: int) -> float:
-        """Device time of a caption if pictures are always encoded so many together.
+        """Device time of a caption if `pictures` are always encoded together.
 
-        Of all captions that are here, half of `pictures` wait on average, and the rest shares each step.
+        On average half of `pictures` wait, and the other captions share each step.
         """
         captions = max(1.0, load.waiting + load.captions - pictures / 2)
         rows = min(math.ceil(captions * load.rows / load.captions), self._step.largest)
@@ -116,11 +71,4 @@ class Continuous:
     def _most(self, streaming: bool) -> int:
         if not streaming:
             return self._encode.largest
-        return max(size for size in self._encode.sizes if size == 1 or self._encode.cost_ns(size) <= _MAX_STALL_NS)
-
-
-def pacing(policy: CaptionPolicy, encode_table: LatencyTable, step_table: LatencyTable) -> EncodePolicy:
-    """Return the policy of a model's settings."""
-    if policy == "one":
-        return OneAtATime()
-    return Rigid() if policy == "rigid" else Continuous(encode_table, step_table)
+        return max(size for size in self._encode.sizes if size == 1 or self._encode.cost_ns(size) <= _MAX_PAUSE_NS)

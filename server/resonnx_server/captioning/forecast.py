@@ -1,110 +1,114 @@
-"""Predicts how long captions take that come now: encoding and decoding of those before them, and their own. Pure.
+"""A captioner's queue with its decoder work, and the time that new captions will take. Pure.
 
-Guarded by the device's lock. What a prediction costs does not grow with what waits.
+Guarded by the device's lock. Sums are kept as captions come and go: a prediction costs the same for any queue.
 """
 
 import math
-from typing import Final
+from typing import Any, Final
 
-from resonnx_server.captioning.demand import NOTHING, Demand
-from resonnx_server.captioning.queue import CaptionQueue
-from resonnx_server.captioning.schedule import CaptionSchedule
+from resonnx_server.captioning.request import CaptionCost, CaptionTask
+from resonnx_server.captioning.schedule import NOTHING, CaptionSchedule, Demand, demand_of
 from resonnx_server.runtime.decoding.search import DecodeOptions
+from resonnx_server.scheduling.batcher import PRIORITY_LEVELS, Batcher, Entry, QueueReservation
 from resonnx_server.scheduling.session_pool import AnyInstanceGroup
 
-# What a row of a step costs beside the graph's run, until that is known, and the weight of a step's against it.
-_HANDLING_ROW_NS: Final = 10_000.0
+# Weight of a new observation.
 _DECAY: Final = 0.05
 
 
+class CaptionQueue(Batcher[CaptionTask]):
+    """A batcher of pictures that sums the demand of their captions by priority."""
+
+    def __init__(self, *args: Any, **settings: Any) -> None:
+        super().__init__(*args, **settings)
+        self._demands = [NOTHING] * PRIORITY_LEVELS
+
+    def demand_before(self, priority: int) -> Demand:
+        """Return the demand of captions, waiting or reserved, that precede a new request of this priority."""
+        return sum(self._demands[:priority], NOTHING)
+
+    def _count_waiting(self, entry: Entry[CaptionTask], rows: int) -> None:
+        super()._count_waiting(entry, rows)
+        # The demand of a waiting caption does not change.
+        self._demands[entry.priority - 1] += demand_of([entry.payload]) * rows
+
+    def _count_reserved(self, reservation: QueueReservation, room: int, ahead: int) -> None:
+        super()._count_reserved(reservation, room, ahead)
+        self._demands[reservation.priority - 1] += reservation.row_demand * ahead
+
+
 class Forecast:
-    """One captioner's.
+    """Predicts the time of new captions.
 
     Args:
-        queue: What waits.
-        schedule: What is under way, and how many steps captions should take until any is seen.
+        queue: Waiting and reserved captions.
+        schedule: Captions under way, and what was learnt from those that ended.
         decoders: Run the steps.
-        rows: Of a step, at most.
-        captions: Decoded at once, at most.
+        rows: Most rows of a step.
         beside: Pictures are encoded beside steps, not in turns with them.
     """
 
     def __init__(
-        self,
-        queue: CaptionQueue,
-        schedule: CaptionSchedule,
-        decoders: AnyInstanceGroup,
-        rows: int,
-        captions: int,
-        beside: bool,
+        self, queue: CaptionQueue, schedule: CaptionSchedule, decoders: AnyInstanceGroup, rows: int, *, beside: bool
     ) -> None:
         self._queue, self._schedule, self._decoders = queue, schedule, decoders
-        self._rows, self._captions, self._beside = rows, captions, beside
-        self._row_ns = _HANDLING_ROW_NS
-        # Of captions that end by themselves. The schedule's mean is of all, cut or not, as they share steps.
+        self._rows, self._beside = rows, beside
+        # Of captions that end by themselves; the schedule's mean is of all captions, as all share steps.
         self._length = schedule.mean_steps
 
-    def handled(self, rows: int, ns: int) -> None:
-        """Learn how long a step of `rows` took beside the graph's run: rows put in, searches, words taken out."""
-        if rows:
-            self._row_ns += _DECAY * (ns / rows - self._row_ns)
+    def learn_length(self, steps: int, options: DecodeOptions) -> None:
+        """Learn from a finished caption of `steps`.
 
-    def ended(self, steps: int, least: int, most: int) -> None:
-        """Learn how long captions are from one of `steps`, which by its request had to have `least` and at most `most`.
-
-        One that was cut may have been as long as any, and one that had to go on, as short.
+        A caption that its request's limits made shorter or longer tells nothing of the natural length.
         """
-        was_cut, had_to_go_on = steps >= most, least > self._length
-        if (was_cut and steps < self._length) or (had_to_go_on and steps > self._length):
+        was_cut, was_stretched = steps >= options.max_tokens, options.min_tokens > self._length
+        if (was_cut and steps < self._length) or (was_stretched and steps > self._length):
             return
         self._length += _DECAY * (steps - self._length)
 
     def steps(self, options: DecodeOptions) -> int:
-        """Return how many tokens a caption of `options` should have."""
+        """Return the expected number of tokens of a caption."""
         return min(max(math.ceil(self._length), options.min_tokens), options.max_tokens)
 
     def of_one(self, options: DecodeOptions) -> Demand:
-        """Return what a caption of `options` should ask of the decoder."""
+        """Return the expected demand of a caption."""
         return Demand(1, options.beam_width, options.beam_width * self.steps(options))
 
-    def wait_ns(self, pictures: int, options: DecodeOptions, priority: int) -> float:
-        """Expected time until pictures that came now would have their captions, were the device this model's alone."""
-        own = self.of_one(options) * pictures
+    def wait_ns(self, cost: CaptionCost, priority: int) -> float:
+        """Expected time until a new request would have its captions, if no other model used the device."""
+        own = self.of_one(cost.options) * cost.pictures
         ahead = self._schedule.demand + self._queue.demand_before(priority)
         table, rows = self._decoders.table, self._rows_of_step(ahead + own)
-        step_ns = table.cost_ns(table.padded_batch_size(rows)) + rows * self._row_ns
+        step_ns = table.cost_ns(table.padded_batch_size(rows)) + rows * self._schedule.handling_row_ns
         decoding, encoding = self._steps_before(ahead, own) * step_ns, self._queue.ahead_ns(priority)
-        # Side by side the longer of the two is waited for, and in turns both.
         before = max(encoding, decoding) if self._beside else encoding + decoding
-        return before + self._queue.own_ns(pictures) + own.steps * step_ns
+        return before + self._queue.own_ns(cost.pictures) + own.steps * step_ns
 
-    def own_ns(self, pictures: int, options: DecodeOptions) -> float:
-        """Expected time of pictures' captions on a device that does nothing else."""
-        own = self.of_one(options) * pictures
+    def own_ns(self, cost: CaptionCost) -> float:
+        """Expected time of a request on an idle device."""
+        own = self.of_one(cost.options) * cost.pictures
         rows = self._rows_of_step(own)
         size = self._decoders.table.padded_batch_size(rows)
-        step_ns = min(
-            runner.table.cost_ns(size) for runner in (self._decoders.latency_session, self._decoders.throughput_session)
-        )
+        step_ns = min(table.cost_ns(size) for table in self._decoders.tables)
         steps = self._steps_before(NOTHING, own) + own.steps
-        return self._queue.own_ns(pictures) + steps * (step_ns + rows * self._row_ns)
+        return self._queue.own_ns(cost.pictures) + steps * (step_ns + rows * self._schedule.handling_row_ns)
 
     def _at_once(self, demand: Demand) -> int:
         """Return how many captions like those of `demand` share a step."""
-        return max(1, min(self._rows * demand.captions // demand.rows, self._captions))
+        return max(1, self._rows * demand.captions // demand.rows)
 
     def _rows_of_step(self, demand: Demand) -> int:
-        """Return the rows of a step that captions of `demand` share, as many as can."""
+        """Return the rows of a step that as many captions of `demand` share as can."""
         return min(self._rows, -(-demand.rows * min(demand.captions, self._at_once(demand)) // demand.captions))
 
     def _steps_before(self, ahead: Demand, own: Demand) -> float:
-        """Return how many steps go before the last of `own`, which are alike, begins."""
+        """Return the number of steps before the last of `own`, which are alike, begins."""
         both = ahead + own
         at_once = self._at_once(both)
         if both.captions <= at_once:
             return 0.0
-        before = both + -Demand(1, own.rows // own.captions, own.row_steps // own.captions)
-        # All rows of a step that captions so wide can take are busy until then; and when the last begins, the others
-        # that share its steps are half way on average.
+        before = both - Demand(1, own.rows // own.captions, own.row_steps // own.captions)
+        # Until then all rows that captions so wide can take are busy; when the last begins, the others of its steps
+        # are half way on average.
         rows = both.rows / both.captions * at_once
         return max(0.0, before.row_steps / rows - (at_once - 1) / at_once / 2 * before.steps)

@@ -1,24 +1,51 @@
-"""One picture on its way to its captions."""
+"""One caption request, its result, and what the lanes send to callers and counters through the event loop."""
 
 import asyncio
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from functools import partial
+from typing import Any, Final, NamedTuple
 
-from resonnx_server.errors import InferenceFailed
-from resonnx_server.observe.stats import Timing
-from resonnx_server.runtime.decoding.search import Search
+from resonnx_server.errors import DeadlineExceeded, InferenceFailed, ServerError
+from resonnx_server.observe.stats import BatchCount, ModelStats, StepCount, Timing, count_all
+from resonnx_server.runtime.decoding.search import DecodeOptions, Search
 from resonnx_server.runtime.decoding.sequence import Sequence as Caption
 from resonnx_server.runtime.decoding.sequence import Token
-from resonnx_server.runtime.decoding.step_output import StepOutput
 from resonnx_server.runtime.pictures.images import Pixels
+
+_log = logging.getLogger(__name__)
+
+# Step counts that are sent together if no result wakes the event loop.
+_PENDING_STEPS: Final = 16
 
 OnWords = Callable[[list[Token]], None]
 
 
+class CaptionCost(NamedTuple):
+    """The size of a request: pictures, all captioned with the same options."""
+
+    pictures: int
+    options: DecodeOptions
+
+
+class CaptionWork(NamedTuple):
+    """One picture to caption.
+
+    Attributes:
+        image: uint8 [H,W,3], as the manifest's input says.
+        options: Decoding options; beam_width at most the slots.
+        on_words: Called on the event loop with words that join the stable prefix of the best caption.
+    """
+
+    image: Pixels
+    options: DecodeOptions
+    on_words: OnWords | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class Captioned:
-    """A finished request: captions with the scores that rank them, best first, and where its time went."""
+    """A finished request: captions with their ranking scores, best first, and where its time went."""
 
     ranked: list[tuple[Caption, float]]
     timing: Timing
@@ -26,27 +53,23 @@ class Captioned:
 
 @dataclass(slots=True, eq=False)
 class CaptionTask:
-    """One request. Its times are those of its encoder batch and of all steps that it took part in.
+    """One request. Its times are those of its encoder batch and of all its steps.
 
     Attributes:
-        expected_steps: Tokens that it was expected to have when it came.
-        least_steps: Tokens that it must have, by its request.
-        most_steps: Tokens that it may have.
-        rows: Its decode slots; see SlotRows.
+        expected_steps: Tokens expected on arrival.
+        rows: Its decode slots; see slots.Owner.
         steps: Tokens decoded so far.
-        has_word: Its first word has been told.
+        has_word: Its first word has been counted.
     """
 
     image: Pixels
-    search: Search
-    wants_attention: bool
-    future: "asyncio.Future[Captioned]"
+    options: DecodeOptions
     on_words: OnWords | None
+    search: Search
+    future: "asyncio.Future[Captioned]"
     arrival_ns: int
     deadline_ns: int | None
     expected_steps: int
-    least_steps: int
-    most_steps: int
     rows: list[int] = field(default_factory=list)
     steps: int = 0
     has_word: bool = False
@@ -55,43 +78,97 @@ class CaptionTask:
     infer_ns: int = 0
     batch_rows: int = 0
 
-    def is_wanted(self, now_ns: int) -> bool:
-        """Whether anybody still waits for it."""
-        return not self.future.done() and (self.deadline_ns is None or now_ns < self.deadline_ns)
-
-    def take_word(self, choices: StepOutput, rows: Sequence[int], *, whole: bool) -> Sequence[int]:
-        """Let its search read a step.
-
-        Args:
-            choices: Of all rows of the step.
-            rows: Which of them are its own.
-            whole: It chooses from all tokens, as its search said.
-
-        Returns:
-            For each row of the next step, which of `rows` (an index into it) its state comes from.
-
-        Raises:
-            InferenceFailed: The model gave no probabilities in its rows.
-        """
-        if not all(choices.is_sound(row, whole=whole) for row in rows):
-            raise InferenceFailed("the model gave values that are no probabilities")
-        self.steps += 1
-        return self.search.advance(choices, rows)
-
     def result(self) -> Captioned:
-        """Return what its finished search found."""
+        """Return the captions of the finished search."""
         timing = Timing(self.queue_ns, self.input_ns, self.infer_ns, 0, self.batch_rows)
         return Captioned(self.search.ranked(), timing)
 
 
 @dataclass(slots=True)
 class Encoded:
-    """A picture that joins the decoding: row `row` of the states and features that its encoder batch gave.
+    """An encoded picture that joins the decoding: row `row` of its batch's states and features.
 
-    They are what the engine's graphs give and its slots take: arrays, or tensors on a device.
+    These are arrays, or tensors on a device, as the engine's graphs give and its slots take them.
     """
 
     task: CaptionTask
     state: Sequence[Any]
     features: Sequence[Any]
     row: int
+
+
+@dataclass(slots=True)
+class Completions:
+    """What jobs send to the event loop, in order. A caller or counter that fails does not affect the others."""
+
+    words: list[tuple[CaptionTask, list[Token]]] = field(default_factory=list)
+    finished: list[tuple[CaptionTask, Captioned | ServerError]] = field(default_factory=list)
+    first_words_ns: list[int] = field(default_factory=list)
+    steps: list[StepCount] = field(default_factory=list)
+    batches: list[BatchCount] = field(default_factory=list)
+
+    def due(self) -> "Completions | None":
+        """Take out what is worth waking the event loop; counts alone wait for a result or further counts."""
+        if self.finished or len(self.steps) >= _PENDING_STEPS:
+            due = Completions(self.words, self.finished, self.first_words_ns, self.steps, self.batches)
+            self.finished, self.first_words_ns, self.steps, self.batches = [], [], [], []
+        elif self.words:
+            due = Completions(self.words)
+        else:
+            return None
+        self.words = []
+        return due
+
+    def failed(self, task: CaptionTask, error: ServerError) -> None:
+        """End a request with an error."""
+        self.finished.append((task, error))
+
+    def too_late(self, task: CaptionTask) -> None:
+        """End a request whose deadline has passed; one that was cancelled ignores it."""
+        self.failed(task, DeadlineExceeded("the deadline passed before the caption was finished"))
+
+    def deliver(self, stats: ModelStats) -> None:
+        """Call callers and counters; on the event loop."""
+        for task, words in self.words:
+            _emit(task, words)
+        for task, outcome in self.finished:
+            _end(task, outcome)
+        counters = [
+            *(partial(stats.batch_done, *batch) for batch in self.batches),
+            *(partial(stats.first_word, ns) for ns in self.first_words_ns),
+            *(partial(stats.step_done, step) for step in self.steps),
+        ]
+        if counters:
+            count_all(*counters)
+
+
+def failure_of_one(error: Exception) -> InferenceFailed:
+    """Return the error that a caller gets for a failure of its caption alone.
+
+    It has no frames of `error`, which hold pictures. Nothing may keep `error` beyond its except clause: its frames
+    lead back to their callers.
+    """
+    if isinstance(error, InferenceFailed):
+        _log.error("a caption failed", extra={"error": error.message})
+        return InferenceFailed(error.message)
+    _log.error("a caption could not be decoded", exc_info=error)
+    return InferenceFailed("the caption could not be decoded")
+
+
+def _emit(task: CaptionTask, words: list[Token]) -> None:
+    if task.on_words is None or task.future.done():
+        return
+    try:
+        task.on_words(words)
+    except (Exception, asyncio.CancelledError):  # the boundary of one caption
+        _log.exception("a caption's words could not be delivered")
+        _end(task, ServerError("internal error"))
+
+
+def _end(task: CaptionTask, outcome: Captioned | ServerError) -> None:
+    if task.future.done():
+        return
+    if isinstance(outcome, ServerError):
+        task.future.set_exception(outcome)
+    else:
+        task.future.set_result(outcome)

@@ -1,155 +1,57 @@
-"""What of a captioner is under way, and what could begin. Pure: no threads, no clock; guarded by the device's lock.
+"""Which jobs of a captioner run, and which could begin. Pure: no threads, no clock; guarded by the device's lock.
 
-One step at a time, as it owns the slots; beside it encoder batches, `instances` jobs in all.
+One step runs at a time, as it owns the slots; beside it encoder batches, up to `max_jobs` in all.
 """
 
 import math
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from itertools import accumulate, chain, islice, takewhile
 from typing import Final
 
-from resonnx_server.captioning.demand import NOTHING, Demand
 from resonnx_server.captioning.encode_policy import EncodePolicy, Load
 from resonnx_server.captioning.request import CaptionTask, Encoded
 
-# Weight of a finished caption's length against the mean of those before.
+# Weight of a new observation in a mean.
 _DECAY: Final = 0.05
+# First guess of a row's share of a step beside the graph's run.
+_HANDLING_ROW_NS: Final = 10_000.0
 
 
-class CaptionSchedule:
-    """One captioner's jobs and captions.
-
-    Args:
-        pacing: When to encode and when to step, where only one of them can begin.
-        instances: Jobs at once.
-        capacity: Decode slots.
-        largest: Pictures of an encoder batch, at most.
-        mean_steps: Steps of a caption, before any is seen.
+@dataclass(frozen=True, slots=True)
+class Demand:
+    """Decoder work of some captions.
 
     Attributes:
-        active: What captions under way ask of the decoder, as of the last step.
-        joining: Encoded, to be decoded from the next step on.
-        mean_steps: As seen so far.
-        has_whole_device: The job under way leaves no core for another.
+        captions: Number of captions.
+        rows: Rows of a step that holds all of them, one for each beam.
+        row_steps: Sum of each caption's rows times its expected steps still to come.
     """
 
-    def __init__(self, pacing: EncodePolicy, *, instances: int, capacity: int, largest: int, mean_steps: float) -> None:
-        self.mean_steps = mean_steps
-        self.active = NOTHING
-        self.joining: list[Encoded] = []
-        self.has_whole_device = False
-        self._pacing, self._instances = pacing, instances
-        self._capacity, self._largest = capacity, largest
-        self._encoding: list[Sequence[CaptionTask]] = []
-        self._stepping = False
-        self._streaming = False
+    captions: int = 0
+    rows: int = 0
+    row_steps: int = 0
+
+    def __add__(self, other: "Demand") -> "Demand":
+        return Demand(self.captions + other.captions, self.rows + other.rows, self.row_steps + other.row_steps)
+
+    def __sub__(self, other: "Demand") -> "Demand":
+        return self + other * -1
+
+    def __mul__(self, captions: int) -> "Demand":
+        return Demand(captions * self.captions, captions * self.rows, captions * self.row_steps)
 
     @property
-    def is_idle(self) -> bool:
-        """No job is under way."""
-        return not (self._stepping or self._encoding)
-
-    @property
-    def decodes(self) -> bool:
-        """Captions are under way, or will be by the next step."""
-        return self.active.captions > 0 or bool(self.joining)
-
-    @property
-    def can_begin(self) -> bool:
-        """A job could begin beside those under way, if there is work for it."""
-        return not self.has_whole_device and len(self._encoding) + self._stepping < self._instances
-
-    @property
-    def can_step(self) -> bool:
-        """There are captions to decode, and no step is under way."""
-        return self.decodes and not self._stepping
-
-    @property
-    def active_rows(self) -> int:
-        """Slots that captions under way may come to need."""
-        return self.active.rows
-
-    @property
-    def rows(self) -> int:
-        """Slots that captions have, or will have before those that wait now."""
-        return self.active_rows + rows_of(self._joining_tasks()) + sum(map(rows_of, self._encoding))
-
-    @property
-    def demand(self) -> Demand:
-        """What captions ask of the decoder that have slots, or will have before those that wait now."""
-        coming = chain(self._joining_tasks(), *self._encoding)
-        return self.active + demand_of(coming)
-
-    def fitting(self, waiting: Iterable[CaptionTask]) -> int:
-        """Return how many pictures from the head of the queue would find slots, an encoder batch at most."""
-        return _fitting(islice(waiting, self._largest), self._capacity - self.rows)
-
-    def to_encode(self, waiting: int, idle_lanes: int) -> int:
-        """Return how many of the pictures that wait to encode now; 0 is to step.
-
-        Args:
-            waiting: Pictures that would find slots.
-            idle_lanes: Jobs that could begin now on the device, whosoever's.
-        """
-        if not waiting:
-            return 0
-        if self._instances == 1 or self.can_step:
-            return self._pacing.encode_now(self._load(waiting, steps_go_on=idle_lanes > 1))
-        # Nobody's words stand still for it, and each lane that could begin now takes its share.
-        lanes = min(idle_lanes, self._instances - len(self._encoding) - self._stepping)
-        return math.ceil(waiting / max(1, lanes))
-
-    def begin_encoding(self, tasks: Sequence[CaptionTask], *, has_all_cores: bool) -> None:
-        """Take note of an encoder batch that begins."""
-        self._encoding.append(tasks)
-        self.has_whole_device = has_all_cores
-
-    def end_encoding(self, tasks: Sequence[CaptionTask], joining: list[Encoded]) -> None:
-        """Take note of its end: `joining` have captions to decode."""
-        self._encoding.remove(tasks)
-        self.joining += joining
-        self.has_whole_device = False
-
-    def begin_step(self) -> list[Encoded]:
-        """Take note of a step that begins; return who joins with it: as many as have room, first come, first served."""
-        fitting = _fitting(self._joining_tasks(), self._capacity - self.active_rows)
-        joining, self.joining = self.joining[:fitting], self.joining[fitting:]
-        self._stepping = True
-        self.active += demand_of(encoded.task for encoded in joining)
-        return joining
-
-    def end_step(self, owners: Iterable[CaptionTask]) -> None:
-        """Take note of its end: `owners` go on."""
-        tasks = list(owners)
-        self.active = demand_of(tasks)
-        self._streaming = any(task.on_words is not None for task in tasks)
-        self._stepping = self.has_whole_device = False
-
-    def learn(self, steps: int) -> None:
-        """Learn from a finished caption."""
-        self.mean_steps += _DECAY * (steps - self.mean_steps)
-
-    def clear(self) -> list[CaptionTask]:
-        """Forget everybody; return who was about to join."""
-        tasks = list(self._joining_tasks())
-        self.joining, self.active = [], NOTHING
-        return tasks
-
-    def _joining_tasks(self) -> Iterable[CaptionTask]:
-        return (encoded.task for encoded in self.joining)
-
-    def _load(self, waiting: int, *, steps_go_on: bool) -> Load:
-        captions = self.active.captions + len(self.joining) + sum(map(len, self._encoding))
-        return Load(waiting, captions, self.rows, self.mean_steps, self._streaming and not steps_go_on)
+    def steps(self) -> float:
+        """Mean steps of a caption, weighted by rows."""
+        return self.row_steps / self.rows if self.rows else 0.0
 
 
-def rows_of(tasks: Iterable[CaptionTask]) -> int:
-    """Rows that captions may come to need."""
-    return sum(task.search.width for task in tasks)
+NOTHING = Demand()
 
 
 def demand_of(tasks: Iterable[CaptionTask]) -> Demand:
-    """What captions still ask of the decoder: rows that they may come to need, for one more step each at least."""
+    """Return the demand of captions: all rows that they may need, for at least one more step."""
     captions = rows = row_steps = 0
     for task in tasks:
         width = task.search.width
@@ -157,6 +59,136 @@ def demand_of(tasks: Iterable[CaptionTask]) -> Demand:
         rows += width
         row_steps += width * max(1, task.expected_steps - task.steps)
     return Demand(captions, rows, row_steps)
+
+
+class CaptionSchedule:
+    """One captioner's jobs and captions.
+
+    Args:
+        policy: When to encode and when to step, if only one of them can run.
+        max_jobs: Most jobs at once.
+        capacity: Decode slots.
+        largest: Most pictures of an encoder batch.
+        mean_steps: Steps of a caption until any has ended.
+
+    Attributes:
+        active: Demand of the captions in the slots, as of the last step.
+        joining: Encoded pictures that join at the next step.
+        mean_steps: Mean steps of captions that have ended.
+        handling_row_ns: Mean time of a row of a step beside the graph's run.
+        is_idle: No job runs.
+        decodes: Captions are in the slots, or join at the next step.
+        can_begin: Another job could begin, if there is work for it.
+        can_step: There are captions to decode, and no step runs.
+    """
+
+    def __init__(self, policy: EncodePolicy, *, max_jobs: int, capacity: int, largest: int, mean_steps: float) -> None:
+        self.mean_steps, self.handling_row_ns = mean_steps, _HANDLING_ROW_NS
+        self.active = NOTHING
+        self.joining: list[Encoded] = []
+        self._policy, self._max_jobs = policy, max_jobs
+        self._capacity, self._largest = capacity, largest
+        self._encoding: list[Sequence[CaptionTask]] = []
+        self._has_step = self._is_exclusive = self._streaming = False
+        self._update()
+
+    @property
+    def rows(self) -> int:
+        """Slots that captions have, or will have before those that wait now."""
+        return self.demand.rows
+
+    @property
+    def demand(self) -> Demand:
+        """Demand of captions that have slots, or will have before those that wait now."""
+        return self.active + demand_of(chain(self._joining_tasks(), *self._encoding))
+
+    def fitting(self, waiting: Iterable[CaptionTask]) -> int:
+        """Return how many pictures from the head of the queue would find slots, an encoder batch at most."""
+        return _fitting(islice(waiting, self._largest), self._capacity - self.rows)
+
+    def to_encode(self, waiting: int, idle_lanes: int) -> int:
+        """Return how many waiting pictures to encode now; 0 is to step.
+
+        Args:
+            waiting: Pictures that would find slots.
+            idle_lanes: Lanes of the device that are idle, the asking one included.
+        """
+        if not waiting:
+            return 0
+        if self._max_jobs == 1 or self.can_step:
+            captions = self.active.captions + len(self.joining) + sum(map(len, self._encoding))
+            streaming = self._streaming and idle_lanes <= 1
+            return self._policy.encode_now(Load(waiting, captions, self.rows, self.mean_steps, streaming))
+        # No caption pauses for it, and the lanes that could begin now share the pictures.
+        lanes = min(idle_lanes, self._max_jobs - len(self._encoding) - self._has_step)
+        return math.ceil(waiting / max(1, lanes))
+
+    def begin_encoding(self, tasks: Sequence[CaptionTask], *, has_all_cores: bool) -> None:
+        """Note that an encoder batch begins."""
+        self._encoding.append(tasks)
+        self._is_exclusive = has_all_cores
+        self._update()
+
+    def end_encoding(self, tasks: Sequence[CaptionTask], joining: list[Encoded]) -> None:
+        """Note that it has ended; `joining` have captions to decode."""
+        self._encoding.remove(tasks)
+        self.joining += joining
+        self._is_exclusive = False
+        self._update()
+
+    def begin_step(self) -> list[Encoded]:
+        """Note that a step begins; return the pictures that join with it, in order of arrival, as many as have room."""
+        joining: list[Encoded] = []
+        if self.joining:
+            fitting = _fitting(self._joining_tasks(), self._capacity - self.active.rows)
+            joining, self.joining = self.joining[:fitting], self.joining[fitting:]
+            self.active += demand_of(encoded.task for encoded in joining)
+        self._has_step = True
+        self._update()
+        return joining
+
+    def take_device(self) -> None:
+        """Note that the step that begins uses all cores, so that no other job may begin."""
+        self._is_exclusive = True
+        self._update()
+
+    def end_step(self, owners: Iterable[CaptionTask], rows: int = 0, handling_ns: float = 0.0) -> None:
+        """Note that the step has ended.
+
+        Args:
+            owners: Captions that go on.
+            rows: Rows that it ran; 0 if it failed.
+            handling_ns: Its time beside the graph's run.
+        """
+        if rows:
+            self.handling_row_ns += _DECAY * (handling_ns / rows - self.handling_row_ns)
+        tasks = list(owners)
+        self.active = demand_of(tasks)
+        self._streaming = any(task.on_words is not None for task in tasks)
+        self._has_step = self._is_exclusive = False
+        self._update()
+
+    def learn(self, steps: int) -> None:
+        """Learn from the length of a finished caption."""
+        self.mean_steps += _DECAY * (steps - self.mean_steps)
+
+    def clear(self) -> list[CaptionTask]:
+        """Forget all captions; return those that were about to join."""
+        tasks = list(self._joining_tasks())
+        self.joining, self.active = [], NOTHING
+        self._update()
+        return tasks
+
+    def _joining_tasks(self) -> Iterable[CaptionTask]:
+        return (encoded.task for encoded in self.joining)
+
+    def _update(self) -> None:
+        """Update the attributes that lanes read several times between two changes."""
+        jobs = len(self._encoding) + self._has_step
+        self.is_idle = not jobs
+        self.can_begin = not self._is_exclusive and jobs < self._max_jobs
+        self.decodes = self.active.captions > 0 or bool(self.joining)
+        self.can_step = self.decodes and not self._has_step
 
 
 def _fitting(tasks: Iterable[CaptionTask], room: int) -> int:

@@ -3,7 +3,7 @@
 from typing import cast
 
 from resonnx_server.captioning.engine import CaptionEngine
-from resonnx_server.captioning.request import Captioned, OnWords
+from resonnx_server.captioning.request import CaptionCost, Captioned, CaptionWork, OnWords
 from resonnx_server.inference.many import all_of
 from resonnx_server.inference.registry import Model
 from resonnx_server.inference.requests import ActiveRequest, Pictures
@@ -26,7 +26,7 @@ async def caption(
         request: Of a captioner.
         pictures: One or more.
         options: For all of them.
-        on_words: Takes words of the best caption of a single picture as they become certain; on the event loop.
+        on_words: Called on the event loop with words that join the stable prefix of the best caption; one picture only.
 
     Raises:
         BadImage: A picture cannot be decoded.
@@ -42,8 +42,8 @@ async def _caption(
 ) -> list[Captioned]:
     engine = captioner(request.model)
     deadline, priority, decoding = request.deadline_ns, request.priority, await request.decoding(pictures)
-    with engine.place(pictures.count, options, deadline, priority, decoding) as place:
+    with engine.reserve(CaptionCost(pictures.count, options), deadline, priority, decoding) as reservation:
         pixels = await request.pixels(pictures)
-        works = (engine.submit(each, options, on_words, deadline, priority, place) for each in pixels)
+        works = (engine.submit(CaptionWork(each, options, on_words), reservation) for each in pixels)
         # A task costs more than the coroutine in it.
         return [await next(works)] if len(pixels) == 1 else await all_of(works)

@@ -6,12 +6,10 @@ from typing import Any, Final
 import numpy as np
 
 from resonnx_server.captioning.engine import CaptionEngine
-from resonnx_server.captioning.rows import SlotRows
-from resonnx_server.captioning.slots import Slots
+from resonnx_server.captioning.slots import Slots, host_slots
 from resonnx_server.inference.registry import SessionReport
 from resonnx_server.inference.tasks import CAPTION
-from resonnx_server.repository import instances
-from resonnx_server.repository import state_placement as residency
+from resonnx_server.repository import instances, state_placement
 from resonnx_server.repository.decoder_check import DecoderCheck
 from resonnx_server.repository.state_placement import Decoding
 from resonnx_server.repository.tasks import Loaded, Prepared, TaskEntry
@@ -46,7 +44,7 @@ def _judge(loaded: Loaded[CaptionerGraphs]) -> Verdict:
 
 def _prepare(loaded: Loaded[CaptionerGraphs]) -> Prepared:
     version, files, golden, graphs, bound = loaded
-    decoding = residency.settle(files, graphs, golden, bound)
+    decoding = state_placement.settle(files, graphs, golden, bound)
     encoders, decoders = _runners(version, files, golden, graphs, decoding, bound)
     reports = (
         SessionReport(ENCODER_FILE, graphs.encoder.candidate, encoders.table, encoders.max_concurrent_batches),
@@ -90,9 +88,9 @@ def _runners(
     """
     slots = decoding.slots
 
-    def for_trial(*encoded: list[Any]) -> SlotRows[Any, Any]:
+    def for_trial(*encoded: list[Any]) -> Slots[Any, Any]:
         # In host memory others: those that serve take memory when they are first used, and few are ever full.
-        return Slots(slots.capacity, *encoded) if decoding.graphs is chosen else slots
+        return host_slots(slots.capacity, *encoded) if decoding.graphs is chosen else slots
 
     def warmed(graphs: Captioner[Any], callers: int = 1, share: int = 0) -> tuple[AnySessionPool, AnySessionPool]:
         """Return runners of encoder and decoder; `share` are the threads of each of several jobs at once."""
@@ -122,8 +120,8 @@ def _runners(
             SessionPool(graphs.step, step, graphs.decoder.threads > share),
         )
 
-    # The other policies do one thing at a time. So do captions that stay on a GPU, whose steps are short.
-    if version.settings.caption_policy == "continuous" and decoding.graphs is chosen:
+    # Captions that stay on a GPU have short steps: encoding and steps take turns.
+    if decoding.graphs is chosen:
         first = DecoderCheck(chosen, for_trial, golden, bound)
 
         def judge(rows: int, outputs: Tensors) -> Verdict:

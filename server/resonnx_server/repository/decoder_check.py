@@ -6,7 +6,7 @@ from typing import Any, Generic
 
 import numpy as np
 
-from resonnx_server.captioning.rows import SlotRows
+from resonnx_server.captioning.slots import Slots
 from resonnx_server.runtime.graphs import Captioner, D, Step
 from resonnx_server.runtime.model_files.golden_examples import Golden, Verdict, judge_words
 from resonnx_server.runtime.session import Array
@@ -32,7 +32,7 @@ class DecoderCheck(Generic[D]):
     def __init__(
         self,
         graphs: Captioner[D],
-        slots: Callable[[list[D], list[D]], SlotRows[Any, D]],
+        slots: Callable[[list[D], list[D]], Slots[Any, D]],
         golden: Golden,
         bound: float,
     ) -> None:

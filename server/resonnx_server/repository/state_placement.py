@@ -12,10 +12,9 @@ from typing import Any, Final
 import numpy as np
 from resonnx_proto.v1.manifest_pb2 import CaptionerSpec
 
-from resonnx_server.captioning.device_slots import DeviceSlots
+from resonnx_server.captioning.device_slots import device_slots
 from resonnx_server.captioning.request import CaptionTask
-from resonnx_server.captioning.rows import SlotRows
-from resonnx_server.captioning.slots import Slots
+from resonnx_server.captioning.slots import Slots, host_slots
 from resonnx_server.errors import ModelRefused
 from resonnx_server.runtime.binding import DeviceTensor, to_device
 from resonnx_server.runtime.cancellation import Cancellation
@@ -45,7 +44,7 @@ class Decoding:
     """A captioner's graphs, and the decode slots that hold what they take."""
 
     graphs: Captioner[Any]
-    slots: SlotRows[CaptionTask, Any]
+    slots: Slots[CaptionTask, Any]
 
 
 def settle(files: VersionFiles, graphs: CaptionerGraphs, golden: Golden, bound: float) -> Decoding:
@@ -74,7 +73,7 @@ def settle(files: VersionFiles, graphs: CaptionerGraphs, golden: Golden, bound: 
             reason = str(error)
         Cancellation.check()
         _log.warning("captions leave the GPU between steps", extra={"reason": reason})
-    return Decoding(graphs, Slots(capacity, state, features))
+    return Decoding(graphs, host_slots(capacity, state, features))
 
 
 def on_device(
@@ -100,7 +99,7 @@ def on_device(
 
     order: tuple[RowGraph, RowGraph | None] = open_row_graphs(files.files, graphs)
     state, features = encoded
-    slots: DeviceSlots[CaptionTask] = DeviceSlots(capacity, blank(state), blank(features), *order)
+    slots: Slots[CaptionTask, DeviceTensor] = device_slots(capacity, blank(state), blank(features), *order)
     return Decoding(DeviceStateGraphs(graphs), slots)
 
 
@@ -110,9 +109,7 @@ class _Picture:
     rows: list[int] = field(default_factory=list)
 
 
-def decode_in_slots(
-    graphs: Captioner[D], slots: SlotRows[Any, D], images: Pixels, spec: CaptionerSpec
-) -> list[Caption]:
+def decode_in_slots(graphs: Captioner[D], slots: Slots[Any, D], images: Pixels, spec: CaptionerSpec) -> list[Caption]:
     """Caption uint8 pictures [N,H,W,3] as greedy.decode_all does, in slots that are free before and after.
 
     One picture more joins at each step, so that rows come, go and change their places.
@@ -120,9 +117,9 @@ def decode_in_slots(
     state, features, first_log_probs = graphs.encode(images)
     pictures = [_Picture(Greedy(spec, DecodeOptions(max_tokens=spec.max_tokens))) for _ in images]
     if first_log_probs is not None:
-        choices = StepOutput.of_log_probs(first_log_probs)
+        output = StepOutput.of_log_probs(first_log_probs)
         for row, picture in enumerate(pictures):
-            picture.search.advance(choices, [row])
+            picture.search.advance(output, [row])
     coming = [(row, picture) for row, picture in enumerate(pictures) if not picture.search.finished]
     while coming or len(slots):
         if coming and len(slots) < slots.capacity:
@@ -130,10 +127,10 @@ def decode_in_slots(
             slots.join(picture, picture.search.tokens, state, features, row)
         size = next(size for size in sizes_up_to(slots.capacity) if size >= len(slots))
         step = graphs.step(*slots.inputs(size))
-        choices = StepOutput.of_step(step)
+        output = StepOutput.of_step(step)
         slots.store(step.state)
         for picture in list(slots.owners):
-            sources = picture.search.advance(choices, picture.rows)
+            sources = picture.search.advance(output, picture.rows)
             if not picture.search.finished:
                 slots.advance(picture, sources, picture.search.tokens)
         for picture in [picture for picture in slots.owners if picture.search.finished]:

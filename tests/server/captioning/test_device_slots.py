@@ -1,6 +1,6 @@
-"""Slots on a device hold, row for row, what slots in host memory hold, and copy nothing that did not change.
+"""Slots on a device hold the same rows as slots in host memory, and copy only rows that changed.
 
-On the CPU provider, whose device is called "cpu": the same calls, with another name, are what a GPU would get.
+They run on the CPU provider, whose device is called "cpu": a GPU gets the same calls with another device name.
 """
 
 import random
@@ -13,9 +13,8 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper
 from resonnx_export.graphs.row_graphs import row_graphs
 from resonnx_proto.v1 import manifest_pb2 as pb
-from resonnx_server.captioning.device_slots import DeviceSlots
-from resonnx_server.captioning.rows import SlotRows
-from resonnx_server.captioning.slots import Slots
+from resonnx_server.captioning.device_slots import device_slots
+from resonnx_server.captioning.slots import Slots, host_slots
 from resonnx_server.runtime.binding import DeviceTensor, to_device
 from resonnx_server.runtime.device_state import RowGraph
 from resonnx_server.runtime.session import CPU, Array, Candidate, Session
@@ -59,8 +58,8 @@ class Pair:
         state = [np.zeros((1, *shape)) for shape in STATES.values()]
         features = [np.zeros((1, *shape)) for shape in FEATURES.values()]
         self.order = tuple(map(Counted, graphs))
-        self.host: Slots[Owner] = Slots(capacity, state, features)
-        self.device: DeviceSlots[Owner] = DeviceSlots(capacity, *map(_up, (state, features)), *self.order)
+        self.host: Slots[Owner, Array] = host_slots(capacity, state, features)
+        self.device: Slots[Owner, DeviceTensor] = device_slots(capacity, *map(_up, (state, features)), *self.order)
         self.owners: list[tuple[Owner, Owner]] = []
 
     def batch(self, rng: np.random.Generator, rows: int) -> list[tuple[list[Array], list[Array]]]:
@@ -110,7 +109,7 @@ class Pair:
         self.device.store_of(both[1], _up(after))
 
     def clear_free(self) -> None:
-        """Free rows may hold what those in use may."""
+        """Free rows hold values that a decoder accepts."""
         for slots in self._slots():
             slots.clear_free()
         used, size = len(self.host), self.host.capacity
@@ -121,7 +120,7 @@ class Pair:
                 array = tensor.value.numpy()
                 assert all(np.array_equal(row, array[0]) for row in array[used:])
 
-    def _slots(self) -> tuple[SlotRows[Owner, object], SlotRows[Owner, object]]:
+    def _slots(self) -> tuple[Slots[Owner, object], Slots[Owner, object]]:
         return self.host, self.device  # type: ignore[return-value]
 
 
@@ -190,7 +189,7 @@ def test_a_step_in_which_nothing_changed_copies_nothing(graphs: tuple[RowGraph, 
     assert runs() == (2, 1), "beams of one picture share its features"
     pair.leave(pair.owners[2])
     pair.step(rng, 8)
-    assert runs() == (2, 1), "nobody moves when the last rows are freed"
+    assert runs() == (2, 1), "no row moves when the last rows are freed"
     pair.step(rng, 4)
     assert runs() == (3, 2), "a smaller step"
     two = pair.batch(rng, 1), pair.batch(rng, 2)
@@ -216,7 +215,7 @@ def test_rows_stay_as_they_were_when_ordering_fails(graphs: tuple[RowGraph, RowG
     pair.step(rng, 2)
 
 
-def test_a_full_house_takes_nobody(graphs: tuple[RowGraph, RowGraph]) -> None:
+def test_full_slots_take_no_caption(graphs: tuple[RowGraph, RowGraph]) -> None:
     rng = np.random.default_rng(2)
     pair = Pair(2, graphs)
     batch = pair.batch(rng, 1)

@@ -1,4 +1,4 @@
-"""Captions whose states and features stay on the device are those of one-at-a-time decoding, word for word.
+"""Captions whose states and features stay on the device equal those of decoding one picture at a time.
 
 The engine runs them on the CPU provider by IO binding: the same calls as on a GPU, with another device's name. What
 they are compared with is Language itself, which knows nothing of ONNX Runtime, devices or slots.
@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from resonnx_server.captioning.engine import CaptionEngine
 from resonnx_server.errors import InferenceFailed, ModelRefused
 from resonnx_server.observe.metrics import Metrics
-from resonnx_server.repository import state_placement as residency
+from resonnx_server.repository import state_placement
 from resonnx_server.repository.state_placement import Decoding, on_device
 from resonnx_server.runtime.decoding.greedy import decode_all
 from resonnx_server.runtime.decoding.search import DecodeOptions
@@ -81,7 +81,7 @@ async def _engine(files: VersionFiles, graphs: CaptionerGraphs, lanes: int = 2) 
 
 
 async def _ask(engine: CaptionEngine, language: Language, number: int, options: DecodeOptions) -> None:
-    captioned = await engine.submit(picture(number), options)
+    captioned = await engine.run(picture(number), options)
     expected = alone(language, picture(number), spec(), options).ranked()
     for (found, score), (wanted, wanted_score) in zip(captioned.ranked, expected, strict=True):
         assert [t.id for t in found.tokens] == [t.id for t in wanted.tokens]
@@ -162,9 +162,9 @@ async def test_log_probabilities_and_attention_come_down_only_when_asked_for(
     monkeypatch.setattr(resident, "run_bound", noted)
     monkeypatch.setattr(Session, "run", None)
     async with _engine(files, graphs) as engine:
-        await engine.submit(picture(2), DecodeOptions(max_tokens=9, beam_width=10))
+        await engine.run(picture(2), DecodeOptions(max_tokens=9, beam_width=10))
         assert set(fetched) == {(), ("top_ids", "top_log_probs")}
-        await engine.submit(picture(2), DecodeOptions(max_tokens=9, temperature=1.0, attention=True))
+        await engine.run(picture(2), DecodeOptions(max_tokens=9, temperature=1.0, attention=True))
         assert fetched[-1] == ("top_ids", "top_log_probs", "attention", "log_probs")
     monkeypatch.setattr(Session, "run", run)
 
@@ -177,7 +177,7 @@ async def test_a_step_that_fails_fails_its_captions_and_the_next_are_well(
         with monkeypatch.context() as broken:
             broken.setattr(RowGraph, "__call__", None)
             with pytest.raises(InferenceFailed):
-                await engine.submit(picture(3), DecodeOptions(max_tokens=9))
+                await engine.run(picture(3), DecodeOptions(max_tokens=9))
         await _ask(engine, language, 3, DecodeOptions(max_tokens=9, beam_width=4))
         assert len(engine.slots) == 0
 
@@ -221,23 +221,22 @@ def _golden(graphs: CaptionerGraphs) -> Golden:
 def _memory_apart() -> Iterator[None]:
     """The CPU's memory counts as a device's."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(residency, "_APART", ("cpu",))
+        patch.setattr(state_placement, "_APART", ("cpu",))
         yield
 
 
 def test_the_cpu_keeps_its_captions_in_host_memory(files: VersionFiles, graphs: CaptionerGraphs) -> None:
-    decoding = residency.settle(files, graphs, _golden(graphs), 1e-3)
+    decoding = state_placement.settle(files, graphs, _golden(graphs), 1e-3)
     assert decoding.graphs is graphs
-    assert type(decoding.slots).__name__ == "Slots"
 
 
 def test_a_device_keeps_captions_that_are_as_they_should_be(files: VersionFiles, graphs: CaptionerGraphs) -> None:
     golden = _golden(graphs)
     with _memory_apart():
-        decoding = residency.settle(files, graphs, golden, 1e-3)
-    assert type(decoding.slots).__name__ == "DeviceSlots"
+        decoding = state_placement.settle(files, graphs, golden, 1e-3)
+    assert decoding.graphs is not graphs
     assert decoding.slots.capacity == 64
-    found = residency.decode_in_slots(decoding.graphs, decoding.slots, golden.images, spec())
+    found = state_placement.decode_in_slots(decoding.graphs, decoding.slots, golden.images, spec())
     language = Language()
     for image, caption in zip(golden.images, found, strict=True):
         assert [[token.id for token in caption.tokens]] == ids(
@@ -254,7 +253,7 @@ def test_captions_leave_the_device_where_staying_is_wrong_or_impossible(
     def reason(version: VersionFiles) -> str:
         caplog.clear()
         with _memory_apart(), caplog.at_level(logging.WARNING):
-            decoding = residency.settle(version, graphs, golden, 1e-3)
+            decoding = state_placement.settle(version, graphs, golden, 1e-3)
         assert decoding.graphs is graphs
         (record,) = caplog.records
         return str(record.reason)
@@ -262,7 +261,7 @@ def test_captions_leave_the_device_where_staying_is_wrong_or_impossible(
     earlier = {name: content for name, content in files.files.items() if "rows" not in name}
     assert "has no feature_rows.onnx" in reason(VersionFiles("", earlier, files.manifest))
     other = {**files.files, "state_rows.onnx": files.files["feature_rows.onnx"]}
-    assert "not those of ['state_0']" in reason(VersionFiles("", other, files.manifest))
+    assert "expected those of ['state_0']" in reason(VersionFiles("", other, files.manifest))
     assert "captions differ" in reason(_swapped(files))
     monkeypatch.setattr("resonnx_server.runtime.device_state.run_bound", None)
     assert "NoneType" in reason(files)
@@ -275,7 +274,7 @@ def test_an_exported_captioner_stays_on_a_device(demo_repository) -> None:
     graphs = CaptionerGraphs(*sessions, version.manifest)
     golden = parse_golden(version.files["golden.npz"])
     with _memory_apart():
-        decoding = residency.settle(version, graphs, golden, 1e-3)
-    assert type(decoding.slots).__name__ == "DeviceSlots"
+        decoding = state_placement.settle(version, graphs, golden, 1e-3)
+    assert decoding.graphs is not graphs
     with pytest.raises(ModelRefused, match="no feature_rows"):
         on_device(VersionFiles("", {}, version.manifest), graphs, ([], []), 4)

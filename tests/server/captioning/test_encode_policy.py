@@ -1,12 +1,9 @@
-"""When a captioner encodes and when it steps: always something while there is something, and by the costs."""
-
-from pathlib import Path
+"""When a captioner encodes and when it steps: never idle while there is work, and chosen by the costs."""
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from resonnx_server.captioning.encode_policy import Continuous, Load, pacing
-from resonnx_server.config_sources import ConfigError, load_settings
+from resonnx_server.captioning.encode_policy import EncodePolicy, Load
 from resonnx_server.scheduling.latency import LatencyTable
 from resonnx_server.scheduling.measurement import sizes_up_to
 
@@ -16,7 +13,6 @@ DECODER = LatencyTable({size: (0.65 + 0.043 * size) * 1e6 for size in sizes_up_t
 
 
 @given(
-    st.sampled_from(["continuous", "one", "rigid"]),
     st.integers(0, 16),
     st.integers(0, 64),
     st.integers(1, 10),
@@ -24,45 +20,32 @@ DECODER = LatencyTable({size: (0.65 + 0.043 * size) * 1e6 for size in sizes_up_t
     st.booleans(),
 )
 def test_there_is_always_something_to_do_if_anything_can_be_done(
-    policy, waiting: int, captions: int, width: int, steps: float, streaming: bool
+    waiting: int, captions: int, width: int, steps: float, streaming: bool
 ) -> None:
     rows = min(64, captions * width)
-    pictures = pacing(policy, ENCODER, DECODER).encode_now(Load(waiting, captions, rows, steps, streaming))
+    pictures = EncodePolicy(ENCODER, DECODER).encode_now(Load(waiting, captions, rows, steps, streaming))
     assert 0 <= pictures <= waiting
     assert pictures or captions or not waiting
-    if policy != "continuous" and captions:
-        assert pictures == 0, "nobody joins"
 
 
 def test_what_waits_gathers_while_enough_are_decoding() -> None:
-    continuous = Continuous(ENCODER, DECODER)
-    gathered = [continuous.gather(Load(1, captions, captions, 11)) for captions in (1, 4, 15, 47)]
+    policy = EncodePolicy(ENCODER, DECODER)
+    gathered = [policy.gather(Load(1, captions, captions, 11)) for captions in (1, 4, 15, 47)]
     assert gathered == sorted(gathered)
     assert gathered[0] == 1, "one joins one at once: the step becomes half as dear"
     assert 2 <= gathered[2] <= 8
-    assert continuous.encode_now(Load(1, 15, 15, 11)) == 0
-    assert continuous.encode_now(Load(8, 8, 8, 11)) == 8
+    assert policy.encode_now(Load(1, 15, 15, 11)) == 0
+    assert policy.encode_now(Load(8, 8, 8, 11)) == 8
 
 
 def test_an_encoder_that_gains_nothing_by_batches_does_not_wait_for_them() -> None:
     linear = LatencyTable({size: 2.5e6 * size for size in sizes_up_to(16)})
-    assert Continuous(linear, DECODER).encode_now(Load(1, 30, 30, 11)) == 1
+    assert EncodePolicy(linear, DECODER).encode_now(Load(1, 30, 30, 11)) == 1
 
 
 @pytest.mark.parametrize(("factor", "most"), [(1, 8), (0.5, 16), (5, 1), (100, 1)])
-def test_streamed_words_do_not_stand_still_for_long(factor: float, most: int) -> None:
+def test_streamed_words_do_not_pause_for_long(factor: float, most: int) -> None:
     encoder = LatencyTable({size: ENCODER.cost_ns(size) * factor for size in ENCODER.sizes})
-    continuous = Continuous(encoder, DECODER)
-    assert continuous.encode_now(Load(16, 4, 4, 11, streaming=True)) == most
-    assert continuous.encode_now(Load(16, 4, 4, 11)) == 16
-
-
-def test_the_policy_is_a_setting_of_the_model(tmp_path: Path) -> None:
-    config = tmp_path / "server.toml"
-    config.write_text('[models.coco]\ncaption_policy = "rigid"\n')
-    settings = load_settings({"repository": str(tmp_path), "config": str(config)}, {})
-    assert settings.for_model("coco").caption_policy == "rigid"
-    assert settings.for_model("other").caption_policy == "continuous"
-    config.write_text('[models.coco]\ncaption_policy = "sometimes"\n')
-    with pytest.raises(ConfigError, match="caption_policy"):
-        load_settings({"repository": str(tmp_path), "config": str(config)}, {})
+    policy = EncodePolicy(encoder, DECODER)
+    assert policy.encode_now(Load(16, 4, 4, 11, streaming=True)) == most
+    assert policy.encode_now(Load(16, 4, 4, 11)) == 16

@@ -15,9 +15,10 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from resonnx_server.captioning.encoding import EncodeJob
 from resonnx_server.captioning.engine import CaptionEngine
-from resonnx_server.captioning.jobs import EncodeJob, StepJob
 from resonnx_server.captioning.request import Captioned
+from resonnx_server.captioning.stepping import StepJob
 from resonnx_server.errors import (
     DeadlineExceeded,
     DeadlineUnreachable,
@@ -77,13 +78,11 @@ async def _engine(
 
 
 @pytest.mark.parametrize("lanes", [1, 3])
-@pytest.mark.parametrize(
-    ("policy", "instances"), [("continuous", 1), ("continuous", 2), ("continuous", 3), ("one", 1), ("rigid", 1)]
-)
-async def test_every_caption_is_its_own(lanes: int, policy: str, instances: int) -> None:
+@pytest.mark.parametrize("instances", [1, 2, 3])
+async def test_every_caption_is_its_own(lanes: int, instances: int) -> None:
     rng = random.Random(5)
     graphs = Graphs()
-    async with _engine(graphs, lanes, policy=policy, instances=instances) as engine:
+    async with _engine(graphs, lanes, instances=instances) as engine:
 
         async def ask(number: int) -> None:
             options = any_options(rng)
@@ -91,7 +90,7 @@ async def test_every_caption_is_its_own(lanes: int, policy: str, instances: int)
                 await asyncio.sleep(0)
             seen: list[int] = []
             listen = (lambda words: seen.extend(token.id for token in words)) if rng.random() < 0.5 else None
-            captioned = await engine.submit(picture(number), options, listen)
+            captioned = await engine.run(picture(number), options, listen)
             expected = alone(graphs, picture(number), spec(), options).ranked()
             for (found, score), (wanted, wanted_score) in zip(captioned.ranked, expected, strict=True):
                 assert [t.id for t in found.tokens] == [t.id for t in wanted.tokens]
@@ -103,30 +102,27 @@ async def test_every_caption_is_its_own(lanes: int, policy: str, instances: int)
                 assert seen == [token.id for token in captioned.ranked[0][0].shown()]
             assert 1 <= captioned.timing.batch_rows <= 16
 
-        count = 60 if policy == "one" else 300
-        await asyncio.wait_for(asyncio.gather(*(ask(number) for number in range(count))), 100)
+        await asyncio.wait_for(asyncio.gather(*(ask(number) for number in range(300))), 100)
         await until(lambda: engine.active_rows() == 0)
         assert engine.queued_rows() == len(engine.slots) == 0
         assert engine.stats.tokens > 0
-    if policy != "one":
-        assert max(graphs.steps) > 8, "captions share steps"
+    assert max(graphs.steps) > 8, "captions share steps"
 
 
 @examples(80)
 @given(
     st.integers(0, 2**32),
-    st.sampled_from([("continuous", 1), ("continuous", 2), ("continuous", 3), ("rigid", 1), ("one", 1)]),
+    st.integers(1, 3),
     st.integers(10, 40),
 )
-def test_any_schedule_gives_the_captions_of_one_at_a_time(seed: int, how: tuple[str, int], slots: int) -> None:
+def test_any_schedule_gives_the_captions_of_one_at_a_time(seed: int, instances: int, slots: int) -> None:
     """Mixed widths, lengths and arrival times, cancelled at any moment: 35 requests a schedule."""
     rng = random.Random(seed)
     language = Language()
-    policy, instances = how
 
     async def run() -> None:
         device = Hand(rng.randrange(instances, instances + 2), rng)
-        engine = caption_engine(language, device, slots=slots, policy=policy, instances=instances)
+        engine = caption_engine(language, device, slots=slots, instances=instances)
         asked = []
         for number in range(35):
             options = any_options(rng)
@@ -137,7 +133,7 @@ def test_any_schedule_gives_the_captions_of_one_at_a_time(seed: int, how: tuple[
         while len(tasks) < len(asked) or not all(task.done() for task in tasks.values()):
             for at, leaves, number, options in asked:
                 if at <= device.ns and number not in tasks:
-                    tasks[number] = asyncio.ensure_future(engine.submit(picture(number), options))
+                    tasks[number] = asyncio.ensure_future(engine.run(picture(number), options))
                 elif leaves is not None and leaves <= device.ns and number in tasks:
                     tasks[number].cancel()
             await asyncio.sleep(0)
@@ -164,12 +160,12 @@ async def test_words_go_on_while_others_are_encoded() -> None:
     engine = caption_engine(language, device, instances=2)
 
     options = DecodeOptions(max_tokens=20, min_tokens=20)
-    asks = [asyncio.ensure_future(engine.submit(picture(1), options))]
+    asks = [asyncio.ensure_future(engine.run(picture(1), options))]
     await asyncio.sleep(0)
     (first,) = device.begin(engine)
     assert isinstance(first, EncodeJob)
     assert first.runner is engine.encoders.latency_session
-    asks.append(asyncio.ensure_future(engine.submit(picture(2), options)))
+    asks.append(asyncio.ensure_future(engine.run(picture(2), options)))
     await asyncio.sleep(0)
     assert not device.begin(engine), "it has all cores"
     device.end(first)
@@ -199,16 +195,16 @@ async def test_greedy_and_beam_steps_fetch_no_log_probabilities() -> None:
     graphs = Graphs()
     async with _engine(graphs) as engine:
         await asyncio.gather(
-            engine.submit(picture(1), DecodeOptions(max_tokens=9, min_tokens=9)),
-            engine.submit(picture(2), DecodeOptions(max_tokens=9, beam_width=10)),
+            engine.run(picture(1), DecodeOptions(max_tokens=9, min_tokens=9)),
+            engine.run(picture(2), DecodeOptions(max_tokens=9, beam_width=10)),
         )
         assert set(graphs.asked) == {(False, False)}
-        await engine.submit(picture(2), DecodeOptions(max_tokens=9, temperature=1.0, attention=True))
+        await engine.run(picture(2), DecodeOptions(max_tokens=9, temperature=1.0, attention=True))
         assert graphs.asked[-1] == (True, True)
 
 
 @pytest.mark.parametrize("count", [600, pytest.param(10_000, marks=pytest.mark.slow)])
-async def test_half_cancelled_leave_no_slot_and_change_nobody(count: int) -> None:
+async def test_half_cancelled_leave_no_slot_and_change_no_caption(count: int) -> None:
     rng = random.Random(6)
     graphs = Graphs()
     room = asyncio.Semaphore(600)
@@ -220,7 +216,7 @@ async def test_half_cancelled_leave_no_slot_and_change_nobody(count: int) -> Non
 
         async def one(i: int) -> None:
             options = any_options(rng)
-            task = asyncio.ensure_future(engine.submit(picture(i), options))
+            task = asyncio.ensure_future(engine.run(picture(i), options))
             if i % 2:
                 for _ in range(rng.randrange(12)):
                     await asyncio.sleep(0.0005 if rng.random() < 0.3 else 0)
@@ -241,9 +237,9 @@ async def test_poisoned_picture_fails_alone() -> None:
     graphs = Graphs()
     graphs.free.clear()
     async with _engine(graphs) as engine:
-        first = asyncio.ensure_future(engine.submit(picture(1), DecodeOptions(max_tokens=9)))
+        first = asyncio.ensure_future(engine.run(picture(1), DecodeOptions(max_tokens=9)))
         await until(lambda: engine.active_rows() == 1)
-        asks = [asyncio.ensure_future(engine.submit(picture(n), DecodeOptions(max_tokens=9))) for n in (5, POISON, 7)]
+        asks = [asyncio.ensure_future(engine.run(picture(n), DecodeOptions(max_tokens=9))) for n in (5, POISON, 7)]
         await until(lambda: engine.queued_rows() == 3)
         graphs.free.set()
         results = await asyncio.gather(*asks, return_exceptions=True)
@@ -257,7 +253,7 @@ async def test_values_that_are_no_numbers_fail_their_caption_alone() -> None:
     graphs.table[graphs.encode(picture(3)[None])[0][0][0, 0] * 131 + 17 + 3 * 3 + 1] = np.nan
     async with _engine(graphs) as engine:
         results = await asyncio.gather(
-            *(engine.submit(picture(n), DecodeOptions(max_tokens=9)) for n in (2, 3, 4)), return_exceptions=True
+            *(engine.run(picture(n), DecodeOptions(max_tokens=9)) for n in (2, 3, 4)), return_exceptions=True
         )
     assert isinstance(results[1], InferenceFailed)
     assert not isinstance(results[0], Exception)
@@ -270,10 +266,10 @@ async def test_deadlines_are_refused_early_or_free_the_slot() -> None:
     clock = Clock()
     async with _engine(graphs, clock=clock) as engine:
         with pytest.raises(DeadlineUnreachable):
-            await engine.submit(picture(1), DecodeOptions(max_tokens=24), deadline_ns=5_000_000)
+            await engine.run(picture(1), DecodeOptions(max_tokens=24), deadline_ns=5_000_000)
         deadline = 60_000_000
         options = DecodeOptions(max_tokens=24, min_tokens=24)
-        ask = asyncio.ensure_future(engine.submit(picture(1), options, deadline_ns=deadline))
+        ask = asyncio.ensure_future(engine.run(picture(1), options, deadline_ns=deadline))
         await until(lambda: engine.active_rows() == 1)
         clock.ns = deadline + 1
         graphs.free.set()
@@ -282,17 +278,17 @@ async def test_deadlines_are_refused_early_or_free_the_slot() -> None:
         await until(lambda: engine.active_rows() == 0)
 
 
-async def test_full_queue_refuses_and_closing_answers_everybody() -> None:
+async def test_full_queue_refuses_and_closing_answers_all() -> None:
     graphs = Graphs()
     graphs.free.clear()
     options = DecodeOptions(max_tokens=24, min_tokens=24)
     async with _engine(graphs, queue=2, slots=1) as engine:
-        asks = [asyncio.ensure_future(engine.submit(picture(1), options))]
+        asks = [asyncio.ensure_future(engine.run(picture(1), options))]
         await until(lambda: engine.active_rows() == 1)
-        asks += [asyncio.ensure_future(engine.submit(picture(1), options)) for _ in range(2)]
+        asks += [asyncio.ensure_future(engine.run(picture(1), options)) for _ in range(2)]
         await until(lambda: engine.queued_rows() == 2)
         with pytest.raises(Overloaded):
-            await engine.submit(picture(1), options)
+            await engine.run(picture(1), options)
     results = await asyncio.wait_for(asyncio.gather(*asks, return_exceptions=True), 10)
     assert all(isinstance(result, Unavailable) for result in results)
 
@@ -304,14 +300,14 @@ async def test_words_come_before_the_caption_is_finished() -> None:
         seen: list[int] = []
         when: list[bool] = []
         ask = asyncio.ensure_future(
-            engine.submit(picture(8), options, lambda w: (seen.extend(t.id for t in w), when.append(ask.done())))
+            engine.run(picture(8), options, lambda w: (seen.extend(t.id for t in w), when.append(ask.done())))
         )
         captioned = await ask
         assert len(when) == len([token for token in seen if token != END]) == len(captioned.ranked[0][0].shown())
         assert not any(when)
 
 
-async def test_a_caller_whose_words_cannot_be_told_hurts_nobody_else() -> None:
+async def test_a_caller_whose_words_cannot_be_delivered_affects_no_other() -> None:
     graphs = Graphs()
     options = DecodeOptions(max_tokens=24, min_tokens=24)
 
@@ -319,9 +315,7 @@ async def test_a_caller_whose_words_cannot_be_told_hurts_nobody_else() -> None:
         raise RuntimeError("words of another shape than promised")
 
     async with _engine(graphs) as engine:
-        asks = [
-            asyncio.ensure_future(engine.submit(picture(8), options, on_words)) for on_words in (fails, None, fails)
-        ]
+        asks = [asyncio.ensure_future(engine.run(picture(8), options, on_words)) for on_words in (fails, None, fails)]
         results = await asyncio.wait_for(asyncio.gather(*asks, return_exceptions=True), 10)
         await until(lambda: engine.active_rows() == 0)
     assert [type(result) for result in results] == [ServerError, Captioned, ServerError]
@@ -336,7 +330,7 @@ async def test_captions_are_answered_and_counted_though_one_figure_fails(
         monkeypatch.setattr(ModelStats, name, lambda *_, name=name: 1 / 0 if name == counter else counted.append(name))
     graphs = Graphs()
     async with _engine(graphs) as engine:
-        asks = [engine.submit(picture(n), DecodeOptions(max_tokens=9, min_tokens=9, beam_width=3)) for n in range(5)]
+        asks = [engine.run(picture(n), DecodeOptions(max_tokens=9, min_tokens=9, beam_width=3)) for n in range(5)]
         captions = await asyncio.wait_for(asyncio.gather(*asks), 10)
     assert all(isinstance(captioned, Captioned) for captioned in captions)
     assert counter == "batch_done" or "batch_done" in counted
@@ -355,7 +349,7 @@ async def test_each_captions_first_word_is_counted_once(width: int, monkeypatch:
     heard: list[object] = []
     for on_words in (None, heard.append):
         device.ns += 10**9
-        ask = asyncio.ensure_future(engine.submit(picture(8), options, on_words))
+        ask = asyncio.ensure_future(engine.run(picture(8), options, on_words))
         while not ask.done():
             await asyncio.sleep(0)
             device.turn(engine)
@@ -380,7 +374,7 @@ async def test_failed_captions_are_forgotten_at_once(
     class Broken(Graphs):
         def encode(self, images: np.ndarray) -> tuple[list[np.ndarray], list[np.ndarray], None]:
             if fails == "encode":
-                raise InferenceFailed("it holds everybody's pictures by its frames")
+                raise InferenceFailed("its frames hold all pictures")
             return super().encode(images)
 
         def step(self, *arrays: object, **wanted: bool) -> Step:
@@ -395,9 +389,9 @@ async def test_failed_captions_are_forgotten_at_once(
     if fails == "advance":
         monkeypatch.setattr(Greedy, "advance", broken)
     # What is logged is kept, frames and all, by the test runner.
-    for module in ("jobs", "completions"):
+    for module in ("encoding", "stepping", "request"):
         monkeypatch.setattr(logging.getLogger(f"resonnx_server.captioning.{module}"), "disabled", True)
-    watched, told = [], []
+    watched, kept = [], []
     options = DecodeOptions(max_tokens=9, min_tokens=9)
     gc.disable()
     try:
@@ -406,9 +400,9 @@ async def test_failed_captions_are_forgotten_at_once(
                 image = picture(number).view(Watched)
                 watched.append(weakref.ref(image))
                 with pytest.raises(ServerError) as failed:
-                    await engine.submit(image, options, broken if fails == "on_words" else None)
+                    await engine.run(image, options, broken if fails == "on_words" else None)
                 if is_kept:
-                    told.append(failed.value.with_traceback(None))
+                    kept.append(failed.value.with_traceback(None))
                 del image, failed
             # The lane lets go of the last job when it looks for the next.
             await until(lambda: not any(each() is not None for each in watched))
@@ -431,7 +425,7 @@ async def test_a_row_that_a_step_failed_on_is_not_run_again() -> None:
     graphs, device = Choosy(), Hand(1, random.Random(0))
     engine = caption_engine(graphs, device)
     options = DecodeOptions(max_tokens=12, min_tokens=12)
-    asks = [asyncio.ensure_future(engine.submit(picture(n), options)) for n in (0, 1, 2, 3, 4, POISON)]
+    asks = [asyncio.ensure_future(engine.run(picture(n), options)) for n in (0, 1, 2, 3, 4, POISON)]
     while not all(ask.done() for ask in asks):
         await asyncio.sleep(0)
         device.turn(engine)
@@ -464,13 +458,13 @@ async def test_words_go_before_others_work_unless_that_has_waited_longer(waited_
     async with _engine(graphs, clock=clock) as engine:
         runner = SessionPool(classify, LatencyTable({1: 1e6}))
         other = TensorEngine(InstanceGroup.single(runner), engine.device, Metrics().model("c", 1), max_queue_rows=9)
-        asks = [asyncio.ensure_future(engine.submit(picture(1), DecodeOptions(max_tokens=9, min_tokens=9)))]
+        asks = [asyncio.ensure_future(engine.run(picture(1), DecodeOptions(max_tokens=9, min_tokens=9)))]
         await until(lambda: order == ["words"])
         asks.append(asyncio.ensure_future(other.run({"x": np.zeros((1, 1))})))
         await until(lambda: other.queued_rows() == 1)
         clock.ns += waited_ns
         # It makes the words that wait no less urgent.
-        asks.append(asyncio.ensure_future(engine.submit(picture(2), DecodeOptions(max_tokens=9))))
+        asks.append(asyncio.ensure_future(engine.run(picture(2), DecodeOptions(max_tokens=9))))
         await until(lambda: engine.queued_rows() == 1)
         graphs.free.set()
         await asyncio.gather(*asks)

@@ -1,4 +1,4 @@
-"""How long captions are expected to take, against how long they do, in the time of graphs that take what tables say."""
+"""Predicted time of captions against the actual time, on a clock that advances by the latency tables' costs."""
 
 import asyncio
 import random
@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from resonnx_server.captioning import forecast as caption_forecast
+from resonnx_server.captioning import schedule
 from resonnx_server.captioning.engine import CaptionEngine
+from resonnx_server.captioning.request import CaptionCost, CaptionWork
 from resonnx_server.errors import BadImage, WaitTooLong
 from resonnx_server.runtime.decoding.search import DecodeOptions
 from resonnx_server.runtime.graphs import Step
@@ -37,7 +38,7 @@ class Timed(Hand):
 
 
 class Taking(Language):
-    """The language; encoding and steps take what `caption_engine` expects of them, and handling a row `row_ns`."""
+    """The language; encoding and steps take the costs of `caption_engine`'s tables."""
 
     def __init__(self, device: Timed) -> None:
         super().__init__()
@@ -54,8 +55,8 @@ class Taking(Language):
 
 @pytest.fixture(autouse=True)
 def _free_handling(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is no graph takes no time here."""
-    monkeypatch.setattr(caption_forecast, "_HANDLING_ROW_NS", 0.0)
+    """Only graphs take time here."""
+    monkeypatch.setattr(schedule, "_HANDLING_ROW_NS", 0.0)
 
 
 def _of_length(length: int, width: int) -> DecodeOptions:
@@ -87,15 +88,15 @@ async def _ratio(seed: int, width: int | None, before: int, **settings: Any) -> 
 
     tasks = []
     for number in range(before):
-        tasks.append(asyncio.ensure_future(engine.submit(picture(number), options())))
+        tasks.append(asyncio.ensure_future(engine.run(picture(number), options())))
         if rng.random() < 0.3:
             # Some are under way when others come.
             await _turn(device, engine)
     await asyncio.sleep(0)
     own = options()
     with device.lock:
-        expected_ns = engine._wait_ns(1, own, 4)
-    tasks.append(asyncio.ensure_future(engine.submit(picture(before), own)))
+        expected_ns = engine._forecast.wait_ns(CaptionCost(1, own), 4)
+    tasks.append(asyncio.ensure_future(engine.run(picture(before), own)))
     took_ns = await _until(tasks[-1], device, engine)
     engine.close()
     await asyncio.gather(*tasks, return_exceptions=True)
@@ -115,11 +116,6 @@ async def test_hundred_captions_of_any_width_are_waited_for_to_the_point(width: 
     assert 0.9 < await _ratio(0, width, 100) < 1.1
 
 
-@pytest.mark.parametrize(("policy", "least", "most"), [("one", 0.8, 1.2), ("rigid", 0.9, 2.0)])
-async def test_other_policies_have_fewer_at_once(policy: str, least: float, most: float) -> None:
-    assert least < await _ratio(0, None, 30, policy=policy) < most
-
-
 async def test_steps_are_learnt_where_requests_leave_them_open() -> None:
     device = Timed()
     engine = caption_engine(Taking(device), device)
@@ -127,8 +123,8 @@ async def test_steps_are_learnt_where_requests_leave_them_open() -> None:
     expected, took = [], []
     for number in range(150):
         with device.lock:
-            expected.append(engine._wait_ns(1, free, 4))
-        took.append(await _until(asyncio.ensure_future(engine.submit(picture(number), free)), device, engine))
+            expected.append(engine._forecast.wait_ns(CaptionCost(1, free), 4))
+        took.append(await _until(asyncio.ensure_future(engine.run(picture(number), free)), device, engine))
     assert sum(expected[50:]) == pytest.approx(sum(took[50:]), rel=0.2)
     assert expected[0] > 1.3 * sum(took) / len(took), "at first, half of the most"
     engine.close()
@@ -138,53 +134,54 @@ async def test_a_captions_own_time_has_what_handling_its_rows_takes() -> None:
     device = Timed()
     engine = caption_engine(Taking(device), device)
     options = _of_length(10, 5)
-    graphs_ns = engine._forecast.own_ns(1, options)
+    cost = CaptionCost(1, options)
+    graphs_ns = engine._forecast.own_ns(cost)
     for _ in range(500):
-        engine._forecast.handled(5, 5 * 20_000)
-    handling_ns = engine._forecast.own_ns(1, options) - graphs_ns
+        engine._schedule.end_step([], 5, 5 * 20_000)
+    handling_ns = engine._forecast.own_ns(cost) - graphs_ns
     assert handling_ns == pytest.approx(10 * 5 * 20_000, rel=0.01)
     engine.close()
 
 
-async def test_pictures_that_are_encoded_beside_steps_are_not_waited_for_twice() -> None:
+async def test_encoding_beside_steps_is_not_counted_twice() -> None:
     """60 pictures take 60 ms; their captions, of ten beams each, five times as long."""
     expected = {}
     for instances in (1, 2):
         device = Timed()
         device.lanes = instances
         engine = caption_engine(Taking(device), device, instances=instances)
-        tasks = [asyncio.ensure_future(engine.submit(picture(n), _of_length(12, 10))) for n in range(60)]
+        tasks = [asyncio.ensure_future(engine.run(picture(n), _of_length(12, 10))) for n in range(60)]
         await asyncio.sleep(0)
         with device.lock:
-            expected[instances] = engine._wait_ns(1, _of_length(12, 1), 4)
+            expected[instances] = engine._forecast.wait_ns(CaptionCost(1, _of_length(12, 1)), 4)
         engine.close()
         await asyncio.gather(*tasks, return_exceptions=True)
     assert expected[1] > 6 * 60e6
     assert expected[2] == pytest.approx(expected[1] - 60e6, abs=2e6)
 
 
-async def test_who_comes_later_or_is_less_important_is_not_waited_for() -> None:
+async def test_later_and_less_important_captions_are_not_waited_for() -> None:
     device = Timed()
     engine = caption_engine(Taking(device), device)
     options = _of_length(12, 5)
 
     def expected(priority: int) -> float:
         with device.lock:
-            return engine._wait_ns(1, options, priority)
+            return engine._forecast.wait_ns(CaptionCost(1, options), priority)
 
     idle = expected(4)
-    tasks = [asyncio.ensure_future(engine.submit(picture(n), options, priority=5)) for n in range(60)]
+    tasks = [asyncio.ensure_future(engine.run(picture(n), options, priority=5)) for n in range(60)]
     await asyncio.sleep(0)
     assert expected(4) == idle
     assert expected(5) == expected(8) > 8 * idle
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
-    assert expected(8) == idle, "those who have gone are not waited for"
+    assert expected(8) == idle, "cancelled captions are not waited for"
     engine.close()
 
 
-async def test_pictures_that_are_being_decoded_are_waited_for_with_their_beams() -> None:
+async def test_reserved_pictures_are_waited_for_with_their_beams() -> None:
     """As if they were here, from the reservation on, until they come or fail; of one request, no more than a batch."""
     device = Timed()
     engine = caption_engine(Taking(device), device)
@@ -192,21 +189,22 @@ async def test_pictures_that_are_being_decoded_are_waited_for_with_their_beams()
 
     def expected(options: DecodeOptions) -> float:
         with device.lock:
-            return engine._wait_ns(1, options, 4)
+            return engine._forecast.wait_ns(CaptionCost(1, options), 4)
 
     for width in (1, 10):
         options = _of_length(12, width)
         idle = expected(options)
-        here = [asyncio.ensure_future(engine.submit(picture(n), options)) for n in range(16)]
+        here = [asyncio.ensure_future(engine.run(picture(n), options)) for n in range(16)]
         await asyncio.sleep(0)
         as_if_here = expected(options)
         for task in here:
             task.cancel()
         await asyncio.gather(*here, return_exceptions=True)
-        with suppress(BadImage), engine.place(16, options, decoding=decoding) as place:
+        with suppress(BadImage), engine.reserve(CaptionCost(16, options), decoding=decoding) as reservation:
             reserved = expected(options)
             assert reserved == pytest.approx(as_if_here)
-            tasks = [asyncio.ensure_future(engine.submit(picture(n), options, place=place)) for n in range(10)]
+            work = [CaptionWork(picture(n), options) for n in range(10)]
+            tasks = [asyncio.ensure_future(engine.submit(each, reservation)) for each in work]
             await asyncio.sleep(0)
             assert expected(options) == pytest.approx(reserved), "ten have come, and six are still to come"
             raise BadImage("image", "the others are none")
@@ -214,7 +212,7 @@ async def test_pictures_that_are_being_decoded_are_waited_for_with_their_beams()
         assert idle < there < reserved
         await _until(asyncio.gather(*tasks), device, engine)
         assert expected(options) == idle
-        with engine.place(100, options, decoding=decoding):
+        with engine.reserve(CaptionCost(100, options), decoding=decoding):
             assert expected(options) == reserved
         assert expected(options) == idle
     engine.close()
@@ -226,9 +224,9 @@ async def test_wide_beams_before_it_refuse_what_narrow_ones_would_not() -> None:
     for width, is_refused in ((1, False), (10, True)):
         device = Timed()
         engine = caption_engine(Taking(device), device)
-        tasks = [asyncio.ensure_future(engine.submit(picture(n), _of_length(12, width))) for n in range(60)]
+        tasks = [asyncio.ensure_future(engine.run(picture(n), _of_length(12, width))) for n in range(60)]
         await asyncio.sleep(0)
-        last = asyncio.ensure_future(engine.submit(picture(99), options, deadline_ns=150_000_000))
+        last = asyncio.ensure_future(engine.run(picture(99), options, deadline_ns=150_000_000))
         await _until(asyncio.gather(*tasks), device, engine)
         if is_refused:
             assert isinstance(last.exception(), WaitTooLong)
@@ -237,7 +235,7 @@ async def test_wide_beams_before_it_refuse_what_narrow_ones_would_not() -> None:
         engine.close()
 
 
-async def test_what_rows_cost_beside_the_graph_is_learnt() -> None:
+async def test_the_cost_of_rows_beside_the_graph_is_learnt() -> None:
     """Searches and the like: here as much as the graph's run."""
     device = Timed()
     graphs = Taking(device)
@@ -251,18 +249,18 @@ async def test_what_rows_cost_beside_the_graph_is_learnt() -> None:
 
     engine.slots.advance = slow  # type: ignore[method-assign]
     for number in range(8):
-        took = await _until(asyncio.ensure_future(engine.submit(picture(number), options)), device, engine)
+        took = await _until(asyncio.ensure_future(engine.run(picture(number), options)), device, engine)
     with device.lock:
-        assert engine._wait_ns(1, options, 4) == pytest.approx(took, rel=0.1)
+        assert engine._forecast.wait_ns(CaptionCost(1, options), 4) == pytest.approx(took, rel=0.1)
     engine.close()
 
 
-async def test_who_wants_few_words_or_many_says_nothing_of_how_long_captions_are() -> None:
+async def test_length_limits_of_requests_do_not_change_the_learnt_length() -> None:
     device = Timed()
     engine = caption_engine(Taking(device), device)
 
     async def ask(number: int, least: int, most: int) -> int:
-        task = asyncio.ensure_future(engine.submit(picture(number), DecodeOptions(min_tokens=least, max_tokens=most)))
+        task = asyncio.ensure_future(engine.run(picture(number), DecodeOptions(min_tokens=least, max_tokens=most)))
         await _until(task, device, engine)
         return len(task.result().ranked[0][0].tokens)
 

@@ -1,4 +1,4 @@
-"""Which captioner's job could begin: pure, with the jobs under way as a lane reports them."""
+"""Which job of a captioner could begin. Pure: jobs begin and end as the test says."""
 
 import random
 from types import SimpleNamespace
@@ -7,22 +7,22 @@ from typing import cast
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from resonnx_server.captioning.encode_policy import Continuous, EncodePolicy
+from resonnx_server.captioning.encode_policy import EncodePolicy
 from resonnx_server.captioning.request import CaptionTask, Encoded
-from resonnx_server.captioning.schedule import CaptionSchedule, rows_of
+from resonnx_server.captioning.schedule import CaptionSchedule, demand_of
 from resonnx_server.scheduling.latency import LatencyTable
 from resonnx_server.scheduling.measurement import sizes_up_to
 
 CAPACITY, LARGEST = 12, 8
-# A picture takes 15 ms, a step 1 ms: 25 ms of standing still is one picture.
-PACING = Continuous(
+# A picture takes 15 ms, a step 1 ms: a pause of at most 25 ms is one picture.
+POLICY = EncodePolicy(
     LatencyTable({size: 15e6 * size for size in sizes_up_to(LARGEST)}),
     LatencyTable(dict.fromkeys(sizes_up_to(CAPACITY), 1e6)),
 )
 
 
-def _schedule(instances: int, pacing: EncodePolicy = PACING) -> CaptionSchedule:
-    return CaptionSchedule(pacing, instances=instances, capacity=CAPACITY, largest=LARGEST, mean_steps=10)
+def _schedule(instances: int) -> CaptionSchedule:
+    return CaptionSchedule(POLICY, max_jobs=instances, capacity=CAPACITY, largest=LARGEST, mean_steps=10)
 
 
 def _tasks(*widths: int, streams: bool = False) -> list[CaptionTask]:
@@ -55,7 +55,7 @@ def test_only_those_with_room_are_encoded_and_join() -> None:
     schedule.begin_encoding(encoding, has_all_cores=False)
     assert schedule.rows == 7
     assert schedule.fitting(_tasks(5, 1)) == 1
-    assert schedule.fitting(_tasks(6, 1)) == 0, "nobody overtakes the head of the queue"
+    assert schedule.fitting(_tasks(6, 1)) == 0, "no picture overtakes the head of the queue"
 
 
 def test_lanes_that_could_begin_share_what_waits() -> None:
@@ -78,7 +78,7 @@ def test_a_job_with_all_cores_has_no_company() -> None:
 
 
 @pytest.mark.parametrize("streams", [True, False])
-def test_streamed_words_stand_still_shortly_and_only_if_nobody_else_would_step(streams: bool) -> None:
+def test_streamed_words_pause_shortly_and_only_if_no_other_lane_would_step(streams: bool) -> None:
     schedule = _schedule(2)
     _decoding(schedule, _tasks(1, streams=streams))
     assert schedule.to_encode(6, idle_lanes=2) == 6
@@ -112,7 +112,7 @@ def test_any_jobs_leave_slots_as_they_are_counted(instances: int, seed: int) -> 
             tasks = encoding.pop(rng.randrange(len(encoding)))
             schedule.end_encoding(tasks, _encoded(tasks))
         assert len(encoding) + stepping <= instances
-        assert rows_of(active) <= schedule.rows <= CAPACITY
+        assert demand_of(active).rows <= schedule.rows <= CAPACITY
         if not (waiting or encoding or active or stepping or schedule.joining):
             break
     assert not waiting

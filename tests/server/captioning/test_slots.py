@@ -1,4 +1,4 @@
-"""Decode slots: every owner's rows hold what it put there, whoever joins, branches, leaves or fails beside it."""
+"""Decode slots: every owner's rows keep their values while others join, branch, leave or fail."""
 
 import random
 from dataclasses import dataclass, field
@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from resonnx_server.captioning.slots import Slots
+from resonnx_server.captioning.slots import Slots, host_slots
 
 
 @dataclass(eq=False)
@@ -20,22 +20,22 @@ class Owner:
     states: list[int] = field(default_factory=list)
 
 
-def _slots(capacity: int) -> Slots[Owner]:
-    return Slots(capacity, [np.zeros((1, 2), np.int64)], [np.zeros((1, 3), np.int64)])
+def _slots(capacity: int) -> Slots[Owner, np.ndarray]:
+    return host_slots(capacity, [np.zeros((1, 2), np.int64)], [np.zeros((1, 3), np.int64)])
 
 
-def _join(slots: Slots[Owner], picture: int) -> Owner:
+def _join(slots: Slots[Owner, np.ndarray], picture: int) -> Owner:
     owner = Owner(picture, tokens=[picture], states=[-picture])
     slots.join(owner, owner.tokens, [np.full((1, 2), -picture)], [np.full((1, 3), picture)], 0)
     return owner
 
 
-def _advance(slots: Slots[Owner], owner: Owner, sources: list[int], tokens: list[int]) -> None:
+def _advance(slots: Slots[Owner, np.ndarray], owner: Owner, sources: list[int], tokens: list[int]) -> None:
     slots.advance(owner, sources, tokens)
     owner.tokens, owner.states = tokens, [owner.states[source] for source in sources]
 
 
-def _step_alone(slots: Slots[Owner], owner: Owner, number: int, rng: random.Random) -> None:
+def _step_alone(slots: Slots[Owner, np.ndarray], owner: Owner, number: int, rng: random.Random) -> None:
     """A step of one owner's rows, padded with its own."""
     count = len(owner.rows)
     size = count + rng.randrange(3)
@@ -47,7 +47,7 @@ def _step_alone(slots: Slots[Owner], owner: Owner, number: int, rng: random.Rand
     slots.store_of(owner, [np.array([[100 * number + row] * 2 for row in range(size)])])
 
 
-def _check(slots: Slots[Owner]) -> None:
+def _check(slots: Slots[Owner, np.ndarray]) -> None:
     assert sorted(row for owner in slots.owners for row in owner.rows) == list(range(len(slots)))
     tokens, (states,), (features,) = slots.inputs(len(slots))
     for owner in slots.owners:
@@ -57,7 +57,7 @@ def _check(slots: Slots[Owner]) -> None:
 
 
 @given(st.integers(0, 2**32), st.integers(4, 24))
-def test_rows_hold_what_their_owners_put_there(seed: int, capacity: int) -> None:
+def test_rows_keep_their_values(seed: int, capacity: int) -> None:
     rng = random.Random(seed)
     slots = _slots(capacity)
     for number in range(1, 60):
@@ -110,7 +110,7 @@ def test_an_owner_whose_advance_failed_leaves_no_row_behind(sources, tokens, err
     assert set(slots.owners) == {first, last}
 
 
-def test_a_full_house_takes_nobody_and_loses_nobody() -> None:
+def test_full_slots_take_no_owner_and_lose_none() -> None:
     slots = _slots(3)
     owners = [_join(slots, picture) for picture in (1, 2)]
     late = Owner(9)

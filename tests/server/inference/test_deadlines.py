@@ -13,7 +13,8 @@ import pytest
 from google.rpc import error_details_pb2, status_pb2
 from resonnx_proto.v1 import manifest_pb2, vision_pb2
 from resonnx_server.captioning.engine import CaptionEngine
-from resonnx_server.captioning.slots import Slots
+from resonnx_server.captioning.request import CaptionCost
+from resonnx_server.captioning.slots import host_slots
 from resonnx_server.errors import DeadlineUnreachable, WaitTooLong
 from resonnx_server.inference.registry import Model, Models
 from resonnx_server.inference.requests import Inference, MemoryBudget
@@ -89,7 +90,7 @@ class Service:
                 spec(),
                 InstanceGroup.single(SessionPool(graphs.encode, one_by_one)),
                 InstanceGroup.single(SessionPool(graphs.step, LatencyTable(dict.fromkeys((1, 2, 4, 8), 1e6)))),
-                Slots(8, [np.zeros((1, 1), np.int64)], [np.zeros((1, 1), np.int64)]),
+                host_slots(8, [np.zeros((1, 1), np.int64)], [np.zeros((1, 1), np.int64)]),
                 device,
                 stats,
                 max_queue_rows=8,
@@ -228,7 +229,7 @@ async def test_an_idle_captioner_sends_nobody_away_to_wait() -> None:
         spec(),
         runners(graphs.encode, (1, 2)),
         runners(graphs.step, (1, 2, 4, 8)),
-        Slots(8, [np.zeros((1, 1), np.int64)], [np.zeros((1, 1), np.int64)]),
+        host_slots(8, [np.zeros((1, 1), np.int64)], [np.zeros((1, 1), np.int64)]),
         device,
         Metrics().model("m", 1),
         max_queue_rows=8,
@@ -236,10 +237,10 @@ async def test_an_idle_captioner_sends_nobody_away_to_wait() -> None:
     options = DecodeOptions(min_tokens=12, max_tokens=12)
     try:
         with pytest.raises(DeadlineUnreachable):
-            engine.place(1, options, deadline_ns=12_000_000)
-        with engine.place(1, options, deadline_ns=20_000_000), pytest.raises(WaitTooLong):
-            engine.place(1, options, deadline_ns=20_000_000)
-        assert len((await engine.submit(picture(1), options, deadline_ns=20_000_000)).ranked) == 1
+            engine.reserve(CaptionCost(1, options), deadline_ns=12_000_000)
+        with engine.reserve(CaptionCost(1, options), deadline_ns=20_000_000), pytest.raises(WaitTooLong):
+            engine.reserve(CaptionCost(1, options), deadline_ns=20_000_000)
+        assert len((await engine.run(picture(1), options, deadline_ns=20_000_000)).ranked) == 1
     finally:
         engine.close()
         device.close()

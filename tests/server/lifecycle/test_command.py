@@ -75,3 +75,17 @@ def test_settings_of_a_model_that_is_not_there_are_told_with_the_nearest_name(tm
     lines = [json.loads(line) for line in done.stderr.splitlines() if line.startswith("{")]
     told = {line["model"]: line["nearest"] for line in lines if "not there" in line["message"]}
     assert told == {"digts": "digits", "other": None}
+
+
+def test_a_deprecated_setting_is_accepted_and_told(tmp_path: Path) -> None:
+    (tmp_path / "models/coco/1").mkdir(parents=True)
+    file = tmp_path / "server.toml"
+    flags = ("--repository", str(tmp_path / "models"), "--config", str(file), "--port", "0", "--http-port", "0")
+    file.write_text('[models.coco]\ncaption_policy = "rigid"\n')
+    lines = [json.loads(line) for line in _run(*flags).stderr.splitlines() if line.startswith("{")]
+    (told,) = (line for line in lines if "deprecated" in line["message"])
+    assert (told["message"], told["model"]) == ("caption_policy is deprecated: continuous is always used", "coco")
+    file.write_text('[models.coco]\ncaption_policy = "sometimes"\n')
+    done = _run(*flags)
+    assert done.returncode == 2
+    assert "models.coco.caption_policy" in done.stderr

@@ -4,10 +4,9 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from resonnx_server.captioning.slots import Slots
+from resonnx_server.captioning.slots import host_slots
 from resonnx_server.errors import ModelRefused
-from resonnx_server.repository import captioners, instances
-from resonnx_server.repository import state_placement as residency
+from resonnx_server.repository import captioners, instances, state_placement
 from resonnx_server.repository.decoder_check import DecoderCheck
 from resonnx_server.runtime import device_state as resident
 from resonnx_server.runtime.model_files.golden_examples import Golden, judge_words
@@ -47,16 +46,13 @@ def test_a_right_captioner_is_taken() -> None:
         ("decoder.onnx", "top_ids", 64),
     ],
 )
-@pytest.mark.parametrize("policy", ["continuous", "rigid"])
 def test_a_size_with_wrong_answers_refuses_the_captioner(
-    monkeypatch: pytest.MonkeyPatch, file: str, output: str, rows: int, policy: str
+    monkeypatch: pytest.MonkeyPatch, file: str, output: str, rows: int
 ) -> None:
     """The golden captions are four, and right."""
     _lies(monkeypatch, output, rows)
     with pytest.raises(ModelRefused) as refused:
-        captioners.ENTRY.load(
-            version(max_batch_size=8, threads=1, caption_policy=policy, provider="cpu"), *version_files()
-        )
+        captioners.ENTRY.load(version(max_batch_size=8, threads=1, provider="cpu"), *version_files())
     answers = f"outputs of {file} on {NAME} (threads 1) for batches of {rows} disagree with the golden examples"
     assert refused.value.message.startswith(f"{NAME} + {NAME}: {answers}: max|delta|")
     assert "words differ" in refused.value.message
@@ -81,7 +77,7 @@ def test_captions_that_stay_on_a_device_are_judged_there(monkeypatch: pytest.Mon
         fetched, kept = run_bound(*asked)
         return {name: array[::-1] if len(array) == rows else array for name, array in fetched.items()}, kept
 
-    monkeypatch.setattr(residency, "_APART", ("cpu",))
+    monkeypatch.setattr(state_placement, "_APART", ("cpu",))
     monkeypatch.setattr(resident, "run_bound", answers)
     if rows:
         with pytest.raises(ModelRefused, match=r"outputs of decoder.onnx on .* for batches of 24 disagree"):
@@ -105,7 +101,7 @@ def test_where_the_encoder_says_the_first_word_that_and_the_second_are_judged() 
     state, features, _ = language.encode(golden.images)
 
     def judged(golden: Golden, said: np.ndarray) -> tuple[bool, bool]:
-        slots = Slots(32, state, features)
+        slots = host_slots(32, state, features)
         step = DecoderCheck(language, lambda *_: slots, golden, 1e-3)  # type: ignore[arg-type, var-annotated]
         encoding = step.of_encoding(count, (state, features, said))
         return encoding.passed, encoding.passed and step.of_slots(24).passed and len(slots) == 0

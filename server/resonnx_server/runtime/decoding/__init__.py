@@ -1,1 +1,1 @@
-"""Which token comes next: greedy, beam search and sampling, from one row's scores alone."""
+"""Greedy search, beam search and sampling, from one row's log-probabilities alone."""

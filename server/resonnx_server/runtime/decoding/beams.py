@@ -1,14 +1,14 @@
-"""Beam search: the best captions of a few that are decoded side by side, as rows of one shared step.
+"""Beam search: the best captions of a few that are decoded side by side, each in a row of a shared step.
 
-Two rules of the sources, told apart by the manifest's `finished_beams`:
+Two rules of the sources, chosen by the manifest's `finished_beams`:
 
-    SHRINK    a caption that ends takes its beam with it; what is left is decoded with one beam less
+    SHRINK    a caption that ends takes its beam with it: the search goes on with one beam less
               (sgrvinod/a-PyTorch-Tutorial-to-Image-Captioning, caption.py)
     REPLACE   a caption that ends is set aside, and the next best takes its beam
               (ruotianluo/ImageCaptioning.pytorch, CaptionModel.beam_search, whose ended beams live on at -1000)
 
-Both sum log-probabilities; length_normalization only ranks what has ended. Search stops as soon as no caption under
-way can beat those wanted, which changes no answer: sums only fall.
+Both sum log-probabilities; length_normalization only ranks ended captions. The search stops when no live beam can beat
+the wanted captions, which changes no result: sums only fall.
 """
 
 import heapq
@@ -28,7 +28,7 @@ _GNMT_ALPHA: Final = 0.65
 
 
 def length_divisor(rule: CaptionerSpec.LengthNormalization, tokens: int) -> float:
-    """Return what the sum of a caption's log-probabilities is divided by; its end token counts."""
+    """Return the divisor of a caption's log-probability; `tokens` includes the end token."""
     if rule == CaptionerSpec.LENGTH_NORMALIZATION_LENGTH:
         return float(tokens)
     if rule == CaptionerSpec.LENGTH_NORMALIZATION_GNMT:
@@ -38,7 +38,7 @@ def length_divisor(rule: CaptionerSpec.LengthNormalization, tokens: int) -> floa
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Beam:
-    """A caption so far; beams share their common past."""
+    """An unfinished or finished caption; beams share their common past."""
 
     past: "_Beam | None"
     token: Token
@@ -55,10 +55,10 @@ class _Beam:
 
 
 class BeamSearch:
-    """A search (see search.Search) over up to `options.beam_width` rows.
+    """A search (search.Search) over up to `options.beam_width` rows.
 
     Args:
-        spec: The captioner's special tokens, its rule for ended beams, and what none of them may take.
+        spec: Gives the special tokens, the rule for ended beams, and the tokens that no beam may take.
         options: With beam_width 2 or more and no temperature.
     """
 
@@ -75,28 +75,20 @@ class BeamSearch:
         self._ended: list[_Beam] = []
         self._cut: list[_Beam] = []
         self._length = 0
-        self._told = 0
+        self._emitted = 0
+        self._constrain()
 
-    @property
-    def needs_log_probs(self) -> bool:
-        """See Search."""
-        if self._constraints.forced(self._length) is not None:
-            return True
-        forbidden = len(self._constraints.forbidden(self._length))
-        return not top_suffices(self.width, forbidden, len(self._spec.vocabulary))
-
-    def advance(self, choices: StepOutput, rows: Rows[int]) -> Rows[int]:
-        """See Search."""
+    def advance(self, output: StepOutput, rows: Rows[int]) -> Rows[int]:
         candidates = [
             (log_prob + (beam.sum if beam else 0.0), i, token, log_prob)
             for i, beam in enumerate(self._live)
-            for token, log_prob in self._offers(choices, rows[i])
+            for token, log_prob in self._candidates(output, rows[i])
         ]
         self._length += 1
         past, self._live, sources = self._live, [], []
-        # Of equal sums the earlier beam and the better token go first: nlargest is stable.
+        # Of equal sums the earlier beam and the better token come first: nlargest is stable.
         for total, i, token, log_prob in heapq.nlargest(self.width, candidates, key=itemgetter(0)):
-            attention = choices.attention(rows[i]) if self._options.attention else None
+            attention = output.attention(rows[i]) if self._options.attention else None
             beam = _Beam(past[i], Token(token, log_prob, attention), total, self._length)
             if token == self._spec.end_id:
                 self._ended.append(beam)
@@ -108,10 +100,11 @@ class BeamSearch:
                 sources.append(i)
         self.finished = not self._live or self._is_decided()
         self.tokens = [beam.token.id for beam in self._live if beam]
+        self._constrain()
         return sources
 
-    def certain(self) -> list[Token]:
-        """See Search: what all captions that may still win have in common."""
+    def stable_words(self) -> list[Token]:
+        # The common prefix of all captions that can still win.
         if self.finished:
             common = self._order()[0].tokens()
         else:
@@ -124,23 +117,26 @@ class BeamSearch:
                     break
                 shared += 1
             common = paths[0][:shared]
-        words = self._sequence(common).shown(self._told)
-        self._told = len(common)
+        words = self._sequence(common).shown(self._emitted)
+        self._emitted = len(common)
         return words
 
     def ranked(self) -> list[tuple[Sequence, float]]:
-        """See Search."""
         best = self._order()[: self._options.captions]
         return [(self._sequence(beam.tokens()), self._score(beam)) for beam in best]
 
-    def _offers(self, choices: StepOutput, row: int) -> list[tuple[int, float]]:
-        forced = self._constraints.forced(self._length)
-        if forced is not None:
-            return [(forced, choices.of_token(row, forced))]
-        return choices.best(row, self.width, self._constraints.forbidden(self._length))
+    def _constrain(self) -> None:
+        self._forced, self._forbidden = self._constraints.at(self._length)
+        suffices = top_suffices(self.width, len(self._forbidden), len(self._spec.vocabulary))
+        self.needs_log_probs = self._forced is not None or not suffices
+
+    def _candidates(self, output: StepOutput, row: int) -> list[tuple[int, float]]:
+        if self._forced is not None:
+            return [(self._forced, output.of_token(row, self._forced))]
+        return output.best(row, self.width, self._forbidden)
 
     def _order(self) -> list[_Beam]:
-        """Captions best first; those cut at max_tokens count only after the ended."""
+        """Return captions best first; those cut at max_tokens come after the ended ones."""
         unended = self._cut or [beam for beam in self._live if beam]
         return [
             *sorted(self._ended, key=self._score, reverse=True),
@@ -159,6 +155,4 @@ class BeamSearch:
         return beam.sum / length_divisor(self._options.length_normalization, beam.length)
 
     def _sequence(self, tokens: list[Token]) -> Sequence:
-        sequence = Sequence(self._spec, self._options.max_tokens)
-        sequence.tokens, sequence.finished = tokens, True
-        return sequence
+        return Sequence(self._spec, self._options.max_tokens, tokens)

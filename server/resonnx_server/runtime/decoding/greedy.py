@@ -1,4 +1,4 @@
-"""Greedy captions: the best token of each step, as rows of a shared step or all pictures together without an engine."""
+"""Greedy captions: the best token of each step."""
 
 from collections.abc import Sequence as Rows
 
@@ -15,10 +15,10 @@ _SAME_ROW = (0,)
 
 
 class Greedy:
-    """A search (see search.Search) that takes the best allowed token.
+    """A search (search.Search) that takes the best allowed token.
 
     Args:
-        spec: The captioner's special tokens.
+        spec: Gives the special tokens.
         options: With beam_width 1.
     """
 
@@ -26,56 +26,57 @@ class Greedy:
         self.width = 1
         self.tokens = [spec.start_id]
         self.finished = False
-        self._sequence = Sequence(spec, options.max_tokens)
-        self._constraints = Constraints(spec, options)
-        self._attention = options.attention
+        self._spec, self._options = spec, options
         self._vocabulary = len(spec.vocabulary)
-        self._told = 0
+        self._end_id = spec.end_id
+        self._hidden = {spec.end_id, *spec.stripped_ids}
+        self._decoded: list[Token] = []
+        self._constraints = Constraints(spec, options)
+        self._emitted = 0
+        self._constrain(0)
 
-    @property
-    def needs_log_probs(self) -> bool:
-        """See Search."""
-        position = len(self._sequence.tokens)
-        if self._constraints.forced(position) is not None:
-            return True
-        return self._draws_from_all(len(self._constraints.forbidden(position)))
-
-    def advance(self, choices: StepOutput, rows: Rows[int]) -> Rows[int]:
-        """See Search."""
-        row = rows[0]
-        position = len(self._sequence.tokens)
-        token = self._constraints.forced(position)
+    def advance(self, output: StepOutput, rows: Rows[int]) -> Rows[int]:
+        row, token = rows[0], self._forced
         if token is not None:
-            log_prob = choices.of_token(row, token)
+            log_prob = output.of_token(row, token)
         else:
-            token, log_prob = self._choose(choices, row, self._constraints.forbidden(position))
-        self._sequence.advance(token, log_prob, choices.attention(row) if self._attention else None)
+            token, log_prob = self._choose(output, row)
+        self._decoded.append(Token(token, log_prob, output.attention(row) if self._options.attention else None))
         self.tokens[0] = token
-        self.finished = self._sequence.finished
+        position = len(self._decoded)
+        self.finished = token == self._end_id or position >= self._options.max_tokens
+        if position in self._constraints.changes:
+            self._constrain(position)
         return _SAME_ROW
 
-    def certain(self) -> list[Token]:
-        """See Search."""
-        words = self._sequence.shown(self._told)
-        self._told = len(self._sequence.tokens)
+    def stable_words(self) -> list[Token]:
+        words = [token for token in self._decoded[self._emitted :] if token.id not in self._hidden]
+        self._emitted = len(self._decoded)
         return words
 
     def ranked(self) -> list[tuple[Sequence, float]]:
-        """See Search."""
-        return [(self._sequence, self._sequence.log_prob())]
+        sequence = Sequence(self._spec, self._options.max_tokens, self._decoded)
+        return [(sequence, sequence.log_prob())]
 
-    def _draws_from_all(self, forbidden: int) -> bool:
-        return not top_suffices(1, forbidden, self._vocabulary)
+    def _constrain(self, position: int) -> None:
+        self._forced, self._forbidden = self._constraints.at(position)
+        self.needs_log_probs = self._forced is not None or self._reads_all()
 
-    def _choose(self, choices: StepOutput, row: int, forbidden: frozenset[int]) -> tuple[int, float]:
-        first = choices.first(row)
-        return choices.best(row, 1, forbidden)[0] if first[0] in forbidden else first
+    def _reads_all(self) -> bool:
+        """Whether a choice needs more than a step's top tokens."""
+        return not top_suffices(1, len(self._forbidden), self._vocabulary)
+
+    def _choose(self, output: StepOutput, row: int) -> tuple[int, float]:
+        token = output.best_ids[row]
+        if token in self._forbidden:
+            return output.best(row, 1, self._forbidden)[0]
+        return token, output.best_log_probs[row]
 
 
 def decode_all(graphs: CaptionerGraphs, images: Pixels, spec: CaptionerSpec) -> list[Sequence]:
-    """Caption uint8 pictures [N,H,W,3] together, each to its end, and return their sequences in order.
+    """Caption uint8 pictures [N,H,W,3] in one batch and return their sequences in order.
 
-    The rule without company, for the exporter's proof and the check at load.
+    The greedy rule without the engine, for the exporter's proof and the check at load.
     """
     state, features, first_log_probs = graphs.encode(images)
     sequences = [Sequence(spec, spec.max_tokens) for _ in images]

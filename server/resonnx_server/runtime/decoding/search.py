@@ -1,11 +1,11 @@
-"""How one picture's caption is searched for: the options of a request, and what every kind of search offers.
+"""The decoding options of a caption request, and the interface of every search.
 
-Pure: no session, no clock. A search takes one row of a decoder step, or several (beams); it knows nothing of the rows
-beside them, so what it finds does not depend on the company.
+Pure: no session, no clock. A search reads its own rows of a decoder step and nothing of other rows, so its captions do
+not depend on the batch.
 """
 
 from collections.abc import Sequence as Rows
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Protocol
 
 from resonnx_proto.v1.manifest_pb2 import CaptionerSpec
@@ -16,21 +16,21 @@ from resonnx_server.runtime.decoding.step_output import StepOutput
 
 @dataclass(frozen=True)
 class DecodeOptions:
-    """How to decode; checked by whoever takes them from outside.
+    """Validated decoding options of one request.
 
     Attributes:
         max_tokens: Most tokens, the end token included.
-        min_tokens: The end token may not come before it is this one, counted from 1.
-        beam_width: 1 is greedy, or sampling if `temperature` is above 0.
-        captions: How many to return, at most `beam_width`.
-        length_normalization: By what beams' sums of log-probabilities are divided when captions are ranked.
-        temperature: 0 takes the best token; above, tokens are drawn from probabilities ** (1 / temperature).
-        top_k: Draw among so many best tokens; 0 is all.
-        top_p: Draw among the fewest best tokens whose probabilities sum up to it, after top_k.
-        seed: 0 to 2**64-1; the same seed gives the same draws.
-        forbidden: Tokens that may not come.
-        prefix: Tokens that the caption begins with.
-        attention: Keep where the decoder looked, token by token.
+        min_tokens: Fewest tokens, the end token included.
+        beam_width: 1 is greedy search, or sampling if `temperature` is above 0.
+        captions: Captions to return, 1 to `beam_width`.
+        length_normalization: Divisor of a beam's log-probability when captions are ranked.
+        temperature: 0 takes the best token; above 0, tokens are drawn from probabilities ** (1 / temperature).
+        top_k: Sample from this many best tokens; 0 is all.
+        top_p: After top_k, sample from the fewest best tokens whose probabilities sum to this share, 0 to 1.
+        seed: Seed of the sampling, 0 to 2**64-1.
+        forbidden: Token ids that are never chosen.
+        prefix: Token ids that the caption begins with.
+        attention: Keep the decoder's attention for each token.
     """
 
     max_tokens: int
@@ -42,64 +42,62 @@ class DecodeOptions:
     top_k: int = 0
     top_p: float = 1.0
     seed: int = 0
-    forbidden: frozenset[int] = field(default=frozenset())
+    forbidden: frozenset[int] = frozenset()
     prefix: tuple[int, ...] = ()
     attention: bool = False
 
 
 class Search(Protocol):
-    """One picture's captions on their way.
+    """The captions of one picture while they are decoded.
 
     Attributes:
-        width: Most rows that it may take from now on.
-        tokens: What each of its rows is fed next.
-        finished: No further step is wanted.
+        width: Most rows that it needs from now on.
+        tokens: The next input token of each of its rows.
+        finished: It needs no further step.
+        needs_log_probs: The next step must give all log-probabilities, not only the top tokens'.
     """
 
     width: int
     tokens: list[int]
     finished: bool
+    needs_log_probs: bool
 
-    @property
-    def needs_log_probs(self) -> bool:
-        """Whether the next step must give all log-probabilities, not just the top."""
-
-    def advance(self, choices: StepOutput, rows: Rows[int]) -> Rows[int]:
-        """Take a step's answer.
+    def advance(self, output: StepOutput, rows: Rows[int]) -> Rows[int]:
+        """Choose the next tokens.
 
         Args:
-            choices: Of all rows of the step.
-            rows: Which of them are this search's, in the order of `tokens`.
+            output: Output of a step.
+            rows: This search's rows in it, in the order of `tokens`.
 
         Returns:
-            For each row of the next step, which of `rows` (an index into it) its state comes from.
+            For each row of the next step, the index into `rows` of the row that its state comes from.
         """
 
-    def certain(self) -> list[Token]:
-        """Return the words of the best caption that have become certain since the last call."""
+    def stable_words(self) -> list[Token]:
+        """Return the words that joined the stable prefix of the best caption since the last call."""
 
     def ranked(self) -> list[tuple[Sequence, float]]:
-        """Return the captions and the scores that rank them, best first; when finished."""
+        """Return the finished captions and their ranking scores, best first."""
 
 
 class Constraints:
-    """What a request forbids and forces, position by position.
+    """Tokens that a request forces or forbids, by position.
 
     Args:
-        spec: For the end token.
-        options: The request's.
+        spec: Gives the end token.
+        options: Of the request.
+
+    Attributes:
+        changes: Positions, from 0, at which `at` may differ from the position before.
     """
 
     def __init__(self, spec: CaptionerSpec, options: DecodeOptions) -> None:
-        self._prefix = options.prefix
-        self._min_tokens = options.min_tokens
-        self._forbidden = options.forbidden
+        self._options = options
         self._early_forbidden = options.forbidden | {spec.end_id}
+        self.changes = {*range(len(options.prefix) + 1), options.min_tokens - 1}
 
-    def forced(self, position: int) -> int | None:
-        """Return the token that must come at `position` (from 0), if one must."""
-        return self._prefix[position] if position < len(self._prefix) else None
-
-    def forbidden(self, position: int) -> frozenset[int]:
-        """Return the tokens that may not come at `position`."""
-        return self._early_forbidden if position + 1 < self._min_tokens else self._forbidden
+    def at(self, position: int) -> tuple[int | None, frozenset[int]]:
+        """Return the forced token of a position, or None, and the forbidden ones."""
+        options = self._options
+        forced = options.prefix[position] if position < len(options.prefix) else None
+        return forced, self._early_forbidden if position + 1 < options.min_tokens else options.forbidden

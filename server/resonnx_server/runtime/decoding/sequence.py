@@ -1,4 +1,4 @@
-"""One caption: its tokens with their log-probabilities, and which of them are words to show. Pure."""
+"""One caption: its tokens with their log-probabilities, and which of them are words. Pure."""
 
 from collections.abc import Iterable
 from collections.abc import Sequence as Words
@@ -11,7 +11,7 @@ from resonnx_server.runtime.session import Array
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """A decoded token, its log-probability, and where the decoder looked: float32 [P], if that was asked for."""
+    """A decoded token, its log-probability, and the decoder's attention float32 [P], if requested."""
 
     id: int
     log_prob: float
@@ -19,39 +19,40 @@ class Token:
 
 
 class Sequence:
-    """One caption, while it is decoded and when it is finished.
+    """A caption, while it is decoded and when it is finished.
 
     Args:
-        spec: The captioner's special tokens.
+        spec: Gives the special tokens.
         max_tokens: Most tokens, the end token included.
+        tokens: Those of a finished caption; none to begin one.
     """
 
-    def __init__(self, spec: CaptionerSpec, max_tokens: int) -> None:
+    def __init__(self, spec: CaptionerSpec, max_tokens: int, tokens: Words[Token] = ()) -> None:
         self._end_id = spec.end_id
         self._stripped = frozenset(spec.stripped_ids)
         self._max_tokens = max_tokens
-        self.tokens: list[Token] = []
-        self.finished = False
+        self.tokens = list(tokens)
+        self.finished = bool(tokens)
 
     @property
     def last_id(self) -> int:
-        """The token that the next step is fed."""
+        """The next step's input token."""
         return self.tokens[-1].id
 
     def advance(self, token_id: int, log_prob: float, attention: Array | None = None) -> None:
-        """Take a step's token."""
+        """Append a step's token."""
         self.tokens.append(Token(token_id, log_prob, attention))
         self.finished = token_id == self._end_id or len(self.tokens) >= self._max_tokens
 
     def shown(self, start: int = 0) -> list[Token]:
-        """The caption's words from token `start` on: without the end token and what the manifest strips."""
+        """Return the words from token `start` on: all tokens but the end token and those that the manifest strips."""
         return [token for token in self.tokens[start:] if token.id != self._end_id and token.id not in self._stripped]
 
     def log_prob(self) -> float:
-        """Sum over all tokens, the end token included."""
+        """Return the sum over all tokens, the end token included."""
         return float(sum(token.log_prob for token in self.tokens))
 
 
 def text(tokens: Iterable[Token], vocabulary: Words[str]) -> str:
-    """Join shown tokens to a caption."""
+    """Join words to a caption."""
     return " ".join(vocabulary[token.id] for token in tokens)

@@ -142,19 +142,19 @@ def test_a_prefix_is_forced_and_its_log_probabilities_count(options: dict[str, o
 
 
 @given(numbers, widths)
-def test_certain_words_are_the_best_captions_words_in_order(number: int, width: int) -> None:
+def test_stable_words_are_the_best_captions_words_in_order(number: int, width: int) -> None:
     for rule in (SHRINK, REPLACE):
         of = spec(finished_beams=rule)
         search = start_search(of, DecodeOptions(max_tokens=24, beam_width=width))
-        told, path_states, steps = [], [[]], 0
+        emitted, path_states, steps = [], [[]], 0
         while not search.finished:
             rows = np.array([_log_probs(number, path) for path in path_states], np.float32)
             sources = search.advance(StepOutput.of_log_probs(rows), range(len(rows)))
             path_states = [[*path_states[s], t] for s, t in zip(sources, search.tokens, strict=True)]
-            told += search.certain()
+            emitted += search.stable_words()
             steps += 1
         sequence, _ = search.ranked()[0]
-        assert [token.id for token in told] == [token.id for token in sequence.shown()]
+        assert [token.id for token in emitted] == [token.id for token in sequence.shown()]
 
 
 def test_sampling_is_the_seeds_alone() -> None:
@@ -191,14 +191,14 @@ def test_all_log_probabilities_are_ranked_as_by_a_stable_sort(seed: int, words: 
     log_probs = -rng.integers(1, rng.integers(2, 40), (3, words)).astype(np.float32)
     log_probs[1, rng.integers(0, words, without_number)] = np.nan
     log_probs[2, rng.integers(0, words, without_number)] = -np.inf
-    choices = StepOutput.of_log_probs(log_probs)
+    output = StepOutput.of_log_probs(log_probs)
     for row in range(3):
         order = np.argsort(-log_probs[row], kind="stable").tolist()
-        assert choices.first(row)[0] == order[0]
+        assert output.best_ids[row] == order[0]
         forbidden = set(order[1:-1:2])
         for count in (1, 3, 10):
             wanted = [token for token in order if token not in forbidden][:count]
-            assert [token for token, _ in choices.best(row, count, forbidden)] == wanted
+            assert [token for token, _ in output.best(row, count, forbidden)] == wanted
 
 
 def test_only_those_who_need_them_ask_for_all_log_probabilities() -> None:

@@ -1,0 +1,121 @@
+"""One encoder batch, on a device's lane. A job never raises: whatever fails, every request gets an outcome."""
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from resonnx_server.captioning.request import CaptionTask, Completions, Encoded, failure_of_one
+from resonnx_server.captioning.stepping import finish, read_rows
+from resonnx_server.errors import InferenceFailed
+from resonnx_server.observe.stats import BatchCount
+from resonnx_server.runtime.decoding.step_output import StepOutput
+from resonnx_server.scheduling.buffers import BufferPool
+from resonnx_server.scheduling.device import Clock
+from resonnx_server.scheduling.session_pool import AnySessionPool
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class _Encoding:
+    """One run of the encoder for `tasks`, and where its time went."""
+
+    tasks: Sequence[CaptionTask]
+    state: Sequence[Any]
+    features: Sequence[Any]
+    first: StepOutput | None
+    start_ns: int
+    end_ns: int
+    count: BatchCount
+
+
+@dataclass(slots=True, eq=False)
+class EncodeJob:
+    """One encoder batch.
+
+    Attributes:
+        tasks: Requests whose pictures are encoded.
+        runner: Runs the encoder.
+        size: Batch size in pictures.
+        buffers: Memory to put pictures together in.
+        clock: Monotonic ns.
+        done: Called with the job at its end, on the lane.
+        joining: Encoded pictures with words to come, once it ran.
+        infer_ns: Duration of the encoder's run; None if the batch failed as a whole.
+        completions: What callers and counters get.
+    """
+
+    tasks: list[CaptionTask]
+    runner: AnySessionPool
+    size: int
+    buffers: BufferPool
+    clock: Clock
+    done: "Callable[[EncodeJob], None]"
+    joining: list[Encoded] = field(default_factory=list)
+    infer_ns: int | None = None
+    completions: Completions = field(default_factory=Completions)
+    cost_ns: float = field(init=False)
+    has_all_cores: bool = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.cost_ns, self.has_all_cores = self.runner.table.cost_ns(self.size), self.runner.has_all_cores
+
+    def run(self) -> None:
+        """Encode all pictures together or, if that fails, each alone."""
+        try:
+            encodings = [self._encode(self.tasks, self.size)]
+            self.infer_ns = encodings[0].count.infer_ns
+        except Exception:  # the boundary of a batch: whatever fails, every member gets an outcome
+            _log.exception("an encoder batch failed", extra={"rows": len(self.tasks)})
+            encodings = self._encode_singly()
+        for encoding in encodings:
+            for row, task in enumerate(encoding.tasks):
+                self._begin(task, encoding, row)
+            self.completions.batches.append(encoding.count)
+        self.done(self)
+
+    def _encode_singly(self) -> list[_Encoding]:
+        encodings = []
+        for task in self.tasks:
+            try:
+                # A batch of one has failed already.
+                if len(self.tasks) > 1:
+                    encodings.append(self._encode([task], self.runner.table.padded_batch_size(1)))
+                    continue
+            except Exception:  # the boundary of one picture
+                _log.exception("a picture could not be encoded by itself")
+            self.completions.failed(task, InferenceFailed("the model failed on this picture"))
+        return encodings
+
+    def _encode(self, tasks: Sequence[CaptionTask], size: int) -> _Encoding:
+        clock = self.clock
+        start = clock()
+        images, buffer = self.buffers.join([task.image[np.newaxis] for task in tasks], size)
+        assembled = clock()
+        try:
+            state, features, first_log_probs = self.runner.run(images)
+        finally:
+            self.buffers.release(buffer)
+        end = clock()
+        first = None if first_log_probs is None else StepOutput.of_log_probs(first_log_probs[: len(tasks)])
+        count = BatchCount(len(tasks), size, assembled - start, end - assembled, clock() - end)
+        return _Encoding(tasks, state, features, first, start, end, count)
+
+    def _begin(self, task: CaptionTask, encoding: _Encoding, row: int) -> None:
+        """Let a caption read its first word, if the encoder gives it, and join the decoding."""
+        count = encoding.count
+        task.queue_ns = encoding.start_ns - task.arrival_ns
+        task.input_ns, task.infer_ns, task.batch_rows = count.input_ns, count.infer_ns, count.rows
+        try:
+            if encoding.first is not None:
+                read_rows(task, encoding.first, [row], True, encoding.end_ns, self.completions)
+        except Exception as error:  # the boundary of one caption
+            self.completions.failed(task, failure_of_one(error))
+            return
+        if task.search.finished:
+            finish(task, self.completions)
+        else:
+            self.joining.append(Encoded(task, encoding.state, encoding.features, row))

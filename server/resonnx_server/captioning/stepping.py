@@ -1,0 +1,220 @@
+"""One decoder step of all captions, on a device's lane.
+
+The step owns the slots. A job never raises: whatever fails, every request gets an outcome. The run changes no caption;
+if it fails, each caption runs alone. Its output is then read caption by caption, and an error fails only that caption.
+"""
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from resonnx_server.captioning.request import CaptionTask, Completions, Encoded, failure_of_one
+from resonnx_server.captioning.slots import Slots
+from resonnx_server.errors import InferenceFailed
+from resonnx_server.observe.stats import StepCount
+from resonnx_server.runtime.decoding.step_output import StepOutput
+from resonnx_server.runtime.graphs import Step
+from resonnx_server.runtime.session import Array
+from resonnx_server.scheduling.device import Clock
+from resonnx_server.scheduling.session_pool import AnySessionPool
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """One run of the decoder: its output, its duration, and when it ended (monotonic)."""
+
+    step: Step[Any]
+    output: StepOutput
+    infer_ns: int
+    end_ns: int
+
+
+# For each row of the next step, the index of the caption's row that it continues; or the caption's failure.
+_Outcome = Sequence[int] | InferenceFailed
+
+
+@dataclass(slots=True, eq=False)
+class StepJob:
+    """One decoder step.
+
+    Attributes:
+        slots: Hold the captions.
+        joining: Encoded pictures whose captions begin with this step.
+        runner: Runs the decoder.
+        size: Batch size in rows: the expected one, and once it ran, the actual one.
+        completions: Takes what callers and counters get.
+        clock: Monotonic ns.
+        done: Called with the job at its end, on the lane.
+        rows: Rows in use, once it ran.
+        begin_ns: When the job began.
+        infer_ns: Duration of the decoder's run; None if it failed or no caption was left.
+        ended: Captions that have ended.
+    """
+
+    slots: Slots[CaptionTask, Any]
+    joining: list[Encoded]
+    runner: AnySessionPool
+    size: int
+    completions: Completions
+    clock: Clock
+    done: "Callable[[StepJob], None]"
+    rows: int = 0
+    begin_ns: int = 0
+    infer_ns: int | None = None
+    ended: list[CaptionTask] = field(default_factory=list)
+    cost_ns: float = field(init=False)
+    has_all_cores: bool = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.cost_ns, self.has_all_cores = self.runner.table.cost_ns(self.size), self.runner.has_all_cores
+
+    def run(self) -> None:
+        """Let new captions join and unwanted ones leave, run the step, and collect words and results."""
+        slots = self.slots
+        self.begin_ns = self.clock()
+        try:
+            self._join_and_leave()
+            if slots.owners:
+                self._step(list(slots.owners))
+            self._release()
+        except Exception:  # the boundary of a step: whatever fails, every caption gets an outcome
+            _log.exception("a decoder step failed", extra={"rows": len(slots)})
+            for task in {**slots.owners, **{encoded.task: None for encoded in self.joining}}:
+                self.completions.failed(task, InferenceFailed("the decoder failed"))
+            for task in list(slots.owners):
+                slots.leave(task)
+        self.done(self)
+
+    def _join_and_leave(self) -> None:
+        slots, now = self.slots, self.begin_ns
+        for task in [task for task in slots.owners if not _is_wanted(task, now)]:
+            slots.leave(task)
+            self.completions.too_late(task)
+        for encoded in self.joining:
+            task = encoded.task
+            if not _is_wanted(task, now):
+                self.completions.too_late(task)
+                continue
+            try:
+                slots.join(task, task.search.tokens, encoded.state, encoded.features, encoded.row)
+            except Exception as error:  # the boundary of one caption
+                self._fail(task, failure_of_one(error))
+
+    def _step(self, tasks: list[CaptionTask]) -> None:
+        """Run the step of all rows or, if that fails, of each caption's."""
+        slots = self.slots
+        self.rows = len(slots)
+        self.size = self.runner.table.padded_batch_size(self.rows)
+        outcomes: list[tuple[CaptionTask, _Outcome]]
+        try:
+            run = self._run(slots.inputs(self.size), tasks)
+        except Exception:  # the boundary of a step
+            _log.exception("a decoder step failed", extra={"rows": self.rows})
+            outcomes = [(task, self._step_alone(task, is_only=len(tasks) == 1)) for task in tasks]
+        else:
+            self.infer_ns = run.infer_ns
+            slots.store(run.step.state)
+            self._count(tasks, self.rows, self.size)
+            outcomes = [(task, self._read(task, run, task.rows)) for task in tasks]
+        # Every caption has read its rows before any row moves.
+        for task, outcome in outcomes:
+            if isinstance(outcome, InferenceFailed):
+                self._fail(task, outcome)
+            elif not task.search.finished:
+                try:
+                    slots.advance(task, outcome, task.search.tokens)
+                except Exception as error:  # the boundary of one caption
+                    self._fail(task, failure_of_one(error))
+        if self.infer_ns is None:
+            slots.clear_free()
+
+    def _step_alone(self, task: CaptionTask, *, is_only: bool) -> _Outcome:
+        """Run the step of one caption's rows; a step of this caption only has failed already."""
+        rows = len(task.rows)
+        try:
+            if not is_only:
+                size = self.runner.table.padded_batch_size(rows)
+                run = self._run(self.slots.inputs_of(task, size), [task])
+                self.slots.store_of(task, run.step.state)
+                self._count([task], rows, size)
+                return self._read(task, run, range(rows))
+        except Exception:  # the boundary of one caption
+            _log.exception("a caption's step failed by itself")
+        return InferenceFailed("the decoder failed")
+
+    def _run(self, inputs: tuple[Array, list[Any], list[Any]], tasks: list[CaptionTask]) -> _Run:
+        start = self.clock()
+        step = self.runner.run(
+            *inputs,
+            attention=any(task.options.attention for task in tasks),
+            log_probs=any(task.search.needs_log_probs for task in tasks),
+        )
+        end = self.clock()
+        return _Run(step, StepOutput.of_step(step), end - start, end)
+
+    def _read(self, task: CaptionTask, run: _Run, rows: Sequence[int]) -> _Outcome:
+        task.infer_ns += run.infer_ns
+        try:
+            return read_rows(task, run.output, rows, task.search.needs_log_probs, run.end_ns, self.completions)
+        except Exception as error:  # the boundary of one caption
+            return failure_of_one(error)
+
+    def _count(self, tasks: list[CaptionTask], rows: int, size: int) -> None:
+        used = sum(len(task.rows) for task in tasks if not task.future.done())
+        self.completions.steps.append(StepCount(rows, len(tasks), size - used))
+
+    def _release(self) -> None:
+        """Free the rows of captions that have ended."""
+        for task in [task for task in self.slots.owners if task.search.finished]:
+            self.ended.append(task)
+            self.slots.leave(task)
+            finish(task, self.completions)
+
+    def _fail(self, task: CaptionTask, failure: InferenceFailed) -> None:
+        self.slots.leave(task)
+        self.completions.failed(task, failure)
+
+
+def read_rows(
+    task: CaptionTask, output: StepOutput, rows: Sequence[int], whole: bool, now_ns: int, completions: Completions
+) -> Sequence[int]:
+    """Let a caption's search read its rows of a step; return the rows that it continues, as `Search.advance` does.
+
+    Args:
+        task: The caption.
+        output: Output of the step.
+        rows: The caption's rows in it.
+        whole: The search reads all tokens, not only the top.
+        now_ns: Monotonic time of the output.
+        completions: Takes the caption's words.
+
+    Raises:
+        InferenceFailed: The rows hold values that are no log-probabilities.
+    """
+    if not output.are_sound(rows, whole=whole):
+        raise InferenceFailed("the model gave values that are no probabilities")
+    task.steps += 1
+    search = task.search
+    sources = search.advance(output, rows)
+    if (task.on_words is not None or not task.has_word) and (words := search.stable_words()):
+        if not task.has_word:
+            task.has_word = True
+            completions.first_words_ns.append(now_ns - task.arrival_ns)
+        if task.on_words is not None:
+            completions.words.append((task, words))
+    return sources
+
+
+def finish(task: CaptionTask, completions: Completions) -> None:
+    """Send a finished caption to its caller."""
+    try:
+        completions.finished.append((task, task.result()))
+    except Exception as error:  # the boundary of one caption
+        completions.failed(task, failure_of_one(error))
+
+
+def _is_wanted(task: CaptionTask, now_ns: int) -> bool:
+    return not task.future.done() and (task.deadline_ns is None or now_ns < task.deadline_ns)
