@@ -1,20 +1,14 @@
 """Calls and streams of both fronts, by gRPC's own clients: with the same handlers, both do the same."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from typing import Any
 
 import grpc
 import pytest
 
 from ...waiting import until
-from .service import KIB, Handlers, ended, method, serving
-
-
-@pytest.fixture(params=["core", "aio"])
-async def served(request: pytest.FixtureRequest) -> AsyncIterator[tuple[Handlers, grpc.aio.Channel, Any]]:
-    async with serving(request.param) as parts:
-        yield parts
+from .service import KIB, ended, method
 
 
 async def test_unary_answers(served: Any) -> None:
