@@ -1,6 +1,6 @@
-"""What docker-compose.yml, the Dockerfiles and Prometheus's settings promise each other and the user.
+"""docker-compose.yml, the Dockerfiles and Prometheus's configuration agree with each other and with the documents.
 
-`deploy/check-images` builds and runs the images; this only reads.
+Nothing is built here: `deploy/check-images` builds and runs the images.
 """
 
 import os
@@ -23,7 +23,7 @@ def compose() -> dict[str, Any]:
 
 
 def _dockerfile(room: str) -> list[tuple[str, str]]:
-    """A Dockerfile's instructions, with continued lines joined."""
+    """Return the instructions of a Dockerfile, with continued lines joined."""
     text = (_ROOT / room / "Dockerfile").read_text()
     text = re.sub(r"^#.*\n", "", text, flags=re.MULTILINE).replace("\\\n", "")
     return [(line.split()[0], line.split(maxsplit=1)[1]) for line in text.splitlines() if line.strip()]
@@ -34,7 +34,7 @@ def _values(room: str, instruction: str) -> list[str]:
 
 
 def _default(published: str) -> str:
-    """A port with its variables at their defaults."""
+    """Return a port with the default values of its variables."""
     return re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", published)
 
 
@@ -142,7 +142,7 @@ def test_server_image_shows_its_settings_and_health() -> None:
     assert _values("server", "VOLUME") == [str(settings.cache_dir)]
     assert environment["ORT_DISABLE_TELEMETRY"] == "1"
     assert "/readyz" in _values("server", "HEALTHCHECK")[0]
-    # Flags after the image's name are the server's.
+    # Arguments after the image's name are flags of the server.
     assert _values("server", "ENTRYPOINT") == ['["resonnx-server"]']
 
 

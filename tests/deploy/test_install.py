@@ -1,4 +1,4 @@
-"""`deploy/install`: what a fresh clone, a moved one and an old Python come to. Pythons and pip are stand-ins."""
+"""`deploy/install` on a fresh clone, a moved clone and with an old Python; Pythons and pip are fakes."""
 
 import os
 import shutil
@@ -17,8 +17,8 @@ _NEEDED = [
     *(f"{r}/setup.py" for r in ("server", "export", "client")),
 ]
 
-# A Python of another version: what it is asked with -c is done by this one. `-m venv` makes an environment whose Python
-# is it again; pip writes down what it was told, and where its temporary files go.
+# A fake Python of another version. Code of -c runs in the real one; `-m venv` makes an environment with the fake;
+# pip logs its arguments and the folder of its temporary files.
 _PYTHON = """\
 #!/bin/sh
 while [ "$1" = --disable-pip-version-check ]; do shift; done
@@ -40,7 +40,7 @@ esac
 
 
 class Clone:
-    """A folder with what `deploy/install` needs, and the only programs that it finds."""
+    """A folder with the files that `deploy/install` needs, and the programs on its PATH."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder / "clone"
@@ -53,13 +53,13 @@ class Clone:
             (self.programs / tool).symlink_to(str(shutil.which(tool)))
 
     def python(self, minor: int, name: str = "python3", venv: str = "exit 0", pip: str = "exit 0") -> None:
-        """Have a Python 3.`minor`."""
+        """Add a Python 3.`minor` to the PATH."""
         program = self.programs / name
         program.write_text(_PYTHON.format(real=sys.executable, minor=minor, venv=venv, pip=pip))
         program.chmod(0o755)
 
     def run(self, *command: str, **variables: str) -> tuple[int, str]:
-        """Install, and return the exit status and what was said."""
+        """Run the installation and return the exit status and the output."""
         environment = {"PATH": str(self.programs), **variables}
         done = subprocess.run(
             command or ("deploy/install",),
@@ -73,7 +73,7 @@ class Clone:
         return done.returncode, done.stdout
 
     def installed(self) -> list[str]:
-        """What pip was told since this was asked last."""
+        """Return the arguments of pip since the last call."""
         log = self.folder / "pip.log"
         lines = log.read_text().splitlines() if log.exists() else []
         log.unlink(missing_ok=True)
@@ -128,7 +128,7 @@ def test_an_old_python_is_told_at_once_and_a_newer_one_works(clone: Clone) -> No
 
 
 def test_an_environment_of_an_old_python_is_made_anew(clone: Clone) -> None:
-    """Former versions of the Makefile left one behind."""
+    """Earlier versions of the Makefile created one."""
     clone.python(10)
     subprocess.run(["python3", "-m", "venv", ".venv"], cwd=clone.folder, env={"PATH": f"{clone.programs}"}, check=True)
     (clone.folder / ".venv/.installed").touch()
@@ -188,7 +188,7 @@ def test_temporary_files_lie_beside_the_environment(clone: Clone) -> None:
 
 
 def test_a_python_without_venv_is_told(clone: Clone) -> None:
-    """As Debian's is."""
+    """For example Debian's."""
     clone.python(12, venv="exit 1")
     status, said = clone.run()
     assert status == 1

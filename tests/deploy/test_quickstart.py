@@ -1,4 +1,4 @@
-"""`make run` finds a taken port before anything that takes long, and names the variable that chooses another."""
+"""`make run` reports a taken port before the slow steps, with the variable that selects another."""
 
 import socket
 import subprocess
@@ -11,7 +11,7 @@ _QUICKSTART = Path(__file__).parents[2] / "deploy/quickstart.py"
 
 
 def _quickstart(*flags: str) -> "subprocess.CompletedProcess[str]":
-    """Run it as make does; what goes further than a look at the ports says so on stdout."""
+    """Run it as make does; any step after the check of the ports prints to stdout."""
     return subprocess.run([sys.executable, _QUICKSTART, *flags], capture_output=True, text=True, timeout=50)
 
 
