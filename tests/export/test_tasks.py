@@ -3,9 +3,11 @@
 import re
 from pathlib import Path
 
+import resonnx
 import resonnx_export
 from resonnx_export.tasks import TASKS, task_of
 from resonnx_proto.v1 import manifest_pb2 as pb
+from resonnx_server.inference import tasks as served
 
 from .conftest import LABELS
 
@@ -13,7 +15,10 @@ PACKAGE = Path(resonnx_export.__file__).parent
 
 
 def test_tasks_have_the_names_of_the_server_and_the_client() -> None:
-    assert list(TASKS) == ["classify", "caption"]
+    assert {name: task.kind for name, task in TASKS.items()} == {
+        task.name: task.kind for task in (served.CLASSIFY, served.CAPTION)
+    }
+    assert all((Path(resonnx.__file__).parent / "_tasks" / f"{name}.py").is_file() for name in TASKS)
     for name, task in TASKS.items():
         assert task.name == name
         assert task_of(pb.Manifest(task=task.kind)) is task
