@@ -1,21 +1,19 @@
-"""What single mechanisms of the server buy: each on and off in turns, on the real server.
+"""The gain of single mechanisms of the server: each on and off in turns, on the real server.
 
-    python benchmarks/ablations.py [--rounds 5] [--only decode-cost,retries] [--json FILE]
+    python benchmarks/ablations.py [--rounds 5] [--only decode-cost] [--json FILE]
 
     decode-cost    predicted decode times: 3x the pictures that can be decoded, each with a deadline; goodput
-    retries        retries of the latency session after a disturbance: one caller; p50 beside a busy process, and after
     remeasurement  a second measurement of doubtful latency tables: started beside busy processes, then again without;
                    throughput of 32 callers and p50 of one after the second start
 
 A server with a mechanism switched off is started by this file, too (--off NAME): its module is changed before the
-server is loaded.
+server is loaded. Mechanisms without a gain beyond noise have been deleted (notes/ablations.md).
 """
 
 import argparse
 import multiprocessing
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -32,29 +30,12 @@ _MODEL: Final = "small"
 _PICTURE: Final = (3000, 2250)
 # Deadline of the overload, in times of one picture alone.
 _PATIENCE: Final = 10
-_DISTURBED_S: Final = 12.0
-# Time for the server to notice that a disturbance has ended.
-_RECOVERY_S: Final = 2.0
 
 
 def _no_decode_cost() -> None:
     from resonnx_server.preprocessing.decode_cost import DecodeCost
 
     DecodeCost.expected_ns = lambda *_: 0.0  # type: ignore[method-assign]
-
-
-def _no_retries() -> None:
-    from resonnx_server.scheduling.session_pool import AnyInstanceGroup, AnySessionPool, InstanceGroup
-
-    def pick(self: AnyInstanceGroup, size: int, *, is_alone: bool) -> AnySessionPool:
-        """Let the corrections of both tables decay, so that the slower session is tried again after a while."""
-        for table in self.tables:
-            table.fade()
-        latency_ns, throughput_ns = (table.cost_ns(size) for table in self.tables)
-        return self.latency_session if is_alone and latency_ns <= throughput_ns else self.throughput_session
-
-    InstanceGroup.pick = pick  # type: ignore[method-assign, assignment]
-    InstanceGroup.record = lambda _, pool, size, ns: pool.table.record(size, ns)  # type: ignore[method-assign, assignment]
 
 
 def _no_remeasurement() -> None:
@@ -67,7 +48,6 @@ def _no_remeasurement() -> None:
 
 SWITCHES: Mapping[str, Callable[[], None]] = {
     "decode-cost": _no_decode_cost,
-    "retries": _no_retries,
     "remeasurement": _no_remeasurement,
 }
 
@@ -93,9 +73,7 @@ class Ablations:
 
     def measure(self, mechanism: str, off: str | None) -> dict[str, float]:
         """Measure a mechanism once, with `off` switched off; returns the figures by name."""
-        return {"decode-cost": self._decoding, "retries": self._retries, "remeasurement": self._remeasurement}[
-            mechanism
-        ](off)
+        return {"decode-cost": self._decoding, "remeasurement": self._remeasurement}[mechanism](off)
 
     def _decoding(self, off: str | None) -> dict[str, float]:
         with self._serving(off) as server:
@@ -109,15 +87,6 @@ class Ablations:
             self._generator.closed(server.grpc, _MODEL, 2, files=self._pictures)
             found = self._generator.open(server.grpc, _MODEL, rate, deadline_ms=deadline_ms, files=self._pictures)
         return {"in time per s": found.rate}
-
-    def _retries(self, off: str | None) -> dict[str, float]:
-        with self._serving(off) as server:
-            with _busy(1):
-                self._alone_ms(server)
-                time.sleep(max(0.0, _DISTURBED_S - self._generator.seconds))
-                disturbed = self._alone_ms(server)
-            time.sleep(_RECOVERY_S)
-            return {"disturbed p50 ms": disturbed, "p50 ms after": self._alone_ms(server)}
 
     def _remeasurement(self, off: str | None) -> dict[str, float]:
         with tempfile.TemporaryDirectory() as cache:

@@ -243,7 +243,7 @@ class CaptionEngine:
             self._post(job.completions)
             self._schedule.end_encoding(job.tasks, job.joining)
             if job.infer_ns is not None:
-                self.encoders.record(job.runner, job.size, job.infer_ns)
+                job.runner.table.record(job.size, job.infer_ns)
             self._abandon_if_closed()
 
     def _stepped(self, job: StepJob) -> None:
@@ -256,7 +256,7 @@ class CaptionEngine:
                 self._schedule.end_step(self.slots.owners)
             else:
                 self._schedule.end_step(self.slots.owners, job.rows, now - job.begin_ns - job.infer_ns)
-                self.decoders.record(job.runner, job.size, job.infer_ns)
+                job.runner.table.record(job.size, job.infer_ns)
             for task in job.ended:
                 self._schedule.learn(task.steps)
                 self._forecast.learn_length(task.steps, task.options)

@@ -132,17 +132,6 @@ class LatencyTable:
             self._load = 1 + (self._load - 1) * kept
             self._best.clear()
 
-    def holds(self) -> None:
-        """Keep the load factor from decaying: batches on another session of the model measure the same machine."""
-        self.fade()
-        self._load_age.renew()
-
-    def rescale(self, ratio: float) -> None:
-        """Multiply the load factor by `ratio`, as just measured."""
-        self._load *= ratio
-        self._best.clear()
-        self._load_age.renew()
-
     def cost_ns(self, size: int) -> float:
         """Return the expected time of a batch of `size`, one of `sizes`."""
         return self._base[size] * self._load

@@ -214,7 +214,7 @@ class TensorEngine(Engine[int, Tensors, tuple[Tensors, Timing]], Workload):
             if job.has_all_cores:
                 self._all_cores_until_ns = None
             for size, ns in job.times:
-                self.instance_group.record(job.pool, size, ns)
+                job.pool.table.record(size, ns)
         self._loop.call_soon_threadsafe(job.deliver, self.stats)
 
     def _rows(self, inputs: Tensors) -> int:
