@@ -44,7 +44,7 @@ def _judge(loaded: Loaded[CaptionerGraphs]) -> Verdict:
 
 def _prepare(loaded: Loaded[CaptionerGraphs]) -> Prepared:
     version, files, golden, graphs, bound = loaded
-    decoding = state_placement.settle(files, graphs, golden, bound)
+    decoding = state_placement.place_state(files, graphs, golden, bound)
     encoders, decoders = _runners(version, files, golden, graphs, decoding, bound)
     reports = (
         SessionReport(ENCODER_FILE, graphs.encoder.candidate, encoders.table, encoders.max_concurrent_batches),

@@ -1,7 +1,6 @@
-"""Decides where a captioner's states and features are between steps: in host memory, or on the GPU that decodes.
+"""Places a captioner's states and features between steps: in device memory on a GPU, or in host memory.
 
-On a GPU they would otherwise go up and down with every step. What stays there must first caption the golden pictures
-as they should be captioned; where it does not, or cannot, the captioner serves from host memory.
+Device memory saves copies at every step. It is used only if golden pictures are captioned correctly that way.
 """
 
 import logging
@@ -32,29 +31,29 @@ from resonnx_server.scheduling.measurement import sizes_up_to
 
 _log = logging.getLogger(__name__)
 
-# Devices whose memory is not the host's.
+# Devices with memory of their own.
 _APART: Final = ("cuda",)
-# Captions decoded at once, and the most bytes that their state and features may take.
+# Limits of the decode slots: captions, and bytes of their states and features.
 _MAX_SLOTS: Final = 64
 _MAX_SLOT_BYTES: Final = 256 << 20
 
 
 @dataclass(frozen=True)
 class Decoding:
-    """A captioner's graphs, and the decode slots that hold what they take."""
+    """A captioner's graphs, and the decode slots with their inputs."""
 
     graphs: Captioner[Any]
     slots: Slots[CaptionTask, Any]
 
 
-def settle(files: VersionFiles, graphs: CaptionerGraphs, golden: Golden, bound: float) -> Decoding:
-    """Return how a captioner decodes.
+def place_state(files: VersionFiles, graphs: CaptionerGraphs, golden: Golden, bound: float) -> Decoding:
+    """Return graphs and slots with the states on the device if that works, else in host memory.
 
     Args:
-        files: The version.
-        graphs: On the candidates that were chosen.
-        golden: The captions that must come.
-        bound: What their log-probabilities may deviate; see judge_captions.
+        files: The version's files.
+        graphs: On the chosen candidates.
+        golden: Expected captions.
+        bound: Largest deviation of log-probabilities, as in judge_captions.
     """
     state, features, _ = graphs.encode(golden.images[:1])
     capacity = _slot_count(state, features)
@@ -72,7 +71,7 @@ def settle(files: VersionFiles, graphs: CaptionerGraphs, golden: Golden, bound: 
         except Exception as error:  # ONNX Runtime's errors share no base class
             reason = str(error)
         Cancellation.check()
-        _log.warning("captions leave the GPU between steps", extra={"reason": reason})
+        _log.warning("captions are copied to host memory between steps", extra={"reason": reason})
     return Decoding(graphs, host_slots(capacity, state, features))
 
 
@@ -82,16 +81,16 @@ def on_device(
     encoded: tuple[Sequence[Array], Sequence[Array]],
     capacity: int,
 ) -> Decoding:
-    """Return graphs and slots that keep states and features on the decoder's device.
+    """Return graphs and slots with states and features on the decoder's device.
 
     Args:
-        files: The version.
-        graphs: On one device.
-        encoded: States and features [n, ...] as the encoder gives them, for shapes and dtypes.
-        capacity: Slots.
+        files: The version's files.
+        graphs: Both on one device.
+        encoded: States and features [n, ...] of the encoder, for their shapes and dtypes.
+        capacity: Number of slots.
 
     Raises:
-        ModelRefused: The version has no graphs that put rows in order, or they do not load.
+        ModelRefused: The version has no row graphs, or they do not load.
     """
 
     def blank(arrays: Sequence[Array]) -> list[DeviceTensor]:
@@ -110,9 +109,9 @@ class _Picture:
 
 
 def decode_in_slots(graphs: Captioner[D], slots: Slots[Any, D], images: Pixels, spec: CaptionerSpec) -> list[Caption]:
-    """Caption uint8 pictures [N,H,W,3] as greedy.decode_all does, in slots that are free before and after.
+    """Caption uint8 pictures [N,H,W,3] as greedy.decode_all does, but in slots, which are free before and after.
 
-    One picture more joins at each step, so that rows come, go and change their places.
+    One picture joins at each step, so that rows join, leave and move.
     """
     state, features, first_log_probs = graphs.encode(images)
     pictures = [_Picture(Greedy(spec, DecodeOptions(max_tokens=spec.max_tokens))) for _ in images]

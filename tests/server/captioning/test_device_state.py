@@ -226,14 +226,14 @@ def _memory_apart() -> Iterator[None]:
 
 
 def test_the_cpu_keeps_its_captions_in_host_memory(files: VersionFiles, graphs: CaptionerGraphs) -> None:
-    decoding = state_placement.settle(files, graphs, _golden(graphs), 1e-3)
+    decoding = state_placement.place_state(files, graphs, _golden(graphs), 1e-3)
     assert decoding.graphs is graphs
 
 
 def test_a_device_keeps_captions_that_are_as_they_should_be(files: VersionFiles, graphs: CaptionerGraphs) -> None:
     golden = _golden(graphs)
     with _memory_apart():
-        decoding = state_placement.settle(files, graphs, golden, 1e-3)
+        decoding = state_placement.place_state(files, graphs, golden, 1e-3)
     assert decoding.graphs is not graphs
     assert decoding.slots.capacity == 64
     found = state_placement.decode_in_slots(decoding.graphs, decoding.slots, golden.images, spec())
@@ -253,7 +253,7 @@ def test_captions_leave_the_device_where_staying_is_wrong_or_impossible(
     def reason(version: VersionFiles) -> str:
         caplog.clear()
         with _memory_apart(), caplog.at_level(logging.WARNING):
-            decoding = state_placement.settle(version, graphs, golden, 1e-3)
+            decoding = state_placement.place_state(version, graphs, golden, 1e-3)
         assert decoding.graphs is graphs
         (record,) = caplog.records
         return str(record.reason)
@@ -274,7 +274,7 @@ def test_an_exported_captioner_stays_on_a_device(demo_repository) -> None:
     graphs = CaptionerGraphs(*sessions, version.manifest)
     golden = parse_golden(version.files["golden.npz"])
     with _memory_apart():
-        decoding = state_placement.settle(version, graphs, golden, 1e-3)
+        decoding = state_placement.place_state(version, graphs, golden, 1e-3)
     assert decoding.graphs is not graphs
     with pytest.raises(ModelRefused, match="no feature_rows"):
         on_device(VersionFiles("", {}, version.manifest), graphs, ([], []), 4)
