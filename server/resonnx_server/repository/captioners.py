@@ -1,4 +1,4 @@
-"""Captioners, as far as loading is concerned: a pair of encoder and decoder must give the golden captions."""
+"""The captioners' entry for loading: the pair of encoder and decoder must give the golden captions."""
 
 from functools import partial
 from typing import Any, Final
@@ -25,9 +25,9 @@ from resonnx_server.runtime.session import Array, Session, TensorSpec
 from resonnx_server.scheduling.measurement import sizes_up_to
 from resonnx_server.scheduling.session_pool import AnyInstanceGroup, AnySessionPool, InstanceGroup, SessionPool, Tensors
 
-# Several at once have a merit of their own: captions under way need not stand still for a picture.
+# Concurrent batches may be a little slower: steps then need not wait for the encoder.
 _LEAST_GAIN: Final = 0.9
-# What a captioner gives over the tensor protocol: of each picture as many captions as are asked for, mostly one.
+# A captioner's outputs in the tensor protocol: the requested number of captions of each picture, by default one.
 _OUTPUTS: Final = (
     TensorSpec("caption", np.dtype(object), ("batch",)),
     TensorSpec("log_prob", np.dtype(np.float32), ("batch",)),
@@ -73,27 +73,27 @@ def _runners(
     decoding: Decoding,
     bound: float,
 ) -> tuple[AnyInstanceGroup, AnyInstanceGroup]:
-    """Measure how pictures are encoded, how steps run, and whether beside each other.
+    """Choose and warm up the sessions of encoder and decoder, concurrent ones if that is as fast.
 
     Args:
-        version: The version that is loaded.
-        files: Its content.
-        golden: Pictures, and captions that every session must agree with at every size. See VerifiedRun.
-        chosen: On the chosen candidates, with all threads.
-        decoding: What decodes: the same, or graphs that keep states on their device.
-        bound: What log-probabilities may deviate.
+        version: The version being loaded.
+        files: Its files.
+        golden: Expected captions, which every session must give at every batch size.
+        chosen: Graphs on the chosen candidates, with all threads.
+        decoding: The same graphs, or those with states on the device.
+        bound: Largest deviation of log-probabilities.
 
     Raises:
-        ModelRefused: A session does not.
+        ModelRefused: A session's outputs are wrong.
     """
     slots = decoding.slots
 
     def for_trial(*encoded: list[Any]) -> Slots[Any, Any]:
-        # In host memory others: those that serve take memory when they are first used, and few are ever full.
+        # In host memory, separate slots: those that serve allocate memory at their first use, and few are ever full.
         return host_slots(slots.capacity, *encoded) if decoding.graphs is chosen else slots
 
     def warmed(graphs: Captioner[Any], callers: int = 1, share: int = 0) -> tuple[AnySessionPool, AnySessionPool]:
-        """Return runners of encoder and decoder; `share` are the threads of each of several jobs at once."""
+        """Return warmed sessions of encoder and decoder; `share`: threads of each concurrent job, 0 for no others."""
         first = DecoderCheck(graphs, for_trial, golden, bound)
 
         def encode(rows: int) -> tuple[list[Any], list[Any], Array | None]:
@@ -107,7 +107,7 @@ def _runners(
             VerifiedRun(encode, lambda rows: first.of_encoding(rows, encode(rows)), ENCODER_FILE, graphs.encoder),
             callers,
         )
-        # The slots are one, and so is the step.
+        # There is one set of slots, so steps never run concurrently.
         step = version.warm(
             files,
             graphs.decoder,

@@ -1,4 +1,4 @@
-"""Classifiers, as far as loading is concerned: a candidate's logits must agree with the golden examples."""
+"""The classifiers' entry for loading: a candidate's logits must agree with the golden examples."""
 
 from functools import partial
 from typing import Final
@@ -24,7 +24,7 @@ def _judge(loaded: Loaded[ClassifierGraph]) -> Verdict:
 
 
 def _judge_rows(loaded: Loaded[ClassifierGraph], rows: int, outputs: Tensors) -> Verdict:
-    """Judge answers to `rows` golden pictures, over and over, on the scale of all that the bound is meant for."""
+    """Compare outputs of `rows` golden pictures, repeated as needed, on the scale of all golden logits."""
     reference = loaded.golden.logits
     assert reference is not None
     expected = np.resize(reference, (max(rows, len(reference)), *reference.shape[1:]))

@@ -1,4 +1,4 @@
-"""Loads a version of any task by the task's entry: its graphs, how they are judged, and what serves them.
+"""Loads a version of any task by the task's entry: its graphs, their comparison with golden examples, its engine.
 
 A new task is an entry in a module of its own (see classifiers.py) and a line in loader.py.
 """
@@ -38,7 +38,7 @@ class Prepared(NamedTuple):
 
 
 class Loaded(NamedTuple, Generic[G]):
-    """A version whose graphs are to be judged and prepared: `bound` is what their outputs may deviate."""
+    """A version with opened graphs; `bound` is the largest deviation of their outputs."""
 
     version: Version
     files: VersionFiles
@@ -49,12 +49,12 @@ class Loaded(NamedTuple, Generic[G]):
 
 @dataclass(frozen=True)
 class TaskEntry(Generic[G]):
-    """One task, as far as loading is concerned.
+    """A task's entry for loading.
 
     Attributes:
         task: The task.
-        examples: What the golden examples must hold, for errors: "logits".
-        has_examples: Whether they do.
+        examples: Name of the required golden examples, for errors: "logits".
+        has_examples: Returns whether golden examples hold them.
         graphs: Makes graphs of a session for each of the task's files, in their order, and the manifest.
         run: Runs graphs on pictures; the fastest candidate is chosen by it.
         judge: Compares the answers of graphs with the golden examples.
