@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from resonnx_export.networks import ARCHITECTURES
+from resonnx_export.networks.resnet import ARCHITECTURES
 
 from ..conftest import RunningServer, shared_folder
 from ..export.caption_exports import YUNJEY, write_vocabulary
