@@ -5,39 +5,25 @@ import json
 import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from dataclasses import replace
 from pathlib import Path
 
 import grpc
 import numpy as np
 import pytest
-import torch
-from resonnx_export.classifier import ClassifierSettings, export_classifier
-from resonnx_export.networks.resnet import ARCHITECTURES, ResNet
-from resonnx_export.options import Target
-from resonnx_export.pictures.recipe import image_input
-from resonnx_export.proof.reference import settle_batch_norm
 from resonnx_proto.v1 import vision_pb2, vision_pb2_grpc
-from safetensors.torch import save_file
 
 CLIENTS, REQUESTS = 64, 4
-SIDE = 64
+SIDE = 32
 # Each channel of one process its own connection.
 OPTIONS = [("grpc.use_local_subchannel_pool", 1)]
 
 
 @pytest.fixture(scope="module")
-def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A ResNet-18 at 64x64, so that the network and not the clients' process is the slowest part."""
-    torch.manual_seed(0)
-    network = ResNet(replace(ARCHITECTURES["resnet18"], num_classes=10))
-    settle_batch_norm(network, [torch.randn(4, 3, SIDE, SIDE) for _ in range(2)])
-    folder = tmp_path_factory.mktemp("resnet18")
-    save_file(network.state_dict(), folder / "random.safetensors")
-    settings = ClassifierSettings(image_input(SIDE, resize_short_side=None), tuple("0123456789"))
-    target = Target(folder / "models", "resnet18")
-    export_classifier(folder / "random.safetensors", settings, target, lambda stage: None)
-    return folder / "models"
+def repository(demo_repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The demo's classifier alone."""
+    folder = tmp_path_factory.mktemp("digits")
+    (folder / "digits").symlink_to(demo_repository / "digits")
+    return folder
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +46,7 @@ def pictures(server) -> tuple[list[np.ndarray], np.ndarray]:
 def _request(pixels: np.ndarray) -> vision_pb2.ClassifyRequest:
     height, width, _ = pixels.shape
     raw = {"rgb": pixels.tobytes(), "width": width, "height": height}
-    return vision_pb2.ClassifyRequest(model="resnet18", image={"raw": raw}, return_features=True)
+    return vision_pb2.ClassifyRequest(model="digits", image={"raw": raw}, return_features=True)
 
 
 async def test_answers_belong_to_their_pictures(server, pictures) -> None:
@@ -70,7 +56,7 @@ async def test_answers_belong_to_their_pictures(server, pictures) -> None:
 async def test_batches_are_shared(start_server, repository: Path, pictures, tmp_path: Path) -> None:
     """On one core, told that large batches pay and to wait for company: 64 clients fill them, whatever their pace."""
     config, tables = tmp_path / "server.toml", tmp_path / "tables"
-    config.write_text("[models.resnet18]\nmax_batch_size = 16\nmax_queue_delay_us = 1000000\n")
+    config.write_text("[models.digits]\nmax_batch_size = 16\nmax_queue_delay_us = 1000000\n")
 
     def start() -> AbstractContextManager:
         environment = {"RESONNX_CACHE_DIR": str(tables)}
@@ -103,7 +89,7 @@ async def _executions(server, pictures) -> float:
     """Let all clients ask, hold their answers against `pictures`, and return how many batches there were."""
     pixels, expected = pictures
     nearest_other = min(np.abs(expected[i] - expected[j]).max() for i in range(CLIENTS) for j in range(i))
-    before = [server.metric(f"nv_inference_{name}", model="resnet18") for name in ("count", "exec_count")]
+    before = [server.metric(f"nv_inference_{name}", model="digits") for name in ("count", "exec_count")]
     channels = [grpc.aio.insecure_channel(server.grpc, options=OPTIONS) for _ in range(CLIENTS)]
     # Serialized before and parsed after: 64 clients in one process must not be slower than the server.
     requests = [_request(p).SerializeToString() for p in pixels]
@@ -121,7 +107,7 @@ async def _executions(server, pictures) -> float:
     for (number, turn), answer in answers.items():
         features = np.array(vision_pb2.ClassifyResponse.FromString(answer).features)
         assert np.abs(features - expected[_which(number, turn)]).max() < nearest_other / 4
-    after = [server.metric(f"nv_inference_{name}", model="resnet18") for name in ("count", "exec_count")]
+    after = [server.metric(f"nv_inference_{name}", model="digits") for name in ("count", "exec_count")]
     assert after[0] - before[0] == CLIENTS * REQUESTS
     return after[1] - before[1]
 
