@@ -9,7 +9,7 @@ from google.protobuf.json_format import MessageToDict
 from resonnx._errors import ResonnxError
 from resonnx._results import ModelInfo, ModelSummary
 from resonnx._table import table
-from resonnx._tasks import TASKS
+from resonnx._tasks import task_of
 from resonnx._tasks.task import Task
 
 
@@ -82,7 +82,7 @@ def model_lines(info: ModelInfo) -> list[str]:
         source, size = info.manifest.source, info.manifest.input
         rows.append(("source", f"{source.architecture} ({source.layout})"))
         rows.append(("input", f"{size.width}x{size.height}"))
-        if task := TASKS.get(summary.task):
+        if task := task_of(summary):
             rows += task.manifest_rows(info.manifest)
     for session in info.sessions:
         latencies = ", ".join(f"{x.batch_size}: {x.expected_s * 1e3:.1f} ms" for x in session.latencies)

@@ -81,6 +81,7 @@ def _rows(manifest: manifest_pb2.Manifest) -> list[tuple[str, str]]:
 
 
 CAPTION: Final = Task(
+    "caption",
     "captioner",
     result_lines=_lines,
     result_json=_json,

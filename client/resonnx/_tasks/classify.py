@@ -74,6 +74,7 @@ def _outcome(serialised: bytes) -> tuple[str, str, str]:
 
 
 CLASSIFY: Final = Task(
+    "classify",
     "classifier",
     result_lines=_lines,
     result_json=_json,

@@ -32,7 +32,8 @@ class Task(Generic[R]):
     """A task of models.
 
     Attributes:
-        name: As in `ModelSummary.task`.
+        name: The same in the server and the exporter.
+        model: What models of this task are called in `ModelSummary.task`.
         result_lines: Returns a result as lines of text.
         result_json: Returns a result's own fields as JSON values.
         manifest_rows: Returns (name, value) rows that describe the task's part of a manifest.
@@ -42,6 +43,7 @@ class Task(Generic[R]):
     """
 
     name: str
+    model: str
     result_lines: Callable[[R], list[str]]
     result_json: Callable[[R], dict[str, Any]]
     manifest_rows: Callable[[manifest_pb2.Manifest], list[tuple[str, str]]]

@@ -14,7 +14,7 @@ from resonnx_proto.v1 import vision_pb2
 
 from resonnx._async_client import AsyncClient
 from resonnx._errors import FailedPrecondition, from_rpc_error
-from resonnx._tasks import TASKS
+from resonnx._tasks import task_of
 from resonnx._tasks.task import StreamCall
 from resonnx.bench.summary import OK
 
@@ -57,9 +57,9 @@ async def vision_traffic(server: str, model: str, files: Sequence[bytes], seed: 
         info = await client.model(model)
     if info.manifest is None:
         raise FailedPrecondition(f"{model} is a bare ONNX file, which takes no pictures: use --input tensor")
-    task = TASKS.get(info.summary.task)
+    task = task_of(info.summary)
     if task is None:
-        raise FailedPrecondition(f"{model} has the task {info.summary.task!r}; known are {', '.join(TASKS)}")
+        raise FailedPrecondition(f"{model} is of a task that this client does not know: {info.summary.task}")
     if files:
         images = [vision_pb2.Image(encoded=file) for file in files]
     else:
