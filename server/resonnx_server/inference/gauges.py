@@ -22,25 +22,19 @@ class ServingCollector(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """Yield the gauges. Expected times are those that batches are chosen, and requests admitted, by."""
-        ready = GaugeMetricFamily(
+        gauge = GaugeMetricFamily
+        of_size = (*_FILE, "batch_size")
+        ready = gauge(
             "resonnx_model_ready", "1 if the model is served, 0 while it is loading or if it was refused", labels=_MODEL
         )
-        pending = GaugeMetricFamily(
-            "nv_inference_pending_request_count",
-            "Queued requests; for captioners, queued pictures",
-            labels=_MODEL,
+        pending = gauge(
+            "nv_inference_pending_request_count", "Queued requests; for captioners, queued pictures", labels=_MODEL
         )
-        in_progress = GaugeMetricFamily(
-            "resonnx_requests_in_progress", "Requests without a response yet", labels=_MODEL
-        )
-        queued = GaugeMetricFamily("resonnx_queue_rows", "Queued rows", labels=_MODEL)
-        instances = GaugeMetricFamily("resonnx_instances", "Batches that can run at the same time", labels=_FILE)
-        expected = GaugeMetricFamily(
-            "resonnx_batch_expected_seconds", "Predicted latency of a batch", labels=(*_FILE, "batch_size")
-        )
-        spread = GaugeMetricFamily(
-            "resonnx_batch_spread_seconds", "Mean absolute error of that prediction", labels=(*_FILE, "batch_size")
-        )
+        in_progress = gauge("resonnx_requests_in_progress", "Requests without a response yet", labels=_MODEL)
+        queued = gauge("resonnx_queue_rows", "Queued rows", labels=_MODEL)
+        instances = gauge("resonnx_instances", "Batches that can run at the same time", labels=_FILE)
+        expected = gauge("resonnx_batch_expected_seconds", "Predicted latency of a batch", labels=of_size)
+        spread = gauge("resonnx_batch_spread_seconds", "Mean absolute error of that prediction", labels=of_size)
         for model in self._models:
             labels = (model.name, str(model.version))
             ready.add_metric(labels, 1)
