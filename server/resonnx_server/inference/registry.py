@@ -7,7 +7,6 @@ from typing import Final
 
 from resonnx_proto.v1 import manifest_pb2 as pb
 
-from resonnx_server.captioning.engine import CaptionEngine
 from resonnx_server.errors import (
     ModelRefused,
     NotFound,
@@ -66,7 +65,7 @@ class Model:
     max_queue_size: int
     sessions: tuple[SessionReport, ...]
     stats: ModelStats
-    engine: AnyEngine | CaptionEngine
+    engine: AnyEngine
     optional_inputs: tuple[TensorSpec, ...] = ()
     pictures: PictureOptions | None = None
     allow_timeout_override: bool = False

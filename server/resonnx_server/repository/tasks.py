@@ -17,6 +17,7 @@ from resonnx_server.runtime.model_files.golden_examples import Golden, Verdict
 from resonnx_server.runtime.model_files.manifest import GOLDEN, VersionFiles, onnx_files
 from resonnx_server.runtime.pictures.images import Pixels
 from resonnx_server.runtime.session import TensorSpec
+from resonnx_server.scheduling.engine import AnyEngine
 
 G = TypeVar("G")
 
@@ -34,7 +35,7 @@ class Prepared(NamedTuple):
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     sessions: tuple[SessionReport, ...]
-    engine: Callable[..., Any]
+    engine: Callable[..., AnyEngine]
 
 
 class Loaded(NamedTuple, Generic[G]):
