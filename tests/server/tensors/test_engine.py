@@ -22,12 +22,11 @@ from resonnx_server.errors import (
 )
 from resonnx_server.observe.metrics import Metrics
 from resonnx_server.observe.stats import ModelStats
-from resonnx_server.scheduling.buffers import BufferPool
 from resonnx_server.scheduling.deadline_admission import Objective
 from resonnx_server.scheduling.device import Device
 from resonnx_server.scheduling.latency import LatencyTable
 from resonnx_server.scheduling.measurement import sizes_up_to
-from resonnx_server.scheduling.session_pool import AnyInstanceGroup, InstanceGroup, SessionPool, Tensors
+from resonnx_server.scheduling.session_pool import InstanceGroup, SessionPool, Tensors
 from resonnx_server.tensors.engine import TensorEngine
 
 from ..waiting import Clock, until
@@ -102,38 +101,6 @@ async def test_the_phases_of_a_request_fit_into_its_time() -> None:
     assert rows == 2
     assert min(phases) >= 0
     assert sum(phases) <= taken
-
-
-def _group(clock: Clock) -> AnyInstanceGroup:
-    """Sessions of which that for latency takes half as long, if nothing else runs."""
-    return InstanceGroup(
-        SessionPool(Runtime(), LatencyTable({1: 100.0}, clock=clock)),
-        SessionPool(Runtime(), LatencyTable({1: 200.0}, clock=clock)),
-        max_concurrent_batches=2,
-    )
-
-
-def test_one_batch_alone_runs_on_the_session_that_was_faster_lately() -> None:
-    runners = _group(Clock())
-    assert runners.pick(1, is_alone=False) is runners.throughput_session
-    assert runners.pick(1, is_alone=True) is runners.latency_session
-    for _ in range(50):
-        runners.latency_session.table.record(1, 1000)
-    assert runners.pick(1, is_alone=True) is runners.throughput_session
-
-
-def test_a_session_that_became_slow_is_tried_again_but_rarely() -> None:
-    clock = Clock()
-    runners = _group(clock)
-    picks = []
-    for number in range(60_000):
-        clock.ns += 10_000_000
-        pool = runners.pick(1, is_alone=True)
-        is_slow = number < 30_000
-        picks.append(pool is runners.latency_session)
-        pool.table.record(1, (1000 if is_slow else 100) if picks[-1] else 200)
-    assert sum(picks[:30_000]) < 300, "one in a hundred, while it is slow"
-    assert all(picks[-27_000:]), "half a minute after it is fast again"
 
 
 async def test_a_session_that_was_slow_an_hour_ago_is_used_again_at_once() -> None:
@@ -376,17 +343,6 @@ async def test_answers_are_given_though_they_cannot_be_counted(monkeypatch: pyte
     async with _engine(Runtime()) as engine:
         monkeypatch.setattr(ModelStats, "batch_done", lambda *_: 1 / 0)
         assert (await engine.run(_rows(4)))[0]["y"].item() == 8
-
-
-def test_rows_that_pad_a_batch_are_its_own() -> None:
-    """What an earlier batch left in a buffer may be what the model fails on."""
-    buffers = BufferPool(8)
-    first, buffer = buffers.join([np.full((3, 2), -1), np.full((2, 2), -1)], 8)
-    assert (first == -1).all()
-    buffers.release(buffer)
-    second, again = buffers.join([np.full((1, 2), 5), np.full((1, 2), 6)], 4)
-    assert again is buffer
-    assert second.tolist() == [[5, 5], [6, 6], [5, 5], [5, 5]]
 
 
 async def test_outputs_that_do_not_fit_together_fail_their_request_alone() -> None:
