@@ -146,8 +146,8 @@ REFUSED: dict[str, tuple[Callable[[], bytes], str]] = {
         lambda: _zip({"images.npy": _npy("{'descr': __import__('os'), 'shape': (1,), }")}),
         "'images', which is not an array of numbers",
     ),
-    "deep nesting": (lambda: _zip({"images.npy": _npy(_header("(" * 400 + ")" * 400))}), "no array of numbers"),
-    "a shape below zero": (lambda: _zip({"images.npy": _npy(_header((-1, 4, 6, 3)))}), "no array of numbers"),
+    "deep nesting": (lambda: _zip({"images.npy": _npy(_header("(" * 400 + ")" * 400))}), "not an array of numbers"),
+    "a shape below zero": (lambda: _zip({"images.npy": _npy(_header((-1, 4, 6, 3)))}), "not an array of numbers"),
     "objects": (
         lambda: _npz(images=np.array([{}], object), logits=LOGITS),
         "holds 'images' of type |O; expected |u1",

@@ -103,16 +103,16 @@ def test_the_setting_turns_pictures_upright(
     upright = file(picture, "PNG")
     # As a camera stores it that was held so: to be turned by a quarter.
     held = oriented(6, picture.transpose(Image.Transpose.ROTATE_90), "PNG")
-    assert _scores(set_up, held) == _scores(set_up, upright) == _scores(by_default, upright)
+    # Two servers may serve with different providers, so scores are compared within one.
+    assert _scores(set_up, held) == _scores(set_up, upright)
     assert _scores(by_default, held) != _scores(by_default, upright)
 
 
 def test_formats_and_limits_are_the_settings(
     set_up: grpc.Channel, by_default: grpc.Channel, picture: Image.Image
 ) -> None:
-    scores = _scores(by_default, file(picture, "PNG"))
-    assert _scores(set_up, file(picture, "TIFF")) == scores
-    assert _scores(by_default, file(picture, "BMP")) == scores
+    assert _scores(set_up, file(picture, "TIFF")) == _scores(set_up, file(picture, "PNG"))
+    assert _scores(by_default, file(picture, "BMP")) == _scores(by_default, file(picture, "PNG"))
     for message in _refusals(set_up, file(picture, "BMP")):
         assert "a BMP picture, which the server's `formats` do not allow: JPEG, PNG and TIFF" in message
     for message in _refusals(by_default, file(picture, "TIFF")):
