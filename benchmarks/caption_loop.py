@@ -24,7 +24,7 @@ from captioners.loop_graph import whole_loop
 from reports.rounds import Rounds
 from resonnx_proto.v1 import manifest_pb2 as pb
 from resonnx_server.captioning.engine import CaptionEngine
-from resonnx_server.captioning.request import CaptionTask
+from resonnx_server.captioning.request import CaptionCost, CaptionTask, CaptionWork
 from resonnx_server.captioning.slots import Slots, host_slots
 from resonnx_server.observe.metrics import Metrics
 from resonnx_server.runtime.decoding.search import DecodeOptions
@@ -123,7 +123,8 @@ class Engine:
 
     async def _caption(self, i: int) -> tuple[int, list[int]]:
         options = DecodeOptions(max_tokens=self._captions.lengths[i])
-        captioned = await self._engine.run(number(i), options)
+        with self._engine.reserve(CaptionCost(1, options)) as reservation:
+            captioned = await self._engine.submit(CaptionWork(number(i), options), reservation)
         return i, [token.id for token in captioned.ranked[0][0].tokens]
 
     def close(self) -> None:

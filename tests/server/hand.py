@@ -51,6 +51,8 @@ class Hand(Device):
     def end(self, job: Job) -> None:
         """Let a job end, after its cost."""
         job.run()
+        with self.lock:
+            job.finish()
         self._jobs.remove(job)
         self.ns += int(job.cost_ns)
 

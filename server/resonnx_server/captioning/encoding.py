@@ -38,18 +38,18 @@ class EncodeJob:
 
     Attributes:
         tasks: Requests whose pictures are encoded.
-        runner: Runs the encoder.
+        pool: The encoder's session.
         size: Batch size in pictures.
         buffers: Memory to put pictures together in.
         clock: Monotonic ns.
-        done: Called with the job at its end, on the lane.
+        done: Called with the job at its end, with the device's lock held.
         joining: Encoded pictures with words to come, once it ran.
         infer_ns: Duration of the encoder's run; None if the batch failed as a whole.
         completions: What callers and counters get.
     """
 
     tasks: list[CaptionTask]
-    runner: AnySessionPool
+    pool: AnySessionPool
     size: int
     buffers: BufferPool
     clock: Clock
@@ -61,7 +61,7 @@ class EncodeJob:
     has_all_cores: bool = field(init=False)
 
     def __post_init__(self) -> None:
-        self.cost_ns, self.has_all_cores = self.runner.table.cost_ns(self.size), self.runner.has_all_cores
+        self.cost_ns, self.has_all_cores = self.pool.table.cost_ns(self.size), self.pool.has_all_cores
 
     def run(self) -> None:
         """Encode all pictures together or, if that fails, each alone."""
@@ -75,6 +75,8 @@ class EncodeJob:
             for row, task in enumerate(encoding.tasks):
                 self._begin(task, encoding, row)
             self.completions.batches.append(encoding.count)
+
+    def finish(self) -> None:
         self.done(self)
 
     def _encode_singly(self) -> list[_Encoding]:
@@ -83,7 +85,7 @@ class EncodeJob:
             try:
                 # A batch of one has failed already.
                 if len(self.tasks) > 1:
-                    encodings.append(self._encode([task], self.runner.table.padded_batch_size(1)))
+                    encodings.append(self._encode([task], self.pool.table.padded_batch_size(1)))
                     continue
             except Exception:  # the boundary of one picture
                 _log.exception("a picture could not be encoded by itself")
@@ -96,7 +98,7 @@ class EncodeJob:
         images, buffer = self.buffers.join([task.image[np.newaxis] for task in tasks], size)
         assembled = clock()
         try:
-            state, features, first_log_probs = self.runner.run(images)
+            state, features, first_log_probs = self.pool.run(images)
         finally:
             self.buffers.release(buffer)
         end = clock()

@@ -9,7 +9,6 @@ it; if that is one, encoding and steps take turns, as each uses the whole device
 begin, encode_policy.py which goes first; encoding.py and stepping.py are the jobs.
 """
 
-import asyncio
 from typing import Any
 
 from resonnx_proto.v1.manifest_pb2 import CaptionerSpec
@@ -17,21 +16,21 @@ from resonnx_proto.v1.manifest_pb2 import CaptionerSpec
 from resonnx_server.captioning.encode_policy import EncodePolicy
 from resonnx_server.captioning.encoding import EncodeJob
 from resonnx_server.captioning.forecast import CaptionQueue, Forecast
-from resonnx_server.captioning.request import CaptionCost, Captioned, CaptionTask, CaptionWork, Completions, OnWords
+from resonnx_server.captioning.request import CaptionCost, Captioned, CaptionTask, CaptionWork, Completions
 from resonnx_server.captioning.schedule import CaptionSchedule
 from resonnx_server.captioning.slots import Slots
 from resonnx_server.captioning.stepping import StepJob
-from resonnx_server.errors import Unavailable
 from resonnx_server.observe.stats import ModelStats
 from resonnx_server.runtime.decoding.beams import BeamSearch
 from resonnx_server.runtime.decoding.greedy import Greedy
 from resonnx_server.runtime.decoding.sampling import Sampling
 from resonnx_server.runtime.decoding.search import DecodeOptions, Search
-from resonnx_server.runtime.pictures.images import Pixels
-from resonnx_server.scheduling.batcher import DEFAULT_PRIORITY, Batch, Entry, QueueReservation
+from resonnx_server.scheduling.batcher import Batch
 from resonnx_server.scheduling.buffers import BufferPool
 from resonnx_server.scheduling.deadline_admission import Decoding, Objective
 from resonnx_server.scheduling.device import Device, Job
+from resonnx_server.scheduling.engine import Engine, closing
+from resonnx_server.scheduling.queue import Entry, QueueReservation
 from resonnx_server.scheduling.session_pool import AnyInstanceGroup
 
 
@@ -42,8 +41,8 @@ def start_search(spec: CaptionerSpec, options: DecodeOptions) -> Search:
     return BeamSearch(spec, options) if options.beam_width > 1 else Greedy(spec, options)
 
 
-class CaptionEngine:
-    """One captioner's work on a device: an Engine (scheduling/engine.py).
+class CaptionEngine(Engine[CaptionCost, CaptionWork, Captioned, CaptionTask]):
+    """One captioner's work on a device.
 
     Args:
         spec: Special tokens and limits.
@@ -70,13 +69,13 @@ class CaptionEngine:
         max_queue_delay_us: int = 0,
         objective: Objective | None = None,
     ) -> None:
-        self.spec, self.slots, self.stats = spec, slots, stats
-        self.encoders, self.decoders, self.device = encoders, decoders, device
+        self.spec, self.slots = spec, slots
+        self.encoders, self.decoders = encoders, decoders
         # Of equal words the first: a vocabulary should have none.
         self.word_ids = {word: i for i, word in reversed(list(enumerate(spec.vocabulary)))}
         stats.slots = slots.capacity
         encode_table, self._step_table = encoders.table, decoders.table
-        self._schedule = CaptionSchedule(
+        self.schedule = CaptionSchedule(
             EncodePolicy(encode_table, self._step_table),
             max_jobs=encoders.max_concurrent_batches,
             capacity=slots.capacity,
@@ -84,92 +83,46 @@ class CaptionEngine:
             mean_steps=spec.max_tokens / 2,
         )
         tables = (*encoders.tables, *decoders.tables)
-        self._queue = CaptionQueue(device, encoders, max_queue_rows, max_queue_delay_us * 1000, objective, tables)
-        self._forecast = Forecast(
-            self._queue, self._schedule, decoders, slots.capacity, beside=encoders.max_concurrent_batches > 1
-        )
+        queue = CaptionQueue(device, encoders, max_queue_rows, max_queue_delay_us * 1000, objective, tables)
+        beside = encoders.max_concurrent_batches > 1
+        self._forecast = Forecast(queue, self.schedule, decoders, slots.capacity, beside=beside)
         self._buffers = BufferPool(encode_table.largest, device.allocate)
         # Of steps; owned by the step that runs.
         self._pending = Completions()
         self._last_step_ns = 0
-        self._loop = asyncio.get_running_loop()
-        self._closed = False
-        device.attach(self)
+        super().__init__(device, stats, queue)
 
-    def reserve(
-        self,
-        cost: CaptionCost,
-        deadline_ns: int | None = None,
-        priority: int = DEFAULT_PRIORITY,
-        decoding: Decoding | None = None,
+    def _admit(
+        self, cost: CaptionCost, deadline_ns: int | None, priority: int, decoding: Decoding | None
     ) -> QueueReservation:
-        if self._closed:
-            raise Unavailable("the model is being closed")
-
         def predict() -> tuple[float, float]:
             own_ns = self._forecast.own_ns(cost)
-            if self._schedule.is_idle and not self._schedule.decodes and not self._has_queue:
+            if self.schedule.is_idle and not self.schedule.decodes and not self._has_queue:
                 return own_ns, 0.0
             return own_ns, max(0.0, self._forecast.wait_ns(cost, priority) - own_ns)
 
-        with self.device.lock:
-            demand = self._forecast.of_one(cost.options)
-            return self._queue.reserve(cost.pictures, deadline_ns, priority, decoding, predict, row_demand=demand)
+        demand = self._forecast.of_one(cost.options)
+        return self._queue.reserve(cost.pictures, deadline_ns, priority, decoding, predict, row_demand=demand)
 
-    async def run(
-        self,
-        image: Pixels,
-        options: DecodeOptions,
-        on_words: OnWords | None = None,
-        deadline_ns: int | None = None,
-        priority: int = DEFAULT_PRIORITY,
-    ) -> Captioned:
-        """Reserve and submit one picture at once. See Engine and CaptionWork."""
-        with self.reserve(CaptionCost(1, options), deadline_ns, priority) as reservation:
-            return await self.submit(CaptionWork(image, options, on_words), reservation)
-
-    async def submit(self, work: CaptionWork, reservation: QueueReservation) -> Captioned:
-        if self._closed:
-            raise Unavailable("the model is being closed")
-        future: asyncio.Future[Captioned] = self._loop.create_future()
+    def _entry(self, work: CaptionWork, reservation: QueueReservation) -> Entry[CaptionTask]:
         now, options, deadline_ns = self.device.clock(), work.options, reservation.deadline_ns
         search, steps = start_search(self.spec, options), self._forecast.steps(options)
-        task = CaptionTask(*work, search, future, now, deadline_ns, steps)
-        entry = Entry(task, 1, now, deadline_ns, priority=reservation.priority)
-        with self.device.lock:
-            self._queue.push(entry, reservation)
-            self.device.notify(self.ready_at_ns())
-        try:
-            return await future
-        except asyncio.CancelledError:
-            # The next step removes an active caption whose future is cancelled.
-            with self.device.lock:
-                self._queue.discard(entry)
-            raise
-        finally:
-            # They hold the error, which holds this frame: pictures would live until garbage is collected.
-            del future, task, entry
+        task = CaptionTask(*work, search, self._loop.create_future(), now, deadline_ns, steps)
+        return Entry(task, 1, now, deadline_ns, priority=reservation.priority)
 
-    def queued(self) -> int:
-        return len(self._queue)
+    def _abandon(self) -> None:
+        if not self.schedule.is_idle:
+            return
+        completions = Completions()
+        waiting = [entry.payload for entry in self._queue.clear()]
+        for task in (*waiting, *self.schedule.clear(), *self.slots.owners):
+            completions.failed(task, closing())
+        self._post(completions)
 
-    def queued_rows(self) -> int:
-        return self._queue.rows
-
-    def active_rows(self) -> int:
-        """Rows that captions under way take, or may come to take."""
-        return self._schedule.active.rows
-
-    def close(self) -> None:
-        with self.device.lock:
-            self._closed = True
-            self.device.detach(self)
-            self._abandon_if_closed()
-
-    # device.Workload, under the device's lock.
+    # Workload: called by the device, under its lock.
 
     def ready_at_ns(self) -> int | None:
-        schedule = self._schedule
+        schedule = self.schedule
         if not schedule.can_begin:
             return None
         # With nothing to decode, waiting pictures are encoded.
@@ -180,7 +133,7 @@ class CaptionEngine:
     def due_ns(self) -> int:
         # The next word of a caption is due one step after the last.
         due = self._queue.due_ns() if self._queue.rows else None
-        if self._schedule.decodes:
+        if self.schedule.decodes:
             next_word = self._last_step_ns + int(self._step_table.cost_ns(self._step_table.largest))
             due = next_word if due is None else min(due, next_word)
         assert due is not None
@@ -188,17 +141,14 @@ class CaptionEngine:
 
     def shortest_ns(self) -> float:
         steps = self._step_table
-        return steps.cost_ns(steps.sizes[0]) if self._schedule.can_step else self._queue.shortest_ns()
-
-    def objective_ns(self) -> int | None:
-        return self._queue.live_objective_ns()
+        return steps.cost_ns(steps.sizes[0]) if self.schedule.can_step else self._queue.shortest_ns()
 
     def take(self, now_ns: int, budget_ns: float | None) -> Job | None:
         waiting = 0
         if self._queue.rows:
             ready_at = self._queue.ready_at_ns()
             waiting = self._fitting() if ready_at is not None and ready_at <= now_ns else 0
-        if waiting and (pictures := self._schedule.to_encode(waiting, self.device.idle_lanes())):
+        if waiting and (pictures := self.schedule.to_encode(waiting, self.device.idle_lanes())):
             batch = self._queue.take(now_ns, pictures, budget_ns)
             if batch.expired:
                 late = Completions()
@@ -207,25 +157,25 @@ class CaptionEngine:
                 self._post(late)
             if batch.entries:
                 return self._encode(batch)
-        return self._step() if self._schedule.can_step else None
+        return self._step() if self.schedule.can_step else None
 
     def _fitting(self) -> int:
-        return self._schedule.fitting(entry.payload for entry in self._queue)
+        return self.schedule.fitting(entry.payload for entry in self._queue)
 
     def _encode(self, batch: Batch[CaptionTask]) -> EncodeJob:
-        is_alone = self._schedule.is_idle and not self._schedule.decodes and self._is_only_job()
-        runner, tasks = self.encoders.pick(batch.size, is_alone=is_alone), [entry.payload for entry in batch.entries]
-        job = EncodeJob(tasks, runner, batch.size, self._buffers, self.device.clock, self._encoded)
-        self._schedule.begin_encoding(job.tasks, has_all_cores=job.has_all_cores)
+        is_alone = self.schedule.is_idle and not self.schedule.decodes and self._is_only_job()
+        pool, tasks = self.encoders.pick(batch.size, is_alone=is_alone), [entry.payload for entry in batch.entries]
+        job = EncodeJob(tasks, pool, batch.size, self._buffers, self.device.clock, self._encoded)
+        self.schedule.begin_encoding(job.tasks, has_all_cores=job.has_all_cores)
         return job
 
     def _step(self) -> StepJob:
-        joining = self._schedule.begin_step()
-        size = self._step_table.padded_batch_size(min(self._schedule.active.rows, self.slots.capacity))
-        runner = self.decoders.pick(size, is_alone=self._is_only_job())
-        if runner.has_all_cores:
-            self._schedule.take_device()
-        return StepJob(self.slots, joining, runner, size, self._pending, self.device.clock, self._stepped)
+        joining = self.schedule.begin_step()
+        size = self._step_table.padded_batch_size(min(self.schedule.active.rows, self.slots.capacity))
+        pool = self.decoders.pick(size, is_alone=self._is_only_job())
+        if pool.has_all_cores:
+            self.schedule.take_device()
+        return StepJob(self.slots, joining, pool, size, self._pending, self.device.clock, self._stepped)
 
     def _is_only_job(self) -> bool:
         """Whether nothing runs on the device, and no picture could be encoded beside the job that begins."""
@@ -235,42 +185,29 @@ class CaptionEngine:
     def _has_queue(self) -> bool:
         return self._queue.rows + self._queue.reserved_rows > 0
 
-    # Results of jobs, from their lane. A caller that gets one and asks again must find the lane idle.
+    # Results of jobs, from their lane, under the device's lock.
 
     def _encoded(self, job: EncodeJob) -> None:
-        with self.device.lock:
-            self.device.job_done()
-            self._post(job.completions)
-            self._schedule.end_encoding(job.tasks, job.joining)
-            if job.infer_ns is not None:
-                job.runner.table.record(job.size, job.infer_ns)
-            self._abandon_if_closed()
+        self._post(job.completions)
+        self.schedule.end_encoding(job.tasks, job.joining)
+        self._ended(job)
 
     def _stepped(self, job: StepJob) -> None:
-        with self.device.lock:
-            self.device.job_done()
-            if (due := self._pending.due()) is not None:
-                self._post(due)
-            self._last_step_ns = now = self.device.clock()
-            if job.infer_ns is None:
-                self._schedule.end_step(self.slots.owners)
-            else:
-                self._schedule.end_step(self.slots.owners, job.rows, now - job.begin_ns - job.infer_ns)
-                job.runner.table.record(job.size, job.infer_ns)
-            for task in job.ended:
-                self._schedule.learn(task.steps)
-                self._forecast.learn_length(task.steps, task.options)
-            self._abandon_if_closed()
+        if (due := self._pending.due()) is not None:
+            self._post(due)
+        self._last_step_ns = now = self.device.clock()
+        rows, infer_ns = (0, 0) if job.infer_ns is None else (job.rows, job.infer_ns)
+        self.schedule.end_step(self.slots.owners, rows, now - job.begin_ns - infer_ns)
+        for task in job.ended:
+            self.schedule.learn(task.steps)
+            self._forecast.learn_length(task.steps, task.options)
+        self._ended(job)
+
+    def _ended(self, job: EncodeJob | StepJob) -> None:
+        if job.infer_ns is not None:
+            job.pool.table.record(job.size, job.infer_ns)
+        if self._closed:
+            self._abandon()
 
     def _post(self, completions: Completions) -> None:
         self._loop.call_soon_threadsafe(completions.deliver, self.stats)
-
-    def _abandon_if_closed(self) -> None:
-        """Once closed with no job under way, fail all requests; with the lock held."""
-        if not self._closed or not self._schedule.is_idle:
-            return
-        completions = Completions()
-        waiting = [entry.payload for entry in self._queue.clear()]
-        for task in (*waiting, *self._schedule.clear(), *self.slots.owners):
-            completions.failed(task, Unavailable("the model is being closed"))
-        self._post(completions)

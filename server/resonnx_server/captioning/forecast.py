@@ -9,7 +9,8 @@ from typing import Any, Final
 from resonnx_server.captioning.request import CaptionCost, CaptionTask
 from resonnx_server.captioning.schedule import NOTHING, CaptionSchedule, Demand, demand_of
 from resonnx_server.runtime.decoding.search import DecodeOptions
-from resonnx_server.scheduling.batcher import PRIORITY_LEVELS, Batcher, Entry, QueueReservation
+from resonnx_server.scheduling.batcher import Batcher
+from resonnx_server.scheduling.queue import PRIORITY_LEVELS, Entry, QueueReservation
 from resonnx_server.scheduling.session_pool import AnyInstanceGroup
 
 # Weight of a new observation.

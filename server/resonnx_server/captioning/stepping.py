@@ -43,11 +43,11 @@ class StepJob:
     Attributes:
         slots: Hold the captions.
         joining: Encoded pictures whose captions begin with this step.
-        runner: Runs the decoder.
+        pool: The decoder's session.
         size: Batch size in rows: the expected one, and once it ran, the actual one.
         completions: Takes what callers and counters get.
         clock: Monotonic ns.
-        done: Called with the job at its end, on the lane.
+        done: Called with the job at its end, with the device's lock held.
         rows: Rows in use, once it ran.
         begin_ns: When the job began.
         infer_ns: Duration of the decoder's run; None if it failed or no caption was left.
@@ -56,7 +56,7 @@ class StepJob:
 
     slots: Slots[CaptionTask, Any]
     joining: list[Encoded]
-    runner: AnySessionPool
+    pool: AnySessionPool
     size: int
     completions: Completions
     clock: Clock
@@ -69,7 +69,7 @@ class StepJob:
     has_all_cores: bool = field(init=False)
 
     def __post_init__(self) -> None:
-        self.cost_ns, self.has_all_cores = self.runner.table.cost_ns(self.size), self.runner.has_all_cores
+        self.cost_ns, self.has_all_cores = self.pool.table.cost_ns(self.size), self.pool.has_all_cores
 
     def run(self) -> None:
         """Let new captions join and unwanted ones leave, run the step, and collect words and results."""
@@ -86,6 +86,8 @@ class StepJob:
                 self.completions.failed(task, InferenceFailed("the decoder failed"))
             for task in list(slots.owners):
                 slots.leave(task)
+
+    def finish(self) -> None:
         self.done(self)
 
     def _join_and_leave(self) -> None:
@@ -107,7 +109,7 @@ class StepJob:
         """Run the step of all rows or, if that fails, of each caption's."""
         slots = self.slots
         self.rows = len(slots)
-        self.size = self.runner.table.padded_batch_size(self.rows)
+        self.size = self.pool.table.padded_batch_size(self.rows)
         outcomes: list[tuple[CaptionTask, _Outcome]]
         try:
             run = self._run(slots.inputs(self.size), tasks)
@@ -136,7 +138,7 @@ class StepJob:
         rows = len(task.rows)
         try:
             if not is_only:
-                size = self.runner.table.padded_batch_size(rows)
+                size = self.pool.table.padded_batch_size(rows)
                 run = self._run(self.slots.inputs_of(task, size), [task])
                 self.slots.store_of(task, run.step.state)
                 self._count([task], rows, size)
@@ -147,7 +149,7 @@ class StepJob:
 
     def _run(self, inputs: tuple[Array, list[Any], list[Any]], tasks: list[CaptionTask]) -> _Run:
         start = self.clock()
-        step = self.runner.run(
+        step = self.pool.run(
             *inputs,
             attention=any(task.options.attention for task in tasks),
             log_probs=any(task.search.needs_log_probs for task in tasks),
@@ -195,7 +197,7 @@ def read_rows(
         InferenceFailed: The rows hold values that are no log-probabilities.
     """
     if not output.are_sound(rows, whole=whole):
-        raise InferenceFailed("the model gave values that are no probabilities")
+        raise InferenceFailed("the model's log-probabilities are NaN or infinite")
     task.steps += 1
     search = task.search
     sources = search.advance(output, rows)

@@ -1,11 +1,8 @@
 """Classifies pictures, for every front: a reservation in the queue, then pixels, then the model."""
 
-from typing import cast
-
 from resonnx_server.inference.requests import ActiveRequest, Pictures
-from resonnx_server.observe.stats import Timing
 from resonnx_server.scheduling.session_pool import Tensors
-from resonnx_server.tensors.engine import TensorEngine
+from resonnx_server.tensors.engine import AnyTensorEngine, TensorAnswer, TensorCost
 
 
 async def classify(request: ActiveRequest, pictures: Pictures) -> Tensors:
@@ -19,8 +16,8 @@ async def classify(request: ActiveRequest, pictures: Pictures) -> Tensors:
     return outputs
 
 
-async def _classify(request: ActiveRequest, pictures: Pictures) -> tuple[Tensors, Timing]:
-    engine = cast(TensorEngine, request.model.engine)
-    decoding = await request.decoding(pictures)
-    with engine.reserve(pictures.count, request.deadline_ns, request.priority, decoding) as reservation:
+async def _classify(request: ActiveRequest, pictures: Pictures) -> TensorAnswer:
+    engine: AnyTensorEngine = request.model.engine
+    cost, decoding = TensorCost(pictures.count), await request.decoding(pictures)
+    with engine.reserve(cost, request.deadline_ns, request.priority, decoding) as reservation:
         return await engine.submit({"image": await request.pixels(pictures)}, reservation)

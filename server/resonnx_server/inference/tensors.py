@@ -1,10 +1,8 @@
 """Runs tensors through a bare ONNX file, as they come."""
 
-from typing import cast
-
 from resonnx_server.inference.requests import ActiveRequest
 from resonnx_server.scheduling.session_pool import Tensors
-from resonnx_server.tensors.engine import TensorEngine
+from resonnx_server.tensors.engine import AnyTensorEngine, TensorAnswer, TensorCost
 
 __all__ = ["Tensors", "infer"]
 
@@ -15,13 +13,17 @@ async def infer(request: ActiveRequest, inputs: Tensors, *, whole: bool) -> Tens
     Args:
         request: Of a bare ONNX file.
         inputs: Arrays by input name, checked against the model.
-        whole: Run them in a batch of their own; see TensorEngine.submit.
+        whole: Run them in a batch of their own; see TensorCost.
 
     Raises:
-        ServerError: See TensorEngine.submit.
+        ServerError: See Engine.submit.
     """
-    engine = cast(TensorEngine, request.model.engine)
-    outputs, request.timing = await request.in_time(
-        engine.run(inputs, request.deadline_ns, request.priority, whole=whole)
-    )
+    outputs, request.timing = await request.in_time(_infer(request, inputs, whole))
     return outputs
+
+
+async def _infer(request: ActiveRequest, inputs: Tensors, whole: bool) -> TensorAnswer:
+    engine: AnyTensorEngine = request.model.engine
+    rows = len(next(iter(inputs.values()))) if request.model.max_batch_size else 1
+    with engine.reserve(TensorCost(rows, whole), request.deadline_ns, request.priority) as reservation:
+        return await engine.submit(inputs, reservation)

@@ -22,7 +22,7 @@ _LOOK_AGAIN_NS: Final = 500_000
 
 
 class Job(Protocol):
-    """Work for a lane, done without the lock.
+    """Work for a lane, run without the lock.
 
     Attributes:
         cost_ns: Expected duration.
@@ -35,7 +35,10 @@ class Job(Protocol):
     def has_all_cores(self) -> bool: ...
 
     def run(self) -> None:
-        """Run it and deliver the answers. Never raises."""
+        """Run it. Never raises."""
+
+    def finish(self) -> None:
+        """Take its results and deliver the answers; called after `run` with the device's lock held. Never raises."""
 
 
 class Workload(Protocol):
@@ -78,8 +81,8 @@ class Device:
         lanes: Concurrent jobs.
         clock: Monotonic ns.
         allocate: Allocates the buffers of batches.
-        processors: Processors to which lanes are pinned while they compute by themselves. Otherwise the system may
-            leave two lanes on one processor for milliseconds while another is idle. Lanes without one are not pinned.
+        processors: Processors to which lanes are bound while they compute by themselves. Otherwise the system may leave
+            two lanes on one processor for milliseconds while another is idle. Lanes without one are not bound.
     """
 
     def __init__(
@@ -132,13 +135,6 @@ class Device:
         if not any(now <= alarm_ns <= ready_at_ns for alarm_ns in self._alarms_ns):
             self._changed.notify()
 
-    def job_done(self) -> None:
-        """Count the calling lane as idle, before its job's answers are delivered. Call with the lock held.
-
-        A caller that is answered may send its next request at once, which must not see the lane as busy.
-        """
-        self._under_way.pop(threading.get_ident(), None)
-
     def idle_lanes(self) -> int:
         """Return the number of lanes without a job, including the calling one. Call with the lock held."""
         return self.lanes - len(self._under_way)
@@ -170,7 +166,7 @@ class Device:
         processors, mine, stays = self._processors, None, False
         while (taken := self._wait_for_job()) is not None:
             job = taken
-            # Threads that work together need a processor each, so the lane is not pinned then.
+            # Threads that work together need a processor each, so the lane is not bound then.
             if not job.has_all_cores and mine is None:
                 mine = processors.take()
             if mine is not None and stays == job.has_all_cores:
@@ -178,7 +174,9 @@ class Device:
                 stay_on({mine} if stays else processors.ours)
             job.run()
             with self.lock:
-                self.job_done()
+                # A caller that is answered may send its next request at once, which must not see the lane as busy.
+                del self._under_way[threading.get_ident()]
+                job.finish()
             # Free its arrays before waiting for the next job.
             del job, taken
         if mine is not None:
@@ -190,7 +188,7 @@ class Device:
         return min((objective / 2 for objective in objectives if objective is not None), default=None)
 
     def _must_leave_the_lane(self, workload: Workload, budget_ns: float | None) -> bool:
-        """Whether the last idle lane is kept for others, as else all lanes would have jobs longer than their budget.
+        """Whether the last idle lane is kept for other workloads: else all lanes would have jobs beyond their budget.
 
         The expected ends of these jobs do not count: they are least reliable when it matters.
         """

@@ -1,21 +1,49 @@
-"""The interface of every kind of work for a device: tensors, captions."""
+"""One model's work for a device, of any kind: tensors, captions."""
 
-from typing import Any, Protocol, TypeVar
+import asyncio
+from abc import abstractmethod
+from typing import Any, Generic, Protocol, TypeVar
 
+from resonnx_server.errors import Unavailable
+from resonnx_server.observe.stats import ModelStats
+from resonnx_server.scheduling.batcher import Batcher
 from resonnx_server.scheduling.deadline_admission import Decoding
-from resonnx_server.scheduling.queue import DEFAULT_PRIORITY, QueueReservation
-
-Cost = TypeVar("Cost", contravariant=True)
-Work = TypeVar("Work", contravariant=True)
-Answer = TypeVar("Answer", covariant=True)
+from resonnx_server.scheduling.device import Device, Workload
+from resonnx_server.scheduling.queue import DEFAULT_PRIORITY, Entry, QueueReservation
 
 
-class Engine(Protocol[Cost, Work, Answer]):
-    """One model's work. Called on the event loop.
+class Task(Protocol):
+    """A submitted request, or one part of it."""
+
+    future: asyncio.Future[Any]
+
+
+Cost = TypeVar("Cost")
+Work = TypeVar("Work")
+Answer = TypeVar("Answer")
+T = TypeVar("T", bound=Task)
+
+
+class Engine(Workload, Generic[Cost, Work, Answer, T]):
+    """One model's requests and jobs. Requests come on the event loop; the device's lanes take jobs.
 
     A request reserves room before its pictures are decoded, and is submitted while the reservation is open:
     `with engine.reserve(cost, …) as reservation: … await engine.submit(work, reservation)`.
+
+    Subclasses call `__init__` last, as lanes may ask for jobs from then on.
+
+    Args:
+        device: Runs the jobs.
+        stats: The model's counters.
+        queue: Waiting requests.
     """
+
+    def __init__(self, device: Device, stats: ModelStats, queue: Batcher[T]) -> None:
+        self.device, self.stats = device, stats
+        self._queue = queue
+        self._loop = asyncio.get_running_loop()
+        self._closed = False
+        device.attach(self)
 
     def reserve(
         self,
@@ -28,7 +56,7 @@ class Engine(Protocol[Cost, Work, Answer]):
 
         Args:
             cost: Size of the request, in the engine's own terms: rows of tensors, pictures and decode options.
-            deadline_ns: Monotonic time by which the answer is wanted; None is no limit.
+            deadline_ns: Monotonic deadline of the answer; None is no limit.
             priority: 1 (first) to PRIORITY_LEVELS.
             decoding: Predicted decoding time of the request's picture files; None if there are none.
 
@@ -38,6 +66,9 @@ class Engine(Protocol[Cost, Work, Answer]):
             WaitTooLong: The deadline would pass because of the work queued before.
             Unavailable: The model is being closed.
         """
+        self._check_open()
+        with self.device.lock:
+            return self._admit(cost, deadline_ns, priority, decoding)
 
     async def submit(self, work: Work, reservation: QueueReservation) -> Answer:
         """Queue one request, or one part of it, within its reservation and return the answer.
@@ -50,15 +81,75 @@ class Engine(Protocol[Cost, Work, Answer]):
             InferenceFailed: The runtime failed on this request, or its outputs are not usable.
             Unavailable: The model is being closed.
         """
+        self._check_open()
+        entry = self._entry(work, reservation)
+        with self.device.lock:
+            self._queue.push(entry, reservation)
+            self.device.notify(self.ready_at_ns())
+        try:
+            return await self._answer(await entry.payload.future)
+        except BaseException:
+            # The request was cancelled, or some rows have failed: the others are not needed.
+            with self.device.lock:
+                self._queue.discard(entry)
+            raise
+        finally:
+            # It holds the error, which holds this frame: inputs would live until garbage is collected.
+            del entry
 
     def queued(self) -> int:
         """Return the number of queued requests, including those of which only some rows still wait."""
+        return len(self._queue)
 
     def queued_rows(self) -> int:
         """Return the number of queued rows."""
+        return self._queue.rows
 
     def close(self) -> None:
         """Fail all queued requests and refuse new ones; batches under way end."""
+        with self.device.lock:
+            self._closed = True
+            self.device.detach(self)
+            self._abandon()
+
+    @abstractmethod
+    def _admit(self, cost: Cost, deadline_ns: int | None, priority: int, decoding: Decoding | None) -> QueueReservation:
+        """Reserve room in the queue, with the lock held."""
+
+    @abstractmethod
+    def _entry(self, work: Work, reservation: QueueReservation) -> Entry[T]:
+        """Return the queue entry of a request."""
+
+    async def _answer(self, outcome: Any) -> Answer:
+        """Return the answer for the result of a task's future."""
+        answer: Answer = outcome
+        return answer
+
+    @abstractmethod
+    def _abandon(self) -> None:
+        """Once closed, fail the requests that no job will end, with the lock held."""
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise closing()
+
+    # The rest of Workload: what is the same for all kinds of work.
+
+    def due_ns(self) -> int:
+        due = self._queue.due_ns()
+        assert due is not None
+        return due
+
+    def shortest_ns(self) -> float:
+        return self._queue.shortest_ns()
+
+    def objective_ns(self) -> int | None:
+        return self._queue.live_objective_ns()
 
 
-AnyEngine = Engine[Any, Any, Any]
+def closing() -> Unavailable:
+    """Return the error of requests to an engine that has been closed."""
+    return Unavailable("the model is being closed")
+
+
+AnyEngine = Engine[Any, Any, Any, Any]

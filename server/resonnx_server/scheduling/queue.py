@@ -62,6 +62,7 @@ class QueueReservation:
         priority: 1 (first) to PRIORITY_LEVELS.
         prediction: Compared with the outcome when the block ends, if not None.
         row_demand: Of each row; see RequestQueue.reserve.
+        whole: Likewise.
     """
 
     queue: "RequestQueue[Any]"
@@ -72,6 +73,7 @@ class QueueReservation:
     priority: int
     prediction: Prediction | None = None
     row_demand: Any = None
+    whole: bool = False
 
     def __enter__(self) -> Self:
         return self
@@ -142,14 +144,14 @@ class RequestQueue(Generic[T]):
         decoding: Decoding | None = None,
         predict: Callable[[], tuple[float, float]] | None = None,
         *,
-        learns: bool = True,
         row_demand: Any = None,
+        whole: bool = False,
     ) -> QueueReservation:
         """Admit a request of `rows` and reserve room for them. For other arguments and errors see Engine.reserve.
 
         `predict` returns the expected ns of the request's own work on an idle device, and of the queue before it; it
-        replaces `own_ns` and `ahead_ns`. With `learns` the outcome corrects later predictions. `row_demand` is the work
-        that each row causes after its batch, for engines with a second stage.
+        replaces `own_ns` and `ahead_ns`. `row_demand` is the work that each row causes after its batch, for engines
+        with a second stage. A `whole` request is one row that shares no batch; its time corrects no predictions.
         """
         prediction = None
         if self._admission.has_limit(deadline_ns):
@@ -168,8 +170,8 @@ class RequestQueue(Generic[T]):
                     f"may hold {most}"
                 )
         ahead = min(rows, self.table.largest)
-        kept = prediction if learns else None
-        reservation = QueueReservation(self, rows, room, ahead, deadline_ns, priority, kept, row_demand)
+        kept = None if whole else prediction
+        reservation = QueueReservation(self, rows, room, ahead, deadline_ns, priority, kept, row_demand, whole)
         self._count_reserved(reservation, room, ahead)
         return reservation
 

@@ -18,8 +18,9 @@ import numpy.typing as npt
 from resonnx_server.errors import InferenceFailed, ServerError
 from resonnx_server.observe.stats import BatchCount, ModelStats, Timing, count_all
 from resonnx_server.runtime.session import Array
-from resonnx_server.scheduling.batcher import Batch, Entry
+from resonnx_server.scheduling.batcher import Batch
 from resonnx_server.scheduling.buffers import BufferPool
+from resonnx_server.scheduling.queue import Entry
 from resonnx_server.scheduling.session_pool import Tensors, TensorSessionPool
 
 _log = logging.getLogger(__name__)
@@ -70,7 +71,7 @@ class JobContext:
         buffers: By input name.
         batched: The model has a batch axis.
         finite: Outputs that are not finite fail their request.
-        finished: Called on the lane with each job that has run.
+        finished: Called with each job that has run, with the device's lock held.
     """
 
     clock: Callable[[], int]
@@ -98,13 +99,16 @@ class TensorJob:
         self._counts: list[BatchCount] = []
 
     def run(self) -> None:
-        """Run the batch and report it as finished."""
+        """Run the batch."""
         batch = self._batch
         try:
             self._outcomes = self._run_together(batch.entries, batch.size)
         except Exception as error:  # the boundary of a batch: every request gets an outcome
             _log.exception("a batch failed", extra={"rows": batch.rows})
-            self._outcomes = self._run_singly() if len(batch.entries) > 1 else [(batch.entries[0], _told(error))]
+            self._outcomes = self._run_singly() if len(batch.entries) > 1 else [(batch.entries[0], _failure(error))]
+
+    def finish(self) -> None:
+        """Report it as finished."""
         self._context.finished(self)
 
     def deliver(self, stats: ModelStats) -> None:
@@ -118,7 +122,7 @@ class TensorJob:
             try:
                 outcomes += self._run_together([entry], self.pool.table.padded_batch_size(entry.rows))
             except Exception as error:  # as above
-                outcomes.append((entry, _told(error)))
+                outcomes.append((entry, _failure(error)))
         return outcomes
 
     def _run_together(self, entries: list[Entry[TensorTask]], size: int) -> Outcomes:
@@ -149,7 +153,7 @@ class TensorJob:
                 timing = Timing(start - entry.arrival_ns, input_ns, infer_ns, output_ns, rows)
                 outcomes.append((entry, (part, timing)))
             else:
-                outcomes.append((entry, InferenceFailed("the model gave values that are no finite numbers")))
+                outcomes.append((entry, InferenceFailed("the model's output has NaN or infinity")))
         return outcomes
 
     def _assemble(
@@ -215,7 +219,7 @@ def _finite_rows(outputs: Tensors, rows: int) -> npt.NDArray[np.bool_]:
     return finite
 
 
-def _told(error: Exception) -> ServerError:
+def _failure(error: Exception) -> ServerError:
     """Return the error for the caller, without frames and causes: they hold the inputs of all requests."""
     if isinstance(error, ServerError):
         error.__cause__ = error.__context__ = None

@@ -34,6 +34,7 @@ from resonnx_server.scheduling.session_pool import InstanceGroup, SessionPool
 from resonnx_server.tensors.engine import TensorEngine
 
 from ...conftest import examples
+from ..asking import caption, infer
 from ..hand import Hand, any_options
 from ..language import Language, alone, ids, picture, spec
 from ..onnx_language import manifest, onnx_files, open_language
@@ -81,7 +82,7 @@ async def _engine(files: VersionFiles, graphs: CaptionerGraphs, lanes: int = 2) 
 
 
 async def _ask(engine: CaptionEngine, language: Language, number: int, options: DecodeOptions) -> None:
-    captioned = await engine.run(picture(number), options)
+    captioned = await caption(engine, picture(number), options)
     expected = alone(language, picture(number), spec(), options).ranked()
     for (found, score), (wanted, wanted_score) in zip(captioned.ranked, expected, strict=True):
         assert [t.id for t in found.tokens] == [t.id for t in wanted.tokens]
@@ -109,7 +110,7 @@ async def test_every_caption_is_its_own(files: VersionFiles, graphs: CaptionerGr
                 task.result()
 
         await asyncio.wait_for(asyncio.gather(*(ask(number) for number in range(300))), 100)
-        await until(lambda: engine.active_rows() == 0 and len(engine.slots) == 0)
+        await until(lambda: engine.schedule.active.rows == 0 and len(engine.slots) == 0)
         assert engine.stats.tokens > 0
 
 
@@ -142,7 +143,7 @@ def test_any_schedule_gives_the_captions_of_one_at_a_time(
             if not task.cancelled():
                 task.result()
         device.turn(engine)
-        assert len(engine.slots) == engine.queued_rows() == engine.active_rows() == 0
+        assert len(engine.slots) == engine.queued_rows() == engine.schedule.active.rows == 0
 
     asyncio.run(run())
 
@@ -162,9 +163,9 @@ async def test_log_probabilities_and_attention_come_down_only_when_asked_for(
     monkeypatch.setattr(resident, "run_bound", noted)
     monkeypatch.setattr(Session, "run", None)
     async with _engine(files, graphs) as engine:
-        await engine.run(picture(2), DecodeOptions(max_tokens=9, beam_width=10))
+        await caption(engine, picture(2), DecodeOptions(max_tokens=9, beam_width=10))
         assert set(fetched) == {(), ("top_ids", "top_log_probs")}
-        await engine.run(picture(2), DecodeOptions(max_tokens=9, temperature=1.0, attention=True))
+        await caption(engine, picture(2), DecodeOptions(max_tokens=9, temperature=1.0, attention=True))
         assert fetched[-1] == ("top_ids", "top_log_probs", "attention", "log_probs")
     monkeypatch.setattr(Session, "run", run)
 
@@ -177,7 +178,7 @@ async def test_a_step_that_fails_fails_its_captions_and_the_next_are_well(
         with monkeypatch.context() as broken:
             broken.setattr(RowGraph, "__call__", None)
             with pytest.raises(InferenceFailed):
-                await engine.run(picture(3), DecodeOptions(max_tokens=9))
+                await caption(engine, picture(3), DecodeOptions(max_tokens=9))
         await _ask(engine, language, 3, DecodeOptions(max_tokens=9, beam_width=4))
         assert len(engine.slots) == 0
 
@@ -190,7 +191,7 @@ async def test_a_classifier_shares_the_device(files: VersionFiles, graphs: Capti
         classifier = TensorEngine(InstanceGroup(doubles, doubles, 2), engine.device, stats, max_queue_rows=1000)
 
         async def classify(number: int) -> None:
-            outputs, _ = await classifier.run({"x": np.array([[number]])})
+            outputs, _ = await infer(classifier, {"x": np.array([[number]])})
             assert outputs["y"].tolist() == [[2 * number]]
 
         options = DecodeOptions(max_tokens=20, beam_width=3)
@@ -238,8 +239,8 @@ def test_a_device_keeps_captions_that_are_as_they_should_be(files: VersionFiles,
     assert decoding.slots.capacity == 64
     found = state_placement.decode_in_slots(decoding.graphs, decoding.slots, golden.images, spec())
     language = Language()
-    for image, caption in zip(golden.images, found, strict=True):
-        assert [[token.id for token in caption.tokens]] == ids(
+    for image, captioned in zip(golden.images, found, strict=True):
+        assert [[token.id for token in captioned.tokens]] == ids(
             alone(language, image, spec(), DecodeOptions(max_tokens=24))
         )
     assert len(decoding.slots) == 0

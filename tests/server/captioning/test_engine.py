@@ -38,6 +38,7 @@ from resonnx_server.scheduling.session_pool import InstanceGroup, SessionPool, T
 from resonnx_server.tensors.engine import TensorEngine
 
 from ...conftest import examples
+from ..asking import caption, infer
 from ..hand import Hand, any_options, caption_engine
 from ..language import END, Language, alone, ids, picture, spec
 from ..waiting import Clock, until
@@ -90,7 +91,7 @@ async def test_every_caption_is_its_own(lanes: int, instances: int) -> None:
                 await asyncio.sleep(0)
             seen: list[int] = []
             listen = (lambda words: seen.extend(token.id for token in words)) if rng.random() < 0.5 else None
-            captioned = await engine.run(picture(number), options, listen)
+            captioned = await caption(engine, picture(number), options, listen)
             expected = alone(graphs, picture(number), spec(), options).ranked()
             for (found, score), (wanted, wanted_score) in zip(captioned.ranked, expected, strict=True):
                 assert [t.id for t in found.tokens] == [t.id for t in wanted.tokens]
@@ -103,7 +104,7 @@ async def test_every_caption_is_its_own(lanes: int, instances: int) -> None:
             assert 1 <= captioned.timing.batch_rows <= 16
 
         await asyncio.wait_for(asyncio.gather(*(ask(number) for number in range(300))), 100)
-        await until(lambda: engine.active_rows() == 0)
+        await until(lambda: engine.schedule.active.rows == 0)
         assert engine.queued_rows() == len(engine.slots) == 0
         assert engine.stats.tokens > 0
     assert max(graphs.steps) > 8, "captions share steps"
@@ -133,7 +134,7 @@ def test_any_schedule_gives_the_captions_of_one_at_a_time(seed: int, instances: 
         while len(tasks) < len(asked) or not all(task.done() for task in tasks.values()):
             for at, leaves, number, options in asked:
                 if at <= device.ns and number not in tasks:
-                    tasks[number] = asyncio.ensure_future(engine.run(picture(number), options))
+                    tasks[number] = asyncio.ensure_future(caption(engine, picture(number), options))
                 elif leaves is not None and leaves <= device.ns and number in tasks:
                     tasks[number].cancel()
             await asyncio.sleep(0)
@@ -147,7 +148,7 @@ def test_any_schedule_gives_the_captions_of_one_at_a_time(seed: int, instances: 
         while device.idle_lanes() < device.lanes:
             device.turn(engine)
         device.turn(engine)
-        assert len(engine.slots) == engine.queued_rows() == engine.active_rows() == 0
+        assert len(engine.slots) == engine.queued_rows() == engine.schedule.active.rows == 0
         assert device.most_at_once <= instances, "at most so many at once, a step among them"
 
     asyncio.run(run())
@@ -160,20 +161,20 @@ async def test_words_go_on_while_others_are_encoded() -> None:
     engine = caption_engine(language, device, instances=2)
 
     options = DecodeOptions(max_tokens=20, min_tokens=20)
-    asks = [asyncio.ensure_future(engine.run(picture(1), options))]
+    asks = [asyncio.ensure_future(caption(engine, picture(1), options))]
     await asyncio.sleep(0)
     (first,) = device.begin(engine)
     assert isinstance(first, EncodeJob)
-    assert first.runner is engine.encoders.latency_session
-    asks.append(asyncio.ensure_future(engine.run(picture(2), options)))
+    assert first.pool is engine.encoders.latency_session
+    asks.append(asyncio.ensure_future(caption(engine, picture(2), options)))
     await asyncio.sleep(0)
     assert not device.begin(engine), "it has all cores"
     device.end(first)
     encode, step = device.begin(engine)
     assert isinstance(encode, EncodeJob)
     assert isinstance(step, StepJob)
-    assert encode.runner is engine.encoders.throughput_session
-    assert step.runner is engine.decoders.throughput_session
+    assert encode.pool is engine.encoders.throughput_session
+    assert step.pool is engine.decoders.throughput_session
     for _ in range(3):
         device.end(step)
         (step,) = device.begin(engine)
@@ -183,7 +184,7 @@ async def test_words_go_on_while_others_are_encoded() -> None:
     device.end(step)
     (step,) = device.begin(engine)
     assert isinstance(step, StepJob)
-    assert step.runner is engine.decoders.latency_session
+    assert step.pool is engine.decoders.latency_session
     assert step.size == 2
     device.end(step)
     for ask in asks:
@@ -195,11 +196,11 @@ async def test_greedy_and_beam_steps_fetch_no_log_probabilities() -> None:
     graphs = Graphs()
     async with _engine(graphs) as engine:
         await asyncio.gather(
-            engine.run(picture(1), DecodeOptions(max_tokens=9, min_tokens=9)),
-            engine.run(picture(2), DecodeOptions(max_tokens=9, beam_width=10)),
+            caption(engine, picture(1), DecodeOptions(max_tokens=9, min_tokens=9)),
+            caption(engine, picture(2), DecodeOptions(max_tokens=9, beam_width=10)),
         )
         assert set(graphs.asked) == {(False, False)}
-        await engine.run(picture(2), DecodeOptions(max_tokens=9, temperature=1.0, attention=True))
+        await caption(engine, picture(2), DecodeOptions(max_tokens=9, temperature=1.0, attention=True))
         assert graphs.asked[-1] == (True, True)
 
 
@@ -216,7 +217,7 @@ async def test_half_cancelled_leave_no_slot_and_change_no_caption(count: int) ->
 
         async def one(i: int) -> None:
             options = any_options(rng)
-            task = asyncio.ensure_future(engine.run(picture(i), options))
+            task = asyncio.ensure_future(caption(engine, picture(i), options))
             if i % 2:
                 for _ in range(rng.randrange(12)):
                     await asyncio.sleep(0.0005 if rng.random() < 0.3 else 0)
@@ -229,7 +230,7 @@ async def test_half_cancelled_leave_no_slot_and_change_no_caption(count: int) ->
             assert found == ids(alone(graphs, picture(i), spec(), options))
 
         await asyncio.wait_for(asyncio.gather(*(ask(i) for i in range(count))), 110)
-        await until(lambda: engine.active_rows() == 0 and len(engine.slots) == 0)
+        await until(lambda: engine.schedule.active.rows == 0 and len(engine.slots) == 0)
         assert engine.queued_rows() == 0
 
 
@@ -237,9 +238,9 @@ async def test_poisoned_picture_fails_alone() -> None:
     graphs = Graphs()
     graphs.free.clear()
     async with _engine(graphs) as engine:
-        first = asyncio.ensure_future(engine.run(picture(1), DecodeOptions(max_tokens=9)))
-        await until(lambda: engine.active_rows() == 1)
-        asks = [asyncio.ensure_future(engine.run(picture(n), DecodeOptions(max_tokens=9))) for n in (5, POISON, 7)]
+        first = asyncio.ensure_future(caption(engine, picture(1), DecodeOptions(max_tokens=9)))
+        await until(lambda: engine.schedule.active.rows == 1)
+        asks = [asyncio.ensure_future(caption(engine, picture(n), DecodeOptions(max_tokens=9))) for n in (5, POISON, 7)]
         await until(lambda: engine.queued_rows() == 3)
         graphs.free.set()
         results = await asyncio.gather(*asks, return_exceptions=True)
@@ -253,7 +254,7 @@ async def test_values_that_are_no_numbers_fail_their_caption_alone() -> None:
     graphs.table[graphs.encode(picture(3)[None])[0][0][0, 0] * 131 + 17 + 3 * 3 + 1] = np.nan
     async with _engine(graphs) as engine:
         results = await asyncio.gather(
-            *(engine.run(picture(n), DecodeOptions(max_tokens=9)) for n in (2, 3, 4)), return_exceptions=True
+            *(caption(engine, picture(n), DecodeOptions(max_tokens=9)) for n in (2, 3, 4)), return_exceptions=True
         )
     assert isinstance(results[1], InferenceFailed)
     assert not isinstance(results[0], Exception)
@@ -266,16 +267,16 @@ async def test_deadlines_are_refused_early_or_free_the_slot() -> None:
     clock = Clock()
     async with _engine(graphs, clock=clock) as engine:
         with pytest.raises(DeadlineUnreachable):
-            await engine.run(picture(1), DecodeOptions(max_tokens=24), deadline_ns=5_000_000)
+            await caption(engine, picture(1), DecodeOptions(max_tokens=24), deadline_ns=5_000_000)
         deadline = 60_000_000
         options = DecodeOptions(max_tokens=24, min_tokens=24)
-        ask = asyncio.ensure_future(engine.run(picture(1), options, deadline_ns=deadline))
-        await until(lambda: engine.active_rows() == 1)
+        ask = asyncio.ensure_future(caption(engine, picture(1), options, deadline_ns=deadline))
+        await until(lambda: engine.schedule.active.rows == 1)
         clock.ns = deadline + 1
         graphs.free.set()
         with pytest.raises(DeadlineExceeded):
             await ask
-        await until(lambda: engine.active_rows() == 0)
+        await until(lambda: engine.schedule.active.rows == 0)
 
 
 async def test_full_queue_refuses_and_closing_answers_all() -> None:
@@ -283,12 +284,12 @@ async def test_full_queue_refuses_and_closing_answers_all() -> None:
     graphs.free.clear()
     options = DecodeOptions(max_tokens=24, min_tokens=24)
     async with _engine(graphs, queue=2, slots=1) as engine:
-        asks = [asyncio.ensure_future(engine.run(picture(1), options))]
-        await until(lambda: engine.active_rows() == 1)
-        asks += [asyncio.ensure_future(engine.run(picture(1), options)) for _ in range(2)]
+        asks = [asyncio.ensure_future(caption(engine, picture(1), options))]
+        await until(lambda: engine.schedule.active.rows == 1)
+        asks += [asyncio.ensure_future(caption(engine, picture(1), options)) for _ in range(2)]
         await until(lambda: engine.queued_rows() == 2)
         with pytest.raises(Overloaded):
-            await engine.run(picture(1), options)
+            await caption(engine, picture(1), options)
     results = await asyncio.wait_for(asyncio.gather(*asks, return_exceptions=True), 10)
     assert all(isinstance(result, Unavailable) for result in results)
 
@@ -300,7 +301,7 @@ async def test_words_come_before_the_caption_is_finished() -> None:
         seen: list[int] = []
         when: list[bool] = []
         ask = asyncio.ensure_future(
-            engine.run(picture(8), options, lambda w: (seen.extend(t.id for t in w), when.append(ask.done())))
+            caption(engine, picture(8), options, lambda w: (seen.extend(t.id for t in w), when.append(ask.done())))
         )
         captioned = await ask
         assert len(when) == len([token for token in seen if token != END]) == len(captioned.ranked[0][0].shown())
@@ -315,9 +316,11 @@ async def test_a_caller_whose_words_cannot_be_delivered_affects_no_other() -> No
         raise RuntimeError("words of another shape than promised")
 
     async with _engine(graphs) as engine:
-        asks = [asyncio.ensure_future(engine.run(picture(8), options, on_words)) for on_words in (fails, None, fails)]
+        asks = [
+            asyncio.ensure_future(caption(engine, picture(8), options, on_words)) for on_words in (fails, None, fails)
+        ]
         results = await asyncio.wait_for(asyncio.gather(*asks, return_exceptions=True), 10)
-        await until(lambda: engine.active_rows() == 0)
+        await until(lambda: engine.schedule.active.rows == 0)
     assert [type(result) for result in results] == [ServerError, Captioned, ServerError]
 
 
@@ -330,7 +333,7 @@ async def test_captions_are_answered_and_counted_though_one_figure_fails(
         monkeypatch.setattr(ModelStats, name, lambda *_, name=name: 1 / 0 if name == counter else counted.append(name))
     graphs = Graphs()
     async with _engine(graphs) as engine:
-        asks = [engine.run(picture(n), DecodeOptions(max_tokens=9, min_tokens=9, beam_width=3)) for n in range(5)]
+        asks = [caption(engine, picture(n), DecodeOptions(max_tokens=9, min_tokens=9, beam_width=3)) for n in range(5)]
         captions = await asyncio.wait_for(asyncio.gather(*asks), 10)
     assert all(isinstance(captioned, Captioned) for captioned in captions)
     assert counter == "batch_done" or "batch_done" in counted
@@ -349,7 +352,7 @@ async def test_each_captions_first_word_is_counted_once(width: int, monkeypatch:
     heard: list[object] = []
     for on_words in (None, heard.append):
         device.ns += 10**9
-        ask = asyncio.ensure_future(engine.run(picture(8), options, on_words))
+        ask = asyncio.ensure_future(caption(engine, picture(8), options, on_words))
         while not ask.done():
             await asyncio.sleep(0)
             device.turn(engine)
@@ -400,7 +403,7 @@ async def test_failed_captions_are_forgotten_at_once(
                 image = picture(number).view(Watched)
                 watched.append(weakref.ref(image))
                 with pytest.raises(ServerError) as failed:
-                    await engine.run(image, options, broken if fails == "on_words" else None)
+                    await caption(engine, image, options, broken if fails == "on_words" else None)
                 if is_kept:
                     kept.append(failed.value.with_traceback(None))
                 del image, failed
@@ -425,7 +428,7 @@ async def test_a_row_that_a_step_failed_on_is_not_run_again() -> None:
     graphs, device = Choosy(), Hand(1, random.Random(0))
     engine = caption_engine(graphs, device)
     options = DecodeOptions(max_tokens=12, min_tokens=12)
-    asks = [asyncio.ensure_future(engine.run(picture(n), options)) for n in (0, 1, 2, 3, 4, POISON)]
+    asks = [asyncio.ensure_future(caption(engine, picture(n), options)) for n in (0, 1, 2, 3, 4, POISON)]
     while not all(ask.done() for ask in asks):
         await asyncio.sleep(0)
         device.turn(engine)
@@ -458,13 +461,13 @@ async def test_words_go_before_others_work_unless_that_has_waited_longer(waited_
     async with _engine(graphs, clock=clock) as engine:
         runner = SessionPool(classify, LatencyTable({1: 1e6}))
         other = TensorEngine(InstanceGroup.single(runner), engine.device, Metrics().model("c", 1), max_queue_rows=9)
-        asks = [asyncio.ensure_future(engine.run(picture(1), DecodeOptions(max_tokens=9, min_tokens=9)))]
+        asks = [asyncio.ensure_future(caption(engine, picture(1), DecodeOptions(max_tokens=9, min_tokens=9)))]
         await until(lambda: order == ["words"])
-        asks.append(asyncio.ensure_future(other.run({"x": np.zeros((1, 1))})))
+        asks.append(asyncio.ensure_future(infer(other, {"x": np.zeros((1, 1))})))
         await until(lambda: other.queued_rows() == 1)
         clock.ns += waited_ns
         # It makes the words that wait no less urgent.
-        asks.append(asyncio.ensure_future(engine.run(picture(2), DecodeOptions(max_tokens=9))))
+        asks.append(asyncio.ensure_future(caption(engine, picture(2), DecodeOptions(max_tokens=9))))
         await until(lambda: engine.queued_rows() == 1)
         graphs.free.set()
         await asyncio.gather(*asks)

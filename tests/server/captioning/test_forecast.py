@@ -19,6 +19,7 @@ from resonnx_server.scheduling.deadline_admission import Decoding
 from resonnx_server.scheduling.device import Job
 
 from ...conftest import examples
+from ..asking import caption
 from ..hand import Hand, caption_engine
 from ..language import Language, picture
 
@@ -32,8 +33,10 @@ class Timed(Hand):
         super().__init__(1, random.Random(0))
 
     def end(self, job: Job) -> None:
-        """See Hand."""
+        """Let a job end; its run has moved the clock."""
         job.run()
+        with self.lock:
+            job.finish()
         self._jobs.remove(job)
 
 
@@ -88,7 +91,7 @@ async def _ratio(seed: int, width: int | None, before: int, **settings: Any) -> 
 
     tasks = []
     for number in range(before):
-        tasks.append(asyncio.ensure_future(engine.run(picture(number), options())))
+        tasks.append(asyncio.ensure_future(caption(engine, picture(number), options())))
         if rng.random() < 0.3:
             # Some are under way when others come.
             await _turn(device, engine)
@@ -96,7 +99,7 @@ async def _ratio(seed: int, width: int | None, before: int, **settings: Any) -> 
     own = options()
     with device.lock:
         expected_ns = engine._forecast.wait_ns(CaptionCost(1, own), 4)
-    tasks.append(asyncio.ensure_future(engine.run(picture(before), own)))
+    tasks.append(asyncio.ensure_future(caption(engine, picture(before), own)))
     took_ns = await _until(tasks[-1], device, engine)
     engine.close()
     await asyncio.gather(*tasks, return_exceptions=True)
@@ -124,7 +127,7 @@ async def test_steps_are_learnt_where_requests_leave_them_open() -> None:
     for number in range(150):
         with device.lock:
             expected.append(engine._forecast.wait_ns(CaptionCost(1, free), 4))
-        took.append(await _until(asyncio.ensure_future(engine.run(picture(number), free)), device, engine))
+        took.append(await _until(asyncio.ensure_future(caption(engine, picture(number), free)), device, engine))
     assert sum(expected[50:]) == pytest.approx(sum(took[50:]), rel=0.2)
     assert expected[0] > 1.3 * sum(took) / len(took), "at first, half of the most"
     engine.close()
@@ -137,7 +140,7 @@ async def test_a_captions_own_time_has_what_handling_its_rows_takes() -> None:
     cost = CaptionCost(1, options)
     graphs_ns = engine._forecast.own_ns(cost)
     for _ in range(500):
-        engine._schedule.end_step([], 5, 5 * 20_000)
+        engine.schedule.end_step([], 5, 5 * 20_000)
     handling_ns = engine._forecast.own_ns(cost) - graphs_ns
     assert handling_ns == pytest.approx(10 * 5 * 20_000, rel=0.01)
     engine.close()
@@ -150,7 +153,7 @@ async def test_encoding_beside_steps_is_not_counted_twice() -> None:
         device = Timed()
         device.lanes = instances
         engine = caption_engine(Taking(device), device, instances=instances)
-        tasks = [asyncio.ensure_future(engine.run(picture(n), _of_length(12, 10))) for n in range(60)]
+        tasks = [asyncio.ensure_future(caption(engine, picture(n), _of_length(12, 10))) for n in range(60)]
         await asyncio.sleep(0)
         with device.lock:
             expected[instances] = engine._forecast.wait_ns(CaptionCost(1, _of_length(12, 1)), 4)
@@ -170,7 +173,7 @@ async def test_later_and_less_important_captions_are_not_waited_for() -> None:
             return engine._forecast.wait_ns(CaptionCost(1, options), priority)
 
     idle = expected(4)
-    tasks = [asyncio.ensure_future(engine.run(picture(n), options, priority=5)) for n in range(60)]
+    tasks = [asyncio.ensure_future(caption(engine, picture(n), options, priority=5)) for n in range(60)]
     await asyncio.sleep(0)
     assert expected(4) == idle
     assert expected(5) == expected(8) > 8 * idle
@@ -194,7 +197,7 @@ async def test_reserved_pictures_are_waited_for_with_their_beams() -> None:
     for width in (1, 10):
         options = _of_length(12, width)
         idle = expected(options)
-        here = [asyncio.ensure_future(engine.run(picture(n), options)) for n in range(16)]
+        here = [asyncio.ensure_future(caption(engine, picture(n), options)) for n in range(16)]
         await asyncio.sleep(0)
         as_if_here = expected(options)
         for task in here:
@@ -224,9 +227,9 @@ async def test_wide_beams_before_it_refuse_what_narrow_ones_would_not() -> None:
     for width, is_refused in ((1, False), (10, True)):
         device = Timed()
         engine = caption_engine(Taking(device), device)
-        tasks = [asyncio.ensure_future(engine.run(picture(n), _of_length(12, width))) for n in range(60)]
+        tasks = [asyncio.ensure_future(caption(engine, picture(n), _of_length(12, width))) for n in range(60)]
         await asyncio.sleep(0)
-        last = asyncio.ensure_future(engine.run(picture(99), options, deadline_ns=150_000_000))
+        last = asyncio.ensure_future(caption(engine, picture(99), options, deadline_ns=150_000_000))
         await _until(asyncio.gather(*tasks), device, engine)
         if is_refused:
             assert isinstance(last.exception(), WaitTooLong)
@@ -249,7 +252,7 @@ async def test_the_cost_of_rows_beside_the_graph_is_learnt() -> None:
 
     engine.slots.advance = slow  # type: ignore[method-assign]
     for number in range(8):
-        took = await _until(asyncio.ensure_future(engine.run(picture(number), options)), device, engine)
+        took = await _until(asyncio.ensure_future(caption(engine, picture(number), options)), device, engine)
     with device.lock:
         assert engine._forecast.wait_ns(CaptionCost(1, options), 4) == pytest.approx(took, rel=0.1)
     engine.close()
@@ -260,7 +263,7 @@ async def test_length_limits_of_requests_do_not_change_the_learnt_length() -> No
     engine = caption_engine(Taking(device), device)
 
     async def ask(number: int, least: int, most: int) -> int:
-        task = asyncio.ensure_future(engine.run(picture(number), DecodeOptions(min_tokens=least, max_tokens=most)))
+        task = asyncio.ensure_future(caption(engine, picture(number), DecodeOptions(min_tokens=least, max_tokens=most)))
         await _until(task, device, engine)
         return len(task.result().ranked[0][0].tokens)
 

@@ -30,6 +30,7 @@ from resonnx_server.scheduling.latency import LatencyTable
 from resonnx_server.scheduling.session_pool import AnyInstanceGroup, InstanceGroup, SessionPool, Tensors
 from resonnx_server.tensors.engine import TensorEngine
 
+from ..asking import caption
 from ..language import Language, picture, spec
 from ..waiting import Clock, until
 
@@ -240,7 +241,7 @@ async def test_an_idle_captioner_sends_nobody_away_to_wait() -> None:
             engine.reserve(CaptionCost(1, options), deadline_ns=12_000_000)
         with engine.reserve(CaptionCost(1, options), deadline_ns=20_000_000), pytest.raises(WaitTooLong):
             engine.reserve(CaptionCost(1, options), deadline_ns=20_000_000)
-        assert len((await engine.run(picture(1), options, deadline_ns=20_000_000)).ranked) == 1
+        assert len((await caption(engine, picture(1), options, deadline_ns=20_000_000)).ranked) == 1
     finally:
         engine.close()
         device.close()

@@ -17,6 +17,7 @@ from resonnx_server.scheduling.device import Device
 from resonnx_server.scheduling.measurement import Measured
 from resonnx_server.tensors.engine import TensorEngine
 
+from ..asking import infer
 from ..onnx_classifier import version
 
 Tensors = dict[str, np.ndarray]
@@ -40,7 +41,7 @@ async def _load(folder: Path, threads: int = 2) -> Model:
     model = bare.load(replace(version(device, cache, threads, max_batch_size=8), folder=found))()  # type: ignore[arg-type]
     x = np.arange(12, dtype=np.float32).reshape(3, 4)
     x[1, 1:3] = np.nan, np.inf
-    outputs, _ = await model.engine.run({"x": x})
+    outputs, _ = await infer(model.engine, {"x": x})
     assert np.array_equal(outputs["y"], 2 * x, equal_nan=True), "NaN may be what such a model means"
     model.engine.close()
     device.close()

@@ -16,6 +16,7 @@ from resonnx_server.runtime.session import CPU, CUDA, OPENVINO, Candidate, Sessi
 from resonnx_server.scheduling.device import Device
 
 from .. import onnx_classifier
+from ..asking import infer
 from ..onnx_language import version_files
 from ..waiting import Clock
 
@@ -173,7 +174,7 @@ async def test_a_classifier_serves_by_the_candidate_that_runs_and_agrees(
     ]
     model = start()
     assert [report.candidate.provider for report in model.sessions] == [CPU]
-    outputs, _ = await model.engine.run({"image": golden.images})
+    outputs, _ = await infer(model.engine, {"image": golden.images})
     np.testing.assert_allclose(outputs["logits"], golden.logits, rtol=1e-4)
     model.engine.close()
     device.close()

@@ -172,6 +172,9 @@ class _Asks:
         self.told.put((thread, where, os.getpriority(os.PRIO_PROCESS, thread)))
         self.all_asked.wait(10)
 
+    def finish(self) -> None:
+        pass
+
 
 @pytest.mark.parametrize("are_ours", [True, False])
 def test_lanes_give_way_and_stay_where_they_compute_alone(are_ours: bool) -> None:

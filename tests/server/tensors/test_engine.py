@@ -29,6 +29,7 @@ from resonnx_server.scheduling.measurement import sizes_up_to
 from resonnx_server.scheduling.session_pool import InstanceGroup, SessionPool, Tensors
 from resonnx_server.tensors.engine import TensorEngine
 
+from ..asking import infer
 from ..waiting import Clock, until
 
 COSTS = {size: 1e6 + 1e4 * size for size in sizes_up_to(16)}
@@ -82,7 +83,7 @@ async def test_each_caller_gets_its_own_rows(lanes: int) -> None:
     async with _engine(Runtime(), lanes, queue=10_000) as engine:
 
         async def ask(values: list[int]) -> None:
-            outputs, timing = await engine.run(_rows(*values))
+            outputs, timing = await infer(engine, _rows(*values))
             assert outputs["y"].ravel().tolist() == [2 * value for value in values]
             assert 1 <= timing.batch_rows <= 16
 
@@ -95,7 +96,7 @@ async def test_each_caller_gets_its_own_rows(lanes: int) -> None:
 async def test_the_phases_of_a_request_fit_into_its_time() -> None:
     async with _engine(Runtime()) as engine:
         asked = time.monotonic_ns()
-        _, timing = await engine.run(_rows(1, 2))
+        _, timing = await infer(engine, _rows(1, 2))
         taken = time.monotonic_ns() - asked
     *phases, rows = timing
     assert rows == 2
@@ -115,12 +116,12 @@ async def test_a_session_that_was_slow_an_hour_ago_is_used_again_at_once() -> No
     device = Device("test", 2, clock)
     engine = TensorEngine(runners, device, Metrics().model("m", 1), max_queue_rows=100)
     try:
-        await engine.run(_rows(1), deadline_ns=10**9)
+        await infer(engine, _rows(1), deadline_ns=10**9)
         assert (many.entered, few.entered) == (0, 1)
         # An answer is told before its lane is free.
         await until(lambda: device.idle_lanes() == 2)
         clock.ns += 3600 * 10**9
-        await engine.run(_rows(1), deadline_ns=clock.ns + 10**9)
+        await infer(engine, _rows(1), deadline_ns=clock.ns + 10**9)
         assert (many.entered, few.entered) == (1, 1)
     finally:
         engine.close()
@@ -131,9 +132,9 @@ async def test_waiting_requests_share_a_batch_of_a_warmed_size() -> None:
     runtime = Runtime()
     runtime.free.clear()
     async with _engine(runtime) as engine:
-        asks = [asyncio.ensure_future(engine.run(_rows(0)))]
+        asks = [asyncio.ensure_future(infer(engine, _rows(0)))]
         await until(lambda: runtime.entered == 1)
-        asks += [asyncio.ensure_future(engine.run(_rows(i))) for i in range(12)]
+        asks += [asyncio.ensure_future(infer(engine, _rows(i))) for i in range(12)]
         await until(lambda: engine.queued_rows() == 12)
         runtime.free.set()
         timings = [timing for _, timing in await asyncio.gather(*asks)]
@@ -152,12 +153,12 @@ async def test_the_last_lane_is_kept_for_those_who_cannot_wait() -> None:
     heavy = TensorEngine(InstanceGroup(costly, costly, 2), device, stats, max_queue_rows=100)
     light = TensorEngine(InstanceGroup(cheap, cheap, 2), device, stats, max_queue_rows=100, objective=Objective(10**7))
     try:
-        await light.run(_rows(0))
-        asks = [asyncio.ensure_future(heavy.run(_rows(i))) for i in range(3)]
+        await infer(light, _rows(0))
+        asks = [asyncio.ensure_future(infer(heavy, _rows(i))) for i in range(3)]
         await until(lambda: slow.entered == 1)
         # The job under way should have ended by now, and has not.
         await until(lambda: device.clock() - start > 3e7)
-        asks.append(asyncio.ensure_future(light.run(_rows(3))))
+        asks.append(asyncio.ensure_future(infer(light, _rows(3))))
         await until(lambda: quick.entered == 2)
         assert slow.entered == 1, "two rows wait, and the other lane was free for the other model"
         slow.free.set()
@@ -178,9 +179,9 @@ async def test_a_batch_on_all_cores_is_let_end_if_that_is_soon(rows: int, *, bes
     shared = SessionPool(few, LatencyTable({1: 2e9, 2: 2.6e9}))
     engine = TensorEngine(InstanceGroup(alone, shared, 2), device, Metrics().model("m", 1), max_queue_rows=100)
     try:
-        asks = [asyncio.ensure_future(engine.run(_rows(*range(rows))))]
+        asks = [asyncio.ensure_future(infer(engine, _rows(*range(rows))))]
         await until(lambda: many.entered == 1)
-        asks.append(asyncio.ensure_future(engine.run(_rows(1, 2))))
+        asks.append(asyncio.ensure_future(infer(engine, _rows(1, 2))))
         await until(lambda: few.entered == 1 if beside else engine.queued_rows() == 2)
         with device.lock:
             assert beside or engine.ready_at_ns() is None
@@ -203,9 +204,9 @@ async def test_rows_that_take_long_do_not_wait_for_each_other(start_ns: float, s
     runner = SessionPool(runtime, LatencyTable({size: start_ns + 4e7 * size for size in sizes_up_to(16)}))
     engine = TensorEngine(InstanceGroup(runner, runner, 4), device, Metrics().model("m", 1), max_queue_rows=1000)
     try:
-        asks = [asyncio.ensure_future(engine.run(_rows(0)))]
+        asks = [asyncio.ensure_future(infer(engine, _rows(0)))]
         await until(lambda: runtime.entered == 1)
-        asks += [asyncio.ensure_future(engine.run(_rows(i))) for i in range(4)]
+        asks += [asyncio.ensure_future(infer(engine, _rows(i))) for i in range(4)]
         await until(lambda: engine.queued_rows() == 4)
         runtime.free.set()
         await asyncio.gather(*asks)
@@ -219,9 +220,9 @@ async def test_poisoned_member_fails_alone() -> None:
     runtime = Runtime()
     runtime.free.clear()
     async with _engine(runtime) as engine:
-        first = asyncio.ensure_future(engine.run(_rows(0)))
+        first = asyncio.ensure_future(infer(engine, _rows(0)))
         await until(lambda: runtime.entered == 1)
-        asks = [asyncio.ensure_future(engine.run(_rows(value))) for value in (1, 2, -1, 4)]
+        asks = [asyncio.ensure_future(infer(engine, _rows(value))) for value in (1, 2, -1, 4)]
         await until(lambda: engine.queued_rows() == 4)
         runtime.free.set()
         await first
@@ -237,7 +238,7 @@ async def test_rows_of_large_requests_share_batches_and_come_back_in_order(lanes
     runtime = Runtime()
     runtime.free.clear()
     async with _engine(runtime, lanes) as engine:
-        asks = [asyncio.ensure_future(engine.run(_rows(*range(100 * i, 100 * i + 25)))) for i in range(4)]
+        asks = [asyncio.ensure_future(infer(engine, _rows(*range(100 * i, 100 * i + 25)))) for i in range(4)]
         await until(lambda: runtime.entered == lanes)
         runtime.free.set()
         answers = await asyncio.gather(*asks)
@@ -279,7 +280,7 @@ async def test_failed_requests_are_forgotten_at_once(
                 inputs = np.zeros((rows, 1), np.int64).view(Inputs)
                 watched.append(weakref.ref(inputs))
                 with pytest.raises(InferenceFailed) as failed:
-                    await engine.run({"x": inputs})
+                    await infer(engine, {"x": inputs})
                 if has_cause:
                     # Whoever keeps it, to tell it later, keeps nothing of where it came from.
                     told.append(failed.value.with_traceback(None))
@@ -304,9 +305,9 @@ async def test_what_is_no_number_fails_its_request_alone_and_only_where_numbers_
         runtime = Logs()
         runtime.free.clear()
         async with _engine(runtime, finite=finite) as engine:
-            asks = [asyncio.ensure_future(engine.run(_rows(9)))]
+            asks = [asyncio.ensure_future(infer(engine, _rows(9)))]
             await until(lambda runtime=runtime: runtime.entered == 1)
-            asks += [asyncio.ensure_future(engine.run(rows)) for rows in requests]
+            asks += [asyncio.ensure_future(infer(engine, rows)) for rows in requests]
             await until(lambda engine=engine: engine.queued_rows() == sum(len(rows["x"]) for rows in requests))
             runtime.free.set()
             answers = await asyncio.gather(*asks, return_exceptions=True)
@@ -329,9 +330,9 @@ async def test_an_answer_of_other_rows_than_asked_for_is_nobodys() -> None:
     runtime = Short()
     runtime.free.clear()
     async with _engine(runtime) as engine:
-        asks = [asyncio.ensure_future(engine.run(_rows(0)))]
+        asks = [asyncio.ensure_future(infer(engine, _rows(0)))]
         await until(lambda: runtime.entered == 1)
-        asks += [asyncio.ensure_future(engine.run(_rows(value))) for value in (1, 2, 3, 4)]
+        asks += [asyncio.ensure_future(infer(engine, _rows(value))) for value in (1, 2, 3, 4)]
         await until(lambda: engine.queued_rows() == 4)
         runtime.free.set()
         answers = await asyncio.gather(*asks, return_exceptions=True)
@@ -342,7 +343,7 @@ async def test_an_answer_of_other_rows_than_asked_for_is_nobodys() -> None:
 async def test_answers_are_given_though_they_cannot_be_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     async with _engine(Runtime()) as engine:
         monkeypatch.setattr(ModelStats, "batch_done", lambda *_: 1 / 0)
-        assert (await engine.run(_rows(4)))[0]["y"].item() == 8
+        assert (await infer(engine, _rows(4)))[0]["y"].item() == 8
 
 
 async def test_outputs_that_do_not_fit_together_fail_their_request_alone() -> None:
@@ -354,9 +355,9 @@ async def test_outputs_that_do_not_fit_together_fail_their_request_alone() -> No
     runtime = Ragged()
     runtime.free.clear()
     async with _engine(runtime) as engine:
-        large = asyncio.ensure_future(engine.run(_rows(*range(20))))
+        large = asyncio.ensure_future(infer(engine, _rows(*range(20))))
         await until(lambda: runtime.entered == 1)
-        small = asyncio.ensure_future(engine.run(_rows(7)))
+        small = asyncio.ensure_future(infer(engine, _rows(7)))
         await until(lambda: engine.queued_rows() == 5)
         runtime.free.set()
         with pytest.raises(InferenceFailed, match="do not fit"):
@@ -368,9 +369,9 @@ async def test_one_bad_row_fails_its_whole_request_and_nobody_else() -> None:
     runtime = Runtime()
     runtime.free.clear()
     async with _engine(runtime) as engine:
-        bad = asyncio.ensure_future(engine.run(_rows(-1, *range(60))))
+        bad = asyncio.ensure_future(infer(engine, _rows(-1, *range(60))))
         await until(lambda: runtime.entered == 1)
-        good = asyncio.ensure_future(engine.run(_rows(*range(30))))
+        good = asyncio.ensure_future(infer(engine, _rows(*range(30))))
         await until(lambda: engine.queued_rows() > 30)
         runtime.free.set()
         with pytest.raises(InferenceFailed):
@@ -405,19 +406,19 @@ async def test_a_busy_model_with_low_priorities_waiting_starves_no_other() -> No
 
     async def ask_on_and_on() -> None:
         while not asked.done():
-            await busy.run(_rows(1), priority=1)
+            await infer(busy, _rows(1), priority=1)
 
     try:
-        first = asyncio.ensure_future(busy.run(_rows(0)))
+        first = asyncio.ensure_future(infer(busy, _rows(0)))
         await until(lambda: runtime.entered == 1)
         waits_since = device.clock()
-        unimportant = asyncio.ensure_future(busy.run(_rows(2), priority=8))
+        unimportant = asyncio.ensure_future(infer(busy, _rows(2), priority=8))
         await until(lambda: busy.queued_rows() == 1 and device.clock() - waits_since > 1_100_000_000)
         callers = [asyncio.ensure_future(ask_on_and_on()) for _ in range(4)]
         await until(lambda: busy.queued_rows() == 5)
         runtime.free.set()
         async with asyncio.timeout(10):
-            asked.set_result(await other.run(_rows(3)))
+            asked.set_result(await infer(other, _rows(3)))
             await asyncio.gather(first, unimportant, *callers)
     finally:
         if not asked.done():
@@ -433,11 +434,11 @@ async def test_cancelled_and_expired_never_reach_the_device() -> None:
     runtime.free.clear()
     clock = Clock()
     async with _engine(runtime, clock=clock) as engine:
-        first = asyncio.ensure_future(engine.run(_rows(1)))
+        first = asyncio.ensure_future(infer(engine, _rows(1)))
         await until(lambda: runtime.entered == 1)
-        gone = asyncio.ensure_future(engine.run(_rows(2, 3)))
-        late = asyncio.ensure_future(engine.run(_rows(4), deadline_ns=50_000_000))
-        kept = asyncio.ensure_future(engine.run(_rows(5)))
+        gone = asyncio.ensure_future(infer(engine, _rows(2, 3)))
+        late = asyncio.ensure_future(infer(engine, _rows(4), deadline_ns=50_000_000))
+        kept = asyncio.ensure_future(infer(engine, _rows(5)))
         await until(lambda: engine.queued_rows() == 4)
         gone.cancel()
         await until(lambda: engine.queued_rows() == 2)
@@ -456,10 +457,10 @@ async def test_a_deadline_that_is_ahead_is_not_told_to_have_passed() -> None:
     runtime.free.clear()
     clock = Clock()
     async with _engine(runtime, clock=clock) as engine:
-        first = asyncio.ensure_future(engine.run(_rows(1)))
+        first = asyncio.ensure_future(infer(engine, _rows(1)))
         await until(lambda: runtime.entered == 1)
-        ahead = asyncio.ensure_future(engine.run(_rows(2), deadline_ns=9_000_000))
-        passed = asyncio.ensure_future(engine.run(_rows(3), deadline_ns=4_000_000))
+        ahead = asyncio.ensure_future(infer(engine, _rows(2), deadline_ns=9_000_000))
+        passed = asyncio.ensure_future(infer(engine, _rows(3), deadline_ns=4_000_000))
         await until(lambda: engine.queued_rows() == 2)
         clock.ns = 8_500_000
         runtime.free.set()
@@ -481,9 +482,9 @@ async def test_a_model_alone_is_as_quick_as_its_quickest_session() -> None:
     device = Device("test", 2, Clock())
     engine = TensorEngine(InstanceGroup(alone, shared, 2), device, Metrics().model("m", 1), max_queue_rows=100)
     try:
-        assert (await engine.run(_rows(4), deadline_ns=2_000_000))[0]["y"].item() == 8
+        assert (await infer(engine, _rows(4), deadline_ns=2_000_000))[0]["y"].item() == 8
         with pytest.raises(DeadlineUnreachable):
-            await engine.run(_rows(4), deadline_ns=900_000)
+            await infer(engine, _rows(4), deadline_ns=900_000)
     finally:
         engine.close()
         device.close()
@@ -494,17 +495,17 @@ async def test_a_deadline_that_cannot_be_met_is_refused_on_arrival() -> None:
     runtime = Runtime()
     runtime.free.clear()
     async with _engine(runtime, clock=Clock()) as engine:
-        asks = [asyncio.ensure_future(engine.run(_rows(1)))]
+        asks = [asyncio.ensure_future(infer(engine, _rows(1)))]
         await until(lambda: runtime.entered == 1)
-        asks.append(asyncio.ensure_future(engine.run(_rows(*range(16)))))
+        asks.append(asyncio.ensure_future(infer(engine, _rows(*range(16)))))
         await until(lambda: engine.queued_rows() == 16)
         with pytest.raises(WaitTooLong, match=r"take 3\.18 ms, with a wait of 2\.17 ms, and is wanted within 1\.8 ms"):
-            await engine.run(_rows(2), deadline_ns=1_800_000)
+            await infer(engine, _rows(2), deadline_ns=1_800_000)
         with pytest.raises(
             DeadlineUnreachable, match=r"take 1\.01 ms even on an idle device and is wanted within 1 ms"
         ):
-            await engine.run(_rows(2), deadline_ns=1_000_000)
-        asks.append(asyncio.ensure_future(engine.run(_rows(3), deadline_ns=10**10)))
+            await infer(engine, _rows(2), deadline_ns=1_000_000)
+        asks.append(asyncio.ensure_future(infer(engine, _rows(3), deadline_ns=10**10)))
         await until(lambda: engine.queued_rows() == 17)
         runtime.free.set()
         await asyncio.gather(*asks)
@@ -514,12 +515,12 @@ async def test_full_queue_refuses_with_a_hint() -> None:
     runtime = Runtime()
     runtime.free.clear()
     async with _engine(runtime, queue=8) as engine:
-        asks = [asyncio.ensure_future(engine.run(_rows(1)))]
+        asks = [asyncio.ensure_future(infer(engine, _rows(1)))]
         await until(lambda: runtime.entered == 1)
-        asks += [asyncio.ensure_future(engine.run(_rows(i))) for i in range(8)]
+        asks += [asyncio.ensure_future(infer(engine, _rows(i))) for i in range(8)]
         await until(lambda: engine.queued_rows() == 8)
         with pytest.raises(Overloaded) as refused:
-            await engine.run(_rows(9))
+            await infer(engine, _rows(9))
         assert refused.value.retry_after_ms >= 20
         runtime.free.set()
         await asyncio.gather(*asks)
@@ -529,15 +530,15 @@ async def test_closing_fails_what_waits() -> None:
     runtime = Runtime()
     runtime.free.clear()
     async with _engine(runtime) as engine:
-        under_way = asyncio.ensure_future(engine.run(_rows(1)))
+        under_way = asyncio.ensure_future(infer(engine, _rows(1)))
         await until(lambda: runtime.entered == 1)
-        waiting = asyncio.ensure_future(engine.run(_rows(2)))
+        waiting = asyncio.ensure_future(infer(engine, _rows(2)))
         await until(lambda: engine.queued_rows() == 1)
         engine.close()
         with pytest.raises(Unavailable):
             await waiting
         with pytest.raises(Unavailable):
-            await engine.run(_rows(3))
+            await infer(engine, _rows(3))
         runtime.free.set()
         assert (await under_way)[0]["y"].item() == 2
         engine.device.attach(engine)  # the fixture closes it again
@@ -548,7 +549,7 @@ async def test_cancel_storm_loses_nothing() -> None:
     async with _engine(Runtime(), lanes=2) as engine:
 
         async def ask(value: int) -> bool:
-            task = asyncio.ensure_future(engine.run(_rows(value)))
+            task = asyncio.ensure_future(infer(engine, _rows(value)))
             if value % 2:
                 for _ in range(picks.randint(0, 3)):
                     await asyncio.sleep(0)
@@ -569,10 +570,10 @@ async def test_what_runs_does_not_wait() -> None:
     runtime = Runtime()
     runtime.free.clear()
     async with _engine(runtime) as engine:
-        asks = [asyncio.ensure_future(engine.run(_rows(0)))]
+        asks = [asyncio.ensure_future(infer(engine, _rows(0)))]
         await until(lambda: runtime.entered == 1)
         assert engine.queued() == 0
-        asks += [asyncio.ensure_future(engine.run(_rows(*range(count)))) for count in (1, 40, 3)]
+        asks += [asyncio.ensure_future(infer(engine, _rows(*range(count)))) for count in (1, 40, 3)]
         await until(lambda: engine.queued_rows() == 44)
         assert engine.queued() == 3
         runtime.free.set()
@@ -593,5 +594,5 @@ async def test_who_is_answered_finds_the_lane_idle(monkeypatch: pytest.MonkeyPat
             post(callback, *arguments)
 
         monkeypatch.setattr(loop, "call_soon_threadsafe", told)
-        await engine.run({"x": np.ones((1, 1), np.float32)})
+        await infer(engine, {"x": np.ones((1, 1), np.float32)})
     assert idle == [True]

@@ -28,6 +28,7 @@ from resonnx_server.tensors.engine import TensorEngine
 
 from ...conftest import examples
 from .. import onnx_classifier
+from ..asking import caption, infer
 from ..hand import Hand, any_options, caption_engine
 from ..language import END, STATES, Language, alone, ids, picture, spec
 
@@ -157,7 +158,7 @@ async def _caption(
         for each in everybody:
             if each.task is None and each.at_ns <= device.ns:
                 on_words = (fails if each is bad and kind in CALLER else each.hear) if each.streams else None
-                each.task = asyncio.ensure_future(engine.run(picture(each.number), each.options, on_words))
+                each.task = asyncio.ensure_future(caption(engine, picture(each.number), each.options, on_words))
         if bad is not None and bad.task is not None and kind == "the caller leaves" and device.ns >= leaves_ns:
             bad.task.cancel()
         await asyncio.sleep(0)
@@ -169,7 +170,7 @@ async def _caption(
     # Who has left is noticed before the next step.
     device.turn(engine)
     await asyncio.sleep(0)
-    assert len(engine.slots) == engine.queued_rows() == engine.active_rows() == 0
+    assert len(engine.slots) == engine.queued_rows() == engine.schedule.active.rows == 0
     assert not raised
     engine.close()
 
@@ -222,9 +223,9 @@ async def test_what_a_caption_did_not_ask_for_does_not_fail_it() -> None:
         graphs = Poisoned("a word far down is NaN", 1, first_words=False)
         device = Hand(1, random.Random(0))
         engine = caption_engine(graphs, device)
-        asks = [asyncio.ensure_future(engine.run(picture(POISON), options))]
+        asks = [asyncio.ensure_future(caption(engine, picture(POISON), options))]
         if company:
-            asks.append(asyncio.ensure_future(engine.run(picture(1), draws)))
+            asks.append(asyncio.ensure_future(caption(engine, picture(1), draws)))
         while not all(ask.done() for ask in asks):
             await asyncio.sleep(0)
             device.turn(engine)
@@ -268,7 +269,7 @@ async def _compute(asked: list[tuple[int, np.ndarray]], bad: int | None, kind: s
     while len(tasks) < len(asked) or not all(task.done() for task in tasks.values()):
         for number, (at_ns, rows) in enumerate(asked):
             if number not in tasks and at_ns <= device.ns:
-                tasks[number] = asyncio.ensure_future(engine.run({"x": rows}))
+                tasks[number] = asyncio.ensure_future(infer(engine, {"x": rows}))
         if kind == "the caller leaves" and bad is not None and bad in tasks and device.ns >= leaves_ns:
             tasks[bad].cancel()
         await asyncio.sleep(0)
@@ -328,7 +329,7 @@ async def test_a_classifier_with_a_manifest_answers_no_nan(poisoned: str, monkey
     white = np.full((1, 2, 2, 3), 255, np.uint8)
     try:
         pictures = [*golden.images[:, np.newaxis], white, np.concatenate([golden.images, white])]
-        asks = [model.engine.run({"image": images}) for images in pictures]
+        asks = [infer(model.engine, {"image": images}) for images in pictures]
         *right, failed, also_failed = await asyncio.gather(*asks, return_exceptions=True)
         assert isinstance(failed, InferenceFailed)
         assert isinstance(also_failed, InferenceFailed)

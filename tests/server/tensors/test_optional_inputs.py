@@ -19,6 +19,7 @@ from resonnx_server.scheduling.session_pool import InstanceGroup, SessionPool
 from resonnx_server.tensors.engine import TensorEngine
 from tritonclient.utils import InferenceServerException
 
+from ..asking import infer
 from ..waiting import Clock, until
 
 
@@ -135,16 +136,16 @@ async def test_a_whole_request_is_expected_to_take_what_its_rows_take() -> None:
     x, scale = np.ones((7, 2), np.float32), np.array([3], np.float32)
     try:
         with pytest.raises(DeadlineUnreachable, match="would take 3 ms even on an idle device"):
-            await engine.run({"x": x, "scale": scale}, clock.ns + 2_500_000, whole=True)
-        asked = asyncio.ensure_future(engine.run({"x": x, "scale": scale}, whole=True))
+            await infer(engine, {"x": x, "scale": scale}, clock.ns + 2_500_000, whole=True)
+        asked = asyncio.ensure_future(infer(engine, {"x": x, "scale": scale}, whole=True))
         await until(lambda: device.idle_lanes() == 0)
         with device.lock:
             assert device.under_way_ns(clock.ns) == 3_000_000
         running.set()
         await asked
         for _ in range(50):
-            await engine.run({"x": x, "scale": scale}, clock.ns + 4_000_000, whole=True)
-        await engine.run({"x": x[:1]}, clock.ns + 1_000_000)
+            await infer(engine, {"x": x, "scale": scale}, clock.ns + 4_000_000, whole=True)
+        await infer(engine, {"x": x[:1]}, clock.ns + 1_000_000)
     finally:
         engine.close()
         await asyncio.to_thread(device.close)
@@ -167,7 +168,7 @@ async def test_a_whole_request_runs_as_it_is_and_teaches_no_table() -> None:
     x, scale = np.ones((7, 2), np.float32), np.array([3], np.float32)
     try:
         for deadline in (None, device.clock() + 60_000_000_000):
-            outputs, timing = await engine.run({"x": x, "scale": scale}, deadline, whole=True)
+            outputs, timing = await infer(engine, {"x": x, "scale": scale}, deadline, whole=True)
             assert outputs["y"].tolist() == [[3, 3]] * 7
             assert timing.batch_rows == 7
     finally:
