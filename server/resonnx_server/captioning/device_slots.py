@@ -38,7 +38,7 @@ class DeviceRows(Rows[DeviceTensor]):
         # The tensors of the last step, then the batches that rows were taken from since.
         self._batches: list[Sequence[DeviceTensor]] = [blank]
         # For each slot: index of the batch, and row in it.
-        self._places = [(_CURRENT, 0)] * capacity
+        self._sources = [(_CURRENT, 0)] * capacity
 
     def read(self, used: int, size: int) -> list[DeviceTensor]:
         """Return whole tensors of `size` rows.
@@ -46,53 +46,53 @@ class DeviceRows(Rows[DeviceTensor]):
         Raises:
             Exception: ONNX Runtime's own; the rows are then as they were.
         """
-        current, places = self._batches[_CURRENT], self._places[:used]
-        is_ordered = self._is_ordered and all(place == (_CURRENT, slot) for slot, place in enumerate(places))
+        current, sources = self._batches[_CURRENT], self._sources[:used]
+        is_ordered = self._is_ordered and all(source == (_CURRENT, slot) for slot, source in enumerate(sources))
         if current[0].rows != size or not is_ordered:
-            current = self._merged(places, size)
+            current = self._merged(sources, size)
         self.replace(current, used)
         self._is_ordered = True
         return list(current)
 
     def replace(self, tensors: Sequence[DeviceTensor], used: int) -> None:
         self._batches = [tensors]
-        self._places = [(_CURRENT, slot) for slot in range(len(self._places))]
+        self._sources = [(_CURRENT, slot) for slot in range(len(self._sources))]
 
     def put(self, row: int, batch: Sequence[DeviceTensor], source: int) -> None:
         # Pictures of one encoder batch bring the same list.
         number = next((i for i, known in enumerate(self._batches) if known is batch), len(self._batches))
         if number == len(self._batches):
             self._batches.append(batch)
-        self._places[row] = (number, source)
+        self._sources[row] = (number, source)
 
     def copy(self, row: int, source: int) -> None:
-        self._places[row] = self._places[source]
+        self._sources[row] = self._sources[source]
 
     def gather(self, rows: Sequence[int]) -> list[DeviceTensor]:
-        return list(self._merged([self._places[row] for row in rows], len(rows)))
+        return list(self._merged([self._sources[row] for row in rows], len(rows)))
 
     def clear_from(self, row: int) -> None:
         # Ordering fills all rows behind those in use with the first.
         self._is_ordered = False
 
-    def _merged(self, places: list[tuple[int, int]], size: int) -> Sequence[DeviceTensor]:
-        """Return tensors of `size` rows, the first of which are those at `places`."""
+    def _merged(self, sources: list[tuple[int, int]], size: int) -> Sequence[DeviceTensor]:
+        """Return tensors of `size` rows, the first of which are those at `sources`."""
         current = self._batches[_CURRENT]
         # Mostly no batch joined, or one.
-        for batch in sorted({batch for batch, _ in places} - {_CURRENT}) or [_CURRENT]:
-            current, places = self._ordered(current, places, batch, size)
+        for batch in sorted({batch for batch, _ in sources} - {_CURRENT}) or [_CURRENT]:
+            current, sources = self._ordered(current, sources, batch, size)
         return current
 
     def _ordered(
-        self, current: Sequence[DeviceTensor], places: list[tuple[int, int]], joining: int, size: int
+        self, current: Sequence[DeviceTensor], sources: list[tuple[int, int]], joining: int, size: int
     ) -> tuple[list[DeviceTensor], list[tuple[int, int]]]:
-        """Put rows of `current` and of the batch `joining` in order; return the tensors and the places in them."""
+        """Put rows of `current` and of the batch `joining` in order; return the tensors and the sources in them."""
         # A graph's inputs need at least one row: without a joining batch, the blank row, which no slot has.
         joined = self._blank if joining == _CURRENT else self._batches[joining]
         # Rows of later batches, and in the end rows that are not in use, hold what the first row holds.
         index = np.zeros(size, np.int64)
-        ordered = list(places)
-        for slot, (batch, row) in enumerate(places):
+        ordered = list(sources)
+        for slot, (batch, row) in enumerate(sources):
             if batch == _CURRENT:
                 index[slot] = row
             elif batch == joining:
@@ -100,7 +100,7 @@ class DeviceRows(Rows[DeviceTensor]):
             else:
                 continue
             ordered[slot] = (_CURRENT, slot)
-        index[len(places) :] = index[0]
+        index[len(sources) :] = index[0]
         return self._order(current, joined, index), ordered
 
 

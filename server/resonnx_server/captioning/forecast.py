@@ -60,7 +60,7 @@ class Forecast:
     def learn_length(self, steps: int, options: DecodeOptions) -> None:
         """Learn from a finished caption of `steps`.
 
-        A caption that its request's limits made shorter or longer tells nothing of the natural length.
+        A caption that its request's limits made shorter or longer is ignored.
         """
         was_cut, was_stretched = steps >= options.max_tokens, options.min_tokens > self._length
         if (was_cut and steps < self._length) or (was_stretched and steps > self._length):
@@ -95,21 +95,20 @@ class Forecast:
         return self._queue.own_ns(cost.pictures) + steps * (step_ns + rows * self._schedule.handling_row_ns)
 
     def _at_once(self, demand: Demand) -> int:
-        """Return how many captions like those of `demand` share a step."""
+        """Return how many captions of the mean width of `demand` fit into a step."""
         return max(1, self._rows * demand.captions // demand.rows)
 
     def _rows_of_step(self, demand: Demand) -> int:
-        """Return the rows of a step that as many captions of `demand` share as can."""
+        """Return the rows of a step that holds the captions of `demand`, or as many of them as fit."""
         return min(self._rows, -(-demand.rows * min(demand.captions, self._at_once(demand)) // demand.captions))
 
     def _steps_before(self, ahead: Demand, own: Demand) -> float:
-        """Return the number of steps before the last of `own`, which are alike, begins."""
+        """Return the number of steps until the last caption of `own`, which have equal demands, begins."""
         both = ahead + own
         at_once = self._at_once(both)
         if both.captions <= at_once:
             return 0.0
         before = both - Demand(1, own.rows // own.captions, own.row_steps // own.captions)
-        # Until then all rows that captions so wide can take are busy; when the last begins, the others of its steps
-        # are half way on average.
+        # Until then steps are full; when the last caption begins, the others in its step are half finished on average.
         rows = both.rows / both.captions * at_once
         return max(0.0, before.row_steps / rows - (at_once - 1) / at_once / 2 * before.steps)

@@ -108,7 +108,7 @@ class Completions:
     batches: list[BatchCount] = field(default_factory=list)
 
     def due(self) -> "Completions | None":
-        """Take out what is worth waking the event loop; counts alone wait for a result or further counts."""
+        """Remove and return what is sent now: words and results at once, counts with a result or when they are many."""
         if self.finished or len(self.steps) >= _PENDING_STEPS:
             due = Completions(self.words, self.finished, self.first_words_ns, self.steps, self.batches)
             self.finished, self.first_words_ns, self.steps, self.batches = [], [], [], []

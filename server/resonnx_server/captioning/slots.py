@@ -213,7 +213,7 @@ class Slots(Generic[T, D]):
         return row
 
     def _free(self, rows: Sequence[int]) -> None:
-        """Free rows that no owner lists any more; the last rows take their places."""
+        """Free rows that no owner lists any more; the last rows move into them."""
         for row in sorted(rows, reverse=True):
             last = len(self._owner_of) - 1
             moved = self._owner_of.pop()

@@ -97,7 +97,7 @@ class Batcher(RequestQueue[T]):
         among all sizes. An entry that does not fit as a whole is split.
 
         Args:
-            now_ns: Monotonic time. Entries that cannot meet their deadline even alone are returned as expired: maybe
+            now_ns: Monotonic time. Entries that cannot meet their deadline even by themselves are returned as expired: maybe
                 not all of them, but none is run.
             limit: Most rows, at least 1, if fewer than the table's largest size.
             budget_ns: Longest batch, because other models wait for the device.
@@ -121,7 +121,7 @@ class Batcher(RequestQueue[T]):
         if left_ns <= 0:
             return DeadlineExceeded("the deadline passed while the request waited")
         takes = milliseconds(self.own_ns(entry.rows))
-        message = f"the request would take {takes} and is wanted within {milliseconds(left_ns)}"
+        message = f"the request would take {takes} and its deadline allows {milliseconds(left_ns)}"
         # If it would have been in time without other requests, the wait for them is the reason.
         if not entry.found_idle and entry.arrival_ns + self._quickest_ns(entry.rows) <= entry.deadline_ns:
             return WaitTooLong.for_ns(f"after its wait {message}", self.drain_ns())
@@ -182,15 +182,15 @@ class Batcher(RequestQueue[T]):
 
     def _quickest_ns(self, rows: int) -> float:
         """Return the time of a request's rows on an idle device, if batches are as quick as they often are."""
-        shared = self.table.quick_ns(-(-rows // self._max_concurrent_batches))
-        return min(self._latency_table.quick_ns(rows), shared)
+        concurrent_ns = self.table.quick_ns(-(-rows // self._max_concurrent_batches))
+        return min(self._latency_table.quick_ns(rows), concurrent_ns)
 
     def _due_ns(self, entry: Entry[T]) -> int:
         due = entry.arrival_ns + (_PATIENCE_NS if self._objective_ns is None else self._objective_ns)
         return due if entry.deadline_ns is None else min(due, entry.deadline_ns)
 
     def _wanted(self, entries: Iterable[Entry[T]]) -> list[int]:
-        """Return the times by which answers are wanted, of entries with a deadline or an objective."""
+        """Return the monotonic times at which entries with a deadline or an objective are due."""
         if self._objective_ns is not None:
             return [self._due_ns(entry) for entry in entries]
         return [entry.deadline_ns for entry in entries if entry.deadline_ns is not None]

@@ -129,7 +129,7 @@ class DeadlineAdmission:
         allowed = left if self._shed_after_ns is None else min(left, self._shed_after_ns)
         if (predicted := idle * self._idle.factor) > allowed:
             raise DeadlineUnreachable(
-                f"the answer would take {milliseconds(predicted)} even on an idle device {self._limit(left)}"
+                f"the answer would take {milliseconds(predicted)} even on an idle device, {self._limit(left)}"
             )
         if expected - idle <= _NO_WAIT * idle:
             return Prediction(now, idle, allowed, self._idle)
@@ -149,4 +149,4 @@ class DeadlineAdmission:
         objective = self._shed_after_ns
         if objective is not None and objective < left_ns:
             return f"and the model's objective is {milliseconds(objective)}"
-        return f"and is wanted within {milliseconds(left_ns)}"
+        return f"and its deadline allows {milliseconds(left_ns)}"

@@ -150,7 +150,7 @@ class LatencyTable:
         return full * self.cost_ns(self.largest) + (self.cost_ns(self.padded_batch_size(rest)) if rest else 0.0)
 
     def quick_ns(self, rows: int) -> float:
-        """Return `time_ns` less the usual spread."""
+        """Return `time_ns` less the mean deviation."""
         spread = self._spread[self.largest if rows >= self.largest else self.padded_batch_size(rows)]
         return self.time_ns(rows) * max(1 - spread, _QUICKEST)
 

@@ -222,8 +222,8 @@ class RequestQueue(Generic[T]):
 
     def own_ns(self, rows: int) -> float:
         """Expected time of a request's rows on an idle device."""
-        shared = self.table.time_ns(-(-rows // self._max_concurrent_batches))
-        return min(self._latency_table.time_ns(rows), shared)
+        concurrent_ns = self.table.time_ns(-(-rows // self._max_concurrent_batches))
+        return min(self._latency_table.time_ns(rows), concurrent_ns)
 
     def ahead_ns(self, priority: int) -> float:
         """Expected time until all rows that precede a new request are done, once a lane is free."""

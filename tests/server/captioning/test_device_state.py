@@ -153,14 +153,14 @@ async def test_log_probabilities_and_attention_come_down_only_when_asked_for(
 ) -> None:
     fetched: list[tuple[str, ...]] = []
     run = Session.run
-    from resonnx_server.runtime import device_state as resident
+    from resonnx_server.runtime import device_state
 
     def noted(session: Session, host: object, given: object, down: object, kept: object) -> object:
         fetched.append(tuple(down))
         return run_bound(session, host, given, down, kept)
 
-    run_bound = resident.run_bound
-    monkeypatch.setattr(resident, "run_bound", noted)
+    run_bound = device_state.run_bound
+    monkeypatch.setattr(device_state, "run_bound", noted)
     monkeypatch.setattr(Session, "run", None)
     async with _engine(files, graphs) as engine:
         await caption(engine, picture(2), DecodeOptions(max_tokens=9, beam_width=10))

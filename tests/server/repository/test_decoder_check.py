@@ -8,7 +8,7 @@ from resonnx_server.captioning.slots import host_slots
 from resonnx_server.errors import ModelRefused
 from resonnx_server.repository import captioners, instances, state_placement
 from resonnx_server.repository.decoder_check import DecoderCheck
-from resonnx_server.runtime import device_state as resident
+from resonnx_server.runtime import device_state
 from resonnx_server.runtime.model_files.golden_examples import Golden, judge_words
 from resonnx_server.runtime.session import CPU, Session
 
@@ -71,14 +71,14 @@ def test_a_session_that_was_opened_beside_the_judged_one_is_judged(monkeypatch: 
 @pytest.mark.parametrize("rows", [0, 24])
 def test_captions_that_stay_on_a_device_are_judged_there(monkeypatch: pytest.MonkeyPatch, rows: int) -> None:
     """The CPU's memory counts as a device's; steps of 24 rows are wrong, or none."""
-    run_bound = resident.run_bound
+    run_bound = device_state.run_bound
 
     def answers(*asked: object) -> tuple[Tensors, object]:
         fetched, kept = run_bound(*asked)
         return {name: array[::-1] if len(array) == rows else array for name, array in fetched.items()}, kept
 
     monkeypatch.setattr(state_placement, "_APART", ("cpu",))
-    monkeypatch.setattr(resident, "run_bound", answers)
+    monkeypatch.setattr(device_state, "run_bound", answers)
     if rows:
         with pytest.raises(ModelRefused, match=r"outputs of decoder.onnx on .* for batches of 24 disagree"):
             captioners.ENTRY.load(version(max_batch_size=8), *version_files())

@@ -255,7 +255,7 @@ def test_tritonclient_is_told_of_a_refusal_on_a_stream_as_ever(timely, picture: 
         client.async_stream_infer("digits", [tensor], request_id="late", timeout=1)
         result, error = told.get(timeout=30)
         assert result is None
-        assert "even on an idle device and is wanted within 0" in str(error)
+        assert "even on an idle device, and its deadline allows 0" in str(error)
         client.async_stream_infer("digits", [tensor], request_id="well")
         result, error = told.get(timeout=30)
         assert error is None

@@ -1,1 +1,1 @@
-"""Greedy search, beam search and sampling, from one row's log-probabilities alone."""
+"""Greedy search, beam search and sampling, from the log-probabilities of one search's rows."""

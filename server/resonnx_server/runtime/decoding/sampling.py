@@ -1,6 +1,6 @@
 """Sampled captions: temperature, then top-k, then top-p, and one number of a counter-based generator for each token.
 
-The number depends on the seed and the token's position alone, and tokens are drawn in the order of their ids: neither
+The number depends on the seed and the token's position only, and tokens are drawn in the order of their ids: neither
 other rows nor rounding that swaps two near-equal tokens changes the probability of a third.
 """
 

@@ -55,8 +55,8 @@ class StepOutput:
 
         Args:
             rows: Rows of one search.
-            whole: Check all tokens, not only the top: those that the search reads. To check more would let it fail
-                only beside rows that need all tokens.
+            whole: Check all tokens, not only the top ones. True only if the search reads all: otherwise its result
+                would depend on whether another row of the step needs them.
         """
         if not all(self._are_sound[row] for row in rows):
             return False
