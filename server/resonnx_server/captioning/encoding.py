@@ -3,7 +3,6 @@
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 
@@ -12,24 +11,10 @@ from resonnx_server.captioning.stepping import finish, read_rows
 from resonnx_server.errors import InferenceFailed
 from resonnx_server.observe.stats import BatchCount
 from resonnx_server.runtime.decoding.step_output import StepOutput
-from resonnx_server.scheduling.buffers import BufferPool
 from resonnx_server.scheduling.device import Clock
-from resonnx_server.scheduling.session_pool import AnySessionPool
+from resonnx_server.scheduling.session_pool import AnySessionPool, BufferPool
 
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class _Encoding:
-    """One run of the encoder for `tasks`, and where its time went."""
-
-    tasks: Sequence[CaptionTask]
-    state: Sequence[Any]
-    features: Sequence[Any]
-    first: StepOutput | None
-    start_ns: int
-    end_ns: int
-    count: BatchCount
 
 
 @dataclass(slots=True, eq=False)
@@ -64,35 +49,29 @@ class EncodeJob:
         self.cost_ns, self.has_all_cores = self.pool.table.cost_ns(self.size), self.pool.has_all_cores
 
     def run(self) -> None:
-        """Encode all pictures together or, if that fails, each alone."""
+        """Encode all pictures together or, if that fails, each by itself."""
         try:
-            encodings = [self._encode(self.tasks, self.size)]
-            self.infer_ns = encodings[0].count.infer_ns
+            self.infer_ns = self._encode(self.tasks, self.size)
         except Exception:  # the boundary of a batch: whatever fails, every member gets an outcome
             _log.exception("an encoder batch failed", extra={"rows": len(self.tasks)})
-            encodings = self._encode_singly()
-        for encoding in encodings:
-            for row, task in enumerate(encoding.tasks):
-                self._begin(task, encoding, row)
-            self.completions.batches.append(encoding.count)
+            for task in self.tasks:
+                self._encode_singly(task)
 
     def finish(self) -> None:
         self.done(self)
 
-    def _encode_singly(self) -> list[_Encoding]:
-        encodings = []
-        for task in self.tasks:
-            try:
-                # A batch of one has failed already.
-                if len(self.tasks) > 1:
-                    encodings.append(self._encode([task], self.pool.table.padded_batch_size(1)))
-                    continue
-            except Exception:  # the boundary of one picture
-                _log.exception("a picture could not be encoded by itself")
-            self.completions.failed(task, InferenceFailed("the model failed on this picture"))
-        return encodings
+    def _encode_singly(self, task: CaptionTask) -> None:
+        try:
+            # A batch of one has failed already.
+            if len(self.tasks) > 1:
+                self._encode([task], self.pool.table.padded_batch_size(1))
+                return
+        except Exception:  # the boundary of one picture
+            _log.exception("a picture could not be encoded by itself")
+        self.completions.failed(task, InferenceFailed("the model failed on this picture"))
 
-    def _encode(self, tasks: Sequence[CaptionTask], size: int) -> _Encoding:
+    def _encode(self, tasks: Sequence[CaptionTask], size: int) -> int:
+        """Run the encoder and let the captions begin; return the duration of the run."""
         clock = self.clock
         start = clock()
         images, buffer = self.buffers.join([task.image[np.newaxis] for task in tasks], size)
@@ -104,20 +83,23 @@ class EncodeJob:
         end = clock()
         first = None if first_log_probs is None else StepOutput.of_log_probs(first_log_probs[: len(tasks)])
         count = BatchCount(len(tasks), size, assembled - start, end - assembled, clock() - end)
-        return _Encoding(tasks, state, features, first, start, end, count)
+        self.completions.batches.append(count)
+        for row, task in enumerate(tasks):
+            task.queue_ns = start - task.arrival_ns
+            task.input_ns, task.infer_ns, task.batch_rows = count.input_ns, count.infer_ns, count.rows
+            self._begin(Encoded(task, state, features, row), first, end)
+        return count.infer_ns
 
-    def _begin(self, task: CaptionTask, encoding: _Encoding, row: int) -> None:
+    def _begin(self, encoded: Encoded, first: StepOutput | None, now_ns: int) -> None:
         """Let a caption read its first word, if the encoder gives it, and join the decoding."""
-        count = encoding.count
-        task.queue_ns = encoding.start_ns - task.arrival_ns
-        task.input_ns, task.infer_ns, task.batch_rows = count.input_ns, count.infer_ns, count.rows
+        task = encoded.task
         try:
-            if encoding.first is not None:
-                read_rows(task, encoding.first, [row], True, encoding.end_ns, self.completions)
+            if first is not None:
+                read_rows(task, first, [encoded.row], True, now_ns, self.completions)
         except Exception as error:  # the boundary of one caption
             self.completions.failed(task, failure_of_one(error))
             return
         if task.search.finished:
             finish(task, self.completions)
         else:
-            self.joining.append(Encoded(task, encoding.state, encoding.features, row))
+            self.joining.append(encoded)

@@ -26,12 +26,11 @@ from resonnx_server.runtime.decoding.greedy import Greedy
 from resonnx_server.runtime.decoding.sampling import Sampling
 from resonnx_server.runtime.decoding.search import DecodeOptions, Search
 from resonnx_server.scheduling.batcher import Batch
-from resonnx_server.scheduling.buffers import BufferPool
 from resonnx_server.scheduling.deadline_admission import Decoding, Objective
 from resonnx_server.scheduling.device import Device, Job
 from resonnx_server.scheduling.engine import Engine, closing
 from resonnx_server.scheduling.queue import Entry, QueueReservation
-from resonnx_server.scheduling.session_pool import AnyInstanceGroup
+from resonnx_server.scheduling.session_pool import AnyInstanceGroup, BufferPool
 
 
 def start_search(spec: CaptionerSpec, options: DecodeOptions) -> Search:

@@ -18,8 +18,8 @@ from resonnx_server.inference.tasks import Task
 from resonnx_server.observe.stats import Timing
 from resonnx_server.preprocessing.decode import DecodedPictures, Decoder, EncodedPictures, Pictures, RawPicture
 from resonnx_server.runtime.pictures.images import Pixels
-from resonnx_server.scheduling.batcher import DEFAULT_PRIORITY, PRIORITY_LEVELS
 from resonnx_server.scheduling.deadline_admission import Decoding
+from resonnx_server.scheduling.queue import DEFAULT_PRIORITY, PRIORITY_LEVELS
 
 __all__ = [
     "DEFAULT_PRIORITY",

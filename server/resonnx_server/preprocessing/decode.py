@@ -16,8 +16,8 @@ from resonnx_server.runtime.pictures.freed_memory import give_back_memory
 from resonnx_server.runtime.pictures.headers import Header, header
 from resonnx_server.runtime.pictures.images import Pixels
 from resonnx_server.runtime.pictures.options import RAW, PictureOptions, decoding_bytes
-from resonnx_server.scheduling.batcher import PRIORITY_LEVELS
 from resonnx_server.scheduling.deadline_admission import Decoding
+from resonnx_server.scheduling.queue import PRIORITY_LEVELS
 
 # Pictures of one request that are queued or decoded, for each thread: enough that none is idle, and no more, so that
 # others of the same priority have their turn in between.

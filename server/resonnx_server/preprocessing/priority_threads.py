@@ -9,7 +9,7 @@ from contextlib import suppress
 from typing import Any, Final, Generic, TypeVar
 
 from resonnx_server.errors import Unavailable
-from resonnx_server.scheduling.batcher import PRIORITY_LEVELS
+from resonnx_server.scheduling.queue import PRIORITY_LEVELS
 
 T = TypeVar("T")
 

@@ -16,9 +16,7 @@ from itertools import chain, islice, takewhile
 from typing import Any, Final, Generic, TypeVar
 
 from resonnx_server.errors import DeadlineExceeded, DeadlineUnreachable, ServerError, WaitTooLong, milliseconds
-from resonnx_server.scheduling.queue import DEFAULT_PRIORITY, PRIORITY_LEVELS, Entry, QueueReservation, RequestQueue
-
-__all__ = ["DEFAULT_PRIORITY", "PRIORITY_LEVELS", "Batch", "Batcher", "Entry", "QueueReservation"]
+from resonnx_server.scheduling.queue import Entry, RequestQueue
 
 T = TypeVar("T")
 
@@ -97,8 +95,8 @@ class Batcher(RequestQueue[T]):
         among all sizes. An entry that does not fit as a whole is split.
 
         Args:
-            now_ns: Monotonic time. Entries that cannot meet their deadline even by themselves are returned as expired: maybe
-                not all of them, but none is run.
+            now_ns: Monotonic time. Entries that cannot meet their deadline even in a batch of their own are returned as
+                expired: maybe not all of them, but none is run.
             limit: Most rows, at least 1, if fewer than the table's largest size.
             budget_ns: Longest batch, because other models wait for the device.
         """

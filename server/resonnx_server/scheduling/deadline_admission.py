@@ -94,17 +94,17 @@ class DeadlineAdmission:
     Args:
         device: Where the work runs.
         objective: The model's, or None.
+
+    Attributes:
+        sheds: Requests without a deadline must be checked as well.
     """
 
     def __init__(self, device: Device, objective: Objective | None) -> None:
         self._device = device
+        self.sheds = objective is not None and objective.shed
         self._shed_after_ns = objective.latency_ns if objective is not None and objective.shed else None
         # Two corrections: requests that find an idle device err about the work, others about the queue.
         self._idle, self._waiting = Correction(device.clock), Correction(device.clock)
-
-    def has_limit(self, deadline_ns: int | None) -> bool:
-        """Tell whether a request must be checked."""
-        return deadline_ns is not None or self._shed_after_ns is not None
 
     def check(
         self, own_ns: float, deadline_ns: int | None, decoding: Decoding | None = None, ahead_ns: float = 0.0

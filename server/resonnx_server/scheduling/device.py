@@ -13,7 +13,7 @@ import numpy as np
 
 from resonnx_server.runtime.machine.host import compute_thread, stay_on
 from resonnx_server.runtime.machine.processors import Processors
-from resonnx_server.scheduling.buffers import Allocate
+from resonnx_server.scheduling.session_pool import Allocate
 
 Clock = Callable[[], int]
 

@@ -154,7 +154,7 @@ class RequestQueue(Generic[T]):
         with a second stage. A `whole` request is one row that shares no batch; its time corrects no predictions.
         """
         prediction = None
-        if self._admission.has_limit(deadline_ns):
+        if deadline_ns is not None or self._admission.sheds:
             # The machine may have been slow, and no batch has shown lately that it still is.
             for table in self._tables:
                 table.fade()

@@ -1,17 +1,22 @@
-"""A model's sessions with their latencies: one for a batch that has the device to itself, one for concurrent batches.
+"""A model's sessions with their latencies, and the buffers in which the inputs of their batches are joined.
 
-A batch on all cores gives a single request the shortest latency. Concurrent batches, each on a share of the cores, lose
+One session is for a batch that has the device to itself, one for concurrent batches. A batch on all cores gives a single request the shortest latency. Concurrent batches, each on a share of the cores, lose
 no time at barriers between threads and give the highest throughput.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Generic, ParamSpec, TypeVar
+
+import numpy as np
 
 from resonnx_server.runtime.session import Array
 from resonnx_server.scheduling.latency import LatencyTable
 
 Tensors = dict[str, Array]
+# Returns zeros of a shape and dtype, in memory that suits the device.
+Allocate = Callable[[tuple[int, ...], np.dtype[Any]], Array]
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -77,3 +82,52 @@ TensorInstanceGroup = InstanceGroup[[Mapping[str, Array]], Tensors]
 # Of an encoder or a decoder: `run` is Captioner.encode or Captioner.step of runtime/graphs.py.
 AnySessionPool = SessionPool[..., Any]
 AnyInstanceGroup = InstanceGroup[..., Any]
+
+
+class BufferPool:
+    """Buffers for one input of a model: allocated once, lent to one batch at a time.
+
+    Args:
+        largest: Rows of a buffer.
+        allocate: Allocates the buffers.
+    """
+
+    def __init__(self, largest: int, allocate: Allocate = np.zeros) -> None:
+        self._largest = largest
+        self._allocate = allocate
+        self._free: list[Array] = []
+
+    def join(self, parts: Sequence[Array], size: int) -> tuple[Array, Array | None]:
+        """Concatenate `parts`, each [rows, ...] of equal dtype and row shape, to an array [size, ...].
+
+        Padding repeats the first row: rows left over from an earlier batch might make the model fail.
+
+        Returns:
+            The array, and the buffer to `release` after the run (None if the only part is passed on uncopied).
+        """
+        first = parts[0]
+        if len(parts) == 1 and len(first) == size:
+            return np.ascontiguousarray(first), None
+        buffer = self._lend(first)
+        start = 0
+        for part in parts:
+            buffer[start : start + len(part)] = part
+            start += len(part)
+        buffer[start:size] = first[0]
+        return buffer[:size], buffer
+
+    def release(self, buffer: Array | None) -> None:
+        """Return a buffer to the pool."""
+        if buffer is not None:
+            self._free.append(buffer)
+
+    def _lend(self, like: Array) -> Array:
+        # Without a check: another lane may take the last buffer in between.
+        with suppress(IndexError):
+            buffer = self._free.pop()
+            if buffer.shape[1:] == like.shape[1:] and buffer.dtype == like.dtype:
+                return buffer
+        buffer = self._allocate((self._largest, *like.shape[1:]), like.dtype)
+        if like.dtype == object:
+            buffer.fill(b"")
+        return buffer

@@ -10,12 +10,11 @@ from typing import Any, Final, NamedTuple
 
 from resonnx_server.observe.stats import ModelStats, Timing
 from resonnx_server.scheduling.batcher import Batcher
-from resonnx_server.scheduling.buffers import BufferPool
 from resonnx_server.scheduling.deadline_admission import Decoding, Objective
 from resonnx_server.scheduling.device import Device
 from resonnx_server.scheduling.engine import Engine, closing
 from resonnx_server.scheduling.queue import Entry, QueueReservation
-from resonnx_server.scheduling.session_pool import TensorInstanceGroup, Tensors
+from resonnx_server.scheduling.session_pool import BufferPool, TensorInstanceGroup, Tensors
 from resonnx_server.tensors.jobs import JobContext, Outcomes, Part, TensorJob, TensorTask, deliver, joined
 
 # A queue of this many batches per concurrent batch is long.

@@ -19,9 +19,8 @@ from resonnx_server.errors import InferenceFailed, ServerError
 from resonnx_server.observe.stats import BatchCount, ModelStats, Timing, count_all
 from resonnx_server.runtime.session import Array
 from resonnx_server.scheduling.batcher import Batch
-from resonnx_server.scheduling.buffers import BufferPool
 from resonnx_server.scheduling.queue import Entry
-from resonnx_server.scheduling.session_pool import Tensors, TensorSessionPool
+from resonnx_server.scheduling.session_pool import BufferPool, Tensors, TensorSessionPool
 
 _log = logging.getLogger(__name__)
 

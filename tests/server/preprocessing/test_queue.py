@@ -5,7 +5,7 @@ import random
 from hypothesis import given
 from hypothesis import strategies as st
 from resonnx_server.preprocessing.priority_threads import SMALL_BYTES, DecodeQueue
-from resonnx_server.scheduling.batcher import PRIORITY_LEVELS
+from resonnx_server.scheduling.queue import PRIORITY_LEVELS
 
 MB = 1 << 20
 BUDGET = 200 * MB

@@ -11,7 +11,7 @@ from resonnx_server.lifecycle import Server
 from resonnx_server.repository.version import GPU_LANES
 from resonnx_server.runtime.page_locked import PageLockedMemory, loaded_library
 from resonnx_server.runtime.session import CPU, CUDA, OPENVINO, TENSORRT
-from resonnx_server.scheduling.buffers import BufferPool
+from resonnx_server.scheduling.session_pool import BufferPool
 
 
 class Runtime:

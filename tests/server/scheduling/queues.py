@@ -3,10 +3,11 @@
 from collections.abc import Callable
 from typing import Any
 
-from resonnx_server.scheduling.batcher import Batcher, Entry
+from resonnx_server.scheduling.batcher import Batcher
 from resonnx_server.scheduling.deadline_admission import Objective
 from resonnx_server.scheduling.device import Device
 from resonnx_server.scheduling.latency import LatencyTable
+from resonnx_server.scheduling.queue import Entry
 from resonnx_server.scheduling.session_pool import InstanceGroup, SessionPool
 
 

@@ -4,10 +4,11 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, precondition, rule
 from resonnx_server.errors import DeadlineExceeded, DeadlineUnreachable, Overloaded, ServerError, WaitTooLong
-from resonnx_server.scheduling.batcher import Batcher, Entry, QueueReservation
+from resonnx_server.scheduling.batcher import Batcher
 from resonnx_server.scheduling.deadline_admission import Decoding
 from resonnx_server.scheduling.latency import LatencyTable
 from resonnx_server.scheduling.measurement import sizes_up_to
+from resonnx_server.scheduling.queue import Entry, QueueReservation
 
 from ...conftest import examples
 from ..waiting import Clock

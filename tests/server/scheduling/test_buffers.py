@@ -1,7 +1,7 @@
 """Buffers in which inputs of batches are joined."""
 
 import numpy as np
-from resonnx_server.scheduling.buffers import BufferPool
+from resonnx_server.scheduling.session_pool import BufferPool
 
 
 def test_rows_that_pad_a_batch_are_its_own() -> None:

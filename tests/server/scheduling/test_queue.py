@@ -7,9 +7,10 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 from resonnx_server.errors import DeadlineExceeded, DeadlineUnreachable, WaitTooLong
-from resonnx_server.scheduling.batcher import Batch, Batcher, Entry
+from resonnx_server.scheduling.batcher import Batch, Batcher
 from resonnx_server.scheduling.latency import LatencyTable
 from resonnx_server.scheduling.measurement import sizes_up_to
+from resonnx_server.scheduling.queue import Entry
 
 from ...conftest import examples
 from .queues import batcher_of, push, wait_ns

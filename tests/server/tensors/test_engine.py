@@ -499,7 +499,7 @@ async def test_a_deadline_that_cannot_be_met_is_refused_on_arrival() -> None:
         await until(lambda: runtime.entered == 1)
         asks.append(asyncio.ensure_future(infer(engine, _rows(*range(16)))))
         await until(lambda: engine.queued_rows() == 16)
-        with pytest.raises(WaitTooLong, match=r"take 3\.18 ms, with a wait of 2\.17 ms, and its deadline allows 1\.8 ms"):
+        with pytest.raises(WaitTooLong, match=r"3\.18 ms, with a wait of 2\.17 ms, and its deadline allows 1\.8 ms"):
             await infer(engine, _rows(2), deadline_ns=1_800_000)
         with pytest.raises(
             DeadlineUnreachable, match=r"take 1\.01 ms even on an idle device, and its deadline allows 1 ms"
