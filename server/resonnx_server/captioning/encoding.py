@@ -1,52 +1,34 @@
 """One encoder batch, on a device's lane. A job never raises: whatever fails, every request gets an outcome."""
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from resonnx_server.captioning.request import CaptionTask, Completions, Encoded, failure_of_one
-from resonnx_server.captioning.stepping import finish, read_rows
+from resonnx_server.captioning.request import CaptionTask, Encoded, failure_of_one
+from resonnx_server.captioning.stepping import CaptionJob, read_rows
 from resonnx_server.errors import InferenceFailed
 from resonnx_server.observe.stats import BatchCount
 from resonnx_server.runtime.decoding.step_output import StepOutput
-from resonnx_server.scheduling.device import Clock
-from resonnx_server.scheduling.session_pool import AnySessionPool, BufferPool
+from resonnx_server.scheduling.session_pool import BufferPool
 
 _log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True, eq=False)
-class EncodeJob:
-    """One encoder batch.
+class EncodeJob(CaptionJob):
+    """One encoder batch; its size is in pictures.
 
     Attributes:
         tasks: Requests whose pictures are encoded.
-        pool: The encoder's session.
-        size: Batch size in pictures.
         buffers: Memory to put pictures together in.
-        clock: Monotonic ns.
-        done: Called with the job at its end, with the device's lock held.
         joining: Encoded pictures with words to come, once it ran.
-        infer_ns: Duration of the encoder's run; None if the batch failed as a whole.
-        completions: What callers and counters get.
     """
 
     tasks: list[CaptionTask]
-    pool: AnySessionPool
-    size: int
     buffers: BufferPool
-    clock: Clock
-    done: "Callable[[EncodeJob], None]"
     joining: list[Encoded] = field(default_factory=list)
-    infer_ns: int | None = None
-    completions: Completions = field(default_factory=Completions)
-    cost_ns: float = field(init=False)
-    has_all_cores: bool = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.cost_ns, self.has_all_cores = self.pool.table.cost_ns(self.size), self.pool.has_all_cores
 
     def run(self) -> None:
         """Encode all pictures together or, if that fails, each by itself."""
@@ -56,9 +38,6 @@ class EncodeJob:
             _log.exception("an encoder batch failed", extra={"rows": len(self.tasks)})
             for task in self.tasks:
                 self._encode_singly(task)
-
-    def finish(self) -> None:
-        self.done(self)
 
     def _encode_singly(self, task: CaptionTask) -> None:
         try:
@@ -100,6 +79,6 @@ class EncodeJob:
             self.completions.failed(task, failure_of_one(error))
             return
         if task.search.finished:
-            finish(task, self.completions)
+            self.completions.end(task)
         else:
             self.joining.append(encoded)

@@ -164,7 +164,7 @@ class CaptionEngine(Engine[CaptionCost, CaptionWork, Captioned, CaptionTask]):
     def _encode(self, batch: Batch[CaptionTask]) -> EncodeJob:
         is_alone = self.schedule.is_idle and not self.schedule.decodes and self._is_only_job()
         pool, tasks = self.encoders.pick(batch.size, is_alone=is_alone), [entry.payload for entry in batch.entries]
-        job = EncodeJob(tasks, pool, batch.size, self._buffers, self.device.clock, self._encoded)
+        job = EncodeJob(pool, batch.size, self.device.clock, Completions(), self._encoded, tasks, self._buffers)
         self.schedule.begin_encoding(job.tasks, has_all_cores=job.has_all_cores)
         return job
 
@@ -174,7 +174,7 @@ class CaptionEngine(Engine[CaptionCost, CaptionWork, Captioned, CaptionTask]):
         pool = self.decoders.pick(size, is_alone=self._is_only_job())
         if pool.has_all_cores:
             self.schedule.take_device()
-        return StepJob(self.slots, joining, pool, size, self._pending, self.device.clock, self._stepped)
+        return StepJob(pool, size, self.device.clock, self._pending, self._stepped, self.slots, joining)
 
     def _is_only_job(self) -> bool:
         """Whether nothing runs on the device, and no picture could be encoded beside the job that begins."""

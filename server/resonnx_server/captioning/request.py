@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Final, NamedTuple
 
-from resonnx_server.errors import DeadlineExceeded, InferenceFailed, ServerError
+from resonnx_server.errors import InferenceFailed, ServerError
 from resonnx_server.observe.stats import BatchCount, ModelStats, StepCount, Timing, count_all
 from resonnx_server.runtime.decoding.search import DecodeOptions, Search
 from resonnx_server.runtime.decoding.sequence import Sequence as Caption
@@ -78,11 +78,6 @@ class CaptionTask:
     infer_ns: int = 0
     batch_rows: int = 0
 
-    def result(self) -> Captioned:
-        """Return the captions of the finished search."""
-        timing = Timing(self.queue_ns, self.input_ns, self.infer_ns, 0, self.batch_rows)
-        return Captioned(self.search.ranked(), timing)
-
 
 @dataclass(slots=True)
 class Encoded:
@@ -123,9 +118,13 @@ class Completions:
         """End a request with an error."""
         self.finished.append((task, error))
 
-    def too_late(self, task: CaptionTask) -> None:
-        """End a request whose deadline has passed; one that was cancelled ignores it."""
-        self.failed(task, DeadlineExceeded("the deadline passed before the caption was finished"))
+    def end(self, task: CaptionTask) -> None:
+        """End a request whose search is finished."""
+        try:
+            timing = Timing(task.queue_ns, task.input_ns, task.infer_ns, 0, task.batch_rows)
+            self.finished.append((task, Captioned(task.search.ranked(), timing)))
+        except Exception as error:  # the boundary of one caption
+            self.failed(task, failure_of_one(error))
 
     def deliver(self, stats: ModelStats) -> None:
         """Call callers and counters; on the event loop."""

@@ -1,4 +1,4 @@
-"""One decoder step of all captions, on a device's lane.
+"""The jobs of a captioner, and one of them: a decoder step of all captions, on a device's lane.
 
 The step owns the slots. A job never raises: whatever fails, every request gets an outcome. The run changes no caption;
 if it fails, each caption runs alone. Its output is then read caption by caption, and an error fails only that caption.
@@ -11,7 +11,7 @@ from typing import Any
 
 from resonnx_server.captioning.request import CaptionTask, Completions, Encoded, failure_of_one
 from resonnx_server.captioning.slots import Slots
-from resonnx_server.errors import InferenceFailed
+from resonnx_server.errors import DeadlineExceeded, InferenceFailed, ServerError
 from resonnx_server.observe.stats import StepCount
 from resonnx_server.runtime.decoding.step_output import StepOutput
 from resonnx_server.runtime.graphs import Step
@@ -37,39 +37,52 @@ _Outcome = Sequence[int] | InferenceFailed
 
 
 @dataclass(slots=True, eq=False)
-class StepJob:
-    """One decoder step.
+class CaptionJob:
+    """A run of the encoder or of the decoder.
 
     Attributes:
-        slots: Hold the captions.
-        joining: Encoded pictures whose captions begin with this step.
-        pool: The decoder's session.
-        size: Batch size in rows: the expected one, and once it ran, the actual one.
-        completions: Takes what callers and counters get.
+        pool: The graph's session.
+        size: Expected batch size; once it ran, the actual one.
         clock: Monotonic ns.
+        completions: Takes what callers and counters get.
         done: Called with the job at its end, with the device's lock held.
-        rows: Rows in use, once it ran.
-        begin_ns: When the job began.
-        infer_ns: Duration of the decoder's run; None if it failed or no caption was left.
-        ended: Captions that have ended.
+        infer_ns: Duration of the graph's run; None if it failed, or if nothing was left to run.
     """
 
-    slots: Slots[CaptionTask, Any]
-    joining: list[Encoded]
     pool: AnySessionPool
     size: int
-    completions: Completions
     clock: Clock
-    done: "Callable[[StepJob], None]"
-    rows: int = 0
-    begin_ns: int = 0
-    infer_ns: int | None = None
-    ended: list[CaptionTask] = field(default_factory=list)
+    completions: Completions
+    done: Callable[[Any], None]
+    infer_ns: int | None = field(default=None, init=False)
     cost_ns: float = field(init=False)
     has_all_cores: bool = field(init=False)
 
     def __post_init__(self) -> None:
         self.cost_ns, self.has_all_cores = self.pool.table.cost_ns(self.size), self.pool.has_all_cores
+
+    def finish(self) -> None:
+        """Report the job as ended."""
+        self.done(self)
+
+
+@dataclass(slots=True, eq=False)
+class StepJob(CaptionJob):
+    """One decoder step; its size is in rows.
+
+    Attributes:
+        slots: Hold the captions.
+        joining: Encoded pictures whose captions begin with this step.
+        rows: Rows in use, once it ran.
+        begin_ns: When the job began.
+        ended: Captions that have ended.
+    """
+
+    slots: Slots[CaptionTask, Any]
+    joining: list[Encoded]
+    rows: int = 0
+    begin_ns: int = 0
+    ended: list[CaptionTask] = field(default_factory=list)
 
     def run(self) -> None:
         """Let new captions join and unwanted ones leave, run the step, and collect words and results."""
@@ -87,18 +100,14 @@ class StepJob:
             for task in list(slots.owners):
                 slots.leave(task)
 
-    def finish(self) -> None:
-        self.done(self)
-
     def _join_and_leave(self) -> None:
         slots, now = self.slots, self.begin_ns
         for task in [task for task in slots.owners if not _is_wanted(task, now)]:
-            slots.leave(task)
-            self.completions.too_late(task)
+            self._fail(task, _too_late())
         for encoded in self.joining:
             task = encoded.task
             if not _is_wanted(task, now):
-                self.completions.too_late(task)
+                self.completions.failed(task, _too_late())
                 continue
             try:
                 slots.join(task, task.search.tokens, encoded.state, encoded.features, encoded.row)
@@ -173,9 +182,9 @@ class StepJob:
         for task in [task for task in self.slots.owners if task.search.finished]:
             self.ended.append(task)
             self.slots.leave(task)
-            finish(task, self.completions)
+            self.completions.end(task)
 
-    def _fail(self, task: CaptionTask, failure: InferenceFailed) -> None:
+    def _fail(self, task: CaptionTask, failure: ServerError) -> None:
         self.slots.leave(task)
         self.completions.failed(task, failure)
 
@@ -210,12 +219,9 @@ def read_rows(
     return sources
 
 
-def finish(task: CaptionTask, completions: Completions) -> None:
-    """Send a finished caption to its caller."""
-    try:
-        completions.finished.append((task, task.result()))
-    except Exception as error:  # the boundary of one caption
-        completions.failed(task, failure_of_one(error))
+def _too_late() -> DeadlineExceeded:
+    """Return the error of a request whose deadline has passed; one that was cancelled ignores it."""
+    return DeadlineExceeded("the deadline passed before the caption was finished")
 
 
 def _is_wanted(task: CaptionTask, now_ns: int) -> bool:

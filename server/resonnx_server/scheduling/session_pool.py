@@ -1,7 +1,8 @@
 """A model's sessions with their latencies, and the buffers in which the inputs of their batches are joined.
 
-One session is for a batch that has the device to itself, one for concurrent batches. A batch on all cores gives a single request the shortest latency. Concurrent batches, each on a share of the cores, lose
-no time at barriers between threads and give the highest throughput.
+One session is for a batch that has the device to itself: on all cores it gives a single request the shortest latency.
+The other is for concurrent batches, each on a share of the cores: they lose no time at barriers between threads, which
+gives the highest throughput.
 """
 
 from collections.abc import Callable, Mapping, Sequence
