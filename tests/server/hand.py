@@ -78,7 +78,7 @@ def caption_engine(
     encode_costs = {size: 1e6 * size for size in sizes_up_to(16)}
     step_costs = {size: 1e6 + 1e4 * size for size in sizes_up_to(slots)}
 
-    def runners(run: Callable[..., object], costs: dict[int, float], instances: int) -> AnyInstanceGroup:
+    def group(run: Callable[..., object], costs: dict[int, float], instances: int) -> AnyInstanceGroup:
         if instances == 1:
             return InstanceGroup.single(SessionPool(run, LatencyTable(costs)))
         alone = LatencyTable({size: ns * 0.7 for size, ns in costs.items()})
@@ -88,8 +88,8 @@ def caption_engine(
 
     return CaptionEngine(
         of or spec(),
-        runners(graphs.encode, encode_costs, instances),
-        runners(graphs.step, step_costs, instances),
+        group(graphs.encode, encode_costs, instances),
+        group(graphs.step, step_costs, instances),
         host_slots(slots, [np.zeros((1, 1), np.int64)], [np.zeros((1, 1), np.int64)]),
         device,
         Metrics().model("m", 1),

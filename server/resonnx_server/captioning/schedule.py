@@ -93,18 +93,13 @@ class CaptionSchedule:
         self._update()
 
     @property
-    def rows(self) -> int:
-        """Slots that captions have, or will have before those that wait now."""
-        return self.demand.rows
-
-    @property
     def demand(self) -> Demand:
         """Demand of captions that have slots, or will have before those that wait now."""
         return self.active + demand_of(chain(self._joining_tasks(), *self._encoding))
 
     def fitting(self, waiting: Iterable[CaptionTask]) -> int:
         """Return how many pictures from the head of the queue would find slots, an encoder batch at most."""
-        return _fitting(islice(waiting, self._largest), self._capacity - self.rows)
+        return _fitting(islice(waiting, self._largest), self._capacity - self.demand.rows)
 
     def to_encode(self, waiting: int, idle_lanes: int) -> int:
         """Return how many waiting pictures to encode now; 0 is to step.
@@ -116,9 +111,8 @@ class CaptionSchedule:
         if not waiting:
             return 0
         if self._max_jobs == 1 or self.can_step:
-            captions = self.active.captions + len(self.joining) + sum(map(len, self._encoding))
-            streaming = self._streaming and idle_lanes <= 1
-            return self._policy.encode_now(Load(waiting, captions, self.rows, self.mean_steps, streaming))
+            demand, streaming = self.demand, self._streaming and idle_lanes <= 1
+            return self._policy.encode_now(Load(waiting, demand.captions, demand.rows, self.mean_steps, streaming))
         # No caption pauses for it, and the lanes that could begin now share the pictures.
         lanes = min(idle_lanes, self._max_jobs - len(self._encoding) - self._has_step)
         return math.ceil(waiting / max(1, lanes))

@@ -459,8 +459,8 @@ async def test_words_go_before_others_work_unless_that_has_waited_longer(waited_
     graphs = Noted()
     graphs.free.clear()
     async with _engine(graphs, clock=clock) as engine:
-        runner = SessionPool(classify, LatencyTable({1: 1e6}))
-        other = TensorEngine(InstanceGroup.single(runner), engine.device, Metrics().model("c", 1), max_queue_rows=9)
+        pool = SessionPool(classify, LatencyTable({1: 1e6}))
+        other = TensorEngine(InstanceGroup.single(pool), engine.device, Metrics().model("c", 1), max_queue_rows=9)
         asks = [asyncio.ensure_future(caption(engine, picture(1), DecodeOptions(max_tokens=9, min_tokens=9)))]
         await until(lambda: order == ["words"])
         asks.append(asyncio.ensure_future(infer(other, {"x": np.zeros((1, 1))})))

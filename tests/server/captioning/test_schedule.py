@@ -53,7 +53,7 @@ def test_only_those_with_room_are_encoded_and_join() -> None:
     _decoding(schedule, _tasks(4))
     encoding = _tasks(3)
     schedule.begin_encoding(encoding, has_all_cores=False)
-    assert schedule.rows == 7
+    assert schedule.demand.rows == 7
     assert schedule.fitting(_tasks(5, 1)) == 1
     assert schedule.fitting(_tasks(6, 1)) == 0, "no picture overtakes the head of the queue"
 
@@ -112,10 +112,10 @@ def test_any_jobs_leave_slots_as_they_are_counted(instances: int, seed: int) -> 
             tasks = encoding.pop(rng.randrange(len(encoding)))
             schedule.end_encoding(tasks, _encoded(tasks))
         assert len(encoding) + stepping <= instances
-        assert demand_of(active).rows <= schedule.rows <= CAPACITY
+        assert demand_of(active).rows <= schedule.demand.rows <= CAPACITY
         if not (waiting or encoding or active or stepping or schedule.joining):
             break
     assert not waiting
     assert schedule.is_idle
-    assert schedule.rows == 0
+    assert schedule.demand.rows == 0
     assert not schedule.decodes

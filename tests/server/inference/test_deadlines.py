@@ -83,8 +83,8 @@ class Service:
         self.engine: TensorEngine | CaptionEngine
         if task == "classifier":
             manifest.classifier.labels.extend(["a", "b"])
-            runners = InstanceGroup.single(SessionPool(graphs.classify, one_by_one))
-            self.engine = TensorEngine(runners, device, stats, max_queue_rows=8)
+            group = InstanceGroup.single(SessionPool(graphs.classify, one_by_one))
+            self.engine = TensorEngine(group, device, stats, max_queue_rows=8)
         else:
             manifest.captioner.CopyFrom(spec())
             self.engine = CaptionEngine(
@@ -222,14 +222,14 @@ async def test_an_idle_captioner_sends_nobody_away_to_wait() -> None:
     graphs.free.set()
     device = Device("test", 2, Clock())
 
-    def runners(run: Any, sizes: tuple[int, ...]) -> AnyInstanceGroup:
+    def group(run: Any, sizes: tuple[int, ...]) -> AnyInstanceGroup:
         alone, shared = (SessionPool(run, LatencyTable(dict.fromkeys(sizes, ns))) for ns in (1e6, 2e6))
         return InstanceGroup(alone, shared, 2)
 
     engine = CaptionEngine(
         spec(),
-        runners(graphs.encode, (1, 2)),
-        runners(graphs.step, (1, 2, 4, 8)),
+        group(graphs.encode, (1, 2)),
+        group(graphs.step, (1, 2, 4, 8)),
         host_slots(8, [np.zeros((1, 1), np.int64)], [np.zeros((1, 1), np.int64)]),
         device,
         Metrics().model("m", 1),

@@ -63,8 +63,8 @@ async def _engine(
 ) -> AsyncIterator[TensorEngine]:
     device = Device("test", lanes, clock)
     stats = Metrics().model("m", 1)
-    runner = SessionPool(runtime, LatencyTable(COSTS))
-    engine = TensorEngine(InstanceGroup(runner, runner, lanes), device, stats, max_queue_rows=queue, finite=finite)
+    pool = SessionPool(runtime, LatencyTable(COSTS))
+    engine = TensorEngine(InstanceGroup(pool, pool, lanes), device, stats, max_queue_rows=queue, finite=finite)
     try:
         yield engine
     finally:
@@ -106,15 +106,15 @@ async def test_the_phases_of_a_request_fit_into_its_time() -> None:
 
 async def test_a_session_that_was_slow_an_hour_ago_is_used_again_at_once() -> None:
     clock, many, few = Clock(), Runtime(), Runtime()
-    runners = InstanceGroup(
+    group = InstanceGroup(
         SessionPool(many, LatencyTable({1: 1e6}, clock=clock), has_all_cores=True),
         SessionPool(few, LatencyTable({1: 2e6}, clock=clock)),
         max_concurrent_batches=2,
     )
     for _ in range(100):
-        runners.latency_session.table.record(1, 4_000_000)
+        group.latency_session.table.record(1, 4_000_000)
     device = Device("test", 2, clock)
-    engine = TensorEngine(runners, device, Metrics().model("m", 1), max_queue_rows=100)
+    engine = TensorEngine(group, device, Metrics().model("m", 1), max_queue_rows=100)
     try:
         await infer(engine, _rows(1), deadline_ns=10**9)
         assert (many.entered, few.entered) == (0, 1)
@@ -201,8 +201,8 @@ async def test_rows_that_take_long_do_not_wait_for_each_other(start_ns: float, s
     runtime = Runtime()
     runtime.free.clear()
     device = Device("test")
-    runner = SessionPool(runtime, LatencyTable({size: start_ns + 4e7 * size for size in sizes_up_to(16)}))
-    engine = TensorEngine(InstanceGroup(runner, runner, 4), device, Metrics().model("m", 1), max_queue_rows=1000)
+    pool = SessionPool(runtime, LatencyTable({size: start_ns + 4e7 * size for size in sizes_up_to(16)}))
+    engine = TensorEngine(InstanceGroup(pool, pool, 4), device, Metrics().model("m", 1), max_queue_rows=1000)
     try:
         asks = [asyncio.ensure_future(infer(engine, _rows(0)))]
         await until(lambda: runtime.entered == 1)

@@ -260,9 +260,9 @@ async def _compute(asked: list[tuple[int, np.ndarray]], bad: int | None, kind: s
     device = Hand(rng.randrange(1, 4), rng)
     # Some sizes are padded to.
     table = LatencyTable({size: 1e6 + 1e4 * size for size in sizes_up_to(8) if rng.random() < 0.7 or size == 8})
-    runner = SessionPool(lambda feeds: _times(feeds, kind), table)
+    pool = SessionPool(lambda feeds: _times(feeds, kind), table)
     engine = TensorEngine(
-        InstanceGroup(runner, runner, device.lanes), device, Metrics().model("m", 1), max_queue_rows=1000, finite=True
+        InstanceGroup(pool, pool, device.lanes), device, Metrics().model("m", 1), max_queue_rows=1000, finite=True
     )
     tasks: dict[int, asyncio.Task[Any]] = {}
     leaves_ns = rng.randrange(12) * 500_000
