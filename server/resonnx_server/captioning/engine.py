@@ -16,7 +16,14 @@ from resonnx_proto.v1.manifest_pb2 import CaptionerSpec
 from resonnx_server.captioning.encode_policy import EncodePolicy
 from resonnx_server.captioning.encoding import EncodeJob
 from resonnx_server.captioning.forecast import CaptionQueue, Forecast
-from resonnx_server.captioning.request import CaptionCost, Captioned, CaptionTask, CaptionWork, Completions
+from resonnx_server.captioning.request import (
+    CaptionCost,
+    Captioned,
+    CaptionerInfo,
+    CaptionTask,
+    CaptionWork,
+    Completions,
+)
 from resonnx_server.captioning.schedule import CaptionSchedule
 from resonnx_server.captioning.slots import Slots
 from resonnx_server.captioning.stepping import StepJob
@@ -38,6 +45,10 @@ def start_search(spec: CaptionerSpec, options: DecodeOptions) -> Search:
     if options.temperature > 0:
         return Sampling(spec, options)
     return BeamSearch(spec, options) if options.beam_width > 1 else Greedy(spec, options)
+
+
+# As callers see it.
+AnyCaptionEngine = Engine[CaptionCost, CaptionWork, Captioned, Any]
 
 
 class CaptionEngine(Engine[CaptionCost, CaptionWork, Captioned, CaptionTask]):
@@ -68,10 +79,11 @@ class CaptionEngine(Engine[CaptionCost, CaptionWork, Captioned, CaptionTask]):
         max_queue_delay_us: int = 0,
         objective: Objective | None = None,
     ) -> None:
-        self.spec, self.slots = spec, slots
+        self.slots = slots
         self.encoders, self.decoders = encoders, decoders
         # Of equal words the first: a vocabulary should have none.
-        self.word_ids = {word: i for i, word in reversed(list(enumerate(spec.vocabulary)))}
+        word_ids = {word: i for i, word in reversed(list(enumerate(spec.vocabulary)))}
+        self.info = CaptionerInfo(spec, word_ids, slots.capacity)
         stats.slots = slots.capacity
         encode_table, self._step_table = encoders.table, decoders.table
         self.schedule = CaptionSchedule(
@@ -105,7 +117,7 @@ class CaptionEngine(Engine[CaptionCost, CaptionWork, Captioned, CaptionTask]):
 
     def _entry(self, work: CaptionWork, reservation: QueueReservation) -> Entry[CaptionTask]:
         now, options, deadline_ns = self.device.clock(), work.options, reservation.deadline_ns
-        search, steps = start_search(self.spec, options), self._forecast.steps(options)
+        search, steps = start_search(self.info.spec, options), self._forecast.steps(options)
         task = CaptionTask(*work, search, self._loop.create_future(), now, deadline_ns, steps)
         return Entry(task, 1, now, deadline_ns, priority=reservation.priority)
 

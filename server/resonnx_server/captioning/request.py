@@ -2,10 +2,12 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Final, NamedTuple
+
+from resonnx_proto.v1.manifest_pb2 import CaptionerSpec
 
 from resonnx_server.errors import InferenceFailed, ServerError
 from resonnx_server.observe.stats import BatchCount, ModelStats, StepCount, Timing, count_all
@@ -20,6 +22,15 @@ _log = logging.getLogger(__name__)
 _PENDING_STEPS: Final = 16
 
 OnWords = Callable[[list[Token]], None]
+
+
+@dataclass(frozen=True)
+class CaptionerInfo:
+    """The limits of a captioner's requests: its special tokens and vocabulary, token ids by word, and decode slots."""
+
+    spec: CaptionerSpec
+    word_ids: Mapping[str, int]
+    capacity: int
 
 
 class CaptionCost(NamedTuple):

@@ -2,19 +2,19 @@
 
 from typing import cast
 
-from resonnx_server.captioning.engine import CaptionEngine
-from resonnx_server.captioning.request import CaptionCost, Captioned, CaptionWork, OnWords
+from resonnx_server.captioning.engine import AnyCaptionEngine, CaptionEngine
+from resonnx_server.captioning.request import CaptionCost, Captioned, CaptionerInfo, CaptionWork, OnWords
 from resonnx_server.inference.many import all_of
 from resonnx_server.inference.registry import Model
 from resonnx_server.inference.requests import ActiveRequest, Pictures
 from resonnx_server.runtime.decoding.search import DecodeOptions
 
-__all__ = ["CaptionEngine", "Captioned", "OnWords", "caption", "captioner"]
+__all__ = ["Captioned", "CaptionerInfo", "OnWords", "caption", "captioner"]
 
 
-def captioner(model: Model) -> CaptionEngine:
-    """Return the engine of a model whose task is to caption."""
-    return cast(CaptionEngine, model.engine)
+def captioner(model: Model) -> CaptionerInfo:
+    """Return the limits of the requests of a model whose task is to caption."""
+    return cast(CaptionEngine, model.engine).info
 
 
 async def caption(
@@ -40,7 +40,7 @@ async def caption(
 async def _caption(
     request: ActiveRequest, pictures: Pictures, options: DecodeOptions, on_words: OnWords | None
 ) -> list[Captioned]:
-    engine = captioner(request.model)
+    engine: AnyCaptionEngine = request.model.engine
     deadline, priority, decoding = request.deadline_ns, request.priority, await request.decoding(pictures)
     with engine.reserve(CaptionCost(pictures.count, options), deadline, priority, decoding) as reservation:
         pixels = await request.pixels(pictures)

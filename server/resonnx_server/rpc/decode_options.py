@@ -8,25 +8,25 @@ from resonnx_proto.v1 import vision_pb2
 from resonnx_proto.v1.manifest_pb2 import CaptionerSpec
 
 from resonnx_server.errors import InvalidInput
-from resonnx_server.inference.caption import CaptionEngine
+from resonnx_server.inference.caption import CaptionerInfo
 from resonnx_server.runtime.decoding.search import DecodeOptions
 from resonnx_server.runtime.model_files.manifest import MAX_BEAM_WIDTH
 
 _MAX_FORBIDDEN: Final = 256
 
 
-def decode_options(request: vision_pb2.CaptionRequest, engine: CaptionEngine, field: str = "{}") -> DecodeOptions:
+def decode_options(request: vision_pb2.CaptionRequest, captioner: CaptionerInfo, field: str = "{}") -> DecodeOptions:
     """Return the decode options of a request.
 
     Args:
         request: Fields that are not set take the model's defaults.
-        engine: The model's.
+        captioner: The limits of the model.
         field: Format of a field's name in errors.
 
     Raises:
         InvalidInput: A value is out of range, a word unknown, or two fields contradict each other.
     """
-    spec = engine.spec
+    spec = captioner.spec
 
     def within(name: str, least: int, most: int) -> int:
         value: int = getattr(request, name)
@@ -50,7 +50,7 @@ def decode_options(request: vision_pb2.CaptionRequest, engine: CaptionEngine, fi
         for name, is_set in (("top_k", request.top_k), ("top_p", request.top_p), ("seed", request.HasField("seed"))):
             if is_set:
                 raise InvalidInput(field.format(name), "needs a temperature above 0")
-    most_beams = min(MAX_BEAM_WIDTH, engine.slots.capacity)
+    most_beams = min(MAX_BEAM_WIDTH, captioner.capacity)
     beam_width = within("beam_width", 0, most_beams) or (1 if samples else min(spec.beam_width, most_beams) or 1)
     if request.num_captions > beam_width:
         raise InvalidInput(
@@ -58,7 +58,7 @@ def decode_options(request: vision_pb2.CaptionRequest, engine: CaptionEngine, fi
             f"{request.num_captions} is more than beam_width, which is {beam_width}",
         )
     max_tokens = within("max_tokens", 0, spec.max_tokens) or spec.max_tokens
-    prefix = tuple(_word_id(word, engine, field.format("prefix")) for word in request.prefix[: max_tokens + 1])
+    prefix = tuple(_word_id(word, captioner, field.format("prefix")) for word in request.prefix[: max_tokens + 1])
     if len(prefix) >= max_tokens and prefix:
         raise InvalidInput(field.format("prefix"), f"its words leave none of {max_tokens} tokens")
     return DecodeOptions(
@@ -71,7 +71,7 @@ def decode_options(request: vision_pb2.CaptionRequest, engine: CaptionEngine, fi
         top_k=request.top_k,
         top_p=request.top_p or 1.0,
         seed=request.seed if request.HasField("seed") else random.getrandbits(64),
-        forbidden=_forbidden(request, engine, field.format("forbidden_words")),
+        forbidden=_forbidden(request, captioner, field.format("forbidden_words")),
         prefix=prefix,
         attention=request.return_attention,
     )
@@ -86,19 +86,19 @@ def _normalization(
     return wanted
 
 
-def _forbidden(request: vision_pb2.CaptionRequest, engine: CaptionEngine, field: str) -> frozenset[int]:
+def _forbidden(request: vision_pb2.CaptionRequest, captioner: CaptionerInfo, field: str) -> frozenset[int]:
     words = request.forbidden_words
     if len(words) > _MAX_FORBIDDEN:
         raise InvalidInput(field, f"{len(words)} words; at most {_MAX_FORBIDDEN}")
-    forbidden = frozenset(_word_id(word, engine, field) for word in words)
+    forbidden = frozenset(_word_id(word, captioner, field) for word in words)
     # With the end token also forbidden, as it is before min_tokens, something must be left, for beams too.
-    if len(forbidden.union(engine.spec.beam_forbidden_ids)) + 1 >= len(engine.spec.vocabulary):
+    if len(forbidden.union(captioner.spec.beam_forbidden_ids)) + 1 >= len(captioner.spec.vocabulary):
         raise InvalidInput(field, "no word would be left")
     return forbidden
 
 
-def _word_id(word: str, engine: CaptionEngine, field: str) -> int:
-    token = engine.word_ids.get(word)
-    if token is None or token == engine.spec.end_id:
+def _word_id(word: str, captioner: CaptionerInfo, field: str) -> int:
+    token = captioner.word_ids.get(word)
+    if token is None or token == captioner.spec.end_id:
         raise InvalidInput(field, f"{word[:64]!r} is not a word of the vocabulary")
     return token

@@ -13,7 +13,7 @@ import tritonclient.grpc as tritonclient
 from resonnx_proto.inference import grpc_service_pb2 as oip
 from resonnx_proto.inference import grpc_service_pb2_grpc
 from resonnx_proto.v1 import vision_pb2, vision_pb2_grpc
-from resonnx_server.captioning.request import Captioned
+from resonnx_server.captioning.request import Captioned, CaptionerInfo
 from resonnx_server.errors import InvalidInput, ModelRefused
 from resonnx_server.inference.requests import ActiveRequest, MemoryBudget
 from resonnx_server.inference.tasks import CAPTION
@@ -324,11 +324,11 @@ def test_what_no_beam_may_take_leaves_something(demo_repository: Path) -> None:
 def test_a_request_may_not_forbid_what_the_manifest_leaves_to_beams() -> None:
     spec = language.spec(beam_forbidden_ids=range(2, 39))
     words = {word: i for i, word in enumerate(spec.vocabulary)}
-    engine = SimpleNamespace(spec=spec, word_ids=words, slots=SimpleNamespace(capacity=4))
-    options = decode_options(vision_pb2.CaptionRequest(forbidden_words=["w39"], beam_width=2), engine)
+    captioner = CaptionerInfo(spec, words, 4)
+    options = decode_options(vision_pb2.CaptionRequest(forbidden_words=["w39"], beam_width=2), captioner)
     assert options.forbidden == {39}
     with pytest.raises(InvalidInput, match="no word would be left"):
-        decode_options(vision_pb2.CaptionRequest(forbidden_words=["w1", "w39"]), engine)
+        decode_options(vision_pb2.CaptionRequest(forbidden_words=["w1", "w39"]), captioner)
 
 
 def test_the_tensor_protocol_streams_words(channel: grpc.Channel, ask, picture: bytes) -> None:
