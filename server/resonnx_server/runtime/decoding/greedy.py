@@ -85,7 +85,7 @@ def decode_all(graphs: CaptionerGraphs, images: Pixels, spec: CaptionerSpec) -> 
         best = first_log_probs.argmax(axis=1)
         for i, sequence in enumerate(sequences):
             sequence.advance(int(best[i]), float(first_log_probs[i, best[i]]))
-    tokens = np.array([s.last_id if s.tokens else spec.start_id for s in sequences], np.int64)
+    tokens = np.array([s.tokens[-1].id if s.tokens else spec.start_id for s in sequences], np.int64)
     while True:
         keep = np.array([not sequences[row].finished for row in rows])
         if not keep.any():

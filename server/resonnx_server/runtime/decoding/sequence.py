@@ -34,11 +34,6 @@ class Sequence:
         self.tokens = list(tokens)
         self.finished = bool(tokens)
 
-    @property
-    def last_id(self) -> int:
-        """The next step's input token."""
-        return self.tokens[-1].id
-
     def advance(self, token_id: int, log_prob: float, attention: Array | None = None) -> None:
         """Append a step's token."""
         self.tokens.append(Token(token_id, log_prob, attention))
