@@ -45,11 +45,11 @@ proto: $(VENV)/.installed
 
 # docs/settings.md from the settings' model. A test checks that it is up to date.
 settings: $(VENV)/.installed
-	$(BIN)/python -m resonnx_server.settings_reference > docs/settings.md
+	$(BIN)/python deploy/settings_reference.py > docs/settings.md
 
 # docs/metrics.md from the registry of metrics. A test checks that it is up to date.
 metrics: $(VENV)/.installed
-	$(BIN)/python -m resonnx_server.metrics_reference > docs/metrics.md
+	$(BIN)/python deploy/metrics_reference.py > docs/metrics.md
 
 # docs/images/report.png, a screenshot of the demo model's report (`make run ONCE=1` exports it).
 CHROMIUM ?= chromium

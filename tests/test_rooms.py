@@ -37,14 +37,12 @@ _SERVER = {
     "config_text": set[str](),
     "config_sources": {"config", "config_text"},
     "flags": {"config", "config_text"},
-    "settings_reference": {"config", "config_text"},
-    "metrics_reference": {"inference", "preprocessing", "observe"},
     # The process.
     "signals": set[str](),
     "readiness": {"repository", "inference", "errors"},
 }
-_SERVER["lifecycle"] = {*_SERVER} - {"flags", "settings_reference", "metrics_reference"}
-_SERVER["command"] = {*_SERVER} - {"settings_reference", "metrics_reference"}
+_SERVER["lifecycle"] = {*_SERVER} - {"flags"}
+_SERVER["command"] = {*_SERVER}
 _SERVER["__main__"] = {"command", "signals"}
 
 # By package: which rooms (folders, and modules beside them) each room may import.

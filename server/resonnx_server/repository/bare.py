@@ -51,9 +51,6 @@ def load(version: Version) -> Start:
     batched = rows_are_independent(session)
     runners = _runners(version, content, session, batched)
     _log.warning("serving unverified: no manifest", extra={"model": version.folder.name, "batched": batched})
-
-    report = SessionReport(CLASSIFIER_FILE, session.candidate, runners.table, runners.max_concurrent_batches)
-
     report = SessionReport(CLASSIFIER_FILE, session.candidate, runners.table, runners.max_concurrent_batches)
     prepared = Prepared(session.inputs, session.outputs, (report,), partial(TensorEngine, runners, batched=batched))
     max_batch_size = None if batched else 0

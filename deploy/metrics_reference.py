@@ -1,9 +1,8 @@
-"""`python -m resonnx_server.metrics_reference`: prints docs/metrics.md, the reference of all metrics."""
+"""Prints docs/metrics.md, the reference of all metrics; `make metrics` runs it."""
 
 from collections.abc import Iterable, Iterator
 
 from prometheus_client.metrics_core import Metric
-
 from resonnx_server.inference.gauges import ServingCollector
 from resonnx_server.inference.registry import Models
 from resonnx_server.observe.exposition import ExactCounter

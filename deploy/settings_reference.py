@@ -1,9 +1,8 @@
-"""`python -m resonnx_server.settings_reference`: prints docs/settings.md, the reference of all settings."""
+"""Prints docs/settings.md, the reference of all settings; `make settings` runs it."""
 
 from collections.abc import Iterator
 
 from pydantic import BaseModel
-
 from resonnx_server.config import ModelSettings, Settings
 from resonnx_server.config_text import Setting, describe
 
