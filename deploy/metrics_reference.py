@@ -3,11 +3,11 @@
 from collections.abc import Iterable, Iterator
 
 from prometheus_client.metrics_core import Metric
+from resonnx_server.errors import FailureReason
 from resonnx_server.inference.gauges import ServingCollector
 from resonnx_server.inference.registry import Models
 from resonnx_server.observe.exposition import ExactCounter
 from resonnx_server.observe.metrics import Metrics
-from resonnx_server.observe.stats import FailureReason
 from resonnx_server.preprocessing.decode import Decoder
 
 _HEAD = """\

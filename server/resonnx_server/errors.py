@@ -1,37 +1,30 @@
 """All errors of requests and loads. They know no gRPC; rpc/boundary.py maps them to status codes.
 
-    ServerError
-    ├── InvalidInput        names the field, the value and the limit
-    │   ├── BadImage        the picture cannot be decoded or is too large
-    │   └── WrongTask       the model has another task
-    ├── NotFound            no such model
-    │   └── VersionNotFound the model has no such version
-    ├── NotSupported        part of the protocol that this server lacks
-    ├── Overloaded          the queue is full; has a retry hint
-    │   └── WaitTooLong     the queue is too long for the request's deadline
-    ├── SlowReader          the caller reads its stream too slowly
-    ├── UnreadableMessage   a request that cannot be parsed
-    ├── MessageTooLarge     a request or response above max_message_bytes
-    ├── Unavailable         draining, or not ready
-    ├── DeadlineExceeded    the deadline has passed
-    │   └── DeadlineUnreachable  the request would miss it even on an idle device
-    ├── InferenceFailed     the runtime failed; details are in the log only
-    └── ModelRefused        a model that must not serve
-
 Messages are for callers: they never hold a path or a traceback of the server.
 """
 
 import math
+from enum import StrEnum
 from typing import ClassVar, Final, Self
 
 # Bounds of retry hints: nothing changes sooner, and predictions beyond are unreliable.
 _RETRY_AFTER_MS: Final = (20, 2000)
 
 
+class FailureReason(StrEnum):
+    """Why a request failed; Triton's values of the label `reason`."""
+
+    REJECTED = "REJECTED"
+    CANCELED = "CANCELED"
+    BACKEND = "BACKEND"
+    OTHER = "OTHER"
+
+
 class ServerError(Exception):
-    """Base class. `reason` is stable and in upper case."""
+    """Base class. `reason` is stable and in upper case; `failure` groups reasons as Triton does."""
 
     reason: ClassVar[str] = "INTERNAL"
+    failure: ClassVar[FailureReason] = FailureReason.OTHER
 
     def __init__(self, message: str) -> None:
         super().__init__(message)
@@ -78,6 +71,7 @@ class Overloaded(ServerError):
     """The queue is full. `retry_after_ms` is the retry hint, in milliseconds."""
 
     reason = "QUEUE_FULL"
+    failure = FailureReason.REJECTED
 
     def __init__(self, message: str, retry_after_ms: int) -> None:
         super().__init__(message)
@@ -124,12 +118,14 @@ class Unavailable(ServerError):
     """This server does not accept calls now; another may."""
 
     reason = "UNAVAILABLE"
+    failure = FailureReason.REJECTED
 
 
 class DeadlineExceeded(ServerError):
     """The request's deadline or timeout has passed."""
 
     reason = "DEADLINE_EXCEEDED"
+    failure = FailureReason.REJECTED
 
 
 class DeadlineUnreachable(DeadlineExceeded):
@@ -145,6 +141,7 @@ class InferenceFailed(ServerError):
     """The runtime failed, or its outputs are not valid."""
 
     reason = "INFERENCE_FAILED"
+    failure = FailureReason.BACKEND
 
 
 class ModelRefused(ServerError):

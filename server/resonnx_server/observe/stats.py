@@ -7,19 +7,12 @@ from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from enum import StrEnum
 from itertools import accumulate
 from typing import NamedTuple
 
 from prometheus_client.utils import floatToGoString
 
-from resonnx_server.errors import (
-    DeadlineExceeded,
-    InferenceFailed,
-    Overloaded,
-    ServerError,
-    Unavailable,
-)
+from resonnx_server.errors import FailureReason, ServerError
 
 _log = logging.getLogger(__name__)
 
@@ -46,15 +39,6 @@ class Histogram:
         """Return the cumulative count for each bound, which is written as Prometheus does; +Inf is the last."""
         names = [*map(floatToGoString, self._bounds), "+Inf"]
         return list(zip(names, map(float, accumulate(self._counts)), strict=True))
-
-
-class FailureReason(StrEnum):
-    """Why a request failed; Triton's values of the label `reason`."""
-
-    REJECTED = "REJECTED"
-    CANCELED = "CANCELED"
-    BACKEND = "BACKEND"
-    OTHER = "OTHER"
 
 
 class Timing(NamedTuple):
@@ -180,8 +164,12 @@ class ModelStats:
 
     def request_failed(self, error: BaseException | None, total_ns: int) -> None:
         """Count one request that failed or was cancelled."""
-        self.failures[_failure_reason(error)] += 1
-        self.errors[_error_reason(error)] += 1
+        kind = error if isinstance(error, ServerError) else ServerError
+        failure, reason = kind.failure, kind.reason
+        if isinstance(error, asyncio.CancelledError | GeneratorExit):
+            failure, reason = FailureReason.CANCELED, "CANCELLED"
+        self.failures[failure] += 1
+        self.errors[reason] += 1
         self.failed.add(total_ns)
 
 
@@ -192,20 +180,3 @@ def count_all(*counters: Callable[[], object]) -> None:
             counter()
         except Exception:  # must not fail the request
             _log.exception("a metric could not be counted")
-
-
-def _failure_reason(error: BaseException | None) -> FailureReason:
-    if isinstance(error, asyncio.CancelledError | GeneratorExit):
-        return FailureReason.CANCELED
-    if isinstance(error, Overloaded | DeadlineExceeded | Unavailable):
-        return FailureReason.REJECTED
-    if isinstance(error, InferenceFailed):
-        return FailureReason.BACKEND
-    return FailureReason.OTHER
-
-
-def _error_reason(error: BaseException | None) -> str:
-    """Return the `reason` in the response."""
-    if isinstance(error, asyncio.CancelledError | GeneratorExit):
-        return "CANCELLED"
-    return error.reason if isinstance(error, ServerError) else ServerError.reason

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from resonnx_server.errors import Overloaded
+from resonnx_server.errors import FailureReason, Overloaded
 from resonnx_server.inference.requests import ActiveRequest, MemoryBudget
 from resonnx_server.observe.metrics import Metrics
-from resonnx_server.observe.stats import FailureReason, ModelStats, Timing
+from resonnx_server.observe.stats import ModelStats, Timing
 
 TIMING = Timing(0, 0, 0, 0, 1)
 
