@@ -143,17 +143,17 @@ class Check:
         encoder, decoder = (Session(files.files[name], candidate, 2) for name in (ENCODER_FILE, DECODER_FILE))
         graphs = CaptionerGraphs(encoder, decoder, files.manifest)
         state, features, _ = graphs.encode(golden.images[:1])
-        decoding = on_device(files, graphs, (state, features), _SLOTS)
+        placed = on_device(files, graphs, (state, features), _SLOTS)
         bound = max(each.max_deviation for each in files.manifest.precisions)
         for found in (
             decode_all(graphs, golden.images, files.manifest.captioner),
-            decode_in_slots(decoding.graphs, decoding.slots, golden.images, files.manifest.captioner),
+            decode_in_slots(placed.graphs, placed.slots, golden.images, files.manifest.captioner),
         ):
             verdict = judge_captions(golden, found, bound)
             if not verdict.passed:
                 raise RuntimeError(verdict.detail)
         images = np.resize(golden.images, (_SLOTS, *golden.images.shape[1:]))
-        on_host, on_gpu = (_step_ms(each, images) for each in (graphs, decoding.graphs))
+        on_host, on_gpu = (_step_ms(each, images) for each in (graphs, placed.graphs))
         return f"{verdict.detail}; a step of {_SLOTS} rows takes {on_host:.2f} ms with states on the host, {on_gpu:.2f}"
 
     def page_locked(self) -> str:

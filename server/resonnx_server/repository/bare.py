@@ -49,10 +49,10 @@ def load(version: Version) -> Start:
     session = Session(content, Candidate(provider, pb.PRECISION_FP32), version.threads, cache=version.cache.folder)
     version.progress.reach("checking")
     batched = rows_are_independent(session)
-    runners = _runners(version, content, session, batched)
+    instances = _instances(version, content, session, batched)
     _log.warning("serving unverified: no manifest", extra={"model": version.folder.name, "batched": batched})
-    report = SessionReport(CLASSIFIER_FILE, session.candidate, runners.table, runners.max_concurrent_batches)
-    prepared = Prepared(session.inputs, session.outputs, (report,), partial(TensorEngine, runners, batched=batched))
+    report = SessionReport(CLASSIFIER_FILE, session.candidate, instances.table, instances.max_concurrent_batches)
+    prepared = Prepared(session.inputs, session.outputs, (report,), partial(TensorEngine, instances, batched=batched))
     max_batch_size = None if batched else 0
     return starting(version, TENSORS, prepared, None, max_batch_size, session.overridable)
 
@@ -107,7 +107,7 @@ def _agree(left: Array, right: Array) -> bool:
     return bool((np.abs(left[finite].astype(np.float64) - right[finite]) <= _TOLERANCE * scale).all())
 
 
-def _runners(version: Version, content: bytes, session: Session, batched: bool) -> TensorInstanceGroup:
+def _instances(version: Version, content: bytes, session: Session, batched: bool) -> TensorInstanceGroup:
     """Warm up with zeros; if a shape is unknown or zeros fail, start from a guess that live batches correct.
 
     A graph that is not batched has one size, 1: a whole request.
@@ -118,18 +118,16 @@ def _runners(version: Version, content: bytes, session: Session, batched: bool) 
     strings = any(spec.dtype == object for spec in session.inputs)
     if not free and not strings:
         files = VersionFiles("", {CLASSIFIER_FILE: content}, pb.Manifest())
-        warming = Warming(version, files, CLASSIFIER_FILE, partial(_zeros, session.inputs))
+        warming = Warming(version, files, CLASSIFIER_FILE, _run_zeros)
         try:
             if batched:
                 return choose_instances(warming, session)
-            table = warming.costs(session, sizes, 1)
+            table = warming.costs(session, sizes)
         except Exception as error:  # as above
             _log.debug("the warm-up failed", extra={"error": str(error)})
     return InstanceGroup.single(SessionPool(session.run, table, has_all_cores=version.threads > 1))
 
 
-def _zeros(specs: tuple[TensorSpec, ...], rows: int) -> dict[str, Array]:
-    return {
-        spec.name: np.zeros([axis if isinstance(axis, int) else rows for axis in spec.shape], spec.dtype)
-        for spec in specs
-    }
+def _run_zeros(session: Session, rows: int) -> dict[str, Array]:
+    shapes = {spec: [axis if isinstance(axis, int) else rows for axis in spec.shape] for spec in session.inputs}
+    return session.run({spec.name: np.zeros(shape, spec.dtype) for spec, shape in shapes.items()})

@@ -9,21 +9,21 @@ from resonnx_server.captioning.engine import CaptionEngine
 from resonnx_server.captioning.slots import Slots, host_slots
 from resonnx_server.inference.registry import SessionReport
 from resonnx_server.inference.tasks import CAPTION
-from resonnx_server.repository import instances, state_placement
 from resonnx_server.repository.decoder_check import DecoderCheck
-from resonnx_server.repository.state_placement import Decoding
+from resonnx_server.repository.instances import choose
+from resonnx_server.repository.state_placement import PlacedCaptioner, place_state
 from resonnx_server.repository.tasks import Loaded, Prepared, TaskEntry
-from resonnx_server.repository.version import Version, repeat
-from resonnx_server.repository.warming import VerifiedRun, Warming
+from resonnx_server.repository.version import repeat
+from resonnx_server.repository.warming import Warming
 from resonnx_server.runtime.decoding.greedy import decode_all
 from resonnx_server.runtime.decoding.sequence import Sequence
-from resonnx_server.runtime.graphs import IMAGE, Captioner, CaptionerGraphs
-from resonnx_server.runtime.model_files.golden_examples import Golden, Verdict, judge_captions
-from resonnx_server.runtime.model_files.manifest import DECODER_FILE, ENCODER_FILE, VersionFiles
+from resonnx_server.runtime.graphs import Captioner, CaptionerGraphs
+from resonnx_server.runtime.model_files.golden_examples import Verdict, judge_captions
+from resonnx_server.runtime.model_files.manifest import DECODER_FILE, ENCODER_FILE
 from resonnx_server.runtime.pictures.images import Pixels
 from resonnx_server.runtime.session import Array, Session, TensorSpec
 from resonnx_server.scheduling.measurement import sizes_up_to
-from resonnx_server.scheduling.session_pool import AnyInstanceGroup, AnySessionPool, InstanceGroup, SessionPool, Tensors
+from resonnx_server.scheduling.session_pool import AnyInstanceGroup, AnySessionPool, InstanceGroup, SessionPool
 
 # Concurrent batches may be a little slower: steps then need not wait for the encoder.
 _LEAST_GAIN: Final = 0.9
@@ -43,14 +43,14 @@ def _judge(loaded: Loaded[CaptionerGraphs]) -> Verdict:
 
 
 def _prepare(loaded: Loaded[CaptionerGraphs]) -> Prepared:
-    version, files, golden, graphs, bound = loaded
-    decoding = state_placement.place_state(files, graphs, golden, bound)
-    encoders, decoders = _runners(version, files, golden, graphs, decoding, bound)
+    files, graphs = loaded.files, loaded.graphs
+    placed = place_state(files, graphs, loaded.golden, loaded.bound)
+    encoders, decoders = _instances(loaded, placed)
     reports = (
         SessionReport(ENCODER_FILE, graphs.encoder.candidate, encoders.table, encoders.max_concurrent_batches),
         SessionReport(DECODER_FILE, graphs.decoder.candidate, decoders.table),
     )
-    engine = partial(CaptionEngine, files.manifest.captioner, encoders, decoders, decoding.slots)
+    engine = partial(CaptionEngine, files.manifest.captioner, encoders, decoders, placed.slots)
     return Prepared(graphs.encoder.inputs, _OUTPUTS, reports, engine)
 
 
@@ -65,79 +65,59 @@ ENTRY: Final = TaskEntry(
 )
 
 
-def _runners(
-    version: Version,
-    files: VersionFiles,
-    golden: Golden,
-    chosen: CaptionerGraphs,
-    decoding: Decoding,
-    bound: float,
-) -> tuple[AnyInstanceGroup, AnyInstanceGroup]:
+def _instances(loaded: Loaded[CaptionerGraphs], placed: PlacedCaptioner) -> tuple[AnyInstanceGroup, AnyInstanceGroup]:
     """Choose and warm up the sessions of encoder and decoder, concurrent ones if that is as fast.
 
     Args:
-        version: The version being loaded.
-        files: Its files.
-        golden: Expected captions, which every session must give at every batch size.
-        chosen: Graphs on the chosen candidates, with all threads.
-        decoding: The same graphs, or those with states on the device.
-        bound: Largest deviation of log-probabilities.
+        loaded: The version, with graphs on the chosen candidates and all threads.
+        placed: The same graphs, or those with states on the device.
 
     Raises:
-        ModelRefused: A session's outputs are wrong.
+        ModelRefused: A session's outputs are wrong at some batch size.
     """
-    slots = decoding.slots
+    version, files, golden, chosen, bound = loaded
+    slots, is_on_host = placed.slots, placed.graphs is chosen
 
     def for_trial(*encoded: list[Any]) -> Slots[Any, Any]:
         # In host memory, separate slots: those that serve allocate memory at their first use, and few are ever full.
-        return host_slots(slots.capacity, *encoded) if decoding.graphs is chosen else slots
+        return host_slots(slots.capacity, *encoded) if is_on_host else slots
+
+    def encoding(graphs: Captioner[Any], check: DecoderCheck[Any]) -> Warming[Any]:
+        def encode(session: Session, rows: int) -> tuple[list[Any], list[Any], Array | None]:
+            return graphs.encode(repeat(golden, rows), session)
+
+        return Warming(version, files, ENCODER_FILE, encode, check.of_encoding)
 
     def warmed(graphs: Captioner[Any], callers: int = 1, share: int = 0) -> tuple[AnySessionPool, AnySessionPool]:
         """Return warmed sessions of encoder and decoder; `share`: threads of each concurrent job, 0 for no others."""
-        first = DecoderCheck(graphs, for_trial, golden, bound)
-
-        def encode(rows: int) -> tuple[list[Any], list[Any], Array | None]:
-            return graphs.encode(repeat(golden, rows))
-
-        encoding = version.warm(
+        check = DecoderCheck(graphs, for_trial, golden, bound)
+        encoder_costs = encoding(graphs, check).costs(graphs.encoder, version.batch_sizes, callers)
+        stepping = Warming(
+            version,
             files,
-            graphs.encoder,
-            ENCODER_FILE,
-            version.batch_sizes,
-            VerifiedRun(encode, lambda rows: first.of_encoding(rows, encode(rows)), ENCODER_FILE, graphs.encoder),
-            callers,
+            DECODER_FILE,
+            lambda _, rows: graphs.step(*slots.inputs(rows)),
+            lambda rows, _: check.of_slots(rows),
         )
         # There is one set of slots, so steps never run concurrently.
-        step = version.warm(
-            files,
-            graphs.decoder,
-            DECODER_FILE,
-            sizes_up_to(slots.capacity),
-            VerifiedRun(lambda rows: graphs.step(*slots.inputs(rows)), first.of_slots, DECODER_FILE, graphs.decoder),
-        )
+        decoder_costs = stepping.costs(graphs.decoder, sizes_up_to(slots.capacity))
         return (
-            SessionPool(graphs.encode, encoding, graphs.encoder.threads > share),
-            SessionPool(graphs.step, step, graphs.decoder.threads > share),
+            SessionPool(graphs.encode, encoder_costs, graphs.encoder.threads > share),
+            SessionPool(graphs.step, decoder_costs, graphs.decoder.threads > share),
         )
 
     # Captions that stay on a GPU have short steps: encoding and steps take turns.
-    if decoding.graphs is chosen:
-        first = DecoderCheck(chosen, for_trial, golden, bound)
-
-        def judge(rows: int, outputs: Tensors) -> Verdict:
-            state, features = ([outputs[name] for name in n] for n in (chosen.state_names, chosen.feature_names))
-            return first.of_encoding(rows, (state, features, outputs.get("first_log_probs")))
-
-        warming = Warming(version, files, ENCODER_FILE, lambda rows: {IMAGE: repeat(golden, rows)}, judge)
-        encoders = instances.choose(warming, chosen.encoder, _LEAST_GAIN)
+    if is_on_host:
+        check = DecoderCheck(chosen, for_trial, golden, bound)
+        encoders = choose(encoding(chosen, check), chosen.encoder, _LEAST_GAIN)
         if encoders.max_concurrent_batches > 1:
             share = encoders.throughput_session.threads
             decoder = chosen.decoder
             if decoder.threads > share:
                 decoder = Session(files.files[DECODER_FILE], decoder.candidate, share)
-            at_once = encoders.max_concurrent_batches
-            alone = warmed(CaptionerGraphs(encoders.latency_session, chosen.decoder, files.manifest), 1, share)
-            beside = warmed(CaptionerGraphs(encoders.throughput_session, decoder, files.manifest), at_once, share)
-            return InstanceGroup(alone[0], beside[0], at_once), InstanceGroup(alone[1], beside[1])
-    encode, step = warmed(decoding.graphs)
+            count = encoders.max_concurrent_batches
+            single = warmed(CaptionerGraphs(encoders.latency_session, chosen.decoder, files.manifest), 1, share)
+            several = warmed(CaptionerGraphs(encoders.throughput_session, decoder, files.manifest), count, share)
+            return InstanceGroup(single[0], several[0], count), InstanceGroup(single[1], several[1])
+    encode, step = warmed(placed.graphs)
     return InstanceGroup.single(encode), InstanceGroup.single(step)

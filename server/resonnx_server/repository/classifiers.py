@@ -14,6 +14,7 @@ from resonnx_server.repository.warming import Warming
 from resonnx_server.runtime.graphs import IMAGE, ClassifierGraph
 from resonnx_server.runtime.model_files.golden_examples import Verdict, judge_logits
 from resonnx_server.runtime.model_files.manifest import CLASSIFIER_FILE
+from resonnx_server.runtime.session import Session
 from resonnx_server.scheduling.session_pool import Tensors
 from resonnx_server.tensors.engine import TensorEngine
 
@@ -33,14 +34,14 @@ def _judge_rows(loaded: Loaded[ClassifierGraph], rows: int, outputs: Tensors) ->
 
 
 def _prepare(loaded: Loaded[ClassifierGraph]) -> Prepared:
-    def feeds(rows: int) -> Tensors:
-        return {IMAGE: repeat(loaded.golden, rows)}
+    def run(session: Session, rows: int) -> Tensors:
+        return session.run({IMAGE: repeat(loaded.golden, rows)})
 
     session = loaded.graphs.session
-    warming = Warming(loaded.version, loaded.files, CLASSIFIER_FILE, feeds, partial(_judge_rows, loaded))
-    runners = choose_instances(warming, session)
-    report = SessionReport(CLASSIFIER_FILE, session.candidate, runners.table, runners.max_concurrent_batches)
-    return Prepared(session.inputs, session.outputs, (report,), partial(TensorEngine, runners, finite=True))
+    warming = Warming(loaded.version, loaded.files, CLASSIFIER_FILE, run, partial(_judge_rows, loaded))
+    instances = choose_instances(warming, session)
+    report = SessionReport(CLASSIFIER_FILE, session.candidate, instances.table, instances.max_concurrent_batches)
+    return Prepared(session.inputs, session.outputs, (report,), partial(TensorEngine, instances, finite=True))
 
 
 ENTRY: Final = TaskEntry(

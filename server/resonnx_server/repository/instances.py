@@ -6,7 +6,7 @@ On a GPU: one batch, or two in one session, so that one is copied while the othe
 import logging
 import math
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from resonnx_server.repository.version import GPU_LANES
 from resonnx_server.repository.warming import Warming
@@ -38,7 +38,7 @@ class Sessions:
     max_concurrent_batches: int
 
 
-def choose(warming: Warming, session: Session, least_gain: float = _LEAST_GAIN) -> Sessions:
+def choose(warming: Warming[Any], session: Session, least_gain: float = _LEAST_GAIN) -> Sessions:
     """Measure which sessions have the highest throughput.
 
     Args:
@@ -62,25 +62,25 @@ def choose(warming: Warming, session: Session, least_gain: float = _LEAST_GAIN) 
     rates = {count: _rates(warming.costs(session, compared, count), count) for count, session in sessions.items()}
     gains = {count: math.prod(found) / math.prod(rates[1]) for count, found in rates.items()}
     best = max(gains, key=lambda count: gains[count] / (1.0 if count == 1 else least_gain))
-    shared = alone = sessions[best]
-    # Threads of a batch that runs alone may spin.
+    throughput_session = latency_session = sessions[best]
+    # Threads may spin if no other batch runs.
     spins = candidate.provider == CPU and version.threads > 1
     many = Session(content, candidate, version.threads, spinning=True) if spins else session
-    if many is not shared:
-        many_ns, shared_ns = (warming.costs(chosen, (1,), 1).cost_ns(1) for chosen in (many, shared))
-        if many_ns * (_WORTH_MORE_THREADS if best > 1 else 1.0) < shared_ns:
-            alone = many
+    if many is not throughput_session:
+        many_ns, few_ns = (warming.costs(each, (1,)).cost_ns(1) for each in (many, throughput_session))
+        if many_ns * (_WORTH_MORE_THREADS if best > 1 else 1.0) < few_ns:
+            latency_session = many
     chosen = {
         "instances": best,
         "rows_per_s": {count: [round(rate) for rate in found] for count, found in rates.items()},
-        "threads_alone": alone.threads,
-        "spinning_alone": alone.spinning,
+        "threads_alone": latency_session.threads,
+        "spinning_alone": latency_session.spinning,
     }
     _log.info("chose instances", extra={"file": file, **chosen})
-    return Sessions(alone, shared, best)
+    return Sessions(latency_session, throughput_session, best)
 
 
-def choose_instances(warming: Warming, session: Session) -> TensorInstanceGroup:
+def choose_instances(warming: Warming[Any], session: Session) -> TensorInstanceGroup:
     """Choose sessions as `choose` does, and warm up every batch size."""
     chosen = choose(warming, session)
 

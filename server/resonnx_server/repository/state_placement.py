@@ -21,7 +21,7 @@ from resonnx_server.runtime.decoding.greedy import Greedy
 from resonnx_server.runtime.decoding.search import DecodeOptions
 from resonnx_server.runtime.decoding.sequence import Sequence as Caption
 from resonnx_server.runtime.decoding.step_output import StepOutput
-from resonnx_server.runtime.device_state import DeviceStateGraphs, RowGraph, open_row_graphs
+from resonnx_server.runtime.device_state import RowGraph, open_row_graphs, with_device_state
 from resonnx_server.runtime.graphs import Captioner, CaptionerGraphs, D
 from resonnx_server.runtime.model_files.golden_examples import Golden, judge_captions
 from resonnx_server.runtime.model_files.manifest import VersionFiles
@@ -39,14 +39,14 @@ _MAX_SLOT_BYTES: Final = 256 << 20
 
 
 @dataclass(frozen=True)
-class Decoding:
-    """A captioner's graphs, and the decode slots with their inputs."""
+class PlacedCaptioner:
+    """A captioner's graphs, and the decode slots with their inputs in the same memory."""
 
     graphs: Captioner[Any]
     slots: Slots[CaptionTask, Any]
 
 
-def place_state(files: VersionFiles, graphs: CaptionerGraphs, golden: Golden, bound: float) -> Decoding:
+def place_state(files: VersionFiles, graphs: CaptionerGraphs, golden: Golden, bound: float) -> PlacedCaptioner:
     """Return graphs and slots with the states on the device if that works, else in host memory.
 
     Args:
@@ -59,12 +59,12 @@ def place_state(files: VersionFiles, graphs: CaptionerGraphs, golden: Golden, bo
     capacity = _slot_count(state, features)
     if graphs.encoder.device == graphs.decoder.device and graphs.decoder.device in _APART:
         try:
-            decoding = on_device(files, graphs, (state, features), capacity)
-            found = decode_in_slots(decoding.graphs, decoding.slots, golden.images, files.manifest.captioner)
+            placed = on_device(files, graphs, (state, features), capacity)
+            found = decode_in_slots(placed.graphs, placed.slots, golden.images, files.manifest.captioner)
             verdict = judge_captions(golden, found, bound)
             if verdict.passed:
                 _log.info("captions stay on the GPU between steps", extra={"verdict": verdict.detail})
-                return decoding
+                return placed
             reason = verdict.detail
         except ModelRefused as error:
             reason = error.message
@@ -72,7 +72,7 @@ def place_state(files: VersionFiles, graphs: CaptionerGraphs, golden: Golden, bo
             reason = str(error)
         Cancellation.check()
         _log.warning("captions are copied to host memory between steps", extra={"reason": reason})
-    return Decoding(graphs, host_slots(capacity, state, features))
+    return PlacedCaptioner(graphs, host_slots(capacity, state, features))
 
 
 def on_device(
@@ -80,7 +80,7 @@ def on_device(
     graphs: CaptionerGraphs,
     encoded: tuple[Sequence[Array], Sequence[Array]],
     capacity: int,
-) -> Decoding:
+) -> PlacedCaptioner:
     """Return graphs and slots with states and features on the decoder's device.
 
     Args:
@@ -99,7 +99,7 @@ def on_device(
     order: tuple[RowGraph, RowGraph | None] = open_row_graphs(files.files, graphs)
     state, features = encoded
     slots: Slots[CaptionTask, DeviceTensor] = device_slots(capacity, blank(state), blank(features), *order)
-    return Decoding(DeviceStateGraphs(graphs), slots)
+    return PlacedCaptioner(with_device_state(graphs), slots)
 
 
 @dataclass(eq=False)

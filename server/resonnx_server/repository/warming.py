@@ -1,15 +1,18 @@
 """Warms up a graph's sessions: runs, checks and times batches of every size that will be served."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
+from typing import Generic, TypeVar
 
 from resonnx_server.repository.choose import require_agreement
 from resonnx_server.repository.version import Version
 from resonnx_server.runtime.model_files.golden_examples import Verdict
 from resonnx_server.runtime.model_files.manifest import VersionFiles
-from resonnx_server.runtime.session import Array, Session
+from resonnx_server.runtime.session import Session
 from resonnx_server.scheduling.latency import LatencyTable
-from resonnx_server.scheduling.session_pool import Tensors
+
+R = TypeVar("R")
 
 
 @dataclass
@@ -44,34 +47,30 @@ class VerifiedRun:
 
 
 @dataclass(frozen=True)
-class Warming:
+class Warming(Generic[R]):
     """Warms up the sessions of one graph.
 
     Attributes:
         version: The version being loaded.
         files: Its files.
         file: Name of the ONNX file.
-        feeds: Returns the inputs of a batch of the given rows.
-        judge: Compares the outputs of such a batch; None if there is no reference.
+        run: Runs a batch of the given rows on a session.
+        judge: Compares the outputs of a batch of the given rows; None if there is no reference.
     """
 
     version: Version
     files: VersionFiles
     file: str
-    feeds: Callable[[int], Mapping[str, Array]]
-    judge: Callable[[int, Tensors], Verdict] | None = None
+    run: Callable[[Session, int], R]
+    judge: Callable[[int, R], Verdict] | None = None
 
-    def costs(self, session: Session, sizes: tuple[int, ...], callers: int) -> LatencyTable:
+    def costs(self, session: Session, sizes: tuple[int, ...], callers: int = 1) -> LatencyTable:
         """Return the latency table for batch sizes with `callers` concurrent batches; see Version.warm.
 
         Raises:
             ModelRefused: Outputs are wrong.
         """
-        judge = self.judge
-
-        def run(rows: int) -> Tensors:
-            return session.run(self.feeds(rows))
-
+        judge, run = self.judge, partial(self.run, session)
         runs: Callable[[int], object] = run
         if judge is not None:
             runs = VerifiedRun(run, lambda rows: judge(rows, run(rows)), self.file, session)

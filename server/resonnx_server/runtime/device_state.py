@@ -13,21 +13,9 @@ from resonnx_server.runtime.session import CPU, CUDA, GPU_PROVIDERS, Array, Cand
 _INDEX = "index"
 
 
-class DeviceStateGraphs(Captioner[DeviceTensor]):
-    """A captioner's graphs with states and features in device memory; both sessions are on one device."""
-
-    def __init__(self, graphs: CaptionerGraphs) -> None:
-        super().__init__(graphs.encoder, graphs.decoder, graphs.manifest)
-
-    def _run(
-        self,
-        session: Session,
-        host: Mapping[str, Array],
-        given: Mapping[str, DeviceTensor],
-        fetched: Sequence[str],
-        kept: Sequence[str],
-    ) -> tuple[Mapping[str, Array], Mapping[str, DeviceTensor]]:
-        return run_bound(session, host, given, fetched, kept)
+def with_device_state(graphs: CaptionerGraphs) -> Captioner[DeviceTensor]:
+    """Return the captioner with states and features in device memory; both sessions are on one device."""
+    return Captioner(graphs.encoder, graphs.decoder, graphs.manifest, run_bound)
 
 
 class RowGraph:

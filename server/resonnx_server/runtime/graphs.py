@@ -1,7 +1,6 @@
 """Checks sessions against the contracts of the ONNX files and runs them by tensor name."""
 
-from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -18,6 +17,12 @@ CLASSIFIER_OUTPUTS = ("probabilities", "logits", "features")
 
 # A state or feature between runs: an array in host memory, or a tensor on a device.
 D = TypeVar("D")
+# Runs a graph. Takes its inputs in host memory, inputs that an earlier run kept, and the names of outputs to return in
+# host memory and of outputs to keep for the next run; returns both kinds of outputs by name.
+Run = Callable[
+    [Session, Mapping[str, Array], Mapping[str, D], Sequence[str], Sequence[str]],
+    tuple[Mapping[str, Array], Mapping[str, D]],
+]
 
 
 class ClassifierGraph:
@@ -56,15 +61,22 @@ class Step(Generic[D]):
     log_probs: Array | None = None
 
 
-class Captioner(ABC, Generic[D]):
+class Captioner(Generic[D]):
     """encoder.onnx and decoder.onnx of one captioner, wired by the names of their tensors.
+
+    Args:
+        encoder: The encoder.
+        decoder: The decoder.
+        manifest: The model's manifest.
+        run: Runs either graph; it decides where states and features are between runs.
 
     Raises:
         ModelRefused: The graphs do not fit the contract or each other.
     """
 
-    def __init__(self, encoder: Session, decoder: Session, manifest: pb.Manifest) -> None:
+    def __init__(self, encoder: Session, decoder: Session, manifest: pb.Manifest, run: Run[D]) -> None:
         self.encoder, self.decoder, self.manifest = encoder, decoder, manifest
+        self._run = run
         _check_image_input(encoder, manifest.input, ENCODER_FILE)
         given = {spec.name: spec for spec in encoder.outputs}
         self.state_names = [name for name in given if name.startswith("state_")]
@@ -95,10 +107,15 @@ class Captioner(ABC, Generic[D]):
         _check_tensors(decoder.outputs, outputs, DECODER_FILE)
         self._next_names = [f"next_{name}" for name in self.state_names]
 
-    def encode(self, images: Pixels) -> tuple[list[D], list[D], Array | None]:
-        """Encode uint8 pictures [N,H,W,3]: states, features, and first_log_probs [N,V] if the picture is step 0."""
+    def encode(self, images: Pixels, encoder: Session | None = None) -> tuple[list[D], list[D], Array | None]:
+        """Encode uint8 pictures [N,H,W,3]: states, features, and first_log_probs [N,V] if the picture is step 0.
+
+        Args:
+            images: The pictures.
+            encoder: Another session of the encoder's graph, to run instead.
+        """
         kept = [*self.state_names, *self.feature_names]
-        out, tensors = self._run(self.encoder, {IMAGE: images}, {}, self._first_outputs, kept)
+        out, tensors = self._run(encoder or self.encoder, {IMAGE: images}, {}, self._first_outputs, kept)
         state, features = [tensors[name] for name in self.state_names], [tensors[name] for name in self.feature_names]
         return state, features, out.get("first_log_probs")
 
@@ -123,39 +140,23 @@ class Captioner(ABC, Generic[D]):
         next_state = [tensors[name] for name in self._next_names]
         return Step(out["top_ids"], out["top_log_probs"], next_state, out.get("attention"), out.get("log_probs"))
 
-    @abstractmethod
-    def _run(
-        self,
-        session: Session,
-        host: Mapping[str, Array],
-        given: Mapping[str, D],
-        fetched: Sequence[str],
-        kept: Sequence[str],
-    ) -> tuple[Mapping[str, Array], Mapping[str, D]]:
-        """Run a graph.
-
-        Args:
-            session: The graph.
-            host: Inputs in host memory.
-            given: Inputs that an earlier run kept.
-            fetched: Outputs to return in host memory.
-            kept: Outputs to keep for the next run.
-        """
-
 
 class CaptionerGraphs(Captioner[Array]):
     """A captioner whose states and features are in host memory between runs."""
 
-    def _run(
-        self,
-        session: Session,
-        host: Mapping[str, Array],
-        given: Mapping[str, Array],
-        fetched: Sequence[str],
-        kept: Sequence[str],
-    ) -> tuple[Mapping[str, Array], Mapping[str, Array]]:
-        out = session.run({**host, **given}, [*fetched, *kept])
-        return out, out
+    def __init__(self, encoder: Session, decoder: Session, manifest: pb.Manifest) -> None:
+        super().__init__(encoder, decoder, manifest, _run_in_host_memory)
+
+
+def _run_in_host_memory(
+    session: Session,
+    host: Mapping[str, Array],
+    given: Mapping[str, Array],
+    fetched: Sequence[str],
+    kept: Sequence[str],
+) -> tuple[Mapping[str, Array], Mapping[str, Array]]:
+    out = session.run({**host, **given}, [*fetched, *kept])
+    return out, out
 
 
 def _check_image_input(session: Session, recipe: pb.ImageInput, file: str) -> None:

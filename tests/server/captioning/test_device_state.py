@@ -18,7 +18,7 @@ from resonnx_server.captioning.engine import CaptionEngine
 from resonnx_server.errors import InferenceFailed, ModelRefused
 from resonnx_server.observe.metrics import Metrics
 from resonnx_server.repository import state_placement
-from resonnx_server.repository.state_placement import Decoding, on_device
+from resonnx_server.repository.state_placement import PlacedCaptioner, on_device
 from resonnx_server.runtime.decoding.greedy import decode_all
 from resonnx_server.runtime.decoding.search import DecodeOptions
 from resonnx_server.runtime.device_state import RowGraph
@@ -54,15 +54,15 @@ def graphs(files: VersionFiles) -> CaptionerGraphs:
     return open_language(files.files)
 
 
-def _make(decoding: Decoding, device: Device, **more: object) -> CaptionEngine:
-    steps = {size: 1e6 + 1e4 * size for size in sizes_up_to(decoding.slots.capacity)}
+def _make(placed: PlacedCaptioner, device: Device, **more: object) -> CaptionEngine:
+    steps = {size: 1e6 + 1e4 * size for size in sizes_up_to(placed.slots.capacity)}
     return CaptionEngine(
         spec(),
         InstanceGroup.single(
-            SessionPool(decoding.graphs.encode, LatencyTable({size: 1e6 * size for size in sizes_up_to(16)}))
+            SessionPool(placed.graphs.encode, LatencyTable({size: 1e6 * size for size in sizes_up_to(16)}))
         ),
-        InstanceGroup.single(SessionPool(decoding.graphs.step, LatencyTable(steps))),
-        decoding.slots,
+        InstanceGroup.single(SessionPool(placed.graphs.step, LatencyTable(steps))),
+        placed.slots,
         device,
         Metrics().model("m", 1),
         max_queue_rows=5000,
@@ -227,23 +227,23 @@ def _memory_apart() -> Iterator[None]:
 
 
 def test_the_cpu_keeps_its_captions_in_host_memory(files: VersionFiles, graphs: CaptionerGraphs) -> None:
-    decoding = state_placement.place_state(files, graphs, _golden(graphs), 1e-3)
-    assert decoding.graphs is graphs
+    placed = state_placement.place_state(files, graphs, _golden(graphs), 1e-3)
+    assert placed.graphs is graphs
 
 
 def test_a_device_keeps_captions_that_are_as_they_should_be(files: VersionFiles, graphs: CaptionerGraphs) -> None:
     golden = _golden(graphs)
     with _memory_apart():
-        decoding = state_placement.place_state(files, graphs, golden, 1e-3)
-    assert decoding.graphs is not graphs
-    assert decoding.slots.capacity == 64
-    found = state_placement.decode_in_slots(decoding.graphs, decoding.slots, golden.images, spec())
+        placed = state_placement.place_state(files, graphs, golden, 1e-3)
+    assert placed.graphs is not graphs
+    assert placed.slots.capacity == 64
+    found = state_placement.decode_in_slots(placed.graphs, placed.slots, golden.images, spec())
     language = Language()
     for image, captioned in zip(golden.images, found, strict=True):
         assert [[token.id for token in captioned.tokens]] == ids(
             alone(language, image, spec(), DecodeOptions(max_tokens=24))
         )
-    assert len(decoding.slots) == 0
+    assert len(placed.slots) == 0
 
 
 def test_captions_leave_the_device_where_staying_is_wrong_or_impossible(
@@ -254,8 +254,8 @@ def test_captions_leave_the_device_where_staying_is_wrong_or_impossible(
     def reason(version: VersionFiles) -> str:
         caplog.clear()
         with _memory_apart(), caplog.at_level(logging.WARNING):
-            decoding = state_placement.place_state(version, graphs, golden, 1e-3)
-        assert decoding.graphs is graphs
+            placed = state_placement.place_state(version, graphs, golden, 1e-3)
+        assert placed.graphs is graphs
         (record,) = caplog.records
         return str(record.reason)
 
@@ -275,7 +275,7 @@ def test_an_exported_captioner_stays_on_a_device(demo_repository) -> None:
     graphs = CaptionerGraphs(*sessions, version.manifest)
     golden = parse_golden(version.files["golden.npz"])
     with _memory_apart():
-        decoding = state_placement.place_state(version, graphs, golden, 1e-3)
-    assert decoding.graphs is not graphs
+        placed = state_placement.place_state(version, graphs, golden, 1e-3)
+    assert placed.graphs is not graphs
     with pytest.raises(ModelRefused, match="no feature_rows"):
         on_device(VersionFiles("", {}, version.manifest), graphs, ([], []), 4)

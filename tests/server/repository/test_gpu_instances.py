@@ -45,8 +45,8 @@ def test_two_at_once_where_copying_overlaps(beside_ns: float, expected: int, mon
     monkeypatch.setattr(Warming, "costs", costs)
     files = VersionFiles("", {"model.onnx": b""}, pb.Manifest())
     version = onnx_classifier.version(threads=7, max_batch_size=1)
-    warming = Warming(version, files, "model.onnx", lambda rows: {"x": np.zeros(rows)})
-    runners = instances.choose_instances(warming, session)  # type: ignore[arg-type]
-    assert runners.max_concurrent_batches == expected
-    assert runners.latency_session.run == runners.throughput_session.run == session.run
-    assert runners.throughput_session.table.cost_ns(1) == (beside_ns if expected > 1 else 3.0e6)
+    warming = Warming(version, files, "model.onnx", lambda session, rows: session.run({"x": np.zeros(rows)}))
+    group = instances.choose_instances(warming, session)  # type: ignore[arg-type]
+    assert group.max_concurrent_batches == expected
+    assert group.latency_session.run == group.throughput_session.run == session.run
+    assert group.throughput_session.table.cost_ns(1) == (beside_ns if expected > 1 else 3.0e6)
