@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import gc
 import logging
+from functools import partial
 
 from PIL import Image
 from resonnx_proto.v1.manifest_pb2 import ImageInput
@@ -22,10 +23,11 @@ from resonnx_server.observe.metrics import Metrics
 from resonnx_server.preprocessing.decode import Decoder
 from resonnx_server.readiness import Readiness
 from resonnx_server.repository.latency_cache import LatencyCache, cache_folder
-from resonnx_server.repository.loader import Loader, picture_options
+from resonnx_server.repository.loader import load, picture_options
 from resonnx_server.repository.loading import Loading
+from resonnx_server.repository.progress import Progress
 from resonnx_server.repository.scan import ModelFolder, scan
-from resonnx_server.repository.version import GPU_LANES, MAX_LANES
+from resonnx_server.repository.version import GPU_LANES, MAX_LANES, Start, Version
 from resonnx_server.rpc.fronts.choose import FrontUnavailable
 from resonnx_server.rpc.oip.servicer import InferenceServicer
 from resonnx_server.rpc.pieces import Pieces
@@ -69,13 +71,13 @@ class Server:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        cores = usable_cores()
+        self.cores = usable_cores()
         self.models = Models(strict=settings.strict, ready_with_first=settings.ready_when == "any")
         self.metrics = Metrics()
         pictures = picture_options(settings, "", ImageInput())
         # Headers are checked against the settings' limits before Pillow, whose own limit is lower.
         Image.MAX_IMAGE_PIXELS = None
-        self.decoder = Decoder(cores, most_bytes(pictures))
+        self.decoder = Decoder(self.cores, most_bytes(pictures))
         self.metrics.registry.register(ServingCollector(self.models, self.decoder))
         budget = MemoryBudget(_IN_FLIGHT_MESSAGES * settings.max_message_bytes)
         inference, pieces = Inference(self.models, self.decoder, budget), Pieces()
@@ -88,10 +90,9 @@ class Server:
         )
         self.probes = Probes(self.models, self.metrics)
         self.devices: dict[str, Device] = {}
-        tables = LatencyCache.open(cache_folder(settings.cache_dir), cores)
-        self.loader = Loader(settings, self.metrics, self._device_for, threads=cores, cache=tables)
+        self.cache = LatencyCache.open(cache_folder(settings.cache_dir), self.cores)
         self.readiness = Readiness(self.models, self.grpc.set_serving)
-        self.loading = Loading(self.loader.load, self.readiness, settings.load_timeout_s)
+        self.loading = Loading(self._load_version, self.readiness, settings.load_timeout_s)
         self.left_behind = False
 
     async def run(self) -> None:
@@ -155,6 +156,20 @@ class Server:
             reason = f"{error.strerror or error} (--http-port, --host)"
             raise StartError(f"cannot listen on {host}:{self.settings.http_port} (HTTP): {reason}") from None
         return f"grpc={bracketed(host)}:{grpc_port} http={bracketed(host)}:{http_port}"
+
+    def _load_version(self, folder: ModelFolder, progress: Progress) -> Start:
+        return load(
+            Version(
+                folder,
+                self.settings.for_model(folder.name),
+                self.metrics,
+                self._device_for,
+                self.cores,
+                self.cache,
+                progress,
+                partial(picture_options, self.settings, folder.name),
+            )
+        )
 
     async def _load(self, found: list[ModelFolder]) -> None:
         self.readiness.expect(found)
@@ -228,7 +243,7 @@ class Server:
                 if name == "gpu"
                 else Device(
                     name,
-                    min(self.loader.threads, MAX_LANES),
+                    min(self.cores, MAX_LANES),
                     processors=Processors(cores_first(own_processors())),
                 )
             )

@@ -3,75 +3,44 @@
 A version that cannot serve raises ModelRefused with a reason that a user can act on.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass, fields
-from functools import partial
+from dataclasses import fields
 from typing import Any, Final
 
 from resonnx_proto.v1 import manifest_pb2 as pb
 
 from resonnx_server.config import Settings
 from resonnx_server.errors import ModelRefused
-from resonnx_server.observe.metrics import Metrics
 from resonnx_server.repository import bare, captioners, classifiers
-from resonnx_server.repository.latency_cache import LatencyCache
-from resonnx_server.repository.progress import Progress
-from resonnx_server.repository.scan import ModelFolder
 from resonnx_server.repository.tasks import TaskEntry
 from resonnx_server.repository.version import Start, Version
 from resonnx_server.runtime.model_files.golden_examples import check_recipe, parse_golden
 from resonnx_server.runtime.model_files.manifest import GOLDEN, MANIFEST, SUMS, read_version
 from resonnx_server.runtime.pictures.options import PictureOptions
-from resonnx_server.scheduling.device import Device
 
 TASKS: Final[dict[pb.Task, TaskEntry[Any]]] = {
     entry.task.kind: entry for entry in (classifiers.ENTRY, captioners.ENTRY)
 }
 
 
-@dataclass(frozen=True)
-class Loader:
-    """Loads models.
+def load(version: Version) -> Start:
+    """Verify, choose and warm up, in seconds, on any thread. Call the result on the event loop to serve.
 
-    Attributes:
-        device_for: Returns the device of a provider.
-        threads: Threads of one run.
+    Raises:
+        ModelRefused: The version must not serve.
     """
-
-    settings: Settings
-    metrics: Metrics
-    device_for: Callable[[str], Device]
-    threads: int
-    cache: LatencyCache
-
-    def load(self, folder: ModelFolder, progress: Progress) -> Start:
-        """Verify, choose and warm up, in seconds, on any thread. Call the result on the event loop to serve.
-
-        Raises:
-            ModelRefused: The version must not serve.
-        """
-        if folder.version == 0:
-            raise ModelRefused("the model's folder has no version folder (a number, 1 or more) that can be read")
-        progress.reach("verifying")
-        version = Version(
-            folder,
-            self.settings.for_model(folder.name),
-            self.metrics,
-            self.device_for,
-            self.threads,
-            self.cache,
-            progress,
-            partial(picture_options, self.settings, folder.name),
-        )
-        if not (folder.path / MANIFEST).exists() and not (folder.path / SUMS).exists():
-            return bare.load(version)
-        files = read_version(folder.path)
-        if GOLDEN not in files.files:
-            raise ModelRefused(f"{GOLDEN} is missing, so nothing can be verified")
-        golden = parse_golden(files.files[GOLDEN], files.manifest)
-        # By the manifest's recipe alone: picture options are not part of the export.
-        check_recipe(golden, files.manifest.input)
-        return TASKS[files.manifest.task].load(version, files, golden)
+    folder = version.folder
+    if folder.version == 0:
+        raise ModelRefused("the model's folder has no version folder (a number, 1 or more) that can be read")
+    version.progress.reach("verifying")
+    if not (folder.path / MANIFEST).exists() and not (folder.path / SUMS).exists():
+        return bare.load(version)
+    files = read_version(folder.path)
+    if GOLDEN not in files.files:
+        raise ModelRefused(f"{GOLDEN} is missing, so nothing can be verified")
+    golden = parse_golden(files.files[GOLDEN], files.manifest)
+    # By the manifest's recipe alone: picture options are not part of the export.
+    check_recipe(golden, files.manifest.input)
+    return TASKS[files.manifest.task].load(version, files, golden)
 
 
 def picture_options(settings: Settings, model: str, recipe: pb.ImageInput) -> PictureOptions:

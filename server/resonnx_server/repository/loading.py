@@ -27,7 +27,7 @@ _STALLED_S: Final = 30.0
 _ENDING_S: Final = 2.0
 
 
-# Loads a model, or raises ModelRefused: Loader.load.
+# Loads a model, or raises ModelRefused.
 LoadModel = Callable[[ModelFolder, Progress], Start]
 
 
