@@ -16,18 +16,13 @@ from resonnx_server.observe.exposition import ExactCounter
 from resonnx_server.observe.machine import MachineCollector
 from resonnx_server.observe.stats import Histogram, ModelStats
 
-_SECONDS: Final = (
-    0.00025, 0.0005, 0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.25,
-    0.5, 1.0, 2.5, 5.0, 10.0,
-)  # fmt: skip
-_ROWS: Final = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)
 _LABELS: Final = ("model", "version")
 
-Counter = tuple[str, str, Callable[[ModelStats], float]]
+Number = tuple[str, str, Callable[[ModelStats], float]]
 Distribution = tuple[str, str, Callable[[ModelStats], Histogram]]
 
 # Triton's name, help text and value; durations are sums over requests, in µs.
-_TRITON: Final[tuple[Counter, ...]] = (
+_TRITON: Final[tuple[Number, ...]] = (
     ("nv_inference_request_success", "Successful requests", lambda s: s.success.count),
     ("nv_inference_count", "Rows inferred", lambda s: s.inferences),
     ("nv_inference_exec_count", "Batches executed", lambda s: s.executions),
@@ -50,11 +45,19 @@ _TRITON: Final[tuple[Counter, ...]] = (
     ),
 )
 # Our counters; `_total` is appended to their names.
-_COUNTERS: Final[tuple[Counter, ...]] = (("resonnx_padded_rows", "Padding rows of batches", lambda s: s.padded_rows),)
-_CAPTIONERS_COUNTERS: Final[tuple[Counter, ...]] = (
+_COUNTERS: Final[tuple[Number, ...]] = (("resonnx_padded_rows", "Padding rows of batches", lambda s: s.padded_rows),)
+_CAPTIONERS_COUNTERS: Final[tuple[Number, ...]] = (
     ("resonnx_caption_tokens", "Tokens decoded", lambda s: s.tokens),
     ("resonnx_decoder_steps", "Decoder steps", lambda s: s.steps),
     ("resonnx_decoder_wasted_rows", "Rows of decoder steps that no caption used", lambda s: s.wasted_rows),
+)
+_CAPTIONERS_GAUGES: Final[tuple[Number, ...]] = (
+    ("resonnx_decoder_slots", "Decode slots: captions' rows in a step", lambda s: s.slots),
+    (
+        "resonnx_decoder_slots_used",
+        "Decode slots in use at the last step",
+        lambda s: s.slots_used if s.in_progress else 0,
+    ),
 )
 _HISTOGRAMS: Final[tuple[Distribution, ...]] = (
     ("resonnx_request_duration_seconds", "Time from parsing a request to its response", lambda s: s.request_seconds),
@@ -85,15 +88,7 @@ class Metrics:
 
     def model(self, name: str, version: int) -> ModelStats:
         """Register a loaded model and return its statistics."""
-        stats = ModelStats(
-            request_seconds=Histogram(_SECONDS),
-            queue_seconds=Histogram(_SECONDS),
-            compute_seconds=Histogram(_SECONDS),
-            batch_rows=Histogram(_ROWS),
-            step_rows=Histogram(_ROWS),
-            first_word_seconds=Histogram(_SECONDS),
-        )
-        self._models[name, str(version)] = stats
+        stats = self._models[name, str(version)] = ModelStats()
         return stats
 
 
@@ -107,32 +102,21 @@ class _ModelCollector(Collector):
         """Yield the families of all models, and captioners' own families."""
         models = self._models
         captioners = {labels: stats for labels, stats in models.items() if stats.slots}
-        for counters, of in ((_COUNTERS, models), (_CAPTIONERS_COUNTERS, captioners)):
-            for name, documentation, read in counters:
-                family = CounterMetricFamily(name, documentation, labels=_LABELS)
-                for labels, stats in of.items():
-                    family.add_metric(labels, read(stats))
-                yield family
-        for name, documentation, read in _TRITON:
-            exact = ExactCounter(name, documentation, labels=_LABELS)
-            for labels, stats in models.items():
-                exact.add_metric(labels, read(stats))
-            yield exact
+        yield from _families(CounterMetricFamily, _COUNTERS, models)
+        yield from _families(CounterMetricFamily, _CAPTIONERS_COUNTERS, captioners)
+        yield from _families(ExactCounter, _TRITON, models)
+        yield from _families(GaugeMetricFamily, _CAPTIONERS_GAUGES, captioners)
         for histograms, of in ((_HISTOGRAMS, models), (_CAPTIONERS_HISTOGRAMS, captioners)):
             for name, documentation, histogram in histograms:
                 measured = HistogramMetricFamily(name, documentation, labels=_LABELS)
                 for labels, stats in of.items():
                     measured.add_metric(labels, histogram(stats).buckets(), histogram(stats).sum)
                 yield measured
-        yield from self._failures()
-        yield from _use(captioners)
-
-    def _failures(self) -> Iterator[Metric]:
         failures = ExactCounter("nv_inference_request_failure", "Failed requests", labels=(*_LABELS, "reason"))
         errors = CounterMetricFamily(
             "resonnx_request_errors", "Failed requests by the reason in the response", labels=(*_LABELS, "reason")
         )
-        for labels, stats in self._models.items():
+        for labels, stats in models.items():
             for reason, count in stats.failures.items():
                 failures.add_metric((*labels, reason), count)
             for error, count in stats.errors.items():
@@ -140,11 +124,13 @@ class _ModelCollector(Collector):
         yield from (failures, errors)
 
 
-def _use(captioners: dict[tuple[str, str], ModelStats]) -> Iterator[Metric]:
-    """Yield the use of captioners' decode slots."""
-    slots = GaugeMetricFamily("resonnx_decoder_slots", "Decode slots: captions' rows in a step", labels=_LABELS)
-    used = GaugeMetricFamily("resonnx_decoder_slots_used", "Decode slots in use at the last step", labels=_LABELS)
-    for labels, stats in captioners.items():
-        slots.add_metric(labels, stats.slots)
-        used.add_metric(labels, stats.slots_used if stats.in_progress else 0)
-    yield from (slots, used)
+def _families(
+    kind: type[CounterMetricFamily] | type[ExactCounter] | type[GaugeMetricFamily],
+    numbers: tuple[Number, ...],
+    models: dict[tuple[str, str], ModelStats],
+) -> Iterator[Metric]:
+    for name, documentation, read in numbers:
+        family = kind(name, documentation, labels=_LABELS)
+        for labels, stats in models.items():
+            family.add_metric(labels, read(stats))
+        yield family

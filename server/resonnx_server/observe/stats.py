@@ -7,14 +7,21 @@ from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import accumulate
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from prometheus_client.utils import floatToGoString
 
 from resonnx_server.errors import FailureReason, ServerError
 
 _log = logging.getLogger(__name__)
+
+_SECONDS: Final = (
+    0.00025, 0.0005, 0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.25,
+    0.5, 1.0, 2.5, 5.0, 10.0,
+)  # fmt: skip
+_ROWS: Final = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)
 
 
 class Histogram:
@@ -95,17 +102,16 @@ class BatchStats:
     compute_output: Duration = field(default_factory=Duration)
 
 
-@dataclass(slots=True, kw_only=True)
+@dataclass(slots=True)
 class ModelStats:
     """Statistics of one model since it was loaded. Durations are per request, those in `batches` per batch."""
 
-    request_seconds: Histogram
-    queue_seconds: Histogram
-    compute_seconds: Histogram
-    batch_rows: Histogram
-    step_rows: Histogram
-    first_word_seconds: Histogram
-
+    request_seconds: Histogram = field(default_factory=partial(Histogram, _SECONDS))
+    queue_seconds: Histogram = field(default_factory=partial(Histogram, _SECONDS))
+    compute_seconds: Histogram = field(default_factory=partial(Histogram, _SECONDS))
+    batch_rows: Histogram = field(default_factory=partial(Histogram, _ROWS))
+    step_rows: Histogram = field(default_factory=partial(Histogram, _ROWS))
+    first_word_seconds: Histogram = field(default_factory=partial(Histogram, _SECONDS))
     success: Duration = field(default_factory=Duration)
     failed: Duration = field(default_factory=Duration)
     queue: Duration = field(default_factory=Duration)
