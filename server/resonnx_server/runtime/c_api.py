@@ -43,8 +43,9 @@ _POSITIONS: Final = {
     "AddSessionConfigEntry": 130,
     "GetResizedStringTensorElementBuffer": 252,
 }
-# Log level.
+# Log levels.
 ERRORS_ONLY: Final = 3
+FATAL_ONLY: Final = 4
 _LIBRARIES: Final = ("libonnxruntime.so*", "libonnxruntime*.dylib", "onnxruntime.dll")
 
 

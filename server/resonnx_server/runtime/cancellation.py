@@ -5,23 +5,15 @@ kernel, or a provider's compiler, cannot be interrupted.
 """
 
 import threading
+from collections.abc import Callable
 from contextvars import ContextVar, Token
-from typing import Final, Protocol, Self
+from typing import Final, Self
 
 import onnxruntime as ort
 
 from resonnx_server.errors import ModelRefused
 
-# ONNX Runtime's log level for errors that end the process.
-_FATAL: Final = 4
 CANCELLED: Final = "the load was cancelled"
-
-
-class Runs(Protocol):
-    """The attributes of ort.RunOptions that a cancellation sets."""
-
-    log_severity_level: int
-    terminate: bool
 
 
 class Cancellation:
@@ -31,7 +23,7 @@ class Cancellation:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._covered: list[tuple[ort.SessionOptions, Runs]] = []
+        self._covered: list[tuple[ort.SessionOptions, Callable[[], object]]] = []
         self._entered: Token[Cancellation | None] | None = None
         self.is_cancelled = False
 
@@ -44,16 +36,22 @@ class Cancellation:
         self._current.reset(self._entered)
 
     @classmethod
-    def cover(cls, opening: ort.SessionOptions, runs: Runs) -> None:
+    def cover(cls, opening: ort.SessionOptions, end_runs: Callable[[], object]) -> None:
         """Register a session's opening and its runs with the thread's cancellation, if it is in one.
+
+        Args:
+            opening: The session's options.
+            end_runs: Ends its runs, current and later ones, with an error.
 
         Raises:
             ModelRefused: It was cancelled already.
         """
-        # The exception of a cancelled run has the reason; ONNX Runtime would print it as well.
-        runs.log_severity_level = _FATAL
-        if (current := cls._current.get()) is not None:
-            current._add(opening, runs)
+        if (current := cls._current.get()) is None:
+            return
+        with current._lock:
+            if current.is_cancelled:
+                raise ModelRefused(CANCELLED)
+            current._covered.append((opening, end_runs))
 
     @classmethod
     def check(cls) -> None:
@@ -61,16 +59,10 @@ class Cancellation:
         if (current := cls._current.get()) is not None and current.is_cancelled:
             raise ModelRefused(CANCELLED)
 
-    def _add(self, opening: ort.SessionOptions, runs: Runs) -> None:
-        with self._lock:
-            if self.is_cancelled:
-                raise ModelRefused(CANCELLED)
-            self._covered.append((opening, runs))
-
     def cancel(self) -> None:
         """Stop everything that is registered, and refuse more. Thread-safe; may be called more than once."""
         with self._lock:
             self.is_cancelled = True
-            for opening, runs in self._covered:
+            for opening, end_runs in self._covered:
                 opening.set_load_cancellation_flag(True)
-                runs.terminate = True
+                end_runs()

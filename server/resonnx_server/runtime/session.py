@@ -9,7 +9,7 @@ import importlib.util
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,7 +19,7 @@ import onnxruntime as ort
 from resonnx_proto.v1 import manifest_pb2 as pb
 
 from resonnx_server.errors import ModelRefused
-from resonnx_server.runtime.c_api import library
+from resonnx_server.runtime.c_api import ERRORS_ONLY, FATAL_ONLY, library
 from resonnx_server.runtime.cancellation import CANCELLED, Cancellation
 from resonnx_server.runtime.provider_options import cuda_options, engine_folder, openvino_options, tensorrt_options
 from resonnx_server.runtime.string_session import StringSession, as_text
@@ -33,6 +33,13 @@ TENSORRT: Final = "TensorrtExecutionProvider"
 GPU_PROVIDERS: Final = (TENSORRT, CUDA)
 # By the values of `--provider`, the fastest kind of device first.
 PROVIDERS: Final = {"tensorrt": TENSORRT, "cuda": CUDA, "openvino": OPENVINO, "cpu": CPU}
+# Precisions that fp32 files run in. TensorRT has no switch for TF32: its fp32 is TF32 on chips that have it.
+_FP32_FILES: Final[dict[str, tuple[pb.Precision, ...]]] = {
+    TENSORRT: (pb.PRECISION_FP16, pb.PRECISION_TF32),
+    CUDA: (pb.PRECISION_TF32, pb.PRECISION_FP32),
+    OPENVINO: (pb.PRECISION_BF16, pb.PRECISION_FP32),
+    CPU: (pb.PRECISION_FP32,),
+}
 
 _ELEMENT_TYPES: Final[dict[str, npt.DTypeLike]] = {
     "tensor(bool)": np.bool_,
@@ -122,7 +129,9 @@ class Session:
                 providers.append((CUDA, cuda_options(candidate.precision)))
             providers.append((CPU, {}))
         self.run_options = ort.RunOptions()
-        Cancellation.cover(options, self.run_options)
+        # A failed run raises; ONNX Runtime would print the reason as well.
+        self.run_options.log_severity_level = FATAL_ONLY
+        Cancellation.cover(options, partial(setattr, self.run_options, "terminate", True))
         try:
             # The fall-back would print to stdout and drop the reason.
             self.ort_session = ort.InferenceSession(model, options, providers=providers or None, enable_fallback=0)
@@ -139,7 +148,7 @@ class Session:
         has_strings = any(spec.dtype.hasobject for spec in (*self.inputs, *self.outputs, *self.overridable))
         if has_strings and candidate.provider == CPU and library() is not None:
             self._strings = StringSession(model, threads)
-            Cancellation.cover(options, self._strings)
+            Cancellation.cover(options, self._strings.terminate)
 
     def run(self, feeds: Mapping[str, Array], outputs: Sequence[str] | None = None) -> dict[str, Array]:
         """Run the graph.
@@ -187,25 +196,15 @@ def candidates(
         if not _is_installed(names[0]):
             raise ModelRefused(f"provider {provider!r} is not installed or finds no device here")
     found = [
-        Candidate(name, precision) for name in names for precision in _precisions(name, stored) if precision in allowed
+        Candidate(name, precision)
+        for name in names
+        for precision in (_FP32_FILES[name] if stored == pb.PRECISION_FP32 else (stored,))
+        if precision in allowed
     ]
     if not found:
         asked = ", ".join(pb.Precision.Name(precision) for precision in allowed)
         raise ModelRefused(f"provider {provider!r} computes in none of the allowed precisions ({asked})")
     return found
-
-
-def _precisions(provider: str, stored: pb.Precision) -> tuple[pb.Precision, ...]:
-    if stored != pb.PRECISION_FP32:
-        return (stored,)
-    if provider == OPENVINO:
-        return (pb.PRECISION_BF16, pb.PRECISION_FP32)
-    if provider == CUDA:
-        return (pb.PRECISION_TF32, pb.PRECISION_FP32)
-    if provider == TENSORRT:
-        # TensorRT has no switch for TF32: its fp32 is TF32 on chips that have it.
-        return (pb.PRECISION_FP16, pb.PRECISION_TF32)
-    return (pb.PRECISION_FP32,)
 
 
 def _is_installed(provider: str) -> bool:
@@ -237,7 +236,7 @@ def _session_options(threads: int, spinning: bool, optimise: bool) -> ort.Sessio
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
-    options.log_severity_level = 3
+    options.log_severity_level = ERRORS_ONLY
     # Threads that spin between runs would take the processor from image decoding and the event loop.
     options.add_session_config_entry("session.intra_op.allow_spinning", str(int(spinning)))
     options.add_session_config_entry("session.force_spinning_stop", "1")

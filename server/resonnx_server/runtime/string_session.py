@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from resonnx_server.errors import InvalidInput
-from resonnx_server.runtime.c_api import ERRORS_ONLY, c_api
+from resonnx_server.runtime.c_api import ERRORS_ONLY, FATAL_ONLY, c_api
 
 Array = npt.NDArray[Any]
 
@@ -74,30 +74,13 @@ class StringSession:
         finally:
             api.release("SessionOptions", options)
         self._run_options = api.new("CreateRunOptions")
-        self._is_terminated = False
-        self.log_severity_level = ERRORS_ONLY
+        api.call("RunOptionsSetRunLogSeverityLevel", self._run_options, FATAL_ONLY)
         weakref.finalize(self, api.release, "Session", self._session)
         weakref.finalize(self, api.release, "RunOptions", self._run_options)
 
-    @property
-    def terminate(self) -> bool:
-        """Whether runs end with an error, current ones included; may be set from any thread."""
-        return self._is_terminated
-
-    @terminate.setter
-    def terminate(self, value: bool) -> None:
-        self._is_terminated = value
-        self._api.call("RunOptionsSetTerminate" if value else "RunOptionsUnsetTerminate", self._run_options)
-
-    @property
-    def log_severity_level(self) -> int:
-        """ONNX Runtime's log level for runs."""
-        return self._severity
-
-    @log_severity_level.setter
-    def log_severity_level(self, value: int) -> None:
-        self._severity = value
-        self._api.call("RunOptionsSetRunLogSeverityLevel", self._run_options, value)
+    def terminate(self) -> None:
+        """End all runs, current and later ones, with an error. Thread-safe."""
+        self._api.call("RunOptionsSetTerminate", self._run_options)
 
     def run(self, feeds: Mapping[str, Array], outputs: Sequence[str]) -> list[Array]:
         """Run the graph.

@@ -198,4 +198,4 @@ async def test_a_load_that_is_ended_goes_no_further() -> None:
 def _open_session() -> None:
     import onnxruntime as ort
 
-    Cancellation.cover(ort.SessionOptions(), ort.RunOptions())
+    Cancellation.cover(ort.SessionOptions(), lambda: None)

@@ -118,7 +118,8 @@ def test_runs_of_a_load_that_is_ended_end() -> None:
         load.cancel()
         with pytest.raises(ModelRefused, match="the load was cancelled"):
             session.run(feeds)
-    session._strings.terminate = session.run_options.terminate = False
+    session._strings._api.call("RunOptionsUnsetTerminate", session._strings._run_options)
+    session.run_options.terminate = False
     assert session.run(feeds)["same_text"].tolist() == [b"a"]
 
 

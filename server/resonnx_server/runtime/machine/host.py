@@ -24,14 +24,14 @@ def usable_cores(cgroup: Path = _CGROUP, own_groups: Path = _OWN_GROUPS) -> int:
         cgroup: Mount point of control groups.
         own_groups: File that names the process's control groups.
     """
-    cores = len(_affinity())
+    cores = len(affinity())
     quota = _quota(cgroup, own_groups)
     return max(1, cores if quota is None else min(cores, math.ceil(quota)))
 
 
 def own_processors(cgroup: Path = _CGROUP, own_groups: Path = _OWN_GROUPS) -> tuple[int, ...]:
     """Return the numbers of the usable processors, sorted; empty if a quota allows only a part of their time."""
-    processors = _affinity()
+    processors = affinity()
     return processors if usable_cores(cgroup, own_groups) == len(processors) else ()
 
 
@@ -51,7 +51,8 @@ def stay_on(processors: Collection[int]) -> None:
         os.sched_setaffinity(threading.get_native_id(), processors)
 
 
-def _affinity() -> tuple[int, ...]:
+def affinity() -> tuple[int, ...]:
+    """Return the numbers of the processors that this process may run on, sorted."""
     if hasattr(os, "sched_getaffinity"):
         return tuple(sorted(os.sched_getaffinity(0)))
     return tuple(range(os.cpu_count() or 1))

@@ -5,11 +5,12 @@ missing, so that nothing counts as disturbed.
 """
 
 import os
-from collections.abc import Collection
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Self
+
+from resonnx_server.runtime.machine.host import affinity
 
 _TASKS: Final = Path("/proc/self/task")
 _PROCESSORS: Final = Path("/proc/stat")
@@ -74,13 +75,9 @@ class ProcessorTime:
 def _stolen_ns(processors: Path) -> int:
     ticks = 0
     with suppress(OSError, ValueError, IndexError):
-        ours = {f"cpu{number}" for number in _affinity()}
+        ours = {f"cpu{number}" for number in affinity()}
         for line in processors.read_text().splitlines():
             name, *fields = line.split()
             if name in ours:
                 ticks += int(fields[_STOLEN])
     return ticks * 1_000_000_000 // os.sysconf("SC_CLK_TCK")
-
-
-def _affinity() -> Collection[int]:
-    return os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else ()

@@ -1,7 +1,6 @@
 """Reads the boxes of an AVIF file (ISO 14496-12, 23008-12): the picture's size, and whether all its parts fit it."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from itertools import islice
 from typing import Final
 
@@ -19,21 +18,6 @@ _UNREADABLE: Final = "its header is damaged or incomplete"
 _BYTES_A_PIXEL: Final = 6
 
 
-@dataclass(frozen=True)
-class AvifPicture:
-    """A still picture.
-
-    Attributes:
-        width: Width of the largest image in the file, in pixels.
-        height: Its height.
-        held_bytes: Decoder memory for all parts.
-    """
-
-    width: int
-    height: int
-    held_bytes: int
-
-
 def is_avif(encoded: bytes) -> bool:
     """Return whether it is a still or moving AVIF file, by its main brand or, for HEIF, its compatible brands."""
     if encoded[4:8] != b"ftyp":
@@ -43,9 +27,10 @@ def is_avif(encoded: bytes) -> bool:
     return main in (b"avif", b"avis") or (main == b"mif1" and b"avif" in others)
 
 
-def read(encoded: bytes) -> AvifPicture | str:
-    """Return the picture's header data, or the reason why it cannot be decoded.
+def read(encoded: bytes) -> tuple[int, int, int] | str:
+    """Return width and height of the largest image in the file, and the decoder's memory for all parts in bytes.
 
+    If it cannot be decoded, return the reason.
     Decoders use the size in the AV1 streams and scale what differs: each stream must have a size from the header.
     """
     if encoded[8:12] == b"avis":
@@ -63,7 +48,7 @@ def read(encoded: bytes) -> AvifPicture | str:
             return "the size in its header differs from its pictures' sizes"
         parts += sizes
     width, height = max(announced, key=lambda size: size[0] * size[1])
-    return AvifPicture(width, height, _BYTES_A_PIXEL * sum(across * down for across, down in parts))
+    return width, height, _BYTES_A_PIXEL * sum(across * down for across, down in parts)
 
 
 def _streams(encoded: bytes) -> list[bytes | memoryview]:

@@ -50,7 +50,7 @@ def header(encoded: bytes) -> Header:
     if encoded[:4] == b"RIFF" and encoded[8:12] == b"WEBP":
         return _webp(encoded)
     if avif_header.is_avif(encoded):
-        return _avif(encoded)
+        return _of("AVIF", avif_header.read(encoded))
     return Header("")
 
 
@@ -128,17 +128,12 @@ def _gif_table(flags: bytes) -> int:
 
 
 def _tiff(encoded: bytes) -> Header:
-    found = tiff_header.read(encoded)
-    if isinstance(found, str):
-        return Header("TIFF", problem=found)
-    return Header("TIFF", found.width, found.height, found.held_bytes)
+    return _of("TIFF", tiff_header.read(encoded))
 
 
-def _avif(encoded: bytes) -> Header:
-    found = avif_header.read(encoded)
-    if isinstance(found, str):
-        return Header("AVIF", problem=found)
-    return Header("AVIF", found.width, found.height, found.held_bytes)
+def _of(format_: str, found: tuple[int, int, int] | str) -> Header:
+    """Return the header for width, height and held bytes, or for the reason why it cannot be decoded."""
+    return Header(format_, problem=found) if isinstance(found, str) else Header(format_, *found)
 
 
 def _little(content: bytes) -> int:

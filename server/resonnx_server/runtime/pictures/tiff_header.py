@@ -1,7 +1,6 @@
 """Reads the first directory of a TIFF file: the picture's size, and the memory to decode it."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Final, Literal, NamedTuple
 
 _WIDTH, _HEIGHT, _BITS, _SAMPLES, _ROWS = 256, 257, 258, 277, 278
@@ -21,15 +20,6 @@ _MAX_SAMPLES: Final = 8
 _UNREADABLE: Final = "its first directory is damaged or incomplete"
 
 
-@dataclass(frozen=True)
-class TiffPicture:
-    """The first picture of a file. `held_bytes` is the decoder's memory for a strip or tile."""
-
-    width: int
-    height: int
-    held_bytes: int
-
-
 class _Entry(NamedTuple):
     tag: int
     kind: int
@@ -37,8 +27,11 @@ class _Entry(NamedTuple):
     at: int
 
 
-def read(encoded: bytes) -> TiffPicture | str:
-    """Return the first picture's header data, or the reason why it cannot be decoded."""
+def read(encoded: bytes) -> tuple[int, int, int] | str:
+    """Return the first picture's width and height, and the decoder's memory for a strip or tile in bytes.
+
+    If it cannot be decoded, return the reason.
+    """
     reader = _Reader(encoded)
     first = reader.number(4, 4)
     entries = list(reader.entries(first))
@@ -61,7 +54,7 @@ def read(encoded: bytes) -> TiffPicture | str:
     across, down = values.get(_TILE_WIDTH, 0), values.get(_TILE_HEIGHT, 0)
     if not (across or down):
         across, down = width, min(values.get(_ROWS, height) or height, height)
-    return TiffPicture(width, height, across * down * max(samples, 3) * max(bits, 8) // 8)
+    return width, height, across * down * max(samples, 3) * max(bits, 8) // 8
 
 
 class _Reader:
