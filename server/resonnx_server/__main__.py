@@ -6,7 +6,7 @@ from resonnx_server.signals import stop_at_once
 
 
 def main() -> None:
-    """Serve until told to stop. Exit status: 0 after that, 1 if it cannot start, 2 for bad settings."""
+    """Serve until SIGTERM or SIGINT. Exit status: 0 after that, 1 if it cannot start, 2 for bad settings."""
     stop_at_once()
     # gRPC writes lines of its own to stderr; errors that matter are raised, and logged by us.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 from resonnx_server.inference.registry import Model, Models, Refusal
-from resonnx_server.repository.loading import Load
+from resonnx_server.repository.loading import ModelLoad
 from resonnx_server.repository.scan import ModelFolder
 
 _log = logging.getLogger(__name__)
@@ -35,38 +35,38 @@ class Readiness:
     def expect(self, folders: Sequence[ModelFolder]) -> None:
         """Register models that will be loaded."""
         self._models.expect({folder.name: folder.version for folder in folders})
-        self._tell_health()
+        self._update_health()
 
-    def reached(self, load: Load) -> None:
+    def reached(self, load: ModelLoad) -> None:
         """Report a load's stage. Thread-safe."""
-        _tell(load, load.progress.stage)
+        _report(load, load.progress.stage)
 
-    def loaded(self, load: Load, model: Model) -> None:
+    def loaded(self, load: ModelLoad, model: Model) -> None:
         """Register a model as serving."""
         self._models.add(model)
-        self._tell_health()
+        self._update_health()
         candidates = {report.file: str(report.candidate) for report in model.sessions}
         _log.info("serving", extra={"model": model.name, "version": model.version, "candidates": candidates})
         doubt = "; measured while other processes held the processors, so measured again at the next start"
-        _tell(load, f"serves after {load.seconds:.1f} s{doubt if load.progress.is_doubtful else ''}")
+        _report(load, f"serves after {load.seconds:.1f} s{doubt if load.progress.is_doubtful else ''}")
         if self._models.is_ready:
             self._announce()
 
-    def refused(self, load: Load, reason: str) -> None:
+    def refused(self, load: ModelLoad, reason: str) -> None:
         """Register a model as refused."""
         folder = load.folder
         self._models.refuse(Refusal(folder.name, folder.version, reason))
-        self._tell_health()
+        self._update_health()
         _log.error("refused", extra={"model": folder.name, "version": folder.version, "reason": reason})
-        _tell(load, f"refused after {load.seconds:.1f} s: {reason}")
+        _report(load, f"refused after {load.seconds:.1f} s: {reason}")
 
     def complete(self) -> None:
         """Note that all models are loaded or refused."""
         self._models.loading = False
-        self._tell_health()
+        self._update_health()
         self._announce()
 
-    def _tell_health(self) -> None:
+    def _update_health(self) -> None:
         others = [*self._models.awaited, *(refusal.name for refusal in self._models.refused)]
         self._set_serving([model.name for model in self._models], others, self._models.is_ready)
 
@@ -77,7 +77,7 @@ class Readiness:
             print(f"resonnx-server {'ready' if self._models.is_ready else 'not ready'} {self.address}", flush=True)
 
 
-def _tell(load: Load, state: str) -> None:
+def _report(load: ModelLoad, state: str) -> None:
     """Report a load's progress, to a terminal if there is one, else to the log."""
     if sys.stderr.isatty():
         print(f"resonnx-server: {load.folder.name} ({load.number} of {load.of}): {state}", file=sys.stderr, flush=True)

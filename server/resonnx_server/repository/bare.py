@@ -1,7 +1,7 @@
 """Loads a bare ONNX file. Without a manifest, only the independence of its rows is checked.
 
-It is batched only if all inputs and outputs share a symbolic axis 0, and a trial of three rows together, alone and
-permuted agrees. NaN and infinity are valid outputs.
+It is batched only if all inputs and outputs share a symbolic axis 0, and a trial of three rows together, one by one
+and permuted agrees. NaN and infinity are valid outputs.
 """
 
 import logging
@@ -78,11 +78,11 @@ def _trial(session: Session, size: int) -> bool:
     together = session.run(feeds)
     if any(array.ndim == 0 or len(array) != 3 for array in together.values()):
         return False
-    alone = [session.run({name: array[row : row + 1] for name, array in feeds.items()}) for row in range(3)]
+    single = [session.run({name: array[row : row + 1] for name, array in feeds.items()}) for row in range(3)]
     order = np.array([2, 0, 1])
     permuted = session.run({name: array[order] for name, array in feeds.items()})
     return all(
-        _agree(array, np.concatenate([row[name] for row in alone])) and _agree(array[order], permuted[name])
+        _agree(array, np.concatenate([row[name] for row in single])) and _agree(array[order], permuted[name])
         for name, array in together.items()
     )
 

@@ -1,6 +1,5 @@
 """Chooses provider and precision: the fastest candidate that agrees with the golden examples."""
 
-import hashlib
 import logging
 import time
 from collections.abc import Callable, Sequence
@@ -113,11 +112,6 @@ def require_agreement(verdict: Verdict, outputs: str = "outputs") -> None:
     """Raise ModelRefused if the verdict on `outputs` (named for the message) is negative."""
     if not verdict.passed:
         raise ModelRefused(f"{outputs} disagree with the golden examples: {verdict.detail}")
-
-
-def digest(content: bytes) -> str:
-    """Return the sha256 of a file's content, hex."""
-    return hashlib.sha256(content).hexdigest()
 
 
 def _race_ns(name: str, run: Callable[[], object]) -> int:

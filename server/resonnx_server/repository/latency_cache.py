@@ -68,11 +68,11 @@ class CachedTable:
 
 @dataclass(frozen=True)
 class LatencyCache:
-    """Latency tables on disk. Best effort: unreadable tables are measured again, failed writes are logged.
+    """Latency tables on disk. An unreadable table counts as missing; a failed write is logged.
 
     Attributes:
-        folder: The folder, also for TensorRT's engines; None for no cache.
-        threads: Cores that the server may use.
+        folder: The folder, which also holds TensorRT's engines; None for no cache.
+        threads: Number of cores that the server may use.
     """
 
     folder: Path | None

@@ -34,17 +34,17 @@ LoadModel = Callable[[ModelFolder, Progress], Start]
 class Observer(Protocol):
     """Receives the events of loads, on the event loop; `reached` on any thread."""
 
-    def reached(self, load: "Load") -> None:
+    def reached(self, load: "ModelLoad") -> None:
         """A load began a stage."""
 
-    def loaded(self, load: "Load", model: Model) -> None:
+    def loaded(self, load: "ModelLoad", model: Model) -> None:
         """A model serves."""
 
-    def refused(self, load: "Load", reason: str) -> None:
+    def refused(self, load: "ModelLoad", reason: str) -> None:
         """A model was refused."""
 
 
-class Load:
+class ModelLoad:
     """One model's load.
 
     Args:
@@ -64,7 +64,7 @@ class Load:
         number: int,
         of: int,
         load_model: LoadModel,
-        on_stage: Callable[["Load"], None] = lambda _: None,
+        on_stage: Callable[["ModelLoad"], None] = lambda _: None,
     ) -> None:
         self.folder, self.number, self.of = folder, number, of
         self.progress = Progress(lambda _: on_stage(self))
@@ -138,10 +138,10 @@ class Loading:
     ) -> None:
         self._load_model, self._observer = load_model, observer
         self._timeout_s, self._stalled_s = timeout_s, stalled_s
-        self._under_way: list[Load] = []
+        self._under_way: list[ModelLoad] = []
 
     @property
-    def under_way(self) -> Sequence[Load]:
+    def under_way(self) -> Sequence[ModelLoad]:
         """Loads that have not ended, abandoned ones included."""
         return self._under_way
 
@@ -152,7 +152,7 @@ class Loading:
         """
         async with asyncio.TaskGroup() as tasks:
             for number, folder in enumerate(folders, 1):
-                load = Load(folder, number, len(folders), self._load_model, self._observer.reached)
+                load = ModelLoad(folder, number, len(folders), self._load_model, self._observer.reached)
                 self._under_way.append(load)
                 finishing = tasks.create_task(self._finish(load))
                 while not finishing.done() and (left_s := self._stalled_s - load.idle_s()) > 0:
@@ -166,7 +166,7 @@ class Loading:
             load.cancel()
         return all(await asyncio.gather(*(load.ends_within(timeout_s) for load in loads)))
 
-    async def _finish(self, load: Load) -> None:
+    async def _finish(self, load: ModelLoad) -> None:
         """Wait for one load and report its result."""
         try:
             async with asyncio.timeout(self._timeout_s) as limit:
@@ -187,7 +187,7 @@ class Loading:
             self._observer.refused(load, "could not be loaded; the server's log has the details")
         self._under_way.remove(load)
 
-    async def _give_up(self, load: Load) -> None:
+    async def _give_up(self, load: ModelLoad) -> None:
         load.cancel()
         self._observer.refused(
             load, f"its load took longer than {self._timeout_s:g} s (load_timeout_s); it was {load.progress.stage}"

@@ -6,13 +6,13 @@ A new task is an entry in a module of its own (see classifiers.py) and a line in
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import product
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Any, Final, Generic, NamedTuple, TypeVar
 
 from resonnx_server.errors import ModelRefused
 from resonnx_server.inference.registry import Model, SessionReport
 from resonnx_server.inference.tasks import Task
 from resonnx_server.repository import choose
-from resonnx_server.repository.version import Start, Version
+from resonnx_server.repository.version import Start, Version, repeat
 from resonnx_server.runtime.model_files.golden_examples import Golden, Verdict
 from resonnx_server.runtime.model_files.manifest import GOLDEN, VersionFiles, onnx_files
 from resonnx_server.runtime.pictures.images import Pixels
@@ -20,6 +20,8 @@ from resonnx_server.runtime.session import TensorSpec
 from resonnx_server.scheduling.engine import AnyEngine
 
 G = TypeVar("G")
+# Batch size of the race between providers.
+_RACE_BATCH: Final = 8
 
 
 class Prepared(NamedTuple):
@@ -83,7 +85,7 @@ class TaskEntry(Generic[G]):
             loaded = Loaded(version, files, golden, self.graphs(*sessions, manifest), bound)
             options.append((" + ".join(map(str, candidates)), loaded))
         version.progress.reach("checking")
-        pictures = version.race_pictures(golden)
+        pictures = repeat(golden, min(_RACE_BATCH, version.settings.max_batch_size))
         prepared = choose.fastest(options, lambda one: self.run(one, pictures), self.judge, self.prepare)
         return starting(version, self.task, prepared, files)
 

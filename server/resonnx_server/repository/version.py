@@ -1,5 +1,6 @@
 """A version while it is being loaded: its settings, and opening and warming up its ONNX files."""
 
+import hashlib
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -12,7 +13,7 @@ from resonnx_server.config import ModelSettings
 from resonnx_server.errors import ModelRefused
 from resonnx_server.inference.registry import Model
 from resonnx_server.observe.metrics import Metrics
-from resonnx_server.repository.choose import digest, open_candidates
+from resonnx_server.repository.choose import open_candidates
 from resonnx_server.repository.latency_cache import CachedTable, LatencyCache
 from resonnx_server.repository.progress import Progress
 from resonnx_server.repository.scan import ModelFolder
@@ -36,8 +37,6 @@ MAX_LANES: Final = 8
 GPU_LANES: Final = 2
 # Numbers of concurrent batches to try; each costs a session and about a second.
 _MOST_COUNTS: Final = 4
-# Batch size of the race between providers.
-_RACE_BATCH: Final = 8
 
 
 @dataclass(frozen=True)
@@ -84,10 +83,6 @@ class Version:
         self.progress.reach("opening")
         return open_candidates(files, file, self.settings.provider or "auto", self.threads, self.cache.folder)
 
-    def race_pictures(self, golden: Golden) -> Pixels:
-        """Return the batch for the race between providers."""
-        return repeat(golden, min(_RACE_BATCH, self.settings.max_batch_size))
-
     def instance_counts(self) -> list[int]:
         """Return numbers of concurrent batches worth trying, ascending: up to MAX_LANES, at most four.
 
@@ -122,7 +117,7 @@ class Version:
             return run(rows)
 
         self.progress.reach("measuring")
-        content = digest(files.files[file])
+        content = hashlib.sha256(files.files[file]).hexdigest()
         cached = self.cache.get(content, session, sizes, callers)
         table = cached
         if table is None or table.is_doubtful:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from resonnx_server.errors import ModelRefused
-from resonnx_server.repository.loading import Load, Loading
+from resonnx_server.repository.loading import Loading, ModelLoad
 from resonnx_server.repository.progress import Progress
 from resonnx_server.repository.scan import ModelFolder
 from resonnx_server.runtime.cancellation import Cancellation
@@ -40,14 +40,14 @@ class Observer:
         self.told: dict[str, str] = {}
         self.stages: list[tuple[str, str]] = []
 
-    def reached(self, load: Load) -> None:
+    def reached(self, load: ModelLoad) -> None:
         self.stages.append((load.folder.name, load.progress.stage))
 
-    def loaded(self, load: Load, model: Any) -> None:
+    def loaded(self, load: ModelLoad, model: Any) -> None:
         assert model.name == load.folder.name
         self.told[model.name] = "serves"
 
-    def refused(self, load: Load, reason: str) -> None:
+    def refused(self, load: ModelLoad, reason: str) -> None:
         self.told[load.folder.name] = reason
 
 

@@ -115,7 +115,7 @@ def _sizes_run(monkeypatch: pytest.MonkeyPatch) -> set[int]:
     return sizes
 
 
-def test_with_kept_tables_the_cpu_runs_no_size_for_the_judgement_alone(
+def test_with_cached_tables_the_cpu_runs_no_size_for_the_judgement_alone(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     # Sizes that seem bad are measured again, and all where something else held the processors.
@@ -128,7 +128,7 @@ def test_with_kept_tables_the_cpu_runs_no_size_for_the_judgement_alone(
             assert sizes == expected
 
 
-def test_with_kept_tables_other_providers_are_judged_at_every_size(
+def test_with_cached_tables_other_providers_are_judged_at_every_size(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     loaded = version(cache=LatencyCache(tmp_path, 1), max_batch_size=8, threads=1)

@@ -173,11 +173,7 @@ def judge_logits(reference: Float, logits: Float, max_deviation: float) -> Verdi
     top_two = np.sort(reference, axis=1)[:, -2:]
     clear = (top_two[:, -1] - top_two[:, 0] > max_deviation * scale) if reference.shape[1] > 1 else np.ones(1, bool)
     differs = clear & (reference.argmax(axis=1) != logits.argmax(axis=1))
-    passed = deviation <= max_deviation and not differs.any()
-    detail = f"max|delta| {deviation:.2g} of max|reference| (bound {max_deviation:.2g})"
-    if differs.any():
-        detail += f", {int(differs.sum())} of {len(reference)} top classes differ"
-    return Verdict(passed, deviation, detail)
+    return _verdict(deviation, max_deviation, "reference", int(differs.sum()), f"{len(reference)} top classes")
 
 
 def judge_captions(golden: Golden, sequences: list[Sequence], max_deviation: float) -> Verdict:
@@ -194,11 +190,7 @@ def judge_captions(golden: Golden, sequences: list[Sequence], max_deviation: flo
         found = np.array([token.log_prob for token in sequence.tokens], np.float32)
         delta = np.abs(found - log_probs[:length]).max() if np.isfinite(found).all() else np.inf
         difference = max(difference, float(delta))
-    deviation = difference / scale
-    detail = f"max|delta| {deviation:.2g} of max|log-probability| (bound {max_deviation:.2g})"
-    if differing:
-        detail += f", {differing} of {len(sequences)} captions differ"
-    return Verdict(differing == 0 and deviation <= max_deviation, deviation, detail)
+    return _verdict(difference / scale, max_deviation, "log-probability", differing, f"{len(sequences)} captions")
 
 
 def judge_words(
@@ -222,10 +214,14 @@ def judge_words(
     differing = int((ids != tokens)[compared].sum())
     delta = np.abs(log_probs - expected)[compared]
     deviation = float(delta.max(initial=0.0)) / scale if np.isfinite(delta).all() else float("inf")
-    detail = f"max|delta| {deviation:.2g} of max|log-probability| (bound {max_deviation:.2g})"
+    return _verdict(deviation, max_deviation, "log-probability", differing, f"{len(ids)} words")
+
+
+def _verdict(deviation: float, bound: float, scale: str, differing: int, compared: str) -> Verdict:
+    detail = f"max|delta| {deviation:.2g} of max|{scale}| (bound {bound:.2g})"
     if differing:
-        detail += f", {differing} of {len(ids)} words differ"
-    return Verdict(differing == 0 and deviation <= max_deviation, deviation, detail)
+        detail += f", {differing} of {compared} differ"
+    return Verdict(differing == 0 and deviation <= bound, deviation, detail)
 
 
 def pack_captions(sequences: list[Sequence], spec: CaptionerSpec) -> tuple[npt.NDArray[np.int64], Float]:

@@ -1,4 +1,4 @@
-"""What is measured at load, kept between starts, and doubted."""
+"""Latency tables: measured at load, cached between starts, and measured again while they are doubtful."""
 
 import json
 import math
