@@ -7,6 +7,7 @@ the same functions before it serves.
 import io
 import re
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Final
 
 import numpy as np
@@ -82,12 +83,11 @@ def parse_golden(content: bytes, manifest: Manifest | None = None) -> Golden:
     Raises:
         ModelRefused: It is damaged, too large, or does not fit the manifest.
     """
-    height, width = (manifest.input.height, manifest.input.width) if manifest else (None, None)
-    pixel_bytes = (height or MAX_SIDE) * (width or MAX_SIDE) * 3
+    pixel_bytes = manifest.input.height * manifest.input.width * 3 if manifest else MAX_SIDE**2 * 3
     # Pixels of stored pictures and of picture files.
     most_bytes = 2 * MAX_PICTURES * pixel_bytes + _MOST_OTHER_BYTES
     try:
-        arrays = read_npz(content, _Layout(height, width, manifest).expected, most_bytes)
+        arrays = read_npz(content, partial(_expected, manifest), most_bytes)
     except BadArchive as error:
         raise ModelRefused(f"{GOLDEN} is not readable as golden examples: it {error}") from None
     names = [f"encoded_{i}" for i in range(sum(name.startswith("encoded") for name in arrays))]
@@ -106,30 +106,23 @@ def parse_golden(content: bytes, manifest: Manifest | None = None) -> Golden:
     return golden
 
 
-@dataclass(frozen=True)
-class _Layout:
-    """The arrays that golden.npz may hold, for pictures of one size."""
-
-    height: int | None
-    width: int | None
-    manifest: Manifest | None
-
-    def expected(self, name: str) -> Expected | None:
-        """Return type and shape of an array by its name; None if it must not be there."""
-        if re.fullmatch(r"encoded_\d", name):
-            return Expected(np.uint8, (None,))
-        if re.fullmatch(r"pixels_\d", name):
-            return Expected(np.uint8, (self.height, self.width, 3))
-        labels, max_tokens = None, None
-        if self.manifest is not None:
-            # 0 for the other task, which matches no output.
-            labels, max_tokens = len(self.manifest.classifier.labels), self.manifest.captioner.max_tokens
-        return {
-            "images": Expected(np.uint8, (None, self.height, self.width, 3)),
-            "logits": Expected(np.float32, (None, labels)),
-            "tokens": Expected(np.int64, (None, max_tokens)),
-            "log_probs": Expected(np.float32, (None, max_tokens)),
-        }.get(name)
+def _expected(manifest: Manifest | None, name: str) -> Expected | None:
+    """Return type and shape of an array of golden.npz by its name; None if it must not be there."""
+    height = width = labels = max_tokens = None
+    if manifest is not None:
+        height, width = manifest.input.height, manifest.input.width
+        # 0 for the other task, which matches no output.
+        labels, max_tokens = len(manifest.classifier.labels), manifest.captioner.max_tokens
+    if re.fullmatch(r"encoded_\d", name):
+        return Expected(np.uint8, (None,))
+    if re.fullmatch(r"pixels_\d", name):
+        return Expected(np.uint8, (height, width, 3))
+    return {
+        "images": Expected(np.uint8, (None, height, width, 3)),
+        "logits": Expected(np.float32, (None, labels)),
+        "tokens": Expected(np.int64, (None, max_tokens)),
+        "log_probs": Expected(np.float32, (None, max_tokens)),
+    }.get(name)
 
 
 def _check_answers(golden: Golden, manifest: Manifest | None) -> None:
