@@ -39,11 +39,11 @@ def _no_decode_cost() -> None:
 
 
 def _no_remeasurement() -> None:
-    from resonnx_server.repository import version
+    from resonnx_server.repository import warming
     from resonnx_server.repository.latency_cache import CachedTable
 
     CachedTable.is_doubtful = False  # type: ignore[assignment, method-assign]
-    version.far_above = lambda medians: set()  # type: ignore[attr-defined]
+    warming.far_above = lambda medians: set()  # type: ignore[attr-defined]
 
 
 SWITCHES: Mapping[str, Callable[[], None]] = {

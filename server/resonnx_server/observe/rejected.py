@@ -30,6 +30,8 @@ _KINDS: Final = (
     UnreadableMessage,
     InvalidInput,
 )
+# Reasons that are more specific than those in responses.
+_SPECIFIC: Final[dict[type[ServerError], str]] = {VersionNotFound: "VERSION_NOT_FOUND", WrongTask: "WRONG_TASK"}
 _UNKNOWN_METHOD: Final = "METHOD_UNKNOWN"
 
 
@@ -41,20 +43,13 @@ class RejectedCalls:
     """
 
     def __init__(self) -> None:
-        self.counts = dict.fromkeys([*map(_reason, _KINDS), _UNKNOWN_METHOD], 0)
+        self.counts = dict.fromkeys([*(_SPECIFIC.get(kind, kind.reason) for kind in _KINDS), _UNKNOWN_METHOD], 0)
 
     def count(self, error: ServerError) -> None:
         """Count a call that fails with `error`."""
-        reason = _reason(type(error))
+        reason = _SPECIFIC.get(type(error), error.reason)
         self.counts[reason] = self.counts.get(reason, 0) + 1
 
     def unknown_method(self) -> None:
         """Count a call of an unknown method."""
         self.counts[_UNKNOWN_METHOD] += 1
-
-
-def _reason(kind: type[ServerError]) -> str:
-    """Return the reason in the response, or a more specific one: which name was not found, or a wrong task."""
-    if issubclass(kind, VersionNotFound):
-        return "VERSION_NOT_FOUND"
-    return "WRONG_TASK" if issubclass(kind, WrongTask) else kind.reason

@@ -21,7 +21,7 @@ class Progress:
         stage: Verifying files, opening sessions, checking outputs against the golden examples, or measuring batches.
         moved_at_s: Time of the last progress, by `clock`.
         is_over: The load was cancelled.
-        is_doubtful: A measurement was disturbed; see Version.warm.
+        is_doubtful: A measurement was disturbed; see Warming.costs.
     """
 
     on_stage: Callable[[Stage], None] = lambda _: None

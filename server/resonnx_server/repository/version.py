@@ -1,9 +1,7 @@
-"""A version while it is being loaded: its settings, and opening and warming up its ONNX files."""
+"""A version while it is being loaded: its settings, and opening its ONNX files."""
 
-import hashlib
-import logging
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Final
 
 import numpy as np
@@ -14,20 +12,17 @@ from resonnx_server.errors import ModelRefused
 from resonnx_server.inference.registry import Model
 from resonnx_server.observe.metrics import Metrics
 from resonnx_server.repository.choose import open_candidates
-from resonnx_server.repository.latency_cache import CachedTable, LatencyCache
+from resonnx_server.repository.latency_cache import LatencyCache
 from resonnx_server.repository.progress import Progress
 from resonnx_server.repository.scan import ModelFolder
 from resonnx_server.runtime.model_files.golden_examples import Golden
 from resonnx_server.runtime.model_files.manifest import VersionFiles
 from resonnx_server.runtime.pictures.images import Pixels
 from resonnx_server.runtime.pictures.options import PictureOptions
-from resonnx_server.runtime.session import CPU, Session
+from resonnx_server.runtime.session import Session
 from resonnx_server.scheduling.deadline_admission import Objective
 from resonnx_server.scheduling.device import Device
-from resonnx_server.scheduling.latency import LatencyTable
-from resonnx_server.scheduling.measurement import Measured, far_above, measure, sizes_up_to
-
-_log = logging.getLogger(__name__)
+from resonnx_server.scheduling.measurement import sizes_up_to
 
 # The last step of a load, on the event loop: starts serving.
 Start = Callable[[], Model]
@@ -95,62 +90,6 @@ class Version:
         if len(counts) < 2:
             counts = [count for count in left if left[count] * 10 <= self.threads]
         return sorted(sorted(counts, key=lambda count: (left[count], -count))[:_MOST_COUNTS])
-
-    def warm(
-        self,
-        files: VersionFiles,
-        session: Session,
-        file: str,
-        sizes: tuple[int, ...],
-        run: Callable[[int], object],
-        callers: int = 1,
-    ) -> LatencyTable:
-        """Return the latency table for `callers` concurrent batches: from the cache, or measured now.
-
-        Outliers are measured again at every start: a size that looks too slow is never run, and so never corrected by
-        live batches. A table that was measured while other processes held the processors is used, but measured again
-        at the next starts (see CachedTable.is_doubtful).
-        """
-
-        def moving(rows: int) -> object:
-            self.progress.move()
-            return run(rows)
-
-        self.progress.reach("measuring")
-        content = hashlib.sha256(files.files[file]).hexdigest()
-        cached = self.cache.get(content, session, sizes, callers)
-        table = cached
-        if table is None or table.is_doubtful:
-            table = self._measured(moving, file, sizes, callers, cached)
-        if far := far_above({size: each.median_ns for size, each in table.costs.items()}):
-            table = replace(table, costs=least(table.costs, measure(moving, sorted(far), callers).costs))
-        self.progress.is_doubtful |= table.is_doubtful
-        if table != cached:
-            self.cache.put(content, session, table, callers)
-        if cached is not None and not cached.is_doubtful:
-            # The CPU provider compiles nothing for a shape; it only has to grow its arena once.
-            for size in sizes[-1:] if session.candidate.provider == CPU else sizes:
-                moving(size)
-        return LatencyTable.of(table.costs)
-
-    def _measured(
-        self, run: Callable[[int], object], file: str, sizes: tuple[int, ...], callers: int, before: CachedTable | None
-    ) -> CachedTable:
-        """Measure all sizes; a doubtful table `before` is used only if this measurement is disturbed, too."""
-        measured = measure(run, sizes, callers)
-        if not measured.received.is_disturbed:
-            return CachedTable(measured.costs)
-        extra = {"model": self.folder.name, "file": file, "share": round(measured.received.lost, 2)}
-        _log.info("measured while other processes held the processors", extra=extra)
-        if before is None:
-            return CachedTable(measured.costs, doubts=1)
-        # A disturbance makes runs longer, never shorter.
-        return CachedTable(least(measured.costs, before.costs), before.doubts + 1)
-
-
-def least(costs: Mapping[int, Measured], others: Mapping[int, Measured]) -> dict[int, Measured]:
-    """Return the smaller of both costs by size; sizes that `others` lacks are taken from `costs`."""
-    return {size: min(each, others.get(size, each), key=lambda one: one.median_ns) for size, each in costs.items()}
 
 
 def repeat(golden: Golden, rows: int) -> Pixels:

@@ -1,23 +1,28 @@
 """Warms up a graph's sessions: runs, checks and times batches of every size that will be served."""
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from functools import partial
+import hashlib
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Generic, TypeVar
 
 from resonnx_server.repository.choose import require_agreement
+from resonnx_server.repository.latency_cache import CachedTable
 from resonnx_server.repository.version import Version
 from resonnx_server.runtime.model_files.golden_examples import Verdict
 from resonnx_server.runtime.model_files.manifest import VersionFiles
-from resonnx_server.runtime.session import Session
+from resonnx_server.runtime.session import CPU, Session
 from resonnx_server.scheduling.latency import LatencyTable
+from resonnx_server.scheduling.measurement import Measured, far_above, measure
+
+_log = logging.getLogger(__name__)
 
 R = TypeVar("R")
 
 
 @dataclass
 class VerifiedRun:
-    """Runs batches for Version.warm and checks the first, untimed one of each size.
+    """Runs batches for Warming and checks the first, untimed one of each size.
 
     With a cached latency table, the CPU provider runs and checks only its largest size: the others were checked when
     the table was measured, with the same ONNX Runtime on the same hardware. Other providers run and check all sizes at
@@ -65,13 +70,56 @@ class Warming(Generic[R]):
     judge: Callable[[int, R], Verdict] | None = None
 
     def costs(self, session: Session, sizes: tuple[int, ...], callers: int = 1) -> LatencyTable:
-        """Return the latency table for batch sizes with `callers` concurrent batches; see Version.warm.
+        """Return the latency table for `callers` concurrent batches: from the cache, or measured now.
+
+        Outliers are measured again at every start: a size that looks too slow is never run, and so never corrected by
+        live batches. A table that was measured while other processes held the processors is used, but measured again
+        at the next starts (see CachedTable.is_doubtful).
 
         Raises:
             ModelRefused: Outputs are wrong.
         """
-        judge, run = self.judge, partial(self.run, session)
-        runs: Callable[[int], object] = run
+        version, judge = self.version, self.judge
+
+        def run(rows: int) -> R:
+            version.progress.move()
+            return self.run(session, rows)
+
+        checked: Callable[[int], object] = run
         if judge is not None:
-            runs = VerifiedRun(run, lambda rows: judge(rows, run(rows)), self.file, session)
-        return self.version.warm(self.files, session, self.file, sizes, runs, callers)
+            checked = VerifiedRun(run, lambda rows: judge(rows, run(rows)), self.file, session)
+        version.progress.reach("measuring")
+        content = hashlib.sha256(self.files.files[self.file]).hexdigest()
+        cached = version.cache.get(content, session, sizes, callers)
+        table = cached
+        if table is None or table.is_doubtful:
+            table = self._measured(checked, sizes, callers, cached)
+        if far := far_above({size: each.median_ns for size, each in table.costs.items()}):
+            table = replace(table, costs=_least(table.costs, measure(checked, sorted(far), callers).costs))
+        version.progress.is_doubtful |= table.is_doubtful
+        if table != cached:
+            version.cache.put(content, session, table, callers)
+        if cached is not None and not cached.is_doubtful:
+            # The CPU provider compiles nothing for a shape; it only has to grow its arena once.
+            for size in sizes[-1:] if session.candidate.provider == CPU else sizes:
+                checked(size)
+        return LatencyTable.of(table.costs)
+
+    def _measured(
+        self, run: Callable[[int], object], sizes: tuple[int, ...], callers: int, before: CachedTable | None
+    ) -> CachedTable:
+        """Measure all sizes; a doubtful table `before` is used only if this measurement is disturbed, too."""
+        measured = measure(run, sizes, callers)
+        if not measured.received.is_disturbed:
+            return CachedTable(measured.costs)
+        extra = {"model": self.version.folder.name, "file": self.file, "share": round(measured.received.lost, 2)}
+        _log.info("measured while other processes held the processors", extra=extra)
+        if before is None:
+            return CachedTable(measured.costs, doubts=1)
+        # A disturbance makes runs longer, never shorter.
+        return CachedTable(_least(measured.costs, before.costs), before.doubts + 1)
+
+
+def _least(costs: Mapping[int, Measured], others: Mapping[int, Measured]) -> dict[int, Measured]:
+    """Return the smaller of both costs by size; sizes that `others` lacks are taken from `costs`."""
+    return {size: min(each, others.get(size, each), key=lambda one: one.median_ns) for size, each in costs.items()}

@@ -67,7 +67,7 @@ async def test_a_known_shape_is_measured_once_and_its_tables_are_kept(
     tmp_path: Path, warmed: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Sizes that seem bad are measured again, and all where something else held the processors.
-    monkeypatch.setattr("resonnx_server.repository.version.far_above", lambda _: set())
+    monkeypatch.setattr("resonnx_server.repository.warming.far_above", lambda _: set())
     monkeypatch.setattr(ProcessorTime, "is_disturbed", False)
     _write(tmp_path, "n", 4)
     model = await _load(tmp_path)

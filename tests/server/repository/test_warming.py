@@ -119,7 +119,7 @@ def test_with_cached_tables_the_cpu_runs_no_size_for_the_judgement_alone(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     # Sizes that seem bad are measured again, and all where something else held the processors.
-    monkeypatch.setattr("resonnx_server.repository.version.far_above", lambda _: set())
+    monkeypatch.setattr("resonnx_server.repository.warming.far_above", lambda _: set())
     monkeypatch.setattr(ProcessorTime, "is_disturbed", False)
     for expected in ({1, 2, 3, 4, 6, 8}, {1, 3, 8}):
         with monkeypatch.context() as patch:

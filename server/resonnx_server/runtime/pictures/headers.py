@@ -55,12 +55,7 @@ def header(encoded: bytes) -> Header:
 
 
 def _jpeg(encoded: bytes) -> Header:
-    frame = jpeg.frame(encoded)
-    if frame is None:
-        return Header("JPEG", problem=_UNREADABLE)
-    return Header(
-        "JPEG", frame.width, frame.height, frame.coefficient_bytes, frame.progressive, scalable=frame.scalable
-    )
+    return _of("JPEG", jpeg.frame(encoded) or _UNREADABLE)
 
 
 def _png(encoded: bytes) -> Header:
@@ -131,8 +126,8 @@ def _tiff(encoded: bytes) -> Header:
     return _of("TIFF", tiff_header.read(encoded))
 
 
-def _of(format_: str, found: tuple[int, int, int] | str) -> Header:
-    """Return the header for width, height and held bytes, or for the reason why it cannot be decoded."""
+def _of(format_: str, found: jpeg.Frame | tuple[int, int, int] | str) -> Header:
+    """Return the header for a picture, by the order of its fields, or for the reason why it cannot be decoded."""
     return Header(format_, problem=found) if isinstance(found, str) else Header(format_, *found)
 
 

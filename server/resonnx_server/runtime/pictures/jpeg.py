@@ -84,7 +84,7 @@ def decode_jpeg(encoded: bytes, divisor: int, size: tuple[int, int], field: str)
 
 
 class Frame(NamedTuple):
-    """A JPEG file's frame header.
+    """A JPEG file's frame header, in the order of Header's fields.
 
     Attributes:
         coefficient_bytes: Memory that libjpeg needs until the last scan; 0 if it decodes row by row.
@@ -93,8 +93,8 @@ class Frame(NamedTuple):
 
     width: int
     height: int
-    progressive: bool
     coefficient_bytes: int
+    progressive: bool
     scalable: bool
 
 
@@ -132,8 +132,8 @@ def frame(encoded: bytes) -> Frame | None:
             return Frame(
                 width=int.from_bytes(encoded[at + 5 : at + 7], "big"),
                 height=int.from_bytes(encoded[at + 3 : at + 5], "big"),
-                progressive=progressive,
                 coefficient_bytes=_coefficient_bytes(encoded, at) if progressive or in_parts else 0,
+                progressive=progressive,
                 scalable=kind_of_frame in _COSINES,
             )
         if kind <= 0xCF and kind not in _NO_FRAMES:

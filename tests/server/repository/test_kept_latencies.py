@@ -12,7 +12,7 @@ import pytest
 from resonnx_proto.v1 import manifest_pb2 as pb
 from resonnx_server.config import ModelSettings
 from resonnx_server.observe.metrics import Metrics
-from resonnx_server.repository import version as module
+from resonnx_server.repository import warming
 from resonnx_server.repository.latency_cache import LatencyCache
 from resonnx_server.repository.progress import Progress
 from resonnx_server.repository.scan import ModelFolder
@@ -37,7 +37,7 @@ class Machine:
         self.measured: list[tuple[int, ...]] = []
         self.ran: list[int] = []
         self._folder = folder
-        monkeypatch.setattr(module, "measure", self._measure)
+        monkeypatch.setattr(warming, "measure", self._measure)
 
     def _measure(self, run: object, sizes: list[int], callers: int) -> Measurement:
         self.measured.append(tuple(sizes))
@@ -54,7 +54,8 @@ class Machine:
         files = VersionFiles("", {"model.onnx": b"graph"}, pb.Manifest())
         self.measured.clear()
         self.ran.clear()
-        return version.warm(files, session, "model.onnx", SIZES, self.ran.append)
+        warms = warming.Warming(version, files, "model.onnx", lambda _, rows: self.ran.append(rows))
+        return warms.costs(session, SIZES)
 
 
 def test_a_second_start_measures_nothing_but_still_warms_up(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
