@@ -84,7 +84,7 @@ def _instances(loaded: Loaded[CaptionerGraphs], placed: PlacedCaptioner) -> tupl
 
     def encoding(graphs: Captioner[Any], check: DecoderCheck[Any]) -> Warming[Any]:
         def encode(session: Session, rows: int) -> tuple[list[Any], list[Any], Array | None]:
-            return graphs.encode(repeat(golden, rows), session)
+            return graphs.encode_on(session, repeat(golden, rows))
 
         return Warming(version, files, ENCODER_FILE, encode, check.of_encoding)
 

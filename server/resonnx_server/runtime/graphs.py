@@ -107,15 +107,14 @@ class Captioner(Generic[D]):
         _check_tensors(decoder.outputs, outputs, DECODER_FILE)
         self._next_names = [f"next_{name}" for name in self.state_names]
 
-    def encode(self, images: Pixels, encoder: Session | None = None) -> tuple[list[D], list[D], Array | None]:
-        """Encode uint8 pictures [N,H,W,3]: states, features, and first_log_probs [N,V] if the picture is step 0.
+    def encode(self, images: Pixels) -> tuple[list[D], list[D], Array | None]:
+        """Encode uint8 pictures [N,H,W,3]: states, features, and first_log_probs [N,V] if the picture is step 0."""
+        return self.encode_on(self.encoder, images)
 
-        Args:
-            images: The pictures.
-            encoder: Another session of the encoder's graph, to run instead.
-        """
+    def encode_on(self, encoder: Session, images: Pixels) -> tuple[list[D], list[D], Array | None]:
+        """Encode on `encoder`, another session of the encoder's graph."""
         kept = [*self.state_names, *self.feature_names]
-        out, tensors = self._run(encoder or self.encoder, {IMAGE: images}, {}, self._first_outputs, kept)
+        out, tensors = self._run(encoder, {IMAGE: images}, {}, self._first_outputs, kept)
         state, features = [tensors[name] for name in self.state_names], [tensors[name] for name in self.feature_names]
         return state, features, out.get("first_log_probs")
 
