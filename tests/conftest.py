@@ -49,14 +49,14 @@ _KEPT_S = 24 * 3600
 # Fixtures that start a server or an exporter as a process: tests that use one are left out of `make test-fast`.
 _PROCESSES = frozenset({"start_server", "demo_server", "demo_repository", "samples"})
 # Tests whose servers run on both gRPC fronts, and those of them that take so little time that `make test` does both.
-_OF_THE_PROTOCOL = (
+OF_THE_PROTOCOL = (
     "server/rpc/",
     "server/lifecycle/test_drain.py",
     "server/preprocessing/test_decode_memory.py",
     "server/preprocessing/test_decode_served.py",
-    "client/test_end_to_end.py",
+    "client/calls/test_end_to_end.py",
 )
-_ON_BOTH_FRONTS = (
+ON_BOTH_FRONTS = (
     "server/rpc/test_rejected.py",
     "server/rpc/test_reflection.py",
     "server/rpc/oip/test_metadata.py",
@@ -76,8 +76,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Run tests of the protocol against servers on both gRPC fronts; those that take long on aio are slow tests."""
     path = metafunc.definition.path.relative_to(_ROOT / "tests").as_posix()
-    if "grpc_front" in metafunc.fixturenames and path.startswith(_OF_THE_PROTOCOL):
-        marks = [] if path.startswith(_ON_BOTH_FRONTS) else [pytest.mark.slow]
+    if "grpc_front" in metafunc.fixturenames and path.startswith(OF_THE_PROTOCOL):
+        marks = [] if path.startswith(ON_BOTH_FRONTS) else [pytest.mark.slow]
         fronts = ["core", pytest.param("aio", marks=marks)]
         metafunc.parametrize("grpc_front", fronts, indirect=True, scope="session")
 

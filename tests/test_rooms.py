@@ -1,4 +1,7 @@
-"""The rooms of server/, export/ and client/: who may import whom, without circles, in folders and modules of a size."""
+"""The rooms of server/, export/ and client/: who may import whom, without circles, in folders and modules of a size.
+
+Tests mirror them.
+"""
 
 import ast
 import functools
@@ -9,10 +12,20 @@ from pathlib import Path
 
 import pytest
 
+from .conftest import OF_THE_PROTOCOL, ON_BOTH_FRONTS
+
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = {"resonnx_server": "server", "resonnx_export": "export", "resonnx": "client"}
 LARGEST_FOLDER = 15
 LONGEST_MODULE = 300
+# Folders of tests, below those of the distributions, that mirror no room; each with the folders below it.
+NO_ROOM = (
+    "server/lifecycle",  # the process: modules beside the rooms
+    "client/calls",  # Client and AsyncClient: modules beside the rooms
+    "export/layouts/caption_sources",  # other projects' code
+)
+# Rooms without a folder of tests, and where their tests are.
+TESTED_ELSEWHERE = {"client/_tasks": "tests/client/commands/"}
 
 
 def floors(*rooms: set[str]) -> dict[str, set[str]]:
@@ -152,3 +165,35 @@ def test_modules_have_at_most_300_lines() -> None:
         for path in (ROOT / top).rglob("*.py")
     }
     assert {path: length for path, length in lengths.items() if length > LONGEST_MODULE} == {}
+
+
+def test_folders_of_tests_mirror_the_rooms() -> None:
+    rooms = {
+        f"{top}/" + "/".join(part.lstrip("_") for part in path.parent.relative_to(ROOT / top / package).parts)
+        for package, top in PACKAGES.items()
+        for path in (ROOT / top / package).rglob("*.py")
+    }
+    folders = {
+        path.parent.relative_to(ROOT / "tests").as_posix()
+        for top in PACKAGES.values()
+        for path in (ROOT / "tests" / top).glob("*/**/*.py")
+    }
+    assert folders - rooms == set(NO_ROOM)
+
+
+def test_every_room_has_tests() -> None:
+    missing = {
+        f"{top}/{room.name}"
+        for package, top in PACKAGES.items()
+        for room in (ROOT / top / package).iterdir()
+        if (room / "__init__.py").exists()
+        and not (ROOT / "tests" / top / f"test_{room.name}.py").exists()
+        and not any((ROOT / "tests" / top / room.name.lstrip("_")).rglob("test_*.py"))
+    }
+    assert missing == set(TESTED_ELSEWHERE)
+
+
+@pytest.mark.parametrize("entry", [*OF_THE_PROTOCOL, *ON_BOTH_FRONTS])
+def test_tests_that_run_on_both_fronts_exist(entry: str) -> None:
+    assert (ROOT / "tests" / entry).exists()
+    assert entry.startswith(OF_THE_PROTOCOL)

@@ -31,22 +31,6 @@ def _last_line(done: subprocess.CompletedProcess[str]) -> str:
     return _said(done.stderr)[-1]
 
 
-def test_probes(demo_server) -> None:
-    assert demo_server.get("/livez") == (200, "alive\n")
-    status, text = demo_server.get("/readyz")
-    assert status == 200
-    assert "serving digits version 1" in text
-    assert demo_server.get("/nothing")[0] == 404
-
-
-def test_a_grpc_client_at_the_wrong_port_is_no_error_of_ours(start_server, demo_repository: Path) -> None:
-    with start_server(demo_repository, "--log-level", "warning") as server:
-        with grpc.insecure_channel(server.http) as channel, pytest.raises(grpc.RpcError):
-            vision_pb2_grpc.VisionStub(channel).ListModels(vision_pb2.ListModelsRequest(), timeout=5)
-        assert server.get("/livez")[0] == 200
-        assert "Traceback" not in server.log.read_text()
-
-
 @pytest.fixture
 def digits_alone(demo_repository: Path, tmp_path: Path) -> Path:
     """A repository that is soon measured."""

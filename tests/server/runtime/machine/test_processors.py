@@ -10,7 +10,7 @@ import pytest
 from resonnx_server.repository.version import MAX_LANES
 from resonnx_server.runtime.machine.processors import Closable, Processors, claim, cores_first
 
-from ..waiting import Clock
+from ...waiting import Clock
 
 
 class Machine:

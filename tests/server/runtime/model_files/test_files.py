@@ -15,7 +15,7 @@ from resonnx_server.runtime.model_files import files
 from resonnx_server.runtime.model_files.files import NotReadable, read_regular
 from resonnx_server.runtime.model_files.manifest import MANIFEST, SUMS, read_version, sha256sums
 
-from ..onnx_classifier import version
+from ...onnx_classifier import version
 
 
 def _refused(read: Callable[[], object]) -> str:
@@ -97,7 +97,7 @@ def test_sizes_are_bounded_inclusively(tmp_path: Path) -> None:
 
 
 def test_a_file_that_grows_does_not_fill_the_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As files of /proc, whose size is told as 0, do."""
+    """As files of /proc, whose reported size is 0."""
     file = tmp_path / "file"
     file.write_bytes(b"12345")
     size = os.stat_result((*file.stat()[:6], 2, *file.stat()[7:10]))

@@ -194,7 +194,7 @@ def test_lanes_give_way_and_stay_where_they_compute_alone(are_ours: bool) -> Non
 
 
 def test_a_lane_that_gets_no_processor_goes_where_it_may() -> None:
-    """As beside another server, which has all but one."""
+    """Another server has all processors but one."""
     left = OURS[-1]
     device = Device(
         "test", len(OURS), processors=Processors(OURS, claim=lambda number: io.BytesIO() if number == left else None)
