@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 # Test processes: one per core. Tests of a module stay together, because their fixtures export models.
 TEST_WORKERS ?= logical
 
-.PHONY: $(VENV)/.installed run test test-fast test-slow lint proto settings metrics picture bench bench-peers clean
+.PHONY: $(VENV)/.installed run test test-fast test-slow test-grpcio lint proto settings metrics picture bench bench-peers clean
 
 # The script decides what to install; it returns at once if nothing has changed. The OpenVINO provider exists for Linux
 # x86-64 only; elsewhere the extra is empty.
@@ -33,6 +33,11 @@ test-fast: $(VENV)/.installed
 # front); run them when you change the code that they test.
 test-slow: $(VENV)/.installed
 	$(BIN)/python -m pytest -m slow $(PYTEST_ARGS)
+
+# The protocol's tests, on both fronts, with the lowest grpcio that is allowed, the pinned one and the newest.
+VERSIONS ?= $(shell sed -n 's/.*"grpcio>=\(.*\)".*/\1/p' server/setup.py) $(shell sed -n 's/^grpcio==//p' constraints.txt) newest
+test-grpcio: $(VENV)/.installed
+	PYTEST_ARGS="-n $(TEST_WORKERS) --dist loadfile $(PYTEST_ARGS)" tests/grpcio_versions $(VERSIONS)
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .

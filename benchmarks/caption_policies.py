@@ -127,9 +127,9 @@ class Simulation:
     """One device under one policy.
 
     Args:
-        policy: When to encode and when to step.
-        costs: What both take.
-        seed: Of arrivals and lengths.
+        policy: Decides between encoder batches and steps.
+        costs: Times of both.
+        seed: Seed of arrivals and lengths.
     """
 
     def __init__(self, policy: EncodePolicy, costs: Costs, seed: int = 0) -> None:

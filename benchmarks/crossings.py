@@ -63,7 +63,7 @@ class Tracer:
         sys.setprofile(self)
 
     def __call__(self, frame: FrameType, event: str, _: object) -> None:
-        """See `sys.setprofile`."""
+        """Count a call across a file border: the profile function of `sys.setprofile`."""
         counts = self.counts
         if counts is None or event != "call" or (file := self._file(frame)) is None:
             return

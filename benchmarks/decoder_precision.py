@@ -167,14 +167,14 @@ def random_batches(graphs: CaptionerGraphs, files: VersionFiles, count: int) -> 
 
 
 def scenes_batches(graphs: CaptionerGraphs, count: int) -> Iterator[EncodedPictures]:
-    """Encode random scenes likewise."""
+    """Encode `count` random scenes in batches."""
     for seed in range(-(-count // _TOGETHER)):
         scenes: Pixels = np.stack([s.image for s in samples.scenes(seed, min(_TOGETHER, count - seed * _TOGETHER))])
         yield EncodedPictures(graphs, scenes)
 
 
 def show_words(found: list[Words]) -> Table:
-    """Lay out what became of the words."""
+    """Return a table of the words that stayed the same and of those that differ."""
     table = Table(
         "model", "weights", "pictures", "distinct", "same words", "differ by a near-tie", "differ", "beside others"
     )

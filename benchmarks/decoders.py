@@ -60,7 +60,7 @@ def difference(decode: Decode, expected: Decode, files: Sequence[bytes]) -> Diff
 
 
 def judged(decode: Decode, file: bytes) -> str:
-    """Say what a decoder makes of an unusual file."""
+    """Return the outcome of decoding an unusual file, compared with Pillow, as text."""
     if not _takes(decode, file):
         return "refused"
     if not _takes(by_pillow, file):

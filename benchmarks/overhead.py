@@ -1,4 +1,4 @@
-"""How much of ONNX Runtime's own speed reaches the client, and what happens to the slowest percent: `make bench`.
+"""Throughput and latency of the server relative to ONNX Runtime alone: `make bench`.
 
     python benchmarks/overhead.py [--rounds 5] [--rows small-unary,jpeg] [--json FILE] [--plot FILE.png]
 
@@ -27,12 +27,12 @@ from rows.setting import Setting
 
 @dataclass(frozen=True)
 class Row:
-    """A figure that is promised.
+    """A figure with a target.
 
     Attributes:
-        must: The bound; a lower one if `at_least`, else an upper one.
-        aim: What would be better still, or None.
-        every: Whether each round must keep the bound, not the median.
+        must: The target: a lower bound if `at_least`, else an upper bound.
+        aim: A stricter target, or None.
+        every: Whether each round must meet the target, not only the median.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""Where processor time goes: resonnx beside a bare server, beside gRPC without a model, and beside the model alone.
+"""Processor time per request of resonnx, of a bare server, of gRPC without a model, and of the model alone.
 
     python benchmarks/processor_time.py [--model small] [--rounds 5] [--json FILE]
 
@@ -10,10 +10,10 @@ Per round and way of calling (unary, streams) the same closed loop of tensors is
     aio, core       resonnx on each front
     … uvloop        the same on uvloop's event loop, where that is installed
 
-Each is watched from its first answers on, for a while in which nothing starts or ends. Processor time is what the
-kernel counted: of the server's event loop, of its other threads, and of the load generator. Ratios are to what was
-measured in the same round: a shared machine is faster in one minute than in the next. Floors are the model's rows
-in ONNX Runtime alone: the best way to run it (floor/ways.py), and the best with one row at a time.
+Each is measured from its first answers on, while no server starts or stops. The kernel counts the processor time of the
+server's event loop, of its other threads and of the load generator. Ratios are within one round, because a shared
+machine's speed changes from minute to minute. Floors are the model's rows in ONNX Runtime alone: the fastest way to run
+it (floor/ways.py), and the fastest with one row at a time.
 """
 
 import argparse

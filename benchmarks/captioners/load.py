@@ -76,7 +76,7 @@ class Load:
         ]
 
     def closed(self, clients: int, seconds: float) -> Outcome:
-        """Let so many clients ask again as soon as they are answered."""
+        """Run a closed loop of `clients` clients for `seconds`."""
 
         async def run(ask: Callable[[], Awaitable[None]], ends: float) -> None:
             async def client() -> None:

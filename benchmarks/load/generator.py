@@ -78,15 +78,15 @@ class Generator:
         apart: bool = False,
         files: Sequence[Path] = (),
     ) -> Outcome:
-        """Let so many callers each wait for its answer. Sends `files`, or tensors where none are given.
+        """Run a closed loop of `concurrency` callers, which send `files`, or tensors if there are none.
 
         Args:
             server: HOST:PORT.
-            model: Its name.
-            concurrency: Callers.
-            stream: Pipeline over streams.
-            apart: Each caller has a connection of its own.
-            files: Pictures.
+            model: Name of the model.
+            concurrency: Number of callers.
+            stream: Send requests over streams.
+            apart: Give each caller its own connection.
+            files: Picture files.
         """
         if self.perf_analyzer and not files:
             return self._analyze(self.perf_analyzer, server, model, concurrency, stream, apart)
@@ -97,7 +97,7 @@ class Generator:
     def open(
         self, server: str, model: str, rate: float, *, deadline_ms: float | None = None, files: Sequence[Path] = ()
     ) -> Outcome:
-        """Offer so many requests a second at random moments, come what may."""
+        """Run an open loop with Poisson arrivals at `rate` requests per second."""
         if self.perf_analyzer and not files and not deadline_ms:
             found = self._analyze_open(self.perf_analyzer, server, model, rate)
         else:
@@ -122,7 +122,7 @@ class Generator:
         search = RateSearch(_FIRST_SHARE * self.closed(server, model, concurrency).rate)
         while (rate := search.propose()) is not None:
             found = self.open(server, model, rate).p99_ms
-            search.tell(found is not None and found <= p99_ms)
+            search.record(found is not None and found <= p99_ms)
         return search.best or 0.0
 
     @contextmanager

@@ -51,7 +51,7 @@ class Setting:
         self._closing.close()
 
     def begin_round(self) -> None:
-        """Forget what was measured in the last round; what was found out about the machine is kept."""
+        """Discard the measurements of the last round; the machine's own figures are kept."""
         self._round.clear()
 
     @cached_property
