@@ -1,4 +1,4 @@
-"""What the command line and the load generator know of a task."""
+"""The description of a task, for the command line and the load generator."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -33,7 +33,7 @@ class Task(Generic[R]):
 
     Attributes:
         name: The same in the server and the exporter.
-        model: What models of this task are called in `ModelSummary.task`.
+        model: Value of `ModelSummary.task` for models of this task, e.g. "classifier".
         result_lines: Returns a result as lines of text.
         result_json: Returns a result's own fields as JSON values.
         manifest_rows: Returns (name, value) rows that describe the task's part of a manifest.

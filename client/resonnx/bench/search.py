@@ -35,7 +35,7 @@ class RateSearch:
             return None
         return self._next
 
-    def tell(self, kept: bool) -> None:
+    def record(self, kept: bool) -> None:
         """Record whether the proposed rate was within the bound."""
         self._runs += 1
         if kept:

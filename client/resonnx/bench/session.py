@@ -87,7 +87,7 @@ class Session:
         search = RateSearch(0.7 * peak.per_s)
         while (rate := search.propose()) is not None:
             result = await self._open(rate)
-            search.tell(result.keeps(p99_ms))
+            search.record(result.keeps(p99_ms))
             self.best_rate = search.best
             yield result
 

@@ -72,10 +72,10 @@ def check_fits(module: nn.Module, state_dict: Mapping[str, Tensor]) -> None:
 def matrix_shape(state_dict: Mapping[str, Tensor], key: str) -> tuple[int, int]:
     """Return a matrix's rows and columns. Raises CheckpointMismatch if it is missing, no matrix, or empty."""
     if key not in state_dict:
-        raise CheckpointMismatch("not all that the layout has", missing=[key])
+        raise CheckpointMismatch("a key of the layout is missing", missing=[key])
     shape = tuple(state_dict[key].shape)
     if len(shape) != 2 or 0 in shape:
-        raise CheckpointMismatch(f"{key} has the shape {list(shape)}, which is no matrix")
+        raise CheckpointMismatch(f"{key} has the shape {list(shape)}, expected a non-empty matrix")
     return shape[0], shape[1]
 
 

@@ -146,4 +146,4 @@ def _reject_damaged(decoder: bytes, weight: str, case: Case) -> None:
         _compare_step(NAME, open_session(parity.scaled(decoder, weight, _DAMAGE)), case)
     except ParityFailed:
         return
-    raise ParityFailed(f"{NAME}: the check passed a copy with damaged {weight}, so it proves nothing")
+    raise ParityFailed(f"{NAME}: the check does not detect a damaged {weight}")

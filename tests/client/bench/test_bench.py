@@ -51,7 +51,7 @@ def test_search_ends_close_below_what_can_be_had(first, limit) -> None:
     search, tried = RateSearch(first), []
     while (rate := search.propose()) is not None:
         tried.append(rate)
-        search.tell(rate <= limit)
+        search.record(rate <= limit)
     assert len(tried) <= 14
     if search.best is None:
         assert min(tried) > limit

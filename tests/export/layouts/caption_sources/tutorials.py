@@ -73,11 +73,9 @@ class StackedDecoder(nn.Module):
 
     @property
     def output(self) -> nn.Linear:
-        """As WordDecoder's."""
         return self.fc_out
 
     def sample(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        """As WordDecoder's."""
         cells = list(self.get_submodule(self.name))
         states, x, ids, scores = [None] * len(cells), features, [], []
         for _ in range(20):
