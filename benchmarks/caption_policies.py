@@ -80,7 +80,7 @@ _GREEDY: Final = _Search()
 
 @dataclass(eq=False)
 class _Caption:
-    """What a schedule looks at in a CaptionTask, and what the simulation does."""
+    """The fields of a CaptionTask that a schedule reads, and those of the simulation."""
 
     arrival_ns: float
     tokens: int
@@ -251,12 +251,12 @@ def _between(points: Points, size: int) -> float:
 
 
 def compare(name: str, costs: Costs, beside: Costs | None = None) -> None:
-    """Print each policy's outcomes: two numbers of clients, and arrivals at 70 % of what rigid batches can do.
+    """Print each policy's outcomes: two numbers of clients, and arrivals at 70 % of rigid batches' throughput.
 
     Args:
-        name: Of the model.
-        costs: Of sessions that have all cores.
-        beside: Of several jobs at once.
+        name: Name of the model.
+        costs: Times of sessions that use all cores.
+        beside: Times of several jobs at once.
     """
     saturation = Simulation(Rigid(costs.encode, costs.step), costs).closed(256).rate
     policies: dict[str, tuple[EncodePolicy, Costs]] = {
@@ -284,7 +284,7 @@ def compare(name: str, costs: Costs, beside: Costs | None = None) -> None:
 
 
 def served(server: str, model: str) -> Costs:
-    """Return what a running server has measured."""
+    """Return the latency tables of a running server."""
     with Client(server) as client:
         encoder, decoder = client.model(model).sessions
     encode, step = (LatencyTable({x.batch_size: x.expected_s * 1e9 for x in s.latencies}) for s in (encoder, decoder))

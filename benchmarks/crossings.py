@@ -92,7 +92,7 @@ class Tracer:
         return self._starts[place]
 
     def of(self, request: Callable[[], object], repeats: int = _REPEATS) -> Counter[tuple[str, str]]:
-        """Return the counts of `repeats` requests, one after the other, until nothing is under way."""
+        """Return the counts of `repeats` requests, one after the other, until all have ended."""
         for _ in range(_WARM_UP):
             request()
         self._settle()
@@ -110,7 +110,7 @@ class Tracer:
 
 
 class _Output(io.StringIO):
-    """Takes what the server prints; `has_line` is set when that is a line."""
+    """Receives the server's output; `has_line` is set after a line."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -195,7 +195,7 @@ def _ask(address: str, model: str, tracer: Tracer) -> dict[str, Any]:
 
 
 def _figures(counts: Counter[tuple[str, str]], requests: int) -> dict[str, Any]:
-    """Return what one of `requests` has; edges that most of them lack are no part of its way."""
+    """Return the counts per request; edges that most requests lack are left out."""
     usual = {edge: number / requests for edge, number in counts.items() if number * 2 > requests}
     crossed = {edge: number for edge, number in usual.items() if edge[0] != edge[1]}
     return {

@@ -64,7 +64,7 @@ class Words:
 
 
 def open_ways(files: VersionFiles) -> dict[str, CaptionerGraphs]:
-    """Open fp32 and every way that this provider runs; the others are told."""
+    """Open fp32 and every way that this provider runs; the others are reported."""
     ways = {"fp32": open_graphs(files)}
     for name in VARIANTS:
         try:

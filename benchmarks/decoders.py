@@ -151,10 +151,10 @@ def main() -> int:
         for row, (decode, contents) in work.items():
             figures.add(*row, value=ms_each(decode, contents))
     figures.show(against)
-    told = "off by at most, on average, share of values"
-    show(f"{told}, of Pillow's", list(found), {kind: [str(value) for value in off[kind].values()] for kind in files})
+    scale = "off by at most, on average, share of values"
+    show(f"{scale}, of Pillow's", list(found), {kind: [str(value) for value in off[kind].values()] for kind in files})
     rows = {kind: [str(value) for value in values.values()] for kind, values in off.items() if kind not in files}
-    show(f"{told}, of decoding the whole", list(ways), rows)
+    show(f"{scale}, of decoding the whole", list(ways), rows)
     show("unusual files", list(found), {kind: list(values.values()) for kind, values in refusals.items()})
     if given.json:
         written = {kind: {name: asdict(value) for name, value in values.items()} for kind, values in off.items()}

@@ -44,17 +44,17 @@ class Row:
     every: bool = False
 
     def figure(self, values: list[float]) -> float:
-        """Return the figure that is held against the bound."""
+        """Return the figure that is compared with the bound."""
         if self.every:
             return min(values) if self.at_least else max(values)
         return statistics.median(values)
 
     def keeps(self, values: list[float], bound: float) -> bool:
-        """Tell whether the values keep a bound."""
+        """Return whether the values meet a bound."""
         return self.figure(values) >= bound if self.at_least else self.figure(values) <= bound
 
     def met(self, values: list[float]) -> str:
-        """Return what the values keep: "aim", "must" or "NO"."""
+        """Return the target that the values meet: "aim", "must", or "NO" for none."""
         if self.aim is not None and self.keeps(values, self.aim):
             return "aim"
         return "must" if self.keeps(values, self.must) else "NO"
@@ -81,7 +81,7 @@ ROWS = (
 
 
 def measure(setting: Setting, rows: list[Row], rounds: int) -> dict[str, list[float]]:
-    """Measure every row once a round. A row that fails is told and left out of that round."""
+    """Measure every row once a round. A row that fails is reported and left out of that round."""
     values: dict[str, list[float]] = {row.name: [] for row in rows}
     for number in range(rounds):
         setting.begin_round()
@@ -96,7 +96,7 @@ def measure(setting: Setting, rows: list[Row], rounds: int) -> dict[str, list[fl
 
 
 def show(rows: list[Row], values: dict[str, list[float]]) -> Table:
-    """Lay out the results beside what is promised."""
+    """Return a table of the results and their targets."""
     table = Table("row", "what", "must", "aim", "median", "min .. max", "met")
     for row in rows:
         sign, found = (">=" if row.at_least else "<="), values[row.name]

@@ -88,14 +88,14 @@ def plot(file: Path, results: list[Comparison]) -> None:
     for result in results:
         ratio = statistics.median(result.ratios)
         must = aim = None
-        met, told = "", f"{ratio:.2f}"
+        met, text = "", f"{ratio:.2f}"
         if promised := _PROMISED.get((result.peer, result.role)):
             must, aim = promised
             met = "aim" if ratio >= aim else "must" if ratio >= must else "NO"
-            told += f" (must >= {must:g}, aim {aim:g})"
+            text += f" (must >= {must:g}, aim {aim:g})"
         what = f"{statistics.median(result.ours):.4g} answers/s, its own {statistics.median(result.theirs):.4g}"
         name = f"{result.peer}, {result.model}"
-        lines.append(chart.Line(name, what, result.ratios, told, must, aim, met=met))
+        lines.append(chart.Line(name, what, result.ratios, text, must, aim, met=met))
     chart.draw_lines(file, "resonnx's answers a second: a multiple of the other server's, same round", lines)
 
 

@@ -5,8 +5,8 @@
 Speed is images a second at the best batch size of 1 to 16, at 224x224, of ONNX Runtime alone. Providers and precisions
 take turns in every round, and ratios are between two of the same round, so that other load affects both.
 Weights are random with settled BatchNorm, and the last layer is fitted to tell tinted pictures apart, so that the
-export's accuracy guard has answers to guard. Exit status 1 where a target is missed; OpenVINO's are for chips with
-AMX and only told.
+export's accuracy guard has answers to guard. Exit status 1 if a target is missed; OpenVINO's are for chips with
+AMX and only printed.
 """
 
 import argparse
@@ -99,7 +99,7 @@ def _sessions(folder: Path) -> dict[str, Session]:
 
 
 def _images_per_second(session: Session, images: Pixels, seconds: float) -> float:
-    """Return the speed of the fastest run: others are slowed by whatever else this machine does."""
+    """Return the speed of the fastest run: the others are slowed by other processes."""
     session.run({"image": images}, ["probabilities"])
     fastest, start = float("inf"), time.perf_counter()
     while (begun := time.perf_counter()) < start + seconds:
@@ -148,8 +148,8 @@ def _report(folder: Path, rounds: int, seconds: float) -> Iterator[bool]:
     for faster, slower, least in _RATIOS:
         if faster in speeds:
             ratios = [a / b for a, b in zip(speeds[faster], speeds[slower], strict=True)]
-            told = f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
-            print(f"{faster} / {slower}: {told}, target {least:g}")
+            summary = f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
+            print(f"{faster} / {slower}: {summary}, target {least:g}")
             yield statistics.median(ratios) >= least or "openvino" in faster
 
     right = {}

@@ -65,15 +65,15 @@ _FINALISTS = 3
 
 @dataclass(frozen=True)
 class Usage:
-    """What answers cost; times are microseconds of processor time per request.
+    """Processor time per request, in microseconds.
 
     Attributes:
-        loop_us: Of the server's main thread.
-        others_us: Of its other threads, those that ended included.
-        client_us: Of the load generator.
-        idle: Share of the machine's time in which a core had nothing to do.
-        elsewhere: Share that went to neither server nor generator: where it is large, others disturbed the figures.
-        batch: Requests a batch on average; None where there are no batches.
+        loop_us: Time of the server's main thread.
+        others_us: Time of its other threads, including ended ones.
+        client_us: Time of the load generator.
+        idle: Share of the cores' time without work.
+        elsewhere: Share used by other processes; a large one disturbs the figures.
+        batch: Mean requests per batch; None without batches.
     """
 
     answers_per_s: float
@@ -107,7 +107,7 @@ def watch(server: Serving, model: str, client: int, seconds: float) -> Usage:
         server: The server.
         model: The name of its model.
         client: The process that sends the load.
-        seconds: How long.
+        seconds: Measured time.
     """
     with grpc.insecure_channel(server.grpc) as channel:
         stub = grpc_service_pb2_grpc.GRPCInferenceServiceStub(channel)
@@ -244,16 +244,16 @@ def show(comparison: Comparison) -> Table:
         table.add_row(
             kind,
             way,
-            _told(rates),
+            _formatted(rates),
             _ratio(rates, bare) if kind.startswith(_RESONNX) else "",
             "" if kind.startswith("echo") else _ratio(rates, best),
-            _told([usage.loop_us for usage in usages]),
-            _told([usage.others_us for usage in usages]),
-            _told([usage.client_us for usage in usages]),
-            _told([usage.together_us for usage in usages]),
-            _told([usage.idle for usage in usages], ".0%"),
-            _told([usage.elsewhere for usage in usages], ".0%"),
-            _told(batches, ".1f") if batches else "",
+            _formatted([usage.loop_us for usage in usages]),
+            _formatted([usage.others_us for usage in usages]),
+            _formatted([usage.client_us for usage in usages]),
+            _formatted([usage.together_us for usage in usages]),
+            _formatted([usage.idle for usage in usages], ".0%"),
+            _formatted([usage.elsewhere for usage in usages], ".0%"),
+            _formatted(batches, ".1f") if batches else "",
         )
     for i, name in enumerate(("floor", "floor, one row")):
         measured = [both[i] for both in comparison.floors]
@@ -263,13 +263,13 @@ def show(comparison: Comparison) -> Table:
         table.add_row(
             name,
             layout,
-            _told(rates),
+            _formatted(rates),
             "",
             _ratio(rates, best),
             "",
-            _told(row_us),
+            _formatted(row_us),
             "",
-            _told(row_us),
+            _formatted(row_us),
             "",
             "",
             str(chosen.batch),
@@ -278,10 +278,10 @@ def show(comparison: Comparison) -> Table:
 
 
 def _ratio(rates: Sequence[float], others: Sequence[float]) -> str:
-    return _told([rate / other for rate, other in zip(rates, others, strict=True)], ".2f")
+    return _formatted([rate / other for rate, other in zip(rates, others, strict=True)], ".2f")
 
 
-def _told(values: Sequence[float], form: str = ".0f") -> str:
+def _formatted(values: Sequence[float], form: str = ".0f") -> str:
     return f"{median(values):{form}}\n{min(values):{form}}..{max(values):{form}}"
 
 

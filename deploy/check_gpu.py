@@ -55,7 +55,7 @@ class Skipped(Exception):
 
 @dataclass(frozen=True)
 class Server:
-    """A running server: its address, and what it has logged so far."""
+    """A running server: its address, and its log so far."""
 
     address: str
     log: Path
@@ -80,7 +80,7 @@ class Check:
         self.results: list[tuple[str, str, str]] = []
 
     def run(self, name: str, check: Callable[[], str]) -> None:
-        """Run one check: it returns what it found, and raises if it fails."""
+        """Run one check: it returns its finding, and raises if it fails."""
         began = time.monotonic()
         try:
             if began >= self._ends:

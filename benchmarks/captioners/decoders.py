@@ -44,7 +44,7 @@ class EncodedPictures:
         return len(self.state[0])
 
     def encode(self, images: Pixels) -> tuple[list[Array], list[Array], Array | None]:
-        """Return what the encoder gave for pictures uint8 [N,1,1,3] that `number` made."""
+        """Return the encoder's outputs for pictures uint8 [N,1,1,3] made by `number`."""
         numbers = images[:, 0, 0].astype(np.int64) @ [1, 256, 65_536]
         first = None if self.first_log_probs is None else self.first_log_probs[numbers]
         return [state[numbers] for state in self.state], [feature[numbers] for feature in self.features], first

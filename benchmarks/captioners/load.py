@@ -25,7 +25,7 @@ class Outcome:
     """Answers of one measurement.
 
     Attributes:
-        seconds: How long was measured.
+        seconds: Measured time.
         answered_ms: From sending to answer.
         first_word_ms: From sending to the first word, where words were streamed.
     """
@@ -61,10 +61,10 @@ class Load:
 
     Args:
         server: HOST:PORT.
-        model: Its name.
-        side: Of the pictures, which are sent as pixels.
-        beam_width: Of every request.
-        seed: Of lengths, pictures and arrivals.
+        model: Name of the model.
+        side: Height and width in pixels of the pictures, which are sent raw.
+        beam_width: Beam width of every request.
+        seed: Seed of lengths, pictures and arrivals.
     """
 
     def __init__(self, server: str, model: str, side: int, beam_width: int = 1, seed: int = 0) -> None:
@@ -88,7 +88,7 @@ class Load:
         return asyncio.run(self._measure(run, seconds, stream=False))
 
     def open(self, rate: float, seconds: float, *, stream: bool = False) -> Outcome:
-        """Ask at random moments, `rate` times a second, whatever has been answered."""
+        """Run an open loop with Poisson arrivals at `rate` requests per second."""
 
         async def run(ask: Callable[[], Awaitable[None]], ends: float) -> None:
             asked = []

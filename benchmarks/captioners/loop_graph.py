@@ -41,7 +41,7 @@ def whole_loop(decoder: bytes, end_id: int) -> bytes:
             helper.make_node("Cast", ["next_ended"], ["next_ended_int"], to=_INT64),
             helper.make_node("ReduceMin", ["next_ended_int"], ["all_ended_int"], keepdims=0),
             helper.make_node("Equal", ["all_ended_int", "zero"], ["go_on"]),
-            helper.make_node("Identity", ["next_token"], ["told_token"]),
+            helper.make_node("Identity", ["next_token"], ["emitted_token"]),
         ],
         "step",
         [
@@ -56,7 +56,7 @@ def whole_loop(decoder: bytes, end_id: int) -> bytes:
             helper.make_tensor_value_info("next_token", _INT64, ["rows"]),
             helper.make_tensor_value_info("next_ended", TensorProto.BOOL, ["rows"]),
             *(value for value in step.output if value.name != "log_probs"),
-            helper.make_tensor_value_info("told_token", _INT64, ["rows"]),
+            helper.make_tensor_value_info("emitted_token", _INT64, ["rows"]),
             helper.make_tensor_value_info("token_log_prob", TensorProto.FLOAT, ["rows"]),
         ],
         [

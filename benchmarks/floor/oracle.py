@@ -39,7 +39,7 @@ class Oracle(vision_pb2_grpc.VisionServicer):
         self._queue: asyncio.Queue[Any] = asyncio.Queue()
 
     async def GetModel(self, request: Any, context: Any) -> vision_pb2.GetModelResponse:  # noqa: N802
-        """Tell the load generator what the model takes."""
+        """Describe the model's inputs to the load generator."""
         return self._info
 
     async def Classify(self, request: Any, context: Any) -> vision_pb2.ClassifyResponse:  # noqa: N802
@@ -59,7 +59,7 @@ class Oracle(vision_pb2_grpc.VisionServicer):
             self._under_way -= 1
 
     async def work(self) -> None:
-        """Run whatever waits, up to the batch, for ever."""
+        """Run queued requests in batches, for ever."""
         while True:
             batch = [await self._queue.get()]
             while len(batch) < _BATCH and not self._queue.empty():

@@ -103,7 +103,8 @@ class Generator:
         else:
             deadline = ["--deadline-ms", str(deadline_ms)] if deadline_ms else []
             found = _outcome(self.bench(server, model, "--rate", str(rate), *deadline, files=files)["runs"][0])
-        times = f"p50 {_told(found.p50_ms)}, p99 {_told(found.p99_ms)}, sent {_told(found.lag_p99_ms)} late at p99"
+        p50, p99, lag = map(_formatted, (found.p50_ms, found.p99_ms, found.lag_p99_ms))
+        times = f"p50 {p50}, p99 {p99}, sent {lag} late at p99"
         print(f"  {model} at {rate:.1f}/s: {found.rate:.1f}/s, {times}", file=sys.stderr, flush=True)
         return found
 
@@ -112,9 +113,9 @@ class Generator:
 
         Args:
             server: HOST:PORT.
-            model: Its name.
+            model: Name of the model.
             p99_ms: The bound, over all requests.
-            concurrency: Of the closed loop that finds out where to begin.
+            concurrency: Callers of the closed loop whose rate starts the search.
         """
         if not self.perf_analyzer:
             flags = ("--search-p99-ms", f"{p99_ms:.3f}", "--concurrency", str(concurrency))
@@ -142,7 +143,7 @@ class Generator:
                 process.kill()
 
     def bench(self, server: str, model: str, *flags: str, files: Sequence[Path] = ()) -> dict[str, Any]:
-        """Run `resonnx bench` and return what it writes. Raises RuntimeError where requests failed."""
+        """Run `resonnx bench` and return its JSON. Raises RuntimeError if requests failed."""
         with tempfile.TemporaryDirectory() as folder:
             out = Path(folder) / "out.json"
             target = ["--server", server, "--model", model, *(map(str, files) if files else ["--input", "tensor"])]
@@ -208,7 +209,7 @@ def _from_due(due_s: Sequence[float], calls: Sequence[tuple[int, int]], seconds:
     """Count latency from when requests were due.
 
     Args:
-        due_s: When, from the start of the schedule, which is not told.
+        due_s: Scheduled time from the start; not in the output.
         calls: When each was sent and answered, in ns of some clock; those without an answer are left out.
         seconds: Measured, after the warm-up.
     """
@@ -237,7 +238,7 @@ def _ms(seconds: float | None) -> float | None:
     return None if seconds is None else seconds * 1e3
 
 
-def _told(ms: float | None) -> str:
+def _formatted(ms: float | None) -> str:
     return "endless" if ms is None else f"{ms:.1f} ms"
 
 

@@ -32,7 +32,7 @@ _DAMPING = 0.1
 
 
 def captioners(names: tuple[str, ...], folder: Path = Path("benchmarks/.captioners")) -> Path:
-    """Return a model repository that holds `names`; what is missing is exported (a minute each).
+    """Return a model repository that holds `names`; missing ones are exported (a minute each).
 
     Raises:
         subprocess.CalledProcessError: The exporter refuses.

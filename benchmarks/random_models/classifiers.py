@@ -29,7 +29,7 @@ _MODELS = {"resnet50": ("resnet50", 224, 1000), "small": ("resnet18", 32, 10)}
 
 
 def repository(names: tuple[str, ...], folder: Path = Path("benchmarks/.models")) -> Path:
-    """Return a model repository that holds `names`; what is missing is exported (ResNet-50: half a minute).
+    """Return a model repository that holds `names`; missing ones are exported (ResNet-50: half a minute).
 
     Raises:
         subprocess.CalledProcessError: The exporter refuses.
@@ -66,7 +66,7 @@ def _export(origin: str, folder: Path, name: str, *, int8: bool) -> None:
 
 
 def _write_float_graph(source: Path, target: Path) -> None:
-    """Cut a classifier's file at the picture that its network takes: what normalises and transposes is dropped."""
+    """Cut a classifier's graph at the network's input: normalisation and transposition are dropped."""
     model = onnx.load(source)
     graph = model.graph
     picture = "image"

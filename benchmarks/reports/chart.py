@@ -20,8 +20,8 @@ class Line:
     """One figure of several rounds.
 
     Attributes:
-        values: Of the rounds, in the axis's unit; so are `must` and `aim`.
-        told: The median and its bounds in words, in the figure's own unit.
+        values: One per round, in the axis's unit, like `must` and `aim`.
+        text: The median and its bounds, in the figure's own unit.
         at_least: Whether more is better.
         met: "aim", "must", "NO", or "" where nothing is promised.
     """
@@ -29,7 +29,7 @@ class Line:
     name: str
     what: str
     values: Sequence[float]
-    told: str
+    text: str
     must: float | None
     aim: float | None
     at_least: bool = True
@@ -76,7 +76,7 @@ def draw_lines(file: Path, title: str, lines: Sequence[Line]) -> None:
         least, most, middle = (min(of(line.values), edge) for of in (min, max, statistics.median))
         axes.plot([least, most], [y, y], color=colour, linewidth=3, solid_capstyle="butt", alpha=0.5)
         axes.plot(middle, y, "o", color=colour, markersize=8, clip_on=False)
-        axes.annotate(line.told, (1.02, y), xycoords=("axes fraction", "data"), va="center", color=colour, fontsize=9)
+        axes.annotate(line.text, (1.02, y), xycoords=("axes fraction", "data"), va="center", color=colour, fontsize=9)
     direction = {True: "", False: "  (lower is better)"}
     names = [f"{line.name}{direction[line.at_least]}\n{line.what}" for line in lines]
     axes.set_yticks(range(len(lines)), names, fontsize=8)

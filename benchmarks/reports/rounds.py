@@ -16,7 +16,7 @@ class Rounds:
     """Values by row, one a round. A row is named by its cells, left to right.
 
     Args:
-        headers: Of those cells.
+        headers: Headers of those cells.
     """
 
     def __init__(self, *headers: str) -> None:
@@ -47,17 +47,17 @@ class Rounds:
         """
         table = Table(*self._headers, "median", "min .. max", "ratio", "min .. max")
         for row, values in self._values.items():
-            cells = [*row, *_told(values)]
+            cells = [*row, *_formatted(values)]
             if row in against:
                 ratios = [value / other for value, other in zip(values, self._values[against[row]], strict=True)]
-                cells += _told(ratios)
+                cells += _formatted(ratios)
             table.add_row(*cells)
         Console(width=140).print(table)
 
     def write(self, path: Path, **more: object) -> None:
-        """Write every round's values, the machine, and what else there is to know, as JSON."""
+        """Write every round's values, the machine and further facts as JSON."""
         path.write_text(json.dumps({"machine": self._machine, **more, "rows": self.rows}, indent=1) + "\n")
 
 
-def _told(values: Sequence[float]) -> list[str]:
+def _formatted(values: Sequence[float]) -> list[str]:
     return [f"{median(values):.3g}", f"{min(values):.3g} .. {max(values):.3g}"]

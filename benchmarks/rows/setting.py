@@ -68,7 +68,7 @@ class Setting:
     def server(self) -> Serving:
         """The server that most rows share; it serves the three models that are measured as they come."""
         names = [self.names[role] for role in ("big", "small", "big_float")]
-        # A bare graph runs where it is told to: where a server puts the model that it was cut from.
+        # A bare graph has no choice of provider: it gets the one that a server chose for the model it was cut from.
         with self.serving(names[:1]) as first:
             provider = _flag(self.info("big", first.grpc))
         config = self.folder / "shared.toml"
@@ -85,7 +85,7 @@ class Setting:
                 yield server
 
     def info(self, role: str, server: str | None = None) -> ModelInfo:
-        """Return what the server says of a model."""
+        """Return the server's description of a model."""
         with Client(server or self.server.grpc) as client:
             return client.model(self.names[role])
 
@@ -127,14 +127,14 @@ class Setting:
         return self.once(f"peak {role} {stream}", measure)
 
     def once(self, key: str, measure: Callable[[], T]) -> T:
-        """Measure, or return what was measured under `key` in this round."""
+        """Measure, or return the value measured under `key` in this round."""
         if key not in self._round:
             self._round[key] = measure()
         found: T = self._round[key]
         return found
 
     def once_for_all(self, key: str, measure: Callable[[], T]) -> T:
-        """Measure, or return what was measured under `key` in any round."""
+        """Measure, or return the value measured under `key` in any round."""
         if key not in self._always:
             self._always[key] = measure()
         found: T = self._always[key]

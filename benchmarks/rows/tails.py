@@ -26,12 +26,12 @@ def poisson(setting: Setting) -> float:
 
 
 def overload_3x(setting: Setting) -> float:
-    """Goodput against the oracle's, offered three times what can be done."""
+    """Goodput relative to the best fixed queue's, at three times the capacity."""
     return _overload(setting, 3).rate / _oracle_goodput(setting, 3)
 
 
 def overload_10x(setting: Setting) -> float:
-    """Goodput against the oracle's, offered ten times what can be done."""
+    """Goodput relative to the best fixed queue's, at ten times the capacity."""
     return _overload(setting, 10).rate / _oracle_goodput(setting, 10)
 
 
@@ -66,7 +66,7 @@ def two_models(setting: Setting) -> float:
 
 
 def _overload(setting: Setting, times: int) -> Outcome:
-    """Offer `times` what the fp32 model can do on the CPU provider, as JPEG files with a deadline."""
+    """Offer `times` the fp32 model's capacity on the CPU provider, as JPEG files with a deadline."""
 
     def measure() -> Outcome:
         with setting.serving([setting.names["big_fp32"]], "--provider", "cpu") as server:

@@ -37,7 +37,7 @@ def small_added_ms(setting: Setting) -> float:
 
 
 def jpeg(setting: Setting) -> float:
-    """Share of what the cores could do with decoding and inference and nothing else."""
+    """Share of the throughput that decoding and inference alone would reach."""
     manifest = setting.info("big").manifest
     assert manifest is not None
     bound = 1 / (1 / setting.floor("big").rate + decode_seconds(setting.pictures, manifest.input) / setting.cores)

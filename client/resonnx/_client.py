@@ -119,9 +119,9 @@ class Client:
             version: None for the default version.
             top_k: As in `classify`.
             features: As in `classify`.
-            priority: Of each picture, as in `classify`.
-            answer_within_s: Of each picture, as in `classify`.
-            timeout_s: Of the whole stream; None for no limit.
+            priority: Priority of each picture, as in `classify`.
+            answer_within_s: Limit of each picture, as in `classify`.
+            timeout_s: Limit of the whole stream in seconds; None for no limit.
 
         Yields:
             A picture's index in `images` and its result, in the order of completion.

@@ -48,8 +48,8 @@ class Word:
 
     Attributes:
         text: The word.
-        token: Its index in the model's vocabulary.
-        log_prob: Its log-probability.
+        token: Index in the model's vocabulary.
+        log_prob: Natural logarithm of its probability.
         attention: If requested, weights over the picture's grid, row by row from the top left.
     """
 

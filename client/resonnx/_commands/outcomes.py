@@ -60,7 +60,7 @@ def print_each(
         call: Takes the text to print before the result, client and picture.
         images: The pictures.
         server: HOST:PORT, or None for the default.
-        timeout_s: Of each call.
+        timeout_s: Limit of each call in seconds.
 
     Raises:
         typer.Exit: Status 1, if a call failed.

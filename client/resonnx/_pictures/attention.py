@@ -27,7 +27,7 @@ def draw_attention(picture: bytes, result: CaptionResult, model: ModelInfo, file
 
     Args:
         picture: Contents of the picture file.
-        result: Its captions with attention.
+        result: Captions of the picture, with attention.
         model: The model, for its crop and EXIF orientation.
         file: The file to write.
 

@@ -16,7 +16,7 @@ class StreamCall:
     """A method that takes a stream of requests and answers each by its id.
 
     Attributes:
-        path: Of the method, e.g. "/resonnx.v1.Vision/ClassifyStream".
+        path: Path of the method, e.g. "/resonnx.v1.Vision/ClassifyStream".
         numbered: Takes an id and the seconds until the request's deadline (None: no deadline); returns bytes to append
             to a serialised request: protobuf merges messages whose bytes are joined.
         outcome: Takes a serialised response; returns its id, the name of its gRPC status code, and its error message.
@@ -37,7 +37,7 @@ class Task(Generic[R]):
         result_lines: Returns a result as lines of text.
         result_json: Returns a result's own fields as JSON values.
         manifest_rows: Returns (name, value) rows that describe the task's part of a manifest.
-        path: Of the method that takes one request, e.g. "/resonnx.v1.Vision/Classify".
+        path: Path of the method that takes one request, e.g. "/resonnx.v1.Vision/Classify".
         request: Makes a request from a model's name and an image.
         stream: The method that takes a stream of requests, or None.
     """

@@ -35,7 +35,7 @@ class Plan:
     Attributes:
         warmup_s: Warm-up, not counted.
         seconds: Measured time after the warm-up.
-        deadline_s: Of each request; None for no deadline.
+        deadline_s: Seconds until the deadline of each request; None for no deadline.
         seed: Seed of an open loop's schedule.
     """
 

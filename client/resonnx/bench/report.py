@@ -27,7 +27,7 @@ class Sweep:
 
     Attributes:
         subject: Versions of the server and the model, see subject.py.
-        results: Of the finished runs, in order.
+        results: Results of the finished runs, in order.
         best_rate: Result of a search in requests per second; None if no rate was within the bound.
         cut_short: Reason why the measurement ended early, in one line, or None.
     """

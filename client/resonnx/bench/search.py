@@ -1,4 +1,4 @@
-"""Searches for the highest rate within a latency bound; proposes rates and is told the results."""
+"""Searches for the highest rate within a latency bound; proposes rates and records the results."""
 
 from typing import Final
 

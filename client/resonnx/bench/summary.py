@@ -80,7 +80,7 @@ class Result:
     lag_p99_ms: float | None
 
     def keeps(self, p99_ms: float) -> bool:
-        """Whether `p99_all_ms` is within this bound; where nothing was offered, nothing broke it."""
+        """Whether `p99_all_ms` is within this bound; true if nothing was sent."""
         is_empty = not (self.ok or self.refused or self.late or self.errors)
         return is_empty or (self.p99_all_ms is not None and self.p99_all_ms <= p99_ms)
 

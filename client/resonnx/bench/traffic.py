@@ -37,7 +37,7 @@ class Traffic:
     """Requests, and the methods that take them.
 
     Attributes:
-        path: Of the method that takes one request.
+        path: Path of the method that takes one request.
         requests: Serialised.
         stream: The method that takes a stream of them, or None.
     """
