@@ -9,7 +9,7 @@ import pytest
 from resonnx_export.errors import BadInput
 from resonnx_export.labels import Vocabulary, load_vocabulary
 
-from ..caption_exports import (
+from .caption_exports import (
     UDACITY,
     YUNJEY,
     write_vocabulary,
