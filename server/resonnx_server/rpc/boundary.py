@@ -75,9 +75,10 @@ def one_status(
         except Aborted:
             raise
         except BaseException as error:
-            if _is_ended_by_grpc(error):
+            # The front cancelled the call: its caller has gone, its deadline passed, or the server stops.
+            if isinstance(error, asyncio.CancelledError) and is_cancelled():
                 raise
-            _tell(error, context, method.__name__)
+            _set_status(error, context, method.__name__)
             # No message is sent where the code is not OK.
             return cast(R, None)
 
@@ -96,13 +97,13 @@ def unsupported(name: str) -> Callable[[Any, Any, Context], Awaitable[Any]]:
     return method
 
 
-def _is_ended_by_grpc(error: BaseException) -> bool:
-    """Whether the front cancelled the call: its caller has gone, its deadline passed, or the server stops."""
+def is_cancelled() -> bool:
+    """Whether the current task has itself been cancelled, not only what it awaits."""
     task = asyncio.current_task()
-    return isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling() > 0
+    return task is not None and task.cancelling() > 0
 
 
-def _tell(error: BaseException, context: Context, method: str) -> None:
+def _set_status(error: BaseException, context: Context, method: str) -> None:
     """Set a call's status by its error."""
     code, known = outcome_of(error if isinstance(error, Exception) else RuntimeError(repr(error)), method)
     context.set_status(code, known.message, _trailers(code, known))

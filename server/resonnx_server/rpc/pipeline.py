@@ -1,11 +1,11 @@
 """Answers many requests of one stream at once, in the order of the requests or as the answers are ready."""
 
 import asyncio
-from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from typing import Any, Final, Generic, Protocol, TypeVar
 
 from resonnx_server.errors import ServerError, SlowReader, Unavailable
+from resonnx_server.rpc.boundary import is_cancelled
 
 Q = TypeVar("Q")
 R = TypeVar("R")
@@ -33,43 +33,47 @@ class Answers(Protocol[R_contra]):
         """Forget them."""
 
 
-class _Pending:
-    """The type of `_PENDING`."""
+class Ordered(Generic[R]):
+    """Holds back each answer until those to the requests before it are there.
 
+    Args:
+        size_of: An answer's bytes.
+        most_bytes: Bytes of answers held back, from which on `room` waits.
+    """
 
-_PENDING: Final = _Pending()
+    def __init__(self, size_of: Callable[[R], int], most_bytes: int) -> None:
+        self._size_of = size_of
+        self._most_bytes = most_bytes
+        # Answers by the number of their request.
+        self._held: dict[int, R] = {}
+        self._bytes = 0
+        self._count = self._next = 0
+        self._has_room = asyncio.Event()
+        self._has_room.set()
 
+    def number(self) -> int:
+        """Return the number of the next request."""
+        self._count += 1
+        return self._count - 1
 
-class Turn(Generic[R]):
-    """One request's place in the order, and its answer once that is there."""
-
-    __slots__ = ("answer",)
-
-    def __init__(self) -> None:
-        self.answer: R | _Pending = _PENDING
-
-
-class Turns(Generic[R]):
-    """The order of a stream's answers: each is held back until those to the requests before it are there."""
-
-    def __init__(self) -> None:
-        self._turns: deque[Turn[R]] = deque()
-
-    def take(self) -> Turn[R]:
-        """Return the turn of a request, after all that were taken before."""
-        turn: Turn[R] = Turn()
-        self._turns.append(turn)
-        return turn
-
-    def settle(self, turn: Turn[R], answer: R) -> list[R]:
-        """Take the answer of a turn, and return those that can be sent now, in their order."""
-        turn.answer = answer
+    def put(self, number: int, answer: R) -> list[R]:
+        """Take the answer to a request, and return those that can be sent now, in their order."""
+        self._held[number] = answer
+        self._bytes += self._size_of(answer)
         due: list[R] = []
-        turns = self._turns
-        while turns and not isinstance(next_answer := turns[0].answer, _Pending):
-            turns.popleft()
-            due.append(next_answer)
+        while self._next in self._held:
+            due.append(self._held.pop(self._next))
+            self._next += 1
+        self._bytes -= sum(map(self._size_of, due))
+        if self._bytes < self._most_bytes:
+            self._has_room.set()
+        else:
+            self._has_room.clear()
         return due
+
+    async def room(self) -> None:
+        """Wait until less than `most_bytes` are held back."""
+        await self._has_room.wait()
 
 
 async def pipeline(
@@ -84,14 +88,14 @@ async def pipeline(
     size_of: Callable[[R], int] = lambda _: 0,
     held_bytes: int = HELD_BYTES,
 ) -> None:
-    """Put for each request the parts that its answer emits, and the result of `answer(request, emit)` at its end.
+    """Put the parts that `answer(request, emit)` emits for each request, and its result after them.
 
     Args:
         requests: Read until it ends; an error in it ends the stream with that error.
         answer: An error in it ends the stream with that error.
         answers: Takes them.
         closing: When set, no more is read, requests under way are answered, and the stream ends.
-        in_flight: Most requests that are read and whose answers are not put, or have found no room.
+        in_flight: Most requests that are read and not answered, or whose answers wait for room.
         unread: Most unsent answers when a part is emitted.
         in_order: Whether a request's answer is held back for those of earlier requests in order. Others are put as soon
             as they are ready, and hold back none.
@@ -99,15 +103,14 @@ async def pipeline(
         held_bytes: Bytes of answers held back, from which on no more is read.
 
     Raises:
-        ServerError: A request was cancelled by something else than the end of the call: it would have no answer.
+        ServerError: A request was cancelled though the call was not: it would have no answer.
         Unavailable: The stream ended because of `closing`.
         SlowReader: More than `unread` parts were unsent. The requests under way were cancelled at once.
     """
     room = asyncio.Semaphore(in_flight)
-    turns: Turns[R] = Turns()
-    held = _Held(held_bytes)
+    ordered = Ordered(size_of, held_bytes)
     tasks: set[asyncio.Task[None]] = set()
-    # Done when the stream has failed, of what `errors` holds: an exception in it would hold this frame, and so itself.
+    # Done when the stream has failed. The error is in `errors`: in the future it would hold this frame, and so itself.
     failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
     errors: list[BaseException] = []
 
@@ -123,25 +126,20 @@ async def pipeline(
             return
         answers.put(part)
         if answers.unsent > unread:
-            # Otherwise its reader would learn why the call ended only after all parts that it does not read.
+            # Otherwise the status would be sent only after all parts that the caller does not read.
             answers.drop_unsent()
             fail(SlowReader(f"{unread} parts of answers were not read in time"))
 
-    async def serve(request: Q, turn: Turn[R] | None) -> None:
+    async def serve(request: Q, number: int | None) -> None:
         try:
             done = await answer(request, emit)
         except asyncio.CancelledError:
-            if _is_cancelled():
+            if is_cancelled():
                 raise
-            # Otherwise later requests would wait for this turn for ever.
+            # Otherwise the answers to later requests would be held back for ever.
             raise ServerError("a request of the stream was cancelled") from None
-        # Until it is put, an answer keeps its request's part of the room, though this task has ended.
-        if turn is None:
-            due = [done]
-        else:
-            held.add(size_of(done))
-            due = turns.settle(turn, done)
-            held.remove(sum(map(size_of, due)))
+        # A request that has ended counts as in flight until its answer is put.
+        due = [done] if number is None else ordered.put(number, done)
         full: asyncio.Future[None] | None = None
         for ready in due:
             full = answers.put(ready)
@@ -156,8 +154,8 @@ async def pipeline(
     async def read() -> None:
         async for request in requests:
             await room.acquire()
-            await held.wait()
-            start(serve(request, turns.take() if in_order(request) else None))
+            await ordered.room()
+            start(serve(request, ordered.number() if in_order(request) else None))
 
     def start(work: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
         task = asyncio.create_task(work)
@@ -191,33 +189,3 @@ async def pipeline(
         # A cancelled task keeps its frames, which hold the request and `emit`: nothing may lead from there to the task,
         # or pictures of cancelled requests pile up until garbage is collected.
         tasks.clear()
-
-
-def _is_cancelled() -> bool:
-    """Whether the current task has itself been cancelled, not just what it awaits."""
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0
-
-
-class _Held:
-    """Bytes of answers that are held back; the reader waits while they are `most` or more."""
-
-    def __init__(self, most: int) -> None:
-        self._most = most
-        self._bytes = 0
-        self._fits: asyncio.Future[None] | None = None
-
-    def add(self, size: int) -> None:
-        self._bytes += size
-
-    def remove(self, size: int) -> None:
-        self._bytes -= size
-        if self._fits is not None and self._bytes < self._most:
-            if not self._fits.done():
-                self._fits.set_result(None)
-            self._fits = None
-
-    async def wait(self) -> None:
-        if self._bytes >= self._most:
-            self._fits = asyncio.get_running_loop().create_future()
-            await self._fits

@@ -6,7 +6,6 @@ GIL. They are always raw: Triton's clients read nothing else.
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from struct import Struct
 from typing import Final
 
@@ -27,7 +26,7 @@ from resonnx_server.runtime.session import Array
 
 # Limits of content that is made on the event loop, in a fraction of a millisecond.
 _SMALL_BYTES: Final = 1 << 18
-_SMALL_ELEMENTS: Final = 1 << 10
+_SMALL_STRINGS: Final = 1 << 10
 _SMALL_RANKED: Final = 1 << 15
 # Copied or encoded at once otherwise: about a millisecond.
 _PIECE_BYTES: Final = 1 << 20
@@ -41,46 +40,33 @@ _RAW_CONTENTS: Final = pb.ModelInferResponse.RAW_OUTPUT_CONTENTS_FIELD_NUMBER
 _INFER_RESPONSE: Final = pb.ModelStreamInferResponse.INFER_RESPONSE_FIELD_NUMBER
 
 
-@dataclass(frozen=True)
 class Output:
     """A requested output.
 
-    Attributes:
+    Args:
+        name: Its name.
         array: Numbers, or str or bytes.
         top_k: Number of best classes to return instead; 0 returns the output itself.
         labels: Names of the classes, if they have names.
         batched: Each row is classified on its own.
+
+    Attributes:
+        shape: Shape in the answer.
+        datatype: Datatype in the answer.
+        strings: Number of strings in the answer; 0 for numbers.
+        least_bytes: Minimum size of its content; exact for numbers.
     """
 
-    name: str
-    array: Array
-    top_k: int = 0
-    labels: Sequence[str] = ()
-    batched: bool = True
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Shape in the answer."""
-        if not self.top_k:
-            return self.array.shape
-        return ranked_shape(self.array.shape, self.top_k, batched=self.batched)
-
-    @property
-    def is_text(self) -> bool:
-        """Whether its content is BYTES."""
-        return bool(self.top_k) or self.array.dtype.hasobject
-
-    @property
-    def elements(self) -> int:
-        """Number of strings; 0 for numbers."""
-        return math.prod(self.shape) if self.is_text else 0
-
-    @property
-    def least_bytes(self) -> int:
-        """Minimum size of its content; exact for numbers."""
-        if not self.is_text:
-            return self.array.nbytes
-        return self.elements * (4 + (_SHORTEST_CLASS if self.top_k else 0))
+    def __init__(
+        self, name: str, array: Array, top_k: int = 0, labels: Sequence[str] = (), batched: bool = True
+    ) -> None:
+        self.name, self.array, self.top_k, self.labels, self.batched = name, array, top_k, labels, batched
+        self.shape = ranked_shape(array.shape, top_k, batched=batched) if top_k else array.shape
+        is_text = bool(top_k) or array.dtype.hasobject
+        self.datatype = "BYTES" if is_text else describe.DATATYPES[array.dtype]
+        self.strings = math.prod(self.shape) if is_text else 0
+        least_string = 4 + (_SHORTEST_CLASS if top_k else 0)
+        self.least_bytes = self.strings * least_string if is_text else array.nbytes
 
 
 class AnswerEncoder:
@@ -117,56 +103,50 @@ class AnswerEncoder:
         """
         labels = model.manifest.classifier.labels if model.manifest is not None else ()
         batched = model.max_batch_size > 0
-        asked = [Output(name, _shown(outputs[name], batched), top_k.get(name, 0), labels, batched) for name in wanted]
-        return await self.encode(_head(request, model, is_final=True if streamed else None), asked, streamed=streamed)
+        head = _head(request, model, is_final=True if streamed else None)
+        return await self.encode(
+            head,
+            [Output(name, _shown(outputs[name], batched), top_k.get(name, 0), labels, batched) for name in wanted],
+            streamed=streamed,
+        )
 
     def part(self, request: pb.ModelInferRequest, model: Model, outputs: Tensors, wanted: Sequence[str]) -> bytes:
         """Return an answer of ModelStreamInfer before the final one, made of a few numbers and strings."""
-        asked = [Output(name, _shown(outputs[name], True)) for name in wanted]
-        return at_once(self._encode(_head(request, model, is_final=False), asked, streamed=True))
+        requested = [Output(name, _shown(outputs[name], True)) for name in wanted]
+        return at_once(self._encode(_head(request, model, is_final=False), requested, streamed=True))
 
     async def encode(self, head: pb.ModelInferResponse, outputs: Sequence[Output], *, streamed: bool = False) -> bytes:
         """Return a ModelInferResponse, or the ModelStreamInferResponse that holds it, serialized.
 
         Args:
             head: The answer without its outputs, which are added to it.
-            outputs: String arrays among them are cleared, as freeing many objects at once takes long.
+            outputs: Large string arrays among them are cleared, as freeing many objects at once takes long.
             streamed: The answer is one of ModelStreamInfer.
 
         Raises:
             MessageTooLarge: It would be over `max_message_bytes`.
-            InvalidInput: More than ranking.MAX_CLASSES are asked for.
+            InvalidInput: More than ranking.MAX_CLASSES are requested.
         """
-        size = elements = ranked = classes = 0
-        for output in outputs:
-            size += output.least_bytes
-            elements += output.elements
-            if output.top_k:
-                ranked += output.array.size
-                classes += output.elements
+        classes = sum(output.strings for output in outputs if output.top_k)
         if classes:
             check_classes(classes)
         work = self._encode(head, outputs, streamed=streamed)
-        if size <= _SMALL_BYTES and elements <= _SMALL_ELEMENTS and ranked <= _SMALL_RANKED:
+        if (
+            sum(output.least_bytes for output in outputs) <= _SMALL_BYTES
+            and sum(output.strings for output in outputs) <= _SMALL_STRINGS
+            and sum(output.array.size for output in outputs if output.top_k) <= _SMALL_RANKED
+        ):
             return at_once(work)
-        return await self._pieces.run(work)
+        try:
+            return await self._pieces.run(work)
+        finally:
+            if any(output.array.dtype.hasobject for output in outputs):
+                await self._pieces.run(cleared(output.array for output in outputs))
 
     def _encode(self, head: pb.ModelInferResponse, outputs: Sequence[Output], *, streamed: bool) -> Work[bytes]:
-        strings = [output.array for output in outputs if output.array.dtype.hasobject]
-        try:
-            answer = yield from self._built(head, outputs, streamed)
-        except MessageTooLarge:
-            yield from cleared(strings)
-            raise
-        if strings:
-            yield from cleared(strings)
-        return answer
-
-    def _built(self, head: pb.ModelInferResponse, outputs: Sequence[Output], streamed: bool) -> Work[bytes]:
         sizes = []
         for output in outputs:
-            kind = "BYTES" if output.is_text else describe.DATATYPES[output.array.dtype]
-            head.outputs.add(name=output.name, datatype=kind, shape=output.shape)
+            head.outputs.add(name=output.name, datatype=output.datatype, shape=output.shape)
             sizes.append((yield from _measured(output)))
         parts = [head.SerializeToString()]
         size = len(parts[0]) + sum(sizes)
@@ -222,7 +202,7 @@ def _shown(array: Array, batched: bool) -> Array:
 
 def _measured(output: Output) -> Work[int]:
     """Return the size of an output's content; of classes, the minimum."""
-    if not output.is_text or output.top_k:
+    if not output.array.dtype.hasobject or output.top_k:
         return output.least_bytes
     size, flat = output.least_bytes, output.array.ravel()
     for start in range(0, len(flat), _PIECE_ELEMENTS):
@@ -238,14 +218,11 @@ def _parts(output: Output) -> Iterator[bytes]:
         for classes in best_classes(array, output.top_k, output.labels, batched=output.batched):
             yield _with_lengths(classes or ())
         return
-    flat = array.reshape(-1)
-    step = _PIECE_ELEMENTS if output.is_text else max(1, _PIECE_BYTES // array.itemsize)
+    flat, is_text = array.reshape(-1), array.dtype.hasobject
+    step = _PIECE_ELEMENTS if is_text else max(1, _PIECE_BYTES // array.itemsize)
     for start in range(0, len(flat), step):
         piece = flat[start : start + step]
-        if not output.is_text:
-            yield piece.tobytes()
-            continue
-        yield _with_lengths(_encoded(piece))
+        yield _with_lengths(_encoded(piece)) if is_text else piece.tobytes()
 
 
 def _encoded(strings: Array) -> list[bytes]:
