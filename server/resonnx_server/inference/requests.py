@@ -1,4 +1,4 @@
-"""One request from its arrival to its end: what it holds, by when it is wanted, and how it is counted. Event loop only.
+"""A request from arrival to end: its memory, deadline, priority, pictures and statistics. Event loop only.
 
 with inference.begin(name, version, size) as request:
     request.limit(caller_deadline_ns, timeout_us, priority)
@@ -7,33 +7,23 @@ with inference.begin(name, version, size) as request:
 
 import asyncio
 import time
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Final, Self, TypeVar
+from typing import Final, Literal, Self, TypeVar
+
+import numpy as np
 
 from resonnx_server.errors import DeadlineExceeded, InvalidInput, Overloaded, WaitTooLong
 from resonnx_server.inference.registry import Model, Models
 from resonnx_server.inference.tasks import Task
 from resonnx_server.observe.stats import Timing
-from resonnx_server.preprocessing.decode import DecodedPictures, Decoder, EncodedPictures, Pictures, RawPicture
+from resonnx_server.preprocessing.decode import Decoder, Plan
 from resonnx_server.runtime.pictures.images import Pixels
+from resonnx_server.runtime.pictures.options import PictureOptions
 from resonnx_server.scheduling.deadline_admission import Decoding
-from resonnx_server.scheduling.queue import DEFAULT_PRIORITY, PRIORITY_LEVELS
-
-__all__ = [
-    "DEFAULT_PRIORITY",
-    "PRIORITY_LEVELS",
-    "ActiveRequest",
-    "DecodedPictures",
-    "EncodedPictures",
-    "Inference",
-    "MemoryBudget",
-    "Pictures",
-    "RawPicture",
-    "checked_priority",
-    "with_timeout",
-]
+from resonnx_server.scheduling.queue import DEFAULT_PRIORITY as DEFAULT_PRIORITY
+from resonnx_server.scheduling.queue import PRIORITY_LEVELS as PRIORITY_LEVELS
 
 T = TypeVar("T")
 
@@ -55,13 +45,81 @@ class MemoryBudget:
         """Count `size` bytes as in flight, until `give_back`. Raises Overloaded if the budget is spent."""
         if self._bytes and self._bytes + size > self._max_bytes:
             raise Overloaded(
-                f"requests in flight hold {self._bytes} bytes and may hold {self._max_bytes}", _RETRY_AFTER_MS
+                f"requests in progress hold {self._bytes} of {self._max_bytes} bytes; this one has {size}",
+                _RETRY_AFTER_MS,
             )
         self._bytes += size
 
     def give_back(self, size: int) -> None:
         """Count `size` bytes as in flight no longer."""
         self._bytes -= size
+
+
+class EncodedPictures:
+    """Picture files of a request.
+
+    Args:
+        files: One for each picture.
+        field: The request's field, for errors.
+        numbered: Errors name a picture's index as well.
+    """
+
+    def __init__(self, files: Sequence[bytes], field: str, *, numbered: bool) -> None:
+        self.files = files
+        self.count = len(files)
+        self.field = field
+        self.numbered = numbered
+        # Kept from the prediction for the decoding.
+        self._plans: list[Plan] = []
+
+    async def decoding(self, decoder: Decoder, options: PictureOptions, priority: int) -> Decoding | None:
+        """Return the predicted time to decode them."""
+        self._plans = await decoder.plan(self.files, options)
+        return decoder.expected(self._plans, options, priority)
+
+    async def pixels(self, decoder: Decoder, options: PictureOptions, priority: int) -> Pixels:
+        """Return them decoded."""
+        if self.numbered:
+            return await decoder.load_all(self.files, options, self.field, priority, self._plans)
+        (file,), (plan,) = self.files, self._plans
+        return (await decoder.load(file, options, self.field, priority, plan))[np.newaxis]
+
+
+@dataclass(frozen=True, slots=True)
+class RawPicture:
+    """A picture of a request as 8-bit RGB, row by row."""
+
+    rgb: bytes
+    width: int
+    height: int
+    field: str
+    count: Literal[1] = 1
+
+    async def decoding(self, decoder: Decoder, options: PictureOptions, priority: int) -> Decoding | None:
+        """Return the predicted time to resize it: none."""
+        return Decoding(0.0, 0.0)
+
+    async def pixels(self, decoder: Decoder, options: PictureOptions, priority: int) -> Pixels:
+        """Return it resized."""
+        return (await decoder.from_raw(self.rgb, self.width, self.height, options, self.field, priority))[np.newaxis]
+
+
+@dataclass(frozen=True, slots=True)
+class DecodedPictures:
+    """Pictures of a request as the model takes them: uint8 [count,H,W,3]."""
+
+    array: Pixels
+    count: int
+
+    async def decoding(self, decoder: Decoder, options: PictureOptions, priority: int) -> Decoding | None:
+        """Return None: nothing is decoded."""
+
+    async def pixels(self, decoder: Decoder, options: PictureOptions, priority: int) -> Pixels:
+        """Return them as they are."""
+        return self.array
+
+
+Pictures = EncodedPictures | RawPicture | DecodedPictures
 
 
 class ActiveRequest:
@@ -76,23 +134,9 @@ class ActiveRequest:
     Attributes:
         deadline_ns: Monotonic; None if there is no deadline.
         priority: 1 (first) to PRIORITY_LEVELS.
-        timing: Where its time went; must be set before the block ends without an error.
-        decode_ns: Time that its pictures took to be decoded.
+        timing: Its time by phase; must be set before the block ends without an error.
+        decode_ns: Time to decode its pictures.
     """
-
-    __slots__ = (
-        "_budget",
-        "_decoder",
-        "_limit_us",
-        "_named",
-        "_size",
-        "_start_ns",
-        "deadline_ns",
-        "decode_ns",
-        "model",
-        "priority",
-        "timing",
-    )
 
     def __init__(self, model: Model, decoder: Decoder, budget: MemoryBudget, size: int) -> None:
         self._start_ns = time.monotonic_ns()
@@ -100,8 +144,8 @@ class ActiveRequest:
         self._decoder = decoder
         self._budget = budget
         self._size = size
-        self._limit_us = 0
-        self._named = False
+        self._timeout_us = 0
+        self._is_named = False
         self.deadline_ns: int | None = None
         self.priority = DEFAULT_PRIORITY
         self.timing: Timing | None = None
@@ -123,11 +167,15 @@ class ActiveRequest:
         stats = self.model.stats
         self._budget.give_back(self._size)
         stats.in_progress -= 1
-        total_ns = time.monotonic_ns() - self._start_ns
+        now_ns = time.monotonic_ns()
+        total_ns = now_ns - self._start_ns
         if error is None and self.timing is not None:
             stats.request_done(self.timing, total_ns)
-        else:
-            stats.request_failed(error, total_ns)
+            return
+        if isinstance(error, asyncio.CancelledError) and self._is_late(now_ns):
+            # gRPC has ended the call with this status.
+            error = DeadlineExceeded("the call's deadline has passed")
+        stats.request_failed(error, total_ns)
 
     def limit(self, caller_ns: int | None, timeout_us: int, priority: int, *, named: bool = False) -> None:
         """Set the priority and the deadline: the caller's, or the request's own timeout if that ends earlier.
@@ -136,82 +184,61 @@ class ActiveRequest:
             caller_ns: The call's deadline, monotonic ns, at which gRPC ends it; None if it has none.
             timeout_us: From the request's arrival; 0 is none.
             priority: 1 (first) to PRIORITY_LEVELS; 0 is the default.
-            named: The timeout is the tensor protocol's parameter `timeout`: errors name it with its unit, as many
-                clients mean seconds.
+            named: Timeout and priority are parameters of the tensor protocol: errors name them, the timeout with its
+                unit, as many clients mean seconds.
 
         Raises:
             InvalidInput: There is no such priority.
         """
-        self.priority = checked_priority(priority, "priority")
+        if priority > PRIORITY_LEVELS:
+            field = "parameters['priority']" if named else "priority"
+            raise InvalidInput(field, f"{priority} is not within 0..{PRIORITY_LEVELS}")
+        self.priority = priority or DEFAULT_PRIORITY
         self.deadline_ns = caller_ns
         if timeout_us:
             own_ns = self._start_ns + timeout_us * 1000
             if caller_ns is None or own_ns < caller_ns:
-                self.deadline_ns, self._limit_us, self._named = own_ns, timeout_us, named
+                self.deadline_ns, self._timeout_us, self._is_named = own_ns, timeout_us, named
 
-    def in_time(self, work: Awaitable[T]) -> Awaitable[T]:
-        """Return `work`, which raises DeadlineExceeded if the request's own timeout passes before it is done."""
-        if not self._limit_us:
-            return work
-        return with_timeout(self._limit_us, work, named=self._named)
+    async def in_time(self, work: Awaitable[T]) -> T:
+        """Return the result of `work`. Raises DeadlineExceeded if the request's own timeout passes before."""
+        if not self._timeout_us:
+            return await work
+        try:
+            try:
+                async with asyncio.timeout(self._timeout_us / 1e6):
+                    return await work
+            except TimeoutError:
+                raise DeadlineExceeded("the request's timeout passed before the answer was complete") from None
+        except (DeadlineExceeded, WaitTooLong) as error:
+            if self._is_named:
+                us = self._timeout_us
+                error.message += f" (the parameter 'timeout' is {us} µs, {us / 1000:g} ms)"
+            raise
 
     async def decoding(self, pictures: Pictures) -> Decoding | None:
-        """Return how long its pictures should take to be decoded; None if they are decoded."""
-        options = self.model.pictures
-        assert options is not None
-        if isinstance(pictures, DecodedPictures):
-            return None
-        return await self._decoder.expected_of(pictures, options, self.priority)
+        """Return the predicted time to decode its pictures; None if they are decoded."""
+        assert self.model.pictures is not None
+        return await pictures.decoding(self._decoder, self.model.pictures, self.priority)
 
     async def pixels(self, pictures: Pictures) -> Pixels:
         """Return its pictures as the model takes them, uint8 [N,H,W,3]. Raises BadImage if one cannot be decoded."""
-        options = self.model.pictures
-        assert options is not None
-        if isinstance(pictures, DecodedPictures):
-            return pictures.pixels
+        assert self.model.pictures is not None
         start_ns = time.monotonic_ns()
-        pixels = await self._decoder.pixels_of(pictures, options, self.priority)
+        pixels = await pictures.pixels(self._decoder, self.model.pictures, self.priority)
         self.decode_ns = time.monotonic_ns() - start_ns
         return pixels
 
-
-async def with_timeout(timeout_us: int, work: Awaitable[T], *, named: bool) -> T:
-    """Wait for `work`.
-
-    Args:
-        timeout_us: Microseconds that it may take.
-        work: May raise DeadlineExceeded or WaitTooLong by itself.
-        named: See ActiveRequest.limit.
-
-    Raises:
-        DeadlineExceeded: It takes longer.
-    """
-    try:
-        try:
-            async with asyncio.timeout(timeout_us / 1e6):
-                return await work
-        except TimeoutError:
-            raise DeadlineExceeded("the request's timeout passed before the answer was there") from None
-    except (DeadlineExceeded, WaitTooLong) as error:
-        if named:
-            error.message += f" (the parameter 'timeout' is {timeout_us} µs, {timeout_us / 1000:g} ms)"
-        raise
-
-
-def checked_priority(priority: int, field: str) -> int:
-    """Return a request's priority, 1 (first) to PRIORITY_LEVELS; 0 stands for the default, as in Triton.
-
-    Raises:
-        InvalidInput: There is no such priority; names `field`.
-    """
-    if priority > PRIORITY_LEVELS:
-        raise InvalidInput(field, f"{priority} is not within 0..{PRIORITY_LEVELS}")
-    return priority or DEFAULT_PRIORITY
+    def _is_late(self, now_ns: int) -> bool:
+        """Whether the deadline has passed. Callers round it up on its way, by up to 1 ms or 1 %."""
+        if self.deadline_ns is None:
+            return False
+        return now_ns >= self.deadline_ns - max(1_000_000, (self.deadline_ns - self._start_ns) // 100)
 
 
 @dataclass(frozen=True)
 class Inference:
-    """What all fronts share: the models, the decoder of pictures, and the budget of request bytes."""
+    """The models, the decoder of pictures and the memory budget, for all fronts."""
 
     models: Models
     decoder: Decoder

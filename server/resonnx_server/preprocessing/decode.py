@@ -3,9 +3,8 @@
 import asyncio
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
-from typing import Final, Literal, NamedTuple
+from typing import Final, NamedTuple
 
 import numpy as np
 
@@ -19,8 +18,8 @@ from resonnx_server.runtime.pictures.options import RAW, PictureOptions, decodin
 from resonnx_server.scheduling.deadline_admission import Decoding
 from resonnx_server.scheduling.queue import PRIORITY_LEVELS
 
-# Pictures of one request that are queued or decoded, for each thread: enough that none is idle, and no more, so that
-# others of the same priority have their turn in between.
+# Pictures of one request that are queued or being decoded, for each thread: enough to keep all threads busy, and few,
+# so that pictures of other requests of the same priority are decoded in between.
 _AT_ONCE: Final = 2
 # Pixels that are resized on the event loop: about a millisecond.
 _RESIZED_AT_ONCE: Final = 1 << 17
@@ -30,7 +29,7 @@ _KEPT_BYTES: Final = 128 << 20
 _READ_AT_ONCE: Final = 8
 
 
-class _Plan(NamedTuple):
+class Plan(NamedTuple):
     """How a picture is decoded, by its header: at 1/divisor of its size, in at most `size` bytes of memory."""
 
     header: Header
@@ -38,90 +37,35 @@ class _Plan(NamedTuple):
     size: int
 
 
-class EncodedPictures:
-    """Picture files of a request.
-
-    Args:
-        files: One for each picture.
-        field: The request's field, for errors.
-        numbered: Errors name a picture's index as well.
-    """
-
-    __slots__ = ("count", "field", "files", "numbered", "plans")
-
-    def __init__(self, files: Sequence[bytes], field: str, *, numbered: bool) -> None:
-        self.files = files
-        self.count = len(files)
-        self.field = field
-        self.numbered = numbered
-        # Kept from the prediction for the decoding.
-        self.plans: list[_Plan] = []
-
-
-@dataclass(frozen=True, slots=True)
-class RawPicture:
-    """A picture of a request as 8-bit RGB, row by row."""
-
-    rgb: bytes
-    width: int
-    height: int
-    field: str
-    count: Literal[1] = 1
-
-
-@dataclass(frozen=True, slots=True)
-class DecodedPictures:
-    """Pictures of a request as the model takes them: uint8 [count,H,W,3]."""
-
-    pixels: Pixels
-    count: int
-
-
-Pictures = EncodedPictures | RawPicture | DecodedPictures
-
-
 class Decoder:
     """Decodes pictures off the event loop, in the order of their requests' priorities.
 
     Args:
         threads: Pictures decoded at once.
-        max_bytes: Memory that they may take together while they are decoded, told by their headers; beside it, each
-            thread may decode a small picture (priority_threads.py).
+        max_bytes: Memory budget of the pictures in progress, as predicted from their headers. Small pictures, one for
+            each thread, are outside it (priority_threads.py).
     """
 
     def __init__(self, threads: int, max_bytes: int = 1 << 30) -> None:
         self._threads = PriorityThreads(threads, "decode", max_bytes)
         self._count = threads
         self.max_bytes = max_bytes
-        # Event loop only: expected time of the pictures that are queued or decoded, by priority.
+        # Event loop only: predicted time of the pictures that are queued or being decoded, by priority.
         self._ahead_ns = [0] * PRIORITY_LEVELS
         self._cost = DecodeCost()
 
-    async def expected_of(
-        self, pictures: EncodedPictures | RawPicture, options: PictureOptions, priority: int
-    ) -> Decoding:
-        """Return how long a request's pictures should take to be decoded, if it came now.
-
-        Headers of many files, of which each may take a millisecond to read, are read on a thread.
-        """
-        if isinstance(pictures, RawPicture):
-            return Decoding(0.0, 0.0)
-        files = pictures.files
+    async def plan(self, files: Sequence[bytes], options: PictureOptions) -> list[Plan]:
+        """Read the headers of picture files: many on a thread, as each may take a millisecond."""
         if len(files) <= _READ_AT_ONCE:
-            pictures.plans = [_plan(file, options) for file in files]
-        else:
-            pictures.plans = await asyncio.to_thread(lambda: [_plan(file, options) for file in files])
-        return self._expected(pictures.plans, options, priority)
+            return [_plan(file, options) for file in files]
+        return await asyncio.to_thread(lambda: [_plan(file, options) for file in files])
 
-    def expected(self, encoded: Sequence[bytes], options: PictureOptions, priority: int) -> Decoding:
-        """Return how long picture files of a request should take to be decoded, if it came now; zeros for none."""
-        return self._expected([_plan(file, options) for file in encoded], options, priority)
-
-    def _expected(self, plans: Sequence[_Plan], options: PictureOptions, priority: int) -> Decoding:
+    def expected(self, plans: Sequence[Plan], options: PictureOptions, priority: int) -> Decoding:
+        """Return the predicted time to decode the pictures of a request that comes now; zeros for none."""
         longest = alone = 0.0
         for head, divisor, size in plans:
             if head.pixels > options.max_pixels:
-                # It will be refused.
+                # The picture will be refused.
                 continue
             ns = self._cost.expected_ns(head, divisor)
             longest = max(longest, ns)
@@ -129,18 +73,8 @@ class Decoder:
         ahead = sum(self._ahead_ns[:priority]) if plans else 0.0
         return Decoding(max(longest, alone + ahead), max(longest, alone))
 
-    async def pixels_of(self, pictures: EncodedPictures | RawPicture, options: PictureOptions, priority: int) -> Pixels:
-        """Return a request's pictures as uint8 [N,H,W,3] of the model's size. Raises BadImage, naming the field."""
-        if isinstance(pictures, RawPicture):
-            rgb, width, height, field = pictures.rgb, pictures.width, pictures.height, pictures.field
-            return (await self.from_raw(rgb, width, height, options, field, priority))[np.newaxis]
-        if pictures.numbered:
-            return await self.load_all(pictures.files, options, pictures.field, priority, pictures.plans)
-        (file,), (plan,) = pictures.files, pictures.plans
-        return (await self.load(file, options, pictures.field, priority, plan))[np.newaxis]
-
     async def load(
-        self, encoded: bytes, options: PictureOptions, field: str, priority: int, plan: _Plan | None = None
+        self, encoded: bytes, options: PictureOptions, field: str, priority: int, plan: Plan | None = None
     ) -> Pixels:
         """Return a picture file as uint8 [H,W,3] of the model's size. Raises BadImage, naming `field`."""
         plan = plan or _plan(encoded, options)
@@ -153,7 +87,7 @@ class Decoder:
         options: PictureOptions,
         field: str,
         priority: int,
-        plans: Sequence[_Plan] = (),
+        plans: Sequence[Plan] = (),
     ) -> Pixels:
         """Return picture files as uint8 [N,H,W,3]. Raises BadImage, naming the field and the picture's index."""
         pixels = np.empty((len(encoded), options.recipe.height, options.recipe.width, 3), np.uint8)
@@ -167,8 +101,8 @@ class Decoder:
         try:
             await asyncio.gather(*loading)
         finally:
-            # One is bad, or the caller has gone. No task is kept here, as an error holds this frame, and its task the
-            # error: the pictures would live until garbage is collected.
+            # No task may be kept here: an error holds this frame, and its task the error. The pictures would live until
+            # garbage collection.
             while loading:
                 loading.pop().cancel()
         return pixels
@@ -182,13 +116,13 @@ class Decoder:
         if as_model and (width * height <= _RESIZED_AT_ONCE or images.leaves_as_is(recipe)):
             # Little or nothing to do: cheaper here than on a thread.
             return images.from_raw(rgb, width, height, options, field)
-        # Before it is queued: memory is reserved for as many pixels as it says it has.
+        # Before it is queued: memory is reserved by its width and height.
         images.check_raw(rgb, width, height, field, options)
         work = partial(images.from_raw, rgb, width, height, options, field)
         head = Header(RAW, width, height)
-        return await self._run(work, _Plan(head, 1, decoding_bytes(head, options)), priority)
+        return await self._run(work, Plan(head, 1, decoding_bytes(head, options)), priority)
 
-    async def _run(self, work: Callable[[], Pixels], plan: _Plan, priority: int) -> Pixels:
+    async def _run(self, work: Callable[[], Pixels], plan: Plan, priority: int) -> Pixels:
         head, divisor, size = plan
         expected = int(self._cost.expected_ns(head, divisor) * self._share(size))
         self._ahead_ns[priority - 1] += expected
@@ -213,10 +147,10 @@ class Decoder:
         return await self._threads.close(patience_s)
 
 
-def _plan(encoded: bytes, options: PictureOptions) -> _Plan:
+def _plan(encoded: bytes, options: PictureOptions) -> Plan:
     head = header(encoded)
     divisor = options.divisor(head.width, head.height) if head.scalable else 1
-    return _Plan(head, divisor, decoding_bytes(head, options))
+    return Plan(head, divisor, decoding_bytes(head, options))
 
 
 def _timed(work: Callable[[], Pixels], size: int) -> tuple[Pixels, int]:

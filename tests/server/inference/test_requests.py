@@ -1,6 +1,7 @@
 """A request holds its bytes until it ends, however it ends, and is counted once."""
 
 import asyncio
+import time
 from contextlib import ExitStack, suppress
 from types import SimpleNamespace
 from typing import Any
@@ -27,7 +28,7 @@ def test_what_is_over_the_budget_is_refused_until_others_have_ended() -> None:
     budget = MemoryBudget(100)
     with _request(budget, 60):
         with _request(budget, 40):
-            with pytest.raises(Overloaded, match="requests in flight hold 100 bytes and may hold 100") as refused:
+            with pytest.raises(Overloaded, match="hold 100 of 100 bytes; this one has 1") as refused:
                 budget.take(1)
             assert refused.value.retry_after_ms > 0
         with pytest.raises(Overloaded):
@@ -95,3 +96,25 @@ def test_the_earlier_of_both_deadlines_counts() -> None:
     request.limit(1 << 62, 1000, 3)
     assert request.deadline_ns is not None
     assert request.deadline_ns < 1 << 62
+
+
+@pytest.mark.parametrize(
+    ("remaining_s", "failure", "reason"),
+    [
+        (None, FailureReason.CANCELED, "CANCELLED"),
+        (10.0, FailureReason.CANCELED, "CANCELLED"),
+        # The caller's own clock may end the call a little earlier.
+        (0.0005, FailureReason.REJECTED, "DEADLINE_EXCEEDED"),
+        (-1.0, FailureReason.REJECTED, "DEADLINE_EXCEEDED"),
+    ],
+)
+def test_a_call_that_grpc_ends_at_its_deadline_is_not_counted_as_cancelled(
+    remaining_s: float | None, failure: FailureReason, reason: str
+) -> None:
+    stats = Metrics().model("m", 1)
+    with suppress(asyncio.CancelledError), _request(MemoryBudget(1), 1, stats) as request:
+        now_ns = time.monotonic_ns()
+        request.limit(None if remaining_s is None else now_ns + int(remaining_s * 1e9), 0, 0)
+        raise asyncio.CancelledError
+    assert {name for name, count in stats.failures.items() if count} == {failure}
+    assert dict(stats.errors) == {reason: 1}

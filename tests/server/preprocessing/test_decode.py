@@ -18,6 +18,7 @@ from resonnx_server.preprocessing.decode import Decoder
 from resonnx_server.runtime.pictures import images
 from resonnx_server.runtime.pictures.headers import Header
 from resonnx_server.runtime.pictures.options import PictureOptions
+from resonnx_server.scheduling.deadline_admission import Decoding
 
 OPTIONS = PictureOptions(
     ImageInput(width=2, height=1, resize=ImageInput.RESIZE_STRETCH, filter=ImageInput.FILTER_BILINEAR)
@@ -73,6 +74,10 @@ def _load(decoder: Decoder, field: str, priority: int = 4, encoded: bytes = b"x"
 
 def _load_all(decoder: Decoder, files: list[bytes], priority: int = 4) -> "asyncio.Future[np.ndarray]":
     return asyncio.ensure_future(decoder.load_all(files, OPTIONS, "many", priority))
+
+
+def _expected(decoder: Decoder, files: list[bytes], priority: int) -> Decoding:
+    return decoder.expected([decode._plan(file, OPTIONS) for file in files], OPTIONS, priority)
 
 
 def _references(files: list[bytes]) -> list[int]:
@@ -222,24 +227,20 @@ async def test_the_expected_time_follows_who_goes_before(codec: Codec) -> None:
     Image.new("RGB", (2000, 2000)).save(file, "PNG")
     big = file.getvalue()
     async with _decoder(2, codec) as decoder:
-        assert decoder.expected([], OPTIONS, 1) == decoder.expected([big], OPTIONS, 1) == (0, 0), "nothing is known"
+        assert _expected(decoder, [], 1) == _expected(decoder, [big], 1) == (0, 0), "nothing is known"
         codec.may_end.release(1)
         await _load(decoder, "teaches", encoded=big)
-        alone = decoder.expected([big], OPTIONS, 4).expected_ns
-        assert 0 < decoder.expected([big[:16] + bytes(1000)], OPTIONS, 4).expected_ns < alone / 50, (
-            "as told by its size"
-        )
+        alone = _expected(decoder, [big], 4).expected_ns
+        assert 0 < _expected(decoder, [big[:16] + bytes(1000)], 4).expected_ns < alone / 50, "as told by its size"
         loads = [_load(decoder, "waits", encoded=big) for _ in range(6)]
         await _turn()
-        assert decoder.expected([big], OPTIONS, 4).expected_ns == pytest.approx(alone * 7 / 2, rel=0.1)
-        assert decoder.expected([big], OPTIONS, 4).alone_ns == pytest.approx(alone, rel=0.1), "were there no others"
-        assert decoder.expected([big, big], OPTIONS, 8).expected_ns == pytest.approx(alone * 8 / 2, rel=0.1)
-        assert decoder.expected([big], OPTIONS, 3).expected_ns == pytest.approx(alone, rel=0.1), "they wait for it"
+        assert _expected(decoder, [big], 4).expected_ns == pytest.approx(alone * 7 / 2, rel=0.1)
+        assert _expected(decoder, [big], 4).alone_ns == pytest.approx(alone, rel=0.1), "were there no others"
+        assert _expected(decoder, [big, big], 8).expected_ns == pytest.approx(alone * 8 / 2, rel=0.1)
+        assert _expected(decoder, [big], 3).expected_ns == pytest.approx(alone, rel=0.1), "they wait for it"
         codec.may_end.release(6)
         await asyncio.gather(*loads)
-        assert decoder.expected([big], OPTIONS, 8).expected_ns == pytest.approx(
-            decoder.expected([big], OPTIONS, 1).expected_ns
-        )
+        assert _expected(decoder, [big], 8).expected_ns == pytest.approx(_expected(decoder, [big], 1).expected_ns)
 
 
 @pytest.fixture
@@ -294,10 +295,10 @@ async def test_what_needs_the_memory_of_many_is_expected_to_keep_them_waiting(co
         codec.may_end.release(8)
         for _ in range(8):
             await _load(decoder, "teaches", encoded=big)
-        alone = decoder.expected([big], OPTIONS, 4).expected_ns
+        alone = _expected(decoder, [big], 4).expected_ns
         assert alone > 0
-        assert decoder.expected([big] * 3, OPTIONS, 4).expected_ns == pytest.approx(3 * alone * 150 / 200, rel=0.2)
-        assert decoder.expected([b"x"] * 4, OPTIONS, 4).expected_ns <= alone
+        assert _expected(decoder, [big] * 3, 4).expected_ns == pytest.approx(3 * alone * 150 / 200, rel=0.2)
+        assert _expected(decoder, [b"x"] * 4, 4).expected_ns <= alone
 
 
 async def test_headers_of_many_files_are_read_off_the_loop(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -305,11 +306,11 @@ async def test_headers_of_many_files_are_read_off_the_loop(monkeypatch: pytest.M
     readers: list[threading.Thread] = []
     monkeypatch.setattr(decode, "header", lambda encoded: (readers.append(threading.current_thread()), Header(""))[1])
     async with _decoder(1) as decoder:
-        await decoder.expected_of(decode.EncodedPictures([b"x"] * 100, "many", numbered=True), OPTIONS, 4)
+        await decoder.plan([b"x"] * 100, OPTIONS)
         assert len(readers) == 100
         assert threading.current_thread() not in readers
         readers.clear()
-        await decoder.expected_of(decode.EncodedPictures([b"x"] * 2, "many", numbered=True), OPTIONS, 4)
+        await decoder.plan([b"x"] * 2, OPTIONS)
         assert readers == [threading.current_thread()] * 2
 
 

@@ -15,7 +15,6 @@ from resonnx_proto.v1 import vision_pb2
 
 from resonnx_server.errors import InvalidInput
 from resonnx_server.inference.registry import Model
-from resonnx_server.inference.requests import DEFAULT_PRIORITY, checked_priority
 from resonnx_server.inference.tensors import Tensors
 from resonnx_server.rpc.oip.ranking import check_classes, ranked_shape
 
@@ -33,7 +32,7 @@ class RequestParameters:
 
     Attributes:
         timeout_us: 0 is none. Ignored unless the model's `allow_timeout_override` is set.
-        priority: 1 (first) to PRIORITY_LEVELS.
+        priority: As ActiveRequest.limit takes it.
         top_k: Number of classes by output.
         caption: Decode options of a captioner.
         stream: Emit a captioner's words as they become certain.
@@ -46,7 +45,7 @@ class RequestParameters:
     stream: bool
 
 
-_DEFAULTS: Final = RequestParameters(0, DEFAULT_PRIORITY, {}, vision_pb2.CaptionRequest(), False)
+_DEFAULTS: Final = RequestParameters(0, 0, {}, vision_pb2.CaptionRequest(), False)
 
 
 def parse_parameters(request: pb.ModelInferRequest) -> RequestParameters:
@@ -68,7 +67,7 @@ def parse_parameters(request: pb.ModelInferRequest) -> RequestParameters:
         if key.startswith("triton_"):
             raise InvalidInput("parameters", f"{key[:64]!r} is reserved")
     timeout_us = _integer(given, "timeout", "parameters")
-    priority = checked_priority(_integer(given, "priority", "parameters"), "parameters['priority']")
+    priority = _integer(given, "priority", "parameters")
     top_k: dict[str, int] = {}
     for output in outputs:
         if "classification" in output.parameters:

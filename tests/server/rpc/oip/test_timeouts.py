@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tritonclient.grpc as triton
 from resonnx_server.errors import DeadlineExceeded, DeadlineUnreachable, Overloaded, ServerError, WaitTooLong
-from resonnx_server.inference.requests import with_timeout
+from resonnx_server.inference.requests import ActiveRequest, MemoryBudget
 from tritonclient.utils import InferenceServerException
 
 # As clients send them that mean seconds or milliseconds.
@@ -61,6 +61,12 @@ def test_a_deadline_of_the_call_is_not_blamed_on_a_longer_timeout(server) -> Non
     assert not re.search("timeout' is", refused.value.message())
 
 
+def _request(timeout_us: int, *, named: bool = True) -> ActiveRequest:
+    request = ActiveRequest(None, None, MemoryBudget(1), 1)  # type: ignore[arg-type]
+    request.limit(None, timeout_us, 0, named=named)
+    return request
+
+
 async def _raises(error: ServerError) -> None:
     raise error
 
@@ -70,18 +76,18 @@ async def _raises(error: ServerError) -> None:
 )
 async def test_whoever_runs_out_of_time_by_the_timeout_is_told_so(error: ServerError) -> None:
     with pytest.raises(ServerError) as told:
-        await with_timeout(30, _raises(error), named=True)
+        await _request(30).in_time(_raises(error))
     assert told.value.message.endswith("(the parameter 'timeout' is 30 µs, 0.03 ms)")
 
 
 async def test_work_that_goes_on_ends_at_the_timeout() -> None:
     with pytest.raises(DeadlineExceeded, match="passed before the answer") as told:
-        await with_timeout(1000, asyncio.Event().wait(), named=True)
+        await _request(1000).in_time(asyncio.Event().wait())
     assert told.value.message.endswith("(the parameter 'timeout' is 1000 µs, 1 ms)")
 
 
 async def test_other_errors_are_not_blamed_on_the_timeout() -> None:
     for error, named in ((Overloaded("full", 20), True), (DeadlineExceeded("late"), False)):
         with pytest.raises(ServerError) as told:
-            await with_timeout(60_000_000, _raises(error), named=named)
+            await _request(60_000_000, named=named).in_time(_raises(error))
         assert "timeout" not in told.value.message
