@@ -1,4 +1,4 @@
-"""Runs many coroutines of one request, starting and cancelling some a turn: a thousand would block the event loop."""
+"""Runs many coroutines of one request. Few are started or cancelled at once, to keep the event loop responsive."""
 
 import asyncio
 from collections.abc import Coroutine, Iterable
@@ -6,8 +6,8 @@ from typing import Any, Final, TypeVar
 
 T = TypeVar("T")
 
-# Tasks, each of which takes about 0.1 ms.
-_IN_A_TURN: Final = 32
+# Tasks that are started or cancelled at once, at about 0.1 ms each.
+_AT_ONCE: Final = 32
 
 
 async def all_of(works: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
@@ -16,18 +16,18 @@ async def all_of(works: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
     try:
         for work in works:
             tasks.append(asyncio.create_task(work))
-            if not len(tasks) % _IN_A_TURN:
+            if not len(tasks) % _AT_ONCE:
                 await asyncio.sleep(0)
         await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
         return _results(tasks)
     except BaseException:
         # Tasks hold errors, which hold this frame: no task is kept here.
-        _give_up(tasks)
+        _cancel(tasks)
         raise
 
 
 def _results(tasks: list[asyncio.Task[T]]) -> list[T]:
-    """Return the results of all, or raise the first error of those that are done."""
+    """Return the results of all tasks, or raise the first error."""
     results = []
     try:
         for task in tasks:
@@ -38,16 +38,16 @@ def _results(tasks: list[asyncio.Task[T]]) -> list[T]:
     return results
 
 
-def _give_up(tasks: list[asyncio.Task[T]]) -> None:
-    for _ in range(min(_IN_A_TURN, len(tasks))):
+def _cancel(tasks: list[asyncio.Task[T]]) -> None:
+    for _ in range(min(_AT_ONCE, len(tasks))):
         task = tasks.pop()
-        task.add_done_callback(_look_at)
+        task.add_done_callback(_retrieve)
         task.cancel()
     if tasks:
-        asyncio.get_running_loop().call_soon(_give_up, tasks)
+        asyncio.get_running_loop().call_soon(_cancel, tasks)
 
 
-def _look_at(task: asyncio.Task[Any]) -> None:
-    """Retrieve an error that is not raised to anybody, or asyncio would log it."""
+def _retrieve(task: asyncio.Task[Any]) -> None:
+    """Retrieve a task's error, which asyncio would log otherwise."""
     if not task.cancelled():
         task.exception()

@@ -1,4 +1,4 @@
-"""The tasks that models do. A task is known by its name in all rooms, as in the exporter and in the client."""
+"""The tasks of models. A task has the same name in the server, the exporter and the client."""
 
 from dataclasses import dataclass
 from typing import Final
@@ -11,9 +11,9 @@ class Task:
     """One kind of model.
 
     Attributes:
-        name: What fronts register their codecs, and repository/ its preparation, by.
+        name: Key of the entries of fronts and of repository/.
         kind: The task in manifests and in the task API.
-        noun: For messages, with its article.
+        noun: For error messages, with its article.
     """
 
     name: str

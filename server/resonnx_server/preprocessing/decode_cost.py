@@ -10,9 +10,9 @@ from resonnx_server.scheduling.latency import Freshness
 # Format, whether it is a progressive JPEG file, and the divisor of its reduction: these decide the time per pixel.
 Kind = tuple[str, bool, int]
 
-# The fixed time of a picture, as pixels.
+# Fixed time of a picture, in pixels.
 _OVERHEAD_PIXELS: Final = 16_384
-# A new kind starts with so many pixels that took no time.
+# The average of a new kind starts with so many pixels of 0 ns.
 _UNKNOWN_PIXELS: Final = 1_000_000
 # Upper limit of a measurement in ns per pixel, five times that of slow pictures: one caller cannot spoil predictions.
 _MOST_NS: Final = 200.0
@@ -24,7 +24,7 @@ _MOST_OF_ONE: Final = _MOST_PIXELS // 4
 class DecodeCost:
     """Averages the ns per pixel of each kind of picture. Event loop only.
 
-    Averages fade to 0 while no pictures of their kind are decoded, so that one too high cannot refuse them for ever.
+    An average fades to 0 while no pictures of its kind are decoded: one that is too high would refuse them all.
 
     Args:
         clock: Monotonic ns.

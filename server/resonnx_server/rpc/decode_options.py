@@ -44,7 +44,7 @@ def decode_options(request: vision_pb2.CaptionRequest, captioner: CaptionerInfo,
         if request.beam_width > 1:
             raise InvalidInput(
                 field.format("beam_width"),
-                f"{request.beam_width} beams and a temperature: words are searched or drawn",
+                f"beam_width and temperature exclude each other; {request.beam_width} beams are given",
             )
     else:
         for name, is_set in (("top_k", request.top_k), ("top_p", request.top_p), ("seed", request.HasField("seed"))):
@@ -60,7 +60,10 @@ def decode_options(request: vision_pb2.CaptionRequest, captioner: CaptionerInfo,
     max_tokens = within("max_tokens", 0, spec.max_tokens) or spec.max_tokens
     prefix = tuple(_word_id(word, captioner, field.format("prefix")) for word in request.prefix[: max_tokens + 1])
     if len(prefix) >= max_tokens and prefix:
-        raise InvalidInput(field.format("prefix"), f"its words leave none of {max_tokens} tokens")
+        raise InvalidInput(
+            field.format("prefix"),
+            f"{len(request.prefix)} words; with max_tokens {max_tokens} it may have {max_tokens - 1} at most",
+        )
     return DecodeOptions(
         max_tokens=max_tokens,
         min_tokens=within("min_tokens", 0, max_tokens),
@@ -91,9 +94,9 @@ def _forbidden(request: vision_pb2.CaptionRequest, captioner: CaptionerInfo, fie
     if len(words) > _MAX_FORBIDDEN:
         raise InvalidInput(field, f"{len(words)} words; at most {_MAX_FORBIDDEN}")
     forbidden = frozenset(_word_id(word, captioner, field) for word in words)
-    # With the end token also forbidden, as it is before min_tokens, something must be left, for beams too.
+    # Before min_tokens the end token is forbidden as well; a beam needs another word.
     if len(forbidden.union(captioner.spec.beam_forbidden_ids)) + 1 >= len(captioner.spec.vocabulary):
-        raise InvalidInput(field, "no word would be left")
+        raise InvalidInput(field, "all words of the vocabulary are forbidden")
     return forbidden
 
 

@@ -1,6 +1,6 @@
-"""grpc.health.v1.Health: what serves, and who wants to hear when that changes.
+"""The service grpc.health.v1.Health: statuses of services, and their watchers.
 
-grpc-health-checking's own forgets all watchers of a service once the first of them leaves.
+The servicer of grpc-health-checking loses all watchers of a service when the first of them leaves.
 """
 
 import asyncio
@@ -21,18 +21,18 @@ class HealthServicer(health_pb2_grpc.HealthServicer):  # type: ignore[misc]  # i
         self._changed = asyncio.Event()
 
     def set(self, service: str, status: health_pb2.HealthCheckResponse.ServingStatus) -> None:
-        """Tell a service's status from now on, unless draining."""
+        """Set a service's status, unless draining."""
         if not self._is_draining:
             self._statuses[service] = status
-            self._tell()
+            self._notify()
 
     def drain(self) -> None:
-        """Tell that nothing serves any more; irreversible."""
+        """Set all services to NOT_SERVING; irreversible."""
         self._is_draining = True
         self._statuses = dict.fromkeys(self._statuses, health_pb2.HealthCheckResponse.NOT_SERVING)
-        self._tell()
+        self._notify()
 
-    def _tell(self) -> None:
+    def _notify(self) -> None:
         changed, self._changed = self._changed, asyncio.Event()
         changed.set()
 
@@ -48,13 +48,13 @@ class HealthServicer(health_pb2_grpc.HealthServicer):  # type: ignore[misc]  # i
 
     @one_status
     async def Watch(self, request: health_pb2.HealthCheckRequest, context: StreamContext) -> None:  # noqa: N802
-        """A service's status and what becomes of it, SERVICE_UNKNOWN while it is unknown, until the caller leaves."""
-        told = None
+        """A service's status and its changes, until the caller leaves; SERVICE_UNKNOWN for an unknown one."""
+        sent = None
         while True:
-            # Taken before the status is read, so that no change is missed while it is written.
+            # Before the status is read, so that no change is missed while it is written.
             changed = self._changed
             status = self._statuses.get(request.service, health_pb2.HealthCheckResponse.SERVICE_UNKNOWN)
-            if status != told:
+            if status != sent:
                 await context.write(health_pb2.HealthCheckResponse(status=status))
-                told = status
+                sent = status
             await changed.wait()

@@ -1,7 +1,7 @@
-"""Reads request messages within limits, and turns what is wrong with them into a status.
+"""Parses requests within limits; a request over a limit, or that does not parse, ends its call with a status.
 
-Contents of large tensor requests are cut out, and read in pieces later (oip/inputs.py). The rest (names, shapes,
-parameters) is bounded, and protobuf reads it.
+The contents of large tensor requests are cut out, and parsed in pieces later (oip/inputs.py). The size of the rest
+(names, shapes, parameters) is limited, and protobuf parses it.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -14,19 +14,19 @@ from resonnx_proto.inference import grpc_service_pb2 as pb
 from resonnx_server.errors import InvalidInput, MessageTooLarge, ServerError, UnreadableMessage
 from resonnx_server.observe.rejected import RejectedCalls
 from resonnx_server.rpc.boundary import rejection
-from resonnx_server.rpc.fronts.call import Handler, Rejected
+from resonnx_server.rpc.fronts.call import Handler
 from resonnx_server.rpc.fronts.front import Front
 from resonnx_server.rpc.oip import wire
 
 M = TypeVar("M", bound=Message)
 
-# How far above the limit gRPC accepts a message, so that the error names the setting; it rejects larger ones itself.
-TOLD_BYTES: Final = 16 << 20
-# Limit of requests without pictures or tensors: protobuf reads them in some ms, whatever they hold.
+# gRPC accepts messages so far above the limit, so that the error can name the setting; it rejects larger ones itself.
+HEADROOM_BYTES: Final = 16 << 20
+# Limit of requests without pictures or tensors: protobuf parses any of them in a few ms.
 SMALL_CALL_BYTES: Final = 1 << 20
-# Messages that protobuf reads as a whole: a few ms at worst.
+# Messages that protobuf parses as a whole: a few ms at most.
 _WHOLE_BYTES: Final = 1 << 16
-# Inputs and outputs of a large message whose fields are counted.
+# The fields of larger inputs and outputs are counted.
 _COUNTED_BYTES: Final = 1 << 12
 # More than the largest numbers of parameters, outputs, inputs and contents together.
 _MOST_FIELDS: Final = 5000
@@ -40,11 +40,11 @@ _CONTENTS: Final = pb.ModelInferRequest.InferInputTensor.CONTENTS_FIELD_NUMBER
 
 @dataclass(frozen=True)
 class Large:
-    """A method whose messages may be large.
+    """A method with large requests.
 
     Attributes:
-        read: Reads a request.
-        is_serialized: Its handler returns serialized answers.
+        read: Parses a request.
+        is_serialized: The handler returns serialized answers.
     """
 
     read: Callable[[bytes], Any]
@@ -98,17 +98,15 @@ class BoundedMessages:
             except ServerError as known:
                 error = known.with_traceback(None)
             except Exception:
-                # Chained to it, the error would keep its frames, and the message in them.
+                # Raised here, the error would hold this one's frames, and the message in them.
                 error = UnreadableMessage("the request message does not parse")
-            raise self._refusal(error)
+            self._rejected.count(error)
+            raise rejection(error)
 
         return read_bounded
 
-    def _refusal(self, error: ServerError) -> Rejected:
-        self._rejected.count(error)
-        return rejection(error)
 
-
+@dataclass(slots=True)
 class InferRequest:
     """A request of the tensor protocol.
 
@@ -119,19 +117,10 @@ class InferRequest:
         size: Bytes of the whole.
     """
 
-    __slots__ = ("message", "raw", "size", "typed")
-
-    def __init__(
-        self,
-        message: pb.ModelInferRequest,
-        raw: Sequence[bytes | memoryview],
-        typed: dict[int, memoryview],
-        size: int,
-    ) -> None:
-        self.message = message
-        self.raw = raw
-        self.typed = typed
-        self.size = size
+    message: pb.ModelInferRequest
+    raw: Sequence[bytes | memoryview]
+    typed: dict[int, memoryview]
+    size: int
 
 
 def read_request(message: bytes) -> InferRequest:
@@ -188,7 +177,7 @@ def _count_fields(message: memoryview, descriptor: Any, cut: "_Cut") -> None:
         if size > _COUNTED_BYTES:
             _count_fields(message[field.content : field.end], known.message_type, cut)
         else:
-            # Small ones are not searched for fields, of which they may consist.
+            # Not searched for fields: it is bounded by its size.
             cut.count_bytes(size)
 
 
@@ -225,5 +214,5 @@ class _Cut:
                 rest.append(tensor[field.start : field.end])
         if not contents:
             return b"".join(rest), None
-        # More than one are merged, which is joining them.
+        # Merging several is joining their bytes.
         return b"".join(rest), contents[0] if len(contents) == 1 else memoryview(b"".join(contents))

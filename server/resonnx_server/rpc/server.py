@@ -5,6 +5,7 @@ from functools import partial
 from typing import Final
 
 import grpc
+from google.protobuf.message_factory import GetMessageClass
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from resonnx_proto.inference import grpc_service_pb2, grpc_service_pb2_grpc
 from resonnx_proto.v1 import vision_pb2, vision_pb2_grpc
@@ -12,34 +13,39 @@ from resonnx_proto.v1 import vision_pb2, vision_pb2_grpc
 from resonnx_server.rpc.fronts.choose import FrontName, choose
 from resonnx_server.rpc.fronts.front import Front, Options
 from resonnx_server.rpc.health import HealthServicer
-from resonnx_server.rpc.messages import TOLD_BYTES, BoundedMessages, Large, read_picture_request, read_request
+from resonnx_server.rpc.messages import HEADROOM_BYTES, BoundedMessages, Large, read_picture_request, read_request
 from resonnx_server.rpc.oip.servicer import InferenceServicer
 from resonnx_server.rpc.reflection import add_reflection
 from resonnx_server.rpc.vision.servicer import VisionServicer
 
-SERVICES: Final = (
-    vision_pb2.DESCRIPTOR.services_by_name["Vision"].full_name,
-    grpc_service_pb2.DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name,
-)
-_classify = partial(read_picture_request, vision_pb2.ClassifyRequest)
-_caption = partial(read_picture_request, vision_pb2.CaptionRequest)
-# Methods that take pictures or tensors.
-_LARGE: Final = {
-    **{f"/{SERVICES[0]}/{name}": Large(_classify) for name in ("Classify", "ClassifyStream")},
-    **{f"/{SERVICES[0]}/{name}": Large(_caption) for name in ("Caption", "StreamCaption")},
-    **{f"/{SERVICES[1]}/{name}": Large(read_request, True) for name in ("ModelInfer", "ModelStreamInfer")},
-}
+_VISION: Final = vision_pb2.DESCRIPTOR.services_by_name["Vision"]
+_INFERENCE: Final = grpc_service_pb2.DESCRIPTOR.services_by_name["GRPCInferenceService"]
+SERVICES: Final = (_VISION.full_name, _INFERENCE.full_name)
 _NOT_SERVING: Final = health_pb2.HealthCheckResponse.NOT_SERVING
 _SERVING: Final = health_pb2.HealthCheckResponse.SERVING
-# Clients may ping every 5 s; a delayed ping must not make the next one a fault.
+# Clients may ping every 5 s; the ping after a delayed one comes sooner.
 _LEAST_PING_INTERVAL_MS: Final = 2_500
 # gRPC's value for never.
 _NEVER: Final = 2**31 - 1
 
 
+def _large() -> dict[str, Large]:
+    """Return the methods that take pictures or tensors, by path."""
+    large = {
+        f"/{SERVICES[1]}/{method.name}": Large(read_request, is_serialized=True)
+        for method in _INFERENCE.methods
+        if method.input_type is grpc_service_pb2.ModelInferRequest.DESCRIPTOR
+    }
+    for method in _VISION.methods:
+        if any(field.message_type is vision_pb2.Image.DESCRIPTOR for field in method.input_type.fields):
+            kind = GetMessageClass(method.input_type)
+            large[f"/{SERVICES[0]}/{method.name}"] = Large(partial(read_picture_request, kind))
+    return large
+
+
 def _options(max_message_bytes: int, max_connection_idle_s: float) -> Options:
     return [
-        ("grpc.max_receive_message_length", max_message_bytes + TOLD_BYTES),
+        ("grpc.max_receive_message_length", max_message_bytes + HEADROOM_BYTES),
         ("grpc.max_send_message_length", max_message_bytes),
         # A second server on the port must fail, not take half of the connections.
         ("grpc.so_reuseport", 0),
@@ -62,9 +68,9 @@ class GrpcServer:
     Args:
         vision: The task API.
         inference: The tensor protocol.
-        front: Which of the two fronts serves.
-        max_message_bytes: Largest request, and largest answer.
-        max_connection_idle_s: Seconds that a connection may be without a call; 0 for ever.
+        front: The gRPC front.
+        max_message_bytes: Limit of a request and of a response.
+        max_connection_idle_s: Seconds until a connection without calls is closed; 0 for never.
     """
 
     def __init__(
@@ -93,7 +99,7 @@ class GrpcServer:
         self._set_health(_NOT_SERVING)
         rejected = self._inference.rejected
         front = await choose(self._front_name, self._options, rejected.unknown_method)
-        bounded = BoundedMessages(front, self._max_message_bytes, _LARGE, rejected)
+        bounded = BoundedMessages(front, self._max_message_bytes, _large(), rejected)
         vision_pb2_grpc.add_VisionServicer_to_server(self._vision, bounded)
         grpc_service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(self._inference, bounded)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, bounded)
@@ -117,12 +123,12 @@ class GrpcServer:
         self._health.drain()
 
     async def answered(self) -> None:
-        """Wait until the present calls to models are answered and all is sent; health and reflection do not count."""
+        """Wait until the answers of the present calls are sent; calls of health and reflection do not count."""
         if self._front is not None:
             await self._front.answered(SERVICES)
 
     async def stop(self, grace_s: float) -> None:
-        """Accept no more calls, end those under way, and cut off answers that are not delivered within `grace_s`."""
+        """Accept no more calls, end the present ones, and drop answers that are not delivered within `grace_s`."""
         if self._front is not None:
             self._front.end_calls(grpc.StatusCode.UNAVAILABLE, "the server is shutting down")
             await self._front.stop(grace_s)

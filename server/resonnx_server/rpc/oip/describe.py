@@ -150,7 +150,7 @@ def _output(spec: TensorSpec, model: Model) -> config_pb.ModelOutput:
 
 
 def _reshape(spec: TensorSpec, *, batched: bool) -> config_pb.ModelTensorReshape | None:
-    """Return what tells that the model's own shape is empty where clients see a 1."""
+    """Return the reshape of a tensor without dims, which clients see as [1]; None for others."""
     return config_pb.ModelTensorReshape() if _is_scalar(len(spec.shape), batched=batched) else None
 
 

@@ -1,4 +1,4 @@
-"""Checks a tensor request against its model, and reads its inputs; errors name the input and what the model takes."""
+"""Checks a tensor request against its model, and reads its inputs. Errors name the input and the expected value."""
 
 import math
 from collections.abc import Sequence
@@ -101,7 +101,7 @@ def _read(announced: Sequence[_Announced]) -> Work[Tensors]:
 
 def _check_names(names: list[str], model: Model) -> None:
     """Raise InvalidInput unless `names` are of the model's inputs, each once, and no required one is missing."""
-    # The usual case.
+    # The most frequent case, without a search.
     if names == [spec.name for spec in model.inputs]:
         return
     expected = describe.inputs(model)

@@ -2,7 +2,7 @@
 
 From Triton: `timeout` (if the model's settings allow it), `priority`, and `classification` of an output. For captioners
 `beam_width`, `num_captions`, `min_tokens`, `max_tokens`, `temperature` and `seed`, as in vision.proto, and `stream`,
-which emits words as they become certain. On a stream, an answer with `preserve_ordering` false may overtake others.
+which emits the stable prefix of a caption. On a stream, an answer with `preserve_ordering` false may overtake others.
 """
 
 import math
@@ -35,7 +35,7 @@ class RequestParameters:
         priority: As ActiveRequest.limit takes it.
         top_k: Number of classes by output.
         caption: Decode options of a captioner.
-        stream: Emit a captioner's words as they become certain.
+        stream: Emit a captioner's words as they join the stable prefix.
     """
 
     timeout_us: int
@@ -100,11 +100,6 @@ def check_classification(parameters: RequestParameters, model: Model, inputs: Te
     """Raise InvalidInput if an output has no classes, or more than ranking.MAX_CLASSES are requested.
 
     Outputs of unknown shape are checked when their answer is made.
-
-    Args:
-        parameters: The request's.
-        model: Its model.
-        inputs: The request's.
     """
     first = inputs.get(model.inputs[0].name, next(iter(inputs.values())))
     rows = len(first) if first.ndim else 1

@@ -1,4 +1,4 @@
-"""inference.GRPCInferenceService: the same models and the same queues for every client of the tensor protocol."""
+"""The service inference.GRPCInferenceService, the tensor protocol, over the same models and queues."""
 
 import time
 from collections.abc import AsyncIterator, Callable
@@ -41,11 +41,11 @@ class InferenceServicer(grpc_service_pb2_grpc.GRPCInferenceServiceServicer):
 
     Args:
         inference: The use cases.
-        max_message_bytes: Of an answer.
-        pieces: Where large requests are read and large answers made.
+        max_message_bytes: Limit of an answer.
+        pieces: The thread that reads large requests and makes large answers.
 
     Attributes:
-        rejected: See rpc.boundary.unsupported.
+        rejected: Counts calls that fail before a model is found.
     """
 
     def __init__(self, inference: Inference, max_message_bytes: int, pieces: Pieces) -> None:
@@ -130,11 +130,12 @@ class InferenceServicer(grpc_service_pb2_grpc.GRPCInferenceServiceServicer):
     async def ModelStreamInfer(  # noqa: N802
         self, requests: AsyncIterator[InferRequest], context: StreamContext
     ) -> None:
-        """Run many requests of one stream; one that fails is answered with its message and the stream goes on.
+        """Run many requests of one stream; one that fails does not end it.
 
-        Answers come in the order of their requests, failures too, unless a request's parameters say otherwise.
-        That answer's parameter `reason` is the error's, and a refusal's `retry_after_ms` is as in vision.proto.
-        A captioner's words are sent as they become certain where the request's parameter `stream` says so.
+        Answers, of failed requests as well, are sent in the order of their requests, unless a request's parameter
+        `preserve_ordering` is false. A failed request's answer has the parameter `reason`, and `retry_after_ms` as in
+        vision.proto.
+        With the parameter `stream`, a captioner's words are sent as they join the stable prefix.
         """
         deadline = deadline_ns(context, time.monotonic_ns())
 
@@ -199,7 +200,7 @@ class InferenceServicer(grpc_service_pb2_grpc.GRPCInferenceServiceServicer):
 
 
 def _number(version: str) -> int:
-    """Return a version's number; 0, the one served by default, for none. Raises VersionNotFound if it is no number."""
+    """Return a version's number; 0, the default version, for "". Raises VersionNotFound if it is not a number."""
     if version and not (version.isascii() and version.isdigit() and len(version) < 19):
-        raise VersionNotFound(f"version {version[:32]!r} is no version number")
+        raise VersionNotFound(f"version {version[:32]!r} is not a number")
     return int(version or 0)

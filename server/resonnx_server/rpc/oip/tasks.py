@@ -1,4 +1,4 @@
-"""How the tensor protocol serves each task: what becomes of a request's inputs, and which outputs come of them."""
+"""The tasks in the tensor protocol: from a request's inputs to the use case, and from its result to outputs."""
 
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any, Final
@@ -23,7 +23,7 @@ from resonnx_server.runtime.decoding.sequence import Token, text
 Emit = Callable[[Tensors], None]
 Serve = Callable[[ActiveRequest, Tensors, RequestParameters, Emit | None, Pieces], Coroutine[Any, Any, Tensors]]
 
-# Tokens of captions that are put together on the event loop: a few ms.
+# Tokens of captions that are joined on the event loop, in a few ms.
 _MANY_TOKENS: Final = 1 << 12
 
 
@@ -44,7 +44,7 @@ async def _caption(
     options = decode_options(parameters.caption, engine, "parameters[{!r}]")
     pictures = _pictures(inputs)
     if on_words is not None and pictures.count != 1:
-        raise InvalidInput("parameters['stream']", f"words of {pictures.count} pictures in one request; give one")
+        raise InvalidInput("parameters['stream']", f"needs a request of one picture; this one has {pictures.count}")
     captions = await caption(request, pictures, options, on_words)
     tensors = caption_tensors(captions, options, engine.spec)
     is_large = len(captions) * options.captions * options.max_tokens > _MANY_TOKENS
@@ -83,9 +83,9 @@ def caption_tensors(rows: Sequence[Captioned], options: DecodeOptions, spec: Cap
     """Return the captions of several pictures as tensors, in pieces.
 
     Args:
-        rows: One for each picture.
-        options: Of all of them.
-        spec: For the words.
+        rows: Captions of each picture.
+        options: Decode options of all of them.
+        spec: The captioner's, for its vocabulary.
 
     Returns:
         caption BYTES and log_prob FP32, [N,n] for n captions a picture, best first. A search that found fewer is

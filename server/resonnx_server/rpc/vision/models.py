@@ -1,4 +1,4 @@
-"""Loaded models, and those that do not serve, in the task API's words."""
+"""Messages about models: served, loading and refused."""
 
 from resonnx_proto.v1 import manifest_pb2, vision_pb2
 
@@ -16,7 +16,7 @@ def list_models(models: Models) -> vision_pb2.ListModelsResponse:
 
 
 def get_model(model: Model, max_message_bytes: int) -> vision_pb2.GetModelResponse:
-    """Return what a model says of itself and how it is served, by a server of this limit."""
+    """Return a model's manifest and how it is served."""
     response = vision_pb2.GetModelResponse(
         summary=_summary(model),
         manifest=model.manifest,

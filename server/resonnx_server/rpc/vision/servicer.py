@@ -39,8 +39,8 @@ class VisionServicer(vision_pb2_grpc.VisionServicer):
 
     Args:
         inference: The use cases.
-        max_message_bytes: Of a request.
-        pieces: Where large answers are made.
+        max_message_bytes: Limit of a request.
+        pieces: The thread that makes large answers.
     """
 
     def __init__(self, inference: Inference, max_message_bytes: int, pieces: Pieces) -> None:
@@ -78,7 +78,7 @@ class VisionServicer(vision_pb2_grpc.VisionServicer):
 
     @one_status
     async def StreamCaption(self, request: pb.CaptionRequest, context: StreamContext) -> None:  # noqa: N802
-        """Words of the best caption as they become certain, then the whole answer."""
+        """Words of the best caption as they join its stable prefix, then the whole answer."""
         deadline = deadline_ns(context, time.monotonic_ns())
 
         async def answer(message: pb.CaptionRequest, emit: EmitEvent) -> pb.StreamCaptionResponse:
@@ -88,7 +88,7 @@ class VisionServicer(vision_pb2_grpc.VisionServicer):
 
     @one_status
     async def ListModels(self, request: pb.ListModelsRequest, context: Context) -> pb.ListModelsResponse:  # noqa: N802
-        """Every model of the repository, the refused with the reason."""
+        """Every model of the repository; of a refused one, the reason."""
         return list_models(self._models)
 
     @one_status
@@ -129,8 +129,8 @@ class VisionServicer(vision_pb2_grpc.VisionServicer):
         return response
 
     def _size(self, message: Message, encoded: bytes) -> int:
-        """Return a request's bytes. To learn them exactly protobuf would serialize it."""
-        # Raw pixels of other sizes are refused.
+        """Estimate a request's bytes: for the exact number, protobuf would serialize it."""
+        # Raw pixels that do not fit width and height are refused later.
         raw = message.image.raw
         size = len(encoded) + 3 * raw.width * raw.height + len(message.model) + len(message.id)
         if isinstance(message, pb.CaptionRequest):
@@ -203,7 +203,7 @@ def _word_emitter(emit: EmitEvent, spec: CaptionerSpec) -> OnWords:
 
 
 def _complete(response: pb.ClassifyResponse | pb.CaptionResponse, message: Message, request: ActiveRequest) -> None:
-    """Set what all answers have: the model, the request's id, and its times."""
+    """Set the fields of all answers: the model, the request's id, and its times."""
     timing = request.timing
     assert timing is not None
     response.model, response.version, response.id = request.model.name, request.model.version, message.id

@@ -327,7 +327,7 @@ def test_a_request_may_not_forbid_what_the_manifest_leaves_to_beams() -> None:
     captioner = CaptionerInfo(spec, words, 4)
     options = decode_options(vision_pb2.CaptionRequest(forbidden_words=["w39"], beam_width=2), captioner)
     assert options.forbidden == {39}
-    with pytest.raises(InvalidInput, match="no word would be left"):
+    with pytest.raises(InvalidInput, match="all words of the vocabulary are forbidden"):
         decode_options(vision_pb2.CaptionRequest(forbidden_words=["w1", "w39"]), captioner)
 
 

@@ -15,7 +15,7 @@ _LIMIT_S: Final = 10.0
 _LAST_STOP_S: Final = 1.0
 _MESSAGES: Final = [b"a", bytes(100_000), b""]
 _REFUSAL: Final = (grpc.StatusCode.OUT_OF_RANGE, "refused", (("reason-bin", b"\x00\xff"),))
-# A proxy that the environment names does not lead here.
+# Not through a proxy that the environment names.
 _CLIENT_OPTIONS: Final = [("grpc.enable_http_proxy", 0), ("grpc.use_local_subchannel_pool", 1)]
 
 
@@ -24,13 +24,13 @@ class CheckFailed(Exception):
 
 
 async def check(limit_s: float = _LIMIT_S) -> None:
-    """Serve a unary call, a stream, a refusal and an unknown method, and stop while a call is under way.
+    """Serve a unary call, a stream and a refusal, and stop during a call.
 
     Args:
-        limit_s: How long that may take.
+        limit_s: Time limit in seconds.
 
     Raises:
-        Exception: CheckFailed or whatever gRPC's objects raise: this front does not work.
+        Exception: CheckFailed, or an error of gRPC's objects: this front does not work.
     """
     if missing := ops.missing():
         raise CheckFailed(f"grpc._cython.cygrpc has no {', '.join(missing)}")
@@ -61,13 +61,13 @@ async def check(limit_s: float = _LIMIT_S) -> None:
 
 
 class _Checked:
-    """A server and what its handlers saw."""
+    """A server, and the cancellation that a handler saw."""
 
     def __init__(self, report: Callable[[str, Exception], object], limit_s: float) -> None:
         self._limit_s = limit_s
         self._entered = asyncio.Event()
         self._seen: list[str] = []
-        self._front = CoreFront([("grpc.so_reuseport", 0)], lambda: self._seen.append("unknown method"), report)
+        self._front = CoreFront([("grpc.so_reuseport", 0)], report=report)
         unary = grpc.unary_unary_rpc_method_handler
         handlers = {
             "Remaining": unary(self._remaining, bytes, bytes),
@@ -87,10 +87,10 @@ class _Checked:
             await self._entered.wait()
             await self._front.stop(0)
             held.cancel()
-        _expect("what handlers saw", self._seen, ["unknown method", "cancelled"])
+        _expect("what handlers saw", self._seen, ["cancelled"])
 
     async def close(self, work: "asyncio.Task[None]") -> None:
-        """Give up what has not ended, and wait for it a little."""
+        """Cancel the check and stop the server."""
         work.cancel()
         await asyncio.wait({work})
         with contextlib.suppress(Exception):
@@ -99,15 +99,15 @@ class _Checked:
     def _call(self, channel: grpc.Channel) -> None:
         """Make the calls, one after the other; not on the event loop, which answers them."""
         remaining = _unary(channel, "Remaining")(b"", timeout=self._limit_s)
-        # On its way a deadline is rounded up.
+        # gRPC sends deadlines rounded up.
         if not 0 < float(remaining) < 2 * self._limit_s:
             raise CheckFailed(f"a deadline of {self._limit_s:g} s is read as {float(remaining):g} s")
         stream: Any = channel.stream_stream(f"/{_SERVICE}/Echo")
         echo = stream(iter(_MESSAGES), timeout=self._limit_s)
         _expect("a stream's lengths", [*map(len, echo)], [*map(len, _MESSAGES)])
-        _expect("a refusal", _status_of(channel, "Refuse", self._limit_s), _REFUSAL)
-        unknown = (grpc.StatusCode.UNIMPLEMENTED, "Method not found!", ())
-        _expect("an unknown method", _status_of(channel, "Nothing", self._limit_s), unknown)
+        error = _unary(channel, "Refuse").future(b"", timeout=self._limit_s).exception()
+        status = error.code(), error.details(), tuple(map(tuple, error.trailing_metadata()))
+        _expect("a refusal", status, _REFUSAL)
 
     async def _remaining(self, request: bytes, context: Any) -> bytes:
         return str(context.time_remaining()).encode()
@@ -130,12 +130,6 @@ class _Checked:
 
 def _unary(channel: grpc.Channel, name: str) -> Any:
     return channel.unary_unary(f"/{_SERVICE}/{name}")
-
-
-def _status_of(channel: grpc.Channel, name: str, limit_s: float) -> tuple[Any, ...]:
-    """Return the status that a call ends with: code, details and trailers."""
-    error = _unary(channel, name).future(b"", timeout=limit_s).exception()
-    return error.code(), error.details(), tuple(map(tuple, error.trailing_metadata()))
 
 
 def _expect(what: str, found: object, wanted: object) -> None:

@@ -1,7 +1,8 @@
 """The part of gRPC's private cython module that core/ uses; the only place that imports it.
 
-A batch of operations is started on a call with a tag, and an event with that tag comes out of the completion queue when
-all of them have ended. Of each kind one may be under way. Sources: grpc/_server.py, and grpc/grpc.h in gRPC's core.
+A batch of operations is started on a call with a tag. When all of them have ended, the completion queue returns an
+event with that tag. One operation of each kind may be in progress. Sources: grpc/_server.py, and grpc/grpc.h in gRPC's
+core.
 """
 
 import threading
@@ -19,7 +20,7 @@ CoreCall = Any
 Event = Any
 Operation = Any
 
-# Everything that core/ uses, by class.
+# All classes and attributes that core/ uses.
 _USED: Final = {
     "CompletionQueue": ("poll", "shutdown"),
     "CompletionType": ("queue_shutdown",),
@@ -40,7 +41,7 @@ _USED: Final = {
     "SendStatusFromServerOperation": (),
 }
 _NO_FLAGS: Final = 0
-# No deadline comes as the largest time there is, far beyond this.
+# A call without a deadline has the largest possible time, far beyond this.
 _NO_DEADLINE_S: Final = 1e12
 
 
@@ -55,7 +56,10 @@ def missing() -> list[str]:
 
 
 class PendingOperations:
-    """Counts operations under way: on a closed queue none may start, or gRPC ends the process. Any thread counts."""
+    """Counts the operations in progress. Thread-safe.
+
+    gRPC ends the process if an operation is started on a closed queue.
+    """
 
     def __init__(self) -> None:
         self.count = 0
@@ -67,7 +71,7 @@ class PendingOperations:
             self.count += 1
 
     def end(self) -> None:
-        """Count one as ended, after what follows from it is done."""
+        """Count an operation as ended, after its event was handled."""
         with self._lock:
             self.count -= 1
 
@@ -86,8 +90,7 @@ def new_queue() -> Any:
 
 def is_shutdown(event: Event) -> bool:
     """Whether `event` is the queue's last."""
-    last: bool = event.completion_type == cygrpc.CompletionType.queue_shutdown
-    return last
+    return bool(event.completion_type == cygrpc.CompletionType.queue_shutdown)
 
 
 def new_server(options: tuple[tuple[str, int | str], ...]) -> Any:
@@ -97,7 +100,7 @@ def new_server(options: tuple[tuple[str, int | str], ...]) -> Any:
 
 def deadline_s(event: Event) -> float | None:
     """Return the deadline of the call that `event` brought, by `time.monotonic()`; None for none."""
-    # gRPC gives it by the system clock, which may be set while the call is under way.
+    # gRPC has it by the system clock, which may be set during the call.
     deadline: float = event.call_details.deadline
     return None if deadline > _NO_DEADLINE_S else time.monotonic() + deadline - time.time()
 
@@ -119,9 +122,8 @@ def receive_close() -> Operation:
 
 
 def is_cancelled(event: Event) -> bool:
-    """Whether the call ended before its status was sent: its caller has gone, or its time is up."""
-    cancelled: bool = event.batch_operations[0].cancelled()
-    return cancelled
+    """Whether the call ended before its status was sent: its caller has gone, or its deadline has passed."""
+    return bool(event.batch_operations[0].cancelled())
 
 
 def send_headers() -> Operation:

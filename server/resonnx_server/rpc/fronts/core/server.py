@@ -1,4 +1,4 @@
-"""Takes calls off gRPC's completion queue, on a thread of its own, and hands them to the event loop."""
+"""Polls gRPC's completion queue on a thread of its own, and passes calls to the event loop."""
 
 import asyncio
 import contextlib
@@ -17,7 +17,7 @@ from resonnx_server.rpc.fronts.front import Front, OnUnknown, Options
 
 _log = logging.getLogger(__name__)
 
-# Calls that gRPC may bring before the first of them is looked at.
+# Calls that gRPC may accept before the first of them is handled.
 _ACCEPTED_AHEAD: Final = 32
 
 
@@ -31,7 +31,7 @@ class CoreFront(Front):
     Args:
         options: gRPC's channel arguments.
         on_unknown: Called on the event loop for each call of an unknown method.
-        report: Called with errors that are no caller's fault, and messages for the log; on any thread.
+        report: Called on any thread with a message for the log and an error that no caller has caused.
     """
 
     def __init__(
@@ -48,14 +48,14 @@ class CoreFront(Front):
         self._server.register_completion_queue(self._queue)
         self._shared = Shared(self._call_soon, self._active, report)
         self._thread = threading.Thread(target=self._take_events, name="grpc", daemon=True)
-        # Work for the event loop, and whether it has been told to look.
+        # Work for the event loop, and whether the loop has been woken for it.
         self._wanted: deque[tuple[Callable[[Any], object], Any]] = deque()
-        self._is_told = False
-        # Guards `_is_stopping`: gRPC takes no request for calls once it is told to stop.
+        self._is_woken = False
+        # Guards `_is_stopping`: gRPC must not be asked for another call after its shutdown has begun.
         self._accepting = threading.Lock()
         self._is_stopping = False
         self._is_quiet = asyncio.Event()
-        # Set, while stopping, when an operation has ended and what follows from it is wanted already.
+        # Set, while stopping, when an operation has ended and its event was handled.
         self._ended = asyncio.Event()
         # Set when the queue's thread ends.
         self._is_left = asyncio.Event()
@@ -89,7 +89,7 @@ class CoreFront(Front):
         except TimeoutError:
             self._server.cancel_all_calls()
             await self._is_quiet.wait()
-        # Callers have gone; their handlers, and operations that end only now, are still to see that.
+        # The calls are cancelled; their handlers and operations have not all ended.
         tasks, pending = self._shared.tasks, self._shared.pending
         while tasks or self._wanted or pending.count:
             self._ended.clear()
@@ -115,8 +115,8 @@ class CoreFront(Front):
                 if not is_last:
                     event.tag(event)
             except Exception as error:
-                self._report("an event of gRPC was not understood", error)
-            # It holds its call, which must not live until the next event.
+                self._report("an event of gRPC could not be handled", error)
+            # An event holds its call, which must not live until the next event.
             event = None
             self._shared.pending.end()
             if self._is_stopping:
@@ -124,7 +124,7 @@ class CoreFront(Front):
         self._wake(self._is_left.set)
 
     def _wake(self, act: Callable[[], object]) -> None:
-        # The loop is closed where nobody has waited for the end.
+        # The loop is closed if `stop` was not awaited.
         with contextlib.suppress(RuntimeError):
             self._loop.call_soon_threadsafe(act)
 
@@ -152,15 +152,15 @@ class CoreFront(Front):
 
     def _call_soon(self, act: Callable[[Any], object], value: Any) -> None:
         self._wanted.append((act, value))
-        if not self._is_told:
-            self._is_told = True
+        if not self._is_woken:
+            self._is_woken = True
             self._wake(self._act)
 
     # On the event loop.
 
     def _act(self) -> None:
-        # First, so that what is added from here on either is seen below or wakes the loop again.
-        self._is_told = False
+        # First, so that work added from here on is either done below or wakes the loop again.
+        self._is_woken = False
         wanted = self._wanted
         while wanted:
             act, value = wanted.popleft()
