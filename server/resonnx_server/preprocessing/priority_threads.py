@@ -6,6 +6,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any, Final, Generic, TypeVar
 
 from resonnx_server.errors import Unavailable
@@ -17,14 +18,14 @@ _CLOSED: Final = "the server is shutting down"
 # For each priority, bytes and arrival number by job. Unlike a dict, an OrderedDict removes its first entries in O(1).
 _Levels = list[OrderedDict[T, tuple[int, int]]]
 
-# Pictures of a megapixel or two are outside the budget, so that they do not wait behind large ones.
+# Pictures of one or two megapixels are outside the budget, so that they do not wait behind large ones.
 SMALL_BYTES: Final = 16 << 20
 
 
 class DecodeQueue(Generic[T]):
     """Jobs that wait for a thread and for memory.
 
-    Large jobs never overtake a large job that waits for memory, so that each gets its turn. Small jobs need no budget.
+    A large job that waits for memory is never overtaken by another large one. Small jobs need no budget.
 
     Args:
         max_bytes: Budget of all large jobs in progress; a larger job runs alone.
@@ -42,7 +43,7 @@ class DecodeQueue(Generic[T]):
 
         Args:
             job: Hashable; not in the queue yet.
-            priority: 1 (first) to batcher.PRIORITY_LEVELS.
+            priority: 1 (first) to queue.PRIORITY_LEVELS.
             size: Its memory in bytes.
         """
         self._arrivals += 1
@@ -98,14 +99,12 @@ class DecodeQueue(Generic[T]):
         return None
 
 
+@dataclass(slots=True, eq=False)
 class _Job(Generic[T]):
     """Work and the future of its result."""
 
-    __slots__ = ("future", "work")
-
-    def __init__(self, work: Callable[[], T], future: "asyncio.Future[T]") -> None:
-        self.work = work
-        self.future = future
+    work: Callable[[], T]
+    future: "asyncio.Future[T]"
 
 
 class PriorityThreads:
@@ -134,7 +133,7 @@ class PriorityThreads:
 
         Args:
             work: Should release the GIL.
-            priority: 1 (first) to batcher.PRIORITY_LEVELS.
+            priority: 1 (first) to queue.PRIORITY_LEVELS.
             size: Its memory in bytes.
 
         Raises:
@@ -215,7 +214,7 @@ class PriorityThreads:
 
 
 def _post(future: "asyncio.Future[T]", result: T | None = None, error: BaseException | None = None) -> None:
-    # A closed loop awaits nothing.
+    # The loop may be closed.
     with suppress(RuntimeError):
         future.get_loop().call_soon_threadsafe(_finish, future, result, error)
 

@@ -1,11 +1,12 @@
-"""Maps errors to gRPC statuses, so that every call ends with exactly one.
+"""Maps errors to gRPC statuses.
 
-Errors that are not a ServerError are INTERNAL to the caller and a traceback in the log.
+Errors that are not a ServerError end a call with INTERNAL; the log has their traceback.
 """
 
 import asyncio
 import functools
 import logging
+import time
 from collections.abc import Awaitable, Callable
 from typing import Any, Final, NoReturn, TypeVar, cast
 
@@ -26,7 +27,7 @@ R = TypeVar("R")
 C = TypeVar("C", bound=Call)
 
 _DOMAIN: Final = "resonnx"
-# Nearest class wins, in the order of an error's own bases.
+# For other classes, the entry of the nearest base class counts.
 _CODES: Final[dict[type[errors.ServerError], grpc.StatusCode]] = {
     errors.InvalidInput: grpc.StatusCode.INVALID_ARGUMENT,
     errors.NotFound: grpc.StatusCode.NOT_FOUND,
@@ -56,7 +57,7 @@ def outcome_of(error: Exception, method: str) -> tuple[grpc.StatusCode, errors.S
 
 
 def pushback_ms(error: errors.ServerError) -> int | None:
-    """Return after how many ms a refused caller should retry: -1 for never, None if it was not refused."""
+    """Return the retry hint of a refused call in ms: -1 for never; None if it was not refused."""
     if isinstance(error, errors.Overloaded):
         return error.retry_after_ms
     is_final = isinstance(error, errors.DeadlineUnreachable | errors.SlowReader | errors.MessageTooLarge)
@@ -66,7 +67,7 @@ def pushback_ms(error: errors.ServerError) -> int | None:
 def one_status(
     method: Callable[[S, Q, C], Awaitable[R]],
 ) -> Callable[[S, Q, C], Awaitable[R]]:
-    """Make a servicer's method end with one status, whatever it raises; for messages and streams."""
+    """Set the call's status from any error that a servicer's method raises; for messages and streams."""
 
     @functools.wraps(method)
     async def call(self: S, request: Q, context: C) -> R:
@@ -133,7 +134,7 @@ def rejection(error: errors.ServerError) -> Rejected:
     return Rejected(code, error.message, _trailers(code, error))
 
 
-def deadline_ns(context: Context, now_ns: int) -> int | None:
+def deadline_ns(context: Context) -> int | None:
     """Return the caller's deadline as monotonic ns, or None if it set none."""
     remaining = context.time_remaining()
-    return None if remaining is None else now_ns + int(remaining * 1e9)
+    return None if remaining is None else time.monotonic_ns() + int(remaining * 1e9)

@@ -2,14 +2,14 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
-from typing import Any, Final, Generic, Protocol, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
 from resonnx_server.errors import ServerError, SlowReader, Unavailable
 from resonnx_server.rpc.boundary import is_cancelled
+from resonnx_server.rpc.fronts.call import StreamCall
 
 Q = TypeVar("Q")
 R = TypeVar("R")
-R_contra = TypeVar("R_contra", contravariant=True)
 
 # Read-ahead: requests of one stream that are read before their answers are put.
 IN_FLIGHT: Final = 64
@@ -17,20 +17,6 @@ IN_FLIGHT: Final = 64
 UNREAD: Final = 256
 # Bytes of answers held back for an earlier one, beyond which no request is read.
 HELD_BYTES: Final = 1 << 20
-
-
-class Answers(Protocol[R_contra]):
-    """The sending side of a stream."""
-
-    def put(self, answer: R_contra) -> "asyncio.Future[None] | None":
-        """Queue an answer to be sent; the future, if there is one, is done when there is room for more."""
-
-    @property
-    def unsent(self) -> int:
-        """Answers that are not sent yet."""
-
-    def drop_unsent(self) -> None:
-        """Forget them."""
 
 
 class Ordered(Generic[R]):
@@ -79,7 +65,7 @@ class Ordered(Generic[R]):
 async def pipeline(
     requests: AsyncIterator[Q],
     answer: Callable[[Q, Callable[[R], None]], Awaitable[R]],
-    answers: Answers[R],
+    answers: StreamCall,
     closing: asyncio.Event,
     in_flight: int = IN_FLIGHT,
     unread: int = UNREAD,
@@ -93,7 +79,7 @@ async def pipeline(
     Args:
         requests: Read until it ends; an error in it ends the stream with that error.
         answer: An error in it ends the stream with that error.
-        answers: Takes them.
+        answers: The call that they are sent by.
         closing: When set, no more is read, requests under way are answered, and the stream ends.
         in_flight: Most requests that are read and not answered, or whose answers wait for room.
         unread: Most unsent answers when a part is emitted.

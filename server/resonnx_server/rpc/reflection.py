@@ -1,10 +1,10 @@
-"""Server reflection, from which grpcurl and the like learn the services: v1alpha and v1.
+"""Server reflection, v1alpha and v1, for grpcurl and similar tools.
 
-grpcio-reflection has v1alpha only. Its messages serve both: they differ in their package, which is not on the wire.
+grpcio-reflection has v1alpha only. Its messages serve both versions, which differ in their package only.
 """
 
 from collections.abc import Iterable
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import grpc
 from google.protobuf.descriptor import FileDescriptor
@@ -13,21 +13,16 @@ from google.protobuf.descriptor_pool import DescriptorPool
 from google.rpc import error_details_pb2, status_pb2
 from grpc_reflection.v1alpha import reflection, reflection_pb2
 
+from resonnx_server.rpc.messages import BoundedMessages
+
 _V1ALPHA: Final = "grpc.reflection.v1alpha"
 _V1: Final = "grpc.reflection.v1"
-# What a status carries that says more than a code.
+# Messages in the details of a status.
 _DETAILS: Final = (status_pb2.DESCRIPTOR, error_details_pb2.DESCRIPTOR)
 
 
-class Registry(Protocol):
-    """Takes the handlers of a service; BoundedMessages and the fronts do."""
-
-    def add_registered_method_handlers(self, service: str, handlers: dict[str, Any]) -> None:
-        """Serve a service's methods."""
-
-
 class _ReflectionServicer(reflection.aio.ReflectionServicer):  # type: ignore[misc]
-    """Knows methods too, which the descriptor pool does not find by name."""
+    """Finds methods as well, which the descriptor pool cannot find by name."""
 
     def _file_containing_symbol(self, request: Any, fully_qualified_name: str) -> Any:
         service, _, method = fully_qualified_name.rpartition(".")
@@ -38,7 +33,7 @@ class _ReflectionServicer(reflection.aio.ReflectionServicer):  # type: ignore[mi
         return super()._file_containing_symbol(request, service if is_method else fully_qualified_name)
 
 
-def add_reflection(server: Registry, services: Iterable[str], files: Iterable[FileDescriptor]) -> None:
+def add_reflection(server: BoundedMessages, services: Iterable[str], files: Iterable[FileDescriptor]) -> None:
     """Serve reflection of `services`, which are described in `files`, and of itself."""
     pool = _merged_pool([*files, *_DETAILS, reflection_pb2.DESCRIPTOR])
     pool.Add(_as_v1())

@@ -1,20 +1,16 @@
-"""The calls whose answers are not all sent."""
+"""The calls in progress: those whose answers are not all sent."""
 
 import asyncio
 import threading
 from collections.abc import Callable, Collection
-from typing import Any, Protocol
+from typing import Any
 
 import grpc
 
 from resonnx_server.rpc.fronts.call import Call, Handler
 
-
-class CallSoon(Protocol):
-    """Has the event loop call `act(value)` soon."""
-
-    def __call__(self, act: Callable[[Any], object], value: Any) -> None:
-        """Schedule the call; from any thread."""
+# Called with a function and its argument, from any thread: the event loop calls the function soon.
+CallSoon = Callable[[Callable[[Any], object], Any], object]
 
 
 class ActiveCalls:
@@ -27,7 +23,7 @@ class ActiveCalls:
         self._call_soon = call_soon
         self._lock = threading.Lock()
         self._calls: set[Call] = set()
-        # Those of them that `wait` waits for.
+        # The calls that `wait` waits for.
         self._awaited: set[Call] = set()
         self._are_answered = asyncio.Event()
 

@@ -1,8 +1,7 @@
 """Checks a tensor request against its model, and reads its inputs. Errors name the input and the expected value."""
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import Any, Final
 
 import numpy as np
@@ -26,28 +25,6 @@ _MAX_RANK: Final = 8
 _MAX_ELEMENTS: Final = 2**31 - 1
 
 _Shape = tuple[int, ...]
-Content = bytes | memoryview | None
-
-
-@dataclass(frozen=True, slots=True)
-class _Announced:
-    """An input whose content is not checked yet: raw, or typed and cut out of `tensor`; None if it is in `tensor`."""
-
-    tensor: InputTensor
-    shape: _Shape
-    dtype: np.dtype[Any]
-    content: Content
-    is_raw: bool
-    is_typed: bool
-
-    def read(self) -> Work[Array]:
-        """Return it as an array."""
-        if self.is_raw:
-            assert self.content is not None
-            return contents.from_raw(self.content, self.shape, self.dtype, self.tensor, is_typed=self.is_typed)
-        typed = self.content
-        assert not isinstance(typed, bytes)
-        return contents.from_contents(typed, self.shape, self.dtype, self.tensor)
 
 
 async def read_inputs(request: InferRequest, model: Model, pieces: Pieces) -> Tensors:
@@ -65,7 +42,8 @@ async def read_inputs(request: InferRequest, model: Model, pieces: Pieces) -> Te
     raw = request.raw
     if raw and len(raw) != len(given):
         raise InvalidInput("raw_input_contents", f"{len(raw)} entries for {len(given)} inputs; give one each, or none")
-    announced: list[_Announced] = []
+    # Generators, of which none begins before all inputs are checked.
+    reading: dict[str, Work[Array]] = {}
     elements = size = 0
     for i, tensor in enumerate(given):
         shape, dtype = _shape_of(tensor), _dtype_of(tensor)
@@ -75,27 +53,26 @@ async def read_inputs(request: InferRequest, model: Model, pieces: Pieces) -> Te
             _check_picture(tensor, shape, dtype, model)
         if "shared_memory_region" in tensor.parameters:
             raise InvalidInput(f"{field_of(tensor)}.parameters", "shared memory is not supported")
-        if raw:
-            content: Content = raw[i]
-        else:
-            content = request.typed.get(i)
         if not raw or dtype.hasobject:
             elements += math.prod(shape)
         elif dtype.itemsize > 1:
             # It may have to be copied.
             size += len(raw[i])
-        is_typed = i in request.typed or tensor.HasField("contents")
-        announced.append(_Announced(tensor, shape, dtype, content, is_raw=bool(raw), is_typed=is_typed))
-    if model.manifest is not None and len(announced) > 1:
-        announced = [one for one in announced if one.tensor.name == describe.IMAGE]
-    work = _read(announced)
+        if raw:
+            is_typed = i in request.typed or tensor.HasField("contents")
+            reading[tensor.name] = contents.from_raw(raw[i], shape, dtype, tensor, is_typed=is_typed)
+        else:
+            reading[tensor.name] = contents.from_contents(request.typed.get(i), shape, dtype, tensor)
+    if model.manifest is not None and len(reading) > 1:
+        reading = {describe.IMAGE: reading[describe.IMAGE]}
+    work = _read(reading)
     return at_once(work) if elements <= _SMALL_ELEMENTS and size <= _SMALL_BYTES else await pieces.run(work)
 
 
-def _read(announced: Sequence[_Announced]) -> Work[Tensors]:
+def _read(reading: Mapping[str, Work[Array]]) -> Work[Tensors]:
     arrays: Tensors = {}
-    for one in announced:
-        arrays[one.tensor.name] = yield from one.read()
+    for name, work in reading.items():
+        arrays[name] = yield from work
     return arrays
 
 

@@ -85,15 +85,11 @@ def keeps_order(request: pb.ModelInferRequest) -> bool:
     The default, except for `stream`, whose parts are paired by id.
     """
     given = request.parameters
-    if not given or (len(given) == 1 and _ALLOWED_RESERVED in given):
-        return True
     if "stream" in given and given["stream"].bool_param:
         return False
-    return (
-        "preserve_ordering" not in given
-        or given["preserve_ordering"].WhichOneof(_CHOICE) != "bool_param"
-        or (given["preserve_ordering"].bool_param)
-    )
+    # A parameter of another type is refused later, in order.
+    kept = given.get("preserve_ordering")
+    return kept is None or kept.WhichOneof(_CHOICE) != "bool_param" or kept.bool_param
 
 
 def check_classification(parameters: RequestParameters, model: Model, inputs: Tensors) -> None:

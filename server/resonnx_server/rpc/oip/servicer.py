@@ -1,6 +1,5 @@
 """The service inference.GRPCInferenceService, the tensor protocol, over the same models and queues."""
 
-import time
 from collections.abc import AsyncIterator, Callable
 from importlib.metadata import version as distribution_version
 from typing import Final
@@ -124,7 +123,7 @@ class InferenceServicer(grpc_service_pb2_grpc.GRPCInferenceServiceServicer):
     @one_status
     async def ModelInfer(self, request: InferRequest, context: Context) -> bytes:  # noqa: N802
         """Run one request of any number of rows, and return a ModelInferResponse, serialized."""
-        return await self._model_infer(request, deadline_ns(context, time.monotonic_ns()))
+        return await self._model_infer(request, deadline_ns(context))
 
     @one_status
     async def ModelStreamInfer(  # noqa: N802
@@ -137,7 +136,7 @@ class InferenceServicer(grpc_service_pb2_grpc.GRPCInferenceServiceServicer):
         vision.proto.
         With the parameter `stream`, a captioner's words are sent as they join the stable prefix.
         """
-        deadline = deadline_ns(context, time.monotonic_ns())
+        deadline = deadline_ns(context)
 
         async def answer(request: InferRequest, emit: EmitPart) -> bytes:
             try:

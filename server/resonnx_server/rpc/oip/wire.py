@@ -5,7 +5,7 @@ Protobuf's own parser holds the GIL until it has read, and copied, the whole mes
 
 from collections.abc import Iterator
 from functools import lru_cache
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -20,17 +20,14 @@ _LONGEST_VARINT: Final = 10
 Bytes = npt.NDArray[np.uint8]
 
 
-class Field:
+class Field(NamedTuple):
     """A field of a message: its number, wire type, and positions of the field, of its content, and of their end."""
 
-    __slots__ = ("content", "end", "kind", "number", "start")
-
-    def __init__(self, number: int, kind: int, start: int, content: int, end: int) -> None:
-        self.number = number
-        self.kind = kind
-        self.start = start
-        self.content = content
-        self.end = end
+    number: int
+    kind: int
+    start: int
+    content: int
+    end: int
 
 
 def fields(message: memoryview) -> Iterator[Field]:

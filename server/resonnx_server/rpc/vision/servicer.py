@@ -1,6 +1,5 @@
 """resonnx.v1.Vision: messages to requests of inference/, and results back to messages."""
 
-import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Final
 
@@ -52,14 +51,14 @@ class VisionServicer(vision_pb2_grpc.VisionServicer):
     @one_status
     async def Classify(self, request: pb.ClassifyRequest, context: Context) -> pb.ClassifyResponse:  # noqa: N802
         """Labels and scores of one picture."""
-        return await self._classify(request, deadline_ns(context, time.monotonic_ns()))
+        return await self._classify(request, deadline_ns(context))
 
     @one_status
     async def ClassifyStream(  # noqa: N802
         self, requests: AsyncIterator[pb.ClassifyRequest], context: StreamContext
     ) -> None:
         """Classify many pictures; one that fails does not end the stream."""
-        deadline = deadline_ns(context, time.monotonic_ns())
+        deadline = deadline_ns(context)
 
         async def answer(message: pb.ClassifyRequest, emit: object) -> pb.ClassifyStreamResponse:
             try:
@@ -74,12 +73,12 @@ class VisionServicer(vision_pb2_grpc.VisionServicer):
     @one_status
     async def Caption(self, request: pb.CaptionRequest, context: Context) -> pb.CaptionResponse:  # noqa: N802
         """The caption of one picture."""
-        return await self._caption(request, None, deadline_ns(context, time.monotonic_ns()))
+        return await self._caption(request, None, deadline_ns(context))
 
     @one_status
     async def StreamCaption(self, request: pb.CaptionRequest, context: StreamContext) -> None:  # noqa: N802
         """Words of the best caption as they join its stable prefix, then the whole answer."""
-        deadline = deadline_ns(context, time.monotonic_ns())
+        deadline = deadline_ns(context)
 
         async def answer(message: pb.CaptionRequest, emit: EmitEvent) -> pb.StreamCaptionResponse:
             return pb.StreamCaptionResponse(final=await self._caption(message, emit, deadline))
