@@ -1,8 +1,8 @@
 """Messages about models: served, loading and refused."""
 
-from resonnx_proto.v1 import manifest_pb2, vision_pb2
+from resonnx_proto.v1 import vision_pb2
 
-from resonnx_server.inference.registry import Model, Models, Refusal
+from resonnx_server.inference.registry import Model, Models
 
 
 def list_models(models: Models) -> vision_pb2.ListModelsResponse:
@@ -11,7 +11,13 @@ def list_models(models: Models) -> vision_pb2.ListModelsResponse:
     for name, version in models.awaited.items():
         loading = vision_pb2.MODEL_STATE_LOADING
         summaries[name] = vision_pb2.ModelSummary(name=name, version=version, state=loading)
-    summaries |= {refusal.name: _refused_summary(refusal) for refusal in models.refused}
+    for refusal in models.refused:
+        summaries[refusal.name] = vision_pb2.ModelSummary(
+            name=refusal.name,
+            version=refusal.version,
+            state=vision_pb2.MODEL_STATE_REFUSED,
+            reason=refusal.reason,
+        )
     return vision_pb2.ListModelsResponse(models=[summaries[name] for name in sorted(summaries)])
 
 
@@ -42,14 +48,4 @@ def get_model(model: Model, max_message_bytes: int) -> vision_pb2.GetModelRespon
 def _summary(model: Model) -> vision_pb2.ModelSummary:
     return vision_pb2.ModelSummary(
         name=model.name, version=model.version, task=model.task.kind, state=vision_pb2.MODEL_STATE_READY
-    )
-
-
-def _refused_summary(refusal: Refusal) -> vision_pb2.ModelSummary:
-    return vision_pb2.ModelSummary(
-        name=refusal.name,
-        version=refusal.version,
-        task=manifest_pb2.TASK_UNSPECIFIED,
-        state=vision_pb2.MODEL_STATE_REFUSED,
-        reason=refusal.reason,
     )

@@ -1,15 +1,24 @@
 """The tensor protocol's `timeout`, in microseconds, counts where settings say so: many clients send seconds."""
 
 import asyncio
+import io
 import re
+import struct
 from collections.abc import Iterator
 
+import grpc
 import numpy as np
 import pytest
 import tritonclient.grpc as triton
+from PIL import Image
+from resonnx_proto.inference import grpc_service_pb2 as oip
+from resonnx_proto.inference import grpc_service_pb2_grpc
+from resonnx_proto.v1 import vision_pb2, vision_pb2_grpc
 from resonnx_server.errors import DeadlineExceeded, DeadlineUnreachable, Overloaded, ServerError, WaitTooLong
 from resonnx_server.inference.requests import ActiveRequest, MemoryBudget
 from tritonclient.utils import InferenceServerException
+
+from ...waiting import until
 
 # As clients send them that mean seconds or milliseconds.
 SHORT = (1, 5, 30, 300, 1000)
@@ -59,6 +68,34 @@ def test_a_deadline_of_the_call_is_not_blamed_on_a_longer_timeout(server) -> Non
     with triton.InferenceServerClient(server.grpc) as client, pytest.raises(InferenceServerException) as refused:
         client.infer("digits", _pixels(), timeout=20_000_000, client_timeout=0.0005)
     assert not re.search("timeout' is", refused.value.message())
+
+
+async def test_a_call_that_ends_at_its_deadline_is_not_counted_as_cancelled(server) -> None:
+    """Nothing is predicted for pictures of an unknown kind: gRPC ends the call while one is decoded."""
+
+    def counted() -> list[float]:
+        return [
+            server.metric("resonnx_request_errors_total", model="digits", reason=reason)
+            for reason in ("DEADLINE_EXCEEDED", "CANCELLED")
+        ]
+
+    late, cancelled = counted()
+    file = io.BytesIO()
+    Image.new("RGB", (6000, 6000)).save(file, "PNG", compress_level=1)
+    png = file.getvalue()
+    infer = oip.ModelInferRequest(model_name="digits", raw_input_contents=[struct.pack("<I", len(png)) + png])
+    infer.inputs.add(name="image", datatype="BYTES", shape=[1])
+    classify = vision_pb2.ClassifyRequest(model="digits", image=vision_pb2.Image(encoded=png))
+    with grpc.insecure_channel(server.grpc) as channel:
+        for call, request in (
+            (vision_pb2_grpc.VisionStub(channel).Classify, classify),
+            (grpc_service_pb2_grpc.GRPCInferenceServiceStub(channel).ModelInfer, infer),
+        ):
+            with pytest.raises(grpc.RpcError) as ended:
+                call(request, timeout=0.1)
+            assert ended.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+    await until(lambda: sum(counted()) == late + cancelled + 2)
+    assert counted() == [late + 2, cancelled]
 
 
 def _request(timeout_us: int, *, named: bool = True) -> ActiveRequest:
