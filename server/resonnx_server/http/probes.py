@@ -12,7 +12,7 @@ from resonnx_server.observe.exposition import accepted_format, accepts_gzip, pag
 from resonnx_server.observe.metrics import Metrics
 
 _PLAIN: Final = {"Content-Type": "text/plain; charset=utf-8"}
-# No traceback for bytes that are no HTTP, as of a gRPC client at the wrong port.
+# No traceback for requests that are not HTTP, as of a gRPC client on the wrong port.
 logging.getLogger("aiohttp.server").addFilter(
     lambda record: not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError))
 )
@@ -22,8 +22,8 @@ class Probes:
     """The HTTP server.
 
     Args:
-        models: For readiness.
-        metrics: For /metrics.
+        models: The models that /readyz reports.
+        metrics: The registry that /metrics exposes.
     """
 
     def __init__(self, models: Models, metrics: Metrics) -> None:
@@ -48,7 +48,7 @@ class Probes:
     async def _get_metrics(self, request: web.Request) -> web.Response:
         written = accepted_format(_header(request, "Accept"))
         compressed = accepts_gzip(_header(request, "Accept-Encoding"))
-        # Counters belong to the event loop, which goes on between families; the page is written on a thread.
+        # Counters are read on the event loop, with a break after each family; the page is written on a thread.
         families = []
         for family in self._metrics.registry.collect():
             families.append(family)

@@ -23,14 +23,14 @@ async def caption(
     """Return the captions of a request's pictures, in their order.
 
     Args:
-        request: Of a captioner.
+        request: A request of a captioner.
         pictures: One or more.
-        options: For all of them.
+        options: Decode options of all pictures.
         on_words: Called on the event loop with words that join the stable prefix of the best caption; one picture only.
 
     Raises:
         BadImage: A picture cannot be decoded.
-        ServerError: See Engine.submit.
+        ServerError: As Engine.reserve and Engine.submit.
     """
     found = await request.in_time(_caption(request, pictures, options, on_words))
     request.timing = max((each.timing for each in found), key=lambda timing: timing.queue_ns)

@@ -10,7 +10,7 @@ async def classify(request: ActiveRequest, pictures: Pictures) -> Tensors:
 
     Raises:
         BadImage: A picture cannot be decoded.
-        ServerError: See Engine.submit.
+        ServerError: As Engine.reserve and Engine.submit.
     """
     outputs, request.timing = await request.in_time(_classify(request, pictures))
     return outputs

@@ -44,8 +44,8 @@ class Model:
     Attributes:
         manifest: None for a bare ONNX file.
         identity: sha256 of SHA256SUMS, hex; empty for a bare ONNX file.
-        verified: Its answers agreed with the golden examples at load.
-        inputs: As the tensor protocol shows them, with the batch axis first (if max_batch_size > 0).
+        verified: The answers agreed with the golden examples at load.
+        inputs: Inputs of the tensor protocol, with the batch axis first (if max_batch_size > 0).
         optional_inputs: A bare graph's initializers that are inputs as well, in their own shapes, without a batch axis.
         pictures: How picture files become its input; None for a bare ONNX file.
         max_batch_size: In rows; 0 if each request runs alone.
@@ -120,16 +120,16 @@ class Models:
         self._refused[refusal.name] = refusal
 
     def find(self, name: str, version: int = 0, task: Task | None = None) -> Model:
-        """Return the model that a call is for, or count the call as rejected. See `get`.
+        """Return the model of a call, or count the call as rejected.
 
         Args:
-            name: The model.
-            version: Of it; 0 is the one served by default.
-            task: What it must do; None is any.
+            name: The model's name.
+            version: The model's version; 0 is the one served by default.
+            task: The task of the call; None is any.
 
         Raises:
             ServerError: As `get`.
-            WrongTask: The model does something else.
+            WrongTask: The model has another task.
         """
         try:
             model = self.get(name, version)

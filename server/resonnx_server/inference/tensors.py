@@ -11,12 +11,12 @@ async def infer(request: ActiveRequest, inputs: Tensors, *, whole: bool) -> Tens
     """Return the model's outputs by name.
 
     Args:
-        request: Of a bare ONNX file.
+        request: A request of a bare ONNX file.
         inputs: Arrays by input name, checked against the model.
         whole: Run them in a batch of their own; see TensorCost.
 
     Raises:
-        ServerError: See Engine.submit.
+        ServerError: As Engine.reserve and Engine.submit.
     """
     outputs, request.timing = await request.in_time(_infer(request, inputs, whole))
     return outputs

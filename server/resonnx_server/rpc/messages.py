@@ -112,7 +112,7 @@ class InferRequest:
 
     Attributes:
         message: The request without the contents below.
-        raw: Its raw_input_contents.
+        raw: The raw_input_contents.
         typed: Typed contents that were cut out of `message`, serialized, by their input's index.
         size: Bytes of the whole.
     """

@@ -52,4 +52,4 @@ class Front(ABC):
 
     @abstractmethod
     async def stop(self, grace_s: float) -> None:
-        """Accept no more calls, wait `grace_s` for those under way, then cancel them. Safe to call again."""
+        """Accept no more calls, wait `grace_s` for those in progress, then cancel them. Safe to call again."""

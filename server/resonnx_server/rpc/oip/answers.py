@@ -44,7 +44,7 @@ class Output:
     """A requested output.
 
     Args:
-        name: Its name.
+        name: The output's name.
         array: Numbers, or str or bytes.
         top_k: Number of best classes to return instead; 0 returns the output itself.
         labels: Names of the classes, if they have names.
@@ -74,7 +74,7 @@ class AnswerEncoder:
 
     Args:
         max_message_bytes: The largest answer.
-        pieces: Where large answers are made.
+        pieces: The thread that encodes large answers.
     """
 
     def __init__(self, max_message_bytes: int, pieces: Pieces) -> None:
@@ -94,11 +94,11 @@ class AnswerEncoder:
         """Return the final answer to a request; raises as `encode`.
 
         Args:
-            request: Its message.
-            model: Its model.
-            outputs: The model's.
+            request: The request's message.
+            model: The model that it is for.
+            outputs: The model's outputs by name.
             wanted: Names of the requested outputs.
-            top_k: Number of classes to return in place of an output, by its name.
+            top_k: Number of classes to return in place of an output, by output name.
             streamed: The answer is one of ModelStreamInfer.
         """
         labels = model.manifest.classifier.labels if model.manifest is not None else ()

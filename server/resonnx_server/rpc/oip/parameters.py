@@ -32,7 +32,7 @@ class RequestParameters:
 
     Attributes:
         timeout_us: 0 is none. Ignored unless the model's `allow_timeout_override` is set.
-        priority: As ActiveRequest.limit takes it.
+        priority: 1 (first) to PRIORITY_LEVELS, not checked; 0 is the default.
         top_k: Number of classes by output.
         caption: Decode options of a captioner.
         stream: Emit a captioner's words as they join the stable prefix.

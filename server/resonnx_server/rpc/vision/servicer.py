@@ -157,8 +157,8 @@ def classify_response(
     """Return the answer's best classes, best first, and its features, in pieces: there may be thousands of classes.
 
     Args:
-        outputs: The model's for one picture: `probabilities` [1,K] and `features` [1,D].
-        labels: Of the K classes.
+        outputs: The model's outputs for one picture: `probabilities` [1,K] and `features` [1,D].
+        labels: Names of the K classes.
         top_k: Number of classes, 1..K.
         features: Include the features.
     """

@@ -27,7 +27,7 @@ class AioCall(Call):
     __slots__ = ("_context", "_is_ended", "_task")
 
     def __init__(self, handler: Handler, context: Context) -> None:
-        # By the system clock, which may be set while the call is under way.
+        # gRPC has it by the system clock, which may be set during the call.
         remaining = context.time_remaining()
         super().__init__(handler, None if remaining is None else time.monotonic() + remaining)
         self._context = context
@@ -64,7 +64,7 @@ class AioStreamCall(AioCall, StreamCall):
         self._tasks = tasks
         self._reading: asyncio.Task[None] | None = None
         self._sending: asyncio.Task[None] | None = None
-        # Set when a request has come, or none will; and when there is room for another, or none is wanted.
+        # Set when a request has arrived or the requests have ended; and when there is room, or the call is over.
         self._arrived, self._has_room = asyncio.Event(), asyncio.Event()
         # No more requests will come.
         self._is_read = False

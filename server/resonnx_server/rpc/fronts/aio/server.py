@@ -13,7 +13,7 @@ from resonnx_server.rpc.fronts.front import Front, OnUnknown, Options
 
 _log = logging.getLogger(__name__)
 
-# How often a failure of grpc.aio is looked for, and the time that calls under way have then.
+# Interval of the check for a failure of grpc.aio, and the grace period of its calls after one.
 _WATCH_S: Final = 1.0
 _FAILED_GRACE_S: Final = 30.0
 
@@ -58,7 +58,7 @@ class AioFront(Front):
         self._watcher = asyncio.create_task(self._watch())
 
     async def stop(self, grace_s: float) -> None:
-        """Accept no more calls, wait `grace_s` for those under way, then cancel them. Safe to call again."""
+        """Accept no more calls, wait `grace_s` for those in progress, then cancel them. Safe to call again."""
         if self._watcher is not None:
             self._watcher.cancel()
         await asyncio.gather(*(server.stop(grace_s) for server in self._servers))

@@ -14,11 +14,11 @@ from resonnx_server.rpc.fronts.core import operations as ops
 
 @dataclass(frozen=True)
 class Shared:
-    """What all calls of a server share.
+    """State that all calls of a server share.
 
     Attributes:
         call_soon: To the event loop.
-        active: The calls.
+        active: The calls in progress.
         report: Takes errors, and messages for the log.
         tasks: The tasks that run their handlers.
         pending: Counts operations.
@@ -42,7 +42,7 @@ class CoreCall(Call):
         core: gRPC's object of the call.
         handler: The handler of the called method.
         deadline_s: The caller's deadline by `time.monotonic()`; None for none.
-        shared: The server's.
+        shared: The state that all calls of the server share.
     """
 
     __slots__ = ("_core", "_over", "_shared", "_task")
@@ -52,7 +52,7 @@ class CoreCall(Call):
         self._core = core
         self._shared = shared
         self._task: asyncio.Task[bytes | None] | None = None
-        # Nothing may be sent any more: the status is, or the caller has gone.
+        # The status was sent, or the caller has gone: nothing may be sent any more.
         self._over = False
 
     # On the queue's thread.

@@ -76,7 +76,7 @@ class CoreFront(Front):
             self._accept_another()
 
     async def stop(self, grace_s: float) -> None:
-        """Accept no more calls, wait `grace_s` for those under way, then cancel them. Safe to call again."""
+        """Accept no more calls, wait `grace_s` for those in progress, then cancel them. Safe to call again."""
         if not self._thread.is_alive():
             return
         with self._accepting:
