@@ -121,9 +121,9 @@ def test_no_request_holds_up_others(server, channel, infer, kind: str) -> None:
 @pytest.mark.parametrize(
     ("request_of", "told"),
     [
-        (partial(_wide, 1024, 1000), "classification asks for 1024000 classes in all, more than 1000000"),
-        (partial(_wide, 1001, 2**40), "classification asks for 1001000 classes in all, more than 1000000"),
-        (partial(_made, "FP32", 2_000_000, y=1_000_001), "classification asks for 1000001 classes in all"),
+        (partial(_wide, 1024, 1000), "classification requests 1024000 classes in total, more than 1000000"),
+        (partial(_wide, 1001, 2**40), "classification requests 1001000 classes in total, more than 1000000"),
+        (partial(_made, "FP32", 2_000_000, y=1_000_001), "classification requests 1000001 classes in total"),
     ],
 )
 def test_more_classes_than_may_be_asked_for(infer, request_of: Callable[[], bytes], told: str) -> None:

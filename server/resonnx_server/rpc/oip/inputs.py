@@ -163,16 +163,16 @@ def overrides_initializers(inputs: Tensors, model: Model) -> bool:
 
 
 def wanted_outputs(request: pb.ModelInferRequest, model: Model) -> list[str]:
-    """Return the names of the outputs that a request asks for; all if it names none."""
+    """Return the names of the requested outputs; all if none is named."""
     names = [spec.name for spec in model.outputs]
     if not request.outputs:
         return names
     if len(request.outputs) > len(names):
-        raise InvalidInput("outputs", f"{len(request.outputs)} are asked for; the model has {len(names)}")
+        raise InvalidInput("outputs", f"{len(request.outputs)} are requested; the model has {len(names)}")
     asked: set[str] = set()
     for output in request.outputs:
         if output.name in asked:
-            raise InvalidInput("outputs", f"{output.name[:64]!r} is asked for twice")
+            raise InvalidInput("outputs", f"{output.name[:64]!r} is requested twice")
         asked.add(output.name)
         if output.name not in names:
             raise InvalidInput("outputs", f"{output.name[:64]!r} is not one of {names}")

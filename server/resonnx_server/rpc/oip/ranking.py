@@ -29,9 +29,9 @@ def ranked_shape(shape: tuple[int, ...], top_k: int, *, batched: bool) -> tuple[
 
 
 def check_classes(count: int) -> None:
-    """Raise InvalidInput if a request asks for more than MAX_CLASSES in all."""
+    """Raise InvalidInput if more than MAX_CLASSES are requested in total."""
     if count > MAX_CLASSES:
-        raise InvalidInput("outputs", f"classification asks for {count} classes in all, more than {MAX_CLASSES}")
+        raise InvalidInput("outputs", f"classification requests {count} classes in total, more than {MAX_CLASSES}")
 
 
 def best_classes(array: Array, top_k: int, labels: Sequence[str], *, batched: bool) -> Iterator[list[bytes] | None]:

@@ -116,5 +116,5 @@ async def test_classes_over_the_limit_are_built_no_further_than_it() -> None:
 async def test_classes_of_all_outputs_are_counted_together() -> None:
     scores: Any = np.zeros((1000, 1000), np.float32)
     encode = AnswerEncoder(1 << 20, PIECES).encode
-    with pytest.raises(InvalidInput, match="1000001 classes in all, more than 1000000"):
+    with pytest.raises(InvalidInput, match="1000001 classes in total, more than 1000000"):
         await encode(_head(), [Output("a", scores, 1000), Output("b", scores[:1], 1)])

@@ -23,15 +23,15 @@ def _check(rows: int, top_k: int, *shape: int | str, dtype: Any = np.float32, ma
 def test_classes_of_all_rows_are_counted_before_a_batch_runs() -> None:
     _check(1000, 1000, "n", 1000)
     _check(1001, 7, "n", 1000)
-    with pytest.raises(InvalidInput, match="asks for 1001000 classes in all"):
+    with pytest.raises(InvalidInput, match="requests 1001000 classes in total"):
         _check(1001, 1000, "n", 1000)
-    with pytest.raises(InvalidInput, match="asks for 1001000 classes in all"):
+    with pytest.raises(InvalidInput, match="requests 1001000 classes in total"):
         _check(1001, 2**40, "n", 1000)
 
 
 def test_what_is_not_batched_has_the_classes_of_its_shape() -> None:
     _check(1001, 1000, 1000, max_batch_size=0)
-    with pytest.raises(InvalidInput, match="asks for 1000001 classes in all"):
+    with pytest.raises(InvalidInput, match="requests 1000001 classes in total"):
         _check(1, 1_000_001, 2_000_000, max_batch_size=0)
 
 

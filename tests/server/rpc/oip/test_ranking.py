@@ -65,5 +65,5 @@ def test_labels_of_another_number_of_classes_are_not_told() -> None:
 
 def test_how_many_classes_may_be_asked_for() -> None:
     check_classes(1_000_000)
-    with pytest.raises(InvalidInput, match="1000001 classes in all, more than 1000000"):
+    with pytest.raises(InvalidInput, match="1000001 classes in total, more than 1000000"):
         check_classes(1_000_001)

@@ -321,10 +321,10 @@ def test_outputs_are_given_once(demo_server) -> None:
         with pytest.raises(grpc.RpcError, match="1025 are given, more than 1024"):
             infer(request, timeout=10)
         del request.outputs[4:]
-        with pytest.raises(grpc.RpcError, match="4 are asked for; the model has 3"):
+        with pytest.raises(grpc.RpcError, match="4 are requested; the model has 3"):
             infer(request, timeout=10)
         del request.outputs[2:]
-        with pytest.raises(grpc.RpcError, match="'features' is asked for twice"):
+        with pytest.raises(grpc.RpcError, match="'features' is requested twice"):
             infer(request, timeout=10)
 
 
