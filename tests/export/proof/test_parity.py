@@ -75,7 +75,7 @@ def test_check_that_passes_the_damaged_copy_fails_itself(
     model: bytes, network: ResNet, manifest: pb.Manifest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(parity, "damage", lambda model: model)
-    with pytest.raises(ParityFailed, match="proves nothing"):
+    with pytest.raises(ParityFailed, match="does not detect a damaged copy"):
         prove_classifier({"model.onnx": model}, network, manifest)
 
 
