@@ -83,7 +83,7 @@ class Ablations:
                 assert alone.p50_ms is not None
                 self._overload = 3 * peak.rate, _PATIENCE * alone.p50_ms
             rate, deadline_ms = self._overload
-            # What is learnt is known after some pictures.
+            # Decode costs are learnt from the first pictures.
             self._generator.closed(server.grpc, _MODEL, 2, files=self._pictures)
             found = self._generator.open(server.grpc, _MODEL, rate, deadline_ms=deadline_ms, files=self._pictures)
         return {"in time per s": found.rate}

@@ -27,7 +27,7 @@ from resonnx_export.options import (
 from resonnx_export.pictures.recipe import InputChanges
 from resonnx_export.pictures.recipes import RecipeChoice, RecipeName
 
-# Torch takes seconds to import, so each command imports what it runs: --help and wrong options do without torch.
+# Torch takes seconds to import, so each command has its own imports: --help and wrong options do without torch.
 if TYPE_CHECKING:
     from resonnx_export.publish.package import Exported
 

@@ -42,7 +42,7 @@ class Checkpoint:
 
 
 def load_checkpoint(path: Path) -> Checkpoint:
-    """Read a checkpoint file's tensors. Raises BadInput if it cannot be read or has none; says what was found."""
+    """Read a checkpoint file's tensors. Raises BadInput, which names the content found, if there are none."""
     content, file = read_tree(path)
     try:
         state_dict, notes = _unwrap(content)

@@ -56,7 +56,7 @@ def read_objects(path: Path) -> object:
     """Read a file of torch.save to plain containers, tensors on the CPU, and Stubs for all other objects.
 
     Raises:
-        BadInput: The file cannot be read, is damaged or another kind of file; the message says what was found.
+        BadInput: The file cannot be read, is damaged or another kind of file; the message names the content found.
     """
     with _opened(path, "checkpoint") as (file, head):
         return _read_archive(file) if head.startswith(b"PK") else _read_legacy(file)

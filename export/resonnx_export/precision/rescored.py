@@ -56,7 +56,7 @@ def rescore(decoder: bytes) -> bytes:
     """Convert decoder.onnx of trace_decoder to an int8 output layer with fp32 rescoring; same input, same bytes.
 
     Raises:
-        BadInput: The decoder has no such output layer; the message says what was expected.
+        BadInput: The decoder has no such output layer; the message describes the expected layer.
     """
     model = onnx.load_model_from_string(decoder)
     graph = model.graph
@@ -95,7 +95,7 @@ def rescore(decoder: bytes) -> bytes:
 
 
 def find_output_layer(graph: onnx.GraphProto) -> OutputLayer:
-    """Find the output layer of a decoder's graph. Raises BadInput, with what was expected, if it has none."""
+    """Find the output layer of a decoder's graph. Raises BadInput, which describes it, if there is none."""
     maker = {output: node for node in graph.node for output in node.output}
     shapes = {tensor.name: tuple(tensor.dims) for tensor in graph.initializer}
     softmax = maker.get(_LOG_PROBS)

@@ -43,7 +43,7 @@ class Forecast:
 
     Args:
         queue: Waiting and reserved captions.
-        schedule: Captions under way, and what was learnt from those that ended.
+        schedule: Captions under way, and the measured lengths of those that ended.
         decoders: Run the steps.
         rows: Most rows of a step.
         beside: Pictures are encoded beside steps, not in turns with them.

@@ -114,7 +114,7 @@ class Completions:
     batches: list[BatchCount] = field(default_factory=list)
 
     def due(self) -> "Completions | None":
-        """Remove and return what is sent now: words and results at once, counts with a result or when they are many."""
+        """Remove and return the completions due: words and results at once, counts with a result or if many."""
         if self.finished or len(self.steps) >= _PENDING_STEPS:
             due = Completions(self.words, self.finished, self.first_words_ns, self.steps, self.batches)
             self.finished, self.first_words_ns, self.steps, self.batches = [], [], [], []

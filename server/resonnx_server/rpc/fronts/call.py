@@ -32,7 +32,7 @@ class Rejected(Aborted):
         self.status = (code, details, trailers)
 
 
-class Call:
+class Call(ABC):
     """A call with one request and one answer, and the base of all others.
 
     Args:
@@ -64,12 +64,12 @@ class Call:
         """Log an error that is no caller's fault."""
         _log.error(message, exc_info=error)
 
+    @abstractmethod
     def end(self, code: grpc.StatusCode, details: str) -> None:
         """Cancel the handler and end the call with a status; nothing happens if the handler has returned."""
-        raise NotImplementedError
 
 
-class StreamCall(Call, ABC):
+class StreamCall(Call):
     """A call with a stream of requests, of answers, or both. Iterating over it gives the requests.
 
     The lock guards the buffers and their state, for fronts that change them on another thread.

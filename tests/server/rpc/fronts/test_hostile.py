@@ -93,4 +93,6 @@ async def test_a_path_that_is_no_text_stops_nothing(front: str) -> None:
                         break
         handlers.go_on.set()
         assert await waiting == b"waited"
+        # Failed servers are kept only until their calls have ended.
+        await until(lambda: not getattr(server, "_failed", []))
     await server.stop(0)

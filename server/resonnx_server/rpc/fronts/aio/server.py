@@ -33,8 +33,9 @@ class AioFront(Front):
         self._methods = _Methods(on_unknown)
         self._address = ""
         self._tasks: set[asyncio.Task[None]] = set()
-        # The last one accepts calls, the others have failed.
-        self._servers = [self._new_server()]
+        self._server = self._new_server()
+        # Those that have failed, until their last calls have ended.
+        self._failed: list[grpc.aio.Server] = []
         self._watcher: asyncio.Task[None] | None = None
 
     def add_registered_method_handlers(self, service: str, handlers: Mapping[str, Handler]) -> None:
@@ -46,7 +47,7 @@ class AioFront(Front):
     def add_insecure_port(self, address: str) -> int:
         """Listen on `address` once started, and return the port. Raises OSError if it cannot be had."""
         try:
-            port = self._servers[-1].add_insecure_port(address)
+            port = self._server.add_insecure_port(address)
         except RuntimeError:
             raise OSError(f"cannot listen on {address}") from None
         self._address = f"{address.rpartition(':')[0]}:{port}"
@@ -54,14 +55,14 @@ class AioFront(Front):
 
     async def start(self) -> None:
         """Accept calls."""
-        await self._servers[-1].start()
+        await self._server.start()
         self._watcher = asyncio.create_task(self._watch())
 
     async def stop(self, grace_s: float) -> None:
         """Accept no more calls, wait `grace_s` for those in progress, then cancel them. Safe to call again."""
         if self._watcher is not None:
             self._watcher.cancel()
-        await asyncio.gather(*(server.stop(grace_s) for server in self._servers))
+        await asyncio.gather(*(server.stop(grace_s) for server in (self._server, *self._failed)))
         # Handlers of cancelled calls have not seen it yet.
         await self._active.wait(self._handlers.values())
         if self._tasks:
@@ -75,14 +76,22 @@ class AioFront(Front):
         while True:
             try:
                 # False where it has been stopped.
-                if not await self._servers[-1].wait_for_termination(_WATCH_S):
+                if not await self._server.wait_for_termination(_WATCH_S):
                     return
             except Exception as error:
                 _log.error("grpc.aio has failed and is started again", exc_info=error)
-                start_task(self._servers[-1].stop(_FAILED_GRACE_S), self._tasks)
-                self._servers.append(self._new_server())
+                self._failed.append(self._server)
+                start_task(self._end_failed(self._server), self._tasks)
+                self._server = self._new_server()
                 await self._bind_again()
-                await self._servers[-1].start()
+                await self._server.start()
+
+    async def _end_failed(self, server: grpc.aio.Server) -> None:
+        """Let the calls of a failed server end, and drop it."""
+        try:
+            await server.stop(_FAILED_GRACE_S)
+        finally:
+            self._failed.remove(server)
 
     async def _bind_again(self) -> None:
         """Listen where the failed server did."""
