@@ -32,7 +32,8 @@ class Job(Protocol):
     cost_ns: float
 
     @property
-    def has_all_cores(self) -> bool: ...
+    def has_all_cores(self) -> bool:
+        """Whether it runs on threads on all of the device's cores."""
 
     def run(self) -> None:
         """Run it. Never raises."""

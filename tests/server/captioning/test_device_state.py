@@ -14,7 +14,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from resonnx_server.captioning.device_slots import DeviceRows
 from resonnx_server.captioning.engine import CaptionEngine
+from resonnx_server.captioning.slots import HostRows
 from resonnx_server.errors import InferenceFailed, ModelRefused
 from resonnx_server.observe.metrics import Metrics
 from resonnx_server.repository import state_placement
@@ -229,6 +231,8 @@ def _memory_apart() -> Iterator[None]:
 def test_the_cpu_keeps_its_captions_in_host_memory(files: VersionFiles, graphs: CaptionerGraphs) -> None:
     placed = state_placement.place_state(files, graphs, _golden(graphs), 1e-3)
     assert placed.graphs is graphs
+    assert isinstance(placed.slots._state, HostRows)
+    assert isinstance(placed.slots._features, HostRows)
 
 
 def test_a_device_keeps_captions_that_are_as_they_should_be(files: VersionFiles, graphs: CaptionerGraphs) -> None:
@@ -236,6 +240,8 @@ def test_a_device_keeps_captions_that_are_as_they_should_be(files: VersionFiles,
     with _memory_apart():
         placed = state_placement.place_state(files, graphs, golden, 1e-3)
     assert placed.graphs is not graphs
+    assert isinstance(placed.slots._state, DeviceRows)
+    assert isinstance(placed.slots._features, DeviceRows)
     assert placed.slots.capacity == 64
     found = state_placement.decode_in_slots(placed.graphs, placed.slots, golden.images, spec())
     language = Language()
@@ -277,5 +283,7 @@ def test_an_exported_captioner_stays_on_a_device(demo_repository) -> None:
     with _memory_apart():
         placed = state_placement.place_state(version, graphs, golden, 1e-3)
     assert placed.graphs is not graphs
+    assert isinstance(placed.slots._state, DeviceRows)
+    assert isinstance(placed.slots._features, DeviceRows)
     with pytest.raises(ModelRefused, match="no feature_rows"):
         on_device(VersionFiles("", {}, version.manifest), graphs, ([], []), 4)

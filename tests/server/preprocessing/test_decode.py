@@ -20,6 +20,8 @@ from resonnx_server.runtime.pictures.headers import Header
 from resonnx_server.runtime.pictures.options import PictureOptions
 from resonnx_server.scheduling.deadline_admission import Decoding
 
+from ..waiting import until
+
 OPTIONS = PictureOptions(
     ImageInput(width=2, height=1, resize=ImageInput.RESIZE_STRETCH, filter=ImageInput.FILTER_BILINEAR)
 )
@@ -84,12 +86,6 @@ def _references(files: list[bytes]) -> list[int]:
     return [sys.getrefcount(file) for file in files]
 
 
-async def _until(condition) -> None:
-    async with asyncio.timeout(20):
-        while not condition():
-            await asyncio.sleep(0.001)
-
-
 async def _turn() -> None:
     """Let what was started come to where it waits."""
     for _ in range(5):
@@ -99,7 +95,7 @@ async def _turn() -> None:
 async def test_the_most_urgent_goes_first_and_within_a_priority_the_first(codec: Codec) -> None:
     async with _decoder(1, codec) as decoder:
         loads = [_load(decoder, "first", 8)]
-        await _until(lambda: codec.began == ["first"])
+        await until(lambda: codec.began == ["first"])
         for field, priority in (("a8", 8), ("b4", 4), ("c1", 1), ("d4", 4), ("e8", 8)):
             loads.append(_load(decoder, field, priority))
         await _turn()
@@ -114,7 +110,7 @@ async def test_pictures_of_others_have_their_turn_between_those_of_a_request_of_
 ) -> None:
     async with _decoder(threads, codec) as decoder:
         many = _load_all(decoder, [b"x" * (i + 1) for i in range(90)])
-        await _until(lambda: len(codec.began) == threads)
+        await until(lambda: len(codec.began) == threads)
         other = _load(decoder, "other")
         await _turn()
         codec.may_end.release(2 * threads + 1)
@@ -130,7 +126,7 @@ async def test_pictures_of_others_have_their_turn_between_those_of_a_request_of_
 async def test_bytes_of_who_has_gone_are_let_go_of_at_once(codec: Codec) -> None:
     async with _decoder(1, codec) as decoder:
         first = _load(decoder, "first")
-        await _until(lambda: codec.began == ["first"])
+        await until(lambda: codec.began == ["first"])
         files = [bytes(1000 + i) for i in range(9)]
         before = _references(files)
         gone = [_load(decoder, "gone", encoded=files[0]), _load_all(decoder, files[1:])]
@@ -150,7 +146,7 @@ async def test_bytes_of_who_has_gone_are_let_go_of_at_once(codec: Codec) -> None
 async def test_who_leaves_in_the_middle_leaves_no_thread_to_another(codec: Codec) -> None:
     async with _decoder(1, codec) as decoder:
         gone = _load(decoder, "gone")
-        await _until(lambda: codec.began == ["gone"])
+        await until(lambda: codec.began == ["gone"])
         gone.cancel()
         other = _load(decoder, "other")
         await _turn()
@@ -195,7 +191,7 @@ async def test_nothing_is_left_of_a_request_that_fails(damaged: bytes) -> None:
 async def test_one_bad_picture_ends_its_request_and_the_others_are_not_decoded(codec: Codec) -> None:
     async with _decoder(1, codec) as decoder:
         many = _load_all(decoder, [b"bad", *[b"x"] * 50])
-        await _until(lambda: len(codec.began) == 1)
+        await until(lambda: len(codec.began) == 1)
         codec.may_end.release(1)
         with pytest.raises(BadImage, match=r"many\[0\]: bad"):
             await many
@@ -207,7 +203,7 @@ async def test_one_bad_picture_ends_its_request_and_the_others_are_not_decoded(c
 async def test_closing_waits_no_longer_than_it_is_told_and_holds_up_nobody(codec: Codec) -> None:
     decoder = Decoder(2)
     loads = [_load(decoder, f"{i}") for i in range(5)]
-    await _until(lambda: len(codec.began) == 2)
+    await until(lambda: len(codec.began) == 2)
     closing = asyncio.ensure_future(decoder.close(0.05))
     # The loop goes on: who waited is told at once.
     for waiting in loads[2:]:
@@ -253,15 +249,15 @@ def sized(monkeypatch: pytest.MonkeyPatch) -> None:
 async def test_large_pictures_wait_for_memory_and_small_ones_for_a_thread_alone(codec: Codec, sized: None) -> None:
     async with _decoder(3, codec, max_bytes=200 << 20) as decoder:
         loads = [_load(decoder, "first", encoded=b"x" * 150)]
-        await _until(lambda: codec.began == ["first"])
+        await until(lambda: codec.began == ["first"])
         loads += [_load(decoder, "waits", encoded=b"x" * 150), _load(decoder, "behind", encoded=b"x" * 20)]
         loads.append(_load(decoder, "small"))
-        await _until(lambda: codec.began == ["first", "small"])
+        await until(lambda: codec.began == ["first", "small"])
         codec.may_end.release(1)
         # Whichever of the two ends: the small one had no memory to give back.
-        await _until(lambda: sum(load.done() for load in loads) == 1)
+        await until(lambda: sum(load.done() for load in loads) == 1)
         codec.may_end.release(1)
-        await _until(lambda: codec.began == ["first", "small", "waits", "behind"])
+        await until(lambda: codec.began == ["first", "small", "waits", "behind"])
         codec.may_end.release(2)
         await asyncio.gather(*loads)
 
@@ -269,12 +265,12 @@ async def test_large_pictures_wait_for_memory_and_small_ones_for_a_thread_alone(
 async def test_who_waits_for_memory_and_leaves_makes_way(codec: Codec, sized: None) -> None:
     async with _decoder(2, codec, max_bytes=200 << 20) as decoder:
         first = _load(decoder, "first", encoded=b"x" * 150)
-        await _until(lambda: codec.began == ["first"])
+        await until(lambda: codec.began == ["first"])
         gone, behind = _load(decoder, "gone", encoded=b"x" * 150), _load(decoder, "behind", encoded=b"x" * 40)
         await _turn()
         assert codec.began == ["first"]
         gone.cancel()
-        await _until(lambda: codec.began == ["first", "behind"])
+        await until(lambda: codec.began == ["first", "behind"])
         codec.may_end.release(2)
         await asyncio.gather(first, behind)
 

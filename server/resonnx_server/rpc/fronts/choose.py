@@ -1,6 +1,8 @@
 """Chooses the gRPC front: core/ where it works with the installed grpcio, grpc.aio otherwise."""
 
 import logging
+import os
+import signal
 from typing import Literal
 
 import grpc
@@ -33,7 +35,7 @@ async def choose(name: FrontName, options: Options, on_unknown: OnUnknown) -> Fr
         if fault is None:
             from resonnx_server.rpc.fronts.core.server import CoreFront
 
-            return CoreFront(options, on_unknown)
+            return CoreFront(options, on_unknown, on_broken=_end_server)
         if name == "core":
             raise FrontUnavailable(f"grpc_front=core does not work with grpcio {grpc.__version__}: {fault}")
         _log.warning("using gRPC front aio, as core does not work", extra={"grpcio": grpc.__version__, "why": fault})
@@ -50,3 +52,8 @@ async def _fault_of_core() -> str | None:
     except Exception as error:
         return str(error) or type(error).__name__
     return None
+
+
+def _end_server() -> None:
+    """Drain and end the process, for its supervisor to start it again: it would listen, but answer no call."""
+    os.kill(os.getpid(), signal.SIGTERM)

@@ -1,11 +1,13 @@
 """How calls and fronts end, with errors and without, and what is left of them."""
 
 import asyncio
+import contextlib
 import gc
 import logging
 import random
 import subprocess
 import sys
+import threading
 import time
 import warnings
 from collections.abc import AsyncIterator
@@ -17,6 +19,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from resonnx_server.rpc.fronts.call import Call
+from resonnx_server.rpc.fronts.core import operations as ops
 from resonnx_server.rpc.fronts.core.server import _ACCEPTED_AHEAD, CoreFront
 
 from ....conftest import examples
@@ -289,3 +292,38 @@ def test_many_streams_of_any_size_at_once(front: str, streams: list[tuple[int, i
             await asyncio.gather(*(one(seed, *stream) for seed, stream in enumerate(streams)))
 
     asyncio.run(run())
+
+
+@pytest.mark.parametrize("failures", [1, 100])
+async def test_a_queue_that_cannot_be_polled_ends_the_server_unless_it_recovers(
+    failures: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Failing(ops.cygrpc.CompletionQueue):
+        left = failures
+
+        def poll(self, *arguments: Any, **named: Any) -> Any:
+            if Failing.left and handlers.seen == ["begin"]:
+                Failing.left -= 1
+                raise RuntimeError("no event")
+            return super().poll(*arguments, **named)
+
+    monkeypatch.setattr(ops, "new_queue", Failing)
+    handlers, reports, broken = Handlers(), [], threading.Event()
+    server = CoreFront([], report=lambda message, error: reports.append(str(error)), on_broken=broken.set)
+    server.add_registered_method_handlers(SERVICE, handlers.all())
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+        echo = channel.unary_unary(method("echo"))
+        assert await echo(b"before") == b"before"
+        handlers.seen = ["begin"]
+        if failures == 1:
+            assert await echo(b"after", timeout=10) == b"after"
+            assert await echo(b"and later", timeout=10) == b"and later"
+            assert not broken.is_set()
+        else:
+            with contextlib.suppress(grpc.aio.AioRpcError):
+                await echo(b"after", timeout=1)
+            assert await asyncio.to_thread(broken.wait, 10)
+    await asyncio.wait_for(server.stop(0), 10)
+    assert reports == ["no event"] * min(failures, 3)

@@ -48,8 +48,8 @@ class AioFront(Front):
         """Listen on `address` once started, and return the port. Raises OSError if it cannot be had."""
         try:
             port = self._server.add_insecure_port(address)
-        except RuntimeError:
-            raise OSError(f"cannot listen on {address}") from None
+        except RuntimeError as error:
+            raise OSError(f"cannot listen on {address}") from error
         self._address = f"{address.rpartition(':')[0]}:{port}"
         return port
 
@@ -57,6 +57,7 @@ class AioFront(Front):
         """Accept calls."""
         await self._server.start()
         self._watcher = asyncio.create_task(self._watch())
+        self._watcher.add_done_callback(_log_failure)
 
     async def stop(self, grace_s: float) -> None:
         """Accept no more calls, wait `grace_s` for those in progress, then cancel them. Safe to call again."""
@@ -95,10 +96,14 @@ class AioFront(Front):
 
     async def _bind_again(self) -> None:
         """Listen where the failed server did."""
+        is_logged = False
         while True:
             try:
                 self.add_insecure_port(self._address)
-            except OSError:
+            except OSError as error:
+                if not is_logged:
+                    _log.error("grpc.aio cannot listen again yet", exc_info=error)
+                is_logged = True
                 await asyncio.sleep(_WATCH_S)
             else:
                 return
@@ -133,6 +138,11 @@ class AioFront(Front):
         self._active.add(call)
         task.add_done_callback(lambda _: self._active.remove(call))
         return await call.run(task, message)
+
+
+def _log_failure(watcher: "asyncio.Task[None]") -> None:
+    if not watcher.cancelled() and (error := watcher.exception()) is not None:
+        _log.error("grpc.aio could not be started again", exc_info=error)
 
 
 class _Methods(grpc.GenericRpcHandler):

@@ -19,6 +19,8 @@ _log = logging.getLogger(__name__)
 
 # Calls that gRPC may accept before the first of them is handled.
 _ACCEPTED_AHEAD: Final = 32
+# Polls that may fail in a row before the queue counts as broken.
+_MOST_FAILED_POLLS: Final = 3
 
 
 def _log_error(message: str, error: Exception) -> None:
@@ -32,6 +34,7 @@ class CoreFront(Front):
         options: gRPC's channel arguments.
         on_unknown: Called on the event loop for each call of an unknown method.
         report: Called on any thread with a message for the log and an error that no caller has caused.
+        on_broken: Called on any thread if the queue cannot be polled any more: no call is answered from then on.
     """
 
     def __init__(
@@ -39,8 +42,10 @@ class CoreFront(Front):
         options: Options,
         on_unknown: OnUnknown = lambda: None,
         report: Callable[[str, Exception], object] = _log_error,
+        on_broken: Callable[[], object] = lambda: None,
     ) -> None:
         super().__init__(self._call_soon)
+        self._on_broken = on_broken
         self._on_unknown = on_unknown
         self._report = report
         self._queue = ops.new_queue()
@@ -54,6 +59,7 @@ class CoreFront(Front):
         # Guards `_is_stopping`: gRPC must not be asked for another call after its shutdown has begun.
         self._accepting = threading.Lock()
         self._is_stopping = False
+        self._is_broken = False
         self._is_quiet = asyncio.Event()
         # Set, while stopping, when an operation has ended and its event was handled.
         self._ended = asyncio.Event()
@@ -91,9 +97,11 @@ class CoreFront(Front):
             await self._is_quiet.wait()
         # The calls are cancelled; their handlers and operations have not all ended.
         tasks, pending = self._shared.tasks, self._shared.pending
-        while tasks or self._wanted or pending.count:
+        while not self._is_broken and (tasks or self._wanted or pending.count):
             self._ended.clear()
             await (asyncio.wait(tasks) if tasks else self._ended.wait())
+        if self._is_broken:
+            return
         self._server.destroy()
         self._queue.shutdown()
         await self._is_left.wait()
@@ -103,13 +111,21 @@ class CoreFront(Front):
 
     def _take_events(self) -> None:
         poll = self._queue.poll
-        is_last = False
+        is_last, failed = False, 0
         while not is_last:
             try:
                 event = poll()
             except Exception as error:
                 self._report("gRPC's queue cannot be read", error)
-                break
+                failed += 1
+                if failed == _MOST_FAILED_POLLS:
+                    self._is_broken = True
+                    self._wake(self._is_quiet.set)
+                    self._wake(self._ended.set)
+                    self._on_broken()
+                    break
+                continue
+            failed = 0
             try:
                 is_last = ops.is_shutdown(event)
                 if not is_last:
