@@ -64,6 +64,7 @@ MAY_IMPORT: dict[str, dict[str, set[str]]] = {
     "resonnx_export": floors(
         {"errors", "progress", "wording"},
         {"networks", "options"},
+        {"assumptions"},
         {"checkpoints", "pictures"},
         {"labels", "proof"},
         {"graphs", "layouts", "demo"},

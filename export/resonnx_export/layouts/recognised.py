@@ -3,8 +3,10 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from resonnx_proto.v1 import manifest_pb2 as pb
 from torch import Tensor
 
+from resonnx_export.assumptions.assumption import Assumption
 from resonnx_export.networks.detect import architecture_name, load_strict
 from resonnx_export.networks.protocol import CaptionNetwork
 from resonnx_export.networks.resnet import ClassifierNetwork, ResNet
@@ -17,7 +19,10 @@ class RecognisedCheckpoint:
     Attributes:
         architecture: "resnet50" and the like; of a captioner's trunk.
         dtypes: Of the checkpoint's floating-point tensors, e.g. ("float32",).
-        notes: Assumptions, as lines for the user.
+        notes: Lines for the user.
+        assumptions: Properties that the checkpoint does not record.
+        reference: What the exported graphs are compared with: this network, which the exporter built from the
+            checkpoint or the user's code.
     """
 
     layout: str
@@ -25,6 +30,8 @@ class RecognisedCheckpoint:
     network: ClassifierNetwork | CaptionNetwork
     dtypes: tuple[str, ...]
     notes: tuple[str, ...] = ()
+    assumptions: tuple[Assumption, ...] = ()
+    reference: pb.Reference = pb.REFERENCE_OUR_READING
 
     @property
     def parameters(self) -> int:

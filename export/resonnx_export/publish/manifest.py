@@ -41,6 +41,8 @@ def new_manifest(
             file_bytes=[file.size for file in files],
         ),
         tool_versions={tool: version(tool) for tool in _TOOLS},
+        verified_against=recognised.reference,
+        assumptions=[assumption.message() for assumption in recognised.assumptions],
     )
     getattr(manifest, task.model).CopyFrom(spec)
     manifest.precisions.extend(fp32_bound(file) for file in onnx_files(manifest))

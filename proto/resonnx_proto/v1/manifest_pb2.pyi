@@ -22,6 +22,13 @@ class Precision(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     PRECISION_BF16: _ClassVar[Precision]
     PRECISION_FP16: _ClassVar[Precision]
     PRECISION_INT8: _ClassVar[Precision]
+
+class Reference(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    REFERENCE_UNSPECIFIED: _ClassVar[Reference]
+    REFERENCE_OUR_READING: _ClassVar[Reference]
+    REFERENCE_USER_ANSWERS: _ClassVar[Reference]
+    REFERENCE_USER_CODE: _ClassVar[Reference]
 TASK_UNSPECIFIED: Task
 TASK_CLASSIFIER: Task
 TASK_CAPTIONER: Task
@@ -32,6 +39,10 @@ PRECISION_TF32: Precision
 PRECISION_BF16: Precision
 PRECISION_FP16: Precision
 PRECISION_INT8: Precision
+REFERENCE_UNSPECIFIED: Reference
+REFERENCE_OUR_READING: Reference
+REFERENCE_USER_ANSWERS: Reference
+REFERENCE_USER_CODE: Reference
 
 class ImageInput(_message.Message):
     __slots__ = ("width", "height", "resize", "filter", "resize_short_side", "mean", "std", "exif_orientation")
@@ -229,6 +240,20 @@ class ParityReport(_message.Message):
     agreements: _containers.RepeatedCompositeFieldContainer[Agreement]
     def __init__(self, checks: _Optional[_Iterable[_Union[ParityCheck, _Mapping]]] = ..., damaged_copy_rejected: bool = ..., agreements: _Optional[_Iterable[_Union[Agreement, _Mapping]]] = ...) -> None: ...
 
+class Assumption(_message.Message):
+    __slots__ = ("name", "value", "option", "alternatives", "confirmed")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    VALUE_FIELD_NUMBER: _ClassVar[int]
+    OPTION_FIELD_NUMBER: _ClassVar[int]
+    ALTERNATIVES_FIELD_NUMBER: _ClassVar[int]
+    CONFIRMED_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    value: str
+    option: str
+    alternatives: _containers.RepeatedScalarFieldContainer[str]
+    confirmed: bool
+    def __init__(self, name: _Optional[str] = ..., value: _Optional[str] = ..., option: _Optional[str] = ..., alternatives: _Optional[_Iterable[str]] = ..., confirmed: bool = ...) -> None: ...
+
 class ProviderSpeed(_message.Message):
     __slots__ = ("file", "provider", "precision", "batches", "refused")
     class Batch(_message.Message):
@@ -269,7 +294,7 @@ class SpeedReport(_message.Message):
     def __init__(self, processor: _Optional[str] = ..., accelerators: _Optional[_Iterable[str]] = ..., threads: _Optional[int] = ..., providers: _Optional[_Iterable[_Union[ProviderSpeed, _Mapping]]] = ...) -> None: ...
 
 class Manifest(_message.Message):
-    __slots__ = ("schema_version", "task", "input", "classifier", "captioner", "precisions", "stored", "source", "tool_versions", "parity", "file_bytes", "speed")
+    __slots__ = ("schema_version", "task", "input", "classifier", "captioner", "precisions", "stored", "source", "tool_versions", "parity", "file_bytes", "speed", "verified_against", "assumptions")
     class StoredEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -303,6 +328,8 @@ class Manifest(_message.Message):
     PARITY_FIELD_NUMBER: _ClassVar[int]
     FILE_BYTES_FIELD_NUMBER: _ClassVar[int]
     SPEED_FIELD_NUMBER: _ClassVar[int]
+    VERIFIED_AGAINST_FIELD_NUMBER: _ClassVar[int]
+    ASSUMPTIONS_FIELD_NUMBER: _ClassVar[int]
     schema_version: int
     task: Task
     input: ImageInput
@@ -315,4 +342,6 @@ class Manifest(_message.Message):
     parity: ParityReport
     file_bytes: _containers.ScalarMap[str, int]
     speed: SpeedReport
-    def __init__(self, schema_version: _Optional[int] = ..., task: _Optional[_Union[Task, str]] = ..., input: _Optional[_Union[ImageInput, _Mapping]] = ..., classifier: _Optional[_Union[ClassifierSpec, _Mapping]] = ..., captioner: _Optional[_Union[CaptionerSpec, _Mapping]] = ..., precisions: _Optional[_Iterable[_Union[PrecisionBound, _Mapping]]] = ..., stored: _Optional[_Mapping[str, Precision]] = ..., source: _Optional[_Union[Source, _Mapping]] = ..., tool_versions: _Optional[_Mapping[str, str]] = ..., parity: _Optional[_Union[ParityReport, _Mapping]] = ..., file_bytes: _Optional[_Mapping[str, int]] = ..., speed: _Optional[_Union[SpeedReport, _Mapping]] = ...) -> None: ...
+    verified_against: Reference
+    assumptions: _containers.RepeatedCompositeFieldContainer[Assumption]
+    def __init__(self, schema_version: _Optional[int] = ..., task: _Optional[_Union[Task, str]] = ..., input: _Optional[_Union[ImageInput, _Mapping]] = ..., classifier: _Optional[_Union[ClassifierSpec, _Mapping]] = ..., captioner: _Optional[_Union[CaptionerSpec, _Mapping]] = ..., precisions: _Optional[_Iterable[_Union[PrecisionBound, _Mapping]]] = ..., stored: _Optional[_Mapping[str, Precision]] = ..., source: _Optional[_Union[Source, _Mapping]] = ..., tool_versions: _Optional[_Mapping[str, str]] = ..., parity: _Optional[_Union[ParityReport, _Mapping]] = ..., file_bytes: _Optional[_Mapping[str, int]] = ..., speed: _Optional[_Union[SpeedReport, _Mapping]] = ..., verified_against: _Optional[_Union[Reference, str]] = ..., assumptions: _Optional[_Iterable[_Union[Assumption, _Mapping]]] = ...) -> None: ...

@@ -1,0 +1,1 @@
+"""Properties that a checkpoint does not record: the values taken, and their alternatives."""

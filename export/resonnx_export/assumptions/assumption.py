@@ -1,0 +1,39 @@
+"""One property of a network or its preprocessing that a checkpoint does not record, with the value that was taken."""
+
+from dataclasses import dataclass
+
+from resonnx_proto.v1 import manifest_pb2 as pb
+
+
+@dataclass(frozen=True)
+class Assumption:
+    """A property that keys and shapes do not show.
+
+    Attributes:
+        name: "activation" and the like; with `--assume`, the name that it takes.
+        value: The value that was taken.
+        option: The command's option that changes it, e.g. "--assume activation=VALUE".
+        alternatives: The other values that the option takes, where they can be listed.
+        confirmed: The user stated the value, or recorded answers confirm it.
+    """
+
+    name: str
+    value: str
+    option: str
+    alternatives: tuple[str, ...] = ()
+    confirmed: bool = False
+
+    def message(self) -> pb.Assumption:
+        """Return the manifest's entry."""
+        return pb.Assumption(
+            name=self.name,
+            value=self.value,
+            option=self.option,
+            alternatives=self.alternatives,
+            confirmed=self.confirmed,
+        )
+
+    def __str__(self) -> str:
+        others = f" (or {', '.join(self.alternatives)})" if self.alternatives else ""
+        known = "given" if self.confirmed else "assumed"
+        return f"{known}: {self.name} {self.value}; {self.option}{others}"
