@@ -25,7 +25,8 @@ from PIL import Image
 from resonnx_export.demo import resize, samples
 from resonnx_export.demo.digits import INPUT_SIZE, LABELS
 from resonnx_export.networks.resnet import ARCHITECTURES, ResNet
-from resonnx_export.pictures.recipe import image_input, smooth
+from resonnx_export.pictures.examples import smooth
+from resonnx_export.pictures.recipe import image_input
 from resonnx_export.pictures.synthetic import check_pictures
 from resonnx_export.proof.reference import normalise, settle_batch_norm
 from resonnx_proto.v1 import manifest_pb2 as pb

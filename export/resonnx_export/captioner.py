@@ -1,7 +1,7 @@
 """Exports a captioner, in the stages of classifier.py, as two graphs: encoder and decoder."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
@@ -16,6 +16,7 @@ from resonnx_export.layouts.captioners import CaptionSource, recognise_captioner
 from resonnx_export.networks.protocol import CaptionNetwork
 from resonnx_export.options import Target
 from resonnx_export.pictures.recipe import InputChanges, describe
+from resonnx_export.pictures.recipes import assumed
 from resonnx_export.pictures.synthetic import check_pictures
 from resonnx_export.precision import decoder as quantised_decoder
 from resonnx_export.precision.bounds import measure_captioner, reduced_bounds
@@ -82,11 +83,14 @@ def export_captioner(
     spec.attention_rows, spec.attention_columns = network.attention_grid(recipe.height, recipe.width)
     if settings.max_tokens is not None:
         spec.max_tokens = settings.max_tokens
-    manifest = new_manifest(source.recognised, source.files, recipe, spec)
+    layout = source.recognised.layout
+    assumptions = source.recognised.assumptions + assumed(recipe, settings.input, f"layout {layout}")
+    recognised = replace(source.recognised, assumptions=assumptions)
+    manifest = new_manifest(recognised, source.files, recipe, spec)
     storage = settings.storage(recipe) if settings.storage else None
     changed = "" if recipe == source.input else ", changed"
     notes: tuple[str, ...] = (
-        f"pictures: {describe(recipe)} (as layout {source.recognised.layout} has them{changed})",
+        f"pictures: {describe(recipe)} (as layout {layout} has them{changed})",
         *source.recognised.notes,
     )
 

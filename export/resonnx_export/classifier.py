@@ -84,8 +84,9 @@ def export_recognised(
     network = _checked(recognised, settings)
     recipe, notes = settings.input, recognised.notes
     if isinstance(recipe, RecipeChoice):
-        recipe, chosen = recipe.for_layout(recognised.layout)
+        recipe, chosen, assumptions = recipe.for_layout(recognised.layout)
         notes += (chosen,)
+        recognised = replace(recognised, assumptions=recognised.assumptions + assumptions)
     _check_channels(network, recipe)
     activation = f"ACTIVATION_{settings.activation.upper()}"
     spec = pb.ClassifierSpec(labels=settings.labels, feature_size=network.feature_size, activation=activation)
@@ -129,3 +130,5 @@ def _check_channels(network: ClassifierNetwork, recipe: pb.ImageInput) -> None:
         raise BadInput(f"the network takes pictures of {network.in_channels} channels; RGB and grey are exported")
     if network.in_channels == 1 and (len(set(recipe.mean)) > 1 or len(set(recipe.std)) > 1):
         raise BadInput("the network takes grey pictures: give --mean and --std as one number each")
+    if network.in_channels == 1 and recipe.channel_order == pb.ImageInput.CHANNEL_ORDER_BGR:
+        raise BadInput("the network takes grey pictures, which have no channel order: leave --channel-order out")

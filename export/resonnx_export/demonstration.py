@@ -19,7 +19,7 @@ from resonnx_export.demo import digits, samples, scenes
 from resonnx_export.labels import Vocabulary
 from resonnx_export.options import Precision, Target
 from resonnx_export.pictures.calibration import Calibration
-from resonnx_export.pictures.recipe import InputChanges, image_input
+from resonnx_export.pictures.recipe import InputChanges, Size, image_input
 from resonnx_export.precision.guard import Limits
 from resonnx_export.precision.trunk import StorageFor, fp16, int8
 from resonnx_export.progress import progress_bar
@@ -59,7 +59,7 @@ def _export_scenes(weights: Path, target: Target, precision: Precision) -> Expor
     pictures = [Image.fromarray(scene.image) for scene in samples.scenes(_SEED, _SAMPLES)]
     settings = CaptionerSettings(
         Vocabulary(scenes.VOCABULARY),
-        InputChanges(scenes.INPUT_SIZE, mean=demo.MEAN, std=demo.STD),
+        InputChanges(Size(scenes.INPUT_SIZE, scenes.INPUT_SIZE), mean=demo.MEAN, std=demo.STD),
         max_tokens=scenes.MAX_WORDS + 1,
         storage=_storage(precision, samples.calibration_scenes, pictures),
         samples=pictures,

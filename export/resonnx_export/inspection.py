@@ -36,8 +36,11 @@ def _classifier(recognised: RecognisedCheckpoint) -> Iterator[tuple[str, str]]:
     yield "outputs", f"{network.num_classes} classes" if network.num_classes else "none (a trunk)"
     yield "parameters", f"{recognised.parameters:,}"
     yield "dtype", ", ".join(recognised.dtypes)
-    for note in (*recognised.notes, RecipeChoice().for_layout(recognised.layout)[1]):
+    chosen = RecipeChoice().for_layout(recognised.layout)
+    for note in (*recognised.notes, chosen.note):
         yield "note", note
+    for assumption in recognised.assumptions + chosen.assumptions:
+        yield "assumption", str(assumption)
 
 
 def _captioner(path: Path) -> Iterator[tuple[str, str]]:

@@ -12,7 +12,7 @@ from resonnx_export.errors import BadInput
 from resonnx_export.layouts.recognised import RecognisedCheckpoint
 from resonnx_export.networks.resnet import ClassifierNetwork
 from resonnx_export.options import Target
-from resonnx_export.pictures.recipe import InputChanges
+from resonnx_export.pictures.recipe import InputChanges, Size
 from resonnx_export.pictures.recipes import RecipeChoice
 from resonnx_export.progress import Progress, silent
 from resonnx_export.publish.package import Exported
@@ -44,7 +44,7 @@ def export_module(
 
     Args:
         module: Maps normalised float pictures [N,C,H,W] to logits [N,K].
-        example: Two or more such pictures, square.
+        example: Two or more such pictures.
         labels: K of them, in order.
         target: Where to write.
         settings: Input recipe and more; by default torchvision's first recipe at the example's size.
@@ -54,12 +54,12 @@ def export_module(
         BadInput: The module returns no logits or cannot be traced, or the settings are wrong; nothing was written.
         ParityFailed: The export differs from the module; nothing was written.
     """
-    if example.ndim != 4 or example.shape[0] < 2 or example.shape[2] != example.shape[3]:
-        raise BadInput(f"the example is {list(example.shape)}; two or more square pictures [N,C,S,S] are needed")
+    if example.ndim != 4 or example.shape[0] < 2:
+        raise BadInput(f"the example is {list(example.shape)}; two or more pictures [N,C,H,W] are needed")
     network = _split(copy.deepcopy(module).cpu().float().eval().requires_grad_(False), example.cpu().float())
     recognised = RecognisedCheckpoint("module", type(module).__name__, network, _dtypes(module))
     if settings is None:
-        settings = ClassifierSettings(RecipeChoice(changes=InputChanges(size=example.shape[2])), tuple(labels))
+        settings = ClassifierSettings(RecipeChoice(changes=InputChanges(size=Size(*example.shape[2:]))), tuple(labels))
     try:
         return export_recognised(recognised, (), replace(settings, labels=tuple(labels)), target, progress)
     except torch.onnx.OnnxExporterError as error:

@@ -7,6 +7,7 @@ from resonnx_server.errors import ModelRefused
 from resonnx_server.runtime.model_files.golden_examples import Golden, check_recipe, parse_golden
 from resonnx_server.runtime.model_files.manifest import GOLDEN, SUMS, VersionFiles, onnx_files, read_version
 
+from resonnx_export.assumptions.telling import assumption_lines, headline
 from resonnx_export.errors import BadInput, ParityFailed
 from resonnx_export.graphs.row_graphs import check_row_graphs
 from resonnx_export.publish.package import versions
@@ -35,6 +36,8 @@ def verify_version(folder: Path, checkpoint: Sequence[Path]) -> Iterator[str]:
         raise BadInput(f"{folder}: {missing} is missing") from None
     source = version.manifest.source
     yield f"{folder}: {source.architecture}, layout {source.layout}; checksums, manifest and pictures are in order"
+    yield f"  when exported: {headline(version.manifest)}"
+    yield from (f"  {line}" for line in assumption_lines(version.manifest))
     for file in onnx_files(version.manifest):
         yield from _verify_providers(version, file, golden)
     yield from check_row_graphs(version.files)

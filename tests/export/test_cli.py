@@ -134,7 +134,7 @@ def test_labels_count(classifier_file: Path, tmp_path: Path) -> None:
         (("--mean", "0.5,0.5"), "--mean '0.5,0.5' is not three numbers"),
         (("--std", "a,b,c"), "--std"),
         (("--stretch", "--resize-short-side", 40), "exclude"),
-        (("--resize-short-side", 20), "resize_short_side"),
+        (("--resize-short-side", 20), "--resize-short-side 20 is less than"),
         (("--size", 5000), "input.width 5000"),
     ],
 )

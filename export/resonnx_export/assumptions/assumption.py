@@ -34,6 +34,11 @@ class Assumption:
         )
 
     def __str__(self) -> str:
-        others = f" (or {', '.join(self.alternatives)})" if self.alternatives else ""
-        known = "given" if self.confirmed else "assumed"
-        return f"{known}: {self.name} {self.value}; {self.option}{others}"
+        return describe(self.message())
+
+
+def describe(assumption: pb.Assumption) -> str:
+    """Return the value, the option that changes it, and the other values, in one line."""
+    known = "given" if assumption.confirmed else "assumed"
+    others = f" (or {', '.join(assumption.alternatives)})" if assumption.alternatives else ""
+    return f"{known}: {assumption.name} {assumption.value}; {assumption.option}{others}"

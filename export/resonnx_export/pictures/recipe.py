@@ -1,69 +1,107 @@
 """How picture files become a network's input: the recipe, the options that change it, and the training code's version.
 
-A new picture option is a field of InputChanges, and its use in this module alone.
+A new picture option is a field of InputChanges, and its use in this module; examples.py has files that it affects.
 """
 
 import io
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Final, Literal, get_args
+from typing import Annotated, Any, Final, Literal, NamedTuple, get_args
 
 import numpy as np
 import numpy.typing as npt
 import typer
-from PIL import ExifTags, Image, ImageOps
+from PIL import Image, ImageOps
 from resonnx_proto.v1 import manifest_pb2 as pb
 
 from resonnx_export.errors import BadInput
 
 FilterName = Literal["bilinear", "bicubic", "lanczos", "nearest", "box"]
 ExifOrientation = Literal["ignore", "apply"]
+ChannelOrder = Literal["rgb", "bgr"]
+# The greatest value of a pixel before mean and deviation are applied.
+PixelScale = Literal["1", "255"]
 
 Pixels = npt.NDArray[np.uint8]
 
 IMAGENET_MEAN: Final = (0.485, 0.456, 0.406)
 IMAGENET_STD: Final = (0.229, 0.224, 0.225)
-_EXAMPLES_SEED: Final = 1000
+
+
+class Size(NamedTuple):
+    """Height and width of a picture, in pixels, in the order of torch and torchvision."""
+
+    height: int
+    width: int
+
+    def __str__(self) -> str:
+        text = f"{self.height}x{self.width}"
+        return text if self.height == self.width else f"{text} (height x width)"
 
 
 def image_input(
-    size: int,
+    size: int | Size,
     *,
     resize_short_side: int | None,
     resize_filter: str = "bilinear",
     mean: Sequence[float] = IMAGENET_MEAN,
     std: Sequence[float] = IMAGENET_STD,
     exif_orientation: ExifOrientation = "ignore",
+    channel_order: ChannelOrder = "rgb",
+    scale: PixelScale = "1",
 ) -> pb.ImageInput:
-    """Return the recipe of a square input.
+    """Return a recipe.
 
     Args:
-        size: Side in pixels.
+        size: The input's size; a number is the side of a square, in pixels.
         resize_short_side: Length of the short side before the centre crop, in pixels; None resizes both sides to the
-            square.
+            input's.
         resize_filter: A FilterName.
-        mean: Subtracted from R, G, B scaled to 0..1.
-        std: Divides R, G, B after that.
+        mean: Subtracted from the channels in their order, in units of `scale`.
+        std: Divides the channels after that, likewise.
         exif_orientation: Whether pictures are first turned upright by their EXIF orientation.
+        channel_order: The order of the network's channels.
+        scale: "1" divides pixels by 255 before the mean is subtracted, "255" does not.
 
     Raises:
-        BadInput: An unknown filter, or not three finite means and three positive deviations.
+        BadInput: An unknown filter, a short side below a side of the input, or not three finite means and three
+            positive deviations in units of `scale`.
     """
+    height, width = size if isinstance(size, Size) else (size, size)
     if resize_filter not in get_args(FilterName):
         raise BadInput(f"filter {resize_filter!r} is none of {', '.join(get_args(FilterName))}")
     if len(mean) != 3 or len(std) != 3 or not np.isfinite([*mean, *std]).all() or min(std) <= 0:
-        raise BadInput("mean and std take three numbers each, for red, green and blue; std must be positive")
+        raise BadInput("mean and std take three numbers each, one for each channel; std must be positive")
+    if scale == "1" and max(mean) > 1:
+        raise BadInput(
+            f"mean {_numbers(mean)} exceeds 1, the greatest pixel after division by 255; if the training code did not "
+            "divide pixels by 255, add --scale 255"
+        )
     crops = resize_short_side is not None
+    if resize_short_side is not None and resize_short_side < max(height, width):
+        raise BadInput(
+            f"--resize-short-side {resize_short_side} is less than the crop's longer side of {max(height, width)}"
+        )
     return pb.ImageInput(
-        width=size,
-        height=size,
+        width=width,
+        height=height,
         resize=pb.ImageInput.RESIZE_SHORT_SIDE_CROP if crops else pb.ImageInput.RESIZE_STRETCH,
         resize_short_side=resize_short_side,
         filter=f"FILTER_{resize_filter.upper()}",
         mean=mean,
         std=std,
         exif_orientation=f"EXIF_ORIENTATION_{exif_orientation.upper()}",
+        channel_order=f"CHANNEL_ORDER_{channel_order.upper()}",
+        pixel_scale=int(scale),
     )
+
+
+def _parse_size(given: str) -> Size:
+    sides = given.lower().split("x")
+    if len(sides) > 2 or not all(re.fullmatch("[1-9][0-9]{0,5}", side) for side in sides):
+        raise BadInput(f"--size {given!r} is neither a number of pixels nor HEIGHTxWIDTH, for example 256x128")
+    return Size(int(sides[0]), int(sides[-1]))
 
 
 def _channels(option: str, text: str) -> Any:
@@ -75,19 +113,25 @@ def _channels(option: str, text: str) -> Any:
         except ValueError:
             numbers = []
         if len(numbers) not in (1, 3):
-            raise BadInput(f"{option} {given!r} is not three numbers, R,G,B, nor one for all of them")
+            raise BadInput(f"{option} {given!r} is not three numbers, one for each channel, nor one for all of them")
         return numbers * 3 if len(numbers) == 1 else numbers
 
-    return typer.Option(parser=parse, metavar="R,G,B", help=f"{text}; or one number for all.")
+    return typer.Option(parser=parse, metavar="A,B,C", help=f"{text}; or one number for all.")
 
 
 @dataclass(frozen=True)
 class InputChanges:
     """Options that change a layout's picture recipe; None keeps the recipe's value."""
 
-    size: Annotated[int | None, typer.Option(min=1, metavar="PIXELS", help="Side of the input picture, in pixels.")] = (
-        None
-    )
+    size: Annotated[
+        Size | None,
+        typer.Option(
+            parser=_parse_size,
+            metavar="PIXELS",
+            help="Size of the input picture: a square's side, or HEIGHTxWIDTH: 256x128 is 256 high and 128 wide. "
+            "If not square, pictures are stretched to it unless --resize-short-side is given.",
+        ),
+    ] = None
     resize_short_side: Annotated[
         int | None, typer.Option(metavar="PIXELS", help="Resize the short side to this, then crop the centre.")
     ] = None
@@ -100,44 +144,97 @@ class InputChanges:
             "[default: ignore, as in torchvision]"
         ),
     ] = None
-    mean: Annotated[Sequence[float] | None, _channels("--mean", "Mean subtracted from pixels scaled to 0..1")] = None
-    std: Annotated[Sequence[float] | None, _channels("--std", "Standard deviation that then divides them")] = None
+    channel_order: Annotated[
+        ChannelOrder | None,
+        typer.Option(
+            help="Order of the network's channels; bgr for OpenCV and Caffe. Clients send RGB always.  [default: rgb]"
+        ),
+    ] = None
+    scale: Annotated[
+        PixelScale | None,
+        typer.Option(
+            help="Greatest pixel before mean and std: 1 divides by 255, 255 does not; then mean is 0 and std 1 unless "
+            "given.  [default: 1]"
+        ),
+    ] = None
+    mean: Annotated[
+        Sequence[float] | None,
+        _channels("--mean", "Mean that is subtracted, as in the training code: in the order and scale of its pixels"),
+    ] = None
+    std: Annotated[Sequence[float] | None, _channels("--std", "Standard deviation that then divides, likewise")] = None
 
     def apply(self, recipe: pb.ImageInput) -> pb.ImageInput:
-        """Return the recipe with these changes; where the size alone changes, the short side keeps its ratio.
+        """Return the recipe with these changes.
+
+        Where the size alone changes, the short side keeps its ratio to the longer side of the crop; an input that is no
+        longer square is stretched. Where the scale changes, the recipe's mean and deviation do not apply.
 
         Raises:
             BadInput: As image_input, or both ways of resizing are given.
         """
         if self.stretch and self.resize_short_side is not None:
             raise BadInput("--stretch and --resize-short-side exclude each other")
-        size = self.size or recipe.width
+        old = Size(recipe.height, recipe.width)
+        size = self.size or old
+        becomes_oblong = old.height == old.width and size.height != size.width
         short_side = self.resize_short_side
-        if short_side is None and not self.stretch and recipe.resize == pb.ImageInput.RESIZE_SHORT_SIDE_CROP:
-            short_side = size * recipe.resize_short_side // recipe.width
+        crops = recipe.resize == pb.ImageInput.RESIZE_SHORT_SIDE_CROP
+        if crops and short_side is None and not self.stretch and not becomes_oblong:
+            short_side = max(size) * recipe.resize_short_side // max(old)
+        scale = self.scale or pixel_scale(recipe)
+        mean, std = (recipe.mean, recipe.std) if scale == pixel_scale(recipe) else ((0.0,) * 3, (1.0,) * 3)
         return image_input(
             size,
             resize_short_side=short_side,
             resize_filter=self.resize_filter or _filter_name(recipe),
-            mean=recipe.mean if self.mean is None else self.mean,
-            std=recipe.std if self.std is None else self.std,
+            mean=mean if self.mean is None else self.mean,
+            std=std if self.std is None else self.std,
             exif_orientation=self.exif_orientation or _exif_orientation(recipe),
+            channel_order=self.channel_order or channel_order(recipe),
+            scale=scale,
         )
+
+    def stated(self) -> set[str]:
+        """Return the names, as in `parts`, of what these options state."""
+        given = {
+            "size": self.size,
+            "resize": self.stretch or self.resize_short_side,
+            "filter": self.resize_filter,
+            "EXIF orientation": self.exif_orientation,
+            "channel order": self.channel_order,
+            "scale": self.scale,
+            "mean": self.mean,
+            "std": self.std,
+        }
+        return {name for name, value in given.items() if value}
 
     def decoding(self) -> pb.ImageInput:
         """Return the part of the recipe that decoding depends on, before the layout is known."""
         return pb.ImageInput(exif_orientation=f"EXIF_ORIENTATION_{(self.exif_orientation or 'ignore').upper()}")
 
 
+def parts(recipe: pb.ImageInput) -> Mapping[str, str]:
+    """Describe each part of a recipe by its name."""
+    crops = recipe.resize == pb.ImageInput.RESIZE_SHORT_SIDE_CROP
+    return {
+        "size": str(Size(recipe.height, recipe.width)),
+        "resize": f"short side {recipe.resize_short_side}" if crops else "stretched",
+        "filter": _filter_name(recipe),
+        "channel order": channel_order(recipe).upper(),
+        "scale": f"pixels 0..{pixel_scale(recipe)}",
+        "mean": f"mean {_numbers(recipe.mean)}",
+        "std": f"std {_numbers(recipe.std)}",
+        "EXIF orientation": f"EXIF orientation {'applied' if _exif_orientation(recipe) == 'apply' else 'ignored'}",
+    }
+
+
 def describe(recipe: pb.ImageInput) -> str:
     """Describe a recipe in one line."""
-    how = "stretched" if recipe.resize == pb.ImageInput.RESIZE_STRETCH else f"short side {recipe.resize_short_side}"
-    mean, std = (",".join(f"{number:g}" for number in values) for values in (recipe.mean, recipe.std))
-    exif = "applied" if _exif_orientation(recipe) == "apply" else "ignored"
-    return (
-        f"{recipe.width}x{recipe.height}, {how}, {_filter_name(recipe)}, mean {mean}, std {std}, "
-        f"EXIF orientation {exif}"
-    )
+    return ", ".join(parts(recipe).values())
+
+
+def _numbers(values: Sequence[float]) -> str:
+    return ",".join(f"{number:g}" for number in values)
 
 
 def _filter_name(recipe: pb.ImageInput) -> str:
@@ -146,6 +243,16 @@ def _filter_name(recipe: pb.ImageInput) -> str:
 
 def _exif_orientation(recipe: pb.ImageInput) -> ExifOrientation:
     return "apply" if recipe.exif_orientation == pb.ImageInput.EXIF_ORIENTATION_APPLY else "ignore"
+
+
+def channel_order(recipe: pb.ImageInput) -> ChannelOrder:
+    """Return the order of the network's channels."""
+    return "bgr" if recipe.channel_order == pb.ImageInput.CHANNEL_ORDER_BGR else "rgb"
+
+
+def pixel_scale(recipe: pb.ImageInput) -> PixelScale:
+    """Return the greatest pixel before the mean is subtracted."""
+    return "255" if recipe.pixel_scale == 255 else "1"
 
 
 def training_pixels(file: bytes, recipe: pb.ImageInput) -> Pixels:
@@ -166,33 +273,3 @@ def training_pixels(file: bytes, recipe: pb.ImageInput) -> Pixels:
     image = image.resize((new_short, new_long) if image.width <= image.height else (new_long, new_short), resample)
     left, top = round((image.width - recipe.width) / 2), round((image.height - recipe.height) / 2)
     return np.asarray(image.crop((left, top, left + recipe.width, top + recipe.height)))
-
-
-def example_files(recipe: pb.ImageInput) -> tuple[bytes, ...]:
-    """Make picture files of odd sizes, larger and smaller than the input, affected by every picture option."""
-    rng = np.random.default_rng(_EXAMPLES_SEED)
-    width, height = recipe.width, recipe.height
-    wide = Image.fromarray(smooth(rng, height + 37, 2 * width + 53))
-    tall = Image.fromarray(smooth(rng, 2 * height + 91, width + 29))
-    small = Image.fromarray(smooth(rng, height // 2 + 3, width // 2 + 6))
-    small.putalpha(Image.fromarray(rng.integers(0, 256, (small.height, small.width), np.uint8)))
-    # Orientation 6, as of a phone held upright.
-    exif = Image.Exif()
-    exif[ExifTags.Base.Orientation] = 6
-    return (
-        _save(wide, "JPEG", quality=90),
-        _save(tall, "JPEG", quality=75, progressive=True, exif=exif),
-        _save(small, "PNG"),
-    )
-
-
-def _save(image: Image.Image, file_format: str, **options: Any) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, file_format, **options)
-    return buffer.getvalue()
-
-
-def smooth(rng: np.random.Generator, height: int, width: int) -> Pixels:
-    """Make a picture uint8 [height,width,3] that resembles a blurred photograph."""
-    coarse = rng.integers(0, 256, (7, 5, 3), np.uint8)
-    return np.asarray(Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC))

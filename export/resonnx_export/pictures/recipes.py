@@ -3,13 +3,23 @@
 A checkpoint does not name its recipe, and a wrong one costs accuracy silently; so the choice is always printed.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final, Literal
+from typing import Final, Literal, NamedTuple, get_args
 
 from resonnx_proto.v1 import manifest_pb2 as pb
 
-from resonnx_export.pictures.recipe import InputChanges, describe, image_input
+from resonnx_export.assumptions.assumption import Assumption
+from resonnx_export.pictures.recipe import (
+    ChannelOrder,
+    InputChanges,
+    PixelScale,
+    channel_order,
+    describe,
+    image_input,
+    parts,
+    pixel_scale,
+)
 
 RecipeName = Literal[
     "torchvision-v1", "torchvision-v2", "timm-tv", "timm-a1", "timm-a1-288", "hf", "cifar", "cifar-imagenet"
@@ -40,6 +50,26 @@ _SUGGESTED: Final[Mapping[str, RecipeName]] = {
 _DEFAULT: Final = "torchvision-v1"
 
 
+# Parts of a recipe, as recipe.parts names them, that one assumption tells. Answers recorded for pixels confirm all but
+# the resizing.
+RESIZING: Final = "resizing"
+_ASSUMED: Final[Mapping[str, tuple[tuple[str, ...], str]]] = {
+    RESIZING: (
+        ("size", "resize", "filter", "EXIF orientation"),
+        "--size, --resize-short-side or --stretch, --filter, --exif-orientation",
+    ),
+    "normalisation": (("mean", "std"), "--mean, --std"),
+}
+
+
+class Chosen(NamedTuple):
+    """A recipe, a line that describes it, and what of it the user did not state."""
+
+    recipe: pb.ImageInput
+    note: str
+    assumptions: tuple[Assumption, ...]
+
+
 @dataclass(frozen=True)
 class RecipeChoice:
     """A recipe of RECIPES, or the one that the layout suggests (None), with changes."""
@@ -47,10 +77,43 @@ class RecipeChoice:
     name: RecipeName | None = None
     changes: InputChanges = field(default_factory=InputChanges)
 
-    def for_layout(self, layout: str) -> tuple[pb.ImageInput, str]:
-        """Return the recipe, and a line that describes it. Raises BadInput as InputChanges.apply."""
+    def for_layout(self, layout: str) -> Chosen:
+        """Return the recipe. Raises BadInput as InputChanges.apply."""
         name = self.name or _SUGGESTED.get(layout, _DEFAULT)
         recipe = self.changes.apply(RECIPES[name])
         changed = "" if recipe == RECIPES[name] else ", with the changes given"
-        assumed = "" if self.name else f"; assumed from the layout: --recipe chooses among {', '.join(RECIPES)}"
-        return recipe, f"pictures: {describe(recipe)} (recipe {name}{changed}{assumed})"
+        note = f"pictures: {describe(recipe)} (recipe {name}{changed})"
+        if self.name is not None:
+            return Chosen(recipe, note, (Assumption("preprocessing", f"recipe {name}{changed}", "--recipe", (), True),))
+        others = tuple(other for other in RECIPES if other != name)
+        return Chosen(recipe, note, assumed(recipe, self.changes, f"recipe {name}", "--recipe", others))
+
+
+def assumed(
+    recipe: pb.ImageInput, changes: InputChanges, source: str, option: str = "", others: Sequence[str] = ()
+) -> tuple[Assumption, ...]:
+    """Return what of a recipe the user did not state; what the user stated is confirmed.
+
+    Args:
+        recipe: With the changes.
+        changes: The user's.
+        source: Where the rest is from, e.g. "recipe hf".
+        option: An option that changes it as a whole, beside those of its parts; "" if there is none.
+        others: The values of that option.
+    """
+    described, stated = parts(recipe), changes.stated()
+    found = []
+    for name, (members, options) in _ASSUMED.items():
+        open_members = [member for member in members if member not in stated]
+        shown = ", ".join(described[member] for member in open_members or members)
+        value = f"{shown} ({source})" if open_members else shown
+        every = " or ".join(filter(None, (option, options)))
+        found.append(Assumption(name, value, every, tuple(others), confirmed=not open_members))
+    for name, value, values in (
+        ("channel order", channel_order(recipe), get_args(ChannelOrder)),
+        ("scale", pixel_scale(recipe), get_args(PixelScale)),
+    ):
+        alternatives = tuple(each for each in values if each != value)
+        name_of_option = name.replace(" ", "-")
+        found.append(Assumption(name_of_option, value, f"--{name_of_option}", alternatives, confirmed=name in stated))
+    return tuple(found)

@@ -8,7 +8,7 @@ from PIL import Image
 from resonnx_proto.v1 import manifest_pb2 as pb
 from resonnx_server.runtime.pictures.images import Pixels, fit
 
-from resonnx_export.pictures.recipe import smooth
+from resonnx_export.pictures.examples import smooth
 
 Kind = Callable[[np.random.Generator, int, int], Pixels]
 

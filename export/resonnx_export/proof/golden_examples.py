@@ -13,7 +13,8 @@ from resonnx_server.runtime.pictures.images import Pixels
 from resonnx_export.errors import ParityFailed
 from resonnx_export.networks.protocol import CaptionNetwork
 from resonnx_export.networks.resnet import ClassifierNetwork
-from resonnx_export.pictures.recipe import example_files, training_pixels
+from resonnx_export.pictures.examples import example_files
+from resonnx_export.pictures.recipe import training_pixels
 from resonnx_export.pictures.synthetic import check_pictures
 from resonnx_export.proof import reference
 from resonnx_export.proof.parity import FP32_BOUND

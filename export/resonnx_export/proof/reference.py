@@ -53,8 +53,13 @@ class Caption:
 
 
 def normalise(images: Pixels, recipe: pb.ImageInput) -> Tensor:
-    """Turn pixels uint8 [N,H,W,3] into float32 [N,3,H,W] as torchvision's ToTensor and Normalize do."""
-    scaled = torch.from_numpy(images).permute(0, 3, 1, 2).to(torch.float32).div(255)
+    """Turn RGB pixels uint8 [N,H,W,3] into float32 [N,3,H,W] as the training code does.
+
+    As by torchvision's ToTensor and Normalize; without division by 255 and with BGR, as by Caffe.
+    """
+    if recipe.channel_order == pb.ImageInput.CHANNEL_ORDER_BGR:
+        images = np.ascontiguousarray(images[:, :, :, ::-1])
+    scaled = _scaled(torch.from_numpy(images).permute(0, 3, 1, 2), recipe)
     mean, std = (torch.tensor(values, dtype=torch.float32).view(1, 3, 1, 1) for values in (recipe.mean, recipe.std))
     return (scaled - mean) / std
 
@@ -62,8 +67,13 @@ def normalise(images: Pixels, recipe: pb.ImageInput) -> Tensor:
 def normalise_grey(images: Pixels, recipe: pb.ImageInput) -> Tensor:
     """Turn pixels uint8 [N,H,W,3] into float32 [N,1,H,W], as normalise after Pillow's convert("L")."""
     grey = np.stack([np.asarray(Image.fromarray(image).convert("L")) for image in images])
-    scaled = torch.from_numpy(grey).unsqueeze(1).to(torch.float32).div(255)
+    scaled = _scaled(torch.from_numpy(grey).unsqueeze(1), recipe)
     return (scaled - recipe.mean[0]) / recipe.std[0]
+
+
+def _scaled(pixels: Tensor, recipe: pb.ImageInput) -> Tensor:
+    pixels = pixels.to(torch.float32)
+    return pixels if recipe.pixel_scale == 255 else pixels.div(255)
 
 
 @torch.no_grad()

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 from resonnx_proto.v1 import manifest_pb2 as pb
 
+from resonnx_export.assumptions.telling import assumption_lines, headline
 from resonnx_export.publish.package import REPORT, Exported
 from resonnx_export.tasks import task_of
 from resonnx_export.wording import milliseconds, precision_name, provider_name, size
@@ -15,9 +16,11 @@ def summary_lines(exported: Exported) -> Iterator[str]:
     yield str(exported.folder)
     source = manifest.source
     yield f"  {source.architecture}, {source.parameters:,} parameters, layout {source.layout}"
+    yield f"  {headline(manifest)}"
     checks = len(manifest.parity.checks)
     yield f"  parity: {task_of(manifest).summary(manifest)}; {checks} checks passed, damaged copies refused"
     yield from (f"  {note}" for note in exported.notes)
+    yield from (f"  {line}" for line in assumption_lines(manifest))
     for bound in manifest.precisions:
         name = precision_name(bound.precision)
         yield f"  {bound.file} may run in {name}: max|difference| <= {bound.max_deviation:.1e} of max|reference|"

@@ -45,7 +45,7 @@ REFERENCE_USER_ANSWERS: Reference
 REFERENCE_USER_CODE: Reference
 
 class ImageInput(_message.Message):
-    __slots__ = ("width", "height", "resize", "filter", "resize_short_side", "mean", "std", "exif_orientation")
+    __slots__ = ("width", "height", "resize", "filter", "resize_short_side", "mean", "std", "exif_orientation", "channel_order", "pixel_scale")
     class Resize(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = ()
         RESIZE_UNSPECIFIED: _ClassVar[ImageInput.Resize]
@@ -76,6 +76,14 @@ class ImageInput(_message.Message):
     EXIF_ORIENTATION_UNSPECIFIED: ImageInput.ExifOrientation
     EXIF_ORIENTATION_IGNORE: ImageInput.ExifOrientation
     EXIF_ORIENTATION_APPLY: ImageInput.ExifOrientation
+    class ChannelOrder(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+        __slots__ = ()
+        CHANNEL_ORDER_UNSPECIFIED: _ClassVar[ImageInput.ChannelOrder]
+        CHANNEL_ORDER_RGB: _ClassVar[ImageInput.ChannelOrder]
+        CHANNEL_ORDER_BGR: _ClassVar[ImageInput.ChannelOrder]
+    CHANNEL_ORDER_UNSPECIFIED: ImageInput.ChannelOrder
+    CHANNEL_ORDER_RGB: ImageInput.ChannelOrder
+    CHANNEL_ORDER_BGR: ImageInput.ChannelOrder
     WIDTH_FIELD_NUMBER: _ClassVar[int]
     HEIGHT_FIELD_NUMBER: _ClassVar[int]
     RESIZE_FIELD_NUMBER: _ClassVar[int]
@@ -84,6 +92,8 @@ class ImageInput(_message.Message):
     MEAN_FIELD_NUMBER: _ClassVar[int]
     STD_FIELD_NUMBER: _ClassVar[int]
     EXIF_ORIENTATION_FIELD_NUMBER: _ClassVar[int]
+    CHANNEL_ORDER_FIELD_NUMBER: _ClassVar[int]
+    PIXEL_SCALE_FIELD_NUMBER: _ClassVar[int]
     width: int
     height: int
     resize: ImageInput.Resize
@@ -92,7 +102,9 @@ class ImageInput(_message.Message):
     mean: _containers.RepeatedScalarFieldContainer[float]
     std: _containers.RepeatedScalarFieldContainer[float]
     exif_orientation: ImageInput.ExifOrientation
-    def __init__(self, width: _Optional[int] = ..., height: _Optional[int] = ..., resize: _Optional[_Union[ImageInput.Resize, str]] = ..., filter: _Optional[_Union[ImageInput.Filter, str]] = ..., resize_short_side: _Optional[int] = ..., mean: _Optional[_Iterable[float]] = ..., std: _Optional[_Iterable[float]] = ..., exif_orientation: _Optional[_Union[ImageInput.ExifOrientation, str]] = ...) -> None: ...
+    channel_order: ImageInput.ChannelOrder
+    pixel_scale: int
+    def __init__(self, width: _Optional[int] = ..., height: _Optional[int] = ..., resize: _Optional[_Union[ImageInput.Resize, str]] = ..., filter: _Optional[_Union[ImageInput.Filter, str]] = ..., resize_short_side: _Optional[int] = ..., mean: _Optional[_Iterable[float]] = ..., std: _Optional[_Iterable[float]] = ..., exif_orientation: _Optional[_Union[ImageInput.ExifOrientation, str]] = ..., channel_order: _Optional[_Union[ImageInput.ChannelOrder, str]] = ..., pixel_scale: _Optional[int] = ...) -> None: ...
 
 class ClassifierSpec(_message.Message):
     __slots__ = ("labels", "feature_size", "activation")

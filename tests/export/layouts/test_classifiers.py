@@ -22,7 +22,7 @@ from resonnx_export.layouts.recognised import RecognisedCheckpoint
 from resonnx_export.module import export_module
 from resonnx_export.networks.resnet import ClassifierNetwork
 from resonnx_export.options import Target
-from resonnx_export.pictures.recipe import InputChanges, image_input
+from resonnx_export.pictures.recipe import InputChanges, Size, image_input
 from resonnx_export.pictures.recipes import RECIPES, RecipeChoice, RecipeName
 from resonnx_export.pictures.synthetic import check_pictures
 from resonnx_export.proof.parity import open_session
@@ -318,10 +318,11 @@ def test_the_layout_suggests_a_recipe_and_options_override_it() -> None:
         "cifar-kuangliu": "cifar",
         "cifar-akamaster": "cifar-imagenet",
     }.items():
-        recipe, told = RecipeChoice().for_layout(layout)
+        recipe, told, _ = RecipeChoice().for_layout(layout)
         assert recipe == RECIPES[name]
-        assert f"recipe {name}; assumed from the layout" in told
-    recipe, told = RecipeChoice("torchvision-v2", InputChanges(size=288, mean=(0.5,) * 3)).for_layout("torchvision")
+        assert f"(recipe {name})" in told
+    changes = InputChanges(size=Size(288, 288), mean=(0.5,) * 3)
+    recipe, told, _ = RecipeChoice("torchvision-v2", changes).for_layout("torchvision")
     assert (recipe.width, recipe.resize_short_side, list(recipe.mean)) == (288, 298, [0.5] * 3)
     assert "recipe torchvision-v2, with the changes given" in told
     assert get_args(RecipeName) == tuple(RECIPES)
@@ -371,7 +372,7 @@ def test_a_module_in_memory(tmp_path: Path) -> None:
     [
         (nn.Conv2d(3, 7, 1), torch.zeros(2, 3, 8, 8), "logits"),
         (Plain(), torch.zeros(1, 3, 8, 8), "two or more"),
-        (Plain(), torch.zeros(2, 3, 8, 9), "square"),
+        (Plain(), torch.zeros(2, 3, 8), "two or more"),
     ],
 )
 def test_a_module_that_is_no_classifier(module: nn.Module, example: Tensor, said: str, tmp_path: Path) -> None:

@@ -35,6 +35,8 @@ MAX_BEAM_WIDTH = 10
 _MAX_MANIFEST_BYTES = 16 << 20
 # Largest side of a model's input, in pixels.
 MAX_SIDE = 4096
+# 0: manifests from before the field existed.
+_PIXEL_SCALES = (0, 1, 255)
 # A larger bound would accept outputs that have little to do with the model's.
 MAX_DEVIATION = 0.5
 # In fp32 only the order of sums differs; exports use a tenth of this.
@@ -154,6 +156,7 @@ def _validate_input(image: pb.ImageInput) -> None:
         if choice.enum_type is not None:
             value = getattr(image, choice.name)
             _require(value in choice.enum_type.values_by_number, f"input.{choice.name} {value} is not known")
+    _require(image.pixel_scale in _PIXEL_SCALES, f"input.pixel_scale {image.pixel_scale} is neither 1 nor 255")
     if image.resize == pb.ImageInput.RESIZE_SHORT_SIDE_CROP:
         side, least = image.resize_short_side, max(image.width, image.height)
         _require(least <= side <= MAX_SIDE, f"input.resize_short_side {side} is not within {least}..{MAX_SIDE}")

@@ -1,0 +1,31 @@
+"""Tells what the exported graphs were compared with, and what was assumed, from the manifest."""
+
+from collections.abc import Iterator
+from typing import Final
+
+from resonnx_proto.v1 import manifest_pb2 as pb
+
+from resonnx_export.assumptions.assumption import describe
+
+# The parity check of answers that the user recorded has a name that begins so.
+ANSWERS: Final = "your answers"
+
+
+def headline(manifest: pb.Manifest) -> str:
+    """Return what the graphs are equal to, in one phrase, with the number of unconfirmed assumptions."""
+    if manifest.verified_against == pb.REFERENCE_USER_CODE:
+        equal = "equal to your code"
+    elif manifest.verified_against == pb.REFERENCE_USER_ANSWERS:
+        pictures = sum(check.pictures for check in manifest.parity.checks if check.name.startswith(ANSWERS))
+        equal = f"equal to your answers ({pictures} pictures)" if pictures else "equal to your answers"
+    else:
+        equal = "equal to our reading of the file"
+    unconfirmed = sum(not assumption.confirmed for assumption in manifest.assumptions)
+    if not unconfirmed:
+        return equal
+    return f"{equal}; {unconfirmed} assumption{'s' if unconfirmed > 1 else ''}"
+
+
+def assumption_lines(manifest: pb.Manifest) -> Iterator[str]:
+    """Yield a line for each assumption."""
+    yield from map(describe, manifest.assumptions)
