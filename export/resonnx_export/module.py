@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
+from resonnx_proto.v1 import manifest_pb2 as pb
 from torch import Tensor, nn
 
 from resonnx_export.classifier import ClassifierSettings, export_recognised
@@ -57,7 +58,9 @@ def export_module(
     if example.ndim != 4 or example.shape[0] < 2:
         raise BadInput(f"the example is {list(example.shape)}; two or more pictures [N,C,H,W] are needed")
     network = _split(copy.deepcopy(module).cpu().float().eval().requires_grad_(False), example.cpu().float())
-    recognised = RecognisedCheckpoint("module", type(module).__name__, network, _dtypes(module))
+    recognised = RecognisedCheckpoint(
+        "module", type(module).__name__, network, _dtypes(module), reference=pb.REFERENCE_USER_CODE
+    )
     if settings is None:
         settings = ClassifierSettings(RecipeChoice(changes=InputChanges(size=Size(*example.shape[2:]))), tuple(labels))
     try:

@@ -1,8 +1,12 @@
 """One property of a network or its preprocessing that a checkpoint does not record, with the value that was taken."""
 
 from dataclasses import dataclass
+from typing import Final
 
 from resonnx_proto.v1 import manifest_pb2 as pb
+
+# The option of a property that no option of the command changes.
+OWN_MODULE: Final = "export_module with your own network"
 
 
 @dataclass(frozen=True)
@@ -10,11 +14,11 @@ class Assumption:
     """A property that keys and shapes do not show.
 
     Attributes:
-        name: "activation" and the like; with `--assume`, the name that it takes.
+        name: e.g. "stride".
         value: The value that was taken.
-        option: The command's option that changes it, e.g. "--assume activation=VALUE".
+        option: The command's option that changes it, e.g. "--stride-in-1x1"; OWN_MODULE if none does.
         alternatives: The other values that the option takes, where they can be listed.
-        confirmed: The user stated the value, or recorded answers confirm it.
+        confirmed: The user stated the value.
     """
 
     name: str

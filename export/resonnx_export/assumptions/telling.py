@@ -1,4 +1,4 @@
-"""Tells what the exported graphs were compared with, and what was assumed, from the manifest."""
+"""The reference and the assumptions of an export, in words, from its manifest."""
 
 from collections.abc import Iterator
 from typing import Final
@@ -12,7 +12,7 @@ ANSWERS: Final = "your answers"
 
 
 def headline(manifest: pb.Manifest) -> str:
-    """Return what the graphs are equal to, in one phrase, with the number of unconfirmed assumptions."""
+    """Return the reference that the graphs are equal to and the number of unconfirmed assumptions, in one phrase."""
     if manifest.verified_against == pb.REFERENCE_USER_CODE:
         equal = "equal to your code"
     elif manifest.verified_against == pb.REFERENCE_USER_ANSWERS:

@@ -5,14 +5,16 @@ more entry of _LAYOUTS.
 """
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
+from itertools import pairwise
 from typing import Final
 
 import torch
 from torch import Tensor
 
+from resonnx_export.assumptions.assumption import OWN_MODULE, Assumption
 from resonnx_export.errors import BadInput
 from resonnx_export.layouts.recognised import RecognisedCheckpoint, loaded
 from resonnx_export.networks.detect import CheckpointMismatch, check_fits
@@ -105,7 +107,9 @@ def recognise_classifier(state_dict: Mapping[str, Tensor], *, stride_in_1x1: boo
         recognised = loaded(layout.name(config), _built(config, renamed), renamed)
     except CheckpointMismatch as error:
         raise BadInput(f"{error} (keys as torchvision has them); {_nearest(state_dict)}") from None
-    return replace(recognised, notes=tuple(_assumed(recognised.layout, config)))
+    grey = "the network takes grey pictures: the graph turns RGB into grey as Pillow's convert('L') does"
+    notes = (grey,) if config.in_channels == 1 else ()
+    return replace(recognised, notes=notes, assumptions=tuple(_assumed(recognised.layout, config)))
 
 
 def _unwrapped(state_dict: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
@@ -145,23 +149,22 @@ def _built(config: ResNetConfig, state_dict: Mapping[str, Tensor]) -> ResNet:
     return network
 
 
-def _assumed(layout: str, config: ResNetConfig) -> list[str]:
-    """Return the assumptions that keys and shapes do not confirm."""
-    notes = []
-    if config.block == "bottleneck" and not config.stride_in_1x1 and layout in ("torchvision", "hugging-face"):
-        notes.append(
-            "assumed: blocks have the stride in their 3x3 convolution; if the source has it in the first 1x1 "
-            '(Caffe, "downsample_in_bottleneck"), export with --stride-in-1x1'
-        )
+def _assumed(layout: str, config: ResNetConfig) -> Iterator[Assumption]:
+    """Yield the assumptions that keys and shapes do not confirm."""
+    if config.block == "bottleneck" and layout in ("torchvision", "hugging-face"):
+        given = config.stride_in_1x1
+        # Caffe's; Hugging Face calls it downsample_in_bottleneck.
+        values = ("in the first 1x1 convolution", "in the 3x3 convolution")
+        value, other = values if given else reversed(values)
+        yield Assumption("stride", value, "--stride-in-1x1", (other,), confirmed=given)
     if config.stem == "small" and layout == "torchvision":
-        notes.append("assumed: the 3x3 stem has stride 1 and no pool after it")
+        yield Assumption("3x3 stem", "stride 1, no pool", OWN_MODULE)
     if config.shortcut == "pad":
-        notes.append("assumed: shortcuts without weights take every second position and pad channels with zeros")
-    if len(config.head) > 1:
-        notes.append("assumed: ReLU between the layers of the head")
-    if config.in_channels == 1:
-        notes.append("the network takes grey pictures: the graph turns RGB into grey as Pillow's convert('L') does")
-    return notes
+        value = "every second position, channels padded with zeros"
+        yield Assumption("shortcuts without weights", value, OWN_MODULE)
+    # Between neighbours of an nn.Sequential there is no other layer.
+    if any(index - previous > 1 for (previous, _), (index, _) in pairwise(config.head)):
+        yield Assumption("head activation", "relu", OWN_MODULE)
 
 
 def _nearest(state_dict: Mapping[str, Tensor]) -> str:

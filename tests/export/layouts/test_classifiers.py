@@ -138,6 +138,7 @@ def test_timm(variant: str, tmp_path: Path) -> None:
     assert found.layout == "timm"
     assert found.architecture.startswith(f"{variant.split()[0]}_")
     assert not found.notes
+    assert not found.assumptions
 
 
 def test_timms_names() -> None:
@@ -162,7 +163,9 @@ def test_where_the_stride_is(in_bottleneck: bool, tmp_path: Path) -> None:
     path = saved(tmp_path / "pytorch_model.bin", source.state_dict())
     found = assert_same(path, source, stride_in_1x1=in_bottleneck, traced=False)
     assert found.architecture.endswith("_stride_in_1x1") == in_bottleneck
-    assert any("--stride-in-1x1" in note for note in found.notes) != in_bottleneck
+    (stride,) = [each for each in found.assumptions if each.option == "--stride-in-1x1"]
+    assert stride.confirmed == in_bottleneck
+    assert stride.value == ("in the first 1x1 convolution" if in_bottleneck else "in the 3x3 convolution")
 
 
 def test_stride_in_1x1_of_basic_blocks() -> None:
@@ -258,7 +261,7 @@ def test_replaced_heads(head: str, tmp_path: Path) -> None:
     source.fc = HEADS[head]()
     source = randomise(source)
     found = assert_same(saved(tmp_path / "x.pth", source.state_dict()), source, traced=head == "mlp with dropout")
-    assert any("ReLU" in note for note in found.notes) == (head != "dropout")
+    assert [each.value for each in found.assumptions] == (["relu"] if head.startswith("mlp") else [])
 
 
 def test_cifar_stem_under_torchvisions_keys(tmp_path: Path) -> None:
@@ -266,7 +269,7 @@ def test_cifar_stem_under_torchvisions_keys(tmp_path: Path) -> None:
     source.conv1 = nn.Conv2d(3, 64, 3, stride=1, padding=1, bias=False)
     source.maxpool = nn.Identity()
     found = assert_same(saved(tmp_path / "x.pth", randomise(source).state_dict()), source)
-    assert any("3x3 stem" in note for note in found.notes)
+    assert [each.name for each in found.assumptions] == ["3x3 stem"]
 
 
 def run(*arguments: object) -> Result:
@@ -359,6 +362,7 @@ def test_a_module_in_memory(tmp_path: Path) -> None:
     exported = export_module(module, torch.zeros(2, 3, 32, 32), LABELS, Target(tmp_path / "m", "plain"))
     assert (exported.manifest.source.layout, exported.manifest.source.architecture) == ("module", "Plain")
     assert exported.manifest.classifier.feature_size == 8
+    assert exported.manifest.verified_against == pb.REFERENCE_USER_CODE
     version = read_version(exported.folder)
     images = check_pictures(version.manifest.input, 3, seed=5)
     logits = open_session(version.files["model.onnx"]).run({"image": images}, ["logits"])["logits"]

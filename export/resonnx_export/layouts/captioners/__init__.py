@@ -86,7 +86,8 @@ def recognise_captioner(
             f"layout {draft.layout}: --residual is for decoders with a list of two or more recurrent modules, and this "
             "has none; the layers of one nn.LSTM, GRU or RNN have no skip connections"
         )
-    return CaptionSource(replace(recognised, notes=draft.notes), draft.spec, draft.input, sources)
+    recognised = replace(recognised, notes=draft.notes, assumptions=draft.assumptions)
+    return CaptionSource(recognised, draft.spec, draft.input, sources)
 
 
 def _draft(request: Request) -> Draft | None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from resonnx_proto.v1 import manifest_pb2 as pb
 from torch import Tensor
 
+from resonnx_export.assumptions.assumption import Assumption
 from resonnx_export.errors import BadInput
 from resonnx_export.labels import END, PAD, START, UNKNOWN, Vocabulary
 from resonnx_export.layouts.captioners.parts import Part
@@ -36,7 +37,8 @@ class Draft:
         state_dict: The weights under the network's own keys.
         spec, input: As CaptionSource's.
         parts: The parts that were used.
-        notes: Assumptions, as lines for the user.
+        notes: Lines for the user.
+        assumptions: Properties that the files do not record.
     """
 
     layout: str
@@ -46,6 +48,7 @@ class Draft:
     input: pb.ImageInput
     parts: Sequence[Part]
     notes: tuple[str, ...] = ()
+    assumptions: tuple[Assumption, ...] = ()
 
 
 def caption_spec(words: Sequence[str], *, max_tokens: int, feeds_start: bool, beam_width: int = 1) -> pb.CaptionerSpec:

@@ -9,6 +9,7 @@ from typing import Final
 
 from torch import Tensor
 
+from resonnx_export.assumptions.assumption import Assumption
 from resonnx_export.layouts.captioners.draft import Draft, Request, caption_spec
 from resonnx_export.layouts.captioners.parts import HALLMARK, prefixed, split_trunk
 from resonnx_export.layouts.captioners.recurrent import Cells, cell_kind, find_cells
@@ -20,10 +21,6 @@ from resonnx_export.pictures.recipe import image_input
 _MAX_TOKENS: Final = 20
 _INPUT_SIZE: Final = 224
 _RESIZE_SHORT_SIDE: Final = 256
-_NOT_RESIDUAL: Final = (
-    "assumed: no skip connections between the stacked cells, as the weights do not record them; give --residual if "
-    "there are, from the second cell on"
-)
 # Suffix of the layout's name, as the weights do not record it.
 RESIDUAL: Final = "-residual"
 
@@ -66,8 +63,14 @@ def tutorial(request: Request) -> Draft | None:
         spec=caption_spec(request.vocabulary.words, max_tokens=_MAX_TOKENS, feeds_start=False),
         input=recipe,
         parts=(encoder, decoder),
-        notes=(_NOT_RESIDUAL,) if cells.listed and not residual else (),
+        assumptions=(_stacking(residual=residual),) if cells.listed else (),
     )
+
+
+def _stacking(*, residual: bool) -> Assumption:
+    values = ("skip connections from the second on", "no skip connections")
+    value, other = values if residual else reversed(values)
+    return Assumption("stacked cells", value, "--residual", (other,), confirmed=residual)
 
 
 def _renamed_encoder(beside: Mapping[str, Tensor]) -> dict[str, Tensor]:
