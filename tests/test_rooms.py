@@ -66,7 +66,7 @@ MAY_IMPORT: dict[str, dict[str, set[str]]] = {
         {"networks", "options"},
         {"assumptions"},
         {"checkpoints", "pictures"},
-        {"labels", "proof"},
+        {"labels", "class_names", "proof"},
         {"graphs", "layouts", "demo"},
         {"precision"},
         {"tasks"},

@@ -46,6 +46,7 @@ class ClassifierSettings:
         samples: Typical pictures; without them, all check pictures are synthetic.
         activation: Turns logits into probabilities.
         stride_in_1x1: As recognise_classifier's.
+        notes: Lines for the user about the settings, such as the form of a file with labels.
     """
 
     input: pb.ImageInput | RecipeChoice
@@ -55,6 +56,7 @@ class ClassifierSettings:
     samples: Sequence[Image.Image] = ()
     activation: Activation = "softmax"
     stride_in_1x1: bool = False
+    notes: tuple[str, ...] = ()
 
 
 def export_classifier(file: Path, settings: ClassifierSettings, target: Target, progress: Progress) -> Exported:
@@ -82,7 +84,7 @@ def export_recognised(
     """Export a network in memory that was loaded from `files`; otherwise as export_classifier."""
     folder = package.plan(target)
     network = _checked(recognised, settings)
-    recipe, notes = settings.input, recognised.notes
+    recipe, notes = settings.input, settings.notes + recognised.notes
     if isinstance(recipe, RecipeChoice):
         recipe, chosen, assumptions = recipe.for_layout(recognised.layout)
         notes += (chosen,)

@@ -75,7 +75,7 @@ def classifier(
         Path, typer.Argument(metavar="CHECKPOINT", help="The state_dict: .pth, .pt or .safetensors.")
     ],
     labels: Annotated[
-        Path, typer.Option(metavar="FILE", help='One a line, a JSON list, or a JSON object {"0": "name"}.')
+        Path, typer.Option(metavar="FILE", help="Names of the classes: one a line, JSON, CSV and others.")
     ],
     target: Target,
     changes: InputChanges,
@@ -105,18 +105,25 @@ def classifier(
     ] = 0.5,
 ) -> None:
     """Export a ResNet classifier. --size, --mean and the like override --recipe."""
+    from resonnx_export.class_names.files import read_class_names
     from resonnx_export.classifier import STAGES, ClassifierSettings, export_classifier
-    from resonnx_export.labels import read_labels
     from resonnx_export.pictures.calibration import read_samples
     from resonnx_export.precision.guard import Limits
     from resonnx_export.precision.trunk import choose_storage
     from resonnx_export.progress import progress_bar
 
-    names = read_labels(labels)
+    named = read_class_names(labels)
     samples = read_samples(pictures, changes.decoding()) if pictures else ()
-    storage = choose_storage(quantisation, Limits(quantisation.min_agreement, max_accuracy_drop), samples, names)
+    storage = choose_storage(quantisation, Limits(quantisation.min_agreement, max_accuracy_drop), samples, named.names)
     settings = ClassifierSettings(
-        RecipeChoice(recipe, changes), names, allow_reduced, storage, samples, activation, stride_in_1x1
+        RecipeChoice(recipe, changes),
+        named.names,
+        allow_reduced,
+        storage,
+        samples,
+        activation,
+        stride_in_1x1,
+        notes=named.notes,
     )
     with progress_bar(target.name, STAGES) as progress:
         exported = export_classifier(checkpoint, settings, target, progress)

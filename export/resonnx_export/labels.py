@@ -1,4 +1,4 @@
-"""Reads a classifier's labels and a captioner's vocabulary, as text, JSON, or pickles, which are not run."""
+"""Reads a captioner's vocabulary, as text, JSON, or pickles, which are not run."""
 
 import json
 import re
@@ -24,20 +24,6 @@ class Vocabulary:
 
     words: tuple[str, ...]
     options: Mapping[str, Any] = field(default_factory=dict)
-
-
-def read_labels(path: Path) -> tuple[str, ...]:
-    """Read labels in the order of their classes: one a line, a JSON list, or a JSON object {"0": "name"}.
-
-    Raises:
-        BadInput: The file cannot be read, has another form, or leaves a class without a name.
-    """
-    content = _read(path)
-    if isinstance(content, dict):
-        if not all(key.isascii() and key.isdigit() for key in content):
-            raise BadInput(f'{path}: labels as a JSON object are {{"0": "name", ...}}')
-        return _in_order(path, {int(key): name for key, name in content.items()}, len(content))
-    return _names(path, content)
 
 
 def load_vocabulary(path: Path) -> Vocabulary:

@@ -1,29 +1,13 @@
-"""Labels, vocabularies and recipes: what may be given, and what is refused."""
+"""Vocabularies and recipes: what may be given, and what is refused."""
 
 import json
 from pathlib import Path
 
 import pytest
 from resonnx_export.errors import BadInput
-from resonnx_export.labels import read_labels, read_vocabulary
+from resonnx_export.labels import read_vocabulary
 from resonnx_export.pictures.recipe import image_input
 from resonnx_export.pictures.synthetic import check_pictures
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "cat\ndog\ncat\n",
-        "\ufeffcat\r\ndog\r\ncat\r\n\r\n",
-        '["cat", "dog", "cat"]',
-        '{"1": "dog", "0": "cat", "2": "cat"}',
-    ],
-)
-def test_labels_in_every_form(tmp_path: Path, text: str) -> None:
-    path = tmp_path / "labels"
-    path.write_bytes(text.encode())
-    # Two classes may share a name: ImageNet has two kinds of "crane".
-    assert read_labels(path) == ("cat", "dog", "cat")
 
 
 @pytest.mark.parametrize("text", ["<pad>\na\n", '["<pad>", "a"]', '{"a": 1, "<pad>": 0}'])
@@ -36,19 +20,18 @@ def test_vocabularies_in_every_form(tmp_path: Path, text: str) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b'{"0": "a", "2": "b"}', "0 to 1, each once"),
-        (b'{"a": "b"}', '"0": "name"'),
+        (b'{"a": "b"}', '"word": id'),
         (b'["a", 3]', "list of names"),
         (b'["a", ', "begins like JSON"),
         (b"a\n\nb\n", "name 1 is empty"),
         (b"\xff\xfe", "not UTF-8"),
     ],
 )
-def test_labels_that_are_none(tmp_path: Path, content: bytes, message: str) -> None:
-    path = tmp_path / "labels"
+def test_words_that_are_none(tmp_path: Path, content: bytes, message: str) -> None:
+    path = tmp_path / "words"
     path.write_bytes(content)
     with pytest.raises(BadInput, match=message):
-        read_labels(path)
+        read_vocabulary(path)
 
 
 @pytest.mark.parametrize("words", [{"a": 0, "b": 0}, {"a": 1, "b": 2}, {"a": 0, "b": "1"}, {"a": 0, "b": 0.5}])
@@ -61,7 +44,7 @@ def test_vocabularies_with_gaps(tmp_path: Path, words: dict[str, object]) -> Non
 
 def test_a_missing_file(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="No such file"):
-        read_labels(tmp_path / "none")
+        read_vocabulary(tmp_path / "none")
 
 
 @pytest.mark.parametrize(

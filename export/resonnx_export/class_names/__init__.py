@@ -1,0 +1,1 @@
+"""Reads the names of a classifier's classes from the forms of file that people have."""
