@@ -67,7 +67,7 @@ MAY_IMPORT: dict[str, dict[str, set[str]]] = {
         {"assumptions"},
         {"checkpoints", "pictures"},
         {"labels", "class_names", "proof"},
-        {"graphs", "layouts", "demo"},
+        {"answers", "graphs", "layouts", "demo"},
         {"precision"},
         {"tasks"},
         {"report"},

@@ -5,4 +5,6 @@ Read `classifier.py` first: checkpoint -> network -> trace -> parity -> precisio
 
 from resonnx_proto import __version__
 
-__all__ = ["__version__"]
+from resonnx_export.answers.record import record
+
+__all__ = ["__version__", "record"]

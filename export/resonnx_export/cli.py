@@ -1,4 +1,4 @@
-"""The command line: `resonnx-export classifier | captioner | demo | inspect | verify`.
+"""The command line: `resonnx-export classifier | captioner | demo | inspect | verify | record`.
 
 Exit codes: 0; 1 the export differs from the checkpoint, or int8 exceeds its limits, and nothing was written; 2 bad
 input. Errors are one line on stderr.
@@ -253,6 +253,23 @@ def verify(
 
     for line in verify_version(folder, checkpoint or ()):
         typer.echo(line)
+
+
+@app.command()
+def record(
+    snippet: Annotated[
+        bool, typer.Option("--snippet", help="Print a program for environments without this package.")
+    ] = False,
+) -> None:
+    """Record answers of your own model for --expect: see resonnx_export.record, a function for Python."""
+    from resonnx_export.answers.snippet import SNIPPET
+
+    if not snippet:
+        raise BadInput(
+            'answers are recorded where your model runs: call resonnx_export.record(model, pictures, "answers.npz") in '
+            "Python, or use the program that `resonnx-export record --snippet` prints"
+        )
+    typer.echo(SNIPPET, nl=False)
 
 
 def _print_summary(exported: "Exported") -> None:

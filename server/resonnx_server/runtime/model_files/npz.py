@@ -20,7 +20,7 @@ from resonnx_server.runtime.session import Array
 
 # numpy.save's header of an array of numbers: `{'descr': '<f4', 'fortran_order': False, 'shape': (8, 10), }`.
 _HEADER: Final = re.compile(
-    r"\{'descr': '([^']{1,8})', 'fortran_order': (True|False), 'shape': \(((?:\d{1,10}, ?)*\d{0,10})\), \} *\n"
+    r"\{'descr': '([^']{1,12})', 'fortran_order': (True|False), 'shape': \(((?:\d{1,10}, ?)*\d{0,10})\), \} *\n"
 )
 _MAGIC: Final = b"\x93NUMPY\x01\x00"
 # Limit for a header, far above numpy's; and the bytes before it.
@@ -36,10 +36,17 @@ class BadArchive(ValueError):
 
 @dataclass(frozen=True)
 class Expected:
-    """Type and shape that an array must have; None in `shape` allows any size."""
+    """Type and shape that an array must have.
+
+    Attributes:
+        dtype: Bytes and text without a length, "S" and "U", may be of any.
+        shape: None allows any size.
+        others: Other types that it may have.
+    """
 
     dtype: npt.DTypeLike
     shape: tuple[int | None, ...]
+    others: tuple[npt.DTypeLike, ...] = ()
 
     def allows(self, shape: tuple[int, ...]) -> bool:
         """Return whether `shape` fits."""
@@ -47,17 +54,38 @@ class Expected:
             wanted in (None, size) for size, wanted in zip(shape, self.shape, strict=True)
         )
 
+    def dtype_of(self, kind: str) -> npt.DTypeLike | None:
+        """Return the type that a header spells `kind`, as numpy.save does on little-endian machines; None if wrong."""
+        for each in (self.dtype, *self.others):
+            wanted = np.dtype(each).newbyteorder("<")
+            unsized = wanted.itemsize == 0 and re.fullmatch(rf"{re.escape(wanted.str[:2])}[1-9]\d{{0,7}}", kind)
+            if kind == wanted.str or unsized:
+                return np.dtype(kind)
+        return None
+
+    @property
+    def types(self) -> str:
+        """The types, as headers spell them."""
+        return " or ".join(np.dtype(each).newbyteorder("<").str for each in (self.dtype, *self.others))
+
     def __str__(self) -> str:
         return f"[{', '.join('N' if size is None else str(size) for size in self.shape)}]"
 
 
-def read_npz(content: bytes, expected: Callable[[str], Expected | None], most_bytes: int) -> dict[str, Array]:
+def read_npz(
+    content: bytes,
+    expected: Callable[[str], Expected | None],
+    most_bytes: int,
+    *,
+    ignores: Callable[[str], bool] = lambda name: False,
+) -> dict[str, Array]:
     """Return the arrays of an .npz file by name.
 
     Args:
         content: The file.
         expected: Returns type and shape of an array by its name; None if it must not be there.
         most_bytes: Limit for all arrays together, unpacked, with their headers.
+        ignores: Returns whether an array is left out, by its name; it is not unpacked.
 
     Raises:
         BadArchive: The file is damaged, too large, or holds unexpected arrays.
@@ -66,7 +94,7 @@ def read_npz(content: bytes, expected: Callable[[str], Expected | None], most_by
         raise BadArchive(f"has {len(content)} bytes; at most {most_bytes}")
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
-            members = archive.infolist()
+            members = [member for member in archive.infolist() if not ignores(_name(member))]
             _check_members(members, most_bytes)
             return {name: _read(archive, member, expected(name)) for member in members for name in [_name(member)]}
     except BadArchive:
@@ -94,18 +122,17 @@ def _read(archive: zipfile.ZipFile, member: zipfile.ZipInfo, expected: Expected 
     name = _name(member)
     if expected is None or not member.filename.endswith(_KIND):
         raise BadArchive(f"holds {member.filename[:32]!r}, which is not expected")
-    # numpy.save's spelling on little-endian machines.
-    wanted = np.dtype(expected.dtype).newbyteorder("<").str
     with archive.open(member) as file:
         kind, shape, is_fortran, header_bytes = _read_header(file, name)
-        if kind != wanted:
-            raise BadArchive(f"holds {name!r} of type {kind}; expected {wanted}")
+        dtype = expected.dtype_of(kind)
+        if dtype is None:
+            raise BadArchive(f"holds {name!r} of type {kind}; expected {expected.types}")
         if not expected.allows(shape):
             raise BadArchive(f"holds {name!r} of shape {list(shape)}; expected {expected}")
         count = math.prod(shape)
-        if header_bytes + count * np.dtype(wanted).itemsize != member.file_size:
+        if header_bytes + count * np.dtype(dtype).itemsize != member.file_size:
             raise BadArchive(f"holds {name!r} of {member.file_size} bytes, whose header says shape {list(shape)}")
-        flat = np.empty(count, wanted)
+        flat = np.empty(count, dtype)
         if file.readinto(flat.view(np.uint8)) != flat.nbytes:  # type: ignore[attr-defined]
             raise BadArchive(f"holds {name!r}, which is truncated")
     return flat.reshape(shape, order="F" if is_fortran else "C")
