@@ -24,6 +24,7 @@ from resonnx._errors import (
 )
 from resonnx._pictures.images import ImageSource
 from resonnx._results import (
+    Assumption,
     BatchLatency,
     Caption,
     CaptionResult,
@@ -34,11 +35,13 @@ from resonnx._results import (
     PictureSettings,
     Prediction,
     SessionInfo,
+    TensorInfo,
     Timing,
     Word,
 )
 
 __all__ = [
+    "Assumption",
     "AsyncClient",
     "BatchLatency",
     "Cancelled",
@@ -62,6 +65,7 @@ __all__ = [
     "Prediction",
     "ResonnxError",
     "SessionInfo",
+    "TensorInfo",
     "Timing",
     "Unavailable",
     "Unimplemented",

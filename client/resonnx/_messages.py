@@ -8,7 +8,17 @@ from google.protobuf.internal.enum_type_wrapper import EnumTypeWrapper
 from google.protobuf.message import Message
 from resonnx_proto.v1 import manifest_pb2, vision_pb2
 
-from resonnx._results import BatchLatency, Limits, ModelInfo, ModelSummary, PictureSettings, SessionInfo, Timing
+from resonnx._results import (
+    Assumption,
+    BatchLatency,
+    Limits,
+    ModelInfo,
+    ModelSummary,
+    PictureSettings,
+    SessionInfo,
+    TensorInfo,
+    Timing,
+)
 
 _M = TypeVar("_M", bound=Message)
 
@@ -54,15 +64,34 @@ def model_summaries(response: vision_pb2.ListModelsResponse) -> tuple[ModelSumma
 
 def model_info(response: vision_pb2.GetModelResponse) -> ModelInfo:
     """Read the description of a model."""
+    manifest = response.manifest if response.HasField("manifest") else None
     return ModelInfo(
         summary=_summary(response.summary),
-        manifest=response.manifest if response.HasField("manifest") else None,
+        manifest=manifest,
         sessions=tuple(_session(session) for session in response.sessions),
         identity=response.identity,
         verified=response.verified,
         limits=Limits(response.max_batch_size, response.max_queue_size, response.max_message_bytes),
         pictures=_picture_settings(response.pictures) if response.HasField("pictures") else None,
+        verified_against=_verified_against(manifest) if manifest else "",
+        assumptions=tuple(_assumption(each) for each in manifest.assumptions) if manifest else (),
+        inputs=tuple(_tensor(tensor) for tensor in response.inputs),
+        outputs=tuple(_tensor(tensor) for tensor in response.outputs),
     )
+
+
+def _verified_against(manifest: manifest_pb2.Manifest) -> str:
+    # Older manifests do not say it: their exporters knew nothing else.
+    reference = manifest.verified_against or manifest_pb2.REFERENCE_OUR_READING
+    return _enum_name(manifest_pb2.Reference, reference, "REFERENCE_")
+
+
+def _assumption(each: manifest_pb2.Assumption) -> Assumption:
+    return Assumption(each.name, each.value, each.option, tuple(each.alternatives), each.confirmed)
+
+
+def _tensor(tensor: vision_pb2.TensorInfo) -> TensorInfo:
+    return TensorInfo(tensor.name, tensor.datatype, tuple(tensor.shape), tensor.optional)
 
 
 def _picture_settings(pictures: vision_pb2.PictureSettings) -> PictureSettings:

@@ -164,6 +164,42 @@ class PictureSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class Assumption:
+    """A property of a model that its checkpoint does not record.
+
+    Attributes:
+        name: For example "stride".
+        value: The value that the exporter took.
+        option: The exporter's option that changes it.
+        alternatives: Other values of the option, where they can be listed.
+        confirmed: Whether the user stated the value.
+    """
+
+    name: str
+    value: str
+    option: str
+    alternatives: tuple[str, ...] = ()
+    confirmed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class TensorInfo:
+    """An input or output in the tensor protocol.
+
+    Attributes:
+        name: Its name.
+        datatype: As in the Open Inference Protocol, e.g. "FP32"; files and strings are "BYTES".
+        shape: With the batch axis; -1 is a free size.
+        optional: Whether a request may leave it out. Of a picture model's inputs, a request gives one.
+    """
+
+    name: str
+    datatype: str
+    shape: tuple[int, ...]
+    optional: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class ModelInfo:
     """The server's description of a model.
 
@@ -175,6 +211,11 @@ class ModelInfo:
         verified: Whether the outputs were compared with the golden examples when the model was loaded.
         limits: The server's limits.
         pictures: None for a bare ONNX file.
+        verified_against: What the export was compared with: "our_reading" (the exporter's reading of the checkpoint),
+            "user_answers" or "user_code"; empty for a bare ONNX file.
+        assumptions: Properties that the checkpoint does not record.
+        inputs: Inputs of the tensor protocol; empty from older servers.
+        outputs: Likewise.
     """
 
     summary: ModelSummary
@@ -184,3 +225,7 @@ class ModelInfo:
     verified: bool
     limits: Limits
     pictures: PictureSettings | None = None
+    verified_against: str = ""
+    assumptions: tuple[Assumption, ...] = ()
+    inputs: tuple[TensorInfo, ...] = ()
+    outputs: tuple[TensorInfo, ...] = ()

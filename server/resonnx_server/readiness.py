@@ -46,9 +46,12 @@ class Readiness:
         self._models.add(model)
         self._update_health()
         candidates = {report.file: str(report.candidate) for report in model.sessions}
-        _log.info("serving", extra={"model": model.name, "version": model.version, "candidates": candidates})
+        extra = {"model": model.name, "version": model.version, "candidates": candidates}
+        told = {"verified_against": model.verified_against, "assumptions": model.assumptions}
+        _log.info("serving", extra={**extra, **told})
         doubt = "; measured while other processes held the processors, so measured again at the next start"
-        _report(load, f"serves after {load.seconds:.1f} s{doubt if load.progress.is_doubtful else ''}")
+        doubt = doubt if load.progress.is_doubtful else ""
+        _report(load, f"serves after {load.seconds:.1f} s; {_comparison(model)}{doubt}")
         if self._models.is_ready:
             self._announce()
 
@@ -75,6 +78,13 @@ class Readiness:
         if not self._is_announced:
             self._is_announced = True
             print(f"resonnx-server {'ready' if self._models.is_ready else 'not ready'} {self.address}", flush=True)
+
+
+def _comparison(model: Model) -> str:
+    """Return in words what a model was compared with, and how many of its properties are assumed."""
+    against = model.verified_against.replace("_", " ")
+    assumed = f", {len(model.assumptions)} assumed properties" if model.assumptions else ""
+    return f"verified against: {against}{assumed}"
 
 
 def _report(load: ModelLoad, state: str) -> None:

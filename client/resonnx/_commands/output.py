@@ -1,16 +1,23 @@
 """Formats errors and models as lines of text and as JSON objects."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict
-from typing import Any
+from typing import Any, Final
 
 from google.protobuf.json_format import MessageToDict
 
 from resonnx._errors import ResonnxError
-from resonnx._results import ModelInfo, ModelSummary
+from resonnx._results import ModelInfo, ModelSummary, TensorInfo
 from resonnx._table import table
 from resonnx._tasks import task_of
 from resonnx._tasks.task import Task
+
+# By ModelInfo.verified_against.
+_REFERENCES: Final = {
+    "our_reading": "the exporter's reading of the checkpoint",
+    "user_answers": "the user's answers",
+    "user_code": "the user's code",
+}
 
 
 def result_json(task: Task[Any], image: str, result: Any) -> dict[str, Any]:
@@ -63,6 +70,7 @@ def model_lines(info: ModelInfo) -> list[str]:
         ("task", summary.task),
         ("state", f"{summary.state}: {summary.reason}" if summary.reason else summary.state),
         ("verified", _yes_no(info.verified)),
+        *_comparison_rows(info),
         ("identity", info.identity or "-"),
         (
             "limits",
@@ -81,9 +89,13 @@ def model_lines(info: ModelInfo) -> list[str]:
     if info.manifest:
         source, size = info.manifest.source, info.manifest.input
         rows.append(("source", f"{source.architecture} ({source.layout})"))
-        rows.append(("input", f"{size.width}x{size.height}"))
+        # Not the other way round: tensors have the height first.
+        order = "" if size.height == size.width else " (height x width)"
+        rows.append(("picture size", f"{size.height}x{size.width}{order}"))
         if task := task_of(summary):
             rows += task.manifest_rows(info.manifest)
+    rows += [(f"input {tensor.name}", _tensor(tensor)) for tensor in info.inputs]
+    rows += [(f"output {tensor.name}", _tensor(tensor)) for tensor in info.outputs]
     for session in info.sessions:
         latencies = ", ".join(f"{x.batch_size}: {x.expected_s * 1e3:.1f} ms" for x in session.latencies)
         at_once = f"{session.instances} at once" if session.instances > 1 else "one at a time"
@@ -96,12 +108,31 @@ def model_json(info: ModelInfo) -> dict[str, Any]:
     return {
         **asdict(info.summary),
         "verified": info.verified,
+        "verified_against": info.verified_against or None,
+        "assumptions": [asdict(assumption) for assumption in info.assumptions],
+        "inputs": [asdict(tensor) for tensor in info.inputs],
+        "outputs": [asdict(tensor) for tensor in info.outputs],
         "identity": info.identity,
         "limits": asdict(info.limits),
         "pictures": asdict(info.pictures) if info.pictures else None,
         "sessions": [asdict(session) for session in info.sessions],
         "manifest": MessageToDict(info.manifest) if info.manifest else None,
     }
+
+
+def _comparison_rows(info: ModelInfo) -> Iterator[tuple[str, str]]:
+    """Yield what the export was compared with, and a row for each property that the checkpoint does not record."""
+    if info.manifest is None:
+        return
+    against = info.verified_against
+    yield "verified against", _REFERENCES.get(against, against)
+    for each in info.assumptions:
+        others = f" (or {', '.join(each.alternatives)})" if each.alternatives else ""
+        yield "given" if each.confirmed else "assumed", f"{each.name} {each.value}; {each.option}{others}"
+
+
+def _tensor(tensor: TensorInfo) -> str:
+    return f"{tensor.datatype} {list(tensor.shape)}{', optional' if tensor.optional else ''}"
 
 
 def _providers(info: ModelInfo) -> str:

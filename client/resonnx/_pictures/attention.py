@@ -11,6 +11,7 @@ from resonnx._results import CaptionResult, ModelInfo, Word
 if TYPE_CHECKING:
     from PIL import Image
 
+# Longer side of a panel, in pixels.
 _PANEL = 192
 _TEXT_HEIGHT = 24
 _COLUMNS = 5
@@ -44,20 +45,21 @@ def draw_attention(picture: bytes, result: CaptionResult, model: ModelInfo, file
     if not words:
         raise NothingToDraw(f"model {result.model!r} returned no attention")
     base = _seen(Image.open(io.BytesIO(picture)), model)
+    width, height = base.size
     rows = -(-(len(words) + 1) // _COLUMNS)
-    sheet = Image.new("RGB", (_COLUMNS * _PANEL, rows * (_PANEL + _TEXT_HEIGHT)), "white")
+    sheet = Image.new("RGB", (_COLUMNS * width, rows * (height + _TEXT_HEIGHT)), "white")
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(16)
     panels: list[tuple[str, Any]] = [(result.model, base)]
     panels += [(word.text, _lit(base, word, result.attention_grid)) for word in words]
     for i, (text, panel) in enumerate(panels):
-        x, y = i % _COLUMNS * _PANEL, i // _COLUMNS * (_PANEL + _TEXT_HEIGHT)
+        x, y = i % _COLUMNS * width, i // _COLUMNS * (height + _TEXT_HEIGHT)
         sheet.paste(panel, (x, y + _TEXT_HEIGHT))
         draw.text((x + 4, y + 2), text, fill="black", font=font)
     sheet.save(file)
 
 
 def _seen(image: "Image.Image", model: ModelInfo) -> "Image.Image":
-    """Return the part of a picture that the model was given, scaled to a panel."""
+    """Return the part of a picture that the model was given, in its own shape, scaled to a panel."""
     from PIL import ImageOps
 
     if model.pictures is not None and model.pictures.exif_orientation == "apply":
@@ -70,7 +72,13 @@ def _seen(image: "Image.Image", model: ModelInfo) -> "Image.Image":
         left = max(0.0, (image.width - recipe.width * scale) / 2)
         top = max(0.0, (image.height - recipe.height * scale) / 2)
         box = (left, top, image.width - left, image.height - top)
-    return image.convert("RGB").resize((_PANEL, _PANEL), box=box)
+    return image.convert("RGB").resize(_panel(box[2] - box[0], box[3] - box[1]), box=box)
+
+
+def _panel(width: float, height: float) -> tuple[int, int]:
+    """Return the size of a panel of this shape."""
+    scale = _PANEL / max(width, height)
+    return max(1, round(width * scale)), max(1, round(height * scale))
 
 
 def _lit(base: "Image.Image", word: Word, grid: tuple[int, int]) -> "Image.Image":

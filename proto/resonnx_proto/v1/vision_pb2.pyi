@@ -277,8 +277,20 @@ class PictureSettings(_message.Message):
     max_image_side: int
     def __init__(self, exif_orientation: _Optional[_Union[_manifest_pb2.ImageInput.ExifOrientation, str]] = ..., jpeg_scaling: bool = ..., formats: _Optional[_Iterable[str]] = ..., max_image_pixels: _Optional[int] = ..., max_image_side: _Optional[int] = ...) -> None: ...
 
+class TensorInfo(_message.Message):
+    __slots__ = ("name", "datatype", "shape", "optional")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    DATATYPE_FIELD_NUMBER: _ClassVar[int]
+    SHAPE_FIELD_NUMBER: _ClassVar[int]
+    OPTIONAL_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    datatype: str
+    shape: _containers.RepeatedScalarFieldContainer[int]
+    optional: bool
+    def __init__(self, name: _Optional[str] = ..., datatype: _Optional[str] = ..., shape: _Optional[_Iterable[int]] = ..., optional: bool = ...) -> None: ...
+
 class GetModelResponse(_message.Message):
-    __slots__ = ("summary", "manifest", "sessions", "identity", "verified", "max_batch_size", "max_queue_size", "max_message_bytes", "pictures")
+    __slots__ = ("summary", "manifest", "sessions", "identity", "verified", "max_batch_size", "max_queue_size", "max_message_bytes", "pictures", "inputs", "outputs")
     SUMMARY_FIELD_NUMBER: _ClassVar[int]
     MANIFEST_FIELD_NUMBER: _ClassVar[int]
     SESSIONS_FIELD_NUMBER: _ClassVar[int]
@@ -288,6 +300,8 @@ class GetModelResponse(_message.Message):
     MAX_QUEUE_SIZE_FIELD_NUMBER: _ClassVar[int]
     MAX_MESSAGE_BYTES_FIELD_NUMBER: _ClassVar[int]
     PICTURES_FIELD_NUMBER: _ClassVar[int]
+    INPUTS_FIELD_NUMBER: _ClassVar[int]
+    OUTPUTS_FIELD_NUMBER: _ClassVar[int]
     summary: ModelSummary
     manifest: _manifest_pb2.Manifest
     sessions: _containers.RepeatedCompositeFieldContainer[SessionInfo]
@@ -297,4 +311,6 @@ class GetModelResponse(_message.Message):
     max_queue_size: int
     max_message_bytes: int
     pictures: PictureSettings
-    def __init__(self, summary: _Optional[_Union[ModelSummary, _Mapping]] = ..., manifest: _Optional[_Union[_manifest_pb2.Manifest, _Mapping]] = ..., sessions: _Optional[_Iterable[_Union[SessionInfo, _Mapping]]] = ..., identity: _Optional[str] = ..., verified: bool = ..., max_batch_size: _Optional[int] = ..., max_queue_size: _Optional[int] = ..., max_message_bytes: _Optional[int] = ..., pictures: _Optional[_Union[PictureSettings, _Mapping]] = ...) -> None: ...
+    inputs: _containers.RepeatedCompositeFieldContainer[TensorInfo]
+    outputs: _containers.RepeatedCompositeFieldContainer[TensorInfo]
+    def __init__(self, summary: _Optional[_Union[ModelSummary, _Mapping]] = ..., manifest: _Optional[_Union[_manifest_pb2.Manifest, _Mapping]] = ..., sessions: _Optional[_Iterable[_Union[SessionInfo, _Mapping]]] = ..., identity: _Optional[str] = ..., verified: bool = ..., max_batch_size: _Optional[int] = ..., max_queue_size: _Optional[int] = ..., max_message_bytes: _Optional[int] = ..., pictures: _Optional[_Union[PictureSettings, _Mapping]] = ..., inputs: _Optional[_Iterable[_Union[TensorInfo, _Mapping]]] = ..., outputs: _Optional[_Iterable[_Union[TensorInfo, _Mapping]]] = ...) -> None: ...

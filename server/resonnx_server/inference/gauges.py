@@ -27,6 +27,12 @@ class ServingCollector(Collector):
         ready = gauge(
             "resonnx_model_ready", "1 if the model is served, 0 while it is loading or if it was refused", labels=_MODEL
         )
+        info = gauge(
+            "resonnx_model_info",
+            "Always 1; verified_against is our_reading, user_answers or user_code, or none for an ONNX file without a "
+            "manifest",
+            labels=(*_MODEL, "verified_against"),
+        )
         pending = gauge(
             "nv_inference_pending_request_count", "Queued requests; for captioners, queued pictures", labels=_MODEL
         )
@@ -38,6 +44,7 @@ class ServingCollector(Collector):
         for model in self._models:
             labels = (model.name, str(model.version))
             ready.add_metric(labels, 1)
+            info.add_metric((*labels, model.verified_against), 1)
             pending.add_metric(labels, model.engine.queued())
             in_progress.add_metric(labels, model.stats.in_progress)
             queued.add_metric(labels, model.engine.queued_rows())
@@ -61,4 +68,4 @@ class ServingCollector(Collector):
         )
         for reason, count in self._models.rejected.counts.items():
             rejected.add_metric((reason,), count)
-        yield from (ready, pending, in_progress, queued, decoding, instances, expected, spread, rejected)
+        yield from (ready, info, pending, in_progress, queued, decoding, instances, expected, spread, rejected)

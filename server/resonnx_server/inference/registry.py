@@ -18,6 +18,7 @@ from resonnx_server.errors import (
 from resonnx_server.inference.tasks import Task
 from resonnx_server.observe.rejected import RejectedCalls
 from resonnx_server.observe.stats import ModelStats
+from resonnx_server.runtime.model_files.manifest import verified_against
 from resonnx_server.runtime.pictures.options import PictureOptions
 from resonnx_server.runtime.session import Candidate, TensorSpec
 from resonnx_server.scheduling.engine import AnyEngine
@@ -69,6 +70,17 @@ class Model:
     optional_inputs: tuple[TensorSpec, ...] = ()
     pictures: PictureOptions | None = None
     allow_timeout_override: bool = False
+
+    @property
+    def verified_against(self) -> str:
+        """What its export was compared with: "our_reading", "user_answers", "user_code", or "none" (bare files)."""
+        return verified_against(self.manifest) if self.manifest else "none"
+
+    @property
+    def assumptions(self) -> tuple[str, ...]:
+        """Properties that the exporter assumed and the user did not confirm, e.g. "stride: in the 3x3 convolution"."""
+        found = self.manifest.assumptions if self.manifest else ()
+        return tuple(f"{each.name}: {each.value}" for each in found if not each.confirmed)
 
 
 @dataclass(frozen=True)

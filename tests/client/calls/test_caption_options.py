@@ -103,8 +103,8 @@ def test_attention_is_drawn(vision, run, looking) -> None:
     assert vision.requests[0].return_attention
     drawn = Image.open("out.png").convert("L")
     # The second panel is the first word, which looked at the left (black) half; the third at the right (white) one.
-    assert drawn.size == (5 * PANEL, PANEL + TEXT)
-    first, second = (drawn.getpixel((n * PANEL + 160, TEXT + 96)) for n in (1, 2))
+    assert drawn.size == (5 * PANEL, PANEL // 2 + TEXT), "panels have the picture's shape"
+    first, second = (drawn.getpixel((n * PANEL + 160, TEXT + 48)) for n in (1, 2))
     assert first < 80
     assert second > 240
 
@@ -122,7 +122,9 @@ def test_attention_is_drawn_over_the_picture_as_the_model_had_it(
     vision.script["Caption"] = lambda request, context: looking
     assert run("--attention", "out.png").exit_code == 0
     drawn = Image.open("out.png").convert("L")
-    top_right, bottom_left = drawn.getpixel((160, TEXT + 32)), drawn.getpixel((32, TEXT + 160))
+    width, height = (PANEL // 2, PANEL) if is_turned else (PANEL, PANEL // 2)
+    assert drawn.size == (5 * width, height + TEXT)
+    top_right, bottom_left = (drawn.getpixel((x * width // 6, TEXT + y * height // 6)) for x, y in ((5, 1), (1, 5)))
     assert (top_right < 80, bottom_left < 80) == ((True, False) if is_turned else (False, True))
 
 
@@ -140,9 +142,10 @@ def test_attention_is_drawn_over_the_part_that_the_model_had(
         picture.save("cat.png")
     vision.script["Caption"] = lambda request, context: looking
     assert run("--attention", "out.png").exit_code == 0
-    drawn = Image.open("out.png").convert("RGB").crop((0, TEXT, PANEL, TEXT + PANEL))
+    height = PANEL // 2 if is_seen else PANEL
+    drawn = Image.open("out.png").convert("RGB").crop((0, TEXT, PANEL, TEXT + height))
     assert ((255, 0, 0) in {colour for _, colour in drawn.getcolors(PANEL * PANEL)}) == is_seen
-    halves = [drawn.getpixel((x, 96)) for x in (48, 144)]
+    halves = [drawn.getpixel((x, height // 2)) for x in (72, 120)]
     assert halves == [(0, 0, 0), (255, 255, 255)]
 
 

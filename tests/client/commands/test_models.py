@@ -31,9 +31,14 @@ def two_models(vision) -> None:
             summary=digits,
             manifest={
                 "task": "TASK_CLASSIFIER",
-                "input": {"width": 32, "height": 32},
+                "input": {"width": 32, "height": 24},
                 "classifier": {"labels": ["zero", "one"]},
                 "source": {"architecture": "resnet18", "layout": "torchvision"},
+                "assumptions": [
+                    {"name": "stride", "value": "in the 3x3 convolution", "option": "--stride-in-1x1"},
+                    {"name": "pool", "value": "max", "option": "--assume pool=...", "alternatives": ["none"]},
+                    {"name": "scale", "value": "pixels 0..1", "option": "--scale", "confirmed": True},
+                ],
             },
             sessions=[
                 {
@@ -43,6 +48,8 @@ def two_models(vision) -> None:
                     "latencies": [{"batch_size": 1, "expected_us": 2100}],
                 }
             ],
+            inputs=[{"name": "image", "datatype": "UINT8", "shape": [-1, 24, 32, 3], "optional": True}],
+            outputs=[{"name": "logits", "datatype": "FP32", "shape": [-1, 2]}],
             identity="ab12",
             verified=True,
             max_batch_size=16,
@@ -82,23 +89,48 @@ def test_one_model(run) -> None:
     done = run("models", "digits")
     assert done.exit_code == 0
     assert done.stdout == (
-        "name        digits\n"
-        "version     3\n"
-        "task        classifier\n"
-        "state       ready\n"
-        "verified    yes\n"
-        "identity    ab12\n"
-        "limits      batch 16, queue 64, message 64 MiB\n"
-        "pictures    JPEG, PNG up to 67 megapixels, EXIF orientation ignored\n"
-        "source      resnet18 (torchvision)\n"
-        "input       32x32\n"
-        "labels      2\n"
-        "model.onnx  CPUExecutionProvider fp32, one at a time, batches 1: 2.1 ms\n"
+        "name              digits\n"
+        "version           3\n"
+        "task              classifier\n"
+        "state             ready\n"
+        "verified          yes\n"
+        "verified against  the exporter's reading of the checkpoint\n"
+        "assumed           stride in the 3x3 convolution; --stride-in-1x1\n"
+        "assumed           pool max; --assume pool=... (or none)\n"
+        "given             scale pixels 0..1; --scale\n"
+        "identity          ab12\n"
+        "limits            batch 16, queue 64, message 64 MiB\n"
+        "pictures          JPEG, PNG up to 67 megapixels, EXIF orientation ignored\n"
+        "source            resnet18 (torchvision)\n"
+        "picture size      24x32 (height x width)\n"
+        "labels            2\n"
+        "input image       UINT8 [-1, 24, 32, 3], optional\n"
+        "output logits     FP32 [-1, 2]\n"
+        "model.onnx        CPUExecutionProvider fp32, one at a time, batches 1: 2.1 ms\n"
     )
     shown = json.loads(run("models", "digits", "--json").stdout)
     assert shown["manifest"]["classifier"]["labels"] == ["zero", "one"]
     assert shown["pictures"]["formats"] == ["JPEG", "PNG"]
+    assert (shown["verified_against"], [each["confirmed"] for each in shown["assumptions"]]) == (
+        "our_reading",
+        [False, False, True],
+    )
+    assert shown["inputs"] == [{"name": "image", "datatype": "UINT8", "shape": [-1, 24, 32, 3], "optional": True}]
     assert shown["sessions"][0]["latencies"] == [{"batch_size": 1, "expected_s": 0.0021, "spread_s": 0.0}]
+
+
+def test_a_bare_file_shows_its_inputs_and_outputs(vision, run) -> None:
+    vision.script["GetModel"] = lambda request, context: vision_pb2.GetModelResponse(
+        summary={"name": "lenet", "version": 1, "task": "TASK_TENSORS", "state": "MODEL_STATE_READY"},
+        inputs=[{"name": "data", "datatype": "FP32", "shape": [1, 1, 28, 28]}],
+        outputs=[{"name": "prob", "datatype": "FP32", "shape": [1, 10]}],
+    )
+    lines = run("models", "lenet").stdout.splitlines()
+    assert "input data   FP32 [1, 1, 28, 28]" in lines
+    assert "output prob  FP32 [1, 10]" in lines
+    assert not any(line.startswith("verified against") for line in lines)
+    shown = json.loads(run("models", "lenet", "--json").stdout)
+    assert (shown["verified_against"], shown["assumptions"]) == (None, [])
 
 
 @pytest.mark.usefixtures("two_models")

@@ -1,8 +1,10 @@
 """Messages about models: served, loading and refused."""
 
+from resonnx_proto.inference import grpc_service_pb2 as oip_pb
 from resonnx_proto.v1 import vision_pb2
 
 from resonnx_server.inference.registry import Model, Models
+from resonnx_server.rpc.oip import describe
 
 
 def list_models(models: Models) -> vision_pb2.ListModelsResponse:
@@ -22,7 +24,9 @@ def list_models(models: Models) -> vision_pb2.ListModelsResponse:
 
 
 def get_model(model: Model, max_message_bytes: int) -> vision_pb2.GetModelResponse:
-    """Return a model's manifest and how it is served."""
+    """Return a model's manifest, how it is served, and its inputs and outputs."""
+    tensors = describe.metadata(model)
+    given = zip(tensors.inputs, describe.inputs(model), strict=True)
     response = vision_pb2.GetModelResponse(
         summary=_summary(model),
         manifest=model.manifest,
@@ -32,6 +36,8 @@ def get_model(model: Model, max_message_bytes: int) -> vision_pb2.GetModelRespon
         max_queue_size=model.max_queue_size,
         max_message_bytes=max_message_bytes,
         pictures=vision_pb2.PictureSettings(**model.pictures.in_force()) if model.pictures else None,
+        inputs=[_tensor(tensor, optional=each.is_optional) for tensor, each in given],
+        outputs=[_tensor(tensor) for tensor in tensors.outputs],
     )
     for report in model.sessions:
         session = response.sessions.add(
@@ -43,6 +49,10 @@ def get_model(model: Model, max_message_bytes: int) -> vision_pb2.GetModelRespon
         for size, cost in report.table.snapshot().items():
             session.latencies.add(batch_size=size, expected_us=cost.expected_ns / 1000, spread_us=cost.spread_ns / 1000)
     return response
+
+
+def _tensor(tensor: oip_pb.ModelMetadataResponse.TensorMetadata, *, optional: bool = False) -> vision_pb2.TensorInfo:
+    return vision_pb2.TensorInfo(name=tensor.name, datatype=tensor.datatype, shape=tensor.shape, optional=optional)
 
 
 def _summary(model: Model) -> vision_pb2.ModelSummary:

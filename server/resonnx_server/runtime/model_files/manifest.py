@@ -138,7 +138,16 @@ def validate_manifest(manifest: pb.Manifest) -> None:
     _validate_input(manifest.input)
     _validate_precisions(manifest)
     _validate_parity(manifest.parity)
+    reference = manifest.verified_against
+    _require(reference in pb.Reference.values(), f"verified_against {reference} is not known")
     _TASKS[manifest.task].validate(manifest)
+
+
+def verified_against(manifest: pb.Manifest) -> str:
+    """Return what the export was compared with: "our_reading", "user_answers" or "user_code"."""
+    # Older manifests do not say it: their exporters knew nothing else.
+    reference = manifest.verified_against or pb.REFERENCE_OUR_READING
+    return pb.Reference.Name(reference).removeprefix("REFERENCE_").lower()
 
 
 def onnx_files(manifest: pb.Manifest) -> tuple[str, ...]:

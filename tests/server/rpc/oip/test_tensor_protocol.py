@@ -10,6 +10,7 @@ import grpc
 import numpy as np
 import onnx
 import pytest
+import resonnx
 import tritonclient.grpc as triton
 from onnx import TensorProto, helper
 from PIL import Image
@@ -109,6 +110,8 @@ def test_config(client: triton.InferenceServerClient) -> None:
     assert not config.model_transaction_policy.decoupled
     assert config.WhichOneof("scheduling_choice") == "dynamic_batching"
     assert config.parameters["verified"].string_value == "true"
+    assert config.parameters["verified_against"].string_value == "our_reading"
+    assert "assumptions" in config.parameters
 
 
 def test_digits_by_files_and_by_pixels(client, samples, truth) -> None:
@@ -384,11 +387,17 @@ def bare_client(bare_server) -> Iterator[triton.InferenceServerClient]:
         yield client
 
 
-def test_bare_file(bare_client) -> None:
+def test_bare_file(bare_server, bare_client) -> None:
     x = np.arange(12, dtype=np.float32).reshape(3, 4)
     np.testing.assert_array_equal(bare_client.infer("double", [_input(x, "FP32", "x")]).as_numpy("y"), x * 2)
     assert bare_client.get_model_config("double").config.max_batch_size == 16
-    assert bare_client.get_model_config("double").config.parameters["verified"].string_value == "false"
+    parameters = bare_client.get_model_config("double").config.parameters
+    assert [parameters[name].string_value for name in ("verified", "verified_against")] == ["false", "none"]
+    with resonnx.Client(bare_server.grpc) as client:
+        info = client.model("double")
+    assert (info.verified_against, info.assumptions) == ("", ())
+    assert info.inputs == (resonnx.TensorInfo("x", "FP32", (-1, 4)),)
+    assert info.outputs == (resonnx.TensorInfo("y", "FP32", (-1, 4)),)
     assert list(bare_client.get_model_metadata("double").inputs[0].shape) == [-1, 4]
     _refused(lambda: bare_client.infer("double", [_input(x[:, :3], "FP32", "x")]), "INVALID_ARGUMENT", "[3, 3]")
     _refused(

@@ -1,6 +1,7 @@
 """The task API of a real server: right answers, and clear refusals that name the field, the value and the limit."""
 
 import io
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -121,10 +122,31 @@ def test_list_and_get(vision, demo_server) -> None:
     assert list(digits.manifest.classifier.labels)[:3] == ["zero", "one", "two"]
     assert digits.manifest.parity.checks
     assert digits.manifest.parity.damaged_copy_rejected
+    height, width = digits.manifest.input.height, digits.manifest.input.width
+    inputs = [(each.name, each.datatype, list(each.shape), each.optional) for each in digits.inputs]
+    assert inputs == [
+        ("image", "UINT8", [-1, height, width, 3], True),
+        ("encoded_image", "BYTES", [-1, 1], True),
+    ]
+    outputs = [(each.name, each.datatype, list(each.shape), each.optional) for each in digits.outputs]
+    assert outputs[:2] == [(name, "FP32", [-1, 10], False) for name in ("probabilities", "logits")]
     sizes = [latency.batch_size for latency in digits.sessions[0].latencies]
     assert sizes == [1, 2, 3, 4, 6, 8, 12, 16]
     scenes = vision.GetModel(vision_pb2.GetModelRequest(model="scenes", version=1))
     assert [session.file for session in scenes.sessions] == ["encoder.onnx", "decoder.onnx"]
+    assert [each.name for each in scenes.outputs] == ["caption", "log_prob"]
+
+
+def test_what_a_model_was_compared_with_is_logged_and_measured(vision, demo_server) -> None:
+    manifest = vision.GetModel(vision_pb2.GetModelRequest(model="digits")).manifest
+    assert manifest.verified_against == manifest_pb2.REFERENCE_OUR_READING
+    assumed = [f"{each.name}: {each.value}" for each in manifest.assumptions if not each.confirmed]
+    labels = {"model": "digits", "version": "1"}
+    assert demo_server.metric("resonnx_model_info", verified_against="our_reading", **labels) == 1
+    assert demo_server.metric("resonnx_model_info", **labels) == 1, "one series a model"
+    lines = [json.loads(line) for line in demo_server.log.read_text().splitlines()]
+    (line,) = (line for line in lines if line["message"] == "serving" and line["model"] == "digits")
+    assert (line["verified_against"], line["assumptions"]) == ("our_reading", assumed)
 
 
 def test_large_message_is_taken(vision) -> None:

@@ -7,7 +7,7 @@ import pytest
 from google.protobuf import json_format
 from resonnx_proto.v1 import manifest_pb2 as pb
 from resonnx_server.errors import ModelRefused
-from resonnx_server.runtime.model_files.manifest import dump_manifest, parse_manifest
+from resonnx_server.runtime.model_files.manifest import dump_manifest, parse_manifest, verified_against
 
 PRECISIONS = [value for name, value in pb.Precision.items() if name != "PRECISION_UNSPECIFIED"]
 
@@ -122,3 +122,20 @@ def test_a_proof_that_failed() -> None:
     dump_manifest(just)
     said = _refusal(lambda manifest: setattr(manifest.parity.checks[0], "max_abs_difference", 2e-3))
     assert "parity.checks[0].max_abs_difference 0.002 exceeds its bound 0.001" in said
+
+
+def test_a_reference_that_is_none() -> None:
+    assert "verified_against 9 is not known" in _refusal(lambda manifest: setattr(manifest, "verified_against", 9))
+
+
+@pytest.mark.parametrize(
+    ("reference", "name"),
+    [
+        (pb.REFERENCE_UNSPECIFIED, "our_reading"),
+        (pb.REFERENCE_OUR_READING, "our_reading"),
+        (pb.REFERENCE_USER_ANSWERS, "user_answers"),
+        (pb.REFERENCE_USER_CODE, "user_code"),
+    ],
+)
+def test_references_have_names_and_older_manifests_ours(reference: pb.Reference, name: str) -> None:
+    assert verified_against(pb.Manifest(verified_against=reference)) == name
