@@ -63,10 +63,10 @@ MAY_IMPORT: dict[str, dict[str, set[str]]] = {
     "resonnx_server": _SERVER,
     "resonnx_export": floors(
         {"errors", "progress", "wording"},
-        {"networks", "options"},
+        {"networks", "options", "special_tokens"},
         {"assumptions"},
         {"checkpoints", "pictures"},
-        {"labels", "class_names", "proof"},
+        {"vocabulary", "class_names", "proof"},
         {"answers", "graphs", "layouts", "demo"},
         {"precision"},
         {"tasks"},

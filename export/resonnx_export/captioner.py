@@ -11,7 +11,6 @@ from resonnx_server.runtime.model_files.manifest import DECODER_FILE, ENCODER_FI
 from resonnx_export.errors import BadInput
 from resonnx_export.graphs.row_graphs import row_graphs
 from resonnx_export.graphs.trace import trace_decoder, trace_encoder
-from resonnx_export.labels import Vocabulary
 from resonnx_export.layouts.captioners import CaptionSource, recognise_captioner
 from resonnx_export.networks.protocol import CaptionNetwork
 from resonnx_export.options import Target
@@ -30,6 +29,8 @@ from resonnx_export.publish import finishing, package
 from resonnx_export.publish.manifest import new_manifest
 from resonnx_export.publish.package import Exported
 from resonnx_export.report.page import Result
+from resonnx_export.special_tokens import SpecialTokens
+from resonnx_export.vocabulary import Vocabulary
 
 # How many stages export_captioner has with the decoder in fp32.
 STAGES: Final = 8 + finishing.STAGES
@@ -42,15 +43,16 @@ class CaptionerSettings:
     """Settings that a checkpoint does not record, or that override its layout's.
 
     Attributes:
-        vocabulary: The word of each token id.
+        vocabulary: The word of each token id; None for the checkpoint's.
         input: Changes to the layout's picture recipe.
         max_tokens: A caption's greatest length with the end token; None for the layout's.
         caffe_resnet, residual: As recognise_captioner's.
         allow_reduced, storage, samples: As ClassifierSettings'; the trunk is the encoder's.
         rescore: Whether to convert the decoder's output layer to int8 with fp32 rescoring.
+        tokens: The words that start, end and pad captions.
     """
 
-    vocabulary: Vocabulary
+    vocabulary: Vocabulary | None = None
     input: InputChanges = field(default_factory=InputChanges)
     max_tokens: int | None = None
     caffe_resnet: bool | None = None
@@ -59,6 +61,7 @@ class CaptionerSettings:
     storage: StorageFor | None = None
     samples: Sequence[Image.Image] = ()
     rescore: bool = False
+    tokens: SpecialTokens = field(default_factory=SpecialTokens)
 
 
 def stages(settings: CaptionerSettings) -> int:
@@ -73,7 +76,11 @@ def export_captioner(
     folder = package.plan(target)
     progress(f"reading {', '.join(file.name for file in files)}")
     source = recognise_captioner(
-        files, settings.vocabulary, caffe_resnet=settings.caffe_resnet, residual=settings.residual
+        files,
+        settings.vocabulary,
+        caffe_resnet=settings.caffe_resnet,
+        residual=settings.residual,
+        tokens=settings.tokens,
     )
     network = _checked(source)
     recipe = settings.input.apply(source.input)

@@ -26,6 +26,7 @@ from resonnx_export.options import (
 )
 from resonnx_export.pictures.recipe import InputChanges
 from resonnx_export.pictures.recipes import RecipeChoice, RecipeName
+from resonnx_export.special_tokens import SpecialTokens
 
 # Torch takes seconds to import, so each command has its own imports: --help and wrong options do without torch.
 if TYPE_CHECKING:
@@ -134,15 +135,18 @@ def classifier(
 @grouped
 def captioner(
     files: Annotated[list[Path], typer.Argument(help="The checkpoint's files, in any order.", metavar="FILE...")],
-    vocab: Annotated[
-        Path,
-        typer.Option(
-            metavar="FILE", help='vocab.pkl, WORDMAP_*.json, infos_*.pkl; one word a line, or JSON {"word": id}.'
-        ),
-    ],
     target: Target,
     changes: InputChanges,
     quantisation: Quantisation,
+    tokens: SpecialTokens,
+    vocab: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="The training's vocabulary: vocab.pkl, vocab.pth, WORDMAP_*.json, infos_*.pkl; one word a line, or "
+            'JSON {"word": id} or {"0": "word"}.  [default: the one in the checkpoint]',
+        ),
+    ] = None,
     max_tokens: Annotated[
         int | None, typer.Option(min=1, max=1000, metavar="N", help="Greatest length of a caption, in tokens.")
     ] = None,
@@ -173,16 +177,16 @@ def captioner(
 ) -> None:
     """Export a captioner: a recurrent network on a ResNet. Options default to the checkpoint's source."""
     from resonnx_export.captioner import CaptionerSettings, export_captioner, stages
-    from resonnx_export.labels import load_vocabulary
     from resonnx_export.pictures.calibration import read_samples
     from resonnx_export.precision.guard import Limits
     from resonnx_export.precision.trunk import choose_storage
     from resonnx_export.progress import progress_bar
+    from resonnx_export.vocabulary import load_vocabulary
 
     samples = read_samples(pictures, changes.decoding()) if pictures else ()
     storage = choose_storage(quantisation, Limits(quantisation.min_agreement), samples)
     settings = CaptionerSettings(
-        load_vocabulary(vocab),
+        None if vocab is None else load_vocabulary(vocab),
         changes,
         max_tokens,
         caffe_resnet,
@@ -191,6 +195,7 @@ def captioner(
         storage,
         samples,
         rescore=decoder_precision == "int8-rescored",
+        tokens=tokens,
     )
     with progress_bar(target.name, stages(settings)) as progress:
         exported = export_captioner(files, settings, target, progress)

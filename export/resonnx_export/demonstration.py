@@ -16,7 +16,6 @@ from resonnx_export.captioner import CaptionerSettings, export_captioner
 from resonnx_export.checkpoints.files import load_checkpoint
 from resonnx_export.classifier import ClassifierSettings, export_classifier
 from resonnx_export.demo import digits, samples, scenes
-from resonnx_export.labels import Vocabulary
 from resonnx_export.options import Precision, Target
 from resonnx_export.pictures.calibration import Calibration
 from resonnx_export.pictures.recipe import InputChanges, Size, image_input
@@ -25,6 +24,7 @@ from resonnx_export.precision.trunk import StorageFor, fp16, int8
 from resonnx_export.progress import progress_bar
 from resonnx_export.publish import package
 from resonnx_export.publish.package import Exported
+from resonnx_export.vocabulary import Vocabulary
 
 _SAMPLES: Final = 16
 _SEED: Final = 0

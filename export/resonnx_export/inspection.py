@@ -46,9 +46,10 @@ def _classifier(recognised: RecognisedCheckpoint) -> Iterator[tuple[str, str]]:
 def _captioner(path: Path) -> Iterator[tuple[str, str]]:
     """Yield the content of a captioner's file; nothing for other files."""
     try:
-        parts, (file,) = read_parts([path])
+        contents = read_parts([path])
     except BadInput:
         return
+    parts, (file,) = contents.parts, contents.sources
     decoders = [part for part in parts if any("weight_ih" in key for key in part.tensors)]
     if not decoders and not any(HALLMARK in part.tensors for part in parts):
         return

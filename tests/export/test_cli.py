@@ -150,7 +150,7 @@ def test_vocabulary(captioner_file: Path, tmp_path: Path) -> None:
     assert_refused(result, tmp_path / "models", "19 words, the network 20")
     (tmp_path / "words").write_text("\n".join(WORDS).replace("<end>", "stop"))
     result = captioner(captioner_file, tmp_path / "words", tmp_path / "models")
-    assert_refused(result, tmp_path / "models", "lacks <end>")
+    assert_refused(result, tmp_path / "models", "lacks a token as <end>")
 
 
 def test_the_other_task(classifier_file: Path, captioner_file: Path, labels_file: Path, tmp_path: Path) -> None:

@@ -16,7 +16,6 @@ from resonnx_server.runtime.pictures.images import Pixels
 from resonnx_server.runtime.session import Session
 
 from resonnx_export.checkpoints.files import SourceFile
-from resonnx_export.labels import Vocabulary
 from resonnx_export.layouts.captioners import recognise_captioner
 from resonnx_export.layouts.captioners.picture_first import RESIDUAL
 from resonnx_export.networks.protocol import CaptionNetwork
@@ -29,7 +28,9 @@ from resonnx_export.proof.comparisons import prove_captioner, prove_decoder, pro
 from resonnx_export.proof.parity import open_session
 from resonnx_export.proof.predictions import CaptionerPredictions, Tokens
 from resonnx_export.proof.timing import Run, step_run
+from resonnx_export.special_tokens import SpecialTokens
 from resonnx_export.tasks.task import Files, Task
+from resonnx_export.vocabulary import Vocabulary
 from resonnx_export.wording import names
 
 
@@ -49,8 +50,15 @@ def _recognise(
         Vocabulary(tuple(manifest.captioner.vocabulary)),
         caffe_resnet=manifest.source.architecture.endswith("_caffe"),
         residual=manifest.source.layout.endswith(RESIDUAL),
+        tokens=_tokens(manifest.captioner),
     )
     return source.recognised.network, source.files
+
+
+def _tokens(spec: pb.CaptionerSpec) -> SpecialTokens:
+    """Return the tokens of a version, which may have other names than those that are found."""
+    start = spec.start_id if spec.HasField("start_id") else next(iter(spec.stripped_ids), spec.end_id)
+    return SpecialTokens(spec.vocabulary[start], spec.vocabulary[spec.end_id])
 
 
 def _predicts(network: CaptionNetwork, manifest: pb.Manifest, golden: Golden) -> bool:

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from resonnx_export.labels import Vocabulary, load_vocabulary
 from resonnx_export.layouts.captioners import recognise_captioner
+from resonnx_export.vocabulary import Vocabulary, load_vocabulary
 from resonnx_proto.v1 import manifest_pb2 as pb
 from torch import nn
 

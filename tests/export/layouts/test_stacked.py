@@ -6,9 +6,9 @@ import pytest
 import torch
 from resonnx_export.cli import app
 from resonnx_export.errors import BadInput
-from resonnx_export.labels import Vocabulary
 from resonnx_export.layouts.captioners import recognise_captioner
 from resonnx_export.layouts.captioners.recurrent import find_cells
+from resonnx_export.vocabulary import Vocabulary
 from resonnx_server.runtime.model_files.manifest import read_version
 from torch import Tensor, nn
 from typer.testing import CliRunner

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 import torch
 from resonnx_export.errors import BadInput
-from resonnx_export.labels import Vocabulary
 from resonnx_export.layouts.captioners import recognise_captioner
 from resonnx_export.networks.show_tell import ShowTell
+from resonnx_export.vocabulary import Vocabulary
 from resonnx_proto.v1 import manifest_pb2 as pb
 from torch import Tensor, nn
 
@@ -120,7 +120,7 @@ def test_what_is_missing_or_too_much_is_said(tmp_path: Path) -> None:
         ([encoder, decoder, tmp_path / "net.pth"], YUNJEY, "does not use a part of the files"),
         ([tmp_path / "net.pth"], YUNJEY, "is a classifier"),
         ([encoder, decoder], YUNJEY[:-1], "has 29 words, the network 30"),
-        ([encoder, decoder], UDACITY[1:] + UDACITY[3:4], "lacks <start>"),
+        ([encoder, decoder], UDACITY[1:] + UDACITY[3:4], "lacks a token as <start>"),
     ):
         with pytest.raises(BadInput, match=said):
             recognise_captioner(files, Vocabulary(tuple(words)))

@@ -14,12 +14,13 @@ from resonnx_proto.v1 import manifest_pb2 as pb
 
 from resonnx_export.checkpoints.files import SourceFile
 from resonnx_export.errors import BadInput
-from resonnx_export.labels import Vocabulary
 from resonnx_export.layouts.captioners import attend, picture_first, self_critical
 from resonnx_export.layouts.captioners.draft import Draft, Request
 from resonnx_export.layouts.captioners.parts import read_parts
 from resonnx_export.layouts.recognised import RecognisedCheckpoint, loaded
 from resonnx_export.networks.detect import CheckpointMismatch, check_fits
+from resonnx_export.special_tokens import SpecialTokens
+from resonnx_export.vocabulary import Vocabulary
 
 __all__ = ["CaptionSource", "recognise_captioner"]
 
@@ -42,23 +43,36 @@ class CaptionSource:
 
 
 def recognise_captioner(
-    files: Sequence[Path], vocabulary: Vocabulary, *, caffe_resnet: bool | None = None, residual: bool = False
+    files: Sequence[Path],
+    vocabulary: Vocabulary | None = None,
+    *,
+    caffe_resnet: bool | None = None,
+    residual: bool = False,
+    tokens: SpecialTokens | None = None,
 ) -> CaptionSource:
     """Read a captioner's files, in any order.
 
     Args:
         files: One or more, depending on the layout.
-        vocabulary: The word of each token id.
+        vocabulary: The word of each token id; None for the one in the files.
         caffe_resnet: Whether the ResNet is Caffe's variant, which has the same keys; required if the CNN is a separate
             file.
         residual: Whether the decoder's stacked cells have skip connections, from the second on; not for nn.LSTM, whose
             layers have none.
+        tokens: The words that start, end and pad captions; by default they are found by their names.
 
     Raises:
         BadInput: A file cannot be read, no layout is recognised, or keys, shapes or options do not fit.
     """
-    parts, sources = read_parts(files)
-    request = Request(parts, vocabulary, caffe_resnet, residual)
+    contents = read_parts(files, find_words=vocabulary is None)
+    parts = contents.parts
+    words = vocabulary or contents.vocabulary
+    if words is None:
+        raise BadInput(
+            "the checkpoint has no vocabulary: give --vocab FILE, the one from the training (vocab.pkl, word_map.json "
+            "or one word a line)"
+        )
+    request = Request(parts, words, caffe_resnet, residual, tokens or SpecialTokens())
     try:
         draft = _draft(request)
         if draft is None:
@@ -70,10 +84,10 @@ def recognise_captioner(
             )
         if unused := [part for part in parts if not any(part is used for used in draft.parts)]:
             raise BadInput(f"layout {draft.layout} does not use a part of the files: {unused[0]}")
-        size, words = draft.network.vocabulary_size, len(draft.spec.vocabulary)
-        if size != words:
+        size, count = draft.network.vocabulary_size, len(draft.spec.vocabulary)
+        if size != count:
             raise BadInput(
-                f"the vocabulary has {words} words, the network {size}; only the file from the training fits"
+                f"the vocabulary has {count} words, the network {size}; only the file from the training fits"
             )
         check_fits(draft.network, draft.state_dict)
         recognised = loaded(draft.layout, draft.network.to_empty(device="cpu"), draft.state_dict)
@@ -86,8 +100,11 @@ def recognise_captioner(
             f"layout {draft.layout}: --residual is for decoders with a list of two or more recurrent modules, and this "
             "has none; the layers of one nn.LSTM, GRU or RNN have no skip connections"
         )
-    recognised = replace(recognised, notes=draft.notes, assumptions=draft.assumptions)
-    return CaptionSource(recognised, draft.spec, draft.input, sources)
+    notes = draft.notes
+    if vocabulary is None:
+        notes += (f"the vocabulary is the checkpoint's, {len(words.words)} words",)
+    recognised = replace(recognised, notes=notes, assumptions=draft.assumptions)
+    return CaptionSource(recognised, draft.spec, draft.input, contents.sources)
 
 
 def _draft(request: Request) -> Draft | None:

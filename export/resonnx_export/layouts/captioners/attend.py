@@ -42,4 +42,4 @@ def show_attend_tell(request: Request) -> Draft | None:
 
 
 def _spec(request: Request, beam_width: int) -> pb.CaptionerSpec:
-    return caption_spec(request.vocabulary.words, max_tokens=_MAX_TOKENS, feeds_start=True, beam_width=beam_width)
+    return caption_spec(request, max_tokens=_MAX_TOKENS, feeds_start=True, beam_width=beam_width)

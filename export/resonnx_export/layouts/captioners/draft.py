@@ -7,10 +7,10 @@ from resonnx_proto.v1 import manifest_pb2 as pb
 from torch import Tensor
 
 from resonnx_export.assumptions.assumption import Assumption
-from resonnx_export.errors import BadInput
-from resonnx_export.labels import END, PAD, START, UNKNOWN, Vocabulary
 from resonnx_export.layouts.captioners.parts import Part
 from resonnx_export.networks.protocol import CaptionNetwork
+from resonnx_export.special_tokens import SpecialTokens
+from resonnx_export.vocabulary import Vocabulary
 
 
 @dataclass(frozen=True)
@@ -21,6 +21,7 @@ class Request:
     vocabulary: Vocabulary
     caffe_resnet: bool | None
     residual: bool
+    tokens: SpecialTokens
 
     def part_with(self, *keys: str) -> Part | None:
         """Return the first part that has all of these keys."""
@@ -51,24 +52,23 @@ class Draft:
     assumptions: tuple[Assumption, ...] = ()
 
 
-def caption_spec(words: Sequence[str], *, max_tokens: int, feeds_start: bool, beam_width: int = 1) -> pb.CaptionerSpec:
-    """Return the decoding rule of a vocabulary with <start> and <end>.
+def caption_spec(request: Request, *, max_tokens: int, feeds_start: bool, beam_width: int = 1) -> pb.CaptionerSpec:
+    """Return the decoding rule of the vocabulary's start and end tokens.
 
     Args:
-        words: In the order of their ids.
+        request: Has the vocabulary and the names of its special tokens.
         max_tokens: A caption's greatest length, with the end token.
-        feeds_start: Whether <start> is the first input; otherwise it is the first output, for the picture.
+        feeds_start: Whether the start token is the first input; otherwise it is the first output, for the picture.
         beam_width: The source's default; 1 is greedy.
 
     Raises:
-        BadInput: <start> or <end> is missing.
+        BadInput: The start or the end token is not found.
     """
-    if missing := [word for word in (START, END) if word not in words]:
-        raise BadInput(f"the vocabulary lacks {' and '.join(missing)}")
-    start = words.index(START)
+    words, tokens = request.vocabulary.words, request.tokens
+    start = tokens.start(words)
     spec = pb.CaptionerSpec(
         vocabulary=words,
-        end_id=words.index(END),
+        end_id=tokens.end(words),
         stripped_ids=[start],
         max_tokens=max_tokens,
         beam_width=beam_width,
@@ -77,9 +77,9 @@ def caption_spec(words: Sequence[str], *, max_tokens: int, feeds_start: bool, be
     )
     if feeds_start:
         spec.start_id = start
-    if PAD in words:
-        spec.pad_id = words.index(PAD)
-        spec.stripped_ids.append(spec.pad_id)
-    if UNKNOWN in words:
-        spec.unknown_id = words.index(UNKNOWN)
+    if (pad := tokens.pad(words)) is not None:
+        spec.pad_id = pad
+        spec.stripped_ids.append(pad)
+    if (unknown := tokens.unknown(words)) is not None:
+        spec.unknown_id = unknown
     return spec

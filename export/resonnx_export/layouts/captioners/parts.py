@@ -1,4 +1,4 @@
-"""Splits captioner files into modules, and encoders into the ResNet and the layers after it."""
+"""Splits captioner files into modules, encoders into the ResNet and the layers after it, and finds the vocabulary."""
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,6 +12,7 @@ from resonnx_export.checkpoints.files import SourceFile, read_tree
 from resonnx_export.checkpoints.pickles import Stub
 from resonnx_export.checkpoints.unpickle import state_dict_of
 from resonnx_export.errors import BadInput
+from resonnx_export.vocabulary import Vocabulary, find_vocabulary
 
 # Keys of a state_dict of both halves: "encoder.resnet.0.weight", "decoderRNN.embed.weight".
 _HALF: Final = re.compile(r"((?:encoder|decoder)[^.]*)\.(.+)", re.IGNORECASE)
@@ -36,16 +37,36 @@ class Part:
         return f"{len(self.tensors)} keys, the first {', '.join(list(self.tensors)[:3])}"
 
 
-def read_parts(files: Sequence[Path]) -> tuple[list[Part], tuple[SourceFile, ...]]:
-    """Read files to the parts in them, and the files' identities. Raises BadInput if a file has no tensors by name."""
-    parts, sources = [], []
+@dataclass(frozen=True)
+class Contents:
+    """The parts in a captioner's files, the files' identities, and the vocabulary if a file has it."""
+
+    parts: Sequence[Part]
+    sources: tuple[SourceFile, ...]
+    vocabulary: Vocabulary | None
+
+
+def read_parts(files: Sequence[Path], *, find_words: bool = False) -> Contents:
+    """Read a captioner's files; `find_words` looks for the vocabulary in them.
+
+    Raises:
+        BadInput: A file has no tensors by name, or its vocabulary is no valid one.
+    """
+    parts: list[Part] = []
+    sources: list[SourceFile] = []
+    vocabulary = None
     for file in files:
         tree, source = read_tree(file)
         if not (found := list(_parts(tree, _MAX_DEPTH))):
             raise BadInput(f"{file} holds no state_dict (names to tensors) and no pickled module")
         parts += found
         sources.append(source)
-    return parts, tuple(sources)
+        if find_words and vocabulary is None:
+            try:
+                vocabulary = find_vocabulary(tree)
+            except BadInput as error:
+                raise BadInput(f"{file}: the vocabulary in it: {error}; give --vocab FILE") from None
+    return Contents(parts, tuple(sources), vocabulary)
 
 
 def _parts(tree: Any, depth: int) -> Iterator[Part]:

@@ -60,7 +60,7 @@ def tutorial(request: Request) -> Draft | None:
         layout=layout + RESIDUAL if residual else layout,
         network=network,
         state_dict=state_dict,
-        spec=caption_spec(request.vocabulary.words, max_tokens=_MAX_TOKENS, feeds_start=False),
+        spec=caption_spec(request, max_tokens=_MAX_TOKENS, feeds_start=False),
         input=recipe,
         parts=(encoder, decoder),
         assumptions=(_stacking(residual=residual),) if cells.listed else (),

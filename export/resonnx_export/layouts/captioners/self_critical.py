@@ -39,6 +39,7 @@ def self_critical(request: Request) -> Draft | None:
     decoder = next((part for part in request.parts if any(key.startswith("logit.") for key in part.tensors)), None)
     if decoder is None:
         return None
+    request.tokens.check_first(NAME, request.vocabulary.words)
     options = request.vocabulary.options
     kind = _kind(decoder.tensors, options)
     _refuse_other_features(kind, options)
