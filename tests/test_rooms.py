@@ -68,6 +68,7 @@ MAY_IMPORT: dict[str, dict[str, set[str]]] = {
         {"checkpoints", "pictures"},
         {"vocabulary", "class_names", "proof"},
         {"answers", "graphs", "layouts", "demo"},
+        {"sources"},
         {"precision"},
         {"tasks"},
         {"report"},

@@ -17,6 +17,7 @@ from resonnx_export.options import (
     Activation,
     AllowReduced,
     DecoderPrecision,
+    Labels,
     Quantisation,
     Samples,
     ShowVersion,
@@ -73,19 +74,25 @@ def export(version: ShowVersion = False) -> None:
 @grouped
 def classifier(
     checkpoint: Annotated[
-        Path, typer.Argument(metavar="CHECKPOINT", help="The state_dict: .pth, .pt or .safetensors.")
-    ],
-    labels: Annotated[
-        Path, typer.Option(metavar="FILE", help="Names of the classes: one a line, JSON, CSV and others.")
+        Path,
+        typer.Argument(
+            metavar="CHECKPOINT", help="The state_dict: .pth, .pt or .safetensors; or a folder of Hugging Face or timm."
+        ),
     ],
     target: Target,
     changes: InputChanges,
     quantisation: Quantisation,
+    labels: Labels = None,
     recipe: Annotated[
         RecipeName | None,
-        typer.Option(help="Preprocessing in training.  [default: as the checkpoint's layout suggests]"),
+        typer.Option(
+            help="Preprocessing in training.  [default: as the checkpoint's folder has, or its layout suggests]"
+        ),
     ] = None,
-    activation: Annotated[Activation, typer.Option(help="Turns logits into probabilities.")] = "softmax",
+    activation: Annotated[
+        Activation | None,
+        typer.Option(help="Turns logits into probabilities.  [default: softmax, or as the checkpoint's folder has]"),
+    ] = None,
     stride_in_1x1: Annotated[
         bool,
         typer.Option(
@@ -113,18 +120,18 @@ def classifier(
     from resonnx_export.precision.trunk import choose_storage
     from resonnx_export.progress import progress_bar
 
-    named = read_class_names(labels)
+    named = read_class_names(labels) if labels else None
     samples = read_samples(pictures, changes.decoding()) if pictures else ()
-    storage = choose_storage(quantisation, Limits(quantisation.min_agreement, max_accuracy_drop), samples, named.names)
+    storage = choose_storage(quantisation, Limits(quantisation.min_agreement, max_accuracy_drop), samples)
     settings = ClassifierSettings(
         RecipeChoice(recipe, changes),
-        named.names,
+        named.names if named else None,
         allow_reduced,
         storage,
         samples,
         activation,
         stride_in_1x1,
-        notes=named.notes,
+        notes=named.notes if named else (),
     )
     with progress_bar(target.name, STAGES) as progress:
         exported = export_classifier(checkpoint, settings, target, progress)

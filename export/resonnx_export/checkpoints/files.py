@@ -34,11 +34,15 @@ class SourceFile:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A file's tensors by name, on the CPU; notes for the user tell which of several weights were read."""
+    """A file's tensors by name, on the CPU; notes for the user tell which of several weights were read.
+
+    `tree` is the whole content, as of read_tree.
+    """
 
     state_dict: dict[str, Tensor]
     file: SourceFile
     notes: tuple[str, ...] = ()
+    tree: object = None
 
 
 def load_checkpoint(path: Path) -> Checkpoint:
@@ -48,7 +52,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
         state_dict, notes = _unwrap(content)
     except BadInput as error:
         raise BadInput(f"{path} {error}") from None
-    return Checkpoint(state_dict, file, notes)
+    return Checkpoint(state_dict, file, notes, content)
 
 
 def read_tree(path: Path) -> tuple[object, SourceFile]:
