@@ -97,7 +97,6 @@ def starting(
     files: VersionFiles | None,
     max_batch_size: int | None = None,
     optional_inputs: tuple[TensorSpec, ...] = (),
-    identity: str = "",
 ) -> Start:
     """Return the last step of a load, which makes the engine and the model.
 
@@ -108,7 +107,6 @@ def starting(
         files: Its verified files; None for a bare ONNX file.
         max_batch_size: See Model; None is the settings'.
         optional_inputs: See Model.
-        identity: See Model; of a bare ONNX file.
     """
     settings = version.settings
 
@@ -126,7 +124,7 @@ def starting(
             version=version.folder.version,
             task=task,
             manifest=files.manifest if files else None,
-            identity=files.identity if files else identity,
+            identity=files.identity if files else "",
             verified=files is not None,
             inputs=prepared.inputs,
             outputs=prepared.outputs,

@@ -1,1 +1,0 @@
-"""Loads ONNX files without a manifest."""
