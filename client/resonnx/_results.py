@@ -207,7 +207,8 @@ class ModelInfo:
         summary: Name, version, task and state.
         manifest: As the exporter wrote it; None for a bare ONNX file.
         sessions: One per ONNX file.
-        identity: SHA-256 of the model's checksums in hex; empty for a bare ONNX file.
+        identity: SHA-256 of the model's checksums in hex; empty for a bare ONNX file without
+            them.
         verified: Whether the outputs were compared with the golden examples when the model was loaded.
         limits: The server's limits.
         pictures: None for a bare ONNX file.

@@ -94,7 +94,7 @@ def export_captioner(
     assumptions = source.recognised.assumptions + assumed(recipe, settings.input, f"layout {layout}")
     recognised = replace(source.recognised, assumptions=assumptions)
     manifest = new_manifest(recognised, source.files, recipe, spec)
-    storage = settings.storage(recipe) if settings.storage else None
+    storage = settings.storage(recipe, ()) if settings.storage else None
     changed = "" if recipe == source.input else ", changed"
     notes: tuple[str, ...] = (
         f"pictures: {describe(recipe)} (as layout {layout} has them{changed})",

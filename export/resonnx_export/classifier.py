@@ -9,10 +9,9 @@ from PIL import Image
 from resonnx_proto.v1 import manifest_pb2 as pb
 from resonnx_server.runtime.model_files.manifest import CLASSIFIER_FILE
 
-from resonnx_export.checkpoints.files import SourceFile, load_checkpoint
+from resonnx_export.checkpoints.files import SourceFile
 from resonnx_export.errors import BadInput
 from resonnx_export.graphs.trace import trace_classifier
-from resonnx_export.layouts.classifiers import recognise_classifier
 from resonnx_export.layouts.recognised import RecognisedCheckpoint
 from resonnx_export.networks.resnet import ClassifierNetwork
 from resonnx_export.options import Activation, Target
@@ -27,6 +26,8 @@ from resonnx_export.publish import finishing, package
 from resonnx_export.publish.manifest import new_manifest
 from resonnx_export.publish.package import Exported
 from resonnx_export.report.page import Result
+from resonnx_export.sources.recorded import Recorded
+from resonnx_export.sources.source import read_source, recognise_source
 
 # How many stages export_classifier has.
 STAGES: Final = 6 + finishing.STAGES
@@ -40,27 +41,27 @@ class ClassifierSettings:
 
     Attributes:
         input: The picture recipe, or the rule that chooses it once the layout is known.
-        labels: One for each class, in order.
+        labels: One for each class, in order; None for those that the checkpoint or its folder has.
         allow_reduced: Whether providers may compute in bf16, fp16 and TF32.
         storage: The precision of the trunk; None for float32.
         samples: Typical pictures; without them, all check pictures are synthetic.
-        activation: Turns logits into probabilities.
+        activation: Turns logits into probabilities; None for softmax, or as the checkpoint's folder says.
         stride_in_1x1: As recognise_classifier's.
         notes: Lines for the user about the settings, such as the form of a file with labels.
     """
 
     input: pb.ImageInput | RecipeChoice
-    labels: tuple[str, ...]
+    labels: tuple[str, ...] | None
     allow_reduced: bool = True
     storage: StorageFor | None = None
     samples: Sequence[Image.Image] = ()
-    activation: Activation = "softmax"
+    activation: Activation | None = None
     stride_in_1x1: bool = False
     notes: tuple[str, ...] = ()
 
 
 def export_classifier(file: Path, settings: ClassifierSettings, target: Target, progress: Progress) -> Exported:
-    """Export a checkpoint file to a new version in the model repository.
+    """Export a checkpoint file, or a folder of Hugging Face or timm, to a new version in the model repository.
 
     Raises:
         BadInput: The checkpoint, the settings or the target; nothing was written.
@@ -68,10 +69,24 @@ def export_classifier(file: Path, settings: ClassifierSettings, target: Target, 
     """
     package.plan(target)
     progress(f"reading {file.name}")
-    checkpoint = load_checkpoint(file)
-    recognised = recognise_classifier(checkpoint.state_dict, stride_in_1x1=settings.stride_in_1x1)
-    recognised = replace(recognised, notes=checkpoint.notes + recognised.notes)
-    return export_recognised(recognised, [checkpoint.file], settings, target, progress)
+    source = read_source(file)
+    settings = _with_recorded(settings, source.recorded)
+    recognised = recognise_source(source, stride_in_1x1=settings.stride_in_1x1)
+    return export_recognised(recognised, source.files, settings, target, progress)
+
+
+def _with_recorded(settings: ClassifierSettings, recorded: Recorded) -> ClassifierSettings:
+    """Return the settings with what is recorded beside the weights, where the user gives nothing."""
+    picked = settings.input
+    if isinstance(picked, RecipeChoice):
+        picked = replace(picked, told=recorded.pictures)
+    activation = settings.activation or recorded.activation
+    settings = replace(settings, input=picked, activation=activation)
+    if settings.labels is not None or recorded.labels is None:
+        return settings
+    names = recorded.labels
+    note = f"labels: {len(names.names)} names of {recorded.labels_from}"
+    return replace(settings, labels=names.names, notes=(note, *names.shared, *settings.notes))
 
 
 def export_recognised(
@@ -83,17 +98,17 @@ def export_recognised(
 ) -> Exported:
     """Export a network in memory that was loaded from `files`; otherwise as export_classifier."""
     folder = package.plan(target)
-    network = _checked(recognised, settings)
+    network, labels = _checked(recognised, settings)
     recipe, notes = settings.input, settings.notes + recognised.notes
     if isinstance(recipe, RecipeChoice):
         recipe, chosen, assumptions = recipe.for_layout(recognised.layout)
         notes += (chosen,)
         recognised = replace(recognised, assumptions=recognised.assumptions + assumptions)
     _check_channels(network, recipe)
-    activation = f"ACTIVATION_{settings.activation.upper()}"
-    spec = pb.ClassifierSpec(labels=settings.labels, feature_size=network.feature_size, activation=activation)
+    activation = f"ACTIVATION_{(settings.activation or 'softmax').upper()}"
+    spec = pb.ClassifierSpec(labels=labels, feature_size=network.feature_size, activation=activation)
     manifest = new_manifest(recognised, files, recipe, spec)
-    storage = settings.storage(recipe) if settings.storage else None
+    storage = settings.storage(recipe, labels) if settings.storage else None
 
     progress("tracing")
     graphs = {CLASSIFIER_FILE: trace_classifier(network, recipe, spec.activation)}
@@ -116,15 +131,23 @@ def export_recognised(
     return finishing.finish(result, folder, progress, overwrite=target.overwrite)
 
 
-def _checked(recognised: RecognisedCheckpoint, settings: ClassifierSettings) -> ClassifierNetwork:
+def _checked(
+    recognised: RecognisedCheckpoint, settings: ClassifierSettings
+) -> tuple[ClassifierNetwork, tuple[str, ...]]:
+    """Return the network and its labels."""
     network = recognised.network
     if not isinstance(network, ClassifierNetwork):
         raise BadInput(f"the checkpoint is a captioner (layout {recognised.layout}), not a classifier")
     if network.num_classes == 0:
         raise BadInput("the checkpoint has no classification layer (fc.weight): it is a trunk only")
+    if settings.labels is None:
+        raise BadInput(
+            f"the checkpoint does not name its {network.num_classes} classes; give their names with --labels FILE, one "
+            "a line in the order of the classes"
+        )
     if len(settings.labels) != network.num_classes:
         raise BadInput(f"--labels gives {len(settings.labels)} labels for {network.num_classes} classes")
-    return network
+    return network, settings.labels
 
 
 def _check_channels(network: ClassifierNetwork, recipe: pb.ImageInput) -> None:

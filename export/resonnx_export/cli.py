@@ -1,4 +1,4 @@
-"""The command line: `resonnx-export classifier | module | captioner | demo | inspect | verify | record`.
+"""The command line: `resonnx-export classifier | captioner | demo | inspect | verify | record`.
 
 Exit codes: 0; 1 the export differs from the checkpoint, or int8 exceeds its limits, and nothing was written; 2 bad
 input. Errors are one line on stderr.
@@ -13,11 +13,11 @@ import typer
 from typer.core import TyperGroup
 
 from resonnx_export.errors import BadInput, ExportError, ParityFailed
-from resonnx_export.module_command import SetArguments, module, wanted_source
 from resonnx_export.options import (
     Activation,
     AllowReduced,
     DecoderPrecision,
+    Labels,
     Quantisation,
     Samples,
     ShowVersion,
@@ -74,19 +74,25 @@ def export(version: ShowVersion = False) -> None:
 @grouped
 def classifier(
     checkpoint: Annotated[
-        Path, typer.Argument(metavar="CHECKPOINT", help="The state_dict: .pth, .pt or .safetensors.")
-    ],
-    labels: Annotated[
-        Path, typer.Option(metavar="FILE", help="Names of the classes: one a line, JSON, CSV and others.")
+        Path,
+        typer.Argument(
+            metavar="CHECKPOINT", help="The state_dict: .pth, .pt or .safetensors; or a folder of Hugging Face or timm."
+        ),
     ],
     target: Target,
     changes: InputChanges,
     quantisation: Quantisation,
+    labels: Labels = None,
     recipe: Annotated[
         RecipeName | None,
-        typer.Option(help="Preprocessing in training.  [default: as the checkpoint's layout suggests]"),
+        typer.Option(
+            help="Preprocessing in training.  [default: as the checkpoint's folder has, or its layout suggests]"
+        ),
     ] = None,
-    activation: Annotated[Activation, typer.Option(help="Turns logits into probabilities.")] = "softmax",
+    activation: Annotated[
+        Activation | None,
+        typer.Option(help="Turns logits into probabilities.  [default: softmax, or as the checkpoint's folder has]"),
+    ] = None,
     stride_in_1x1: Annotated[
         bool,
         typer.Option(
@@ -114,25 +120,22 @@ def classifier(
     from resonnx_export.precision.trunk import choose_storage
     from resonnx_export.progress import progress_bar
 
-    named = read_class_names(labels)
+    named = read_class_names(labels) if labels else None
     samples = read_samples(pictures, changes.decoding()) if pictures else ()
-    storage = choose_storage(quantisation, Limits(quantisation.min_agreement, max_accuracy_drop), samples, named.names)
+    storage = choose_storage(quantisation, Limits(quantisation.min_agreement, max_accuracy_drop), samples)
     settings = ClassifierSettings(
         RecipeChoice(recipe, changes),
-        named.names,
+        named.names if named else None,
         allow_reduced,
         storage,
         samples,
         activation,
         stride_in_1x1,
-        notes=named.notes,
+        notes=named.notes if named else (),
     )
     with progress_bar(target.name, STAGES) as progress:
         exported = export_classifier(checkpoint, settings, target, progress)
     _print_summary(exported)
-
-
-app.command()(module)
 
 
 @app.command()
@@ -256,16 +259,11 @@ def verify(
         list[Path] | None,
         typer.Option(metavar="FILE", help="The file it was exported from, to compare with PyTorch once more."),
     ] = None,
-    module: Annotated[
-        str | None,
-        typer.Option(metavar="TARGET", help="The code it was exported from, as for `module`; this runs YOUR code."),
-    ] = None,
-    arguments: SetArguments = None,
 ) -> None:
     """Check a version again: checksums, golden examples on each installed execution provider, and its checkpoint."""
     from resonnx_export.verification import verify_version
 
-    for line in verify_version(folder, checkpoint or (), wanted_source(module, arguments, checkpoint or ())):
+    for line in verify_version(folder, checkpoint or ()):
         typer.echo(line)
 
 

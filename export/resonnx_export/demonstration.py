@@ -72,8 +72,8 @@ def _storage(
     precision: Precision, calibrate: Callable[[pb.ImageInput], Calibration], pictures: Sequence[Image.Image]
 ) -> StorageFor | None:
     if precision == "int8":
-        return lambda recipe: int8(calibrate(recipe), Limits())
-    return (lambda recipe: fp16(pictures)) if precision == "fp16" else None
+        return lambda recipe, labels: int8(calibrate(recipe), Limits())
+    return (lambda recipe, labels: fp16(pictures)) if precision == "fp16" else None
 
 
 def _is_exported(model: Path, weights: Path, precision: Precision) -> bool:

@@ -1,42 +1,44 @@
 """Describes a checkpoint file: the network that would be exported, or the file's content and the nearest networks."""
 
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
-from resonnx_export.checkpoints.files import load_checkpoint
 from resonnx_export.errors import BadInput
 from resonnx_export.layouts.captioners.parts import HALLMARK, read_parts
-from resonnx_export.layouts.classifiers import recognise_classifier
 from resonnx_export.layouts.recognised import RecognisedCheckpoint
 from resonnx_export.networks.resnet import ClassifierNetwork
 from resonnx_export.pictures.recipes import RecipeChoice
+from resonnx_export.sources.recorded import Recorded
+from resonnx_export.sources.source import read_source, recognise_source
+from resonnx_export.wording import names
 
 
 def inspect_file(path: Path) -> Iterator[tuple[str, str]]:
     """Yield titles and values. Raises BadInput if the file cannot be read or is not recognised."""
     try:
-        checkpoint = load_checkpoint(path)
-        recognised = recognise_classifier(checkpoint.state_dict)
+        source = read_source(path)
+        recognised = recognise_source(source)
     except BadInput:
         if not (lines := list(_captioner(path))):
             raise
         yield from lines
         return
-    recognised = replace(recognised, notes=checkpoint.notes + recognised.notes)
-    yield from _classifier(recognised)
-    yield "sha256", checkpoint.file.sha256
+    yield from _classifier(recognised, source.recorded)
+    for file in source.files:
+        yield "sha256", file.sha256
 
 
-def _classifier(recognised: RecognisedCheckpoint) -> Iterator[tuple[str, str]]:
+def _classifier(recognised: RecognisedCheckpoint, recorded: Recorded) -> Iterator[tuple[str, str]]:
     network = recognised.network
     assert isinstance(network, ClassifierNetwork)
     yield "layout", recognised.layout
     yield "architecture", recognised.architecture
     yield "outputs", f"{network.num_classes} classes" if network.num_classes else "none (a trunk)"
+    if recorded.labels is not None:
+        yield "labels", f"{names('names', list(recorded.labels.names))} ({recorded.labels_from})"
     yield "parameters", f"{recognised.parameters:,}"
     yield "dtype", ", ".join(recognised.dtypes)
-    chosen = RecipeChoice().for_layout(recognised.layout)
+    chosen = RecipeChoice(told=recorded.pictures).for_layout(recognised.layout)
     for note in (*recognised.notes, chosen.note):
         yield "note", note
     for assumption in recognised.assumptions + chosen.assumptions:

@@ -60,6 +60,13 @@ class Quantisation:
 AllowReduced = Annotated[
     bool, typer.Option("--allow-reduced/--no-allow-reduced", help="Let providers compute in bf16, fp16 and TF32.")
 ]
+Labels = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="Names of the classes: one a line, JSON, CSV and others.  [default: as the checkpoint or folder has]",
+    ),
+]
 Samples = Annotated[
     Path | None,
     typer.Option(

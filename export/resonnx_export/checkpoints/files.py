@@ -34,11 +34,15 @@ class SourceFile:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A file's tensors by name, on the CPU; notes for the user tell which of several weights were read."""
+    """A file's tensors by name, on the CPU; notes for the user tell which of several weights were read.
+
+    `tree` is the whole content, as of read_tree.
+    """
 
     state_dict: dict[str, Tensor]
     file: SourceFile
     notes: tuple[str, ...] = ()
+    tree: object = None
 
 
 def load_checkpoint(path: Path) -> Checkpoint:
@@ -48,26 +52,21 @@ def load_checkpoint(path: Path) -> Checkpoint:
         state_dict, notes = _unwrap(content)
     except BadInput as error:
         raise BadInput(f"{path} {error}") from None
-    return Checkpoint(state_dict, file, notes)
+    return Checkpoint(state_dict, file, notes, content)
 
 
 def read_tree(path: Path) -> tuple[object, SourceFile]:
     """Read a checkpoint file to containers, tensors on the CPU, and Stubs for all other objects. Raises BadInput."""
-    source = identify(path)
-    with path.open("rb") as file:
-        head = file.read(HEAD_BYTES)
-    return _load_safetensors(path) if _is_safetensors(head, source.size) else read_objects(path), source
-
-
-def identify(path: Path) -> SourceFile:
-    """Return the identity of a file. Raises BadInput if it cannot be read."""
     try:
         with path.open("rb") as file:
+            head = file.read(HEAD_BYTES)
+            file.seek(0)
             digest = hashlib.file_digest(file, "sha256").hexdigest()
         size = path.stat().st_size
     except OSError as error:
         raise BadInput(f"{path} cannot be read: {error.strerror}") from None
-    return SourceFile(os.fsencode(path.name).decode("utf-8", "replace"), digest, size)
+    source = SourceFile(os.fsencode(path.name).decode("utf-8", "replace"), digest, size)
+    return _load_safetensors(path) if _is_safetensors(head, size) else read_objects(path), source
 
 
 def _is_safetensors(head: bytes, size: int) -> bool:

@@ -30,13 +30,18 @@ class ClassNames:
     @property
     def notes(self) -> tuple[str, ...]:
         """Lines for the user: the form, where it is not one name a line, and names that classes share."""
-        notes = [f"labels: {len(self.names)} names, read as {self.form}"] if self.form else []
+        form = (f"labels: {len(self.names)} names, read as {self.form}",) if self.form else ()
+        return form + self.shared
+
+    @property
+    def shared(self) -> tuple[str, ...]:
+        """A line for the user with names that classes share, if there are any."""
         shared = [(name, count) for name, count in Counter(self.names).items() if count > 1]
-        if shared:
-            listed = ", ".join(f"{name!r} ({count} classes)" for name, count in shared[:_LISTED])
-            more = f", and {len(shared) - _LISTED} more" if len(shared) > _LISTED else ""
-            notes.append(f"labels: classes share a name: {listed}{more}")
-        return tuple(notes)
+        if not shared:
+            return ()
+        listed = ", ".join(f"{name!r} ({count} classes)" for name, count in shared[:_LISTED])
+        more = f", and {len(shared) - _LISTED} more" if len(shared) > _LISTED else ""
+        return (f"labels: classes share a name: {listed}{more}",)
 
 
 def in_order(names: Iterable[Any], form: str = "") -> ClassNames:

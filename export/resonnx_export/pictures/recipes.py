@@ -4,13 +4,13 @@ A checkpoint does not name its recipe, and a wrong one costs accuracy silently; 
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Final, Literal, NamedTuple, get_args
 
 from resonnx_proto.v1 import manifest_pb2 as pb
 
 from resonnx_export.assumptions.assumption import Assumption
-from resonnx_export.pictures.configured import ConfiguredRecipe
+from resonnx_export.errors import BadInput
 from resonnx_export.pictures.recipe import (
     ChannelOrder,
     InputChanges,
@@ -71,19 +71,38 @@ class Chosen(NamedTuple):
     assumptions: tuple[Assumption, ...]
 
 
+class ToldPictures(NamedTuple):
+    """The preprocessing that a library's file records, and the file's name."""
+
+    changes: InputChanges
+    source: str
+
+    def parts(self) -> set[str]:
+        """Return the names, as in recipe.parts, of what is recorded."""
+        stated = self.changes.stated()
+        # The transforms of libraries, which resize, do not turn pictures.
+        return stated | set(_ASSUMED[RESIZING][0]) if {"size", "resize"} <= stated else stated
+
+
 @dataclass(frozen=True)
 class RecipeChoice:
-    """A recipe of RECIPES, or the model's own if it has one, or the one that the layout suggests, with changes."""
+    """A recipe of RECIPES, that of a library's file, or the one that the layout suggests, with changes.
+
+    Attributes:
+        name: Of RECIPES; None for the others.
+        changes: The user's.
+        told: The preprocessing that stands beside the checkpoint; a name goes before it.
+    """
 
     name: RecipeName | None = None
     changes: InputChanges = field(default_factory=InputChanges)
-    own: ConfiguredRecipe | None = None
+    told: ToldPictures | None = None
 
     def for_layout(self, layout: str) -> Chosen:
         """Return the recipe. Raises BadInput as InputChanges.apply."""
-        if self.own is not None and self.name is None:
-            return self._own(self.own)
         name = self.name or _SUGGESTED.get(layout, _DEFAULT)
+        if self.told is not None and self.name is None:
+            return self._as_told(self.told, name)
         recipe = self.changes.apply(RECIPES[name])
         changed = "" if recipe == RECIPES[name] else ", with the changes given"
         note = f"pictures: {describe(recipe)} (recipe {name}{changed})"
@@ -92,20 +111,27 @@ class RecipeChoice:
         others = tuple(other for other in RECIPES if other != name)
         return Chosen(recipe, note, assumed(recipe, self.changes, f"recipe {name}", "--recipe", others))
 
-    def _own(self, own: ConfiguredRecipe) -> Chosen:
-        recipe = self.changes.apply(own.recipe)
-        changed = "" if recipe == own.recipe else ", with the changes given"
-        note = f"pictures: {describe(recipe)} ({own.source}{changed})"
-        assumptions = assumed(recipe, self.changes, own.source, "--recipe", tuple(RECIPES))
-        if own.settled:
-            assumptions = tuple(replace(each, confirmed=True) for each in assumptions)
-        return Chosen(recipe, note, assumptions)
+    def _as_told(self, told: ToldPictures, name: RecipeName) -> Chosen:
+        """Return what a file tells; the rest is the recipe's."""
+        try:
+            recorded = told.changes.apply(RECIPES[name])
+        except BadInput as error:
+            raise BadInput(f"{told.source}: {error}") from None
+        recipe = self.changes.apply(recorded)
+        changed = "" if recipe == recorded else ", with the changes given"
+        note = f"pictures: {describe(recipe)} ({told.source}{changed})"
+        return Chosen(recipe, note, assumed(recipe, self.changes, f"recipe {name}", "--recipe", told=told))
 
 
 def assumed(
-    recipe: pb.ImageInput, changes: InputChanges, source: str, option: str = "", others: Sequence[str] = ()
+    recipe: pb.ImageInput,
+    changes: InputChanges,
+    source: str,
+    option: str = "",
+    others: Sequence[str] = (),
+    told: ToldPictures | None = None,
 ) -> tuple[Assumption, ...]:
-    """Return what of a recipe the user did not state; what the user stated is confirmed.
+    """Return what of a recipe the user did not state; what the user or a file stated is confirmed.
 
     Args:
         recipe: With the changes.
@@ -113,13 +139,18 @@ def assumed(
         source: Where the rest is from, e.g. "recipe hf".
         option: An option that changes it as a whole, beside those of its parts; "" if there is none.
         others: The values of that option.
+        told: What a file states.
     """
     described, stated = parts(recipe), changes.stated()
+    of_file = told.parts() - stated if told else set[str]()
     found = []
     for name, (members, options) in _ASSUMED.items():
-        open_members = [member for member in members if member not in stated]
-        shown = ", ".join(described[member] for member in open_members or members)
-        value = f"{shown} ({source})" if open_members else shown
+        open_members = [member for member in members if member not in stated | of_file]
+        value = ", ".join(described[member] for member in open_members or members)
+        if open_members:
+            value += f" ({source})"
+        elif told and of_file.intersection(members):
+            value += f" ({told.source})"
         every = " or ".join(filter(None, (option, options)))
         found.append(Assumption(name, value, every, tuple(others), confirmed=not open_members))
     for name, value, values in (
@@ -128,5 +159,6 @@ def assumed(
     ):
         alternatives = tuple(each for each in values if each != value)
         name_of_option = name.replace(" ", "-")
-        found.append(Assumption(name_of_option, value, f"--{name_of_option}", alternatives, confirmed=name in stated))
+        confirmed = name in stated | of_file
+        found.append(Assumption(name_of_option, value, f"--{name_of_option}", alternatives, confirmed=confirmed))
     return tuple(found)

@@ -77,8 +77,9 @@ def fp16(samples: Sequence[Image.Image]) -> Storage:
     return Storage(pb.PRECISION_FP16, pictures, reduce)
 
 
-# Makes the storage once the model's input is known, which may come from the checkpoint.
-StorageFor = Callable[[pb.ImageInput], Storage]
+# Makes the storage once the model's input and a classifier's labels, in the order of classes, are known: both may come
+# from the checkpoint.
+StorageFor = Callable[[pb.ImageInput, Sequence[str]], Storage]
 
 
 @dataclass(frozen=True)
@@ -91,22 +92,20 @@ class Quantised:
     notes: tuple[str, ...]
 
 
-def choose_storage(
-    options: Quantisation, limits: Limits, samples: Sequence[Image.Image] = (), labels: Sequence[str] = ()
-) -> StorageFor | None:
+def choose_storage(options: Quantisation, limits: Limits, samples: Sequence[Image.Image] = ()) -> StorageFor | None:
     """Return the storage that the options ask for; None is float32.
 
-    `samples` are typical pictures to judge float16 on, `labels` a classifier's labels in the order of classes. Raises
-    BadInput if the options exclude each other; the storage raises it as read_calibration.
+    `samples` are typical pictures to judge float16 on. Raises BadInput if the options exclude each other; the storage
+    raises it as read_calibration.
     """
     precision, calibration = options.precision, options.calibration
     if precision != "int8":
         if calibration is not None:
             raise BadInput(f"--calibration goes with --precision int8, not {precision}")
-        return None if precision == "fp32" else lambda recipe: fp16(samples)
+        return None if precision == "fp32" else lambda recipe, labels: fp16(samples)
     if calibration is None:
         raise BadInput("--precision int8 needs --calibration, a folder of typical pictures")
-    return lambda recipe: int8(read_calibration(calibration, recipe, labels), limits)
+    return lambda recipe, labels: int8(read_calibration(calibration, recipe, labels), limits)
 
 
 def quantise_classifier(

@@ -12,7 +12,7 @@ from resonnx_server.runtime.graphs import ClassifierGraph
 from resonnx_server.runtime.model_files.golden_examples import Golden, Verdict, judge_logits
 from resonnx_server.runtime.model_files.manifest import CLASSIFIER_FILE
 
-from resonnx_export.checkpoints.files import SourceFile, load_checkpoint
+from resonnx_export.checkpoints.files import SourceFile
 from resonnx_export.errors import BadInput
 from resonnx_export.layouts.classifiers import recognise_classifier
 from resonnx_export.networks.protocol import CaptionNetwork
@@ -23,6 +23,7 @@ from resonnx_export.proof.comparisons import prove_classifier
 from resonnx_export.proof.parity import FP32_BOUND, open_session
 from resonnx_export.proof.predictions import ClassifierPredictions
 from resonnx_export.proof.reference import Activation, Float
+from resonnx_export.sources.source import read_source
 from resonnx_export.tasks.task import Files, Task
 from resonnx_export.wording import names
 
@@ -45,10 +46,10 @@ def _recognise(
     manifest: pb.Manifest, checkpoint: Sequence[Path]
 ) -> tuple[ClassifierNetwork | CaptionNetwork, Sequence[SourceFile]]:
     if len(checkpoint) > 1:
-        raise BadInput(f"a classifier is one file; {len(checkpoint)} were given")
-    loaded = load_checkpoint(checkpoint[0])
+        raise BadInput(f"a classifier is one file or one folder; {len(checkpoint)} were given")
+    source = read_source(checkpoint[0])
     strided = manifest.source.architecture.endswith("_stride_in_1x1")
-    return recognise_classifier(loaded.state_dict, stride_in_1x1=strided).network, [loaded.file]
+    return recognise_classifier(source.state_dict, stride_in_1x1=strided).network, source.files
 
 
 def _predicts(network: ClassifierNetwork, manifest: pb.Manifest, golden: Golden) -> bool:

@@ -44,7 +44,7 @@ class Model:
 
     Attributes:
         manifest: None for a bare ONNX file.
-        identity: sha256 of SHA256SUMS, hex; empty for a bare ONNX file.
+        identity: sha256 of SHA256SUMS, hex; empty for a bare ONNX file without one.
         verified: The answers agreed with the golden examples at load.
         inputs: Inputs of the tensor protocol, with the batch axis first (if max_batch_size > 0).
         optional_inputs: A bare graph's initializers that are inputs as well, in their own shapes, without a batch axis.

@@ -10,11 +10,12 @@ from resonnx_proto.v1 import manifest_pb2 as pb
 
 from resonnx_server.config import Settings
 from resonnx_server.errors import ModelRefused
-from resonnx_server.repository import bare, captioners, classifiers
+from resonnx_server.repository import captioners, classifiers
+from resonnx_server.repository.bare import bare_file
 from resonnx_server.repository.tasks import TaskEntry
 from resonnx_server.repository.version import Start, Version
 from resonnx_server.runtime.model_files.golden_examples import check_recipe, parse_golden
-from resonnx_server.runtime.model_files.manifest import GOLDEN, MANIFEST, SUMS, read_version
+from resonnx_server.runtime.model_files.manifest import GOLDEN, MANIFEST, read_version
 from resonnx_server.runtime.pictures.options import PictureOptions
 
 TASKS: Final[dict[pb.Task, TaskEntry[Any]]] = {
@@ -32,8 +33,8 @@ def load(version: Version) -> Start:
     if folder.version == 0:
         raise ModelRefused("the model's folder has no version folder (a number, 1 or more) that can be read")
     version.progress.reach("verifying")
-    if not (folder.path / MANIFEST).exists() and not (folder.path / SUMS).exists():
-        return bare.load(version)
+    if not (folder.path / MANIFEST).exists():
+        return bare_file.load(version)
     files = read_version(folder.path)
     if GOLDEN not in files.files:
         raise ModelRefused(f"{GOLDEN} is missing, so nothing can be verified")

@@ -97,6 +97,7 @@ def starting(
     files: VersionFiles | None,
     max_batch_size: int | None = None,
     optional_inputs: tuple[TensorSpec, ...] = (),
+    identity: str = "",
 ) -> Start:
     """Return the last step of a load, which makes the engine and the model.
 
@@ -107,6 +108,7 @@ def starting(
         files: Its verified files; None for a bare ONNX file.
         max_batch_size: See Model; None is the settings'.
         optional_inputs: See Model.
+        identity: See Model; of a bare ONNX file.
     """
     settings = version.settings
 
@@ -124,7 +126,7 @@ def starting(
             version=version.folder.version,
             task=task,
             manifest=files.manifest if files else None,
-            identity=files.identity if files else "",
+            identity=files.identity if files else identity,
             verified=files is not None,
             inputs=prepared.inputs,
             outputs=prepared.outputs,

@@ -16,7 +16,7 @@ from resonnx_server.observe.rejected import RejectedCalls
 from resonnx_server.rpc.boundary import rejection
 from resonnx_server.rpc.fronts.call import Handler
 from resonnx_server.rpc.fronts.front import Front
-from resonnx_server.rpc.oip import wire
+from resonnx_server.runtime import wire
 
 M = TypeVar("M", bound=Message)
 

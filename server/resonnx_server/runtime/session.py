@@ -85,7 +85,8 @@ class Session:
     """One ONNX graph on one candidate.
 
     Args:
-        model: The ONNX file's bytes. ONNX Runtime refuses external data, as a session from bytes has no folder.
+        model: The ONNX file's bytes, without external data (see model_files/external_data.py): ONNX Runtime would look
+            for that in the working directory.
         candidate: Provider and precision.
         threads: Threads of one run.
         spinning: Let the threads of a run spin while they wait for each other: faster where nothing else needs the
@@ -248,7 +249,9 @@ def _session_options(threads: int, spinning: bool, optimise: bool) -> ort.Sessio
 def _spec(node: Any) -> TensorSpec:
     if node.type not in _ELEMENT_TYPES:
         raise ModelRefused(f"tensor {node.name!r} has type {node.type}, which is not served")
-    return TensorSpec(node.name, np.dtype(_ELEMENT_TYPES[node.type]), tuple(node.shape))
+    # Some exporters write -1 for a free size.
+    shape = tuple(None if isinstance(size, int) and size < 0 else size for size in node.shape)
+    return TensorSpec(node.name, np.dtype(_ELEMENT_TYPES[node.type]), shape)
 
 
 def first_line(error: Exception) -> str:

@@ -53,7 +53,9 @@ def running(*arguments: str) -> Iterator[tuple["subprocess.Popen[str]", Terminal
             os.close(ours)
 
 
-@pytest.mark.parametrize(("cut", "status"), [("interrupt", 130), ("server dies", 1)])
+@pytest.mark.parametrize(
+    ("cut", "status"), [("interrupt", 130), pytest.param("server dies", 1, marks=pytest.mark.slow)]
+)
 def test_finished_runs_are_told_when_a_later_one_is_cut_short(
     start_server, demo_repository, tmp_path: Path, cut, status
 ) -> None:

@@ -175,7 +175,7 @@ def assert_harmless(content: str) -> None:
 
 def test_layers_put_back_are_named(network: ResNet, recipe: pb.ImageInput, tmp_path: Path) -> None:
     calibration = split_pictures(check_pictures(recipe, 64, seed=9))
-    settings = ClassifierSettings(recipe, LABELS, storage=lambda _: int8(calibration, Limits(min_agreement=90)))
+    settings = ClassifierSettings(recipe, LABELS, storage=lambda *_: int8(calibration, Limits(min_agreement=90)))
     uneven = RecognisedCheckpoint("torchvision", "small", with_outlier(network, "layer2.0"), ("float32",))
     exported = export_recognised(uneven, [], settings, Target(tmp_path / "models", "m"), lambda stage: None)
     (agreement,) = exported.manifest.parity.agreements

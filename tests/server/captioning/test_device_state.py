@@ -116,7 +116,7 @@ async def test_every_caption_is_its_own(files: VersionFiles, graphs: CaptionerGr
         assert engine.stats.tokens > 0
 
 
-@examples(25)
+@examples(15)
 @given(st.integers(0, 2**32), st.integers(10, 40))
 def test_any_schedule_gives_the_captions_of_one_at_a_time(
     files: VersionFiles, graphs: CaptionerGraphs, seed: int, slots: int

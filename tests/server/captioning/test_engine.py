@@ -110,7 +110,7 @@ async def test_every_caption_is_its_own(lanes: int, instances: int) -> None:
     assert max(graphs.steps) > 8, "captions share steps"
 
 
-@examples(80)
+@examples(40)
 @given(
     st.integers(0, 2**32),
     st.integers(1, 3),

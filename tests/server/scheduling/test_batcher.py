@@ -145,7 +145,7 @@ class BatcherMachine(RuleBasedStateMachine):
 
 
 TestBatcherMachine = BatcherMachine.TestCase
-TestBatcherMachine.settings = examples(300, stateful_step_count=40)
+TestBatcherMachine.settings = examples(150, stateful_step_count=40)
 
 
 PICTURES = Decoding(0, 0)

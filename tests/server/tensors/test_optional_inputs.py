@@ -24,7 +24,10 @@ from ..waiting import Clock, until
 
 
 def _write(path: Path, axes: list[int | str]) -> None:
-    """y = x * scale + shift, where scale [1] and shift [] have values but may be fed."""
+    """y = x * scale + shift, where scale [1] and shift [] have values but may be fed.
+
+    With fixed axes, a shape inside the graph is fixed as well, so that it is not batched.
+    """
     path.parent.mkdir(parents=True)
     vector = helper.make_tensor_value_info
     inputs = [
@@ -40,8 +43,12 @@ def _write(path: Path, axes: list[int | str]) -> None:
     nodes = [
         helper.make_node("Mul", ["x", "scale"], ["scaled"]),
         helper.make_node("Add", ["scaled", "shift"], ["shifted"]),
-        helper.make_node("Add", ["shifted", "constant"], ["y"]),
+        helper.make_node("Add", ["shifted", "constant"], ["sum"]),
+        helper.make_node("Identity", ["sum"], ["y"]),
     ]
+    if all(isinstance(axis, int) for axis in axes):
+        values.append(helper.make_tensor("shape", TensorProto.INT64, [len(axes)], axes))
+        nodes[-1] = helper.make_node("Reshape", ["sum", "shape"], ["y"])
     graph = helper.make_graph(nodes, "bare", inputs, [vector("y", TensorProto.FLOAT, axes)], values)
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8), path)
 

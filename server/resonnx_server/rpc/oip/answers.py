@@ -20,9 +20,9 @@ from resonnx_server.rpc.boundary import pushback_ms
 from resonnx_server.rpc.oip import describe
 from resonnx_server.rpc.oip.contents import cleared
 from resonnx_server.rpc.oip.ranking import best_classes, check_classes, ranked_shape
-from resonnx_server.rpc.oip.wire import opening
 from resonnx_server.rpc.pieces import Pieces, Work, at_once
 from resonnx_server.runtime.session import Array
+from resonnx_server.runtime.wire import opening
 
 # Limits of content that is made on the event loop, in a fraction of a millisecond.
 _SMALL_BYTES: Final = 1 << 18

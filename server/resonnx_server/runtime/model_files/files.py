@@ -1,5 +1,6 @@
 """Reads untrusted files: regular files of a bounded size only."""
 
+import errno
 import os
 import stat
 from pathlib import Path
@@ -13,6 +14,36 @@ class NotReadable(Exception):
     """A file that must not be read. The message is a predicate: "is a FIFO"."""
 
 
+def read_inside(folder: Path, path: str, max_bytes: int = MAX_FILE_BYTES) -> bytes:
+    """Return the content of a regular file inside `folder` by its relative path, without following links.
+
+    Raises:
+        NotReadable: The path is empty, absolute, has `..`, or leads over a link; or as read_regular.
+        OSError: As read_regular.
+    """
+    names = path.split("/")
+    if not all(names) or {".", ".."} & {*names} or not path.isprintable():
+        raise NotReadable("is not a path inside the version's folder")
+    opened = [os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)]
+    try:
+        for name in names[:-1]:
+            opened.append(_open_plain(name, opened[-1], os.O_DIRECTORY))
+        return _read(_open_plain(names[-1], opened[-1], os.O_NONBLOCK), max_bytes)
+    finally:
+        for descriptor in opened:
+            os.close(descriptor)
+
+
+def _open_plain(name: str, folder: int, flags: int) -> int:
+    try:
+        return os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | flags, dir_fd=folder)
+    except OSError as error:
+        # ENOTDIR for a link to a folder.
+        if error.errno in (errno.ELOOP, errno.ENOTDIR):
+            raise NotReadable("is a link, or below one") from None
+        raise
+
+
 def read_regular(path: Path, max_bytes: int = MAX_FILE_BYTES) -> bytes:
     """Return a regular file's content, following symbolic links.
 
@@ -23,7 +54,11 @@ def read_regular(path: Path, max_bytes: int = MAX_FILE_BYTES) -> bytes:
         OSError: It does not exist, or cannot be opened or read.
     """
     # Without O_NONBLOCK, opening a FIFO waits for its writer.
-    file = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    return _read(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), max_bytes)
+
+
+def _read(file: int, max_bytes: int) -> bytes:
+    """Return the content of an open file, and close it."""
     try:
         status = os.fstat(file)
         if not stat.S_ISREG(status.st_mode):

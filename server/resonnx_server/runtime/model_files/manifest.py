@@ -15,6 +15,7 @@ from google.protobuf import json_format
 from resonnx_proto.v1 import manifest_pb2 as pb
 
 from resonnx_server.errors import ModelRefused
+from resonnx_server.runtime.model_files.external_data import with_external_data
 from resonnx_server.runtime.model_files.files import MAX_FILE_BYTES, NotReadable, read_regular
 
 SCHEMA_VERSION = 1
@@ -68,8 +69,22 @@ def read_version(folder: Path) -> VersionFiles:
     """Read and check a version folder that has a manifest.
 
     Raises:
-        ModelRefused: SHA256SUMS is missing or malformed; a file is missing, not regular, too large, damaged or not
-            listed; or the manifest is not valid.
+        ModelRefused: As read_listed; or the manifest is not listed or not valid.
+    """
+    identity, files = read_listed(folder)
+    if MANIFEST not in files:
+        raise ModelRefused(f"{MANIFEST} is not listed in {SUMS}")
+    return VersionFiles(identity, files, parse_manifest(files[MANIFEST]))
+
+
+def read_listed(folder: Path) -> tuple[str, dict[str, bytes]]:
+    """Read and check the files that SHA256SUMS lists; return its own sha256, hex, and the files by name.
+
+    ONNX files hold their external data, which must be listed as well.
+
+    Raises:
+        ModelRefused: SHA256SUMS is missing or malformed; or a file is missing, not regular, too large, damaged or not
+            listed.
     """
     try:
         sums = read_regular(folder / SUMS, _MAX_SUMS_BYTES)
@@ -92,9 +107,14 @@ def read_version(folder: Path) -> VersionFiles:
         if hashlib.sha256(content).hexdigest() != digest:
             raise ModelRefused(f"{name!r} is damaged: its sha256 is not the one in {SUMS}")
         files[name] = content
-    if MANIFEST not in files:
-        raise ModelRefused(f"{MANIFEST} is not listed in {SUMS}")
-    return VersionFiles(hashlib.sha256(sums).hexdigest(), files, parse_manifest(files[MANIFEST]))
+
+    def listed(name: str, _: int) -> bytes:
+        if name not in files:
+            raise ModelRefused(f"the external data {name[:200]!r} is not listed in {SUMS}")
+        return files[name]
+
+    whole = {name: with_external_data(name, files[name], listed) for name in files if name.endswith(".onnx")}
+    return hashlib.sha256(sums).hexdigest(), {**files, **whole}
 
 
 def _parse_sums(sums: bytes) -> dict[str, str]:

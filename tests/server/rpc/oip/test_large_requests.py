@@ -13,9 +13,10 @@ from resonnx_proto.v1 import vision_pb2
 from resonnx_server.errors import InvalidInput
 from resonnx_server.rpc import messages as reading
 from resonnx_server.rpc.messages import InferRequest, read_picture_request, read_request
-from resonnx_server.rpc.oip import contents, wire
+from resonnx_server.rpc.oip import contents
 from resonnx_server.rpc.oip.describe import DTYPES
 from resonnx_server.rpc.pieces import at_once
+from resonnx_server.runtime import wire
 
 FIELDS = {
     "BOOL": ("bool_contents", st.booleans()),

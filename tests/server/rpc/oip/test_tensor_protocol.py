@@ -367,6 +367,13 @@ def bare_server(start_server, tmp_path_factory) -> Iterator[Any]:
         [vector("y", TensorProto.FLOAT, [2, 4])],
         (two,),
     )
+    _graph(
+        repository / "baked/1/model.onnx",
+        [helper.make_node("Mul", ["x", "two"], ["z"]), helper.make_node("Reshape", ["z", "shape"], ["y"])],
+        fixed,
+        [vector("y", TensorProto.FLOAT, [2, 4])],
+        (two, helper.make_tensor("shape", TensorProto.INT64, [2], [2, 4])),
+    )
     texts = [vector("x", TensorProto.STRING, ["n"])]
     _graph(
         repository / "strings/1/model.onnx",
@@ -411,11 +418,19 @@ def test_bare_file_whose_rows_depend_on_each_other_is_not_batched(bare_client) -
     np.testing.assert_allclose(bare_client.infer("mixes_rows", [_input(x, "FP32", "x")]).as_numpy("y"), x + 0.5)
 
 
-def test_bare_file_without_batch_axis(bare_client) -> None:
+def test_bare_file_of_a_fixed_size_with_independent_rows_is_batched(bare_client) -> None:
     config = bare_client.get_model_config("fixed").config
+    assert (config.max_batch_size, list(config.input[0].dims)) == (16, [4])
+    for rows in (1, 2, 5):
+        x = np.arange(rows * 4, dtype=np.float32).reshape(rows, 4)
+        np.testing.assert_array_equal(bare_client.infer("fixed", [_input(x, "FP32", "x")]).as_numpy("y"), x * 2)
+
+
+def test_bare_file_without_batch_axis(bare_client) -> None:
+    config = bare_client.get_model_config("baked").config
     assert (config.max_batch_size, list(config.input[0].dims)) == (0, [2, 4])
     x = np.ones((2, 4), np.float32)
-    np.testing.assert_array_equal(bare_client.infer("fixed", [_input(x, "FP32", "x")]).as_numpy("y"), x * 2)
+    np.testing.assert_array_equal(bare_client.infer("baked", [_input(x, "FP32", "x")]).as_numpy("y"), x * 2)
 
 
 def test_bare_file_of_strings(bare_client) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from resonnx_server.errors import ModelRefused
-from resonnx_server.repository import bare
+from resonnx_server.repository.bare import bare_file
 from resonnx_server.repository.scan import ModelFolder
 from resonnx_server.runtime.model_files import files
 from resonnx_server.runtime.model_files.files import NotReadable, read_regular
@@ -72,7 +72,7 @@ def test_so_is_a_bare_model(tmp_path: Path, kind: str) -> None:
     make, reason = KINDS[kind]
     make(tmp_path / "model.onnx")
     loaded = replace(version(), folder=ModelFolder("m", 1, tmp_path))
-    assert reason in _refused(lambda: bare.load(loaded))
+    assert reason in _refused(lambda: bare_file.load(loaded))
 
 
 def test_a_socket_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

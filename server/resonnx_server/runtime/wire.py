@@ -1,4 +1,4 @@
-"""Protobuf's wire format for large messages: finding fields without a copy, and packed numbers.
+"""Protobuf's wire format for large messages and files: finding fields without a copy, and packed numbers.
 
 Protobuf's own parser holds the GIL until it has read, and copied, the whole message.
 """
@@ -65,6 +65,11 @@ def opening(number: int, length: int) -> bytes:
             rest >>= 7
         written.append(rest)
     return bytes(written)
+
+
+def varint(content: memoryview) -> int:
+    """Return the number of a VARINT field. Raises DecodeError if it breaks off."""
+    return _varint(content, 0)[0]
 
 
 def varints(packed: Bytes) -> npt.NDArray[np.uint64]:

@@ -9,7 +9,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 from resonnx_server.inference.registry import Model
-from resonnx_server.repository import bare
+from resonnx_server.repository.bare import bare_file
 from resonnx_server.repository.latency_cache import CachedTable, LatencyCache
 from resonnx_server.runtime.machine.processor_time import ProcessorTime
 from resonnx_server.runtime.session import Session
@@ -17,18 +17,19 @@ from resonnx_server.scheduling.device import Device
 from resonnx_server.scheduling.measurement import Measured
 from resonnx_server.tensors.engine import TensorEngine
 
-from ..asking import infer
-from ..onnx_classifier import version
+from ...asking import infer
+from ...onnx_classifier import version
 
 Tensors = dict[str, np.ndarray]
 SIZES = (1, 2, 3, 4, 6, 8)
 ONE_MS = Measured(1e6, 0.0)
 
 
-def _write(folder: Path, *axes: int | str) -> None:
-    """model.onnx: x [*axes] -> y = x + x."""
+def _write(folder: Path, *axes: int | str, shape: tuple[int, ...] = (0, -1)) -> None:
+    """model.onnx: x [*axes] -> y = x + x, in a shape inside the graph."""
     x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, axes) for name in "xy")
-    graph = helper.make_graph([helper.make_node("Add", ["x", "x"], ["y"])], "bare", [x], [y])
+    nodes = [helper.make_node("Add", ["x", "x"], ["z"]), helper.make_node("Reshape", ["z", "shape"], ["y"])]
+    graph = helper.make_graph(nodes, "bare", [x], [y], [helper.make_tensor("shape", TensorProto.INT64, [2], shape)])
     onnx.save(
         helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8), folder / "model.onnx"
     )
@@ -38,7 +39,7 @@ async def _load(folder: Path, threads: int = 2) -> Model:
     """Load it, let it double three rows, and close it."""
     device, cache = Device("cpu", 2), LatencyCache.open(folder / "tables", threads)
     found = SimpleNamespace(name="m", version=1, path=folder)
-    model = bare.load(replace(version(device, cache, threads, max_batch_size=8), folder=found))()  # type: ignore[arg-type]
+    model = bare_file.load(replace(version(device, cache, threads, max_batch_size=8), folder=found))()  # type: ignore[arg-type]
     x = np.arange(12, dtype=np.float32).reshape(3, 4)
     x[1, 1:3] = np.nan, np.inf
     outputs, _ = await infer(model.engine, {"x": x})
@@ -100,7 +101,7 @@ async def test_a_graph_that_is_not_batched_is_measured_once_in_its_own_shape(
     tmp_path: Path, warmed: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(ProcessorTime, "is_disturbed", False)
-    _write(tmp_path, 3, 4)
+    _write(tmp_path, 3, 4, shape=(3, 4))
     model = await _load(tmp_path)
     assert set(warmed) == {3}
     assert len(warmed) > 2

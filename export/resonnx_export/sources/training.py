@@ -1,0 +1,76 @@
+"""Finds the names of classes that training code stores in a checkpoint, beside the weights."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+from resonnx_export.checkpoints.pickles import Stub
+from resonnx_export.class_names.names import ClassNames
+from resonnx_export.class_names.objects import names_of
+from resonnx_export.errors import BadInput
+from resonnx_export.sources.recorded import Recorded
+
+# Keys of lists and dicts of names, in order of preference: torchvision's ImageFolder, scripts, OpenMMLab.
+_NAMES: Final = (
+    *("class_to_idx", "idx_to_class", "id2label", "classes", "CLASSES", "class_names", "label_names"),
+    *("idx2label", "index_to_class", "label_map", "labels", "categories"),
+)
+# Entries that hold settings: Lightning, scripts, OpenMMLab.
+_SETTINGS: Final = (
+    *("hyper_parameters", "datamodule_hyper_parameters", "hparams", "meta", "dataset_meta", "config", "cfg"),
+    *("args", "opt", "params"),
+)
+_MAX_DEPTH: Final = 3
+# fastai.data.transforms.CategoryMap, the vocabulary of learn.export.
+_CATEGORIES: Final = ".CategoryMap"
+_MAX_VISITED: Final = 100_000
+
+
+def recorded_in(tree: object) -> Recorded:
+    """Return the labels that a checkpoint file holds beside the weights, if there are any in a known form."""
+    for name, content in _candidates(tree):
+        try:
+            found = names_of(content)
+        except BadInput:
+            continue
+        return Recorded(ClassNames(found.names), name)
+    return Recorded()
+
+
+def _candidates(tree: object) -> Iterator[tuple[str, object]]:
+    yield from _named(tree, "", 0)
+    if isinstance(tree, Stub):
+        for category in _categories(tree):
+            # Every name's number; fastai's own list of names is an object that is not read.
+            yield "vocab of the pickled learner", category.attributes.get("o2i")
+
+
+def _named(node: object, path: str, depth: int) -> Iterator[tuple[str, object]]:
+    entries = _entries(node)
+    for key in _NAMES:
+        if isinstance(entries.get(key), list | tuple | Mapping):
+            yield f"{path}{key}", entries[key]
+    if depth < _MAX_DEPTH:
+        for key in _SETTINGS:
+            yield from _named(entries.get(key), f"{path}{key}.", depth + 1)
+
+
+def _categories(tree: Stub) -> Iterator[Stub]:
+    waiting: list[object] = [tree.attributes.get("dls")]
+    visited: set[int] = set()
+    while waiting and len(visited) < _MAX_VISITED:
+        node = waiting.pop()
+        if id(node) in visited:
+            continue
+        visited.add(id(node))
+        if isinstance(node, Stub) and node.path.endswith(_CATEGORIES):
+            yield node
+        elif isinstance(node, list | tuple):
+            waiting += node
+        else:
+            waiting += [*_entries(node).values(), *(node.args if isinstance(node, Stub) else ())]
+
+
+def _entries(node: object) -> Mapping[Any, Any]:
+    if isinstance(node, Stub):
+        return {**node.attributes, **(node.items or {}), **dict(enumerate(node.elements or ()))}
+    return node if isinstance(node, Mapping) else {}

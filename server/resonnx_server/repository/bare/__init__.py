@@ -1,0 +1,1 @@
+"""Loads ONNX files without a manifest."""

@@ -1,0 +1,150 @@
+"""Loads an ONNX file without a manifest. It is not verified; only the independence of its rows is tried."""
+
+import logging
+import math
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from resonnx_proto.v1 import manifest_pb2 as pb
+
+from resonnx_server.errors import ModelRefused
+from resonnx_server.inference.registry import SessionReport
+from resonnx_server.inference.tasks import TENSORS
+from resonnx_server.repository.bare.row_trial import MOST_BYTES, Dependent, check_rows, check_same, check_shapes
+from resonnx_server.repository.instances import choose_instances
+from resonnx_server.repository.tasks import Prepared, starting
+from resonnx_server.repository.version import Start, Version
+from resonnx_server.repository.warming import Warming
+from resonnx_server.runtime.model_files.batch_axis import with_free_batch
+from resonnx_server.runtime.model_files.external_data import with_external_data
+from resonnx_server.runtime.model_files.files import MAX_FILE_BYTES, NotReadable, read_inside, read_regular
+from resonnx_server.runtime.model_files.manifest import CLASSIFIER_FILE, MANIFEST, SUMS, VersionFiles, read_listed
+from resonnx_server.runtime.session import PROVIDERS, Array, Candidate, Session, TensorSpec
+from resonnx_server.scheduling.latency import LatencyTable
+from resonnx_server.scheduling.session_pool import InstanceGroup, SessionPool, TensorInstanceGroup
+from resonnx_server.tensors.engine import TensorEngine
+
+_log = logging.getLogger(__name__)
+
+# Inputs, and outputs. A classifier has one, a recurrent network some dozens.
+_MOST_TENSORS: Final = 1024
+
+
+def load(version: Version) -> Start:
+    """Open and try. Raises ModelRefused if there is no model.onnx, or it or its external data does not load."""
+    identity, content = _read(version.folder.path)
+    version.progress.reach("opening")
+    session = _open(version, content)
+    _check_sizes(session)
+    version.progress.reach("checking")
+    reason = None
+    try:
+        content, session = _with_batch_axis(version, content, session)
+    except Dependent as dependent:
+        reason = str(dependent)
+    batched = reason is None
+    instances = _instances(version, content, session, batched)
+    extra = {"model": version.folder.name, "batched": batched, "not_batched": reason}
+    _log.warning("serving unverified: no manifest", extra=extra)
+    report = SessionReport(CLASSIFIER_FILE, session.candidate, instances.table, instances.max_concurrent_batches)
+    prepared = Prepared(session.inputs, session.outputs, (report,), partial(TensorEngine, instances, batched=batched))
+    max_batch_size = None if batched else 0
+    return starting(version, TENSORS, prepared, None, max_batch_size, session.overridable, identity)
+
+
+def _read(folder: Path) -> tuple[str, bytes]:
+    """Return the sha256 of SHA256SUMS, or "" without one, and the ONNX file with its external data inside."""
+    if (folder / SUMS).exists():
+        identity, files = read_listed(folder)
+        if CLASSIFIER_FILE not in files:
+            raise ModelRefused(f"{SUMS} lists neither a {MANIFEST} nor a {CLASSIFIER_FILE}")
+        return identity, files[CLASSIFIER_FILE]
+    try:
+        content = read_regular(folder / CLASSIFIER_FILE)
+    except FileNotFoundError:
+        raise ModelRefused(f"the version folder holds neither a {MANIFEST} nor a {CLASSIFIER_FILE}") from None
+    except OSError as error:
+        raise ModelRefused(f"{CLASSIFIER_FILE} cannot be read: {error.strerror}") from None
+    except NotReadable as error:
+        raise ModelRefused(f"{CLASSIFIER_FILE} {error}") from None
+    return "", with_external_data(CLASSIFIER_FILE, content, partial(_read_beside, folder))
+
+
+def _read_beside(folder: Path, path: str, max_bytes: int) -> bytes:
+    name = f"{CLASSIFIER_FILE}: its external data {path[:200]!r}"
+    try:
+        return read_inside(folder, path, max_bytes)
+    except FileNotFoundError:
+        raise ModelRefused(f"{name} is missing: put that file into the version's folder") from None
+    except OSError as error:
+        raise ModelRefused(f"{name} cannot be read: {error.strerror}") from None
+    except NotReadable as error:
+        raise ModelRefused(f"{name} {error}") from None
+
+
+def _open(version: Version, content: bytes) -> Session:
+    # Other providers cannot be checked without golden examples: the CPU, unless another is named.
+    asked = version.settings.provider or "auto"
+    provider = PROVIDERS["cpu" if asked == "auto" else asked]
+    return Session(content, Candidate(provider, pb.PRECISION_FP32), version.threads, cache=version.cache.folder)
+
+
+def _check_sizes(session: Session) -> None:
+    """Raise ModelRefused if no request could name all tensors, or hold an input."""
+    for kind, specs in (("inputs", session.inputs), ("outputs", session.outputs)):
+        if len(specs) > _MOST_TENSORS:
+            raise ModelRefused(f"the graph has {len(specs)} {kind}; {_MOST_TENSORS} are served")
+    for spec in session.inputs:
+        if (size := _least_bytes(spec)) > MAX_FILE_BYTES:
+            raise ModelRefused(f"input {spec.name!r} {list(spec.shape)} has {size} bytes, more than any request")
+
+
+def _least_bytes(spec: TensorSpec) -> int:
+    """Return the size of an input whose free axes are 1."""
+    return math.prod(axis for axis in spec.shape if isinstance(axis, int)) * spec.dtype.itemsize
+
+
+def _with_batch_axis(version: Version, content: bytes, session: Session) -> tuple[bytes, Session]:
+    """Return the file and a session of it with a batch axis and independent rows. Raises Dependent if it has none."""
+    check_shapes(session)
+    specs = (*session.inputs, *session.outputs)
+    if not any(isinstance(spec.shape[0], int) for spec in specs):
+        check_rows(session)
+        return content, session
+    freed = with_free_batch(content, {spec.name for spec in specs})
+    try:
+        other = _open(version, freed)
+    except ModelRefused as refused:
+        raise Dependent(f"its batch size is fixed: {refused.message}") from None
+    check_rows(other)
+    if isinstance(session.inputs[0].shape[0], int):
+        check_same(session, other)
+    return freed, other
+
+
+def _instances(version: Version, content: bytes, session: Session, batched: bool) -> TensorInstanceGroup:
+    """Warm up with zeros; if a shape is unknown or zeros fail, start from a guess that live batches correct.
+
+    A graph that is not batched has one size, 1: a whole request.
+    """
+    sizes = version.batch_sizes if batched else (1,)
+    table = LatencyTable({size: 1e6 * size**0.5 for size in sizes})
+    free = any(not isinstance(axis, int) for spec in session.inputs for axis in spec.shape[1:])
+    strings = any(spec.dtype == object for spec in session.inputs)
+    if not free and not strings and sum(_least_bytes(spec) for spec in session.inputs) <= MOST_BYTES:
+        files = VersionFiles("", {CLASSIFIER_FILE: content}, pb.Manifest())
+        warming = Warming(version, files, CLASSIFIER_FILE, _run_zeros)
+        try:
+            if batched:
+                return choose_instances(warming, session)
+            table = warming.costs(session, sizes)
+        except Exception as error:  # as above
+            _log.debug("the warm-up failed", extra={"error": str(error)})
+    return InstanceGroup.single(SessionPool(session.run, table, has_all_cores=version.threads > 1))
+
+
+def _run_zeros(session: Session, rows: int) -> dict[str, Array]:
+    shapes = {spec: [axis if isinstance(axis, int) else rows for axis in spec.shape] for spec in session.inputs}
+    return session.run({spec.name: np.zeros(shape, spec.dtype) for spec, shape in shapes.items()})
