@@ -1,7 +1,7 @@
 """Exports a ResNet classifier: checkpoint -> network -> trace -> parity -> precision -> golden examples -> package."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
@@ -48,6 +48,7 @@ class ClassifierSettings:
         activation: Turns logits into probabilities; None for softmax, or as the checkpoint's folder says.
         stride_in_1x1: As recognise_classifier's.
         notes: Lines for the user about the settings, such as the form of a file with labels.
+        assume: Values of properties of the network by name, as recognise_classifier's.
     """
 
     input: pb.ImageInput | RecipeChoice
@@ -58,6 +59,7 @@ class ClassifierSettings:
     activation: Activation | None = None
     stride_in_1x1: bool = False
     notes: tuple[str, ...] = ()
+    assume: Mapping[str, str] = field(default_factory=dict)
 
 
 def export_classifier(file: Path, settings: ClassifierSettings, target: Target, progress: Progress) -> Exported:
@@ -71,7 +73,7 @@ def export_classifier(file: Path, settings: ClassifierSettings, target: Target, 
     progress(f"reading {file.name}")
     source = read_source(file)
     settings = _with_recorded(settings, source.recorded)
-    recognised = recognise_source(source, stride_in_1x1=settings.stride_in_1x1)
+    recognised = recognise_source(source, assume=settings.assume, stride_in_1x1=settings.stride_in_1x1)
     return export_recognised(recognised, source.files, settings, target, progress)
 
 

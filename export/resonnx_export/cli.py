@@ -16,14 +16,17 @@ from resonnx_export.errors import BadInput, ExportError, ParityFailed
 from resonnx_export.options import (
     Activation,
     AllowReduced,
+    Assume,
     DecoderPrecision,
     Labels,
     Quantisation,
     Samples,
     ShowVersion,
     StoredPrecision,
+    StrideIn1x1,
     Target,
     grouped,
+    read_assume,
 )
 from resonnx_export.pictures.recipe import InputChanges
 from resonnx_export.pictures.recipes import RecipeChoice, RecipeName
@@ -93,13 +96,8 @@ def classifier(
         Activation | None,
         typer.Option(help="Turns logits into probabilities.  [default: softmax, or as the checkpoint's folder has]"),
     ] = None,
-    stride_in_1x1: Annotated[
-        bool,
-        typer.Option(
-            "--stride-in-1x1",
-            help="The first convolution of each block has the stride, as in Caffe; a checkpoint does not record it.",
-        ),
-    ] = False,
+    stride_in_1x1: StrideIn1x1 = False,
+    assume: Assume = None,
     allow_reduced: AllowReduced = True,
     pictures: Samples = None,
     max_accuracy_drop: Annotated[
@@ -132,6 +130,7 @@ def classifier(
         activation,
         stride_in_1x1,
         notes=named.notes if named else (),
+        assume=read_assume(assume or ()),
     )
     with progress_bar(target.name, STAGES) as progress:
         exported = export_classifier(checkpoint, settings, target, progress)

@@ -2,7 +2,7 @@
 
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_type_hints
@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, get_type_hints
 import typer
 
 from resonnx_export import __version__
+from resonnx_export.errors import BadInput
 
 Activation = Literal["softmax", "sigmoid", "none"]
 Precision = Literal["fp32", "fp16", "int8"]
@@ -75,6 +76,39 @@ Samples = Annotated[
         "[default: synthetic pictures]",
     ),
 ]
+
+StrideIn1x1 = Annotated[
+    bool,
+    typer.Option(
+        "--stride-in-1x1",
+        help="The first convolution of each block has the stride, as in Caffe; a checkpoint does not record it.",
+    ),
+]
+Assume = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--assume",
+        metavar="NAME=VALUE",
+        help="A property of the network that its file does not record, e.g. activation=silu; may be repeated. The "
+        "output and `inspect` list those of a network, with their values.",
+    ),
+]
+
+
+def read_assume(given: Sequence[str]) -> dict[str, str]:
+    """Return the values of --assume by name.
+
+    Raises:
+        BadInput: An entry is not NAME=VALUE, or two give the same name different values.
+    """
+    values: dict[str, str] = {}
+    for entry in given:
+        name, equals, value = (part.strip() for part in entry.partition("="))
+        if not (name and equals and value):
+            raise BadInput(f"--assume {entry}: give NAME=VALUE, e.g. --assume activation=silu")
+        if values.setdefault(name, value) != value:
+            raise BadInput(f"--assume gives {name} two values, {values[name]} and {value}")
+    return values
 
 
 def _print_version(wanted: bool) -> None:

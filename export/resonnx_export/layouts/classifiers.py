@@ -5,16 +5,15 @@ more entry of _LAYOUTS.
 """
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
-from itertools import pairwise
 from typing import Final
 
 import torch
 from torch import Tensor
 
-from resonnx_export.assumptions.assumption import OWN_MODULE, Assumption
+from resonnx_export.assumptions.reading import NOTHING, Assumed, assumptions_of, with_values
 from resonnx_export.errors import BadInput
 from resonnx_export.layouts.recognised import RecognisedCheckpoint, loaded
 from resonnx_export.networks.detect import CheckpointMismatch, check_fits
@@ -82,14 +81,19 @@ _LAYOUTS: Final = (
 )
 
 
-def recognise_classifier(state_dict: Mapping[str, Tensor], *, stride_in_1x1: bool = False) -> RecognisedCheckpoint:
+def recognise_classifier(
+    state_dict: Mapping[str, Tensor], *, assume: Assumed = NOTHING, stride_in_1x1: bool = False
+) -> RecognisedCheckpoint:
     """Build and load the ResNet of a state_dict of any known layout, with or without wrappers' prefixes.
 
-    `stride_in_1x1` puts the stride of bottleneck blocks into their first convolution; keys and shapes do not record it.
+    Args:
+        state_dict: Tensors by name.
+        assume: Values of properties that keys and shapes do not record, by name, as assumptions/axes.py has them.
+        stride_in_1x1: As "1x1" for the property "stride-in".
 
     Raises:
         BadInput: No layout is recognised, or keys or shapes do not fit; the message lists keys, shapes expected and
-            found, and the nearest networks.
+            found, and the nearest networks. Or the network has no such property or value; it lists those that exist.
     """
     state_dict = _unwrapped(state_dict)
     if recurrent := next((key for key in state_dict if "weight_ih" in key), None):
@@ -101,15 +105,19 @@ def recognise_classifier(state_dict: Mapping[str, Tensor], *, stride_in_1x1: boo
     try:
         renamed = _renamed(state_dict, layout)
         config = read_config(renamed)
-        if stride_in_1x1 and config.block == "basic":
-            raise BadInput("--stride-in-1x1 is for bottleneck blocks; this network has basic blocks")
-        config = replace(config, stride_in_1x1=stride_in_1x1)
+        if stride_in_1x1:
+            if config.block == "basic":
+                raise BadInput("--stride-in-1x1 is for bottleneck blocks; this network has basic blocks")
+            if assume.get("stride-in", "1x1") != "1x1":
+                raise BadInput(f"--stride-in-1x1 contradicts --assume stride-in={assume['stride-in']}; give one")
+            assume = {**assume, "stride-in": "1x1"}
+        config = with_values(config, assume)
         recognised = loaded(layout.name(config), _built(config, renamed), renamed)
     except CheckpointMismatch as error:
         raise BadInput(f"{error} (keys as torchvision has them); {_nearest(state_dict)}") from None
     grey = "the network takes grey pictures: the graph turns RGB into grey as Pillow's convert('L') does"
     notes = (grey,) if config.in_channels == 1 else ()
-    return replace(recognised, notes=notes, assumptions=tuple(_assumed(recognised.layout, config)))
+    return replace(recognised, notes=notes, assumptions=assumptions_of(config, recognised.layout, assume))
 
 
 def _unwrapped(state_dict: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
@@ -147,24 +155,6 @@ def _built(config: ResNetConfig, state_dict: Mapping[str, Tensor]) -> ResNet:
         if name.endswith("num_batches_tracked"):
             buffer.zero_()
     return network
-
-
-def _assumed(layout: str, config: ResNetConfig) -> Iterator[Assumption]:
-    """Yield the assumptions that keys and shapes do not confirm."""
-    if config.block == "bottleneck" and layout in ("torchvision", "hugging-face"):
-        given = config.stride_in_1x1
-        # Caffe's; Hugging Face calls it downsample_in_bottleneck.
-        values = ("in the first 1x1 convolution", "in the 3x3 convolution")
-        value, other = values if given else reversed(values)
-        yield Assumption("stride", value, "--stride-in-1x1", (other,), confirmed=given)
-    if config.stem == "small" and layout == "torchvision":
-        yield Assumption("3x3 stem", "stride 1, no pool", OWN_MODULE)
-    if config.shortcut == "pad":
-        value = "every second position, channels padded with zeros"
-        yield Assumption("shortcuts without weights", value, OWN_MODULE)
-    # Between neighbours of an nn.Sequential there is no other layer.
-    if any(index - previous > 1 for (previous, _), (index, _) in pairwise(config.head)):
-        yield Assumption("head activation", "relu", OWN_MODULE)
 
 
 def _nearest(state_dict: Mapping[str, Tensor]) -> str:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from resonnx_export.networks.blocks import Bottleneck, Shortcut
 from resonnx_export.networks.resnet import ARCHITECTURES, ResNetConfig
+from resonnx_export.networks.unrecorded import CAFFE, Unrecorded
 
 _BLOCK = re.compile(r"layer(\d{1,4})\.(\d{1,4})\.")
 _HEAD = re.compile(r"fc\.(\d{1,2})\.weight")
@@ -99,6 +100,7 @@ def resnet_config_from_state_dict(state_dict: Mapping[str, Tensor]) -> ResNetCon
     classes = shapes("fc.weight", 2)[0] if "fc.weight" in state_dict else 0
     return replace(
         config,
+        unrecorded=_pooled(shapes, config, f"fc.{head[0][0]}.weight" if head else "fc.weight"),
         num_classes=head[-1][1] if head else classes,
         shortcut=_shortcut(config, state_dict, firsts),
         head=head,
@@ -164,6 +166,12 @@ def _shortcut(config: ResNetConfig, state_dict: Mapping[str, Tensor], firsts: Se
     return "pad" if without and config.block == "basic" and config.stem == "small" else "convolution"
 
 
+def _pooled(shapes: _Shapes, config: ResNetConfig, first: str) -> Unrecorded:
+    """Return the usual values; a head of twice the inputs takes two pools, the average before the maximum in timm."""
+    joined = first in shapes.state_dict and shapes(first, 2)[1] == 2 * config.map_channels
+    return Unrecorded(global_pool="cat-avg-max" if joined else "avg")
+
+
 def _count_blocks(state_dict: Mapping[str, Tensor]) -> tuple[int, ...]:
     blocks: dict[int, set[int]] = {}
     for key in state_dict:
@@ -195,11 +203,13 @@ def architecture_name(config: ResNetConfig) -> str:
             name = re.sub(r"resnex?t\d*", lambda match: match[0] + letter, name, count=1)
         name = {"none": "", "se": "se", "eca": "eca"}[config.gate] + name
         name += "_small" if config.stem == "small" else ""
-    return name + ("_caffe" if config.caffe else "_stride_in_1x1" if config.stride_in_1x1 else "")
+    if config.unrecorded == CAFFE:
+        return f"{name}_caffe"
+    return name + ("_stride_in_1x1" if config.unrecorded.stride_in_1x1 else "")
 
 
 def _published(config: ResNetConfig) -> str | None:
-    shape = replace(config, num_classes=0, in_channels=3, head=(), caffe=False, stride_in_1x1=False)
+    shape = replace(config, num_classes=0, in_channels=3, head=(), unrecorded=Unrecorded())
     return next((name for name, known in ARCHITECTURES.items() if replace(known, num_classes=0) == shape), None)
 
 

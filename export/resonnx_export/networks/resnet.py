@@ -1,12 +1,28 @@
 """The interface of classifiers; and ResNet, ResNeXt and Wide ResNet with torchvision's state_dict keys and shapes."""
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from torch import Tensor, nn
 
-from resonnx_export.networks.blocks import BasicBlock, Bottleneck, Gate, Shortcut, conv3x3, make_gate, make_shortcut
+from resonnx_export.networks.blocks import (
+    BasicBlock,
+    Bottleneck,
+    Gate,
+    Geometry,
+    Shortcut,
+    conv3x3,
+    make_gate,
+    make_shortcut,
+)
+from resonnx_export.networks.unrecorded import (
+    StemPool,
+    Unrecorded,
+    make_activation,
+    make_stem_pool,
+    pool_globally,
+)
 
 
 class ClassifierNetwork(nn.Module, ABC):
@@ -39,23 +55,20 @@ class ResNetConfig:
 
     Attributes:
         block: "basic" (two 3x3 convolutions) or "bottleneck" (1x1, 3x3, 1x1).
-        layers: Blocks in each stage; every stage after the first halves the resolution.
+        layers: Blocks in each stage.
         groups: Groups of a bottleneck's 3x3 convolution (ResNeXt).
         width_per_group: Channels of each group in the first stage, for `planes` of 64.
         planes: Channels of the stem and of the first stage before expansion.
         num_classes: Rows of the final layer; 0 leaves it out, and `forward` returns features.
-        stem: "imagenet" (7x7 stride 2, max pool), "deep" (three 3x3, the first of stride 2, max pool) or "small" (3x3
-            stride 1, no pool).
+        stem: "imagenet" (7x7), "deep" (three 3x3) or "small" (3x3).
         in_channels: Channels of the input picture.
-        caffe: Caffe's ResNet: the stride of a bottleneck in its first 1x1 convolution, and the stem's pool without
-            padding, rounding up. Keys and shapes are the same.
-        stride_in_1x1: Only the stride, not the pool.
         stem_widths: Channels after the first and the second convolution of a deep stem.
         shortcut: The skip connection of a block that changes the shape: "convolution" of 1x1, "average" pool and then
             the convolution (timm's `d`), or "pad" with zeros (He et al.'s option A).
         gate: The channel gate of each block's output: "none", "se" or "eca".
         gate_sizes: For each stage, an SE gate's hidden channels or an ECA gate's kernel.
-        head: For an nn.Sequential, each linear layer's index in it and its outputs, with ReLU between.
+        head: For an nn.Sequential, each linear layer's index in it and its outputs.
+        unrecorded: What keys and shapes do not record.
     """
 
     block: Literal["basic", "bottleneck"]
@@ -66,19 +79,38 @@ class ResNetConfig:
     num_classes: int = 1000
     stem: Literal["imagenet", "deep", "small"] = "imagenet"
     in_channels: int = 3
-    caffe: bool = False
-    stride_in_1x1: bool = False
     stem_widths: tuple[int, int] | None = None
     shortcut: Shortcut = "convolution"
     gate: Gate = "none"
     gate_sizes: tuple[int, ...] = ()
     head: tuple[tuple[int, int], ...] = ()
+    unrecorded: Unrecorded = field(default_factory=Unrecorded)
+
+    @property
+    def map_channels(self) -> int:
+        """Channels of the last stage's output."""
+        expansion = Bottleneck.expansion if self.block == "bottleneck" else BasicBlock.expansion
+        return (self.planes << len(self.layers) - 1) * expansion
 
     @property
     def feature_size(self) -> int:
-        """Channels of the last stage's output: D of `forward_features`."""
-        expansion = Bottleneck.expansion if self.block == "bottleneck" else BasicBlock.expansion
-        return (self.planes << len(self.layers) - 1) * expansion
+        """Inputs of the head: D of `forward_features`."""
+        return self.map_channels * (2 if self.unrecorded.global_pool.startswith("cat") else 1)
+
+    @property
+    def stem_stride(self) -> int:
+        """The stride of the stem's first convolution."""
+        return self.unrecorded.stem_stride or (1 if self.stem == "small" else 2)
+
+    @property
+    def stem_pool(self) -> StemPool:
+        """The pool after the stem."""
+        return self.unrecorded.pool or ("none" if self.stem == "small" else "max")
+
+    @property
+    def strides(self) -> tuple[int, ...]:
+        """The stride of each stage, before dilation replaces it."""
+        return self.unrecorded.strides or (1,) + (2,) * (len(self.layers) - 1)
 
 
 ARCHITECTURES: dict[str, ResNetConfig] = {
@@ -112,68 +144,76 @@ class ResNet(ClassifierNetwork):
         self.feature_size = config.feature_size
         self.conv1 = _stem(config)
         self.bn1 = nn.BatchNorm2d(config.planes)
-        self.relu = nn.ReLU(inplace=True)
-        self.maxpool: nn.Module = nn.Identity()
-        if config.stem != "small":
-            self.maxpool = nn.MaxPool2d(3, 2, padding=0 if config.caffe else 1, ceil_mode=config.caffe)
+        self.activation = make_activation(config.unrecorded.activation)
+        self.pool = make_stem_pool(config.stem_pool, config.planes, config.unrecorded.anti_aliasing)
         self._stages = [f"layer{number}" for number in range(1, len(config.layers) + 1)]
-        channels = config.planes
-        for index, (name, blocks) in enumerate(zip(self._stages, config.layers, strict=True)):
-            stage, channels = _stage(config, channels, index, blocks)
+        channels, dilation = config.planes, 1
+        for index, name in enumerate(self._stages):
+            stage, channels, dilation = _stage(config, channels, index, dilation)
             self.add_module(name, stage)
         self.fc = _head(config)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+            elif isinstance(module, nn.BatchNorm2d):
+                module.eps = config.unrecorded.bn_eps
 
     def features_map(self, x: Tensor) -> Tensor:
         """Return the last stage's output: [N,in_channels,H,W] -> [N,D,h,w]."""
-        x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
+        x = self.pool(self.activation(self.bn1(self.conv1(x))))
         for name in self._stages:
             x = self.get_submodule(name)(x)
         return x
 
     def forward_features(self, x: Tensor) -> Tensor:
-        """Return the mean of the feature map over its positions: [N,D]."""
-        # Not adaptive_avg_pool2d, which the tracer turns into a Gather over computed indices.
-        return self.features_map(x).mean(dim=(2, 3))
+        """Return the feature map, pooled over its positions: [N,D]."""
+        return pool_globally(self.config.unrecorded.global_pool, self.features_map(x))
 
 
 def _stem(config: ResNetConfig) -> nn.Module:
+    stride = config.stem_stride
     if config.stem == "imagenet":
-        return nn.Conv2d(config.in_channels, config.planes, 7, 2, 3, bias=False)
+        return nn.Conv2d(config.in_channels, config.planes, 7, stride, 3, bias=False)
     if config.stem == "small":
-        return conv3x3(config.in_channels, config.planes)
+        return conv3x3(config.in_channels, config.planes, stride)
     first, second = config.stem_widths or (config.planes // 2, config.planes // 2)
     return nn.Sequential(
-        conv3x3(config.in_channels, first, 2),
+        conv3x3(config.in_channels, first, stride),
         nn.BatchNorm2d(first),
-        nn.ReLU(inplace=True),
+        make_activation(config.unrecorded.activation),
         conv3x3(first, second),
         nn.BatchNorm2d(second),
-        nn.ReLU(inplace=True),
+        make_activation(config.unrecorded.activation),
         conv3x3(second, config.planes),
     )
 
 
-def _stage(config: ResNetConfig, inputs: int, index: int, blocks: int) -> tuple[nn.Sequential, int]:
-    """Return one stage (the first block strides, all but stage 0) and its output channels."""
-    planes = config.planes * 2**index
-    expansion = BasicBlock.expansion if config.block == "basic" else Bottleneck.expansion
-    outputs = planes * expansion
+def _stage(config: ResNetConfig, inputs: int, index: int, dilation: int) -> tuple[nn.Sequential, int, int]:
+    """Return one stage, its output channels, and its dilation.
+
+    Its first block strides, or keeps the dilation of the stage before.
+    """
+    planes, unrecorded = config.planes << index, config.unrecorded
+    outputs = planes * (BasicBlock.expansion if config.block == "basic" else Bottleneck.expansion)
+    stride, earlier = config.strides[index], dilation
+    if index >= len(config.layers) - unrecorded.dilated:
+        stride, dilation = 1, dilation * stride
     modules: list[nn.Module] = []
-    for number in range(blocks):
-        stride = 2 if index > 0 and number == 0 else 1
-        shortcut = make_shortcut(config.shortcut, inputs, outputs, stride)
-        gate = make_gate(config.gate, outputs, config.gate_sizes[index] if config.gate_sizes else 0)
+    for number in range(config.layers[index]):
+        geometry = Geometry(stride, dilation, dilation)
+        shortcut = None
+        if number == 0:
+            geometry = Geometry(stride, earlier, dilation)
+            shortcut = make_shortcut(config.shortcut, inputs, outputs, stride, dilation, unrecorded)
+        stride = 1
+        gate = make_gate(config.gate, outputs, config.gate_sizes[index] if config.gate_sizes else 0, unrecorded)
         if config.block == "basic":
-            modules.append(BasicBlock(inputs, planes, stride, shortcut, gate))
+            modules.append(BasicBlock(inputs, planes, geometry, shortcut, gate, unrecorded))
         else:
             width = planes * config.width_per_group // 64 * config.groups
-            strides = (stride, 1) if config.caffe or config.stride_in_1x1 else (1, stride)
-            modules.append(Bottleneck(inputs, planes, strides, width, config.groups, shortcut, gate))
+            modules.append(Bottleneck(inputs, planes, width, config.groups, geometry, shortcut, gate, unrecorded))
         inputs = outputs
-    return nn.Sequential(*modules), inputs
+    return nn.Sequential(*modules), inputs, dilation
 
 
 def _head(config: ResNetConfig) -> nn.Module:
@@ -186,7 +226,7 @@ def _head(config: ResNetConfig) -> nn.Module:
     layers: list[nn.Module] = [nn.Identity() for _ in range(config.head[-1][0] + 1)]
     for number, (index, outputs) in enumerate(config.head):
         if number > 0 and index - 1 > config.head[number - 1][0]:
-            layers[index - 1] = nn.ReLU()
+            layers[index - 1] = make_activation(config.unrecorded.head_activation)
         layers[index] = nn.Linear(inputs, outputs)
         inputs = outputs
     return nn.Sequential(*layers)

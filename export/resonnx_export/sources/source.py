@@ -5,8 +5,8 @@ from pathlib import Path
 
 from torch import Tensor
 
+from resonnx_export.assumptions.reading import NOTHING, Assumed
 from resonnx_export.checkpoints.files import SourceFile, load_checkpoint
-from resonnx_export.errors import BadInput
 from resonnx_export.layouts.classifiers import recognise_classifier
 from resonnx_export.layouts.recognised import RecognisedCheckpoint
 from resonnx_export.sources import folders
@@ -44,13 +44,13 @@ def read_source(path: Path) -> Source:
     return Source(checkpoint.state_dict, (checkpoint.file,), recorded_in(checkpoint.tree), notes)
 
 
-def recognise_source(source: Source, *, stride_in_1x1: bool = False) -> RecognisedCheckpoint:
-    """Build and load the network with the properties that are recorded; otherwise as recognise_classifier."""
-    network = dict(source.recorded.network)
-    in_1x1 = network.pop("stride-in", "") == "1x1"
-    for name, value in network.items():
-        usual = {"activation": "relu", "anti-aliasing": "none"}.get(name, value)
-        if value != usual:
-            raise BadInput(f"{source.recorded.network_from} tells {name} {value}; {usual} is exported")
-    recognised = recognise_classifier(source.state_dict, stride_in_1x1=stride_in_1x1 or in_1x1)
+def recognise_source(source: Source, *, assume: Assumed = NOTHING, stride_in_1x1: bool = False) -> RecognisedCheckpoint:
+    """Build and load the network with the properties that are recorded, where the user states no others.
+
+    Otherwise as recognise_classifier.
+    """
+    recorded = dict(source.recorded.network)
+    if stride_in_1x1:
+        recorded.pop("stride-in", None)
+    recognised = recognise_classifier(source.state_dict, assume={**recorded, **assume}, stride_in_1x1=stride_in_1x1)
     return replace(recognised, notes=source.notes + recognised.notes)

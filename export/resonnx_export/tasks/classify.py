@@ -12,6 +12,7 @@ from resonnx_server.runtime.graphs import ClassifierGraph
 from resonnx_server.runtime.model_files.golden_examples import Golden, Verdict, judge_logits
 from resonnx_server.runtime.model_files.manifest import CLASSIFIER_FILE
 
+from resonnx_export.assumptions.reading import values_in
 from resonnx_export.checkpoints.files import SourceFile
 from resonnx_export.errors import BadInput
 from resonnx_export.layouts.classifiers import recognise_classifier
@@ -48,8 +49,7 @@ def _recognise(
     if len(checkpoint) > 1:
         raise BadInput(f"a classifier is one file or one folder; {len(checkpoint)} were given")
     source = read_source(checkpoint[0])
-    strided = manifest.source.architecture.endswith("_stride_in_1x1")
-    return recognise_classifier(source.state_dict, stride_in_1x1=strided).network, source.files
+    return recognise_classifier(source.state_dict, assume=values_in(manifest)).network, source.files
 
 
 def _predicts(network: ClassifierNetwork, manifest: pb.Manifest, golden: Golden) -> bool:

@@ -20,6 +20,7 @@ from resonnx_export.networks.detect import matrix_shape, resnet_config_from_stat
 from resonnx_export.networks.resnet import ResNetConfig
 from resonnx_export.networks.show_tell import ShowTell, ShowTellConfig
 from resonnx_export.networks.top_down import TopDown, TopDownConfig
+from resonnx_export.networks.unrecorded import CAFFE
 from resonnx_export.pictures.recipe import image_input
 
 NAME: Final = "ruotianluo"
@@ -55,7 +56,9 @@ def self_critical(request: Request) -> Draft | None:
             "convolution, as in the source's own feature extraction) or torchvision's; give --caffe-resnet or "
             "--torchvision-resnet"
         )
-    trunk = replace(resnet_config_from_state_dict(cnn.tensors), num_classes=0, caffe=request.caffe_resnet)
+    trunk = replace(resnet_config_from_state_dict(cnn.tensors), num_classes=0)
+    if request.caffe_resnet:
+        trunk = replace(trunk, unrecorded=CAFFE)
     network: ShowTell | TopDown
     if kind == "show_tell" or kind == "fc" or kind == "newfc":
         state_dict = _show_tell_keys(kind, decoder.tensors)
