@@ -1,6 +1,6 @@
 """Exports a captioner, in the stages of classifier.py, as two graphs: encoder and decoder."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
@@ -50,6 +50,7 @@ class CaptionerSettings:
         allow_reduced, storage, samples: As ClassifierSettings'; the trunk is the encoder's.
         rescore: Whether to convert the decoder's output layer to int8 with fp32 rescoring.
         tokens: The words that start, end and pad captions.
+        assume: Values of properties that the checkpoint does not record, by their names.
     """
 
     vocabulary: Vocabulary | None = None
@@ -62,6 +63,7 @@ class CaptionerSettings:
     samples: Sequence[Image.Image] = ()
     rescore: bool = False
     tokens: SpecialTokens = field(default_factory=SpecialTokens)
+    assume: Mapping[str, str] = field(default_factory=dict)
 
 
 def stages(settings: CaptionerSettings) -> int:
@@ -81,6 +83,7 @@ def export_captioner(
         caffe_resnet=settings.caffe_resnet,
         residual=settings.residual,
         tokens=settings.tokens,
+        assume=settings.assume,
     )
     network = _checked(source)
     recipe = settings.input.apply(source.input)

@@ -4,7 +4,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from resonnx_export.errors import BadInput
-from resonnx_export.layouts.captioners.parts import HALLMARK, read_parts
+from resonnx_export.layouts.captioners.encoder import find_trunk
+from resonnx_export.layouts.captioners.parts import read_parts
 from resonnx_export.layouts.recognised import RecognisedCheckpoint
 from resonnx_export.networks.resnet import ClassifierNetwork
 from resonnx_export.pictures.recipes import RecipeChoice
@@ -53,7 +54,7 @@ def _captioner(path: Path) -> Iterator[tuple[str, str]]:
         return
     parts, (file,) = contents.parts, contents.sources
     decoders = [part for part in parts if any("weight_ih" in key for key in part.tensors)]
-    if not decoders and not any(HALLMARK in part.tensors for part in parts):
+    if not decoders and not any(find_trunk(part.tensors) for part in parts):
         return
     tensors = [(key, value) for part in decoders for key, value in part.tensors.items()]
     words = {value.shape[0] for key, value in tensors if "embed" in key and value.ndim == 2}

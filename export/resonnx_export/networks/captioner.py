@@ -5,6 +5,7 @@ Decoder keys are those of the widely used PyTorch tutorial.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -22,19 +23,26 @@ class CaptionerConfig(CaptionConfig):
 
     Attributes:
         attention_size: A, of the space in which state and positions are compared.
+        score: The activation before the score of a position.
+        gated: Whether the attended picture is multiplied by a gate of the state.
+        picture_before_word: The order of the cell's input.
         map_size: Side to which the feature map is averaged before attention; None keeps the trunk's own. Not recorded
             in a state_dict.
     """
 
     attention_size: int
+    score: Literal["relu", "tanh"] = "relu"
+    gated: bool = True
+    picture_before_word: bool = False
     map_size: int | None = None
 
 
 class SoftAttention(nn.Module):
     """Additive attention; the part that depends on the picture alone (`encoder_att`) is applied once, by `encode`."""
 
-    def __init__(self, feature_size: int, hidden_size: int, attention_size: int) -> None:
+    def __init__(self, feature_size: int, hidden_size: int, attention_size: int, score: str = "relu") -> None:
         super().__init__()
+        self.score = torch.tanh if score == "tanh" else torch.relu
         self.encoder_att = nn.Linear(feature_size, attention_size)
         self.decoder_att = nn.Linear(hidden_size, attention_size)
         self.full_att = nn.Linear(attention_size, 1)
@@ -42,7 +50,7 @@ class SoftAttention(nn.Module):
     def forward(self, hidden: Tensor, keys: Tensor) -> Tensor:
         """Compare hidden [R,H] with keys [R,P,A]: weights [R,P] that sum to one."""
         query = self.decoder_att(hidden).unsqueeze(1)
-        scores = self.full_att(torch.relu(keys + query)).squeeze(2)
+        scores = self.full_att(self.score(keys + query)).squeeze(2)
         return torch.softmax(scores, dim=1)
 
 
@@ -53,12 +61,13 @@ class Captioner(CaptionNetwork):
         super().__init__(config)
         self.config = config
         features, hidden = config.trunk.feature_size, config.hidden_size
-        self.attention = SoftAttention(features, hidden, config.attention_size)
+        self.attention = SoftAttention(features, hidden, config.attention_size, config.score)
         self.embedding = nn.Embedding(config.vocabulary_size, config.embedding_size)
         self.decode_step = nn.LSTMCell(config.embedding_size + features, hidden)
         self.init_h = nn.Linear(features, hidden)
         self.init_c = nn.Linear(features, hidden)
-        self.f_beta = nn.Linear(hidden, features)
+        if config.gated:
+            self.f_beta = nn.Linear(hidden, features)
         self.fc = nn.Linear(hidden, config.vocabulary_size)
 
     def encode(self, images: Tensor) -> Encoded:
@@ -76,8 +85,11 @@ class Captioner(CaptionNetwork):
         values, keys = features
         attention = self.attention(hidden, keys)
         context = torch.matmul(attention.unsqueeze(1), values).squeeze(1)
-        gated = torch.sigmoid(self.f_beta(hidden)) * context
-        inputs = torch.cat([self.embedding(token), gated], dim=1)
+        if self.config.gated:
+            context = torch.sigmoid(self.f_beta(hidden)) * context
+        word = self.embedding(token)
+        pair = [context, word] if self.config.picture_before_word else [word, context]
+        inputs = torch.cat(pair, dim=1)
         hidden, cell = self.decode_step(inputs, (hidden, cell))
         log_probs = torch.log_softmax(self.fc(hidden), dim=1)
         return Stepped(log_probs, (hidden, cell), attention)

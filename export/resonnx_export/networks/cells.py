@@ -3,12 +3,14 @@
 The state is a flat tuple of [R,H] tensors, each a tensor of the decoder's graph.
 """
 
+from collections.abc import Callable
+from functools import partial
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-Kind = Literal["rnn", "gru", "lstm"]
+Kind = Literal["rnn", "rnn-relu", "gru", "lstm"]
 State = tuple[Tensor, ...]
 
 
@@ -24,7 +26,7 @@ class Cells(nn.Module):
 
 
 class StackedCells(Cells):
-    """nn.RNN (tanh), nn.GRU or nn.LSTM as one cell a layer; state (h_0, h_1, ...), an LSTM's (h_0, c_0, h_1, ...).
+    """nn.RNN, nn.GRU or nn.LSTM as one cell a layer; state (h_0, h_1, ...), an LSTM's (h_0, c_0, h_1, ...).
 
     With `residual`, each cell from the second on adds its input to its output, but not to its own state (Wu et al.
     2016, GNMT, section 3.1).
@@ -34,9 +36,14 @@ class StackedCells(Cells):
         self, kind: Kind, input_size: int, hidden_size: int, layers: int, *, bias: bool = True, residual: bool = False
     ) -> None:
         super().__init__()
-        cell = {"rnn": nn.RNNCell, "gru": nn.GRUCell, "lstm": nn.LSTMCell}[kind]
+        cells: dict[Kind, Callable[..., nn.Module]] = {
+            "rnn": nn.RNNCell,
+            "rnn-relu": partial(nn.RNNCell, nonlinearity="relu"),
+            "gru": nn.GRUCell,
+            "lstm": nn.LSTMCell,
+        }
         sizes = [input_size, *[hidden_size] * (layers - 1)]
-        self.layers = nn.ModuleList(cell(size, hidden_size, bias=bias) for size in sizes)
+        self.layers = nn.ModuleList(cells[kind](size, hidden_size, bias=bias) for size in sizes)
         self.hidden_size = hidden_size
         self.states = 2 if kind == "lstm" else 1
         self.state_tensors = self.states * layers

@@ -1,9 +1,10 @@
-"""Show and Tell: the recurrent cells read the picture's feature first, then word after word.
+"""Captioners whose recurrent cells read the picture's feature vector: first, before each word, or as their state.
 
 In some sources the output for the picture scores the first word; in others it is dropped, and a start token follows.
 """
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal
 
 import torch
@@ -12,10 +13,32 @@ from torch import Tensor, nn
 from resonnx_export.networks.cells import Kind, MaxoutLSTMCell, StackedCells
 from resonnx_export.networks.protocol import CaptionConfig, CaptionNetwork, Encoded, Stepped
 
+Activation = Literal["none", "relu", "tanh"]
+PictureEach = Literal["no", "word-picture", "picture-word"]
+
+
+@dataclass(frozen=True)
+class StateConfig:
+    """How the picture becomes the cells' first state.
+
+    Attributes:
+        cell: Whether an LSTM's cell state comes from the picture too; otherwise it is zero.
+        layers: Layers with a state of their own; 1 repeats the same in all.
+        input_size: Of the vector that is read.
+        projected: Whether that is the projected picture, or the ResNet's features.
+        activation: After the layers.
+    """
+
+    cell: bool
+    layers: int
+    input_size: int
+    projected: bool
+    activation: Activation = "none"
+
 
 @dataclass(frozen=True)
 class ShowTellConfig(CaptionConfig):
-    """The shape of a Show and Tell captioner.
+    """The shape of a captioner of a feature vector.
 
     Attributes:
         cell: The recurrent cell.
@@ -24,6 +47,13 @@ class ShowTellConfig(CaptionConfig):
         residual: Whether the cells have skip connections, from the second on.
         batch_norm: Whether the projected picture is normalised.
         picture_says_word: Whether the output for the picture scores the first word.
+        projections: Outputs of the linear layers after the ResNet, one after the other; None is one of
+            `embedding_size`, () none.
+        between: The activation between the linear layers.
+        activation: After the last of them and its normalisation.
+        picture_first: Whether the cells read the picture before the first word.
+        picture_each: Whether they read it beside each word, and in which order.
+        state: How the picture becomes the first state; None starts from zero.
     """
 
     cell: Kind | Literal["maxout"]
@@ -32,36 +62,82 @@ class ShowTellConfig(CaptionConfig):
     residual: bool
     batch_norm: bool
     picture_says_word: bool
+    projections: tuple[int, ...] | None = None
+    between: Activation = "none"
+    activation: Activation = "none"
+    picture_first: bool = True
+    picture_each: PictureEach = "no"
+    state: StateConfig | None = None
 
 
 class ShowTell(CaptionNetwork):
-    """Writes a caption from a single feature vector. State: the cells'; no features."""
+    """Writes a caption from a feature vector. State: the cells'; features: the picture, if each step reads it."""
 
     def __init__(self, config: ShowTellConfig) -> None:
         super().__init__(config)
         self.config = config
-        size = config.embedding_size
-        self.project = nn.Linear(config.trunk.feature_size, size)
-        self.norm = nn.BatchNorm1d(size) if config.batch_norm else nn.Identity()
+        size, hidden = config.embedding_size, config.hidden_size
+        outputs = (size,) if config.projections is None else config.projections
+        sizes = (config.trunk.feature_size, *outputs)
+        self.project = nn.ModuleList(nn.Linear(inputs, following) for inputs, following in pairwise(sizes))
+        self.norm = nn.BatchNorm1d(sizes[-1]) if config.batch_norm else nn.Identity()
         self.embedding = nn.Embedding(config.vocabulary_size, size)
+        inputs = size if config.picture_each == "no" else size + sizes[-1]
         self.cells: StackedCells | MaxoutLSTMCell
         if config.cell == "maxout":
-            self.cells = MaxoutLSTMCell(size, config.hidden_size)
+            self.cells = MaxoutLSTMCell(inputs, hidden)
         else:
             self.cells = StackedCells(
-                config.cell, size, config.hidden_size, config.layers, bias=config.cell_bias, residual=config.residual
+                config.cell, inputs, hidden, config.layers, bias=config.cell_bias, residual=config.residual
             )
-        self.output = nn.Linear(config.hidden_size, config.vocabulary_size)
+        if config.state is not None:
+            self.init_h = nn.Linear(config.state.input_size, hidden * config.state.layers)
+            if config.state.cell:
+                self.init_c = nn.Linear(config.state.input_size, hidden * config.state.layers)
+        self.output = nn.Linear(hidden, config.vocabulary_size)
 
     def encode(self, images: Tensor) -> Encoded:
-        """Return the state after the cells have read pictures [N,3,H,W]."""
-        picture = self.norm(self.project(self.trunk.features_map(images).mean(dim=(2, 3))))
-        hidden, state = self.cells(picture, self.cells.start(picture))
-        return Encoded(state, (), self._words(hidden) if self.config.picture_says_word else None)
+        """Return the state before the first word of pictures [N,3,H,W], and the picture [N,P] if each step reads it."""
+        config = self.config
+        grid = self.trunk.features_map(images).mean(dim=(2, 3))
+        picture = grid
+        for number, layer in enumerate(self.project):
+            picture = layer(picture if number == 0 else _activated(picture, config.between))
+        picture = _activated(self.norm(picture), config.activation)
+        state = self._start(picture if config.state is None or config.state.projected else grid)
+        features = () if config.picture_each == "no" else (picture,)
+        if not config.picture_first:
+            return Encoded(state, features)
+        hidden, state = self.cells(picture, state)
+        return Encoded(state, features, self._words(hidden) if config.picture_says_word else None)
 
     def step(self, token: Tensor, state: tuple[Tensor, ...], features: tuple[Tensor, ...]) -> Stepped:
-        hidden, state = self.cells(self.embedding(token), state)
+        x = self.embedding(token)
+        if self.config.picture_each == "word-picture":
+            x = torch.cat([x, features[0]], dim=1)
+        elif self.config.picture_each == "picture-word":
+            x = torch.cat([features[0], x], dim=1)
+        hidden, state = self.cells(x, state)
         return Stepped(self._words(hidden), state)
+
+    def _start(self, picture: Tensor) -> tuple[Tensor, ...]:
+        zeros, how = self.cells.start(picture), self.config.state
+        if how is None:
+            return zeros
+        hidden = self._layers(_activated(self.init_h(picture), how.activation), how)
+        if len(zeros) == self.config.layers:
+            return hidden
+        cell = self._layers(_activated(self.init_c(picture), how.activation), how) if how.cell else zeros[1::2]
+        return tuple(part for pair in zip(hidden, cell, strict=True) for part in pair)
+
+    def _layers(self, states: Tensor, how: StateConfig) -> tuple[Tensor, ...]:
+        return (states,) * self.config.layers if how.layers == 1 else states.chunk(how.layers, dim=1)
 
     def _words(self, hidden: Tensor) -> Tensor:
         return torch.log_softmax(self.output(hidden), dim=1)
+
+
+def _activated(x: Tensor, activation: Activation) -> Tensor:
+    if activation == "none":
+        return x
+    return torch.relu(x) if activation == "relu" else torch.tanh(x)

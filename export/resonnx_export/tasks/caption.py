@@ -51,8 +51,14 @@ def _recognise(
         caffe_resnet=manifest.source.architecture.endswith("_caffe"),
         residual=manifest.source.layout.endswith(RESIDUAL),
         tokens=_tokens(manifest.captioner),
+        assume=_assumed(manifest),
     )
     return source.recognised.network, source.files
+
+
+def _assumed(manifest: pb.Manifest) -> dict[str, str]:
+    """Return the values of a manifest's network, so that the same network is built again."""
+    return {each.name: each.value for each in manifest.assumptions if each.option.startswith("--assume ")}
 
 
 def _tokens(spec: pb.CaptionerSpec) -> SpecialTokens:

@@ -4,7 +4,7 @@ A layout is a function that turns the files' parts into a Draft, or returns None
 layout is one more entry of _LAYOUTS.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -26,9 +26,9 @@ __all__ = ["CaptionSource", "recognise_captioner"]
 
 _LAYOUTS: Final[tuple[Callable[[Request], Draft | None], ...]] = (
     attend.own,
-    attend.show_attend_tell,
-    picture_first.tutorial,
     self_critical.self_critical,
+    attend.attending,
+    picture_first.tutorial,
 )
 
 
@@ -49,6 +49,7 @@ def recognise_captioner(
     caffe_resnet: bool | None = None,
     residual: bool = False,
     tokens: SpecialTokens | None = None,
+    assume: Mapping[str, str] | None = None,
 ) -> CaptionSource:
     """Read a captioner's files, in any order.
 
@@ -60,6 +61,7 @@ def recognise_captioner(
         residual: Whether the decoder's stacked cells have skip connections, from the second on; not for nn.LSTM, whose
             layers have none.
         tokens: The words that start, end and pad captions; by default they are found by their names.
+        assume: Values of properties that the files do not record, by their names in assumed.AXES.
 
     Raises:
         BadInput: A file cannot be read, no layout is recognised, or keys, shapes or options do not fit.
@@ -72,7 +74,7 @@ def recognise_captioner(
             "the checkpoint has no vocabulary: give --vocab FILE, the one from the training (vocab.pkl, word_map.json "
             "or one word a line)"
         )
-    request = Request(parts, words, caffe_resnet, residual, tokens or SpecialTokens())
+    request = Request(parts, words, caffe_resnet, residual, tokens or SpecialTokens(), assume or {})
     try:
         draft = _draft(request)
         if draft is None:
@@ -80,7 +82,7 @@ def recognise_captioner(
                 raise BadInput("the checkpoint is a classifier (a ResNet alone), not a captioner")
             raise BadInput(
                 f"no known captioner: {'; '.join(map(str, parts))}; known are resonnx-captioner, sgrvinod, yunjey, "
-                "udacity-cvnd and ruotianluo, of which encoder and decoder must both be given"
+                "udacity-cvnd, flickr8k-attention and ruotianluo, of which encoder and decoder must both be given"
             )
         if unused := [part for part in parts if not any(part is used for used in draft.parts)]:
             raise BadInput(f"layout {draft.layout} does not use a part of the files: {unused[0]}")

@@ -22,6 +22,7 @@ class Request:
     caffe_resnet: bool | None
     residual: bool
     tokens: SpecialTokens
+    assume: Mapping[str, str]
 
     def part_with(self, *keys: str) -> Part | None:
         """Return the first part that has all of these keys."""

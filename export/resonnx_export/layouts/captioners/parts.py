@@ -1,4 +1,4 @@
-"""Splits captioner files into modules, encoders into the ResNet and the layers after it, and finds the vocabulary."""
+"""Splits captioner files into modules, and finds the vocabulary in them."""
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,11 +19,6 @@ _HALF: Final = re.compile(r"((?:encoder|decoder)[^.]*)\.(.+)", re.IGNORECASE)
 # Prefixes of all keys, from DataParallel and torch.compile.
 _WRAPPERS: Final = ("module.", "_orig_mod.")
 _MAX_DEPTH: Final = 3
-# nn.Sequential(*resnet.children()): conv1, bn1, relu, maxpool, then the stages.
-_CHILD: Final = re.compile(r"resnet\.(\d+)\.(.+)")
-_STEM: Final = {0: "conv1", 1: "bn1"}
-_FIRST_STAGE: Final = 4
-HALLMARK: Final = "resnet.0.weight"
 
 
 @dataclass(frozen=True)
@@ -70,12 +65,13 @@ def read_parts(files: Sequence[Path], *, find_words: bool = False) -> Contents:
 
 
 def _parts(tree: Any, depth: int) -> Iterator[Part]:
-    """Yield modules and state_dicts, except for optimisers'."""
+    """Yield modules and state_dicts, except for optimisers' and metrics'."""
     if isinstance(tree, Stub) and "_modules" in tree.attributes:
         yield Part(_unwrapped(state_dict_of(tree)), tree.attributes)
     elif isinstance(tree, Mapping) and tree and all(isinstance(key, str) for key in tree):
         if all(isinstance(value, Tensor) for value in tree.values()):
-            yield from _halves(_unwrapped(tree))
+            if any(value.dim() for value in tree.values()):
+                yield from _halves(_unwrapped(tree))
         elif depth:
             for name, value in tree.items():
                 if "optim" not in name.lower():
@@ -97,18 +93,6 @@ def _halves(tensors: Mapping[str, Tensor]) -> Iterator[Part]:
             return
         halves.setdefault(match[1], {})[match[2]] = value
     yield from (Part(_unwrapped(half)) for half in halves.values())
-
-
-def split_trunk(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Split an encoder into its ResNet, under torchvision's keys, and other layers."""
-    trunk, beside = {}, {}
-    for key, value in tensors.items():
-        if (match := _CHILD.fullmatch(key)) is None:
-            beside[key] = value
-        else:
-            child = int(match[1])
-            trunk[f"{_STEM.get(child) or f'layer{child - _FIRST_STAGE + 1}'}.{match[2]}"] = value
-    return trunk, beside
 
 
 def prefixed(trunk: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -12,10 +12,12 @@ from typing import Any, Final, Literal
 from resonnx_proto.v1 import manifest_pb2 as pb
 from torch import Tensor
 
+from resonnx_export.assumptions.assumption import Assumption
 from resonnx_export.errors import BadInput
+from resonnx_export.layouts.captioners.assumed import Assumed
 from resonnx_export.layouts.captioners.draft import Draft, Request
 from resonnx_export.layouts.captioners.parts import prefixed
-from resonnx_export.layouts.captioners.recurrent import Cells, cell_kind, cells_at
+from resonnx_export.layouts.captioners.recurrent import Cells, cell_kind, cells_at, find_cells
 from resonnx_export.networks.detect import matrix_shape, resnet_config_from_state_dict
 from resonnx_export.networks.resnet import ResNetConfig
 from resonnx_export.networks.show_tell import ShowTell, ShowTellConfig
@@ -28,6 +30,8 @@ NAME: Final = "ruotianluo"
 _INPUT_SIZE: Final = 448
 _MAX_TOKENS: Final = 20
 _UNKNOWN: Final = "UNK"
+# Of its recurrent cells, which other decoders with a `logit` name differently.
+_CORE: Final = "core."
 # Names of feature folders in the source's instructions: data/cocobu_att, data/cocobu_fc.
 _REGIONS: Final = re.compile(r"bu_|bottom.?up", re.IGNORECASE)
 
@@ -38,8 +42,9 @@ _Attending = Literal["att2in", "att2in2", "updown"]
 def self_critical(request: Request) -> Draft | None:
     """A decoder with `logit`, and a ResNet under torchvision's keys."""
     decoder = next((part for part in request.parts if any(key.startswith("logit.") for key in part.tensors)), None)
-    if decoder is None:
+    if decoder is None or (find_cells(decoder.tensors) and not any(key.startswith(_CORE) for key in decoder.tensors)):
         return None
+    Assumed(request.assume).check(NAME)
     request.tokens.check_first(NAME, request.vocabulary.words)
     options = request.vocabulary.options
     kind = _kind(decoder.tensors, options)
@@ -74,7 +79,15 @@ def self_critical(request: Request) -> Draft | None:
         input=image_input(_INPUT_SIZE, resize_short_side=None),
         parts=(decoder, cnn),
         notes=("the source takes pictures at their own size; here all are stretched to one",),
+        assumptions=(_variant(caffe=request.caffe_resnet),),
     )
+
+
+def _variant(*, caffe: bool) -> Assumption:
+    """Return the variant of the ResNet, which the user stated."""
+    variants = ("caffe", "torchvision")
+    value, other = variants if caffe else reversed(variants)
+    return Assumption("resnet", value, f"--{other}-resnet", (other,), confirmed=True)
 
 
 def _kind(tensors: Mapping[str, Tensor], options: Mapping[str, Any]) -> _Plain | _Attending:
@@ -112,7 +125,7 @@ def _show_tell_keys(kind: _Plain, tensors: Mapping[str, Tensor]) -> dict[str, Te
     cells = cells_at(tensors, "core.") if kind == "show_tell" else Cells({}, tensors)
     renamed = dict(cells.tensors)
     places = {
-        "fc_embed." if kind == "newfc" else "img_embed.": "project.",
+        "fc_embed." if kind == "newfc" else "img_embed.": "project.0.",
         "_core." if kind == "newfc" else "core.": "cells.",
         "embed.": "embedding.",
         "logit.": "output.",
@@ -126,7 +139,7 @@ def _show_tell_keys(kind: _Plain, tensors: Mapping[str, Tensor]) -> dict[str, Te
 def _show_tell_config(kind: _Plain, state_dict: Mapping[str, Tensor], trunk: ResNetConfig) -> ShowTellConfig:
     vocabulary_size, embedding_size = matrix_shape(state_dict, "embedding.weight")
     hidden_size = matrix_shape(state_dict, "output.weight")[1]
-    _check_features(matrix_shape(state_dict, "project.weight")[1], trunk)
+    _check_features(matrix_shape(state_dict, "project.0.weight")[1], trunk)
     return ShowTellConfig(
         trunk=trunk,
         vocabulary_size=vocabulary_size,

@@ -1,0 +1,311 @@
+"""Captioners of forks and notebooks: each step's log-probabilities are the source's own, or the file is refused."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+from resonnx_export.errors import BadInput
+from resonnx_export.layouts.captioners import CaptionSource, recognise_captioner
+from resonnx_export.networks.protocol import CaptionNetwork
+from resonnx_export.special_tokens import SpecialTokens
+from resonnx_export.vocabulary import Vocabulary
+from torch import Tensor, nn
+
+from ..caption_exports import SGRVINOD, SIZE
+from .caption_sources import sgrvinod
+from .caption_sources.randomness import normalised, pictures
+from .caption_sources.resnet import Net
+from .caption_sources.variants import (
+    EMBEDDING,
+    FEATURES,
+    HIDDEN,
+    WORDS,
+    BahdanauDecoder,
+    Decoder,
+    Encoder,
+    MapEncoder,
+)
+
+pytestmark = pytest.mark.usefixtures("torch_seeded")
+VOCABULARY = Vocabulary(("<pad>", "<start>", "<end>", "<unk>", *(f"word{i}" for i in range(WORDS - 4))))
+SOS = Vocabulary(("<PAD>", "<SOS>", "<EOS>", "<UNK>", *VOCABULARY.words[4:]))
+
+
+@dataclass(frozen=True)
+class Case:
+    """A source's halves, the layout that they are, and the properties to state for equal outputs."""
+
+    encoder: Callable[[], nn.Module]
+    decoder: Callable[[], nn.Module]
+    layout: str
+    assume: Mapping[str, str] = field(default_factory=dict)
+    vocabulary: Vocabulary = VOCABULARY
+
+
+_EMBED: dict[str, tuple[int, int]] = {"embed": (FEATURES, EMBEDDING)}
+_CHAIN = {"fc1": (FEATURES, 20), "fc2": (20, EMBEDDING)}
+_RELU = partial(Decoder, kind=partial(nn.RNN, nonlinearity="relu"))
+_UNCLEAR = {"proj_h": (EMBEDDING, HIDDEN), "proj_c": (EMBEDDING, HIDDEN)}
+_STATES = {"init_h": (EMBEDDING, HIDDEN), "init_c": (EMBEDDING, HIDDEN)}
+_UDACITY = partial(Encoder, heads=_EMBED, bn=False)
+CASES = {
+    # The names of files that users report.
+    "yunjey_control": Case(Encoder, Decoder, "yunjey"),
+    "yunjey_2017": Case(partial(Encoder, heads={}, cut=None, own=EMBEDDING), Decoder, "yunjey"),
+    "encoder_attr_backbone": Case(
+        partial(Encoder, "backbone", {"fc": (FEATURES, EMBEDDING)}), Decoder, "udacity-cvnd"
+    ),
+    "sos_eos": Case(Encoder, Decoder, "yunjey", vocabulary=SOS),
+    "lstm_three_layers": Case(Encoder, partial(Decoder, layers=3), "yunjey"),
+    "gru": Case(Encoder, partial(Decoder, kind=nn.GRU), "yunjey"),
+    "picture_each_step": Case(Encoder, partial(Decoder, "each"), "picture-each-step"),
+    "init_state": Case(Encoder, partial(Decoder, "state", states=_STATES), "picture-state"),
+    "kaggle_flickr8k_attention": Case(MapEncoder, BahdanauDecoder, "flickr8k-attention", vocabulary=SOS),
+    "udacity_relu": Case(partial(_UDACITY, last=torch.relu), Decoder, "udacity-cvnd", {"encoder-activation": "relu"}),
+    # The encoder.
+    "tanh": Case(partial(_UDACITY, last=torch.tanh), Decoder, "udacity-cvnd", {"encoder-activation": "tanh"}),
+    "whole": Case(partial(Encoder, "cnn", {}, cut=None, own=EMBEDDING, bn=False), Decoder, "udacity-cvnd"),
+    "whole, all classes": Case(
+        partial(Encoder, "net", {"out": (10, EMBEDDING)}, cut=None, own=10, bn=False), Decoder, "udacity-cvnd"
+    ),
+    "whole, classes unused": Case(partial(Encoder, "resnet", cut=None, own=None), Decoder, "yunjey"),
+    "layers": Case(partial(Encoder, "cnn", _CHAIN, between=torch.relu), Decoder, "udacity-cvnd"),
+    "layers without activation": Case(
+        partial(Encoder, "cnn", _CHAIN), Decoder, "udacity-cvnd", {"head-activation": "none"}
+    ),
+    # The cells.
+    "rnn": Case(_UDACITY, partial(Decoder, kind=nn.RNN, names=("word_embeddings", "rnn", "fc_out")), "udacity-cvnd"),
+    "rnn with relu": Case(_UDACITY, _RELU, "udacity-cvnd", {"rnn-activation": "relu"}),
+    "output named logit": Case(Encoder, partial(Decoder, names=("embedding", "lstm", "logit")), "yunjey"),
+    "output without bias": Case(Encoder, partial(Decoder, bias=False), "yunjey"),
+    # Where the picture enters.
+    "word of the picture dropped": Case(Encoder, partial(Decoder, "silent"), "yunjey", {"picture-output": "dropped"}),
+    "picture before each word": Case(
+        Encoder, partial(Decoder, "before"), "picture-each-step", {"cell-input": "picture-word"}
+    ),
+    "features at each step": Case(
+        partial(Encoder, heads={}, bn=False), partial(Decoder, "each", picture=FEATURES), "picture-each-step"
+    ),
+    "state and first input": Case(
+        Encoder, partial(Decoder, "silent", states=_STATES), "picture-state", {"picture-first": "yes"}
+    ),
+    "state and each step": Case(Encoder, partial(Decoder, "each", states=_STATES), "picture-each-step"),
+    "state of features": Case(
+        partial(Encoder, heads={}, bn=False),
+        partial(Decoder, "state", nn.GRU, states={"init_hidden": (FEATURES, HIDDEN)}),
+        "picture-state",
+    ),
+    "state through tanh": Case(
+        _UDACITY, partial(Decoder, "state", states=_STATES, started=torch.tanh), "picture-state",
+        {"state-activation": "tanh"},
+    ),
+    "state of each layer": Case(
+        _UDACITY,
+        partial(Decoder, "state", layers=2, states={"h0": (EMBEDDING, 2 * HIDDEN), "c0": (EMBEDDING, 2 * HIDDEN)}),
+        "picture-state",
+    ),
+    "state of all layers": Case(
+        _UDACITY, partial(Decoder, "state", layers=2, states=_UNCLEAR), "picture-state"
+    ),
+    "hidden state alone": Case(
+        _UDACITY, partial(Decoder, "state", states={"init_h": (EMBEDDING, HIDDEN)}), "picture-state"
+    ),
+    # Attention.
+    "attention with gate": Case(
+        MapEncoder, partial(BahdanauDecoder, gated=True), "flickr8k-attention", {"attention-gate": "sigmoid"}
+    ),
+    "attention with relu": Case(
+        MapEncoder, partial(BahdanauDecoder, torch.relu, bias=False), "flickr8k-attention",
+        {"attention-activation": "relu"},
+    ),
+    "attention, picture before word": Case(
+        MapEncoder, partial(BahdanauDecoder, before=True), "flickr8k-attention", {"cell-input": "picture-word"}
+    ),
+}  # fmt: skip
+
+
+def randomise(module: nn.Module) -> nn.Module:
+    """Give a network weights with which its properties matter, in eval mode."""
+    with torch.no_grad():
+        for name, value in module.state_dict().items():
+            if name.endswith("running_var"):
+                value.uniform_(0.5, 1.5)
+            elif value.dim() == 1 and value.is_floating_point():
+                value.normal_(1.0 if "bn" in name and name.endswith("weight") else 0.0, 0.1)
+            elif value.dim() > 1:
+                value.normal_(0, (2.5 / value[0].numel()) ** 0.5)
+    return module.eval().requires_grad_(False)
+
+
+def write(folder: Path, case: Case) -> tuple[nn.Module, nn.Module, list[Path]]:
+    encoder, decoder = randomise(case.encoder()), randomise(case.decoder())
+    torch.save(encoder.state_dict(), folder / "e.pkl")
+    torch.save(decoder.state_dict(), folder / "d.pkl")
+    return encoder, decoder, [folder / "e.pkl", folder / "d.pkl"]
+
+
+def taught(source: CaptionSource, images: Tensor, words: Tensor) -> Tensor:
+    """Score words as the source's `teach`."""
+    network = source.recognised.network
+    assert isinstance(network, CaptionNetwork)
+    encoded = network.encode(images)
+    assert (encoded.first_log_probs is None) == source.spec.HasField("start_id")
+    scores = [] if encoded.first_log_probs is None else [encoded.first_log_probs]
+    state = encoded.state
+    for word in words.T:
+        stepped = network.step(word, state, encoded.features)
+        state = stepped.state
+        scores.append(stepped.log_probs)
+    return torch.stack(scores, 1)
+
+
+def difference(ours: Tensor, theirs: Tensor) -> float:
+    assert ours.shape == theirs.shape
+    return float((ours - theirs).abs().max() / theirs.abs().max())
+
+
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+@torch.no_grad()
+def test_each_step_is_the_sources(case: Case, tmp_path: Path) -> None:
+    encoder, decoder, files = write(tmp_path, case)
+    source = recognise_captioner(files, case.vocabulary, assume=case.assume)
+    assert source.recognised.layout == case.layout
+    images, words = normalised(pictures(3, SIZE, 1)), torch.randint(WORDS, (3, 6))
+    theirs = decoder.teach(encoder(images), words)
+    assert difference(taught(source, images, words), theirs) < 1e-4
+    listed = {each.name: each for each in source.recognised.assumptions}
+    assert {name: listed[name].value for name in case.assume} == case.assume
+    assert {name for name, each in listed.items() if each.confirmed} == case.assume.keys()
+    if case.assume:
+        other = recognise_captioner(files, case.vocabulary)
+        ours = {each.name: each.value for each in other.recognised.assumptions}
+        assert ours.keys() >= case.assume.keys()
+        if source.spec.HasField("start_id") == other.spec.HasField("start_id"):
+            assert difference(taught(other, images, words), theirs) > 0.01
+
+
+@torch.no_grad()
+def test_sgrvinod_state_dicts(tmp_path: Path) -> None:
+    """State_dicts do not record the side of the map, which pickled modules do."""
+    encoder = randomise(sgrvinod.Encoder(7))
+    decoder = randomise(sgrvinod.DecoderWithAttention(12, 24, 32, len(SGRVINOD), 256))
+    weights = {"encoder_state_dict": encoder.state_dict(), "decoder_state_dict": decoder.state_dict()}
+    torch.save({"epoch": 3, **weights}, tmp_path / "m.pth")
+    source = recognise_captioner([tmp_path / "m.pth"], Vocabulary(SGRVINOD), assume={"attention-map": "7"})
+    listed = {each.name: (each.value, each.confirmed) for each in source.recognised.assumptions}
+    assert listed["attention-map"] == ("7", True)
+    assert listed["attention-activation"] == ("relu", False)
+    images, start = normalised(pictures(3, SIZE, 1)), SGRVINOD.index("<start>")
+    ids, scores = decoder.greedy(encoder(images), start, 6)
+    words = torch.cat([torch.full((3, 1), start), ids[:, :-1]], 1)
+    assert difference(taught(source, images, words), scores) < 1e-4
+
+
+class _Lightning(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.model = nn.Module()
+        self.model.encoder, self.model.decoder = Encoder(), Decoder()
+        self.criterion = nn.CrossEntropyLoss(weight=torch.ones(WORDS))
+
+
+@torch.no_grad()
+def test_containers(tmp_path: Path) -> None:
+    """Lightning's and training loops' files, with the vocabulary in them; what is no weight is left out and told."""
+    module = randomise(_Lightning())
+    file = tmp_path / "m.ckpt"
+    best = {"ModelCheckpoint": {"best_model_score": torch.tensor(1.0)}}
+    torch.save({"state_dict": module.state_dict(), "callbacks": best, "optimizer_states": []}, file)
+    source = recognise_captioner([file], VOCABULARY)
+    images, words = normalised(pictures(3, SIZE, 1)), torch.randint(WORDS, (3, 6))
+    theirs = module.model.decoder.teach(module.model.encoder(images), words)
+    assert difference(taught(source, images, words), theirs) < 1e-4
+    assert source.recognised.notes == ("left out, as the network does not use them: criterion.weight",)
+    halves = {"encoder": module.model.encoder.state_dict(), "decoder": module.model.decoder.state_dict()}
+    torch.save({**halves, "vocab": dict(enumerate(VOCABULARY.words)), "epoch": 3}, file)
+    source = recognise_captioner([file])
+    assert difference(taught(source, images, words), theirs) < 1e-4
+    assert source.spec.vocabulary == list(VOCABULARY.words)
+    assert source.recognised.notes == (f"the vocabulary is the checkpoint's, {WORDS} words",)
+    torch.save({**halves, "epoch": 3}, file)
+    with pytest.raises(BadInput, match="the checkpoint has no vocabulary: give --vocab FILE"):
+        recognise_captioner([file])
+
+
+def _inception() -> nn.Module:
+    encoder = nn.Module()
+    encoder.inception = nn.Module()
+    encoder.inception.Conv2d_1a_3x3 = nn.Conv2d(3, 8, 3)
+    encoder.inception.fc = nn.Linear(8, EMBEDDING)
+    return encoder
+
+
+class _Video(nn.Module):
+    """HHTseng/video-classification's decoder: it scores classes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.LSTM, self.fc1, self.fc2 = nn.LSTM(EMBEDDING, HIDDEN, 3), nn.Linear(HIDDEN, 9), nn.Linear(9, 5)
+
+
+_THREE = {"fc1": (FEATURES, 32), "fc2": (32, 32), "fc3": (32, EMBEDDING)}
+_BESIDE = {"linear": (FEATURES, EMBEDDING), "other": (FEATURES, 6)}
+REFUSED = {
+    "aladdin_inception": (_inception, Decoder, {}, "the encoder is Inception v3; only captioners with a ResNet"),
+    "hhtseng_video": (partial(Encoder, heads=_THREE), _Video, {}, "this is a video classifier"),
+    "a layer beside": (partial(Encoder, heads=_BESIDE), Decoder, {}, "more than one linear layer reads the picture"),
+    "a width of none": (Encoder, partial(Decoder, "each", picture=6), {}, "read neither the word alone nor both"),
+    "states that differ": (
+        Encoder,
+        partial(Decoder, "state", layers=2, states={"init_h": (EMBEDDING, HIDDEN), "init_c": (EMBEDDING, 2 * HIDDEN)}),
+        {},
+        "the layers of the first state differ",
+    ),
+    "an unknown layer": (
+        Encoder, partial(Decoder, states={"mystery": (6, 5)}), {}, r"known captioner has: mystery \[\[5, 6\], \[5\]\]"
+    ),
+    "an unknown property": (
+        _UDACITY, Decoder, {"colour": "red"},
+        "--assume colour=red: layout udacity-cvnd has no 'colour'; it has encoder-activation, picture-output",
+    ),
+    "a property of others": (Encoder, Decoder, {"attention-gate": "none"}, "layout yunjey has no 'attention-gate'"),
+    "an unknown value": (
+        Encoder, Decoder, {"encoder-activation": "gelu"},
+        "--assume encoder-activation=gelu: encoder-activation takes none, relu, tanh, not 'gelu'",
+    ),
+    "an unknown side": (
+        MapEncoder, BahdanauDecoder, {"attention-map": "65"}, "takes 14, none, 7, 8, a number up to 64, not '65'"
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("encoder", "decoder", "assume", "said"), REFUSED.values(), ids=REFUSED)
+def test_what_is_refused(
+    encoder: Callable[[], nn.Module],
+    decoder: Callable[[], nn.Module],
+    assume: Mapping[str, str],
+    said: str,
+    tmp_path: Path,
+) -> None:
+    torch.save(encoder().state_dict(), tmp_path / "e.pkl")
+    torch.save(decoder().state_dict(), tmp_path / "d.pkl")
+    with pytest.raises(BadInput, match=said):
+        recognise_captioner([tmp_path / "e.pkl", tmp_path / "d.pkl"], VOCABULARY, assume=assume)
+
+
+def test_a_classifier_is_no_captioner(tmp_path: Path) -> None:
+    torch.save(Net().state_dict(), tmp_path / "net.pth")
+    with pytest.raises(BadInput, match="the checkpoint is a classifier"):
+        recognise_captioner([tmp_path / "net.pth"], VOCABULARY)
+
+
+def test_tokens_of_other_names(tmp_path: Path) -> None:
+    words = Vocabulary(("begin", "finish", *VOCABULARY.words[2:]))
+    *_, files = write(tmp_path, CASES["yunjey_control"])
+    with pytest.raises(BadInput, match="--start-token WORD"):
+        recognise_captioner(files, words)
+    source = recognise_captioner(files, words, tokens=SpecialTokens("begin", "finish"))
+    assert (list(source.spec.stripped_ids), source.spec.end_id) == ([0], 1)
