@@ -48,7 +48,7 @@ def _write(path: Path, axes: list[int | str]) -> None:
     ]
     if all(isinstance(axis, int) for axis in axes):
         values.append(helper.make_tensor("shape", TensorProto.INT64, [len(axes)], axes))
-        nodes[-1] = helper.make_node("Reshape", ["sum", "shape"], ["y"])
+        nodes[-1] = helper.make_node("Expand", ["sum", "shape"], ["y"])
     graph = helper.make_graph(nodes, "bare", inputs, [vector("y", TensorProto.FLOAT, axes)], values)
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8), path)
 

@@ -17,6 +17,7 @@ from resonnx_server.repository.instances import choose_instances
 from resonnx_server.repository.tasks import Prepared, starting
 from resonnx_server.repository.version import Start, Version
 from resonnx_server.repository.warming import Warming
+from resonnx_server.runtime.cancellation import Cancellation
 from resonnx_server.runtime.model_files.batch_axis import with_free_batch
 from resonnx_server.runtime.model_files.external_data import with_external_data
 from resonnx_server.runtime.model_files.files import MAX_FILE_BYTES, NotReadable, read_inside, read_regular
@@ -110,18 +111,31 @@ def _with_batch_axis(version: Version, content: bytes, session: Session) -> tupl
     """Return the file and a session of it with a batch axis and independent rows. Raises Dependent if it has none."""
     check_shapes(session)
     specs = (*session.inputs, *session.outputs)
-    if not any(isinstance(spec.shape[0], int) for spec in specs):
-        check_rows(session)
-        return content, session
-    freed = with_free_batch(content, {spec.name for spec in specs})
+    names, size = {spec.name for spec in specs}, session.inputs[0].shape[0]
     try:
-        other = _open(version, freed)
+        if not any(isinstance(spec.shape[0], int) for spec in specs):
+            check_rows(session)
+            return content, session
+        return _with_free_batch(version, with_free_batch(content, names), session)
+    except Dependent as dependent:
+        # Shapes inside the graph may be fixed as well.
+        freed = with_free_batch(content, names, size if isinstance(size, int) else 1)
+        try:
+            return _with_free_batch(version, freed, session)
+        except Dependent:
+            raise dependent from None
+
+
+def _with_free_batch(version: Version, content: bytes, session: Session) -> tuple[bytes, Session]:
+    """Return a file and a session of it if its rows are independent and its answers those of `session`."""
+    try:
+        other = _open(version, content)
     except ModelRefused as refused:
-        raise Dependent(f"its batch size is fixed: {refused.message}") from None
+        Cancellation.check()
+        raise Dependent(f"axis 0 has a fixed size: {refused.message}") from None
     check_rows(other)
-    if isinstance(session.inputs[0].shape[0], int):
-        check_same(session, other)
-    return freed, other
+    check_same(session, other)
+    return content, other
 
 
 def _instances(version: Version, content: bytes, session: Session, batched: bool) -> TensorInstanceGroup:

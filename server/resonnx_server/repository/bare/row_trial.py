@@ -84,7 +84,10 @@ def _trial(session: Session, size: int) -> None:
 
 
 def check_same(session: Session, other: Session) -> None:
-    """Check that two sessions of inputs of the same fixed shapes answer alike. Raises as check_rows."""
+    """Check that two sessions answer alike to inputs of the first one's shapes, free axes being 1.
+
+    Raises as check_rows.
+    """
     if sum(_bytes(spec, 1, rows=None) for spec in session.inputs) > MOST_BYTES:
         return
     rng = np.random.default_rng(0)

@@ -25,11 +25,11 @@ SIZES = (1, 2, 3, 4, 6, 8)
 ONE_MS = Measured(1e6, 0.0)
 
 
-def _write(folder: Path, *axes: int | str, shape: tuple[int, ...] = (0, -1)) -> None:
-    """model.onnx: x [*axes] -> y = x + x, in a shape inside the graph."""
+def _write(folder: Path, *axes: int | str, expanded: tuple[int, ...] = (1, 1)) -> None:
+    """model.onnx: x [*axes] -> y = x + x, expanded to a shape."""
     x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, axes) for name in "xy")
-    nodes = [helper.make_node("Add", ["x", "x"], ["z"]), helper.make_node("Reshape", ["z", "shape"], ["y"])]
-    graph = helper.make_graph(nodes, "bare", [x], [y], [helper.make_tensor("shape", TensorProto.INT64, [2], shape)])
+    nodes = [helper.make_node("Add", ["x", "x"], ["z"]), helper.make_node("Expand", ["z", "shape"], ["y"])]
+    graph = helper.make_graph(nodes, "bare", [x], [y], [helper.make_tensor("shape", TensorProto.INT64, [2], expanded)])
     onnx.save(
         helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8), folder / "model.onnx"
     )
@@ -101,7 +101,7 @@ async def test_a_graph_that_is_not_batched_is_measured_once_in_its_own_shape(
     tmp_path: Path, warmed: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(ProcessorTime, "is_disturbed", False)
-    _write(tmp_path, 3, 4, shape=(3, 4))
+    _write(tmp_path, 3, 4, expanded=(3, 4))
     model = await _load(tmp_path)
     assert set(warmed) == {3}
     assert len(warmed) > 2

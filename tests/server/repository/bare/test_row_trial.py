@@ -68,7 +68,35 @@ def _unequal(axes: Axes) -> onnx.ModelProto:
     return model
 
 
+def _shaped(size: int, *, constant: bool = False, varints: bool = False) -> onnx.ModelProto:
+    """Shapes are fixed inside: of the rows, of a constant."""
+    shapes = {"shape": np.array([size, 2, 2]), "flat": np.array([size, -1]), "row": np.array([1, 4])}
+    nodes = [
+        node("Reshape", ["x", "shape"], ["a"], allowzero=1),
+        node("Reshape", ["a", "flat"], ["b"]),
+        node("Reshape", ["zeros", "row"], ["zero"]),
+        node("Add", ["b", "zero"], ["c"]),
+        node("Add", ["c", "x"], ["y"]),
+    ]
+    model = _graph(nodes, {"x": [size, 4]}, [size, 4], {**shapes, "zeros": np.zeros(4, np.float32)})
+    for tensor in [*model.graph.initializer][:3] if constant or varints else ():
+        if varints:
+            tensor.int64_data.extend(numpy_helper.to_array(tensor).tolist())
+            tensor.ClearField("raw_data")
+        if constant:
+            model.graph.initializer.remove(tensor)
+            model.graph.node.insert(0, node("Constant", [], [tensor.name], value=tensor))
+    return model
+
+
 BATCHED = {
+    "shapes inside, 1": _shaped(1),
+    "shapes inside, 4": _shaped(4),
+    "shapes inside, free": _graph(
+        [node("Reshape", ["x", "shape"], ["y"])], {"x": ["n", 4]}, ["n", 4], {"shape": np.array([1, 4])}
+    ),
+    "shapes of constant nodes": _shaped(1, constant=True),
+    "shapes of varints": _shaped(1, varints=True),
     "fixed 1": _unequal([1, 4]),
     "fixed 4": _unequal([4, 4]),
     "other names": _graph(ADD, {"x": ["N", 4]}, ["out_batch", 4]),
@@ -84,7 +112,7 @@ async def test_independent_rows_are_batched(tmp_path: Path, caplog: pytest.LogCa
     assert reason is None
     size, y = await _answers(started, X)
     assert size == 3
-    np.testing.assert_array_equal(y, 2 * X)
+    np.testing.assert_array_equal(y, X if kind == "shapes inside, free" else 2 * X)
 
 
 NOT_BATCHED = {
@@ -106,13 +134,26 @@ NOT_BATCHED = {
         ),
         "rows depend on each other",
     ),
-    "shape inside": (
-        _graph([node("Reshape", ["x", "shape"], ["y"])], {"x": [1, 4]}, [1, 4], {"shape": np.array([1, 4])}),
-        "3 rows, or one, cannot be run: ",
+    "rows that a shape mixes": (
+        _graph([node("Reshape", ["x", "shape"], ["y"])], {"x": [4, 2, 2]}, [2, 8], {"shape": np.array([2, 8])}),
+        "cannot be run",
+    ),
+    "a shape that is more than a shape": (
+        _graph(
+            [
+                node("Reshape", ["x", "shape"], ["z"]),
+                node("Cast", ["shape"], ["numbers"], to=FLOAT),
+                node("Add", ["z", "numbers"], ["y"]),
+            ],
+            {"x": [1, 2]},
+            [1, 2],
+            {"shape": np.array([1, 2])},
+        ),
+        "cannot be run",
     ),
     "all shapes": (
-        _graph([node("Reshape", ["x", "shape"], ["y"])], {"x": [1, 4, "w"]}, [1, 4], {"shape": np.array([1, 4])}),
-        "3 rows of size 8, or one, cannot be run: ",
+        _graph([node("Reshape", ["x", "shape"], ["y"])], {"x": ["n", 4, "w"]}, [1, 4], {"shape": np.array([2, -1])}),
+        "output 'y' of 3 rows is [2, 48]",
     ),
     "more rows": (
         _graph([node("Concat", ["x", "x"], ["y"], axis=0)], {"x": ["n", 4]}, ["m", 4]),
@@ -148,10 +189,10 @@ def test_others_are_not_and_the_log_says_why(tmp_path: Path, caplog: pytest.LogC
 
 
 async def test_a_file_that_is_not_batched_keeps_its_own_size(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    started, _ = _load(tmp_path, NOT_BATCHED["shape inside"][0], caplog)
-    size, y = await _answers(started, X[:1])
+    started, _ = _load(tmp_path, NOT_BATCHED["a shape that is more than a shape"][0], caplog)
+    size, y = await _answers(started, X[:1, :2])
     assert size == 0
-    np.testing.assert_array_equal(y, X[:1])
+    np.testing.assert_array_equal(y, X[:1, :2] + [1, 2])
 
 
 def test_a_free_batch_axis_must_not_change_the_answers(monkeypatch: pytest.MonkeyPatch) -> None:

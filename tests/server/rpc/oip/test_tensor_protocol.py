@@ -369,7 +369,7 @@ def bare_server(start_server, tmp_path_factory) -> Iterator[Any]:
     )
     _graph(
         repository / "baked/1/model.onnx",
-        [helper.make_node("Mul", ["x", "two"], ["z"]), helper.make_node("Reshape", ["z", "shape"], ["y"])],
+        [helper.make_node("Mul", ["x", "two"], ["z"]), helper.make_node("Expand", ["z", "shape"], ["y"])],
         fixed,
         [vector("y", TensorProto.FLOAT, [2, 4])],
         (two, helper.make_tensor("shape", TensorProto.INT64, [2], [2, 4])),
