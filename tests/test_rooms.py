@@ -25,7 +25,10 @@ NO_ROOM = (
     "export/layouts/caption_sources",  # other projects' code
 )
 # Rooms without a folder of tests, and where their tests are.
-TESTED_ELSEWHERE = {"client/_tasks": "tests/client/commands/"}
+TESTED_ELSEWHERE = {
+    "client/_tasks": "tests/client/commands/",
+    "export/commands": "tests/export/test_cli.py, tests/export/user_code/",
+}
 
 
 def floors(*rooms: set[str]) -> dict[str, set[str]]:
@@ -69,13 +72,16 @@ MAY_IMPORT: dict[str, dict[str, set[str]]] = {
         {"vocabulary", "class_names", "proof"},
         {"answers", "graphs", "layouts", "demo"},
         {"sources"},
+        {"user_code"},
         {"precision"},
         {"tasks"},
         {"report"},
         {"publish"},
         {"classifier", "captioner", "inspection"},
-        {"verification", "module"},
+        {"module"},
+        {"verification"},
         {"demonstration"},
+        {"commands"},
         {"cli"},
         {"__main__"},
     ),

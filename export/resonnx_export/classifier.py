@@ -72,12 +72,12 @@ def export_classifier(file: Path, settings: ClassifierSettings, target: Target, 
     package.plan(target)
     progress(f"reading {file.name}")
     source = read_source(file)
-    settings = _with_recorded(settings, source.recorded)
+    settings = with_recorded(settings, source.recorded)
     recognised = recognise_source(source, assume=settings.assume, stride_in_1x1=settings.stride_in_1x1)
     return export_recognised(recognised, source.files, settings, target, progress)
 
 
-def _with_recorded(settings: ClassifierSettings, recorded: Recorded) -> ClassifierSettings:
+def with_recorded(settings: ClassifierSettings, recorded: Recorded) -> ClassifierSettings:
     """Return the settings with what is recorded beside the weights, where the user gives nothing."""
     picked = settings.input
     if isinstance(picked, RecipeChoice):

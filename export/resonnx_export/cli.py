@@ -1,4 +1,4 @@
-"""The command line: `resonnx-export classifier | captioner | demo | inspect | verify | record`.
+"""The command line: `resonnx-export classifier | module | captioner | demo | inspect | verify | record`.
 
 Exit codes: 0; 1 the export differs from the checkpoint, or int8 exceeds its limits, and nothing was written; 2 bad
 input. Errors are one line on stderr.
@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from resonnx_export.commands.demo import demo
+from resonnx_export.commands.module import SetArguments, module, wanted_code
 from resonnx_export.errors import BadInput, ExportError, ParityFailed
 from resonnx_export.options import (
     Activation,
@@ -22,7 +24,6 @@ from resonnx_export.options import (
     Quantisation,
     Samples,
     ShowVersion,
-    StoredPrecision,
     StrideIn1x1,
     Target,
     grouped,
@@ -137,6 +138,9 @@ def classifier(
     _print_summary(exported)
 
 
+app.command()(module)
+
+
 @app.command()
 @grouped
 def captioner(
@@ -208,38 +212,7 @@ def captioner(
     _print_summary(exported)
 
 
-@app.command()
-def demo(
-    repository: Annotated[
-        Path | None, typer.Option(metavar="FOLDER", help="Export the demonstration models `digits` and `scenes` here.")
-    ] = None,
-    retrain: Annotated[bool, typer.Option("--retrain", help="Train them anew first (some minutes).")] = False,
-    precision: StoredPrecision = "fp32",
-    samples: Annotated[
-        Path | None, typer.Option(metavar="FOLDER", help="Write sample pictures and truth.json here.")
-    ] = None,
-    count: Annotated[int, typer.Option(min=1, metavar="N", help="Number of samples.")] = 100,
-    seed: Annotated[int, typer.Option(min=0, metavar="N", help="Seed of the choice of samples.")] = 0,
-) -> None:
-    """Export the demonstration models, or write pictures to try them on. Needs resonnx-export[demo]."""
-    if repository is None and samples is None:
-        raise BadInput("give --repository (models) or --samples (pictures), or both")
-    try:
-        from resonnx_export.demo.samples import write_samples
-        from resonnx_export.demonstration import export_demo
-    except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] != "sklearn":
-            raise
-        raise BadInput("the demonstration needs scikit-learn: pip install 'resonnx-export[demo]'") from None
-
-    if repository is not None:
-        for name, exported in export_demo(repository, retrain=retrain, precision=precision):
-            if exported is None:
-                typer.echo(f"{repository / name}: already exported from these weights")
-            else:
-                _print_summary(exported)
-    if samples is not None:
-        typer.echo(f"{count} pictures, truth in {write_samples(samples, count, seed)}")
+app.command()(demo)
 
 
 @app.command()
@@ -258,11 +231,16 @@ def verify(
         list[Path] | None,
         typer.Option(metavar="FILE", help="The file it was exported from, to compare with PyTorch once more."),
     ] = None,
+    module: Annotated[
+        str | None,
+        typer.Option(metavar="TARGET", help="The code it was exported from, as for `module`; this runs YOUR code."),
+    ] = None,
+    arguments: SetArguments = None,
 ) -> None:
     """Check a version again: checksums, golden examples on each installed execution provider, and its checkpoint."""
     from resonnx_export.verification import verify_version
 
-    for line in verify_version(folder, checkpoint or ()):
+    for line in verify_version(folder, checkpoint or (), wanted_code(module, arguments, checkpoint or ())):
         typer.echo(line)
 
 

@@ -1,4 +1,4 @@
-"""Exports a classifier in memory, of any class: `export_module(model, example, labels, target)`."""
+"""Exports a classifier of any class, in memory or made by the user's own code: `resonnx-export module TARGET`."""
 
 import copy
 from collections.abc import Sequence
@@ -8,29 +8,68 @@ import torch
 from resonnx_proto.v1 import manifest_pb2 as pb
 from torch import Tensor, nn
 
-from resonnx_export.classifier import ClassifierSettings, export_recognised
+from resonnx_export.classifier import ClassifierSettings, export_recognised, with_recorded
 from resonnx_export.errors import BadInput
 from resonnx_export.layouts.recognised import RecognisedCheckpoint
-from resonnx_export.networks.resnet import ClassifierNetwork
-from resonnx_export.options import Target
+from resonnx_export.options import Activation, Target
 from resonnx_export.pictures.recipe import InputChanges, Size
 from resonnx_export.pictures.recipes import RecipeChoice
 from resonnx_export.progress import Progress, silent
+from resonnx_export.publish import package
 from resonnx_export.publish.package import Exported
+from resonnx_export.user_code.network import as_network, fitting_example, prepared
+from resonnx_export.user_code.opened import Code, Opened, open_code
 
 
-class _Module(ClassifierNetwork):
-    """A module that maps normalised pictures to logits, split into body and head."""
+def export_code(code: Code, settings: ClassifierSettings, target: Target, progress: Progress) -> Exported:
+    """Run the user's code, load the checkpoint into it, and export the module to a new version in the repository.
 
-    def __init__(self, body: nn.Module, head: nn.Module, example: Tensor) -> None:
-        super().__init__()
-        self.body, self.fc = body, head
-        features = body(example)
-        self.in_channels, self.feature_size = example.shape[1], features.shape[1]
-        self.num_classes = head(features).shape[1]
+    Args:
+        code: The code, its arguments and the checkpoint.
+        settings: What it leaves open is taken from the library's configuration.
+        target: Where to write.
+        progress: Called as each stage begins.
 
-    def forward_features(self, x: Tensor) -> Tensor:
-        return self.body(x)  # type: ignore[no-any-return]
+    Raises:
+        BadInput: The code raises, the checkpoint does not fit, or the settings are wrong; nothing was written.
+        ParityFailed: The export differs from the module; nothing was written.
+    """
+    package.plan(target)
+    progress(f"running {code.target}")
+    opened = open_code(code, len(settings.labels) if settings.labels else None)
+    settings = with_recorded(settings, opened.recorded)
+    choice = settings.input
+    if isinstance(choice, RecipeChoice):
+        if opened.size is not None and choice.changes.size is None:
+            choice = replace(choice, changes=replace(choice.changes, size=Size(*opened.size)))
+            settings = replace(settings, input=choice)
+        recipe = choice.for_layout(opened.layout).recipe
+    else:
+        recipe = choice
+    classes = len(settings.labels) if settings.labels else None
+    recognised = recognise_module(opened, recipe, classes, settings.activation or "softmax")
+    return _export(recognised, opened, settings, target, progress)
+
+
+def recognise_module(
+    opened: Opened, recipe: pb.ImageInput, classes: int | None, activation: Activation
+) -> RecognisedCheckpoint:
+    """Return a user's module as a network of the exporter.
+
+    Raises:
+        BadInput: The module raises on pictures of the recipe's size, or returns no logits, or probabilities that the
+            activation would turn into others.
+    """
+    example = fitting_example(opened.module, recipe.height, recipe.width)
+    network = as_network(opened.module, example, classes, activation)
+    return RecognisedCheckpoint(
+        opened.layout,
+        opened.architecture,
+        network,
+        opened.dtypes,
+        notes=opened.notes,
+        reference=pb.REFERENCE_USER_CODE,
+    )
 
 
 def export_module(
@@ -44,7 +83,7 @@ def export_module(
     """Export a classifier in memory to a new version in the model repository; the module is not changed.
 
     Args:
-        module: Maps normalised float pictures [N,C,H,W] to logits [N,K].
+        module: Maps normalised float pictures [N,C,H,W] to logits [N,K], or an object or mapping with `logits`.
         example: Two or more such pictures.
         labels: K of them, in order.
         target: Where to write.
@@ -57,43 +96,23 @@ def export_module(
     """
     if example.ndim != 4 or example.shape[0] < 2:
         raise BadInput(f"the example is {list(example.shape)}; two or more pictures [N,C,H,W] are needed")
-    network = _split(copy.deepcopy(module).cpu().float().eval().requires_grad_(False), example.cpu().float())
-    recognised = RecognisedCheckpoint(
-        "module", type(module).__name__, network, _dtypes(module), reference=pb.REFERENCE_USER_CODE
-    )
     if settings is None:
         settings = ClassifierSettings(RecipeChoice(changes=InputChanges(size=Size(*example.shape[2:]))), tuple(labels))
+    dtypes = tuple(sorted({str(value.dtype).removeprefix("torch.") for value in module.parameters()}))
+    opened = Opened(prepared(copy.deepcopy(module)), "module", type(module).__name__, dtypes)
+    network = as_network(opened.module, example.cpu().float(), len(labels), settings.activation or "softmax")
+    recognised = RecognisedCheckpoint(
+        opened.layout, opened.architecture, network, dtypes, reference=pb.REFERENCE_USER_CODE
+    )
+    return _export(recognised, opened, replace(settings, labels=tuple(labels)), target, progress)
+
+
+def _export(
+    recognised: RecognisedCheckpoint, opened: Opened, settings: ClassifierSettings, target: Target, progress: Progress
+) -> Exported:
     try:
-        return export_recognised(recognised, (), replace(settings, labels=tuple(labels)), target, progress)
+        return export_recognised(recognised, opened.files, settings, target, progress)
     except torch.onnx.OnnxExporterError as error:
-        raise BadInput(f"{type(module).__name__} cannot be traced: {str(error).strip().splitlines()[0]}") from error
-
-
-@torch.no_grad()
-def _split(module: nn.Module, example: Tensor) -> _Module:
-    """Split a module into body and head, its last linear layer, if nothing follows that; otherwise without a head."""
-    logits = module(example)
-    if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != len(example):
-        raise BadInput(f"the module does not return one row of logits [N,K] a picture, but {_kind(logits)}")
-    linear = [
-        name
-        for name, layer in module.named_modules()
-        if name and isinstance(layer, nn.Linear) and layer.out_features == logits.shape[1]
-    ]
-    if linear:
-        body = copy.deepcopy(module)
-        head = body.get_submodule(linear[-1])
-        parent, _, name = linear[-1].rpartition(".")
-        setattr(body.get_submodule(parent), name, nn.Identity())
-        features = body(example)
-        if features.ndim == 2 and torch.equal(head(features), logits):
-            return _Module(body, head, example)
-    return _Module(module, nn.Identity(), example)
-
-
-def _kind(value: object) -> str:
-    return f"a tensor {list(value.shape)}" if isinstance(value, Tensor) else f"a {type(value).__name__}"
-
-
-def _dtypes(module: nn.Module) -> tuple[str, ...]:
-    return tuple(sorted({str(value.dtype).removeprefix("torch.") for value in module.parameters()}))
+        reason = error.__cause__ or error
+        lines = [line.strip() for line in str(reason).splitlines() if line.strip()] or [type(reason).__name__]
+        raise BadInput(f"{opened.architecture} cannot be traced: {lines[0]}") from error

@@ -2,23 +2,31 @@
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import cast
 
+from resonnx_proto.v1 import manifest_pb2 as pb
 from resonnx_server.errors import ModelRefused
 from resonnx_server.runtime.model_files.golden_examples import Golden, check_recipe, parse_golden
 from resonnx_server.runtime.model_files.manifest import GOLDEN, SUMS, VersionFiles, onnx_files, read_version
 
 from resonnx_export.assumptions.telling import assumption_lines, headline
+from resonnx_export.checkpoints.files import SourceFile
 from resonnx_export.errors import BadInput, ParityFailed
 from resonnx_export.graphs.row_graphs import check_row_graphs
+from resonnx_export.module import recognise_module
+from resonnx_export.networks.protocol import CaptionNetwork
+from resonnx_export.networks.resnet import ClassifierNetwork
+from resonnx_export.options import Activation
 from resonnx_export.publish.package import versions
 from resonnx_export.publish.providers import verified_runs
 from resonnx_export.tasks import task_of
+from resonnx_export.user_code.opened import Code, open_code
 
 
-def verify_version(folder: Path, checkpoint: Sequence[Path]) -> Iterator[str]:
+def verify_version(folder: Path, checkpoint: Sequence[Path], code: Code | None = None) -> Iterator[str]:
     """Check a version's folder, MODELS/NAME/VERSION, and yield a line for each check that passes.
 
-    With the checkpoint's files, also compare with PyTorch.
+    With the checkpoint's files, also compare with PyTorch; with `code`, with the user's module, whose code runs.
 
     Raises:
         BadInput: The folder is damaged or not an export, or the checkpoint is not the one that it was made from.
@@ -41,8 +49,24 @@ def verify_version(folder: Path, checkpoint: Sequence[Path]) -> Iterator[str]:
     for file in onnx_files(version.manifest):
         yield from _verify_providers(version, file, golden)
     yield from check_row_graphs(version.files)
-    if checkpoint:
-        yield from _compare(version, golden, checkpoint)
+    if checkpoint or code is not None:
+        yield from _compare(version, golden, *_recognised(version.manifest, checkpoint, code))
+
+
+def _recognised(
+    manifest: pb.Manifest, checkpoint: Sequence[Path], code: Code | None
+) -> tuple[ClassifierNetwork | CaptionNetwork, Sequence[SourceFile]]:
+    """Return the network that the version is compared with, and the files that it was read from."""
+    if code is None:
+        if manifest.verified_against == pb.REFERENCE_USER_CODE:
+            raise BadInput("this version was exported from the user's code: add --module TARGET, which runs it")
+        return task_of(manifest).recognise(manifest, checkpoint)
+    if manifest.task != pb.TASK_CLASSIFIER:
+        raise BadInput("--module is for classifiers")
+    labels = len(manifest.classifier.labels)
+    opened = open_code(code, labels)
+    name = pb.ClassifierSpec.Activation.Name(manifest.classifier.activation).removeprefix("ACTIVATION_").lower()
+    return recognise_module(opened, manifest.input, labels, cast("Activation", name)).network, opened.files
 
 
 def _verify_providers(version: VersionFiles, file: str, golden: Golden) -> Iterator[str]:
@@ -61,13 +85,17 @@ def _verify_providers(version: VersionFiles, file: str, golden: Golden) -> Itera
         yield f"  {file} on {run.provider}: {disagrees}{run.verdict.detail}"
 
 
-def _compare(version: VersionFiles, golden: Golden, checkpoint: Sequence[Path]) -> Iterator[str]:
+def _compare(
+    version: VersionFiles,
+    golden: Golden,
+    network: ClassifierNetwork | CaptionNetwork,
+    sources: Sequence[SourceFile],
+) -> Iterator[str]:
     """Compare with PyTorch as the export did; a quantised version on the golden pictures, within its bounds."""
     files, manifest = version.files, version.manifest
     task = task_of(manifest)
-    network, sources = task.recognise(manifest, checkpoint)
     if sorted(source.sha256 for source in sources) != sorted(manifest.source.sha256):
-        names = ", ".join(str(path) for path in checkpoint)
+        names = ", ".join(source.name for source in sources) or "the code alone"
         raise BadInput(f"{names}: this version was exported from other files, by sha256")
     if not task.predicts(network, manifest, golden):
         raise ParityFailed(f"{GOLDEN} does not hold PyTorch's predictions")

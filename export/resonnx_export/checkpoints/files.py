@@ -57,16 +57,21 @@ def load_checkpoint(path: Path) -> Checkpoint:
 
 def read_tree(path: Path) -> tuple[object, SourceFile]:
     """Read a checkpoint file to containers, tensors on the CPU, and Stubs for all other objects. Raises BadInput."""
+    source = identify(path)
+    with path.open("rb") as file:
+        head = file.read(HEAD_BYTES)
+    return _load_safetensors(path) if _is_safetensors(head, source.size) else read_objects(path), source
+
+
+def identify(path: Path) -> SourceFile:
+    """Return the identity of a file. Raises BadInput if it cannot be read."""
     try:
         with path.open("rb") as file:
-            head = file.read(HEAD_BYTES)
-            file.seek(0)
             digest = hashlib.file_digest(file, "sha256").hexdigest()
         size = path.stat().st_size
     except OSError as error:
         raise BadInput(f"{path} cannot be read: {error.strerror}") from None
-    source = SourceFile(os.fsencode(path.name).decode("utf-8", "replace"), digest, size)
-    return _load_safetensors(path) if _is_safetensors(head, size) else read_objects(path), source
+    return SourceFile(os.fsencode(path.name).decode("utf-8", "replace"), digest, size)
 
 
 def _is_safetensors(head: bytes, size: int) -> bool:

@@ -72,10 +72,15 @@ class Chosen(NamedTuple):
 
 
 class ToldPictures(NamedTuple):
-    """The preprocessing that a library's file records, and the file's name."""
+    """The preprocessing that a library's file records, and the file's name.
+
+    Attributes:
+        of_these_weights: False if it is that of published weights of the same network, which may differ.
+    """
 
     changes: InputChanges
     source: str
+    of_these_weights: bool = True
 
     def parts(self) -> set[str]:
         """Return the names, as in recipe.parts, of what is recorded."""
@@ -120,6 +125,8 @@ class RecipeChoice:
         recipe = self.changes.apply(recorded)
         changed = "" if recipe == recorded else ", with the changes given"
         note = f"pictures: {describe(recipe)} ({told.source}{changed})"
+        if not told.of_these_weights:
+            return Chosen(recipe, note, assumed(recipe, self.changes, told.source, "--recipe", tuple(RECIPES)))
         return Chosen(recipe, note, assumed(recipe, self.changes, f"recipe {name}", "--recipe", told=told))
 
 

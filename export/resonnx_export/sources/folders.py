@@ -90,6 +90,12 @@ def _read(folder: Path, config: Mapping[Any, Any]) -> Recorded:
             f"{folder} is a folder of transformers' {kind!r}, not of its 'resnet'; try the library's own class: "
             f"resonnx-export module transformers:{folder}"
         )
+    return recorded_by(folder, config)
+
+
+def recorded_by(folder: Path, config: Mapping[Any, Any]) -> Recorded:
+    """Return what a config.json and the files beside it record, of a network of any kind. Raises BadInput."""
+    kind = config.get("model_type")
     of_timm = kind != hugging_face.RESNET and ("architecture" in config or "pretrained_cfg" in config)
     recorded = timm.read_config(config) if of_timm else hugging_face.read_config(config)
     if recorded.pictures is None and (folder / _PREPROCESSOR).is_file():

@@ -74,7 +74,11 @@ def test_one_changed_number_is_refused(model: bytes, network: ResNet, manifest: 
 def test_check_that_passes_the_damaged_copy_fails_itself(
     model: bytes, network: ResNet, manifest: pb.Manifest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(parity, "damage", lambda model: model)
+    with monkeypatch.context() as patched:
+        patched.setattr(parity, "damaged_copies", lambda model: [model])
+        with pytest.raises(ParityFailed, match="does not detect a damaged copy"):
+            prove_classifier({"model.onnx": model}, network, manifest)
+    monkeypatch.setattr(parity, "compare_case", lambda name, case, found: [])
     with pytest.raises(ParityFailed, match="does not detect a damaged copy"):
         prove_classifier({"model.onnx": model}, network, manifest)
 

@@ -1,0 +1,44 @@
+"""The command `resonnx-export demo`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from resonnx_export.errors import BadInput
+from resonnx_export.options import StoredPrecision
+
+
+def demo(
+    repository: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="Export the demonstration models `digits` and `scenes` here.")
+    ] = None,
+    retrain: Annotated[bool, typer.Option("--retrain", help="Train them anew first (some minutes).")] = False,
+    precision: StoredPrecision = "fp32",
+    samples: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="Write sample pictures and truth.json here.")
+    ] = None,
+    count: Annotated[int, typer.Option(min=1, metavar="N", help="Number of samples.")] = 100,
+    seed: Annotated[int, typer.Option(min=0, metavar="N", help="Seed of the choice of samples.")] = 0,
+) -> None:
+    """Export the demonstration models, or write pictures to try them on. Needs resonnx-export[demo]."""
+    if repository is None and samples is None:
+        raise BadInput("give --repository (models) or --samples (pictures), or both")
+    from resonnx_export.publish.summary import summary_lines
+
+    try:
+        from resonnx_export.demo.samples import write_samples
+        from resonnx_export.demonstration import export_demo
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] != "sklearn":
+            raise
+        raise BadInput("the demonstration needs scikit-learn: pip install 'resonnx-export[demo]'") from None
+
+    if repository is not None:
+        for name, exported in export_demo(repository, retrain=retrain, precision=precision):
+            if exported is None:
+                typer.echo(f"{repository / name}: already exported from these weights")
+            else:
+                typer.echo("\n".join(summary_lines(exported)))
+    if samples is not None:
+        typer.echo(f"{count} pictures, truth in {write_samples(samples, count, seed)}")

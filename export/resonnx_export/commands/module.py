@@ -1,0 +1,108 @@
+"""The command `resonnx-export module`: the only one that exports a classifier by running the user's code."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from resonnx_export.errors import BadInput
+from resonnx_export.options import Activation, AllowReduced, Labels, Quantisation, Samples, Target, grouped
+from resonnx_export.pictures.recipe import InputChanges
+from resonnx_export.pictures.recipes import RecipeChoice, RecipeName
+
+if TYPE_CHECKING:
+    from resonnx_export.user_code.opened import Code
+
+SetArguments = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="NAME=VALUE", help="A keyword argument of the class or function; repeatable."),
+]
+
+
+@grouped
+def module(
+    code: Annotated[
+        str,
+        typer.Argument(
+            metavar="TARGET",
+            help="package.module:attribute or path/file.py:attribute (a torch.nn.Module, its class, or a function that "
+            "returns one), timm:NAME, torchvision:NAME, transformers:FOLDER, lightning:package.module:Class, or a "
+            "TorchScript or .pt2 file.",
+        ),
+    ],
+    target: Target,
+    changes: InputChanges,
+    quantisation: Quantisation,
+    checkpoint: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Weights for the module.  [default: the code has them]")
+    ] = None,
+    arguments: SetArguments = None,
+    labels: Labels = None,
+    recipe: Annotated[
+        RecipeName | None,
+        typer.Option(help="Preprocessing in training.  [default: of the library's configuration, or torchvision-v1]"),
+    ] = None,
+    activation: Annotated[
+        Activation | None,
+        typer.Option(help="Turns logits into probabilities.  [default: softmax, or of the library's configuration]"),
+    ] = None,
+    allow_reduced: AllowReduced = True,
+    pictures: Samples = None,
+    max_accuracy_drop: Annotated[
+        float,
+        typer.Option(
+            min=0,
+            max=100,
+            metavar="POINTS",
+            help="int8: greatest loss of accuracy on labelled held-back pictures, in points.",
+        ),
+    ] = 0.5,
+) -> None:
+    """Export a classifier of any class by running YOUR code, with which the ONNX model is then compared."""
+    from resonnx_export.class_names.files import read_class_names
+    from resonnx_export.classifier import STAGES, ClassifierSettings
+    from resonnx_export.module import export_code
+    from resonnx_export.pictures.calibration import read_samples
+    from resonnx_export.precision.guard import Limits
+    from resonnx_export.precision.trunk import choose_storage
+    from resonnx_export.progress import progress_bar
+    from resonnx_export.publish.summary import summary_lines
+
+    wanted = wanted_code(code, arguments, [checkpoint] if checkpoint else [])
+    assert wanted is not None
+    named = read_class_names(labels) if labels else None
+    samples = read_samples(pictures, changes.decoding()) if pictures else ()
+    storage = choose_storage(quantisation, Limits(quantisation.min_agreement, max_accuracy_drop), samples)
+    settings = ClassifierSettings(
+        RecipeChoice(recipe, changes),
+        named.names if named else None,
+        allow_reduced,
+        storage,
+        samples,
+        activation,
+        notes=named.notes if named else (),
+    )
+    with progress_bar(target.name, STAGES) as progress:
+        exported = export_code(wanted, settings, target, progress)
+    typer.echo("\n".join(summary_lines(exported)))
+
+
+def wanted_code(target: str | None, arguments: Sequence[str] | None, checkpoint: Sequence[Path]) -> "Code | None":
+    """Return what TARGET, --set and --checkpoint name, after saying on stderr that code will run; None without TARGET.
+
+    Raises:
+        BadInput: --set without a TARGET or not NAME=VALUE, or several checkpoints.
+    """
+    from resonnx_export.user_code.objects import read_arguments
+    from resonnx_export.user_code.opened import Code
+
+    if target is None:
+        if arguments:
+            raise BadInput("--set is for the code of --module")
+        return None
+    if len(checkpoint) > 1:
+        raise BadInput(f"a module takes one checkpoint; {len(checkpoint)} were given")
+    code = Code(target, read_arguments(arguments or ()), checkpoint[0] if checkpoint else None)
+    typer.echo(f"resonnx-export: this runs the code of {target}, with your permissions", err=True)
+    return code

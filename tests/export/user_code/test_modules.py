@@ -1,0 +1,254 @@
+"""`resonnx-export module`: user's classes, functions, instances and programs, equal to what they answer in PyTorch."""
+
+import importlib
+import sys
+import warnings
+from pathlib import Path
+
+import pytest
+import torch
+from resonnx_proto.v1 import manifest_pb2 as pb
+from resonnx_server.runtime.model_files.manifest import read_version
+from torch import nn
+
+from ..checkpoints import hostile
+from ..layouts.classifier_sources import randomise
+from .conftest import assert_equal_to, net, run
+
+
+def module(target: object, labels: Path | None, tmp_path: Path, *options: object, size: object = 32):  # type: ignore[no-untyped-def]
+    named = ("--labels", labels) if labels else ()
+    sized = ("--size", size) if size else ()
+    common = ("--repository", tmp_path / "models", "--name", "m", "--no-allow-reduced")
+    return run("module", target, *named, *sized, *common, *options)
+
+
+def save_program(made: nn.Module, example: torch.Tensor, path: Path) -> None:
+    """Save as a TorchScript or torch.export program, by the file's name."""
+    if path.suffix == ".pt2":
+        torch.export.save(torch.export.export(made, (example,)), path)
+        return
+    # Tracing warns of the sizes that GroupNorm looks at, and both of their age.
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        (torch.jit.trace(made, example) if path.stem == "traced" else torch.jit.script(made)).save(str(path))
+
+
+def test_a_class_with_a_checkpoint_of_lightning(code: Path, labels: Path, tmp_path: Path) -> None:
+    made = net(code, width=16)
+    wrapped = {f"model._orig_mod.{key}": value for key, value in made.state_dict().items()}
+    torch.save(
+        {
+            "state_dict": wrapped | {"criterion.weight": torch.ones(5)},
+            "optimizer_states": [{"exp_avg": torch.zeros(3)}],
+        },
+        tmp_path / "m.ckpt",
+    )
+    done = module(
+        f"{code}:Net", labels, tmp_path, "--checkpoint", tmp_path / "m.ckpt", "--set", "width=16", size="48x32"
+    )
+    assert done.exit_code == 0, done.output
+    assert done.stderr.count("runs the code of") == 1
+    assert "criterion.weight" in done.stdout
+    folder = tmp_path / "models" / "m" / "1"
+    assert_equal_to(folder, made)
+    manifest = read_version(folder).manifest
+    assert manifest.verified_against == pb.REFERENCE_USER_CODE
+    assert (manifest.source.layout, manifest.source.architecture) == ("module", "Net")
+    assert list(manifest.source.file_names) == ["m.ckpt"]
+    assert {each.name for each in manifest.assumptions} == {"resizing", "normalisation", "channel-order", "scale"}
+    again = run("verify", folder, "--module", f"{code}:Net", "--checkpoint", tmp_path / "m.ckpt", "--set", "width=16")
+    assert again.exit_code == 0, again.output
+    assert "equal to PyTorch's" in again.stdout
+    without = run("verify", folder, "--checkpoint", tmp_path / "m.ckpt")
+    assert without.exit_code == 2
+    assert "--module" in without.stderr
+    torch.save(net(code, seed=1, width=16).state_dict(), tmp_path / "other.pth")
+    other = ("verify", folder, "--module", f"{code}:Net", "--checkpoint", tmp_path / "other.pth", "--set", "width=16")
+    assert "other files" in run(*other).stderr
+
+
+@pytest.mark.parametrize("attribute", ["make", "NET"])
+def test_a_function_and_an_instance(
+    attribute: str, code: Path, labels: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(code.parent)
+    checkpoint: tuple[object, ...] = ()
+    if attribute == "make":
+        torch.save(net(code).state_dict(), tmp_path / "w.pth")
+        checkpoint = ("--checkpoint", tmp_path / "w.pth", "--set", "dropout=0.1")
+    done = module(f"net:{attribute}", labels, tmp_path, *checkpoint)
+    assert done.exit_code == 0, done.output
+    assert_equal_to(tmp_path / "models" / "m" / "1", net(code, seed=0 if attribute == "make" else 3))
+
+
+def test_grey_pictures(code: Path, labels: Path, tmp_path: Path) -> None:
+    torch.save(net(code, channels=1).state_dict(), tmp_path / "w.pth")
+    given = ("--checkpoint", tmp_path / "w.pth", "--set", "channels=1", "--mean", 0.5, "--std", 0.5)
+    done = module(f"{code}:Net", labels, tmp_path, *given)
+    assert done.exit_code == 0, done.output
+    assert_equal_to(tmp_path / "models" / "m" / "1", net(code, channels=1), grey=True)
+
+
+@pytest.mark.parametrize("kind", ["traced.pt", "scripted.pt", "program.pt2"])
+def test_programs(kind: str, code: Path, labels: Path, tmp_path: Path) -> None:
+    made, example, path = net(code), torch.zeros(1, 3, 40, 32), tmp_path / kind
+    if kind == "scripted.pt":
+        made = randomise(
+            nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.AvgPool2d(30), nn.Flatten(), nn.Linear(16, 5))
+        )
+    save_program(made, example, path)
+    done = module(path, labels, tmp_path, size=None if kind == "program.pt2" else "40x32")
+    if kind == "scripted.pt":
+        assert "--size changes it" in done.stderr
+        done = module(path, labels, tmp_path, size="32x64")
+    assert done.exit_code == 0, done.output
+    manifest = read_version(tmp_path / "models" / "m" / "1").manifest
+    assert_equal_to(tmp_path / "models" / "m" / "1", made)
+    if kind == "program.pt2":
+        assert (manifest.input.height, manifest.input.width) == (40, 32)
+    refused = module(path, labels, tmp_path, "--checkpoint", path)
+    assert "leave --checkpoint" in refused.stderr
+
+
+def test_a_program_with_loops_is_refused(code: Path, labels: Path, tmp_path: Path) -> None:
+    """Scripted GroupNorm loops over its sizes."""
+    save_program(net(code), torch.zeros(1, 3, 32, 32), tmp_path / "scripted.pt")
+    refused = module(tmp_path / "scripted.pt", labels, tmp_path)
+    assert refused.exit_code == 2
+    assert "give the Python class that it was made from" in refused.stderr
+
+
+FAULTY = {
+    "no_attribute": ("", "net:Gone", "no attribute 'Gone'; it has"),
+    "no_module": ("", "gone_package:Net", "ModuleNotFoundError"),
+    "no_file": ("", "gone.py:Net", "no file"),
+    "file_alone": ("", "net.py", "net.py:Class"),
+    "no_target": ("", "Net", "package.module:attribute"),
+    "raises_at_import": (
+        "raise ValueError('three\\nlines\\nhere')",
+        "net:Net",
+        "ValueError: three; lines (net.py, line",
+    ),
+    "ends_at_import": ("import sys\nsys.exit(3)", "net:Net", "ended the process (exit 3)"),
+    "raises_in_forward": ("Net.forward = lambda self, x: x.cuda_gone", "net:Net", "cuda_gone"),
+    "wrong_argument": ("def broken(classes): return Net(widht=3)", "net:broken", "classes"),
+    "no_module_returned": ("def nothing(): return 3", "net:nothing", "returned a int"),
+    "a_number": ("N = 3", "net:N", "a torch.nn.Module, its class or a function is needed"),
+    "random_in_eval": (
+        "Net.forward = lambda s, x: s.head(nn.functional.dropout(s.stem(x).mean((2, 3))))",
+        "net:Net",
+        "each call",
+    ),
+    "softmax_inside": (
+        "f = Net.forward\nNet.forward = lambda s, x: f(s, x).softmax(1)",
+        "net:Net",
+        "--activation none",
+    ),
+    "two_heads": (
+        "f = Net.forward\nNet.forward = lambda s, x: {'age': f(s, x), 'sex': f(s, x)}",
+        "net:Net",
+        "2 outputs of 5 classes: a dict with age [2, 5], sex [2, 5]",
+    ),
+    "a_map": ("Net.forward = lambda s, x: s.stem(x)", "net:Net", "a tensor [2, 8, 16, 16]"),
+    "data_dependent": (
+        "f = Net.forward\nNet.forward = lambda s, x: f(s, x) if bool((x.sum() > 0)) else f(s, -x)",
+        "net:Net",
+        "cannot be traced",
+    ),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTY)
+def test_faults_end_in_one_line(
+    fault: str, code: Path, labels: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    added, target, said = FAULTY[fault]
+    code.write_text(f"{code.read_text()}\n{added}\n")
+    monkeypatch.chdir(code.parent)
+    refused = module(target, labels, tmp_path)
+    assert refused.exit_code == 2, refused.output
+    # One line tells that the code runs, one what is wrong.
+    lines = [line for line in refused.stderr.splitlines() if line.startswith("resonnx-export: ")]
+    assert len(lines) == 2
+    assert said in lines[1]
+    assert not (tmp_path / "models").exists()
+
+
+def test_objects_with_logits_and_tuples(code: Path, labels: Path, tmp_path: Path) -> None:
+    code.write_text(
+        code.read_text()
+        + "from collections import namedtuple\nOut = namedtuple('Out', ['logits', 'aux'])\n"
+        + "class Named(Net):\n    def forward(self, x):\n        y = super().forward(x)\n        return Out(y, 2 * y)\n"
+        + "class Pair(Net):\n    def forward(self, x):\n        return self.stem(x).mean((2, 3)), super().forward(x)\n"
+    )
+    torch.save(net(code).state_dict(), tmp_path / "w.pth")
+    for version, name in enumerate(("Named", "Pair"), start=1):
+        done = module(f"{code}:{name}", labels, tmp_path, "--checkpoint", tmp_path / "w.pth")
+        assert done.exit_code == 0, done.output
+        assert_equal_to(tmp_path / "models" / "m" / str(version), net(code))
+
+
+def test_checkpoints_that_do_not_fit(code: Path, labels: Path, tmp_path: Path) -> None:
+    state = net(code).state_dict()
+    for name, changed, said in (
+        ("missing", {k: v for k, v in state.items() if k != "head.bias"}, "missing: head.bias"),
+        ("unexpected", state | {"neck.weight": torch.ones(3)}, "unexpected: neck.weight"),
+        ("shape", state | {"head.bias": torch.ones(9)}, "head.bias (expected [5], found [9])"),
+        ("nothing", {"epoch": 3}, "no tensors"),
+    ):
+        torch.save(changed, tmp_path / f"{name}.pth")
+        refused = module(f"{code}:Net", labels, tmp_path, "--checkpoint", tmp_path / f"{name}.pth")
+        assert refused.exit_code == 2, refused.output
+        assert said in refused.stderr
+
+
+def test_no_other_command_runs_code(code: Path, labels: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The pickles name a module that is on sys.path and leaves a mark when it is imported."""
+    marker = tmp_path / "ran"
+    trap = code.with_name("trap.py")
+    trap.write_text(code.read_text() + f"\nimport pathlib\npathlib.Path({str(marker)!r}).touch()\n")
+    whole, beside = tmp_path / "whole.pth", tmp_path / "beside.pth"
+    monkeypatch.syspath_prepend(code.parent)
+    made = importlib.import_module("trap").Net(5).eval()
+    torch.save(made, whole)
+    torch.save({"model": made, "state_dict": made.state_dict()}, beside)
+    marker.unlink()
+    del sys.modules["trap"]
+    words = tmp_path / "words.txt"
+    words.write_text("<pad>\n<start>\n<end>\n<unk>\na\n")
+    common = ("--repository", tmp_path / "models", "--name", "m")
+    for file in (whole, beside):
+        run("inspect", file)
+        assert run("classifier", file, "--labels", labels, *common).exit_code == 2
+        assert run("captioner", file, "--vocab", words, *common).exit_code == 2
+    # The weights alone are read from it, beside the code that the command line names.
+    done = module(f"{code}:Net", labels, tmp_path, "--checkpoint", whole)
+    assert done.exit_code == 0, done.output
+    assert not marker.exists()
+    assert "trap" not in sys.modules
+    assert_equal_to(tmp_path / "models" / "m" / "1", made)
+
+
+def test_hostile_checkpoints(code: Path, labels: Path, tmp_path: Path) -> None:
+    path, marker = tmp_path / "w.pth", tmp_path / "ran"
+    for called in ("os.system", "posix.system", "subprocess.check_output", "builtins.eval"):
+        command = f"open({str(marker)!r}, 'w')" if called == "builtins.eval" else f"touch {marker}"
+        path.write_bytes(hostile.archive(hostile.state_dict(hostile.call(called, hostile.text(command)))))
+        refused = module(f"{code}:Net", labels, tmp_path, "--checkpoint", path)
+        assert refused.exit_code == 2, refused.output
+        assert "no tensors" in refused.stderr
+    assert not marker.exists()
+
+
+def test_group_norm(tmp_path: Path) -> None:
+    """A scaled first convolution is normalised away: the damaged copy is another."""
+    from resonnx_export.module import export_module
+    from resonnx_export.options import Target
+
+    torch.manual_seed(0)
+    body = nn.Sequential(nn.Conv2d(3, 8, 3), nn.GroupNorm(2, 8), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    made = nn.Sequential(*body, nn.Linear(8, 5)).eval()
+    exported = export_module(made, torch.randn(2, 3, 20, 16), list("abcde"), Target(tmp_path / "m", "gn"))
+    assert exported.manifest.parity.damaged_copy_rejected
+    assert_equal_to(exported.folder, made)
