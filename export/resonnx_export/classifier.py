@@ -8,7 +8,11 @@ from typing import Final
 from PIL import Image
 from resonnx_proto.v1 import manifest_pb2 as pb
 from resonnx_server.runtime.model_files.manifest import CLASSIFIER_FILE
+from torch import nn
 
+from resonnx_export.answers.agreement import require_agreement
+from resonnx_export.answers.recorded import Answers
+from resonnx_export.answers.subject import classifier_subject
 from resonnx_export.checkpoints.files import SourceFile
 from resonnx_export.errors import BadInput
 from resonnx_export.graphs.trace import trace_classifier
@@ -28,8 +32,9 @@ from resonnx_export.publish.package import Exported
 from resonnx_export.report.page import Result
 from resonnx_export.sources.recorded import Recorded
 from resonnx_export.sources.source import read_source, recognise_source
+from resonnx_export.tasks.answers import require_answers
 
-# How many stages export_classifier has.
+# How many stages export_classifier has without answers to compare with.
 STAGES: Final = 6 + finishing.STAGES
 _MEASURED_PICTURES: Final = 8
 _SEED: Final = 2000
@@ -49,6 +54,7 @@ class ClassifierSettings:
         stride_in_1x1: As recognise_classifier's.
         notes: Lines for the user about the settings, such as the form of a file with labels.
         assume: Values of properties of the network by name, as recognise_classifier's.
+        expect: Answers of the user's own model, which the export must give.
     """
 
     input: pb.ImageInput | RecipeChoice
@@ -60,6 +66,12 @@ class ClassifierSettings:
     stride_in_1x1: bool = False
     notes: tuple[str, ...] = ()
     assume: Mapping[str, str] = field(default_factory=dict)
+    expect: Answers | None = None
+
+
+def stages(settings: ClassifierSettings) -> int:
+    """Return how many stages export_classifier has."""
+    return STAGES + (settings.expect is not None)
 
 
 def export_classifier(file: Path, settings: ClassifierSettings, target: Target, progress: Progress) -> Exported:
@@ -67,13 +79,19 @@ def export_classifier(file: Path, settings: ClassifierSettings, target: Target, 
 
     Raises:
         BadInput: The checkpoint, the settings or the target; nothing was written.
-        ParityFailed: The export differs from the checkpoint; nothing was written.
+        ParityFailed: The export differs from the checkpoint or the user's answers; nothing was written.
     """
     package.plan(target)
     progress(f"reading {file.name}")
     source = read_source(file)
     settings = with_recorded(settings, source.recorded)
     recognised = recognise_source(source, assume=settings.assume, stride_in_1x1=settings.stride_in_1x1)
+    stated = {**settings.assume, "stride-in": "1x1"} if settings.stride_in_1x1 else settings.assume
+
+    def rebuild(values: Mapping[str, str]) -> nn.Module:
+        return recognise_source(source, assume={**stated, **values}).network
+
+    recognised = replace(recognised, rebuild=rebuild)
     return export_recognised(recognised, source.files, settings, target, progress)
 
 
@@ -102,6 +120,7 @@ def export_recognised(
     folder = package.plan(target)
     network, labels = _checked(recognised, settings)
     recipe, notes = settings.input, settings.notes + recognised.notes
+    of_network = recognised.assumptions
     if isinstance(recipe, RecipeChoice):
         recipe, chosen, assumptions = recipe.for_layout(recognised.layout)
         notes += (chosen,)
@@ -111,11 +130,16 @@ def export_recognised(
     spec = pb.ClassifierSpec(labels=labels, feature_size=network.feature_size, activation=activation)
     manifest = new_manifest(recognised, files, recipe, spec)
     storage = settings.storage(recipe, labels) if settings.storage else None
+    if settings.expect is not None:
+        subject = classifier_subject(network, recipe, of_network, recognised.rebuild)
+        notes += require_agreement(subject, settings.expect, progress)
 
     progress("tracing")
     graphs = {CLASSIFIER_FILE: trace_classifier(network, recipe, spec.activation)}
     proof = prove_classifier(graphs, network, manifest, settings.samples, progress)
     manifest.parity.CopyFrom(proof.report)
+    if settings.expect is not None:
+        require_answers(graphs, manifest, settings.expect)
     comparison = proof.comparison
     if storage is not None:
         quantised = quantise_classifier(graphs[CLASSIFIER_FILE], network, manifest, storage, progress)

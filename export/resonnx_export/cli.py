@@ -5,21 +5,21 @@ input. Errors are one line on stderr.
 """
 
 import os
-import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from typer.core import TyperGroup
 
 from resonnx_export.commands.demo import demo
+from resonnx_export.commands.group import Commands
 from resonnx_export.commands.module import SetArguments, module, wanted_code
-from resonnx_export.errors import BadInput, ExportError, ParityFailed
+from resonnx_export.errors import BadInput
 from resonnx_export.options import (
     Activation,
     AllowReduced,
     Assume,
     DecoderPrecision,
+    Expect,
     Labels,
     Quantisation,
     Samples,
@@ -37,30 +37,8 @@ from resonnx_export.special_tokens import SpecialTokens
 if TYPE_CHECKING:
     from resonnx_export.publish.package import Exported
 
-_PARITY_FAILED = 1
-_BAD_INPUT = 2
-_LONGEST_MESSAGE = 2000
-
-
-class _Commands(TyperGroup):
-    """Ends a command that raised with one line on stderr and the exit code of the error."""
-
-    def invoke(self, ctx: Any) -> Any:
-        try:
-            return super().invoke(ctx)
-        except (ExportError, OSError) as error:
-            print(f"resonnx-export: {_printable(str(error))}", file=sys.stderr)
-            raise typer.Exit(_PARITY_FAILED if isinstance(error, ParityFailed) else _BAD_INPUT) from None
-
-
-def _printable(message: str) -> str:
-    """Return one line of bounded length: messages quote names from files, which may hold anything."""
-    line = "".join(character if character.isprintable() else "�" for character in message)
-    return line if len(line) <= _LONGEST_MESSAGE else f"{line[:_LONGEST_MESSAGE]}..."
-
-
 app = typer.Typer(
-    cls=_Commands,
+    cls=Commands,
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -101,6 +79,7 @@ def classifier(
     assume: Assume = None,
     allow_reduced: AllowReduced = True,
     pictures: Samples = None,
+    expect: Expect = None,
     max_accuracy_drop: Annotated[
         float,
         typer.Option(
@@ -112,8 +91,9 @@ def classifier(
     ] = 0.5,
 ) -> None:
     """Export a ResNet classifier. --size, --mean and the like override --recipe."""
+    from resonnx_export.answers.recorded import read_answers
     from resonnx_export.class_names.files import read_class_names
-    from resonnx_export.classifier import STAGES, ClassifierSettings, export_classifier
+    from resonnx_export.classifier import ClassifierSettings, export_classifier, stages
     from resonnx_export.pictures.calibration import read_samples
     from resonnx_export.precision.guard import Limits
     from resonnx_export.precision.trunk import choose_storage
@@ -132,8 +112,9 @@ def classifier(
         stride_in_1x1,
         notes=named.notes if named else (),
         assume=read_assume(assume or ()),
+        expect=read_answers(expect) if expect else None,
     )
-    with progress_bar(target.name, STAGES) as progress:
+    with progress_bar(target.name, stages(settings)) as progress:
         exported = export_classifier(checkpoint, settings, target, progress)
     _print_summary(exported)
 
@@ -236,11 +217,14 @@ def verify(
         typer.Option(metavar="TARGET", help="The code it was exported from, as for `module`; this runs YOUR code."),
     ] = None,
     arguments: SetArguments = None,
+    expect: Expect = None,
 ) -> None:
     """Check a version again: checksums, golden examples on each installed execution provider, and its checkpoint."""
+    from resonnx_export.answers.recorded import read_answers
     from resonnx_export.verification import verify_version
 
-    for line in verify_version(folder, checkpoint or (), wanted_code(module, arguments, checkpoint or ())):
+    code = wanted_code(module, arguments, checkpoint or ())
+    for line in verify_version(folder, checkpoint or (), code, read_answers(expect) if expect else None):
         typer.echo(line)
 
 

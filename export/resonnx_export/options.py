@@ -111,6 +111,16 @@ def read_assume(given: Sequence[str]) -> dict[str, str]:
     return values
 
 
+Expect = Annotated[
+    Path | None,
+    typer.Option(
+        "--expect",
+        metavar="FILE",
+        help="Answers of your own model (see `record`) that the exported model must give.",
+    ),
+]
+
+
 def _print_version(wanted: bool) -> None:
     if wanted:
         typer.echo(f"resonnx-export {__version__}")

@@ -9,6 +9,8 @@ from resonnx_server.errors import ModelRefused
 from resonnx_server.runtime.model_files.golden_examples import Golden, check_recipe, parse_golden
 from resonnx_server.runtime.model_files.manifest import GOLDEN, SUMS, VersionFiles, onnx_files, read_version
 
+from resonnx_export.answers.pictures import pixels_of, preprocessing_note
+from resonnx_export.answers.recorded import Answers
 from resonnx_export.assumptions.telling import assumption_lines, headline
 from resonnx_export.checkpoints.files import SourceFile
 from resonnx_export.errors import BadInput, ParityFailed
@@ -20,16 +22,21 @@ from resonnx_export.options import Activation
 from resonnx_export.publish.package import versions
 from resonnx_export.publish.providers import verified_runs
 from resonnx_export.tasks import task_of
+from resonnx_export.tasks.answers import judge_graphs
 from resonnx_export.user_code.opened import Code, open_code
 
 
-def verify_version(folder: Path, checkpoint: Sequence[Path], code: Code | None = None) -> Iterator[str]:
+def verify_version(
+    folder: Path, checkpoint: Sequence[Path], code: Code | None = None, expect: Answers | None = None
+) -> Iterator[str]:
     """Check a version's folder, MODELS/NAME/VERSION, and yield a line for each check that passes.
 
-    With the checkpoint's files, also compare with PyTorch; with `code`, with the user's module, whose code runs.
+    With the checkpoint's files, also compare with PyTorch; with `code`, with the user's module, whose code runs; with
+    answers of the user's own model, with those.
 
     Raises:
-        BadInput: The folder is damaged or not an export, or the checkpoint is not the one that it was made from.
+        BadInput: The folder is damaged or not an export, the checkpoint is not the one that it was made from, or the
+            answers are not for such a model.
         ParityFailed: Its predictions are not within its bounds.
     """
     if (numbers := versions(folder)) and not (folder / SUMS).exists():
@@ -49,6 +56,8 @@ def verify_version(folder: Path, checkpoint: Sequence[Path], code: Code | None =
     for file in onnx_files(version.manifest):
         yield from _verify_providers(version, file, golden)
     yield from check_row_graphs(version.files)
+    if expect is not None:
+        yield from _compare_answers(version, expect)
     if checkpoint or code is not None:
         yield from _compare(version, golden, *_recognised(version.manifest, checkpoint, code))
 
@@ -83,6 +92,14 @@ def _verify_providers(version: VersionFiles, file: str, golden: Golden) -> Itera
     for run in runs:
         disagrees = "" if run.verdict.passed else "disagrees, so the server does not use it: "
         yield f"  {file} on {run.provider}: {disagrees}{run.verdict.detail}"
+
+
+def _compare_answers(version: VersionFiles, answers: Answers) -> Iterator[str]:
+    judged = judge_graphs(version.files, version.manifest, answers)
+    judged.require()
+    yield f"  {judged.check.name}: {judged.detail}"
+    if note := preprocessing_note(answers, pixels_of(answers, version.manifest.input), version.manifest.input):
+        yield f"  {note}"
 
 
 def _compare(

@@ -53,6 +53,7 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("checkpoints")
     network = random_network(replace(ARCHITECTURES["resnet18"], planes=8, num_classes=len(LABELS)), size=64)
     torch.save(network.state_dict(), folder / "resnet50.pth")
+    shutil.copy(ROOT / "tests/docs/my_code.py", folder)
     (folder / "imagenet.txt").write_text("\n".join(LABELS) + "\n")
     with seeded(), pytest.MonkeyPatch.context() as patch:
         # The size of the recipe, so that captions of such pictures vary.

@@ -28,4 +28,6 @@ def headline(manifest: pb.Manifest) -> str:
 
 def assumption_lines(manifest: pb.Manifest) -> Iterator[str]:
     """Yield a line for each assumption."""
-    yield from map(describe, manifest.assumptions)
+    confirmed = "confirmed" if manifest.verified_against == pb.REFERENCE_USER_ANSWERS else "given"
+    for assumption in manifest.assumptions:
+        yield describe(assumption, confirmed)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from resonnx_export.errors import BadInput
-from resonnx_export.options import Activation, AllowReduced, Labels, Quantisation, Samples, Target, grouped
+from resonnx_export.options import Activation, AllowReduced, Expect, Labels, Quantisation, Samples, Target, grouped
 from resonnx_export.pictures.recipe import InputChanges
 from resonnx_export.pictures.recipes import RecipeChoice, RecipeName
 
@@ -49,6 +49,7 @@ def module(
     ] = None,
     allow_reduced: AllowReduced = True,
     pictures: Samples = None,
+    expect: Expect = None,
     max_accuracy_drop: Annotated[
         float,
         typer.Option(
@@ -60,8 +61,9 @@ def module(
     ] = 0.5,
 ) -> None:
     """Export a classifier of any class by running YOUR code, with which the ONNX model is then compared."""
+    from resonnx_export.answers.recorded import read_answers
     from resonnx_export.class_names.files import read_class_names
-    from resonnx_export.classifier import STAGES, ClassifierSettings
+    from resonnx_export.classifier import ClassifierSettings, stages
     from resonnx_export.module import export_code
     from resonnx_export.pictures.calibration import read_samples
     from resonnx_export.precision.guard import Limits
@@ -82,8 +84,9 @@ def module(
         samples,
         activation,
         notes=named.notes if named else (),
+        expect=read_answers(expect) if expect else None,
     )
-    with progress_bar(target.name, STAGES) as progress:
+    with progress_bar(target.name, stages(settings)) as progress:
         exported = export_code(wanted, settings, target, progress)
     typer.echo("\n".join(summary_lines(exported)))
 

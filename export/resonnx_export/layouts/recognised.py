@@ -1,10 +1,10 @@
 """A recognised checkpoint: the result of layouts/classifiers.py and layouts/captioners/."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from resonnx_proto.v1 import manifest_pb2 as pb
-from torch import Tensor
+from torch import Tensor, nn
 
 from resonnx_export.assumptions.assumption import Assumption
 from resonnx_export.networks.detect import architecture_name, load_strict
@@ -23,6 +23,8 @@ class RecognisedCheckpoint:
         assumptions: Properties that the checkpoint does not record.
         reference: What the exported graphs are compared with: this network, which the exporter built from the
             checkpoint or the user's code.
+        rebuild: Returns the network with other values of the assumptions, by name, or raises BadInput; None if the
+            network is the user's own.
     """
 
     layout: str
@@ -32,6 +34,7 @@ class RecognisedCheckpoint:
     notes: tuple[str, ...] = ()
     assumptions: tuple[Assumption, ...] = ()
     reference: pb.Reference = pb.REFERENCE_OUR_READING
+    rebuild: Callable[[Mapping[str, str]], nn.Module] | None = None
 
     @property
     def parameters(self) -> int:

@@ -5,7 +5,7 @@ Shares no code with the graphs (graphs/trace.py) or the server's decoding (runti
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +15,7 @@ from resonnx_proto.v1 import manifest_pb2 as pb
 from resonnx_server.runtime.pictures.images import Pixels
 from torch import Tensor, nn
 
-from resonnx_export.networks.protocol import CaptionNetwork, Encoded
+from resonnx_export.networks.protocol import CaptionNetwork, Encoded, Stepped
 from resonnx_export.networks.resnet import ClassifierNetwork
 
 Float = npt.NDArray[np.float32]
@@ -101,8 +101,15 @@ def encode(network: CaptionNetwork, images: Pixels, recipe: pb.ImageInput) -> En
     return network.encode(normalise(images, recipe))
 
 
+class Stepping(Protocol):
+    """Has the steps of a CaptionNetwork."""
+
+    def step(self, token: Tensor, state: tuple[Tensor, ...], features: tuple[Tensor, ...]) -> Stepped:
+        """As CaptionNetwork.step."""
+
+
 @torch.no_grad()
-def caption(network: CaptionNetwork, encoded: Encoded, spec: pb.CaptionerSpec) -> list[Caption]:
+def caption(network: Stepping, encoded: Encoded, spec: pb.CaptionerSpec) -> list[Caption]:
     """Write the greedy captions of N encoded pictures, each until the end token or spec.max_tokens."""
     state, features, first = encoded
     token = torch.full((len(state[0]),), spec.start_id)

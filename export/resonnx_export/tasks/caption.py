@@ -15,6 +15,9 @@ from resonnx_server.runtime.model_files.manifest import DECODER_FILE, ENCODER_FI
 from resonnx_server.runtime.pictures.images import Pixels
 from resonnx_server.runtime.session import Session
 
+from resonnx_export.answers.captions import graph_captions, judge_words
+from resonnx_export.answers.judging import Judged
+from resonnx_export.answers.recorded import Answers
 from resonnx_export.checkpoints.files import SourceFile
 from resonnx_export.layouts.captioners import recognise_captioner
 from resonnx_export.layouts.captioners.picture_first import RESIDUAL
@@ -27,6 +30,7 @@ from resonnx_export.proof.captions import caption_batches, tokens_of
 from resonnx_export.proof.comparisons import prove_captioner, prove_decoder, prove_encoder
 from resonnx_export.proof.parity import open_session
 from resonnx_export.proof.predictions import CaptionerPredictions, Tokens
+from resonnx_export.proof.reference import Caption
 from resonnx_export.proof.timing import Run, step_run
 from resonnx_export.special_tokens import SpecialTokens
 from resonnx_export.tasks.task import Files, Task
@@ -149,6 +153,10 @@ def _words(tokens: Tokens, spec: pb.CaptionerSpec) -> Sequence[str]:
     return [spec.vocabulary[token] for token in tokens.tolist() if token not in hidden]
 
 
+def _judge_answers(answers: Answers, captions: Sequence[Caption], manifest: pb.Manifest, bound: float) -> Judged:
+    return judge_words(answers, captions, manifest.captioner, least_bound=bound)
+
+
 CAPTION: Final = Task(
     name="caption",
     model="captioner",
@@ -166,4 +174,6 @@ CAPTION: Final = Task(
     summary=_summary,
     facts=_facts,
     prediction=_prediction,
+    answer=lambda graphs, manifest, pictures: graph_captions(graphs, pictures, manifest.captioner),
+    judge_answers=_judge_answers,
 )

@@ -12,7 +12,9 @@ from resonnx_server.runtime.graphs import ClassifierGraph
 from resonnx_server.runtime.model_files.golden_examples import Golden, Verdict, judge_logits
 from resonnx_server.runtime.model_files.manifest import CLASSIFIER_FILE
 
+from resonnx_export.answers.judging import judge_classes
 from resonnx_export.assumptions.reading import values_in
+from resonnx_export.assumptions.telling import ANSWERS
 from resonnx_export.checkpoints.files import SourceFile
 from resonnx_export.errors import BadInput
 from resonnx_export.layouts.classifiers import recognise_classifier
@@ -74,7 +76,8 @@ def _judge(graph: ClassifierGraph, manifest: pb.Manifest, golden: Golden, bound:
 
 
 def _summary(manifest: pb.Manifest) -> str:
-    logits = [check for check in manifest.parity.checks if "logits" in check.name]
+    checks = manifest.parity.checks
+    logits = [check for check in checks if "logits" in check.name and not check.name.startswith(ANSWERS)]
     greatest = max(check.max_abs_difference / max(check.max_abs_reference, 1e-30) for check in logits)
     return f"logits within {greatest:.1e} of max|reference|"
 
@@ -129,4 +132,6 @@ CLASSIFY: Final = Task(
     summary=_summary,
     facts=_facts,
     prediction=_prediction,
+    answer=lambda graph, manifest, pictures: graph.run(pictures)["logits"],
+    judge_answers=lambda answers, logits, manifest, bound: judge_classes(answers, logits, least_bound=bound),
 )

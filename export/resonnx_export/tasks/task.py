@@ -11,6 +11,8 @@ from resonnx_server.runtime.model_files.golden_examples import Golden, Verdict
 from resonnx_server.runtime.pictures.images import Pixels
 from resonnx_server.runtime.session import Session
 
+from resonnx_export.answers.judging import Judged
+from resonnx_export.answers.recorded import Answers
 from resonnx_export.checkpoints.files import SourceFile
 from resonnx_export.proof.comparisons import Proof
 from resonnx_export.proof.timing import Run
@@ -39,6 +41,9 @@ class Task:
         summary: The result of the comparison with PyTorch in one phrase.
         facts: Terms and descriptions of the spec, for the report.
         prediction: Both predictions for the picture in a row, as the variables of the template prediction_NAME.html.
+        answer: The graphs' outputs for pictures uint8 [N,H,W,3], to be compared with the user's answers.
+        judge_answers: Compares outputs (of `answer`, or of the network) with the user's answers, within a bound of
+            max|answer| if that is wider than theirs; raises BadInput if they are not answers of such a model.
     """
 
     name: str
@@ -57,3 +62,5 @@ class Task:
     summary: Callable[[pb.Manifest], str]
     facts: Callable[[pb.Manifest], Iterator[tuple[str, str]]]
     prediction: Callable[[Any, pb.Manifest, int], Mapping[str, Any]]
+    answer: Callable[[Any, pb.Manifest, Pixels], Any]
+    judge_answers: Callable[[Answers, Any, pb.Manifest, float], Judged]

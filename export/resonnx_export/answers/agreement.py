@@ -1,0 +1,63 @@
+"""Requires that a network gives the user's answers; if not, says which other reading of its file does."""
+
+from resonnx_export.answers.judging import Judged
+from resonnx_export.answers.pictures import pixels_of, preprocessing_note
+from resonnx_export.answers.recorded import Answers
+from resonnx_export.answers.search import Searched, search
+from resonnx_export.answers.subject import Subject
+from resonnx_export.errors import ParityFailed
+from resonnx_export.progress import Progress
+
+
+class AnswersDiffer(ParityFailed):
+    """The network does not give the user's answers.
+
+    Attributes:
+        searched: The other readings that were tried.
+    """
+
+    def __init__(self, message: str, judged: Judged, searched: Searched) -> None:
+        super().__init__(message, judged.check)
+        self.searched = searched
+
+
+def require_agreement(subject: Subject, answers: Answers, progress: Progress) -> tuple[str, ...]:
+    """Compare a network with the user's answers, before it is traced.
+
+    Returns:
+        Lines for the user.
+
+    Raises:
+        BadInput: The answers are not for such a network or its input.
+        AnswersDiffer: The outputs differ; the message names the change of the reading that makes them agree, if any.
+    """
+    progress(f"your answers to {len(answers)} pictures")
+    pixels = pixels_of(answers, subject.recipe)
+    note = preprocessing_note(answers, pixels, subject.recipe)
+    judged = subject.judge(answers, subject.predict(pixels, subject.recipe))
+    if not judged.passed:
+        searched = search(subject, answers, progress)
+        difference = f"the network does not give your answers in {answers.name}: {judged.detail}"
+        details = "; ".join(filter(None, (difference, note, _explanation(subject, answers, searched))))
+        raise AnswersDiffer(details, judged, searched)
+    notes = [f"your answers: {answers}, {judged.detail}"]
+    if note:
+        notes.append(note)
+    if answers.ignored:
+        shown = ", ".join(name[:32] for name in answers.ignored[:4])
+        notes.append(f"{answers.name}: arrays that are not read: {shown}")
+    return tuple(notes)
+
+
+def _explanation(subject: Subject, answers: Answers, searched: Searched) -> str:
+    if searched.change is not None and searched.judged is not None:
+        return f"with {searched.change.typed} it does ({searched.judged.detail}); nothing was written"
+    missing = "" if searched.complete else "; not all pairs were tried, as that took too long"
+    lines = [f"none of {searched.tried} other readings does (one or two other values of what was assumed{missing})"]
+    if subject.rebuild is not None:
+        lines.append("if the recorded model is this checkpoint's, export it from its code: resonnx-export module")
+    if answers.exact and not (answers.device and answers.dtype):
+        lines.append(
+            "the file does not say how it was recorded; for a GPU or reduced precision, add device and dtype to it"
+        )
+    return "; ".join(lines)

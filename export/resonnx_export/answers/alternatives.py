@@ -1,0 +1,119 @@
+"""Single changes of a reading: another value of an assumption about the network, or another preprocessing."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, Final, get_args
+
+from resonnx_proto.v1 import manifest_pb2 as pb
+
+from resonnx_export.assumptions.assumption import Assumption
+from resonnx_export.errors import BadInput
+from resonnx_export.pictures.recipe import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    ChannelOrder,
+    FilterName,
+    InputChanges,
+    PixelScale,
+    channel_order,
+    parts,
+)
+
+_CAFFE_RGB: Final = (123.68, 116.779, 103.939)
+# Scale, mean and deviation of common training code; the last two normalise pixels that were not divided by 255.
+_NORMALISATIONS: Final[Sequence[tuple[PixelScale, Sequence[float], Sequence[float]]]] = (
+    ("1", IMAGENET_MEAN, IMAGENET_STD),
+    ("1", (0.0,) * 3, (1.0,) * 3),
+    ("1", (0.5,) * 3, (0.5,) * 3),
+    ("1", (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)),
+    ("1", (0.4914, 0.4822, 0.4465), (0.247, 0.2435, 0.2616)),
+    ("1", (0.5071, 0.4867, 0.4408), (0.2675, 0.2565, 0.2761)),
+    ("1", (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)),
+    ("1", IMAGENET_MEAN, (1.0,) * 3),
+    ("255", (0.0,) * 3, (1.0,) * 3),
+    ("255", _CAFFE_RGB, (1.0,) * 3),
+    ("255", _CAFFE_RGB[::-1], (1.0,) * 3),
+    ("255", (127.5,) * 3, (1.0,) * 3),
+    ("255", (127.5,) * 3, (128.0,) * 3),
+    ("255", IMAGENET_MEAN, IMAGENET_STD),
+    ("255", (0.5,) * 3, (0.5,) * 3),
+)
+# The input's longer side as a share of the resized short side.
+_CROPS: Final = (1.0, 0.875, 0.95, 0.9)
+# torchvision's second weights: 232 for 224.
+_SECOND_WEIGHTS: Final = 224 / 232
+
+
+@dataclass(frozen=True)
+class Change:
+    """One change.
+
+    Attributes:
+        axis: What it changes; a reading has one change of an axis.
+        typed: The option that makes it.
+        values: Other values of the network's assumptions, by name.
+        input: Changes of the recipe.
+    """
+
+    axis: str
+    typed: str
+    values: dict[str, str] = field(default_factory=dict)
+    input: InputChanges = field(default_factory=InputChanges)
+
+    def joined(self, other: "Change") -> "Change":
+        """Return both changes as one."""
+        mine = {each.name: getattr(self.input, each.name) for each in fields(self.input)}
+        changed: dict[str, Any] = {name: value for name, value in mine.items() if value not in (None, False)}
+        return Change(
+            f"{self.axis} and {other.axis}",
+            f"{self.typed} {other.typed}",
+            self.values | other.values,
+            replace(other.input, **changed),
+        )
+
+
+def network_changes(assumptions: Sequence[Assumption]) -> Iterator[Change]:
+    """Yield a change for each other value of each assumption about a network."""
+    for assumption in assumptions:
+        for value in assumption.alternatives:
+            yield Change(assumption.name, _typed(assumption, value), {assumption.name: value})
+
+
+def _typed(assumption: Assumption, value: str) -> str:
+    if "VALUE" in assumption.option:
+        return assumption.option.replace("VALUE", value)
+    return f"without {assumption.option}" if assumption.confirmed else assumption.option
+
+
+def picture_changes(recipe: pb.ImageInput, *, files: bool) -> Iterator[Change]:
+    """Yield changes of the normalisation, and for picture `files` also of the resizing."""
+    ours = parts(recipe)
+    order: ChannelOrder = "rgb" if channel_order(recipe) == "bgr" else "bgr"
+    candidates = [("channel order", f"--channel-order {order}", InputChanges(channel_order=order))]
+    for scale, mean, std in _NORMALISATIONS:
+        typed = f"--scale {scale} --mean {_numbers(mean)} --std {_numbers(std)}"
+        candidates.append(("normalisation", typed, InputChanges(scale=scale, mean=mean, std=std)))
+    if files:
+        longest = max(recipe.height, recipe.width)
+        sides = sorted({int(longest / crop) for crop in _CROPS} | {round(longest / _SECOND_WEIGHTS)})
+        candidates += [
+            ("resize", f"--resize-short-side {side}", InputChanges(resize_short_side=side)) for side in sides
+        ]
+        candidates.append(("resize", "--stretch", InputChanges(stretch=True)))
+        candidates += [
+            ("filter", f"--filter {name}", InputChanges(resize_filter=name)) for name in get_args(FilterName)
+        ]
+        candidates.append(("EXIF orientation", "--exif-orientation apply", InputChanges(exif_orientation="apply")))
+    seen = [ours]
+    for axis, typed, changes in candidates:
+        try:
+            changed = parts(changes.apply(recipe))
+        except BadInput:
+            continue
+        if changed not in seen:
+            seen.append(changed)
+            yield Change(axis, typed, input=changes)
+
+
+def _numbers(values: Sequence[float]) -> str:
+    return ",".join(f"{number:g}" for number in values)

@@ -1,0 +1,77 @@
+"""The network's pixels for recorded pictures, and their difference from the user's own preprocessing."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from resonnx_proto.v1 import manifest_pb2 as pb
+from resonnx_server.errors import BadImage
+from resonnx_server.runtime.pictures.images import Pixels, load
+from resonnx_server.runtime.pictures.options import PictureOptions
+
+from resonnx_export.answers.recorded import Answers
+from resonnx_export.errors import BadInput
+from resonnx_export.pictures.recipe import Size, pixel_scale, training_pixels
+from resonnx_export.proof.reference import normalise, normalise_grey
+
+
+def pixels_of(answers: Answers, recipe: pb.ImageInput) -> Pixels:
+    """Return uint8 [N,H,W,3]: the recorded pixels, or the recorded files as a server decodes and resizes them.
+
+    Raises:
+        BadInput: The pixels are not of the recipe's size, or a file cannot be decoded.
+    """
+    size = Size(recipe.height, recipe.width)
+    if answers.pixels is not None:
+        found = Size(*answers.pixels.shape[1:3])
+        if found != size:
+            given = f"{found.height}" if found.height == found.width else f"{found.height}x{found.width}"
+            raise BadInput(
+                f"{answers.name}: pixels are {found}, and the network's input is {size}; give --size {given}, or "
+                "record pixels of the input's size"
+            )
+        return answers.pixels
+    options = PictureOptions(recipe)
+    pixels = []
+    for number, file in enumerate(answers.images):
+        try:
+            pixels.append(load(file, options, f"{answers.name}: picture {number} of images"))
+        except BadImage as error:
+            raise BadInput(str(error)) from None
+    return np.stack(pixels)
+
+
+def preprocessing_note(answers: Answers, pixels: Pixels, recipe: pb.ImageInput) -> str:
+    """Describe how far `pixels` uint8 [N,H,W,3] of the recorded files are from the user's own; "" without files."""
+    if not answers.images:
+        return ""
+    if answers.inputs is None:
+        own = np.stack([training_pixels(file, recipe) for file in answers.images])
+        differences: Sequence[npt.NDArray[Any]] = [np.abs(pixels.astype(np.int16) - own)]
+        whose = "Pillow's"
+    elif answers.inputs.shape[2:] != pixels.shape[1:3]:
+        return (
+            f"your preprocessing made inputs of {Size(*answers.inputs.shape[2:])}, and the network's input is "
+            f"{Size(*pixels.shape[1:3])}"
+        )
+    else:
+        differences = _input_differences(answers, pixels, recipe)
+        whose = "your preprocessing's"
+    greatest = max(float(each.max()) for each in differences)
+    mean = sum(float(each.sum()) for each in differences) / sum(each.size for each in differences)
+    return f"pixels differ from {whose} by at most {greatest:.2g} of 255, {mean:.2g} on average"
+
+
+def _input_differences(answers: Answers, pixels: Pixels, recipe: pb.ImageInput) -> Sequence[npt.NDArray[Any]]:
+    """Return |difference| of each picture's input [C,H,W], in units of a pixel of 0 to 255."""
+    assert answers.inputs is not None
+    grey = answers.inputs.shape[1] == 1
+    std = np.array(recipe.std, np.float32)[: 1 if grey else 3, None, None]
+    unit = std if pixel_scale(recipe) == "255" else std * 255
+    rows = []
+    for row, recorded in enumerate(answers.inputs):
+        picture = pixels[row : row + 1]
+        ours = (normalise_grey(picture, recipe) if grey else normalise(picture, recipe)).numpy()[0]
+        rows.append(np.abs(ours - recorded) * unit)
+    return rows

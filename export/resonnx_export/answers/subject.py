@@ -1,0 +1,74 @@
+"""What is compared with answers: a network with its recipe, and the readings of the same file that differ from it."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import chain
+from typing import Any, Final
+
+import numpy as np
+from resonnx_proto.v1 import manifest_pb2 as pb
+from resonnx_server.runtime.pictures.images import Pixels
+from torch import nn
+
+from resonnx_export.answers.judging import Judged, judge_classes
+from resonnx_export.answers.recorded import Answers
+from resonnx_export.assumptions.assumption import Assumption
+from resonnx_export.networks.resnet import ClassifierNetwork
+from resonnx_export.proof import reference
+from resonnx_export.proof.reference import Float
+
+# The outputs of a network for pictures uint8 [N,H,W,3], preprocessed by a recipe: logits [N,K], or N captions.
+Predict = Callable[[Pixels, pb.ImageInput], Any]
+
+
+# Pictures that a network takes at once.
+_BATCH: Final = 8
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A network as it was read.
+
+    Attributes:
+        predict: Its outputs.
+        recipe: Its preprocessing.
+        judge: Compares outputs with answers.
+        assumptions: What the file does not record about the network.
+        rebuild: Returns the outputs of the network with other values of its assumptions, by name, or raises BadInput;
+            None if the network is the user's own.
+    """
+
+    predict: Predict
+    recipe: pb.ImageInput
+    judge: Callable[[Answers, Any], Judged]
+    assumptions: Sequence[Assumption] = ()
+    rebuild: Callable[[Mapping[str, str]], Predict] | None = None
+
+
+def in_batches(predict: Callable[[Pixels], Any], pixels: Pixels) -> Any:
+    """Return the outputs for pictures uint8 [N,H,W,3]: an array of rows, or a list, as `predict` returns."""
+    parts = [predict(pixels[start : start + _BATCH]) for start in range(0, len(pixels), _BATCH)]
+    return np.concatenate(parts) if isinstance(parts[0], np.ndarray) else list(chain.from_iterable(parts))
+
+
+def classifier_subject(
+    network: nn.Module,
+    recipe: pb.ImageInput,
+    assumptions: Sequence[Assumption] = (),
+    rebuild: Callable[[Mapping[str, str]], nn.Module] | None = None,
+) -> Subject:
+    """Return a classifier, compared by its logits; arguments as Subject's, with networks instead of their outputs."""
+
+    def predict(network: nn.Module, pixels: Pixels, recipe: pb.ImageInput) -> Float:
+        assert isinstance(network, ClassifierNetwork)
+        logits: Float = in_batches(lambda batch: reference.classify(network, batch, recipe).logits, pixels)
+        return logits
+
+    return Subject(
+        partial(predict, network),
+        recipe,
+        judge_classes,
+        assumptions,
+        None if rebuild is None else lambda values: partial(predict, rebuild(values)),
+    )

@@ -1,0 +1,31 @@
+"""The group of all commands: each error ends a command with one line on stderr and its exit code."""
+
+import sys
+from typing import Any, Final
+
+import typer
+from typer.core import TyperGroup
+
+from resonnx_export.errors import ExportError, ParityFailed
+
+_PARITY_FAILED: Final = 1
+_BAD_INPUT: Final = 2
+_LONGEST_MESSAGE: Final = 2000
+
+
+class Commands(TyperGroup):
+    """Ends a command that raised with one line on stderr and the exit code of the error."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run a command."""
+        try:
+            return super().invoke(ctx)
+        except (ExportError, OSError) as error:
+            print(f"resonnx-export: {_printable(str(error))}", file=sys.stderr)
+            raise typer.Exit(_PARITY_FAILED if isinstance(error, ParityFailed) else _BAD_INPUT) from None
+
+
+def _printable(message: str) -> str:
+    """Return one line of bounded length: messages quote names from files, which may hold anything."""
+    line = "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in message)
+    return line if len(line) <= _LONGEST_MESSAGE else f"{line[:_LONGEST_MESSAGE]}..."
