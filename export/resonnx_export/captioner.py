@@ -24,6 +24,7 @@ from resonnx_export.precision.rescored import rescore
 from resonnx_export.precision.trunk import StorageFor, quantise_encoder
 from resonnx_export.progress import Progress
 from resonnx_export.proof.comparisons import prove_captioner
+from resonnx_export.proof.drift import Rounding
 from resonnx_export.proof.golden_examples import captioner_golden
 from resonnx_export.publish import finishing, package
 from resonnx_export.publish.manifest import new_manifest
@@ -125,7 +126,7 @@ def export_captioner(
         notes += quantised.notes
     else:
         progress("golden examples")
-        golden = captioner_golden(network, recipe, spec, settings.samples)
+        golden = captioner_golden(network, recipe, spec, settings.samples, Rounding.of(proof.report.checks))
     if rescored is not None:
         examples = golden if storage is None else None
         compared, lines = quantise_decoder(

@@ -24,10 +24,10 @@ LABELS = tuple(f"class {i}" for i in range(7))
 
 
 @contextmanager
-def seeded() -> Iterator[None]:
+def seeded(seed: int = 0) -> Iterator[None]:
     """Make torch's random numbers the same each time, and leave its own as they were."""
     with torch.random.fork_rng():
-        torch.manual_seed(0)
+        torch.manual_seed(seed)
         yield
 
 

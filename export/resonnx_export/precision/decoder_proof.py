@@ -22,7 +22,8 @@ from resonnx_export.precision.rescored import scoring_weights
 from resonnx_export.proof import parity
 from resonnx_export.proof.captions import CaptionBatch, beam_captions, caption_batches, prove_captions, tokens_of
 from resonnx_export.proof.comparisons import step_cases
-from resonnx_export.proof.parity import Case, check_rows, compare, compare_case, open_session
+from resonnx_export.proof.drift import Rounding
+from resonnx_export.proof.parity import Case, check_rows, compare, compare_case, in_group, merged, open_session
 
 NAME: Final = f"{DECODER_FILE} in int8"
 _LOG_PROBS: Final = "log_probs"
@@ -77,14 +78,16 @@ def prove_rescored(
             copy was not refused.
         BadInput: It is no decoder of `rescore`.
     """
-    cases = step_cases(network, [batch.encoded for batch in batches], manifest.captioner)
+    cases = step_cases(batches)
     sessions = {optimise: open_session(decoder, optimise=optimise) for optimise in (True, False)}
     checks: list[pb.ParityCheck] = []
     for optimise, session in sessions.items():
         how = "optimised" if optimise else "not optimised"
         for case in cases:
-            checks += _compare_step(f"{NAME}, {case.name}, {how}", session, case)
-    checks += check_rows(NAME, sessions[True], cases[-1])
+            checks += in_group(case, _compare_step(f"{NAME}, {case.name}, {how}", session, case))
+    checks = merged([*checks, *check_rows(NAME, sessions[True], cases[-1])])
+    rounding = Rounding.of(checks, NAME)
+    batches = [batch.with_drift(network, manifest.captioner, rounding) for batch in batches]
     captions, decoded = prove_captions(
         f"{NAME}, captions",
         batches,

@@ -19,6 +19,7 @@ from resonnx_export.errors import ParityFailed
 from resonnx_export.networks.protocol import CaptionNetwork, Encoded
 from resonnx_export.networks.resnet import ClassifierNetwork
 from resonnx_export.proof import reference
+from resonnx_export.proof.drift import Rounding, permitted_drift
 from resonnx_export.proof.golden_examples import encoded_pictures, pack_golden
 from resonnx_export.proof.parity import open_session
 from resonnx_export.proof.predictions import (
@@ -166,7 +167,11 @@ class CaptionerJudge(Judge):
         ][:MAX_PICTURES]
         if not same:
             raise ParityFailed("no picture is captioned as PyTorch captions it, so there are no golden examples")
-        golden = pack_golden(pixels[same], [self._captions[row] for row in same], self._manifest.input, spec)
+        captions = [self._captions[row] for row in same]
+        encoded = reference.encode(self._network, pixels[same], self._manifest.input)
+        rounding = Rounding.of(self._manifest.parity.checks)
+        drift = permitted_drift(self._network, encoded, captions, spec, rounding)
+        golden = pack_golden(pixels[same], captions, drift, self._manifest.input, spec)
         return golden, judge_captions(golden, [sequences[row] for row in same], 1.0).deviation
 
     def _graphs(self, encoder: bytes) -> CaptionerGraphs:

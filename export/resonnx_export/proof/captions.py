@@ -1,7 +1,8 @@
 """Compares ONNX Runtime's captions with PyTorch's, word by word."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Final
 
 import numpy as np
 from PIL import Image
@@ -19,35 +20,57 @@ from resonnx_export.errors import ParityFailed
 from resonnx_export.networks.protocol import CaptionNetwork, Encoded
 from resonnx_export.pictures.synthetic import check_pictures, sample_rows
 from resonnx_export.proof import reference
-from resonnx_export.proof.parity import BATCH_SIZES, RTOL, compare
+from resonnx_export.proof.drift import Rounding, permitted_drift
+from resonnx_export.proof.parity import ATOL, BATCH_SIZES, RTOL
 from resonnx_export.proof.predictions import CaptionerPredictions, Pictures, Tokens
-from resonnx_export.proof.reference import Caption
+from resonnx_export.proof.reference import Caption, Float, StepTaken
+
+# Steps are compared at least so far, even if all captions end before.
+_LEAST_STEPS: Final = 4
 
 
 @dataclass(frozen=True)
 class CaptionBatch:
-    """Pictures uint8 [N,H,W,3], and PyTorch's encodings and greedy captions of them in float32."""
+    """Pictures uint8 [N,H,W,3], and PyTorch's encodings and greedy captions of them in float32.
+
+    Attributes:
+        steps: All that were taken.
+        drift: How far each word's log-probability may differ because of rounding, float32 [T] a caption; 0 until
+            `with_drift`.
+    """
 
     pictures: Pixels
     encoded: Encoded
     captions: Sequence[Caption]
+    steps: Sequence[StepTaken]
+    drift: Sequence[Float]
 
     def permuted(self) -> "CaptionBatch":
-        """Return the batch with its rows in another order, the same each time."""
+        """Return the batch with its rows in another order, the same each time, and no steps."""
         order = np.random.default_rng(0).permutation(len(self.pictures))
-        return CaptionBatch(self.pictures[order], self.encoded.rows(order), [self.captions[i] for i in order])
+        captions, drift = ([each[i] for i in order] for each in (self.captions, self.drift))
+        return CaptionBatch(self.pictures[order], self.encoded.rows(order), captions, (), drift)
+
+    def with_drift(self, network: CaptionNetwork, spec: pb.CaptionerSpec, rounding: Rounding) -> "CaptionBatch":
+        """Return the batch with the drift that the rounding explains."""
+        return replace(self, drift=permitted_drift(network, self.encoded, self.captions, spec, rounding))
+
+
+def caption_batch(network: CaptionNetwork, pictures: Pixels, manifest: pb.Manifest) -> CaptionBatch:
+    """Let PyTorch caption pictures uint8 [N,H,W,3]."""
+    encoded = reference.encode(network, pictures, manifest.input)
+    captions, steps = reference.decode(network, encoded, manifest.captioner, _LEAST_STEPS)
+    return CaptionBatch(pictures, encoded, captions, steps, [np.zeros_like(caption.log_probs) for caption in captions])
 
 
 def caption_batches(
     network: CaptionNetwork, manifest: pb.Manifest, samples: Sequence[Image.Image] = (), seed: int = 0
 ) -> list[CaptionBatch]:
     """Let PyTorch caption check pictures in batches of BATCH_SIZES; another seed takes other pictures."""
-    batches = []
-    for size in BATCH_SIZES:
-        pictures = check_pictures(manifest.input, size, seed + size, samples)
-        encoded = reference.encode(network, pictures, manifest.input)
-        batches.append(CaptionBatch(pictures, encoded, reference.caption(network, encoded, manifest.captioner)))
-    return batches
+    return [
+        caption_batch(network, check_pictures(manifest.input, size, seed + size, samples), manifest)
+        for size in BATCH_SIZES
+    ]
 
 
 def prove_captions(
@@ -80,35 +103,53 @@ def prove_captions(
         how = "optimised" if optimise else "not optimised"
         for title, batch in zip([*titles, "permuted"], [*batches, batches[-1].permuted()], strict=True):
             decoded = decode_all(open_graphs(optimise, batch.encoded), batch.pictures, spec)
-            checks.append(compare_captions(f"{name}, {title}, {how}", batch.captions, decoded, rtol=rtol))
+            checks.append(compare_captions(f"{name}, {title}, {how}", batch.captions, decoded, batch.drift, rtol=rtol))
             written += decoded if optimise and title != "permuted" else []
     return checks, written
 
 
 def compare_captions(
-    name: str, expected: Sequence[Caption], decoded: Sequence[Decoded], *, rtol: float = RTOL
+    name: str, expected: Sequence[Caption], decoded: Sequence[Decoded], drift: Sequence[Float], *, rtol: float = RTOL
 ) -> pb.ParityCheck:
-    """Compare captions token by token, and the log-probabilities of identical ones by `compare`'s rule.
+    """Compare captions token by token, and the log-probabilities of equal words by `compare`'s rule or the drift.
 
-    A caption may differ from a step on at which PyTorch's scores of both words are within NEAR_TIE; the check's
-    `identical` counts the others.
+    A caption may differ from a step on at which PyTorch's scores of both words are within NEAR_TIE or the drift; the
+    check's `identical` counts the others.
+
+    Args:
+        name: For the report.
+        expected: PyTorch's captions.
+        decoded: The captions to check.
+        drift: How far each word's log-probability may differ because of rounding, float32 [T] a caption.
+        rtol: As compare's.
 
     Raises:
         ParityFailed: A caption differs otherwise, or log-probabilities are too far off.
     """
-    ours, theirs, identical = [], [], 0
-    for row, (caption, sequence) in enumerate(zip(expected, decoded, strict=True)):
-        tokens = tokens_of(sequence).tolist()
-        if tokens == caption.tokens.tolist():
-            identical += 1
-            ours += caption.log_probs.tolist()
-            theirs += [token.log_prob for token in sequence.tokens]
-        elif not is_near_tie(caption, tokens):
-            raise ParityFailed(f"{name}: caption {row} is {tokens}, PyTorch's is {caption.tokens.tolist()}")
     # Chosen words have log-probabilities close to 0, but the rounding error is that of the whole distribution.
     scale = max(float(np.abs(caption.step_log_probs).max()) for caption in expected)
-    check = compare(name, np.array([ours or [0.0]]), np.array([theirs or [0.0]]), scale=scale, rtol=rtol)
-    check.pictures, check.identical = len(expected), identical
+    least = ATOL + rtol * scale
+    check = pb.ParityCheck(name=name, pictures=len(expected), bound=least)
+    for row, (caption, sequence, drifts) in enumerate(zip(expected, decoded, drift, strict=True)):
+        tokens = tokens_of(sequence).tolist()
+        equal = first_difference(caption.tokens, tokens)
+        if tokens == caption.tokens.tolist():
+            check.identical += 1
+        elif not is_near_tie(caption, tokens, drifts):
+            raise ParityFailed(f"{name}: caption {row} is {tokens}, PyTorch's is {caption.tokens.tolist()}")
+        found = np.array([token.log_prob for token in sequence.tokens[:equal]])
+        delta, bounds = np.abs(found - caption.log_probs[:equal]), np.maximum(drifts[:equal], least)
+        check.max_abs_reference = max(check.max_abs_reference, float(np.abs(caption.log_probs).max()))
+        check.max_abs_difference = max(check.max_abs_difference, float(np.nan_to_num(delta, nan=np.inf).max(initial=0)))
+        check.bound = max(check.bound, float(bounds.max(initial=0)))
+        check.drift = max(check.drift, float(drifts[:equal].max(initial=0)))
+        if len(wrong := np.flatnonzero(~(delta <= bounds))):
+            word = int(wrong[0])
+            raise ParityFailed(
+                f"{name}: word {word + 1} of caption {row}: max|difference| {delta[word]:.3g} exceeds "
+                f"{bounds[word]:.3g}, which is what the rounding of single steps explains",
+                check,
+            )
     return check
 
 
@@ -132,12 +173,12 @@ def checked_pictures(batches: Sequence[Pixels], samples: Sequence[Image.Image]) 
     return Pictures(np.concatenate(batches), "check pictures", tuple(typical) if samples else ())
 
 
-def _word_differences(caption: Caption, sequence: Decoded) -> reference.Float:
+def _word_differences(caption: Caption, sequence: Decoded) -> Float:
     """Return |delta| of the words' log-probabilities, float32 [T]; empty where the words differ."""
     if not np.array_equal(tokens_of(sequence), caption.tokens):
         return np.zeros(0, np.float32)
     found = np.array([token.log_prob for token in sequence.tokens], np.float32)
-    differences: reference.Float = np.abs(found - caption.log_probs)
+    differences: Float = np.abs(found - caption.log_probs)
     return differences
 
 
@@ -146,13 +187,19 @@ def tokens_of(sequence: Decoded) -> Tokens:
     return np.array([token.id for token in sequence.tokens], np.int64)
 
 
-def is_near_tie(caption: Caption, tokens: Sequence[int]) -> bool:
-    """Return whether `tokens` first differ from the caption at a step where both words score within NEAR_TIE."""
-    for step, (ours, theirs) in enumerate(zip(caption.tokens, tokens, strict=False)):
-        if ours != theirs:
-            log_probs = caption.step_log_probs[step]
-            return bool(abs(log_probs[ours] - log_probs[theirs]) < NEAR_TIE)
-    return False
+def first_difference(expected: Tokens, tokens: Sequence[int]) -> int:
+    """Return the position of the first token that differs, or the length of the shorter caption."""
+    pairs = zip(expected.tolist(), tokens, strict=False)
+    return next((i for i, (ours, theirs) in enumerate(pairs) if ours != theirs), min(len(expected), len(tokens)))
+
+
+def is_near_tie(caption: Caption, tokens: Sequence[int], drift: Float) -> bool:
+    """Return whether `tokens` first differ where both words score within NEAR_TIE, or within the drift [T] there."""
+    step = first_difference(caption.tokens, tokens)
+    if step == min(len(caption.tokens), len(tokens)):
+        return False
+    log_probs = caption.step_log_probs[step]
+    return bool(abs(log_probs[caption.tokens[step]] - log_probs[tokens[step]]) < max(NEAR_TIE, float(drift[step])))
 
 
 def beam_captions(graphs: CaptionerGraphs, images: Pixels, spec: pb.CaptionerSpec, width: int) -> list[Decoded]:

@@ -24,8 +24,10 @@ from resonnx_export.proof.captions import (
     checked_pictures,
     prove_captions,
 )
+from resonnx_export.proof.drift import Rounding
 from resonnx_export.proof.parity import BATCH_SIZES, Case, open_session, prove_graph
 from resonnx_export.proof.predictions import ClassifierPredictions, Comparison, predictions_differ
+from resonnx_export.proof.reference import StepTaken
 
 
 @dataclass(frozen=True)
@@ -92,7 +94,9 @@ def prove_captioner(
     progress("ONNX Runtime's encoder")
     checks = prove_encoder(encoder, batches)
     progress("ONNX Runtime's decoder")
-    checks += prove_decoder(decoder, network, [batch.encoded for batch in batches], manifest.captioner)
+    checks += prove_decoder(decoder, batches)
+    rounding = Rounding.of(checks)
+    batches = [batch.with_drift(network, manifest.captioner, rounding) for batch in batches]
     progress("ONNX Runtime's captions")
     try:
         graphs = {
@@ -120,31 +124,28 @@ def prove_encoder(encoder: bytes, batches: Sequence[CaptionBatch]) -> list[pb.Pa
     return prove_graph(ENCODER_FILE, encoder, cases)[0]
 
 
-def prove_decoder(
-    decoder: bytes, network: CaptionNetwork, encoded: Sequence[Encoded], spec: pb.CaptionerSpec
-) -> list[pb.ParityCheck]:
-    """Check decoder.onnx on PyTorch's states, each batch at another step, from 1. Raises ParityFailed."""
-    return prove_graph(DECODER_FILE, decoder, step_cases(network, encoded, spec))[0]
+def prove_decoder(decoder: bytes, batches: Sequence[CaptionBatch]) -> list[pb.ParityCheck]:
+    """Check decoder.onnx at every step of PyTorch's captions, on PyTorch's states and tokens. Raises ParityFailed."""
+    return prove_graph(DECODER_FILE, decoder, step_cases(batches), keep=False)[0]
 
 
-def step_cases(network: CaptionNetwork, encoded: Sequence[Encoded], spec: pb.CaptionerSpec) -> list[Case]:
-    """Return PyTorch's inputs and outputs of one decoder step of each batch, each at another position, from 1."""
-    return [_step_case(network, each, spec, min(step, spec.max_tokens)) for step, each in enumerate(encoded, start=1)]
+def step_cases(batches: Sequence[CaptionBatch]) -> list[Case]:
+    """Return PyTorch's inputs and outputs of every decoder step of each batch, which is their group."""
+    return [
+        _step_case(len(batch.pictures), number, len(batch.steps), step, batch.encoded.features)
+        for batch in batches
+        for number, step in enumerate(batch.steps, start=1)
+    ]
 
 
-@torch.no_grad()
-def _step_case(network: CaptionNetwork, encoded: Encoded, spec: pb.CaptionerSpec, number: int) -> Case:
-    """Take greedy steps with PyTorch; return inputs and outputs of the last, step `number` from 1."""
-    state, features, first = encoded
-    token = torch.full((len(state[0]),), spec.start_id) if first is None else first.argmax(dim=1)
-    for _ in range(number):
-        feeds = {"token": token, **Encoded(state, features).named()}
-        log_probs, state, attention = network.step(token, state, features)
-        token = log_probs.argmax(dim=1)
+def _step_case(rows: int, number: int, count: int, step: StepTaken, features: tuple[torch.Tensor, ...]) -> Case:
+    log_probs, state, attention = step.stepped
+    feeds = {"token": step.token, **Encoded(step.state, features).named()}
     expected = {"log_probs": log_probs, **{f"next_state_{i}": tensor for i, tensor in enumerate(state)}}
     if attention is not None:
         expected["attention"] = attention
-    return Case(f"{len(token)} rows, step {number}", _arrays(feeds), _arrays(expected))
+    group = f"{rows} rows, steps 1 to {count}"
+    return Case(f"{rows} rows, step {number}", _arrays(feeds), _arrays(expected), group=group)
 
 
 def _arrays(tensors: Mapping[str, torch.Tensor]) -> dict[str, np.ndarray]:

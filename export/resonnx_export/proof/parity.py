@@ -30,13 +30,15 @@ _DAMAGE: Final = np.float32(1.05)
 class Case:
     """Inputs of a graph (`feeds`) and PyTorch's float32 outputs (`expected`), by tensor name; axis 0 is the batch.
 
-    `scales` replaces an output's own max|reference| as the scale of its differences.
+    `scales` replaces an output's own max|reference| as the scale of its differences. The cases of a `group` are
+    reported as one check by its name.
     """
 
     name: str
     feeds: Mapping[str, Array]
     expected: Mapping[str, Array]
     scales: Mapping[str, float] = field(default_factory=dict)
+    group: str = ""
 
 
 def open_session(model: bytes, *, optimise: bool = True) -> Session:
@@ -47,13 +49,16 @@ def open_session(model: bytes, *, optimise: bool = True) -> Session:
         raise ParityFailed(f"the exported graph does not load: {error}") from None
 
 
-def prove_graph(file: str, model: bytes, cases: Sequence[Case]) -> tuple[list[pb.ParityCheck], list[dict[str, Array]]]:
+def prove_graph(
+    file: str, model: bytes, cases: Sequence[Case], *, keep: bool = True
+) -> tuple[list[pb.ParityCheck], list[dict[str, Array]]]:
     """Compare a graph with PyTorch on every case, optimised and not, permuted, row by row, and damaged.
 
     Args:
         file: The graph's name, for the report.
         model: The ONNX file.
         cases: The last has the most rows.
+        keep: Whether to return outputs.
 
     Returns:
         The checks, and the optimised graph's outputs of each case, by tensor name.
@@ -67,13 +72,32 @@ def prove_graph(file: str, model: bytes, cases: Sequence[Case]) -> tuple[list[pb
         how = "optimised" if optimise else "not optimised"
         for case in cases:
             found = session.run(case.feeds, list(case.expected))
-            checks += compare_case(f"{file}, {case.name}, {how}", case, found)
-            if optimise:
+            checks += in_group(case, compare_case(f"{file}, {case.name}, {how}", case, found))
+            if optimise and keep:
                 outputs.append(found)
         if optimise:
             checks += check_rows(file, session, cases[-1])
     reject_damaged(file, model, cases[-1])
-    return checks, outputs
+    return merged(checks), outputs
+
+
+def in_group(case: Case, checks: list[pb.ParityCheck]) -> list[pb.ParityCheck]:
+    """Return checks of a case that passed, renamed to those of its group."""
+    for check in checks:
+        check.name = check.name.replace(case.name, case.group or case.name)
+    return checks
+
+
+def merged(checks: Sequence[pb.ParityCheck]) -> list[pb.ParityCheck]:
+    """Return one check for each name, with the largest values; each of `checks` was within its own bound."""
+    by_name: dict[str, pb.ParityCheck] = {}
+    for check in checks:
+        whole = by_name.setdefault(check.name, pb.ParityCheck(name=check.name))
+        for name in ("max_abs_difference", "max_abs_reference", "bound"):
+            setattr(whole, name, max(getattr(whole, name), getattr(check, name)))
+        whole.pictures += check.pictures
+        whole.identical += check.identical
+    return list(by_name.values())
 
 
 def compare_case(name: str, case: Case, found: Mapping[str, Array]) -> list[pb.ParityCheck]:

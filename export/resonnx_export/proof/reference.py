@@ -44,12 +44,27 @@ class Caption:
         return np.take_along_axis(self.step_log_probs, self.tokens[:, None], axis=1)[:, 0]
 
     @property
-    def margin(self) -> float:
-        """The smallest distance over all steps between the best log-probability and the second."""
+    def margins(self) -> Float:
+        """The distance at each step between the best log-probability and the second: [T]."""
         if self.step_log_probs.shape[1] < 2:
-            return float("inf")
-        best_two = np.sort(self.step_log_probs, axis=1)[:, -2:]
-        return float((best_two[:, 1] - best_two[:, 0]).min())
+            return np.full(len(self.tokens), np.inf, np.float32)
+        best_two = np.partition(self.step_log_probs, -2, axis=1)[:, -2:]
+        margins: Float = best_two[:, 1] - best_two[:, 0]
+        return margins
+
+    @property
+    def margin(self) -> float:
+        """The smallest of the margins."""
+        return float(self.margins.min())
+
+
+@dataclass(frozen=True)
+class StepTaken:
+    """A step of N captions with PyTorch: its inputs, token int64 [N] and state, and its outputs."""
+
+    token: Tensor
+    state: tuple[Tensor, ...]
+    stepped: Stepped
 
 
 def normalise(images: Pixels, recipe: pb.ImageInput) -> Tensor:
@@ -111,22 +126,34 @@ class Stepping(Protocol):
 @torch.no_grad()
 def caption(network: Stepping, encoded: Encoded, spec: pb.CaptionerSpec) -> list[Caption]:
     """Write the greedy captions of N encoded pictures, each until the end token or spec.max_tokens."""
+    return decode(network, encoded, spec)[0]
+
+
+@torch.no_grad()
+def decode(
+    network: Stepping, encoded: Encoded, spec: pb.CaptionerSpec, least_steps: int = 0
+) -> tuple[list[Caption], list[StepTaken]]:
+    """Return what `caption` returns, and every step that was taken.
+
+    All rows take every step, until the last caption has ended and `least_steps` were taken, if spec.max_tokens permits.
+    """
     state, features, first = encoded
     token = torch.full((len(state[0]),), spec.start_id)
-    tokens, log_probs = [], []
+    tokens, log_probs, steps = [], [], []
     for position in range(spec.max_tokens):
         if position == 0 and first is not None:
             log_probs.append(first)
         else:
-            stepped = network.step(token, state, features)
-            state = stepped.state
-            log_probs.append(stepped.log_probs)
+            steps.append(StepTaken(token, state, network.step(token, state, features)))
+            state = steps[-1].stepped.state
+            log_probs.append(steps[-1].stepped.log_probs)
         token = log_probs[-1].argmax(dim=1)
         tokens.append(token)
-        if bool((torch.stack(tokens) == spec.end_id).any(dim=0).all()):
+        ended = bool((torch.stack(tokens) == spec.end_id).any(dim=0).all())
+        if ended and len(steps) >= least_steps:
             break
     rows = zip(torch.stack(tokens, dim=1).numpy(), torch.stack(log_probs, dim=1).numpy(), strict=True)
-    return [_until_end(row, steps, spec.end_id) for row, steps in rows]
+    return [_until_end(row, scores, spec.end_id) for row, scores in rows], steps
 
 
 def _until_end(tokens: npt.NDArray[np.int64], step_log_probs: Float, end_id: int) -> Caption:

@@ -201,20 +201,22 @@ class Source(_message.Message):
     def __init__(self, sha256: _Optional[_Iterable[str]] = ..., layout: _Optional[str] = ..., architecture: _Optional[str] = ..., parameters: _Optional[int] = ..., file_names: _Optional[_Iterable[str]] = ..., file_bytes: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class ParityCheck(_message.Message):
-    __slots__ = ("name", "pictures", "max_abs_difference", "max_abs_reference", "bound", "identical")
+    __slots__ = ("name", "pictures", "max_abs_difference", "max_abs_reference", "bound", "identical", "drift")
     NAME_FIELD_NUMBER: _ClassVar[int]
     PICTURES_FIELD_NUMBER: _ClassVar[int]
     MAX_ABS_DIFFERENCE_FIELD_NUMBER: _ClassVar[int]
     MAX_ABS_REFERENCE_FIELD_NUMBER: _ClassVar[int]
     BOUND_FIELD_NUMBER: _ClassVar[int]
     IDENTICAL_FIELD_NUMBER: _ClassVar[int]
+    DRIFT_FIELD_NUMBER: _ClassVar[int]
     name: str
     pictures: int
     max_abs_difference: float
     max_abs_reference: float
     bound: float
     identical: int
-    def __init__(self, name: _Optional[str] = ..., pictures: _Optional[int] = ..., max_abs_difference: _Optional[float] = ..., max_abs_reference: _Optional[float] = ..., bound: _Optional[float] = ..., identical: _Optional[int] = ...) -> None: ...
+    drift: float
+    def __init__(self, name: _Optional[str] = ..., pictures: _Optional[int] = ..., max_abs_difference: _Optional[float] = ..., max_abs_reference: _Optional[float] = ..., bound: _Optional[float] = ..., identical: _Optional[int] = ..., drift: _Optional[float] = ...) -> None: ...
 
 class Agreement(_message.Message):
     __slots__ = ("file", "precision", "asked", "pictures", "identical", "max_abs_difference", "max_abs_reference", "bound", "right", "right_in_fp32", "blocks_in_float")

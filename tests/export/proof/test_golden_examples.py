@@ -16,6 +16,7 @@ from resonnx_export.pictures.synthetic import check_pictures
 from resonnx_export.precision.bounds import measure_captioner, measure_classifier, quantised_bound, reduced_bounds
 from resonnx_export.proof import golden_examples as goldens
 from resonnx_export.proof import reference
+from resonnx_export.proof.drift import Rounding
 from resonnx_export.proof.golden_examples import captioner_golden, classifier_golden, encoded_pictures
 from resonnx_export.proof.parity import open_session
 from resonnx_export.publish.manifest import new_manifest
@@ -32,6 +33,8 @@ from resonnx_server.runtime.model_files.golden_examples import (
 )
 
 from ..conftest import WORDS
+
+_NO_ROUNDING = Rounding({}, {})
 
 
 @pytest.mark.parametrize("short_side", [None, 32, 37, 64])
@@ -67,7 +70,7 @@ def test_captioner_golden_judges_the_graphs(captioner: Captioner, recipe: pb.Ima
         vocabulary=WORDS, start_id=1, end_id=2, max_tokens=9, attention_rows=16, attention_columns=16
     )
     manifest = new_manifest(RecognisedCheckpoint("resonnx-captioner", "small", captioner, ()), [], recipe, spec)
-    golden = parse_golden(dump_golden(captioner_golden(captioner, recipe, spec, ())))
+    golden = parse_golden(dump_golden(captioner_golden(captioner, recipe, spec, (), _NO_ROUNDING)))
     assert 1 <= len(golden.images) <= 8
     sessions = [open_session(trace_encoder(captioner, recipe)), open_session(trace_decoder(captioner, recipe))]
     decoded = decode_all(CaptionerGraphs(*sessions, manifest), golden.images, spec)
@@ -84,7 +87,7 @@ def test_captions_without_a_clear_word_are_no_golden(captioner: Captioner, recip
         parameter.data.zero_()
     spec = pb.CaptionerSpec(vocabulary=WORDS, start_id=1, end_id=2, max_tokens=5)
     with pytest.raises(ParityFailed, match="clearly ahead"):
-        captioner_golden(undecided.eval().requires_grad_(False), recipe, spec, ())
+        captioner_golden(undecided.eval().requires_grad_(False), recipe, spec, (), _NO_ROUNDING)
 
 
 def test_rounding_gives_what_half_precision_gives(network: ResNet, recipe: pb.ImageInput) -> None:

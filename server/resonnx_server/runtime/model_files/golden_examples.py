@@ -6,7 +6,7 @@ the same functions before it serves.
 
 import io
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Final
 
@@ -25,6 +25,8 @@ from resonnx_server.runtime.session import Array
 Float = npt.NDArray[np.float32]
 
 MAX_PICTURES: Final = 8
+# Of a log-probability. More would accept outputs that have little to do with the model's.
+MAX_DRIFT: Final = 0.5
 # If the best two log-probabilities are closer than this, rounding decides which token wins.
 NEAR_TIE: Final = 1e-4
 # Limit for picture files, outputs and headers in golden.npz; pixels are counted separately.
@@ -41,12 +43,17 @@ class EncodedPicture:
 
 @dataclass(frozen=True)
 class Golden:
-    """Pictures uint8 [G,H,W,3] with PyTorch's logits [G,K], or tokens and log_probs [G,T] (padded with -1 and 0)."""
+    """Pictures uint8 [G,H,W,3] with PyTorch's logits [G,K], or tokens and log_probs [G,T] (padded with -1 and 0).
+
+    `drift` [G,T] is how far a log-probability may differ because a recurrent network amplifies rounding, 0 to
+    MAX_DRIFT; None where the bound of fp32 is greater everywhere.
+    """
 
     images: Pixels
     logits: Float | None = None
     tokens: npt.NDArray[np.int64] | None = None
     log_probs: Float | None = None
+    drift: Float | None = None
     encoded: tuple[EncodedPicture, ...] = field(default=())
 
 
@@ -62,7 +69,7 @@ class Verdict:
 def dump_golden(golden: Golden) -> bytes:
     """Return `golden` as the content of golden.npz."""
     arrays: dict[str, Array] = {"images": golden.images}
-    for name in ("logits", "tokens", "log_probs"):
+    for name in ("logits", "tokens", "log_probs", "drift"):
         if (value := getattr(golden, name)) is not None:
             arrays[name] = value
     for i, picture in enumerate(golden.encoded):
@@ -92,7 +99,7 @@ def parse_golden(content: bytes, manifest: Manifest | None = None) -> Golden:
         raise ModelRefused(f"{GOLDEN} is not readable as golden examples: it {error}") from None
     names = [f"encoded_{i}" for i in range(sum(name.startswith("encoded") for name in arrays))]
     pixels = [name.replace("encoded", "pixels") for name in names]
-    answers = {"logits"} if "logits" in arrays else {"tokens", "log_probs"}
+    answers = {"logits"} if "logits" in arrays else {"tokens", "log_probs", *({"drift"} & arrays.keys())}
     if arrays.keys() != {"images", *answers, *names, *pixels}:
         raise ModelRefused(f"{GOLDEN} must hold pictures and either logits, or tokens and log_probs")
     for pictures in (arrays["images"], names):
@@ -100,7 +107,12 @@ def parse_golden(content: bytes, manifest: Manifest | None = None) -> Golden:
             raise ModelRefused(f"{GOLDEN} holds {len(pictures)} pictures; at most {MAX_PICTURES}")
     encoded = (EncodedPicture(arrays[name].tobytes(), arrays[shown]) for name, shown in zip(names, pixels, strict=True))
     golden = Golden(
-        arrays["images"], arrays.get("logits"), arrays.get("tokens"), arrays.get("log_probs"), tuple(encoded)
+        arrays["images"],
+        arrays.get("logits"),
+        arrays.get("tokens"),
+        arrays.get("log_probs"),
+        arrays.get("drift"),
+        tuple(encoded),
     )
     _check_answers(golden, manifest)
     return golden
@@ -122,12 +134,13 @@ def _expected(manifest: Manifest | None, name: str) -> Expected | None:
         "logits": Expected(np.float32, (None, labels)),
         "tokens": Expected(np.int64, (None, max_tokens)),
         "log_probs": Expected(np.float32, (None, max_tokens)),
+        "drift": Expected(np.float32, (None, max_tokens)),
     }.get(name)
 
 
 def _check_answers(golden: Golden, manifest: Manifest | None) -> None:
     """Raise ModelRefused unless each picture has a valid output."""
-    for name in ("logits", "tokens", "log_probs"):
+    for name in ("logits", "tokens", "log_probs", "drift"):
         answers = getattr(golden, name)
         if answers is None:
             continue
@@ -135,6 +148,8 @@ def _check_answers(golden: Golden, manifest: Manifest | None) -> None:
             raise ModelRefused(f"{GOLDEN} holds {name} {list(answers.shape)} of {len(golden.images)} pictures")
         if not np.isfinite(answers).all():
             raise ModelRefused(f"{GOLDEN} holds {name} that are not finite")
+    if golden.drift is not None and not ((golden.drift >= 0) & (golden.drift <= MAX_DRIFT)).all():
+        raise ModelRefused(f"{GOLDEN} holds drift that is not within 0..{MAX_DRIFT:g}")
     if golden.tokens is not None:
         said = golden.tokens >= 0
         size = len(manifest.captioner.vocabulary) if manifest is not None else np.inf
@@ -170,20 +185,23 @@ def judge_logits(reference: Float, logits: Float, max_deviation: float) -> Verdi
 
 
 def judge_captions(golden: Golden, sequences: list[Sequence], max_deviation: float) -> Verdict:
-    """Compare captions token by token, and their log-probabilities by max_deviation * max|reference|."""
+    """Compare captions token by token.
+
+    Their log-probabilities may differ by max_deviation * max|reference| or the golden captions' drift.
+    """
     assert golden.tokens is not None
     assert golden.log_probs is not None
-    scale = max(float(np.abs(golden.log_probs).max()), 1.0)
-    differing, difference = 0, 0.0
-    for tokens, log_probs, sequence in zip(golden.tokens, golden.log_probs, sequences, strict=True):
+    found, equal, differing = np.zeros_like(golden.log_probs), np.zeros(golden.tokens.shape, np.bool_), 0
+    for row, (tokens, sequence) in enumerate(zip(golden.tokens, sequences, strict=True)):
         length = int((tokens >= 0).sum())
         if [token.id for token in sequence.tokens] != tokens[:length].tolist():
             differing += 1
             continue
-        found = np.array([token.log_prob for token in sequence.tokens], np.float32)
-        delta = np.abs(found - log_probs[:length]).max() if np.isfinite(found).all() else np.inf
-        difference = max(difference, float(delta))
-    return _verdict(difference / scale, max_deviation, "log-probability", differing, f"{len(sequences)} captions")
+        equal[row, :length], found[row, :length] = True, [token.log_prob for token in sequence.tokens]
+    scale = _scale(golden)
+    drift = np.zeros_like(found) if golden.drift is None else golden.drift
+    deltas = _deltas(found[equal], golden.log_probs[equal], scale)
+    return _words_verdict(deltas, drift[equal] / scale, max_deviation, differing, f"{len(sequences)} captions")
 
 
 def judge_words(
@@ -201,13 +219,36 @@ def judge_words(
     """
     assert golden.tokens is not None
     assert golden.log_probs is not None
-    scale = max(float(np.abs(golden.log_probs).max()), 1.0)
+    scale = _scale(golden)
     tokens, expected = golden.tokens[pictures, position], golden.log_probs[pictures, position]
+    drift = np.zeros_like(expected) if golden.drift is None else golden.drift[pictures, position]
     compared = tokens >= 0
     differing = int((ids != tokens)[compared].sum())
-    delta = np.abs(log_probs - expected)[compared]
-    deviation = float(delta.max(initial=0.0)) / scale if np.isfinite(delta).all() else float("inf")
-    return _verdict(deviation, max_deviation, "log-probability", differing, f"{len(ids)} words")
+    deltas = _deltas(log_probs[compared], expected[compared], scale)
+    return _words_verdict(deltas, drift[compared] / scale, max_deviation, differing, f"{len(ids)} words")
+
+
+def _scale(golden: Golden) -> float:
+    assert golden.log_probs is not None
+    # Sure words have log-probabilities close to 0.
+    return max(float(np.abs(golden.log_probs).max()), 1.0)
+
+
+def _deltas(found: Array, expected: Float, scale: float) -> Float:
+    """Return |delta| [N] as shares of the scale; infinite if a value is not finite."""
+    if not np.isfinite(found).all():
+        return np.full(len(found), np.inf, np.float32)
+    return np.asarray(np.abs(found - expected) / scale, np.float32)
+
+
+def _words_verdict(deltas: Float, drift: Float, max_deviation: float, differing: int, compared: str) -> Verdict:
+    """Judge |delta| [N] of equal words, as shares of the scale; the verdict is about the one nearest its bound."""
+    if not len(deltas):
+        return _verdict(0.0, max_deviation, "log-probability", differing, compared)
+    bounds = np.maximum(drift, max_deviation)
+    nearest = int((deltas / bounds).argmax())
+    verdict = _verdict(float(deltas[nearest]), float(bounds[nearest]), "log-probability", differing, compared)
+    return replace(verdict, deviation=float(deltas.max()))
 
 
 def _verdict(deviation: float, bound: float, scale: str, differing: int, compared: str) -> Verdict:

@@ -15,7 +15,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from resonnx_proto.v1 import manifest_pb2 as pb
 from resonnx_server.errors import ModelRefused
-from resonnx_server.runtime.model_files.golden_examples import EncodedPicture, Golden, dump_golden, parse_golden
+from resonnx_server.runtime.model_files.golden_examples import (
+    EncodedPicture,
+    Golden,
+    dump_golden,
+    judge_words,
+    parse_golden,
+)
 
 IMAGES = np.arange(2 * 4 * 6 * 3, dtype=np.uint8).reshape(2, 4, 6, 3)
 LOGITS = np.array([[1, -2, 3], [0, 5, 4]], np.float32)
@@ -239,6 +245,41 @@ def test_log_probabilities_that_are_none() -> None:
         log_probs[1, 1] = value
         with pytest.raises(ModelRefused, match="log_probs that are not finite"):
             parse_golden(_npz(images=IMAGES, tokens=TOKENS, log_probs=log_probs), CAPTIONER)
+
+
+def test_drift_is_read_and_limited() -> None:
+    drift = np.full(LOG_PROBS.shape, 0.5, np.float32)
+    content = dump_golden(Golden(IMAGES, tokens=TOKENS, log_probs=LOG_PROBS, drift=drift))
+    read = parse_golden(content, CAPTIONER).drift
+    assert read is not None
+    assert np.array_equal(read, drift)
+    for value, refusal in ((np.nan, "not finite"), (-1e-3, r"not within 0..0\.5"), (0.51, r"not within 0..0\.5")):
+        wrong = drift.copy()
+        wrong[1, 0] = value
+        with pytest.raises(ModelRefused, match=refusal):
+            parse_golden(_npz(images=IMAGES, tokens=TOKENS, log_probs=LOG_PROBS, drift=wrong), CAPTIONER)
+    with pytest.raises(ModelRefused, match="holds drift"):
+        parse_golden(_npz(images=IMAGES, tokens=TOKENS, log_probs=LOG_PROBS, drift=drift[:1]), CAPTIONER)
+    with pytest.raises(ModelRefused, match="either logits, or tokens"):
+        parse_golden(_npz(images=IMAGES, logits=LOGITS, drift=drift))
+
+
+def test_words_may_be_off_by_their_drift_or_the_bound() -> None:
+    drift = np.zeros_like(LOG_PROBS)
+    drift[0, 1] = 0.4
+    golden = Golden(IMAGES, tokens=TOKENS, log_probs=LOG_PROBS, drift=drift)
+    scale = max(1.0, float(np.abs(LOG_PROBS).max()))
+    for position, off, passes in (
+        (1, 0.39, True),
+        (1, 0.41, False),
+        (0, 0.009 * scale, True),
+        (0, 0.011 * scale, False),
+    ):
+        log_probs = LOG_PROBS[:1, position] + np.float32(off)
+        verdict = judge_words(golden, np.array([0]), position, TOKENS[:1, position], log_probs, 0.01)
+        assert verdict.passed == passes, verdict.detail
+    assert not judge_words(golden, np.array([0]), 1, TOKENS[:1, 1] + 1, LOG_PROBS[:1, 1], 0.01).passed
+    assert not judge_words(golden, np.array([0]), 1, TOKENS[:1, 1], np.array([np.nan], np.float32), 0.01).passed
 
 
 @given(st.data())
