@@ -52,6 +52,7 @@ class ClassifierSettings:
         samples: Typical pictures; without them, all check pictures are synthetic.
         activation: Turns logits into probabilities; None for softmax, or as the checkpoint's folder says.
         stride_in_1x1: As recognise_classifier's.
+        weights: As read_source's.
         notes: Lines for the user about the settings, such as the form of a file with labels.
         assume: Values of properties of the network by name, as recognise_classifier's.
         expect: Answers of the user's own model, which the export must give.
@@ -64,6 +65,7 @@ class ClassifierSettings:
     samples: Sequence[Image.Image] = ()
     activation: Activation | None = None
     stride_in_1x1: bool = False
+    weights: str | None = None
     notes: tuple[str, ...] = ()
     assume: Mapping[str, str] = field(default_factory=dict)
     expect: Answers | None = None
@@ -83,7 +85,7 @@ def export_classifier(file: Path, settings: ClassifierSettings, target: Target, 
     """
     package.plan(target)
     progress(f"reading {file.name}")
-    source = read_source(file)
+    source = read_source(file, settings.weights)
     settings = with_recorded(settings, source.recorded)
     recognised = recognise_source(source, assume=settings.assume, stride_in_1x1=settings.stride_in_1x1)
     stated = {**settings.assume, "stride-in": "1x1"} if settings.stride_in_1x1 else settings.assume

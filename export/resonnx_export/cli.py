@@ -26,6 +26,7 @@ from resonnx_export.options import (
     ShowVersion,
     StrideIn1x1,
     Target,
+    Weights,
     grouped,
     read_assume,
 )
@@ -77,6 +78,7 @@ def classifier(
     ] = None,
     stride_in_1x1: StrideIn1x1 = False,
     assume: Assume = None,
+    weights: Weights = None,
     allow_reduced: AllowReduced = True,
     pictures: Samples = None,
     expect: Expect = None,
@@ -110,6 +112,7 @@ def classifier(
         samples,
         activation,
         stride_in_1x1,
+        weights,
         notes=named.notes if named else (),
         assume=read_assume(assume or ()),
         expect=read_answers(expect) if expect else None,
@@ -197,11 +200,14 @@ app.command()(demo)
 
 
 @app.command()
-def inspect(checkpoint: Annotated[Path, typer.Argument(metavar="CHECKPOINT", help="A checkpoint file.")]) -> None:
+def inspect(
+    checkpoint: Annotated[Path, typer.Argument(metavar="CHECKPOINT", help="A checkpoint file.")],
+    weights: Weights = None,
+) -> None:
     """Describe a checkpoint file, or say why it cannot be exported."""
     from resonnx_export.inspection import inspect_file
 
-    for title, value in inspect_file(checkpoint):
+    for title, value in inspect_file(checkpoint, weights):
         typer.echo(f"{title + ':':14}{value}")
 
 

@@ -14,10 +14,10 @@ from resonnx_export.sources.source import read_source, recognise_source
 from resonnx_export.wording import names
 
 
-def inspect_file(path: Path) -> Iterator[tuple[str, str]]:
-    """Yield titles and values. Raises BadInput if the file cannot be read or is not recognised."""
+def inspect_file(path: Path, weights: str | None = None) -> Iterator[tuple[str, str]]:
+    """Yield titles and values; `weights` as read_source's. Raises BadInput if the file is not read or recognised."""
     try:
-        source = read_source(path)
+        source = read_source(path, weights)
         recognised = recognise_source(source)
     except BadInput:
         if not (lines := list(_captioner(path))):

@@ -68,6 +68,14 @@ Labels = Annotated[
         help="Names of the classes: one a line, JSON, CSV and others.  [default: as the checkpoint or folder has]",
     ),
 ]
+Weights = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="Which of several networks in the file: the name of its entry, or the start of its keys.  "
+        "[default: the only one, or that which is no average]",
+    ),
+]
 Samples = Annotated[
     Path | None,
     typer.Option(

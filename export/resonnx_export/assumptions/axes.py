@@ -3,9 +3,9 @@
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from itertools import pairwise
 from typing import Any, Final, get_args
 
+from resonnx_export.networks.heads import activation_places
 from resonnx_export.networks.resnet import ResNetConfig
 from resonnx_export.networks.unrecorded import AntiAliasing, StemPool, make_activation
 
@@ -133,12 +133,6 @@ def _global_pools(config: ResNetConfig) -> tuple[str, ...]:
     return ("cat-avg-max", "cat-max-avg") if joined else ("avg", "max", "avgmax")
 
 
-def has_room_in_head(config: ResNetConfig) -> bool:
-    """Return whether the head has a place for an activation between two linear layers."""
-    indices = [index for index, _ in config.head]
-    return any(after - before > 1 for before, after in pairwise(indices))
-
-
 def _own_code(config: ResNetConfig, layout: str) -> bool:
     # Hugging Face's class has its stem and its pools fixed.
     return layout != "hugging-face"
@@ -217,7 +211,7 @@ AXES: Final = (
     Axis(
         "head-activation",
         "head_activation",
-        lambda config: _HEAD_ACTIVATIONS if has_room_in_head(config) else (),
+        lambda config: _HEAD_ACTIVATIONS if activation_places(config.head) else (),
         _of("head_activation"),
         _activation,
         form="leaky_relu:SLOPE",

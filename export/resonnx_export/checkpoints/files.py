@@ -6,21 +6,21 @@ The format is detected from the content. Of whole pickled models, only the weigh
 import hashlib
 import os
 import struct
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from resonnx_export.checkpoints.containers import Weights, content, narrowed, weights_in
 from resonnx_export.checkpoints.pickles import Stub
-from resonnx_export.checkpoints.unpickle import HEAD_BYTES, read_objects, state_dict_of
+from resonnx_export.checkpoints.unpickle import HEAD_BYTES, read_objects
 from resonnx_export.errors import BadInput
 
-# Keys under which training scripts store the weights, in order of preference.
-_CONTAINERS: Final = ("state_dict", "model", "model_state_dict", "net", "model_ema", "state_dict_ema")
+_LISTED: Final = 8
 
 
 @dataclass(frozen=True)
@@ -34,25 +34,67 @@ class SourceFile:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A file's tensors by name, on the CPU; notes for the user tell which of several weights were read.
+    """One network's tensors in a file.
 
-    `tree` is the whole content, as of read_tree.
+    Attributes:
+        state_dict: By key, on the CPU.
+        notes: Lines for the user.
+        name: Where it is in the file: "model", "checkpoint.state_dict"; "" for the whole file.
+        others: The names of the file's other networks.
+        prefix: The part of the name given by --weights that is a prefix of the keys, without the last dot.
+        module: The pickled module, where one was saved whole.
+        recurrent: The key of a recurrent layer anywhere in the file; "" if there is none.
+        tree: The whole content, as of read_tree.
     """
 
     state_dict: dict[str, Tensor]
     file: SourceFile
     notes: tuple[str, ...] = ()
+    name: str = ""
+    others: tuple[str, ...] = ()
+    prefix: str | None = None
+    module: Stub | None = None
+    recurrent: str = ""
     tree: object = None
 
 
-def load_checkpoint(path: Path) -> Checkpoint:
-    """Read a checkpoint file's tensors. Raises BadInput, which names the content found, if there are none."""
-    content, file = read_tree(path)
+def load_checkpoint(path: Path, weights: str | None = None) -> Checkpoint:
+    """Read the tensors of a file with one network; `weights` names one of several, as --weights.
+
+    Raises BadInput, which names the content found, if there is none, or several of which none is preferred.
+    """
+    first, *others = load_checkpoints(path, weights)
+    if others:
+        listed = ", ".join(repr(each.name) for each in (first, *others))
+        raise BadInput(f"{path} holds several networks: {listed}; choose one with --weights NAME")
+    return first
+
+
+def load_checkpoints(path: Path, weights: str | None = None) -> tuple[Checkpoint, ...]:
+    """Read the tensors of each network that a file may be exported as. Raises BadInput if there is none."""
+    tree, file = read_tree(path)
     try:
-        state_dict, notes = _unwrap(content)
+        found, recurrent = weights_in(tree)
+        if not found:
+            raise BadInput(f"holds {content(tree)}")
+        chosen, prefix = narrowed(found, weights)
     except BadInput as error:
         raise BadInput(f"{path} {error}") from None
-    return Checkpoint(state_dict, file, notes, content)
+    names = tuple(each.name for each in found)
+    return tuple(replace(_checkpoint(each, file, names, prefix), recurrent=recurrent, tree=tree) for each in chosen)
+
+
+def _checkpoint(found: Weights, file: SourceFile, names: Sequence[str], prefix: str | None) -> Checkpoint:
+    notes = []
+    if found.module is not None:
+        notes.append(f"only the weights of the pickled {found.module.path} were read, not its code")
+    if found.left_out:
+        notes.append(f"left out, as no tensors: {', '.join(found.left_out[:_LISTED])}")
+    others = tuple(name for name in names if name != found.name)
+    if others:
+        listed = ", ".join(map(repr, others[:_LISTED]))
+        notes.append(f"the weights are those of {found.name!r}; the file also has {listed}")
+    return Checkpoint(dict(found.tensors), file, tuple(notes), found.name, others, prefix, found.module)
 
 
 def read_tree(path: Path) -> tuple[object, SourceFile]:
@@ -84,37 +126,3 @@ def _load_safetensors(path: Path) -> dict[str, Tensor]:
         return load_file(path)
     except (SafetensorError, OSError, ValueError) as error:
         raise BadInput(f"{path} is a damaged safetensors file: {error}") from None
-
-
-def _unwrap(content: object) -> tuple[dict[str, Tensor], tuple[str, ...]]:
-    """Return the state_dict, which may be in a known container, and notes."""
-    if (found := _weights(content)) is not None:
-        return found
-    if isinstance(content, Stub):
-        raise BadInput(
-            f"holds a pickled {content.path}, which is no module of PyTorch's; save its state_dict() instead"
-        )
-    if not isinstance(content, Mapping):
-        raise BadInput(f"holds no state_dict (names to tensors), but a {type(content).__name__}")
-    present = {name: found for name in _CONTAINERS if (found := _weights(content.get(name))) is not None}
-    if not present:
-        listed = ", ".join(f"{key} ({_kind(value)})" for key, value in list(content.items())[:8])
-        raise BadInput(f"holds no state_dict (names to tensors), but {listed or 'nothing'}")
-    (name, (state_dict, notes)), *others = present.items()
-    if others:
-        notes += (f"the weights are those of {name!r}; the file also has {', '.join(repr(n) for n, _ in others)}",)
-    return state_dict, notes
-
-
-def _weights(content: Any) -> tuple[dict[str, Tensor], tuple[str, ...]] | None:
-    """Return a state_dict, or that of a pickled module, with notes; None if `content` is neither."""
-    if isinstance(content, Stub) and "_modules" in content.attributes:
-        return state_dict_of(content), (f"only the weights of the pickled {content.path} were read, not its code",)
-    if isinstance(content, Mapping) and content:
-        named = {key: value for key, value in content.items() if isinstance(key, str) and isinstance(value, Tensor)}
-        return (named, ()) if len(named) == len(content) else None
-    return None
-
-
-def _kind(value: object) -> str:
-    return value.path if isinstance(value, Stub) else type(value).__name__

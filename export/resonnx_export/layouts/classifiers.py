@@ -1,90 +1,50 @@
-"""Recognises the layout of a classifier's state_dict from keys and shapes, and builds the network.
+"""Recognises a classifier's state_dict from keys and shapes, under any names of modules, and builds the network.
 
-Each layout's keys are renamed to torchvision's; networks/detect.py reads the rest from the shapes. A new layout is one
-more entry of _LAYOUTS.
+The trunk's tensors are renamed to torchvision's, with those of a head beside it; networks/detect.py reads the rest from
+the shapes.
 """
 
 import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import cache
-from typing import Final
+from typing import Final, NamedTuple
 
 import torch
 from torch import Tensor
 
 from resonnx_export.assumptions.reading import NOTHING, Assumed, assumptions_of, with_values
+from resonnx_export.checkpoints.containers import averaged_part
 from resonnx_export.errors import BadInput
+from resonnx_export.layouts import left_out
+from resonnx_export.layouts.heads import Head, Layer, head_of, layers_in, with_head
+from resonnx_export.layouts.names import CADENE, below, translated, unwrapped
 from resonnx_export.layouts.recognised import RecognisedCheckpoint, loaded
+from resonnx_export.layouts.trunks import Trunk, trunks_in
 from resonnx_export.networks.detect import CheckpointMismatch, check_fits
 from resonnx_export.networks.detect import resnet_config_from_state_dict as read_config
 from resonnx_export.networks.resnet import ARCHITECTURES, ResNet, ResNetConfig
+from resonnx_export.networks.unrecorded import CAFFE
 
-# Prefixes from DataParallel, torch.compile and wrapping modules; removed if the keys stay distinct.
-_PREFIXES: Final = ("module.", "_orig_mod.", "model.", "backbone.")
-_MAX_WRAPPERS: Final = 8
-# The counter of torch.optim.swa_utils.AveragedModel.
-_NOT_WEIGHTS: Final = ("n_averaged",)
 _NEAREST: Final = 3
-
-_HF_STEM: Final = re.compile(r"(?:resnet\.)?embedder\.embedder\.(convolution|normalization)\.(\w+)")
-_HF_LAYER: Final = re.compile(
-    r"(?:resnet\.)?encoder\.stages\.(\d{1,3})\.layers\.(\d{1,3})\.(?:layer\.(\d)|shortcut)\.(convolution|normalization)\.(\w+)"
+_LISTED: Final = 6
+# Modules of self-supervised training, in place of a head.
+_SELF_SUPERVISED: Final = re.compile(
+    r"(?:^|\.)(projection_head|projector|projection|prototypes|predictor|last_layer|encoder_[qk])(?:\.|$)"
 )
-_CIFAR_SHORTCUT: Final = re.compile(r"(layer\d+\.\d+)\.shortcut\.(.+)")
 
 
-def _from_hugging_face(key: str) -> str:
-    if match := _HF_STEM.fullmatch(key):
-        return f"{'conv1' if match[1] == 'convolution' else 'bn1'}.{match[2]}"
-    if match := _HF_LAYER.fullmatch(key):
-        stage, block, layer, kind, rest = match.groups()
-        part = ("conv" if kind == "convolution" else "bn") + str(int(layer or 0) + 1)
-        if layer is None:
-            part = f"downsample.{0 if kind == 'convolution' else 1}"
-        return f"layer{int(stage) + 1}.{block}.{part}.{rest}"
-    return f"fc.{key.removeprefix('classifier.1.')}" if key.startswith("classifier.1.") else key
-
-
-def _from_cifar(key: str) -> str:
-    if match := _CIFAR_SHORTCUT.fullmatch(key):
-        return f"{match[1]}.downsample.{match[2]}"
-    return f"fc.{key.removeprefix('linear.')}" if key.startswith("linear.") else key
-
-
-@dataclass(frozen=True)
-class _Layout:
-    # The layout's name, which may depend on the network.
-    name: Callable[[ResNetConfig], str]
-    # A key of every state_dict of this layout, and of none of the layouts after it.
-    hallmark: re.Pattern[str]
-    rename: Callable[[str], str]
-
-
-def _torchvision_or_timm(config: ResNetConfig) -> str:
-    plain = config.stem != "deep" and config.shortcut != "average" and config.gate == "none"
-    return "torchvision" if plain else "timm"
-
-
-_LAYOUTS: Final = (
-    _Layout(
-        lambda _: "hugging-face",
-        re.compile(r"(?:resnet\.)?embedder\.embedder\.convolution\.weight"),
-        _from_hugging_face,
-    ),
-    _Layout(
-        lambda config: "cifar-akamaster" if len(config.layers) == 3 else "cifar-kuangliu",
-        re.compile(r"linear\.weight"),
-        _from_cifar,
-    ),
-    _Layout(_torchvision_or_timm, re.compile(r"layer1\.0\.conv1\.weight"), lambda key: key),
-)
+class _Parts(NamedTuple):
+    # The trunk's tensors, by torchvision's names.
+    trunk: Mapping[str, Tensor]
+    # All others.
+    rest: Mapping[str, Tensor]
 
 
 def recognise_classifier(
     state_dict: Mapping[str, Tensor], *, assume: Assumed = NOTHING, stride_in_1x1: bool = False
 ) -> RecognisedCheckpoint:
-    """Build and load the ResNet of a state_dict of any known layout, with or without wrappers' prefixes.
+    """Build and load the ResNet of a state_dict, under whatever names its modules have.
 
     Args:
         state_dict: Tensors by name.
@@ -92,53 +52,145 @@ def recognise_classifier(
         stride_in_1x1: As "1x1" for the property "stride-in".
 
     Raises:
-        BadInput: No layout is recognised, or keys or shapes do not fit; the message lists keys, shapes expected and
-            found, and the nearest networks. Or the network has no such property or value; it lists those that exist.
+        BadInput: No ResNet is found, or several, or tensors are left that belong to no part of one; the message lists
+            keys, shapes expected and found, and the nearest networks. Or the network has no such property or value; it
+            lists those that exist.
     """
-    state_dict = _unwrapped(state_dict)
     if recurrent := next((key for key in state_dict if "weight_ih" in key), None):
         raise BadInput(f"the checkpoint is a captioner or a part of one (it has {recurrent}), not a classifier")
-    layout = next((each for each in _LAYOUTS if any(map(each.hallmark.fullmatch, state_dict))), None)
-    if layout is None:
-        first = ", ".join(list(state_dict)[:4])
-        raise BadInput(f"no known layout: {len(state_dict)} keys, the first {first}; {_nearest(state_dict)}")
+    common, dialect = translated(named := unwrapped(state_dict))
+    named = {common[key]: value for key, value in named.items()}
+    trunk, named, notes = _one_trunk(named)
+    parts = _split(named, trunk)
     try:
-        renamed = _renamed(state_dict, layout)
-        config = read_config(renamed)
+        config = read_config(parts.trunk)
+        if dialect == CADENE:
+            config = replace(config, unrecorded=replace(CAFFE, stride_in_1x1=config.groups == 1))
+        dropped = {key: value for key, value in parts.rest.items() if left_out.is_left_out(key, value)}
+        head = _head({key: value for key, value in parts.rest.items() if key not in dropped}, config, trunk)
+        state = dict(parts.trunk)
+        if head is not None:
+            config = with_head(config, head)
+            state |= head.state_dict()
         if stride_in_1x1:
-            if config.block == "basic":
-                raise BadInput("--stride-in-1x1 is for bottleneck blocks; this network has basic blocks")
-            if assume.get("stride-in", "1x1") != "1x1":
-                raise BadInput(f"--stride-in-1x1 contradicts --assume stride-in={assume['stride-in']}; give one")
-            assume = {**assume, "stride-in": "1x1"}
+            assume = _with_stride_in_1x1(config, assume)
         config = with_values(config, assume)
-        recognised = loaded(layout.name(config), _built(config, renamed), renamed)
+        layout = _layout(dialect, config, head)
+        recognised = loaded(layout, _built(config, state), state)
     except CheckpointMismatch as error:
-        raise BadInput(f"{error} (keys as torchvision has them); {_nearest(state_dict)}") from None
+        raise BadInput(f"{error}{_nearest(parts.trunk) if error.missing else ''}") from None
     grey = "the network takes grey pictures: the graph turns RGB into grey as Pillow's convert('L') does"
-    notes = (grey,) if config.in_channels == 1 else ()
-    return replace(recognised, notes=notes, assumptions=assumptions_of(config, recognised.layout, assume))
+    notes += (grey,) if config.in_channels == 1 else ()
+    notes += (*_place(trunk, head), *left_out.told(dropped))
+    assumptions = assumptions_of(config, layout, assume)
+    return replace(recognised, notes=notes, assumptions=assumptions, dtypes=_dtypes(named))
 
 
-def _unwrapped(state_dict: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-    state_dict = {key: value for key, value in state_dict.items() if key not in _NOT_WEIGHTS}
-    for _ in range(_MAX_WRAPPERS):
-        stripped = state_dict
-        for prefix in _PREFIXES:
-            shorter = {key.removeprefix(prefix): value for key, value in stripped.items()}
-            if len(shorter) == len(stripped):
-                stripped = shorter
-        if stripped.keys() == state_dict.keys():
-            break
-        state_dict = stripped
-    return state_dict
+def _with_stride_in_1x1(config: ResNetConfig, assume: Assumed) -> Assumed:
+    if config.block == "basic":
+        raise BadInput("--stride-in-1x1 is for bottleneck blocks; this network has basic blocks")
+    if assume.get("stride-in", "1x1") != "1x1":
+        raise BadInput(f"--stride-in-1x1 contradicts --assume stride-in={assume['stride-in']}; give one")
+    return {**assume, "stride-in": "1x1"}
 
 
-def _renamed(state_dict: Mapping[str, Tensor], layout: _Layout) -> dict[str, Tensor]:
-    renamed = {layout.rename(key): value for key, value in state_dict.items()}
-    if len(renamed) < len(state_dict):
-        raise CheckpointMismatch("keys of two layouts stand for the same tensors")
-    return renamed
+def _one_trunk(named: Mapping[str, Tensor]) -> tuple[Trunk, Mapping[str, Tensor], tuple[str, ...]]:
+    """Return the only ResNet, the tensors beside it, and notes."""
+    trunks = trunks_in(named)
+    if not trunks:
+        first = ", ".join(list(named)[:4])
+        raise BadInput(f"no known layout: {len(named)} keys, the first {first}; no ResNet was found in them")
+    if found := sorted({match[1] for key in named if (match := _SELF_SUPERVISED.search(key))}):
+        raise BadInput(
+            f"a self-supervised trunk without classes: it has {', '.join(found)} where a classifier has its head"
+        )
+    notes: tuple[str, ...] = ()
+    averaged = {trunk.path: path for trunk in trunks if (path := averaged_part(trunk.path))}
+    if len(trunks) > 1 and len(averaged) == len(trunks) - 1:
+        named = {key: value for key, value in named.items() if not any(below(part, key) for part in averaged.values())}
+        notes = (f"an average of the weights ({', '.join(averaged.values())}) is left out; --weights chooses it",)
+        trunks = [trunk for trunk in trunks if trunk.path not in averaged]
+    if len(trunks) > 1:
+        listed = ", ".join(f"under {trunk.path!r}" for trunk in trunks[:_LISTED])
+        raise BadInput(f"{len(trunks)} ResNets were found, {listed}: choose one with --weights NAME")
+    return trunks[0], named, notes
+
+
+def _split(named: Mapping[str, Tensor], trunk: Trunk) -> _Parts:
+    own: dict[str, Tensor] = {}
+    rest: dict[str, Tensor] = {}
+    for key, value in named.items():
+        name = trunk.own_name(key)
+        if name is None:
+            rest[key] = value
+        elif name in own:
+            raise BadInput(f"{key} and another key stand for the same tensor of a ResNet, {name}")
+        else:
+            own[name] = value
+    return _Parts(_without_biases(own), rest)
+
+
+def _without_biases(own: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Take the biases of convolutions off the means of the normalisations that follow, which is the same."""
+    for key in [key for key in own if re.search(r"(?:conv\d(?:\.\d)?|downsample\.[01])\.bias$", key)]:
+        convolution = key.removesuffix(".bias")
+        if own[key].ndim != 1 or own.get(f"{convolution}.weight", own[key]).ndim != 4:
+            continue
+        mean = own.get(f"{_following_norm(convolution)}.running_mean")
+        if mean is not None and mean.shape == own[key].shape:
+            own[f"{_following_norm(convolution)}.running_mean"] = mean.float() - own.pop(key).float()
+    return own
+
+
+def _following_norm(convolution: str) -> str:
+    parent, _, last = convolution.rpartition(".")
+    if not last.isdecimal():
+        return f"{parent}.{last.replace('conv', 'bn')}" if parent else last.replace("conv", "bn")
+    return "bn1" if convolution == "conv1.6" else f"{parent}.{int(last) + 1}"
+
+
+def _head(rest: Mapping[str, Tensor], config: ResNetConfig, trunk: Trunk) -> Head | None:
+    """Return the head; None if the trunk is all there is."""
+    layers = layers_in(rest)
+    known = {f"{layer.name}.{name}" for layer in layers for name in layer.tensors}
+    width = config.map_channels
+    head = head_of(layers, width, trunk.path) or head_of(layers, 2 * width, trunk.path)
+    if head is None:
+        _refuse_heads(layers, width)
+        left_out.refuse_the_rest(rest)
+    left_out.refuse_the_rest(key for key in rest if key not in known)
+    return head
+
+
+def _refuse_heads(layers: Sequence[Layer], width: int) -> None:
+    """Raise CheckpointMismatch if there are several heads, or one of another width."""
+    linear = [layer for layer in layers if layer.kind == "linear"]
+    heads = [layer for layer in linear if layer.inputs == width]
+    if len(heads) > 1:
+        listed = ", ".join(f"{layer.name} ({layer.outputs} outputs)" for layer in heads[:_LISTED])
+        raise CheckpointMismatch(f"{len(heads)} heads were found, {listed}; a model has one")
+    if linear and not heads and linear[0].inputs % width == 0:
+        times = f"{linear[0].inputs // width} times the trunk's {width} channels"
+        raise CheckpointMismatch(f"the head {linear[0].name} takes {linear[0].inputs} numbers, {times}")
+
+
+def _layout(dialect: str, config: ResNetConfig, head: Head | None) -> str:
+    if dialect:
+        return dialect
+    if head is not None and head.name == "linear" and config.stem == "small":
+        return "cifar-akamaster" if len(config.layers) == 3 else "cifar-kuangliu"
+    plain = config.stem != "deep" and config.shortcut != "average" and config.gate == "none"
+    return "torchvision" if plain else "timm"
+
+
+def _place(trunk: Trunk, head: Head | None) -> Iterator[str]:
+    names = head.name if head else "none"
+    if trunk.path or names not in ("fc", "linear"):
+        yield f"the ResNet is {f'under {trunk.path!r}' if trunk.path else 'the whole file'}, its head {names}"
+
+
+def _dtypes(named: Mapping[str, Tensor]) -> tuple[str, ...]:
+    return tuple(sorted({str(v.dtype).removeprefix("torch.") for v in named.values() if v.is_floating_point()}))
 
 
 def _built(config: ResNetConfig, state_dict: Mapping[str, Tensor]) -> ResNet:
@@ -157,26 +209,19 @@ def _built(config: ResNetConfig, state_dict: Mapping[str, Tensor]) -> ResNet:
     return network
 
 
-def _nearest(state_dict: Mapping[str, Tensor]) -> str:
-    """Name the published networks and layouts that differ by the fewest keys."""
-    differences: dict[str, tuple[int, int]] = {}
-    for layout in _LAYOUTS:
-        renamed = [layout.rename(key) for key in state_dict]
-        if layout is not _LAYOUTS[-1] and renamed == list(state_dict):
-            # No key is of this layout; the last layout has torchvision's keys.
-            continue
-        keys = {key for key in renamed if not key.endswith("num_batches_tracked")}
-        for name, config in ARCHITECTURES.items():
-            own = _keys(config)
-            differences[f"{layout.name(config)} {name}"] = len(own - keys), len(keys - own)
+def _nearest(trunk: Mapping[str, Tensor]) -> str:
+    """Name the published networks that differ by the fewest keys."""
+    keys = {key for key in trunk if not key.endswith("num_batches_tracked")}
+    differences = {
+        name: (len(own - keys), len(keys - own)) for name, config in ARCHITECTURES.items() for own in [_keys(config)]
+    }
     nearest = sorted(differences.items(), key=lambda entry: sum(entry[1]))[:_NEAREST]
-    return "nearest: " + ", ".join(
-        f"{title} ({missing} missing, {unexpected} unexpected)" for title, (missing, unexpected) in nearest
-    )
+    listed = (f"{name} ({missing} missing, {unexpected} unexpected)" for name, (missing, unexpected) in nearest)
+    return f" (keys as torchvision has them); nearest: {', '.join(listed)}"
 
 
 @cache
 def _keys(config: ResNetConfig) -> frozenset[str]:
     with torch.device("meta"):
         keys = ResNet(config).state_dict()
-    return frozenset(key for key in keys if not key.endswith("num_batches_tracked"))
+    return frozenset(key for key in keys if not key.endswith("num_batches_tracked") and not key.startswith("fc."))

@@ -41,6 +41,11 @@ class RecognisedCheckpoint:
         """Number of parameters, without BatchNorm's running statistics."""
         return sum(parameter.numel() for parameter in self.network.parameters())
 
+    @property
+    def has_classes(self) -> bool:
+        """Whether it is a classifier with a head."""
+        return isinstance(self.network, ClassifierNetwork) and self.network.num_classes > 0
+
 
 def loaded(layout: str, network: ResNet | CaptionNetwork, state_dict: Mapping[str, Tensor]) -> RecognisedCheckpoint:
     """Load a state_dict with the network's own keys, in eval mode. Raises CheckpointMismatch if it does not fit."""

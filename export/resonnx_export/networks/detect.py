@@ -12,7 +12,6 @@ from resonnx_export.networks.resnet import ARCHITECTURES, ResNetConfig
 from resonnx_export.networks.unrecorded import CAFFE, Unrecorded
 
 _BLOCK = re.compile(r"layer(\d{1,4})\.(\d{1,4})\.")
-_HEAD = re.compile(r"fc\.(\d{1,2})\.weight")
 _LISTED = 8
 # Larger than any network: a file may name numbers that would take hours to build.
 _MAX_STAGES, _MAX_BLOCKS, _MAX_CHANNELS = 8, 1000, 1 << 16
@@ -83,8 +82,8 @@ def matrix_shape(state_dict: Mapping[str, Tensor], key: str) -> tuple[int, int]:
 def resnet_config_from_state_dict(state_dict: Mapping[str, Tensor]) -> ResNetConfig:
     """Read a ResNet's configuration from torchvision-style keys and their shapes.
 
-    A state_dict without `fc.weight` is a trunk: `num_classes` 0. Properties that keys and shapes do not record are
-    torchvision's: the stride in the 3x3 convolution, a 3x3 stem without pool.
+    A state_dict without `fc.weight` is a trunk: `num_classes` 0; other heads are not read. Properties that keys and
+    shapes do not record are torchvision's: the stride in the 3x3 convolution, a 3x3 stem without pool.
 
     Raises:
         CheckpointMismatch: A key is missing without which the shape cannot be known, or a shape is no ResNet's.
@@ -96,14 +95,11 @@ def resnet_config_from_state_dict(state_dict: Mapping[str, Tensor]) -> ResNetCon
     if stem_channels != config.planes:
         raise CheckpointMismatch(f"the stem has {stem_channels} channels, the first stage {config.planes}")
     firsts = [f"layer{stage}.0." for stage in range(1, len(config.layers) + 1)]
-    head = _head(shapes)
     classes = shapes("fc.weight", 2)[0] if "fc.weight" in state_dict else 0
     return replace(
         config,
-        unrecorded=_pooled(shapes, config, f"fc.{head[0][0]}.weight" if head else "fc.weight"),
-        num_classes=head[-1][1] if head else classes,
+        num_classes=classes,
         shortcut=_shortcut(config, state_dict, firsts),
-        head=head,
         **_gate(shapes, firsts),
     )
 
@@ -151,12 +147,6 @@ def _gate(shapes: _Shapes, firsts: Sequence[str]) -> dict[str, Any]:
     return {}
 
 
-def _head(shapes: _Shapes) -> tuple[tuple[int, int], ...]:
-    matches = (_HEAD.fullmatch(key) for key in shapes.state_dict)
-    indices = sorted(int(match[1]) for match in matches if match)
-    return tuple((index, shapes(f"fc.{index}.weight", 2)[0]) for index in indices)
-
-
 def _shortcut(config: ResNetConfig, state_dict: Mapping[str, Tensor], firsts: Sequence[str]) -> Shortcut:
     if any(f"{first}downsample.2.weight" in state_dict for first in firsts):
         return "average"
@@ -164,12 +154,6 @@ def _shortcut(config: ResNetConfig, state_dict: Mapping[str, Tensor], firsts: Se
     # that; in others the weights are missing.
     without = not any(f"{first}downsample.0.weight" in state_dict for first in firsts[1:])
     return "pad" if without and config.block == "basic" and config.stem == "small" else "convolution"
-
-
-def _pooled(shapes: _Shapes, config: ResNetConfig, first: str) -> Unrecorded:
-    """Return the usual values; a head of twice the inputs takes two pools, the average before the maximum in timm."""
-    joined = first in shapes.state_dict and shapes(first, 2)[1] == 2 * config.map_channels
-    return Unrecorded(global_pool="cat-avg-max" if joined else "avg")
 
 
 def _count_blocks(state_dict: Mapping[str, Tensor]) -> tuple[int, ...]:

@@ -16,6 +16,7 @@ from resonnx_export.networks.blocks import (
     make_gate,
     make_shortcut,
 )
+from resonnx_export.networks.heads import HeadLayer, make_head
 from resonnx_export.networks.unrecorded import (
     StemPool,
     Unrecorded,
@@ -67,7 +68,7 @@ class ResNetConfig:
             the convolution (timm's `d`), or "pad" with zeros (He et al.'s option A).
         gate: The channel gate of each block's output: "none", "se" or "eca".
         gate_sizes: For each stage, an SE gate's hidden channels or an ECA gate's kernel.
-        head: For an nn.Sequential, each linear layer's index in it and its outputs.
+        head: The layers of a head that is an nn.Sequential; empty for one linear layer.
         unrecorded: What keys and shapes do not record.
     """
 
@@ -83,7 +84,7 @@ class ResNetConfig:
     shortcut: Shortcut = "convolution"
     gate: Gate = "none"
     gate_sizes: tuple[int, ...] = ()
-    head: tuple[tuple[int, int], ...] = ()
+    head: tuple[HeadLayer, ...] = ()
     unrecorded: Unrecorded = field(default_factory=Unrecorded)
 
     @property
@@ -221,12 +222,4 @@ def _head(config: ResNetConfig) -> nn.Module:
         return nn.Identity()
     if not config.head:
         return nn.Linear(config.feature_size, config.num_classes)
-    inputs = config.feature_size
-    # Dropout and other layers without weights do nothing in inference.
-    layers: list[nn.Module] = [nn.Identity() for _ in range(config.head[-1][0] + 1)]
-    for number, (index, outputs) in enumerate(config.head):
-        if number > 0 and index - 1 > config.head[number - 1][0]:
-            layers[index - 1] = make_activation(config.unrecorded.head_activation)
-        layers[index] = nn.Linear(inputs, outputs)
-        inputs = outputs
-    return nn.Sequential(*layers)
+    return make_head(config.feature_size, config.head, config.unrecorded.head_activation, config.unrecorded.bn_eps)

@@ -1,17 +1,24 @@
 """Reads what a classifier is given as, a checkpoint file or a library's folder."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Final
 
 from torch import Tensor
 
+from resonnx_export.assumptions.assumption import Assumption
 from resonnx_export.assumptions.reading import NOTHING, Assumed
-from resonnx_export.checkpoints.files import SourceFile, load_checkpoint
+from resonnx_export.checkpoints.files import Checkpoint, SourceFile, load_checkpoints
+from resonnx_export.errors import BadInput
 from resonnx_export.layouts.classifiers import recognise_classifier
 from resonnx_export.layouts.recognised import RecognisedCheckpoint
 from resonnx_export.sources import folders
 from resonnx_export.sources.recorded import Recorded
 from resonnx_export.sources.training import recorded_in
+
+# The assumption that names the weights read, as --weights takes them.
+WEIGHTS: Final = "weights"
 
 
 @dataclass(frozen=True)
@@ -22,26 +29,66 @@ class Source:
     files: tuple[SourceFile, ...]
     recorded: Recorded
     notes: tuple[str, ...] = ()
+    assumptions: tuple[Assumption, ...] = ()
 
 
-def read_source(path: Path) -> Source:
+def read_source(path: Path, weights: str | None = None) -> Source:
     """Read a checkpoint file, or a folder of Hugging Face or timm.
 
+    Args:
+        path: The file or folder.
+        weights: Which of a file's networks to read, by the name of its entry or the start of its keys (--weights).
+
     Raises:
-        BadInput: There are no weights, as load_checkpoint; or a configuration file is damaged, or of another network.
+        BadInput: There are no weights, as load_checkpoints, or several networks and none is preferred; or a
+            configuration file is damaged, or of another network.
     """
     if path.is_dir():
+        if weights is not None:
+            raise BadInput(f"--weights names one of a file's networks; {path} is a folder")
         recorded = folders.read_recorded(path)
         state_dict, files, notes = folders.read_weights(path)
         return Source(state_dict, files, recorded, notes + recorded.notes)
-    checkpoint = load_checkpoint(path)
+    checkpoint = _chosen(path, load_checkpoints(path, weights))
+    if checkpoint.recurrent:
+        raise BadInput(f"{path} is a captioner or a part of one (it has {checkpoint.recurrent}), not a classifier")
     notes = checkpoint.notes
     if (path.parent / folders.CONFIG).is_file():
         notes += (
             f"{folders.CONFIG} beside the file was not read: give the folder, {path.parent}, for its labels and "
             "preprocessing",
         )
-    return Source(checkpoint.state_dict, (checkpoint.file,), recorded_in(checkpoint.tree), notes)
+    state_dict, prefix = checkpoint.state_dict, checkpoint.prefix
+    if prefix is not None:
+        state_dict = {key: value for key, value in state_dict.items() if key.startswith(f"{prefix}.")}
+    assumptions: tuple[Assumption, ...] = ()
+    if weights is not None or checkpoint.others:
+        value = weights or checkpoint.name
+        assumptions = (Assumption(WEIGHTS, value, "--weights", checkpoint.others, confirmed=weights is not None),)
+    return Source(state_dict, (checkpoint.file,), recorded_in(checkpoint.tree), notes, assumptions)
+
+
+def _chosen(path: Path, checkpoints: Sequence[Checkpoint]) -> Checkpoint:
+    """Return the only network, or the only one with classes. Raises BadInput with what each is."""
+    if len(checkpoints) == 1:
+        return checkpoints[0]
+    found, refused = [], []
+    for checkpoint in checkpoints:
+        try:
+            recognised = recognise_classifier(checkpoint.state_dict)
+        except BadInput as error:
+            refused.append(f"{checkpoint.name!r} ({error})")
+            continue
+        if recognised.has_classes:
+            found.append(checkpoint)
+        else:
+            refused.append(f"{checkpoint.name!r} (a trunk, without a head for classes)")
+    if len(found) == 1:
+        return found[0]
+    if found:
+        listed = ", ".join(repr(checkpoint.name) for checkpoint in found)
+        raise BadInput(f"{path} holds several classifiers: {listed}; choose one with --weights NAME")
+    raise BadInput(f"{path} holds several networks, and none is a classifier: {'; '.join(refused)}")
 
 
 def recognise_source(source: Source, *, assume: Assumed = NOTHING, stride_in_1x1: bool = False) -> RecognisedCheckpoint:
@@ -53,4 +100,8 @@ def recognise_source(source: Source, *, assume: Assumed = NOTHING, stride_in_1x1
     if stride_in_1x1:
         recorded.pop("stride-in", None)
     recognised = recognise_classifier(source.state_dict, assume={**recorded, **assume}, stride_in_1x1=stride_in_1x1)
-    return replace(recognised, notes=source.notes + recognised.notes)
+    return replace(
+        recognised,
+        notes=source.notes + recognised.notes,
+        assumptions=source.assumptions + recognised.assumptions,
+    )

@@ -26,7 +26,7 @@ from resonnx_export.proof.comparisons import prove_classifier
 from resonnx_export.proof.parity import FP32_BOUND, open_session
 from resonnx_export.proof.predictions import ClassifierPredictions
 from resonnx_export.proof.reference import Activation, Float
-from resonnx_export.sources.source import read_source
+from resonnx_export.sources.source import WEIGHTS, read_source
 from resonnx_export.tasks.task import Files, Task
 from resonnx_export.wording import names
 
@@ -50,7 +50,7 @@ def _recognise(
 ) -> tuple[ClassifierNetwork | CaptionNetwork, Sequence[SourceFile]]:
     if len(checkpoint) > 1:
         raise BadInput(f"a classifier is one file or one folder; {len(checkpoint)} were given")
-    source = read_source(checkpoint[0])
+    source = read_source(checkpoint[0], next((e.value for e in manifest.assumptions if e.name == WEIGHTS), None))
     return recognise_classifier(source.state_dict, assume=values_in(manifest)).network, source.files
 
 

@@ -232,7 +232,7 @@ def test_wrappers(tmp_path: Path) -> None:
 
 def test_two_containers_are_told(tmp_path: Path) -> None:
     state = randomise(small()).state_dict()
-    loaded = load_checkpoint(saved(tmp_path / "x.pth", {"model": state, "model_ema": state}))
+    loaded = load_checkpoint(saved(tmp_path / "x.pth", {"model": state, "model_ema": dict(state)}))
     assert any("'model'" in note and "'model_ema'" in note for note in loaded.notes)
 
 
@@ -340,7 +340,7 @@ def test_inspect_tells_the_nearest(tmp_path: Path) -> None:
         del state[key]
     result = run("inspect", saved(tmp_path / "x.pth", state))
     assert result.exit_code == 2
-    assert "nearest: torchvision resnet18 (2 missing, 0 unexpected)" in result.stderr
+    assert "nearest: resnet18 (2 missing, 0 unexpected)" in result.stderr
     described = run("inspect", saved(tmp_path / "x.pth", get_model("resnet50").state_dict()))
     assert described.exit_code == 0
     for said in ("resnet50", "1000 classes", "25,557,032", "--stride-in-1x1", "recipe torchvision-v1"):
