@@ -156,6 +156,7 @@ def captioner(
             "does not record them.",
         ),
     ] = False,
+    assume: Assume = None,
     allow_reduced: AllowReduced = False,
     pictures: Samples = None,
     decoder_precision: Annotated[
@@ -190,6 +191,7 @@ def captioner(
         samples,
         rescore=decoder_precision == "int8-rescored",
         tokens=tokens,
+        assume=read_assume(assume or ()),
     )
     with progress_bar(target.name, stages(settings)) as progress:
         exported = export_captioner(files, settings, target, progress)

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from resonnx_export.networks.cells import Kind, MaxoutLSTMCell, StackedCells
 from resonnx_export.networks.protocol import CaptionConfig, CaptionNetwork, Encoded, Stepped
+from resonnx_export.networks.unrecorded import make_activation
 
-Activation = Literal["none", "relu", "tanh"]
 PictureEach = Literal["no", "word-picture", "picture-word"]
 
 
@@ -26,14 +26,14 @@ class StateConfig:
         layers: Layers with a state of their own; 1 repeats the same in all.
         input_size: Of the vector that is read.
         projected: Whether that is the projected picture, or the ResNet's features.
-        activation: After the layers.
+        activation: After the layers, as make_activation's.
     """
 
     cell: bool
     layers: int
     input_size: int
     projected: bool
-    activation: Activation = "none"
+    activation: str = "none"
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class ShowTellConfig(CaptionConfig):
         picture_says_word: Whether the output for the picture scores the first word.
         projections: Outputs of the linear layers after the ResNet, one after the other; None is one of
             `embedding_size`, () none.
-        between: The activation between the linear layers.
+        between: The activation between the linear layers, as make_activation's.
         activation: After the last of them and its normalisation.
         picture_first: Whether the cells read the picture before the first word.
         picture_each: Whether they read it beside each word, and in which order.
@@ -63,8 +63,8 @@ class ShowTellConfig(CaptionConfig):
     batch_norm: bool
     picture_says_word: bool
     projections: tuple[int, ...] | None = None
-    between: Activation = "none"
-    activation: Activation = "none"
+    between: str = "none"
+    activation: str = "none"
     picture_first: bool = True
     picture_each: PictureEach = "no"
     state: StateConfig | None = None
@@ -81,6 +81,7 @@ class ShowTell(CaptionNetwork):
         sizes = (config.trunk.feature_size, *outputs)
         self.project = nn.ModuleList(nn.Linear(inputs, following) for inputs, following in pairwise(sizes))
         self.norm = nn.BatchNorm1d(sizes[-1]) if config.batch_norm else nn.Identity()
+        self.between, self.activation = make_activation(config.between), make_activation(config.activation)
         self.embedding = nn.Embedding(config.vocabulary_size, size)
         inputs = size if config.picture_each == "no" else size + sizes[-1]
         self.cells: StackedCells | MaxoutLSTMCell
@@ -91,6 +92,7 @@ class ShowTell(CaptionNetwork):
                 config.cell, inputs, hidden, config.layers, bias=config.cell_bias, residual=config.residual
             )
         if config.state is not None:
+            self.started = make_activation(config.state.activation)
             self.init_h = nn.Linear(config.state.input_size, hidden * config.state.layers)
             if config.state.cell:
                 self.init_c = nn.Linear(config.state.input_size, hidden * config.state.layers)
@@ -99,12 +101,11 @@ class ShowTell(CaptionNetwork):
     def encode(self, images: Tensor) -> Encoded:
         """Return the state before the first word of pictures [N,3,H,W], and the picture [N,P] if each step reads it."""
         config = self.config
-        grid = self.trunk.features_map(images).mean(dim=(2, 3))
-        picture = grid
+        picture = seen = self.trunk.forward_features(images)
         for number, layer in enumerate(self.project):
-            picture = layer(picture if number == 0 else _activated(picture, config.between))
-        picture = _activated(self.norm(picture), config.activation)
-        state = self._start(picture if config.state is None or config.state.projected else grid)
+            picture = layer(picture if number == 0 else self.between(picture))
+        picture = self.activation(self.norm(picture))
+        state = self._start(picture if config.state is None or config.state.projected else seen)
         features = () if config.picture_each == "no" else (picture,)
         if not config.picture_first:
             return Encoded(state, features)
@@ -124,10 +125,10 @@ class ShowTell(CaptionNetwork):
         zeros, how = self.cells.start(picture), self.config.state
         if how is None:
             return zeros
-        hidden = self._layers(_activated(self.init_h(picture), how.activation), how)
+        hidden = self._layers(self.started(self.init_h(picture)), how)
         if len(zeros) == self.config.layers:
             return hidden
-        cell = self._layers(_activated(self.init_c(picture), how.activation), how) if how.cell else zeros[1::2]
+        cell = self._layers(self.started(self.init_c(picture)), how) if how.cell else zeros[1::2]
         return tuple(part for pair in zip(hidden, cell, strict=True) for part in pair)
 
     def _layers(self, states: Tensor, how: StateConfig) -> tuple[Tensor, ...]:
@@ -135,9 +136,3 @@ class ShowTell(CaptionNetwork):
 
     def _words(self, hidden: Tensor) -> Tensor:
         return torch.log_softmax(self.output(hidden), dim=1)
-
-
-def _activated(x: Tensor, activation: Activation) -> Tensor:
-    if activation == "none":
-        return x
-    return torch.relu(x) if activation == "relu" else torch.tanh(x)

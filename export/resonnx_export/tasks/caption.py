@@ -19,7 +19,7 @@ from resonnx_export.answers.captions import graph_captions, judge_words
 from resonnx_export.answers.judging import Judged
 from resonnx_export.answers.recorded import Answers
 from resonnx_export.checkpoints.files import SourceFile
-from resonnx_export.layouts.captioners import recognise_captioner
+from resonnx_export.layouts.captioners import recognise_captioner, self_critical
 from resonnx_export.layouts.captioners.picture_first import RESIDUAL
 from resonnx_export.networks.protocol import CaptionNetwork
 from resonnx_export.networks.resnet import ClassifierNetwork
@@ -49,10 +49,11 @@ class Word:
 def _recognise(
     manifest: pb.Manifest, checkpoint: Sequence[Path]
 ) -> tuple[ClassifierNetwork | CaptionNetwork, Sequence[SourceFile]]:
+    ruotianluo = manifest.source.layout == self_critical.NAME
     source = recognise_captioner(
         checkpoint,
         Vocabulary(tuple(manifest.captioner.vocabulary)),
-        caffe_resnet=manifest.source.architecture.endswith("_caffe"),
+        caffe_resnet=manifest.source.architecture.endswith("_caffe") if ruotianluo else None,
         residual=manifest.source.layout.endswith(RESIDUAL),
         tokens=_tokens(manifest.captioner),
         assume=_assumed(manifest),

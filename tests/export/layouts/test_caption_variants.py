@@ -7,14 +7,18 @@ from pathlib import Path
 
 import pytest
 import torch
+from resonnx_export.assumptions.assumption import OWN_MODULE
+from resonnx_export.cli import app
 from resonnx_export.errors import BadInput
 from resonnx_export.layouts.captioners import CaptionSource, recognise_captioner
 from resonnx_export.networks.protocol import CaptionNetwork
 from resonnx_export.special_tokens import SpecialTokens
 from resonnx_export.vocabulary import Vocabulary
+from resonnx_server.runtime.model_files.manifest import read_version
 from torch import Tensor, nn
+from typer.testing import CliRunner
 
-from ..caption_exports import SGRVINOD, SIZE
+from ..caption_exports import SGRVINOD, SIZE, export
 from .caption_sources import sgrvinod
 from .caption_sources.randomness import normalised, pictures
 from .caption_sources.resnet import Net
@@ -188,6 +192,27 @@ def test_each_step_is_the_sources(case: Case, tmp_path: Path) -> None:
 
 
 @torch.no_grad()
+def test_the_resnets_properties(tmp_path: Path) -> None:
+    """The encoder's ResNet has the properties of classifiers."""
+    encoder, decoder, files = write(tmp_path, CASES["yunjey_control"])
+    for layer in encoder.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            layer.eps = 0.1
+    images, words = normalised(pictures(3, SIZE, 1)), torch.randint(WORDS, (3, 6))
+    theirs = decoder.teach(encoder(images), words)
+    plain = recognise_captioner(files, VOCABULARY)
+    assert {"activation", "bn-eps", "pool", "strides", "dilation", "global-pool"} <= {
+        each.name for each in plain.recognised.assumptions
+    }
+    assert all(each.option in (f"--assume {each.name}=VALUE", OWN_MODULE) for each in plain.recognised.assumptions)
+    source = recognise_captioner(files, VOCABULARY, assume={"bn-eps": "0.1"})
+    assert difference(taught(source, images, words), theirs) < 1e-4
+    assert difference(taught(plain, images, words), theirs) > 0.01
+    with pytest.raises(BadInput, match=r"has no property 'gate'; --assume takes activation, bn-eps"):
+        recognise_captioner(files, VOCABULARY, assume={"gate": "sigmoid"})
+
+
+@torch.no_grad()
 def test_sgrvinod_state_dicts(tmp_path: Path) -> None:
     """State_dicts do not record the side of the map, which pickled modules do."""
     encoder = randomise(sgrvinod.Encoder(7))
@@ -235,6 +260,27 @@ def test_containers(tmp_path: Path) -> None:
         recognise_captioner([file])
 
 
+@torch.no_grad()
+def test_a_notebooks_captioner_is_exported_and_verified(tmp_path: Path) -> None:
+    """Properties stated with --assume are in the manifest, from which `verify` builds the same network."""
+    encoder, decoder, _ = write(tmp_path, CASES["attention with gate"])
+    halves = {"encoder": encoder.state_dict(), "decoder": decoder.state_dict()}
+    flat = {f"{half}.{key}": value for half, state in halves.items() for key, value in state.items()}
+    file, words = tmp_path / "attention_model_state.pth", tmp_path / "words.txt"
+    torch.save({"num_epochs": 25, "vocab_size": WORDS, "state_dict": flat}, file)
+    words.write_text("\n".join(SOS.words))
+    stated = ("--assume", "attention-gate=sigmoid", "--assume", "activation=silu")
+    result = export(tmp_path, [file], words, "--size", SIZE, *stated)
+    assert result.exit_code == 0, result.output
+    assert "given: attention-gate sigmoid; --assume attention-gate=VALUE (or none)" in result.stdout
+    assert "assumed: attention-activation tanh; --assume attention-activation=VALUE (or relu)" in result.stdout
+    spec = read_version(tmp_path / "models/m/1").manifest.captioner
+    assert (spec.start_id, spec.end_id, list(spec.stripped_ids), spec.max_tokens) == (1, 2, [1, 0], 20)
+    assert (spec.attention_rows, spec.attention_columns) == (2, 2)
+    verified = CliRunner().invoke(app, ["verify", str(tmp_path / "models/m/1"), "--checkpoint", str(file)])
+    assert verified.exit_code == 0, verified.output
+
+
 def _inception() -> nn.Module:
     encoder = nn.Module()
     encoder.inception = nn.Module()
@@ -269,12 +315,14 @@ REFUSED = {
     ),
     "an unknown property": (
         _UDACITY, Decoder, {"colour": "red"},
-        "--assume colour=red: layout udacity-cvnd has no 'colour'; it has encoder-activation, picture-output",
+        "layout udacity-cvnd has no property 'colour'; --assume takes encoder-activation, picture-output, activation",
     ),
-    "a property of others": (Encoder, Decoder, {"attention-gate": "none"}, "layout yunjey has no 'attention-gate'"),
+    "a property of others": (Encoder, Decoder, {"attention-gate": "none"}, "yunjey has no property 'attention-gate'"),
     "an unknown value": (
-        Encoder, Decoder, {"encoder-activation": "gelu"},
-        "--assume encoder-activation=gelu: encoder-activation takes none, relu, tanh, not 'gelu'",
+        Encoder, Decoder, {"encoder-activation": "x"}, "--assume encoder-activation takes none, relu, .*, not 'x'"
+    ),
+    "a pool of an attention": (
+        MapEncoder, BahdanauDecoder, {"global-pool": "max"}, "layout flickr8k-attention has no property 'global-pool'"
     ),
     "an unknown side": (
         MapEncoder, BahdanauDecoder, {"attention-map": "65"}, "takes 14, none, 7, 8, a number up to 64, not '65'"

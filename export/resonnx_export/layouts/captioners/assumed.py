@@ -1,13 +1,16 @@
 """The properties of captioners that keys and shapes do not show, and the values that a user may state with --assume."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from resonnx_export.assumptions.assumption import OWN_MODULE, Assumption
+from resonnx_export.assumptions.axes import BY_NAME
+from resonnx_export.assumptions.reading import assumptions_of, with_values
 from resonnx_export.errors import BadInput
+from resonnx_export.networks.resnet import ResNetConfig
 
-_ACTIVATIONS: Final = ("none", "relu", "tanh")
+_ACTIVATIONS: Final = ("none", "relu", "tanh", "leaky_relu", "gelu", "silu", "elu", "sigmoid")
 # Values of each property; the side of attention-map may be another number.
 AXES: Final[Mapping[str, tuple[str, ...]]] = {
     "head-activation": _ACTIVATIONS,
@@ -16,13 +19,14 @@ AXES: Final[Mapping[str, tuple[str, ...]]] = {
     "picture-output": ("word", "dropped"),
     "picture-first": ("no", "yes"),
     "state-input": ("encoder", "features"),
-    "state-activation": _ACTIVATIONS,
+    "state-activation": ("none", "tanh", "relu", "sigmoid"),
     "rnn-activation": ("tanh", "relu"),
     "attention-activation": ("relu", "tanh"),
     "attention-gate": ("sigmoid", "none"),
     "attention-map": ("14", "none", "7", "8"),
 }
 _MAX_SIDE: Final = 64
+_OPTION: Final = "--assume {}=VALUE"
 
 
 @dataclass
@@ -38,10 +42,33 @@ class Assumed:
         side = name == "attention-map" and value.isascii() and value.isdigit() and 1 <= int(value) <= _MAX_SIDE
         if value not in AXES[name] and not side:
             more = f", a number up to {_MAX_SIDE}" if name == "attention-map" else ""
-            raise BadInput(f"--assume {name}={value}: {name} takes {', '.join(AXES[name])}{more}, not {value!r}")
+            raise BadInput(f"--assume {name} takes {', '.join(AXES[name])}{more}, not {value!r}")
         others = tuple(other for other in AXES[name] if other != value)
-        self.taken.append(Assumption(name, value, f"--assume {name}=VALUE", others, confirmed=name in self.given))
+        self.taken.append(Assumption(name, value, _OPTION.format(name), others, confirmed=name in self.given))
         return value
+
+    def trunk(
+        self, config: ResNetConfig, layout: str, *, pooled: bool = True, known: Collection[str] = ()
+    ) -> ResNetConfig:
+        """Return a captioner's ResNet with the user's values, and list its properties.
+
+        Args:
+            config: As the keys and shapes show it.
+            layout: The captioner's layout.
+            pooled: Whether the captioner reads the features, not the map.
+            known: Names of properties that another option states.
+
+        Raises:
+            BadInput: As with_values.
+        """
+        usable = {name: value for name, value in self.given.items() if name in BY_NAME and name not in AXES}
+        if not pooled:
+            usable.pop("global-pool", None)
+        config = with_values(replace(config, num_classes=0), usable)
+        for each in assumptions_of(config, layout, {**usable, **dict.fromkeys(known, "")}):
+            if pooled or each.name != "global-pool":
+                self.taken.append(replace(each, option=_OPTION.format(each.name)))
+        return config
 
     def of_cells(self) -> None:
         """List what the weights of PyTorch's recurrent cells imply, and no option changes."""
@@ -50,6 +77,5 @@ class Assumed:
     def check(self, layout: str) -> None:
         """Raise BadInput if the user states a property that is unknown, or that this layout does not have."""
         if unused := sorted(self.given.keys() - {each.name for each in self.taken}):
-            names = ", ".join(each.name for each in self.taken if each.name in AXES) or "none"
-            name, value = unused[0], self.given[unused[0]]
-            raise BadInput(f"--assume {name}={value}: layout {layout} has no {name!r}; it has {names}")
+            names = ", ".join(each.name for each in self.taken if each.option == _OPTION.format(each.name))
+            raise BadInput(f"layout {layout} has no property {unused[0]!r}; --assume takes {names}")

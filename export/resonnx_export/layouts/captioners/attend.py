@@ -32,10 +32,19 @@ def own(request: Request) -> Draft | None:
     part = request.part_with("decode_step.weight_ih")
     if part is None or not any(key.startswith("trunk.") for key in part.tensors):
         return None
-    Assumed(request.assume).check("resonnx-captioner")
-    network = Captioner(config_from_state_dict(part.tensors))
-    spec = caption_spec(request, max_tokens=_MAX_TOKENS, feeds_start=True)
-    return Draft("resonnx-captioner", network, part.tensors, spec, _INPUT, (part,))
+    layout, assumed = "resonnx-captioner", Assumed(request.assume)
+    config = config_from_state_dict(part.tensors)
+    config = replace(config, trunk=assumed.trunk(config.trunk, layout, pooled=False))
+    assumed.check(layout)
+    return Draft(
+        layout=layout,
+        network=Captioner(config),
+        state_dict=part.tensors,
+        spec=caption_spec(request, max_tokens=_MAX_TOKENS, feeds_start=True),
+        input=_INPUT,
+        parts=(part,),
+        assumptions=tuple(assumed.taken),
+    )
 
 
 def attending(request: Request) -> Draft | None:
@@ -61,7 +70,7 @@ def attending(request: Request) -> Draft | None:
     if gate is not None and not gated:
         roles.unused.append(gate.name)
     config = CaptionerConfig(
-        trunk=replace(roles.config, num_classes=0),
+        trunk=assumed.trunk(roles.config, layout, pooled=False),
         vocabulary_size=roles.embedding.shape[0],
         embedding_size=roles.embedding.shape[1],
         hidden_size=hidden_size,

@@ -5,7 +5,7 @@ modules vary, so layers are found by their shapes.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final, cast
 
 from torch import Tensor
@@ -17,7 +17,7 @@ from resonnx_export.layouts.captioners.parts import prefixed
 from resonnx_export.layouts.captioners.recurrent import cell_kind
 from resonnx_export.layouts.captioners.roles import Layer, Roles, find_roles
 from resonnx_export.networks.detect import CheckpointMismatch
-from resonnx_export.networks.show_tell import Activation, PictureEach, ShowTell, ShowTellConfig, StateConfig
+from resonnx_export.networks.show_tell import PictureEach, ShowTell, ShowTellConfig, StateConfig
 from resonnx_export.pictures.recipe import image_input
 
 # sample() always takes 20 steps; the caption is cut at <end> afterwards.
@@ -70,8 +70,9 @@ def tutorial(request: Request) -> Draft | None:
     if kind == "rnn" and assumed("rnn-activation", "tanh") == "relu":
         kind = "rnn-relu"
     residual = request.residual and cells.listed
+    layout = _layout(roles, picture, each, how)
     config = ShowTellConfig(
-        trunk=replace(roles.config, num_classes=0),
+        trunk=assumed.trunk(roles.config, layout),
         vocabulary_size=words,
         embedding_size=embedding_size,
         hidden_size=roles.hidden_size,
@@ -82,8 +83,8 @@ def tutorial(request: Request) -> Draft | None:
         batch_norm=picture.norm is not None,
         picture_says_word=says_word,
         projections=tuple(layer.shape[0] for layer in picture.layers),
-        between=cast(Activation, between),
-        activation=cast(Activation, activation),
+        between=between,
+        activation=activation,
         picture_first=first,
         picture_each=cast(PictureEach, assumed("cell-input", "word-picture")) if each else "no",
         state=how,
@@ -91,7 +92,6 @@ def tutorial(request: Request) -> Draft | None:
     if cells.listed:
         assumed.taken.append(_stacking(residual=residual))
     assumed.of_cells()
-    layout = _layout(roles, picture, each, how)
     assumed.check(layout)
     recipe = image_input(_INPUT_SIZE, resize_short_side=_RESIZE_SHORT_SIDE)
     if layout == "yunjey":
@@ -159,7 +159,7 @@ def _state(state: Mapping[str, Layer], roles: Roles, picture: _Picture, assumed:
         layers=hidden.shape[0] // roles.hidden_size,
         input_size=hidden.shape[1],
         projected=projected,
-        activation=cast(Activation, assumed("state-activation", "none")),
+        activation=assumed("state-activation", "none"),
     )
 
 

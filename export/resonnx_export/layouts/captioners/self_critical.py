@@ -7,7 +7,7 @@ file and do not record the variant. The infos file, given as the vocabulary, has
 import re
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, get_args
 
 from resonnx_proto.v1 import manifest_pb2 as pb
 from torch import Tensor
@@ -35,8 +35,12 @@ _CORE: Final = "core."
 # Names of feature folders in the source's instructions: data/cocobu_att, data/cocobu_fc.
 _REGIONS: Final = re.compile(r"bu_|bottom.?up", re.IGNORECASE)
 
+# Properties of the ResNet that its variant settles.
+_VARIANT: Final = ("stride-in", "pool")
+
 _Plain = Literal["show_tell", "fc", "newfc"]
 _Attending = Literal["att2in", "att2in2", "updown"]
+_POOLED: Final = get_args(_Plain)
 
 
 def self_critical(request: Request) -> Draft | None:
@@ -44,7 +48,6 @@ def self_critical(request: Request) -> Draft | None:
     decoder = next((part for part in request.parts if any(key.startswith("logit.") for key in part.tensors)), None)
     if decoder is None or (find_cells(decoder.tensors) and not any(key.startswith(_CORE) for key in decoder.tensors)):
         return None
-    Assumed(request.assume).check(NAME)
     request.tokens.check_first(NAME, request.vocabulary.words)
     options = request.vocabulary.options
     kind = _kind(decoder.tensors, options)
@@ -64,6 +67,9 @@ def self_critical(request: Request) -> Draft | None:
     trunk = replace(resnet_config_from_state_dict(cnn.tensors), num_classes=0)
     if request.caffe_resnet:
         trunk = replace(trunk, unrecorded=CAFFE)
+    assumed = Assumed(request.assume)
+    trunk = assumed.trunk(trunk, NAME, pooled=kind in _POOLED, known=_VARIANT)
+    assumed.check(NAME)
     network: ShowTell | TopDown
     if kind == "show_tell" or kind == "fc" or kind == "newfc":
         state_dict = _show_tell_keys(kind, decoder.tensors)
@@ -79,7 +85,7 @@ def self_critical(request: Request) -> Draft | None:
         input=image_input(_INPUT_SIZE, resize_short_side=None),
         parts=(decoder, cnn),
         notes=("the source takes pictures at their own size; here all are stretched to one",),
-        assumptions=(_variant(caffe=request.caffe_resnet),),
+        assumptions=(_variant(caffe=request.caffe_resnet), *assumed.taken),
     )
 
 
