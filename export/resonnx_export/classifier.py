@@ -173,6 +173,11 @@ def _checked(
             f"the checkpoint does not name its {network.num_classes} classes; give their names with --labels FILE, one "
             "a line in the order of the classes"
         )
+    if network.num_classes == 1 and settings.activation in (None, "softmax"):
+        raise BadInput(
+            "softmax over one class is always 1: give --activation sigmoid for the class's probability, or "
+            "--activation none for the number itself"
+        )
     if len(settings.labels) != network.num_classes:
         raise BadInput(f"--labels gives {len(settings.labels)} labels for {network.num_classes} classes")
     return network, settings.labels

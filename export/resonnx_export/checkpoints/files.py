@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from resonnx_export.checkpoints.containers import Weights, content, narrowed, weights_in
+from resonnx_export.checkpoints.modules import module_names
 from resonnx_export.checkpoints.pickles import Stub
 from resonnx_export.checkpoints.unpickle import HEAD_BYTES, read_objects
 from resonnx_export.errors import BadInput
@@ -45,6 +46,7 @@ class Checkpoint:
         module: The pickled module, where one was saved whole.
         recurrent: The key of a recurrent layer anywhere in the file; "" if there is none.
         tree: The whole content, as of read_tree.
+        modules: The names of the network's modules, if they are known.
     """
 
     state_dict: dict[str, Tensor]
@@ -56,6 +58,7 @@ class Checkpoint:
     module: Stub | None = None
     recurrent: str = ""
     tree: object = None
+    modules: frozenset[str] = frozenset()
 
 
 def load_checkpoint(path: Path, weights: str | None = None) -> Checkpoint:
@@ -81,7 +84,15 @@ def load_checkpoints(path: Path, weights: str | None = None) -> tuple[Checkpoint
     except BadInput as error:
         raise BadInput(f"{path} {error}") from None
     names = tuple(each.name for each in found)
-    return tuple(replace(_checkpoint(each, file, names, prefix), recurrent=recurrent, tree=tree) for each in chosen)
+    return tuple(
+        replace(
+            _checkpoint(each, file, names, prefix),
+            recurrent=recurrent,
+            tree=tree,
+            modules=module_names(tree, each.tensors),
+        )
+        for each in chosen
+    )
 
 
 def _checkpoint(found: Weights, file: SourceFile, names: Sequence[str], prefix: str | None) -> Checkpoint:

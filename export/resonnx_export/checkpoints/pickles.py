@@ -54,6 +54,16 @@ class Stub:
         return {name: value for part in parts if isinstance(part, dict) for name, value in part.items()}
 
 
+class OrderedDict(dict[Any, Any]):
+    """A collections.OrderedDict with its attributes, such as a state_dict's `_metadata`."""
+
+    __slots__ = ("attributes",)
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self.attributes: dict[Any, Any] = {}
+
+
 Constructors = Mapping[str, Callable[..., object]]
 
 
@@ -166,7 +176,9 @@ class _Machine:
         if isinstance(function, Stub):
             return Stub(f"{path}()", args)
         if path in _DICTS:
-            return self._dict([item for pair in self._listed(args) for item in pair] if path == _DICTS[0] else [])
+            if path == _DICTS[1]:
+                return {}
+            return OrderedDict(self._dict([item for pair in self._listed(args) for item in pair]))
         if path in _SETS:
             return {_key(value) for value in self._listed(args)}
         if path in _RECONSTRUCTORS and args and isinstance(args[0], Name):
@@ -194,10 +206,12 @@ class _Machine:
         self._push(self._call(function, tuple(args)))
 
     def _build(self, argument: Any) -> None:
-        # Attributes of containers (an OrderedDict's _metadata) and of tensors are not needed.
+        # Attributes of other containers and of tensors are not needed.
         target, state = self._take(2)
         if isinstance(target, Stub):
             target.state = state
+        elif isinstance(target, OrderedDict) and isinstance(state, dict):
+            target.attributes = state
         self.stack.append(target)
 
     def _persistent(self, argument: str | None) -> None:

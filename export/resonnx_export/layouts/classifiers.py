@@ -5,7 +5,7 @@ the shapes.
 """
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 from typing import Final, NamedTuple
@@ -13,6 +13,7 @@ from typing import Final, NamedTuple
 import torch
 from torch import Tensor
 
+from resonnx_export.assumptions.modules import told_by_modules
 from resonnx_export.assumptions.reading import NOTHING, Assumed, assumptions_of, with_values
 from resonnx_export.checkpoints.containers import averaged_part
 from resonnx_export.errors import BadInput
@@ -42,7 +43,11 @@ class _Parts(NamedTuple):
 
 
 def recognise_classifier(
-    state_dict: Mapping[str, Tensor], *, assume: Assumed = NOTHING, stride_in_1x1: bool = False
+    state_dict: Mapping[str, Tensor],
+    *,
+    assume: Assumed = NOTHING,
+    stride_in_1x1: bool = False,
+    modules: Collection[str] = (),
 ) -> RecognisedCheckpoint:
     """Build and load the ResNet of a state_dict, under whatever names its modules have.
 
@@ -50,6 +55,7 @@ def recognise_classifier(
         state_dict: Tensors by name.
         assume: Values of properties that keys and shapes do not record, by name, as assumptions/axes.py has them.
         stride_in_1x1: As "1x1" for the property "stride-in".
+        modules: The names of the network's modules, where they are known; they tell some of these properties.
 
     Raises:
         BadInput: No ResNet is found, or several, or tensors are left that belong to no part of one; the message lists
@@ -74,14 +80,18 @@ def recognise_classifier(
             state |= head.state_dict()
         if stride_in_1x1:
             assume = _with_stride_in_1x1(config, assume)
+        told = told_by_modules(modules, pools=config.stem != "small")
+        assume = {**told.values, **assume}
         config = with_values(config, assume)
         layout = _layout(dialect, config, head)
+        if told.timm and layout == "torchvision":
+            layout = "timm"
         recognised = loaded(layout, _built(config, state), state)
     except CheckpointMismatch as error:
         raise BadInput(f"{error}{_nearest(parts.trunk) if error.missing else ''}") from None
     grey = "the network takes grey pictures: the graph turns RGB into grey as Pillow's convert('L') does"
     notes += (grey,) if config.in_channels == 1 else ()
-    notes += (*_place(trunk, head), *left_out.told(dropped))
+    notes += (*_place(trunk, head), *left_out.told(dropped), *(told.notes if "pool" not in assume else ()))
     assumptions = assumptions_of(config, layout, assume)
     return replace(recognised, notes=notes, assumptions=assumptions, dtypes=_dtypes(named))
 

@@ -23,13 +23,17 @@ WEIGHTS: Final = "weights"
 
 @dataclass(frozen=True)
 class Source:
-    """The tensors of a classifier by key, the files that they are in, and what is recorded beside them."""
+    """The tensors of a classifier by key, the files that they are in, and what is recorded beside them.
+
+    `modules` are the names of the network's modules, where they are known.
+    """
 
     state_dict: dict[str, Tensor]
     files: tuple[SourceFile, ...]
     recorded: Recorded
     notes: tuple[str, ...] = ()
     assumptions: tuple[Assumption, ...] = ()
+    modules: frozenset[str] = frozenset()
 
 
 def read_source(path: Path, weights: str | None = None) -> Source:
@@ -58,14 +62,15 @@ def read_source(path: Path, weights: str | None = None) -> Source:
             f"{folders.CONFIG} beside the file was not read: give the folder, {path.parent}, for its labels and "
             "preprocessing",
         )
-    state_dict, prefix = checkpoint.state_dict, checkpoint.prefix
+    state_dict, prefix, modules = checkpoint.state_dict, checkpoint.prefix, checkpoint.modules
     if prefix is not None:
         state_dict = {key: value for key, value in state_dict.items() if key.startswith(f"{prefix}.")}
+        modules = frozenset(name for name in modules if name.startswith(f"{prefix}."))
     assumptions: tuple[Assumption, ...] = ()
     if weights is not None or checkpoint.others:
         value = weights or checkpoint.name
         assumptions = (Assumption(WEIGHTS, value, "--weights", checkpoint.others, confirmed=weights is not None),)
-    return Source(state_dict, (checkpoint.file,), recorded_in(checkpoint.tree), notes, assumptions)
+    return Source(state_dict, (checkpoint.file,), recorded_in(checkpoint.tree), notes, assumptions, modules)
 
 
 def _chosen(path: Path, checkpoints: Sequence[Checkpoint]) -> Checkpoint:
@@ -99,7 +104,9 @@ def recognise_source(source: Source, *, assume: Assumed = NOTHING, stride_in_1x1
     recorded = dict(source.recorded.network)
     if stride_in_1x1:
         recorded.pop("stride-in", None)
-    recognised = recognise_classifier(source.state_dict, assume={**recorded, **assume}, stride_in_1x1=stride_in_1x1)
+    recognised = recognise_classifier(
+        source.state_dict, assume={**recorded, **assume}, stride_in_1x1=stride_in_1x1, modules=source.modules
+    )
     return replace(
         recognised,
         notes=source.notes + recognised.notes,
