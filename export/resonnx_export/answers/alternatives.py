@@ -1,6 +1,6 @@
 """Single changes of a reading: another value of an assumption about the network, or another preprocessing."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Final, get_args
 
@@ -42,6 +42,11 @@ _NORMALISATIONS: Final[Sequence[tuple[PixelScale, Sequence[float], Sequence[floa
 _CROPS: Final = (1.0, 0.875, 0.95, 0.9)
 # torchvision's second weights: 232 for 224.
 _SECOND_WEIGHTS: Final = 224 / 232
+# Values of assumptions that are less common than the listed alternatives.
+_RARER: Final[Mapping[str, Sequence[str]]] = {
+    "activation": ("leaky_relu:0.1", "leaky_relu:0.2", "tanh", "gelu-tanh", "selu"),
+    "bn-eps": ("0.0001", "0.01", "2e-05"),
+}
 
 
 @dataclass(frozen=True)
@@ -73,9 +78,10 @@ class Change:
 
 
 def network_changes(assumptions: Sequence[Assumption]) -> Iterator[Change]:
-    """Yield a change for each other value of each assumption about a network."""
+    """Yield a change for each other value of each assumption about a network; some may not apply to it."""
     for assumption in assumptions:
-        for value in assumption.alternatives:
+        rarer = (value for value in _RARER.get(assumption.name, ()) if value != assumption.value)
+        for value in dict.fromkeys((*assumption.alternatives, *rarer)):
             yield Change(assumption.name, _typed(assumption, value), {assumption.name: value})
 
 
