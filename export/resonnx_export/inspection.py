@@ -4,8 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from resonnx_export.errors import BadInput
-from resonnx_export.layouts.captioners.encoder import find_trunk
-from resonnx_export.layouts.captioners.parts import read_parts
+from resonnx_export.layouts.captioners.summary import summary
 from resonnx_export.layouts.recognised import RecognisedCheckpoint
 from resonnx_export.networks.resnet import ClassifierNetwork
 from resonnx_export.pictures.recipes import RecipeChoice
@@ -20,7 +19,7 @@ def inspect_file(path: Path, weights: str | None = None) -> Iterator[tuple[str, 
         source = read_source(path, weights)
         recognised = recognise_source(source)
     except BadInput:
-        if not (lines := list(_captioner(path))):
+        if not (lines := list(summary(path))):
             raise
         yield from lines
         return
@@ -44,23 +43,3 @@ def _classifier(recognised: RecognisedCheckpoint, recorded: Recorded) -> Iterato
         yield "note", note
     for assumption in recognised.assumptions + chosen.assumptions:
         yield "assumption", str(assumption)
-
-
-def _captioner(path: Path) -> Iterator[tuple[str, str]]:
-    """Yield the content of a captioner's file; nothing for other files."""
-    try:
-        contents = read_parts([path])
-    except BadInput:
-        return
-    parts, (file,) = contents.parts, contents.sources
-    decoders = [part for part in parts if any("weight_ih" in key for key in part.tensors)]
-    if not decoders and not any(find_trunk(part.tensors) for part in parts):
-        return
-    tensors = [(key, value) for part in decoders for key, value in part.tensors.items()]
-    words = {value.shape[0] for key, value in tensors if "embed" in key and value.ndim == 2}
-    yield "layout", "a captioner, or one of its files: resonnx-export captioner takes them with the vocabulary"
-    if words:
-        yield "outputs", f"captions of {max(words)} words"
-    for part in parts:
-        yield "holds", str(part)
-    yield "sha256", file.sha256

@@ -1,5 +1,6 @@
 """Captioners of forks and notebooks: each step's log-probabilities are the source's own, or the file is refused."""
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -10,6 +11,7 @@ import torch
 from resonnx_export.assumptions.assumption import OWN_MODULE
 from resonnx_export.cli import app
 from resonnx_export.errors import BadInput
+from resonnx_export.inspection import inspect_file
 from resonnx_export.layouts.captioners import CaptionSource, recognise_captioner
 from resonnx_export.networks.protocol import CaptionNetwork
 from resonnx_export.special_tokens import SpecialTokens
@@ -248,7 +250,7 @@ def test_containers(tmp_path: Path) -> None:
     images, words = normalised(pictures(3, SIZE, 1)), torch.randint(WORDS, (3, 6))
     theirs = module.model.decoder.teach(module.model.encoder(images), words)
     assert difference(taught(source, images, words), theirs) < 1e-4
-    assert source.recognised.notes == ("left out, as the network does not use them: criterion.weight",)
+    assert source.recognised.notes == ("left out, as no weights of the network: criterion.weight",)
     halves = {"encoder": module.model.encoder.state_dict(), "decoder": module.model.decoder.state_dict()}
     torch.save({**halves, "vocab": dict(enumerate(VOCABULARY.words)), "epoch": 3}, file)
     source = recognise_captioner([file])
@@ -342,6 +344,44 @@ def test_what_is_refused(
     torch.save(decoder().state_dict(), tmp_path / "d.pkl")
     with pytest.raises(BadInput, match=said):
         recognise_captioner([tmp_path / "e.pkl", tmp_path / "d.pkl"], VOCABULARY, assume=assume)
+
+
+def test_inspect_describes_whole_captioners_and_halves(tmp_path: Path) -> None:
+    encoder, decoder, files = write(tmp_path, CASES["sos_eos"])
+    both = tmp_path / "both.pth"
+    torch.save({"encoder": encoder.state_dict(), "decoder": decoder.state_dict(), "vocab": list(SOS.words)}, both)
+    lines = list(inspect_file(both))
+    assert dict(lines)["layout"] == "yunjey"
+    assert dict(lines)["next"] == f"resonnx-export captioner {both} --repository models --name NAME"
+    assert ("assumption", str(recognise_captioner([both]).recognised.assumptions[0])) in lines
+    half = dict(inspect_file(files[1]))
+    assert half["outputs"] == f"captions of {WORDS} words"
+    assert half["next"].startswith(f"resonnx-export captioner {files[1]} ENCODER --vocab VOCABULARY")
+    torch.save(_Video().state_dict(), both)
+    assert "video classifier" in dict(inspect_file(both))["layout"]
+
+
+def test_hugging_faces_encoder(tmp_path: Path) -> None:
+    """Names of other projects' ResNets are known in captioners too."""
+    encoder, _, files = write(tmp_path, CASES["yunjey_control"])
+    plain = recognise_captioner(files, VOCABULARY).recognised.network.state_dict()
+    parts = {"0": "embedder.embedder.convolution", "1": "embedder.embedder.normalization"}
+    blocks = {"conv1": "layer.0.convolution", "bn1": "layer.0.normalization", "conv2": "layer.1.convolution"}
+    blocks |= {"bn2": "layer.1.normalization", "downsample.0": "shortcut.convolution"}
+    blocks |= {"downsample.1": "shortcut.normalization"}
+
+    def renamed(key: str) -> str:
+        if (stem := re.fullmatch(r"resnet\.([01])\.(\w+)", key)) is not None:
+            return f"backbone.{parts[stem[1]]}.{stem[2]}"
+        if (block := re.fullmatch(r"resnet\.(\d)\.(\d)\.(.+)\.(\w+)", key)) is not None:
+            stage, number, module, leaf = block.groups()
+            return f"backbone.encoder.stages.{int(stage) - 4}.layers.{number}.{blocks[module]}.{leaf}"
+        return key
+
+    torch.save({renamed(key): value for key, value in encoder.state_dict().items()}, files[0])
+    network = recognise_captioner(files, VOCABULARY).recognised.network.state_dict()
+    assert plain.keys() == network.keys()
+    assert all(torch.equal(value, network[key]) for key, value in plain.items())
 
 
 def test_a_classifier_is_no_captioner(tmp_path: Path) -> None:

@@ -61,8 +61,8 @@ def test_cells_in_a_list(
     vocabulary = write_vocabulary(tmp_path / "vocab.pkl", "vocabulary", UDACITY)
     result = export(tmp_path, [file], vocabulary, "--size", SIZE, *(["--residual"] if residual else []))
     assert result.exit_code == 0, result.output
-    assert ("assumed: stacked cells no skip connections" in result.stdout) == (layers > 1 and not residual)
-    assert ("given: stacked cells skip connections" in result.stdout) == residual
+    assert ("assumed: residual no; --residual (or yes)" in result.stdout) == (layers > 1 and not residual)
+    assert ("given: residual yes; --residual (or no)" in result.stdout) == residual
     version = read_version(tmp_path / "models" / "m" / "1")
     assert version.manifest.source.layout == ("udacity-cvnd-residual" if residual else "udacity-cvnd")
     images = pictures(PICTURES, SIZE, 2)

@@ -97,7 +97,7 @@ def recognise_captioner(
         raise BadInput(f"{', '.join(file.name for file in files)}: {error}") from None
     if caffe_resnet and draft.layout != self_critical.NAME:
         raise BadInput(f"layout {draft.layout} has torchvision's ResNet; --caffe-resnet is for {self_critical.NAME}")
-    if residual and not draft.layout.endswith(picture_first.RESIDUAL):
+    if residual and "residual" not in {each.name for each in draft.assumptions}:
         raise BadInput(
             f"layout {draft.layout}: --residual is for decoders with a list of two or more recurrent modules, and this "
             "has none; the layers of one nn.LSTM, GRU or RNN have no skip connections"

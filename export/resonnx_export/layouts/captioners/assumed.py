@@ -21,12 +21,16 @@ AXES: Final[Mapping[str, tuple[str, ...]]] = {
     "state-input": ("encoder", "features"),
     "state-activation": ("none", "tanh", "relu", "sigmoid"),
     "rnn-activation": ("tanh", "relu"),
+    "residual": ("no", "yes"),
+    "resnet": ("caffe", "torchvision"),
     "attention-activation": ("relu", "tanh"),
     "attention-gate": ("sigmoid", "none"),
     "attention-map": ("14", "none", "7", "8"),
 }
 _MAX_SIDE: Final = 64
 _OPTION: Final = "--assume {}=VALUE"
+# Options of their own, of properties that --assume takes too.
+_OWN_OPTIONS: Final = {"residual": "--residual", "resnet": "--VALUE-resnet"}
 
 
 @dataclass
@@ -44,7 +48,8 @@ class Assumed:
             more = f", a number up to {_MAX_SIDE}" if name == "attention-map" else ""
             raise BadInput(f"--assume {name} takes {', '.join(AXES[name])}{more}, not {value!r}")
         others = tuple(other for other in AXES[name] if other != value)
-        self.taken.append(Assumption(name, value, _OPTION.format(name), others, confirmed=name in self.given))
+        option = _OWN_OPTIONS.get(name, _OPTION.format(name))
+        self.taken.append(Assumption(name, value, option, others, confirmed=name in self.given))
         return value
 
     def trunk(

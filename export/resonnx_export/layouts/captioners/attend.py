@@ -97,7 +97,7 @@ def attending(request: Request) -> Draft | None:
         layout=layout,
         network=Captioner(config),
         state_dict={
-            **prefixed(roles.trunk.tensors),
+            **prefixed(roles.encoder.tensors),
             **roles.embedding.under("embedding"),
             **{key: value for name, layer in named.items() for key, value in layer.with_bias(name).items()},
             **{f"decode_step.{key.rpartition('.')[2]}": value for key, value in roles.cells.tensors.items()},

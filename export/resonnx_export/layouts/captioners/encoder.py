@@ -1,20 +1,14 @@
-"""Finds the ResNet of a captioner's encoder under any name, whole or as a Sequential of its children."""
+"""Finds the ResNet of a captioner's encoder under any names, whole or as a Sequential of its children."""
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from torch import Tensor
 
-_WHOLE: Final = re.compile(r"(?P<prefix>(?:.*\.)?)layer1\.0\.conv1\.weight")
-# nn.Sequential(*resnet.children()): conv1, bn1, relu, maxpool, then the stages.
-_CUT: Final = re.compile(r"(?P<prefix>(?:.*\.)?)4\.0\.conv1\.weight")
-_OWN: Final = re.compile(r"(?:conv1|bn1|layer\d+)\..+")
-_CHILD: Final = re.compile(r"(\d{1,3})\.(.+)")
-_STEM: Final = {0: "conv1", 1: "bn1"}
-_FIRST_STAGE: Final = 4
-_LAST_CHILD: Final = 12
+from resonnx_export.layouts.names import joined, translated
+from resonnx_export.layouts.trunks import trunks_in
+
 # Keys of encoders that are no ResNets, by a part of a key.
 _OTHERS: Final = {
     "Conv2d_1a_3x3": "Inception v3",
@@ -36,47 +30,32 @@ _OTHERS: Final = {
 
 
 @dataclass(frozen=True)
-class Trunk:
+class Encoder:
     """A ResNet in a part's tensors.
 
     Attributes:
         tensors: The ResNet's, under torchvision's keys, without `fc`.
-        rest: The part's other tensors, under their own keys.
-        prefix: Of the ResNet's keys in the part.
-        whole: Whether it has torchvision's names; otherwise it is a Sequential of the children.
+        rest: The part's other tensors.
+        head: The name of the ResNet's own classification layer; None for a Sequential of its children.
     """
 
     tensors: Mapping[str, Tensor]
     rest: Mapping[str, Tensor]
-    prefix: str
-    whole: bool
+    head: str | None
 
 
-def find_trunk(tensors: Mapping[str, Tensor]) -> Trunk | None:
+def find_encoder(tensors: Mapping[str, Tensor]) -> Encoder | None:
     """Find the first ResNet in a part; None if there is none."""
-    for pattern, whole in ((_WHOLE, True), (_CUT, False)):
-        for match in filter(None, map(pattern.fullmatch, tensors)):
-            prefix = match["prefix"]
-            found = {key: _renamed(key.removeprefix(prefix), whole) for key in tensors if key.startswith(prefix)}
-            trunk = {new: tensors[key] for key, new in found.items() if new is not None}
-            if any(key.startswith("conv1.") for key in trunk):
-                rest = {key: value for key, value in tensors.items() if found.get(key) is None}
-                return Trunk(trunk, rest, prefix, whole)
-    return None
-
-
-def _renamed(key: str, whole: bool) -> str | None:
-    """Return the torchvision key of a ResNet's key without its prefix; None if it is of another layer."""
-    if whole:
-        return key if _OWN.fullmatch(key) else None
-    if (match := _CHILD.fullmatch(key)) is None:
+    names, _ = translated(tensors)
+    common = {names[key]: value for key, value in tensors.items()}
+    if not (trunks := trunks_in(common)):
         return None
-    child, rest = int(match[1]), match[2]
-    if child in _STEM:
-        return f"{_STEM[child]}.{rest}"
-    # The classification layer of list(children()) has no block numbers.
-    staged = _FIRST_STAGE <= child <= _LAST_CHILD and rest[:1].isdigit()
-    return f"layer{child - _FIRST_STAGE + 1}.{rest}" if staged else None
+    trunk = trunks[0]
+    own = {key: trunk.own_name(key) for key in common}
+    found = {name: common[key] for key, name in own.items() if name is not None}
+    rest = {key: common[key] for key, name in own.items() if name is None}
+    whole = joined(trunk.path, "layer1") in trunk.modules
+    return Encoder(found, rest, joined(trunk.path, "fc") if whole else None)
 
 
 def other_encoder(parts: Sequence[Mapping[str, Tensor]]) -> str | None:

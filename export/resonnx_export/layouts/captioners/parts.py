@@ -12,12 +12,11 @@ from resonnx_export.checkpoints.files import SourceFile, read_tree
 from resonnx_export.checkpoints.pickles import Stub
 from resonnx_export.checkpoints.unpickle import state_dict_of
 from resonnx_export.errors import BadInput
+from resonnx_export.layouts.names import unwrapped
 from resonnx_export.vocabulary import Vocabulary, find_vocabulary
 
 # Keys of a state_dict of both halves: "encoder.resnet.0.weight", "decoderRNN.embed.weight".
 _HALF: Final = re.compile(r"((?:encoder|decoder)[^.]*)\.(.+)", re.IGNORECASE)
-# Prefixes of all keys, from DataParallel and torch.compile.
-_WRAPPERS: Final = ("module.", "_orig_mod.")
 _MAX_DEPTH: Final = 3
 
 
@@ -67,22 +66,15 @@ def read_parts(files: Sequence[Path], *, find_words: bool = False) -> Contents:
 def _parts(tree: Any, depth: int) -> Iterator[Part]:
     """Yield modules and state_dicts, except for optimisers' and metrics'."""
     if isinstance(tree, Stub) and "_modules" in tree.attributes:
-        yield Part(_unwrapped(state_dict_of(tree)), tree.attributes)
+        yield Part(unwrapped(state_dict_of(tree)), tree.attributes)
     elif isinstance(tree, Mapping) and tree and all(isinstance(key, str) for key in tree):
         if all(isinstance(value, Tensor) for value in tree.values()):
             if any(value.dim() for value in tree.values()):
-                yield from _halves(_unwrapped(tree))
+                yield from _halves(unwrapped(tree))
         elif depth:
             for name, value in tree.items():
                 if "optim" not in name.lower():
                     yield from _parts(value, depth - 1)
-
-
-def _unwrapped(tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-    for wrapper in _WRAPPERS:
-        if all(key.startswith(wrapper) for key in tensors):
-            tensors = {key.removeprefix(wrapper): value for key, value in tensors.items()}
-    return tensors
 
 
 def _halves(tensors: Mapping[str, Tensor]) -> Iterator[Part]:
@@ -92,7 +84,7 @@ def _halves(tensors: Mapping[str, Tensor]) -> Iterator[Part]:
             yield Part(tensors)
             return
         halves.setdefault(match[1], {})[match[2]] = value
-    yield from (Part(_unwrapped(half)) for half in halves.values())
+    yield from (Part(unwrapped(half)) for half in halves.values())
 
 
 def prefixed(trunk: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -10,7 +10,6 @@ from typing import Final, cast
 
 from torch import Tensor
 
-from resonnx_export.assumptions.assumption import Assumption
 from resonnx_export.layouts.captioners.assumed import Assumed
 from resonnx_export.layouts.captioners.draft import Draft, Request, caption_spec
 from resonnx_export.layouts.captioners.parts import prefixed
@@ -47,7 +46,8 @@ def tutorial(request: Request) -> Draft | None:
     """A ResNet, perhaps linear layers and a BatchNorm, an embedding, recurrent cells and a linear layer."""
     if (roles := find_roles(request.parts)) is None:
         return None
-    assumed, cells = Assumed(request.assume), roles.cells
+    stated = {"residual": "yes"} if request.residual and roles.cells.listed else {}
+    assumed, cells = Assumed({**stated, **request.assume}), roles.cells
     words, embedding_size = roles.embedding.shape
     state = roles.states()
     picture = _picture(roles)
@@ -69,7 +69,7 @@ def tutorial(request: Request) -> Draft | None:
     kind = cell_kind(cells.tensors["cells.layers.0.weight_hh"].shape[0], roles.hidden_size)
     if kind == "rnn" and assumed("rnn-activation", "tanh") == "relu":
         kind = "rnn-relu"
-    residual = request.residual and cells.listed
+    residual = cells.listed and assumed("residual", "no") == "yes"
     layout = _layout(roles, picture, each, how)
     config = ShowTellConfig(
         trunk=assumed.trunk(roles.config, layout),
@@ -89,8 +89,6 @@ def tutorial(request: Request) -> Draft | None:
         picture_each=cast(PictureEach, assumed("cell-input", "word-picture")) if each else "no",
         state=how,
     )
-    if cells.listed:
-        assumed.taken.append(_stacking(residual=residual))
     assumed.of_cells()
     assumed.check(layout)
     recipe = image_input(_INPUT_SIZE, resize_short_side=_RESIZE_SHORT_SIDE)
@@ -100,7 +98,7 @@ def tutorial(request: Request) -> Draft | None:
         layout=layout + RESIDUAL if residual else layout,
         network=ShowTell(config),
         state_dict={
-            **prefixed(roles.trunk.tensors),
+            **prefixed(roles.encoder.tensors),
             **picture.tensors(),
             **cells.tensors,
             **roles.embedding.under("embedding"),
@@ -113,12 +111,6 @@ def tutorial(request: Request) -> Draft | None:
         notes=roles.notes(),
         assumptions=tuple(assumed.taken),
     )
-
-
-def _stacking(*, residual: bool) -> Assumption:
-    values = ("skip connections from the second on", "no skip connections")
-    value, other = values if residual else reversed(values)
-    return Assumption("stacked cells", value, "--residual", (other,), confirmed=residual)
 
 
 def _picture(roles: Roles) -> _Picture:
@@ -170,5 +162,5 @@ def _layout(roles: Roles, picture: _Picture, each: bool, how: StateConfig | None
         return "picture-state"
     # The tutorial's encoder ends in `linear`, or in 2017 in the ResNet's own fc; the project's in `embed`.
     names = [layer.name.rpartition(".")[2] for layer in picture.layers]
-    tutorial_2017 = roles.trunk.whole and names == ["fc"] and picture.norm is not None
+    tutorial_2017 = roles.encoder.head is not None and names == ["fc"] and picture.norm is not None
     return "yunjey" if names == ["linear"] or tutorial_2017 else "udacity-cvnd"

@@ -2,22 +2,21 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from torch import Tensor
 
 from resonnx_export.errors import BadInput
-from resonnx_export.layouts.captioners.encoder import Trunk, find_trunk, other_encoder
+from resonnx_export.layouts.captioners.encoder import Encoder, find_encoder, other_encoder
 from resonnx_export.layouts.captioners.parts import Part
 from resonnx_export.layouts.captioners.recurrent import Cells, find_cells
+from resonnx_export.layouts.left_out import is_left_out, told
 from resonnx_export.networks.detect import CheckpointMismatch, matrix_shape, resnet_config_from_state_dict
 from resonnx_export.networks.resnet import ResNetConfig
 
 # Names of embeddings, the surest first.
 _WORDS: Final = tuple(re.compile(pattern, re.IGNORECASE) for pattern in ("emb|wte|glove|lookup", "word", ""))
-# Modules that training leaves in a state_dict beside the network: losses and metrics.
-_TRAINING: Final = re.compile(r"(?:^|[._])(?:criterion|loss|metrics?|acc|accuracy|bleu\d?|cider|perplexity)(?:[._]|$)")
 _WORDS_OF_NAME: Final = re.compile(r"[A-Z]?[a-z]+0?|[A-Z]+(?![a-z])")
 _HIDDEN: Final = frozenset({"h", "h0", "hidden", "inith"})
 _CELL: Final = frozenset({"c", "c0", "cell", "memory", "initc"})
@@ -65,14 +64,15 @@ class Roles:
     """A captioner's parts: the ResNet, the cells, the embedding, the output layer, and the layers left to explain.
 
     Attributes:
-        trunk, config: The ResNet's tensors, and its configuration without classes.
+        encoder, config: The ResNet's tensors, and its configuration without classes.
         attributes: The encoder's plain attributes, where it was pickled whole.
         parts: The parts of the files that were used.
         left: Layers that a layout must still take.
-        unused: Names of tensors that are no weights of the network.
+        left_out: Tensors that are no weights of the network, by key.
+        unused: Names of layers that the network does not use.
     """
 
-    trunk: Trunk
+    encoder: Encoder
     config: ResNetConfig
     cells: Cells
     attributes: Mapping[str, object]
@@ -80,7 +80,8 @@ class Roles:
     embedding: Layer
     output: Layer
     left: list[Layer]
-    unused: list[str]
+    left_out: Mapping[str, Tensor]
+    unused: list[str] = field(default_factory=list)
 
     @property
     def hidden_size(self) -> int:
@@ -111,9 +112,10 @@ class Roles:
 
     def head(self) -> Layer | None:
         """Return the whole ResNet's own classification layer, if it is left."""
-        names = (f"{self.trunk.prefix}fc", f"{self.trunk.prefix}fc.")
-        named = (layer for layer in self.matrices() if layer.name == names[0] or layer.name.startswith(names[1]))
-        return next(named, None) if self.trunk.whole else None
+        head = self.encoder.head
+        if head is None:
+            return None
+        return next((each for each in self.matrices() if f"{each.name}.".startswith(f"{head}.")), None)
 
     def states(self) -> dict[str, Layer]:
         """Take the layers that make the cells' first state: "h", and "c" if an LSTM's cell state has one; else none."""
@@ -135,8 +137,9 @@ class Roles:
             raise CheckpointMismatch(f"layers that no known captioner has: {_listed(self.left[:_LISTED])}")
 
     def notes(self) -> tuple[str, ...]:
-        """Return a note that names what was left out of the network."""
-        return (f"left out, as the network does not use them: {', '.join(self.unused)}",) if self.unused else ()
+        """Return notes that name what was left out of the network."""
+        unused = [f"left out, as the network does not use it: {name}" for name in self.unused]
+        return (*told(self.left_out), *unused)
 
 
 def find_roles(parts: Sequence[Part]) -> Roles | None:
@@ -147,19 +150,18 @@ def find_roles(parts: Sequence[Part]) -> Roles | None:
         CheckpointMismatch: There is not one embedding and one output layer.
     """
     decoder, cells = next(((part, cells) for part in parts if (cells := find_cells(part.tensors))), (None, None))
-    encoder, trunk = next(((part, trunk) for part in parts if (trunk := find_trunk(part.tensors))), (None, None))
+    first, encoder = next(((part, found) for part in parts if (found := find_encoder(part.tensors))), (None, None))
     if decoder is None or cells is None:
         return None
-    if encoder is None or trunk is None:
+    if first is None or encoder is None:
         if (other := other_encoder([part.tensors for part in parts])) is not None:
             raise BadInput(f"the encoder is {other}; only captioners with a ResNet are exported from a checkpoint")
         return None
-    if encoder is decoder:
-        beside = {key: value for key, value in trunk.rest.items() if key in cells.rest}
-        layers, unused = _layers(beside)
+    if first is decoder:
+        layers, left_out = _layers({key: value for key, value in encoder.rest.items() if key in cells.rest})
     else:
-        (layers, unused), (others, also) = _layers(trunk.rest), _layers(cells.rest)
-        layers, unused = layers + others, unused + also
+        (layers, left_out), (others, also) = _layers(encoder.rest), _layers(cells.rest)
+        layers, left_out = layers + others, left_out | also
     hidden = matrix_shape(cells.tensors, "cells.layers.0.weight_hh")[1]
     embedding = _embedding(layers, hidden)
     outputs = [each for each in layers if each.is_matrix and each is not embedding and each.shape[1] == hidden]
@@ -170,23 +172,23 @@ def find_roles(parts: Sequence[Part]) -> Roles | None:
             f"{_listed(layers)}"
         )
     layers = [each for each in layers if each is not embedding and each is not scoring[0]]
-    used = [encoder] if encoder is decoder else [encoder, decoder]
-    config = resnet_config_from_state_dict(trunk.tensors)
-    return Roles(trunk, config, cells, encoder.attributes, used, embedding, scoring[0], layers, unused)
+    used = [first] if first is decoder else [first, decoder]
+    config = resnet_config_from_state_dict(encoder.tensors)
+    return Roles(encoder, config, cells, first.attributes, used, embedding, scoring[0], layers, left_out)
 
 
-def _layers(tensors: Mapping[str, Tensor]) -> tuple[list[Layer], list[str]]:
-    """Group tensors into layers; returns also the names of what is no weight of the network."""
+def _layers(tensors: Mapping[str, Tensor]) -> tuple[list[Layer], dict[str, Tensor]]:
+    """Group tensors into layers; returns also those that are no weights of the network."""
     grouped: dict[str, dict[str, Tensor]] = {}
-    unused: list[str] = []
+    left_out: dict[str, Tensor] = {}
     for key, value in tensors.items():
         name, _, leaf = key.rpartition(".")
-        counter = value.dim() == 0 and not value.is_floating_point() and leaf != "num_batches_tracked"
-        if counter or (value.dim() <= 1 and _TRAINING.search(name or key)):
-            unused.append(key)
+        # Matrices are weights, whatever their names.
+        if leaf != "num_batches_tracked" and value.dim() < 2 and is_left_out(key, value):
+            left_out[key] = value
         else:
             grouped.setdefault(name, {})[leaf] = value
-    return [Layer(name, group) for name, group in grouped.items()], unused
+    return [Layer(name, group) for name, group in grouped.items()], left_out
 
 
 def _embedding(layers: Sequence[Layer], hidden: int) -> Layer | None:

@@ -12,7 +12,6 @@ from typing import Any, Final, Literal, get_args
 from resonnx_proto.v1 import manifest_pb2 as pb
 from torch import Tensor
 
-from resonnx_export.assumptions.assumption import Assumption
 from resonnx_export.errors import BadInput
 from resonnx_export.layouts.captioners.assumed import Assumed
 from resonnx_export.layouts.captioners.draft import Draft, Request
@@ -58,16 +57,17 @@ def self_critical(request: Request) -> Draft | None:
             f"layout {NAME} ({kind}) has no CNN: give the ResNet whose features it was trained on as a second file; "
             "a model trained on region features (bottom-up attention) needs an object detector and is not exported"
         )
-    if request.caffe_resnet is None:
+    stated = {"resnet": "caffe" if request.caffe_resnet else "torchvision"} if request.caffe_resnet is not None else {}
+    assumed = Assumed({**stated, **request.assume})
+    if "resnet" not in assumed.given:
         raise BadInput(
             f"layout {NAME}: a ResNet's keys do not record whether it is Caffe's (the stride in each stage's first 1x1 "
             "convolution, as in the source's own feature extraction) or torchvision's; give --caffe-resnet or "
             "--torchvision-resnet"
         )
-    trunk = replace(resnet_config_from_state_dict(cnn.tensors), num_classes=0)
-    if request.caffe_resnet:
+    trunk = resnet_config_from_state_dict(cnn.tensors)
+    if assumed("resnet", "caffe") == "caffe":
         trunk = replace(trunk, unrecorded=CAFFE)
-    assumed = Assumed(request.assume)
     trunk = assumed.trunk(trunk, NAME, pooled=kind in _POOLED, known=_VARIANT)
     assumed.check(NAME)
     network: ShowTell | TopDown
@@ -85,15 +85,8 @@ def self_critical(request: Request) -> Draft | None:
         input=image_input(_INPUT_SIZE, resize_short_side=None),
         parts=(decoder, cnn),
         notes=("the source takes pictures at their own size; here all are stretched to one",),
-        assumptions=(_variant(caffe=request.caffe_resnet), *assumed.taken),
+        assumptions=tuple(assumed.taken),
     )
-
-
-def _variant(*, caffe: bool) -> Assumption:
-    """Return the variant of the ResNet, which the user stated."""
-    variants = ("caffe", "torchvision")
-    value, other = variants if caffe else reversed(variants)
-    return Assumption("resnet", value, f"--{other}-resnet", (other,), confirmed=True)
 
 
 def _kind(tensors: Mapping[str, Tensor], options: Mapping[str, Any]) -> _Plain | _Attending:

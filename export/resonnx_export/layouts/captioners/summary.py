@@ -1,0 +1,59 @@
+"""Describes a file of a captioner: its network, or the half that it holds, and the next command."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from torch import Tensor
+
+from resonnx_export.errors import BadInput
+from resonnx_export.layouts.captioners import recognise_captioner
+from resonnx_export.layouts.captioners.encoder import find_encoder
+from resonnx_export.layouts.captioners.parts import Contents, read_parts
+from resonnx_export.layouts.captioners.recurrent import find_cells
+from resonnx_export.vocabulary import Vocabulary
+
+_NEXT = "--repository models --name NAME"
+
+
+def summary(path: Path) -> Iterator[tuple[str, str]]:
+    """Yield titles and values; nothing for other files. Raises BadInput if the captioner is not exported."""
+    try:
+        contents = read_parts([path], find_words=True)
+    except BadInput:
+        return
+    tensors = {key: value for part in contents.parts for key, value in part.tensors.items()}
+    if find_cells(tensors) is None:
+        return
+    words = max((value.shape[0] for key, value in tensors.items() if _is_embedding(key, value)), default=0)
+    if any(find_encoder(part.tensors) for part in contents.parts):
+        yield from _whole(path, contents, words)
+    elif not words and all(value.dim() < 4 for value in tensors.values()):
+        yield "layout", "the second half of a video classifier (recurrent cells without words), which is not exported"
+    else:
+        yield "layout", "a captioner without a ResNet, or the decoder of one"
+        yield "outputs", f"captions of {words} words"
+        for part in contents.parts:
+            yield "holds", str(part)
+        yield "next", f"resonnx-export captioner {path} ENCODER --vocab VOCABULARY {_NEXT}"
+    yield "sha256", contents.sources[0].sha256
+
+
+def _is_embedding(key: str, value: Tensor) -> bool:
+    return "embed" in key and value.dim() == 2
+
+
+def _whole(path: Path, contents: Contents, words: int) -> Iterator[tuple[str, str]]:
+    """Describe the network of a file with both halves, with any words if it has none."""
+    some = ("<pad>", "<start>", "<end>", *map(str, range(3, words)))
+    recognised = recognise_captioner([path], contents.vocabulary or Vocabulary(some)).recognised
+    yield "layout", recognised.layout
+    yield "architecture", f"{recognised.architecture} and recurrent cells"
+    yield "outputs", f"captions of {recognised.network.vocabulary_size} words"
+    yield "parameters", f"{recognised.parameters:,}"
+    yield "dtype", ", ".join(recognised.dtypes)
+    for note in recognised.notes:
+        yield "note", note
+    for assumption in recognised.assumptions:
+        yield "assumption", str(assumption)
+    vocab = "" if contents.vocabulary else "--vocab VOCABULARY "
+    yield "next", f"resonnx-export captioner {path} {vocab}{_NEXT}"
