@@ -89,7 +89,7 @@ def _in_1x1(text: str, config: ResNetConfig) -> bool:
 def _strides(text: str, config: ResNetConfig) -> tuple[int, ...]:
     found = tuple(_stride(part, config) for part in text.split("-"))
     # A first stage of basic blocks that strides has a convolution in its shortcut.
-    if len(found) != len(config.layers) or (config.block == "basic" and found[0] != 1):
+    if len(found) != len(config.layers) or (config.block == "basic" and (found[0] != 1) != (config.strides[0] != 1)):
         raise ValueError
     return found
 
@@ -97,7 +97,9 @@ def _strides(text: str, config: ResNetConfig) -> tuple[int, ...]:
 def _stride_values(config: ResNetConfig) -> tuple[str, ...]:
     others = "-2" * (len(config.layers) - 1)
     values = [f"1{others}", f"1{others[:-1]}1"] if others else ["1"]
-    return (*values, f"2{others}") if config.block == "bottleneck" else tuple(values)
+    if config.block == "bottleneck":
+        return (*values, f"2{others}")
+    return tuple(values) if config.strides[0] == 1 else (f"2{others}",)
 
 
 def _dilation_values(config: ResNetConfig) -> tuple[str, ...]:

@@ -25,6 +25,7 @@ _STORAGES: Final = {
     "BoolStorage": torch.bool,
     "UntypedStorage": torch.uint8,
 }
+_QUANTISED: Final = ("QInt8Storage", "QUInt8Storage", "QInt32Storage", "QUInt4x2Storage", "QUInt2x4Storage")
 
 
 @dataclass(frozen=True)
@@ -84,6 +85,8 @@ def natural(number: Any) -> int:
 def element_type(storage_type: Any) -> torch.dtype:
     """Return the element type of a storage class, by its Name. Raises BadInput if it is not supported."""
     name = storage_type.path.removeprefix("torch.").removeprefix("cuda.").removeprefix("storage.")
+    if name in _QUANTISED:
+        raise BadInput(f"holds quantised tensors ({name}): export the float checkpoint that they were made from")
     if name not in _STORAGES:
         raise BadInput(f"holds tensors of the kind {storage_type.path!r}, which are not read")
     return _STORAGES[name]

@@ -32,7 +32,9 @@ _SIGNATURES: Final = {
     b"PK": "a zip archive that is damaged or was not written by torch.save",
     b"\x80": "a pickle that is damaged or was not written by torch.save",
 }
-HEAD_BYTES: Final = 64
+# To the signature of a tar file.
+HEAD_BYTES: Final = 263
+_TAR: Final = slice(257, 262)
 _MAX_TENSORS: Final = 100_000
 _MAX_NAME: Final = 1000
 # The first pickle of a legacy file, from torch.serialization.
@@ -92,6 +94,11 @@ def _opened(path: Path, kind: str) -> Iterator[tuple[io.BufferedReader, bytes]]:
 
 def _describe(head: bytes) -> str:
     """Describe a file that is no checkpoint by its first HEAD_BYTES bytes."""
+    if head[_TAR] == b"ustar":
+        return (
+            "a tar archive, as PyTorch before 0.1.10 saved; load it with torch.load(FILE, weights_only=False), if you "
+            "trust it, and save its state_dict() with torch.save"
+        )
     for signature, name in _SIGNATURES.items():
         if head.startswith(signature):
             return name

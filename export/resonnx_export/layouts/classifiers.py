@@ -29,6 +29,7 @@ from resonnx_export.networks.unrecorded import CAFFE
 
 _NEAREST: Final = 3
 _LISTED: Final = 6
+_STATISTICS: Final = ("running_mean", "running_var")
 # Modules of self-supervised training, in place of a head.
 _SELF_SUPERVISED: Final = re.compile(
     r"(?:^|\.)(projection_head|projector|projection|prototypes|predictor|last_layer|encoder_[qk])(?:\.|$)"
@@ -71,7 +72,7 @@ def recognise_classifier(
     try:
         config = read_config(parts.trunk)
         if dialect == CADENE:
-            config = replace(config, unrecorded=replace(CAFFE, stride_in_1x1=config.groups == 1))
+            config = _as_cadenes(config)
         dropped = {key: value for key, value in parts.rest.items() if left_out.is_left_out(key, value)}
         head = _head({key: value for key, value in parts.rest.items() if key not in dropped}, config, trunk)
         state = dict(parts.trunk)
@@ -88,12 +89,21 @@ def recognise_classifier(
             layout = "timm"
         recognised = loaded(layout, _built(config, state), state)
     except CheckpointMismatch as error:
-        raise BadInput(f"{error}{_nearest(parts.trunk) if error.missing else ''}") from None
+        raise BadInput(f"{error}{_hint(error, parts.trunk)}") from None
     grey = "the network takes grey pictures: the graph turns RGB into grey as Pillow's convert('L') does"
     notes += (grey,) if config.in_channels == 1 else ()
     notes += (*_place(trunk, head), *left_out.told(dropped), *(told.notes if "pool" not in assume else ()))
     assumptions = assumptions_of(config, layout, assume)
     return replace(recognised, notes=notes, assumptions=assumptions, dtypes=_dtypes(named))
+
+
+def _as_cadenes(config: ResNetConfig) -> ResNetConfig:
+    if config.block == "basic":
+        raise BadInput(
+            "SE blocks of two convolutions under Cadene's names (timm's legacy_seresnet18 and 34) have one more ReLU, "
+            "before the gate: not one of our networks; resonnx-export module exports your own code, or timm:NAME"
+        )
+    return replace(config, unrecorded=replace(CAFFE, stride_in_1x1=config.groups == 1))
 
 
 def _with_stride_in_1x1(config: ResNetConfig, assume: Assumed) -> Assumed:
@@ -166,22 +176,27 @@ def _head(rest: Mapping[str, Tensor], config: ResNetConfig, trunk: Trunk) -> Hea
     width = config.map_channels
     head = head_of(layers, width, trunk.path) or head_of(layers, 2 * width, trunk.path)
     if head is None:
-        _refuse_heads(layers, width)
-        left_out.refuse_the_rest(rest)
+        heads = _linear_of(layers, width)
+        left_out.refuse_the_rest(key for key in rest if not heads or not below(heads[0].name, key))
     left_out.refuse_the_rest(key for key in rest if key not in known)
     return head
 
 
-def _refuse_heads(layers: Sequence[Layer], width: int) -> None:
-    """Raise CheckpointMismatch if there are several heads, or one of another width."""
+def _linear_of(layers: Sequence[Layer], width: int) -> list[Layer]:
+    """Return the linear layers that take the trunk's channels, at most one.
+
+    Raises CheckpointMismatch if there are several, or one takes the channels of several positions.
+    """
     linear = [layer for layer in layers if layer.kind == "linear"]
     heads = [layer for layer in linear if layer.inputs == width]
     if len(heads) > 1:
         listed = ", ".join(f"{layer.name} ({layer.outputs} outputs)" for layer in heads[:_LISTED])
-        raise CheckpointMismatch(f"{len(heads)} heads were found, {listed}; a model has one")
+        what = "a model has one; resonnx-export module exports your own code with one of them"
+        raise CheckpointMismatch(f"{len(heads)} heads were found, {listed}: {what}")
     if linear and not heads and linear[0].inputs % width == 0:
         times = f"{linear[0].inputs // width} times the trunk's {width} channels"
         raise CheckpointMismatch(f"the head {linear[0].name} takes {linear[0].inputs} numbers, {times}")
+    return heads
 
 
 def _layout(dialect: str, config: ResNetConfig, head: Head | None) -> str:
@@ -217,6 +232,15 @@ def _built(config: ResNetConfig, state_dict: Mapping[str, Tensor]) -> ResNet:
         if name.endswith("num_batches_tracked"):
             buffer.zero_()
     return network
+
+
+def _hint(error: CheckpointMismatch, trunk: Mapping[str, Tensor]) -> str:
+    if error.missing and all(key.rpartition(".")[2] in _STATISTICS for key in error.missing):
+        return (
+            ": BatchNorm's running_mean and running_var are missing. Save the state_dict(), not parameters() alone; a "
+            "network with GroupNorm is exported from your own code, by resonnx-export module"
+        )
+    return _nearest(trunk) if error.missing else ""
 
 
 def _nearest(trunk: Mapping[str, Tensor]) -> str:

@@ -9,13 +9,15 @@ from torch import Tensor
 from resonnx_export.networks.detect import CheckpointMismatch
 
 _LISTED: Final = 6
-# Modules of losses, metrics and training; their tensors do not take part in inference.
-_TRAINING: Final = re.compile(
-    r"(?:^|[._])(?:criterions?|criteria|(?:\w*_)?loss(?:es|_\w+)?|cross_entropy|ce|bce|focal|metrics?"
-    r"|\w*_metrics?|acc|accuracy|auroc|auc|f1|\w*_(?:acc|accuracy|auroc|auc|f1)|precision|recall|confmat"
-    r"|confusion\w*|class_weights?|pos_weights?|weights?_per_class|queue|queue_\w+|n_averaged|best_\w+)(?:$|[.])",
-    re.IGNORECASE,
+# Words in the names of losses, metrics and training; their tensors do not take part in inference.
+_TRAINING: Final = frozenset(
+    (
+        *("criterion", "criterions", "criteria", "loss", "losses", "ce", "bce", "focal", "metric", "metrics", "acc"),
+        *("accuracy", "auroc", "auc", "f1", "precision", "recall", "confmat", "queue", "averaged"),
+    )
 )
+_WORDS: Final = re.compile(r"[._]")
+_WEIGHTS: Final = re.compile(r"(?:class|pos)_weights?|cross_entropy|confusion_matrix", re.IGNORECASE)
 # Single numbers that change the logits.
 _SCALES: Final = re.compile(r"(?:^|[._])(?:temperature|logit_scale|scale|gem|p|alpha|s|tau|gamma)$", re.IGNORECASE)
 _NORMALISATION: Final = re.compile(r"(?:^|[._])(?:mean|std|pixel_mean|pixel_std)$")
@@ -27,7 +29,8 @@ def is_left_out(key: str, value: Tensor) -> bool:
         return True
     if value.numel() == 1 and not _SCALES.search(key) and value.ndim < 2 and not key.endswith((".weight", ".bias")):
         return True
-    return bool(_TRAINING.search(key)) or is_normalisation(key, value)
+    words = _WORDS.split(key.lower())
+    return not _TRAINING.isdisjoint(words) or bool(_WEIGHTS.search(key)) or is_normalisation(key, value)
 
 
 def is_normalisation(key: str, value: Tensor) -> bool:

@@ -6,12 +6,14 @@ from typing import Final, NamedTuple
 
 from torch import Tensor
 
+from resonnx_export.errors import BadInput
+
 # Modules that wrap another one, from DataParallel, torch.compile, FSDP, checkpointing and DeepSpeed.
 _WRAPPER: Final = re.compile(
     r"(?:(?<=\.)|^)(?:module|_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module|_forward_module|_module)\."
 )
-# Deeper names than any network's.
-_MAX_DEPTH: Final = 32
+# Longer and deeper names than any network's.
+_MAX_LENGTH, _MAX_DEPTH = 1000, 32
 
 # The layout of Cadene's SE networks, which have the stem and strides of Caffe's.
 CADENE: Final = "cadene-se"
@@ -58,7 +60,15 @@ DIALECTS: Final = (
 
 
 def unwrapped(state_dict: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-    """Return the tensors without the names of wrappers in their keys, unless two keys would become the same."""
+    """Return the tensors without the names of wrappers in their keys, unless two keys would become the same.
+
+    Raises BadInput if a name is longer or deeper than any network's.
+    """
+    if long := next((key for key in state_dict if len(key) > _MAX_LENGTH or key.count(".") > _MAX_DEPTH), None):
+        raise BadInput(
+            f"the name of a tensor has {len(long)} characters and {long.count('.')} dots; at most {_MAX_LENGTH} and "
+            f"{_MAX_DEPTH} are read"
+        )
     shorter = {_WRAPPER.sub("", key): value for key, value in state_dict.items()}
     return shorter if len(shorter) == len(state_dict) else state_dict
 
@@ -71,10 +81,9 @@ def translated(state_dict: Mapping[str, Tensor]) -> tuple[dict[str, str], str]:
     found, layout = {}, ""
     for key in state_dict:
         common = key
-        if key.count(".") <= _MAX_DEPTH:
-            for dialect in DIALECTS:
-                common, count = dialect.pattern.subn(dialect.replacement, common)
-                layout = layout or (dialect.layout if count else "")
+        for dialect in DIALECTS:
+            common, count = dialect.pattern.subn(dialect.replacement, common)
+            layout = layout or (dialect.layout if count else "")
         found[key] = common
     if len(set(found.values())) < len(found):
         return {key: key for key in state_dict}, ""

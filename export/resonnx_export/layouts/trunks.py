@@ -8,12 +8,15 @@ from typing import Final
 
 from torch import Tensor
 
+from resonnx_export.errors import BadInput
 from resonnx_export.layouts.names import below, joined, modules_of
 
 # The first convolution of a block in one of several stages whose names differ by a number: "layer1", "4", "conv2_x".
 _BLOCK: Final = re.compile(
     r"(?:(?P<parent>.*)\.)?(?P<before>[^.]*?)(?P<number>\d{1,4})(?P<after>[^.\d][^.]*)?\.(?P<block>\d{1,4})\.conv1\.weight"
 )
+# More than any file has.
+_MAX_GROUPS, _MAX_STAGES = 16, 128
 _STEM: Final = ("conv1", "bn1")
 # A deep stem: three convolutions with BatchNorm.
 _DEEP_CONVOLUTIONS: Final = ("conv1.0", "conv1.3", "conv1.6")
@@ -51,7 +54,7 @@ class _Stage:
 
 
 def trunks_in(state_dict: Mapping[str, Tensor]) -> list[Trunk]:
-    """Find the ResNets in a state_dict whose blocks have torchvision's names."""
+    """Find the ResNets in a state_dict whose blocks have torchvision's names. Raises BadInput for more than 16."""
     groups: dict[tuple[str | None, ...], list[_Stage]] = {}
     seen = set()
     for key in state_dict:
@@ -63,6 +66,13 @@ def trunks_in(state_dict: Mapping[str, Tensor]) -> list[Trunk]:
             shape = state_dict[last].shape
             stage = _Stage(match["parent"] or "", int(match["number"]), name, shape[0] if shape else 0)
             groups.setdefault((match["parent"], match["before"], match["after"]), []).append(stage)
+    if len(groups) > _MAX_GROUPS or len(seen) > _MAX_STAGES:
+        raise BadInput(f"{len(seen)} modules look like the stages of ResNets; at most {_MAX_STAGES} are read")
+    # A stem named "conv1" in two nn.Sequential looks like a block of a stage, in which the ResNet's stages are.
+    around = {start for name in seen for start in _ancestors(name) if start != name}
+    groups = {
+        key: kept for key, group in groups.items() if (kept := [each for each in group if each.name not in around])
+    }
     stages = [sorted(group, key=lambda stage: stage.number) for group in groups.values()]
     everything = sorted((stage for group in stages for stage in group), key=lambda stage: stage.outputs)
     if len(stages) > 1 and all(after.outputs == 2 * before.outputs for before, after in pairwise(everything)):

@@ -99,6 +99,7 @@ def resnet_config_from_state_dict(state_dict: Mapping[str, Tensor]) -> ResNetCon
     return replace(
         config,
         num_classes=classes,
+        unrecorded=_strided(config, state_dict),
         shortcut=_shortcut(config, state_dict, firsts),
         **_gate(shapes, firsts),
     )
@@ -154,6 +155,12 @@ def _shortcut(config: ResNetConfig, state_dict: Mapping[str, Tensor], firsts: Se
     # that; in others the weights are missing.
     without = not any(f"{first}downsample.0.weight" in state_dict for first in firsts[1:])
     return "pad" if without and config.block == "basic" and config.stem == "small" else "convolution"
+
+
+def _strided(config: ResNetConfig, state_dict: Mapping[str, Tensor]) -> Unrecorded:
+    """Return the usual values; a first stage of basic blocks has a convolution in its shortcut if it strides."""
+    strides = config.block == "basic" and "layer1.0.downsample.0.weight" in state_dict
+    return Unrecorded(strides=(2,) * len(config.layers) if strides else ())
 
 
 def _count_blocks(state_dict: Mapping[str, Tensor]) -> tuple[int, ...]:
