@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 # Test processes: one per core. Tests of a module stay together, because their fixtures export models.
 TEST_WORKERS ?= logical
 
-.PHONY: $(VENV)/.installed run test test-fast test-slow test-grpcio lint proto settings metrics picture bench bench-peers clean
+.PHONY: $(VENV)/.installed run test test-fast test-slow test-grpcio lint proto settings metrics timm picture bench bench-peers clean
 
 # The script decides what to install; it returns at once if nothing has changed. The OpenVINO provider exists for Linux
 # x86-64 only; elsewhere the extra is empty.
@@ -55,6 +55,10 @@ settings: $(VENV)/.installed
 # docs/metrics.md from the registry of metrics. A test checks that it is up to date.
 metrics: $(VENV)/.installed
 	$(BIN)/python deploy/metrics_reference.py > docs/metrics.md
+
+# docs/timm.md: what plain checkpoints of timm's ResNets are read as. Two minutes.
+timm: $(VENV)/.installed
+	$(BIN)/python -m tests.export.layouts.timm_names > docs/timm.md
 
 # docs/images/report.png, a screenshot of the demo model's report (`make run ONCE=1` exports it).
 CHROMIUM ?= chromium
