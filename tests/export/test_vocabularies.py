@@ -1,8 +1,10 @@
 """Vocabulary files of every source are read, and never run."""
 
 import argparse
+import io
 import json
 import pickle
+import random
 from collections import Counter, defaultdict
 from collections.abc import Callable
 from pathlib import Path
@@ -145,6 +147,27 @@ def test_files_that_are_none(tmp_path: Path, text: bytes, said: str) -> None:
     path.write_bytes(text)
     with pytest.raises(BadInput, match=said):
         load_vocabulary(path)
+
+
+def test_damaged_files_end_in_one_line(tmp_path: Path) -> None:
+    rng, path = random.Random(0), tmp_path / "damaged"
+    buffer = io.BytesIO()
+    torch.save({"stoi": _STOI, "itos": _ITOS}, buffer)
+    sources = [pickle.dumps(_STOI, 0), pickle.dumps({"itos": _ITOS}), json.dumps(_STOI).encode(), buffer.getvalue()]
+    said = list[str]()
+    for number in range(300):
+        content = bytearray(sources[number % len(sources)])
+        for _ in range(rng.randint(1, 4)):
+            content[rng.randrange(len(content))] = rng.randrange(256)
+        path.write_bytes(content[: rng.choice([len(content), rng.randrange(len(content))])])
+        try:
+            words = load_vocabulary(path).words
+        except BadInput as error:
+            said.append(str(error))
+        else:
+            assert all(isinstance(word, str) for word in words)
+    assert len(said) > 150
+    assert not any("\n" in message or len(message) > 1000 for message in said)
 
 
 def test_a_missing_file(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Captioners of forks and notebooks: each step's log-probabilities are the source's own, or the file is refused."""
 
+import random
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -382,6 +383,39 @@ def test_hugging_faces_encoder(tmp_path: Path) -> None:
     network = recognise_captioner(files, VOCABULARY).recognised.network.state_dict()
     assert plain.keys() == network.keys()
     assert all(torch.equal(value, network[key]) for key, value in plain.items())
+
+
+def _damaged(state: dict[str, Tensor], rng: random.Random) -> dict[str, Tensor]:
+    """Return a state_dict with one key missing, renamed or doubled, or one tensor of another shape."""
+    key, damaged = rng.choice(list(state)), dict(state)
+    value = damaged.pop(key)
+    others = {
+        "missing": {},
+        "renamed": {rng.choice(["x", "4.0.conv1.weight", "init_h.weight", "a.b.c", ""]): value},
+        "doubled": {key: value, f"{key.rpartition('.')[0]}2.weight": value},
+        "scalar": {key: torch.zeros(())},
+        "wider": {key: torch.zeros([rng.choice([0, 1, size + 1, 2 * size]) for size in value.shape])},
+        "deeper": {key: value[None]},
+    }
+    return damaged | rng.choice(list(others.values()))
+
+
+@pytest.mark.parametrize("count", [12, pytest.param(600, marks=pytest.mark.slow)])
+def test_damaged_captioners_end_in_one_line(count: int, tmp_path: Path) -> None:
+    rng, said = random.Random(count), list[str]()
+    cases = [(case.encoder().state_dict(), case.decoder().state_dict(), case.vocabulary) for case in CASES.values()]
+    files = [tmp_path / "e.pkl", tmp_path / "d.pkl"]
+    for _ in range(count):
+        *halves, vocabulary = rng.choice(cases)
+        number = rng.randrange(2)
+        for index, (file, half) in enumerate(zip(files, halves, strict=True)):
+            torch.save(_damaged(half, rng) if index == number else half, file)
+        try:
+            recognise_captioner(files, vocabulary)
+        except BadInput as error:
+            said.append(str(error))
+    assert len(said) > count / 2
+    assert not any("\n" in message or len(message) > 1500 for message in said)
 
 
 def test_a_classifier_is_no_captioner(tmp_path: Path) -> None:
