@@ -1,6 +1,6 @@
 """Exports a ResNet classifier: checkpoint -> network -> trace -> parity -> precision -> golden examples -> package."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
@@ -38,6 +38,9 @@ from resonnx_export.tasks.answers import require_answers
 STAGES: Final = 6 + finishing.STAGES
 _MEASURED_PICTURES: Final = 8
 _SEED: Final = 2000
+
+# Makes model.onnx, as trace_classifier.
+Trace = Callable[[ClassifierNetwork, pb.ImageInput, pb.ClassifierSpec.Activation], bytes]
 
 
 @dataclass(frozen=True)
@@ -117,8 +120,9 @@ def export_recognised(
     settings: ClassifierSettings,
     target: Target,
     progress: Progress,
+    trace: Trace | None = None,
 ) -> Exported:
-    """Export a network in memory that was loaded from `files`; otherwise as export_classifier."""
+    """Export a network in memory, loaded from `files`; `trace` replaces trace_classifier. Else as export_classifier."""
     folder = package.plan(target)
     network, labels = _checked(recognised, settings)
     recipe, notes = settings.input, settings.notes + recognised.notes
@@ -137,7 +141,7 @@ def export_recognised(
         notes += require_agreement(subject, settings.expect, progress)
 
     progress("tracing")
-    graphs = {CLASSIFIER_FILE: trace_classifier(network, recipe, spec.activation)}
+    graphs = {CLASSIFIER_FILE: (trace or trace_classifier)(network, recipe, spec.activation)}
     proof = prove_classifier(graphs, network, manifest, settings.samples, progress)
     manifest.parity.CopyFrom(proof.report)
     if settings.expect is not None:

@@ -1,4 +1,4 @@
-"""The command line: `resonnx-export classifier | module | captioner | demo | inspect | verify | record`.
+"""The command line: `resonnx-export classifier | module | onnx | captioner | demo | inspect | verify | record`.
 
 Exit codes: 0; 1 the export differs from the checkpoint, or int8 exceeds its limits, and nothing was written; 2 bad
 input. Errors are one line on stderr.
@@ -13,6 +13,7 @@ import typer
 from resonnx_export.commands.demo import demo
 from resonnx_export.commands.group import Commands
 from resonnx_export.commands.module import SetArguments, module, wanted_code
+from resonnx_export.commands.onnx import onnx
 from resonnx_export.errors import BadInput
 from resonnx_export.options import (
     Activation,
@@ -123,6 +124,7 @@ def classifier(
 
 
 app.command()(module)
+app.command()(onnx)
 
 
 @app.command()

@@ -11,7 +11,7 @@ from resonnx_server.runtime.model_files.manifest import GOLDEN, SUMS, VersionFil
 
 from resonnx_export.answers.pictures import pixels_of, preprocessing_note
 from resonnx_export.answers.recorded import Answers
-from resonnx_export.assumptions.telling import assumption_lines, headline
+from resonnx_export.assumptions.telling import assumption_lines, headline, reference_name
 from resonnx_export.checkpoints.files import SourceFile
 from resonnx_export.errors import BadInput, ParityFailed
 from resonnx_export.graphs.row_graphs import check_row_graphs
@@ -115,10 +115,10 @@ def _compare(
         names = ", ".join(source.name for source in sources) or "the code alone"
         raise BadInput(f"{names}: this version was exported from other files, by sha256")
     if not task.predicts(network, manifest, golden):
-        raise ParityFailed(f"{GOLDEN} does not hold PyTorch's predictions")
+        raise ParityFailed(f"{GOLDEN} does not hold the predictions of {reference_name(manifest)}")
     if manifest.stored:
         yield "  the golden examples are PyTorch's predictions, in float32"
         yield from task.compare_quantised(files, network, manifest, golden)
     else:
         checks = task.prove(files, network, manifest).report.checks
-        yield f"  equal to PyTorch's: {len(checks)} checks passed, damaged copies refused"
+        yield f"  equal to {reference_name(manifest)}'s: {len(checks)} checks passed, damaged copies refused"

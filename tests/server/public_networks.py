@@ -25,7 +25,8 @@ class _Writer:
         return names[0]
 
     def weight(self, *shape: int) -> str:
-        return self.constant(self._rng.normal(0, 0.4, shape).astype(np.float32))
+        deviation = min(0.4, 1.5 / np.prod(shape[1:]) ** 0.5)
+        return self.constant(self._rng.normal(0, deviation, shape).astype(np.float32))
 
     def constant(self, array: np.ndarray) -> str:
         name = f"w{len(self.weights)}"

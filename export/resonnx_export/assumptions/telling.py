@@ -9,6 +9,8 @@ from resonnx_export.assumptions.assumption import describe
 
 # The parity check of answers that the user recorded has a name that begins so.
 ANSWERS: Final = "your answers"
+# The layout of ONNX files: nothing of the network is assumed.
+ONNX: Final = "onnx"
 
 
 def headline(manifest: pb.Manifest) -> str:
@@ -18,12 +20,19 @@ def headline(manifest: pb.Manifest) -> str:
     elif manifest.verified_against == pb.REFERENCE_USER_ANSWERS:
         pictures = sum(check.pictures for check in manifest.parity.checks if check.name.startswith(ANSWERS))
         equal = f"equal to your answers ({pictures} pictures)" if pictures else "equal to your answers"
+    elif manifest.source.layout == ONNX:
+        equal = "equal to the ONNX file in ONNX Runtime, after our reading of its preprocessing"
     else:
         equal = "equal to our reading of the file"
     unconfirmed = sum(not assumption.confirmed for assumption in manifest.assumptions)
     if not unconfirmed:
         return equal
     return f"{equal}; {unconfirmed} assumption{'s' if unconfirmed > 1 else ''}"
+
+
+def reference_name(manifest: pb.Manifest) -> str:
+    """Return what the graphs' outputs were compared with."""
+    return "the ONNX file" if manifest.source.layout == ONNX else "PyTorch"
 
 
 def assumption_lines(manifest: pb.Manifest) -> Iterator[str]:

@@ -49,6 +49,11 @@ class ClassifierNetwork(nn.Module, ABC):
         """Return the logits [N,K]."""
         return self.fc(self.forward_features(x))  # type: ignore[no-any-return]
 
+    def outputs(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the head's input [N,D] and the logits [N,K]."""
+        features = self.forward_features(x)
+        return features, self.fc(features)
+
 
 @dataclass(frozen=True)
 class ResNetConfig:

@@ -55,7 +55,7 @@ def prove_classifier(
         ClassifierGraph(open_session(model), manifest)
     except ModelRefused as error:
         raise ParityFailed(f"the exported graph breaks the contract: {error}") from None
-    progress("PyTorch's predictions")
+    progress("reference predictions")
     cases = []
     for size in BATCH_SIZES:
         images = check_pictures(manifest.input, size, seed=size, samples=samples)

@@ -100,8 +100,7 @@ def classify(
 ) -> Classified:
     """Classify uint8 pictures [N,H,W,3]: the network's forward, with the features kept."""
     prepared = normalise_grey(images, recipe) if network.in_channels == 1 else normalise(images, recipe)
-    features = network.forward_features(prepared)
-    logits = network.fc(features)
+    features, logits = network.outputs(prepared)
     probabilities = torch.softmax(logits, dim=1)
     if activation == pb.ClassifierSpec.ACTIVATION_SIGMOID:
         probabilities = torch.sigmoid(logits)

@@ -20,6 +20,8 @@ from resonnx_export.errors import BadInput
 from resonnx_export.layouts.classifiers import recognise_classifier
 from resonnx_export.networks.protocol import CaptionNetwork
 from resonnx_export.networks.resnet import ClassifierNetwork
+from resonnx_export.onnx_files.recognised import LAYOUT, open_onnx
+from resonnx_export.pictures.recipe import Size
 from resonnx_export.precision.bounds import quantised_line
 from resonnx_export.proof import reference
 from resonnx_export.proof.comparisons import prove_classifier
@@ -50,6 +52,10 @@ def _recognise(
 ) -> tuple[ClassifierNetwork | CaptionNetwork, Sequence[SourceFile]]:
     if len(checkpoint) > 1:
         raise BadInput(f"a classifier is one file or one folder; {len(checkpoint)} were given")
+    if manifest.source.layout == LAYOUT:
+        size, labels = Size(manifest.input.height, manifest.input.width), len(manifest.classifier.labels)
+        network = open_onnx(checkpoint[0], size, labels)
+        return network, network.file.files
     source = read_source(checkpoint[0], next((e.value for e in manifest.assumptions if e.name == WEIGHTS), None))
     return recognise_classifier(source.state_dict, assume=values_in(manifest)).network, source.files
 

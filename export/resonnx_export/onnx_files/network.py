@@ -1,0 +1,73 @@
+"""An ONNX file as a network of the exporter: run by ONNX Runtime as it is, with its own batch size."""
+
+import numpy as np
+import onnx
+import torch
+from resonnx_server.runtime.session import Session
+from torch import Tensor, nn
+
+from resonnx_export.networks.resnet import ClassifierNetwork
+from resonnx_export.onnx_files.form import Form
+from resonnx_export.onnx_files.reading import OnnxFile
+from resonnx_export.proof.parity import open_session
+
+
+class OnnxNetwork(ClassifierNetwork):
+    """Maps normalised pictures [N,C,H,W] to logits by the file's own graph.
+
+    Args:
+        file: The file.
+        form: Its parts.
+        size: Height and width of pictures.
+    """
+
+    def __init__(self, file: OnnxFile, form: Form, size: tuple[int, int]) -> None:
+        super().__init__()
+        self.form, self.file = form, file
+        self._session = _with_outputs(file, form)
+        self.in_channels = form.channels
+        # Shapes only: the weights are ONNX Runtime's.
+        self.weights = nn.ParameterList(
+            nn.Parameter(torch.empty(tuple(tensor.dims), device="meta"), requires_grad=False)
+            for tensor in file.model.graph.initializer
+            if tensor.data_type in (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16)
+        )
+        features, logits = self.outputs(torch.zeros(form.batch or 1, form.channels, *size))
+        self.feature_size, self.num_classes = features.shape[1], logits.shape[1]
+
+    def outputs(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return features [N,D] and logits [N,K] for normalised pictures [N,C,H,W]."""
+        form = self.form
+        answers = self.answers(x.numpy())
+        features, logits = (answers[name].reshape(len(x), -1) for name in (form.features or form.logits, form.logits))
+        return torch.from_numpy(features).float(), torch.from_numpy(logits).float()
+
+    def answers(self, x: np.ndarray) -> dict[str, np.ndarray]:
+        """Return features, logits and the classes' output by name, as the graph has them, for pictures [N,C,H,W]."""
+        form = self.form
+        array, step = form.given(x), form.batch or len(x)
+        # A fixed batch is filled with the first rows.
+        padded = np.resize(array, (-(-len(array) // step) * step, *array.shape[1:]))
+        names = list(dict.fromkeys([form.features or form.logits, form.logits, form.output]))
+        parts = [self._session.run({form.input: padded[i : i + step]}, names) for i in range(0, len(padded), step)]
+        return {name: np.concatenate([part[name] for part in parts])[: len(x)] for name in names}
+
+    def forward_features(self, x: Tensor) -> Tensor:
+        """Return the last linear layer's input [N,D]."""
+        return self.outputs(x)[0]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return logits [N,K]."""
+        return self.outputs(x)[1]
+
+
+def _with_outputs(file: OnnxFile, form: Form) -> Session:
+    """Open the file with logits and features as outputs, if they are none."""
+    model = onnx.ModelProto()
+    model.CopyFrom(file.model)
+    present = {output.name for output in model.graph.output}
+    for name in (form.logits, form.features):
+        if name is not None and name not in present:
+            model.graph.output.add(name=name)
+            present.add(name)
+    return open_session(model.SerializeToString())

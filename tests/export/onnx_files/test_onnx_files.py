@@ -1,0 +1,247 @@
+"""Classifiers that are ONNX files: the graph with preprocessing equals the file after preprocessing by numpy."""
+
+import warnings
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from onnx import TensorProto, helper, numpy_helper
+from PIL import Image
+from resonnx_export.errors import BadInput
+from resonnx_export.onnx_files.network import OnnxNetwork
+from resonnx_export.onnx_files.recognised import grafted, open_onnx, recognise_onnx
+from resonnx_export.pictures.recipe import IMAGENET_MEAN, IMAGENET_STD, Size, image_input
+from resonnx_proto.v1 import manifest_pb2 as pb
+from torch import nn
+
+from ...server.public_networks import CLASSES, public_network
+
+SOFTMAX, NONE = pb.ClassifierSpec.ACTIVATION_SOFTMAX, pb.ClassifierSpec.ACTIVATION_NONE
+SIZE = Size(32, 24)
+
+
+def _opened(model: onnx.ModelProto, folder: Path, size: Size = SIZE, **choice: object) -> OnnxNetwork:
+    onnx.save(model, folder / "model.onnx")
+    return open_onnx(folder / "model.onnx", size, **choice)  # type: ignore[arg-type]
+
+
+def _run(content: bytes, feeds: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+    names = [output.name for output in session.get_outputs()]
+    return dict(zip(names, session.run(names, feeds), strict=True))
+
+
+def _by_torch(module: nn.Module, *shape: int, **options: object) -> onnx.ModelProto:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        program = torch.onnx.export(
+            module.eval(), (torch.zeros(shape),), input_names=["x"], output_names=["y"], verbose=False, **options
+        )
+    assert program is not None
+    return program.model_proto
+
+
+def _squeeze() -> onnx.ModelProto:
+    """Ends with a convolution, a pool and a softmax over [N,K,1,1], as SqueezeNet."""
+    rng = np.random.default_rng(1)
+    shapes = {"w0": (5, 3, 3, 3), "w1": (CLASSES, 5, 1, 1)}
+    weights = [numpy_helper.from_array(rng.normal(0, 1, shape).astype(np.float32), n) for n, shape in shapes.items()]
+    nodes = [
+        helper.make_node("Conv", ["x", "w0"], ["c0"], kernel_shape=[3, 3], strides=[2, 2]),
+        helper.make_node("Relu", ["c0"], ["r0"]),
+        helper.make_node("Conv", ["r0", "w1"], ["c1"], kernel_shape=[1, 1]),
+        helper.make_node("GlobalAveragePool", ["c1"], ["p"]),
+        helper.make_node("Softmax", ["p"], ["y"], axis=1),
+    ]
+    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 3, "h", "w"])
+    y = helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", CLASSES, 1, 1])
+    graph = helper.make_graph(nodes, "squeeze", [x], [y], weights)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
+
+
+class _LogSoftmax(nn.Sequential):
+    """Of a fixed batch, as torch.onnx.export makes it by default."""
+
+    def __init__(self) -> None:
+        layers = [nn.Conv2d(3, 4, 3, stride=2), nn.ReLU(), nn.AdaptiveAvgPool2d(2), nn.Flatten()]
+        super().__init__(*layers, nn.Linear(16, CLASSES), nn.LogSoftmax(dim=1))
+
+
+def _last(network: onnx.ModelProto, channels_last: bool = True) -> onnx.ModelProto:
+    """The same with pictures [N,H,W,C], of free size."""
+    shape = network.graph.input[0].type.tensor_type.shape
+    height, width = shape.dim[2].dim_value, shape.dim[3].dim_value
+    for dim, size in zip(shape.dim[1:], (height, width, 3), strict=True):
+        dim.dim_value = size
+    network.graph.node.insert(0, helper.make_node("Transpose", ["data"], ["first"], perm=[0, 3, 1, 2]))
+    for node in network.graph.node[1:]:
+        node.input[:] = ["first" if name == "data" else name for name in node.input]
+    return network
+
+
+def _constants(network: onnx.ModelProto) -> onnx.ModelProto:
+    """With weights in Constant nodes."""
+    for tensor in [*network.graph.initializer]:
+        network.graph.initializer.remove(tensor)
+        network.graph.node.insert(0, helper.make_node("Constant", [], [tensor.name], value=tensor))
+    return network
+
+
+# By kind: the file, its end's activation, features, and the recipe.
+KINDS: dict[str, tuple[onnx.ModelProto | Callable[[], onnx.ModelProto], str | None, int, dict[str, object]]] = {
+    "opset 7": (public_network("alexnet", 7, 1), "softmax", 16, {}),
+    "grey": (public_network("lenet", 9, "N"), None, 8 * 49, {"mean": (0.4,) * 3, "std": (0.3,) * 3}),
+    "four at a time": (public_network("vgg", 20, 4), None, 16, {}),
+    "BGR": (public_network("googlenet", 13, "N"), "softmax", 16, {"channel_order": "bgr", "scale": "255"}),
+    "channels last": (_last(public_network("vgg", 17, "N")), None, 16, {}),
+    "constants": (_constants(public_network("vgg", 13, "N")), None, 16, {}),
+    "no linear layer": (_squeeze(), "softmax", CLASSES, {}),
+    "fixed by torch": (partial(_by_torch, _LogSoftmax(), 1, 3, *SIZE), "softmax", 16, {}),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_graph_equals_the_file_after_preprocessing(tmp_path: Path, kind: str) -> None:
+    model, activation, features, options = KINDS[kind]
+    network = _opened(model() if callable(model) else model, tmp_path)
+    form = network.form
+    assert (form.activation, network.num_classes, network.feature_size) == (activation, CLASSES, features)
+    size = form.size or SIZE
+    mean, std = (options.get("mean", IMAGENET_MEAN), options.get("std", IMAGENET_STD))
+    scale = 1 if options.get("scale") == "255" else 255
+    if scale == 1:
+        mean, std = (104.0, 117.0, 123.0), (58.0, 57.0, 57.0)
+    recipe = image_input(size, resize_short_side=None, **{**options, "mean": mean, "std": std})  # type: ignore[arg-type]
+    images = np.random.default_rng(5).integers(0, 256, (5, *size, 3), np.uint8)
+    pixels = images[..., ::-1] if options.get("channel_order") == "bgr" else images
+    if form.channels == 1:
+        pixels = np.stack([np.asarray(Image.fromarray(image).convert("L"))[..., None] for image in images])
+        mean, std = mean[:1], std[:1]  # type: ignore[index]
+    given = ((pixels / scale - np.array(mean)) / np.array(std)).astype(np.float32)
+    given = np.ascontiguousarray(given if form.channels_last else given.transpose(0, 3, 1, 2))
+    step = form.batch or 5
+    given = np.resize(given, (-(-5 // step) * step, *given.shape[1:]))
+    content = (tmp_path / "model.onnx").read_bytes()
+    parts = [_run(content, {form.input: given[i : i + step]})[form.output] for i in range(0, len(given), step)]
+    expected = np.concatenate(parts)[:5].reshape(5, -1)
+    assert expected.std(axis=0).max() > 1e-4, "pictures differ"
+
+    exported = grafted(network, recipe, SOFTMAX)
+    found = _run(exported, {"image": images})
+    assert {name: array.shape for name, array in found.items()} == {
+        "probabilities": (5, CLASSES),
+        "logits": (5, CLASSES),
+        "features": (5, features),
+    }
+    if kind == "fixed by torch":
+        expected = np.exp(expected)
+    np.testing.assert_allclose(found["probabilities" if activation else "logits"], expected, rtol=1e-4, atol=1e-5)
+    exponents = np.exp(found["logits"] - found["logits"].max(axis=1, keepdims=True))
+    softmax = exponents / exponents.sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(found["probabilities"], softmax, rtol=1e-4, atol=1e-6)
+    alone = _run(exported, {"image": images[:1]})["logits"]
+    np.testing.assert_allclose(alone, found["logits"][:1], rtol=1e-4, atol=1e-5)
+    assert recognise_onnx(network).parameters > 50 or kind == "constants"
+
+
+def _graph(nodes: list[onnx.NodeProto], inputs: dict[str, list[int | str]], outputs: list[str]) -> onnx.ModelProto:
+    taken = [helper.make_tensor_value_info(name, TensorProto.FLOAT, axes) for name, axes in inputs.items()]
+    given = [onnx.ValueInfoProto(name=name) for name in outputs]
+    values = {"axes": np.array([2, 3]), "rows": np.array([0]), "shape": np.array([-1, 3])}
+    constants = [numpy_helper.from_array(array, name) for name, array in values.items()]
+    graph = helper.make_graph(nodes, "g", taken, given, constants)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
+
+
+POOL = helper.make_node("ReduceMean", ["x", "axes"], ["pooled"], keepdims=0)
+ROWS = helper.make_node("ReduceMean", ["pooled", "rows"], ["mean"])
+X: dict[str, list[int | str]] = {"x": ["n", 3, "h", "w"]}
+REFUSED: dict[str, tuple[onnx.ModelProto, str]] = {
+    "two inputs": (
+        _graph([helper.make_node("Add", ["x", "z"], ["y"])], {**X, "z": ["n", 3, 8, 8]}, ["y"]),
+        "the graph has 2 inputs ('x', 'z')",
+    ),
+    "video": (_graph([POOL], {"x": ["n", 4, 3, 8, 8]}, ["pooled"]), "pictures are [N,C,H,W] or [N,H,W,C]"),
+    "five channels": (_graph([POOL], {"x": ["n", 5, 8, 7]}, ["pooled"]), "a picture is [N,3,H,W]"),
+    "a picture out": (
+        _graph([helper.make_node("Relu", ["x"], ["y"])], X, ["y"]),
+        "no output has a value for each class",
+    ),
+    "two outputs": (
+        _graph([POOL, helper.make_node("Relu", ["pooled"], ["y"])], X, ["pooled", "y"]),
+        "several outputs have a value for each class: 'pooled' [2, 3], 'y' [2, 3]; name one with --output",
+    ),
+    "cannot be run": (
+        _graph([POOL, helper.make_node("MatMul", ["pooled", "x"], ["y"])], X, ["y"]),
+        "the graph cannot be run on pictures of 32x24 (--size changes it): ",
+    ),
+    "opset 6": (
+        helper.make_model(public_network("vgg", 9).graph, opset_imports=[helper.make_opsetid("", 6)]),
+        "opset 6; ONNX Runtime runs 7 and later",
+    ),
+    "float16": (_graph([POOL], X, ["pooled"]), "the graph computes in float16"),
+    "integers": (
+        _graph([POOL, helper.make_node("DynamicQuantizeLinear", ["pooled"], ["a", "b", "c"])], X, ["pooled"]),
+        "the graph computes in integers (DynamicQuantizeLinear)",
+    ),
+    "empty": (onnx.ModelProto(), "is not an ONNX file"),
+}
+REFUSED["float16"][0].graph.initializer.append(numpy_helper.from_array(np.ones(2, np.float16), "half"))
+
+
+@pytest.mark.parametrize("kind", REFUSED)
+def test_what_is_no_classifier_is_refused_in_one_line(tmp_path: Path, kind: str) -> None:
+    model, reason = REFUSED[kind]
+    with pytest.raises(BadInput) as refused:
+        _opened(model, tmp_path)
+    assert reason in str(refused.value)
+    assert "\n" not in str(refused.value)
+    assert len(str(refused.value)) < 600
+
+
+def test_an_output_is_chosen_by_its_number_of_classes_or_its_name(tmp_path: Path) -> None:
+    model = public_network("googlenet", 13, "N")
+    pooled, logits = model.graph.node[-3].input[0], model.graph.node[-3].output[0]
+    model.graph.output.append(onnx.ValueInfoProto(name=pooled))
+    assert _opened(model, tmp_path, classes=CLASSES).form.output == "prob"
+    assert _opened(model, tmp_path, output="prob").form.output == "prob"
+    assert _opened(model, tmp_path, output=pooled).form.output == pooled
+    with pytest.raises(BadInput, match="several outputs"):
+        _opened(model, tmp_path)
+    with pytest.raises(BadInput, match="--output none: the graph's outputs are 'prob'"):
+        _opened(model, tmp_path, output="none")
+    # Logits and their probabilities are one answer.
+    model.graph.output[1].name = logits
+    form = _opened(model, tmp_path).form
+    assert (form.output, form.logits, form.activation) == ("prob", logits, "softmax")
+
+
+def test_a_file_whose_rows_depend_on_each_other_is_refused(tmp_path: Path) -> None:
+    network = _opened(_graph([POOL, ROWS, helper.make_node("Sub", ["pooled", "mean"], ["y"])], X, ["y"]), tmp_path)
+    # As it comes it runs all pictures of a batch together, so that nothing can be compared but its own batches.
+    assert network.form.batch is None
+    fixed = _graph([POOL, ROWS, helper.make_node("Sub", ["pooled", "mean"], ["y"])], {"x": [2, 3, 8, 8]}, ["y"])
+    with pytest.raises(BadInput, match="the graph works with 2 pictures at a time only"):
+        grafted(_opened(fixed, tmp_path), image_input(8, resize_short_side=None), SOFTMAX)
+
+
+def test_damaged_files_end_in_one_line(tmp_path: Path) -> None:
+    content = public_network("lenet", 13, "N").SerializeToString()
+    refusals = []
+    for number in range(40):
+        rng = np.random.default_rng(number)
+        damaged = bytearray(content)
+        damaged[int(rng.integers(len(damaged)) ** 0.7)] ^= int(rng.integers(1, 256))
+        del damaged[len(damaged) - (number % 2) * int(rng.integers(len(damaged))) :]
+        (tmp_path / "model.onnx").write_bytes(damaged)
+        try:
+            open_onnx(tmp_path / "model.onnx", SIZE)
+        except BadInput as error:
+            refusals.append(str(error))
+    assert refusals
+    assert not any("\n" in refusal for refusal in refusals)
