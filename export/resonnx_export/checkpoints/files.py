@@ -1,6 +1,6 @@
 """Reads checkpoint files (.pth, .pt, .safetensors) to a state_dict, without running code from them.
 
-The format is detected from the content. Of whole pickled models, only the weights are read.
+The format is detected from the content. Of pickled modules, the tensors are taken; sources/pickled.py reads more.
 """
 
 import hashlib
@@ -97,8 +97,6 @@ def load_checkpoints(path: Path, weights: str | None = None) -> tuple[Checkpoint
 
 def _checkpoint(found: Weights, file: SourceFile, names: Sequence[str], prefix: str | None) -> Checkpoint:
     notes = []
-    if found.module is not None:
-        notes.append(f"only the weights of the pickled {found.module.path} were read, not its code")
     if found.left_out:
         notes.append(f"left out, as no tensors: {', '.join(found.left_out[:_LISTED])}")
     others = tuple(name for name in names if name != found.name)

@@ -14,6 +14,8 @@ from resonnx_export.errors import BadInput
 from resonnx_export.layouts.classifiers import recognise_classifier
 from resonnx_export.layouts.recognised import RecognisedCheckpoint
 from resonnx_export.sources import folders
+from resonnx_export.sources.pickled import PickledModule, pickled_module
+from resonnx_export.sources.pickled_network import end_of, recognise_pickled
 from resonnx_export.sources.recorded import Recorded
 from resonnx_export.sources.training import recorded_in
 
@@ -25,7 +27,8 @@ WEIGHTS: Final = "weights"
 class Source:
     """The tensors of a classifier by key, the files that they are in, and what is recorded beside them.
 
-    `modules` are the names of the network's modules, where they are known.
+    `modules` are the names of the network's modules, where they are known; `module` is the pickled module that the
+    tensors were taken from, if they were.
     """
 
     state_dict: dict[str, Tensor]
@@ -34,6 +37,7 @@ class Source:
     notes: tuple[str, ...] = ()
     assumptions: tuple[Assumption, ...] = ()
     modules: frozenset[str] = frozenset()
+    module: PickledModule | None = None
 
 
 def read_source(path: Path, weights: str | None = None) -> Source:
@@ -70,7 +74,12 @@ def read_source(path: Path, weights: str | None = None) -> Source:
     if weights is not None or checkpoint.others:
         value = weights or checkpoint.name
         assumptions = (Assumption(WEIGHTS, value, "--weights", checkpoint.others, confirmed=weights is not None),)
-    return Source(state_dict, (checkpoint.file,), recorded_in(checkpoint.tree), notes, assumptions, modules)
+    recorded, module = recorded_in(checkpoint.tree), None
+    if checkpoint.module is not None:
+        module = pickled_module(checkpoint.module, prefix)
+        if (end := end_of(module)) is not None:
+            recorded = replace(recorded, activation=end[1])
+    return Source(state_dict, (checkpoint.file,), recorded, notes, assumptions, modules, module)
 
 
 def _chosen(path: Path, checkpoints: Sequence[Checkpoint]) -> Checkpoint:
@@ -99,14 +108,18 @@ def _chosen(path: Path, checkpoints: Sequence[Checkpoint]) -> Checkpoint:
 def recognise_source(source: Source, *, assume: Assumed = NOTHING, stride_in_1x1: bool = False) -> RecognisedCheckpoint:
     """Build and load the network with the properties that are recorded, where the user states no others.
 
-    Otherwise as recognise_classifier.
+    Otherwise as recognise_classifier, or recognise_pickled for a pickled module.
     """
     recorded = dict(source.recorded.network)
     if stride_in_1x1:
         recorded.pop("stride-in", None)
-    recognised = recognise_classifier(
-        source.state_dict, assume={**recorded, **assume}, stride_in_1x1=stride_in_1x1, modules=source.modules
-    )
+    assume = {**recorded, **assume}
+    if source.module is not None:
+        recognised = recognise_pickled(source.state_dict, source.module, assume, stride_in_1x1=stride_in_1x1)
+    else:
+        recognised = recognise_classifier(
+            source.state_dict, assume=assume, stride_in_1x1=stride_in_1x1, modules=source.modules
+        )
     return replace(
         recognised,
         notes=source.notes + recognised.notes,
