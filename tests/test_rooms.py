@@ -23,6 +23,7 @@ NO_ROOM = (
     "server/lifecycle",  # the process: modules beside the rooms
     "client/calls",  # Client and AsyncClient: modules beside the rooms
     "export/layouts/caption_sources",  # other projects' code
+    "export/user_code/tutorials",  # likewise
 )
 # Rooms without a folder of tests, and where their tests are.
 TESTED_ELSEWHERE = {

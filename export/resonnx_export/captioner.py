@@ -7,12 +7,13 @@ from typing import Final
 
 from PIL import Image
 from resonnx_server.runtime.model_files.manifest import DECODER_FILE, ENCODER_FILE
+from torch import nn
 
 from resonnx_export.errors import BadInput
 from resonnx_export.graphs.row_graphs import row_graphs
 from resonnx_export.graphs.trace import trace_decoder, trace_encoder
 from resonnx_export.layouts.captioners import CaptionSource, recognise_captioner
-from resonnx_export.networks.protocol import CaptionNetwork
+from resonnx_export.networks.protocol import CaptionNetwork, ResNetCaptioner
 from resonnx_export.options import Target
 from resonnx_export.pictures.recipe import InputChanges, describe
 from resonnx_export.pictures.recipes import assumed
@@ -76,7 +77,7 @@ def export_captioner(
     files: Sequence[Path], settings: CaptionerSettings, target: Target, progress: Progress
 ) -> Exported:
     """Export a captioner's files to a new version in the model repository. Raises as export_classifier."""
-    folder = package.plan(target)
+    package.plan(target)
     progress(f"reading {', '.join(file.name for file in files)}")
     source = recognise_captioner(
         files,
@@ -86,24 +87,42 @@ def export_captioner(
         tokens=settings.tokens,
         assume=settings.assume,
     )
-    network = _checked(source)
-    recipe = settings.input.apply(source.input)
-    spec = source.spec
+    _check_channels(source.recognised.network)
+    recipe, layout = settings.input.apply(source.input), source.recognised.layout
+    changed = "" if recipe == source.input else ", changed"
+    recognised = replace(
+        source.recognised,
+        assumptions=source.recognised.assumptions + assumed(recipe, settings.input, f"layout {layout}"),
+        notes=(f"pictures: {describe(recipe)} (as layout {layout} has them{changed})", *source.recognised.notes),
+    )
+    return export_recognised(replace(source, recognised=recognised, input=recipe), settings, target, progress)
+
+
+def export_recognised(
+    source: CaptionSource, settings: CaptionerSettings, target: Target, progress: Progress
+) -> Exported:
+    """Export a captioner to a new version in the model repository.
+
+    Args:
+        source: The network, its decoding rule, and the recipe with the user's changes.
+        settings: Those of `input` and of the checkpoint's reading are not used.
+        target: Where to write.
+        progress: Called as each stage begins.
+
+    Raises:
+        BadInput, ParityFailed: As export_captioner; nothing was written.
+    """
+    folder = package.plan(target)
+    network, recipe, spec = source.recognised.network, source.input, source.spec
+    assert isinstance(network, CaptionNetwork)
     if settings.rescore:
         check_vocabulary(spec)
     spec.attention_rows, spec.attention_columns = network.attention_grid(recipe.height, recipe.width)
     if settings.max_tokens is not None:
         spec.max_tokens = settings.max_tokens
-    layout = source.recognised.layout
-    assumptions = source.recognised.assumptions + assumed(recipe, settings.input, f"layout {layout}")
-    recognised = replace(source.recognised, assumptions=assumptions)
-    manifest = new_manifest(recognised, source.files, recipe, spec)
+    manifest = new_manifest(source.recognised, source.files, recipe, spec)
     storage = settings.storage(recipe, ()) if settings.storage else None
-    changed = "" if recipe == source.input else ", changed"
-    notes: tuple[str, ...] = (
-        f"pictures: {describe(recipe)} (as layout {layout} has them{changed})",
-        *source.recognised.notes,
-    )
+    notes = source.recognised.notes
 
     progress("tracing")
     encoder, decoder = trace_encoder(network, recipe), trace_decoder(network, recipe)
@@ -139,9 +158,7 @@ def export_captioner(
     return finishing.finish(result, folder, progress, overwrite=target.overwrite)
 
 
-def _checked(source: CaptionSource) -> CaptionNetwork:
-    network = source.recognised.network
-    assert isinstance(network, CaptionNetwork)
+def _check_channels(network: nn.Module) -> None:
+    assert isinstance(network, ResNetCaptioner)
     if network.trunk.in_channels != 3:
         raise BadInput(f"the network takes pictures of {network.trunk.in_channels} channels; only RGB is exported")
-    return network

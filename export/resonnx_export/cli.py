@@ -19,14 +19,16 @@ from resonnx_export.options import (
     Activation,
     AllowReduced,
     Assume,
-    DecoderPrecision,
+    ChosenDecoderPrecision,
     Expect,
     Labels,
+    MaxTokens,
     Quantisation,
     Samples,
     ShowVersion,
     StrideIn1x1,
     Target,
+    Vocab,
     Weights,
     grouped,
     read_assume,
@@ -135,17 +137,8 @@ def captioner(
     changes: InputChanges,
     quantisation: Quantisation,
     tokens: SpecialTokens,
-    vocab: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE",
-            help="The training's vocabulary: vocab.pkl, vocab.pth, WORDMAP_*.json, infos_*.pkl; one word a line, or "
-            'JSON {"word": id} or {"0": "word"}.  [default: the one in the checkpoint]',
-        ),
-    ] = None,
-    max_tokens: Annotated[
-        int | None, typer.Option(min=1, max=1000, metavar="N", help="Greatest length of a caption, in tokens.")
-    ] = None,
+    vocab: Vocab = None,
+    max_tokens: MaxTokens = None,
     caffe_resnet: Annotated[
         bool | None,
         typer.Option("--caffe-resnet/--torchvision-resnet", help="The ResNet variant of weights in a separate file."),
@@ -161,16 +154,7 @@ def captioner(
     assume: Assume = None,
     allow_reduced: AllowReduced = False,
     pictures: Samples = None,
-    decoder_precision: Annotated[
-        DecoderPrecision,
-        typer.Option(
-            help="Precision of the decoder. int8-rescored: its output layer in int8, and the 64 best words scored "
-            "again from fp32 weights. Greedy words stay the same; beams and samples may change a little. For servers "
-            "on the CPU with few concurrent requests: a step of one caption takes a third (LSTM) to four fifths "
-            "(attention) of the time, a step of 16 or more about as long as in fp32. The file grows by up to 30 %, "
-            "as the fp32 weights stay.",
-        ),
-    ] = "fp32",
+    decoder_precision: ChosenDecoderPrecision = "fp32",
 ) -> None:
     """Export a captioner: a recurrent network on a ResNet. Options default to the checkpoint's source."""
     from resonnx_export.captioner import CaptionerSettings, export_captioner, stages

@@ -85,6 +85,29 @@ Samples = Annotated[
     ),
 ]
 
+Vocab = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="The training's vocabulary: vocab.pkl, vocab.pth, WORDMAP_*.json, infos_*.pkl; one word a line, or "
+        'JSON {"word": id} or {"0": "word"}.  [default: the one in the checkpoint]',
+    ),
+]
+MaxTokens = Annotated[
+    int | None, typer.Option(min=1, max=1000, metavar="N", help="Greatest length of a caption, in tokens.")
+]
+ChosenDecoderPrecision = Annotated[
+    DecoderPrecision,
+    typer.Option(
+        "--decoder-precision",
+        help="Precision of the decoder. int8-rescored: its output layer in int8, and the 64 best words scored "
+        "again from fp32 weights. Greedy words stay the same; beams and samples may change a little. For servers "
+        "on the CPU with few concurrent requests: a step of one caption takes a third (LSTM) to four fifths "
+        "(attention) of the time, a step of 16 or more about as long as in fp32. The file grows by up to 30 %, "
+        "as the fp32 weights stay.",
+    ),
+]
+
 StrideIn1x1 = Annotated[
     bool,
     typer.Option(

@@ -15,7 +15,7 @@ from resonnx_export.assumptions.telling import assumption_lines, headline, refer
 from resonnx_export.checkpoints.files import SourceFile
 from resonnx_export.errors import BadInput, ParityFailed
 from resonnx_export.graphs.row_graphs import check_row_graphs
-from resonnx_export.module import recognise_module
+from resonnx_export.module import recognise_adapter, recognise_module
 from resonnx_export.networks.protocol import CaptionNetwork
 from resonnx_export.networks.resnet import ClassifierNetwork
 from resonnx_export.options import Activation
@@ -70,8 +70,9 @@ def _recognised(
         if manifest.verified_against == pb.REFERENCE_USER_CODE:
             raise BadInput("this version was exported from the user's code: add --module TARGET, which runs it")
         return task_of(manifest).recognise(manifest, checkpoint)
-    if manifest.task != pb.TASK_CLASSIFIER:
-        raise BadInput("--module is for classifiers")
+    if manifest.task == pb.TASK_CAPTIONER:
+        opened = open_code(code, None)
+        return recognise_adapter(opened, manifest.input, manifest.captioner.vocabulary), opened.files
     labels = len(manifest.classifier.labels)
     opened = open_code(code, labels)
     name = pb.ClassifierSpec.Activation.Name(manifest.classifier.activation).removeprefix("ACTIVATION_").lower()

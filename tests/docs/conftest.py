@@ -17,7 +17,7 @@ from PIL import Image
 from resonnx_export.networks.resnet import ARCHITECTURES
 
 from ..conftest import RunningServer, shared_folder
-from ..export.caption_exports import YUNJEY, write_vocabulary
+from ..export.caption_exports import SGRVINOD, YUNJEY, write_vocabulary
 from ..export.conftest import LABELS, random_network, seeded
 from ..export.layouts import caption_checkpoints
 from ..export.layouts.caption_sources.tutorials import PictureEncoder, WordDecoder
@@ -65,6 +65,7 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for name, module in (("encoder", encoder), ("decoder", decoder)):
             torch.save(module.state_dict(), folder / f"{name}-5-3000.pkl")
     write_vocabulary(folder / "vocab.pkl", "__main__", YUNJEY)
+    _write_tutorials(folder)
     rng = np.random.default_rng(5)
     for i in range(16):
         (folder / "pictures" / LABELS[i % 4]).mkdir(parents=True, exist_ok=True)
@@ -72,6 +73,17 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Path:
         image.save(folder / "pictures" / LABELS[i % 4] / f"{i}.png")
     image.save(folder / "cat.jpg")
     return folder
+
+
+def _write_tutorials(folder: Path) -> None:
+    """Write the code, the checkpoints and the words of docs/adapters.md."""
+    for pattern in ("user_code/tutorials/*.py", "layouts/caption_sources/r[ea][sn]*.py"):
+        for path in (ROOT / "tests/export").glob(pattern):
+            shutil.copy(path, folder)
+    save = "import captioner, models; models.save(); captioner.save()"
+    subprocess.run([sys.executable, "-c", save], cwd=folder, check=True, timeout=120)
+    (folder / "WORDMAP_coco.json").write_text(json.dumps({word: i for i, word in enumerate(SGRVINOD)}))
+    (folder / "flickr8k.txt").write_text("\n".join(YUNJEY))
 
 
 @pytest.fixture(scope="session")

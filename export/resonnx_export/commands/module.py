@@ -1,15 +1,28 @@
-"""The command `resonnx-export module`: the only one that exports a classifier by running the user's code."""
+"""The command `resonnx-export module`: the only one that exports by running the user's code."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from resonnx_export.errors import BadInput
-from resonnx_export.options import Activation, AllowReduced, Expect, Labels, Quantisation, Samples, Target, grouped
+from resonnx_export.options import (
+    Activation,
+    AllowReduced,
+    ChosenDecoderPrecision,
+    Expect,
+    Labels,
+    MaxTokens,
+    Quantisation,
+    Samples,
+    Target,
+    Vocab,
+    grouped,
+)
 from resonnx_export.pictures.recipe import InputChanges
 from resonnx_export.pictures.recipes import RecipeChoice, RecipeName
+from resonnx_export.special_tokens import SpecialTokens
 
 if TYPE_CHECKING:
     from resonnx_export.user_code.opened import Code
@@ -34,6 +47,7 @@ def module(
     target: Target,
     changes: InputChanges,
     quantisation: Quantisation,
+    tokens: SpecialTokens,
     checkpoint: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Weights for the module.  [default: the code has them]")
     ] = None,
@@ -50,6 +64,9 @@ def module(
     allow_reduced: AllowReduced = True,
     pictures: Samples = None,
     expect: Expect = None,
+    vocab: Vocab = None,
+    max_tokens: MaxTokens = None,
+    decoder_precision: ChosenDecoderPrecision = "fp32",
     max_accuracy_drop: Annotated[
         float,
         typer.Option(
@@ -60,22 +77,47 @@ def module(
         ),
     ] = 0.5,
 ) -> None:
-    """Export a classifier of any class by running YOUR code, with which the ONNX model is then compared."""
+    """Export a classifier or captioner of any class by running YOUR code, with which the ONNX model is then compared.
+
+    With --vocab it is a captioner: a module with encode(images) and step(token, state, features), see docs/adapters.md.
+    """
+    from resonnx_export import captioner
     from resonnx_export.answers.recorded import read_answers
     from resonnx_export.class_names.files import read_class_names
     from resonnx_export.classifier import ClassifierSettings, stages
-    from resonnx_export.module import export_code
+    from resonnx_export.module import export_captioner_code, export_code
     from resonnx_export.pictures.calibration import read_samples
     from resonnx_export.precision.guard import Limits
     from resonnx_export.precision.trunk import choose_storage
     from resonnx_export.progress import progress_bar
     from resonnx_export.publish.summary import summary_lines
+    from resonnx_export.vocabulary import load_vocabulary
 
     wanted = wanted_code(code, arguments, [checkpoint] if checkpoint else [])
     assert wanted is not None
+    if vocab is not None:
+        _refuse("captioners take no", {"--labels": labels, "--activation": activation, "--expect": expect})
+    else:
+        rescored = None if decoder_precision == "fp32" else decoder_precision
+        given = {f"--{name.replace('_', '-')}": value for name, value in vars(tokens).items()}
+        _refuse("without --vocab there is no", given | {"--max-tokens": max_tokens, "--decoder-precision": rescored})
     named = read_class_names(labels) if labels else None
     samples = read_samples(pictures, changes.decoding()) if pictures else ()
     storage = choose_storage(quantisation, Limits(quantisation.min_agreement, max_accuracy_drop), samples)
+    if vocab is not None:
+        of_captions = captioner.CaptionerSettings(
+            load_vocabulary(vocab),
+            max_tokens=max_tokens,
+            allow_reduced=allow_reduced,
+            storage=storage,
+            samples=samples,
+            rescore=decoder_precision == "int8-rescored",
+            tokens=tokens,
+        )
+        with progress_bar(target.name, captioner.stages(of_captions)) as progress:
+            exported = export_captioner_code(wanted, RecipeChoice(recipe, changes), of_captions, target, progress)
+        typer.echo("\n".join(summary_lines(exported)))
+        return
     settings = ClassifierSettings(
         RecipeChoice(recipe, changes),
         named.names if named else None,
@@ -89,6 +131,12 @@ def module(
     with progress_bar(target.name, stages(settings)) as progress:
         exported = export_code(wanted, settings, target, progress)
     typer.echo("\n".join(summary_lines(exported)))
+
+
+def _refuse(why: str, options: Mapping[str, object]) -> None:
+    """Raise BadInput if an option is given that the task does not have."""
+    if given := [name for name, value in options.items() if value is not None]:
+        raise BadInput(f"{why} {', '.join(given)}: a module with --vocab is a captioner, without a classifier")
 
 
 def wanted_code(target: str | None, arguments: Sequence[str] | None, checkpoint: Sequence[Path]) -> "Code | None":

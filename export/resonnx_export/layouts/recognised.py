@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from resonnx_export.assumptions.assumption import Assumption
 from resonnx_export.networks.detect import architecture_name, load_strict
-from resonnx_export.networks.protocol import CaptionNetwork
+from resonnx_export.networks.protocol import CaptionNetwork, ResNetCaptioner
 from resonnx_export.networks.resnet import ClassifierNetwork, ResNet
 
 
@@ -47,10 +47,10 @@ class RecognisedCheckpoint:
         return isinstance(self.network, ClassifierNetwork) and self.network.num_classes > 0
 
 
-def loaded(layout: str, network: ResNet | CaptionNetwork, state_dict: Mapping[str, Tensor]) -> RecognisedCheckpoint:
+def loaded(layout: str, network: ResNet | ResNetCaptioner, state_dict: Mapping[str, Tensor]) -> RecognisedCheckpoint:
     """Load a state_dict with the network's own keys, in eval mode. Raises CheckpointMismatch if it does not fit."""
     load_strict(network, state_dict)
     dtypes = {str(value.dtype).removeprefix("torch.") for value in state_dict.values() if value.is_floating_point()}
     network.float().eval().requires_grad_(False)
-    trunk = network.trunk if isinstance(network, CaptionNetwork) else network
+    trunk = network.trunk if isinstance(network, ResNetCaptioner) else network
     return RecognisedCheckpoint(layout, architecture_name(trunk.config), network, tuple(sorted(dtypes)))

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from resonnx_export.networks.blocks import adaptive_average
 from resonnx_export.networks.detect import matrix_shape, resnet_config_from_state_dict
-from resonnx_export.networks.protocol import CaptionConfig, CaptionNetwork, Encoded, Stepped
+from resonnx_export.networks.protocol import CaptionConfig, Encoded, ResNetCaptioner, Stepped
 
 _TRUNK = "trunk."
 
@@ -54,7 +54,7 @@ class SoftAttention(nn.Module):
         return torch.softmax(scores, dim=1)
 
 
-class Captioner(CaptionNetwork):
+class Captioner(ResNetCaptioner):
     """Attends to the picture before each word. State: h, c [N,H]; features: map [N,P,D], its keys [N,P,A]."""
 
     def __init__(self, config: CaptionerConfig) -> None:

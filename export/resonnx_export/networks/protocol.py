@@ -63,12 +63,11 @@ class CaptionConfig:
 
 
 class CaptionNetwork(nn.Module, ABC):
-    """A ResNet (`trunk`) and a recurrent network that captions its features."""
+    """A network that captions pictures, of any class."""
 
-    def __init__(self, config: CaptionConfig) -> None:
+    def __init__(self, vocabulary_size: int) -> None:
         super().__init__()
-        self.vocabulary_size = config.vocabulary_size
-        self.trunk = ResNet(config.trunk)
+        self.vocabulary_size = vocabulary_size
 
     @abstractmethod
     def encode(self, images: Tensor) -> Encoded:
@@ -81,3 +80,11 @@ class CaptionNetwork(nn.Module, ABC):
     def attention_grid(self, height: int, width: int) -> tuple[int, int]:
         """Return rows and columns of the attention over pictures of this size in pixels; 0, 0 without attention."""
         return 0, 0
+
+
+class ResNetCaptioner(CaptionNetwork):
+    """A ResNet (`trunk`) and a recurrent network that captions its features."""
+
+    def __init__(self, config: CaptionConfig) -> None:
+        super().__init__(config.vocabulary_size)
+        self.trunk = ResNet(config.trunk)

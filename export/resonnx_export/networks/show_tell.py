@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from resonnx_export.networks.cells import Kind, MaxoutLSTMCell, StackedCells
-from resonnx_export.networks.protocol import CaptionConfig, CaptionNetwork, Encoded, Stepped
+from resonnx_export.networks.protocol import CaptionConfig, Encoded, ResNetCaptioner, Stepped
 from resonnx_export.networks.unrecorded import make_activation
 
 PictureEach = Literal["no", "word-picture", "picture-word"]
@@ -70,7 +70,7 @@ class ShowTellConfig(CaptionConfig):
     state: StateConfig | None = None
 
 
-class ShowTell(CaptionNetwork):
+class ShowTell(ResNetCaptioner):
     """Writes a caption from a feature vector. State: the cells'; features: the picture, if each step reads it."""
 
     def __init__(self, config: ShowTellConfig) -> None:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from resonnx_export.networks.blocks import adaptive_average
 from resonnx_export.networks.cells import Cells, MaxoutLSTMCell, State
-from resonnx_export.networks.protocol import CaptionConfig, CaptionNetwork, Encoded, Stepped
+from resonnx_export.networks.protocol import CaptionConfig, Encoded, ResNetCaptioner, Stepped
 
 MAP_SIZE = 14
 
@@ -90,7 +90,7 @@ class _FeatureNorm(nn.BatchNorm1d):
         return super().forward(x.flatten(0, 1)).view_as(x)
 
 
-class TopDown(CaptionNetwork):
+class TopDown(ResNetCaptioner):
     """A captioner of the three kinds. Features: values [N,P,D], keys [N,P,A], for updown the whole picture [N,H].
 
     Modules have the source's names and places in their Sequentials (Identity for Dropout), so its keys fit.

@@ -40,7 +40,7 @@ def own(request: Request) -> Draft | None:
         layout=layout,
         network=Captioner(config),
         state_dict=part.tensors,
-        spec=caption_spec(request, max_tokens=_MAX_TOKENS, feeds_start=True),
+        spec=caption_spec(request.vocabulary, request.tokens, max_tokens=_MAX_TOKENS, feeds_start=True),
         input=_INPUT,
         parts=(part,),
         assumptions=tuple(assumed.taken),
@@ -102,7 +102,9 @@ def attending(request: Request) -> Draft | None:
             **{key: value for name, layer in named.items() for key, value in layer.with_bias(name).items()},
             **{f"decode_step.{key.rpartition('.')[2]}": value for key, value in roles.cells.tensors.items()},
         },
-        spec=caption_spec(request, max_tokens=tokens, feeds_start=True, beam_width=beam_width),
+        spec=caption_spec(
+            request.vocabulary, request.tokens, max_tokens=tokens, feeds_start=True, beam_width=beam_width
+        ),
         input=_INPUT if sgrvinod else _NOTEBOOK_INPUT,
         parts=roles.parts,
         notes=roles.notes(),

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from resonnx_export.assumptions.assumption import Assumption
 from resonnx_export.layouts.captioners.parts import Part
-from resonnx_export.networks.protocol import CaptionNetwork
+from resonnx_export.networks.protocol import ResNetCaptioner
 from resonnx_export.special_tokens import SpecialTokens
 from resonnx_export.vocabulary import Vocabulary
 
@@ -44,7 +44,7 @@ class Draft:
     """
 
     layout: str
-    network: CaptionNetwork
+    network: ResNetCaptioner
     state_dict: Mapping[str, Tensor]
     spec: pb.CaptionerSpec
     input: pb.ImageInput
@@ -53,11 +53,14 @@ class Draft:
     assumptions: tuple[Assumption, ...] = ()
 
 
-def caption_spec(request: Request, *, max_tokens: int, feeds_start: bool, beam_width: int = 1) -> pb.CaptionerSpec:
+def caption_spec(
+    vocabulary: Vocabulary, tokens: SpecialTokens, *, max_tokens: int, feeds_start: bool, beam_width: int = 1
+) -> pb.CaptionerSpec:
     """Return the decoding rule of the vocabulary's start and end tokens.
 
     Args:
-        request: Has the vocabulary and the names of its special tokens.
+        vocabulary: Has the special tokens.
+        tokens: Their names, where they are not found by themselves.
         max_tokens: A caption's greatest length, with the end token.
         feeds_start: Whether the start token is the first input; otherwise it is the first output, for the picture.
         beam_width: The source's default; 1 is greedy.
@@ -65,7 +68,7 @@ def caption_spec(request: Request, *, max_tokens: int, feeds_start: bool, beam_w
     Raises:
         BadInput: The start or the end token is not found.
     """
-    words, tokens = request.vocabulary.words, request.tokens
+    words = vocabulary.words
     start = tokens.start(words)
     spec = pb.CaptionerSpec(
         vocabulary=words,

@@ -105,7 +105,7 @@ def tutorial(request: Request) -> Draft | None:
             **roles.output.with_bias("output"),
             **{key: value for role, layer in state.items() for key, value in layer.with_bias(f"init_{role}").items()},
         },
-        spec=caption_spec(request, max_tokens=_MAX_TOKENS, feeds_start=not says_word),
+        spec=caption_spec(request.vocabulary, request.tokens, max_tokens=_MAX_TOKENS, feeds_start=not says_word),
         input=recipe,
         parts=roles.parts,
         notes=roles.notes(),
