@@ -90,6 +90,11 @@ def _read(folder: Path, config: Mapping[Any, Any]) -> Recorded:
             f"{folder} is a folder of transformers' {kind!r}, not of its 'resnet'; try the library's own class: "
             f"resonnx-export module transformers:{folder}"
         )
+    if kind == hugging_face.RESNET and config.get("hidden_act", "relu") != "relu":
+        raise BadInput(
+            f"{folder}: hidden_act is {config['hidden_act']!r}, which transformers' ResNet has after the stem and each "
+            f"addition only, beside ReLU; export its own class: resonnx-export module transformers:{folder}"
+        )
     return recorded_by(folder, config)
 
 

@@ -71,6 +71,13 @@ def test_a_folder_of_transformers_exports_as_a_whole(written_by_transformers: Wr
     assert "equal to PyTorch's" in verified.stdout
 
 
+def test_another_activation_is_refused(written_by_transformers: Written, tmp_path: Path) -> None:
+    """transformers' ResNet has hidden_act after the stem and the additions, and ReLU between convolutions."""
+    folder = with_config(written_by_transformers, tmp_path / "silu", hidden_act="silu")
+    with pytest.raises(BadInput, match=r"hidden_act is 'silu'.*module transformers:"):
+        read_source(folder)
+
+
 def test_weights_in_shards_and_in_older_formats(written_by_transformers: Written, tmp_path: Path) -> None:
     assert_equal(hugging_face(tmp_path / "sharded", shards="4KB"))
     assert len(read_source(tmp_path / "sharded").files) > 2

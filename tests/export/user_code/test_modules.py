@@ -1,16 +1,22 @@
 """`resonnx-export module`: user's classes, functions, instances and programs, equal to what they answer in PyTorch."""
 
 import importlib
+import io
 import sys
 import warnings
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
+from resonnx import Client
+from resonnx_export.proof.reference import normalise
 from resonnx_proto.v1 import manifest_pb2 as pb
 from resonnx_server.runtime.model_files.manifest import read_version
 from torch import nn
 
+from ...conftest import StartServer
 from ..checkpoints import hostile
 from ..layouts.classifier_sources import randomise
 from .conftest import assert_equal_to, net, run
@@ -119,6 +125,25 @@ def test_a_program_with_loops_is_refused(code: Path, labels: Path, tmp_path: Pat
     assert "give the Python class that it was made from" in refused.stderr
 
 
+GROUP_NORM = """
+from torch import nn
+
+
+class Block(nn.Module):
+    def __init__(self, channels):
+        super().__init__()
+        self.conv1, self.bn1 = nn.Conv2d(channels, channels, 3, padding=1, bias=False), nn.GroupNorm(4, channels)
+        self.conv2, self.bn2 = nn.Conv2d(channels, channels, 3, padding=1, bias=False), nn.GroupNorm(4, channels)
+
+    def forward(self, x):
+        y = self.bn1(self.conv1(x)).relu()
+        return (x + self.bn2(self.conv2(y))).relu()
+
+
+def build():
+    stem = nn.Conv2d(3, 8, 3, 2, 1, bias=False), nn.GroupNorm(4, 8), nn.ReLU()
+    return nn.Sequential(*stem, Block(8), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 5))
+"""
 FAULTY = {
     "no_attribute": ("", "net:Gone", "no attribute 'Gone'; it has"),
     "no_module": ("", "gone_package:Net", "ModuleNotFoundError"),
@@ -241,14 +266,30 @@ def test_hostile_checkpoints(code: Path, labels: Path, tmp_path: Path) -> None:
     assert not marker.exists()
 
 
-def test_group_norm(tmp_path: Path) -> None:
-    """A scaled first convolution is normalised away: the damaged copy is another."""
-    from resonnx_export.module import export_module
-    from resonnx_export.options import Target
+@torch.no_grad()
+def test_a_group_norm_resnet_is_served(tmp_path: Path, start_server: StartServer) -> None:
+    """From the user's file to a server's answers; a scaled first convolution is normalised away.
 
-    torch.manual_seed(0)
-    body = nn.Sequential(nn.Conv2d(3, 8, 3), nn.GroupNorm(2, 8), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
-    made = nn.Sequential(*body, nn.Linear(8, 5)).eval()
-    exported = export_module(made, torch.randn(2, 3, 20, 16), list("abcde"), Target(tmp_path / "m", "gn"))
-    assert exported.manifest.parity.damaged_copy_rejected
-    assert_equal_to(exported.folder, made)
+    So the damaged copy of the check is another.
+    """
+    path = tmp_path / "gn.py"
+    path.write_text(GROUP_NORM)
+    space: dict[str, object] = {"__name__": "gn"}
+    exec(compile(GROUP_NORM, path, "exec"), space)
+    made = randomise(space["build"]())  # type: ignore[operator]
+    torch.save({"model": made.state_dict()}, tmp_path / "w.pth")
+    (tmp_path / "labels.txt").write_text("0\n1\n2\n3\n4\n")
+    given = ("--checkpoint", tmp_path / "w.pth", "--activation", "none", "--stretch")
+    done = module(f"{path}:build", tmp_path / "labels.txt", tmp_path, *given)
+    assert done.exit_code == 0, done.output
+    manifest = read_version(tmp_path / "models" / "m" / "1").manifest
+    assert manifest.parity.damaged_copy_rejected
+    image = np.random.default_rng(1).integers(0, 256, (32, 32, 3), np.uint8)
+    expected = made(normalise(image[None], manifest.input)).numpy()[0]
+    file = io.BytesIO()
+    Image.fromarray(image).save(file, "PNG")
+    with start_server(tmp_path / "models", "--strict") as server, Client(server.grpc) as client:
+        predictions = client.classify(file.getvalue(), "m", top_k=5).predictions
+        assert client.model("m").verified_against == "user_code"
+    found = np.array([score for _, score in sorted((each.label, each.score) for each in predictions)])
+    assert np.abs(found - expected).max() <= 1e-4 * np.abs(expected).max()
