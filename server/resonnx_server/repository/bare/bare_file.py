@@ -12,7 +12,14 @@ from resonnx_proto.v1 import manifest_pb2 as pb
 from resonnx_server.errors import ModelRefused
 from resonnx_server.inference.registry import SessionReport
 from resonnx_server.inference.tasks import TENSORS
-from resonnx_server.repository.bare.row_trial import MOST_BYTES, Dependent, check_rows, check_same, check_shapes
+from resonnx_server.repository.bare.row_trial import (
+    MOST_BYTES,
+    CannotRun,
+    Dependent,
+    check_rows,
+    check_same,
+    check_shapes,
+)
 from resonnx_server.repository.instances import choose_instances
 from resonnx_server.repository.tasks import Prepared, starting
 from resonnx_server.repository.version import Start, Version
@@ -118,6 +125,8 @@ def _with_batch_axis(version: Version, content: bytes, session: Session) -> tupl
             return content, session
         return _with_free_batch(version, with_free_batch(content, names), session)
     except Dependent as dependent:
+        if not isinstance(size, int) and not isinstance(dependent, CannotRun):
+            raise
         # Shapes inside the graph may be fixed as well.
         freed = with_free_batch(content, names, size if isinstance(size, int) else 1)
         try:

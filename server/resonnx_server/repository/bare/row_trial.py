@@ -30,6 +30,10 @@ class Dependent(Exception):
     """Requests may not share a batch; the message is the reason."""
 
 
+class CannotRun(Dependent):
+    """Several rows, or one, cannot be run."""
+
+
 def check_shapes(session: Session) -> None:
     """Check that every input and output has rows, as many as the others. Raises Dependent."""
     if not session.inputs:
@@ -48,7 +52,12 @@ def check_shapes(session: Session) -> None:
 
 
 def check_rows(session: Session) -> None:
-    """Check that rows do not depend on each other. Raises Dependent, or ModelRefused if the load was cancelled."""
+    """Check that rows do not depend on each other.
+
+    Raises:
+        Dependent: They do; CannotRun if there are no answers to compare.
+        ModelRefused: The load was cancelled.
+    """
     is_free = any(not isinstance(axis, int) for spec in session.inputs for axis in spec.shape[1:])
     reasons = []
     for size in _TRIAL_SIZES if is_free else (1,):
@@ -66,7 +75,7 @@ def check_rows(session: Session) -> None:
             where = f" of size {size}" if is_free else ""
             reasons.append(f"{_ROWS} rows{where}, or one, cannot be run: {first_line(error)}")
             _log.debug("a trial run failed", extra={"size": size, "error": str(error)})
-    raise Dependent(reasons[0])
+    raise CannotRun(reasons[0])
 
 
 def _trial(session: Session, size: int) -> None:

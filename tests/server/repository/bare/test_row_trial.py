@@ -134,6 +134,10 @@ NOT_BATCHED = {
         ),
         "rows depend on each other",
     ),
+    "rows that a shape joins": (
+        _graph([node("Reshape", ["x", "shape"], ["y"])], {"x": ["n", 4]}, [1, "m"], {"shape": np.array([1, -1])}),
+        "output 'y' of 3 rows is [1, 12]",
+    ),
     "rows that a shape mixes": (
         _graph([node("Reshape", ["x", "shape"], ["y"])], {"x": [4, 2, 2]}, [2, 8], {"shape": np.array([2, 8])}),
         "cannot be run",
