@@ -88,6 +88,7 @@ def test_a_function_and_an_instance(
     assert_equal_to(tmp_path / "models" / "m" / "1", net(code, seed=0 if attribute == "make" else 3))
 
 
+@pytest.mark.slow
 def test_grey_pictures(code: Path, labels: Path, tmp_path: Path) -> None:
     torch.save(net(code, channels=1).state_dict(), tmp_path / "w.pth")
     given = ("--checkpoint", tmp_path / "w.pth", "--set", "channels=1", "--mean", 0.5, "--std", 0.5)
@@ -96,7 +97,7 @@ def test_grey_pictures(code: Path, labels: Path, tmp_path: Path) -> None:
     assert_equal_to(tmp_path / "models" / "m" / "1", net(code, channels=1), grey=True)
 
 
-@pytest.mark.parametrize("kind", ["traced.pt", "scripted.pt", "program.pt2"])
+@pytest.mark.parametrize("kind", [pytest.param("traced.pt", marks=pytest.mark.slow), "scripted.pt", "program.pt2"])
 def test_programs(kind: str, code: Path, labels: Path, tmp_path: Path) -> None:
     made, example, path = net(code), torch.zeros(1, 3, 40, 32), tmp_path / kind
     if kind == "scripted.pt":
