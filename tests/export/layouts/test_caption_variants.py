@@ -232,6 +232,40 @@ def test_sgrvinod_state_dicts(tmp_path: Path) -> None:
     assert difference(taught(source, images, words), scores) < 1e-4
 
 
+@torch.no_grad()
+def test_pickled_modules_tell_their_layers(tmp_path: Path) -> None:
+    """What a pickled module has is followed and not assumed; what cannot be followed is refused."""
+    encoder = randomise(sgrvinod.Encoder(7))
+    decoder = randomise(sgrvinod.DecoderWithAttention(12, 24, 32, len(SGRVINOD), 256))
+    decoder.attention.relu = nn.Tanh()
+    for layer in encoder.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            layer.eps = 0.1
+    file, start = tmp_path / "m.pth.tar", SGRVINOD.index("<start>")
+    torch.save({"encoder": encoder, "decoder": decoder}, file)
+    source = recognise_captioner([file], Vocabulary(SGRVINOD))
+    images = normalised(pictures(3, SIZE, 1))
+    ids, scores = decoder.greedy(encoder(images), start, 6)
+    words = torch.cat([torch.full((3, 1), start), ids[:, :-1]], 1)
+    assert difference(taught(source, images, words), scores) < 1e-4
+    listed = {each.name: (each.value, each.confirmed) for each in source.recognised.assumptions}
+    assert listed["attention-activation"] == ("tanh", True)
+    assert listed["bn-eps"] == ("0.1", True)
+    with pytest.raises(BadInput, match=r"attention-activation=relu contradicts the file, which has tanh; leave it out"):
+        recognise_captioner([file], Vocabulary(SGRVINOD), assume={"attention-activation": "relu"})
+    with pytest.raises(BadInput, match=r"bn-eps=0.2 contradicts the file, which has 0.1"):
+        recognise_captioner([file], Vocabulary(SGRVINOD), assume={"bn-eps": "0.2"})
+    last = encoder.resnet[7][0]
+    last.conv2.stride = last.downsample[0].stride = (1, 1)
+    torch.save({"encoder": encoder, "decoder": decoder}, file)
+    with pytest.raises(BadInput, match=r"resnet\.7\.0\.conv2 has stride \(1, 1\), not \(2, 2\).*--assume strides"):
+        recognise_captioner([file], Vocabulary(SGRVINOD))
+    source = recognise_captioner([file], Vocabulary(SGRVINOD), assume={"strides": "1-2-2-1"})
+    ids, scores = decoder.greedy(encoder(images), start, 6)
+    words = torch.cat([torch.full((3, 1), start), ids[:, :-1]], 1)
+    assert difference(taught(source, images, words), scores) < 1e-4
+
+
 class _Lightning(nn.Module):
     def __init__(self) -> None:
         super().__init__()

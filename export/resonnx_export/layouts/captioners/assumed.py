@@ -35,22 +35,40 @@ _OWN_OPTIONS: Final = {"residual": "--residual", "resnet": "--VALUE-resnet"}
 
 @dataclass
 class Assumed:
-    """Takes values, the user's or a layout's, and lists what was taken."""
+    """Takes values and lists what was taken.
+
+    Attributes:
+        given: The user's values by name.
+        recorded: Values that the file has, which the user's must not contradict.
+        taken: What was taken.
+    """
 
     given: Mapping[str, str]
+    recorded: Mapping[str, str] = field(default_factory=dict)
     taken: list[Assumption] = field(default_factory=list)
 
     def __call__(self, name: str, default: str) -> str:
-        """Return the value of a property of AXES, `default` if the user states none. Raises BadInput if unknown."""
-        value = self.given.get(name, default)
+        """Return the value of a property of AXES, `default` if neither the user nor the file states one.
+
+        Raises:
+            BadInput: The property has no such value, or the file has another.
+        """
+        self._check_recorded(name)
+        value = self.given.get(name, self.recorded.get(name, default))
         side = name == "attention-map" and value.isascii() and value.isdigit() and 1 <= int(value) <= _MAX_SIDE
         if value not in AXES[name] and not side:
             more = f", a number up to {_MAX_SIDE}" if name == "attention-map" else ""
             raise BadInput(f"--assume {name} takes {', '.join(AXES[name])}{more}, not {value!r}")
         others = tuple(other for other in AXES[name] if other != value)
+        known = self.given.keys() | self.recorded.keys()
         option = _OWN_OPTIONS.get(name, _OPTION.format(name))
-        self.taken.append(Assumption(name, value, option, others, confirmed=name in self.given))
+        self.taken.append(Assumption(name, value, option, others, confirmed=name in known))
         return value
+
+    def _check_recorded(self, name: str) -> None:
+        given, recorded = self.given.get(name), self.recorded.get(name)
+        if given is not None and recorded is not None and given != recorded:
+            raise BadInput(f"--assume {name}={given} contradicts the file, which has {recorded}; leave it out")
 
     def trunk(
         self, config: ResNetConfig, layout: str, *, pooled: bool = True, known: Collection[str] = ()
@@ -66,7 +84,10 @@ class Assumed:
         Raises:
             BadInput: As with_values.
         """
-        usable = {name: value for name, value in self.given.items() if name in BY_NAME and name not in AXES}
+        for name in self.recorded:
+            self._check_recorded(name)
+        stated = {**self.recorded, **self.given}
+        usable = {name: value for name, value in stated.items() if name in BY_NAME and name not in AXES}
         if not pooled:
             usable.pop("global-pool", None)
         config = with_values(replace(config, num_classes=0), usable)

@@ -7,6 +7,7 @@ from typing import Final, Literal, cast
 from resonnx_export.layouts.captioners.assumed import Assumed
 from resonnx_export.layouts.captioners.draft import Draft, Request, caption_spec
 from resonnx_export.layouts.captioners.parts import prefixed
+from resonnx_export.layouts.captioners.pickled import recorded, refuse_differences
 from resonnx_export.layouts.captioners.recurrent import cell_kind
 from resonnx_export.layouts.captioners.roles import Layer, Roles, find_roles
 from resonnx_export.networks.captioner import Captioner, CaptionerConfig, config_from_state_dict
@@ -51,7 +52,8 @@ def attending(request: Request) -> Draft | None:
     """A ResNet's map, a layer that scores its positions, and an LSTM cell that reads word and attended map."""
     if (roles := find_roles(request.parts)) is None or len(scores := roles.matrices(rows=1)) != 1:
         return None
-    assumed, size, hidden_size = Assumed(request.assume), roles.config.feature_size, roles.hidden_size
+    assumed = Assumed(request.assume, recorded(roles.parts))
+    size, hidden_size = roles.config.feature_size, roles.hidden_size
     score = roles.take(scores[0])
     if (head := roles.head()) is not None:
         roles.drop(head)
@@ -82,6 +84,8 @@ def attending(request: Request) -> Draft | None:
     )
     assumed.of_cells()
     assumed.check(layout)
+    network = Captioner(config)
+    refuse_differences(roles.parts, roles.encoder, network.trunk)
     named: dict[str, Layer] = {
         "attention.encoder_att": keys,
         "attention.decoder_att": query,
@@ -95,7 +99,7 @@ def attending(request: Request) -> Draft | None:
     tokens, beam_width = (_MAX_TOKENS, _BEAM_WIDTH) if sgrvinod else (_NOTEBOOK_TOKENS, 1)
     return Draft(
         layout=layout,
-        network=Captioner(config),
+        network=network,
         state_dict={
             **prefixed(roles.encoder.tensors),
             **roles.embedding.under("embedding"),

@@ -36,11 +36,13 @@ class Encoder:
     Attributes:
         tensors: The ResNet's, under torchvision's keys, without `fc`.
         rest: The part's other tensors.
+        names: The names of the ResNet's tensors in the part, and torchvision's.
         head: The name of the ResNet's own classification layer; None for a Sequential of its children.
     """
 
     tensors: Mapping[str, Tensor]
     rest: Mapping[str, Tensor]
+    names: Mapping[str, str]
     head: str | None
 
 
@@ -51,11 +53,12 @@ def find_encoder(tensors: Mapping[str, Tensor]) -> Encoder | None:
     if not (trunks := trunks_in(common)):
         return None
     trunk = trunks[0]
-    own = {key: trunk.own_name(key) for key in common}
-    found = {name: common[key] for key, name in own.items() if name is not None}
-    rest = {key: common[key] for key, name in own.items() if name is None}
+    own = {key: name for key in common if (name := trunk.own_name(key)) is not None}
+    found = {name: common[key] for key, name in own.items()}
+    rest = {key: value for key, value in common.items() if key not in own}
+    original = {key: own[name] for key, name in names.items() if name in own}
     whole = joined(trunk.path, "layer1") in trunk.modules
-    return Encoder(found, rest, joined(trunk.path, "fc") if whole else None)
+    return Encoder(found, rest, original, joined(trunk.path, "fc") if whole else None)
 
 
 def other_encoder(parts: Sequence[Mapping[str, Tensor]]) -> str | None:

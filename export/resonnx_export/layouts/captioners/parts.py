@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -22,10 +22,15 @@ _MAX_DEPTH: Final = 3
 
 @dataclass(frozen=True)
 class Part:
-    """One module's tensors by key, and its plain attributes where it was pickled whole."""
+    """One module's tensors by key, and the module where it was pickled whole."""
 
     tensors: Mapping[str, Tensor]
-    attributes: Mapping[str, Any] = field(default_factory=dict)
+    module: Stub | None = None
+
+    @property
+    def attributes(self) -> Mapping[str, Any]:
+        """The pickled module's plain attributes."""
+        return {} if self.module is None else self.module.attributes
 
     def __str__(self) -> str:
         return f"{len(self.tensors)} keys, the first {', '.join(list(self.tensors)[:3])}"
@@ -66,7 +71,7 @@ def read_parts(files: Sequence[Path], *, find_words: bool = False) -> Contents:
 def _parts(tree: Any, depth: int) -> Iterator[Part]:
     """Yield modules and state_dicts, except for optimisers' and metrics'."""
     if isinstance(tree, Stub) and "_modules" in tree.attributes:
-        yield Part(unwrapped(state_dict_of(tree)), tree.attributes)
+        yield Part(unwrapped(state_dict_of(tree)), tree)
     elif isinstance(tree, Mapping) and tree and all(isinstance(key, str) for key in tree):
         if all(isinstance(value, Tensor) for value in tree.values()):
             if any(value.dim() for value in tree.values()):
