@@ -147,6 +147,16 @@ def _large(config: ResNetConfig, layout: str) -> bool:
 # In the order of the network.
 AXES: Final = (
     Axis("activation", "activation", _always(*_ACTIVATIONS), _of("activation"), _activation, form="leaky_relu:SLOPE"),
+    # transformers' hidden_act leaves the activations between a block's convolutions ReLU.
+    Axis(
+        "inner-activation",
+        "inner_activation",
+        _always(*_ACTIVATIONS),
+        lambda config: config.unrecorded.inner_activation or config.unrecorded.activation,
+        _activation,
+        told=lambda config, layout: layout == "hugging-face" and config.unrecorded.activation != "relu",
+        form="leaky_relu:SLOPE",
+    ),
     Axis(
         "bn-eps",
         "bn_eps",

@@ -6,6 +6,7 @@ Every size that a file declares is checked against the file's size first.
 import io
 import mmap
 import os
+import re
 import struct
 import zipfile
 import zlib
@@ -25,7 +26,8 @@ from resonnx_export.errors import BadInput
 _SIGNATURES: Final = {
     b"\x89PNG": "a PNG picture",
     b"\xff\xd8\xff": "a JPEG picture",
-    b"\x89HDF": "an HDF5 file",
+    b"\x89HDF": "an HDF5 file, as Keras writes; files of PyTorch are read",
+    b"GGUF": "a GGUF file, of a language model",
     b"\x1f\x8b": "a gzip file (unpack it first)",
     b"<": "an HTML or XML page",
     b"version https://git-lfs": "a Git LFS pointer (fetch the file itself first)",
@@ -35,6 +37,9 @@ _SIGNATURES: Final = {
 # To the signature of a tar file.
 HEAD_BYTES: Final = 263
 _TAR: Final = slice(257, 262)
+# An ONNX model begins with its version of the format, then the name of what wrote it or, with no name, the graph.
+_ONNX: Final = re.compile(rb"\x08[\x01-\x20][\x12\x1a\x22\x3a\x42]")
+_ONNX_WAY: Final = "an ONNX file, no checkpoint: put it into the repository as NAME/1/model.onnx, where it is served"
 _MAX_TENSORS: Final = 100_000
 _MAX_NAME: Final = 1000
 # The first pickle of a legacy file, from torch.serialization.
@@ -99,6 +104,8 @@ def _describe(head: bytes) -> str:
             "a tar archive, as PyTorch before 0.1.10 saved; load it with torch.load(FILE, weights_only=False), if you "
             "trust it, and save its state_dict() with torch.save"
         )
+    if _ONNX.match(head):
+        return _ONNX_WAY
     for signature, name in _SIGNATURES.items():
         if head.startswith(signature):
             return name

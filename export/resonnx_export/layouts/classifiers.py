@@ -18,6 +18,7 @@ from resonnx_export.assumptions.reading import NOTHING, Assumed, assumptions_of,
 from resonnx_export.checkpoints.containers import averaged_part
 from resonnx_export.errors import BadInput
 from resonnx_export.layouts import left_out
+from resonnx_export.layouts.families import refuse_other_networks
 from resonnx_export.layouts.heads import Head, Layer, head_of, layers_in, with_head
 from resonnx_export.layouts.names import CADENE, below, translated, unwrapped
 from resonnx_export.layouts.recognised import RecognisedCheckpoint, loaded
@@ -65,6 +66,7 @@ def recognise_classifier(
     """
     if recurrent := next((key for key in state_dict if "weight_ih" in key), None):
         raise BadInput(f"the checkpoint is a captioner or a part of one (it has {recurrent}), not a classifier")
+    refuse_other_networks(state_dict)
     common, dialect = translated(named := unwrapped(state_dict))
     named = {common[key]: value for key, value in named.items()}
     trunk, named, notes = _one_trunk(named)

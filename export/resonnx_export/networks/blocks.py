@@ -170,10 +170,11 @@ class BasicBlock(_Block):
         self.conv2 = conv3x3(planes, planes, dilation=geometry.dilation)
         self.bn2 = nn.BatchNorm2d(planes)
         self.activation = make_activation(unrecorded.activation)
+        self.inner = make_activation(unrecorded.inner_activation or unrecorded.activation)
         self.downsample, self.se = shortcut, se
 
     def residual(self, x: Tensor) -> Tensor:
-        x = self.filter(self.activation(self.bn1(self.conv1(x))))
+        x = self.filter(self.inner(self.bn1(self.conv1(x))))
         return self.bn2(self.conv2(x))  # type: ignore[no-any-return]
 
 
@@ -204,11 +205,12 @@ class Bottleneck(_Block):
         self.conv3 = conv1x1(width, outputs)
         self.bn3 = nn.BatchNorm2d(outputs)
         self.activation = make_activation(unrecorded.activation)
+        self.inner = make_activation(unrecorded.inner_activation or unrecorded.activation)
         self.downsample, self.se = shortcut, se
 
     def residual(self, x: Tensor) -> Tensor:
-        x = self.activation(self.bn1(self.conv1(x)))
-        x = self.filter(self.activation(self.bn2(self.conv2(x))))
+        x = self.inner(self.bn1(self.conv1(x)))
+        x = self.filter(self.inner(self.bn2(self.conv2(x))))
         return self.bn3(self.conv3(x))  # type: ignore[no-any-return]
 
 

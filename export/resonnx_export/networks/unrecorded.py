@@ -37,6 +37,7 @@ class Unrecorded:
 
     Attributes:
         activation: After each normalisation and each addition, as make_activation's.
+        inner_activation: Between a block's convolutions; None for `activation`.
         bn_eps: Added to BatchNorm's variances.
         stem_stride: Of the stem's first convolution; None for the stem's own, 2, or 1 of a "small" stem.
         pool: After the stem, as make_stem_pool's; None for the stem's own, "max", or "none" after a "small" stem.
@@ -55,6 +56,7 @@ class Unrecorded:
     """
 
     activation: str = "relu"
+    inner_activation: str | None = None
     bn_eps: float = 1e-5
     stem_stride: int | None = None
     pool: StemPool | None = None

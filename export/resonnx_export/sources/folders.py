@@ -11,6 +11,7 @@ from torch import Tensor
 from resonnx_export.checkpoints.files import SourceFile, load_checkpoint
 from resonnx_export.class_names.objects import parse_json
 from resonnx_export.errors import BadInput
+from resonnx_export.networks.unrecorded import make_activation
 from resonnx_export.sources import hugging_face, timm
 from resonnx_export.sources.recorded import Recorded
 
@@ -90,11 +91,14 @@ def _read(folder: Path, config: Mapping[Any, Any]) -> Recorded:
             f"{folder} is a folder of transformers' {kind!r}, not of its 'resnet'; try the library's own class: "
             f"resonnx-export module transformers:{folder}"
         )
-    if kind == hugging_face.RESNET and config.get("hidden_act", "relu") != "relu":
-        raise BadInput(
-            f"{folder}: hidden_act is {config['hidden_act']!r}, which transformers' ResNet has after the stem and each "
-            f"addition only, beside ReLU; export its own class: resonnx-export module transformers:{folder}"
-        )
+    if kind == hugging_face.RESNET:
+        try:
+            make_activation(hugging_face.activation(config))
+        except ValueError:
+            raise BadInput(
+                f"{folder}: hidden_act is {str(config['hidden_act'])[:40]!r}, which is not built from a checkpoint; "
+                f"export the library's own class: resonnx-export module transformers:{folder}"
+            ) from None
     return recorded_by(folder, config)
 
 

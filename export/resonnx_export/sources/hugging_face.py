@@ -18,13 +18,22 @@ TIMM_WRAPPER: Final = "timm_wrapper"
 _CONVNEXT_STRETCHES: Final = 384
 _CONVNEXT_CROP: Final = 0.875
 _RESCALE: Final = 1 / 255
+# torch.nn's names of what transformers names otherwise.
+_ACTIVATIONS: Final = {"swish": "silu", "gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh"}
+
+
+def activation(config: Mapping[Any, Any]) -> str:
+    """Return the network's activation by torch.nn's name, or transformers' if that is another one."""
+    given = str(config.get("hidden_act", "relu"))
+    return _ACTIVATIONS.get(given, given)
 
 
 def read_config(config: Mapping[Any, Any]) -> Recorded:
     """Return what a ResNet's config.json records. Raises BadInput if its labels have an unknown form."""
     network = {}
-    if config.get("hidden_act") == "relu":
-        network["activation"] = "relu"
+    network["activation"] = activation(config)
+    # The configuration's is in the stem and after the additions only.
+    network["inner-activation"] = "relu"
     if config.get("layer_type", "bottleneck") == "bottleneck":
         network["stride-in"] = "1x1" if config.get("downsample_in_bottleneck") is True else "3x3"
     if isinstance(sizes := config.get("hidden_sizes"), list) and len(sizes) > 1:

@@ -12,6 +12,7 @@ from resonnx_export.assumptions.reading import NOTHING, Assumed
 from resonnx_export.checkpoints.files import Checkpoint, SourceFile, load_checkpoints
 from resonnx_export.errors import BadInput
 from resonnx_export.layouts.classifiers import recognise_classifier
+from resonnx_export.layouts.families import VARIANT, OtherNetwork
 from resonnx_export.layouts.recognised import RecognisedCheckpoint
 from resonnx_export.sources import folders
 from resonnx_export.sources.pickled import PickledModule, pickled_module
@@ -27,13 +28,14 @@ WEIGHTS: Final = "weights"
 class Source:
     """The tensors of a classifier by key, the files that they are in, and what is recorded beside them.
 
-    `modules` are the names of the network's modules, where they are known; `module` is the pickled module that the
-    tensors were taken from, if they were.
+    `path` is the file of the tensors, the first of several. `modules` are the names of the network's modules, where
+    they are known; `module` is the pickled module that the tensors were taken from, if they were.
     """
 
     state_dict: dict[str, Tensor]
     files: tuple[SourceFile, ...]
     recorded: Recorded
+    path: Path
     notes: tuple[str, ...] = ()
     assumptions: tuple[Assumption, ...] = ()
     modules: frozenset[str] = frozenset()
@@ -56,7 +58,7 @@ def read_source(path: Path, weights: str | None = None) -> Source:
             raise BadInput(f"--weights names one of a file's networks; {path} is a folder")
         recorded = folders.read_recorded(path)
         state_dict, files, notes = folders.read_weights(path)
-        return Source(state_dict, files, recorded, notes + recorded.notes)
+        return Source(state_dict, files, recorded, path / files[0].name, notes + recorded.notes)
     checkpoint = _chosen(path, load_checkpoints(path, weights))
     if checkpoint.recurrent:
         raise BadInput(f"{path} is a captioner or a part of one (it has {checkpoint.recurrent}), not a classifier")
@@ -79,7 +81,7 @@ def read_source(path: Path, weights: str | None = None) -> Source:
         module = pickled_module(checkpoint.module, prefix)
         if (end := end_of(module)) is not None:
             recorded = replace(recorded, activation=end[1])
-    return Source(state_dict, (checkpoint.file,), recorded, notes, assumptions, modules, module)
+    return Source(state_dict, (checkpoint.file,), recorded, path, notes, assumptions, modules, module)
 
 
 def _chosen(path: Path, checkpoints: Sequence[Checkpoint]) -> Checkpoint:
@@ -108,20 +110,35 @@ def _chosen(path: Path, checkpoints: Sequence[Checkpoint]) -> Checkpoint:
 def recognise_source(source: Source, *, assume: Assumed = NOTHING, stride_in_1x1: bool = False) -> RecognisedCheckpoint:
     """Build and load the network with the properties that are recorded, where the user states no others.
 
-    Otherwise as recognise_classifier, or recognise_pickled for a pickled module.
+    Otherwise as recognise_classifier, or recognise_pickled for a pickled module. The command in the message of an
+    OtherNetwork names the source's file.
     """
-    recorded = dict(source.recorded.network)
+    recorded = {name: value for name, value in source.recorded.network.items() if name not in assume}
     if stride_in_1x1:
         recorded.pop("stride-in", None)
     assume = {**recorded, **assume}
-    if source.module is not None:
-        recognised = recognise_pickled(source.state_dict, source.module, assume, stride_in_1x1=stride_in_1x1)
-    else:
-        recognised = recognise_classifier(
-            source.state_dict, assume=assume, stride_in_1x1=stride_in_1x1, modules=source.modules
-        )
+    try:
+        if source.module is not None:
+            recognised = recognise_pickled(source.state_dict, source.module, assume, stride_in_1x1=stride_in_1x1)
+        else:
+            recognised = recognise_classifier(
+                source.state_dict, assume=assume, stride_in_1x1=stride_in_1x1, modules=source.modules
+            )
+    except OtherNetwork as error:
+        raise _of_file(error, source) from None
+    told = ", ".join(f"{name} {value}" for name, value in recorded.items())
+    notes = (f"network: {told} ({source.recorded.network_from})",) if told else ()
     return replace(
         recognised,
-        notes=source.notes + recognised.notes,
+        notes=source.notes + notes + recognised.notes,
         assumptions=source.assumptions + recognised.assumptions,
     )
+
+
+def _of_file(error: OtherNetwork, source: Source) -> OtherNetwork:
+    """Return the error with the file and, if the folder names it, the network of timm in its command."""
+    message, target = str(error), error.target
+    if target and source.recorded.architecture:
+        name = f"timm:{source.recorded.architecture}"
+        message, target = message.replace(target, name).replace(VARIANT, ""), name
+    return OtherNetwork(message.replace("--checkpoint FILE", f"--checkpoint {source.path}"), target)

@@ -100,7 +100,10 @@ def test_a_value_of_every_listed_kind_builds_a_network() -> None:
 @pytest.mark.parametrize(
     ("assume", "message"),
     [
-        ({"activaton": "relu"}, "no property 'activaton'; --assume takes activation, bn-eps, stem-stride, pool"),
+        (
+            {"activaton": "relu"},
+            "no property 'activaton'; --assume takes activation, inner-activation, bn-eps, stem-stride, pool",
+        ),
         ({"activation": "swishy"}, "activation takes relu, silu, gelu"),
         ({"activation": "leaky_relu:7"}, "leaky_relu:SLOPE"),
         ({"bn-eps": "0"}, "any number above 0 and below 1"),

@@ -19,7 +19,7 @@ from resonnx_export.pictures.recipes import RecipeChoice, ToldPictures
 from resonnx_export.proof.reference import normalise
 from resonnx_export.sources.hugging_face import read_preprocessor
 from resonnx_export.sources.source import read_source, recognise_source
-from resonnx_export.sources.timm import read_pretrained
+from resonnx_export.sources.timm import read_config, read_pretrained
 from resonnx_server.runtime.model_files.manifest import read_version
 from typer.testing import CliRunner
 
@@ -71,10 +71,9 @@ def test_a_folder_of_transformers_exports_as_a_whole(written_by_transformers: Wr
     assert "equal to PyTorch's" in verified.stdout
 
 
-def test_another_activation_is_refused(written_by_transformers: Written, tmp_path: Path) -> None:
-    """transformers' ResNet has hidden_act after the stem and the additions, and ReLU between convolutions."""
-    folder = with_config(written_by_transformers, tmp_path / "silu", hidden_act="silu")
-    with pytest.raises(BadInput, match=r"hidden_act is 'silu'.*module transformers:"):
+def test_an_unknown_activation_is_refused(written_by_transformers: Written, tmp_path: Path) -> None:
+    folder = with_config(written_by_transformers, tmp_path / "quick", hidden_act="quick_gelu")
+    with pytest.raises(BadInput, match=r"hidden_act is 'quick_gelu'.*module transformers:"):
         read_source(folder)
 
 
@@ -85,6 +84,29 @@ def test_weights_in_shards_and_in_older_formats(written_by_transformers: Written
     torch.save(read_source(older).state_dict, older / "pytorch_model.bin")
     (older / "model.safetensors").unlink()
     assert_equal(Written(older, written_by_transformers.logits))
+
+
+@pytest.mark.parametrize(
+    ("config", "told"),
+    [
+        ({"hidden_act": "gelu"}, {"activation": "gelu"}),
+        ({"hidden_act": "swish"}, {"activation": "silu"}),
+        ({"downsample_in_first_stage": True, "embedding_size": 8}, {"strides": "2-2"}),
+        (
+            {"layer_type": "bottleneck", "hidden_sizes": [32, 64], "downsample_in_bottleneck": True},
+            {"stride-in": "1x1"},
+        ),
+    ],
+)
+def test_properties_of_the_network_are_the_folders(
+    config: dict[str, Any], told: dict[str, str], tmp_path: Path
+) -> None:
+    written = hugging_face(tmp_path, **config)
+    assert_equal(written)
+    recognised = recognise_source(read_source(tmp_path))
+    found = {each.name: (each.value, each.confirmed) for each in recognised.assumptions}
+    assert {name: found[name] for name in told} == {name: (value, True) for name, value in told.items()}
+    assert any("(config.json)" in note for note in recognised.notes)
 
 
 @pytest.mark.parametrize(
@@ -148,6 +170,23 @@ def test_resizing_of_timm(config: dict[str, Any], resizing: str | None) -> None:
     (found,) = [each for each in chosen.assumptions if each.name == "resizing"]
     assert found.confirmed == (resizing is not None)
     assert resizing is None or found.value.startswith(resizing)
+
+
+def test_the_names_of_timm_tell_anti_aliasing() -> None:
+    def told(name: str, **arguments: Any) -> str | None:
+        return read_config({"architecture": name, "model_args": arguments}).network.get("anti-aliasing")
+
+    assert [told(name) for name in ("resnet50", "seresnextaa101d_32x8d", "resnetblur50")] == ["none", "avg", "blur"]
+    assert told("resnet50", num_classes=3, in_chans=1) == "none"
+    # An argument that keys do not show.
+    assert told("resnet50", aa_layer="blurpool") is None
+    assert told("vit_tiny") is None
+
+
+def test_several_labels_at_once_are_sigmoids(written_by_transformers: Written, tmp_path: Path) -> None:
+    folder = with_config(written_by_transformers, tmp_path / "several", problem_type="multi_label_classification")
+    assert read_source(folder).recorded.activation == "sigmoid"
+    assert read_source(written_by_transformers.folder).recorded.activation is None
 
 
 def test_the_users_options_go_before_the_folders() -> None:
