@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import Final
 
 from PIL import Image
+from resonnx_proto.v1 import manifest_pb2 as pb
 from resonnx_server.runtime.model_files.manifest import DECODER_FILE, ENCODER_FILE
 from torch import nn
 
+from resonnx_export.answers.statistics import statistics_hint
 from resonnx_export.errors import BadInput
 from resonnx_export.graphs.row_graphs import row_graphs
 from resonnx_export.graphs.trace import trace_decoder, trace_encoder
@@ -122,7 +124,9 @@ def export_recognised(
         spec.max_tokens = settings.max_tokens
     manifest = new_manifest(source.recognised, source.files, recipe, spec)
     storage = settings.storage(recipe, ()) if settings.storage else None
-    notes = source.recognised.notes
+    is_reading = source.recognised.reference == pb.REFERENCE_OUR_READING
+    hint = statistics_hint(network, recipe, settings.samples, is_reading=is_reading)
+    notes = source.recognised.notes + hint
 
     progress("tracing")
     encoder, decoder = trace_encoder(network, recipe), trace_decoder(network, recipe)

@@ -12,6 +12,7 @@ from torch import nn
 
 from resonnx_export.answers.agreement import require_agreement
 from resonnx_export.answers.recorded import Answers
+from resonnx_export.answers.statistics import statistics_hint
 from resonnx_export.answers.subject import classifier_subject
 from resonnx_export.checkpoints.files import SourceFile
 from resonnx_export.errors import BadInput
@@ -136,7 +137,10 @@ def export_recognised(
     spec = pb.ClassifierSpec(labels=labels, feature_size=network.feature_size, activation=activation)
     manifest = new_manifest(recognised, files, recipe, spec)
     storage = settings.storage(recipe, labels) if settings.storage else None
-    if settings.expect is not None:
+    if settings.expect is None:
+        is_reading = recognised.reference == pb.REFERENCE_OUR_READING
+        notes += statistics_hint(network, recipe, settings.samples, is_reading=is_reading)
+    else:
         subject = classifier_subject(network, recipe, of_network, recognised.rebuild)
         notes += require_agreement(subject, settings.expect, progress)
 

@@ -44,7 +44,7 @@ _CROPS: Final = (1.0, 0.875, 0.95, 0.9)
 _SECOND_WEIGHTS: Final = 224 / 232
 # Values of assumptions that are less common than the listed alternatives.
 _RARER: Final[Mapping[str, Sequence[str]]] = {
-    "activation": ("leaky_relu:0.1", "leaky_relu:0.2", "tanh", "gelu-tanh", "selu"),
+    "activation": ("leaky_relu:0.1", "leaky_relu:0.2", "tanh", "gelu_tanh", "selu"),
     "bn-eps": ("0.0001", "0.01", "2e-05"),
 }
 

@@ -5,9 +5,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from resonnx_export.cli import app
 from resonnx_export.errors import BadInput
 from resonnx_export.options import read_assume
+from resonnx_export.pictures.recipe import image_input
 from resonnx_export.pictures.synthetic import check_pictures
 from resonnx_export.proof.parity import open_session
 from resonnx_server.runtime.model_files.manifest import read_version
@@ -26,17 +28,23 @@ def test_export_and_verify(tmp_path: Path) -> None:
     (tmp_path / "labels.txt").write_text("a\nb\nc\nd\ne\n")
     common = ("--labels", tmp_path / "labels.txt", "--repository", tmp_path / "m", "--name", "x", "--size", 32)
     stated = ("--assume", "dilation=layer4", "--assume", "pool=none", "--assume", "bn-eps=0.001")
-    exported = run("classifier", tmp_path / "x.pth", *common, *stated, "--no-allow-reduced")
+    (tmp_path / "pictures").mkdir()
+    for number, picture in enumerate(check_pictures(image_input(32, resize_short_side=None), 8, seed=1)):
+        Image.fromarray(picture).save(tmp_path / "pictures" / f"{number}.png")
+    pictures = ("--pictures", tmp_path / "pictures")
+    exported = run("classifier", tmp_path / "x.pth", *common, *stated, *pictures, "--no-allow-reduced")
     assert exported.exit_code == 0, exported.output
     assert "given: dilation layer4" in exported.stdout
     assert "assumed: activation relu; --assume activation=VALUE (or silu," in exported.stdout
+    # The weights are random, so the statistics are not those of any pictures.
+    assert "a hint, not a proof" in exported.stdout
     version = read_version(tmp_path / "m" / "x" / "1")
     images = check_pictures(version.manifest.input, 3, seed=9)
     logits = open_session(version.files["model.onnx"]).run({"image": images}, ["logits"])["logits"]
-    pictures = torch.from_numpy(images).permute(0, 3, 1, 2).float().div(255)
+    scaled = torch.from_numpy(images).permute(0, 3, 1, 2).float().div(255)
     mean, std = (torch.tensor(list(values)).view(-1, 1, 1) for values in (_MEAN, _STD))
     with torch.no_grad():
-        expected = source((pictures - mean) / std).numpy()
+        expected = source((scaled - mean) / std).numpy()
     assert np.abs(logits - expected).max() <= 1e-4 * np.abs(expected).max()
     verified = run("verify", tmp_path / "m" / "x" / "1", "--checkpoint", tmp_path / "x.pth")
     assert verified.exit_code == 0, verified.output
