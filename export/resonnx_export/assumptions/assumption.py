@@ -6,7 +6,7 @@ from typing import Final
 from resonnx_proto.v1 import manifest_pb2 as pb
 
 # The option of a property that no option of the command changes.
-OWN_MODULE: Final = "export_module with your own network"
+OWN_MODULE: Final = "resonnx-export module TARGET"
 
 
 @dataclass(frozen=True)

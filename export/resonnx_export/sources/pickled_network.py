@@ -7,7 +7,7 @@ from typing import Final
 import torch
 from torch import Tensor, nn
 
-from resonnx_export.assumptions.assumption import Assumption
+from resonnx_export.assumptions.assumption import OWN_MODULE, Assumption
 from resonnx_export.assumptions.axes import BY_NAME
 from resonnx_export.assumptions.reading import Assumed
 from resonnx_export.errors import BadInput
@@ -82,7 +82,7 @@ def _told(
     note = f"the layers of the pickled {module.path} were compared with the network: they have the same attributes"
     if own:
         code = f"a ResNet's, not that of {', '.join(own[:_LISTED])}, which a pickle does not hold"
-        assumptions += (Assumption("forward", code, "resonnx-export module TARGET"),)
+        assumptions += (Assumption("forward", code, OWN_MODULE),)
     return replace(recognised, notes=(note, *notes, *recognised.notes), assumptions=assumptions)
 
 
