@@ -7,6 +7,7 @@ from typing import Final
 import numpy as np
 import onnx
 from onnx import helper
+from resonnx_server.runtime.model_files.manifest import MAX_SIDE
 from resonnx_server.runtime.session import Session, TensorSpec, first_line
 
 from resonnx_export.errors import BadInput
@@ -20,6 +21,8 @@ _INTEGER: Final = ("ConvInteger", "MatMulInteger", "QuantizeLinear", "Dequantize
 _CHANNELS: Final = (3, 1)
 _ROWS: Final = 2
 _SEED: Final = 3000
+# Of a batch of fixed size: more would need gigabytes in each layer.
+_MOST_PIXELS: Final = 1 << 26
 
 
 @dataclass(frozen=True)
@@ -82,6 +85,11 @@ def find_form(model: onnx.ModelProto, session: Session, size: Size, classes: int
         height if isinstance(height, int) else size.height,
         width if isinstance(width, int) else size.width,
     )
+    if not (0 < height <= MAX_SIDE and 0 < width <= MAX_SIDE and (batch or 1) * height * width <= _MOST_PIXELS):
+        raise BadInput(
+            f"input {spec.name!r} is {list(spec.shape)}; sides are within 1..{MAX_SIDE}, and {_MOST_PIXELS} pixels "
+            "a batch are run at most"
+        )
     row = (height, width, channels) if channels_last else (channels, height, width)
     try:
         rows, given = _tried(session, spec, row, (batch,) if batch else (_ROWS, 1))

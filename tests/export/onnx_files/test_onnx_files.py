@@ -168,6 +168,8 @@ REFUSED: dict[str, tuple[onnx.ModelProto, str]] = {
     ),
     "video": (_graph([POOL], {"x": ["n", 4, 3, 8, 8]}, ["pooled"]), "pictures are [N,C,H,W] or [N,H,W,C]"),
     "five channels": (_graph([POOL], {"x": ["n", 5, 8, 7]}, ["pooled"]), "a picture is [N,3,H,W]"),
+    "huge sides": (_graph([POOL], {"x": ["n", 3, 1 << 20, 1 << 20]}, ["pooled"]), "sides are within 1..4096"),
+    "huge batch": (_graph([POOL], {"x": [1 << 40, 3, 8, 8]}, ["pooled"]), "67108864 pixels a batch are run at most"),
     "a picture out": (
         _graph([helper.make_node("Relu", ["x"], ["y"])], X, ["y"]),
         "no output has a value for each class",

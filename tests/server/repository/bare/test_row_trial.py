@@ -216,11 +216,18 @@ def _cyclic() -> onnx.ModelProto:
     )
 
 
+def _huge_constant() -> onnx.ModelProto:
+    model = _graph([node("Add", ["x", "c"], ["y"])], {"x": ["n", 4]}, ["n", 4], {"c": np.zeros(4, np.float32)})
+    model.graph.initializer[0].dims[:] = [1 << 40, 1 << 20]
+    return model
+
+
 HOSTILE = {
     "in a circle": (_cyclic(), "cannot load the graph"),
     "no graph": (b"no graph", "cannot load the graph"),
     "empty": (b"", "cannot load the graph"),
     "huge input": (_graph(ADD, {"x": ["n", 1 << 20, 1 << 20]}, ["n", 1 << 20, 1 << 20]), "more than any request"),
+    "huge constant": (_huge_constant(), "cannot load the graph"),
     "huge product": (_graph(ADD, {"x": [1 << 40] * 4}, [1 << 40] * 4), "more than any request"),
     "many inputs": (
         _graph([node("Relu", ["x0"], ["y"])], {f"x{i}": ["n"] for i in range(2000)}, ["n"]),
