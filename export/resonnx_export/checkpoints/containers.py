@@ -151,6 +151,7 @@ def _walk(tree: object) -> Iterator[Weights]:
 
 
 def _beside_tensors(entries: Mapping[Any, Any]) -> Iterator[str]:
+    modules = {str(key).rpartition(".")[0] for key, value in entries.items() if isinstance(value, Tensor)} - {""}
     for key, value in entries.items():
         if isinstance(value, Stub) and "_rebuild_" in value.path:
             kind = "quantised" if "qtensor" in value.path else "not plain"
@@ -158,7 +159,10 @@ def _beside_tensors(entries: Mapping[Any, Any]) -> Iterator[str]:
                 f"holds no state_dict of plain tensors: {key!r} is {kind} ({value.path}); save the weights as float32"
             )
         if not isinstance(value, Tensor):
-            yield str(key)
+            name = str(key)
+            if name.rpartition(".")[0] in modules and not name.endswith("_extra_state"):
+                raise BadInput(f"holds no state_dict of tensors: {name!r} is a {_kind(value)}, no tensor")
+            yield name
 
 
 def _entries(node: object) -> Mapping[Any, Any]:

@@ -20,7 +20,7 @@ from resonnx_export.errors import BadInput
 from resonnx_export.layouts import left_out
 from resonnx_export.layouts.families import refuse_other_networks
 from resonnx_export.layouts.heads import Head, Layer, head_of, layers_in, with_head
-from resonnx_export.layouts.names import CADENE, below, translated, unwrapped
+from resonnx_export.layouts.names import CADENE, HUGGING_FACE, below, translated, unwrapped
 from resonnx_export.layouts.recognised import RecognisedCheckpoint, loaded
 from resonnx_export.layouts.trunks import Trunk, trunks_in
 from resonnx_export.networks.detect import CheckpointMismatch, check_fits
@@ -30,7 +30,6 @@ from resonnx_export.networks.unrecorded import CAFFE
 
 _NEAREST: Final = 3
 _LISTED: Final = 6
-_STATISTICS: Final = ("running_mean", "running_var")
 # Modules of self-supervised training, in place of a head.
 _SELF_SUPERVISED: Final = re.compile(
     r"(?:^|\.)(projection_head|projector|projection|prototypes|predictor|last_layer|encoder_[qk])(?:\.|$)"
@@ -75,6 +74,8 @@ def recognise_classifier(
         config = read_config(parts.trunk)
         if dialect == CADENE:
             config = _as_cadenes(config)
+        if dialect == HUGGING_FACE:
+            config = replace(config, unrecorded=replace(config.unrecorded, inner_activation="relu"))
         dropped = {key: value for key, value in parts.rest.items() if left_out.is_left_out(key, value)}
         head = _head({key: value for key, value in parts.rest.items() if key not in dropped}, config, trunk)
         state = dict(parts.trunk)
@@ -91,7 +92,7 @@ def recognise_classifier(
             layout = "timm"
         recognised = loaded(layout, _built(config, state), state)
     except CheckpointMismatch as error:
-        raise BadInput(f"{error}{_hint(error, parts.trunk)}") from None
+        raise BadInput(f"{error}{_nearest(parts.trunk) if error.missing else ''}") from None
     grey = "the network takes grey pictures: the graph turns RGB into grey as Pillow's convert('L') does"
     notes += (grey,) if config.in_channels == 1 else ()
     notes += (*_place(trunk, head), *left_out.told(dropped), *(told.notes if "pool" not in assume else ()))
@@ -236,22 +237,16 @@ def _built(config: ResNetConfig, state_dict: Mapping[str, Tensor]) -> ResNet:
     return network
 
 
-def _hint(error: CheckpointMismatch, trunk: Mapping[str, Tensor]) -> str:
-    if error.missing and all(key.rpartition(".")[2] in _STATISTICS for key in error.missing):
-        return (
-            ": BatchNorm's running_mean and running_var are missing. Save the state_dict(), not parameters() alone; a "
-            "network with GroupNorm is exported from your own code, by resonnx-export module"
-        )
-    return _nearest(trunk) if error.missing else ""
-
-
 def _nearest(trunk: Mapping[str, Tensor]) -> str:
     """Name the published networks that differ by the fewest keys."""
     keys = {key for key in trunk if not key.endswith("num_batches_tracked")}
     differences = {
         name: (len(own - keys), len(keys - own)) for name, config in ARCHITECTURES.items() for own in [_keys(config)]
     }
-    nearest = sorted(differences.items(), key=lambda entry: sum(entry[1]))[:_NEAREST]
+    near = {name: counts for name, counts in differences.items() if 2 * sum(counts) <= len(keys)}
+    if not near:
+        return " (keys as torchvision has them)"
+    nearest = sorted(near.items(), key=lambda entry: sum(entry[1]))[:_NEAREST]
     listed = (f"{name} ({missing} missing, {unexpected} unexpected)" for name, (missing, unexpected) in nearest)
     return f" (keys as torchvision has them); nearest: {', '.join(listed)}"
 

@@ -69,7 +69,9 @@ def layers_in(state_dict: Mapping[str, Tensor]) -> list[Layer]:
     """Return the modules that may be layers of a head, in the order of the keys."""
     found = []
     for module, names in modules_of(state_dict).items():
-        tensors = {name: state_dict[f"{module}.{name}" if module else name] for name in names}
+        if not module:
+            continue
+        tensors = {name: state_dict[f"{module}.{name}"] for name in names}
         if (layer := _layer(module, tensors)) is not None:
             found.append(layer)
     return found
@@ -77,7 +79,7 @@ def layers_in(state_dict: Mapping[str, Tensor]) -> list[Layer]:
 
 def _layer(name: str, tensors: Mapping[str, Tensor]) -> Layer | None:
     names, weight = tensors.keys() - {"num_batches_tracked"}, tensors.get("weight")
-    if weight is None or not name:
+    if weight is None:
         return None
     if weight.ndim == 4 and weight.shape[2:] == (1, 1):
         # A 1x1 convolution whose result is averaged is a linear layer.

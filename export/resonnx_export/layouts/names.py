@@ -17,6 +17,7 @@ _MAX_LENGTH, _MAX_DEPTH = 1000, 32
 
 # The layout of Cadene's SE networks, which have the stem and strides of Caffe's.
 CADENE: Final = "cadene-se"
+HUGGING_FACE: Final = "hugging-face"
 
 _HF_STEM: Final = re.compile(r"(^|\.)embedder\.embedder\.(convolution|normalization)\.")
 _HF_BLOCK: Final = re.compile(
@@ -49,8 +50,8 @@ def _hf_block(match: re.Match[str]) -> str:
 
 
 DIALECTS: Final = (
-    Dialect("hugging-face", _HF_STEM, _hf_stem),
-    Dialect("hugging-face", _HF_BLOCK, _hf_block),
+    Dialect(HUGGING_FACE, _HF_STEM, _hf_stem),
+    Dialect(HUGGING_FACE, _HF_BLOCK, _hf_block),
     # weiaicunzai/pytorch-cifar100.
     Dialect("cifar-weiaicunzai", _RESIDUAL, lambda match: f"{match[1]}.{_RESIDUAL_NAMES[match[2]]}."),
     Dialect("", _SHORTCUT, r"\1.downsample."),

@@ -80,7 +80,7 @@ def trunks_in(state_dict: Mapping[str, Tensor]) -> list[Trunk]:
         stages = [everything]
     modules = modules_of(state_dict)
     taken = {stage.name for group in stages for stage in group}
-    free = [name for name in modules if not any(name.startswith(f"{stage}.") for stage in taken)]
+    free = [name for name in modules if name and not any(name.startswith(f"{stage}.") for stage in taken)]
     return [_trunk(group, state_dict, free) for group in stages]
 
 

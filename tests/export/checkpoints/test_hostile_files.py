@@ -21,7 +21,7 @@ from safetensors.torch import save
 from torch import Tensor
 from typer.testing import CliRunner, Result
 
-from . import hostile
+from . import hostile, hostile_forms
 
 GIB = 1 << 30
 # What would tell that a file's names are looked up or run.
@@ -225,6 +225,7 @@ def wrong_keys(state_dict: dict[str, Tensor]) -> dict[str, tuple[dict[object, ob
         ),
         "gate": (with_(layer1__0__se__fc1__weight=torch.ones(2, 8, 1, 1)), "missing"),
         "head": (with_(fc__3__weight=torch.ones(7)), "unexpected: fc.3.weight"),
+        "no tensor": (with_(fc__bias=None), "'fc.bias' is a NoneType, no tensor"),
         "numbers": (dict.fromkeys(state_dict, 1.0), "holds no state_dict"),
         "keys that are numbers": (dict(enumerate(state_dict.values())), "holds no state_dict"),
         "a list": ({"state_dict": list(state_dict.values())}, "holds no state_dict"),
@@ -240,6 +241,21 @@ def test_wrong_keys(network: ResNet, exporter: Exporter) -> None:
         buffer = io.BytesIO()
         torch.save(content, buffer)
         assert said in exporter.refuses(buffer.getvalue()), name
+
+
+@pytest.mark.parametrize("count", [40, pytest.param(340, marks=pytest.mark.slow)])
+def test_damaged_forms(count: int, network: ResNet, exporter: Exporter) -> None:
+    read = 0
+    for what, content in hostile_forms.damaged(network.state_dict(), count):
+        try:
+            read += exporter.run(content).exit_code == 1
+        except AssertionError as error:
+            raise AssertionError(what) from error
+    assert 0 < read < count / 2
+
+
+def test_deep_containers(exporter: Exporter) -> None:
+    exporter.refuses(hostile_forms.nested(100_000))
 
 
 def test_other_files(exporter: Exporter) -> None:
