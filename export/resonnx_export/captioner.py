@@ -10,7 +10,10 @@ from resonnx_proto.v1 import manifest_pb2 as pb
 from resonnx_server.runtime.model_files.manifest import DECODER_FILE, ENCODER_FILE
 from torch import nn
 
+from resonnx_export.answers.agreement import require_agreement
+from resonnx_export.answers.recorded import Answers
 from resonnx_export.answers.statistics import statistics_hint
+from resonnx_export.answers.subject import Subject, captioner_subject
 from resonnx_export.errors import BadInput
 from resonnx_export.graphs.row_graphs import row_graphs
 from resonnx_export.graphs.trace import trace_decoder, trace_encoder
@@ -34,6 +37,7 @@ from resonnx_export.publish.manifest import new_manifest
 from resonnx_export.publish.package import Exported
 from resonnx_export.report.page import Result
 from resonnx_export.special_tokens import SpecialTokens
+from resonnx_export.tasks.answers import require_answers
 from resonnx_export.vocabulary import Vocabulary
 
 # How many stages export_captioner has with the decoder in fp32.
@@ -55,6 +59,7 @@ class CaptionerSettings:
         rescore: Whether to convert the decoder's output layer to int8 with fp32 rescoring.
         tokens: The words that start, end and pad captions.
         assume: Values of properties that the checkpoint does not record, by their names.
+        expect: Answers of the user's own model, which the export must give.
     """
 
     vocabulary: Vocabulary | None = None
@@ -68,11 +73,12 @@ class CaptionerSettings:
     rescore: bool = False
     tokens: SpecialTokens = field(default_factory=SpecialTokens)
     assume: Mapping[str, str] = field(default_factory=dict)
+    expect: Answers | None = None
 
 
 def stages(settings: CaptionerSettings) -> int:
     """Return how many stages export_captioner has."""
-    return STAGES + (quantised_decoder.STAGES if settings.rescore else 0)
+    return STAGES + (quantised_decoder.STAGES if settings.rescore else 0) + (settings.expect is not None)
 
 
 def export_captioner(
@@ -81,14 +87,7 @@ def export_captioner(
     """Export a captioner's files to a new version in the model repository. Raises as export_classifier."""
     package.plan(target)
     progress(f"reading {', '.join(file.name for file in files)}")
-    source = recognise_captioner(
-        files,
-        settings.vocabulary,
-        caffe_resnet=settings.caffe_resnet,
-        residual=settings.residual,
-        tokens=settings.tokens,
-        assume=settings.assume,
-    )
+    source = _recognised(files, settings)
     _check_channels(source.recognised.network)
     recipe, layout = settings.input.apply(source.input), source.recognised.layout
     changed = "" if recipe == source.input else ", changed"
@@ -97,7 +96,26 @@ def export_captioner(
         assumptions=source.recognised.assumptions + assumed(recipe, settings.input, f"layout {layout}"),
         notes=(f"pictures: {describe(recipe)} (as layout {layout} has them{changed})", *source.recognised.notes),
     )
-    return export_recognised(replace(source, recognised=recognised, input=recipe), settings, target, progress)
+
+    def rebuild(values: Mapping[str, str]) -> CaptionSource:
+        return _recognised(files, replace(settings, assume={**settings.assume, **values}))
+
+    source = replace(source, recognised=recognised, input=recipe, rebuild=rebuild)
+    return export_recognised(source, settings, target, progress)
+
+
+def _recognised(files: Sequence[Path], settings: CaptionerSettings) -> CaptionSource:
+    source = recognise_captioner(
+        files,
+        settings.vocabulary,
+        caffe_resnet=settings.caffe_resnet,
+        residual=settings.residual,
+        tokens=settings.tokens,
+        assume=settings.assume,
+    )
+    if settings.max_tokens is not None:
+        source.spec.max_tokens = settings.max_tokens
+    return source
 
 
 def export_recognised(
@@ -127,6 +145,9 @@ def export_recognised(
     is_reading = source.recognised.reference == pb.REFERENCE_OUR_READING
     hint = statistics_hint(network, recipe, settings.samples, is_reading=is_reading)
     notes = source.recognised.notes + hint
+    notes = source.recognised.notes
+    if settings.expect is not None:
+        notes += require_agreement(_subject(source, network), settings.expect, progress)
 
     progress("tracing")
     encoder, decoder = trace_encoder(network, recipe), trace_decoder(network, recipe)
@@ -134,6 +155,8 @@ def export_recognised(
     graphs = {ENCODER_FILE: encoder, DECODER_FILE: decoder}
     proof = prove_captioner(graphs, network, manifest, settings.samples, progress)
     manifest.parity.CopyFrom(proof.report)
+    if settings.expect is not None:
+        require_answers(graphs, manifest, settings.expect)
     comparison = proof.comparison
     if settings.allow_reduced:
         progress("measuring reduced precision")
@@ -160,6 +183,20 @@ def export_recognised(
     graphs |= row_graphs(graphs[DECODER_FILE])
     result = Result(graphs, manifest, golden, comparison, notes)
     return finishing.finish(result, folder, progress, overwrite=target.overwrite)
+
+
+def _subject(source: CaptionSource, network: CaptionNetwork) -> Subject:
+    """Return what is compared with the user's answers."""
+    rebuild = source.rebuild
+
+    def other(values: Mapping[str, str]) -> tuple[CaptionNetwork, pb.CaptionerSpec]:
+        assert rebuild is not None
+        built = rebuild(values)
+        assert isinstance(built.recognised.network, CaptionNetwork)
+        return built.recognised.network, built.spec
+
+    assumptions = source.recognised.assumptions
+    return captioner_subject(network, source.input, source.spec, assumptions, None if rebuild is None else other)
 
 
 def _check_channels(network: nn.Module) -> None:

@@ -154,9 +154,11 @@ def captioner(
     assume: Assume = None,
     allow_reduced: AllowReduced = False,
     pictures: Samples = None,
+    expect: Expect = None,
     decoder_precision: ChosenDecoderPrecision = "fp32",
 ) -> None:
     """Export a captioner: a recurrent network on a ResNet. Options default to the checkpoint's source."""
+    from resonnx_export.answers.recorded import read_answers
     from resonnx_export.captioner import CaptionerSettings, export_captioner, stages
     from resonnx_export.pictures.calibration import read_samples
     from resonnx_export.precision.guard import Limits
@@ -178,6 +180,7 @@ def captioner(
         rescore=decoder_precision == "int8-rescored",
         tokens=tokens,
         assume=read_assume(assume or ()),
+        expect=read_answers(expect) if expect else None,
     )
     with progress_bar(target.name, stages(settings)) as progress:
         exported = export_captioner(files, settings, target, progress)

@@ -70,7 +70,7 @@ def _recognised(
         if manifest.verified_against == pb.REFERENCE_USER_CODE:
             raise BadInput("this version was exported from the user's code: add --module TARGET, which runs it")
         return task_of(manifest).recognise(manifest, checkpoint)
-    if manifest.task == pb.TASK_CAPTIONER:
+    if manifest.HasField("captioner"):
         opened = open_code(code, None)
         return recognise_adapter(opened, manifest.input, manifest.captioner.vocabulary), opened.files
     labels = len(manifest.classifier.labels)

@@ -88,7 +88,9 @@ def network_changes(assumptions: Sequence[Assumption]) -> Iterator[Change]:
 def _typed(assumption: Assumption, value: str) -> str:
     if "VALUE" in assumption.option:
         return assumption.option.replace("VALUE", value)
-    return f"without {assumption.option}" if assumption.confirmed else assumption.option
+    # The option may name the value that it sets.
+    removes = assumption.confirmed and value not in assumption.option
+    return f"without {assumption.option}" if removes else assumption.option
 
 
 def picture_changes(recipe: pb.ImageInput, *, files: bool) -> Iterator[Change]:

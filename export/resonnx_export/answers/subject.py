@@ -11,9 +11,11 @@ from resonnx_proto.v1 import manifest_pb2 as pb
 from resonnx_server.runtime.pictures.images import Pixels
 from torch import nn
 
+from resonnx_export.answers.captions import judge_words, network_captions
 from resonnx_export.answers.judging import Judged, judge_classes
 from resonnx_export.answers.recorded import Answers
 from resonnx_export.assumptions.assumption import Assumption
+from resonnx_export.networks.protocol import CaptionNetwork
 from resonnx_export.networks.resnet import ClassifierNetwork
 from resonnx_export.proof import reference
 from resonnx_export.proof.reference import Float
@@ -71,4 +73,25 @@ def classifier_subject(
         judge_classes,
         assumptions,
         None if rebuild is None else lambda values: partial(predict, rebuild(values)),
+    )
+
+
+def captioner_subject(
+    network: CaptionNetwork,
+    recipe: pb.ImageInput,
+    spec: pb.CaptionerSpec,
+    assumptions: Sequence[Assumption] = (),
+    rebuild: Callable[[Mapping[str, str]], tuple[CaptionNetwork, pb.CaptionerSpec]] | None = None,
+) -> Subject:
+    """Return a captioner, compared by its greedy captions; `rebuild` returns a network with its decoding rule."""
+
+    def predict(network: CaptionNetwork, spec: pb.CaptionerSpec, pixels: Pixels, recipe: pb.ImageInput) -> Any:
+        return in_batches(lambda batch: network_captions(network, batch, recipe, spec), pixels)
+
+    return Subject(
+        partial(predict, network, spec),
+        recipe,
+        lambda answers, captions: judge_words(answers, captions, spec),
+        assumptions,
+        None if rebuild is None else lambda values: partial(predict, *rebuild(values)),
     )

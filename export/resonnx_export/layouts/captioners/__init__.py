@@ -34,12 +34,16 @@ _LAYOUTS: Final[tuple[Callable[[Request], Draft | None], ...]] = (
 
 @dataclass(frozen=True)
 class CaptionSource:
-    """A recognised captioner, with its source's decoding rule (without the attention grid) and picture recipe."""
+    """A recognised captioner, with its source's decoding rule (without the attention grid) and picture recipe.
+
+    `rebuild` returns it with other values of its assumptions by name, or raises BadInput; None for the user's code.
+    """
 
     recognised: RecognisedCheckpoint
     spec: pb.CaptionerSpec
     input: pb.ImageInput
     files: tuple[SourceFile, ...]
+    rebuild: "Callable[[Mapping[str, str]], CaptionSource] | None" = None
 
 
 def recognise_captioner(
