@@ -140,9 +140,9 @@ def compare_captions(
         found = np.array([token.log_prob for token in sequence.tokens[:equal]])
         delta, bounds = np.abs(found - caption.log_probs[:equal]), np.maximum(drifts[:equal], least)
         check.max_abs_reference = max(check.max_abs_reference, float(np.abs(caption.log_probs).max()))
-        check.max_abs_difference = max(check.max_abs_difference, float(np.nan_to_num(delta, nan=np.inf).max(initial=0)))
-        check.bound = max(check.bound, float(bounds.max(initial=0)))
-        check.drift = max(check.drift, float(drifts[:equal].max(initial=0)))
+        if len(delta) and not delta.max() <= check.max_abs_difference:
+            word = int(delta.argmax())
+            check.max_abs_difference, check.bound, check.drift = (float(each[word]) for each in (delta, bounds, drifts))
         if len(wrong := np.flatnonzero(~(delta <= bounds))):
             word = int(wrong[0])
             raise ParityFailed(

@@ -133,13 +133,12 @@ def _summary(manifest: pb.Manifest) -> str:
 
 def _drift(captions: Sequence[pb.ParityCheck]) -> str:
     """Describe the drift of log-probabilities, where it may exceed the bound of a single step."""
-    farthest = max(captions, key=lambda check: check.drift, default=pb.ParityCheck())
+    farthest = max(captions, key=lambda check: check.max_abs_difference, default=pb.ParityCheck())
     if farthest.drift < farthest.bound:
         return ""
-    found = max(check.max_abs_difference for check in captions)
     return (
-        f", log-probabilities drift by at most {scientific(found)} over the caption, of {scientific(farthest.drift)} "
-        "that the rounding of single steps explains"
+        f", log-probabilities drift by at most {scientific(farthest.max_abs_difference)} along the captions "
+        f"(the rounding of single steps explains {scientific(farthest.drift)} there)"
     )
 
 
