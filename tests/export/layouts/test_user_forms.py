@@ -9,11 +9,13 @@ from typing import Any
 
 import pytest
 import torch
+from resonnx_export.cli import app
 from resonnx_export.errors import BadInput
 from resonnx_export.layouts.classifiers import recognise_classifier
 from resonnx_export.layouts.recognised import RecognisedCheckpoint
 from resonnx_export.sources.source import read_source, recognise_source
 from torch import Tensor, nn
+from typer.testing import CliRunner
 
 from .classifier_sources import Cifar, Timm, randomise, wrapped
 
@@ -377,3 +379,20 @@ def test_cifar_names_with_a_large_stem_are_not_cifars(source: nn.Module) -> None
     assert found.layout == "torchvision"
     small = recognise_classifier(randomise(Cifar([1, 1, 1, 1], 16, bottleneck=False)).state_dict())
     assert small.layout == "cifar-kuangliu"
+
+
+@pytest.mark.slow
+def test_an_export_and_its_verification(labels_file: Path, tmp_path: Path) -> None:
+    head = nn.Sequential(L(WIDTH, 16, bias=False), B(16), nn.ReLU(), nn.Dropout(), L(16, CLASSES))
+    state = randomise(nn.Sequential(Map(headless()), head)).state_dict()
+    other = {key: value * 0.5 for key, value in state.items()}
+    torch.save({"student": wrapped(other, "net."), "teacher": wrapped(state, "net."), "epoch": 3}, tmp_path / "x.pth")
+    target = ("--repository", tmp_path / "m", "--name", "t", "--size", 32, "--no-allow-reduced")
+    chosen = ("--weights", "teacher", "--assume", "head-activation=relu", "--labels", labels_file)
+    exported = CliRunner().invoke(app, [str(each) for each in ("classifier", tmp_path / "x.pth", *target, *chosen)])
+    assert exported.exit_code == 0, exported.output
+    assert "the ResNet is under 'net.0', its head net.1.0, net.1.1, net.1.4" in exported.stdout
+    verify = ("verify", tmp_path / "m" / "t" / "1", "--checkpoint", tmp_path / "x.pth")
+    verified = CliRunner().invoke(app, [str(each) for each in verify])
+    assert verified.exit_code == 0, verified.output
+    assert "equal to PyTorch's" in verified.stdout
