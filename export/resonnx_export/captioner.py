@@ -145,7 +145,6 @@ def export_recognised(
     is_reading = source.recognised.reference == pb.REFERENCE_OUR_READING
     hint = statistics_hint(network, recipe, settings.samples, is_reading=is_reading)
     notes = source.recognised.notes + hint
-    notes = source.recognised.notes
     if settings.expect is not None:
         notes += require_agreement(_subject(source, network), settings.expect, progress)
 
