@@ -93,8 +93,11 @@ def narrowed(found: Sequence[Weights], name: str | None) -> tuple[list[Weights],
             return matches, None
     for each in found:
         prefix = name.removeprefix(f"{each.name}.") if each.name else name
-        if any(key.startswith(f"{prefix}.") for key in each.tensors):
-            return [each], prefix
+        # Wrappers such as "module." may be before it.
+        starts = ((key, f".{key}".find(f".{prefix}.")) for key in each.tensors)
+        if found_in := next(((key, start) for key, start in starts if start >= 0), None):
+            key, start = found_in
+            return [each], key[: start + len(prefix)]
     listed = ", ".join(repr(each.name) for each in found[:_LISTED] if each.name)
     raise BadInput(f"has no weights named {name!r} (--weights); it has {listed or 'one state_dict, without a name'}")
 

@@ -354,7 +354,8 @@ def test_one_of_several_networks(source: nn.Module, tmp_path: Path) -> None:
     expected = source(pictures())
     torch.save({"student": other, "teacher": state}, tmp_path / "entries.pth")
     torch.save(wrapped(other, "student.") | wrapped(state, "teacher."), tmp_path / "prefixes.pth")
-    for name in ("entries", "prefixes"):
+    torch.save(wrapped(other, "module.", "student.") | wrapped(state, "module.", "teacher."), tmp_path / "wrapped.pth")
+    for name in ("entries", "prefixes", "wrapped"):
         path = tmp_path / f"{name}.pth"
         with pytest.raises(BadInput, match="--weights"):
             recognise_source(read_source(path))
