@@ -46,6 +46,7 @@ _SUGGESTED: Final[Mapping[str, RecipeName]] = {
     "timm": "timm-a1",
     "hugging-face": "hf",
     "cifar-kuangliu": "cifar",
+    "cifar-weiaicunzai": "cifar",
     "cifar-akamaster": "cifar-imagenet",
 }
 _DEFAULT: Final = "torchvision-v1"

@@ -324,6 +324,7 @@ def test_the_layout_suggests_a_recipe_and_options_override_it() -> None:
         "timm": "timm-a1",
         "hugging-face": "hf",
         "cifar-kuangliu": "cifar",
+        "cifar-weiaicunzai": "cifar",
         "cifar-akamaster": "cifar-imagenet",
     }.items():
         recipe, told, _ = RecipeChoice().for_layout(layout)
