@@ -8,8 +8,9 @@ from PIL import Image
 from resonnx_export import demo
 from resonnx_export.answers.statistics import statistics_hint
 from resonnx_export.checkpoints.files import load_checkpoint
-from resonnx_export.demo import digits, samples
+from resonnx_export.demo import digits, samples, scenes
 from resonnx_export.layouts.classifiers import recognise_classifier
+from resonnx_export.networks.captioner import Captioner, config_from_state_dict
 from resonnx_export.networks.resnet import ClassifierNetwork
 from resonnx_export.pictures.recipe import PixelScale, image_input
 from torch import nn
@@ -91,3 +92,15 @@ def test_the_network_is_left_as_it_was(pictures: list[Image.Image]) -> None:
     statistics_hint(found, RIGHT, pictures)
     assert torch.equal(found(x), before)
     assert not any(layer._forward_pre_hooks for layer in found.modules())
+
+
+def test_captioners_encoders() -> None:
+    state = load_checkpoint(demo.WEIGHTS / "scenes.safetensors").state_dict
+    captioner = Captioner(config_from_state_dict(state)).eval()
+    captioner.load_state_dict(state, strict=False)
+    pictures = [Image.fromarray(scene.image) for scene in samples.scenes(0, 8)]
+    right = image_input(scenes.INPUT_SIZE, resize_short_side=None, mean=demo.MEAN, std=demo.STD)
+    assert statistics_hint(captioner, right, pictures) == ()
+    (hint,) = statistics_hint(captioner, image_input(scenes.INPUT_SIZE, resize_short_side=None), pictures)
+    assert "trunk.bn1" in hint
+    assert "--mean 0.5,0.5,0.5" in hint
