@@ -1,15 +1,22 @@
 """Names of classes that training code stores beside the weights."""
 
 import argparse
+import collections
+import itertools
+import sys
+import types
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from resonnx_export.checkpoints.files import read_tree
 from resonnx_export.cli import app
 from resonnx_export.networks.resnet import ResNet
 from resonnx_export.sources.source import read_source
+from resonnx_export.sources.training import recorded_in
 from resonnx_server.runtime.model_files.manifest import read_version
+from torch import nn
 from typer.testing import CliRunner
 
 NAMES = ("cat", "dog", "bird")
@@ -41,6 +48,34 @@ def test_labels_beside_the_weights(beside: dict[str, Any], place: str, tmp_path:
     recorded = read_source(tmp_path / "m.pth").recorded
     assert recorded.labels_from == place
     assert (recorded.labels.names if recorded.labels else ()) == (NAMES if place else ())
+
+
+def test_the_vocabulary_of_fastais_learner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """learn.export pickles the learner, with its loaders and their transforms, under these names of classes."""
+
+    def made(path: str, **attributes: Any) -> Any:
+        module, _, name = path.rpartition(".")
+        for parent in itertools.accumulate(module.split("."), "{}.{}".format):
+            monkeypatch.setitem(sys.modules, parent, sys.modules.get(parent) or types.ModuleType(parent))
+        holder = sys.modules[module]
+        kind = type(name, (), {"__module__": module})
+        monkeypatch.setattr(holder, name, kind, raising=False)
+        item = kind()
+        item.__dict__.update(attributes)
+        return item
+
+    numbers = collections.defaultdict(int, NUMBERS)
+    vocabulary = made(
+        "fastai.data.transforms.CategoryMap", items=made("fastcore.foundation.L", items=list(NAMES)), o2i=numbers
+    )
+    transform = made("fastai.data.transforms.Categorize", vocab=vocabulary, add_na=False)
+    loader = made("fastai.data.core.TfmdDL", dataset=made("fastai.data.core.Datasets", tls=[transform]))
+    loaders = made("fastai.data.core.DataLoaders", loaders=[loader, loader])
+    torch.save(made("fastai.learner.Learner", model=nn.Linear(2, 3), dls=loaders), tmp_path / "export.pkl")
+    monkeypatch.undo()
+    recorded = recorded_in(read_tree(tmp_path / "export.pkl")[0])
+    assert recorded.labels is not None
+    assert (recorded.labels.names, recorded.labels_from) == (NAMES, "vocab of the pickled learner")
 
 
 def test_they_are_the_labels_of_the_export(network: ResNet, tmp_path: Path) -> None:
