@@ -36,6 +36,7 @@ from resonnx_export.publish import finishing, package
 from resonnx_export.publish.manifest import new_manifest
 from resonnx_export.publish.package import Exported
 from resonnx_export.report.page import Result
+from resonnx_export.sources.pickled_network import with_pickled_trunk
 from resonnx_export.special_tokens import SpecialTokens
 from resonnx_export.tasks.answers import require_answers
 from resonnx_export.vocabulary import Vocabulary
@@ -88,6 +89,7 @@ def export_captioner(
     package.plan(target)
     progress(f"reading {', '.join(file.name for file in files)}")
     source = _recognised(files, settings)
+    source = replace(source, recognised=with_pickled_trunk(source.recognised, source.modules))
     _check_channels(source.recognised.network)
     recipe, layout = settings.input.apply(source.input), source.recognised.layout
     changed = "" if recipe == source.input else ", changed"

@@ -1,6 +1,6 @@
 """Follows what a whole pickled module says of its layers, and compares the network that was built with it."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Final
 
@@ -10,15 +10,17 @@ from torch import Tensor, nn
 from resonnx_export.assumptions.assumption import OWN_MODULE, Assumption
 from resonnx_export.assumptions.axes import BY_NAME
 from resonnx_export.assumptions.reading import Assumed
+from resonnx_export.checkpoints.pickles import Stub
 from resonnx_export.errors import BadInput
 from resonnx_export.layouts.classifiers import recognise_classifier
 from resonnx_export.layouts.recognised import RecognisedCheckpoint
+from resonnx_export.networks.protocol import ResNetCaptioner
 from resonnx_export.networks.resnet import ResNet
 from resonnx_export.options import Activation
 from resonnx_export.sources.layer_kinds import activation_name, is_without_effect
-from resonnx_export.sources.pickled import Layer, PickledModule, layer_of
+from resonnx_export.sources.pickled import Layer, PickledModule, layer_of, pickled_module
 from resonnx_export.sources.pickled_properties import Properties, read_properties
-from resonnx_export.sources.pickled_regions import Regions
+from resonnx_export.sources.pickled_regions import Regions, container_of
 
 _LISTED: Final = 6
 _CONVOLUTION: Final = ("stride", "padding", "dilation")
@@ -84,6 +86,41 @@ def _told(
         code = f"a ResNet's, not that of {', '.join(own[:_LISTED])}, which a pickle does not hold"
         assumptions += (Assumption("forward", code, OWN_MODULE),)
     return replace(recognised, notes=(note, *notes, *recognised.notes), assumptions=assumptions)
+
+
+def with_pickled_trunk(recognised: RecognisedCheckpoint, modules: Sequence[Stub]) -> RecognisedCheckpoint:
+    """Compare a captioner's ResNet with the pickled modules that it was read from, and confirm what they say.
+
+    Raises:
+        BadInput: A layer differs; the message lists those, with the option that builds the network so.
+    """
+    network = recognised.network
+    if not isinstance(network, ResNetCaptioner):
+        return recognised
+    trunk, certain, notes = network.trunk, set[str](), recognised.notes
+    for stub in modules:
+        found = _found(trunk, pickled_module(stub, None))
+        if not found:
+            continue
+        module = pickled_module(stub, container_of([layer.name for layer in found.values()]) or None)
+        regions = Regions.of(trunk, found, module)
+        properties = read_properties(trunk, regions, module)
+        differences = [*properties.differences]
+        for name, value in properties.values.items():
+            built = BY_NAME[name].read(trunk.config) if BY_NAME[name].values(trunk.config) else value
+            if name != "global-pool" and built != value:
+                differences.append(f"{name} is {value}, not {built} (--assume {name}={value})")
+        if differences := differences or [*_differences(trunk, regions, module)]:
+            raise BadInput(
+                f"the pickled {module.path} is not the network that its weights stand for: "
+                f"{'; '.join(differences[:_LISTED])}"
+            )
+        certain |= properties.certain
+        notes += (f"the ResNet's layers in the pickled {module.path} have the same attributes as the network's",)
+    assumptions = tuple(
+        replace(each, confirmed=each.confirmed or each.name in certain) for each in recognised.assumptions
+    )
+    return replace(recognised, notes=notes, assumptions=assumptions)
 
 
 def _found(network: ResNet, module: PickledModule) -> dict[str, Layer]:

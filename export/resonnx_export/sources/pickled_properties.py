@@ -179,6 +179,18 @@ def _read_pools(regions: Regions, found: Properties, published: bool, module: Pi
             found.differences.append(f"{leaf.name} is {kind}({kernel}, {stride}, {padding}{rounding})")
     if not stem:
         absent = [each.name for each in regions.others if each.kind == "Identity" and _STEM_POOL.fullmatch(each.name)]
-        if absent or (published and module.layers[""].kind == "Sequential"):
+        if absent or _stem_is_sequential(regions, module):
             pools[absent[0] if absent else ""] = "none"
     found.put("pool", pools, published)
+
+
+def _stem_is_sequential(regions: Regions, module: PickledModule) -> bool:
+    """Return whether a Sequential runs the stem: what is not in it is not run."""
+    deep = regions.layers.get("conv1.0")
+    stem = deep or regions.layers.get("conv1")
+    if stem is None:
+        return False
+    container = stem.name.rpartition(".")[0]
+    if deep is not None:
+        container = container.rpartition(".")[0]
+    return container in module.layers and module.layers[container].kind == "Sequential"

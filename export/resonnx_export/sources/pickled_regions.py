@@ -75,12 +75,12 @@ class Regions:
         blocks = []
         for stage, index, block in blocks_of(network):
             inside = [layers[name].name for name in _convolutions(f"{stage}.{index}", block) if name in layers]
-            container = _container(inside)
+            container = container_of(inside)
             shortcut = next((layers[name].name for name in layers if name.startswith(f"{stage}.{index}.down")), None)
             of_block = tuple(leaf for leaf in leaves if leaf.name.startswith(f"{container}.") and container)
-            blocks.append(Block(container, of_block, _container([shortcut]) if shortcut else None))
+            blocks.append(Block(container, of_block, container_of([shortcut]) if shortcut else None))
         linear = [layers[name].name for name in layers if name == "fc" or name.startswith("fc.")]
-        head = _container(linear) if linear else ""
+        head = container_of(linear) if linear else ""
         trunk = [layers[name].name for name in layers if not name.startswith("fc")]
         sequential = module.layers[head].kind == "Sequential" if head in module.layers else False
         apart = sequential and not any(name.startswith(f"{head}.") for name in trunk) and bool(head)
@@ -112,7 +112,7 @@ def _convolutions(prefix: str, block: nn.Module) -> list[str]:
     return [f"{prefix}.{name}" for name, each in block.named_modules() if isinstance(each, nn.Conv2d)]
 
 
-def _container(names: Sequence[str]) -> str:
+def container_of(names: Sequence[str]) -> str:
     """Return the name of the innermost module that contains all of the named ones."""
     levels = zip(*(name.split(".")[:-1] for name in names), strict=False)
     return ".".join(parts[0] for parts in takewhile(lambda parts: len(set(parts)) == 1, levels))

@@ -3,6 +3,7 @@
 import io
 from collections import OrderedDict
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,11 @@ import pytest
 import torch
 from resonnx_export.cli import app
 from resonnx_export.errors import BadInput
+from resonnx_export.layouts.captioners.parts import read_parts
+from resonnx_export.layouts.classifiers import recognise_classifier
+from resonnx_export.networks.captioner import Captioner, CaptionerConfig
+from resonnx_export.networks.resnet import ResNet
+from resonnx_export.sources.pickled_network import with_pickled_trunk
 from resonnx_export.sources.source import read_source, recognise_source
 from torch import Tensor, nn
 from torch.nn import functional
@@ -263,3 +269,43 @@ def test_damaged_attributes_end_in_one_line(tmp_path: Path) -> None:
         (tmp_path / "m.pth").write_bytes(buffer.getvalue())
         with pytest.raises(BadInput, match="conv1"):
             recognise_source(read_source(tmp_path / "m.pth"))
+
+
+class Encoder(nn.Module):
+    """As captioning tutorials have it: the children of a ResNet without its head."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.resnet = nn.Sequential(*list(net.children())[:-1])
+        self.embed = nn.Sequential(nn.Linear(512, 8), nn.Tanh())
+
+
+@pytest.mark.parametrize(
+    ("net", "said"),
+    [
+        (small, ""),
+        (partial(epsilon, 1e-3), r"bn-eps is 0.001, not 1e-05 \(--assume bn-eps=0.001\)"),
+        (partial(changed, small, maxpool=nn.Identity()), r"pool is none, not max"),
+        (
+            partial(changed, small, layer2__0__downsample__0=nn.Conv2d(64, 128, 1, 1, bias=False)),
+            r"resnet.5.0.downsample.0 has stride \(1, 1\)",
+        ),
+    ],
+)
+def test_a_captioners_pickled_encoder(net: Callable[[], nn.Module], said: str, tmp_path: Path) -> None:
+    source = randomise(net())
+    trunk = {key: value for key, value in source.state_dict().items() if not key.startswith("fc.")}
+    recognised = recognise_classifier(trunk)
+    assert isinstance(recognised.network, ResNet)
+    torch.save({"encoder": Encoder(source)}, tmp_path / "m.pth")
+    module = read_parts([tmp_path / "m.pth"]).parts[0].module
+    assert module is not None
+    network = Captioner(CaptionerConfig(recognised.network.config, 20, 8, 8, 8))
+    network.trunk = recognised.network
+    captioner = replace(recognised, network=network)
+    if said:
+        with pytest.raises(BadInput, match=said):
+            with_pickled_trunk(captioner, [module])
+        return
+    found = with_pickled_trunk(captioner, [module])
+    assert "bn-eps" in {each.name for each in found.assumptions if each.confirmed}

@@ -13,6 +13,7 @@ import torch
 from resonnx_proto.v1 import manifest_pb2 as pb
 
 from resonnx_export.checkpoints.files import SourceFile
+from resonnx_export.checkpoints.pickles import Stub
 from resonnx_export.errors import BadInput
 from resonnx_export.layouts.captioners import attend, picture_first, self_critical
 from resonnx_export.layouts.captioners.draft import Draft, Request
@@ -37,6 +38,7 @@ class CaptionSource:
     """A recognised captioner, with its source's decoding rule (without the attention grid) and picture recipe.
 
     `rebuild` returns it with other values of its assumptions by name, or raises BadInput; None for the user's code.
+    `modules` are those that were pickled whole.
     """
 
     recognised: RecognisedCheckpoint
@@ -44,6 +46,7 @@ class CaptionSource:
     input: pb.ImageInput
     files: tuple[SourceFile, ...]
     rebuild: "Callable[[Mapping[str, str]], CaptionSource] | None" = None
+    modules: tuple[Stub, ...] = ()
 
 
 def recognise_captioner(
@@ -110,7 +113,8 @@ def recognise_captioner(
     if vocabulary is None:
         notes += (f"the vocabulary is the checkpoint's, {len(words.words)} words",)
     recognised = replace(recognised, notes=notes, assumptions=draft.assumptions)
-    return CaptionSource(recognised, draft.spec, draft.input, contents.sources)
+    modules = tuple(part.module for part in parts if part.module is not None)
+    return CaptionSource(recognised, draft.spec, draft.input, contents.sources, modules=modules)
 
 
 def _draft(request: Request) -> Draft | None:
