@@ -96,7 +96,7 @@ def module(
     wanted = wanted_code(code, arguments, [checkpoint] if checkpoint else [])
     assert wanted is not None
     if vocab is not None:
-        _refuse("captioners take no", {"--labels": labels, "--activation": activation, "--expect": expect})
+        _refuse("captioners take no", {"--labels": labels, "--activation": activation})
     else:
         rescored = None if decoder_precision == "fp32" else decoder_precision
         given = {f"--{name.replace('_', '-')}": value for name, value in vars(tokens).items()}
@@ -113,6 +113,7 @@ def module(
             samples=samples,
             rescore=decoder_precision == "int8-rescored",
             tokens=tokens,
+            expect=read_answers(expect) if expect else None,
         )
         with progress_bar(target.name, captioner.stages(of_captions)) as progress:
             exported = export_captioner_code(wanted, RecipeChoice(recipe, changes), of_captions, target, progress)

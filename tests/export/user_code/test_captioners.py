@@ -120,7 +120,10 @@ def test_they_export_and_are_verified(name: str, folder: Path) -> None:
     (folder / "words.json").write_text(json.dumps(words))
     code: tuple[object, ...] = (f"{name}_adapter.py:build",)
     checkpoint: tuple[object, ...] = ("--checkpoint", "attention_model_state.pth") if name == "flickr8k" else ()
+    tokens = np.array([[*caption, *[0] * (20 - len(caption))] for caption in expected])
+    np.savez("answers.npz", pixels=images, tokens=tokens)
     options = ("--vocab", "words.json", "--max-tokens", 20, "--size", SIZE, "--no-allow-reduced")
+    options += ("--expect", "answers.npz")
     done = run("module", *code, *checkpoint, *options, "--repository", "repository", "--name", name)
     assert done.exit_code == 0, done.output
     assert done.stderr.count("runs the code of") == 1
