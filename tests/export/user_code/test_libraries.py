@@ -1,5 +1,6 @@
 """`resonnx-export module timm:NAME` and the like: the libraries' own networks, with their recipes and labels."""
 
+import copy
 import json
 from pathlib import Path
 
@@ -42,7 +43,10 @@ def equal(name: str, arguments: dict[str, object], tmp_path: Path, size: int = 6
     found = open_session(trace_classifier(network, recipe)).run({"image": pixels}, ["logits"])["logits"]
     with torch.no_grad():
         expected = made(normalise(pixels, recipe)).numpy()
-    assert np.abs(found - expected).max() <= 1e-4 * np.abs(expected).max()
+        exact = copy.deepcopy(made).double()(normalise(pixels, recipe).double()).numpy()
+    # Random weights of ecaresnet101d_pruned amplify the rounding of PyTorch's own float32 to 1.9e-4.
+    rounding = np.abs(exact - expected).max()
+    assert np.abs(found - expected).max() <= max(1e-4 * np.abs(expected).max(), 2 * rounding)
     return made  # type: ignore[no-any-return]
 
 
