@@ -14,7 +14,10 @@ from resonnx_export.errors import BadInput
 _PUBLISHED: Final = (
     *("torch.nn.", "torchvision.models.resnet.", "torchvision.ops.", "timm.models.resnet.", "timm.layers."),
     *("timm.models.layers.", "transformers.models.resnet.modeling_resnet.", "transformers.activations."),
+    "fastai.layers.",
 )
+# Its two pools are side by side, not one after the other.
+CONCATENATED: Final = "fastai.layers.AdaptiveConcatPool2d"
 _HOOKS: Final = ("_forward_hooks", "_forward_pre_hooks")
 _MAX_LAYERS: Final = 100_000
 _MAX_NAME: Final = 1000
@@ -110,7 +113,7 @@ def _layers(module: Stub) -> dict[str, Layer]:
         children = {
             child: value
             for child, value in _entries(current.attributes, "_modules")
-            if isinstance(child, str) and isinstance(value, Stub)
+            if isinstance(child, str) and isinstance(value, Stub) and current.path != CONCATENATED
         }
         found[name] = Layer(name, current.path, current.attributes, tuple(children))
         prefix = f"{name}." if name else ""

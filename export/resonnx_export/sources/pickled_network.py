@@ -18,7 +18,7 @@ from resonnx_export.networks.protocol import ResNetCaptioner
 from resonnx_export.networks.resnet import ResNet
 from resonnx_export.options import Activation
 from resonnx_export.sources.layer_kinds import activation_name, is_without_effect
-from resonnx_export.sources.pickled import Layer, PickledModule, layer_of, pickled_module
+from resonnx_export.sources.pickled import CONCATENATED, Layer, PickledModule, layer_of, pickled_module
 from resonnx_export.sources.pickled_properties import Properties, read_properties
 from resonnx_export.sources.pickled_regions import Regions, container_of
 
@@ -186,7 +186,8 @@ def _head_differences(network: ResNet, regions: Regions, module: PickledModule) 
     if regions.head is None:
         return
     own = [layer_of(name, each) for name, each in network.fc.named_modules() if not any(each.children())]
-    pickled = [module.layers[name] for name in regions.head_layers]
+    # fastai's pool begins the head; it shows in the width of the head's input.
+    pickled = [layer for name in regions.head_layers if (layer := module.layers[name]).path != CONCATENATED]
     if pickled and pickled[-1].kind in _AT_THE_END:
         pickled.pop()
     built, held = ([_step(each) for each in layers if not is_without_effect(each)] for layers in (own, pickled))
