@@ -176,8 +176,6 @@ def _checked(
         raise BadInput(f"the checkpoint is a captioner (layout {recognised.layout}), not a classifier")
     if network.num_classes == 0:
         raise BadInput("the checkpoint has no classification layer (fc.weight): it is a trunk only")
-    if network.num_classes == 1 and (settings.activation or "softmax") == "softmax":
-        raise BadInput("the network has one class, whose softmax is always 1; give --activation sigmoid, or none")
     if settings.labels is None:
         raise BadInput(
             f"the checkpoint does not name its {network.num_classes} classes; give their names with --labels FILE, one "

@@ -133,7 +133,7 @@ def _export_adapter(
         network,
         opened.dtypes,
         (note, *opened.notes),
-        assumptions,
+        opened.assumptions + assumptions,
         pb.REFERENCE_USER_CODE,
     )
     with _tracing(opened):
@@ -158,6 +158,7 @@ def recognise_module(
         network,
         opened.dtypes,
         notes=opened.notes,
+        assumptions=opened.assumptions,
         reference=pb.REFERENCE_USER_CODE,
     )
 

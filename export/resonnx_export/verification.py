@@ -1,6 +1,7 @@
 """Checks an existing version again: its files, its predictions on each installed provider, and its checkpoint."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
@@ -21,6 +22,7 @@ from resonnx_export.networks.resnet import ClassifierNetwork
 from resonnx_export.options import Activation
 from resonnx_export.publish.package import versions
 from resonnx_export.publish.providers import verified_runs
+from resonnx_export.sources.source import WEIGHTS
 from resonnx_export.tasks import task_of
 from resonnx_export.tasks.answers import judge_graphs
 from resonnx_export.user_code.opened import Code, open_code
@@ -70,6 +72,8 @@ def _recognised(
         if manifest.verified_against == pb.REFERENCE_USER_CODE:
             raise BadInput("this version was exported from the user's code: add --module TARGET, which runs it")
         return task_of(manifest).recognise(manifest, checkpoint)
+    chosen = next((each.value for each in manifest.assumptions if each.name == WEIGHTS), None)
+    code = replace(code, weights=chosen)
     if manifest.HasField("captioner"):
         opened = open_code(code, None)
         return recognise_adapter(opened, manifest.input, manifest.captioner.vocabulary), opened.files

@@ -7,6 +7,7 @@ from typing import Final
 
 from torch import Tensor
 
+from resonnx_export.checkpoints.containers import averaged_part, is_averaged
 from resonnx_export.checkpoints.pickles import Stub
 from resonnx_export.checkpoints.unpickle import state_dict_of
 from resonnx_export.errors import BadInput
@@ -73,7 +74,7 @@ def fit(content: object, shapes: Mapping[str, Shape], title: str) -> Fitted:
     if not containers:
         raise BadInput("holds no tensors by name")
     matches = [_best(name, tensors, shapes) for name, tensors in containers.items()]
-    best = max(matches, key=lambda match: (match.complete, len(match.pairs), -len(match.unexpected)))
+    best = max(matches, key=_quality)
     if not best.complete:
         where = f" (its entry {best.container!r})" if best.container else ""
         raise CheckpointMismatch(
@@ -84,11 +85,14 @@ def fit(content: object, shapes: Mapping[str, Shape], title: str) -> Fitted:
     left = sorted(tensors.keys() - set(best.pairs.values()) - {key for key in tensors if _is_counter(key)})
     notes = []
     if best.container and (others or best.container != "state_dict"):
-        also = f"; {', '.join(others)} would fit too" if others else ""
+        also = f"; {', '.join(others)} would fit too (--weights NAME)" if others else ""
         notes.append(f"the weights are those of {best.container!r}{also}")
     if best.file_prefix != best.own_prefix:
         notes.append(f"the checkpoint's keys begin with {best.file_prefix!r}, the module's with {best.own_prefix!r}")
-    if left:
+    averages = dict.fromkeys(part for key in left if (part := averaged_part(key)) is not None)
+    if averages:
+        notes.append(f"left out, as averages of the weights: {', '.join(averages)}; --weights NAME takes one")
+    if left := [key for key in left if averaged_part(key) is None]:
         notes.append(f"left out, as they are no weights of the network: {', '.join(left[:8])}")
     return Fitted({own: tensors[key] for own, key in best.pairs.items()}, tuple(notes))
 
@@ -123,10 +127,13 @@ def _best(container: str, tensors: Mapping[str, Tensor], shapes: Mapping[str, Sh
     """Return the match of one container with the prefixes under which most keys and shapes agree."""
     own, theirs = _plain(shapes), _plain(tensors)
     candidates = _prefixes(own, theirs, shapes, tensors)
-    return max(
-        (_match(container, pair, own, theirs, shapes, tensors) for pair in candidates),
-        key=lambda match: (len(match.pairs), -len(match.wrong)),
-    )
+    return max((_match(container, pair, own, theirs, shapes, tensors) for pair in sorted(candidates)), key=_quality)
+
+
+def _quality(match: _Match) -> tuple[bool, int, int, int, bool]:
+    """Order matches by how well they fit; of two that fit as well, an average of the weights is the worse."""
+    averaged = is_averaged(match.container) or is_averaged(match.file_prefix)
+    return match.complete, len(match.pairs), -len(match.wrong), -len(match.unexpected), not averaged
 
 
 def _prefixes(
@@ -174,5 +181,7 @@ def _match(
         else:
             pairs[key] = other
     used = {*pairs.values(), *(theirs[file + plain.removeprefix(mine)] for plain, key in own.items() if key in wrong)}
-    unexpected = [key for key in tensors if key not in used and not _is_counter(key) and not _TRAINING.fullmatch(key)]
+    others = (key for key in tensors if key not in used and not _is_counter(key))
+    # The average of the weights that training keeps beside them.
+    unexpected = [key for key in others if not _TRAINING.fullmatch(key) and averaged_part(key) is None]
     return _Match(container, mine, file, pairs, missing, unexpected, wrong)

@@ -18,6 +18,7 @@ from resonnx_export.options import (
     Samples,
     Target,
     Vocab,
+    Weights,
     grouped,
 )
 from resonnx_export.pictures.recipe import InputChanges
@@ -52,6 +53,7 @@ def module(
         Path | None, typer.Option(metavar="FILE", help="Weights for the module.  [default: the code has them]")
     ] = None,
     arguments: SetArguments = None,
+    weights: Weights = None,
     labels: Labels = None,
     recipe: Annotated[
         RecipeName | None,
@@ -93,7 +95,7 @@ def module(
     from resonnx_export.publish.summary import summary_lines
     from resonnx_export.vocabulary import load_vocabulary
 
-    wanted = wanted_code(code, arguments, [checkpoint] if checkpoint else [])
+    wanted = wanted_code(code, arguments, [checkpoint] if checkpoint else [], weights)
     assert wanted is not None
     if vocab is not None:
         _refuse("captioners take no", {"--labels": labels, "--activation": activation})
@@ -140,8 +142,10 @@ def _refuse(why: str, options: Mapping[str, object]) -> None:
         raise BadInput(f"{why} {', '.join(given)}: a module with --vocab is a captioner, without a classifier")
 
 
-def wanted_code(target: str | None, arguments: Sequence[str] | None, checkpoint: Sequence[Path]) -> "Code | None":
-    """Return what TARGET, --set and --checkpoint name, after saying on stderr that code will run; None without TARGET.
+def wanted_code(
+    target: str | None, arguments: Sequence[str] | None, checkpoint: Sequence[Path], weights: str | None = None
+) -> "Code | None":
+    """Return what TARGET and its options name, after saying on stderr that code will run; None without TARGET.
 
     Raises:
         BadInput: --set without a TARGET or not NAME=VALUE, or several checkpoints.
@@ -155,6 +159,6 @@ def wanted_code(target: str | None, arguments: Sequence[str] | None, checkpoint:
         return None
     if len(checkpoint) > 1:
         raise BadInput(f"a module takes one checkpoint; {len(checkpoint)} were given")
-    code = Code(target, read_arguments(arguments or ()), checkpoint[0] if checkpoint else None)
+    code = Code(target, read_arguments(arguments or ()), checkpoint[0] if checkpoint else None, weights)
     typer.echo(f"resonnx-export: this runs the code of {target}, with your permissions", err=True)
     return code

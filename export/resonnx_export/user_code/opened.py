@@ -10,12 +10,14 @@ from typing import Any, Final
 import torch
 from torch import nn
 
-from resonnx_export.checkpoints.files import SourceFile, identify, read_tree
+from resonnx_export.assumptions.assumption import Assumption
+from resonnx_export.checkpoints.files import SourceFile, identify, load_checkpoint, read_tree
 from resonnx_export.checkpoints.fitting import fit
 from resonnx_export.errors import BadInput
 from resonnx_export.networks.detect import CheckpointMismatch
 from resonnx_export.sources.folders import read_weights
 from resonnx_export.sources.recorded import Recorded
+from resonnx_export.sources.source import WEIGHTS
 from resonnx_export.sources.training import recorded_in
 from resonnx_export.user_code.libraries import LIBRARIES, Made, Request
 from resonnx_export.user_code.network import prepared
@@ -34,11 +36,13 @@ class Code:
         target: TARGET of the command line.
         arguments: Keyword arguments of the constructor.
         checkpoint: The file or folder to load; None if the code has the weights.
+        weights: Which of a file's networks to load, as --weights; None for the one that fits best.
     """
 
     target: str
     arguments: Mapping[str, Any]
     checkpoint: Path | None = None
+    weights: str | None = None
 
 
 @dataclass(frozen=True)
@@ -53,6 +57,7 @@ class Opened:
         recorded: Labels and preprocessing of the library's configuration.
         size: Height and width, of a program that takes one size only.
         notes: Lines for the user.
+        assumptions: The weights that were chosen of a file, if the user chose.
     """
 
     module: nn.Module
@@ -63,6 +68,7 @@ class Opened:
     recorded: Recorded = field(default_factory=Recorded)
     size: tuple[int, int] | None = None
     notes: tuple[str, ...] = ()
+    assumptions: tuple[Assumption, ...] = ()
 
 
 def open_code(code: Code, classes: int | None) -> Opened:
@@ -73,6 +79,8 @@ def open_code(code: Code, classes: int | None) -> Opened:
             fit; the message is one line.
     """
     path = Path(code.target)
+    if code.weights is not None and (code.checkpoint is None or code.checkpoint.is_dir()):
+        raise BadInput("--weights names one of a file's networks: give the file with --checkpoint")
     if path.is_file() and (kind := program_kind(path)):
         return _program(code, path, kind)
     if path.is_file():
@@ -111,14 +119,15 @@ def _loaded(code: Code, made: Made, layout: str, architecture: str) -> Opened:
     dtypes, recorded = _dtypes(module), made.recorded
     weights = code.checkpoint or made.folder
     if weights is not None:
-        content, files, read = _read(weights)
+        content, files, read = _read(weights, code.weights)
         notes += read + load_into(module, content, f"{architecture}, made by {code.target},", str(weights))
         if recorded.labels is None:
-            stored = recorded_in(content)
+            stored = recorded_in(content if code.weights is None else read_tree(weights)[0])
             recorded = replace(recorded, labels=stored.labels, labels_from=stored.labels_from)
     else:
         notes += (f"the weights are those that {code.target} made; --checkpoint loads others",)
-    return Opened(prepared(module), layout, architecture, dtypes, files, recorded, notes=notes)
+    chosen = (Assumption(WEIGHTS, code.weights, "--weights", confirmed=True),) if code.weights else ()
+    return Opened(prepared(module), layout, architecture, dtypes, files, recorded, notes=notes, assumptions=chosen)
 
 
 def load_into(module: nn.Module, content: object, title: str, file: str) -> tuple[str, ...]:
@@ -140,10 +149,15 @@ def load_into(module: nn.Module, content: object, title: str, file: str) -> tupl
     return fitted.notes
 
 
-def _read(path: Path) -> tuple[object, tuple[SourceFile, ...], tuple[str, ...]]:
-    """Return the content of a checkpoint file, or of a folder's weights, the files, and notes."""
+def _read(path: Path, weights: str | None) -> tuple[object, tuple[SourceFile, ...], tuple[str, ...]]:
+    """Return the content of a checkpoint file or what `weights` names of it, or of a folder's weights; files; notes."""
     if path.is_dir():
         return read_weights(path)
+    if weights is not None:
+        checkpoint = load_checkpoint(path, weights)
+        start = "" if checkpoint.prefix is None else f"{checkpoint.prefix}."
+        tensors = {key: value for key, value in checkpoint.state_dict.items() if key.startswith(start)}
+        return tensors, (checkpoint.file,), checkpoint.notes
     content, file = read_tree(path)
     return content, (file,), ()
 

@@ -74,6 +74,24 @@ def test_a_class_with_a_checkpoint_of_lightning(code: Path, labels: Path, tmp_pa
     assert "other files" in run(*other).stderr
 
 
+def test_one_of_several_networks_of_a_file(code: Path, labels: Path, tmp_path: Path) -> None:
+    student, teacher = (net(code, seed=seed) for seed in (1, 2))
+    torch.save({"student": student.state_dict(), "teacher": teacher.state_dict()}, tmp_path / "m.ckpt")
+    given = ("--checkpoint", tmp_path / "m.ckpt")
+    done = module(f"{code}:Net", labels, tmp_path, *given, "--weights", "teacher")
+    assert done.exit_code == 0, done.output
+    folder = tmp_path / "models" / "m" / "1"
+    assert_equal_to(folder, teacher)
+    told = [each for each in read_version(folder).manifest.assumptions if each.name == "weights"]
+    assert [(each.value, each.confirmed) for each in told] == [("teacher", True)]
+    again = run("verify", folder, "--module", f"{code}:Net", *given)
+    assert again.exit_code == 0, again.output
+    assert "equal to PyTorch's" in again.stdout
+    unknown = module(f"{code}:Net", labels, tmp_path, *given, "--weights", "ema")
+    assert unknown.exit_code == 2
+    assert "no weights named 'ema' (--weights); it has 'student', 'teacher'" in unknown.stderr
+
+
 @pytest.mark.parametrize("attribute", ["make", "NET"])
 def test_a_function_and_an_instance(
     attribute: str, code: Path, labels: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
