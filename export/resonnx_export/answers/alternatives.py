@@ -2,17 +2,17 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, Final, get_args
+from typing import Any, Final
 
 from resonnx_proto.v1 import manifest_pb2 as pb
 
 from resonnx_export.assumptions.assumption import Assumption
 from resonnx_export.errors import BadInput
 from resonnx_export.pictures.recipe import (
+    FILE_CHOICES,
     IMAGENET_MEAN,
     IMAGENET_STD,
     ChannelOrder,
-    FilterName,
     InputChanges,
     PixelScale,
     channel_order,
@@ -108,10 +108,8 @@ def picture_changes(recipe: pb.ImageInput, *, files: bool) -> Iterator[Change]:
             ("resize", f"--resize-short-side {side}", InputChanges(resize_short_side=side)) for side in sides
         ]
         candidates.append(("resize", "--stretch", InputChanges(stretch=True)))
-        candidates += [
-            ("filter", f"--filter {name}", InputChanges(resize_filter=name)) for name in get_args(FilterName)
-        ]
-        candidates.append(("EXIF orientation", "--exif-orientation apply", InputChanges(exif_orientation="apply")))
+        for name, option, values in FILE_CHOICES:
+            candidates += [(option, f"{option} {value}", replace(InputChanges(), **{name: value})) for value in values]
     seen = [ours]
     for axis, typed, changes in candidates:
         try:

@@ -22,6 +22,11 @@ ExifOrientation = Literal["ignore", "apply"]
 ChannelOrder = Literal["rgb", "bgr"]
 # The greatest value of a pixel before mean and deviation are applied.
 PixelScale = Literal["1", "255"]
+# Fields of InputChanges that change how files are read and resized, their options and values.
+FILE_CHOICES: Final[Sequence[tuple[str, str, Sequence[Any]]]] = (
+    ("resize_filter", "--filter", get_args(FilterName)),
+    ("exif_orientation", "--exif-orientation", get_args(ExifOrientation)),
+)
 
 Pixels = npt.NDArray[np.uint8]
 

@@ -10,7 +10,9 @@ import pytest
 import torch
 from PIL import Image
 from resonnx_export import classifier as classifier_export
+from resonnx_export.answers import agreement, search
 from resonnx_export.answers.recorded import read_answers
+from resonnx_export.answers.search import Searched
 from resonnx_export.assumptions.assumption import Assumption
 from resonnx_export.cli import app
 from resonnx_export.errors import ExportError, ParityFailed
@@ -210,17 +212,32 @@ def test_resizing_is_found_from_picture_files(
     assert try_export(answers, *named_in(message)) == "agreed"
 
 
-def test_no_reading_agrees(try_export: TryExport, network: ResNet, record_answers: RecordAnswers) -> None:
+@pytest.mark.parametrize(
+    ("pairs_s", "told"),
+    [(0.0, "not all pairs were tried"), pytest.param(120.0, "of what was assumed)", marks=pytest.mark.slow)],
+)
+def test_no_reading_agrees(
+    try_export: TryExport,
+    network: ResNet,
+    record_answers: RecordAnswers,
+    monkeypatch: pytest.MonkeyPatch,
+    pairs_s: float,
+    told: str,
+) -> None:
+    monkeypatch.setattr(search, "_PAIRS_S", pairs_s)
     other = copy.deepcopy(network)
     other.conv1.weight.data *= 1.1
     message = try_export(record_answers(model=other))
     assert "other readings does" in message
+    assert told in message
     assert "resonnx-export module" in message
 
 
 def test_what_was_not_computed_in_fp32_on_a_cpu_is_held_to_3e_3_and_equal_top_classes(
-    try_export: TryExport, record_answers: RecordAnswers, tmp_path: Path
+    try_export: TryExport, record_answers: RecordAnswers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # The search takes 15 s where no reading agrees.
+    monkeypatch.setattr(agreement, "search", lambda *_: Searched(None, None, tried=0, complete=True))
     answers = record_answers()
     logits = np.load(answers)["logits"]
     scale = np.abs(logits).max()
