@@ -294,6 +294,54 @@ async def test_full_queue_refuses_and_closing_answers_all() -> None:
     assert all(isinstance(result, Unavailable) for result in results)
 
 
+async def test_closing_answers_those_that_are_being_encoded() -> None:
+    device = Hand(1, random.Random(0))
+    engine = caption_engine(Language(), device)
+    ask = asyncio.ensure_future(caption(engine, picture(1), DecodeOptions(max_tokens=9)))
+    await asyncio.sleep(0)
+    (encode,) = device.begin(engine)
+    engine.close()
+    device.end(encode)
+    with pytest.raises(Unavailable):
+        await asyncio.wait_for(ask, 10)
+
+
+async def test_the_time_of_encoding_is_learnt() -> None:
+    """Or deadlines would be judged by a table that was measured before the machine became slow."""
+
+    class Slow(Language):
+        def encode(self, images: np.ndarray) -> tuple[list[np.ndarray], list[np.ndarray], None]:
+            device.ns += 20_000_000
+            return super().encode(images)
+
+    device = Hand(1, random.Random(0))
+    engine = caption_engine(Slow(), device)
+    before_ns = engine.encoders.table.cost_ns(1)
+    for number in range(5):
+        ask = asyncio.ensure_future(caption(engine, picture(number), DecodeOptions(max_tokens=2)))
+        while not ask.done():
+            await asyncio.sleep(0)
+            device.turn(engine)
+            await asyncio.sleep(0)
+    assert engine.encoders.table.cost_ns(1) > 1.2 * before_ns
+    engine.close()
+
+
+async def test_a_picture_without_room_for_its_words_keeps_no_lane_awake() -> None:
+    device = Hand(3, random.Random(0))
+    engine = caption_engine(Language(), device, slots=2, instances=3)
+    asks = [asyncio.ensure_future(caption(engine, picture(n), DecodeOptions(max_tokens=9))) for n in range(3)]
+    await asyncio.sleep(0)
+    encoding = device.begin(engine)
+    assert (len(encoding), engine.queued_rows()) == (2, 1)
+    assert engine.ready_at_ns() is None
+    engine.close()
+    for job in encoding:
+        device.end(job)
+    results = await asyncio.wait_for(asyncio.gather(*asks, return_exceptions=True), 10)
+    assert all(isinstance(result, Unavailable) for result in results)
+
+
 async def test_words_come_before_the_caption_is_finished() -> None:
     graphs = Graphs()
     options = DecodeOptions(max_tokens=24, min_tokens=24)

@@ -99,3 +99,26 @@ async def test_a_failure_keeps_nothing_and_others_are_not_complained_of(caplog: 
         assert not caplog.records
     finally:
         gc.enable()
+
+
+async def test_those_that_are_given_up_are_not_complained_of(caplog: pytest.LogCaptureFixture) -> None:
+    """Some are cancelled, others fail when they are told to end."""
+
+    async def fails_first() -> None:
+        await asyncio.sleep(0)
+        raise KeyError("the first")
+
+    async def waits(number: int) -> None:
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            if number % 2:
+                raise ValueError("at its end") from None
+            raise
+
+    with pytest.raises(KeyError):
+        await all_of([*(waits(number) for number in range(4)), fails_first()])
+    for _ in range(5):
+        await asyncio.sleep(0)
+    gc.collect()
+    assert not caplog.records

@@ -3,10 +3,12 @@
 import asyncio
 import gc
 import io
+import itertools
 import sys
 import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -340,3 +342,15 @@ async def test_pixels_of_the_models_size_are_resized_beside_the_loop_if_they_are
         pixels = await decoder.from_raw(bytes(3 * side * side), side, side, PictureOptions(recipe), "image.raw", 2)
     assert pixels.shape == (side, side, 3)
     assert [thread is threading.current_thread() for thread in threads] == [on_loop]
+
+
+async def test_a_picture_is_expected_to_take_what_its_like_took(codec: Codec, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = itertools.count(10**15, 200_000)
+    monkeypatch.setattr(decode, "time", Mock(monotonic_ns=lambda: next(now)))
+    file = io.BytesIO()
+    Image.new("RGB", (64, 64)).save(file, "PNG")
+    codec.may_end.release(1000)
+    async with _decoder(1, codec) as decoder:
+        for _ in range(200):
+            await _load(decoder, "image", encoded=file.getvalue())
+        assert _expected(decoder, [file.getvalue()], 4).alone_ns == pytest.approx(160_000, rel=0.1)

@@ -263,6 +263,13 @@ def test_the_batch_is_as_large_as_its_most_urgent_member_allows() -> None:
     assert size(None, objective_ns=1_000) == 16, "an objective that is lost already does not cost throughput"
 
 
+def test_a_full_batch_is_no_smaller_for_those_behind_it() -> None:
+    batcher: Batcher[int] = batcher_of(LatencyTable(DEAR), 1000)
+    push(batcher, *(Entry(i, 1, 0) for i in range(16)), Entry(16, 1, 0, deadline_ns=1_500_000))
+    batch = batcher.take(now_ns=0)
+    assert [entry.payload for entry in batch.entries] == list(range(16))
+
+
 def test_what_cannot_be_met_any_more_is_not_run() -> None:
     batcher: Batcher[int] = batcher_of(LatencyTable(DEAR), 1000)
     push(batcher, Entry(0, 1, 0, deadline_ns=1_000_000), Entry(1, 1, 0, deadline_ns=1_200_000))

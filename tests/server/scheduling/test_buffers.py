@@ -1,6 +1,7 @@
 """Buffers in which inputs of batches are joined."""
 
 import numpy as np
+import pytest
 from resonnx_server.scheduling.session_pool import BufferPool
 
 
@@ -13,3 +14,13 @@ def test_rows_that_pad_a_batch_are_its_own() -> None:
     second, again = buffers.join([np.full((1, 2), 5), np.full((1, 2), 6)], 4)
     assert again is buffer
     assert second.tolist() == [[5, 5], [6, 6], [5, 5], [5, 5]]
+
+
+@pytest.mark.parametrize("other", [np.full((1, 3), 0.5), np.full((1, 2), 0.5), np.full((1,), 7)])
+def test_rows_of_another_shape_or_kind_get_a_buffer_of_their_own(other: np.ndarray) -> None:
+    buffers = BufferPool(8)
+    _, buffer = buffers.join([np.full((1, 2), -1)], 4)
+    buffers.release(buffer)
+    joined, _ = buffers.join([other], 2)
+    assert joined.dtype == other.dtype
+    assert np.array_equal(joined, np.repeat(other, 2, axis=0))

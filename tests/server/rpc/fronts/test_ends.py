@@ -20,6 +20,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from resonnx_server.rpc.fronts.call import Call
 from resonnx_server.rpc.fronts.core import operations as ops
+from resonnx_server.rpc.fronts.core.call import CoreCall, Shared
 from resonnx_server.rpc.fronts.core.server import _ACCEPTED_AHEAD, CoreFront
 
 from ....conftest import examples
@@ -42,6 +43,28 @@ async def test_failures_tell_nothing_of_the_inside(served: Any, caplog: pytest.L
     assert (await ended(unparsable))[:2] == (internal, "internal error")
     stream = channel.stream_stream(method("each"))(iter([b"unparsable"]))
     assert (await ended(stream.read()))[:2] == (internal, "internal error")
+
+
+async def test_a_handler_that_cancels_itself_has_failed(served: Any) -> None:
+    """Its caller is still there, and hears of it."""
+
+    async def give_up(request: bytes, context: Any) -> bytes:
+        raise asyncio.CancelledError
+
+    _, channel, server = served
+    handler = grpc.unary_unary_rpc_method_handler(give_up, bytes, bytes)
+    server.add_registered_method_handlers(SERVICE, {"give_up": handler})
+    call = channel.unary_unary(method("give_up"))(b"", timeout=10)
+    assert (await ended(call))[:2] == (grpc.StatusCode.INTERNAL, "internal error")
+
+
+async def test_a_caller_who_has_gone_before_its_request_is_handled_costs_nothing() -> None:
+    handler = Mock()
+    call = CoreCall(Mock(), handler, None, Shared(Mock(), Mock(), Mock()))
+    call._cancel(None)
+    call._run(b"late")
+    await asyncio.sleep(0)
+    assert not handler.mock_calls
 
 
 async def test_a_unary_call_without_a_message_is_refused(core: Any) -> None:
@@ -327,3 +350,29 @@ async def test_a_queue_that_cannot_be_polled_ends_the_server_unless_it_recovers(
             assert await asyncio.to_thread(broken.wait, 10)
     await asyncio.wait_for(server.stop(0), 10)
     assert reports == ["no event"] * min(failures, 3)
+
+
+async def test_a_queue_that_breaks_during_a_stop_does_not_hold_it_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    breaks = threading.Event()
+
+    class Failing(ops.cygrpc.CompletionQueue):
+        def poll(self, *arguments: Any, **named: Any) -> Any:
+            if breaks.is_set():
+                raise RuntimeError("no event")
+            return super().poll(*arguments, **named)
+
+    monkeypatch.setattr(ops, "new_queue", Failing)
+    handlers = Handlers()
+    server = CoreFront([], report=Mock())
+    server.add_registered_method_handlers(SERVICE, handlers.all())
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+        call = channel.unary_unary(method("wait"))(b"")
+        await asyncio.wait_for(handlers.entered.wait(), 10)
+        stopping = asyncio.create_task(server.stop(60))
+        await asyncio.sleep(0)
+        breaks.set()
+        handlers.go_on.set()
+        await asyncio.wait_for(stopping, 10)
+        call.cancel()

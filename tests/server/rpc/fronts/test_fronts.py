@@ -3,12 +3,15 @@
 import asyncio
 from collections.abc import Callable
 from typing import Any
+from unittest.mock import Mock
 
 import grpc
 import pytest
+from resonnx_server.rpc.fronts.buffer import MAX_MESSAGES
+from resonnx_server.rpc.fronts.call import StreamCall
 
 from ...waiting import until
-from .service import KIB, ended, method
+from .service import FRONTS, KIB, ended, method
 
 
 async def test_unary_answers(served: Any) -> None:
@@ -31,6 +34,38 @@ async def test_an_unknown_method_is_unimplemented(served: Any) -> None:
     _, channel, _ = served
     code, details, _ = await ended(channel.unary_unary("/test.Service/nothing")(b""))
     assert (code, details) == (grpc.StatusCode.UNIMPLEMENTED, "Method not found!")
+
+
+@pytest.mark.parametrize("front", FRONTS)
+async def test_calls_of_unknown_methods_are_counted(front: str) -> None:
+    unknown: list[None] = []
+    server = FRONTS[front]([], lambda: unknown.append(None))
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+        for _ in range(2):
+            await ended(channel.unary_unary("/test.Service/nothing")(b""))
+        await until(lambda: len(unknown) == 2)
+    await server.stop(0)
+
+
+class _Unsent(StreamCall):
+    """A stream whose first answer is being sent, and stays so."""
+
+    async def __anext__(self) -> Any:
+        raise StopAsyncIteration
+
+    def end(self, code: grpc.StatusCode, details: str) -> None:
+        pass
+
+    def _begin_to_send(self, message: bytes) -> None:
+        pass
+
+
+async def test_a_handler_goes_on_while_its_answers_fit_the_buffer() -> None:
+    call = _Unsent(Mock(response_serializer=bytes), None)
+    assert [call.put(b"answer") for _ in range(MAX_MESSAGES)] == [None] * MAX_MESSAGES
+    assert call.put(b"one more") is not None
 
 
 async def test_deadlines_are_told_and_kept(served: Any) -> None:

@@ -1,5 +1,6 @@
 """Answers written by us are what protobuf would write; over the limit they are refused before they are built."""
 
+import asyncio
 import struct
 import tracemalloc
 from typing import Any
@@ -118,3 +119,21 @@ async def test_classes_of_all_outputs_are_counted_together() -> None:
     encode = AnswerEncoder(1 << 20, PIECES).encode
     with pytest.raises(InvalidInput, match="1000001 classes in total, more than 1000000"):
         await encode(_head(), [Output("a", scores, 1000), Output("b", scores[:1], 1)])
+
+
+@pytest.mark.parametrize(
+    "output",
+    [
+        Output("0", np.zeros(1 << 18, np.float32)),
+        Output("0", np.full(1 << 12, "x", object)),
+        Output("0", np.zeros((1, 1 << 17), np.float32), 1),
+    ],
+    ids=["numbers", "strings", "classes"],
+)
+async def test_large_answers_are_made_beside_the_loop(output: Output) -> None:
+    """Others have their turn meanwhile."""
+    encoding = asyncio.ensure_future(AnswerEncoder(1 << 24, PIECES).encode(_head(), [output]))
+    await asyncio.sleep(0)
+    assert not encoding.done()
+    answer = pb.ModelInferResponse.FromString(await encoding)
+    assert [each.name for each in answer.outputs] == ["0"]

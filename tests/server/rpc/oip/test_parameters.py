@@ -8,7 +8,7 @@ import pytest
 from resonnx_proto.inference import grpc_service_pb2 as pb
 from resonnx_server.errors import InvalidInput
 from resonnx_server.inference.registry import Model
-from resonnx_server.rpc.oip.parameters import check_classification, parse_parameters
+from resonnx_server.rpc.oip.parameters import check_classification, keeps_order, parse_parameters
 from resonnx_server.runtime.session import TensorSpec
 
 
@@ -42,3 +42,31 @@ def test_only_the_answer_tells_how_many_classes_an_open_shape_has() -> None:
 def test_strings_are_no_classes() -> None:
     with pytest.raises(InvalidInput, match="classification needs a numeric output, which 'y' is not"):
         _check(1, 1, "n", 3, dtype=object)
+
+
+def test_words_are_streamed_only_on_request() -> None:
+    request = pb.ModelInferRequest()
+    request.parameters["max_tokens"].int64_param = 5
+    assert not parse_parameters(request).stream
+    for wanted in (False, True):
+        request.parameters["stream"].bool_param = wanted
+        assert parse_parameters(request).stream is wanted
+
+
+@pytest.mark.parametrize(
+    ("parameters", "kept"),
+    [
+        ({}, True),
+        ({"max_tokens": {"int64_param": 5}}, True),
+        ({"preserve_ordering": {"bool_param": True}}, True),
+        ({"preserve_ordering": {"bool_param": False}}, False),
+        ({"preserve_ordering": {"int64_param": 0}}, True),
+        ({"stream": {"bool_param": True}}, False),
+        ({"stream": {"bool_param": False}}, True),
+    ],
+)
+def test_answers_keep_their_order_unless_a_request_asks_otherwise(parameters: dict[str, Any], kept: bool) -> None:
+    request = pb.ModelInferRequest()
+    for name, value in parameters.items():
+        request.parameters[name].CopyFrom(pb.InferParameter(**value))
+    assert keeps_order(request) is kept

@@ -1,5 +1,6 @@
 """What a tensor request says of itself is held against the model before its elements are read, and how they are."""
 
+import struct
 import threading
 from typing import Any
 from unittest.mock import Mock
@@ -58,6 +59,13 @@ TYPED = {"uint_contents": [300] * 12}
         (PICTURES, [{"name": "image", "datatype": "BYTES", "shape": [1]}] * 2, [BROKEN] * 2, "given twice"),
         (PICTURES, [{"name": "image", "datatype": "BYTES", "shape": [1]}, {"name": "x"}], [BROKEN] * 2, "'x' is not"),
         (PICTURES, [{"name": str(number)} for number in range(9)], [], "'0' is not one of ['encoded_image', 'image']"),
+        (PICTURES, [], [], "none is given; the model takes one of ['encoded_image', 'image']"),
+        (
+            PICTURES,
+            [{"name": name, "datatype": "BYTES", "shape": [1]} for name in ("image", "encoded_image", "image")],
+            [BROKEN] * 3,
+            "given twice",
+        ),
         (TEXTS, [{"name": "a", "datatype": "BYTES", "shape": [1, 2]}], [BROKEN], "'b' is missing"),
         (TEXTS, [{"name": "a", "datatype": "BYTES", "shape": [9, 2]}, {"name": "b"}], [BROKEN, b""], "9 rows"),
         (TEXTS, [{"name": "a", "datatype": "BYTES", "shape": [1, 3]}, {"name": "b"}], [BROKEN, b""], "takes [-1, 2]"),
@@ -92,6 +100,17 @@ async def test_no_empty_tensor_has_sizes_that_cannot_be_multiplied() -> None:
     request = _request({"name": "x", "datatype": "FP32", "shape": [0, 2**31 - 1, 2**31 - 1]}, raw=[b""])
     with pytest.raises(InvalidInput, match="is over 2147483647 elements"):
         await _read(request, _model(_spec("x", "f4", "n", "m", "k")))
+
+
+@pytest.mark.parametrize("given", [("x",), ("x", "b"), ("c", "x", "a"), ("x", "a", "b", "c")])
+async def test_any_of_the_optional_inputs_may_be_given(given: tuple[str, ...]) -> None:
+    model = _model(_spec("x", "f4", "n"))
+    model.optional_inputs = tuple(_spec(name, "f4", 1) for name in "abc")
+    tensors = [{"name": name, "datatype": "FP32", "shape": [1]} for name in given]
+    arrays = await _read(_request(*tensors, raw=[np.float32(number).tobytes() for number in range(len(given))]), model)
+    assert {name: array.tolist() for name, array in arrays.items()} == {
+        name: [float(number)] for number, name in enumerate(given)
+    }
 
 
 async def test_inputs_come_in_any_order() -> None:
@@ -133,6 +152,46 @@ async def _same_typed_and_raw(datatype: str, values: np.ndarray) -> None:
     for array in (raw["x"], typed["x"]):
         assert (array.dtype, array.shape, array.tobytes()) == (values.dtype, values.shape, values.tobytes())
         assert array.flags.aligned
+
+
+@pytest.mark.parametrize(
+    ("datatype", "tag", "values"),
+    [
+        ("FP32", b"\x35", [struct.pack("<f", value) for value in (0.5, -2.0)]),
+        ("FP64", b"\x39", [struct.pack("<d", value) for value in (0.5, -2.0)]),
+        ("UINT32", b"\x20", [b"\x05", b"\xac\x02"]),
+    ],
+)
+async def test_typed_numbers_need_not_be_packed(datatype: str, tag: bytes, values: list[bytes]) -> None:
+    """Protobuf lets writers choose; fields that are unknown beside them are passed over."""
+    unknown = b"\xfd\x01" + bytes(4)
+    contents = unknown + b"".join(tag + value for value in values)
+    tensor = pb.ModelInferRequest.InferInputTensor(name="x", datatype=datatype, shape=[2]).SerializeToString()
+    tensor += b"\x2a" + bytes([len(contents)]) + contents
+    request = read_request(b"\x2a" + bytes([len(tensor)]) + tensor)
+    arrays = await read_inputs(request, _model(_spec("x", DTYPES[datatype], "n")), PIECES)
+    assert arrays["x"].tolist() == ([5, 300] if datatype == "UINT32" else [0.5, -2.0])
+
+
+@pytest.mark.parametrize("raw", [True, False])
+async def test_strings_are_read_in_pieces(raw: bool) -> None:
+    """Reading many at once would hold up all other requests."""
+    count = 3 * contents._PIECE_ELEMENTS
+    tensor = pb.ModelInferRequest.InferInputTensor(name="x", datatype="BYTES", shape=[count])
+    dtype = np.dtype(object)
+    if raw:
+        work = contents.from_raw(bytes(4 * count), (count,), dtype, tensor, is_typed=False)
+    else:
+        tensor.contents.bytes_contents.extend([b""] * count)
+        work = contents.from_contents(None, (count,), dtype, tensor)
+    assert sum(1 for _ in work) >= 3
+
+
+async def test_unpacked_numbers_are_read_in_pieces() -> None:
+    count = 3 * contents._PIECE_ELEMENTS
+    tensor = pb.ModelInferRequest.InferInputTensor(name="x", datatype="FP32", shape=[count])
+    work = contents.from_contents(memoryview((b"\x35" + bytes(4)) * count), (count,), np.dtype("f4"), tensor)
+    assert sum(1 for _ in work) >= 3
 
 
 @pytest.mark.parametrize(("datatype", "value"), [("INT8", -129), ("INT16", 2**15), ("UINT16", 2**16)])

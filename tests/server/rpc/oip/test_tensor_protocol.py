@@ -190,6 +190,11 @@ def test_stream(client, samples, truth) -> None:
     assert "plain text that begins" in errors[0]
 
 
+def test_statistics_without_a_name_are_those_of_all_models(client) -> None:
+    stats = client.get_inference_statistics().model_stats
+    assert {model.name for model in stats} >= {"digits", "scenes"}
+
+
 def test_statistics_count(client, samples, truth) -> None:
     def counts() -> tuple[int, int]:
         stats = client.get_inference_statistics("digits").model_stats[0]
