@@ -48,7 +48,7 @@ def code_of(error: errors.ServerError) -> grpc.StatusCode:
     return next(_CODES[kind] for kind in type(error).__mro__ if kind in _CODES)
 
 
-def outcome_of(error: Exception, method: str) -> tuple[grpc.StatusCode, errors.ServerError]:
+def outcome_of(error: BaseException, method: str) -> tuple[grpc.StatusCode, errors.ServerError]:
     """Return the status code and error for the caller; errors that are not a ServerError are logged and hidden."""
     if not isinstance(error, errors.ServerError):
         _log.error("a call failed", exc_info=error, extra={"method": method})
@@ -106,7 +106,7 @@ def is_cancelled() -> bool:
 
 def _set_status(error: BaseException, context: Context, method: str) -> None:
     """Set a call's status by its error."""
-    code, known = outcome_of(error if isinstance(error, Exception) else RuntimeError(repr(error)), method)
+    code, known = outcome_of(error, method)
     context.set_status(code, known.message, _trailers(code, known))
 
 

@@ -54,16 +54,13 @@ def _merged_pool(files: Iterable[FileDescriptor]) -> DescriptorPool:
     The private pool of `inference` does not know Vision; the default pool may hold another package's `inference`.
     """
     pool = DescriptorPool()
-    seen: set[str] = set()
 
     def add(file: FileDescriptor) -> None:
-        if file.name in seen:
-            return
-        seen.add(file.name)
         for dependency in file.dependencies:
             add(dependency)
         proto = FileDescriptorProto()
         file.CopyToProto(proto)
+        # Nothing happens where it is known.
         pool.Add(proto)
 
     for file in files:
