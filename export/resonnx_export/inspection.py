@@ -1,5 +1,6 @@
 """Describes a checkpoint file: the network that would be exported and the next command, or what the file holds."""
 
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -27,7 +28,7 @@ def inspect_file(path: Path, weights: str | None = None) -> Iterator[tuple[str, 
         yield from lines
         return
     yield from _classifier(recognised, source.recorded)
-    yield "next", _command(path, recognised, source.recorded)
+    yield "next", _command(path, weights, recognised, source.recorded)
     for file in source.files:
         yield "sha256", file.sha256
 
@@ -49,12 +50,21 @@ def _classifier(recognised: RecognisedCheckpoint, recorded: Recorded) -> Iterato
         yield "assumption", str(assumption)
 
 
-def _command(path: Path, recognised: RecognisedCheckpoint, recorded: Recorded) -> str:
+def _command(path: Path, weights: str | None, recognised: RecognisedCheckpoint, recorded: Recorded) -> str:
     """Return the command to type next."""
     network = recognised.network
-    if isinstance(network, ClassifierNetwork) and not network.num_classes:
+    assert isinstance(network, ClassifierNetwork)
+    if not network.num_classes:
         return "train a linear layer on this trunk, and export both; or resonnx-export captioner, with a decoder"
-    labels = "" if recorded.labels is not None else "--labels LABELS "
-    # Softmax of one class is always 1.
-    activation = "--activation sigmoid " if isinstance(network, ClassifierNetwork) and network.num_classes == 1 else ""
-    return f"resonnx-export classifier {path} {labels}{activation}--repository models --name NAME"
+    if network.in_channels not in (1, 3):
+        return f"none: the network takes pictures of {network.in_channels} channels; RGB and grey are exported"
+    options = {
+        f"--weights {shlex.quote(weights or '')}": weights is not None,
+        "--labels LABELS": recorded.labels is None,
+        # Softmax of one class is always 1.
+        "--activation sigmoid": network.num_classes == 1,
+        # Every recipe's are those of three channels.
+        "--mean MEAN --std STD": network.in_channels == 1,
+    }
+    given = "".join(f"{option} " for option, needed in options.items() if needed)
+    return f"resonnx-export classifier {shlex.quote(str(path))} {given}--repository models --name NAME"

@@ -16,6 +16,10 @@ _MAX_PICKLE: Final = 256 << 20
 # Bytes unpacked at once.
 _PIECE: Final = 16 << 20
 _PICKLE: Final = "data.pkl"
+_PROGRAM: Final = (
+    "a program with its weights; export it with: resonnx-export module FILE --labels LABELS --repository models --name "
+    "NAME, which runs the program; or save the model's state_dict() and export that"
+)
 
 
 class Archive:
@@ -66,9 +70,9 @@ class Archive:
 
 def _refuse_programs(names: list[str], root: str) -> None:
     if f"{root}constants.pkl" in names:
-        raise BadInput("is a TorchScript archive: a program, not weights; save the model's state_dict() instead")
+        raise BadInput(f"is a TorchScript archive: {_PROGRAM}")
     if any(name.endswith(("serialized_exported_program.json", "/archive_format")) for name in names):
-        raise BadInput("is a torch.export archive: a program, not weights; save the model's state_dict() instead")
+        raise BadInput(f"is a torch.export archive: {_PROGRAM}")
     if not root:
         raise BadInput("is a zip archive, but was not written by torch.save")
 

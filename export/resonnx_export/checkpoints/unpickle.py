@@ -39,7 +39,10 @@ HEAD_BYTES: Final = 263
 _TAR: Final = slice(257, 262)
 # An ONNX model begins with its version of the format, then the name of what wrote it or, with no name, the graph.
 _ONNX: Final = re.compile(rb"\x08[\x01-\x20][\x12\x1a\x22\x3a\x42]")
-_ONNX_WAY: Final = "an ONNX file, no checkpoint: put it into the repository as NAME/1/model.onnx, where it is served"
+_ONNX_WAY: Final = (
+    "an ONNX file, no checkpoint: put it into the repository as NAME/1/model.onnx, where it is served; or add "
+    "preprocessing and labels with: resonnx-export onnx FILE --labels LABELS --repository models --name NAME"
+)
 _MAX_TENSORS: Final = 100_000
 _MAX_NAME: Final = 1000
 # The first pickle of a legacy file, from torch.serialization.

@@ -15,6 +15,11 @@ _NUMBER_LAST: Final = re.compile(r"(?P<name>\S.*?)(?P<mark>\s*[:=,;]\s*|\s+)(?P<
 # The folder before each of Places365's categories.
 _PLACES: Final = re.compile(r"/[a-z]/(?=\S)")
 _YAML_NAMES: Final = re.compile(r"(names|classes|class_names|labels)\s*:.*")
+# Items of a list in YAML, and the first line of a list in a program or in TOML.
+_YAML_ITEM: Final = re.compile(r"\s*-\s+\S.*")
+_ASSIGNED: Final = re.compile(r"\s*[\w.]+\s*(?::[^=]*)?=\s*[\[({].*")
+# Names as they stand between the brackets of a list.
+_QUOTED: Final = re.compile(r"\s*(?P<mark>[\"'])(?P<name>(?:(?!(?P=mark)).)*)(?P=mark)\s*,?\s*")
 _TABLES: Final = (".csv", ".tsv")
 _YAML: Final = (".yaml", ".yml")
 _SEPARATORS: Final = ("\t", ";", ",")
@@ -40,8 +45,10 @@ def read_lines(text: str, suffix: str) -> ClassNames:
         BadInput: The form is known and not read, or a line is blank.
     """
     lines = re.split(r"\r\n|\r|\n", text.rstrip())
-    if suffix in _YAML or any(map(_YAML_NAMES.fullmatch, lines)):
+    if suffix in _YAML or any(map(_YAML_NAMES.fullmatch, lines)) or all(map(_YAML_ITEM.fullmatch, lines)):
         raise BadInput(f"is YAML; give {FORMS}")
+    if any(map(_ASSIGNED.fullmatch, lines)):
+        raise BadInput(f"is a program or a configuration file (NAME = [...]); give {FORMS}")
     if re.match(r"item\s*\{", lines[0]):
         raise BadInput("is a label map of TensorFlow's object detection (item { ... }), for a detector")
     if lines[0].lstrip().startswith("<"):
@@ -55,6 +62,8 @@ def read_lines(text: str, suffix: str) -> ClassNames:
             "is the class list of ImageNet's development kit, whose numbers are not the order in which networks are "
             "trained (that of the sorted ids n01440764, ...)"
         )
+    if suffix not in _TABLES and all(matches := [_QUOTED.fullmatch(line) for line in lines]):
+        return in_order((match["name"] for match in matches if match), "lines of names in quotes")
     if all(matches := [_SYNSET.fullmatch(line) for line in lines]):
         return in_order((match[1] for match in matches if match), "lines of a WordNet id and a name")
     if (table := _table(lines, named_so=suffix in _TABLES)) is not None:

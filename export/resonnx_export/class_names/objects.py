@@ -10,7 +10,10 @@ from resonnx_export.errors import BadInput
 _NUMBERS: Final = ("id", "index", "idx", "class_id", "label_id", "class_index", "number")
 _NAMES: Final = ("name", "label", "class_name", "class", "category", "label_name", "display_name")
 # Keys under which files hold the names, in order of preference.
-_HOLDERS: Final = ("class_to_idx", "classes", "CLASSES", "class_names", "labels", "names", "categories")
+_HOLDERS: Final = (
+    *("class_to_idx", "idx_to_class", "idx2label", "index_to_class", "classes", "CLASSES", "class_names", "labels"),
+    *("names", "categories"),
+)
 _MAX_NESTING: Final = 3
 
 

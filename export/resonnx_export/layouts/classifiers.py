@@ -30,9 +30,10 @@ from resonnx_export.networks.unrecorded import CAFFE
 
 _NEAREST: Final = 3
 _LISTED: Final = 6
-# Modules of self-supervised training, in place of a head.
+# Modules of self-supervised training, in place of a head; one linear layer of such a name is a head.
 _SELF_SUPERVISED: Final = re.compile(
-    r"(?:^|\.)(projection_head|projector|projection|prototypes|predictor|last_layer|encoder_[qk])(?:\.|$)"
+    r"(?:^|\.)(prototypes|encoder_[qk]|(?:projection_head|projector|projection|predictor|last_layer)"
+    r"(?!\.(?:weight|bias)$))\."
 )
 
 

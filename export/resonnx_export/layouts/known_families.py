@@ -48,7 +48,7 @@ OTHER_TASKS: Final = (
     Family("a detector (YOLO)", (r"(?:^|\.)model\.\d+\.(?:dfl|cv2|cv3|anchors|m)\.", r"(?:^|\.)model\.0\.conv\.")),
     Family(
         "a segmentation network (FCN or DeepLab)",
-        (r"(?:^|\.)backbone\.", r"(?:^|\.)(?:aux_)?classifier\.\S*weight 4d"),
+        (r"(?:^|\.)backbone\.", r"(?:^|\.)(?:(?:aux_)?classifier\.\S*weight 4d 3x3|low_classifier\.)"),
     ),
     Family("a segmentation network", (r"(?:^|\.)(?:segmentation_head|decode_head|seg_head)\.",)),
     Family(
@@ -71,7 +71,7 @@ SELF_SUPERVISED: Final = (
     ("DINO", (r"(?:^|\.)head\.last_layer\.",)),
     ("BYOL", (r"(?:^|\.)(?:online_encoder|online_network|target_encoder|target_network)\.",)),
     ("SimSiam", (r"(?:^|\.)predictor\.\d", r"(?:^|\.)(?:encoder|projector|backbone)\.")),
-    ("SimCLR, Barlow Twins or VICReg", (r"(?:^|\.)(?:projection_head|projector|projection)\.",)),
+    ("SimCLR, Barlow Twins or VICReg", (r"(?:^|\.)(?:projection_head|projector|projection)\.(?!(?:weight|bias) )",)),
 )
 # Variants of ResNet, and of their blocks, with other arithmetic.
 NEAR: Final = (

@@ -1,6 +1,7 @@
 """Reads a library's folder: weights in one file or in shards, and the configuration files beside them."""
 
 import re
+import shlex
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -89,7 +90,7 @@ def _read(folder: Path, config: Mapping[Any, Any]) -> Recorded:
     if kind not in (None, hugging_face.RESNET, hugging_face.TIMM_WRAPPER):
         raise BadInput(
             f"{folder} is a folder of transformers' {kind!r}, not of its 'resnet'; try the library's own class: "
-            f"resonnx-export module transformers:{folder}"
+            f"{_own_class(folder)}"
         )
     if kind == hugging_face.RESNET:
         try:
@@ -97,9 +98,13 @@ def _read(folder: Path, config: Mapping[Any, Any]) -> Recorded:
         except ValueError:
             raise BadInput(
                 f"{folder}: hidden_act is {str(config['hidden_act'])[:40]!r}, which is not built from a checkpoint; "
-                f"export the library's own class: resonnx-export module transformers:{folder}"
+                f"export the library's own class: {_own_class(folder)}"
             ) from None
     return recorded_by(folder, config)
+
+
+def _own_class(folder: Path) -> str:
+    return f"resonnx-export module {shlex.quote(f'transformers:{folder}')} --repository models --name NAME"
 
 
 def recorded_by(folder: Path, config: Mapping[Any, Any]) -> Recorded:

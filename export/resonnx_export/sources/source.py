@@ -1,5 +1,6 @@
 """Reads what a classifier is given as, a checkpoint file or a library's folder."""
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -141,4 +142,4 @@ def _of_file(error: OtherNetwork, source: Source) -> OtherNetwork:
     if target and source.recorded.architecture:
         name = f"timm:{source.recorded.architecture}"
         message, target = message.replace(target, name).replace(VARIANT, ""), name
-    return OtherNetwork(message.replace("--checkpoint FILE", f"--checkpoint {source.path}"), target)
+    return OtherNetwork(message.replace("--checkpoint FILE", f"--checkpoint {shlex.quote(str(source.path))}"), target)

@@ -4,6 +4,7 @@ import io
 import pickle
 import tarfile
 import warnings
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -33,7 +34,9 @@ def test_tar_files_of_old_versions(format: int, tmp_path: Path) -> None:
 def test_onnx_files_go_into_the_repository(producer: str, tmp_path: Path) -> None:
     model = helper.make_model(helper.make_graph([], "g", [], []), producer_name=producer)
     (tmp_path / "m.pth").write_bytes(model.SerializeToString())
-    with pytest.raises(BadInput, match="an ONNX file, no checkpoint: put it into the repository"):
+    with pytest.raises(
+        BadInput, match=r"an ONNX file, no checkpoint: put it into the repository .* resonnx-export onnx"
+    ):
         load_checkpoint(tmp_path / "m.pth")
 
 
@@ -52,3 +55,11 @@ def test_quantised_tensors(tmp_path: Path) -> None:
         torch.save({"a": torch.quantize_per_tensor(torch.ones(2, 2), 0.1, 0, torch.qint8)}, tmp_path / "m.pth")
     with pytest.raises(BadInput, match=r"quantised tensors .* export the float checkpoint"):
         load_checkpoint(tmp_path / "m.pth")
+
+
+def test_programs_are_exported_by_running_them(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "m.pt", "w") as archive:
+        archive.writestr("m/data.pkl", b"")
+        archive.writestr("m/constants.pkl", b"")
+    with pytest.raises(BadInput, match=r"a TorchScript archive: .* resonnx-export module FILE"):
+        load_checkpoint(tmp_path / "m.pt")

@@ -63,6 +63,8 @@ def test_one_name_a_line(tmp_path: Path, name: str, content: str | bytes) -> Non
         ("reversed.csv", "Label;Class ID\nbird;2\ncat;0\ndog;1\n", "'Class ID' and 'Label'"),
         ("names_alone.csv", "label\ncat\ndog\nbird\n", "one column"),
         ("one_line.csv", "cat,dog,bird\n", "one line"),
+        ("quoted.txt", '"cat",\n\'dog\',\n"bird"\n', "names in quotes"),
+        ("idx_to_class.json", '{"idx_to_class": {"0": "cat", "1": "dog", "2": "bird"}}', "'idx_to_class'"),
         ("class_to_idx.pkl", pickle.dumps({"cat": 0, "dog": 1, "bird": 2}), "pickled object"),
         ("classes.pkl", pickle.dumps(list(NAMES)), "pickled list"),
     ],
@@ -102,6 +104,9 @@ def test_shared_names_are_told(tmp_path: Path) -> None:
     ("name", "content", "message"),
     [
         ("empty.txt", "", "is empty"),
+        ("classes.py", "import os\nCLASSES = [\n  'cat',\n]\n", "is a program"),
+        ("classes.toml", 'classes = ["cat", "dog"]\n', "is a program"),
+        ("items.txt", "- cat\n- dog\n", "is YAML"),
         ("leading_blank.txt", "\ncat\ndog\n", "line 1 is blank"),
         ("middle_blank.txt", "cat\n\ndog\n", "line 2 is blank"),
         ("latin1.txt", "caf\xe9\ndog\n".encode("latin-1"), "iconv -f WINDOWS-1252"),

@@ -95,6 +95,20 @@ def test_trunks_without_classes(name: str, beside: dict[str, int]) -> None:
     assert "without classes" in message
 
 
+@pytest.mark.parametrize("name", ["projection", "projector", "predictor", "last_layer"])
+def test_one_linear_layer_is_a_head_under_any_name(name: str) -> None:
+    state = {key: torch.zeros(value.shape) for key, value in keys_of("torchvision", "resnet18").items()}
+    state = {key.replace("fc.", f"{name}."): value for key, value in state.items()}
+    assert recognise_classifier(state).has_classes
+
+
+def test_a_1x1_convolution_behind_a_backbone_is_no_segmentation() -> None:
+    state = {f"backbone.{key}": torch.zeros(value.shape) for key, value in keys_of("torchvision", "resnet18").items()}
+    weight, bias = state.pop("backbone.fc.weight"), state.pop("backbone.fc.bias")
+    state |= {"classifier.1.weight": weight[:, :, None, None], "classifier.1.bias": bias}
+    assert recognise_classifier(state).has_classes
+
+
 def test_a_network_of_insightface() -> None:
     state = {"conv1.weight": torch.zeros(8, 3, 3, 3), "prelu.weight": torch.zeros(8), "fc.weight": torch.zeros(5, 8)}
     state |= {f"layer{stage}.0.{name}": torch.zeros(8) for stage in (1, 2) for name in ("prelu.weight", "bn3.weight")}
@@ -147,3 +161,18 @@ def test_the_next_command_of_a_classifier(tmp_path: Path) -> None:
     assert "m.pth --activation sigmoid --repository" in dict(inspect_file(tmp_path / "m.pth"))["next"]
     torch.save({key: value for key, value in state.items() if not key.startswith("fc.")}, tmp_path / "m.pth")
     assert "train a linear layer" in dict(inspect_file(tmp_path / "m.pth"))["next"]
+
+
+def test_the_next_command_reads_the_same_weights(tmp_path: Path) -> None:
+    state = {key: torch.zeros(value.shape) for key, value in keys_of("torchvision", "resnet18").items()}
+    averaged = {key: value.clone() for key, value in state.items()}
+    torch.save({"model": state, "model_ema": averaged}, tmp_path / "best (1).pth")
+    lines = dict(inspect_file(tmp_path / "best (1).pth", "model_ema"))
+    assert f"resonnx-export classifier '{tmp_path / 'best (1).pth'}' --weights model_ema --labels" in lines["next"]
+
+
+@pytest.mark.parametrize(("channels", "told"), [(1, "--mean MEAN --std STD --repository"), (4, "RGB and grey")])
+def test_the_next_command_of_pictures_without_three_channels(channels: int, told: str, tmp_path: Path) -> None:
+    state = {key: torch.zeros(value.shape) for key, value in keys_of("torchvision", "resnet18").items()}
+    torch.save(state | {"conv1.weight": torch.zeros(64, channels, 7, 7)}, tmp_path / "m.pth")
+    assert told in dict(inspect_file(tmp_path / "m.pth"))["next"]

@@ -1,5 +1,6 @@
 """Describes a file of a captioner: its network, or the half that it holds, and the next command."""
 
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -34,7 +35,7 @@ def summary(path: Path) -> Iterator[tuple[str, str]]:
         yield "outputs", f"captions of {words} words"
         for part in contents.parts:
             yield "holds", str(part)
-        yield "next", f"resonnx-export captioner {path} ENCODER --vocab VOCABULARY {_NEXT}"
+        yield "next", f"resonnx-export captioner {shlex.quote(str(path))} ENCODER --vocab VOCABULARY {_NEXT}"
     yield "sha256", contents.sources[0].sha256
 
 
@@ -56,4 +57,4 @@ def _whole(path: Path, contents: Contents, words: int) -> Iterator[tuple[str, st
     for assumption in recognised.assumptions:
         yield "assumption", str(assumption)
     vocab = "" if contents.vocabulary else "--vocab VOCABULARY "
-    yield "next", f"resonnx-export captioner {path} {vocab}{_NEXT}"
+    yield "next", f"resonnx-export captioner {shlex.quote(str(path))} {vocab}{_NEXT}"
