@@ -297,6 +297,7 @@ def test_containers(tmp_path: Path) -> None:
         recognise_captioner([file])
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_a_notebooks_captioner_is_exported_and_verified(tmp_path: Path) -> None:
     """Properties stated with --assume are in the manifest, from which `verify` builds the same network."""

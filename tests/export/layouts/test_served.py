@@ -74,9 +74,8 @@ def _cifar() -> dict[str, Layout]:
     }
 
 
-@pytest.mark.parametrize(
-    "family", [*(pytest.param(each, marks=pytest.mark.slow) for each in (_torchvision, _timm, _hugging_face)), _cifar]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("family", [_torchvision, _timm, _hugging_face, _cifar])
 @torch.no_grad()
 def test_served_logits_are_the_sources(
     family: Callable[[], dict[str, Layout]], tmp_path: Path, start_server: StartServer

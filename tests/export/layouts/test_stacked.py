@@ -35,12 +35,12 @@ pytestmark = pytest.mark.usefixtures("torch_seeded")
 @pytest.mark.parametrize(
     ("name", "cell", "layers", "residual"),
     [
-        ("lstm_cells", nn.LSTMCell, 3, True),
+        pytest.param("lstm_cells", nn.LSTMCell, 3, True, marks=pytest.mark.slow),
         pytest.param("rnns", nn.LSTM, 2, True, marks=pytest.mark.slow),
         pytest.param("layers", nn.GRUCell, 2, True, marks=pytest.mark.slow),
         pytest.param("rnn_cells", nn.RNNCell, 2, True, marks=pytest.mark.slow),
         pytest.param("lstm_cells", nn.LSTMCell, 2, False, marks=pytest.mark.slow),
-        pytest.param("cell", nn.GRUCell, 1, False, marks=pytest.mark.slow),
+        ("cell", nn.GRUCell, 1, False),
     ],
 )
 @torch.no_grad()
