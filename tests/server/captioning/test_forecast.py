@@ -146,6 +146,15 @@ async def test_a_captions_own_time_has_what_handling_its_rows_takes() -> None:
     engine.close()
 
 
+async def test_captions_that_have_a_slot_one_after_the_other_take_their_sum() -> None:
+    device = Timed()
+    engine = caption_engine(Taking(device), device, slots=1)
+    options = _of_length(10, 1)
+    alone_ns = engine._forecast.own_ns(CaptionCost(1, options))
+    assert engine._forecast.own_ns(CaptionCost(3, options)) == pytest.approx(3 * alone_ns)
+    engine.close()
+
+
 async def test_encoding_beside_steps_is_not_counted_twice() -> None:
     """60 pictures take 60 ms; their captions, of ten beams each, five times as long."""
     expected = {}
