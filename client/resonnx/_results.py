@@ -172,7 +172,7 @@ class Assumption:
         value: The value that the exporter took.
         option: The exporter's option that changes it.
         alternatives: Other values of the option, where they can be listed.
-        confirmed: Whether the user stated the value.
+        confirmed: Whether the user or a file stated the value, or answers of the user's model agree with it.
     """
 
     name: str

@@ -83,7 +83,8 @@ class Readiness:
 def _comparison(model: Model) -> str:
     """Return in words what a model was compared with, and how many of its properties are assumed."""
     against = model.verified_against.replace("_", " ")
-    assumed = f", {len(model.assumptions)} assumed properties" if model.assumptions else ""
+    count = len(model.assumptions)
+    assumed = f", {count} assumed propert{'ies' if count > 1 else 'y'}" if count else ""
     return f"verified against: {against}{assumed}"
 
 

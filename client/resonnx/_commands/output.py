@@ -126,9 +126,10 @@ def _comparison_rows(info: ModelInfo) -> Iterator[tuple[str, str]]:
         return
     against = info.verified_against
     yield "verified against", _REFERENCES.get(against, against)
+    known = "confirmed" if against == "user_answers" else "given"
     for each in info.assumptions:
         others = f" (or {', '.join(each.alternatives)})" if each.alternatives else ""
-        yield "given" if each.confirmed else "assumed", f"{each.name} {each.value}; {each.option}{others}"
+        yield known if each.confirmed else "assumed", f"{each.name} {each.value}; {each.option}{others}"
 
 
 def _tensor(tensor: TensorInfo) -> str:

@@ -120,7 +120,7 @@ def _loaded(code: Code, made: Made, layout: str, architecture: str) -> Opened:
     weights = code.checkpoint or made.folder
     if weights is not None:
         content, files, read = _read(weights, code.weights)
-        notes += read + load_into(module, content, f"{architecture}, made by {code.target},", str(weights))
+        notes += read + load_into(module, content, f"{architecture} (of {code.target})", str(weights))
         if recorded.labels is None:
             stored = recorded_in(content if code.weights is None else read_tree(weights)[0])
             recorded = replace(recorded, labels=stored.labels, labels_from=stored.labels_from)

@@ -4,6 +4,8 @@ import json
 
 import grpc
 import pytest
+from resonnx._commands.output import model_lines
+from resonnx._messages import model_info
 from resonnx_proto.v1 import manifest_pb2, vision_pb2
 
 
@@ -141,3 +143,17 @@ def test_no_such_model(run) -> None:
     done = run("models", "nobody", "--json")
     assert done.exit_code == 1
     assert json.loads(done.stdout)["error"]["code"] == "NOT_FOUND"
+
+
+def test_what_answers_agree_with_is_confirmed() -> None:
+    manifest = manifest_pb2.Manifest(
+        verified_against=manifest_pb2.REFERENCE_USER_ANSWERS,
+        assumptions=[
+            {"name": "pool", "value": "max", "option": "--assume pool=VALUE", "confirmed": True},
+            {"name": "resizing", "value": "stretch", "option": "--stretch"},
+        ],
+    )
+    rows = "\n".join(model_lines(model_info(vision_pb2.GetModelResponse(manifest=manifest))))
+    assert "verified against  the user's answers" in rows
+    assert "confirmed         pool max" in rows
+    assert "assumed           resizing stretch" in rows

@@ -245,6 +245,7 @@ def test_checkpoints_that_do_not_fit(code: Path, labels: Path, tmp_path: Path) -
         refused = module(f"{code}:Net", labels, tmp_path, "--checkpoint", tmp_path / f"{name}.pth")
         assert refused.exit_code == 2, refused.output
         assert said in refused.stderr
+        assert ",;" not in refused.stderr
 
 
 def test_no_other_command_runs_code(code: Path, labels: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
