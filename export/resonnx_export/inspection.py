@@ -8,7 +8,7 @@ from resonnx_export.errors import BadInput
 from resonnx_export.layouts.captioners.summary import summary
 from resonnx_export.layouts.families import OtherNetwork
 from resonnx_export.layouts.recognised import RecognisedCheckpoint
-from resonnx_export.networks.resnet import ClassifierNetwork
+from resonnx_export.networks.resnet import ClassifierNetwork, ResNet
 from resonnx_export.pictures.recipes import RecipeChoice
 from resonnx_export.sources.recorded import Recorded
 from resonnx_export.sources.source import read_source, recognise_source
@@ -56,6 +56,12 @@ def _command(path: Path, weights: str | None, recognised: RecognisedCheckpoint, 
     assert isinstance(network, ClassifierNetwork)
     if not network.num_classes:
         return "train a linear layer on this trunk, and export both; or resonnx-export captioner, with a decoder"
+    file = shlex.quote(str(path))
+    if isinstance(network, ResNet) and network.config.head and network.config.head[-1].kind == "norm":
+        return (
+            f"resonnx-export captioner {file} DECODER --vocab VOCABULARY --repository models --name NAME, as this "
+            "seems to be a captioner's encoder: BatchNorm follows its last linear layer"
+        )
     if network.in_channels not in (1, 3):
         return f"none: the network takes pictures of {network.in_channels} channels; RGB and grey are exported"
     options = {
@@ -67,4 +73,4 @@ def _command(path: Path, weights: str | None, recognised: RecognisedCheckpoint, 
         "--mean MEAN --std STD": network.in_channels == 1,
     }
     given = "".join(f"{option} " for option, needed in options.items() if needed)
-    return f"resonnx-export classifier {shlex.quote(str(path))} {given}--repository models --name NAME"
+    return f"resonnx-export classifier {file} {given}--repository models --name NAME"

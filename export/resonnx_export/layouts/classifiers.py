@@ -18,7 +18,7 @@ from resonnx_export.assumptions.reading import NOTHING, Assumed, assumptions_of,
 from resonnx_export.checkpoints.containers import averaged_part
 from resonnx_export.errors import BadInput
 from resonnx_export.layouts import left_out
-from resonnx_export.layouts.families import refuse_other_networks
+from resonnx_export.layouts.families import OtherNetwork, command, refuse_other_networks
 from resonnx_export.layouts.heads import Head, Layer, head_of, layers_in, with_head
 from resonnx_export.layouts.names import CADENE, HUGGING_FACE, below, translated, unwrapped
 from resonnx_export.layouts.recognised import RecognisedCheckpoint, loaded
@@ -123,7 +123,10 @@ def _one_trunk(named: Mapping[str, Tensor]) -> tuple[Trunk, Mapping[str, Tensor]
     trunks = trunks_in(named)
     if not trunks:
         first = ", ".join(list(named)[:4])
-        raise BadInput(f"no known layout: {len(named)} keys, the first {first}; no ResNet was found in them")
+        raise OtherNetwork(
+            f"no known layout: {len(named)} keys, the first {first}; no ResNet was found in them; export another "
+            f"network with its own class: {command('')}"
+        )
     if found := sorted({match[1] for key in named if (match := _SELF_SUPERVISED.search(key))}):
         raise BadInput(
             f"a self-supervised trunk without classes: it has {', '.join(found)} where a classifier has its head"

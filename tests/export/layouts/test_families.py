@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from resonnx_export.cli import app
+from resonnx_export.errors import BadInput
 from resonnx_export.inspection import inspect_file
 from resonnx_export.layouts.classifiers import recognise_classifier
 from resonnx_export.layouts.families import OtherNetwork, refuse_other_networks
@@ -176,3 +177,27 @@ def test_the_next_command_of_pictures_without_three_channels(channels: int, told
     state = {key: torch.zeros(value.shape) for key, value in keys_of("torchvision", "resnet18").items()}
     torch.save(state | {"conv1.weight": torch.zeros(64, channels, 7, 7)}, tmp_path / "m.pth")
     assert told in dict(inspect_file(tmp_path / "m.pth"))["next"]
+
+
+def test_a_network_of_no_known_family_is_exported_with_its_own_class(tmp_path: Path) -> None:
+    torch.save({"conv1.weight": torch.zeros(8, 3, 3, 3), "conv2.weight": torch.zeros(8, 8, 3, 3)}, tmp_path / "m.pth")
+    with pytest.raises(
+        OtherNetwork, match=r"no ResNet was found .* module your_file\.py:build --checkpoint \S*m\.pth "
+    ):
+        list(inspect_file(tmp_path / "m.pth"))
+
+
+def test_the_encoder_of_a_captioner_goes_with_its_decoder(tmp_path: Path) -> None:
+    state = {key: torch.zeros(value.shape) for key, value in keys_of("torchvision", "resnet18").items()}
+    norm = {f"bn.{name}": torch.zeros(1000) for name in ("weight", "bias", "running_mean", "running_var")}
+    torch.save({f"resnet.{key}": value for key, value in state.items()} | norm, tmp_path / "e.pth")
+    assert "resonnx-export captioner" in dict(inspect_file(tmp_path / "e.pth"))["next"]
+
+
+def test_a_captioner_with_another_encoder(tmp_path: Path) -> None:
+    state = {"encoder.Mixed_5b.weight": torch.zeros(4, 3, 3, 3), "decoder.embed.weight": torch.zeros(5, 4)}
+    state |= {f"decoder.lstm.{name}_l0": torch.zeros(16, 4) for name in ("weight_ih", "weight_hh")}
+    state |= {f"decoder.lstm.{name}_l0": torch.zeros(16) for name in ("bias_ih", "bias_hh")}
+    torch.save(state | {"decoder.linear.weight": torch.zeros(5, 4)}, tmp_path / "m.pth")
+    with pytest.raises(BadInput, match=r"encoder is Inception v3.* module your_file"):
+        list(inspect_file(tmp_path / "m.pth"))

@@ -155,7 +155,11 @@ def find_roles(parts: Sequence[Part]) -> Roles | None:
         return None
     if first is None or encoder is None:
         if (other := other_encoder([part.tensors for part in parts])) is not None:
-            raise BadInput(f"the encoder is {other}; only captioners with a ResNet are exported from a checkpoint")
+            raise BadInput(
+                f"the encoder is {other}; only captioners with a ResNet are exported from a checkpoint: export others "
+                "with an adapter (docs/adapters.md): resonnx-export module your_file.py:build --checkpoint FILE "
+                "--vocab VOCABULARY --repository models --name NAME"
+            )
         return None
     if first is decoder:
         layers, left_out = _layers({key: value for key, value in encoder.rest.items() if key in cells.rest})

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from resonnx_export.errors import BadInput
 from resonnx_export.layouts.captioners import recognise_captioner
-from resonnx_export.layouts.captioners.encoder import find_encoder
+from resonnx_export.layouts.captioners.encoder import find_encoder, other_encoder
 from resonnx_export.layouts.captioners.parts import Contents, read_parts
 from resonnx_export.layouts.captioners.recurrent import find_cells
 from resonnx_export.vocabulary import Vocabulary
@@ -26,7 +26,7 @@ def summary(path: Path) -> Iterator[tuple[str, str]]:
     if find_cells(tensors) is None:
         return
     words = max((value.shape[0] for key, value in tensors.items() if _is_embedding(key, value)), default=0)
-    if any(find_encoder(part.tensors) for part in contents.parts):
+    if any(find_encoder(part.tensors) for part in contents.parts) or other_encoder([tensors]):
         yield from _whole(path, contents, words)
     elif not words and all(value.dim() < 4 for value in tensors.values()):
         yield "layout", "the second half of a video classifier (recurrent cells without words), which is not exported"
