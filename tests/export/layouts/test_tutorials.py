@@ -116,6 +116,7 @@ def test_what_is_missing_or_too_much_is_said(tmp_path: Path) -> None:
     torch.save(Net().state_dict(), tmp_path / "net.pth")
     for files, words, said in (
         ([encoder], YUNJEY, "encoder and decoder must both be given"),
+        ([encoder], YUNJEY, "resonnx-export module TARGET --vocab FILE"),
         ([decoder], YUNJEY, "encoder and decoder must both be given"),
         ([encoder, decoder, tmp_path / "net.pth"], YUNJEY, "does not use a part of the files"),
         ([tmp_path / "net.pth"], YUNJEY, "is a classifier"),

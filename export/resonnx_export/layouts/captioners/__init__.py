@@ -89,7 +89,8 @@ def recognise_captioner(
                 raise BadInput("the checkpoint is a classifier (a ResNet alone), not a captioner")
             raise BadInput(
                 f"no known captioner: {'; '.join(map(str, parts))}; known are resonnx-captioner, sgrvinod, yunjey, "
-                "udacity-cvnd, flickr8k-attention and ruotianluo, of which encoder and decoder must both be given"
+                "udacity-cvnd, flickr8k-attention and ruotianluo, of which encoder and decoder must both be given. An "
+                "adapter around its own code exports any other: resonnx-export module TARGET --vocab FILE"
             )
         if unused := [part for part in parts if not any(part is used for used in draft.parts)]:
             raise BadInput(f"layout {draft.layout} does not use a part of the files: {unused[0]}")
