@@ -36,6 +36,7 @@ from resonnx_export.options import (
 from resonnx_export.pictures.recipe import InputChanges
 from resonnx_export.pictures.recipes import RecipeChoice, RecipeName
 from resonnx_export.special_tokens import SpecialTokens
+from resonnx_export.wording import printable
 
 # Torch takes seconds to import, so each command has its own imports: --help and wrong options do without torch.
 if TYPE_CHECKING:
@@ -199,7 +200,7 @@ def inspect(
     from resonnx_export.inspection import inspect_file
 
     for title, value in inspect_file(checkpoint, weights):
-        typer.echo(f"{title + ':':14}{value}")
+        typer.echo(printable(f"{title + ':':14}{value}"))
 
 
 @app.command()
@@ -222,7 +223,7 @@ def verify(
 
     code = wanted_code(module, arguments, checkpoint or ())
     for line in verify_version(folder, checkpoint or (), code, read_answers(expect) if expect else None):
-        typer.echo(line)
+        typer.echo(printable(line))
 
 
 @app.command()

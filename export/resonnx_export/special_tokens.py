@@ -23,6 +23,8 @@ _BARE: Final = {
     "unk": ("unk", "xxunk"),
 }
 _BRACKETS: Final = re.compile(r"[<\[{#|_]+(.+?)(?:[ _-]?token)?[>\]}#|_]+")
+# Longer words are none, and would take the pattern long.
+_LONGEST: Final = 40
 _LISTED: Final = 6
 
 
@@ -91,5 +93,5 @@ def _found(role: str, given: str | None, words: Sequence[str]) -> list[int]:
 
 def _has_role(word: str, role: str) -> bool:
     lower = word.strip().lower()
-    match = _BRACKETS.fullmatch(lower)
+    match = _BRACKETS.fullmatch(lower) if len(lower) <= _LONGEST else None
     return lower in _BARE[role] or (match is not None and match[1] in _BRACKETED[role])

@@ -11,6 +11,7 @@ from typing import Any, Final
 from resonnx_export.checkpoints.pickles import Stub
 from resonnx_export.checkpoints.unpickle import read_objects, read_pickle
 from resonnx_export.errors import BadInput
+from resonnx_export.wording import is_text
 
 END: Final = "<end>"
 PAD: Final = "<pad>"
@@ -20,6 +21,8 @@ _NUMBERED: Final = (
     re.compile(r"(?P<word>\S+)[\s,:]+(?P<id>[0-9]{1,9})"),
     re.compile(r"(?P<id>[0-9]{1,9})[\s,:]+(?P<word>\S+)"),
 )
+# With longer lines the patterns would take long.
+_LONGEST_LINE: Final = 1000
 # A first line of text that looks like JSON.
 _BRACKETED: Final = re.compile(r"\[\w+\]")
 # Attributes and keys that hold word -> id, and id -> word or a list of words.
@@ -45,10 +48,18 @@ _LISTED: Final = 6
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """The word of each token id, and the training's options if the file has them (infos of ruotianluo's)."""
+    """The word of each token id, and the training's options if the file has them (infos of ruotianluo's).
+
+    Raises BadInput if a word is no valid Unicode.
+    """
 
     words: tuple[str, ...]
     options: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        wrong = next((number for number, word in enumerate(self.words) if not is_text(word)), None)
+        if wrong is not None:
+            raise BadInput(f"the word of the vocabulary's id {wrong} is {self.words[wrong]!a}, no valid text")
 
 
 def load_vocabulary(path: Path) -> Vocabulary:
@@ -124,13 +135,13 @@ def _read_text(path: Path) -> object:
     if text.startswith(("[", "{")) and not _BRACKETED.fullmatch(lines[0]):
         try:
             return json.loads(text)
-        except json.JSONDecodeError as error:
+        except ValueError as error:
             raise BadInput(f"{path} begins like JSON and is not: {error}") from None
         except RecursionError:
             raise BadInput(f"{path} is JSON nested too deeply for a vocabulary") from None
     if "" in lines:
         raise BadInput(f"{path}: line {lines.index('') + 1} is empty")
-    for pattern in _NUMBERED:
+    for pattern in _NUMBERED if max(map(len, lines)) <= _LONGEST_LINE else ():
         matches = list(filter(None, map(pattern.fullmatch, lines)))
         if len(matches) == len(lines):
             numbers = {int(match["id"]): match["word"] for match in matches}

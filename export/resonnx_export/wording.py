@@ -6,6 +6,8 @@ from resonnx_proto.v1 import manifest_pb2 as pb
 
 _SHOWN_NAMES: Final = 3
 _LONGEST_NAME: Final = 60
+# In bits.
+_LONGEST_INTEGER: Final = 1024
 
 
 def precision_name(precision: pb.Precision) -> str:
@@ -34,6 +36,27 @@ def scientific(value: float) -> str:
 def milliseconds(value: float) -> str:
     """Return three digits of a time."""
     return f"{value:,.0f} ms" if value >= 1000 else f"{value:.3g} ms"
+
+
+def printable(text: str) -> str:
+    """Return a line that no terminal takes for commands: texts may quote names from files, which may hold anything."""
+    return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)
+
+
+def is_text(value: str) -> bool:
+    """Return whether a string can be written as UTF-8: pickles and JSON may hold halves of characters."""
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def is_printable(value: object) -> bool:
+    """Return whether a text is one, and an integer short enough for Python to print."""
+    if isinstance(value, str):
+        return is_text(value)
+    return not isinstance(value, int) or value.bit_length() <= _LONGEST_INTEGER
 
 
 def names(title: str, every: list[str]) -> str:

@@ -47,3 +47,8 @@ def test_what_is_missing_or_ambiguous_names_the_option() -> None:
         SpecialTokens().start(("<s>", "[CLS]"))
     with pytest.raises(BadInput, match="--pad-token 'x' is not in the vocabulary"):
         SpecialTokens(pad_token="x").pad(("a",))
+
+
+def test_long_words_are_no_tokens() -> None:
+    assert SpecialTokens().pad((f"{'_' * 5000}a", "<pad>")) == 1
+    assert SpecialTokens().pad((f"{'_' * 5000}a", "b")) is None

@@ -5,6 +5,7 @@ import io
 import json
 import pickle
 import random
+import re
 from collections import Counter, defaultdict
 from collections.abc import Callable
 from pathlib import Path
@@ -196,3 +197,21 @@ class Touch:
 
     def __reduce__(self) -> tuple[Callable[..., object], tuple[object, ...]]:
         return open, (str(self.path), "w")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (f'{{"a": {"1" * 5000}}}', "begins like JSON and is not"),
+        ('["<start>", "\\ud800", "<end>"]', "the word of the vocabulary's id 1 is '\\ud800', no valid text"),
+    ],
+)
+def test_json_that_python_does_not_hold(text: str, said: str, tmp_path: Path) -> None:
+    (tmp_path / "words.json").write_text(text)
+    with pytest.raises(BadInput, match=re.escape(said)):
+        load_vocabulary(tmp_path / "words.json")
+
+
+def test_a_long_line_is_a_word(tmp_path: Path) -> None:
+    (tmp_path / "words.txt").write_text(f"a\n{',' * 200_000}")
+    assert load_vocabulary(tmp_path / "words.txt").words == ("a", "," * 200_000)

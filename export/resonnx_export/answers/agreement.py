@@ -1,11 +1,14 @@
 """Requires that a network gives the user's answers; if not, says which other reading of its file does."""
 
-from resonnx_export.answers.judging import Judged
+import numpy as np
+from resonnx_server.runtime.model_files.golden_examples import judge_logits
+
+from resonnx_export.answers.judging import Judged, bound_of
 from resonnx_export.answers.pictures import pixels_of, preprocessing_note
 from resonnx_export.answers.recorded import Answers
 from resonnx_export.answers.search import Searched, search
 from resonnx_export.answers.subject import Subject
-from resonnx_export.errors import ParityFailed
+from resonnx_export.errors import BadInput, ParityFailed
 from resonnx_export.progress import Progress
 
 
@@ -35,6 +38,7 @@ def require_agreement(subject: Subject, answers: Answers, progress: Progress) ->
     pixels = pixels_of(answers, subject.recipe)
     note = preprocessing_note(answers, pixels, subject.recipe)
     judged = subject.judge(answers, subject.predict(pixels, subject.recipe))
+    _refuse_alike(answers)
     if not judged.passed:
         searched = search(subject, answers, progress)
         difference = f"the network does not give your answers in {answers.name}: {judged.detail}"
@@ -47,6 +51,18 @@ def require_agreement(subject: Subject, answers: Answers, progress: Progress) ->
         shown = ", ".join(name[:32] for name in answers.ignored[:4])
         notes.append(f"{answers.name}: arrays that are not read: {shown}")
     return tuple(notes)
+
+
+def _refuse_alike(answers: Answers) -> None:
+    """Raise BadInput if answers to different pictures agree with each other: any network with these would be equal."""
+    logits = answers.logits
+    if logits is None or len(logits) < 2:
+        return
+    if judge_logits(logits, np.roll(logits, 1, axis=0), bound_of(answers)).passed:
+        raise BadInput(
+            f"{answers.name}: the logits of all pictures are alike, so that they tell no network from another; record "
+            "pictures of different classes"
+        )
 
 
 def _explanation(subject: Subject, answers: Answers, searched: Searched) -> str:

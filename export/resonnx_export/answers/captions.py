@@ -99,11 +99,16 @@ def _recorded(answers: Answers, spec: pb.CaptionerSpec) -> list[tuple[list[int],
         return [(_words(row, spec), True) for row in rows]
     if answers.tokens.max() >= size:
         raise BadInput(f"{answers.name}: tokens holds {answers.tokens.max()}, and the vocabulary has {size} words")
-    found = []
+    found: list[tuple[list[int], bool]] = []
     for row in answers.tokens.tolist():
         tokens = [token for token in row if token != PADDING]
         ended = len(tokens) < len(row) or spec.end_id in tokens
-        found.append((_words(tokens, spec), ended))
+        words = _words(tokens, spec)
+        if not words and not ended:
+            raise BadInput(
+                f"{answers.name}: tokens {tokens} of picture {len(found)} hold no word; record whole captions"
+            )
+        found.append((words, ended))
     return found
 
 

@@ -1,6 +1,7 @@
 """Fits a checkpoint's tensors to the keys and shapes of a module: chooses the container, strips and adds prefixes."""
 
 import re
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
@@ -16,6 +17,11 @@ from resonnx_export.networks.detect import CheckpointMismatch
 Shape = tuple[int, ...]
 
 _MAX_DEPTH: Final = 4
+_MAX_CONTAINERS: Final = 200
+# Pairs of prefixes that are tried: a network has some dozens of layers of one shape.
+_MAX_PREFIXES: Final = 500
+# Of these, the ones with the most keys that are compared in full.
+_MAX_MATCHES: Final = 20
 # Parts of keys that DataParallel, torch.compile, FSDP and activation checkpointing insert at any depth.
 _WRAPPERS: Final = frozenset(("module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"))
 # Inference does not use them, and old files lack them.
@@ -73,6 +79,8 @@ def fit(content: object, shapes: Mapping[str, Shape], title: str) -> Fitted:
     containers = dict(tensor_dicts(content))
     if not containers:
         raise BadInput("holds no tensors by name")
+    if len(containers) > _MAX_CONTAINERS:
+        raise BadInput(f"holds {len(containers)} groups of tensors; at most {_MAX_CONTAINERS} are read")
     matches = [_best(name, tensors, shapes) for name, tensors in containers.items()]
     best = max(matches, key=_quality)
     if not best.complete:
@@ -97,8 +105,17 @@ def fit(content: object, shapes: Mapping[str, Shape], title: str) -> Fitted:
     return Fitted({own: tensors[key] for own, key in best.pairs.items()}, tuple(notes))
 
 
-def tensor_dicts(content: object, path: str = "", depth: int = 0) -> Iterator[tuple[str, dict[str, Tensor]]]:
-    """Yield the tensors by name of each container of a checkpoint, and of whole pickled modules, with its path."""
+def tensor_dicts(
+    content: object, path: str = "", depth: int = 0, seen: set[int] | None = None
+) -> Iterator[tuple[str, dict[str, Tensor]]]:
+    """Yield the tensors by name of each container of a checkpoint, and of whole pickled modules, with its path.
+
+    `seen` are the objects that were read: a small file may hold one any number of times.
+    """
+    seen = set() if seen is None else seen
+    if id(content) in seen:
+        return
+    seen.add(id(content))
     if isinstance(content, Stub):
         if "_modules" in content.attributes:
             yield path, state_dict_of(content)
@@ -110,7 +127,7 @@ def tensor_dicts(content: object, path: str = "", depth: int = 0) -> Iterator[tu
         yield path, named
     for key, value in content.items():
         if isinstance(key, str) and not key.startswith("optim"):
-            yield from tensor_dicts(value, f"{path}.{key}" if path else key, depth + 1)
+            yield from tensor_dicts(value, f"{path}.{key}" if path else key, depth + 1, seen)
 
 
 def _is_counter(key: str) -> bool:
@@ -126,7 +143,16 @@ def _plain(keys: Collection[str]) -> dict[str, str]:
 def _best(container: str, tensors: Mapping[str, Tensor], shapes: Mapping[str, Shape]) -> _Match:
     """Return the match of one container with the prefixes under which most keys and shapes agree."""
     own, theirs = _plain(shapes), _plain(tensors)
-    candidates = _prefixes(own, theirs, shapes, tensors)
+
+    def agreeing(prefixes: tuple[str, str]) -> tuple[int, int]:
+        mine, file = prefixes
+        named = (
+            (key, theirs.get(file + plain.removeprefix(mine))) for plain, key in own.items() if plain.startswith(mine)
+        )
+        same = [tuple(tensors[other].shape) == tuple(shapes[key]) for key, other in named if other is not None]
+        return sum(same), sum(same) - len(same)
+
+    candidates = sorted(_prefixes(own, theirs, shapes, tensors), key=agreeing, reverse=True)[:_MAX_MATCHES]
     return max((_match(container, pair, own, theirs, shapes, tensors) for pair in sorted(candidates)), key=_quality)
 
 
@@ -138,13 +164,13 @@ def _quality(match: _Match) -> tuple[bool, int, int, int, bool]:
 
 def _prefixes(
     own: Mapping[str, str], theirs: Mapping[str, str], shapes: Mapping[str, Shape], tensors: Mapping[str, Tensor]
-) -> set[tuple[str, str]]:
+) -> list[tuple[str, str]]:
     """Return pairs of prefixes, the module's and the file's, that make some key of a shape the same.
 
-    The module's first and last weights and the one in the middle are tried.
+    The module's first and last weights and the one in the middle are tried; pairs of several of them come first.
     """
     weights = [key for key in own if not _is_counter(key)] or list(own)
-    found = {("", "")}
+    found = Counter([("", "")])
     for anchor in {weights[0], weights[len(weights) // 2], weights[-1]} if weights else ():
         parts = anchor.split(".")
         for key in theirs:
@@ -153,8 +179,8 @@ def _prefixes(
             while common < min(len(parts), len(other)) and parts[-1 - common] == other[-1 - common]:
                 common += 1
             if common and shapes[own[anchor]] == tuple(tensors[theirs[key]].shape):
-                found.add((_joined(parts[: len(parts) - common]), _joined(other[: len(other) - common])))
-    return found
+                found[_joined(parts[: len(parts) - common]), _joined(other[: len(other) - common])] += 1
+    return list(dict.fromkeys([("", ""), *(pair for pair, _ in found.most_common(_MAX_PREFIXES))]))
 
 
 def _joined(parts: Sequence[str]) -> str:

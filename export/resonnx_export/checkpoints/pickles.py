@@ -6,24 +6,19 @@ Python's unpickler and PyTorch's `weights_only` call allowed functions with the 
 
 import pickle
 import pickletools
-import re
 import struct
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import IO, Any, Final, NoReturn
 
+from resonnx_export.checkpoints.pickle_text import BadPickle, read_line, read_path, read_string
+from resonnx_export.wording import is_printable
+
 # Limit of opcodes and copied elements. An opcode takes at most 216 bytes (an empty set), so memory is at most 432 MB.
 _MAX_WORK: Final = 2_000_000
-# Escapes of Python 2's repr of byte strings.
-_ESCAPE: Final = re.compile(rb"\\(x[0-9a-fA-F]{2}|.)")
-_CONTROLS: Final = {b"n": b"\n", b"r": b"\r", b"t": b"\t"}
 _DICTS: Final = ("collections.OrderedDict", "collections.defaultdict")
 _SETS: Final = ("builtins.set", "__builtin__.set", "builtins.frozenset", "__builtin__.frozenset")
 _RECONSTRUCTORS: Final = ("copyreg._reconstructor", "copy_reg._reconstructor")
-
-
-class BadPickle(ValueError):
-    """A pickle is damaged, or contains objects that checkpoints do not have."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +28,7 @@ class Name:
     path: str
 
 
-@dataclass(eq=False, slots=True)
+@dataclass(eq=False, repr=False, slots=True)
 class Stub:
     """An object that was not created: its class or function ("module.qualname"), arguments and state.
 
@@ -46,6 +41,10 @@ class Stub:
     state: Any = None
     items: dict[Any, Any] | None = None
     elements: list[Any] | None = None
+
+    def __repr__(self) -> str:
+        # What it holds may be nested to any depth, and shared to any length.
+        return f"<{self.path}>"
 
     @property
     def attributes(self) -> dict[Any, Any]:
@@ -82,28 +81,6 @@ def unpickle(
         raise
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError, struct.error) as error:
         raise BadPickle(f"the pickle is damaged ({type(error).__name__}: {str(error)[:100]})") from None
-
-
-def _read_string(source: IO[bytes]) -> str:
-    """Read a quoted string of Python 2; pickletools accepts only ASCII."""
-    escaped = pickletools.read_stringnl(source, decode=False)
-    return _ESCAPE.sub(_unescape, escaped).decode("latin-1")  # type: ignore[arg-type]
-
-
-def _read_line(source: IO[bytes]) -> str:
-    line = source.readline()
-    if not line.endswith(b"\n"):
-        raise BadPickle("the pickle is cut short or damaged")
-    return line[:-1].decode()
-
-
-def _read_path(source: IO[bytes]) -> str:
-    return f"{_read_line(source)}.{_read_line(source)}"
-
-
-def _unescape(escape: re.Match[bytes]) -> bytes:
-    code = escape[1]
-    return bytes([int(code[1:], 16)]) if len(code) == 3 else _CONTROLS.get(code, code)
 
 
 @dataclass
@@ -243,9 +220,13 @@ class _Machine:
 def _key(value: Any) -> Any:
     """Check a dict's key. Python hashes nested tuples by recursion in C, which can exhaust the stack."""
     parts = value if isinstance(value, tuple) else (value,)
-    if all(part is None or isinstance(part, str | bytes | int | float | Name | Stub) for part in parts):
-        return value
-    raise BadPickle(f"the pickle has a {type(value).__name__} as a key")
+    for part in parts:
+        if part is not None and not isinstance(part, str | bytes | int | float | Name | Stub):
+            raise BadPickle(f"the pickle has a {type(value).__name__} as a key")
+        # Messages name keys.
+        if not is_printable(part):
+            raise BadPickle("the pickle has a key that cannot be printed")
+    return value
 
 
 _Act = Callable[[_Machine, Any], object]
@@ -288,7 +269,7 @@ _ACTS: Final[Mapping[str, _Act]] = {
     **dict.fromkeys(("PROTO", "FRAME"), lambda machine, _: None),
 }
 # pickletools decodes escapes in these, which pickle does not.
-_READERS: Final = {"STRING": _read_string, "GLOBAL": _read_path, "INST": _read_path, "PERSID": _read_line}
+_READERS: Final = {"STRING": read_string, "GLOBAL": read_path, "INST": read_path, "PERSID": read_line}
 # Reader of the argument and action by opcode. Opcodes without an action push their argument, a number or a string.
 _OPERATIONS: Final[Mapping[bytes, tuple[Callable[[IO[bytes]], Any] | None, _Act]]] = {
     opcode.code.encode("latin-1"): (

@@ -7,7 +7,8 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
-from resonnx_export.checkpoints.pickles import BadPickle, Constructors
+from resonnx_export.checkpoints.pickle_text import BadPickle
+from resonnx_export.checkpoints.pickles import Constructors
 from resonnx_export.errors import BadInput
 
 _MAX_DIMENSIONS: Final = 8

@@ -19,7 +19,8 @@ import torch
 from torch import Tensor
 
 from resonnx_export.checkpoints.archive import Archive
-from resonnx_export.checkpoints.pickles import BadPickle, Stub, unpickle
+from resonnx_export.checkpoints.pickle_text import BadPickle
+from resonnx_export.checkpoints.pickles import Stub, unpickle
 from resonnx_export.checkpoints.storages import Rebuild, Storage, element_type, natural
 from resonnx_export.errors import BadInput
 

@@ -12,6 +12,8 @@ _SYNSET: Final = re.compile(r"n\d{8}[\s,:]+(\S.*)")
 _DEVELOPMENT_KIT: Final = re.compile(r"n\d{8}\s+\d{1,4}\s+\S+")
 _NUMBER_FIRST: Final = re.compile(r"\s*(?P<number>\d{1,7})(?P<mark>\s*[:=,;]\s*|\s+|\.\s+|\)\s*)(?P<name>\S.*)")
 _NUMBER_LAST: Final = re.compile(r"(?P<name>\S.*?)(?P<mark>\s*[:=,;]\s*|\s+)(?P<number>\d{1,7})\s*")
+# With longer lines the patterns would take long.
+_LONGEST_LINE: Final = 1000
 # The folder before each of Places365's categories.
 _PLACES: Final = re.compile(r"/[a-z]/(?=\S)")
 _YAML_NAMES: Final = re.compile(r"(names|classes|class_names|labels)\s*:.*")
@@ -76,6 +78,8 @@ def read_lines(text: str, suffix: str) -> ClassNames:
 
 def _numbered(lines: list[str]) -> ClassNames | None:
     """Return the names of lines that all have a number before or after the name; None if the numbers are no classes."""
+    if max(map(len, lines)) > _LONGEST_LINE:
+        return None
     for pattern, form in (
         (_NUMBER_FIRST, "lines of a number and a name"),
         (_NUMBER_LAST, "lines of a name and a number"),

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from resonnx_export.errors import BadInput
+from resonnx_export.wording import is_text
 
 FORMS: Final = (
     'one name a line, a JSON list of names, or a JSON object: {"0": "name"}, {"name": 0}, {"0": ["id", "name"]}, or a '
@@ -53,6 +54,8 @@ def in_order(names: Iterable[Any], form: str = "") -> ClassNames:
             raise BadInput(f"does not hold a list of names: entry {number} is {shown}")
         if not name.strip():
             raise BadInput(f"does not name every class: name {number} is empty")
+        if not is_text(name):
+            raise BadInput(f"does not name every class: name {number} is {name[:40]!a}, no valid text")
         checked.append(name.strip())
     if not checked:
         raise BadInput("holds no names")

@@ -7,6 +7,7 @@ import typer
 from typer.core import TyperGroup
 
 from resonnx_export.errors import ExportError, ParityFailed
+from resonnx_export.wording import printable
 
 _PARITY_FAILED: Final = 1
 _BAD_INPUT: Final = 2
@@ -21,11 +22,9 @@ class Commands(TyperGroup):
         try:
             return super().invoke(ctx)
         except (ExportError, OSError) as error:
-            print(f"resonnx-export: {_printable(str(error))}", file=sys.stderr)
+            print(f"resonnx-export: {_shortened(printable(str(error)))}", file=sys.stderr)
             raise typer.Exit(_PARITY_FAILED if isinstance(error, ParityFailed) else _BAD_INPUT) from None
 
 
-def _printable(message: str) -> str:
-    """Return one line of bounded length: messages quote names from files, which may hold anything."""
-    line = "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in message)
+def _shortened(line: str) -> str:
     return line if len(line) <= _LONGEST_MESSAGE else f"{line[:_LONGEST_MESSAGE]}..."

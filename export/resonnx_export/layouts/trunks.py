@@ -13,7 +13,7 @@ from resonnx_export.layouts.names import below, joined, modules_of
 
 # The first convolution of a block in one of several stages whose names differ by a number: "layer1", "4", "conv2_x".
 _BLOCK: Final = re.compile(
-    r"(?:(?P<parent>.*)\.)?(?P<before>[^.]*?)(?P<number>\d{1,4})(?P<after>[^.\d][^.]*)?\.(?P<block>\d{1,4})\.conv1\.weight"
+    r"(?:(?P<parent>.*)\.)?(?P<before>[^.\d]*\d*?)(?P<number>\d{1,4})(?P<after>[^.\d][^.]*)?\.(?P<block>\d{1,4})\.conv1\.weight"
 )
 # More than any file has.
 _MAX_GROUPS, _MAX_STAGES = 16, 128

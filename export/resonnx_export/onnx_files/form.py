@@ -24,6 +24,9 @@ _SEED: Final = 3000
 # Of a batch of fixed size: more would need gigabytes in each layer.
 _MOST_PIXELS: Final = 1 << 26
 
+# The node that computes a tensor, by the tensor's name; none for inputs and constants.
+_Producers = Mapping[str, onnx.NodeProto]
+
 
 @dataclass(frozen=True)
 class Form:
@@ -100,8 +103,9 @@ def find_form(model: onnx.ModelProto, session: Session, size: Size, classes: int
     if rows == 1:
         # Whatever the input says: shapes inside the graph are of one picture.
         batch = 1
-    chosen = _output(model, given, rows, classes, output)
-    logits, activation = _before_activation(model, chosen, given[chosen].ndim)
+    producers = _producers(model)
+    chosen = _output(producers, given, rows, classes, output)
+    logits, activation = _before_activation(producers, chosen, given[chosen].ndim)
     return Form(
         spec.name,
         int(channels),
@@ -110,7 +114,7 @@ def find_form(model: onnx.ModelProto, session: Session, size: Size, classes: int
         batch,
         chosen,
         logits,
-        _before_linear(model, logits),
+        _before_linear(producers, logits),
         activation,
     )
 
@@ -157,7 +161,7 @@ def _tried(
 
 
 def _output(
-    model: onnx.ModelProto, given: Mapping[str, np.ndarray], rows: int, classes: int | None, wanted: str | None
+    producers: _Producers, given: Mapping[str, np.ndarray], rows: int, classes: int | None, wanted: str | None
 ) -> str:
     shapes = ", ".join(f"{name!r} {list(array.shape)}" for name, array in given.items())
     if wanted is not None and wanted not in given:
@@ -177,18 +181,18 @@ def _output(
         fitting = {name: count for name, count in fitting.items() if count == classes}
     if not fitting:
         raise BadInput(f"no output has a value for each class, [N, classes]; for {rows} pictures they are {shapes}")
-    if len({_before_activation(model, name, given[name].ndim)[0] for name in fitting}) == 1:
+    if len({_before_activation(producers, name, given[name].ndim)[0] for name in fitting}) == 1:
         # Logits and probabilities are both outputs: of these, the probabilities.
-        return max(fitting, key=lambda name: _before_activation(model, name, given[name].ndim)[1] is not None)
+        return max(fitting, key=lambda name: _before_activation(producers, name, given[name].ndim)[1] is not None)
     if len(fitting) > 1:
         raise BadInput(f"several outputs have a value for each class: {shapes}; name one with --output")
     return next(iter(fitting))
 
 
-def _before_activation(model: onnx.ModelProto, output: str, rank: int) -> tuple[str, Activation | None]:
+def _before_activation(producers: _Producers, output: str, rank: int) -> tuple[str, Activation | None]:
     """Return the logits' tensor, and the activation that follows it."""
     name = output
-    while (node := _producer(model, name)) is not None and node.op_type in _KEEPING:
+    while (node := producers.get(name)) is not None and node.op_type in _KEEPING:
         name = node.input[0]
     if node is None or node.op_type not in _ENDS or not _is_over_classes(node, rank):
         return output, None
@@ -200,20 +204,19 @@ def _is_over_classes(node: onnx.NodeProto, rank: int) -> bool:
     return node.op_type == "Sigmoid" or not axes or axes[0] == 1 or (axes[0] == -1 and rank == 2)
 
 
-def _before_linear(model: onnx.ModelProto, logits: str) -> str | None:
+def _before_linear(producers: _Producers, logits: str) -> str | None:
     name = logits
-    while (node := _producer(model, name)) is not None and node.op_type in (*_KEEPING, "Add"):
+    while (node := producers.get(name)) is not None and node.op_type in (*_KEEPING, "Add"):
         # MatMul and Add are a linear layer too.
-        made = [each for each in node.input if _producer(model, each) is not None]
+        made = [each for each in node.input if each in producers]
         if node.op_type == "Add" and len(made) != 1:
             return None
         name = made[0] if node.op_type == "Add" else node.input[0]
     if node is None or node.op_type not in ("Gemm", "MatMul"):
         return None
-    return str(node.input[0])
+    # A matrix that multiplies from the left is no row of features.
+    return str(node.input[0]) if node.input[0] in producers else None
 
 
-def _producer(model: onnx.ModelProto, name: str) -> onnx.NodeProto | None:
-    """Return the node that computes a tensor; None for inputs and constants."""
-    found = (node for node in model.graph.node if name in node.output and node.op_type != "Constant")
-    return next(found, None)
+def _producers(model: onnx.ModelProto) -> _Producers:
+    return {name: node for node in model.graph.node if node.op_type != "Constant" for name in node.output}

@@ -11,6 +11,9 @@ from resonnx_export.onnx_files.form import Form
 from resonnx_export.onnx_files.reading import OnnxFile
 from resonnx_export.proof.parity import open_session
 
+_ROWS = 2
+_SEED = 3002
+
 
 class OnnxNetwork(ClassifierNetwork):
     """Maps normalised pictures [N,C,H,W] to logits by the file's own graph.
@@ -51,6 +54,19 @@ class OnnxNetwork(ClassifierNetwork):
         names = list(dict.fromkeys([form.features or form.logits, form.logits, form.output]))
         parts = [self._session.run({form.input: padded[i : i + step]}, names) for i in range(0, len(padded), step)]
         return {name: np.concatenate([part[name] for part in parts])[: len(x)] for name in names}
+
+    def ends_as_found(self, size: tuple[int, int]) -> bool:
+        """Return whether the activation that was found gives the output: shapes between them may group the classes."""
+        form = self.form
+        if form.activation is None:
+            return True
+        noise = np.random.default_rng(_SEED).standard_normal((form.batch or _ROWS, form.channels, *size))
+        found = self.answers(noise.astype(np.float32))
+        logits, output = (torch.from_numpy(found[name]).flatten(1) for name in (form.logits, form.output))
+        ends = [torch.sigmoid(logits)]
+        if form.activation == "softmax":
+            ends = [torch.softmax(logits, 1), torch.log_softmax(logits, 1)]
+        return any(end.shape == output.shape and torch.allclose(end, output, 1e-3, 1e-5) for end in ends)
 
     def forward_features(self, x: Tensor) -> Tensor:
         """Return the last linear layer's input [N,D]."""

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -49,7 +50,11 @@ def open_onnx(path: Path, size: Size, classes: int | None = None, output: str | 
     except ParityFailed as error:
         raise BadInput(f"{path.name}: {str(error).removeprefix('the exported graph does not load: ')}") from None
     form = find_form(file.model, session, size, classes, output)
-    return OnnxNetwork(file, form, form.size or size)
+    network = OnnxNetwork(file, form, form.size or size)
+    if network.ends_as_found(form.size or size):
+        return network
+    # The output as it is, then.
+    return OnnxNetwork(file, replace(form, logits=form.output, features=None, activation=None), form.size or size)
 
 
 def recognise_onnx(network: OnnxNetwork) -> RecognisedCheckpoint:

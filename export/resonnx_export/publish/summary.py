@@ -7,11 +7,15 @@ from resonnx_proto.v1 import manifest_pb2 as pb
 from resonnx_export.assumptions.telling import assumption_lines, headline
 from resonnx_export.publish.package import REPORT, Exported
 from resonnx_export.tasks import task_of
-from resonnx_export.wording import milliseconds, precision_name, provider_name, size
+from resonnx_export.wording import milliseconds, precision_name, printable, provider_name, size
 
 
 def summary_lines(exported: Exported) -> Iterator[str]:
     """Yield the lines of the summary, the folder first."""
+    yield from map(printable, _lines(exported))
+
+
+def _lines(exported: Exported) -> Iterator[str]:
     manifest = exported.manifest
     yield str(exported.folder)
     source = manifest.source

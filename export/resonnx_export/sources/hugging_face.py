@@ -57,8 +57,8 @@ def read_preprocessor(config: Mapping[Any, Any], file: str) -> ToldPictures:
     """
     scales = config.get("do_rescale", True) is not False
     factor = config.get("rescale_factor", _RESCALE)
-    if scales and not (isinstance(factor, int | float) and abs(factor - _RESCALE) < 1e-6):
-        raise BadInput(f"{file}: rescale_factor is {factor}; 1/255 is read")
+    if scales and not (isinstance(factor, float) and abs(factor - _RESCALE) < 1e-6):
+        raise BadInput(f"{file}: rescale_factor is {str(factor)[:40]}; 1/255 is read")
     normalises = config.get("do_normalize", True) is not False
     changes = InputChanges(
         **(_resizing(config) if config.get("do_resize", True) is not False else {}),

@@ -34,16 +34,17 @@ _DEFAULT_SLOPE: Final = 0.01
 
 
 def _elu(layer: Layer) -> str | None:
-    return "elu" if layer.attributes.get("alpha", 1.0) == 1 else None
+    return "elu" if layer.number("alpha", 1.0) == 1 else None
 
 
 def _gelu(layer: Layer) -> str | None:
-    return {"none": "gelu", "tanh": "gelu_tanh"}.get(str(layer.attributes.get("approximate", "none")))
+    approximate = layer.attributes.get("approximate", "none")
+    return {"none": "gelu", "tanh": "gelu_tanh"}.get(approximate) if isinstance(approximate, str) else None
 
 
 def _leaky(layer: Layer) -> str | None:
-    slope = layer.attributes.get("negative_slope", _DEFAULT_SLOPE)
-    if not isinstance(slope, int | float) or not 0 <= slope < 1:
+    slope = layer.number("negative_slope", _DEFAULT_SLOPE)
+    if not 0 <= slope < 1:
         return None
     return "leaky_relu" if slope == _DEFAULT_SLOPE else f"leaky_relu:{slope:g}"
 
@@ -96,7 +97,7 @@ def pool_key(layer: Layer) -> tuple[str, int, int, int, bool]:
     """Return a pool's kind, kernel, stride, padding and rounding; numbers of the first axis."""
     kernel = layer.pair("kernel_size")
     stride = layer.pair("stride", kernel[0])
-    ceil = bool(layer.attributes.get("ceil_mode", False))
+    ceil = layer.number("ceil_mode", False) != 0
     return layer.kind, kernel[0], stride[0], layer.pair("padding", 0)[0], ceil
 
 
@@ -114,7 +115,8 @@ def stem_pool_name(layer: Layer) -> str | None:
 
 def global_pool_name(layer: Layer) -> str | None:
     """Return the name of a pool over the whole map; None for other layers, and for maps of another size than 1x1."""
-    if layer.attributes.get("output_size", 1) not in (1, (1, 1), [1, 1]):
+    size = layer.attributes.get("output_size", 1)
+    if any(not isinstance(side, int) or side != 1 for side in (size if isinstance(size, tuple | list) else (size,))):
         return None
     return _GLOBAL_POOLS.get(layer.kind)
 

@@ -8,6 +8,8 @@ from resonnx_export.pictures.recipe import FilterName, Size
 # Pillow's numbers of its filters, as transformers writes them.
 FILTERS: Final[Mapping[Any, FilterName]] = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic", 4: "box"}
 _LONGEST_SIDE: Final = 100_000
+_LEAST_FRACTION: Final = 1e-3
+_GREATEST: Final = 1e6
 
 
 def side(value: object) -> int | None:
@@ -18,8 +20,8 @@ def side(value: object) -> int | None:
 
 
 def fraction(value: object) -> float | None:
-    """Return a number above 0 and at most 1; None if the value is none."""
-    if isinstance(value, int | float) and not isinstance(value, bool) and 0 < value <= 1:
+    """Return a number from 0.001 to 1; None if the value is none."""
+    if isinstance(value, int | float) and not isinstance(value, bool) and _LEAST_FRACTION <= value <= 1:
         return float(value)
     return None
 
@@ -34,6 +36,9 @@ def height_and_width(value: object) -> Size | None:
 def channels(value: object) -> tuple[float, float, float] | None:
     """Return three numbers, or one for three channels; None if the value is neither."""
     if not isinstance(value, list) or not all(isinstance(each, int | float) for each in value):
+        return None
+    # Whole numbers in JSON may be too large for a float.
+    if any(abs(each) > _GREATEST for each in value):
         return None
     numbers = value * 3 if len(value) == 1 else value
     return (float(numbers[0]), float(numbers[1]), float(numbers[2])) if len(numbers) == 3 else None

@@ -20,6 +20,7 @@ _PUBLISHED: Final = (
 CONCATENATED: Final = "fastai.layers.AdaptiveConcatPool2d"
 _HOOKS: Final = ("_forward_hooks", "_forward_pre_hooks")
 _MAX_LAYERS: Final = 100_000
+_GREATEST: Final = 1 << 60
 _MAX_NAME: Final = 1000
 
 
@@ -59,7 +60,8 @@ class Layer:
         """What stands beside the class's forward(), or in its place; None if nothing does."""
         if "forward" in self.attributes:
             return "a forward() of its own"
-        return "hooks" if any(self.attributes.get(name) for name in _HOOKS) else None
+        hooks = (self.attributes.get(name) for name in _HOOKS)
+        return "hooks" if any(not isinstance(each, Mapping) or each for each in hooks if each is not None) else None
 
     def pair(self, name: str, absent: int = 1) -> tuple[int, int]:
         """Return an attribute that is a whole number, or two. Raises BadInput if it is something else."""
@@ -67,8 +69,15 @@ class Layer:
         found = absent if value is None else value
         first, second = found if isinstance(found, tuple | list) and len(found) == 2 else (found, found)
         if not isinstance(first, int) or not isinstance(second, int):
-            raise BadInput(f"the pickled {self.kind} {self.name!r} has {name} {str(found)[:40]!r}, not two numbers")
+            raise BadInput(f"the pickled {self.kind} {self.name!r} has {name} {shown(found)}, not two numbers")
         return first, second
+
+    def number(self, name: str, absent: float) -> float:
+        """Return an attribute that is a number. Raises BadInput if it is something else."""
+        value = self.attributes.get(name, absent)
+        if not isinstance(value, float) and not (isinstance(value, int) and abs(value) < _GREATEST):
+            raise BadInput(f"the pickled {self.kind} {self.name!r} has {name} {shown(value)}, which is no number")
+        return value
 
 
 @dataclass(frozen=True)
@@ -87,6 +96,14 @@ class PickledModule:
     def path(self) -> str:
         """The class of the whole."""
         return self.layers[""].path
+
+
+def shown(value: object) -> str:
+    """Return a value of a file for a message; containers, which may be of any size, by their type."""
+    if isinstance(value, str):
+        return repr(value[:40])
+    plain = value is None or isinstance(value, bool | float) or (isinstance(value, int) and abs(value) < _GREATEST)
+    return str(value) if plain else f"of the type {type(value).__name__}"
 
 
 def layer_of(name: str, module: nn.Module) -> Layer:

@@ -18,7 +18,7 @@ from resonnx_export.networks.protocol import ResNetCaptioner
 from resonnx_export.networks.resnet import ResNet
 from resonnx_export.options import Activation
 from resonnx_export.sources.layer_kinds import activation_name, is_without_effect
-from resonnx_export.sources.pickled import CONCATENATED, Layer, PickledModule, layer_of, pickled_module
+from resonnx_export.sources.pickled import CONCATENATED, Layer, PickledModule, layer_of, pickled_module, shown
 from resonnx_export.sources.pickled_properties import Properties, read_properties
 from resonnx_export.sources.pickled_regions import Regions, container_of
 
@@ -160,7 +160,7 @@ def _differences(network: ResNet, regions: Regions, module: PickledModule) -> It
             yield f"{layer.name or 'the whole'} has {layer.replaced}, which is code"
         if layer.attributes.get("track_running_stats") is False:
             yield f"{layer.name} ({layer.kind}) normalises by the batch (track_running_stats=False)"
-        digits = layer.children if layer.kind == "Sequential" and all(map(str.isdigit, layer.children)) else ()
+        digits = layer.children if layer.kind == "Sequential" and all(map(str.isdecimal, layer.children)) else ()
         if list(digits) != sorted(digits, key=int):
             yield f"{layer.name} runs its layers in the order {', '.join(digits)}"
     yield from _head_differences(network, regions, module)
@@ -175,10 +175,11 @@ def _unlike(own: nn.Conv2d | nn.Linear, layer: Layer) -> Iterator[str]:
         for attribute in _CONVOLUTION:
             if attribute in layer.attributes and layer.pair(attribute) != getattr(own, attribute):
                 yield f"{layer.name} has {attribute} {layer.pair(attribute)}, not {getattr(own, attribute)}"
-        if layer.attributes.get("groups", own.groups) != own.groups:
-            yield f"{layer.name} has {layer.attributes['groups']} groups, not {own.groups}"
-        if layer.attributes.get("padding_mode", "zeros") != "zeros":
-            yield f"{layer.name} pads with {layer.attributes['padding_mode']}, not zeros"
+        if (groups := layer.number("groups", own.groups)) != own.groups:
+            yield f"{layer.name} has {groups} groups, not {own.groups}"
+        mode = layer.attributes.get("padding_mode", "zeros")
+        if not isinstance(mode, str) or mode != "zeros":
+            yield f"{layer.name} pads with {mode[:40] if isinstance(mode, str) else shown(mode)}, not zeros"
 
 
 def _head_differences(network: ResNet, regions: Regions, module: PickledModule) -> Iterator[str]:
@@ -197,7 +198,7 @@ def _head_differences(network: ResNet, regions: Regions, module: PickledModule) 
 
 def _step(layer: Layer) -> str:
     if layer.kind == "BatchNorm1d":
-        return f"BatchNorm1d(eps={layer.attributes.get('eps')})"
+        return f"BatchNorm1d(eps={layer.number('eps', 1e-5)})"
     return activation_name(layer) or layer.kind
 
 

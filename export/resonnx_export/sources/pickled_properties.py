@@ -65,7 +65,7 @@ def read_properties(network: ResNet, regions: Regions, module: PickledModule) ->
     found = Properties()
     published = all(layer.published for layer in module.layers.values() if layer.children)
     norms = [layer for layer in module.layers.values() if layer.kind in _NORMALISATIONS]
-    found.put("bn-eps", {each.name: f"{float(each.attributes.get('eps', 1e-5)):g}" for each in norms}, certain=True)
+    found.put("bn-eps", {each.name: f"{each.number('eps', 1e-5):g}" for each in norms}, certain=True)
     _read_geometry(network, regions, found)
     in_blocks = [leaf for block in regions.blocks for leaf in block.leaves]
     gates = {leaf.name: _GATES[leaf.kind] for leaf in in_blocks if leaf.kind in _GATES}

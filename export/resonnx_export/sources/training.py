@@ -37,21 +37,25 @@ def recorded_in(tree: object) -> Recorded:
 
 
 def _candidates(tree: object) -> Iterator[tuple[str, object]]:
-    yield from _named(tree, "", 0)
+    yield from _named(tree, "", 0, set())
     if isinstance(tree, Stub):
         for category in _categories(tree):
             # Every name's number; fastai's own list of names is an object that is not read.
             yield "vocab of the pickled learner", category.attributes.get("o2i")
 
 
-def _named(node: object, path: str, depth: int) -> Iterator[tuple[str, object]]:
+def _named(node: object, path: str, depth: int, visited: set[int]) -> Iterator[tuple[str, object]]:
+    """Yield places and contents; `visited` are those already yielded: a small file may hold one any number of times."""
     entries = _entries(node)
     for key in _NAMES:
-        if isinstance(entries.get(key), list | tuple | Mapping):
-            yield f"{path}{key}", entries[key]
+        if isinstance(content := entries.get(key), list | tuple | Mapping) and id(content) not in visited:
+            visited.add(id(content))
+            yield f"{path}{key}", content
     if depth < _MAX_DEPTH:
         for key in _SETTINGS:
-            yield from _named(entries.get(key), f"{path}{key}.", depth + 1)
+            if (below := entries.get(key)) is not None and id(below) not in visited:
+                visited.add(id(below))
+                yield from _named(below, f"{path}{key}.", depth + 1, visited)
 
 
 def _categories(tree: Stub) -> Iterator[Stub]:

@@ -137,3 +137,8 @@ def test_the_command(
     assert "greedy captions identical word by word" in message
     assert "with --channel-order bgr it does" in message
     assert export(answers, "--channel-order", "bgr") == "resonnx-export: agreed"
+
+
+def test_tokens_without_a_word_say_nothing(captions: list[Caption]) -> None:
+    with pytest.raises(BadInput, match=r"tokens \[1\] of picture 0 hold no word; record whole captions"):
+        judge_words(Answers("a.npz", PIXELS, tokens=np.full((5, 1), 1)), captions, SPEC)

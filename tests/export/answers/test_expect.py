@@ -1,6 +1,7 @@
 """`--expect`: the export gives the answers of the user's own model, or is refused, with the option that is missing."""
 
 import copy
+import io
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -267,3 +268,26 @@ def test_answers_to_other_questions(
     message = try_export(changed(record_answers(), tmp_path, **arrays))
     assert "answers.npz" in message
     assert said in message
+
+
+def test_pictures_that_do_not_tell_the_preprocessing_from_others(
+    model: bytes, manifest: pb.Manifest, pixels: np.ndarray, record_answers: RecordAnswers
+) -> None:
+    """Grey files of the input's size say nothing about the channels' order, nor about the filter."""
+    manifest = copy.deepcopy(manifest)
+    chosen = RecipeChoice(None, InputChanges(size=Size(32, 32), stretch=True)).for_layout("torchvision")
+    manifest.input.CopyFrom(chosen.recipe)
+    manifest.assumptions.extend(each.message() for each in chosen.assumptions)
+    files = []
+    for picture in pixels:
+        Image.fromarray(picture[..., :1].repeat(3, axis=2)).save(buffer := io.BytesIO(), "PNG")
+        files.append(buffer.getvalue())
+    require_answers({CLASSIFIER_FILE: model}, manifest, read_answers(record_answers(tensor_of, files)))
+    assert {each.name for each in manifest.assumptions if not each.confirmed} == {"resizing", "channel-order"}
+
+
+def test_answers_that_are_alike_prove_nothing(
+    try_export: TryExport, record_answers: RecordAnswers, tmp_path: Path
+) -> None:
+    same = np.repeat(np.load(record_answers())["logits"][:1], 6, axis=0)
+    assert "the logits of all pictures are alike" in try_export(changed(record_answers(), tmp_path, logits=same))

@@ -149,3 +149,10 @@ def test_300_damaged_files_end_in_one_line(tmp_path: Path) -> None:
             messages.append(str(error))
     assert len(messages) > 200
     assert {len(message.splitlines()) for message in messages} == {1}
+
+
+def test_a_long_directory_is_refused_before_it_is_read(tmp_path: Path) -> None:
+    with zipfile.ZipFile(path := tmp_path / "answers.npz", "w") as archive:
+        for number in range(10_001):
+            archive.writestr(str(number), b"")
+    assert "holds more than 10000 arrays" in refusal(path)

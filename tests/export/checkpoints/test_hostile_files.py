@@ -264,3 +264,9 @@ def test_other_files(exporter: Exporter) -> None:
         for length in (10, 1000):
             noise = bytes(torch.randint(256, (length,), generator=generator).tolist())
             exporter.refuses(start + noise)
+
+
+@pytest.mark.parametrize("key", [10**5000, "\ud800", ("a", -(10**5000))], ids=["digits", "half a character", "a tuple"])
+def test_keys_that_cannot_be_printed(key: object, exporter: Exporter) -> None:
+    torch.save({key: torch.ones(3)}, buffer := io.BytesIO())
+    assert "cannot be printed" in exporter.refuses(buffer.getvalue())

@@ -147,3 +147,14 @@ def test_other_files_are_refused_with_the_form(tmp_path: Path, name: str, conten
 def test_a_missing_file(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="No such file"):
         read_class_names(tmp_path / "none")
+
+
+def test_a_long_line_is_a_name(tmp_path: Path) -> None:
+    (tmp_path / "labels.txt").write_text(f"a\nb{' ' * 200_000}c")
+    assert len(read_class_names(tmp_path / "labels.txt").names) == 2
+
+
+def test_half_a_character_is_no_name(tmp_path: Path) -> None:
+    (tmp_path / "labels.json").write_text('["a", "\\ud800"]')
+    with pytest.raises(BadInput, match=r"name 1 is .* no valid text"):
+        read_class_names(tmp_path / "labels.json")

@@ -14,6 +14,7 @@ from resonnx_export.cli import app
 from resonnx_export.errors import BadInput
 from resonnx_export.inspection import inspect_file
 from resonnx_export.layouts.captioners import CaptionSource, recognise_captioner
+from resonnx_export.layouts.captioners.parts import _parts
 from resonnx_export.networks.protocol import CaptionNetwork
 from resonnx_export.special_tokens import SpecialTokens
 from resonnx_export.vocabulary import Vocabulary
@@ -466,3 +467,10 @@ def test_tokens_of_other_names(tmp_path: Path) -> None:
         recognise_captioner(files, words)
     source = recognise_captioner(files, words, tokens=SpecialTokens("begin", "finish"))
     assert (list(source.spec.stripped_ids), source.spec.end_id) == ([0], 1)
+
+
+def test_containers_that_a_file_holds_many_times_are_read_once() -> None:
+    tree: dict[str, object] = {"decoder.weight": torch.ones(2)}
+    for _ in range(3):
+        tree = {f"a{number}": tree for number in range(1000)}
+    assert len(list(_parts(tree, 3, set()))) == 1

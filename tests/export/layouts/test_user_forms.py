@@ -3,6 +3,7 @@
 The trunk is a small ResNet with torchvision's names; each form renames its tensors, or puts layers behind it.
 """
 
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -397,3 +398,11 @@ def test_an_export_and_its_verification(labels_file: Path, tmp_path: Path) -> No
     verified = CliRunner().invoke(app, [str(each) for each in verify])
     assert verified.exit_code == 0, verified.output
     assert "equal to PyTorch's" in verified.stdout
+
+
+def test_long_names_of_digits_and_letters_take_no_time() -> None:
+    stages = {f"{'1a' * 450}.{number}.x.conv1.weight": torch.ones(1) for number in range(1000)}
+    started = time.process_time()
+    with pytest.raises(BadInput, match="no ResNet was found"):
+        recognise_classifier(stages)
+    assert time.process_time() - started < 2

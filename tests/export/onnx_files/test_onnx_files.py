@@ -1,5 +1,7 @@
 """Classifiers that are ONNX files: the graph with preprocessing equals the file after preprocessing by numpy."""
 
+import time
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -247,3 +249,42 @@ def test_damaged_files_end_in_one_line(tmp_path: Path) -> None:
             refusals.append(str(error))
     assert refusals
     assert not any("\n" in refusal for refusal in refusals)
+
+
+def _gemm(*after: onnx.NodeProto) -> onnx.ModelProto:
+    """Logits "g" [N,CLASSES] of a pool and a matrix, and what follows."""
+    arrays = {"w": np.random.default_rng(5).normal(0, 1, (CLASSES, 3)).astype(np.float32)}
+    arrays |= {"pairs": np.array([0, CLASSES // 2, 2]), "flat": np.array([0, CLASSES])}
+    nodes = [
+        helper.make_node("GlobalAveragePool", ["x"], ["p"]),
+        helper.make_node("Flatten", ["p"], ["f"]),
+        helper.make_node("Gemm", ["f", "w"], ["g"], transB=1),
+        *after,
+    ]
+    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 3, *SIZE])
+    y = helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", CLASSES])
+    weights = [numpy_helper.from_array(array, name) for name, array in arrays.items()]
+    graph = helper.make_graph(nodes, "gemm", [x], [y], weights)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
+
+
+def test_a_softmax_of_groups_is_not_one_of_all_classes(tmp_path: Path) -> None:
+    node = helper.make_node
+    grouped = [
+        node("Reshape", ["g", "pairs"], ["r"]),
+        node("Softmax", ["r"], ["q"], axis=-1),
+        node("Reshape", ["q", "flat"], ["y"]),
+    ]
+    form = _opened(_gemm(*grouped), tmp_path).form
+    assert (form.activation, form.logits) == (None, "y")
+    whole = [node("Softmax", ["g"], ["q"], axis=-1), node("Reshape", ["q", "flat"], ["y"])]
+    form = _opened(_gemm(*whole), tmp_path).form
+    assert (form.activation, form.logits) == ("softmax", "g")
+
+
+def test_long_chains_are_followed_in_one_pass(tmp_path: Path) -> None:
+    names = ["g", *(f"i{number}" for number in range(6000)), "y"]
+    chain = [helper.make_node("Identity", [before], [after]) for before, after in pairwise(names)]
+    started = time.process_time()
+    assert _opened(_gemm(*chain), tmp_path).form.features == "f"
+    assert time.process_time() - started < 10

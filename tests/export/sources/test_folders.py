@@ -255,3 +255,19 @@ def test_a_file_beside_a_configuration_names_the_folder(written_by_transformers:
     assert any("config.json beside the file was not read: give the folder" in note for note in notes)
     lines = dict(inspect_file(written_by_transformers.folder))
     assert lines["labels"] == "5 names: cat, dog, bird, fish, frog (config.json)"
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"image_mean": [10**400] * 3}, {"image_std": [-(10**400)] * 3}, {"crop_pct": 5e-324}],
+    ids=["mean", "std", "crop"],
+)
+def test_numbers_that_are_out_of_range_are_not_taken(changes: dict[str, Any]) -> None:
+    told = read_preprocessor(PROCESSOR | changes, "preprocessor_config.json").changes
+    usual = read_preprocessor({**PROCESSOR, **dict.fromkeys(changes)}, "preprocessor_config.json").changes
+    assert told == usual
+
+
+def test_another_scale_is_refused_whatever_its_size() -> None:
+    with pytest.raises(BadInput, match="rescale_factor is 1000000"):
+        read_preprocessor(PROCESSOR | {"rescale_factor": 10**400}, "preprocessor_config.json")

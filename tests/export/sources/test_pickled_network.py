@@ -309,3 +309,28 @@ def test_a_captioners_pickled_encoder(net: Callable[[], nn.Module], said: str, t
         return
     found = with_pickled_trunk(captioner, [module])
     assert "bn-eps" in {each.name for each in found.assumptions if each.confirmed}
+
+
+@pytest.mark.parametrize(
+    ("layer", "attribute"),
+    [
+        ("bn1", "eps"),
+        ("conv1", "stride"),
+        ("conv1", "groups"),
+        ("conv1", "padding_mode"),
+        ("maxpool", "ceil_mode"),
+        ("avgpool", "output_size"),
+    ],
+)
+def test_attributes_of_another_kind(layer: str, attribute: str, tmp_path: Path) -> None:
+    """A list of two lists of two lists, and so on, has 2**60 parts in a file of a few kB."""
+    doubled: list[Any] = []
+    for _ in range(60):
+        doubled = [doubled, doubled]
+    for value in (torch.ones(3), doubled):
+        made = small()
+        setattr(made.get_submodule(layer), attribute, value)
+        torch.save(made, tmp_path / "m.pth")
+        with pytest.raises(BadInput) as refused:
+            recognise_source(read_source(tmp_path / "m.pth"))
+        assert len(str(refused.value)) < 500

@@ -4,6 +4,7 @@ import argparse
 import collections
 import itertools
 import sys
+import time
 import types
 from pathlib import Path
 from typing import Any
@@ -86,3 +87,21 @@ def test_they_are_the_labels_of_the_export(network: ResNet, tmp_path: Path) -> N
     assert result.exit_code == 0, result.output
     assert "labels: 7 names of class_to_idx" in result.stdout
     assert list(read_version(tmp_path / "models" / "m" / "1").manifest.classifier.labels) == list(numbers)
+
+
+def test_contents_that_a_file_holds_many_times_are_read_once() -> None:
+    names = [*map(str, range(20_000)), ""]
+    tree: dict[str, Any] = dict.fromkeys(("class_to_idx", "classes", "CLASSES", "class_names", "labels"), names)
+    tree |= dict.fromkeys(("hyper_parameters", "hparams", "meta", "config", "cfg", "args", "opt", "params"), tree)
+    started = time.process_time()
+    assert recorded_in(tree).labels is None
+    assert time.process_time() - started < 1
+
+
+def test_names_do_not_command_the_terminal(tmp_path: Path, network: ResNet) -> None:
+    names = [f"\x1b]0;owned\x07{number}" for number in range(network.num_classes)]
+    torch.save({"model": network.state_dict(), "classes": names, "\x1b[2J": 1}, tmp_path / "m.pth")
+    result = CliRunner().invoke(app, ["inspect", str(tmp_path / "m.pth")])
+    assert result.exit_code == 0, result.output
+    assert "owned" in result.stdout
+    assert all(line.isprintable() for line in result.stdout.splitlines())

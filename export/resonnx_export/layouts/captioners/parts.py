@@ -56,7 +56,7 @@ def read_parts(files: Sequence[Path], *, find_words: bool = False) -> Contents:
     vocabulary = None
     for file in files:
         tree, source = read_tree(file)
-        if not (found := list(_parts(tree, _MAX_DEPTH))):
+        if not (found := list(_parts(tree, _MAX_DEPTH, set()))):
             raise BadInput(f"{file} holds no state_dict (names to tensors) and no pickled module")
         parts += found
         sources.append(source)
@@ -68,8 +68,14 @@ def read_parts(files: Sequence[Path], *, find_words: bool = False) -> Contents:
     return Contents(parts, tuple(sources), vocabulary)
 
 
-def _parts(tree: Any, depth: int) -> Iterator[Part]:
-    """Yield modules and state_dicts, except for optimisers' and metrics'."""
+def _parts(tree: Any, depth: int, seen: set[int]) -> Iterator[Part]:
+    """Yield modules and state_dicts, except for optimisers' and metrics'; `seen` are those that were read.
+
+    A small file may hold one any number of times.
+    """
+    if id(tree) in seen:
+        return
+    seen.add(id(tree))
     if isinstance(tree, Stub) and "_modules" in tree.attributes:
         yield Part(unwrapped(state_dict_of(tree)), tree)
     elif isinstance(tree, Mapping) and tree and all(isinstance(key, str) for key in tree):
@@ -79,7 +85,7 @@ def _parts(tree: Any, depth: int) -> Iterator[Part]:
         elif depth:
             for name, value in tree.items():
                 if "optim" not in name.lower():
-                    yield from _parts(value, depth - 1)
+                    yield from _parts(value, depth - 1, seen)
 
 
 def _halves(tensors: Mapping[str, Tensor]) -> Iterator[Part]:

@@ -1,6 +1,7 @@
 """Finds which layer of a captioner does what, by shapes first and names where shapes leave a choice."""
 
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
@@ -208,8 +209,9 @@ def _embedding(layers: Sequence[Layer], hidden: int) -> Layer | None:
             "this is a video classifier, which is not exported: features of frames enter recurrent cells, and linear "
             f"layers ({_listed(matrices[-2:])}) score classes; it has no embedding of words, so it writes none"
         )
-    scored = [(each, each.shape[0]) for each in matrices if each.shape[1] == hidden]
-    fitting = [each for each in plain if any(rows == each.shape[0] for by, rows in scored if by is not each)]
+    scored = Counter(each.shape[0] for each in matrices if each.shape[1] == hidden)
+    # Another layer than itself.
+    fitting = [each for each in plain if scored[each.shape[0]] > (each.shape[1] == hidden)]
     for pattern in _WORDS:
         named = [each for each in fitting if pattern.search(each.name)]
         if named:

@@ -1,6 +1,6 @@
 """Frees the first axis of a graph's inputs and outputs from its size in the ONNX file."""
 
-from collections.abc import Callable, Iterator, Set
+from collections.abc import Callable, Iterator, Mapping, Set
 from functools import partial
 from typing import Final
 
@@ -24,6 +24,18 @@ _TENSOR: Final = 5
 _INT64_DATA, _TENSOR_NAME, _RAW_DATA = 7, 8, 9
 
 _BATCH: Final = b"batch"
+# A second or two of reading; ResNet-152 has 10,000.
+_MAX_FIELDS: Final = 1_000_000
+# The fields that are read as messages, by the kind of message.
+_CHILDREN: Final[Mapping[str, Mapping[int, str]]] = {
+    "model": {_GRAPH: "graph"},
+    "graph": {_NODE: "node", _INITIALIZER: "constant", _INPUT: "value", _OUTPUT: "value"},
+    "node": {_ATTRIBUTE: "attribute"},
+    "attribute": {_TENSOR: "constant"},
+    "value": {_TYPE: "type"},
+    "type": {_TENSOR_TYPE: "tensor"},
+    "tensor": {_SHAPE: "shape"},
+}
 # The largest shape that is read, in bytes: 16 axes.
 _LONGEST_SHAPE: Final = 128
 
@@ -43,12 +55,25 @@ def with_free_batch(model: bytes, names: Set[str], size: int | None = None) -> b
             tensor's own axis 0 instead. Exporters fix shapes so. Whether the graph still means the same must be tried.
 
     Raises:
-        ModelRefused: The file does not parse.
+        ModelRefused: The file does not parse, or has more fields than any network.
     """
     try:
+        _count(memoryview(model))
         return _with_free_batch(model, names, size)
     except DecodeError as error:
         raise ModelRefused(f"the ONNX file is damaged: {error}") from None
+
+
+def _count(message: memoryview, kind: str = "model", count: int = 0) -> int:
+    """Return `count` and the number of fields that will be read. Raises ModelRefused above _MAX_FIELDS."""
+    children = _CHILDREN.get(kind, {})
+    for field in wire.fields(message):
+        count += 1
+        if count > _MAX_FIELDS:
+            raise ModelRefused(f"the ONNX file has more than {_MAX_FIELDS} fields")
+        if field.kind == wire.BYTES and field.number in children:
+            count = _count(message[field.content : field.end], children[field.number], count)
+    return count
 
 
 def _with_free_batch(model: bytes, names: Set[str], size: int | None) -> bytes:

@@ -66,6 +66,7 @@ class _Inliner:
         self._file, self._size, self._read = file, size, read
         self._fields = 0
         self._files: dict[str, bytes] = {}
+        self._held = 0
 
     def message(self, message: memoryview, kind: str, depth: int) -> list[_Piece] | None:
         """Return a message with its tensors' external data inside, in pieces; None if it has none."""
@@ -111,8 +112,8 @@ class _Inliner:
         if location == self._file:
             raise ModelRefused(f"{self._file}: external data refers to the file itself")
         if location not in self._files:
-            left = MAX_FILE_BYTES - sum(map(len, self._files.values()))
-            self._files[location] = self._read(location, left)
+            self._files[location] = self._read(location, MAX_FILE_BYTES - self._held)
+            self._held += len(self._files[location])
         file = self._files[location]
         offset = _number(entries, "offset", 0)
         length = _number(entries, "length", len(file) - offset)

@@ -27,6 +27,9 @@ _MAGIC: Final = b"\x93NUMPY\x01\x00"
 _MOST_HEADER: Final = 1024
 _BEFORE_HEADER: Final = len(_MAGIC) + 2
 _KIND: Final = ".npy"
+# Begins each entry of a zip file's directory.
+_ENTRY: Final = b"PK\x01\x02"
+_MOST_ENTRIES: Final = 10_000
 _DAMAGE: Final = (zipfile.BadZipFile, zlib.error, struct.error, OSError, EOFError, ValueError, RuntimeError)
 
 
@@ -92,6 +95,9 @@ def read_npz(
     """
     if len(content) > most_bytes:
         raise BadArchive(f"has {len(content)} bytes; at most {most_bytes}")
+    # zipfile takes 700 bytes of memory for each entry of the directory.
+    if content.count(_ENTRY) > _MOST_ENTRIES:
+        raise BadArchive(f"holds more than {_MOST_ENTRIES} arrays")
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             members = [member for member in archive.infolist() if not ignores(_name(member))]

@@ -12,6 +12,8 @@ from onnx import TensorProto, helper, numpy_helper
 from resonnx_server.errors import ModelRefused
 from resonnx_server.repository.bare import bare_file, row_trial
 from resonnx_server.repository.scan import ModelFolder
+from resonnx_server.runtime.model_files import batch_axis
+from resonnx_server.runtime.model_files.batch_axis import with_free_batch
 from resonnx_server.scheduling.device import Device
 
 from ...asking import infer
@@ -245,3 +247,33 @@ def test_hostile_files_end_in_one_line(tmp_path: Path, caplog: pytest.LogCapture
     assert reason in refused.value.message
     assert "\n" not in refused.value.message
     assert len(refused.value.message) < 500
+
+
+def test_pictures_that_are_divided_by_the_brightest_of_the_batch(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    nodes = [
+        node("Cast", ["x"], ["f"], to=FLOAT),
+        node("ReduceMax", ["f"], ["m"], keepdims=0),
+        node("Div", ["f", "m"], ["y"]),
+    ]
+    model = _graph(nodes, {"x": ["n", 8]}, ["n", 8])
+    model.graph.input[0].type.tensor_type.elem_type = TensorProto.UINT8
+    (_, device), reason = _load(tmp_path, model, caplog)
+    device.close()
+    assert reason == "rows depend on each other: output 'y' differs for rows run alone"
+
+
+def test_outputs_without_a_finite_value_tell_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    nodes = [node("Abs", ["x"], ["a"]), node("Neg", ["a"], ["b"]), node("Log", ["b"], ["y"])]
+    (_, device), reason = _load(tmp_path, _graph(nodes, {"x": ["n", 8]}, ["n", 8]), caplog)
+    device.close()
+    assert reason == "output 'y' of random inputs has no finite value to compare"
+
+
+def test_a_file_of_many_fields_is_not_searched_for_its_batch_axis(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batch_axis, "_MAX_FIELDS", 50)
+    with_free_batch(_graph(ADD, {"x": [1, 4]}, [1, 4]).SerializeToString(), {"x"})
+    for model in (b"\x3a\x66" + b"\x0a\x00" * 51, b"\x3a\x68\x0a\x66" + b"\x2a\x00" * 51):
+        with pytest.raises(ModelRefused, match="more than 50 fields"):
+            with_free_batch(model, {"x"})
