@@ -62,7 +62,10 @@ def read_source(path: Path, weights: str | None = None) -> Source:
         return Source(state_dict, files, recorded, path / files[0].name, notes + recorded.notes)
     checkpoint = _chosen(path, load_checkpoints(path, weights))
     if checkpoint.recurrent:
-        raise BadInput(f"{path} is a captioner or a part of one (it has {checkpoint.recurrent}), not a classifier")
+        raise BadInput(
+            f"{path} is a captioner or a part of one (it has {checkpoint.recurrent}), not a classifier: see "
+            f"resonnx-export inspect {shlex.quote(str(path))}"
+        )
     notes = checkpoint.notes
     if (path.parent / folders.CONFIG).is_file():
         notes += (

@@ -115,9 +115,9 @@ def test_what_is_missing_or_too_much_is_said(tmp_path: Path) -> None:
     encoder, decoder = write_tutorial(tmp_path)
     torch.save(Net().state_dict(), tmp_path / "net.pth")
     for files, words, said in (
-        ([encoder], YUNJEY, "encoder and decoder must both be given"),
-        ([encoder], YUNJEY, "resonnx-export module TARGET --vocab FILE"),
-        ([decoder], YUNJEY, "encoder and decoder must both be given"),
+        ([encoder], YUNJEY, "a ResNet and no recurrent cells: give the decoder's file too"),
+        ([encoder], YUNJEY, "or export it with an adapter .* resonnx-export module"),
+        ([decoder], YUNJEY, "recurrent cells and no ResNet: give the encoder's file too"),
         ([encoder, decoder, tmp_path / "net.pth"], YUNJEY, "does not use a part of the files"),
         ([tmp_path / "net.pth"], YUNJEY, "is a classifier"),
         ([encoder, decoder], YUNJEY[:-1], "has 29 words, the network 30"),

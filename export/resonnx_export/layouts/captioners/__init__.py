@@ -17,7 +17,9 @@ from resonnx_export.checkpoints.pickles import Stub
 from resonnx_export.errors import BadInput
 from resonnx_export.layouts.captioners import attend, picture_first, self_critical
 from resonnx_export.layouts.captioners.draft import Draft, Request
-from resonnx_export.layouts.captioners.parts import read_parts
+from resonnx_export.layouts.captioners.encoder import find_encoder
+from resonnx_export.layouts.captioners.parts import Part, read_parts
+from resonnx_export.layouts.captioners.recurrent import find_cells
 from resonnx_export.layouts.recognised import RecognisedCheckpoint, loaded
 from resonnx_export.networks.detect import CheckpointMismatch, check_fits
 from resonnx_export.special_tokens import SpecialTokens
@@ -87,11 +89,7 @@ def recognise_captioner(
         if draft is None:
             if all("layer1.0.conv1.weight" in part.tensors for part in parts):
                 raise BadInput("the checkpoint is a classifier (a ResNet alone), not a captioner")
-            raise BadInput(
-                f"no known captioner: {'; '.join(map(str, parts))}; known are resonnx-captioner, sgrvinod, yunjey, "
-                "udacity-cvnd, flickr8k-attention and ruotianluo, of which encoder and decoder must both be given. An "
-                "adapter around its own code exports any other: resonnx-export module TARGET --vocab FILE"
-            )
+            raise BadInput(f"no known captioner: {'; '.join(map(str, parts))}; {_way(parts)}")
         if unused := [part for part in parts if not any(part is used for used in draft.parts)]:
             raise BadInput(f"layout {draft.layout} does not use a part of the files: {unused[0]}")
         size, count = draft.network.vocabulary_size, len(draft.spec.vocabulary)
@@ -116,6 +114,22 @@ def recognise_captioner(
     recognised = replace(recognised, notes=notes, assumptions=draft.assumptions)
     modules = tuple(part.module for part in parts if part.module is not None)
     return CaptionSource(recognised, draft.spec, draft.input, contents.sources, modules=modules)
+
+
+def _way(parts: Sequence[Part]) -> str:
+    """Return what is missing, or the way to export the parts of an unknown captioner."""
+    cells = any(find_cells(part.tensors) for part in parts)
+    if cells != any(find_encoder(part.tensors) for part in parts):
+        found, other = (
+            ("recurrent cells and no ResNet", "encoder") if cells else ("a ResNet and no recurrent cells", "decoder")
+        )
+        missing = f"{found}: give the {other}'s file too, resonnx-export captioner ENCODER DECODER; or "
+    else:
+        missing = ""
+    return missing + (
+        "export it with an adapter (docs/adapters.md): resonnx-export module your_file.py:build --checkpoint FILE "
+        "--vocab VOCABULARY --repository models --name NAME"
+    )
 
 
 def _draft(request: Request) -> Draft | None:
