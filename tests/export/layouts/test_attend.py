@@ -26,7 +26,8 @@ from .caption_sources.sgrvinod import Attention, DecoderWithAttention, Encoder
 pytestmark = pytest.mark.usefixtures("torch_seeded")
 
 
-@pytest.mark.parametrize("zipped", [pytest.param(False, marks=pytest.mark.slow), True], ids=["legacy", "zip"])
+@pytest.mark.slow
+@pytest.mark.parametrize("zipped", [False, True], ids=["legacy", "zip"])
 @torch.no_grad()
 def test_sgrvinod(tmp_path: Path, start_server: StartServer, zipped: bool) -> None:
     encoder, decoder = Encoder(), DecoderWithAttention(12, 24, 32, len(SGRVINOD), 256)

@@ -24,7 +24,7 @@ pytestmark = pytest.mark.usefixtures("torch_seeded")
         pytest.param("show_tell", {"layers": 2}, True, marks=pytest.mark.slow),
         pytest.param("show_tell", {"rnn": "GRU"}, False, marks=pytest.mark.slow),
         pytest.param("fc", {}, True, marks=pytest.mark.slow),
-        ("newfc", {}, True),
+        pytest.param("newfc", {}, True, marks=pytest.mark.slow),
         pytest.param("att2in", {}, True, marks=pytest.mark.slow),
         pytest.param("att2in2", {"use_bn": 1}, True, marks=pytest.mark.slow),
         pytest.param("updown", {"use_bn": 2}, True, marks=pytest.mark.slow),

@@ -40,7 +40,7 @@ pytestmark = pytest.mark.usefixtures("torch_seeded")
         pytest.param("layers", nn.GRUCell, 2, True, marks=pytest.mark.slow),
         pytest.param("rnn_cells", nn.RNNCell, 2, True, marks=pytest.mark.slow),
         pytest.param("lstm_cells", nn.LSTMCell, 2, False, marks=pytest.mark.slow),
-        ("cell", nn.GRUCell, 1, False),
+        pytest.param("cell", nn.GRUCell, 1, False, marks=pytest.mark.slow),
     ],
 )
 @torch.no_grad()
