@@ -187,7 +187,7 @@ def export_recognised(
 
 
 def _subject(source: CaptionSource, network: CaptionNetwork) -> Subject:
-    """Return what is compared with the user's answers."""
+    """Return the network for the comparison with the user's answers."""
     rebuild = source.rebuild
 
     def other(values: Mapping[str, str]) -> tuple[CaptionNetwork, pb.CaptionerSpec]:

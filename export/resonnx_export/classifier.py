@@ -102,7 +102,7 @@ def export_classifier(file: Path, settings: ClassifierSettings, target: Target, 
 
 
 def with_recorded(settings: ClassifierSettings, recorded: Recorded) -> ClassifierSettings:
-    """Return the settings with what is recorded beside the weights, where the user gives nothing."""
+    """Return the settings, completed by the values that are recorded beside the weights; the user's take precedence."""
     picked = settings.input
     if isinstance(picked, RecipeChoice):
         picked = replace(picked, told=recorded.pictures)

@@ -22,6 +22,7 @@ from resonnx_export.options import (
     ChosenDecoderPrecision,
     Expect,
     Labels,
+    MaxAccuracyDrop,
     MaxTokens,
     Quantisation,
     Samples,
@@ -86,15 +87,7 @@ def classifier(
     allow_reduced: AllowReduced = True,
     pictures: Samples = None,
     expect: Expect = None,
-    max_accuracy_drop: Annotated[
-        float,
-        typer.Option(
-            min=0,
-            max=100,
-            metavar="POINTS",
-            help="int8: greatest loss of accuracy on labelled held-back pictures, in points.",
-        ),
-    ] = 0.5,
+    max_accuracy_drop: MaxAccuracyDrop = 0.5,
 ) -> None:
     """Export a ResNet classifier. --size, --mean and the like override --recipe."""
     from resonnx_export.answers.recorded import read_answers

@@ -61,6 +61,15 @@ class Quantisation:
 AllowReduced = Annotated[
     bool, typer.Option("--allow-reduced/--no-allow-reduced", help="Let providers compute in bf16, fp16 and TF32.")
 ]
+MaxAccuracyDrop = Annotated[
+    float,
+    typer.Option(
+        min=0,
+        max=100,
+        metavar="POINTS",
+        help="int8: greatest loss of accuracy on labelled held-back pictures, in points.",
+    ),
+]
 Labels = Annotated[
     Path | None,
     typer.Option(

@@ -54,7 +54,7 @@ class Change:
     """One change.
 
     Attributes:
-        axis: What it changes; a reading has one change of an axis.
+        axis: The property that it changes; two changes of one axis exclude each other.
         typed: The option that makes it.
         values: Other values of the network's assumptions, by name.
         input: Changes of the recipe.

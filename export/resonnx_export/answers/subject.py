@@ -1,4 +1,4 @@
-"""What is compared with answers: a network with its recipe, and the readings of the same file that differ from it."""
+"""The subject of a comparison with answers: a network, its recipe, and the other readings of the same file."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass

@@ -43,7 +43,7 @@ class Stub:
     elements: list[Any] | None = None
 
     def __repr__(self) -> str:
-        # What it holds may be nested to any depth, and shared to any length.
+        # The attributes may be nested without limit, and may refer to themselves.
         return f"<{self.path}>"
 
     @property

@@ -13,6 +13,7 @@ from resonnx_export.options import (
     ChosenDecoderPrecision,
     Expect,
     Labels,
+    MaxAccuracyDrop,
     MaxTokens,
     Quantisation,
     Samples,
@@ -69,15 +70,7 @@ def module(
     vocab: Vocab = None,
     max_tokens: MaxTokens = None,
     decoder_precision: ChosenDecoderPrecision = "fp32",
-    max_accuracy_drop: Annotated[
-        float,
-        typer.Option(
-            min=0,
-            max=100,
-            metavar="POINTS",
-            help="int8: greatest loss of accuracy on labelled held-back pictures, in points.",
-        ),
-    ] = 0.5,
+    max_accuracy_drop: MaxAccuracyDrop = 0.5,
 ) -> None:
     """Export a classifier or captioner of any class by running YOUR code, with which the ONNX model is then compared.
 

@@ -117,7 +117,7 @@ def recognise_captioner(
 
 
 def _way(parts: Sequence[Part]) -> str:
-    """Return what is missing, or the way to export the parts of an unknown captioner."""
+    """Name the missing file, or the command that exports an unknown captioner."""
     cells = any(find_cells(part.tensors) for part in parts)
     if cells != any(find_encoder(part.tensors) for part in parts):
         found, other = (

@@ -35,12 +35,12 @@ _OWN_OPTIONS: Final = {"residual": "--residual", "resnet": "--VALUE-resnet"}
 
 @dataclass
 class Assumed:
-    """Takes values and lists what was taken.
+    """Chooses values of properties, and lists the choices.
 
     Attributes:
         given: The user's values by name.
         recorded: Values that the file has, which the user's must not contradict.
-        taken: What was taken.
+        taken: The choices so far.
     """
 
     given: Mapping[str, str]
