@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 
 import grpc
 
+from resonnx_server.access.caller import Caller
 from resonnx_server.rpc.fronts.buffer import MAX_MESSAGES, MessageBuffer
 
 _log = logging.getLogger(__name__)
@@ -18,6 +19,8 @@ _log = logging.getLogger(__name__)
 # grpc.RpcMethodHandler with asyncio functions; its annotations make all attributes optional.
 Handler = Any
 Trailers = tuple[tuple[str, str | bytes], ...]
+# Of keys in lower case; values of keys that end with -bin are bytes.
+Metadata = tuple[tuple[str, str | bytes], ...]
 
 
 class Aborted(Exception):
@@ -38,12 +41,16 @@ class Call(ABC):
     Args:
         handler: The handler of the called method.
         deadline_s: The caller's deadline by `time.monotonic()`; None for none.
+        caller: Who calls.
+        metadata: The call's metadata.
     """
 
-    __slots__ = ("_deadline_s", "code", "details", "handler", "trailers")
+    __slots__ = ("_deadline_s", "caller", "code", "details", "handler", "metadata", "trailers")
 
-    def __init__(self, handler: Handler, deadline_s: float | None) -> None:
+    def __init__(self, handler: Handler, deadline_s: float | None, caller: Caller, metadata: Metadata) -> None:
         self.handler = handler
+        self.caller = caller
+        self.metadata = metadata
         self._deadline_s = deadline_s
         self.set_status(grpc.StatusCode.OK, "")
 

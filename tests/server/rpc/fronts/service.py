@@ -33,6 +33,13 @@ class Handlers:
     async def echo(self, request: bytes, context: Any) -> bytes:
         return request
 
+    async def who(self, request: bytes, context: Any) -> bytes:
+        metadata = [tuple(item) for item in context.metadata if item[0].startswith("x-")]
+        return repr((context.caller.name, metadata)).encode()
+
+    async def who_streams(self, requests: AsyncIterator[bytes], context: Any) -> AsyncIterator[bytes]:
+        yield await self.who(b"", context)
+
     async def wait(self, request: bytes, context: Any) -> bytes:
         self.entered.set()
         try:
@@ -87,9 +94,9 @@ class Handlers:
         unary, stream = grpc.unary_unary_rpc_method_handler, grpc.unary_stream_rpc_method_handler
         both = grpc.stream_stream_rpc_method_handler
         kinds = {
-            unary: (self.echo, self.wait, self.remaining, self.refuse, self.fail),
+            unary: (self.echo, self.who, self.wait, self.remaining, self.refuse, self.fail),
             stream: (self.count, self.watch, self.talk),
-            both: (self.each, self.deaf, self.break_off),
+            both: (self.each, self.who_streams, self.deaf, self.break_off),
         }
         return {method.__name__: kind(method, _parse, bytes) for kind, methods in kinds.items() for method in methods}
 

@@ -2,16 +2,18 @@
 
 import asyncio
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
 
 import grpc
 import pytest
+from resonnx_server.access.caller import unnamed
 from resonnx_server.rpc.fronts.buffer import MAX_MESSAGES
 from resonnx_server.rpc.fronts.call import StreamCall
 
 from ...waiting import until
-from .service import FRONTS, KIB, ended, method
+from .service import FRONTS, KIB, SERVICE, Handlers, ended, method
 
 
 async def test_unary_answers(served: Any) -> None:
@@ -63,7 +65,7 @@ class _Unsent(StreamCall):
 
 
 async def test_a_handler_goes_on_while_its_answers_fit_the_buffer() -> None:
-    call = _Unsent(Mock(response_serializer=bytes), None)
+    call = _Unsent(Mock(response_serializer=bytes), None, unnamed(""), ())
     assert [call.put(b"answer") for _ in range(MAX_MESSAGES)] == [None] * MAX_MESSAGES
     assert call.put(b"one more") is not None
 
@@ -198,3 +200,27 @@ async def test_stopping_cancels_what_does_not_end_in_time(served: Any) -> None:
     await asyncio.wait_for(server.stop(0.1), 10)
     await ended(wait)
     assert handlers.seen == ["cancelled"]
+
+
+async def test_a_call_has_its_caller_and_metadata(served: Any) -> None:
+    _, channel, _ = served
+    metadata = (("x-text", "a"), ("x-bytes-bin", b"\x00\xff"))
+    expected = repr(("ip:127.0.0.1", [*metadata])).encode()
+    assert await channel.unary_unary(method("who"))(b"", metadata=metadata) == expected
+    # Before a message is received: this stream sends none.
+    stream = channel.stream_stream(method("who_streams"))(iter(()), metadata=metadata)
+    assert await stream.read() == expected
+
+
+@pytest.mark.parametrize("front", FRONTS)
+@pytest.mark.parametrize(("address", "name"), [("[::1]:0", "ip:::/64"), ("unix:{}/socket", "unix")])
+async def test_callers_over_other_kinds_of_address(front: str, address: str, name: str, tmp_path: Path) -> None:
+    server = FRONTS[front]([])
+    handler = grpc.unary_unary_rpc_method_handler(Handlers().who, bytes, bytes)
+    server.add_registered_method_handlers(SERVICE, {"who": handler})
+    address = address.format(tmp_path)
+    port = server.add_insecure_port(address)
+    await server.start()
+    async with grpc.aio.insecure_channel(address.replace(":0", f":{port}")) as channel:
+        assert await channel.unary_unary(method("who"))(b"") == repr((name, [])).encode()
+        await server.stop(0)

@@ -7,6 +7,7 @@ from typing import Any
 
 import grpc
 
+from resonnx_server.access.caller import unnamed
 from resonnx_server.rpc.fronts.call import Call, Handler, StreamCall, serve
 
 # grpc.aio's context of a call; its annotations lack what is used here.
@@ -29,7 +30,8 @@ class AioCall(Call):
     def __init__(self, handler: Handler, context: Context) -> None:
         # gRPC has it by the system clock, which may be set during the call.
         remaining = context.time_remaining()
-        super().__init__(handler, None if remaining is None else time.monotonic() + remaining)
+        deadline_s = None if remaining is None else time.monotonic() + remaining
+        super().__init__(handler, deadline_s, unnamed(context.peer()), context.invocation_metadata())
         self._context = context
         self._task: asyncio.Task[Any] | None = None
         self._is_ended = False

@@ -7,6 +7,7 @@ from typing import Any
 
 import grpc
 
+from resonnx_server.access.caller import unnamed
 from resonnx_server.rpc.fronts.active import ActiveCalls, CallSoon
 from resonnx_server.rpc.fronts.call import Call, Handler, serve
 from resonnx_server.rpc.fronts.core import operations as ops
@@ -39,17 +40,16 @@ class CoreCall(Call):
     """A unary call. `begin` and methods that take an event run on the queue's thread, all others on the event loop.
 
     Args:
-        core: gRPC's object of the call.
+        event: gRPC's event that brought the call.
         handler: The handler of the called method.
-        deadline_s: The caller's deadline by `time.monotonic()`; None for none.
         shared: The state that all calls of the server share.
     """
 
     __slots__ = ("_core", "_over", "_shared", "_task")
 
-    def __init__(self, core: ops.CoreCall, handler: Handler, deadline_s: float | None, shared: Shared) -> None:
-        super().__init__(handler, deadline_s)
-        self._core = core
+    def __init__(self, event: ops.Event, handler: Handler, shared: Shared) -> None:
+        super().__init__(handler, ops.deadline_s(event), unnamed(ops.peer(event)), ops.metadata(event))
+        self._core: ops.CoreCall = event.call
         self._shared = shared
         self._task: asyncio.Task[bytes | None] | None = None
         # The status was sent, or the caller has gone: nothing may be sent any more.

@@ -15,6 +15,9 @@ _LIMIT_S: Final = 10.0
 _LAST_STOP_S: Final = 1.0
 _MESSAGES: Final = [b"a", bytes(100_000), b""]
 _REFUSAL: Final = (grpc.StatusCode.OUT_OF_RANGE, "refused", (("reason-bin", b"\x00\xff"),))
+_CALLER: Final = "ip:127.0.0.1"
+_METADATA: Final = (("resonnx-check", "text"), ("resonnx-check-bin", b"\x00\xff"))
+_NAMES: Final = [name for name, _ in _METADATA]
 # Not through a proxy that the environment names.
 _CLIENT_OPTIONS: Final = [("grpc.enable_http_proxy", 0), ("grpc.use_local_subchannel_pool", 1)]
 
@@ -72,6 +75,7 @@ class _Checked:
         handlers = {
             "Remaining": unary(self._remaining, bytes, bytes),
             "Refuse": unary(self._refuse, bytes, bytes),
+            "Caller": unary(self._caller, bytes, bytes),
             "Hold": unary(self._hold, bytes, bytes),
             "Echo": grpc.stream_stream_rpc_method_handler(self._echo, bytes, bytes),
         }
@@ -102,6 +106,8 @@ class _Checked:
         # gRPC sends deadlines rounded up.
         if not 0 < float(remaining) < 2 * self._limit_s:
             raise CheckFailed(f"a deadline of {self._limit_s:g} s is read as {float(remaining):g} s")
+        caller = _unary(channel, "Caller")(b"", timeout=self._limit_s, metadata=_METADATA)
+        _expect("a caller and its metadata", caller, repr((_CALLER, *_METADATA)).encode())
         stream: Any = channel.stream_stream(f"/{_SERVICE}/Echo")
         echo = stream(iter(_MESSAGES), timeout=self._limit_s)
         _expect("a stream's lengths", [*map(len, echo)], [*map(len, _MESSAGES)])
@@ -111,6 +117,9 @@ class _Checked:
 
     async def _remaining(self, request: bytes, context: Any) -> bytes:
         return str(context.time_remaining()).encode()
+
+    async def _caller(self, request: bytes, context: Any) -> bytes:
+        return repr((context.caller.name, *(tuple(item) for item in context.metadata if item[0] in _NAMES))).encode()
 
     async def _refuse(self, request: bytes, context: Any) -> None:
         context.set_status(*_REFUSAL)

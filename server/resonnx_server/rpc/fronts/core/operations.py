@@ -13,7 +13,7 @@ from typing import Any, Final
 import grpc
 from grpc._cython import cygrpc  # type: ignore[attr-defined]  # it has no annotations
 
-from resonnx_server.rpc.fronts.call import Trailers
+from resonnx_server.rpc.fronts.call import Metadata, Trailers
 
 # The core's call, an event of its queue, an operation: extension types without annotations.
 CoreCall = Any
@@ -33,7 +33,8 @@ _USED: Final = {
         "cancel_all_calls",
         "destroy",
     ),
-    "Call": ("start_server_batch",),
+    "Call": ("start_server_batch", "peer"),
+    "RequestCallEvent": ("call", "call_details", "invocation_metadata", "success"),
     "ReceiveMessageOperation": ("message",),
     "ReceiveCloseOnServerOperation": ("cancelled",),
     "SendInitialMetadataOperation": (),
@@ -103,6 +104,18 @@ def deadline_s(event: Event) -> float | None:
     # gRPC has it by the system clock, which may be set during the call.
     deadline: float = event.call_details.deadline
     return None if deadline > _NO_DEADLINE_S else time.monotonic() + deadline - time.time()
+
+
+def peer(event: Event) -> str:
+    """Return gRPC's address of the client whose call `event` brought, such as "ipv4:127.0.0.1:41234"."""
+    address: bytes = event.call.peer()
+    return address.decode(errors="replace")
+
+
+def metadata(event: Event) -> Metadata:
+    """Return the metadata of the call that `event` brought."""
+    given: Metadata = event.invocation_metadata
+    return given
 
 
 def receive_message() -> Operation:

@@ -161,7 +161,7 @@ class CoreFront(Front):
             self._shared.pending.start(event.call, (ops.send_headers(), ops.receive_close(), status), ignore)
             return
         kind = CoreStreamCall if handler.response_streaming else CoreCall
-        kind(event.call, handler, ops.deadline_s(event), self._shared).begin()
+        kind(event, handler, self._shared).begin()
 
     def _shut_down(self, event: ops.Event) -> None:
         self._call_soon(lambda _: self._is_quiet.set(), None)

@@ -1,0 +1,76 @@
+"""Callers: the name by which each is told apart, and its rights."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import lru_cache
+from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
+from typing import Final
+from urllib.parse import unquote
+
+# Connections whose caller is kept: gRPC's address of a peer contains its port.
+_KEPT_PEERS: Final = 4096
+_IPV6_PREFIX: Final = 64
+# The most urgent priority.
+_FIRST_PRIORITY: Final = 1
+
+
+class Role(StrEnum):
+    """A group of methods that a caller may use."""
+
+    INFER = "infer"
+    READ = "read"
+    ADMIN = "admin"
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """A caller as it is known before its request is received.
+
+    Attributes:
+        name: The unit of fairness and limits: "key:NAME", "cert:NAME", "ip:ADDRESS" (IPv6 "ip:NETWORK/64") or "unix".
+        roles: What it may do.
+        best_priority: The most urgent priority that it may ask for: 1 (first) to 8.
+        models: Names of the models that it may use; None for all.
+        is_named: Whether `name` is a key's or a certificate's.
+        rate_per_s: Most requests a second; None for no limit.
+        max_concurrent: Most requests at a time; None for no limit.
+    """
+
+    name: str
+    roles: frozenset[Role]
+    best_priority: int = _FIRST_PRIORITY
+    models: frozenset[str] | None = None
+    is_named: bool = False
+    rate_per_s: float | None = None
+    max_concurrent: int | None = None
+
+
+# Where no keys are set, the port is the protection, as it is for admin methods, which have a port of their own.
+OPEN_ROLES: Final = frozenset({Role.INFER, Role.READ})
+
+
+@lru_cache(_KEPT_PEERS)
+def unnamed(peer: str) -> Caller:
+    """Return the caller without a key at gRPC's address `peer`, such as "ipv4:203.0.113.7:41234"."""
+    return Caller(address_name(peer), OPEN_ROLES)
+
+
+def address_name(peer: str) -> str:
+    """Return the name of an address without its port: "ip:203.0.113.7", "ip:2001:db8:0:1::/64", "unix"."""
+    kind, _, rest = peer.partition(":")
+    if kind not in ("ipv4", "ipv6"):
+        return "unix" if kind.startswith("unix") else "ip:unknown"
+    host = unquote(rest).rpartition(":")[0].strip("[]")
+    try:
+        return f"ip:{_network(ip_address(host))}"
+    except ValueError:
+        return "ip:unknown"
+
+
+def _network(address: IPv4Address | IPv6Address) -> IPv4Address | IPv6Address | IPv6Network:
+    """Return what one caller usually has: an IPv4 address, or an IPv6 network of 64 bits."""
+    if isinstance(address, IPv4Address):
+        return address
+    # A socket for both versions gives IPv4 addresses as ::ffff:a.b.c.d.
+    mapped = address.ipv4_mapped
+    return mapped if mapped is not None else IPv6Network((int(address), _IPV6_PREFIX), strict=False)
