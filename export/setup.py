@@ -8,6 +8,7 @@ VERSION = (Path(__file__).parent / "VERSION").read_text().strip()
 
 setup(
     install_requires=[
+        "cryptography>=44",
         "jinja2>=3.1",
         "numpy>=2.0",
         "onnx>=1.19",

@@ -9,6 +9,7 @@ VERSION = (Path(__file__).parent / "VERSION").read_text().strip()
 setup(
     install_requires=[
         "aiohttp>=3.10",
+        "cryptography>=44",
         # Earlier ones decompress gzip without a bound.
         "grpcio>=1.83",
         "grpcio-health-checking>=1.78",

@@ -1,4 +1,4 @@
-"""The command line: `resonnx-export classifier | module | onnx | captioner | demo | inspect | verify | record`.
+"""The command line: `resonnx-export classifier | module | onnx | captioner | demo | inspect | verify | record | sign`.
 
 Exit codes: 0; 1 the export differs from the checkpoint, or int8 exceeds its limits, and nothing was written; 2 bad
 input. Errors are one line on stderr.
@@ -14,6 +14,7 @@ from resonnx_export.commands.demo import demo
 from resonnx_export.commands.group import Commands
 from resonnx_export.commands.module import SetArguments, module, wanted_code
 from resonnx_export.commands.onnx import onnx
+from resonnx_export.commands.sign import new_key, sign
 from resonnx_export.errors import BadInput
 from resonnx_export.options import (
     Activation,
@@ -234,6 +235,10 @@ def record(
             "Python, or use the program that `resonnx-export record --snippet` prints"
         )
     typer.echo(SNIPPET, nl=False)
+
+
+app.command()(sign)
+app.command()(new_key)
 
 
 def _print_summary(exported: "Exported") -> None:

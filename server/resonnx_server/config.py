@@ -25,6 +25,11 @@ def _formats(value: object) -> object:
     return [part for i, part in enumerate(known) if part not in known[:i]]
 
 
+def _split(value: object) -> object:
+    """Split a comma-separated list."""
+    return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+
 class ModelSettings(BaseModel):
     """One model's settings."""
 
@@ -77,6 +82,9 @@ class Settings(BaseModel):
     cache_dir: Path | None = None
     """Folder of the latency cache, which keeps measured batch times between starts; by default, $XDG_CACHE_HOME/resonnx
     or ~/.cache/resonnx. `none` for no cache."""
+    trusted_keys: Annotated[tuple[Path, ...], BeforeValidator(_split)] = ()
+    """Files of Ed25519 public keys, as `resonnx-export new-key` writes them. If set, a model version is refused unless
+    one of these keys has signed it (`resonnx-export sign`)."""
     strict: bool = False
     """Not ready while any model is refused."""
     ready_when: Literal["all", "any"] = "all"

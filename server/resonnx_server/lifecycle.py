@@ -35,6 +35,7 @@ from resonnx_server.rpc.server import GrpcServer, bracketed
 from resonnx_server.rpc.vision.servicer import VisionServicer
 from resonnx_server.runtime.machine.host import own_processors, usable_cores
 from resonnx_server.runtime.machine.processors import Processors, cores_first
+from resonnx_server.runtime.model_files.signatures import BadKey, TrustedKeys
 from resonnx_server.runtime.page_locked import PageLockedMemory
 from resonnx_server.runtime.pictures.options import most_bytes
 from resonnx_server.runtime.session import GPU_PROVIDERS
@@ -93,14 +94,16 @@ class Server:
         self.cache = LatencyCache.open(cache_folder(settings.cache_dir), self.cores)
         self.readiness = Readiness(self.models, self.grpc.set_serving)
         self.loading = Loading(self._load_version, self.readiness, settings.load_timeout_s)
+        self.trusted: TrustedKeys | None = None
         self.left_behind = False
 
     async def run(self) -> None:
         """Serve until SIGTERM or SIGINT; a second signal ends work under way.
 
         Raises:
-            StartError: A port is taken, the repository cannot be read, or no model can be served.
+            StartError: A port is taken, the repository or a trusted key cannot be read, or no model can be served.
         """
+        self.trusted = _trusted_keys(self.settings)
         found = self._scan()
         stop = StopSignals()
         try:
@@ -168,6 +171,7 @@ class Server:
                 self.cache,
                 progress,
                 partial(picture_options, self.settings, folder.name),
+                self.trusted,
             )
         )
 
@@ -248,6 +252,13 @@ class Server:
                 )
             )
         return self.devices[name]
+
+
+def _trusted_keys(settings: Settings) -> TrustedKeys | None:
+    try:
+        return TrustedKeys.read(settings.trusted_keys) if settings.trusted_keys else None
+    except BadKey as error:
+        raise StartError(f"trusted_keys: {error}") from None
 
 
 def _calm_garbage_collection() -> None:

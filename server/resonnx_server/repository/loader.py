@@ -35,7 +35,7 @@ def load(version: Version) -> Start:
     version.progress.reach("verifying")
     if not (folder.path / MANIFEST).exists():
         return bare_file.load(version)
-    files = read_version(folder.path)
+    files = read_version(folder.path, version.vouch)
     if GOLDEN not in files.files:
         raise ModelRefused(f"{GOLDEN} is missing, so nothing can be verified")
     golden = parse_golden(files.files[GOLDEN], files.manifest)

@@ -1,5 +1,6 @@
 """A version while it is being loaded: its settings, and opening its ONNX files."""
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
@@ -17,12 +18,15 @@ from resonnx_server.repository.progress import Progress
 from resonnx_server.repository.scan import ModelFolder
 from resonnx_server.runtime.model_files.golden_examples import Golden
 from resonnx_server.runtime.model_files.manifest import VersionFiles
+from resonnx_server.runtime.model_files.signatures import TrustedKeys
 from resonnx_server.runtime.pictures.images import Pixels
 from resonnx_server.runtime.pictures.options import PictureOptions
 from resonnx_server.runtime.session import Session
 from resonnx_server.scheduling.deadline_admission import Objective
 from resonnx_server.scheduling.device import Device
 from resonnx_server.scheduling.measurement import sizes_up_to
+
+_log = logging.getLogger(__name__)
 
 # The last step of a load, on the event loop: starts serving.
 Start = Callable[[], Model]
@@ -47,6 +51,7 @@ class Version:
         cache: Latency tables of earlier starts.
         progress: The load's progress; also cancels it.
         pictures: Returns the picture options for a recipe.
+        trusted: Keys of which one must have signed the version; None for none.
     """
 
     folder: ModelFolder
@@ -57,6 +62,14 @@ class Version:
     cache: LatencyCache
     progress: Progress = field(default_factory=Progress)
     pictures: Callable[[ImageInput], PictureOptions] = PictureOptions
+    trusted: TrustedKeys | None = None
+
+    def vouch(self, identity: str) -> None:
+        """Raise ModelRefused unless a trusted key has signed the version with this sha256 of SHA256SUMS."""
+        if self.trusted is not None:
+            folder = self.folder
+            signer = self.trusted.signer(folder.path, folder.name, folder.version, identity)
+            _log.info("the signature is valid", extra={"model": folder.name, "key": signer})
 
     @property
     def batch_sizes(self) -> tuple[int, ...]:

@@ -42,7 +42,7 @@ _MOST_TENSORS: Final = 1024
 
 def load(version: Version) -> Start:
     """Open and try. Raises ModelRefused if there is no model.onnx, or it or its external data does not load."""
-    identity, content = _read(version.folder.path)
+    identity, content = _read(version)
     version.progress.reach("opening")
     session = _open(version, content)
     _check_sizes(session)
@@ -62,13 +62,16 @@ def load(version: Version) -> Start:
     return starting(version, TENSORS, prepared, None, max_batch_size, session.overridable, identity)
 
 
-def _read(folder: Path) -> tuple[str, bytes]:
+def _read(version: Version) -> tuple[str, bytes]:
     """Return the sha256 of SHA256SUMS, or "" without one, and the ONNX file with its external data inside."""
+    folder = version.folder.path
     if (folder / SUMS).exists():
-        identity, files = read_listed(folder)
+        identity, files = read_listed(folder, version.vouch)
         if CLASSIFIER_FILE not in files:
             raise ModelRefused(f"{SUMS} lists neither a {MANIFEST} nor a {CLASSIFIER_FILE}")
         return identity, files[CLASSIFIER_FILE]
+    if version.trusted is not None:
+        raise ModelRefused(f"it is not signed ({SUMS} is missing), and trusted_keys is set")
     try:
         content = read_regular(folder / CLASSIFIER_FILE)
     except FileNotFoundError:

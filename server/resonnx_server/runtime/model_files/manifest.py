@@ -17,6 +17,7 @@ from resonnx_proto.v1 import manifest_pb2 as pb
 from resonnx_server.errors import ModelRefused
 from resonnx_server.runtime.model_files.external_data import with_external_data
 from resonnx_server.runtime.model_files.files import MAX_FILE_BYTES, NotReadable, read_regular
+from resonnx_server.runtime.model_files.signatures import SIGNATURES
 
 SCHEMA_VERSION = 1
 MANIFEST = "manifest.json"
@@ -38,6 +39,8 @@ _MAX_MANIFEST_BYTES = 16 << 20
 MAX_SIDE = 4096
 # 0: manifests from before the field existed.
 _PIXEL_SCALES = (0, 1, 255)
+# Called with the sha256 of SHA256SUMS before a listed file is read; raises ModelRefused.
+Vouch = Callable[[str], object]
 # A larger bound would accept outputs that have little to do with the model's.
 MAX_DEVIATION = 0.5
 # In fp32 only the order of sums differs; exports use a tenth of this.
@@ -65,22 +68,26 @@ def sha256sums(files: dict[str, bytes]) -> bytes:
     return "".join(f"{hashlib.sha256(files[name]).hexdigest()}  {name}\n" for name in sorted(files)).encode()
 
 
-def read_version(folder: Path) -> VersionFiles:
-    """Read and check a version folder that has a manifest.
+def _anything(identity: str) -> None:
+    """Accept any version."""
+
+
+def read_version(folder: Path, vouch: Vouch = _anything) -> VersionFiles:
+    """Read and check a version folder that has a manifest; `vouch` may refuse it by the sha256 of its SHA256SUMS.
 
     Raises:
         ModelRefused: As read_listed; or the manifest is not listed or not valid.
     """
-    identity, files = read_listed(folder)
+    identity, files = read_listed(folder, vouch)
     if MANIFEST not in files:
         raise ModelRefused(f"{MANIFEST} is not listed in {SUMS}")
     return VersionFiles(identity, files, parse_manifest(files[MANIFEST]))
 
 
-def read_listed(folder: Path) -> tuple[str, dict[str, bytes]]:
+def read_listed(folder: Path, vouch: Vouch = _anything) -> tuple[str, dict[str, bytes]]:
     """Read and check the files that SHA256SUMS lists; return its own sha256, hex, and the files by name.
 
-    ONNX files hold their external data, which must be listed as well.
+    `vouch` gets the sha256 before any file is read. ONNX files hold their external data, which must be listed as well.
 
     Raises:
         ModelRefused: SHA256SUMS is missing or malformed; or a file is missing, not regular, too large, damaged or not
@@ -88,11 +95,13 @@ def read_listed(folder: Path) -> tuple[str, dict[str, bytes]]:
     """
     try:
         sums = read_regular(folder / SUMS, _MAX_SUMS_BYTES)
-        present = {entry.name for entry in folder.iterdir() if entry.name != SUMS}
+        present = {entry.name for entry in folder.iterdir() if entry.name not in (SUMS, SIGNATURES)}
     except OSError:
         raise ModelRefused(f"{SUMS} is missing or cannot be read") from None
     except NotReadable as error:
         raise ModelRefused(f"{SUMS} {error}") from None
+    identity = hashlib.sha256(sums).hexdigest()
+    vouch(identity)
     expected = _parse_sums(sums)
     if unlisted := sorted(present - expected.keys()):
         raise ModelRefused(f"{unlisted[0]!r} is not listed in {SUMS}")
@@ -114,7 +123,7 @@ def read_listed(folder: Path) -> tuple[str, dict[str, bytes]]:
         return files[name]
 
     whole = {name: with_external_data(name, files[name], listed) for name in files if name.endswith(".onnx")}
-    return hashlib.sha256(sums).hexdigest(), {**files, **whole}
+    return identity, {**files, **whole}
 
 
 def _parse_sums(sums: bytes) -> dict[str, str]:
