@@ -1,5 +1,6 @@
 """What tests share: the demo models (exported once), samples of held-out pictures, and real servers as processes."""
 
+import gc
 import hashlib
 import json
 import logging
@@ -71,6 +72,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if _PROCESSES & set(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.process)
+
+
+def pytest_collection_finish() -> None:
+    """Take what has been imported and collected out of garbage collections: nothing of it ends before the tests do."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -3,24 +3,36 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
-from resonnx_export.graphs.trace import trace_classifier
+from resonnx_export.graphs.trace import trace_classifier, trace_decoder, trace_encoder
 from resonnx_export.layouts.recognised import RecognisedCheckpoint
 from resonnx_export.networks.captioner import Captioner, CaptionerConfig
 from resonnx_export.networks.resnet import ARCHITECTURES, ResNet, ResNetConfig
 from resonnx_export.pictures.recipe import image_input
+from resonnx_export.proof import timing
 from resonnx_export.proof.reference import settle_batch_norm
 from resonnx_export.publish.manifest import new_manifest
 from resonnx_proto.v1 import manifest_pb2 as pb
 from safetensors.torch import save_file
+from torch.onnx._internal.exporter._registration import ONNXRegistry
 
 WORDS = ("<pad>", "<start>", "<end>", "<unk>", *(f"word{i}" for i in range(16)))
 LABELS = tuple(f"class {i}" for i in range(7))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def quick_exports() -> Iterator[None]:
+    """Export in half the time: torch builds its table of ONNX operators once, and speeds are measured in few runs."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ONNXRegistry, "from_torchlib", staticmethod(cache(ONNXRegistry.from_torchlib)))
+        patch.setattr(timing, "_MEASURING_NS", 0)
+        yield
 
 
 @contextmanager
@@ -101,10 +113,16 @@ def words_file(tmp_path: Path) -> Path:
     return path
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def model(network: ResNet, recipe: pb.ImageInput) -> bytes:
     """model.onnx of `network`."""
     return trace_classifier(network, recipe)
+
+
+@pytest.fixture(scope="session")
+def captioner_model(captioner: Captioner, recipe: pb.ImageInput) -> tuple[bytes, bytes]:
+    """encoder.onnx and decoder.onnx of `captioner`."""
+    return trace_encoder(captioner, recipe), trace_decoder(captioner, recipe)
 
 
 @pytest.fixture(scope="module")

@@ -79,8 +79,8 @@ def test_every_networks_best_words_are_pytorchs(name: str, recipe: pb.ImageInput
         assert np.array_equal(np.concatenate([row[output] for row in alone]), together)
 
 
-def test_same_decoder_same_bytes(captioner: Captioner, recipe: pb.ImageInput) -> None:
-    exact = trace_decoder(captioner, recipe)
+def test_same_decoder_same_bytes(captioner_model: tuple[bytes, bytes]) -> None:
+    exact = captioner_model[1]
     rescored = rescore(exact)
     assert rescore(exact) == rescored
     graph = onnx.load_model_from_string(rescored)

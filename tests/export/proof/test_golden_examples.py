@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import torch
 from resonnx_export.errors import ParityFailed
-from resonnx_export.graphs.trace import trace_classifier, trace_decoder, trace_encoder
 from resonnx_export.layouts.recognised import RecognisedCheckpoint
 from resonnx_export.networks.captioner import Captioner
 from resonnx_export.networks.resnet import ResNet
@@ -56,24 +55,25 @@ def test_the_server_makes_the_same_pixels(short_side: int | None, resize_filter:
         check_recipe(golden, other)
 
 
-def test_classifier_golden_judges_the_graph(network: ResNet, recipe: pb.ImageInput) -> None:
+def test_classifier_golden_judges_the_graph(network: ResNet, model: bytes, recipe: pb.ImageInput) -> None:
     golden = parse_golden(dump_golden(classifier_golden(network, recipe, ())))
     assert golden.images.shape == (8, 32, 32, 3)
     assert golden.logits is not None
-    logits = open_session(trace_classifier(network, recipe)).run({"image": golden.images})["logits"]
+    logits = open_session(model).run({"image": golden.images})["logits"]
     assert judge_logits(golden.logits, logits, 1e-4).passed
     assert not judge_logits(golden.logits, logits * np.float32(1.01), 1e-3).passed
 
 
-def test_captioner_golden_judges_the_graphs(captioner: Captioner, recipe: pb.ImageInput) -> None:
+def test_captioner_golden_judges_the_graphs(
+    captioner: Captioner, captioner_model: tuple[bytes, bytes], recipe: pb.ImageInput
+) -> None:
     spec = pb.CaptionerSpec(
         vocabulary=WORDS, start_id=1, end_id=2, max_tokens=9, attention_rows=16, attention_columns=16
     )
     manifest = new_manifest(RecognisedCheckpoint("resonnx-captioner", "small", captioner, ()), [], recipe, spec)
     golden = parse_golden(dump_golden(captioner_golden(captioner, recipe, spec, (), _NO_ROUNDING)))
     assert 1 <= len(golden.images) <= 8
-    sessions = [open_session(trace_encoder(captioner, recipe)), open_session(trace_decoder(captioner, recipe))]
-    decoded = decode_all(CaptionerGraphs(*sessions, manifest), golden.images, spec)
+    decoded = decode_all(CaptionerGraphs(*map(open_session, captioner_model), manifest), golden.images, spec)
     verdict = judge_captions(golden, decoded, 1e-3)
     assert verdict.passed, verdict.detail
     captions = reference.caption(captioner, reference.encode(captioner, golden.images, recipe), spec)

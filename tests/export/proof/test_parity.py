@@ -8,7 +8,7 @@ import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
 from resonnx_export.errors import ParityFailed
-from resonnx_export.graphs.trace import trace_classifier, trace_decoder, trace_encoder
+from resonnx_export.graphs.trace import trace_classifier, trace_decoder
 from resonnx_export.layouts.recognised import RecognisedCheckpoint
 from resonnx_export.networks.captioner import Captioner
 from resonnx_export.networks.resnet import ResNet
@@ -151,9 +151,9 @@ def test_other_shapes_are_refused() -> None:
 
 
 def test_captioner_passes_and_its_damaged_halves_do_not(
-    captioner: Captioner, captioner_manifest: pb.Manifest, recipe: pb.ImageInput
+    captioner: Captioner, captioner_manifest: pb.Manifest, captioner_model: tuple[bytes, bytes]
 ) -> None:
-    graphs = {"encoder.onnx": trace_encoder(captioner, recipe), "decoder.onnx": trace_decoder(captioner, recipe)}
+    graphs = dict(zip(("encoder.onnx", "decoder.onnx"), captioner_model, strict=True))
     report = prove_captioner(graphs, captioner, captioner_manifest).report
     captions = [check for check in report.checks if check.name.startswith("captions")]
     assert len(captions) == 10
@@ -164,8 +164,8 @@ def test_captioner_passes_and_its_damaged_halves_do_not(
         prove_captioner(graphs | {"decoder.onnx": damage(graphs["decoder.onnx"])}, captioner, captioner_manifest)
 
 
-def test_decoder_gives_its_best_tokens_in_order(captioner: Captioner, recipe: pb.ImageInput) -> None:
-    session = open_session(trace_decoder(captioner, recipe))
+def test_decoder_gives_its_best_tokens_in_order(captioner: Captioner, captioner_model: tuple[bytes, bytes]) -> None:
+    session = open_session(captioner_model[1])
     with torch.no_grad():
         state, features, _ = captioner.encode(torch.randn(5, 3, 32, 32))
     feeds = {"token": np.array([1, 4, 5, 6, 7])}
