@@ -126,7 +126,7 @@ def export_recognised(
     """Export a network in memory, loaded from `files`; `trace` replaces trace_classifier. Else as export_classifier."""
     folder = package.plan(target)
     network, labels = _checked(recognised, settings)
-    recipe, notes = settings.input, settings.notes + recognised.notes
+    recipe, notes = settings.input, settings.notes + tuple(filter(None, [recognised.found])) + recognised.notes
     of_network = recognised.assumptions
     if isinstance(recipe, RecipeChoice):
         recipe, chosen, assumptions = recipe.for_layout(recognised.layout)

@@ -37,7 +37,7 @@ def _classifier(recognised: RecognisedCheckpoint, recorded: Recorded) -> Iterato
     network = recognised.network
     assert isinstance(network, ClassifierNetwork)
     yield "layout", recognised.layout
-    yield "architecture", recognised.architecture
+    yield "architecture", recognised.found or recognised.architecture
     yield "outputs", f"{network.num_classes} classes" if network.num_classes else "none (a trunk)"
     if recorded.labels is not None:
         yield "labels", f"{names('names', list(recorded.labels.names))} ({recorded.labels_from})"

@@ -14,12 +14,18 @@ _NUMBER_FIRST: Final = re.compile(r"\s*(?P<number>\d{1,7})(?P<mark>\s*[:=,;]\s*|
 _NUMBER_LAST: Final = re.compile(r"(?P<name>\S.*?)(?P<mark>\s*[:=,;]\s*|\s+)(?P<number>\d{1,7})\s*")
 # With longer lines the patterns would take long.
 _LONGEST_LINE: Final = 1000
+_LONGEST_PATH: Final = 200
 # The folder before each of Places365's categories.
 _PLACES: Final = re.compile(r"/[a-z]/(?=\S)")
 _YAML_NAMES: Final = re.compile(r"(names|classes|class_names|labels)\s*:.*")
 # Items of a list in YAML, and the first line of a list in a program or in TOML.
 _YAML_ITEM: Final = re.compile(r"\s*-\s+\S.*")
 _ASSIGNED: Final = re.compile(r"\s*[\w.]+\s*(?::[^=]*)?=\s*[\[({].*")
+# A comment; "#1" may be a name.
+_COMMENT: Final = re.compile(r"\s*(?:#|//)(?:\s.*)?")
+# Settings, such as those of darknet's .data files, of which "names" is the path of the list.
+_SETTING: Final = re.compile(r"\s*(?P<name>[A-Za-z][\w.-]*)\s*=(?P<value>.*)")
+_SECTION: Final = re.compile(r"\s*\[[^\[\]\",']*\]\s*")
 # Names as they stand between the brackets of a list.
 _QUOTED: Final = re.compile(r"\s*(?P<mark>[\"'])(?P<name>(?:(?!(?P=mark)).)*)(?P=mark)\s*,?\s*")
 _TABLES: Final = (".csv", ".tsv")
@@ -51,6 +57,12 @@ def read_lines(text: str, suffix: str) -> ClassNames:
         raise BadInput(f"is YAML; give {FORMS}")
     if any(map(_ASSIGNED.fullmatch, lines)):
         raise BadInput(f"is a program or a configuration file (NAME = [...]); give {FORMS}")
+    _refuse_settings([line for line in lines if line.strip() and not _COMMENT.fullmatch(line)])
+    if comment := next((number for number, line in enumerate(lines, 1) if _COMMENT.fullmatch(line)), None):
+        raise BadInput(
+            f"has a comment in line {comment}, which would be the name of a class: leave comments out; a JSON list "
+            "keeps a name that begins so"
+        )
     if re.match(r"item\s*\{", lines[0]):
         raise BadInput("is a label map of TensorFlow's object detection (item { ... }), for a detector")
     if lines[0].lstrip().startswith("<"):
@@ -74,6 +86,24 @@ def read_lines(text: str, suffix: str) -> ClassNames:
         names = (name.strip().strip("\"'") for name in text.split(","))
         return in_order(names, "one line of names with commas between")
     return _numbered(lines) or in_order(lines)
+
+
+def _refuse_settings(lines: list[str]) -> None:
+    """Raise BadInput if all lines are settings or their sections. `0 = cat` and `cat = 0` are numbered names."""
+    settings = [_SETTING.fullmatch(line) for line in lines if not _SECTION.fullmatch(line)]
+    if not settings or not all(settings):
+        return
+    numbered = all(match["value"].strip().isdigit() for match in settings if match)
+    if numbered and len(settings) == len(lines):
+        return
+    values = {match["name"]: match["value"].strip() for match in settings if match}
+    if "names" in values:
+        raise BadInput(
+            f"is a configuration file such as darknet's .data: give the list of names that it refers to, "
+            f"{values['names'][:_LONGEST_PATH]!r}"
+        )
+    first = next(iter(values))
+    raise BadInput(f"is a configuration file ({first[:_LONGEST_PATH]} = ...); give {FORMS}")
 
 
 def _numbered(lines: list[str]) -> ClassNames | None:

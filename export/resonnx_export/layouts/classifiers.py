@@ -5,7 +5,7 @@ the shapes.
 """
 
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 from typing import Final, NamedTuple
@@ -25,16 +25,12 @@ from resonnx_export.layouts.recognised import RecognisedCheckpoint, loaded
 from resonnx_export.layouts.trunks import Trunk, trunks_in
 from resonnx_export.networks.detect import CheckpointMismatch, check_fits
 from resonnx_export.networks.detect import resnet_config_from_state_dict as read_config
+from resonnx_export.networks.naming import described
 from resonnx_export.networks.resnet import ARCHITECTURES, ResNet, ResNetConfig
 from resonnx_export.networks.unrecorded import CAFFE
 
 _NEAREST: Final = 3
 _LISTED: Final = 6
-# Modules of self-supervised training, in place of a head; one linear layer of such a name is a head.
-_SELF_SUPERVISED: Final = re.compile(
-    r"(?:^|\.)(prototypes|encoder_[qk]|(?:projection_head|projector|projection|predictor|last_layer)"
-    r"(?!\.(?:weight|bias)$))\."
-)
 
 
 class _Parts(NamedTuple):
@@ -96,9 +92,10 @@ def recognise_classifier(
         raise BadInput(f"{error}{_nearest(parts.trunk) if error.missing else ''}") from None
     grey = "the network takes grey pictures: the graph turns RGB into grey as Pillow's convert('L') does"
     notes += (grey,) if config.in_channels == 1 else ()
-    notes += (*_place(trunk, head), *left_out.told(dropped), *(told.notes if "pool" not in assume else ()))
+    notes += (*left_out.told(dropped), *(told.notes if "pool" not in assume else ()))
     assumptions = assumptions_of(config, layout, assume)
-    return replace(recognised, notes=notes, assumptions=assumptions, dtypes=_dtypes(named))
+    found = described(config) + _place(trunk, head)
+    return replace(recognised, notes=notes, assumptions=assumptions, dtypes=_dtypes(named), found=found)
 
 
 def _as_cadenes(config: ResNetConfig) -> ResNetConfig:
@@ -126,10 +123,6 @@ def _one_trunk(named: Mapping[str, Tensor]) -> tuple[Trunk, Mapping[str, Tensor]
         raise OtherNetwork(
             f"no known layout: {len(named)} keys, the first {first}; no ResNet was found in them; export another "
             f"network with its own class: {command('')}"
-        )
-    if found := sorted({match[1] for key in named if (match := _SELF_SUPERVISED.search(key))}):
-        raise BadInput(
-            f"a self-supervised trunk without classes: it has {', '.join(found)} where a classifier has its head"
         )
     notes: tuple[str, ...] = ()
     averaged = {trunk.path: path for trunk in trunks if (path := averaged_part(trunk.path))}
@@ -215,10 +208,12 @@ def _layout(dialect: str, config: ResNetConfig, head: Head | None) -> str:
     return "torchvision" if plain else "timm"
 
 
-def _place(trunk: Trunk, head: Head | None) -> Iterator[str]:
-    names = head.name if head else "none"
-    if trunk.path or names not in ("fc", "linear"):
-        yield f"the ResNet is {f'under {trunk.path!r}' if trunk.path else 'the whole file'}, its head {names}"
+def _place(trunk: Trunk, head: Head | None) -> str:
+    place = f" under `{trunk.path}.`" if trunk.path else ""
+    if head is None:
+        return f"{place}, without a head"
+    usual = head.name in ("fc", "linear", f"{trunk.path}.fc")
+    return place if usual else f"{place}, with the head `{head.name}`"
 
 
 def _dtypes(named: Mapping[str, Tensor]) -> tuple[str, ...]:

@@ -8,12 +8,12 @@ from typing import Final
 from torch import Tensor
 
 from resonnx_export.errors import BadInput
-from resonnx_export.layouts.known_families import NEAR, OTHER_TASKS, OTHERS, SELF_SUPERVISED, Family
+from resonnx_export.layouts.known_families import NEAR, OTHER_TASKS, SELF_SUPERVISED, Family
+from resonnx_export.layouts.other_classifiers import OTHERS, SPECIFIC
 
-_MAX_KEYS: Final = 20_000
+# Characters of the keys that are looked at: a network of 1000 layers has half as many.
+_MAX_CHARACTERS: Final = 1 << 18
 _MAX_NAME: Final = 200
-# Follows a command with one of several names.
-VARIANT: Final = ", with the name of your variant"
 # A network has as many convolutions at least.
 _CONVOLUTIONS: Final = 2
 
@@ -22,17 +22,25 @@ class OtherNetwork(BadInput):
     """A checkpoint holds a network that is not exported from its keys.
 
     Attributes:
-        target: What `resonnx-export module` takes for it; "" if no library has it.
+        start: The message up to the target; "" if the message names none.
+        target: What `resonnx-export module` probably takes for it; "" if no library has it.
     """
 
-    def __init__(self, message: str, target: str = "") -> None:
+    def __init__(self, message: str, target: str = "", start: str = "") -> None:
         super().__init__(message)
-        self.target = target
+        self.target, self.start = target, start
+
+    def named(self, target: str) -> "OtherNetwork":
+        """Return the error with the target that is known instead of the probable one."""
+        if not self.target:
+            return self
+        message = f"{self.start}: {command(target)}" if self.start else str(self).replace(self.target, target)
+        return OtherNetwork(message, target)
 
 
 def refuse_other_networks(state_dict: Mapping[str, Tensor]) -> None:
     """Raise OtherNetwork if the keys and shapes are of a network that is known and not exported from its keys."""
-    keys = "\n".join(_described(key, value) for key, value in list(state_dict.items())[:_MAX_KEYS])
+    keys = _text(state_dict)
     dimensions = Counter(value.ndim for value in state_dict.values())
     if dimensions[5] and dimensions[5] >= dimensions[4]:
         raise OtherNetwork(_another_task("a video network (3-D convolutions)"))
@@ -45,10 +53,10 @@ def refuse_other_networks(state_dict: Mapping[str, Tensor]) -> None:
                 f"the checkpoint is a self-supervised trunk ({name}) without classes: train a linear layer on it, and "
                 "export the trunk with that layer"
             )
-    for family in (*NEAR, *OTHERS):
+    for family in (*SPECIFIC, *NEAR, *OTHERS):
         if _has(family.keys, keys):
             target = family.target if isinstance(family.target, str) else family.target(keys)
-            raise OtherNetwork(_another_network(family, target), target)
+            raise _another_network(family, target)
     if _is_network(state_dict) and "running_mean" not in keys and re.search(r"bn\d\.weight", keys):
         raise OtherNetwork(
             "the checkpoint has no running_mean and running_var: either only the parameters were saved, then save the "
@@ -58,10 +66,21 @@ def refuse_other_networks(state_dict: Mapping[str, Tensor]) -> None:
         )
 
 
+def _text(state_dict: Mapping[str, Tensor]) -> str:
+    lines: list[str] = []
+    left = _MAX_CHARACTERS
+    for key, value in state_dict.items():
+        lines.append(_described(key, value))
+        left -= len(lines[-1])
+        if left < 0:
+            break
+    return "".join(lines)
+
+
 def _described(key: str, value: Tensor) -> str:
-    """Return a key with the number of dimensions, and the kernel of a convolution."""
+    """Return the line of a tensor, as the patterns of known_families take it."""
     kernel = " " + "x".join(map(str, value.shape[2:])) if value.ndim == 4 else ""
-    return f"{key[:_MAX_NAME]} {value.ndim}d{kernel}"
+    return f"\n.{key[:_MAX_NAME]} {value.ndim}d{kernel}"
 
 
 def _has(patterns: tuple[str, ...], keys: str) -> bool:
@@ -79,12 +98,12 @@ def _another_task(name: str) -> str:
     )
 
 
-def _another_network(family: Family, target: str) -> str:
-    variant = VARIANT if target else ""
-    return (
-        f"the checkpoint is {family.name}, which is not built from its keys; export it with its own class{variant}: "
-        f"{command(target)}"
-    )
+def _another_network(family: Family, target: str) -> OtherNetwork:
+    start = f"the checkpoint is {family.name}, which is not built from its keys; export it with its own class"
+    # Keys tell the depth at most; variants of one family differ in more.
+    guess = "probably" if callable(family.target) else "such as"
+    variant = f", {guess} {target} (put the name of your variant there)" if target else ""
+    return OtherNetwork(f"{start}{variant}: {command(target)}", target, start)
 
 
 def command(target: str) -> str:

@@ -1,4 +1,4 @@
-"""The networks that are known by patterns of their keys, and the libraries that build them."""
+"""Networks for other purposes and variants of ResNet, by patterns of their keys, and the libraries that build them."""
 
 import re
 from collections.abc import Callable
@@ -12,7 +12,8 @@ class Family:
 
     Attributes:
         name: With its article.
-        keys: Patterns, each of which is found in a key.
+        keys: Patterns, each of which is found in the lines of the tensors: a dot, the key, and " 4d 3x3" for a
+            convolution of 3x3, " 1d" for a vector. A line begins with a line break.
         target: What `resonnx-export module` takes for a network of this kind, one of several; "" if no library has it.
     """
 
@@ -28,13 +29,18 @@ def _depth(keys: str) -> int:
     return 2 + len(blocks) * (3 if three else 2)
 
 
-def _named(form: str) -> Callable[[str], str]:
-    return lambda keys: form.format(_depth(keys))
+def _at_the_top(name: str) -> str:
+    """Return the pattern of a module of several layers inside at most two others; deeper ones are parts of blocks."""
+    return rf"\n\.(?:[\w-]+\.){{0,2}}{name}\.(?!(?:weight|bias) )"
+
+
+def _named(form: str, *depths: int) -> Callable[[str], str]:
+    """Return what makes a library's name of the nearest of the depths that it has."""
+    return lambda keys: form.format(min(depths, key=lambda depth: abs(depth - _depth(keys))))
 
 
 def _resnest(keys: str) -> str:
-    depth = _depth(keys)
-    return f"timm:resnest{depth}{'e' if depth > 100 else 'd'}"
+    return _named("timm:resnest{}d" if _depth(keys) < 100 else "timm:resnest{}e", 14, 26, 50, 101, 200, 269)(keys)
 
 
 # Networks for another purpose; a ResNet may be a part of them.
@@ -42,51 +48,53 @@ OTHER_TASKS: Final = (
     Family("a detector (Mask R-CNN)", (r"roi_heads\.mask_head", r"rpn\.head|proposal_generator")),
     Family("a detector (Keypoint R-CNN)", (r"roi_heads\.keypoint_head",)),
     Family("a detector (Faster R-CNN)", (r"rpn\.head|proposal_generator|rpn_head", r"roi_heads?\.")),
-    Family("a detector (RetinaNet, FCOS or SSD)", (r"(?:^|\.)head\.classification_head\.", r"regression_head\.")),
+    Family("a detector (RetinaNet, FCOS or SSD)", (r"\.head\.classification_head\.", r"regression_head\.")),
     Family("a detector (DETR)", (r"class_(?:embed|labels_classifier)", r"bbox_(?:embed|predictor)")),
-    Family("a detector (MMDetection)", (r"(?:^|\.)bbox_head\.",)),
-    Family("a detector (YOLO)", (r"(?:^|\.)model\.\d+\.(?:dfl|cv2|cv3|anchors|m)\.", r"(?:^|\.)model\.0\.conv\.")),
+    Family("a detector (MMDetection)", (r"\.bbox_head\.",)),
+    Family("a detector (YOLO)", (r"\.model\.\d+\.(?:dfl|cv2|cv3|anchors|m)\.", r"\.model\.0\.conv\.")),
     Family(
         "a segmentation network (FCN or DeepLab)",
-        (r"(?:^|\.)backbone\.", r"(?:^|\.)(?:(?:aux_)?classifier\.\S*weight 4d 3x3|low_classifier\.)"),
+        (r"\.backbone\.", r"\.(?:(?:aux_)?classifier\.\S*weight 4d 3x3|low_classifier\.)"),
     ),
-    Family("a segmentation network", (r"(?:^|\.)(?:segmentation_head|decode_head|seg_head)\.",)),
+    Family("a segmentation network", (r"\.(?:segmentation_head|decode_head|seg_head)\.",)),
     Family(
         "a segmentation network (U-Net)",
-        (r"(?:^|\.)(?:up|upconv|up_conv|ups)\.?1\.", r"(?:^|\.)(?:down|downs|inc|outc|enc)"),
+        (r"\.(?:up|upconv|up_conv|ups)\.?1\.", r"\.(?:down|downs|inc|outc|enc)"),
     ),
-    Family("a pose network", (r"(?:^|\.)(?:keypoint_head|deconv_layers)\.",)),
-    Family(
-        "a pair of picture and text networks (CLIP)", (r"(?:^|\.)(?:visual|vision_model)\.", r"logit_scale|text_model")
-    ),
+    Family("a pose network", (r"\.(?:keypoint_head|deconv_layers)\.",)),
+    Family("a pair of picture and text networks (CLIP)", (r"\.(?:visual|vision_model)\.", r"logit_scale|text_model")),
     Family(
         "a text network",
-        (r"(?:^|\.)(?:bert|roberta|gpt2?|transformer)\.\S*(?:attention|attn)", r"word_embeddings|wte\."),
+        (r"\.(?:bert|roberta|gpt2?|transformer)\.\S*(?:attention|attn)", r"word_embeddings|wte\."),
     ),
 )
 # Trunks trained without labels: what is there in place of a head.
 SELF_SUPERVISED: Final = (
-    ("MoCo", (r"(?:^|\.)encoder_q\.",)),
-    ("SwAV", (r"(?:^|\.)prototypes\.",)),
-    ("DINO", (r"(?:^|\.)head\.last_layer\.",)),
-    ("BYOL", (r"(?:^|\.)(?:online_encoder|online_network|target_encoder|target_network)\.",)),
-    ("SimSiam", (r"(?:^|\.)predictor\.\d", r"(?:^|\.)(?:encoder|projector|backbone)\.")),
-    ("SimCLR, Barlow Twins or VICReg", (r"(?:^|\.)(?:projection_head|projector|projection)\.(?!(?:weight|bias) )",)),
+    ("MoCo", (r"\.encoder_[qk]\.",)),
+    ("SwAV", (r"\.prototypes\.",)),
+    ("DINO", (r"\.(?:head\.last_layer\.|last_layer\.(?!(?:weight|bias) ))",)),
+    ("BYOL", (r"\.(?:online_encoder|online_network|target_encoder|target_network)\.",)),
+    ("SimSiam", (r"\.predictor\.\d", r"\.(?:encoder|projector|backbone)\.")),
+    # One linear layer of such a name is a head.
+    ("SimCLR, Barlow Twins or VICReg", (_at_the_top(r"(?:projection_head|projector|projection)"),)),
+    ("BYOL or SimSiam", (_at_the_top("predictor"),)),
 )
 # Variants of ResNet, and of their blocks, with other arithmetic.
 NEAR: Final = (
     Family(
         "a ResNet-RS (timm)",
         (
-            r"(?:^|\.)maxpool\.0\.weight",
+            r"\.maxpool\.0\.weight",
             r"layer1\.0\.se\.",
         ),
-        _named("timm:resnetrs{}"),
+        _named("timm:resnetrs{}", 50, 101, 152, 200, 270, 350, 420),
     ),
-    Family("a selective-kernel ResNet (timm)", (r"layer1\.0\.conv\d\.paths\.0\.",), _named("timm:skresnet{}")),
-    Family("a TResNet (timm)", (r"(?:^|\.)body\.layer1\.0\.conv1\.conv\.",), "timm:tresnet_m"),
+    Family(
+        "a selective-kernel ResNet (timm)", (r"layer1\.0\.conv\d\.paths\.0\.",), _named("timm:skresnet{}", 18, 34, 50)
+    ),
+    Family("a TResNet (timm)", (r"\.body\.layer1\.0\.conv1\.conv\.",), "timm:tresnet_m"),
     Family("a ResNeSt", (r"layer1\.0\.conv2\.(?:fc1|bn0)\.",), _resnest),
-    Family("a Res2Net", (r"layer1\.0\.convs\.0\.",), _named("timm:res2net{}_26w_4s")),
+    Family("a Res2Net", (r"layer1\.0\.convs\.0\.",), _named("timm:res2net{}_26w_4s", 50, 101)),
     Family("InsightFace's iresnet (PReLU, three normalisations in a block)", (r"layer1\.0\.prelu\.",)),
     Family(
         "a ResNetV2 or BiT (normalisation before each convolution)",
@@ -94,9 +102,12 @@ NEAR: Final = (
             r"stages\.0\.blocks\.0\.norm1\.weight 1d",
             r"stages\.0\.blocks\.0\.conv1\.weight 4d",
         ),
-        _named("timm:resnetv2_{}"),
+        _named("timm:resnetv2_{}", 18, 34, 50, 101, 152),
     ),
-    Family("a normaliser-free ResNet (timm)", (r"(?:^|\.)stages\.0\.0\.conv1\.gain",), _named("timm:nf_resnet{}")),
+    Family("an NFNet (timm)", (r"\.stages\.0\.0\.conv1\.gain", r"\.attn_last\."), "timm:dm_nfnet_f0"),
+    Family(
+        "a normaliser-free ResNet (timm)", (r"\.stages\.0\.0\.conv1\.gain",), _named("timm:nf_resnet{}", 26, 50, 101)
+    ),
     Family(
         "a CSP network (timm)",
         (
@@ -110,163 +121,5 @@ NEAR: Final = (
         (r"stages\.0\.0\.conv\d_(?:1x1|kxk)\.",),
         "timm:resnet33ts",
     ),
-    Family("an HRNet", (r"(?:^|\.)stage\d\.0\.(?:branches|fuse_layers)\.",), "timm:hrnet_w18"),
-)
-# Other classifiers; the last are of no known name.
-OTHERS: Final = (
-    Family("a MobileNetV2 (torchvision)", (r"features\.1\.conv\.0\.0\.weight",), "torchvision:mobilenet_v2"),
-    Family(
-        "a MobileNetV3 (torchvision)",
-        (
-            r"features\.1\.block\.0\.0\.weight",
-            r"classifier\.3\.weight",
-        ),
-        "torchvision:mobilenet_v3_large",
-    ),
-    Family("an EfficientNet (torchvision)", (r"features\.1\.0\.block\.0\.0\.weight",), "torchvision:efficientnet_b0"),
-    Family(
-        "an EfficientNet (efficientnet_pytorch)",
-        (
-            r"_conv_stem\.weight",
-            r"_blocks\.0\._depthwise_conv\.",
-        ),
-    ),
-    Family("a GhostNet (timm)", (r"blocks\.0\.0\.ghost1\.",), "timm:ghostnet_100"),
-    Family(
-        "a MobileNetV3 (timm)",
-        (
-            r"(?:^|\.)conv_stem\.weight",
-            r"(?:^|\.)blocks\.0\.0\.conv",
-            r"(?:^|\.)conv_head\.bias",
-        ),
-        "timm:mobilenetv3_large_100",
-    ),
-    Family(
-        "a MobileNetV2 (timm)",
-        (
-            r"\A(?![\s\S]*\.se\.)",
-            r"(?:^|\.)conv_stem\.weight",
-            r"(?:^|\.)blocks\.0\.0\.conv",
-        ),
-        "timm:mobilenetv2_100",
-    ),
-    Family(
-        "an EfficientNet (timm)",
-        (
-            r"(?:^|\.)conv_stem\.weight",
-            r"(?:^|\.)blocks\.0\.0\.",
-        ),
-        "timm:efficientnet_b0",
-    ),
-    Family(
-        "a Swin Transformer (timm)",
-        (r"layers\.0\.blocks\.0\.attn\.relative_position_bias_table",),
-        "timm:swin_tiny_patch4_window7_224",
-    ),
-    Family(
-        "a Swin Transformer (torchvision)",
-        (r"features\.1\.0\.attn\.(?:relative_position_bias_table|cpb_mlp|logit_scale)",),
-        "torchvision:swin_t",
-    ),
-    Family(
-        "a ViT (timm)",
-        (
-            r"(?:^|\.)patch_embed\.proj\.weight",
-            r"(?:^|\.)blocks\.0\.attn\.qkv\.",
-        ),
-        "timm:vit_base_patch16_224",
-    ),
-    Family(
-        "a ViT (torchvision)",
-        (
-            r"(?:^|\.)conv_proj\.weight",
-            r"encoder_layer_0\.",
-        ),
-        "torchvision:vit_b_16",
-    ),
-    Family(
-        "a ViT (transformers)",
-        (
-            r"embeddings\.patch_embeddings\.projection\.weight",
-            r"encoder\.layer\.0\.attention",
-        ),
-        "transformers:FOLDER",
-    ),
-    Family("a DenseNet", (r"denseblock1\.denselayer1\.",), "torchvision:densenet121"),
-    Family(
-        "a ConvNeXt (torchvision)",
-        (
-            r"features\.1\.0\.layer_scale",
-            r"features\.1\.0\.block\.0\.weight",
-        ),
-        "torchvision:convnext_tiny",
-    ),
-    Family(
-        "a ConvNeXt (timm)",
-        (
-            r"stages\.0\.blocks\.0\.(?:gamma|mlp\.grn)",
-            r"stages\.0\.blocks\.0\.conv_dw\.",
-        ),
-        "timm:convnext_tiny",
-    ),
-    Family("a ConvNeXt (transformers)", (r"encoder\.stages\.0\.layers\.0\.dwconv\.",), "transformers:FOLDER"),
-    Family("a RegNet (torchvision)", (r"trunk_output\.block1\.",), "torchvision:regnet_y_400mf"),
-    Family("a RegNet (timm)", (r"(?:^|\.)s1\.b1\.conv1\.conv\.",), "timm:regnety_002"),
-    Family("a ShuffleNetV2 (torchvision)", (r"(?:^|\.)stage2\.0\.branch\d\.",), "torchvision:shufflenet_v2_x1_0"),
-    Family("a SqueezeNet (torchvision)", (r"features\.\d+\.squeeze\.weight",), "torchvision:squeezenet1_1"),
-    Family("an MNASNet (torchvision)", (r"(?:^|\.)layers\.8\.0\.layers\.0\.weight",), "torchvision:mnasnet1_0"),
-    Family("a GoogLeNet (torchvision)", (r"(?:^|\.)inception3a\.",), "torchvision:googlenet"),
-    Family("an Inception v3", (r"(?:^|\.)Mixed_5b\.",), "torchvision:inception_v3"),
-    Family(
-        "an AlexNet (torchvision)",
-        (
-            r"features\.3\.weight 4d 5x5",
-            r"features\.10\.weight 4d",
-            r"classifier\.6\.weight 2d",
-        ),
-        "torchvision:alexnet",
-    ),
-    Family(
-        "a VGG (torchvision)",
-        (
-            r"features\.0\.weight 4d",
-            r"classifier\.3\.weight 2d",
-            r"classifier\.6\.weight 2d",
-        ),
-        "torchvision:vgg16",
-    ),
-    Family(
-        "a VGG (timm)",
-        (
-            r"features\.0\.weight 4d",
-            r"pre_logits\.fc1\.weight",
-        ),
-        "timm:vgg16",
-    ),
-    Family(
-        "an Xception",
-        (
-            r"(?:^|\.)block1\.rep\.",
-            r"\.pointwise\.weight",
-        ),
-        "timm:legacy_xception",
-    ),
-    Family("a DLA (timm)", (r"(?:^|\.)level3\.tree1\.",), "timm:dla34"),
-    Family(
-        "a vision transformer",
-        (
-            r"attn\.(?:qkv|q|proj)\.weight",
-            r"(?:patch_embed|stem|pos_embed)",
-        ),
-        "timm:NAME",
-    ),
-    Family(
-        "a network of timm",
-        (
-            r"(?:^|\.)stem\.",
-            r"(?:^|\.)stages\.0\.",
-            r"(?:^|\.)head\.",
-        ),
-        "timm:NAME",
-    ),
+    Family("an HRNet", (r"\.stage\d\.0\.(?:branches|fuse_layers)\.",), "timm:hrnet_w18"),
 )

@@ -7,7 +7,8 @@ from resonnx_proto.v1 import manifest_pb2 as pb
 from torch import Tensor, nn
 
 from resonnx_export.assumptions.assumption import Assumption
-from resonnx_export.networks.detect import architecture_name, load_strict
+from resonnx_export.networks.detect import load_strict
+from resonnx_export.networks.naming import architecture_name
 from resonnx_export.networks.protocol import CaptionNetwork, ResNetCaptioner
 from resonnx_export.networks.resnet import ClassifierNetwork, ResNet
 
@@ -18,6 +19,7 @@ class RecognisedCheckpoint:
 
     Attributes:
         architecture: "resnet50" and the like; of a captioner's trunk.
+        found: A classifier in words, with its place in the file: "a ResNet-50 under `resnet.`"; "" for others.
         dtypes: Of the checkpoint's floating-point tensors, e.g. ("float32",).
         notes: Lines for the user.
         assumptions: Properties that the checkpoint does not record.
@@ -35,6 +37,7 @@ class RecognisedCheckpoint:
     assumptions: tuple[Assumption, ...] = ()
     reference: pb.Reference = pb.REFERENCE_OUR_READING
     rebuild: Callable[[Mapping[str, str]], nn.Module] | None = None
+    found: str = ""
 
     @property
     def parameters(self) -> int:

@@ -22,11 +22,13 @@ class Geometry:
         stride: Of the block.
         first_dilation: Of its first 3x3 convolution.
         dilation: Of a second.
+        kernel: Of the convolution in its skip connection.
     """
 
     stride: int = 1
     first_dilation: int = 1
     dilation: int = 1
+    kernel: int = 1
 
 
 def conv3x3(inputs: int, outputs: int, stride: int = 1, groups: int = 1, dilation: int = 1) -> nn.Conv2d:
@@ -64,16 +66,22 @@ class _SameAverage(nn.Module):
 
 
 def make_shortcut(
-    kind: Shortcut, inputs: int, outputs: int, stride: int, dilation: int, unrecorded: Unrecorded
+    kind: Shortcut, inputs: int, outputs: int, geometry: Geometry, unrecorded: Unrecorded
 ) -> nn.Module | None:
     """Return the skip connection of a stage's first block; None for the identity."""
+    stride = geometry.stride
     if stride == 1 and inputs == outputs:
         return None
     if kind == "pad":
         return PadShortcut(inputs, outputs, stride, unrecorded)
     if kind == "convolution":
-        return nn.Sequential(conv1x1(inputs, outputs, stride), nn.BatchNorm2d(outputs))
-    pool: nn.Module = nn.Identity() if dilation == 1 else _SameAverage()
+        sampling = (
+            conv3x3(inputs, outputs, stride, dilation=geometry.first_dilation)
+            if geometry.kernel == 3
+            else conv1x1(inputs, outputs, stride)
+        )
+        return nn.Sequential(sampling, nn.BatchNorm2d(outputs))
+    pool: nn.Module = nn.Identity() if geometry.dilation == 1 else _SameAverage()
     if stride > 1:
         pool = nn.AvgPool2d(2, stride, ceil_mode=True, count_include_pad=False)
     return nn.Sequential(pool, conv1x1(inputs, outputs), nn.BatchNorm2d(outputs))
@@ -187,7 +195,7 @@ class Bottleneck(_Block):
         self,
         inputs: int,
         planes: int,
-        width: int,
+        widths: tuple[int, int],
         groups: int,
         geometry: Geometry,
         shortcut: nn.Module | None,
@@ -195,12 +203,12 @@ class Bottleneck(_Block):
         unrecorded: Unrecorded,
     ) -> None:
         super().__init__()
-        outputs, stride = planes * self.expansion, 1
+        (first, width), outputs, stride = widths, planes * self.expansion, 1
         if unrecorded.stride_in_1x1:
             stride, geometry = geometry.stride, replace(geometry, stride=1)
-        self.conv1 = conv1x1(inputs, width, stride)
-        self.bn1 = nn.BatchNorm2d(width)
-        self.conv2, self.filter = _strided(width, width, groups, geometry, unrecorded)
+        self.conv1 = conv1x1(inputs, first, stride)
+        self.bn1 = nn.BatchNorm2d(first)
+        self.conv2, self.filter = _strided(first, width, groups, geometry, unrecorded)
         self.bn2 = nn.BatchNorm2d(width)
         self.conv3 = conv1x1(width, outputs)
         self.bn3 = nn.BatchNorm2d(outputs)

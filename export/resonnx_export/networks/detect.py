@@ -1,4 +1,4 @@
-"""Reads a ResNet's configuration and name from the keys and shapes of a state_dict, and loads weights strictly."""
+"""Reads a ResNet's configuration from the keys and shapes of a state_dict, and loads weights strictly."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -8,8 +8,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from resonnx_export.networks.blocks import Bottleneck, Shortcut
-from resonnx_export.networks.resnet import ARCHITECTURES, ResNetConfig
-from resonnx_export.networks.unrecorded import CAFFE, Unrecorded
+from resonnx_export.networks.resnet import ResNetConfig
+from resonnx_export.networks.unrecorded import Unrecorded
 
 _BLOCK = re.compile(r"layer(\d{1,4})\.(\d{1,4})\.")
 _LISTED = 8
@@ -90,10 +90,9 @@ def resnet_config_from_state_dict(state_dict: Mapping[str, Tensor]) -> ResNetCon
     """
     shapes = _Shapes(state_dict)
     stem = _stem(shapes)
-    config = replace(_blocks(shapes), **stem)
-    stem_channels = shapes("conv1.6.weight" if config.stem == "deep" else "conv1.weight")[0]
-    if stem_channels != config.planes:
-        raise CheckpointMismatch(f"the stem has {stem_channels} channels, the first stage {config.planes}")
+    blocks = _blocks(shapes)
+    outputs = stem.pop("stem_channels")
+    config = replace(blocks, **stem, stem_channels=outputs if outputs != blocks.planes else None)
     firsts = [f"layer{stage}.0." for stage in range(1, len(config.layers) + 1)]
     classes = shapes("fc.weight", 2)[0] if "fc.weight" in state_dict else 0
     return replace(
@@ -101,6 +100,7 @@ def resnet_config_from_state_dict(state_dict: Mapping[str, Tensor]) -> ResNetCon
         num_classes=classes,
         unrecorded=_strided(config, state_dict),
         shortcut=_shortcut(config, state_dict, firsts),
+        shortcut_kernels=_shortcut_kernels(shapes, firsts),
         **_gate(shapes, firsts),
     )
 
@@ -126,18 +126,30 @@ def _blocks(shapes: _Shapes) -> ResNetConfig:
     if "layer1.0.conv3.weight" not in shapes.state_dict:
         return ResNetConfig("basic", layers, planes=width)
     planes = max(1, shapes("layer1.0.conv3.weight")[0] // Bottleneck.expansion)
-    groups = max(1, width // shapes("layer1.0.conv2.weight")[1])
+    outputs, inputs, *_ = shapes("layer1.0.conv2.weight")
+    groups = max(1, width // inputs)
     return ResNetConfig(
-        "bottleneck", layers, groups=groups, width_per_group=width // groups * 64 // planes, planes=planes
+        "bottleneck",
+        layers,
+        groups=groups,
+        width_per_group=outputs // groups * 64 // planes,
+        planes=planes,
+        reduction=max(1, outputs // width),
     )
 
 
 def _stem(shapes: _Shapes) -> dict[str, Any]:
     if "conv1.6.weight" in shapes.state_dict:
         first, in_channels, *_ = shapes("conv1.0.weight")
-        return {"stem": "deep", "stem_widths": (first, shapes("conv1.6.weight")[1]), "in_channels": in_channels}
-    _, in_channels, kernel, _ = shapes("conv1.weight")
-    return {"stem": "small" if kernel == 3 else "imagenet", "in_channels": in_channels}
+        outputs, second, *_ = shapes("conv1.6.weight")
+        return {
+            "stem": "deep",
+            "stem_widths": (first, second),
+            "stem_channels": outputs,
+            "in_channels": in_channels,
+        }
+    outputs, in_channels, kernel, _ = shapes("conv1.weight")
+    return {"stem": "small" if kernel == 3 else "imagenet", "stem_channels": outputs, "in_channels": in_channels}
 
 
 def _gate(shapes: _Shapes, firsts: Sequence[str]) -> dict[str, Any]:
@@ -157,9 +169,17 @@ def _shortcut(config: ResNetConfig, state_dict: Mapping[str, Tensor], firsts: Se
     return "pad" if without and config.block == "basic" and config.stem == "small" else "convolution"
 
 
+def _shortcut_kernels(shapes: _Shapes, firsts: Sequence[str]) -> tuple[int, ...]:
+    """Return the kernels of the convolutions in skip connections; empty if all are 1x1."""
+    keys = [f"{first}downsample.0.weight" for first in firsts]
+    kernels = tuple(shapes(key)[2] if key in shapes.state_dict else 1 for key in keys)
+    return kernels if set(kernels) - {1} else ()
+
+
 def _strided(config: ResNetConfig, state_dict: Mapping[str, Tensor]) -> Unrecorded:
-    """Return the usual values; a first stage of basic blocks has a convolution in its shortcut if it strides."""
-    strides = config.block == "basic" and "layer1.0.downsample.0.weight" in state_dict
+    """Return the usual values; a first stage that keeps the channels has a convolution beside it if it strides."""
+    same = config.stem_outputs == config.planes
+    strides = config.block == "basic" and same and "layer1.0.downsample.0.weight" in state_dict
     return Unrecorded(strides=(2,) * len(config.layers) if strides else ())
 
 
@@ -177,33 +197,3 @@ def _count_blocks(state_dict: Mapping[str, Tensor]) -> tuple[int, ...]:
                 f"layer{stage} is not numbered from 0 without gaps: block {missing[:1]} is missing"
             )
     return tuple(len(blocks[stage]) for stage in sorted(blocks))
-
-
-def architecture_name(config: ResNetConfig) -> str:
-    """Return "resnet50", "seresnext50d_32x4d" and the like, or a descriptive name where no published one fits."""
-    name = _published(config) or _published(_plain(config))
-    if name is None:
-        name = f"resnet_{config.block}_{'_'.join(map(str, config.layers))}_w{config.planes}"
-        if config.groups != 1 or config.width_per_group != 64:
-            name += f"_{config.groups}x{config.width_per_group}d"
-    if _published(config) is None:
-        if config.stem == "deep" or config.shortcut == "average":
-            # timm's letters: c a deep stem, d an averaging shortcut with it, t with a narrower start as well.
-            tiered = config.stem_widths is not None and config.stem_widths[0] != config.stem_widths[1]
-            letter = "c" if config.shortcut != "average" else "t" if tiered else "d"
-            name = re.sub(r"resnex?t\d*", lambda match: match[0] + letter, name, count=1)
-        name = {"none": "", "se": "se", "eca": "eca"}[config.gate] + name
-        name += "_small" if config.stem == "small" else ""
-    if config.unrecorded == CAFFE:
-        return f"{name}_caffe"
-    return name + ("_stride_in_1x1" if config.unrecorded.stride_in_1x1 else "")
-
-
-def _published(config: ResNetConfig) -> str | None:
-    shape = replace(config, num_classes=0, in_channels=3, head=(), unrecorded=Unrecorded())
-    return next((name for name, known in ARCHITECTURES.items() if replace(known, num_classes=0) == shape), None)
-
-
-def _plain(config: ResNetConfig) -> ResNetConfig:
-    """Return a variant's configuration without its variations."""
-    return replace(config, stem="imagenet", stem_widths=None, shortcut="convolution", gate="none", gate_sizes=())

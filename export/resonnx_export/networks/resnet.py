@@ -1,7 +1,7 @@
 """The interface of classifiers; and ResNet, ResNeXt and Wide ResNet with torchvision's state_dict keys and shapes."""
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from torch import Tensor, nn
@@ -64,13 +64,16 @@ class ResNetConfig:
         layers: Blocks in each stage.
         groups: Groups of a bottleneck's 3x3 convolution (ResNeXt).
         width_per_group: Channels of each group in the first stage, for `planes` of 64.
-        planes: Channels of the stem and of the first stage before expansion.
+        planes: Channels of the first stage before expansion.
         num_classes: Rows of the final layer; 0 leaves it out, and `forward` returns features.
         stem: "imagenet" (7x7), "deep" (three 3x3) or "small" (3x3).
         in_channels: Channels of the input picture.
         stem_widths: Channels after the first and the second convolution of a deep stem.
+        stem_channels: Channels of the stem's output; None for `planes`.
         shortcut: The skip connection of a block that changes the shape: "convolution" of 1x1, "average" pool and then
             the convolution (timm's `d`), or "pad" with zeros (He et al.'s option A).
+        shortcut_kernels: For each stage, the kernel of that convolution, 1 or 3; empty for 1.
+        reduction: By how much a bottleneck's first convolution is narrower than its second (SENet-154).
         gate: The channel gate of each block's output: "none", "se" or "eca".
         gate_sizes: For each stage, an SE gate's hidden channels or an ECA gate's kernel.
         head: The layers of a head that is an nn.Sequential; empty for one linear layer.
@@ -86,11 +89,19 @@ class ResNetConfig:
     stem: Literal["imagenet", "deep", "small"] = "imagenet"
     in_channels: int = 3
     stem_widths: tuple[int, int] | None = None
+    stem_channels: int | None = None
     shortcut: Shortcut = "convolution"
+    shortcut_kernels: tuple[int, ...] = ()
+    reduction: int = 1
     gate: Gate = "none"
     gate_sizes: tuple[int, ...] = ()
     head: tuple[HeadLayer, ...] = ()
     unrecorded: Unrecorded = field(default_factory=Unrecorded)
+
+    @property
+    def stem_outputs(self) -> int:
+        """Channels of the stem's output."""
+        return self.stem_channels or self.planes
 
     @property
     def map_channels(self) -> int:
@@ -130,6 +141,18 @@ ARCHITECTURES: dict[str, ResNetConfig] = {
     "resnext101_64x4d": ResNetConfig("bottleneck", (3, 4, 23, 3), groups=64, width_per_group=4),
     "wide_resnet50_2": ResNetConfig("bottleneck", (3, 4, 6, 3), width_per_group=128),
     "wide_resnet101_2": ResNetConfig("bottleneck", (3, 4, 23, 3), width_per_group=128),
+    "senet154": ResNetConfig(
+        *("bottleneck", (3, 8, 36, 3)),
+        groups=64,
+        width_per_group=4,
+        stem="deep",
+        stem_widths=(64, 64),
+        stem_channels=128,
+        shortcut_kernels=(1, 3, 3, 3),
+        reduction=2,
+        gate="se",
+        gate_sizes=(16, 32, 64, 128),
+    ),
     # He et al.'s for CIFAR-10, with option A.
     **{
         f"resnet{6 * blocks + 2}": ResNetConfig("basic", (blocks,) * 3, planes=16, stem="small", shortcut="pad")
@@ -149,11 +172,11 @@ class ResNet(ClassifierNetwork):
         self.config, self.in_channels, self.num_classes = config, config.in_channels, config.num_classes
         self.feature_size = config.feature_size
         self.conv1 = _stem(config)
-        self.bn1 = nn.BatchNorm2d(config.planes)
+        self.bn1 = nn.BatchNorm2d(config.stem_outputs)
         self.activation = make_activation(config.unrecorded.activation)
-        self.pool = make_stem_pool(config.stem_pool, config.planes, config.unrecorded.anti_aliasing)
+        self.pool = make_stem_pool(config.stem_pool, config.stem_outputs, config.unrecorded.anti_aliasing)
         self._stages = [f"layer{number}" for number in range(1, len(config.layers) + 1)]
-        channels, dilation = config.planes, 1
+        channels, dilation = config.stem_outputs, 1
         for index, name in enumerate(self._stages):
             stage, channels, dilation = _stage(config, channels, index, dilation)
             self.add_module(name, stage)
@@ -179,9 +202,9 @@ class ResNet(ClassifierNetwork):
 def _stem(config: ResNetConfig) -> nn.Module:
     stride = config.stem_stride
     if config.stem == "imagenet":
-        return nn.Conv2d(config.in_channels, config.planes, 7, stride, 3, bias=False)
+        return nn.Conv2d(config.in_channels, config.stem_outputs, 7, stride, 3, bias=False)
     if config.stem == "small":
-        return conv3x3(config.in_channels, config.planes, stride)
+        return conv3x3(config.in_channels, config.stem_outputs, stride)
     first, second = config.stem_widths or (config.planes // 2, config.planes // 2)
     return nn.Sequential(
         conv3x3(config.in_channels, first, stride),
@@ -190,7 +213,7 @@ def _stem(config: ResNetConfig) -> nn.Module:
         conv3x3(first, second),
         nn.BatchNorm2d(second),
         make_activation(config.unrecorded.activation),
-        conv3x3(second, config.planes),
+        conv3x3(second, config.stem_outputs),
     )
 
 
@@ -210,14 +233,16 @@ def _stage(config: ResNetConfig, inputs: int, index: int, dilation: int) -> tupl
         shortcut = None
         if number == 0:
             geometry = Geometry(stride, earlier, dilation)
-            shortcut = make_shortcut(config.shortcut, inputs, outputs, stride, dilation, unrecorded)
+            sampling = replace(geometry, kernel=config.shortcut_kernels[index] if config.shortcut_kernels else 1)
+            shortcut = make_shortcut(config.shortcut, inputs, outputs, sampling, unrecorded)
         stride = 1
         gate = make_gate(config.gate, outputs, config.gate_sizes[index] if config.gate_sizes else 0, unrecorded)
         if config.block == "basic":
             modules.append(BasicBlock(inputs, planes, geometry, shortcut, gate, unrecorded))
         else:
             width = planes * config.width_per_group // 64 * config.groups
-            modules.append(Bottleneck(inputs, planes, width, config.groups, geometry, shortcut, gate, unrecorded))
+            widths = (width // config.reduction, width)
+            modules.append(Bottleneck(inputs, planes, widths, config.groups, geometry, shortcut, gate, unrecorded))
         inputs = outputs
     return nn.Sequential(*modules), inputs, dilation
 

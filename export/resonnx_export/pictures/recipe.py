@@ -6,7 +6,7 @@ A new picture option is a field of InputChanges, and its use in this module; exa
 import io
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Annotated, Any, Final, Literal, NamedTuple, get_args
 
 import numpy as np
@@ -213,9 +213,28 @@ class InputChanges:
         }
         return {name for name, value in given.items() if value}
 
+    def applied_to(self, recipe: pb.ImageInput) -> str:
+        """Return how these options change a recipe, as words that follow its name; "" if they do not."""
+        if (changed := self.apply(recipe)) == recipe:
+            return ""
+        options = [_option(each.name, value) for each in fields(self) if (value := getattr(self, each.name))]
+        given = f" with {', '.join(options)}"
+        if pixel_scale(changed) == pixel_scale(recipe):
+            return given
+        dropped = [name for name, value in (("mean", self.mean), ("std", self.std)) if value is None]
+        return given + (f", without its {' and '.join(dropped)}" if dropped else "")
+
     def decoding(self) -> pb.ImageInput:
         """Return the part of the recipe that decoding depends on, before the layout is known."""
         return pb.ImageInput(exif_orientation=f"EXIF_ORIENTATION_{(self.exif_orientation or 'ignore').upper()}")
+
+
+def _option(field: str, value: Any) -> str:
+    """Return an option of InputChanges as it is typed."""
+    name = "--filter" if field == "resize_filter" else f"--{field.replace('_', '-')}"
+    if isinstance(value, Size):
+        return f"{name} {value.height}" if value.height == value.width else f"{name} {value.height}x{value.width}"
+    return name if value is True else f"{name} {value if isinstance(value, int | str) else _numbers(value)}"
 
 
 def parts(recipe: pb.ImageInput) -> Mapping[str, str]:

@@ -109,13 +109,13 @@ class RecipeChoice:
         name = self.name or _SUGGESTED.get(layout, _DEFAULT)
         if self.told is not None and self.name is None:
             return self._as_told(self.told, name)
-        recipe = self.changes.apply(RECIPES[name])
-        changed = "" if recipe == RECIPES[name] else ", with the changes given"
+        base = RECIPES[name]
+        recipe, changed = self.changes.apply(base), self.changes.applied_to(base)
         note = f"pictures: {describe(recipe)} (recipe {name}{changed})"
         if self.name is not None:
             return Chosen(recipe, note, (Assumption("preprocessing", f"recipe {name}{changed}", "--recipe", (), True),))
         others = tuple(other for other in RECIPES if other != name)
-        return Chosen(recipe, note, assumed(recipe, self.changes, f"recipe {name}", "--recipe", others))
+        return Chosen(recipe, note, assumed(base, self.changes, f"recipe {name}", "--recipe", others))
 
     def _as_told(self, told: ToldPictures, name: RecipeName) -> Chosen:
         """Return what a file tells; the rest is the recipe's."""
@@ -123,16 +123,15 @@ class RecipeChoice:
             recorded = told.changes.apply(RECIPES[name])
         except BadInput as error:
             raise BadInput(f"{told.source}: {error}") from None
-        recipe = self.changes.apply(recorded)
-        changed = "" if recipe == recorded else ", with the changes given"
+        recipe, changed = self.changes.apply(recorded), self.changes.applied_to(recorded)
         note = f"pictures: {describe(recipe)} ({told.source}{changed})"
         if not told.of_these_weights:
-            return Chosen(recipe, note, assumed(recipe, self.changes, told.source, "--recipe", tuple(RECIPES)))
-        return Chosen(recipe, note, assumed(recipe, self.changes, f"recipe {name}", "--recipe", told=told))
+            return Chosen(recipe, note, assumed(recorded, self.changes, told.source, "--recipe", tuple(RECIPES)))
+        return Chosen(recipe, note, assumed(recorded, self.changes, f"recipe {name}", "--recipe", told=told))
 
 
 def assumed(
-    recipe: pb.ImageInput,
+    base: pb.ImageInput,
     changes: InputChanges,
     source: str,
     option: str = "",
@@ -142,21 +141,23 @@ def assumed(
     """Return what of a recipe the user did not state; what the user or a file stated is confirmed.
 
     Args:
-        recipe: With the changes.
+        base: The recipe that the changes are applied to.
         changes: The user's.
         source: Where the rest is from, e.g. "recipe hf".
         option: An option that changes it as a whole, beside those of its parts; "" if there is none.
         others: The values of that option.
         told: What a file states.
     """
-    described, stated = parts(recipe), changes.stated()
+    recipe, changed = changes.apply(base), changes.applied_to(base)
+    described, before, stated = parts(recipe), parts(base), changes.stated()
     of_file = told.parts() - stated if told else set[str]()
     found = []
     for name, (members, options) in _ASSUMED.items():
         open_members = [member for member in members if member not in stated | of_file]
         value = ", ".join(described[member] for member in open_members or members)
         if open_members:
-            value += f" ({source})"
+            same = all(described[member] == before[member] for member in open_members)
+            value += f" ({source}{'' if same else changed})"
         elif told and of_file.intersection(members):
             value += f" ({told.source})"
         every = " or ".join(filter(None, (option, options)))

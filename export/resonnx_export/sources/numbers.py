@@ -37,8 +37,8 @@ def channels(value: object) -> tuple[float, float, float] | None:
     """Return three numbers, or one for three channels; None if the value is neither."""
     if not isinstance(value, list) or not all(isinstance(each, int | float) for each in value):
         return None
-    # Whole numbers in JSON may be too large for a float.
-    if any(abs(each) > _GREATEST for each in value):
+    # Whole numbers in JSON may be too large for a float; NaN is in no order.
+    if not all(abs(each) <= _GREATEST for each in value):
         return None
     numbers = value * 3 if len(value) == 1 else value
     return (float(numbers[0]), float(numbers[1]), float(numbers[2])) if len(numbers) == 3 else None

@@ -13,7 +13,7 @@ from resonnx_export.assumptions.reading import NOTHING, Assumed
 from resonnx_export.checkpoints.files import Checkpoint, SourceFile, load_checkpoints
 from resonnx_export.errors import BadInput
 from resonnx_export.layouts.classifiers import recognise_classifier
-from resonnx_export.layouts.families import VARIANT, OtherNetwork
+from resonnx_export.layouts.families import OtherNetwork
 from resonnx_export.layouts.recognised import RecognisedCheckpoint
 from resonnx_export.sources import folders
 from resonnx_export.sources.pickled import PickledModule, pickled_module
@@ -141,8 +141,7 @@ def recognise_source(source: Source, *, assume: Assumed = NOTHING, stride_in_1x1
 
 def _of_file(error: OtherNetwork, source: Source) -> OtherNetwork:
     """Return the error with the file and, if the folder names it, the network of timm in its command."""
-    message, target = str(error), error.target
-    if target and source.recorded.architecture:
-        name = f"timm:{source.recorded.architecture}"
-        message, target = message.replace(target, name).replace(VARIANT, ""), name
-    return OtherNetwork(message.replace("--checkpoint FILE", f"--checkpoint {shlex.quote(str(source.path))}"), target)
+    if source.recorded.architecture:
+        error = error.named(f"timm:{source.recorded.architecture}")
+    file = f"--checkpoint {shlex.quote(str(source.path))}"
+    return OtherNetwork(str(error).replace("--checkpoint FILE", file), error.target)

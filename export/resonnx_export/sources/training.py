@@ -1,4 +1,4 @@
-"""Finds the names of classes that training code stores in a checkpoint, beside the weights."""
+"""Finds what training code stores in a checkpoint beside the weights: names of classes, mean and deviation."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
@@ -7,6 +7,8 @@ from resonnx_export.checkpoints.pickles import Stub
 from resonnx_export.class_names.names import ClassNames
 from resonnx_export.class_names.objects import names_of
 from resonnx_export.errors import BadInput
+from resonnx_export.pictures.recipes import ToldPictures
+from resonnx_export.sources.normalisation import of_fastai, of_openmmlab
 from resonnx_export.sources.recorded import Recorded
 
 # Keys of lists and dicts of names, in order of preference: torchvision's ImageFolder, scripts, OpenMMLab.
@@ -20,26 +22,36 @@ _SETTINGS: Final = (
     *("args", "opt", "params"),
 )
 _MAX_DEPTH: Final = 3
-# fastai.data.transforms.CategoryMap, the vocabulary of learn.export.
+# fastai.data.transforms.CategoryMap and Normalize, in the loaders of learn.export.
 _CATEGORIES: Final = ".CategoryMap"
+_NORMALIZE: Final = "fastai.data.transforms.Normalize"
 _MAX_VISITED: Final = 100_000
 
 
 def recorded_in(tree: object) -> Recorded:
-    """Return the labels that a checkpoint file holds beside the weights, if there are any in a known form."""
+    """Return the labels and the normalisation that a checkpoint file holds in known forms beside the weights."""
+    pictures = _pictures(tree)
     for name, content in _candidates(tree):
         try:
             found = names_of(content)
         except BadInput:
             continue
-        return Recorded(ClassNames(found.names), name)
-    return Recorded()
+        return Recorded(ClassNames(found.names), name, pictures)
+    return Recorded(pictures=pictures)
+
+
+def _pictures(tree: object) -> ToldPictures | None:
+    if not isinstance(tree, Stub):
+        return of_openmmlab(_entries(tree).get("meta"))
+    found = {told.changes: told for each in _transforms(tree, _NORMALIZE) if (told := of_fastai(each)) is not None}
+    # Of several, it is not known which one the network was trained with.
+    return next(iter(found.values())) if len(found) == 1 else None
 
 
 def _candidates(tree: object) -> Iterator[tuple[str, object]]:
     yield from _named(tree, "", 0, set())
     if isinstance(tree, Stub):
-        for category in _categories(tree):
+        for category in _transforms(tree, _CATEGORIES):
             # Every name's number; fastai's own list of names is an object that is not read.
             yield "vocab of the pickled learner", category.attributes.get("o2i")
 
@@ -58,7 +70,8 @@ def _named(node: object, path: str, depth: int, visited: set[int]) -> Iterator[t
                 yield from _named(below, f"{path}{key}.", depth + 1, visited)
 
 
-def _categories(tree: Stub) -> Iterator[Stub]:
+def _transforms(tree: Stub, name: str) -> Iterator[Stub]:
+    """Yield the objects in the loaders of a pickled learner whose class's path ends with a name."""
     waiting: list[object] = [tree.attributes.get("dls")]
     visited: set[int] = set()
     while waiting and len(visited) < _MAX_VISITED:
@@ -66,7 +79,7 @@ def _categories(tree: Stub) -> Iterator[Stub]:
         if id(node) in visited:
             continue
         visited.add(id(node))
-        if isinstance(node, Stub) and node.path.endswith(_CATEGORIES):
+        if isinstance(node, Stub) and node.path.endswith(name):
             yield node
         elif isinstance(node, list | tuple):
             waiting += node

@@ -85,6 +85,10 @@ def test_other_forms_are_read_and_told(tmp_path: Path, name: str, content: str |
         ("1 euro\n2 euros\n5 euros\n", ("1 euro", "2 euros", "5 euros")),
         ("class 0\nclass 1\n", ("class 0", "class 1")),
         ("boeing 737\nairbus 320\n", ("boeing 737", "airbus 320")),
+        ("#1\n#cat\n", ("#1", "#cat")),
+        ("a=b\nc\n", ("a=b", "c")),
+        ("cat = 0\ndog = 1\n", ("cat", "dog")),
+        ("0 = cat\n1 = dog\n", ("cat", "dog")),
         # MNIST's, in folders of digits.
         ('{"0": 0, "1": 1}', ("0", "1")),
         ("tench, Tinca tinca\ngoldfish\n", ("tench, Tinca tinca", "goldfish")),
@@ -135,6 +139,12 @@ def test_shared_names_are_told(tmp_path: Path) -> None:
         ("gap.csv", "id,name\n0,cat\n2,dog\n", "must be 0 to 1"),
         ("no_names.csv", "id,wnid\n0,n01440764\n1,n01443537\n", "none of them is 'name'"),
         ("vocab.pkl", pickle.dumps(Path("x")), "is a pickled .*Path"),
+        ("commented.txt", "# names of my classes\ncat\ndog\n", "a comment in line 1"),
+        ("comment_between.txt", "cat\n#\ndog\n", "a comment in line 2"),
+        ("slashes.txt", "cat\n// the rest\ndog\n", "a comment in line 2"),
+        ("coco.data", "classes= 2\ntrain  = t.txt\n\nnames = data/my.names\nbackup = b/\n", "'data/my.names'"),
+        ("coco.txt", "# COCO\nclasses=2\nnames=my.names\n", "darknet's .data: .* 'my.names'"),
+        ("net.cfg", "[net]\nbatch=1\nwidth=416\n", r"a configuration file \(batch = ...\)"),
     ],
 )
 def test_other_files_are_refused_with_the_form(tmp_path: Path, name: str, content: str | bytes, message: str) -> None:
@@ -150,8 +160,13 @@ def test_a_missing_file(tmp_path: Path) -> None:
 
 
 def test_a_long_line_is_a_name(tmp_path: Path) -> None:
-    (tmp_path / "labels.txt").write_text(f"a\nb{' ' * 200_000}c")
-    assert len(read_class_names(tmp_path / "labels.txt").names) == 2
+    for start in ("b", "b=", "#"):
+        (tmp_path / "labels.txt").write_text(f"a\n{start}{' ' * 200_000}c")
+        if start == "#":
+            with pytest.raises(BadInput, match="comment in line 2"):
+                read_class_names(tmp_path / "labels.txt")
+        else:
+            assert len(read_class_names(tmp_path / "labels.txt").names) == 2
 
 
 def test_half_a_character_is_no_name(tmp_path: Path) -> None:

@@ -333,7 +333,7 @@ def test_the_layout_suggests_a_recipe_and_options_override_it() -> None:
     changes = InputChanges(size=Size(288, 288), mean=(0.5,) * 3)
     recipe, told, _ = RecipeChoice("torchvision-v2", changes).for_layout("torchvision")
     assert (recipe.width, recipe.resize_short_side, list(recipe.mean)) == (288, 298, [0.5] * 3)
-    assert "recipe torchvision-v2, with the changes given" in told
+    assert "recipe torchvision-v2 with --" in told
     assert get_args(RecipeName) == tuple(RECIPES)
 
 
@@ -346,7 +346,7 @@ def test_inspect_tells_the_nearest(tmp_path: Path) -> None:
     assert "nearest: resnet18 (2 missing, 0 unexpected)" in result.stderr
     described = run("inspect", saved(tmp_path / "x.pth", get_model("resnet50").state_dict()))
     assert described.exit_code == 0
-    for said in ("resnet50", "1000 classes", "25,557,032", "--stride-in-1x1", "recipe torchvision-v1"):
+    for said in ("a ResNet-50\n", "1000 classes", "25,557,032", "--stride-in-1x1", "recipe torchvision-v1"):
         assert said in described.stdout
 
 

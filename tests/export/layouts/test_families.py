@@ -1,6 +1,7 @@
 """Networks that are not exported from their keys: the message says what they are, and how to export them."""
 
 import re
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -44,6 +45,11 @@ def refusal(state_dict: dict[str, Tensor]) -> str:
         ("timm", "resnest14d", "ResNeSt", "timm:resnest14d"),
         ("timm", "res2net50_26w_4s", "Res2Net", "timm:res2net50_26w_4s"),
         ("timm", "resnet50_gn", "GroupNorm", "timm:resnet50_gn"),
+        ("timm", "nf_resnet26", "normaliser-free", "timm:nf_resnet26"),
+        ("timm", "dm_nfnet_f0", "an NFNet", "timm:dm_nfnet_f0"),
+        ("timm", "rexnet_100", "a ReXNet", "timm:rexnet_100"),
+        ("timm", "dpn68", "a DPN", "timm:dpn68"),
+        ("timm", "swinv2_cr_tiny_224", "Swin Transformer V2", "timm:swinv2_tiny_window8_256"),
         ("timm", "gcresnet50t", "byobnet", "timm:resnet33ts"),
         ("timm", "mobilenetv3_small_050", "MobileNetV3", "timm:mobilenetv3_large_100"),
         ("timm", "mobilenetv2_050", "MobileNetV2", "timm:mobilenetv2_100"),
@@ -61,6 +67,22 @@ def test_other_classifiers_export_with_their_own_class(library: str, name: str, 
     message = refusal(keys_of(library, name))
     assert family in message
     assert f"resonnx-export module {target} --checkpoint FILE" in message
+
+
+def test_a_name_that_is_a_guess_is_told_as_one() -> None:
+    """The depth tells skresnet50, not skresnet50d."""
+    message = refusal(keys_of("timm", "skresnet50d"))
+    assert "probably timm:skresnet50 (put the name of your variant there)" in message
+    assert "such as timm:efficientnet_b0" in refusal(keys_of("timm", "efficientnet_b1"))
+
+
+@pytest.mark.parametrize("part", ["classifier.", "bert.attn.", "layer1.0.", "."])
+def test_families_are_named_in_linear_time(part: str) -> None:
+    one = torch.zeros(4, 3, 3, 3)
+    hostile = {f"{number}.{part * (180 // len(part))}": one for number in range(20_000)}
+    began = time.process_time()
+    refuse_other_networks(hostile)
+    assert time.process_time() - began < 1
 
 
 @pytest.mark.parametrize(

@@ -393,7 +393,7 @@ def test_an_export_and_its_verification(labels_file: Path, tmp_path: Path) -> No
     chosen = ("--weights", "teacher", "--assume", "head-activation=relu", "--labels", labels_file)
     exported = CliRunner().invoke(app, [str(each) for each in ("classifier", tmp_path / "x.pth", *target, *chosen)])
     assert exported.exit_code == 0, exported.output
-    assert "the ResNet is under 'net.0', its head net.1.0, net.1.1, net.1.4" in exported.stdout
+    assert "under `net.0.`, with the head `net.1.0, net.1.1, net.1.4`" in exported.stdout
     verify = ("verify", tmp_path / "m" / "t" / "1", "--checkpoint", tmp_path / "x.pth")
     verified = CliRunner().invoke(app, [str(each) for each in verify])
     assert verified.exit_code == 0, verified.output

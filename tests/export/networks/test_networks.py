@@ -8,10 +8,10 @@ from resonnx_export.networks.blocks import adaptive_average
 from resonnx_export.networks.captioner import Captioner, CaptionerConfig, config_from_state_dict
 from resonnx_export.networks.detect import (
     CheckpointMismatch,
-    architecture_name,
     load_strict,
     resnet_config_from_state_dict,
 )
+from resonnx_export.networks.naming import architecture_name, described
 from resonnx_export.networks.resnet import ARCHITECTURES, ResNet, ResNetConfig
 
 # architecture -> (keys of the state_dict, parameters), as torchvision publishes them
@@ -75,6 +75,26 @@ def test_detection_finds_every_architecture(name: str) -> None:
 def test_detection_finds_unpublished_shapes(config: ResNetConfig, name: str) -> None:
     assert resnet_config_from_state_dict(on_meta(config).state_dict()) == config
     assert architecture_name(config) == name
+
+
+@pytest.mark.parametrize(
+    ("config", "words"),
+    [
+        (ARCHITECTURES["resnet18"], "a ResNet-18"),
+        (ARCHITECTURES["wide_resnet50_2"], "a Wide ResNet-50 2"),
+        (ARCHITECTURES["senet154"], "an SENet-154"),
+        (replace(ARCHITECTURES["resnext50_32x4d"], gate="se", stem="deep"), "an SE-ResNeXt-50c 32x4d"),
+        (ResNetConfig("basic", (1, 1, 1, 1)), "a ResNet with basic blocks 1-1-1-1, width 64"),
+        (TINY, "a ResNet with bottleneck blocks 1-2, width 16, 2 groups, 32 channels a group"),
+    ],
+)
+def test_names_in_words(config: ResNetConfig, words: str) -> None:
+    assert described(config) == words
+
+
+def test_a_stem_of_another_width_than_the_first_stage() -> None:
+    config = replace(TINY, stem_channels=24, block="basic", groups=1, width_per_group=64)
+    assert resnet_config_from_state_dict(on_meta(config).state_dict()) == config
 
 
 def test_a_trunk_has_no_classes() -> None:

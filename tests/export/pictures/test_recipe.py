@@ -35,7 +35,26 @@ def test_a_recipe_tells_what_it_does_about_orientation() -> None:
     _, told, _ = RecipeChoice().for_layout("torchvision")
     assert "EXIF orientation ignored (recipe torchvision-v1)" in told
     _, told, _ = RecipeChoice(changes=InputChanges(exif_orientation="apply")).for_layout("torchvision")
-    assert "EXIF orientation applied (recipe torchvision-v1, with the changes given" in told
+    assert "EXIF orientation applied (recipe torchvision-v1 with --exif-orientation apply)" in told
+
+
+def test_a_recipe_tells_its_changes() -> None:
+    """A mean and a deviation for pixels 0..1 do not apply to 0..255."""
+    changes = InputChanges(scale="255", size=Size(64, 32))
+    _, told, assumptions = RecipeChoice(changes=changes).for_layout("torchvision")
+    changed = "(recipe torchvision-v1 with --size 64x32, --scale 255, without its mean and std)"
+    assert changed in told
+    values = {each.name: each.value for each in assumptions}
+    assert values["normalisation"] == f"mean 0,0,0, std 1,1,1 {changed}"
+    assert values["resizing"].endswith(changed)
+    given = InputChanges(scale="255", mean=(128.0,) * 3, std=(64.0,) * 3)
+    assert (
+        "(recipe cifar with --scale 255, --mean 128,128,128, --std 64,64,64)"
+        in RecipeChoice("cifar", given).for_layout("").note
+    )
+    _, told, assumptions = RecipeChoice(changes=InputChanges(channel_order="bgr")).for_layout("torchvision")
+    assert "(recipe torchvision-v1 with --channel-order bgr)" in told
+    assert {each.name: each.value for each in assumptions}["normalisation"].endswith("(recipe torchvision-v1)")
 
 
 def test_a_picture_option_is_in_one_module_of_the_exporter() -> None:

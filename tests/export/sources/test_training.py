@@ -1,4 +1,4 @@
-"""Names of classes that training code stores beside the weights."""
+"""What training code stores beside the weights: names of classes, mean and deviation."""
 
 import argparse
 import collections
@@ -6,6 +6,7 @@ import itertools
 import sys
 import time
 import types
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import torch
 from resonnx_export.checkpoints.files import read_tree
 from resonnx_export.cli import app
 from resonnx_export.networks.resnet import ResNet
+from resonnx_export.pictures.recipes import RecipeChoice
 from resonnx_export.sources.source import read_source
 from resonnx_export.sources.training import recorded_in
 from resonnx_server.runtime.model_files.manifest import read_version
@@ -51,8 +53,50 @@ def test_labels_beside_the_weights(beside: dict[str, Any], place: str, tmp_path:
     assert (recorded.labels.names if recorded.labels else ()) == (NAMES if place else ())
 
 
-def test_the_vocabulary_of_fastais_learner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """learn.export pickles the learner, with its loaders and their transforms, under these names of classes."""
+MMPRETRAIN = """
+_base_ = ['../_base_/models/resnet50.py']
+data_preprocessor = dict(
+    num_classes=3,
+    mean=[123.675, 116.28, 103.53],
+    std=[58.395, 57.12, 57.375],
+    to_rgb=True)
+model = dict(type='ImageClassifier', backbone=dict(depth=50), data_preprocessor=data_preprocessor)
+work_dir = __import__('os').getcwd()
+"""
+MMCLS = "img_norm_cfg = dict(mean=[103.53, 116.28, 123.675], std=[1.0, 1.0, 1.0], to_rgb=False)\n"
+
+
+@pytest.mark.parametrize(
+    ("meta", "order", "mean"),
+    [
+        ({"cfg": MMPRETRAIN}, "rgb", 123.675),
+        ({"config": MMCLS}, "bgr", 103.53),
+        ({"cfg": {"model": {"data_preprocessor": {"mean": (5, 5, 5), "std": (2, 2, 2), "to_rgb": True}}}}, "rgb", 5),
+        # Two that differ; no text in Python; a deviation of 0; no normalisation.
+        ({"cfg": MMPRETRAIN + MMCLS}, "", 0),
+        ({"cfg": "data_preprocessor = dict(mean=[1,"}, "", 0),
+        ({"cfg": "(" * 100_000}, "", 0),
+        ({"cfg": MMCLS.replace("1.0", "0.0")}, "", 0),
+        ({"cfg": MMCLS.replace("103.53", "float('nan')")}, "", 0),
+        ({"cfg": "model = dict()"}, "", 0),
+    ],
+)
+def test_the_normalisation_of_openmmlab(meta: dict[str, Any], order: str, mean: float, tmp_path: Path) -> None:
+    torch.save({"state_dict": {"fc.weight": torch.zeros(3, 2)}, "meta": meta}, tmp_path / "m.pth")
+    told = read_source(tmp_path / "m.pth").recorded.pictures
+    assert (told is None) == (not order)
+    if told is not None:
+        assert (told.changes.channel_order, told.changes.scale) == (order, "255")
+        assert told.changes.mean is not None
+        assert told.changes.mean[0] == mean
+        chosen = RecipeChoice(told=told).for_layout("torchvision")
+        assert f"({told.source})" in chosen.note
+        confirmed = {each.name: each.confirmed for each in chosen.assumptions}
+        assert confirmed == {"resizing": False, "normalisation": True, "channel-order": True, "scale": True}
+
+
+def _stored(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
+    """Return what makes objects of classes of any path, until the patch is undone."""
 
     def made(path: str, **attributes: Any) -> Any:
         module, _, name = path.rpartition(".")
@@ -65,18 +109,32 @@ def test_the_vocabulary_of_fastais_learner(tmp_path: Path, monkeypatch: pytest.M
         item.__dict__.update(attributes)
         return item
 
+    return made
+
+
+def test_what_fastais_learner_holds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """learn.export pickles the learner, with its loaders and their transforms, under these names of classes."""
+    made = _stored(monkeypatch)
     numbers = collections.defaultdict(int, NUMBERS)
     vocabulary = made(
         "fastai.data.transforms.CategoryMap", items=made("fastcore.foundation.L", items=list(NAMES)), o2i=numbers
     )
     transform = made("fastai.data.transforms.Categorize", vocab=vocabulary, add_na=False)
-    loader = made("fastai.data.core.TfmdDL", dataset=made("fastai.data.core.Datasets", tls=[transform]))
+    mean, std = (torch.tensor(each).view(1, 3, 1, 1) for each in ((0.5, 0.25, 0.125), (0.25, 0.25, 0.5)))
+    batch = made("fasttransform.transform.Pipeline", fs=[made("fastai.data.transforms.Normalize", mean=mean, std=std)])
+    loader = made(
+        "fastai.data.core.TfmdDL", dataset=made("fastai.data.core.Datasets", tls=[transform]), after_batch=batch
+    )
     loaders = made("fastai.data.core.DataLoaders", loaders=[loader, loader])
     torch.save(made("fastai.learner.Learner", model=nn.Linear(2, 3), dls=loaders), tmp_path / "export.pkl")
     monkeypatch.undo()
     recorded = recorded_in(read_tree(tmp_path / "export.pkl")[0])
     assert recorded.labels is not None
     assert (recorded.labels.names, recorded.labels_from) == (NAMES, "vocab of the pickled learner")
+    assert recorded.pictures is not None
+    changes = recorded.pictures.changes
+    assert (changes.mean, changes.std) == ((0.5, 0.25, 0.125), (0.25, 0.25, 0.5))
+    assert (changes.scale, changes.channel_order) == ("1", "rgb")
 
 
 def test_they_are_the_labels_of_the_export(network: ResNet, tmp_path: Path) -> None:
