@@ -114,6 +114,11 @@ def read_tree(path: Path) -> tuple[object, SourceFile]:
     return _load_safetensors(path) if _is_safetensors(head, source.size) else read_objects(path), source
 
 
+def identity(name: str, content: bytes) -> SourceFile:
+    """Return the identity of a file that was read."""
+    return SourceFile(_valid(name), hashlib.sha256(content).hexdigest(), len(content))
+
+
 def identify(path: Path) -> SourceFile:
     """Return the identity of a file. Raises BadInput if it cannot be read."""
     try:
@@ -122,7 +127,11 @@ def identify(path: Path) -> SourceFile:
         size = path.stat().st_size
     except OSError as error:
         raise BadInput(f"{path} cannot be read: {error.strerror}") from None
-    return SourceFile(os.fsencode(path.name).decode("utf-8", "replace"), digest, size)
+    return SourceFile(_valid(path.name), digest, size)
+
+
+def _valid(name: str) -> str:
+    return os.fsencode(name).decode("utf-8", "replace")
 
 
 def _is_safetensors(head: bytes, size: int) -> bool:

@@ -7,10 +7,11 @@ from typing import Final
 import onnx
 from google.protobuf.message import DecodeError
 from resonnx_server.errors import ModelRefused
+from resonnx_server.runtime.model_files.constants import check_constants
 from resonnx_server.runtime.model_files.external_data import with_external_data
 from resonnx_server.runtime.model_files.files import NotReadable, read_inside, read_regular
 
-from resonnx_export.checkpoints.files import SourceFile, identify
+from resonnx_export.checkpoints.files import SourceFile, identity
 from resonnx_export.errors import BadInput
 
 # ONNX Runtime has no older operators.
@@ -42,28 +43,33 @@ def read_onnx(path: Path) -> OnnxFile:
 
     Raises:
         BadInput: It cannot be read, is not ONNX, or too old; or a file with external data is missing, a link, or
-            outside the folder.
+            outside the folder; or its constants would be too large.
     """
-    files = [identify(path)]
+    files: list[SourceFile] = []
+
+    def told(file: Path, data: bytes) -> bytes:
+        files.append(identity(file.name, data))
+        return data
 
     def beside(name: str, max_bytes: int) -> bytes:
         what = f"{path.name}: its external data {name[:200]!r}"
         try:
-            data = read_inside(path.parent, name, max_bytes)
-            files.append(identify(path.parent / name))
+            return told(path.parent / name, read_inside(path.parent, name, max_bytes))
         except FileNotFoundError:
             raise BadInput(f"{what} is missing: put that file beside it") from None
         except OSError as error:
             raise BadInput(f"{what} cannot be read: {error.strerror}") from None
         except NotReadable as error:
             raise BadInput(f"{what} {error}".replace("the version's folder", "the file's folder")) from None
-        return data
 
     try:
-        content = with_external_data(path.name, read_regular(path), beside)
+        content = with_external_data(path.name, told(path, read_regular(path)), beside)
+        check_constants(content)
         model = onnx.load_model_from_string(content)
     except (NotReadable, ModelRefused) as error:
         raise BadInput(f"{path.name}: {error}") from None
+    except OSError as error:
+        raise BadInput(f"{path} cannot be read: {error.strerror}") from None
     except DecodeError:
         raise BadInput(f"{path.name} is not an ONNX file, or damaged") from None
     if not model.graph.node:

@@ -1,5 +1,6 @@
 """Classifiers that are ONNX files: the graph with preprocessing equals the file after preprocessing by numpy."""
 
+import hashlib
 import time
 from itertools import pairwise
 from pathlib import Path
@@ -11,10 +12,12 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 from resonnx_export.errors import BadInput
+from resonnx_export.onnx_files import reading
 from resonnx_export.onnx_files.network import OnnxNetwork
 from resonnx_export.onnx_files.recognised import grafted, open_onnx, recognise_onnx
 from resonnx_export.pictures.recipe import IMAGENET_MEAN, IMAGENET_STD, Size, image_input
 from resonnx_proto.v1 import manifest_pb2 as pb
+from resonnx_server.runtime.model_files.files import read_regular
 
 from ...server.public_networks import CLASSES, public_network
 
@@ -194,6 +197,17 @@ REFUSED: dict[str, tuple[onnx.ModelProto, str]] = {
         "the graph computes in integers (DynamicQuantizeLinear)",
     ),
     "empty": (onnx.ModelProto(), "is not an ONNX file"),
+    "a huge constant": (
+        _graph(
+            [
+                helper.make_node("Constant", [], ["many"], value_ints=[1 << 40]),
+                helper.make_node("ConstantOfShape", ["many"], ["y"]),
+            ],
+            X,
+            ["y"],
+        ),
+        "(ConstantOfShape) makes a constant of shape [1099511627776]",
+    ),
 }
 REFUSED["float16"][0].graph.initializer.append(numpy_helper.from_array(np.ones(2, np.float16), "half"))
 
@@ -223,6 +237,22 @@ def test_an_output_is_chosen_by_its_number_of_classes_or_its_name(tmp_path: Path
     model.graph.output[1].name = logits
     form = _opened(model, tmp_path).form
     assert (form.output, form.logits, form.activation) == ("prob", logits, "softmax")
+
+
+def test_the_checksum_is_of_the_bytes_that_were_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "model.onnx"
+    content = public_network("lenet", 13, "N").SerializeToString()
+    path.write_bytes(content)
+
+    def then_replaced(path: Path) -> bytes:
+        read = read_regular(path)
+        path.write_bytes(b"another file")
+        return read
+
+    monkeypatch.setattr(reading, "read_regular", then_replaced)
+    (file,) = reading.read_onnx(path).files
+    assert (file.name, file.size) == ("model.onnx", len(content))
+    assert file.sha256 == hashlib.sha256(content).hexdigest()
 
 
 def test_a_file_whose_rows_depend_on_each_other_is_refused(tmp_path: Path) -> None:

@@ -26,6 +26,7 @@ from resonnx_server.repository.version import Start, Version
 from resonnx_server.repository.warming import Warming
 from resonnx_server.runtime.cancellation import Cancellation
 from resonnx_server.runtime.model_files.batch_axis import with_free_batch
+from resonnx_server.runtime.model_files.constants import check_constants
 from resonnx_server.runtime.model_files.external_data import with_external_data
 from resonnx_server.runtime.model_files.files import MAX_FILE_BYTES, NotReadable, read_inside, read_regular
 from resonnx_server.runtime.model_files.manifest import CLASSIFIER_FILE, MANIFEST, SUMS, VersionFiles, read_listed
@@ -41,8 +42,12 @@ _MOST_TENSORS: Final = 1024
 
 
 def load(version: Version) -> Start:
-    """Open and try. Raises ModelRefused if there is no model.onnx, or it or its external data does not load."""
+    """Open and try.
+
+    Raises ModelRefused if there is no model.onnx, it or its external data does not load, or its constants are large.
+    """
     identity, content = _read(version)
+    check_constants(content)
     version.progress.reach("opening")
     session = _open(version, content)
     _check_sizes(session)

@@ -226,10 +226,17 @@ def _huge_constant() -> onnx.ModelProto:
 
 HOSTILE = {
     "in a circle": (_cyclic(), "cannot load the graph"),
-    "no graph": (b"no graph", "cannot load the graph"),
+    "no graph": (b"no graph", "the ONNX file is damaged"),
     "empty": (b"", "cannot load the graph"),
     "huge input": (_graph(ADD, {"x": ["n", 1 << 20, 1 << 20]}, ["n", 1 << 20, 1 << 20]), "more than any request"),
     "huge constant": (_huge_constant(), "cannot load the graph"),
+    "huge constant to be computed": (
+        _graph(
+            [node("ConstantOfShape", ["c"], ["d"]), node("Add", ["x", "d"], ["y"])],
+            *({"x": ["n"]}, ["n"], {"c": np.array([1 << 33])}),
+        ),
+        "(ConstantOfShape) makes a constant of shape [8589934592]",
+    ),
     "huge product": (_graph(ADD, {"x": [1 << 40] * 4}, [1 << 40] * 4), "more than any request"),
     "many inputs": (
         _graph([node("Relu", ["x0"], ["y"])], {f"x{i}": ["n"] for i in range(2000)}, ["n"]),
