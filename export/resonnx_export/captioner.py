@@ -36,7 +36,7 @@ from resonnx_export.publish import finishing, package
 from resonnx_export.publish.manifest import new_manifest
 from resonnx_export.publish.package import Exported
 from resonnx_export.report.page import Result
-from resonnx_export.sources.pickled_network import with_pickled_trunk
+from resonnx_export.sources.pickled_captioner import follow_pickled
 from resonnx_export.special_tokens import SpecialTokens
 from resonnx_export.tasks.answers import require_answers
 from resonnx_export.vocabulary import Vocabulary
@@ -88,8 +88,9 @@ def export_captioner(
     """Export a captioner's files to a new version in the model repository. Raises as export_classifier."""
     package.plan(target)
     progress(f"reading {', '.join(file.name for file in files)}")
-    source = _recognised(files, settings)
-    source = replace(source, recognised=with_pickled_trunk(source.recognised, source.modules))
+    source, assume = follow_pickled(
+        settings.assume, lambda values: _recognised(files, replace(settings, assume=values))
+    )
     _check_channels(source.recognised.network)
     recipe, layout = settings.input.apply(source.input), source.recognised.layout
     changed = "" if recipe == source.input else ", changed"
@@ -100,7 +101,7 @@ def export_captioner(
     )
 
     def rebuild(values: Mapping[str, str]) -> CaptionSource:
-        return _recognised(files, replace(settings, assume={**settings.assume, **values}))
+        return _recognised(files, replace(settings, assume={**assume, **values}))
 
     source = replace(source, recognised=recognised, input=recipe, rebuild=rebuild)
     return export_recognised(source, settings, target, progress)

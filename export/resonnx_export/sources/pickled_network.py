@@ -1,26 +1,25 @@
 """Follows what a whole pickled module says of its layers, and compares the network that was built with it."""
 
+import hashlib
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Final
 
-import torch
 from torch import Tensor, nn
 
 from resonnx_export.assumptions.assumption import OWN_MODULE, Assumption
 from resonnx_export.assumptions.axes import BY_NAME
 from resonnx_export.assumptions.reading import Assumed
-from resonnx_export.checkpoints.pickles import Stub
 from resonnx_export.errors import BadInput
 from resonnx_export.layouts.classifiers import recognise_classifier
 from resonnx_export.layouts.recognised import RecognisedCheckpoint
-from resonnx_export.networks.protocol import ResNetCaptioner
 from resonnx_export.networks.resnet import ResNet
 from resonnx_export.options import Activation
 from resonnx_export.sources.layer_kinds import activation_name, is_without_effect
-from resonnx_export.sources.pickled import CONCATENATED, Layer, PickledModule, layer_of, pickled_module, shown
+from resonnx_export.sources.pickled import CONCATENATED, Layer, PickledModule, layer_of, shown
 from resonnx_export.sources.pickled_properties import Properties, read_properties
-from resonnx_export.sources.pickled_regions import Regions, container_of
+from resonnx_export.sources.pickled_regions import Regions
 
 _LISTED: Final = 6
 _CONVOLUTION: Final = ("stride", "padding", "dilation")
@@ -47,7 +46,7 @@ def recognise_pickled(
     if stride_in_1x1:
         assume = {**assume, "stride-in": "1x1"}
     assert isinstance(first.network, ResNet)
-    regions = Regions.of(first.network, _found(first.network, module), module)
+    regions = Regions.of(first.network, layers_found(first.network, module), module)
     properties = read_properties(first.network, regions, module)
     config = first.network.config
     values = {name: value for name, value in properties.values.items() if BY_NAME[name].values(config)}
@@ -58,15 +57,20 @@ def recognise_pickled(
             )
     recognised = recognise_classifier(state_dict, assume={**values, **assume})
     assert isinstance(recognised.network, ResNet)
-    differences = [*properties.differences, *_differences(recognised.network, regions, module)]
+    differences = [*properties.differences, *layer_differences(recognised.network, regions, module)]
     if differences:
-        more = f", and {len(differences) - _LISTED} more" if len(differences) > _LISTED else ""
-        raise BadInput(
-            f"the pickled {module.path} is not the network that its weights stand for: "
-            f"{'; '.join(differences[:_LISTED])}{more}. Export it with its own code: resonnx-export module TARGET "
-            "--checkpoint FILE"
-        )
+        raise BadInput(unlike(module, differences))
     return _told(recognised, properties, module, assume)
+
+
+def unlike(module: PickledModule, differences: Sequence[str]) -> str:
+    """Return the message for differences that no option can follow."""
+    more = f", and {len(differences) - _LISTED} more" if len(differences) > _LISTED else ""
+    return (
+        f"the pickled {module.path} is not the network that its weights stand for: "
+        f"{'; '.join(differences[:_LISTED])}{more}. Export it with its own code: resonnx-export module TARGET "
+        "--checkpoint FILE"
+    )
 
 
 def _told(
@@ -88,62 +92,27 @@ def _told(
     return replace(recognised, notes=(note, *notes, *recognised.notes), assumptions=assumptions)
 
 
-def with_pickled_trunk(recognised: RecognisedCheckpoint, modules: Sequence[Stub]) -> RecognisedCheckpoint:
-    """Compare a captioner's ResNet with the pickled modules that it was read from, and confirm what they say.
-
-    Raises:
-        BadInput: A layer differs; the message lists those, with the option that builds the network so.
-    """
-    network = recognised.network
-    if not isinstance(network, ResNetCaptioner):
-        return recognised
-    trunk, certain, notes = network.trunk, set[str](), recognised.notes
-    for stub in modules:
-        found = _found(trunk, pickled_module(stub, None))
-        if not found:
-            continue
-        module = pickled_module(stub, container_of([layer.name for layer in found.values()]) or None)
-        regions = Regions.of(trunk, found, module)
-        properties = read_properties(trunk, regions, module)
-        differences = [*properties.differences]
-        for name, value in properties.values.items():
-            built = BY_NAME[name].read(trunk.config) if BY_NAME[name].values(trunk.config) else value
-            if name != "global-pool" and built != value:
-                differences.append(f"{name} is {value}, not {built} (--assume {name}={value})")
-        if differences := differences or [*_differences(trunk, regions, module)]:
-            raise BadInput(
-                f"the pickled {module.path} is not the network that its weights stand for: "
-                f"{'; '.join(differences[:_LISTED])}"
-            )
-        certain |= properties.certain
-        notes += (f"the ResNet's layers in the pickled {module.path} have the same attributes as the network's",)
-    assumptions = tuple(
-        replace(each, confirmed=each.confirmed or each.name in certain) for each in recognised.assumptions
-    )
-    return replace(recognised, notes=notes, assumptions=assumptions)
-
-
-def _found(network: ResNet, module: PickledModule) -> dict[str, Layer]:
+def layers_found(network: ResNet, module: PickledModule) -> dict[str, Layer]:
     """Return the file's layer for each convolution and linear layer of the network: the one with the same weights."""
-    waiting: dict[tuple[int, ...], list[Layer]] = {}
+    waiting: dict[bytes, deque[Layer]] = {}
     for layer in module.layers.values():
         weight = module.tensors.get(f"{layer.name}.weight" if layer.name else "weight")
         if weight is not None:
-            waiting.setdefault(tuple(weight.shape), []).append(layer)
+            waiting.setdefault(_fingerprint(weight), deque()).append(layer)
     found = {}
     for name, own in network.named_modules():
-        if isinstance(own, nn.Conv1d | nn.Conv2d | nn.Linear):
-            candidates = waiting.get(tuple(own.weight.shape), [])
-            for layer in candidates:
-                weight = module.tensors[f"{layer.name}.weight" if layer.name else "weight"]
-                if torch.equal(weight.float(), own.weight):
-                    found[name] = layer
-                    candidates.remove(layer)
-                    break
+        if isinstance(own, nn.Conv1d | nn.Conv2d | nn.Linear) and (same := waiting.get(_fingerprint(own.weight))):
+            found[name] = same.popleft()
     return found
 
 
-def _differences(network: ResNet, regions: Regions, module: PickledModule) -> Iterator[str]:
+def _fingerprint(weight: Tensor) -> bytes:
+    """Return a hash of a tensor's shape and float32 values."""
+    values = weight.detach().float().contiguous().numpy()
+    return hashlib.sha256(str(values.shape).encode() + values.tobytes()).digest()
+
+
+def layer_differences(network: ResNet, regions: Regions, module: PickledModule) -> Iterator[str]:
     """Yield what differs between a network's layers and the file's."""
     for name, own in network.named_modules():
         if isinstance(own, nn.Conv2d | nn.Linear):

@@ -16,6 +16,7 @@ from resonnx_export.inspection import inspect_file
 from resonnx_export.layouts.captioners import CaptionSource, recognise_captioner
 from resonnx_export.layouts.captioners.parts import _parts
 from resonnx_export.networks.protocol import CaptionNetwork
+from resonnx_export.sources.pickled_captioner import follow_pickled
 from resonnx_export.special_tokens import SpecialTokens
 from resonnx_export.vocabulary import Vocabulary
 from resonnx_server.runtime.model_files.manifest import read_version
@@ -26,6 +27,7 @@ from ..caption_exports import SGRVINOD, SIZE, export
 from .caption_sources import sgrvinod
 from .caption_sources.randomness import normalised, pictures
 from .caption_sources.resnet import Net
+from .caption_sources.tutorials import PictureEncoder
 from .caption_sources.variants import (
     EMBEDDING,
     FEATURES,
@@ -259,12 +261,70 @@ def test_pickled_modules_tell_their_layers(tmp_path: Path) -> None:
     last = encoder.resnet[7][0]
     last.conv2.stride = last.downsample[0].stride = (1, 1)
     torch.save({"encoder": encoder, "decoder": decoder}, file)
-    with pytest.raises(BadInput, match=r"resnet\.7\.0\.conv2 has stride \(1, 1\), not \(2, 2\).*--assume strides"):
-        recognise_captioner([file], Vocabulary(SGRVINOD))
-    source = recognise_captioner([file], Vocabulary(SGRVINOD), assume={"strides": "1-2-2-1"})
+
+    def recognise(values: Mapping[str, str]) -> CaptionSource:
+        return recognise_captioner([file], Vocabulary(SGRVINOD), assume=values)
+
+    source, assume = follow_pickled({}, recognise)
+    assert assume == {"strides": "1-2-2-1"}
+    listed = {each.name: (each.value, each.confirmed) for each in source.recognised.assumptions}
+    assert listed["strides"] == ("1-2-2-1", True)
     ids, scores = decoder.greedy(encoder(images), start, 6)
     words = torch.cat([torch.full((3, 1), start), ids[:, :-1]], 1)
     assert difference(taught(source, images, words), scores) < 1e-4
+    assert ("assumption", str(next(each for each in source.recognised.assumptions if each.name == "strides"))) in (
+        list(inspect_file(file))
+    )
+    with pytest.raises(BadInput, match=r"strides=1-2-2-2 contradicts the file, whose .* has 1-2-2-1; leave it out"):
+        follow_pickled({"strides": "1-2-2-2"}, recognise)
+    last.conv2.padding_mode = "reflect"
+    torch.save({"encoder": encoder, "decoder": decoder}, file)
+    with pytest.raises(BadInput, match=r"7\.0\.conv2 pads with reflect, not zeros.*resonnx-export module TARGET"):
+        follow_pickled({}, recognise)
+
+
+@pytest.mark.parametrize("attribute", ["eps", "out_features"])
+def test_attributes_of_another_kind_end_in_one_line(attribute: str, tmp_path: Path) -> None:
+    encoder = randomise(sgrvinod.Encoder(7))
+    decoder = randomise(sgrvinod.DecoderWithAttention(12, 24, 32, len(SGRVINOD), 256))
+    for layer in (*encoder.modules(), *decoder.modules()):
+        if attribute in vars(layer):
+            vars(layer)[attribute] = torch.ones(3)
+    file = tmp_path / "m.pth.tar"
+    torch.save({"encoder": encoder, "decoder": decoder}, file)
+
+    def recognise(values: Mapping[str, str]) -> CaptionSource:
+        return recognise_captioner([file], Vocabulary(SGRVINOD), assume=values)
+
+    if attribute == "eps":
+        with pytest.raises(BadInput, match="eps of the type Tensor, which is no number"):
+            follow_pickled({}, recognise)
+    else:
+        assert follow_pickled({}, recognise)[0].recognised.layout == "sgrvinod"
+
+
+@pytest.mark.parametrize(
+    ("names", "file", "reason"),
+    [
+        (("linear", None), "m.pth", "its layers are called resnet and linear"),
+        (("embed", None), "m.pth", "its last layer is called embed"),
+        (("fc2", None), "encoder-5.pkl", "its file is called so"),
+        (("linear", "bn"), "m.pth", "BatchNorm follows its last linear layer"),
+        (("fc2", None), "m.pth", None),
+    ],
+)
+def test_inspect_tells_an_encoder_from_a_classifier(
+    names: tuple[str, str | None], file: str, reason: str | None, tmp_path: Path
+) -> None:
+    torch.save(PictureEncoder(24, linear=names[0], bn=names[1]).state_dict(), tmp_path / file)
+    lines = dict(inspect_file(tmp_path / file))
+    classifier = f"resonnx-export classifier {tmp_path / file} --labels LABELS --repository models --name NAME"
+    if reason is None:
+        assert (lines["outputs"], lines["next"]) == ("24 classes", classifier)
+        return
+    assert lines["layout"] == f"the encoder of a captioner, it seems ({reason}); its decoder is in another file"
+    assert lines["next"].startswith(f"resonnx-export captioner {tmp_path / file} DECODER --vocab VOCABULARY ")
+    assert lines["or"] == f"if it is a classifier of 24 classes: {classifier}"
 
 
 class _Lightning(nn.Module):

@@ -12,16 +12,19 @@ import pytest
 import torch
 from resonnx_export.cli import app
 from resonnx_export.errors import BadInput
-from resonnx_export.layouts.captioners.parts import read_parts
-from resonnx_export.layouts.classifiers import recognise_classifier
-from resonnx_export.networks.captioner import Captioner, CaptionerConfig
-from resonnx_export.networks.resnet import ResNet
-from resonnx_export.sources.pickled_network import with_pickled_trunk
+from resonnx_export.layouts.captioners import recognise_captioner
+from resonnx_export.networks.protocol import ResNetCaptioner
+from resonnx_export.networks.resnet import ResNet, ResNetConfig
+from resonnx_export.sources.pickled import PickledModule, layer_of
+from resonnx_export.sources.pickled_captioner import follow_pickled
+from resonnx_export.sources.pickled_network import layers_found
 from resonnx_export.sources.source import read_source, recognise_source
+from resonnx_export.vocabulary import Vocabulary
 from torch import Tensor, nn
 from torch.nn import functional
 from typer.testing import CliRunner
 
+from ..layouts.caption_sources.tutorials import PictureEncoder, WordDecoder
 from ..layouts.classifier_sources import randomise
 from ..networks import torchvision_oracle  # noqa: F401  It makes torchvision importable.
 
@@ -271,44 +274,69 @@ def test_damaged_attributes_end_in_one_line(tmp_path: Path) -> None:
             recognise_source(read_source(tmp_path / "m.pth"))
 
 
-class Encoder(nn.Module):
-    """As captioning tutorials have it: the children of a ResNet without its head."""
-
-    def __init__(self, net: nn.Module) -> None:
-        super().__init__()
-        self.resnet = nn.Sequential(*list(net.children())[:-1])
-        self.embed = nn.Sequential(nn.Linear(512, 8), nn.Tanh())
-
-
 @pytest.mark.parametrize(
-    ("net", "said"),
+    ("changes", "value"),
     [
-        (small, ""),
-        (partial(epsilon, 1e-3), r"bn-eps is 0.001, not 1e-05 \(--assume bn-eps=0.001\)"),
-        (partial(changed, small, maxpool=nn.Identity()), r"pool is none, not max"),
-        (
-            partial(changed, small, layer2__0__downsample__0=nn.Conv2d(64, 128, 1, 1, bias=False)),
-            r"resnet.5.0.downsample.0 has stride \(1, 1\)",
-        ),
+        ({}, {}),
+        ({"maxpool": nn.Identity()}, {"pool": "none"}),
+        ({"relu": nn.SiLU()}, {"activation": "silu"}),
+        ({"avgpool": nn.AdaptiveMaxPool2d(1)}, {"global-pool": "max"}),
+        ({"conv1": nn.Conv2d(3, 64, 7, 1, 3, bias=False)}, {"stem-stride": "1"}),
     ],
 )
-def test_a_captioners_pickled_encoder(net: Callable[[], nn.Module], said: str, tmp_path: Path) -> None:
-    source = randomise(net())
-    trunk = {key: value for key, value in source.state_dict().items() if not key.startswith("fc.")}
-    recognised = recognise_classifier(trunk)
-    assert isinstance(recognised.network, ResNet)
-    torch.save({"encoder": Encoder(source)}, tmp_path / "m.pth")
-    module = read_parts([tmp_path / "m.pth"]).parts[0].module
-    assert module is not None
-    network = Captioner(CaptionerConfig(recognised.network.config, 20, 8, 8, 8))
-    network.trunk = recognised.network
-    captioner = replace(recognised, network=network)
-    if said:
-        with pytest.raises(BadInput, match=said):
-            with_pickled_trunk(captioner, [module])
-        return
-    found = with_pickled_trunk(captioner, [module])
-    assert "bn-eps" in {each.name for each in found.assumptions if each.confirmed}
+@torch.no_grad()
+def test_a_captioners_pickled_encoder_is_followed(
+    changes: dict[str, nn.Module], value: dict[str, str], tmp_path: Path
+) -> None:
+    source = changed(small, **changes)
+    for each in source.modules():
+        if "relu" in changes and isinstance(each, resnet.BasicBlock):
+            each.relu = changes["relu"]
+    randomise(source)
+    encoder, decoder = (
+        PictureEncoder(16, linear="linear", bn="bn"),
+        WordDecoder(("embed", "lstm", "linear"), nn.LSTM(16, 8), 20),
+    )
+    encoder.resnet, encoder.linear = nn.Sequential(*list(source.children())[:-1]), nn.Linear(512, 16)
+    torch.save({"encoder": encoder.eval(), "decoder": decoder}, tmp_path / "m.pth")
+    words = Vocabulary(("<pad>", "<start>", "<end>", *(f"word{i}" for i in range(17))))
+    found, assume = follow_pickled({}, lambda values: recognise_captioner([tmp_path / "m.pth"], words, assume=values))
+    assert assume == value
+    network = found.recognised.network
+    assert isinstance(network, ResNetCaptioner)
+    images = torch.randn(2, 3, 64, 64)
+    expected = encoder.resnet(images).flatten(1)
+    assert (network.trunk.outputs(images)[0] - expected).abs().max() <= 1e-4 * expected.abs().max()
+    listed = {each.name: each for each in found.recognised.assumptions}
+    for name, each in value.items():
+        assert listed[name].value == each
+        # What the encoder's own class does with the layers is not in the file.
+        assert listed[name].confirmed == (name == "stem-stride")
+
+
+def test_equal_shapes_do_not_take_quadratic_time() -> None:
+    """All layers have one shape: each is compared with one other, not with all."""
+    network = ResNet(ResNetConfig("basic", (60,), planes=8, num_classes=2, stem="small"))
+    # In another order than the network's, so that the first of those left is never the same.
+    layers = {name: layer_of(name, each) for name, each in reversed([*network.named_modules()])}
+    module = PickledModule(layers, network.state_dict())
+    read = 0
+
+    class Counted(dict[str, Tensor]):
+        def __getitem__(self, key: str) -> Tensor:
+            nonlocal read
+            read += 1
+            return super().__getitem__(key)
+
+        def get(self, key: str, default: Any = None) -> Any:
+            nonlocal read
+            read += 1
+            return super().get(key, default)
+
+    found = layers_found(network, replace(module, tensors=Counted(module.tensors)))
+    assert {own: layer.name for own, layer in found.items()} == {own: own for own in found}
+    assert len(found) == 122
+    assert read <= 2 * len(layers)
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from typing import Final, Literal, cast
 from resonnx_export.layouts.captioners.assumed import Assumed
 from resonnx_export.layouts.captioners.draft import Draft, Request, caption_spec
 from resonnx_export.layouts.captioners.parts import prefixed
-from resonnx_export.layouts.captioners.pickled import recorded, refuse_differences
+from resonnx_export.layouts.captioners.pickled import recorded
 from resonnx_export.layouts.captioners.recurrent import cell_kind
 from resonnx_export.layouts.captioners.roles import Layer, Roles, find_roles
 from resonnx_export.networks.captioner import Captioner, CaptionerConfig, config_from_state_dict
@@ -85,7 +85,6 @@ def attending(request: Request) -> Draft | None:
     assumed.of_cells()
     assumed.check(layout)
     network = Captioner(config)
-    refuse_differences(roles.parts, roles.encoder, network.trunk)
     named: dict[str, Layer] = {
         "attention.encoder_att": keys,
         "attention.decoder_att": query,

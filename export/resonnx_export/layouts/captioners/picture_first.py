@@ -13,7 +13,7 @@ from torch import Tensor
 from resonnx_export.layouts.captioners.assumed import Assumed
 from resonnx_export.layouts.captioners.draft import Draft, Request, caption_spec
 from resonnx_export.layouts.captioners.parts import prefixed
-from resonnx_export.layouts.captioners.pickled import recorded, refuse_differences
+from resonnx_export.layouts.captioners.pickled import recorded
 from resonnx_export.layouts.captioners.recurrent import cell_kind
 from resonnx_export.layouts.captioners.roles import Layer, Roles, find_roles
 from resonnx_export.networks.detect import CheckpointMismatch
@@ -93,7 +93,6 @@ def tutorial(request: Request) -> Draft | None:
     assumed.of_cells()
     assumed.check(layout)
     network = ShowTell(config)
-    refuse_differences(roles.parts, roles.encoder, network.trunk)
     recipe = image_input(_INPUT_SIZE, resize_short_side=_RESIZE_SHORT_SIDE)
     if layout == "yunjey":
         recipe = image_input(_INPUT_SIZE, resize_short_side=None, resize_filter="lanczos")

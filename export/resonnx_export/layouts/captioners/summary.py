@@ -1,23 +1,31 @@
 """Describes a file of a captioner: its network, or the half that it holds, and the next command."""
 
 import shlex
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from torch import Tensor
 
 from resonnx_export.errors import BadInput
-from resonnx_export.layouts.captioners import recognise_captioner
 from resonnx_export.layouts.captioners.encoder import find_encoder, other_encoder
 from resonnx_export.layouts.captioners.parts import Contents, read_parts
 from resonnx_export.layouts.captioners.recurrent import find_cells
+from resonnx_export.layouts.recognised import RecognisedCheckpoint
 from resonnx_export.vocabulary import Vocabulary
 
 _NEXT = "--repository models --name NAME"
 
 
-def summary(path: Path) -> Iterator[tuple[str, str]]:
-    """Yield titles and values; nothing for other files. Raises BadInput if the captioner is not exported."""
+def summary(path: Path, recognise: Callable[[Vocabulary], RecognisedCheckpoint]) -> Iterator[tuple[str, str]]:
+    """Yield titles and values; nothing for other files.
+
+    Args:
+        path: The file.
+        recognise: Recognises it with a vocabulary, if both halves are in it.
+
+    Raises:
+        BadInput: The captioner is not exported.
+    """
     try:
         contents = read_parts([path], find_words=True)
     except BadInput:
@@ -27,7 +35,7 @@ def summary(path: Path) -> Iterator[tuple[str, str]]:
         return
     words = max((value.shape[0] for key, value in tensors.items() if _is_embedding(key, value)), default=0)
     if any(find_encoder(part.tensors) for part in contents.parts) or other_encoder([tensors]):
-        yield from _whole(path, contents, words)
+        yield from _whole(path, contents, words, recognise)
     elif not words and all(value.dim() < 4 for value in tensors.values()):
         yield "layout", "the second half of a video classifier (recurrent cells without words), which is not exported"
     else:
@@ -39,14 +47,38 @@ def summary(path: Path) -> Iterator[tuple[str, str]]:
     yield "sha256", contents.sources[0].sha256
 
 
+def encoder_reason(path: Path, tensors: Mapping[str, Tensor]) -> str | None:
+    """Return why a ResNet with a linear layer seems to be a captioner's encoder, not a classifier; None if it does not.
+
+    Both have the same tensors, so only names tell.
+    """
+    encoder = find_encoder(tensors)
+    rest = {} if encoder is None else encoder.rest
+    matrices = [key for key, value in rest.items() if value.dim() == 2]
+    if encoder is None or not matrices:
+        return None
+    name = matrices[-1].removesuffix(".weight").rpartition(".")[2]
+    if any(key.endswith("running_mean") for key in [*rest][[*rest].index(matrices[-1]) :]):
+        return "BatchNorm follows its last linear layer"
+    if "embed" in name:
+        return f"its last layer is called {name}"
+    if "encoder" in path.name.lower():
+        return "its file is called so"
+    # As the commonest tutorial has it.
+    cut = encoder.head is None and any(key.startswith("resnet.") for key in encoder.names)
+    return "its layers are called resnet and linear" if cut and matrices == ["linear.weight"] else None
+
+
 def _is_embedding(key: str, value: Tensor) -> bool:
     return "embed" in key and value.dim() == 2
 
 
-def _whole(path: Path, contents: Contents, words: int) -> Iterator[tuple[str, str]]:
+def _whole(
+    path: Path, contents: Contents, words: int, recognise: Callable[[Vocabulary], RecognisedCheckpoint]
+) -> Iterator[tuple[str, str]]:
     """Describe the network of a file with both halves, with any words if it has none."""
     some = ("<pad>", "<start>", "<end>", *map(str, range(3, words)))
-    recognised = recognise_captioner([path], contents.vocabulary or Vocabulary(some)).recognised
+    recognised = recognise(contents.vocabulary or Vocabulary(some))
     yield "layout", recognised.layout
     yield "architecture", f"{recognised.architecture} and recurrent cells"
     yield "outputs", f"captions of {recognised.network.vocabulary_size} words"
