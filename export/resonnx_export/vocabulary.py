@@ -21,6 +21,8 @@ _NUMBERED: Final = (
     re.compile(r"(?P<word>\S+)[\s,:]+(?P<id>[0-9]{1,9})"),
     re.compile(r"(?P<id>[0-9]{1,9})[\s,:]+(?P<word>\S+)"),
 )
+# 30 times the text of 100,000 words with their ids.
+_MAX_TEXT: Final = 32 << 20
 # With longer lines the patterns would take long.
 _LONGEST_LINE: Final = 1000
 # A first line of text that looks like JSON.
@@ -126,11 +128,18 @@ def _read(path: Path) -> object:
 
 def _read_text(path: Path) -> object:
     try:
-        text = path.read_text(encoding="utf-8-sig").strip()
+        with path.open(encoding="utf-8-sig") as file:
+            text = file.read(_MAX_TEXT + 1).strip()
+            is_longer = bool(file.read(1)) or len(text) > _MAX_TEXT
     except OSError as error:
         raise BadInput(f"{path} cannot be read: {error.strerror}") from None
     except UnicodeDecodeError:
         raise BadInput(f"{path} is neither UTF-8 text nor a pickle") from None
+    if is_longer:
+        raise BadInput(
+            f"{path} has more than {_MAX_TEXT:,} characters, the limit of a vocabulary's text; give the file with the "
+            "captioner's words alone, one a line"
+        )
     lines = [line.strip() for line in text.split("\n")]
     if text.startswith(("[", "{")) and not _BRACKETED.fullmatch(lines[0]):
         try:

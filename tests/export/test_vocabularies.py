@@ -212,6 +212,15 @@ def test_json_that_python_does_not_hold(text: str, said: str, tmp_path: Path) ->
         load_vocabulary(tmp_path / "words.json")
 
 
+def test_text_beyond_the_limit_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "words.txt"
+    path.write_text("word\n" * (32 << 18))
+    with pytest.raises(BadInput, match=r"words\.txt has more than 33,554,432 characters, the limit of a vocabulary"):
+        load_vocabulary(path)
+    path.write_text("a" * ((32 << 20) - 2) + "\nb")
+    assert load_vocabulary(path).words[1] == "b"
+
+
 def test_a_long_line_is_a_word(tmp_path: Path) -> None:
     (tmp_path / "words.txt").write_text(f"a\n{',' * 200_000}")
     assert load_vocabulary(tmp_path / "words.txt").words == ("a", "," * 200_000)
