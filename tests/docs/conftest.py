@@ -77,9 +77,10 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def _write_tutorials(folder: Path) -> None:
     """Write the code, the checkpoints and the words of docs/adapters.md."""
-    for pattern in ("user_code/tutorials/*.py", "layouts/caption_sources/r[ea][sn]*.py"):
-        for path in (ROOT / "tests/export").glob(pattern):
-            shutil.copy(path, folder)
+    for path in (ROOT / "tests/export/user_code/tutorials").glob("*.py"):
+        shutil.copy(path, folder)
+    sources = ROOT / "tests/export/layouts/caption_sources"
+    shutil.copytree(sources, folder / sources.name, ignore=shutil.ignore_patterns("__pycache__"))
     save = "import captioner, models; models.save(); captioner.save()"
     subprocess.run([sys.executable, "-c", save], cwd=folder, check=True, timeout=120)
     (folder / "WORDMAP_coco.json").write_text(json.dumps({word: i for i, word in enumerate(SGRVINOD)}))

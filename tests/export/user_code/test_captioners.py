@@ -47,8 +47,9 @@ SIZE = 64
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A folder with the tutorials' code and files, and the adapters of the document."""
-    for path in (*(HERE / "tutorials").glob("*.py"), SOURCES / "resnet.py", SOURCES / "randomness.py"):
+    for path in (HERE / "tutorials").glob("*.py"):
         shutil.copy(path, tmp_path)
+    shutil.copytree(SOURCES, tmp_path / SOURCES.name, ignore=shutil.ignore_patterns("__pycache__"))
     for name, text in re.findall(
         r"^cat > (\w+\.py) <<'EOF'\n(.*?)^EOF$", DOCUMENT.read_text(), re.MULTILINE | re.DOTALL
     ):

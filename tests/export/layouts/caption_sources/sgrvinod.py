@@ -31,10 +31,10 @@ class Attention(nn.Module):
         self.relu = nn.ReLU()
         self.softmax = nn.Softmax(dim=1)
 
-    def forward(self, pixels: Tensor, hidden: Tensor) -> Tensor:
+    def forward(self, pixels: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
         mixed = self.relu(self.encoder_att(pixels) + self.decoder_att(hidden).unsqueeze(1))
         alpha = self.softmax(self.full_att(mixed).squeeze(2))
-        return (pixels * alpha.unsqueeze(2)).sum(dim=1)
+        return (pixels * alpha.unsqueeze(2)).sum(dim=1), alpha
 
 
 class DecoderWithAttention(nn.Module):
@@ -51,14 +51,21 @@ class DecoderWithAttention(nn.Module):
         self.sigmoid = nn.Sigmoid()
         self.fc = nn.Linear(decoder_dim, vocab_size)
 
+    def init_hidden_state(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        mean = pixels.mean(dim=1)
+        return self.init_h(mean), self.init_c(mean)
+
+    def attend(self, pixels: Tensor, hidden: Tensor) -> Tensor:
+        """What the decoder sees of the picture, after the gate."""
+        return self.sigmoid(self.f_beta(hidden)) * self.attention(pixels, hidden)[0]
+
     def greedy(self, grid: Tensor, start: int, steps: int = 50) -> tuple[Tensor, Tensor]:
         """caption.py with a beam of one, not stopped at <end>: ids [N,T] and log-probabilities [N,T,V]."""
         pixels = grid.flatten(1, 2)
-        mean = pixels.mean(dim=1)
-        h, c, ids, scores = self.init_h(mean), self.init_c(mean), [], []
+        (h, c), ids, scores = self.init_hidden_state(pixels), [], []
         words = torch.full((len(grid),), start)
         for _ in range(steps):
-            seen = self.sigmoid(self.f_beta(h)) * self.attention(pixels, h)
+            seen = self.attend(pixels, h)
             h, c = self.decode_step(torch.cat([self.embedding(words), seen], dim=1), (h, c))
             scores.append(F.log_softmax(self.fc(self.dropout(h)), dim=1))
             words = scores[-1].argmax(dim=1)
@@ -68,13 +75,12 @@ class DecoderWithAttention(nn.Module):
     def beam_search(self, grid: Tensor, start: int, end: int, width: int, steps: int = 50) -> list[int]:
         """caption.py: ids of the best caption that ended, of one picture's grid [1,h,w,C]; none where it crashes."""
         pixels = grid.flatten(1, 2)
-        mean = pixels.mean(dim=1)
-        h, c = self.init_h(mean), self.init_c(mean)
+        h, c = self.init_hidden_state(pixels)
         sums, paths, ended = torch.zeros(1), [[start]], []
         for _ in range(steps):
             words = torch.tensor([path[-1] for path in paths])
             shown = pixels.expand(len(words), -1, -1)
-            seen = self.sigmoid(self.f_beta(h)) * self.attention(shown, h)
+            seen = self.attend(shown, h)
             h, c = self.decode_step(torch.cat([self.embedding(words), seen], dim=1), (h, c))
             totals = sums[:, None] + F.log_softmax(self.fc(self.dropout(h)), dim=1)
             sums, places = totals.flatten().topk(width)

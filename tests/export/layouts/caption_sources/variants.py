@@ -6,6 +6,7 @@ returns log-probabilities [N,T,V] of the next word after each, and before them t
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -119,29 +120,57 @@ class MapEncoder(nn.Module):
         return self.resnet(images).flatten(2).transpose(1, 2)
 
 
+class BahdanauAttention(nn.Module):
+    """Attention of the notebooks' names; returns its weights [N,P], and what is seen."""
+
+    def __init__(self, features: int, hidden: int, size: int, score: Activation, *, bias: bool) -> None:
+        super().__init__()
+        self.score = score
+        self.W, self.U = nn.Linear(hidden, size, bias=bias), nn.Linear(features, size, bias=bias)
+        self.A = nn.Linear(size, 1, bias=bias)
+
+    def forward(self, positions: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
+        alpha = self.A(self.score(self.U(positions) + self.W(hidden)[:, None])).squeeze(2).softmax(1)
+        return alpha, (positions * alpha[:, :, None]).sum(1)
+
+
+@dataclass(frozen=True)
+class Sizes:
+    words: int = WORDS
+    embedding: int = EMBEDDING
+    hidden: int = HIDDEN
+    attention: int = ATTENTION
+    features: int = FEATURES
+
+
 class BahdanauDecoder(nn.Module):
     """The decoder of many Flickr8k notebooks; its f_beta is not used unless `gated`."""
 
     def __init__(
-        self, score: Activation = torch.tanh, *, gated: bool = False, before: bool = False, bias: bool = True
+        self,
+        score: Activation = torch.tanh,
+        *,
+        gated: bool = False,
+        before: bool = False,
+        bias: bool = True,
+        sizes: Sizes = Sizes(),
     ) -> None:
         super().__init__()
-        self.score, self.gated, self.before = score, gated, before
-        self.embedding = nn.Embedding(WORDS, EMBEDDING)
-        self.attention = nn.Module()
-        self.attention.W = nn.Linear(HIDDEN, ATTENTION, bias=bias)
-        self.attention.U = nn.Linear(FEATURES, ATTENTION, bias=bias)
-        self.attention.A = nn.Linear(ATTENTION, 1, bias=bias)
-        self.init_h, self.init_c = nn.Linear(FEATURES, HIDDEN), nn.Linear(FEATURES, HIDDEN)
-        self.lstm_cell = nn.LSTMCell(EMBEDDING + FEATURES, HIDDEN)
-        self.f_beta, self.fcn = nn.Linear(HIDDEN, FEATURES), nn.Linear(HIDDEN, WORDS)
+        self.gated, self.before = gated, before
+        self.embedding = nn.Embedding(sizes.words, sizes.embedding)
+        self.attention = BahdanauAttention(sizes.features, sizes.hidden, sizes.attention, score, bias=bias)
+        self.init_h, self.init_c = (nn.Linear(sizes.features, sizes.hidden) for _ in range(2))
+        self.lstm_cell = nn.LSTMCell(sizes.embedding + sizes.features, sizes.hidden)
+        self.f_beta, self.fcn = nn.Linear(sizes.hidden, sizes.features), nn.Linear(sizes.hidden, sizes.words)
+
+    def init_hidden_state(self, positions: Tensor) -> tuple[Tensor, Tensor]:
+        mean = positions.mean(1)
+        return self.init_h(mean), self.init_c(mean)
 
     def teach(self, positions: Tensor, words: Tensor) -> Tensor:
-        mean = positions.mean(1)
-        h, c, scores = self.init_h(mean), self.init_c(mean), []
+        (h, c), scores = self.init_hidden_state(positions), []
         for word in words.T:
-            mixed = self.score(self.attention.U(positions) + self.attention.W(h)[:, None])
-            seen = (positions * self.attention.A(mixed).softmax(1)).sum(1)
+            _, seen = self.attention(positions, h)
             if self.gated:
                 seen = torch.sigmoid(self.f_beta(h)) * seen
             pair = [seen, self.embedding(word)] if self.before else [self.embedding(word), seen]
