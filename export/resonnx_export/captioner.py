@@ -31,7 +31,7 @@ from resonnx_export.precision.trunk import StorageFor, quantise_encoder
 from resonnx_export.progress import Progress
 from resonnx_export.proof.comparisons import prove_captioner
 from resonnx_export.proof.drift import Rounding
-from resonnx_export.proof.golden_examples import captioner_golden
+from resonnx_export.proof.golden_examples import captioner_golden, cut_note
 from resonnx_export.publish import finishing, package
 from resonnx_export.publish.manifest import new_manifest
 from resonnx_export.publish.package import Exported
@@ -160,11 +160,6 @@ def export_recognised(
     if settings.expect is not None:
         require_answers(graphs, manifest, settings.expect)
     comparison = proof.comparison
-    if settings.allow_reduced:
-        progress("measuring reduced precision")
-        images = check_pictures(recipe, _MEASURED_PICTURES, _SEED, settings.samples)
-        for name, deviations in measure_captioner(network, images, recipe, spec).items():
-            manifest.precisions.extend(reduced_bounds(name, deviations))
     graphs[DECODER_FILE] = rescored or decoder
     if storage is not None:
         # Its golden examples agree with the served encoder and decoder.
@@ -175,6 +170,12 @@ def export_recognised(
     else:
         progress("golden examples")
         golden = captioner_golden(network, recipe, spec, settings.samples, Rounding.of(proof.report.checks))
+    if settings.allow_reduced:
+        progress("measuring reduced precision")
+        images = check_pictures(recipe, _MEASURED_PICTURES, _SEED, settings.samples)
+        for name, deviations in measure_captioner(network, images, golden, recipe, spec).items():
+            if name not in manifest.stored:
+                manifest.precisions.extend(reduced_bounds(name, deviations))
     if rescored is not None:
         examples = golden if storage is None else None
         compared, lines = quantise_decoder(
@@ -182,6 +183,7 @@ def export_recognised(
         )
         comparison = compared if storage is None else comparison
         notes += lines
+    notes += cut_note(golden, spec)
     graphs |= row_graphs(graphs[DECODER_FILE])
     result = Result(graphs, manifest, golden, comparison, notes)
     return finishing.finish(result, folder, progress, overwrite=target.overwrite)

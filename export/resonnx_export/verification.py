@@ -125,5 +125,6 @@ def _compare(
         yield "  the golden examples are PyTorch's predictions, in float32"
         yield from task.compare_quantised(files, network, manifest, golden)
     else:
-        checks = task.prove(files, network, manifest).report.checks
-        yield f"  equal to {reference_name(manifest)}'s: {len(checks)} checks passed, damaged copies refused"
+        report = task.prove(files, network, manifest).report
+        checks = f"{len(report.checks)} checks passed, damaged copies refused"
+        yield f"  equal to {reference_name(manifest)}'s: {checks}; {task.summary(report)}"

@@ -11,8 +11,7 @@ from resonnx_server.runtime.model_files.npz import BadArchive, Expected, read_np
 from resonnx_server.runtime.pictures.images import Pixels
 
 from resonnx_export.errors import BadInput
-from resonnx_export.proof.predictions import Tokens
-from resonnx_export.proof.reference import Float
+from resonnx_export.proof.reference import Float, Tokens
 
 # Limit for the file, and for its arrays unpacked: 1,700 pictures of 224x224 pixels.
 MOST_BYTES: Final = 256 << 20

@@ -11,7 +11,7 @@ from typing import Any, Final, TypeVar
 import numpy as np
 import torch
 from resonnx_proto.v1 import manifest_pb2 as pb
-from resonnx_server.runtime.model_files.golden_examples import Verdict
+from resonnx_server.runtime.model_files.golden_examples import Golden, Verdict
 from resonnx_server.runtime.model_files.manifest import DECODER_FILE, ENCODER_FILE, MAX_DEVIATION
 from resonnx_server.runtime.pictures.images import Pixels
 from torch import Tensor, nn
@@ -106,22 +106,34 @@ def measure_classifier(network: ClassifierNetwork, images: Pixels, recipe: pb.Im
 
 
 def measure_captioner(
-    network: CaptionNetwork, images: Pixels, recipe: pb.ImageInput, spec: pb.CaptionerSpec
+    network: CaptionNetwork, images: Pixels, golden: Golden, recipe: pb.ImageInput, spec: pb.CaptionerSpec
 ) -> dict[str, Deviations]:
     """Return the deviations of the words' log-probabilities by file, with that file alone in reduced precision.
 
-    The reduced network is fed the exact one's words: another word would change all that follow.
+    Each step is compared on the exact network's word and state, and the golden captions' words on the reduced network's
+    own states, as a server compares them. Deviations of golden captions that no bound permits do not count: a server
+    refuses the precision then.
     """
-    encoded = reference.encode(network, images, recipe)
-    captions = reference.caption(network, encoded, spec)
-    exact = np.concatenate([caption.log_probs for caption in captions])
+    captions, steps = reference.decode(network, encoded := reference.encode(network, images, recipe), spec)
+    words, exact = [caption.tokens for caption in captions], np.concatenate([each.log_probs for each in captions])
+    assert golden.tokens is not None
+    assert golden.log_probs is not None
+    told = golden.tokens >= 0
+    golden_words = [row[row >= 0] for row in golden.tokens]
+    golden_encoded = reference.encode(network, golden.images, recipe)
     found: dict[str, dict[torch.dtype, float]] = {ENCODER_FILE: {}, DECODER_FILE: {}}
     for dtype in (torch.bfloat16, torch.float16):
         reduced = _rounded(network, dtype)
-        encoded_reduced = reference.encode(reduced, images, recipe)
-        for file, stepper, start in ((ENCODER_FILE, network, encoded_reduced), (DECODER_FILE, reduced, encoded)):
+        starts = [reference.encode(reduced, pixels, recipe) for pixels in (images, golden.images)]
+        for file, stepper, (start, golden_start) in (
+            (ENCODER_FILE, network, starts),
+            (DECODER_FILE, reduced, (encoded, golden_encoded)),
+        ):
             # The least scale is judge_captions': sure words have log-probabilities close to 0.
-            found[file][dtype] = _deviation(exact, reference.follow(stepper, start, captions, spec), 1.0)
+            step = _deviation(exact, reference.follow_steps(stepper, start, words, steps), 1.0)
+            followed = reference.follow(stepper, golden_start, golden_words, spec)
+            whole = _deviation(golden.log_probs[told], followed, 1.0)
+            found[file][dtype] = max(step, whole) if whole <= GREATEST_DEVIATION else step
     return dict(found)
 
 

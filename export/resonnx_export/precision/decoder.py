@@ -73,7 +73,7 @@ def quantise_decoder(
     batches = fresh_batches(network, manifest, samples)
     progress("ONNX Runtime's captions of the decoder in int8")
     encoder = open_session(files[0])
-    checks, decoded = prove_rescored(encoder, rescored, network, manifest, batches)
+    checks, decoded, batches = prove_rescored(encoder, rescored, network, manifest, batches)
     width = spec.beam_width if spec.beam_width > 1 else _BEAMS
     progress(f"beams of {width}")
     alike, beam_difference = compare_beams(encoder, files[1], rescored, manifest, batches, width)

@@ -65,13 +65,13 @@ def fresh_batches(
 
 def prove_rescored(
     encoder: Session, decoder: bytes, network: CaptionNetwork, manifest: pb.Manifest, batches: Sequence[CaptionBatch]
-) -> tuple[list[pb.ParityCheck], list[Decoded]]:
+) -> tuple[list[pb.ParityCheck], list[Decoded], list[CaptionBatch]]:
     """Check a decoder of `rescore`, traced from `network`, with PyTorch's encodings.
 
     The session of encoder.onnx does not run, but its outputs must fit. The last batch has the most rows.
 
     Returns:
-        The checks, and the optimised graph's greedy captions of all pictures, in order.
+        The checks, the optimised graph's greedy captions of all pictures, in order, and the batches with their drift.
 
     Raises:
         ParityFailed: A word differs and is no near-tie, a number is too far off, rows affect each other, or a damaged
@@ -87,17 +87,17 @@ def prove_rescored(
             checks += in_group(case, _compare_step(f"{NAME}, {case.name}, {how}", session, case))
     checks = merged([*checks, *check_rows(NAME, sessions[True], cases[-1])])
     rounding = Rounding.of(checks, NAME)
-    batches = [batch.with_drift(network, manifest.captioner, rounding) for batch in batches]
+    drifted = [batch.with_drift(network, manifest.captioner, rounding) for batch in batches]
     captions, decoded = prove_captions(
         f"{NAME}, captions",
-        batches,
+        drifted,
         lambda optimise, encoded: _AfterPyTorch(encoder, sessions[optimise], manifest, encoded),
         manifest.captioner,
         rtol=_WORDS_RTOL,
     )
     for weight in scoring_weights(decoder):
         _reject_damaged(decoder, weight, cases[-1])
-    return checks + captions, decoded
+    return checks + captions, decoded, drifted
 
 
 def greatest_difference(checks: Sequence[pb.ParityCheck]) -> float:

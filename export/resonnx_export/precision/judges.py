@@ -12,15 +12,18 @@ import torch
 from resonnx_proto.v1 import manifest_pb2 as pb
 from resonnx_server.errors import ModelRefused
 from resonnx_server.runtime.decoding.greedy import decode_all
+from resonnx_server.runtime.decoding.sequence import Sequence as Decoded
 from resonnx_server.runtime.graphs import CaptionerGraphs, ClassifierGraph
 from resonnx_server.runtime.model_files.golden_examples import MAX_PICTURES, Golden, judge_captions, judge_logits
 
 from resonnx_export.errors import ParityFailed
 from resonnx_export.networks.protocol import CaptionNetwork, Encoded
 from resonnx_export.networks.resnet import ClassifierNetwork
+from resonnx_export.precision.bounds import GREATEST_DEVIATION
 from resonnx_export.proof import reference
-from resonnx_export.proof.drift import Rounding, permitted_drift
-from resonnx_export.proof.golden_examples import encoded_pictures, pack_golden
+from resonnx_export.proof.captions import first_difference
+from resonnx_export.proof.drift import Rounding, comparable_words, permitted_drift
+from resonnx_export.proof.golden_examples import LEAST_WORDS, encoded_pictures, pack_golden
 from resonnx_export.proof.parity import open_session
 from resonnx_export.proof.predictions import (
     CaptionerPredictions,
@@ -125,19 +128,27 @@ class ClassifierJudge(Judge):
 
 
 class CaptionerJudge(Judge):
-    """Judges encoder.onnx, traced from `network`, with an unchanged decoder.onnx."""
+    """Judges encoder.onnx, traced from `network`, with an unchanged decoder.onnx.
+
+    Log-probabilities are compared at each step on PyTorch's own state, words along captions that go their own way.
+    """
 
     def __init__(self, network: CaptionNetwork, manifest: pb.Manifest, decoder: bytes, pictures: Pictures) -> None:
         self._network, self._manifest, self._decoder, self._pictures = network, manifest, decoder, pictures
         self._captions: list[reference.Caption] = []
+        # Those of each batch.
+        self._steps: list[list[reference.StepInputs]] = []
         for rows in _batches(len(pictures.pixels)):
             encoded = reference.encode(network, pictures.pixels[rows], manifest.input)
-            self._captions += reference.caption(network, encoded, manifest.captioner)
+            captions, steps = reference.decode(network, encoded, manifest.captioner)
+            self._captions += captions
+            self._steps.append([step.inputs for step in steps])
 
     def __call__(self, model: bytes) -> Judgement:
         graphs, spec = self._graphs(model), self._manifest.captioner
         written, followed = [], []
-        for rows in _batches(len(self._captions)):
+        tokens = [caption.tokens for caption in self._captions]
+        for rows, steps in zip(_batches(len(self._captions)), self._steps, strict=True):
             state, features, first = graphs.encode(self._pictures.pixels[rows])
             encoded = Encoded(
                 tuple(map(torch.from_numpy, state)),
@@ -146,12 +157,11 @@ class CaptionerJudge(Judge):
             )
             # PyTorch decodes: the decoder is checked already, and PyTorch can score given words.
             written += [caption.tokens for caption in reference.caption(self._network, encoded, spec)]
-            followed.append(reference.follow(self._network, encoded, self._captions[rows], spec))
+            followed.append(reference.follow_steps(self._network, encoded, tokens[rows], steps))
         found = np.concatenate(followed)
         expected = np.concatenate([caption.log_probs for caption in self._captions])
         ends = np.cumsum([len(caption.tokens) for caption in self._captions])[:-1]
         differences = np.split(np.abs(found - expected), ends)
-        tokens = [caption.tokens for caption in self._captions]
         predictions = CaptionerPredictions(self._pictures, tokens, written, differences)
         # The least scale is judge_captions': sure words have log-probabilities close to 0.
         return _judgement(predictions, expected, found, 1.0)
@@ -161,24 +171,56 @@ class CaptionerJudge(Judge):
         margins = [caption.margin for caption in self._captions]
         rows = sorted(range(len(margins)), key=margins.__getitem__, reverse=True)[:_CANDIDATES]
         pixels = self._pictures.pixels
-        sequences = dict(zip(rows, decode_all(graphs, pixels[rows], spec), strict=True))
-        same = [
-            row for row in rows if [token.id for token in sequences[row].tokens] == self._captions[row].tokens.tolist()
-        ][:MAX_PICTURES]
-        if not same:
-            raise ParityFailed("no picture is captioned as PyTorch captions it, so there are no golden examples")
-        captions = [self._captions[row] for row in same]
-        encoded = reference.encode(self._network, pixels[same], self._manifest.input)
+        sequences, captions = decode_all(graphs, pixels[rows], spec), [self._captions[row] for row in rows]
+        encoded = reference.encode(self._network, pixels[rows], self._manifest.input)
         rounding = Rounding.of(self._manifest.parity.checks)
         drift = permitted_drift(self._network, encoded, captions, spec, rounding)
-        golden = pack_golden(pixels[same], captions, drift, self._manifest.input, spec)
-        return golden, judge_captions(golden, [sequences[row] for row in same], 1.0).deviation
+        lengths = [_same_words(*each) for each in zip(captions, sequences, drift, strict=True)]
+        chosen = [i for i, caption in enumerate(captions) if lengths[i] == len(caption.tokens)]
+        if not chosen:
+            lengths = [min(*each) for each in zip(lengths, map(_clear_words, captions, sequences), strict=True)]
+            longest = sorted(range(len(rows)), key=lengths.__getitem__, reverse=True)
+            chosen = [i for i in longest if lengths[i] >= LEAST_WORDS]
+        if not chosen:
+            raise ParityFailed(f"no caption's first {LEAST_WORDS} words are PyTorch's, so there are no golden examples")
+        chosen = chosen[:MAX_PICTURES]
+        golden = pack_golden(
+            pixels[[rows[i] for i in chosen]],
+            [captions[i].beginning(lengths[i]) for i in chosen],
+            [drift[i][: lengths[i]] for i in chosen],
+            self._manifest.input,
+            spec,
+        )
+        return golden, judge_captions(golden, [sequences[i] for i in chosen], 1.0).deviation
 
     def _graphs(self, encoder: bytes) -> CaptionerGraphs:
         try:
             return CaptionerGraphs(open_session(encoder), open_session(self._decoder), self._manifest)
         except ModelRefused as error:
             raise ParityFailed(f"the reduced graph breaks the contract: {error}") from None
+
+
+def _off(caption: reference.Caption, sequence: Decoded) -> reference.Float:
+    """Return |delta| of the words' log-probabilities up to the first other word, float32."""
+    same = first_difference(caption.tokens.tolist(), [token.id for token in sequence.tokens])
+    found = np.array([token.log_prob for token in sequence.tokens[:same]], np.float32)
+    off: reference.Float = np.abs(found - caption.log_probs[:same])
+    return off
+
+
+def _same_words(caption: reference.Caption, sequence: Decoded, drift: reference.Float) -> int:
+    """Return the number of first words that are the same, comparable, and within a bound that a server permits."""
+    off = _off(caption, sequence)
+    scale = max(1.0, float(np.abs(caption.log_probs).max()))
+    within = ~(off > GREATEST_DEVIATION * scale)
+    return min(len(off) if within.all() else int((~within).argmax()), comparable_words(drift))
+
+
+def _clear_words(caption: reference.Caption, sequence: Decoded) -> int:
+    """Return the number of first words whose margins are above twice what their log-probabilities are off by."""
+    off = _off(caption, sequence)
+    unclear = caption.margins[: len(off)] <= 2 * off
+    return int(unclear.argmax()) if unclear.any() else len(off)
 
 
 def _batches(count: int) -> Iterator[slice]:

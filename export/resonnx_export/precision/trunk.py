@@ -125,9 +125,10 @@ def quantise_classifier(
     """
     pictures = storage.pictures(manifest.input)
     judge = ClassifierJudge(network, manifest, pictures)
-    rounding = 0.0
-    if storage.precision == pb.PRECISION_FP16:
-        rounding = measure_classifier(network, pictures.pixels[:_ROUNDED_PICTURES], manifest.input)[torch.float16]
+
+    def rounding(_: Golden) -> float:
+        return measure_classifier(network, pictures.pixels[:_ROUNDED_PICTURES], manifest.input)[torch.float16]
+
     return _quantise(CLASSIFIER_FILE, model, judge, manifest, storage, rounding, progress)
 
 
@@ -137,22 +138,30 @@ def quantise_encoder(
     """Reduce the precision of encoder.onnx, with the decoder.onnx that will be served; else as quantise_classifier."""
     pictures = storage.pictures(manifest.input)
     judge = CaptionerJudge(network, manifest, decoder, pictures)
-    rounding = 0.0
-    if storage.precision == pb.PRECISION_FP16:
+
+    def rounding(golden: Golden) -> float:
         images = pictures.pixels[:_ROUNDED_PICTURES]
-        deviations = measure_captioner(network, images, manifest.input, manifest.captioner)
-        rounding = deviations[ENCODER_FILE][torch.float16]
+        deviations = measure_captioner(network, images, golden, manifest.input, manifest.captioner)
+        return deviations[ENCODER_FILE][torch.float16]
+
     return _quantise(ENCODER_FILE, encoder, judge, manifest, storage, rounding, progress)
 
 
 def _quantise(
-    file: str, model: bytes, judge: Judge, manifest: pb.Manifest, storage: Storage, rounding: float, progress: Progress
+    file: str,
+    model: bytes,
+    judge: Judge,
+    manifest: pb.Manifest,
+    storage: Storage,
+    rounding: Callable[[Golden], float],
+    progress: Progress,
 ) -> Quantised:
-    """Reduce a file; `rounding` is the deviation of its arithmetic on devices that compute in the stored precision."""
+    """Reduce a file; `rounding` measures the deviation of its arithmetic on devices that compute in float16."""
     reduced = storage.reduce(model, judge, progress)
     judgement, predictions = reduced.judgement, reduced.judgement.predictions
     golden, golden_deviation = judge.golden(reduced.model)
-    bound = quantised_bound(file, storage.precision, max(judgement.deviation, golden_deviation, rounding))
+    rounded = rounding(golden) if storage.precision == pb.PRECISION_FP16 else 0.0
+    bound = quantised_bound(file, storage.precision, max(judgement.deviation, golden_deviation, rounded))
     agreement = agreement_of(bound, predictions, judgement.difference, judgement.scale)
     agreement.blocks_in_float.extend(reduced.in_float)
     if judgement.right is not None:

@@ -20,10 +20,10 @@ from resonnx_export.errors import ParityFailed
 from resonnx_export.networks.protocol import CaptionNetwork, Encoded
 from resonnx_export.pictures.synthetic import check_pictures, sample_rows
 from resonnx_export.proof import reference
-from resonnx_export.proof.drift import Rounding, permitted_drift
+from resonnx_export.proof.drift import Rounding, comparable_words, permitted_drift
 from resonnx_export.proof.parity import ATOL, BATCH_SIZES, RTOL
-from resonnx_export.proof.predictions import CaptionerPredictions, Pictures, Tokens
-from resonnx_export.proof.reference import Caption, Float, StepTaken
+from resonnx_export.proof.predictions import CaptionerPredictions, Pictures, same_words
+from resonnx_export.proof.reference import Caption, Float, StepTaken, Tokens
 
 # Steps are compared at least so far, even if all captions end before.
 _LEAST_STEPS: Final = 4
@@ -114,7 +114,7 @@ def compare_captions(
     """Compare captions token by token, and the log-probabilities of equal words by `compare`'s rule or the drift.
 
     A caption may differ from a step on at which PyTorch's scores of both words are within NEAR_TIE or the drift; the
-    check's `identical` counts the others.
+    check's `identical` counts the others. Words from the first one on whose drift exceeds MAX_DRIFT are not compared.
 
     Args:
         name: For the report.
@@ -131,12 +131,16 @@ def compare_captions(
     least = ATOL + rtol * scale
     check = pb.ParityCheck(name=name, pictures=len(expected), bound=least)
     for row, (caption, sequence, drifts) in enumerate(zip(expected, decoded, drift, strict=True)):
-        tokens = tokens_of(sequence).tolist()
-        equal = first_difference(caption.tokens, tokens)
-        if tokens == caption.tokens.tolist():
+        tokens, ours = tokens_of(sequence).tolist(), caption.tokens.tolist()
+        check.words += len(ours)
+        if (comparable := comparable_words(drifts)) < len(ours):
+            check.words_not_compared += len(ours) - comparable
+            tokens, ours = tokens[:comparable], ours[:comparable]
+        equal = first_difference(ours, tokens)
+        if tokens == ours:
             check.identical += 1
         elif not is_near_tie(caption, tokens, drifts):
-            raise ParityFailed(f"{name}: caption {row} is {tokens}, PyTorch's is {caption.tokens.tolist()}")
+            raise ParityFailed(f"{name}: caption {row} is {tokens}, PyTorch's is {ours}")
         found = np.array([token.log_prob for token in sequence.tokens[:equal]])
         delta, bounds = np.abs(found - caption.log_probs[:equal]), np.maximum(drifts[:equal], least)
         check.max_abs_reference = max(check.max_abs_reference, float(np.abs(caption.log_probs).max()))
@@ -158,11 +162,13 @@ def caption_predictions(
 ) -> CaptionerPredictions:
     """Put PyTorch's captions of all batches and ONNX Runtime's together; `samples` as caption_batches'."""
     captions = [caption for batch in batches for caption in batch.captions]
+    compared = [comparable_words(drift) for batch in batches for drift in batch.drift]
     return CaptionerPredictions(
         checked_pictures([batch.pictures for batch in batches], samples),
         [caption.tokens for caption in captions],
         [tokens_of(sequence) for sequence in decoded],
-        [_word_differences(caption, sequence) for caption, sequence in zip(captions, decoded, strict=True)],
+        [_word_differences(*each) for each in zip(captions, decoded, compared, strict=True)],
+        compared,
     )
 
 
@@ -173,12 +179,12 @@ def checked_pictures(batches: Sequence[Pixels], samples: Sequence[Image.Image]) 
     return Pictures(np.concatenate(batches), "check pictures", tuple(typical) if samples else ())
 
 
-def _word_differences(caption: Caption, sequence: Decoded) -> Float:
-    """Return |delta| of the words' log-probabilities, float32 [T]; empty where the words differ."""
-    if not np.array_equal(tokens_of(sequence), caption.tokens):
+def _word_differences(caption: Caption, sequence: Decoded, compared: int) -> Float:
+    """Return |delta| of the log-probabilities of the first `compared` words; empty where the words differ."""
+    if not same_words(caption.tokens, tokens_of(sequence), compared):
         return np.zeros(0, np.float32)
-    found = np.array([token.log_prob for token in sequence.tokens], np.float32)
-    differences: Float = np.abs(found - caption.log_probs)
+    found = np.array([token.log_prob for token in sequence.tokens[:compared]], np.float32)
+    differences: Float = np.abs(found - caption.log_probs[:compared])
     return differences
 
 
@@ -187,15 +193,15 @@ def tokens_of(sequence: Decoded) -> Tokens:
     return np.array([token.id for token in sequence.tokens], np.int64)
 
 
-def first_difference(expected: Tokens, tokens: Sequence[int]) -> int:
+def first_difference(expected: Sequence[int], tokens: Sequence[int]) -> int:
     """Return the position of the first token that differs, or the length of the shorter caption."""
-    pairs = zip(expected.tolist(), tokens, strict=False)
+    pairs = zip(expected, tokens, strict=False)
     return next((i for i, (ours, theirs) in enumerate(pairs) if ours != theirs), min(len(expected), len(tokens)))
 
 
 def is_near_tie(caption: Caption, tokens: Sequence[int], drift: Float) -> bool:
     """Return whether `tokens` first differ where both words score within NEAR_TIE, or within the drift [T] there."""
-    step = first_difference(caption.tokens, tokens)
+    step = first_difference(caption.tokens.tolist(), tokens)
     if step == min(len(caption.tokens), len(tokens)):
         return False
     log_probs = caption.step_log_probs[step]

@@ -11,6 +11,7 @@ from typing import Final
 import numpy as np
 import torch
 from resonnx_proto.v1 import manifest_pb2 as pb
+from resonnx_server.runtime.model_files.golden_examples import MAX_DRIFT
 from resonnx_server.runtime.model_files.manifest import DECODER_FILE, ENCODER_FILE
 from torch import Tensor
 
@@ -46,6 +47,12 @@ class Rounding:
             if file in found:
                 found[file][tensor] = max(found[file].get(tensor, 0.0), check.max_abs_difference)
         return cls(found[ENCODER_FILE], found[decoder])
+
+
+def comparable_words(drift: Float) -> int:
+    """Return the number of a caption's words before the first whose drift [T] exceeds MAX_DRIFT."""
+    beyond = ~(drift <= MAX_DRIFT)
+    return int(beyond.argmax()) if beyond.any() else len(beyond)
 
 
 @torch.no_grad()

@@ -1,6 +1,7 @@
 """Builds golden examples: a few pictures with PyTorch's predictions, and picture files with the recipe's own pixels."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
@@ -23,7 +24,7 @@ from resonnx_export.pictures.examples import example_files
 from resonnx_export.pictures.recipe import training_pixels
 from resonnx_export.pictures.synthetic import check_pictures
 from resonnx_export.proof import reference
-from resonnx_export.proof.drift import Rounding, permitted_drift
+from resonnx_export.proof.drift import Rounding, comparable_words, permitted_drift
 from resonnx_export.proof.parity import FP32_BOUND
 
 # Other pictures than the parity check's, whose seeds are batch sizes.
@@ -31,6 +32,8 @@ _SEED: Final = 1000
 # Number of pictures that captions are chosen from at once, and how often others are tried.
 _CANDIDATES: Final = 32
 _ATTEMPTS: Final = 4
+# Of a caption that is cut: its second word depends on a state that a step has made.
+LEAST_WORDS: Final = 2
 
 
 def classifier_golden(network: ClassifierNetwork, recipe: pb.ImageInput, samples: Sequence[Image.Image]) -> Golden:
@@ -49,10 +52,13 @@ def captioner_golden(
 ) -> Golden:
     """Store at most MAX_PICTURES pictures with their captions, those with the largest margins, and the picture files.
 
+    If no caption is clear to its end, the longest beginnings are stored. A word is clear if its margin is above a
+    provider's rounding error and the drift that `rounding` explains.
+
     Raises:
-        ParityFailed: No caption has margins above a provider's rounding error and the drift that `rounding` explains.
+        ParityFailed: No caption has two clear words.
     """
-    clear_words = 0
+    beginnings: list[_Clear] = []
     for seed in range(_SEED, _SEED + _ATTEMPTS):
         images = check_pictures(recipe, _CANDIDATES, seed, samples)
         encoded = reference.encode(network, images, recipe)
@@ -60,21 +66,58 @@ def captioner_golden(
         drift = permitted_drift(network, encoded, captions, spec, rounding)
         # judge_captions allows FP32_BOUND of this on each word's log-probability.
         least = FP32_BOUND * max(1.0, max(float(np.abs(caption.log_probs).max()) for caption in captions))
-        lengths = [_clear_words(caption, each, least) for caption, each in zip(captions, drift, strict=True)]
-        clear_words = max(clear_words, *lengths)
-        clear = [row for row, caption in enumerate(captions) if lengths[row] == len(caption.tokens)]
-        if clear:
-            rows = sorted(clear, key=lambda row: captions[row].margin, reverse=True)[:MAX_PICTURES]
-            chosen, drifts = [captions[row] for row in rows], [drift[row] for row in rows]
-            return pack_golden(images[rows], chosen, drifts, recipe, spec)
-    way_out = f"; with --max-tokens {clear_words} there is one" if clear_words else ""
-    raise ParityFailed(f"no check picture has a caption whose every word is clearly ahead of the next best{way_out}")
+        clear = [
+            _Clear(image, caption, each, _clear_words(caption, each, least))
+            for image, caption, each in zip(images, captions, drift, strict=True)
+        ]
+        if whole := [each for each in clear if each.words == len(each.caption.tokens)]:
+            whole.sort(key=lambda each: each.caption.margin, reverse=True)
+            return _pack(whole[:MAX_PICTURES], recipe, spec)
+        beginnings += (each for each in clear if each.words >= LEAST_WORDS)
+    if not beginnings:
+        raise ParityFailed(
+            f"no check picture has a caption whose first {LEAST_WORDS} words are clearly ahead of the next best"
+        )
+    beginnings.sort(key=lambda each: each.words, reverse=True)
+    return _pack(beginnings[:MAX_PICTURES], recipe, spec)
+
+
+@dataclass(frozen=True)
+class _Clear:
+    """A picture uint8 [H,W,3], its caption with the drift [T] of its words, and how many of the first are clear."""
+
+    image: Pixels
+    caption: reference.Caption
+    drift: reference.Float
+    words: int
 
 
 def _clear_words(caption: reference.Caption, drift: reference.Float, least: float) -> int:
-    """Return the number of words before the first that rounding could change, or whose drift a server refuses."""
-    unclear = (caption.margins <= 2 * np.maximum(drift, least)) | (drift > MAX_DRIFT)
-    return int(unclear.argmax()) if unclear.any() else len(unclear)
+    """Return the number of words before the first that rounding could change, or that is not comparable."""
+    unclear = caption.margins <= 2 * np.maximum(drift, least)
+    return min(int(unclear.argmax()) if unclear.any() else len(unclear), comparable_words(drift))
+
+
+def _pack(clear: Sequence[_Clear], recipe: pb.ImageInput, spec: pb.CaptionerSpec) -> Golden:
+    captions = [each.caption.beginning(each.words) for each in clear]
+    drift = [each.drift[: each.words] for each in clear]
+    return pack_golden(np.stack([each.image for each in clear]), captions, drift, recipe, spec)
+
+
+def cut_note(golden: Golden, spec: pb.CaptionerSpec) -> tuple[str, ...]:
+    """Tell the user if golden captions are beginnings only."""
+    assert golden.tokens is not None
+    lengths = [
+        int(count)
+        for row, count in zip(golden.tokens, (golden.tokens >= 0).sum(axis=1), strict=True)
+        if count < spec.max_tokens and row[count - 1] != spec.end_id
+    ]
+    if not lengths:
+        return ()
+    return (
+        f"golden captions: the first {min(lengths)} to {max(lengths)} words of {len(lengths)} of {len(golden.tokens)} "
+        "captions; rounding may change the later ones",
+    )
 
 
 def pack_golden(

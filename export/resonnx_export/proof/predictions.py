@@ -8,9 +8,8 @@ import numpy.typing as npt
 from resonnx_proto.v1 import manifest_pb2 as pb
 from resonnx_server.runtime.pictures.images import Pixels
 
-from resonnx_export.proof.reference import Activation, Float
+from resonnx_export.proof.reference import Activation, Float, Tokens
 
-Tokens = npt.NDArray[np.int64]
 Flags = npt.NDArray[np.bool_]
 
 
@@ -49,20 +48,24 @@ class ClassifierPredictions:
 class CaptionerPredictions:
     """Tokens int64 [T] a picture, of PyTorch (`expected`) and ONNX Runtime (`found`).
 
-    `differences` are |delta| of the log-probabilities of PyTorch's words, float32 [T] a picture; empty where ONNX
-    Runtime wrote another word.
+    Attributes:
+        differences: |delta| of the log-probabilities of PyTorch's words, float32 [T] a picture; empty where ONNX
+            Runtime wrote another word.
+        compared: The number of words that are compared, a picture; None for all.
     """
 
     pictures: Pictures
     expected: Sequence[Tokens]
     found: Sequence[Tokens]
     differences: Sequence[Float]
+    compared: Sequence[int] | None = None
 
     @property
     def changed(self) -> Flags:
-        """Whether any word differs, bool [N]."""
-        pairs = zip(self.expected, self.found, strict=True)
-        return np.array([not np.array_equal(ours, theirs) for ours, theirs in pairs], np.bool_)
+        """Whether any compared word differs, bool [N]."""
+        compared = self.compared or [len(tokens) for tokens in self.expected]
+        captions = zip(self.expected, self.found, compared, strict=True)
+        return np.array([not same_words(*each) for each in captions], np.bool_)
 
 
 Predictions = ClassifierPredictions | CaptionerPredictions
@@ -74,6 +77,13 @@ class Comparison:
 
     predictions: Predictions
     bound: float
+
+
+def same_words(expected: Tokens, found: Tokens, compared: int) -> bool:
+    """Return whether captions have the same first `compared` tokens, and the same length if those are all."""
+    if compared < len(expected):
+        expected, found = expected[:compared], found[:compared]
+    return np.array_equal(expected, found)
 
 
 def predictions_differ(expected: Float, found: Float, activation: Activation) -> Flags:

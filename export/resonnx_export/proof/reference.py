@@ -19,6 +19,7 @@ from resonnx_export.networks.protocol import CaptionNetwork, Encoded, Stepped
 from resonnx_export.networks.resnet import ClassifierNetwork
 
 Float = npt.NDArray[np.float32]
+Tokens = npt.NDArray[np.int64]
 Activation = pb.ClassifierSpec.Activation
 
 
@@ -35,13 +36,17 @@ class Classified:
 class Caption:
     """A greedy caption: tokens int64 [T], with the end token if it was reached, and each step's distribution [T,V]."""
 
-    tokens: npt.NDArray[np.int64]
+    tokens: Tokens
     step_log_probs: Float
 
     @property
     def log_probs(self) -> Float:
         """The tokens' own log-probabilities: [T]."""
         return np.take_along_axis(self.step_log_probs, self.tokens[:, None], axis=1)[:, 0]
+
+    def beginning(self, words: int) -> "Caption":
+        """Return the first `words` words."""
+        return Caption(self.tokens[:words], self.step_log_probs[:words])
 
     @property
     def margins(self) -> Float:
@@ -59,12 +64,23 @@ class Caption:
 
 
 @dataclass(frozen=True)
-class StepTaken:
-    """A step of N captions with PyTorch: its inputs, token int64 [N] and state, and its outputs."""
+class StepInputs:
+    """What a step of N captions reads: token int64 [N] and state."""
 
     token: Tensor
     state: tuple[Tensor, ...]
+
+
+@dataclass(frozen=True)
+class StepTaken(StepInputs):
+    """A step with PyTorch, and its outputs."""
+
     stepped: Stepped
+
+    @property
+    def inputs(self) -> StepInputs:
+        """The step without its outputs, which are large."""
+        return StepInputs(self.token, self.state)
 
 
 def normalise(images: Pixels, recipe: pb.ImageInput) -> Tensor:
@@ -155,34 +171,68 @@ def decode(
     return [_until_end(row, scores, spec.end_id) for row, scores in rows], steps
 
 
-def _until_end(tokens: npt.NDArray[np.int64], step_log_probs: Float, end_id: int) -> Caption:
+def _until_end(tokens: Tokens, step_log_probs: Float, end_id: int) -> Caption:
     ends = np.flatnonzero(tokens == end_id)
     length = int(ends[0]) + 1 if len(ends) else len(tokens)
     return Caption(tokens[:length], step_log_probs[:length])
 
 
 @torch.no_grad()
-def follow(
-    network: CaptionNetwork, encoded: Encoded, captions: Sequence[Caption], spec: pb.CaptionerSpec
-) -> npt.NDArray[Any]:
-    """Return the log-probabilities that `network` gives to the words of the captions, concatenated: [sum of T]."""
+def follow(network: Stepping, encoded: Encoded, captions: Sequence[Tokens], spec: pb.CaptionerSpec) -> npt.NDArray[Any]:
+    """Return the log-probabilities that `network` gives to the words of captions on its own states: [sum of T]."""
     state, features, first = encoded
-    length = max(len(caption.tokens) for caption in captions)
-    tokens = np.zeros((len(captions), length), np.int64)
-    for row, caption in enumerate(captions):
-        tokens[row, : len(caption.tokens)] = caption.tokens
-    targets = torch.from_numpy(tokens)
+    targets = _padded(captions)
     token = torch.full((len(captions),), spec.start_id)
-    columns = []
-    for position in range(length):
+    log_probs = []
+    for position in range(targets.shape[1]):
         if position == 0 and first is not None:
-            log_probs = first
+            log_probs.append(first)
         else:
-            log_probs, state, _ = network.step(token, state, features)
+            stepped = network.step(token, state, features)
+            state = stepped.state
+            log_probs.append(stepped.log_probs)
         token = targets[:, position]
-        columns.append(log_probs.gather(1, token[:, None]))
+    return _chosen(log_probs, captions)
+
+
+@torch.no_grad()
+def follow_steps(
+    network: Stepping, encoded: Encoded, captions: Sequence[Tokens], steps: Sequence[StepInputs]
+) -> npt.NDArray[Any]:
+    """Return the log-probabilities that `network` gives to the words of captions, each step on the reference's state.
+
+    So no step's rounding adds to that of the steps before.
+
+    Args:
+        network: The one to compare.
+        encoded: The start to compare: its state is read by the first step, its features by all.
+        captions: The reference's words.
+        steps: The reference's, at least as many as the longest caption has.
+
+    Returns:
+        The words' log-probabilities, concatenated: [sum of T]; NaN where a step's state is not finite.
+    """
+    log_probs = [] if encoded.first_log_probs is None else [encoded.first_log_probs]
+    for number, step in enumerate(steps):
+        stepped = network.step(step.token, step.state if number else encoded.state, encoded.features)
+        finite = all(bool(each.isfinite().all()) for each in stepped.state)
+        log_probs.append(stepped.log_probs if finite else torch.full_like(stepped.log_probs, torch.nan))
+    return _chosen(log_probs, captions)
+
+
+def _padded(captions: Sequence[Tokens]) -> Tensor:
+    tokens = np.zeros((len(captions), max(map(len, captions))), np.int64)
+    for row, caption in enumerate(captions):
+        tokens[row, : len(caption)] = caption
+    return torch.from_numpy(tokens)
+
+
+def _chosen(log_probs: Sequence[Tensor], captions: Sequence[Tokens]) -> npt.NDArray[Any]:
+    """Return the words' own log-probabilities of those [N,V] at each position, concatenated: [sum of T]."""
+    targets = _padded(captions)
+    columns = [log_probs[position].gather(1, targets[:, position, None]) for position in range(targets.shape[1])]
     scores = torch.cat(columns, dim=1).numpy()
-    return np.concatenate([scores[row, : len(caption.tokens)] for row, caption in enumerate(captions)])
+    return np.concatenate([scores[row, : len(caption)] for row, caption in enumerate(captions)])
 
 
 @torch.no_grad()

@@ -22,7 +22,7 @@ def _lines(exported: Exported) -> Iterator[str]:
     yield f"  {source.architecture}, {source.parameters:,} parameters, layout {source.layout}"
     yield f"  {headline(manifest)}"
     checks = len(manifest.parity.checks)
-    yield f"  parity: {task_of(manifest).summary(manifest)}; {checks} checks passed, damaged copies refused"
+    yield f"  parity: {task_of(manifest).summary(manifest.parity)}; {checks} checks passed, damaged copies refused"
     yield from (f"  {note}" for note in exported.notes)
     yield from (f"  {line}" for line in assumption_lines(manifest))
     for bound in manifest.precisions:

@@ -81,9 +81,8 @@ def _judge(graph: ClassifierGraph, manifest: pb.Manifest, golden: Golden, bound:
     return judge_logits(golden.logits, graph.run(golden.images)["logits"], bound)
 
 
-def _summary(manifest: pb.Manifest) -> str:
-    checks = manifest.parity.checks
-    logits = [check for check in checks if "logits" in check.name and not check.name.startswith(ANSWERS)]
+def _summary(report: pb.ParityReport) -> str:
+    logits = [check for check in report.checks if "logits" in check.name and not check.name.startswith(ANSWERS)]
     greatest = max(check.max_abs_difference / max(check.max_abs_reference, 1e-30) for check in logits)
     return f"logits within {greatest:.1e} of max|reference|"
 

@@ -59,7 +59,7 @@ class Task:
     open: Callable[[Callable[[str], Session], pb.Manifest], Any]
     judge: Callable[[Any, pb.Manifest, Golden, float], Verdict]
     batch_run: Callable[[Any, str, pb.Manifest, Pixels], Run]
-    summary: Callable[[pb.Manifest], str]
+    summary: Callable[[pb.ParityReport], str]
     facts: Callable[[pb.Manifest], Iterator[tuple[str, str]]]
     prediction: Callable[[Any, pb.Manifest, int], Mapping[str, Any]]
     answer: Callable[[Any, pb.Manifest, Pixels], Any]

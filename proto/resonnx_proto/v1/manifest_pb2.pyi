@@ -201,7 +201,7 @@ class Source(_message.Message):
     def __init__(self, sha256: _Optional[_Iterable[str]] = ..., layout: _Optional[str] = ..., architecture: _Optional[str] = ..., parameters: _Optional[int] = ..., file_names: _Optional[_Iterable[str]] = ..., file_bytes: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class ParityCheck(_message.Message):
-    __slots__ = ("name", "pictures", "max_abs_difference", "max_abs_reference", "bound", "identical", "drift")
+    __slots__ = ("name", "pictures", "max_abs_difference", "max_abs_reference", "bound", "identical", "drift", "words", "words_not_compared")
     NAME_FIELD_NUMBER: _ClassVar[int]
     PICTURES_FIELD_NUMBER: _ClassVar[int]
     MAX_ABS_DIFFERENCE_FIELD_NUMBER: _ClassVar[int]
@@ -209,6 +209,8 @@ class ParityCheck(_message.Message):
     BOUND_FIELD_NUMBER: _ClassVar[int]
     IDENTICAL_FIELD_NUMBER: _ClassVar[int]
     DRIFT_FIELD_NUMBER: _ClassVar[int]
+    WORDS_FIELD_NUMBER: _ClassVar[int]
+    WORDS_NOT_COMPARED_FIELD_NUMBER: _ClassVar[int]
     name: str
     pictures: int
     max_abs_difference: float
@@ -216,7 +218,9 @@ class ParityCheck(_message.Message):
     bound: float
     identical: int
     drift: float
-    def __init__(self, name: _Optional[str] = ..., pictures: _Optional[int] = ..., max_abs_difference: _Optional[float] = ..., max_abs_reference: _Optional[float] = ..., bound: _Optional[float] = ..., identical: _Optional[int] = ..., drift: _Optional[float] = ...) -> None: ...
+    words: int
+    words_not_compared: int
+    def __init__(self, name: _Optional[str] = ..., pictures: _Optional[int] = ..., max_abs_difference: _Optional[float] = ..., max_abs_reference: _Optional[float] = ..., bound: _Optional[float] = ..., identical: _Optional[int] = ..., drift: _Optional[float] = ..., words: _Optional[int] = ..., words_not_compared: _Optional[int] = ...) -> None: ...
 
 class Agreement(_message.Message):
     __slots__ = ("file", "precision", "asked", "pictures", "identical", "max_abs_difference", "max_abs_reference", "bound", "right", "right_in_fp32", "blocks_in_float")

@@ -25,7 +25,7 @@ from resonnx_server.runtime.session import Array
 Float = npt.NDArray[np.float32]
 
 MAX_PICTURES: Final = 8
-# Of a log-probability. More would accept outputs that have little to do with the model's.
+# Of a log-probability. Words that rounding may move farther are not compared: any output would pass.
 MAX_DRIFT: Final = 0.5
 # If the best two log-probabilities are closer than this, rounding decides which token wins.
 NEAR_TIE: Final = 1e-4
@@ -45,6 +45,7 @@ class EncodedPicture:
 class Golden:
     """Pictures uint8 [G,H,W,3] with PyTorch's logits [G,K], or tokens and log_probs [G,T] (padded with -1 and 0).
 
+    Tokens that do not reach the end token or T are the beginning of a caption, whose later words are not compared.
     `drift` [G,T] is how far a log-probability may differ because a recurrent network amplifies rounding, 0 to
     MAX_DRIFT; None where the bound of fp32 is greater everywhere.
     """
@@ -185,7 +186,7 @@ def judge_logits(reference: Float, logits: Float, max_deviation: float) -> Verdi
 
 
 def judge_captions(golden: Golden, sequences: list[Sequence], max_deviation: float) -> Verdict:
-    """Compare captions token by token.
+    """Compare captions token by token, as far as the golden captions go.
 
     Their log-probabilities may differ by max_deviation * max|reference| or the golden captions' drift.
     """
@@ -194,10 +195,12 @@ def judge_captions(golden: Golden, sequences: list[Sequence], max_deviation: flo
     found, equal, differing = np.zeros_like(golden.log_probs), np.zeros(golden.tokens.shape, np.bool_), 0
     for row, (tokens, sequence) in enumerate(zip(golden.tokens, sequences, strict=True)):
         length = int((tokens >= 0).sum())
-        if [token.id for token in sequence.tokens] != tokens[:length].tolist():
+        # A golden caption that ends has the end token, or as many tokens as decoding permits.
+        compared = sequence.tokens[:length]
+        if [token.id for token in compared] != tokens[:length].tolist():
             differing += 1
             continue
-        equal[row, :length], found[row, :length] = True, [token.log_prob for token in sequence.tokens]
+        equal[row, :length], found[row, :length] = True, [token.log_prob for token in compared]
     scale = _scale(golden)
     drift = np.zeros_like(found) if golden.drift is None else golden.drift
     deltas = _deltas(found[equal], golden.log_probs[equal], scale)
