@@ -4,8 +4,9 @@ from collections.abc import Iterable, Iterator
 
 from prometheus_client.metrics_core import Metric
 from resonnx_server.errors import FailureReason
-from resonnx_server.inference.gauges import ServingCollector
+from resonnx_server.inference.gauges import MemoryCollector, ServingCollector
 from resonnx_server.inference.registry import Models
+from resonnx_server.memory.budget import Budget
 from resonnx_server.observe.exposition import ExactCounter
 from resonnx_server.observe.metrics import Metrics
 from resonnx_server.preprocessing.decode import Decoder
@@ -41,7 +42,9 @@ In addition, there are `process_*` and `python_info`, as in any Python program w
 def reference() -> str:
     """Return the reference of all metrics, as Markdown."""
     models, metrics = Models(), Metrics()
-    metrics.registry.register(ServingCollector(models, Decoder(threads=0)))
+    decoder = Decoder(threads=0)
+    metrics.registry.register(ServingCollector(models, decoder))
+    metrics.registry.register(MemoryCollector(Budget(0), decoder))
     families = [family for family in metrics.registry.collect() if family.name.startswith(("nv_", "resonnx_"))]
     reasons = _REASONS.format(failures=_listed(FailureReason), rejected=_listed(models.rejected.counts))
     return "".join([_HEAD, *_table(sorted(families, key=lambda family: family.name)), reasons])

@@ -4,14 +4,16 @@ A setting's docstring is its text in --help, error messages and docs/settings.md
 """
 
 from pathlib import Path
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Final, Literal, Self, get_args
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 Provider = Literal["auto", "cpu", "openvino", "cuda", "tensorrt"]
 GrpcFront = Literal["auto", "aio", "core"]
 ExifOrientation = Literal["apply", "ignore"]
 PictureFormat = Literal["JPEG", "PNG", "WebP", "BMP", "GIF", "TIFF", "AVIF"]
+# Largest messages that the memory budget must hold.
+_LEAST_MESSAGES: Final = 4
 Port = Annotated[int, Field(ge=0, le=65535)]
 
 
@@ -94,6 +96,11 @@ class Settings(BaseModel):
     more at its first start, as it builds engines."""
     max_message_bytes: Annotated[int, Field(ge=1 << 20, le=1 << 30)] = 64 << 20
     """Largest request and largest response, in bytes."""
+    memory_budget_bytes: Annotated[int, Field(ge=1 << 22)] | None = None
+    """Memory of all requests together, in bytes: messages, pictures while they are decoded, tensors and answers until
+    they are sent. At least four times max_message_bytes; by default, half of what the process may use (the machine's
+    memory, its control group's, or RLIMIT_AS). Where it is spent, requests are refused with RESOURCE_EXHAUSTED and a
+    retry hint."""
     max_image_pixels: Annotated[int, Field(ge=1 << 16, le=1 << 30)] = 1 << 26
     """Largest picture, in pixels, checked in its header before decoding. The memory for decoding grows with it: 18
     bytes a pixel with WebP among `formats`, 21 with TIFF, 28 with AVIF."""
@@ -116,6 +123,16 @@ class Settings(BaseModel):
     """Lowest level that is logged."""
     models: dict[str, ModelSettings] = Field(default_factory=dict)
     """Settings of single models by name; in the file only."""
+
+    @model_validator(mode="after")
+    def _holds_messages(self) -> Self:
+        least = _LEAST_MESSAGES * self.max_message_bytes
+        if self.memory_budget_bytes is not None and self.memory_budget_bytes < least:
+            raise ValueError(
+                f"memory_budget_bytes: {self.memory_budget_bytes} is less than {least}, {_LEAST_MESSAGES} times "
+                "max_message_bytes"
+            )
+        return self
 
     def for_model(self, name: str) -> ModelSettings:
         """Return the settings of one model."""

@@ -158,6 +158,9 @@ def _named() -> set[str]:
 
 def _message(error: ErrorDetails) -> str:
     """Return the message for one invalid setting."""
+    if not error["loc"]:
+        # Two settings contradict each other; the validator names them.
+        return str(error["ctx"]["error"])
     *section, key = map(str, error["loc"])
     model: type[BaseModel] = ModelSettings if section[:1] == ["models"] else Settings
     name = ".".join([*section, key])

@@ -93,6 +93,12 @@ class WaitTooLong(Overloaded):
     reason = "WAIT_TOO_LONG"
 
 
+class MemorySpent(Overloaded):
+    """The server's memory budget, or the caller's share of it, is spent."""
+
+    reason = "MEMORY_SPENT"
+
+
 class SlowReader(ServerError):
     """The caller did not read its responses in time; the buffer for them is bounded."""
 

@@ -16,9 +16,11 @@ from resonnx_server.config import Settings
 from resonnx_server.config_sources import nearest
 from resonnx_server.errors import ModelRefused
 from resonnx_server.http.probes import Probes
-from resonnx_server.inference.gauges import ServingCollector
+from resonnx_server.inference.gauges import MemoryCollector, ServingCollector
 from resonnx_server.inference.registry import Models
-from resonnx_server.inference.requests import Inference, MemoryBudget
+from resonnx_server.inference.requests import Inference
+from resonnx_server.memory.budget import Budget
+from resonnx_server.memory.parts import default_budget, divide
 from resonnx_server.observe.metrics import Metrics
 from resonnx_server.preprocessing.decode import Decoder
 from resonnx_server.readiness import Readiness
@@ -34,18 +36,17 @@ from resonnx_server.rpc.pieces import Pieces
 from resonnx_server.rpc.server import GrpcServer, bracketed
 from resonnx_server.rpc.vision.servicer import VisionServicer
 from resonnx_server.runtime.machine.host import own_processors, usable_cores
+from resonnx_server.runtime.machine.memory import usable_memory
 from resonnx_server.runtime.machine.processors import Processors, cores_first
 from resonnx_server.runtime.model_files.signatures import BadKey, TrustedKeys
 from resonnx_server.runtime.page_locked import PageLockedMemory
-from resonnx_server.runtime.pictures.options import most_bytes
+from resonnx_server.runtime.pictures.options import allowed_bytes, most_bytes
 from resonnx_server.runtime.session import GPU_PROVIDERS
 from resonnx_server.scheduling.device import Device
 from resonnx_server.signals import StopSignals, leave
 
 _log = logging.getLogger(__name__)
 
-# Budget of request bytes in flight, as a number of messages of the largest size.
-_IN_FLIGHT_MESSAGES = 8
 # Draining waits until no call was refused for so long, in at most so many checks (5 s).
 _QUIET_S = 0.1
 _MOST_QUIET_CHECKS = 50
@@ -78,10 +79,13 @@ class Server:
         pictures = picture_options(settings, "", ImageInput())
         # Headers are checked against the settings' limits before Pillow, whose own limit is lower.
         Image.MAX_IMAGE_PIXELS = None
-        self.decoder = Decoder(self.cores, most_bytes(pictures))
+        whole = settings.memory_budget_bytes or default_budget(usable_memory(), settings.max_message_bytes)
+        parts = divide(whole, most_bytes(pictures), allowed_bytes(pictures), self.cores, settings.max_message_bytes)
+        self.decoder = Decoder(self.cores, parts.large, parts.small, parts.largest)
+        self.budget = Budget(parts.whole, parts.decoder)
         self.metrics.registry.register(ServingCollector(self.models, self.decoder))
-        budget = MemoryBudget(_IN_FLIGHT_MESSAGES * settings.max_message_bytes)
-        inference, pieces = Inference(self.models, self.decoder, budget), Pieces()
+        self.metrics.registry.register(MemoryCollector(self.budget, self.decoder))
+        inference, pieces = Inference(self.models, self.decoder, self.budget), Pieces()
         self.grpc = GrpcServer(
             VisionServicer(inference, settings.max_message_bytes, pieces),
             InferenceServicer(inference, settings.max_message_bytes, pieces),

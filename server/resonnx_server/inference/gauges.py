@@ -1,4 +1,4 @@
-"""Gauges of models, queues and predicted latencies, and the counter of rejected calls."""
+"""Gauges of models, queues, predicted latencies and memory, and the counter of rejected calls."""
 
 from collections.abc import Iterator
 from typing import Final
@@ -7,6 +7,7 @@ from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamil
 from prometheus_client.registry import Collector
 
 from resonnx_server.inference.registry import Models
+from resonnx_server.memory.budget import Budget
 from resonnx_server.preprocessing.decode import Decoder
 
 _MODEL: Final = ("model", "version")
@@ -69,3 +70,23 @@ class ServingCollector(Collector):
         for reason, count in self._models.rejected.counts.items():
             rejected.add_metric((reason,), count)
         yield from (ready, info, pending, in_progress, queued, decoding, instances, expected, spread, rejected)
+
+
+class MemoryCollector(Collector):
+    """Reads the memory budget at each scrape, on the event loop."""
+
+    def __init__(self, budget: Budget, decoder: Decoder) -> None:
+        self._budget = budget
+        self._decoder = decoder
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield the gauges."""
+        budget, decoder = self._budget, self._decoder
+        for name, documentation, value in (
+            ("resonnx_memory_budget_bytes", "Setting memory_budget_bytes, or its default", budget.max_bytes),
+            ("resonnx_memory_requests_max_bytes", "Part of the budget without the decoder's", budget.most),
+            ("resonnx_memory_requests_bytes", "Memory charged to requests: messages, tensors, answers", budget.used),
+            ("resonnx_memory_decoding_bytes", "Predicted memory of large pictures in decoding", decoder.large_bytes),
+            ("resonnx_memory_callers", "Callers that hold memory of the budget", budget.callers),
+        ):
+            yield GaugeMetricFamily(name, documentation, value=value)

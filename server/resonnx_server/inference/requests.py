@@ -10,13 +10,14 @@ import time
 from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Final, Literal, Self, TypeVar
+from typing import Literal, Self, TypeVar
 
 import numpy as np
 
-from resonnx_server.errors import DeadlineExceeded, InvalidInput, Overloaded, WaitTooLong
+from resonnx_server.errors import DeadlineExceeded, InvalidInput, ServerError, WaitTooLong
 from resonnx_server.inference.registry import Model, Models
 from resonnx_server.inference.tasks import Task
+from resonnx_server.memory.budget import Budget, Charge
 from resonnx_server.observe.stats import Timing
 from resonnx_server.preprocessing.decode import Decoder, Plan
 from resonnx_server.runtime.pictures.images import Pixels
@@ -26,33 +27,6 @@ from resonnx_server.scheduling.queue import DEFAULT_PRIORITY as DEFAULT_PRIORITY
 from resonnx_server.scheduling.queue import PRIORITY_LEVELS as PRIORITY_LEVELS
 
 T = TypeVar("T")
-
-_RETRY_AFTER_MS: Final = 100
-
-
-class MemoryBudget:
-    """Bounds the bytes of requests in flight, so that a burst is refused before it fills the memory.
-
-    Args:
-        max_bytes: Request bytes in flight; a single larger request is accepted while there is no other.
-    """
-
-    def __init__(self, max_bytes: int) -> None:
-        self._max_bytes = max_bytes
-        self._bytes = 0
-
-    def take(self, size: int) -> None:
-        """Count `size` bytes as in flight, until `give_back`. Raises Overloaded if the budget is spent."""
-        if self._bytes and self._bytes + size > self._max_bytes:
-            raise Overloaded(
-                f"requests in progress hold {self._bytes} of {self._max_bytes} bytes; this one has {size}",
-                _RETRY_AFTER_MS,
-            )
-        self._bytes += size
-
-    def give_back(self, size: int) -> None:
-        """Count `size` bytes as in flight no longer."""
-        self._bytes -= size
 
 
 class EncodedPictures:
@@ -128,8 +102,9 @@ class ActiveRequest:
     Args:
         model: Serves it.
         decoder: Prepares its pictures.
-        budget: Holds its bytes.
+        budget: Its memory is charged to it.
         size: Bytes of its message.
+        caller: Who asks; the charge is this caller's.
 
     Attributes:
         deadline_ns: Monotonic; None if there is no deadline.
@@ -138,12 +113,12 @@ class ActiveRequest:
         decode_ns: Time to decode its pictures.
     """
 
-    def __init__(self, model: Model, decoder: Decoder, budget: MemoryBudget, size: int) -> None:
+    def __init__(self, model: Model, decoder: Decoder, budget: Budget, size: int, caller: str = "") -> None:
         self._start_ns = time.monotonic_ns()
         self.model = model
         self._decoder = decoder
-        self._budget = budget
         self._size = size
+        self._charge = Charge(budget, caller)
         self._timeout_us = 0
         self._is_named = False
         self.deadline_ns: int | None = None
@@ -152,10 +127,10 @@ class ActiveRequest:
         self.decode_ns = 0
 
     def __enter__(self) -> Self:
-        """Begin. Raises Overloaded if the memory budget is spent."""
+        """Begin. Raises MemorySpent if the memory budget is spent, InvalidInput if the request never fits it."""
         try:
-            self._budget.take(self._size)
-        except Overloaded as error:
+            self._charge.resize(self._size)
+        except ServerError as error:
             self.model.stats.request_failed(error, time.monotonic_ns() - self._start_ns)
             raise
         self.model.stats.in_progress += 1
@@ -165,7 +140,7 @@ class ActiveRequest:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         stats = self.model.stats
-        self._budget.give_back(self._size)
+        self._charge.release()
         stats.in_progress -= 1
         now_ns = time.monotonic_ns()
         total_ns = now_ns - self._start_ns
@@ -176,6 +151,10 @@ class ActiveRequest:
             # gRPC has ended the call with this status.
             error = DeadlineExceeded("the call's deadline has passed")
         stats.request_failed(error, total_ns)
+
+    def hold(self, nbytes: int) -> None:
+        """Charge further bytes until it ends, before they are allocated. Raises MemorySpent or InvalidInput."""
+        self._charge.resize(self._charge.nbytes + nbytes)
 
     def limit(self, caller_ns: int | None, timeout_us: int, priority: int, *, named: bool = False) -> None:
         """Set the priority and the deadline: the caller's, or the request's own timeout if that ends earlier.
@@ -222,8 +201,16 @@ class ActiveRequest:
         return await pictures.decoding(self._decoder, self.model.pictures, self.priority)
 
     async def pixels(self, pictures: Pictures) -> Pixels:
-        """Return its pictures as the model takes them, uint8 [N,H,W,3]. Raises BadImage if one cannot be decoded."""
+        """Return its pictures as the model takes them, uint8 [N,H,W,3].
+
+        Raises:
+            BadImage: One cannot be decoded.
+            MemorySpent: The memory budget is spent.
+        """
         assert self.model.pictures is not None
+        if not isinstance(pictures, DecodedPictures):
+            recipe = self.model.pictures.recipe
+            self.hold(pictures.count * recipe.width * recipe.height * 3)
         start_ns = time.monotonic_ns()
         pixels = await pictures.pixels(self._decoder, self.model.pictures, self.priority)
         self.decode_ns = time.monotonic_ns() - start_ns
@@ -242,12 +229,12 @@ class Inference:
 
     models: Models
     decoder: Decoder
-    budget: MemoryBudget
+    budget: Budget
 
-    def begin(self, name: str, version: int, size: int, task: Task | None = None) -> ActiveRequest:
-        """Return a request of `size` bytes for a model; version 0 is the one served by default.
+    def begin(self, name: str, version: int, size: int, task: Task | None = None, *, caller: str = "") -> ActiveRequest:
+        """Return a caller's request of `size` bytes for a model; version 0 is the one served by default.
 
         Raises:
             ServerError: No such model serves; see Models.find.
         """
-        return ActiveRequest(self.models.find(name, version, task), self.decoder, self.budget, size)
+        return ActiveRequest(self.models.find(name, version, task), self.decoder, self.budget, size, caller)

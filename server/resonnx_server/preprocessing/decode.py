@@ -8,10 +8,12 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
+from resonnx_server.errors import BadImage
+from resonnx_server.memory.freed import give_back_memory
+from resonnx_server.memory.parts import SMALL_PICTURE_BYTES
 from resonnx_server.preprocessing.decode_cost import DecodeCost
 from resonnx_server.preprocessing.priority_threads import PriorityThreads
 from resonnx_server.runtime.pictures import images
-from resonnx_server.runtime.pictures.freed_memory import give_back_memory
 from resonnx_server.runtime.pictures.headers import Header, header
 from resonnx_server.runtime.pictures.images import Pixels
 from resonnx_server.runtime.pictures.options import RAW, PictureOptions, decoding_bytes
@@ -44,12 +46,21 @@ class Decoder:
         threads: Pictures decoded at once.
         max_bytes: Memory budget of the pictures in progress, as predicted from their headers. Small pictures, one for
             each thread, are outside it (priority_threads.py).
+        small_bytes: Memory of the largest small picture.
+        largest: Memory of the largest picture that is decoded, alone if it is above `max_bytes`; None for any.
     """
 
-    def __init__(self, threads: int, max_bytes: int = 1 << 30) -> None:
-        self._threads = PriorityThreads(threads, "decode", max_bytes)
+    def __init__(
+        self,
+        threads: int,
+        max_bytes: int = 1 << 30,
+        small_bytes: int = SMALL_PICTURE_BYTES,
+        largest: int | None = None,
+    ) -> None:
+        self._threads = PriorityThreads(threads, "decode", max_bytes, small_bytes)
         self._count = threads
         self.max_bytes = max_bytes
+        self._largest = largest
         # Event loop only: predicted time of the pictures that are queued or being decoded, by priority.
         self._ahead_ns = [0] * PRIORITY_LEVELS
         self._cost = DecodeCost()
@@ -79,6 +90,7 @@ class Decoder:
         """Return a picture file as uint8 [H,W,3] of the model's size. Raises BadImage, naming `field`."""
         plan = plan or _plan(encoded, options)
         images.check(encoded, plan.header, options, field)
+        self._check(plan, field)
         return await self._run(partial(images.load, encoded, options, field, plan.header), plan, priority)
 
     async def load_all(
@@ -120,7 +132,19 @@ class Decoder:
         images.check_raw(rgb, width, height, field, options)
         work = partial(images.from_raw, rgb, width, height, options, field)
         head = Header(RAW, width, height)
-        return await self._run(work, Plan(head, 1, decoding_bytes(head, options)), priority)
+        plan = Plan(head, 1, decoding_bytes(head, options))
+        self._check(plan, field)
+        return await self._run(work, plan, priority)
+
+    def _check(self, plan: Plan, field: str) -> None:
+        """Raise BadImage if a picture would take more memory than the decoder has."""
+        if self._largest is not None and plan.size > self._largest:
+            width, height = plan.header.width, plan.header.height
+            raise BadImage(
+                field,
+                f"{width}x{height} pixels take {plan.size} bytes to decode; memory_budget_bytes leaves {self._largest} "
+                "to the decoder. Send a smaller picture",
+            )
 
     async def _run(self, work: Callable[[], Pixels], plan: Plan, priority: int) -> Pixels:
         head, divisor, size = plan
@@ -136,6 +160,11 @@ class Decoder:
     def _share(self, size: int) -> float:
         """Return the share of the decoder, its threads or its memory, that a picture takes while it is decoded."""
         return max(1 / self._count, min(1.0, size / self.max_bytes))
+
+    @property
+    def large_bytes(self) -> int:
+        """Memory of the pictures in progress, as predicted, without small ones."""
+        return self._threads.large_bytes
 
     @property
     def waiting(self) -> int:

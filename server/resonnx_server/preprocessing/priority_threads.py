@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Generic, TypeVar
 
 from resonnx_server.errors import Unavailable
+from resonnx_server.memory.parts import SMALL_PICTURE_BYTES
 from resonnx_server.scheduling.queue import PRIORITY_LEVELS
 
 T = TypeVar("T")
@@ -17,9 +18,6 @@ T = TypeVar("T")
 _CLOSED: Final = "the server is shutting down"
 # For each priority, bytes and arrival number by job. Unlike a dict, an OrderedDict removes its first entries in O(1).
 _Levels = list[OrderedDict[T, tuple[int, int]]]
-
-# Pictures of one or two megapixels are outside the budget, so that they do not wait behind large ones.
-SMALL_BYTES: Final = 16 << 20
 
 
 class DecodeQueue(Generic[T]):
@@ -29,10 +27,12 @@ class DecodeQueue(Generic[T]):
 
     Args:
         max_bytes: Budget of all large jobs in progress; a larger job runs alone.
+        small_bytes: Memory of the largest small job.
     """
 
-    def __init__(self, max_bytes: int) -> None:
+    def __init__(self, max_bytes: int, small_bytes: int = SMALL_PICTURE_BYTES) -> None:
         self._max_bytes = max_bytes
+        self._small_bytes = small_bytes
         self.bytes = 0
         self._arrivals = 0
         self._small: _Levels[T] = [OrderedDict() for _ in range(PRIORITY_LEVELS)]
@@ -47,7 +47,7 @@ class DecodeQueue(Generic[T]):
             size: Its memory in bytes.
         """
         self._arrivals += 1
-        levels = self._small if size <= SMALL_BYTES else self._large
+        levels = self._small if size <= self._small_bytes else self._large
         levels[priority - 1][job] = (size, self._arrivals)
 
     def remove(self, job: T, priority: int) -> bool:
@@ -116,11 +116,12 @@ class PriorityThreads:
         count: Number of threads.
         name: Prefix of their names.
         max_bytes: Memory budget of large jobs.
+        small_bytes: Memory of the largest small job; there is so much for one a thread.
     """
 
-    def __init__(self, count: int, name: str, max_bytes: int) -> None:
+    def __init__(self, count: int, name: str, max_bytes: int, small_bytes: int = SMALL_PICTURE_BYTES) -> None:
         self._changed = threading.Condition()
-        self._queue: DecodeQueue[_Job[Any]] = DecodeQueue(max_bytes)
+        self._queue: DecodeQueue[_Job[Any]] = DecodeQueue(max_bytes, small_bytes)
         self._closed = False
         self._threads = [threading.Thread(target=self._serve, name=f"{name}-{i}", daemon=True) for i in range(count)]
         for thread in self._threads:
@@ -162,6 +163,11 @@ class PriorityThreads:
     def waiting(self) -> int:
         """Number of jobs in the queue."""
         return len(self._queue)
+
+    @property
+    def large_bytes(self) -> int:
+        """Memory of the large jobs in progress."""
+        return self._queue.bytes
 
     async def close(self, patience_s: float) -> bool:
         """Fail waiting jobs with Unavailable and end the threads.

@@ -12,13 +12,15 @@ import numpy as np
 import pytest
 from google.rpc import error_details_pb2, status_pb2
 from resonnx_proto.v1 import manifest_pb2, vision_pb2
+from resonnx_server.access.caller import unnamed
 from resonnx_server.captioning.engine import CaptionEngine
 from resonnx_server.captioning.request import CaptionCost
 from resonnx_server.captioning.slots import host_slots
 from resonnx_server.errors import DeadlineUnreachable, WaitTooLong
 from resonnx_server.inference.registry import Model, Models
-from resonnx_server.inference.requests import Inference, MemoryBudget
+from resonnx_server.inference.requests import Inference
 from resonnx_server.inference.tasks import CAPTION, CLASSIFY
+from resonnx_server.memory.budget import Budget
 from resonnx_server.observe.metrics import Metrics
 from resonnx_server.preprocessing.decode import Decoder
 from resonnx_server.rpc.pieces import Pieces
@@ -62,6 +64,7 @@ class Context:
     """A call without a deadline."""
 
     def __init__(self) -> None:
+        self.caller = unnamed("ipv4:127.0.0.1:1")
         self.code = grpc.StatusCode.OK
         self.message = ""
         self.trailers: dict[str, str | bytes] = {}
@@ -116,7 +119,7 @@ class Service:
             )
         )
         self._is_classifier = task == "classifier"
-        self._servicer = VisionServicer(Inference(models, decoder, MemoryBudget(1 << 20)), 64 << 20, Pieces())
+        self._servicer = VisionServicer(Inference(models, decoder, Budget(1 << 20)), 64 << 20, Pieces())
 
     async def ask(self, number: int, **fields: Any) -> grpc.StatusCode:
         """Send picture `number` and return the call's status."""

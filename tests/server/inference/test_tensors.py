@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 from resonnx_server.errors import DeadlineUnreachable, Overloaded
-from resonnx_server.inference.requests import ActiveRequest, MemoryBudget
+from resonnx_server.inference.requests import ActiveRequest
 from resonnx_server.inference.tensors import infer
+from resonnx_server.memory.budget import Budget
 from resonnx_server.observe.metrics import Metrics
 from resonnx_server.scheduling.device import Device
 from resonnx_server.scheduling.latency import LatencyTable
@@ -26,7 +27,7 @@ async def _infer(
     device = Device("test", 1)
     engine = TensorEngine(sessions, device, stats, max_queue_rows=queue, batched=max_batch_size > 0)
     model: Any = SimpleNamespace(stats=stats, engine=engine, max_batch_size=max_batch_size)
-    request = ActiveRequest(model, None, MemoryBudget(1000), 1)  # type: ignore[arg-type]
+    request = ActiveRequest(model, None, Budget(1000), 1)  # type: ignore[arg-type]
     try:
         with request:
             request.limit(deadline_ns, 0, 0, named=False)

@@ -123,7 +123,7 @@ class InferenceServicer(grpc_service_pb2_grpc.GRPCInferenceServiceServicer):
     @one_status
     async def ModelInfer(self, request: InferRequest, context: Context) -> bytes:  # noqa: N802
         """Run one request of any number of rows, and return a ModelInferResponse, serialized."""
-        return await self._model_infer(request, deadline_ns(context))
+        return await self._model_infer(request, deadline_ns(context), context.caller.name)
 
     @one_status
     async def ModelStreamInfer(  # noqa: N802
@@ -140,7 +140,7 @@ class InferenceServicer(grpc_service_pb2_grpc.GRPCInferenceServiceServicer):
 
         async def answer(request: InferRequest, emit: EmitPart) -> bytes:
             try:
-                return await self._model_infer(request, deadline, emit)
+                return await self._model_infer(request, deadline, context.caller.name, emit)
             except Exception as error:  # the boundary of one request of the stream
                 # The error holds this frame: kept in it, both would live until garbage is collected.
                 return failed(request.message, *outcome_of(error, "ModelStreamInfer"))
@@ -150,9 +150,12 @@ class InferenceServicer(grpc_service_pb2_grpc.GRPCInferenceServiceServicer):
 
         await pipeline(requests, answer, context, self._models.closing, in_order=in_order, size_of=len)
 
-    async def _model_infer(self, given: InferRequest, caller_ns: int | None, emit: EmitPart | None = None) -> bytes:
+    async def _model_infer(
+        self, given: InferRequest, caller_ns: int | None, caller: str, emit: EmitPart | None = None
+    ) -> bytes:
         message = given.message
-        with self._inference.begin(message.model_name, self._version(message.model_version), given.size) as request:
+        version = self._version(message.model_version)
+        with self._inference.begin(message.model_name, version, given.size, caller=caller) as request:
             model = request.model
             parameters = parse_parameters(message)
             timeout_us = parameters.timeout_us if model.allow_timeout_override else 0

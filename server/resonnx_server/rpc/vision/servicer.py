@@ -51,7 +51,7 @@ class VisionServicer(vision_pb2_grpc.VisionServicer):
     @one_status
     async def Classify(self, request: pb.ClassifyRequest, context: Context) -> pb.ClassifyResponse:  # noqa: N802
         """Labels and scores of one picture."""
-        return await self._classify(request, deadline_ns(context))
+        return await self._classify(request, deadline_ns(context), context.caller.name)
 
     @one_status
     async def ClassifyStream(  # noqa: N802
@@ -62,7 +62,7 @@ class VisionServicer(vision_pb2_grpc.VisionServicer):
 
         async def answer(message: pb.ClassifyRequest, emit: object) -> pb.ClassifyStreamResponse:
             try:
-                response = await self._classify(message, deadline)
+                response = await self._classify(message, deadline, context.caller.name)
             except Exception as error:  # the boundary of one request of the stream
                 # The error holds this frame: kept in it, both would live until garbage is collected.
                 return _failed(message, *outcome_of(error, "ClassifyStream"))
@@ -73,7 +73,7 @@ class VisionServicer(vision_pb2_grpc.VisionServicer):
     @one_status
     async def Caption(self, request: pb.CaptionRequest, context: Context) -> pb.CaptionResponse:  # noqa: N802
         """The caption of one picture."""
-        return await self._caption(request, None, deadline_ns(context))
+        return await self._caption(request, None, deadline_ns(context), context.caller.name)
 
     @one_status
     async def StreamCaption(self, request: pb.CaptionRequest, context: StreamContext) -> None:  # noqa: N802
@@ -81,7 +81,7 @@ class VisionServicer(vision_pb2_grpc.VisionServicer):
         deadline = deadline_ns(context)
 
         async def answer(message: pb.CaptionRequest, emit: EmitEvent) -> pb.StreamCaptionResponse:
-            return pb.StreamCaptionResponse(final=await self._caption(message, emit, deadline))
+            return pb.StreamCaptionResponse(final=await self._caption(message, emit, deadline, context.caller.name))
 
         await pipeline(_single(request), answer, context, self._models.closing)
 
@@ -95,9 +95,10 @@ class VisionServicer(vision_pb2_grpc.VisionServicer):
         """A model's manifest, and how it is served."""
         return get_model(self._models.find(request.model, request.version), self._max_message_bytes)
 
-    async def _classify(self, message: pb.ClassifyRequest, caller_ns: int | None) -> pb.ClassifyResponse:
+    async def _classify(self, message: pb.ClassifyRequest, caller_ns: int | None, caller: str) -> pb.ClassifyResponse:
         encoded = message.image.encoded
-        with self._inference.begin(message.model, message.version, self._size(message, encoded), CLASSIFY) as request:
+        size = self._size(message, encoded)
+        with self._inference.begin(message.model, message.version, size, CLASSIFY, caller=caller) as request:
             assert request.model.manifest is not None
             labels = request.model.manifest.classifier.labels
             if message.top_k > len(labels):
@@ -111,10 +112,11 @@ class VisionServicer(vision_pb2_grpc.VisionServicer):
         return response
 
     async def _caption(
-        self, message: pb.CaptionRequest, emit: EmitEvent | None, caller_ns: int | None
+        self, message: pb.CaptionRequest, emit: EmitEvent | None, caller_ns: int | None, caller: str
     ) -> pb.CaptionResponse:
         encoded = message.image.encoded
-        with self._inference.begin(message.model, message.version, self._size(message, encoded), CAPTION) as request:
+        size = self._size(message, encoded)
+        with self._inference.begin(message.model, message.version, size, CAPTION, caller=caller) as request:
             engine = captioner(request.model)
             spec = engine.spec
             options = decode_options(message, engine)

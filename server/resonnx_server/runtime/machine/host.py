@@ -5,11 +5,11 @@ import os
 import threading
 from collections.abc import Collection
 from contextlib import suppress
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Final
 
-_CGROUP = Path("/sys/fs/cgroup")
-_OWN_GROUPS = Path("/proc/self/cgroup")
+from resonnx_server.runtime.machine.cgroups import CGROUP, OWN_GROUPS, own_groups_of, upward
+
 _PROCESSORS = Path("/proc/cpuinfo")
 _GPUS = Path("/proc/driver/nvidia/gpus")
 _NICENESS: Final = 10
@@ -17,7 +17,7 @@ _NICENESS: Final = 10
 _ARM: Final = ("CPU implementer", "CPU architecture", "CPU variant", "CPU part")
 
 
-def usable_cores(cgroup: Path = _CGROUP, own_groups: Path = _OWN_GROUPS) -> int:
+def usable_cores(cgroup: Path = CGROUP, own_groups: Path = OWN_GROUPS) -> int:
     """Return the number of processors left by affinity and CPU quotas (cgroup v2 or v1), at least 1.
 
     Args:
@@ -29,7 +29,7 @@ def usable_cores(cgroup: Path = _CGROUP, own_groups: Path = _OWN_GROUPS) -> int:
     return max(1, cores if quota is None else min(cores, math.ceil(quota)))
 
 
-def own_processors(cgroup: Path = _CGROUP, own_groups: Path = _OWN_GROUPS) -> tuple[int, ...]:
+def own_processors(cgroup: Path = CGROUP, own_groups: Path = OWN_GROUPS) -> tuple[int, ...]:
     """Return the numbers of the usable processors, sorted; empty if a quota allows only a part of their time."""
     processors = affinity()
     return processors if usable_cores(cgroup, own_groups) == len(processors) else ()
@@ -60,36 +60,11 @@ def affinity() -> tuple[int, ...]:
 
 def _quota(cgroup: Path, own_groups: Path) -> float | None:
     """Return the smallest quota of our control group and its ancestors, in processors."""
-    unified, cpu = _own_groups(own_groups)
-    quotas = [_quota_v2(group) for group in _upward(cgroup, unified)]
+    unified, cpu = own_groups_of(own_groups, "cpu")
+    quotas = [_quota_v2(group) for group in upward(cgroup, unified)]
     for mount in ("cpu", "cpu,cpuacct"):
-        quotas += [_quota_v1(group) for group in _upward(cgroup / mount, cpu)]
+        quotas += [_quota_v1(group) for group in upward(cgroup / mount, cpu)]
     return min((quota for quota in quotas if quota is not None), default=None)
-
-
-def _own_groups(file: Path) -> tuple[str, str]:
-    """Return our groups' paths for cgroup v2 and for v1's CPU controller; "/" where there is none."""
-    unified = cpu = "/"
-    with suppress(OSError, ValueError):
-        for line in file.read_text(errors="surrogateescape").splitlines():
-            number, controllers, group = line.split(":", 2)
-            if number == "0":
-                unified = group
-            elif "cpu" in controllers.split(","):
-                cpu = group
-    return unified, cpu
-
-
-def _upward(mount: Path, group: str) -> list[Path]:
-    """Return the folders of a group and its ancestors, up to the mount.
-
-    A container may have its own group at the mount but read the host's path, or one outside the mount (`/../..`). The
-    mount's quota counts then; missing folders have none.
-    """
-    names = PurePosixPath(group).parts[1:]
-    if ".." in names:
-        return [mount]
-    return [mount.joinpath(*names[:depth]) for depth in range(len(names), -1, -1)]
 
 
 def _quota_v2(group: Path) -> float | None:

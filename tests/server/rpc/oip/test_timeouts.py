@@ -15,7 +15,8 @@ from resonnx_proto.inference import grpc_service_pb2 as oip
 from resonnx_proto.inference import grpc_service_pb2_grpc
 from resonnx_proto.v1 import vision_pb2, vision_pb2_grpc
 from resonnx_server.errors import DeadlineExceeded, DeadlineUnreachable, Overloaded, ServerError, WaitTooLong
-from resonnx_server.inference.requests import ActiveRequest, MemoryBudget
+from resonnx_server.inference.requests import ActiveRequest
+from resonnx_server.memory.budget import Budget
 from tritonclient.utils import InferenceServerException
 
 from ...waiting import until
@@ -99,7 +100,7 @@ async def test_a_call_that_ends_at_its_deadline_is_not_counted_as_cancelled(serv
 
 
 def _request(timeout_us: int, *, named: bool = True) -> ActiveRequest:
-    request = ActiveRequest(None, None, MemoryBudget(1), 1)  # type: ignore[arg-type]
+    request = ActiveRequest(None, None, Budget(100), 1)  # type: ignore[arg-type]
     request.limit(None, timeout_us, 0, named=named)
     return request
 

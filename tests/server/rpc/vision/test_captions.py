@@ -15,8 +15,9 @@ from resonnx_proto.inference import grpc_service_pb2_grpc
 from resonnx_proto.v1 import vision_pb2, vision_pb2_grpc
 from resonnx_server.captioning.request import Captioned, CaptionerInfo
 from resonnx_server.errors import InvalidInput, ModelRefused
-from resonnx_server.inference.requests import ActiveRequest, MemoryBudget
+from resonnx_server.inference.requests import ActiveRequest
 from resonnx_server.inference.tasks import CAPTION
+from resonnx_server.memory.budget import Budget
 from resonnx_server.observe.metrics import Metrics
 from resonnx_server.observe.stats import Timing
 from resonnx_server.rpc.decode_options import decode_options
@@ -300,7 +301,7 @@ async def test_captions_of_many_pictures_are_put_together_in_pieces(pictures: in
     parameters = RequestParameters(0, 4, {}, vision_pb2.CaptionRequest(beam_width=4, num_captions=4), False)
     model = SimpleNamespace(pictures=object(), engine=engine, stats=Metrics().model("m", 1))
     try:
-        with ActiveRequest(model, None, MemoryBudget(1), 1) as request:
+        with ActiveRequest(model, None, Budget(100), 1) as request:
             outputs = await SERVE[CAPTION.name](request, {"image": images}, parameters, None, Counting())
     finally:
         engine.close()

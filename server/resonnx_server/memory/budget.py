@@ -1,0 +1,160 @@
+"""The memory budget of the server: what all requests together may hold, and how much of it one caller. Thread-safe."""
+
+import threading
+from types import TracebackType
+from typing import Final, Self
+
+from resonnx_server.errors import InvalidInput, MemorySpent
+
+_RETRY_AFTER_MS: Final = 100
+# Part of the budget that only answers to accepted requests may take: 1/8.
+_FOR_ANSWERS: Final = 8
+# A caller that holds so much of the budget gets no more: if it is alone, so that another finds some, and beside others.
+_SHARE_ALONE: Final = 3 / 4
+_SHARE_BESIDE_OTHERS: Final = 1 / 2
+
+
+class Charge:
+    """Bytes of the budget that a caller holds, until `release` or the end of a `with` block.
+
+    Attributes:
+        nbytes: Bytes that are held now.
+    """
+
+    __slots__ = ("_budget", "_caller", "nbytes")
+
+    def __init__(self, budget: "Budget", caller: str) -> None:
+        self._budget = budget
+        self._caller = caller
+        self.nbytes = 0
+
+    def resize(self, nbytes: int, *, answer: bool = False, held: bool = False) -> None:
+        """Hold `nbytes` from now on, instead of what is held.
+
+        Args:
+            nbytes: 0 or more; fewer bytes are always possible.
+            answer: They hold an answer to an accepted request: it may take the whole budget, and more than a share.
+            held: The memory is taken already: it is counted even where the budget is spent.
+
+        Raises:
+            MemorySpent: The budget, or the caller's share of it, is spent. Nothing has changed.
+            InvalidInput: So many bytes never fit.
+        """
+        self._budget.change(self._caller, self.nbytes, nbytes, answer=answer, held=held)
+        self.nbytes = nbytes
+
+    def release(self) -> None:
+        """Hold nothing any more. Safe to call again."""
+        if self.nbytes:
+            self.resize(0)
+
+    def __enter__(self) -> Self:
+        """Hold the bytes until the block ends."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.release()
+
+
+class Budget:
+    """Bounds the memory of all requests, from a request's first byte to the last byte of its answer.
+
+    A caller that holds half of the budget gets no more while others hold some, and none that holds three quarters; the
+    last request may exceed the share. An eighth is kept for answers to requests that are accepted.
+
+    Args:
+        max_bytes: The whole budget.
+        set_aside: The decoder's part of it, which it divides itself (Decoder); it is not charged here.
+
+    Attributes:
+        max_bytes: The whole budget.
+        busy: Set when bytes are charged; whoever waits for it clears it.
+    """
+
+    def __init__(self, max_bytes: int, set_aside: int = 0) -> None:
+        self.max_bytes = max_bytes
+        self._most = max_bytes - set_aside
+        self._most_new = self._most - self._most // _FOR_ANSWERS
+        self._share_alone = int(self._most_new * _SHARE_ALONE)
+        self._share = int(self._most_new * _SHARE_BESIDE_OTHERS)
+        self._lock = threading.Lock()
+        self._used = self._peak = self._unseen = 0
+        self._by_caller: dict[str, int] = {}
+        self.busy = threading.Event()
+
+    def charge(self, caller: str, nbytes: int, *, answer: bool = False, held: bool = False) -> Charge:
+        """Return a charge of `nbytes` to `caller`; arguments and errors are those of Charge.resize."""
+        charge = Charge(self, caller)
+        charge.resize(nbytes, answer=answer, held=held)
+        return charge
+
+    def change(self, caller: str, before: int, after: int, *, answer: bool, held: bool) -> None:
+        """Replace `before` bytes that a caller holds by `after`; for Charge."""
+        more = after - before
+        with self._lock:
+            own = self._by_caller.get(caller, 0)
+            if more > 0 and not held:
+                self._check(own, more, answer)
+            self._used += more
+            if own + more:
+                self._by_caller[caller] = own + more
+            else:
+                self._by_caller.pop(caller, None)
+            if self._used > self._peak:
+                self._peak = self._used
+        if more > 0 and not self.busy.is_set():
+            self.busy.set()
+
+    def _check(self, own: int, more: int, answer: bool) -> None:
+        most = self._most if answer else self._most_new
+        if more > most:
+            raise InvalidInput(
+                "request", f"needs {more} bytes of memory; memory_budget_bytes leaves {most} to requests. Send less"
+            )
+        used = self._used + self._unseen
+        if used + more > most:
+            raise MemorySpent(
+                f"requests hold {used} of {most} bytes, their part of memory_budget_bytes; this one needs {more} more",
+                _RETRY_AFTER_MS,
+            )
+        if answer or not own:
+            return
+        share = self._share_alone if own == self._used else self._share
+        if own >= share:
+            raise MemorySpent(
+                f"requests of this caller hold {own} bytes; its share of memory_budget_bytes is {share}",
+                _RETRY_AFTER_MS,
+            )
+
+    @property
+    def used(self) -> int:
+        """Bytes that are charged now."""
+        return self._used
+
+    @property
+    def unseen(self) -> int:
+        """Bytes of the process beyond those charged, which count as used; see MemoryWatch."""
+        return self._unseen
+
+    @unseen.setter
+    def unseen(self, nbytes: int) -> None:
+        with self._lock:
+            self._unseen = nbytes
+
+    @property
+    def most(self) -> int:
+        """The part of the budget that can be charged, without the decoder's."""
+        return self._most
+
+    @property
+    def callers(self) -> int:
+        """Callers that hold some of the budget."""
+        return len(self._by_caller)
+
+    def take_peak(self) -> int:
+        """Return the most bytes that were charged since the last call."""
+        with self._lock:
+            peak, self._peak = self._peak, self._used
+        return peak

@@ -1,0 +1,122 @@
+"""The budget is never exceeded, no caller keeps it from others, and accepted requests are answered."""
+
+import threading
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from resonnx_server.errors import InvalidInput, MemorySpent
+from resonnx_server.memory.budget import Budget, Charge
+
+# New requests may hold 700 of them; one caller 525, or 350 beside others, and once more than that.
+WHOLE = 800
+
+
+def test_a_spent_budget_refuses_new_work_with_a_hint_until_some_is_released() -> None:
+    budget = Budget(WHOLE)
+    held = budget.charge("a", 300), budget.charge("b", 300)
+    with pytest.raises(MemorySpent, match=r"requests hold 600 of 700 bytes, .* needs 101 more") as refused:
+        budget.charge("c", 101)
+    assert refused.value.retry_after_ms > 0
+    assert (budget.used, budget.callers) == (600, 2), "what is refused holds nothing"
+    held[0].release()
+    with budget.charge("c", 101):
+        assert budget.used == 401
+
+
+def test_what_never_fits_is_refused_for_good() -> None:
+    with pytest.raises(InvalidInput, match="needs 701 bytes of memory; memory_budget_bytes leaves 700"):
+        Budget(WHOLE).charge("a", 701)
+
+
+def test_the_decoders_part_cannot_be_charged() -> None:
+    budget = Budget(WHOLE, set_aside=400)
+    budget.charge("a", 350)
+    with pytest.raises(MemorySpent):
+        budget.charge("b", 1)
+
+
+def test_a_caller_that_holds_its_share_gets_no_more() -> None:
+    budget = Budget(WHOLE)
+    alone = budget.charge("a", 530)
+    with pytest.raises(MemorySpent, match=r"of this caller hold 530 bytes; its share .* is 525"):
+        budget.charge("a", 1)
+    alone.resize(360)
+    budget.charge("a", 1)
+    other = budget.charge("b", 1)
+    with pytest.raises(MemorySpent, match=r"its share .* is 350"):
+        budget.charge("a", 1)
+    budget.charge("b", 200)
+    other.release()
+
+
+def test_an_answer_to_accepted_work_takes_what_is_kept_for_it() -> None:
+    budget = Budget(WHOLE)
+    budget.charge("a", 500)
+    budget.charge("b", 200)
+    with pytest.raises(MemorySpent):
+        budget.charge("a", 100)
+    answer = budget.charge("a", 100, answer=True)
+    with pytest.raises(MemorySpent):
+        budget.charge("a", 1, answer=True)
+    answer.release()
+
+
+def test_memory_that_is_taken_already_is_counted_beyond_the_budget() -> None:
+    budget = Budget(WHOLE)
+    received = budget.charge("a", 900, held=True)
+    with pytest.raises(MemorySpent):
+        budget.charge("b", 1)
+    received.resize(100)
+    budget.charge("b", 1)
+
+
+def test_memory_that_nobody_has_charged_counts_as_used() -> None:
+    budget = Budget(WHOLE)
+    budget.unseen = 600
+    with pytest.raises(MemorySpent):
+        budget.charge("a", 101)
+    budget.unseen = 0
+    budget.charge("a", 101)
+
+
+def test_the_peak_is_that_since_it_was_asked_last() -> None:
+    budget = Budget(WHOLE)
+    budget.charge("a", 300).resize(100)
+    assert (budget.take_peak(), budget.take_peak()) == (300, 100)
+
+
+@given(st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 400), st.integers(0, 9)), max_size=60))
+def test_no_sequence_exceeds_the_budget_or_loses_bytes(steps: list[tuple[str, int, int]]) -> None:
+    """Each step charges, or resizes an older charge; at the end nothing is held."""
+    budget = Budget(WHOLE)
+    held: list[Charge] = []
+    for caller, size, older in steps:
+        try:
+            if older < len(held):
+                held[older].resize(size)
+            else:
+                held.append(budget.charge(caller, size))
+        except MemorySpent:
+            pass
+        assert budget.used == sum(charge.nbytes for charge in held) <= 700
+    for charge in held:
+        charge.release()
+        charge.release()
+    assert (budget.used, budget.callers) == (0, 0)
+
+
+def test_threads_charge_at_the_same_time() -> None:
+    budget = Budget(1 << 30)
+
+    def work(name: str) -> None:
+        for _ in range(3000):
+            with budget.charge(name, 10) as charge:
+                charge.resize(20)
+
+    threads = [threading.Thread(target=work, args=(str(i % 2),)) for i in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert (budget.used, budget.callers) == (0, 0)

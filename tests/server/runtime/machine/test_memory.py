@@ -1,0 +1,50 @@
+"""The memory that the process may use is the least of the machine's and of its limits."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from resonnx_server.runtime.machine.memory import resident_bytes, usable_memory
+
+PHYSICAL = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+MB = 1 << 20
+NO_GROUPS = "no list of groups"
+
+
+def _write(folder: Path, files: dict[str, str]) -> None:
+    for name, text in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text)
+
+
+@pytest.mark.parametrize(
+    ("own_groups", "files", "expected"),
+    [
+        (NO_GROUPS, {}, PHYSICAL),
+        (NO_GROUPS, {"memory.max": "max"}, PHYSICAL),
+        (NO_GROUPS, {"memory.max": f"{64 * MB}"}, 64 * MB),
+        ("0::/box", {"memory.max": f"{64 * MB}", "box/memory.max": f"{32 * MB}"}, 32 * MB),
+        ("0::/box", {"memory.max": f"{32 * MB}", "box/memory.max": f"{64 * MB}"}, 32 * MB),
+        ("5:memory:/box\n", {"memory/box/memory.limit_in_bytes": f"{48 * MB}"}, 48 * MB),
+        ("5:memory:/\n", {"memory/memory.limit_in_bytes": "9223372036854771712"}, PHYSICAL),
+    ],
+)
+def test_a_control_group_limits_it(tmp_path: Path, own_groups: str, files: dict[str, str], expected: int) -> None:
+    _write(tmp_path, {**files, "own": own_groups})
+    assert usable_memory(tmp_path, tmp_path / "own") == expected
+
+
+def test_the_address_space_limits_it() -> None:
+    code = "from resonnx_server.runtime.machine.memory import usable_memory; print(usable_memory())"
+    limited = f"import resource; resource.setrlimit(resource.RLIMIT_AS, (1 << 30, 1 << 30)); {code}"
+    run = subprocess.run([sys.executable, "-c", limited], capture_output=True, text=True, check=True, timeout=60)
+    assert 256 * MB < int(run.stdout) < 1024 * MB
+
+
+def test_what_is_allocated_is_resident() -> None:
+    before = resident_bytes()
+    block = bytearray(os.urandom(32 * MB))
+    assert resident_bytes() - before > 24 * MB
+    del block
