@@ -58,7 +58,7 @@ _SERVER = {
     "flags": {"config", "config_text"},
     # The process.
     "signals": set[str](),
-    "readiness": {"repository", "inference", "errors"},
+    "readiness": {"repository", "inference", "scheduling", "errors"},
 }
 _SERVER["lifecycle"] = {*_SERVER} - {"flags"}
 _SERVER["command"] = {*_SERVER}

@@ -51,6 +51,10 @@ class ModelSettings(BaseModel):
     allow_timeout_override: bool = False
     """Honour the tensor protocol's request parameter `timeout` in microseconds, like Triton's setting of this name.
     Otherwise it is ignored, as many clients send seconds."""
+    run_timeout_s: Annotated[float, Field(gt=0, le=86_400)] | None = None
+    """Longest run of a batch, in seconds, after which its requests fail (`INFERENCE_HUNG`) and its session is replaced.
+    By default 20 times the 99th percentile of the measured latency, at least 5 s; at least 60 s for shapes that were
+    not measured, and for ONNX files without a manifest whose requests share no batch."""
     caption_policy: Literal["continuous", "one", "rigid"] | None = None
     """Deprecated, without effect, and removed in the next release: captions always join and leave between steps."""
     jpeg_scaling: bool = False

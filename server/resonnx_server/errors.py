@@ -150,6 +150,18 @@ class InferenceFailed(ServerError):
     failure = FailureReason.BACKEND
 
 
+class InferenceHung(InferenceFailed):
+    """A run took far longer than expected and was given up. A retry is safe, as a request changes nothing."""
+
+    reason = "INFERENCE_HUNG"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "the model's run took far longer than expected and was given up; "
+            "a retry is safe, as a request changes nothing on the server"
+        )
+
+
 class ModelRefused(ServerError):
     """A model that must not serve. /readyz, ListModels and the log show the message."""
 

@@ -238,6 +238,9 @@ class Server:
         if not all(ended):
             _log.error("work under way does not end: leaving without it")
             leave(1)
+        if any(device.abandoned() for device in self.devices.values()):
+            _log.warning("runs that were given up do not end: leaving without them")
+            leave(0)
         if self.left_behind:
             names = [load.folder.name for load in self.loading.under_way]
             _log.warning("a load does not end: leaving without it", extra={"models": names})

@@ -3,10 +3,12 @@
 import logging
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from resonnx_server.inference.registry import Model, Models, Refusal
 from resonnx_server.repository.loading import ModelLoad
 from resonnx_server.repository.scan import ModelFolder
+from resonnx_server.scheduling.replacement import Event
 
 _log = logging.getLogger(__name__)
 
@@ -43,6 +45,7 @@ class Readiness:
 
     def loaded(self, load: ModelLoad, model: Model) -> None:
         """Register a model as serving."""
+        model.engine.on_event = partial(self.session_event, model)
         self._models.add(model)
         self._update_health()
         candidates = {report.file: str(report.candidate) for report in model.sessions}
@@ -63,6 +66,23 @@ class Readiness:
         _log.error("refused", extra={"model": folder.name, "version": folder.version, "reason": reason})
         _report(load, f"refused after {load.seconds:.1f} s: {reason}")
 
+    def session_event(self, model: Model, event: Event) -> None:
+        """Log what happened to a model's session; a model that cannot serve any more is withdrawn."""
+        extra = {"model": model.name, "version": model.version}
+        if event.kind == "interrupted":
+            _log.error("a run took far too long and was ended: its requests fail", extra=extra)
+        elif event.kind == "abandoned":
+            _log.error("a run does not end: its requests fail, and its thread is left", extra=extra)
+        elif event.kind == "replaced":
+            _log.warning("a session was replaced: the model serves on", extra=extra)
+        elif event.kind == "replacing":
+            _log.warning("a session is being replaced", extra={**extra, "reason": event.detail})
+        else:
+            _log.error("a model cannot serve any more", extra={**extra, "reason": event.detail})
+            self._models.refuse(Refusal(model.name, model.version, event.detail, was_served=True))
+            model.engine.close()
+        self._update_health()
+
     def complete(self) -> None:
         """Note that all models are loaded or refused."""
         self._models.loading = False
@@ -70,8 +90,10 @@ class Readiness:
         self._announce()
 
     def _update_health(self) -> None:
-        others = [*self._models.awaited, *(refusal.name for refusal in self._models.refused)]
-        self._set_serving([model.name for model in self._models], others, self._models.is_ready)
+        serving = [model.name for model in self._models if not model.engine.is_paused]
+        others = [model.name for model in self._models if model.engine.is_paused]
+        others += [*self._models.awaited, *(refusal.name for refusal in self._models.refused)]
+        self._set_serving(serving, others, self._models.is_ready)
 
     def _announce(self) -> None:
         """Print the line that supervisors wait for, once."""

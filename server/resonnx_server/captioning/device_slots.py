@@ -6,7 +6,7 @@ are ordered apart: beams move at every step and share their picture's features.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any, Final
+from typing import Any, Final, Self
 
 import numpy as np
 
@@ -32,7 +32,7 @@ class DeviceRows(Rows[DeviceTensor]):
     """
 
     def __init__(self, capacity: int, blank: Sequence[DeviceTensor], order: OrderRows) -> None:
-        self._blank, self._order = blank, order
+        self._capacity, self._blank, self._order = capacity, blank, order
         # Apart from rows that were put or copied.
         self._is_ordered = True
         # The tensors of the last step, then the batches that rows were taken from since.
@@ -74,6 +74,9 @@ class DeviceRows(Rows[DeviceTensor]):
     def clear_from(self, row: int) -> None:
         # Ordering fills all rows behind those in use with the first.
         self._is_ordered = False
+
+    def empty(self) -> Self:
+        return type(self)(self._capacity, self._blank, self._order)
 
     def _merged(self, sources: list[tuple[int, int]], size: int) -> Sequence[DeviceTensor]:
         """Return tensors of `size` rows, the first of which are those at `sources`."""

@@ -8,7 +8,7 @@ import numpy as np
 
 from resonnx_server.captioning.request import CaptionTask, Encoded, failure_of_one
 from resonnx_server.captioning.stepping import CaptionJob, read_rows
-from resonnx_server.errors import InferenceFailed
+from resonnx_server.errors import InferenceHung
 from resonnx_server.observe.stats import BatchCount
 from resonnx_server.runtime.decoding.step_output import StepOutput
 from resonnx_server.scheduling.session_pool import BufferPool
@@ -34,20 +34,26 @@ class EncodeJob(CaptionJob):
         """Encode all pictures together or, if that fails, each by itself."""
         try:
             self.infer_ns = self._encode(self.tasks, self.size)
-        except Exception:  # the boundary of a batch: whatever fails, every member gets an outcome
-            _log.exception("an encoder batch failed", extra={"rows": len(self.tasks)})
-            for task in self.tasks:
-                self._encode_singly(task)
-
-    def _encode_singly(self, task: CaptionTask) -> None:
-        try:
-            # A batch of one has failed already.
-            if len(self.tasks) > 1:
-                self._encode([task], self.pool.table.padded_batch_size(1))
+        except Exception as error:  # the boundary of a batch: whatever fails, every member gets an outcome
+            if not isinstance(error, InferenceHung):
+                _log.exception("an encoder batch failed", extra={"rows": len(self.tasks)})
+            if len(self.tasks) == 1 or isinstance(error, InferenceHung):
+                for task in self.tasks:
+                    self._failed(task, error)
                 return
-        except Exception:  # the boundary of one picture
+            for task in self.tasks:
+                self._encode_alone(task)
+
+    def _encode_alone(self, task: CaptionTask) -> None:
+        self.moved_ns = self.clock()
+        try:
+            self._encode([task], self.pool.table.padded_batch_size(1))
+        except Exception as error:  # the boundary of one picture
             _log.exception("a picture could not be encoded by itself")
-        self.completions.failed(task, InferenceFailed("the model failed on this picture"))
+            self._failed(task, error)
+
+    def _failed(self, task: CaptionTask, error: Exception) -> None:
+        self.completions.failed(task, self.failure_alone(error, "the model failed on this picture"))
 
     def _encode(self, tasks: Sequence[CaptionTask], size: int) -> int:
         """Run the encoder and let the captions begin; return the duration of the run."""

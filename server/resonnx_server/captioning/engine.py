@@ -27,6 +27,7 @@ from resonnx_server.captioning.request import (
 from resonnx_server.captioning.schedule import CaptionSchedule
 from resonnx_server.captioning.slots import Slots
 from resonnx_server.captioning.stepping import StepJob
+from resonnx_server.errors import InferenceHung
 from resonnx_server.observe.stats import ModelStats
 from resonnx_server.runtime.decoding.beams import BeamSearch
 from resonnx_server.runtime.decoding.greedy import Greedy
@@ -38,6 +39,7 @@ from resonnx_server.scheduling.device import Device, Job
 from resonnx_server.scheduling.engine import Engine, closing
 from resonnx_server.scheduling.queue import Entry, QueueReservation
 from resonnx_server.scheduling.session_pool import AnyInstanceGroup, BufferPool
+from resonnx_server.scheduling.watchdog import RunLimit
 
 
 def start_search(spec: CaptionerSpec, options: DecodeOptions) -> Search:
@@ -64,6 +66,7 @@ class CaptionEngine(Engine[CaptionCost, CaptionWork, Captioned, CaptionTask]):
         max_queue_rows: Most pictures that may wait.
         max_queue_delay_us: Longest wait of the oldest picture for a fuller batch.
         objective: The model's latency objective, if it has one.
+        run_timeout_s: Longest run of either graph; None to derive it from the latencies.
     """
 
     def __init__(
@@ -78,7 +81,9 @@ class CaptionEngine(Engine[CaptionCost, CaptionWork, Captioned, CaptionTask]):
         max_queue_rows: int,
         max_queue_delay_us: int = 0,
         objective: Objective | None = None,
+        run_timeout_s: float | None = None,
     ) -> None:
+        self._limit = RunLimit(run_timeout_s)
         self.slots = slots
         self.encoders, self.decoders = encoders, decoders
         # Of equal words the first: a vocabulary should have none.
@@ -134,7 +139,7 @@ class CaptionEngine(Engine[CaptionCost, CaptionWork, Captioned, CaptionTask]):
 
     def ready_at_ns(self) -> int | None:
         schedule = self.schedule
-        if not schedule.can_begin:
+        if not schedule.can_begin or self._replacement.is_paused:
             return None
         # With nothing to decode, waiting pictures are encoded.
         if schedule.can_step:
@@ -176,7 +181,8 @@ class CaptionEngine(Engine[CaptionCost, CaptionWork, Captioned, CaptionTask]):
     def _encode(self, batch: Batch[CaptionTask]) -> EncodeJob:
         is_alone = self.schedule.is_idle and not self.schedule.decodes and self._is_only_job()
         pool, tasks = self.encoders.pick(batch.size, is_alone=is_alone), [entry.payload for entry in batch.entries]
-        job = EncodeJob(pool, batch.size, self.device.clock, Completions(), self._encoded, tasks, self._buffers)
+        running = (pool, batch.size, self.device.clock, Completions(), self._encoded, self._gave_up_encoding)
+        job = EncodeJob(*running, self._limit, tasks, self._buffers)
         self.schedule.begin_encoding(job.tasks, has_all_cores=job.has_all_cores)
         return job
 
@@ -186,7 +192,8 @@ class CaptionEngine(Engine[CaptionCost, CaptionWork, Captioned, CaptionTask]):
         pool = self.decoders.pick(size, is_alone=self._is_only_job())
         if pool.has_all_cores:
             self.schedule.take_device()
-        return StepJob(pool, size, self.device.clock, self._pending, self._stepped, self.slots, joining)
+        running = (pool, size, self.device.clock, self._pending, self._stepped, self._gave_up_step, self._limit)
+        return StepJob(*running, self.slots, joining)
 
     def _is_only_job(self) -> bool:
         """Whether nothing runs on the device, and no picture could be encoded beside the job that begins."""
@@ -214,9 +221,37 @@ class CaptionEngine(Engine[CaptionCost, CaptionWork, Captioned, CaptionTask]):
             self._forecast.learn_length(task.steps, task.options)
         self._ended(job)
 
+    def _gave_up_encoding(self, job: EncodeJob) -> None:
+        completions = Completions()
+        for task in job.tasks:
+            completions.failed(task, InferenceHung())
+        self._post(completions)
+        self.schedule.end_encoding(job.tasks, [])
+        self._gave_up(job)
+
+    def _gave_up_step(self, job: StepJob) -> None:
+        # The job may go on at any time: it keeps its slots and completions, and nothing of them is used again.
+        pending, self._pending = self._pending, Completions()
+        completions = Completions(finished=list(pending.finished))
+        for task in (*job.slots.owners, *(encoded.task for encoded in job.joining)):
+            completions.failed(task, InferenceHung())
+        self.slots = job.slots.empty()
+        self._post(completions)
+        self.schedule.end_step(())
+        self._gave_up(job)
+
+    def _gave_up(self, job: EncodeJob | StepJob) -> None:
+        self._replacement.abandoned(job.pool)
+        if self._closed:
+            self._abandon()
+
     def _ended(self, job: EncodeJob | StepJob) -> None:
         if job.infer_ns is not None:
             job.pool.table.record(job.size, job.infer_ns)
+        if job.was_interrupted:
+            self._replacement.interrupted()
+        if job.lacks_memory:
+            self._replacement.lacks_memory(job.pool)
         if self._closed:
             self._abandon()
 

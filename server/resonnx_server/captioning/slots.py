@@ -6,7 +6,7 @@ moves. The slots are owned by the one decoder step that runs.
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, Protocol, Self, TypeVar
 
 import numpy as np
 
@@ -53,6 +53,10 @@ class Rows(ABC, Generic[D]):
     def clear_from(self, row: int) -> None:
         """Give `row` and the rows after it values that a decoder accepts."""
 
+    @abstractmethod
+    def empty(self) -> Self:
+        """Return rows of the same shapes and dtypes, in memory of their own."""
+
 
 class HostRows(Rows[Array]):
     """Rows in host memory. `read` returns views, so a step copies nothing but the states that it gave.
@@ -63,6 +67,7 @@ class HostRows(Rows[Array]):
     """
 
     def __init__(self, capacity: int, like: Sequence[Array]) -> None:
+        self._capacity = capacity
         self._buffers = [np.zeros((capacity, *array.shape[1:]), array.dtype) for array in like]
 
     def read(self, used: int, size: int) -> list[Array]:
@@ -87,6 +92,9 @@ class HostRows(Rows[Array]):
         for buffer in self._buffers:
             buffer[row:] = 0
 
+    def empty(self) -> Self:
+        return type(self)(self._capacity, self._buffers)
+
 
 class Slots(Generic[T, D]):
     """Rows for the captions of many owners, each with an input token, states and features.
@@ -107,6 +115,10 @@ class Slots(Generic[T, D]):
     def __len__(self) -> int:
         """Rows in use."""
         return len(self._owner_of)
+
+    def empty(self) -> "Slots[T, D]":
+        """Return slots without captions, in memory of their own; a step that hangs keeps the present ones."""
+        return Slots(self.capacity, self._state.empty(), self._features.empty())
 
     def join(self, owner: T, tokens: Sequence[int], state: Sequence[D], features: Sequence[D], source: int) -> None:
         """Take a row for each of `tokens`, all of which begin with row `source` of an encoder batch.

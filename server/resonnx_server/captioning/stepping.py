@@ -11,13 +11,15 @@ from typing import Any
 
 from resonnx_server.captioning.request import CaptionTask, Completions, Encoded, failure_of_one
 from resonnx_server.captioning.slots import Slots
-from resonnx_server.errors import DeadlineExceeded, InferenceFailed, ServerError
+from resonnx_server.errors import DeadlineExceeded, InferenceFailed, InferenceHung, ServerError
 from resonnx_server.observe.stats import StepCount
 from resonnx_server.runtime.decoding.step_output import StepOutput
 from resonnx_server.runtime.graphs import Step
+from resonnx_server.runtime.memory_errors import is_lack_of_memory
 from resonnx_server.runtime.session import Array
 from resonnx_server.scheduling.device import Clock
 from resonnx_server.scheduling.session_pool import AnySessionPool
+from resonnx_server.scheduling.watchdog import RunLimit
 
 _log = logging.getLogger(__name__)
 
@@ -46,7 +48,12 @@ class CaptionJob:
         clock: Monotonic ns.
         completions: Takes what callers and counters get.
         done: Called with the job at its end, with the device's lock held.
+        gave_up: Called in its place if the job does not end, with the device's lock held.
+        limit: The longest run.
         infer_ns: Duration of the graph's run; None if it failed, or if nothing was left to run.
+        moved_ns: See Watched.
+        was_interrupted: The watchdog ended its run.
+        lacks_memory: A run for one request failed for lack of memory.
     """
 
     pool: AnySessionPool
@@ -54,7 +61,12 @@ class CaptionJob:
     clock: Clock
     completions: Completions
     done: Callable[[Any], None]
+    gave_up: Callable[[Any], None]
+    limit: RunLimit
     infer_ns: int | None = field(default=None, init=False)
+    moved_ns: int = field(default=0, init=False)
+    was_interrupted: bool = field(default=False, init=False)
+    lacks_memory: bool = field(default=False, init=False)
     cost_ns: float = field(init=False)
     has_all_cores: bool = field(init=False)
 
@@ -64,6 +76,22 @@ class CaptionJob:
     def finish(self) -> None:
         """Report the job as ended."""
         self.done(self)
+
+    def limit_ns(self) -> int:
+        """Return the longest time of one run."""
+        return self.limit.of(self.pool.table, self.size)
+
+    def give_up(self) -> None:
+        """Report that the job does not end."""
+        self.gave_up(self)
+
+    def failure_alone(self, error: Exception, message: str) -> InferenceFailed:
+        """Return the error of a request whose run failed, by itself or because it was interrupted."""
+        if isinstance(error, InferenceHung):
+            self.was_interrupted = True
+            return InferenceHung()
+        self.lacks_memory |= is_lack_of_memory(error)
+        return InferenceFailed(message)
 
 
 @dataclass(slots=True, eq=False)
@@ -122,9 +150,14 @@ class StepJob(CaptionJob):
         outcomes: list[tuple[CaptionTask, _Outcome]]
         try:
             run = self._run(slots.inputs(self.size), tasks)
-        except Exception:  # the boundary of a step
+        except InferenceHung as hung:
+            outcomes = [(task, self.failure_alone(hung, "")) for task in tasks]
+        except Exception as error:  # the boundary of a step
             _log.exception("a decoder step failed", extra={"rows": self.rows})
-            outcomes = [(task, self._step_alone(task, is_only=len(tasks) == 1)) for task in tasks]
+            if len(tasks) == 1:
+                outcomes = [(tasks[0], self.failure_alone(error, "the decoder failed"))]
+            else:
+                outcomes = [(task, self._step_alone(task)) for task in tasks]
         else:
             self.infer_ns = run.infer_ns
             slots.store(run.step.state)
@@ -142,19 +175,19 @@ class StepJob(CaptionJob):
         if self.infer_ns is None:
             slots.clear_free()
 
-    def _step_alone(self, task: CaptionTask, *, is_only: bool) -> _Outcome:
-        """Run the step of one caption's rows; a step of this caption only has failed already."""
+    def _step_alone(self, task: CaptionTask) -> _Outcome:
+        """Run the step of one caption's rows."""
         rows = len(task.rows)
+        self.moved_ns = self.clock()
         try:
-            if not is_only:
-                size = self.pool.table.padded_batch_size(rows)
-                run = self._run(self.slots.inputs_of(task, size), [task])
-                self.slots.store_of(task, run.step.state)
-                self._count([task], rows, size)
-                return self._read(task, run, range(rows))
-        except Exception:  # the boundary of one caption
+            size = self.pool.table.padded_batch_size(rows)
+            run = self._run(self.slots.inputs_of(task, size), [task])
+            self.slots.store_of(task, run.step.state)
+            self._count([task], rows, size)
+            return self._read(task, run, range(rows))
+        except Exception as error:  # the boundary of one caption
             _log.exception("a caption's step failed by itself")
-        return InferenceFailed("the decoder failed")
+            return self.failure_alone(error, "the decoder failed")
 
     def _run(self, inputs: tuple[Array, list[Any], list[Any]], tasks: list[CaptionTask]) -> _Run:
         start = self.clock()

@@ -60,15 +60,24 @@ class Probes:
         return web.Response(body=body, headers=headers)
 
     async def _get_livez(self, request: web.Request) -> web.Response:
+        if self._models.is_dead:
+            text = "dead: no model can serve any more; restart the server\n"
+            return web.Response(text=text, status=503, headers=_PLAIN)
         return web.Response(text="alive\n", headers=_PLAIN)
 
     async def _get_readyz(self, request: web.Request) -> web.Response:
         refused = self._models.refused
         ready = self._models.is_ready
         lines = ["ready" if ready else self._why_not()]
-        lines += [f"serving {model.name} version {model.version}" for model in self._models]
+        lines += [
+            f"{'replacing a session of' if model.engine.is_paused else 'serving'} {model.name} version {model.version}"
+            for model in self._models
+        ]
         lines += [f"loading {name} version {version}" for name, version in self._models.awaited.items()]
-        lines += [f"refused {refusal.name} version {refusal.version}: {refusal.reason}" for refusal in refused]
+        lines += [
+            f"{'stopped' if each.was_served else 'refused'} {each.name} version {each.version}: {each.reason}"
+            for each in refused
+        ]
         return web.Response(text="\n".join(lines) + "\n", status=200 if ready else 503, headers=_PLAIN)
 
     def _why_not(self) -> str:

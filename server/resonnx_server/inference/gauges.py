@@ -26,7 +26,9 @@ class ServingCollector(Collector):
         gauge = GaugeMetricFamily
         of_size = (*_FILE, "batch_size")
         ready = gauge(
-            "resonnx_model_ready", "1 if the model is served, 0 while it is loading or if it was refused", labels=_MODEL
+            "resonnx_model_ready",
+            "1 if the model is served, 0 while it loads or a session is replaced, or if it was refused or has stopped",
+            labels=_MODEL,
         )
         info = gauge(
             "resonnx_model_info",
@@ -44,7 +46,7 @@ class ServingCollector(Collector):
         spread = gauge("resonnx_batch_spread_seconds", "Mean absolute error of that prediction", labels=of_size)
         for model in self._models:
             labels = (model.name, str(model.version))
-            ready.add_metric(labels, 1)
+            ready.add_metric(labels, not model.engine.is_paused)
             info.add_metric((*labels, model.verified_against), 1)
             pending.add_metric(labels, model.engine.queued())
             in_progress.add_metric(labels, model.stats.in_progress)
@@ -55,6 +57,9 @@ class ServingCollector(Collector):
                 for size, cost in session.table.snapshot().items():
                     expected.add_metric((*of_file, str(size)), cost.expected_ns / 1e9)
                     spread.add_metric((*of_file, str(size)), cost.spread_ns / 1e9)
+        abandoned = gauge("resonnx_abandoned_threads", "Threads left with runs that do not end", labels=("device",))
+        for device in {model.engine.device for model in self._models}:
+            abandoned.add_metric((device.name,), device.abandoned())
         for refusal in self._models.refused:
             ready.add_metric((refusal.name, str(refusal.version)), 0)
         for name, version in self._models.awaited.items():
@@ -69,7 +74,8 @@ class ServingCollector(Collector):
         )
         for reason, count in self._models.rejected.counts.items():
             rejected.add_metric((reason,), count)
-        yield from (ready, info, pending, in_progress, queued, decoding, instances, expected, spread, rejected)
+        yield from (ready, info, pending, in_progress, queued, decoding, instances, expected, spread)
+        yield from (abandoned, rejected)
 
 
 class MemoryCollector(Collector):

@@ -85,11 +85,12 @@ class Model:
 
 @dataclass(frozen=True)
 class Refusal:
-    """A model that is not served, and the reason."""
+    """A model that is not served, and the reason; `was_served` if it served first."""
 
     name: str
     version: int
     reason: str
+    was_served: bool = False
 
 
 @dataclass
@@ -127,8 +128,9 @@ class Models:
         self._ready[model.name] = model
 
     def refuse(self, refusal: Refusal) -> None:
-        """Register a model that is not served."""
+        """Register a model that is not served, or not any more."""
         self._awaited.pop(refusal.name, None)
+        self._ready.pop(refusal.name, None)
         self._refused[refusal.name] = refusal
 
     def find(self, name: str, version: int = 0, task: Task | None = None) -> Model:
@@ -158,7 +160,7 @@ class Models:
         Raises:
             NotFound: No such model or version.
             ModelRefused: Refused at load; it stays so.
-            Unavailable: It is being loaded, or the server is draining.
+            Unavailable: It is being loaded, or cannot serve any more, or the server is draining.
         """
         if self.draining:
             self.refused_draining += 1
@@ -170,6 +172,8 @@ class Models:
             raise VersionNotFound(f"model {name!r} has no version {version}; version {model.version} is served")
         if (refusal := self._refused.get(name)) is not None:
             if version in (0, refusal.version):
+                if refusal.was_served:
+                    raise Unavailable(f"model {name!r} cannot serve any more: {refusal.reason}")
                 raise ModelRefused(f"model {name!r} was refused at load: {refusal.reason}")
             raise VersionNotFound(f"model {name!r} has no version {version}; {refusal.version} was refused at load")
         if (awaited := self._awaited.get(name)) is not None:
@@ -197,9 +201,15 @@ class Models:
 
     @property
     def is_ready(self) -> bool:
-        """Whether a model serves, none is refused if `strict`, and none is loading unless `ready_with_first`."""
-        enough = bool(self._ready) and not (self.strict and self._refused)
+        """Whether a model runs batches, none is refused if `strict`, and none is loading unless `ready_with_first`."""
+        enough = any(not model.engine.is_paused for model in self._ready.values())
+        enough = enough and not (self.strict and self._refused)
         return enough and not (self.loading and not self.ready_with_first) and not self.draining
+
+    @property
+    def is_dead(self) -> bool:
+        """Whether nothing serves any more, and only a restart can change that."""
+        return not self._ready and not self.loading and any(each.was_served for each in self._refused.values())
 
     def __iter__(self) -> Iterator[Model]:
         return iter([self._ready[name] for name in sorted(self._ready)])

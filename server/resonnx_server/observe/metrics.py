@@ -45,7 +45,19 @@ _TRITON: Final[tuple[Number, ...]] = (
     ),
 )
 # Our counters; `_total` is appended to their names.
-_COUNTERS: Final[tuple[Number, ...]] = (("resonnx_padded_rows", "Padding rows of batches", lambda s: s.padded_rows),)
+_COUNTERS: Final[tuple[Number, ...]] = (
+    ("resonnx_padded_rows", "Padding rows of batches", lambda s: s.padded_rows),
+    (
+        "resonnx_hung_runs",
+        "Runs that took far longer than expected and were given up",
+        lambda s: s.session_events["interrupted"] + s.session_events["abandoned"],
+    ),
+    (
+        "resonnx_replaced_sessions",
+        "Sessions opened again after a hung run or a lack of memory",
+        lambda s: s.session_events["replaced"],
+    ),
+)
 _CAPTIONERS_COUNTERS: Final[tuple[Number, ...]] = (
     ("resonnx_caption_tokens", "Tokens decoded", lambda s: s.tokens),
     ("resonnx_decoder_steps", "Decoder steps", lambda s: s.steps),

@@ -120,6 +120,7 @@ class ModelStats:
     compute_output: Duration = field(default_factory=Duration)
     failures: dict[FailureReason, int] = field(default_factory=lambda: dict.fromkeys(FailureReason, 0))
     errors: Counter[str] = field(default_factory=Counter)
+    session_events: Counter[str] = field(default_factory=Counter)
     in_progress: int = 0
     inferences: int = 0
     executions: int = 0
@@ -151,6 +152,10 @@ class ModelStats:
         self.steps += 1
         self.tokens += step.tokens
         self.wasted_rows += step.wasted_rows
+
+    def session_event(self, kind: str) -> None:
+        """Count an event of a session by its kind (scheduling/replacement.py)."""
+        self.session_events[kind] += 1
 
     def first_word(self, ns: int) -> None:
         """Count one caption's time from arrival to its first word that can no longer change."""

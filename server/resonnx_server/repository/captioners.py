@@ -11,6 +11,7 @@ from resonnx_server.inference.registry import SessionReport
 from resonnx_server.inference.tasks import CAPTION
 from resonnx_server.repository.decoder_check import DecoderCheck
 from resonnx_server.repository.instances import choose
+from resonnx_server.repository.reopening import Source
 from resonnx_server.repository.state_placement import PlacedCaptioner, place_state
 from resonnx_server.repository.tasks import Loaded, Prepared, TaskEntry
 from resonnx_server.repository.version import repeat
@@ -22,6 +23,7 @@ from resonnx_server.runtime.model_files.golden_examples import Verdict, judge_ca
 from resonnx_server.runtime.model_files.manifest import DECODER_FILE, ENCODER_FILE
 from resonnx_server.runtime.pictures.images import Pixels
 from resonnx_server.runtime.session import Array, Session, TensorSpec
+from resonnx_server.scheduling.latency import LatencyTable
 from resonnx_server.scheduling.measurement import sizes_up_to
 from resonnx_server.scheduling.session_pool import AnyInstanceGroup, AnySessionPool, InstanceGroup, SessionPool
 
@@ -77,6 +79,7 @@ def _instances(loaded: Loaded[CaptionerGraphs], placed: PlacedCaptioner) -> tupl
     """
     version, files, golden, chosen, bound = loaded
     slots, is_on_host = placed.slots, placed.graphs is chosen
+    sources = tuple(Source.of(version, files, file) for file in (ENCODER_FILE, DECODER_FILE))
 
     def for_trial(*encoded: list[Any]) -> Slots[Any, Any]:
         # In host memory, separate slots: those that serve allocate memory at their first use, and few are ever full.
@@ -101,10 +104,7 @@ def _instances(loaded: Loaded[CaptionerGraphs], placed: PlacedCaptioner) -> tupl
         )
         # There is one set of slots, so steps never run concurrently.
         decoder_costs = stepping.costs(graphs.decoder, sizes_up_to(slots.capacity))
-        return (
-            SessionPool(graphs.encode, encoder_costs, graphs.encoder.threads > share),
-            SessionPool(graphs.step, decoder_costs, graphs.decoder.threads > share),
-        )
+        return _pools(graphs, encoder_costs, decoder_costs, sources, share)
 
     # Captions that stay on a GPU have short steps: encoding and steps take turns.
     if is_on_host:
@@ -121,3 +121,20 @@ def _instances(loaded: Loaded[CaptionerGraphs], placed: PlacedCaptioner) -> tupl
             return InstanceGroup(single[0], several[0], count), InstanceGroup(single[1], several[1])
     encode, step = warmed(placed.graphs)
     return InstanceGroup.single(encode), InstanceGroup.single(step)
+
+
+def _pools(
+    graphs: Captioner[Any], encoder: LatencyTable, decoder: LatencyTable, sources: tuple[Source, ...], share: int
+) -> tuple[AnySessionPool, AnySessionPool]:
+    """Return the pools of encoder and decoder, given their latencies and files."""
+
+    def encoder_again() -> Any:
+        return graphs.replaced(encoder=sources[0].open_again(graphs.encoder, encoder.sizes)).encode
+
+    def decoder_again() -> Any:
+        return graphs.replaced(decoder=sources[1].open_again(graphs.decoder, decoder.sizes)).step
+
+    return (
+        SessionPool(graphs.encode, encoder, graphs.encoder.threads > share, encoder_again),
+        SessionPool(graphs.step, decoder, graphs.decoder.threads > share, decoder_again),
+    )

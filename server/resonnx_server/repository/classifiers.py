@@ -8,6 +8,7 @@ import numpy as np
 from resonnx_server.inference.registry import SessionReport
 from resonnx_server.inference.tasks import CLASSIFY
 from resonnx_server.repository.instances import choose_instances
+from resonnx_server.repository.reopening import Source
 from resonnx_server.repository.tasks import Loaded, Prepared, TaskEntry
 from resonnx_server.repository.version import repeat
 from resonnx_server.repository.warming import Warming
@@ -39,7 +40,7 @@ def _prepare(loaded: Loaded[ClassifierGraph]) -> Prepared:
 
     session = loaded.graphs.session
     warming = Warming(loaded.version, loaded.files, CLASSIFIER_FILE, run, partial(_judge_rows, loaded))
-    instances = choose_instances(warming, session)
+    instances = choose_instances(warming, session, Source.of(loaded.version, loaded.files, CLASSIFIER_FILE))
     report = SessionReport(CLASSIFIER_FILE, session.candidate, instances.table, instances.max_concurrent_batches)
     return Prepared(session.inputs, session.outputs, (report,), partial(TensorEngine, instances, finite=True))
 

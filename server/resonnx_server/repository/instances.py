@@ -8,6 +8,7 @@ import math
 from dataclasses import dataclass
 from typing import Any, Final
 
+from resonnx_server.repository.reopening import Source
 from resonnx_server.repository.version import GPU_LANES
 from resonnx_server.repository.warming import Warming
 from resonnx_server.runtime.session import CPU, GPU_PROVIDERS, Session
@@ -80,14 +81,14 @@ def choose(warming: Warming[Any], session: Session, least_gain: float = _LEAST_G
     return Sessions(latency_session, throughput_session, best)
 
 
-def choose_instances(warming: Warming[Any], session: Session) -> TensorInstanceGroup:
-    """Choose sessions as `choose` does, and warm up every batch size."""
+def choose_instances(warming: Warming[Any], session: Session, source: Source) -> TensorInstanceGroup:
+    """Choose sessions as `choose` does, and warm up every batch size; `source` is the graph's file."""
     chosen = choose(warming, session)
 
     def warmed(session: Session, callers: int) -> TensorSessionPool:
         table = warming.costs(session, warming.version.batch_sizes, callers)
         share = chosen.throughput_session.threads if chosen.max_concurrent_batches > 1 else 1
-        return SessionPool(session.run, table, has_all_cores=session.threads > share)
+        return tensor_pool(session, table, source, has_all_cores=session.threads > share)
 
     if chosen.latency_session is chosen.throughput_session and chosen.max_concurrent_batches == 1:
         return InstanceGroup.single(warmed(chosen.throughput_session, 1))
@@ -95,6 +96,13 @@ def choose_instances(warming: Warming[Any], session: Session) -> TensorInstanceG
         warmed(chosen.latency_session, 1),
         warmed(chosen.throughput_session, chosen.max_concurrent_batches),
         chosen.max_concurrent_batches,
+    )
+
+
+def tensor_pool(session: Session, table: LatencyTable, source: Source, *, has_all_cores: bool) -> TensorSessionPool:
+    """Return the pool of a session whose file is `source`."""
+    return SessionPool(
+        session.run, table, has_all_cores, open_again=lambda: source.open_again(session, table.sizes).run
     )
 
 

@@ -120,6 +120,7 @@ def starting(
             max_queue_rows=settings.max_queue_size,
             max_queue_delay_us=settings.max_queue_delay_us,
             objective=version.objective,
+            run_timeout_s=settings.run_timeout_s,
         )
         return Model(
             name=version.folder.name,

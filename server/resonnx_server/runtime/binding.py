@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 
+from resonnx_server.errors import InferenceHung
+from resonnx_server.runtime.interruption import runs_of_this_thread
 from resonnx_server.runtime.session import Array, Session
 
 
@@ -61,6 +63,7 @@ def run_bound(
         The fetched and the kept outputs, by name.
 
     Raises:
+        InferenceHung: The run was ended because it took far too long.
         Exception: ONNX Runtime's exceptions, which share no base class.
     """
     binding = session.ort_session.io_binding()
@@ -72,7 +75,13 @@ def run_bound(
         binding.bind_output(name, "cpu", 0)
     for name in kept:
         binding.bind_output(name, session.device, 0)
-    session.ort_session.run_with_iobinding(binding, session.run_options)
+    runs = runs_of_this_thread()
+    try:
+        session.ort_session.run_with_iobinding(binding, runs.options if runs else session.run_options)
+    except Exception:
+        if runs and runs.is_over:
+            raise InferenceHung from None
+        raise
     values = binding.get_outputs()
     arrays = [value.numpy() for value in values[: len(fetched)]]
     tensors = [DeviceTensor(value, value.shape()[0]) for value in values[len(fetched) :]]

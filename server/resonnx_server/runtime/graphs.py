@@ -107,6 +107,10 @@ class Captioner(Generic[D]):
         _check_tensors(decoder.outputs, outputs, DECODER_FILE)
         self._next_names = [f"next_{name}" for name in self.state_names]
 
+    def replaced(self, *, encoder: Session | None = None, decoder: Session | None = None) -> "Captioner[D]":
+        """Return the captioner with other sessions of its graphs."""
+        return Captioner(encoder or self.encoder, decoder or self.decoder, self.manifest, self._run)
+
     def encode(self, images: Pixels) -> tuple[list[D], list[D], Array | None]:
         """Encode uint8 pictures [N,H,W,3]: states, features, and first_log_probs [N,V] if the picture is step 0."""
         return self.encode_on(self.encoder, images)

@@ -18,9 +18,10 @@ import numpy.typing as npt
 import onnxruntime as ort
 from resonnx_proto.v1 import manifest_pb2 as pb
 
-from resonnx_server.errors import ModelRefused
+from resonnx_server.errors import InferenceHung, ModelRefused
 from resonnx_server.runtime.c_api import ERRORS_ONLY, FATAL_ONLY, library
 from resonnx_server.runtime.cancellation import CANCELLED, Cancellation
+from resonnx_server.runtime.interruption import runs_of_this_thread
 from resonnx_server.runtime.provider_options import cuda_options, engine_folder, openvino_options, tensorrt_options
 from resonnx_server.runtime.string_session import StringSession, as_text
 
@@ -98,7 +99,7 @@ class Session:
         device: The device of its tensors: "cuda" (the first GPU) or "cpu".
         ort_session: ONNX Runtime's session, for runs with IO binding (binding.py).
         overridable: Initializers that a run may override, as they are inputs of the graph as well.
-        run_options: Options of all runs; see Cancellation.
+        run_options: Options of runs on threads without an Interruption: those of loads; see Cancellation.
 
     Raises:
         ModelRefused: ONNX Runtime cannot load the graph, or the provider is not available.
@@ -117,6 +118,7 @@ class Session:
         self.candidate = candidate
         self.threads = threads
         self.spinning = spinning
+        self._optimise, self._cache = optimise, cache
         self.device = "cuda" if candidate.provider in GPU_PROVIDERS else "cpu"
         options = _session_options(threads, spinning, optimise)
         providers: list[tuple[str, dict[str, str]]] = []
@@ -160,21 +162,36 @@ class Session:
 
         Raises:
             InvalidInput: A string is not UTF-8.
+            InferenceHung: The run was ended because it took far too long.
             ModelRefused: The model's load was cancelled.
             Exception: ONNX Runtime's exceptions, which share no base class.
         """
+        runs = runs_of_this_thread()
         names = [spec.name for spec in self.outputs] if outputs is None else list(outputs)
         try:
             if self._strings is not None:
                 arrays = self._strings.run(feeds, names)
             else:
                 fed = {n: as_text(n, array) if array.dtype.hasobject else array for n, array in feeds.items()}
-                arrays = self.ort_session.run(names, fed, self.run_options)
+                arrays = self.ort_session.run(names, fed, runs.options if runs else self.run_options)
         except Exception:
+            if runs and runs.is_over:
+                raise InferenceHung from None
             if self.run_options.terminate:
                 raise ModelRefused(CANCELLED) from None
             raise
         return dict(zip(names, arrays, strict=True))
+
+    def opened_again(self, model: bytes) -> "Session":
+        """Return another session of the same file, given its bytes. Raises as the constructor."""
+        return Session(
+            model,
+            self.candidate,
+            self.threads,
+            spinning=self.spinning,
+            optimise=self._optimise,
+            cache=self._cache,
+        )
 
 
 def candidates(

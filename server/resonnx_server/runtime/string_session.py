@@ -4,7 +4,9 @@ import ctypes
 import math
 import time
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
 from itertools import pairwise
 from typing import Any, Final
 
@@ -13,6 +15,7 @@ import numpy.typing as npt
 
 from resonnx_server.errors import InvalidInput
 from resonnx_server.runtime.c_api import ERRORS_ONLY, FATAL_ONLY, c_api
+from resonnx_server.runtime.interruption import runs_of_this_thread
 
 Array = npt.NDArray[Any]
 
@@ -73,14 +76,18 @@ class StringSession:
             self._session = api.new("CreateSessionFromArray", api.environment, model, _size(len(model)), options)
         finally:
             api.release("SessionOptions", options)
-        self._run_options = api.new("CreateRunOptions")
-        api.call("RunOptionsSetRunLogSeverityLevel", self._run_options, FATAL_ONLY)
+        self._run_options = self._new_run_options()
         weakref.finalize(self, api.release, "Session", self._session)
         weakref.finalize(self, api.release, "RunOptions", self._run_options)
 
     def terminate(self) -> None:
-        """End all runs, current and later ones, with an error. Thread-safe."""
+        """End all runs of loads, current and later ones, with an error. Thread-safe."""
         self._api.call("RunOptionsSetTerminate", self._run_options)
+
+    def _new_run_options(self) -> ctypes.c_void_p:
+        options: ctypes.c_void_p = self._api.new("CreateRunOptions")
+        self._api.call("RunOptionsSetRunLogSeverityLevel", options, FATAL_ONLY)
+        return options
 
     def run(self, feeds: Mapping[str, Array], outputs: Sequence[str]) -> list[Array]:
         """Run the graph.
@@ -104,13 +111,26 @@ class StringSession:
         try:
             for i, array in enumerate(arrays):
                 given[i] = self._strings(array) if array.dtype.hasobject else self._numbers(array)
-            api.call(
-                "Run", self._session, self._run_options, names, given, _size(len(given)), wanted, _size(len(got)), got
-            )
+            with self._interruptible() as options:
+                api.call("Run", self._session, options, names, given, _size(len(given)), wanted, _size(len(got)), got)
             return [self._array(value) for value in got]
         finally:
             for value in (*given, *got):
                 api.release("Value", value)
+
+    @contextmanager
+    def _interruptible(self) -> Iterator[ctypes.c_void_p]:
+        """Give a run's options: those of loads, or its own, with which its thread's runs can be ended."""
+        if (runs := runs_of_this_thread()) is None:
+            yield self._run_options
+            return
+        options = self._new_run_options()
+        try:
+            runs.end_by(partial(self._api.call, "RunOptionsSetTerminate", options))
+            yield options
+        finally:
+            runs.end_by(None)
+            self._api.release("RunOptions", options)
 
     def _numbers(self, array: Array) -> ctypes.c_void_p:
         api, shape = self._api, _shape(array)

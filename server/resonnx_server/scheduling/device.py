@@ -6,14 +6,15 @@ The device's lock guards the queues of all attached workloads; the event loop ho
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Final, Protocol
 
 import numpy as np
 
+from resonnx_server.runtime.interruption import Interruption
 from resonnx_server.runtime.machine.host import compute_thread, stay_on
 from resonnx_server.runtime.machine.processors import Processors
 from resonnx_server.scheduling.session_pool import Allocate
+from resonnx_server.scheduling.watchdog import UnderWay, Watchdog, Watched
 
 Clock = Callable[[], int]
 
@@ -21,7 +22,7 @@ Clock = Callable[[], int]
 _LOOK_AGAIN_NS: Final = 500_000
 
 
-class Job(Protocol):
+class Job(Watched, Protocol):
     """Work for a lane, run without the lock.
 
     Attributes:
@@ -40,6 +41,12 @@ class Job(Protocol):
 
     def finish(self) -> None:
         """Take its results and deliver the answers; called after `run` with the device's lock held. Never raises."""
+
+    def give_up(self) -> None:
+        """Fail its requests, as `run` does not end; called in place of `finish` with the device's lock held.
+
+        Never raises. Whatever `run` holds must not be used any more, as it may go on at any time.
+        """
 
 
 class Workload(Protocol):
@@ -64,14 +71,6 @@ class Workload(Protocol):
 
     def objective_ns(self) -> int | None:
         """Return the target latency, if there is one and a request has come lately."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _UnderWay:
-    """The job of a busy lane: its expected end (monotonic) and duration."""
-
-    end_ns: int
-    cost_ns: float
 
 
 class Device:
@@ -103,16 +102,19 @@ class Device:
         self._workloads: list[Workload] = []
         self.lanes = lanes
         # By the lane's thread.
-        self._under_way: dict[int, _UnderWay] = {}
+        self._under_way: dict[int, UnderWay[Job]] = {}
+        # Lanes whose job was given up and has not ended.
+        self._abandoned: dict[int, threading.Thread] = {}
         # When sleeping lanes wake up by themselves.
         self._alarms_ns: list[int] = []
         self._closed = False
         self._processors = processors or Processors(())
-        self._threads = [
-            threading.Thread(target=self._work, name=f"{name}-lane-{i}", daemon=True) for i in range(lanes)
-        ]
-        for thread in self._threads:
-            thread.start()
+        self._watchdog = Watchdog(name, self.lock, clock, self._under_way, self._abandon)
+        self._threads: dict[int, threading.Thread] = {}
+        for number in range(lanes):
+            self._start_lane(number)
+        if lanes:
+            self._watchdog.start()
 
     def attach(self, workload: Workload) -> None:
         """Serve `workload` from now on."""
@@ -136,6 +138,10 @@ class Device:
         if not any(now <= alarm_ns <= ready_at_ns for alarm_ns in self._alarms_ns):
             self._changed.notify()
 
+    def wake(self) -> None:
+        """Let all lanes look for work, as a workload may have become ready. Call with the lock held."""
+        self._changed.notify_all()
+
     def idle_lanes(self) -> int:
         """Return the number of lanes without a job, including the calling one. Call with the lock held."""
         return self.lanes - len(self._under_way)
@@ -153,19 +159,40 @@ class Device:
         Returns:
             False if a job has not ended by then; its lane is left behind.
         """
+        self._watchdog.stop()
         with self._changed:
             self._closed = True
             self._changed.notify_all()
+            threads = list(self._threads.values())
         ends = None if patience_s is None else time.monotonic() + patience_s
-        for thread in self._threads:
+        for thread in threads:
             thread.join(None if ends is None else max(0.0, ends - time.monotonic()))
-        return not any(thread.is_alive() for thread in self._threads)
+        return not any(thread.is_alive() for thread in threads)
+
+    def abandoned(self) -> int:
+        """Return the number of threads whose job was given up and has not ended."""
+        return len(self._abandoned)
+
+    def _start_lane(self, number: int) -> None:
+        thread = threading.Thread(target=self._work, name=f"{self.name}-lane-{number}", daemon=True)
+        self._threads[number] = thread
+        thread.start()
+
+    def _abandon(self, thread: int) -> None:
+        """Give up the job of a thread, and let another thread take its lane; with the lock held."""
+        job = self._under_way.pop(thread).job
+        number = next(number for number, lane in self._threads.items() if lane.ident == thread)
+        self._abandoned[thread] = self._threads[number]
+        self._start_lane(number)
+        job.give_up()
 
     def _work(self) -> None:
         # Gives way to the event loop, whose turns are short and make the next batch larger.
         compute_thread()
+        runs = Interruption()
+        runs.enter()
         processors, mine, stays = self._processors, None, False
-        while (taken := self._wait_for_job()) is not None:
+        while (taken := self._wait_for_job(runs)) is not None:
             job = taken
             # Threads that work together need a processor each, so the lane is not bound then.
             if not job.has_all_cores and mine is None:
@@ -176,7 +203,12 @@ class Device:
             job.run()
             with self.lock:
                 # A caller that is answered may send its next request at once, which must not see the lane as busy.
-                del self._under_way[threading.get_ident()]
+                if self._under_way.pop(threading.get_ident(), None) is None:
+                    # It was given up, and another thread has the lane.
+                    del self._abandoned[threading.get_ident()]
+                    break
+                if runs.is_over:
+                    runs.renew()
                 job.finish()
             # Free its arrays before waiting for the next job.
             del job, taken
@@ -197,7 +229,7 @@ class Device:
             return False
         return workload.shortest_ns() > budget_ns and all(job.cost_ns > budget_ns for job in self._under_way.values())
 
-    def _wait_for_job(self) -> Job | None:
+    def _wait_for_job(self, runs: Interruption) -> Job | None:
         """Return the next job; None when the device is closed."""
         with self._changed:
             while not self._closed:
@@ -212,7 +244,8 @@ class Device:
                     if self._must_leave_the_lane(workload, budget):
                         continue
                     if (job := workload.take(now, budget)) is not None:
-                        self._under_way[threading.get_ident()] = _UnderWay(now + int(job.cost_ns), job.cost_ns)
+                        under_way = UnderWay(job, now + int(job.cost_ns), job.cost_ns, runs)
+                        self._under_way[threading.get_ident()] = under_way
                         if any(at is not None and at <= now for at in (w.ready_at_ns() for w in self._workloads)):
                             # One wake-up may stand for work for several lanes.
                             self._changed.notify()

@@ -2,6 +2,8 @@
 
 import asyncio
 from abc import abstractmethod
+from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, Generic, Protocol, TypeVar
 
 from resonnx_server.errors import Unavailable
@@ -10,6 +12,7 @@ from resonnx_server.scheduling.batcher import Batcher
 from resonnx_server.scheduling.deadline_admission import Decoding
 from resonnx_server.scheduling.device import Device, Workload
 from resonnx_server.scheduling.queue import DEFAULT_PRIORITY, Entry, QueueReservation
+from resonnx_server.scheduling.replacement import Event, Replacement
 
 
 class Task(Protocol):
@@ -36,6 +39,9 @@ class Engine(Workload, Generic[Cost, Work, Answer, T]):
         device: Runs the jobs.
         stats: The model's counters.
         queue: Waiting requests.
+
+    Attributes:
+        on_event: Called on the event loop when a run hung, or a session was replaced or could not be.
     """
 
     def __init__(self, device: Device, stats: ModelStats, queue: Batcher[T]) -> None:
@@ -43,6 +49,8 @@ class Engine(Workload, Generic[Cost, Work, Answer, T]):
         self._queue = queue
         self._loop = asyncio.get_running_loop()
         self._closed = False
+        self.on_event: Callable[[Event], None] = lambda _: None
+        self._replacement = Replacement(device, self._tell)
         device.attach(self)
 
     def reserve(
@@ -105,12 +113,18 @@ class Engine(Workload, Generic[Cost, Work, Answer, T]):
         """Return the number of queued rows."""
         return self._queue.rows
 
+    @property
+    def is_paused(self) -> bool:
+        """Whether no batch begins, because a session is being replaced or cannot be."""
+        return self._replacement.is_paused
+
     def close(self) -> None:
-        """Fail all queued requests and refuse new ones; batches under way end."""
+        """Fail all queued requests and refuse new ones; batches under way end. May be called again."""
         with self.device.lock:
-            self._closed = True
-            self.device.detach(self)
-            self._abandon()
+            if not self._closed:
+                self._closed = True
+                self.device.detach(self)
+                self._abandon()
 
     @abstractmethod
     def _admit(self, cost: Cost, deadline_ns: int | None, priority: int, decoding: Decoding | None) -> QueueReservation:
@@ -128,6 +142,15 @@ class Engine(Workload, Generic[Cost, Work, Answer, T]):
     @abstractmethod
     def _abandon(self) -> None:
         """Once closed, fail the requests that no job will end, with the lock held."""
+
+    def _tell(self, event: Event) -> None:
+        # The loop may be closed.
+        with suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(self._on_event, event)
+
+    def _on_event(self, event: Event) -> None:
+        self.stats.session_event(event.kind)
+        self.on_event(event)
 
     def _check_open(self) -> None:
         if self._closed:

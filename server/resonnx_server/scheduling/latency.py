@@ -19,6 +19,8 @@ _SPREAD_DECAY: Final = 0.05
 _OUTLIER: Final = 4
 # No batch is assumed to be faster than this share of its expected time, however large the spread.
 _QUICKEST: Final = 0.5
+# Mean deviations that 99 of 100 deviations do not exceed (ln 50).
+_MEANS_TO_P99: Final = 4
 # Shares of the best throughput that count as equal: small differences between measured times are noise.
 _AS_GOOD: Final = 0.97
 _ABOUT_AS_GOOD: Final = 0.9
@@ -88,6 +90,7 @@ class LatencyTable:
         costs: ns by batch size.
         spreads: Mean absolute deviation by batch size, as a share of the cost; 0 where unknown.
         clock: Monotonic ns.
+        is_measured: The costs were measured; else they are a guess.
     """
 
     def __init__(
@@ -95,7 +98,10 @@ class LatencyTable:
         costs: Mapping[int, float],
         spreads: Mapping[int, float] | None = None,
         clock: Callable[[], int] = time.monotonic_ns,
+        *,
+        is_measured: bool = True,
     ) -> None:
+        self.is_measured = is_measured
         self._base = dict(sorted(costs.items()))
         self._spread = dict.fromkeys(self._base, 0.0) | dict(spreads or {})
         self._load = 1.0
@@ -153,6 +159,11 @@ class LatencyTable:
         """Return `time_ns` less the mean deviation."""
         spread = self._spread[self.largest if rows >= self.largest else self.padded_batch_size(rows)]
         return self.time_ns(rows) * max(1 - spread, _QUICKEST)
+
+    def p99_ns(self, rows: int) -> float:
+        """Return the time that 99 of 100 runs of `rows` do not exceed, if deviations are distributed exponentially."""
+        spread = self._spread[self.largest if rows >= self.largest else self.padded_batch_size(rows)]
+        return self.time_ns(rows) * (1 + _MEANS_TO_P99 * spread)
 
     def best_size(self, waiting: int, limit_ns: float = math.inf) -> int:
         """Return the size with the best throughput when `waiting` rows wait.

@@ -22,18 +22,21 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class SessionPool(Generic[P, R]):
     """A session and its latencies.
 
     Attributes:
-        run: Runs a batch.
+        run: Runs a batch; set anew when the session is replaced.
         has_all_cores: Its threads use all cores of the device, which concurrent batches would have to share.
+        open_again: Opens another session of the same file and returns its `run`; takes seconds, may raise anything.
+            None keeps `run`.
     """
 
     run: Callable[P, R]
     table: LatencyTable
     has_all_cores: bool = False
+    open_again: Callable[[], Callable[P, R]] | None = None
 
 
 @dataclass

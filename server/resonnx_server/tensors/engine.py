@@ -8,6 +8,7 @@ from collections.abc import Hashable
 from functools import partial
 from typing import Any, Final, NamedTuple
 
+from resonnx_server.errors import InferenceHung
 from resonnx_server.observe.stats import ModelStats, Timing
 from resonnx_server.scheduling.batcher import Batcher
 from resonnx_server.scheduling.deadline_admission import Decoding, Objective
@@ -15,6 +16,7 @@ from resonnx_server.scheduling.device import Device
 from resonnx_server.scheduling.engine import Engine, closing
 from resonnx_server.scheduling.queue import Entry, QueueReservation
 from resonnx_server.scheduling.session_pool import BufferPool, TensorInstanceGroup, Tensors
+from resonnx_server.scheduling.watchdog import RunLimit
 from resonnx_server.tensors.jobs import JobContext, Outcomes, Part, TensorJob, TensorTask, deliver, joined
 
 # A queue of this many batches per concurrent batch is long.
@@ -57,6 +59,7 @@ class TensorEngine(Engine[TensorCost, Tensors, TensorAnswer, TensorTask]):
         batched: False for a model without a batch axis: each request runs alone.
         finite: A request fails if its outputs contain values that are not finite. Not for models of unknown meaning,
             which may use NaN.
+        run_timeout_s: Longest run; None to derive it from the latencies.
     """
 
     def __init__(
@@ -70,13 +73,15 @@ class TensorEngine(Engine[TensorCost, Tensors, TensorAnswer, TensorTask]):
         objective: Objective | None = None,
         batched: bool = True,
         finite: bool = False,
+        run_timeout_s: float | None = None,
     ) -> None:
         self.instance_group = instance_group
         self._batched = batched
         buffers: defaultdict[str, BufferPool] = defaultdict(
             partial(BufferPool, instance_group.table.largest, device.allocate)
         )
-        self._context = JobContext(device.clock, buffers, batched, finite, self._finished)
+        limit = RunLimit(run_timeout_s)
+        self._context = JobContext(device.clock, buffers, batched, finite, limit, self._finished, self._gave_up)
         self._running = 0
         # Expected end of a batch that uses all cores, if one is running.
         self._all_cores_until_ns: int | None = None
@@ -116,7 +121,7 @@ class TensorEngine(Engine[TensorCost, Tensors, TensorAnswer, TensorTask]):
     def ready_at_ns(self) -> int | None:
         if not self._queue.rows or self._running >= self.instance_group.max_concurrent_batches:
             return None
-        if self._must_wait_for_cores():
+        if self._replacement.is_paused or self._must_wait_for_cores():
             return None
         # While a batch keeps the device busy, another one must be efficient.
         table = self._queue.table
@@ -160,9 +165,23 @@ class TensorEngine(Engine[TensorCost, Tensors, TensorAnswer, TensorTask]):
 
     def _finished(self, job: TensorJob) -> None:
         """Take a job's results; on its lane, with the lock held."""
+        self._ended(job)
+        for size, ns in job.times:
+            job.pool.table.record(size, ns)
+        if job.was_interrupted:
+            self._replacement.interrupted()
+        if job.lacks_memory:
+            self._replacement.lacks_memory(job.pool)
+        self._loop.call_soon_threadsafe(job.deliver, self.stats)
+
+    def _gave_up(self, job: TensorJob) -> None:
+        """Fail the requests of a job whose run does not end, and replace its session; with the lock held."""
+        self._ended(job)
+        hung: Outcomes = [(entry, InferenceHung()) for entry in job.entries]
+        self._loop.call_soon_threadsafe(deliver, hung)
+        self._replacement.abandoned(job.pool)
+
+    def _ended(self, job: TensorJob) -> None:
         self._running -= 1
         if job.has_all_cores:
             self._all_cores_until_ns = None
-        for size, ns in job.times:
-            job.pool.table.record(size, ns)
-        self._loop.call_soon_threadsafe(job.deliver, self.stats)

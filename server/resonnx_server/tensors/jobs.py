@@ -1,13 +1,13 @@
 """One batch of tensor requests on a device's lane, and the outcome of each request.
 
-If a batch fails, each request runs alone, and rows with values that are not finite fail only their own request. So a
-bad request never fails others.
+A batch that fails is halved until only the requests fail that do so alone, and rows with values that are not finite
+fail only their own request. So a bad request never fails others. A run that does not end fails the whole batch.
 """
 
 import asyncio
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import accumulate, pairwise
 from typing import Final
@@ -15,12 +15,14 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from resonnx_server.errors import InferenceFailed, ServerError
+from resonnx_server.errors import InferenceFailed, InferenceHung, ServerError
 from resonnx_server.observe.stats import BatchCount, ModelStats, Timing, count_all
+from resonnx_server.runtime.memory_errors import is_lack_of_memory
 from resonnx_server.runtime.session import Array
 from resonnx_server.scheduling.batcher import Batch
 from resonnx_server.scheduling.queue import Entry
 from resonnx_server.scheduling.session_pool import BufferPool, Tensors, TensorSessionPool
+from resonnx_server.scheduling.watchdog import RunLimit
 
 _log = logging.getLogger(__name__)
 
@@ -70,14 +72,18 @@ class JobContext:
         buffers: By input name.
         batched: The model has a batch axis.
         finite: Outputs that are not finite fail their request.
+        limit: The longest run.
         finished: Called with each job that has run, with the device's lock held.
+        gave_up: Called in its place with a job whose run does not end, with the device's lock held.
     """
 
     clock: Callable[[], int]
     buffers: Mapping[str, BufferPool]
     batched: bool
     finite: bool
+    limit: RunLimit
     finished: "Callable[[TensorJob], None]"
+    gave_up: "Callable[[TensorJob], None]"
 
 
 class TensorJob:
@@ -85,7 +91,11 @@ class TensorJob:
 
     Attributes:
         pool: The session.
+        entries: The requests.
         times: Size and ns of each run that latencies are learnt from; complete when it has run.
+        moved_ns: See Watched.
+        was_interrupted: The watchdog ended its run.
+        lacks_memory: A run of the smallest size failed for lack of memory.
     """
 
     def __init__(self, batch: Batch[TensorTask], pool: TensorSessionPool, context: JobContext) -> None:
@@ -93,6 +103,9 @@ class TensorJob:
         self.cost_ns = pool.table.time_ns(batch.entries[0].payload.whole_rows or batch.size)
         self.has_all_cores = pool.has_all_cores
         self.times: list[tuple[int, int]] = []
+        self.moved_ns = 0
+        self.was_interrupted = self.lacks_memory = False
+        self.entries = batch.entries
         self._batch, self._context = batch, context
         self._outcomes: Outcomes = []
         self._counts: list[BatchCount] = []
@@ -103,8 +116,19 @@ class TensorJob:
         try:
             self._outcomes = self._run_together(batch.entries, batch.size)
         except Exception as error:  # the boundary of a batch: every request gets an outcome
-            _log.exception("a batch failed", extra={"rows": batch.rows})
-            self._outcomes = self._run_singly() if len(batch.entries) > 1 else [(batch.entries[0], _failure(error))]
+            if not isinstance(error, InferenceHung):
+                _log.exception("a batch failed", extra={"rows": batch.rows})
+            self._outcomes = self._after(error, batch.entries)
+
+    def limit_ns(self) -> int:
+        """Return the longest time of one run."""
+        first, context = self._batch.entries[0], self._context
+        is_known = context.batched and first.payload.whole_rows is None
+        return context.limit.of(self.pool.table, self._batch.size, is_known=is_known)
+
+    def give_up(self) -> None:
+        """Report that it does not end."""
+        self._context.gave_up(self)
 
     def finish(self) -> None:
         """Report it as finished."""
@@ -115,14 +139,37 @@ class TensorJob:
         deliver(self._outcomes)
         count_all(*(partial(stats.batch_done, *count) for count in self._counts))
 
-    def _run_singly(self) -> Outcomes:
+    def _after(self, error: Exception, entries: list[Entry[TensorTask]]) -> Outcomes:
+        """Return the outcomes of entries whose common run failed: run halves of them."""
+        if isinstance(error, InferenceHung):
+            self.was_interrupted = True
+            return [(entry, InferenceHung()) for entry in entries]
+        halves = self._halves(entries, is_for_memory=is_lack_of_memory(error))
+        if not halves:
+            self.lacks_memory |= is_lack_of_memory(error)
+            return [(entries[0], _failure(error))]
         outcomes: Outcomes = []
-        for entry in self._batch.entries:
+        for half in halves:
+            self.moved_ns = self._context.clock()
             try:
-                outcomes += self._run_together([entry], self.pool.table.padded_batch_size(entry.rows))
-            except Exception as error:  # as above
-                outcomes.append((entry, _failure(error)))
+                outcomes += self._run_together(half, self.pool.table.padded_batch_size(sum(e.rows for e in half)))
+            except Exception as failed:  # as above
+                outcomes += self._after(failed, half)
         return outcomes
+
+    def _halves(self, entries: list[Entry[TensorTask]], *, is_for_memory: bool) -> list[list[Entry[TensorTask]]]:
+        """Return two halves of a batch, or nothing if it cannot be divided: one request fails as a whole.
+
+        A request whose rows lacked memory together is divided, too.
+        """
+        if len(entries) > 1:
+            middle = len(entries) // 2
+            return [entries[:middle], entries[middle:]]
+        (entry,) = entries
+        if entry.rows == 1 or not is_for_memory:
+            return []
+        rows = entry.rows // 2
+        return [[replace(entry, rows=rows)], [replace(entry, rows=entry.rows - rows, start=entry.start + rows)]]
 
     def _run_together(self, entries: list[Entry[TensorTask]], size: int) -> Outcomes:
         context, whole_rows = self._context, entries[0].payload.whole_rows
@@ -223,6 +270,8 @@ def _failure(error: Exception) -> ServerError:
     if isinstance(error, ServerError):
         error.__cause__ = error.__context__ = None
         return error.with_traceback(None)
+    if is_lack_of_memory(error):
+        return InferenceFailed("the device has not enough memory for this input")
     return InferenceFailed("the model failed on this input")
 
 

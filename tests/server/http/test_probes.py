@@ -11,6 +11,7 @@ from typing import Any
 import grpc
 import pytest
 from resonnx_proto.v1 import vision_pb2, vision_pb2_grpc
+from resonnx_server.errors import Unavailable
 from resonnx_server.http.probes import Probes
 from resonnx_server.inference.registry import Models, Refusal
 from resonnx_server.observe.metrics import Metrics
@@ -37,9 +38,10 @@ def _get(models: Models, path: str) -> tuple[int, str]:
     return asyncio.run(served())
 
 
-def _add(models: Models, name: str) -> None:
-    model: Any = SimpleNamespace(name=name, version=1)
+def _add(models: Models, name: str) -> Any:
+    model: Any = SimpleNamespace(name=name, version=1, engine=SimpleNamespace(is_paused=False))
     models.add(model)
+    return model
 
 
 def test_readiness_follows_the_models() -> None:
@@ -71,6 +73,24 @@ def test_a_server_without_models_is_alive_but_not_ready() -> None:
     models = Models(loading=False)
     assert _get(models, "/readyz") == (503, "not ready: no model serves\n")
     assert _get(models, "/livez") == (200, "alive\n")
+
+
+def test_a_model_whose_session_is_replaced_is_not_ready_meanwhile_and_one_that_stopped_never() -> None:
+    models = Models(loading=False)
+    model = _add(models, "digits")
+    model.engine.is_paused = True
+    assert _get(models, "/readyz") == (503, "not ready: no model serves\nreplacing a session of digits version 1\n")
+    assert _get(models, "/livez")[0] == 200
+    model.engine.is_paused = False
+    assert _get(models, "/readyz")[0] == 200
+    _add(models, "scenes")
+    models.refuse(Refusal("digits", 1, "a run hung", was_served=True))
+    assert _get(models, "/readyz") == (200, "ready\nserving scenes version 1\nstopped digits version 1: a run hung\n")
+    assert _get(models, "/livez")[0] == 200
+    with pytest.raises(Unavailable, match="cannot serve any more: a run hung"):
+        models.get("digits")
+    models.refuse(Refusal("scenes", 1, "a run hung", was_served=True))
+    assert _get(models, "/livez") == (503, "dead: no model can serve any more; restart the server\n")
 
 
 def test_a_taken_port_is_an_error() -> None:

@@ -2,11 +2,11 @@
 
 import logging
 import math
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
-import numpy as np
 from resonnx_proto.v1 import manifest_pb2 as pb
 
 from resonnx_server.errors import ModelRefused
@@ -20,7 +20,8 @@ from resonnx_server.repository.bare.row_trial import (
     check_same,
     check_shapes,
 )
-from resonnx_server.repository.instances import choose_instances
+from resonnx_server.repository.instances import choose_instances, tensor_pool
+from resonnx_server.repository.reopening import Source, run_zeros
 from resonnx_server.repository.tasks import Prepared, starting
 from resonnx_server.repository.version import Start, Version
 from resonnx_server.repository.warming import Warming
@@ -30,9 +31,9 @@ from resonnx_server.runtime.model_files.constants import check_constants
 from resonnx_server.runtime.model_files.external_data import with_external_data
 from resonnx_server.runtime.model_files.files import MAX_FILE_BYTES, NotReadable, read_inside, read_regular
 from resonnx_server.runtime.model_files.manifest import CLASSIFIER_FILE, MANIFEST, SUMS, VersionFiles, read_listed
-from resonnx_server.runtime.session import PROVIDERS, Array, Candidate, Session, TensorSpec
+from resonnx_server.runtime.session import PROVIDERS, Candidate, Session, TensorSpec
 from resonnx_server.scheduling.latency import LatencyTable
-from resonnx_server.scheduling.session_pool import InstanceGroup, SessionPool, TensorInstanceGroup
+from resonnx_server.scheduling.session_pool import InstanceGroup, TensorInstanceGroup
 from resonnx_server.tensors.engine import TensorEngine
 
 _log = logging.getLogger(__name__)
@@ -52,13 +53,13 @@ def load(version: Version) -> Start:
     session = _open(version, content)
     _check_sizes(session)
     version.progress.reach("checking")
-    reason = None
+    reason, variant = None, _Variant(content, session)
     try:
-        content, session = _with_batch_axis(version, content, session)
+        variant = _with_batch_axis(version, variant)
     except Dependent as dependent:
         reason = str(dependent)
-    batched = reason is None
-    instances = _instances(version, content, session, batched)
+    batched, session = reason is None, variant.session
+    instances = _instances(version, variant, batched)
     extra = {"model": version.folder.name, "batched": batched, "not_batched": reason}
     _log.warning("serving unverified: no manifest", extra=extra)
     report = SessionReport(CLASSIFIER_FILE, session.candidate, instances.table, instances.max_concurrent_batches)
@@ -122,60 +123,67 @@ def _least_bytes(spec: TensorSpec) -> int:
     return math.prod(axis for axis in spec.shape if isinstance(axis, int)) * spec.dtype.itemsize
 
 
-def _with_batch_axis(version: Version, content: bytes, session: Session) -> tuple[bytes, Session]:
-    """Return the file and a session of it with a batch axis and independent rows. Raises Dependent if it has none."""
+class _Variant(NamedTuple):
+    """The file, or one that was made of it by `change`, and a session of it."""
+
+    content: bytes
+    session: Session
+    change: Callable[[bytes], bytes] = bytes
+
+
+def _with_batch_axis(version: Version, variant: _Variant) -> _Variant:
+    """Return the file with a batch axis and independent rows. Raises Dependent if it has none."""
+    session = variant.session
     check_shapes(session)
     specs = (*session.inputs, *session.outputs)
     names, size = {spec.name for spec in specs}, session.inputs[0].shape[0]
     try:
         if not any(isinstance(spec.shape[0], int) for spec in specs):
             check_rows(session)
-            return content, session
-        return _with_free_batch(version, with_free_batch(content, names), session)
+            return variant
+        return _changed(version, variant, partial(with_free_batch, names=names))
     except Dependent as dependent:
         if not isinstance(size, int) and not isinstance(dependent, CannotRun):
             raise
         # Shapes inside the graph may be fixed as well.
-        freed = with_free_batch(content, names, size if isinstance(size, int) else 1)
+        inner_size = size if isinstance(size, int) else 1
         try:
-            return _with_free_batch(version, freed, session)
+            return _changed(version, variant, partial(with_free_batch, names=names, size=inner_size))
         except Dependent:
             raise dependent from None
 
 
-def _with_free_batch(version: Version, content: bytes, session: Session) -> tuple[bytes, Session]:
-    """Return a file and a session of it if its rows are independent and its answers those of `session`."""
+def _changed(version: Version, variant: _Variant, change: Callable[[bytes], bytes]) -> _Variant:
+    """Return the file after a change if its rows are independent and its answers those of the file itself."""
+    content = change(variant.content)
     try:
-        other = _open(version, content)
+        session = _open(version, content)
     except ModelRefused as refused:
         Cancellation.check()
         raise Dependent(f"axis 0 has a fixed size: {refused.message}") from None
-    check_rows(other)
-    check_same(session, other)
-    return content, other
+    check_rows(session)
+    check_same(variant.session, session)
+    return _Variant(content, session, change)
 
 
-def _instances(version: Version, content: bytes, session: Session, batched: bool) -> TensorInstanceGroup:
+def _instances(version: Version, variant: _Variant, batched: bool) -> TensorInstanceGroup:
     """Warm up with zeros; if a shape is unknown or zeros fail, start from a guess that live batches correct.
 
     A graph that is not batched has one size, 1: a whole request.
     """
+    content, session, change = variant
+    source = Source.of_bytes(CLASSIFIER_FILE, content, lambda: change(_read(version)[1]))
     sizes = version.batch_sizes if batched else (1,)
-    table = LatencyTable({size: 1e6 * size**0.5 for size in sizes})
+    table = LatencyTable({size: 1e6 * size**0.5 for size in sizes}, is_measured=False)
     free = any(not isinstance(axis, int) for spec in session.inputs for axis in spec.shape[1:])
     strings = any(spec.dtype == object for spec in session.inputs)
     if not free and not strings and sum(_least_bytes(spec) for spec in session.inputs) <= MOST_BYTES:
         files = VersionFiles("", {CLASSIFIER_FILE: content}, pb.Manifest())
-        warming = Warming(version, files, CLASSIFIER_FILE, _run_zeros)
+        warming = Warming(version, files, CLASSIFIER_FILE, run_zeros)
         try:
             if batched:
-                return choose_instances(warming, session)
+                return choose_instances(warming, session, source)
             table = warming.costs(session, sizes)
         except Exception as error:  # as above
             _log.debug("the warm-up failed", extra={"error": str(error)})
-    return InstanceGroup.single(SessionPool(session.run, table, has_all_cores=version.threads > 1))
-
-
-def _run_zeros(session: Session, rows: int) -> dict[str, Array]:
-    shapes = {spec: [axis if isinstance(axis, int) else rows for axis in spec.shape] for spec in session.inputs}
-    return session.run({spec.name: np.zeros(shape, spec.dtype) for spec, shape in shapes.items()})
+    return InstanceGroup.single(tensor_pool(session, table, source, has_all_cores=version.threads > 1))

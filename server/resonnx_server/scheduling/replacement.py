@@ -1,0 +1,98 @@
+"""Replaces a model's sessions after runs that do not end, or that lack memory; says when the model cannot serve on."""
+
+import logging
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+from resonnx_server.scheduling.device import Device
+from resonnx_server.scheduling.session_pool import AnySessionPool
+
+_log = logging.getLogger(__name__)
+
+# Threads of hung runs on a device beyond which a model whose run hangs is stopped.
+MOST_ABANDONED: Final = 8
+# After a lack of memory a session is not replaced sooner than after this time, as the input may be too large.
+_MEMORY_PAUSE_NS: Final = 30_000_000_000
+
+# A hung run was interrupted, or its thread left; a session is replaced; it was; the model cannot serve any more.
+EventKind = Literal["interrupted", "abandoned", "replacing", "replaced", "stopped"]
+
+
+@dataclass(frozen=True)
+class Event:
+    """What happened to a model's session, and why or how."""
+
+    kind: EventKind
+    detail: str = ""
+
+
+class Replacement:
+    """The sessions of one model that are being replaced. Guarded by the device's lock.
+
+    Args:
+        device: The model's.
+        tell: Called with each event, on any thread.
+
+    Attributes:
+        is_paused: No job may begin: a session is being replaced, or none could be.
+    """
+
+    def __init__(self, device: Device, tell: Callable[[Event], None]) -> None:
+        self.is_paused = False
+        self._device, self._tell = device, tell
+        self._under_way: list[AnySessionPool] = []
+        self._is_stopped = False
+        self._last_for_memory_ns: int | None = None
+
+    def interrupted(self) -> None:
+        """Note that a hung run was interrupted and has ended: its session serves on."""
+        self._tell(Event("interrupted"))
+
+    def abandoned(self, pool: AnySessionPool) -> None:
+        """Replace a session whose run hangs."""
+        self._tell(Event("abandoned"))
+        if self._device.abandoned() > MOST_ABANDONED:
+            self._stop(f"more than {MOST_ABANDONED} runs hang; restart the server")
+        else:
+            self._begin(pool, "a run hung")
+
+    def lacks_memory(self, pool: AnySessionPool) -> None:
+        """Replace a session that lacks memory even for the smallest batch; not for each of many such batches."""
+        now = self._device.clock()
+        if self._last_for_memory_ns is None or now - self._last_for_memory_ns > _MEMORY_PAUSE_NS:
+            self._last_for_memory_ns = now
+            self._begin(pool, "a run lacked memory")
+
+    def _begin(self, pool: AnySessionPool, why: str) -> None:
+        if self._is_stopped or any(other is pool for other in self._under_way):
+            return
+        self._under_way.append(pool)
+        self.is_paused = True
+        self._tell(Event("replacing", why))
+        threading.Thread(target=self._replace, args=(pool, why), name="replace-session", daemon=True).start()
+
+    def _replace(self, pool: AnySessionPool, why: str) -> None:
+        run: Callable[..., Any] = pool.run
+        reason = None
+        try:
+            if pool.open_again is not None:
+                run = pool.open_again()
+        except Exception as error:  # ONNX Runtime's errors share no base class
+            _log.exception("a session could not be replaced")
+            reason = f"{why}, and its session could not be opened again: {error}"
+        with self._device.lock:
+            self._under_way.remove(pool)
+            if reason is not None:
+                self._stop(reason)
+                return
+            pool.run = run
+            self.is_paused = self._is_stopped or bool(self._under_way)
+            self._tell(Event("replaced"))
+            self._device.wake()
+
+    def _stop(self, reason: str) -> None:
+        if not self._is_stopped:
+            self._is_stopped = self.is_paused = True
+            self._tell(Event("stopped", reason))
