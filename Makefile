@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 # Test processes: one per core. Tests of a module stay together, because their fixtures export models.
 TEST_WORKERS ?= logical
 
-.PHONY: $(VENV)/.installed run test test-fast test-slow test-grpcio lint proto settings metrics timm picture bench bench-peers clean
+.PHONY: $(VENV)/.installed run test test-fast test-slow test-grpcio lint proto settings metrics lock audit timm picture bench bench-peers clean
 
 # The script decides what to install; it returns at once if nothing has changed. The OpenVINO provider exists for Linux
 # x86-64 only; elsewhere the extra is empty.
@@ -55,6 +55,18 @@ settings: $(VENV)/.installed
 # docs/metrics.md from the registry of metrics. A test checks that it is up to date.
 metrics: $(VENV)/.installed
 	$(BIN)/python deploy/metrics_reference.py > docs/metrics.md
+
+# deploy/requirements/*.txt: the packages of the images, with hashes. A test checks that they fit the distributions.
+lock: $(VENV)/.installed
+	deploy/lock
+
+# Known vulnerabilities of the packages of the images, by PyPI's advisories; needs network access.
+audit: .make/audit/bin/pip-audit
+	$< --disable-pip --require-hashes $(foreach list,server openvino export build,-r deploy/requirements/$(list).txt)
+
+.make/audit/bin/pip-audit:
+	$(PYTHON) -m venv .make/audit
+	.make/audit/bin/pip install --quiet pip-audit
 
 # docs/timm.md: what plain checkpoints of timm's ResNets are read as. Two minutes.
 timm: $(VENV)/.installed
