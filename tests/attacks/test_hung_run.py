@@ -1,4 +1,4 @@
-"""A request whose run does not end: "Work without end". Its caller fails, and the model serves everybody else on."""
+"""A request, a model or a device whose run does not end: its callers fail, and the model serves on."""
 
 import time
 from pathlib import Path

@@ -8,7 +8,7 @@ from typing import Literal
 from resonnx_server.errors import ModelRefused
 from resonnx_server.runtime.cancellation import CANCELLED
 
-Stage = Literal["waiting", "verifying", "opening", "checking", "measuring"]
+Stage = Literal["waiting", "verifying", "trying", "opening", "checking", "measuring"]
 
 
 @dataclass
@@ -18,7 +18,8 @@ class Progress:
     Attributes:
         on_stage: Called with each new stage, on the loading thread.
         clock: Monotonic seconds.
-        stage: Verifying files, opening sessions, checking outputs against the golden examples, or measuring batches.
+        stage: Verifying files, trying a file without a manifest in a child process, opening sessions, checking outputs
+            against the golden examples, or measuring batches.
         moved_at_s: Time of the last progress, by `clock`.
         is_over: The load was cancelled.
         is_doubtful: A measurement was disturbed; see Warming.costs.

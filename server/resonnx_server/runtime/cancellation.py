@@ -23,7 +23,7 @@ class Cancellation:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._covered: list[tuple[ort.SessionOptions, Callable[[], object]]] = []
+        self._covered: list[Callable[[], object]] = []
         self._entered: Token[Cancellation | None] | None = None
         self.is_cancelled = False
 
@@ -46,12 +46,22 @@ class Cancellation:
         Raises:
             ModelRefused: It was cancelled already.
         """
+        cls.on_cancel(lambda: opening.set_load_cancellation_flag(True))
+        cls.on_cancel(end_runs)
+
+    @classmethod
+    def on_cancel(cls, end: Callable[[], object]) -> None:
+        """Register what ends a part of the thread's load, if it is in one.
+
+        Raises:
+            ModelRefused: It was cancelled already.
+        """
         if (current := cls._current.get()) is None:
             return
         with current._lock:
             if current.is_cancelled:
                 raise ModelRefused(CANCELLED)
-            current._covered.append((opening, end_runs))
+            current._covered.append(end)
 
     @classmethod
     def check(cls) -> None:
@@ -63,6 +73,5 @@ class Cancellation:
         """Stop everything that is registered, and refuse more. Thread-safe; may be called more than once."""
         with self._lock:
             self.is_cancelled = True
-            for opening, end_runs in self._covered:
-                opening.set_load_cancellation_flag(True)
-                end_runs()
+            for end in self._covered:
+                end()
