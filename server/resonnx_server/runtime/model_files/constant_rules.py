@@ -8,6 +8,8 @@ import numpy as np
 
 # More elements than any shape has; larger constants are known by their shapes only.
 MOST_VALUES: Final = 64
+# Sides are 64-bit integers.
+_MOST_ELEMENTS: Final = 1 << 63
 
 
 class Constant(NamedTuple):
@@ -30,7 +32,7 @@ def made(operator: str, inputs: Sequence[Constant], attributes: Mapping[str, Any
             found = None if rule is None else rule(inputs, attributes)
     except (ArithmeticError, IndexError, TypeError, ValueError):
         return None
-    return None if found is None or any(side < 0 for side in found.shape) else found
+    return None if found is None or any(not 0 <= side < _MOST_ELEMENTS for side in found.shape) else found
 
 
 def _constant(inputs: Sequence[Constant], attributes: Mapping[str, Any]) -> Constant | None:
@@ -69,7 +71,7 @@ def _product(inputs: Sequence[Constant], attributes: Mapping[str, Any]) -> Const
 
 def _joined(inputs: Sequence[Constant], attributes: Mapping[str, Any]) -> Constant:
     values = np.concatenate([each.values for each in inputs if each.values is not None and len(each.shape) == 1])
-    return Constant((len(values),), values[:MOST_VALUES])
+    return Constant((len(values),), values if len(values) <= MOST_VALUES else None)
 
 
 def _elementwise(compute: Callable[..., Any] | None) -> "_Rule":

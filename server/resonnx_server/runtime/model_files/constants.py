@@ -15,7 +15,8 @@ from resonnx_server.runtime.model_files.constant_rules import MOST_VALUES, Const
 MAX_ELEMENTS: Final = 1 << 27
 # A second or two of reading; ResNet-152 has 10,000.
 _MAX_FIELDS: Final = 1_000_000
-_MAX_DEPTH: Final = 100
+# Of graphs inside of nodes; protobuf reads 100 messages deep, and each takes three.
+_MAX_DEPTH: Final = 33
 # The longest form of values that are kept, in bytes.
 _LONGEST: Final = 10 * MOST_VALUES
 
@@ -175,12 +176,12 @@ class _Counter:
             elif number == _SUBGRAPHS:
                 graphs.append(content)
             elif len(integers) <= MOST_VALUES:
-                integers += _integers(content)
+                integers += _integers(content[: _LONGEST + 1])
         if own:
             graphs.append(_joined_messages(own))
         if tensors:
             return name, self._tensor(_joined_messages(tensors))[1]
-        return name, np.array(integers, np.int64) if integers else None
+        return name, np.array(integers, np.int64) if 0 < len(integers) <= MOST_VALUES else None
 
     def _tensor(self, tensor: memoryview) -> tuple[bytes, Constant]:
         name, dims, kind = b"", list[int](), 0
@@ -189,7 +190,9 @@ class _Counter:
             if number == _TENSOR_NAME:
                 name = bytes(content)
             elif number == _DIMS:
-                dims += _integers(content)
+                dims += _integers(content[: _LONGEST + 1])
+                if len(dims) > MOST_VALUES:
+                    raise ModelRefused(f"a tensor of the ONNX file has more than {MOST_VALUES} axes")
             elif number == _DATA_TYPE:
                 kind = wire.varint(content)
             elif number == _RAW_DATA:

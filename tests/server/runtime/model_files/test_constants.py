@@ -154,6 +154,26 @@ def test_many_nodes_take_linear_time() -> None:
     assert time.process_time() - began < 3
 
 
+def test_shapes_without_elements_do_not_grow_for_ever() -> None:
+    nodes = [node("Tile", f"a{number}", "s", output=f"a{number + 1}") for number in range(5000)]
+    began = time.process_time()
+    check_constants(model(nodes, {"a0": np.ones((0, 1), np.float32), "s": ints(1, 1 << 62)}))
+    assert time.process_time() - began < 3
+    tensor = onnx.TensorProto(name="a", data_type=TensorProto.FLOAT, dims=[1 << 62] * 10_000)
+    graph = onnx.ModelProto(graph=onnx.GraphProto(initializer=[tensor])).SerializeToString()
+    with pytest.raises(ModelRefused, match="more than 64 axes"):
+        check_constants(graph)
+
+
+def test_a_long_list_is_no_shape() -> None:
+    """What is not read of it must not make a shape of the rest."""
+    nodes = [node("Constant", output="s", value_ints=[1] * 65 + [LARGE]), node("ConstantOfShape", "s")]
+    check_constants(model(nodes, {}))
+    check_constants(
+        model([node("Concat", *["s"] * 70, output="t", axis=0), node("ConstantOfShape", "t")], {"s": ints(2)})
+    )
+
+
 def test_files_that_do_not_end(monkeypatch: pytest.MonkeyPatch) -> None:
     content = model([node("ConstantOfShape", "s")], {"s": ints(2)})
     for end in range(1, len(content) - 1, 7):
