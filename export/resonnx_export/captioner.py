@@ -93,10 +93,10 @@ def export_captioner(
     )
     _check_channels(source.recognised.network)
     recipe, layout = settings.input.apply(source.input), source.recognised.layout
-    changed = "" if recipe == source.input else ", changed"
+    changed = settings.input.applied_to(source.input)
     recognised = replace(
         source.recognised,
-        assumptions=source.recognised.assumptions + assumed(recipe, settings.input, f"layout {layout}"),
+        assumptions=source.recognised.assumptions + assumed(source.input, settings.input, f"layout {layout}"),
         notes=(f"pictures: {describe(recipe)} (as layout {layout} has them{changed})", *source.recognised.notes),
     )
 

@@ -5,11 +5,13 @@ input. Errors are one line on stderr.
 """
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from resonnx_export.commands.classifying import NetworkOptions
 from resonnx_export.commands.demo import demo
 from resonnx_export.commands.group import Commands
 from resonnx_export.commands.module import SetArguments, module, wanted_code
@@ -17,13 +19,10 @@ from resonnx_export.commands.onnx import onnx
 from resonnx_export.commands.sign import new_key, sign
 from resonnx_export.errors import BadInput
 from resonnx_export.options import (
-    Activation,
     AllowReduced,
     Assume,
     ChosenDecoderPrecision,
     Expect,
-    Labels,
-    MaxAccuracyDrop,
     MaxTokens,
     Quantisation,
     Samples,
@@ -36,7 +35,6 @@ from resonnx_export.options import (
     read_assume,
 )
 from resonnx_export.pictures.recipe import InputChanges
-from resonnx_export.pictures.recipes import RecipeChoice, RecipeName
 from resonnx_export.special_tokens import SpecialTokens
 from resonnx_export.wording import printable
 
@@ -71,50 +69,18 @@ def classifier(
     target: Target,
     changes: InputChanges,
     quantisation: Quantisation,
-    labels: Labels = None,
-    recipe: Annotated[
-        RecipeName | None,
-        typer.Option(
-            help="Preprocessing in training.  [default: as the checkpoint's folder has, or its layout suggests]"
-        ),
-    ] = None,
-    activation: Annotated[
-        Activation | None,
-        typer.Option(help="Turns logits into probabilities.  [default: softmax, or as the checkpoint's folder has]"),
-    ] = None,
+    options: NetworkOptions,
     stride_in_1x1: StrideIn1x1 = False,
     assume: Assume = None,
     weights: Weights = None,
-    allow_reduced: AllowReduced = True,
-    pictures: Samples = None,
-    expect: Expect = None,
-    max_accuracy_drop: MaxAccuracyDrop = 0.5,
 ) -> None:
     """Export a ResNet classifier. --size, --mean and the like override --recipe."""
-    from resonnx_export.answers.recorded import read_answers
-    from resonnx_export.class_names.files import read_class_names
-    from resonnx_export.classifier import ClassifierSettings, export_classifier, stages
-    from resonnx_export.pictures.calibration import read_samples
-    from resonnx_export.precision.guard import Limits
-    from resonnx_export.precision.trunk import choose_storage
+    from resonnx_export.classifier import export_classifier, stages
     from resonnx_export.progress import progress_bar
 
-    named = read_class_names(labels) if labels else None
-    samples = read_samples(pictures, changes.decoding()) if pictures else ()
-    storage = choose_storage(quantisation, Limits(quantisation.min_agreement, max_accuracy_drop), samples)
-    settings = ClassifierSettings(
-        RecipeChoice(recipe, changes),
-        named.names if named else None,
-        allow_reduced,
-        storage,
-        samples,
-        activation,
-        stride_in_1x1,
-        weights,
-        notes=named.notes if named else (),
-        assume=read_assume(assume or ()),
-        expect=read_answers(expect) if expect else None,
-    )
+    assumed = read_assume(assume or ())
+    settings = options.stored(changes, quantisation)
+    settings = replace(settings, stride_in_1x1=stride_in_1x1, weights=weights, assume=assumed)
     with progress_bar(target.name, stages(settings)) as progress:
         exported = export_classifier(checkpoint, settings, target, progress)
     _print_summary(exported)

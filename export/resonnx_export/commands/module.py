@@ -6,24 +6,19 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from resonnx_export.commands.classifying import NetworkOptions
 from resonnx_export.errors import BadInput
 from resonnx_export.options import (
-    Activation,
-    AllowReduced,
     ChosenDecoderPrecision,
-    Expect,
-    Labels,
-    MaxAccuracyDrop,
     MaxTokens,
     Quantisation,
-    Samples,
     Target,
     Vocab,
     Weights,
     grouped,
 )
 from resonnx_export.pictures.recipe import InputChanges
-from resonnx_export.pictures.recipes import RecipeChoice, RecipeName
+from resonnx_export.pictures.recipes import RecipeChoice
 from resonnx_export.special_tokens import SpecialTokens
 
 if TYPE_CHECKING:
@@ -50,40 +45,23 @@ def module(
     changes: InputChanges,
     quantisation: Quantisation,
     tokens: SpecialTokens,
+    options: NetworkOptions,
     checkpoint: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Weights for the module.  [default: the code has them]")
     ] = None,
     arguments: SetArguments = None,
     weights: Weights = None,
-    labels: Labels = None,
-    recipe: Annotated[
-        RecipeName | None,
-        typer.Option(help="Preprocessing in training.  [default: of the library's configuration, or torchvision-v1]"),
-    ] = None,
-    activation: Annotated[
-        Activation | None,
-        typer.Option(help="Turns logits into probabilities.  [default: softmax, or of the library's configuration]"),
-    ] = None,
-    allow_reduced: AllowReduced = True,
-    pictures: Samples = None,
-    expect: Expect = None,
     vocab: Vocab = None,
     max_tokens: MaxTokens = None,
     decoder_precision: ChosenDecoderPrecision = "fp32",
-    max_accuracy_drop: MaxAccuracyDrop = 0.5,
 ) -> None:
     """Export a classifier or captioner of any class by running YOUR code, with which the ONNX model is then compared.
 
     With --vocab it is a captioner: a module with encode(images) and step(token, state, features), see docs/adapters.md.
     """
     from resonnx_export import captioner
-    from resonnx_export.answers.recorded import read_answers
-    from resonnx_export.class_names.files import read_class_names
-    from resonnx_export.classifier import ClassifierSettings, stages
+    from resonnx_export.classifier import stages
     from resonnx_export.module import export_captioner_code, export_code
-    from resonnx_export.pictures.calibration import read_samples
-    from resonnx_export.precision.guard import Limits
-    from resonnx_export.precision.trunk import choose_storage
     from resonnx_export.progress import progress_bar
     from resonnx_export.publish.summary import summary_lines
     from resonnx_export.vocabulary import load_vocabulary
@@ -91,39 +69,30 @@ def module(
     wanted = wanted_code(code, arguments, [checkpoint] if checkpoint else [], weights)
     assert wanted is not None
     if vocab is not None:
-        _refuse("captioners take no", {"--labels": labels, "--activation": activation})
+        _refuse("captioners take no", {"--labels": options.labels, "--activation": options.activation})
     else:
         rescored = None if decoder_precision == "fp32" else decoder_precision
         given = {f"--{name.replace('_', '-')}": value for name, value in vars(tokens).items()}
         _refuse("without --vocab there is no", given | {"--max-tokens": max_tokens, "--decoder-precision": rescored})
-    named = read_class_names(labels) if labels else None
-    samples = read_samples(pictures, changes.decoding()) if pictures else ()
-    storage = choose_storage(quantisation, Limits(quantisation.min_agreement, max_accuracy_drop), samples)
     if vocab is not None:
+        samples = options.samples(changes)
         of_captions = captioner.CaptionerSettings(
             load_vocabulary(vocab),
             max_tokens=max_tokens,
-            allow_reduced=allow_reduced,
-            storage=storage,
+            allow_reduced=options.allow_reduced,
+            storage=options.storage(quantisation, samples),
             samples=samples,
             rescore=decoder_precision == "int8-rescored",
             tokens=tokens,
-            expect=read_answers(expect) if expect else None,
+            expect=options.answers(),
         )
         with progress_bar(target.name, captioner.stages(of_captions)) as progress:
-            exported = export_captioner_code(wanted, RecipeChoice(recipe, changes), of_captions, target, progress)
+            exported = export_captioner_code(
+                wanted, RecipeChoice(options.recipe, changes), of_captions, target, progress
+            )
         typer.echo("\n".join(summary_lines(exported)))
         return
-    settings = ClassifierSettings(
-        RecipeChoice(recipe, changes),
-        named.names if named else None,
-        allow_reduced,
-        storage,
-        samples,
-        activation,
-        notes=named.notes if named else (),
-        expect=read_answers(expect) if expect else None,
-    )
+    settings = options.stored(changes, quantisation)
     with progress_bar(target.name, stages(settings)) as progress:
         exported = export_code(wanted, settings, target, progress)
     typer.echo("\n".join(summary_lines(exported)))

@@ -121,9 +121,11 @@ def _loaded(code: Code, made: Made, layout: str, architecture: str) -> Opened:
     if weights is not None:
         content, files, read = _read(weights, code.weights)
         notes += read + load_into(module, content, f"{architecture} (of {code.target})", str(weights))
+        stored = recorded_in(content if code.weights is None else read_tree(weights)[0])
         if recorded.labels is None:
-            stored = recorded_in(content if code.weights is None else read_tree(weights)[0])
             recorded = replace(recorded, labels=stored.labels, labels_from=stored.labels_from)
+        if stored.pictures is not None:
+            recorded = replace(recorded, pictures=stored.pictures)
     else:
         notes += (f"the weights are those that {code.target} made; --checkpoint loads others",)
     chosen = (Assumption(WEIGHTS, code.weights, "--weights", confirmed=True),) if code.weights else ()
