@@ -120,6 +120,14 @@ class MessageTooLarge(ServerError):
         super().__init__(f"{what} has {size} bytes, more than the server's max_message_bytes, {limit}")
 
 
+class TooLargeUnpacked(MessageTooLarge):
+    """A packed request that unpacks to more than the limit."""
+
+    def __init__(self, limit: int) -> None:
+        most = f"{limit} bytes, the limit of this call (max_message_bytes if it takes pictures or tensors)"
+        ServerError.__init__(self, f"the request unpacks to more than {most}")
+
+
 class Unavailable(ServerError):
     """This server does not accept calls now; another may."""
 

@@ -92,6 +92,7 @@ class Server:
             settings.grpc_front,
             settings.max_message_bytes,
             settings.max_connection_idle_s,
+            self.budget,
         )
         self.probes = Probes(self.models, self.metrics)
         self.devices: dict[str, Device] = {}

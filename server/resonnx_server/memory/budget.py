@@ -96,7 +96,7 @@ class Budget:
         with self._lock:
             own = self._by_caller.get(caller, 0)
             if more > 0 and not held:
-                self._check(own, more, answer)
+                self._check(own - before, more, answer, alone=own == self._used)
             self._used += more
             if own + more:
                 self._by_caller[caller] = own + more
@@ -107,7 +107,8 @@ class Budget:
         if more > 0 and not self.busy.is_set():
             self.busy.set()
 
-    def _check(self, own: int, more: int, answer: bool) -> None:
+    def _check(self, others: int, more: int, answer: bool, *, alone: bool) -> None:
+        """Raise unless `more` bytes may be held by a caller whose other charges hold `others`."""
         most = self._most if answer else self._most_new
         if more > most:
             raise InvalidInput(
@@ -119,12 +120,10 @@ class Budget:
                 f"requests hold {used} of {most} bytes, their part of memory_budget_bytes; this one needs {more} more",
                 _RETRY_AFTER_MS,
             )
-        if answer or not own:
-            return
-        share = self._share_alone if own == self._used else self._share
-        if own >= share:
+        share = self._share_alone if alone else self._share
+        if others >= share and not answer:
             raise MemorySpent(
-                f"requests of this caller hold {own} bytes; its share of memory_budget_bytes is {share}",
+                f"requests of this caller hold {others} bytes; its share of memory_budget_bytes is {share}",
                 _RETRY_AFTER_MS,
             )
 

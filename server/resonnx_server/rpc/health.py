@@ -49,11 +49,13 @@ class HealthServicer(health_pb2_grpc.HealthServicer):  # type: ignore[misc]  # i
     @one_status
     async def Watch(self, request: health_pb2.HealthCheckRequest, context: StreamContext) -> None:  # noqa: N802
         """A service's status and its changes, until the caller leaves; SERVICE_UNKNOWN for an unknown one."""
-        sent = None
+        sent, service = None, request.service
+        # The loop may last for days.
+        del request
         while True:
             # Before the status is read, so that no change is missed while it is written.
             changed = self._changed
-            status = self._statuses.get(request.service, health_pb2.HealthCheckResponse.SERVICE_UNKNOWN)
+            status = self._statuses.get(service, health_pb2.HealthCheckResponse.SERVICE_UNKNOWN)
             if status != sent:
                 await context.write(health_pb2.HealthCheckResponse(status=status))
                 sent = status

@@ -6,14 +6,18 @@ The contents of large tensor requests are cut out, and parsed in pieces later (o
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Final, TypeVar
 
+from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import Message
 from resonnx_proto.inference import grpc_service_pb2 as pb
 
 from resonnx_server.errors import InvalidInput, MessageTooLarge, ServerError, UnreadableMessage
+from resonnx_server.memory.budget import Charge
 from resonnx_server.observe.rejected import RejectedCalls
 from resonnx_server.rpc.boundary import rejection
+from resonnx_server.rpc.compression import Unpacker
 from resonnx_server.rpc.fronts.call import Handler
 from resonnx_server.rpc.fronts.front import Front
 from resonnx_server.runtime import wire
@@ -22,8 +26,10 @@ M = TypeVar("M", bound=Message)
 
 # gRPC accepts messages so far above the limit, so that the error can name the setting; it rejects larger ones itself.
 HEADROOM_BYTES: Final = 16 << 20
-# Limit of requests without pictures or tensors: protobuf parses any of them in a few ms.
-SMALL_CALL_BYTES: Final = 1 << 20
+# Limit of requests without pictures or tensors. gRPC has one limit for all methods.
+SMALL_CALL_BYTES: Final = 1 << 16
+# Longest id or name, in bytes: they are kept while a request runs, and returned with its answer.
+_LONGEST_NAME: Final = 256
 # Messages that protobuf parses as a whole: a few ms at most.
 _WHOLE_BYTES: Final = 1 << 16
 # The fields of larger inputs and outputs are counted.
@@ -59,15 +65,22 @@ class BoundedMessages:
         max_message_bytes: The largest request.
         large: Methods, as /SERVICE/NAME, that may have such requests; others take SMALL_CALL_BYTES.
         rejected: Counts rejected requests.
+        unpacker: Unpacks messages.
     """
 
     def __init__(
-        self, front: Front, max_message_bytes: int, large: Mapping[str, Large], rejected: RejectedCalls
+        self,
+        front: Front,
+        max_message_bytes: int,
+        large: Mapping[str, Large],
+        rejected: RejectedCalls,
+        unpacker: Unpacker,
     ) -> None:
         self._front = front
         self._rejected = rejected
         self._limit = max_message_bytes
         self._large = large
+        self._unpacker = unpacker
 
     def add_generic_rpc_handlers(self, handlers: object) -> None:
         """Do nothing: generated code registers the same methods one by one as well."""
@@ -78,32 +91,70 @@ class BoundedMessages:
         for name, handler in handlers.items():
             large = self._large.get(f"/{service}/{name}")
             read = handler.request_deserializer if large is None else large.read
-            changed: dict[str, Any] = {"request_deserializer": self._bounded(read, is_large=large is not None)}
+            most = self._limit if large is not None else min(self._limit, SMALL_CALL_BYTES)
+            reader = _Reader(read, self._limit, most, self._rejected, self._unpacker)
+            changed: dict[str, Any] = {"request_deserializer": reader}
             if large is not None and large.is_serialized:
                 changed["response_serializer"] = bytes
             bounded[name] = handler._replace(**changed)
         self._front.add_registered_method_handlers(service, bounded)
 
-    def _bounded(self, read: Callable[[bytes], Any], *, is_large: bool) -> Callable[[bytes], Any]:
-        limit = self._limit
-        most = limit if is_large else min(limit, SMALL_CALL_BYTES)
 
-        def read_bounded(message: bytes) -> Any:
-            try:
-                if len(message) > limit:
-                    raise MessageTooLarge("the request", len(message), limit)
-                if len(message) > most:
-                    raise InvalidInput("request", f"{len(message)} bytes, more than {most} for this call")
-                return read(message)
-            except ServerError as known:
-                error = known.with_traceback(None)
-            except Exception:
-                # Raised here, the error would hold this one's frames, and the message in them.
-                error = UnreadableMessage("the request message does not parse")
-            self._rejected.count(error)
-            raise rejection(error)
+class _Reader:
+    """Reads the requests of a method within limits. What it raises ends the call with a status, and is counted."""
 
-        return read_bounded
+    def __init__(
+        self, read: Callable[[bytes], Any], limit: int, most: int, rejected: RejectedCalls, unpacker: Unpacker
+    ):
+        self._read = read
+        self._limit = limit
+        self._most = most
+        self._rejected = rejected
+        self._unpacker = unpacker
+
+    def __call__(self, message: bytes) -> Any:
+        """Return a request. Raises Rejected."""
+        try:
+            if len(message) > self._limit:
+                raise MessageTooLarge("the request", len(message), self._limit)
+            if len(message) > self._most:
+                raise InvalidInput("request", f"{len(message)} bytes, more than {self._most} for this call")
+            request = self._read(message)
+            _check_names(request.message if isinstance(request, InferRequest) else request)
+            return request
+        except ServerError as known:
+            error = known.with_traceback(None)
+        except Exception:
+            # Raised here, the error would hold this one's frames, and the message in them.
+            error = UnreadableMessage("the request message does not parse")
+        self._rejected.count(error)
+        raise rejection(error)
+
+    async def unpack(self, message: bytes, caller: str) -> tuple[bytes, Charge]:
+        """Return a message that is packed as it was before, and the charge for it. Raises Rejected."""
+        try:
+            return await self._unpacker.unpack(message, caller, self._most)
+        except ServerError as known:
+            error = known.with_traceback(None)
+        self._rejected.count(error)
+        raise rejection(error)
+
+
+def _check_names(message: Any) -> None:
+    """Raise InvalidInput if an id or a name is too long to be kept and returned."""
+    for field in _names(message.DESCRIPTOR):
+        value: str = getattr(message, field)
+        # A character has 4 bytes at most.
+        if len(value) > _LONGEST_NAME // 4 and (size := len(value.encode())) > _LONGEST_NAME:
+            raise InvalidInput(field, f"{size} bytes, more than {_LONGEST_NAME}. Send a shorter one")
+
+
+@cache
+def _names(message: Descriptor) -> tuple[str, ...]:
+    """Return the string fields of a message that are no lists."""
+    return tuple(
+        field.name for field in message.fields if field.type == FieldDescriptor.TYPE_STRING and not field.is_repeated
+    )
 
 
 @dataclass(slots=True)

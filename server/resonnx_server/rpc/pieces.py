@@ -30,8 +30,8 @@ def at_once(work: Work[T]) -> T:
 class Pieces:
     """One thread, so that at most one competes with the event loop for the interpreter; requests take turns on it."""
 
-    def __init__(self) -> None:
-        self._thread = ThreadPoolExecutor(1, "pieces")
+    def __init__(self, name: str = "pieces") -> None:
+        self._thread = ThreadPoolExecutor(1, name)
 
     async def run(self, work: Work[T]) -> T:
         """Do the work on the thread, in time slices; return its result. Cancelled, it ends with the current slice."""

@@ -178,4 +178,4 @@ def test_calls_of_names_take_little(channel) -> None:
     with pytest.raises(grpc.RpcError) as refused:
         channel.unary_unary("/inference.GRPCInferenceService/ModelMetadata")(bytes(2 * MIB), timeout=60)
     assert refused.value.code() == grpc.StatusCode.INVALID_ARGUMENT
-    assert "2097152 bytes, more than 1048576 for this call" in refused.value.details()
+    assert "2097152 bytes, more than 65536 for this call" in refused.value.details()

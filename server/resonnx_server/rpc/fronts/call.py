@@ -7,7 +7,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator
 from contextlib import aclosing
-from typing import Any, NoReturn
+from typing import Any, Final, NoReturn, Protocol
 
 import grpc
 
@@ -16,11 +16,28 @@ from resonnx_server.rpc.fronts.buffer import MAX_MESSAGES, MessageBuffer
 
 _log = logging.getLogger(__name__)
 
+# First bytes of a gzip stream, with which no protobuf message can begin: field 3 of wire type 7, which does not exist.
+PACKED: Final = b"\x1f\x8b"
 # grpc.RpcMethodHandler with asyncio functions; its annotations make all attributes optional.
 Handler = Any
 Trailers = tuple[tuple[str, str | bytes], ...]
 # Of keys in lower case; values of keys that end with -bin are bytes.
 Metadata = tuple[tuple[str, str | bytes], ...]
+
+
+class Releasable(Protocol):
+    """Memory that is charged to a caller."""
+
+    def release(self) -> None:
+        """Charge it no longer."""
+
+
+class _Nothing:
+    def release(self) -> None:
+        pass
+
+
+_NOTHING: Final = _Nothing()
 
 
 class Aborted(Exception):
@@ -165,8 +182,15 @@ async def serve(call: Call, message: bytes | None) -> bytes | None:
     """
     try:
         # Only the handler holds the request from here on.
-        answers = _begin(call, message)
-        del message
+        if message is None:
+            answers = _begin(call, call)
+        else:
+            request, unpacked = await read(call, message)
+            del message
+            answers = _begin(call, request)
+            del request
+            # From here on the handler charges what it holds.
+            unpacked.release()
         if not isinstance(call, StreamCall):
             answer = await answers
             if call.code is grpc.StatusCode.OK:
@@ -188,7 +212,21 @@ async def serve(call: Call, message: bytes | None) -> bytes | None:
     return None
 
 
-def _begin(call: Call, message: bytes | None) -> Any:
+def _begin(call: Call, request: Any) -> Any:
     handler = call.handler
     method = handler.unary_unary or handler.unary_stream or handler.stream_stream
-    return method(call if message is None else handler.request_deserializer(message), call)
+    return method(request, call)
+
+
+async def read(call: Call, message: bytes) -> tuple[Any, Releasable]:
+    """Return a request, and what holds the memory that it was unpacked to, if it was packed. Raises Rejected."""
+    deserialize = call.handler.request_deserializer
+    unpack = getattr(deserialize, "unpack", None)
+    if unpack is None or not message.startswith(PACKED):
+        return deserialize(message), _NOTHING
+    message, charge = await unpack(message, call.caller.name)
+    try:
+        return deserialize(message), charge
+    except BaseException:
+        charge.release()
+        raise

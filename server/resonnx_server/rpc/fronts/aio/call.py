@@ -8,7 +8,7 @@ from typing import Any
 import grpc
 
 from resonnx_server.access.caller import unnamed
-from resonnx_server.rpc.fronts.call import Call, Handler, StreamCall, serve
+from resonnx_server.rpc.fronts.call import Call, Handler, StreamCall, read, serve
 
 # grpc.aio's context of a call; its annotations lack what is used here.
 Context = Any
@@ -97,10 +97,13 @@ class AioStreamCall(AioCall, StreamCall):
         message = self._unread.pop()
         self._has_room.set()
         try:
-            return self.handler.request_deserializer(message)
+            request, unpacked = await read(self, message)
         finally:
             # An error would hold this frame.
             del message
+        # From here on the handler charges what it holds.
+        unpacked.release()
+        return request
 
     def _begin_to_send(self, message: bytes) -> None:
         self._sending = start_task(self._send(message), self._tasks)

@@ -7,7 +7,7 @@ buffer is full, gRPC's flow control holds back the caller, and `put` the handler
 import asyncio
 from typing import Any
 
-from resonnx_server.rpc.fronts.call import StreamCall
+from resonnx_server.rpc.fronts.call import StreamCall, read
 from resonnx_server.rpc.fronts.core import operations as ops
 from resonnx_server.rpc.fronts.core.call import CoreCall, ignore
 
@@ -80,10 +80,13 @@ class CoreStreamCall(CoreCall, StreamCall):
                 self._reader = asyncio.get_running_loop().create_future()
             await self._reader
         try:
-            return self.handler.request_deserializer(message)
+            request, unpacked = await read(self, message)
         finally:
             # An error would hold this frame.
             del message
+        # From here on the handler charges what it holds.
+        unpacked.release()
+        return request
 
     def _begin_to_send(self, message: bytes) -> None:
         self._start((*self._headers(), ops.send_message(message)), self._sent)
