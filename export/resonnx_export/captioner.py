@@ -79,7 +79,7 @@ class CaptionerSettings:
 
 def stages(settings: CaptionerSettings) -> int:
     """Return how many stages export_captioner has."""
-    return STAGES + (quantised_decoder.STAGES if settings.rescore else 0) + (settings.expect is not None)
+    return STAGES + (quantised_decoder.STAGES if settings.rescore else 0) + 2 * (settings.expect is not None)
 
 
 def export_captioner(
@@ -148,8 +148,10 @@ def export_recognised(
     is_reading = source.recognised.reference == pb.REFERENCE_OUR_READING
     hint = statistics_hint(network, recipe, settings.samples, is_reading=is_reading)
     notes = source.recognised.notes + hint
+    agreed = None
     if settings.expect is not None:
-        notes += require_agreement(_subject(source, network), settings.expect, progress)
+        agreed = require_agreement(_subject(source, network), settings.expect, progress)
+        notes += agreed.notes
 
     progress("tracing")
     encoder, decoder = trace_encoder(network, recipe), trace_decoder(network, recipe)
@@ -157,8 +159,8 @@ def export_recognised(
     graphs = {ENCODER_FILE: encoder, DECODER_FILE: decoder}
     proof = prove_captioner(graphs, network, manifest, settings.samples, progress)
     manifest.parity.CopyFrom(proof.report)
-    if settings.expect is not None:
-        require_answers(graphs, manifest, settings.expect)
+    if agreed is not None:
+        require_answers(graphs, manifest, agreed)
     comparison = proof.comparison
     graphs[DECODER_FILE] = rescored or decoder
     if storage is not None:

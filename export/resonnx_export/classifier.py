@@ -32,7 +32,7 @@ from resonnx_export.publish.manifest import new_manifest
 from resonnx_export.publish.package import Exported
 from resonnx_export.report.page import Result
 from resonnx_export.sources.recorded import Recorded
-from resonnx_export.sources.source import read_source, recognise_source
+from resonnx_export.sources.source import WEIGHTS, read_source, recognise_source
 from resonnx_export.tasks.answers import require_answers
 
 # How many stages export_classifier has without answers to compare with.
@@ -77,7 +77,7 @@ class ClassifierSettings:
 
 def stages(settings: ClassifierSettings) -> int:
     """Return how many stages export_classifier has."""
-    return STAGES + (settings.expect is not None)
+    return STAGES + 2 * (settings.expect is not None)
 
 
 def export_classifier(file: Path, settings: ClassifierSettings, target: Target, progress: Progress) -> Exported:
@@ -95,7 +95,10 @@ def export_classifier(file: Path, settings: ClassifierSettings, target: Target, 
     stated = {**settings.assume, "stride-in": "1x1"} if settings.stride_in_1x1 else settings.assume
 
     def rebuild(values: Mapping[str, str]) -> nn.Module:
-        return recognise_source(source, assume={**stated, **values}).network
+        weights = values.get(WEIGHTS)
+        others = {name: value for name, value in values.items() if name != WEIGHTS}
+        read = source if weights is None else read_source(file, weights)
+        return recognise_source(read, assume={**stated, **others}).network
 
     recognised = replace(recognised, rebuild=rebuild)
     return export_recognised(recognised, source.files, settings, target, progress)
@@ -127,7 +130,6 @@ def export_recognised(
     folder = package.plan(target)
     network, labels = _checked(recognised, settings)
     recipe, notes = settings.input, settings.notes + tuple(filter(None, [recognised.found])) + recognised.notes
-    of_network = recognised.assumptions
     if isinstance(recipe, RecipeChoice):
         recipe, chosen, assumptions = recipe.for_layout(recognised.layout)
         notes += (chosen,)
@@ -137,19 +139,21 @@ def export_recognised(
     spec = pb.ClassifierSpec(labels=labels, feature_size=network.feature_size, activation=activation)
     manifest = new_manifest(recognised, files, recipe, spec)
     storage = settings.storage(recipe, labels) if settings.storage else None
+    agreed = None
     if settings.expect is None:
         is_reading = recognised.reference == pb.REFERENCE_OUR_READING
         notes += statistics_hint(network, recipe, settings.samples, is_reading=is_reading)
     else:
-        subject = classifier_subject(network, recipe, of_network, recognised.rebuild)
-        notes += require_agreement(subject, settings.expect, progress)
+        subject = classifier_subject(network, recipe, recognised.assumptions, recognised.rebuild)
+        agreed = require_agreement(subject, settings.expect, progress)
+        notes += agreed.notes
 
     progress("tracing")
     graphs = {CLASSIFIER_FILE: (trace or trace_classifier)(network, recipe, spec.activation)}
     proof = prove_classifier(graphs, network, manifest, settings.samples, progress)
     manifest.parity.CopyFrom(proof.report)
-    if settings.expect is not None:
-        require_answers(graphs, manifest, settings.expect)
+    if agreed is not None:
+        require_answers(graphs, manifest, agreed)
     comparison = proof.comparison
     if storage is not None:
         quantised = quantise_classifier(graphs[CLASSIFIER_FILE], network, manifest, storage, progress)

@@ -1,8 +1,12 @@
 """Requires that a network gives the user's answers; if not, says which other reading of its file does."""
 
+from collections.abc import Mapping
+from dataclasses import dataclass
+
 import numpy as np
 from resonnx_server.runtime.model_files.golden_examples import judge_logits
 
+from resonnx_export.answers.confirming import unconfirmed
 from resonnx_export.answers.judging import Judged, bound_of
 from resonnx_export.answers.pictures import pixels_of, preprocessing_note
 from resonnx_export.answers.recorded import Answers
@@ -24,11 +28,23 @@ class AnswersDiffer(ParityFailed):
         self.searched = searched
 
 
-def require_agreement(subject: Subject, answers: Answers, progress: Progress) -> tuple[str, ...]:
-    """Compare a network with the user's answers, before it is traced.
+@dataclass(frozen=True)
+class Agreed:
+    """A network that gives the user's answers.
 
-    Returns:
-        Lines for the user.
+    Attributes:
+        answers: Theirs.
+        unconfirmed: Why they do not confirm an assumption, by its name.
+        notes: Lines for the user.
+    """
+
+    answers: Answers
+    unconfirmed: Mapping[str, str]
+    notes: tuple[str, ...]
+
+
+def require_agreement(subject: Subject, answers: Answers, progress: Progress) -> Agreed:
+    """Compare a network with the user's answers, before it is traced.
 
     Raises:
         BadInput: The answers are not for such a network or its input.
@@ -37,7 +53,8 @@ def require_agreement(subject: Subject, answers: Answers, progress: Progress) ->
     progress(f"your answers to {len(answers)} pictures")
     pixels = pixels_of(answers, subject.recipe)
     note = preprocessing_note(answers, pixels, subject.recipe)
-    judged = subject.judge(answers, subject.predict(pixels, subject.recipe))
+    outputs = subject.predict(pixels, subject.recipe)
+    judged = subject.judge(answers, outputs)
     _refuse_alike(answers)
     if not judged.passed:
         searched = search(subject, answers, progress)
@@ -50,7 +67,7 @@ def require_agreement(subject: Subject, answers: Answers, progress: Progress) ->
     if answers.ignored:
         shown = ", ".join(name[:32] for name in answers.ignored[:4])
         notes.append(f"{answers.name}: arrays that are not read: {shown}")
-    return tuple(notes)
+    return Agreed(answers, unconfirmed(subject, answers, outputs, progress), tuple(notes))
 
 
 def _refuse_alike(answers: Answers) -> None:

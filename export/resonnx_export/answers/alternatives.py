@@ -18,6 +18,7 @@ from resonnx_export.pictures.recipe import (
     channel_order,
     parts,
 )
+from resonnx_export.pictures.recipes import PREPROCESSING
 
 _CAFFE_RGB: Final = (123.68, 116.779, 103.939)
 # Scale, mean and deviation of common training code; the last two normalise pixels that were not divided by 255.
@@ -80,9 +81,21 @@ class Change:
 def network_changes(assumptions: Sequence[Assumption]) -> Iterator[Change]:
     """Yield a change for each other value of each assumption about a network; some may not apply to it."""
     for assumption in assumptions:
-        rarer = (value for value in _RARER.get(assumption.name, ()) if value != assumption.value)
-        for value in dict.fromkeys((*assumption.alternatives, *rarer)):
-            yield Change(assumption.name, _typed(assumption, value), {assumption.name: value})
+        if assumption.name not in PREPROCESSING:
+            rarer = (value for value in _RARER.get(assumption.name, ()) if value != assumption.value)
+            for value in dict.fromkeys((*assumption.alternatives, *rarer)):
+                yield _change(assumption, value)
+
+
+def listed_changes(assumptions: Sequence[Assumption]) -> Iterator[Change]:
+    """Yield those of network_changes that an assumption lists and the user did not rule out by stating a value."""
+    for assumption in assumptions:
+        if assumption.name not in PREPROCESSING and not assumption.confirmed:
+            yield from (_change(assumption, value) for value in assumption.alternatives)
+
+
+def _change(assumption: Assumption, value: str) -> Change:
+    return Change(assumption.name, _typed(assumption, value), {assumption.name: value})
 
 
 def _typed(assumption: Assumption, value: str) -> str:

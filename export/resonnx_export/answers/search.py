@@ -2,15 +2,14 @@
 
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, Final
+from dataclasses import dataclass
+from typing import Final
 
 from resonnx_export.answers.alternatives import Change, network_changes, picture_changes
 from resonnx_export.answers.judging import Judged
-from resonnx_export.answers.pictures import pixels_of
+from resonnx_export.answers.readings import Readings, rows_of
 from resonnx_export.answers.recorded import Answers
-from resonnx_export.answers.subject import Predict, Subject
-from resonnx_export.errors import BadInput
+from resonnx_export.answers.subject import Subject
 from resonnx_export.progress import Progress
 
 # Readings are screened on so many pictures.
@@ -41,8 +40,8 @@ class _Trial:
 
     def __init__(self, subject: Subject, answers: Answers) -> None:
         self._subject, self._all = subject, answers
-        self._few = first_of(answers, _SCREENED)
-        self._built: tuple[dict[str, str], Predict | None] = ({}, subject.predict)
+        self._few = rows_of(answers, slice(_SCREENED))
+        self._readings = Readings(subject)
         self.tried = 0
 
     def screen(self, change: Change) -> Judged | None:
@@ -56,47 +55,8 @@ class _Trial:
         return judged if judged is not None and judged.passed else None
 
     def _judge(self, change: Change, answers: Answers) -> Judged | None:
-        predict = self._network(change.values)
-        if predict is None:
-            return None
-        try:
-            recipe = change.input.apply(self._subject.recipe)
-            return self._subject.judge(answers, predict(pixels_of(answers, recipe), recipe))
-        except (BadInput, RuntimeError):
-            # A network whose feature map vanishes, for instance.
-            return None
-
-    def _network(self, values: dict[str, str]) -> Predict | None:
-        """Return the network with these values, the last one again if they are the same."""
-        if self._built[0] != values:
-            self._built = (values, self._rebuilt(values))
-        return self._built[1]
-
-    def _rebuilt(self, values: dict[str, str]) -> Predict | None:
-        if not values:
-            return self._subject.predict
-        assert self._subject.rebuild is not None
-        try:
-            return self._subject.rebuild(values)
-        except (BadInput, RuntimeError):
-            return None
-
-
-def first_of(answers: Answers, count: int) -> Answers:
-    """Return the first pictures and their answers."""
-
-    def some(values: Any) -> Any:
-        return None if values is None else values[:count]
-
-    return replace(
-        answers,
-        pixels=some(answers.pixels),
-        images=answers.images[:count],
-        inputs=some(answers.inputs),
-        logits=some(answers.logits),
-        tokens=some(answers.tokens),
-        captions=answers.captions[:count],
-    )
+        outputs = self._readings.outputs(change, answers)
+        return None if outputs is None else self._subject.judge(answers, outputs)
 
 
 def search(

@@ -18,7 +18,7 @@ class Assumption:
         value: The value that was taken.
         option: The command's option that changes it, e.g. "--stride-in-1x1"; OWN_MODULE if none does.
         alternatives: The other values that the option takes, where they can be listed.
-        confirmed: The user stated the value, or answers of the user's own model agree with it.
+        confirmed: The user stated the value, or a file does.
     """
 
     name: str
@@ -42,10 +42,11 @@ class Assumption:
 
 
 def describe(assumption: pb.Assumption, confirmed: str = "given") -> str:
-    """Return the value, the option that changes it, and the other values, in one line.
+    """Return the value, the option that changes it, the other values, and why answers do not confirm it, in one line.
 
     `confirmed` is the word for values that are.
     """
     known = confirmed if assumption.confirmed else "assumed"
     others = f" (or {', '.join(assumption.alternatives)})" if assumption.alternatives else ""
-    return f"{known}: {assumption.name} {assumption.value}; {assumption.option}{others}"
+    line = f"{known}: {assumption.name} {assumption.value}; {assumption.option}{others}"
+    return f"{line}; {assumption.unconfirmed}" if assumption.unconfirmed else line

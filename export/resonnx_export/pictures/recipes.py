@@ -3,7 +3,7 @@
 A checkpoint does not name its recipe, and a wrong one costs accuracy silently; so the choice is always printed.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Literal, NamedTuple, get_args
 
@@ -52,9 +52,8 @@ _SUGGESTED: Final[Mapping[str, RecipeName]] = {
 _DEFAULT: Final = "torchvision-v1"
 
 
-# Parts of a recipe, as recipe.parts names them, that one assumption tells. Answers recorded for pixels confirm all but
-# the resizing.
 RESIZING: Final = "resizing"
+# Parts of a recipe, as recipe.parts names them, that one assumption tells.
 _ASSUMED: Final[Mapping[str, tuple[tuple[str, ...], str]]] = {
     RESIZING: (
         ("size", "resize", "filter", "EXIF orientation"),
@@ -62,6 +61,10 @@ _ASSUMED: Final[Mapping[str, tuple[tuple[str, ...], str]]] = {
     ),
     "normalisation": (("mean", "std"), "--mean, --std"),
 }
+# Assumptions about what becomes of pixels of the input's size.
+NORMALISATION: Final = ("normalisation", "channel-order", "scale")
+# All assumptions about preprocessing.
+PREPROCESSING: Final = frozenset({"preprocessing", RESIZING, *NORMALISATION})
 
 
 class Chosen(NamedTuple):
@@ -171,3 +174,17 @@ def assumed(
         confirmed = name in stated | of_file
         found.append(Assumption(name_of_option, value, f"--{name_of_option}", alternatives, confirmed=confirmed))
     return tuple(found)
+
+
+def changed_assumptions(assumptions: Iterable[Assumption], recipe: pb.ImageInput, other: pb.ImageInput) -> set[str]:
+    """Return the names of the assumptions about `recipe` that `other` contradicts; none if it contradicts more."""
+    ours, theirs = parts(recipe), parts(other)
+    still_open = {assumption.name: assumption for assumption in assumptions if not assumption.confirmed}
+    found = set()
+    for part in (name for name in ours if ours[name] != theirs[name]):
+        name = next((name for name, (members, _) in _ASSUMED.items() if part in members), part.replace(" ", "-"))
+        # The value names the parts that are not stated.
+        if name not in still_open or (name in _ASSUMED and ours[part] not in still_open[name].value):
+            return set()
+        found.add(name)
+    return found

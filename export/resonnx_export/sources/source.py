@@ -79,7 +79,7 @@ def read_source(path: Path, weights: str | None = None) -> Source:
     assumptions: tuple[Assumption, ...] = ()
     if weights is not None or checkpoint.others:
         value = weights or checkpoint.name
-        assumptions = (Assumption(WEIGHTS, value, "--weights", checkpoint.others, confirmed=weights is not None),)
+        assumptions = (Assumption(WEIGHTS, value, "--weights VALUE", checkpoint.others, confirmed=weights is not None),)
     recorded, module = recorded_in(checkpoint.tree), None
     if checkpoint.module is not None:
         module = pickled_module(checkpoint.module, prefix)

@@ -259,18 +259,20 @@ class ParityReport(_message.Message):
     def __init__(self, checks: _Optional[_Iterable[_Union[ParityCheck, _Mapping]]] = ..., damaged_copy_rejected: bool = ..., agreements: _Optional[_Iterable[_Union[Agreement, _Mapping]]] = ...) -> None: ...
 
 class Assumption(_message.Message):
-    __slots__ = ("name", "value", "option", "alternatives", "confirmed")
+    __slots__ = ("name", "value", "option", "alternatives", "confirmed", "unconfirmed")
     NAME_FIELD_NUMBER: _ClassVar[int]
     VALUE_FIELD_NUMBER: _ClassVar[int]
     OPTION_FIELD_NUMBER: _ClassVar[int]
     ALTERNATIVES_FIELD_NUMBER: _ClassVar[int]
     CONFIRMED_FIELD_NUMBER: _ClassVar[int]
+    UNCONFIRMED_FIELD_NUMBER: _ClassVar[int]
     name: str
     value: str
     option: str
     alternatives: _containers.RepeatedScalarFieldContainer[str]
     confirmed: bool
-    def __init__(self, name: _Optional[str] = ..., value: _Optional[str] = ..., option: _Optional[str] = ..., alternatives: _Optional[_Iterable[str]] = ..., confirmed: bool = ...) -> None: ...
+    unconfirmed: str
+    def __init__(self, name: _Optional[str] = ..., value: _Optional[str] = ..., option: _Optional[str] = ..., alternatives: _Optional[_Iterable[str]] = ..., confirmed: bool = ..., unconfirmed: _Optional[str] = ...) -> None: ...
 
 class ProviderSpeed(_message.Message):
     __slots__ = ("file", "provider", "precision", "batches", "refused")

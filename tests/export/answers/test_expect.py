@@ -1,7 +1,6 @@
 """`--expect`: the export gives the answers of the user's own model, or is refused, with the option that is missing."""
 
 import copy
-import io
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,14 +11,12 @@ import torch
 from PIL import Image
 from resonnx_export import classifier as classifier_export
 from resonnx_export.answers import agreement, search
+from resonnx_export.answers.agreement import Agreed
 from resonnx_export.answers.recorded import read_answers
 from resonnx_export.answers.search import Searched
-from resonnx_export.assumptions.assumption import Assumption
 from resonnx_export.cli import app
 from resonnx_export.errors import ExportError, ParityFailed
 from resonnx_export.networks.resnet import ResNet
-from resonnx_export.pictures.recipe import InputChanges, Size
-from resonnx_export.pictures.recipes import RecipeChoice
 from resonnx_export.proof.parity import damage
 from resonnx_export.tasks.answers import require_answers
 from resonnx_proto.v1 import manifest_pb2 as pb
@@ -43,7 +40,7 @@ def export(checkpoint: Path, answers: Path, repository: Path, *options: object) 
     return run("classifier", checkpoint, *common, "--expect", answers, *options)
 
 
-class Agreed(ExportError):
+class Traced(ExportError):
     """Raised where tracing would begin, which takes seconds."""
 
 
@@ -52,7 +49,7 @@ def try_export(classifier_file: Path, tmp_path: Path, monkeypatch: pytest.Monkey
     """Export up to tracing; returns the message, "agreed" if the network gives the answers."""
 
     def trace(*given: object) -> bytes:
-        raise Agreed("agreed")
+        raise Traced("agreed")
 
     monkeypatch.setattr(classifier_export, "trace_classifier", trace)
 
@@ -104,8 +101,13 @@ def test_answers_that_agree(exported: tuple[Result, Path]) -> None:
     assert check.name == "your answers, 6 pictures recorded in float32 on cpu: logits"
     assert (check.pictures, check.identical) == (6, 6)
     assert check.bound == pytest.approx(1e-4 * check.max_abs_reference)
-    assert "equal to your answers (6 pictures); 1 assumption" in result.stdout
+    assert "equal to your answers (6 pictures); 2 assumptions" in result.stdout
     assert "confirmed: channel-order rgb" in result.stdout
+    cannot_tell = "your answers cannot tell it from 1e-06"
+    assert f"assumed: bn-eps 1e-05; --assume bn-eps=VALUE (or 0.001, 1e-06); {cannot_tell}" in result.stdout
+    (epsilon,) = [each for each in version.manifest.assumptions if each.name == "bn-eps"]
+    assert not epsilon.confirmed
+    assert cannot_tell.encode() in version.files["report.html"]
     assert "6 of 6 top classes the same" in result.stdout
     assert b"your answers, 6 pictures recorded" in version.files["report.html"]
 
@@ -122,46 +124,19 @@ def test_verify(exported: tuple[Result, Path], network: ResNet, record_answers: 
     assert "your answers" in differs.stderr
 
 
-@pytest.mark.parametrize(
-    ("preprocess", "as_files", "open_names"),
-    [
-        (tensor_of, False, {"resizing"}),
-        (None, False, {"resizing", "normalisation", "channel-order", "scale"}),
-        (resized(), True, set()),
-    ],
-)
-def test_what_the_answers_confirm(
-    preprocess: Any,
-    as_files: bool,
-    open_names: set[str],
-    model: bytes,
-    manifest: pb.Manifest,
-    picture_files: list[bytes],
-    pixels: np.ndarray,
-    record_answers: RecordAnswers,
-) -> None:
-    """Pixels say nothing about resizing, and nothing about a normalisation that the recorder assumed."""
-    manifest = copy.deepcopy(manifest)
-    chosen = RecipeChoice(None, InputChanges(size=Size(32, 32))).for_layout("torchvision")
-    manifest.assumptions.extend(each.message() for each in (Assumption("pool", "max", ""), *chosen.assumptions))
-    answers = read_answers(record_answers(preprocess, picture_files if as_files else pixels))
-    require_answers({CLASSIFIER_FILE: model}, manifest, answers)
-    assert {assumption.name for assumption in manifest.assumptions if not assumption.confirmed} == open_names
-
-
 def test_the_graph_is_what_must_give_the_answers(
     model: bytes, manifest: pb.Manifest, record_answers: RecordAnswers
 ) -> None:
-    answers = read_answers(record_answers())
+    agreed = Agreed(read_answers(record_answers()), {}, ())
     with pytest.raises(ParityFailed, match="your answers"):
-        require_answers({CLASSIFIER_FILE: damage(model)}, manifest, answers)
+        require_answers({CLASSIFIER_FILE: damage(model)}, manifest, agreed)
     assert manifest.verified_against == pb.REFERENCE_OUR_READING
 
 
 def test_the_users_code_stays_the_reference(model: bytes, manifest: pb.Manifest, record_answers: RecordAnswers) -> None:
     manifest = copy.deepcopy(manifest)
     manifest.verified_against = pb.REFERENCE_USER_CODE
-    require_answers({CLASSIFIER_FILE: model}, manifest, read_answers(record_answers()))
+    require_answers({CLASSIFIER_FILE: model}, manifest, Agreed(read_answers(record_answers()), {}, ()))
     assert manifest.verified_against == pb.REFERENCE_USER_CODE
     assert manifest.parity.checks
 
@@ -268,22 +243,6 @@ def test_answers_to_other_questions(
     message = try_export(changed(record_answers(), tmp_path, **arrays))
     assert "answers.npz" in message
     assert said in message
-
-
-def test_pictures_that_do_not_tell_the_preprocessing_from_others(
-    model: bytes, manifest: pb.Manifest, pixels: np.ndarray, record_answers: RecordAnswers
-) -> None:
-    """Grey files of the input's size say nothing about the channels' order, nor about the filter."""
-    manifest = copy.deepcopy(manifest)
-    chosen = RecipeChoice(None, InputChanges(size=Size(32, 32), stretch=True)).for_layout("torchvision")
-    manifest.input.CopyFrom(chosen.recipe)
-    manifest.assumptions.extend(each.message() for each in chosen.assumptions)
-    files = []
-    for picture in pixels:
-        Image.fromarray(picture[..., :1].repeat(3, axis=2)).save(buffer := io.BytesIO(), "PNG")
-        files.append(buffer.getvalue())
-    require_answers({CLASSIFIER_FILE: model}, manifest, read_answers(record_answers(tensor_of, files)))
-    assert {each.name for each in manifest.assumptions if not each.confirmed} == {"resizing", "channel-order"}
 
 
 def test_answers_that_are_alike_prove_nothing(

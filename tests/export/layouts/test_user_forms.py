@@ -346,7 +346,11 @@ def test_entries_of_files(form: str, source: nn.Module, tmp_path: Path) -> None:
     assert (weights is not None) == (form in ("an average", "another network"))
     if form == "an average":
         assert weights is not None
-        assert (weights.value, weights.alternatives, weights.option) == ("state_dict", ("state_dict_ema",), "--weights")
+        assert (weights.value, weights.alternatives, weights.option) == (
+            "state_dict",
+            ("state_dict_ema",),
+            "--weights VALUE",
+        )
 
 
 @torch.no_grad()
