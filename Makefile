@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 # Test processes: one per core. Tests of a module stay together, because their fixtures export models.
 TEST_WORKERS ?= logical
 
-.PHONY: $(VENV)/.installed run test test-fast test-slow test-grpcio lint proto settings metrics lock audit timm picture bench bench-peers clean
+.PHONY: $(VENV)/.installed run test test-fast test-slow test-grpcio lint proto settings metrics lock audit timm silent picture bench bench-peers clean
 
 # The script decides what to install; it returns at once if nothing has changed. The OpenVINO provider exists for Linux
 # x86-64 only; elsewhere the extra is empty.
@@ -71,6 +71,10 @@ audit: .make/audit/bin/pip-audit
 # docs/timm.md: what plain checkpoints of timm's ResNets are read as. Two minutes.
 timm: $(VENV)/.installed
 	$(BIN)/python -m tests.export.layouts.timm_names > docs/timm.md
+
+# docs/silent.md: what answers tell of networks that look like plain ResNets. Five minutes.
+silent: $(VENV)/.installed
+	$(BIN)/python -m tests.export.answers.silent_share > docs/silent.md
 
 # docs/images/report.png, a screenshot of the demo model's report (`make run ONCE=1` exports it).
 CHROMIUM ?= chromium

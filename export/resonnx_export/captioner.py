@@ -38,7 +38,7 @@ from resonnx_export.publish.package import Exported
 from resonnx_export.report.page import Result
 from resonnx_export.sources.pickled_captioner import follow_pickled
 from resonnx_export.special_tokens import SpecialTokens
-from resonnx_export.tasks.answers import require_answers
+from resonnx_export.tasks.answers import compare_reduced, require_answers
 from resonnx_export.vocabulary import Vocabulary
 
 # How many stages export_captioner has with the decoder in fp32.
@@ -186,6 +186,8 @@ def export_recognised(
         comparison = compared if storage is None else comparison
         notes += lines
     notes += cut_note(golden, spec)
+    if agreed is not None and manifest.stored:
+        notes += (compare_reduced(graphs, manifest, agreed.answers),)
     graphs |= row_graphs(graphs[DECODER_FILE])
     result = Result(graphs, manifest, golden, comparison, notes)
     return finishing.finish(result, folder, progress, overwrite=target.overwrite)

@@ -33,7 +33,7 @@ from resonnx_export.publish.package import Exported
 from resonnx_export.report.page import Result
 from resonnx_export.sources.recorded import Recorded
 from resonnx_export.sources.source import WEIGHTS, read_source, recognise_source
-from resonnx_export.tasks.answers import require_answers
+from resonnx_export.tasks.answers import compare_reduced, require_answers
 
 # How many stages export_classifier has without answers to compare with.
 STAGES: Final = 6 + finishing.STAGES
@@ -160,6 +160,8 @@ def export_recognised(
         graphs[CLASSIFIER_FILE] = quantised.model
         golden, comparison = quantised.golden, quantised.comparison
         notes += quantised.notes
+        if agreed is not None:
+            notes += (compare_reduced(graphs, manifest, agreed.answers),)
     else:
         if settings.allow_reduced:
             progress("measuring reduced precision")

@@ -24,7 +24,8 @@ from resonnx_export.publish.package import versions
 from resonnx_export.publish.providers import verified_runs
 from resonnx_export.sources.source import WEIGHTS
 from resonnx_export.tasks import task_of
-from resonnx_export.tasks.answers import judge_graphs
+from resonnx_export.tasks.answers import judge_graphs, reduced_rule
+from resonnx_export.tasks.disagreement import next_commands, searched_explanation
 from resonnx_export.user_code.opened import Code, open_code
 
 
@@ -58,16 +59,28 @@ def verify_version(
     for file in onnx_files(version.manifest):
         yield from _verify_providers(version, file, golden)
     yield from check_row_graphs(version.files)
+    network = _recognised(version.manifest, checkpoint, code) if checkpoint or code is not None else None
     if expect is not None:
-        yield from _compare_answers(version, expect)
-    if checkpoint or code is not None:
-        yield from _compare(version, golden, *_recognised(version.manifest, checkpoint, code))
+        yield from _compare_answers(folder, version, expect, network, checkpoint)
+    if network is not None:
+        yield from _compare(version, golden, network)
 
 
 def _recognised(
     manifest: pb.Manifest, checkpoint: Sequence[Path], code: Code | None
+) -> ClassifierNetwork | CaptionNetwork:
+    """Return the network that the version was exported from. Raises BadInput if these are other files."""
+    network, sources = _read(manifest, checkpoint, code)
+    if sorted(source.sha256 for source in sources) != sorted(manifest.source.sha256):
+        names = ", ".join(source.name for source in sources) or "the code alone"
+        raise BadInput(f"{names}: this version was exported from other files, by sha256")
+    return network
+
+
+def _read(
+    manifest: pb.Manifest, checkpoint: Sequence[Path], code: Code | None
 ) -> tuple[ClassifierNetwork | CaptionNetwork, Sequence[SourceFile]]:
-    """Return the network that the version is compared with, and the files that it was read from."""
+    """Return a network and the files that it was read from."""
     if code is None:
         if manifest.verified_against == pb.REFERENCE_USER_CODE:
             raise BadInput("this version was exported from the user's code: add --module TARGET, which runs it")
@@ -99,26 +112,35 @@ def _verify_providers(version: VersionFiles, file: str, golden: Golden) -> Itera
         yield f"  {file} on {run.provider}: {disagrees}{run.verdict.detail}"
 
 
-def _compare_answers(version: VersionFiles, answers: Answers) -> Iterator[str]:
-    judged = judge_graphs(version.files, version.manifest, answers)
-    judged.require()
+def _compare_answers(
+    folder: Path,
+    version: VersionFiles,
+    answers: Answers,
+    network: ClassifierNetwork | CaptionNetwork | None,
+    checkpoint: Sequence[Path],
+) -> Iterator[str]:
+    """Compare the graphs with the user's answers; where they differ, say why, as far as the network is at hand."""
+    manifest = version.manifest
+    judged = judge_graphs(version.files, manifest, answers)
+    rule = reduced_rule(manifest)
+    if not judged.passed:
+        if network is None:
+            why = next_commands(folder, manifest, answers)
+        else:
+            why = searched_explanation(network, manifest, checkpoint, answers)
+        details = (f"the model does not give your answers in {answers.name}: {judged.detail}", rule, why)
+        raise ParityFailed("; ".join(filter(None, details)), judged.check)
     yield f"  {judged.check.name}: {judged.detail}"
+    if rule:
+        yield f"  {rule}"
     if note := preprocessing_note(answers, pixels_of(answers, version.manifest.input), version.manifest.input):
         yield f"  {note}"
 
 
-def _compare(
-    version: VersionFiles,
-    golden: Golden,
-    network: ClassifierNetwork | CaptionNetwork,
-    sources: Sequence[SourceFile],
-) -> Iterator[str]:
+def _compare(version: VersionFiles, golden: Golden, network: ClassifierNetwork | CaptionNetwork) -> Iterator[str]:
     """Compare with PyTorch as the export did; a quantised version on the golden pictures, within its bounds."""
     files, manifest = version.files, version.manifest
     task = task_of(manifest)
-    if sorted(source.sha256 for source in sources) != sorted(manifest.source.sha256):
-        names = ", ".join(source.name for source in sources) or "the code alone"
-        raise BadInput(f"{names}: this version was exported from other files, by sha256")
     if not task.predicts(network, manifest, golden):
         raise ParityFailed(f"{GOLDEN} does not hold the predictions of {reference_name(manifest)}")
     if manifest.stored:

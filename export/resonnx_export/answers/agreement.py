@@ -59,8 +59,8 @@ def require_agreement(subject: Subject, answers: Answers, progress: Progress) ->
     if not judged.passed:
         searched = search(subject, answers, progress)
         difference = f"the network does not give your answers in {answers.name}: {judged.detail}"
-        details = "; ".join(filter(None, (difference, note, _explanation(subject, answers, searched))))
-        raise AnswersDiffer(details, judged, searched)
+        details = (difference, note, explanation(subject, answers, searched), "nothing was written")
+        raise AnswersDiffer("; ".join(filter(None, details)), judged, searched)
     notes = [f"your answers: {answers}, {judged.detail}"]
     if note:
         notes.append(note)
@@ -82,9 +82,10 @@ def _refuse_alike(answers: Answers) -> None:
         )
 
 
-def _explanation(subject: Subject, answers: Answers, searched: Searched) -> str:
+def explanation(subject: Subject, answers: Answers, searched: Searched) -> str:
+    """Return the change that makes the network give the answers, or what else the user may try."""
     if searched.change is not None and searched.judged is not None:
-        return f"with {searched.change.typed} it does ({searched.judged.detail}); nothing was written"
+        return f"with {searched.change.typed} it does ({searched.judged.detail})"
     missing = "" if searched.complete else "; not all pairs were tried, as that took too long"
     lines = [f"none of {searched.tried} other readings does (one or two other values of what was assumed{missing})"]
     if subject.rebuild is not None:

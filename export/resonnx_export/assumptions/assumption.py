@@ -37,6 +37,11 @@ class Assumption:
             confirmed=self.confirmed,
         )
 
+    @classmethod
+    def of(cls, message: pb.Assumption) -> "Assumption":
+        """Return a manifest's entry."""
+        return cls(message.name, message.value, message.option, tuple(message.alternatives), message.confirmed)
+
     def __str__(self) -> str:
         return describe(self.message())
 

@@ -6,9 +6,12 @@ from typing import Final
 from resonnx_proto.v1 import manifest_pb2 as pb
 
 from resonnx_export.assumptions.assumption import describe
+from resonnx_export.wording import precision_name
 
 # The parity check of answers that the user recorded has a name that begins so.
 ANSWERS: Final = "your answers"
+# Stands for the pictures of an agreement of reduced files with them.
+ANSWERED: Final = "pictures of your answers"
 # The layout of ONNX files: nothing of the network is assumed.
 ONNX: Final = "onnx"
 
@@ -20,6 +23,7 @@ def headline(manifest: pb.Manifest) -> str:
     elif manifest.verified_against == pb.REFERENCE_USER_ANSWERS:
         pictures = sum(check.pictures for check in manifest.parity.checks if check.name.startswith(ANSWERS))
         equal = f"equal to your answers ({pictures} pictures)" if pictures else "equal to your answers"
+        equal += _reduced(manifest)
     elif manifest.source.layout == ONNX:
         equal = "equal to the ONNX file in ONNX Runtime, after our reading of its preprocessing"
     else:
@@ -28,6 +32,15 @@ def headline(manifest: pb.Manifest) -> str:
     if not unconfirmed:
         return equal
     return f"{equal}; {unconfirmed} assumption{'s' if unconfirmed > 1 else ''}"
+
+
+def _reduced(manifest: pb.Manifest) -> str:
+    """Say how far the files in reduced precision, which are served, agree with the answers."""
+    compared = [each for each in manifest.parity.agreements if each.asked == ANSWERED]
+    return "".join(
+        f" in float32, {each.identical} of {each.pictures} the same in {precision_name(each.precision)}"
+        for each in compared
+    )
 
 
 def reference_name(manifest: pb.Manifest) -> str:

@@ -9,7 +9,7 @@ from resonnx_proto.v1 import manifest_pb2 as pb
 from resonnx_server.runtime.model_files.golden_examples import Golden
 from resonnx_server.runtime.model_files.manifest import DECODER_FILE
 
-from resonnx_export.assumptions.telling import headline, reference_name
+from resonnx_export.assumptions.telling import ANSWERED, headline, reference_name
 from resonnx_export.precision.rescored import RESCORED
 from resonnx_export.proof.predictions import CaptionerPredictions, Comparison
 from resonnx_export.report.attention import attended_pictures
@@ -65,6 +65,7 @@ def render_report(result: Result, name: str, version: str) -> str:
         reference=reference_name(manifest),
         onnx=_onnx(manifest),
         decoder_file=DECODER_FILE,
+        answered=ANSWERED,
         rescored=RESCORED if DECODER_FILE in manifest.stored else None,
         figures=list(figures(manifest, predictions)),
         facts=list(facts(manifest, result.notes)),

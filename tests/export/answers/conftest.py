@@ -9,13 +9,21 @@ import pytest
 import resonnx_export
 import torch
 from PIL import Image
+from resonnx_export import classifier as classifier_export
+from resonnx_export.cli import app
+from resonnx_export.errors import ExportError
 from resonnx_export.networks.resnet import ResNet
+from resonnx_server.runtime.model_files.manifest import CLASSIFIER_FILE, read_version
 from torch import Tensor, nn
+from typer.testing import CliRunner, Result
+
+from ..conftest import LABELS
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 Preprocess = Callable[[Image.Image], Tensor]
 RecordAnswers = Callable[..., Path]
+TryExport = Callable[..., str]
 
 
 def tensor_of(picture: Image.Image) -> Tensor:
@@ -64,3 +72,54 @@ def record_answers(network: ResNet, pixels: np.ndarray, tmp_path_factory: pytest
         )
 
     return record
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def export(checkpoint: Path, answers: Path, repository: Path, *options: object) -> Result:
+    (labels := answers.parent / "labels.txt").write_text("\n".join(LABELS))
+    common = ("--labels", labels, "--repository", repository, "--name", "m", "--size", 32)
+    return run("classifier", checkpoint, *common, "--expect", answers, *options)
+
+
+class Traced(ExportError):
+    """Raised where tracing would begin, which takes seconds."""
+
+
+@pytest.fixture
+def try_export(classifier_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> TryExport:
+    """Export up to tracing; returns the message, "agreed" if the network gives the answers."""
+
+    def trace(*given: object) -> bytes:
+        raise Traced("agreed")
+
+    monkeypatch.setattr(classifier_export, "trace_classifier", trace)
+
+    def export_until_tracing(answers: Path, *options: object) -> str:
+        result = export(classifier_file, answers, tmp_path / "models", *options)
+        assert not (tmp_path / "models").exists()
+        message = result.stderr.strip().splitlines()[-1].removeprefix("resonnx-export: ")
+        differs = "the network does not give your answers" in message
+        assert result.exit_code == (1 if differs else 2), result.output
+        return message
+
+    return export_until_tracing
+
+
+@pytest.fixture(scope="session")
+def exported(
+    classifier_file: Path, record_answers: RecordAnswers, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Result, Path]:
+    """An export that agrees with the answers, and its folder."""
+    repository = tmp_path_factory.mktemp("expect") / "models"
+    result = export(classifier_file, record_answers(), repository)
+    assert result.exit_code == 0, result.output
+    return result, repository / "m/1"
+
+
+@pytest.fixture(scope="session")
+def model(exported: tuple[Result, Path]) -> bytes:
+    """Its model.onnx."""
+    return read_version(exported[1]).files[CLASSIFIER_FILE]
