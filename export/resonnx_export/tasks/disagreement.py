@@ -2,7 +2,7 @@
 
 import copy
 import shlex
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,13 +44,13 @@ def searched_explanation(
 
 def _subject(network: ClassifierNetwork | CaptionNetwork, manifest: pb.Manifest, checkpoint: Sequence[Path]) -> Subject:
     """Return the network for the search, built again by the manifest with other values."""
-    rebuild: Callable[[Mapping[str, str]], Any] | None = None
-    if checkpoint and manifest.verified_against != pb.REFERENCE_USER_CODE and manifest.source.layout != ONNX:
+    is_reading = manifest.verified_against != pb.REFERENCE_USER_CODE and manifest.source.layout != ONNX
 
-        def rebuild(values: Mapping[str, str]) -> Any:
-            built, _ = task_of(manifest).recognise(_with_values(manifest, values), checkpoint)
-            return built if manifest.HasField("classifier") else (built, manifest.captioner)
+    def built(values: Mapping[str, str]) -> Any:
+        changed, _ = task_of(manifest).recognise(_with_values(manifest, values), checkpoint)
+        return changed if manifest.HasField("classifier") else (changed, manifest.captioner)
 
+    rebuild = built if checkpoint and is_reading else None
     assumptions = [Assumption.of(each) for each in manifest.assumptions]
     if isinstance(network, ClassifierNetwork):
         return classifier_subject(network, manifest.input, assumptions, rebuild)
