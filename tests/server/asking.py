@@ -4,8 +4,8 @@ from resonnx_server.captioning.engine import CaptionEngine
 from resonnx_server.captioning.request import CaptionCost, Captioned, CaptionWork, OnWords
 from resonnx_server.runtime.decoding.search import DecodeOptions
 from resonnx_server.runtime.pictures.images import Pixels
-from resonnx_server.scheduling.queue import DEFAULT_PRIORITY
 from resonnx_server.scheduling.session_pool import Tensors
+from resonnx_server.scheduling.sharing import DEFAULT_PRIORITY
 from resonnx_server.tensors.engine import TensorAnswer, TensorCost, TensorEngine
 
 

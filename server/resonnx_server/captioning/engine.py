@@ -109,22 +109,26 @@ class CaptionEngine(Engine[CaptionCost, CaptionWork, Captioned, CaptionTask]):
         super().__init__(device, stats, queue)
 
     def _admit(
-        self, cost: CaptionCost, deadline_ns: int | None, priority: int, decoding: Decoding | None
+        self, cost: CaptionCost, deadline_ns: int | None, priority: int, decoding: Decoding | None, caller: str
     ) -> QueueReservation:
         def predict() -> tuple[float, float]:
             own_ns = self._forecast.own_ns(cost)
             if self.schedule.is_idle and not self.schedule.decodes and not self._has_queue:
                 return own_ns, 0.0
-            return own_ns, max(0.0, self._forecast.wait_ns(cost, priority) - own_ns)
+            return own_ns, max(0.0, self._forecast.wait_ns(cost, priority, caller) - own_ns)
 
         demand = self._forecast.of_one(cost.options)
-        return self._queue.reserve(cost.pictures, deadline_ns, priority, decoding, predict, row_demand=demand)
+        return self._queue.reserve(
+            cost.pictures, deadline_ns, priority, decoding, predict, row_demand=demand, caller=caller
+        )
 
     def _entry(self, work: CaptionWork, reservation: QueueReservation) -> Entry[CaptionTask]:
         now, options, deadline_ns = self.device.clock(), work.options, reservation.deadline_ns
         search, steps = start_search(self.info.spec, options), self._forecast.steps(options)
         task = CaptionTask(*work, search, self._loop.create_future(), now, deadline_ns, steps)
-        return Entry(task, 1, now, deadline_ns, priority=reservation.priority)
+        entry = Entry(task, 1, now, deadline_ns, priority=reservation.priority, caller=reservation.caller)
+        entry.weight = self._forecast.weight(options)
+        return entry
 
     def _abandon(self) -> None:
         if not self.schedule.is_idle:

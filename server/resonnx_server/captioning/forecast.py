@@ -10,8 +10,9 @@ from resonnx_server.captioning.request import CaptionCost, CaptionTask
 from resonnx_server.captioning.schedule import NOTHING, CaptionSchedule, Demand, demand_of
 from resonnx_server.runtime.decoding.search import DecodeOptions
 from resonnx_server.scheduling.batcher import Batcher
-from resonnx_server.scheduling.queue import PRIORITY_LEVELS, Entry, QueueReservation
+from resonnx_server.scheduling.queue import Entry, QueueReservation
 from resonnx_server.scheduling.session_pool import AnyInstanceGroup
+from resonnx_server.scheduling.sharing import PRIORITY_LEVELS, Backlog
 
 # Weight of a new observation.
 _DECAY: Final = 0.05
@@ -23,19 +24,29 @@ class CaptionQueue(Batcher[CaptionTask]):
     def __init__(self, *args: Any, **settings: Any) -> None:
         super().__init__(*args, **settings)
         self._demands = [NOTHING] * PRIORITY_LEVELS
+        self._row_steps = Backlog()
 
-    def demand_before(self, priority: int) -> Demand:
-        """Return the demand of captions, waiting or reserved, that precede a new request of this priority."""
-        return sum(self._demands[:priority], NOTHING)
+    def demand_before(self, priority: int, caller: str, own: Demand) -> Demand:
+        """Return the demand of captions, waiting or reserved, that precede a new request of the demand `own`.
+
+        Of its priority, the part that counts is that of the steps that precede it by the turns of the callers.
+        """
+        urgent, alike = sum(self._demands[: priority - 1], NOTHING), self._demands[priority - 1]
+        before = self._row_steps.before(caller, priority, own.row_steps) - urgent.row_steps
+        return urgent + alike.part(before / alike.row_steps if alike.row_steps else 0.0)
 
     def _count_waiting(self, entry: Entry[CaptionTask], rows: int) -> None:
         super()._count_waiting(entry, rows)
         # The demand of a waiting caption does not change.
-        self._demands[entry.priority - 1] += demand_of([entry.payload]) * rows
+        self._count_demand(entry.caller, entry.priority, demand_of([entry.payload]) * rows)
 
     def _count_reserved(self, reservation: QueueReservation, room: int, ahead: int) -> None:
         super()._count_reserved(reservation, room, ahead)
-        self._demands[reservation.priority - 1] += reservation.row_demand * ahead
+        self._count_demand(reservation.caller, reservation.priority, reservation.row_demand * ahead)
+
+    def _count_demand(self, caller: str, priority: int, demand: Demand) -> None:
+        self._demands[priority - 1] += demand
+        self._row_steps.add(caller, priority, demand.row_steps)
 
 
 class Forecast:
@@ -75,13 +86,22 @@ class Forecast:
         """Return the expected demand of a caption."""
         return Demand(1, options.beam_width, options.beam_width * self.steps(options))
 
-    def wait_ns(self, cost: CaptionCost, priority: int) -> float:
-        """Expected time until a new request would have its captions, if no other model used the device."""
+    def weight(self, options: DecodeOptions) -> float:
+        """Return the device time of a caption with its encoding, as a multiple of the latter in a full batch."""
+        steps = self._decoders.table
+        row_step_ns = steps.cost_ns(steps.largest) / steps.largest + self._schedule.handling_row_ns
+        return 1.0 + self.of_one(options).row_steps * row_step_ns / self._queue.row_ns()
+
+    def wait_ns(self, cost: CaptionCost, priority: int, caller: str = "") -> float:
+        """Expected time until a caller's new request would have its captions, if no other model used the device."""
         own = self.of_one(cost.options) * cost.pictures
-        ahead = self._schedule.demand + self._queue.demand_before(priority)
+        ahead = self._schedule.demand + self._queue.demand_before(priority, caller, own)
         table, rows = self._decoders.table, self._rows_of_step(ahead + own)
         step_ns = table.cost_ns(table.padded_batch_size(rows)) + rows * self._schedule.handling_row_ns
-        decoding, encoding = self._steps_before(ahead, own) * step_ns, self._queue.ahead_ns(priority)
+        decoding, encoding = (
+            self._steps_before(ahead, own) * step_ns,
+            self._queue.ahead_ns(priority, caller, cost.pictures),
+        )
         before = max(encoding, decoding) if self._beside else encoding + decoding
         return before + self._queue.own_ns(cost.pictures) + own.steps * step_ns
 

@@ -41,6 +41,10 @@ class Demand:
     def __mul__(self, captions: int) -> "Demand":
         return Demand(captions * self.captions, captions * self.rows, captions * self.row_steps)
 
+    def part(self, share: float) -> "Demand":
+        """Return a share, 0..1, of the demand, rounded up."""
+        return Demand(*(math.ceil(each * share) for each in (self.captions, self.rows, self.row_steps)))
+
     @property
     def steps(self) -> float:
         """Mean steps of a caption, weighted by rows."""

@@ -23,8 +23,8 @@ from resonnx_server.preprocessing.decode import Decoder, Plan
 from resonnx_server.runtime.pictures.images import Pixels
 from resonnx_server.runtime.pictures.options import PictureOptions
 from resonnx_server.scheduling.deadline_admission import Decoding
-from resonnx_server.scheduling.queue import DEFAULT_PRIORITY as DEFAULT_PRIORITY
-from resonnx_server.scheduling.queue import PRIORITY_LEVELS as PRIORITY_LEVELS
+from resonnx_server.scheduling.sharing import DEFAULT_PRIORITY as DEFAULT_PRIORITY
+from resonnx_server.scheduling.sharing import PRIORITY_LEVELS as PRIORITY_LEVELS
 
 T = TypeVar("T")
 

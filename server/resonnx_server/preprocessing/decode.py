@@ -18,7 +18,7 @@ from resonnx_server.runtime.pictures.headers import Header, header
 from resonnx_server.runtime.pictures.images import Pixels
 from resonnx_server.runtime.pictures.options import RAW, PictureOptions, decoding_bytes
 from resonnx_server.scheduling.deadline_admission import Decoding
-from resonnx_server.scheduling.queue import PRIORITY_LEVELS
+from resonnx_server.scheduling.sharing import PRIORITY_LEVELS
 
 # Pictures of one request that are queued or being decoded, for each thread: enough to keep all threads busy, and few,
 # so that pictures of other requests of the same priority are decoded in between.

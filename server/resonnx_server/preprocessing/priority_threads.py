@@ -11,7 +11,7 @@ from typing import Any, Final, Generic, TypeVar
 
 from resonnx_server.errors import Unavailable
 from resonnx_server.memory.parts import SMALL_PICTURE_BYTES
-from resonnx_server.scheduling.queue import PRIORITY_LEVELS
+from resonnx_server.scheduling.sharing import PRIORITY_LEVELS
 
 T = TypeVar("T")
 

@@ -6,13 +6,14 @@
                             │ block ends      │  └──────────► dropped
                             └──► released     └ deadline cannot be met ─► expired
 
-Work-conserving: with max_delay_ns 0, whatever waits is ready at once.
+Work-conserving: with max_delay_ns 0, whatever waits is ready at once. A batch takes the rows of several callers in
+turns, and never waits for the sake of one.
 """
 
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from itertools import chain, islice, takewhile
+from itertools import chain
 from typing import Any, Final, Generic, TypeVar
 
 from resonnx_server.errors import DeadlineExceeded, DeadlineUnreachable, ServerError, WaitTooLong, milliseconds
@@ -76,7 +77,8 @@ class Batcher(RequestQueue[T]):
         Entries behind others of a higher priority do not count yet, as the next batch is not theirs.
         """
         due, rows = None, 0
-        for entry in next(filter(None, self._levels), ()):
+        first = next((turns for level, turns in zip(self._levels, self._turns, strict=True) if level), None)
+        for entry in () if first is None else first.in_order(self._expected_ns):
             entry_due = self._due_ns(entry)
             due = entry_due if due is None else min(due, entry_due)
             rows += entry.rows
@@ -110,7 +112,8 @@ class Batcher(RequestQueue[T]):
         if wanted := self._wanted(alike):
             limit_ns = min(limit_ns, min(wanted) - now_ns)
         rows = min(waiting, self.table.best_size(waiting, limit_ns))
-        return Batch(self._remove_rows(alike, rows), self.table.padded_batch_size(rows), expired)
+        size = self.table.padded_batch_size(rows)
+        return Batch(self._remove_rows(alike, rows, self.table.cost_ns(size) / rows), size, expired)
 
     def lateness(self, entry: Entry[Any], now_ns: int) -> ServerError:
         """Return the error of an expired entry."""
@@ -139,17 +142,23 @@ class Batcher(RequestQueue[T]):
                 ns = quickest[entry.rows] = self._quickest_ns(entry.rows)
             return now_ns + ns > entry.deadline_ns
 
-        in_order = chain.from_iterable(self._levels)
-        expired = list(islice(takewhile(is_late, in_order), _MOST_EXPIRED))
+        expired: list[Entry[T]] = []
+        first = None
+        for entry in self:
+            if not is_late(entry):
+                first = entry
+                break
+            expired.append(entry)
+            if len(expired) == _MOST_EXPIRED:
+                break
         if expired:
             self._remove(*expired)
-        first = next(chain.from_iterable(self._levels), None)
-        if first is None or len(expired) == _MOST_EXPIRED:
+        if first is None:
             return [], expired
         alike: list[Entry[T]] = []
         late: list[Entry[T]] = []
         levels, rows = self._shapes[first.shape], 0
-        for entry in chain.from_iterable(levels[priority] for priority in sorted(levels)):
+        for entry in chain.from_iterable(levels[priority].in_order(self._expected_ns) for priority in sorted(levels)):
             if is_late(entry):
                 late.append(entry)
             else:
@@ -161,10 +170,13 @@ class Batcher(RequestQueue[T]):
             self._remove(*late)
         return alike, expired + late
 
-    def _remove_rows(self, entries: list[Entry[T]], rows: int) -> list[Entry[T]]:
-        """Remove and return the first `rows` of waiting entries; the last entry may be split."""
+    def _remove_rows(self, entries: list[Entry[T]], rows: int, row_ns: float) -> list[Entry[T]]:
+        """Remove and return the first `rows` of waiting entries, at `row_ns` each; the last entry may be split."""
         whole: list[Entry[T]] = []
         for entry in entries:
+            if rows:
+                quantum = entry.weight * row_ns
+                self._shares[entry.priority - 1].charge(entry.caller, min(entry.rows, rows) * quantum, quantum)
             if entry.rows > rows:
                 break
             whole.append(entry)
@@ -176,6 +188,7 @@ class Batcher(RequestQueue[T]):
         entry.start += rows
         entry.rows -= rows
         self._count_waiting(entry, -rows)
+        self._hold(entry.caller, entry.priority, -rows, -rows)
         return [*whole, part]
 
     def _quickest_ns(self, rows: int) -> float:

@@ -11,8 +11,9 @@ from resonnx_server.observe.stats import ModelStats
 from resonnx_server.scheduling.batcher import Batcher
 from resonnx_server.scheduling.deadline_admission import Decoding
 from resonnx_server.scheduling.device import Device, Workload
-from resonnx_server.scheduling.queue import DEFAULT_PRIORITY, Entry, QueueReservation
+from resonnx_server.scheduling.queue import Entry, QueueReservation
 from resonnx_server.scheduling.replacement import Event, Replacement
+from resonnx_server.scheduling.sharing import DEFAULT_PRIORITY
 
 
 class Task(Protocol):
@@ -59,6 +60,7 @@ class Engine(Workload, Generic[Cost, Work, Answer, T]):
         deadline_ns: int | None = None,
         priority: int = DEFAULT_PRIORITY,
         decoding: Decoding | None = None,
+        caller: str = "",
     ) -> QueueReservation:
         """Admit a request and reserve room for it in the queue.
 
@@ -67,6 +69,7 @@ class Engine(Workload, Generic[Cost, Work, Answer, T]):
             deadline_ns: Monotonic deadline of the answer; None is no limit.
             priority: 1 (first) to PRIORITY_LEVELS.
             decoding: Predicted decoding time of the request's picture files; None if there are none.
+            caller: Whose request it is; the device's time is shared between callers.
 
         Raises:
             Overloaded: The queue is full.
@@ -76,7 +79,7 @@ class Engine(Workload, Generic[Cost, Work, Answer, T]):
         """
         self._check_open()
         with self.device.lock:
-            return self._admit(cost, deadline_ns, priority, decoding)
+            return self._admit(cost, deadline_ns, priority, decoding, caller)
 
     async def submit(self, work: Work, reservation: QueueReservation) -> Answer:
         """Queue one request, or one part of it, within its reservation and return the answer.
@@ -127,7 +130,9 @@ class Engine(Workload, Generic[Cost, Work, Answer, T]):
                 self._abandon()
 
     @abstractmethod
-    def _admit(self, cost: Cost, deadline_ns: int | None, priority: int, decoding: Decoding | None) -> QueueReservation:
+    def _admit(
+        self, cost: Cost, deadline_ns: int | None, priority: int, decoding: Decoding | None, caller: str
+    ) -> QueueReservation:
         """Reserve room in the queue, with the lock held."""
 
     @abstractmethod

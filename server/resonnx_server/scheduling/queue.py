@@ -1,88 +1,28 @@
 """One model's requests from their admission to their batch: reserved rows, waiting entries, and the room they share.
 
-`RequestQueue` owns all three, under the device's lock. No call costs more the longer the queue is.
+`RequestQueue` owns all three, under the device's lock. No call costs more the longer the queue is. Within a priority,
+room and batches are shared between callers (sharing.py).
 """
 
 import asyncio
+import math
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator, Sequence
-from dataclasses import dataclass
-from types import TracebackType
-from typing import Any, Final, Generic, Self, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
 from resonnx_server.errors import DeadlineExceeded, Overloaded, WaitTooLong
-from resonnx_server.scheduling.deadline_admission import DeadlineAdmission, Decoding, Objective, Prediction
+from resonnx_server.scheduling.deadline_admission import DeadlineAdmission, Decoding, Objective
 from resonnx_server.scheduling.device import Device
+from resonnx_server.scheduling.entries import Entry as Entry
+from resonnx_server.scheduling.entries import QueueReservation as QueueReservation
 from resonnx_server.scheduling.latency import LatencyTable
 from resonnx_server.scheduling.session_pool import AnyInstanceGroup
+from resonnx_server.scheduling.sharing import DEFAULT_PRIORITY, PRIORITY_LEVELS, Backlog, Shares, Turns
 
 T = TypeVar("T")
 
-# Priority levels as Triton counts them: 1 is the most urgent. A request that names none gets the middle.
-PRIORITY_LEVELS: Final = 8
-DEFAULT_PRIORITY: Final = 4
-
-
-@dataclass(slots=True, eq=False)
-class Entry(Generic[T]):
-    """Rows of one request that wait, or that are in a batch.
-
-    Attributes:
-        rows: Number of rows; any number while it waits.
-        arrival_ns: Monotonic time of arrival.
-        deadline_ns: Monotonic time after which the answer is useless.
-        shape: Entries share a batch only if their shapes are equal.
-        priority: 1 (first) to PRIORITY_LEVELS.
-        start: Index of its first row within the request.
-        found_idle: On arrival the queue was empty and no lane was busy, so a late answer is not due to a wait.
-    """
-
-    payload: T
-    rows: int
-    arrival_ns: int
-    deadline_ns: int | None = None
-    shape: Hashable = None
-    priority: int = DEFAULT_PRIORITY
-    start: int = 0
-    found_idle: bool = False
-
-
-@dataclass(slots=True, eq=False)
-class QueueReservation:
-    """An admitted request without its payload, whose pictures may still have to be decoded.
-
-    `with engine.reserve(…) as reservation: … await engine.submit(work, reservation)`. Rows that have not been submitted
-    when the block ends are released.
-
-    Attributes:
-        rows: Rows not submitted yet.
-        room: Rows of the queue's limit that are kept free for them.
-        ahead: Rows that later requests are predicted to wait for: one batch at most.
-        deadline_ns: The request's monotonic deadline, or None.
-        priority: 1 (first) to PRIORITY_LEVELS.
-        prediction: Compared with the outcome when the block ends, if not None.
-        row_demand: Of each row; see RequestQueue.reserve.
-        whole: Likewise.
-    """
-
-    queue: "RequestQueue[Any]"
-    rows: int
-    room: int
-    ahead: int
-    deadline_ns: int | None
-    priority: int
-    prediction: Prediction | None = None
-    row_demand: Any = None
-    whole: bool = False
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self.rows or self.prediction is not None:
-            self.queue.end(self, error)
+# Rows beyond the queue's limit, as a share of it, for callers that hold less than their part while others fill it.
+_RESERVE: Final = 0.5
 
 
 # Ordered sets. Plain dicts are slow here: finding the first key walks over all keys removed before it.
@@ -90,7 +30,11 @@ _Level = OrderedDict[Entry[T], None]
 
 
 class RequestQueue(Generic[T]):
-    """Waiting entries by priority, first come, first served within one, and rows reserved for requests to come.
+    """Waiting entries by priority, and rows reserved for requests to come.
+
+    Within a priority callers are served in turns, by the device time that each has had; the entries of one caller first
+    come, first served. While others fill the queue, a caller that holds less than an equal part of it has room beyond
+    the limit, so that no flood of one caller is the reason to refuse another.
 
     Decoding a request of many pictures may take minutes. Therefore such requests reserve at most a quarter of the queue
     each, and half of it together with all that precede them; their other rows need room when they are pushed.
@@ -98,7 +42,7 @@ class RequestQueue(Generic[T]):
     Args:
         device: Whose lock guards the queue.
         sessions: They run the batches; predictions use their latencies.
-        max_queue_rows: Limit of waiting and reserved rows together.
+        max_queue_rows: Limit of waiting and reserved rows together; half as many more for callers below their part.
         max_delay_ns: Longest time that the oldest entry waits for company; 0 never waits.
         objective: Target latency of the model, or None.
         tables: All tables used in predictions, if more than those of `sessions`.
@@ -123,18 +67,27 @@ class RequestQueue(Generic[T]):
         self._last_arrival_ns: int | None = None
         self._admission = DeadlineAdmission(device, objective)
         self._tables = tables or sessions.tables
+        # In order of arrival.
         self._levels: list[_Level[T]] = [OrderedDict() for _ in range(PRIORITY_LEVELS)]
-        # Levels are created on demand: there may be many entries of few shapes, or few entries of many shapes.
-        self._shapes: dict[Hashable, dict[int, _Level[T]]] = {}
-        self._rows, self._room, self._ahead = ([0] * PRIORITY_LEVELS for _ in range(3))
+        self._shares = [Shares() for _ in range(PRIORITY_LEVELS)]
+        self._turns: list[Turns[Entry[T]]] = [Turns(shares) for shares in self._shares]
+        # Created on demand: there may be many entries of few shapes, or few entries of many shapes.
+        self._shapes: dict[Hashable, dict[int, Turns[Entry[T]]]] = {}
+        # Rows reserved, by priority.
+        self._room = [0] * PRIORITY_LEVELS
+        # Rows that wait, and those that later requests are predicted to wait for.
+        self._backlog = Backlog()
+        # Rows that each caller holds: waiting or reserved.
+        self._held: dict[str, int] = {}
 
     def __len__(self) -> int:
         return sum(map(len, self._levels))
 
     def __iter__(self) -> Iterator[Entry[T]]:
         """Yield all entries in the order in which they are served. The queue must not change meanwhile."""
-        for level in self._levels:
-            yield from level
+        for level, turns in zip(self._levels, self._turns, strict=True):
+            if level:
+                yield from turns.in_order(self._expected_ns)
 
     def reserve(
         self,
@@ -146,6 +99,7 @@ class RequestQueue(Generic[T]):
         *,
         row_demand: Any = None,
         whole: bool = False,
+        caller: str = "",
     ) -> QueueReservation:
         """Admit a request of `rows` and reserve room for them. For other arguments and errors see Engine.reserve.
 
@@ -158,31 +112,28 @@ class RequestQueue(Generic[T]):
             # The machine may have been slow, and no batch has shown lately that it still is.
             for table in self._tables:
                 table.fade()
-            own_ns, ahead_ns = predict() if predict else (self.own_ns(rows), self.ahead_ns(priority))
+            own_ns, ahead_ns = predict() if predict else (self.own_ns(rows), self.ahead_ns(priority, caller, rows))
             prediction = self._admission.check(own_ns, deadline_ns, decoding, ahead_ns)
-        self._check_room(rows)
+        self._check_room(rows, caller)
         room = rows
         if decoding is not None:
             room, most = min(rows, max(1, self.max_queue_rows // 4)), max(1, self.max_queue_rows // 2)
-            if rows > 1 and sum(self._room[:priority]) + room > most:
+            if rows > 1 and not self._has_room(caller, room, sum(self._room[:priority]), most):
                 raise self._overloaded(
                     f"pictures to be decoded hold {self.reserved_rows} rows of the queue, and with requests of several "
                     f"may hold {most}"
                 )
         ahead = min(rows, self.table.largest)
         kept = None if whole else prediction
-        reservation = QueueReservation(self, rows, room, ahead, deadline_ns, priority, kept, row_demand, whole)
+        reservation = QueueReservation(self, rows, room, ahead, deadline_ns, priority, kept, row_demand, whole, caller)
         self._count_reserved(reservation, room, ahead)
+        self._hold(caller, priority, room, ahead)
         return reservation
 
     def release(self, reservation: QueueReservation, rows: int) -> None:
         """Release the reserved room of `rows`, at most those left."""
-        rows = min(rows, reservation.rows)
-        room, ahead = min(rows, reservation.room), min(rows, reservation.ahead)
-        reservation.rows -= rows
-        reservation.room -= room
-        reservation.ahead -= ahead
-        self._count_reserved(reservation, -room, -ahead)
+        room, ahead = self._release(reservation, rows)
+        self._hold(reservation.caller, reservation.priority, -room, -ahead)
 
     def end(self, reservation: QueueReservation, error: BaseException | None) -> None:
         """Release the rest of a reservation, and learn from the outcome. Takes the lock itself."""
@@ -199,13 +150,25 @@ class RequestQueue(Generic[T]):
 
     def push(self, entry: Entry[T], reservation: QueueReservation) -> None:
         """Queue an entry in place of its reserved rows. Raises Overloaded if room for them was not reserved."""
-        self.release(reservation, entry.rows)
-        self._check_room(entry.rows)
+        level, caller = entry.priority - 1, entry.caller
+        room, ahead = self._release(reservation, entry.rows)
+        if room < entry.rows:
+            try:
+                self._check_room(entry.rows, caller, room)
+            except Overloaded:
+                self._hold(caller, entry.priority, -room, -ahead)
+                raise
         entry.found_idle = not self.rows and self.device.idle_lanes() == self.device.lanes
         self._last_arrival_ns = entry.arrival_ns
-        self._levels[entry.priority - 1][entry] = None
-        self._shapes.setdefault(entry.shape, {}).setdefault(entry.priority, OrderedDict())[entry] = None
+        self._levels[level][entry] = None
+        self._shares[level].begin(caller)
+        self._turns[level].add(entry, caller)
+        shape = self._shapes.setdefault(entry.shape, {})
+        if (turns := shape.get(entry.priority)) is None:
+            turns = shape[entry.priority] = Turns(self._shares[level])
+        turns.add(entry, caller)
         self._count_waiting(entry, entry.rows)
+        self._hold(caller, entry.priority, entry.rows - room, entry.rows - ahead)
 
     def discard(self, entry: Entry[T]) -> bool:
         """Remove the entry of a cancelled request; False if it does not wait (any more)."""
@@ -225,9 +188,15 @@ class RequestQueue(Generic[T]):
         concurrent_ns = self.table.time_ns(-(-rows // self._max_concurrent_batches))
         return min(self._latency_table.time_ns(rows), concurrent_ns)
 
-    def ahead_ns(self, priority: int) -> float:
-        """Expected time until all rows that precede a new request are done, once a lane is free."""
-        ahead = sum(self._ahead[:priority]) + sum(self._rows[:priority])
+    def ahead_ns(self, priority: int, caller: str = "", rows: int = 1) -> float:
+        """Expected time until all rows that precede a caller's new request of `rows` are done, once a lane is free.
+
+        Rows of other callers precede it at most as far as their turns come before its own.
+        """
+        shares, largest = self._shares[priority - 1], self.table.largest
+        debt = shares.served(caller) - self._turns[priority - 1].least()
+        debt_rows = max(0.0, debt) / self.row_ns() if debt > 0 else 0.0
+        ahead = math.ceil(self._backlog.before(caller, priority, rows, debt_rows, largest))
         return self.table.drain_ns(ahead) / self._max_concurrent_batches if ahead else 0.0
 
     def drain_ns(self) -> float:
@@ -236,30 +205,72 @@ class RequestQueue(Generic[T]):
 
     def _remove(self, *entries: Entry[T]) -> None:
         for entry in entries:
-            del self._levels[entry.priority - 1][entry]
+            level, caller = entry.priority - 1, entry.caller
+            del self._levels[level][entry]
+            self._turns[level].remove(entry, caller)
             shape = self._shapes[entry.shape]
-            del shape[entry.priority][entry]
+            shape[entry.priority].remove(entry, caller)
             if not shape[entry.priority]:
                 del shape[entry.priority]
             if not shape:
                 del self._shapes[entry.shape]
+            self._shares[level].end(caller)
             self._count_waiting(entry, -entry.rows)
+            self._hold(caller, entry.priority, -entry.rows, -entry.rows)
+
+    def row_ns(self) -> float:
+        """Return the expected device time of a row in a full batch."""
+        return self.table.cost_ns(self.table.largest) / self.table.largest
+
+    def _expected_ns(self, entry: Entry[T]) -> float:
+        """Return the expected device time of an entry in full batches."""
+        return entry.rows * entry.weight * self.row_ns()
 
     def _count_waiting(self, entry: Entry[T], rows: int) -> None:
         """Count rows of an entry that begin to wait, or (negative) no longer do."""
-        self._rows[entry.priority - 1] += rows
         self.rows += rows
 
     def _count_reserved(self, reservation: QueueReservation, room: int, ahead: int) -> None:
         """Count rows that are reserved, or (negative) released."""
         self._room[reservation.priority - 1] += room
-        self._ahead[reservation.priority - 1] += ahead
         self.reserved_rows += room
 
-    def _check_room(self, rows: int) -> None:
-        used = self.rows + self.reserved_rows
-        if used + rows > self.max_queue_rows:
-            raise self._overloaded(f"the queue holds {used} rows and may hold {self.max_queue_rows}")
+    def _release(self, reservation: QueueReservation, rows: int) -> tuple[int, int]:
+        """Release `rows` but for what their caller holds; return their room, and those of them that others wait for."""
+        rows = min(rows, reservation.rows)
+        room, ahead = min(rows, reservation.room), min(rows, reservation.ahead)
+        reservation.rows -= rows
+        reservation.room -= room
+        reservation.ahead -= ahead
+        self._count_reserved(reservation, -room, -ahead)
+        return room, ahead
+
+    def _hold(self, caller: str, priority: int, rows: int, ahead: int) -> None:
+        """Count rows that a caller holds, and those that others wait for; negative numbers are held no longer."""
+        if rows:
+            if held := self._held.get(caller, 0) + rows:
+                self._held[caller] = held
+            else:
+                del self._held[caller]
+        self._backlog.add(caller, priority, ahead)
+
+    def _check_room(self, rows: int, caller: str, released: int = 0) -> None:
+        """Raise Overloaded if `rows` find no room, `released` of which their caller still holds."""
+        used, limit = self.rows + self.reserved_rows, self.max_queue_rows
+        if not self._has_room(caller, rows, used, limit, released):
+            raise self._overloaded(f"the queue holds {used} rows and may hold {limit}")
+
+    def _has_room(self, caller: str, rows: int, used: int, limit: int, released: int = 0) -> bool:
+        """Whether `rows` of a caller find room beside `used` rows.
+
+        While there is room, any caller's do. Else those of a caller that holds no more than an equal part then.
+        """
+        if used + rows <= limit:
+            return True
+        callers = len(self._held) + (caller not in self._held)
+        if used + rows > limit + int(limit * _RESERVE):
+            return False
+        return self._held.get(caller, 0) - released + rows <= limit // callers
 
     def _overloaded(self, message: str) -> Overloaded:
         return Overloaded.for_ns(message, self.drain_ns())

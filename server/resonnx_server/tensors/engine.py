@@ -89,17 +89,17 @@ class TensorEngine(Engine[TensorCost, Tensors, TensorAnswer, TensorTask]):
         super().__init__(device, stats, queue)
 
     def _admit(
-        self, cost: TensorCost, deadline_ns: int | None, priority: int, decoding: Decoding | None
+        self, cost: TensorCost, deadline_ns: int | None, priority: int, decoding: Decoding | None, caller: str
     ) -> QueueReservation:
         if not cost.whole:
-            return self._queue.reserve(cost.rows, deadline_ns, priority, decoding)
+            return self._queue.reserve(cost.rows, deadline_ns, priority, decoding, caller=caller)
 
         def predict() -> tuple[float, float]:
             own_ns = min(table.time_ns(cost.rows) for table in self.instance_group.tables)
-            return own_ns, self._queue.ahead_ns(priority)
+            return own_ns, self._queue.ahead_ns(priority, caller)
 
         # The inputs that it overrides may make the model slow, so its time says nothing about other requests.
-        return self._queue.reserve(1, deadline_ns, priority, decoding, predict, whole=True)
+        return self._queue.reserve(1, deadline_ns, priority, decoding, predict, whole=True, caller=caller)
 
     def _entry(self, work: Tensors, reservation: QueueReservation) -> Entry[TensorTask]:
         rows, whole_rows = len(next(iter(work.values()))) if self._batched else 1, None
@@ -108,7 +108,9 @@ class TensorEngine(Engine[TensorCost, Tensors, TensorAnswer, TensorTask]):
             # Unequal to any other shape, so that the request shares no batch.
             shape, rows, whole_rows = object(), 1, rows if self._batched else None
         task = TensorTask(work, rows, self._loop.create_future(), whole_rows)
-        return Entry(task, rows, self.device.clock(), reservation.deadline_ns, shape, reservation.priority)
+        entry = Entry(task, rows, self.device.clock(), reservation.deadline_ns, shape, reservation.priority)
+        entry.caller, entry.weight = reservation.caller, whole_rows or 1
+        return entry
 
     async def _answer(self, outcome: list[Part]) -> TensorAnswer:
         return await joined(outcome)

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from resonnx_server.memory.parts import SMALL_PICTURE_BYTES as SMALL_BYTES
 from resonnx_server.preprocessing.priority_threads import DecodeQueue
-from resonnx_server.scheduling.queue import PRIORITY_LEVELS
+from resonnx_server.scheduling.sharing import PRIORITY_LEVELS
 
 MB = 1 << 20
 BUDGET = 200 * MB

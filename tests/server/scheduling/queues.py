@@ -31,7 +31,7 @@ def batcher_of(
 def push(batcher: Batcher[Any], *entries: Entry[Any]) -> None:
     """Reserve room for each entry and queue it."""
     for entry in entries:
-        batcher.push(entry, batcher.reserve(entry.rows, None, entry.priority))
+        batcher.push(entry, batcher.reserve(entry.rows, None, entry.priority, caller=entry.caller))
 
 
 def wait_ns(batcher: Batcher[Any], rows: int, priority: int) -> float:
