@@ -13,8 +13,8 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -68,7 +68,11 @@ _READY = re.compile(r"^resonnx-server (?:not )?ready grpc=(\S+) http=(\S+)$")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark tests that need processes of their own, whichever fixture brings them."""
+    """Mark tests that need processes of their own, whichever fixture brings them; let tests of the exporter come first.
+
+    They take longest, and few need the demo models, which one worker exports meanwhile: no worker waits for them.
+    """
+    items.sort(key=lambda item: not item.path.is_relative_to(_ROOT / "tests/export"))
     for item in items:
         if _PROCESSES & set(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.process)
@@ -143,36 +147,52 @@ def grpc_front(request: pytest.FixtureRequest) -> str | None:
 
 
 @pytest.fixture(scope="session")
-def start_server(tmp_path_factory: pytest.TempPathFactory, grpc_front: str | None) -> StartServer:
+def tables(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of servers' latency tables: to measure the same models again would take most of a start."""
+    folder = shared_folder(tmp_path_factory) / "tables"
+    folder.mkdir(exist_ok=True)
+    return folder
+
+
+@contextmanager
+def running(
+    repository: Path, *flags: str, log: Path, front: str | None, environment: Mapping[str, str]
+) -> Iterator[RunningServer]:
+    """Start a server on free ports and wait until it is ready; it ends with the context."""
+    command = [sys.executable, "-m", "resonnx_server", "--repository", str(repository), "--port", "0"]
+    command += ["--http-port", "0", *flags]
+    variables = {**os.environ, **environment}
+    if front is not None:
+        variables.setdefault("RESONNX_GRPC_FRONT", front)
+    with (
+        log.open("w") as stderr,
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=stderr, text=True, env=variables) as process,
+    ):
+        assert process.stdout is not None
+        match = _READY.match(process.stdout.readline())
+        if match is None:
+            process.wait(30)
+            pytest.fail(f"the server did not start: {log.read_text()}")
+        try:
+            yield RunningServer(process, match[1], match[2], log)
+        finally:
+            if process.poll() is None:
+                process.kill()
+
+
+@pytest.fixture(scope="session")
+def start_server(tmp_path_factory: pytest.TempPathFactory, tables: Path, grpc_front: str | None) -> StartServer:
     """Start a server on free ports: `with start_server(repository, "--strict") as server: …`.
 
-    Latency tables are kept between them: to measure the same models again would take most of a start.
+    Models run on the CPU provider: to compile and race others takes most of a start. `demo_server` chooses among all.
     """
-    tables = shared_folder(tmp_path_factory) / "tables"
-    tables.mkdir(exist_ok=True)
 
-    @contextmanager
-    def start(repository: Path, *flags: str, environment: dict[str, str] | None = None) -> Iterator[RunningServer]:
+    def start(
+        repository: Path, *flags: str, environment: dict[str, str] | None = None
+    ) -> AbstractContextManager[RunningServer]:
         log = tmp_path_factory.mktemp("server") / "log"
-        command = [sys.executable, "-m", "resonnx_server", "--repository", str(repository), "--port", "0"]
-        command += ["--http-port", "0", *flags]
-        variables = {**os.environ, "RESONNX_CACHE_DIR": str(tables), **(environment or {})}
-        if grpc_front is not None:
-            variables.setdefault("RESONNX_GRPC_FRONT", grpc_front)
-        with (
-            log.open("w") as stderr,
-            subprocess.Popen(command, stdout=subprocess.PIPE, stderr=stderr, text=True, env=variables) as process,
-        ):
-            assert process.stdout is not None
-            match = _READY.match(process.stdout.readline())
-            if match is None:
-                process.wait(30)
-                pytest.fail(f"the server did not start: {log.read_text()}")
-            try:
-                yield RunningServer(process, match[1], match[2], log)
-            finally:
-                if process.poll() is None:
-                    process.kill()
+        usual = {"RESONNX_CACHE_DIR": str(tables), "RESONNX_PROVIDER": os.environ.get("RESONNX_PROVIDER", "cpu")}
+        return running(repository, *flags, log=log, front=grpc_front, environment=usual | (environment or {}))
 
     return start
 
@@ -213,18 +233,40 @@ def _export_digest() -> str:
 
 
 @pytest.fixture(scope="session")
-def demo_server(start_server: StartServer, demo_repository: Path) -> Iterator[RunningServer]:
+def demo_servers(
+    tmp_path_factory: pytest.TempPathFactory, tables: Path, demo_repository: Path
+) -> Iterator[Callable[[str | None], RunningServer]]:
+    """Return the server of the demo models on a front; those that were started stay, as tests of both alternate."""
+    started: dict[str | None, RunningServer] = {}
+    with ExitStack() as stack:
+
+        def on(front: str | None) -> RunningServer:
+            if front not in started:
+                log = tmp_path_factory.mktemp("demo") / "log"
+                cached = {"RESONNX_CACHE_DIR": str(tables)}
+                server = running(demo_repository, log=log, front=front, environment=cached)
+                started[front] = stack.enter_context(server)
+            return started[front]
+
+        yield on
+
+
+@pytest.fixture(scope="session")
+def demo_server(demo_servers: Callable[[str | None], RunningServer], grpc_front: str | None) -> RunningServer:
     """A server of the demo models, shared by all tests that do not harm it."""
-    with start_server(demo_repository) as server:
-        yield server
+    return demo_servers(grpc_front)
 
 
 @pytest.fixture(scope="session")
 def samples(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of 24 held-out pictures, half of each model, with truth.json."""
-    folder = tmp_path_factory.mktemp("samples")
-    command = [sys.executable, "-m", "resonnx_export", "demo", "--samples", str(folder), "--count", "24", "--seed", "7"]
-    subprocess.run(command, check=True, timeout=120)
+    folder = shared_folder(tmp_path_factory) / "samples"
+    with FileLock(folder.with_suffix(".lock")):
+        if not folder.exists():
+            partial = str(folder.with_suffix(".partial"))
+            command = [sys.executable, "-m", "resonnx_export", "demo", "--samples", partial, "--count", "24"]
+            subprocess.run([*command, "--seed", "7"], check=True, timeout=120)
+            Path(partial).rename(folder)
     return folder
 
 

@@ -123,6 +123,7 @@ def workplace(
         **os.environ,
         "PATH": f"{programs}:{os.environ['PATH']}",
         "DOCS_PATH": os.environ["PATH"],
+        "RESONNX_PROVIDER": "cpu",
         "RESONNX_CACHE_DIR": str(shared_folder(tmp_path_factory) / "tables"),
         "DOCS_SERVER": json.dumps({"grpc": demo_server.grpc, "http": demo_server.http}),
     }

@@ -44,7 +44,13 @@ NETWORKS: dict[str, Callable[[], CaptionNetwork]] = {
 }
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+# Of each kind of decoder one; the others differ from them in their recurrent cells.
+_QUICK = ("attention", "picture first", "maxout", "updown")
+
+
+@pytest.mark.parametrize(
+    "name", [name if name in _QUICK else pytest.param(name, marks=pytest.mark.slow) for name in NETWORKS]
+)
 @torch.no_grad()
 def test_every_networks_best_words_are_pytorchs(name: str, recipe: pb.ImageInput) -> None:
     with seeded():

@@ -50,8 +50,17 @@ def equal(name: str, arguments: dict[str, object], tmp_path: Path, size: int = 6
     return made  # type: ignore[no-any-return]
 
 
+_SLOW = ("resnet10t", "resnetblur18", "seresnextaa101d_32x8d")
+
+
 @pytest.mark.parametrize(
-    "name", ["resnet10t", "resnetaa50d", "resnetblur18", "ecaresnext26t_32x4d", "seresnextaa101d_32x8d", "resnet50_gn"]
+    "name",
+    [
+        "resnetaa50d",
+        "ecaresnext26t_32x4d",
+        "resnet50_gn",
+        *(pytest.param(name, marks=pytest.mark.slow) for name in _SLOW),
+    ],
 )
 def test_names_of_timm(name: str, tmp_path: Path) -> None:
     grouped = {"cardinality": 2} if "next" in name else {}
