@@ -58,20 +58,21 @@ shed_on_objective = true
 def start(start_server, demo_repository: Path, tmp_path_factory: pytest.TempPathFactory):
     """Serve copies of the demo's models by a TOML file that names them."""
 
-    def start(toml: str, **copies: str):
+    def start(toml: str, provider: str = "cpu", **copies: str):
         folder = tmp_path_factory.mktemp("named")
         for name, model in copies.items():
             shutil.copytree(demo_repository / model, folder / "models" / name)
         (folder / "server.toml").write_text(toml)
-        return start_server(folder / "models", "--config", str(folder / "server.toml"))
+        return start_server(folder / "models", "--config", str(folder / "server.toml"), "--provider", provider)
 
     return start
 
 
 @pytest.fixture(scope="module")
 def patient(start) -> Iterator[grpc.Channel]:
+    # On the CPU provider two or three of these pictures may be as efficient as four, and the last waits for company.
     with (
-        start(PATIENT, tight="digits", gathers="digits", hoards="digits") as server,
+        start(PATIENT, "auto", tight="digits", gathers="digits", hoards="digits") as server,
         grpc.insecure_channel(server.grpc) as channel,
     ):
         yield channel
