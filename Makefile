@@ -68,7 +68,7 @@ audit: .make/audit/bin/pip-audit
 	$(PYTHON) -m venv .make/audit
 	.make/audit/bin/pip install --quiet pip-audit
 
-# docs/timm.md: what plain checkpoints of timm's ResNets are read as. Two minutes.
+# docs/timm.md: what comes of timm's ResNets, from timm's code and from plain checkpoints. Half an hour.
 timm: $(VENV)/.installed
 	$(BIN)/python -m tests.export.layouts.timm_names > docs/timm.md
 

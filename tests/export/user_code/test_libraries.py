@@ -1,21 +1,15 @@
-"""`resonnx-export module timm:NAME` and the like: the libraries' own networks, with their recipes and labels."""
+"""`resonnx-export module timm:NAME` and the like: the libraries' own networks, with their recipes and labels.
 
-import copy
+layouts/test_timm_names.py compares all of timm's ResNets.
+"""
+
 import json
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
-from resonnx_export.graphs.trace import trace_classifier
-from resonnx_export.pictures.recipe import image_input
-from resonnx_export.proof.parity import open_session
-from resonnx_export.proof.reference import normalise
-from resonnx_export.user_code.network import as_network, pictures
-from resonnx_export.user_code.opened import Code, open_code
 from resonnx_proto.v1 import manifest_pb2 as pb
 from resonnx_server.runtime.model_files.manifest import read_version
-from torch import nn
 
 from ..layouts.classifier_sources import randomise
 from ..networks import torchvision_oracle
@@ -30,61 +24,6 @@ def export(target: str, tmp_path: Path, *options: object) -> tuple[Path, str]:
     done = run("module", target, "--repository", tmp_path / "models", "--name", "m", "--no-allow-reduced", *options)
     assert done.exit_code == 0, done.output
     return tmp_path / "models" / "m" / "1", done.stdout
-
-
-def equal(name: str, arguments: dict[str, object], tmp_path: Path, size: int = 64) -> nn.Module:
-    """Check that the ONNX graph of timm:NAME, loaded from a file, gives timm's logits."""
-    made = randomise(timm.create_model(name, **arguments))
-    torch.save({"state_dict": made.state_dict()}, tmp_path / "w.pth")
-    opened = open_code(Code(f"timm:{name}", arguments, tmp_path / "w.pth"), None)
-    recipe = image_input(size, resize_short_side=None)
-    network = as_network(opened.module, pictures(size, size), made.num_classes, "softmax")
-    pixels = np.random.default_rng(1).integers(0, 256, (3, size, size, 3), np.uint8)
-    found = open_session(trace_classifier(network, recipe)).run({"image": pixels}, ["logits"])["logits"]
-    with torch.no_grad():
-        expected = made(normalise(pixels, recipe)).numpy()
-        exact = copy.deepcopy(made).double()(normalise(pixels, recipe).double()).numpy()
-    # Random weights of ecaresnet101d_pruned amplify the rounding of PyTorch's own float32 to 1.9e-4.
-    rounding = np.abs(exact - expected).max()
-    assert np.abs(found - expected).max() <= max(1e-4 * np.abs(expected).max(), 2 * rounding)
-    return made  # type: ignore[no-any-return]
-
-
-_SLOW = ("resnet10t", "resnetblur18", "seresnextaa101d_32x8d")
-
-
-@pytest.mark.parametrize(
-    "name",
-    [
-        "resnetaa50d",
-        "ecaresnext26t_32x4d",
-        "resnet50_gn",
-        *(pytest.param(name, marks=pytest.mark.slow) for name in _SLOW),
-    ],
-)
-def test_names_of_timm(name: str, tmp_path: Path) -> None:
-    grouped = {"cardinality": 2} if "next" in name else {}
-    equal(name, {"layers": (1, 1, 1, 1), "channels": (32,) * 4, "num_classes": 5} | grouped, tmp_path, size=32)
-
-
-def _up_to(parameters: int) -> list[str]:
-    """Return timm's ResNets of at most so many parameters, the smallest first."""
-    with torch.device("meta"):
-        sizes = {name: timm.create_model(name) for name in timm.list_models(module="resnet")}
-    counted = {name: sum(each.numel() for each in model.parameters()) for name, model in sizes.items()}
-    return sorted((name for name, count in counted.items() if count <= parameters), key=lambda name: counted[name])
-
-
-LARGEST = 120_000_000
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(3600)
-def test_every_name_of_timm(tmp_path: Path) -> None:
-    names = _up_to(LARGEST)
-    assert len(names) >= 70
-    for name in names:
-        equal(name, {}, tmp_path)
 
 
 def test_an_anti_aliased_network_with_timms_recipe(tmp_path: Path) -> None:
@@ -183,7 +122,7 @@ def test_a_class_of_lightning_with_the_checkpoints_hyper_parameters(code: Path, 
         made = randomise(space["Lit"](6, 5))  # type: ignore[operator]
         content = {
             "state_dict": made.state_dict(),
-            "hyper_parameters": {"width": 6, "classes": 5, "lr": 0.1, "transform": nn.ReLU()},
+            "hyper_parameters": {"width": 6, "classes": 5, "lr": 0.1, "transform": torch.nn.ReLU()},
             "pytorch-lightning_version": "2.5.0",
         }
         torch.save(content, tmp_path / "m.ckpt")
