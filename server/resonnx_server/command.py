@@ -10,6 +10,8 @@ import typer
 from resonnx_server.config import Settings
 from resonnx_server.config_sources import ConfigError, foreign_variables, load_settings
 from resonnx_server.flags import with_flags
+from resonnx_server.runtime.machine.host import usable_cores
+from resonnx_server.runtime.machine.memory import lack_of_address_space
 from resonnx_server.signals import leave
 
 app = typer.Typer(
@@ -41,6 +43,9 @@ def serve(**flags: Any) -> None:
     except ConfigError as error:
         print(f"resonnx-server: {error}", file=sys.stderr)
         raise typer.Exit(2) from None
+    if (lack := lack_of_address_space(usable_cores())) is not None:
+        print(f"resonnx-server: {lack}", file=sys.stderr)
+        raise typer.Exit(1)
     # Not before: it loads all that the server is made of, and --help and mistyped settings answer at once.
     from resonnx_server.observe import logs
 

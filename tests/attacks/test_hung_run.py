@@ -4,39 +4,17 @@ import time
 from pathlib import Path
 
 import numpy as np
-import onnx
 import pytest
 import tritonclient.grpc as triton
 from onnx import TensorProto, helper
 from tritonclient.utils import InferenceServerException
 
+from ..server import bare_graphs
+
 TIMEOUT_S = 0.4
 
 
-def _loop() -> onnx.GraphProto:
-    """Loops as often as it is told; ONNX Runtime can end it between two turns."""
-
-    def scalars(**kinds: int) -> list[onnx.ValueInfoProto]:
-        return [helper.make_tensor_value_info(name, kind, []) for name, kind in kinds.items()]
-
-    body = helper.make_graph(
-        [helper.make_node("Identity", ["go_in"], ["go_out"]), helper.make_node("Add", ["x_in", "one"], ["x_out"])],
-        "body",
-        scalars(i=TensorProto.INT64, go_in=TensorProto.BOOL, x_in=TensorProto.FLOAT),
-        scalars(go_out=TensorProto.BOOL, x_out=TensorProto.FLOAT),
-        [helper.make_tensor("one", TensorProto.FLOAT, [], [1.0])],
-    )
-    start = (("go", TensorProto.BOOL, True), ("zero", TensorProto.FLOAT, 0.0))
-    return helper.make_graph(
-        [helper.make_node("Loop", ["times", "go", "zero"], ["y"], body=body)],
-        "loops",
-        [helper.make_tensor_value_info("times", TensorProto.INT64, [1])],
-        scalars(y=TensorProto.FLOAT),
-        [helper.make_tensor(name, kind, [], [value]) for name, kind, value in start],
-    )
-
-
-def _kernel() -> onnx.GraphProto:
+def _kernel() -> bytes:
     """Multiplies matrices as large as it is told, in one kernel, which nothing can end."""
     value = helper.make_tensor("value", TensorProto.FLOAT, [1], [0.001])
     nodes = [
@@ -46,16 +24,20 @@ def _kernel() -> onnx.GraphProto:
         helper.make_node("ReduceMax", ["product"], ["y"], keepdims=0),
     ]
     inputs = [helper.make_tensor_value_info("times", TensorProto.INT64, [1])]
-    return helper.make_graph(nodes, "kernel", inputs, [helper.make_tensor_value_info("y", TensorProto.FLOAT, [])])
+    outputs = [helper.make_tensor_value_info("y", TensorProto.FLOAT, [])]
+    graph = helper.make_graph(nodes, "kernel", inputs, outputs)
+    content: bytes = helper.make_model(
+        graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10
+    ).SerializeToString()
+    return content
 
 
 @pytest.mark.parametrize(
-    ("graph", "huge", "abandons"), [(_loop, 10**15, 0), (_kernel, 6_000, 1)], ids=["loop", "kernel"]
+    ("graph", "huge", "abandons"), [(bare_graphs.counting, 10**15, 0), (_kernel, 6_000, 1)], ids=["loop", "kernel"]
 )
 def test_the_model_serves_on(start_server, tmp_path: Path, graph, huge: int, abandons: int) -> None:
     (tmp_path / "models/endless/1").mkdir(parents=True)
-    model = helper.make_model(graph(), opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
-    onnx.save(model, tmp_path / "models/endless/1/model.onnx")
+    (tmp_path / "models/endless/1/model.onnx").write_bytes(graph())
     config = tmp_path / "server.toml"
     config.write_text(f"[models.endless]\nrun_timeout_s = {TIMEOUT_S}\n")
     with (

@@ -38,6 +38,33 @@ def loop() -> bytes:
     return _model(nodes, constants)
 
 
+def counting() -> bytes:
+    """Loops as often as its input says; ONNX Runtime can end it between two turns."""
+
+    def scalars(**kinds: int) -> list[onnx.ValueInfoProto]:
+        return [helper.make_tensor_value_info(name, kind, []) for name, kind in kinds.items()]
+
+    body = helper.make_graph(
+        [helper.make_node("Identity", ["go_in"], ["go_out"]), helper.make_node("Add", ["x_in", "one"], ["x_out"])],
+        "body",
+        scalars(i=TensorProto.INT64, go_in=TensorProto.BOOL, x_in=TensorProto.FLOAT),
+        scalars(go_out=TensorProto.BOOL, x_out=TensorProto.FLOAT),
+        [helper.make_tensor("one", TensorProto.FLOAT, [], [1.0])],
+    )
+    start = (("go", TensorProto.BOOL, True), ("zero", TensorProto.FLOAT, 0.0))
+    graph = helper.make_graph(
+        [helper.make_node("Loop", ["times", "go", "zero"], ["y"], body=body)],
+        "loops",
+        [helper.make_tensor_value_info("times", TensorProto.INT64, [1])],
+        scalars(y=TensorProto.FLOAT),
+        [helper.make_tensor(name, kind, [], [value]) for name, kind, value in start],
+    )
+    content: bytes = helper.make_model(
+        graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10
+    ).SerializeToString()
+    return content
+
+
 def folding() -> bytes:
     """Constants that take minutes to fold when a session is opened, which cannot be ended meanwhile."""
     value = numpy_helper.from_array(np.array([0.001], np.float32))

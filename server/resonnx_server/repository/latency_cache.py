@@ -111,11 +111,14 @@ class LatencyCache:
             return
         path = self._path(digest, session, tuple(table.costs), callers)
         costs = {size: (each.median_ns, each.spread_ns) for size, each in table.costs.items()}
+        staged = path.with_suffix(f".{os.getpid()}-{threading.get_ident()}")
         try:
-            staged = path.with_suffix(f".{os.getpid()}-{threading.get_ident()}")
             staged.write_text(json.dumps({"costs": costs, "doubts": table.doubts}))
             staged.replace(path)
         except OSError as error:
+            # What a full disk has left of it.
+            with suppress(OSError):
+                staged.unlink(missing_ok=True)
             _log.warning(
                 "a latency table could not be cached", extra={"folder": str(self.folder), "error": error.strerror}
             )

@@ -24,6 +24,8 @@ from resonnx_server.runtime.pictures import images
 from resonnx_server.runtime.pictures.options import PictureOptions
 from tritonclient.utils import InferenceServerException
 
+from .. import bare_graphs
+
 
 async def test_drain_finishes_what_is_under_way(start_server, demo_repository: Path) -> None:
     """SIGTERM in the middle of a load: every call that was sent ends well or is told to go elsewhere; exit 0."""
@@ -157,29 +159,8 @@ async def test_answers_that_wait_for_their_reader_are_sent_before_the_end(
 
 async def test_a_run_that_does_not_end_does_not_hold_up_the_stop(start_server, tmp_path: Path) -> None:
     """A graph that loops as often as it is told, told to loop for weeks: answered by its deadline, and then left."""
-
-    def scalars(**kinds: int) -> list[onnx.ValueInfoProto]:
-        return [helper.make_tensor_value_info(name, kind, []) for name, kind in kinds.items()]
-
-    body = helper.make_graph(
-        [helper.make_node("Identity", ["go_in"], ["go_out"]), helper.make_node("Add", ["x_in", "one"], ["x_out"])],
-        "body",
-        scalars(i=TensorProto.INT64, go_in=TensorProto.BOOL, x_in=TensorProto.FLOAT),
-        scalars(go_out=TensorProto.BOOL, x_out=TensorProto.FLOAT),
-        [helper.make_tensor("one", TensorProto.FLOAT, [], [1.0])],
-    )
-    start = (("go", TensorProto.BOOL, True), ("zero", TensorProto.FLOAT, 0.0))
-    constants = [helper.make_tensor(name, kind, [], [value]) for name, kind, value in start]
-    graph = helper.make_graph(
-        [helper.make_node("Loop", ["times", "go", "zero"], ["y"], body=body)],
-        "loops",
-        [helper.make_tensor_value_info("times", TensorProto.INT64, [1])],
-        scalars(y=TensorProto.FLOAT),
-        constants,
-    )
     (tmp_path / "loops/1").mkdir(parents=True)
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
-    onnx.save(model, tmp_path / "loops/1/model.onnx")
+    (tmp_path / "loops/1/model.onnx").write_bytes(bare_graphs.counting())
     with start_server(tmp_path, "--grace-s", "1") as server, triton.InferenceServerClient(server.grpc) as client:
 
         def loop(times: int, timeout_s: float) -> triton.InferResult:

@@ -12,6 +12,9 @@ _STATM: Final = Path("/proc/self/statm")
 _PAGE: Final = resource.getpagesize()
 # Limits from here on mean none: cgroup v1 writes the largest number of pages.
 _NO_LIMIT: Final = 1 << 60
+# Address space of an idle server: libraries, and for each core some threads with stacks and heaps of their own.
+_LEAST_ADDRESS_SPACE: Final = 1 << 30
+_ADDRESS_SPACE_OF_A_CORE: Final = 128 << 20
 
 
 def usable_memory(cgroup: Path = CGROUP, own_groups: Path = OWN_GROUPS) -> int:
@@ -30,6 +33,22 @@ def usable_memory(cgroup: Path = CGROUP, own_groups: Path = OWN_GROUPS) -> int:
         # Libraries have mapped some of it by now.
         limits.append(max(0, address_space - _statm(0)))
     return min(limits)
+
+
+def lack_of_address_space(cores: int) -> str | None:
+    """Return in words that RLIMIT_AS is too small for the server's libraries and threads; None if it is not.
+
+    Beyond it, libraries crash instead of reporting errors.
+
+    Args:
+        cores: Cores that the server may use; there are threads for each.
+    """
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    least = _LEAST_ADDRESS_SPACE + cores * _ADDRESS_SPACE_OF_A_CORE
+    if limit == resource.RLIM_INFINITY or limit >= least:
+        return None
+    limits = f"is limited to {limit >> 20} MiB (ulimit -v); with {cores} cores the server needs {least >> 20} MiB"
+    return f"the address space {limits}, and more for models. A container's memory limit is not concerned"
 
 
 def resident_bytes() -> int:
