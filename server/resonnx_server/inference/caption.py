@@ -42,7 +42,8 @@ async def _caption(
 ) -> list[Captioned]:
     engine: AnyCaptionEngine = request.model.engine
     deadline, priority, decoding = request.deadline_ns, request.priority, await request.decoding(pictures)
-    with engine.reserve(CaptionCost(pictures.count, options), deadline, priority, decoding) as reservation:
+    cost = CaptionCost(pictures.count, options)
+    with engine.reserve(cost, deadline, priority, decoding, request.caller) as reservation:
         pixels = await request.pixels(pictures)
         works = (engine.submit(CaptionWork(each, options, on_words), reservation) for each in pixels)
         # A task costs more than the coroutine in it.

@@ -19,5 +19,5 @@ async def classify(request: ActiveRequest, pictures: Pictures) -> Tensors:
 async def _classify(request: ActiveRequest, pictures: Pictures) -> TensorAnswer:
     engine: AnyTensorEngine = request.model.engine
     cost, decoding = TensorCost(pictures.count), await request.decoding(pictures)
-    with engine.reserve(cost, request.deadline_ns, request.priority, decoding) as reservation:
+    with engine.reserve(cost, request.deadline_ns, request.priority, decoding, request.caller) as reservation:
         return await engine.submit({"image": await request.pixels(pictures)}, reservation)

@@ -46,17 +46,17 @@ class EncodedPictures:
         # Kept from the prediction for the decoding.
         self._plans: list[Plan] = []
 
-    async def decoding(self, decoder: Decoder, options: PictureOptions, priority: int) -> Decoding | None:
+    async def decoding(self, decoder: Decoder, options: PictureOptions, priority: int, caller: str) -> Decoding | None:
         """Return the predicted time to decode them."""
         self._plans = await decoder.plan(self.files, options)
-        return decoder.expected(self._plans, options, priority)
+        return decoder.expected(self._plans, options, priority, caller)
 
-    async def pixels(self, decoder: Decoder, options: PictureOptions, priority: int) -> Pixels:
+    async def pixels(self, decoder: Decoder, options: PictureOptions, priority: int, caller: str) -> Pixels:
         """Return them decoded."""
         if self.numbered:
-            return await decoder.load_all(self.files, options, self.field, priority, self._plans)
+            return await decoder.load_all(self.files, options, self.field, priority, self._plans, caller)
         (file,), (plan,) = self.files, self._plans
-        return (await decoder.load(file, options, self.field, priority, plan))[np.newaxis]
+        return (await decoder.load(file, options, self.field, priority, plan, caller))[np.newaxis]
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,13 +69,14 @@ class RawPicture:
     field: str
     count: Literal[1] = 1
 
-    async def decoding(self, decoder: Decoder, options: PictureOptions, priority: int) -> Decoding | None:
+    async def decoding(self, decoder: Decoder, options: PictureOptions, priority: int, caller: str) -> Decoding | None:
         """Return the predicted time to resize it: none."""
         return Decoding(0.0, 0.0)
 
-    async def pixels(self, decoder: Decoder, options: PictureOptions, priority: int) -> Pixels:
+    async def pixels(self, decoder: Decoder, options: PictureOptions, priority: int, caller: str) -> Pixels:
         """Return it resized."""
-        return (await decoder.from_raw(self.rgb, self.width, self.height, options, self.field, priority))[np.newaxis]
+        pixels = await decoder.from_raw(self.rgb, self.width, self.height, options, self.field, priority, caller)
+        return pixels[np.newaxis]
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,10 +86,10 @@ class DecodedPictures:
     array: Pixels
     count: int
 
-    async def decoding(self, decoder: Decoder, options: PictureOptions, priority: int) -> Decoding | None:
+    async def decoding(self, decoder: Decoder, options: PictureOptions, priority: int, caller: str) -> Decoding | None:
         """Return None: nothing is decoded."""
 
-    async def pixels(self, decoder: Decoder, options: PictureOptions, priority: int) -> Pixels:
+    async def pixels(self, decoder: Decoder, options: PictureOptions, priority: int, caller: str) -> Pixels:
         """Return them as they are."""
         return self.array
 
@@ -104,7 +105,7 @@ class ActiveRequest:
         decoder: Prepares its pictures.
         budget: Its memory is charged to it.
         size: Bytes of its message.
-        caller: Who asks; the charge is this caller's.
+        caller: Who asks: memory, device time and decoding are shared between callers.
 
     Attributes:
         deadline_ns: Monotonic; None if there is no deadline.
@@ -119,6 +120,7 @@ class ActiveRequest:
         self._decoder = decoder
         self._size = size
         self._charge = Charge(budget, caller)
+        self.caller = caller
         self._timeout_us = 0
         self._is_named = False
         self.deadline_ns: int | None = None
@@ -198,7 +200,7 @@ class ActiveRequest:
     async def decoding(self, pictures: Pictures) -> Decoding | None:
         """Return the predicted time to decode its pictures; None if they are decoded."""
         assert self.model.pictures is not None
-        return await pictures.decoding(self._decoder, self.model.pictures, self.priority)
+        return await pictures.decoding(self._decoder, self.model.pictures, self.priority, self.caller)
 
     async def pixels(self, pictures: Pictures) -> Pixels:
         """Return its pictures as the model takes them, uint8 [N,H,W,3].
@@ -212,7 +214,7 @@ class ActiveRequest:
             recipe = self.model.pictures.recipe
             self.hold(pictures.count * recipe.width * recipe.height * 3)
         start_ns = time.monotonic_ns()
-        pixels = await pictures.pixels(self._decoder, self.model.pictures, self.priority)
+        pixels = await pictures.pixels(self._decoder, self.model.pictures, self.priority, self.caller)
         self.decode_ns = time.monotonic_ns() - start_ns
         return pixels
 

@@ -25,5 +25,6 @@ async def infer(request: ActiveRequest, inputs: Tensors, *, whole: bool) -> Tens
 async def _infer(request: ActiveRequest, inputs: Tensors, whole: bool) -> TensorAnswer:
     engine: AnyTensorEngine = request.model.engine
     rows = len(next(iter(inputs.values()))) if request.model.max_batch_size else 1
-    with engine.reserve(TensorCost(rows, whole), request.deadline_ns, request.priority) as reservation:
+    cost = TensorCost(rows, whole)
+    with engine.reserve(cost, request.deadline_ns, request.priority, caller=request.caller) as reservation:
         return await engine.submit(inputs, reservation)

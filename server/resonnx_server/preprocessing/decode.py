@@ -18,7 +18,7 @@ from resonnx_server.runtime.pictures.headers import Header, header
 from resonnx_server.runtime.pictures.images import Pixels
 from resonnx_server.runtime.pictures.options import RAW, PictureOptions, decoding_bytes
 from resonnx_server.scheduling.deadline_admission import Decoding
-from resonnx_server.scheduling.sharing import PRIORITY_LEVELS
+from resonnx_server.scheduling.sharing import Backlog
 
 # Pictures of one request that are queued or being decoded, for each thread: enough to keep all threads busy, and few,
 # so that pictures of other requests of the same priority are decoded in between.
@@ -27,6 +27,9 @@ _AT_ONCE: Final = 2
 _RESIZED_AT_ONCE: Final = 1 << 17
 # Freed memory that the C library may keep, for each thread and beside the budget: giving it back takes some ms.
 _KEPT_BYTES: Final = 128 << 20
+# Least time of a pixel in ns, and pixels that take as long as all else of a picture, in the sharing between callers.
+_LEAST_NS: Final = 2.0
+_OVERHEAD_PIXELS: Final = 16_384
 # Files whose headers are read on the event loop.
 _READ_AT_ONCE: Final = 8
 
@@ -62,7 +65,7 @@ class Decoder:
         self.max_bytes = max_bytes
         self._largest = largest
         # Event loop only: predicted time of the pictures that are queued or being decoded, by priority.
-        self._ahead_ns = [0] * PRIORITY_LEVELS
+        self._ahead_ns = Backlog()
         self._cost = DecodeCost()
 
     async def plan(self, files: Sequence[bytes], options: PictureOptions) -> list[Plan]:
@@ -71,8 +74,8 @@ class Decoder:
             return [_plan(file, options) for file in files]
         return await asyncio.to_thread(lambda: [_plan(file, options) for file in files])
 
-    def expected(self, plans: Sequence[Plan], options: PictureOptions, priority: int) -> Decoding:
-        """Return the predicted time to decode the pictures of a request that comes now; zeros for none."""
+    def expected(self, plans: Sequence[Plan], options: PictureOptions, priority: int, caller: str = "") -> Decoding:
+        """Return the predicted time to decode the pictures of a caller's request that comes now; zeros for none."""
         longest = alone = 0.0
         for head, divisor, size in plans:
             if head.pixels > options.max_pixels:
@@ -81,17 +84,23 @@ class Decoder:
             ns = self._cost.expected_ns(head, divisor)
             longest = max(longest, ns)
             alone += ns * self._share(size)
-        ahead = sum(self._ahead_ns[:priority]) if plans else 0.0
+        ahead = self._ahead_ns.before(caller, priority, int(alone)) if plans else 0.0
         return Decoding(max(longest, alone + ahead), max(longest, alone))
 
     async def load(
-        self, encoded: bytes, options: PictureOptions, field: str, priority: int, plan: Plan | None = None
+        self,
+        encoded: bytes,
+        options: PictureOptions,
+        field: str,
+        priority: int,
+        plan: Plan | None = None,
+        caller: str = "",
     ) -> Pixels:
-        """Return a picture file as uint8 [H,W,3] of the model's size. Raises BadImage, naming `field`."""
+        """Return a caller's picture file as uint8 [H,W,3] of the model's size. Raises BadImage, naming `field`."""
         plan = plan or _plan(encoded, options)
         images.check(encoded, plan.header, options, field)
         self._check(plan, field)
-        return await self._run(partial(images.load, encoded, options, field, plan.header), plan, priority)
+        return await self._run(partial(images.load, encoded, options, field, plan.header), plan, priority, caller)
 
     async def load_all(
         self,
@@ -100,6 +109,7 @@ class Decoder:
         field: str,
         priority: int,
         plans: Sequence[Plan] = (),
+        caller: str = "",
     ) -> Pixels:
         """Return picture files as uint8 [N,H,W,3]. Raises BadImage, naming the field and the picture's index."""
         pixels = np.empty((len(encoded), options.recipe.height, options.recipe.width, 3), np.uint8)
@@ -107,7 +117,8 @@ class Decoder:
 
         async def load_some() -> None:
             for i, file in left:
-                pixels[i] = await self.load(file, options, f"{field}[{i}]", priority, plans[i] if plans else None)
+                plan = plans[i] if plans else None
+                pixels[i] = await self.load(file, options, f"{field}[{i}]", priority, plan, caller)
 
         loading = [asyncio.ensure_future(load_some()) for _ in range(min(len(encoded), _AT_ONCE * self._count))]
         try:
@@ -120,9 +131,9 @@ class Decoder:
         return pixels
 
     async def from_raw(
-        self, rgb: bytes, width: int, height: int, options: PictureOptions, field: str, priority: int
+        self, rgb: bytes, width: int, height: int, options: PictureOptions, field: str, priority: int, caller: str = ""
     ) -> Pixels:
-        """Return raw RGB pixels as uint8 [H,W,3] of the model's size. Raises BadImage, naming `field`."""
+        """Return a caller's raw RGB pixels as uint8 [H,W,3] of the model's size. Raises BadImage, naming `field`."""
         recipe = options.recipe
         as_model = (width, height) == (recipe.width, recipe.height)
         if as_model and (width * height <= _RESIZED_AT_ONCE or images.leaves_as_is(recipe)):
@@ -134,7 +145,7 @@ class Decoder:
         head = Header(RAW, width, height)
         plan = Plan(head, 1, decoding_bytes(head, options))
         self._check(plan, field)
-        return await self._run(work, plan, priority)
+        return await self._run(work, plan, priority, caller)
 
     def _check(self, plan: Plan, field: str) -> None:
         """Raise BadImage if a picture would take more memory than the decoder has."""
@@ -146,14 +157,17 @@ class Decoder:
                 "to the decoder. Send a smaller picture",
             )
 
-    async def _run(self, work: Callable[[], Pixels], plan: Plan, priority: int) -> Pixels:
+    async def _run(self, work: Callable[[], Pixels], plan: Plan, priority: int, caller: str) -> Pixels:
         head, divisor, size = plan
-        expected = int(self._cost.expected_ns(head, divisor) * self._share(size))
-        self._ahead_ns[priority - 1] += expected
+        share = self._share(size)
+        expected = int(self._cost.expected_ns(head, divisor) * share)
+        # Pictures of a kind that was never decoded, or never without an error, have a cost as well.
+        cost = max(float(expected), (head.pixels + _OVERHEAD_PIXELS) * _LEAST_NS * share)
+        self._ahead_ns.add(caller, priority, expected)
         try:
-            pixels, ns = await self._threads.run(partial(_timed, work, size), priority, size)
+            pixels, ns = await self._threads.run(partial(_timed, work, size), priority, size, caller, cost)
         finally:
-            self._ahead_ns[priority - 1] -= expected
+            self._ahead_ns.add(caller, priority, -expected)
         self._cost.learn(head, ns, divisor)
         return pixels
 

@@ -3,27 +3,38 @@
 import asyncio
 import threading
 import time
-from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, Final, Generic, NamedTuple, TypeVar
 
 from resonnx_server.errors import Unavailable
 from resonnx_server.memory.parts import SMALL_PICTURE_BYTES
-from resonnx_server.scheduling.sharing import PRIORITY_LEVELS
+from resonnx_server.scheduling.sharing import PRIORITY_LEVELS, Shares, Turns
 
 T = TypeVar("T")
 
 _CLOSED: Final = "the server is shutting down"
-# For each priority, bytes and arrival number by job. Unlike a dict, an OrderedDict removes its first entries in O(1).
-_Levels = list[OrderedDict[T, tuple[int, int]]]
+# Expected time of a job, beyond which callers that come later begin no later for it.
+_QUANTUM_NS: Final = 1_000_000.0
+
+
+class _Waiting(NamedTuple):
+    """A job of the queue: its priority's index, its arrival number, and what `put` was told."""
+
+    level: int
+    arrival: int
+    size: int
+    caller: str
+    cost: float
 
 
 class DecodeQueue(Generic[T]):
-    """Jobs that wait for a thread and for memory.
+    """Jobs that wait for a thread and for memory, by priority.
 
-    A large job that waits for memory is never overtaken by another large one. Small jobs need no budget.
+    Within a priority callers are served in turns, by the expected time of what each was served (sharing.py), and the
+    jobs of one caller first come, first served. A large job that waits for memory is never overtaken by another large
+    one. Small jobs need no budget.
 
     Args:
         max_bytes: Budget of all large jobs in progress; a larger job runs alone.
@@ -35,40 +46,50 @@ class DecodeQueue(Generic[T]):
         self._small_bytes = small_bytes
         self.bytes = 0
         self._arrivals = 0
-        self._small: _Levels[T] = [OrderedDict() for _ in range(PRIORITY_LEVELS)]
-        self._large: _Levels[T] = [OrderedDict() for _ in range(PRIORITY_LEVELS)]
+        self._jobs: dict[T, _Waiting] = {}
+        self._shares = [Shares() for _ in range(PRIORITY_LEVELS)]
+        self._small: list[Turns[T]] = [Turns(shares) for shares in self._shares]
+        self._large: list[Turns[T]] = [Turns(shares) for shares in self._shares]
+        # The large job that waits for memory, by priority: no other is taken before it.
+        self._next_large: list[T | None] = [None] * PRIORITY_LEVELS
 
-    def put(self, job: T, priority: int, size: int) -> None:
+    def put(self, job: T, priority: int, size: int, caller: str = "", cost: float = 1.0) -> None:
         """Add a job.
 
         Args:
             job: Hashable; not in the queue yet.
-            priority: 1 (first) to queue.PRIORITY_LEVELS.
+            priority: 1 (first) to sharing.PRIORITY_LEVELS.
             size: Its memory in bytes.
+            caller: Whose job it is.
+            cost: Its expected time in ns, above 0.
         """
         self._arrivals += 1
-        levels = self._small if size <= self._small_bytes else self._large
-        levels[priority - 1][job] = (size, self._arrivals)
+        level = priority - 1
+        self._jobs[job] = _Waiting(level, self._arrivals, size, caller, cost)
+        self._shares[level].begin(caller)
+        self._turns(size)[level].add(job, caller)
 
-    def remove(self, job: T, priority: int) -> bool:
+    def remove(self, job: T) -> bool:
         """Remove a job. Returns whether it was in the queue."""
-        return any(levels[priority - 1].pop(job, None) is not None for levels in (self._small, self._large))
+        if job not in self._jobs:
+            return False
+        self._pop(job)
+        return True
 
     def take(self) -> tuple[T, int] | None:
         """Remove the next job that fits the budget; returns it and the bytes for `give_back`, or None."""
-        small, large = self._first(self._small), self._first(self._large)
-        if large is not None and not self._fits(large[3]):
+        small, large = self._first(self._small), self._first_large()
+        if large is not None and not self._fits(self._jobs[large].size):
             large = None
-        best = min((first for first in (small, large) if first is not None), default=None, key=lambda each: each[:2])
+        best = min((job for job in (small, large) if job is not None), default=None, key=self._rank)
         if best is None:
             return None
-        level, _, job, size = best
-        if best is large:
-            self.bytes += size
-            del self._large[level][job]
-            return job, size
-        del self._small[level][job]
-        return job, 0
+        waiting = self._jobs[best]
+        self._shares[waiting.level].charge(waiting.caller, waiting.cost, _QUANTUM_NS)
+        self._pop(best)
+        held = waiting.size if best is large else 0
+        self.bytes += held
+        return best, held
 
     def give_back(self, size: int) -> None:
         """Return the memory of a finished job."""
@@ -76,27 +97,51 @@ class DecodeQueue(Generic[T]):
 
     def clear(self) -> list[T]:
         """Remove and return all jobs."""
-        left = list(self)
-        for level in (*self._small, *self._large):
-            level.clear()
+        left = [*self._jobs]
+        for job in left:
+            self._pop(job)
         return left
 
     def __len__(self) -> int:
-        return sum(map(len, (*self._small, *self._large)))
+        return len(self._jobs)
 
-    def __iter__(self) -> Iterator[T]:
-        return (job for levels in (self._small, self._large) for level in levels for job in level)
+    def _turns(self, size: int) -> list[Turns[T]]:
+        return self._small if size <= self._small_bytes else self._large
 
     def _fits(self, size: int) -> bool:
         return not self.bytes or self.bytes + size <= self._max_bytes
 
-    @staticmethod
-    def _first(levels: "_Levels[T]") -> tuple[int, int, T, int] | None:
-        """Return level, arrival, job and bytes of the first job."""
-        for level, jobs in enumerate(levels):
-            for job, (size, arrival) in jobs.items():
-                return level, arrival, job, size
+    def _rank(self, job: T) -> tuple[int, float, int]:
+        """Order of two jobs: by priority, by what their callers were served, by arrival."""
+        waiting = self._jobs[job]
+        return waiting.level, self._shares[waiting.level].served(waiting.caller), waiting.arrival
+
+    def _first(self, levels: list[Turns[T]]) -> T | None:
+        for turns in levels:
+            if turns:
+                return next(turns.in_order(self._cost))
         return None
+
+    def _first_large(self) -> T | None:
+        """Return the first large job; once it is the first, it remains so until it is taken or removed."""
+        first = self._first(self._large)
+        if first is None:
+            return None
+        level = self._jobs[first].level
+        if self._next_large[level] is None:
+            self._next_large[level] = first
+        return self._next_large[level]
+
+    def _cost(self, job: T) -> float:
+        return self._jobs[job].cost
+
+    def _pop(self, job: T) -> None:
+        waiting = self._jobs.pop(job)
+        level = waiting.level
+        self._turns(waiting.size)[level].remove(job, waiting.caller)
+        self._shares[level].end(waiting.caller)
+        if self._next_large[level] is job:
+            self._next_large[level] = None
 
 
 @dataclass(slots=True, eq=False)
@@ -127,15 +172,17 @@ class PriorityThreads:
         for thread in self._threads:
             thread.start()
 
-    async def run(self, work: Callable[[], T], priority: int, size: int) -> T:
+    async def run(self, work: Callable[[], T], priority: int, size: int, caller: str = "", cost: float = 1.0) -> T:
         """Run `work` on a thread and return its result.
 
         A job that is cancelled before its turn is dropped; a running one continues, and its result is ignored.
 
         Args:
             work: Should release the GIL.
-            priority: 1 (first) to queue.PRIORITY_LEVELS.
+            priority: 1 (first) to sharing.PRIORITY_LEVELS.
             size: Its memory in bytes.
+            caller: Whose job it is.
+            cost: Its expected time in ns, above 0.
 
         Raises:
             Unavailable: The pool is closed.
@@ -145,13 +192,13 @@ class PriorityThreads:
         with self._changed:
             if self._closed:
                 raise Unavailable(_CLOSED)
-            self._queue.put(job, priority, size)
+            self._queue.put(job, priority, size, caller, cost)
             self._changed.notify()
         try:
             return await future
         except asyncio.CancelledError:
             with self._changed:
-                if self._queue.remove(job, priority):
+                if self._queue.remove(job):
                     # Other jobs may have waited for memory behind it.
                     self._changed.notify_all()
             raise

@@ -80,8 +80,8 @@ def test_who_is_cancelled_makes_way() -> None:
     for name, size in (("a", 150), ("gone", 150), ("c", 40)):
         queue.put(name, 4, size * MB)
     assert _taken(queue) == ["a"]
-    assert queue.remove("gone", 4)
-    assert not queue.remove("gone", 4)
+    assert queue.remove("gone")
+    assert not queue.remove("gone")
     assert _taken(queue) == ["c"]
     assert queue.clear() == []
 
@@ -104,7 +104,7 @@ def test_all_are_done_within_the_budget_and_in_order(
     for i, (priority, megabytes, cancelled) in enumerate(jobs):
         sizes[i] = megabytes * MB
         queue.put(i, priority, sizes[i])
-        if cancelled and queue.remove(i, priority):
+        if cancelled and queue.remove(i):
             gone.add(i)
     while True:
         if len(under_way) < threads and (taken := queue.take()) is not None:
@@ -121,3 +121,34 @@ def test_all_are_done_within_the_budget_and_in_order(
     for is_large in (False, True):
         kind = [job for job in begun if (sizes[job] > SMALL_BYTES) == is_large]
         assert kind == sorted(kind, key=lambda job: (jobs[job][0], job))
+
+
+def test_callers_have_the_threads_in_turns() -> None:
+    queue = _queue()
+    for number in range(20):
+        queue.put(f"flood {number}", 4, MB, "flood", 10.0)
+    for number in range(3):
+        queue.put(f"good {number}", 4, MB, "good", 10.0)
+    assert _taken(queue)[:6] == ["flood 0", "good 0", "flood 1", "good 1", "flood 2", "good 2"]
+
+
+def test_callers_have_equal_time_whatever_their_pictures_cost() -> None:
+    queue = _queue()
+    for number in range(100):
+        queue.put(f"large {number}", 4, MB, "large", 20e6)
+        queue.put(f"small {number}", 4, MB, "small", 1e6)
+    first = _taken(queue)[:63]
+    assert 2 <= sum(name.startswith("large") for name in first) <= 4
+
+
+def test_a_large_picture_of_one_caller_waits_for_memory_before_that_of_another() -> None:
+    queue = _queue()
+    queue.put("held", 4, 150 * MB, "flood", 10.0)
+    assert queue.take() == ("held", 150 * MB)
+    queue.put("next", 4, 150 * MB, "flood", 10.0)
+    queue.put("small", 4, MB, "good", 10.0)
+    assert _taken(queue) == ["small"]
+    queue.put("fits", 4, 40 * MB, "good", 10.0)
+    assert queue.take() is None, "it would fit, and might keep the next from its turn for ever"
+    queue.give_back(150 * MB)
+    assert _taken(queue) == ["next", "fits"]
