@@ -113,7 +113,10 @@ def _set_status(error: BaseException, context: Context, method: str) -> None:
 def _trailers(code: grpc.StatusCode, error: errors.ServerError) -> tuple[tuple[str, str | bytes], ...]:
     """Pack reason, field and retry hint as google.rpc details, and the hint also as gRPC's own pushback."""
     status = status_pb2.Status(code=code_pb2.Code.Value(code.name), message=error.message)
-    status.details.add().Pack(error_details_pb2.ErrorInfo(reason=error.reason, domain=_DOMAIN))
+    info = error_details_pb2.ErrorInfo(reason=error.reason, domain=_DOMAIN)
+    if isinstance(error, errors.InferenceHung):
+        info.metadata["retry"] = "safe"
+    status.details.add().Pack(info)
     trailers: list[tuple[str, str | bytes]] = []
     if isinstance(error, errors.InvalidInput):
         violation = error_details_pb2.BadRequest.FieldViolation(field=error.field, description=error.message)
