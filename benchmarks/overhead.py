@@ -21,7 +21,7 @@ from reports import chart
 from reports.machine import machine
 from rich.console import Console
 from rich.table import Table
-from rows import footprint, tails, throughput
+from rows import access, footprint, tails, throughput
 from rows.setting import Setting
 
 
@@ -73,6 +73,7 @@ ROWS = (
     Row("overload-10x", "offered 10x: goodput, share of oracle", tails.overload_10x, 0.95, 1.0),
     Row("refusal-ms", "refusals in those runs: p99, ms", tails.refusal_ms, 50, 10, False),
     Row("overload-pixels", "offered 3x, pixels, ResNet-50: goodput, share of peak", tails.overload_pixels, 0.60, 0.75),
+    Row("access", "keys and mutual TLS, ResNet-18, 32 callers: share without", access.keys_and_tls, 0.92, 0.95),
     Row("thousand", "1,000 clients, small model: share of peak", throughput.thousand_clients, 0.90, 0.98),
     Row("two-models", "two models at 35 % each: both objectives met at p99", tails.two_models, 1, None, every=True),
     Row("ready-s", "start to ready, ResNet-50, cached table, s", footprint.start_to_ready_s, 3.0, 1.5, False),

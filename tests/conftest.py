@@ -64,7 +64,7 @@ ON_BOTH_FRONTS = (
     "server/rpc/oip/test_stream_order.py",
     "server/rpc/oip/test_tensor_protocol.py",
 )
-_READY = re.compile(r"^resonnx-server (?:not )?ready grpc=(\S+) http=(\S+)$")
+_READY = re.compile(r"^resonnx-server (?:not )?ready grpc=(\S+) http=(\S+)(?: admin=(\S+))?$")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -106,11 +106,14 @@ class RunningServer:
     grpc: str
     http: str
     log: Path
+    admin: str | None = None
 
-    def get(self, path: str) -> tuple[int, str]:
+    def get(self, path: str, key: str | None = None) -> tuple[int, str]:
         """GET a page of the HTTP port: status and text."""
+        headers = {"Authorization": f"Bearer {key}"} if key else {}
+        request = urllib.request.Request(f"http://{self.http}{path}", headers=headers)
         try:
-            with urllib.request.urlopen(f"http://{self.http}{path}", timeout=10) as response:
+            with urllib.request.urlopen(request, timeout=10) as response:
                 return response.status, response.read().decode()
         except urllib.error.HTTPError as error:
             return error.code, error.read().decode()
@@ -174,7 +177,7 @@ def running(
             process.wait(30)
             pytest.fail(f"the server did not start: {log.read_text()}")
         try:
-            yield RunningServer(process, match[1], match[2], log)
+            yield RunningServer(process, match[1], match[2], log, match[3])
         finally:
             if process.poll() is None:
                 process.kill()

@@ -18,7 +18,9 @@ from resonnx._errors import (
     InvalidArgument,
     NotFound,
     Overloaded,
+    PermissionDenied,
     ResonnxError,
+    Unauthenticated,
     Unavailable,
     Unimplemented,
 )
@@ -39,6 +41,7 @@ from resonnx._results import (
     Timing,
     Word,
 )
+from resonnx._transport.access import Tls
 
 __all__ = [
     "Assumption",
@@ -61,12 +64,15 @@ __all__ = [
     "ModelSummary",
     "NotFound",
     "Overloaded",
+    "PermissionDenied",
     "PictureSettings",
     "Prediction",
     "ResonnxError",
     "SessionInfo",
     "TensorInfo",
     "Timing",
+    "Tls",
+    "Unauthenticated",
     "Unavailable",
     "Unimplemented",
     "Word",

@@ -15,6 +15,7 @@ from resonnx._pictures.images import ImageSource, is_sendable, sendable, to_mess
 from resonnx._results import CaptionResult, Classification, ModelInfo, ModelSummary, Word
 from resonnx._tasks.caption import caption_event, caption_request, caption_result
 from resonnx._tasks.classify import classification, classify_request
+from resonnx._transport.access import Access, Tls
 from resonnx._transport.channel import server_address
 from resonnx._transport.ending import Ending
 from resonnx._transport.loop_channel import LoopChannel
@@ -32,16 +33,36 @@ class AsyncClient:
     Args:
         server: Address, as for `Client`.
         timeout_s: Default timeout of calls, including retries; None for no limit.
+        key: API key, as for `Client`.
+        tls: As for `Client`.
 
     Raises:
-        ValueError: `server` is not an address, but for example a URL.
+        OSError: A file of `tls` cannot be read.
+        ValueError: `server` is not an address, but for example a URL; or the key cannot be sent.
     """
 
-    def __init__(self, server: str | None = None, *, timeout_s: float | None = 10.0) -> None:
-        self.server = server_address(server)
+    def __init__(
+        self,
+        server: str | None = None,
+        *,
+        timeout_s: float | None = 10.0,
+        key: str | None = None,
+        tls: Tls | bool | None = None,
+    ) -> None:
+        self._connect(server_address(server), Access.of(key, tls), timeout_s)
+
+    @classmethod
+    def of(cls, server: str, access: Access, timeout_s: float | None) -> Self:
+        """Return a client of a server by its address."""
+        client = cls.__new__(cls)
+        client._connect(server, access, timeout_s)
+        return client
+
+    def _connect(self, server: str, access: Access, timeout_s: float | None) -> None:
+        self.server = server
         self._timeout_s = timeout_s
         self._budget = RetryBudget()
-        self._connection = LoopChannel(self.server)
+        self._connection = LoopChannel(server, access)
 
     async def __aenter__(self) -> Self:
         return self

@@ -16,6 +16,7 @@ from resonnx._pictures.images import ImageSource, sendable, to_message
 from resonnx._results import CaptionResult, Classification, ModelInfo, ModelSummary, Word
 from resonnx._tasks.caption import caption_event, caption_request, caption_result
 from resonnx._tasks.classify import classification, classify_request
+from resonnx._transport.access import Access, Tls
 from resonnx._transport.channel import OPTIONS, server_address, vision_stub
 from resonnx._transport.retry import Attempts, ClientDefault, RetryBudget, Timeout
 from resonnx._transport.window import Window
@@ -30,18 +31,38 @@ class Client:
     Args:
         server: "host" or "host:port"; default $RESONNX_SERVER, else "localhost". The default port is 8001.
         timeout_s: Default timeout of calls, including retries; None for no limit.
+        key: API key; default $RESONNX_KEY, else none. Without TLS, whoever sees the traffic sees the key.
+        tls: True for TLS with a server whose certificate a well-known authority has signed; Tls(…) for others.
 
     Raises:
-        ValueError: `server` is not an address, but for example a URL.
+        OSError: A file of `tls` cannot be read.
+        ValueError: `server` is not an address, but for example a URL; or the key cannot be sent.
     """
 
-    def __init__(self, server: str | None = None, *, timeout_s: float | None = 10.0) -> None:
-        self.server = server_address(server)
+    def __init__(
+        self,
+        server: str | None = None,
+        *,
+        timeout_s: float | None = 10.0,
+        key: str | None = None,
+        tls: Tls | bool | None = None,
+    ) -> None:
+        self._connect(server_address(server), Access.of(key, tls), timeout_s)
+
+    @classmethod
+    def of(cls, server: str, access: Access, timeout_s: float | None) -> Self:
+        """Return a client of a server by its address."""
+        client = cls.__new__(cls)
+        client._connect(server, access, timeout_s)
+        return client
+
+    def _connect(self, server: str, access: Access, timeout_s: float | None) -> None:
+        self.server = server
         self._timeout_s = timeout_s
         self._budget = RetryBudget()
         self._closed = False
-        self._channel = grpc.insecure_channel(self.server, options=OPTIONS)
-        self._vision = vision_stub(self._channel)
+        self._channel = access.channel(server, OPTIONS)
+        self._vision = vision_stub(self._channel, access.metadata)
 
     def __enter__(self) -> Self:
         return self

@@ -4,6 +4,8 @@
     ├── InvalidArgument       the request is invalid; `field` names the part
     ├── NotFound              no such model or version
     ├── FailedPrecondition    the model does not support the request
+    ├── Unauthenticated       the server does not know the key or certificate
+    ├── PermissionDenied      the key does not allow this call, model or priority
     ├── Unimplemented         the server does not have this call
     ├── Overloaded            refused under load, or a message over the size limit
     ├── Unavailable           the server is unreachable, draining or not ready
@@ -73,6 +75,24 @@ class FailedPrecondition(ResonnxError):
     """The model does not support the request."""
 
     default_code = "FAILED_PRECONDITION"
+
+
+class Unauthenticated(ResonnxError):
+    """The server needs a key or a certificate that it knows.
+
+    Reasons: KEY_MISSING, KEY_UNKNOWN, CERTIFICATE_MISSING, CERTIFICATE_UNKNOWN.
+    """
+
+    default_code = "UNAUTHENTICATED"
+
+
+class PermissionDenied(ResonnxError):
+    """The key does not allow this.
+
+    Reasons: ROLE_MISSING, MODEL_NOT_ALLOWED, PRIORITY_NOT_ALLOWED, ADMIN_PORT_ONLY.
+    """
+
+    default_code = "PERMISSION_DENIED"
 
 
 class Unimplemented(ResonnxError):

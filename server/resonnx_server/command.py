@@ -24,6 +24,11 @@ app = typer.Typer(
 
 def run() -> None:
     """Run the command `resonnx-server`; called by __main__.main."""
+    # Beside the flags, which belong to no command: with Typer's groups, help would name `keys` before them.
+    if sys.argv[1:2] == ["keys"]:
+        from resonnx_server.access.commands import app as keys
+
+        keys(sys.argv[2:], prog_name="resonnx-server keys")
     app(prog_name="resonnx-server")
 
 
@@ -34,6 +39,8 @@ def serve(**flags: Any) -> None:
 
     Each flag can also be given as a variable, RESONNX_PORT for --port, or in [server] of the --config file, as
     port = 8001. Flags win over variables, and variables over the file.
+
+    `resonnx-server keys new NAME` makes an API key for the file that --keys-file names.
     """
     flags.pop("version")
     try:
@@ -55,9 +62,14 @@ def serve(**flags: Any) -> None:
 
 async def _serve(settings: Settings) -> int:
     """Return the exit status."""
+    from resonnx_server.access.policy import AccessFault
     from resonnx_server.lifecycle import Server, StartError
 
-    server, status = Server(settings), 0
+    try:
+        server, status = Server(settings), 0
+    except AccessFault as fault:
+        print(f"resonnx-server: {fault}", file=sys.stderr)
+        return 1
     try:
         await server.run()
     except StartError as error:

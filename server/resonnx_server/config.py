@@ -82,6 +82,30 @@ class Settings(BaseModel):
     """gRPC port; 0 for a free one, printed at start."""
     http_port: Port = 8002
     """Port of /metrics, /livez and /readyz; 0 for a free one."""
+    tls_certificate: Path | None = None
+    """PEM file of the server's certificate and its chain: all ports use TLS. Read again when it changes, as are the
+    other files of TLS; connections stay."""
+    tls_key: Path | None = None
+    """PEM file of the certificate's private key, without a password."""
+    tls_client_ca: Path | None = None
+    """PEM file of authorities. gRPC clients must have a certificate of one of them, whose name is the caller's; on the
+    HTTP port, a certificate replaces a key."""
+    keys_file: Path | None = None
+    """TOML file of API keys, made by `resonnx-server keys new`. With it, calls need `authorization: Bearer KEY`. It is
+    read again when it changes."""
+    open_health: bool = True
+    """gRPC health checks need no key."""
+    admin_host: str = "127.0.0.1"
+    """Address of the admin port. One that is not a loopback address needs `keys_file`."""
+    admin_port: Port | None = None
+    """Port of a second gRPC listener, which also serves methods that change the server (loading, shared memory,
+    settings of logs); 0 for a free one; off by default. Without `keys_file`, whoever reaches it may do everything."""
+    admin_on_main: bool = False
+    """Serve these methods on the gRPC port as well, to keys of the role `admin`; needs `keys_file`."""
+    reflection: bool = True
+    """Serve gRPC reflection, which tools such as grpcurl use."""
+    model_details: bool = True
+    """GetModel tells the sources of models, with names and checksums of files, and the versions of tools."""
     grpc_front: GrpcFront = "auto"
     """gRPC server: `aio` is grpc.aio's; `core` is faster, and uses parts of grpcio that are not public; `auto` takes
     `core` if it passes a check at start, else `aio`."""

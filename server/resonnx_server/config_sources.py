@@ -31,7 +31,7 @@ from resonnx_server.config_text import describe
 
 _PREFIX = "RESONNX_"
 # Variables of the client and of the compose file.
-_OTHERS_VARIABLES = frozenset({"RESONNX_SERVER", "RESONNX_BIND"})
+_OTHERS_VARIABLES = frozenset({"RESONNX_SERVER", "RESONNX_KEY", "RESONNX_BIND"})
 # Kubernetes' documentation, "Service: Discovering services".
 _KUBERNETES = re.compile(r"RESONNX_(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|UDP|SCTP)(_\w+)?)")
 

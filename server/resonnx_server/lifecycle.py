@@ -12,6 +12,8 @@ from functools import partial
 from PIL import Image
 from resonnx_proto.v1.manifest_pb2 import ImageInput
 
+from resonnx_server.access.policy import Policy
+from resonnx_server.access.reloaded import keep_fresh
 from resonnx_server.config import Settings
 from resonnx_server.config_sources import nearest
 from resonnx_server.errors import ModelRefused
@@ -30,10 +32,9 @@ from resonnx_server.repository.loading import Loading
 from resonnx_server.repository.progress import Progress
 from resonnx_server.repository.scan import ModelFolder, scan
 from resonnx_server.repository.version import GPU_LANES, MAX_LANES, Start, Version
-from resonnx_server.rpc.fronts.choose import FrontUnavailable
 from resonnx_server.rpc.oip.servicer import InferenceServicer
 from resonnx_server.rpc.pieces import Pieces
-from resonnx_server.rpc.server import GrpcServer, bracketed
+from resonnx_server.rpc.server import CannotListen, GrpcServer, bracketed
 from resonnx_server.rpc.vision.servicer import VisionServicer
 from resonnx_server.runtime.machine.host import own_processors, usable_cores
 from resonnx_server.runtime.machine.memory import usable_memory
@@ -67,6 +68,9 @@ class StartError(Exception):
 class Server:
     """One server from start to stop.
 
+    Raises:
+        AccessFault: Keys cannot be read, or settings of access do not fit together.
+
     Attributes:
         left_behind: A load's thread could not be ended: the interpreter must not wait for it.
     """
@@ -84,17 +88,20 @@ class Server:
         self.decoder = Decoder(self.cores, parts.large, parts.small, parts.largest)
         self.budget = Budget(parts.whole, parts.decoder)
         self.metrics.registry.register(ServingCollector(self.models, self.decoder))
+        self.policy = Policy(settings)
         self.metrics.registry.register(MemoryCollector(self.budget, self.decoder))
         inference, pieces = Inference(self.models, self.decoder, self.budget), Pieces()
         self.grpc = GrpcServer(
-            VisionServicer(inference, settings.max_message_bytes, pieces),
+            VisionServicer(inference, settings.max_message_bytes, pieces, model_details=settings.model_details),
             InferenceServicer(inference, settings.max_message_bytes, pieces),
             settings.grpc_front,
             settings.max_message_bytes,
             settings.max_connection_idle_s,
             self.budget,
+            self.policy,
+            reflection=settings.reflection,
         )
-        self.probes = Probes(self.models, self.metrics)
+        self.probes = Probes(self.models, self.metrics, self.policy.main_gate, self.policy.python_context)
         self.devices: dict[str, Device] = {}
         self.cache = LatencyCache.open(cache_folder(settings.cache_dir), self.cores)
         self.readiness = Readiness(self.models, self.grpc.set_serving)
@@ -122,15 +129,16 @@ class Server:
     async def _serve_until(self, stop: asyncio.Event, found: list[ModelFolder]) -> None:
         """Load models and serve them as they are loaded. A signal ends this at once, even during a load."""
         loading, stopping = asyncio.create_task(self._load(found)), asyncio.create_task(stop.wait())
+        fresh = asyncio.create_task(keep_fresh([*self.policy.reloaded()]))
         try:
             await asyncio.wait({loading, stopping}, return_when=asyncio.FIRST_COMPLETED)
             if loading.done():
                 loading.result()
             await stopping
         finally:
-            for task in (loading, stopping):
+            for task in (loading, stopping, fresh):
                 task.cancel()
-            await asyncio.wait({loading, stopping})
+            await asyncio.wait({loading, stopping, fresh})
 
     def _scan(self) -> list[ModelFolder]:
         try:
@@ -148,22 +156,22 @@ class Server:
         return found
 
     async def _listen(self) -> str:
-        """Bind both ports and return the addresses for the line at start."""
+        """Bind all ports and return the addresses for the line at start."""
         host = self.settings.host
+        admin, address = self.settings.admin_port, ""
         try:
             grpc_port = await self.grpc.start(host, self.settings.port)
-        except FrontUnavailable as error:
+            if admin is not None:
+                port = await self.grpc.start_admin(self.settings.admin_host, admin)
+                address = f" admin={bracketed(self.settings.admin_host)}:{port}"
+        except CannotListen as error:
             raise StartError(str(error)) from None
-        except OSError:
-            # gRPC does not say why.
-            reason = "the port (--port) is taken or not permitted, or this machine does not have the address (--host)"
-            raise StartError(f"cannot listen on {host}:{self.settings.port} (gRPC): {reason}") from None
         try:
             http_port = await self.probes.start(host, self.settings.http_port)
         except OSError as error:
             reason = f"{error.strerror or error} (--http-port, --host)"
             raise StartError(f"cannot listen on {host}:{self.settings.http_port} (HTTP): {reason}") from None
-        return f"grpc={bracketed(host)}:{grpc_port} http={bracketed(host)}:{http_port}"
+        return f"grpc={bracketed(host)}:{grpc_port} http={bracketed(host)}:{http_port}{address}"
 
     def _load_version(self, folder: ModelFolder, progress: Progress) -> Start:
         return load(

@@ -14,7 +14,14 @@ from .conftest import Workplace
 _FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _PAGES = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("benchmarks/**/*.md")]
 # These export models, or import what benchmarks need, which takes most of a minute.
-_SLOW = ("README.md", "docs/adapters.md", "docs/exporting.md", "docs/quick-start.md", "benchmarks/")
+_SLOW = (
+    "README.md",
+    "docs/adapters.md",
+    "docs/exporting.md",
+    "docs/operations.md",
+    "docs/quick-start.md",
+    "benchmarks/",
+)
 # Blocks that are shown, not run.
 _SHOWN = {"text", "mermaid"}
 _METRIC = re.compile(r"\b(?:nv|resonnx)_[a-z0-9_]+")

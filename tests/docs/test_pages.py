@@ -51,7 +51,7 @@ def test_metrics_that_a_page_names_exist(page: Path) -> None:
 
 def test_settings_that_the_operations_page_names_exist() -> None:
     text = (ROOT / "docs/operations.md").read_text()
-    tuning = text[text.index("## Tuning") : text.index("## Network")]
+    tuning = text[text.index("## Tuning") : text.index("## Keys")]
     named = {code.partition(" = ")[0] for code in _CODE.findall(tuning) if re.fullmatch(r"[a-z_]+( = \w+)?", code)}
     assert {"latency_objective_ms", "cache_dir"} <= named
     assert named <= Settings.model_fields.keys() | ModelSettings.model_fields.keys()

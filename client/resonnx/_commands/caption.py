@@ -8,7 +8,8 @@ import typer
 
 from resonnx._caption_options import CaptionOptions
 from resonnx._client import Client
-from resonnx._commands.options import Images, Json, Model, Server, Timeout, inputs
+from resonnx._commands.connection import Connection, connecting
+from resonnx._commands.options import Images, Json, Model, Timeout, inputs
 from resonnx._commands.outcomes import print_each, print_results
 from resonnx._errors import Internal, InvalidArgument
 from resonnx._pictures.attention import NothingToDraw, draw_attention
@@ -16,10 +17,11 @@ from resonnx._results import CaptionResult
 from resonnx._tasks.caption import CAPTION
 
 
+@connecting
 def caption(
     images: Images,
     model: Model,
-    server: Server = None,
+    connection: Connection,
     stream: Annotated[bool, typer.Option("--stream", help="Print words as they are decoded.")] = False,
     beam_width: Annotated[
         int | None, typer.Option(min=1, max=10, metavar="WIDTH", help="Beam width; 1 is greedy search.")
@@ -65,9 +67,9 @@ def caption(
         return result
 
     if stream:
-        print_each(partial(_print_words, model, options), pictures, server, timeout)
+        print_each(partial(_print_words, model, options), pictures, connection, timeout)
     else:
-        print_results(CAPTION, call, pictures, server, timeout, as_json)
+        print_results(CAPTION, call, pictures, connection, timeout, as_json)
 
 
 def _draw(client: Client, picture: bytes, result: CaptionResult, file: Path) -> None:

@@ -6,21 +6,24 @@ from typing import Annotated
 import typer
 
 from resonnx._client import Client
-from resonnx._commands.options import Json, Server, Timeout, text
+from resonnx._commands.connection import Connection, connecting
+from resonnx._commands.options import Json, Timeout, text
 from resonnx._commands.outcomes import fail
 from resonnx._commands.output import error_json, error_line, model_json, model_lines, model_row_json, models_lines
 from resonnx._errors import NotFound, ResonnxError
 from resonnx._results import ModelInfo, ModelSummary
 
 
+@connecting
 def models(
     name: Annotated[str | None, typer.Argument(callback=text, help="Describe this model in detail.")] = None,
-    server: Server = None,
+    *,
+    connection: Connection,
     timeout: Timeout = 10.0,
     as_json: Json = False,
 ) -> None:
     """List the server's models, or describe one."""
-    with Client(server, timeout_s=timeout) as client:
+    with connection.client(timeout) as client:
         try:
             if name:
                 info = client.model(name)

@@ -11,6 +11,7 @@ from typing import Any, NoReturn, TypeVar
 import typer
 
 from resonnx._client import Client
+from resonnx._commands.connection import Connection
 from resonnx._commands.inputs import Inputs
 from resonnx._commands.output import error_json, error_line, result_json
 from resonnx._errors import ResonnxError, Unavailable, from_unreadable
@@ -26,7 +27,7 @@ def print_results(
     task: Task[Any],
     call: Callable[[Client, bytes], Any],
     images: Inputs,
-    server: str | None,
+    connection: Connection,
     timeout_s: float,
     as_json: bool,
 ) -> None:
@@ -37,7 +38,7 @@ def print_results(
     """
     failed = False
     # The client is closed first, which ends the calls that the pool would otherwise wait for.
-    with ThreadPoolExecutor(_IN_FLIGHT) as pool, Client(server, timeout_s=timeout_s) as client:
+    with ThreadPoolExecutor(_IN_FLIGHT) as pool, connection.client(timeout_s) as client:
         for image, outcome in _in_order(pool, partial(_outcome, call, client, images), images.names):
             failed |= isinstance(outcome, ResonnxError)
             if as_json:
@@ -52,21 +53,21 @@ def print_results(
 
 
 def print_each(
-    call: Callable[[str, Client, bytes], None], images: Inputs, server: str | None, timeout_s: float
+    call: Callable[[str, Client, bytes], None], images: Inputs, connection: Connection, timeout_s: float
 ) -> None:
     """Make a call that prints its own result for each picture, one after the other.
 
     Args:
         call: Takes the text to print before the result, client and picture.
         images: The pictures.
-        server: HOST:PORT, or None for the default.
+        connection: To the server.
         timeout_s: Limit of each call in seconds.
 
     Raises:
         typer.Exit: Status 1, if a call failed.
     """
     failed = False
-    with Client(server, timeout_s=timeout_s) as client:
+    with connection.client(timeout_s) as client:
         for image in images.names:
             outcome = _outcome(partial(call, _prefix(images, image)), client, images, image)
             if isinstance(outcome, ResonnxError):

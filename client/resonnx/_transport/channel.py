@@ -3,6 +3,8 @@
 import json
 import os
 import re
+from functools import partial
+from types import SimpleNamespace
 from typing import Any
 
 import grpc
@@ -32,6 +34,8 @@ _SERVICE_CONFIG = {
     ],
     "retryThrottling": {"maxTokens": 10, "tokenRatio": 0.1},
 }
+
+Metadata = tuple[tuple[str, str], ...]
 
 OPTIONS: list[tuple[str, Any]] = [
     ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
@@ -70,6 +74,9 @@ def server_address(server: str | None) -> str:
     raise ValueError(f"server {given!r}: give host:port, with a port of 1 to 65535")
 
 
-def vision_stub(channel: grpc.Channel | grpc.aio.Channel) -> Any:
-    """Return the Vision service's stub, which generated code leaves untyped."""
-    return vision_pb2_grpc.VisionStub(channel)
+def vision_stub(channel: grpc.Channel | grpc.aio.Channel, metadata: Metadata = ()) -> Any:
+    """Return the Vision service's stub, which generated code leaves untyped, with metadata for each call."""
+    stub: Any = vision_pb2_grpc.VisionStub(channel)
+    if not metadata:
+        return stub
+    return SimpleNamespace(**{name: partial(call, metadata=metadata) for name, call in vars(stub).items()})

@@ -6,6 +6,7 @@ from typing import Any
 import grpc
 
 from resonnx._errors import Cancelled, ClientClosed
+from resonnx._transport.access import Access
 from resonnx._transport.channel import OPTIONS, vision_stub
 
 
@@ -14,10 +15,12 @@ class LoopChannel:
 
     Args:
         server: HOST:PORT or another address that gRPC resolves.
+        access: Key and TLS.
     """
 
-    def __init__(self, server: str) -> None:
+    def __init__(self, server: str, access: Access) -> None:
         self._server = server
+        self._access = access
         self._loop: asyncio.AbstractEventLoop | None = None
         self._channel: grpc.aio.Channel | None = None
         self._vision: Any = None
@@ -38,8 +41,8 @@ class LoopChannel:
                 raise RuntimeError("this AsyncClient is used by another event loop: create one for each")
             self._loop = loop
             # gRPC binds a channel to the running loop.
-            self._channel = grpc.aio.insecure_channel(self._server, options=OPTIONS)
-            self._vision = vision_stub(self._channel)
+            self._channel = self._access.aio_channel(self._server, OPTIONS)
+            self._vision = vision_stub(self._channel, self._access.metadata)
         return self._vision
 
     def check_cancelled(self) -> None:

@@ -9,11 +9,12 @@ from typing import Annotated, Any, Final, NoReturn
 
 import typer
 
+from resonnx._commands.connection import Connection, connecting
 from resonnx._commands.inputs import Inputs
-from resonnx._commands.options import PICTURES_HELP, Model, Server, inputs
+from resonnx._commands.options import PICTURES_HELP, Model, inputs
 from resonnx._commands.output import error_line
 from resonnx._errors import Internal, ResonnxError
-from resonnx._transport.channel import server_address
+from resonnx._transport.access import Access
 from resonnx.bench.load import Plan
 from resonnx.bench.progress import Progress
 from resonnx.bench.report import (
@@ -52,10 +53,12 @@ def _output(file: Path | None) -> Path | None:
     return file
 
 
+@connecting
 def bench(
     model: Model,
     pictures: Annotated[list[str] | None, typer.Argument(metavar="IMAGE", help=PICTURES_HELP)] = None,
-    server: Server = None,
+    *,
+    connection: Connection,
     input: Annotated[
         Input | None,
         typer.Option(
@@ -107,7 +110,7 @@ def bench(
     kind = input or (Input.FILE if pictures else Input.PIXELS)
     if (kind is Input.FILE) != bool(pictures):
         raise typer.BadParameter("--input file needs picture files, and picture files are sent only with --input file")
-    target = Target(server_address(server), model, kind, _read(inputs(pictures or [])), stream, connections)
+    target = Target(connection.server, model, kind, _read(inputs(pictures or [])), stream, connections)
     plan = Plan(warmup, duration, deadline_ms and deadline_ms / 1e3, seed)
     try:
         if plot:
@@ -116,7 +119,7 @@ def bench(
         _fail(str(error))
     except ValueError as error:
         raise typer.BadParameter(f"--plot {plot}: {error}") from None
-    sweep, ended_by = _measure(target, plan, callers, rates, search_p99_ms)
+    sweep, ended_by = _measure(target, connection.access, plan, callers, rates, search_p99_ms)
     if sweep.results:
         _print(sweep, search_p99_ms)
     if sweep.cut_short:
@@ -147,14 +150,14 @@ def bench(
 
 
 def _measure(
-    target: Target, plan: Plan, callers: tuple[int, ...], rates: tuple[float, ...], p99_ms: float | None
+    target: Target, access: Access, plan: Plan, callers: tuple[int, ...], rates: tuple[float, ...], p99_ms: float | None
 ) -> tuple[Sweep, BaseException | None]:
     """Return the measurement, and the exception that ended it early, if any."""
     sweep = Sweep()
 
     async def measure() -> None:
         with Progress() as progress:
-            session = Session(target, plan, progress.watch)
+            session = Session(target, plan, progress.watch, access)
             runs: AsyncGenerator[Result]
             if p99_ms:
                 runs = session.search(p99_ms, max(callers))

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from resonnx._errors import FailedPrecondition
+from resonnx._transport.access import NO_ACCESS, Access
 from resonnx.bench.load import Call, Plan, closed_loop, open_loop
 from resonnx.bench.search import RateSearch
 from resonnx.bench.subject import describe
@@ -48,14 +49,16 @@ class Session:
         target: The server and model to measure.
         plan: Plan of every run.
         watch: Called when a run starts.
+        access: Key and TLS.
 
     Attributes:
         best_rate: Result of `search` in requests per second; None if no rate was within the bound.
         subject: The server's and the model's versions, see `describe`; set when the first run starts.
     """
 
-    def __init__(self, target: Target, plan: Plan, watch: Watch) -> None:
+    def __init__(self, target: Target, plan: Plan, watch: Watch, access: Access = NO_ACCESS) -> None:
         self._target = target
+        self._access = access
         self._plan = plan
         self._watch = watch
         self._traffic: Traffic | None = None
@@ -114,19 +117,21 @@ class Session:
     ) -> Result:
         traffic = await self._requests()
         self._watch(name, plan, tally)
-        async with sender(self._target.server, traffic, connections, stream=self._target.stream) as call:
+        async with sender(self._target.server, traffic, connections, self._access, stream=self._target.stream) as call:
             return await run(call)
 
     async def _requests(self) -> Traffic:
         if self._traffic is None:
-            target = self._target
+            target, seed, access = self._target, self._plan.seed, self._access
             if target.input is Input.TENSOR:
-                self._traffic = await tensor_traffic(target.server, target.model, self._plan.seed)
+                self._traffic = await tensor_traffic(target.server, target.model, seed, access)
             else:
-                self._traffic = await vision_traffic(target.server, target.model, target.files, self._plan.seed)
+                self._traffic = await vision_traffic(
+                    target.server, target.model, target.files, self._plan.seed, self._access
+                )
             if target.stream and self._traffic.stream is None:
                 raise FailedPrecondition(
                     f"{target.model} has no stream of pictures: use --input tensor or omit --stream"
                 )
-            self.subject = await describe(target.server, target.model)
+            self.subject = await describe(target.server, target.model, access)
         return self._traffic

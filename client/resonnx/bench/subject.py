@@ -9,11 +9,12 @@ from resonnx_proto.inference import grpc_service_pb2, grpc_service_pb2_grpc
 from resonnx._async_client import AsyncClient
 from resonnx._errors import ResonnxError
 from resonnx._results import ModelInfo
+from resonnx._transport.access import NO_ACCESS, Access
 
 _TIMEOUT_S: Final = 10.0
 
 
-async def describe(server: str, model: str) -> dict[str, Any]:
+async def describe(server: str, model: str, access: Access = NO_ACCESS) -> dict[str, Any]:
     """Return the names and versions of a server and a model as JSON values.
 
     Returns:
@@ -22,12 +23,14 @@ async def describe(server: str, model: str) -> dict[str, Any]:
         per ONNX file, with "file", "provider", "precision" and "instances".
     """
     found: dict[str, Any] = {"model": model}
-    async with grpc.aio.insecure_channel(server) as channel:
+    async with access.aio_channel(server) as channel:
         stub = grpc_service_pb2_grpc.GRPCInferenceServiceStub(channel)
         with suppress(grpc.RpcError):
-            itself = await stub.ServerMetadata(grpc_service_pb2.ServerMetadataRequest(), timeout=_TIMEOUT_S)
+            itself = await stub.ServerMetadata(
+                grpc_service_pb2.ServerMetadataRequest(), timeout=_TIMEOUT_S, metadata=access.metadata
+            )
             found["server"] = {"name": itself.name, "version": itself.version}
-    async with AsyncClient(server, timeout_s=_TIMEOUT_S) as client:
+    async with AsyncClient.of(server, access, _TIMEOUT_S) as client:
         with suppress(ResonnxError):
             found |= _model(await client.model(model))
     return found

@@ -16,6 +16,7 @@ from resonnx._async_client import AsyncClient
 from resonnx._errors import FailedPrecondition, from_rpc_error
 from resonnx._tasks import task_of
 from resonnx._tasks.task import StreamCall
+from resonnx._transport.access import NO_ACCESS, Access
 from resonnx.bench.summary import OK
 
 # Different contents, so that no cache of the processor or the server shortens the work.
@@ -47,13 +48,15 @@ class Traffic:
     stream: StreamCall | None = None
 
 
-async def vision_traffic(server: str, model: str, files: Sequence[bytes], seed: int) -> Traffic:
+async def vision_traffic(
+    server: str, model: str, files: Sequence[bytes], seed: int, access: Access = NO_ACCESS
+) -> Traffic:
     """Make requests of the Vision service from `files`, or from random pixels of the model's input size.
 
     Raises:
         ResonnxError: The model is not available, takes no pictures, or has a task that is unknown here.
     """
-    async with AsyncClient(server, timeout_s=_TIMEOUT_S) as client:
+    async with AsyncClient.of(server, access, _TIMEOUT_S) as client:
         info = await client.model(model)
     if info.manifest is None:
         raise FailedPrecondition(f"{model} is a bare ONNX file, which takes no pictures: use --input tensor")
@@ -72,20 +75,22 @@ async def vision_traffic(server: str, model: str, files: Sequence[bytes], seed: 
     return Traffic(task.path, requests, task.stream)
 
 
-async def tensor_traffic(server: str, model: str, seed: int) -> Traffic:
+async def tensor_traffic(server: str, model: str, seed: int, access: Access = NO_ACCESS) -> Traffic:
     """Make tensor requests of one row of random values, as the model's metadata describes its inputs.
 
     Raises:
         ResonnxError: The model is not available, or an input has a variable shape or an unsupported type.
     """
-    async with grpc.aio.insecure_channel(server) as channel:
+    async with access.aio_channel(server) as channel:
         stub = grpc_service_pb2_grpc.GRPCInferenceServiceStub(channel)
         try:
             asked = grpc_service_pb2.ModelMetadataRequest(name=model)
-            metadata = await stub.ModelMetadata(asked, timeout=_TIMEOUT_S, wait_for_ready=False)
+            metadata = await stub.ModelMetadata(
+                asked, timeout=_TIMEOUT_S, wait_for_ready=False, metadata=access.metadata
+            )
         except grpc.RpcError as error:
             raise from_rpc_error(error) from error
-        optional = await _optional_inputs(stub, model)
+        optional = await _optional_inputs(stub, model, access)
     filled = [tensor for tensor in metadata.inputs if tensor.name not in optional]
     if not filled:
         # Alternative inputs: the first that can be filled with random values.
@@ -108,10 +113,12 @@ async def tensor_traffic(server: str, model: str, seed: int) -> Traffic:
     return Traffic("/inference.GRPCInferenceService/ModelInfer", tuple(requests), _TENSOR_STREAM)
 
 
-async def _optional_inputs(stub: Any, model: str) -> set[str]:
+async def _optional_inputs(stub: Any, model: str, access: Access) -> set[str]:
     """Return the names of inputs that requests may omit, if the server tells them."""
     try:
-        answer = await stub.ModelConfig(grpc_service_pb2.ModelConfigRequest(name=model), timeout=_TIMEOUT_S)
+        answer = await stub.ModelConfig(
+            grpc_service_pb2.ModelConfigRequest(name=model), timeout=_TIMEOUT_S, metadata=access.metadata
+        )
     except grpc.RpcError:
         # Triton's extension, which other servers lack.
         return set()

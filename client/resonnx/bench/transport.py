@@ -8,6 +8,7 @@ from typing import Any, Final
 import grpc
 
 from resonnx._errors import Internal, from_rpc_error
+from resonnx._transport.access import NO_ACCESS, Access
 from resonnx._transport.channel import MAX_MESSAGE_BYTES
 from resonnx._transport.ending import Ending
 from resonnx.bench.load import Call
@@ -28,7 +29,7 @@ _OPTIONS: Final[list[tuple[str, Any]]] = [
 
 
 def sender(
-    server: str, traffic: Traffic, connections: int, *, stream: bool = False
+    server: str, traffic: Traffic, connections: int, access: Access = NO_ACCESS, *, stream: bool = False
 ) -> AbstractAsyncContextManager[Call]:
     """Open the connections of a run, which are used in turn.
 
@@ -36,22 +37,24 @@ def sender(
         server: HOST:PORT.
         traffic: The requests; must have a stream if `stream` is true.
         connections: Number of connections.
+        access: Key and TLS.
         stream: Whether requests are pipelined over a stream on each connection.
     """
-    return _streams(server, traffic, connections) if stream else _unary(server, traffic, connections)
+    return (_streams if stream else _unary)(server, traffic, connections, access)
 
 
 @asynccontextmanager
-async def _unary(server: str, traffic: Traffic, connections: int) -> AsyncGenerator[Call]:
-    channels = [grpc.aio.insecure_channel(server, options=_OPTIONS) for _ in range(connections)]
+async def _unary(server: str, traffic: Traffic, connections: int, access: Access) -> AsyncGenerator[Call]:
+    channels = [access.aio_channel(server, _OPTIONS) for _ in range(connections)]
     # Without serialisers: requests and responses are bytes.
     methods: list[Any] = [channel.unary_unary(traffic.path) for channel in channels]
-    requests = traffic.requests
+    requests, metadata = traffic.requests, access.metadata
 
     async def call(number: int, left_s: float | None) -> tuple[str, str]:
         method = methods[number % len(methods)]
         try:
-            await method(requests[number % len(requests)], timeout=_LONGEST_CALL_S if left_s is None else left_s)
+            timeout_s = _LONGEST_CALL_S if left_s is None else left_s
+            await method(requests[number % len(requests)], timeout=timeout_s, metadata=metadata)
         except grpc.aio.AioRpcError as error:
             return error.code().name, error.details() or ""
         return OK, ""
@@ -64,8 +67,8 @@ async def _unary(server: str, traffic: Traffic, connections: int) -> AsyncGenera
 
 
 @asynccontextmanager
-async def _streams(server: str, traffic: Traffic, connections: int) -> AsyncGenerator[Call]:
-    streams = [_Stream(server, traffic) for _ in range(connections)]
+async def _streams(server: str, traffic: Traffic, connections: int, access: Access) -> AsyncGenerator[Call]:
+    streams = [_Stream(server, traffic, access) for _ in range(connections)]
 
     async def call(number: int, left_s: float | None) -> tuple[str, str]:
         return await streams[number % len(streams)].call(number, left_s)
@@ -80,15 +83,15 @@ async def _streams(server: str, traffic: Traffic, connections: int) -> AsyncGene
 class _Stream:
     """A bidirectional stream on its own connection; answers, which may come in any order, are matched by id."""
 
-    def __init__(self, server: str, traffic: Traffic) -> None:
+    def __init__(self, server: str, traffic: Traffic, access: Access) -> None:
         assert traffic.stream is not None
         self._requests, self._method = traffic.requests, traffic.stream
-        self._channel = grpc.aio.insecure_channel(server, options=_OPTIONS)
+        self._channel = access.aio_channel(server, _OPTIONS)
         # call.write() allows only one write at a time.
         self._outbox: asyncio.Queue[bytes] = asyncio.Queue()
         self._waiting: dict[str, asyncio.Future[tuple[str, str]]] = {}
         method: Any = self._channel.stream_stream(self._method.path)
-        self._call = method(self._sent())
+        self._call = method(self._sent(), metadata=access.metadata)
         self._ending = Ending(self._call)
         self._ended: Exception | None = None
         self._reader = asyncio.create_task(self._read())

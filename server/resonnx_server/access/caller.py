@@ -7,11 +7,14 @@ from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
 from typing import Final
 from urllib.parse import unquote
 
+from resonnx_server.errors import PriorityNotAllowed
+
 # Connections whose caller is kept: gRPC's address of a peer contains its port.
 _KEPT_PEERS: Final = 4096
 _IPV6_PREFIX: Final = 64
-# The most urgent priority.
+# Priorities as scheduling/queue.py has them: the most urgent one, and that of requests that name none.
 _FIRST_PRIORITY: Final = 1
+DEFAULT_PRIORITY: Final = 4
 
 
 class Role(StrEnum):
@@ -20,6 +23,9 @@ class Role(StrEnum):
     INFER = "infer"
     READ = "read"
     ADMIN = "admin"
+
+    # Each call asks for a role; Enum's own hash takes longer.
+    __hash__ = str.__hash__
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +49,22 @@ class Caller:
     is_named: bool = False
     rate_per_s: float | None = None
     max_concurrent: int | None = None
+
+    def may_use(self, model: str) -> bool:
+        """Whether the caller may use a model, if there is one of this name."""
+        return self.models is None or model in self.models
+
+    def priority(self, asked: int) -> int:
+        """Return the priority of a request that asks for `asked`; 0 is the default, or the best if that is less urgent.
+
+        Raises:
+            PriorityNotAllowed: It is more urgent than the best.
+        """
+        if asked == 0:
+            return self.best_priority if self.best_priority > DEFAULT_PRIORITY else 0
+        if asked < self.best_priority:
+            raise PriorityNotAllowed(asked, self.best_priority)
+        return asked
 
 
 # Where no keys are set, the port is the protection, as it is for admin methods, which have a port of their own.

@@ -2,11 +2,14 @@
 
 import asyncio
 import logging
+import ssl
 from typing import Final
 
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
+from resonnx_server.access.gate import Gate
+from resonnx_server.http.guard import guard
 from resonnx_server.inference.registry import Models
 from resonnx_server.observe.exposition import accepted_format, accepts_gzip, page
 from resonnx_server.observe.metrics import Metrics
@@ -24,12 +27,15 @@ class Probes:
     Args:
         models: The models that /readyz reports.
         metrics: The registry that /metrics exposes.
+        gate: The port's rules.
+        tls: TLS of the port; None for none.
     """
 
-    def __init__(self, models: Models, metrics: Metrics) -> None:
+    def __init__(self, models: Models, metrics: Metrics, gate: Gate, tls: ssl.SSLContext | None = None) -> None:
         self._models = models
         self._metrics = metrics
-        application = web.Application(client_max_size=1024)
+        self._tls = tls
+        application = web.Application(client_max_size=1024, middlewares=[guard(gate, models.rejected)])
         application.router.add_get("/metrics", self._get_metrics)
         application.router.add_get("/livez", self._get_livez)
         application.router.add_get("/readyz", self._get_readyz)
@@ -38,7 +44,7 @@ class Probes:
     async def start(self, host: str, port: int) -> int:
         """Listen and return the port. Raises OSError if it is taken."""
         await self._runner.setup()
-        await web.TCPSite(self._runner, host, port).start()
+        await web.TCPSite(self._runner, host, port, ssl_context=self._tls).start()
         return int(self._runner.addresses[0][1])
 
     async def stop(self) -> None:

@@ -7,7 +7,9 @@ from typing import Final
 
 from resonnx_proto.v1 import manifest_pb2 as pb
 
+from resonnx_server.access.caller import Caller
 from resonnx_server.errors import (
+    ModelNotAllowed,
     ModelRefused,
     NotFound,
     ServerError,
@@ -132,6 +134,13 @@ class Models:
         self._awaited.pop(refusal.name, None)
         self._ready.pop(refusal.name, None)
         self._refused[refusal.name] = refusal
+
+    def check(self, name: str, caller: Caller) -> None:
+        """Raise ModelNotAllowed, and count the call as rejected, unless the caller may use the model `name`."""
+        if not caller.may_use(name):
+            error = ModelNotAllowed(name)
+            self.rejected.count(error)
+            raise error
 
     def find(self, name: str, version: int = 0, task: Task | None = None) -> Model:
         """Return the model of a call, or count the call as rejected.

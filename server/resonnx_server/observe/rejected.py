@@ -1,16 +1,24 @@
-"""Counts calls that fail before their model is known, by reason. Event loop only.
+"""Counts calls that fail before their model is known, by reason. Thread-safe.
 
 The requested name is not a label: each misspelling would add a series.
 """
 
+import threading
 from typing import Final
 
 from resonnx_server.errors import (
+    AdminElsewhere,
+    CertificateMissing,
+    CertificateUnknown,
     InvalidInput,
+    KeyMissing,
+    KeyUnknown,
     MessageTooLarge,
+    ModelNotAllowed,
     ModelRefused,
     NotFound,
     NotSupported,
+    RoleMissing,
     ServerError,
     Unavailable,
     UnreadableMessage,
@@ -29,6 +37,13 @@ _KINDS: Final = (
     MessageTooLarge,
     UnreadableMessage,
     InvalidInput,
+    KeyMissing,
+    KeyUnknown,
+    CertificateMissing,
+    CertificateUnknown,
+    RoleMissing,
+    AdminElsewhere,
+    ModelNotAllowed,
 )
 # Reasons that are more specific than those in responses.
 _SPECIFIC: Final[dict[type[ServerError], str]] = {VersionNotFound: "VERSION_NOT_FOUND", WrongTask: "WRONG_TASK"}
@@ -43,13 +58,18 @@ class RejectedCalls:
     """
 
     def __init__(self) -> None:
+        self._lock = threading.Lock()
         self.counts = dict.fromkeys([*(_SPECIFIC.get(kind, kind.reason) for kind in _KINDS), _UNKNOWN_METHOD], 0)
 
     def count(self, error: ServerError) -> None:
         """Count a call that fails with `error`."""
         reason = _SPECIFIC.get(type(error), error.reason)
-        self.counts[reason] = self.counts.get(reason, 0) + 1
+        self._add(reason)
 
     def unknown_method(self) -> None:
         """Count a call of an unknown method."""
-        self.counts[_UNKNOWN_METHOD] += 1
+        self._add(_UNKNOWN_METHOD)
+
+    def _add(self, reason: str) -> None:
+        with self._lock:
+            self.counts[reason] = self.counts.get(reason, 0) + 1

@@ -14,9 +14,9 @@ from google.rpc import error_details_pb2, status_pb2
 from grpc_reflection.v1alpha import reflection, reflection_pb2
 
 from resonnx_server.rpc.messages import BoundedMessages
+from resonnx_server.rpc.roles import REFLECTION
 
-_V1ALPHA: Final = "grpc.reflection.v1alpha"
-_V1: Final = "grpc.reflection.v1"
+_V1ALPHA, _V1 = (service.rpartition(".")[0] for service in REFLECTION)
 # Messages in the details of a status.
 _DETAILS: Final = (status_pb2.DESCRIPTOR, error_details_pb2.DESCRIPTOR)
 
@@ -37,14 +37,13 @@ def add_reflection(server: BoundedMessages, services: Iterable[str], files: Iter
     """Serve reflection of `services`, which are described in `files`, and of itself."""
     pool = _merged_pool([*files, *_DETAILS, reflection_pb2.DESCRIPTOR])
     pool.Add(_as_v1())
-    names = [f"{package}.ServerReflection" for package in (_V1ALPHA, _V1)]
-    servicer = _ReflectionServicer([*services, *names], pool=pool)
+    servicer = _ReflectionServicer([*services, *REFLECTION], pool=pool)
     handler = grpc.stream_stream_rpc_method_handler(
         servicer.ServerReflectionInfo,
         request_deserializer=reflection_pb2.ServerReflectionRequest.FromString,
         response_serializer=reflection_pb2.ServerReflectionResponse.SerializeToString,
     )
-    for name in names:
+    for name in REFLECTION:
         server.add_registered_method_handlers(name, {"ServerReflectionInfo": handler})
 
 

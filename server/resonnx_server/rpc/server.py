@@ -1,5 +1,6 @@
 """Puts all services on one gRPC port: Vision, the tensor protocol, health and reflection."""
 
+import asyncio
 from collections.abc import Iterable
 from functools import partial
 from typing import Final
@@ -10,9 +11,13 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from resonnx_proto.inference import grpc_service_pb2, grpc_service_pb2_grpc
 from resonnx_proto.v1 import vision_pb2, vision_pb2_grpc
 
+from resonnx_server.access.gate import Gate
+from resonnx_server.access.policy import Policy
 from resonnx_server.memory.budget import Budget
+from resonnx_server.rpc.admission import Admission
 from resonnx_server.rpc.compression import ALGORITHMS, Unpacker
-from resonnx_server.rpc.fronts.choose import FrontName, choose
+from resonnx_server.rpc.credentials import server_credentials
+from resonnx_server.rpc.fronts.choose import FrontName, FrontUnavailable, choose
 from resonnx_server.rpc.fronts.front import Front, Options
 from resonnx_server.rpc.health import HealthServicer
 from resonnx_server.rpc.messages import HEADROOM_BYTES, BoundedMessages, Large, read_picture_request, read_request
@@ -72,8 +77,12 @@ def _options(max_message_bytes: int, max_connection_idle_s: float) -> Options:
     ]
 
 
+class CannotListen(Exception):
+    """A port cannot be had; the message is one line for the user."""
+
+
 class GrpcServer:
-    """The gRPC server and its health.
+    """The gRPC server on its ports, and its health.
 
     Args:
         vision: The task API.
@@ -82,6 +91,8 @@ class GrpcServer:
         max_message_bytes: Limit of a request and of a response.
         max_connection_idle_s: Seconds until a connection without calls is closed; 0 for never.
         budget: The memory of messages is charged to it.
+        policy: Who may call what.
+        reflection: Serve reflection.
     """
 
     def __init__(
@@ -92,7 +103,12 @@ class GrpcServer:
         max_message_bytes: int,
         max_connection_idle_s: float,
         budget: Budget,
+        policy: Policy,
+        *,
+        reflection: bool,
     ) -> None:
+        self._policy = policy
+        self._has_reflection = reflection
         self._vision = vision
         self._inference = inference
         self._front_name = front
@@ -100,27 +116,50 @@ class GrpcServer:
         self._options = _options(max_message_bytes, max_connection_idle_s)
         self._budget = budget
         self._health = HealthServicer()
-        self._front: Front | None = None
+        self._fronts: list[Front] = []
 
     async def start(self, host: str, port: int) -> int:
         """Listen, with health NOT_SERVING, and return the port.
 
         Raises:
-            OSError: The port is taken.
-            FrontUnavailable: The front that was chosen does not work with the installed grpcio.
+            CannotListen: The port is taken, or the front that was chosen does not work with the installed grpcio.
         """
         self._set_health(_NOT_SERVING)
+        return await self._listen(self._policy.main_gate, host, port, "")
+
+    async def start_admin(self, host: str, port: int) -> int:
+        """Serve the same and the admin methods on a port of their own, and return the port; errors as of `start`."""
+        return await self._listen(self._policy.admin_gate, host, port, "admin-")
+
+    async def _listen(self, gate: Gate, host: str, port: int, flag: str) -> int:
+        try:
+            return await self._start_front(gate, f"{bracketed(host)}:{port}")
+        except FrontUnavailable as error:
+            raise CannotListen(str(error)) from None
+        except OSError:
+            # gRPC does not say why.
+            taken = f"the port (--{flag}port) is taken or not permitted"
+            reason = f"{taken}, or this machine does not have the address (--{flag}host)"
+            raise CannotListen(f"cannot listen on {host}:{port} (gRPC): {reason}") from None
+
+    async def _start_front(self, gate: Gate, address: str) -> int:
         rejected = self._inference.rejected
-        front = await choose(self._front_name, self._options, rejected.unknown_method)
+        policy = self._policy
+        admission = Admission(
+            gate, rejected, open_health=policy.open_health, has_certificates=policy.has_client_certificates
+        )
+        front = await choose(self._front_name, self._options, rejected.unknown_method, admission)
         bounded = BoundedMessages(front, self._max_message_bytes, _large(), rejected, Unpacker(self._budget))
         vision_pb2_grpc.add_VisionServicer_to_server(self._vision, bounded)
         grpc_service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(self._inference, bounded)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, bounded)
         files = (vision_pb2.DESCRIPTOR, grpc_service_pb2.DESCRIPTOR, health_pb2.DESCRIPTOR)
-        add_reflection(bounded, (*SERVICES, health.SERVICE_NAME), files)
-        bound = front.add_insecure_port(f"{bracketed(host)}:{port}")
+        if self._has_reflection:
+            add_reflection(bounded, (*SERVICES, health.SERVICE_NAME), files)
+        certificates = policy.certificates
+        bound = front.add_port(address, None if certificates is None else server_credentials(certificates))
         await front.start()
-        self._front = front
+        self._fronts.append(front)
         return bound
 
     def set_serving(self, models: Iterable[str], others: Iterable[str], ready: bool) -> None:
@@ -137,14 +176,13 @@ class GrpcServer:
 
     async def answered(self) -> None:
         """Wait until the answers of the present calls are sent; calls of health and reflection do not count."""
-        if self._front is not None:
-            await self._front.answered(SERVICES)
+        await asyncio.gather(*(front.answered(SERVICES) for front in self._fronts))
 
     async def stop(self, grace_s: float) -> None:
         """Accept no more calls, end the present ones, and drop answers that are not delivered within `grace_s`."""
-        if self._front is not None:
-            self._front.end_calls(grpc.StatusCode.UNAVAILABLE, "the server is shutting down")
-            await self._front.stop(grace_s)
+        for front in self._fronts:
+            front.end_calls(grpc.StatusCode.UNAVAILABLE, "the server is shutting down")
+        await asyncio.gather(*(front.stop(grace_s) for front in self._fronts))
 
     def _set_health(self, status: health_pb2.HealthCheckResponse.ServingStatus) -> None:
         for service in ("", *SERVICES):

@@ -11,6 +11,7 @@ from typing import Any
 import grpc
 import pytest
 from resonnx_proto.v1 import vision_pb2, vision_pb2_grpc
+from resonnx_server.access.gate import Gate
 from resonnx_server.errors import Unavailable
 from resonnx_server.http.probes import Probes
 from resonnx_server.inference.registry import Models, Refusal
@@ -29,7 +30,7 @@ def _get(models: Models, path: str) -> tuple[int, str]:
                 return error.code, error.read().decode()
 
     async def served() -> tuple[int, str]:
-        probes = Probes(models, Metrics())
+        probes = Probes(models, Metrics(), Gate(None, admits_admin=False))
         try:
             return await asyncio.to_thread(get, await probes.start("127.0.0.1", 0))
         finally:
@@ -95,7 +96,7 @@ def test_a_model_whose_session_is_replaced_is_not_ready_meanwhile_and_one_that_s
 
 def test_a_taken_port_is_an_error() -> None:
     async def start(port: int) -> None:
-        probes = Probes(Models(), Metrics())
+        probes = Probes(Models(), Metrics(), Gate(None, admits_admin=False))
         try:
             await probes.start("127.0.0.1", port)
         finally:

@@ -63,6 +63,8 @@ class Graphs(Language):
 class Context:
     """A call without a deadline."""
 
+    caller = unnamed("")
+
     def __init__(self) -> None:
         self.caller = unnamed("ipv4:127.0.0.1:1")
         self.code = grpc.StatusCode.OK

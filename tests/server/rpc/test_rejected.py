@@ -141,7 +141,7 @@ def test_other_calls_that_fail_or_ask_for_what_is_not_there(demo_server, stubs) 
     assert changes == {("resonnx_rejected_calls_total", "", "VERSION_NOT_FOUND"): 1}
     load = pb.RepositoryModelLoadRequest(model_name="digits")
     changes = _changes(demo_server, lambda: stubs.tensors.RepositoryModelLoad(load, timeout=20))
-    assert changes == {("resonnx_rejected_calls_total", "", "NOT_SUPPORTED"): 1}
+    assert changes == {("resonnx_rejected_calls_total", "", "ADMIN_PORT_ONLY"): 1}
     assert _changes(demo_server, lambda: _asking("ModelReady")(stubs, "nobody", 0)) == {}, "it is an answer"
 
 

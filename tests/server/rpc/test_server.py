@@ -3,12 +3,15 @@
 import asyncio
 import errno
 import socket
+from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
 
 import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from resonnx_server.access.policy import Policy
+from resonnx_server.config import Settings
 from resonnx_server.memory.budget import Budget
 from resonnx_server.rpc.oip.servicer import InferenceServicer
 from resonnx_server.rpc.server import SERVICES, GrpcServer
@@ -20,7 +23,8 @@ SERVING, NOT_SERVING = health_pb2.HealthCheckResponse.SERVING, health_pb2.Health
 @pytest.mark.parametrize("front", ["core", "aio"])
 async def test_after_the_drain_nothing_serves_and_after_the_stop_nothing_listens(front: Any) -> None:
     inference = Mock(InferenceServicer, rejected=Mock())
-    server = GrpcServer(Mock(VisionServicer), inference, front, 1 << 20, 0, Budget(1 << 30))
+    policy = Policy(Settings(repository=Path()))
+    server = GrpcServer(Mock(VisionServicer), inference, front, 1 << 20, 0, Budget(1 << 30), policy, reflection=False)
     port = await server.start("127.0.0.1", 0)
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
         check = health_pb2_grpc.HealthStub(channel).Check

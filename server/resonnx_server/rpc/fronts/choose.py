@@ -8,7 +8,7 @@ from typing import Literal
 import grpc
 
 from resonnx_server.rpc.fronts.aio.server import AioFront
-from resonnx_server.rpc.fronts.front import Front, OnUnknown, Options
+from resonnx_server.rpc.fronts.front import Admit, Front, OnUnknown, Options, admit_all
 
 _log = logging.getLogger(__name__)
 
@@ -19,13 +19,14 @@ class FrontUnavailable(Exception):
     """The front that the settings name does not work here."""
 
 
-async def choose(name: FrontName, options: Options, on_unknown: OnUnknown) -> Front:
+async def choose(name: FrontName, options: Options, on_unknown: OnUnknown, admit: Admit = admit_all) -> Front:
     """Return a front that is not started.
 
     Args:
         name: `core`, `aio`, or `auto`: core if it passes its check, else aio, with a line in the log.
         options: gRPC's channel arguments.
         on_unknown: Called on the event loop for each call of an unknown method.
+        admit: Admits calls.
 
     Raises:
         FrontUnavailable: It is `core` and does not pass.
@@ -35,11 +36,11 @@ async def choose(name: FrontName, options: Options, on_unknown: OnUnknown) -> Fr
         if fault is None:
             from resonnx_server.rpc.fronts.core.server import CoreFront
 
-            return CoreFront(options, on_unknown, on_broken=_end_server)
+            return CoreFront(options, on_unknown, admit, on_broken=_end_server)
         if name == "core":
             raise FrontUnavailable(f"grpc_front=core does not work with grpcio {grpc.__version__}: {fault}")
         _log.warning("using gRPC front aio, as core does not work", extra={"grpcio": grpc.__version__, "why": fault})
-    return AioFront(options, on_unknown)
+    return AioFront(options, on_unknown, admit)
 
 
 async def _fault_of_core() -> str | None:

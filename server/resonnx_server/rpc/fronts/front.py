@@ -5,18 +5,27 @@ from collections.abc import Callable, Iterable, Mapping
 
 import grpc
 
+from resonnx_server.access.caller import Caller, unnamed
 from resonnx_server.rpc.fronts.active import ActiveCalls, CallSoon
-from resonnx_server.rpc.fronts.call import Handler
+from resonnx_server.rpc.fronts.call import Handler, Metadata
 
 Options = list[tuple[str, int]]
 OnUnknown = Callable[[], object]
+# Returns the caller of a call, or raises Rejected, by the method's path, gRPC's address of the client, the metadata,
+# and a function that returns TLS's properties of the connection. Called on any thread, before a request is received.
+Admit = Callable[[str, str, Metadata, Callable[[], Mapping[str, Iterable[bytes]]]], Caller]
+
+
+def admit_all(path: str, peer: str, metadata: Metadata, tls: object) -> Caller:
+    """Admit every call."""
+    return unnamed(peer)
 
 
 class Front(ABC):
     """Serves handlers of asyncio functions, as generated `add_…Servicer_to_server` functions register them.
 
-    Constructors take gRPC's channel arguments, and a function that is called on the event loop for each call of an
-    unknown method.
+    Constructors take gRPC's channel arguments, a function that is called on the event loop for each call of an unknown
+    method, and one that admits calls.
     """
 
     def __init__(self, call_soon: CallSoon) -> None:
@@ -33,9 +42,17 @@ class Front(ABC):
                 raise NotImplementedError(f"{service}/{name}: a stream of requests with one answer")
             self._handlers[f"/{service}/{name}"] = handler
 
-    @abstractmethod
     def add_insecure_port(self, address: str) -> int:
         """Listen on `address` once started, and return the port. Raises OSError if it cannot be had."""
+        return self.add_port(address, None)
+
+    @abstractmethod
+    def add_port(self, address: str, credentials: grpc.ServerCredentials | None) -> int:
+        """Listen on `address` once started, with TLS if there are credentials, and return the port.
+
+        Raises:
+            OSError: The port cannot be had.
+        """
 
     @abstractmethod
     async def start(self) -> None:

@@ -7,6 +7,7 @@ from typing import Final
 from resonnx_proto.inference import grpc_service_pb2 as pb
 from resonnx_proto.inference import grpc_service_pb2_grpc
 
+from resonnx_server.access.caller import Caller
 from resonnx_server.errors import ServerError, VersionNotFound
 from resonnx_server.inference.registry import Model
 from resonnx_server.inference.requests import Inference
@@ -67,6 +68,7 @@ class InferenceServicer(grpc_service_pb2_grpc.GRPCInferenceServiceServicer):
     @one_status
     async def ModelReady(self, request: pb.ModelReadyRequest, context: Context) -> pb.ModelReadyResponse:  # noqa: N802
         """Whether a model serves; false for an unknown one."""
+        self._models.check(request.name, context.caller)
         try:
             self._models.get(request.name, _number(request.version))
         except ServerError:
@@ -87,43 +89,43 @@ class InferenceServicer(grpc_service_pb2_grpc.GRPCInferenceServiceServicer):
         self, request: pb.ModelMetadataRequest, context: Context
     ) -> pb.ModelMetadataResponse:
         """Inputs and outputs, with the batch axis."""
-        return describe.metadata(self._find(request.name, request.version))
+        return describe.metadata(self._find(request.name, request.version, context))
 
     @one_status
     async def ModelConfig(self, request: pb.ModelConfigRequest, context: Context) -> pb.ModelConfigResponse:  # noqa: N802
         """The model as a Triton model configuration."""
-        return pb.ModelConfigResponse(config=describe.config(self._find(request.name, request.version)))
+        return pb.ModelConfigResponse(config=describe.config(self._find(request.name, request.version, context)))
 
     @one_status
     async def ModelStatistics(  # noqa: N802
         self, request: pb.ModelStatisticsRequest, context: Context
     ) -> pb.ModelStatisticsResponse:
         """Counters of one model, or of all if no name is given."""
-        models = [self._find(request.name, request.version)] if request.name else list(self._models)
+        if request.name:
+            models = [self._find(request.name, request.version, context)]
+        else:
+            models = [model for model in self._models if context.caller.may_use(model.name)]
         return pb.ModelStatisticsResponse(model_stats=[describe.statistics(model) for model in models])
 
     @one_status
     async def RepositoryIndex(  # noqa: N802
         self, request: pb.RepositoryIndexRequest, context: Context
     ) -> pb.RepositoryIndexResponse:
-        """Every model of the repository; with `ready`, those that serve."""
+        """Every model of the repository that the caller may use; with `ready`, those that serve."""
+        index = [(model.name, model.version, "READY", "") for model in self._models]
+        if not request.ready:
+            index += [(name, version, "LOADING", "") for name, version in self._models.awaited.items()]
+            index += [(it.name, it.version, "UNAVAILABLE", it.reason) for it in self._models.refused]
         response = pb.RepositoryIndexResponse()
-        for model in self._models:
-            response.models.add(name=model.name, version=str(model.version), state="READY")
-        if request.ready:
-            return response
-        for name, version in self._models.awaited.items():
-            response.models.add(name=name, version=str(version), state="LOADING")
-        for refusal in self._models.refused:
-            response.models.add(
-                name=refusal.name, version=str(refusal.version), state="UNAVAILABLE", reason=refusal.reason
-            )
+        for name, version, state, reason in index:
+            if context.caller.may_use(name):
+                response.models.add(name=name, version=str(version), state=state, reason=reason)
         return response
 
     @one_status
     async def ModelInfer(self, request: InferRequest, context: Context) -> bytes:  # noqa: N802
         """Run one request of any number of rows, and return a ModelInferResponse, serialized."""
-        return await self._model_infer(request, deadline_ns(context), context.caller.name)
+        return await self._model_infer(request, deadline_ns(context), context.caller)
 
     @one_status
     async def ModelStreamInfer(  # noqa: N802
@@ -140,7 +142,7 @@ class InferenceServicer(grpc_service_pb2_grpc.GRPCInferenceServiceServicer):
 
         async def answer(request: InferRequest, emit: EmitPart) -> bytes:
             try:
-                return await self._model_infer(request, deadline, context.caller.name, emit)
+                return await self._model_infer(request, deadline, context.caller, emit)
             except Exception as error:  # the boundary of one request of the stream
                 # The error holds this frame: kept in it, both would live until garbage is collected.
                 return failed(request.message, *outcome_of(error, "ModelStreamInfer"))
@@ -151,15 +153,16 @@ class InferenceServicer(grpc_service_pb2_grpc.GRPCInferenceServiceServicer):
         await pipeline(requests, answer, context, self._models.closing, in_order=in_order, size_of=len)
 
     async def _model_infer(
-        self, given: InferRequest, caller_ns: int | None, caller: str, emit: EmitPart | None = None
+        self, given: InferRequest, caller_ns: int | None, caller: Caller, emit: EmitPart | None = None
     ) -> bytes:
         message = given.message
+        self._models.check(message.model_name, caller)
         version = self._version(message.model_version)
-        with self._inference.begin(message.model_name, version, given.size, caller=caller) as request:
+        with self._inference.begin(message.model_name, version, given.size, caller=caller.name) as request:
             model = request.model
             parameters = parse_parameters(message)
             timeout_us = parameters.timeout_us if model.allow_timeout_override else 0
-            request.limit(caller_ns, timeout_us, parameters.priority, named=True)
+            request.limit(caller_ns, timeout_us, caller.priority(parameters.priority), named=True)
             wanted = wanted_outputs(message, model)
             inputs = await read_inputs(given, model, self._pieces)
             if parameters.top_k:
@@ -189,7 +192,8 @@ class InferenceServicer(grpc_service_pb2_grpc.GRPCInferenceServiceServicer):
     TraceSetting = unsupported("TraceSetting")
     LogSettings = unsupported("LogSettings")
 
-    def _find(self, name: str, version: str) -> Model:
+    def _find(self, name: str, version: str, context: Context) -> Model:
+        self._models.check(name, context.caller)
         return self._models.find(name, self._version(version))
 
     def _version(self, version: str) -> int:

@@ -3,12 +3,13 @@
 from resonnx_proto.inference import grpc_service_pb2 as oip_pb
 from resonnx_proto.v1 import vision_pb2
 
+from resonnx_server.access.caller import Caller
 from resonnx_server.inference.registry import Model, Models
 from resonnx_server.rpc.oip import describe
 
 
-def list_models(models: Models) -> vision_pb2.ListModelsResponse:
-    """Return every model of the repository, by name."""
+def list_models(models: Models, caller: Caller) -> vision_pb2.ListModelsResponse:
+    """Return every model of the repository that the caller may use, by name."""
     summaries = {model.name: _summary(model) for model in models}
     for name, version in models.awaited.items():
         loading = vision_pb2.MODEL_STATE_LOADING
@@ -20,11 +21,17 @@ def list_models(models: Models) -> vision_pb2.ListModelsResponse:
             state=vision_pb2.MODEL_STATE_REFUSED,
             reason=refusal.reason,
         )
-    return vision_pb2.ListModelsResponse(models=[summaries[name] for name in sorted(summaries)])
+    return vision_pb2.ListModelsResponse(models=[summaries[name] for name in sorted(summaries) if caller.may_use(name)])
 
 
-def get_model(model: Model, max_message_bytes: int) -> vision_pb2.GetModelResponse:
-    """Return a model's manifest, how it is served, and its inputs and outputs."""
+def get_model(model: Model, *, max_message_bytes: int, details: bool) -> vision_pb2.GetModelResponse:
+    """Return a model's manifest, how it is served, and its inputs and outputs.
+
+    Args:
+        model: The model.
+        max_message_bytes: The server's limit.
+        details: Tell the sources and the versions of tools.
+    """
     tensors = describe.metadata(model)
     given = zip(tensors.inputs, describe.inputs(model), strict=True)
     response = vision_pb2.GetModelResponse(
@@ -48,6 +55,9 @@ def get_model(model: Model, max_message_bytes: int) -> vision_pb2.GetModelRespon
         )
         for size, cost in report.table.snapshot().items():
             session.latencies.add(batch_size=size, expected_us=cost.expected_ns / 1000, spread_us=cost.spread_ns / 1000)
+    if not details and model.manifest is not None:
+        response.manifest.ClearField("source")
+        response.manifest.ClearField("tool_versions")
     return response
 
 

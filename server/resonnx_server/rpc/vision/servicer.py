@@ -1,6 +1,7 @@
 """resonnx.v1.Vision: messages to requests of inference/, and results back to messages."""
 
 from collections.abc import AsyncIterator, Callable, Sequence
+from functools import partial
 from typing import Final
 
 import numpy as np
@@ -9,6 +10,7 @@ from resonnx_proto.v1 import vision_pb2 as pb
 from resonnx_proto.v1 import vision_pb2_grpc
 from resonnx_proto.v1.manifest_pb2 import CaptionerSpec
 
+from resonnx_server.access.caller import Caller
 from resonnx_server.errors import BadImage, InvalidInput, ServerError
 from resonnx_server.inference.caption import Captioned, OnWords, caption, captioner
 from resonnx_server.inference.classify import classify
@@ -40,18 +42,22 @@ class VisionServicer(vision_pb2_grpc.VisionServicer):
         inference: The use cases.
         max_message_bytes: Limit of a request.
         pieces: The thread that makes large answers.
+        model_details: GetModel tells sources and versions of tools.
     """
 
-    def __init__(self, inference: Inference, max_message_bytes: int, pieces: Pieces) -> None:
+    def __init__(
+        self, inference: Inference, max_message_bytes: int, pieces: Pieces, *, model_details: bool = True
+    ) -> None:
         self._inference = inference
         self._models = inference.models
         self._max_message_bytes = max_message_bytes
         self._pieces = pieces
+        self._get_model = partial(get_model, max_message_bytes=max_message_bytes, details=model_details)
 
     @one_status
     async def Classify(self, request: pb.ClassifyRequest, context: Context) -> pb.ClassifyResponse:  # noqa: N802
         """Labels and scores of one picture."""
-        return await self._classify(request, deadline_ns(context), context.caller.name)
+        return await self._classify(request, deadline_ns(context), context.caller)
 
     @one_status
     async def ClassifyStream(  # noqa: N802
@@ -62,7 +68,7 @@ class VisionServicer(vision_pb2_grpc.VisionServicer):
 
         async def answer(message: pb.ClassifyRequest, emit: object) -> pb.ClassifyStreamResponse:
             try:
-                response = await self._classify(message, deadline, context.caller.name)
+                response = await self._classify(message, deadline, context.caller)
             except Exception as error:  # the boundary of one request of the stream
                 # The error holds this frame: kept in it, both would live until garbage is collected.
                 return _failed(message, *outcome_of(error, "ClassifyStream"))
@@ -73,7 +79,7 @@ class VisionServicer(vision_pb2_grpc.VisionServicer):
     @one_status
     async def Caption(self, request: pb.CaptionRequest, context: Context) -> pb.CaptionResponse:  # noqa: N802
         """The caption of one picture."""
-        return await self._caption(request, None, deadline_ns(context), context.caller.name)
+        return await self._caption(request, None, deadline_ns(context), context.caller)
 
     @one_status
     async def StreamCaption(self, request: pb.CaptionRequest, context: StreamContext) -> None:  # noqa: N802
@@ -81,29 +87,33 @@ class VisionServicer(vision_pb2_grpc.VisionServicer):
         deadline = deadline_ns(context)
 
         async def answer(message: pb.CaptionRequest, emit: EmitEvent) -> pb.StreamCaptionResponse:
-            return pb.StreamCaptionResponse(final=await self._caption(message, emit, deadline, context.caller.name))
+            return pb.StreamCaptionResponse(final=await self._caption(message, emit, deadline, context.caller))
 
         await pipeline(_single(request), answer, context, self._models.closing)
 
     @one_status
     async def ListModels(self, request: pb.ListModelsRequest, context: Context) -> pb.ListModelsResponse:  # noqa: N802
         """Every model of the repository; of a refused one, the reason."""
-        return list_models(self._models)
+        return list_models(self._models, context.caller)
 
     @one_status
     async def GetModel(self, request: pb.GetModelRequest, context: Context) -> pb.GetModelResponse:  # noqa: N802
         """A model's manifest, and how it is served."""
-        return get_model(self._models.find(request.model, request.version), self._max_message_bytes)
+        self._models.check(request.model, context.caller)
+        return self._get_model(self._models.find(request.model, request.version))
 
-    async def _classify(self, message: pb.ClassifyRequest, caller_ns: int | None, caller: str) -> pb.ClassifyResponse:
+    async def _classify(
+        self, message: pb.ClassifyRequest, caller_ns: int | None, caller: Caller
+    ) -> pb.ClassifyResponse:
+        self._models.check(message.model, caller)
         encoded = message.image.encoded
         size = self._size(message, encoded)
-        with self._inference.begin(message.model, message.version, size, CLASSIFY, caller=caller) as request:
+        with self._inference.begin(message.model, message.version, size, CLASSIFY, caller=caller.name) as request:
             assert request.model.manifest is not None
             labels = request.model.manifest.classifier.labels
             if message.top_k > len(labels):
                 raise InvalidInput("top_k", f"{message.top_k} is not within 0..{len(labels)}")
-            request.limit(caller_ns, message.timeout_us, message.priority)
+            request.limit(caller_ns, message.timeout_us, caller.priority(message.priority))
             outputs = await classify(request, _pictures(message.image, encoded))
         top_k = message.top_k or min(_DEFAULT_TOP_K, len(labels))
         work = classify_response(outputs, labels, top_k, features=message.return_features)
@@ -112,15 +122,16 @@ class VisionServicer(vision_pb2_grpc.VisionServicer):
         return response
 
     async def _caption(
-        self, message: pb.CaptionRequest, emit: EmitEvent | None, caller_ns: int | None, caller: str
+        self, message: pb.CaptionRequest, emit: EmitEvent | None, caller_ns: int | None, caller: Caller
     ) -> pb.CaptionResponse:
+        self._models.check(message.model, caller)
         encoded = message.image.encoded
         size = self._size(message, encoded)
-        with self._inference.begin(message.model, message.version, size, CAPTION, caller=caller) as request:
+        with self._inference.begin(message.model, message.version, size, CAPTION, caller=caller.name) as request:
             engine = captioner(request.model)
             spec = engine.spec
             options = decode_options(message, engine)
-            request.limit(caller_ns, message.timeout_us, message.priority)
+            request.limit(caller_ns, message.timeout_us, caller.priority(message.priority))
             on_words = None if emit is None else _word_emitter(emit, spec)
             pictures = _pictures(message.image, encoded)
             (captioned,) = await caption(request, pictures, options, on_words)

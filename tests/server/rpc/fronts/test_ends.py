@@ -18,7 +18,8 @@ import grpc
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from resonnx_server.rpc.fronts.call import Call
+from resonnx_server.access.caller import Caller, unnamed
+from resonnx_server.rpc.fronts.call import Call, Rejected
 from resonnx_server.rpc.fronts.core import operations as ops
 from resonnx_server.rpc.fronts.core.call import CoreCall, Shared
 from resonnx_server.rpc.fronts.core.server import _ACCEPTED_AHEAD, CoreFront
@@ -61,7 +62,7 @@ async def test_a_handler_that_cancels_itself_has_failed(served: Any) -> None:
 async def test_a_caller_who_has_gone_before_its_request_is_handled_costs_nothing() -> None:
     handler = Mock()
     event = Mock(**{"call_details.deadline": 0.0, "call.peer.return_value": b""})
-    call = CoreCall(event, handler, Shared(Mock(), Mock(), Mock()))
+    call = CoreCall(event, handler, unnamed(""), Shared(Mock(), Mock(), Mock()))
     call._cancel(None)
     call._run(b"late")
     await asyncio.sleep(0)
@@ -377,3 +378,41 @@ async def test_a_queue_that_breaks_during_a_stop_does_not_hold_it_up(monkeypatch
         handlers.go_on.set()
         await asyncio.wait_for(stopping, 10)
         call.cancel()
+
+
+@pytest.mark.parametrize("front", FRONTS)
+async def test_a_refused_call_reaches_no_handler_and_is_kept_for_no_garbage_collection(front: str) -> None:
+    """Or whoever has no key fills the memory."""
+    handlers, trailers = Handlers(), (("why-bin", b"\x00\xff"),)
+
+    def refuse(path: str, peer: str, metadata: object, tls: object) -> Caller:
+        raise Rejected(grpc.StatusCode.UNAUTHENTICATED, f"{path} needs a key", trailers)
+
+    server = FRONTS[front]([], admit=refuse)
+    server.add_registered_method_handlers(SERVICE, handlers.all())
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+
+    def kept() -> int:
+        return sum(issubclass(type(each), Rejected) for each in gc.get_objects())
+
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+        gc.collect()
+        before = kept()
+        gc.disable()
+        try:
+            for _ in range(5):
+                for name, call in (
+                    ("wait", channel.unary_unary(method("wait"))(b"")),
+                    ("watch", channel.unary_stream(method("watch"))(b"").read()),
+                    ("deaf", channel.stream_stream(method("deaf"))(iter([b""])).read()),
+                ):
+                    code, details, found = await ended(call)
+                    assert (code, details) == (grpc.StatusCode.UNAUTHENTICATED, f"{method(name)} needs a key")
+                    assert found["why-bin"] == b"\x00\xff"
+            await until(lambda: _is_idle(server))
+            assert kept() <= before
+        finally:
+            gc.enable()
+        await server.stop(0)
+    assert not handlers.entered.is_set()

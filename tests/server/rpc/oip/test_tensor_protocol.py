@@ -343,8 +343,8 @@ def test_more_rows_than_may_ever_wait(client) -> None:
 
 
 def test_calls_that_are_not_offered(client) -> None:
-    _refused(lambda: client.load_model("digits"), "UNIMPLEMENTED", "RepositoryModelLoad is not offered")
-    _refused(client.get_trace_settings, "UNIMPLEMENTED")
+    _refused(lambda: client.load_model("digits"), "PERMISSION_DENIED", "served on the admin port only")
+    _refused(client.get_trace_settings, "PERMISSION_DENIED")
 
 
 def _graph(path: Path, nodes: list, inputs: list, outputs: list, constants: tuple = ()) -> None:

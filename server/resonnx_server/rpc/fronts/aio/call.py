@@ -7,7 +7,7 @@ from typing import Any
 
 import grpc
 
-from resonnx_server.access.caller import unnamed
+from resonnx_server.access.caller import Caller
 from resonnx_server.rpc.fronts.call import Call, Handler, StreamCall, read, serve
 
 # grpc.aio's context of a call; its annotations lack what is used here.
@@ -27,11 +27,11 @@ class AioCall(Call):
 
     __slots__ = ("_context", "_is_ended", "_task")
 
-    def __init__(self, handler: Handler, context: Context) -> None:
+    def __init__(self, handler: Handler, context: Context, caller: Caller) -> None:
         # gRPC has it by the system clock, which may be set during the call.
         remaining = context.time_remaining()
         deadline_s = None if remaining is None else time.monotonic() + remaining
-        super().__init__(handler, deadline_s, unnamed(context.peer()), context.invocation_metadata())
+        super().__init__(handler, deadline_s, caller, context.invocation_metadata())
         self._context = context
         self._task: asyncio.Task[Any] | None = None
         self._is_ended = False
@@ -61,8 +61,8 @@ class AioCall(Call):
 class AioStreamCall(AioCall, StreamCall):
     """A stream. As no operation of grpc.aio may be cancelled, tasks of their own read ahead and send."""
 
-    def __init__(self, handler: Handler, context: Context, tasks: "set[asyncio.Task[None]]") -> None:
-        super().__init__(handler, context)
+    def __init__(self, handler: Handler, context: Context, caller: Caller, tasks: "set[asyncio.Task[None]]") -> None:
+        super().__init__(handler, context, caller)
         self._tasks = tasks
         self._reading: asyncio.Task[None] | None = None
         self._sending: asyncio.Task[None] | None = None

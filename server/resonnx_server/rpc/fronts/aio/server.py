@@ -7,9 +7,10 @@ from typing import Any, Final
 
 import grpc
 
+from resonnx_server.access.caller import Caller
 from resonnx_server.rpc.fronts.aio.call import AioCall, AioStreamCall, Context, start_task
-from resonnx_server.rpc.fronts.call import Handler
-from resonnx_server.rpc.fronts.front import Front, OnUnknown, Options
+from resonnx_server.rpc.fronts.call import Handler, Rejected
+from resonnx_server.rpc.fronts.front import Admit, Front, OnUnknown, Options, admit_all
 
 _log = logging.getLogger(__name__)
 
@@ -24,14 +25,17 @@ class AioFront(Front):
     Args:
         options: gRPC's channel arguments.
         on_unknown: Called on the event loop for each call of an unknown method.
+        admit: Admits calls.
     """
 
-    def __init__(self, options: Options, on_unknown: OnUnknown = lambda: None) -> None:
+    def __init__(self, options: Options, on_unknown: OnUnknown = lambda: None, admit: Admit = admit_all) -> None:
         super().__init__(lambda act, value: act(value))
         self._options = options
+        self._admit = admit
         # Served by one generic handler: grpc.aio waits for the next call of each registered method by itself.
         self._methods = _Methods(on_unknown)
         self._address = ""
+        self._credentials: grpc.ServerCredentials | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._server = self._new_server()
         # Those that have failed, until their last calls have ended.
@@ -42,12 +46,16 @@ class AioFront(Front):
         """Serve the methods of a service: unary ones, and those that answer with a stream."""
         super().add_registered_method_handlers(service, handlers)
         for name, handler in handlers.items():
-            self._methods.by_path[f"/{service}/{name}"] = self._adapted(handler)
+            self._methods.by_path[f"/{service}/{name}"] = self._adapted(f"/{service}/{name}", handler)
 
-    def add_insecure_port(self, address: str) -> int:
-        """Listen on `address` once started, and return the port. Raises OSError if it cannot be had."""
+    def add_port(self, address: str, credentials: grpc.ServerCredentials | None) -> int:
+        """Listen on `address` once started, with TLS if there are credentials, and return the port."""
+        self._credentials = credentials
         try:
-            port = self._server.add_insecure_port(address)
+            if credentials is None:
+                port = self._server.add_insecure_port(address)
+            else:
+                port = self._server.add_secure_port(address, credentials)
         except RuntimeError as error:
             raise OSError(f"cannot listen on {address}") from error
         self._address = f"{address.rpartition(':')[0]}:{port}"
@@ -99,7 +107,7 @@ class AioFront(Front):
         is_logged = False
         while True:
             try:
-                self.add_insecure_port(self._address)
+                self.add_port(self._address, self._credentials)
             except OSError as error:
                 if not is_logged:
                     _log.error("grpc.aio cannot listen again yet", exc_info=error)
@@ -108,11 +116,16 @@ class AioFront(Front):
             else:
                 return
 
-    def _adapted(self, handler: Handler) -> Handler:
+    def _adapted(self, path: str, handler: Handler) -> Handler:
         """Return a handler for grpc.aio, of serialized messages."""
 
         async def unary(message: bytes, context: Context) -> bytes | None:
-            call = AioCall(handler, context)
+            caller, ending = self._admitted(path, context)
+            if caller is None:
+                del context, message
+                await ending
+                return None
+            call = AioCall(handler, context, caller)
             answer = await self._served(call, message)
             if answer is None:
                 ending = context.abort(call.code, call.details, call.trailers)
@@ -122,7 +135,12 @@ class AioFront(Front):
             return answer
 
         async def stream(requests: Any, context: Context) -> None:
-            call = AioStreamCall(handler, context, self._tasks)
+            caller, ending = self._admitted(path, context)
+            if caller is None:
+                del context, requests
+                await ending
+                return
+            call = AioStreamCall(handler, context, caller, self._tasks)
             await self._served(call, None if handler.request_streaming else requests)
 
         if not handler.response_streaming:
@@ -130,6 +148,16 @@ class AioFront(Front):
         if handler.request_streaming:
             return grpc.stream_stream_rpc_method_handler(stream)
         return grpc.unary_stream_rpc_method_handler(stream)
+
+    def _admitted(self, path: str, context: Context) -> tuple[Caller | None, Any]:
+        """Return the caller, or None and what ends the call.
+
+        As in `unary`, whoever awaits that must not hold the context meanwhile.
+        """
+        try:
+            return self._admit(path, context.peer(), context.invocation_metadata(), context.auth_context), None
+        except Rejected as rejected:
+            return None, context.abort(*rejected.status)
 
     async def _served(self, call: "AioCall", message: bytes | None) -> bytes | None:
         # It ends when the status is sent or the caller has gone.

@@ -7,7 +7,7 @@ from typing import Any
 
 import grpc
 
-from resonnx_server.access.caller import unnamed
+from resonnx_server.access.caller import Caller
 from resonnx_server.rpc.fronts.active import ActiveCalls, CallSoon
 from resonnx_server.rpc.fronts.call import Call, Handler, serve
 from resonnx_server.rpc.fronts.core import operations as ops
@@ -42,13 +42,14 @@ class CoreCall(Call):
     Args:
         event: gRPC's event that brought the call.
         handler: The handler of the called method.
+        caller: Who calls.
         shared: The state that all calls of the server share.
     """
 
     __slots__ = ("_core", "_over", "_shared", "_task")
 
-    def __init__(self, event: ops.Event, handler: Handler, shared: Shared) -> None:
-        super().__init__(handler, ops.deadline_s(event), unnamed(ops.peer(event)), ops.metadata(event))
+    def __init__(self, event: ops.Event, handler: Handler, caller: Caller, shared: Shared) -> None:
+        super().__init__(handler, ops.deadline_s(event), caller, ops.metadata(event))
         self._core: ops.CoreCall = event.call
         self._shared = shared
         self._task: asyncio.Task[bytes | None] | None = None

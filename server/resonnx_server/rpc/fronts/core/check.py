@@ -7,6 +7,8 @@ from typing import Any, Final
 
 import grpc
 
+from resonnx_server.access.caller import Caller, unnamed
+from resonnx_server.rpc.fronts.call import Metadata, Rejected
 from resonnx_server.rpc.fronts.core import operations as ops
 from resonnx_server.rpc.fronts.core.server import CoreFront
 
@@ -16,6 +18,8 @@ _LAST_STOP_S: Final = 1.0
 _MESSAGES: Final = [b"a", bytes(100_000), b""]
 _REFUSAL: Final = (grpc.StatusCode.OUT_OF_RANGE, "refused", (("reason-bin", b"\x00\xff"),))
 _CALLER: Final = "ip:127.0.0.1"
+# Of the secure port, which needs no certificate: connections of this machine.
+_SECURITY: Final = [b"local"]
 _METADATA: Final = (("resonnx-check", "text"), ("resonnx-check-bin", b"\x00\xff"))
 _NAMES: Final = [name for name, _ in _METADATA]
 # Not through a proxy that the environment names.
@@ -70,12 +74,14 @@ class _Checked:
         self._limit_s = limit_s
         self._entered = asyncio.Event()
         self._seen: list[str] = []
-        self._front = CoreFront([("grpc.so_reuseport", 0)], report=report)
+        self._security: list[bytes] = []
+        self._front = CoreFront([("grpc.so_reuseport", 0)], admit=self._admit, report=report)
         unary = grpc.unary_unary_rpc_method_handler
         handlers = {
             "Remaining": unary(self._remaining, bytes, bytes),
             "Refuse": unary(self._refuse, bytes, bytes),
             "Caller": unary(self._caller, bytes, bytes),
+            "Forbidden": unary(self._hold, bytes, bytes),
             "Hold": unary(self._hold, bytes, bytes),
             "Echo": grpc.stream_stream_rpc_method_handler(self._echo, bytes, bytes),
         }
@@ -84,7 +90,12 @@ class _Checked:
     async def run(self) -> None:
         """Start the server, call it and stop it."""
         port = self._front.add_insecure_port("127.0.0.1:0")
+        secure = self._front.add_port("127.0.0.1:0", grpc.local_server_credentials())
         await self._front.start()
+        credentials = grpc.local_channel_credentials()
+        with grpc.secure_channel(f"127.0.0.1:{secure}", credentials, options=_CLIENT_OPTIONS) as channel:
+            await asyncio.to_thread(_unary(channel, "Remaining"), b"", timeout=self._limit_s)
+        _expect("the security of a connection", self._security, _SECURITY)
         with grpc.insecure_channel(f"127.0.0.1:{port}", options=_CLIENT_OPTIONS) as channel:
             await asyncio.to_thread(self._call, channel)
             held = _unary(channel, "Hold").future(b"", timeout=self._limit_s)
@@ -111,9 +122,16 @@ class _Checked:
         stream: Any = channel.stream_stream(f"/{_SERVICE}/Echo")
         echo = stream(iter(_MESSAGES), timeout=self._limit_s)
         _expect("a stream's lengths", [*map(len, echo)], [*map(len, _MESSAGES)])
-        error = _unary(channel, "Refuse").future(b"", timeout=self._limit_s).exception()
-        status = error.code(), error.details(), tuple(map(tuple, error.trailing_metadata()))
-        _expect("a refusal", status, _REFUSAL)
+        for method in ("Refuse", "Forbidden"):
+            error = _unary(channel, method).future(b"", timeout=self._limit_s).exception()
+            status = error.code(), error.details(), tuple(map(tuple, error.trailing_metadata()))
+            _expect("a refusal", status, _REFUSAL)
+
+    def _admit(self, path: str, peer: str, metadata: Metadata, tls: Callable[[], Any]) -> Caller:
+        self._security = [*tls().get("transport_security_type", self._security)]
+        if path == f"/{_SERVICE}/Forbidden":
+            raise Rejected(*_REFUSAL)
+        return unnamed(peer)
 
     async def _remaining(self, request: bytes, context: Any) -> bytes:
         return str(context.time_remaining()).encode()

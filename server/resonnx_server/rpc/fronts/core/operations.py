@@ -7,7 +7,7 @@ core.
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
 import grpc
@@ -34,6 +34,7 @@ _USED: Final = {
         "destroy",
     ),
     "Call": ("start_server_batch", "peer"),
+    "auth_context": (),
     "RequestCallEvent": ("call", "call_details", "invocation_metadata", "success"),
     "ReceiveMessageOperation": ("message",),
     "ReceiveCloseOnServerOperation": ("cancelled",),
@@ -89,6 +90,13 @@ def new_queue() -> Any:
     return cygrpc.CompletionQueue()
 
 
+def add_port(server: Any, address: str, credentials: grpc.ServerCredentials | None) -> int:
+    """Listen on an address, without TLS if `credentials` is None, and return the port; 0 if it cannot be had."""
+    core = () if credentials is None else (credentials._credentials,)  # type: ignore[attr-defined]
+    port: int = server.add_http2_port(address.encode(), *core)
+    return port
+
+
 def is_shutdown(event: Event) -> bool:
     """Whether `event` is the queue's last."""
     return bool(event.completion_type == cygrpc.CompletionType.queue_shutdown)
@@ -110,6 +118,12 @@ def peer(event: Event) -> str:
     """Return gRPC's address of the client whose call `event` brought, such as "ipv4:127.0.0.1:41234"."""
     address: bytes = event.call.peer()
     return address.decode(errors="replace")
+
+
+def tls(event: Event) -> Mapping[str, Iterable[bytes]]:
+    """Return the properties of the connection of the call that `event` brought; none if it is not encrypted."""
+    properties: Mapping[bytes, Iterable[bytes]] | None = cygrpc.auth_context(event.call)
+    return {name.decode(): values for name, values in (properties or {}).items()}
 
 
 def metadata(event: Event) -> Metadata:

@@ -6,14 +6,16 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Final
 
 import grpc
 
+from resonnx_server.rpc.fronts.call import Rejected
 from resonnx_server.rpc.fronts.core import operations as ops
 from resonnx_server.rpc.fronts.core.call import CoreCall, Shared, ignore
 from resonnx_server.rpc.fronts.core.stream import CoreStreamCall
-from resonnx_server.rpc.fronts.front import Front, OnUnknown, Options
+from resonnx_server.rpc.fronts.front import Admit, Front, OnUnknown, Options, admit_all
 
 _log = logging.getLogger(__name__)
 
@@ -33,6 +35,7 @@ class CoreFront(Front):
     Args:
         options: gRPC's channel arguments.
         on_unknown: Called on the event loop for each call of an unknown method.
+        admit: Admits calls.
         report: Called on any thread with a message for the log and an error that no caller has caused.
         on_broken: Called on any thread if the queue cannot be polled any more: no call is answered from then on.
     """
@@ -41,12 +44,14 @@ class CoreFront(Front):
         self,
         options: Options,
         on_unknown: OnUnknown = lambda: None,
+        admit: Admit = admit_all,
         report: Callable[[str, Exception], object] = _log_error,
         on_broken: Callable[[], object] = lambda: None,
     ) -> None:
         super().__init__(self._call_soon)
         self._on_broken = on_broken
         self._on_unknown = on_unknown
+        self._admit = admit
         self._report = report
         self._queue = ops.new_queue()
         self._server = ops.new_server(tuple(options))
@@ -66,9 +71,9 @@ class CoreFront(Front):
         # Set when the queue's thread ends.
         self._is_left = asyncio.Event()
 
-    def add_insecure_port(self, address: str) -> int:
-        """Listen on `address` once started, and return the port. Raises OSError if it cannot be had."""
-        port: int = self._server.add_http2_port(address.encode())
+    def add_port(self, address: str, credentials: grpc.ServerCredentials | None) -> int:
+        """Listen on `address` once started, with TLS if there are credentials, and return the port."""
+        port = ops.add_port(self._server, address, credentials)
         if not port:
             raise OSError(f"cannot listen on {address}")
         return port
@@ -154,14 +159,23 @@ class CoreFront(Front):
         if not event.success:
             return
         self._accept_another()
-        handler = self._handlers.get(event.call_details.method.decode(errors="replace"))
+        path = event.call_details.method.decode(errors="replace")
+        handler = self._handlers.get(path)
         if handler is None:
-            status = ops.send_status(grpc.StatusCode.UNIMPLEMENTED, "Method not found!", ())
             self._call_soon(lambda _: self._on_unknown(), None)
-            self._shared.pending.start(event.call, (ops.send_headers(), ops.receive_close(), status), ignore)
+            self._refuse(event, ops.send_status(grpc.StatusCode.UNIMPLEMENTED, "Method not found!", ()))
+            return
+        try:
+            caller = self._admit(path, ops.peer(event), ops.metadata(event), partial(ops.tls, event))
+        except Rejected as rejected:
+            self._refuse(event, ops.send_status(*rejected.status))
             return
         kind = CoreStreamCall if handler.response_streaming else CoreCall
-        kind(event, handler, self._shared).begin()
+        kind(event, handler, caller, self._shared).begin()
+
+    def _refuse(self, event: ops.Event, status: ops.Operation) -> None:
+        """End a call whose request is not received."""
+        self._shared.pending.start(event.call, (ops.send_headers(), ops.receive_close(), status), ignore)
 
     def _shut_down(self, event: ops.Event) -> None:
         self._call_soon(lambda _: self._is_quiet.set(), None)

@@ -1,0 +1,133 @@
+"""A key's use of models and priorities that are not its own: row "another's models or priorities"."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import grpc
+import pytest
+from resonnx_proto.inference import grpc_service_pb2 as pb
+from resonnx_proto.inference import grpc_service_pb2_grpc
+from resonnx_proto.v1 import vision_pb2, vision_pb2_grpc
+from resonnx_server.access.keys import digest_of
+
+from ..server import bare_graphs
+from .guarded import bearer
+
+OWN, OTHER = "own", "other"
+
+
+@pytest.fixture(scope="module")
+def channel(start_server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[grpc.Channel]:
+    folder = tmp_path_factory.mktemp("rights")
+    for name in (OWN, OTHER):
+        (folder / "models" / name / "1").mkdir(parents=True)
+        (folder / "models" / name / "1" / "model.onnx").write_bytes(bare_graphs.doubling())
+    keys = folder / "keys.toml"
+    keys.write_text(
+        f"[keys.limited]\nsha256 = '{digest_of('limited').hex()}'\nmodels = ['{OWN}', 'nowhere']\n"
+        f"[keys.low]\nsha256 = '{digest_of('low').hex()}'\nbest_priority = 6\n"
+        f"[keys.high]\nsha256 = '{digest_of('high').hex()}'\nbest_priority = 1\n"
+    )
+    with (
+        start_server(folder / "models", "--keys-file", str(keys)) as server,
+        grpc.insecure_channel(server.grpc) as channel,
+    ):
+        yield channel
+
+
+def _infer(name: str, priority: int = 0) -> pb.ModelInferRequest:
+    request = pb.ModelInferRequest(model_name=name, raw_input_contents=[bytes(12)])
+    request.inputs.add(name="x", datatype="FP32", shape=[1, 3])
+    if priority:
+        request.parameters["priority"].int64_param = priority
+    return request
+
+
+CALLS: dict[str, Callable[[Any, Any, str, Any], object]] = {
+    "ModelInfer": lambda vision, tensors, name, key: tensors.ModelInfer(_infer(name), timeout=20, metadata=key),
+    "ModelReady": lambda vision, tensors, name, key: tensors.ModelReady(
+        pb.ModelReadyRequest(name=name), timeout=20, metadata=key
+    ),
+    "ModelMetadata": lambda vision, tensors, name, key: tensors.ModelMetadata(
+        pb.ModelMetadataRequest(name=name), timeout=20, metadata=key
+    ),
+    "ModelConfig": lambda vision, tensors, name, key: tensors.ModelConfig(
+        pb.ModelConfigRequest(name=name), timeout=20, metadata=key
+    ),
+    "ModelStatistics": lambda vision, tensors, name, key: tensors.ModelStatistics(
+        pb.ModelStatisticsRequest(name=name), timeout=20, metadata=key
+    ),
+    "GetModel": lambda vision, tensors, name, key: vision.GetModel(
+        vision_pb2.GetModelRequest(model=name), timeout=20, metadata=key
+    ),
+    "Classify": lambda vision, tensors, name, key: vision.Classify(
+        vision_pb2.ClassifyRequest(model=name), timeout=20, metadata=key
+    ),
+    "Caption": lambda vision, tensors, name, key: vision.Caption(
+        vision_pb2.CaptionRequest(model=name), timeout=20, metadata=key
+    ),
+}
+
+
+def _code(call: Callable[[], object]) -> str:
+    try:
+        call()
+    except grpc.RpcError as error:
+        name: str = error.code().name
+        return name
+    return "OK"
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_a_model_of_others_is_refused_whether_there_is_one_or_not(channel: grpc.Channel, name: str) -> None:
+    stubs = vision_pb2_grpc.VisionStub(channel), grpc_service_pb2_grpc.GRPCInferenceServiceStub(channel)
+    ask = CALLS[name]
+    own = _code(lambda: ask(*stubs, OWN, bearer("limited")))
+    assert own == ("INVALID_ARGUMENT" if name in ("Classify", "Caption") else "OK")
+    for model in (OTHER, "unknown", ""):
+        expected = "OK" if name == "ModelStatistics" and not model else "PERMISSION_DENIED"
+        assert _code(lambda model=model: ask(*stubs, model, bearer("limited"))) == expected
+    assert _code(lambda: ask(*stubs, OTHER, bearer("high"))) == own
+
+
+def test_streams_refuse_a_model_of_others(channel: grpc.Channel) -> None:
+    vision = vision_pb2_grpc.VisionStub(channel)
+    tensors = grpc_service_pb2_grpc.GRPCInferenceServiceStub(channel)
+    key = bearer("limited")
+    requests = iter([vision_pb2.ClassifyRequest(model=OTHER)])
+    (answer,) = vision.ClassifyStream(requests, timeout=20, metadata=key)
+    assert (answer.error.code, answer.error.reason) == ("PERMISSION_DENIED", "MODEL_NOT_ALLOWED")
+    refused, served = tensors.ModelStreamInfer(iter([_infer(OTHER), _infer(OWN)]), timeout=20, metadata=key)
+    assert "may not use" in refused.error_message
+    assert not served.error_message
+    caption = vision_pb2.CaptionRequest(model=OTHER)
+    assert _code(lambda: [*vision.StreamCaption(caption, timeout=20, metadata=key)]) == "PERMISSION_DENIED"
+
+
+def test_lists_hold_a_key_s_models_only(channel: grpc.Channel) -> None:
+    vision = vision_pb2_grpc.VisionStub(channel)
+    tensors = grpc_service_pb2_grpc.GRPCInferenceServiceStub(channel)
+    for key, expected in (("limited", [OWN]), ("high", [OTHER, OWN])):
+        more: dict[str, Any] = {"timeout": 20, "metadata": bearer(key)}
+        models = vision.ListModels(vision_pb2.ListModelsRequest(), **more).models
+        index = tensors.RepositoryIndex(pb.RepositoryIndexRequest(), **more).models
+        statistics = tensors.ModelStatistics(pb.ModelStatisticsRequest(), **more).model_stats
+        for found in (models, index, statistics):
+            assert [entry.name for entry in found] == expected
+
+
+@pytest.mark.parametrize(
+    ("key", "allowed", "refused"),
+    [("limited", (0, 4, 8), (1, 3)), ("low", (0, 6, 8), (1, 4, 5)), ("high", (0, 1, 8), ())],
+)
+def test_a_priority_needs_a_key_that_allows_it(
+    channel: grpc.Channel, key: str, allowed: tuple[int, ...], refused: tuple[int, ...]
+) -> None:
+    tensors = grpc_service_pb2_grpc.GRPCInferenceServiceStub(channel)
+
+    def code(priority: int) -> str:
+        request = _infer(OWN, priority)
+        return _code(lambda: tensors.ModelInfer(request, timeout=20, metadata=bearer(key)))
+
+    assert [code(priority) for priority in allowed] == ["OK"] * len(allowed)
+    assert [code(priority) for priority in refused] == ["PERMISSION_DENIED"] * len(refused)

@@ -1,0 +1,26 @@
+"""Refused calls in the log."""
+
+import logging
+from types import SimpleNamespace
+
+import pytest
+from resonnx_server.access import refusal_log
+from resonnx_server.access.refusal_log import RefusalLog
+from resonnx_server.errors import KeyMissing, KeyUnknown
+
+
+def test_one_line_a_second_says_how_many_had_none(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    now = 100.0
+    monkeypatch.setattr(refusal_log, "time", SimpleNamespace(monotonic=lambda: now))
+    log = RefusalLog()
+    for _ in range(1000):
+        log.write(KeyUnknown(), "/a.B/C", "ipv4:203.0.113.7:4000")
+    now = 101.0
+    log.write(KeyMissing(), "/metrics", "ipv6:[2001:db8::1]:0")
+    first, second = map(vars, caplog.records)
+    assert (first["reason"], first["method"], first["caller"]) == ("KEY_UNKNOWN", "/a.B/C", "ip:203.0.113.7")
+    assert (second["reason"], second["caller"]) == ("KEY_MISSING", "ip:2001:db8::/64")
+    assert (first["refused_since_last_line"], second["refused_since_last_line"]) == (0, 999)
+    assert {record.levelno for record in caplog.records} == {logging.WARNING}
