@@ -61,3 +61,4 @@ def test_the_model_serves_on(start_server, tmp_path: Path, graph, huge: int, aba
         assert server.metric("resonnx_hung_runs_total", model="endless") == 1
         assert server.metric("resonnx_request_errors_total", reason="INFERENCE_HUNG") == 1
         assert server.metric("resonnx_replaced_sessions_total", model="endless") == abandons
+        assert server.stop() == 0
