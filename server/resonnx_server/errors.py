@@ -30,6 +30,11 @@ class ServerError(Exception):
         super().__init__(message)
         self.message = message
 
+    @classmethod
+    def hidden(cls, incident: str, message: str = "internal error") -> Self:
+        """Return the error for a failure whose cause is in the log only, under the incident's id."""
+        return cls(f"{message} (incident {incident})")
+
 
 class InvalidInput(ServerError):
     """A request that can never succeed. `field` names the request's field."""

@@ -9,6 +9,7 @@ import numpy as np
 from resonnx_server.captioning.request import CaptionTask, Encoded, failure_of_one
 from resonnx_server.captioning.stepping import CaptionJob, read_rows
 from resonnx_server.errors import InferenceHung
+from resonnx_server.observe.incidents import report_incident
 from resonnx_server.observe.stats import BatchCount
 from resonnx_server.runtime.decoding.step_output import StepOutput
 from resonnx_server.scheduling.session_pool import BufferPool
@@ -36,7 +37,7 @@ class EncodeJob(CaptionJob):
             self.infer_ns = self._encode(self.tasks, self.size)
         except Exception as error:  # the boundary of a batch: whatever fails, every member gets an outcome
             if not isinstance(error, InferenceHung):
-                _log.exception("an encoder batch failed", extra={"rows": len(self.tasks)})
+                report_incident(_log, "an encoder batch failed", error, extra={"rows": len(self.tasks)})
             if len(self.tasks) == 1 or isinstance(error, InferenceHung):
                 for task in self.tasks:
                     self._failed(task, error)
@@ -49,7 +50,6 @@ class EncodeJob(CaptionJob):
         try:
             self._encode([task], self.pool.table.padded_batch_size(1))
         except Exception as error:  # the boundary of one picture
-            _log.exception("a picture could not be encoded by itself")
             self._failed(task, error)
 
     def _failed(self, task: CaptionTask, error: Exception) -> None:

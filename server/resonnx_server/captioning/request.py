@@ -10,6 +10,7 @@ from typing import Any, Final, NamedTuple
 from resonnx_proto.v1.manifest_pb2 import CaptionerSpec
 
 from resonnx_server.errors import InferenceFailed, ServerError
+from resonnx_server.observe.incidents import report_incident
 from resonnx_server.observe.stats import BatchCount, ModelStats, StepCount, Timing, count_all
 from resonnx_server.runtime.decoding.search import DecodeOptions, Search
 from resonnx_server.runtime.decoding.sequence import Sequence as Caption
@@ -161,8 +162,8 @@ def failure_of_one(error: Exception) -> InferenceFailed:
     if isinstance(error, InferenceFailed):
         _log.error("a caption failed", extra={"error": error.message})
         return InferenceFailed(error.message)
-    _log.error("a caption could not be decoded", exc_info=error)
-    return InferenceFailed("the caption could not be decoded")
+    incident = report_incident(_log, "a caption could not be decoded", error)
+    return InferenceFailed.hidden(incident, "the caption could not be decoded")
 
 
 def _emit(task: CaptionTask, words: list[Token]) -> None:
@@ -170,9 +171,8 @@ def _emit(task: CaptionTask, words: list[Token]) -> None:
         return
     try:
         task.on_words(words)
-    except (Exception, asyncio.CancelledError):  # the boundary of one caption
-        _log.exception("a caption's words could not be delivered")
-        _end(task, ServerError("internal error"))
+    except (Exception, asyncio.CancelledError) as error:  # the boundary of one caption
+        _end(task, ServerError.hidden(report_incident(_log, "a caption's words could not be delivered", error)))
 
 
 def _end(task: CaptionTask, outcome: Captioned | ServerError) -> None:

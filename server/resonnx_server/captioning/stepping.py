@@ -12,6 +12,7 @@ from typing import Any
 from resonnx_server.captioning.request import CaptionTask, Completions, Encoded, failure_of_one
 from resonnx_server.captioning.slots import Slots
 from resonnx_server.errors import DeadlineExceeded, InferenceFailed, InferenceHung, ServerError
+from resonnx_server.observe.incidents import report_incident
 from resonnx_server.observe.stats import StepCount
 from resonnx_server.runtime.decoding.step_output import StepOutput
 from resonnx_server.runtime.graphs import Step
@@ -91,7 +92,7 @@ class CaptionJob:
             self.was_interrupted = True
             return InferenceHung()
         self.lacks_memory |= is_lack_of_memory(error)
-        return InferenceFailed(message)
+        return InferenceFailed.hidden(report_incident(_log, "a caption failed by itself", error), message)
 
 
 @dataclass(slots=True, eq=False)
@@ -121,10 +122,10 @@ class StepJob(CaptionJob):
             if slots.owners:
                 self._step(list(slots.owners))
             self._release()
-        except Exception:  # the boundary of a step: whatever fails, every caption gets an outcome
-            _log.exception("a decoder step failed", extra={"rows": len(slots)})
+        except Exception as error:  # the boundary of a step: whatever fails, every caption gets an outcome
+            incident = report_incident(_log, "a decoder step failed", error, extra={"rows": len(slots)})
             for task in {**slots.owners, **{encoded.task: None for encoded in self.joining}}:
-                self.completions.failed(task, InferenceFailed("the decoder failed"))
+                self.completions.failed(task, InferenceFailed.hidden(incident, "the decoder failed"))
             for task in list(slots.owners):
                 slots.leave(task)
 
@@ -153,7 +154,7 @@ class StepJob(CaptionJob):
         except InferenceHung as hung:
             outcomes = [(task, self.failure_alone(hung, "")) for task in tasks]
         except Exception as error:  # the boundary of a step
-            _log.exception("a decoder step failed", extra={"rows": self.rows})
+            report_incident(_log, "a decoder step failed", error, extra={"rows": self.rows})
             if len(tasks) == 1:
                 outcomes = [(tasks[0], self.failure_alone(error, "the decoder failed"))]
             else:
@@ -186,7 +187,6 @@ class StepJob(CaptionJob):
             self._count([task], rows, size)
             return self._read(task, run, range(rows))
         except Exception as error:  # the boundary of one caption
-            _log.exception("a caption's step failed by itself")
             return self.failure_alone(error, "the decoder failed")
 
     def _run(self, inputs: tuple[Array, list[Any], list[Any]], tasks: list[CaptionTask]) -> _Run:

@@ -1,6 +1,6 @@
 """Maps errors to gRPC statuses.
 
-Errors that are not a ServerError end a call with INTERNAL; the log has their traceback.
+Errors that are not a ServerError end a call with INTERNAL and an incident's id; the log has their traceback with it.
 """
 
 import asyncio
@@ -15,6 +15,7 @@ from google.protobuf.duration_pb2 import Duration
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 
 from resonnx_server import errors
+from resonnx_server.observe.incidents import report_incident
 from resonnx_server.rpc.fronts.call import Aborted, Call, Rejected, StreamCall
 
 _log = logging.getLogger(__name__)
@@ -50,11 +51,11 @@ def code_of(error: errors.ServerError) -> grpc.StatusCode:
     return next(_CODES[kind] for kind in type(error).__mro__ if kind in _CODES)
 
 
-def outcome_of(error: BaseException, method: str) -> tuple[grpc.StatusCode, errors.ServerError]:
+def outcome_of(error: BaseException, method: str, context: Context) -> tuple[grpc.StatusCode, errors.ServerError]:
     """Return the status code and error for the caller; errors that are not a ServerError are logged and hidden."""
     if not isinstance(error, errors.ServerError):
-        _log.error("a call failed", exc_info=error, extra={"method": method})
-        error = errors.ServerError("internal error")
+        caller, more = context.caller.name, {"method": method}
+        error = errors.ServerError.hidden(report_incident(_log, "a call failed", error, caller, more))
     return code_of(error), error
 
 
@@ -108,7 +109,7 @@ def is_cancelled() -> bool:
 
 def _set_status(error: BaseException, context: Context, method: str) -> None:
     """Set a call's status by its error."""
-    code, known = outcome_of(error, method)
+    code, known = outcome_of(error, method, context)
     context.set_status(code, known.message, _trailers(code, known))
 
 

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from resonnx_server.errors import InferenceFailed, InferenceHung, ServerError
+from resonnx_server.observe.incidents import report_incident
 from resonnx_server.observe.stats import BatchCount, ModelStats, Timing, count_all
 from resonnx_server.runtime.memory_errors import is_lack_of_memory
 from resonnx_server.runtime.session import Array
@@ -117,7 +118,7 @@ class TensorJob:
             self._outcomes = self._run_together(batch.entries, batch.size)
         except Exception as error:  # the boundary of a batch: every request gets an outcome
             if not isinstance(error, InferenceHung):
-                _log.exception("a batch failed", extra={"rows": batch.rows})
+                report_incident(_log, "a batch failed", error, extra={"rows": batch.rows})
             self._outcomes = self._after(error, batch.entries)
 
     def limit_ns(self) -> int:
@@ -236,9 +237,9 @@ async def joined(parts: list[Part]) -> tuple[Tensors, Timing]:
     size = sum(array.nbytes for _, outputs, _ in parts for array in outputs.values())
     try:
         return (_in_order(parts) if size <= _SMALL_BYTES else await asyncio.to_thread(_in_order, parts)), timing
-    except ValueError:
-        _log.exception("batches' outputs cannot be joined", extra={"parts": len(parts)})
-    raise InferenceFailed("the model's outputs for some of the rows do not fit the others'")
+    except ValueError as error:
+        incident = report_incident(_log, "batches' outputs cannot be joined", error, extra={"parts": len(parts)})
+    raise InferenceFailed.hidden(incident, "the model's outputs for some of the rows do not fit the others'")
 
 
 def _in_order(parts: list[Part]) -> Tensors:
@@ -272,7 +273,7 @@ def _failure(error: Exception) -> ServerError:
         return error.with_traceback(None)
     if is_lack_of_memory(error):
         return InferenceFailed("the device has not enough memory for this input")
-    return InferenceFailed("the model failed on this input")
+    return InferenceFailed.hidden(report_incident(_log, "an input failed", error), "the model failed on this input")
 
 
 def deliver(outcomes: Outcomes) -> None:

@@ -12,6 +12,7 @@ from typing import Any, Final, NoReturn, Protocol
 import grpc
 
 from resonnx_server.access.caller import Caller
+from resonnx_server.observe.incidents import report_incident
 from resonnx_server.rpc.fronts.buffer import MAX_MESSAGES, MessageBuffer
 
 _log = logging.getLogger(__name__)
@@ -84,9 +85,9 @@ class Call(ABC):
         self.set_status(code, details, trailing_metadata)
         raise Aborted
 
-    def report(self, message: str, error: Exception) -> None:
-        """Log an error that is no caller's fault."""
-        _log.error(message, exc_info=error)
+    def report(self, message: str, error: Exception) -> str:
+        """Log an error that is no caller's fault, and return the incident's id."""
+        return report_incident(_log, message, error, self.caller.name)
 
     @abstractmethod
     def end(self, code: grpc.StatusCode, details: str) -> None:
@@ -206,9 +207,9 @@ async def serve(call: Call, message: bytes | None) -> bytes | None:
         if isinstance(aborted, Rejected):
             call.set_status(*aborted.status)
     except Exception as error:
-        call.report("a call failed", error)
+        incident = call.report("a call failed", error)
         if call.code is grpc.StatusCode.OK:
-            call.set_status(grpc.StatusCode.INTERNAL, "internal error")
+            call.set_status(grpc.StatusCode.INTERNAL, f"internal error (incident {incident})")
     return None
 
 

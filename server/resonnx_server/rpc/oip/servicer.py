@@ -145,7 +145,7 @@ class InferenceServicer(grpc_service_pb2_grpc.GRPCInferenceServiceServicer):
                 return await self._model_infer(request, deadline, context.caller, emit)
             except Exception as error:  # the boundary of one request of the stream
                 # The error holds this frame: kept in it, both would live until garbage is collected.
-                return failed(request.message, *outcome_of(error, "ModelStreamInfer"))
+                return failed(request.message, *outcome_of(error, "ModelStreamInfer", context))
 
         def in_order(request: InferRequest) -> bool:
             return keeps_order(request.message)

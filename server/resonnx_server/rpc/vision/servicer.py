@@ -71,7 +71,7 @@ class VisionServicer(vision_pb2_grpc.VisionServicer):
                 response = await self._classify(message, deadline, context.caller)
             except Exception as error:  # the boundary of one request of the stream
                 # The error holds this frame: kept in it, both would live until garbage is collected.
-                return _failed(message, *outcome_of(error, "ClassifyStream"))
+                return _failed(message, *outcome_of(error, "ClassifyStream", context))
             return pb.ClassifyStreamResponse(id=message.id, response=response)
 
         await pipeline(requests, answer, context, self._models.closing)

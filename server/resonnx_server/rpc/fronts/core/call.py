@@ -20,14 +20,14 @@ class Shared:
     Attributes:
         call_soon: To the event loop.
         active: The calls in progress.
-        report: Takes errors, and messages for the log.
+        report: Takes messages for the log, errors and callers' names, and returns the incident's id.
         tasks: The tasks that run their handlers.
         pending: Counts operations.
     """
 
     call_soon: CallSoon
     active: ActiveCalls
-    report: Callable[[str, Exception], object]
+    report: Callable[[str, Exception, str], str]
     tasks: "set[asyncio.Task[Any]]" = field(default_factory=set)
     pending: ops.PendingOperations = field(default_factory=ops.PendingOperations)
 
@@ -74,9 +74,9 @@ class CoreCall(Call):
 
     # On the event loop.
 
-    def report(self, message: str, error: Exception) -> None:
-        """Report an error that is no caller's fault."""
-        self._shared.report(message, error)
+    def report(self, message: str, error: Exception) -> str:
+        """Report an error that is no caller's fault, and return the incident's id."""
+        return self._shared.report(message, error, self.caller.name)
 
     def end(self, code: grpc.StatusCode, details: str) -> None:
         """Cancel the handler and end the call with a status; nothing happens if the handler has returned."""

@@ -44,10 +44,12 @@ async def check(limit_s: float = _LIMIT_S) -> None:
     loop = asyncio.get_running_loop()
     fault: asyncio.Future[None] = loop.create_future()
 
-    def report(message: str, error: Exception) -> None:
+    def report(message: str, error: Exception, caller: str) -> str:
         # On the queue's thread, perhaps after the check has been given up.
         with contextlib.suppress(RuntimeError):
             loop.call_soon_threadsafe(fail, error)
+        # Not logged: whoever runs the check gets the error.
+        return ""
 
     def fail(error: Exception) -> None:
         if not fault.done():
@@ -70,7 +72,7 @@ async def check(limit_s: float = _LIMIT_S) -> None:
 class _Checked:
     """A server, and the cancellation that a handler saw."""
 
-    def __init__(self, report: Callable[[str, Exception], object], limit_s: float) -> None:
+    def __init__(self, report: Callable[[str, Exception, str], str], limit_s: float) -> None:
         self._limit_s = limit_s
         self._entered = asyncio.Event()
         self._seen: list[str] = []

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import grpc
 
+from resonnx_server.observe.incidents import report_incident
 from resonnx_server.rpc.fronts.call import Rejected
 from resonnx_server.rpc.fronts.core import operations as ops
 from resonnx_server.rpc.fronts.core.call import CoreCall, Shared, ignore
@@ -25,8 +26,8 @@ _ACCEPTED_AHEAD: Final = 32
 _MOST_FAILED_POLLS: Final = 3
 
 
-def _log_error(message: str, error: Exception) -> None:
-    _log.error(message, exc_info=error)
+def _log_error(message: str, error: Exception, caller: str) -> str:
+    return report_incident(_log, message, error, caller)
 
 
 class CoreFront(Front):
@@ -36,7 +37,8 @@ class CoreFront(Front):
         options: gRPC's channel arguments.
         on_unknown: Called on the event loop for each call of an unknown method.
         admit: Admits calls.
-        report: Called on any thread with a message for the log and an error that no caller has caused.
+        report: Called on any thread with a message for the log, an error that no caller has caused, and the caller's
+            name or "". Returns the incident's id.
         on_broken: Called on any thread if the queue cannot be polled any more: no call is answered from then on.
     """
 
@@ -45,7 +47,7 @@ class CoreFront(Front):
         options: Options,
         on_unknown: OnUnknown = lambda: None,
         admit: Admit = admit_all,
-        report: Callable[[str, Exception], object] = _log_error,
+        report: Callable[[str, Exception, str], str] = _log_error,
         on_broken: Callable[[], object] = lambda: None,
     ) -> None:
         super().__init__(self._call_soon)
@@ -121,7 +123,7 @@ class CoreFront(Front):
             try:
                 event = poll()
             except Exception as error:
-                self._report("gRPC's queue cannot be read", error)
+                self._report("gRPC's queue cannot be read", error, "")
                 failed += 1
                 if failed == _MOST_FAILED_POLLS:
                     self._is_broken = True
@@ -136,7 +138,7 @@ class CoreFront(Front):
                 if not is_last:
                     event.tag(event)
             except Exception as error:
-                self._report("an event of gRPC could not be handled", error)
+                self._report("an event of gRPC could not be handled", error, "")
             # An event holds its call, which must not live until the next event.
             event = None
             self._shared.pending.end()
@@ -197,4 +199,4 @@ class CoreFront(Front):
             try:
                 act(value)
             except Exception as error:
-                self._report("a call could not be served", error)
+                self._report("a call could not be served", error, "")
