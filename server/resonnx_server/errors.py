@@ -182,6 +182,12 @@ class WaitTooLong(Overloaded):
     reason = "WAIT_TOO_LONG"
 
 
+class RateLimited(Overloaded):
+    """The caller sends more requests a second than its key allows, or has too many in progress."""
+
+    reason = "RATE_LIMITED"
+
+
 class MemorySpent(Overloaded):
     """The server's memory budget, or the caller's share of it, is spent."""
 

@@ -27,6 +27,8 @@ def channel(start_server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
         f"[keys.limited]\nsha256 = '{digest_of('limited').hex()}'\nmodels = ['{OWN}', 'nowhere']\n"
         f"[keys.low]\nsha256 = '{digest_of('low').hex()}'\nbest_priority = 6\n"
         f"[keys.high]\nsha256 = '{digest_of('high').hex()}'\nbest_priority = 1\n"
+        f"[keys.slow]\nsha256 = '{digest_of('slow').hex()}'\nrate_per_s = 0.001\n"
+        f"[keys.single]\nsha256 = '{digest_of('single').hex()}'\nmax_concurrent = 1\n"
     )
     with (
         start_server(folder / "models", "--keys-file", str(keys)) as server,
@@ -131,3 +133,23 @@ def test_a_priority_needs_a_key_that_allows_it(
 
     assert [code(priority) for priority in allowed] == ["OK"] * len(allowed)
     assert [code(priority) for priority in refused] == ["PERMISSION_DENIED"] * len(refused)
+
+
+def test_a_key_sends_no_more_than_its_rate(channel: grpc.Channel) -> None:
+    stub = grpc_service_pb2_grpc.GRPCInferenceServiceStub(channel)
+    stub.ModelInfer(_infer(OWN), timeout=20, metadata=bearer("slow"))
+    with pytest.raises(grpc.RpcError) as refused:
+        stub.ModelInfer(_infer(OWN), timeout=20, metadata=bearer("slow"))
+    assert refused.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert dict(refused.value.trailing_metadata())["grpc-retry-pushback-ms"] == "2000"
+    assert "may send 0.001 requests a second" in refused.value.details()
+    stub.ModelInfer(_infer(OWN), timeout=20, metadata=bearer("high"))
+
+
+def test_a_key_has_no_more_requests_in_progress_than_it_may(channel: grpc.Channel) -> None:
+    """Those of a stream count one by one, and places are free again once requests have ended."""
+    stub = grpc_service_pb2_grpc.GRPCInferenceServiceStub(channel)
+    answers = list(stub.ModelStreamInfer(iter([_infer(OWN)] * 200), timeout=20, metadata=bearer("single")))
+    outcomes = {answer.infer_response.parameters["reason"].string_param for answer in answers}
+    assert outcomes == {"", "RATE_LIMITED"}
+    stub.ModelInfer(_infer(OWN), timeout=20, metadata=bearer("single"))

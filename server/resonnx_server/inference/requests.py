@@ -8,13 +8,16 @@ with inference.begin(name, version, size) as request:
 import asyncio
 import time
 from collections.abc import Awaitable, Sequence
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Literal, Self, TypeVar
+from typing import Final, Literal, Self, TypeVar
 
 import numpy as np
 
-from resonnx_server.errors import DeadlineExceeded, InvalidInput, ServerError, WaitTooLong
+from resonnx_server.access.caller import Caller
+from resonnx_server.access.limits import Limits
+from resonnx_server.errors import DeadlineExceeded, InvalidInput, RateLimited, ServerError, WaitTooLong
 from resonnx_server.inference.registry import Model, Models
 from resonnx_server.inference.tasks import Task
 from resonnx_server.memory.budget import Budget, Charge
@@ -27,6 +30,8 @@ from resonnx_server.scheduling.sharing import DEFAULT_PRIORITY as DEFAULT_PRIORI
 from resonnx_server.scheduling.sharing import PRIORITY_LEVELS as PRIORITY_LEVELS
 
 T = TypeVar("T")
+
+_UNLIMITED: Final = nullcontext()
 
 
 class EncodedPictures:
@@ -227,11 +232,26 @@ class ActiveRequest:
 
 @dataclass(frozen=True)
 class Inference:
-    """The models, the decoder of pictures and the memory budget, for all fronts."""
+    """The models, the decoder of pictures, the memory budget and the callers' limits, for all fronts."""
 
     models: Models
     decoder: Decoder
     budget: Budget
+    limits: Limits = field(default_factory=Limits)
+
+    def limited(self, caller: Caller) -> AbstractContextManager[None]:
+        """Count a request of `caller` against its limits until the block ends. Event loop only.
+
+        Raises:
+            RateLimited: One of them is reached; the call is counted as rejected.
+        """
+        if caller.rate_per_s is None and caller.max_concurrent is None:
+            return _UNLIMITED
+        try:
+            return self.limits.begin(caller)
+        except RateLimited as error:
+            self.models.rejected.count(error)
+            raise
 
     def begin(self, name: str, version: int, size: int, task: Task | None = None, *, caller: str = "") -> ActiveRequest:
         """Return a caller's request of `size` bytes for a model; version 0 is the one served by default.

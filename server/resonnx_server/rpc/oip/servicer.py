@@ -158,7 +158,10 @@ class InferenceServicer(grpc_service_pb2_grpc.GRPCInferenceServiceServicer):
         message = given.message
         self._models.check(message.model_name, caller)
         version = self._version(message.model_version)
-        with self._inference.begin(message.model_name, version, given.size, caller=caller.name) as request:
+        with (
+            self._inference.limited(caller),
+            self._inference.begin(message.model_name, version, given.size, caller=caller.name) as request,
+        ):
             model = request.model
             parameters = parse_parameters(message)
             timeout_us = parameters.timeout_us if model.allow_timeout_override else 0

@@ -108,7 +108,10 @@ class VisionServicer(vision_pb2_grpc.VisionServicer):
         self._models.check(message.model, caller)
         encoded = message.image.encoded
         size = self._size(message, encoded)
-        with self._inference.begin(message.model, message.version, size, CLASSIFY, caller=caller.name) as request:
+        with (
+            self._inference.limited(caller),
+            self._inference.begin(message.model, message.version, size, CLASSIFY, caller=caller.name) as request,
+        ):
             assert request.model.manifest is not None
             labels = request.model.manifest.classifier.labels
             if message.top_k > len(labels):
@@ -127,7 +130,10 @@ class VisionServicer(vision_pb2_grpc.VisionServicer):
         self._models.check(message.model, caller)
         encoded = message.image.encoded
         size = self._size(message, encoded)
-        with self._inference.begin(message.model, message.version, size, CAPTION, caller=caller.name) as request:
+        with (
+            self._inference.limited(caller),
+            self._inference.begin(message.model, message.version, size, CAPTION, caller=caller.name) as request,
+        ):
             engine = captioner(request.model)
             spec = engine.spec
             options = decode_options(message, engine)
