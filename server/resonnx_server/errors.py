@@ -194,6 +194,13 @@ class MemorySpent(Overloaded):
     reason = "MEMORY_SPENT"
 
 
+class TooSlow(ServerError):
+    """The caller did not send its request in time."""
+
+    reason = "REQUEST_TOO_SLOW"
+    failure = FailureReason.REJECTED
+
+
 class SlowReader(ServerError):
     """The caller did not read its responses in time; the buffer for them is bounded."""
 

@@ -23,6 +23,7 @@ from resonnx_server.inference.registry import Models
 from resonnx_server.inference.requests import Inference
 from resonnx_server.memory.budget import Budget
 from resonnx_server.memory.parts import default_budget, divide
+from resonnx_server.memory.watch import MemoryWatch
 from resonnx_server.observe.metrics import Metrics
 from resonnx_server.preprocessing.decode import Decoder
 from resonnx_server.readiness import Readiness
@@ -37,7 +38,7 @@ from resonnx_server.rpc.pieces import Pieces
 from resonnx_server.rpc.server import CannotListen, GrpcServer, bracketed
 from resonnx_server.rpc.vision.servicer import VisionServicer
 from resonnx_server.runtime.machine.host import own_processors, usable_cores
-from resonnx_server.runtime.machine.memory import usable_memory
+from resonnx_server.runtime.machine.memory import resident_bytes, usable_memory
 from resonnx_server.runtime.machine.processors import Processors, cores_first
 from resonnx_server.runtime.model_files.signatures import BadKey, TrustedKeys
 from resonnx_server.runtime.page_locked import PageLockedMemory
@@ -99,7 +100,16 @@ class Server:
             settings.max_connection_idle_s,
             self.budget,
             self.policy,
+            settings.max_receive_s,
             reflection=settings.reflection,
+        )
+        small_pictures = parts.decoder - parts.large
+        self.watch = MemoryWatch(
+            self.budget,
+            lambda: self.decoder.large_bytes + small_pictures,
+            resident_bytes,
+            self.grpc.intake.evict,
+            self.grpc.intake.tick,
         )
         self.probes = Probes(self.models, self.metrics, self.policy.main_gate, self.policy.python_context)
         self.devices: dict[str, Device] = {}
@@ -195,6 +205,7 @@ class Server:
             reasons = "; ".join(f"{refusal.name}: {refusal.reason}" for refusal in self.models.refused)
             raise StartError(f"no model can be served ({reasons or 'the repository holds none'})")
         _calm_garbage_collection()
+        self.watch.start()
         self.readiness.complete()
 
     async def _drain(self, force: asyncio.Event) -> None:
@@ -237,6 +248,7 @@ class Server:
     async def _stop(self) -> None:
         self.left_behind = not await self.loading.end(_LAST_LOAD_S)
         await self.grpc.stop(0)
+        self.watch.close()
         for model in self.models:
             model.engine.close()
         ended = await asyncio.gather(

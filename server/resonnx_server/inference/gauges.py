@@ -92,6 +92,7 @@ class MemoryCollector(Collector):
             ("resonnx_memory_budget_bytes", "Setting memory_budget_bytes, or its default", budget.max_bytes),
             ("resonnx_memory_requests_max_bytes", "Part of the budget without the decoder's", budget.most),
             ("resonnx_memory_requests_bytes", "Memory charged to requests: messages, tensors, answers", budget.used),
+            ("resonnx_memory_unseen_bytes", "Memory of the process beyond all charges, counted as used", budget.unseen),
             ("resonnx_memory_decoding_bytes", "Predicted memory of large pictures in decoding", decoder.large_bytes),
             ("resonnx_memory_callers", "Callers that hold memory of the budget", budget.callers),
         ):

@@ -18,14 +18,15 @@ class Charge:
     """Bytes of the budget that a caller holds, until `release` or the end of a `with` block.
 
     Attributes:
-        nbytes: Bytes that are held now.
+        caller: Who holds them.
+        nbytes: Bytes that are held now; only the budget changes it.
     """
 
-    __slots__ = ("_budget", "_caller", "nbytes")
+    __slots__ = ("_budget", "caller", "nbytes")
 
     def __init__(self, budget: "Budget", caller: str) -> None:
         self._budget = budget
-        self._caller = caller
+        self.caller = caller
         self.nbytes = 0
 
     def resize(self, nbytes: int, *, answer: bool = False, held: bool = False) -> None:
@@ -40,13 +41,12 @@ class Charge:
             MemorySpent: The budget, or the caller's share of it, is spent. Nothing has changed.
             InvalidInput: So many bytes never fit.
         """
-        self._budget.change(self._caller, self.nbytes, nbytes, answer=answer, held=held)
-        self.nbytes = nbytes
+        self._budget.change(self, nbytes, answer=answer, held=held)
 
     def release(self) -> None:
         """Hold nothing any more. Safe to call again."""
         if self.nbytes:
-            self.resize(0)
+            self._budget.change(self, 0)
 
     def __enter__(self) -> Self:
         """Hold the bytes until the block ends."""
@@ -90,13 +90,15 @@ class Budget:
         charge.resize(nbytes, answer=answer, held=held)
         return charge
 
-    def change(self, caller: str, before: int, after: int, *, answer: bool, held: bool) -> None:
-        """Replace `before` bytes that a caller holds by `after`; for Charge."""
-        more = after - before
+    def change(self, charge: Charge, nbytes: int, *, answer: bool = False, held: bool = False) -> None:
+        """Set what a charge holds; see Charge.resize."""
         with self._lock:
+            before, caller = charge.nbytes, charge.caller
+            more = nbytes - before
             own = self._by_caller.get(caller, 0)
             if more > 0 and not held:
                 self._check(own - before, more, answer, alone=own == self._used)
+            charge.nbytes = nbytes
             self._used += more
             if own + more:
                 self._by_caller[caller] = own + more
@@ -106,6 +108,16 @@ class Budget:
                 self._peak = self._used
         if more > 0 and not self.busy.is_set():
             self.busy.set()
+
+    def has_room(self, caller: str, nbytes: int) -> bool:
+        """Whether `nbytes` could be charged to a caller now."""
+        with self._lock:
+            own = self._by_caller.get(caller, 0)
+            try:
+                self._check(own, nbytes, False, alone=own == self._used)
+            except MemorySpent:
+                return False
+        return True
 
     def _check(self, others: int, more: int, answer: bool, *, alone: bool) -> None:
         """Raise unless `more` bytes may be held by a caller whose other charges hold `others`."""

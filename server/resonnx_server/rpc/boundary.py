@@ -16,7 +16,8 @@ from google.rpc import code_pb2, error_details_pb2, status_pb2
 
 from resonnx_server import errors
 from resonnx_server.observe.incidents import report_incident
-from resonnx_server.rpc.fronts.call import Aborted, Call, Rejected, StreamCall
+from resonnx_server.rpc.fronts.call import Call, StreamCall
+from resonnx_server.rpc.fronts.status import Aborted, Rejected
 
 _log = logging.getLogger(__name__)
 
@@ -38,6 +39,7 @@ _CODES: Final[dict[type[errors.ServerError], grpc.StatusCode]] = {
     errors.Overloaded: grpc.StatusCode.RESOURCE_EXHAUSTED,
     errors.MessageTooLarge: grpc.StatusCode.RESOURCE_EXHAUSTED,
     errors.SlowReader: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    errors.TooSlow: grpc.StatusCode.DEADLINE_EXCEEDED,
     errors.Unavailable: grpc.StatusCode.UNAVAILABLE,
     errors.DeadlineExceeded: grpc.StatusCode.DEADLINE_EXCEEDED,
     errors.InferenceFailed: grpc.StatusCode.INTERNAL,

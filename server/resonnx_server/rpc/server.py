@@ -1,6 +1,7 @@
 """Puts all services on one gRPC port: Vision, the tensor protocol, health and reflection."""
 
 import asyncio
+import math
 from collections.abc import Iterable
 from functools import partial
 from typing import Final
@@ -13,12 +14,16 @@ from resonnx_proto.v1 import vision_pb2, vision_pb2_grpc
 
 from resonnx_server.access.gate import Gate
 from resonnx_server.access.policy import Policy
+from resonnx_server.errors import ServerError
 from resonnx_server.memory.budget import Budget
 from resonnx_server.rpc.admission import Admission
+from resonnx_server.rpc.boundary import rejection
 from resonnx_server.rpc.compression import ALGORITHMS, Unpacker
 from resonnx_server.rpc.credentials import server_credentials
 from resonnx_server.rpc.fronts.choose import FrontName, FrontUnavailable, choose
 from resonnx_server.rpc.fronts.front import Front, Options
+from resonnx_server.rpc.fronts.intake import Intake
+from resonnx_server.rpc.fronts.status import Rejected
 from resonnx_server.rpc.health import HealthServicer
 from resonnx_server.rpc.messages import HEADROOM_BYTES, BoundedMessages, Large, read_picture_request, read_request
 from resonnx_server.rpc.oip.servicer import InferenceServicer
@@ -92,7 +97,11 @@ class GrpcServer:
         max_connection_idle_s: Seconds until a connection without calls is closed; 0 for never.
         budget: The memory of messages is charged to it.
         policy: Who may call what.
+        max_receive_s: Time limit for receiving the request of a call that is no stream.
         reflection: Serve reflection.
+
+    Attributes:
+        intake: Lets calls in.
     """
 
     def __init__(
@@ -104,6 +113,7 @@ class GrpcServer:
         max_connection_idle_s: float,
         budget: Budget,
         policy: Policy,
+        max_receive_s: float = math.inf,
         *,
         reflection: bool,
     ) -> None:
@@ -115,6 +125,7 @@ class GrpcServer:
         self._max_message_bytes = max_message_bytes
         self._options = _options(max_message_bytes, max_connection_idle_s)
         self._budget = budget
+        self.intake = Intake(budget, self._refuse, max_receive_s)
         self._health = HealthServicer()
         self._fronts: list[Front] = []
 
@@ -148,7 +159,7 @@ class GrpcServer:
         admission = Admission(
             gate, rejected, open_health=policy.open_health, has_certificates=policy.has_client_certificates
         )
-        front = await choose(self._front_name, self._options, rejected.unknown_method, admission)
+        front = await choose(self._front_name, self._options, rejected.unknown_method, admission, self.intake)
         bounded = BoundedMessages(front, self._max_message_bytes, _large(), rejected, Unpacker(self._budget))
         vision_pb2_grpc.add_VisionServicer_to_server(self._vision, bounded)
         grpc_service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(self._inference, bounded)
@@ -183,6 +194,11 @@ class GrpcServer:
         for front in self._fronts:
             front.end_calls(grpc.StatusCode.UNAVAILABLE, "the server is shutting down")
         await asyncio.gather(*(front.stop(grace_s) for front in self._fronts))
+
+    def _refuse(self, error: ServerError) -> Rejected:
+        """Count an error, and return its status; on any thread."""
+        self._inference.rejected.count(error)
+        return rejection(error)
 
     def _set_health(self, status: health_pb2.HealthCheckResponse.ServingStatus) -> None:
         for service in ("", *SERVICES):

@@ -12,8 +12,12 @@ from typing import Any, Final, NoReturn, Protocol
 import grpc
 
 from resonnx_server.access.caller import Caller
+from resonnx_server.errors import ServerError
+from resonnx_server.memory.budget import Charge
 from resonnx_server.observe.incidents import report_incident
 from resonnx_server.rpc.fronts.buffer import MAX_MESSAGES, MessageBuffer
+from resonnx_server.rpc.fronts.intake import Intake
+from resonnx_server.rpc.fronts.status import Aborted, Rejected, Trailers
 
 _log = logging.getLogger(__name__)
 
@@ -21,7 +25,6 @@ _log = logging.getLogger(__name__)
 PACKED: Final = b"\x1f\x8b"
 # grpc.RpcMethodHandler with asyncio functions; its annotations make all attributes optional.
 Handler = Any
-Trailers = tuple[tuple[str, str | bytes], ...]
 # Of keys in lower case; values of keys that end with -bin are bytes.
 Metadata = tuple[tuple[str, str | bytes], ...]
 
@@ -41,18 +44,6 @@ class _Nothing:
 _NOTHING: Final = _Nothing()
 
 
-class Aborted(Exception):
-    """A handler ended its call with `abort`."""
-
-
-class Rejected(Aborted):
-    """A deserializer refuses a message: the call ends with this status."""
-
-    def __init__(self, code: grpc.StatusCode, details: str, trailers: Trailers) -> None:
-        super().__init__(details)
-        self.status = (code, details, trailers)
-
-
 class Call(ABC):
     """A call with one request and one answer, and the base of all others.
 
@@ -61,12 +52,18 @@ class Call(ABC):
         deadline_s: The caller's deadline by `time.monotonic()`; None for none.
         caller: Who calls.
         metadata: The call's metadata.
+        intake: The memory budget.
     """
 
-    __slots__ = ("_deadline_s", "caller", "code", "details", "handler", "metadata", "trailers")
+    __slots__ = ("_charge", "_deadline_s", "_intake", "caller", "code", "details", "handler", "metadata", "trailers")
 
-    def __init__(self, handler: Handler, deadline_s: float | None, caller: Caller, metadata: Metadata) -> None:
+    def __init__(
+        self, handler: Handler, deadline_s: float | None, caller: Caller, metadata: Metadata, intake: Intake
+    ) -> None:
         self.handler = handler
+        self._intake = intake
+        # What the call itself and its message hold, until its answer is sent.
+        self._charge = Charge(intake.budget, caller.name)
         self.caller = caller
         self.metadata = metadata
         self._deadline_s = deadline_s
@@ -84,6 +81,9 @@ class Call(ABC):
         """End the call with a status at once. Name and arguments are those of grpc.aio's contexts."""
         self.set_status(code, details, trailing_metadata)
         raise Aborted
+
+    def taken(self) -> None:  # noqa: B027 - where the front keeps the request, there is nothing to do
+        """Charge the request no longer: the handler has it, and charges what it keeps."""
 
     def report(self, message: str, error: Exception) -> str:
         """Log an error that is no caller's fault, and return the incident's id."""
@@ -103,7 +103,9 @@ class StreamCall(Call):
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
         self._lock = threading.Lock()
-        self._unread, self._unsent = MessageBuffer(), MessageBuffer()
+        budget, name = self._intake.budget, self.caller.name
+        self._unread = MessageBuffer(Charge(budget, name), are_answers=False)
+        self._unsent = MessageBuffer(Charge(budget, name), are_answers=True)
         self._is_sending = False
         # The handler has returned, or the caller has gone: no answer is taken any more.
         self._over = False
@@ -127,16 +129,23 @@ class StreamCall(Call):
 
         Returns:
             None, or if the buffer is full, a future that is done when there is room again.
+
+        Raises:
+            Rejected: The memory budget has no room for it.
         """
         message = self.handler.response_serializer(answer)
         with self._lock:
             if self._over:
                 return None
-            if not self._is_sending:
-                self._is_sending = True
-                self._begin_to_send(message)
-                return None
-            self._unsent.push(message)
+            try:
+                if not self._is_sending:
+                    self._unsent.send(message)
+                    self._is_sending = True
+                    self._begin_to_send(message)
+                    return None
+                self._unsent.push(message)
+            except ServerError as error:
+                raise self._intake.refuse(error) from None
             if self._unsent.has_room:
                 return None
             if self._writer is None:
@@ -158,7 +167,7 @@ class StreamCall(Call):
     def drop_unsent(self) -> None:
         """Empty the buffer: a call that fails need not send its answers first."""
         with self._lock:
-            self._unsent = MessageBuffer()
+            self._unsent.clear()
 
     def _is_writer_due(self) -> bool:
         """Whether a handler waits for room, and half of the buffer is free; called with the lock held."""
@@ -192,6 +201,7 @@ async def serve(call: Call, message: bytes | None) -> bytes | None:
             del request
             # From here on the handler charges what it holds.
             unpacked.release()
+            call.taken()
         if not isinstance(call, StreamCall):
             answer = await answers
             if call.code is grpc.StatusCode.OK:

@@ -9,6 +9,7 @@ import grpc
 
 from resonnx_server.rpc.fronts.aio.server import AioFront
 from resonnx_server.rpc.fronts.front import Admit, Front, OnUnknown, Options, admit_all
+from resonnx_server.rpc.fronts.intake import Intake
 
 _log = logging.getLogger(__name__)
 
@@ -19,7 +20,13 @@ class FrontUnavailable(Exception):
     """The front that the settings name does not work here."""
 
 
-async def choose(name: FrontName, options: Options, on_unknown: OnUnknown, admit: Admit = admit_all) -> Front:
+async def choose(
+    name: FrontName,
+    options: Options,
+    on_unknown: OnUnknown,
+    admit: Admit = admit_all,
+    intake: Intake | None = None,
+) -> Front:
     """Return a front that is not started.
 
     Args:
@@ -27,6 +34,7 @@ async def choose(name: FrontName, options: Options, on_unknown: OnUnknown, admit
         options: gRPC's channel arguments.
         on_unknown: Called on the event loop for each call of an unknown method.
         admit: Admits calls.
+        intake: The memory budget; None for none.
 
     Raises:
         FrontUnavailable: It is `core` and does not pass.
@@ -36,11 +44,11 @@ async def choose(name: FrontName, options: Options, on_unknown: OnUnknown, admit
         if fault is None:
             from resonnx_server.rpc.fronts.core.server import CoreFront
 
-            return CoreFront(options, on_unknown, admit, on_broken=_end_server)
+            return CoreFront(options, on_unknown, admit, on_broken=_end_server, intake=intake)
         if name == "core":
             raise FrontUnavailable(f"grpc_front=core does not work with grpcio {grpc.__version__}: {fault}")
         _log.warning("using gRPC front aio, as core does not work", extra={"grpcio": grpc.__version__, "why": fault})
-    return AioFront(options, on_unknown, admit)
+    return AioFront(options, on_unknown, admit, intake)
 
 
 async def _fault_of_core() -> str | None:

@@ -11,6 +11,7 @@ import pytest
 from resonnx_server.access.caller import unnamed
 from resonnx_server.rpc.fronts.buffer import MAX_MESSAGES
 from resonnx_server.rpc.fronts.call import StreamCall
+from resonnx_server.rpc.fronts.intake import Intake
 
 from ...waiting import until
 from .service import FRONTS, KIB, SERVICE, Handlers, ended, method
@@ -65,7 +66,7 @@ class _Unsent(StreamCall):
 
 
 async def test_a_handler_goes_on_while_its_answers_fit_the_buffer() -> None:
-    call = _Unsent(Mock(response_serializer=bytes), None, unnamed(""), ())
+    call = _Unsent(Mock(response_serializer=bytes), None, unnamed(""), (), Intake())
     assert [call.put(b"answer") for _ in range(MAX_MESSAGES)] == [None] * MAX_MESSAGES
     assert call.put(b"one more") is not None
 

@@ -8,7 +8,11 @@ from typing import Any
 import grpc
 
 from resonnx_server.access.caller import Caller
+from resonnx_server.errors import ServerError
+from resonnx_server.rpc.fronts.buffer import CALL_BYTES
 from resonnx_server.rpc.fronts.call import Call, Handler, StreamCall, read, serve
+from resonnx_server.rpc.fronts.intake import Intake
+from resonnx_server.rpc.fronts.status import Rejected
 
 # grpc.aio's context of a call; its annotations lack what is used here.
 Context = Any
@@ -27,11 +31,11 @@ class AioCall(Call):
 
     __slots__ = ("_context", "_is_ended", "_task")
 
-    def __init__(self, handler: Handler, context: Context, caller: Caller) -> None:
+    def __init__(self, handler: Handler, context: Context, caller: Caller, intake: Intake) -> None:
         # gRPC has it by the system clock, which may be set during the call.
         remaining = context.time_remaining()
         deadline_s = None if remaining is None else time.monotonic() + remaining
-        super().__init__(handler, deadline_s, caller, context.invocation_metadata())
+        super().__init__(handler, deadline_s, caller, context.invocation_metadata(), intake)
         self._context = context
         self._task: asyncio.Task[Any] | None = None
         self._is_ended = False
@@ -40,7 +44,18 @@ class AioCall(Call):
         """Run the handler in `task`, the current one, and return the serialized answer as serve() does."""
         self._task = task
         try:
-            return await serve(self, message)
+            # grpc.aio holds the request until the call ends.
+            self._intake.charge(self._charge, max(CALL_BYTES, len(message or b"")))
+            answer = await serve(self, message)
+            if answer is not None and len(answer) > self._charge.nbytes:
+                self._charge.resize(len(answer), answer=True)
+            return answer
+        except Rejected as refusal:
+            self.set_status(*refusal.status)
+            return None
+        except ServerError as error:
+            self.set_status(*self._intake.refuse(error).status)
+            return None
         except asyncio.CancelledError:
             if not self._is_ended:
                 if task.cancelling():
@@ -49,6 +64,7 @@ class AioCall(Call):
             return None
         finally:
             self._task = None
+            task.add_done_callback(lambda _: self._charge.release())
 
     def end(self, code: grpc.StatusCode, details: str) -> None:
         """Cancel the handler and end the call with a status; nothing happens if the handler has returned."""
@@ -61,8 +77,10 @@ class AioCall(Call):
 class AioStreamCall(AioCall, StreamCall):
     """A stream. As no operation of grpc.aio may be cancelled, tasks of their own read ahead and send."""
 
-    def __init__(self, handler: Handler, context: Context, caller: Caller, tasks: "set[asyncio.Task[None]]") -> None:
-        super().__init__(handler, context, caller)
+    def __init__(
+        self, handler: Handler, context: Context, caller: Caller, intake: Intake, tasks: "set[asyncio.Task[None]]"
+    ) -> None:
+        super().__init__(handler, context, caller, intake)
         self._tasks = tasks
         self._reading: asyncio.Task[None] | None = None
         self._sending: asyncio.Task[None] | None = None
@@ -78,6 +96,7 @@ class AioStreamCall(AioCall, StreamCall):
         finally:
             self._over = True
             self._has_room.set()
+            self._unread.clear()
         if self._is_sending and self._sending is not None:
             await asyncio.wait({self._sending})
         if self.code is not grpc.StatusCode.OK:
@@ -128,7 +147,7 @@ class AioStreamCall(AioCall, StreamCall):
         try:
             await self._context.write(message)
             while self._unsent:
-                message = self._unsent.pop()
+                message = self._unsent.pop_to_send()
                 if self._is_writer_due():
                     self._wake_writer()
                 await self._context.write(message)
@@ -137,4 +156,5 @@ class AioStreamCall(AioCall, StreamCall):
             self.drop_unsent()
         finally:
             self._is_sending = False
+            self._unsent.sent()
             self._wake_writer()

@@ -9,8 +9,10 @@ import grpc
 
 from resonnx_server.access.caller import Caller
 from resonnx_server.rpc.fronts.aio.call import AioCall, AioStreamCall, Context, start_task
-from resonnx_server.rpc.fronts.call import Handler, Rejected
+from resonnx_server.rpc.fronts.call import Handler
 from resonnx_server.rpc.fronts.front import Admit, Front, OnUnknown, Options, admit_all
+from resonnx_server.rpc.fronts.intake import Intake
+from resonnx_server.rpc.fronts.status import Rejected
 
 _log = logging.getLogger(__name__)
 
@@ -26,12 +28,20 @@ class AioFront(Front):
         options: gRPC's channel arguments.
         on_unknown: Called on the event loop for each call of an unknown method.
         admit: Admits calls.
+        intake: The memory budget; None for none.
     """
 
-    def __init__(self, options: Options, on_unknown: OnUnknown = lambda: None, admit: Admit = admit_all) -> None:
+    def __init__(
+        self,
+        options: Options,
+        on_unknown: OnUnknown = lambda: None,
+        admit: Admit = admit_all,
+        intake: Intake | None = None,
+    ) -> None:
         super().__init__(lambda act, value: act(value))
         self._options = options
         self._admit = admit
+        self._intake = intake or Intake()
         # Served by one generic handler: grpc.aio waits for the next call of each registered method by itself.
         self._methods = _Methods(on_unknown)
         self._address = ""
@@ -125,7 +135,7 @@ class AioFront(Front):
                 del context, message
                 await ending
                 return None
-            call = AioCall(handler, context, caller)
+            call = AioCall(handler, context, caller, self._intake)
             answer = await self._served(call, message)
             if answer is None:
                 ending = context.abort(call.code, call.details, call.trailers)
@@ -140,7 +150,7 @@ class AioFront(Front):
                 del context, requests
                 await ending
                 return
-            call = AioStreamCall(handler, context, caller, self._tasks)
+            call = AioStreamCall(handler, context, caller, self._intake, self._tasks)
             await self._served(call, None if handler.request_streaming else requests)
 
         if not handler.response_streaming:

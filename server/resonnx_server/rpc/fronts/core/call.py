@@ -8,9 +8,13 @@ from typing import Any
 import grpc
 
 from resonnx_server.access.caller import Caller
+from resonnx_server.errors import ServerError
 from resonnx_server.rpc.fronts.active import ActiveCalls, CallSoon
+from resonnx_server.rpc.fronts.buffer import CALL_BYTES
 from resonnx_server.rpc.fronts.call import Call, Handler, serve
 from resonnx_server.rpc.fronts.core import operations as ops
+from resonnx_server.rpc.fronts.intake import Intake
+from resonnx_server.rpc.fronts.status import Rejected
 
 
 @dataclass(frozen=True)
@@ -23,6 +27,7 @@ class Shared:
         report: Takes messages for the log, errors and callers' names, and returns the incident's id.
         tasks: The tasks that run their handlers.
         pending: Counts operations.
+        intake: The memory budget.
     """
 
     call_soon: CallSoon
@@ -30,6 +35,7 @@ class Shared:
     report: Callable[[str, Exception, str], str]
     tasks: "set[asyncio.Task[Any]]" = field(default_factory=set)
     pending: ops.PendingOperations = field(default_factory=ops.PendingOperations)
+    intake: Intake = field(default_factory=Intake)
 
 
 def ignore(event: ops.Event) -> None:
@@ -49,7 +55,7 @@ class CoreCall(Call):
     __slots__ = ("_core", "_over", "_shared", "_task")
 
     def __init__(self, event: ops.Event, handler: Handler, caller: Caller, shared: Shared) -> None:
-        super().__init__(handler, ops.deadline_s(event), caller, ops.metadata(event))
+        super().__init__(handler, ops.deadline_s(event), caller, ops.metadata(event), shared.intake)
         self._core: ops.CoreCall = event.call
         self._shared = shared
         self._task: asyncio.Task[bytes | None] | None = None
@@ -58,9 +64,27 @@ class CoreCall(Call):
 
     # On the queue's thread.
 
+    is_stream = False
+
+    @property
+    def name(self) -> str:
+        """Name of its caller."""
+        return self.caller.name
+
     def begin(self) -> None:
-        """Wait for the request, and for the caller to go."""
+        """Wait for the request, and for the caller to go. Refuse the call if there is no memory for it."""
         self._start((ops.receive_close(),), self._closed)
+        try:
+            self._intake.charge(self._charge)
+        except Rejected as refusal:
+            self._over = True
+            self.set_status(*refusal.status)
+            self._start((ops.send_headers(), self._status_operation()), ignore)
+        else:
+            self._receive_first()
+
+    def _receive_first(self) -> None:
+        self._intake.await_message(self)
         self._start((ops.receive_message(),), self._received)
 
     def _closed(self, event: ops.Event) -> None:
@@ -70,7 +94,18 @@ class CoreCall(Call):
             self._shared.active.remove(self)
 
     def _received(self, event: ops.Event) -> None:
-        self._shared.call_soon(self._run, ops.received(event))
+        self._intake.forget(self)
+        message = ops.received(event)
+        if message is not None and len(message) > CALL_BYTES:
+            try:
+                self._charge.resize(len(message))
+            except ServerError as error:
+                self._shared.call_soon(self._refuse, self._intake.refuse(error))
+                return
+        self._shared.call_soon(self._run, message)
+
+    def _sent_all(self, event: ops.Event) -> None:
+        self._free()
 
     # On the event loop.
 
@@ -91,8 +126,22 @@ class CoreCall(Call):
         if self._task is not None:
             self._task.cancel()
 
+    def taken(self) -> None:
+        """Charge the request no longer: the handler has it, and charges what it keeps."""
+        if self._charge.nbytes > CALL_BYTES:
+            self._charge.resize(CALL_BYTES)
+
+    def _refuse(self, refusal: Rejected) -> None:
+        """End the call, unless it has ended; nothing happens if its handler has begun."""
+        if self._over:
+            self._free()
+        elif self._task is None:
+            self.set_status(*refusal.status)
+            self._finish(None)
+
     def _run(self, message: bytes | None) -> None:
         if self._over:
+            self._free()
             return
         if message is None:
             self.set_status(grpc.StatusCode.UNIMPLEMENTED, "the call needs exactly one request message")
@@ -111,22 +160,45 @@ class CoreCall(Call):
         self._shared.tasks.discard(task)
         self._task = None
         if self._over:
+            self._free()
             return
         if task.cancelled() and self.code is grpc.StatusCode.OK:
             self.set_status(grpc.StatusCode.INTERNAL, "internal error")
         try:
             self._finish(None if task.cancelled() else task.result())
         except Exception as error:
+            self._free()
             self.report("a call cannot be ended", error)
 
     def _finish(self, answer: bytes | None) -> None:
         """Send the answer, if there is one, and the status."""
         self._over = True
-        headers, status = ops.send_headers(), ops.send_status(self.code, self.details, self.trailers)
+        if answer is not None and len(answer) > CALL_BYTES:
+            try:
+                self._charge.resize(len(answer), answer=True)
+            except ServerError as error:
+                self.set_status(*self._intake.refuse(error).status)
+                answer = None
+        headers, status = ops.send_headers(), self._status_operation()
         operations = (headers, status) if answer is None else (headers, ops.send_message(answer), status)
-        self._start(operations, ignore)
+        self._start(operations, self._sent_all)
 
     # On either.
+
+    def evict(self, refusal: Rejected) -> None:
+        """End the call if it still waits for its request."""
+        self._shared.call_soon(self._refuse, refusal)
+
+    def resume(self) -> None:
+        """Do nothing: only streams are paused."""
+
+    def _free(self) -> None:
+        """Charge nothing any more: all is sent, or nothing will be."""
+        self._charge.release()
+        self._intake.forget(self)
+
+    def _status_operation(self) -> ops.Operation:
+        return ops.send_status(self.code, self.details, self.trailers)
 
     def _start(self, operations: tuple[ops.Operation, ...], tag: Callable[[ops.Event], None]) -> None:
         self._shared.pending.start(self._core, operations, tag)

@@ -8,9 +8,10 @@ from typing import Any, Final
 import grpc
 
 from resonnx_server.access.caller import Caller, unnamed
-from resonnx_server.rpc.fronts.call import Metadata, Rejected
+from resonnx_server.rpc.fronts.call import Metadata
 from resonnx_server.rpc.fronts.core import operations as ops
 from resonnx_server.rpc.fronts.core.server import CoreFront
+from resonnx_server.rpc.fronts.status import Rejected
 
 _SERVICE: Final = "resonnx.SelfCheck"
 _LIMIT_S: Final = 10.0

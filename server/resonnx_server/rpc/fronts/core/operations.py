@@ -13,7 +13,8 @@ from typing import Any, Final
 import grpc
 from grpc._cython import cygrpc  # type: ignore[attr-defined]  # it has no annotations
 
-from resonnx_server.rpc.fronts.call import Metadata, Trailers
+from resonnx_server.rpc.fronts.call import Metadata
+from resonnx_server.rpc.fronts.status import Trailers
 
 # The core's call, an event of its queue, an operation: extension types without annotations.
 CoreCall = Any

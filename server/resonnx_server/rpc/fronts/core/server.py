@@ -12,11 +12,12 @@ from typing import Any, Final
 import grpc
 
 from resonnx_server.observe.incidents import report_incident
-from resonnx_server.rpc.fronts.call import Rejected
 from resonnx_server.rpc.fronts.core import operations as ops
 from resonnx_server.rpc.fronts.core.call import CoreCall, Shared, ignore
 from resonnx_server.rpc.fronts.core.stream import CoreStreamCall
 from resonnx_server.rpc.fronts.front import Admit, Front, OnUnknown, Options, admit_all
+from resonnx_server.rpc.fronts.intake import Intake
+from resonnx_server.rpc.fronts.status import Rejected
 
 _log = logging.getLogger(__name__)
 
@@ -39,6 +40,7 @@ class CoreFront(Front):
         admit: Admits calls.
         report: Called on any thread with a message for the log, an error that no caller has caused, and the caller's
             name or "". Returns the incident's id.
+        intake: The memory budget; None for none.
         on_broken: Called on any thread if the queue cannot be polled any more: no call is answered from then on.
     """
 
@@ -49,6 +51,7 @@ class CoreFront(Front):
         admit: Admit = admit_all,
         report: Callable[[str, Exception, str], str] = _log_error,
         on_broken: Callable[[], object] = lambda: None,
+        intake: Intake | None = None,
     ) -> None:
         super().__init__(self._call_soon)
         self._on_broken = on_broken
@@ -58,7 +61,7 @@ class CoreFront(Front):
         self._queue = ops.new_queue()
         self._server = ops.new_server(tuple(options))
         self._server.register_completion_queue(self._queue)
-        self._shared = Shared(self._call_soon, self._active, report)
+        self._shared = Shared(self._call_soon, self._active, report, intake=intake or Intake())
         self._thread = threading.Thread(target=self._take_events, name="grpc", daemon=True)
         # Work for the event loop, and whether the loop has been woken for it.
         self._wanted: deque[tuple[Callable[[Any], object], Any]] = deque()

@@ -9,7 +9,8 @@ from typing import Any
 
 from resonnx_server.rpc.fronts.call import StreamCall, read
 from resonnx_server.rpc.fronts.core import operations as ops
-from resonnx_server.rpc.fronts.core.call import CoreCall, ignore
+from resonnx_server.rpc.fronts.core.call import CoreCall
+from resonnx_server.rpc.fronts.status import Rejected
 
 
 class CoreStreamCall(CoreCall, StreamCall):
@@ -25,12 +26,17 @@ class CoreStreamCall(CoreCall, StreamCall):
         # Ends the call once all answers are sent.
         self._status: ops.Operation | None = None
 
-    def begin(self) -> None:
-        """Wait for the requests, and for the caller to go. The handler of a stream of requests begins at once."""
+    @property
+    def is_stream(self) -> bool:  # type: ignore[override]  # one request is awaited as that of a unary call
+        """Whether it may wait for as long as it likes."""
+        return bool(self.handler.request_streaming)
+
+    def _receive_first(self) -> None:
+        """Wait for the requests. The handler of a stream of requests begins at once."""
         if not self.handler.request_streaming:
-            super().begin()
+            super()._receive_first()
             return
-        self._start((ops.receive_close(),), self._closed)
+        self._intake.await_message(self)
         self._is_reading = True
         self._start((ops.receive_message(),), self._received_one)
         self._shared.call_soon(self._run_stream, None)
@@ -40,13 +46,16 @@ class CoreStreamCall(CoreCall, StreamCall):
     def _received_one(self, event: ops.Event) -> None:
         message = ops.received(event)
         with self._lock:
-            if message is None:
+            if message is None or self._over:
                 self._is_reading, self._ended = False, True
             else:
                 self._unread.push(message)
-                self._is_reading = self._unread.has_room
+                self._is_reading = self._unread.has_room and self._intake.may_receive(self)
             if self._is_reading:
+                self._intake.await_message(self)
                 self._start((ops.receive_message(),), self._received_one)
+            else:
+                self._intake.receiving.pop(self, None)
             is_awaited = self._reader is not None
         if is_awaited:
             self._shared.call_soon(self._wake_reader, None)
@@ -54,11 +63,12 @@ class CoreStreamCall(CoreCall, StreamCall):
     def _sent(self, event: ops.Event) -> None:
         with self._lock:
             if self._unsent and event.success:
-                self._start((ops.send_message(self._unsent.pop()),), self._sent)
+                self._start((ops.send_message(self._unsent.pop_to_send()),), self._sent)
             else:
                 self._is_sending = False
+                self._unsent.sent()
                 if self._status is not None:
-                    self._start((self._status,), ignore)
+                    self._start((self._status,), self._sent_all)
             is_awaited = self._is_writer_due()
         if is_awaited:
             self._shared.call_soon(self._wake_writer, None)
@@ -71,9 +81,7 @@ class CoreStreamCall(CoreCall, StreamCall):
             with self._lock:
                 if self._unread:
                     message = self._unread.pop()
-                    if not self._is_reading and not self._ended and not self._over:
-                        self._is_reading = True
-                        self._start((ops.receive_message(),), self._received_one)
+                    self._read_on()
                     break
                 if self._ended or self._over:
                     raise StopAsyncIteration
@@ -87,6 +95,19 @@ class CoreStreamCall(CoreCall, StreamCall):
         # From here on the handler charges what it holds.
         unpacked.release()
         return request
+
+    def _read_on(self) -> None:
+        """Ask for another request, unless one is asked for or the budget is spent; called with the lock held."""
+        if self._is_reading or self._ended or self._over or not self._intake.may_receive(self):
+            return
+        self._is_reading = True
+        self._intake.await_message(self)
+        self._start((ops.receive_message(),), self._received_one)
+
+    def resume(self) -> None:
+        """Ask for another request: the budget has room again. Called on any thread."""
+        with self._lock:
+            self._read_on()
 
     def _begin_to_send(self, message: bytes) -> None:
         self._start((*self._headers(), ops.send_message(message)), self._sent)
@@ -104,14 +125,30 @@ class CoreStreamCall(CoreCall, StreamCall):
             reader.set_result(None)
 
     def _run_stream(self, _: None) -> None:
-        if not self._over:
+        if self._over:
+            self._free()
+        else:
             self._serve(None)
+
+    def _refuse(self, refusal: Rejected) -> None:
+        """End the call."""
+        super()._refuse(refusal)
+        if self._task is not None:
+            self.set_status(*refusal.status)
+            self._task.cancel()
+
+    def _free(self) -> None:
+        with self._lock:
+            self._unread.clear()
+            self._unsent.clear()
+            self._unsent.sent()
+        super()._free()
 
     def _finish(self, answer: bytes | None) -> None:
         with self._lock:
             self._over = True
-            status = ops.send_status(self.code, self.details, self.trailers)
+            status = self._status_operation()
             if self._is_sending:
                 self._status = status
             else:
-                self._start((*self._headers(), status), ignore)
+                self._start((*self._headers(), status), self._sent_all)

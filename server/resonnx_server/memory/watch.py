@@ -1,0 +1,111 @@
+"""Compares what the process really uses with what is charged, and returns freed memory to the system."""
+
+import threading
+import time
+from collections.abc import Callable
+from typing import Final
+
+from resonnx_server.memory.budget import Budget
+from resonnx_server.memory.freed import give_back_memory
+
+# Interval of the checks while memory is charged. A connection of 10 Gbit/s brings 30 MB meanwhile.
+_TICK_S: Final = 0.025
+# Memory beyond what is charged that counts for nothing: allocators keep some, and runtimes have working memory.
+ALLOWANCE: Final = 64 << 20
+# Bytes that were released since the last time, from which on freed memory is returned, and the shortest interval.
+_FREED: Final = 32 << 20
+_INTERVAL_S: Final = 1.0
+
+
+class MemoryWatch:
+    """A thread that runs while memory is charged.
+
+    Messages that are being received are in gRPC's memory, where nothing tells their sizes. The process's memory beyond
+    that of the idle server and what is charged therefore counts as used (Budget.unseen). Where the whole is more than
+    the budget, `evict` ends calls until it is not.
+
+    Args:
+        budget: The budget of requests.
+        decoding: Returns the bytes that are decoded in, which the budget does not know.
+        resident: Returns the memory of the process in bytes; 0 if it is not known, and nothing is evicted then.
+        evict: Ends some calls that receive messages, and returns how many.
+        check: Called at each check with the monotonic time in seconds.
+        give_back: Returns freed memory to the system.
+    """
+
+    def __init__(
+        self,
+        budget: Budget,
+        decoding: Callable[[], int],
+        resident: Callable[[], int],
+        evict: Callable[[], int],
+        check: Callable[[float], None],
+        give_back: Callable[[], None] = give_back_memory,
+    ) -> None:
+        self._budget = budget
+        self._decoding = decoding
+        self._resident = resident
+        self._evict = evict
+        self._check = check
+        self._give_back = give_back
+        # Memory of the idle server; None until all models are loaded.
+        self._idle: int | None = None
+        self._peak = 0
+        self._is_due = False
+        self._given_back_s = 0.0
+        self._is_closed = False
+        self._thread = threading.Thread(target=self._run, name="memory", daemon=True)
+
+    def start(self) -> None:
+        """Watch from now on: the process is idle, and its models are loaded."""
+        self._give_back()
+        self._idle = self._resident()
+        self._thread.start()
+
+    def close(self) -> None:
+        """Stop."""
+        self._is_closed = True
+        self._budget.busy.set()
+        if self._thread.is_alive():
+            self._thread.join()
+
+    def _run(self) -> None:
+        while not self._is_closed:
+            if self.tick(time.monotonic()):
+                time.sleep(_TICK_S)
+            else:
+                self._budget.busy.wait()
+
+    def tick(self, now_s: float) -> bool:
+        """Check once; returns whether another check is due soon. `now_s` is monotonic."""
+        budget = self._budget
+        self._peak = max(self._peak, budget.take_peak())
+        if self._peak - budget.used >= _FREED:
+            self._is_due = True
+        if not budget.used and not self._is_due:
+            # Cleared before the last look, so that no charge is missed.
+            budget.busy.clear()
+            if not budget.used:
+                budget.unseen = 0
+                return False
+        unseen = self._unseen()
+        if unseen:
+            self._is_due = True
+        if self._is_due and now_s - self._given_back_s >= _INTERVAL_S:
+            self._give_back()
+            self._given_back_s, self._peak, self._is_due = now_s, budget.used, False
+            unseen = self._unseen()
+            if not budget.used:
+                # What is left is the idle server's, as are arenas that have grown.
+                self._idle = self._resident()
+        budget.unseen = unseen
+        if budget.used + unseen > budget.most and self._evict():
+            self._is_due = True
+        self._check(now_s)
+        return True
+
+    def _unseen(self) -> int:
+        resident = self._resident()
+        if not resident or self._idle is None:
+            return 0
+        return max(0, resident - self._idle - self._budget.used - self._decoding() - ALLOWANCE)

@@ -1,0 +1,177 @@
+"""Memory: half messages, gzip ids, watches' names, unread answers, large pictures (SECURITY.md: memory).
+
+Each attack takes several times the budget if it is not held. The process may take the budget and 128 MB beyond its idle
+memory meanwhile, and 64 MB after 10 s.
+"""
+
+import gzip
+import io
+import re
+import shutil
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import grpc
+import numpy as np
+import pytest
+import tritonclient.grpc as triton
+from grpc_health.v1 import health_pb2
+from PIL import Image
+from resonnx_proto.v1 import vision_pb2, vision_pb2_grpc
+
+from ..conftest import RunningServer, StartServer
+from ..server import bare_graphs
+from .http2 import Connection
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="memory is read from /proc")
+
+MB = 1 << 20
+BUDGET = 256 * MB
+BEYOND, AFTER = 128 * MB, 64 * MB
+CLASSIFY = "/resonnx.v1.Vision/Classify"
+OPTIONS = [("grpc.max_send_message_length", -1), ("grpc.use_local_subchannel_pool", 1)]
+
+
+@pytest.fixture(scope="module")
+def server(
+    start_server: StartServer, demo_repository: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[RunningServer]:
+    repository = tmp_path_factory.mktemp("models")
+    shutil.copytree(demo_repository / "digits", repository / "digits")
+    (repository / "doubles/1").mkdir(parents=True)
+    (repository / "doubles/1/model.onnx").write_bytes(bare_graphs.doubling())
+    environment = {"RESONNX_GRPC_FRONT": "core", "RESONNX_MEMORY_BUDGET_BYTES": str(BUDGET)}
+    with start_server(repository, environment=environment) as server:
+        yield server
+
+
+def _memory(server: RunningServer, name: str) -> int:
+    status = Path(f"/proc/{server.process.pid}/status").read_text()
+    found = re.search(rf"{name}:\s+(\d+) kB", status)
+    assert found is not None
+    return int(found[1]) * 1024
+
+
+@contextmanager
+def held(server: RunningServer) -> Iterator[None]:
+    """Fail if the process takes more than it may during the block, or keeps it."""
+    with grpc.insecure_channel(server.grpc) as channel:
+        _classify(channel)
+    idle = _memory(server, "VmRSS")
+    # The peak is counted from here on.
+    Path(f"/proc/{server.process.pid}/clear_refs").write_text("5")
+    yield
+    grown = _memory(server, "VmHWM") - idle
+    assert grown <= BUDGET + BEYOND, f"{grown / MB:.0f} MB"
+    ends = time.monotonic() + 10
+    while (kept := _memory(server, "VmRSS") - idle) > AFTER:
+        assert time.monotonic() < ends, f"{kept / MB:.0f} MB are kept"
+        time.sleep(0.05)
+    assert server.process.poll() is None
+    with grpc.insecure_channel(server.grpc) as channel:
+        assert _classify(channel).predictions
+
+
+def _picture(side: int, format: str = "JPEG", **options: int) -> bytes:
+    buffer = io.BytesIO()
+    Image.effect_noise((64, 64), 60).convert("RGB").resize((side, side)).save(buffer, format, **options)
+    return buffer.getvalue()
+
+
+SMALL = _picture(32)
+
+
+def _classify(channel: grpc.Channel, file: bytes = SMALL) -> vision_pb2.ClassifyResponse:
+    request = vision_pb2.ClassifyRequest(model="digits", image=vision_pb2.Image(encoded=file))
+    return vision_pb2_grpc.VisionStub(channel).Classify(request, timeout=60)
+
+
+def _at_once(count: int, work: Callable[[int], object]) -> None:
+    threads = [threading.Thread(target=work, args=(i,)) for i in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+
+def test_half_messages(server: RunningServer) -> None:
+    """Twelve callers begin messages of 60 MB, send 50 and stop."""
+    connections = [Connection(server.grpc, f"127.0.0.{i + 2}") for i in range(12)]
+    with held(server):
+        _at_once(12, lambda i: connections[i].send(connections[i].open(CLASSIFY), 60 * MB, bytes(50 * MB)))
+    for connection in connections:
+        connection.close()
+
+
+def test_large_pictures_of_many_callers(server: RunningServer) -> None:
+    """24 callers send files of 60 MB, each complete."""
+    file = _picture(32, "PNG") + bytes(60 * MB)
+    request = vision_pb2.ClassifyRequest(model="digits", image=vision_pb2.Image(encoded=file)).SerializeToString()
+    connections = [Connection(server.grpc, f"127.0.0.{i + 2}") for i in range(24)]
+    with held(server):
+        _at_once(24, lambda i: connections[i].send(connections[i].open(CLASSIFY), len(request), request))
+    for connection in connections:
+        connection.close()
+
+
+def test_ids_in_gzip(server: RunningServer) -> None:
+    """Sixteen requests whose ids unpack to 60 MB."""
+    request = vision_pb2.ClassifyRequest(model="digits", id="x" * (60 * MB)).SerializeToString()
+    packed = gzip.compress(request, 1)
+    with held(server), grpc.insecure_channel(server.grpc, OPTIONS) as channel:
+        calls = [channel.unary_unary(CLASSIFY).future(packed, timeout=60) for _ in range(16)]
+        codes = {each.exception().code() for each in calls}
+    assert codes <= {grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.RESOURCE_EXHAUSTED}
+
+
+def test_names_of_watches(server: RunningServer) -> None:
+    """2,000 health watches of unknown services with names of 60 kB."""
+    request = health_pb2.HealthCheckRequest(service="x" * 60_000).SerializeToString()
+    with held(server), grpc.insecure_channel(server.grpc, OPTIONS) as channel:
+        watch = channel.unary_stream("/grpc.health.v1.Health/Watch")
+        calls = [watch(request, timeout=60) for _ in range(2000)]
+        codes = {call.code() for call in calls}
+    assert codes <= {grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.RESOURCE_EXHAUSTED}
+
+
+def test_answers_that_nobody_reads(server: RunningServer) -> None:
+    """Eight streams ask for 32 answers of 8 MB each and read none."""
+    rows = np.zeros((1, 2 * MB), np.float32)
+    tensor = triton.InferInput("x", rows.shape, "FP32")
+    tensor.set_data_from_numpy(rows)
+    request = triton._utils._get_inference_request(
+        model_name="doubles", inputs=[tensor], model_version="", request_id="", outputs=None, sequence_id=0,
+        sequence_start=False, sequence_end=False, priority=0, timeout=None, parameters=None,
+    ).SerializeToString()  # fmt: skip
+    connections = [Connection(server.grpc, f"127.0.0.{i + 2}") for i in range(8)]
+
+    def ask(i: int) -> None:
+        stream = connections[i].open("/inference.GRPCInferenceService/ModelStreamInfer")
+        for _ in range(32):
+            if not connections[i].send(stream, len(request), request, patience_s=1):
+                return
+
+    with held(server):
+        _at_once(8, ask)
+        for connection in connections:
+            connection.close()
+
+
+@pytest.mark.parametrize("count", [6, pytest.param(200, marks=pytest.mark.slow)])
+def test_pictures_of_48_megapixels(server: RunningServer, count: int) -> None:
+    file = _picture(6928, quality=30)
+    codes: set[grpc.StatusCode] = set()
+    with held(server), grpc.insecure_channel(server.grpc, OPTIONS) as channel:
+
+        def classify(_: int) -> None:
+            try:
+                _classify(channel, file)
+            except grpc.RpcError as error:
+                codes.add(error.code())
+
+        _at_once(count, classify)
+    assert codes <= {grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.DEADLINE_EXCEEDED}

@@ -1,0 +1,106 @@
+"""What the process uses beyond its charges counts, calls are ended where it is too much, and freed memory goes back."""
+
+from resonnx_server.memory.budget import Budget
+from resonnx_server.memory.watch import ALLOWANCE, MemoryWatch
+
+MB = 1 << 20
+IDLE = 300 * MB
+
+
+class Process:
+    """A process whose memory is set by tests, and its watch, whose thread has nothing to do."""
+
+    def __init__(self) -> None:
+        self.resident = IDLE
+        self.decoding = self.evicted = self.given_back = 0
+        self.now_s = 100.0
+        self.budget = Budget(800 * MB)
+        self.watch = MemoryWatch(
+            self.budget, lambda: self.decoding, lambda: self.resident, self._evict, lambda _: None, self._give_back
+        )
+        self.watch._idle = IDLE
+
+    def _evict(self) -> int:
+        self.evicted += 1
+        return 1
+
+    def _give_back(self) -> None:
+        self.given_back += 1
+
+    def tick(self) -> bool:
+        self.now_s += 0.1
+        return self.watch.tick(self.now_s)
+
+
+def test_what_nobody_has_charged_counts_beyond_an_allowance() -> None:
+    process = Process()
+    process.budget.charge("a", 100 * MB)
+    process.resident = IDLE + 100 * MB + ALLOWANCE
+    assert process.tick()
+    assert process.budget.unseen == 0
+    process.resident += 50 * MB
+    process.decoding = 20 * MB
+    process.tick()
+    assert process.budget.unseen == 30 * MB
+    process.resident -= 50 * MB
+    process.tick()
+    assert (process.budget.unseen, process.evicted) == (0, 0)
+
+
+def test_calls_are_ended_while_the_process_is_over_the_budget() -> None:
+    process = Process()
+    process.budget.charge("a", 100 * MB)
+    process.resident = IDLE + ALLOWANCE + 801 * MB
+    process.tick()
+    process.tick()
+    assert process.evicted == 2
+    process.resident = IDLE + ALLOWANCE + 799 * MB
+    process.tick()
+    assert process.evicted == 2
+
+
+def test_freed_memory_goes_back_after_a_burst_and_once_a_second_at_most() -> None:
+    process = Process()
+    kept = process.budget.charge("a", 1 * MB)
+    for _ in range(3):
+        process.budget.charge("a", 100 * MB).release()
+        process.tick()
+    assert process.given_back == 1
+    process.now_s += 1
+    process.tick()
+    assert process.given_back == 2
+    process.now_s += 1
+    process.tick()
+    assert process.given_back == 2, "nothing was freed since"
+    kept.release()
+
+
+def test_an_idle_process_is_not_checked_and_its_memory_is_what_it_has_after_a_burst() -> None:
+    process = Process()
+    assert not process.tick()
+    process.budget.charge("a", 100 * MB).release()
+    assert process.budget.busy.is_set()
+    process.resident = IDLE + 90 * MB
+    assert process.tick(), "freed memory is not returned yet"
+    assert process.given_back == 1
+    assert not process.tick()
+    process.budget.charge("a", 1 * MB)
+    process.resident = IDLE + 90 * MB + 1 * MB + ALLOWANCE + 1
+    process.tick()
+    assert process.budget.unseen == 1
+
+
+def test_without_a_reading_nothing_is_ended() -> None:
+    process = Process()
+    process.budget.charge("a", 1)
+    process.resident = 0
+    process.tick()
+    assert (process.budget.unseen, process.evicted) == (0, 0)
+
+
+def test_the_thread_ends_though_it_waits() -> None:
+    process = Process()
+    process.watch.start()
+    process.budget.charge("a", 1).release()
+    process.watch.close()
+    assert not process.watch._thread.is_alive()

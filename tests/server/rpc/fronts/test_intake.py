@@ -1,0 +1,95 @@
+"""Calls whose messages do not come are ended: those of the caller with the most first, and after a time."""
+
+import time
+from dataclasses import dataclass, field
+
+import grpc
+import pytest
+from resonnx_server.memory.budget import Budget, Charge
+from resonnx_server.rpc.fronts.buffer import CALL_BYTES, MessageBuffer
+from resonnx_server.rpc.fronts.intake import Intake
+from resonnx_server.rpc.fronts.status import Rejected
+
+
+@dataclass(eq=False)
+class Waiting:
+    """A call that waits for a message."""
+
+    name: str
+    is_stream: bool = False
+    resumed: int = 0
+    ended: list[Rejected] = field(default_factory=list)
+
+    def evict(self, refusal: Rejected) -> None:
+        self.ended.append(refusal)
+
+    def resume(self) -> None:
+        self.resumed += 1
+
+
+def test_the_caller_with_the_most_calls_loses_a_quarter_of_them_longest_first() -> None:
+    intake, now = Intake(), time.monotonic()
+    many, one = [Waiting("many") for _ in range(8)], Waiting("one")
+    intake.receiving = {one: now - 60, **{call: now - 30 + i for i, call in enumerate(many)}}
+    assert intake.evict() == 2
+    assert [bool(call.ended) for call in many] == [True, True, *[False] * 6]
+    assert not one.ended
+    assert many[0].ended[0].status[0] is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert len(intake.receiving) == 7
+
+
+def test_messages_that_have_just_begun_are_spared() -> None:
+    intake, call = Intake(), Waiting("a")
+    intake.await_message(call)
+    assert intake.evict() == 0
+    assert not call.ended
+
+
+def test_a_request_has_a_time_limit_and_a_streams_next_message_has_none() -> None:
+    intake, now = Intake(max_receive_s=10), time.monotonic()
+    slow, fast, stream = Waiting("a"), Waiting("a"), Waiting("a", is_stream=True)
+    intake.receiving = {slow: now - 11, fast: now - 9, stream: now - 1000}
+    intake.tick(now)
+    assert [bool(call.ended) for call in (slow, fast, stream)] == [True, False, False]
+    assert slow.ended[0].status[1] == "the request was not complete within 10 s"
+
+
+def test_a_stream_waits_for_room_and_is_ended_if_there_is_none_for_long() -> None:
+    budget, now = Budget(8 * CALL_BYTES), time.monotonic()
+    intake, stream = Intake(budget, max_receive_s=10), Waiting("a", is_stream=True)
+    assert intake.may_receive(stream)
+    spent = budget.charge("b", 7 * CALL_BYTES)
+    assert not intake.may_receive(stream)
+    intake.tick(now)
+    assert (stream.resumed, stream.ended) == (0, [])
+    spent.release()
+    intake.tick(now + 1)
+    assert stream.resumed == 1
+    spent = budget.charge("b", 7 * CALL_BYTES)
+    assert not intake.may_receive(stream)
+    intake.tick(now + 20)
+    assert len(stream.ended) == 1
+
+
+def test_a_new_call_is_refused_where_the_budget_is_spent() -> None:
+    budget = Budget(8 * CALL_BYTES)
+    budget.charge("b", 7 * CALL_BYTES)
+    with pytest.raises(Rejected, match="requests hold"):
+        Intake(budget).charge(Charge(budget, "a"))
+
+
+def test_a_buffer_charges_what_it_holds_and_what_is_being_sent() -> None:
+    budget = Budget(1 << 20)
+    buffer = MessageBuffer(Charge(budget, "a"), are_answers=True)
+    buffer.push(bytes(100))
+    assert budget.used == 0, "little: the call is charged as much anyway"
+    buffer.push(bytes(100_000))
+    assert budget.used == 100_100
+    assert len(buffer.pop_to_send()) == 100
+    assert len(buffer.pop_to_send()) == 100_000
+    assert (budget.used, len(buffer)) == (100_000, 0)
+    buffer.push(bytes(200_000))
+    buffer.clear()
+    assert budget.used == 100_000
+    buffer.sent()
+    assert budget.used == 0
