@@ -13,6 +13,7 @@ import asyncio
 import json
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
@@ -190,11 +191,10 @@ def main() -> int:
     models = repository(("small",))
     if "captions" in rows:
         captioners((_CAPTIONER,), models)
-    folder = models.parent / ".fairness"
-    folder.mkdir(exist_ok=True)
-    picture(np.random.default_rng(0), 4000, 3000).save(folder / "large.jpg", quality=85)
     values: dict[str, dict[str, list[float]]] = {row: {} for row in rows}
-    with serving(models) as server:
+    with tempfile.TemporaryDirectory() as scratch, serving(models) as server:
+        folder = Path(scratch)
+        picture(np.random.default_rng(0), 4000, 3000).save(folder / "large.jpg", quality=85)
         for _ in range(given.rounds):
             for row in rows:
                 for name, value in measure(server.grpc, row, given.flood, given.seconds, folder).items():

@@ -44,8 +44,15 @@ class ServingCollector(Collector):
         instances = gauge("resonnx_instances", "Batches that can run at the same time", labels=_FILE)
         expected = gauge("resonnx_batch_expected_seconds", "Predicted latency of a batch", labels=of_size)
         spread = gauge("resonnx_batch_spread_seconds", "Mean absolute error of that prediction", labels=of_size)
+        served = CounterMetricFamily(
+            "resonnx_caller_device_seconds",
+            "Predicted device time of batches by caller: key:NAME, cert:NAME, or other for all addresses",
+            labels=(*_MODEL, "caller"),
+        )
         for model in self._models:
             labels = (model.name, str(model.version))
+            for caller, ns in model.engine.served_ns().items():
+                served.add_metric((*labels, caller), ns / 1e9)
             ready.add_metric(labels, not model.engine.is_paused)
             info.add_metric((*labels, model.verified_against), 1)
             pending.add_metric(labels, model.engine.queued())
@@ -74,7 +81,7 @@ class ServingCollector(Collector):
         )
         for reason, count in self._models.rejected.counts.items():
             rejected.add_metric((reason,), count)
-        yield from (ready, info, pending, in_progress, queued, decoding, instances, expected, spread)
+        yield from (ready, info, pending, in_progress, queued, decoding, instances, expected, spread, served)
         yield from (abandoned, rejected)
 
 

@@ -19,6 +19,7 @@ from resonnx_server.errors import (
     ModelRefused,
     NotFound,
     NotSupported,
+    RateLimited,
     RoleMissing,
     ServerError,
     TooSlow,
@@ -48,6 +49,7 @@ _KINDS: Final = (
     RoleMissing,
     AdminElsewhere,
     ModelNotAllowed,
+    RateLimited,
 )
 # Reasons that are more specific than those in responses.
 _SPECIFIC: Final[dict[type[ServerError], str]] = {VersionNotFound: "VERSION_NOT_FOUND", WrongTask: "WRONG_TASK"}

@@ -176,7 +176,9 @@ class Batcher(RequestQueue[T]):
         for entry in entries:
             if rows:
                 quantum = entry.weight * row_ns
-                self._shares[entry.priority - 1].charge(entry.caller, min(entry.rows, rows) * quantum, quantum)
+                cost = min(entry.rows, rows) * quantum
+                self._shares[entry.priority - 1].charge(entry.caller, cost, quantum)
+                self.served.add(entry.caller, cost)
             if entry.rows > rows:
                 break
             whole.append(entry)

@@ -116,6 +116,10 @@ class Engine(Workload, Generic[Cost, Work, Answer, T]):
         """Return the number of queued rows."""
         return self._queue.rows
 
+    def served_ns(self) -> dict[str, float]:
+        """Return the expected device ns of batches so far, by caller; those without a name are "other"."""
+        return self._queue.served.ns.copy()
+
     @property
     def is_paused(self) -> bool:
         """Whether no batch begins, because a session is being replaced or cannot be."""

@@ -17,7 +17,7 @@ from resonnx_server.scheduling.entries import Entry as Entry
 from resonnx_server.scheduling.entries import QueueReservation as QueueReservation
 from resonnx_server.scheduling.latency import LatencyTable
 from resonnx_server.scheduling.session_pool import AnyInstanceGroup
-from resonnx_server.scheduling.sharing import DEFAULT_PRIORITY, PRIORITY_LEVELS, Backlog, Shares, Turns
+from resonnx_server.scheduling.sharing import DEFAULT_PRIORITY, PRIORITY_LEVELS, Backlog, Served, Shares, Turns
 
 T = TypeVar("T")
 
@@ -79,6 +79,7 @@ class RequestQueue(Generic[T]):
         self._backlog = Backlog()
         # Rows that each caller holds: waiting or reserved.
         self._held: dict[str, int] = {}
+        self.served = Served()
 
     def __len__(self) -> int:
         return sum(map(len, self._levels))

@@ -18,8 +18,32 @@ PRIORITY_LEVELS: Final = 8
 DEFAULT_PRIORITY: Final = 4
 # Callers without waiting work that are looked at for each one that becomes such.
 _FORGOTTEN_AT_ONCE: Final = 2
+# The label of callers without a name, prefixes of those that have one, and most labels.
+_OTHER: Final = "other"
+_NAMED: Final = ("key:", "cert:")
+_MOST_LABELS: Final = 256
 # Entries of callers that have left, beyond which a heap is put in order.
 _MOST_STALE: Final = 64
+
+
+class Served:
+    """Expected device ns that batches gave to callers: to each with a key or a TLS client's name, and to all others.
+
+    Addresses are no labels of metrics, as anybody can come from many.
+    """
+
+    __slots__ = ("ns",)
+
+    def __init__(self) -> None:
+        self.ns: dict[str, float] = {_OTHER: 0.0}
+
+    def add(self, caller: str, ns: float) -> None:
+        """Count device time for a caller."""
+        name = caller if caller in self.ns or self._is_new_label(caller) else _OTHER
+        self.ns[name] = self.ns.get(name, 0.0) + ns
+
+    def _is_new_label(self, caller: str) -> bool:
+        return caller.startswith(_NAMED) and len(self.ns) < _MOST_LABELS
 
 
 class Shares:

@@ -275,3 +275,14 @@ def test_equal_callers_go_in_the_order_in_which_they_came() -> None:
     shares.charge("c", 1.5, 1.0)
     assert list(turns.in_order(lambda _: 1.0)) == ["a0", "b0", "a1", "b1", "c0", "c1"]
     assert math.isinf(Turns(shares).least())
+
+
+def test_device_time_is_counted_by_key_and_never_by_address() -> None:
+    batcher = _queue()
+    for caller in ("key:alice", "cert:bob", "ip:203.0.113.7", "unix"):
+        _flood(batcher, caller, 4)
+    batcher.take(0)
+    assert batcher.served.ns == {"other": 8 * ROW_NS, "key:alice": 4 * ROW_NS, "cert:bob": 4 * ROW_NS}
+    for number in range(1000):
+        batcher.served.add(f"cert:{number}", 1.0)
+    assert len(batcher.served.ns) == 256
