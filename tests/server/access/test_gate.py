@@ -45,7 +45,7 @@ def test_without_keys_an_address_may_all_but_administer() -> None:
 def test_with_keys_a_key_decides() -> None:
     gate = Gate(KEYS, admits_admin=False)
     assert gate.admit(INFER, PEER, ["Bearer a"], None).name == "key:a"
-    assert gate.admit(INFER, PEER, ["bearer  a "], "robot").name == "key:a"
+    assert gate.admit(INFER, PEER, [" bearer  a "], "robot").name == "key:a"
     assert gate.admit(READ, PEER, [], "robot").name == "cert:robot"
     assert gate.admit(None, PEER, ["Bearer wrong"], None).name == "ip:203.0.113.7", "an open method"
     assert _refused(gate, READ, ["Bearer a"]) == (PermissionDenied, "ROLE_MISSING")
