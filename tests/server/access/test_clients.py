@@ -94,7 +94,7 @@ def test_commands(server: Guarded, tmp_path: Path) -> None:
 def test_perf_analyzer(server: Guarded) -> None:
     def run(*more: str) -> subprocess.CompletedProcess[str]:
         command = ["perf_analyzer", "-i", "grpc", "-u", server.server.grpc, "-m", "doubling", "-b", "1", "-p", "300"]
-        command += ["-r", "2", "-s", "1000", "--ssl-grpc-use-ssl"]
+        command += ["-r", "3", "-s", "999", "--ssl-grpc-use-ssl"]
         folder = server.folder
         command += ["--ssl-grpc-root-certifications-file", str(folder / "ca.pem")]
         command += ["--ssl-grpc-private-key-file", str(folder / "client.key")]
