@@ -413,7 +413,8 @@ async def test_a_refused_call_reaches_no_handler_and_is_kept_for_no_garbage_coll
                 for name, call in (
                     ("wait", channel.unary_unary(method("wait"))(b"")),
                     ("watch", channel.unary_stream(method("watch"))(b"").read()),
-                    ("deaf", channel.stream_stream(method("deaf"))(iter([b""])).read()),
+                    # Without a message: if it cannot be written, grpc.aio's client hides the status (grpc/grpc#36066).
+                    ("deaf", channel.stream_stream(method("deaf"))().read()),
                 ):
                     code, details, found = await ended(call)
                     assert (code, details) == (grpc.StatusCode.UNAUTHENTICATED, f"{method(name)} needs a key")
