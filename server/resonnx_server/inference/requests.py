@@ -159,9 +159,14 @@ class ActiveRequest:
             error = DeadlineExceeded("the call's deadline has passed")
         stats.request_failed(error, total_ns)
 
-    def hold(self, nbytes: int) -> None:
-        """Charge further bytes until it ends, before they are allocated. Raises MemorySpent or InvalidInput."""
-        self._charge.resize(self._charge.nbytes + nbytes)
+    def hold(self, nbytes: int, *, answer: bool = False) -> None:
+        """Charge further bytes until it ends. Raises MemorySpent or InvalidInput.
+
+        Args:
+            nbytes: Bytes that are about to be allocated.
+            answer: They are the answer's; see Charge.resize.
+        """
+        self._charge.resize(self._charge.nbytes + nbytes, answer=answer)
 
     def limit(self, caller_ns: int | None, timeout_us: int, priority: int, *, named: bool = False) -> None:
         """Set the priority and the deadline: the caller's, or the request's own timeout if that ends earlier.

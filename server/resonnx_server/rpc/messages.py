@@ -222,10 +222,14 @@ def _count_fields(message: memoryview, descriptor: Any, cut: "_Cut") -> None:
     for field in wire.fields(message):
         cut.count_field()
         known = descriptor.fields_by_number.get(field.number)
-        if known is None or known.message_type is None or field.kind != wire.BYTES:
+        if field.kind != wire.BYTES:
             continue
         size = field.end - field.content
-        if size > _COUNTED_BYTES:
+        if known is None or known.message_type is None:
+            if known is None or known.type != FieldDescriptor.TYPE_BYTES:
+                # Text: protobuf would check and copy it while it holds the GIL.
+                cut.count_bytes(size)
+        elif size > _COUNTED_BYTES:
             _count_fields(message[field.content : field.end], known.message_type, cut)
         else:
             # Not searched for fields: it is bounded by its size.

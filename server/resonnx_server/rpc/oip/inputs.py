@@ -1,7 +1,7 @@
 """Checks a tensor request against its model, and reads its inputs. Errors name the input and the expected value."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 import numpy as np
@@ -19,6 +19,8 @@ from resonnx_server.runtime.session import Array
 # Limits of contents that are read on the event loop, in a fraction of a millisecond.
 _SMALL_ELEMENTS: Final = 1 << 10
 _SMALL_BYTES: Final = 1 << 20
+# Memory of a string in an array, beside its own bytes.
+_STRING_BYTES: Final = 64
 
 _MAX_RANK: Final = 8
 # Without sizes of 0: of an empty tensor NumPy multiplies the others as well.
@@ -27,14 +29,23 @@ _MAX_ELEMENTS: Final = 2**31 - 1
 _Shape = tuple[int, ...]
 
 
-async def read_inputs(request: InferRequest, model: Model, pieces: Pieces) -> Tensors:
+async def read_inputs(
+    request: InferRequest, model: Model, pieces: Pieces, hold: Callable[[int], None] = lambda _: None
+) -> Tensors:
     """Decode a request's inputs by name; BYTES become objects, each bytes.
 
     Names, shapes and datatypes are checked before an element is read; many elements are read on a thread. A picture
     model has two inputs, of which one is returned: `image` if a client sends both.
 
+    Args:
+        request: The request.
+        model: Takes the inputs.
+        pieces: The thread that reads many elements.
+        hold: Charges the bytes that arrays of strings and typed contents take beside the message, before they are made.
+
     Raises:
         InvalidInput: They are not the model's inputs, or their contents do not fit.
+        MemorySpent: The memory budget is spent.
     """
     # A list, as iterating over the message's own is slower. One more than allowed shows that there are too many.
     given = request.message.inputs[: _count_inputs(model) + 1]
@@ -44,7 +55,7 @@ async def read_inputs(request: InferRequest, model: Model, pieces: Pieces) -> Te
         raise InvalidInput("raw_input_contents", f"{len(raw)} entries for {len(given)} inputs; give one each, or none")
     # Generators, of which none begins before all inputs are checked.
     reading: dict[str, Work[Array]] = {}
-    elements = size = 0
+    elements = size = held = 0
     for i, tensor in enumerate(given):
         shape, dtype = _shape_of(tensor), _dtype_of(tensor)
         if model.manifest is None:
@@ -54,7 +65,9 @@ async def read_inputs(request: InferRequest, model: Model, pieces: Pieces) -> Te
         if "shared_memory_region" in tensor.parameters:
             raise InvalidInput(f"{field_of(tensor)}.parameters", "shared memory is not supported")
         if not raw or dtype.hasobject:
-            elements += math.prod(shape)
+            elements += (count := math.prod(shape))
+            # More elements than bytes are refused before an array is made.
+            held += min(count, request.size) * (_STRING_BYTES if dtype.hasobject else dtype.itemsize)
         elif dtype.itemsize > 1:
             # It may have to be copied.
             size += len(raw[i])
@@ -65,6 +78,8 @@ async def read_inputs(request: InferRequest, model: Model, pieces: Pieces) -> Te
             reading[tensor.name] = contents.from_contents(request.typed.get(i), shape, dtype, tensor)
     if model.manifest is not None and len(reading) > 1:
         reading = {describe.IMAGE: reading[describe.IMAGE]}
+    if elements > _SMALL_ELEMENTS:
+        hold(held)
     work = _read(reading)
     return at_once(work) if elements <= _SMALL_ELEMENTS and size <= _SMALL_BYTES else await pieces.run(work)
 

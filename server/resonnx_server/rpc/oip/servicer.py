@@ -167,7 +167,7 @@ class InferenceServicer(grpc_service_pb2_grpc.GRPCInferenceServiceServicer):
             timeout_us = parameters.timeout_us if model.allow_timeout_override else 0
             request.limit(caller_ns, timeout_us, caller.priority(parameters.priority), named=True)
             wanted = wanted_outputs(message, model)
-            inputs = await read_inputs(given, model, self._pieces)
+            inputs = await read_inputs(given, model, self._pieces, request.hold)
             if parameters.top_k:
                 check_classification(parameters, model, inputs)
 
@@ -180,6 +180,8 @@ class InferenceServicer(grpc_service_pb2_grpc.GRPCInferenceServiceServicer):
             outputs = await serve(request, inputs, parameters, early, self._pieces)
             if sum(array.size for array in inputs.values() if array.dtype.hasobject) > MANY_STRINGS:
                 await self._pieces.run(cleared(inputs.values()))
+            # The arrays, and the message that is made of them.
+            request.hold(2 * sum(array.nbytes for array in outputs.values()), answer=True)
             return await self._answers.answer(
                 message, model, outputs, wanted, parameters.top_k, streamed=emit is not None
             )

@@ -8,7 +8,7 @@ from unittest.mock import Mock
 import numpy as np
 import pytest
 from resonnx_proto.inference import grpc_service_pb2 as pb
-from resonnx_server.errors import InvalidInput
+from resonnx_server.errors import InvalidInput, MemorySpent
 from resonnx_server.inference.registry import Model
 from resonnx_server.rpc.messages import read_request
 from resonnx_server.rpc.oip import contents
@@ -171,6 +171,33 @@ async def test_typed_numbers_need_not_be_packed(datatype: str, tag: bytes, value
     request = read_request(b"\x2a" + bytes([len(tensor)]) + tensor)
     arrays = await read_inputs(request, _model(_spec("x", DTYPES[datatype], "n")), PIECES)
     assert arrays["x"].tolist() == ([5, 300] if datatype == "UINT32" else [0.5, -2.0])
+
+
+@pytest.mark.parametrize(
+    ("datatype", "contents", "raw", "held"),
+    [
+        ("BYTES", {}, [bytes(4) * 2000], 2000 * 64),
+        ("BYTES", {"bytes_contents": [b""] * 2000}, [], 2000 * 64),
+        ("INT64", {"int64_contents": [1] * 2000}, [], 2000 * 8),
+        ("INT64", {}, [bytes(8) * 2000], None),
+    ],
+)
+async def test_arrays_beside_the_message_are_charged_before_they_are_made(
+    datatype: str, contents: dict[str, Any], raw: list[bytes], held: int | None
+) -> None:
+    tensor = {"name": "x", "datatype": datatype, "shape": [2000], "contents": contents or None}
+    request = read_request(_request(tensor, raw=raw).SerializeToString())
+    model = _model(_spec("x", DTYPES[datatype], "n"), max_batch_size=0)
+    asked: list[int] = []
+    await read_inputs(request, model, PIECES, asked.append)
+    assert asked == ([] if held is None else [held])
+
+    def refuse(nbytes: int) -> None:
+        raise MemorySpent("spent", 100)
+
+    if held is not None:
+        with pytest.raises(MemorySpent):
+            await read_inputs(request, model, PIECES, refuse)
 
 
 @pytest.mark.parametrize("raw", [True, False])
