@@ -11,13 +11,15 @@ from resonnx_proto.v1 import vision_pb2, vision_pb2_grpc
 from resonnx_server.access.keys import digest_of
 
 from ..server import bare_graphs
-from .guarded import bearer
+from .guarded import FRONTS, bearer
 
 OWN, OTHER = "own", "other"
 
 
-@pytest.fixture(scope="module")
-def channel(start_server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[grpc.Channel]:
+@pytest.fixture(scope="module", params=FRONTS)
+def channel(
+    request: pytest.FixtureRequest, start_server, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[grpc.Channel]:
     folder = tmp_path_factory.mktemp("rights")
     for name in (OWN, OTHER):
         (folder / "models" / name / "1").mkdir(parents=True)
@@ -31,7 +33,7 @@ def channel(start_server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
         f"[keys.single]\nsha256 = '{digest_of('single').hex()}'\nmax_concurrent = 1\n"
     )
     with (
-        start_server(folder / "models", "--keys-file", str(keys)) as server,
+        start_server(folder / "models", "--keys-file", str(keys), "--grpc-front", request.param) as server,
         grpc.insecure_channel(server.grpc) as channel,
     ):
         yield channel
