@@ -70,9 +70,8 @@ def start(start_server, demo_repository: Path, tmp_path_factory: pytest.TempPath
 
 @pytest.fixture(scope="module")
 def patient(start) -> Iterator[grpc.Channel]:
-    # On the CPU provider two or three of these pictures may be as efficient as four, and the last waits for company.
     with (
-        start(PATIENT, "auto", tight="digits", gathers="digits", hoards="digits") as server,
+        start(PATIENT, tight="digits", gathers="digits", hoards="digits") as server,
         grpc.insecure_channel(server.grpc) as channel,
     ):
         yield channel
@@ -271,10 +270,10 @@ def test_requests_wait_for_company_as_long_as_they_may(patient: grpc.Channel, pi
     alone = vision.Classify(_request("gathers", picture), timeout=60).timing
     assert alone.batch_size == 1
     assert alone.queue_us >= 1_000_000
-    calls = [vision.Classify.future(_request("gathers", picture), timeout=60) for _ in range(4)]
-    timings = [call.result().timing for call in calls]
-    # In as many batches as lanes share them out to.
-    assert max(timing.queue_us for timing in timings) < 1_000_000, "four are enough: nobody waited for more"
+    # As many as the largest batch. The table says how many make an efficient one, and those left over wait.
+    calls = [vision.Classify.future(_request("gathers", picture), timeout=60) for _ in range(16)]
+    waits = sorted(call.result().timing.queue_us for call in calls)
+    assert waits[len(waits) // 2] < 1_000_000, "most were enough for a batch and waited for no more"
 
 
 def test_an_objective_alone_refuses_nothing(hurried: grpc.Channel, picture: bytes) -> None:
