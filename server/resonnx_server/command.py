@@ -10,6 +10,7 @@ import typer
 from resonnx_server.config import Settings
 from resonnx_server.config_sources import ConfigError, foreign_variables, load_settings
 from resonnx_server.flags import with_flags
+from resonnx_server.runtime.machine.descriptors import TooFewDescriptors
 from resonnx_server.runtime.machine.host import usable_cores
 from resonnx_server.runtime.machine.memory import lack_of_address_space
 from resonnx_server.signals import leave
@@ -67,7 +68,7 @@ async def _serve(settings: Settings) -> int:
 
     try:
         server, status = Server(settings), 0
-    except AccessFault as fault:
+    except (AccessFault, TooFewDescriptors) as fault:
         print(f"resonnx-server: {fault}", file=sys.stderr)
         return 1
     try:

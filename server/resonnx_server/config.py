@@ -152,6 +152,12 @@ class Settings(BaseModel):
     max_connection_idle_s: Annotated[float, Field(ge=0, le=1e6)] = 600.0
     """Seconds without a call after which a connection is closed, even if its client pings; 0 for never. Clients
     reconnect by themselves at their next call."""
+    max_connection_age_s: Annotated[float, Field(gt=0, le=1e6)] | None = None
+    """Seconds after which a connection takes no more calls, so that clients connect again, perhaps to another server;
+    calls under way go on. By default, connections have no such age."""
+    max_connections: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
+    """Most gRPC connections at a time; more are closed at once, and their clients see UNAVAILABLE. By default, what the
+    limit of open files (`ulimit -n`, whose hard limit counts) leaves after files and HTTP connections, at most 8192."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """Lowest level that is logged."""
     models: dict[str, ModelSettings] = Field(default_factory=dict)

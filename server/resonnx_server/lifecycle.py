@@ -35,8 +35,9 @@ from resonnx_server.repository.scan import ModelFolder, scan
 from resonnx_server.repository.version import GPU_LANES, MAX_LANES, Start, Version
 from resonnx_server.rpc.oip.servicer import InferenceServicer
 from resonnx_server.rpc.pieces import Pieces
-from resonnx_server.rpc.server import CannotListen, GrpcServer, bracketed
+from resonnx_server.rpc.server import CannotListen, ConnectionLimits, GrpcServer, bracketed
 from resonnx_server.rpc.vision.servicer import VisionServicer
+from resonnx_server.runtime.machine.descriptors import allowed_connections
 from resonnx_server.runtime.machine.host import own_processors, usable_cores
 from resonnx_server.runtime.machine.memory import resident_bytes, usable_memory
 from resonnx_server.runtime.machine.processors import Processors, cores_first
@@ -71,12 +72,14 @@ class Server:
 
     Raises:
         AccessFault: Keys cannot be read, or settings of access do not fit together.
+        TooFewDescriptors: The limit of open files does not hold its connections.
 
     Attributes:
         left_behind: A load's thread could not be ended: the interpreter must not wait for it.
     """
 
     def __init__(self, settings: Settings) -> None:
+        connections = allowed_connections(settings.max_connections)
         self.settings = settings
         self.cores = usable_cores()
         self.models = Models(strict=settings.strict, ready_with_first=settings.ready_when == "any")
@@ -97,7 +100,7 @@ class Server:
             InferenceServicer(inference, settings.max_message_bytes, pieces),
             settings.grpc_front,
             settings.max_message_bytes,
-            settings.max_connection_idle_s,
+            ConnectionLimits(connections.grpc, settings.max_connection_idle_s, settings.max_connection_age_s),
             self.budget,
             self.policy,
             settings.max_receive_s,
@@ -111,7 +114,8 @@ class Server:
             self.grpc.intake.evict,
             self.grpc.intake.tick,
         )
-        self.probes = Probes(self.models, self.metrics, self.policy.main_gate, self.policy.python_context)
+        tls = self.policy.python_context
+        self.probes = Probes(self.models, self.metrics, self.policy.main_gate, tls, connections.http)
         self.devices: dict[str, Device] = {}
         self.cache = LatencyCache.open(cache_folder(settings.cache_dir), self.cores)
         self.readiness = Readiness(self.models, self.grpc.set_serving)

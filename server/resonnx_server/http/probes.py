@@ -1,20 +1,24 @@
 """GET /metrics, /livez and /readyz, on the event loop that serves gRPC."""
 
-import asyncio
 import logging
 import ssl
-from typing import Final
+from typing import Any, Final
 
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
 from resonnx_server.access.gate import Gate
 from resonnx_server.http.guard import guard
+from resonnx_server.http.limits import limits
+from resonnx_server.http.listener import IDLE_S, Listener
+from resonnx_server.http.metrics_pages import MetricsPages
 from resonnx_server.inference.registry import Models
-from resonnx_server.observe.exposition import accepted_format, accepts_gzip, page
+from resonnx_server.observe.exposition import accepted_format, accepts_gzip
 from resonnx_server.observe.metrics import Metrics
 
 _PLAIN: Final = {"Content-Type": "text/plain; charset=utf-8"}
+# Of a request: bytes of its first line and of a header, headers, and seconds for a body that is not read.
+_SIZES: Final[dict[str, Any]] = {"max_line_size": 2048, "max_field_size": 4096, "max_headers": 64, "lingering_time": 0}
 # No traceback for requests that are not HTTP, as of a gRPC client on the wrong port.
 logging.getLogger("aiohttp.server").addFilter(
     lambda record: not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError))
@@ -29,37 +33,42 @@ class Probes:
         metrics: The registry that /metrics exposes.
         gate: The port's rules.
         tls: TLS of the port; None for none.
+        most: Connections at a time.
     """
 
-    def __init__(self, models: Models, metrics: Metrics, gate: Gate, tls: ssl.SSLContext | None = None) -> None:
+    def __init__(
+        self, models: Models, metrics: Metrics, gate: Gate, tls: ssl.SSLContext | None = None, most: int = 64
+    ) -> None:
         self._models = models
-        self._metrics = metrics
+        self._pages = MetricsPages(metrics)
         self._tls = tls
-        application = web.Application(client_max_size=1024, middlewares=[guard(gate, models.rejected)])
+        self._most = most
+        self._listener: Listener | None = None
+        # The first is the outermost.
+        rules = [limits(lambda: self._listener), guard(gate, models.rejected)]
+        application = web.Application(client_max_size=1024, middlewares=rules)
         application.router.add_get("/metrics", self._get_metrics)
         application.router.add_get("/livez", self._get_livez)
         application.router.add_get("/readyz", self._get_readyz)
-        self._runner = web.AppRunner(application, access_log=None, keepalive_timeout=75)
+        self._runner = web.AppRunner(application, access_log=None, keepalive_timeout=IDLE_S, **_SIZES)
 
     async def start(self, host: str, port: int) -> int:
         """Listen and return the port. Raises OSError if it is taken."""
         await self._runner.setup()
-        await web.TCPSite(self._runner, host, port, ssl_context=self._tls).start()
-        return int(self._runner.addresses[0][1])
+        assert self._runner.server is not None
+        self._listener = Listener(self._runner.server, self._most, self._tls)
+        return await self._listener.start(host, port)
 
     async def stop(self) -> None:
         """Close the listener and all connections."""
+        if self._listener is not None:
+            await self._listener.stop()
         await self._runner.cleanup()
 
     async def _get_metrics(self, request: web.Request) -> web.Response:
         written = accepted_format(_header(request, "Accept"))
         compressed = accepts_gzip(_header(request, "Accept-Encoding"))
-        # Counters are read on the event loop, with a break after each family; the page is written on a thread.
-        families = []
-        for family in self._metrics.registry.collect():
-            families.append(family)
-            await asyncio.sleep(0)
-        body = await asyncio.to_thread(page, families, written, compressed=compressed)
+        body = await self._pages.page(written, compressed=compressed)
         headers = {"Content-Type": written.value, "Vary": "Accept, Accept-Encoding"}
         if compressed:
             headers["Content-Encoding"] = "gzip"

@@ -3,6 +3,7 @@
 import asyncio
 import math
 from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final
 
@@ -38,6 +39,10 @@ _SERVING: Final = health_pb2.HealthCheckResponse.SERVING
 # Clients may ping every 5 s; the ping after a delayed one comes sooner.
 _LEAST_PING_INTERVAL_MS: Final = 2_500
 _LOOKAHEAD_BYTES: Final = 1 << 16
+_MOST_STREAMS: Final = 1024
+_HANDSHAKE_MS: Final = 10_000
+_METADATA_BYTES: Final = 16_384
+_ADMIN_CONNECTIONS: Final = 16
 # gRPC's value for never.
 _NEVER: Final = 2**31 - 1
 
@@ -56,21 +61,43 @@ def _large() -> dict[str, Large]:
     return large
 
 
-def _options(max_message_bytes: int, max_connection_idle_s: float) -> Options:
+@dataclass(frozen=True)
+class ConnectionLimits:
+    """Limits of the connections of a port.
+
+    Attributes:
+        most: Connections at a time.
+        max_idle_s: Seconds until a connection without calls is closed; 0 for never.
+        max_age_s: Seconds until a connection takes no more calls; None for never.
+    """
+
+    most: int
+    max_idle_s: float
+    max_age_s: float | None = None
+
+
+def _options(max_message_bytes: int, limits: ConnectionLimits) -> Options:
     return [
         ("grpc.max_receive_message_length", max_message_bytes + HEADROOM_BYTES),
         ("grpc.max_send_message_length", max_message_bytes),
         # A second server on the port must fail, not take half of the connections.
         ("grpc.so_reuseport", 0),
-        ("grpc.max_concurrent_streams", 1024),
-        ("grpc.server_handshake_timeout_ms", 10_000),
-        ("grpc.max_connection_idle_ms", int(max_connection_idle_s * 1000) or _NEVER),
+        # Of a connection; its client queues further calls.
+        ("grpc.max_concurrent_streams", _MOST_STREAMS),
+        # Until a connection has become one of HTTP/2.
+        ("grpc.server_handshake_timeout_ms", _HANDSHAKE_MS),
+        # Beyond it, gRPC closes connections at once. Without descriptors it could not even do that.
+        ("grpc.max_allowed_incoming_connections", limits.most),
+        ("grpc.max_connection_idle_ms", int(limits.max_idle_s * 1000) or _NEVER),
+        ("grpc.max_connection_age_ms", _NEVER if limits.max_age_s is None else int(limits.max_age_s * 1000)),
         # Otherwise gRPC counts every ping of a connection without calls as a fault, and closes it at the third.
         ("grpc.keepalive_permit_without_calls", 1),
         ("grpc.http2.min_ping_interval_without_data_ms", _LEAST_PING_INTERVAL_MS),
         ("grpc.keepalive_time_ms", 60_000),
         ("grpc.keepalive_timeout_ms", 20_000),
-        ("grpc.absolute_max_metadata_size", 16_384),
+        # Of a call, in bytes; calls with more are refused (RESOURCE_EXHAUSTED).
+        ("grpc.max_metadata_size", _METADATA_BYTES),
+        ("grpc.absolute_max_metadata_size", _METADATA_BYTES),
         ("grpc.enable_channelz", 0),
         # Messages are unpacked within bounds, and off gRPC's thread (compression.py).
         ("grpc.per_message_decompression", 0),
@@ -94,7 +121,7 @@ class GrpcServer:
         inference: The tensor protocol.
         front: The gRPC front.
         max_message_bytes: Limit of a request and of a response.
-        max_connection_idle_s: Seconds until a connection without calls is closed; 0 for never.
+        limits: Of its connections.
         budget: The memory of messages is charged to it.
         policy: Who may call what.
         max_receive_s: Time limit for receiving the request of a call that is no stream.
@@ -110,7 +137,7 @@ class GrpcServer:
         inference: InferenceServicer,
         front: FrontName,
         max_message_bytes: int,
-        max_connection_idle_s: float,
+        limits: ConnectionLimits,
         budget: Budget,
         policy: Policy,
         max_receive_s: float = math.inf,
@@ -123,7 +150,7 @@ class GrpcServer:
         self._inference = inference
         self._front_name = front
         self._max_message_bytes = max_message_bytes
-        self._options = _options(max_message_bytes, max_connection_idle_s)
+        self._limits = limits
         self._budget = budget
         self.intake = Intake(budget, self._refuse, max_receive_s)
         self._health = HealthServicer()
@@ -136,15 +163,16 @@ class GrpcServer:
             CannotListen: The port is taken, or the front that was chosen does not work with the installed grpcio.
         """
         self._set_health(_NOT_SERVING)
-        return await self._listen(self._policy.main_gate, host, port, "")
+        return await self._listen(self._policy.main_gate, self._limits, host, port, "")
 
     async def start_admin(self, host: str, port: int) -> int:
         """Serve the same and the admin methods on a port of their own, and return the port; errors as of `start`."""
-        return await self._listen(self._policy.admin_gate, host, port, "admin-")
+        few = replace(self._limits, most=min(self._limits.most, _ADMIN_CONNECTIONS))
+        return await self._listen(self._policy.admin_gate, few, host, port, "admin-")
 
-    async def _listen(self, gate: Gate, host: str, port: int, flag: str) -> int:
+    async def _listen(self, gate: Gate, limits: ConnectionLimits, host: str, port: int, flag: str) -> int:
         try:
-            return await self._start_front(gate, f"{bracketed(host)}:{port}")
+            return await self._start_front(gate, limits, f"{bracketed(host)}:{port}")
         except FrontUnavailable as error:
             raise CannotListen(str(error)) from None
         except OSError:
@@ -153,13 +181,14 @@ class GrpcServer:
             reason = f"{taken}, or this machine does not have the address (--{flag}host)"
             raise CannotListen(f"cannot listen on {host}:{port} (gRPC): {reason}") from None
 
-    async def _start_front(self, gate: Gate, address: str) -> int:
+    async def _start_front(self, gate: Gate, limits: ConnectionLimits, address: str) -> int:
         rejected = self._inference.rejected
         policy = self._policy
         admission = Admission(
             gate, rejected, open_health=policy.open_health, has_certificates=policy.has_client_certificates
         )
-        front = await choose(self._front_name, self._options, rejected.unknown_method, admission, self.intake)
+        options = _options(self._max_message_bytes, limits)
+        front = await choose(self._front_name, options, rejected.unknown_method, admission, self.intake)
         bounded = BoundedMessages(front, self._max_message_bytes, _large(), rejected, Unpacker(self._budget))
         vision_pb2_grpc.add_VisionServicer_to_server(self._vision, bounded)
         grpc_service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(self._inference, bounded)

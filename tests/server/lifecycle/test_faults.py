@@ -116,7 +116,7 @@ def test_few_descriptors_are_survived(repository: Path) -> None:
         process.terminate()
         _, err = process.communicate(timeout=60)
         assert process.returncode == 0
-        assert len(err.splitlines()) < 200, "a line for each connection, at every turn"
+        assert "Too many open files" not in err, "the limits of connections leave some"
 
 
 @pytest.mark.slow
