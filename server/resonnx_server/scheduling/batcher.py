@@ -155,17 +155,19 @@ class Batcher(RequestQueue[T]):
             self._remove(*expired)
         if first is None:
             return [], expired
-        alike: list[Entry[T]] = []
-        late: list[Entry[T]] = []
-        levels, rows = self._shapes[first.shape], 0
+        # Of callers whose turns are equal, another may be the first among those of this shape.
+        alike, late, rows = [first], list[Entry[T]](), first.rows
+        levels = self._shapes[first.shape]
         for entry in chain.from_iterable(levels[priority].in_order(self._expected_ns) for priority in sorted(levels)):
+            if rows >= self.table.largest or len(late) == _MOST_EXPIRED:
+                break
+            if entry is first:
+                continue
             if is_late(entry):
                 late.append(entry)
             else:
                 alike.append(entry)
                 rows += entry.rows
-            if rows >= self.table.largest or len(late) == _MOST_EXPIRED:
-                break
         if late:
             self._remove(*late)
         return alike, expired + late

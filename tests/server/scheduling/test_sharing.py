@@ -286,3 +286,15 @@ def test_device_time_is_counted_by_key_and_never_by_address() -> None:
     for number in range(1000):
         batcher.served.add(f"cert:{number}", 1.0)
     assert len(batcher.served.ns) == 256
+
+
+def test_the_first_of_all_that_wait_is_in_the_batch_though_a_tie_puts_another_first_among_its_shape() -> None:
+    """Otherwise a caller's requests would be served before its own earlier ones."""
+    batcher = _queue()
+    gone = _push(batcher, "ann", shape="b")
+    _push(batcher, "bob", shape="b")
+    _push(batcher, "bob", LARGEST, shape="a")
+    first = _push(batcher, "ann", shape="a")
+    batcher.discard(gone)
+    assert next(iter(batcher)) is first
+    assert batcher.take(0).entries[0] is first
