@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import grpc
@@ -13,6 +14,7 @@ from resonnx_server.rpc.fronts.active import ActiveCalls, CallSoon
 from resonnx_server.rpc.fronts.buffer import CALL_BYTES
 from resonnx_server.rpc.fronts.call import Call, Handler, serve
 from resonnx_server.rpc.fronts.core import operations as ops
+from resonnx_server.rpc.fronts.core.starts import Starts
 from resonnx_server.rpc.fronts.intake import Intake
 from resonnx_server.rpc.fronts.status import Rejected
 
@@ -28,6 +30,7 @@ class Shared:
         tasks: The tasks that run their handlers.
         pending: Counts operations.
         intake: The memory budget.
+        starts: Calls whose handlers have not begun.
     """
 
     call_soon: CallSoon
@@ -36,6 +39,10 @@ class Shared:
     tasks: "set[asyncio.Task[Any]]" = field(default_factory=set)
     pending: ops.PendingOperations = field(default_factory=ops.PendingOperations)
     intake: Intake = field(default_factory=Intake)
+    starts: Starts = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "starts", Starts(lambda message, error: self.report(message, error, "")))
 
 
 def ignore(event: ops.Event) -> None:
@@ -102,7 +109,7 @@ class CoreCall(Call):
             except ServerError as error:
                 self._shared.call_soon(self._refuse, self._intake.refuse(error))
                 return
-        self._shared.call_soon(self._run, message)
+        self._shared.call_soon(self._arrive, message)
 
     def _sent_all(self, event: ops.Event) -> None:
         self._free()
@@ -138,6 +145,9 @@ class CoreCall(Call):
         elif self._task is None:
             self.set_status(*refusal.status)
             self._finish(None)
+
+    def _arrive(self, message: bytes | None) -> None:
+        self._shared.starts.add(self.caller.name, partial(self._run, message))
 
     def _run(self, message: bytes | None) -> None:
         if self._over:
