@@ -104,8 +104,9 @@ class Unimplemented(ResonnxError):
 class Overloaded(ResonnxError):
     """The server refused the request under load, or a message exceeds the size limit.
 
-    Reasons: QUEUE_FULL; WAIT_TOO_LONG if the queue leaves too little time before the deadline; MESSAGE_TOO_LARGE,
-    without `retry_after_s`; SLOW_READER if a stream's words were not read in time.
+    Reasons: QUEUE_FULL; MEMORY_SPENT; RATE_LIMITED by the limits of the key; WAIT_TOO_LONG if the queue leaves too
+    little time before the deadline; MESSAGE_TOO_LARGE, without `retry_after_s`; SLOW_READER if a stream's words were
+    not read in time.
     """
 
     default_code = "RESOURCE_EXHAUSTED"
@@ -122,6 +123,7 @@ class DeadlineExceeded(ResonnxError):
 
     The reason DEADLINE_UNREACHABLE means that the request takes longer even on an idle server: it needs more time, not
     another attempt.
+    REQUEST_TOO_SLOW: the server did not get the whole request in time.
     """
 
     default_code = "DEADLINE_EXCEEDED"

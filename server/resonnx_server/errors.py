@@ -115,9 +115,10 @@ class CertificateUnknown(Unauthenticated):
 
 
 class PermissionDenied(ServerError):
-    """The caller is known, and may not do this."""
+    """The caller is known, and may not do this. `caller` is its name, for the log; None if it is not known here."""
 
     reason = "PERMISSION_DENIED"
+    caller: str | None = None
 
 
 class RoleMissing(PermissionDenied):
@@ -125,8 +126,9 @@ class RoleMissing(PermissionDenied):
 
     reason = "ROLE_MISSING"
 
-    def __init__(self, role: str) -> None:
+    def __init__(self, role: str, caller: str) -> None:
         super().__init__(f"this method needs a key with the role {role}")
+        self.caller = caller
 
 
 class AdminElsewhere(PermissionDenied):
@@ -134,8 +136,9 @@ class AdminElsewhere(PermissionDenied):
 
     reason = "ADMIN_PORT_ONLY"
 
-    def __init__(self) -> None:
+    def __init__(self, caller: str) -> None:
         super().__init__("this method is served on the admin port only (admin_port; or admin_on_main with a key)")
+        self.caller = caller
 
 
 class ModelNotAllowed(PermissionDenied):

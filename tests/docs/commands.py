@@ -8,6 +8,7 @@ the request is parsed as grpcurl parses it and sent to the server, and the answe
 import json
 import os
 import re
+import ssl
 import subprocess
 import sys
 import urllib.error
@@ -55,8 +56,19 @@ def serve(arguments: list[str]) -> int:
 
 
 def curl(arguments: list[str]) -> int:
-    (url,) = (each for each in arguments if not each.startswith("-"))
-    with urllib.request.urlopen(url.replace("localhost:8002", address("http")), timeout=20) as response:
+    headers, tls, urls = {}, None, []
+    given = iter(arguments)
+    for each in given:
+        if each == "-H":
+            name, _, value = next(given).partition(": ")
+            headers[name] = value
+        elif each == "--cacert":
+            tls = ssl.create_default_context(cafile=next(given))
+        elif not each.startswith("-"):
+            urls.append(each)
+    (url,) = urls
+    request = urllib.request.Request(url.replace("localhost:8002", address("http")), headers=headers)
+    with urllib.request.urlopen(request, timeout=20, context=tls) as response:
         print(response.read().decode())
     return 0
 

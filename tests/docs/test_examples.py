@@ -3,6 +3,7 @@
 import re
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -60,7 +61,11 @@ def test_examples_run(name: str, workplace: Workplace, request: pytest.FixtureRe
                 assert load_settings({"config": file}, {}).models, where
                 continue
             case "yaml":
-                rules = [rule for group in yaml.safe_load(text)["groups"] for rule in group["rules"]]
+                content = yaml.safe_load(text)
+                if "services" in content:
+                    _check_override(content["services"])
+                    continue
+                rules = [rule for group in content["groups"] for rule in group["rules"]]
                 assert all(_METRIC.search(rule["expr"]) for rule in rules), where
                 continue
             case _ if language in _SHOWN:
@@ -70,3 +75,14 @@ def test_examples_run(name: str, workplace: Workplace, request: pytest.FixtureRe
         assert done.returncode == 0, f"{where}\n{done.stdout}\n{done.stderr}"
         if language != "sh":
             assert done.stdout.strip(), f"{where}: prints nothing"
+
+
+def _check_override(services: dict[str, Any]) -> None:
+    """Check that additions to docker-compose.yml are to its services, and that the server knows the variables."""
+    known = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
+    for name, added in services.items():
+        assert name in known
+        variables = added["environment"]
+        settings = load_settings({"repository": Path()}, variables)
+        for variable, value in variables.items():
+            assert str(getattr(settings, variable.removeprefix("RESONNX_").lower())) == value

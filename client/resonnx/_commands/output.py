@@ -19,6 +19,20 @@ _REFERENCES: Final = {
     "user_code": "the user's code",
 }
 
+# The options that answer a refusal, by the error's reason.
+_ACCESS_OPTIONS: Final = {
+    "KEY_MISSING": "--key-file FILE or RESONNX_KEY gives it",
+    "KEY_UNKNOWN": "it is that of --key-file, --key or RESONNX_KEY",
+    "CERTIFICATE_MISSING": "--cert FILE and --client-key FILE give it",
+    "CERTIFICATE_UNKNOWN": "--key-file FILE or RESONNX_KEY gives a key",
+}
+# The options that answer a failed connection, by part of gRPC's message.
+_TLS_OPTIONS: Final = {
+    "CERTIFICATE_VERIFY_FAILED": "--ca FILE names the authority of the server's certificate",
+    "WRONG_VERSION_NUMBER": "this port does not use TLS: leave out --tls, --ca and --cert",
+    "Socket closed": "if it uses TLS, give --ca FILE or --tls; if it asks for a certificate, --cert and --client-key",
+}
+
 
 def result_json(task: Task[Any], image: str, result: Any) -> dict[str, Any]:
     """Return a picture's result as a JSON object."""
@@ -26,11 +40,14 @@ def result_json(task: Task[Any], image: str, result: Any) -> dict[str, Any]:
 
 
 def error_line(error: ResonnxError, server: str) -> str:
-    """Return an error as one line, which names the server if the server failed."""
+    """Return an error as one line, which names the server if it failed, and options where access is the cause."""
     message = " ".join(error.message.split())
+    if option := _ACCESS_OPTIONS.get(error.reason):
+        return f"{message} ({option})"
     match error.code:
         case "UNAVAILABLE":
-            return f"server {server} is not available: {message}"
+            options = [f" ({option})" for part, option in _TLS_OPTIONS.items() if part in message]
+            return f"server {server} is not available: {message}{''.join(options)}"
         case "DEADLINE_EXCEEDED":
             return f"no answer from {server} in time: {message}"
         case _:

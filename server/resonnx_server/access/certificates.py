@@ -52,7 +52,11 @@ def read_certificates(chain: Path, key: Path, client_ca: Path | None) -> Certifi
         return Certificates(chain.read_bytes(), key.read_bytes(), authorities, context)
     except (OSError, ValueError) as error:
         files = ", ".join(str(path) for path in (chain, key, client_ca) if path is not None)
-        raise CertificatesFault(f"TLS with {files}: {error.args[-1] if error.args else error}") from None
+        fault = str(error)
+        if not isinstance(error, FileNotFoundError | PermissionError | IsADirectoryError):
+            need = "a certificate, its private key without a password" + ", and authorities" * (client_ca is not None)
+            fault = f"these must be PEM files of {need} ({fault})"
+        raise CertificatesFault(f"TLS with {files}: {fault}") from None
 
 
 def python_context(certificates: Reloaded[Certificates]) -> ssl.SSLContext:

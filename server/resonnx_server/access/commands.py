@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from resonnx_server.access.caller import DEFAULT_PRIORITY, Role
-from resonnx_server.access.keys import KeysFault, check_name, digest_of, new_key, read_keys
+from resonnx_server.access.keys import KeysFault, check_name, digest_of, new_key, read_entries, read_keys
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -64,7 +64,7 @@ def new(
     try:
         check_name(name, "NAME")
         if file is not None:
-            _add(file, entry)
+            _add(file, name, entry)
     except (KeysFault, OSError) as fault:
         typer.echo(f"resonnx-server: {fault}", err=True)
         raise typer.Exit(2) from None
@@ -78,11 +78,16 @@ def _array(values: Iterable[str]) -> str:
     return json.dumps([*values], ensure_ascii=False)
 
 
-def _add(path: Path, entry: str) -> None:
+def _add(path: Path, name: str, entry: str) -> None:
     """Replace the file by one that has the entry as well, so that a server never reads half of it."""
     former = path.read_text() if path.exists() else ""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    changed = Path(name)
+    if former and name in read_entries(path):
+        raise KeysFault(
+            f"keys file {path} has [keys.{name}] already; to replace its key, make one without --file, "
+            "and add its hash to the entry: sha256 = [OLD, NEW]"
+        )
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    changed = Path(temporary)
     try:
         with os.fdopen(handle, "w") as file:
             file.write(f"{former.rstrip()}\n\n{entry}".lstrip())

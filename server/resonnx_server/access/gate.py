@@ -63,9 +63,9 @@ class Gate:
             return unnamed(peer)
         caller = self._caller(peer, authorizations, certificate)
         if role is Role.ADMIN and not self._admits_admin:
-            raise AdminElsewhere
+            raise AdminElsewhere(caller.name)
         if role not in caller.roles:
-            raise RoleMissing(role)
+            raise RoleMissing(role, caller.name)
         return caller
 
     def _caller(self, peer: str, authorizations: list[str], certificate: str | None) -> Caller:

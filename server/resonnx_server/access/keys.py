@@ -115,11 +115,11 @@ def digest_of(key: str) -> bytes:
     return hashlib.sha256(key.encode()).digest()
 
 
-def read_keys(path: Path) -> KeyRing:
-    """Read a file of keys.
+def read_entries(path: Path) -> dict[str, Any]:
+    """Return the entries of a file of keys by their names, not yet checked.
 
     Raises:
-        KeysFault: It cannot be read, or an entry is not valid.
+        KeysFault: It cannot be read, or has other sections.
     """
     try:
         content = tomllib.loads(path.read_text())
@@ -128,6 +128,16 @@ def read_keys(path: Path) -> KeyRing:
     entries = content.get("keys", {})
     if not isinstance(entries, dict) or content.keys() - {"keys"}:
         raise KeysFault(f"keys file {path}: sections are [keys.NAME], and nothing else")
+    return entries
+
+
+def read_keys(path: Path) -> KeyRing:
+    """Read a file of keys.
+
+    Raises:
+        KeysFault: It cannot be read, or an entry is not valid.
+    """
+    entries = read_entries(path)
     by_digest: dict[bytes, Caller] = {}
     by_certificate: dict[str, Caller] = {}
     for name, given in entries.items():

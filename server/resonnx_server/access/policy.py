@@ -81,7 +81,12 @@ def _certificates(chain: Path | None, key: Path | None, client_ca: Path | None) 
     if chain is None and key is None and client_ca is None:
         return None
     if chain is None or key is None:
-        raise AccessFault("TLS needs both tls_certificate and tls_key")
+        given = ", ".join(
+            name
+            for name, path in {"tls_certificate": chain, "tls_key": key, "tls_client_ca": client_ca}.items()
+            if path is not None
+        )
+        raise AccessFault(f"TLS needs both tls_certificate and tls_key, but only {given} is set")
     paths = [chain, key] if client_ca is None else [chain, key, client_ca]
     try:
         return Reloaded(paths, lambda: read_certificates(chain, key, client_ca))

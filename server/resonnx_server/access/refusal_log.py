@@ -6,7 +6,7 @@ import time
 from typing import Final
 
 from resonnx_server.access.caller import address_name
-from resonnx_server.errors import ServerError
+from resonnx_server.errors import PermissionDenied, ServerError
 
 _log = logging.getLogger(__name__)
 
@@ -36,8 +36,15 @@ class RefusalLog:
                 return
             self._next = now + _INTERVAL_S
             unlogged, self._unlogged = self._unlogged, 0
-        caller = address_name(peer)
+        address = address_name(peer)
+        caller = error.caller if isinstance(error, PermissionDenied) else None
         _log.warning(
             "refused a call",
-            extra={"reason": error.reason, "method": method, "caller": caller, "refused_since_last_line": unlogged},
+            extra={
+                "reason": error.reason,
+                "method": method,
+                "caller": caller or address,
+                "address": address,
+                "refused_since_last_line": unlogged,
+            },
         )

@@ -9,6 +9,8 @@ import threading
 from pathlib import Path
 
 import pytest
+from resonnx._commands.output import error_line
+from resonnx._errors import ResonnxError, Unauthenticated, Unavailable
 
 MAIN = [sys.executable, "-c", "from resonnx.cli import main; main()"]
 
@@ -64,6 +66,24 @@ def test_every_picture_has_its_line_of_json_even_without_a_server(run, pictures)
     lines = [json.loads(line) for line in done.stdout.splitlines()]
     assert [line["image"] for line in lines] == pictures
     assert {line["error"]["code"] for line in lines} == {"UNAVAILABLE"}
+
+
+@pytest.mark.parametrize(
+    ("error", "option"),
+    [
+        (Unauthenticated("m", reason="KEY_MISSING"), "--key-file FILE"),
+        (Unauthenticated("m", reason="KEY_UNKNOWN"), "RESONNX_KEY"),
+        (Unauthenticated("m", reason="CERTIFICATE_MISSING"), "--cert FILE and --client-key FILE"),
+        (Unauthenticated("m", reason="CERTIFICATE_UNKNOWN"), "--key-file FILE"),
+        (Unavailable("last error: CERTIFICATE_VERIFY_FAILED: self signed"), "--ca FILE"),
+        (Unavailable("last error: WRONG_VERSION_NUMBER"), "leave out --tls"),
+        (Unavailable("last error: Socket closed"), "--ca FILE or --tls"),
+    ],
+)
+def test_refused_access_names_the_option(error: ResonnxError, option: str) -> None:
+    line = error_line(error, "host:1")
+    assert error.message in line
+    assert option in line
 
 
 @pytest.mark.usefixtures("named")

@@ -44,11 +44,17 @@ def test_files_that_do_not_fit_together(tmp_path: Path) -> None:
     for files in given:
         with pytest.raises(CertificatesFault, match=f"TLS with {chain if files[0] == chain else nonsense}"):
             read_certificates(*files)
+    with pytest.raises(CertificatesFault, match="must be PEM files of a certificate, its private key without"):
+        read_certificates(chain, others_key, None)
+    with pytest.raises(CertificatesFault, match=r"none: .*No such file"):
+        read_certificates(chain, tmp_path / "none", None)
 
 
 @pytest.mark.parametrize("given", [{"tls_certificate": "a"}, {"tls_key": "a"}, {"tls_client_ca": "a"}])
 def test_settings_of_tls_belong_together(given: dict[str, str]) -> None:
-    with pytest.raises(AccessFault, match="TLS needs both tls_certificate and tls_key"):
+    with pytest.raises(
+        AccessFault, match=f"TLS needs both tls_certificate and tls_key, but only {next(iter(given))} is"
+    ):
         Policy(Settings(repository=Path(), **given))  # type: ignore[arg-type]
 
 

@@ -133,7 +133,8 @@ def test_the_command_makes_entries_that_are_read(tmp_path: Path) -> None:
 
     twice = _new("alice", "--file", str(file))
     assert (twice.returncode, twice.stdout) == (2, "")
-    assert str(file) in twice.stderr
+    assert f"{file} has [keys.alice] already" in twice.stderr
+    assert "sha256 = [OLD, NEW]" in twice.stderr
     assert read_keys(file).of_key(first.stdout.strip()) == alice, "the file is as it was"
     assert [*tmp_path.iterdir()] == [file]
 

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 from resonnx_server.access import refusal_log
 from resonnx_server.access.refusal_log import RefusalLog
-from resonnx_server.errors import KeyMissing, KeyUnknown
+from resonnx_server.errors import KeyMissing, KeyUnknown, RoleMissing
 
 
 def test_one_line_a_second_says_how_many_had_none(
@@ -24,3 +24,9 @@ def test_one_line_a_second_says_how_many_had_none(
     assert (second["reason"], second["caller"]) == ("KEY_MISSING", "ip:2001:db8::/64")
     assert (first["refused_since_last_line"], second["refused_since_last_line"]) == (0, 999)
     assert {record.levelno for record in caplog.records} == {logging.WARNING}
+
+
+def test_a_known_caller_is_named_beside_its_address(caplog: pytest.LogCaptureFixture) -> None:
+    RefusalLog().write(RoleMissing("infer", "key:monitor"), "/a.B/C", "ipv4:203.0.113.7:4000")
+    (line,) = map(vars, caplog.records)
+    assert (line["caller"], line["address"]) == ("key:monitor", "ip:203.0.113.7")
