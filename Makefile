@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 # Test processes: one per core. Tests of a module stay together, because their fixtures export models.
 TEST_WORKERS ?= logical
 
-.PHONY: $(VENV)/.installed run test test-fast test-slow test-grpcio lint proto settings metrics lock audit timm silent picture bench bench-peers clean
+.PHONY: $(VENV)/.installed run test test-fast test-slow test-grpcio chaos soak lint proto settings metrics lock audit timm silent picture bench bench-peers clean
 
 # The script decides what to install; it returns at once if nothing has changed. The OpenVINO provider exists for Linux
 # x86-64 only; elsewhere the extra is empty.
@@ -38,6 +38,18 @@ test-slow: $(VENV)/.installed
 VERSIONS ?= $(shell sed -n 's/.*"grpcio>=\(.*\)".*/\1/p' server/setup.py) $(shell sed -n 's/^grpcio==//p' constraints.txt) newest
 test-grpcio: $(VENV)/.installed
 	PYTEST_ARGS="-n $(TEST_WORKERS) --dist loadfile $(PYTEST_ARGS)" tests/grpcio_versions $(VERSIONS)
+
+# The long forms of what happens when things break, an hour or so: state machines with 10,000 examples each, 100,000
+# mutated messages and 10,000 calls of which half are cancelled on each front, 50 stops and 20 kills under load, and
+# what the machine may do to a server. One after the other, as they measure times and memory.
+chaos: $(VENV)/.installed
+	$(BIN)/python -m pytest --hypothesis-profile nightly -o timeout=0 $(PYTEST_ARGS) tests/server/tensors/test_promise.py
+	$(BIN)/python -m pytest -m slow -rP $(PYTEST_ARGS) tests/attacks tests/chaos tests/server/lifecycle/test_faults.py
+
+# A server under 70 % of the load that it can bear: memory, descriptors, threads and latencies stay.
+MINUTES ?= 30
+soak: $(VENV)/.installed
+	SOAK_MINUTES=$(MINUTES) $(BIN)/python -m pytest -m slow -rP $(PYTEST_ARGS) tests/chaos/test_soak.py
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .

@@ -25,6 +25,8 @@ from hypothesis import settings
 # How long an example takes says more of the machine than of what is tested.
 settings.register_profile("patient", deadline=None)
 settings.register_profile("quick", deadline=None, max_examples=20)
+# 10,000 where `examples(100)` is asked for.
+settings.register_profile("nightly", deadline=None, max_examples=10_000)
 settings.load_profile("patient")
 
 

@@ -1,0 +1,141 @@
+"""Servers that are stopped and killed under load: what was read is answered, and others are told to try again."""
+
+import asyncio
+import os
+import random
+import socket
+import time
+from collections import Counter
+from pathlib import Path
+
+import grpc
+import numpy as np
+import pytest
+from resonnx_proto.inference import grpc_service_pb2 as pb
+from resonnx_proto.inference import grpc_service_pb2_grpc
+
+from ..conftest import RunningServer
+from ..server import bare_graphs
+from ..server.waiting import until
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
+
+STOPS, KILLS = 50, 10
+# Processor time of a start with cached latency tables: on a machine that is not busy, it is the time until ready.
+_MOST_START_S = 3.0
+# Time for which a stopping server still refuses calls, and that of the longest batch on a busy machine.
+_MOST_STOP_S = 5 + 5
+_OPTIONS = [("grpc.enable_retries", 0), ("grpc.use_local_subchannel_pool", 1)]
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Path:
+    """`good` doubles at once; `loops` takes as long as it is told."""
+    for name, content in (("good", bare_graphs.doubling()), ("loops", bare_graphs.counting())):
+        (tmp_path / name / "1").mkdir(parents=True)
+        (tmp_path / name / "1/model.onnx").write_bytes(content)
+    return tmp_path
+
+
+def _double(number: int) -> pb.ModelInferRequest:
+    tensor = {"name": "x", "datatype": "FP32", "shape": [1, 3]}
+    content = np.full(3, number, np.float32).tobytes()
+    return pb.ModelInferRequest(model_name="good", inputs=[tensor], raw_input_contents=[content])
+
+
+def _loop(times: int) -> pb.ModelInferRequest:
+    tensor = {"name": "times", "datatype": "INT64", "shape": [1]}
+    content = np.array([times], np.int64).tobytes()
+    return pb.ModelInferRequest(model_name="loops", inputs=[tensor], raw_input_contents=[content])
+
+
+class Load:
+    """Calls of 16 clients in closed loops, and what became of them."""
+
+    def __init__(self, address: str) -> None:
+        self.codes = Counter[str]()
+        self._channel = grpc.aio.insecure_channel(address, options=_OPTIONS)
+        self.stub = grpc_service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
+        self._is_over = False
+        self._clients = [asyncio.create_task(self._client()) for _ in range(16)]
+
+    async def _client(self) -> None:
+        while not self._is_over:
+            number = random.randrange(1 << 20)
+            try:
+                answer = await self.stub.ModelInfer(_double(number), timeout=30)
+            except grpc.aio.AioRpcError as error:
+                self.codes[error.code().name] += 1
+                await asyncio.sleep(0.02)
+            else:
+                assert np.frombuffer(answer.raw_output_contents[0], np.float32).tolist() == [2 * number] * 3
+                self.codes["OK"] += 1
+
+    async def end(self) -> None:
+        self._is_over = True
+        await asyncio.gather(*self._clients)
+        await self._channel.close()
+
+
+async def _read_by(server: RunningServer, count: int) -> None:
+    await until(lambda: server.metric("resonnx_requests_in_progress", model="loops") == count)
+
+
+@pytest.mark.parametrize("front", ["core", "aio"])
+async def test_no_call_that_was_read_is_lost_by_a_stop(start_server, repository: Path, front: str) -> None:
+    took: list[float] = []
+    codes = Counter[str]()
+    for _ in range(STOPS // 2):
+        with start_server(repository, environment={"RESONNX_GRPC_FRONT": front}) as server:
+            load = Load(server.grpc)
+            # A run takes a tenth of a second or so; they run one after the other.
+            read = [asyncio.ensure_future(load.stub.ModelInfer(_loop(100_000), timeout=60)) for _ in range(6)]
+            await asyncio.sleep(random.random() * 0.3)
+            if not any(each.done() for each in read):
+                await _read_by(server, len(read))
+            began = time.monotonic()
+            server.process.terminate()
+            answers = await asyncio.gather(*read)
+            assert all(answer.model_name == "loops" for answer in answers)
+            assert await asyncio.to_thread(server.process.wait, 60) == 0
+            took.append(time.monotonic() - began)
+            await load.end()
+            codes += load.codes
+            assert "Traceback" not in server.log.read_text()
+    print(front, f"{len(took)} stops, {np.median(took):.2f} s, {max(took):.2f} s at most", dict(codes))
+    # gRPC itself cancels a call that arrives while it shuts down; no handler has seen it.
+    assert set(codes) <= {"OK", "UNAVAILABLE", "CANCELLED"}
+    assert codes["CANCELLED"] <= 2 * len(took)
+    assert max(took) <= _MOST_STOP_S
+
+
+def _processor_s(server: RunningServer) -> float:
+    """Return the processor time of a server so far, children included."""
+    fields = Path(f"/proc/{server.process.pid}/stat").read_text().rpartition(")")[2].split()
+    return sum(map(int, fields[11:15])) / os.sysconf("SC_CLK_TCK")
+
+
+@pytest.mark.parametrize("front", ["core", "aio"])
+async def test_clients_of_a_server_that_is_killed_are_told_to_try_again(
+    start_server, repository: Path, front: str
+) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    load, starts, recovered = Load(f"127.0.0.1:{port}"), list[float](), list[float]()
+    used: list[float] = []
+    for _ in range(KILLS):
+        began = time.monotonic()
+        with start_server(repository, "--port", str(port), environment={"RESONNX_GRPC_FRONT": front}) as server:
+            starts.append(time.monotonic() - began)
+            used.append(_processor_s(server))
+            answered = load.codes["OK"]
+            await until(lambda answered=answered: load.codes["OK"] > answered + 50)
+            recovered.append(time.monotonic() - began)
+            server.process.kill()
+            server.process.wait()
+    await load.end()
+    ready = f"ready after {min(starts):.2f} to {max(starts):.2f} s ({np.median(used):.2f} s of a core)"
+    print(front, f"{ready}, answers after {max(recovered):.2f} s at most", dict(load.codes))
+    assert set(load.codes) == {"OK", "UNAVAILABLE"}
+    assert np.median(used[1:]) <= _MOST_START_S
