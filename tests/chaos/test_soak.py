@@ -138,9 +138,7 @@ async def test_nothing_grows(start_server, demo_repository: Path) -> None:
             float(np.percentile(load.latencies_s[answered[first] : answered[last]], 99)) * 1000
             for first, last in ((0, quarter), (len(answered) - quarter - 1, len(answered) - 1))
         )
-        print(
-            f"{MINUTES:g} min at {rate:.0f} calls/s: memory {slope:+.2f} MB/h, at most {most:+.2f} (95 %)"
-        )
+        print(f"{MINUTES:g} min at {rate:.0f} calls/s: memory {slope:+.2f} MB/h, at most {most:+.2f} (95 %)")
         print(f"p99 {early:.1f} ms, at the end {late:.1f} ms; descriptors and threads {held[0]}, at the end {held[-1]}")
         print(f"{len(load.latencies_s)} answers, failed: {sorted(set(load.failed))} {len(load.failed)}")
         assert len(load.failed) == 0
