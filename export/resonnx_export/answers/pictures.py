@@ -20,18 +20,21 @@ def pixels_of(answers: Answers, recipe: pb.ImageInput) -> Pixels:
     """Return uint8 [N,H,W,3]: the recorded pixels, or the recorded files as a server decodes and resizes them.
 
     Raises:
-        BadInput: The pixels are not of the recipe's size, or a file cannot be decoded.
+        BadInput: The pixels or the recorded inputs are not of the recipe's size, or a file cannot be decoded.
     """
     size = Size(recipe.height, recipe.width)
     if answers.pixels is not None:
-        found = Size(*answers.pixels.shape[1:3])
-        if found != size:
-            given = f"{found.height}" if found.height == found.width else f"{found.height}x{found.width}"
+        if (found := Size(*answers.pixels.shape[1:3])) != size:
             raise BadInput(
-                f"{answers.name}: pixels are {found}, and the network's input is {size}; give --size {given}, or "
-                "record pixels of the input's size"
+                f"{answers.name}: pixels are {found}, and the network's input is {size}; give --size "
+                f"{typed_size(found)}, or record pixels of the input's size"
             )
         return answers.pixels
+    if answers.inputs is not None and (found := Size(*answers.inputs.shape[2:])) != size:
+        raise BadInput(
+            f"{answers.name}: your preprocessing made inputs of {found}, and the network's input is {size}; export "
+            f"with --size {typed_size(found)}, and with --resize-short-side or --stretch as in your preprocessing"
+        )
     options = PictureOptions(recipe)
     pixels = []
     for number, file in enumerate(answers.images):
@@ -42,6 +45,11 @@ def pixels_of(answers: Answers, recipe: pb.ImageInput) -> Pixels:
     return np.stack(pixels)
 
 
+def typed_size(size: Size) -> str:
+    """Return a size as --size takes it."""
+    return f"{size.height}" if size.height == size.width else f"{size.height}x{size.width}"
+
+
 def preprocessing_note(answers: Answers, pixels: Pixels, recipe: pb.ImageInput) -> str:
     """Describe how far `pixels` uint8 [N,H,W,3] of the recorded files are from the user's own; "" without files."""
     if not answers.images:
@@ -50,11 +58,6 @@ def preprocessing_note(answers: Answers, pixels: Pixels, recipe: pb.ImageInput) 
         own = np.stack([training_pixels(file, recipe) for file in answers.images])
         differences: Sequence[npt.NDArray[Any]] = [np.abs(pixels.astype(np.int16) - own)]
         whose = "Pillow's"
-    elif answers.inputs.shape[2:] != pixels.shape[1:3]:
-        return (
-            f"your preprocessing made inputs of {Size(*answers.inputs.shape[2:])}, and the network's input is "
-            f"{Size(*pixels.shape[1:3])}"
-        )
     else:
         differences = _input_differences(answers, pixels, recipe)
         whose = "your preprocessing's"

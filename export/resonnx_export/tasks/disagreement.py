@@ -9,7 +9,7 @@ from typing import Any
 from resonnx_proto.v1 import manifest_pb2 as pb
 
 from resonnx_export.answers.agreement import explanation
-from resonnx_export.answers.pictures import pixels_of
+from resonnx_export.answers.pictures import pixels_of, typed_size
 from resonnx_export.answers.recorded import Answers
 from resonnx_export.answers.search import search
 from resonnx_export.answers.subject import Subject, captioner_subject, classifier_subject
@@ -17,6 +17,7 @@ from resonnx_export.assumptions.assumption import Assumption
 from resonnx_export.networks.protocol import CaptionNetwork
 from resonnx_export.networks.resnet import ClassifierNetwork
 from resonnx_export.onnx_files.recognised import LAYOUT as ONNX
+from resonnx_export.pictures.recipe import Size, channel_order, parts, pixel_scale
 from resonnx_export.progress import silent
 from resonnx_export.tasks import task_of
 from resonnx_export.wording import precision_name
@@ -84,9 +85,26 @@ def next_commands(folder: Path, manifest: pb.Manifest, answers: Answers) -> str:
         for each in manifest.assumptions
         if each.confirmed and "VALUE" in each.option
     )
-    export = " ".join(filter(None, ("resonnx-export", command, names, into, options)))
+    pictures = _picture_options(manifest.input)
+    export = " ".join(filter(None, ("resonnx-export", command, names, into, pictures, options)))
     lines.append(f"or export again: {export} --expect {shlex.quote(answers.name)}")
     return "; ".join(lines)
+
+
+def _picture_options(recipe: pb.ImageInput) -> str:
+    """Return the options that state a version's preprocessing."""
+    crops = recipe.resize == pb.ImageInput.RESIZE_SHORT_SIDE_CROP
+    turned = recipe.exif_orientation == pb.ImageInput.EXIF_ORIENTATION_APPLY
+    described = parts(recipe)
+    return " ".join(
+        (
+            f"--size {typed_size(Size(recipe.height, recipe.width))}",
+            f"--resize-short-side {recipe.resize_short_side}" if crops else "--stretch",
+            f"--filter {described['filter']} --exif-orientation {'apply' if turned else 'ignore'}",
+            f"--channel-order {channel_order(recipe)} --scale {pixel_scale(recipe)}",
+            f"--{described['mean']} --{described['std']}",
+        )
+    )
 
 
 def _command(manifest: pb.Manifest) -> str:

@@ -17,7 +17,7 @@ from resonnx_proto.v1 import manifest_pb2 as pb
 from resonnx_server.runtime.model_files.manifest import CLASSIFIER_FILE, read_version
 from typer.testing import Result
 
-from .conftest import RecordAnswers, TryExport
+from .conftest import RecordAnswers, TryExport, resized
 
 
 def changed(path: Path, folder: Path, **arrays: Any) -> Path:
@@ -97,6 +97,15 @@ def test_answers_to_other_questions(
     message = try_export(changed(record_answers(), tmp_path, **arrays))
     assert "answers.npz" in message
     assert said in message
+
+
+def test_inputs_of_another_size_name_the_option(
+    try_export: TryExport, record_answers: RecordAnswers, picture_files: list[bytes]
+) -> None:
+    answers = record_answers(resized(size=24), picture_files)
+    assert "your preprocessing made inputs of 24x24, and the network's input is 32x32; export with --size 24, " in (
+        try_export(answers)
+    )
 
 
 def test_answers_that_are_alike_prove_nothing(

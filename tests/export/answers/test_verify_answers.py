@@ -60,5 +60,8 @@ def test_without_the_checkpoint_the_assumptions_and_the_next_commands_are_told(
     assert f"resonnx-export verify {folder} {expect} --checkpoint classifier.safetensors" in message
     into = f"--labels FILE --repository {folder.parent.parent} --name m"
     again = message.partition("or export again: ")[2]
-    assert again.startswith(f"resonnx-export classifier classifier.safetensors {into}")
+    assert again.startswith(
+        f"resonnx-export classifier classifier.safetensors {into} --size 32 --resize-short-side 36 --filter bilinear "
+        "--exif-orientation ignore --channel-order rgb --scale 1 --mean 0.485,0.456,0.406 --std 0.229,0.224,0.225 "
+    )
     assert again.endswith(expect)

@@ -239,6 +239,8 @@ def test_sgrvinod_state_dicts(tmp_path: Path) -> None:
 def test_pickled_modules_tell_their_layers(tmp_path: Path) -> None:
     """What a pickled module has is followed and not assumed; what cannot be followed is refused."""
     encoder = randomise(sgrvinod.Encoder(7))
+    # As in forks: the pool tells the side, too.
+    del encoder.enc_image_size
     decoder = randomise(sgrvinod.DecoderWithAttention(12, 24, 32, len(SGRVINOD), 256))
     decoder.attention.relu = nn.Tanh()
     for layer in encoder.modules():
@@ -253,6 +255,7 @@ def test_pickled_modules_tell_their_layers(tmp_path: Path) -> None:
     assert difference(taught(source, images, words), scores) < 1e-4
     listed = {each.name: (each.value, each.confirmed) for each in source.recognised.assumptions}
     assert listed["attention-activation"] == ("tanh", True)
+    assert listed["attention-map"] == ("7", True)
     assert listed["bn-eps"] == ("0.1", True)
     with pytest.raises(BadInput, match=r"attention-activation=relu contradicts the file, which has tanh; leave it out"):
         recognise_captioner([file], Vocabulary(SGRVINOD), assume={"attention-activation": "relu"})

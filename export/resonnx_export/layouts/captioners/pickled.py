@@ -18,6 +18,9 @@ def recorded(parts: Sequence[Part]) -> dict[str, str]:
     numbers = {each for each in epsilons if isinstance(each, float)}
     if len(numbers) == 1 and all(isinstance(each, float) for each in epsilons):
         values["bn-eps"] = f"{numbers.pop():g}"
+    sides = {side for layer in layers if (side := _pooled_side(layer)) is not None}
+    if len(sides) == 1:
+        values["attention-map"] = str(sides.pop())
     for layer in layers:
         children = list(_children(layer).values())
         widths = [child.attributes.get("out_features") for child in children if _kind(child) == "Linear"]
@@ -26,6 +29,15 @@ def recorded(parts: Sequence[Part]) -> dict[str, str]:
             if len(scores) == 1:
                 values["attention-activation"] = scores.pop()
     return values
+
+
+def _pooled_side(layer: Stub) -> int | None:
+    """Return the side of the square map that an adaptive pool averages to; None for other layers and for one value."""
+    size = layer.attributes.get("output_size")
+    sides = size if isinstance(size, tuple) else (size, size)
+    if _kind(layer) != "AdaptiveAvgPool2d" or len(sides) != 2 or not all(isinstance(side, int) for side in sides):
+        return None
+    return sides[0] if sides[0] == sides[1] and sides[0] > 1 else None
 
 
 def _layers(part: Part) -> dict[str, Stub]:
