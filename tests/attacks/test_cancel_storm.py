@@ -20,6 +20,7 @@ from ..conftest import RunningServer
 from ..server import bare_graphs
 from ..server.waiting import until
 
+# Whose rows the queue of 1,024 holds.
 _AT_ONCE = 64
 _TIMEOUT_S = 30
 _MORE = 4
@@ -48,14 +49,14 @@ async def _storm(address: str, count: int) -> Counter[str]:
     stubs = [grpc_service_pb2_grpc.GRPCInferenceServiceStub(channel) for channel in channels]
 
     async def unary(number: int, leaves_s: float | None) -> None:
-        request = _request(number, rng.randrange(1, 40))
+        request = _request(number, rng.randrange(1, 16))
         call = rng.choice(stubs).ModelInfer(request, timeout=_TIMEOUT_S)
         if leaves_s is not None:
             asyncio.get_running_loop().call_later(leaves_s, call.cancel)
         assert _is_right(request, await call)
 
     async def stream(number: int, leaves_s: float | None) -> None:
-        requests = [_request(number * 10 + part, rng.randrange(1, 20)) for part in range(5)]
+        requests = [_request(number * 10 + part, rng.randrange(1, 4)) for part in range(5)]
         call = rng.choice(stubs).ModelStreamInfer(iter(requests), timeout=_TIMEOUT_S)
         if leaves_s is not None:
             asyncio.get_running_loop().call_later(leaves_s, call.cancel)

@@ -131,11 +131,11 @@ class CaptionEngine(Engine[CaptionCost, CaptionWork, Captioned, CaptionTask]):
         return entry
 
     def _abandon(self) -> None:
-        if not self.schedule.is_idle:
-            return
+        left = [entry.payload for entry in self._queue.clear()]
+        if self.schedule.is_idle:
+            left += [*self.schedule.clear(), *self.slots.owners]
         completions = Completions()
-        waiting = [entry.payload for entry in self._queue.clear()]
-        for task in (*waiting, *self.schedule.clear(), *self.slots.owners):
+        for task in left:
             completions.failed(task, closing())
         self._post(completions)
 

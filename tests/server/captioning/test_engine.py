@@ -306,6 +306,22 @@ async def test_closing_answers_those_that_are_being_encoded() -> None:
         await asyncio.wait_for(ask, 10)
 
 
+async def test_closing_answers_those_that_wait_before_the_job_under_way_ends() -> None:
+    """It may hang."""
+    device = Hand(1, random.Random(0))
+    engine = caption_engine(Language(), device, slots=1)
+    asks = [asyncio.ensure_future(caption(engine, picture(n), DecodeOptions(max_tokens=9))) for n in range(2)]
+    await asyncio.sleep(0)
+    (encode,) = device.begin(engine)
+    engine.close()
+    with pytest.raises(Unavailable):
+        await asyncio.wait_for(asks[1], 10)
+    assert not asks[0].done()
+    device.end(encode)
+    with pytest.raises(Unavailable):
+        await asyncio.wait_for(asks[0], 10)
+
+
 async def test_the_time_of_encoding_is_learnt() -> None:
     """Or deadlines would be judged by a table that was measured before the machine became slow."""
 
