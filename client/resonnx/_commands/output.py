@@ -105,7 +105,9 @@ def model_lines(info: ModelInfo) -> list[str]:
         )
     if info.manifest:
         source, size = info.manifest.source, info.manifest.input
-        rows.append(("source", f"{source.architecture} ({source.layout})"))
+        # A server with model_details = false does not tell it.
+        if info.manifest.HasField("source"):
+            rows.append(("source", f"{source.architecture} ({source.layout})"))
         # Not the other way round: tensors have the height first.
         order = "" if size.height == size.width else " (height x width)"
         rows.append(("picture size", f"{size.height}x{size.width}{order}"))

@@ -157,3 +157,9 @@ def test_what_answers_agree_with_is_confirmed() -> None:
     assert "verified against  the user's answers" in rows
     assert "confirmed         pool max" in rows
     assert "assumed           resizing stretch" in rows
+
+
+def test_a_source_that_the_server_keeps_to_itself_has_no_row() -> None:
+    manifest = manifest_pb2.Manifest(schema_version=3)
+    rows = model_lines(model_info(vision_pb2.GetModelResponse(manifest=manifest)))
+    assert [row for row in rows if row.startswith("source")] == []
