@@ -17,8 +17,8 @@ def _frame(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
     return struct.pack(">I", len(payload))[1:] + bytes([kind, flags]) + struct.pack(">I", stream) + payload
 
 
-def _field(name: str, value: str) -> bytes:
-    return b"\0" + bytes([len(name)]) + name.encode() + bytes([len(value)]) + value.encode()
+def _field(name: bytes, value: bytes) -> bytes:
+    return b"\0" + bytes([len(name)]) + name + bytes([len(value)]) + value
 
 
 class Connection:
@@ -41,11 +41,11 @@ class Connection:
         self._socket.sendall(_PREFACE + _frame(_SETTINGS, 0, 0))
         threading.Thread(target=self._read, daemon=True).start()
 
-    def open(self, path: str) -> int:
-        """Begin a call, and return its stream."""
+    def open(self, path: str, *more: tuple[bytes, bytes]) -> int:
+        """Begin a call with more headers, and return its stream."""
         stream, self._next = self._next, self._next + 2
-        fields = ((":method", "POST"), (":scheme", "http"), (":path", path), (":authority", "x"))
-        headers = (*fields, ("content-type", "application/grpc"), ("te", "trailers"))
+        fields = ((b":method", b"POST"), (b":scheme", b"http"), (b":path", path.encode()), (b":authority", b"x"))
+        headers = (*fields, (b"content-type", b"application/grpc"), (b"te", b"trailers"), *more)
         self._send(_frame(_HEADERS, 4, stream, b"".join(_field(*field) for field in headers)))
         return stream
 

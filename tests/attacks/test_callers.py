@@ -1,5 +1,6 @@
 """Calls without a key, with a wrong one, or beyond a key's roles: rows "unknown callers" and "admin methods"."""
 
+import socket
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +13,7 @@ from resonnx_server.access.caller import Role
 from resonnx_server.rpc.roles import HEALTH, ROLES
 
 from .guarded import FRONTS, KEYS, Guarded, bearer, eventually, guarded, keys_file, outcome
+from .http2 import Connection
 
 TENSORS = "/inference.GRPCInferenceService"
 CLOSED = [path for path in ROLES if not path.startswith(f"/{HEALTH}/")]
@@ -126,6 +128,27 @@ def test_refusals_are_counted_by_reason_and_fill_no_log(server: Guarded, main: g
     eventually(lambda: count("KEY_UNKNOWN") == before + 200)
     assert lines() <= logged + 10, "one a second"
     assert "guess" not in server.server.log.read_text()
+
+
+@pytest.mark.parametrize("header", [(b"authorization", b"Bearer \xff"), (b"x-any", b"\xff"), (b"x-\xff", b"any")])
+def test_headers_that_are_no_text_fill_no_log(server: Guarded, main: grpc.Channel, header: tuple[bytes, bytes]) -> None:
+    before = len(server.server.log.read_text())
+    connection = Connection(server.server.grpc)
+    streams = {connection.open(f"{TENSORS}/ServerLive", header) for _ in range(20)}
+    for stream in streams:
+        connection.send(stream, 0, b"")
+    eventually(lambda: streams <= connection.ended)
+    connection.close()
+    assert server.server.log.read_text()[before:].count("\n") <= 10
+    assert outcome(main, f"{TENSORS}/ServerLive", *bearer("read"))[0] == "OK"
+
+
+def test_a_key_that_is_no_text_is_unknown_to_pages(server: Guarded) -> None:
+    host, _, port = server.server.http.rpartition(":")
+    with socket.create_connection((host, int(port)), 10) as connection:
+        connection.sendall(b"GET /metrics HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer \xff\r\n\r\n")
+        assert connection.recv(64).startswith(b"HTTP/1.1 401")
+    assert "Error handling request" not in server.server.log.read_text()
 
 
 def test_keys_change_while_the_server_runs(server: Guarded, main: grpc.Channel) -> None:

@@ -112,7 +112,8 @@ def digest_of(key: str) -> bytes:
     A slow, salted hash protects passwords, which can be guessed. Nobody guesses 256 random bits, so one round of
     SHA-256 is as safe, and a wrong key costs the server a microsecond only.
     """
-    return hashlib.sha256(key.encode()).digest()
+    # aiohttp gives bytes of a header that are not UTF-8 as surrogates.
+    return hashlib.sha256(key.encode(errors="surrogatepass")).digest()
 
 
 def read_entries(path: Path) -> dict[str, Any]:

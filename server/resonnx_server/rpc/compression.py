@@ -55,7 +55,8 @@ class Unpacker:
             async with self._turn(caller):
                 return await self._pieces.run(_unpacked(message, most, charge)), charge
         except BaseException:
-            charge.release()
+            # Where the call was cancelled, the thread may be about to charge more.
+            self._pieces.after(charge.release)
             raise
 
     @asynccontextmanager

@@ -6,7 +6,7 @@ every piece of about a millisecond. Small work is done in place, as a thread cos
 
 import asyncio
 import time
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final, TypeVar
 
@@ -32,6 +32,10 @@ class Pieces:
 
     def __init__(self, name: str = "pieces") -> None:
         self._thread = ThreadPoolExecutor(1, name)
+
+    def after(self, act: Callable[[], object]) -> None:
+        """Call `act` on the thread, after the slice that a cancelled `run` may have left under way."""
+        self._thread.submit(act)
 
     async def run(self, work: Work[T]) -> T:
         """Do the work on the thread, in time slices; return its result. Cancelled, it ends with the current slice."""

@@ -1,5 +1,6 @@
 """The interface of a gRPC server that both fronts implement."""
 
+import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 
@@ -8,6 +9,9 @@ import grpc
 from resonnx_server.access.caller import Caller, unnamed
 from resonnx_server.rpc.fronts.active import ActiveCalls, CallSoon
 from resonnx_server.rpc.fronts.call import Handler, Metadata
+
+# One with a traceback for each header that is not UTF-8 would fill the disk, and tell keys.
+logging.getLogger("grpc._cython.cygrpc").addFilter(lambda record: not str(record.msg).startswith("Invalid encoding"))
 
 Options = list[tuple[str, int]]
 OnUnknown = Callable[[], object]
