@@ -148,7 +148,10 @@ class Settings(BaseModel):
     grace_s: Annotated[float, Field(ge=0, le=3600)] = 30.0
     """Time limit for requests in progress after SIGTERM, in seconds."""
     max_receive_s: Annotated[float, Field(gt=0, le=1e6)] = 60.0
-    """Time limit for receiving the request of a call, in seconds; streams may wait between their messages."""
+    """Time limit for receiving the request of a call, or the first message of a stream, in seconds."""
+    max_stream_idle_s: Annotated[float, Field(ge=0, le=1e6)] = 3600.0
+    """Seconds after which a stream is ended that brings no further message, and a call whose answer is not read; 0 for
+    never. The gRPC front `aio` does not do it."""
     max_connection_idle_s: Annotated[float, Field(ge=0, le=1e6)] = 600.0
     """Seconds without a call after which a connection is closed, even if its client pings; 0 for never. Clients
     reconnect by themselves at their next call."""

@@ -79,7 +79,7 @@ class Server:
     """
 
     def __init__(self, settings: Settings) -> None:
-        connections = allowed_connections(settings.max_connections)
+        allowed = allowed_connections(settings.max_connections)
         self.settings = settings
         self.cores = usable_cores()
         self.models = Models(strict=settings.strict, ready_with_first=settings.ready_when == "any")
@@ -100,10 +100,11 @@ class Server:
             InferenceServicer(inference, settings.max_message_bytes, pieces),
             settings.grpc_front,
             settings.max_message_bytes,
-            ConnectionLimits(connections.grpc, settings.max_connection_idle_s, settings.max_connection_age_s),
+            ConnectionLimits(allowed.grpc, settings.max_connection_idle_s, settings.max_connection_age_s),
             self.budget,
             self.policy,
             settings.max_receive_s,
+            settings.max_stream_idle_s,
             reflection=settings.reflection,
         )
         small_pictures = parts.decoder - parts.large
@@ -114,8 +115,7 @@ class Server:
             self.grpc.intake.evict,
             self.grpc.intake.tick,
         )
-        tls = self.policy.python_context
-        self.probes = Probes(self.models, self.metrics, self.policy.main_gate, tls, connections.http)
+        self.probes = Probes(self.models, self.metrics, self.policy.main_gate, self.policy.python_context, allowed.http)
         self.devices: dict[str, Device] = {}
         self.cache = LatencyCache.open(cache_folder(settings.cache_dir), self.cores)
         self.readiness = Readiness(self.models, self.grpc.set_serving)

@@ -124,7 +124,8 @@ class GrpcServer:
         limits: Of its connections.
         budget: The memory of messages is charged to it.
         policy: Who may call what.
-        max_receive_s: Time limit for receiving the request of a call that is no stream.
+        max_receive_s: Time limit for receiving the request of a call, or the first message of a stream.
+        max_stream_idle_s: Time limit for further messages of a stream, and for readers of answers; 0 for none.
         reflection: Serve reflection.
 
     Attributes:
@@ -141,6 +142,7 @@ class GrpcServer:
         budget: Budget,
         policy: Policy,
         max_receive_s: float = math.inf,
+        max_stream_idle_s: float = 0,
         *,
         reflection: bool,
     ) -> None:
@@ -152,7 +154,7 @@ class GrpcServer:
         self._max_message_bytes = max_message_bytes
         self._limits = limits
         self._budget = budget
-        self.intake = Intake(budget, self._refuse, max_receive_s)
+        self.intake = Intake(budget, self._refuse, max_receive_s, max_stream_idle_s or math.inf)
         self._health = HealthServicer()
         self._fronts: list[Front] = []
 

@@ -1,14 +1,15 @@
-"""Lets calls in: charges them to the memory budget, and ends those whose messages do not come."""
+"""Lets calls in: charges them to the memory budget, and ends those whose messages do not come or are not read."""
 
+import itertools
 import math
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Final, Protocol
 
 import grpc
 
-from resonnx_server.errors import MemorySpent, ServerError, TooSlow
+from resonnx_server.errors import MemorySpent, ServerError, SlowReader, TooSlow
 from resonnx_server.memory.budget import Budget, Charge
 from resonnx_server.rpc.fronts.buffer import CALL_BYTES
 from resonnx_server.rpc.fronts.status import Rejected
@@ -20,6 +21,8 @@ _EVICTED: Final = 4
 _HINT_MS: Final = 1000
 # Interval of the check for slow requests.
 _CHECK_S: Final = 1.0
+# Slow calls that are ended in one check: thousands at once would hold up the others.
+_ENDED_AT_ONCE: Final = 16
 
 
 class Receiving(Protocol):
@@ -30,14 +33,21 @@ class Receiving(Protocol):
         """Name of its caller."""
 
     @property
-    def is_stream(self) -> bool:
-        """Whether it may wait for as long as it likes."""
+    def has_begun(self) -> bool:
+        """Whether it is a stream of which a message has come."""
 
     def evict(self, refusal: Rejected) -> None:
         """End it, from any thread."""
 
     def resume(self) -> None:
         """Ask for the next message of a stream, from any thread."""
+
+
+class Sending(Protocol):
+    """A call whose message is sent."""
+
+    def cut(self) -> None:
+        """End it, from any thread, without waiting for its reader."""
 
 
 def _plain(error: ServerError) -> Rejected:
@@ -50,9 +60,11 @@ class Intake:
     Args:
         budget: The budget.
         refuse: Returns the status of an error, and counts it.
-        max_receive_s: Time limit for the request of a call that is no stream.
+        max_receive_s: Time limit for the request of a call, and for the first message of a stream.
+        max_stream_idle_s: Time limit for further messages of a stream, and for readers of any answer.
 
     Attributes:
+        sending: Calls with a message that is not taken by its reader, and since when.
         receiving: Calls that wait for a message, and since when.
         paused: Streams that wait until the budget has room for their next message, and since when.
     """
@@ -62,10 +74,13 @@ class Intake:
         budget: Budget | None = None,
         refuse: Callable[[ServerError], Rejected] = _plain,
         max_receive_s: float = math.inf,
+        max_stream_idle_s: float = math.inf,
     ) -> None:
         self.budget = Budget(1 << 62) if budget is None else budget
         self.refuse = refuse
         self._max_receive_s = max_receive_s
+        self._max_stream_idle_s = max_stream_idle_s
+        self.sending: dict[Sending, float] = {}
         self._checked_s = 0.0
         self.receiving: dict[Receiving, float] = {}
         self.paused: dict[Receiving, float] = {}
@@ -88,6 +103,10 @@ class Intake:
         self.paused[call] = time.monotonic()
         return False
 
+    def await_reader(self, call: Sending) -> None:
+        """Note that a message of a call is sent from now on."""
+        self.sending[call] = time.monotonic()
+
     def forget(self, call: Receiving) -> None:
         """Note that a call waits for no message."""
         self.receiving.pop(call, None)
@@ -104,10 +123,29 @@ class Intake:
                 self._end(call, MemorySpent("there was no memory for the stream's next message", _HINT_MS))
         if now_s - self._checked_s < _CHECK_S:
             return
-        self._checked_s = now_s
+        late = self._late(now_s)
+        for call, error in itertools.islice(late, _ENDED_AT_ONCE):
+            self._end(call, error)
+        if next(late, None) is None:
+            self._checked_s = now_s
+            self._cut(now_s - self._max_stream_idle_s)
+
+    def _late(self, now_s: float) -> Iterator[tuple[Receiving, ServerError]]:
+        """Yield calls whose messages take too long, with the error that ends them."""
+        most_s, most_idle_s = self._max_receive_s, self._max_stream_idle_s
         for call, since in list(self.receiving.items()):
-            if since < oldest and not call.is_stream:
-                self._end(call, TooSlow(f"the request was not complete within {self._max_receive_s:g} s"))
+            if not call.has_begun and since < now_s - most_s:
+                yield call, TooSlow(f"the request was not complete within {most_s:g} s")
+            elif since < now_s - most_idle_s:
+                yield call, TooSlow(f"the stream brought no message for {most_idle_s:g} s (max_stream_idle_s)")
+
+    def _cut(self, oldest_s: float) -> None:
+        """End calls of readers that take nothing."""
+        for call, since in list(self.sending.items()):
+            if since < oldest_s and self.sending.pop(call, None) is not None:
+                error = SlowReader(f"an answer was not read for {self._max_stream_idle_s:g} s (max_stream_idle_s)")
+                self.refuse(error)
+                call.cut()
 
     def evict(self) -> int:
         """End a quarter of the calls of the caller with the most that receive, longest first; return their number."""

@@ -2,6 +2,7 @@
 
 import time
 from dataclasses import dataclass, field
+from unittest.mock import Mock
 
 import grpc
 import pytest
@@ -16,7 +17,7 @@ class Waiting:
     """A call that waits for a message."""
 
     name: str
-    is_stream: bool = False
+    has_begun: bool = False
     resumed: int = 0
     ended: list[Rejected] = field(default_factory=list)
 
@@ -47,16 +48,30 @@ def test_messages_that_have_just_begun_are_spared() -> None:
 
 def test_a_request_has_a_time_limit_and_a_streams_next_message_has_none() -> None:
     intake, now = Intake(max_receive_s=10), time.monotonic()
-    slow, fast, stream = Waiting("a"), Waiting("a"), Waiting("a", is_stream=True)
+    slow, fast, stream = Waiting("a"), Waiting("a"), Waiting("a", has_begun=True)
     intake.receiving = {slow: now - 11, fast: now - 9, stream: now - 1000}
     intake.tick(now)
     assert [bool(call.ended) for call in (slow, fast, stream)] == [True, False, False]
     assert slow.ended[0].status[1] == "the request was not complete within 10 s"
 
 
+def test_streams_that_bring_nothing_more_and_readers_that_take_nothing_are_ended() -> None:
+    intake, now = Intake(max_receive_s=10, max_stream_idle_s=100), time.monotonic()
+    half_open, idle, fresh = Waiting("a"), Waiting("a", has_begun=True), Waiting("a", has_begun=True)
+    unread, read = Mock(), Mock()
+    intake.receiving = {half_open: now - 11, idle: now - 101, fresh: now - 99}
+    intake.sending = {unread: now - 101, read: now - 99}
+    intake.tick(now)
+    assert [bool(call.ended) for call in (half_open, idle, fresh)] == [True, True, False]
+    assert idle.ended[0].status[1] == "the stream brought no message for 100 s (max_stream_idle_s)"
+    assert not read.cut.called
+    intake.tick(now + 2)
+    assert unread.cut.call_count == 1
+
+
 def test_a_stream_waits_for_room_and_is_ended_if_there_is_none_for_long() -> None:
     budget, now = Budget(8 * CALL_BYTES), time.monotonic()
-    intake, stream = Intake(budget, max_receive_s=10), Waiting("a", is_stream=True)
+    intake, stream = Intake(budget, max_receive_s=10), Waiting("a", has_begun=True)
     assert intake.may_receive(stream)
     spent = budget.charge("b", 7 * CALL_BYTES)
     assert not intake.may_receive(stream)

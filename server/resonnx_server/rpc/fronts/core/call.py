@@ -31,9 +31,11 @@ class Shared:
         pending: Counts operations.
         intake: The memory budget.
         starts: Calls whose handlers have not begun.
+        cancel_soon: To the event loop, after other work; a few at a time.
     """
 
     call_soon: CallSoon
+    cancel_soon: Callable[[Callable[[None], None]], object]
     active: ActiveCalls
     report: Callable[[str, Exception, str], str]
     tasks: "set[asyncio.Task[Any]]" = field(default_factory=set)
@@ -71,7 +73,7 @@ class CoreCall(Call):
 
     # On the queue's thread.
 
-    is_stream = False
+    has_begun = False
 
     @property
     def name(self) -> str:
@@ -96,7 +98,7 @@ class CoreCall(Call):
 
     def _closed(self, event: ops.Event) -> None:
         if ops.is_cancelled(event):
-            self._shared.call_soon(self._cancel, None)
+            self._shared.cancel_soon(self._cancel)
         else:
             self._shared.active.remove(self)
 
@@ -191,9 +193,15 @@ class CoreCall(Call):
                 answer = None
         headers, status = ops.send_headers(), self._status_operation()
         operations = (headers, status) if answer is None else (headers, ops.send_message(answer), status)
+        if answer is not None:
+            self._intake.await_reader(self)
         self._start(operations, self._sent_all)
 
     # On either.
+
+    def cut(self) -> None:
+        """End the call at once: its reader takes nothing."""
+        ops.cancel(self._core)
 
     def evict(self, refusal: Rejected) -> None:
         """End the call if it still waits for its request."""
@@ -206,6 +214,7 @@ class CoreCall(Call):
         """Charge nothing any more: all is sent, or nothing will be."""
         self._charge.release()
         self._intake.forget(self)
+        self._intake.sending.pop(self, None)
 
     def _status_operation(self) -> ops.Operation:
         return ops.send_status(self.code, self.details, self.trailers)

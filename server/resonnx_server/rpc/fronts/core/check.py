@@ -86,6 +86,7 @@ class _Checked:
             "Caller": unary(self._caller, bytes, bytes),
             "Forbidden": unary(self._hold, bytes, bytes),
             "Hold": unary(self._hold, bytes, bytes),
+            "Cut": unary(self._cut, bytes, bytes),
             "Echo": grpc.stream_stream_rpc_method_handler(self._echo, bytes, bytes),
         }
         self._front.add_registered_method_handlers(_SERVICE, handlers)
@@ -130,6 +131,9 @@ class _Checked:
             status = error.code(), error.details(), tuple(map(tuple, error.trailing_metadata()))
             _expect("a refusal", status, _REFUSAL)
 
+        cut = _unary(channel, "Cut").future(b"", timeout=self._limit_s).exception()
+        _expect("a call that is cut off", cut.code(), grpc.StatusCode.CANCELLED)
+
     def _admit(self, path: str, peer: str, metadata: Metadata, tls: Callable[[], Any]) -> Caller:
         self._security = [*tls().get("transport_security_type", self._security)]
         if path == f"/{_SERVICE}/Forbidden":
@@ -144,6 +148,10 @@ class _Checked:
 
     async def _refuse(self, request: bytes, context: Any) -> None:
         context.set_status(*_REFUSAL)
+
+    async def _cut(self, request: bytes, context: Any) -> bytes:
+        context.cut()
+        return b""
 
     async def _echo(self, requests: AsyncIterator[bytes], context: Any) -> AsyncIterator[bytes]:
         async for request in requests:

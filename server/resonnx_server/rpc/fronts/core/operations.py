@@ -34,7 +34,7 @@ _USED: Final = {
         "cancel_all_calls",
         "destroy",
     ),
-    "Call": ("start_server_batch", "peer"),
+    "Call": ("start_server_batch", "peer", "cancel"),
     "auth_context": (),
     "RequestCallEvent": ("call", "call_details", "invocation_metadata", "success"),
     "ReceiveMessageOperation": ("message",),
@@ -152,6 +152,11 @@ def receive_close() -> Operation:
 def is_cancelled(event: Event) -> bool:
     """Whether the call ended before its status was sent: its caller has gone, or its deadline has passed."""
     return bool(event.batch_operations[0].cancelled())
+
+
+def cancel(call: CoreCall) -> None:
+    """End a call at once: what is not sent is dropped, and its client sees CANCELLED."""
+    call.cancel(grpc.StatusCode.CANCELLED.value[0], "answers are not read")
 
 
 def send_headers() -> Operation:

@@ -23,6 +23,8 @@ _log = logging.getLogger(__name__)
 
 # Calls that gRPC may accept before the first of them is handled.
 _ACCEPTED_AHEAD: Final = 32
+# Calls that are cancelled in one turn of the event loop: some ms of work.
+_CANCELLED_AT_ONCE: Final = 32
 # Polls that may fail in a row before the queue counts as broken.
 _MOST_FAILED_POLLS: Final = 3
 
@@ -61,10 +63,12 @@ class CoreFront(Front):
         self._queue = ops.new_queue()
         self._server = ops.new_server(tuple(options))
         self._server.register_completion_queue(self._queue)
-        self._shared = Shared(self._call_soon, self._active, report, intake=intake or Intake())
+        self._shared = Shared(self._call_soon, self._cancel_soon, self._active, report, intake=intake or Intake())
         self._thread = threading.Thread(target=self._take_events, name="grpc", daemon=True)
         # Work for the event loop, and whether the loop has been woken for it.
         self._wanted: deque[tuple[Callable[[Any], object], Any]] = deque()
+        # Calls whose callers have gone: thousands at once must not hold up the others.
+        self._cancelled: deque[Callable[[None], None]] = deque()
         self._is_woken = False
         # Guards `_is_stopping`: gRPC must not be asked for another call after its shutdown has begun.
         self._accepting = threading.Lock()
@@ -107,7 +111,7 @@ class CoreFront(Front):
             await self._is_quiet.wait()
         # The calls are cancelled; their handlers and operations have not all ended.
         tasks, pending = self._shared.tasks, self._shared.pending
-        while not self._is_broken and (tasks or self._wanted or pending.count):
+        while not self._is_broken and (tasks or self._wanted or self._cancelled or pending.count):
             self._ended.clear()
             await (asyncio.wait(tasks) if tasks else self._ended.wait())
         if self._is_broken:
@@ -191,6 +195,12 @@ class CoreFront(Front):
             self._is_woken = True
             self._wake(self._act)
 
+    def _cancel_soon(self, cancel: Callable[[None], None]) -> None:
+        self._cancelled.append(cancel)
+        if not self._is_woken:
+            self._is_woken = True
+            self._wake(self._act)
+
     # On the event loop.
 
     def _act(self) -> None:
@@ -203,3 +213,12 @@ class CoreFront(Front):
                 act(value)
             except Exception as error:
                 self._report("a call could not be served", error, "")
+        cancelled = self._cancelled
+        for _ in range(min(_CANCELLED_AT_ONCE, len(cancelled))):
+            try:
+                cancelled.popleft()(None)
+            except Exception as error:
+                self._report("a call could not be cancelled", error, "")
+        if cancelled and not self._is_woken:
+            self._is_woken = True
+            self._loop.call_soon(self._act)

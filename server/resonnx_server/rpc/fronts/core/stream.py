@@ -18,7 +18,7 @@ class CoreStreamCall(CoreCall, StreamCall):
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
-        self._is_reading = self._sent_headers = False
+        self._is_reading = self._sent_headers = self._has_begun = False
         # No more requests will come.
         self._ended = False
         # Done when a request has come, or none will.
@@ -27,9 +27,9 @@ class CoreStreamCall(CoreCall, StreamCall):
         self._status: ops.Operation | None = None
 
     @property
-    def is_stream(self) -> bool:  # type: ignore[override]  # one request is awaited as that of a unary call
-        """Whether it may wait for as long as it likes."""
-        return bool(self.handler.request_streaming)
+    def has_begun(self) -> bool:  # type: ignore[override]  # one request is awaited as that of a unary call
+        """Whether it is a stream of requests of which one has come."""
+        return self._has_begun
 
     def _receive_first(self) -> None:
         """Wait for the requests. The handler of a stream of requests begins at once."""
@@ -49,6 +49,7 @@ class CoreStreamCall(CoreCall, StreamCall):
             if message is None or self._over:
                 self._is_reading, self._ended = False, True
             else:
+                self._has_begun = True
                 self._unread.push(message)
                 self._is_reading = self._unread.has_room and self._intake.may_receive(self)
             if self._is_reading:
@@ -63,8 +64,10 @@ class CoreStreamCall(CoreCall, StreamCall):
     def _sent(self, event: ops.Event) -> None:
         with self._lock:
             if self._unsent and event.success:
+                self._intake.await_reader(self)
                 self._start((ops.send_message(self._unsent.pop_to_send()),), self._sent)
             else:
+                self._intake.sending.pop(self, None)
                 self._is_sending = False
                 self._unsent.sent()
                 if self._status is not None:
@@ -110,6 +113,7 @@ class CoreStreamCall(CoreCall, StreamCall):
             self._read_on()
 
     def _begin_to_send(self, message: bytes) -> None:
+        self._intake.await_reader(self)
         self._start((*self._headers(), ops.send_message(message)), self._sent)
 
     def _headers(self) -> tuple[ops.Operation, ...]:
