@@ -7,7 +7,7 @@ The contents of large tensor requests are cut out, and parsed in pieces later (o
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import Message
@@ -21,8 +21,6 @@ from resonnx_server.rpc.compression import Unpacker
 from resonnx_server.rpc.fronts.call import Handler
 from resonnx_server.rpc.fronts.front import Front
 from resonnx_server.runtime import wire
-
-M = TypeVar("M", bound=Message)
 
 # gRPC accepts messages so far above the limit, so that the error can name the setting; it rejects larger ones itself.
 HEADROOM_BYTES: Final = 16 << 20
@@ -120,7 +118,7 @@ class _Reader:
             if len(message) > self._most:
                 raise InvalidInput("request", f"{len(message)} bytes, more than {self._most} for this call")
             request = self._read(message)
-            _check_names(request.message if isinstance(request, InferRequest) else request)
+            _check_names(request if isinstance(request, Message) else request.message)
             return request
         except ServerError as known:
             error = known.with_traceback(None)
@@ -185,7 +183,7 @@ def read_request(message: bytes) -> InferRequest:
         whole = pb.ModelInferRequest.FromString(message)
         return InferRequest(whole, whole.raw_input_contents, {}, len(message))
     view = memoryview(message)
-    cut = _Cut()
+    cut = CountedFields()
     raw: list[memoryview] = []
     typed: dict[int, memoryview] = {}
     inputs = 0
@@ -206,54 +204,45 @@ def read_request(message: bytes) -> InferRequest:
     return InferRequest(pb.ModelInferRequest.FromString(b"".join(cut.rest)), raw, typed, len(message))
 
 
-def read_picture_request(kind: type[M], message: bytes) -> M:
-    """Read a serialized request of the task API.
-
-    Raises:
-        DecodeError: It does not parse.
-        InvalidInput: It has too many fields, or too many bytes in small ones.
-    """
-    if len(message) > _WHOLE_BYTES:
-        _count_fields(memoryview(message), kind.DESCRIPTOR, _Cut())
-    return kind.FromString(message)
-
-
-def _count_fields(message: memoryview, descriptor: Any, cut: "_Cut") -> None:
-    for field in wire.fields(message):
-        cut.count_field()
-        known = descriptor.fields_by_number.get(field.number)
-        if field.kind != wire.BYTES:
-            continue
-        size = field.end - field.content
-        if known is None or known.message_type is None:
-            if known is None or known.type != FieldDescriptor.TYPE_BYTES:
-                # Text: protobuf would check and copy it while it holds the GIL.
-                cut.count_bytes(size)
-        elif size > _COUNTED_BYTES:
-            _count_fields(message[field.content : field.end], known.message_type, cut)
-        else:
-            # Not searched for fields: it is bounded by its size.
-            cut.count_bytes(size)
-
-
-class _Cut:
+class CountedFields:
     """The bounded rest of a message without its contents."""
 
     def __init__(self) -> None:
         self.rest: list[bytes | memoryview] = []
         self._fields = self._bytes = 0
 
+    def count(self, message: memoryview, descriptor: Any) -> None:
+        """Count the fields of a message at any depth. Raises InvalidInput if there are too many, or too long ones."""
+        for field in wire.fields(message):
+            self.count_field()
+            known = descriptor.fields_by_number.get(field.number)
+            if field.kind != wire.BYTES:
+                continue
+            size = field.end - field.content
+            if known is None or known.message_type is None:
+                if known is None or known.type != FieldDescriptor.TYPE_BYTES:
+                    # Text: protobuf would check and copy it while it holds the GIL.
+                    self.count_bytes(size)
+            elif size > _COUNTED_BYTES:
+                self.count(message[field.content : field.end], known.message_type)
+            else:
+                # Not searched for fields: it is bounded by its size.
+                self.count_bytes(size)
+
     def count_field(self) -> None:
+        """Count a field. Raises InvalidInput if there are too many."""
         self._fields += 1
         if self._fields > _MOST_FIELDS:
             raise InvalidInput("request", f"more than {_MOST_FIELDS} fields beside contents")
 
     def count_bytes(self, size: int) -> None:
+        """Count bytes. Raises InvalidInput if there are too many."""
         self._bytes += size
         if self._bytes > _MOST_REST:
             raise InvalidInput("request", f"{self._bytes} bytes beside contents, more than {_MOST_REST}")
 
     def keep(self, *parts: bytes | memoryview) -> None:
+        """Keep parts of the message, and count their bytes."""
         self.count_bytes(sum(map(len, parts)))
         self.rest += parts
 

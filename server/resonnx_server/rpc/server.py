@@ -26,9 +26,10 @@ from resonnx_server.rpc.fronts.front import Front, Options
 from resonnx_server.rpc.fronts.intake import Intake
 from resonnx_server.rpc.fronts.status import Rejected
 from resonnx_server.rpc.health import HealthServicer
-from resonnx_server.rpc.messages import HEADROOM_BYTES, BoundedMessages, Large, read_picture_request, read_request
+from resonnx_server.rpc.messages import HEADROOM_BYTES, BoundedMessages, Large, read_request
 from resonnx_server.rpc.oip.servicer import InferenceServicer
 from resonnx_server.rpc.reflection import add_reflection
+from resonnx_server.rpc.vision.picture_request import read_picture_request
 from resonnx_server.rpc.vision.servicer import VisionServicer
 
 _VISION: Final = vision_pb2.DESCRIPTOR.services_by_name["Vision"]

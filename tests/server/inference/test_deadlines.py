@@ -24,6 +24,7 @@ from resonnx_server.memory.budget import Budget
 from resonnx_server.observe.metrics import Metrics
 from resonnx_server.preprocessing.decode import Decoder
 from resonnx_server.rpc.pieces import Pieces
+from resonnx_server.rpc.vision.picture_request import PictureRequest
 from resonnx_server.rpc.vision.servicer import VisionServicer
 from resonnx_server.runtime.decoding.search import DecodeOptions
 from resonnx_server.runtime.pictures.options import PictureOptions
@@ -132,9 +133,11 @@ class Service:
         context = Context()
         fields["image"] = {"raw": {"rgb": picture(number).tobytes(), "width": 1, "height": 1}}
         if self._is_classifier:
-            await self._servicer.Classify(vision_pb2.ClassifyRequest(model="m", **fields), context)
+            request = PictureRequest.of(vision_pb2.ClassifyRequest(model="m", **fields))
+            await self._servicer.Classify(request, context)
         else:
-            await self._servicer.Caption(vision_pb2.CaptionRequest(model="m", **fields), context)
+            caption = PictureRequest.of(vision_pb2.CaptionRequest(model="m", **fields))
+            await self._servicer.Caption(caption, context)
         return context
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator, Callable, Sequence
 from functools import partial
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from grpc import StatusCode
@@ -22,6 +22,7 @@ from resonnx_server.rpc.decode_options import decode_options
 from resonnx_server.rpc.pieces import Pieces, Work, at_once
 from resonnx_server.rpc.pipeline import pipeline
 from resonnx_server.rpc.vision.models import get_model, list_models
+from resonnx_server.rpc.vision.picture_request import PictureRequest
 from resonnx_server.runtime.decoding.search import DecodeOptions
 from resonnx_server.runtime.decoding.sequence import Token, text
 
@@ -55,20 +56,23 @@ class VisionServicer(vision_pb2_grpc.VisionServicer):
         self._get_model = partial(get_model, max_message_bytes=max_message_bytes, details=model_details)
 
     @one_status
-    async def Classify(self, request: pb.ClassifyRequest, context: Context) -> pb.ClassifyResponse:  # noqa: N802
+    async def Classify(  # noqa: N802
+        self, request: PictureRequest[pb.ClassifyRequest], context: Context
+    ) -> pb.ClassifyResponse:
         """Labels and scores of one picture."""
         return await self._classify(request, deadline_ns(context), context.caller)
 
     @one_status
     async def ClassifyStream(  # noqa: N802
-        self, requests: AsyncIterator[pb.ClassifyRequest], context: StreamContext
+        self, requests: AsyncIterator[PictureRequest[pb.ClassifyRequest]], context: StreamContext
     ) -> None:
         """Classify many pictures; one that fails does not end the stream."""
         deadline = deadline_ns(context)
 
-        async def answer(message: pb.ClassifyRequest, emit: object) -> pb.ClassifyStreamResponse:
+        async def answer(given: PictureRequest[pb.ClassifyRequest], emit: object) -> pb.ClassifyStreamResponse:
+            message = given.message
             try:
-                response = await self._classify(message, deadline, context.caller)
+                response = await self._classify(given, deadline, context.caller)
             except Exception as error:  # the boundary of one request of the stream
                 # The error holds this frame: kept in it, both would live until garbage is collected.
                 return _failed(message, *outcome_of(error, "ClassifyStream", context))
@@ -77,16 +81,20 @@ class VisionServicer(vision_pb2_grpc.VisionServicer):
         await pipeline(requests, answer, context, self._models.closing)
 
     @one_status
-    async def Caption(self, request: pb.CaptionRequest, context: Context) -> pb.CaptionResponse:  # noqa: N802
+    async def Caption(  # noqa: N802
+        self, request: PictureRequest[pb.CaptionRequest], context: Context
+    ) -> pb.CaptionResponse:
         """The caption of one picture."""
         return await self._caption(request, None, deadline_ns(context), context.caller)
 
     @one_status
-    async def StreamCaption(self, request: pb.CaptionRequest, context: StreamContext) -> None:  # noqa: N802
+    async def StreamCaption(  # noqa: N802
+        self, request: PictureRequest[pb.CaptionRequest], context: StreamContext
+    ) -> None:
         """Words of the best caption as they join its stable prefix, then the whole answer."""
         deadline = deadline_ns(context)
 
-        async def answer(message: pb.CaptionRequest, emit: EmitEvent) -> pb.StreamCaptionResponse:
+        async def answer(message: PictureRequest[pb.CaptionRequest], emit: EmitEvent) -> pb.StreamCaptionResponse:
             return pb.StreamCaptionResponse(final=await self._caption(message, emit, deadline, context.caller))
 
         await pipeline(_single(request), answer, context, self._models.closing)
@@ -103,11 +111,11 @@ class VisionServicer(vision_pb2_grpc.VisionServicer):
         return self._get_model(self._models.find(request.model, request.version))
 
     async def _classify(
-        self, message: pb.ClassifyRequest, caller_ns: int | None, caller: Caller
+        self, given: PictureRequest[pb.ClassifyRequest], caller_ns: int | None, caller: Caller
     ) -> pb.ClassifyResponse:
+        message = given.message
         self._models.check(message.model, caller)
-        encoded = message.image.encoded
-        size = self._size(message, encoded)
+        size = self._size(given)
         with (
             self._inference.limited(caller),
             self._inference.begin(message.model, message.version, size, CLASSIFY, caller=caller.name) as request,
@@ -117,7 +125,7 @@ class VisionServicer(vision_pb2_grpc.VisionServicer):
             if message.top_k > len(labels):
                 raise InvalidInput("top_k", f"{message.top_k} is not within 0..{len(labels)}")
             request.limit(caller_ns, message.timeout_us, caller.priority(message.priority))
-            outputs = await classify(request, _pictures(message.image, encoded))
+            outputs = await classify(request, _pictures(given))
         top_k = message.top_k or min(_DEFAULT_TOP_K, len(labels))
         work = classify_response(outputs, labels, top_k, features=message.return_features)
         response = at_once(work) if top_k <= _MANY_CLASSES else await self._pieces.run(work)
@@ -125,11 +133,11 @@ class VisionServicer(vision_pb2_grpc.VisionServicer):
         return response
 
     async def _caption(
-        self, message: pb.CaptionRequest, emit: EmitEvent | None, caller_ns: int | None, caller: Caller
+        self, given: PictureRequest[pb.CaptionRequest], emit: EmitEvent | None, caller_ns: int | None, caller: Caller
     ) -> pb.CaptionResponse:
+        message = given.message
         self._models.check(message.model, caller)
-        encoded = message.image.encoded
-        size = self._size(message, encoded)
+        size = self._size(given)
         with (
             self._inference.limited(caller),
             self._inference.begin(message.model, message.version, size, CAPTION, caller=caller.name) as request,
@@ -139,33 +147,34 @@ class VisionServicer(vision_pb2_grpc.VisionServicer):
             options = decode_options(message, engine)
             request.limit(caller_ns, message.timeout_us, caller.priority(message.priority))
             on_words = None if emit is None else _word_emitter(emit, spec)
-            pictures = _pictures(message.image, encoded)
+            pictures = _pictures(given)
             (captioned,) = await caption(request, pictures, options, on_words)
         work = caption_response(captioned, options, spec)
         response = await self._pieces.run(work) if options.attention else at_once(work)
         _complete(response, message, request)
         return response
 
-    def _size(self, message: Message, encoded: bytes) -> int:
+    def _size(self, given: PictureRequest[Any]) -> int:
         """Estimate a request's bytes: for the exact number, protobuf would serialize it."""
+        message: Message = given.message
         # Raw pixels that do not fit width and height are refused later.
         raw = message.image.raw
-        size = len(encoded) + 3 * raw.width * raw.height + len(message.model) + len(message.id)
+        size = len(given.encoded or b"") + 3 * raw.width * raw.height + len(message.model) + len(message.id)
         if isinstance(message, pb.CaptionRequest):
             size += sum(map(len, (*message.prefix, *message.forbidden_words)))
         return min(size, self._max_message_bytes)
 
 
-async def _single(message: pb.CaptionRequest) -> AsyncIterator[pb.CaptionRequest]:
-    yield message
+async def _single(request: PictureRequest[pb.CaptionRequest]) -> AsyncIterator[PictureRequest[pb.CaptionRequest]]:
+    yield request
 
 
-def _pictures(image: pb.Image, encoded: bytes) -> Pictures:
-    """Return a request's picture; `encoded` is its file, which protobuf copies each time that it is read."""
-    kind = image.WhichOneof("content")
-    if kind == "encoded":
-        return EncodedPictures([encoded], "image.encoded", numbered=False)
-    if kind == "raw":
+def _pictures(given: PictureRequest[Any]) -> Pictures:
+    """Return a request's picture."""
+    if given.encoded is not None:
+        return EncodedPictures([given.encoded], "image.encoded", numbered=False)
+    image = given.message.image
+    if image.WhichOneof("content") == "raw":
         return RawPicture(image.raw.rgb, image.raw.width, image.raw.height, "image.raw")
     raise BadImage("image", "neither encoded nor raw is set")
 

@@ -9,10 +9,9 @@ from google.protobuf.message import DecodeError
 from hypothesis import given
 from hypothesis import strategies as st
 from resonnx_proto.inference import grpc_service_pb2 as pb
-from resonnx_proto.v1 import vision_pb2
 from resonnx_server.errors import InvalidInput
 from resonnx_server.rpc import messages as reading
-from resonnx_server.rpc.messages import InferRequest, read_picture_request, read_request
+from resonnx_server.rpc.messages import InferRequest, read_request
 from resonnx_server.rpc.oip import contents
 from resonnx_server.rpc.oip.describe import DTYPES
 from resonnx_server.rpc.pieces import at_once
@@ -187,15 +186,3 @@ def test_elements_in_raw_bytes_of_a_view() -> None:
     raw = memoryview(b"\0" + struct.pack("<I", 3) + b"a\0b" + struct.pack("<I", 0))[1:]
     array = at_once(contents.from_raw(raw, (2,), np.dtype(object), tensor, is_typed=False))
     assert array.tolist() == [b"a\0b", b""]
-
-
-def test_pictures_requests_have_few_fields_at_any_depth() -> None:
-    nested = wire.opening(3, 200_000) + b"\x78\x01" * 100_000
-    for message in (b"\x78\x01" * 100_000, nested):
-        with pytest.raises(InvalidInput, match="more than 5000 fields"):
-            read_picture_request(vision_pb2.ClassifyRequest, message)
-    small = (wire.opening(3, 4096) + b"\x78\x01" * 2048) * 400
-    with pytest.raises(InvalidInput, match="bytes beside contents, more than 1048576"):
-        read_picture_request(vision_pb2.ClassifyRequest, small)
-    request = vision_pb2.CaptionRequest(image={"encoded": bytes(100_000)}, prefix=["a"] * 4000)
-    assert read_picture_request(vision_pb2.CaptionRequest, request.SerializeToString()) == request
