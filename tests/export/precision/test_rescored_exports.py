@@ -10,6 +10,7 @@ import pytest
 import torch
 from PIL import Image
 from resonnx import Client
+from resonnx_export.answers.captions import network_captions
 from resonnx_export.cli import app
 from resonnx_export.errors import ParityFailed
 from resonnx_export.graphs.trace import trace_decoder
@@ -173,6 +174,25 @@ def test_verify(version: Path, checkpoint: Path, tmp_path: Path) -> None:
     refused = verify(tmp_path / "1", checkpoint)
     assert refused.exit_code == 1
     assert "of max|log-probability| (bound 0.001)" in refused.stderr
+
+
+def test_verify_compares_answers(version: Path, wide: Captioner, files: VersionFiles, tmp_path: Path) -> None:
+    recipe, spec = files.manifest.input, files.manifest.captioner
+    pixels = check_pictures(recipe, 5, seed=3)
+    written = [caption.tokens.tolist() for caption in network_captions(wide, pixels, recipe, spec)]
+
+    def verified(tokens: list[list[int]]) -> Result:
+        padded = [row + [-1] * (9 - len(row)) for row in tokens]
+        np.savez(tmp_path / "a.npz", pixels=pixels, tokens=np.array(padded), device="cpu", dtype="float32")
+        return CliRunner().invoke(app, ["verify", str(version), "--expect", str(tmp_path / "a.npz")])
+
+    assert (agrees := verified(written)).exit_code == 0, agrees.output
+    assert "5 of 5 greedy captions identical word by word" in agrees.stdout
+    differs = verified([written[0], [4], *written[2:]])
+    assert differs.exit_code == 1
+    assert "the model does not give your answers in a.npz" in differs.stderr
+    assert "or export again: resonnx-export captioner wide.safetensors --vocab FILE " in differs.stderr
+    assert "--size 32 --stretch " in differs.stderr
 
 
 @pytest.mark.slow
