@@ -130,6 +130,9 @@ class AioStreamCall(AioCall, StreamCall):
     async def _read_ahead(self) -> None:
         try:
             while not self._over and (message := await self._context.read()) is not grpc.aio.EOF:
+                if self._over:
+                    # The handler has ended meanwhile: nobody takes the message, nor ends its charge.
+                    return
                 self._unread.push(message)
                 del message
                 self._arrived.set()
