@@ -20,7 +20,7 @@ from ..server.waiting import until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
-STOPS, KILLS = 50, 10
+STOPS, KILLS, CLIENTS = 50, 10, 16
 # Processor time of a start with cached latency tables: on a machine that is not busy, it is the time until ready.
 _MOST_START_S = 3.0
 # Time for which a stopping server still refuses calls, and that of the longest batch on a busy machine.
@@ -57,7 +57,7 @@ class Load:
         self._channel = grpc.aio.insecure_channel(address, options=_OPTIONS)
         self.stub = grpc_service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
         self._is_over = False
-        self._clients = [asyncio.create_task(self._client()) for _ in range(16)]
+        self._clients = [asyncio.create_task(self._client()) for _ in range(CLIENTS)]
 
     async def _client(self) -> None:
         while not self._is_over:
@@ -103,9 +103,10 @@ async def test_no_call_that_was_read_is_lost_by_a_stop(start_server, repository:
             codes += load.codes
             assert "Traceback" not in server.log.read_text()
     print(front, f"{len(took)} stops, {np.median(took):.2f} s, {max(took):.2f} s at most", dict(codes))
-    # gRPC itself cancels a call that arrives while it shuts down; no handler has seen it.
+    # gRPC itself cancels calls that arrive while it shuts down, which no handler has seen. These clients never go
+    # elsewhere, so each may have one.
     assert set(codes) <= {"OK", "UNAVAILABLE", "CANCELLED"}
-    assert codes["CANCELLED"] <= 2 * len(took)
+    assert codes["CANCELLED"] <= CLIENTS * len(took)
     assert max(took) <= _MOST_STOP_S
 
 
