@@ -25,9 +25,13 @@ class Ordered(Generic[R]):
     Args:
         size_of: An answer's bytes.
         most_bytes: Bytes of answers held back, from which on `room` waits.
+        hold: Called with the bytes that are held back when they change; may raise.
     """
 
-    def __init__(self, size_of: Callable[[R], int], most_bytes: int) -> None:
+    def __init__(
+        self, size_of: Callable[[R], int], most_bytes: int, hold: Callable[[int], object] = lambda _: None
+    ) -> None:
+        self._hold = hold
         self._size_of = size_of
         self._most_bytes = most_bytes
         # Answers by the number of their request.
@@ -45,12 +49,15 @@ class Ordered(Generic[R]):
     def put(self, number: int, answer: R) -> list[R]:
         """Take the answer to a request, and return those that can be sent now, in their order."""
         self._held[number] = answer
+        before = self._bytes
         self._bytes += self._size_of(answer)
         due: list[R] = []
         while self._next in self._held:
             due.append(self._held.pop(self._next))
             self._next += 1
         self._bytes -= sum(map(self._size_of, due))
+        if self._bytes != before:
+            self._hold(self._bytes)
         if self._bytes < self._most_bytes:
             self._has_room.set()
         else:
@@ -73,6 +80,7 @@ async def pipeline(
     in_order: Callable[[Q], bool] = lambda _: False,
     size_of: Callable[[R], int] = lambda _: 0,
     held_bytes: int = HELD_BYTES,
+    hold: Callable[[int], object] = lambda _: None,
 ) -> None:
     """Put the parts that `answer(request, emit)` emits for each request, and its result after them.
 
@@ -87,6 +95,7 @@ async def pipeline(
             as they are ready, and hold back none.
         size_of: An answer's bytes.
         held_bytes: Bytes of answers held back, from which on no more is read.
+        hold: Called with the bytes that are held back when they change. An error in it ends the stream with that error.
 
     Raises:
         ServerError: A request was cancelled though the call was not: it would have no answer.
@@ -94,7 +103,7 @@ async def pipeline(
         SlowReader: More than `unread` parts were unsent. The requests under way were cancelled at once.
     """
     room = asyncio.Semaphore(in_flight)
-    ordered = Ordered(size_of, held_bytes)
+    ordered = Ordered(size_of, held_bytes, hold)
     tasks: set[asyncio.Task[None]] = set()
     # Done when the stream has failed. The error is in `errors`: in the future it would hold this frame, and so itself.
     failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from resonnx_server.access.caller import unnamed
 from resonnx_server.errors import ServerError, SlowReader
 from resonnx_server.rpc.boundary import one_status
 from resonnx_server.rpc.pipeline import pipeline
@@ -19,6 +20,8 @@ from ..waiting import until
 
 class Answers:
     """Where a stream's answers go; `reads` says whether anybody takes them."""
+
+    caller = unnamed("ipv4:192.0.2.1:1")
 
     def __init__(self, *, reads: bool = True) -> None:
         self.got: list[Any] = []

@@ -52,3 +52,13 @@ async def test_there_is_room_while_few_bytes_are_held_back() -> None:
     assert not waiting.done()
     ordered.put(first, b"")
     await asyncio.wait_for(waiting, 10)
+
+
+def test_the_bytes_that_are_held_back_are_told() -> None:
+    told: list[int] = []
+    ordered: Ordered[bytes] = Ordered(len, 1, told.append)
+    numbers = [ordered.number() for _ in range(3)]
+    ordered.put(numbers[2], bytes(60))
+    ordered.put(numbers[1], bytes(40))
+    ordered.put(numbers[0], bytes(20))
+    assert told == [60, 100, 0]

@@ -1,6 +1,7 @@
 """The service inference.GRPCInferenceService, the tensor protocol, over the same models and queues."""
 
 from collections.abc import AsyncIterator, Callable
+from functools import partial
 from importlib.metadata import version as distribution_version
 from typing import Final
 
@@ -12,6 +13,7 @@ from resonnx_server.errors import ServerError, VersionNotFound
 from resonnx_server.inference.registry import Model
 from resonnx_server.inference.requests import Inference
 from resonnx_server.inference.tensors import Tensors
+from resonnx_server.memory.budget import Charge
 from resonnx_server.rpc.boundary import Context, StreamContext, deadline_ns, one_status, outcome_of, unsupported
 from resonnx_server.rpc.messages import InferRequest
 from resonnx_server.rpc.oip import describe
@@ -150,7 +152,9 @@ class InferenceServicer(grpc_service_pb2_grpc.GRPCInferenceServiceServicer):
         def in_order(request: InferRequest) -> bool:
             return keeps_order(request.message)
 
-        await pipeline(requests, answer, context, self._models.closing, in_order=in_order, size_of=len)
+        with Charge(self._inference.budget, context.caller.name) as held:
+            hold = partial(held.resize, answer=True)
+            await pipeline(requests, answer, context, self._models.closing, in_order=in_order, size_of=len, hold=hold)
 
     async def _model_infer(
         self, given: InferRequest, caller_ns: int | None, caller: Caller, emit: EmitPart | None = None
