@@ -1,6 +1,7 @@
 """What tests of the server's rooms share."""
 
 import sys
+from collections.abc import Iterator
 
 import pytest
 
@@ -11,3 +12,13 @@ def _no_child(monkeypatch: pytest.MonkeyPatch) -> None:
     name = "resonnx_server.repository.bare.bare_file"
     if name in sys.modules:
         monkeypatch.setattr(f"{name}.try_in_child", lambda _: None)
+
+
+@pytest.fixture(autouse=True)
+def _no_runs_of_this_thread() -> Iterator[None]:
+    """Devices that a test drives by hand make their runs those of the test's thread."""
+    yield
+    if "resonnx_server.runtime.interruption" in sys.modules:
+        from resonnx_server.runtime import interruption
+
+        interruption._mine.__dict__.clear()

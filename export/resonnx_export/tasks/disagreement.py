@@ -94,8 +94,8 @@ def next_commands(folder: Path, manifest: pb.Manifest, answers: Answers) -> str:
 def _picture_options(recipe: pb.ImageInput) -> str:
     """Return the options that state a version's preprocessing."""
     crops = recipe.resize == pb.ImageInput.RESIZE_SHORT_SIDE_CROP
-    turned = recipe.exif_orientation == pb.ImageInput.EXIF_ORIENTATION_APPLY
     described = parts(recipe)
+    turned = described["EXIF orientation"].endswith("applied")
     return " ".join(
         (
             f"--size {typed_size(Size(recipe.height, recipe.width))}",

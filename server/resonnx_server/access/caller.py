@@ -5,7 +5,6 @@ from enum import StrEnum
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
 from typing import Final
-from urllib.parse import unquote
 
 from resonnx_server.errors import PriorityNotAllowed
 
@@ -82,7 +81,10 @@ def address_name(peer: str) -> str:
     kind, _, rest = peer.partition(":")
     if kind not in ("ipv4", "ipv6"):
         return "unix" if kind.startswith("unix") else "ip:unknown"
-    host = unquote(rest).rpartition(":")[0].strip("[]")
+    # gRPC writes "[", "]" and the "%" of a zone as in an address of the web.
+    for code, character in (("%5B", "["), ("%5D", "]"), ("%25", "%")):
+        rest = rest.replace(code, character)
+    host = rest.rpartition(":")[0].strip("[]")
     try:
         return f"ip:{_network(ip_address(host))}"
     except ValueError:

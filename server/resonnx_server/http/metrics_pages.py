@@ -1,13 +1,15 @@
-"""The page of metrics, made for each request unless the last one is very new."""
+"""The page of metrics: made for each request, and where many come, for all that wait for the next one together."""
 
 import asyncio
 from typing import Final
 
+from resonnx_server.http.pace import Pace
 from resonnx_server.observe.exposition import Format, page
 from resonnx_server.observe.metrics import Metrics
 
-# A page is given again if it was begun less than this ago: beyond 5 requests a second, pages are shared.
-_SHARED_S: Final = 0.2
+# Pages that are made in a second in the long run, and at once after a pause.
+_MADE_PER_S: Final = 5
+_MADE_AT_ONCE: Final = 60
 
 
 class MetricsPages:
@@ -19,20 +21,24 @@ class MetricsPages:
 
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
-        # When the last page was begun, and the task that makes it.
-        self._pages: dict[tuple[Format, bool], tuple[float, asyncio.Task[bytes]]] = {}
+        # The tasks that will make pages, and have not begun.
+        self._next: dict[tuple[Format, bool], asyncio.Task[bytes]] = {}
+        self._pace = Pace(_MADE_PER_S, _MADE_AT_ONCE)
 
     async def page(self, written: Format, *, compressed: bool) -> bytes:
-        """Return a page that is not older than 0.2 s, or than the time that making one takes."""
-        now_s = asyncio.get_running_loop().time()
-        began_s, making = self._pages.get((written, compressed), (0.0, None))
-        if making is None or (making.done() and now_s - began_s >= _SHARED_S):
-            making = asyncio.create_task(self._make(written, compressed))
-            self._pages[written, compressed] = now_s, making
+        """Return a page of values that are not older than the request; beyond the pace, at most 0.2 s later."""
+        making = self._next.get((written, compressed))
+        if making is None:
+            delay_s = self._pace.delay_s(asyncio.get_running_loop().time())
+            making = asyncio.create_task(self._make(written, compressed, delay_s))
+            self._next[written, compressed] = making
         # Shielded: others may wait for it as well.
         return await asyncio.shield(making)
 
-    async def _make(self, written: Format, compressed: bool) -> bytes:
+    async def _make(self, written: Format, compressed: bool, delay_s: float) -> bytes:
+        if delay_s:
+            await asyncio.sleep(delay_s)
+        del self._next[written, compressed]
         # Counters are read on the event loop, with a break after each family; the page is written on a thread.
         families = []
         for family in self._metrics.registry.collect():

@@ -52,6 +52,8 @@ def test_every_code_has_its_class(code: grpc.StatusCode) -> None:
         "DEADLINE_EXCEEDED": resonnx.DeadlineExceeded,
         "INTERNAL": resonnx.Internal,
         "CANCELLED": resonnx.Cancelled,
+        "UNAUTHENTICATED": resonnx.Unauthenticated,
+        "PERMISSION_DENIED": resonnx.PermissionDenied,
     }
     assert type(error) is named.get(code.name, resonnx.ResonnxError)
     assert (error.code, error.reason) == (code.name, code.name)

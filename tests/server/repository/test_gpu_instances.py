@@ -1,5 +1,7 @@
 """How a model runs on a GPU is settled as on a CPU, but for threads: one session, one run at a time or two."""
 
+from unittest.mock import Mock
+
 import numpy as np
 import pytest
 from resonnx_proto.v1 import manifest_pb2 as pb
@@ -46,7 +48,7 @@ def test_two_at_once_where_copying_overlaps(beside_ns: float, expected: int, mon
     files = VersionFiles("", {"model.onnx": b""}, pb.Manifest())
     version = onnx_classifier.version(threads=7, max_batch_size=1)
     warming = Warming(version, files, "model.onnx", lambda session, rows: session.run({"x": np.zeros(rows)}))
-    group = instances.choose_instances(warming, session)  # type: ignore[arg-type]
+    group = instances.choose_instances(warming, session, Mock())  # type: ignore[arg-type]
     assert group.max_concurrent_batches == expected
     assert group.latency_session.run == group.throughput_session.run == session.run
     assert group.throughput_session.table.cost_ns(1) == (beside_ns if expected > 1 else 3.0e6)

@@ -15,7 +15,7 @@ from resonnx_server.config import Settings
 from resonnx_server.memory.budget import Budget
 from resonnx_server.rpc.oip.servicer import InferenceServicer
 from resonnx_server.rpc.roles import REFLECTION, ROLES
-from resonnx_server.rpc.server import GrpcServer
+from resonnx_server.rpc.server import ConnectionLimits, GrpcServer
 from resonnx_server.rpc.vision.servicer import VisionServicer
 
 FILES: tuple[Any, ...] = (vision_pb2, grpc_service_pb2, health_pb2)
@@ -40,7 +40,14 @@ async def test_all_ports_serve_these_methods_and_no_others(front: Any, reflectio
     inference = Mock(InferenceServicer, rejected=Mock())
     policy = Policy(Settings(repository=Path(), admin_port=0))
     server = GrpcServer(
-        Mock(VisionServicer), inference, front, 1 << 20, 0, Budget(1 << 30), policy, reflection=reflection
+        Mock(VisionServicer),
+        inference,
+        front,
+        1 << 20,
+        ConnectionLimits(100, 0),
+        Budget(1 << 30),
+        policy,
+        reflection=reflection,
     )
     await server.start("127.0.0.1", 0)
     await server.start_admin("127.0.0.1", 0)

@@ -31,7 +31,15 @@ from resonnx_server.runtime.model_files.batch_axis import with_free_batch
 from resonnx_server.runtime.model_files.constants import check_constants
 from resonnx_server.runtime.model_files.external_data import with_external_data
 from resonnx_server.runtime.model_files.files import MAX_FILE_BYTES, NotReadable, read_inside, read_regular
-from resonnx_server.runtime.model_files.manifest import CLASSIFIER_FILE, MANIFEST, SUMS, VersionFiles, read_listed
+from resonnx_server.runtime.model_files.manifest import (
+    CLASSIFIER_FILE,
+    MANIFEST,
+    SUMS,
+    VersionFiles,
+    Vouch,
+    accept_any,
+    read_listed,
+)
 from resonnx_server.runtime.session import PROVIDERS, Candidate, Session, TensorSpec
 from resonnx_server.scheduling.latency import LatencyTable
 from resonnx_server.scheduling.session_pool import InstanceGroup, TensorInstanceGroup
@@ -48,7 +56,7 @@ def load(version: Version) -> Start:
 
     Raises ModelRefused if there is no model.onnx, it or its external data does not load, or its constants are large.
     """
-    identity, content = _read(version)
+    identity, content = _read_of(version)
     check_constants(content)
     if version.trusted is None:
         # Who signed a file vouches for it.
@@ -73,15 +81,21 @@ def load(version: Version) -> Start:
     return starting(version, TENSORS, prepared, None, max_batch_size, session.overridable, identity)
 
 
-def _read(version: Version) -> tuple[str, bytes]:
-    """Return the sha256 of SHA256SUMS, or "" without one, and the ONNX file with its external data inside."""
-    folder = version.folder.path
+def _read_of(version: Version) -> tuple[str, bytes]:
+    return _read(version.folder.path, version.vouch if version.trusted else None)
+
+
+def _read(folder: Path, vouch: Vouch | None = None) -> tuple[str, bytes]:
+    """Return the sha256 of SHA256SUMS, or "" without one, and the ONNX file with its external data inside.
+
+    Where `vouch` is given, the version must have a SHA256SUMS that it accepts.
+    """
     if (folder / SUMS).exists():
-        identity, files = read_listed(folder, version.vouch)
+        identity, files = read_listed(folder, vouch or accept_any)
         if CLASSIFIER_FILE not in files:
             raise ModelRefused(f"{SUMS} lists neither a {MANIFEST} nor a {CLASSIFIER_FILE}")
         return identity, files[CLASSIFIER_FILE]
-    if version.trusted is not None:
+    if vouch is not None:
         raise ModelRefused(f"it is not signed ({SUMS} is missing), and trusted_keys is set")
     try:
         content = read_regular(folder / CLASSIFIER_FILE)
@@ -177,7 +191,7 @@ def _instances(version: Version, variant: _Variant, batched: bool) -> TensorInst
     A graph that is not batched has one size, 1: a whole request.
     """
     content, session, change = variant
-    source = Source.of_bytes(CLASSIFIER_FILE, content, lambda: change(_read(version)[1]))
+    source = Source.of_bytes(CLASSIFIER_FILE, content, lambda: change(_read_of(version)[1]))
     sizes = version.batch_sizes if batched else (1,)
     table = LatencyTable({size: 1e6 * size**0.5 for size in sizes}, is_measured=False)
     free = any(not isinstance(axis, int) for spec in session.inputs for axis in spec.shape[1:])

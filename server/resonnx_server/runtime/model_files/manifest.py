@@ -68,11 +68,11 @@ def sha256sums(files: dict[str, bytes]) -> bytes:
     return "".join(f"{hashlib.sha256(files[name]).hexdigest()}  {name}\n" for name in sorted(files)).encode()
 
 
-def _anything(identity: str) -> None:
-    """Accept any version."""
+def accept_any(identity: str) -> None:
+    """Vouch for any version."""
 
 
-def read_version(folder: Path, vouch: Vouch = _anything) -> VersionFiles:
+def read_version(folder: Path, vouch: Vouch = accept_any) -> VersionFiles:
     """Read and check a version folder that has a manifest; `vouch` may refuse it by the sha256 of its SHA256SUMS.
 
     Raises:
@@ -84,7 +84,7 @@ def read_version(folder: Path, vouch: Vouch = _anything) -> VersionFiles:
     return VersionFiles(identity, files, parse_manifest(files[MANIFEST]))
 
 
-def read_listed(folder: Path, vouch: Vouch = _anything) -> tuple[str, dict[str, bytes]]:
+def read_listed(folder: Path, vouch: Vouch = accept_any) -> tuple[str, dict[str, bytes]]:
     """Read and check the files that SHA256SUMS lists; return its own sha256, hex, and the files by name.
 
     `vouch` gets the sha256 before any file is read. ONNX files hold their external data, which must be listed as well.

@@ -7,7 +7,7 @@ import grpc
 import pytest
 from resonnx_proto.v1 import vision_pb2
 
-from .guarded import FRONTS, Guarded, eventually, guarded
+from ..guarded import FRONTS, Guarded, eventually, guarded
 
 MB = 1 << 20
 BUDGET = "resonnx_memory_requests_bytes"

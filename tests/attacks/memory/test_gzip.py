@@ -10,7 +10,7 @@ import grpc
 import pytest
 from resonnx_proto.v1 import vision_pb2, vision_pb2_grpc
 
-from ..conftest import RunningServer, StartServer
+from ...conftest import RunningServer, StartServer
 from .test_memory import SMALL
 
 CLASSIFY = "/resonnx.v1.Vision/Classify"
