@@ -8,7 +8,7 @@ from resonnx_server.observe.exposition import Format, page
 from resonnx_server.observe.metrics import Metrics
 
 # Pages that are made in a second in the long run, and at once after a pause.
-_MADE_PER_S: Final = 5
+_MADE_PER_S: Final = 25
 _MADE_AT_ONCE: Final = 60
 
 
@@ -26,7 +26,7 @@ class MetricsPages:
         self._pace = Pace(_MADE_PER_S, _MADE_AT_ONCE)
 
     async def page(self, written: Format, *, compressed: bool) -> bytes:
-        """Return a page of values that are not older than the request; beyond the pace, at most 0.2 s later."""
+        """Return a page of values that are not older than the request; beyond the pace, at most 0.04 s later."""
         making = self._next.get((written, compressed))
         if making is None:
             delay_s = self._pace.delay_s(asyncio.get_running_loop().time())
