@@ -77,7 +77,7 @@ def follow_pickled(assume: Values, recognise: Callable[[Values], CaptionSource])
 
 
 def _pickled(trunk: ResNet, source: CaptionSource) -> Iterator[tuple[PickledModule, Regions, Properties]]:
-    """Yield the parts of the file's modules that hold the ResNet's layers, with what they say."""
+    """Yield the parts of the file's modules that hold the ResNet's layers, with their attributes."""
     for stub in source.modules:
         if not (found := layers_found(trunk, pickled_module(stub, None))):
             continue

@@ -33,7 +33,7 @@ class Caller:
 
     Attributes:
         name: The unit of fairness and limits: "key:NAME", "cert:NAME", "ip:ADDRESS" (IPv6 "ip:NETWORK/64") or "unix".
-        roles: What it may do.
+        roles: Its groups of methods.
         best_priority: The most urgent priority that it may ask for: 1 (first) to 8.
         models: Names of the models that it may use; None for all.
         is_named: Whether `name` is a key's or a certificate's.

@@ -40,7 +40,7 @@ def _listed(value: object) -> object:
 
 
 class KeyEntry(BaseModel):
-    """An entry of the file: a key or the name of a client's certificate, and what it may do.
+    """An entry of the file: a key or the name of a client's certificate, and its rights.
 
     While a key is being replaced, `sha256` is a list of the old and the new one's.
     """
@@ -89,7 +89,7 @@ class KeyRing:
     def of_key(self, key: str) -> Caller | None:
         """Return the caller with this key; None if there is none.
 
-        The time taken tells nothing of the keys: what is looked up is a hash, which a caller cannot choose, in a
+        The time taken tells nothing of the keys: a hash is looked up, which a caller cannot choose, in a
         table that is ordered by a secret of the process, and what is found is compared in constant time.
         """
         given = digest_of(key)

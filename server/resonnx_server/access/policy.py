@@ -1,4 +1,4 @@
-"""Who may do what on which port, as the settings say it."""
+"""Rights of callers on each port, from the settings."""
 
 import ssl
 from collections.abc import Iterator
@@ -70,7 +70,7 @@ class Policy:
         return Gate(self.keys, admits_admin=True, is_trusted=True)
 
     def reloaded(self) -> Iterator[Reloaded[Any]]:
-        """Yield what is read again when its files change."""
+        """Yield the parts that are reloaded when their files change."""
         if self.keys is not None:
             yield self.keys
         if self.certificates is not None:

@@ -39,7 +39,7 @@ _LACKING: Final = (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL)
 
 
 class Connection(asyncio.Protocol):
-    """A connection that passes what it receives to aiohttp's handler, within limits. `since` is the loop's time."""
+    """A connection that passes received bytes to aiohttp's handler, within limits. `since` is the loop's time."""
 
     def __init__(self, listener: "Listener", handler: RequestHandler) -> None:
         self._listener = listener
@@ -101,7 +101,7 @@ class Connection(asyncio.Protocol):
         return now_s - self.since > self._limit_s
 
     def close(self) -> None:
-        """Close at once; what is not written is lost."""
+        """Close at once; unwritten data is lost."""
         self._listener.forget(self._handler)
         if isinstance(self._transport, asyncio.WriteTransport):
             self._transport.abort()

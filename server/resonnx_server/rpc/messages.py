@@ -29,7 +29,7 @@ SMALL_CALL_BYTES: Final = 1 << 16
 # Longest id or name, in bytes: they are kept while a request runs, and returned with its answer.
 _LONGEST_NAME: Final = 256
 # Messages that protobuf parses as a whole: a few ms at most.
-_WHOLE_BYTES: Final = 1 << 16
+WHOLE_BYTES: Final = 1 << 16
 # The fields of larger inputs and outputs are counted.
 _COUNTED_BYTES: Final = 1 << 12
 # More than the largest numbers of parameters, outputs, inputs and contents together.
@@ -179,7 +179,7 @@ def read_request(message: bytes) -> InferRequest:
         DecodeError: It does not parse.
         InvalidInput: It has too many fields, or too many bytes beside tensors' contents.
     """
-    if len(message) <= _WHOLE_BYTES:
+    if len(message) <= WHOLE_BYTES:
         whole = pb.ModelInferRequest.FromString(message)
         return InferRequest(whole, whole.raw_input_contents, {}, len(message))
     view = memoryview(message)

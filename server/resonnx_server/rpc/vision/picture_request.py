@@ -9,13 +9,11 @@ from typing import Any, Final, Generic, Self, TypeVar
 from google.protobuf.message import Message
 from resonnx_proto.v1 import vision_pb2 as pb
 
-from resonnx_server.rpc.messages import CountedFields
+from resonnx_server.rpc.messages import WHOLE_BYTES, CountedFields
 from resonnx_server.runtime import wire
 
 M = TypeVar("M", bound=Message)
 
-# Messages that protobuf parses as a whole: a few ms at most.
-_WHOLE_BYTES: Final = 1 << 16
 _IMAGE: Final = "image"
 _ENCODED: Final = pb.Image.ENCODED_FIELD_NUMBER
 
@@ -47,7 +45,7 @@ def read_picture_request(kind: type[M], message: bytes) -> PictureRequest[M]:
         DecodeError: It does not parse.
         InvalidInput: It has too many fields, or too many bytes in small ones.
     """
-    if len(message) <= _WHOLE_BYTES:
+    if len(message) <= WHOLE_BYTES:
         return PictureRequest.of(kind.FromString(message))
     view = memoryview(message)
     CountedFields().count(view, kind.DESCRIPTOR)

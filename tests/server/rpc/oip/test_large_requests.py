@@ -62,7 +62,7 @@ def test_what_is_cut_out_is_what_protobuf_reads(message: pb.ModelInferRequest) -
     serialized = message.SerializeToString()
     whole = read_request(serialized)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(reading, "_WHOLE_BYTES", 0)
+        patch.setattr(reading, "WHOLE_BYTES", 0)
         patch.setattr(reading, "_COUNTED_BYTES", 0)
         patch.setattr(contents, "_PIECE_BYTES", 4)
         patch.setattr(contents, "_PIECE_ELEMENTS", 3)
@@ -98,7 +98,7 @@ def test_contents_in_parts_and_not_packed_are_joined(parts: list[list[int]]) -> 
         serialized += wire.opening(5, len(one)) + one
     request = wire.opening(5, len(serialized)) + serialized
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(reading, "_WHOLE_BYTES", 0)
+        patch.setattr(reading, "WHOLE_BYTES", 0)
         patch.setattr(reading, "_COUNTED_BYTES", 0)
         (array,) = _tensors(read_request(bytes(request)))
     assert array.tolist() == [value for part in parts for value in part]
@@ -116,7 +116,7 @@ def _varint(value: int) -> bytes:
 def test_what_is_no_message_is_told(content: bytes) -> None:
     """As protobuf does; but groups, which nobody sends, are not skipped."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(reading, "_WHOLE_BYTES", 0)
+        patch.setattr(reading, "WHOLE_BYTES", 0)
         try:
             request = read_request(content)
         except DecodeError:
