@@ -69,6 +69,11 @@ ON_BOTH_FRONTS = (
 _READY = re.compile(r"^resonnx-server (?:not )?ready grpc=(\S+) http=(\S+)(?: admin=(\S+))?$")
 
 
+def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
+    """Return `argname` for bytes: packed bytes hold the time, and all workers must collect the same names."""
+    return argname if isinstance(val, bytes) else None
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark tests that need processes of their own, whichever fixture brings them; let tests of the exporter come first.
 
