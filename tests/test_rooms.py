@@ -59,7 +59,8 @@ _SERVER = {
         "errors",
     },
     "repository": {"inference", "captioning", "tensors", "scheduling", "runtime", "observe", "config", "errors"},
-    "rpc": {"inference", "access", "memory", "runtime", "observe", "errors"},
+    "protocol": {"inference", "memory", "runtime", "observe", "errors"},
+    "rpc": {"protocol", "inference", "access", "memory", "runtime", "observe", "errors"},
     "http": {"inference", "access", "observe", "errors"},
     # Settings: their types, their texts, where they come from. They name no room.
     "config": set[str](),

@@ -26,6 +26,7 @@ from resonnx_server.memory.parts import default_budget, divide
 from resonnx_server.memory.watch import MemoryWatch
 from resonnx_server.observe.metrics import Metrics
 from resonnx_server.preprocessing.decode import Decoder
+from resonnx_server.protocol.pieces import Pieces
 from resonnx_server.readiness import Readiness
 from resonnx_server.repository.latency_cache import LatencyCache, cache_folder
 from resonnx_server.repository.loader import load, picture_options
@@ -34,7 +35,6 @@ from resonnx_server.repository.progress import Progress
 from resonnx_server.repository.scan import ModelFolder, scan
 from resonnx_server.repository.version import GPU_LANES, MAX_LANES, Start, Version
 from resonnx_server.rpc.oip.servicer import InferenceServicer
-from resonnx_server.rpc.pieces import Pieces
 from resonnx_server.rpc.server import CannotListen, ConnectionLimits, GrpcServer, bracketed
 from resonnx_server.rpc.vision.servicer import VisionServicer
 from resonnx_server.runtime.machine.descriptors import allowed_connections

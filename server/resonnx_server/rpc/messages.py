@@ -4,7 +4,7 @@ The contents of large tensor requests are cut out, and parsed in pieces later (o
 (names, shapes, parameters) is limited, and protobuf parses it.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, Final
@@ -16,8 +16,9 @@ from resonnx_proto.inference import grpc_service_pb2 as pb
 from resonnx_server.errors import InvalidInput, MessageTooLarge, ServerError, UnreadableMessage
 from resonnx_server.memory.budget import Charge
 from resonnx_server.observe.rejected import RejectedCalls
+from resonnx_server.protocol.oip.request import InferRequest
+from resonnx_server.protocol.unpacking import Unpacker
 from resonnx_server.rpc.boundary import rejection
-from resonnx_server.rpc.compression import Unpacker
 from resonnx_server.rpc.fronts.call import Handler
 from resonnx_server.rpc.fronts.front import Front
 from resonnx_server.runtime import wire
@@ -153,23 +154,6 @@ def _names(message: Descriptor) -> tuple[str, ...]:
     return tuple(
         field.name for field in message.fields if field.type == FieldDescriptor.TYPE_STRING and not field.is_repeated
     )
-
-
-@dataclass(slots=True)
-class InferRequest:
-    """A request of the tensor protocol.
-
-    Attributes:
-        message: The request without the contents below.
-        raw: The raw_input_contents.
-        typed: Typed contents that were cut out of `message`, serialized, by their input's index.
-        size: Bytes of the whole.
-    """
-
-    message: pb.ModelInferRequest
-    raw: Sequence[bytes | memoryview]
-    typed: dict[int, memoryview]
-    size: int
 
 
 def read_request(message: bytes) -> InferRequest:

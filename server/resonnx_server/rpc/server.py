@@ -17,9 +17,9 @@ from resonnx_server.access.gate import Gate
 from resonnx_server.access.policy import Policy
 from resonnx_server.errors import ServerError
 from resonnx_server.memory.budget import Budget
+from resonnx_server.protocol.unpacking import Unpacker
 from resonnx_server.rpc.admission import Admission
 from resonnx_server.rpc.boundary import rejection
-from resonnx_server.rpc.compression import ALGORITHMS, Unpacker
 from resonnx_server.rpc.credentials import server_credentials
 from resonnx_server.rpc.fronts.choose import FrontName, FrontUnavailable, choose
 from resonnx_server.rpc.fronts.front import Front, Options
@@ -44,6 +44,8 @@ _MOST_STREAMS: Final = 1024
 _HANDSHAKE_MS: Final = 10_000
 _METADATA_BYTES: Final = 16_384
 _ADMIN_CONNECTIONS: Final = 16
+# Of gRPC's algorithms, as bits: identity and gzip, not deflate, whose messages cannot be told from others.
+_ALGORITHMS: Final = 0b101
 # gRPC's value for never.
 _NEVER: Final = 2**31 - 1
 
@@ -100,9 +102,10 @@ def _options(max_message_bytes: int, limits: ConnectionLimits) -> Options:
         ("grpc.max_metadata_size", _METADATA_BYTES),
         ("grpc.absolute_max_metadata_size", _METADATA_BYTES),
         ("grpc.enable_channelz", 0),
-        # Messages are unpacked within bounds, and off gRPC's thread (compression.py).
+        # Messages are handed over as they come: protocol/unpacking.py unpacks them within bounds, off gRPC's thread;
+        # fronts/call.py sees by their first bytes which are packed.
         ("grpc.per_message_decompression", 0),
-        ("grpc.compression_enabled_algorithms_bitset", ALGORITHMS),
+        ("grpc.compression_enabled_algorithms_bitset", _ALGORITHMS),
         # What a caller may send before a message is asked for: gRPC would buffer megabytes for a fast connection. 24
         # calls of 60 MB that nobody reads took 204 MB, and 3 MB with these.
         ("grpc.http2.bdp_probe", 0),

@@ -23,7 +23,7 @@ from resonnx_server.inference.tasks import CAPTION, CLASSIFY
 from resonnx_server.memory.budget import Budget
 from resonnx_server.observe.metrics import Metrics
 from resonnx_server.preprocessing.decode import Decoder
-from resonnx_server.rpc.pieces import Pieces
+from resonnx_server.protocol.pieces import Pieces
 from resonnx_server.rpc.vision.picture_request import PictureRequest
 from resonnx_server.rpc.vision.servicer import VisionServicer
 from resonnx_server.runtime.decoding.search import DecodeOptions

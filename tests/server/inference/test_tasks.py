@@ -2,8 +2,8 @@
 
 from resonnx_proto.v1 import manifest_pb2 as pb
 from resonnx_server.inference import tasks
+from resonnx_server.protocol.oip.tasks import SERVE
 from resonnx_server.repository.loader import TASKS
-from resonnx_server.rpc.oip.tasks import SERVE
 
 KNOWN = {task.name: task for task in vars(tasks).values() if isinstance(task, tasks.Task)}
 

@@ -16,11 +16,11 @@ from resonnx_proto.inference import grpc_service_pb2 as pb
 from resonnx_server.errors import MessageTooLarge, ServerError
 from resonnx_server.inference.registry import Model
 from resonnx_server.inference.tensors import Tensors
+from resonnx_server.protocol.oip import describe
+from resonnx_server.protocol.oip.contents import cleared
+from resonnx_server.protocol.oip.ranking import best_classes, check_classes, ranked_shape
+from resonnx_server.protocol.pieces import Pieces, Work, at_once
 from resonnx_server.rpc.boundary import pushback_ms
-from resonnx_server.rpc.oip import describe
-from resonnx_server.rpc.oip.contents import cleared
-from resonnx_server.rpc.oip.ranking import best_classes, check_classes, ranked_shape
-from resonnx_server.rpc.pieces import Pieces, Work, at_once
 from resonnx_server.runtime.session import Array
 from resonnx_server.runtime.wire import opening
 

@@ -14,15 +14,15 @@ from resonnx_server.inference.registry import Model
 from resonnx_server.inference.requests import Inference
 from resonnx_server.inference.tensors import Tensors
 from resonnx_server.memory.budget import Charge
+from resonnx_server.protocol.oip import describe
+from resonnx_server.protocol.oip.contents import MANY_STRINGS, cleared
+from resonnx_server.protocol.oip.inputs import read_inputs, wanted_outputs
+from resonnx_server.protocol.oip.parameters import check_classification, keeps_order, parse_parameters
+from resonnx_server.protocol.oip.request import InferRequest
+from resonnx_server.protocol.oip.tasks import SERVE
+from resonnx_server.protocol.pieces import Pieces
 from resonnx_server.rpc.boundary import Context, StreamContext, deadline_ns, one_status, outcome_of, unsupported
-from resonnx_server.rpc.messages import InferRequest
-from resonnx_server.rpc.oip import describe
 from resonnx_server.rpc.oip.answers import AnswerEncoder, failed
-from resonnx_server.rpc.oip.contents import MANY_STRINGS, cleared
-from resonnx_server.rpc.oip.inputs import read_inputs, wanted_outputs
-from resonnx_server.rpc.oip.parameters import check_classification, keeps_order, parse_parameters
-from resonnx_server.rpc.oip.tasks import SERVE
-from resonnx_server.rpc.pieces import Pieces
 from resonnx_server.rpc.pipeline import pipeline
 
 # Takes a ModelStreamInferResponse, serialized.

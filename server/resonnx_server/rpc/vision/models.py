@@ -5,7 +5,7 @@ from resonnx_proto.v1 import vision_pb2
 
 from resonnx_server.access.caller import Caller
 from resonnx_server.inference.registry import Model, Models
-from resonnx_server.rpc.oip import describe
+from resonnx_server.protocol.oip import describe
 
 
 def list_models(models: Models, caller: Caller) -> vision_pb2.ListModelsResponse:

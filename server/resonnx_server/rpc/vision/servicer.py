@@ -1,10 +1,9 @@
 """resonnx.v1.Vision: messages to requests of inference/, and results back to messages."""
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 from functools import partial
 from typing import Any, Final
 
-import numpy as np
 from grpc import StatusCode
 from resonnx_proto.v1 import vision_pb2 as pb
 from resonnx_proto.v1 import vision_pb2_grpc
@@ -12,19 +11,18 @@ from resonnx_proto.v1.manifest_pb2 import CaptionerSpec
 
 from resonnx_server.access.caller import Caller
 from resonnx_server.errors import BadImage, InvalidInput, ServerError
-from resonnx_server.inference.caption import Captioned, OnWords, caption, captioner
+from resonnx_server.inference.caption import OnWords, caption, captioner
 from resonnx_server.inference.classify import classify
-from resonnx_server.inference.requests import ActiveRequest, EncodedPictures, Inference, Pictures, RawPicture
+from resonnx_server.inference.requests import EncodedPictures, Inference, Pictures, RawPicture
 from resonnx_server.inference.tasks import CAPTION, CLASSIFY
-from resonnx_server.inference.tensors import Tensors
+from resonnx_server.protocol.decode_options import decode_options
+from resonnx_server.protocol.pieces import Pieces, at_once
+from resonnx_server.protocol.vision.answers import caption_response, classify_response, complete, word
 from resonnx_server.rpc.boundary import Context, StreamContext, deadline_ns, one_status, outcome_of, pushback_ms
-from resonnx_server.rpc.decode_options import decode_options
-from resonnx_server.rpc.pieces import Pieces, Work, at_once
 from resonnx_server.rpc.pipeline import pipeline
 from resonnx_server.rpc.vision.models import get_model, list_models
 from resonnx_server.rpc.vision.picture_request import PictureRequest
-from resonnx_server.runtime.decoding.search import DecodeOptions
-from resonnx_server.runtime.decoding.sequence import Token, text
+from resonnx_server.runtime.decoding.sequence import Token
 
 EmitEvent = Callable[[pb.StreamCaptionResponse], None]
 Message = pb.ClassifyRequest | pb.CaptionRequest
@@ -32,8 +30,6 @@ Message = pb.ClassifyRequest | pb.CaptionRequest
 _DEFAULT_TOP_K: Final = 5
 # Classes of an answer that is made on the event loop: a few ms.
 _MANY_CLASSES: Final = 1 << 10
-# Classes that are written at once: about a millisecond.
-_WRITTEN: Final = 1 << 8
 
 
 class VisionServicer(vision_pb2_grpc.VisionServicer):
@@ -129,7 +125,7 @@ class VisionServicer(vision_pb2_grpc.VisionServicer):
         top_k = message.top_k or min(_DEFAULT_TOP_K, len(labels))
         work = classify_response(outputs, labels, top_k, features=message.return_features)
         response = at_once(work) if top_k <= _MANY_CLASSES else await self._pieces.run(work)
-        _complete(response, message, request)
+        complete(response, message.id, request)
         return response
 
     async def _caption(
@@ -151,7 +147,7 @@ class VisionServicer(vision_pb2_grpc.VisionServicer):
             (captioned,) = await caption(request, pictures, options, on_words)
         work = caption_response(captioned, options, spec)
         response = await self._pieces.run(work) if options.attention else at_once(work)
-        _complete(response, message, request)
+        complete(response, message.id, request)
         return response
 
     def _size(self, given: PictureRequest[Any]) -> int:
@@ -179,74 +175,17 @@ def _pictures(given: PictureRequest[Any]) -> Pictures:
     raise BadImage("image", "neither encoded nor raw is set")
 
 
-def classify_response(
-    outputs: Tensors, labels: Sequence[str], top_k: int, *, features: bool
-) -> Work[pb.ClassifyResponse]:
-    """Return the answer's best classes, best first, and its features, in pieces: there may be thousands of classes.
-
-    Args:
-        outputs: The model's outputs for one picture: `probabilities` [1,K] and `features` [1,D].
-        labels: Names of the K classes.
-        top_k: Number of classes, 1..K.
-        features: Include the features.
-    """
-    probabilities = outputs["probabilities"][0]
-    best = np.argpartition(-probabilities, top_k - 1)[:top_k]
-    best = best[np.lexsort((best, -probabilities[best]))]
-    response = pb.ClassifyResponse()
-    for start in range(0, top_k, _WRITTEN):
-        for index in best[start : start + _WRITTEN].tolist():
-            response.predictions.add(label=labels[index], index=index, score=float(probabilities[index]))
-        yield
-    if features:
-        response.features.extend(outputs["features"][0].tolist())
-    return response
-
-
-def caption_response(captioned: Captioned, options: DecodeOptions, spec: CaptionerSpec) -> Work[pb.CaptionResponse]:
-    """Return the answer's captions, best first, in pieces: an attention may have millions of numbers."""
-    response = pb.CaptionResponse()
-    for sequence, score in captioned.ranked:
-        shown = sequence.shown()
-        caption = response.captions.add(text=text(shown, spec.vocabulary), log_prob=sequence.log_prob(), score=score)
-        for token in shown:
-            caption.words.append(_word(token, spec))
-            yield
-    if options.temperature:
-        response.seed = options.seed
-    if options.attention:
-        response.attention_rows, response.attention_columns = spec.attention_rows, spec.attention_columns
-    return response
-
-
 def _word_emitter(emit: EmitEvent, spec: CaptionerSpec) -> OnWords:
     """Return a function that emits words of a caption as answers of StreamCaption."""
 
     def on_words(tokens: list[Token]) -> None:
         for token in tokens:
-            emit(pb.StreamCaptionResponse(word=_word(token, spec)))
+            emit(pb.StreamCaptionResponse(word=word(token, spec)))
 
     return on_words
-
-
-def _complete(response: pb.ClassifyResponse | pb.CaptionResponse, message: Message, request: ActiveRequest) -> None:
-    """Set the fields of all answers: the model, the request's id, and its times."""
-    timing = request.timing
-    assert timing is not None
-    response.model, response.version, response.id = request.model.name, request.model.version, message.id
-    compute_ns = timing.compute_input_ns + timing.compute_infer_ns + timing.compute_output_ns
-    response.timing.decode_us = request.decode_ns // 1000
-    response.timing.queue_us = timing.queue_ns // 1000
-    response.timing.compute_us = compute_ns // 1000
-    response.timing.batch_size = timing.batch_rows
 
 
 def _failed(message: pb.ClassifyRequest, code: StatusCode, error: ServerError) -> pb.ClassifyStreamResponse:
     """Return the answer to a request of a stream that failed."""
     known = pb.Error(code=code.name, reason=error.reason, message=error.message, retry_after_ms=pushback_ms(error))
     return pb.ClassifyStreamResponse(id=message.id, error=known)
-
-
-def _word(token: Token, spec: CaptionerSpec) -> pb.Word:
-    attention = () if token.attention is None else token.attention.tolist()
-    return pb.Word(text=spec.vocabulary[token.id], token=token.id, log_prob=token.log_prob, attention=attention)

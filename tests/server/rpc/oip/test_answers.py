@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from resonnx_proto.inference import grpc_service_pb2 as pb
 from resonnx_server.errors import InvalidInput, MessageTooLarge
+from resonnx_server.protocol.oip.describe import DATATYPES
+from resonnx_server.protocol.pieces import Pieces
 from resonnx_server.rpc.oip import answers
 from resonnx_server.rpc.oip.answers import AnswerEncoder, Output
-from resonnx_server.rpc.oip.describe import DATATYPES
-from resonnx_server.rpc.pieces import Pieces
 
 PIECES = Pieces()
 

@@ -10,11 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from resonnx_proto.inference import grpc_service_pb2 as pb
 from resonnx_server.errors import InvalidInput
+from resonnx_server.protocol.oip import contents
+from resonnx_server.protocol.oip.describe import DTYPES
+from resonnx_server.protocol.oip.request import InferRequest
+from resonnx_server.protocol.pieces import at_once
 from resonnx_server.rpc import messages as reading
-from resonnx_server.rpc.messages import InferRequest, read_request
-from resonnx_server.rpc.oip import contents
-from resonnx_server.rpc.oip.describe import DTYPES
-from resonnx_server.rpc.pieces import at_once
+from resonnx_server.rpc.messages import read_request
 from resonnx_server.runtime import wire
 
 FIELDS = {

@@ -20,10 +20,10 @@ from resonnx_server.inference.tasks import CAPTION
 from resonnx_server.memory.budget import Budget
 from resonnx_server.observe.metrics import Metrics
 from resonnx_server.observe.stats import Timing
-from resonnx_server.rpc.decode_options import decode_options
-from resonnx_server.rpc.oip.parameters import RequestParameters
-from resonnx_server.rpc.oip.tasks import SERVE, caption_tensors
-from resonnx_server.rpc.pieces import Pieces, Work, at_once
+from resonnx_server.protocol.decode_options import decode_options
+from resonnx_server.protocol.oip.parameters import RequestParameters
+from resonnx_server.protocol.oip.tasks import SERVE, caption_tensors
+from resonnx_server.protocol.pieces import Pieces, Work, at_once
 from resonnx_server.runtime.decoding.search import DecodeOptions
 from resonnx_server.runtime.decoding.sequence import Sequence
 from resonnx_server.runtime.model_files.manifest import parse_manifest, validate_manifest

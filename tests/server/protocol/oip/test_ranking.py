@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from resonnx_server.errors import InvalidInput
-from resonnx_server.rpc.oip import ranking
-from resonnx_server.rpc.oip.ranking import best_classes, check_classes, ranked_shape
+from resonnx_server.protocol.oip import ranking
+from resonnx_server.protocol.oip.ranking import best_classes, check_classes, ranked_shape
 
 DTYPES = ["?", "u1", "<u2", "<u4", "<u8", "i1", "<i2", "<i4", "<i8", "<f2", "<f4", "<f8"]
 # Of few values there are ties; and those that order badly.

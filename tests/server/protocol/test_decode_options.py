@@ -6,7 +6,7 @@ import pytest
 from resonnx_proto.v1 import vision_pb2
 from resonnx_server.captioning.request import CaptionerInfo
 from resonnx_server.errors import InvalidInput
-from resonnx_server.rpc.decode_options import decode_options
+from resonnx_server.protocol.decode_options import decode_options
 
 from ..language import spec
 

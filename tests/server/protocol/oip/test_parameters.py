@@ -8,7 +8,7 @@ import pytest
 from resonnx_proto.inference import grpc_service_pb2 as pb
 from resonnx_server.errors import InvalidInput
 from resonnx_server.inference.registry import Model
-from resonnx_server.rpc.oip.parameters import check_classification, keeps_order, parse_parameters
+from resonnx_server.protocol.oip.parameters import check_classification, keeps_order, parse_parameters
 from resonnx_server.runtime.session import TensorSpec
 
 

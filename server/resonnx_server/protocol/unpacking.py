@@ -1,7 +1,6 @@
 """Unpacks gzip messages: bounded, charged by what they unpack to, off the event loop, and one at a time for a caller.
 
-gRPC would unpack on the thread that serves all connections, without a bound on the time. It is told to hand over
-messages as they come (`grpc.per_message_decompression`), and fronts/call.py sees by the first bytes what is packed.
+gRPC would unpack on the thread that serves all connections, without a bound on the time.
 """
 
 import asyncio
@@ -12,11 +11,8 @@ from typing import Final
 
 from resonnx_server.errors import TooLargeUnpacked, UnreadableMessage
 from resonnx_server.memory.budget import Budget, Charge
-from resonnx_server.rpc.pieces import Pieces, Work
+from resonnx_server.protocol.pieces import Pieces, Work
 
-# Of gRPC's algorithms, as bits of `grpc.compression_enabled_algorithms_bitset`: identity and gzip, not deflate, whose
-# messages cannot be told from others.
-ALGORITHMS: Final = 0b101
 # zlib's window of a gzip stream, with its header.
 _GZIP: Final = 31
 # Unpacked at once: about a millisecond.

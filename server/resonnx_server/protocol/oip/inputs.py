@@ -10,10 +10,10 @@ from resonnx_proto.inference import grpc_service_pb2 as pb
 from resonnx_server.errors import InvalidInput
 from resonnx_server.inference.registry import Model
 from resonnx_server.inference.tensors import Tensors
-from resonnx_server.rpc.messages import InferRequest
-from resonnx_server.rpc.oip import contents, describe
-from resonnx_server.rpc.oip.contents import InputTensor, field_of
-from resonnx_server.rpc.pieces import Pieces, Work, at_once
+from resonnx_server.protocol.oip import contents, describe
+from resonnx_server.protocol.oip.contents import InputTensor, field_of
+from resonnx_server.protocol.oip.request import InferRequest
+from resonnx_server.protocol.pieces import Pieces, Work, at_once
 from resonnx_server.runtime.session import Array
 
 # Limits of contents that are read on the event loop, in a fraction of a millisecond.

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from resonnx_proto.v1 import vision_pb2
-from resonnx_server.rpc.pieces import at_once
-from resonnx_server.rpc.vision.servicer import classify_response
+from resonnx_server.protocol.pieces import at_once
+from resonnx_server.protocol.vision.answers import classify_response
 
 
 def _response(scores: np.ndarray, top_k: int, *, features: bool = False) -> vision_pb2.ClassifyResponse:

@@ -13,7 +13,7 @@ from google.protobuf.message import DecodeError
 from resonnx_proto.inference import grpc_service_pb2 as pb
 
 from resonnx_server.errors import InvalidInput
-from resonnx_server.rpc.pieces import Work
+from resonnx_server.protocol.pieces import Work
 from resonnx_server.runtime import wire
 from resonnx_server.runtime.session import Array
 

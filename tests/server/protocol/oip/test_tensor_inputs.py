@@ -10,11 +10,11 @@ import pytest
 from resonnx_proto.inference import grpc_service_pb2 as pb
 from resonnx_server.errors import InvalidInput, MemorySpent
 from resonnx_server.inference.registry import Model
+from resonnx_server.protocol.oip import contents
+from resonnx_server.protocol.oip.describe import DTYPES
+from resonnx_server.protocol.oip.inputs import read_inputs
+from resonnx_server.protocol.pieces import Pieces
 from resonnx_server.rpc.messages import read_request
-from resonnx_server.rpc.oip import contents
-from resonnx_server.rpc.oip.describe import DTYPES
-from resonnx_server.rpc.oip.inputs import read_inputs
-from resonnx_server.rpc.pieces import Pieces
 from resonnx_server.runtime.session import TensorSpec
 
 # Elements that break off: whoever reads them says so.

@@ -16,7 +16,7 @@ from resonnx_proto.v1 import vision_pb2
 from resonnx_server.errors import InvalidInput
 from resonnx_server.inference.registry import Model
 from resonnx_server.inference.tensors import Tensors
-from resonnx_server.rpc.oip.ranking import check_classes, ranked_shape
+from resonnx_server.protocol.oip.ranking import check_classes, ranked_shape
 
 # Sent by perf_analyzer with every request; it only matters on streams.
 _ALLOWED_RESERVED: Final = "triton_enable_empty_final_response"

@@ -12,10 +12,10 @@ from resonnx_server.inference.classify import classify
 from resonnx_server.inference.requests import ActiveRequest, DecodedPictures, EncodedPictures, Pictures
 from resonnx_server.inference.tasks import CAPTION, CLASSIFY, TENSORS
 from resonnx_server.inference.tensors import Tensors, infer
-from resonnx_server.rpc.decode_options import decode_options
-from resonnx_server.rpc.oip.inputs import checked_tensors, overrides_initializers
-from resonnx_server.rpc.oip.parameters import RequestParameters
-from resonnx_server.rpc.pieces import Pieces, Work, at_once
+from resonnx_server.protocol.decode_options import decode_options
+from resonnx_server.protocol.oip.inputs import checked_tensors, overrides_initializers
+from resonnx_server.protocol.oip.parameters import RequestParameters
+from resonnx_server.protocol.pieces import Pieces, Work, at_once
 from resonnx_server.runtime.decoding.search import DecodeOptions
 from resonnx_server.runtime.decoding.sequence import Token, text
 

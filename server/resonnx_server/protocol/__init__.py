@@ -1,0 +1,1 @@
+"""Requests and answers of both interfaces, without a transport: what the gRPC and the HTTP side share."""

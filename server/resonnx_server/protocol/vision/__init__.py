@@ -1,0 +1,1 @@
+"""resonnx.v1.Vision: results to messages."""
