@@ -70,7 +70,9 @@ _SERVER = {
     # The process.
     "signals": set[str](),
     "readiness": {"repository", "inference", "scheduling", "errors"},
+    "devices": {"repository", "scheduling", "runtime"},
 }
+_SERVER["parts"] = {*_SERVER} - {"flags", "config_sources", "config_text", "signals", "readiness"}
 _SERVER["lifecycle"] = {*_SERVER} - {"flags"}
 _SERVER["command"] = {*_SERVER}
 _SERVER["__main__"] = {"command", "signals"}

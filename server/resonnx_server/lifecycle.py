@@ -1,4 +1,4 @@
-"""The server's life, top to bottom: start → load → ready → drain → stop. Read this first.
+"""The server's life, top to bottom: start → load → ready → drain → stop. Read this first; `parts.py` makes its parts.
 
 Ports are bound before models are loaded: a port in use is reported at once, and probes answer during the load.
 """
@@ -9,43 +9,19 @@ import gc
 import logging
 from functools import partial
 
-from PIL import Image
-from resonnx_proto.v1.manifest_pb2 import ImageInput
-
-from resonnx_server.access.policy import Policy
 from resonnx_server.access.reloaded import keep_fresh
 from resonnx_server.config import Settings
 from resonnx_server.config_sources import nearest
 from resonnx_server.errors import ModelRefused
-from resonnx_server.http.probes import Probes
-from resonnx_server.inference.gauges import MemoryCollector, ServingCollector
-from resonnx_server.inference.registry import Models
-from resonnx_server.inference.requests import Inference
-from resonnx_server.memory.budget import Budget
-from resonnx_server.memory.parts import default_budget, divide
-from resonnx_server.memory.watch import MemoryWatch
-from resonnx_server.observe.metrics import Metrics
-from resonnx_server.preprocessing.decode import Decoder
-from resonnx_server.protocol.pieces import Pieces
+from resonnx_server.parts import Parts
 from resonnx_server.readiness import Readiness
-from resonnx_server.repository.latency_cache import LatencyCache, cache_folder
 from resonnx_server.repository.loader import load, picture_options
 from resonnx_server.repository.loading import Loading
 from resonnx_server.repository.progress import Progress
 from resonnx_server.repository.scan import ModelFolder, scan
-from resonnx_server.repository.version import GPU_LANES, MAX_LANES, Start, Version
-from resonnx_server.rpc.oip.servicer import InferenceServicer
-from resonnx_server.rpc.server import CannotListen, ConnectionLimits, GrpcServer, bracketed
-from resonnx_server.rpc.vision.servicer import VisionServicer
-from resonnx_server.runtime.machine.descriptors import allowed_connections
-from resonnx_server.runtime.machine.host import own_processors, usable_cores
-from resonnx_server.runtime.machine.memory import resident_bytes, usable_memory
-from resonnx_server.runtime.machine.processors import Processors, cores_first
+from resonnx_server.repository.version import Start, Version
+from resonnx_server.rpc.server import CannotListen, bracketed
 from resonnx_server.runtime.model_files.signatures import BadKey, TrustedKeys
-from resonnx_server.runtime.page_locked import PageLockedMemory
-from resonnx_server.runtime.pictures.options import allowed_bytes, most_bytes
-from resonnx_server.runtime.session import GPU_PROVIDERS
-from resonnx_server.scheduling.device import Device
 from resonnx_server.signals import StopSignals, leave
 
 _log = logging.getLogger(__name__)
@@ -79,46 +55,9 @@ class Server:
     """
 
     def __init__(self, settings: Settings) -> None:
-        allowed = allowed_connections(settings.max_connections)
         self.settings = settings
-        self.cores = usable_cores()
-        self.models = Models(strict=settings.strict, ready_with_first=settings.ready_when == "any")
-        self.metrics = Metrics()
-        pictures = picture_options(settings, "", ImageInput())
-        # Headers are checked against the settings' limits before Pillow, whose own limit is lower.
-        Image.MAX_IMAGE_PIXELS = None
-        whole = settings.memory_budget_bytes or default_budget(usable_memory(), settings.max_message_bytes)
-        parts = divide(whole, most_bytes(pictures), allowed_bytes(pictures), self.cores, settings.max_message_bytes)
-        self.decoder = Decoder(self.cores, parts.large, parts.small, parts.largest)
-        self.budget = Budget(parts.whole, parts.decoder)
-        self.metrics.registry.register(ServingCollector(self.models, self.decoder))
-        self.policy = Policy(settings)
-        self.metrics.registry.register(MemoryCollector(self.budget, self.decoder))
-        inference, pieces = Inference(self.models, self.decoder, self.budget), Pieces()
-        self.grpc = GrpcServer(
-            VisionServicer(inference, settings.max_message_bytes, pieces, model_details=settings.model_details),
-            InferenceServicer(inference, settings.max_message_bytes, pieces),
-            settings.grpc_front,
-            settings.max_message_bytes,
-            ConnectionLimits(allowed.grpc, settings.max_connection_idle_s, settings.max_connection_age_s),
-            self.budget,
-            self.policy,
-            settings.max_receive_s,
-            settings.max_stream_idle_s,
-            reflection=settings.reflection,
-        )
-        small_pictures = parts.decoder - parts.large
-        self.watch = MemoryWatch(
-            self.budget,
-            lambda: self.decoder.large_bytes + small_pictures,
-            resident_bytes,
-            self.grpc.intake.evict,
-            self.grpc.intake.tick,
-        )
-        self.probes = Probes(self.models, self.metrics, self.policy.main_gate, self.policy.python_context, allowed.http)
-        self.devices: dict[str, Device] = {}
-        self.cache = LatencyCache.open(cache_folder(settings.cache_dir), self.cores)
-        self.readiness = Readiness(self.models, self.grpc.set_serving)
+        self.parts = parts = Parts.of(settings)
+        self.readiness = Readiness(parts.models, parts.grpc.set_serving)
         self.loading = Loading(self._load_version, self.readiness, settings.load_timeout_s)
         self.trusted: TrustedKeys | None = None
         self.left_behind = False
@@ -143,7 +82,7 @@ class Server:
     async def _serve_until(self, stop: asyncio.Event, found: list[ModelFolder]) -> None:
         """Load models and serve them as they are loaded. A signal ends this at once, even during a load."""
         loading, stopping = asyncio.create_task(self._load(found)), asyncio.create_task(stop.wait())
-        fresh = asyncio.create_task(keep_fresh([*self.policy.reloaded()]))
+        fresh = asyncio.create_task(keep_fresh([*self.parts.policy.reloaded()]))
         try:
             await asyncio.wait({loading, stopping}, return_when=asyncio.FIRST_COMPLETED)
             if loading.done():
@@ -174,14 +113,14 @@ class Server:
         host = self.settings.host
         admin, address = self.settings.admin_port, ""
         try:
-            grpc_port = await self.grpc.start(host, self.settings.port)
+            grpc_port = await self.parts.grpc.start(host, self.settings.port)
             if admin is not None:
-                port = await self.grpc.start_admin(self.settings.admin_host, admin)
+                port = await self.parts.grpc.start_admin(self.settings.admin_host, admin)
                 address = f" admin={bracketed(self.settings.admin_host)}:{port}"
         except CannotListen as error:
             raise StartError(str(error)) from None
         try:
-            http_port = await self.probes.start(host, self.settings.http_port)
+            http_port = await self.parts.probes.start(host, self.settings.http_port)
         except OSError as error:
             reason = f"{error.strerror or error} (--http-port, --host)"
             raise StartError(f"cannot listen on {host}:{self.settings.http_port} (HTTP): {reason}") from None
@@ -192,10 +131,10 @@ class Server:
             Version(
                 folder,
                 self.settings.for_model(folder.name),
-                self.metrics,
-                self._device_for,
-                self.cores,
-                self.cache,
+                self.parts.metrics,
+                self.parts.devices.of,
+                self.parts.cores,
+                self.parts.cache,
                 progress,
                 partial(picture_options, self.settings, folder.name),
                 self.trusted,
@@ -205,20 +144,20 @@ class Server:
     async def _load(self, found: list[ModelFolder]) -> None:
         self.readiness.expect(found)
         await self.loading.run(found)
-        if not list(self.models):
-            reasons = "; ".join(f"{refusal.name}: {refusal.reason}" for refusal in self.models.refused)
+        if not list(self.parts.models):
+            reasons = "; ".join(f"{refusal.name}: {refusal.reason}" for refusal in self.parts.models.refused)
             raise StartError(f"no model can be served ({reasons or 'the repository holds none'})")
         _calm_garbage_collection()
-        self.watch.start()
+        self.parts.watch.start()
         self.readiness.complete()
 
     async def _drain(self, force: asyncio.Event) -> None:
         """Become not ready, so that clients go elsewhere; then let requests under way finish, unless forced."""
         _log.info("draining")
-        self.models.draining = True
-        self.grpc.drain()
+        self.parts.models.draining = True
+        self.parts.grpc.drain()
         await self._wait_for_quiet(force)
-        self.models.closing.set()
+        self.parts.models.closing.set()
         async with asyncio.TaskGroup() as tasks:
             finishing, forced = tasks.create_task(self._finish()), tasks.create_task(force.wait())
             finishing.add_done_callback(lambda _: forced.cancel())
@@ -230,11 +169,11 @@ class Server:
         gRPC ends calls that it has read but not handed over with CANCELLED when it stops, which clients do not retry.
         """
         for _ in range(_MOST_QUIET_CHECKS):
-            refused = self.models.refused_draining
+            refused = self.parts.models.refused_draining
             try:
                 await asyncio.wait_for(force.wait(), _QUIET_S)
             except TimeoutError:
-                if refused == self.models.refused_draining:
+                if refused == self.parts.models.refused_draining:
                     return
             else:
                 return
@@ -245,45 +184,30 @@ class Server:
         end = now() + self.settings.grace_s
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout_at(end):
-                await self.grpc.answered()
+                await self.parts.grpc.answered()
         # The remaining calls are idle, as health watches, or over time.
-        await self.grpc.stop(min(max(end - now(), _LEAST_FLUSH_S), _MOST_FLUSH_S))
+        await self.parts.grpc.stop(min(max(end - now(), _LEAST_FLUSH_S), _MOST_FLUSH_S))
 
     async def _stop(self) -> None:
         self.left_behind = not await self.loading.end(_LAST_LOAD_S)
-        await self.grpc.stop(0)
-        self.watch.close()
-        for model in self.models:
+        await self.parts.grpc.stop(0)
+        self.parts.watch.close()
+        for model in self.parts.models:
             model.engine.close()
         ended = await asyncio.gather(
-            self.decoder.close(_LAST_JOB_S),
-            *(asyncio.to_thread(device.close, _LAST_JOB_S) for device in self.devices.values()),
+            self.parts.decoder.close(_LAST_JOB_S),
+            *(asyncio.to_thread(device.close, _LAST_JOB_S) for device in self.parts.devices),
         )
-        await self.probes.stop()
+        await self.parts.probes.stop()
         if not all(ended):
             _log.error("work under way does not end: leaving without it")
             leave(1)
-        if any(device.abandoned() for device in self.devices.values()):
+        if any(device.abandoned() for device in self.parts.devices):
             _log.warning("runs that were given up do not end: leaving without them")
             leave(0)
         if self.left_behind:
             names = [load.folder.name for load in self.loading.under_way]
             _log.warning("a load does not end: leaving without it", extra={"models": names})
-
-    def _device_for(self, provider: str) -> Device:
-        """Return the device of a provider: one for all CPU providers, one for all GPU providers."""
-        name = "gpu" if provider in GPU_PROVIDERS else "cpu"
-        if name not in self.devices:
-            self.devices[name] = (
-                Device(name, GPU_LANES, allocate=PageLockedMemory().allocate)
-                if name == "gpu"
-                else Device(
-                    name,
-                    min(self.cores, MAX_LANES),
-                    processors=Processors(cores_first(own_processors())),
-                )
-            )
-        return self.devices[name]
 
 
 def _trusted_keys(settings: Settings) -> TrustedKeys | None:

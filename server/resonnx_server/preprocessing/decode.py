@@ -9,8 +9,8 @@ from typing import Final, NamedTuple
 import numpy as np
 
 from resonnx_server.errors import BadImage
+from resonnx_server.memory.division import SMALL_PICTURE_BYTES
 from resonnx_server.memory.freed import give_back_memory
-from resonnx_server.memory.parts import SMALL_PICTURE_BYTES
 from resonnx_server.preprocessing.decode_cost import DecodeCost
 from resonnx_server.preprocessing.priority_threads import PriorityThreads
 from resonnx_server.runtime.pictures import images

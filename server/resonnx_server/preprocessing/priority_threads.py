@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Generic, NamedTuple, TypeVar
 
 from resonnx_server.errors import Unavailable
-from resonnx_server.memory.parts import SMALL_PICTURE_BYTES
+from resonnx_server.memory.division import SMALL_PICTURE_BYTES
 from resonnx_server.scheduling.sharing import PRIORITY_LEVELS, Shares, Turns
 
 T = TypeVar("T")

@@ -188,7 +188,7 @@ async def test_a_picture_that_does_not_end_does_not_hold_up_the_stop(
     monkeypatch.setattr(logging, "shutdown", lambda: None)
     monkeypatch.setattr(os, "_exit", statuses.append)
     server = lifecycle.Server(Settings(repository=tmp_path, cache_dir=Path("none")))
-    picture = asyncio.ensure_future(server.decoder.load(b"", PictureOptions(ImageInput()), "image", 4))
+    picture = asyncio.ensure_future(server.parts.decoder.load(b"", PictureOptions(ImageInput()), "image", 4))
     assert await asyncio.to_thread(began.wait, 20)
     await server._stop()
     assert statuses == [1]

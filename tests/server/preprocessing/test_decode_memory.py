@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 from resonnx_proto.v1 import vision_pb2, vision_pb2_grpc
 from resonnx_server.config import Settings
-from resonnx_server.lifecycle import Server
+from resonnx_server.parts import Parts
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="memory is read from /proc")
 
@@ -107,7 +107,7 @@ def test_a_server_stays_within_its_budget(start_server, demo_repository: Path) -
 
 def test_the_servers_budget_is_what_its_largest_picture_takes(tmp_path: Path) -> None:
     def budget(**settings: object) -> int:
-        made = Server(Settings(repository=tmp_path, cache_dir=Path("none"), **settings))
+        made = Parts.of(Settings(repository=tmp_path, cache_dir=Path("none"), **settings))
         return made.decoder.max_bytes
 
     assert budget(formats=("JPEG",), max_image_pixels=1_000_000) == pytest.approx(16_000_000, rel=0.1)

@@ -4,7 +4,7 @@ import random
 
 from hypothesis import given
 from hypothesis import strategies as st
-from resonnx_server.memory.parts import SMALL_PICTURE_BYTES as SMALL_BYTES
+from resonnx_server.memory.division import SMALL_PICTURE_BYTES as SMALL_BYTES
 from resonnx_server.preprocessing.priority_threads import DecodeQueue
 from resonnx_server.scheduling.sharing import PRIORITY_LEVELS
 

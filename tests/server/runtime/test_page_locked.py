@@ -6,8 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from resonnx_server.config import Settings
-from resonnx_server.lifecycle import Server
+from resonnx_server.devices import Devices
 from resonnx_server.repository.version import GPU_LANES
 from resonnx_server.runtime.page_locked import PageLockedMemory, loaded_library
 from resonnx_server.runtime.session import CPU, CUDA, OPENVINO, TENSORRT
@@ -115,17 +114,17 @@ def test_batches_are_put_together_in_locked_buffers() -> None:
     assert again.ctypes.data == batch.ctypes.data, "locked once, lent again"
 
 
-async def test_a_gpu_is_a_device_of_its_own(tmp_path: Path) -> None:
-    server = Server(Settings(repository=tmp_path, cache_dir=Path("none")))
+def test_a_gpu_is_a_device_of_its_own() -> None:
+    devices = Devices(cores=2)
     try:
-        gpu, cpu = server._device_for(CUDA), server._device_for(CPU)
-        assert server._device_for(TENSORRT) is gpu
-        assert server._device_for(OPENVINO) is cpu
+        gpu, cpu = devices.of(CUDA), devices.of(CPU)
+        assert devices.of(TENSORRT) is gpu
+        assert devices.of(OPENVINO) is cpu
+        assert [*devices] == [gpu, cpu]
         assert (gpu.name, gpu.lanes) == ("gpu", GPU_LANES)
-        assert cpu.name == "cpu"
+        assert (cpu.name, cpu.lanes) == ("cpu", 2)
         assert isinstance(gpu.allocate.__self__, PageLockedMemory)  # type: ignore[attr-defined]
         assert cpu.allocate is np.zeros
     finally:
-        for device in server.devices.values():
+        for device in devices:
             device.close()
-        assert await server.decoder.close(10)

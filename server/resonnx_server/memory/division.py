@@ -14,7 +14,7 @@ _LEAST_MESSAGES: Final = 4
 
 
 @dataclass(frozen=True)
-class Parts:
+class Division:
     """A memory budget and the decoder's part of it, in bytes.
 
     Attributes:
@@ -32,7 +32,7 @@ class Parts:
     largest: int
 
 
-def divide(whole: int, most: int, alone: int, threads: int, max_message_bytes: int) -> Parts:
+def divide(whole: int, most: int, alone: int, threads: int, max_message_bytes: int) -> Division:
     """Divide a memory budget.
 
     The decoder gets what its largest picture takes, if that leaves half of the budget, or eight messages, to requests.
@@ -48,7 +48,7 @@ def divide(whole: int, most: int, alone: int, threads: int, max_message_bytes: i
     decoder = min(wanted, max(whole // 2, whole - _MESSAGES * max_message_bytes))
     small = min(SMALL_PICTURE_BYTES, decoder // _FOR_SMALL // threads)
     largest = decoder - threads * small
-    return Parts(whole, decoder, min(most, largest), small, largest)
+    return Division(whole, decoder, min(most, largest), small, largest)
 
 
 def default_budget(usable: int, max_message_bytes: int) -> int:

@@ -1,0 +1,129 @@
+"""The parts that a server is made of, made from its settings."""
+
+from dataclasses import dataclass
+from typing import Self
+
+from PIL import Image
+from resonnx_proto.v1.manifest_pb2 import ImageInput
+
+from resonnx_server.access.policy import Policy
+from resonnx_server.config import Settings
+from resonnx_server.devices import Devices
+from resonnx_server.http.probes import Probes
+from resonnx_server.inference.gauges import MemoryCollector, ServingCollector
+from resonnx_server.inference.registry import Models
+from resonnx_server.inference.requests import Inference
+from resonnx_server.memory.budget import Budget
+from resonnx_server.memory.division import Division, default_budget, divide
+from resonnx_server.memory.watch import MemoryWatch
+from resonnx_server.observe.metrics import Metrics
+from resonnx_server.preprocessing.decode import Decoder
+from resonnx_server.protocol.pieces import Pieces
+from resonnx_server.repository.latency_cache import LatencyCache, cache_folder
+from resonnx_server.repository.loader import picture_options
+from resonnx_server.rpc.oip.servicer import InferenceServicer
+from resonnx_server.rpc.server import ConnectionLimits, GrpcServer
+from resonnx_server.rpc.vision.servicer import VisionServicer
+from resonnx_server.runtime.machine.descriptors import allowed_connections
+from resonnx_server.runtime.machine.host import usable_cores
+from resonnx_server.runtime.machine.memory import resident_bytes, usable_memory
+from resonnx_server.runtime.pictures.options import allowed_bytes, most_bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What a server is made of. Nothing of it listens or loads yet.
+
+    Attributes:
+        cores: Processors that it may use.
+        models: The registry, empty.
+        metrics: Counters, and all other metrics that /metrics shows.
+        policy: Keys, certificates and the rights of callers.
+        budget: The memory of requests.
+        decoder: Decodes pictures on its own threads.
+        grpc: The gRPC server.
+        probes: The HTTP server.
+        watch: Compares the process's memory with the budget.
+        devices: The devices that models run on, none yet.
+        cache: Latency tables of former starts.
+    """
+
+    cores: int
+    models: Models
+    metrics: Metrics
+    policy: Policy
+    budget: Budget
+    decoder: Decoder
+    grpc: GrpcServer
+    probes: Probes
+    watch: MemoryWatch
+    devices: Devices
+    cache: LatencyCache
+
+    @classmethod
+    def of(cls, settings: Settings) -> Self:
+        """Make the parts.
+
+        Raises:
+            AccessFault: Keys cannot be read, or settings of access do not fit together.
+            TooFewDescriptors: The limit of open files does not hold the connections.
+        """
+        allowed = allowed_connections(settings.max_connections)
+        cores = usable_cores()
+        models = Models(strict=settings.strict, ready_with_first=settings.ready_when == "any")
+        metrics = Metrics()
+        division = _division(settings, cores)
+        decoder = Decoder(cores, division.large, division.small, division.largest)
+        budget = Budget(division.whole, division.decoder)
+        metrics.registry.register(ServingCollector(models, decoder))
+        metrics.registry.register(MemoryCollector(budget, decoder))
+        policy = Policy(settings)
+        limits = ConnectionLimits(allowed.grpc, settings.max_connection_idle_s, settings.max_connection_age_s)
+        grpc = _grpc(settings, Inference(models, decoder, budget), limits, budget, policy)
+        small_pictures = division.decoder - division.large
+        return cls(
+            cores=cores,
+            models=models,
+            metrics=metrics,
+            policy=policy,
+            budget=budget,
+            decoder=decoder,
+            grpc=grpc,
+            probes=Probes(models, metrics, policy.main_gate, policy.python_context, allowed.http),
+            watch=MemoryWatch(
+                budget,
+                lambda: decoder.large_bytes + small_pictures,
+                resident_bytes,
+                grpc.intake.evict,
+                grpc.intake.tick,
+            ),
+            devices=Devices(cores),
+            cache=LatencyCache.open(cache_folder(settings.cache_dir), cores),
+        )
+
+
+def _division(settings: Settings, cores: int) -> Division:
+    """Divide the memory budget."""
+    pictures = picture_options(settings, "", ImageInput())
+    # Headers are checked against the settings' limits before Pillow, whose own limit is lower.
+    Image.MAX_IMAGE_PIXELS = None
+    whole = settings.memory_budget_bytes or default_budget(usable_memory(), settings.max_message_bytes)
+    return divide(whole, most_bytes(pictures), allowed_bytes(pictures), cores, settings.max_message_bytes)
+
+
+def _grpc(
+    settings: Settings, inference: Inference, limits: ConnectionLimits, budget: Budget, policy: Policy
+) -> GrpcServer:
+    pieces = Pieces()
+    return GrpcServer(
+        VisionServicer(inference, settings.max_message_bytes, pieces, model_details=settings.model_details),
+        InferenceServicer(inference, settings.max_message_bytes, pieces),
+        settings.grpc_front,
+        settings.max_message_bytes,
+        limits,
+        budget,
+        policy,
+        settings.max_receive_s,
+        settings.max_stream_idle_s,
+        reflection=settings.reflection,
+    )
