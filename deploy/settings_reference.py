@@ -25,8 +25,10 @@ _MODELS = """\
 
 ## One model
 
-In the file only: `[models.NAME]`, where NAME is the model's folder in the repository. If there is no such folder, a
-warning in the log names the nearest one.
+In `[models.NAME]` of the server's file, where NAME is the model's folder in the repository, or in a file `config.toml`
+in that folder, without a section. Where both give a setting, the server's file counts. `config.toml` is read at each
+load of the model; a setting in it that cannot be used refuses the model. If the server's file names a model that is not
+there, a warning in the log names the nearest one.
 """
 
 

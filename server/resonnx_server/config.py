@@ -164,7 +164,7 @@ class Settings(BaseModel):
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """Lowest level that is logged."""
     models: dict[str, ModelSettings] = Field(default_factory=dict)
-    """Settings of single models by name; in the file only."""
+    """Settings of single models by name; in the file only. They go before those in the models' folders."""
 
     @model_validator(mode="after")
     def _holds_messages(self) -> Self:
@@ -175,8 +175,3 @@ class Settings(BaseModel):
                 "max_message_bytes"
             )
         return self
-
-    def for_model(self, name: str) -> ModelSettings:
-        """Return the settings of one model."""
-        settings = self.models.get(name, ModelSettings())
-        return settings.model_copy(update={"provider": settings.provider or self.provider})

@@ -8,10 +8,9 @@ port = 8001
 max_batch_size = 32
 """
 
-import difflib
 import re
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +26,7 @@ from pydantic_settings import (
 )
 
 from resonnx_server.config import ModelSettings, Settings
-from resonnx_server.config_text import describe
+from resonnx_server.config_errors import fault, nearest
 
 _PREFIX = "RESONNX_"
 # Variables of the client and of the compose file.
@@ -86,11 +85,6 @@ def foreign_variables(environment: Mapping[str, str]) -> list[str]:
         if near := nearest(name, _named()):
             raise ConfigError(f"variable {_variable(name)}: there is no such setting; did you mean {_variable(near)}?")
     return [_variable(name) for name in foreign]
-
-
-def nearest(name: str, known: Iterable[str]) -> str | None:
-    """Return the known name that is similar to `name`, if there is one."""
-    return next(iter(difflib.get_close_matches(name, known, 1, 0.75)), None)
 
 
 class _Variables(EnvSettingsSource):
@@ -166,9 +160,4 @@ def _message(error: ErrorDetails) -> str:
     name = ".".join([*section, key])
     if error["type"] == "missing":
         return f"setting {name}: give --{name}, {_variable(name)}, or {name} in [server] of the --config file"
-    if error["type"] == "extra_forbidden":
-        near = nearest(key, model.model_fields)
-        hint = f"did you mean {near}? There are" if near else "there are"
-        return f"setting {name}: there is no such setting; {hint} {', '.join(sorted(model.model_fields))}"
-    meant = next((setting for setting in describe(model) if setting.name == key), None)
-    return f"setting {name}: {error['msg']} (it is {error['input']!r})" + (f". {meant}" if meant else "")
+    return fault(error, model, name)

@@ -11,12 +11,13 @@ from functools import partial
 
 from resonnx_server.access.reloaded import keep_fresh
 from resonnx_server.config import Settings
-from resonnx_server.config_sources import nearest
+from resonnx_server.config_errors import nearest
 from resonnx_server.errors import ModelRefused
 from resonnx_server.parts import Parts
 from resonnx_server.readiness import Readiness
 from resonnx_server.repository.loader import load, picture_options
 from resonnx_server.repository.loading import Loading
+from resonnx_server.repository.model_config.settings import settings_of
 from resonnx_server.repository.progress import Progress
 from resonnx_server.repository.scan import ModelFolder, scan
 from resonnx_server.repository.version import Start, Version
@@ -127,16 +128,17 @@ class Server:
         return f"grpc={bracketed(host)}:{grpc_port} http={bracketed(host)}:{http_port}{address}"
 
     def _load_version(self, folder: ModelFolder, progress: Progress) -> Start:
+        own = settings_of(folder.path.parent, folder.name, self.settings)
         return load(
             Version(
                 folder,
-                self.settings.for_model(folder.name),
+                own,
                 self.parts.metrics,
                 self.parts.devices.of,
                 self.parts.cores,
                 self.parts.cache,
                 progress,
-                partial(picture_options, self.settings, folder.name),
+                partial(picture_options, self.settings, own),
                 self.trusted,
             )
         )

@@ -7,7 +7,7 @@ from PIL import Image
 from resonnx_proto.v1.manifest_pb2 import ImageInput
 
 from resonnx_server.access.policy import Policy
-from resonnx_server.config import Settings
+from resonnx_server.config import ModelSettings, Settings
 from resonnx_server.devices import Devices
 from resonnx_server.http.probes import Probes
 from resonnx_server.inference.gauges import MemoryCollector, ServingCollector
@@ -104,7 +104,7 @@ class Parts:
 
 def _division(settings: Settings, cores: int) -> Division:
     """Divide the memory budget."""
-    pictures = picture_options(settings, "", ImageInput())
+    pictures = picture_options(settings, ModelSettings(), ImageInput())
     # Headers are checked against the settings' limits before Pillow, whose own limit is lower.
     Image.MAX_IMAGE_PIXELS = None
     whole = settings.memory_budget_bytes or default_budget(usable_memory(), settings.max_message_bytes)

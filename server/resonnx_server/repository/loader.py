@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from resonnx_proto.v1 import manifest_pb2 as pb
 
-from resonnx_server.config import Settings
+from resonnx_server.config import ModelSettings, Settings
 from resonnx_server.errors import ModelRefused
 from resonnx_server.repository import captioners, classifiers
 from resonnx_server.repository.bare import bare_file
@@ -44,13 +44,12 @@ def load(version: Version) -> Start:
     return TASKS[files.manifest.task].load(version, files, golden)
 
 
-def picture_options(settings: Settings, model: str, recipe: pb.ImageInput) -> PictureOptions:
+def picture_options(settings: Settings, own: ModelSettings, recipe: pb.ImageInput) -> PictureOptions:
     """Return the picture options of a model with this recipe: its own settings of the same names, and the server's."""
-    own = settings.for_model(model).model_dump(include={field.name for field in fields(PictureOptions)})
     return PictureOptions(
         recipe,
         formats=settings.formats,
         max_pixels=settings.max_image_pixels,
         max_side=settings.max_image_side,
-        **own,
+        **own.model_dump(include={field.name for field in fields(PictureOptions)}),
     )

@@ -16,16 +16,6 @@ def test_flags_go_before_variables_before_the_file_before_defaults(tmp_path: Pat
     assert found == (3, 2, 1.0, "file", "127.0.0.1")
 
 
-def test_a_model_has_the_servers_provider_unless_it_has_its_own(tmp_path: Path) -> None:
-    settings = load_settings({"repository": ".", "provider": "openvino"}, {})
-    assert settings.for_model("any").provider == "openvino"
-    file = tmp_path / "server.toml"
-    file.write_text('[models.one]\nprovider = "cpu"\nmax_batch_size = 4\n')
-    settings = load_settings({"config": str(file), "repository": ".", "provider": "openvino"}, {})
-    assert settings.for_model("one").provider == "cpu"
-    assert (settings.for_model("one").max_batch_size, settings.for_model("two").max_batch_size) == (4, 16)
-
-
 def test_a_variable_that_kubernetes_sets_for_a_service_of_our_name_is_no_setting() -> None:
     environment = {"RESONNX_PORT": "tcp://10.0.0.1:8001", "RESONNX_HTTP_PORT": "9002", "RESONNX_REPOSITORY": "models"}
     settings = load_settings({}, environment)

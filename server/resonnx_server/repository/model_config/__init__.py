@@ -1,0 +1,1 @@
+"""The settings of one model, from the files that lie beside it and the server's own."""
