@@ -48,6 +48,7 @@ _SERVER = {
     "captioning": {"scheduling", "runtime", "observe", "errors"},
     "tensors": {"scheduling", "runtime", "observe", "errors"},
     "inference": {
+        "config",
         "access",
         "preprocessing",
         "captioning",

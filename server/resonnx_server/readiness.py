@@ -2,7 +2,7 @@
 
 import logging
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 from resonnx_server.inference.registry import Model, Models, Refusal
@@ -13,8 +13,8 @@ from resonnx_server.scheduling.replacement import Event
 _log = logging.getLogger(__name__)
 
 
-# Updates the health service: models that serve, others, and whether the server is ready. GrpcServer.set_serving.
-SetServing = Callable[[Sequence[str], Sequence[str], bool], None]
+# Updates the health service: whether models and their versions serve, and the server is ready. GrpcServer.set_serving.
+SetServing = Callable[[Mapping[str, bool], bool], None]
 
 
 class Readiness:
@@ -90,16 +90,28 @@ class Readiness:
         self._announce()
 
     def _update_health(self) -> None:
-        serving = [model.name for model in self._models if not model.engine.is_paused]
-        others = [model.name for model in self._models if model.engine.is_paused]
-        others += [*self._models.awaited, *(refusal.name for refusal in self._models.refused)]
-        self._set_serving(serving, others, self._models.is_ready)
+        self._set_serving(health(self._models), self._models.is_ready)
 
     def _announce(self) -> None:
         """Print the line that supervisors wait for, once."""
         if not self._is_announced:
             self._is_announced = True
             print(f"resonnx-server {'ready' if self._models.is_ready else 'not ready'} {self.address}", flush=True)
+
+
+def health(models: Models) -> dict[str, bool]:
+    """Return whether each NAME (its default version), NAME:VERSION and NAME:LABEL of the repository serves."""
+    others = [*models.awaited, *((refusal.name, refusal.version) for refusal in models.refused)]
+    serving = {name: False for name, _ in others} | {f"{name}:{version}": False for name, version in others}
+    for model in models:
+        serving.setdefault(model.name, False)
+        serving[f"{model.name}:{model.version}"] = not model.engine.is_paused
+        if models.is_default(model):
+            serving[model.name] = not model.engine.is_paused
+    for name in [name for name in serving if ":" not in name]:
+        for label, version in models.labels(name).items():
+            serving[f"{name}:{label}"] = serving.get(f"{name}:{version}", False)
+    return serving
 
 
 def _comparison(model: Model) -> str:

@@ -49,7 +49,7 @@ class Timing(_message.Message):
     def __init__(self, decode_us: _Optional[int] = ..., queue_us: _Optional[int] = ..., compute_us: _Optional[int] = ..., batch_size: _Optional[int] = ...) -> None: ...
 
 class ClassifyRequest(_message.Message):
-    __slots__ = ("model", "version", "image", "top_k", "return_features", "id", "priority", "timeout_us")
+    __slots__ = ("model", "version", "image", "top_k", "return_features", "id", "priority", "timeout_us", "version_label")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     IMAGE_FIELD_NUMBER: _ClassVar[int]
@@ -58,6 +58,7 @@ class ClassifyRequest(_message.Message):
     ID_FIELD_NUMBER: _ClassVar[int]
     PRIORITY_FIELD_NUMBER: _ClassVar[int]
     TIMEOUT_US_FIELD_NUMBER: _ClassVar[int]
+    VERSION_LABEL_FIELD_NUMBER: _ClassVar[int]
     model: str
     version: int
     image: Image
@@ -66,7 +67,8 @@ class ClassifyRequest(_message.Message):
     id: str
     priority: int
     timeout_us: int
-    def __init__(self, model: _Optional[str] = ..., version: _Optional[int] = ..., image: _Optional[_Union[Image, _Mapping]] = ..., top_k: _Optional[int] = ..., return_features: bool = ..., id: _Optional[str] = ..., priority: _Optional[int] = ..., timeout_us: _Optional[int] = ...) -> None: ...
+    version_label: str
+    def __init__(self, model: _Optional[str] = ..., version: _Optional[int] = ..., image: _Optional[_Union[Image, _Mapping]] = ..., top_k: _Optional[int] = ..., return_features: bool = ..., id: _Optional[str] = ..., priority: _Optional[int] = ..., timeout_us: _Optional[int] = ..., version_label: _Optional[str] = ...) -> None: ...
 
 class Prediction(_message.Message):
     __slots__ = ("label", "index", "score")
@@ -117,7 +119,7 @@ class ClassifyStreamResponse(_message.Message):
     def __init__(self, id: _Optional[str] = ..., response: _Optional[_Union[ClassifyResponse, _Mapping]] = ..., error: _Optional[_Union[Error, _Mapping]] = ...) -> None: ...
 
 class CaptionRequest(_message.Message):
-    __slots__ = ("model", "version", "image", "max_tokens", "id", "beam_width", "num_captions", "length_normalization", "min_tokens", "temperature", "top_k", "top_p", "seed", "forbidden_words", "prefix", "return_attention", "priority", "timeout_us")
+    __slots__ = ("model", "version", "image", "max_tokens", "id", "beam_width", "num_captions", "length_normalization", "min_tokens", "temperature", "top_k", "top_p", "seed", "forbidden_words", "prefix", "return_attention", "priority", "timeout_us", "version_label")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     IMAGE_FIELD_NUMBER: _ClassVar[int]
@@ -136,6 +138,7 @@ class CaptionRequest(_message.Message):
     RETURN_ATTENTION_FIELD_NUMBER: _ClassVar[int]
     PRIORITY_FIELD_NUMBER: _ClassVar[int]
     TIMEOUT_US_FIELD_NUMBER: _ClassVar[int]
+    VERSION_LABEL_FIELD_NUMBER: _ClassVar[int]
     model: str
     version: int
     image: Image
@@ -154,7 +157,8 @@ class CaptionRequest(_message.Message):
     return_attention: bool
     priority: int
     timeout_us: int
-    def __init__(self, model: _Optional[str] = ..., version: _Optional[int] = ..., image: _Optional[_Union[Image, _Mapping]] = ..., max_tokens: _Optional[int] = ..., id: _Optional[str] = ..., beam_width: _Optional[int] = ..., num_captions: _Optional[int] = ..., length_normalization: _Optional[_Union[_manifest_pb2.CaptionerSpec.LengthNormalization, str]] = ..., min_tokens: _Optional[int] = ..., temperature: _Optional[float] = ..., top_k: _Optional[int] = ..., top_p: _Optional[float] = ..., seed: _Optional[int] = ..., forbidden_words: _Optional[_Iterable[str]] = ..., prefix: _Optional[_Iterable[str]] = ..., return_attention: bool = ..., priority: _Optional[int] = ..., timeout_us: _Optional[int] = ...) -> None: ...
+    version_label: str
+    def __init__(self, model: _Optional[str] = ..., version: _Optional[int] = ..., image: _Optional[_Union[Image, _Mapping]] = ..., max_tokens: _Optional[int] = ..., id: _Optional[str] = ..., beam_width: _Optional[int] = ..., num_captions: _Optional[int] = ..., length_normalization: _Optional[_Union[_manifest_pb2.CaptionerSpec.LengthNormalization, str]] = ..., min_tokens: _Optional[int] = ..., temperature: _Optional[float] = ..., top_k: _Optional[int] = ..., top_p: _Optional[float] = ..., seed: _Optional[int] = ..., forbidden_words: _Optional[_Iterable[str]] = ..., prefix: _Optional[_Iterable[str]] = ..., return_attention: bool = ..., priority: _Optional[int] = ..., timeout_us: _Optional[int] = ..., version_label: _Optional[str] = ...) -> None: ...
 
 class Word(_message.Message):
     __slots__ = ("text", "token", "log_prob", "attention")
@@ -209,18 +213,22 @@ class StreamCaptionResponse(_message.Message):
     def __init__(self, word: _Optional[_Union[Word, _Mapping]] = ..., final: _Optional[_Union[CaptionResponse, _Mapping]] = ...) -> None: ...
 
 class ModelSummary(_message.Message):
-    __slots__ = ("name", "version", "task", "state", "reason")
+    __slots__ = ("name", "version", "task", "state", "reason", "labels", "is_default")
     NAME_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     TASK_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
     REASON_FIELD_NUMBER: _ClassVar[int]
+    LABELS_FIELD_NUMBER: _ClassVar[int]
+    IS_DEFAULT_FIELD_NUMBER: _ClassVar[int]
     name: str
     version: int
     task: _manifest_pb2.Task
     state: ModelState
     reason: str
-    def __init__(self, name: _Optional[str] = ..., version: _Optional[int] = ..., task: _Optional[_Union[_manifest_pb2.Task, str]] = ..., state: _Optional[_Union[ModelState, str]] = ..., reason: _Optional[str] = ...) -> None: ...
+    labels: _containers.RepeatedScalarFieldContainer[str]
+    is_default: bool
+    def __init__(self, name: _Optional[str] = ..., version: _Optional[int] = ..., task: _Optional[_Union[_manifest_pb2.Task, str]] = ..., state: _Optional[_Union[ModelState, str]] = ..., reason: _Optional[str] = ..., labels: _Optional[_Iterable[str]] = ..., is_default: bool = ...) -> None: ...
 
 class ListModelsRequest(_message.Message):
     __slots__ = ()
@@ -233,12 +241,14 @@ class ListModelsResponse(_message.Message):
     def __init__(self, models: _Optional[_Iterable[_Union[ModelSummary, _Mapping]]] = ...) -> None: ...
 
 class GetModelRequest(_message.Message):
-    __slots__ = ("model", "version")
+    __slots__ = ("model", "version", "version_label")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
+    VERSION_LABEL_FIELD_NUMBER: _ClassVar[int]
     model: str
     version: int
-    def __init__(self, model: _Optional[str] = ..., version: _Optional[int] = ...) -> None: ...
+    version_label: str
+    def __init__(self, model: _Optional[str] = ..., version: _Optional[int] = ..., version_label: _Optional[str] = ...) -> None: ...
 
 class SessionInfo(_message.Message):
     __slots__ = ("file", "provider", "precision", "latencies", "instances")

@@ -88,7 +88,7 @@ class Probes:
             f"{'replacing a session of' if model.engine.is_paused else 'serving'} {model.name} version {model.version}"
             for model in self._models
         ]
-        lines += [f"loading {name} version {version}" for name, version in self._models.awaited.items()]
+        lines += [f"loading {name} version {version}" for name, version in self._models.awaited]
         lines += [
             f"{'stopped' if each.was_served else 'refused'} {each.name} version {each.version}: {each.reason}"
             for each in refused

@@ -69,7 +69,7 @@ class ServingCollector(Collector):
             abandoned.add_metric((device.name,), device.abandoned())
         for refusal in self._models.refused:
             ready.add_metric((refusal.name, str(refusal.version)), 0)
-        for name, version in self._models.awaited.items():
+        for name, version in self._models.awaited:
             ready.add_metric((name, str(version)), 0)
         decoding = GaugeMetricFamily(
             "resonnx_decode_queue_pictures",

@@ -258,8 +258,10 @@ class Inference:
             self.models.rejected.count(error)
             raise
 
-    def begin(self, name: str, version: int, size: int, task: Task | None = None, *, caller: str = "") -> ActiveRequest:
-        """Return a caller's request of `size` bytes for a model; version 0 is the one served by default.
+    def begin(
+        self, name: str, version: int | str, size: int, task: Task | None = None, *, caller: str = ""
+    ) -> ActiveRequest:
+        """Return a caller's request of `size` bytes for a version of a model: see Models.get.
 
         Raises:
             ServerError: No such model serves; see Models.find.

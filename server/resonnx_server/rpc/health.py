@@ -4,6 +4,7 @@ The servicer of grpc-health-checking loses all watchers of a service when the fi
 """
 
 import asyncio
+from collections.abc import Mapping
 
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
@@ -20,10 +21,10 @@ class HealthServicer(health_pb2_grpc.HealthServicer):  # type: ignore[misc]  # i
         # Set, and replaced, when any status changes.
         self._changed = asyncio.Event()
 
-    def set(self, service: str, status: health_pb2.HealthCheckResponse.ServingStatus) -> None:
-        """Set a service's status, unless draining."""
-        if not self._is_draining:
-            self._statuses[service] = status
+    def set(self, statuses: Mapping[str, health_pb2.HealthCheckResponse.ServingStatus]) -> None:
+        """Set the statuses of all services, unless draining; others are unknown from now on."""
+        if not self._is_draining and statuses != self._statuses:
+            self._statuses = dict(statuses)
             self._notify()
 
     def drain(self) -> None:

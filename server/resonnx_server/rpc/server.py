@@ -2,7 +2,7 @@
 
 import asyncio
 import math
-from collections.abc import Iterable
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final
@@ -168,7 +168,7 @@ class GrpcServer:
         Raises:
             CannotListen: The port is taken, or the front that was chosen does not work with the installed grpcio.
         """
-        self._set_health(_NOT_SERVING)
+        self.set_serving({}, ready=False)
         return await self._listen(self._policy.main_gate, self._limits, host, port, "")
 
     async def start_admin(self, host: str, port: int) -> int:
@@ -208,13 +208,12 @@ class GrpcServer:
         self._fronts.append(front)
         return bound
 
-    def set_serving(self, models: Iterable[str], others: Iterable[str], ready: bool) -> None:
-        """Set health: the server and its services by `ready`, each of `models` as serving, `others` as not."""
-        self._set_health(_SERVING if ready else _NOT_SERVING)
-        for model in models:
-            self._health.set(f"{SERVICES[0]}/{model}", _SERVING)
-        for model in others:
-            self._health.set(f"{SERVICES[0]}/{model}", _NOT_SERVING)
+    def set_serving(self, models: Mapping[str, bool], ready: bool) -> None:
+        """Set health: the server and its services by `ready`, each NAME, NAME:VERSION and NAME:LABEL by `models`."""
+        statuses = dict.fromkeys(("", *SERVICES), _SERVING if ready else _NOT_SERVING)
+        for model, serves in models.items():
+            statuses[f"{SERVICES[0]}/{model}"] = _SERVING if serves else _NOT_SERVING
+        self._health.set(statuses)
 
     def drain(self) -> None:
         """Set all health to NOT_SERVING; irreversible."""
@@ -234,10 +233,6 @@ class GrpcServer:
         """Count an error, and return its status; on any thread."""
         self._inference.rejected.count(error)
         return rejection(error)
-
-    def _set_health(self, status: health_pb2.HealthCheckResponse.ServingStatus) -> None:
-        for service in ("", *SERVICES):
-            self._health.set(service, status)
 
 
 def bracketed(host: str) -> str:

@@ -35,11 +35,11 @@ async def test_after_the_drain_nothing_serves_and_after_the_stop_nothing_listens
             requests = [health_pb2.HealthCheckRequest(service=service) for service in services]
             return [(await check(request, timeout=20)).status for request in requests]
 
-        server.set_serving(["a"], ["b"], ready=True)
+        server.set_serving({"a": True, "b": False}, ready=True)
         assert await statuses() == [SERVING] * 4 + [NOT_SERVING]
         server.drain()
         assert await statuses() == [NOT_SERVING] * 5
-        server.set_serving(["a", "b"], [], ready=True)
+        server.set_serving({"a": True, "b": True}, ready=True)
         assert await statuses() == [NOT_SERVING] * 5, "a drain is final"
         await asyncio.wait_for(server.stop(0), 20)
     with socket.socket() as connection:

@@ -1,5 +1,6 @@
 """A loaded model in the tensor protocol's terms: datatypes, metadata, Triton's model configuration, statistics."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -75,8 +76,8 @@ def _is_scalar(rank: int, *, batched: bool) -> bool:
     return rank == int(batched)
 
 
-def metadata(model: Model) -> pb.ModelMetadataResponse:
-    """Return the inputs and outputs, with the batch axis."""
+def metadata(model: Model, versions: Sequence[int] = ()) -> pb.ModelMetadataResponse:
+    """Return the inputs and outputs, with the batch axis; `versions` are those of the model that serve."""
 
     def tensor(spec: TensorSpec, shape: list[int]) -> pb.ModelMetadataResponse.TensorMetadata:
         return pb.ModelMetadataResponse.TensorMetadata(name=spec.name, datatype=DATATYPES[spec.dtype], shape=shape)
@@ -85,7 +86,7 @@ def metadata(model: Model) -> pb.ModelMetadataResponse:
 
     return pb.ModelMetadataResponse(
         name=model.name,
-        versions=[str(model.version)],
+        versions=[str(version) for version in versions or (model.version,)],
         platform=_PLATFORM,
         inputs=[tensor(each.spec, each.shape) for each in inputs(model)],
         outputs=[tensor(spec, shape(spec, batched=batched)) for spec in model.outputs],

@@ -9,7 +9,7 @@ from resonnx_proto.inference import grpc_service_pb2 as pb
 from resonnx_proto.inference import grpc_service_pb2_grpc
 
 from resonnx_server.access.caller import Caller
-from resonnx_server.errors import ServerError, VersionNotFound
+from resonnx_server.errors import ServerError
 from resonnx_server.inference.registry import Model
 from resonnx_server.inference.requests import Inference
 from resonnx_server.inference.tensors import Tensors
@@ -72,7 +72,7 @@ class InferenceServicer(grpc_service_pb2_grpc.GRPCInferenceServiceServicer):
         """Whether a model serves; false for an unknown one."""
         self._models.check(request.name, context.caller)
         try:
-            self._models.get(request.name, _number(request.version))
+            self._models.get(request.name, request.version)
         except ServerError:
             return pb.ModelReadyResponse(ready=False)
         return pb.ModelReadyResponse(ready=True)
@@ -91,7 +91,8 @@ class InferenceServicer(grpc_service_pb2_grpc.GRPCInferenceServiceServicer):
         self, request: pb.ModelMetadataRequest, context: Context
     ) -> pb.ModelMetadataResponse:
         """Inputs and outputs, with the batch axis."""
-        return describe.metadata(self._find(request.name, request.version, context))
+        model = self._find(request.name, request.version, context)
+        return describe.metadata(model, self._models.versions(model.name))
 
     @one_status
     async def ModelConfig(self, request: pb.ModelConfigRequest, context: Context) -> pb.ModelConfigResponse:  # noqa: N802
@@ -116,7 +117,7 @@ class InferenceServicer(grpc_service_pb2_grpc.GRPCInferenceServiceServicer):
         """Every model of the repository that the caller may use; with `ready`, those that serve."""
         index = [(model.name, model.version, "READY", "") for model in self._models]
         if not request.ready:
-            index += [(name, version, "LOADING", "") for name, version in self._models.awaited.items()]
+            index += [(name, version, "LOADING", "") for name, version in self._models.awaited]
             index += [(it.name, it.version, "UNAVAILABLE", it.reason) for it in self._models.refused]
         response = pb.RepositoryIndexResponse()
         for name, version, state, reason in index:
@@ -161,7 +162,7 @@ class InferenceServicer(grpc_service_pb2_grpc.GRPCInferenceServiceServicer):
     ) -> bytes:
         message = given.message
         self._models.check(message.model_name, caller)
-        version = self._version(message.model_version)
+        version = message.model_version
         with (
             self._inference.limited(caller),
             self._inference.begin(message.model_name, version, given.size, caller=caller.name) as request,
@@ -203,19 +204,4 @@ class InferenceServicer(grpc_service_pb2_grpc.GRPCInferenceServiceServicer):
 
     def _find(self, name: str, version: str, context: Context) -> Model:
         self._models.check(name, context.caller)
-        return self._models.find(name, self._version(version))
-
-    def _version(self, version: str) -> int:
-        """Return a version's number, or count the call as rejected."""
-        try:
-            return _number(version)
-        except VersionNotFound as error:
-            self.rejected.count(error)
-            raise
-
-
-def _number(version: str) -> int:
-    """Return a version's number; 0, the default version, for "". Raises VersionNotFound if it is not a number."""
-    if version and not (version.isascii() and version.isdigit() and len(version) < 19):
-        raise VersionNotFound(f"version {version[:32]!r} is not a number")
-    return int(version or 0)
+        return self._models.find(name, version)

@@ -9,33 +9,33 @@ from resonnx_server.protocol.oip import describe
 
 
 def list_models(models: Models, caller: Caller) -> vision_pb2.ListModelsResponse:
-    """Return every model of the repository that the caller may use, by name."""
-    summaries = {model.name: _summary(model) for model in models}
-    for name, version in models.awaited.items():
+    """Return every version of the repository's models that the caller may use, by name and version."""
+    summaries = [_summary(model, models) for model in models]
+    for name, version in models.awaited:
         loading = vision_pb2.MODEL_STATE_LOADING
-        summaries[name] = vision_pb2.ModelSummary(name=name, version=version, state=loading)
+        summaries.append(vision_pb2.ModelSummary(name=name, version=version, state=loading))
     for refusal in models.refused:
-        summaries[refusal.name] = vision_pb2.ModelSummary(
-            name=refusal.name,
-            version=refusal.version,
-            state=vision_pb2.MODEL_STATE_REFUSED,
-            reason=refusal.reason,
+        state = vision_pb2.MODEL_STATE_REFUSED
+        summaries.append(
+            vision_pb2.ModelSummary(name=refusal.name, version=refusal.version, state=state, reason=refusal.reason)
         )
-    return vision_pb2.ListModelsResponse(models=[summaries[name] for name in sorted(summaries) if caller.may_use(name)])
+    summaries.sort(key=lambda summary: (summary.name, summary.version))
+    return vision_pb2.ListModelsResponse(models=[each for each in summaries if caller.may_use(each.name)])
 
 
-def get_model(model: Model, *, max_message_bytes: int, details: bool) -> vision_pb2.GetModelResponse:
+def get_model(model: Model, models: Models, *, max_message_bytes: int, details: bool) -> vision_pb2.GetModelResponse:
     """Return a model's manifest, how it is served, and its inputs and outputs.
 
     Args:
         model: The model.
+        models: The registry, which has its labels.
         max_message_bytes: The server's limit.
         details: Tell the sources and the versions of tools.
     """
     tensors = describe.metadata(model)
     given = zip(tensors.inputs, describe.inputs(model), strict=True)
     response = vision_pb2.GetModelResponse(
-        summary=_summary(model),
+        summary=_summary(model, models),
         manifest=model.manifest,
         identity=model.identity,
         verified=model.verified,
@@ -65,7 +65,13 @@ def _tensor(tensor: oip_pb.ModelMetadataResponse.TensorMetadata, *, optional: bo
     return vision_pb2.TensorInfo(name=tensor.name, datatype=tensor.datatype, shape=tensor.shape, optional=optional)
 
 
-def _summary(model: Model) -> vision_pb2.ModelSummary:
+def _summary(model: Model, models: Models) -> vision_pb2.ModelSummary:
+    labels = models.labels(model.name).items()
     return vision_pb2.ModelSummary(
-        name=model.name, version=model.version, task=model.task.kind, state=vision_pb2.MODEL_STATE_READY
+        name=model.name,
+        version=model.version,
+        task=model.task.kind,
+        state=vision_pb2.MODEL_STATE_READY,
+        labels=sorted(label for label, version in labels if version == model.version),
+        is_default=models.is_default(model),
     )

@@ -49,7 +49,9 @@ class VisionServicer(vision_pb2_grpc.VisionServicer):
         self._models = inference.models
         self._max_message_bytes = max_message_bytes
         self._pieces = pieces
-        self._get_model = partial(get_model, max_message_bytes=max_message_bytes, details=model_details)
+        self._get_model = partial(
+            get_model, models=inference.models, max_message_bytes=max_message_bytes, details=model_details
+        )
 
     @one_status
     async def Classify(  # noqa: N802
@@ -104,17 +106,17 @@ class VisionServicer(vision_pb2_grpc.VisionServicer):
     async def GetModel(self, request: pb.GetModelRequest, context: Context) -> pb.GetModelResponse:  # noqa: N802
         """A model's manifest, and how it is served."""
         self._models.check(request.model, context.caller)
-        return self._get_model(self._models.find(request.model, request.version))
+        return self._get_model(self._models.find(request.model, request.version_label or request.version))
 
     async def _classify(
         self, given: PictureRequest[pb.ClassifyRequest], caller_ns: int | None, caller: Caller
     ) -> pb.ClassifyResponse:
         message = given.message
         self._models.check(message.model, caller)
-        size = self._size(given)
+        size, version = self._size(given), message.version_label or message.version
         with (
             self._inference.limited(caller),
-            self._inference.begin(message.model, message.version, size, CLASSIFY, caller=caller.name) as request,
+            self._inference.begin(message.model, version, size, CLASSIFY, caller=caller.name) as request,
         ):
             assert request.model.manifest is not None
             labels = request.model.manifest.classifier.labels
@@ -133,10 +135,10 @@ class VisionServicer(vision_pb2_grpc.VisionServicer):
     ) -> pb.CaptionResponse:
         message = given.message
         self._models.check(message.model, caller)
-        size = self._size(given)
+        size, version = self._size(given), message.version_label or message.version
         with (
             self._inference.limited(caller),
-            self._inference.begin(message.model, message.version, size, CAPTION, caller=caller.name) as request,
+            self._inference.begin(message.model, version, size, CAPTION, caller=caller.name) as request,
         ):
             engine = captioner(request.model)
             spec = engine.spec
