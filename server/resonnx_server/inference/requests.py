@@ -6,6 +6,7 @@ with inference.begin(name, version, size) as request:
 """
 
 import asyncio
+import logging
 import time
 from collections.abc import Awaitable, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -30,6 +31,8 @@ from resonnx_server.scheduling.sharing import DEFAULT_PRIORITY as DEFAULT_PRIORI
 from resonnx_server.scheduling.sharing import PRIORITY_LEVELS as PRIORITY_LEVELS
 
 T = TypeVar("T")
+
+_log = logging.getLogger(__name__)
 
 _UNLIMITED: Final = nullcontext()
 
@@ -151,6 +154,8 @@ class ActiveRequest:
         stats.in_progress -= 1
         now_ns = time.monotonic_ns()
         total_ns = now_ns - self._start_ns
+        if _log.isEnabledFor(logging.DEBUG):
+            self._log_end(error, total_ns)
         if error is None and self.timing is not None:
             stats.request_done(self.timing, total_ns)
             return
@@ -227,6 +232,11 @@ class ActiveRequest:
         pixels = await pictures.pixels(self._decoder, self.model.pictures, self.priority, self.caller)
         self.decode_ns = time.monotonic_ns() - start_ns
         return pixels
+
+    def _log_end(self, error: BaseException | None, total_ns: int) -> None:
+        outcome = "OK" if error is None else getattr(error, "reason", type(error).__name__)
+        fields = {"model": self.model.name, "version": self.model.version, "caller": self.caller, "outcome": outcome}
+        _log.debug("a request ended", extra={**fields, "us": total_ns // 1000, "priority": self.priority})
 
     def _is_late(self, now_ns: int) -> bool:
         """Whether the deadline has passed. Callers round it up on its way, by up to 1 ms or 1 %."""

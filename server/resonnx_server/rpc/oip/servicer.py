@@ -1,6 +1,6 @@
 """The service inference.GRPCInferenceService, the tensor protocol, over the same models and queues."""
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from functools import partial
 from importlib.metadata import version as distribution_version
 from typing import Final
@@ -14,6 +14,7 @@ from resonnx_server.inference.registry import Model
 from resonnx_server.inference.requests import Inference
 from resonnx_server.inference.tensors import Tensors
 from resonnx_server.memory.budget import Charge
+from resonnx_server.observe.logs import control
 from resonnx_server.protocol.oip import describe
 from resonnx_server.protocol.oip.contents import MANY_STRINGS, cleared
 from resonnx_server.protocol.oip.inputs import read_inputs, wanted_outputs
@@ -23,6 +24,8 @@ from resonnx_server.protocol.oip.tasks import SERVE
 from resonnx_server.protocol.pieces import Pieces
 from resonnx_server.rpc.boundary import Context, StreamContext, deadline_ns, one_status, outcome_of, unsupported
 from resonnx_server.rpc.oip.answers import AnswerEncoder, failed
+from resonnx_server.rpc.oip.group import Group
+from resonnx_server.rpc.oip.log_settings import LogSettingsRpc
 from resonnx_server.rpc.pipeline import pipeline
 
 # Takes a ModelStreamInferResponse, serialized.
@@ -45,17 +48,21 @@ class InferenceServicer(grpc_service_pb2_grpc.GRPCInferenceServiceServicer):
         inference: The use cases.
         max_message_bytes: Limit of an answer.
         pieces: The thread that reads large requests and makes large answers.
+        groups: Further rpcs; those that no group serves end with UNIMPLEMENTED.
 
     Attributes:
         rejected: Counts calls that fail before a model is found.
     """
 
-    def __init__(self, inference: Inference, max_message_bytes: int, pieces: Pieces) -> None:
+    def __init__(self, inference: Inference, max_message_bytes: int, pieces: Pieces, groups: Iterable[Group] = ()) -> None:
         self._inference = inference
         self._models = inference.models
         self._pieces = pieces
         self._answers = AnswerEncoder(max_message_bytes, pieces)
         self.rejected = inference.models.rejected
+        self._extensions = [*_EXTENSIONS]
+        for group in (LogSettingsRpc(control), *groups):
+            self._add(group)
 
     @one_status
     async def ServerLive(self, request: pb.ServerLiveRequest, context: Context) -> pb.ServerLiveResponse:  # noqa: N802
@@ -83,7 +90,7 @@ class InferenceServicer(grpc_service_pb2_grpc.GRPCInferenceServiceServicer):
     ) -> pb.ServerMetadataResponse:
         """Name, version and supported extensions."""
         return pb.ServerMetadataResponse(
-            name="resonnx", version=distribution_version("resonnx-server"), extensions=_EXTENSIONS
+            name="resonnx", version=distribution_version("resonnx-server"), extensions=self._extensions
         )
 
     @one_status
@@ -200,7 +207,12 @@ class InferenceServicer(grpc_service_pb2_grpc.GRPCInferenceServiceServicer):
     CudaSharedMemoryRegister = unsupported("CudaSharedMemoryRegister")
     CudaSharedMemoryUnregister = unsupported("CudaSharedMemoryUnregister")
     TraceSetting = unsupported("TraceSetting")
-    LogSettings = unsupported("LogSettings")
+
+    def _add(self, group: Group) -> None:
+        self._extensions += group.extensions
+        for name in group.rpcs:
+            # The generated class has a method for each.
+            setattr(self, name, getattr(group, name))
 
     def _find(self, name: str, version: str, context: Context) -> Model:
         self._models.check(name, context.caller)
