@@ -33,3 +33,37 @@ def test_damaged_pictures_warn_of_nothing_and_leave_nothing(monkeypatch: pytest.
             assert images.load(_with_damaged_exif(tag), options).shape == (8, 8, 3)
     assert capfd.readouterr().err == ""
     assert TiffImagePlugin.__dict__["__warningregistry__"].keys() <= {"version"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "logged"),
+    [
+        ({}, {"info", "warning", "error"}),
+        ({"info": False}, {"warning", "error"}),
+        ({"warning": False}, {"info", "error"}),
+        ({"info": False, "warning": False, "error": False}, set()),
+        ({"info": False, "verbose": 1}, {"debug", "warning", "error"}),
+        ({"verbose": 1}, {"debug", "info", "warning", "error"}),
+        ({"verbose": 2}, {"debug", "info", "warning", "error", "a library's debug"}),
+    ],
+)
+def test_lines_of_the_levels_in_force_are_logged(changes: dict[str, bool], logged: set[str]) -> None:
+    class Kept(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            seen.add(record.getMessage())
+
+    seen: set[str] = set()
+    handler, control, root = Kept(), logs.LogControl(), logging.getLogger()
+    handler.addFilter(control)
+    server, before = logging.getLogger("resonnx_server"), root.level
+    root.addHandler(handler)
+    try:
+        control.change(**changes)
+        for level in ("debug", "info", "warning", "error"):
+            getattr(logging.getLogger("resonnx_server.some"), level)(level)
+        logging.getLogger("a.library").debug("a library's debug")
+    finally:
+        root.removeHandler(handler)
+        root.setLevel(before)
+        server.setLevel(logging.NOTSET)
+    assert seen == logged

@@ -4,15 +4,12 @@ from typing import Protocol
 
 
 class Group(Protocol):
-    """Methods with the names and signatures of rpcs.
-
-    Attributes:
-        rpcs: Their names.
-        extensions: Names of the protocol's extensions that they make, for ServerMetadata.
-    """
+    """Methods with the names and signatures of rpcs."""
 
     @property
-    def rpcs(self) -> tuple[str, ...]: ...
+    def rpcs(self) -> tuple[str, ...]:
+        """Their names."""
 
     @property
-    def extensions(self) -> tuple[str, ...]: ...
+    def extensions(self) -> tuple[str, ...]:
+        """Names of the protocol's extensions that they make, for ServerMetadata."""

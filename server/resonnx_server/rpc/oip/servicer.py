@@ -54,7 +54,9 @@ class InferenceServicer(grpc_service_pb2_grpc.GRPCInferenceServiceServicer):
         rejected: Counts calls that fail before a model is found.
     """
 
-    def __init__(self, inference: Inference, max_message_bytes: int, pieces: Pieces, groups: Iterable[Group] = ()) -> None:
+    def __init__(
+        self, inference: Inference, max_message_bytes: int, pieces: Pieces, groups: Iterable[Group] = ()
+    ) -> None:
         self._inference = inference
         self._models = inference.models
         self._pieces = pieces
