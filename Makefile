@@ -39,8 +39,8 @@ VERSIONS ?= $(shell sed -n 's/.*"grpcio>=\(.*\)".*/\1/p' server/setup.py) $(shel
 test-grpcio: $(VENV)/.installed
 	PYTEST_ARGS="-n $(TEST_WORKERS) --dist loadfile $(PYTEST_ARGS)" tests/grpcio_versions $(VERSIONS)
 
-# The long forms of what happens when things break, an hour or so: state machines with 10,000 examples of tensors and 4,000
-# of captions, on each front 100,000 mutated messages and 10,000 calls of which half are cancelled, 50 stops and 20 kills
+# The long forms of what happens when things break, an hour or so: state machines with 10,000 examples each of tensors
+# and of captions, on each front 100,000 mutated messages and 10,000 calls of which half are cancelled, 50 stops and 20 kills
 # under load, and what the machine may do to a server. One after the other, as they measure times and memory.
 chaos: $(VENV)/.installed
 	$(BIN)/python -m pytest --hypothesis-profile nightly -o timeout=0 $(PYTEST_ARGS) \

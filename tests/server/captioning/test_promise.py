@@ -1,4 +1,4 @@
-"""What is promised of captions, as a state machine; see promise.py."""
+"""What is promised of captions, as a state machine; see promise/."""
 
 import logging
 import random
@@ -23,7 +23,8 @@ from resonnx_server.scheduling.queue import QueueReservation
 from ...conftest import examples
 from ..hand import any_options, caption_engine
 from ..language import Language, alone, ids, picture, spec
-from ..promise import RUN_TIMEOUT_S, ByHand, Promise, Request
+from ..promise.model import RUN_TIMEOUT_S, ByHand, Request
+from ..promise.rules import Promise
 
 # Pictures whose encoding, or whose every step, fails.
 _BAD = {"encoder": 65_535, "step": 65_534}
@@ -128,4 +129,4 @@ class Captions(Promise):
 
 
 def test_promises() -> None:
-    run_state_machine_as_test(Captions, settings=examples(40, stateful_step_count=25))
+    run_state_machine_as_test(Captions, settings=examples(100, stateful_step_count=25))

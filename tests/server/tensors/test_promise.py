@@ -1,4 +1,4 @@
-"""What is promised of tensor requests, as a state machine; see promise.py."""
+"""What is promised of tensor requests, as a state machine; see promise/."""
 
 import logging
 import random
@@ -20,7 +20,8 @@ from resonnx_server.tensors.engine import TensorCost, TensorEngine
 from resonnx_server.tensors.jobs import TensorJob
 
 from ...conftest import examples
-from ..promise import MS, RUN_TIMEOUT_S, ByHand, Promise, Request
+from ..promise.model import MS, RUN_TIMEOUT_S, ByHand, Request
+from ..promise.rules import Promise
 
 _BAD = {"raises": -1, "not a number": -2}
 
