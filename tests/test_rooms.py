@@ -39,9 +39,10 @@ def floors(*rooms: set[str]) -> dict[str, set[str]]:
 
 _SERVER = {
     "errors": set[str](),
+    "pace": set(),
     "observe": {"errors"},
     "runtime": {"errors"},
-    "access": {"config", "errors"},
+    "access": {"config", "observe", "pace", "errors"},
     "memory": {"errors"},
     "scheduling": {"runtime", "observe", "errors"},
     "preprocessing": {"memory", "scheduling", "runtime", "observe", "errors"},
@@ -72,7 +73,7 @@ _SERVER = {
     },
     "protocol": {"inference", "memory", "runtime", "observe", "errors"},
     "rpc": {"protocol", "inference", "access", "memory", "runtime", "observe", "errors"},
-    "http": {"inference", "access", "observe", "errors"},
+    "http": {"inference", "access", "observe", "pace", "errors"},
     # Settings: their types, their texts, where they come from. They name no room.
     "config": set[str](),
     "config_text": set[str](),

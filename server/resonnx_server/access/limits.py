@@ -7,13 +7,12 @@ from typing import Final
 
 from resonnx_server.access.caller import Caller
 from resonnx_server.errors import RateLimited
+from resonnx_server.pace import Paces
 
 # A second's requests may come at once, and at least one.
 _LEAST_BURST: Final = 1.0
 # Retry hint where too many requests are in progress.
 _RETRY_AFTER_NS: Final = 100_000_000
-# Callers with a rate whose use is remembered; beyond, the one unused for longest is forgotten.
-_REMEMBERED: Final = 1024
 
 
 class InProgress:
@@ -45,8 +44,7 @@ class Limits:
     def __init__(self, clock: Callable[[], int] = time.monotonic_ns) -> None:
         self._clock = clock
         self._in_progress: dict[str, int] = {}
-        # Requests that a caller may send at once, and as of when (monotonic ns).
-        self._left: dict[str, tuple[float, int]] = {}
+        self._paces = Paces[str]()
 
     def begin(self, caller: Caller) -> InProgress:
         """Count a request of `caller` as in progress until the block of the returned context ends.
@@ -71,16 +69,8 @@ class Limits:
             del self._in_progress[name]
 
     def _take(self, name: str, rate: float) -> None:
-        """Take a request from a caller's bucket. Raises RateLimited if it is empty."""
-        now, most = self._clock(), max(_LEAST_BURST, rate)
-        left, since = self._left.pop(name, (most, now))
-        left = min(most, left + (now - since) / 1e9 * rate)
-        is_allowed = left >= 1
-        if len(self._left) >= _REMEMBERED:
-            del self._left[next(iter(self._left))]
-        # Behind the others: it was used last.
-        self._left[name] = left - is_allowed, now
-        if not is_allowed:
-            wait_s = (1 - left) / rate
-            message = f"this key may send {rate:g} requests a second; the next in {wait_s:.3g} s"
-            raise RateLimited.for_ns(message, wait_s * 1e9)
+        """Count a request of a caller with a rate. Raises RateLimited if it would have to wait."""
+        pace = self._paces.of(name, rate, max(_LEAST_BURST, rate))
+        if wait_ns := pace.delay_ns(self._clock(), most_ns=0):
+            message = f"this key may send {rate:g} requests a second; the next in {wait_ns / 1e9:.3g} s"
+            raise RateLimited.for_ns(message, wait_ns)

@@ -1,25 +1,28 @@
 """The log of refused calls."""
 
 import logging
-import threading
 import time
+from collections.abc import Callable
 from typing import Final
 
 from resonnx_server.access.caller import address_name
 from resonnx_server.errors import PermissionDenied, ServerError
+from resonnx_server.observe.line_limit import LineLimit
 
 _log = logging.getLogger(__name__)
 
-_INTERVAL_S: Final = 1.0
+_LINES_PER_S: Final = 1
 
 
 class RefusalLog:
-    """Logs refused calls, at most one line a second. Thread-safe."""
+    """Logs refused calls, at most one line a second. Thread-safe.
 
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._next = 0.0
-        self._unlogged = 0
+    Args:
+        clock: Monotonic ns.
+    """
+
+    def __init__(self, clock: Callable[[], int] = time.monotonic_ns) -> None:
+        self._lines = LineLimit(_LINES_PER_S, clock)
 
     def write(self, error: ServerError, method: str, peer: str) -> None:
         """Log the refusal of a caller's call of a method, or count it for the next line.
@@ -29,13 +32,8 @@ class RefusalLog:
             method: The method or page.
             peer: The client's address, as gRPC writes it.
         """
-        with self._lock:
-            now = time.monotonic()
-            if now < self._next:
-                self._unlogged += 1
-                return
-            self._next = now + _INTERVAL_S
-            unlogged, self._unlogged = self._unlogged, 0
+        if (unlogged := self._lines.admit()) is None:
+            return
         address = address_name(peer)
         caller = error.caller if isinstance(error, PermissionDenied) else None
         _log.warning(

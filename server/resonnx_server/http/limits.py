@@ -1,6 +1,7 @@
 """Refuses requests with bodies and of other methods than GET and HEAD, and spreads those of one address over time."""
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 from typing import Final
 
@@ -9,13 +10,13 @@ from aiohttp.typedefs import Middleware
 
 from resonnx_server.access.caller import address_name
 from resonnx_server.http.listener import Listener
-from resonnx_server.http.pace import Paces
+from resonnx_server.pace import Paces
 
 # Requests of one address for one page, a second and at once. More wait.
 _PER_S: Final = 50.0
 _AT_ONCE: Final = 50
 # Requests that would wait longer are refused.
-_MOST_DELAY_S: Final = 2.0
+_MOST_DELAY_NS: Final = 2_000_000_000
 _METHODS: Final = ("GET", "HEAD")
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -23,7 +24,7 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 def limits(listener: Callable[[], Listener | None]) -> Middleware:
     """Return the outermost middleware of a port, whose listener it tells which connections wait for an answer."""
-    paces = Paces(_PER_S, _AT_ONCE)
+    paces = Paces[tuple[str, str]]()
 
     @web.middleware
     async def limited(request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -40,18 +41,19 @@ def limits(listener: Callable[[], Listener | None]) -> Middleware:
     return limited
 
 
-async def _answer(request: web.Request, handler: Handler, paces: Paces) -> web.StreamResponse:
+async def _answer(request: web.Request, handler: Handler, paces: Paces[tuple[str, str]]) -> web.StreamResponse:
     if request.method not in _METHODS:
         return _refusal(405, "use GET or HEAD", {"Allow": ", ".join(_METHODS)})
     if request.can_read_body:
         return _refusal(413, "send no body")
     # Unknown pages are one.
     page = request.path if request.match_info.http_exception is None else ""
-    delay_s = paces.of((_address(request), page)).delay_s(asyncio.get_running_loop().time(), _MOST_DELAY_S)
-    if delay_s > _MOST_DELAY_S:
+    pace = paces.of((_address(request), page), _PER_S, _AT_ONCE)
+    delay_ns = pace.delay_ns(time.monotonic_ns(), _MOST_DELAY_NS)
+    if delay_ns > _MOST_DELAY_NS:
         return _refusal(429, f"at most {_PER_S:g} requests a second", {"Retry-After": "1"})
-    if delay_s:
-        await asyncio.sleep(delay_s)
+    if delay_ns:
+        await asyncio.sleep(delay_ns / 1e9)
     return await handler(request)
 
 

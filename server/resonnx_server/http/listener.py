@@ -8,13 +8,14 @@ import errno
 import logging
 import socket
 import ssl
+import time
 from collections.abc import Coroutine
 from typing import Any, Final
 
 from aiohttp import web
 from aiohttp.web_protocol import RequestHandler
 
-from resonnx_server.http.pace import Pace
+from resonnx_server.pace import Pace
 
 _log = logging.getLogger(__name__)
 
@@ -171,7 +172,7 @@ class Listener:
                 handler = self._server()
                 connection = self._open[handler] = Connection(self, handler)
                 connection.making = self._start(self._make(connection, handler, accepted))
-                await asyncio.sleep(self._accepts.delay_s(loop.time()))
+                await asyncio.sleep(self._accepts.delay_ns(time.monotonic_ns()) / 1e9)
 
     async def _cannot_accept(self, error: OSError) -> None:
         """Wait, unless only the client has gone."""

@@ -1,11 +1,12 @@
 """The page of metrics: made for each request, and where many come, for all that wait for the next one together."""
 
 import asyncio
+import time
 from typing import Final
 
-from resonnx_server.http.pace import Pace
 from resonnx_server.observe.exposition import Format, page
 from resonnx_server.observe.metrics import Metrics
+from resonnx_server.pace import Pace
 
 # Pages that are made in a second in the long run, and at once after a pause.
 _MADE_PER_S: Final = 25
@@ -29,8 +30,8 @@ class MetricsPages:
         """Return a page of values that are not older than the request; beyond the pace, at most 0.04 s later."""
         making = self._next.get((written, compressed))
         if making is None:
-            delay_s = self._pace.delay_s(asyncio.get_running_loop().time())
-            making = asyncio.create_task(self._make(written, compressed, delay_s))
+            delay_ns = self._pace.delay_ns(time.monotonic_ns())
+            making = asyncio.create_task(self._make(written, compressed, delay_ns / 1e9))
             self._next[written, compressed] = making
         # Shielded: others may wait for it as well.
         return await asyncio.shield(making)

@@ -12,10 +12,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from resonnx_server.observe.line_limit import LineLimit
+
 # Failures of one kind are logged once in this time; the others have the id of the logged one.
-_INTERVAL_S: Final = 1.0
+_INTERVAL_NS: Final = 1_000_000_000
 # Lines a second of all kinds together.
-_MOST_LINES: Final = 8
+_LINES_PER_S: Final = 8
 _KEPT_KINDS: Final = 256
 
 
@@ -24,7 +26,7 @@ class _Kind:
     """The last logged failure of a kind, and how many came since."""
 
     id: str
-    at_s: float
+    at_ns: int
     unlogged: int = 0
 
 
@@ -32,18 +34,18 @@ class Incidents:
     """Failures by kind: message, caller, class of the exception and the line that raised it. Thread-safe.
 
     Args:
-        clock: Monotonic seconds.
+        clock: Monotonic ns.
         new_id: Makes an id that tells nothing.
     """
 
     def __init__(
-        self, clock: Callable[[], float] = time.monotonic, new_id: Callable[[], str] = lambda: secrets.token_hex(4)
+        self, clock: Callable[[], int] = time.monotonic_ns, new_id: Callable[[], str] = lambda: secrets.token_hex(4)
     ) -> None:
         self._clock = clock
         self._new_id = new_id
         self._lock = threading.Lock()
         self._kinds: OrderedDict[tuple[object, ...], _Kind] = OrderedDict()
-        self._second, self._lines = 0.0, 0
+        self._lines = LineLimit(_LINES_PER_S, clock)
 
     def report(
         self,
@@ -69,13 +71,10 @@ class Incidents:
         key = (logger.name, message, caller, type(error), *_raised_at(error))
         with self._lock:
             kind = self._kinds.get(key)
-            if kind is not None and now - kind.at_s < _INTERVAL_S:
+            if kind is not None and now - kind.at_ns < _INTERVAL_NS:
                 kind.unlogged += 1
                 return kind.id
-            if now - self._second >= 1.0:
-                self._second, self._lines = now, 0
-            self._lines += 1
-            is_logged = self._lines <= _MOST_LINES
+            is_logged = self._lines.admit() is not None
             unlogged = kind.unlogged if kind is not None else 0
             incident = self._new_id()
             self._kinds[key] = _Kind(incident, now, 0 if is_logged else unlogged + 1)

@@ -70,4 +70,4 @@ def test_requests_at_a_time_are_limited_until_one_ends() -> None:
 def test_buckets_of_many_callers_are_bounded() -> None:
     limits = Limits(Clock())
     assert all(_comes(limits, _caller(f"key:{number}", rate=1)) for number in range(3000))
-    assert len(limits._left) <= 1024
+    assert len(limits._paces) <= 1024

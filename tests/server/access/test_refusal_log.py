@@ -1,23 +1,20 @@
 """Refused calls in the log."""
 
 import logging
-from types import SimpleNamespace
 
 import pytest
-from resonnx_server.access import refusal_log
 from resonnx_server.access.refusal_log import RefusalLog
 from resonnx_server.errors import KeyMissing, KeyUnknown, RoleMissing
 
+from ..waiting import Clock
 
-def test_one_line_a_second_says_how_many_had_none(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    now = 100.0
-    monkeypatch.setattr(refusal_log, "time", SimpleNamespace(monotonic=lambda: now))
-    log = RefusalLog()
+
+def test_one_line_a_second_says_how_many_had_none(caplog: pytest.LogCaptureFixture) -> None:
+    clock = Clock()
+    log = RefusalLog(clock)
     for _ in range(1000):
         log.write(KeyUnknown(), "/a.B/C", "ipv4:203.0.113.7:4000")
-    now = 101.0
+    clock.ns += 1_000_000_000
     log.write(KeyMissing(), "/metrics", "ipv6:[2001:db8::1]:0")
     first, second = map(vars, caplog.records)
     assert (first["reason"], first["method"], first["caller"]) == ("KEY_UNKNOWN", "/a.B/C", "ip:203.0.113.7")

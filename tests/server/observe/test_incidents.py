@@ -6,6 +6,8 @@ from itertools import count
 import pytest
 from resonnx_server.observe.incidents import Incidents
 
+from ..waiting import Clock
+
 _LOG = logging.getLogger("tested")
 
 
@@ -17,14 +19,6 @@ def _failed(number: int = 0) -> Exception:
         raise ValueError("secret")
     except ValueError as error:
         return error
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 100.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 @pytest.fixture
@@ -45,7 +39,7 @@ def test_a_flood_is_one_line_a_second_and_its_calls_have_the_lines_id(
     ids = []
     for _ in range(2500):
         ids.append(incidents.report(_LOG, "a call failed", _failed(), "ip:203.0.113.7"))
-        clock.now += 0.001
+        clock.ns += 1_000_000
     logged = [record.__dict__["incident"] for record in caplog.records]
     assert logged == sorted(set(ids)) == ["id1", "id2", "id3"]
     assert caplog.records[0].exc_info is not None
@@ -69,7 +63,7 @@ def test_many_kinds_together_are_limited_as_well(
     incidents: Incidents, clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
     for second in range(3):
-        clock.now = 200.0 + second
+        clock.ns = second * 1_000_000_000
         for number in range(1000):
             incidents.report(_LOG, "a call failed", _failed(), f"caller {number}")
     assert len(caplog.records) == 3 * 8
