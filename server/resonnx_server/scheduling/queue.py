@@ -8,7 +8,7 @@ import asyncio
 import math
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator, Sequence
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from resonnx_server.errors import DeadlineExceeded, Overloaded, WaitTooLong
 from resonnx_server.scheduling.deadline_admission import DeadlineAdmission, Decoding, Objective
@@ -20,10 +20,6 @@ from resonnx_server.scheduling.session_pool import AnyInstanceGroup
 from resonnx_server.scheduling.sharing import DEFAULT_PRIORITY, PRIORITY_LEVELS, Backlog, Served, Shares, Turns
 
 T = TypeVar("T")
-
-# Rows beyond the queue's limit, as a share of it, for callers that hold less than their part while others fill it.
-_RESERVE: Final = 0.5
-
 
 # Ordered sets. Plain dicts are slow here: finding the first key walks over all keys removed before it.
 _Level = OrderedDict[Entry[T], None]
@@ -42,7 +38,7 @@ class RequestQueue(Generic[T]):
     Args:
         device: Whose lock guards the queue.
         sessions: They run the batches; predictions use their latencies.
-        max_queue_rows: Limit of waiting and reserved rows together; half as many more for callers below their part.
+        max_queue_rows: Limit of waiting and reserved rows together, but for callers below their part.
         max_delay_ns: Longest time that the oldest entry waits for company; 0 never waits.
         objective: Target latency of the model, or None.
         tables: All tables used in predictions, if more than those of `sessions`.
@@ -264,14 +260,13 @@ class RequestQueue(Generic[T]):
     def _has_room(self, caller: str, rows: int, used: int, limit: int, released: int = 0) -> bool:
         """Whether `rows` of a caller find room beside `used` rows.
 
-        While there is room, any caller's do. Else those of a caller that holds no more than an equal part then.
+        While there is room, any caller's do. Else those of a caller that holds no more than an equal part then, and one
+        row of a caller that holds none: many callers must not close the queue to others.
         """
         if used + rows <= limit:
             return True
         callers = len(self._held) + (caller not in self._held)
-        if used + rows > limit + int(limit * _RESERVE):
-            return False
-        return self._held.get(caller, 0) - released + rows <= limit // callers
+        return self._held.get(caller, 0) - released + rows <= max(1, limit // callers)
 
     def _overloaded(self, message: str) -> Overloaded:
         return Overloaded.for_ns(message, self.drain_ns())

@@ -215,14 +215,51 @@ def test_a_flood_fills_the_queue_and_others_still_find_room() -> None:
     _flood(batcher, "good", 20)
     with pytest.raises(Overloaded):
         _push(batcher, "good")
-    with pytest.raises(Overloaded):
+    _flood(batcher, "third", 13)
+    with pytest.raises(Overloaded, match="holds 73 rows"):
         _push(batcher, "third")
-    batcher.take(0)
+    for _ in range(3):
+        batcher.take(0)
+    _flood(batcher, "third", 15)
+    assert batcher.rows == 40
     with pytest.raises(Overloaded):
         _push(batcher, "flood")
-    _flood(batcher, "third", 13)
-    with pytest.raises(Overloaded, match="holds 57 rows"):
-        _push(batcher, "third", 2)
+
+
+def test_many_callers_do_not_close_a_full_queue_to_another() -> None:
+    """More than it has rows."""
+    batcher = _queue(40)
+    for number in range(200):
+        _push(batcher, f"{number}")
+    with pytest.raises(Overloaded):
+        _push(batcher, "7")
+    with pytest.raises(Overloaded):
+        _push(batcher, "good", 2)
+    _push(batcher, "good")
+
+
+@given(
+    st.integers(1, 60),
+    st.lists(st.tuples(st.integers(0, 90), st.integers(1, 30) | st.just(1), st.booleans()), max_size=150),
+)
+@examples(100)
+def test_who_holds_less_than_an_equal_part_is_always_admitted(
+    limit: int, steps: list[tuple[int, int, bool]]
+) -> None:
+    """Each step is a request of a caller; before some of them, waiting rows are served."""
+    batcher = _queue(limit)
+    for number, rows, served in steps:
+        if served:
+            batcher.take(0)
+        caller, held = f"{number}", Counter(batcher._held)
+        callers = len(held | {caller: 1})
+        is_due = held[caller] + rows <= max(1, limit // callers)
+        try:
+            _push(batcher, caller, rows)
+        except Overloaded:
+            assert not is_due
+            assert held.total() + rows > limit
+        assert batcher.rows <= sum(max(1, limit // place) for place in range(1, len(batcher._held) + 1))
 
 
 def test_admitted_rows_find_their_room_whoever_comes_meanwhile() -> None:
