@@ -38,7 +38,8 @@ class TensorTask:
     Attributes:
         rows: Rows that the queue counts.
         whole_rows: Rows of a request that runs unpadded in a batch of its own; else None.
-        parts: Outputs of its rows so far, by batch.
+        parts: Outputs of its rows so far, by batch. They do not hold the entry, whose payload is the task: such a cycle
+            would keep inputs and outputs until garbage is collected.
         answered: Rows of `parts`.
     """
 
@@ -53,13 +54,14 @@ class TensorTask:
         """Take the outputs of the rows of `entry`; on the event loop."""
         if self.future.done():
             return
-        self.parts.append((entry, outputs, timing))
+        self.parts.append((entry.start, outputs, timing))
         self.answered += entry.rows
         if self.answered == self.rows:
             self.future.set_result(self.parts)
 
 
-Part = tuple[Entry[TensorTask], Tensors, Timing]
+# The first row, the outputs of some rows, and their timing.
+Part = tuple[int, Tensors, Timing]
 # Of each entry of a batch.
 Outcomes = list[tuple[Entry[TensorTask], tuple[Tensors, Timing] | ServerError]]
 
@@ -243,7 +245,7 @@ async def joined(parts: list[Part]) -> tuple[Tensors, Timing]:
 
 
 def _in_order(parts: list[Part]) -> Tensors:
-    in_order = [outputs for _, outputs, _ in sorted(parts, key=lambda part: part[0].start)]
+    in_order = [outputs for _, outputs, _ in sorted(parts, key=lambda part: part[0])]
     return {name: np.concatenate([outputs[name] for outputs in in_order]) for name in in_order[0]}
 
 

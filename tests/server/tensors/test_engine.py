@@ -78,6 +78,21 @@ def _rows(*values: int) -> Tensors:
     return {"x": np.array(values, np.int64).reshape(-1, 1)}
 
 
+@pytest.mark.parametrize("rows", [1, 20])
+async def test_an_answered_request_is_kept_for_no_garbage_collection(rows: int) -> None:
+    async with _engine(Runtime()) as engine:
+        gc.collect()
+        gc.disable()
+        try:
+            inputs = _rows(*range(rows))
+            outputs, _ = await infer(engine, inputs)
+            kept = [weakref.ref(inputs["x"]), weakref.ref(outputs["y"])]
+            del inputs, outputs
+            await until(lambda: not any(each() is not None for each in kept))
+        finally:
+            gc.enable()
+
+
 @pytest.mark.parametrize("lanes", [1, 2])
 async def test_each_caller_gets_its_own_rows(lanes: int) -> None:
     async with _engine(Runtime(), lanes, queue=10_000) as engine:
