@@ -152,9 +152,8 @@ class Invariants(RuleBasedStateMachine):
         assert not self.raised, "no outcome comes twice, and no counter fails"
         assert self.engine.queued_rows() == sum(each.rows - each.begun for each in self.waiting())
         limit = self.max_queue_rows
-        assert self.engine.queued_rows() <= limit + limit // 2
-        if len({each.caller for each in self.unended}) == 1:
-            assert self.engine.queued_rows() <= limit
+        callers = len({each.caller for each in self.unended})
+        assert self.engine.queued_rows() <= sum(max(1, limit // number) for number in range(1, callers + 1))
         if self.is_closed:
             assert not self.engine.queued()
 

@@ -243,9 +243,7 @@ def test_many_callers_do_not_close_a_full_queue_to_another() -> None:
     st.lists(st.tuples(st.integers(0, 90), st.integers(1, 30) | st.just(1), st.booleans()), max_size=150),
 )
 @examples(100)
-def test_who_holds_less_than_an_equal_part_is_always_admitted(
-    limit: int, steps: list[tuple[int, int, bool]]
-) -> None:
+def test_who_holds_less_than_an_equal_part_is_always_admitted(limit: int, steps: list[tuple[int, int, bool]]) -> None:
     """Each step is a request of a caller; before some of them, waiting rows are served."""
     batcher = _queue(limit)
     for number, rows, served in steps:
