@@ -75,7 +75,8 @@ _SERVER = {
     "rpc": {"protocol", "inference", "access", "memory", "runtime", "observe", "errors"},
     "http": {"inference", "access", "observe", "pace", "errors"},
     # Settings: their types, their texts, where they come from. They name no room.
-    "config": set[str](),
+    "version_policy": set[str](),
+    "config": {"version_policy"},
     "config_text": set[str](),
     "config_errors": {"config_text"},
     "config_sources": {"config", "config_errors"},

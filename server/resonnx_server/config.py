@@ -3,15 +3,20 @@
 A setting's docstring is its text in --help, error messages and docs/settings.md. After a change: `make settings`.
 """
 
+import re
 from pathlib import Path
 from typing import Annotated, Final, Literal, Self, get_args
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+from resonnx_server.version_policy import canonical
 
 Provider = Literal["auto", "cpu", "openvino", "cuda", "tensorrt"]
 GrpcFront = Literal["auto", "aio", "core"]
 ExifOrientation = Literal["apply", "ignore"]
 PictureFormat = Literal["JPEG", "PNG", "WebP", "BMP", "GIF", "TIFF", "AVIF"]
+ControlMode = Literal["none", "poll", "explicit"]
+_LABEL: Final = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,63}")
 # Largest messages that the memory budget must hold.
 _LEAST_MESSAGES: Final = 4
 Port = Annotated[int, Field(ge=0, le=65535)]
@@ -30,6 +35,14 @@ def _formats(value: object) -> object:
 def _split(value: object) -> object:
     """Split a comma-separated list."""
     return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+
+def _labels(value: dict[str, int]) -> dict[str, int]:
+    """Raise ValueError unless each key is a name that is not a number."""
+    for label in value:
+        if _LABEL.fullmatch(label) is None:
+            raise ValueError(f"{label[:64]!r} is not a label: a letter, then letters, digits, _ . -, at most 64")
+    return value
 
 
 class ModelSettings(BaseModel):
@@ -67,6 +80,14 @@ class ModelSettings(BaseModel):
     """Whether to turn pictures upright by their EXIF orientation; by default, as the model's recipe says."""
     provider: Provider | None = None
     """Execution provider of this model; by default, the server's."""
+    version_policy: Annotated[str, BeforeValidator(canonical)] = "latest: 1"
+    """Versions that are served, of those in the model's folder: `latest: N`, `all` or `specific: [1, 3]`. Versions that
+    have a label are served as well."""
+    labels: Annotated[dict[str, Annotated[int, Field(ge=1, lt=10**18)]], AfterValidator(_labels)] = Field(
+        default_factory=dict
+    )
+    """Names of versions, as in `{stable = 3, canary = 4}`, which calls may give in place of a number. With `stable`,
+    calls without a version are answered by it; without, by the highest version that serves."""
 
 
 class Settings(BaseModel):
@@ -118,8 +139,17 @@ class Settings(BaseModel):
     trusted_keys: Annotated[tuple[Path, ...], BeforeValidator(_split)] = ()
     """Files of Ed25519 public keys, as `resonnx-export new-key` writes them. If set, a model version is refused unless
     one of these keys has signed it (`resonnx-export sign`)."""
+    control_mode: ControlMode = "none"
+    """How models change while the server runs: `none`: they do not; `poll`: the repository is looked at every
+    `poll_interval_s`, and a change is taken when it has settled; `explicit`: by RepositoryModelLoad and
+    RepositoryModelUnload, and only `load_models` are loaded at start."""
+    poll_interval_s: Annotated[float, Field(ge=0.1, le=86_400)] = 5.0
+    """Seconds between looks at the repository (`control_mode` poll). A change has settled when two looks in a row find
+    the same files, sizes and times."""
+    load_models: Annotated[tuple[str, ...], BeforeValidator(_split)] = ()
+    """Models that `control_mode` explicit loads at start; `*` for all."""
     strict: bool = False
-    """Not ready while any model is refused."""
+    """Not ready while a model is refused. A model of which some version serves is not."""
     ready_when: Literal["all", "any"] = "all"
     """Ready when all models serve or are refused, or as soon as any model serves."""
     load_timeout_s: Annotated[float, Field(gt=0, le=86_400)] = 600.0

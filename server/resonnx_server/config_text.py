@@ -34,7 +34,7 @@ class Setting:
         """The allowed values in words."""
         if self.choices:
             return ("some of " if self.kind == "array" else "") + ", ".join(self.choices)
-        words = {"integer": "integer", "boolean": "true or false", "string": "text", "array": "list"}
+        words = {"integer": "integer", "boolean": "true or false", "string": "text", "array": "list", "object": "table"}
         return ", ".join(filter(None, [words.get(self.kind, self.kind), self.bounds]))
 
     def __str__(self) -> str:
@@ -46,8 +46,12 @@ def describe(model: type[BaseModel]) -> list[Setting]:
     """Return a settings model's fields in order, without nested sections."""
     schema = model.model_json_schema()
     required = schema.get("required", ())
-    settings = (_setting(name, field, name in required) for name, field in schema["properties"].items())
-    return [setting for setting in settings if setting.kind != "object"]
+    fields = ((name, field) for name, field in schema["properties"].items() if not _is_section(field))
+    return [_setting(name, field, name in required) for name, field in fields]
+
+
+def _is_section(field: Mapping[str, Any]) -> bool:
+    return "$ref" in field.get("additionalProperties", {})
 
 
 def _setting(name: str, field: Mapping[str, Any], required: bool) -> Setting:
