@@ -21,6 +21,7 @@ LONGEST_MODULE = 300
 # Folders of tests, below those of the distributions, that mirror no room; each with the folders below it.
 NO_ROOM = (
     "server/lifecycle",  # the process: modules beside the rooms
+    "server/promise",  # a state machine over the engines
     "client/calls",  # Client and AsyncClient: modules beside the rooms
     "export/layouts/caption_sources",  # other projects' code
     "export/user_code/tutorials",  # likewise

@@ -1,5 +1,6 @@
-"""A key's use of models and priorities that are not its own: row "another's models or priorities"."""
+"""A key's use, or sight, of models and priorities that are not its own: row "another's models or priorities"."""
 
+import urllib.request
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -10,20 +11,23 @@ from resonnx_proto.inference import grpc_service_pb2_grpc
 from resonnx_proto.v1 import vision_pb2, vision_pb2_grpc
 from resonnx_server.access.keys import digest_of
 
+from ..conftest import RunningServer
 from ..server import bare_graphs
 from .guarded import FRONTS, bearer
 
-OWN, OTHER = "own", "other"
+OWN, OTHER, BROKEN = "own", "other", "broken"
 
 
 @pytest.fixture(scope="module", params=FRONTS)
-def channel(
+def server(
     request: pytest.FixtureRequest, start_server, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[grpc.Channel]:
+) -> Iterator[RunningServer]:
     folder = tmp_path_factory.mktemp("rights")
     for name in (OWN, OTHER):
         (folder / "models" / name / "1").mkdir(parents=True)
         (folder / "models" / name / "1" / "model.onnx").write_bytes(bare_graphs.doubling())
+    (folder / "models" / BROKEN / "1").mkdir(parents=True)
+    (folder / "models" / BROKEN / "1" / "model.onnx").write_bytes(b"no model")
     keys = folder / "keys.toml"
     keys.write_text(
         f"[keys.limited]\nsha256 = '{digest_of('limited').hex()}'\nmodels = ['{OWN}', 'nowhere']\n"
@@ -32,10 +36,13 @@ def channel(
         f"[keys.slow]\nsha256 = '{digest_of('slow').hex()}'\nrate_per_s = 0.001\n"
         f"[keys.single]\nsha256 = '{digest_of('single').hex()}'\nmax_concurrent = 1\n"
     )
-    with (
-        start_server(folder / "models", "--keys-file", str(keys), "--grpc-front", request.param) as server,
-        grpc.insecure_channel(server.grpc) as channel,
-    ):
+    with start_server(folder / "models", "--keys-file", str(keys), "--grpc-front", request.param) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def channel(server: RunningServer) -> Iterator[grpc.Channel]:
+    with grpc.insecure_channel(server.grpc) as channel:
         yield channel
 
 
@@ -111,13 +118,51 @@ def test_streams_refuse_a_model_of_others(channel: grpc.Channel) -> None:
 def test_lists_hold_a_key_s_models_only(channel: grpc.Channel) -> None:
     vision = vision_pb2_grpc.VisionStub(channel)
     tensors = grpc_service_pb2_grpc.GRPCInferenceServiceStub(channel)
-    for key, expected in (("limited", [OWN]), ("high", [OTHER, OWN])):
+    for key, served, refused in (("limited", [OWN], []), ("high", [OTHER, OWN], [BROKEN])):
         more: dict[str, Any] = {"timeout": 20, "metadata": bearer(key)}
         models = vision.ListModels(vision_pb2.ListModelsRequest(), **more).models
         index = tensors.RepositoryIndex(pb.RepositoryIndexRequest(), **more).models
         statistics = tensors.ModelStatistics(pb.ModelStatisticsRequest(), **more).model_stats
-        for found in (models, index, statistics):
-            assert [entry.name for entry in found] == expected
+        assert [entry.name for entry in statistics] == served
+        for found in (models, index):
+            assert sorted(entry.name for entry in found) == sorted(served + refused)
+
+
+def _page(server: RunningServer, path: str, key: str) -> str:
+    asked = urllib.request.Request(f"http://{server.http}{path}", headers=dict(bearer(key)))
+    with urllib.request.urlopen(asked, timeout=20) as response:
+        text: str = response.read().decode()
+        return text
+
+
+def _samples(page: str) -> set[str]:
+    """Return names and labels of a page's samples."""
+    return {line.rpartition(" ")[0] for line in page.splitlines() if not line.startswith("#")}
+
+
+def test_pages_name_a_key_s_models_only(server: RunningServer, channel: grpc.Channel) -> None:
+    tensors = grpc_service_pb2_grpc.GRPCInferenceServiceStub(channel)
+    for name in (OWN, OTHER):
+        tensors.ModelInfer(_infer(name), timeout=20, metadata=bearer("high"))
+    every, limited = (_samples(_page(server, "/metrics", key)) for key in ("high", "limited"))
+    of_others = {sample for sample in every if f'model="{OTHER}"' in sample or f'model="{BROKEN}"' in sample}
+    assert 'resonnx_model_ready{model="broken",version="1"}' in of_others
+    assert any(sample.startswith("nv_inference_count") for sample in of_others)
+    assert every - limited == of_others
+    assert limited - every == set()
+    lines = _page(server, "/readyz", "high").splitlines()
+    assert [line.partition(":")[0] for line in lines] == [
+        "ready",
+        f"serving {OTHER} version 1",
+        f"serving {OWN} version 1",
+        f"refused {BROKEN} version 1",
+    ]
+    assert _page(server, "/readyz", "limited").splitlines() == [
+        "ready",
+        f"serving {OWN} version 1",
+        "serving 1 other model",
+        "refused 1 other model",
+    ]
 
 
 @pytest.mark.parametrize(

@@ -1,12 +1,13 @@
-"""Lets callers with the role `read` read all pages but /livez."""
+"""Lets callers with the role `read` read all pages but /livez, and tells the pages who asks."""
 
 from collections.abc import Awaitable, Callable
+from contextvars import ContextVar
 from typing import Final
 
 from aiohttp import web
 from aiohttp.typedefs import Middleware
 
-from resonnx_server.access.caller import Role
+from resonnx_server.access.caller import Caller, Role
 from resonnx_server.access.certificates import peer_name
 from resonnx_server.access.gate import Gate
 from resonnx_server.access.refusal_log import RefusalLog
@@ -14,6 +15,8 @@ from resonnx_server.errors import ServerError, Unauthenticated
 from resonnx_server.observe.rejected import RejectedCalls
 
 _OPEN: Final = "/livez"
+# Who asks for a page that is not open, in the task of the request.
+CALLER: Final[ContextVar[Caller]] = ContextVar("CALLER")
 # Of a path in the log, in characters.
 _LONGEST_PATH: Final = 64
 
@@ -34,7 +37,7 @@ def guard(gate: Gate, rejected: RejectedCalls) -> Middleware:
         if request.path != _OPEN:
             given = request.headers.getall("Authorization", [])
             try:
-                gate.admit(Role.READ, _peer(request), given, _certificate(request))
+                CALLER.set(gate.admit(Role.READ, _peer(request), given, _certificate(request)))
             except ServerError as error:
                 rejected.count(error)
                 log.write(error, request.path[:_LONGEST_PATH], _peer(request))

@@ -1,4 +1,4 @@
-"""The page of metrics: made for each request, and where many come, for all that wait for the next one together."""
+"""Pages of metrics: made for each request, and where many come, for all alike that wait for the next one together."""
 
 import asyncio
 import time
@@ -12,9 +12,12 @@ from resonnx_server.pace import Pace
 _MADE_PER_S: Final = 25
 _MADE_AT_ONCE: Final = 60
 
+# Format, models and compression.
+_Kind = tuple[Format, frozenset[str] | None, bool]
+
 
 class MetricsPages:
-    """Pages by format and compression.
+    """Pages by format, compression and the models that they show.
 
     Args:
         metrics: The registry that they show.
@@ -23,26 +26,34 @@ class MetricsPages:
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
         # The tasks that will make pages, and have not begun.
-        self._next: dict[tuple[Format, bool], asyncio.Task[bytes]] = {}
+        self._next: dict[_Kind, asyncio.Task[bytes]] = {}
         self._pace = Pace(_MADE_PER_S, _MADE_AT_ONCE)
 
-    async def page(self, written: Format, *, compressed: bool) -> bytes:
-        """Return a page of values that are not older than the request; beyond the pace, at most 0.04 s later."""
-        making = self._next.get((written, compressed))
+    async def page(self, written: Format, models: frozenset[str] | None = None, *, compressed: bool) -> bytes:
+        """Return a page of values that are not older than the request; beyond the pace, at most 0.04 s later.
+
+        Args:
+            written: The format.
+            models: Names of the models whose samples are shown; None for all.
+            compressed: With gzip.
+        """
+        kind = written, models, compressed
+        making = self._next.get(kind)
         if making is None:
             delay_ns = self._pace.delay_ns(time.monotonic_ns())
-            making = asyncio.create_task(self._make(written, compressed, delay_ns / 1e9))
-            self._next[written, compressed] = making
+            making = asyncio.create_task(self._make(kind, delay_ns / 1e9))
+            self._next[kind] = making
         # Shielded: others may wait for it as well.
         return await asyncio.shield(making)
 
-    async def _make(self, written: Format, compressed: bool, delay_s: float) -> bytes:
+    async def _make(self, kind: _Kind, delay_s: float) -> bytes:
         if delay_s:
             await asyncio.sleep(delay_s)
-        del self._next[written, compressed]
+        del self._next[kind]
+        written, models, compressed = kind
         # Counters are read on the event loop, with a break after each family; the page is written on a thread.
         families = []
         for family in self._metrics.registry.collect():
             families.append(family)
             await asyncio.sleep(0)
-        return await asyncio.to_thread(page, families, written, compressed=compressed)
+        return await asyncio.to_thread(page, families, written, models, compressed=compressed)

@@ -2,13 +2,15 @@
 
 import logging
 import ssl
+from collections.abc import Iterator
 from typing import Any, Final
 
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
+from resonnx_server.access.caller import Caller
 from resonnx_server.access.gate import Gate
-from resonnx_server.http.guard import guard
+from resonnx_server.http.guard import CALLER, guard
 from resonnx_server.http.limits import limits
 from resonnx_server.http.listener import IDLE_S, Listener
 from resonnx_server.http.metrics_pages import MetricsPages
@@ -68,7 +70,7 @@ class Probes:
     async def _get_metrics(self, request: web.Request) -> web.Response:
         written = accepted_format(_header(request, "Accept"))
         compressed = accepts_gzip(_header(request, "Accept-Encoding"))
-        body = await self._pages.page(written, compressed=compressed)
+        body = await self._pages.page(written, CALLER.get().models, compressed=compressed)
         headers = {"Content-Type": written.value, "Vary": "Accept, Accept-Encoding"}
         if compressed:
             headers["Content-Encoding"] = "gzip"
@@ -81,19 +83,31 @@ class Probes:
         return web.Response(text="alive\n", headers=_PLAIN)
 
     async def _get_readyz(self, request: web.Request) -> web.Response:
-        refused = self._models.refused
         ready = self._models.is_ready
-        lines = ["ready" if ready else self._why_not()]
-        lines += [
-            f"{'replacing a session of' if model.engine.is_paused else 'serving'} {model.name} version {model.version}"
-            for model in self._models
-        ]
-        lines += [f"loading {name} version {version}" for name, version in self._models.awaited]
-        lines += [
-            f"{'stopped' if each.was_served else 'refused'} {each.name} version {each.version}: {each.reason}"
-            for each in refused
-        ]
+        lines = ["ready" if ready else self._why_not(), *self._states(CALLER.get())]
         return web.Response(text="\n".join(lines) + "\n", status=200 if ready else 503, headers=_PLAIN)
+
+    def _states(self, caller: Caller) -> Iterator[str]:
+        """Yield a line for each version that the caller may use, and for each state how many other models have it."""
+        others: dict[str, set[str]] = {}
+        for state, name, rest in self._versions():
+            if caller.may_use(name):
+                yield f"{state} {name} {rest}"
+            else:
+                others.setdefault(state, set()).add(name)
+        for state, names in others.items():
+            yield f"{state} {len(names)} other model{'s' if len(names) > 1 else ''}"
+
+    def _versions(self) -> Iterator[tuple[str, str, str]]:
+        """Yield each version's state, the model's name, and the version with what there is to say of it."""
+        for model in self._models:
+            state = "replacing a session of" if model.engine.is_paused else "serving"
+            yield state, model.name, f"version {model.version}"
+        for name, version in self._models.awaited:
+            yield "loading", name, f"version {version}"
+        for each in self._models.refused:
+            state = "stopped" if each.was_served else "refused"
+            yield state, each.name, f"version {each.version}: {each.reason}"
 
     def _why_not(self) -> str:
         if self._models.draining:

@@ -40,16 +40,32 @@ def accepts_gzip(accept_encoding: str | None) -> bool:
     return qualities.get("gzip", qualities.get("*", 0.0)) > 0
 
 
-def page(families: Iterable[Metric], written: Format, *, compressed: bool) -> bytes:
-    """Return the page of all families that have samples. Thread-safe."""
-    lines = [line for family in families if family.samples for line in _lines(family, written)]
+def page(
+    families: Iterable[Metric], written: Format, models: frozenset[str] | None = None, *, compressed: bool
+) -> bytes:
+    """Return the page of all families that have samples. Thread-safe.
+
+    Args:
+        families: The metrics.
+        written: The format.
+        models: Names of the models whose samples are shown, beside those of no model; None for all.
+        compressed: With gzip.
+    """
+    shown = ((family, _shown(family.samples, models)) for family in families)
+    lines = [line for family, samples in shown if samples for line in _lines(family, samples, written)]
     if written is Format.OPENMETRICS:
         lines.append("# EOF\n")
     content = "".join(lines).encode()
     return gzip.compress(content, 5) if compressed else content
 
 
-def _lines(family: Metric, written: Format) -> Iterator[str]:
+def _shown(samples: list[Sample], models: frozenset[str] | None) -> list[Sample]:
+    if models is None:
+        return samples
+    return [sample for sample in samples if (model := sample.labels.get("model")) is None or model in models]
+
+
+def _lines(family: Metric, samples: list[Sample], written: Format) -> Iterator[str]:
     name, kind, documentation = family.name, family.type, _escaped(family.documentation)
     if written is Format.OPENMETRICS:
         documentation = documentation.replace('"', '\\"')
@@ -63,7 +79,7 @@ def _lines(family: Metric, written: Format) -> Iterator[str]:
         kind = "untyped"
     yield f"# HELP {name} {documentation}\n"
     yield f"# TYPE {name} {kind}\n"
-    for sample in family.samples:
+    for sample in samples:
         yield _line(sample)
 
 
