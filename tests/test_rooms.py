@@ -72,7 +72,7 @@ _SERVER = {
         "config_errors",
         "errors",
     },
-    "protocol": {"inference", "memory", "runtime", "observe", "errors"},
+    "protocol": {"inference", "access", "memory", "runtime", "observe", "errors"},
     "rpc": {"protocol", "inference", "access", "memory", "runtime", "observe", "errors"},
     "http": {"inference", "access", "observe", "pace", "errors"},
     # Settings: their types, their texts, where they come from. They name no room.

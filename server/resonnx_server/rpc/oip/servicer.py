@@ -1,6 +1,6 @@
 """The service inference.GRPCInferenceService, the tensor protocol, over the same models and queues."""
 
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from functools import partial
 from importlib.metadata import version as distribution_version
 from typing import Final
@@ -12,15 +12,12 @@ from resonnx_server.access.caller import Caller
 from resonnx_server.errors import ServerError
 from resonnx_server.inference.registry import Model
 from resonnx_server.inference.requests import Inference
-from resonnx_server.inference.tensors import Tensors
 from resonnx_server.memory.budget import Charge
 from resonnx_server.observe.logs import control
 from resonnx_server.protocol.oip import describe
-from resonnx_server.protocol.oip.contents import MANY_STRINGS, cleared
-from resonnx_server.protocol.oip.inputs import read_inputs, wanted_outputs
-from resonnx_server.protocol.oip.parameters import check_classification, keeps_order, parse_parameters
+from resonnx_server.protocol.oip.parameters import keeps_order
 from resonnx_server.protocol.oip.request import InferRequest
-from resonnx_server.protocol.oip.tasks import SERVE
+from resonnx_server.protocol.oip.serving import Inferred, TensorServing
 from resonnx_server.protocol.pieces import Pieces
 from resonnx_server.rpc.boundary import Context, StreamContext, deadline_ns, one_status, outcome_of, unsupported
 from resonnx_server.rpc.oip.answers import AnswerEncoder, failed
@@ -59,7 +56,7 @@ class InferenceServicer(grpc_service_pb2_grpc.GRPCInferenceServiceServicer):
     ) -> None:
         self._inference = inference
         self._models = inference.models
-        self._pieces = pieces
+        self._serving = TensorServing(inference, pieces)
         self._answers = AnswerEncoder(max_message_bytes, pieces)
         self.rejected = inference.models.rejected
         self._extensions = [*_EXTENSIONS]
@@ -170,35 +167,15 @@ class InferenceServicer(grpc_service_pb2_grpc.GRPCInferenceServiceServicer):
         self, given: InferRequest, caller_ns: int | None, caller: Caller, emit: EmitPart | None = None
     ) -> bytes:
         message = given.message
-        self._models.check(message.model_name, caller)
-        version = message.model_version
-        with (
-            self._inference.limited(caller),
-            self._inference.begin(message.model_name, version, given.size, caller=caller.name) as request,
-        ):
-            model = request.model
-            parameters = parse_parameters(message)
-            timeout_us = parameters.timeout_us if model.allow_timeout_override else 0
-            request.limit(caller_ns, timeout_us, caller.priority(parameters.priority), named=True)
-            wanted = wanted_outputs(message, model)
-            inputs = await read_inputs(given, model, self._pieces, request.hold)
-            if parameters.top_k:
-                check_classification(parameters, model, inputs)
 
-            def emit_outputs(outputs: Tensors) -> None:
-                assert emit is not None
-                emit(self._answers.part(message, model, outputs, wanted))
+        def encode(inferred: Inferred) -> Awaitable[bytes]:
+            return self._answers.answer(message, inferred, streamed=emit is not None)
 
-            serve = SERVE[model.task.name]
-            early = None if emit is None else emit_outputs
-            outputs = await serve(request, inputs, parameters, early, self._pieces)
-            if sum(array.size for array in inputs.values() if array.dtype.hasobject) > MANY_STRINGS:
-                await self._pieces.run(cleared(inputs.values()))
-            # The arrays, and the message that is made of them.
-            request.hold(2 * sum(array.nbytes for array in outputs.values()), answer=True)
-            return await self._answers.answer(
-                message, model, outputs, wanted, parameters.top_k, streamed=emit is not None
-            )
+        def emit_outputs(inferred: Inferred) -> None:
+            assert emit is not None
+            emit(self._answers.part(message, inferred))
+
+        return await self._serving.run(given, caller_ns, caller, encode, None if emit is None else emit_outputs)
 
     RepositoryModelLoad = unsupported("RepositoryModelLoad")
     RepositoryModelUnload = unsupported("RepositoryModelUnload")

@@ -12,10 +12,11 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from resonnx_proto.inference import grpc_service_pb2 as pb
 from resonnx_server.errors import InvalidInput, MessageTooLarge
+from resonnx_server.protocol.oip import outputs as parts
 from resonnx_server.protocol.oip.describe import DATATYPES
+from resonnx_server.protocol.oip.outputs import Output
 from resonnx_server.protocol.pieces import Pieces
-from resonnx_server.rpc.oip import answers
-from resonnx_server.rpc.oip.answers import AnswerEncoder, Output
+from resonnx_server.rpc.oip.answers import AnswerEncoder
 
 PIECES = Pieces()
 
@@ -56,12 +57,12 @@ async def test_answers_are_what_protobuf_writes(
     expected = _by_protobuf(given)
     # Content of another order in memory, and cut into pieces of any size.
     outputs = [Output(str(number), np.array(array, order="F")) for number, array in enumerate(given)]
-    before = answers._SMALL_BYTES, answers._PIECE_BYTES, answers._PIECE_ELEMENTS
-    answers._SMALL_BYTES, answers._PIECE_BYTES, answers._PIECE_ELEMENTS = (1 << 18 if small else 0, size, size)
+    before = parts._SMALL_BYTES, parts._PIECE_BYTES, parts._PIECE_ELEMENTS
+    parts._SMALL_BYTES, parts._PIECE_BYTES, parts._PIECE_ELEMENTS = (1 << 18 if small else 0, size, size)
     try:
         message = await AnswerEncoder(1 << 20, PIECES).encode(_head(), outputs, streamed=streamed)
     finally:
-        answers._SMALL_BYTES, answers._PIECE_BYTES, answers._PIECE_ELEMENTS = before
+        parts._SMALL_BYTES, parts._PIECE_BYTES, parts._PIECE_ELEMENTS = before
     if streamed:
         assert pb.ModelStreamInferResponse.FromString(message).infer_response == expected
     else:
