@@ -162,6 +162,9 @@ class Settings(BaseModel):
     they are sent. At least four times max_message_bytes; by default, half of what the process may use (the machine's
     memory, its control group's, or RLIMIT_AS). Where it is spent, requests are refused with RESOURCE_EXHAUSTED and a
     retry hint."""
+    system_shared_memory_bytes: Annotated[int, Field(ge=0, le=1 << 50)] = 0
+    """Largest sum of the regions of POSIX shared memory that callers have registered, in bytes; 0 switches it off. A
+    caller that may register regions (role `admin`) can read and write every segment that the server's user can."""
     max_image_pixels: Annotated[int, Field(ge=1 << 16, le=1 << 30)] = 1 << 26
     """Largest picture, in pixels, checked in its header before decoding. The memory for decoding grows with it: 18
     bytes a pixel with WebP among `formats`, 21 with TIFF, 28 with AVIF."""

@@ -66,6 +66,18 @@ class VersionNotFound(NotFound):
     """The model has no such version."""
 
 
+class RegionNotFound(NotFound):
+    """The caller has no such region of shared memory."""
+
+    reason = "REGION_NOT_FOUND"
+
+
+class AlreadyExists(ServerError):
+    """There is one of this name already."""
+
+    reason = "ALREADY_EXISTS"
+
+
 class NotSupported(ServerError):
     """Part of the protocol that this server lacks."""
 

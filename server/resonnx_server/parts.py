@@ -15,6 +15,7 @@ from resonnx_server.inference.registry import Models
 from resonnx_server.inference.requests import Inference
 from resonnx_server.memory.budget import Budget
 from resonnx_server.memory.division import Division, default_budget, divide
+from resonnx_server.memory.regions import Regions
 from resonnx_server.memory.watch import MemoryWatch
 from resonnx_server.observe.metrics import Metrics
 from resonnx_server.preprocessing.decode import Decoder
@@ -117,7 +118,7 @@ def _grpc(
     pieces = Pieces()
     return GrpcServer(
         VisionServicer(inference, settings.max_message_bytes, pieces, model_details=settings.model_details),
-        InferenceServicer(inference, settings.max_message_bytes, pieces),
+        InferenceServicer(inference, settings.max_message_bytes, pieces, Regions(settings.system_shared_memory_bytes)),
         settings.grpc_front,
         settings.max_message_bytes,
         limits,

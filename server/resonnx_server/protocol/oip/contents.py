@@ -13,6 +13,7 @@ from google.protobuf.message import DecodeError
 from resonnx_proto.inference import grpc_service_pb2 as pb
 
 from resonnx_server.errors import InvalidInput
+from resonnx_server.memory.regions import Place
 from resonnx_server.protocol.pieces import Work
 from resonnx_server.runtime import wire
 from resonnx_server.runtime.session import Array
@@ -62,14 +63,33 @@ def from_raw(
     """
     if is_typed:
         raise InvalidInput(f"{field_of(tensor)}.contents", "must not be set when raw_input_contents is used")
+    check_size(len(raw), shape, dtype, tensor)
+    if dtype.hasobject:
+        return (yield from _split_bytes(raw, math.prod(shape), field_of(tensor))).reshape(shape)
+    return (yield from _aligned(np.frombuffer(raw, np.uint8), dtype)).reshape(shape)
+
+
+def from_place(place: Place, shape: tuple[int, ...], dtype: np.dtype[Any], tensor: InputTensor) -> Work[Array]:
+    """Return an input that lies in shared memory, copied once.
+
+    Raises:
+        InvalidInput: The number of bytes does not fit the shape, contents are set as well, or the segment is shorter.
+    """
+    raw = (yield from place.read()).data
+    return (yield from from_raw(raw, shape, dtype, tensor, is_typed=False))
+
+
+def check_size(size: int, shape: tuple[int, ...], dtype: np.dtype[Any], tensor: InputTensor) -> None:
+    """Raise InvalidInput if `size` raw bytes cannot be an input of this shape."""
     count = math.prod(shape)
     if dtype.hasobject:
-        return (yield from _split_bytes(raw, count, field_of(tensor))).reshape(shape)
-    if len(raw) != count * dtype.itemsize:
+        # An element takes 4 bytes at least: a huge declared shape is refused before anything is allocated for it.
+        if count * 4 > size:
+            raise InvalidInput(field_of(tensor), f"{size} bytes cannot hold {count} BYTES elements")
+    elif size != count * dtype.itemsize:
         raise InvalidInput(
-            field_of(tensor), f"{len(raw)} bytes; {tensor.datatype} {list(shape)} has {count * dtype.itemsize}"
+            field_of(tensor), f"{size} bytes; {tensor.datatype} {list(shape)} has {count * dtype.itemsize}"
         )
-    return (yield from _aligned(np.frombuffer(raw, np.uint8), dtype)).reshape(shape)
 
 
 def from_contents(
@@ -169,9 +189,6 @@ def _aligned(content: wire.Bytes, dtype: np.dtype[Any]) -> Work[Array]:
 
 
 def _split_bytes(raw: bytes | memoryview, count: int, field: str) -> Work[Array]:
-    # An element takes 4 bytes at least: a huge declared shape is refused before anything is allocated for it.
-    if count * 4 > len(raw):
-        raise InvalidInput(field, f"{len(raw)} bytes cannot hold {count} BYTES elements")
     elements = np.empty(count, object)
     position = 0
     for i in range(count):

@@ -10,9 +10,11 @@ from resonnx_proto.inference import grpc_service_pb2 as pb
 from resonnx_server.errors import InvalidInput
 from resonnx_server.inference.registry import Model
 from resonnx_server.inference.tensors import Tensors
+from resonnx_server.memory.regions import Place
 from resonnx_server.protocol.oip import contents, describe
 from resonnx_server.protocol.oip.contents import InputTensor, field_of
 from resonnx_server.protocol.oip.request import InferRequest
+from resonnx_server.protocol.oip.shared_memory import REGION, FindPlace, no_shared_memory, place_of
 from resonnx_server.protocol.pieces import Pieces, Work, at_once
 from resonnx_server.runtime.session import Array
 
@@ -30,7 +32,11 @@ _Shape = tuple[int, ...]
 
 
 async def read_inputs(
-    request: InferRequest, model: Model, pieces: Pieces, hold: Callable[[int], None] = lambda _: None
+    request: InferRequest,
+    model: Model,
+    pieces: Pieces,
+    hold: Callable[[int], None] = lambda _: None,
+    find: FindPlace = no_shared_memory,
 ) -> Tensors:
     """Decode a request's inputs by name; BYTES become objects, each bytes.
 
@@ -41,7 +47,9 @@ async def read_inputs(
         request: The request.
         model: Takes the inputs.
         pieces: The thread that reads many elements.
-        hold: Charges the bytes that arrays of strings and typed contents take beside the message, before they are made.
+        hold: Charges the bytes that arrays of strings, typed contents and shared memory take beside the message, before
+            they are made.
+        find: Finds bytes of shared memory.
 
     Raises:
         InvalidInput: They are not the model's inputs, or their contents do not fit.
@@ -51,37 +59,53 @@ async def read_inputs(
     given = request.message.inputs[: _count_inputs(model) + 1]
     _check_names([tensor.name for tensor in given], model)
     raw = request.raw
-    if raw and len(raw) != len(given):
-        raise InvalidInput("raw_input_contents", f"{len(raw)} entries for {len(given)} inputs; give one each, or none")
+    are_shared = [REGION in tensor.parameters for tensor in given]
+    own = are_shared.count(False)
+    if raw and len(raw) != own:
+        where = f"{own} inputs" if own == len(given) else f"{own} inputs outside shared memory"
+        raise InvalidInput("raw_input_contents", f"{len(raw)} entries for {where}; give one each, or none")
+    next_raw = iter(raw)
     # Generators, of which none begins before all inputs are checked.
     reading: dict[str, Work[Array]] = {}
     elements = size = held = 0
-    for i, tensor in enumerate(given):
+    for i, (tensor, is_shared) in enumerate(zip(given, are_shared, strict=True)):
         shape, dtype = _shape_of(tensor), _dtype_of(tensor)
         if model.manifest is None:
             shape = _check_tensor(tensor, shape, dtype, model)
         else:
             _check_picture(tensor, shape, dtype, model)
-        if "shared_memory_region" in tensor.parameters:
-            raise InvalidInput(f"{field_of(tensor)}.parameters", "shared memory is not supported")
+        if is_shared:
+            place = _place(i, tensor, request, find)
+            contents.check_size(place.size, shape, dtype, tensor)
+            count = math.prod(shape) if dtype.hasobject else 0
+            elements, size, held = elements + count, size + place.size, held + place.size + count * _STRING_BYTES
+            reading[tensor.name] = contents.from_place(place, shape, dtype, tensor)
+            continue
         if not raw or dtype.hasobject:
             elements += (count := math.prod(shape))
             # More elements than bytes are refused before an array is made.
             held += min(count, request.size) * (_STRING_BYTES if dtype.hasobject else dtype.itemsize)
-        elif dtype.itemsize > 1:
-            # It may have to be copied.
-            size += len(raw[i])
         if raw:
+            content = next(next_raw)
+            # It may have to be copied.
+            size += len(content) if dtype.itemsize > 1 and not dtype.hasobject else 0
             is_typed = i in request.typed or tensor.HasField("contents")
-            reading[tensor.name] = contents.from_raw(raw[i], shape, dtype, tensor, is_typed=is_typed)
+            reading[tensor.name] = contents.from_raw(content, shape, dtype, tensor, is_typed=is_typed)
         else:
             reading[tensor.name] = contents.from_contents(request.typed.get(i), shape, dtype, tensor)
     if model.manifest is not None and len(reading) > 1:
         reading = {describe.IMAGE: reading[describe.IMAGE]}
-    if elements > _SMALL_ELEMENTS:
+    if elements > _SMALL_ELEMENTS or own < len(given):
         hold(held)
     work = _read(reading)
     return at_once(work) if elements <= _SMALL_ELEMENTS and size <= _SMALL_BYTES else await pieces.run(work)
+
+
+def _place(index: int, tensor: InputTensor, request: InferRequest, find: FindPlace) -> Place:
+    """Return where an input lies in shared memory."""
+    if index in request.typed or tensor.HasField("contents"):
+        raise InvalidInput(f"{field_of(tensor)}.contents", f"must not be set beside {REGION}")
+    return place_of(tensor.parameters, field_of(tensor), find)
 
 
 def _read(reading: Mapping[str, Work[Array]]) -> Work[Tensors]:
@@ -191,8 +215,6 @@ def wanted_outputs(request: pb.ModelInferRequest, model: Model) -> list[str]:
         asked.add(output.name)
         if output.name not in names:
             raise InvalidInput("outputs", f"{output.name[:64]!r} is not one of {names}")
-        if "shared_memory_region" in output.parameters:
-            raise InvalidInput(f"outputs[{output.name!r}].parameters", "shared memory is not supported")
     return [output.name for output in request.outputs]
 
 

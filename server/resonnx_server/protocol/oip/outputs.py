@@ -7,10 +7,13 @@ from typing import Final
 
 import numpy as np
 
+from resonnx_server.errors import InvalidInput
 from resonnx_server.inference.registry import Model
 from resonnx_server.inference.tensors import Tensors
+from resonnx_server.memory.regions import Place
 from resonnx_server.protocol.oip import describe
 from resonnx_server.protocol.oip.ranking import best_classes, ranked_shape
+from resonnx_server.protocol.oip.shared_memory import SIZE
 from resonnx_server.protocol.pieces import Work
 from resonnx_server.runtime.session import Array
 
@@ -36,6 +39,7 @@ class Output:
         top_k: Number of best classes to return instead; 0 returns the output itself.
         labels: Names of the classes, if they have names.
         batched: Each row is classified on its own.
+        place: Where in shared memory its content goes; None for the answer.
 
     Attributes:
         shape: Shape in the answer.
@@ -45,9 +49,16 @@ class Output:
     """
 
     def __init__(
-        self, name: str, array: Array, top_k: int = 0, labels: Sequence[str] = (), batched: bool = True
+        self,
+        name: str,
+        array: Array,
+        top_k: int = 0,
+        labels: Sequence[str] = (),
+        batched: bool = True,
+        place: Place | None = None,
     ) -> None:
         self.name, self.array, self.top_k, self.labels, self.batched = name, array, top_k, labels, batched
+        self.place = place
         self.shape = ranked_shape(array.shape, top_k, batched=batched) if top_k else array.shape
         is_text = bool(top_k) or array.dtype.hasobject
         self.datatype = "BYTES" if is_text else describe.DATATYPES[array.dtype]
@@ -56,11 +67,33 @@ class Output:
         self.least_bytes = self.strings * least_string if is_text else array.nbytes
 
 
-def requested_outputs(model: Model, outputs: Tensors, wanted: Sequence[str], top_k: Mapping[str, int]) -> list[Output]:
-    """Return the requested ones of a model's outputs; `top_k` has the number of classes to return in place of one."""
+def requested_outputs(
+    model: Model, outputs: Tensors, wanted: Sequence[str], top_k: Mapping[str, int], places: Mapping[str, Place]
+) -> list[Output]:
+    """Return the requested ones of a model's outputs; arguments are those of serving.Inferred."""
     labels = model.manifest.classifier.labels if model.manifest is not None else ()
     batched = model.max_batch_size > 0
-    return [Output(name, _shown(outputs[name], batched), top_k.get(name, 0), labels, batched) for name in wanted]
+    return [
+        Output(name, _shown(outputs[name], batched), top_k.get(name, 0), labels, batched, places.get(name))
+        for name in wanted
+    ]
+
+
+def check_place(place: Place, size: int) -> None:
+    """Raise InvalidInput if an output's content of `size` bytes does not fit its place."""
+    if size > place.size:
+        raise InvalidInput(
+            place.field, f"{SIZE} is {place.size}, but the output has {size} bytes: name a larger part of the region"
+        )
+
+
+def write(output: Output, place: Place) -> Work[None]:
+    """Write an output's content to its place."""
+    at = 0
+    for part in raw_parts(output):
+        place.write(part, at)
+        at += len(part)
+        yield
 
 
 def are_small(outputs: Sequence[Output]) -> bool:

@@ -66,12 +66,12 @@ def parse_parameters(request: pb.ModelInferRequest) -> RequestParameters:
     for key in keys:
         if key.startswith("triton_"):
             raise InvalidInput("parameters", f"{key[:64]!r} is reserved")
-    timeout_us = _integer(given, "timeout", "parameters")
-    priority = _integer(given, "priority", "parameters")
+    timeout_us = integer_parameter(given, "timeout", "parameters")
+    priority = integer_parameter(given, "priority", "parameters")
     top_k: dict[str, int] = {}
     for output in outputs:
         if "classification" in output.parameters:
-            k = _integer(output.parameters, "classification", f"outputs[{output.name[:64]!r}].parameters")
+            k = integer_parameter(output.parameters, "classification", f"outputs[{output.name[:64]!r}].parameters")
             if k:
                 top_k[output.name] = k
     stream = _flag(given, "stream")
@@ -116,12 +116,12 @@ def check_classification(parameters: RequestParameters, model: Model, inputs: Te
 def _caption(parameters: Mapping[str, pb.InferParameter]) -> vision_pb2.CaptionRequest:
     request = vision_pb2.CaptionRequest()
     for name in ("beam_width", "num_captions", "min_tokens", "max_tokens"):
-        value = _integer(parameters, name, "parameters")
+        value = integer_parameter(parameters, name, "parameters")
         if value > _MAX_UINT32:
             raise InvalidInput(f"parameters[{name!r}]", f"{value} is too large")
         setattr(request, name, value)
     if "seed" in parameters:
-        request.seed = _integer(parameters, "seed", "parameters")
+        request.seed = integer_parameter(parameters, "seed", "parameters")
     if "temperature" in parameters:
         kind = parameters["temperature"].WhichOneof(_CHOICE)
         if kind not in ("double_param", "int64_param", "uint64_param"):
@@ -139,7 +139,16 @@ def _flag(parameters: Mapping[str, pb.InferParameter], name: str) -> bool:
     return parameter.bool_param
 
 
-def _integer(parameters: Mapping[str, pb.InferParameter], name: str, field: str) -> int:
+def string_parameter(parameters: Mapping[str, pb.InferParameter], name: str, field: str) -> str:
+    """Return a string; "" if it is missing. Raises InvalidInput, naming `field`, if it is of another kind."""
+    parameter = parameters.get(name)
+    if parameter is not None and parameter.WhichOneof(_CHOICE) != "string_param":
+        raise InvalidInput(f"{field}[{name!r}]", "must be a string")
+    return "" if parameter is None else parameter.string_param
+
+
+def integer_parameter(parameters: Mapping[str, pb.InferParameter], name: str, field: str) -> int:
+    """Return an integer; 0 if it is missing. Raises InvalidInput, naming `field`, unless it is one of at least 0."""
     parameter = parameters.get(name)
     if parameter is None:
         return 0

@@ -1,22 +1,27 @@
 """Runs requests of the tensor protocol, whichever interface they came through."""
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import partial
 from typing import Final, NamedTuple, TypeVar
 
 from resonnx_server.access.caller import Caller
+from resonnx_server.errors import InvalidInput
 from resonnx_server.inference.registry import Model
 from resonnx_server.inference.requests import Inference
 from resonnx_server.inference.tensors import Tensors
+from resonnx_server.memory.regions import Place, Regions
 from resonnx_server.protocol.oip.contents import MANY_STRINGS, cleared
 from resonnx_server.protocol.oip.inputs import read_inputs, wanted_outputs
 from resonnx_server.protocol.oip.parameters import check_classification, parse_parameters
 from resonnx_server.protocol.oip.request import InferRequest
+from resonnx_server.protocol.oip.shared_memory import output_places
 from resonnx_server.protocol.oip.tasks import SERVE
 from resonnx_server.protocol.pieces import Pieces
 
 T = TypeVar("T")
 
 _NO_CLASSES: Final[Mapping[str, int]] = {}
+_NO_PLACES: Final[Mapping[str, Place]] = {}
 
 
 class Inferred(NamedTuple):
@@ -27,12 +32,14 @@ class Inferred(NamedTuple):
         outputs: All outputs by name.
         wanted: Names of the requested ones.
         top_k: Number of classes to return in place of an output, by output name.
+        places: Where in shared memory outputs go, by output name.
     """
 
     model: Model
     outputs: Tensors
     wanted: Sequence[str]
     top_k: Mapping[str, int] = _NO_CLASSES
+    places: Mapping[str, Place] = _NO_PLACES
 
 
 Encode = Callable[[Inferred], Awaitable[T]]
@@ -46,9 +53,11 @@ class TensorServing:
     Args:
         inference: The use cases.
         pieces: The thread that reads large requests and makes large answers.
+        regions: Regions of shared memory; none by default.
     """
 
-    def __init__(self, inference: Inference, pieces: Pieces) -> None:
+    def __init__(self, inference: Inference, pieces: Pieces, regions: Regions | None = None) -> None:
+        self._regions = Regions() if regions is None else regions
         self._inference = inference
         self._pieces = pieces
 
@@ -78,7 +87,11 @@ class TensorServing:
             timeout_us = parameters.timeout_us if model.allow_timeout_override else 0
             request.limit(caller_ns, timeout_us, caller.priority(parameters.priority), named=True)
             wanted = wanted_outputs(message, model)
-            inputs = await read_inputs(given, model, self._pieces, request.hold)
+            find = partial(self._regions.place, caller.name)
+            places = output_places(message, find) if message.outputs else _NO_PLACES
+            if places and parameters.stream:
+                raise InvalidInput("parameters['stream']", "words of a caption cannot go to shared memory")
+            inputs = await read_inputs(given, model, self._pieces, request.hold, find)
             if parameters.top_k:
                 check_classification(parameters, model, inputs)
 
@@ -92,4 +105,4 @@ class TensorServing:
                 await self._pieces.run(cleared(inputs.values()))
             # The arrays, and the message that is made of them.
             request.hold(2 * sum(array.nbytes for array in outputs.values()), answer=True)
-            return await encode(Inferred(model, outputs, wanted, parameters.top_k))
+            return await encode(Inferred(model, outputs, wanted, parameters.top_k, places))

@@ -12,10 +12,20 @@ from resonnx_proto.inference import grpc_service_pb2 as pb
 
 from resonnx_server.errors import MessageTooLarge, ServerError
 from resonnx_server.inference.registry import Model
+from resonnx_server.memory.regions import Place
 from resonnx_server.protocol.oip.contents import cleared
-from resonnx_server.protocol.oip.outputs import Output, are_small, measured, raw_parts, requested_outputs
+from resonnx_server.protocol.oip.outputs import (
+    Output,
+    are_small,
+    check_place,
+    measured,
+    raw_parts,
+    requested_outputs,
+    write,
+)
 from resonnx_server.protocol.oip.ranking import check_classes
 from resonnx_server.protocol.oip.serving import Inferred
+from resonnx_server.protocol.oip.shared_memory import OFFSET, REGION, SIZE
 from resonnx_server.protocol.pieces import Pieces, Work, at_once
 from resonnx_server.rpc.boundary import pushback_ms
 from resonnx_server.runtime.wire import opening
@@ -63,7 +73,8 @@ class AnswerEncoder:
 
         Raises:
             MessageTooLarge: It would be over `max_message_bytes`.
-            InvalidInput: More than ranking.MAX_CLASSES are requested.
+            InvalidInput: An output does not fit its place in shared memory, or more than ranking.MAX_CLASSES are
+                requested.
         """
         classes = sum(output.strings for output in outputs if output.top_k)
         if classes:
@@ -80,8 +91,13 @@ class AnswerEncoder:
     def _encode(self, head: pb.ModelInferResponse, outputs: Sequence[Output], *, streamed: bool) -> Work[bytes]:
         sizes = []
         for output in outputs:
-            head.outputs.add(name=output.name, datatype=output.datatype, shape=output.shape)
-            sizes.append((yield from measured(output)))
+            described = head.outputs.add(name=output.name, datatype=output.datatype, shape=output.shape)
+            expected = yield from measured(output)
+            if output.place is not None:
+                check_place(output.place, expected)
+                _describe_place(described, output.place, expected)
+                expected = 0
+            sizes.append(expected)
         parts = [head.SerializeToString()]
         size = len(parts[0]) + sum(sizes)
         self._check(size)
@@ -89,6 +105,11 @@ class AnswerEncoder:
             # Replaced when the content's length is known.
             before, content = len(parts), 0
             parts.append(b"")
+            if output.place is not None:
+                yield from write(output, output.place)
+                parts[before] = opening(_RAW_CONTENTS, 0)
+                size += len(parts[before])
+                continue
             for part in raw_parts(output):
                 if part:
                     parts.append(part)
@@ -109,6 +130,14 @@ class AnswerEncoder:
     def _check(self, size: int) -> None:
         if size > self._limit:
             raise MessageTooLarge("the answer", size, self._limit)
+
+
+def _describe_place(described: pb.ModelInferResponse.InferOutputTensor, place: Place, size: int) -> None:
+    """Say in an answer where an output's content of `size` bytes is."""
+    described.parameters[REGION].string_param = place.region.name
+    described.parameters[SIZE].int64_param = size
+    if place.offset:
+        described.parameters[OFFSET].int64_param = place.offset
 
 
 def failed(request: pb.ModelInferRequest, _: StatusCode, error: ServerError) -> bytes:

@@ -13,6 +13,7 @@ from resonnx_server.errors import ServerError
 from resonnx_server.inference.registry import Model
 from resonnx_server.inference.requests import Inference
 from resonnx_server.memory.budget import Charge
+from resonnx_server.memory.regions import Regions
 from resonnx_server.observe.logs import control
 from resonnx_server.protocol.oip import describe
 from resonnx_server.protocol.oip.parameters import keeps_order
@@ -23,6 +24,7 @@ from resonnx_server.rpc.boundary import Context, StreamContext, deadline_ns, one
 from resonnx_server.rpc.oip.answers import AnswerEncoder, failed
 from resonnx_server.rpc.oip.group import Group
 from resonnx_server.rpc.oip.log_settings import LogSettingsRpc
+from resonnx_server.rpc.oip.shared_memory import SharedMemoryRpcs
 from resonnx_server.rpc.pipeline import pipeline
 
 # Takes a ModelStreamInferResponse, serialized.
@@ -45,6 +47,7 @@ class InferenceServicer(grpc_service_pb2_grpc.GRPCInferenceServiceServicer):
         inference: The use cases.
         max_message_bytes: Limit of an answer.
         pieces: The thread that reads large requests and makes large answers.
+        regions: Regions of shared memory.
         groups: Further rpcs; those that no group serves end with UNIMPLEMENTED.
 
     Attributes:
@@ -52,15 +55,21 @@ class InferenceServicer(grpc_service_pb2_grpc.GRPCInferenceServiceServicer):
     """
 
     def __init__(
-        self, inference: Inference, max_message_bytes: int, pieces: Pieces, groups: Iterable[Group] = ()
+        self,
+        inference: Inference,
+        max_message_bytes: int,
+        pieces: Pieces,
+        regions: Regions,
+        groups: Iterable[Group] = (),
     ) -> None:
         self._inference = inference
         self._models = inference.models
-        self._serving = TensorServing(inference, pieces)
+        self._serving = TensorServing(inference, pieces, regions)
         self._answers = AnswerEncoder(max_message_bytes, pieces)
         self.rejected = inference.models.rejected
         self._extensions = [*_EXTENSIONS]
-        for group in (LogSettingsRpc(control), *groups):
+        own: tuple[Group, ...] = (LogSettingsRpc(control), SharedMemoryRpcs(regions))
+        for group in (*own, *groups):
             self._add(group)
 
     @one_status
@@ -179,12 +188,6 @@ class InferenceServicer(grpc_service_pb2_grpc.GRPCInferenceServiceServicer):
 
     RepositoryModelLoad = unsupported("RepositoryModelLoad")
     RepositoryModelUnload = unsupported("RepositoryModelUnload")
-    SystemSharedMemoryStatus = unsupported("SystemSharedMemoryStatus")
-    SystemSharedMemoryRegister = unsupported("SystemSharedMemoryRegister")
-    SystemSharedMemoryUnregister = unsupported("SystemSharedMemoryUnregister")
-    CudaSharedMemoryStatus = unsupported("CudaSharedMemoryStatus")
-    CudaSharedMemoryRegister = unsupported("CudaSharedMemoryRegister")
-    CudaSharedMemoryUnregister = unsupported("CudaSharedMemoryUnregister")
     TraceSetting = unsupported("TraceSetting")
 
     def _add(self, group: Group) -> None:

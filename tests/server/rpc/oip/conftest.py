@@ -10,6 +10,8 @@ import tritonclient.grpc as triton
 from ....conftest import RunningServer
 from ... import bare_graphs
 
+FLAGS = ("--admin-port", "0", "--system-shared-memory-bytes", str(1 << 20))
+
 
 @dataclass
 class Extended:
@@ -26,7 +28,7 @@ def extended(start_server, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     model = folder / "models" / "doubling" / "1" / "model.onnx"
     model.parent.mkdir(parents=True)
     model.write_bytes(bare_graphs.doubling())
-    with start_server(folder / "models", "--admin-port", "0") as server:
+    with start_server(folder / "models", *FLAGS) as server:
         assert server.admin is not None
         with triton.InferenceServerClient(server.admin) as client:
             yield Extended(server, client, folder)
