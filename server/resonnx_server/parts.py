@@ -25,6 +25,7 @@ from resonnx_server.repository.loader import picture_options
 from resonnx_server.rpc.oip.servicer import InferenceServicer
 from resonnx_server.rpc.server import ConnectionLimits, GrpcServer
 from resonnx_server.rpc.vision.servicer import VisionServicer
+from resonnx_server.runtime.arenas import shrink_arenas
 from resonnx_server.runtime.machine.descriptors import allowed_connections
 from resonnx_server.runtime.machine.host import usable_cores
 from resonnx_server.runtime.machine.memory import resident_bytes, usable_memory
@@ -97,6 +98,7 @@ class Parts:
                 resident_bytes,
                 grpc.intake.evict,
                 grpc.intake.tick,
+                shrink_arenas,
             ),
             devices=Devices(cores),
             cache=LatencyCache.open(cache_folder(settings.cache_dir), cores),

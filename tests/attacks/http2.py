@@ -1,5 +1,6 @@
 """A client of HTTP/2 that sends what gRPC's clients do not: messages in part, and no requests for more answers."""
 
+import contextlib
 import socket
 import struct
 import threading
@@ -71,6 +72,9 @@ class Connection:
     def close(self) -> None:
         """Close the connection."""
         self._closed = True
+        with contextlib.suppress(OSError):
+            # The thread that reads holds the socket, which `close` alone would not close.
+            self._socket.shutdown(socket.SHUT_RDWR)
         self._socket.close()
 
     def _send(self, content: bytes) -> bool:

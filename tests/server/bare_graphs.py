@@ -13,6 +13,13 @@ def doubling() -> bytes:
     return _model([helper.make_node("Add", ["x", "x"], ["y"])], {})
 
 
+def doubling_any() -> bytes:
+    """Twice what comes in, rows of any length."""
+    sizes = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", "m"]) for name in "xy"]
+    graph = helper.make_graph([helper.make_node("Add", ["x", "x"], ["y"])], "small", sizes[:1], sizes[1:])
+    return _saved(graph)
+
+
 def loop() -> bytes:
     """A loop of 2^62 turns in each run."""
     body = helper.make_graph(
@@ -79,7 +86,10 @@ def folding() -> bytes:
 
 def _model(nodes: list[onnx.NodeProto], constants: dict[str, np.ndarray]) -> bytes:
     initializers = [numpy_helper.from_array(array, name) for name, array in constants.items()]
-    graph = helper.make_graph(nodes, "small", [_X], [_Y], initializers)
+    return _saved(helper.make_graph(nodes, "small", [_X], [_Y], initializers))
+
+
+def _saved(graph: onnx.GraphProto) -> bytes:
     content: bytes = helper.make_model(
         graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8
     ).SerializeToString()

@@ -15,6 +15,11 @@ ALLOWANCE: Final = 64 << 20
 # Bytes that were released since the last time, from which on freed memory is returned, and the shortest interval.
 _FREED: Final = 32 << 20
 _INTERVAL_S: Final = 1.0
+# A burst is over when no more was freed for so long, and little is charged: what was freed late is returned, too.
+_CALM_S: Final = 3.0
+_CALM: Final = 8 << 20
+# Memory that is kept after a burst, from which on runtimes must return theirs: the next run of each is slower for it.
+_KEPT: Final = 32 << 20
 
 
 class MemoryWatch:
@@ -30,6 +35,7 @@ class MemoryWatch:
         resident: Returns the memory of the process in bytes; 0 if it is not known, and nothing is evicted then.
         evict: Ends some calls that receive messages, and returns how many.
         check: Called at each check with the monotonic time in seconds.
+        shrink: Makes runtimes free the memory that they keep for later runs.
         give_back: Returns freed memory to the system.
     """
 
@@ -40,6 +46,7 @@ class MemoryWatch:
         resident: Callable[[], int],
         evict: Callable[[], int],
         check: Callable[[float], None],
+        shrink: Callable[[], None] = lambda: None,
         give_back: Callable[[], None] = give_back_memory,
     ) -> None:
         self._budget = budget
@@ -47,10 +54,15 @@ class MemoryWatch:
         self._resident = resident
         self._evict = evict
         self._check = check
+        self._shrink = shrink
         self._give_back = give_back
         # Memory of the idle server; None until all models are loaded.
         self._idle: int | None = None
+        # Memory without charges after runtimes have last shrunk.
+        self._left = 0
         self._peak = 0
+        # When the burst that is under way will be over; None if there is none.
+        self._calm_s: float | None = None
         self._is_due = False
         self._given_back_s = 0.0
         self._is_closed = False
@@ -59,7 +71,7 @@ class MemoryWatch:
     def start(self) -> None:
         """Watch from now on: the process is idle, and its models are loaded."""
         self._give_back()
-        self._idle = self._resident()
+        self._idle = self._left = self._resident()
         self._thread.start()
 
     def close(self) -> None:
@@ -81,8 +93,8 @@ class MemoryWatch:
         budget = self._budget
         self._peak = max(self._peak, budget.take_peak())
         if self._peak - budget.used >= _FREED:
-            self._is_due = True
-        if not budget.used and not self._is_due:
+            self._freed(now_s)
+        if not budget.used and self._calm_s is None:
             # Cleared before the last look, so that no charge is missed.
             budget.busy.clear()
             if not budget.used:
@@ -91,18 +103,40 @@ class MemoryWatch:
         unseen = self._unseen()
         if unseen:
             self._is_due = True
+            if self._calm_s is None:
+                self._calm_s = now_s + _CALM_S
         if self._is_due and now_s - self._given_back_s >= _INTERVAL_S:
             self._give_back()
             self._given_back_s, self._peak, self._is_due = now_s, budget.used, False
             unseen = self._unseen()
-            if not budget.used:
-                # What is left is the idle server's, as are arenas that have grown.
-                self._idle = self._resident()
+        if self._calm_s is not None and now_s >= self._calm_s and budget.used < _CALM:
+            self._calm_s = None
+            self._end_burst()
+            unseen = self._unseen()
         budget.unseen = unseen
         if budget.used + unseen > budget.most and self._evict():
-            self._is_due = True
+            self._freed(now_s)
         self._check(now_s)
         return True
+
+    def _freed(self, now_s: float) -> None:
+        """Note that memory was freed, or is about to be."""
+        self._is_due, self._calm_s = True, now_s + _CALM_S
+
+    def _end_burst(self) -> None:
+        """Return all memory of a burst that is over."""
+        self._give_back()
+        if self._uncharged() > self._left + _KEPT:
+            self._shrink()
+            self._give_back()
+            # No less than before: runtimes that have shrunk grow again.
+            self._left = max(self._left, self._uncharged())
+        if self._idle is not None and not self._budget.used:
+            # What is left is the idle server's. While calls are under way, some of it may be theirs.
+            self._idle = max(self._idle, self._uncharged())
+
+    def _uncharged(self) -> int:
+        return self._resident() - self._budget.used
 
     def _unseen(self) -> int:
         resident = self._resident()

@@ -19,6 +19,7 @@ import onnxruntime as ort
 from resonnx_proto.v1 import manifest_pb2 as pb
 
 from resonnx_server.errors import InferenceHung, ModelRefused
+from resonnx_server.runtime.arenas import register
 from resonnx_server.runtime.c_api import ERRORS_ONLY, FATAL_ONLY, library
 from resonnx_server.runtime.cancellation import CANCELLED, Cancellation
 from resonnx_server.runtime.interruption import runs_of_this_thread
@@ -80,6 +81,11 @@ class TensorSpec:
     name: str
     dtype: np.dtype[Any]
     shape: tuple[int | str | None, ...]
+
+    @property
+    def smallest(self) -> tuple[int, ...]:
+        """The shape with free sizes of 1."""
+        return tuple(size if isinstance(size, int) else 1 for size in self.shape)
 
 
 class Session:
@@ -144,6 +150,7 @@ class Session:
             raise ModelRefused(f"ONNX Runtime did not accept {candidate}")
         self.inputs = tuple(_spec(node) for node in self.ort_session.get_inputs())
         self.outputs = tuple(_spec(node) for node in self.ort_session.get_outputs())
+        register(self.ort_session, {spec.name: (spec.smallest, spec.dtype) for spec in self.inputs})
         # An initializer of a type that is not served cannot be overridden, but does no harm.
         initializers = self.ort_session.get_overridable_initializers()
         self.overridable = tuple(_spec(node) for node in initializers if node.type in _ELEMENT_TYPES)

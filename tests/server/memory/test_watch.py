@@ -12,13 +12,21 @@ class Process:
 
     def __init__(self) -> None:
         self.resident = IDLE
-        self.decoding = self.evicted = self.given_back = 0
+        self.decoding = self.evicted = self.given_back = self.shrunk = 0
+        # What runtimes keep of it.
+        self.arenas = 0
         self.now_s = 100.0
         self.budget = Budget(800 * MB)
         self.watch = MemoryWatch(
-            self.budget, lambda: self.decoding, lambda: self.resident, self._evict, lambda _: None, self._give_back
+            self.budget,
+            lambda: self.decoding,
+            lambda: self.resident,
+            self._evict,
+            lambda _: None,
+            self._shrink,
+            self._give_back,
         )
-        self.watch._idle = IDLE
+        self.watch._idle = self.watch._left = IDLE
 
     def _evict(self) -> int:
         self.evicted += 1
@@ -26,6 +34,11 @@ class Process:
 
     def _give_back(self) -> None:
         self.given_back += 1
+
+    def _shrink(self) -> None:
+        self.shrunk += 1
+        self.resident -= self.arenas
+        self.arenas = 0
 
     def tick(self) -> bool:
         self.now_s += 0.1
@@ -83,11 +96,60 @@ def test_an_idle_process_is_not_checked_and_its_memory_is_what_it_has_after_a_bu
     process.resident = IDLE + 90 * MB
     assert process.tick(), "freed memory is not returned yet"
     assert process.given_back == 1
+    process.now_s += 2
+    assert process.tick(), "some may be freed late"
+    process.now_s += 1
+    process.tick()
+    assert process.shrunk == 1
     assert not process.tick()
     process.budget.charge("a", 1 * MB)
     process.resident = IDLE + 90 * MB + 1 * MB + ALLOWANCE + 1
     process.tick()
     assert process.budget.unseen == 1
+
+
+def test_runtimes_shrink_once_after_a_burst_that_leaves_much_however_many_watches_there_are() -> None:
+    process = Process()
+    watches = process.budget.charge("health", 1 * MB)
+
+    def burst(left: int) -> None:
+        process.budget.charge("a", 100 * MB).release()
+        process.resident, process.arenas = IDLE + left + 1 * MB, left
+        for _ in range(50):
+            process.tick()
+
+    burst(31 * MB)
+    assert process.shrunk == 0, "few are not worth a slower run"
+    burst(80 * MB)
+    assert (process.shrunk, process.resident) == (1, IDLE + 1 * MB)
+    burst(20 * MB)
+    assert process.shrunk == 1
+    watches.release()
+
+
+def test_runtimes_do_not_shrink_between_requests() -> None:
+    process = Process()
+    process.resident, process.arenas = IDLE + 90 * MB, 90 * MB
+    for _ in range(40):
+        with process.budget.charge("a", 60 * MB):
+            process.tick()
+        for _ in range(20):
+            process.tick()
+    assert process.shrunk == 0
+    for _ in range(40):
+        process.tick()
+    assert process.shrunk == 1
+    process.arenas = 0
+
+
+def test_what_bursts_leave_for_good_is_no_reason_to_shrink_again_and_again() -> None:
+    process = Process()
+    for _ in range(5):
+        process.budget.charge("a", 100 * MB).release()
+        process.resident = IDLE + 90 * MB
+        for _ in range(50):
+            process.tick()
+    assert process.shrunk == 1
 
 
 def test_without_a_reading_nothing_is_ended() -> None:
