@@ -29,7 +29,8 @@ async def caption(
     on_words: OnWords | None = None,
     deadline_ns: int | None = None,
     priority: int = DEFAULT_PRIORITY,
+    caller: str = "",
 ) -> Captioned:
     """Caption one picture."""
-    with engine.reserve(CaptionCost(1, options), deadline_ns, priority) as reservation:
+    with engine.reserve(CaptionCost(1, options), deadline_ns, priority, caller=caller) as reservation:
         return await engine.submit(CaptionWork(image, options, on_words), reservation)

@@ -72,11 +72,13 @@ def caption_engine(
     slots: int = 32,
     instances: int = 1,
     of: CaptionerSpec | None = None,
+    encode_ms: Callable[[int], float] = float,
+    step_ms: Callable[[int], float] = lambda rows: 1 + rows / 100,
     **settings: object,
 ) -> CaptionEngine:
     """An engine of the language: a picture takes 1 ms, a step about 1 ms."""
-    encode_costs = {size: 1e6 * size for size in sizes_up_to(16)}
-    step_costs = {size: 1e6 + 1e4 * size for size in sizes_up_to(slots)}
+    encode_costs = {size: 1e6 * encode_ms(size) for size in sizes_up_to(16)}
+    step_costs = {size: 1e6 * step_ms(size) for size in sizes_up_to(slots)}
 
     def group(run: Callable[..., object], costs: dict[int, float], instances: int) -> AnyInstanceGroup:
         if instances == 1:

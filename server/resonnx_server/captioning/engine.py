@@ -69,6 +69,8 @@ class CaptionEngine(Engine[CaptionCost, CaptionWork, Captioned, CaptionTask]):
         run_timeout_s: Longest run of either graph; None to derive it from the latencies.
     """
 
+    _queue: CaptionQueue
+
     def __init__(
         self,
         spec: CaptionerSpec,
@@ -125,7 +127,8 @@ class CaptionEngine(Engine[CaptionCost, CaptionWork, Captioned, CaptionTask]):
     def _entry(self, work: CaptionWork, reservation: QueueReservation) -> Entry[CaptionTask]:
         now, options, deadline_ns = self.device.clock(), work.options, reservation.deadline_ns
         search, steps = start_search(self.info.spec, options), self._forecast.steps(options)
-        task = CaptionTask(*work, search, self._loop.create_future(), now, deadline_ns, steps)
+        turn = reservation.priority, reservation.caller
+        task = CaptionTask(*work, search, self._loop.create_future(), now, deadline_ns, steps, turn)
         entry = Entry(task, 1, now, deadline_ns, priority=reservation.priority, caller=reservation.caller)
         entry.weight = self._forecast.weight(options)
         return entry
@@ -168,7 +171,7 @@ class CaptionEngine(Engine[CaptionCost, CaptionWork, Captioned, CaptionTask]):
         if self._queue.rows:
             ready_at = self._queue.ready_at_ns()
             waiting = self._fitting() if ready_at is not None and ready_at <= now_ns else 0
-        if waiting and (pictures := self.schedule.to_encode(waiting, self.device.idle_lanes())):
+        if waiting and (pictures := self._to_encode(waiting)):
             batch = self._queue.take(now_ns, pictures, budget_ns)
             if batch.expired:
                 late = Completions()
@@ -178,6 +181,12 @@ class CaptionEngine(Engine[CaptionCost, CaptionWork, Captioned, CaptionTask]):
             if batch.entries:
                 return self._encode(batch)
         return self._step() if self.schedule.can_step else None
+
+    def _to_encode(self, waiting: int) -> int:
+        """Return how many of `waiting` pictures to encode now; 0 is to step."""
+        pictures = self.schedule.to_encode(waiting, self.device.idle_lanes())
+        # If no step can begin, none is held up.
+        return self._queue.in_turn(pictures) if pictures and self.schedule.can_step else pictures
 
     def _fitting(self) -> int:
         return self.schedule.fitting(entry.payload for entry in self._queue)
@@ -212,6 +221,7 @@ class CaptionEngine(Engine[CaptionCost, CaptionWork, Captioned, CaptionTask]):
     def _encoded(self, job: EncodeJob) -> None:
         self._post(job.completions)
         self.schedule.end_encoding(job.tasks, job.joining)
+        self._queue.decoding(self.schedule.decoding)
         self._ended(job)
 
     def _stepped(self, job: StepJob) -> None:
@@ -220,6 +230,7 @@ class CaptionEngine(Engine[CaptionCost, CaptionWork, Captioned, CaptionTask]):
         self._last_step_ns = now = self.device.clock()
         rows, infer_ns = (0, 0) if job.infer_ns is None else (job.rows, job.infer_ns)
         self.schedule.end_step(self.slots.owners, rows, now - job.begin_ns - infer_ns)
+        self._queue.decoding(self.schedule.decoding)
         for task in job.ended:
             self.schedule.learn(task.steps)
             self._forecast.learn_length(task.steps, task.options)
@@ -242,6 +253,7 @@ class CaptionEngine(Engine[CaptionCost, CaptionWork, Captioned, CaptionTask]):
         self.slots = job.slots.empty()
         self._post(completions)
         self.schedule.end_step(())
+        self._queue.decoding(self.schedule.decoding)
         self._gave_up(job)
 
     def _gave_up(self, job: EncodeJob | StepJob) -> None:

@@ -4,6 +4,7 @@ Guarded by the device's lock. Sums are kept as captions come and go: a predictio
 """
 
 import math
+from itertools import islice
 from typing import Any, Final
 
 from resonnx_server.captioning.request import CaptionCost, CaptionTask
@@ -12,7 +13,7 @@ from resonnx_server.runtime.decoding.search import DecodeOptions
 from resonnx_server.scheduling.batcher import Batcher
 from resonnx_server.scheduling.queue import Entry, QueueReservation
 from resonnx_server.scheduling.session_pool import AnyInstanceGroup
-from resonnx_server.scheduling.sharing import PRIORITY_LEVELS, Backlog
+from resonnx_server.scheduling.sharing import PRIORITY_LEVELS, Backlog, Turn
 
 # Weight of a new observation.
 _DECAY: Final = 0.05
@@ -25,6 +26,56 @@ class CaptionQueue(Batcher[CaptionTask]):
         super().__init__(*args, **settings)
         self._demands = [NOTHING] * PRIORITY_LEVELS
         self._row_steps = Backlog()
+        self._decoding: set[Turn] = set()
+
+    def decoding(self, turns: set[Turn]) -> None:
+        """Note whose captions are decoded now. They count as waiting: the device's time goes on being shared."""
+        if turns == self._decoding:
+            return
+        for priority, caller in turns - self._decoding:
+            self._shares[priority - 1].begin(caller)
+        for priority, caller in self._decoding - turns:
+            self._shares[priority - 1].end(caller)
+        self._decoding = set(turns)
+
+    def in_turn(self, pictures: int) -> int:
+        """Return how many of the first waiting pictures may be encoded before captions go on; 0 is none.
+
+        An encoder batch pauses all captions. Callers whose captions are decoded while none of their pictures waits lose
+        by it. So a batch of another caller begins only if half of it fits into what they were served before it: no two
+        orders of batches and steps share the device's time more evenly. More urgent captions are not paused. Pictures
+        of further callers join a batch as far as their own turns reach.
+
+        Args:
+            pictures: Of the batch, at least 1.
+        """
+        if len({caller for _, caller in self._decoding}.union(self._held)) <= 1:
+            return pictures
+        served = {(level, caller): self._served(level, caller) for level, caller in self._decoding}
+        first, count = None, 0
+        for entry in islice(self, pictures):
+            turn = level, caller = entry.priority, entry.caller
+            cost = self._expected_ns(entry)
+            own = served[turn] if turn in served else self._served(level, caller)
+            if first is None:
+                first, reach = caller, own + cost * pictures / 2
+                paused = (
+                    other for other in served if other[1] != caller and not self._turns[other[0] - 1].has(other[1])
+                )
+                if any(other[0] < level or (other[0] == level and served[other] < reach) for other in paused):
+                    return 0
+            elif caller != first and any(
+                other[0] < level or (other[0] == level and time < own)
+                for other, time in served.items()
+                if other[1] != caller
+            ):
+                break
+            served[turn] = own + cost
+            count += 1
+        return count
+
+    def _served(self, priority: int, caller: str) -> float:
+        return self._shares[priority - 1].served(caller)
 
     def demand_before(self, priority: int, caller: str, own: Demand) -> Demand:
         """Return the demand of captions, waiting or reserved, that precede a new request of the demand `own`.

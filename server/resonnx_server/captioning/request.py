@@ -16,6 +16,7 @@ from resonnx_server.runtime.decoding.search import DecodeOptions, Search
 from resonnx_server.runtime.decoding.sequence import Sequence as Caption
 from resonnx_server.runtime.decoding.sequence import Token
 from resonnx_server.runtime.pictures.images import Pixels
+from resonnx_server.scheduling.sharing import Turn
 
 _log = logging.getLogger(__name__)
 
@@ -69,6 +70,7 @@ class CaptionTask:
 
     Attributes:
         expected_steps: Tokens expected on arrival.
+        turn: Its priority and caller.
         rows: Its decode slots; see slots.Owner.
         steps: Tokens decoded so far.
         has_word: Its first word has been counted.
@@ -82,6 +84,7 @@ class CaptionTask:
     arrival_ns: int
     deadline_ns: int | None
     expected_steps: int
+    turn: Turn
     rows: list[int] = field(default_factory=list)
     steps: int = 0
     has_word: bool = False

@@ -11,6 +11,7 @@ from typing import Final
 
 from resonnx_server.captioning.encode_policy import EncodePolicy, Load
 from resonnx_server.captioning.request import CaptionTask, Encoded
+from resonnx_server.scheduling.sharing import Turn
 
 # Weight of a new observation in a mean.
 _DECAY: Final = 0.05
@@ -82,6 +83,7 @@ class CaptionSchedule:
         handling_row_ns: Mean time of a row of a step beside the graph's run.
         is_idle: No job runs.
         decodes: Captions are in the slots, or join at the next step.
+        decoding: Whose captions these are.
         can_begin: Another job could begin, if there is work for it.
         can_step: There are captions to decode, and no step runs.
     """
@@ -90,6 +92,7 @@ class CaptionSchedule:
         self.mean_steps, self.handling_row_ns = mean_steps, _HANDLING_ROW_NS
         self.active = NOTHING
         self.joining: list[Encoded] = []
+        self.decoding: set[Turn] = set()
         self._policy, self._max_jobs = policy, max_jobs
         self._capacity, self._largest = capacity, largest
         self._encoding: list[Sequence[CaptionTask]] = []
@@ -131,6 +134,7 @@ class CaptionSchedule:
         """Note that it has ended; `joining` have captions to decode."""
         self._encoding.remove(tasks)
         self.joining += joining
+        self.decoding |= {encoded.task.turn for encoded in joining}
         self._is_exclusive = False
         self._update()
 
@@ -162,6 +166,7 @@ class CaptionSchedule:
             self.handling_row_ns += _DECAY * (handling_ns / rows - self.handling_row_ns)
         tasks = list(owners)
         self.active = demand_of(tasks)
+        self.decoding = {task.turn for task in chain(tasks, self._joining_tasks())}
         self._streaming = any(task.on_words is not None for task in tasks)
         self._has_step = self._is_exclusive = False
         self._update()
@@ -173,7 +178,7 @@ class CaptionSchedule:
     def clear(self) -> list[CaptionTask]:
         """Forget all captions; return those that were about to join."""
         tasks = list(self._joining_tasks())
-        self.joining, self.active = [], NOTHING
+        self.joining, self.active, self.decoding = [], NOTHING, set()
         self._update()
         return tasks
 

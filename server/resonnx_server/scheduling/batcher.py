@@ -175,16 +175,21 @@ class Batcher(RequestQueue[T]):
     def _remove_rows(self, entries: list[Entry[T]], rows: int, row_ns: float) -> list[Entry[T]]:
         """Remove and return the first `rows` of waiting entries, at `row_ns` each; the last entry may be split."""
         whole: list[Entry[T]] = []
+        # By priority and caller: the cost, and that of a row.
+        costs: dict[tuple[int, str], tuple[float, float]] = {}
         for entry in entries:
             if rows:
-                quantum = entry.weight * row_ns
-                cost = min(entry.rows, rows) * quantum
-                self._shares[entry.priority - 1].charge(entry.caller, cost, quantum)
-                self.served.add(entry.caller, cost)
+                quantum, key = entry.weight * row_ns, (entry.priority, entry.caller)
+                cost, largest = costs.get(key, (0.0, 0.0))
+                costs[key] = cost + min(entry.rows, rows) * quantum, max(largest, quantum)
             if entry.rows > rows:
                 break
             whole.append(entry)
             rows -= entry.rows
+        # Each caller once: who comes while the batch runs is no later than its beginning, but for a row.
+        for (priority, caller), (cost, quantum) in costs.items():
+            self._shares[priority - 1].charge(caller, cost, quantum)
+            self.served.add(caller, cost)
         self._remove(*whole)
         if not rows:
             return whole

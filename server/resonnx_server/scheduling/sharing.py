@@ -13,6 +13,9 @@ from typing import Final, Generic, TypeVar
 
 T = TypeVar("T")
 
+# Whose turn it is: a priority and a caller.
+Turn = tuple[int, str]
+
 # Priority levels as Triton counts them: 1 is the most urgent. A request that names none gets the middle.
 PRIORITY_LEVELS: Final = 8
 DEFAULT_PRIORITY: Final = 4
@@ -184,6 +187,10 @@ class Turns(Generic[T]):
         """Return the least virtual time of a caller with items; infinity if there is none."""
         self._tidy()
         return self._heap[0][0] if self._heap else math.inf
+
+    def has(self, caller: str) -> bool:
+        """Whether an item of `caller` waits."""
+        return caller in self._lines
 
     def __bool__(self) -> bool:
         return bool(self._lines)

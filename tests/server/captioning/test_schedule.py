@@ -28,7 +28,7 @@ def _schedule(instances: int) -> CaptionSchedule:
 def _tasks(*widths: int, streams: bool = False) -> list[CaptionTask]:
     on_words = (lambda words: None) if streams else None
     tasks = [
-        SimpleNamespace(search=SimpleNamespace(width=width), on_words=on_words, expected_steps=9, steps=0)
+        SimpleNamespace(search=SimpleNamespace(width=width), on_words=on_words, expected_steps=9, steps=0, turn=(4, ""))
         for width in widths
     ]
     return cast(list[CaptionTask], tasks)

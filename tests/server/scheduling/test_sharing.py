@@ -95,6 +95,7 @@ def test_a_caller_that_always_comes_back_has_no_more_than_its_share() -> None:
 
 
 def test_time_without_work_gives_no_right_to_later_time() -> None:
+    """Who comes counts from the beginning of the batch that runs: that is half of a batch for each of two."""
     batcher = _queue(100_000)
     _flood(batcher, "busy", 1000)
     for _ in range(30):
@@ -103,7 +104,7 @@ def test_time_without_work_gives_no_right_to_later_time() -> None:
     served: Counter[str] = Counter()
     for _ in range(10):
         served.update(_rows(batcher.take(0)))
-    assert served["busy"] >= 5 * LARGEST - 1
+    assert served["busy"] >= 5 * LARGEST - LARGEST // 2 - 1
 
 
 def test_an_endless_series_of_new_callers_starves_none() -> None:
