@@ -4,17 +4,21 @@
         [--rows small,jpeg,captions,broken,streams]
 
 One server with the small classifier and a captioner. The flood comes from 127.0.0.2, the other caller from 127.0.0.1.
-Both have a process of their own on the server's machine, so a flood takes processor time from the other caller's client
-as well. "solo" is the other caller alone in the same round. Exit status 1 if a bound is missed.
+The flood's client is a process on the server's machine, whose processor time is no sharing of the server's. "solo" is
+therefore the other caller in the same round beside a process that spends as much processor time as the flood's client
+did, and does nothing with it; "idle" is the caller on a machine without either. Exit status 1 if a bound is missed.
 """
 
 import argparse
 import asyncio
 import json
+import math
+import os
 import subprocess
 import sys
 import tempfile
 import time
+import urllib.request
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
@@ -23,7 +27,7 @@ from typing import Final
 
 import grpc
 import numpy as np
-from load.server_process import serving
+from load.server_process import Serving, processor_s, serving
 from pictures.photographs import picture
 from random_models.captioners import captioners
 from random_models.classifiers import repository
@@ -39,6 +43,8 @@ _STREAMS: Final = 4
 _KEEPS: Final = 0.40
 # Answers of the first moments are not counted.
 _WARM_UP_S: Final = 1.0
+# Pauses of the process that spends processor time.
+_BURNT_S: Final = 0.001
 _REFUSED: Final = frozenset({grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.INVALID_ARGUMENT})
 
 
@@ -136,8 +142,8 @@ async def _flood(address: str, row: str, in_flight: int, folder: Path) -> None:
 
 
 @contextmanager
-def _flooding(address: str, row: str, in_flight: int, folder: Path) -> Iterator[None]:
-    """Flood the server from a process of its own until the block ends."""
+def _flooding(address: str, row: str, in_flight: int, folder: Path) -> Iterator[int]:
+    """Flood the server from a process of its own, whose id it gives, until the block ends."""
     command = [sys.executable, __file__, "--flooding", address, row, str(in_flight), str(folder)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         try:
@@ -145,38 +151,119 @@ def _flooding(address: str, row: str, in_flight: int, folder: Path) -> Iterator[
             if not process.stdout.readline():
                 raise RuntimeError(f"the flood of {row} ended")
             time.sleep(2)
-            yield
+            yield process.pid
         finally:
             process.kill()
     # Its last requests end.
     time.sleep(1)
 
 
+@contextmanager
+def _burning(share: float) -> Iterator[None]:
+    """Spend a share of a processor's time, in a process of its own, until the block ends."""
+    with subprocess.Popen([sys.executable, __file__, "--burning", str(share)]) as process:
+        try:
+            time.sleep(0.5)
+            yield
+        finally:
+            process.kill()
+
+
+def _burn(share: float) -> None:
+    """Compute in spans of the length of a client's work on a few answers."""
+    threads = math.ceil(share)
+    for _ in range(threads - 1):
+        if not os.fork():
+            break
+    each = share / threads
+    begin, begin_s = time.perf_counter(), time.process_time()
+    while True:
+        while time.process_time() - begin_s < each * (time.perf_counter() - begin):
+            sum(range(10_000))
+        time.sleep(_BURNT_S)
+
+
 def _p99(took: list[float]) -> float:
     return quantiles(took, n=100)[98] if len(took) > 1 else float("nan")
 
 
-def measure(address: str, row: str, flood: int, seconds: float, folder: Path) -> dict[str, float]:
+def _metrics(server: Serving) -> dict[str, float]:
+    """Return the server's metrics by name and labels."""
+    with urllib.request.urlopen(f"http://{server.http}/metrics") as page:
+        lines = page.read().decode().splitlines()
+    samples = (line.rpartition(" ") for line in lines if not line.startswith("#"))
+    return {name: float(value) for name, _, value in samples}
+
+
+def _answered(before: dict[str, float], after: dict[str, float]) -> float:
+    """Return the server's answers between two readings of its metrics."""
+    return sum(after[name] - before[name] for name in after if name.startswith("nv_inference_request_success"))
+
+
+def _longest_batch_ms(before: dict[str, float], after: dict[str, float], method: str) -> float:
+    """Return the 99th percentile of the time of batches between two readings of the metrics of a method's model.
+
+    The latencies of captions are of their steps together: theirs are the longest that the server expects of a batch.
+    """
+    if method == "Caption":
+        expected = (
+            after[name] for name in after if name.startswith(f'resonnx_batch_expected_seconds{{model="{_CAPTIONER}')
+        )
+        return max(expected) * 1e3
+    counts = [
+        (float(name.partition('le="')[2].partition('"')[0].replace("+Inf", "inf")), after[name] - before[name])
+        for name in after
+        if name.startswith('resonnx_compute_duration_seconds_bucket{model="small"')
+    ]
+    counts.sort()
+    least, count = 0.0, 0.0
+    for most, upto in counts:
+        if upto >= 0.99 * counts[-1][1]:
+            # Within a bucket, as if its batches were spread evenly.
+            return (least + (most - least) * (0.99 * counts[-1][1] - count) / max(1.0, upto - count)) * 1e3
+        least, count = most, upto
+    return float("nan")
+
+
+def measure(server: Serving, row: str, flood: int, seconds: float, folder: Path) -> dict[str, float]:
     """Return one round's figures of a row."""
 
-    def alone(in_flight: int) -> list[float]:
+    def caller(in_flight: int) -> list[float]:
         # Broken pictures are refused: the other caller sends whole ones.
         own = "jpeg" if row == "broken" else row
-        return asyncio.run(_send(address, own, in_flight, seconds, folder))
+        return asyncio.run(_send(server.grpc, own, in_flight, seconds, folder))
 
-    solo_many, solo_one = alone(16), alone(1)
-    with _flooding(address, row, flood, folder):
-        many, one = alone(16), alone(1)
+    idle_many, idle_one = caller(16), caller(1)
+    with _flooding(server.grpc, row, flood, folder) as process:
+        first, begin, begin_s = _metrics(server), time.perf_counter(), processor_s(process)
+        many = caller(16)
+        second, middle, middle_s = _metrics(server), time.perf_counter(), processor_s(process)
+        one = caller(1)
+        last, end, end_s = _metrics(server), time.perf_counter(), processor_s(process)
+    shares = (middle_s - begin_s) / (middle - begin), (end_s - middle_s) / (end - middle)
+    with _burning(shares[0]):
+        solo_many = caller(16)
+    with _burning(shares[1]):
+        solo_one = caller(1)
     return {
-        "share of 16 in flight": len(many) / max(1, len(solo_many)),
-        "share of one in flight": len(one) / max(1, len(solo_one)),
-        "p99 of one, solo, ms": _p99(solo_one),
-        "p99 of one, ms": _p99(one),
+        "16: idle/s": len(idle_many) / seconds,
+        "solo/s": len(solo_many) / seconds,
+        "beside/s": len(many) / seconds,
+        "both/s": _answered(first, second) / (middle - begin),
+        "share": len(many) / max(1, len(solo_many)),
+        "1: share": len(one) / max(1, len(solo_one)),
+        "p99 idle": _p99(idle_one),
+        "p99 solo": _p99(solo_one),
+        "p99 beside": _p99(one),
+        "batch": _longest_batch_ms(second, last, _requests(row, folder)[0]),
+        "flood's cores": shares[0],
     }
 
 
 def main() -> int:
     """Measure and return the exit status: 1 if a bound is missed."""
+    if sys.argv[1:2] == ["--burning"]:
+        _burn(float(sys.argv[2]))
     if sys.argv[1:2] == ["--flooding"]:
         address, row, in_flight, pictures = sys.argv[2:]
         asyncio.run(_flood(address, row, int(in_flight), Path(pictures)))
@@ -198,7 +285,7 @@ def main() -> int:
         picture(np.random.default_rng(0), 4000, 3000).save(folder / "large.jpg", quality=85)
         for _ in range(given.rounds):
             for row in rows:
-                for name, value in measure(server.grpc, row, given.flood, given.seconds, folder).items():
+                for name, value in measure(server, row, given.flood, given.seconds, folder).items():
                     values[row].setdefault(name, []).append(value)
                 last = {name: round(found[-1], 3) for name, found in values[row].items()}
                 print(row, last, file=sys.stderr, flush=True)
@@ -208,7 +295,7 @@ def main() -> int:
     Console(width=140).print(table)
     if given.json:
         given.json.write_text(json.dumps(values, indent=1))
-    return int(any(median(found["share of 16 in flight"]) < _KEEPS for found in values.values()))
+    return int(any(median(found["share"]) < _KEEPS for found in values.values()))
 
 
 if __name__ == "__main__":

@@ -25,9 +25,14 @@ class Serving:
     @property
     def processor_s(self) -> float:
         """User and system time of the process so far, in seconds."""
-        # Its name comes first, in brackets, and may hold anything.
-        numbers = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(numbers[11]) + int(numbers[12])) / os.sysconf("SC_CLK_TCK")
+        return processor_s(self.pid)
+
+
+def processor_s(pid: int) -> float:
+    """Return the user and system time of a process so far, in seconds."""
+    # Its name comes first, in brackets, and may hold anything.
+    numbers = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(numbers[11]) + int(numbers[12])) / os.sysconf("SC_CLK_TCK")
 
 
 @contextmanager
