@@ -17,6 +17,7 @@ from resonnx_server.memory.budget import Budget
 from resonnx_server.memory.division import Division, default_budget, divide
 from resonnx_server.memory.regions import Regions
 from resonnx_server.memory.watch import MemoryWatch
+from resonnx_server.observe.certificate import CertificateCollector
 from resonnx_server.observe.metrics import Metrics
 from resonnx_server.preprocessing.decode import Decoder
 from resonnx_server.protocol.pieces import Pieces
@@ -80,6 +81,8 @@ class Parts:
         metrics.registry.register(ServingCollector(models, decoder))
         metrics.registry.register(MemoryCollector(budget, decoder))
         policy = Policy(settings)
+        if (certificates := policy.certificates) is not None:
+            metrics.registry.register(CertificateCollector(lambda: certificates.value.expires_s))
         limits = ConnectionLimits(allowed.grpc, settings.max_connection_idle_s, settings.max_connection_age_s)
         grpc = _grpc(settings, Inference(models, decoder, budget), limits, budget, policy)
         small_pictures = division.decoder - division.large

@@ -1,5 +1,6 @@
 """Strangers and eavesdroppers before a port with TLS: rows "unknown callers" and "traffic that is read or changed"."""
 
+import re
 import ssl
 import urllib.error
 import urllib.request
@@ -92,6 +93,16 @@ def _page(server: Guarded, path: str, files: tuple[Path, Path] | None = None, ke
         return error.code
 
 
+def _expires_s(server: Guarded, authority: Authority) -> float:
+    """When the certificate expires, by the page of metrics."""
+    context = ssl.create_default_context(cadata=authority.certificate.decode())
+    request = urllib.request.Request(f"https://{server.server.http}/metrics", headers={"Authorization": "Bearer read"})
+    with urllib.request.urlopen(request, timeout=10, context=context) as response:
+        text = response.read().decode()
+    (sample,) = re.findall(r"^resonnx_tls_certificate_expiry_timestamp_seconds (\S+)$", text, re.MULTILINE)
+    return float(sample)
+
+
 def test_pages_take_a_certificate_or_a_key(server: Guarded, tmp_path: Path) -> None:
     assert _page(server, "/livez") == 200
     assert _page(server, "/metrics") == 401
@@ -111,15 +122,17 @@ def test_certificates_change_without_dropping_calls(server: Guarded, tmp_path: P
         assert next(watch).status == health_pb2.HealthCheckResponse.SERVING
 
         # Half of a pair: nothing changes, and one line says so.
-        pair = renewed.issue("server")
+        pair = renewed.issue("server", days=3)
         (server.folder / "server.pem").write_bytes(pair.certificate)
         eventually(lambda: "the former stay in force" in server.server.log.read_text())
         with _channel(server, ROBOT) as channel:
             assert outcome(channel, LIVE)[0] == "OK"
         assert _page(server, "/livez") == 200
 
+        before = _expires_s(server, SERVERS)
         (server.folder / "server.key").write_bytes(pair.key)
         eventually(lambda: _is_known_by(server, ROBOT, renewed))
+        assert _expires_s(server, renewed) > before
         assert not _is_known_by(server, ROBOT, SERVERS)
         assert _page(server, "/livez", authority=renewed) == 200
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from resonnx_server.access.expiry import first_expiry
 from resonnx_server.access.reloaded import Reloaded
 
 
@@ -22,12 +23,14 @@ class Certificates:
         key: The certificate's private key, PEM.
         client_ca: Authorities of clients' certificates, PEM; None if clients need none.
         context: The same for Python's TLS. Clients may leave out their certificates.
+        expires_s: POSIX time at which the first certificate of the chain expires; None if it is not known.
     """
 
     chain: bytes
     key: bytes
     client_ca: bytes | None
     context: ssl.SSLContext
+    expires_s: float | None = None
 
 
 def read_certificates(chain: Path, key: Path, client_ca: Path | None) -> Certificates:
@@ -49,8 +52,9 @@ def read_certificates(chain: Path, key: Path, client_ca: Path | None) -> Certifi
             authorities = client_ca.read_bytes()
             context.load_verify_locations(cadata=authorities.decode("ascii"))
             context.verify_mode = ssl.CERT_OPTIONAL
-        return Certificates(chain.read_bytes(), key.read_bytes(), authorities, context)
-    except (OSError, ValueError) as error:
+        content = chain.read_bytes()
+        return Certificates(content, key.read_bytes(), authorities, context, first_expiry(content))
+    except (OSError, ValueError, IndexError) as error:
         files = ", ".join(str(path) for path in (chain, key, client_ca) if path is not None)
         fault = str(error)
         if not isinstance(error, FileNotFoundError | PermissionError | IsADirectoryError):
