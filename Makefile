@@ -47,10 +47,10 @@ chaos: $(VENV)/.installed
 	    tests/server/tensors/test_promise.py tests/server/captioning/test_promise.py
 	$(BIN)/python -m pytest -m slow -rP $(PYTEST_ARGS) tests/attacks tests/chaos tests/server/lifecycle/test_faults.py
 
-# A server under 70 % of the load that it can bear: memory, descriptors, threads and latencies stay.
+# A server under 70 % of the load that it can bear, or RATE calls a second: memory, descriptors and threads stay.
 MINUTES ?= 30
 soak: $(VENV)/.installed
-	SOAK_MINUTES=$(MINUTES) $(BIN)/python -m pytest -m slow -rP $(PYTEST_ARGS) tests/chaos/test_soak.py
+	SOAK_MINUTES=$(MINUTES) SOAK_RATE=$(or $(RATE),0) $(BIN)/python -m pytest -m slow -rP $(PYTEST_ARGS) tests/chaos/test_soak.py
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .

@@ -20,7 +20,7 @@ from ..server.waiting import until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
-STOPS, KILLS, CLIENTS = 50, 10, 16
+STOPS, KILLS, CLIENTS = int(os.environ.get("STOPS", 50)), 10, 16
 # Processor time of a start with cached latency tables: on a machine that is not busy, it is the time until ready.
 _MOST_START_S = 3.0
 # Time for which a stopping server still refuses calls, and that of the longest batch on a busy machine.
@@ -77,8 +77,14 @@ class Load:
         await self._channel.close()
 
 
-async def _read_by(server: RunningServer, count: int) -> None:
-    await until(lambda: server.metric("resonnx_requests_in_progress", model="loops") == count)
+async def _read_by(server: RunningServer, calls: list["asyncio.Future[pb.ModelInferResponse]"]) -> None:
+    """Wait until the server has read all calls that are not answered yet."""
+
+    def has_read() -> bool:
+        running = server.metric("resonnx_requests_in_progress", model="loops")
+        return running >= sum(not call.done() for call in calls)
+
+    await until(has_read)
 
 
 @pytest.mark.parametrize("front", ["core", "aio"])
@@ -91,8 +97,7 @@ async def test_no_call_that_was_read_is_lost_by_a_stop(start_server, repository:
             # A run takes a tenth of a second or so; they run one after the other.
             read = [asyncio.ensure_future(load.stub.ModelInfer(_loop(100_000), timeout=60)) for _ in range(6)]
             await asyncio.sleep(random.random() * 0.3)
-            if not any(each.done() for each in read):
-                await _read_by(server, len(read))
+            await _read_by(server, read)
             began = time.monotonic()
             server.process.terminate()
             answers = await asyncio.gather(*read)
@@ -103,10 +108,7 @@ async def test_no_call_that_was_read_is_lost_by_a_stop(start_server, repository:
             codes += load.codes
             assert "Traceback" not in server.log.read_text()
     print(front, f"{len(took)} stops, {np.median(took):.2f} s, {max(took):.2f} s at most", dict(codes))
-    # gRPC itself cancels calls that arrive while it shuts down, which no handler has seen. These clients never go
-    # elsewhere, so each may have one.
-    assert set(codes) <= {"OK", "UNAVAILABLE", "CANCELLED"}
-    assert codes["CANCELLED"] <= CLIENTS * len(took)
+    assert set(codes) == {"OK", "UNAVAILABLE"}
     assert max(took) <= _MOST_STOP_S
 
 

@@ -1,14 +1,19 @@
 """The interface of a gRPC server that both fronts implement."""
 
+import asyncio
+import contextlib
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
+from typing import NoReturn
 
 import grpc
 
 from resonnx_server.access.caller import Caller, unnamed
 from resonnx_server.rpc.fronts.active import ActiveCalls, CallSoon
 from resonnx_server.rpc.fronts.call import Handler, Metadata
+from resonnx_server.rpc.fronts.hanging_up import hang_up
+from resonnx_server.rpc.fronts.status import Rejected
 
 # One with a traceback for each header that is not UTF-8 would fill the disk, and tell keys.
 logging.getLogger("grpc._cython.cygrpc").addFilter(lambda record: not str(record.msg).startswith("Invalid encoding"))
@@ -25,6 +30,10 @@ def admit_all(path: str, peer: str, metadata: Metadata, tls: object) -> Caller:
     return unnamed(peer)
 
 
+def _refuse_all(path: str, peer: str, metadata: Metadata, tls: object) -> NoReturn:
+    raise Rejected(grpc.StatusCode.UNAVAILABLE, "the server is shutting down", ())
+
+
 class Front(ABC):
     """Serves handlers of asyncio functions, as generated `add_…Servicer_to_server` functions register them.
 
@@ -32,9 +41,11 @@ class Front(ABC):
     method, and one that admits calls.
     """
 
-    def __init__(self, call_soon: CallSoon) -> None:
+    def __init__(self, call_soon: CallSoon, admit: Admit) -> None:
+        self._admit = admit
         self._handlers: dict[str, Handler] = {}
         self._active = ActiveCalls(call_soon)
+        self._ports: set[int] = set()
 
     def add_generic_rpc_handlers(self, handlers: object) -> None:  # noqa: B027 - there is nothing to do
         """Do nothing: generated code registers the same methods one by one as well."""
@@ -50,13 +61,19 @@ class Front(ABC):
         """Listen on `address` once started, and return the port. Raises OSError if it cannot be had."""
         return self.add_port(address, None)
 
-    @abstractmethod
     def add_port(self, address: str, credentials: grpc.ServerCredentials | None) -> int:
         """Listen on `address` once started, with TLS if there are credentials, and return the port.
 
         Raises:
             OSError: The port cannot be had.
         """
+        port = self._bind(address, credentials)
+        self._ports.add(port)
+        return port
+
+    @abstractmethod
+    def _bind(self, address: str, credentials: grpc.ServerCredentials | None) -> int:
+        """Do what `add_port` does."""
 
     @abstractmethod
     async def start(self) -> None:
@@ -71,6 +88,17 @@ class Front(ABC):
         """Cancel all handlers and end their calls with a status."""
         self._active.end(code, details)
 
-    @abstractmethod
     async def stop(self, grace_s: float) -> None:
-        """Accept no more calls, wait `grace_s` for those in progress, then cancel them. Safe to call again."""
+        """Accept no more calls, wait `grace_s` for those in progress, then end all connections. Safe to call again.
+
+        Later calls, and those that are not over, end with UNAVAILABLE.
+        """
+        self._admit = _refuse_all
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._active.wait(self._handlers.values()), grace_s)
+        await hang_up(self._ports)
+        await self._shut_down()
+
+    @abstractmethod
+    async def _shut_down(self) -> None:
+        """Accept no more calls, cancel those in progress, and wait until their handlers have ended."""

@@ -133,8 +133,8 @@ from resonnx_server.rpc.fronts.core.server import CoreFront
 
 class Slow(CoreFront):
     # Between the core's word that it has shut down and what comes after it.
-    def _shut_down(self, event):
-        super()._shut_down(event)
+    def _is_shut_down(self, event):
+        super()._is_shut_down(event)
         time.sleep(0.003)
 
 async def talk(requests, context):

@@ -38,9 +38,8 @@ class AioFront(Front):
         admit: Admit = admit_all,
         intake: Intake | None = None,
     ) -> None:
-        super().__init__(lambda act, value: act(value))
+        super().__init__(lambda act, value: act(value), admit)
         self._options = options
-        self._admit = admit
         self._intake = intake or Intake()
         # Served by one generic handler: grpc.aio waits for the next call of each registered method by itself.
         self._methods = _Methods(on_unknown)
@@ -58,8 +57,7 @@ class AioFront(Front):
         for name, handler in handlers.items():
             self._methods.by_path[f"/{service}/{name}"] = self._adapted(f"/{service}/{name}", handler)
 
-    def add_port(self, address: str, credentials: grpc.ServerCredentials | None) -> int:
-        """Listen on `address` once started, with TLS if there are credentials, and return the port."""
+    def _bind(self, address: str, credentials: grpc.ServerCredentials | None) -> int:
         self._credentials = credentials
         try:
             if credentials is None:
@@ -77,11 +75,11 @@ class AioFront(Front):
         self._watcher = asyncio.create_task(self._watch())
         self._watcher.add_done_callback(_log_failure)
 
-    async def stop(self, grace_s: float) -> None:
-        """Accept no more calls, wait `grace_s` for those in progress, then cancel them. Safe to call again."""
+    async def _shut_down(self) -> None:
+        """Accept no more calls, cancel those in progress, and wait until their handlers have ended."""
         if self._watcher is not None:
             self._watcher.cancel()
-        await asyncio.gather(*(server.stop(grace_s) for server in (self._server, *self._failed)))
+        await asyncio.gather(*(server.stop(0) for server in (self._server, *self._failed)))
         # Handlers of cancelled calls have not seen it yet.
         await self._active.wait(self._handlers.values())
         if self._tasks:

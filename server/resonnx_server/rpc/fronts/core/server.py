@@ -16,6 +16,7 @@ from resonnx_server.rpc.fronts.core import operations as ops
 from resonnx_server.rpc.fronts.core.call import CoreCall, Shared, ignore
 from resonnx_server.rpc.fronts.core.stream import CoreStreamCall
 from resonnx_server.rpc.fronts.front import Admit, Front, OnUnknown, Options, admit_all
+from resonnx_server.rpc.fronts.hanging_up import end_sending
 from resonnx_server.rpc.fronts.intake import Intake
 from resonnx_server.rpc.fronts.status import Rejected
 
@@ -55,10 +56,9 @@ class CoreFront(Front):
         on_broken: Callable[[], object] = lambda: None,
         intake: Intake | None = None,
     ) -> None:
-        super().__init__(self._call_soon)
+        super().__init__(self._call_soon, admit)
         self._on_broken = on_broken
         self._on_unknown = on_unknown
-        self._admit = admit
         self._report = report
         self._queue = ops.new_queue()
         self._server = ops.new_server(tuple(options))
@@ -80,8 +80,7 @@ class CoreFront(Front):
         # Set when the queue's thread ends.
         self._is_left = asyncio.Event()
 
-    def add_port(self, address: str, credentials: grpc.ServerCredentials | None) -> int:
-        """Listen on `address` once started, with TLS if there are credentials, and return the port."""
+    def _bind(self, address: str, credentials: grpc.ServerCredentials | None) -> int:
         port = ops.add_port(self._server, address, credentials)
         if not port:
             raise OSError(f"cannot listen on {address}")
@@ -95,20 +94,19 @@ class CoreFront(Front):
         for _ in range(_ACCEPTED_AHEAD):
             self._accept_another()
 
-    async def stop(self, grace_s: float) -> None:
-        """Accept no more calls, wait `grace_s` for those in progress, then cancel them. Safe to call again."""
+    async def _shut_down(self) -> None:
+        """Accept no more calls, cancel those in progress, and wait until their handlers have ended."""
         if not self._thread.is_alive():
             return
         with self._accepting:
             if not self._is_stopping:
                 self._is_stopping = True
                 self._shared.pending.begin()
-                self._server.shutdown(self._queue, self._shut_down)
-        try:
-            await asyncio.wait_for(self._is_quiet.wait(), grace_s)
-        except TimeoutError:
-            self._server.cancel_all_calls()
-            await self._is_quiet.wait()
+                self._server.shutdown(self._queue, self._is_shut_down)
+        # Those that have connected since.
+        end_sending(self._ports)
+        self._server.cancel_all_calls()
+        await self._is_quiet.wait()
         # The calls are cancelled; their handlers and operations have not all ended.
         tasks, pending = self._shared.tasks, self._shared.pending
         while not self._is_broken and (tasks or self._wanted or self._cancelled or pending.count):
@@ -186,7 +184,7 @@ class CoreFront(Front):
         """End a call whose request is not received."""
         self._shared.pending.start(event.call, (ops.send_headers(), ops.receive_close(), status), ignore)
 
-    def _shut_down(self, event: ops.Event) -> None:
+    def _is_shut_down(self, event: ops.Event) -> None:
         self._call_soon(lambda _: self._is_quiet.set(), None)
 
     def _call_soon(self, act: Callable[[Any], object], value: Any) -> None:
