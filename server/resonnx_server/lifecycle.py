@@ -168,7 +168,7 @@ class Server:
     async def _wait_for_quiet(self, force: asyncio.Event) -> None:
         """Answer UNAVAILABLE until clients send their calls elsewhere.
 
-        gRPC ends calls that it has read but not handed over with CANCELLED when it stops, which clients do not retry.
+        The stop ends their connections: what they would get then says less than a refusal.
         """
         for _ in range(_MOST_QUIET_CHECKS):
             refused = self.parts.models.refused_draining

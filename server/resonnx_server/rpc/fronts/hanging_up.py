@@ -24,6 +24,7 @@ async def hang_up(ports: Collection[int]) -> None:
         if not end_sending(ports):
             return
         await asyncio.sleep(_INTERVAL_S)
+    end_sending(ports)
 
 
 def end_sending(ports: Collection[int]) -> int:
