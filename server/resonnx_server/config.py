@@ -194,6 +194,10 @@ class Settings(BaseModel):
     max_connections: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
     """Most gRPC connections at a time; more are closed at once, and their clients see UNAVAILABLE. By default, what the
     limit of open files (`ulimit -n`, whose hard limit counts) leaves after files and HTTP connections, at most 8192."""
+    trace_dir: Path | None = None
+    """Folder that TraceSetting writes traces of requests to, which must exist; without it, there are no traces."""
+    trace_max_bytes: Annotated[int, Field(ge=1 << 10, le=1 << 40)] = 64 << 20
+    """Limit of all traces that are written while the server runs, in bytes; further ones are dropped."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """Lowest level that is logged."""
     models: dict[str, ModelSettings] = Field(default_factory=dict)

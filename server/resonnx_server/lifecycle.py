@@ -201,6 +201,7 @@ class Server:
             *(asyncio.to_thread(device.close, _LAST_JOB_S) for device in self.parts.devices),
         )
         await self.parts.probes.stop()
+        await asyncio.to_thread(self.parts.traces.close)
         if not all(ended):
             _log.error("work under way does not end: leaving without it")
             leave(1)

@@ -19,6 +19,7 @@ from resonnx_server.memory.regions import Regions
 from resonnx_server.memory.watch import MemoryWatch
 from resonnx_server.observe.certificate import CertificateCollector
 from resonnx_server.observe.metrics import Metrics
+from resonnx_server.observe.tracing import Traces
 from resonnx_server.preprocessing.decode import Decoder
 from resonnx_server.protocol.pieces import Pieces
 from resonnx_server.repository.latency_cache import LatencyCache, cache_folder
@@ -49,6 +50,7 @@ class Parts:
         watch: Compares the process's memory with the budget.
         devices: The devices that models run on, none yet.
         cache: Latency tables of former starts.
+        traces: Traces of requests.
     """
 
     cores: int
@@ -62,6 +64,7 @@ class Parts:
     watch: MemoryWatch
     devices: Devices
     cache: LatencyCache
+    traces: Traces
 
     @classmethod
     def of(cls, settings: Settings) -> Self:
@@ -84,7 +87,9 @@ class Parts:
         if (certificates := policy.certificates) is not None:
             metrics.registry.register(CertificateCollector(lambda: certificates.value.expires_s))
         limits = ConnectionLimits(allowed.grpc, settings.max_connection_idle_s, settings.max_connection_age_s)
-        grpc = _grpc(settings, Inference(models, decoder, budget), limits, budget, policy)
+        traces = Traces(settings.trace_dir, settings.trace_max_bytes)
+        inference = Inference(models, decoder, budget, traces=traces)
+        grpc = _grpc(settings, inference, limits, budget, policy)
         small_pictures = division.decoder - division.large
         return cls(
             cores=cores,
@@ -104,6 +109,7 @@ class Parts:
                 shrink_arenas,
             ),
             devices=Devices(cores),
+            traces=traces,
             cache=LatencyCache.open(cache_folder(settings.cache_dir), cores),
         )
 

@@ -70,7 +70,7 @@ class EncodeJob(CaptionJob):
         count = BatchCount(len(tasks), size, assembled - start, end - assembled, clock() - end)
         self.completions.batches.append(count)
         for row, task in enumerate(tasks):
-            task.queue_ns = start - task.arrival_ns
+            task.start_ns, task.queue_ns = start, start - task.arrival_ns
             task.input_ns, task.infer_ns, task.batch_rows = count.input_ns, count.infer_ns, count.rows
             self._begin(Encoded(task, state, features, row), first, end)
         return count.infer_ns

@@ -89,6 +89,7 @@ class CaptionTask:
     steps: int = 0
     has_word: bool = False
     queue_ns: int = 0
+    start_ns: int = 0
     input_ns: int = 0
     infer_ns: int = 0
     batch_rows: int = 0
@@ -136,7 +137,7 @@ class Completions:
     def end(self, task: CaptionTask) -> None:
         """End a request whose search is finished."""
         try:
-            timing = Timing(task.queue_ns, task.input_ns, task.infer_ns, 0, task.batch_rows)
+            timing = Timing(task.queue_ns, task.input_ns, task.infer_ns, 0, task.batch_rows, task.start_ns)
             self.finished.append((task, Captioned(task.search.ranked(), timing)))
         except Exception as error:  # the boundary of one caption
             self.failed(task, failure_of_one(error))

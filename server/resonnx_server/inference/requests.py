@@ -23,6 +23,7 @@ from resonnx_server.inference.registry import Model, Models
 from resonnx_server.inference.tasks import Task
 from resonnx_server.memory.budget import Budget, Charge
 from resonnx_server.observe.stats import Timing
+from resonnx_server.observe.tracing import Frontend, Trace, Traces
 from resonnx_server.preprocessing.decode import Decoder, Plan
 from resonnx_server.runtime.pictures.images import Pixels
 from resonnx_server.runtime.pictures.options import PictureOptions
@@ -114,6 +115,7 @@ class ActiveRequest:
         budget: Its memory is charged to it.
         size: Bytes of its message.
         caller: Who asks: memory, device time and decoding are shared between callers.
+        trace: What is written of it; None if it is not traced.
 
     Attributes:
         deadline_ns: Monotonic; None if there is no deadline.
@@ -122,7 +124,15 @@ class ActiveRequest:
         decode_ns: Time to decode its pictures.
     """
 
-    def __init__(self, model: Model, decoder: Decoder, budget: Budget, size: int, caller: str = "") -> None:
+    def __init__(
+        self,
+        model: Model,
+        decoder: Decoder,
+        budget: Budget,
+        size: int,
+        caller: str = "",
+        trace: Trace | None = None,
+    ) -> None:
         self._start_ns = time.monotonic_ns()
         self.model = model
         self._decoder = decoder
@@ -135,6 +145,8 @@ class ActiveRequest:
         self.priority = DEFAULT_PRIORITY
         self.timing: Timing | None = None
         self.decode_ns = 0
+        self.trace = trace
+        self._decode_start_ns = 0
 
     def __enter__(self) -> Self:
         """Begin. Raises MemorySpent if the memory budget is spent, InvalidInput if the request never fits it."""
@@ -154,6 +166,9 @@ class ActiveRequest:
         stats.in_progress -= 1
         now_ns = time.monotonic_ns()
         total_ns = now_ns - self._start_ns
+        if self.trace is not None:
+            decoded = (self._decode_start_ns, self.decode_ns) if self.decode_ns else None
+            self.trace.end(self._start_ns, now_ns, decoded, self.timing)
         if _log.isEnabledFor(logging.DEBUG):
             self._log_end(error, total_ns)
         if error is None and self.timing is not None:
@@ -228,7 +243,7 @@ class ActiveRequest:
         if not isinstance(pictures, DecodedPictures):
             recipe = self.model.pictures.recipe
             self.hold(pictures.count * recipe.width * recipe.height * 3)
-        start_ns = time.monotonic_ns()
+        start_ns = self._decode_start_ns = time.monotonic_ns()
         pixels = await pictures.pixels(self._decoder, self.model.pictures, self.priority, self.caller)
         self.decode_ns = time.monotonic_ns() - start_ns
         return pixels
@@ -253,6 +268,8 @@ class Inference:
     decoder: Decoder
     budget: Budget
     limits: Limits = field(default_factory=Limits)
+    traces: Traces = field(default_factory=Traces)
+    frontend: Frontend = Frontend.GRPC
 
     def limited(self, caller: Caller) -> AbstractContextManager[None]:
         """Count a request of `caller` against its limits until the block ends. Event loop only.
@@ -276,4 +293,7 @@ class Inference:
         Raises:
             ServerError: No such model serves; see Models.find.
         """
-        return ActiveRequest(self.models.find(name, version, task), self.decoder, self.budget, size, caller)
+        model, trace = self.models.find(name, version, task), None
+        if self.traces.is_on:
+            trace = self.traces.begin(model.name, model.version, self.frontend)
+        return ActiveRequest(model, self.decoder, self.budget, size, caller, trace)

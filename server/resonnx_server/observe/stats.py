@@ -49,13 +49,14 @@ class Histogram:
 
 
 class Timing(NamedTuple):
-    """A request's time in the engine by phase, in ns, and the rows of its batch."""
+    """A request's time in the engine by phase, in ns, the rows of its batch, and when that began (monotonic ns)."""
 
     queue_ns: int
     compute_input_ns: int
     compute_infer_ns: int
     compute_output_ns: int
     batch_rows: int
+    start_ns: int = 0
 
 
 @dataclass(slots=True, frozen=True)
@@ -163,7 +164,7 @@ class ModelStats:
 
     def request_done(self, timing: Timing, total_ns: int) -> None:
         """Count one successful request."""
-        queue_ns, input_ns, infer_ns, output_ns, _ = timing
+        queue_ns, input_ns, infer_ns, output_ns, *_ = timing
         self.success.add(total_ns)
         self.queue.add(queue_ns)
         self.compute_input.add(input_ns)

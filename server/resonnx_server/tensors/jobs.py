@@ -199,7 +199,7 @@ class TensorJob:
         outcomes: Outcomes = []
         for entry, part, end in zip(entries, parts, accumulate(entry.rows for entry in entries), strict=True):
             if finite[end - entry.rows : end].all():
-                timing = Timing(start - entry.arrival_ns, input_ns, infer_ns, output_ns, rows)
+                timing = Timing(start - entry.arrival_ns, input_ns, infer_ns, output_ns, rows, start)
                 outcomes.append((entry, (part, timing)))
             else:
                 outcomes.append((entry, InferenceFailed("the model's output has NaN or infinity")))

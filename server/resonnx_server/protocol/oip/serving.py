@@ -83,6 +83,8 @@ class TensorServing:
             self._inference.begin(message.model_name, message.model_version, given.size, caller=caller.name) as request,
         ):
             model = request.model
+            if request.trace is not None:
+                request.trace.request_id = message.id
             parameters = parse_parameters(message)
             timeout_us = parameters.timeout_us if model.allow_timeout_override else 0
             request.limit(caller_ns, timeout_us, caller.priority(parameters.priority), named=True)

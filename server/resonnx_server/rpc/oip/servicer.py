@@ -25,6 +25,7 @@ from resonnx_server.rpc.oip.answers import AnswerEncoder, failed
 from resonnx_server.rpc.oip.group import Group
 from resonnx_server.rpc.oip.log_settings import LogSettingsRpc
 from resonnx_server.rpc.oip.shared_memory import SharedMemoryRpcs
+from resonnx_server.rpc.oip.trace_settings import TraceSettingRpc
 from resonnx_server.rpc.pipeline import pipeline
 
 # Takes a ModelStreamInferResponse, serialized.
@@ -68,7 +69,8 @@ class InferenceServicer(grpc_service_pb2_grpc.GRPCInferenceServiceServicer):
         self._answers = AnswerEncoder(max_message_bytes, pieces)
         self.rejected = inference.models.rejected
         self._extensions = [*_EXTENSIONS]
-        own: tuple[Group, ...] = (LogSettingsRpc(control), SharedMemoryRpcs(regions))
+        tracing = TraceSettingRpc(inference.traces, inference.models)
+        own: tuple[Group, ...] = (LogSettingsRpc(control), SharedMemoryRpcs(regions), tracing)
         for group in (*own, *groups):
             self._add(group)
 
@@ -188,7 +190,6 @@ class InferenceServicer(grpc_service_pb2_grpc.GRPCInferenceServiceServicer):
 
     RepositoryModelLoad = unsupported("RepositoryModelLoad")
     RepositoryModelUnload = unsupported("RepositoryModelUnload")
-    TraceSetting = unsupported("TraceSetting")
 
     def _add(self, group: Group) -> None:
         self._extensions += group.extensions

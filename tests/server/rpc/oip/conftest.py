@@ -28,7 +28,8 @@ def extended(start_server, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     model = folder / "models" / "doubling" / "1" / "model.onnx"
     model.parent.mkdir(parents=True)
     model.write_bytes(bare_graphs.doubling())
-    with start_server(folder / "models", *FLAGS) as server:
+    (folder / "traces").mkdir()
+    with start_server(folder / "models", *FLAGS, "--trace-dir", str(folder / "traces")) as server:
         assert server.admin is not None
         with triton.InferenceServerClient(server.admin) as client:
             yield Extended(server, client, folder)
