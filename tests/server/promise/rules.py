@@ -141,24 +141,22 @@ class Promise(Invariants):
                 self.loop.close()
 
     def _drain(self) -> None:
-        """End as the server does: what is under way ends, then the engine is closed, and nothing is left (I9)."""
+        """End as the server does: what is under way ends, and the session that is replaced; then the engine is closed (I9)."""
         for request in self.unended:
             request.may_run.set()
         self.settle()
         for _ in range(2_000):
-            if not self.unended:
-                break
             if self.replacing:
                 self.replacing.pop(0)()
                 self.settle()
             elif under_way := self.device.under_way():
                 self.finish_job(under_way[0])
-            else:
+            elif self.unended:
                 self.device.ns += MS
                 self.settle()
+            else:
+                break
         assert not self.unended, "I1"
-        while self.device.under_way():
-            self.finish_job(self.device.under_way()[0])
         self.nothing_is_lost()
         assert self.engine.queued() == 0
         assert sum(self.outcomes.values()) == len(self.requests), "I11"
