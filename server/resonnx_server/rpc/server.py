@@ -41,6 +41,7 @@ _SERVING: Final = health_pb2.HealthCheckResponse.SERVING
 _LEAST_PING_INTERVAL_MS: Final = 2_500
 _LOOKAHEAD_BYTES: Final = 1 << 16
 _MOST_STREAMS: Final = 1024
+_MOST_PENDING: Final = 16_384
 _HANDSHAKE_MS: Final = 10_000
 _METADATA_BYTES: Final = 16_384
 _ADMIN_CONNECTIONS: Final = 16
@@ -87,6 +88,10 @@ def _options(max_message_bytes: int, limits: ConnectionLimits) -> Options:
         ("grpc.so_reuseport", 0),
         # Of a connection; its client queues further calls.
         ("grpc.max_concurrent_streams", _MOST_STREAMS),
+        # gRPC ends calls that arrive faster than they are accepted, whoever's they are, with CANCELLED: by default beyond
+        # 1,000, and thousands of streams that are opened at once cost others their calls.
+        ("grpc.server.max_pending_requests", _MOST_PENDING),
+        ("grpc.server.max_pending_requests_hard_limit", 2 * _MOST_PENDING),
         # Until a connection has become one of HTTP/2.
         ("grpc.server_handshake_timeout_ms", _HANDSHAKE_MS),
         # Beyond it, gRPC closes connections at once. Without descriptors it could not even do that.
