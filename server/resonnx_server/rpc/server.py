@@ -88,8 +88,7 @@ def _options(max_message_bytes: int, limits: ConnectionLimits) -> Options:
         ("grpc.so_reuseport", 0),
         # Of a connection; its client queues further calls.
         ("grpc.max_concurrent_streams", _MOST_STREAMS),
-        # gRPC ends calls that arrive faster than they are accepted, whoever's they are, with CANCELLED: by default beyond
-        # 1,000, and thousands of streams that are opened at once cost others their calls.
+        # Beyond it, gRPC ends any caller's calls with CANCELLED; by default beyond 1,000, which one client can reach.
         ("grpc.server.max_pending_requests", _MOST_PENDING),
         ("grpc.server.max_pending_requests_hard_limit", 2 * _MOST_PENDING),
         # Until a connection has become one of HTTP/2.

@@ -141,7 +141,7 @@ class Promise(Invariants):
                 self.loop.close()
 
     def _drain(self) -> None:
-        """End as the server does: jobs and replacements under way end, then the engine is closed, and nothing is left (I9)."""
+        """End as the server does: jobs and replacements end, the engine is closed, and nothing is left (I9)."""
         for request in self.unended:
             request.may_run.set()
         self.settle()
