@@ -66,6 +66,7 @@ ON_BOTH_FRONTS = (
     "server/rpc/oip/test_stream_order.py",
     "server/rpc/oip/test_tensor_protocol.py",
 )
+_PERF_ANALYZER = ("tritonclient==2.41.0", "nvidia-cuda-runtime-cu12==12.9.79")
 _READY = re.compile(r"^resonnx-server (?:not )?ready grpc=(\S+) http=(\S+)(?: admin=(\S+))?$")
 
 
@@ -285,6 +286,28 @@ def truth(samples: Path) -> dict[str, dict[str, str]]:
     """truth.json of `samples`."""
     content: dict[str, dict[str, str]] = json.loads((samples / "truth.json").read_text())
     return content
+
+
+@pytest.fixture(scope="session")
+def perf_analyzer() -> list[str]:
+    """The start of a command that runs perf_analyzer, of the wheel that has it, installed once beside what make makes.
+
+    The tests' own tritonclient is later than the last one with the program.
+    """
+    folder = _ROOT / ".make/perf_analyzer"
+    program = folder / "bin/perf_analyzer"
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder.with_suffix(".lock")):
+        if not program.exists():
+            partial = folder.with_suffix(".partial")
+            command = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--target", str(partial)]
+            subprocess.run([*command, *_PERF_ANALYZER], check=True, timeout=300)
+            partial.rename(folder)
+    started = ["env", f"LD_LIBRARY_PATH={folder}/nvidia/cuda_runtime/lib", str(program)]
+    said = subprocess.run([*started, "--version"], capture_output=True, text=True).stderr
+    if "error while loading shared libraries" in said:
+        pytest.skip(f"needs libb64 (on Debian libb64-0d): {said.strip()}")
+    return started
 
 
 @pytest.fixture(scope="session")

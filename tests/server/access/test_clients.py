@@ -1,7 +1,6 @@
 """Our commands and Triton's clients before a server with keys and mutual TLS."""
 
 import json
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -90,10 +89,9 @@ def test_commands(server: Guarded, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(shutil.which("perf_analyzer") is None, reason="needs perf_analyzer, as of tritonclient 2.41")
-def test_perf_analyzer(server: Guarded) -> None:
+def test_perf_analyzer(server: Guarded, perf_analyzer: list[str]) -> None:
     def run(*more: str) -> subprocess.CompletedProcess[str]:
-        command = ["perf_analyzer", "-i", "grpc", "-u", server.server.grpc, "-m", "doubling", "-b", "1", "-p", "300"]
+        command = [*perf_analyzer, "-i", "grpc", "-u", server.server.grpc, "-m", "doubling", "-b", "1", "-p", "300"]
         command += ["-r", "3", "-s", "999", "--ssl-grpc-use-ssl"]
         folder = server.folder
         command += ["--ssl-grpc-root-certifications-file", str(folder / "ca.pem")]

@@ -2,7 +2,6 @@
 
 import json
 import math
-import shutil
 import struct
 import subprocess
 from base64 import b64encode
@@ -157,16 +156,16 @@ def test_raw_content_of_one_file_is_its_length_and_its_bytes(demo_server, sample
         assert grpc_service_pb2_grpc.GRPCInferenceServiceStub(channel).ModelInfer(request, timeout=20).outputs
 
 
-@pytest.mark.skipif(shutil.which("perf_analyzer") is None, reason="needs perf_analyzer")
+@pytest.mark.slow
 @pytest.mark.parametrize("data", ["random", "files"])
 def test_perf_analyzer_sends_pixels_of_its_own_or_files_in_base64(
-    demo_server, samples, truth, tmp_path, data: str
+    demo_server, samples, truth, tmp_path, perf_analyzer, data: str
 ) -> None:
     files = [struct.pack("<I", len(file)) + file for file in _digits(samples, truth)]
     path = tmp_path / "data.json"
     path.write_text(json.dumps({"data": [{"encoded_image": {"b64": b64encode(file).decode()}} for file in files]}))
     flags = ["-i", "grpc", "-m", "digits", "-p", "500", "-s", "1000", "-r", "3"]
-    command = ["perf_analyzer", *flags, "-u", demo_server.grpc]
+    command = [*perf_analyzer, *flags, "-u", demo_server.grpc]
     command += ["--input-data", str(path)] if data == "files" else []
     done = subprocess.run(command, capture_output=True, text=True, timeout=100)
     assert "throughput: " in done.stdout, done.stdout + done.stderr
