@@ -43,6 +43,8 @@ _STREAMS: Final = 4
 _KEEPS: Final = 0.40
 # Answers of the first moments are not counted.
 _WARM_UP_S: Final = 1.0
+# Longest wait for a flood's first calls.
+_SETTLES_S: Final = 8.0
 # Pauses of the process that spends processor time.
 _BURNT_S: Final = 0.001
 _REFUSED: Final = frozenset({grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.INVALID_ARGUMENT})
@@ -150,7 +152,6 @@ def _flooding(address: str, row: str, in_flight: int, folder: Path) -> Iterator[
             assert process.stdout is not None
             if not process.stdout.readline():
                 raise RuntimeError(f"the flood of {row} ended")
-            time.sleep(2)
             yield process.pid
         finally:
             process.kill()
@@ -195,6 +196,16 @@ def _metrics(server: Serving) -> dict[str, float]:
     return {name: float(value) for name, _, value in samples}
 
 
+def _settle(server: Serving, flood: int) -> None:
+    """Wait until the server has most calls of a flood, which begins with hundreds of megabytes of large pictures."""
+    ends = time.monotonic() + _SETTLES_S
+    while time.monotonic() < ends:
+        values = _metrics(server).items()
+        if sum(value for name, value in values if name.startswith("resonnx_requests_in_progress")) > 0.9 * flood:
+            return
+        time.sleep(0.2)
+
+
 def _answered(before: dict[str, float], after: dict[str, float]) -> float:
     """Return the server's answers between two readings of its metrics."""
     return sum(after[name] - before[name] for name in after if name.startswith("nv_inference_request_success"))
@@ -235,6 +246,7 @@ def measure(server: Serving, row: str, flood: int, seconds: float, folder: Path)
 
     idle_many, idle_one = caller(16), caller(1)
     with _flooding(server.grpc, row, flood, folder) as process:
+        _settle(server, flood)
         first, begin, begin_s = _metrics(server), time.perf_counter(), processor_s(process)
         many = caller(16)
         second, middle, middle_s = _metrics(server), time.perf_counter(), processor_s(process)

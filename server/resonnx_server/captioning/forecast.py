@@ -60,7 +60,7 @@ class CaptionQueue(Batcher[CaptionTask]):
             if first is None:
                 first, reach = caller, own + cost * pictures / 2
                 paused = (
-                    other for other in served if other[1] != caller and not self._turns[other[0] - 1].has(other[1])
+                    other for other in served if other[1] != caller and not self._turns[other[0] - 1].waiting(other[1])
                 )
                 if any(other[0] < level or (other[0] == level and served[other] < reach) for other in paused):
                     return 0

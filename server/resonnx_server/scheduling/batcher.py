@@ -7,7 +7,7 @@
                             └──► released     └ deadline cannot be met ─► expired
 
 Work-conserving: with max_delay_ns 0, whatever waits is ready at once. A batch takes the rows of several callers in
-turns, and never waits for the sake of one.
+turns, and never waits for the sake of one; it may be smaller (light_callers.py).
 """
 
 import math
@@ -17,6 +17,7 @@ from itertools import chain
 from typing import Any, Final, Generic, TypeVar
 
 from resonnx_server.errors import DeadlineExceeded, DeadlineUnreachable, ServerError, WaitTooLong, milliseconds
+from resonnx_server.scheduling.light_callers import LightCallers
 from resonnx_server.scheduling.queue import Entry, RequestQueue
 
 T = TypeVar("T")
@@ -45,6 +46,10 @@ class Batch(Generic[T]):
 
 class Batcher(RequestQueue[T]):
     """A queue that chooses its next batch, at a size of its sessions' latency table."""
+
+    def __init__(self, *args: Any, **settings: Any) -> None:
+        super().__init__(*args, **settings)
+        self._light = LightCallers(self.table)
 
     def ready_at_ns(self, enough: int = 1) -> int | None:
         """Return the monotonic time at which `take` gives a batch: a past time is now, None is never.
@@ -111,9 +116,16 @@ class Batcher(RequestQueue[T]):
         limit_ns = math.inf if budget_ns is None else budget_ns
         if wanted := self._wanted(alike):
             limit_ns = min(limit_ns, min(wanted) - now_ns)
+        turns = self._turns[alike[0].priority - 1]
+        if self.rows > self.table.largest:
+            waiting = min(waiting, self._light.most_rows(alike, turns, now_ns))
         rows = min(waiting, self.table.best_size(waiting, limit_ns))
         size = self.table.padded_batch_size(rows)
-        return Batch(self._remove_rows(alike, rows, self.table.cost_ns(size) / rows), size, expired)
+        batch = Batch(self._remove_rows(alike, rows, self.table.cost_ns(size) / rows), size, expired)
+        for caller in {entry.caller for entry in batch.entries}:
+            if not turns.waiting(caller):
+                self._light.taken(caller, now_ns)
+        return batch
 
     def lateness(self, entry: Entry[Any], now_ns: int) -> ServerError:
         """Return the error of an expired entry."""

@@ -188,9 +188,10 @@ class Turns(Generic[T]):
         self._tidy()
         return self._heap[0][0] if self._heap else math.inf
 
-    def has(self, caller: str) -> bool:
-        """Whether an item of `caller` waits."""
-        return caller in self._lines
+    def waiting(self, caller: str) -> int:
+        """Return how many items of `caller` wait."""
+        line = self._lines.get(caller)
+        return 0 if line is None else len(line)
 
     def __bool__(self) -> bool:
         return bool(self._lines)

@@ -2,6 +2,7 @@
 
 import math
 from collections import Counter
+from collections.abc import Callable
 from itertools import combinations
 from typing import Any
 
@@ -24,8 +25,8 @@ ROW_NS = 1e6
 LINEAR = {size: ROW_NS * size for size in sizes_up_to(LARGEST)}
 
 
-def _queue(rows: int = 10_000) -> Batcher[Any]:
-    return batcher_of(LatencyTable(LINEAR), rows)
+def _queue(rows: int = 10_000, costs: dict[int, float] = LINEAR, clock: Callable[[], int] = lambda: 0) -> Batcher[Any]:
+    return batcher_of(LatencyTable(costs), rows, clock=clock)
 
 
 def _push(
@@ -52,22 +53,49 @@ def test_a_flood_leaves_half_of_each_batch_to_another_caller() -> None:
     batcher = _queue()
     _flood(batcher, "flood", 1000)
     _flood(batcher, "good", 16)
-    assert [_rows(batcher.take(0)) for _ in range(3)] == [
-        {"flood": 8, "good": 8},
-        {"flood": 8, "good": 8},
-        {"flood": 16},
-    ], "and no batch is smaller for it"
+    assert [_rows(batcher.take(0)) for _ in range(2)] == [{"flood": 8, "good": 8}] * 2
+    assert _rows(batcher.take(10**9)) == {"flood": 16}
 
 
 @pytest.mark.parametrize("rows", [1, 5, 16, 1000])
 def test_a_single_row_is_in_the_second_batch_at_the_latest(rows: int) -> None:
     batcher = _queue(100_000)
     _flood(batcher, "flood", 50, rows)
-    batcher.take(0)
+    assert sum(_rows(batcher.take(0)).values()) == LARGEST
     _push(batcher, "good")
     batches = [_rows(batcher.take(0)) for _ in range(2)]
     assert any("good" in batch for batch in batches)
-    assert all(sum(batch.values()) == LARGEST for batch in batches)
+    assert [sum(batch.values()) for batch in batches if "good" in batch] == [2], "others' rows at most double its time"
+
+
+@pytest.mark.parametrize(("costs", "most"), [(LINEAR, 4 + 2), (dict.fromkeys(LINEAR, ROW_NS), 1 + 1)])
+def test_two_requests_of_1024_rows_let_single_rows_pass(costs: dict[int, float], most: int) -> None:
+    """Another caller's row waits for a short batch and for its own; where larger ones cost no more, they are full."""
+    batcher, now = _queue(100_000, costs), 0
+    _flood(batcher, "flood", 2, 1024)
+    took, rows = [], []
+    for _ in range(60):
+        # A row that comes as soon as a batch has begun.
+        begin, running = now, batcher.take(now)
+        row = _push(batcher, "good")
+        while row not in running.entries:
+            now += int(costs[running.size])
+            running = batcher.take(now)
+            rows.append(running.rows)
+        now += int(costs[running.size])
+        took.append((now - begin) / ROW_NS)
+    assert max(took[1:]) <= most
+    assert costs is LINEAR or set(rows) == {LARGEST}
+
+
+def test_a_caller_with_much_work_has_full_batches_once_the_others_are_gone() -> None:
+    batcher = _queue(100_000)
+    _flood(batcher, "flood", 1000)
+    batcher.take(0)
+    _push(batcher, "good")
+    assert [batcher.take(0).rows for _ in range(2)] == [2, 4]
+    assert batcher.take(200_000_000).rows == 4
+    assert batcher.take(300_000_000).rows == LARGEST
 
 
 def test_many_small_requests_and_few_large_ones_have_the_same_time() -> None:
@@ -219,8 +247,9 @@ def test_a_flood_fills_the_queue_and_others_still_find_room() -> None:
     _flood(batcher, "third", 13)
     with pytest.raises(Overloaded, match="holds 73 rows"):
         _push(batcher, "third")
-    for _ in range(3):
-        batcher.take(0)
+    for number in range(3):
+        batcher.take(number * 10**9)
+
     _flood(batcher, "third", 15)
     assert batcher.rows == 40
     with pytest.raises(Overloaded):
