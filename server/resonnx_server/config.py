@@ -7,8 +7,10 @@ import re
 from pathlib import Path
 from typing import Annotated, Final, Literal, Self, get_args
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, InstanceOf, model_validator
+from pydantic.json_schema import SkipJsonSchema
 
+from resonnx_server.declaration import Declaration
 from resonnx_server.version_policy import canonical
 
 Provider = Literal["auto", "cpu", "openvino", "cuda", "tensorrt"]
@@ -50,8 +52,10 @@ class ModelSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
-    max_batch_size: Annotated[int, Field(ge=1, le=64)] = 16
-    """Largest batch, in rows (pictures)."""
+    max_batch_size: Annotated[int, Field(ge=0, le=64)] = 16
+    """Largest batch, in rows (pictures); with 0, no request shares a batch with others."""
+    max_instances: Annotated[int, Field(ge=1, le=64)] | None = None
+    """Most batches of the model that run at once; fewer if that was measured to be faster, as without this setting."""
     max_queue_size: Annotated[int, Field(ge=1, le=100_000)] = 1024
     """Capacity of the queue in rows; a request beyond is refused with RESOURCE_EXHAUSTED and a retry hint.
 
@@ -88,6 +92,8 @@ class ModelSettings(BaseModel):
     )
     """Names of versions, as in `{stable = 3, canary = 4}`, which calls may give in place of a number. With `stable`,
     calls without a version are answered by it; without, by the highest version that serves."""
+    declaration: SkipJsonSchema[InstanceOf[Declaration] | None] = None
+    """What the model's config.pbtxt declares of its graph; in no other file."""
 
 
 class Settings(BaseModel):

@@ -26,7 +26,7 @@ from pydantic_settings import (
 )
 
 from resonnx_server.config import ModelSettings, Settings
-from resonnx_server.config_errors import fault, nearest
+from resonnx_server.config_text import fault, nearest
 
 _PREFIX = "RESONNX_"
 # Variables of the client and of the compose file.

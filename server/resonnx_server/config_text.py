@@ -1,10 +1,15 @@
-"""Describes each setting, from the settings models: for --help, error messages and docs/settings.md."""
+"""Describes settings, from the settings models, for --help, errors and docs/settings.md; and errors of settings."""
 
-from collections.abc import Mapping
+import difflib
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from pydantic import BaseModel
+from pydantic_core import ErrorDetails
+
+# Characters of a value that an error shows.
+_SHOWN = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,3 +97,27 @@ def _toml(value: object) -> str:
         case list() | tuple():
             return ", ".join(map(str, value))
     return str(value)
+
+
+def nearest(name: str, known: Iterable[str]) -> str | None:
+    """Return the known name that is similar to `name`, if there is one."""
+    return next(iter(difflib.get_close_matches(name, known, 1, 0.75)), None)
+
+
+def fault(error: ErrorDetails, model: type[BaseModel], name: str) -> str:
+    """Return the message for one invalid setting.
+
+    Args:
+        error: What pydantic says of it.
+        model: The settings that it is one of.
+        name: Its name as the user knows it: "models.digits.max_batch_size".
+    """
+    key, known = str(error["loc"][-1]), {setting.name: setting for setting in describe(model)}
+    if error["type"] == "extra_forbidden" or error["loc"] == ("declaration",):
+        near = nearest(key, known)
+        hint = f"did you mean {near}? There are" if near else "there are"
+        return f"setting {name}: there is no such setting; {hint} {', '.join(sorted(known))}"
+    meant = known.get(key)
+    given = repr(error["input"])
+    shown = given if len(given) <= _SHOWN else f"{given[:_SHOWN]}…"
+    return f"setting {name}: {error['msg']} (it is {shown})" + (f". {meant}" if meant else "")

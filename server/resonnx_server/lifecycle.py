@@ -11,7 +11,7 @@ from functools import partial
 
 from resonnx_server.access.reloaded import keep_fresh
 from resonnx_server.config import Settings
-from resonnx_server.config_errors import nearest
+from resonnx_server.config_text import nearest
 from resonnx_server.errors import ModelRefused
 from resonnx_server.parts import Parts
 from resonnx_server.readiness import Readiness

@@ -8,6 +8,7 @@ from typing import Final
 from resonnx_proto.v1 import manifest_pb2 as pb
 
 from resonnx_server.access.caller import Caller
+from resonnx_server.declaration import Declaration
 from resonnx_server.errors import ModelNotAllowed, ServerError, Unavailable, WrongTask
 from resonnx_server.inference.missing import no_such_label, no_such_model, no_such_version
 from resonnx_server.inference.tasks import Task
@@ -51,6 +52,7 @@ class Model:
         max_batch_size: In rows; 0 if each request runs alone.
         max_queue_size: In rows.
         allow_timeout_override: The tensor protocol's parameter `timeout` is honoured.
+        declaration: What its config.pbtxt says, if there is one.
     """
 
     name: str
@@ -69,6 +71,7 @@ class Model:
     optional_inputs: tuple[TensorSpec, ...] = ()
     pictures: PictureOptions | None = None
     allow_timeout_override: bool = False
+    declaration: Declaration | None = None
 
     @property
     def verified_against(self) -> str:

@@ -126,6 +126,8 @@ class LatencyCache:
     def _path(self, digest: str, session: Session, sizes: tuple[int, ...], callers: int) -> Path:
         assert self.folder is not None
         how = f"{session.candidate} {session.threads} {session.spinning}"
+        if session.view is not None:
+            how += f" {session.view.inputs}"
         what = f"{digest} {how} {sizes} {callers} {self.threads} {_hardware()}"
         return self.folder / f"latency-{hashlib.sha256(what.encode()).hexdigest()[:32]}.json"
 

@@ -3,6 +3,7 @@
 A version that cannot serve raises ModelRefused with a reason that a user can act on.
 """
 
+import logging
 from dataclasses import fields
 from typing import Any, Final
 
@@ -17,6 +18,8 @@ from resonnx_server.repository.version import Start, Version
 from resonnx_server.runtime.model_files.golden_examples import check_recipe, parse_golden
 from resonnx_server.runtime.model_files.manifest import GOLDEN, MANIFEST, read_version
 from resonnx_server.runtime.pictures.options import PictureOptions
+
+_log = logging.getLogger(__name__)
 
 TASKS: Final[dict[pb.Task, TaskEntry[Any]]] = {
     entry.task.kind: entry for entry in (classifiers.ENTRY, captioners.ENTRY)
@@ -33,6 +36,8 @@ def load(version: Version) -> Start:
     if folder.version == 0:
         raise ModelRefused("the model's folder has no version folder (a number, 1 or more) that can be read")
     version.progress.reach("verifying")
+    for ignored in version.settings.declaration.ignored if version.settings.declaration else ():
+        _log.warning("a field of config.pbtxt has no effect", extra={"model": folder.name, "field": ignored})
     if not (folder.path / MANIFEST).exists():
         return bare_file.load(version)
     files = read_version(folder.path, version.vouch)

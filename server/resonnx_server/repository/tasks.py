@@ -12,6 +12,7 @@ from resonnx_server.errors import ModelRefused
 from resonnx_server.inference.registry import Model, SessionReport
 from resonnx_server.inference.tasks import Task
 from resonnx_server.repository import choose
+from resonnx_server.repository.model_config.declared_manifest import check_agreement
 from resonnx_server.repository.version import Start, Version, repeat
 from resonnx_server.runtime.model_files.golden_examples import Golden, Verdict
 from resonnx_server.runtime.model_files.manifest import GOLDEN, VersionFiles, onnx_files
@@ -85,7 +86,7 @@ class TaskEntry(Generic[G]):
             loaded = Loaded(version, files, golden, self.graphs(*sessions, manifest), bound)
             options.append((" + ".join(map(str, candidates)), loaded))
         version.progress.reach("checking")
-        pictures = repeat(golden, min(_RACE_BATCH, version.settings.max_batch_size))
+        pictures = repeat(golden, min(_RACE_BATCH, version.largest_batch))
         prepared = choose.fastest(options, lambda one: self.run(one, pictures), self.judge, self.prepare)
         return starting(version, self.task, prepared, files)
 
@@ -106,11 +107,17 @@ def starting(
         task: Its task.
         prepared: Its graphs, ready to serve.
         files: Its verified files; None for a bare ONNX file.
-        max_batch_size: See Model; None is the settings'.
+        max_batch_size: See Model; None is the settings', at least 1.
         optional_inputs: See Model.
         identity: See Model; of a bare ONNX file.
+
+    Raises:
+        ModelRefused: The model's config.pbtxt contradicts its manifest.
     """
     settings = version.settings
+    if files is not None and settings.declaration is not None:
+        (first, *_), manifest = onnx_files(files.manifest), files.manifest
+        check_agreement(settings.declaration, manifest, first, prepared.inputs, prepared.outputs)
 
     def start() -> Model:
         stats = version.metrics.model(version.folder.name, version.folder.version)
@@ -132,9 +139,10 @@ def starting(
             inputs=prepared.inputs,
             outputs=prepared.outputs,
             optional_inputs=optional_inputs,
-            max_batch_size=settings.max_batch_size if max_batch_size is None else max_batch_size,
+            max_batch_size=version.largest_batch if max_batch_size is None else max_batch_size,
             max_queue_size=settings.max_queue_size,
             allow_timeout_override=settings.allow_timeout_override,
+            declaration=settings.declaration,
             pictures=version.pictures(files.manifest.input) if files else None,
             sessions=prepared.sessions,
             stats=stats,

@@ -72,9 +72,14 @@ class Version:
             _log.info("the signature is valid", extra={"model": folder.name, "key": signer})
 
     @property
+    def largest_batch(self) -> int:
+        """Rows of the largest batch."""
+        return max(1, self.settings.max_batch_size)
+
+    @property
     def batch_sizes(self) -> tuple[int, ...]:
         """Batch sizes that are warmed up and served."""
-        return sizes_up_to(self.settings.max_batch_size)
+        return sizes_up_to(self.largest_batch)
 
     @property
     def objective(self) -> Objective | None:
@@ -92,13 +97,14 @@ class Version:
         return open_candidates(files, file, self.settings.provider or "auto", self.threads, self.cache.folder)
 
     def instance_counts(self) -> list[int]:
-        """Return numbers of concurrent batches worth trying, ascending: up to MAX_LANES, at most four.
+        """Return numbers of concurrent batches worth trying, ascending: at most four, up to max_instances.
 
         All batches get the same number of threads. Preferred are divisors of the core count, the largest first, as a
         run gains little from its last threads. With fewer than two (11, 13, 22 cores), also numbers that leave at most
         a tenth of the cores idle, the fewest idle first.
         """
-        left = {count: self.threads % count for count in range(2, min(self.threads, MAX_LANES) + 1)}
+        most = min(self.threads, MAX_LANES, self.settings.max_instances or MAX_LANES)
+        left = {count: self.threads % count for count in range(2, most + 1)}
         counts = [count for count in left if not left[count]]
         if len(counts) < 2:
             counts = [count for count in left if left[count] * 10 <= self.threads]

@@ -25,8 +25,9 @@ from resonnx_server.runtime.cancellation import CANCELLED, Cancellation
 from resonnx_server.runtime.interruption import runs_of_this_thread
 from resonnx_server.runtime.provider_options import cuda_options, engine_folder, openvino_options, tensorrt_options
 from resonnx_server.runtime.string_session import StringSession, as_text
-
-Array = npt.NDArray[Any]
+from resonnx_server.runtime.tensor_view import Array as Array
+from resonnx_server.runtime.tensor_view import TensorSpec as TensorSpec
+from resonnx_server.runtime.tensor_view import TensorView
 
 CPU: Final = "CPUExecutionProvider"
 OPENVINO: Final = "OpenVINOExecutionProvider"
@@ -74,20 +75,6 @@ class Candidate:
         return f"{self.provider}/{pb.Precision.Name(self.precision).removeprefix('PRECISION_').lower()}"
 
 
-@dataclass(frozen=True)
-class TensorSpec:
-    """An input or output of a graph. `shape` holds sizes, symbolic names, or None for unknown axes."""
-
-    name: str
-    dtype: np.dtype[Any]
-    shape: tuple[int | str | None, ...]
-
-    @property
-    def smallest(self) -> tuple[int, ...]:
-        """The shape with free sizes of 1."""
-        return tuple(size if isinstance(size, int) else 1 for size in self.shape)
-
-
 class Session:
     """One ONNX graph on one candidate.
 
@@ -100,6 +87,7 @@ class Session:
             cores.
         optimise: Whether ONNX Runtime optimises the graph; the exporter's parity check runs both ways.
         cache: Folder for the engines that TensorRT builds (minutes); None for no cache.
+        view: Its inputs and outputs as callers see them; None for the graph's own.
 
     Attributes:
         device: The device of its tensors: "cuda" (the first GPU) or "cpu".
@@ -120,6 +108,7 @@ class Session:
         spinning: bool = False,
         optimise: bool = True,
         cache: Path | None = None,
+        view: TensorView | None = None,
     ) -> None:
         self.candidate = candidate
         self.threads = threads
@@ -156,9 +145,17 @@ class Session:
         self.overridable = tuple(_spec(node) for node in initializers if node.type in _ELEMENT_TYPES)
         self._strings: StringSession | None = None
         has_strings = any(spec.dtype.hasobject for spec in (*self.inputs, *self.outputs, *self.overridable))
+        self.view: TensorView | None = None
+        if view is not None:
+            self.show(view)
         if has_strings and candidate.provider == CPU and library() is not None:
             self._strings = StringSession(model, threads)
             Cancellation.cover(options, self._strings.terminate)
+
+    def show(self, view: TensorView) -> None:
+        """Take and give tensors as `view` says from now on."""
+        self.view = view
+        self.inputs, self.outputs, self.overridable = view.inputs, view.outputs, view.overridable
 
     def run(self, feeds: Mapping[str, Array], outputs: Sequence[str] | None = None) -> dict[str, Array]:
         """Run the graph.
@@ -175,6 +172,8 @@ class Session:
         """
         runs = runs_of_this_thread()
         names = [spec.name for spec in self.outputs] if outputs is None else list(outputs)
+        if self.view is not None:
+            feeds = self.view.feeds(feeds)
         try:
             if self._strings is not None:
                 arrays = self._strings.run(feeds, names)
@@ -187,7 +186,8 @@ class Session:
             if self.run_options.terminate:
                 raise ModelRefused(CANCELLED) from None
             raise
-        return dict(zip(names, arrays, strict=True))
+        results = dict(zip(names, arrays, strict=True))
+        return results if self.view is None else self.view.results(results)
 
     def opened_again(self, model: bytes) -> "Session":
         """Return another session of the same file, given its bytes. Raises as the constructor."""
@@ -198,6 +198,7 @@ class Session:
             spinning=self.spinning,
             optimise=self._optimise,
             cache=self._cache,
+            view=self.view,
         )
 
 

@@ -43,7 +43,10 @@ def test_a_variable_that_kubernetes_sets_for_a_service_of_our_name_is_no_setting
             '[server]\nrepository = "."\n[models.m]\nmax_batch = 1',
             "setting models.m.max_batch: there is no such setting; did you mean max_batch_size? There are ",
         ),
-        ('[server]\nrepository = "."\n[models.m]\nmax_batch_size = 0', "setting models.m.max_batch_size: Input should"),
+        (
+            '[server]\nrepository = "."\n[models.m]\nmax_batch_size = -1',
+            "models.m.max_batch_size: Input should",
+        ),
         ('[server]\nrepository = "."\nformats = [["JPEG"], 1]', "setting formats.0: Input should be 'JPEG'"),
         ('[server]\nrepository = "."\nformats = []', "setting formats: "),
         ("[server", "config file "),

@@ -50,7 +50,9 @@ class Machine:
         folder = ModelFolder("m", 1, Path())
         self.progress = Progress()
         version = Version(folder, ModelSettings(), Metrics(), unused, 2, LatencyCache(self._folder, 2), self.progress)
-        session: Any = SimpleNamespace(candidate=Candidate(CPU, pb.PRECISION_FP32), threads=1, spinning=False)
+        session: Any = SimpleNamespace(
+            candidate=Candidate(CPU, pb.PRECISION_FP32), threads=1, spinning=False, view=None
+        )
         files = VersionFiles("", {"model.onnx": b"graph"}, pb.Manifest())
         self.measured.clear()
         self.ran.clear()

@@ -9,6 +9,7 @@ from resonnx_proto.inference import grpc_service_pb2 as pb
 from resonnx_proto.inference import model_config_pb2 as config_pb
 from resonnx_proto.v1 import manifest_pb2
 
+from resonnx_server.declaration import DeclaredTensor
 from resonnx_server.inference.registry import Model
 from resonnx_server.inference.requests import DEFAULT_PRIORITY, PRIORITY_LEVELS
 from resonnx_server.observe.stats import Duration
@@ -131,29 +132,36 @@ def config(model: Model) -> config_pb.ModelConfig:
 
 def _input(each: Input, model: Model) -> config_pb.ModelInput:
     spec, batched = each.spec, each.is_batched
-    is_picture = model.manifest is not None and spec.name == IMAGE
+    declared = model.declaration.input(spec.name) if model.declaration is not None else None
+    layout = "NHWC" if model.manifest is not None and spec.name == IMAGE else (declared and declared.layout) or "NONE"
     return config_pb.ModelInput(
         name=spec.name,
         data_type=_data_type(spec),
-        format=config_pb.ModelInput.FORMAT_NHWC if is_picture else config_pb.ModelInput.FORMAT_NONE,
+        format=f"FORMAT_{layout}",
         dims=each.shape[int(batched) :],
-        reshape=_reshape(spec, batched=batched),
+        reshape=_reshape(spec, declared, batched=batched),
         optional=each.is_optional,
     )
 
 
 def _output(spec: TensorSpec, model: Model) -> config_pb.ModelOutput:
     batched = model.max_batch_size > 0
+    declared = model.declaration.output(spec.name) if model.declaration is not None else None
     return config_pb.ModelOutput(
         name=spec.name,
         data_type=_data_type(spec),
         dims=shape(spec, batched=batched)[int(batched) :],
-        reshape=_reshape(spec, batched=batched),
+        label_filename=declared.label_file if declared is not None else "",
+        reshape=_reshape(spec, declared, batched=batched),
     )
 
 
-def _reshape(spec: TensorSpec, *, batched: bool) -> config_pb.ModelTensorReshape | None:
-    """Return the reshape of a tensor without dims, which clients see as [1]; None for others."""
+def _reshape(
+    spec: TensorSpec, declared: DeclaredTensor | None, *, batched: bool
+) -> config_pb.ModelTensorReshape | None:
+    """Return the declared reshape of a tensor, or that of one without dims, which clients see as [1]; else None."""
+    if declared is not None and declared.reshape is not None:
+        return config_pb.ModelTensorReshape(shape=declared.reshape)
     return config_pb.ModelTensorReshape() if _is_scalar(len(spec.shape), batched=batched) else None
 
 

@@ -8,6 +8,7 @@ from typing import Final
 import numpy as np
 
 from resonnx_server.errors import InvalidInput
+from resonnx_server.inference.class_names import class_names
 from resonnx_server.inference.registry import Model
 from resonnx_server.inference.tensors import Tensors
 from resonnx_server.memory.regions import Place
@@ -71,10 +72,21 @@ def requested_outputs(
     model: Model, outputs: Tensors, wanted: Sequence[str], top_k: Mapping[str, int], places: Mapping[str, Place]
 ) -> list[Output]:
     """Return the requested ones of a model's outputs; arguments are those of serving.Inferred."""
-    labels = model.manifest.classifier.labels if model.manifest is not None else ()
     batched = model.max_batch_size > 0
+    labels = {
+        name: class_names(model, name, math.prod(outputs[name].shape[int(batched) :]))
+        for name in wanted
+        if name in top_k
+    }
     return [
-        Output(name, _shown(outputs[name], batched), top_k.get(name, 0), labels, batched, places.get(name))
+        Output(
+            name,
+            _shown(outputs[name], batched),
+            top_k.get(name, 0),
+            labels.get(name, ()),
+            batched,
+            places.get(name),
+        )
         for name in wanted
     ]
 

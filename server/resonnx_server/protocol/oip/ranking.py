@@ -40,7 +40,7 @@ def best_classes(array: Array, top_k: int, labels: Sequence[str], *, batched: bo
     Args:
         array: Numbers, [N, ...] if batched.
         top_k: Number of classes, or all if there are fewer.
-        labels: Names by class index; ignored unless there is one for each class.
+        labels: Names by class index; classes without one, or with an empty one, have none.
         batched: Each row is classified on its own.
 
     Yields:
@@ -48,7 +48,6 @@ def best_classes(array: Array, top_k: int, labels: Sequence[str], *, batched: bo
     """
     rows = array.reshape(len(array), -1) if batched else array.reshape(1, -1)
     k = min(top_k, rows.shape[1])
-    names = labels if len(labels) == rows.shape[1] else None
     for row in rows:
         best: npt.NDArray[np.intp] | None = None
         for best in _ranked(row, k):
@@ -58,10 +57,11 @@ def best_classes(array: Array, top_k: int, labels: Sequence[str], *, batched: bo
         for start in range(0, k, _WRITTEN):
             indices = best[start : start + _WRITTEN]
             ranked = zip(row[indices].tolist(), indices.tolist(), strict=True)
-            if names is None:
-                yield [f"{value:.6f}:{index}".encode() for value, index in ranked]
-            else:
-                yield [f"{value:.6f}:{index}:{names[index]}".encode() for value, index in ranked]
+            yield [f"{value:.6f}:{index}{_suffix(labels, index)}".encode() for value, index in ranked]
+
+
+def _suffix(labels: Sequence[str], index: int) -> str:
+    return f":{labels[index]}" if index < len(labels) and labels[index] else ""
 
 
 def _ranked(row: Array, k: int) -> Iterator[npt.NDArray[np.intp] | None]:

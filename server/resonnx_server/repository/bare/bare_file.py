@@ -4,7 +4,6 @@ import logging
 import math
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import Final, NamedTuple
 
 from resonnx_proto.v1 import manifest_pb2 as pb
@@ -12,6 +11,7 @@ from resonnx_proto.v1 import manifest_pb2 as pb
 from resonnx_server.errors import ModelRefused
 from resonnx_server.inference.registry import SessionReport
 from resonnx_server.inference.tasks import TENSORS
+from resonnx_server.repository.bare.bare_source import read_bare
 from resonnx_server.repository.bare.child_trial import try_in_child
 from resonnx_server.repository.bare.row_trial import (
     MOST_BYTES,
@@ -22,6 +22,7 @@ from resonnx_server.repository.bare.row_trial import (
     check_shapes,
 )
 from resonnx_server.repository.instances import choose_instances, tensor_pool
+from resonnx_server.repository.model_config.declared_graph import view_of
 from resonnx_server.repository.reopening import Source, run_zeros
 from resonnx_server.repository.tasks import Prepared, starting
 from resonnx_server.repository.version import Start, Version
@@ -29,16 +30,9 @@ from resonnx_server.repository.warming import Warming
 from resonnx_server.runtime.cancellation import Cancellation
 from resonnx_server.runtime.model_files.batch_axis import with_free_batch
 from resonnx_server.runtime.model_files.constants import check_constants
-from resonnx_server.runtime.model_files.external_data import with_external_data
-from resonnx_server.runtime.model_files.files import MAX_FILE_BYTES, NotReadable, read_inside, read_regular
+from resonnx_server.runtime.model_files.files import MAX_FILE_BYTES
 from resonnx_server.runtime.model_files.manifest import (
-    CLASSIFIER_FILE,
-    MANIFEST,
-    SUMS,
     VersionFiles,
-    Vouch,
-    accept_any,
-    read_listed,
 )
 from resonnx_server.runtime.session import PROVIDERS, Candidate, Session, TensorSpec
 from resonnx_server.scheduling.latency import LatencyTable
@@ -56,7 +50,7 @@ def load(version: Version) -> Start:
 
     Raises ModelRefused if there is no model.onnx, it or its external data does not load, or its constants are large.
     """
-    identity, content = _read_of(version)
+    name, content, identity = read_bare(version)
     check_constants(content)
     if version.trusted is None:
         # Who signed a file vouches for it.
@@ -66,7 +60,7 @@ def load(version: Version) -> Start:
     session = _open(version, content)
     _check_sizes(session)
     version.progress.reach("checking")
-    reason, variant = None, _Variant(content, session)
+    reason, variant = None, _Variant(name, content, session)
     try:
         variant = _with_batch_axis(version, variant)
     except Dependent as dependent:
@@ -75,56 +69,20 @@ def load(version: Version) -> Start:
     instances = _instances(version, variant, batched)
     extra = {"model": version.folder.name, "batched": batched, "not_batched": reason}
     _log.warning("serving unverified: no manifest", extra=extra)
-    report = SessionReport(CLASSIFIER_FILE, session.candidate, instances.table, instances.max_concurrent_batches)
+    report = SessionReport(name, session.candidate, instances.table, instances.max_concurrent_batches)
     prepared = Prepared(session.inputs, session.outputs, (report,), partial(TensorEngine, instances, batched=batched))
     max_batch_size = None if batched else 0
     return starting(version, TENSORS, prepared, None, max_batch_size, session.overridable, identity)
-
-
-def _read_of(version: Version) -> tuple[str, bytes]:
-    return _read(version.folder.path, version.vouch if version.trusted else None)
-
-
-def _read(folder: Path, vouch: Vouch | None = None) -> tuple[str, bytes]:
-    """Return the sha256 of SHA256SUMS, or "" without one, and the ONNX file with its external data inside.
-
-    Where `vouch` is given, the version must have a SHA256SUMS that it accepts.
-    """
-    if (folder / SUMS).exists():
-        identity, files = read_listed(folder, vouch or accept_any)
-        if CLASSIFIER_FILE not in files:
-            raise ModelRefused(f"{SUMS} lists neither a {MANIFEST} nor a {CLASSIFIER_FILE}")
-        return identity, files[CLASSIFIER_FILE]
-    if vouch is not None:
-        raise ModelRefused(f"it is not signed ({SUMS} is missing), and trusted_keys is set")
-    try:
-        content = read_regular(folder / CLASSIFIER_FILE)
-    except FileNotFoundError:
-        raise ModelRefused(f"the version folder holds neither a {MANIFEST} nor a {CLASSIFIER_FILE}") from None
-    except OSError as error:
-        raise ModelRefused(f"{CLASSIFIER_FILE} cannot be read: {error.strerror}") from None
-    except NotReadable as error:
-        raise ModelRefused(f"{CLASSIFIER_FILE} {error}") from None
-    return "", with_external_data(CLASSIFIER_FILE, content, partial(_read_beside, folder))
-
-
-def _read_beside(folder: Path, path: str, max_bytes: int) -> bytes:
-    name = f"{CLASSIFIER_FILE}: its external data {path[:200]!r}"
-    try:
-        return read_inside(folder, path, max_bytes)
-    except FileNotFoundError:
-        raise ModelRefused(f"{name} is missing: put that file into the version's folder") from None
-    except OSError as error:
-        raise ModelRefused(f"{name} cannot be read: {error.strerror}") from None
-    except NotReadable as error:
-        raise ModelRefused(f"{name} {error}") from None
 
 
 def _open(version: Version, content: bytes) -> Session:
     # Other providers cannot be checked without golden examples: the CPU, unless another is named.
     asked = version.settings.provider or "auto"
     provider = PROVIDERS["cpu" if asked == "auto" else asked]
-    return Session(content, Candidate(provider, pb.PRECISION_FP32), version.threads, cache=version.cache.folder)
+    session = Session(content, Candidate(provider, pb.PRECISION_FP32), version.threads, cache=version.cache.folder)
+    if (declaration := version.settings.declaration) is not None:
+        session.show(view_of(session, declaration, batched=version.settings.max_batch_size > 0))
+    return session
 
 
 def _check_sizes(session: Session) -> None:
@@ -143,8 +101,9 @@ def _least_bytes(spec: TensorSpec) -> int:
 
 
 class _Variant(NamedTuple):
-    """The file, or one that was made of it by `change`, and a session of it."""
+    """The file `name`, or one that was made of it by `change`, and a session of it."""
 
+    name: str
     content: bytes
     session: Session
     change: Callable[[bytes], bytes] = bytes
@@ -152,6 +111,8 @@ class _Variant(NamedTuple):
 
 def _with_batch_axis(version: Version, variant: _Variant) -> _Variant:
     """Return the file with a batch axis and independent rows. Raises Dependent if it has none."""
+    if version.settings.max_batch_size == 0:
+        raise Dependent("max_batch_size is 0")
     session = variant.session
     check_shapes(session)
     specs = (*session.inputs, *session.outputs)
@@ -182,7 +143,7 @@ def _changed(version: Version, variant: _Variant, change: Callable[[bytes], byte
         raise Dependent(f"axis 0 has a fixed size: {refused.message}") from None
     check_rows(session)
     check_same(variant.session, session)
-    return _Variant(content, session, change)
+    return _Variant(variant.name, content, session, change)
 
 
 def _instances(version: Version, variant: _Variant, batched: bool) -> TensorInstanceGroup:
@@ -190,15 +151,15 @@ def _instances(version: Version, variant: _Variant, batched: bool) -> TensorInst
 
     A graph that is not batched has one size, 1: a whole request.
     """
-    content, session, change = variant
-    source = Source.of_bytes(CLASSIFIER_FILE, content, lambda: change(_read_of(version)[1]))
+    name, content, session, change = variant
+    source = Source.of_bytes(name, content, lambda: change(read_bare(version).content))
     sizes = version.batch_sizes if batched else (1,)
     table = LatencyTable({size: 1e6 * size**0.5 for size in sizes}, is_measured=False)
     free = any(not isinstance(axis, int) for spec in session.inputs for axis in spec.shape[1:])
     strings = any(spec.dtype == object for spec in session.inputs)
     if not free and not strings and sum(_least_bytes(spec) for spec in session.inputs) <= MOST_BYTES:
-        files = VersionFiles("", {CLASSIFIER_FILE: content}, pb.Manifest())
-        warming = Warming(version, files, CLASSIFIER_FILE, run_zeros)
+        files = VersionFiles("", {name: content}, pb.Manifest())
+        warming = Warming(version, files, name, run_zeros)
         try:
             if batched:
                 return choose_instances(warming, session, source)

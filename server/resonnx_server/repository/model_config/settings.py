@@ -1,10 +1,26 @@
-"""Merges the settings of one model: the server's file goes before config.toml in the model's folder."""
+"""Merges the settings of one model: the server's file goes before config.toml, and that before config.pbtxt."""
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
 
 from resonnx_server.config import ModelSettings, Settings
+from resonnx_server.config_text import fault
 from resonnx_server.errors import ModelRefused
 from resonnx_server.repository.model_config.toml_file import CONFIG_TOML, read_config_toml
+from resonnx_server.repository.model_config.triton.configuration import read_config_pbtxt
+from resonnx_server.repository.model_config.triton.text import CONFIG_PBTXT
+
+
+@dataclass(frozen=True)
+class SourcedSettings:
+    """A model's settings, and for each that is not a default the source: "config.toml"."""
+
+    settings: ModelSettings
+    sources: Mapping[str, str]
 
 
 def settings_of(folder: Path, name: str, server: Settings) -> ModelSettings:
@@ -19,13 +35,37 @@ def settings_of(folder: Path, name: str, server: Settings) -> ModelSettings:
         ModelRefused: A file in the folder cannot be read, or gives a setting that cannot be used, or is there although
             the server has trusted keys.
     """
-    if server.trusted_keys and (folder / CONFIG_TOML).exists():
-        raise ModelRefused(
-            f"{CONFIG_TOML} in the model's folder is not signed, and trusted_keys is set: give its settings in "
-            f"[models.{name}] of the server's file, and delete it"
-        )
-    values = {**read_config_toml(folder)}
-    if (own := server.models.get(name)) is not None:
-        values |= own.model_dump(exclude_unset=True)
-    values["provider"] = values.get("provider") or server.provider
-    return ModelSettings.model_validate(values)
+    return sourced_settings(folder, name, server).settings
+
+
+def sourced_settings(folder: Path, name: str, server: Settings) -> SourcedSettings:
+    """Return the settings of the model `name` with their sources. Arguments and errors are those of settings_of."""
+    for file in (CONFIG_TOML, CONFIG_PBTXT):
+        if server.trusted_keys and (folder / file).exists():
+            raise ModelRefused(
+                f"{file} in the model's folder is not signed, and trusted_keys is set: give its settings in "
+                f"[models.{name}] of the server's file, and delete it"
+            )
+    triton = read_config_pbtxt(folder, name)
+    own = server.models.get(name)
+    found: list[tuple[str, Mapping[str, Any]]] = [
+        (CONFIG_PBTXT, triton.settings if triton else {}),
+        (CONFIG_TOML, read_config_toml(folder)),
+        (f"[models.{name}]", own.model_dump(exclude_unset=True) if own else {}),
+    ]
+    values: dict[str, Any] = {}
+    sources: dict[str, str] = {}
+    for source, given in found:
+        values |= given
+        sources |= dict.fromkeys(given, source)
+    if values.get("provider") is None:
+        values["provider"], sources["provider"] = server.provider, "the server's provider"
+    if triton is not None:
+        values["declaration"] = triton.declaration
+    try:
+        return SourcedSettings(ModelSettings.model_validate(values), sources)
+    except ValidationError as error:
+        # The other files' settings were validated before.
+        first = error.errors()[0]
+        name = ".".join(map(str, first["loc"]))
+        raise ModelRefused(f"{CONFIG_PBTXT}: {fault(first, ModelSettings, name)}") from None

@@ -9,7 +9,7 @@ from typing import Any, Final
 from pydantic import ValidationError
 
 from resonnx_server.config import ModelSettings
-from resonnx_server.config_errors import fault
+from resonnx_server.config_text import fault
 from resonnx_server.errors import ModelRefused
 from resonnx_server.runtime.model_files.files import NotReadable, read_regular
 

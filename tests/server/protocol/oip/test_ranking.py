@@ -58,9 +58,10 @@ def test_best_classes(values: np.ndarray, top_k: int, piece: int, batched: bool,
     assert len(found) == math.prod(ranked_shape(values.shape, top_k, batched=batched))
 
 
-def test_labels_of_another_number_of_classes_are_not_told() -> None:
-    found = [*best_classes(np.array([[1.0, 2.0]]), 1, ("a", "b", "c"), batched=True)]
-    assert found[-1] == [b"2.000000:1"]
+def test_classes_without_a_name_have_none() -> None:
+    """As in Triton: a file of labels may be shorter or longer than the output, and have empty lines."""
+    found = [*best_classes(np.array([[1.0, 2.0, 3.0]]), 3, ("a", ""), batched=True)]
+    assert found[-1] == [b"3.000000:2", b"2.000000:1", b"1.000000:0:a"]
 
 
 def test_how_many_classes_may_be_asked_for() -> None:

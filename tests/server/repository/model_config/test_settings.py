@@ -63,7 +63,7 @@ def test_config_toml_is_read_at_each_call(tmp_path: Path) -> None:
             "config.toml, line 3: setting max_batch: there is no such setting; did you mean max_batch_size? There are ",
         ),
         ("\nmax_batch_size = 65", "config.toml, line 2: setting max_batch_size: Input should be less than or equal"),
-        ("max_batch_size = 65", "(it is 65). Largest batch, in rows (pictures). [integer, 1 to 64; default 16]"),
+        ("max_batch_size = 65", " no request shares a batch with others. [integer, 0 to 64; default 16]"),
         ("max_batch_size = 'x'", "config.toml, line 1: setting max_batch_size: Input should be a valid integer"),
         ("[models.one]\nmax_batch_size = 8", "config.toml, line 1: setting models: there is no such setting"),
         ("max_batch_size = ", "config.toml is not TOML: Invalid value (at end of document)"),

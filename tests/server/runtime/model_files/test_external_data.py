@@ -13,8 +13,8 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from resonnx_proto.v1 import manifest_pb2 as pb
 from resonnx_server.errors import ModelRefused
-from resonnx_server.repository.bare import bare_file
-from resonnx_server.repository.bare.bare_file import _read
+from resonnx_server.repository.bare import bare_file, bare_source
+from resonnx_server.repository.bare.bare_source import read_folder
 from resonnx_server.runtime import wire
 from resonnx_server.runtime.model_files import external_data
 from resonnx_server.runtime.model_files.external_data import with_external_data
@@ -93,7 +93,7 @@ def version_in(folder: Path) -> object:
 def test_tensors_of_graphs_branches_and_constants_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _write(tmp_path)
     monkeypatch.chdir("/")
-    _, content = _read(tmp_path)
+    content = read_folder(tmp_path).content
     assert not any(tensor.external_data for tensor in _tensors(onnx.load_model_from_string(content).graph))
     np.testing.assert_array_equal(_answer(content), X @ np.arange(12, dtype=np.float32).reshape(3, 4) + 5)
 
@@ -102,7 +102,7 @@ def test_a_file_in_a_folder_of_the_version_is_read(tmp_path: Path) -> None:
     data = _write(tmp_path, "data/all/weights.bin")
     (tmp_path / "data/all").mkdir(parents=True)
     data.rename(tmp_path / "data/all/weights.bin")
-    assert _answer(_read(tmp_path)[1]).shape == (2, 4)
+    assert _answer(read_folder(tmp_path).content).shape == (2, 4)
 
 
 def test_the_working_directory_is_not_searched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -158,7 +158,7 @@ def test_what_is_outside_or_wrong_is_refused_in_one_line(tmp_path: Path, kind: s
 def test_the_whole_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Many tensors may refer to the same bytes, and many files be small enough one by one."""
     size = _write(tmp_path).stat().st_size
-    whole = len(_read(tmp_path)[1])
+    whole = len(read_folder(tmp_path).content)
     for most, reason in ((whole - 100, "with its external data"), (size - 1, f"has {size} bytes")):
         monkeypatch.setattr(external_data, "MAX_FILE_BYTES", most)
         message = _refusal(tmp_path)
@@ -170,7 +170,7 @@ def test_sums_cover_it(tmp_path: Path) -> None:
     data = _write(tmp_path)
     listed = {name: (tmp_path / name).read_bytes() for name in ("model.onnx", DATA)}
     (tmp_path / SUMS).write_bytes(sha256sums(listed))
-    identity, content = _read(tmp_path)
+    _, content, identity = read_folder(tmp_path)
     assert len(identity) == 64
     assert _answer(content).shape == (2, 4)
     data.write_bytes(bytes(len(listed[DATA])))
@@ -210,7 +210,7 @@ def test_damaged_files_end_in_one_line(tmp_path: Path) -> None:
     """300 of them; those that still load have no reference left that ONNX Runtime would follow."""
     rng = random.Random(0)
     _write(tmp_path)
-    content, read = (tmp_path / "model.onnx").read_bytes(), partial(bare_file._read_beside, tmp_path)
+    content, read = (tmp_path / "model.onnx").read_bytes(), partial(bare_source._read_beside, tmp_path, "model.onnx")
     changes: list[Callable[[bytearray], object]] = [
         lambda data: data.__setitem__(rng.randrange(len(data)), rng.randrange(256)),
         lambda data: data.__delitem__(slice(rng.randrange(len(data)), None)),

@@ -1,0 +1,83 @@
+"""A graph's inputs and outputs as a configuration declares them: fewer, in another order, or in other shapes."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """An input or output of a graph. `shape` holds sizes, symbolic names, or None for unknown axes."""
+
+    name: str
+    dtype: np.dtype[Any]
+    shape: tuple[int | str | None, ...]
+
+    @property
+    def smallest(self) -> tuple[int, ...]:
+        """The shape with free sizes of 1."""
+        return tuple(size if isinstance(size, int) else 1 for size in self.shape)
+
+
+@dataclass(frozen=True)
+class Reshape:
+    """Both shapes of a tensor: of equal products between their free sizes, -1, and with equally many of those.
+
+    Attributes:
+        shown: As callers see it.
+        graph: As the graph has it.
+        batched: Axis 0 of arrays is the batch's, and in neither shape.
+    """
+
+    shown: tuple[int, ...]
+    graph: tuple[int, ...]
+    batched: bool
+
+    def to_graph(self, array: Array) -> Array:
+        """Return an array of callers in the graph's shape."""
+        return self._changed(array, self.shown, self.graph)
+
+    def to_shown(self, array: Array) -> Array:
+        """Return an array of the graph in the shape that callers see."""
+        return self._changed(array, self.graph, self.shown)
+
+    def _changed(self, array: Array, before: Sequence[int], after: Sequence[int]) -> Array:
+        rows = array.shape[: int(self.batched)]
+        free = iter([size for size, named in zip(array.shape[len(rows) :], before, strict=True) if named == -1])
+        return array.reshape((*rows, *(next(free) if size == -1 else size for size in after)))
+
+
+@dataclass(frozen=True)
+class TensorView:
+    """The inputs and outputs of a session as callers see them.
+
+    Attributes:
+        inputs: All that the graph needs.
+        outputs: Those that are computed.
+        overridable: Initializers that callers may override.
+        fed: Inputs that the graph has in another shape, by name.
+        computed: Likewise, outputs.
+    """
+
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    overridable: tuple[TensorSpec, ...]
+    fed: Mapping[str, Reshape] = field(default_factory=dict)
+    computed: Mapping[str, Reshape] = field(default_factory=dict)
+
+    def feeds(self, arrays: Mapping[str, Array]) -> Mapping[str, Array]:
+        """Return callers' inputs as the graph takes them."""
+        if not self.fed:
+            return arrays
+        return {name: self.fed[name].to_graph(array) if name in self.fed else array for name, array in arrays.items()}
+
+    def results(self, arrays: dict[str, Array]) -> dict[str, Array]:
+        """Return the graph's outputs as callers see them."""
+        for name in self.computed.keys() & arrays.keys():
+            arrays[name] = self.computed[name].to_shown(arrays[name])
+        return arrays
