@@ -9,6 +9,9 @@ from resonnx_server.errors import InvalidInput, MemorySpent
 _RETRY_AFTER_MS: Final = 100
 # Part of the budget that only answers to accepted requests may take: 1/8.
 _FOR_ANSWERS: Final = 8
+# Part of that in which callers that hold little find room where all else is spent: 1/2, and 1/8 of it for each.
+_FOR_SMALL: Final = 2
+_SMALL: Final = 8
 # A caller that holds so much of the budget gets no more: if it is alone, so that another finds some, and beside others.
 _SHARE_ALONE: Final = 3 / 4
 _SHARE_BESIDE_OTHERS: Final = 1 / 2
@@ -62,7 +65,8 @@ class Budget:
     """Bounds the memory of all requests, from a request's first byte to the last byte of its answer.
 
     A caller that holds half of the budget gets no more while others hold some, and none that holds three quarters; the
-    last request may exceed the share. An eighth is kept for answers to requests that are accepted.
+    last request may exceed the share. An eighth is kept for answers to requests that are accepted; half of it is open to
+    callers that hold no more than a sixteenth of it, so that a few that hold all else do not close the server to others.
 
     Args:
         max_bytes: The whole budget.
@@ -77,6 +81,8 @@ class Budget:
         self.max_bytes = max_bytes
         self._most = max_bytes - set_aside
         self._most_new = self._most - self._most // _FOR_ANSWERS
+        reserve = (self._most - self._most_new) // _FOR_SMALL
+        self._most_small, self._small = self._most_new + reserve, reserve // _SMALL
         self._share_alone = int(self._most_new * _SHARE_ALONE)
         self._share = int(self._most_new * _SHARE_BESIDE_OTHERS)
         self._lock = threading.Lock()
@@ -127,7 +133,7 @@ class Budget:
                 "request", f"needs {more} bytes of memory; memory_budget_bytes leaves {most} to requests. Send less"
             )
         used = self._used + self._unseen
-        if used + more > most:
+        if used + more > (self._most_small if not answer and others + more <= self._small else most):
             raise MemorySpent(
                 f"requests hold {used} of {most} bytes, their part of memory_budget_bytes; this one needs {more} more",
                 _RETRY_AFTER_MS,
@@ -158,6 +164,15 @@ class Budget:
     def most(self) -> int:
         """The part of the budget that can be charged, without the decoder's."""
         return self._most
+
+    def largest_before(self, caller: str) -> str | None:
+        """Return the caller that holds the most, if `caller` holds less than an equal part of the budget; else None."""
+        with self._lock:
+            own, callers = self._by_caller.get(caller, 0), len(self._by_caller) + (caller not in self._by_caller)
+            if own * callers >= self._most_new or not self._by_caller:
+                return None
+            largest = max(self._by_caller, key=self._by_caller.__getitem__)
+        return None if largest == caller else largest
 
     @property
     def callers(self) -> int:

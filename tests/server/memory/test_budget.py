@@ -33,7 +33,7 @@ def test_the_decoders_part_cannot_be_charged() -> None:
     budget = Budget(WHOLE, set_aside=400)
     budget.charge("a", 350)
     with pytest.raises(MemorySpent):
-        budget.charge("b", 1)
+        budget.charge("b", 4)
 
 
 def test_a_caller_that_holds_its_share_gets_no_more() -> None:
@@ -61,6 +61,39 @@ def test_an_answer_to_accepted_work_takes_what_is_kept_for_it() -> None:
     with pytest.raises(MemorySpent):
         budget.charge("a", 1, answer=True)
     answer.release()
+
+
+def test_few_callers_that_hold_all_do_not_close_the_budget_to_another_that_holds_little() -> None:
+    budget = Budget(WHOLE)
+    for caller in "ab":
+        budget.charge(caller, 350)
+    for caller in "cdefghij"[:8]:
+        budget.charge(caller, 6)
+        with pytest.raises(MemorySpent):
+            budget.charge(caller, 1)
+    with pytest.raises(MemorySpent):
+        budget.charge("k", 6)
+    assert budget.largest_before("k") == "a"
+    assert budget.largest_before("a") is None, "it holds more than an equal part"
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 6), st.integers(1, 400), st.booleans(), st.integers(0, 60)), max_size=60),
+)
+def test_whatever_seven_others_hold_a_newcomer_finds_room_for_a_little(
+    steps: list[tuple[int, int, bool, int]],
+) -> None:
+    """Each step charges, and some release an older charge before."""
+    budget = Budget(WHOLE)
+    held: list[Charge] = []
+    for caller, size, releases, older in steps:
+        if releases and older < len(held):
+            held.pop(older).release()
+        try:
+            held.append(budget.charge(f"{caller}", size))
+        except MemorySpent:
+            pass
+        budget.charge("new", 6).release()
 
 
 def test_memory_that_is_taken_already_is_counted_beyond_the_budget() -> None:
@@ -100,7 +133,7 @@ def test_no_sequence_exceeds_the_budget_or_loses_bytes(steps: list[tuple[str, in
                 held.append(budget.charge(caller, size))
         except MemorySpent:
             pass
-        assert budget.used == sum(charge.nbytes for charge in held) <= 700
+        assert budget.used == sum(charge.nbytes for charge in held) <= 750
     for charge in held:
         charge.release()
         charge.release()

@@ -18,6 +18,9 @@ from resonnx_server.rpc.fronts.status import Rejected
 _LEAST_RECEIVE_S: Final = 0.25
 # Part of a caller's calls that are evicted at once.
 _EVICTED: Final = 4
+# Where memory is spent, answers that are not taken for so long make room for other callers, at most so often.
+_UNREAD_S: Final = 10.0
+_ROOM_INTERVAL_S: Final = 0.05
 _HINT_MS: Final = 1000
 # Interval of the check for slow requests.
 _CHECK_S: Final = 1.0
@@ -45,6 +48,10 @@ class Receiving(Protocol):
 
 class Sending(Protocol):
     """A call whose message is sent."""
+
+    @property
+    def name(self) -> str:
+        """Name of its caller."""
 
     def cut(self) -> None:
         """End it, from any thread, without waiting for its reader."""
@@ -81,15 +88,20 @@ class Intake:
         self._max_receive_s = max_receive_s
         self._max_stream_idle_s = max_stream_idle_s
         self.sending: dict[Sending, float] = {}
-        self._checked_s = 0.0
+        self._checked_s = self._made_room_s = 0.0
         self.receiving: dict[Receiving, float] = {}
         self.paused: dict[Receiving, float] = {}
 
     def charge(self, charge: Charge, nbytes: int = CALL_BYTES) -> None:
-        """Charge a new call. Raises Rejected if the budget is spent."""
+        """Charge a new call. Raises Rejected if the budget is spent.
+
+        Where its caller holds less than an equal part, the one that holds the most loses calls: a later try finds room.
+        """
         try:
             charge.resize(nbytes)
         except ServerError as error:
+            if isinstance(error, MemorySpent):
+                self._make_room(charge.caller)
             raise self.refuse(error) from None
 
     def await_message(self, call: Receiving) -> None:
@@ -153,12 +165,38 @@ class Intake:
         calls = [(since, call) for call, since in list(self.receiving.items()) if since < oldest]
         if not calls:
             return 0
-        ((most, count),) = Counter(call.name for _, call in calls).most_common(1)
-        of_caller = sorted((item for item in calls if item[1].name == most), key=_since)
-        ended = of_caller[: math.ceil(count / _EVICTED)]
+        ((most, _),) = Counter(call.name for _, call in calls).most_common(1)
+        return self._evict_of(most, calls)
+
+    def _evict_of(self, caller: str, calls: list[tuple[float, Receiving]]) -> int:
+        """End a quarter of a caller's among `calls` that receive, longest first; return their number."""
+        of_caller = sorted((item for item in calls if item[1].name == caller), key=_since)
+        ended = of_caller[: math.ceil(len(of_caller) / _EVICTED)]
         for _, call in ended:
             self._end(call, MemorySpent("the server's memory is spent, and this message took long", _HINT_MS))
         return len(ended)
+
+    def _make_room(self, caller: str) -> None:
+        """End calls of the caller with the most memory that wait for its messages or its reading, if another has less.
+
+        Args:
+            caller: The other, who was refused.
+        """
+        now = time.monotonic()
+        if now - self._made_room_s < _ROOM_INTERVAL_S or (largest := self.budget.largest_before(caller)) is None:
+            return
+        self._made_room_s = now
+        begun = now - _LEAST_RECEIVE_S
+        self._evict_of(largest, [(since, call) for call, since in list(self.receiving.items()) if since < begun])
+        unread = [
+            (since, call)
+            for call, since in list(self.sending.items())
+            if since < now - _UNREAD_S and call.name == largest
+        ]
+        for _, sending in sorted(unread, key=_since)[: math.ceil(len(unread) / _EVICTED)]:
+            if self.sending.pop(sending, None) is not None:
+                self.refuse(SlowReader(f"an answer was not read for {_UNREAD_S:g} s, and the server's memory is spent"))
+                sending.cut()
 
     def _end(self, call: Receiving, error: ServerError) -> None:
         self.forget(call)

@@ -39,6 +39,39 @@ def test_the_caller_with_the_most_calls_loses_a_quarter_of_them_longest_first() 
     assert len(intake.receiving) == 7
 
 
+@dataclass(eq=False)
+class Unread:
+    """A call whose answer is sent."""
+
+    name: str
+    cuts: int = 0
+
+    def cut(self) -> None:
+        self.cuts += 1
+
+
+def test_where_memory_is_spent_the_caller_with_the_most_makes_room_for_one_that_has_less() -> None:
+    budget, now = Budget(800 * CALL_BYTES), time.monotonic()
+    intake = Intake(budget, max_receive_s=1000, max_stream_idle_s=1000)
+    budget.charge("many", 500 * CALL_BYTES)
+    budget.charge("few", 260 * CALL_BYTES, held=True)
+    calls = [Waiting("many") for _ in range(4)]
+    other = Waiting("few")
+    unread, read, others = Unread("many"), Unread("many"), Unread("few")
+    intake.receiving = {other: now - 60, **{call: now - 30 + i for i, call in enumerate(calls)}}
+    intake.sending = {unread: now - 11, read: now - 9, others: now - 60}
+    with pytest.raises(Rejected):
+        intake.charge(Charge(budget, "many"))
+    assert not any(call.ended for call in calls), "it has more than an equal part"
+    with pytest.raises(Rejected):
+        intake.charge(Charge(budget, "new"))
+    assert [len(call.ended) for call in (*calls, other)] == [1, 0, 0, 0, 0]
+    assert [each.cuts for each in (unread, read, others)] == [1, 0, 0]
+    with pytest.raises(Rejected):
+        intake.charge(Charge(budget, "new"))
+    assert sum(len(call.ended) for call in calls) == 1, "at most so often"
+
+
 def test_messages_that_have_just_begun_are_spared() -> None:
     intake, call = Intake(), Waiting("a")
     intake.await_message(call)
