@@ -65,8 +65,8 @@ class Budget:
     """Bounds the memory of all requests, from a request's first byte to the last byte of its answer.
 
     A caller that holds half of the budget gets no more while others hold some, and none that holds three quarters; the
-    last request may exceed the share. An eighth is kept for answers to requests that are accepted; half of it is open to
-    callers that hold no more than a sixteenth of it, so that a few that hold all else do not close the server to others.
+    last request may exceed the share. An eighth is kept for answers to requests that are accepted. Half of that is also
+    for callers that hold at most a sixteenth of it: a few that hold all else do not close the server to others.
 
     Args:
         max_bytes: The whole budget.

@@ -3,39 +3,38 @@
 The servicer of grpc-health-checking loses all watchers of a service when the first of them leaves.
 """
 
-import asyncio
 from collections.abc import Mapping
 
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from resonnx_server.errors import NotFound
 from resonnx_server.rpc.boundary import Context, StreamContext, one_status
+from resonnx_server.rpc.watches import Watches
 
 
 class HealthServicer(health_pb2_grpc.HealthServicer):  # type: ignore[misc]  # it has no annotations
-    """Statuses by service. Owned by the event loop."""
+    """Statuses by service. Owned by the event loop.
 
-    def __init__(self) -> None:
+    Args:
+        most_watches: Most calls of Watch at a time.
+    """
+
+    def __init__(self, most_watches: int) -> None:
         self._statuses: dict[str, health_pb2.HealthCheckResponse.ServingStatus] = {}
         self._is_draining = False
-        # Set, and replaced, when any status changes.
-        self._changed = asyncio.Event()
+        self._watches = Watches(most_watches)
 
     def set(self, statuses: Mapping[str, health_pb2.HealthCheckResponse.ServingStatus]) -> None:
         """Set the statuses of all services, unless draining; others are unknown from now on."""
         if not self._is_draining and statuses != self._statuses:
             self._statuses = dict(statuses)
-            self._notify()
+            self._watches.notify()
 
     def drain(self) -> None:
         """Set all services to NOT_SERVING; irreversible."""
         self._is_draining = True
         self._statuses = dict.fromkeys(self._statuses, health_pb2.HealthCheckResponse.NOT_SERVING)
-        self._notify()
-
-    def _notify(self) -> None:
-        changed, self._changed = self._changed, asyncio.Event()
-        changed.set()
+        self._watches.notify()
 
     @one_status
     async def Check(  # noqa: N802
@@ -49,15 +48,24 @@ class HealthServicer(health_pb2_grpc.HealthServicer):  # type: ignore[misc]  # i
 
     @one_status
     async def Watch(self, request: health_pb2.HealthCheckRequest, context: StreamContext) -> None:  # noqa: N802
-        """A service's status and its changes, until the caller leaves; SERVICE_UNKNOWN for an unknown one."""
+        """A service's status and its changes, until the caller leaves; SERVICE_UNKNOWN for an unknown one.
+
+        Raises:
+            RateLimited: There are too many watches; see Watches.
+        """
         sent, service = None, request.service
         # The loop may last for days.
         del request
-        while True:
-            # Before the status is read, so that no change is missed while it is written.
-            changed = self._changed
-            status = self._statuses.get(service, health_pb2.HealthCheckResponse.SERVICE_UNKNOWN)
-            if status != sent:
-                await context.write(health_pb2.HealthCheckResponse(status=status))
-                sent = status
-            await changed.wait()
+        watch = self._watches.begin(context.caller.name, context.peer())
+        try:
+            while watch.ended is None:
+                # Before the status is read, so that no change is missed while it is written.
+                watch.changed.clear()
+                status = self._statuses.get(service, health_pb2.HealthCheckResponse.SERVICE_UNKNOWN)
+                if status != sent:
+                    await context.write(health_pb2.HealthCheckResponse(status=status))
+                    sent = status
+                await watch.changed.wait()
+            raise watch.ended
+        finally:
+            self._watches.end(watch)

@@ -21,6 +21,7 @@ from resonnx_server.protocol.unpacking import Unpacker
 from resonnx_server.rpc.admission import Admission
 from resonnx_server.rpc.boundary import rejection
 from resonnx_server.rpc.credentials import server_credentials
+from resonnx_server.rpc.fronts.buffer import CALL_BYTES
 from resonnx_server.rpc.fronts.choose import FrontName, FrontUnavailable, choose
 from resonnx_server.rpc.fronts.front import Front, Options
 from resonnx_server.rpc.fronts.intake import Intake
@@ -47,6 +48,9 @@ _METADATA_BYTES: Final = 16_384
 _ADMIN_CONNECTIONS: Final = 16
 # Of gRPC's algorithms, as bits: identity and gzip, not deflate, whose messages cannot be told from others.
 _ALGORITHMS: Final = 0b101
+# Part of the requests' memory that health watches may hold: 1/8; and so many of them in any case.
+_FOR_WATCHES: Final = 8
+_LEAST_WATCHES: Final = 64
 # gRPC's value for never.
 _NEVER: Final = 2**31 - 1
 
@@ -163,7 +167,7 @@ class GrpcServer:
         self._limits = limits
         self._budget = budget
         self.intake = Intake(budget, self._refuse, max_receive_s, max_stream_idle_s or math.inf)
-        self._health = HealthServicer()
+        self._health = HealthServicer(max(_LEAST_WATCHES, budget.most // _FOR_WATCHES // CALL_BYTES))
         self._fronts: list[Front] = []
 
     async def start(self, host: str, port: int) -> int:

@@ -90,6 +90,10 @@ class Call(ABC):
         return report_incident(_log, message, error, self.caller.name)
 
     @abstractmethod
+    def peer(self) -> str:
+        """Return gRPC's address of the client, with the port of its connection."""
+
+    @abstractmethod
     def end(self, code: grpc.StatusCode, details: str) -> None:
         """Cancel the handler and end the call with a status; nothing happens if the handler has returned."""
 

@@ -58,6 +58,9 @@ class _Unsent(StreamCall):
     async def __anext__(self) -> Any:
         raise StopAsyncIteration
 
+    def peer(self) -> str:
+        return ""
+
     def end(self, code: grpc.StatusCode, details: str) -> None:
         pass
 

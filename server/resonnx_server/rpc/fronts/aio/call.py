@@ -66,6 +66,11 @@ class AioCall(Call):
             self._task = None
             task.add_done_callback(lambda _: self._charge.release())
 
+    def peer(self) -> str:
+        """Return gRPC's address of the client, with the port of its connection."""
+        address: str = self._context.peer()
+        return address
+
     def end(self, code: grpc.StatusCode, details: str) -> None:
         """Cancel the handler and end the call with a status; nothing happens if the handler has returned."""
         if self._task is not None:

@@ -122,6 +122,10 @@ class CoreCall(Call):
         """Report an error that is no caller's fault, and return the incident's id."""
         return self._shared.report(message, error, self.caller.name)
 
+    def peer(self) -> str:
+        """Return gRPC's address of the client, with the port of its connection."""
+        return ops.peer(self._core)
+
     def end(self, code: grpc.StatusCode, details: str) -> None:
         """Cancel the handler and end the call with a status; nothing happens if the handler has returned."""
         if self._task is not None:

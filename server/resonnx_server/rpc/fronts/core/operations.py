@@ -115,9 +115,9 @@ def deadline_s(event: Event) -> float | None:
     return None if deadline > _NO_DEADLINE_S else time.monotonic() + deadline - time.time()
 
 
-def peer(event: Event) -> str:
-    """Return gRPC's address of the client whose call `event` brought, such as "ipv4:127.0.0.1:41234"."""
-    address: bytes = event.call.peer()
+def peer(call: CoreCall) -> str:
+    """Return gRPC's address of a call's client, such as "ipv4:127.0.0.1:41234"."""
+    address: bytes = call.peer()
     return address.decode(errors="replace")
 
 

@@ -173,7 +173,7 @@ class CoreFront(Front):
             self._refuse(event, ops.send_status(grpc.StatusCode.UNIMPLEMENTED, "Method not found!", ()))
             return
         try:
-            caller = self._admit(path, ops.peer(event), ops.metadata(event), partial(ops.tls, event))
+            caller = self._admit(path, ops.peer(event.call), ops.metadata(event), partial(ops.tls, event))
         except Rejected as rejected:
             self._refuse(event, ops.send_status(*rejected.status))
             return
