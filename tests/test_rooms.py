@@ -76,7 +76,7 @@ _SERVER = {
     },
     "protocol": {"declaration", "inference", "access", "memory", "runtime", "observe", "errors"},
     "rpc": {"protocol", "inference", "access", "memory", "runtime", "observe", "errors"},
-    "http": {"inference", "access", "observe", "pace", "errors"},
+    "http": {"protocol", "inference", "access", "memory", "runtime", "observe", "pace", "errors"},
     # Settings: their types, their texts, where they come from. They name no room.
     "version_policy": set[str](),
     "declaration": set[str](),

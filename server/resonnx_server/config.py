@@ -108,7 +108,10 @@ class Settings(BaseModel):
     port: Port = 8001
     """gRPC port; 0 for a free one, printed at start."""
     http_port: Port = 8002
-    """Port of /metrics, /livez and /readyz; 0 for a free one."""
+    """HTTP port: /metrics, /livez, /readyz and the pages of `rest`; 0 for a free one."""
+    rest: bool = True
+    """Serve the Open Inference Protocol as JSON (`/v2/…`) and pages that take pictures (`/v1/classify/NAME`,
+    `/v1/caption/NAME`) on the HTTP port. With `keys_file`, they need a key of the role `infer`."""
     tls_certificate: Path | None = None
     """PEM file of the server's certificate and its chain: all ports use TLS. Read again when it changes, as are the
     other files of TLS; connections stay."""
@@ -204,6 +207,9 @@ class Settings(BaseModel):
     """Folder that TraceSetting writes traces of requests to, which must exist; without it, there are no traces."""
     trace_max_bytes: Annotated[int, Field(ge=1 << 10, le=1 << 40)] = 64 << 20
     """Limit of all traces that are written while the server runs, in bytes; further ones are dropped."""
+    max_http_connections: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
+    """Most HTTP connections at a time, each of which takes one request at a time; beyond, one that runs no request is
+    closed for a new one. By default 1024, or an eighth of the limit of open files."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """Lowest level that is logged."""
     models: dict[str, ModelSettings] = Field(default_factory=dict)

@@ -186,9 +186,10 @@ class Server:
         end = now() + self.settings.grace_s
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout_at(end):
-                await self.parts.grpc.answered()
+                await asyncio.gather(self.parts.grpc.answered(), self.parts.probes.answered())
         # The remaining calls are idle, as health watches, or over time.
-        await self.parts.grpc.stop(min(max(end - now(), _LEAST_FLUSH_S), _MOST_FLUSH_S))
+        flush_s = min(max(end - now(), _LEAST_FLUSH_S), _MOST_FLUSH_S)
+        await asyncio.gather(self.parts.grpc.stop(flush_s), self.parts.probes.end_requests())
 
     async def _stop(self) -> None:
         self.left_behind = not await self.loading.end(_LAST_LOAD_S)

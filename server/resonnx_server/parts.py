@@ -10,6 +10,7 @@ from resonnx_server.access.policy import Policy
 from resonnx_server.config import ModelSettings, Settings
 from resonnx_server.devices import Devices
 from resonnx_server.http.probes import Probes
+from resonnx_server.http.rest.rest import Rest
 from resonnx_server.inference.gauges import MemoryCollector, ServingCollector
 from resonnx_server.inference.registry import Models
 from resonnx_server.inference.requests import Inference
@@ -74,7 +75,7 @@ class Parts:
             AccessFault: Keys cannot be read, or settings of access do not fit together.
             TooFewDescriptors: The limit of open files does not hold the connections.
         """
-        allowed = allowed_connections(settings.max_connections)
+        allowed = allowed_connections(settings.max_connections, settings.max_http_connections)
         cores = usable_cores()
         models = Models(strict=settings.strict, ready_with_first=settings.ready_when == "any")
         metrics = Metrics()
@@ -99,7 +100,9 @@ class Parts:
             budget=budget,
             decoder=decoder,
             grpc=grpc,
-            probes=Probes(models, metrics, policy.main_gate, policy.python_context, allowed.http),
+            probes=Probes(
+                models, metrics, policy.main_gate, policy.python_context, allowed.http, _rest(settings, inference)
+            ),
             watch=MemoryWatch(
                 budget,
                 lambda: decoder.large_bytes + small_pictures,
@@ -121,6 +124,14 @@ def _division(settings: Settings, cores: int) -> Division:
     Image.MAX_IMAGE_PIXELS = None
     whole = settings.memory_budget_bytes or default_budget(usable_memory(), settings.max_message_bytes)
     return divide(whole, most_bytes(pictures), allowed_bytes(pictures), cores, settings.max_message_bytes)
+
+
+def _rest(settings: Settings, inference: Inference) -> Rest | None:
+    """Return the pages of the HTTP port that infer, unless they are off."""
+    if not settings.rest:
+        return None
+    most, open_health = settings.max_message_bytes, settings.open_health
+    return Rest(inference, most, settings.max_receive_s, open_health=open_health)
 
 
 def _grpc(

@@ -18,6 +18,7 @@ from ..server import bare_graphs
 
 FRONTS = ("core", "aio")
 CONNECTIONS = 8
+HTTP_CONNECTIONS = 64
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes(3) + b"\x04" + bytes(5)
 
 
@@ -32,6 +33,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module", params=FRONTS)
 def server(request: pytest.FixtureRequest, start_server: StartServer, models: Path) -> Iterator[RunningServer]:
     flags = ("--grpc-front", request.param, "--max-connections", str(CONNECTIONS))
+    flags += ("--max-http-connections", str(HTTP_CONNECTIONS))
     with start_server(models, *flags) as server:
         yield server
 
@@ -78,7 +80,7 @@ def test_slow_connections_of_http_keep_nobody_out(server: RunningServer) -> None
     with ExitStack() as stack:
         slow = [stack.enter_context(_connected(server.http, b"GET /livez HTTP/1.1\r\nHost: x")) for _ in range(150)]
         assert server.get("/livez") == (200, "alive\n")
-        assert _descriptors(server) <= before + 64
+        assert _descriptors(server) <= before + HTTP_CONNECTIONS
         assert _is_closed(slow[0], 5)
 
 

@@ -1,15 +1,23 @@
-"""Refuses requests with bodies and of other methods than GET and HEAD, and spreads those of one address over time."""
+"""Refuses bodies and other methods than GET and HEAD where none are wanted, and spreads reads of an address over time.
+
+What is posted is limited by its own rules: the caller's limits and the memory budget.
+"""
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import Final
 
 from aiohttp import web
 from aiohttp.typedefs import Middleware
 
 from resonnx_server.access.caller import address_name
+from resonnx_server.http.connection import CONNECTION
 from resonnx_server.http.listener import Listener
+from resonnx_server.http.pages import Handler, Page, Pages
+from resonnx_server.http.refusals import closed, is_json
+from resonnx_server.http.rest.body import DISCARDED_BYTES
+from resonnx_server.http.rest.failures import json_response
 from resonnx_server.pace import Paces
 
 # Requests of one address for one page, a second and at once. More wait.
@@ -19,51 +27,70 @@ _AT_ONCE: Final = 50
 _MOST_DELAY_NS: Final = 2_000_000_000
 _METHODS: Final = ("GET", "HEAD")
 
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
+def limits(listener: Callable[[], Listener | None], pages: Pages) -> Middleware:
+    """Return the outermost middleware of a port.
 
-def limits(listener: Callable[[], Listener | None]) -> Middleware:
-    """Return the outermost middleware of a port, whose listener it tells which connections wait for an answer."""
+    Args:
+        listener: Is told which connections wait for an answer.
+        pages: Of the port.
+    """
     paces = Paces[tuple[str, str]]()
 
     @web.middleware
     async def limited(request: web.Request, handler: Handler) -> web.StreamResponse:
-        port = listener()
+        port, page = listener(), pages.of(request)
         connection = None if port is None else port.connection_of(request.protocol)
         if connection is None:
-            return await _answer(request, handler, paces)
-        connection.begin()
+            return await _answer(request, handler, page, paces)
+        if page is None or not page.most_bytes:
+            connection.begin()
+        else:
+            connection.begin_body(_body_bytes(request, page))
+            CONNECTION.set(connection)
         try:
-            return await _answer(request, handler, paces)
+            return await _answer(request, handler, page, paces)
         finally:
             connection.finish()
 
     return limited
 
 
-async def _answer(request: web.Request, handler: Handler, paces: Paces[tuple[str, str]]) -> web.StreamResponse:
+def _body_bytes(request: web.Request, page: Page) -> int:
+    """Return how many bytes a request may bring beside its head."""
+    announced = request.content_length
+    if announced is None:
+        # With what chunks add.
+        return page.most_bytes + page.most_bytes // 8
+    return announced if announced <= page.most_bytes else DISCARDED_BYTES
+
+
+async def _answer(
+    request: web.Request, handler: Handler, page: Page | None, paces: Paces[tuple[str, str]]
+) -> web.StreamResponse:
+    unknown = request.match_info.http_exception
+    if page is not None and page.most_bytes:
+        return await handler(request)
     if request.method not in _METHODS:
-        return _refusal(405, "use GET or HEAD", {"Allow": ", ".join(_METHODS)})
+        if unknown is not None and unknown.status == 404:
+            return closed(request, page, 404, "there is no such page")
+        allowed = unknown.headers.get("Allow") if unknown is not None else None
+        return closed(request, page, 405, "use GET or HEAD", {"Allow": allowed or ", ".join(_METHODS)})
     if request.can_read_body:
-        return _refusal(413, "send no body")
-    # Unknown pages are one.
-    page = request.path if request.match_info.http_exception is None else ""
-    pace = paces.of((_address(request), page), _PER_S, _AT_ONCE)
+        return closed(request, page, 413, "send no body")
+    # Unknown pages are one, and those of all models.
+    name = page.path if page is not None else ""
+    pace = paces.of((_address(request), name), _PER_S, _AT_ONCE)
     delay_ns = pace.delay_ns(time.monotonic_ns(), _MOST_DELAY_NS)
     if delay_ns > _MOST_DELAY_NS:
-        return _refusal(429, f"at most {_PER_S:g} requests a second", {"Retry-After": "1"})
+        return closed(request, page, 429, f"at most {_PER_S:g} requests a second", {"Retry-After": "1"})
     if delay_ns:
         await asyncio.sleep(delay_ns / 1e9)
+    if unknown is not None and is_json(request, page):
+        return json_response({"error": str(unknown.reason)}, unknown.status, dict(unknown.headers))
     return await handler(request)
 
 
 def _address(request: web.Request) -> str:
     host = request.remote or ""
     return address_name(f"ipv6:[{host}]:0" if ":" in host else f"ipv4:{host}:0")
-
-
-def _refusal(status: int, text: str, headers: dict[str, str] | None = None) -> web.Response:
-    """Return an answer after which the connection is closed, as the rest of the request is not read."""
-    response = web.Response(status=status, text=f"{text}\n", headers=headers)
-    response.force_close()
-    return response

@@ -15,18 +15,11 @@ from typing import Any, Final
 from aiohttp import web
 from aiohttp.web_protocol import RequestHandler
 
+from resonnx_server.http.connection import REQUEST_S, Connection, Stage
 from resonnx_server.pace import Pace
 
 _log = logging.getLogger(__name__)
 
-# From the first byte of a request, or a new connection, to the end of its head; also for a TLS handshake.
-_REQUEST_S: Final = 10.0
-# Between two requests. Longer than the usual interval of Prometheus, which keeps its connection.
-IDLE_S: Final = 75.0
-# From the head of a request to the answer.
-_ANSWER_S: Final = 30.0
-# Received between two answers.
-_REQUEST_BYTES: Final = 16_384
 _SWEEP_S: Final = 1.0
 # Accepted connections a second, and at once. More wait in the system's queue, and cost nothing there.
 _ACCEPTS_PER_S: Final = 200.0
@@ -39,83 +32,8 @@ _EXHAUSTED: Final = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 _LACKING: Final = (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL)
 
 
-class Connection(asyncio.Protocol):
-    """A connection that passes received bytes to aiohttp's handler, within limits. `since` is the loop's time."""
-
-    def __init__(self, listener: "Listener", handler: RequestHandler) -> None:
-        self._listener = listener
-        self._handler = handler
-        self._transport: asyncio.BaseTransport | None = None
-        self._received = 0
-        # The state's time limit, and since when it counts.
-        self._limit_s = _REQUEST_S
-        self.since = asyncio.get_running_loop().time()
-        self.is_busy = False
-        # Makes the connection: TLS takes messages of the client.
-        self.making: asyncio.Task[None] | None = None
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Begin to receive."""
-        self._transport = transport
-        self._handler.connection_made(transport)
-
-    def data_received(self, data: bytes) -> None:
-        """Take bytes of a request."""
-        if self._limit_s == IDLE_S:
-            self._enter(_REQUEST_S)
-        self._received += len(data)
-        if self._received > _REQUEST_BYTES:
-            self.close()
-        else:
-            self._handler.data_received(data)
-
-    def eof_received(self) -> None:
-        """Take the end of what the client sends."""
-        self._handler.eof_received()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        """End."""
-        self._listener.forget(self._handler)
-        self._handler.connection_lost(exc)
-
-    def pause_writing(self) -> None:
-        """Write no more: the client reads slowly."""
-        self._handler.pause_writing()
-
-    def resume_writing(self) -> None:
-        """Write on."""
-        self._handler.resume_writing()
-
-    def begin(self) -> None:
-        """Note that the head of a request is complete."""
-        self.is_busy = True
-        self._enter(_ANSWER_S)
-
-    def finish(self) -> None:
-        """Note that an answer is made."""
-        self.is_busy = False
-        self._received = 0
-        self._enter(IDLE_S)
-
-    def is_late(self, now_s: float) -> bool:
-        """Whether the state has lasted too long."""
-        return now_s - self.since > self._limit_s
-
-    def close(self) -> None:
-        """Close at once; unwritten data is lost."""
-        self._listener.forget(self._handler)
-        if isinstance(self._transport, asyncio.WriteTransport):
-            self._transport.abort()
-        elif self.making is not None:
-            self.making.cancel()
-
-    def _enter(self, limit_s: float) -> None:
-        self._limit_s = limit_s
-        self.since = asyncio.get_running_loop().time()
-
-
 class Listener:
-    """A port of HTTP. Beyond the limit of connections, the one that has waited longest is closed for a new one.
+    """A port of HTTP. Beyond the limit of connections, one that runs no request is closed for a new one.
 
     Args:
         server: Makes handlers of connections.
@@ -167,10 +85,11 @@ class Listener:
                 if self._is_exhausted:
                     self._is_exhausted = False
                     _log.info("HTTP connections are accepted again")
-                if len(self._open) >= self._most:
-                    self._close_one()
+                if len(self._open) >= self._most and not self._close_one():
+                    accepted.close()
+                    continue
                 handler = self._server()
-                connection = self._open[handler] = Connection(self, handler)
+                connection = self._open[handler] = Connection(self.forget, handler)
                 connection.making = self._start(self._make(connection, handler, accepted))
                 await asyncio.sleep(self._accepts.delay_ns(time.monotonic_ns()) / 1e9)
 
@@ -185,7 +104,7 @@ class Listener:
             await asyncio.sleep(_RETRY_S)
 
     async def _make(self, connection: Connection, handler: RequestHandler, accepted: socket.socket) -> None:
-        handshake_s = None if self._tls is None else _REQUEST_S
+        handshake_s = None if self._tls is None else REQUEST_S
         try:
             await asyncio.get_running_loop().connect_accepted_socket(
                 lambda: connection, accepted, ssl=self._tls, ssl_handshake_timeout=handshake_s
@@ -194,9 +113,16 @@ class Listener:
             # The handshake failed, took too long, or the client has gone.
             self.forget(handler)
 
-    def _close_one(self) -> None:
-        """Close the connection whose request has not come for longest, or if all are busy, the oldest."""
-        min(self._open.values(), key=lambda each: (each.is_busy, each.since)).close()
+    def _close_one(self) -> bool:
+        """Close the connection whose request has not come for longest, or else the oldest that transfers something.
+
+        Return whether there was one: requests that run go on.
+        """
+        first = min(self._open.values(), key=lambda each: (each.stage, each.since))
+        if first.stage is Stage.INFERS:
+            return False
+        first.close()
+        return True
 
     async def _sweep(self) -> None:
         loop = asyncio.get_running_loop()

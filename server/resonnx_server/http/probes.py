@@ -1,4 +1,4 @@
-"""GET /metrics, /livez and /readyz, on the event loop that serves gRPC."""
+"""The HTTP port, on the event loop that serves gRPC: /metrics, /livez, /readyz, and the pages that infer."""
 
 import logging
 import ssl
@@ -10,10 +10,13 @@ from aiohttp.http_exceptions import HttpProcessingError
 
 from resonnx_server.access.caller import Caller
 from resonnx_server.access.gate import Gate
+from resonnx_server.http.connection import IDLE_S
 from resonnx_server.http.guard import CALLER, guard
 from resonnx_server.http.limits import limits
-from resonnx_server.http.listener import IDLE_S, Listener
+from resonnx_server.http.listener import Listener
 from resonnx_server.http.metrics_pages import MetricsPages
+from resonnx_server.http.pages import Page, Pages
+from resonnx_server.http.rest.rest import Rest
 from resonnx_server.inference.registry import Models
 from resonnx_server.observe.exposition import accepted_format, accepts_gzip
 from resonnx_server.observe.metrics import Metrics
@@ -21,6 +24,8 @@ from resonnx_server.observe.metrics import Metrics
 _PLAIN: Final = {"Content-Type": "text/plain; charset=utf-8"}
 # Of a request: bytes of its first line and of a header, headers, and seconds for a body that is not read.
 _SIZES: Final[dict[str, Any]] = {"max_line_size": 2048, "max_field_size": 4096, "max_headers": 64, "lingering_time": 0}
+# For requests that are under way at the end.
+_LAST_PAGES_S: Final = 2.0
 # No traceback for requests that are not HTTP, as of a gRPC client on the wrong port.
 logging.getLogger("aiohttp.server").addFilter(
     lambda record: not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError))
@@ -36,23 +41,46 @@ class Probes:
         gate: The port's rules.
         tls: TLS of the port; None for none.
         most: Connections at a time.
+        rest: The pages that infer; None for none.
     """
 
     def __init__(
-        self, models: Models, metrics: Metrics, gate: Gate, tls: ssl.SSLContext | None = None, most: int = 64
+        self,
+        models: Models,
+        metrics: Metrics,
+        gate: Gate,
+        tls: ssl.SSLContext | None = None,
+        most: int = 64,
+        rest: Rest | None = None,
     ) -> None:
         self._models = models
         self._pages = MetricsPages(metrics)
         self._tls = tls
         self._most = most
         self._listener: Listener | None = None
+        self._rest = rest
+        pages = Pages(
+            [
+                Page("/metrics", self._get_metrics),
+                Page("/livez", self._get_livez, None),
+                Page("/readyz", self._get_readyz),
+                *(rest.pages if rest is not None else ()),
+            ]
+        )
         # The first is the outermost.
-        rules = [limits(lambda: self._listener), guard(gate, models.rejected)]
+        rules = [limits(lambda: self._listener, pages), guard(gate, models.rejected, pages)]
         application = web.Application(client_max_size=1024, middlewares=rules)
-        application.router.add_get("/metrics", self._get_metrics)
-        application.router.add_get("/livez", self._get_livez)
-        application.router.add_get("/readyz", self._get_readyz)
-        self._runner = web.AppRunner(application, access_log=None, keepalive_timeout=IDLE_S, **_SIZES)
+        pages.add_to(application)
+        # A handler is cancelled when its client goes.
+        self._runner = web.AppRunner(
+            application,
+            access_log=None,
+            keepalive_timeout=IDLE_S,
+            handler_cancellation=True,
+            auto_decompress=False,
+            shutdown_timeout=_LAST_PAGES_S,
+            **_SIZES,
+        )
 
     async def start(self, host: str, port: int) -> int:
         """Listen and return the port. Raises OSError if it is taken."""
@@ -61,10 +89,21 @@ class Probes:
         self._listener = Listener(self._runner.server, self._most, self._tls)
         return await self._listener.start(host, port)
 
+    async def answered(self) -> None:
+        """Wait until the answers of the present requests to pages that infer are sent."""
+        if self._rest is not None:
+            await self._rest.answered()
+
+    async def end_requests(self) -> None:
+        """End the requests to pages that infer: they are answered that the server stops."""
+        if self._rest is not None:
+            await self._rest.end()
+
     async def stop(self) -> None:
-        """Close the listener and all connections."""
+        """End requests, and close the listener and all connections."""
         if self._listener is not None:
             await self._listener.stop()
+        await self.end_requests()
         await self._runner.cleanup()
 
     async def _get_metrics(self, request: web.Request) -> web.Response:

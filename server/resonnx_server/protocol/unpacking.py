@@ -13,8 +13,8 @@ from resonnx_server.errors import TooLargeUnpacked, UnreadableMessage
 from resonnx_server.memory.budget import Budget, Charge
 from resonnx_server.protocol.pieces import Pieces, Work
 
-# zlib's window of a gzip stream, with its header.
-_GZIP: Final = 31
+# zlib's window, with the header of gzip or zlib: HTTP's "deflate" is the latter.
+_WINDOW: Final = 47
 # Unpacked at once: about a millisecond.
 _PIECE_BYTES: Final = 1 << 18
 
@@ -33,17 +33,17 @@ class Unpacker:
         # Turns of the callers that unpack or wait for it.
         self._turns: dict[str, _Turn] = {}
 
-    async def unpack(self, message: bytes, caller: str, most: int) -> tuple[bytes, Charge]:
+    async def unpack(self, message: bytes | bytearray, caller: str, most: int) -> tuple[bytes, Charge]:
         """Return a packed message unpacked, and the charge for it, which the caller of this function releases.
 
         Args:
-            message: A gzip stream.
+            message: A gzip stream, or a zlib stream.
             caller: The charge is this caller's.
             most: Limit of the unpacked size, in bytes.
 
         Raises:
             TooLargeUnpacked: It unpacks to more than `most`.
-            UnreadableMessage: It is not one complete gzip stream.
+            UnreadableMessage: It is not one complete stream.
             MemorySpent: The memory budget, or the caller's share of it, is spent.
         """
         charge = Charge(self._budget, caller)
@@ -78,8 +78,8 @@ class _Turn:
         self.count = 0
 
 
-def _unpacked(message: bytes, most: int, charge: Charge) -> Work[bytes]:
-    unpacker = zlib.decompressobj(_GZIP)
+def _unpacked(message: bytes | bytearray, most: int, charge: Charge) -> Work[bytes]:
+    unpacker = zlib.decompressobj(_WINDOW)
     parts: list[bytes] = []
     size = 0
     try:

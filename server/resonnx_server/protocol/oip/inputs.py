@@ -21,6 +21,7 @@ from resonnx_server.runtime.session import Array
 # Limits of contents that are read on the event loop, in a fraction of a millisecond.
 _SMALL_ELEMENTS: Final = 1 << 10
 _SMALL_BYTES: Final = 1 << 20
+_SMALL_WRITTEN: Final = 1 << 14
 # Memory of a string in an array, beside its own bytes.
 _STRING_BYTES: Final = 64
 
@@ -81,12 +82,15 @@ async def read_inputs(
             elements, size, held = elements + count, size + place.size, held + place.size + count * _STRING_BYTES
             reading[tensor.name] = contents.from_place(place, shape, dtype, tensor)
             continue
-        if not raw or dtype.hasobject:
+        content, written = next(next_raw, None), request.written.get(i)
+        if content is None or dtype.hasobject:
             elements += (count := math.prod(shape))
             # More elements than bytes are refused before an array is made.
             held += min(count, request.size) * (_STRING_BYTES if dtype.hasobject else dtype.itemsize)
-        if raw:
-            content = next(next_raw)
+        if written is not None:
+            size, held = size + written.nbytes, held + written.nbytes
+            reading[tensor.name] = written.read(shape, dtype, are_files=model.manifest is not None)
+        elif content is not None:
             # It may have to be copied.
             size += len(content) if dtype.itemsize > 1 and not dtype.hasobject else 0
             is_typed = i in request.typed or tensor.HasField("contents")
@@ -95,10 +99,11 @@ async def read_inputs(
             reading[tensor.name] = contents.from_contents(request.typed.get(i), shape, dtype, tensor)
     if model.manifest is not None and len(reading) > 1:
         reading = {describe.IMAGE: reading[describe.IMAGE]}
-    if elements > _SMALL_ELEMENTS or own < len(given):
+    most = _SMALL_WRITTEN if request.written else _SMALL_BYTES
+    if elements > _SMALL_ELEMENTS or own < len(given) or (request.written and size > most):
         hold(held)
     work = _read(reading)
-    return at_once(work) if elements <= _SMALL_ELEMENTS and size <= _SMALL_BYTES else await pieces.run(work)
+    return at_once(work) if elements <= _SMALL_ELEMENTS and size <= most else await pieces.run(work)
 
 
 def _place(index: int, tensor: InputTensor, request: InferRequest, find: FindPlace) -> Place:

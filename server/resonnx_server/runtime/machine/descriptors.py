@@ -14,8 +14,9 @@ _USUALLY_OPEN: Final = 64
 _MOST: Final = 1 << 20
 # Connections of gRPC where the limit allows it; idle ones take 15 kB of memory each.
 _USUAL: Final = 8192
-# Kept for connections of HTTP, and for files and devices that are opened while models load; less of small limits.
-_HTTP: Final = 64
+# Connections of HTTP where the limit allows it, each for one request at a time; and what is kept for files and devices
+# that are opened while models load. Less of small limits.
+_HTTP: Final = 1024
 _FILES: Final = 64
 
 
@@ -31,23 +32,24 @@ class Connections:
     http: int
 
 
-def allowed_connections(wanted: int | None = None) -> Connections:
+def allowed_connections(wanted: int | None = None, http: int | None = None) -> Connections:
     """Raise the soft limit of open descriptors to the hard one, and divide it: see divide_descriptors."""
-    return divide_descriptors(_raise_limit(), _now_open(), wanted)
+    return divide_descriptors(_raise_limit(), _now_open(), wanted, http)
 
 
-def divide_descriptors(limit: int, others: int, wanted: int | None = None) -> Connections:
+def divide_descriptors(limit: int, others: int, wanted: int | None = None, http: int | None = None) -> Connections:
     """Divide the limit of open descriptors between connections, and files that are opened later.
 
     Args:
         limit: The limit of open descriptors.
         others: Descriptors that are open now.
         wanted: Connections of gRPC; None for as many as fit, at most 8192.
+        http: Connections of HTTP; None for 1024, or an eighth of the limit.
 
     Raises:
-        TooFewDescriptors: The limit does not hold `wanted`, or a single connection.
+        TooFewDescriptors: The limit does not hold what is wanted, or a single connection.
     """
-    http = min(_HTTP, limit // 8)
+    http = min(_HTTP, limit // 8) if http is None else http
     kept = others + http + min(_FILES, limit // 4)
     if wanted is None:
         wanted, most = max(1, min(_USUAL, limit - kept)), "a single gRPC connection"

@@ -1,0 +1,63 @@
+"""The REST side as a whole."""
+
+import asyncio
+from importlib.metadata import version as distribution_version
+from typing import Final
+
+from resonnx_server.http.pages import Page
+from resonnx_server.http.rest.body import Bodies
+from resonnx_server.http.rest.exchange import Exchange
+from resonnx_server.http.rest.tensors import TensorPages
+from resonnx_server.inference.requests import Inference
+from resonnx_server.protocol.oip.serving import TensorServing
+from resonnx_server.protocol.pieces import Pieces
+from resonnx_server.protocol.unpacking import Unpacker
+
+_EXTENSIONS: Final = ("classification", "schedule_policy", "binary_tensor_data", "parameters")
+# For answers that the server stops.
+_LAST_ANSWERS_S: Final = 1.0
+
+
+class Rest:
+    """The REST pages of the HTTP port.
+
+    Args:
+        inference: The use cases.
+        max_message_bytes: Limit of a request and of an answer.
+        max_receive_s: Time limit for receiving a request.
+        open_health: Health is open to all.
+
+    Attributes:
+        pages: The pages.
+    """
+
+    def __init__(
+        self, inference: Inference, max_message_bytes: int, max_receive_s: float, *, open_health: bool
+    ) -> None:
+        pieces = Pieces("rest")
+        bodies = Bodies(Unpacker(inference.budget), max_message_bytes, max_receive_s)
+        self._exchange = Exchange(inference, bodies, pieces)
+        tensors = TensorPages(
+            inference.models,
+            TensorServing(inference, pieces),
+            self._exchange,
+            pieces,
+            max_message_bytes,
+            open_health=open_health,
+            extensions=_EXTENSIONS,
+            version=distribution_version("resonnx-server"),
+        )
+        self.pages: list[Page] = tensors.pages
+
+    async def answered(self) -> None:
+        """Wait until the answers of the present requests are sent."""
+        await self._exchange.active.answered()
+
+    async def end(self) -> None:
+        """End all requests: they are answered that the server stops."""
+        self._exchange.active.end()
+        try:
+            async with asyncio.timeout(_LAST_ANSWERS_S):
+                await self._exchange.active.answered()
+        except TimeoutError:
+            pass
