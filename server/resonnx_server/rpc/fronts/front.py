@@ -91,8 +91,7 @@ class Front(ABC):
     async def stop(self, grace_s: float) -> None:
         """Accept no more calls, wait `grace_s` for those in progress, then end all connections. Safe to call again.
 
-        Later calls, and those that are not over, end with UNAVAILABLE. A call of a connection that is made in the last
-        moment may end with CANCELLED.
+        Later calls, and those that are not over, end with UNAVAILABLE.
         """
         self._admit = _refuse_all
         with contextlib.suppress(TimeoutError):

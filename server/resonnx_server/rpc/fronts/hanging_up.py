@@ -18,17 +18,19 @@ _INTERVAL_S: Final = 0.01
 
 
 async def hang_up(ports: Collection[int]) -> None:
-    """End what this process sends over the connections of its ports, and wait for their clients to leave, for 0.5 s."""
+    """End the connections of this process's ports, and wait for their clients to leave, for 0.5 s. No more can connect.
+
+    The clients get what is written, and then the connection's end.
+    """
     for _ in range(_LOOKS):
-        # Each time, as clients may connect again.
+        # Each time, as gRPC may have accepted some meanwhile.
         if not end_sending(ports):
             return
         await asyncio.sleep(_INTERVAL_S)
-    end_sending(ports)
 
 
 def end_sending(ports: Collection[int]) -> int:
-    """Send FIN over each connection of the ports, after what is written. Returns their number."""
+    """Stop listening on the ports, and send FIN over their connections, after what is written; return their number."""
     try:
         descriptors = os.listdir(_DESCRIPTORS)
     except OSError:
@@ -45,11 +47,11 @@ def _end_sending(descriptor: int, ports: Collection[int]) -> bool:
         return False
     try:
         if connection.family in _FAMILIES and connection.getsockname()[1] in ports:
-            # Fails for a socket that listens.
-            connection.getpeername()
-            connection.shutdown(socket.SHUT_WR)
-            return True
+            listens = bool(connection.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN))
+            connection.shutdown(socket.SHUT_RD if listens else socket.SHUT_WR)
+            return not listens
     except OSError:
+        # It is not connected any more.
         pass
     finally:
         connection.detach()

@@ -11,7 +11,6 @@ from resonnx_server.access.caller import Caller
 from resonnx_server.rpc.fronts.aio.call import AioCall, AioStreamCall, Context, start_task
 from resonnx_server.rpc.fronts.call import Handler
 from resonnx_server.rpc.fronts.front import Admit, Front, OnUnknown, Options, admit_all
-from resonnx_server.rpc.fronts.hanging_up import end_sending
 from resonnx_server.rpc.fronts.intake import Intake
 from resonnx_server.rpc.fronts.status import Rejected
 
@@ -80,11 +79,7 @@ class AioFront(Front):
         """Accept no more calls, cancel those in progress, and wait until their handlers have ended."""
         if self._watcher is not None:
             self._watcher.cancel()
-        stops = asyncio.gather(*(server.stop(0) for server in (self._server, *self._failed)))
-        await asyncio.sleep(0)
-        # Those that have connected since.
-        end_sending(self._ports)
-        await stops
+        await asyncio.gather(*(server.stop(0) for server in (self._server, *self._failed)))
         # Handlers of cancelled calls have not seen it yet.
         await self._active.wait(self._handlers.values())
         if self._tasks:

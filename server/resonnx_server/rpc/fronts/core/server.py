@@ -16,7 +16,6 @@ from resonnx_server.rpc.fronts.core import operations as ops
 from resonnx_server.rpc.fronts.core.call import CoreCall, Shared, ignore
 from resonnx_server.rpc.fronts.core.stream import CoreStreamCall
 from resonnx_server.rpc.fronts.front import Admit, Front, OnUnknown, Options, admit_all
-from resonnx_server.rpc.fronts.hanging_up import end_sending
 from resonnx_server.rpc.fronts.intake import Intake
 from resonnx_server.rpc.fronts.status import Rejected
 
@@ -103,8 +102,6 @@ class CoreFront(Front):
                 self._is_stopping = True
                 self._shared.pending.begin()
                 self._server.shutdown(self._queue, self._is_shut_down)
-        # Those that have connected since.
-        end_sending(self._ports)
         self._server.cancel_all_calls()
         await self._is_quiet.wait()
         # The calls are cancelled; their handlers and operations have not all ended.
