@@ -27,6 +27,7 @@ class Connection:
 
     Attributes:
         ended: Streams that the server has ended.
+        is_sent_away: The server takes no more calls over it.
     """
 
     def __init__(self, address: str, source: str = "127.0.0.1") -> None:
@@ -37,6 +38,7 @@ class Connection:
         self._initial = _WINDOW_BYTES
         self._windows: dict[int, int] = defaultdict(int)
         self.ended: set[int] = set()
+        self.is_sent_away = False
         self._closed = False
         self._changed = threading.Condition()
         self._socket.sendall(_PREFACE + _frame(_SETTINGS, 0, 0))
@@ -112,6 +114,8 @@ class Connection:
                 self._send(_frame(_SETTINGS, 1, 0))
             elif kind == _PING and not flags & 1:
                 self._send(_frame(_PING, 1, 0, payload))
+            elif kind == _GO_AWAY:
+                self.is_sent_away = True
             elif kind in (_RESET, _HEADERS) and (kind == _RESET or flags & 1):
                 self.ended.add(stream)
             self._changed.notify_all()

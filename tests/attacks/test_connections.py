@@ -1,11 +1,13 @@
 """Connections: floods of them, slow ones, and pages asked for without end (SECURITY.md: connections, the HTTP port)."""
 
+import itertools
+import resource
 import socket
 import threading
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 import grpc
@@ -13,8 +15,11 @@ import pytest
 from resonnx_proto.inference import grpc_service_pb2 as pb
 from resonnx_proto.inference import grpc_service_pb2_grpc
 
+from ..certificates import Authority
 from ..conftest import RunningServer, StartServer
 from ..server import bare_graphs
+from .guarded import eventually
+from .http2 import Connection
 
 FRONTS = ("core", "aio")
 CONNECTIONS = 8
@@ -148,3 +153,66 @@ def _median(call: Callable[[], object], seconds: float = 0.3) -> float:
 
 def _descriptors(server: RunningServer) -> int:
     return len([*Path(f"/proc/{server.process.pid}/fd").iterdir()])
+
+
+def _lack_descriptors(server: RunningServer) -> tuple[int, int]:
+    """Let a server open no more files; return its limits as they were."""
+    used = {int(each.name) for each in Path(f"/proc/{server.process.pid}/fd").iterdir()}
+    before = resource.prlimit(server.process.pid, resource.RLIMIT_NOFILE)
+    first_free = next(number for number in itertools.count() if number not in used)
+    resource.prlimit(server.process.pid, resource.RLIMIT_NOFILE, (first_free, before[1]))
+    return before
+
+
+@pytest.mark.parametrize("front", ["core", pytest.param("aio", marks=pytest.mark.slow)])
+def test_without_descriptors_connections_that_are_there_are_served_and_others_afterwards(
+    start_server: StartServer, models: Path, front: str
+) -> None:
+    options = [("grpc.use_local_subchannel_pool", 1)]
+    with start_server(models, "--grpc-front", front) as server, grpc.insecure_channel(server.grpc, options) as good:
+        assert _is_live(good)
+        before = _lack_descriptors(server)
+        with ExitStack() as stack:
+            for address in [server.grpc, server.http] * 3:
+                stack.enter_context(_connected(address, PREFACE))
+            end = time.monotonic() + 1
+            while time.monotonic() < end:
+                assert _is_live(good)
+        resource.prlimit(server.process.pid, resource.RLIMIT_NOFILE, before)
+        with grpc.insecure_channel(server.grpc, options) as another:
+            assert _is_live(another)
+        assert server.get("/livez") == (200, "alive\n")
+        log = server.log.read_text()
+        assert log.count("cannot accept HTTP connections") == log.count("HTTP connections are accepted again") == 1
+        assert "Traceback" not in log
+        assert server.stop() == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("front", FRONTS)
+def test_a_handshake_that_does_not_come_ends_its_connection(
+    start_server: StartServer, models: Path, tmp_path: Path, front: str
+) -> None:
+    """After ten seconds, with TLS and without; also where a part of it has come."""
+    chain, key = Authority().issue("server").write(tmp_path, "server")
+    for flags, begun in (
+        ((), PREFACE[:10]),
+        (("--tls-certificate", str(chain), "--tls-key", str(key)), b"\x16\x03\x01"),
+    ):
+        with start_server(models, "--grpc-front", front, *flags) as server, ExitStack() as stack:
+            slow = [stack.enter_context(_connected(server.grpc, sent)) for sent in (b"", begun)]
+            assert not _is_closed(slow[0], 5)
+            assert all(_is_closed(connection, 10) for connection in slow)
+
+
+@pytest.mark.parametrize("front", ["core", pytest.param("aio", marks=pytest.mark.slow)])
+def test_a_connection_ends_at_its_age_and_its_calls_go_on(start_server: StartServer, models: Path, front: str) -> None:
+    with (
+        start_server(models, "--grpc-front", front, "--max-connection-age-s", "0.5") as server,
+        closing(Connection(server.grpc)) as idle,
+        grpc.insecure_channel(server.grpc) as good,
+    ):
+        end = time.monotonic() + 1.5
+        while time.monotonic() < end:
+            assert _is_live(good)
+        eventually(lambda: idle.is_sent_away)
