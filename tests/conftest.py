@@ -135,6 +135,29 @@ class RunningServer:
                 total += float(match[2])
         return total
 
+    def resident_bytes(self) -> int:
+        """Return the memory of its process."""
+        status = Path(f"/proc/{self.process.pid}/status").read_text()
+        return int(next(line.split()[1] for line in status.splitlines() if line.startswith("VmRSS:"))) << 10
+
+    def descriptors(self) -> list[int]:
+        """Return the open descriptors of its process."""
+        return [int(name) for name in os.listdir(f"/proc/{self.process.pid}/fd")]
+
+    def threads(self) -> int:
+        """Return the number of threads of its process."""
+        return len(os.listdir(f"/proc/{self.process.pid}/task"))
+
+    def ends_well(self) -> None:
+        """Stop it; fail unless it has let go of all requests, its log has no traceback and it exits with 0."""
+        for gauge in ("resonnx_requests_in_progress", "resonnx_queue_rows", "resonnx_memory_requests_bytes"):
+            end = time.monotonic() + 30
+            while self.metric(gauge):
+                assert time.monotonic() < end, gauge
+                time.sleep(0.02)
+        assert "Traceback" not in self.log.read_text()
+        assert self.stop() == 0
+
     def stop(self) -> int:
         """SIGTERM, and the exit status."""
         self.process.send_signal(signal.SIGTERM)

@@ -4,7 +4,6 @@ SECURITY.md: "calls that are begun and cancelled without end".
 """
 
 import asyncio
-import os
 import random
 from collections import Counter
 from collections.abc import Iterator
@@ -84,9 +83,7 @@ async def _storm(address: str, count: int) -> Counter[str]:
 
 
 def _held(server: RunningServer) -> tuple[int, int]:
-    """Return the server's descriptors and threads."""
-    process = Path(f"/proc/{server.process.pid}")
-    return len(os.listdir(process / "fd")), len(os.listdir(process / "task"))
+    return len(server.descriptors()), server.threads()
 
 
 @pytest.fixture(params=["core", "aio"])
@@ -108,8 +105,5 @@ async def test_nothing_hangs_and_nothing_is_left(server: RunningServer, count: i
     print(dict(outcomes), before)
     assert set(outcomes) == {"ok", "cancelled"}, "none hangs, and none fails because another left"
     assert outcomes["ok"] >= count // 2
-    for gauge in ("resonnx_requests_in_progress", "resonnx_queue_rows", "resonnx_memory_requests_bytes"):
-        await until(lambda gauge=gauge: server.metric(gauge) == 0)
     await until(lambda: all(now <= most for now, most in zip(_held(server), before, strict=True)))
-    assert "Traceback" not in server.log.read_text()
-    assert server.stop() == 0
+    server.ends_well()

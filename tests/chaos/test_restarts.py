@@ -136,7 +136,8 @@ async def test_clients_of_a_server_that_is_killed_are_told_to_try_again(
             server.process.kill()
             server.process.wait()
     await load.end()
-    by_itself = float(np.median(np.subtract(starts, waited)[1:]))
+    # The start that other processes have disturbed least.
+    by_itself = float(np.min(np.subtract(starts, waited)))
     ready = f"ready after {min(starts):.2f} to {max(starts):.2f} s, without waits for processors {by_itself:.2f} s"
     print(front, f"{ready}, answers after {max(recovered):.2f} s at most", dict(load.codes))
     assert set(load.codes) == {"OK", "UNAVAILABLE"}

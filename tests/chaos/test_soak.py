@@ -16,8 +16,6 @@ import numpy as np
 import pytest
 from resonnx_proto.v1 import vision_pb2, vision_pb2_grpc
 
-from ..conftest import RunningServer
-
 MINUTES = float(os.environ.get("SOAK_MINUTES", "0"))
 pytestmark = [
     pytest.mark.slow,
@@ -34,16 +32,6 @@ _T_95 = {_PARTS - 2: 2.101}
 _MOST_MB_AN_HOUR = 10.0
 # Beyond which a load of so few minutes says nothing of an hour.
 _LEAST_MINUTES = 20
-
-
-def _rss_mb(server: RunningServer) -> float:
-    status = Path(f"/proc/{server.process.pid}/status").read_text()
-    return int(next(line.split()[1] for line in status.splitlines() if line.startswith("VmRSS:"))) / 1024
-
-
-def _held(server: RunningServer) -> tuple[int, int]:
-    process = Path(f"/proc/{server.process.pid}")
-    return len(os.listdir(process / "fd")), len(os.listdir(process / "task"))
 
 
 def _slope(at_s: list[float], mb: list[float]) -> tuple[float, float]:
@@ -129,9 +117,9 @@ async def test_nothing_grows(start_server, demo_repository: Path) -> None:
         def look(now: float) -> None:
             if now >= MINUTES * 60 / 5:
                 at_s.append(now)
-                mb.append(_rss_mb(server))
+                mb.append(server.resident_bytes() / (1 << 20))
                 answered.append(len(load.latencies_s))
-                held.append(_held(server))
+                held.append((len(server.descriptors()), server.threads()))
 
         await load.at_rate(rate, MINUTES * 60, look)
         slope, most = _slope(at_s, mb)
@@ -145,6 +133,6 @@ async def test_nothing_grows(start_server, demo_repository: Path) -> None:
         print(f"{len(load.latencies_s)} answers, failed: {sorted(set(load.failed))} {len(load.failed)}")
         assert len(load.failed) == 0
         assert all(end <= start + 2 for start, end in zip(held[0], held[-1], strict=True))
-        assert server.stop() == 0
+        server.ends_well()
     if MINUTES >= _LEAST_MINUTES:
         assert most < _MOST_MB_AN_HOUR
