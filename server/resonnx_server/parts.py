@@ -26,6 +26,7 @@ from resonnx_server.protocol.pieces import Pieces
 from resonnx_server.repository.latency_cache import LatencyCache, cache_folder
 from resonnx_server.repository.loader import picture_options
 from resonnx_server.rpc.oip.servicer import InferenceServicer
+from resonnx_server.rpc.oip.statistics import StatisticsRpc
 from resonnx_server.rpc.server import ConnectionLimits, GrpcServer
 from resonnx_server.rpc.vision.servicer import VisionServicer
 from resonnx_server.runtime.arenas import shrink_arenas
@@ -90,7 +91,7 @@ class Parts:
         limits = ConnectionLimits(allowed.grpc, settings.max_connection_idle_s, settings.max_connection_age_s)
         traces = Traces(settings.trace_dir, settings.trace_max_bytes)
         inference = Inference(models, decoder, budget, traces=traces)
-        grpc = _grpc(settings, inference, limits, budget, policy)
+        grpc = _grpc(settings, inference, limits, budget, policy, metrics)
         small_pictures = division.decoder - division.large
         return cls(
             cores=cores,
@@ -135,12 +136,23 @@ def _rest(settings: Settings, inference: Inference) -> Rest | None:
 
 
 def _grpc(
-    settings: Settings, inference: Inference, limits: ConnectionLimits, budget: Budget, policy: Policy
+    settings: Settings,
+    inference: Inference,
+    limits: ConnectionLimits,
+    budget: Budget,
+    policy: Policy,
+    metrics: Metrics,
 ) -> GrpcServer:
     pieces = Pieces()
     return GrpcServer(
         VisionServicer(inference, settings.max_message_bytes, pieces, model_details=settings.model_details),
-        InferenceServicer(inference, settings.max_message_bytes, pieces, Regions(settings.system_shared_memory_bytes)),
+        InferenceServicer(
+            inference,
+            settings.max_message_bytes,
+            pieces,
+            Regions(settings.system_shared_memory_bytes),
+            [StatisticsRpc(inference.models, metrics)],
+        ),
         settings.grpc_front,
         settings.max_message_bytes,
         limits,

@@ -1,5 +1,7 @@
 """Captions pictures, for every front: a reservation in the queue, then pixels, then the model."""
 
+import asyncio
+import time
 from typing import cast
 
 from resonnx_server.captioning.engine import AnyCaptionEngine, CaptionEngine
@@ -7,7 +9,9 @@ from resonnx_server.captioning.request import CaptionCost, Captioned, CaptionerI
 from resonnx_server.inference.many import all_of
 from resonnx_server.inference.registry import Model
 from resonnx_server.inference.requests import ActiveRequest, Pictures
+from resonnx_server.observe.stats import ResponseStats
 from resonnx_server.runtime.decoding.search import DecodeOptions
+from resonnx_server.runtime.decoding.sequence import Token
 
 __all__ = ["Captioned", "CaptionerInfo", "OnWords", "caption", "captioner"]
 
@@ -32,6 +36,44 @@ async def caption(
         BadImage: A picture cannot be decoded.
         ServerError: As Engine.reserve and Engine.submit.
     """
+    if on_words is not None:
+        return await _stream(request, pictures, options, on_words)
+    return await _whole(request, pictures, options, None)
+
+
+async def _stream(
+    request: ActiveRequest, pictures: Pictures, options: DecodeOptions, on_words: OnWords
+) -> list[Captioned]:
+    """Count each word, and the whole answer after them, as an answer with an index."""
+    stats, index, since_ns = request.model.stats, 0, time.monotonic_ns()
+
+    def next_response() -> tuple[ResponseStats, int]:
+        nonlocal index, since_ns
+        now_ns = time.monotonic_ns()
+        response, took_ns = stats.response(index), now_ns - since_ns
+        index, since_ns = index + 1, now_ns
+        return response, took_ns
+
+    def counted(words: list[Token]) -> None:
+        on_words(words)
+        for _ in words:
+            response, took_ns = next_response()
+            response.success.add(took_ns)
+
+    try:
+        found = await _whole(request, pictures, options, counted)
+    except BaseException as error:
+        response, took_ns = next_response()
+        (response.cancel if isinstance(error, asyncio.CancelledError) else response.fail).add(took_ns)
+        raise
+    response, took_ns = next_response()
+    response.success.add(took_ns)
+    return found
+
+
+async def _whole(
+    request: ActiveRequest, pictures: Pictures, options: DecodeOptions, on_words: OnWords | None
+) -> list[Captioned]:
     found = await request.in_time(_caption(request, pictures, options, on_words))
     request.timing = max((each.timing for each in found), key=lambda timing: timing.queue_ns)
     return found

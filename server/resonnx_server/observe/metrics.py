@@ -103,6 +103,10 @@ class Metrics:
         stats = self._models[name, str(version)] = ModelStats()
         return stats
 
+    def models(self) -> dict[tuple[str, int], ModelStats]:
+        """Return the statistics of all models by name and version."""
+        return {(name, int(version)): stats for (name, version), stats in self._models.items()}
+
 
 class _ModelCollector(Collector):
     """Reads the models' stats at each scrape."""

@@ -21,6 +21,8 @@ _SECONDS: Final = (
     0.00025, 0.0005, 0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.25,
     0.5, 1.0, 2.5, 5.0, 10.0,
 )  # fmt: skip
+# Words of captions beyond are counted together.
+_LAST_RESPONSE: Final = 255
 _ROWS: Final = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)
 
 
@@ -104,6 +106,15 @@ class BatchStats:
 
 
 @dataclass(slots=True)
+class ResponseStats:
+    """Answers with one index among the answers to a request, each with the time since the one before it."""
+
+    success: Duration = field(default_factory=Duration)
+    fail: Duration = field(default_factory=Duration)
+    cancel: Duration = field(default_factory=Duration)
+
+
+@dataclass(slots=True)
 class ModelStats:
     """Statistics of one model since it was loaded. Durations are per request, those in `batches` per batch."""
 
@@ -133,6 +144,12 @@ class ModelStats:
     wasted_rows: int = 0
     last_inference_ms: int = 0
     batches: dict[int, BatchStats] = field(default_factory=dict)
+    responses: dict[int, ResponseStats] = field(default_factory=dict)
+
+    @property
+    def has_counted(self) -> bool:
+        """Whether a request or a batch has been counted."""
+        return bool(self.success.count or self.failed.count or self.executions)
 
     def batch_done(self, rows: int, size: int, input_ns: int, infer_ns: int, output_ns: int) -> None:
         """Count one batch of `rows` rows, padded to `size`."""
@@ -153,6 +170,10 @@ class ModelStats:
         self.steps += 1
         self.tokens += step.tokens
         self.wasted_rows += step.wasted_rows
+
+    def response(self, index: int) -> ResponseStats:
+        """Return the statistics of answers with an index; those beyond the last index are counted together."""
+        return self.responses.setdefault(min(index, _LAST_RESPONSE), ResponseStats())
 
     def session_event(self, kind: str) -> None:
         """Count an event of a session by its kind (scheduling/replacement.py)."""

@@ -1,4 +1,4 @@
-"""A loaded model in the tensor protocol's terms: datatypes, metadata, Triton's model configuration, statistics."""
+"""A loaded model in the tensor protocol's terms: datatypes, metadata, Triton's model configuration."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,7 +12,6 @@ from resonnx_proto.v1 import manifest_pb2
 from resonnx_server.declaration import DeclaredTensor
 from resonnx_server.inference.registry import Model
 from resonnx_server.inference.requests import DEFAULT_PRIORITY, PRIORITY_LEVELS
-from resonnx_server.observe.stats import Duration
 from resonnx_server.runtime.session import CPU, OPENVINO, TensorSpec
 
 DTYPES: Final[dict[str, np.dtype[Any]]] = {
@@ -163,38 +162,6 @@ def _reshape(
     if declared is not None and declared.reshape is not None:
         return config_pb.ModelTensorReshape(shape=declared.reshape)
     return config_pb.ModelTensorReshape() if _is_scalar(len(spec.shape), batched=batched) else None
-
-
-def statistics(model: Model) -> pb.ModelStatistics:
-    """Return the model's counters since it was loaded."""
-    stats = model.stats
-    result = pb.ModelStatistics(
-        name=model.name,
-        version=str(model.version),
-        last_inference=stats.last_inference_ms,
-        inference_count=stats.inferences,
-        execution_count=stats.executions,
-        inference_stats=pb.InferStatistics(
-            success=_duration(stats.success),
-            fail=_duration(stats.failed),
-            queue=_duration(stats.queue),
-            compute_input=_duration(stats.compute_input),
-            compute_infer=_duration(stats.compute_infer),
-            compute_output=_duration(stats.compute_output),
-        ),
-    )
-    for size, batch in sorted(stats.batches.items()):
-        result.batch_stats.add(
-            batch_size=size,
-            compute_input=_duration(batch.compute_input),
-            compute_infer=_duration(batch.compute_infer),
-            compute_output=_duration(batch.compute_output),
-        )
-    return result
-
-
-def _duration(duration: Duration) -> pb.StatisticDuration:
-    return pb.StatisticDuration(count=duration.count, ns=duration.ns)
 
 
 def _data_type(spec: TensorSpec) -> str:

@@ -35,7 +35,6 @@ _EXTENSIONS: Final = (
     "classification",
     "model_configuration",
     "schedule_policy",
-    "statistics",
     "binary_tensor_data",
     "parameters",
 )
@@ -117,17 +116,6 @@ class InferenceServicer(grpc_service_pb2_grpc.GRPCInferenceServiceServicer):
         return pb.ModelConfigResponse(config=describe.config(self._find(request.name, request.version, context)))
 
     @one_status
-    async def ModelStatistics(  # noqa: N802
-        self, request: pb.ModelStatisticsRequest, context: Context
-    ) -> pb.ModelStatisticsResponse:
-        """Counters of one model, or of all if no name is given."""
-        if request.name:
-            models = [self._find(request.name, request.version, context)]
-        else:
-            models = [model for model in self._models if context.caller.may_use(model.name)]
-        return pb.ModelStatisticsResponse(model_stats=[describe.statistics(model) for model in models])
-
-    @one_status
     async def RepositoryIndex(  # noqa: N802
         self, request: pb.RepositoryIndexRequest, context: Context
     ) -> pb.RepositoryIndexResponse:
@@ -188,6 +176,7 @@ class InferenceServicer(grpc_service_pb2_grpc.GRPCInferenceServiceServicer):
 
         return await self._serving.run(given, caller_ns, caller, encode, None if emit is None else emit_outputs)
 
+    ModelStatistics = unsupported("ModelStatistics")
     RepositoryModelLoad = unsupported("RepositoryModelLoad")
     RepositoryModelUnload = unsupported("RepositoryModelUnload")
 
