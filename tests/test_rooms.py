@@ -84,13 +84,24 @@ _SERVER = {
     "config_text": set[str](),
     "config_sources": {"config", "config_text"},
     "flags": {"config", "config_text"},
+    "checking": {
+        "repository",
+        "access",
+        "scheduling",
+        "runtime",
+        "observe",
+        "config",
+        "declaration",
+        "version_policy",
+        "errors",
+    },
     # The process.
     "signals": set[str](),
     "readiness": {"repository", "inference", "scheduling", "errors"},
     "devices": {"repository", "scheduling", "runtime"},
 }
-_SERVER["parts"] = {*_SERVER} - {"flags", "config_sources", "config_text", "signals", "readiness"}
-_SERVER["lifecycle"] = {*_SERVER} - {"flags"}
+_SERVER["parts"] = {*_SERVER} - {"checking", "flags", "config_sources", "config_text", "signals", "readiness"}
+_SERVER["lifecycle"] = {*_SERVER} - {"checking", "flags"}
 _SERVER["command"] = {*_SERVER}
 _SERVER["__main__"] = {"command", "signals"}
 

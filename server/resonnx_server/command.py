@@ -8,19 +8,24 @@ from typing import Any
 import typer
 
 from resonnx_server.config import Settings
-from resonnx_server.config_sources import ConfigError, foreign_variables, load_settings
+from resonnx_server.config_sources import ConfigError, foreign_variables, load_settings, setting_sources
 from resonnx_server.flags import with_flags
 from resonnx_server.runtime.machine.descriptors import TooFewDescriptors
 from resonnx_server.runtime.machine.host import usable_cores
 from resonnx_server.runtime.machine.memory import lack_of_address_space
 from resonnx_server.signals import leave
 
-app = typer.Typer(
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
+
+def _app() -> typer.Typer:
+    return typer.Typer(
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        rich_markup_mode=None,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+
+
+app, check = _app(), _app()
 
 
 def run() -> None:
@@ -30,6 +35,8 @@ def run() -> None:
         from resonnx_server.access.commands import app as keys
 
         keys(sys.argv[2:], prog_name="resonnx-server keys")
+    if sys.argv[1:2] == ["check"]:
+        check(sys.argv[2:], prog_name="resonnx-server check")
     app(prog_name="resonnx-server")
 
 
@@ -41,16 +48,10 @@ def serve(**flags: Any) -> None:
     Each flag can also be given as a variable, RESONNX_PORT for --port, or in [server] of the --config file, as
     port = 8001. Flags win over variables, and variables over the file.
 
-    `resonnx-server keys new NAME` makes an API key for the file that --keys-file names.
+    `resonnx-server check`, with the same flags, checks settings and models without serving. `resonnx-server keys new
+    NAME` makes an API key for the file that --keys-file names.
     """
-    flags.pop("version")
-    try:
-        for name in foreign_variables(os.environ):
-            print(f"resonnx-server: {name} is not a setting of the server, and ignored", file=sys.stderr)
-        settings = load_settings(flags, os.environ)
-    except ConfigError as error:
-        print(f"resonnx-server: {error}", file=sys.stderr)
-        raise typer.Exit(2) from None
+    settings = _settings(flags)
     if (lack := lack_of_address_space(usable_cores())) is not None:
         print(f"resonnx-server: {lack}", file=sys.stderr)
         raise typer.Exit(1)
@@ -59,6 +60,39 @@ def serve(**flags: Any) -> None:
 
     logs.configure(settings.log_level)
     raise typer.Exit(asyncio.run(_serve(settings)))
+
+
+@check.command()
+@with_flags
+def check_all(**flags: Any) -> None:
+    """Check settings and all models as a start would, without measuring or serving, and print a table.
+
+    Takes the server's flags. Exit status: 0 if all would be served, 1 if anything would be refused, 2 for bad settings.
+    """
+    settings = _settings(flags)
+    from resonnx_server.checking.command import check as check_settings
+
+    raise typer.Exit(check_settings(settings))
+
+
+def _settings(flags: dict[str, Any]) -> Settings:
+    """Return the settings of flags, variables and the file; end the process if they are bad, or only to be printed."""
+    flags.pop("version")
+    printing = flags.pop("print_config")
+    try:
+        for name in foreign_variables(os.environ):
+            print(f"resonnx-server: {name} is not a setting of the server, and ignored", file=sys.stderr)
+        settings = load_settings(flags, os.environ)
+    except ConfigError as error:
+        print(f"resonnx-server: {error}", file=sys.stderr)
+        raise typer.Exit(2) from None
+    if printing:
+        from resonnx_server.checking.printed import printed
+
+        for line in printed(settings, setting_sources(flags, os.environ)):
+            print(line)
+        raise typer.Exit
+    return settings
 
 
 async def _serve(settings: Settings) -> int:

@@ -74,6 +74,24 @@ def load_settings(flags: Mapping[str, Any], environment: Mapping[str, str]) -> S
         raise ConfigError(_message(error.errors()[0])) from None
 
 
+def setting_sources(flags: Mapping[str, Any], environment: Mapping[str, str]) -> dict[str, str]:
+    """Return where each of the server's settings comes from, without defaults: {"port": "flag --port"}.
+
+    Args:
+        flags: As those that load_settings has accepted.
+        environment: Likewise.
+    """
+    variables = _variables(environment)
+    path = flags.get("config") or variables.get("config")
+    sources: dict[str, str] = {}
+    if path:
+        content = _flat(tomllib.loads(Path(path).read_text()), Path(path))
+        sources |= dict.fromkeys(content.keys() - {"models"}, f"file {path}")
+    sources |= {name: f"variable {_variable(name)}" for name in variables.keys() & _named()}
+    sources |= {name: f"flag --{name.replace('_', '-')}" for name, value in flags.items() if value is not None}
+    return {name: source for name, source in sources.items() if name in Settings.model_fields}
+
+
 def foreign_variables(environment: Mapping[str, str]) -> list[str]:
     """Return RESONNX_* variables that are no settings: another version's, or another program's.
 

@@ -16,7 +16,7 @@ from resonnx_server.config_text import Setting, describe
 
 
 def with_flags(command: Callable[..., None]) -> Callable[..., None]:
-    """Add a flag for each server setting, --config and --version to a command with **flags."""
+    """Add a flag for each server setting, --config, --print-config and --version to a command with **flags."""
     command.__signature__ = inspect.Signature(list(_parameters()))  # type: ignore[attr-defined]
     return command
 
@@ -26,6 +26,8 @@ def _parameters() -> Iterator[inspect.Parameter]:
         yield _parameter(setting.name, *_option(setting))
     config = typer.Option("--config", metavar="FILE", help="TOML file with [server] and [models.NAME].")
     yield _parameter("config", Path, config)
+    printing = typer.Option("--print-config", help="Print all settings and where each comes from, and exit.")
+    yield _parameter("print_config", bool, printing)
     version = typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
     yield _parameter("version", bool, version)
 

@@ -61,6 +61,7 @@ ENTRY: Final = TaskEntry(
     examples="captions",
     has_examples=lambda golden: golden.tokens is not None and golden.log_probs is not None,
     graphs=CaptionerGraphs,
+    tensors=lambda graphs: (graphs.encoder.inputs, _OUTPUTS),
     run=_run,
     judge=_judge,
     prepare=_prepare,

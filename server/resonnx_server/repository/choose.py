@@ -108,6 +108,22 @@ def fastest(
     raise ModelRefused("; ".join(reasons))
 
 
+def agreeing(options: Sequence[tuple[str, G]], judge: Callable[[G], Verdict]) -> list[str]:
+    """Return the names of the options that agree with the golden examples. Raises ModelRefused if there are none."""
+    names, reasons = [], []
+    for name, option in options:
+        try:
+            require_agreement(judge(option))
+            names.append(name)
+        except ModelRefused as refused:
+            reasons.append(f"{name}: {refused.message}")
+        except Exception as error:  # as above
+            reasons.append(f"{name}: a run failed: {first_line(error)}")
+    if not names:
+        raise ModelRefused("; ".join(reasons))
+    return names
+
+
 def require_agreement(verdict: Verdict, outputs: str = "outputs") -> None:
     """Raise ModelRefused if the verdict on `outputs` (named for the message) is negative."""
     if not verdict.passed:

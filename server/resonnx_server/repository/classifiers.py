@@ -50,6 +50,7 @@ ENTRY: Final = TaskEntry(
     examples="logits",
     has_examples=lambda golden: golden.logits is not None,
     graphs=ClassifierGraph,
+    tensors=lambda graphs: (graphs.session.inputs, graphs.session.outputs),
     run=lambda loaded, pictures: loaded.graphs.run(pictures),
     judge=_judge,
     prepare=_prepare,

@@ -15,8 +15,8 @@ from resonnx_server.repository import captioners, classifiers
 from resonnx_server.repository.bare import bare_file
 from resonnx_server.repository.tasks import TaskEntry
 from resonnx_server.repository.version import Start, Version
-from resonnx_server.runtime.model_files.golden_examples import check_recipe, parse_golden
-from resonnx_server.runtime.model_files.manifest import GOLDEN, MANIFEST, read_version
+from resonnx_server.runtime.model_files.golden_examples import Golden, check_recipe, parse_golden
+from resonnx_server.runtime.model_files.manifest import GOLDEN, MANIFEST, VersionFiles, read_version
 from resonnx_server.runtime.pictures.options import PictureOptions
 
 _log = logging.getLogger(__name__)
@@ -40,13 +40,19 @@ def load(version: Version) -> Start:
         _log.warning("a field of config.pbtxt has no effect", extra={"model": folder.name, "field": ignored})
     if not (folder.path / MANIFEST).exists():
         return bare_file.load(version)
-    files = read_version(folder.path, version.vouch)
+    files, golden = read_verified(version)
+    return TASKS[files.manifest.task].load(version, files, golden)
+
+
+def read_verified(version: Version) -> tuple[VersionFiles, Golden]:
+    """Return the files and golden examples of a version with a manifest, checked. Raises ModelRefused."""
+    files = read_version(version.folder.path, version.vouch)
     if GOLDEN not in files.files:
         raise ModelRefused(f"{GOLDEN} is missing, so nothing can be verified")
     golden = parse_golden(files.files[GOLDEN], files.manifest)
     # By the manifest's recipe alone: picture options are not part of the export.
     check_recipe(golden, files.manifest.input)
-    return TASKS[files.manifest.task].load(version, files, golden)
+    return files, golden
 
 
 def picture_options(settings: Settings, own: ModelSettings, recipe: pb.ImageInput) -> PictureOptions:

@@ -60,6 +60,7 @@ class TaskEntry(Generic[G]):
         examples: Name of the required golden examples, for errors: "logits".
         has_examples: Returns whether golden examples hold them.
         graphs: Makes graphs of a session for each of the task's files, in their order, and the manifest.
+        tensors: Returns the inputs and the outputs that clients see.
         run: Runs graphs on pictures; the fastest candidate is chosen by it.
         judge: Compares the answers of graphs with the golden examples.
         prepare: Measures and warms up graphs; raises ModelRefused if answers at any batch size are wrong.
@@ -69,12 +70,25 @@ class TaskEntry(Generic[G]):
     examples: str
     has_examples: Callable[[Golden], bool]
     graphs: Callable[..., G]
+    tensors: Callable[[G], tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]]
     run: Callable[[Loaded[G], Pixels], Any]
     judge: Callable[[Loaded[G]], Verdict]
     prepare: Callable[[Loaded[G]], Prepared]
 
     def load(self, version: Version, files: VersionFiles, golden: Golden) -> Start:
         """Choose and warm up the fastest candidate. Raises ModelRefused if none loads, runs and agrees."""
+        options = self._options(version, files, golden)
+        version.progress.reach("checking")
+        pictures = repeat(golden, min(_RACE_BATCH, version.largest_batch))
+        prepared = choose.fastest(options, lambda one: self.run(one, pictures), self.judge, self.prepare)
+        return starting(version, self.task, prepared, files)
+
+    def agreeing(self, version: Version, files: VersionFiles, golden: Golden) -> list[str]:
+        """Return the names of the candidates that agree with the golden examples. Raises ModelRefused as `load`."""
+        return choose.agreeing(self._options(version, files, golden), self.judge)
+
+    def _options(self, version: Version, files: VersionFiles, golden: Golden) -> list[tuple[str, Loaded[G]]]:
+        """Return the candidates that load, with their names."""
         if not self.has_examples(golden):
             raise ModelRefused(f"{GOLDEN} holds no {self.examples}")
         manifest, names = files.manifest, onnx_files(files.manifest)
@@ -85,10 +99,10 @@ class TaskEntry(Generic[G]):
             bound = max(of[one.precision] for of, one in zip(bounds, candidates, strict=True))
             loaded = Loaded(version, files, golden, self.graphs(*sessions, manifest), bound)
             options.append((" + ".join(map(str, candidates)), loaded))
-        version.progress.reach("checking")
-        pictures = repeat(golden, min(_RACE_BATCH, version.largest_batch))
-        prepared = choose.fastest(options, lambda one: self.run(one, pictures), self.judge, self.prepare)
-        return starting(version, self.task, prepared, files)
+        declaration = version.settings.declaration
+        if declaration is not None:
+            check_agreement(declaration, manifest, names[0], *self.tensors(options[0][1].graphs))
+        return options
 
 
 def starting(
@@ -110,14 +124,8 @@ def starting(
         max_batch_size: See Model; None is the settings', at least 1.
         optional_inputs: See Model.
         identity: See Model; of a bare ONNX file.
-
-    Raises:
-        ModelRefused: The model's config.pbtxt contradicts its manifest.
     """
     settings = version.settings
-    if files is not None and settings.declaration is not None:
-        (first, *_), manifest = onnx_files(files.manifest), files.manifest
-        check_agreement(settings.declaration, manifest, first, prepared.inputs, prepared.outputs)
 
     def start() -> Model:
         stats = version.metrics.model(version.folder.name, version.folder.version)

@@ -49,6 +49,16 @@ def test_what_cannot_be_used_ends_with_2(arguments: list[str], environment: dict
     assert "Traceback" not in done.stderr
 
 
+def test_settings_are_printed_and_checked_without_serving(tmp_path: Path) -> None:
+    flags = ("--repository", str(tmp_path), "--port", "1")
+    printed, checked = _run(*flags, "--print-config"), _run("check", *flags)
+    assert (printed.returncode, printed.stderr) == (0, "")
+    assert "port = 1  # flag --port" in printed.stdout.splitlines()
+    assert (checked.returncode, checked.stderr) == (1, "")
+    assert checked.stdout.splitlines()[-1] == "0 would be served, 0 refused"
+    assert _run("check", "--prot", "1").returncode == 2
+
+
 def test_variables_that_nobody_knows_are_told_and_ignored(tmp_path: Path) -> None:
     done = _run("--repository", str(tmp_path / "none"), "--no-strict", RESONNX_COLOUR="red")
     assert done.returncode == 1

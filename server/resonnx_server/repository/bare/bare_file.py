@@ -45,10 +45,39 @@ _log = logging.getLogger(__name__)
 _MOST_TENSORS: Final = 1024
 
 
+class Opened(NamedTuple):
+    """A file that can be served.
+
+    Attributes:
+        variant: The file, with a batch axis if it can have one.
+        identity: sha256 of SHA256SUMS, hex; "" without one.
+        reason: Why its requests share no batch; None if they do.
+    """
+
+    variant: "_Variant"
+    identity: str
+    reason: str | None
+
+
 def load(version: Version) -> Start:
+    """Open, try and measure. Raises ModelRefused as `open_bare`."""
+    (name, _, session, _), identity, reason = opened = open_bare(version)
+    batched = reason is None
+    instances = _instances(version, opened.variant, batched)
+    extra = {"model": version.folder.name, "batched": batched, "not_batched": reason}
+    _log.warning("serving unverified: no manifest", extra=extra)
+    report = SessionReport(name, session.candidate, instances.table, instances.max_concurrent_batches)
+    prepared = Prepared(session.inputs, session.outputs, (report,), partial(TensorEngine, instances, batched=batched))
+    max_batch_size = None if batched else 0
+    return starting(version, TENSORS, prepared, None, max_batch_size, session.overridable, identity)
+
+
+def open_bare(version: Version) -> Opened:
     """Open and try.
 
-    Raises ModelRefused if there is no model.onnx, it or its external data does not load, or its constants are large.
+    Raises:
+        ModelRefused: There is no ONNX file, it or its external data does not load, its constants are large, or it is
+            not what the model's config.pbtxt says.
     """
     name, content, identity = read_bare(version)
     check_constants(content)
@@ -65,14 +94,7 @@ def load(version: Version) -> Start:
         variant = _with_batch_axis(version, variant)
     except Dependent as dependent:
         reason = str(dependent)
-    batched, session = reason is None, variant.session
-    instances = _instances(version, variant, batched)
-    extra = {"model": version.folder.name, "batched": batched, "not_batched": reason}
-    _log.warning("serving unverified: no manifest", extra=extra)
-    report = SessionReport(name, session.candidate, instances.table, instances.max_concurrent_batches)
-    prepared = Prepared(session.inputs, session.outputs, (report,), partial(TensorEngine, instances, batched=batched))
-    max_batch_size = None if batched else 0
-    return starting(version, TENSORS, prepared, None, max_batch_size, session.overridable, identity)
+    return Opened(variant, identity, reason)
 
 
 def _open(version: Version, content: bytes) -> Session:

@@ -1,0 +1,1 @@
+"""Shows and checks settings and a repository without serving."""
