@@ -161,4 +161,5 @@ def _grpc(
         settings.max_receive_s,
         settings.max_stream_idle_s,
         reflection=settings.reflection,
+        counts=metrics.connections,
     )

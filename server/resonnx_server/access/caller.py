@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import lru_cache
-from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
+from ipaddress import IPv4Address, IPv6Network, ip_address
 from typing import Final
 
 from resonnx_server.errors import PriorityNotAllowed
@@ -84,17 +84,26 @@ def address_name(peer: str) -> str:
     # gRPC writes "[", "]" and the "%" of a zone as in an address of the web.
     for code, character in (("%5B", "["), ("%5D", "]"), ("%25", "%")):
         rest = rest.replace(code, character)
-    host = rest.rpartition(":")[0].strip("[]")
+    return host_name(rest.rpartition(":")[0].strip("[]"))
+
+
+def host_name(host: str) -> str:
+    """Return the name of a host's address, as of `address_name`."""
+    network = network_of(host)
+    return "ip:unknown" if network is None else f"ip:{network}"
+
+
+@lru_cache(_KEPT_PEERS)
+def network_of(host: str) -> IPv4Address | IPv6Network | None:
+    """Return what one caller usually has: an IPv4 address, or an IPv6 network of 64 bits; None for what is no address.
+
+    A socket for both versions gives IPv4 addresses as "::ffff:203.0.113.7".
+    """
     try:
-        return f"ip:{_network(ip_address(host))}"
+        address = ip_address(host)
     except ValueError:
-        return "ip:unknown"
-
-
-def _network(address: IPv4Address | IPv6Address) -> IPv4Address | IPv6Address | IPv6Network:
-    """Return what one caller usually has: an IPv4 address, or an IPv6 network of 64 bits."""
+        return None
     if isinstance(address, IPv4Address):
         return address
-    # A socket for both versions gives IPv4 addresses as ::ffff:a.b.c.d.
     mapped = address.ipv4_mapped
     return mapped if mapped is not None else IPv6Network((int(address), _IPV6_PREFIX), strict=False)

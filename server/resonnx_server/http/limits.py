@@ -11,7 +11,7 @@ from typing import Final
 from aiohttp import web
 from aiohttp.typedefs import Middleware
 
-from resonnx_server.access.caller import address_name
+from resonnx_server.access.caller import host_name
 from resonnx_server.http.connection import CONNECTION
 from resonnx_server.http.listener import Listener
 from resonnx_server.http.pages import Handler, Page, Pages
@@ -92,5 +92,4 @@ async def _answer(
 
 
 def _address(request: web.Request) -> str:
-    host = request.remote or ""
-    return address_name(f"ipv6:[{host}]:0" if ":" in host else f"ipv4:{host}:0")
+    return host_name(request.remote or "")

@@ -12,6 +12,7 @@ from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
 
+from resonnx_server.observe.connections import Connections
 from resonnx_server.observe.exposition import ExactCounter
 from resonnx_server.observe.machine import MachineCollector
 from resonnx_server.observe.stats import Histogram, ModelStats
@@ -88,7 +89,11 @@ _CAPTIONERS_HISTOGRAMS: Final[tuple[Distribution, ...]] = (
 
 
 class Metrics:
-    """All metrics of one server."""
+    """All metrics of one server.
+
+    Attributes:
+        connections: What is done about connections of gRPC.
+    """
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
@@ -96,6 +101,8 @@ class Metrics:
         ProcessCollector(registry=self.registry)
         PlatformCollector(registry=self.registry)
         self.registry.register(MachineCollector())
+        self.connections = Connections()
+        self.registry.register(self.connections)
         self.registry.register(_ModelCollector(self._models))
 
     def model(self, name: str, version: int) -> ModelStats:

@@ -17,9 +17,11 @@ from resonnx_server.access.gate import Gate
 from resonnx_server.access.policy import Policy
 from resonnx_server.errors import ServerError
 from resonnx_server.memory.budget import Budget
+from resonnx_server.observe.connections import Connections
 from resonnx_server.protocol.unpacking import Unpacker
 from resonnx_server.rpc.admission import Admission
 from resonnx_server.rpc.boundary import rejection
+from resonnx_server.rpc.connection_shares import ConnectionShares
 from resonnx_server.rpc.credentials import server_credentials
 from resonnx_server.rpc.fronts.buffer import CALL_BYTES
 from resonnx_server.rpc.fronts.choose import FrontName, FrontUnavailable, choose
@@ -139,6 +141,7 @@ class GrpcServer:
         max_receive_s: Time limit for receiving the request of a call, or the first message of a stream.
         max_stream_idle_s: Time limit for further messages of a stream, and for readers of answers; 0 for none.
         reflection: Serve reflection.
+        counts: Is told what is done about connections.
 
     Attributes:
         intake: Lets calls in.
@@ -157,6 +160,7 @@ class GrpcServer:
         max_stream_idle_s: float = 0,
         *,
         reflection: bool,
+        counts: Connections | None = None,
     ) -> None:
         self._policy = policy
         self._has_reflection = reflection
@@ -169,6 +173,8 @@ class GrpcServer:
         self.intake = Intake(budget, self._refuse, max_receive_s, max_stream_idle_s or math.inf)
         self._health = HealthServicer(max(_LEAST_WATCHES, budget.most // _FOR_WATCHES // CALL_BYTES))
         self._fronts: list[Front] = []
+        self._counts = counts or Connections()
+        self._sharing: asyncio.Task[None] | None = None
 
     async def start(self, host: str, port: int) -> int:
         """Listen, with health NOT_SERVING, and return the port.
@@ -177,7 +183,10 @@ class GrpcServer:
             CannotListen: The port is taken, or the front that was chosen does not work with the installed grpcio.
         """
         self.set_serving({}, ready=False)
-        return await self._listen(self._policy.main_gate, self._limits, host, port, "")
+        bound = await self._listen(self._policy.main_gate, self._limits, host, port, "")
+        shares = ConnectionShares(bound, self._limits.most, self._counts)
+        self._sharing = asyncio.create_task(shares.keep())
+        return bound
 
     async def start_admin(self, host: str, port: int) -> int:
         """Serve the same and the admin methods on a port of their own, and return the port; errors as of `start`."""
@@ -233,6 +242,8 @@ class GrpcServer:
 
     async def stop(self, grace_s: float) -> None:
         """Accept no more calls, end the present ones, and drop answers that are not delivered within `grace_s`."""
+        if self._sharing is not None:
+            self._sharing.cancel()
         for front in self._fronts:
             front.end_calls(grpc.StatusCode.UNAVAILABLE, "the server is shutting down")
         await asyncio.gather(*(front.stop(grace_s) for front in self._fronts))
