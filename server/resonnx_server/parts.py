@@ -25,6 +25,7 @@ from resonnx_server.preprocessing.decode import Decoder
 from resonnx_server.protocol.pieces import Pieces
 from resonnx_server.repository.latency_cache import LatencyCache, cache_folder
 from resonnx_server.repository.loader import picture_options
+from resonnx_server.rpc.oip.repository import RepositoryRpcs
 from resonnx_server.rpc.oip.servicer import InferenceServicer
 from resonnx_server.rpc.oip.statistics import StatisticsRpc
 from resonnx_server.rpc.server import ConnectionLimits, GrpcServer
@@ -151,7 +152,10 @@ def _grpc(
             settings.max_message_bytes,
             pieces,
             Regions(settings.system_shared_memory_bytes),
-            [StatisticsRpc(inference.models, metrics)],
+            [
+                StatisticsRpc(inference.models, metrics),
+                RepositoryRpcs(inference.models, is_explicit=settings.control_mode == "explicit"),
+            ],
         ),
         settings.grpc_front,
         settings.max_message_bytes,

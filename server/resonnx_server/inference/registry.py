@@ -11,6 +11,7 @@ from resonnx_server.access.caller import Caller
 from resonnx_server.declaration import Declaration
 from resonnx_server.errors import ModelNotAllowed, ServerError, Unavailable, WrongTask
 from resonnx_server.inference.missing import no_such_label, no_such_model, no_such_version
+from resonnx_server.inference.repository_control import RepositoryControl
 from resonnx_server.inference.tasks import Task
 from resonnx_server.observe.rejected import RejectedCalls
 from resonnx_server.observe.stats import ModelStats
@@ -110,6 +111,7 @@ class Models:
         closing: Set when streams must end after the requests that they have read.
         refused_draining: Number of calls refused because of draining.
         rejected: Counter of calls that failed before a model got them.
+        control: Loads and unloads models on request; None before the start.
     """
 
     strict: bool = False
@@ -119,6 +121,7 @@ class Models:
     closing: asyncio.Event = field(default_factory=asyncio.Event)
     refused_draining: int = 0
     rejected: RejectedCalls = field(default_factory=RejectedCalls)
+    control: RepositoryControl | None = None
     # All by name and version.
     _served: dict[str, dict[int, Model]] = field(default_factory=dict)
     _refused: dict[str, dict[int, Refusal]] = field(default_factory=dict)

@@ -8,7 +8,7 @@ import functools
 import logging
 import time
 from collections.abc import Awaitable, Callable
-from typing import Any, Final, NoReturn, TypeVar, cast
+from typing import Final, TypeVar, cast
 
 import grpc
 from google.protobuf.duration_pb2 import Duration
@@ -90,18 +90,6 @@ def one_status(
             return cast(R, None)
 
     return call
-
-
-def unsupported(name: str) -> Callable[[Any, Any, Context], Awaitable[Any]]:
-    """Return a method that refuses a call of the protocol. Its servicer has a RejectedCalls named `rejected`."""
-
-    @one_status
-    async def method(self: Any, request: Any, context: Context) -> NoReturn:
-        error = errors.NotSupported(f"{name} is not offered by this server")
-        self.rejected.count(error)
-        raise error
-
-    return method
 
 
 def is_cancelled() -> bool:

@@ -20,7 +20,7 @@ from resonnx_server.protocol.oip.parameters import keeps_order
 from resonnx_server.protocol.oip.request import InferRequest
 from resonnx_server.protocol.oip.serving import Inferred, TensorServing
 from resonnx_server.protocol.pieces import Pieces
-from resonnx_server.rpc.boundary import Context, StreamContext, deadline_ns, one_status, outcome_of, unsupported
+from resonnx_server.rpc.boundary import Context, StreamContext, deadline_ns, one_status, outcome_of
 from resonnx_server.rpc.oip.answers import AnswerEncoder, failed
 from resonnx_server.rpc.oip.group import Group
 from resonnx_server.rpc.oip.log_settings import LogSettingsRpc
@@ -48,7 +48,7 @@ class InferenceServicer(grpc_service_pb2_grpc.GRPCInferenceServiceServicer):
         max_message_bytes: Limit of an answer.
         pieces: The thread that reads large requests and makes large answers.
         regions: Regions of shared memory.
-        groups: Further rpcs; those that no group serves end with UNIMPLEMENTED.
+        groups: Further rpcs: all that are not in this module.
 
     Attributes:
         rejected: Counts calls that fail before a model is found.
@@ -175,10 +175,6 @@ class InferenceServicer(grpc_service_pb2_grpc.GRPCInferenceServiceServicer):
             emit(self._answers.part(message, inferred))
 
         return await self._serving.run(given, caller_ns, caller, encode, None if emit is None else emit_outputs)
-
-    ModelStatistics = unsupported("ModelStatistics")
-    RepositoryModelLoad = unsupported("RepositoryModelLoad")
-    RepositoryModelUnload = unsupported("RepositoryModelUnload")
 
     def _add(self, group: Group) -> None:
         self._extensions += group.extensions
