@@ -84,6 +84,18 @@ def folding() -> bytes:
     return _model(nodes, {"shape": np.array([2500, 2500])})
 
 
+def mixing(width: int, layers: int = 12) -> bytes:
+    """Rows x [n,width] that take some time each, and have one value y [n]."""
+    matrix = np.random.default_rng(0).normal(0, width**-0.5, (width, width)).astype(np.float32)
+    names = ["x", *(f"x{i}" for i in range(layers))]
+    nodes = [helper.make_node("MatMul", [names[i], "w"], [names[i + 1]]) for i in range(layers)]
+    nodes.append(helper.make_node("ReduceMean", [names[-1], "axes"], ["y"], keepdims=0))
+    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", width])
+    y = helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n"])
+    constants = [numpy_helper.from_array(matrix, "w"), numpy_helper.from_array(np.array([1]), "axes")]
+    return _saved(helper.make_graph(nodes, "mixing", [x], [y], constants))
+
+
 def _model(nodes: list[onnx.NodeProto], constants: dict[str, np.ndarray]) -> bytes:
     initializers = [numpy_helper.from_array(array, name) for name, array in constants.items()]
     return _saved(helper.make_graph(nodes, "small", [_X], [_Y], initializers))

@@ -58,7 +58,10 @@ class CoreStreamCall(CoreCall, StreamCall):
             else:
                 self._intake.receiving.pop(self, None)
             is_awaited = self._reader is not None
-        if is_awaited:
+        if is_awaited and message is None:
+            # Thousands of streams may end at once.
+            self._shared.cancel_soon(self._wake_reader)
+        elif is_awaited:
             self._shared.call_soon(self._wake_reader, None)
 
     def _sent(self, event: ops.Event) -> None:
