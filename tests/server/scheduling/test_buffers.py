@@ -31,7 +31,7 @@ def test_rows_of_another_shape_or_kind_get_a_buffer_of_their_own(other: np.ndarr
 def test_buffers_that_are_not_lent_are_freed_on_request() -> None:
     pool = BufferPool(4)
     rows = [np.ones((1, 3)), np.ones((1, 3))]
-    _, first = pool.join(rows, 2)
+    first = pool.join(rows, 2)[1]
     joined, lent = pool.join(rows, 2)
     assert first is not None
     freed = weakref.ref(first)
