@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from resonnx_server.access.gate import Gate
-from resonnx_server.http import listener
+from resonnx_server.http import connection, listener
 from resonnx_server.http.probes import Probes
 from resonnx_server.inference.registry import Models
 from resonnx_server.observe.metrics import Metrics
@@ -25,8 +25,9 @@ Open = Callable[[], Awaitable[tuple[asyncio.StreamReader, asyncio.StreamWriter]]
 
 @pytest.fixture(autouse=True)
 def _short(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(listener, "_REQUEST_S", _REQUEST_S)
-    monkeypatch.setattr(listener, "IDLE_S", _IDLE_S)
+    for module in (connection, listener):
+        monkeypatch.setattr(module, "REQUEST_S", _REQUEST_S)
+    monkeypatch.setattr(connection, "IDLE_S", _IDLE_S)
     monkeypatch.setattr(listener, "_SWEEP_S", 0.02)
     monkeypatch.setattr(listener, "_RETRY_S", 0.02)
 
