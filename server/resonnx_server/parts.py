@@ -25,9 +25,9 @@ from resonnx_server.preprocessing.decode import Decoder
 from resonnx_server.protocol.pieces import Pieces
 from resonnx_server.repository.latency_cache import LatencyCache, cache_folder
 from resonnx_server.repository.loader import picture_options
-from resonnx_server.rpc.oip.repository import RepositoryRpcs
+from resonnx_server.rpc.oip.extensions.repository import RepositoryRpcs
+from resonnx_server.rpc.oip.extensions.statistics import StatisticsRpc
 from resonnx_server.rpc.oip.servicer import InferenceServicer
-from resonnx_server.rpc.oip.statistics import StatisticsRpc
 from resonnx_server.rpc.server import ConnectionLimits, GrpcServer
 from resonnx_server.rpc.vision.servicer import VisionServicer
 from resonnx_server.runtime.arenas import shrink_arenas

@@ -22,10 +22,10 @@ from resonnx_server.protocol.oip.serving import Inferred, TensorServing
 from resonnx_server.protocol.pieces import Pieces
 from resonnx_server.rpc.boundary import Context, StreamContext, deadline_ns, one_status, outcome_of
 from resonnx_server.rpc.oip.answers import AnswerEncoder, failed
-from resonnx_server.rpc.oip.group import Group
-from resonnx_server.rpc.oip.log_settings import LogSettingsRpc
-from resonnx_server.rpc.oip.shared_memory import SharedMemoryRpcs
-from resonnx_server.rpc.oip.trace_settings import TraceSettingRpc
+from resonnx_server.rpc.oip.extensions.group import Group
+from resonnx_server.rpc.oip.extensions.log_settings import LogSettingsRpc
+from resonnx_server.rpc.oip.extensions.shared_memory import SharedMemoryRpcs
+from resonnx_server.rpc.oip.extensions.trace_settings import TraceSettingRpc
 from resonnx_server.rpc.pipeline import pipeline
 
 # Takes a ModelStreamInferResponse, serialized.

@@ -11,7 +11,7 @@ import tritonclient.grpc as triton
 from resonnx_proto.inference import grpc_service_pb2 as pb
 from resonnx_proto.inference import grpc_service_pb2_grpc
 
-from ....conftest import RunningServer
+from .....conftest import RunningServer
 from .conftest import Extended
 
 AS_STARTED = {

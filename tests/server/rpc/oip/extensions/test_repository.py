@@ -13,7 +13,7 @@ from resonnx_server.config import ModelSettings
 from resonnx_server.errors import ModelRefused, NotFound, NotSupported, Unavailable
 from resonnx_server.inference.registry import Models
 from resonnx_server.inference.repository_control import RepositoryControl, VersionState
-from resonnx_server.rpc.oip.repository import RepositoryRpcs
+from resonnx_server.rpc.oip.extensions.repository import RepositoryRpcs
 
 LOAD, UNLOAD = pb.RepositoryModelLoadRequest, pb.RepositoryModelUnloadRequest
 

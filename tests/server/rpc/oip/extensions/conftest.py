@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import tritonclient.grpc as triton
 
-from ....conftest import RunningServer
-from ... import bare_graphs
+from .....conftest import RunningServer
+from .... import bare_graphs
 
 FLAGS = ("--admin-port", "0", "--system-shared-memory-bytes", str(1 << 20))
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from onnx import TensorProto, helper
 
-from ....conftest import RunningServer
-from ... import bare_graphs
+from .....conftest import RunningServer
+from .... import bare_graphs
 
 pytestmark = pytest.mark.slow
 

@@ -20,9 +20,9 @@ from onnx import TensorProto, helper, numpy_helper
 from resonnx_proto.inference import grpc_service_pb2 as pb
 from resonnx_proto.inference import grpc_service_pb2_grpc
 
-from ....conftest import RunningServer
-from ... import bare_graphs
-from ...observe.metrics_page import read
+from .....conftest import RunningServer
+from .... import bare_graphs
+from ....observe.metrics_page import read
 
 NAMES = ("doubling", "picky", "loops")
 # Kinds of requests, and how many of each are sent.
