@@ -104,7 +104,7 @@ class Models:
     `stable` where a model has this label, else the highest that serves.
 
     Attributes:
-        strict: Not ready while a model is refused.
+        strict: Not ready while a model is refused of which no version serves.
         ready_with_first: Ready as soon as one model serves, while others are being loaded.
         loading: Models are being loaded.
         draining: `get` refuses all calls.
@@ -284,10 +284,7 @@ class Models:
 
     @property
     def is_ready(self) -> bool:
-        """Whether a model runs batches, none is refused if `strict`, and none is loading unless `ready_with_first`.
-
-        A model of which a version serves is not refused.
-        """
+        """Whether a model runs batches, and `strict`, `ready_with_first` and `draining` do not forbid it."""
         enough = any(not model.engine.is_paused for model in self)
         enough = enough and not (self.strict and self._refused.keys() - self._served.keys())
         return enough and not (self.loading and not self.ready_with_first) and not self.draining
@@ -298,6 +295,4 @@ class Models:
         return not self._served and not self.loading and any(each.was_served for each in self.refused)
 
     def __iter__(self) -> Iterator[Model]:
-        return iter(
-            [self._served[name][number] for name in sorted(self._served) for number in sorted(self._served[name])]
-        )
+        return iter([served[number] for _, served in sorted(self._served.items()) for number in sorted(served)])
