@@ -19,6 +19,10 @@ ExifOrientation = Literal["apply", "ignore"]
 PictureFormat = Literal["JPEG", "PNG", "WebP", "BMP", "GIF", "TIFF", "AVIF"]
 ControlMode = Literal["none", "poll", "explicit"]
 _LABEL: Final = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,63}")
+TimeoutAction = Literal["reject", "delay"]
+Priority = Annotated[int, Field(ge=1, le=8)]
+# A day.
+_MOST_WAIT_US: Final = 86_400_000_000
 # Largest messages that the memory budget must hold.
 _LEAST_MESSAGES: Final = 4
 Port = Annotated[int, Field(ge=0, le=65535)]
@@ -47,6 +51,17 @@ def _labels(value: dict[str, int]) -> dict[str, int]:
     return value
 
 
+class PriorityPolicy(BaseModel):
+    """Limits of waiting of the requests of one priority."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    queue_timeout_us: Annotated[int, Field(ge=0, le=_MOST_WAIT_US)] = 0
+    queue_timeout_action: TimeoutAction = "reject"
+    allow_timeout_override: bool = False
+    max_queue_requests: Annotated[int, Field(ge=0, le=1_000_000)] = 0
+
+
 class ModelSettings(BaseModel):
     """One model's settings."""
 
@@ -70,7 +85,23 @@ class ModelSettings(BaseModel):
     """Refuse requests that would miss the objective, as if it were their deadline."""
     allow_timeout_override: bool = False
     """Honour the tensor protocol's request parameter `timeout` in microseconds, like Triton's setting of this name.
-    Otherwise it is ignored, as many clients send seconds."""
+    Otherwise it is ignored, as many clients send seconds. With `queue_timeout_us` it can only shorten that; without, it
+    is the deadline of the answer."""
+    queue_timeout_us: Annotated[int, Field(ge=0, le=_MOST_WAIT_US)] = 0
+    """Longest wait of a request in the queue, in microseconds; 0 for no limit. It is looked at when a batch begins."""
+    queue_timeout_action: TimeoutAction = "reject"
+    """What happens to a request after `queue_timeout_us`: `reject`: it is refused with RESOURCE_EXHAUSTED and a retry
+    hint; `delay`: it goes behind all that wait in its priority."""
+    max_queue_requests: Annotated[int, Field(ge=0, le=1_000_000)] = 0
+    """Most requests of a priority that wait, beside `max_queue_size`, which counts rows; 0 for no such limit."""
+    priority_levels: Annotated[int, Field(ge=0, le=8)] | None = None
+    """Priorities that requests of the tensor protocol may have, from 1: those that name another one get
+    `default_priority`; with 0, all get it. By default, 8, and others are refused."""
+    default_priority: Priority | None = None
+    """Priority of requests that name none; by default, 4."""
+    priority_policies: dict[Priority, PriorityPolicy] = Field(default_factory=dict)
+    """`queue_timeout_us`, `queue_timeout_action`, `allow_timeout_override` and `max_queue_requests` of single
+    priorities, in place of the model's: `priority_policies.1.queue_timeout_us = 5000`."""
     run_timeout_s: Annotated[float, Field(gt=0, le=86_400)] | None = None
     """Longest run of a batch, in seconds, after which its requests fail (`INFERENCE_HUNG`) and its session is replaced.
     By default 20 times the 99th percentile of the measured latency, at least 5 s; at least 60 s for shapes that were

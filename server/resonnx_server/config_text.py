@@ -51,12 +51,12 @@ def describe(model: type[BaseModel]) -> list[Setting]:
     """Return a settings model's fields in order, without nested sections."""
     schema = model.model_json_schema()
     required = schema.get("required", ())
-    fields = ((name, field) for name, field in schema["properties"].items() if not _is_section(field))
-    return [_setting(name, field, name in required) for name, field in fields]
-
-
-def _is_section(field: Mapping[str, Any]) -> bool:
-    return "$ref" in field.get("additionalProperties", {})
+    return [
+        _setting(name, field, name in required)
+        for name, field in schema["properties"].items()
+        # [models.NAME]
+        if name != "models"
+    ]
 
 
 def _setting(name: str, field: Mapping[str, Any], required: bool) -> Setting:

@@ -38,6 +38,7 @@ from resonnx_server.scheduling.deadline_admission import Decoding, Objective
 from resonnx_server.scheduling.device import Device, Job
 from resonnx_server.scheduling.engine import Engine, closing
 from resonnx_server.scheduling.queue import Entry, QueueReservation
+from resonnx_server.scheduling.queue_policy import QueuePolicies
 from resonnx_server.scheduling.session_pool import AnyInstanceGroup, BufferPool
 from resonnx_server.scheduling.watchdog import RunLimit
 
@@ -67,6 +68,7 @@ class CaptionEngine(Engine[CaptionCost, CaptionWork, Captioned, CaptionTask]):
         max_queue_delay_us: Longest wait of the oldest picture for a fuller batch.
         objective: The model's latency objective, if it has one.
         run_timeout_s: Longest run of either graph; None to derive it from the latencies.
+        policies: Limits of waiting by priority.
     """
 
     _queue: CaptionQueue
@@ -84,6 +86,7 @@ class CaptionEngine(Engine[CaptionCost, CaptionWork, Captioned, CaptionTask]):
         max_queue_delay_us: int = 0,
         objective: Objective | None = None,
         run_timeout_s: float | None = None,
+        policies: QueuePolicies | None = None,
     ) -> None:
         self._limit = RunLimit(run_timeout_s)
         self.slots = slots
@@ -101,7 +104,8 @@ class CaptionEngine(Engine[CaptionCost, CaptionWork, Captioned, CaptionTask]):
             mean_steps=spec.max_tokens / 2,
         )
         tables = (*encoders.tables, *decoders.tables)
-        queue = CaptionQueue(device, encoders, max_queue_rows, max_queue_delay_us * 1000, objective, tables)
+        delay_ns = max_queue_delay_us * 1000
+        queue = CaptionQueue(device, encoders, max_queue_rows, delay_ns, objective, tables, policies)
         beside = encoders.max_concurrent_batches > 1
         self._forecast = Forecast(queue, self.schedule, decoders, slots.capacity, beside=beside)
         self._buffers = BufferPool(encode_table.largest, device.allocate)

@@ -86,6 +86,7 @@ async def _caption(
     deadline, priority, decoding = request.deadline_ns, request.priority, await request.decoding(pictures)
     cost = CaptionCost(pictures.count, options)
     with engine.reserve(cost, deadline, priority, decoding, request.caller) as reservation:
+        reservation.max_wait_ns = request.max_wait_ns
         pixels = await request.pixels(pictures)
         works = (engine.submit(CaptionWork(each, options, on_words), reservation) for each in pixels)
         # A task costs more than the coroutine in it.

@@ -20,4 +20,5 @@ async def _classify(request: ActiveRequest, pictures: Pictures) -> TensorAnswer:
     engine: AnyTensorEngine = request.model.engine
     cost, decoding = TensorCost(pictures.count), await request.decoding(pictures)
     with engine.reserve(cost, request.deadline_ns, request.priority, decoding, request.caller) as reservation:
+        reservation.max_wait_ns = request.max_wait_ns
         return await engine.submit({"image": await request.pixels(pictures)}, reservation)

@@ -1,7 +1,6 @@
 """A request from arrival to end: its memory, deadline, priority, pictures and statistics. Event loop only.
 
 with inference.begin(name, version, size) as request:
-    request.limit(caller_deadline_ns, timeout_us, priority)
     outputs = await classify(request, pictures)
 """
 
@@ -119,6 +118,7 @@ class ActiveRequest:
 
     Attributes:
         deadline_ns: Monotonic; None if there is no deadline.
+        max_wait_ns: Longest wait in the queue; 0 is its priority's.
         priority: 1 (first) to PRIORITY_LEVELS.
         timing: Its time by phase; must be set before the block ends without an error.
         decode_ns: Time to decode its pictures.
@@ -142,6 +142,7 @@ class ActiveRequest:
         self._timeout_us = 0
         self._is_named = False
         self.deadline_ns: int | None = None
+        self.max_wait_ns = 0
         self.priority = DEFAULT_PRIORITY
         self.timing: Timing | None = None
         self.decode_ns = 0

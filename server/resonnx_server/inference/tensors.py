@@ -27,4 +27,5 @@ async def _infer(request: ActiveRequest, inputs: Tensors, whole: bool) -> Tensor
     rows = len(next(iter(inputs.values()))) if request.model.max_batch_size else 1
     cost = TensorCost(rows, whole)
     with engine.reserve(cost, request.deadline_ns, request.priority, caller=request.caller) as reservation:
+        reservation.max_wait_ns = request.max_wait_ns
         return await engine.submit(inputs, reservation)

@@ -136,6 +136,7 @@ def starting(
             max_queue_delay_us=settings.max_queue_delay_us,
             objective=version.objective,
             run_timeout_s=settings.run_timeout_s,
+            policies=version.policies,
         )
         return Model(
             name=version.folder.name,

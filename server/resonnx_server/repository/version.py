@@ -14,6 +14,7 @@ from resonnx_server.inference.registry import Model
 from resonnx_server.observe.metrics import Metrics
 from resonnx_server.repository.choose import open_candidates
 from resonnx_server.repository.latency_cache import LatencyCache
+from resonnx_server.repository.model_config.policies import queue_policies
 from resonnx_server.repository.progress import Progress
 from resonnx_server.repository.scan import ModelFolder
 from resonnx_server.runtime.model_files.golden_examples import Golden
@@ -25,6 +26,7 @@ from resonnx_server.runtime.session import Session
 from resonnx_server.scheduling.deadline_admission import Objective
 from resonnx_server.scheduling.device import Device
 from resonnx_server.scheduling.measurement import sizes_up_to
+from resonnx_server.scheduling.queue_policy import QueuePolicies
 
 _log = logging.getLogger(__name__)
 
@@ -80,6 +82,11 @@ class Version:
     def batch_sizes(self) -> tuple[int, ...]:
         """Batch sizes that are warmed up and served."""
         return sizes_up_to(self.largest_batch)
+
+    @property
+    def policies(self) -> QueuePolicies | None:
+        """The model's limits of waiting by priority, if its settings have any."""
+        return queue_policies(self.settings)
 
     @property
     def objective(self) -> Objective | None:

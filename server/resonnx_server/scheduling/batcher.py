@@ -107,7 +107,9 @@ class Batcher(RequestQueue[T]):
             limit: Most rows, at least 1, if fewer than the table's largest size.
             budget_ns: Longest batch, because other models wait for the device.
         """
+        timed_out = [] if self._timeouts is None else self._take_timed_out(now_ns, _MOST_EXPIRED)
         alike, expired = self._next_alike(now_ns)
+        expired += timed_out
         if not alike:
             return Batch([], 0, expired)
         waiting = sum(entry.rows for entry in alike)
@@ -127,8 +129,31 @@ class Batcher(RequestQueue[T]):
                 self._light.taken(caller, now_ns)
         return batch
 
+    def _take_timed_out(self, now_ns: int, most: int) -> list[Entry[T]]:
+        """Handle up to `most` entries that have waited too long: remove and return them, or put them last."""
+        if self._timeouts is None or self.policies is None:
+            return []
+        refused = []
+        for entry in self._timeouts.due(now_ns, most):
+            # One of which some rows run is served.
+            if entry not in self._levels[entry.priority - 1] or entry.start:
+                continue
+            self._remove(entry)
+            if self.policies.of(entry.priority).delays:
+                entry.max_wait_ns = 0
+                self._insert(entry)
+            else:
+                refused.append(entry)
+        return refused
+
     def lateness(self, entry: Entry[Any], now_ns: int) -> ServerError:
         """Return the error of an expired entry."""
+        if entry.max_wait_ns and entry.arrival_ns + entry.max_wait_ns <= now_ns:
+            waited = milliseconds(now_ns - entry.arrival_ns)
+            return WaitTooLong.for_ns(
+                f"the request has waited {waited}; it may wait {milliseconds(entry.max_wait_ns)} (queue_timeout_us)",
+                self.drain_ns(),
+            )
         assert entry.deadline_ns is not None
         left_ns = entry.deadline_ns - now_ns
         if left_ns <= 0:

@@ -12,6 +12,7 @@ from resonnx_server.scheduling.batcher import Batcher
 from resonnx_server.scheduling.deadline_admission import Decoding
 from resonnx_server.scheduling.device import Device, Workload
 from resonnx_server.scheduling.queue import Entry, QueueReservation
+from resonnx_server.scheduling.queue_policy import QueuePolicies
 from resonnx_server.scheduling.replacement import Event, Replacement
 from resonnx_server.scheduling.sharing import DEFAULT_PRIORITY
 
@@ -119,6 +120,11 @@ class Engine(Workload, Generic[Cost, Work, Answer, T]):
     def served_ns(self) -> dict[str, float]:
         """Return the expected device ns of batches so far, by caller; those without a name are "other"."""
         return self._queue.served.ns.copy()
+
+    @property
+    def policies(self) -> QueuePolicies | None:
+        """Limits of waiting by priority, if there are any."""
+        return self._queue.policies
 
     @property
     def is_paused(self) -> bool:

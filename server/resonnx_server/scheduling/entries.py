@@ -25,6 +25,7 @@ class Entry(Generic[T]):
         found_idle: On arrival the queue was empty and no lane was busy, so a late answer is not due to a wait.
         caller: Whose request it is.
         weight: Device time that a row causes, as a multiple of its share of a batch.
+        max_wait_ns: Longest time from its arrival to its batch; 0 is any.
     """
 
     payload: T
@@ -37,6 +38,7 @@ class Entry(Generic[T]):
     found_idle: bool = False
     caller: str = ""
     weight: float = 1.0
+    max_wait_ns: int = 0
 
 
 @dataclass(slots=True, eq=False)
@@ -56,6 +58,7 @@ class QueueReservation:
         row_demand: Of each row; see RequestQueue.reserve.
         whole: Likewise.
         caller: Whose request it is.
+        max_wait_ns: A shorter longest wait than its priority's, or 0.
     """
 
     queue: "Reserves"
@@ -68,6 +71,7 @@ class QueueReservation:
     row_demand: Any = None
     whole: bool = False
     caller: str = ""
+    max_wait_ns: int = 0
 
     def __enter__(self) -> Self:
         return self

@@ -16,6 +16,7 @@ from resonnx_server.scheduling.device import Device
 from resonnx_server.scheduling.entries import Entry as Entry
 from resonnx_server.scheduling.entries import QueueReservation as QueueReservation
 from resonnx_server.scheduling.latency import LatencyTable
+from resonnx_server.scheduling.queue_policy import QueuePolicies, Timeouts
 from resonnx_server.scheduling.session_pool import AnyInstanceGroup
 from resonnx_server.scheduling.sharing import DEFAULT_PRIORITY, PRIORITY_LEVELS, Backlog, Served, Shares, Turns
 
@@ -42,6 +43,7 @@ class RequestQueue(Generic[T]):
         max_delay_ns: Longest time that the oldest entry waits for company; 0 never waits.
         objective: Target latency of the model, or None.
         tables: All tables used in predictions, if more than those of `sessions`.
+        policies: Limits by priority; None for no further ones.
     """
 
     def __init__(
@@ -52,7 +54,10 @@ class RequestQueue(Generic[T]):
         max_delay_ns: int = 0,
         objective: Objective | None = None,
         tables: Sequence[LatencyTable] = (),
+        policies: QueuePolicies | None = None,
     ) -> None:
+        self.policies = policies
+        self._timeouts = Timeouts() if policies is not None and policies.have_timeouts else None
         self.device = device
         self.max_queue_rows = max_queue_rows
         self.rows = self.reserved_rows = 0
@@ -112,6 +117,8 @@ class RequestQueue(Generic[T]):
             own_ns, ahead_ns = predict() if predict else (self.own_ns(rows), self.ahead_ns(priority, caller, rows))
             prediction = self._admission.check(own_ns, deadline_ns, decoding, ahead_ns)
         self._check_room(rows, caller)
+        if self.policies is not None:
+            self._check_requests(priority, self.policies)
         room = rows
         if decoding is not None:
             room, most = min(rows, max(1, self.max_queue_rows // 4)), max(1, self.max_queue_rows // 2)
@@ -147,7 +154,7 @@ class RequestQueue(Generic[T]):
 
     def push(self, entry: Entry[T], reservation: QueueReservation) -> None:
         """Queue an entry in place of its reserved rows. Raises Overloaded if room for them was not reserved."""
-        level, caller = entry.priority - 1, entry.caller
+        caller = entry.caller
         room, ahead = self._release(reservation, entry.rows)
         if room < entry.rows:
             try:
@@ -157,6 +164,15 @@ class RequestQueue(Generic[T]):
                 raise
         entry.found_idle = not self.rows and self.device.idle_lanes() == self.device.lanes
         self._last_arrival_ns = entry.arrival_ns
+        if self._timeouts is not None and self.policies is not None:
+            entry.max_wait_ns = reservation.max_wait_ns or self.policies.of(entry.priority).timeout_ns
+            if entry.max_wait_ns:
+                self._timeouts.add(entry)
+        self._insert(entry, room, ahead)
+
+    def _insert(self, entry: Entry[T], room: int = 0, ahead: int = 0) -> None:
+        """Queue an entry, of which its caller holds `room` and `ahead` rows already."""
+        level, caller = entry.priority - 1, entry.caller
         self._levels[level][entry] = None
         self._shares[level].begin(caller)
         self._turns[level].add(entry, caller)
@@ -267,6 +283,13 @@ class RequestQueue(Generic[T]):
             return True
         callers = len(self._held) + (caller not in self._held)
         return self._held.get(caller, 0) - released + rows <= max(1, limit // callers)
+
+    def _check_requests(self, priority: int, policies: QueuePolicies) -> None:
+        """Raise Overloaded if a priority holds as many requests as it may; pictures being decoded count one each."""
+        most = policies.of(priority).max_requests
+        held = len(self._levels[priority - 1]) + self._room[priority - 1]
+        if most and held >= most:
+            raise self._overloaded(f"the queue of priority {priority} holds {held} requests and may hold {most}")
 
     def _overloaded(self, message: str) -> Overloaded:
         return Overloaded.for_ns(message, self.drain_ns())

@@ -15,6 +15,7 @@ from resonnx_server.scheduling.deadline_admission import Decoding, Objective
 from resonnx_server.scheduling.device import Device
 from resonnx_server.scheduling.engine import Engine, closing
 from resonnx_server.scheduling.queue import Entry, QueueReservation
+from resonnx_server.scheduling.queue_policy import QueuePolicies
 from resonnx_server.scheduling.session_pool import BufferPool, TensorInstanceGroup, Tensors
 from resonnx_server.scheduling.watchdog import RunLimit
 from resonnx_server.tensors.jobs import JobContext, Outcomes, Part, TensorJob, TensorTask, deliver, joined
@@ -60,6 +61,7 @@ class TensorEngine(Engine[TensorCost, Tensors, TensorAnswer, TensorTask]):
         finite: A request fails if its outputs contain values that are not finite. Not for models of unknown meaning,
             which may use NaN.
         run_timeout_s: Longest run; None to derive it from the latencies.
+        policies: Limits of waiting by priority.
     """
 
     def __init__(
@@ -74,6 +76,7 @@ class TensorEngine(Engine[TensorCost, Tensors, TensorAnswer, TensorTask]):
         batched: bool = True,
         finite: bool = False,
         run_timeout_s: float | None = None,
+        policies: QueuePolicies | None = None,
     ) -> None:
         self.instance_group = instance_group
         self._batched = batched
@@ -85,7 +88,8 @@ class TensorEngine(Engine[TensorCost, Tensors, TensorAnswer, TensorTask]):
         self._running = 0
         # Expected end of a batch that uses all cores, if one is running.
         self._all_cores_until_ns: int | None = None
-        queue = Batcher[TensorTask](device, instance_group, max_queue_rows, max_queue_delay_us * 1000, objective)
+        delay_ns = max_queue_delay_us * 1000
+        queue = Batcher[TensorTask](device, instance_group, max_queue_rows, delay_ns, objective, policies=policies)
         super().__init__(device, stats, queue)
 
     def _admit(

@@ -49,6 +49,7 @@ def test_what_would_be_served_is_a_table(tmp_path: Path, capsys: pytest.CaptureF
             "  taken    config.pbtxt: max_batch_size = 4",
             "  taken    config.pbtxt: version_policy = specific: [1, 3]",
             "  taken    config.pbtxt: max_queue_delay_us = 10",
+            "  taken    config.pbtxt: priority_levels = 0",
             "  taken    config.toml: max_queue_size = 7",
             "  taken    config.pbtxt, line 2: input x, FP32, [3]",
             "  taken    config.pbtxt, line 3: output y, FP32, [3], 2 labels of labels.txt",

@@ -8,6 +8,7 @@ from resonnx_server.scheduling.deadline_admission import Objective
 from resonnx_server.scheduling.device import Device
 from resonnx_server.scheduling.latency import LatencyTable
 from resonnx_server.scheduling.queue import Entry
+from resonnx_server.scheduling.queue_policy import QueuePolicies
 from resonnx_server.scheduling.session_pool import InstanceGroup, SessionPool
 
 
@@ -18,6 +19,7 @@ def batcher_of(
     objective_ns: int | None = None,
     max_concurrent_batches: int = 1,
     clock: Callable[[], int] = lambda: 0,
+    policies: QueuePolicies | None = None,
 ) -> Batcher[Any]:
     """Return a batcher whose device has an idle lane without a thread."""
     pool = SessionPool(lambda: None, table)
@@ -25,7 +27,7 @@ def batcher_of(
     objective = None if objective_ns is None else Objective(objective_ns)
     device = Device("test", 0, clock)
     device.lanes = 1
-    return Batcher(device, sessions, max_queue_rows, max_delay_ns, objective)
+    return Batcher(device, sessions, max_queue_rows, max_delay_ns, objective, policies=policies)
 
 
 def push(batcher: Batcher[Any], *entries: Entry[Any]) -> None:

@@ -110,16 +110,7 @@ def config(model: Model) -> config_pb.ModelConfig:
         model_transaction_policy=config_pb.ModelTransactionPolicy(decoupled=False),
     )
     if model.max_batch_size:
-        policy = config_pb.ModelQueuePolicy(
-            max_queue_size=model.max_queue_size, allow_timeout_override=model.allow_timeout_override
-        )
-        result.dynamic_batching.CopyFrom(
-            config_pb.ModelDynamicBatching(
-                default_queue_policy=policy,
-                priority_levels=PRIORITY_LEVELS,
-                default_priority_level=DEFAULT_PRIORITY,
-            )
-        )
+        result.dynamic_batching.CopyFrom(_batching(model))
     result.parameters["task"].string_value = manifest_pb2.Task.Name(model.task.kind)
     result.parameters["verified"].string_value = str(model.verified).lower()
     result.parameters["verified_against"].string_value = model.verified_against
@@ -127,6 +118,37 @@ def config(model: Model) -> config_pb.ModelConfig:
     for report in model.sessions:
         result.parameters[f"candidate:{report.file}"].string_value = str(report.candidate)
     return result
+
+
+def _batching(model: Model) -> config_pb.ModelDynamicBatching:
+    policies = model.engine.policies
+    if policies is None:
+        policy = config_pb.ModelQueuePolicy(
+            max_queue_size=model.max_queue_size, allow_timeout_override=model.allow_timeout_override
+        )
+        return config_pb.ModelDynamicBatching(
+            default_queue_policy=policy,
+            priority_levels=PRIORITY_LEVELS,
+            default_priority_level=DEFAULT_PRIORITY,
+        )
+    levels = PRIORITY_LEVELS if policies.levels is None else policies.levels
+    delay, reject = config_pb.ModelQueuePolicy.DELAY, config_pb.ModelQueuePolicy.REJECT
+    # 0 is the default's key.
+    messages = {
+        priority: config_pb.ModelQueuePolicy(
+            timeout_action=delay if policy.delays else reject,
+            default_timeout_microseconds=policy.timeout_ns // 1000,
+            allow_timeout_override=policy.allow_timeout_override or model.allow_timeout_override,
+            max_queue_size=policy.max_requests or model.max_queue_size,
+        )
+        for priority, policy in {0: policies.default, **policies.by_priority}.items()
+    }
+    return config_pb.ModelDynamicBatching(
+        default_queue_policy=messages.pop(0),
+        priority_levels=levels,
+        default_priority_level=policies.default_priority if levels else 0,
+        priority_queue_policy=messages,
+    )
 
 
 def _input(each: Input, model: Model) -> config_pb.ModelInput:

@@ -87,7 +87,12 @@ class TensorServing:
                 request.trace.request_id = message.id
             parameters = parse_parameters(message)
             timeout_us = parameters.timeout_us if model.allow_timeout_override else 0
-            request.limit(caller_ns, timeout_us, caller.priority(parameters.priority), named=True)
+            priority, policies = parameters.priority, model.engine.policies
+            if policies is not None:
+                priority = policies.priority(priority, caller.best_priority)
+                if (policy := policies.of(priority)).timeout_ns:
+                    request.max_wait_ns, timeout_us = policy.wait_ns(parameters.timeout_us), 0
+            request.limit(caller_ns, timeout_us, caller.priority(priority), named=True)
             wanted = wanted_outputs(message, model)
             find = partial(self._regions.place, caller.name)
             places = output_places(message, find) if message.outputs else _NO_PLACES

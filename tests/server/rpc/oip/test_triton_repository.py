@@ -63,7 +63,11 @@ output [ { name: "flat" data_type: TYPE_FP32 dims: [ -1 ] }, { name: "fc" data_t
 default_model_filename: "net.onnx"
 instance_group { count: 1 kind: KIND_CPU }
 optimization { graph { level: -1 } }
-dynamic_batching { preferred_batch_size: [ 4, 8 ] max_queue_delay_microseconds: 100 }
+dynamic_batching { preferred_batch_size: [ 4, 8 ]
+  priority_levels: 3 default_priority_level: 2
+  default_queue_policy { timeout_action: DELAY default_timeout_microseconds: 9000000 max_queue_size: 100 }
+  priority_queue_policy { key: 1
+    value { default_timeout_microseconds: 8000000 allow_timeout_override: true } } }
 """
 SCALED = """\
 input [ { name: "x" data_type: TYPE_FP32 dims: [ -1, 3 ] },
@@ -167,6 +171,21 @@ def test_an_optional_input_may_be_left_out_and_free_sizes_are_bounded(client: tr
 def test_what_cannot_be_served_is_refused(client: triton.InferenceServerClient, name: str, reason: str) -> None:
     with pytest.raises(InferenceServerException, match=rf"config\.pbtxt, {reason}"):
         client.infer(name, [_input("data", np.zeros((3, 2, 2), np.float32))])
+
+
+def test_queue_policies_are_told_and_priorities_that_there_are_not_are_the_default(
+    client: triton.InferenceServerClient,
+) -> None:
+    batching = client.get_model_config("batched").config.dynamic_batching
+    assert (batching.priority_levels, batching.default_priority_level) == (3, 2)
+    default, first = batching.default_queue_policy, batching.priority_queue_policy[1]
+    assert (default.timeout_action, default.default_timeout_microseconds, default.max_queue_size) == (1, 9_000_000, 100)
+    assert (first.timeout_action, first.default_timeout_microseconds, first.allow_timeout_override) == (0, 8_000_000, 1)
+    x = RNG.normal(0, 1, (1, 12)).astype(np.float32)
+    for priority in (1, 3, 100):
+        # A timeout is of the queue's wait, not of the answer.
+        answer = client.infer("batched", [_input("data", x)], priority=priority, timeout=500_000)
+        np.testing.assert_array_equal(answer.as_numpy("flat"), x)
 
 
 def test_fields_without_effect_are_logged(server) -> None:

@@ -10,6 +10,9 @@ from resonnx_server.repository.model_config.triton.text import Text, place
 _LARGEST_BATCH: Final = 64
 _MOST_DELAY_US: Final = 1_000_000
 _MOST_INSTANCES: Final = 64
+_MOST_LEVELS: Final = 8
+_MOST_WAIT_US: Final = 86_400_000_000
+_MOST_REQUESTS: Final = 1_000_000
 
 
 def batch_settings(text: Text) -> tuple[dict[str, Any], list[str]]:
@@ -66,6 +69,73 @@ def _versions(text: Text) -> _Found:
 
 
 def _dynamic_batching(text: Text) -> _Found:
+    settings, remarks = _delay(text), list[str]()
+    batching = text.message.dynamic_batching
+    for found, remark in (_priorities(text), _policy(text, batching.default_queue_policy, "default_queue_policy")):
+        settings |= found
+        remarks += remark
+    levels = settings["priority_levels"]
+    for priority, policy in sorted(batching.priority_queue_policy.items()):
+        if not 1 <= priority <= levels:
+            raise text.refused(
+                f"dynamic_batching.priority_queue_policy has the priority {priority}; priority_levels is {levels}",
+                "dynamic_batching",
+                "priority_queue_policy",
+            )
+        found, remark = _policy(text, policy, "priority_queue_policy")
+        settings.setdefault("priority_policies", {})[priority] = found
+        remarks += remark
+    return settings, remarks
+
+
+def _priorities(text: Text) -> _Found:
+    """Return the levels of priority: without them, as in Triton, priorities of requests are ignored."""
+    batching = text.message.dynamic_batching
+    levels, default = batching.priority_levels, batching.default_priority_level
+    if levels and not 1 <= default <= levels:
+        raise text.refused(
+            f"dynamic_batching.default_priority_level is {default}; it must be 1 to priority_levels, {levels}",
+            "dynamic_batching",
+            "default_priority_level" if default else "priority_levels",
+        )
+    if levels > _MOST_LEVELS:
+        raise text.refused(
+            f"dynamic_batching.priority_levels is {levels}; at most {_MOST_LEVELS} are served",
+            "dynamic_batching",
+            "priority_levels",
+        )
+    return {"priority_levels": levels} | ({"default_priority": default} if levels else {}), []
+
+
+def _policy(text: Text, policy: pb.ModelQueuePolicy, field: str) -> _Found:
+    """Return a queue policy as settings. Fields without a value are not given."""
+    timeout_us, size = policy.default_timeout_microseconds, policy.max_queue_size
+    for name, value, most in (
+        ("default_timeout_microseconds", timeout_us, _MOST_WAIT_US),
+        ("max_queue_size", size, _MOST_REQUESTS),
+    ):
+        if value > most:
+            raise text.refused(
+                f"dynamic_batching.{field}.{name} is {value}; at most {most} is allowed", "dynamic_batching", field
+            )
+    settings: dict[str, Any] = {}
+    if size:
+        settings["max_queue_requests"] = size
+    if timeout_us:
+        action = "delay" if policy.timeout_action == pb.ModelQueuePolicy.DELAY else "reject"
+        settings |= {"queue_timeout_us": timeout_us, "queue_timeout_action": action}
+        if policy.allow_timeout_override:
+            settings["allow_timeout_override"] = True
+    elif policy.allow_timeout_override:
+        line = text.fields.line("dynamic_batching", field, "allow_timeout_override")
+        return settings, [
+            f"{place(line)}: dynamic_batching.{field}.allow_timeout_override has no effect without "
+            "default_timeout_microseconds, which requests can only shorten"
+        ]
+    return settings, []
+
+
+def _delay(text: Text) -> dict[str, Any]:
     batching = text.message.dynamic_batching
     delay_us = batching.max_queue_delay_microseconds
     if delay_us > _MOST_DELAY_US:
@@ -74,7 +144,7 @@ def _dynamic_batching(text: Text) -> _Found:
             "dynamic_batching",
             "max_queue_delay_microseconds",
         )
-    return ({"max_queue_delay_us": delay_us} if delay_us else {}), []
+    return {"max_queue_delay_us": delay_us} if delay_us else {}
 
 
 def _instances(text: Text) -> _Found:
