@@ -163,6 +163,7 @@ def _closing(server: RunningServer, connections: int, streams: int) -> float:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(300)
 def test_ten_thousand_half_open_streams(start_server: StartServer, models: Path) -> None:
     with start_server(models, "--grpc-front", "core", "--max-receive-s", "60") as server:
         began = time.monotonic()

@@ -23,7 +23,7 @@ STOPS, KILLS, CLIENTS = 50, 10, 16
 # From the start of a process to its line that it is ready, with cached latency tables.
 _MOST_START_S = 3.0
 # Time for which a stopping server still refuses calls, and that of the longest batch on a busy machine.
-_MOST_STOP_S = 5 + 5
+_MOST_STOP_S = 5 + 10
 _OPTIONS = [("grpc.enable_retries", 0), ("grpc.use_local_subchannel_pool", 1)]
 
 
