@@ -25,7 +25,7 @@ import numpy as np
 import onnxruntime as ort
 from resonnx import Client
 from resonnx_proto.v1 import manifest_pb2 as pb
-from resonnx_server.repository.state_placement import decode_in_slots, on_device
+from resonnx_server.repository.captioner.state_placement import decode_in_slots, on_device
 from resonnx_server.runtime.decoding.greedy import decode_all
 from resonnx_server.runtime.graphs import Captioner, CaptionerGraphs, ClassifierGraph
 from resonnx_server.runtime.model_files.golden_examples import judge_captions, parse_golden

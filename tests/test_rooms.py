@@ -63,6 +63,7 @@ _SERVER = {
         "errors",
     },
     "repository": {
+        "version_policy",
         "inference",
         "captioning",
         "tensors",

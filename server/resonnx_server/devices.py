@@ -1,6 +1,8 @@
 """The devices that models run on, each made with the first model that needs it."""
 
+import time
 from collections.abc import Iterator
+from typing import Final
 
 from resonnx_server.repository.version import GPU_LANES, MAX_LANES
 from resonnx_server.runtime.machine.host import own_processors
@@ -8,6 +10,10 @@ from resonnx_server.runtime.machine.processors import Processors, cores_first
 from resonnx_server.runtime.page_locked import PageLockedMemory
 from resonnx_server.runtime.session import GPU_PROVIDERS
 from resonnx_server.scheduling.device import Device
+
+# Of a load beside live traffic, before each of its batches.
+_LONGEST_PAUSE_S: Final = 0.05
+_LOOK_S: Final = 0.001
 
 
 class Devices:
@@ -30,6 +36,12 @@ class Devices:
         if name not in self._devices:
             self._devices[name] = self._gpu() if name == "gpu" else self._cpu()
         return self._devices[name]
+
+    def let_pass(self) -> None:
+        """Wait until no device runs a batch, but not for long: a load must end where they are never idle."""
+        ends_s = time.monotonic() + _LONGEST_PAUSE_S
+        while not all(device.is_idle for device in self) and time.monotonic() < ends_s:
+            time.sleep(_LOOK_S)
 
     def _gpu(self) -> Device:
         return Device("gpu", GPU_LANES, allocate=PageLockedMemory().allocate)

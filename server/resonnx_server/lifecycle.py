@@ -10,16 +10,18 @@ import logging
 from functools import partial
 
 from resonnx_server.access.reloaded import keep_fresh
-from resonnx_server.config import Settings
+from resonnx_server.config import ModelSettings, Settings
 from resonnx_server.config_text import nearest
 from resonnx_server.errors import ModelRefused
 from resonnx_server.parts import Parts
 from resonnx_server.readiness import Readiness
+from resonnx_server.repository.control import Control
+from resonnx_server.repository.known_graphs import KnownGraphs
+from resonnx_server.repository.life.content import Looked
+from resonnx_server.repository.life.watch import RepositoryWatch
 from resonnx_server.repository.loader import load, picture_options
-from resonnx_server.repository.loading import Loading
-from resonnx_server.repository.model_config.settings import settings_of
 from resonnx_server.repository.progress import Progress
-from resonnx_server.repository.scan import ModelFolder, scan
+from resonnx_server.repository.scan import ModelFolder
 from resonnx_server.repository.version import Start, Version
 from resonnx_server.rpc.server import CannotListen, bracketed
 from resonnx_server.runtime.model_files.signatures import BadKey, TrustedKeys
@@ -59,7 +61,10 @@ class Server:
         self.settings = settings
         self.parts = parts = Parts.of(settings)
         self.readiness = Readiness(parts.models, parts.grpc.set_serving)
-        self.loading = Loading(self._load_version, self.readiness, settings.load_timeout_s)
+        self.control = Control(settings, parts.models, self.readiness, self._load_version, parts.metrics, parts.watch)
+        parts.models.control = self.control
+        self.repository = RepositoryWatch(settings)
+        self.known = KnownGraphs()
         self.trusted: TrustedKeys | None = None
         self.left_behind = False
 
@@ -80,9 +85,9 @@ class Server:
             await self._stop()
         _log.info("stopped")
 
-    async def _serve_until(self, stop: asyncio.Event, found: list[ModelFolder]) -> None:
+    async def _serve_until(self, stop: asyncio.Event, found: dict[str, Looked]) -> None:
         """Load models and serve them as they are loaded. A signal ends this at once, even during a load."""
-        loading, stopping = asyncio.create_task(self._load(found)), asyncio.create_task(stop.wait())
+        loading, stopping = asyncio.create_task(self._keep(found)), asyncio.create_task(stop.wait())
         fresh = asyncio.create_task(keep_fresh([*self.parts.policy.reloaded()]))
         try:
             await asyncio.wait({loading, stopping}, return_when=asyncio.FIRST_COMPLETED)
@@ -94,12 +99,12 @@ class Server:
                 task.cancel()
             await asyncio.wait({loading, stopping, fresh})
 
-    def _scan(self) -> list[ModelFolder]:
+    def _scan(self) -> dict[str, Looked]:
         try:
-            found = scan(self.settings.repository)
+            found = self.repository.first()
         except ModelRefused as error:
             raise StartError(error.message) from None
-        there = {item.name for item in found}
+        there = found.keys()
         for name in sorted(self.settings.models.keys() - there):
             _log.warning(
                 "settings for a model that is not there", extra={"model": name, "nearest": nearest(name, there)}
@@ -107,7 +112,16 @@ class Server:
         for name, settings in self.settings.models.items():
             if settings.caption_policy is not None:
                 _log.warning("caption_policy is deprecated: continuous is always used", extra={"model": name})
-        return found
+        return self._at_start(found)
+
+    def _at_start(self, found: dict[str, Looked]) -> dict[str, Looked]:
+        """Return the models that are loaded at start."""
+        if self.settings.control_mode != "explicit":
+            return found
+        asked = {*found} if "*" in self.settings.load_models else {*self.settings.load_models}
+        for name in sorted(asked - found.keys()):
+            _log.warning("load_models names a model that is not there", extra={"model": name})
+        return {name: found[name] for name in asked & found.keys()}
 
     async def _listen(self) -> str:
         """Bind all ports and return the addresses for the line at start."""
@@ -127,8 +141,9 @@ class Server:
             raise StartError(f"cannot listen on {host}:{self.settings.http_port} (HTTP): {reason}") from None
         return f"grpc={bracketed(host)}:{grpc_port} http={bracketed(host)}:{http_port}{address}"
 
-    def _load_version(self, folder: ModelFolder, progress: Progress) -> Start:
-        own = settings_of(folder.path.parent, folder.name, self.settings)
+    def _load_version(self, folder: ModelFolder, own: ModelSettings, progress: Progress) -> Start:
+        if progress.is_beside:
+            progress.pause = self.parts.devices.let_pass
         return load(
             Version(
                 folder,
@@ -140,18 +155,23 @@ class Server:
                 progress,
                 partial(picture_options, self.settings, own),
                 self.trusted,
+                self.known,
             )
         )
 
-    async def _load(self, found: list[ModelFolder]) -> None:
-        self.readiness.expect(found)
-        await self.loading.run(found)
-        if not list(self.parts.models):
+    async def _keep(self, found: dict[str, Looked]) -> None:
+        """Load models, and then what changes."""
+        await self.control.begin(found)
+        if not list(self.parts.models) and self.settings.control_mode == "none":
             reasons = "; ".join(f"{refusal.name}: {refusal.reason}" for refusal in self.parts.models.refused)
             raise StartError(f"no model can be served ({reasons or 'the repository holds none'})")
         _calm_garbage_collection()
         self.parts.watch.start()
         self.readiness.complete()
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self.control.work())
+            if self.settings.control_mode == "poll":
+                tasks.create_task(self.repository.run(self.control.see))
 
     async def _drain(self, force: asyncio.Event) -> None:
         """Become not ready, so that clients go elsewhere; then let requests under way finish, unless forced."""
@@ -192,10 +212,10 @@ class Server:
         await asyncio.gather(self.parts.grpc.stop(flush_s), self.parts.probes.end_requests())
 
     async def _stop(self) -> None:
-        self.left_behind = not await self.loading.end(_LAST_LOAD_S)
+        self.left_behind = not await self.control.loading.end(_LAST_LOAD_S)
         await self.parts.grpc.stop(0)
         self.parts.watch.close()
-        for model in self.parts.models:
+        for model in self.control.serving:
             model.engine.close()
         ended = await asyncio.gather(
             self.parts.decoder.close(_LAST_JOB_S),
@@ -210,7 +230,7 @@ class Server:
             _log.warning("runs that were given up do not end: leaving without them")
             leave(0)
         if self.left_behind:
-            names = [load.folder.name for load in self.loading.under_way]
+            names = [load.folder.name for load in self.control.loading.under_way]
             _log.warning("a load does not end: leaving without it", extra={"models": names})
 
 

@@ -2,12 +2,10 @@
 
 import logging
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from collections.abc import Callable, Mapping
 
 from resonnx_server.inference.registry import Model, Models, Refusal
 from resonnx_server.repository.loading import ModelLoad
-from resonnx_server.repository.scan import ModelFolder
 from resonnx_server.scheduling.replacement import Event
 
 _log = logging.getLogger(__name__)
@@ -34,20 +32,18 @@ class Readiness:
         self._set_serving = set_serving
         self._is_announced = False
 
-    def expect(self, folders: Sequence[ModelFolder]) -> None:
-        """Register models that will be loaded."""
-        self._models.expect({folder.name: folder.version for folder in folders})
-        self._update_health()
+    def update(self) -> None:
+        """Tell the health service what has changed."""
+        self._set_serving(health(self._models), self._models.is_ready)
 
     def reached(self, load: ModelLoad) -> None:
         """Report a load's stage. Thread-safe."""
         _report(load, load.progress.stage)
 
     def loaded(self, load: ModelLoad, model: Model) -> None:
-        """Register a model as serving."""
-        model.engine.on_event = partial(self.session_event, model)
+        """Register a model as serving: calls go to it from now on."""
         self._models.add(model)
-        self._update_health()
+        self.update()
         candidates = {report.file: str(report.candidate) for report in model.sessions}
         extra = {"model": model.name, "version": model.version, "candidates": candidates}
         told = {"verified_against": model.verified_against, "assumptions": model.assumptions}
@@ -59,10 +55,11 @@ class Readiness:
             self._announce()
 
     def refused(self, load: ModelLoad, reason: str) -> None:
-        """Register a model as refused."""
+        """Register a model as refused, unless its version serves with the files that it had before."""
         folder = load.folder
-        self._models.refuse(Refusal(folder.name, folder.version, reason))
-        self._update_health()
+        if folder.version not in self._models.versions(folder.name):
+            self._models.refuse(Refusal(folder.name, folder.version, reason))
+            self.update()
         _log.error("refused", extra={"model": folder.name, "version": folder.version, "reason": reason})
         _report(load, f"refused after {load.seconds:.1f} s: {reason}")
 
@@ -79,18 +76,16 @@ class Readiness:
             _log.warning("a session is being replaced", extra={**extra, "reason": event.detail})
         else:
             _log.error("a model cannot serve any more", extra={**extra, "reason": event.detail})
-            self._models.refuse(Refusal(model.name, model.version, event.detail, was_served=True))
+            if self._models.serves(model):
+                self._models.refuse(Refusal(model.name, model.version, event.detail, was_served=True))
             model.engine.close()
-        self._update_health()
+        self.update()
 
     def complete(self) -> None:
         """Note that all models are loaded or refused."""
         self._models.loading = False
-        self._update_health()
+        self.update()
         self._announce()
-
-    def _update_health(self) -> None:
-        self._set_serving(health(self._models), self._models.is_ready)
 
     def _announce(self) -> None:
         """Print the line that supervisors wait for, once."""

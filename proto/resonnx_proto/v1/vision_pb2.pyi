@@ -14,10 +14,14 @@ class ModelState(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     MODEL_STATE_LOADING: _ClassVar[ModelState]
     MODEL_STATE_READY: _ClassVar[ModelState]
     MODEL_STATE_REFUSED: _ClassVar[ModelState]
+    MODEL_STATE_DRAINING: _ClassVar[ModelState]
+    MODEL_STATE_UNLOADED: _ClassVar[ModelState]
 MODEL_STATE_UNSPECIFIED: ModelState
 MODEL_STATE_LOADING: ModelState
 MODEL_STATE_READY: ModelState
 MODEL_STATE_REFUSED: ModelState
+MODEL_STATE_DRAINING: ModelState
+MODEL_STATE_UNLOADED: ModelState
 
 class Image(_message.Message):
     __slots__ = ("encoded", "raw")
@@ -213,7 +217,7 @@ class StreamCaptionResponse(_message.Message):
     def __init__(self, word: _Optional[_Union[Word, _Mapping]] = ..., final: _Optional[_Union[CaptionResponse, _Mapping]] = ...) -> None: ...
 
 class ModelSummary(_message.Message):
-    __slots__ = ("name", "version", "task", "state", "reason", "labels", "is_default")
+    __slots__ = ("name", "version", "task", "state", "reason", "labels", "is_default", "stage")
     NAME_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     TASK_FIELD_NUMBER: _ClassVar[int]
@@ -221,6 +225,7 @@ class ModelSummary(_message.Message):
     REASON_FIELD_NUMBER: _ClassVar[int]
     LABELS_FIELD_NUMBER: _ClassVar[int]
     IS_DEFAULT_FIELD_NUMBER: _ClassVar[int]
+    STAGE_FIELD_NUMBER: _ClassVar[int]
     name: str
     version: int
     task: _manifest_pb2.Task
@@ -228,7 +233,8 @@ class ModelSummary(_message.Message):
     reason: str
     labels: _containers.RepeatedScalarFieldContainer[str]
     is_default: bool
-    def __init__(self, name: _Optional[str] = ..., version: _Optional[int] = ..., task: _Optional[_Union[_manifest_pb2.Task, str]] = ..., state: _Optional[_Union[ModelState, str]] = ..., reason: _Optional[str] = ..., labels: _Optional[_Iterable[str]] = ..., is_default: bool = ...) -> None: ...
+    stage: str
+    def __init__(self, name: _Optional[str] = ..., version: _Optional[int] = ..., task: _Optional[_Union[_manifest_pb2.Task, str]] = ..., state: _Optional[_Union[ModelState, str]] = ..., reason: _Optional[str] = ..., labels: _Optional[_Iterable[str]] = ..., is_default: bool = ..., stage: _Optional[str] = ...) -> None: ...
 
 class ListModelsRequest(_message.Message):
     __slots__ = ()

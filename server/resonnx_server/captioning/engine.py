@@ -9,6 +9,7 @@ it; if that is one, encoding and steps take turns, as each uses the whole device
 begin, encode_policy.py which goes first; encoding.py and stepping.py are the jobs.
 """
 
+from collections.abc import Iterable
 from typing import Any
 
 from resonnx_proto.v1.manifest_pb2 import CaptionerSpec
@@ -39,7 +40,7 @@ from resonnx_server.scheduling.device import Device, Job
 from resonnx_server.scheduling.engine import Engine, closing
 from resonnx_server.scheduling.queue import Entry, QueueReservation
 from resonnx_server.scheduling.queue_policy import QueuePolicies
-from resonnx_server.scheduling.session_pool import AnyInstanceGroup, BufferPool
+from resonnx_server.scheduling.session_pool import AnyInstanceGroup, AnySessionPool, BufferPool
 from resonnx_server.scheduling.watchdog import RunLimit
 
 
@@ -136,6 +137,12 @@ class CaptionEngine(Engine[CaptionCost, CaptionWork, Captioned, CaptionTask]):
         entry = Entry(task, 1, now, deadline_ns, priority=reservation.priority, caller=reservation.caller)
         entry.weight = self._forecast.weight(options)
         return entry
+
+    def _pools(self) -> Iterable[AnySessionPool]:
+        return (*self.encoders.pools, *self.decoders.pools)
+
+    def _free_memory(self) -> None:
+        del self.slots, self._buffers
 
     def _abandon(self) -> None:
         left = [entry.payload for entry in self._queue.clear()]

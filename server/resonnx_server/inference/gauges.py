@@ -71,6 +71,20 @@ class ServingCollector(Collector):
             ready.add_metric((refusal.name, str(refusal.version)), 0)
         for name, version in self._models.awaited:
             ready.add_metric((name, str(version)), 0)
+        state = gauge(
+            "resonnx_model_state",
+            "Always 1; state is found, verifying, loading, warming, ready, draining, unloaded or refused",
+            labels=(*_MODEL, "state"),
+        )
+        for each in self._models.states():
+            state.add_metric((each.name, str(each.version), each.state.value), 1)
+        loads = CounterMetricFamily(
+            "resonnx_model_loads",
+            "Loads that have ended; result is ready, refused, unchanged (other times, the same files) or dropped",
+            labels=("model", "result"),
+        )
+        for (name, result), count in self._models.ended_loads.items():
+            loads.add_metric((name, result), count)
         decoding = GaugeMetricFamily(
             "resonnx_decode_queue_pictures",
             "Pictures waiting to be decoded, of all models",
@@ -82,7 +96,7 @@ class ServingCollector(Collector):
         for reason, count in self._models.rejected.counts.items():
             rejected.add_metric((reason,), count)
         yield from (ready, info, pending, in_progress, queued, decoding, instances, expected, spread, served)
-        yield from (abandoned, rejected)
+        yield from (abandoned, rejected, state, loads)
 
 
 class MemoryCollector(Collector):

@@ -1,25 +1,20 @@
 """The models that serve, are being loaded or were refused, by name and version."""
 
 import asyncio
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from resonnx_proto.v1 import manifest_pb2 as pb
-
 from resonnx_server.access.caller import Caller
-from resonnx_server.declaration import Declaration
 from resonnx_server.errors import ModelNotAllowed, ServerError, Unavailable, WrongTask
 from resonnx_server.inference.missing import no_such_label, no_such_model, no_such_version
-from resonnx_server.inference.repository_control import RepositoryControl
+from resonnx_server.inference.model import Model as Model
+from resonnx_server.inference.model import Refusal as Refusal
+from resonnx_server.inference.model import SessionReport as SessionReport
+from resonnx_server.inference.repository_control import RepositoryControl, State, VersionState
 from resonnx_server.inference.tasks import Task
 from resonnx_server.observe.rejected import RejectedCalls
-from resonnx_server.observe.stats import ModelStats
-from resonnx_server.runtime.model_files.manifest import verified_against
-from resonnx_server.runtime.pictures.options import PictureOptions
-from resonnx_server.runtime.session import Candidate, TensorSpec
-from resonnx_server.scheduling.engine import AnyEngine
-from resonnx_server.scheduling.latency import LatencyTable
 
 # Calls without a version are answered by the version of this label, if a model has it.
 STABLE: Final = "stable"
@@ -27,73 +22,6 @@ STABLE: Final = "stable"
 _DIGITS: Final = 19
 _NONE: Final[Mapping[int, "Model"]] = {}
 _NO_LABELS: Final[Mapping[str, int]] = {}
-
-
-@dataclass(frozen=True)
-class SessionReport:
-    """One ONNX file: its provider and precision, the expected time of its batches, and how many of them run at once."""
-
-    file: str
-    candidate: Candidate
-    table: LatencyTable
-    instances: int = 1
-
-
-@dataclass(frozen=True)
-class Model:
-    """A model that serves.
-
-    Attributes:
-        manifest: None for a bare ONNX file.
-        identity: sha256 of SHA256SUMS, hex; empty for a bare ONNX file without one.
-        verified: The answers agreed with the golden examples at load.
-        inputs: Inputs of the tensor protocol, with the batch axis first (if max_batch_size > 0).
-        optional_inputs: A bare graph's initializers that are inputs as well, in their own shapes, without a batch axis.
-        pictures: How picture files become its input; None for a bare ONNX file.
-        max_batch_size: In rows; 0 if each request runs alone.
-        max_queue_size: In rows.
-        allow_timeout_override: The tensor protocol's parameter `timeout` is honoured.
-        declaration: What its config.pbtxt says, if there is one.
-    """
-
-    name: str
-    version: int
-    task: Task
-    manifest: pb.Manifest | None
-    identity: str
-    verified: bool
-    inputs: tuple[TensorSpec, ...]
-    outputs: tuple[TensorSpec, ...]
-    max_batch_size: int
-    max_queue_size: int
-    sessions: tuple[SessionReport, ...]
-    stats: ModelStats
-    engine: AnyEngine
-    optional_inputs: tuple[TensorSpec, ...] = ()
-    pictures: PictureOptions | None = None
-    allow_timeout_override: bool = False
-    declaration: Declaration | None = None
-
-    @property
-    def verified_against(self) -> str:
-        """What its export was compared with: "our_reading", "user_answers", "user_code", or "none" (bare files)."""
-        return verified_against(self.manifest) if self.manifest else "none"
-
-    @property
-    def assumptions(self) -> tuple[str, ...]:
-        """Properties that the exporter assumed and the user did not confirm, e.g. "stride: in the 3x3 convolution"."""
-        found = self.manifest.assumptions if self.manifest else ()
-        return tuple(f"{each.name}: {each.value}" for each in found if not each.confirmed)
-
-
-@dataclass(frozen=True)
-class Refusal:
-    """A version that is not served, and the reason; `was_served` if it served first."""
-
-    name: str
-    version: int
-    reason: str
-    was_served: bool = False
 
 
 @dataclass
@@ -111,6 +39,7 @@ class Models:
         closing: Set when streams must end after the requests that they have read.
         refused_draining: Number of calls refused because of draining.
         rejected: Counter of calls that failed before a model got them.
+        ended_loads: Number of loads by model and result: "ready", "refused", "unchanged" or "dropped".
         control: Loads and unloads models on request; None before the start.
     """
 
@@ -121,6 +50,7 @@ class Models:
     closing: asyncio.Event = field(default_factory=asyncio.Event)
     refused_draining: int = 0
     rejected: RejectedCalls = field(default_factory=RejectedCalls)
+    ended_loads: Counter[tuple[str, str]] = field(default_factory=Counter)
     control: RepositoryControl | None = None
     # All by name and version.
     _served: dict[str, dict[int, Model]] = field(default_factory=dict)
@@ -167,6 +97,10 @@ class Models:
     def versions(self, name: str) -> list[int]:
         """Return the versions of a model that serve, ascending."""
         return sorted(self._served.get(name, ()))
+
+    def serves(self, model: Model) -> bool:
+        """Whether calls for the name and version of `model` are answered by it."""
+        return self._served.get(model.name, _NONE).get(model.version) is model
 
     def is_default(self, model: Model) -> bool:
         """Whether calls without a version are answered by `model`."""
@@ -281,6 +215,20 @@ class Models:
     def awaited(self) -> list[tuple[str, int]]:
         """Names and versions that are being loaded, sorted."""
         return [(name, number) for name in sorted(self._awaited) for number in sorted(self._awaited[name])]
+
+    def states(self) -> list[VersionState]:
+        """Return the versions of the repository and their states, by name and version."""
+        found = {(name, version): VersionState(name, version, State.FOUND) for name, version in self.awaited}
+        found |= {
+            (it.name, it.version): VersionState(it.name, it.version, State.REFUSED, it.reason) for it in self.refused
+        }
+        if self.control is not None:
+            found |= {(each.name, each.version): each for each in self.control.states()}
+        for model in self:
+            key = model.name, model.version
+            reason = found[key].reason if key in found and found[key].state is State.READY else ""
+            found[key] = VersionState(*key, State.READY, reason)
+        return [found[key] for key in sorted(found)]
 
     @property
     def is_ready(self) -> bool:

@@ -106,7 +106,7 @@ Pictures = EncodedPictures | RawPicture | DecodedPictures
 
 
 class ActiveRequest:
-    """A request of a model, counted in its statistics and against the memory budget until the block ends.
+    """A request, counted in its model's statistics and the memory budget, and holding the model, until the block ends.
 
     Args:
         model: Serves it.
@@ -157,6 +157,7 @@ class ActiveRequest:
             self.model.stats.request_failed(error, time.monotonic_ns() - self._start_ns)
             raise
         self.model.stats.in_progress += 1
+        self.model.lease.take()
         return self
 
     def __exit__(
@@ -165,8 +166,8 @@ class ActiveRequest:
         stats = self.model.stats
         self._charge.release()
         stats.in_progress -= 1
-        now_ns = time.monotonic_ns()
-        total_ns = now_ns - self._start_ns
+        self.model.lease.give_back()
+        total_ns = (now_ns := time.monotonic_ns()) - self._start_ns
         if self.trace is not None:
             decoded = (self._decode_start_ns, self.decode_ns) if self.decode_ns else None
             self.trace.end(self._start_ns, now_ns, decoded, self.timing)

@@ -64,6 +64,9 @@ class MemoryWatch:
         # When the burst that is under way will be over; None if there is none.
         self._calm_s: float | None = None
         self._is_due = False
+        # Of models, under way.
+        self._changes = 0
+        self._lock = threading.Lock()
         self._given_back_s = 0.0
         self._is_closed = False
         self._thread = threading.Thread(target=self._run, name="memory", daemon=True)
@@ -73,6 +76,19 @@ class MemoryWatch:
         self._give_back()
         self._idle = self._left = self._resident()
         self._thread.start()
+
+    def models_change(self) -> None:
+        """Count no memory as unseen until `models_changed`: models are being loaded or freed."""
+        with self._lock:
+            self._changes += 1
+
+    def models_changed(self) -> None:
+        """Return freed memory, and take what the process has then as the idle server's."""
+        self._give_back()
+        with self._lock:
+            self._changes -= 1
+            if not self._changes and self._idle is not None:
+                self._idle = self._left = max(0, self._uncharged() - self._decoding())
 
     def close(self) -> None:
         """Stop."""
@@ -126,18 +142,13 @@ class MemoryWatch:
     def _end_burst(self) -> None:
         """Return all memory of a burst that is over."""
         self._give_back()
-        is_much = self._uncharged() > self._left + _KEPT
-        if is_much:
+        if self._uncharged() > self._left + _KEPT:
             self._shrink()
             self._give_back()
-        if self._budget.used:
-            # Some of what is left may be of calls that are under way.
-            return
-        if is_much:
             # No less than before: runtimes that have shrunk grow again.
             self._left = max(self._left, self._uncharged())
-        if self._idle is not None:
-            # What is left is the idle server's.
+        if self._idle is not None and not self._budget.used:
+            # What is left is the idle server's. While calls are under way, some of it may be theirs.
             self._idle = max(self._idle, self._uncharged())
 
     def _uncharged(self) -> int:
@@ -145,6 +156,6 @@ class MemoryWatch:
 
     def _unseen(self) -> int:
         resident = self._resident()
-        if not resident or self._idle is None:
+        if not resident or self._idle is None or self._changes:
             return 0
         return max(0, resident - self._idle - self._budget.used - self._decoding() - ALLOWANCE)

@@ -18,6 +18,8 @@ from resonnx_server.observe.machine import MachineCollector
 from resonnx_server.observe.stats import Histogram, ModelStats
 
 _LABELS: Final = ("model", "version")
+# Unloaded versions whose series are kept, so that counters lose nothing before they are scraped.
+_MOST_RETIRED: Final = 256
 
 Number = tuple[str, str, Callable[[ModelStats], float]]
 Distribution = tuple[str, str, Callable[[ModelStats], Histogram]]
@@ -98,6 +100,8 @@ class Metrics:
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         self._models: dict[tuple[str, str], ModelStats] = {}
+        # In the order in which they were unloaded.
+        self._retired: dict[tuple[str, str], None] = {}
         ProcessCollector(registry=self.registry)
         PlatformCollector(registry=self.registry)
         self.registry.register(MachineCollector())
@@ -106,9 +110,17 @@ class Metrics:
         self.registry.register(_ModelCollector(self._models))
 
     def model(self, name: str, version: int) -> ModelStats:
-        """Register a loaded model and return its statistics."""
-        stats = self._models[name, str(version)] = ModelStats()
-        return stats
+        """Return the statistics of a version; one that is loaded again goes on counting."""
+        key = name, str(version)
+        self._retired.pop(key, None)
+        return self._models.setdefault(key, ModelStats())
+
+    def retire(self, name: str, version: int) -> None:
+        """Note that a version is unloaded. Its series stay until that many others were unloaded after it."""
+        self._retired[name, str(version)] = None
+        if len(self._retired) > _MOST_RETIRED:
+            oldest = next(iter(self._retired))
+            del self._retired[oldest], self._models[oldest]
 
     def models(self) -> dict[tuple[str, int], ModelStats]:
         """Return the statistics of all models by name and version."""

@@ -8,6 +8,7 @@ import math
 from dataclasses import dataclass
 from typing import Any, Final
 
+from resonnx_server.repository.known_graphs import Choice
 from resonnx_server.repository.reopening import Source
 from resonnx_server.repository.version import GPU_LANES
 from resonnx_server.repository.warming import Warming
@@ -52,6 +53,9 @@ def choose(warming: Warming[Any], session: Session, least_gain: float = _LEAST_G
     """
     version, file = warming.version, warming.file
     content, candidate = warming.files.files[file], session.candidate
+    known = version.known.choice(warming.graph, session, version.batch_sizes) if version.progress.is_beside else None
+    if known is not None:
+        return _chosen_before(content, session, known)
     sessions = {1: session}
     if candidate.provider in GPU_PROVIDERS:
         # Threads do not matter, and a second session would need the weights twice: two concurrent runs of one session.
@@ -78,7 +82,24 @@ def choose(warming: Warming[Any], session: Session, least_gain: float = _LEAST_G
         "spinning_alone": latency_session.spinning,
     }
     _log.info("chose instances", extra={"file": file, **chosen})
+    choice = Choice(latency_session.threads, latency_session.spinning, throughput_session.threads, best)
+    version.known.learn_choice(warming.graph, session, version.batch_sizes, choice)
     return Sessions(latency_session, throughput_session, best)
+
+
+def _chosen_before(content: bytes, session: Session, known: Choice) -> Sessions:
+    """Return the sessions that were chosen for an alike graph; no others are opened."""
+
+    def opened(threads: int, *, spinning: bool) -> Session:
+        if (threads, spinning) == (session.threads, session.spinning):
+            return session
+        return Session(content, session.candidate, threads, spinning=spinning)
+
+    throughput_session = opened(known.throughput_threads, spinning=False)
+    latency_session = throughput_session
+    if (known.latency_threads, known.latency_spins) != (known.throughput_threads, False):
+        latency_session = opened(known.latency_threads, spinning=known.latency_spins)
+    return Sessions(latency_session, throughput_session, known.max_concurrent_batches)
 
 
 def choose_instances(warming: Warming[Any], session: Session, source: Source) -> TensorInstanceGroup:

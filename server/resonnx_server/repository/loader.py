@@ -11,8 +11,9 @@ from resonnx_proto.v1 import manifest_pb2 as pb
 
 from resonnx_server.config import ModelSettings, Settings
 from resonnx_server.errors import ModelRefused
-from resonnx_server.repository import captioners, classifiers
+from resonnx_server.repository import classifiers
 from resonnx_server.repository.bare import bare_file
+from resonnx_server.repository.captioner import entry as captioners
 from resonnx_server.repository.tasks import TaskEntry
 from resonnx_server.repository.version import Start, Version
 from resonnx_server.runtime.model_files.golden_examples import Golden, check_recipe, parse_golden

@@ -8,15 +8,15 @@ import asyncio
 import logging
 import threading
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from typing import Final, Protocol
 
 from resonnx_server.errors import ModelRefused
-from resonnx_server.inference.registry import Model
 from resonnx_server.repository.progress import Progress
 from resonnx_server.repository.scan import ModelFolder
 from resonnx_server.repository.version import Start
 from resonnx_server.runtime.cancellation import Cancellation
+from resonnx_server.runtime.machine.background import background
 from resonnx_server.runtime.machine.host import compute_thread
 
 _log = logging.getLogger(__name__)
@@ -31,17 +31,24 @@ _ENDING_S: Final = 2.0
 LoadModel = Callable[[ModelFolder, Progress], Start]
 
 
+class ModelUnchanged(Exception):
+    """A version whose files have other times, and the content that it serves with already."""
+
+
 class Observer(Protocol):
     """Receives the events of loads, on the event loop; `reached` on any thread."""
 
     def reached(self, load: "ModelLoad") -> None:
         """A load began a stage."""
 
-    def loaded(self, load: "ModelLoad", model: Model) -> None:
-        """A model serves."""
+    def loaded(self, load: "ModelLoad", start: Start) -> None:
+        """A model can serve: `start` makes it."""
 
-    def refused(self, load: "ModelLoad", reason: str) -> None:
+    def refused(self, load: "ModelLoad", error: ModelRefused) -> None:
         """A model was refused."""
+
+    def unchanged(self, load: "ModelLoad") -> None:
+        """A model serves already, with the same content."""
 
 
 class ModelLoad:
@@ -53,6 +60,7 @@ class ModelLoad:
         of: Number of models.
         load_model: Loads it.
         on_stage: Called at each stage, on any thread.
+        beside: Models serve meanwhile, which it must not slow down.
 
     Attributes:
         result: The result or exception of `load_model`.
@@ -65,9 +73,11 @@ class ModelLoad:
         of: int,
         load_model: LoadModel,
         on_stage: Callable[["ModelLoad"], None] = lambda _: None,
+        *,
+        beside: bool = False,
     ) -> None:
         self.folder, self.number, self.of = folder, number, of
-        self.progress = Progress(lambda _: on_stage(self))
+        self.progress = Progress(lambda _: on_stage(self), is_beside=beside)
         self._loop = asyncio.get_running_loop()
         self._began_s = self._loop.time()
         self._load_model = load_model
@@ -82,6 +92,12 @@ class ModelLoad:
     def seconds(self) -> float:
         """Time since the load began."""
         return self._loop.time() - self._began_s
+
+    def call_soon(self, work: Callable[..., object], *arguments: object) -> None:
+        """Call `work` on the event loop; on any thread."""
+        # The loop may be closed.
+        with suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(work, *arguments)
 
     def cancel(self) -> None:
         """Make it end as soon as possible."""
@@ -102,13 +118,11 @@ class ModelLoad:
         compute_thread()
         start, error = None, None
         try:
-            with self._cancellation:
+            with self._cancellation, background() if self.progress.is_beside else nullcontext():
                 start = self._load_model(self.folder, self.progress)
         except Exception as failed:
             error = failed
-        # The loop may be closed.
-        with suppress(RuntimeError):
-            self._loop.call_soon_threadsafe(self._end, start, error)
+        self.call_soon(self._end, start, error)
 
     def _end(self, start: Start | None, error: Exception | None) -> None:
         self._ended.set()
@@ -145,14 +159,14 @@ class Loading:
         """Loads that have not ended, abandoned ones included."""
         return self._under_way
 
-    async def run(self, folders: Sequence[ModelFolder]) -> None:
+    async def run(self, folders: Sequence[ModelFolder], *, beside: bool = False) -> None:
         """Load all, in this order; return when each serves or is refused. Cancel it to stop loading.
 
         One after the other: ONNX Runtime uses all cores by itself, and measurements should have them.
         """
         async with asyncio.TaskGroup() as tasks:
             for number, folder in enumerate(folders, 1):
-                load = ModelLoad(folder, number, len(folders), self._load_model, self._observer.reached)
+                load = ModelLoad(folder, number, len(folders), self._load_model, self._observer.reached, beside=beside)
                 self._under_way.append(load)
                 finishing = tasks.create_task(self._finish(load))
                 while not finishing.done() and (left_s := self._stalled_s - load.idle_s()) > 0:
@@ -171,27 +185,28 @@ class Loading:
         try:
             async with asyncio.timeout(self._timeout_s) as limit:
                 start = await load.result
-            self._observer.loaded(load, start())
+            self._observer.loaded(load, start)
         except asyncio.CancelledError:
             # At once: serving models drain next, and need the processors.
             load.cancel()
             raise
         except ModelRefused as refused:
-            self._observer.refused(load, refused.message)
+            self._observer.refused(load, refused)
+        except ModelUnchanged:
+            self._observer.unchanged(load)
         except Exception:
             if limit.expired():
                 await self._give_up(load)
                 return
             # Other models must still serve.
             _log.exception("a model could not be loaded", extra={"model": load.folder.name})
-            self._observer.refused(load, "could not be loaded; the server's log has the details")
+            self._observer.refused(load, ModelRefused("could not be loaded; the server's log has the details"))
         self._under_way.remove(load)
 
     async def _give_up(self, load: ModelLoad) -> None:
         load.cancel()
-        self._observer.refused(
-            load, f"its load took longer than {self._timeout_s:g} s (load_timeout_s); it was {load.progress.stage}"
-        )
+        took = f"its load took longer than {self._timeout_s:g} s (load_timeout_s); it was {load.progress.stage}"
+        self._observer.refused(load, ModelRefused(took))
         if await load.ends_within(_ENDING_S):
             self._under_way.remove(load)
         else:

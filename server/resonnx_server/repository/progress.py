@@ -22,6 +22,8 @@ class Progress:
             against the golden examples, or measuring batches.
         moved_at_s: Time of the last progress, by `clock`.
         is_over: The load was cancelled.
+        is_beside: It loads beside live traffic.
+        pause: Called at each progress; lets live traffic go first.
         is_doubtful: A measurement was disturbed; see Warming.costs.
     """
 
@@ -31,6 +33,8 @@ class Progress:
     moved_at_s: float = field(init=False)
     is_over: bool = False
     is_doubtful: bool = False
+    is_beside: bool = False
+    pause: Callable[[], None] = lambda: None
 
     def __post_init__(self) -> None:
         self.moved_at_s = self.clock()
@@ -46,4 +50,5 @@ class Progress:
         """Note progress, for example a batch. Raises ModelRefused if the load was cancelled."""
         if self.is_over:
             raise ModelRefused(CANCELLED)
+        self.pause()
         self.moved_at_s = self.clock()

@@ -1,4 +1,4 @@
-"""Finds the models of a repository, and each one's version to serve: the highest."""
+"""Finds the models of a repository, and their versions."""
 
 import logging
 import os
@@ -16,11 +16,11 @@ _VERSION = re.compile(r"[1-9][0-9]{0,17}")
 
 @dataclass(frozen=True)
 class ModelFolder:
-    """A model's folder in the repository.
+    """The folder of a model's version.
 
     Attributes:
         name: The model's name.
-        version: Its highest version; 0 without a version folder.
+        version: The version; 0 for a model without one.
         path: The version's folder.
     """
 
@@ -29,8 +29,12 @@ class ModelFolder:
     path: Path
 
 
-def scan(repository: Path) -> list[ModelFolder]:
-    """List the repository's models by name.
+def model_folders(repository: Path, *, warns: bool = False) -> list[Path]:
+    """Return the folders of a repository's models, by name.
+
+    Args:
+        repository: The repository.
+        warns: Log which folders have no names of models.
 
     Raises:
         ModelRefused: The repository itself cannot be read, or it is a model's folder.
@@ -45,22 +49,30 @@ def scan(repository: Path) -> list[ModelFolder]:
     for folder in folders:
         if folder.name.startswith("."):
             continue
-        if MODEL_NAME.fullmatch(folder.name) is None:
+        if MODEL_NAME.fullmatch(folder.name) is not None:
+            found.append(folder)
+        elif warns:
             _log.warning("ignored a folder: its name is not a valid model name", extra={"folder": folder.name})
-            continue
+    return found
+
+
+def scan(repository: Path) -> list[ModelFolder]:
+    """Return the highest version of each model, by name. Raises ModelRefused as model_folders."""
+    found = []
+    for folder in model_folders(repository, warns=True):
         try:
-            version = max((_version(entry) for entry in folder.iterdir() if entry.is_dir()), default=0)
+            version = max((version_number(entry) for entry in folder.iterdir() if entry.is_dir()), default=0)
         except OSError:
-            # Its load is refused; other models serve.
             version = 0
         found.append(ModelFolder(folder.name, version, folder / str(version)))
     return found
 
 
-def _is_version(folder: Path) -> bool:
-    return _version(folder) > 0 and any(os.path.exists(folder / name) for name in (MANIFEST, CLASSIFIER_FILE))
-
-
-def _version(folder: Path) -> int:
+def version_number(folder: Path) -> int:
+    """Return the number of a version's folder; 0 if it is none."""
     # "01" would be version 1 again; longer numbers do not fit the protocol's int64.
     return int(folder.name) if _VERSION.fullmatch(folder.name) else 0
+
+
+def _is_version(folder: Path) -> bool:
+    return version_number(folder) > 0 and any(os.path.exists(folder / name) for name in (MANIFEST, CLASSIFIER_FILE))

@@ -13,6 +13,7 @@ from resonnx_server.errors import ModelRefused
 from resonnx_server.inference.registry import Model
 from resonnx_server.observe.metrics import Metrics
 from resonnx_server.repository.choose import open_candidates
+from resonnx_server.repository.known_graphs import KnownGraphs
 from resonnx_server.repository.latency_cache import LatencyCache
 from resonnx_server.repository.model_config.policies import queue_policies
 from resonnx_server.repository.progress import Progress
@@ -53,6 +54,7 @@ class Version:
         cache: Latency tables of earlier starts.
         progress: The load's progress; also cancels it.
         pictures: Returns the picture options for a recipe.
+        known: What was measured since the start.
         trusted: Keys of which one must have signed the version; None for none.
     """
 
@@ -65,6 +67,7 @@ class Version:
     progress: Progress = field(default_factory=Progress)
     pictures: Callable[[ImageInput], PictureOptions] = PictureOptions
     trusted: TrustedKeys | None = None
+    known: KnownGraphs = field(default_factory=KnownGraphs)
 
     def vouch(self, identity: str) -> None:
         """Raise ModelRefused unless a trusted key has signed the version with this sha256 of SHA256SUMS."""

@@ -4,11 +4,13 @@ import hashlib
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Generic, TypeVar
 
 from resonnx_server.repository.choose import require_agreement
 from resonnx_server.repository.latency_cache import CachedTable
 from resonnx_server.repository.version import Version
+from resonnx_server.runtime.model_files.alike import graph_sum
 from resonnx_server.runtime.model_files.golden_examples import Verdict
 from resonnx_server.runtime.model_files.manifest import VersionFiles
 from resonnx_server.runtime.session import CPU, Session
@@ -69,8 +71,19 @@ class Warming(Generic[R]):
     run: Callable[[Session, int], R]
     judge: Callable[[int, R], Verdict] | None = None
 
+    @cached_property
+    def graph(self) -> str:
+        """Equal for files that differ in their weights only."""
+        return graph_sum(self.files.files[self.file])
+
+    @cached_property
+    def _content(self) -> str:
+        return hashlib.sha256(self.files.files[self.file]).hexdigest()
+
     def costs(self, session: Session, sizes: tuple[int, ...], callers: int = 1) -> LatencyTable:
         """Return the latency table for `callers` concurrent batches: from the cache, or measured now.
+
+        Beside live traffic, the table of an alike graph that serves already is taken.
 
         Outliers are measured again at every start: a size that looks too slow is never run, and so never corrected by
         live batches. A table that was measured while other processes held the processors is used, but measured again
@@ -80,6 +93,7 @@ class Warming(Generic[R]):
             ModelRefused: Outputs are wrong.
         """
         version, judge = self.version, self.judge
+        known = version.known.costs(self.graph, session, sizes, callers) if version.progress.is_beside else None
 
         def run(rows: int) -> R:
             version.progress.move()
@@ -89,9 +103,14 @@ class Warming(Generic[R]):
         if judge is not None:
             checked = VerifiedRun(run, lambda rows: judge(rows, run(rows)), self.file, session)
         version.progress.reach("measuring")
-        content = hashlib.sha256(self.files.files[self.file]).hexdigest()
+        content = self._content
         cached = version.cache.get(content, session, sizes, callers)
         table = cached
+        if cached is None and known is not None:
+            # Of an alike graph: every size is run and checked, and live batches correct its time.
+            for size in sizes:
+                checked(size)
+            return LatencyTable.of(known)
         if table is None or table.is_doubtful:
             table = self._measured(checked, sizes, callers, cached)
         if far := far_above({size: each.median_ns for size, each in table.costs.items()}):
@@ -99,6 +118,7 @@ class Warming(Generic[R]):
         version.progress.is_doubtful |= table.is_doubtful
         if table != cached:
             version.cache.put(content, session, table, callers)
+        version.known.learn_costs(self.graph, session, table.costs, callers)
         if cached is not None and not cached.is_doubtful:
             # The CPU provider compiles nothing for a shape; it only has to grow its arena once.
             for size in sizes[-1:] if session.candidate.provider == CPU else sizes:

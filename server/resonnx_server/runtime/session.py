@@ -23,6 +23,7 @@ from resonnx_server.runtime.arenas import register
 from resonnx_server.runtime.c_api import ERRORS_ONLY, FATAL_ONLY, library
 from resonnx_server.runtime.cancellation import CANCELLED, Cancellation
 from resonnx_server.runtime.interruption import runs_of_this_thread
+from resonnx_server.runtime.machine.background import as_serving
 from resonnx_server.runtime.provider_options import cuda_options, engine_folder, openvino_options, tensorrt_options
 from resonnx_server.runtime.string_session import StringSession, as_text
 from resonnx_server.runtime.tensor_view import Array as Array
@@ -132,7 +133,9 @@ class Session:
         Cancellation.cover(options, partial(setattr, self.run_options, "terminate", True))
         try:
             # The fall-back would print to stdout and drop the reason.
-            self.ort_session = ort.InferenceSession(model, options, providers=providers or None, enable_fallback=0)
+            opening = partial(ort.InferenceSession, model, options, providers=providers or None, enable_fallback=0)
+            # With one thread, a run takes place on the thread that asks for it.
+            self.ort_session = opening() if threads == 1 else as_serving(opening)
         except Exception as error:  # onnxruntime's exceptions share no public base class
             raise ModelRefused(f"{candidate} cannot load the graph: {first_line(error)}") from error
         if candidate.provider not in self.ort_session.get_providers():
@@ -149,7 +152,8 @@ class Session:
         if view is not None:
             self.show(view)
         if has_strings and candidate.provider == CPU and library() is not None:
-            self._strings = StringSession(model, threads)
+            strings = partial(StringSession, model, threads)
+            self._strings = strings() if threads == 1 else as_serving(strings)
             Cancellation.cover(options, self._strings.terminate)
 
     def show(self, view: TensorView) -> None:

@@ -142,6 +142,15 @@ class Device:
         """Let all lanes look for work, as a workload may have become ready. Call with the lock held."""
         self._changed.notify_all()
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether no job is under way. Without the lock, for threads of low priority that must not hold it."""
+        return not self._under_way
+
+    def runs(self, workload: Workload) -> bool:
+        """Whether a job of `workload` is under way. Call with the lock held."""
+        return any(each.owner is workload for each in self._under_way.values())
+
     def idle_lanes(self) -> int:
         """Return the number of lanes without a job, including the calling one. Call with the lock held."""
         return self.lanes - len(self._under_way)
@@ -244,7 +253,7 @@ class Device:
                     if self._must_leave_the_lane(workload, budget):
                         continue
                     if (job := workload.take(now, budget)) is not None:
-                        under_way = UnderWay(job, now + int(job.cost_ns), job.cost_ns, runs)
+                        under_way = UnderWay(job, now + int(job.cost_ns), job.cost_ns, runs, workload)
                         self._under_way[threading.get_ident()] = under_way
                         if any(at is not None and at <= now for at in (w.ready_at_ns() for w in self._workloads)):
                             # One wake-up may stand for work for several lanes.

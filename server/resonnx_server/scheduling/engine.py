@@ -2,9 +2,9 @@
 
 import asyncio
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, NoReturn, Protocol, TypeVar
 
 from resonnx_server.errors import Unavailable
 from resonnx_server.observe.stats import ModelStats
@@ -14,6 +14,7 @@ from resonnx_server.scheduling.device import Device, Workload
 from resonnx_server.scheduling.queue import Entry, QueueReservation
 from resonnx_server.scheduling.queue_policy import QueuePolicies
 from resonnx_server.scheduling.replacement import Event, Replacement
+from resonnx_server.scheduling.session_pool import AnySessionPool
 from resonnx_server.scheduling.sharing import DEFAULT_PRIORITY
 
 
@@ -139,6 +140,29 @@ class Engine(Workload, Generic[Cost, Work, Answer, T]):
                 self.device.detach(self)
                 self._abandon()
 
+    @property
+    def is_running(self) -> bool:
+        """Whether a job of it is under way; those whose runs were given up do not count."""
+        with self.device.lock:
+            return self.device.runs(self)
+
+    def free(self) -> None:
+        """Let go of its sessions and of the memory of its batches. Call once it is closed and no job is under way."""
+        with self.device.lock:
+            for pool in self._pools():
+                pool.run, pool.open_again = _freed, None
+            self._free_memory()
+        # It leads back here, and garbage is collected rarely.
+        self.on_event = lambda _: None
+
+    @abstractmethod
+    def _pools(self) -> Iterable[AnySessionPool]:
+        """Return its sessions."""
+
+    @abstractmethod
+    def _free_memory(self) -> None:
+        """Let go of the memory of batches, with the lock held."""
+
     @abstractmethod
     def _admit(
         self, cost: Cost, deadline_ns: int | None, priority: int, decoding: Decoding | None, caller: str
@@ -183,6 +207,10 @@ class Engine(Workload, Generic[Cost, Work, Answer, T]):
 
     def objective_ns(self) -> int | None:
         return self._queue.live_objective_ns()
+
+
+def _freed(*_: object, **__: object) -> NoReturn:
+    raise closing()
 
 
 def closing() -> Unavailable:

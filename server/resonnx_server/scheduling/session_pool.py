@@ -5,8 +5,6 @@ The other is for concurrent batches, each on a share of the cores: they lose no 
 gives the highest throughput.
 """
 
-import threading
-import weakref
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -70,6 +68,11 @@ class InstanceGroup(Generic[P, R]):
         """Latencies of both sessions."""
         return self.latency_session.table, self.throughput_session.table
 
+    @property
+    def pools(self) -> tuple[SessionPool[P, R], SessionPool[P, R]]:
+        """Both sessions."""
+        return self.latency_session, self.throughput_session
+
     def pick(self, size: int, *, is_alone: bool) -> SessionPool[P, R]:
         """Return the session for a batch of `size`. Call with the device's lock held.
 
@@ -90,19 +93,6 @@ AnySessionPool = SessionPool[..., Any]
 AnyInstanceGroup = InstanceGroup[..., Any]
 
 
-# All pools, for `free_buffers`.
-_pools: "weakref.WeakSet[BufferPool]" = weakref.WeakSet()
-_pools_lock = threading.Lock()
-
-
-def free_buffers() -> None:
-    """Free the buffers that no batch uses: they keep the memory of the largest batch. Thread-safe."""
-    with _pools_lock:
-        pools = list(_pools)
-    for pool in pools:
-        pool.clear()
-
-
 class BufferPool:
     """Buffers for one input of a model: allocated once, lent to one batch at a time.
 
@@ -115,8 +105,6 @@ class BufferPool:
         self._largest = largest
         self._allocate = allocate
         self._free: list[Array] = []
-        with _pools_lock:
-            _pools.add(self)
 
     def join(self, parts: Sequence[Array], size: int) -> tuple[Array, Array | None]:
         """Concatenate `parts`, each [rows, ...] of equal dtype and row shape, to an array [size, ...].
@@ -141,10 +129,6 @@ class BufferPool:
         """Return a buffer to the pool."""
         if buffer is not None:
             self._free.append(buffer)
-
-    def clear(self) -> None:
-        """Free the buffers that are not lent."""
-        self._free.clear()
 
     def _lend(self, like: Array) -> Array:
         # Without a check: another lane may take the last buffer in between.

@@ -72,6 +72,7 @@ class UnderWay(Generic[W]):
         end_ns: Its expected end, monotonic.
         cost_ns: Its expected duration.
         runs: The lane's runs.
+        owner: The workload that it belongs to.
         since_ns: When its latest run was first seen, by the watchdog's own time; None if it was not.
         moved_ns: The job's `moved_ns` then.
         is_ending: Its run was interrupted.
@@ -81,6 +82,7 @@ class UnderWay(Generic[W]):
     end_ns: int
     cost_ns: float
     runs: Interruption
+    owner: object = None
     since_ns: int | None = None
     moved_ns: int = 0
     is_ending: bool = False

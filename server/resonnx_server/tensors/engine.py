@@ -4,7 +4,7 @@ The jobs are in jobs.py.
 """
 
 from collections import defaultdict
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterable
 from functools import partial
 from typing import Any, Final, NamedTuple
 
@@ -16,7 +16,7 @@ from resonnx_server.scheduling.device import Device
 from resonnx_server.scheduling.engine import Engine, closing
 from resonnx_server.scheduling.queue import Entry, QueueReservation
 from resonnx_server.scheduling.queue_policy import QueuePolicies
-from resonnx_server.scheduling.session_pool import BufferPool, TensorInstanceGroup, Tensors
+from resonnx_server.scheduling.session_pool import AnySessionPool, BufferPool, TensorInstanceGroup, Tensors
 from resonnx_server.scheduling.watchdog import RunLimit
 from resonnx_server.tensors.jobs import JobContext, Outcomes, Part, TensorJob, TensorTask, deliver, joined
 
@@ -80,11 +80,11 @@ class TensorEngine(Engine[TensorCost, Tensors, TensorAnswer, TensorTask]):
     ) -> None:
         self.instance_group = instance_group
         self._batched = batched
-        buffers: defaultdict[str, BufferPool] = defaultdict(
+        self._buffers: defaultdict[str, BufferPool] = defaultdict(
             partial(BufferPool, instance_group.table.largest, device.allocate)
         )
         limit = RunLimit(run_timeout_s)
-        self._context = JobContext(device.clock, buffers, batched, finite, limit, self._finished, self._gave_up)
+        self._context = JobContext(device.clock, self._buffers, batched, finite, limit, self._finished, self._gave_up)
         self._running = 0
         # Expected end of a batch that uses all cores, if one is running.
         self._all_cores_until_ns: int | None = None
@@ -115,6 +115,12 @@ class TensorEngine(Engine[TensorCost, Tensors, TensorAnswer, TensorTask]):
         entry = Entry(task, rows, self.device.clock(), reservation.deadline_ns, shape, reservation.priority)
         entry.caller, entry.weight = reservation.caller, whole_rows or 1
         return entry
+
+    def _pools(self) -> Iterable[AnySessionPool]:
+        return self.instance_group.pools
+
+    def _free_memory(self) -> None:
+        self._buffers.clear()
 
     async def _answer(self, outcome: list[Part]) -> TensorAnswer:
         return await joined(outcome)

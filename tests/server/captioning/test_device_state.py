@@ -19,8 +19,8 @@ from resonnx_server.captioning.engine import CaptionEngine
 from resonnx_server.captioning.slots import HostRows
 from resonnx_server.errors import InferenceFailed, ModelRefused
 from resonnx_server.observe.metrics import Metrics
-from resonnx_server.repository import state_placement
-from resonnx_server.repository.state_placement import PlacedCaptioner, on_device
+from resonnx_server.repository.captioner import state_placement
+from resonnx_server.repository.captioner.state_placement import PlacedCaptioner, on_device
 from resonnx_server.runtime.decoding.greedy import decode_all
 from resonnx_server.runtime.decoding.search import DecodeOptions
 from resonnx_server.runtime.device_state import RowGraph

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from resonnx_server.errors import FailureReason, MemorySpent
+from resonnx_server.inference.lease import Lease
 from resonnx_server.inference.requests import ActiveRequest
 from resonnx_server.memory.budget import Budget
 from resonnx_server.observe.metrics import Metrics
@@ -17,7 +18,7 @@ TIMING = Timing(0, 0, 0, 0, 1)
 
 
 def _request(budget: Budget, size: int, stats: ModelStats | None = None, caller: str = "a") -> ActiveRequest:
-    model: Any = SimpleNamespace(stats=stats or Metrics().model("m", 1))
+    model: Any = SimpleNamespace(stats=stats or Metrics().model("m", 1), lease=Lease())
     request = ActiveRequest(model, None, budget, size, caller)  # type: ignore[arg-type]
     request.timing = TIMING
     return request

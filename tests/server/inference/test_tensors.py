@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 from resonnx_server.errors import DeadlineUnreachable, Overloaded
+from resonnx_server.inference.lease import Lease
 from resonnx_server.inference.requests import ActiveRequest
 from resonnx_server.inference.tensors import infer
 from resonnx_server.memory.budget import Budget
@@ -26,7 +27,7 @@ async def _infer(
     sessions = InstanceGroup.single(SessionPool(lambda feeds: {"y": feeds["x"]}, table))
     device = Device("test", 1)
     engine = TensorEngine(sessions, device, stats, max_queue_rows=queue, batched=max_batch_size > 0)
-    model: Any = SimpleNamespace(stats=stats, engine=engine, max_batch_size=max_batch_size)
+    model: Any = SimpleNamespace(stats=stats, engine=engine, max_batch_size=max_batch_size, lease=Lease())
     request = ActiveRequest(model, None, Budget(1000), 1)  # type: ignore[arg-type]
     try:
         with request:

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from resonnx_proto.v1 import manifest_pb2 as pb
 from resonnx_server.errors import ModelRefused
-from resonnx_server.repository import captioners, choose, classifiers
+from resonnx_server.repository import choose, classifiers
+from resonnx_server.repository.captioner import entry as captioners
 from resonnx_server.runtime.cancellation import Cancellation
 from resonnx_server.runtime.model_files.golden_examples import Verdict
 from resonnx_server.runtime.model_files.manifest import VersionFiles

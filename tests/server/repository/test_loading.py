@@ -43,12 +43,15 @@ class Observer:
     def reached(self, load: ModelLoad) -> None:
         self.stages.append((load.folder.name, load.progress.stage))
 
-    def loaded(self, load: ModelLoad, model: Any) -> None:
-        assert model.name == load.folder.name
-        self.told[model.name] = "serves"
+    def loaded(self, load: ModelLoad, start: Callable[[], Any]) -> None:
+        assert start().name == load.folder.name
+        self.told[load.folder.name] = "serves"
 
-    def refused(self, load: ModelLoad, reason: str) -> None:
-        self.told[load.folder.name] = reason
+    def refused(self, load: ModelLoad, error: ModelRefused) -> None:
+        self.told[load.folder.name] = error.message
+
+    def unchanged(self, load: ModelLoad) -> None:
+        self.told[load.folder.name] = "serves already"
 
 
 @contextmanager

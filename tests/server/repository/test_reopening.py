@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from resonnx_proto.v1 import manifest_pb2 as pb
 from resonnx_server.errors import ModelRefused
-from resonnx_server.repository import captioners
+from resonnx_server.repository.captioner import entry as captioners
 from resonnx_server.repository.reopening import Source
 from resonnx_server.runtime.session import CPU, CUDA, Candidate, Session
 from resonnx_server.scheduling.latency import LatencyTable

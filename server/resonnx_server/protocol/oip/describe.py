@@ -11,6 +11,7 @@ from resonnx_proto.v1 import manifest_pb2
 
 from resonnx_server.declaration import DeclaredTensor
 from resonnx_server.inference.registry import Model
+from resonnx_server.inference.repository_control import State, VersionState
 from resonnx_server.inference.requests import DEFAULT_PRIORITY, PRIORITY_LEVELS
 from resonnx_server.runtime.session import CPU, OPENVINO, TensorSpec
 
@@ -30,6 +31,12 @@ DTYPES: Final[dict[str, np.dtype[Any]]] = {
     "BYTES": np.dtype(object),
 }
 DATATYPES: Final[dict[np.dtype[Any], str]] = {dtype: name for name, dtype in DTYPES.items()}
+_STATES: Final = {
+    State.READY: "READY",
+    State.DRAINING: "UNLOADING",
+    State.UNLOADED: "UNAVAILABLE",
+    State.REFUSED: "UNAVAILABLE",
+}
 _PLATFORM: Final = "onnxruntime_onnx"
 IMAGE: Final = "image"
 # Picture files under a name of their own, for clients that learn datatypes from metadata: `image` takes them as well.
@@ -91,6 +98,13 @@ def metadata(model: Model, versions: Sequence[int] = ()) -> pb.ModelMetadataResp
         inputs=[tensor(each.spec, each.shape) for each in inputs(model)],
         outputs=[tensor(spec, shape(spec, batched=batched)) for spec in model.outputs],
     )
+
+
+def index_entry(version: VersionState) -> dict[str, str]:
+    """Return the fields of a version in the repository's index: Triton's words for its state, and why or how far."""
+    state = _STATES.get(version.state, "LOADING")
+    reason = version.reason or ("" if version.state is State.READY else version.state.value)
+    return {"name": version.name, "version": str(version.version), "state": state, "reason": reason}
 
 
 def config(model: Model) -> config_pb.ModelConfig:

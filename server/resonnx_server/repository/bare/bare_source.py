@@ -7,7 +7,7 @@ from typing import NamedTuple
 from resonnx_server.errors import ModelRefused
 from resonnx_server.repository.version import Version
 from resonnx_server.runtime.model_files.external_data import with_external_data
-from resonnx_server.runtime.model_files.files import NotReadable, read_inside, read_regular
+from resonnx_server.runtime.model_files.files import ModelUnreadable, NotReadable, read_inside, read_regular
 from resonnx_server.runtime.model_files.manifest import CLASSIFIER_FILE, MANIFEST, SUMS, Vouch, accept_any, read_listed
 
 
@@ -52,7 +52,7 @@ def read_folder(folder: Path, name: str = CLASSIFIER_FILE, vouch: Vouch | None =
     except FileNotFoundError:
         raise ModelRefused(f"the version folder holds neither a {MANIFEST} nor a {name}") from None
     except OSError as error:
-        raise ModelRefused(f"{name} cannot be read: {error.strerror}") from None
+        raise ModelUnreadable(f"{name} cannot be read: {error.strerror}") from None
     except NotReadable as error:
         raise ModelRefused(f"{name} {error}") from None
     return BareFile(name, with_external_data(name, content, partial(_read_beside, folder, name)), "")
@@ -65,6 +65,6 @@ def _read_beside(folder: Path, file: str, path: str, max_bytes: int) -> bytes:
     except FileNotFoundError:
         raise ModelRefused(f"{name} is missing: put that file into the version's folder") from None
     except OSError as error:
-        raise ModelRefused(f"{name} cannot be read: {error.strerror}") from None
+        raise ModelUnreadable(f"{name} cannot be read: {error.strerror}") from None
     except NotReadable as error:
         raise ModelRefused(f"{name} {error}") from None

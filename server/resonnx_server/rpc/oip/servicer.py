@@ -11,6 +11,7 @@ from resonnx_proto.inference import grpc_service_pb2_grpc
 from resonnx_server.access.caller import Caller
 from resonnx_server.errors import ServerError
 from resonnx_server.inference.registry import Model
+from resonnx_server.inference.repository_control import State
 from resonnx_server.inference.requests import Inference
 from resonnx_server.memory.budget import Charge
 from resonnx_server.memory.regions import Regions
@@ -120,14 +121,10 @@ class InferenceServicer(grpc_service_pb2_grpc.GRPCInferenceServiceServicer):
         self, request: pb.RepositoryIndexRequest, context: Context
     ) -> pb.RepositoryIndexResponse:
         """Every model of the repository that the caller may use; with `ready`, those that serve."""
-        index = [(model.name, model.version, "READY", "") for model in self._models]
-        if not request.ready:
-            index += [(name, version, "LOADING", "") for name, version in self._models.awaited]
-            index += [(it.name, it.version, "UNAVAILABLE", it.reason) for it in self._models.refused]
         response = pb.RepositoryIndexResponse()
-        for name, version, state, reason in index:
-            if context.caller.may_use(name):
-                response.models.add(name=name, version=str(version), state=state, reason=reason)
+        for each in self._models.states():
+            if context.caller.may_use(each.name) and (each.state is State.READY or not request.ready):
+                response.models.add(**describe.index_entry(each))
         return response
 
     @one_status

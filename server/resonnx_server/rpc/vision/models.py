@@ -1,26 +1,35 @@
 """Messages about models: served, loading and refused."""
 
+from typing import Final
+
 from resonnx_proto.inference import grpc_service_pb2 as oip_pb
 from resonnx_proto.v1 import vision_pb2
 
 from resonnx_server.access.caller import Caller
 from resonnx_server.inference.registry import Model, Models
+from resonnx_server.inference.repository_control import State
 from resonnx_server.protocol.oip import describe
+
+_STATES: Final = {
+    State.DRAINING: vision_pb2.MODEL_STATE_DRAINING,
+    State.UNLOADED: vision_pb2.MODEL_STATE_UNLOADED,
+    State.REFUSED: vision_pb2.MODEL_STATE_REFUSED,
+}
 
 
 def list_models(models: Models, caller: Caller) -> vision_pb2.ListModelsResponse:
     """Return every version of the repository's models that the caller may use, by name and version."""
-    summaries = [_summary(model, models) for model in models]
-    for name, version in models.awaited:
-        loading = vision_pb2.MODEL_STATE_LOADING
-        summaries.append(vision_pb2.ModelSummary(name=name, version=version, state=loading))
-    for refusal in models.refused:
-        state = vision_pb2.MODEL_STATE_REFUSED
-        summaries.append(
-            vision_pb2.ModelSummary(name=refusal.name, version=refusal.version, state=state, reason=refusal.reason)
-        )
-    summaries.sort(key=lambda summary: (summary.name, summary.version))
-    return vision_pb2.ListModelsResponse(models=[each for each in summaries if caller.may_use(each.name)])
+    serving = {(model.name, model.version): _summary(model, models) for model in models}
+    response = vision_pb2.ListModelsResponse()
+    for each in models.states():
+        if caller.may_use(each.name):
+            summary = response.models.add(name=each.name, version=each.version)
+            if (its := serving.get((each.name, each.version))) is not None:
+                summary.CopyFrom(its)
+            else:
+                summary.state = _STATES.get(each.state, vision_pb2.MODEL_STATE_LOADING)
+            summary.stage, summary.reason = each.state.value, each.reason
+    return response
 
 
 def get_model(model: Model, models: Models, *, max_message_bytes: int, details: bool) -> vision_pb2.GetModelResponse:
@@ -74,4 +83,5 @@ def _summary(model: Model, models: Models) -> vision_pb2.ModelSummary:
         state=vision_pb2.MODEL_STATE_READY,
         labels=sorted(label for label, version in labels if version == model.version),
         is_default=models.is_default(model),
+        stage=State.READY.value,
     )

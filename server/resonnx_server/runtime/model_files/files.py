@@ -6,8 +6,14 @@ import stat
 from pathlib import Path
 from typing import Final
 
+from resonnx_server.errors import ModelRefused
+
 # The largest ONNX file, as protobuf allows.
 MAX_FILE_BYTES: Final = (1 << 31) - 1
+
+
+class ModelUnreadable(ModelRefused):
+    """A model whose files cannot be read now: the same files may be readable later."""
 
 
 class NotReadable(Exception):

@@ -16,7 +16,7 @@ from resonnx_proto.v1 import manifest_pb2 as pb
 
 from resonnx_server.errors import ModelRefused
 from resonnx_server.runtime.model_files.external_data import with_external_data
-from resonnx_server.runtime.model_files.files import MAX_FILE_BYTES, NotReadable, read_regular
+from resonnx_server.runtime.model_files.files import MAX_FILE_BYTES, ModelUnreadable, NotReadable, read_regular
 from resonnx_server.runtime.model_files.signatures import SIGNATURES
 
 SCHEMA_VERSION = 1
@@ -97,7 +97,7 @@ def read_listed(folder: Path, vouch: Vouch = accept_any) -> tuple[str, dict[str,
         sums = read_regular(folder / SUMS, _MAX_SUMS_BYTES)
         present = {entry.name for entry in folder.iterdir() if entry.name not in (SUMS, SIGNATURES)}
     except OSError:
-        raise ModelRefused(f"{SUMS} is missing or cannot be read") from None
+        raise ModelUnreadable(f"{SUMS} is missing or cannot be read") from None
     except NotReadable as error:
         raise ModelRefused(f"{SUMS} {error}") from None
     identity = hashlib.sha256(sums).hexdigest()
@@ -110,7 +110,7 @@ def read_listed(folder: Path, vouch: Vouch = accept_any) -> tuple[str, dict[str,
         try:
             content = read_regular(folder / name, _MAX_MANIFEST_BYTES if name == MANIFEST else MAX_FILE_BYTES)
         except OSError:
-            raise ModelRefused(f"{name!r} is listed in {SUMS} and is missing or cannot be read") from None
+            raise ModelUnreadable(f"{name!r} is listed in {SUMS} and is missing or cannot be read") from None
         except NotReadable as error:
             raise ModelRefused(f"{name!r} {error}") from None
         if hashlib.sha256(content).hexdigest() != digest:

@@ -9,10 +9,10 @@ from resonnx_server.captioning.engine import CaptionEngine
 from resonnx_server.captioning.slots import Slots, host_slots
 from resonnx_server.inference.registry import SessionReport
 from resonnx_server.inference.tasks import CAPTION
-from resonnx_server.repository.decoder_check import DecoderCheck
+from resonnx_server.repository.captioner.decoder_check import DecoderCheck
+from resonnx_server.repository.captioner.state_placement import PlacedCaptioner, place_state
 from resonnx_server.repository.instances import choose
 from resonnx_server.repository.reopening import Source
-from resonnx_server.repository.state_placement import PlacedCaptioner, place_state
 from resonnx_server.repository.tasks import Loaded, Prepared, TaskEntry
 from resonnx_server.repository.version import repeat
 from resonnx_server.repository.warming import Warming

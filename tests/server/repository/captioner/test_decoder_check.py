@@ -6,15 +6,17 @@ import numpy as np
 import pytest
 from resonnx_server.captioning.slots import host_slots
 from resonnx_server.errors import ModelRefused
-from resonnx_server.repository import captioners, instances, state_placement
-from resonnx_server.repository.decoder_check import DecoderCheck
+from resonnx_server.repository import instances
+from resonnx_server.repository.captioner import entry as captioners
+from resonnx_server.repository.captioner import state_placement
+from resonnx_server.repository.captioner.decoder_check import DecoderCheck
 from resonnx_server.runtime import device_state
 from resonnx_server.runtime.model_files.golden_examples import Golden, judge_words
 from resonnx_server.runtime.session import CPU, Session
 
-from ..language import Language, spec
-from ..onnx_classifier import version
-from ..onnx_language import manifest, version_files
+from ...language import Language, spec
+from ...onnx_classifier import version
+from ...onnx_language import manifest, version_files
 
 Tensors = dict[str, np.ndarray]
 NAME = f"{CPU}/fp32"

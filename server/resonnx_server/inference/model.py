@@ -1,0 +1,84 @@
+"""A version of a model that serves, and one that was refused."""
+
+from dataclasses import dataclass, field
+
+from resonnx_proto.v1 import manifest_pb2 as pb
+
+from resonnx_server.declaration import Declaration
+from resonnx_server.inference.lease import Lease
+from resonnx_server.inference.tasks import Task
+from resonnx_server.observe.stats import ModelStats
+from resonnx_server.runtime.model_files.manifest import verified_against
+from resonnx_server.runtime.pictures.options import PictureOptions
+from resonnx_server.runtime.session import Candidate, TensorSpec
+from resonnx_server.scheduling.engine import AnyEngine
+from resonnx_server.scheduling.latency import LatencyTable
+
+
+@dataclass(frozen=True)
+class SessionReport:
+    """One ONNX file: its provider and precision, the expected time of its batches, and how many of them run at once."""
+
+    file: str
+    candidate: Candidate
+    table: LatencyTable
+    instances: int = 1
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model that serves.
+
+    Attributes:
+        manifest: None for a bare ONNX file.
+        identity: sha256 of SHA256SUMS, hex; empty for a bare ONNX file without one.
+        verified: The answers agreed with the golden examples at load.
+        inputs: Inputs of the tensor protocol, with the batch axis first (if max_batch_size > 0).
+        optional_inputs: A bare graph's initializers that are inputs as well, in their own shapes, without a batch axis.
+        pictures: How picture files become its input; None for a bare ONNX file.
+        max_batch_size: In rows; 0 if each request runs alone.
+        max_queue_size: In rows.
+        allow_timeout_override: The tensor protocol's parameter `timeout` is honoured.
+        declaration: What its config.pbtxt says, if there is one.
+        lease: Held by each of its requests.
+    """
+
+    name: str
+    version: int
+    task: Task
+    manifest: pb.Manifest | None
+    identity: str
+    verified: bool
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    max_batch_size: int
+    max_queue_size: int
+    sessions: tuple[SessionReport, ...]
+    stats: ModelStats
+    engine: AnyEngine
+    optional_inputs: tuple[TensorSpec, ...] = ()
+    pictures: PictureOptions | None = None
+    allow_timeout_override: bool = False
+    declaration: Declaration | None = None
+    lease: Lease = field(default_factory=Lease)
+
+    @property
+    def verified_against(self) -> str:
+        """What its export was compared with: "our_reading", "user_answers", "user_code", or "none" (bare files)."""
+        return verified_against(self.manifest) if self.manifest else "none"
+
+    @property
+    def assumptions(self) -> tuple[str, ...]:
+        """Properties that the exporter assumed and the user did not confirm, e.g. "stride: in the 3x3 convolution"."""
+        found = self.manifest.assumptions if self.manifest else ()
+        return tuple(f"{each.name}: {each.value}" for each in found if not each.confirmed)
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """A version that is not served, and the reason; `was_served` if it served first."""
+
+    name: str
+    version: int
+    reason: str
+    was_served: bool = False

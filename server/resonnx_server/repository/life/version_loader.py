@@ -1,0 +1,63 @@
+"""Loads a version whose folder may change meanwhile, on the threads of loads: what serves is what was looked at."""
+
+from collections.abc import Callable
+
+from resonnx_server.config import ModelSettings
+from resonnx_server.errors import ModelRefused
+from resonnx_server.repository.life.generation import Generation
+from resonnx_server.repository.life.survey import content_sum, stamp
+from resonnx_server.repository.loading import ModelUnchanged
+from resonnx_server.repository.progress import Progress
+from resonnx_server.repository.scan import ModelFolder
+from resonnx_server.repository.version import Start
+
+# Loads a version with these settings, or raises ModelRefused.
+LoadVersion = Callable[[ModelFolder, ModelSettings, Progress], Start]
+
+
+class VersionLoader:
+    """Loads versions.
+
+    Args:
+        load_version: Loads a version.
+        compares: Files may change: they are compared with what was looked at, before and after each load.
+    """
+
+    def __init__(self, load_version: LoadVersion, *, compares: bool) -> None:
+        self._load_version = load_version
+        self._compares = compares
+        # By name and version: what is to be loaded, and what serves.
+        self._expected: dict[tuple[str, int], tuple[Generation, Generation | None]] = {}
+
+    def expect(self, folder: ModelFolder, generation: Generation, serving: Generation | None) -> None:
+        """Note what the next load of a version is to find, and what serves meanwhile."""
+        self._expected[folder.name, folder.version] = generation, serving
+
+    def load(self, folder: ModelFolder, progress: Progress) -> Start:
+        """Load a version.
+
+        Raises:
+            ModelRefused: It must not serve, or its files have changed since they were looked at.
+            ModelUnchanged: What serves has the same files and settings.
+        """
+        generation, serving = self._expected.pop((folder.name, folder.version))
+        content = generation.content
+        if content.settings is None:
+            raise ModelRefused(content.configured)
+        if not self._compares or content.stamp is None:
+            return self._load_version(folder, content.settings, progress)
+        progress.reach("verifying")
+        generation.total = content_sum(folder.path)
+        if stamp(folder.path) != content.stamp:
+            raise ModelRefused("its files have changed since they were looked at")
+        if serving is not None and serving.total == generation.total is not None and _same(serving, generation):
+            raise ModelUnchanged
+        start = self._load_version(folder, content.settings, progress)
+        if stamp(folder.path) != content.stamp:
+            raise ModelRefused("its files changed while it was loaded")
+        return start
+
+
+def _same(one: Generation, other: Generation) -> bool:
+    """Whether two generations have the same settings and files beside the version."""
+    return (one.content.configured, one.content.beside) == (other.content.configured, other.content.beside)
