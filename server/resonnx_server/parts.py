@@ -35,6 +35,7 @@ from resonnx_server.runtime.machine.descriptors import allowed_connections
 from resonnx_server.runtime.machine.host import usable_cores
 from resonnx_server.runtime.machine.memory import resident_bytes, usable_memory
 from resonnx_server.runtime.pictures.options import allowed_bytes, most_bytes
+from resonnx_server.scheduling.session_pool import free_buffers
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,12 +112,18 @@ class Parts:
                 resident_bytes,
                 grpc.intake.evict,
                 grpc.intake.tick,
-                shrink_arenas,
+                _shrink,
             ),
             devices=Devices(cores),
             traces=traces,
             cache=LatencyCache.open(cache_folder(settings.cache_dir), cores),
         )
+
+
+def _shrink() -> None:
+    """Free the memory that is kept for later runs."""
+    free_buffers()
+    shrink_arenas()
 
 
 def _division(settings: Settings, cores: int) -> Division:

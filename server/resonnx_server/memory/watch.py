@@ -142,13 +142,18 @@ class MemoryWatch:
     def _end_burst(self) -> None:
         """Return all memory of a burst that is over."""
         self._give_back()
-        if self._uncharged() > self._left + _KEPT:
+        is_much = self._uncharged() > self._left + _KEPT
+        if is_much:
             self._shrink()
             self._give_back()
+        if self._budget.used:
+            # Some of what is left may be of calls that are under way.
+            return
+        if is_much:
             # No less than before: runtimes that have shrunk grow again.
             self._left = max(self._left, self._uncharged())
-        if self._idle is not None and not self._budget.used:
-            # What is left is the idle server's. While calls are under way, some of it may be theirs.
+        if self._idle is not None:
+            # What is left is the idle server's.
             self._idle = max(self._idle, self._uncharged())
 
     def _uncharged(self) -> int:

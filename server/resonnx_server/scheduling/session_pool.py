@@ -5,6 +5,8 @@ The other is for concurrent batches, each on a share of the cores: they lose no 
 gives the highest throughput.
 """
 
+import threading
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -93,6 +95,19 @@ AnySessionPool = SessionPool[..., Any]
 AnyInstanceGroup = InstanceGroup[..., Any]
 
 
+# All pools, for `free_buffers`.
+_pools: "weakref.WeakSet[BufferPool]" = weakref.WeakSet()
+_pools_lock = threading.Lock()
+
+
+def free_buffers() -> None:
+    """Free the buffers that no batch uses: they keep the memory of the largest batch. Thread-safe."""
+    with _pools_lock:
+        pools = list(_pools)
+    for pool in pools:
+        pool.clear()
+
+
 class BufferPool:
     """Buffers for one input of a model: allocated once, lent to one batch at a time.
 
@@ -105,6 +120,8 @@ class BufferPool:
         self._largest = largest
         self._allocate = allocate
         self._free: list[Array] = []
+        with _pools_lock:
+            _pools.add(self)
 
     def join(self, parts: Sequence[Array], size: int) -> tuple[Array, Array | None]:
         """Concatenate `parts`, each [rows, ...] of equal dtype and row shape, to an array [size, ...].
@@ -129,6 +146,10 @@ class BufferPool:
         """Return a buffer to the pool."""
         if buffer is not None:
             self._free.append(buffer)
+
+    def clear(self) -> None:
+        """Free the buffers that are not lent."""
+        self._free.clear()
 
     def _lend(self, like: Array) -> Array:
         # Without a check: another lane may take the last buffer in between.

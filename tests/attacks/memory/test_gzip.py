@@ -16,7 +16,7 @@ from .test_memory import SMALL
 CLASSIFY = "/resonnx.v1.Vision/Classify"
 
 
-@pytest.fixture(scope="module", params=["core", "aio"])
+@pytest.fixture(scope="module", params=["core", pytest.param("aio", marks=pytest.mark.slow)])
 def server(request: pytest.FixtureRequest, start_server: StartServer, demo_repository: Path) -> Iterator[RunningServer]:
     with start_server(demo_repository, environment={"RESONNX_GRPC_FRONT": request.param}) as server:
         yield server
