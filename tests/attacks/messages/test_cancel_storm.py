@@ -15,9 +15,9 @@ import pytest
 from resonnx_proto.inference import grpc_service_pb2 as pb
 from resonnx_proto.inference import grpc_service_pb2_grpc
 
-from ..conftest import RunningServer
-from ..server import bare_graphs
-from ..server.waiting import until
+from ...conftest import RunningServer
+from ...server import bare_graphs
+from ...server.waiting import until
 
 # Whose rows the queue of 1,024 holds.
 _AT_ONCE = 64

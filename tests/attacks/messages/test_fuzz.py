@@ -23,8 +23,8 @@ from grpc_reflection.v1alpha import reflection_pb2
 from resonnx_proto.inference import grpc_service_pb2 as pb
 from resonnx_proto.v1 import vision_pb2
 
-from ..conftest import RunningServer
-from ..server import bare_graphs
+from ...conftest import RunningServer
+from ...server import bare_graphs
 
 MB = 1 << 20
 _TIMEOUT_S = 20
