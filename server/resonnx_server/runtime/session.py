@@ -20,6 +20,7 @@ from resonnx_proto.v1 import manifest_pb2 as pb
 
 from resonnx_server.errors import InferenceHung, ModelRefused
 from resonnx_server.runtime.arenas import register
+from resonnx_server.runtime.bfloat16 import BFLOAT16
 from resonnx_server.runtime.c_api import ERRORS_ONLY, FATAL_ONLY, library
 from resonnx_server.runtime.cancellation import CANCELLED, Cancellation
 from resonnx_server.runtime.interruption import runs_of_this_thread
@@ -56,6 +57,7 @@ _ELEMENT_TYPES: Final[dict[str, npt.DTypeLike]] = {
     "tensor(int32)": np.int32,
     "tensor(int64)": np.int64,
     "tensor(float16)": np.float16,
+    "tensor(bfloat16)": BFLOAT16,
     "tensor(float)": np.float32,
     "tensor(double)": np.float64,
     "tensor(string)": np.object_,
@@ -147,11 +149,15 @@ class Session:
         initializers = self.ort_session.get_overridable_initializers()
         self.overridable = tuple(_spec(node) for node in initializers if node.type in _ELEMENT_TYPES)
         self._strings: StringSession | None = None
-        has_strings = any(spec.dtype.hasobject for spec in (*self.inputs, *self.outputs, *self.overridable))
+        types = {spec.dtype for spec in (*self.inputs, *self.outputs, *self.overridable)}
+        has_strings = any(dtype.hasobject for dtype in types)
         self.view: TensorView | None = None
         if view is not None:
             self.show(view)
-        if has_strings and candidate.provider == CPU and library() is not None:
+        takes_any = candidate.provider == CPU and library() is not None
+        if BFLOAT16 in types and not takes_any:
+            raise ModelRefused(f"{candidate} takes no tensors of bfloat16: the CPU provider does")
+        if (has_strings or BFLOAT16 in types) and takes_any:
             strings = partial(StringSession, model, threads)
             self._strings = strings() if threads == 1 else as_serving(strings)
             Cancellation.cover(options, self._strings.terminate)

@@ -1,4 +1,7 @@
-"""Runs graphs with string tensors through ONNX Runtime's C API: its Python binding only accepts strings of UTF-8."""
+"""Runs graphs with tensors of strings or bfloat16 through ONNX Runtime's C API.
+
+Its Python binding only accepts strings of UTF-8, and has no arrays of bfloat16.
+"""
 
 import ctypes
 import math
@@ -14,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from resonnx_server.errors import InvalidInput
+from resonnx_server.runtime.bfloat16 import BFLOAT16
 from resonnx_server.runtime.c_api import ERRORS_ONLY, FATAL_ONLY, c_api
 from resonnx_server.runtime.interruption import runs_of_this_thread
 
@@ -36,6 +40,7 @@ _TYPES: Final[dict[int, np.dtype[Any]]] = {
     11: np.dtype("f8"),
     12: np.dtype("u4"),
     13: np.dtype("u8"),
+    16: BFLOAT16,
 }
 _CODES: Final = {dtype: code for code, dtype in _TYPES.items()}
 

@@ -16,6 +16,7 @@ from resonnx_server.inference.registry import Model
 from resonnx_server.memory.budget import Charge
 from resonnx_server.protocol.oip.outputs import Output, element_pieces, raw_parts
 from resonnx_server.protocol.pieces import Work
+from resonnx_server.runtime.bfloat16 import comparable
 from resonnx_server.runtime.session import Array
 
 # Written at once: about a millisecond.
@@ -147,6 +148,7 @@ def _written(output: Output, *, is_base64: bool) -> Iterator[bytes]:
 
 
 def _numbers(array: Array) -> list[Any]:
+    array = comparable(array)
     if array.dtype.kind != "f" or np.isfinite(array).all():
         return list(array.tolist())
     return [value if np.isfinite(value) else _special(value) for value in array.tolist()]

@@ -28,7 +28,7 @@ _PIECE_BYTES: Final = 1 << 16
 _COPIED_BYTES: Final = 1 << 20
 
 _LENGTH: Final = Struct("<I").unpack_from
-# The typed field of a datatype. FP16 has none: it is raw only.
+# The typed field of a datatype. FP16 and BF16 have none: they are raw only.
 _CONTENTS: Final = {
     "BOOL": "bool_contents",
     "INT8": "int_contents",

@@ -13,6 +13,7 @@ from resonnx_server.declaration import DeclaredTensor
 from resonnx_server.inference.registry import Model
 from resonnx_server.inference.repository_control import State, VersionState
 from resonnx_server.inference.requests import DEFAULT_PRIORITY, PRIORITY_LEVELS
+from resonnx_server.runtime.bfloat16 import BFLOAT16
 from resonnx_server.runtime.session import CPU, OPENVINO, TensorSpec
 
 DTYPES: Final[dict[str, np.dtype[Any]]] = {
@@ -26,6 +27,7 @@ DTYPES: Final[dict[str, np.dtype[Any]]] = {
     "INT32": np.dtype("<i4"),
     "INT64": np.dtype("<i8"),
     "FP16": np.dtype("<f2"),
+    "BF16": BFLOAT16,
     "FP32": np.dtype("<f4"),
     "FP64": np.dtype("<f8"),
     "BYTES": np.dtype(object),

@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from resonnx_server.errors import InvalidInput
+from resonnx_server.runtime.bfloat16 import comparable
 from resonnx_server.runtime.session import Array
 
 # Triton's bound.
@@ -46,6 +47,7 @@ def best_classes(array: Array, top_k: int, labels: Sequence[str], *, batched: bo
     Yields:
         Classes, row by row; None after other work.
     """
+    array = comparable(array)
     rows = array.reshape(len(array), -1) if batched else array.reshape(1, -1)
     k = min(top_k, rows.shape[1])
     for row in rows:

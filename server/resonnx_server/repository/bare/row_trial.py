@@ -11,6 +11,7 @@ from typing import Final
 import numpy as np
 
 from resonnx_server.errors import ModelRefused
+from resonnx_server.runtime.bfloat16 import BFLOAT16, comparable, from_float32
 from resonnx_server.runtime.cancellation import Cancellation
 from resonnx_server.runtime.session import Array, Session, TensorSpec, first_line
 
@@ -20,7 +21,7 @@ _log = logging.getLogger(__name__)
 _TRIAL_SIZES: Final = (8, 32, 224, 1)
 _ROWS: Final = 3
 # Of an output's largest value: batches of other sizes add in another order.
-_TOLERANCES: Final = {np.dtype(np.float16): 1e-2}
+_TOLERANCES: Final = {np.dtype(np.float16): 1e-2, BFLOAT16: 4e-2}
 _TOLERANCE: Final = 1e-3
 # Bytes of the inputs of a trial run; larger ones are not made.
 MOST_BYTES: Final = 1 << 28
@@ -129,6 +130,8 @@ def _bytes(spec: TensorSpec, size: int, rows: int | None = _ROWS) -> int:
 
 def _random(rng: np.random.Generator, spec: TensorSpec, size: int, rows: int | None = _ROWS) -> Array:
     shape = _shape(spec, size, rows)
+    if spec.dtype == BFLOAT16:
+        return from_float32(rng.standard_normal(shape).astype(np.float32))
     if np.issubdtype(spec.dtype, np.floating):
         return rng.standard_normal(shape).astype(spec.dtype)
     if spec.dtype == np.uint8:
@@ -142,11 +145,12 @@ def _random(rng: np.random.Generator, spec: TensorSpec, size: int, rows: int | N
 def _agree(left: Array, right: Array) -> bool:
     if left.shape != right.shape:
         return False
+    tolerance = _TOLERANCES.get(left.dtype, _TOLERANCE)
+    left, right = comparable(left), comparable(right)
     if not np.issubdtype(left.dtype, np.floating):
         return bool((left == right).all())
     finite = np.isfinite(left)
     if not np.array_equal(finite, np.isfinite(right)):
         return False
-    tolerance = _TOLERANCES.get(left.dtype, _TOLERANCE)
     scale = float(np.abs(left[finite]).max(initial=0.0))
     return bool((np.abs(left[finite].astype(np.float64) - right[finite]) <= tolerance * scale).all())
