@@ -34,7 +34,7 @@ def execute(*command: str) -> int:
 
 def serve(arguments: list[str]) -> int:
     """Start the server on free ports and return when it is ready; it ends with the test. Run other commands."""
-    if arguments[:1] == ["keys"]:
+    if arguments[:1] in (["keys"], ["check"]):
         return execute("-m", "resonnx_server", *arguments)
     ports = ["--port", "0", "--http-port", "0"]
     environment = {name: value for name, value in os.environ.items() if name != "RESONNX_PORT"}

@@ -1,8 +1,4 @@
-"""A request from arrival to end: its memory, deadline, priority, pictures and statistics. Event loop only.
-
-with inference.begin(name, version, size) as request:
-    outputs = await classify(request, pictures)
-"""
+"""A request from arrival to end: its memory, deadline, priority, pictures and statistics. Event loop only."""
 
 import asyncio
 import logging

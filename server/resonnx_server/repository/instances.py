@@ -59,7 +59,8 @@ def choose(warming: Warming[Any], session: Session, least_gain: float = _LEAST_G
     sessions = {1: session}
     if candidate.provider in GPU_PROVIDERS:
         # Threads do not matter, and a second session would need the weights twice: two concurrent runs of one session.
-        sessions[GPU_LANES] = session
+        if (version.settings.max_instances or GPU_LANES) >= GPU_LANES:
+            sessions[GPU_LANES] = session
     else:
         for instances in version.instance_counts():
             sessions[instances] = Session(content, candidate, max(1, version.threads // instances), view=session.view)

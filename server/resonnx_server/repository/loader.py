@@ -22,6 +22,8 @@ from resonnx_server.runtime.pictures.options import PictureOptions
 
 _log = logging.getLogger(__name__)
 
+_NO_EFFECT: Final = "a field of config.pbtxt has no effect"
+
 TASKS: Final[dict[pb.Task, TaskEntry[Any]]] = {
     entry.task.kind: entry for entry in (classifiers.ENTRY, captioners.ENTRY)
 }
@@ -38,10 +40,13 @@ def load(version: Version) -> Start:
         raise ModelRefused("the model's folder has no version folder (a number, 1 or more) that can be read")
     version.progress.reach("verifying")
     for ignored in version.settings.declaration.ignored if version.settings.declaration else ():
-        _log.warning("a field of config.pbtxt has no effect", extra={"model": folder.name, "field": ignored})
+        _log.warning(_NO_EFFECT, extra={"model": folder.name, "field": ignored})
     if not (folder.path / MANIFEST).exists():
         return bare_file.load(version)
     files, golden = read_verified(version)
+    if version.settings.declaration and version.settings.declaration.warm_ups:
+        reason = "config.pbtxt: model_warmup has no effect: the golden examples warm the model up"
+        _log.warning(_NO_EFFECT, extra={"model": folder.name, "field": reason})
     return TASKS[files.manifest.task].load(version, files, golden)
 
 

@@ -25,6 +25,7 @@ from resonnx_server.runtime.c_api import ERRORS_ONLY, FATAL_ONLY, library
 from resonnx_server.runtime.cancellation import CANCELLED, Cancellation
 from resonnx_server.runtime.interruption import runs_of_this_thread
 from resonnx_server.runtime.machine.background import as_serving
+from resonnx_server.runtime.machine.host import gpu_models
 from resonnx_server.runtime.provider_options import cuda_options, engine_folder, openvino_options, tensorrt_options
 from resonnx_server.runtime.string_session import StringSession, as_text
 from resonnx_server.runtime.tensor_view import Array as Array
@@ -247,6 +248,11 @@ def _is_installed(provider: str) -> bool:
     if provider == OPENVINO:
         return bool(openvino_devices())
     return provider in ort.get_available_providers()
+
+
+def has_gpu() -> bool:
+    """Whether there is an NVIDIA GPU, and ONNX Runtime can use it."""
+    return _is_installed(CUDA) and bool(gpu_models())
 
 
 def openvino_devices() -> tuple[Any, ...]:

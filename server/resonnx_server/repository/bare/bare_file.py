@@ -21,6 +21,7 @@ from resonnx_server.repository.bare.row_trial import (
     check_same,
     check_shapes,
 )
+from resonnx_server.repository.bare.warm_up import warm_up
 from resonnx_server.repository.instances import choose_instances, tensor_pool
 from resonnx_server.repository.model_config.declared_graph import view_of
 from resonnx_server.repository.reopening import Source, run_zeros
@@ -64,6 +65,8 @@ def load(version: Version) -> Start:
     (name, _, session, _), identity, reason = opened = open_bare(version)
     batched = reason is None
     instances = _instances(version, opened.variant, batched)
+    if (declaration := version.settings.declaration) is not None:
+        warm_up(declaration.warm_ups, session, instances)
     extra = {"model": version.folder.name, "batched": batched, "not_batched": reason}
     _log.warning("serving unverified: no manifest", extra=extra)
     report = SessionReport(name, session.candidate, instances.table, instances.max_concurrent_batches)

@@ -6,9 +6,11 @@ from typing import NamedTuple
 
 from resonnx_server.errors import ModelRefused
 from resonnx_server.repository.version import Version
+from resonnx_server.runtime.machine.capability import compute_capability
 from resonnx_server.runtime.model_files.external_data import with_external_data
 from resonnx_server.runtime.model_files.files import ModelUnreadable, NotReadable, read_inside, read_regular
 from resonnx_server.runtime.model_files.manifest import CLASSIFIER_FILE, MANIFEST, SUMS, Vouch, accept_any, read_listed
+from resonnx_server.runtime.session import GPU_PROVIDERS, PROVIDERS
 
 
 class BareFile(NamedTuple):
@@ -20,14 +22,17 @@ class BareFile(NamedTuple):
 
 
 def read_bare(version: Version) -> BareFile:
-    """Return a version's ONNX file: model.onnx, or the one that its config.pbtxt names.
+    """Return a version's ONNX file: model.onnx, or the one that its config.pbtxt names, for the GPU if it runs there.
 
     Raises:
         ModelRefused: It is missing, or it or its external data cannot be read; or there are trusted keys, and none has
             signed it.
     """
-    declaration = version.settings.declaration
+    declaration, provider = version.settings.declaration, PROVIDERS.get(version.settings.provider or "auto")
     name = (declaration.file if declaration else "") or CLASSIFIER_FILE
+    # As in Triton, these are for GPUs only.
+    if declaration and declaration.files_by_capability and provider in GPU_PROVIDERS:
+        name = declaration.files_by_capability.get(compute_capability() or "", name)
     return read_folder(version.folder.path, name, version.vouch if version.trusted else None)
 
 

@@ -48,8 +48,12 @@ def sourced_settings(folder: Path, name: str, server: Settings) -> SourcedSettin
             )
     triton = read_config_pbtxt(folder, name)
     own = server.models.get(name)
+    declared = dict(triton.settings) if triton else {}
+    if server.provider != "auto":
+        # Who runs the server knows its devices.
+        declared.pop("provider", None)
     found: list[tuple[str, Mapping[str, Any]]] = [
-        (CONFIG_PBTXT, triton.settings if triton else {}),
+        (CONFIG_PBTXT, declared),
         (CONFIG_TOML, read_config_toml(folder)),
         (f"[models.{name}]", own.model_dump(exclude_unset=True) if own else {}),
     ]

@@ -5,6 +5,7 @@ from typing import Any, Final
 from resonnx_proto.inference import model_config_pb2 as pb
 
 from resonnx_server.repository.model_config.triton.text import Text, place
+from resonnx_server.runtime.session import has_gpu
 
 # Largest batch that is run; requests may have more rows.
 _LARGEST_BATCH: Final = 64
@@ -148,19 +149,19 @@ def _delay(text: Text) -> dict[str, Any]:
 
 
 def _instances(text: Text) -> _Found:
-    """Counts of instances on the CPU are a bound: how many batches at once are fastest is measured."""
+    """Return the counts of instances, as a bound: how many batches at once are fastest is measured."""
     groups = text.message.instance_group
     count, remarks = 0, []
     for number, group in enumerate(groups):
         if group.count < 0:
             raise text.refused(f"instance_group has the count {group.count}", "instance_group", number=number)
-        if group.kind == pb.ModelInstanceGroup.KIND_GPU:
+        if group.kind == pb.ModelInstanceGroup.KIND_GPU and not has_gpu():
             line = text.fields.line("instance_group", number=number)
-            remarks.append(
-                f"{place(line)}: instance_group of KIND_GPU has no effect: the model runs on the device of the setting "
-                "`provider`"
-            )
+            remarks.append(f"{place(line)}: instance_group of KIND_GPU has no effect: no GPU is used here")
         else:
             # Triton's default is one.
             count += group.count or 1
-    return ({"max_instances": min(count, _MOST_INSTANCES)} if count else {}), remarks
+    settings: dict[str, Any] = {"max_instances": min(count, _MOST_INSTANCES)} if count else {}
+    if count and all(group.kind == pb.ModelInstanceGroup.KIND_GPU for group in groups):
+        settings["provider"] = "cuda"
+    return settings, remarks

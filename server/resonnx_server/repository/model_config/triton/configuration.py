@@ -10,6 +10,7 @@ from resonnx_server.errors import ModelRefused
 from resonnx_server.repository.model_config.triton.batching import batch_settings
 from resonnx_server.repository.model_config.triton.tensors import declared_inputs, declared_outputs
 from resonnx_server.repository.model_config.triton.text import CONFIG_PBTXT, Text, parse, place
+from resonnx_server.repository.model_config.triton.warm_ups import warm_ups
 from resonnx_server.runtime.model_files.files import NotReadable, read_regular
 
 _MAX_BYTES: Final = 1 << 18
@@ -58,6 +59,7 @@ def configuration(text: Text, folder: Path, name: str) -> Configuration:
             capability: _file_name(text, "cc_model_filenames", file)
             for capability, file in message.cc_model_filenames.items()
         },
+        warm_ups(text, folder, batched),
         ignored=(*text.ignored, *remarks, *_without_effect(text)),
     )
     return Configuration(settings, declaration)

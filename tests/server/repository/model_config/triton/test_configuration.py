@@ -84,8 +84,7 @@ def test_a_published_configuration_is_taken(tmp_path: Path) -> None:
         "config.pbtxt, line 24: instance_group.gpus has no effect: the first GPU is used",
         "config.pbtxt, line 28: dynamic_batching.preferred_batch_size has no effect: batch sizes are chosen by their "
         "measured times",
-        "config.pbtxt, line 21: instance_group of KIND_GPU has no effect: the model runs on the device of the setting "
-        "`provider`",
+        "config.pbtxt, line 21: instance_group of KIND_GPU has no effect: no GPU is used here",
     )
 
 
@@ -258,6 +257,17 @@ def test_config_toml_goes_before_config_pbtxt_and_the_servers_file_before_both(t
         "priority_levels": "config.pbtxt",
         "provider": "the server's provider",
     }
+
+
+def test_a_group_on_gpus_takes_the_gpu_where_there_is_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("resonnx_server.repository.model_config.triton.batching.has_gpu", lambda: True)
+    folder = _write(tmp_path, "instance_group { count: 1 kind: KIND_GPU }")
+    settings = settings_of(folder, "m", Settings(repository=tmp_path))
+    assert (settings.provider, settings.max_instances, _declared(settings).ignored) == ("cuda", 1, ())
+    # Unless somebody has named another device.
+    assert settings_of(folder, "m", Settings(repository=tmp_path, provider="cpu")).provider == "cpu"
+    (folder / "config.toml").write_text('provider = "openvino"')
+    assert settings_of(folder, "m", Settings(repository=tmp_path)).provider == "openvino"
 
 
 def test_a_declaration_is_no_setting_of_other_files(tmp_path: Path) -> None:
