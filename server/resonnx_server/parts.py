@@ -1,6 +1,6 @@
 """The parts that a server is made of, made from its settings."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Self
 
 from PIL import Image
@@ -20,7 +20,7 @@ from resonnx_server.memory.regions import Regions
 from resonnx_server.memory.watch import MemoryWatch
 from resonnx_server.observe.certificate import CertificateCollector
 from resonnx_server.observe.metrics import Metrics
-from resonnx_server.observe.tracing import Traces
+from resonnx_server.observe.tracing import Frontend, Traces
 from resonnx_server.preprocessing.decode import Decoder
 from resonnx_server.protocol.pieces import Pieces
 from resonnx_server.repository.latency_cache import LatencyCache, cache_folder
@@ -140,7 +140,7 @@ def _rest(settings: Settings, inference: Inference) -> Rest | None:
     if not settings.rest:
         return None
     most, open_health = settings.max_message_bytes, settings.open_health
-    return Rest(inference, most, settings.max_receive_s, open_health=open_health)
+    return Rest(replace(inference, frontend=Frontend.HTTP), most, settings.max_receive_s, open_health=open_health)
 
 
 def _grpc(

@@ -7,8 +7,9 @@ from typing import cast
 from resonnx_server.captioning.engine import AnyCaptionEngine, CaptionEngine
 from resonnx_server.captioning.request import CaptionCost, Captioned, CaptionerInfo, CaptionWork, OnWords
 from resonnx_server.inference.many import all_of
+from resonnx_server.inference.pictures import Pictures
 from resonnx_server.inference.registry import Model
-from resonnx_server.inference.requests import ActiveRequest, Pictures
+from resonnx_server.inference.requests import ActiveRequest
 from resonnx_server.observe.stats import ResponseStats
 from resonnx_server.runtime.decoding.search import DecodeOptions
 from resonnx_server.runtime.decoding.sequence import Token

@@ -1,6 +1,7 @@
 """Classifies pictures, for every front: a reservation in the queue, then pixels, then the model."""
 
-from resonnx_server.inference.requests import ActiveRequest, Pictures
+from resonnx_server.inference.pictures import Pictures
+from resonnx_server.inference.requests import ActiveRequest
 from resonnx_server.scheduling.session_pool import Tensors
 from resonnx_server.tensors.engine import AnyTensorEngine, TensorAnswer, TensorCost
 

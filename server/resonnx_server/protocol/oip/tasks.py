@@ -9,7 +9,8 @@ from resonnx_proto.v1.manifest_pb2 import CaptionerSpec
 from resonnx_server.errors import InvalidInput
 from resonnx_server.inference.caption import Captioned, OnWords, caption, captioner
 from resonnx_server.inference.classify import classify
-from resonnx_server.inference.requests import ActiveRequest, DecodedPictures, EncodedPictures, Pictures
+from resonnx_server.inference.pictures import DecodedPictures, EncodedPictures, Pictures
+from resonnx_server.inference.requests import ActiveRequest
 from resonnx_server.inference.tasks import CAPTION, CLASSIFY, TENSORS
 from resonnx_server.inference.tensors import Tensors, infer
 from resonnx_server.protocol.decode_options import decode_options

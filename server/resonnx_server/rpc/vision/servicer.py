@@ -13,7 +13,8 @@ from resonnx_server.access.caller import Caller
 from resonnx_server.errors import BadImage, InvalidInput, ServerError
 from resonnx_server.inference.caption import OnWords, caption, captioner
 from resonnx_server.inference.classify import classify
-from resonnx_server.inference.requests import EncodedPictures, Inference, Pictures, RawPicture
+from resonnx_server.inference.pictures import EncodedPictures, Pictures, RawPicture
+from resonnx_server.inference.requests import Inference
 from resonnx_server.inference.tasks import CAPTION, CLASSIFY
 from resonnx_server.protocol.decode_options import decode_options
 from resonnx_server.protocol.pieces import Pieces, at_once

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from onnx import TensorProto, helper
 
+from .....attacks.guarded import guarded
 from .....conftest import RunningServer
 from .... import bare_graphs
 
@@ -95,6 +96,18 @@ def test_strings(analyze, shared: list[str]) -> None:
 
 def test_compression(analyze) -> None:
     analyze("doubling", "--grpc-compression-algorithm", "gzip")
+
+
+def test_keys_and_shared_memory_on_the_main_port(start_server, perf_analyzer, tmp_path: Path) -> None:
+    """Regions are registered where requests are sent to."""
+    flags = ("--admin-on-main", "--system-shared-memory-bytes", str(1 << 20))
+    with guarded(start_server, tmp_path, "core", *flags) as running:
+        command = [*perf_analyzer, "-i", "grpc", "-u", running.server.grpc, "-m", "doubling", "-p", "400", "-s", "999"]
+        command += ["-r", "3", "--shared-memory", "system", "--output-shared-memory-size", "64"]
+        for key, works in (("admin", True), ("infer", False)):
+            header = ["-H", f"authorization: Bearer {key}"]
+            done = subprocess.run([*command, *header], capture_output=True, text=True, timeout=120)
+            assert ("throughput" in done.stdout.lower()) == works, done.stdout + done.stderr
 
 
 def test_traces(analyze, server) -> None:

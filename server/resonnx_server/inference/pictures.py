@@ -1,0 +1,80 @@
+"""The pictures of a request: files, raw pixels, or pixels as the model takes them. Event loop only."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from resonnx_server.preprocessing.decode import Decoder, Plan
+from resonnx_server.runtime.pictures.images import Pixels
+from resonnx_server.runtime.pictures.options import PictureOptions
+from resonnx_server.scheduling.deadline_admission import Decoding
+
+
+class EncodedPictures:
+    """Picture files of a request.
+
+    Args:
+        files: One for each picture.
+        field: The request's field, for errors.
+        numbered: Errors name a picture's index as well.
+    """
+
+    def __init__(self, files: Sequence[bytes], field: str, *, numbered: bool) -> None:
+        self.files = files
+        self.count = len(files)
+        self.field = field
+        self.numbered = numbered
+        # Kept from the prediction for the decoding.
+        self._plans: list[Plan] = []
+
+    async def decoding(self, decoder: Decoder, options: PictureOptions, priority: int, caller: str) -> Decoding | None:
+        """Return the predicted time to decode them."""
+        self._plans = await decoder.plan(self.files, options)
+        return decoder.expected(self._plans, options, priority, caller)
+
+    async def pixels(self, decoder: Decoder, options: PictureOptions, priority: int, caller: str) -> Pixels:
+        """Return them decoded."""
+        if self.numbered:
+            return await decoder.load_all(self.files, options, self.field, priority, self._plans, caller)
+        (file,), (plan,) = self.files, self._plans
+        return (await decoder.load(file, options, self.field, priority, plan, caller))[np.newaxis]
+
+
+@dataclass(frozen=True, slots=True)
+class RawPicture:
+    """A picture of a request as 8-bit RGB, row by row."""
+
+    rgb: bytes
+    width: int
+    height: int
+    field: str
+    count: Literal[1] = 1
+
+    async def decoding(self, decoder: Decoder, options: PictureOptions, priority: int, caller: str) -> Decoding | None:
+        """Return the predicted time to resize it: none."""
+        return Decoding(0.0, 0.0)
+
+    async def pixels(self, decoder: Decoder, options: PictureOptions, priority: int, caller: str) -> Pixels:
+        """Return it resized."""
+        pixels = await decoder.from_raw(self.rgb, self.width, self.height, options, self.field, priority, caller)
+        return pixels[np.newaxis]
+
+
+@dataclass(frozen=True, slots=True)
+class DecodedPictures:
+    """Pictures of a request as the model takes them: uint8 [count,H,W,3]."""
+
+    array: Pixels
+    count: int
+
+    async def decoding(self, decoder: Decoder, options: PictureOptions, priority: int, caller: str) -> Decoding | None:
+        """Return None: nothing is decoded."""
+
+    async def pixels(self, decoder: Decoder, options: PictureOptions, priority: int, caller: str) -> Pixels:
+        """Return them as they are."""
+        return self.array
+
+
+Pictures = EncodedPictures | RawPicture | DecodedPictures
