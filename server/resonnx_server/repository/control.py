@@ -119,7 +119,7 @@ class Control:
         try:
             await self.loading.run(folders, beside=not self._models.loading)
         finally:
-            await asyncio.to_thread(self._memory.models_changed)
+            await off_loop(self._memory.models_changed)
 
     def _act(self, life: ModelLife) -> None:
         """Begin the drains and loads that follow from what was noted."""

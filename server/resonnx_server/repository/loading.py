@@ -116,10 +116,14 @@ class ModelLoad:
 
     def _work(self) -> None:
         compute_thread()
-        start, error = None, None
+        start: Start | None = None
+        error: Exception | None = None
         try:
             with self._cancellation, background() if self.progress.is_beside else nullcontext():
                 start = self._load_model(self.folder, self.progress)
+        except ModelRefused as refused:
+            # Without its traceback, whose frames hold sessions.
+            error = type(refused)(refused.message)
         except Exception as failed:
             error = failed
         self.call_soon(self._end, start, error)
@@ -194,14 +198,18 @@ class Loading:
             self._observer.refused(load, refused)
         except ModelUnchanged:
             self._observer.unchanged(load)
-        except Exception:
+        except Exception as error:
             if limit.expired():
                 await self._give_up(load)
                 return
             # Other models must still serve.
             _log.exception("a model could not be loaded", extra={"model": load.folder.name})
+            # The load holds it, and its frames hold the load and sessions.
+            error.__traceback__ = error.__context__ = error.__cause__ = None
             self._observer.refused(load, ModelRefused("could not be loaded; the server's log has the details"))
         self._under_way.remove(load)
+        # It leads back to the load, and garbage is collected rarely.
+        load.progress.on_stage = lambda _: None
 
     async def _give_up(self, load: ModelLoad) -> None:
         load.cancel()

@@ -13,7 +13,7 @@ from resonnx_server.repository.life.generation import Generation
 from resonnx_server.version_policy import VersionPolicy
 
 _NO_LABELS: Final[Mapping[str, int]] = {}
-# Refused and unloaded versions that are not in the folder any more, and are still shown.
+# Unloaded versions that are not in the folder any more, and are still shown.
 _SHOWN: Final = 8
 
 
@@ -52,7 +52,8 @@ class ModelLife:
         """
         self._there, self.policy, self._wanted_labels = dict(there), policy, dict(labels)
         gone = [version for version in self._ended if version not in self._there]
-        for version in gone[:-_SHOWN]:
+        unloaded = [version for version in gone if self._ended[version].state is State.UNLOADED]
+        for version in {*gone} - {*unloaded[-_SHOWN:]}:
             del self._ended[version]
 
     def retry(self, generation: Generation | None = None) -> None:

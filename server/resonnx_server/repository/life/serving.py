@@ -7,6 +7,7 @@ from typing import Any, Final, Protocol
 
 from resonnx_server.inference.registry import Model, Models
 from resonnx_server.repository.life.generation import Generation
+from resonnx_server.repository.life.off_loop import off_loop
 
 _log = logging.getLogger(__name__)
 
@@ -80,7 +81,7 @@ class Serving:
         # Held by this frame until now.
         del model
         self._memory.models_change()
-        await asyncio.to_thread(self._memory.models_changed)
+        await off_loop(self._memory.models_changed)
 
     def _begin(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)
