@@ -77,9 +77,20 @@ def write(folder: Path, answer: int, *, lies: bool = False, corrupt: bool = Fals
         corrupt: A file is cut, so its checksum is wrong.
     """
     staged = folder.parent / f".staged-{folder.name}"
+    stage(staged, answer, lies=lies, corrupt=corrupt)
+    put(staged, folder)
+
+
+def stage(staged: Path, answer: int, *, lies: bool = False, corrupt: bool = False) -> Path:
+    """Write a version's files to a new folder, as `write`; return it."""
     staged.mkdir(parents=True)
     for name, content in files(answer, lies=lies).items():
         staged.joinpath(name).write_bytes(content[:-100] if corrupt and name == "model.onnx" else content)
+    return staged
+
+
+def put(staged: Path, folder: Path) -> None:
+    """Rename a folder to a version's, in place of what is there."""
     if folder.exists():
         old = folder.parent / f".old-{folder.name}"
         folder.rename(old)
