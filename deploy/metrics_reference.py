@@ -7,6 +7,7 @@ from resonnx_server.errors import FailureReason
 from resonnx_server.inference.gauges import MemoryCollector, ServingCollector
 from resonnx_server.inference.registry import Models
 from resonnx_server.memory.budget import Budget
+from resonnx_server.memory.regions import Regions
 from resonnx_server.observe.certificate import CertificateCollector
 from resonnx_server.observe.exposition import ExactCounter
 from resonnx_server.observe.metrics import Metrics
@@ -45,7 +46,7 @@ def reference() -> str:
     models, metrics = Models(), Metrics()
     decoder = Decoder(threads=0)
     metrics.registry.register(ServingCollector(models, decoder))
-    metrics.registry.register(MemoryCollector(Budget(0), decoder))
+    metrics.registry.register(MemoryCollector(Budget(0), decoder, Regions()))
     metrics.registry.register(CertificateCollector(lambda: 0.0))
     families = [family for family in metrics.registry.collect() if family.name.startswith(("nv_", "resonnx_"))]
     reasons = _REASONS.format(failures=_listed(FailureReason), rejected=_listed(models.rejected.counts))

@@ -85,15 +85,16 @@ class Parts:
         division = _division(settings, cores)
         decoder = Decoder(cores, division.large, division.small, division.largest)
         budget = Budget(division.whole, division.decoder)
+        regions = Regions(settings.system_shared_memory_bytes)
         metrics.registry.register(ServingCollector(models, decoder))
-        metrics.registry.register(MemoryCollector(budget, decoder))
+        metrics.registry.register(MemoryCollector(budget, decoder, regions))
         policy = Policy(settings)
         if (certificates := policy.certificates) is not None:
             metrics.registry.register(CertificateCollector(lambda: certificates.value.expires_s))
         limits = ConnectionLimits(allowed.grpc, settings.max_connection_idle_s, settings.max_connection_age_s)
         traces = Traces(settings.trace_dir, settings.trace_max_bytes)
         inference = Inference(models, decoder, budget, traces=traces)
-        grpc = _grpc(settings, inference, limits, budget, policy, metrics)
+        grpc = _grpc(settings, inference, limits, budget, policy, metrics, regions)
         small_pictures = division.decoder - division.large
         return cls(
             cores=cores,
@@ -150,6 +151,7 @@ def _grpc(
     budget: Budget,
     policy: Policy,
     metrics: Metrics,
+    regions: Regions,
 ) -> GrpcServer:
     pieces = Pieces()
     return GrpcServer(
@@ -158,7 +160,7 @@ def _grpc(
             inference,
             settings.max_message_bytes,
             pieces,
-            Regions(settings.system_shared_memory_bytes),
+            regions,
             [
                 StatisticsRpc(inference.models, metrics),
                 RepositoryRpcs(inference.models, is_explicit=settings.control_mode == "explicit"),

@@ -8,6 +8,7 @@ from prometheus_client.registry import Collector
 
 from resonnx_server.inference.registry import Models
 from resonnx_server.memory.budget import Budget
+from resonnx_server.memory.regions import Regions
 from resonnx_server.preprocessing.decode import Decoder
 
 _MODEL: Final = ("model", "version")
@@ -100,11 +101,12 @@ class ServingCollector(Collector):
 
 
 class MemoryCollector(Collector):
-    """Reads the memory budget at each scrape, on the event loop."""
+    """Reads the memory budget, and the registered shared memory, at each scrape, on the event loop."""
 
-    def __init__(self, budget: Budget, decoder: Decoder) -> None:
+    def __init__(self, budget: Budget, decoder: Decoder, regions: Regions) -> None:
         self._budget = budget
         self._decoder = decoder
+        self._regions = regions
 
     def collect(self) -> Iterator[Metric]:
         """Yield the gauges."""
@@ -116,5 +118,7 @@ class MemoryCollector(Collector):
             ("resonnx_memory_unseen_bytes", "Memory of the process beyond all charges, counted as used", budget.unseen),
             ("resonnx_memory_decoding_bytes", "Predicted memory of large pictures in decoding", decoder.large_bytes),
             ("resonnx_memory_callers", "Callers that hold memory of the budget", budget.callers),
+            ("resonnx_shared_memory_regions", "Registered regions of system shared memory", len(self._regions)),
+            ("resonnx_shared_memory_bytes", "Sum of these regions, outside the budget", self._regions.nbytes),
         ):
             yield GaugeMetricFamily(name, documentation, value=value)

@@ -80,7 +80,10 @@ class ActiveRequest:
         try:
             self._charge.resize(self._size)
         except ServerError as error:
-            self.model.stats.request_failed(error, time.monotonic_ns() - self._start_ns)
+            now_ns = time.monotonic_ns()
+            if self.trace is not None:
+                self.trace.end(self._start_ns, now_ns, None, None)
+            self.model.stats.request_failed(error, now_ns - self._start_ns)
             raise
         self.model.stats.in_progress += 1
         self.model.lease.take()
