@@ -86,7 +86,7 @@ _SERVER = {
         "config",
         "errors",
     },
-    "protocol": {"declaration", "inference", "access", "memory", "runtime", "observe", "errors"},
+    "protocol": {"declaration", "version_policy", "inference", "access", "memory", "runtime", "observe", "errors"},
     "rpc": {"protocol", "inference", "access", "memory", "runtime", "observe", "errors"},
     "http": {"protocol", "inference", "access", "memory", "runtime", "observe", "pace", "errors"},
     # Settings: their types, their texts, where they come from. They name no room.

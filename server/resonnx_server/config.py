@@ -7,7 +7,16 @@ import re
 from pathlib import Path
 from typing import Annotated, Final, Literal, Self, get_args
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, InstanceOf, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    InstanceOf,
+    field_serializer,
+    model_validator,
+)
 from pydantic.json_schema import SkipJsonSchema
 
 from resonnx_server.declaration import Declaration
@@ -125,6 +134,11 @@ class ModelSettings(BaseModel):
     calls without a version are answered by it; without, by the highest version that serves."""
     declaration: SkipJsonSchema[InstanceOf[Declaration] | None] = None
     """What the model's config.pbtxt declares of its graph; in no other file."""
+
+    @field_serializer("declaration", when_used="json")
+    def _told(self, declaration: Declaration | None) -> str | None:
+        """Return a text that differs for declarations that differ; bytes and long tables have no form in JSON."""
+        return None if declaration is None else repr(declaration)
 
 
 class Settings(BaseModel):

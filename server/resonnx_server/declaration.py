@@ -46,7 +46,7 @@ class WarmUpInput:
     datatype: str
     dims: tuple[int, ...]
     kind: Literal["zeros", "random", "file"]
-    content: bytes = b""
+    content: bytes = field(default=b"", repr=False)
 
 
 @dataclass(frozen=True)

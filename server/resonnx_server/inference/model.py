@@ -40,6 +40,7 @@ class Model:
         max_queue_size: In rows.
         allow_timeout_override: The tensor protocol's parameter `timeout` is honoured.
         declaration: What its config.pbtxt says, if there is one.
+        version_policy: Versions of the model that are served, as in its settings.
         lease: Held by each of its requests.
     """
 
@@ -60,6 +61,7 @@ class Model:
     pictures: PictureOptions | None = None
     allow_timeout_override: bool = False
     declaration: Declaration | None = None
+    version_policy: str = "latest: 1"
     lease: Lease = field(default_factory=Lease)
 
     @property

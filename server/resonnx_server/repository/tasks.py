@@ -152,6 +152,7 @@ def starting(
             max_queue_size=settings.max_queue_size,
             allow_timeout_override=settings.allow_timeout_override,
             declaration=settings.declaration,
+            version_policy=settings.version_policy,
             pictures=version.pictures(files.manifest.input) if files else None,
             sessions=prepared.sessions,
             stats=stats,

@@ -15,6 +15,7 @@ from resonnx_server.inference.repository_control import State, VersionState
 from resonnx_server.inference.requests import DEFAULT_PRIORITY, PRIORITY_LEVELS
 from resonnx_server.runtime.bfloat16 import BFLOAT16
 from resonnx_server.runtime.session import CPU, OPENVINO, TensorSpec
+from resonnx_server.version_policy import VersionPolicy
 
 DTYPES: Final[dict[str, np.dtype[Any]]] = {
     "BOOL": np.dtype("?"),
@@ -117,7 +118,7 @@ def config(model: Model) -> config_pb.ModelConfig:
         name=model.name,
         platform=_PLATFORM,
         backend="onnxruntime",
-        version_policy=config_pb.ModelVersionPolicy(latest=config_pb.ModelVersionPolicy.Latest(num_versions=1)),
+        version_policy=_versions(VersionPolicy.parse(model.version_policy)),
         max_batch_size=model.max_batch_size,
         input=[_input(each, model) for each in inputs(model)],
         output=[_output(spec, model) for spec in model.outputs],
@@ -134,6 +135,13 @@ def config(model: Model) -> config_pb.ModelConfig:
     for report in model.sessions:
         result.parameters[f"candidate:{report.file}"].string_value = str(report.candidate)
     return result
+
+
+def _versions(policy: VersionPolicy) -> config_pb.ModelVersionPolicy:
+    forms = config_pb.ModelVersionPolicy
+    if policy.specific is not None:
+        return forms(specific=forms.Specific(versions=sorted(policy.specific)))
+    return forms(all=forms.All()) if policy.latest is None else forms(latest=forms.Latest(num_versions=policy.latest))
 
 
 def _batching(model: Model) -> config_pb.ModelDynamicBatching:

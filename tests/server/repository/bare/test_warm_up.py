@@ -28,6 +28,7 @@ def _load(folder: Path, config: str, content: bytes | None = None) -> None:
     (folder / "m" / "1" / "model.onnx").write_bytes(content or bare_graphs.doubling())
     (folder / "m" / "config.pbtxt").write_text(config)
     settings = settings_of(folder / "m", "m", Settings(repository=folder))
+    assert settings.model_dump_json(), "by which changes are found"
     loading = replace(version(threads=1), settings=settings, folder=ModelFolder("m", 1, folder / "m" / "1"))
     bare_file.load(loading)
 

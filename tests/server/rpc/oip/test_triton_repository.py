@@ -27,10 +27,10 @@ def _classifier(batch: int | str, outputs: tuple[str, ...] = ("fc", "flat")) -> 
     return _model(nodes, {"data": [batch, 3, 2, 2]}, {name: shapes[name] for name in outputs}, constants)
 
 
-def _scaled() -> bytes:
+def _scaled(scale: int = 2) -> bytes:
     """x [n,m] * scale, an input with a value of its own."""
     nodes = [helper.make_node("Mul", ["x", "scale"], ["y"])]
-    return _model(nodes, {"x": ["n", "m"], "scale": [1]}, {"y": ["n", "m"]}, {"scale": np.array([2], np.float32)})
+    return _model(nodes, {"x": ["n", "m"], "scale": [1]}, {"y": ["n", "m"]}, {"scale": np.array([scale], np.float32)})
 
 
 def _model(
@@ -99,6 +99,10 @@ def server(start_server, tmp_path_factory) -> Iterator[object]:
     )
     (repository / "bad" / "labels.txt").write_text("tench\n")
     _write(repository, "python", 'backend: "python"', b"")
+    _write(repository, "versions", "max_batch_size: 4 version_policy { specific { versions: [1, 2] } }", _scaled())
+    for version, weight in ((2, 20), (3, 30)):
+        (repository / "versions" / str(version)).mkdir()
+        (repository / "versions" / str(version) / "model.onnx").write_bytes(_scaled(weight))
     with start_server(repository) as server:
         yield server
 
@@ -159,6 +163,19 @@ def test_an_optional_input_may_be_left_out_and_free_sizes_are_bounded(client: tr
     np.testing.assert_array_equal(client.infer("scaled", given).as_numpy("y"), 3 * x)
     with pytest.raises(InferenceServerException, match=r"\[2, 4\]; the model takes \[-1, 3\]"):
         client.infer("scaled", [_input("x", np.zeros((2, 4), np.float32))])
+
+
+def test_the_versions_of_the_policy_are_served(client: triton.InferenceServerClient) -> None:
+    """It was ignored: version 3 answered."""
+    x = np.ones((1, 3), np.float32)
+    assert client.get_model_metadata("versions").versions == ["1", "2"]
+    answers = {version: client.infer("versions", [_input("x", x)], version) for version in ("", "1", "2")}
+    assert {version: answer.as_numpy("y")[0, 0] for version, answer in answers.items()} == {"": 20, "1": 2, "2": 20}
+    with pytest.raises(InferenceServerException, match="no version 3"):
+        client.infer("versions", [_input("x", x)], "3")
+    for version in ("", "1"):
+        policy = client.get_model_config("versions", version).config.version_policy
+        assert list(policy.specific.versions) == [1, 2]
 
 
 @pytest.mark.parametrize(
