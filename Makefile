@@ -57,6 +57,7 @@ lint: $(VENV)/.installed
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	PYTHON=$(abspath $(BIN)/python) proto/generate --check
+	$(BIN)/python client/generate --check
 
 proto: $(VENV)/.installed
 	PYTHON=$(abspath $(BIN)/python) proto/generate

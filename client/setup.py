@@ -11,6 +11,7 @@ setup(
         # The google.rpc messages inside grpc-status-details-bin.
         "googleapis-common-protos>=1.63",
         "grpcio>=1.83",
+        "grpcio-health-checking>=1.78",
         "protobuf>=6.31",
         f"resonnx-proto=={VERSION}",
         "rich>=13",

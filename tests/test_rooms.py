@@ -22,13 +22,14 @@ LONGEST_MODULE = 300
 NO_ROOM = (
     "server/lifecycle",  # the process: modules beside the rooms
     "server/promise",  # a state machine over the engines
-    "client/calls",  # Client and AsyncClient: modules beside the rooms
+    "client/calls",  # _clients: each test asks both
     "export/layouts/caption_sources",  # other projects' code
     "export/user_code/tutorials",  # likewise
 )
 # Rooms without a folder of tests, and where their tests are.
 TESTED_ELSEWHERE = {
     "client/_tasks": "tests/client/commands/",
+    "client/_clients": "tests/client/calls/",
     "export/commands": "tests/export/test_cli.py, tests/export/user_code/",
 }
 
@@ -142,13 +143,13 @@ MAY_IMPORT: dict[str, dict[str, set[str]]] = {
         {"__main__"},
     ),
     "resonnx": floors(
-        {"_errors", "_caption_options", "_table"},
+        {"_errors", "_caption_options", "_table", "_rpcs"},
         {"_results"},
         {"_messages"},
-        {"_tasks"},
+        {"_operations", "_tasks"},
         {"_transport"},
         {"_pictures"},
-        {"_client", "_async_client"},
+        {"_clients"},
         {"_commands"},
         {"bench"},
         {"cli"},

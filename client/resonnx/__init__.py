@@ -6,9 +6,8 @@ with Client("localhost:8001") as client:
 
 from resonnx_proto import __version__
 
-from resonnx._async_client import AsyncClient
 from resonnx._caption_options import CaptionOptions
-from resonnx._client import Client
+from resonnx._clients.client import AsyncClient, Client
 from resonnx._errors import (
     Cancelled,
     ClientClosed,
@@ -31,11 +30,13 @@ from resonnx._results import (
     Caption,
     CaptionResult,
     Classification,
+    Health,
     Limits,
     ModelInfo,
     ModelSummary,
     PictureSettings,
     Prediction,
+    RepositoryModel,
     SessionInfo,
     TensorInfo,
     Timing,
@@ -56,6 +57,7 @@ __all__ = [
     "ClientClosed",
     "DeadlineExceeded",
     "FailedPrecondition",
+    "Health",
     "ImageSource",
     "Internal",
     "InvalidArgument",
@@ -67,6 +69,7 @@ __all__ = [
     "PermissionDenied",
     "PictureSettings",
     "Prediction",
+    "RepositoryModel",
     "ResonnxError",
     "SessionInfo",
     "TensorInfo",

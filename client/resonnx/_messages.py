@@ -52,9 +52,37 @@ def timing(timing: vision_pb2.Timing) -> Timing:
     return Timing(timing.decode_us / 1e6, timing.queue_us / 1e6, timing.compute_us / 1e6, timing.batch_size)
 
 
-def model_request(name: str, version: int | None) -> vision_pb2.GetModelRequest:
-    """Build a request; raises ValueError if the version is out of range."""
-    return message(vision_pb2.GetModelRequest, {"model": name, "version": version or 0})
+def named_version(model: str, version: int | str | None) -> tuple[str, int, str]:
+    """Return name, version number and label of the model that a call names; 0 and "" if it names none.
+
+    The part of `model` after its last colon, or else `version`, is a number or a label.
+
+    Raises:
+        ValueError: Both name a version, or a part is empty.
+    """
+    name, colon, suffix = model.rpartition(":")
+    if not colon:
+        name, given = model, version
+    elif version is not None:
+        raise ValueError(f"model {model!r} names a version, and version is {version!r}: give one of them")
+    elif not name or not suffix:
+        raise ValueError(f"model {model!r}: give NAME, NAME:VERSION or NAME:LABEL")
+    else:
+        given = suffix
+    if isinstance(given, str):
+        return (name, int(given), "") if given.isdecimal() else (name, 0, given)
+    return name, given or 0, ""
+
+
+def model_fields(model: str, version: int | str | None) -> dict[str, Any]:
+    """Return the fields of a request that name a model; raises ValueError as `named_version`."""
+    name, number, label = named_version(model, version)
+    return {"model": name, "version": number, "version_label": label}
+
+
+def model_request(name: str, version: int | str | None) -> vision_pb2.GetModelRequest:
+    """Build a request; raises ValueError if the version is out of range, or given twice."""
+    return message(vision_pb2.GetModelRequest, model_fields(name, version))
 
 
 def model_summaries(response: vision_pb2.ListModelsResponse) -> tuple[ModelSummary, ...]:
@@ -112,6 +140,8 @@ def _summary(model: vision_pb2.ModelSummary) -> ModelSummary:
         task=_enum_name(manifest_pb2.Task, model.task, "TASK_"),
         state=_enum_name(vision_pb2.ModelState, model.state, "MODEL_STATE_"),
         reason=model.reason,
+        labels=tuple(model.labels),
+        is_default=model.is_default,
     )
 
 

@@ -1,6 +1,7 @@
 """Results of calls, as immutable values. Times are in seconds, probabilities 0 to 1, logarithms natural."""
 
 from dataclasses import dataclass
+from enum import StrEnum
 
 from resonnx_proto.v1 import manifest_pb2
 
@@ -97,7 +98,8 @@ class ModelSummary:
     """A model as the server lists it.
 
     `task` is "classifier", "captioner" or "tensors"; `state` is "loading", "ready" or "refused", with its reason in
-    `reason`. A value that this version of the client cannot name is a number.
+    `reason`. A value that this version of the client cannot name is a number. `labels` are those of this version;
+    `is_default` says that calls without a version are answered by it.
     """
 
     name: str
@@ -105,6 +107,33 @@ class ModelSummary:
     task: str
     state: str
     reason: str
+    labels: tuple[str, ...] = ()
+    is_default: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class RepositoryModel:
+    """A version in the server's model repository.
+
+    Attributes:
+        name: The model's name.
+        version: Its number as text; empty or "0" if its folder has no version.
+        state: "ready", "loading" or "unavailable", or another state that the server names.
+        reason: Why it is in this state; may be empty.
+    """
+
+    name: str
+    version: str
+    state: str
+    reason: str
+
+
+class Health(StrEnum):
+    """Whether a server or a model serves; UNKNOWN if the server has no such model."""
+
+    SERVING = "serving"
+    NOT_SERVING = "not_serving"
+    UNKNOWN = "unknown"
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,6 @@
 """The `resonnx` command: results go to stdout, errors to stderr in one line each.
 
-Exit status: 0 success, 1 a call failed, 2 wrong usage.
+Exit status: 0 success, 1 a call failed, 2 wrong usage; `health` has more.
 """
 
 import io
@@ -12,7 +12,9 @@ from resonnx_proto import __version__
 
 from resonnx._commands.caption import caption
 from resonnx._commands.classify import classify
+from resonnx._commands.health import health
 from resonnx._commands.models import models
+from resonnx._commands.repository import repository
 from resonnx.bench.command import bench
 
 app = typer.Typer(
@@ -21,8 +23,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (bench, classify, caption, models):
+for command in (bench, classify, caption, models, health):
     app.command()(command)
+app.add_typer(repository, name="repo")
 
 
 def main() -> None:

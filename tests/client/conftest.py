@@ -6,6 +6,7 @@ import asyncio
 import inspect
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
 from resonnx import AsyncClient, Client
+from resonnx._rpcs import CHECK_HEALTH, LOAD_MODEL, REPOSITORY_INDEX, UNLOAD_MODEL, WATCH_HEALTH
 from resonnx.cli import app
 from resonnx_proto.v1 import vision_pb2, vision_pb2_grpc
 from typer.testing import CliRunner
@@ -73,6 +75,22 @@ class ScriptedVision(vision_pb2_grpc.VisionServicer):
         context.abort(code, message)
 
 
+class Others(grpc.GenericRpcHandler):
+    """The scripted methods of other services, as those of Vision."""
+
+    def __init__(self, vision: ScriptedVision) -> None:
+        self._script = vision.script
+        self._run = vision._run
+        self._rpcs = {rpc.path: rpc for rpc in (REPOSITORY_INDEX, LOAD_MODEL, UNLOAD_MODEL, CHECK_HEALTH, WATCH_HEALTH)}
+
+    def service(self, handler_call_details: Any) -> Any:
+        rpc = self._rpcs.get(handler_call_details.method)
+        if rpc is None or (name := rpc.path.rpartition("/")[2]) not in self._script:
+            return None
+        handler: Any = grpc.unary_stream_rpc_method_handler if name == "Watch" else grpc.unary_unary_rpc_method_handler
+        return handler(partial(self._run, name), rpc.request.FromString, rpc.response.SerializeToString)
+
+
 @pytest.fixture
 def vision() -> Iterator[ScriptedVision]:
     servicer = ScriptedVision()
@@ -80,6 +98,7 @@ def vision() -> Iterator[ScriptedVision]:
     with ThreadPoolExecutor(32) as pool:
         server = grpc.server(pool, options=[("grpc.max_receive_message_length", limit)])
         vision_pb2_grpc.add_VisionServicer_to_server(servicer, server)
+        server.add_generic_rpc_handlers((Others(servicer),))
         servicer.address = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
         server.start()
         yield servicer

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from resonnx._caption_options import CaptionOptions
-from resonnx._client import Client
+from resonnx._clients.client import Client
 from resonnx._commands.connection import Connection, connecting
 from resonnx._commands.options import Images, Json, Model, Timeout, inputs
 from resonnx._commands.outcomes import print_each, print_results

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from resonnx._client import Client
+from resonnx._clients.client import Client
 from resonnx._commands.options import Server
 from resonnx._transport.access import Access, Tls
 from resonnx._transport.channel import server_address

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from resonnx._client import Client
+from resonnx._clients.client import Client
 from resonnx._commands.connection import Connection, connecting
 from resonnx._commands.options import Json, Timeout, text
 from resonnx._commands.outcomes import fail

@@ -41,7 +41,9 @@ PICTURES_HELP = (
     "Picture files, folders (without their subfolders), patterns such as '**/*.jpg', or - for standard input."
 )
 Images = Annotated[list[str], typer.Argument(metavar="IMAGE", help=PICTURES_HELP)]
-Model = Annotated[str, typer.Option(callback=text, metavar="NAME", help="Name of the model.")]
+Model = Annotated[
+    str, typer.Option(callback=text, metavar="NAME[:VERSION]", help="The model; a version is a number or a label.")
+]
 Server = Annotated[
     str | None,
     typer.Option(callback=_address, metavar="HOST[:PORT]", help="Default: $RESONNX_SERVER, else localhost:8001."),

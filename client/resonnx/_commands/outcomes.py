@@ -10,7 +10,7 @@ from typing import Any, NoReturn, TypeVar
 
 import typer
 
-from resonnx._client import Client
+from resonnx._clients.client import Client
 from resonnx._commands.connection import Connection
 from resonnx._commands.inputs import Inputs
 from resonnx._commands.output import error_json, error_line, result_json

@@ -23,6 +23,8 @@ _REFERENCES: Final = {
 _ACCESS_OPTIONS: Final = {
     "KEY_MISSING": "--key-file FILE or RESONNX_KEY gives it",
     "KEY_UNKNOWN": "it is that of --key-file, --key or RESONNX_KEY",
+    "ADMIN_PORT_ONLY": "--server names its address",
+    "ROLE_MISSING": "--key-file, --key or RESONNX_KEY gives it",
     "CERTIFICATE_MISSING": "--cert FILE and --client-key FILE give it",
     "CERTIFICATE_UNKNOWN": "--key-file FILE or RESONNX_KEY gives a key",
 }

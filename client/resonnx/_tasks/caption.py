@@ -4,8 +4,9 @@ from typing import Any, Final
 
 from resonnx_proto.v1 import manifest_pb2, vision_pb2
 
+from resonnx import _rpcs
 from resonnx._caption_options import CaptionOptions
-from resonnx._messages import message, timeout_us, timing
+from resonnx._messages import message, model_fields, timeout_us, timing
 from resonnx._results import Caption, CaptionResult, Word
 from resonnx._table import table
 from resonnx._tasks.task import Task
@@ -15,7 +16,7 @@ def caption_request(
     image: vision_pb2.Image,
     model: str,
     *,
-    version: int | None,
+    version: int | str | None,
     priority: int | None,
     answer_within_s: float | None,
     options: CaptionOptions,
@@ -24,7 +25,8 @@ def caption_request(
 
     Raises:
         TypeError: An option is unknown.
-        ValueError: A number is out of its field's range, or `answer_within_s` is not positive.
+        ValueError: A number is out of its field's range, `answer_within_s` is not positive, or a version is
+            given twice.
     """
     if unknown := sorted(options.keys() - CaptionOptions.__annotations__.keys()):
         raise TypeError(f"there is no option {unknown[0]!r}")
@@ -32,9 +34,7 @@ def caption_request(
     fields["return_attention"] = fields.pop("attention", False)
     if (rule := fields.pop("length_normalization", None)) is not None:
         fields["length_normalization"] = f"LENGTH_NORMALIZATION_{rule.upper()}"
-    fields |= {
-        "model": model,
-        "version": version or 0,
+    fields |= model_fields(model, version) | {
         "image": image,
         "priority": priority,
         "timeout_us": timeout_us(answer_within_s),
@@ -86,6 +86,6 @@ CAPTION: Final = Task(
     result_lines=_lines,
     result_json=_json,
     manifest_rows=_rows,
-    path="/resonnx.v1.Vision/Caption",
-    request=lambda model, image: vision_pb2.CaptionRequest(model=model, image=image),
+    path=_rpcs.CAPTION.path,
+    request=lambda model, image: vision_pb2.CaptionRequest(**model_fields(model, None), image=image),
 )

@@ -5,7 +5,8 @@ from typing import Any, Final
 
 from resonnx_proto.v1 import manifest_pb2, vision_pb2
 
-from resonnx._messages import message, timeout_us, timing
+from resonnx import _rpcs
+from resonnx._messages import message, model_fields, timeout_us, timing
 from resonnx._results import Classification, Prediction
 from resonnx._table import table
 from resonnx._tasks.task import StreamCall, Task
@@ -15,7 +16,7 @@ def classify_request(
     image: vision_pb2.Image,
     model: str,
     *,
-    version: int | None,
+    version: int | str | None,
     top_k: int | None,
     features: bool,
     priority: int | None = None,
@@ -25,11 +26,10 @@ def classify_request(
     """Build a request.
 
     Raises:
-        ValueError: A number is out of its field's range, or `answer_within_s` is not positive.
+        ValueError: A number is out of its field's range, `answer_within_s` is not positive, or a version is
+            given twice.
     """
-    fields = {
-        "model": model,
-        "version": version or 0,
+    fields = model_fields(model, version) | {
         "image": image,
         "top_k": top_k or 0,
         "return_features": features,
@@ -79,7 +79,7 @@ CLASSIFY: Final = Task(
     result_lines=_lines,
     result_json=_json,
     manifest_rows=_rows,
-    path="/resonnx.v1.Vision/Classify",
-    request=lambda model, image: vision_pb2.ClassifyRequest(model=model, image=image),
-    stream=StreamCall("/resonnx.v1.Vision/ClassifyStream", _numbered, _outcome),
+    path=_rpcs.CLASSIFY.path,
+    request=lambda model, image: vision_pb2.ClassifyRequest(**model_fields(model, None), image=image),
+    stream=StreamCall(_rpcs.CLASSIFY_STREAM.path, _numbered, _outcome),
 )

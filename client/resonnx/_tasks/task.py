@@ -38,7 +38,7 @@ class Task(Generic[R]):
         result_json: Returns a result's own fields as JSON values.
         manifest_rows: Returns (name, value) rows that describe the task's part of a manifest.
         path: Path of the method that takes one request, e.g. "/resonnx.v1.Vision/Classify".
-        request: Makes a request from a model's name and an image.
+        request: Makes a request from a model (NAME, NAME:VERSION or NAME:LABEL) and an image.
         stream: The method that takes a stream of requests, or None.
     """
 

@@ -3,12 +3,9 @@
 import json
 import os
 import re
-from functools import partial
-from types import SimpleNamespace
 from typing import Any
 
-import grpc
-from resonnx_proto.v1 import vision_pb2_grpc
+from resonnx._rpcs import HEALTH, TENSORS, VISION
 
 _DEFAULT_HOST = "localhost"
 _DEFAULT_PORT = "8001"
@@ -22,7 +19,7 @@ MAX_MESSAGE_BYTES = 64 * 2**20
 _SERVICE_CONFIG = {
     "methodConfig": [
         {
-            "name": [{"service": "resonnx.v1.Vision"}],
+            "name": [{"service": service} for service in (VISION, TENSORS, HEALTH)],
             "retryPolicy": {
                 "maxAttempts": 3,
                 "initialBackoff": "0.05s",
@@ -34,8 +31,6 @@ _SERVICE_CONFIG = {
     ],
     "retryThrottling": {"maxTokens": 10, "tokenRatio": 0.1},
 }
-
-Metadata = tuple[tuple[str, str], ...]
 
 OPTIONS: list[tuple[str, Any]] = [
     ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
@@ -72,11 +67,3 @@ def server_address(server: str | None) -> str:
     if re.fullmatch(r"[0-9A-Fa-f.]*(:[0-9A-Fa-f.]*){2,}(%\w+)?", given):
         return f"[{given}]:{_DEFAULT_PORT}"
     raise ValueError(f"server {given!r}: give host:port, with a port of 1 to 65535")
-
-
-def vision_stub(channel: grpc.Channel | grpc.aio.Channel, metadata: Metadata = ()) -> Any:
-    """Return the Vision service's stub, which generated code leaves untyped, with metadata for each call."""
-    stub: Any = vision_pb2_grpc.VisionStub(channel)
-    if not metadata:
-        return stub
-    return SimpleNamespace(**{name: partial(call, metadata=metadata) for name, call in vars(stub).items()})

@@ -17,7 +17,7 @@ class Window:
         self,
         model: str,
         *,
-        version: int | None,
+        version: int | str | None,
         top_k: int | None,
         features: bool,
         priority: int | None,

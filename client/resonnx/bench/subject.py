@@ -6,7 +6,7 @@ from typing import Any, Final
 import grpc
 from resonnx_proto.inference import grpc_service_pb2, grpc_service_pb2_grpc
 
-from resonnx._async_client import AsyncClient
+from resonnx._clients.client import AsyncClient
 from resonnx._errors import ResonnxError
 from resonnx._results import ModelInfo
 from resonnx._transport.access import NO_ACCESS, Access

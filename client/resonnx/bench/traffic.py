@@ -12,8 +12,9 @@ import grpc
 from resonnx_proto.inference import grpc_service_pb2, grpc_service_pb2_grpc
 from resonnx_proto.v1 import vision_pb2
 
-from resonnx._async_client import AsyncClient
+from resonnx._clients.client import AsyncClient
 from resonnx._errors import FailedPrecondition, from_rpc_error
+from resonnx._messages import named_version
 from resonnx._tasks import task_of
 from resonnx._tasks.task import StreamCall
 from resonnx._transport.access import NO_ACCESS, Access
@@ -81,16 +82,18 @@ async def tensor_traffic(server: str, model: str, seed: int, access: Access = NO
     Raises:
         ResonnxError: The model is not available, or an input has a variable shape or an unsupported type.
     """
+    name, number, label = named_version(model, None)
+    version = label or (str(number) if number else "")
     async with access.aio_channel(server) as channel:
         stub = grpc_service_pb2_grpc.GRPCInferenceServiceStub(channel)
         try:
-            asked = grpc_service_pb2.ModelMetadataRequest(name=model)
+            asked = grpc_service_pb2.ModelMetadataRequest(name=name, version=version)
             metadata = await stub.ModelMetadata(
                 asked, timeout=_TIMEOUT_S, wait_for_ready=False, metadata=access.metadata
             )
         except grpc.RpcError as error:
             raise from_rpc_error(error) from error
-        optional = await _optional_inputs(stub, model, access)
+        optional = await _optional_inputs(stub, name, version, access)
     filled = [tensor for tensor in metadata.inputs if tensor.name not in optional]
     if not filled:
         # Alternative inputs: the first that can be filled with random values.
@@ -98,7 +101,7 @@ async def tensor_traffic(server: str, model: str, seed: int, access: Access = NO
     rng = random.Random(seed)
     requests = []
     for _ in range(_VARIANTS):
-        request = grpc_service_pb2.ModelInferRequest(model_name=model)
+        request = grpc_service_pb2.ModelInferRequest(model_name=name, model_version=version)
         for tensor in filled:
             # A variable first axis is the batch.
             shape = [1 if i == 0 and size == -1 else size for i, size in enumerate(tensor.shape)]
@@ -113,11 +116,13 @@ async def tensor_traffic(server: str, model: str, seed: int, access: Access = NO
     return Traffic("/inference.GRPCInferenceService/ModelInfer", tuple(requests), _TENSOR_STREAM)
 
 
-async def _optional_inputs(stub: Any, model: str, access: Access) -> set[str]:
+async def _optional_inputs(stub: Any, model: str, version: str, access: Access) -> set[str]:
     """Return the names of inputs that requests may omit, if the server tells them."""
     try:
         answer = await stub.ModelConfig(
-            grpc_service_pb2.ModelConfigRequest(name=model), timeout=_TIMEOUT_S, metadata=access.metadata
+            grpc_service_pb2.ModelConfigRequest(name=model, version=version),
+            timeout=_TIMEOUT_S,
+            metadata=access.metadata,
         )
     except grpc.RpcError:
         # Triton's extension, which other servers lack.

@@ -15,6 +15,8 @@ def two_models(vision) -> None:
     digits = vision_pb2.ModelSummary(
         name="digits",
         version=3,
+        labels=["stable"],
+        is_default=True,
         task=manifest_pb2.TASK_CLASSIFIER,
         state=vision_pb2.MODEL_STATE_READY,
     )
@@ -75,6 +77,8 @@ def test_models(run) -> None:
     )
     rows = [json.loads(line) for line in run("models", "--json").stdout.splitlines()]
     assert rows[0] == {
+        "labels": ["stable"],
+        "is_default": True,
         "name": "digits",
         "version": 3,
         "task": "classifier",

@@ -1,0 +1,1 @@
+"""Methods of the asyncio client, as coroutines and async generators."""

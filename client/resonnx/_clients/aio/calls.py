@@ -1,0 +1,149 @@
+"""Calls of the asyncio client: connection, deadlines and retries."""
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable
+from typing import Any, TypeVar
+
+import grpc
+from resonnx_proto.v1 import vision_pb2
+
+from resonnx._errors import InvalidArgument, ResonnxError, from_rpc_error, from_unreadable
+from resonnx._pictures.images import ImageSource, is_sendable, sendable, to_message
+from resonnx._results import Classification
+from resonnx._rpcs import CLASSIFY_STREAM, Q, R, Rpc
+from resonnx._transport.access import Access
+from resonnx._transport.ending import Ending
+from resonnx._transport.loop_channel import LoopChannel
+from resonnx._transport.retry import Attempts, ClientDefault, RetryBudget, Timeout
+from resonnx._transport.window import Window
+
+_T = TypeVar("_T")
+
+
+class Calls:
+    """Makes calls, in one event loop at a time. Methods raise ResonnxError if a call fails.
+
+    Args:
+        server: HOST:PORT or another address that gRPC resolves.
+        access: Key and TLS.
+        timeout_s: Default timeout of calls, including retries; None for no limit.
+    """
+
+    def __init__(self, server: str, access: Access, timeout_s: float | None) -> None:
+        self._timeout_s = timeout_s
+        self._budget = RetryBudget()
+        self._connection = LoopChannel(server, access)
+
+    async def close(self) -> None:
+        """Disconnect. Running calls raise Cancelled, later ones ClientClosed."""
+        await self._connection.close()
+
+    async def image(self, source: ImageSource) -> vision_pb2.Image:
+        """Convert a picture to a message that can be sent."""
+        return await _sendable(to_message(source))
+
+    async def unary(self, rpc: Rpc[Q, R], request: Q, timeout_s: Timeout) -> R:
+        """Make a call of one request and one response."""
+        attempts = self._attempts(timeout_s)
+        while True:
+            call = self._connection.unary(rpc)
+            try:
+                response: R = await call(request, timeout=attempts.remaining_s())
+                return response
+            except grpc.RpcError as error:
+                pause_s = attempts.pause_s(error)
+            except asyncio.CancelledError:
+                self._connection.check_cancelled()
+                raise
+            await asyncio.sleep(pause_s)
+
+    async def stream(
+        self, rpc: Rpc[Q, R], request: Q, read: Callable[[R], _T], timeout_s: Timeout
+    ) -> AsyncGenerator[_T]:
+        """Make a call of one request and a stream of responses, which `read` converts."""
+        attempts = self._attempts(timeout_s)
+        await _compress(request)
+        while True:
+            call = self._connection.stream(rpc)(request, timeout=attempts.remaining_s())
+            try:
+                async for response in call:
+                    attempts.answered()
+                    yield read(response)
+                return
+            except grpc.RpcError as error:
+                pause_s = attempts.pause_s(error)
+            except asyncio.CancelledError:
+                self._connection.check_cancelled()
+                raise
+            finally:
+                call.cancel()
+            await asyncio.sleep(pause_s)
+
+    async def classify_stream(
+        self, images: AsyncIterable[ImageSource] | Iterable[ImageSource], window: Window, timeout_s: float | None
+    ) -> AsyncGenerator[tuple[int, Classification | ResonnxError]]:
+        """Send pictures over one stream and yield the index and result of each, in the order of completion."""
+        # call.write() could deadlock with a server that waits for its answers to be read.
+        requests: asyncio.Queue[vision_pb2.ClassifyRequest | None] = asyncio.Queue()
+        call = self._connection.pipeline(CLASSIFY_STREAM)(_until_none(requests), timeout=timeout_s)
+        ending = Ending(call)
+        responses = aiter(call)
+        index = 0
+        try:
+            async for image in _each(images):
+                try:
+                    content = await self.image(image)
+                except (OSError, ValueError, InvalidArgument) as error:
+                    yield index, from_unreadable(error)
+                else:
+                    requests.put_nowait(window.send(index, content))
+                    if window.full:
+                        response = await anext(responses, None)
+                        if response is None:
+                            break
+                        yield window.receive(response)
+                index += 1
+            requests.put_nowait(None)
+            async for response in responses:
+                yield window.receive(response)
+            window.check_ended()
+        except grpc.RpcError as error:
+            status = await ending.unmasked(error)
+            if status.code() is grpc.StatusCode.OK:
+                window.check_ended()
+            raise from_rpc_error(status) from error
+        except asyncio.CancelledError:
+            self._connection.check_cancelled()
+            raise
+        finally:
+            call.cancel()
+
+    def _attempts(self, timeout_s: Timeout) -> Attempts:
+        return Attempts(self._timeout_s if timeout_s is ClientDefault.TIMEOUT else timeout_s, self._budget)
+
+
+async def _sendable(message: vision_pb2.Image) -> vision_pb2.Image:
+    """Run `sendable` in a thread if it must encode the picture, which takes seconds."""
+    return message if is_sendable(message) else await asyncio.to_thread(sendable, message)
+
+
+async def _compress(request: Any) -> None:
+    """Replace a request's picture that is too large to be sent as it is."""
+    if isinstance(request, vision_pb2.CaptionRequest) and not is_sendable(request.image):
+        request.image.CopyFrom(await _sendable(request.image))
+
+
+async def _until_none(
+    requests: asyncio.Queue[vision_pb2.ClassifyRequest | None],
+) -> AsyncGenerator[vision_pb2.ClassifyRequest]:
+    while (request := await requests.get()) is not None:
+        yield request
+
+
+async def _each(images: AsyncIterable[ImageSource] | Iterable[ImageSource]) -> AsyncGenerator[ImageSource]:
+    if isinstance(images, AsyncIterable):
+        async for image in images:
+            yield image
+    else:
+        for image in images:
+            yield image

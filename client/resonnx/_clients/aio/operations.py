@@ -1,0 +1,123 @@
+"""Methods that describe, load and watch the server's models."""
+
+from collections.abc import AsyncGenerator
+
+from resonnx_proto.v1 import vision_pb2
+
+from resonnx._clients.aio.connection import Connection
+from resonnx._messages import model_info, model_request, model_summaries
+from resonnx._operations import (
+    health,
+    health_request,
+    load_request,
+    repository_models,
+    repository_request,
+    unload_request,
+)
+from resonnx._results import Health, ModelInfo, ModelSummary, RepositoryModel
+from resonnx._rpcs import (
+    CHECK_HEALTH,
+    GET_MODEL,
+    LIST_MODELS,
+    LOAD_MODEL,
+    REPOSITORY_INDEX,
+    UNLOAD_MODEL,
+    WATCH_HEALTH,
+)
+from resonnx._transport.retry import ClientDefault, Timeout
+
+
+class Operations(Connection):
+    """Describes, loads and watches models."""
+
+    async def models(self, *, timeout_s: Timeout = ClientDefault.TIMEOUT) -> tuple[ModelSummary, ...]:
+        """List the server's models."""
+        return model_summaries(await self._calls.unary(LIST_MODELS, vision_pb2.ListModelsRequest(), timeout_s))
+
+    async def model(
+        self, name: str, version: int | str | None = None, *, timeout_s: Timeout = ClientDefault.TIMEOUT
+    ) -> ModelInfo:
+        """Describe a model.
+
+        Args:
+            name: NAME, NAME:VERSION or NAME:LABEL.
+            version: Number or label of the version, unless `name` has it; None for the default version.
+            timeout_s: Timeout of this call; default the client's, None for no limit.
+        """
+        return model_info(await self._calls.unary(GET_MODEL, model_request(name, version), timeout_s))
+
+    async def health(
+        self,
+        model: str | None = None,
+        version: int | str | None = None,
+        *,
+        timeout_s: Timeout = ClientDefault.TIMEOUT,
+    ) -> Health:
+        """Return whether the server, or a model, serves.
+
+        Args:
+            model: NAME, NAME:VERSION or NAME:LABEL; None for the server as a whole.
+            version: Number or label of the version, unless `model` has it; None for the model as a whole.
+            timeout_s: Timeout of this call; default the client's, None for no limit.
+
+        Raises:
+            NotFound: The server has no such model.
+        """
+        return health(await self._calls.unary(CHECK_HEALTH, health_request(model, version), timeout_s))
+
+    def watch_health(
+        self, model: str | None = None, version: int | str | None = None, *, timeout_s: float | None = None
+    ) -> AsyncGenerator[Health]:
+        """Watch whether the server, or a model, serves.
+
+        Args:
+            model: As in `health`; it need not exist.
+            version: As in `health`.
+            timeout_s: Limit of the whole watch in seconds; None for no limit.
+
+        Yields:
+            The state now, and each later one; UNKNOWN while there is no such model. It ends with Unavailable when the
+            server stops.
+        """
+        return self._calls.stream(WATCH_HEALTH, health_request(model, version), health, timeout_s)
+
+    async def repository(
+        self, *, ready: bool = False, timeout_s: Timeout = ClientDefault.TIMEOUT
+    ) -> tuple[RepositoryModel, ...]:
+        """List all versions in the server's model repository, also those that do not serve.
+
+        Args:
+            ready: Only those that serve.
+            timeout_s: Timeout of this call; default the client's, None for no limit.
+        """
+        return repository_models(await self._calls.unary(REPOSITORY_INDEX, repository_request(ready), timeout_s))
+
+    async def load(self, name: str, *, timeout_s: float | None = None) -> None:
+        """Load a model as its folder is now; return when its versions serve or are refused.
+
+        The server must load on request (control_mode = explicit) and serve this method at the address of this client,
+        usually that of its admin port. The load goes on if the call ends early.
+
+        Args:
+            name: The model's name.
+            timeout_s: Timeout of this call in seconds; None for no limit.
+
+        Raises:
+            FailedPrecondition: A version was refused; what served before serves on.
+            NotFound: The repository has no such model.
+            PermissionDenied: The address or the key is not an administrator's.
+        """
+        await self._calls.unary(LOAD_MODEL, load_request(name), timeout_s)
+
+    async def unload(self, name: str, *, timeout_s: float | None = None) -> None:
+        """Stop serving a model; return when its requests are answered and its memory is free.
+
+        Args:
+            name: The model's name.
+            timeout_s: Timeout of this call in seconds; None for no limit.
+
+        Raises:
+            NotFound: The repository has no such model.
+            PermissionDenied: The address or the key is not an administrator's.
+        """
+        await self._calls.unary(UNLOAD_MODEL, unload_request(name), timeout_s)

@@ -1,0 +1,113 @@
+"""Calls of the blocking client: connection, deadlines and retries."""
+
+import queue
+import time
+from collections.abc import Callable, Generator, Iterable
+from typing import Any, TypeVar
+
+import grpc
+from resonnx_proto.v1 import vision_pb2
+
+from resonnx._errors import InvalidArgument, ResonnxError, from_rpc_error, from_unreadable
+from resonnx._pictures.images import ImageSource, is_sendable, sendable, to_message
+from resonnx._results import Classification
+from resonnx._rpcs import CLASSIFY_STREAM, Q, R, Rpc
+from resonnx._transport.access import Access
+from resonnx._transport.blocking_channel import BlockingChannel
+from resonnx._transport.retry import Attempts, ClientDefault, RetryBudget, Timeout
+from resonnx._transport.window import Window
+
+_T = TypeVar("_T")
+
+
+class Calls:
+    """Makes calls; threads may share it. Methods raise ResonnxError if a call fails.
+
+    Args:
+        server: HOST:PORT or another address that gRPC resolves.
+        access: Key and TLS.
+        timeout_s: Default timeout of calls, including retries; None for no limit.
+    """
+
+    def __init__(self, server: str, access: Access, timeout_s: float | None) -> None:
+        self._timeout_s = timeout_s
+        self._budget = RetryBudget()
+        self._connection = BlockingChannel(server, access)
+
+    def close(self) -> None:
+        """Disconnect. Running calls raise Cancelled, later ones ClientClosed."""
+        self._connection.close()
+
+    def image(self, source: ImageSource) -> vision_pb2.Image:
+        """Convert a picture to a message that can be sent."""
+        return sendable(to_message(source))
+
+    def unary(self, rpc: Rpc[Q, R], request: Q, timeout_s: Timeout) -> R:
+        """Make a call of one request and one response."""
+        attempts = self._attempts(timeout_s)
+        while True:
+            try:
+                response: R = self._connection.unary(rpc, request, attempts.remaining_s())
+                return response
+            except grpc.RpcError as error:
+                pause_s = attempts.pause_s(error)
+            time.sleep(pause_s)
+
+    def stream(self, rpc: Rpc[Q, R], request: Q, read: Callable[[R], _T], timeout_s: Timeout) -> Generator[_T]:
+        """Make a call of one request and a stream of responses, which `read` converts."""
+        _compress(request)
+        return self._stream(rpc, request, read, timeout_s)
+
+    def _stream(self, rpc: Rpc[Q, R], request: Q, read: Callable[[R], _T], timeout_s: Timeout) -> Generator[_T]:
+        attempts = self._attempts(timeout_s)
+        while True:
+            call = self._connection.stream(rpc, request, attempts.remaining_s())
+            try:
+                for response in call:
+                    attempts.answered()
+                    yield read(response)
+                return
+            except grpc.RpcError as error:
+                pause_s = attempts.pause_s(error)
+            finally:
+                call.cancel()
+            time.sleep(pause_s)
+
+    def classify_stream(
+        self, images: Iterable[ImageSource], window: Window, timeout_s: float | None
+    ) -> Generator[tuple[int, Classification | ResonnxError]]:
+        """Send pictures over one stream and yield the index and result of each, in the order of completion."""
+        # gRPC reads requests in its own thread; the queue keeps `images` in the caller's.
+        requests: queue.SimpleQueue[vision_pb2.ClassifyRequest | None] = queue.SimpleQueue()
+        call = self._connection.pipeline(CLASSIFY_STREAM, iter(requests.get, None), timeout_s)
+        try:
+            for index, image in enumerate(images):
+                try:
+                    content = self.image(image)
+                except (OSError, ValueError, InvalidArgument) as error:
+                    yield index, from_unreadable(error)
+                    continue
+                requests.put(window.send(index, content))
+                if window.full:
+                    response = next(call, None)
+                    if response is None:
+                        break
+                    yield window.receive(response)
+            requests.put(None)
+            for response in call:
+                yield window.receive(response)
+            window.check_ended()
+        except grpc.RpcError as error:
+            raise from_rpc_error(error) from error
+        finally:
+            call.cancel()
+            requests.put(None)
+
+    def _attempts(self, timeout_s: Timeout) -> Attempts:
+        return Attempts(self._timeout_s if timeout_s is ClientDefault.TIMEOUT else timeout_s, self._budget)
+
+
+def _compress(request: Any) -> None:
+    """Replace a request's picture that is too large to be sent as it is."""
+    if isinstance(request, vision_pb2.CaptionRequest) and not is_sendable(request.image):
+        request.image.CopyFrom(sendable(request.image))
