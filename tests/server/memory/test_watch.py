@@ -166,3 +166,20 @@ def test_the_thread_ends_though_it_waits() -> None:
     process.budget.charge("a", 1).release()
     process.watch.close()
     assert not process.watch._thread.is_alive()
+
+
+def test_memory_of_models_that_are_loaded_ends_no_calls() -> None:
+    process = Process()
+    process.budget.charge("a", 700 * MB)
+    process.resident = IDLE + 700 * MB
+    process.watch.models_change()
+    process.resident += 500 * MB
+    process.tick()
+    assert (process.budget.unseen, process.evicted) == (0, 0)
+    process.watch.models_changed()
+    process.tick()
+    assert (process.budget.unseen, process.evicted) == (0, 0), "it is the idle server's now"
+    process.resident += ALLOWANCE + 200 * MB
+    process.tick()
+    assert process.budget.unseen == 200 * MB
+    assert process.evicted
