@@ -27,7 +27,8 @@ _MODELS = """\
 
 In `[models.NAME]` of the server's file, where NAME is the model's folder in the repository, or in a file `config.toml`
 in that folder, without a section. Where both give a setting, the server's file counts. `config.toml` is read at each
-load of the model; a setting in it that cannot be used refuses the model. If the server's file names a model that is not
+load of the model; a setting in it that cannot be used refuses the model. A `config.pbtxt` there gives some settings as
+well ([triton.md](triton.md)), which count less. If the server's file names a model that is not
 there, a warning in the log names the nearest one.
 """
 

@@ -62,6 +62,8 @@ def test_a_delayed_request_goes_behind_those_of_its_priority_and_is_served() -> 
         assert batch.expired == []
         taken += _names(batch.entries)
     assert taken == ["c", "a", "b", "later priority"]
+    # Whose rows are counted as before.
+    assert (batcher.rows, batcher._held) == (0, {})
 
 
 def test_priorities_have_policies_of_their_own() -> None:

@@ -11,7 +11,7 @@ from resonnx_server.config import ModelSettings, Settings
 from resonnx_server.config_text import fault
 from resonnx_server.errors import ModelRefused
 from resonnx_server.repository.model_config.toml_file import CONFIG_TOML, read_config_toml
-from resonnx_server.repository.model_config.triton.configuration import read_config_pbtxt
+from resonnx_server.repository.model_config.triton.configuration import Configuration, read_config_pbtxt
 from resonnx_server.repository.model_config.triton.text import CONFIG_PBTXT
 
 
@@ -65,6 +65,7 @@ def sourced_settings(folder: Path, name: str, server: Settings) -> SourcedSettin
     if values.get("provider") is None:
         values["provider"], sources["provider"] = server.provider, "the server's provider"
     if triton is not None:
+        _check_batch_axis(triton, values, sources)
         values["declaration"] = triton.declaration
     try:
         return SourcedSettings(ModelSettings.model_validate(values), sources)
@@ -73,3 +74,14 @@ def sourced_settings(folder: Path, name: str, server: Settings) -> SourcedSettin
         first = error.errors()[0]
         name = ".".join(map(str, first["loc"]))
         raise ModelRefused(f"{CONFIG_PBTXT}: {fault(first, ModelSettings, name)}") from None
+
+
+def _check_batch_axis(triton: Configuration, values: Mapping[str, Any], sources: Mapping[str, str]) -> None:
+    """Raise ModelRefused if another file gives a model the batch axis that config.pbtxt has not, or takes it away."""
+    declared, given = triton.settings.get("max_batch_size", 1), values.get("max_batch_size", 1)
+    if (triton.declaration.inputs or triton.declaration.outputs) and (declared > 0) != (given > 0):
+        meaning = "1 is no batches as well" if given == 0 else "with 0, its dims hold the batch axis"
+        raise ModelRefused(
+            f"{sources['max_batch_size']}: max_batch_size is {given}, and {CONFIG_PBTXT} says {declared}: {meaning}; "
+            f"change {CONFIG_PBTXT} and its dims, or this value"
+        )

@@ -89,6 +89,8 @@ def server(start_server, tmp_path_factory) -> Iterator[object]:
     _write(repository, "densenet", DENSENET, _classifier(1))
     (repository / "densenet" / "labels.txt").write_text("tench\ngoldfish\n\nhammerhead\n")
     _write(repository, "batched", BATCHED, _classifier("n"), "net.onnx")
+    fixed = BATCHED.replace("net.onnx", "model.onnx")
+    _write(repository, "fixed", fixed, _classifier(1))
     # Triton's folder for a model with external data.
     _write(repository, "scaled", SCALED, _scaled(), "model.onnx/model.onnx")
     _write(
@@ -139,6 +141,16 @@ def test_labels_are_those_of_the_file(client: triton.InferenceServerClient) -> N
     classes = client.infer("densenet", [_input("data", x)], outputs=[output]).as_numpy("fc")
     named = {value.decode().split(":", 1)[1] for value in classes.tolist()}
     assert named == {"0:tench", "1:goldfish", "2", "3:hammerhead", "4"}, "class 2 has no name, and class 4 no line"
+
+
+@pytest.mark.parametrize("rows", [1, 3, 9])
+def test_a_graph_of_one_row_is_batched_where_its_configuration_says_so(
+    client: triton.InferenceServerClient, rows: int
+) -> None:
+    """Triton refuses it: its own batch axis is 1."""
+    x = RNG.normal(0, 1, (rows, 12)).astype(np.float32)
+    answer = client.infer("fixed", [_input("data", x)]).as_numpy("fc")
+    np.testing.assert_allclose(answer, (x @ WEIGHTS)[..., None, None], rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("rows", [1, 3, 9])
@@ -207,7 +219,7 @@ def test_queue_policies_are_told_and_priorities_that_there_are_not_are_the_defau
 
 def test_fields_without_effect_are_logged(server) -> None:
     lines = [json.loads(line) for line in server.log.read_text().splitlines() if "no effect" in line]
-    told = {(line["model"], line["field"].split(" has no effect")[0]) for line in lines}
+    told = {(line["model"], line["field"].split(" has no effect")[0]) for line in lines if line["model"] != "fixed"}
     assert told == {
         ("batched", "config.pbtxt, line 7: optimization"),
         ("batched", "config.pbtxt, line 8: dynamic_batching.preferred_batch_size"),

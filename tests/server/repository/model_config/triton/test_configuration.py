@@ -270,6 +270,23 @@ def test_a_group_on_gpus_takes_the_gpu_where_there_is_one(tmp_path: Path, monkey
     assert settings_of(folder, "m", Settings(repository=tmp_path)).provider == "openvino"
 
 
+@pytest.mark.parametrize(("size", "other", "told"), [(0, 4, "its dims hold"), (4, 0, "1 is no batches as well")])
+def test_another_file_cannot_move_the_batch_axis(tmp_path: Path, size: int, other: int, told: str) -> None:
+    tensors = " ".join(f"{kind} {{ {X} dims: 3 }}" for kind in ("input", "output"))
+    folder = _write(tmp_path, f"max_batch_size: {size} {tensors}")
+    (folder / "config.toml").write_text(f"max_batch_size = {other}")
+    with pytest.raises(
+        ModelRefused, match=rf"config\.toml: max_batch_size is {other}, and config\.pbtxt says {size}: .*{told}"
+    ):
+        settings_of(folder, "m", Settings(repository=tmp_path))
+    (folder / "config.toml").write_text(f"max_batch_size = {size * 2}")
+    assert settings_of(folder, "m", Settings(repository=tmp_path)).max_batch_size == size * 2
+    # Where it declares no shapes, any size may be given.
+    (folder / "config.pbtxt").write_text(f"max_batch_size: {size}")
+    (folder / "config.toml").write_text(f"max_batch_size = {other}")
+    assert settings_of(folder, "m", Settings(repository=tmp_path)).max_batch_size == other
+
+
 def test_a_declaration_is_no_setting_of_other_files(tmp_path: Path) -> None:
     folder = _write(tmp_path, "")
     (folder / "config.toml").write_text("declaration = {}\n")
