@@ -56,7 +56,8 @@ def serve(arguments: list[str]) -> int:
 
 
 def curl(arguments: list[str]) -> int:
-    headers, tls, urls = {}, None, []
+    headers, tls, urls, body = {}, None, [], None
+    files: list[str] = []
     given = iter(arguments)
     for each in given:
         if each == "-H":
@@ -64,13 +65,32 @@ def curl(arguments: list[str]) -> int:
             headers[name] = value
         elif each == "--cacert":
             tls = ssl.create_default_context(cafile=next(given))
+        elif each in ("-d", "--data-binary"):
+            content = next(given)
+            body = Path(content[1:]).read_bytes() if content.startswith("@") else content.encode()
+        elif each == "-F":
+            files.append(next(given))
         elif not each.startswith("-"):
             urls.append(each)
     (url,) = urls
-    request = urllib.request.Request(url.replace("localhost:8002", address("http")), headers=headers)
+    if files:
+        body, headers["Content-Type"] = _form(files), "multipart/form-data; boundary=form"
+    if "://" not in url:
+        url = f"http://{url}"
+    request = urllib.request.Request(url.replace("localhost:8002", address("http")), body, headers)
     with urllib.request.urlopen(request, timeout=20, context=tls) as response:
         print(response.read().decode())
     return 0
+
+
+def _form(files: list[str]) -> bytes:
+    """Return the body of multipart/form-data with files that are given as NAME=@PATH."""
+    parts = []
+    for each in files:
+        name, _, path = each.partition("=@")
+        head = f'--form\r\nContent-Disposition: form-data; name="{name}"; filename="{Path(path).name}"\r\n\r\n'
+        parts.append(head.encode() + Path(path).read_bytes() + b"\r\n")
+    return b"".join((*parts, b"--form--\r\n"))
 
 
 def grpcurl(arguments: list[str]) -> int:

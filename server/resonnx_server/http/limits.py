@@ -86,9 +86,13 @@ async def _answer(
         return closed(request, page, 429, f"at most {_PER_S:g} requests a second", {"Retry-After": "1"})
     if delay_ns:
         await asyncio.sleep(delay_ns / 1e9)
-    if unknown is not None and is_json(request, page):
-        return json_response({"error": str(unknown.reason)}, unknown.status, dict(unknown.headers))
-    return await handler(request)
+    try:
+        return await handler(request)
+    except web.HTTPException as missing:
+        if not is_json(request, page):
+            raise
+        headers = {name: value for name, value in missing.headers.items() if name == "Allow"}
+        return json_response({"error": missing.reason}, missing.status, headers)
 
 
 def _address(request: web.Request) -> str:

@@ -16,7 +16,8 @@ from resonnx_server.http.pages import Handler
 from resonnx_server.http.rest.active import ActiveRequests
 from resonnx_server.http.rest.body import Bodies, discard
 from resonnx_server.http.rest.deadline import HEADER, deadline_ns
-from resonnx_server.http.rest.failures import failure
+from resonnx_server.http.rest.events import event
+from resonnx_server.http.rest.failures import body_of, failure
 from resonnx_server.http.rest.packing import LEAST_BYTES, packed
 from resonnx_server.inference.requests import Inference
 from resonnx_server.memory.budget import Charge
@@ -30,24 +31,36 @@ _log = logging.getLogger(__name__)
 _SMALL_BYTES: Final = 1 << 15
 
 
-class Posted(NamedTuple):
-    """A request whose body is received.
+class Posted:
+    """A posted request.
 
-    Attributes:
+    Args:
         request: Its head.
-        body: Its body, unpacked.
+        caller: Who has sent it.
         received: Holds the body, until whoever runs the request holds it.
         answer: Holds the answer, until it is sent.
-        caller: Who has sent it.
+
+    Attributes:
         deadline_ns: Monotonic; None for none.
+        stream: The answer, if it is sent piece by piece and has begun.
     """
 
-    request: web.Request
-    body: bytes | bytearray
-    received: Charge
-    answer: Charge
-    caller: Caller
-    deadline_ns: int | None
+    __slots__ = ("_body", "answer", "caller", "deadline_ns", "received", "request", "stream")
+
+    def __init__(self, request: web.Request, caller: Caller, received: Charge, answer: Charge) -> None:
+        self.request, self.caller, self.received, self.answer = request, caller, received, answer
+        self.deadline_ns: int | None = None
+        self.stream: web.StreamResponse | None = None
+        self._body: bytes | bytearray = b""
+
+    def give_body(self, body: bytes | bytearray) -> None:
+        """Set the body, unpacked."""
+        self._body = body
+
+    def take_body(self) -> bytes | bytearray:
+        """Return the body, and keep it no longer."""
+        body, self._body = self._body, b""
+        return body
 
 
 class Content(NamedTuple):
@@ -76,58 +89,48 @@ class Exchange:
         self.active = ActiveRequests()
 
     def page(self, answer: Callable[[Posted], Awaitable[Content | web.StreamResponse]]) -> Handler:
-        """Return the handler of a page whose answers `answer` makes; a stream it sends itself."""
+        """Return the handler of a page whose answers `answer` makes."""
 
         async def handle(request: web.Request) -> web.StreamResponse:
-            caller = CALLER.get()
-            budget = self._inference.budget
+            caller, budget = CALLER.get(), self._inference.budget
             with self.active.counted(), Charge(budget, caller.name) as received, Charge(budget, caller.name) as sent:
+                posted = Posted(request, caller, received, sent)
                 try:
-                    response = await self._answered(request, caller, received, sent, answer)
+                    response = await self._answered(posted, answer)
                 except asyncio.CancelledError:
-                    error = self.active.was_ended()
-                    if error is None:
+                    ended = self.active.was_ended()
+                    if ended is None:
                         # The client has gone.
                         raise
-                    response = failure(error)
+                    response = await _failed(posted, ended)
                 except ServerError as error:
-                    response = await self._failure(request, error)
+                    response = await _failed(posted, error.with_traceback(None))
                 except Exception as error:  # the boundary of one request
-                    hidden = ServerError.hidden(report_incident(_log, "a request failed", error, caller.name))
-                    response = failure(hidden)
+                    incident = report_incident(_log, "a request failed", error, caller.name)
+                    response = await _failed(posted, ServerError.hidden(incident))
                 await _send(request, response)
                 return response
 
         return handle
 
     async def _answered(
-        self,
-        request: web.Request,
-        caller: Caller,
-        received: Charge,
-        sent: Charge,
-        answer: Callable[[Posted], Awaitable[Content | web.StreamResponse]],
+        self, posted: Posted, answer: Callable[[Posted], Awaitable[Content | web.StreamResponse]]
     ) -> web.StreamResponse:
-        deadline = deadline_ns(request.headers.get(HEADER))
+        request = posted.request
+        deadline = posted.deadline_ns = deadline_ns(request.headers.get(HEADER))
         try:
             async with asyncio.timeout(None if deadline is None else (deadline - time.monotonic_ns()) / 1e9):
                 try:
-                    body = await self._bodies.receive(request, received)
+                    posted.give_body(await self._bodies.receive(request, posted.received))
                 except ServerError as error:
                     self._inference.models.rejected.count(error)
                     raise
                 if (connection := CONNECTION.get(None)) is not None:
                     connection.infer()
-                posted = Posted(request, body, received, sent, caller, deadline)
-                del body
                 content = await answer(posted)
                 return content if isinstance(content, web.StreamResponse) else await self._response(request, content)
         except TimeoutError:
             raise DeadlineExceeded(f"the request's deadline has passed ({HEADER})") from None
-
-    async def _failure(self, request: web.Request, error: ServerError) -> web.Response:
-        await discard(request)
-        return failure(error.with_traceback(None))
 
     async def _response(self, request: web.Request, content: Content) -> web.Response:
         body, headers = content.body, {**content.headers, "Vary": "Accept-Encoding"}
@@ -136,6 +139,15 @@ class Exchange:
             body = at_once(work) if len(body) <= _SMALL_BYTES else await self._pieces.run(work)
             headers["Content-Encoding"] = "gzip"
         return web.Response(body=body, headers=headers)
+
+
+async def _failed(posted: Posted, error: ServerError) -> web.StreamResponse:
+    """Return the answer to a request that failed: of a stream that has begun, its last event."""
+    if posted.stream is not None:
+        await posted.stream.write(event("error", body_of(error)))
+        return posted.stream
+    await discard(posted.request)
+    return failure(error)
 
 
 async def _send(request: web.Request, response: web.StreamResponse) -> None:

@@ -56,7 +56,11 @@ def failure(error: errors.ServerError) -> web.Response:
         headers["Retry-After"] = str(_UNAVAILABLE_S)
     elif isinstance(error, errors.Unauthenticated):
         headers["WWW-Authenticate"] = "Bearer"
-    return json_response(body_of(error), status_of(error), headers)
+    response = json_response(body_of(error), status_of(error), headers)
+    if isinstance(error, errors.Unavailable):
+        # The next connection may lead to another server.
+        response.force_close()
+    return response
 
 
 def json_response(body: dict[str, Any], status: int = 200, headers: dict[str, str] | None = None) -> web.Response:

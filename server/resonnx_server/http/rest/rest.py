@@ -7,11 +7,13 @@ from typing import Final
 from resonnx_server.http.pages import Page
 from resonnx_server.http.rest.body import Bodies
 from resonnx_server.http.rest.exchange import Exchange
-from resonnx_server.http.rest.tensors import TensorPages
+from resonnx_server.http.rest.pictures.pages import PicturePages
+from resonnx_server.http.rest.tensors.pages import TensorPages
 from resonnx_server.inference.requests import Inference
 from resonnx_server.protocol.oip.serving import TensorServing
 from resonnx_server.protocol.pieces import Pieces
 from resonnx_server.protocol.unpacking import Unpacker
+from resonnx_server.protocol.vision.serving import VisionServing
 
 _EXTENSIONS: Final = ("classification", "schedule_policy", "binary_tensor_data", "parameters")
 # For answers that the server stops.
@@ -47,7 +49,10 @@ class Rest:
             extensions=_EXTENSIONS,
             version=distribution_version("resonnx-server"),
         )
-        self.pages: list[Page] = tensors.pages
+        pictures = PicturePages(
+            inference.models, VisionServing(inference, pieces), self._exchange, pieces, max_message_bytes
+        )
+        self.pages: list[Page] = [*tensors.pages, *pictures.pages]
 
     async def answered(self) -> None:
         """Wait until the answers of the present requests are sent."""

@@ -1,36 +1,26 @@
 """resonnx.v1.Vision: messages to requests of inference/, and results back to messages."""
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
-from typing import Any, Final
+from typing import Any
 
 from grpc import StatusCode
 from resonnx_proto.v1 import vision_pb2 as pb
 from resonnx_proto.v1 import vision_pb2_grpc
-from resonnx_proto.v1.manifest_pb2 import CaptionerSpec
 
 from resonnx_server.access.caller import Caller
-from resonnx_server.errors import BadImage, InvalidInput, ServerError
-from resonnx_server.inference.caption import OnWords, caption, captioner
-from resonnx_server.inference.classify import classify
+from resonnx_server.errors import BadImage, ServerError
 from resonnx_server.inference.pictures import EncodedPictures, Pictures, RawPicture
 from resonnx_server.inference.requests import Inference
-from resonnx_server.inference.tasks import CAPTION, CLASSIFY
-from resonnx_server.protocol.decode_options import decode_options
-from resonnx_server.protocol.pieces import Pieces, at_once
-from resonnx_server.protocol.vision.answers import caption_response, classify_response, complete, word
+from resonnx_server.protocol.pieces import Pieces
+from resonnx_server.protocol.vision.serving import VisionServing
 from resonnx_server.rpc.boundary import Context, StreamContext, deadline_ns, one_status, outcome_of, pushback_ms
 from resonnx_server.rpc.pipeline import pipeline
 from resonnx_server.rpc.vision.models import get_model, list_models
 from resonnx_server.rpc.vision.picture_request import PictureRequest
-from resonnx_server.runtime.decoding.sequence import Token
 
 EmitEvent = Callable[[pb.StreamCaptionResponse], None]
 Message = pb.ClassifyRequest | pb.CaptionRequest
-
-_DEFAULT_TOP_K: Final = 5
-# Classes of an answer that is made on the event loop: a few ms.
-_MANY_CLASSES: Final = 1 << 10
 
 
 class VisionServicer(vision_pb2_grpc.VisionServicer):
@@ -46,10 +36,9 @@ class VisionServicer(vision_pb2_grpc.VisionServicer):
     def __init__(
         self, inference: Inference, max_message_bytes: int, pieces: Pieces, *, model_details: bool = True
     ) -> None:
-        self._inference = inference
+        self._serving = VisionServing(inference, pieces)
         self._models = inference.models
         self._max_message_bytes = max_message_bytes
-        self._pieces = pieces
         self._get_model = partial(
             get_model, models=inference.models, max_message_bytes=max_message_bytes, details=model_details
         )
@@ -109,49 +98,17 @@ class VisionServicer(vision_pb2_grpc.VisionServicer):
         self._models.check(request.model, context.caller)
         return self._get_model(self._models.find(request.model, request.version_label or request.version))
 
-    async def _classify(
+    def _classify(
         self, given: PictureRequest[pb.ClassifyRequest], caller_ns: int | None, caller: Caller
-    ) -> pb.ClassifyResponse:
-        message = given.message
-        self._models.check(message.model, caller)
-        size, version = self._size(given), message.version_label or message.version
-        with (
-            self._inference.limited(caller),
-            self._inference.begin(message.model, version, size, CLASSIFY, caller=caller.name) as request,
-        ):
-            assert request.model.manifest is not None
-            labels = request.model.manifest.classifier.labels
-            if message.top_k > len(labels):
-                raise InvalidInput("top_k", f"{message.top_k} is not within 0..{len(labels)}")
-            request.limit(caller_ns, message.timeout_us, caller.priority(message.priority))
-            outputs = await classify(request, _pictures(given))
-        top_k = message.top_k or min(_DEFAULT_TOP_K, len(labels))
-        work = classify_response(outputs, labels, top_k, features=message.return_features)
-        response = at_once(work) if top_k <= _MANY_CLASSES else await self._pieces.run(work)
-        complete(response, message.id, request)
-        return response
+    ) -> Awaitable[pb.ClassifyResponse]:
+        return self._serving.classify(given.message, partial(_picture, given), self._size(given), caller_ns, caller)
 
-    async def _caption(
+    def _caption(
         self, given: PictureRequest[pb.CaptionRequest], emit: EmitEvent | None, caller_ns: int | None, caller: Caller
-    ) -> pb.CaptionResponse:
-        message = given.message
-        self._models.check(message.model, caller)
-        size, version = self._size(given), message.version_label or message.version
-        with (
-            self._inference.limited(caller),
-            self._inference.begin(message.model, version, size, CAPTION, caller=caller.name) as request,
-        ):
-            engine = captioner(request.model)
-            spec = engine.spec
-            options = decode_options(message, engine)
-            request.limit(caller_ns, message.timeout_us, caller.priority(message.priority))
-            on_words = None if emit is None else _word_emitter(emit, spec)
-            pictures = _pictures(given)
-            (captioned,) = await caption(request, pictures, options, on_words)
-        work = caption_response(captioned, options, spec)
-        response = await self._pieces.run(work) if options.attention else at_once(work)
-        complete(response, message.id, request)
-        return response
+    ) -> Awaitable[pb.CaptionResponse]:
+        on_word = None if emit is None else partial(_emit_word, emit)
+        size = self._size(given)
+        return self._serving.caption(given.message, partial(_picture, given), size, caller_ns, caller, on_word)
 
     def _size(self, given: PictureRequest[Any]) -> int:
         """Estimate a request's bytes: for the exact number, protobuf would serialize it."""
@@ -168,7 +125,7 @@ async def _single(request: PictureRequest[pb.CaptionRequest]) -> AsyncIterator[P
     yield request
 
 
-def _pictures(given: PictureRequest[Any]) -> Pictures:
+def _picture(given: PictureRequest[Any]) -> Pictures:
     """Return a request's picture."""
     if given.encoded is not None:
         return EncodedPictures([given.encoded], "image.encoded", numbered=False)
@@ -178,14 +135,8 @@ def _pictures(given: PictureRequest[Any]) -> Pictures:
     raise BadImage("image", "neither encoded nor raw is set")
 
 
-def _word_emitter(emit: EmitEvent, spec: CaptionerSpec) -> OnWords:
-    """Return a function that emits words of a caption as answers of StreamCaption."""
-
-    def on_words(tokens: list[Token]) -> None:
-        for token in tokens:
-            emit(pb.StreamCaptionResponse(word=word(token, spec)))
-
-    return on_words
+def _emit_word(emit: EmitEvent, word: pb.Word) -> None:
+    emit(pb.StreamCaptionResponse(word=word))
 
 
 def _failed(message: pb.ClassifyRequest, code: StatusCode, error: ServerError) -> pb.ClassifyStreamResponse:

@@ -11,7 +11,7 @@ from typing import Any, Final
 import numpy as np
 
 from resonnx_server.errors import InvalidInput, UnreadableMessage
-from resonnx_server.http.rest.json_cut import Span, string_end
+from resonnx_server.http.rest.tensors.json_cut import Span, string_end
 from resonnx_server.protocol.pieces import Work
 from resonnx_server.runtime.session import Array
 
@@ -81,7 +81,7 @@ class JsonData:
         start, end = self.span
         array, filled, before = np.empty(count, dtype), 0, start
         if not count:
-            yield from self._check_empty()
+            self._check_empty()
             return array
         while before < end:
             stop = self._cut_at_comma(before)
@@ -145,13 +145,16 @@ class JsonData:
             raise InvalidInput(self.field, f"a value is not within {np.finfo(dtype).min}..{np.finfo(dtype).max}")
         return array
 
-    def _check_empty(self) -> Work[None]:
-        """Raise InvalidInput if the data holds a value."""
+    def _check_empty(self) -> None:
+        """Raise InvalidInput unless the data are arrays without values."""
         start, end = self.span
-        for begin in range(start, end, _STRING_PIECE_BYTES):
-            if bytes(self.text[begin : min(begin + _STRING_PIECE_BYTES, end)]).translate(None, _STRUCTURE):
-                raise InvalidInput(self.field, "has values; the shape has none")
-            yield
+        text = bytes(self.text[start : min(end, start + _LONGEST_NUMBER)])
+        if end - start > _LONGEST_NUMBER or text.translate(None, _STRUCTURE):
+            raise InvalidInput(self.field, "has values; the shape has none")
+        try:
+            json.loads(text)
+        except (ValueError, RecursionError):
+            raise InvalidInput(self.field, "is not an array of arrays") from None
 
     def _strings(self, count: int, *, is_base64: bool) -> Work[Array]:
         start, end = self.span
@@ -174,7 +177,10 @@ class JsonData:
                 yield
         if self.text.find(b'"', position, end) >= 0:
             raise InvalidInput(self.field, f"more than {count} strings, of which the shape has")
-        self._check_between(_AFTER_LAST if count else re.compile(rb"[\s\[\],]*"), position, end)
+        if count:
+            self._check_between(_AFTER_LAST, position, end)
+        else:
+            self._check_empty()
         return elements
 
     def _check_between(self, pattern: re.Pattern[bytes], start: int, end: int) -> None:
@@ -185,7 +191,7 @@ class JsonData:
 def _from_base64(content: memoryview, field: str) -> Work[bytes]:
     parts = []
     start, size = 0, len(content)
-    rest = b""
+    rest, is_padded = b"", False
     while start < size:
         stop = min(start + _STRING_PIECE_BYTES, size)
         # Not within an escape.
@@ -195,11 +201,14 @@ def _from_base64(content: memoryview, field: str) -> Work[bytes]:
         if b"\\" in piece:
             # Some writers of JSON escape the slash.
             piece = piece.replace(b"\\/", b"/")
-        whole = len(piece) if stop == size else len(piece) - len(piece) % 4
-        if stop < size and b"=" in piece:
+        whole = len(piece) - len(piece) % 4
+        if stop == size and whole < len(piece):
+            raise InvalidInput(field, "is not base64 (its length is no multiple of 4)")
+        if whole and is_padded:
             raise InvalidInput(field, "is not base64 (padding before its end)")
         try:
             parts.append(binascii.a2b_base64(piece[:whole], strict_mode=True))
+            is_padded = is_padded or b"=" in piece[:whole]
         except binascii.Error as error:
             raise InvalidInput(field, f"is not base64 ({error})") from None
         rest, start = piece[whole:], stop

@@ -11,7 +11,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 
 from resonnx_server.errors import MessageTooLarge
-from resonnx_server.http.rest.infer_request import BASE64, CONTENT_TYPE, Asked
+from resonnx_server.http.rest.tensors.request import BASE64, CONTENT_TYPE, Asked
 from resonnx_server.inference.registry import Model
 from resonnx_server.memory.budget import Charge
 from resonnx_server.protocol.oip.outputs import Output, element_pieces, raw_parts

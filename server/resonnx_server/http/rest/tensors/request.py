@@ -10,8 +10,8 @@ from typing import Any, Final
 from resonnx_proto.inference import grpc_service_pb2 as pb
 
 from resonnx_server.errors import InvalidInput
-from resonnx_server.http.rest.json_cut import Span, cut_json
-from resonnx_server.http.rest.json_data import JsonData
+from resonnx_server.http.rest.tensors.json_cut import Span, cut_json
+from resonnx_server.http.rest.tensors.json_data import JsonData
 from resonnx_server.protocol.oip.request import InferRequest, Written
 from resonnx_server.protocol.oip.shared_memory import REGION
 from resonnx_server.protocol.pieces import Work

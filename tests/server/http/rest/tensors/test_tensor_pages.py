@@ -13,7 +13,7 @@ import pytest
 from resonnx_proto.inference import grpc_service_pb2 as pb
 from resonnx_proto.inference import grpc_service_pb2_grpc
 
-from .asking_http import Answered, ask, infer_binary, infer_json
+from ..asking_http import Answered, ask, infer_binary, infer_json
 
 
 def _pixels(rows: int = 2) -> np.ndarray:

@@ -19,6 +19,10 @@ _DEEPEST: Final = 32
 _PIECE_BYTES: Final = 1 << 16
 _STRING_PIECE_BYTES: Final = 1 << 20
 _TOKENS: Final = 1 << 10
+_STRINGS: Final = 1 << 8
+# Each takes some microseconds.
+_MOST_STRINGS: Final = 1 << 18
+_MOST_ESCAPES: Final = 1 << 20
 # Text between two strings that is not worth NumPy's overhead.
 _SHORT: Final = 64
 
@@ -116,22 +120,23 @@ def parse_json(text: bytes | bytearray) -> Any:
 
 def string_end(text: bytes | bytearray, start: int, end: int) -> Work[int]:
     """Return where the string that begins at `start` ends, after its quote. Raises UnreadableMessage if it does not."""
-    position, quote, steps = start + 1, -1, 0
+    # No quote is between `position` and `clear`, where one is unless `quote` is -1.
+    position, quote, clear, escapes = start + 1, -1, start + 1, 0
     while position < end:
-        steps += 1
-        if not steps % _TOKENS:
-            yield
-        stop = min(position + _STRING_PIECE_BYTES, end)
-        if quote < position:
-            quote = text.find(b'"', position, stop)
-            quote = stop if quote < 0 else quote
-        escape = text.find(b"\\", position, quote)
+        if clear <= position and quote < position:
+            quote = text.find(b'"', position, min(position + _STRING_PIECE_BYTES, end))
+            clear = quote if quote >= 0 else min(position + _STRING_PIECE_BYTES, end)
+        escape = text.find(b"\\", position, clear)
         if escape >= 0:
-            position = escape + 2
-        elif quote < end and text[quote] == _QUOTE:
+            position, escapes = escape + 2, escapes + 1
+            if not escapes % _TOKENS:
+                yield
+            if escapes > _MOST_ESCAPES:
+                raise InvalidInput("request", f"a string with more than {_MOST_ESCAPES} escapes; send binary data")
+        elif quote == clear:
             return quote + 1
         else:
-            position = quote
+            position = clear
             yield
     raise UnreadableMessage("the request is not JSON: a string breaks off")
 
@@ -150,20 +155,22 @@ def _value_start(text: bytes | bytearray, position: int, end: int) -> int:
 
 def _array_end(text: bytes | bytearray, start: int, end: int) -> Work[int]:
     """Return where the array that begins at `start` ends, after its bracket."""
-    depth, position = 0, start
+    depth, position, strings = 0, start, 0
     while position < end:
         stop = min(position + _PIECE_BYTES, end)
         quote = text.find(b'"', position, stop)
-        stop = quote if quote >= 0 else stop
-        depth, closed = _depths(text, position, stop, depth)
+        depth, closed = _depths(text, position, stop if quote < 0 else quote, depth)
         if closed is not None:
             return closed
-        position = stop
-        if quote >= 0:
-            position = yield from string_end(text, quote, end)
-            if stop - position < _SHORT:
-                continue
-        yield
+        if quote < 0:
+            position = stop
+            yield
+            continue
+        position, strings = (yield from string_end(text, quote, end)), strings + 1
+        if strings > _MOST_STRINGS:
+            raise InvalidInput("inputs", f"data has more than {_MOST_STRINGS} strings; send them as binary data")
+        if not strings % _STRINGS:
+            yield
     raise UnreadableMessage("the request is not JSON: an array breaks off")
 
 

@@ -10,8 +10,8 @@ from resonnx_server.http.guard import CALLER
 from resonnx_server.http.pages import Page
 from resonnx_server.http.rest.exchange import Content, Exchange, Posted
 from resonnx_server.http.rest.failures import failure, json_response, status_of
-from resonnx_server.http.rest.infer_answer import write_answer
-from resonnx_server.http.rest.infer_request import read_request
+from resonnx_server.http.rest.tensors.answer import write_answer
+from resonnx_server.http.rest.tensors.request import read_request
 from resonnx_server.inference.registry import Model, Models
 from resonnx_server.protocol.oip import describe
 from resonnx_server.protocol.oip.contents import cleared
@@ -112,9 +112,11 @@ class TensorPages:
             # Before the work of reading the request.
             self._models.check(name, posted.caller)
             self._models.find(name, version)
-            work = read_request(posted.body, _head_bytes(posted.request), name, version)
-            small = len(posted.body) <= _SMALL_BODY
+            body = posted.take_body()
+            work = read_request(body, _head_bytes(posted.request), name, version)
+            small = len(body) <= _SMALL_BODY
             given, asked = at_once(work) if small else await self._pieces.run(work)
+            del body
         except InvalidInput as error:
             self._models.rejected.count(error)
             raise

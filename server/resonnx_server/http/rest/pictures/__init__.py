@@ -1,0 +1,1 @@
+"""Pictures in, labels and captions out."""

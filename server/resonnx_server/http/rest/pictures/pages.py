@@ -1,0 +1,165 @@
+"""The pages that take pictures: /v1/classify/NAME and /v1/caption/NAME."""
+
+import asyncio
+import json
+from collections.abc import Callable, Coroutine
+from functools import partial
+from typing import Any, Final
+
+from aiohttp import web
+from resonnx_proto.v1 import vision_pb2 as pb
+
+from resonnx_server.access.caller import Role
+from resonnx_server.errors import InvalidInput, ServerError
+from resonnx_server.http.connection import CONNECTION
+from resonnx_server.http.pages import Page
+from resonnx_server.http.rest.events import HEADERS, TYPE, event
+from resonnx_server.http.rest.exchange import Content, Exchange, Posted
+from resonnx_server.http.rest.failures import body_of
+from resonnx_server.http.rest.pictures.answers import captioned, classified, word
+from resonnx_server.http.rest.pictures.files import MULTIPART, File, files_of
+from resonnx_server.http.rest.pictures.options import message_of
+from resonnx_server.inference.many import all_of
+from resonnx_server.inference.pictures import EncodedPictures
+from resonnx_server.inference.registry import Models
+from resonnx_server.protocol.pieces import Pieces, at_once
+from resonnx_server.protocol.vision.serving import OnWord, VisionServing
+
+_JSON: Final = {"Content-Type": "application/json"}
+_SMALL_BODY: Final = 1 << 20
+
+# Runs one picture and returns its answer.
+Run = Callable[[File, Posted], Coroutine[Any, Any, dict[str, Any]]]
+
+
+class PicturePages:
+    """The pages of pictures.
+
+    Args:
+        models: The registry.
+        serving: Runs requests.
+        exchange: Receives them, and sends answers.
+        pieces: The thread that divides large bodies.
+        max_message_bytes: Limit of a request.
+    """
+
+    def __init__(
+        self, models: Models, serving: VisionServing, exchange: Exchange, pieces: Pieces, max_message_bytes: int
+    ) -> None:
+        self._models = models
+        self._serving = serving
+        self._pieces = pieces
+        self.pages = [
+            Page(path, exchange.page(answer), Role.INFER, max_message_bytes, is_json=True)
+            for path, answer in (("/v1/classify/{name}", self._classify), ("/v1/caption/{name}", self._caption))
+        ]
+
+    async def _classify(self, posted: Posted) -> Content:
+        message = self._message(pb.ClassifyRequest, posted)
+
+        async def run(file: File, posted: Posted) -> dict[str, Any]:
+            picture, size = partial(_picture, file), len(file.content)
+            return classified(await self._serving.classify(message, picture, size, posted.deadline_ns, posted.caller))
+
+        return await self._answer(posted, run)
+
+    async def _caption(self, posted: Posted) -> Content | web.StreamResponse:
+        message = self._message(pb.CaptionRequest, posted)
+
+        async def run(file: File, posted: Posted, on_word: OnWord | None = None) -> dict[str, Any]:
+            picture, size = partial(_picture, file), len(file.content)
+            return captioned(
+                await self._serving.caption(message, picture, size, posted.deadline_ns, posted.caller, on_word)
+            )
+
+        if TYPE not in ",".join(posted.request.headers.getall("Accept", ())).lower():
+            return await self._answer(posted, run)
+        files = await self._files(posted)
+        if len(files) != 1:
+            error = InvalidInput("request", f"{len(files)} pictures; words are sent as events for one")
+            self._models.rejected.count(error)
+            raise error
+        return await self._stream(posted, lambda on_word: run(files[0], posted, on_word))
+
+    def _message(self, kind: Any, posted: Posted) -> Any:
+        """Return the options of a request, or count it as rejected."""
+        try:
+            message = message_of(kind, posted.request.match_info["name"], posted.request.query)
+        except InvalidInput as error:
+            self._models.rejected.count(error)
+            raise
+        message.id = message.id or posted.request.headers.get("X-Request-Id", "")[:64]
+        return message
+
+    async def _files(self, posted: Posted) -> list[File]:
+        body = posted.take_body()
+        if posted.request.content_type != MULTIPART:
+            return [File("", bytes(body))]
+        # The parts are copied.
+        posted.received.resize(2 * len(body))
+        work = files_of(body, posted.request.headers["Content-Type"])
+        try:
+            return at_once(work) if len(body) <= _SMALL_BODY else await self._pieces.run(work)
+        except InvalidInput as error:
+            self._models.rejected.count(error)
+            raise
+        finally:
+            posted.received.resize(len(body))
+
+    async def _answer(self, posted: Posted, run: Run) -> Content:
+        """Return the answer to a body of one picture, or to a form of several, of which some may fail."""
+        is_form = posted.request.content_type == MULTIPART
+        files = await self._files(posted)
+        if not is_form:
+            # From here on the request itself is charged; nothing comes between.
+            posted.received.release()
+            return _content(await run(files[0], posted))
+        answers: list[dict[str, Any]] = []
+        errors: list[ServerError] = []
+
+        async def one(file: File) -> dict[str, Any]:
+            try:
+                return await run(file, posted)
+            except ServerError as error:
+                errors.append(error.with_traceback(None))
+                return body_of(error)
+
+        found = await all_of(one(file) for file in files)
+        answers += ({"name": file.name, **answer} for file, answer in zip(files, found, strict=True))
+        if len(errors) == len(files):
+            raise errors[0]
+        return _content({"pictures": answers})
+
+    async def _stream(
+        self, posted: Posted, run: Callable[[OnWord], Coroutine[Any, Any, dict[str, Any]]]
+    ) -> web.StreamResponse:
+        """Send the words of a caption as events, then the whole answer."""
+        words: asyncio.Queue[pb.Word | None] = asyncio.Queue()
+        posted.received.release()
+        running = asyncio.create_task(run(words.put_nowait))
+        running.add_done_callback(lambda _: words.put_nowait(None))
+        try:
+            given = await words.get()
+            if given is None:
+                # What failed before the first word is no event.
+                running.result()
+            stream = web.StreamResponse(headers=HEADERS)
+            posted.stream = stream
+            if (connection := CONNECTION.get(None)) is not None:
+                connection.send()
+            await stream.prepare(posted.request)
+            while given is not None:
+                await stream.write(event("word", word(given)))
+                given = await words.get()
+            await stream.write(event("caption", running.result()))
+            return stream
+        finally:
+            running.cancel()
+
+
+def _picture(file: File) -> EncodedPictures:
+    return EncodedPictures([file.content], "picture", numbered=False)
+
+
+def _content(body: dict[str, Any]) -> Content:
+    return Content(json.dumps(body, separators=(",", ":"), ensure_ascii=False).encode(), _JSON)

@@ -1,0 +1,118 @@
+"""Runs requests of the task API, whichever interface they came through."""
+
+from collections.abc import Callable
+from typing import Final
+
+from resonnx_proto.v1 import vision_pb2 as pb
+from resonnx_proto.v1.manifest_pb2 import CaptionerSpec
+
+from resonnx_server.access.caller import Caller
+from resonnx_server.errors import InvalidInput
+from resonnx_server.inference.caption import OnWords, caption, captioner
+from resonnx_server.inference.classify import classify
+from resonnx_server.inference.pictures import Pictures
+from resonnx_server.inference.requests import Inference
+from resonnx_server.inference.tasks import CAPTION, CLASSIFY
+from resonnx_server.protocol.decode_options import decode_options
+from resonnx_server.protocol.pieces import Pieces, at_once
+from resonnx_server.protocol.vision.answers import caption_response, classify_response, complete, word
+from resonnx_server.runtime.decoding.sequence import Token
+
+# Takes each word of the best caption as it joins the stable prefix; on the event loop.
+OnWord = Callable[[pb.Word], object]
+# Returns the request's picture. Raises BadImage if it has none.
+FindPicture = Callable[[], Pictures]
+
+_DEFAULT_TOP_K: Final = 5
+# Classes of an answer that is made on the event loop: a few ms.
+_MANY_CLASSES: Final = 1 << 10
+
+
+class VisionServing:
+    """The task API over the loaded models.
+
+    Args:
+        inference: The use cases.
+        pieces: The thread that makes large answers.
+    """
+
+    def __init__(self, inference: Inference, pieces: Pieces) -> None:
+        self._inference = inference
+        self._pieces = pieces
+
+    async def classify(
+        self, message: pb.ClassifyRequest, picture: FindPicture, size: int, caller_ns: int | None, caller: Caller
+    ) -> pb.ClassifyResponse:
+        """Return the best classes of a picture.
+
+        Args:
+            message: The request, whose picture is apart.
+            picture: Returns its picture.
+            size: Bytes of the request.
+            caller_ns: The call's deadline, monotonic ns; None if it has none.
+            caller: Who calls.
+
+        Raises:
+            ServerError: The request is refused, or fails.
+        """
+        self._inference.models.check(message.model, caller)
+        version = message.version_label or message.version
+        with (
+            self._inference.limited(caller),
+            self._inference.begin(message.model, version, size, CLASSIFY, caller=caller.name) as request,
+        ):
+            assert request.model.manifest is not None
+            labels = request.model.manifest.classifier.labels
+            if message.top_k > len(labels):
+                raise InvalidInput("top_k", f"{message.top_k} is not within 0..{len(labels)}")
+            request.limit(caller_ns, message.timeout_us, caller.priority(message.priority))
+            outputs = await classify(request, picture())
+        top_k = message.top_k or min(_DEFAULT_TOP_K, len(labels))
+        work = classify_response(outputs, labels, top_k, features=message.return_features)
+        response = at_once(work) if top_k <= _MANY_CLASSES else await self._pieces.run(work)
+        complete(response, message.id, request)
+        return response
+
+    async def caption(
+        self,
+        message: pb.CaptionRequest,
+        picture: FindPicture,
+        size: int,
+        caller_ns: int | None,
+        caller: Caller,
+        on_word: OnWord | None = None,
+    ) -> pb.CaptionResponse:
+        """Return the captions of a picture; arguments and errors as of `classify`.
+
+        Args:
+            message: The request, whose picture is apart.
+            picture: Returns its picture.
+            size: Bytes of the request.
+            caller_ns: The call's deadline.
+            caller: Who calls.
+            on_word: Called with each word as it joins the stable prefix of the best caption.
+        """
+        self._inference.models.check(message.model, caller)
+        version = message.version_label or message.version
+        with (
+            self._inference.limited(caller),
+            self._inference.begin(message.model, version, size, CAPTION, caller=caller.name) as request,
+        ):
+            engine = captioner(request.model)
+            spec = engine.spec
+            options = decode_options(message, engine)
+            request.limit(caller_ns, message.timeout_us, caller.priority(message.priority))
+            on_words = None if on_word is None else _word_emitter(on_word, spec)
+            (captioned,) = await caption(request, picture(), options, on_words)
+        work = caption_response(captioned, options, spec)
+        response = await self._pieces.run(work) if options.attention else at_once(work)
+        complete(response, message.id, request)
+        return response
+
+
+def _word_emitter(emit: OnWord, spec: CaptionerSpec) -> OnWords:
+    def on_words(tokens: list[Token]) -> None:
+        for token in tokens:
+            emit(word(token, spec))
+
+    return on_words
