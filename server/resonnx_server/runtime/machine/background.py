@@ -1,4 +1,4 @@
-"""Work beside live traffic: a thread of the lowest priority, whose sessions' own threads have that of batches."""
+"""Work beside live traffic: a thread below the priority of batches; its sessions' own threads have that of batches."""
 
 import os
 import queue
@@ -10,13 +10,15 @@ from typing import Any, Final, TypeVar
 
 T = TypeVar("T")
 
-_LOWEST: Final = 19
+# Half of the processor time of a batch where both want it. Not the lowest priority: a thread that holds the GIL and
+# gets no processor holds up the event loop, for seconds on a machine that is busy with other processes.
+_BELOW: Final = 3
 _this_thread = threading.local()
 
 
 @contextmanager
 def background() -> Iterator[None]:
-    """Run the calling thread at the lowest priority, for the rest of its life.
+    """Run the calling thread at a lower priority, for the rest of its life.
 
     ONNX Runtime's threads inherit the priority of the thread that opens their session, and an unprivileged process
     cannot raise it again. So sessions that have threads of their own are opened on a second thread: see `as_serving`.
@@ -24,8 +26,9 @@ def background() -> Iterator[None]:
     works: queue.SimpleQueue[tuple[Callable[[], Any], Future[Any]] | None] = queue.SimpleQueue()
     # Before the priority is lowered, which it inherits.
     threading.Thread(target=_serve, args=(works,), name="load-open", daemon=True).start()
+    thread = threading.get_native_id()
     with suppress(OSError):
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _LOWEST)
+        os.setpriority(os.PRIO_PROCESS, thread, os.getpriority(os.PRIO_PROCESS, thread) + _BELOW)
     _this_thread.works = works
     try:
         yield

@@ -1,4 +1,4 @@
-"""Threads beside live traffic have the lowest priority; what serves later is opened with that of batches."""
+"""Threads beside live traffic have a lower priority; what serves later is opened with that of batches."""
 
 import os
 import threading
@@ -25,7 +25,6 @@ def test_sessions_are_opened_with_the_priority_that_the_thread_had() -> None:
             return before, _nice(), opened, as_serving(threading.get_ident) != alone
 
     with ThreadPoolExecutor(1) as pool:
-        before, lowest, opened, elsewhere = pool.submit(load).result()
-    assert lowest == 19
-    assert opened == before < 19
+        before, lower, opened, elsewhere = pool.submit(load).result()
+    assert opened == before < lower
     assert elsewhere
