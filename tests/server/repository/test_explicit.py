@@ -85,7 +85,9 @@ def test_other_modes_do_not_load_by_request(start_server, tmp_path: Path) -> Non
         assert admin.classify("a") == (1, 1)
 
 
-@pytest.mark.parametrize(("threads", "rounds"), [(8, 2), pytest.param(32, 256, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    ("threads", "rounds"), [(8, 2), pytest.param(32, 256, marks=[pytest.mark.slow, pytest.mark.timeout(1800)])]
+)
 def test_many_threads_load_and_unload_the_same_models(start_server, tmp_path: Path, threads: int, rounds: int) -> None:
     names = ("a", "b", "c")
     for number, name in enumerate(names):

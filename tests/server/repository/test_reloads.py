@@ -211,7 +211,9 @@ async def _until(condition: Callable[[], Awaitable[bool]]) -> None:
             await asyncio.sleep(0.02)
 
 
-@pytest.mark.parametrize(("steps", "rate"), [(8, 100), pytest.param(200, 300, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    ("steps", "rate"), [(8, 100), pytest.param(200, 300, marks=[pytest.mark.slow, pytest.mark.timeout(900)])]
+)
 async def test_reloads_under_load(start_server, tmp_path: Path, steps: int, rate: float) -> None:
     repository = tmp_path / "models"
     answering.write(repository / "m" / "1", 1)
