@@ -24,6 +24,8 @@ MOST_REGIONS: Final = 128
 _LONGEST_KEY: Final = 255
 # Names of POSIX semaphores, which lie in the same folder: writing to one would break its users.
 _SEMAPHORE: Final = "sem."
+# macOS has no O_PATH.
+_OPEN_FOLDER: Final = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_CLOEXEC
 # Copied at once: a fraction of a millisecond.
 _PIECE_BYTES: Final = 1 << 20
 
@@ -237,7 +239,7 @@ class Regions:
         # Links are not followed, and what is no file does not block.
         flags = os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
         try:
-            folder = os.open(self._folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+            folder = os.open(self._folder, _OPEN_FOLDER)
             try:
                 try:
                     return os.open(plain, flags | os.O_RDWR, dir_fd=folder), True

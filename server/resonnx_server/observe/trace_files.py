@@ -26,6 +26,8 @@ _MOST_WAITING: Final = 10_000
 _AT_ONCE: Final = 256
 _MOST_FILES: Final = 1_000
 _LAST_S: Final = 5.0
+# macOS has no O_PATH.
+_OPEN_FOLDER: Final = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_CLOEXEC
 _END: Final = b"]\n"
 
 
@@ -140,7 +142,7 @@ class _File:
 
 def _open(folder: Path, name: str) -> int:
     """Open a file of traces, or one that does not exist yet. Raises OSError for any other file."""
-    within = os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    within = os.open(folder, _OPEN_FOLDER)
     try:
         flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
         descriptor = os.open(name, flags, 0o640, dir_fd=within)

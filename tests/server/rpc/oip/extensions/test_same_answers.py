@@ -17,8 +17,11 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper
 from resonnx_proto.inference import grpc_service_pb2 as pb
 from resonnx_proto.inference import grpc_service_pb2_grpc
+from resonnx_server.memory.regions import FOLDER
 
 from .....conftest import examples
+
+pytestmark = pytest.mark.skipif(not FOLDER.is_dir(), reason="needs /dev/shm")
 
 SIZE = 1 << 16
 # By datatype: ONNX's, the typed field, and NumPy's of the raw content.
@@ -60,7 +63,7 @@ def server(start_server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S
     path = folder / "models/same/1/model.onnx"
     path.parent.mkdir(parents=True)
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10), path)
-    segment = Path("/dev/shm") / f"resonnx-test-{uuid.uuid4().hex}"
+    segment = FOLDER / f"resonnx-test-{uuid.uuid4().hex}"
     segment.write_bytes(bytes(2 * SIZE))
     try:
         with (

@@ -14,9 +14,12 @@ import pytest
 import tritonclient.grpc as triton
 from resonnx_proto.inference import grpc_service_pb2 as pb
 from resonnx_proto.inference import grpc_service_pb2_grpc
+from resonnx_server.memory.regions import FOLDER
 from tritonclient.utils import InferenceServerException, serialize_byte_tensor
 
 from .conftest import Extended
+
+pytestmark = pytest.mark.skipif(not FOLDER.is_dir(), reason="needs /dev/shm")
 
 X = np.arange(6, dtype=np.float32).reshape(2, 3)
 SIZE = 4096
@@ -24,7 +27,7 @@ SIZE = 4096
 
 @pytest.fixture
 def segment() -> Iterator[Path]:
-    path = Path("/dev/shm") / f"resonnx-test-{uuid.uuid4().hex}"
+    path = FOLDER / f"resonnx-test-{uuid.uuid4().hex}"
     path.write_bytes(bytes(SIZE))
     yield path
     path.unlink(missing_ok=True)
