@@ -1,6 +1,10 @@
 """Callers that look for services, models and their state: row "services, sources and versions are looked up"."""
 
+import json
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
+from pathlib import Path
 
 import grpc
 import pytest
@@ -35,3 +39,19 @@ def test_reflection_that_is_off_is_served_to_nobody(channel: grpc.Channel, servi
     path = f"/{service}/ServerReflectionInfo"
     for key in (None, "read", "admin"):
         assert outcome(channel, path, *bearer(key))[0] == "UNIMPLEMENTED"
+
+
+@pytest.mark.parametrize("front", FRONTS)
+def test_open_health_names_no_models(start_server, tmp_path: Path, front: str) -> None:
+    with guarded(start_server, tmp_path, front) as running:
+        with urllib.request.urlopen(_ready(running, "doubling"), timeout=20) as answer:
+            assert answer.status == 200
+        for path in ("unknown", "doubling/versions/7"):
+            with pytest.raises(urllib.error.HTTPError, match="404") as refused:
+                urllib.request.urlopen(_ready(running, path), timeout=20)
+            told = json.load(refused.value)
+            assert told == {"error": "there is no such model or version", "reason": "MODEL_NOT_FOUND"}
+
+
+def _ready(running: Guarded, path: str) -> str:
+    return f"http://{running.server.http}/v2/models/{path}/ready"

@@ -6,6 +6,7 @@ from typing import Any
 
 import grpc
 import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 from resonnx_proto.inference import grpc_service_pb2 as pb
 from resonnx_proto.inference import grpc_service_pb2_grpc
 from resonnx_proto.v1 import vision_pb2, vision_pb2_grpc
@@ -16,6 +17,7 @@ from ..server import bare_graphs
 from .guarded import FRONTS, bearer
 
 OWN, OTHER, BROKEN = "own", "other", "broken"
+VISION = vision_pb2.DESCRIPTOR.services_by_name["Vision"].full_name
 
 
 @pytest.fixture(scope="module", params=FRONTS)
@@ -36,7 +38,8 @@ def server(
         f"[keys.slow]\nsha256 = '{digest_of('slow').hex()}'\nrate_per_s = 0.001\n"
         f"[keys.single]\nsha256 = '{digest_of('single').hex()}'\nmax_concurrent = 1\n"
     )
-    with start_server(folder / "models", "--keys-file", str(keys), "--grpc-front", request.param) as server:
+    flags = ("--no-open-health", "--grpc-front", request.param)
+    with start_server(folder / "models", "--keys-file", str(keys), *flags) as server:
         yield server
 
 
@@ -128,6 +131,24 @@ def test_lists_hold_a_key_s_models_only(channel: grpc.Channel) -> None:
             assert sorted(entry.name for entry in found) == sorted(served + refused)
 
 
+def test_health_tells_nothing_of_models_of_others(channel: grpc.Channel) -> None:
+    stub = health_pb2_grpc.HealthStub(channel)
+
+    def check(service: str, key: str) -> str:
+        asked = health_pb2.HealthCheckRequest(service=service)
+        return _code(lambda: stub.Check(asked, timeout=20, metadata=bearer(key)))
+
+    def watch(service: str, key: str) -> str:
+        asked = health_pb2.HealthCheckRequest(service=service)
+        return _code(lambda: next(stub.Watch(asked, timeout=20, metadata=bearer(key))))
+
+    for ask in (check, watch):
+        assert {ask(name, "limited") for name in ("", VISION, f"{VISION}/{OWN}", f"{VISION}/{OWN}:1")} == {"OK"}
+        assert ask(f"{VISION}/{OTHER}", "high") == "OK"
+        for model in (OTHER, f"{OTHER}:1", BROKEN, "unknown", ""):
+            assert ask(f"{VISION}/{model}", "limited") == "PERMISSION_DENIED"
+
+
 def _page(server: RunningServer, path: str, key: str) -> str:
     asked = urllib.request.Request(f"http://{server.http}{path}", headers=dict(bearer(key)))
     with urllib.request.urlopen(asked, timeout=20) as response:
@@ -145,6 +166,9 @@ def test_pages_name_a_key_s_models_only(server: RunningServer, channel: grpc.Cha
     for name in (OWN, OTHER):
         tensors.ModelInfer(_infer(name), timeout=20, metadata=bearer("high"))
     every, limited = (_samples(_page(server, "/metrics", key)) for key in ("high", "limited"))
+    seconds = 'resonnx_caller_device_seconds_total{model="%s",version="1",caller="%s"}'
+    assert seconds % (OWN, "key:high") in every
+    every = every - {seconds % (OWN, "key:high")} | {seconds % (OWN, "other")}
     of_others = {sample for sample in every if f'model="{OTHER}"' in sample or f'model="{BROKEN}"' in sample}
     assert 'resonnx_model_ready{model="broken",version="1"}' in of_others
     assert any(sample.startswith("nv_inference_count") for sample in of_others)

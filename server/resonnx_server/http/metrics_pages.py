@@ -4,7 +4,7 @@ import asyncio
 import time
 from typing import Final
 
-from resonnx_server.observe.exposition import Format, page
+from resonnx_server.observe.exposition import Format, Sight, page
 from resonnx_server.observe.metrics import Metrics
 from resonnx_server.pace import Pace
 
@@ -12,12 +12,12 @@ from resonnx_server.pace import Pace
 _MADE_PER_S: Final = 25
 _MADE_AT_ONCE: Final = 60
 
-# Format, models and compression.
-_Kind = tuple[Format, frozenset[str] | None, bool]
+# Format, what is shown, and compression.
+_Kind = tuple[Format, Sight | None, bool]
 
 
 class MetricsPages:
-    """Pages by format, compression and the models that they show.
+    """Pages by format, compression and what they show.
 
     Args:
         metrics: The registry that they show.
@@ -29,15 +29,15 @@ class MetricsPages:
         self._next: dict[_Kind, asyncio.Task[bytes]] = {}
         self._pace = Pace(_MADE_PER_S, _MADE_AT_ONCE)
 
-    async def page(self, written: Format, models: frozenset[str] | None = None, *, compressed: bool) -> bytes:
+    async def page(self, written: Format, sight: Sight | None = None, *, compressed: bool) -> bytes:
         """Return a page of values that are not older than the request; beyond the pace, at most 0.04 s later.
 
         Args:
             written: The format.
-            models: Names of the models whose samples are shown; None for all.
+            sight: The samples that are shown; None for all.
             compressed: With gzip.
         """
-        kind = written, models, compressed
+        kind = written, sight, compressed
         making = self._next.get(kind)
         if making is None:
             delay_ns = self._pace.delay_ns(time.monotonic_ns())
@@ -50,10 +50,10 @@ class MetricsPages:
         if delay_s:
             await asyncio.sleep(delay_s)
         del self._next[kind]
-        written, models, compressed = kind
+        written, sight, compressed = kind
         # Counters are read on the event loop, with a break after each family; the page is written on a thread.
         families = []
         for family in self._metrics.registry.collect():
             families.append(family)
             await asyncio.sleep(0)
-        return await asyncio.to_thread(page, families, written, models, compressed=compressed)
+        return await asyncio.to_thread(page, families, written, sight, compressed=compressed)

@@ -18,7 +18,7 @@ from resonnx_server.http.metrics_pages import MetricsPages
 from resonnx_server.http.pages import Page, Pages
 from resonnx_server.http.rest.rest import Rest
 from resonnx_server.inference.registry import Models
-from resonnx_server.observe.exposition import accepted_format, accepts_gzip
+from resonnx_server.observe.exposition import Sight, accepted_format, accepts_gzip
 from resonnx_server.observe.metrics import Metrics
 
 _PLAIN: Final = {"Content-Type": "text/plain; charset=utf-8"}
@@ -109,7 +109,9 @@ class Probes:
     async def _get_metrics(self, request: web.Request) -> web.Response:
         written = accepted_format(_header(request, "Accept"))
         compressed = accepts_gzip(_header(request, "Accept-Encoding"))
-        body = await self._pages.page(written, CALLER.get().models, compressed=compressed)
+        caller = CALLER.get()
+        sight = None if caller.models is None else Sight(caller.models, caller.name)
+        body = await self._pages.page(written, sight, compressed=compressed)
         headers = {"Content-Type": written.value, "Vary": "Accept, Accept-Encoding"}
         if compressed:
             headers["Content-Encoding"] = "gzip"

@@ -9,7 +9,7 @@ from resonnx_server.errors import InvalidInput, MemorySpent
 _RETRY_AFTER_MS: Final = 100
 # Part of the budget that only answers to accepted requests may take: 1/8.
 _FOR_ANSWERS: Final = 8
-# Part of that in which callers that hold little find room where all else is spent: 1/2, and 1/8 of it for each.
+# Part of that in which only callers that hold little find room: 1/2, and 1/8 of it for each; half is for their answers.
 _FOR_SMALL: Final = 2
 _SMALL: Final = 8
 # A caller that holds so much of the budget gets no more: if it is alone, so that another finds some, and beside others.
@@ -37,7 +37,8 @@ class Charge:
 
         Args:
             nbytes: 0 or more; fewer bytes are always possible.
-            answer: They hold an answer to an accepted request: it may take the whole budget, and more than a share.
+            answer: They hold an answer to an accepted request: it may take what is kept for answers, and more than a
+                share.
             held: The memory is taken already: it is counted even where the budget is spent.
 
         Raises:
@@ -65,8 +66,9 @@ class Budget:
     """Bounds the memory of all requests, from a request's first byte to the last byte of its answer.
 
     A caller that holds half of the budget gets no more while others hold some, and none that holds three quarters; the
-    last request may exceed the share. An eighth is kept for answers to requests that are accepted. Half of that is also
-    for callers that hold at most a sixteenth of it: a few that hold all else do not close the server to others.
+    last request may exceed the share. An eighth is kept for answers to requests that are accepted. Half of that is only
+    for callers that hold at most a sixteenth of it, and half of this again for their answers only: a few that hold all
+    else, as requests or as answers that they do not read, do not close the server to others.
 
     Args:
         max_bytes: The whole budget.
@@ -82,7 +84,8 @@ class Budget:
         self._most = max_bytes - set_aside
         self._most_new = self._most - self._most // _FOR_ANSWERS
         reserve = (self._most - self._most_new) // _FOR_SMALL
-        self._most_small, self._small = self._most_new + reserve, reserve // _SMALL
+        self._most_answers, self._small = self._most - reserve, reserve // _SMALL
+        self._most_small = self._most - reserve // _FOR_SMALL
         self._share_alone = int(self._most_new * _SHARE_ALONE)
         self._share = int(self._most_new * _SHARE_BESIDE_OTHERS)
         self._lock = threading.Lock()
@@ -127,13 +130,15 @@ class Budget:
 
     def _check(self, others: int, more: int, answer: bool, *, alone: bool) -> None:
         """Raise unless `more` bytes may be held by a caller whose other charges hold `others`."""
-        most = self._most if answer else self._most_new
+        most = self._most_answers if answer else self._most_new
         if more > most:
             raise InvalidInput(
                 "request", f"needs {more} bytes of memory; memory_budget_bytes leaves {most} to requests. Send less"
             )
         used = self._used + self._unseen
-        if used + more > (self._most_small if not answer and others + more <= self._small else most):
+        if others + more <= self._small:
+            most = self._most if answer else self._most_small
+        if used + more > most:
             raise MemorySpent(
                 f"requests hold {used} of {most} bytes, their part of memory_budget_bytes; this one needs {more} more",
                 _RETRY_AFTER_MS,

@@ -5,11 +5,16 @@ Not prometheus_client's writer: its counters' names must end in `_total`, Triton
 
 import gzip
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from enum import Enum
+from typing import Final
 
 from prometheus_client.metrics_core import Metric, UntypedMetricFamily
 from prometheus_client.samples import Sample
 from prometheus_client.utils import floatToGoString
+
+# Value of the label `caller` for all that have no name of their own.
+OTHERS: Final = "other"
 
 
 class Format(Enum):
@@ -21,6 +26,19 @@ class Format(Enum):
 
 class ExactCounter(UntypedMetricFamily):
     """A counter whose name need not end in `_total`; its type is unknown in OpenMetrics."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sight:
+    """What a caller sees that may use some models only.
+
+    Attributes:
+        models: Their names; samples of no model are shown as well.
+        caller: The caller's name; all other callers are shown as one, OTHERS.
+    """
+
+    models: frozenset[str]
+    caller: str
 
 
 def accepted_format(accept: str | None) -> Format:
@@ -40,18 +58,16 @@ def accepts_gzip(accept_encoding: str | None) -> bool:
     return qualities.get("gzip", qualities.get("*", 0.0)) > 0
 
 
-def page(
-    families: Iterable[Metric], written: Format, models: frozenset[str] | None = None, *, compressed: bool
-) -> bytes:
+def page(families: Iterable[Metric], written: Format, sight: Sight | None = None, *, compressed: bool) -> bytes:
     """Return the page of all families that have samples. Thread-safe.
 
     Args:
         families: The metrics.
         written: The format.
-        models: Names of the models whose samples are shown, beside those of no model; None for all.
+        sight: The samples that are shown; None for all.
         compressed: With gzip.
     """
-    shown = ((family, _shown(family.samples, models)) for family in families)
+    shown = ((family, family.samples if sight is None else _seen(family.samples, sight)) for family in families)
     lines = [line for family, samples in shown if samples for line in _lines(family, samples, written)]
     if written is Format.OPENMETRICS:
         lines.append("# EOF\n")
@@ -59,10 +75,23 @@ def page(
     return gzip.compress(content, 5) if compressed else content
 
 
-def _shown(samples: list[Sample], models: frozenset[str] | None) -> list[Sample]:
-    if models is None:
-        return samples
-    return [sample for sample in samples if (model := sample.labels.get("model")) is None or model in models]
+def _seen(samples: list[Sample], sight: Sight) -> list[Sample]:
+    """Return the samples of what a caller sees; those of other callers are summed up."""
+    seen: list[Sample] = []
+    of_others: dict[tuple[str, ...], int] = {}
+    for sample in samples:
+        if (model := sample.labels.get("model")) is not None and model not in sight.models:
+            continue
+        if sample.labels.get("caller", sight.caller) == sight.caller:
+            seen.append(sample)
+            continue
+        labels = {**sample.labels, "caller": OTHERS}
+        place = of_others.setdefault(tuple(labels.values()), len(seen))
+        if place == len(seen):
+            seen.append(sample._replace(labels=labels))
+        else:
+            seen[place] = seen[place]._replace(value=seen[place].value + sample.value)
+    return seen
 
 
 def _lines(family: Metric, samples: list[Sample], written: Format) -> Iterator[str]:

@@ -1,25 +1,33 @@
-"""The service grpc.health.v1.Health: statuses of services, and their watchers.
+"""The service grpc.health.v1.Health: statuses of services and models, and their watchers.
 
 The servicer of grpc-health-checking loses all watchers of a service when the first of them leaves.
 """
 
 from collections.abc import Mapping
+from typing import Final
 
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from resonnx_server.access.caller import Caller
 from resonnx_server.errors import NotFound
+from resonnx_server.inference.registry import Models
 from resonnx_server.rpc.boundary import Context, StreamContext, one_status
 from resonnx_server.rpc.watches import Watches
+
+# Of a model's service: the service of its tasks, this, and NAME, NAME:VERSION or NAME:LABEL.
+OF_MODEL: Final = "/"
 
 
 class HealthServicer(health_pb2_grpc.HealthServicer):  # type: ignore[misc]  # it has no annotations
     """Statuses by service. Owned by the event loop.
 
     Args:
+        models: Knows which models a caller may use.
         most_watches: Most calls of Watch at a time.
     """
 
-    def __init__(self, most_watches: int) -> None:
+    def __init__(self, models: Models, most_watches: int) -> None:
+        self._models = models
         self._statuses: dict[str, health_pb2.HealthCheckResponse.ServingStatus] = {}
         self._is_draining = False
         self._watches = Watches(most_watches)
@@ -40,7 +48,12 @@ class HealthServicer(health_pb2_grpc.HealthServicer):  # type: ignore[misc]  # i
     async def Check(  # noqa: N802
         self, request: health_pb2.HealthCheckRequest, context: Context
     ) -> health_pb2.HealthCheckResponse:
-        """A service's status; NOT_FOUND for one that is unknown."""
+        """A service's status; NOT_FOUND for one that is unknown.
+
+        Raises:
+            ModelNotAllowed: The service is that of a model that the caller may not use, whether there is one or not.
+        """
+        self._check(request.service, context.caller)
         status = self._statuses.get(request.service)
         if status is None:
             raise NotFound(f"service {request.service[:64]!r} is unknown")
@@ -52,7 +65,9 @@ class HealthServicer(health_pb2_grpc.HealthServicer):  # type: ignore[misc]  # i
 
         Raises:
             RateLimited: There are too many watches; see Watches.
+            ModelNotAllowed: As Check.
         """
+        self._check(request.service, context.caller)
         sent, service = None, request.service
         # The loop may last for days.
         del request
@@ -69,3 +84,9 @@ class HealthServicer(health_pb2_grpc.HealthServicer):  # type: ignore[misc]  # i
             raise watch.ended
         finally:
             self._watches.end(watch)
+
+    def _check(self, service: str, caller: Caller) -> None:
+        """Raise ModelNotAllowed if a service is that of a model that the caller may not use."""
+        _, is_model, model = service.partition(OF_MODEL)
+        if is_model:
+            self._models.check(model.partition(":")[0], caller)

@@ -28,7 +28,7 @@ from resonnx_server.rpc.fronts.choose import FrontName, FrontUnavailable, choose
 from resonnx_server.rpc.fronts.front import Front, Options
 from resonnx_server.rpc.fronts.intake import Intake
 from resonnx_server.rpc.fronts.status import Rejected
-from resonnx_server.rpc.health import HealthServicer
+from resonnx_server.rpc.health import OF_MODEL, HealthServicer
 from resonnx_server.rpc.messages import HEADROOM_BYTES, BoundedMessages, Large, read_request
 from resonnx_server.rpc.oip.servicer import InferenceServicer
 from resonnx_server.rpc.reflection import add_reflection
@@ -171,7 +171,7 @@ class GrpcServer:
         self._limits = limits
         self._budget = budget
         self.intake = Intake(budget, self._refuse, max_receive_s, max_stream_idle_s or math.inf)
-        self._health = HealthServicer(max(_LEAST_WATCHES, budget.most // _FOR_WATCHES // CALL_BYTES))
+        self._health = HealthServicer(inference.models, max(_LEAST_WATCHES, budget.most // _FOR_WATCHES // CALL_BYTES))
         self._fronts: list[Front] = []
         self._counts = counts or Connections()
         self._sharing: asyncio.Task[None] | None = None
@@ -229,7 +229,7 @@ class GrpcServer:
         """Set health: the server and its services by `ready`, each NAME, NAME:VERSION and NAME:LABEL by `models`."""
         statuses = dict.fromkeys(("", *SERVICES), _SERVING if ready else _NOT_SERVING)
         for model, serves in models.items():
-            statuses[f"{SERVICES[0]}/{model}"] = _SERVING if serves else _NOT_SERVING
+            statuses[f"{SERVICES[0]}{OF_MODEL}{model}"] = _SERVING if serves else _NOT_SERVING
         self._health.set(statuses)
 
     def drain(self) -> None:

@@ -58,17 +58,45 @@ def test_an_answer_to_accepted_work_takes_what_is_kept_for_it() -> None:
     budget.charge("b", 200)
     with pytest.raises(MemorySpent):
         budget.charge("a", 100)
-    answer = budget.charge("a", 100, answer=True)
+    answer = budget.charge("a", 50, answer=True)
     with pytest.raises(MemorySpent):
         budget.charge("a", 1, answer=True)
     answer.release()
+
+
+def test_answers_of_few_callers_do_not_close_the_budget_to_others_that_hold_little() -> None:
+    budget = Budget(WHOLE)
+    for caller in "ab":
+        with suppress(MemorySpent):
+            while True:
+                budget.charge(caller, 10, answer=True)
+    assert budget.used == 750
+    for caller in "cdef":
+        budget.charge(caller, 5)
+    with pytest.raises(MemorySpent):
+        budget.charge("g", 6)
+    for caller in "cdef":
+        budget.charge(caller, 1, answer=True)
+    assert budget.largest_before("g") in "ab"
+
+
+@given(st.lists(st.tuples(st.integers(0, 2), st.integers(1, 400), st.booleans()), max_size=60))
+def test_whatever_three_others_hold_or_do_not_read_a_newcomer_finds_room_for_a_little(
+    steps: list[tuple[int, int, bool]],
+) -> None:
+    budget = Budget(WHOLE)
+    for caller, size, is_answer in steps:
+        with suppress(MemorySpent):
+            budget.charge(f"{caller}", size, answer=is_answer)
+        with budget.charge("new", 5):
+            budget.charge("new", 1, answer=True).release()
 
 
 def test_few_callers_that_hold_all_do_not_close_the_budget_to_another_that_holds_little() -> None:
     budget = Budget(WHOLE)
     for caller in "ab":
         budget.charge(caller, 350)
-    for caller in "cdefghij"[:8]:
+    for caller in "cdefghijlmno":
         budget.charge(caller, 6)
         with pytest.raises(MemorySpent):
             budget.charge(caller, 1)

@@ -52,6 +52,7 @@ class InferenceServicer(grpc_service_pb2_grpc.GRPCInferenceServiceServicer):
         groups: Further rpcs: all that are not in this module.
 
     Attributes:
+        models: The registry.
         rejected: Counts calls that fail before a model is found.
     """
 
@@ -64,7 +65,7 @@ class InferenceServicer(grpc_service_pb2_grpc.GRPCInferenceServiceServicer):
         groups: Iterable[Group] = (),
     ) -> None:
         self._inference = inference
-        self._models = inference.models
+        self.models = inference.models
         self._serving = TensorServing(inference, pieces, regions)
         self._answers = AnswerEncoder(max_message_bytes, pieces)
         self.rejected = inference.models.rejected
@@ -82,14 +83,14 @@ class InferenceServicer(grpc_service_pb2_grpc.GRPCInferenceServiceServicer):
     @one_status
     async def ServerReady(self, request: pb.ServerReadyRequest, context: Context) -> pb.ServerReadyResponse:  # noqa: N802
         """True while at least one model serves and the server is not draining."""
-        return pb.ServerReadyResponse(ready=self._models.is_ready)
+        return pb.ServerReadyResponse(ready=self.models.is_ready)
 
     @one_status
     async def ModelReady(self, request: pb.ModelReadyRequest, context: Context) -> pb.ModelReadyResponse:  # noqa: N802
         """Whether a model serves; false for an unknown one."""
-        self._models.check(request.name, context.caller)
+        self.models.check(request.name, context.caller)
         try:
-            self._models.get(request.name, request.version)
+            self.models.get(request.name, request.version)
         except ServerError:
             return pb.ModelReadyResponse(ready=False)
         return pb.ModelReadyResponse(ready=True)
@@ -109,7 +110,7 @@ class InferenceServicer(grpc_service_pb2_grpc.GRPCInferenceServiceServicer):
     ) -> pb.ModelMetadataResponse:
         """Inputs and outputs, with the batch axis."""
         model = self._find(request.name, request.version, context)
-        return describe.metadata(model, self._models.versions(model.name))
+        return describe.metadata(model, self.models.versions(model.name))
 
     @one_status
     async def ModelConfig(self, request: pb.ModelConfigRequest, context: Context) -> pb.ModelConfigResponse:  # noqa: N802
@@ -122,7 +123,7 @@ class InferenceServicer(grpc_service_pb2_grpc.GRPCInferenceServiceServicer):
     ) -> pb.RepositoryIndexResponse:
         """Every model of the repository that the caller may use; with `ready`, those that serve."""
         response = pb.RepositoryIndexResponse()
-        for each in self._models.states():
+        for each in self.models.states():
             if context.caller.may_use(each.name) and (each.state is State.READY or not request.ready):
                 response.models.add(**describe.index_entry(each))
         return response
@@ -157,7 +158,7 @@ class InferenceServicer(grpc_service_pb2_grpc.GRPCInferenceServiceServicer):
 
         with Charge(self._inference.budget, context.caller.name) as held:
             hold = partial(held.resize, answer=True)
-            await pipeline(requests, answer, context, self._models.closing, in_order=in_order, size_of=len, hold=hold)
+            await pipeline(requests, answer, context, self.models.closing, in_order=in_order, size_of=len, hold=hold)
 
     async def _model_infer(
         self, given: InferRequest, caller_ns: int | None, caller: Caller, emit: EmitPart | None = None
@@ -180,5 +181,5 @@ class InferenceServicer(grpc_service_pb2_grpc.GRPCInferenceServiceServicer):
             setattr(self, name, getattr(group, name))
 
     def _find(self, name: str, version: str, context: Context) -> Model:
-        self._models.check(name, context.caller)
-        return self._models.find(name, version)
+        self.models.check(name, context.caller)
+        return self.models.find(name, version)

@@ -93,7 +93,8 @@ class TensorPages:
             ready = not self._models.get(name, version).engine.is_paused
             status = 200 if ready else 503
         except NotFound as error:
-            return failure(error)
+            # Others' errors name the models that there are.
+            return failure(error if caller is not None else NotFound("there is no such model or version"))
         except ServerError as error:
             ready, status = False, status_of(error)
         return json_response({"name": name, "ready": ready}, status)

@@ -129,10 +129,10 @@ class _Inputs:
         if size is None:
             is_base64 = parameters.pop(CONTENT_TYPE, BASE64 if self._is_base64 else None) == BASE64
             self.raw.append(None)
-            span = self._spans[data] if isinstance(data, int) and data < len(self._spans) else None
-            if span is None:
+            # Where a key is written with escapes, it holds what its caller wrote.
+            if not isinstance(data, int) or isinstance(data, bool) or not 0 <= data < len(self._spans):
                 raise InvalidInput(f"inputs[{name[:64]!r}]", "data must be an array, under a key without escapes")
-            self.written[index] = JsonData(self._body, span, f"inputs[{name[:64]!r}].data", is_base64)
+            self.written[index] = JsonData(self._body, self._spans[data], f"inputs[{name[:64]!r}].data", is_base64)
         else:
             self.raw.append(self._next(size, name))
         _set_parameters(tensor.parameters, parameters, f"{field}.parameters")
@@ -204,6 +204,10 @@ def _flag(parameters: dict[str, Any], key: str, field: str) -> bool:
 def _set_parameters(into: Any, given: Mapping[str, Any], field: str) -> None:
     """Set parameters of a message. Arrays and objects have no meaning here, as other unknown parameters."""
     for key, value in given.items():
+        try:
+            key.encode()
+        except UnicodeEncodeError:
+            raise InvalidInput(field, "a name has half of a surrogate pair") from None
         if isinstance(value, bool):
             into[key].bool_param = value
         elif isinstance(value, int):

@@ -201,3 +201,16 @@ def test_answers_count_in_the_models_statistics(demo_server) -> None:
     assert demo_server.metric("nv_inference_request_success", model="digits") == before + 1
     assert demo_server.metric("resonnx_requests_in_progress", model="digits") == 0
     assert demo_server.metric("resonnx_memory_requests_bytes") == 0
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        '{"inputs": [{"name": "image", "datatype": "UINT8", "shape": [1, 32, 32, 3], "d\\u0061ta": -1}]}',
+        '{"inputs": [], "parameters": {"\\ud800": 1}}',
+        '{"inputs": [{"name": "x", "datatype": "FP32", "shape": [1], "data": [1], "parameters": {"\\ud800": ""}}]}',
+    ],
+)
+def test_json_that_only_escapes_can_write_is_the_caller_s_fault(demo_server, written: str) -> None:
+    answer = ask(demo_server.http, "/v2/models/digits/infer", written.encode())
+    assert (answer.status, answer.json["reason"]) == (400, "INVALID_INPUT")
