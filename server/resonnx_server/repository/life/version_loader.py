@@ -48,12 +48,13 @@ class VersionLoader:
             return self._load_version(folder, content.settings, progress)
         progress.reach("verifying")
         generation.total = content_sum(folder.path)
-        if stamp(folder.path) != content.stamp:
+        now = stamp(folder.path)
+        if now is None or not now.is_like(content.stamp):
             raise ModelRefused("its files have changed since they were looked at")
         if serving is not None and serving.total == generation.total is not None and _same(serving, generation):
             raise ModelUnchanged
         start = self._load_version(folder, content.settings, progress)
-        if stamp(folder.path) != content.stamp:
+        if stamp(folder.path) != now and content_sum(folder.path) != generation.total:
             raise ModelRefused("its files changed while it was loaded")
         return start
 

@@ -77,3 +77,20 @@ def test_a_stamp_shows_every_change_and_a_sum_only_those_of_content(tmp_path: Pa
     assert stamp(version) is None
     assert content_sum(version) is None
     assert look_at(tmp_path / "nobody") is None
+
+
+def test_links_to_files_change_no_more_than_the_times_of_their_status(tmp_path: Path) -> None:
+    version = tmp_path / "1"
+    version.mkdir()
+    (version / "model.onnx").write_bytes(b"abc")
+    before = stamp(version)
+    assert before is not None
+    (tmp_path / "link").hardlink_to(version / "model.onnx")
+    linked = stamp(version)
+    assert linked is not None
+    assert linked != before
+    assert linked.is_like(before)
+    (version / "model.onnx").write_bytes(b"abcd")
+    changed = stamp(version)
+    assert changed is not None
+    assert not changed.is_like(before)
