@@ -167,7 +167,8 @@ def _objects(head: Mapping[str, Any], field: str) -> list[dict[str, Any]]:
 
 
 def _text(given: Mapping[str, Any], key: str, field: str, default: str | None = None) -> str:
-    value = given.get(key, default)
+    value = given.get(key)
+    value = default if value is None else value
     if not isinstance(value, str):
         raise InvalidInput(field, f"{key} must be a string" if key in given else f"{key} is missing")
     try:
