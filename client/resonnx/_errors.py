@@ -156,8 +156,7 @@ def from_rpc_error(error: grpc.RpcError) -> ResonnxError:
 
     Details that cannot be parsed or belong to another domain than "resonnx" are ignored.
     """
-    reason = field = None
-    retry_after_s = pushback_s(error)
+    reason = field = retry_after_s = None
     for detail in _details(error):
         info = error_details_pb2.ErrorInfo()
         request = error_details_pb2.BadRequest()
@@ -166,8 +165,11 @@ def from_rpc_error(error: grpc.RpcError) -> ResonnxError:
             reason = info.reason
         elif detail.Unpack(request) and request.field_violations:
             field = request.field_violations[0].field
-        elif detail.Unpack(retry) and retry_after_s is None:
+        elif detail.Unpack(retry):
             retry_after_s = retry.retry_delay.seconds + retry.retry_delay.nanos / 1e9
+    if (pushback := _trailer(error, "grpc-retry-pushback-ms")) is not None:
+        # gRPC's rule: what is no number forbids a retry.
+        retry_after_s = int(pushback) / 1e3 if isinstance(pushback, str) and pushback.isdecimal() else None
     return _error(
         error.code().name,
         error.details() or error.code().name,
@@ -191,13 +193,6 @@ def from_unreadable(error: OSError | ValueError | InvalidArgument) -> InvalidArg
         return error
     message = (isinstance(error, OSError) and error.strerror) or str(error)
     return InvalidArgument(message, reason="IMAGE_UNREADABLE", field="image")
-
-
-def pushback_s(error: grpc.RpcError) -> float | None:
-    """Return the seconds after which the server accepts a retry; None if it allows none."""
-    value = _trailer(error, "grpc-retry-pushback-ms")
-    # gRPC's rule: any other value forbids a retry.
-    return int(value) / 1e3 if isinstance(value, str) and value.isdecimal() else None
 
 
 def _details(error: grpc.RpcError) -> Sequence[Any]:

@@ -13,7 +13,9 @@ class Client(Pictures, Operations):
     argument that is not an `ImageSource`.
 
     Args:
-        server: "host" or "host:port"; default $RESONNX_SERVER, else "localhost". The default port is 8001.
+        server: "host" or "host:port"; default $RESONNX_SERVER, else "localhost". The default port is 8001. Calls are
+            distributed over several servers, "host:port,host:port", and over all addresses of a name,
+            "dns:///name:port"; a call that does not reach one goes to another.
         timeout_s: Default timeout of calls, including retries; None for no limit.
         key: API key; default $RESONNX_KEY, else none. Without TLS, whoever sees the traffic sees the key.
         tls: True for TLS with a server whose certificate a well-known authority has signed; Tls(…) for others.

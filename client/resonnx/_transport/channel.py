@@ -15,8 +15,11 @@ _RESOLVERS = ("dns:", "ipv4:", "ipv6:", "unix:", "unix-abstract:", "vsock:", "xd
 # The server's default limit.
 MAX_MESSAGE_BYTES = 64 * 2**20
 
+# Names that gRPC may resolve to several addresses, over which it then distributes calls.
+_DISTRIBUTED = ("dns:", "ipv4:", "ipv6:")
+
 # Only UNAVAILABLE: gRPC cannot tell a call refused under load from a message that is too large; retry.py can.
-_SERVICE_CONFIG = {
+_RETRIES = {
     "methodConfig": [
         {
             "name": [{"service": service} for service in (VISION, TENSORS, HEALTH)],
@@ -29,8 +32,11 @@ _SERVICE_CONFIG = {
             },
         }
     ],
-    "retryThrottling": {"maxTokens": 10, "tokenRatio": 0.1},
+    # A failure takes a token, an answer gives a tenth; with half of them left there are no retries. So many calls of a
+    # server that dies at once are tried again.
+    "retryThrottling": {"maxTokens": 200, "tokenRatio": 0.1},
 }
+_ROUND_ROBIN: dict[str, Any] = {"loadBalancingConfig": [{"round_robin": {}}]}
 
 OPTIONS: list[tuple[str, Any]] = [
     ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
@@ -39,16 +45,38 @@ OPTIONS: list[tuple[str, Any]] = [
     ("grpc.per_rpc_retry_buffer_size", MAX_MESSAGE_BYTES),
     ("grpc.keepalive_time_ms", 60_000),
     ("grpc.keepalive_timeout_ms", 20_000),
-    ("grpc.service_config", json.dumps(_SERVICE_CONFIG)),
 ]
+
+
+def targets(server: str) -> tuple[str, ...]:
+    """Return the addresses for gRPC's channels, of a server that `server_address` returned."""
+    return (server,) if server.startswith(_RESOLVERS) else tuple(server.split(","))
+
+
+def options(target: str, *, alone: bool, first: bool) -> list[tuple[str, Any]]:
+    """Return the options of a channel.
+
+    Args:
+        target: One of `targets`.
+        alone: There is no other: gRPC tries calls again that do not reach it. Otherwise they go to another one at once,
+            see Links.
+        first: It is the first channel to this target; further ones do not share its connection.
+    """
+    config: dict[str, Any] = (_RETRIES if alone else {}) | (_ROUND_ROBIN if target.startswith(_DISTRIBUTED) else {})
+    return [
+        *OPTIONS,
+        ("grpc.service_config", json.dumps(config)),
+        ("grpc.use_local_subchannel_pool", 0 if first else 1),
+    ]
 
 
 def server_address(server: str | None) -> str:
     """Return the address to connect to: `server`, else $RESONNX_SERVER, else localhost:8001.
 
     Args:
-        server: HOST, HOST:PORT, an IPv6 address, [IPV6] or [IPV6]:PORT, or an address for gRPC's name resolvers, such
-            as unix:/run/resonnx.sock or dns:///HOST:PORT. The default port is 8001.
+        server: HOST, HOST:PORT, an IPv6 address, [IPV6] or [IPV6]:PORT; several of these, separated by commas; or an
+            address for gRPC's name resolvers, such as unix:/run/resonnx.sock or dns:///HOST:PORT. The default port is
+            8001.
 
     Raises:
         ValueError: It is none of these, but for example a URL.
@@ -56,6 +84,11 @@ def server_address(server: str | None) -> str:
     given = server or os.environ.get("RESONNX_SERVER") or _DEFAULT_HOST
     if given.startswith(_RESOLVERS):
         return given
+    return ",".join(map(_one_address, given.split(",")))
+
+
+def _one_address(given: str) -> str:
+    given = given.strip()
     scheme, separator, rest = given.partition("://")
     if separator:
         host = rest.partition("/")[0] or "host:port"

@@ -1,6 +1,7 @@
-"""Decides retries of calls that the server refused under load: if invited, before the deadline, within a budget.
+"""Decides retries of calls that a server refused under load or that did not reach one of several servers.
 
-UNAVAILABLE is retried by gRPC itself, as channel.py configures.
+A call is retried before its deadline and within a budget; one that was refused, if the server invites it. Where there
+is one server only, gRPC itself retries calls that do not reach it, as channel.py configures.
 """
 
 import math
@@ -12,7 +13,7 @@ from typing import Final, TypeAlias
 
 import grpc
 
-from resonnx._errors import Overloaded, from_rpc_error, pushback_s
+from resonnx._errors import Overloaded, Unavailable, from_rpc_error
 
 
 class ClientDefault(Enum):
@@ -31,16 +32,19 @@ Timeout: TypeAlias = "float | ClientDefault | None"
 class RetryBudget:
     """A token bucket that limits retries to one in ten calls, so that retries do not add to an overload.
 
-    It starts full: of n calls, at most `BURST + n / CALLS_PER_RETRY` are retried. Thread-safe.
+    It starts full: of n calls, at most `burst + n / CALLS_PER_RETRY` are retried. Thread-safe.
+
+    Args:
+        burst: Most retries that are saved.
     """
 
     CALLS_PER_RETRY = 10
     BURST = 10
 
-    def __init__(self) -> None:
+    def __init__(self, burst: int = BURST) -> None:
         self._lock = threading.Lock()
         # Counted in calls, not in retries, to avoid fractions.
-        self._saved_calls = self._capacity = self.BURST * self.CALLS_PER_RETRY
+        self._saved_calls = self._capacity = burst * self.CALLS_PER_RETRY
 
     def deposit(self) -> None:
         """Count one call."""
@@ -56,6 +60,26 @@ class RetryBudget:
             return True
 
 
+class Budgets:
+    """The budgets of a client: of calls that servers refuse under load, and of those that do not reach a server.
+
+    The latter is larger: all calls that a server has when it dies are retried at once.
+    """
+
+    def __init__(self) -> None:
+        self.refused = RetryBudget()
+        self.unreached = RetryBudget(burst=100)
+
+    def deposit(self) -> None:
+        """Count one call."""
+        self.refused.deposit()
+        self.unreached.deposit()
+
+
+# A call is tried at least so often where there are several servers, and then with pauses that double.
+_LEAST_ATTEMPTS: Final = 3
+_FIRST_PAUSE_S: Final = 0.05
+
 # About 30 years: gRPC counts ns since 1970 and ends calls with a deadline beyond 2^63 at once.
 _LONGEST_S: Final = 1e9
 
@@ -65,7 +89,8 @@ class Attempts:
 
     Args:
         timeout_s: Seconds until the deadline, over 0; None for no deadline.
-        budget: The client's budget, in which this call is counted.
+        budgets: The client's budgets, in which this call is counted.
+        servers: Number of the servers.
         clock: Returns monotonic seconds.
 
     Raises:
@@ -73,15 +98,21 @@ class Attempts:
     """
 
     def __init__(
-        self, timeout_s: float | None, budget: RetryBudget, clock: Callable[[], float] = time.monotonic
+        self,
+        timeout_s: float | None,
+        budgets: Budgets,
+        servers: int = 1,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         if timeout_s is not None and not 0 < timeout_s < math.inf:
             raise ValueError(f"timeout_s must be a number over 0, or None for no limit, got {timeout_s}")
         self._clock = clock
         self._deadline = None if timeout_s is None or timeout_s > _LONGEST_S else clock() + timeout_s
-        self._budget = budget
+        self._budgets = budgets
+        self._servers = servers
+        self._unreached = 0
         self._final = False
-        budget.deposit()
+        budgets.deposit()
 
     def remaining_s(self) -> float | None:
         """Return the seconds left for the next attempt; None for no limit."""
@@ -98,9 +129,21 @@ class Attempts:
             ResonnxError: The call has failed and is not retried.
         """
         outcome = from_rpc_error(error)
-        pause = pushback_s(error) if isinstance(outcome, Overloaded) else None
+        pause, budget = outcome.retry_after_s, self._budgets.refused
+        if isinstance(outcome, Unavailable):
+            pause, budget = self._pause_unreached_s(), self._budgets.unreached
+        elif not isinstance(outcome, Overloaded):
+            pause = None
         left = self.remaining_s()
         late = pause is not None and left is not None and pause >= left
-        if self._final or pause is None or late or not self._budget.withdraw():
+        if self._final or pause is None or late or not budget.withdraw():
             raise outcome from error
         return pause
+
+    def _pause_unreached_s(self) -> float | None:
+        """Return the pause before another server is asked; None if the only one, or each, was asked."""
+        self._unreached += 1
+        if self._servers == 1 or self._unreached >= max(self._servers, _LEAST_ATTEMPTS):
+            return None
+        rounds = self._unreached - self._servers
+        return 0.0 if rounds < 0 else _FIRST_PAUSE_S * 2**rounds

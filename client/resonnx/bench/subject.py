@@ -10,6 +10,7 @@ from resonnx._clients.client import AsyncClient
 from resonnx._errors import ResonnxError
 from resonnx._results import ModelInfo
 from resonnx._transport.access import NO_ACCESS, Access
+from resonnx._transport.channel import targets
 
 _TIMEOUT_S: Final = 10.0
 
@@ -23,7 +24,7 @@ async def describe(server: str, model: str, access: Access = NO_ACCESS) -> dict[
         per ONNX file, with "file", "provider", "precision" and "instances".
     """
     found: dict[str, Any] = {"model": model}
-    async with access.aio_channel(server) as channel:
+    async with access.aio_channel(targets(server)[0]) as channel:
         stub = grpc_service_pb2_grpc.GRPCInferenceServiceStub(channel)
         with suppress(grpc.RpcError):
             itself = await stub.ServerMetadata(

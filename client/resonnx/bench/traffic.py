@@ -18,6 +18,7 @@ from resonnx._messages import named_version
 from resonnx._tasks import task_of
 from resonnx._tasks.task import StreamCall
 from resonnx._transport.access import NO_ACCESS, Access
+from resonnx._transport.channel import targets
 from resonnx.bench.summary import OK
 
 # Different contents, so that no cache of the processor or the server shortens the work.
@@ -84,7 +85,7 @@ async def tensor_traffic(server: str, model: str, seed: int, access: Access = NO
     """
     name, number, label = named_version(model, None)
     version = label or (str(number) if number else "")
-    async with access.aio_channel(server) as channel:
+    async with access.aio_channel(targets(server)[0]) as channel:
         stub = grpc_service_pb2_grpc.GRPCInferenceServiceStub(channel)
         try:
             asked = grpc_service_pb2.ModelMetadataRequest(name=name, version=version)

@@ -3,13 +3,14 @@
 import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from itertools import cycle, islice
 from typing import Any, Final
 
 import grpc
 
 from resonnx._errors import Internal, from_rpc_error
 from resonnx._transport.access import NO_ACCESS, Access
-from resonnx._transport.channel import MAX_MESSAGE_BYTES
+from resonnx._transport.channel import MAX_MESSAGE_BYTES, targets
 from resonnx._transport.ending import Ending
 from resonnx.bench.load import Call
 from resonnx.bench.summary import OK
@@ -45,7 +46,7 @@ def sender(
 
 @asynccontextmanager
 async def _unary(server: str, traffic: Traffic, connections: int, access: Access) -> AsyncGenerator[Call]:
-    channels = [access.aio_channel(server, _OPTIONS) for _ in range(connections)]
+    channels = [access.aio_channel(target, _OPTIONS) for target in _targets(server, connections)]
     # Without serialisers: requests and responses are bytes.
     methods: list[Any] = [channel.unary_unary(traffic.path) for channel in channels]
     requests, metadata = traffic.requests, access.metadata
@@ -68,7 +69,7 @@ async def _unary(server: str, traffic: Traffic, connections: int, access: Access
 
 @asynccontextmanager
 async def _streams(server: str, traffic: Traffic, connections: int, access: Access) -> AsyncGenerator[Call]:
-    streams = [_Stream(server, traffic, access) for _ in range(connections)]
+    streams = [_Stream(target, traffic, access) for target in _targets(server, connections)]
 
     async def call(number: int, left_s: float | None) -> tuple[str, str]:
         return await streams[number % len(streams)].call(number, left_s)
@@ -78,6 +79,11 @@ async def _streams(server: str, traffic: Traffic, connections: int, access: Acce
     finally:
         for stream in streams:
             await stream.close()
+
+
+def _targets(server: str, connections: int) -> list[str]:
+    """Return the address of each connection; several servers in turn."""
+    return list(islice(cycle(targets(server)), connections))
 
 
 class _Stream:

@@ -4,13 +4,17 @@ import json
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import grpc
 import pytest
 from google.rpc import error_details_pb2
 from grpc_health.v1 import health_pb2
+from resonnx import Client
 from resonnx_proto.inference import grpc_service_pb2 as inference_pb2
 from resonnx_proto.v1 import vision_pb2
+
+from ...server.bare_graphs import doubling
 
 
 @pytest.mark.parametrize(
@@ -103,3 +107,21 @@ def test_a_load_shows_what_became_of_it_and_a_refusal_its_reason(run, vision) ->
     done = run("repo", "unload", "scenes", "--json")
     assert json.loads(done.stdout)["error"]["reason"] == "ADMIN_PORT_ONLY"
     assert done.exit_code == 1
+
+
+def test_a_real_server_loads_and_unloads(start_server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run) -> None:
+    (tmp_path / "double/1").mkdir(parents=True)
+    (tmp_path / "double/1/model.onnx").write_bytes(doubling())
+    with start_server(tmp_path, "--control-mode", "explicit", "--admin-port", "0") as server:
+        assert server.admin is not None
+        monkeypatch.setenv("RESONNX_SERVER", server.admin)
+        assert run("health", "--model", "double").exit_code == 4
+        done = run("repo", "load", "double")
+        assert (done.exit_code, done.stderr) == (0, "")
+        assert done.stdout.splitlines()[1].split() == ["double", "1", "-", "ready", "-"]
+        assert run("health", "--model", "double:1").stdout == "serving\n"
+        with Client(server.grpc) as client:
+            assert client.model("double:1").summary.is_default
+        assert "admin port" in run("repo", "unload", "double", "--server", server.grpc).stderr
+        assert run("repo", "unload", "double").stdout == "double is unloaded\n"
+        assert run("health", "--model", "double").exit_code != 0

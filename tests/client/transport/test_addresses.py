@@ -24,6 +24,8 @@ from typer.testing import CliRunner
         ("[2001:db8::7]:9000", None, "[2001:db8::7]:9000"),
         ("unix:/run/resonnx.sock", None, "unix:/run/resonnx.sock"),
         ("dns:///resonnx:8001", None, "dns:///resonnx:8001"),
+        ("a:1,b, 10.0.0.7:3,::1", None, "a:1,b:8001,10.0.0.7:3,[::1]:8001"),
+        ("ipv4:10.0.0.1:80,10.0.0.2:80", None, "ipv4:10.0.0.1:80,10.0.0.2:80"),
     ],
 )
 @pytest.mark.parametrize("kind", [resonnx.Client, resonnx.AsyncClient])
@@ -51,6 +53,8 @@ def test_which_server(monkeypatch: pytest.MonkeyPatch, kind, given, environment,
         ("a:1/v1", "server 'a:1/v1': give host:port"),
         ("[::1", r"server '\[::1': give host:port"),
         ("a b", "server 'a b': give host:port"),
+        ("a:1,", "server '': give host:port"),
+        ("a:1,http://b", "server 'http://b': give b, without http://"),
     ],
 )
 def test_what_is_no_address_is_told(monkeypatch: pytest.MonkeyPatch, given: str, told: str) -> None:

@@ -13,8 +13,9 @@ from resonnx._results import Classification
 from resonnx._rpcs import CLASSIFY_STREAM, Q, R, Rpc
 from resonnx._transport.access import Access
 from resonnx._transport.ending import Ending
-from resonnx._transport.loop_channel import LoopChannel
-from resonnx._transport.retry import Attempts, ClientDefault, RetryBudget, Timeout
+from resonnx._transport.links import Links
+from resonnx._transport.loop_channels import LoopChannels
+from resonnx._transport.retry import Attempts, Budgets, ClientDefault, Timeout
 from resonnx._transport.window import Window
 
 _T = TypeVar("_T")
@@ -24,15 +25,16 @@ class Calls:
     """Makes calls, in one event loop at a time. Methods raise ResonnxError if a call fails.
 
     Args:
-        server: HOST:PORT or another address that gRPC resolves.
+        server: As `server_address` returns it.
         access: Key and TLS.
         timeout_s: Default timeout of calls, including retries; None for no limit.
     """
 
     def __init__(self, server: str, access: Access, timeout_s: float | None) -> None:
         self._timeout_s = timeout_s
-        self._budget = RetryBudget()
-        self._connection = LoopChannel(server, access)
+        self._budgets = Budgets()
+        self._links = Links(server)
+        self._connection = LoopChannels(self._links.targets, access)
 
     async def close(self) -> None:
         """Disconnect. Running calls raise Cancelled, later ones ClientClosed."""
@@ -46,11 +48,14 @@ class Calls:
         """Make a call of one request and one response."""
         attempts = self._attempts(timeout_s)
         while True:
-            call = self._connection.unary(rpc)
+            link = self._links.next()
+            call = self._connection.unary(link, rpc)
             try:
                 response: R = await call(request, timeout=attempts.remaining_s())
+                self._links.record(link, None)
                 return response
             except grpc.RpcError as error:
+                self._links.record(link, error)
                 pause_s = attempts.pause_s(error)
             except asyncio.CancelledError:
                 self._connection.check_cancelled()
@@ -64,13 +69,16 @@ class Calls:
         attempts = self._attempts(timeout_s)
         await _compress(request)
         while True:
-            call = self._connection.stream(rpc)(request, timeout=attempts.remaining_s())
+            link = self._links.next()
+            call = self._connection.stream(link, rpc)(request, timeout=attempts.remaining_s())
             try:
                 async for response in call:
                     attempts.answered()
+                    self._links.record(link, None)
                     yield read(response)
                 return
             except grpc.RpcError as error:
+                self._links.record(link, error)
                 pause_s = attempts.pause_s(error)
             except asyncio.CancelledError:
                 self._connection.check_cancelled()
@@ -85,7 +93,8 @@ class Calls:
         """Send pictures over one stream and yield the index and result of each, in the order of completion."""
         # call.write() could deadlock with a server that waits for its answers to be read.
         requests: asyncio.Queue[vision_pb2.ClassifyRequest | None] = asyncio.Queue()
-        call = self._connection.pipeline(CLASSIFY_STREAM)(_until_none(requests), timeout=timeout_s)
+        link = self._links.next()
+        call = self._connection.pipeline(link, CLASSIFY_STREAM)(_until_none(requests), timeout=timeout_s)
         ending = Ending(call)
         responses = aiter(call)
         index = 0
@@ -109,6 +118,7 @@ class Calls:
             window.check_ended()
         except grpc.RpcError as error:
             status = await ending.unmasked(error)
+            self._links.record(link, status)
             if status.code() is grpc.StatusCode.OK:
                 window.check_ended()
             raise from_rpc_error(status) from error
@@ -119,7 +129,8 @@ class Calls:
             call.cancel()
 
     def _attempts(self, timeout_s: Timeout) -> Attempts:
-        return Attempts(self._timeout_s if timeout_s is ClientDefault.TIMEOUT else timeout_s, self._budget)
+        timeout_s = self._timeout_s if timeout_s is ClientDefault.TIMEOUT else timeout_s
+        return Attempts(timeout_s, self._budgets, len(self._links.targets))
 
 
 async def _sendable(message: vision_pb2.Image) -> vision_pb2.Image:

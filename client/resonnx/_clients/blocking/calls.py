@@ -13,8 +13,9 @@ from resonnx._pictures.images import ImageSource, is_sendable, sendable, to_mess
 from resonnx._results import Classification
 from resonnx._rpcs import CLASSIFY_STREAM, Q, R, Rpc
 from resonnx._transport.access import Access
-from resonnx._transport.blocking_channel import BlockingChannel
-from resonnx._transport.retry import Attempts, ClientDefault, RetryBudget, Timeout
+from resonnx._transport.blocking_channels import BlockingChannels
+from resonnx._transport.links import Links
+from resonnx._transport.retry import Attempts, Budgets, ClientDefault, Timeout
 from resonnx._transport.window import Window
 
 _T = TypeVar("_T")
@@ -24,15 +25,16 @@ class Calls:
     """Makes calls; threads may share it. Methods raise ResonnxError if a call fails.
 
     Args:
-        server: HOST:PORT or another address that gRPC resolves.
+        server: As `server_address` returns it.
         access: Key and TLS.
         timeout_s: Default timeout of calls, including retries; None for no limit.
     """
 
     def __init__(self, server: str, access: Access, timeout_s: float | None) -> None:
         self._timeout_s = timeout_s
-        self._budget = RetryBudget()
-        self._connection = BlockingChannel(server, access)
+        self._budgets = Budgets()
+        self._links = Links(server)
+        self._connection = BlockingChannels(self._links.targets, access)
 
     def close(self) -> None:
         """Disconnect. Running calls raise Cancelled, later ones ClientClosed."""
@@ -46,10 +48,13 @@ class Calls:
         """Make a call of one request and one response."""
         attempts = self._attempts(timeout_s)
         while True:
+            link = self._links.next()
             try:
-                response: R = self._connection.unary(rpc, request, attempts.remaining_s())
+                response: R = self._connection.unary(link, rpc, request, attempts.remaining_s())
+                self._links.record(link, None)
                 return response
             except grpc.RpcError as error:
+                self._links.record(link, error)
                 pause_s = attempts.pause_s(error)
             time.sleep(pause_s)
 
@@ -61,13 +66,16 @@ class Calls:
     def _stream(self, rpc: Rpc[Q, R], request: Q, read: Callable[[R], _T], timeout_s: Timeout) -> Generator[_T]:
         attempts = self._attempts(timeout_s)
         while True:
-            call = self._connection.stream(rpc, request, attempts.remaining_s())
+            link = self._links.next()
+            call = self._connection.stream(link, rpc, request, attempts.remaining_s())
             try:
                 for response in call:
                     attempts.answered()
+                    self._links.record(link, None)
                     yield read(response)
                 return
             except grpc.RpcError as error:
+                self._links.record(link, error)
                 pause_s = attempts.pause_s(error)
             finally:
                 call.cancel()
@@ -79,7 +87,8 @@ class Calls:
         """Send pictures over one stream and yield the index and result of each, in the order of completion."""
         # gRPC reads requests in its own thread; the queue keeps `images` in the caller's.
         requests: queue.SimpleQueue[vision_pb2.ClassifyRequest | None] = queue.SimpleQueue()
-        call = self._connection.pipeline(CLASSIFY_STREAM, iter(requests.get, None), timeout_s)
+        link = self._links.next()
+        call = self._connection.pipeline(link, CLASSIFY_STREAM, iter(requests.get, None), timeout_s)
         try:
             for index, image in enumerate(images):
                 try:
@@ -98,13 +107,15 @@ class Calls:
                 yield window.receive(response)
             window.check_ended()
         except grpc.RpcError as error:
+            self._links.record(link, error)
             raise from_rpc_error(error) from error
         finally:
             call.cancel()
             requests.put(None)
 
     def _attempts(self, timeout_s: Timeout) -> Attempts:
-        return Attempts(self._timeout_s if timeout_s is ClientDefault.TIMEOUT else timeout_s, self._budget)
+        timeout_s = self._timeout_s if timeout_s is ClientDefault.TIMEOUT else timeout_s
+        return Attempts(timeout_s, self._budgets, len(self._links.targets))
 
 
 def _compress(request: Any) -> None:
