@@ -8,6 +8,7 @@ from typing import Final
 
 from resonnx_server.errors import (
     AdminElsewhere,
+    AlreadyExists,
     CertificateMissing,
     CertificateUnknown,
     InvalidInput,
@@ -20,6 +21,7 @@ from resonnx_server.errors import (
     NotFound,
     NotSupported,
     RateLimited,
+    RegionNotFound,
     RoleMissing,
     ServerError,
     TooSlow,
@@ -35,6 +37,8 @@ _KINDS: Final = (
     VersionNotFound,
     ModelRefused,
     WrongTask,
+    RegionNotFound,
+    AlreadyExists,
     NotSupported,
     Unavailable,
     MemorySpent,

@@ -8,7 +8,7 @@ import functools
 import logging
 import time
 from collections.abc import Awaitable, Callable
-from typing import Final, TypeVar, cast
+from typing import Final, Protocol, TypeVar, cast
 
 import grpc
 from google.protobuf.duration_pb2 import Duration
@@ -16,6 +16,7 @@ from google.rpc import code_pb2, error_details_pb2, status_pb2
 
 from resonnx_server import errors
 from resonnx_server.observe.incidents import report_incident
+from resonnx_server.observe.rejected import RejectedCalls
 from resonnx_server.rpc.fronts.call import Call, StreamCall
 from resonnx_server.rpc.fronts.status import Aborted, Rejected
 
@@ -90,6 +91,31 @@ def one_status(
             return cast(R, None)
 
     return call
+
+
+class Counting(Protocol):
+    """A servicer whose failed calls are counted, as no model counts them."""
+
+    @property
+    def rejected(self) -> RejectedCalls:
+        """The counter."""
+
+
+N = TypeVar("N", bound=Counting)
+
+
+def counted(method: Callable[[N, Q, C], Awaitable[R]]) -> Callable[[N, Q, C], Awaitable[R]]:
+    """Count a call that fails with a ServerError as rejected; otherwise as one_status."""
+
+    @functools.wraps(method)
+    async def call(self: N, request: Q, context: C) -> R:
+        try:
+            return await method(self, request, context)
+        except errors.ServerError as error:
+            self.rejected.count(error)
+            raise
+
+    return one_status(call)
 
 
 def is_cancelled() -> bool:

@@ -71,7 +71,11 @@ class InferenceServicer(grpc_service_pb2_grpc.GRPCInferenceServiceServicer):
         self.rejected = inference.models.rejected
         self._extensions = [*_EXTENSIONS]
         tracing = TraceSettingRpc(inference.traces, inference.models)
-        own: tuple[Group, ...] = (LogSettingsRpc(control), SharedMemoryRpcs(regions), tracing)
+        own: tuple[Group, ...] = (
+            LogSettingsRpc(control, self.rejected),
+            SharedMemoryRpcs(regions, self.rejected),
+            tracing,
+        )
         for group in (*own, *groups):
             self._add(group)
 

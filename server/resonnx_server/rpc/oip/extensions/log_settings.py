@@ -7,7 +7,8 @@ from resonnx_proto.inference import grpc_service_pb2 as pb
 
 from resonnx_server.errors import InvalidInput
 from resonnx_server.observe.logs import LogControl
-from resonnx_server.rpc.boundary import Context, one_status
+from resonnx_server.observe.rejected import RejectedCalls
+from resonnx_server.rpc.boundary import Context, counted
 
 _log = logging.getLogger(__name__)
 
@@ -31,15 +32,17 @@ class LogSettingsRpc:
 
     Args:
         control: The levels of the process.
+        rejected: Counts calls that fail.
     """
 
     rpcs = ("LogSettings",)
     extensions = ("logging",)
 
-    def __init__(self, control: LogControl) -> None:
+    def __init__(self, control: LogControl, rejected: RejectedCalls) -> None:
+        self.rejected = rejected
         self._control = control
 
-    @one_status
+    @counted
     async def LogSettings(self, request: pb.LogSettingsRequest, context: Context) -> pb.LogSettingsResponse:  # noqa: N802
         """Change the given settings, all or none, and return all.
 

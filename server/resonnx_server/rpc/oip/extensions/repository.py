@@ -7,10 +7,10 @@ from typing import Any, Final
 
 from resonnx_proto.inference import grpc_service_pb2 as pb
 
-from resonnx_server.errors import InvalidInput, NotSupported
+from resonnx_server.errors import InvalidInput, ModelNotAllowed, NotSupported
 from resonnx_server.inference.registry import Models
 from resonnx_server.inference.repository_control import RepositoryControl
-from resonnx_server.rpc.boundary import Context, one_status
+from resonnx_server.rpc.boundary import Context, counted
 
 _log = logging.getLogger(__name__)
 
@@ -34,10 +34,11 @@ class RepositoryRpcs:
 
     def __init__(self, models: Models, *, is_explicit: bool) -> None:
         self._models = models
+        self.rejected = models.rejected
         self.extensions = ("model_repository", "model_repository(unload_dependents)") if is_explicit else ()
         self._under_way: set[asyncio.Task[None]] = set()
 
-    @one_status
+    @counted
     async def RepositoryModelLoad(  # noqa: N802
         self, request: pb.RepositoryModelLoadRequest, context: Context
     ) -> pb.RepositoryModelLoadResponse:
@@ -57,7 +58,7 @@ class RepositoryRpcs:
         await self._run(control.load(request.model_name), "a model is loaded by request", request, context)
         return pb.RepositoryModelLoadResponse()
 
-    @one_status
+    @counted
     async def RepositoryModelUnload(  # noqa: N802
         self, request: pb.RepositoryModelUnloadRequest, context: Context
     ) -> pb.RepositoryModelUnloadResponse:
@@ -76,7 +77,8 @@ class RepositoryRpcs:
 
     def _check(self, request: Request, context: Context) -> RepositoryControl:
         """Return what loads and unloads. Raises ModelNotAllowed, InvalidInput or NotSupported."""
-        self._models.check(request.model_name, context.caller)
+        if not context.caller.may_use(request.model_name):
+            raise ModelNotAllowed(request.model_name)
         if request.repository_name:
             raise NotSupported("repository_name: this server has one repository, without a name; leave it empty")
         if not request.model_name:

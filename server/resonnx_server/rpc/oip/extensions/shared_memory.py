@@ -6,7 +6,8 @@ from resonnx_proto.inference import grpc_service_pb2 as pb
 
 from resonnx_server.errors import NotSupported, RegionNotFound
 from resonnx_server.memory.regions import Regions
-from resonnx_server.rpc.boundary import Context, one_status
+from resonnx_server.observe.rejected import RejectedCalls
+from resonnx_server.rpc.boundary import Context, counted
 
 _log = logging.getLogger(__name__)
 
@@ -16,6 +17,7 @@ class SharedMemoryRpcs:
 
     Args:
         regions: The regions.
+        rejected: Counts calls that fail.
     """
 
     rpcs = (
@@ -27,11 +29,12 @@ class SharedMemoryRpcs:
         "CudaSharedMemoryUnregister",
     )
 
-    def __init__(self, regions: Regions) -> None:
+    def __init__(self, regions: Regions, rejected: RejectedCalls) -> None:
+        self.rejected = rejected
         self._regions = regions
         self.extensions = ("system_shared_memory",) if regions.are_on else ()
 
-    @one_status
+    @counted
     async def SystemSharedMemoryStatus(  # noqa: N802
         self, request: pb.SystemSharedMemoryStatusRequest, context: Context
     ) -> pb.SystemSharedMemoryStatusResponse:
@@ -50,7 +53,7 @@ class SharedMemoryRpcs:
             raise _missing(request.name)
         return response
 
-    @one_status
+    @counted
     async def SystemSharedMemoryRegister(  # noqa: N802
         self, request: pb.SystemSharedMemoryRegisterRequest, context: Context
     ) -> pb.SystemSharedMemoryRegisterResponse:
@@ -61,7 +64,7 @@ class SharedMemoryRpcs:
         _log.info("shared memory registered", extra={"caller": caller, **fields})
         return pb.SystemSharedMemoryRegisterResponse()
 
-    @one_status
+    @counted
     async def SystemSharedMemoryUnregister(  # noqa: N802
         self, request: pb.SystemSharedMemoryUnregisterRequest, context: Context
     ) -> pb.SystemSharedMemoryUnregisterResponse:
@@ -69,7 +72,7 @@ class SharedMemoryRpcs:
         self._regions.unregister(context.caller.name, request.name)
         return pb.SystemSharedMemoryUnregisterResponse()
 
-    @one_status
+    @counted
     async def CudaSharedMemoryStatus(  # noqa: N802
         self, request: pb.CudaSharedMemoryStatusRequest, context: Context
     ) -> pb.CudaSharedMemoryStatusResponse:
@@ -78,14 +81,14 @@ class SharedMemoryRpcs:
             raise _missing(request.name)
         return pb.CudaSharedMemoryStatusResponse()
 
-    @one_status
+    @counted
     async def CudaSharedMemoryRegister(  # noqa: N802
         self, request: pb.CudaSharedMemoryRegisterRequest, context: Context
     ) -> pb.CudaSharedMemoryRegisterResponse:
         """Raise NotSupported."""
         raise NotSupported("CUDA shared memory is not supported by this server; use system shared memory")
 
-    @one_status
+    @counted
     async def CudaSharedMemoryUnregister(  # noqa: N802
         self, request: pb.CudaSharedMemoryUnregisterRequest, context: Context
     ) -> pb.CudaSharedMemoryUnregisterResponse:

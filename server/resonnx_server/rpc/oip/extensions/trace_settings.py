@@ -6,10 +6,10 @@ from typing import Any, Final
 
 from resonnx_proto.inference import grpc_service_pb2 as pb
 
-from resonnx_server.errors import InvalidInput
+from resonnx_server.errors import InvalidInput, ModelNotAllowed
 from resonnx_server.inference.registry import Models
 from resonnx_server.observe.tracing import Traces, TraceSettings
-from resonnx_server.rpc.boundary import Context, one_status
+from resonnx_server.rpc.boundary import Context, counted
 
 _log = logging.getLogger(__name__)
 
@@ -29,9 +29,10 @@ class TraceSettingRpc:
     def __init__(self, traces: Traces, models: Models) -> None:
         self._traces = traces
         self._models = models
+        self.rejected = models.rejected
         self.extensions = ("trace",) if traces.are_possible else ()
 
-    @one_status
+    @counted
     async def TraceSetting(self, request: pb.TraceSettingRequest, context: Context) -> pb.TraceSettingResponse:  # noqa: N802
         """Change the given settings of a model, or of all if none is named, all or none; return those in force.
 
@@ -44,8 +45,9 @@ class TraceSettingRpc:
         """
         model = request.model_name
         if model:
-            self._models.check(model, context.caller)
-            self._models.find(model)
+            if not context.caller.may_use(model):
+                raise ModelNotAllowed(model)
+            self._models.get(model)
         changes: dict[str, Any] = {}
         for name, value in request.settings.items():
             if name not in _SETTINGS:

@@ -94,6 +94,7 @@ def test_levels_are_switched_each_on_its_own(client, extended) -> None:
 def test_what_cannot_be_set_is_refused_and_nothing_changes(
     client, extended, name: str, value: dict[str, Any], message: str
 ) -> None:
+    before = extended.server.metric("resonnx_rejected_calls_total", reason="INVALID_INPUT")
     request = pb.LogSettingsRequest()
     request.settings["log_warning"].bool_param = False
     request.settings[name].MergeFrom(pb.LogSettingsRequest.SettingValue(**value))
@@ -102,3 +103,4 @@ def test_what_cannot_be_set_is_refused_and_nothing_changes(
     assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
     assert message in refused.value.details()
     assert _settings(client) == AS_STARTED
+    assert extended.server.metric("resonnx_rejected_calls_total", reason="INVALID_INPUT") == before + 1

@@ -144,8 +144,11 @@ async def test_a_key_of_other_models_loads_none(driven: Driven) -> None:
 
 
 async def test_without_a_control_models_are_not_loaded() -> None:
-    called = await _call(None, LOAD(model_name="m"))
+    models, called = Models(), Called()
+    method: Callable[..., Any] = RepositoryRpcs(models, is_explicit=True).RepositoryModelLoad
+    await method(LOAD(model_name="m"), called)
     assert (called.code, called.reason) == (grpc.StatusCode.UNIMPLEMENTED, "NOT_SUPPORTED")
+    assert models.rejected.counts["NOT_SUPPORTED"] == sum(models.rejected.counts.values()) == 1
 
 
 async def test_a_load_goes_on_without_its_caller(driven: Driven) -> None:
