@@ -3,6 +3,8 @@
 from collections.abc import Iterable, Iterator
 
 from prometheus_client.metrics_core import Metric
+from resonnx_server.comparison.collector import ComparisonCollector
+from resonnx_server.comparison.comparisons import Comparisons
 from resonnx_server.errors import FailureReason
 from resonnx_server.inference.gauges import MemoryCollector, ServingCollector
 from resonnx_server.inference.registry import Models
@@ -48,6 +50,7 @@ def reference() -> str:
     metrics.registry.register(ServingCollector(models, decoder))
     metrics.registry.register(MemoryCollector(Budget(0), decoder, Regions()))
     metrics.registry.register(CertificateCollector(lambda: 0.0))
+    metrics.registry.register(ComparisonCollector(Comparisons(models, Budget(0))))
     families = [family for family in metrics.registry.collect() if family.name.startswith(("nv_", "resonnx_"))]
     reasons = _REASONS.format(failures=_listed(FailureReason), rejected=_listed(models.rejected.counts))
     return "".join([_HEAD, *_table(sorted(families, key=lambda family: family.name)), reasons])

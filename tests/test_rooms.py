@@ -88,7 +88,7 @@ _SERVER = {
         "errors",
     },
     "protocol": {"declaration", "version_policy", "inference", "access", "memory", "runtime", "observe", "errors"},
-    "rpc": {"protocol", "inference", "access", "memory", "runtime", "observe", "errors"},
+    "rpc": {"protocol", "comparison", "inference", "access", "memory", "runtime", "observe", "errors"},
     "http": {"protocol", "inference", "access", "memory", "runtime", "observe", "pace", "errors"},
     # Settings: their types, their texts, where they come from. They name no room.
     "version_policy": set[str](),

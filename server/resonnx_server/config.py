@@ -248,6 +248,12 @@ class Settings(BaseModel):
     max_connections: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
     """Most gRPC connections at a time; more are closed at once, and their clients see UNAVAILABLE. By default, what the
     limit of open files (`ulimit -n`, whose hard limit counts) leaves after files and HTTP connections, at most 8192."""
+    keep_disagreements: Annotated[int, Field(ge=0, le=1000)] = 0
+    """Most pictures with differing answers that a comparison of versions may keep for the report of a rollback
+    (`resonnx repo canary --keep`); 0 keeps none. They are callers' data."""
+    comparison_reports: Path | None = None
+    """Folder for reports of rollbacks: HTML pages with the kept pictures and both answers. It must exist; without it
+    no pictures are kept."""
     trace_dir: Path | None = None
     """Folder that TraceSetting writes traces of requests to, which must exist; without it, there are no traces."""
     trace_max_bytes: Annotated[int, Field(ge=1 << 10, le=1 << 40)] = 64 << 20

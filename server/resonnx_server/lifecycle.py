@@ -177,6 +177,7 @@ class Server:
         """Become not ready, so that clients go elsewhere; then let requests under way finish, unless forced."""
         _log.info("draining")
         self.parts.models.draining = True
+        await self.parts.comparisons.close()
         self.parts.grpc.drain()
         await self._wait_for_quiet(force)
         self.parts.models.closing.set()

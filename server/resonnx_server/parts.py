@@ -7,6 +7,9 @@ from PIL import Image
 from resonnx_proto.v1.manifest_pb2 import ImageInput
 
 from resonnx_server.access.policy import Policy
+from resonnx_server.comparison.collector import ComparisonCollector
+from resonnx_server.comparison.comparisons import Comparisons
+from resonnx_server.comparison.report import Reports
 from resonnx_server.config import ModelSettings, Settings
 from resonnx_server.devices import Devices
 from resonnx_server.http.probes import Probes
@@ -25,6 +28,7 @@ from resonnx_server.preprocessing.decode import Decoder
 from resonnx_server.protocol.pieces import Pieces
 from resonnx_server.repository.latency_cache import LatencyCache, cache_folder
 from resonnx_server.repository.loader import picture_options
+from resonnx_server.rpc.comparisons import RepositoryServicer
 from resonnx_server.rpc.oip.extensions.repository import RepositoryRpcs
 from resonnx_server.rpc.oip.extensions.statistics import StatisticsRpc
 from resonnx_server.rpc.oip.servicer import InferenceServicer
@@ -46,6 +50,7 @@ class Parts:
         cores: Processors that it may use.
         models: The registry, empty.
         metrics: Counters, and all other metrics that /metrics shows.
+        comparisons: Comparisons of versions.
         policy: Keys, certificates and the rights of callers.
         budget: The memory of requests.
         decoder: Decodes pictures on its own threads.
@@ -60,6 +65,7 @@ class Parts:
     cores: int
     models: Models
     metrics: Metrics
+    comparisons: Comparisons
     policy: Policy
     budget: Budget
     decoder: Decoder
@@ -93,13 +99,17 @@ class Parts:
             metrics.registry.register(CertificateCollector(lambda: certificates.value.expires_s))
         limits = ConnectionLimits(allowed.grpc, settings.max_connection_idle_s, settings.max_connection_age_s)
         traces = Traces(settings.trace_dir, settings.trace_max_bytes)
-        inference = Inference(models, decoder, budget, traces=traces)
-        grpc = _grpc(settings, inference, limits, budget, policy, metrics, regions)
+        reports = Reports(settings.comparison_reports)
+        comparisons = Comparisons(models, budget, reports.allowed(settings.keep_disagreements), reports.write)
+        metrics.registry.register(ComparisonCollector(comparisons))
+        inference = Inference(models, decoder, budget, traces=traces, comparing=comparisons)
+        grpc = _grpc(settings, inference, comparisons, limits, budget, policy, metrics, regions)
         small_pictures = division.decoder - division.large
         return cls(
             cores=cores,
             models=models,
             metrics=metrics,
+            comparisons=comparisons,
             policy=policy,
             budget=budget,
             decoder=decoder,
@@ -147,6 +157,7 @@ def _rest(settings: Settings, inference: Inference) -> Rest | None:
 def _grpc(
     settings: Settings,
     inference: Inference,
+    comparisons: Comparisons,
     limits: ConnectionLimits,
     budget: Budget,
     policy: Policy,
@@ -166,6 +177,7 @@ def _grpc(
                 RepositoryRpcs(inference.models, is_explicit=settings.control_mode == "explicit"),
             ],
         ),
+        RepositoryServicer(comparisons, inference.models),
         settings.grpc_front,
         settings.max_message_bytes,
         limits,

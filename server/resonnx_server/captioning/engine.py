@@ -41,6 +41,7 @@ from resonnx_server.scheduling.engine import Engine, closing
 from resonnx_server.scheduling.queue import Entry, QueueReservation
 from resonnx_server.scheduling.queue_policy import QueuePolicies
 from resonnx_server.scheduling.session_pool import AnyInstanceGroup, AnySessionPool, BufferPool
+from resonnx_server.scheduling.sharing import COMPARISON
 from resonnx_server.scheduling.watchdog import RunLimit
 
 
@@ -136,6 +137,9 @@ class CaptionEngine(Engine[CaptionCost, CaptionWork, Captioned, CaptionTask]):
         task = CaptionTask(*work, search, self._loop.create_future(), now, deadline_ns, steps, turn)
         entry = Entry(task, 1, now, deadline_ns, priority=reservation.priority, caller=reservation.caller)
         entry.weight = self._forecast.weight(options)
+        if reservation.caller == COMPARISON:
+            # Its batches are counted apart.
+            entry.shape = COMPARISON
         return entry
 
     def _pools(self) -> Iterable[AnySessionPool]:
@@ -230,7 +234,7 @@ class CaptionEngine(Engine[CaptionCost, CaptionWork, Captioned, CaptionTask]):
     # Results of jobs, from their lane, under the device's lock.
 
     def _encoded(self, job: EncodeJob) -> None:
-        self._post(job.completions)
+        self._post(job.completions, self._stats_of(job.tasks[0].turn[1]))
         self.schedule.end_encoding(job.tasks, job.joining)
         self._queue.decoding(self.schedule.decoding)
         self._ended(job)
@@ -282,5 +286,5 @@ class CaptionEngine(Engine[CaptionCost, CaptionWork, Captioned, CaptionTask]):
         if self._closed:
             self._abandon()
 
-    def _post(self, completions: Completions) -> None:
-        self._loop.call_soon_threadsafe(completions.deliver, self.stats)
+    def _post(self, completions: Completions, stats: ModelStats | None = None) -> None:
+        self._loop.call_soon_threadsafe(completions.deliver, stats or self.stats)

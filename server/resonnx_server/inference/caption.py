@@ -91,4 +91,7 @@ async def _caption(
         pixels = await request.pixels(pictures)
         works = (engine.submit(CaptionWork(each, options, on_words), reservation) for each in pixels)
         # A task costs more than the coroutine in it.
-        return [await next(works)] if len(pixels) == 1 else await all_of(works)
+        found = [await next(works)] if len(pixels) == 1 else await all_of(works)
+    if request.compared is not None:
+        request.compared.captioned(pixels, options, found)
+    return found

@@ -22,4 +22,8 @@ async def _classify(request: ActiveRequest, pictures: Pictures) -> TensorAnswer:
     cost, decoding = TensorCost(pictures.count), await request.decoding(pictures)
     with engine.reserve(cost, request.deadline_ns, request.priority, decoding, request.caller) as reservation:
         reservation.max_wait_ns = request.max_wait_ns
-        return await engine.submit({"image": await request.pixels(pictures)}, reservation)
+        pixels = await request.pixels(pictures)
+        outputs, timing = await engine.submit({"image": pixels}, reservation)
+    if request.compared is not None:
+        request.compared.classified(pixels, outputs, timing)
+    return outputs, timing

@@ -70,5 +70,29 @@ class RepositoryControl(Protocol):
             Unavailable: The server is shutting down.
         """
 
+    async def add_beside(self, name: str, version: int) -> None:
+        """Load a version beside the one that answers calls without a version, which goes on doing so.
+
+        It is read from its folder if it is not loaded; other versions stay as they are.
+
+        Raises:
+            NotFound: No version of the model serves, or its folder has no such version.
+            ModelRefused: The version was refused.
+            Unavailable: The server is shutting down.
+        """
+
+    async def promote(self, name: str, version: int) -> None:
+        """Let a version that serves answer calls without a version.
+
+        The one that did is drained by its lease, unless the model's version_policy or labels keep it. It stays so until
+        the model's labels are changed.
+        """
+
+    async def withdraw(self, name: str, version: int, reason: str) -> None:
+        """Drain a version by its lease and refuse it with a reason until its files change; unload it if there is none.
+
+        Calls without a version are answered as before the version was added.
+        """
+
     def states(self) -> list[VersionState]:
         """Return the versions that are known, by name and version."""

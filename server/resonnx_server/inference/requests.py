@@ -12,6 +12,8 @@ from typing import Final, Self, TypeVar
 from resonnx_server.access.caller import Caller
 from resonnx_server.access.limits import Limits
 from resonnx_server.errors import DeadlineExceeded, InvalidInput, RateLimited, ServerError, WaitTooLong
+from resonnx_server.inference.comparing import NONE as NO_COMPARISONS
+from resonnx_server.inference.comparing import Compared, Comparing
 from resonnx_server.inference.pictures import DecodedPictures, Pictures
 from resonnx_server.inference.registry import Model, Models
 from resonnx_server.inference.tasks import Task
@@ -48,7 +50,10 @@ class ActiveRequest:
         priority: 1 (first) to PRIORITY_LEVELS.
         timing: Its time by phase; must be set before the block ends without an error.
         decode_ns: Time to decode its pictures.
+        compared: Its part in a comparison of versions; None if it has none.
     """
+
+    compared: Compared | None = None
 
     def __init__(
         self,
@@ -100,6 +105,8 @@ class ActiveRequest:
         if self.trace is not None:
             decoded = (self._decode_start_ns, self.decode_ns) if self.decode_ns else None
             self.trace.end(self._start_ns, now_ns, decoded, self.timing)
+        if self.compared is not None:
+            self.compared.ended(error, total_ns)
         if _log.isEnabledFor(logging.DEBUG):
             self._log_end(error, total_ns)
         if error is None and self.timing is not None:
@@ -201,6 +208,7 @@ class Inference:
     limits: Limits = field(default_factory=Limits)
     traces: Traces = field(default_factory=Traces)
     frontend: Frontend = Frontend.GRPC
+    comparing: Comparing = NO_COMPARISONS
 
     def limited(self, caller: Caller) -> AbstractContextManager[None]:
         """Count a request of `caller` against its limits until the block ends. Event loop only.
@@ -217,14 +225,28 @@ class Inference:
             raise
 
     def begin(
-        self, name: str, version: int | str, size: int, task: Task | None = None, *, caller: str = ""
+        self,
+        name: str,
+        version: int | str,
+        size: int,
+        task: Task | None = None,
+        *,
+        caller: str = "",
+        identifier: str = "",
     ) -> ActiveRequest:
         """Return a caller's request of `size` bytes for a version of a model: see Models.get.
+
+        With an identifier, the request's own, a caller without a key has a part in a canary by it.
 
         Raises:
             ServerError: No such model serves; see Models.find.
         """
-        model, trace = self.models.find(name, version, task), None
+        model, trace, compared = self.models.find(name, version, task), None, None
+        if self.comparing.is_on:
+            model, compared = self.comparing.begin(model, version, caller, identifier)
         if self.traces.is_on:
             trace = self.traces.begin(model.name, model.version, self.frontend)
-        return ActiveRequest(model, self.decoder, self.budget, size, caller, trace)
+        request = ActiveRequest(model, self.decoder, self.budget, size, caller, trace)
+        if compared is not None:
+            request.compared = compared
+        return request

@@ -23,6 +23,7 @@ from resonnx_server.repository.life.content import Looked, contents_of
 from resonnx_server.repository.life.generation import Generation
 from resonnx_server.repository.life.model_life import ModelLife
 from resonnx_server.repository.life.off_loop import off_loop
+from resonnx_server.repository.life.proving import Proving
 from resonnx_server.repository.life.serving import ModelMemory, Serving
 from resonnx_server.repository.life.turns import Turns
 from resonnx_server.repository.life.version_loader import LoadVersion, VersionLoader
@@ -76,6 +77,8 @@ class Control:
         # Set, and replaced, when a life has changed.
         self._changed = asyncio.Event()
         self._turns = Turns()
+        proving = Proving(settings, models, self.serving, self._lives, self._turns, self._act, self._until)
+        self.add_beside, self.promote, self.withdraw = proving.add_beside, proving.promote, proving.withdraw
 
     # What follows from looks at the repository.
 

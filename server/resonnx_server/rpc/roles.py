@@ -5,12 +5,13 @@ from typing import Final
 
 from grpc_health.v1 import health_pb2
 from resonnx_proto.inference import grpc_service_pb2
-from resonnx_proto.v1 import vision_pb2
+from resonnx_proto.v1 import repository_pb2, vision_pb2
 
 from resonnx_server.access.caller import Role
 
 _VISION: Final = vision_pb2.DESCRIPTOR.services_by_name["Vision"].full_name
 _TENSORS: Final = grpc_service_pb2.DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name
+_REPOSITORY: Final = repository_pb2.DESCRIPTOR.services_by_name["Repository"].full_name
 HEALTH: Final = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
 REFLECTION: Final = ("grpc.reflection.v1alpha.ServerReflection", "grpc.reflection.v1.ServerReflection")
 
@@ -44,6 +45,7 @@ _BY_SERVICE: Final[Mapping[str, Mapping[Role, tuple[str, ...]]]] = {
             "LogSettings",
         ),
     },
+    _REPOSITORY: {Role.ADMIN: ("StartComparison", "Promote", "Rollback", "Status")},
     HEALTH: {Role.READ: ("Check", "Watch")},
     **{service: {Role.READ: ("ServerReflectionInfo",)} for service in REFLECTION},
 }

@@ -11,7 +11,7 @@ import grpc
 from google.protobuf.message_factory import GetMessageClass
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from resonnx_proto.inference import grpc_service_pb2, grpc_service_pb2_grpc
-from resonnx_proto.v1 import vision_pb2, vision_pb2_grpc
+from resonnx_proto.v1 import repository_pb2, repository_pb2_grpc, vision_pb2, vision_pb2_grpc
 
 from resonnx_server.access.gate import Gate
 from resonnx_server.access.policy import Policy
@@ -21,6 +21,7 @@ from resonnx_server.observe.connections import Connections
 from resonnx_server.protocol.unpacking import Unpacker
 from resonnx_server.rpc.admission import Admission
 from resonnx_server.rpc.boundary import rejection
+from resonnx_server.rpc.comparisons import RepositoryServicer
 from resonnx_server.rpc.connection_shares import ConnectionShares
 from resonnx_server.rpc.credentials import server_credentials
 from resonnx_server.rpc.fronts.buffer import CALL_BYTES
@@ -37,6 +38,7 @@ from resonnx_server.rpc.vision.servicer import VisionServicer
 
 _VISION: Final = vision_pb2.DESCRIPTOR.services_by_name["Vision"]
 _INFERENCE: Final = grpc_service_pb2.DESCRIPTOR.services_by_name["GRPCInferenceService"]
+_REPOSITORY: Final = repository_pb2.DESCRIPTOR.services_by_name["Repository"]
 SERVICES: Final = (_VISION.full_name, _INFERENCE.full_name)
 _NOT_SERVING: Final = health_pb2.HealthCheckResponse.NOT_SERVING
 _SERVING: Final = health_pb2.HealthCheckResponse.SERVING
@@ -133,6 +135,7 @@ class GrpcServer:
     Args:
         vision: The task API.
         inference: The tensor protocol.
+        repository: Comparisons of versions.
         front: The gRPC front.
         max_message_bytes: Limit of a request and of a response.
         limits: Of its connections.
@@ -151,6 +154,7 @@ class GrpcServer:
         self,
         vision: VisionServicer,
         inference: InferenceServicer,
+        repository: RepositoryServicer,
         front: FrontName,
         max_message_bytes: int,
         limits: ConnectionLimits,
@@ -166,6 +170,7 @@ class GrpcServer:
         self._has_reflection = reflection
         self._vision = vision
         self._inference = inference
+        self._repository = repository
         self._front_name = front
         self._max_message_bytes = max_message_bytes
         self._limits = limits
@@ -215,10 +220,11 @@ class GrpcServer:
         bounded = BoundedMessages(front, self._max_message_bytes, _large(), rejected, Unpacker(self._budget))
         vision_pb2_grpc.add_VisionServicer_to_server(self._vision, bounded)
         grpc_service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(self._inference, bounded)
+        repository_pb2_grpc.add_RepositoryServicer_to_server(self._repository, bounded)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, bounded)
-        files = (vision_pb2.DESCRIPTOR, grpc_service_pb2.DESCRIPTOR, health_pb2.DESCRIPTOR)
+        files = (vision_pb2.DESCRIPTOR, repository_pb2.DESCRIPTOR, grpc_service_pb2.DESCRIPTOR, health_pb2.DESCRIPTOR)
         if self._has_reflection:
-            add_reflection(bounded, (*SERVICES, health.SERVICE_NAME), files)
+            add_reflection(bounded, (*SERVICES, _REPOSITORY.full_name, health.SERVICE_NAME), files)
         certificates = policy.certificates
         bound = front.add_port(address, None if certificates is None else server_credentials(certificates))
         await front.start()

@@ -5,6 +5,7 @@ The device's lock guards the queues of all attached workloads; the event loop ho
 
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from typing import Final, Protocol
 
@@ -107,6 +108,8 @@ class Device:
         self._abandoned: dict[int, threading.Thread] = {}
         # When sleeping lanes wake up by themselves.
         self._alarms_ns: list[int] = []
+        # Called one by one when the device is idle.
+        self._when_idle: deque[Callable[[], None]] = deque()
         self._closed = False
         self._processors = processors or Processors(())
         self._watchdog = Watchdog(name, self.lock, clock, self._under_way, self._abandon)
@@ -150,6 +153,16 @@ class Device:
     def runs(self, workload: Workload) -> bool:
         """Whether a job of `workload` is under way. Call with the lock held."""
         return any(each.owner is workload for each in self._under_way.values())
+
+    def call_when_idle(self, call: Callable[[], None]) -> None:
+        """Call `call` once, when no work is ready and more than half of the lanes have no job; each call at a time.
+
+        It is called on a lane's thread with the lock held, and must neither wait nor raise.
+        """
+        with self._changed:
+            self._when_idle.append(call)
+            # A sleeping lane looks: the device may be idle now.
+            self._changed.notify()
 
     def idle_lanes(self) -> int:
         """Return the number of lanes without a job, including the calling one. Call with the lock held."""
@@ -261,6 +274,8 @@ class Device:
                         return job
                     # Its ready entries had run out of time, say. Release the lock before looking again.
                     wake_at = now + _LOOK_AGAIN_NS
+                if self._when_idle and wake_at is None and 2 * self.idle_lanes() > self.lanes:
+                    self._when_idle.popleft()()
                 self._sleep(wake_at, now)
             return None
 

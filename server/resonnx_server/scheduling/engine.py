@@ -15,7 +15,7 @@ from resonnx_server.scheduling.queue import Entry, QueueReservation
 from resonnx_server.scheduling.queue_policy import QueuePolicies
 from resonnx_server.scheduling.replacement import Event, Replacement
 from resonnx_server.scheduling.session_pool import AnySessionPool
-from resonnx_server.scheduling.sharing import DEFAULT_PRIORITY
+from resonnx_server.scheduling.sharing import COMPARISON, DEFAULT_PRIORITY
 
 
 class Task(Protocol):
@@ -52,6 +52,8 @@ class Engine(Workload, Generic[Cost, Work, Answer, T]):
         self._queue = queue
         self._loop = asyncio.get_running_loop()
         self._closed = False
+        # Of runs that compare versions: counted apart from those of requests.
+        self.comparison_stats = ModelStats()
         self.on_event: Callable[[Event], None] = lambda _: None
         self._replacement = Replacement(device, self._tell)
         device.attach(self)
@@ -181,6 +183,10 @@ class Engine(Workload, Generic[Cost, Work, Answer, T]):
     @abstractmethod
     def _abandon(self) -> None:
         """Once closed, fail the requests that no job will end, with the lock held."""
+
+    def _stats_of(self, caller: str) -> ModelStats:
+        """Return the counters of a batch whose requests are a caller's."""
+        return self.comparison_stats if caller == COMPARISON else self.stats
 
     def _tell(self, event: Event) -> None:
         # The loop may be closed.

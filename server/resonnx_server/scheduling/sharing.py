@@ -19,11 +19,13 @@ Turn = tuple[int, str]
 # Priority levels as Triton counts them: 1 is the most urgent. A request that names none gets the middle.
 PRIORITY_LEVELS: Final = 8
 DEFAULT_PRIORITY: Final = 4
+# The caller of work that nobody asked for: copies of requests, run to compare versions. It is counted apart.
+COMPARISON: Final = "comparison"
 # Callers without waiting work that are looked at for each one that becomes such.
 _FORGOTTEN_AT_ONCE: Final = 2
 # The label of callers without a name, prefixes of those that have one, and most labels.
 _OTHER: Final = "other"
-_NAMED: Final = ("key:", "cert:")
+_NAMED: Final = ("key:", "cert:", COMPARISON)
 _MOST_LABELS: Final = 256
 # Entries of callers that have left, beyond which a heap is put in order.
 _MOST_STALE: Final = 64

@@ -184,7 +184,7 @@ class TensorEngine(Engine[TensorCost, Tensors, TensorAnswer, TensorTask]):
             self._replacement.interrupted()
         if job.lacks_memory:
             self._replacement.lacks_memory(job.pool)
-        self._loop.call_soon_threadsafe(job.deliver, self.stats)
+        self._loop.call_soon_threadsafe(job.deliver, self._stats_of(job.entries[0].caller))
 
     def _gave_up(self, job: TensorJob) -> None:
         """Fail the requests of a job whose run does not end, and replace its session; with the lock held."""

@@ -10,7 +10,7 @@ from google.protobuf.message_factory import GetMessageClass
 from grpc_reflection.v1alpha import reflection_pb2 as pb
 
 V1ALPHA, V1 = "grpc.reflection.v1alpha", "grpc.reflection.v1"
-SERVICES = ["resonnx.v1.Vision", "inference.GRPCInferenceService", "grpc.health.v1.Health"]
+SERVICES = ["resonnx.v1.Vision", "resonnx.v1.Repository", "inference.GRPCInferenceService", "grpc.health.v1.Health"]
 
 
 @pytest.fixture(scope="module")
@@ -153,5 +153,5 @@ def test_what_is_not_there_is_said_so_and_the_stream_goes_on(reflection: Reflect
     assert [answer.error_response.error_code for answer in errors] == [grpc.StatusCode.NOT_FOUND.value[0]] * 7
     assert none.error_response.error_code == grpc.StatusCode.INVALID_ARGUMENT.value[0]
     assert extensions.all_extension_numbers_response.base_type_name == "resonnx.v1.Image"
-    assert len(services.list_services_response.service) == 5
+    assert len(services.list_services_response.service) == 6
     assert errors[0].original_request == requests[0]

@@ -8,17 +8,18 @@ import pytest
 from google.protobuf.descriptor import ServiceDescriptor
 from grpc_health.v1 import health_pb2
 from resonnx_proto.inference import grpc_service_pb2
-from resonnx_proto.v1 import vision_pb2
+from resonnx_proto.v1 import repository_pb2, vision_pb2
 from resonnx_server.access.caller import Role
 from resonnx_server.access.policy import Policy
 from resonnx_server.config import Settings
 from resonnx_server.memory.budget import Budget
+from resonnx_server.rpc.comparisons import RepositoryServicer
 from resonnx_server.rpc.oip.servicer import InferenceServicer
 from resonnx_server.rpc.roles import REFLECTION, ROLES
 from resonnx_server.rpc.server import ConnectionLimits, GrpcServer
 from resonnx_server.rpc.vision.servicer import VisionServicer
 
-FILES: tuple[Any, ...] = (vision_pb2, grpc_service_pb2, health_pb2)
+FILES: tuple[Any, ...] = (vision_pb2, repository_pb2, grpc_service_pb2, health_pb2)
 SERVICES: list[ServiceDescriptor] = [service for file in FILES for service in file.DESCRIPTOR.services_by_name.values()]
 
 
@@ -31,7 +32,8 @@ def test_methods_that_change_the_server_need_the_role_admin() -> None:
     """A new method whose name begins like these is not left to the role that its author had in mind."""
     changing = ("RepositoryModel", "SystemSharedMemory", "CudaSharedMemory", "TraceSetting", "LogSettings")
     for path, role in ROLES.items():
-        assert (role is Role.ADMIN) == path.rpartition("/")[2].startswith(changing), path
+        service, _, method = path.rpartition("/")
+        assert (role is Role.ADMIN) == (method.startswith(changing) or service == "/resonnx.v1.Repository"), path
 
 
 @pytest.mark.parametrize("front", ["core", "aio"])
@@ -42,6 +44,7 @@ async def test_all_ports_serve_these_methods_and_no_others(front: Any, reflectio
     server = GrpcServer(
         Mock(VisionServicer),
         inference,
+        Mock(RepositoryServicer),
         front,
         1 << 20,
         ConnectionLimits(100, 0),

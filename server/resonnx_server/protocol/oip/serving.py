@@ -80,7 +80,9 @@ class TensorServing:
         self._inference.models.check(message.model_name, caller)
         with (
             self._inference.limited(caller),
-            self._inference.begin(message.model_name, message.model_version, given.size, caller=caller.name) as request,
+            self._inference.begin(
+                message.model_name, message.model_version, given.size, caller=caller.name, identifier=message.id
+            ) as request,
         ):
             model = request.model
             if request.trace is not None:

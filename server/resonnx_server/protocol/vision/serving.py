@@ -59,7 +59,9 @@ class VisionServing:
         version = message.version_label or message.version
         with (
             self._inference.limited(caller),
-            self._inference.begin(message.model, version, size, CLASSIFY, caller=caller.name) as request,
+            self._inference.begin(
+                message.model, version, size, CLASSIFY, caller=caller.name, identifier=message.id
+            ) as request,
         ):
             assert request.model.manifest is not None
             labels = request.model.manifest.classifier.labels
@@ -96,7 +98,9 @@ class VisionServing:
         version = message.version_label or message.version
         with (
             self._inference.limited(caller),
-            self._inference.begin(message.model, version, size, CAPTION, caller=caller.name) as request,
+            self._inference.begin(
+                message.model, version, size, CAPTION, caller=caller.name, identifier=message.id
+            ) as request,
         ):
             engine = captioner(request.model)
             spec = engine.spec

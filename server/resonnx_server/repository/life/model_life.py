@@ -33,6 +33,10 @@ class ModelLife:
         self.policy = VersionPolicy()
         self._falls_back = falls_back
         self._wanted_labels: dict[str, int] = {}
+        # Versions by label that go before those of the settings, until these change.
+        self.pins: dict[str, int] = {}
+        # A version that shall serve as well; 0 for none.
+        self.beside = 0
         self._labels: dict[str, int] = {}
         # Contents by version.
         self._there: dict[int, object] = {}
@@ -50,11 +54,27 @@ class ModelLife:
             policy: Chooses those that shall serve.
             labels: Versions by label, which shall serve as well.
         """
+        if dict(labels) != self._wanted_labels:
+            self.pins = {}
         self._there, self.policy, self._wanted_labels = dict(there), policy, dict(labels)
         gone = [version for version in self._ended if version not in self._there]
         unloaded = [version for version in gone if self._ended[version].state is State.UNLOADED]
         for version in {*gone} - {*unloaded[-_SHOWN:]}:
             del self._ended[version]
+
+    @property
+    def there(self) -> Mapping[int, object]:
+        """Contents by version, as the folder was seen last."""
+        return self._there
+
+    def add(self, version: int, content: object) -> None:
+        """Note a version of the folder that was not looked at before, or has changed; others stay as they were."""
+        self._there[version] = content
+
+    @property
+    def wanted_labels(self) -> Mapping[str, int]:
+        """Versions by label, as the settings have them."""
+        return self._wanted_labels
 
     def retry(self, generation: Generation | None = None) -> None:
         """Try a generation again that was refused, if it still is; None for all."""
@@ -62,11 +82,22 @@ class ModelLife:
             if ended.state is State.REFUSED and generation in (None, ended):
                 del self._ended[version]
 
+    def retry_version(self, version: int) -> None:
+        """Try a version again if it was refused."""
+        if (ended := self._ended.get(version)) is not None and ended.state is State.REFUSED:
+            del self._ended[version]
+
+    @property
+    def chosen(self) -> set[int]:
+        """Versions that the settings choose, without pins."""
+        usable = {version for version in self._there if version in self._ready or not self._is_refused(version)}
+        return self.policy.choose(usable if self._falls_back else [*self._there]) & usable
+
     @property
     def labels(self) -> dict[str, int]:
         """Versions by label. A label moves when its new version serves, and `stable` comes then."""
         before, self._labels = self._labels, {}
-        for label, version in self._wanted_labels.items():
+        for label, version in self._all_labels.items():
             kept = before.get(label, 0)
             if version in self._ready or not self._ready or (kept not in self._ready and label != STABLE):
                 self._labels[label] = version
@@ -191,7 +222,12 @@ class ModelLife:
         usable = {version for version in self._there if version in self._ready or not self._is_refused(version)}
         chosen = self.policy.choose(usable if self._falls_back else [*self._there])
         # A label that cannot move yet keeps its version.
-        return (chosen | {*self._wanted_labels.values()} | {*self._labels.values()} & self._ready.keys()) & usable
+        labelled = {*self._all_labels.values()} | {*self._labels.values()} & self._ready.keys()
+        return (chosen | labelled | {self.beside}) & usable
+
+    @property
+    def _all_labels(self) -> dict[str, int]:
+        return self._wanted_labels | self.pins
 
     def _is_refused(self, version: int) -> bool:
         """Whether a version was refused with the content that it has."""
