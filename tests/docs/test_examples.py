@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import yaml
 from resonnx_server.config_sources import load_settings
+from resonnx_server.repository.model_config.toml_file import CONFIG_TOML, read_config_toml
 
 from .commands import ROOT
 from .conftest import Workplace
@@ -55,6 +56,11 @@ def test_examples_run(name: str, workplace: Workplace, request: pytest.FixtureRe
                 node_modules: Path = request.getfixturevalue("node_modules")
                 workplace.environment["NODE_PATH"] = str(node_modules / "node_modules")
                 done = workplace.run("node", "-e", text.replace("localhost:8001", workplace.server["grpc"]))
+            case "toml" if not text.startswith("["):
+                # The settings of a model, beside it.
+                (workplace.folder / CONFIG_TOML).write_text(text)
+                assert read_config_toml(workplace.folder), where
+                continue
             case "toml":
                 file = workplace.folder / "resonnx.toml"
                 file.write_text(text)
