@@ -10,6 +10,7 @@ import typer
 from resonnx_server.config import Settings
 from resonnx_server.config_sources import ConfigError, foreign_variables, load_settings, setting_sources
 from resonnx_server.flags import with_flags
+from resonnx_server.memory.freed import share_heaps
 from resonnx_server.runtime.machine.descriptors import TooFewDescriptors
 from resonnx_server.runtime.machine.host import usable_cores
 from resonnx_server.runtime.machine.memory import lack_of_address_space
@@ -55,6 +56,8 @@ def serve(**flags: Any) -> None:
     if (lack := lack_of_address_space(usable_cores())) is not None:
         print(f"resonnx-server: {lack}", file=sys.stderr)
         raise typer.Exit(1)
+    # Before there are threads.
+    share_heaps(usable_cores())
     # Not before: it loads all that the server is made of, and --help and mistyped settings answer at once.
     from resonnx_server.observe import logs
 
