@@ -60,3 +60,18 @@ def test_server_reads_no_pickles_and_opens_no_urls() -> None:
         "print(sorted(found))\n"
     )
     assert _run(code).stdout.strip() == "[]"
+
+
+def test_start_reads_no_authorities_and_leaves_the_process_as_it_was() -> None:
+    code = (
+        "import gc, os\n"
+        "from resonnx_server.runtime.machine.cheap_imports import cheap_imports\n"
+        "os.environ['SSL_CERT_DIR'] = 'there'\n"
+        "before = {**os.environ}\n"
+        "with cheap_imports(): import resonnx_server.lifecycle\n"
+        "import aiohttp.connector\n"
+        "assert {**os.environ} == before | {'PYDANTIC_DISABLE_PLUGINS': '__all__'}\n"
+        "print(gc.isenabled(), aiohttp.connector._SSL_CONTEXT_VERIFIED.cert_store_stats()['x509_ca'])\n"
+    )
+    done = _run(code)
+    assert done.stdout.strip() == "True 0", done.stderr

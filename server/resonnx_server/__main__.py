@@ -2,6 +2,7 @@
 
 import os
 
+from resonnx_server.runtime.machine.cheap_imports import cheap_imports
 from resonnx_server.signals import stop_at_once
 
 
@@ -11,7 +12,8 @@ def main() -> None:
     # gRPC writes lines of its own to stderr; errors that matter are raised, and logged by us.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     # Not before: it loads gRPC.
-    from resonnx_server.command import run
+    with cheap_imports():
+        from resonnx_server.command import run
 
     run()
 

@@ -11,6 +11,7 @@ from resonnx_server.config import Settings
 from resonnx_server.config_sources import ConfigError, foreign_variables, load_settings, setting_sources
 from resonnx_server.flags import with_flags
 from resonnx_server.memory.freed import share_heaps
+from resonnx_server.runtime.machine.cheap_imports import cheap_imports
 from resonnx_server.runtime.machine.descriptors import TooFewDescriptors
 from resonnx_server.runtime.machine.host import usable_cores
 from resonnx_server.runtime.machine.memory import lack_of_address_space
@@ -100,8 +101,9 @@ def _settings(flags: dict[str, Any]) -> Settings:
 
 async def _serve(settings: Settings) -> int:
     """Return the exit status."""
-    from resonnx_server.access.policy import AccessFault
-    from resonnx_server.lifecycle import Server, StartError
+    with cheap_imports():
+        from resonnx_server.access.policy import AccessFault
+        from resonnx_server.lifecycle import Server, StartError
 
     try:
         server, status = Server(settings), 0

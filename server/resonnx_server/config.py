@@ -63,7 +63,7 @@ def _labels(value: dict[str, int]) -> dict[str, int]:
 class PriorityPolicy(BaseModel):
     """Limits of waiting of the requests of one priority."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
     queue_timeout_us: Annotated[int, Field(ge=0, le=_MOST_WAIT_US)] = 0
     queue_timeout_action: TimeoutAction = "reject"
@@ -74,7 +74,7 @@ class PriorityPolicy(BaseModel):
 class ModelSettings(BaseModel):
     """One model's settings."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
     max_batch_size: Annotated[int, Field(ge=0, le=64)] = 16
     """Largest batch, in rows (pictures); with 0, no request shares a batch with others."""
@@ -144,7 +144,7 @@ class ModelSettings(BaseModel):
 class Settings(BaseModel):
     """All settings of the server."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
     repository: Path
     """Folder of models, NAME/VERSION/, as resonnx-export writes them."""

@@ -1,8 +1,13 @@
 """Describes settings, from the settings models, for --help, errors and docs/settings.md; and errors of settings."""
 
+import ast
 import difflib
+import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cache
+from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel
@@ -47,25 +52,45 @@ class Setting:
         return f"{self.text} [{self.values}{default}]"
 
 
-def describe(model: type[BaseModel]) -> list[Setting]:
+@cache
+def describe(model: type[BaseModel]) -> tuple[Setting, ...]:
     """Return a settings model's fields in order, without nested sections."""
-    schema = model.model_json_schema()
+    schema, texts = model.model_json_schema(), _texts(sys.modules[model.__module__].__file__).get(model.__name__, {})
     required = schema.get("required", ())
-    return [
-        _setting(name, field, name in required)
+    return tuple(
+        _setting(name, texts.get(name, ""), field, name in required)
         for name, field in schema["properties"].items()
         # [models.NAME]
         if name != "models"
-    ]
+    )
 
 
-def _setting(name: str, field: Mapping[str, Any], required: bool) -> Setting:
+@cache
+def _texts(file: str | None) -> dict[str, dict[str, str]]:
+    """Return the docstrings of fields by class of a module.
+
+    Pydantic can tell them, too (use_attribute_docstrings), and takes a tenth of the server's start for it.
+    """
+    assert file is not None
+    return {
+        node.name: {
+            field.target.id: text.value.value
+            for field, text in pairwise(node.body)
+            if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name)
+            if isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant) and isinstance(text.value.value, str)
+        }
+        for node in ast.parse(Path(file).read_text()).body
+        if isinstance(node, ast.ClassDef)
+    }
+
+
+def _setting(name: str, text: str, field: Mapping[str, Any], required: bool) -> Setting:
     # Of optional fields, the schema without null.
     form = next((form for form in field.get("anyOf", ()) if form.get("type") != "null"), field)
     kind = "path" if form.get("format") == "path" else form.get("type", "string")
     return Setting(
         name,
-        " ".join(field.get("description", "").split()),
+        " ".join(text.split()),
         kind,
         tuple(form.get("items", form).get("enum", ())),
         _bounds(form),
