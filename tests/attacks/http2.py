@@ -8,7 +8,7 @@ from collections import defaultdict
 from typing import Final
 
 _PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
-_DATA, _HEADERS, _RESET, _SETTINGS, _PING, _GO_AWAY, _WINDOW = 0, 1, 3, 4, 6, 7, 8
+_DATA, _HEADERS, _RESET, _SETTINGS, _PING, _GO_AWAY, _WINDOW, _CONTINUATION = 0, 1, 3, 4, 6, 7, 8, 9
 _FRAME: Final = 16_384
 _WINDOW_BYTES: Final = 65_535
 _INITIAL_WINDOW: Final = 4
@@ -22,6 +22,12 @@ def _field(name: bytes, value: bytes) -> bytes:
     return b"\0" + bytes([len(name)]) + name + bytes([len(value)]) + value
 
 
+def _call_headers(path: str, *more: tuple[bytes, bytes]) -> bytes:
+    fields = ((b":method", b"POST"), (b":scheme", b"http"), (b":path", path.encode()), (b":authority", b"x"))
+    headers = (*fields, (b"content-type", b"application/grpc"), (b"te", b"trailers"), *more)
+    return b"".join(_field(*field) for field in headers)
+
+
 class Connection:
     """A connection that sends frames as fast as the server permits, and discards what it gets.
 
@@ -30,7 +36,7 @@ class Connection:
         is_sent_away: The server takes no more calls over it.
     """
 
-    def __init__(self, address: str, source: str = "127.0.0.1") -> None:
+    def __init__(self, address: str, source: str = "127.0.0.1", *, acknowledges: bool = True) -> None:
         host, _, port = address.rpartition(":")
         self._socket = socket.create_connection((host, int(port)), source_address=(source, 0))
         self._next = 1
@@ -39,7 +45,7 @@ class Connection:
         self._windows: dict[int, int] = defaultdict(int)
         self.ended: set[int] = set()
         self.is_sent_away = False
-        self._closed = False
+        self._closed, self._acknowledges = False, acknowledges
         self._changed = threading.Condition()
         self._socket.sendall(_PREFACE + _frame(_SETTINGS, 0, 0))
         threading.Thread(target=self._read, daemon=True).start()
@@ -47,10 +53,17 @@ class Connection:
     def open(self, path: str, *more: tuple[bytes, bytes]) -> int:
         """Begin a call with more headers, and return its stream."""
         stream, self._next = self._next, self._next + 2
-        fields = ((b":method", b"POST"), (b":scheme", b"http"), (b":path", path.encode()), (b":authority", b"x"))
-        headers = (*fields, (b"content-type", b"application/grpc"), (b"te", b"trailers"), *more)
-        self._send(_frame(_HEADERS, 4, stream, b"".join(_field(*field) for field in headers)))
+        self._send(_frame(_HEADERS, 4, stream, _call_headers(path, *more)))
         return stream
+
+    def begin_headers(self) -> None:
+        """Begin the first call's headers, with which `send_headers` goes on; nothing else may be sent between."""
+        self._send(_frame(_HEADERS, 0, 1, _call_headers("/inference.GRPCInferenceService/ModelInfer")))
+
+    def send_headers(self, frames: int) -> bool:
+        """Send so many parts of 100 bytes of headers; returns whether the connection is open."""
+        part = _frame(_CONTINUATION, 0, 1, _field(b"a", b"b") * 20)
+        return self._send(part * frames) and not self._closed
 
     def send(self, stream: int, declared: int, sent: bytes, patience_s: float = 20.0) -> bool:
         """Send the first bytes of a message of `declared` bytes.
@@ -111,7 +124,8 @@ class Connection:
                     number, value = struct.unpack(">HI", payload[start : start + 6])
                     if number == _INITIAL_WINDOW:
                         self._initial = value
-                self._send(_frame(_SETTINGS, 1, 0))
+                if self._acknowledges:
+                    self._send(_frame(_SETTINGS, 1, 0))
             elif kind == _PING and not flags & 1:
                 self._send(_frame(_PING, 1, 0, payload))
             elif kind == _GO_AWAY:

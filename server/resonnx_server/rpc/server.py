@@ -101,6 +101,8 @@ def _options(max_message_bytes: int, limits: ConnectionLimits) -> Options:
         ("grpc.server.max_pending_requests_hard_limit", 2 * _MOST_PENDING),
         # Until a connection has become one of HTTP/2.
         ("grpc.server_handshake_timeout_ms", _HANDSHAKE_MS),
+        # Until a client acknowledges the settings. Before, gRPC allows 16 MiB of metadata a call, not _METADATA_BYTES.
+        ("grpc.http2.settings_timeout", _HANDSHAKE_MS),
         # Beyond it, gRPC closes connections at once. Without descriptors it could not even do that.
         ("grpc.max_allowed_incoming_connections", limits.most),
         ("grpc.max_connection_idle_ms", int(limits.max_idle_s * 1000) or _NEVER),
