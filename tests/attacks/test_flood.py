@@ -10,7 +10,7 @@ from resonnx_proto.inference import grpc_service_pb2 as pb
 from resonnx_proto.inference import grpc_service_pb2_grpc
 
 from ..server import bare_graphs
-from .source_address import through
+from .network.source_address import through
 
 FLOOD = 80
 GOOD = 10
