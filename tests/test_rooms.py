@@ -144,7 +144,7 @@ MAY_IMPORT: dict[str, dict[str, set[str]]] = {
     ),
     "resonnx": floors(
         {"_errors", "_caption_options", "_table", "_rpcs"},
-        {"_results"},
+        {"_results", "_reasons"},
         {"_messages"},
         {"_operations", "_tasks"},
         {"_transport"},

@@ -3,6 +3,7 @@
     ResonnxError
     ├── InvalidArgument       the request is invalid; `field` names the part
     ├── NotFound              no such model or version
+    ├── AlreadyExists         there is one of this name already
     ├── FailedPrecondition    the model does not support the request
     ├── Unauthenticated       the server does not know the key or certificate
     ├── PermissionDenied      the key does not allow this call, model or priority
@@ -14,8 +15,8 @@
     └── Cancelled             the client was closed during the call
         └── ClientClosed      the client was closed before the call
 
-Other status codes raise ResonnxError itself. An argument that is not a picture raises OSError, TypeError or ValueError
-before a request is sent.
+Other status codes raise ResonnxError itself. Reasons have subclasses of these, which _reasons.py lists. An argument
+that is not a picture raises OSError, TypeError or ValueError before a request is sent.
 """
 
 from collections.abc import Sequence
@@ -41,6 +42,12 @@ class ResonnxError(Exception):
     """
 
     default_code: ClassVar[str] = "UNKNOWN"
+    default_reason: ClassVar[str | None] = None
+    _by_reason: ClassVar[dict[str, "type[ResonnxError]"]] = {}
+
+    def __init_subclass__(cls) -> None:
+        if cls.default_reason is not None:
+            cls._by_reason.setdefault(cls.default_reason, cls)
 
     def __init__(
         self,
@@ -54,7 +61,7 @@ class ResonnxError(Exception):
         super().__init__(message)
         self.message = message
         self.code = code or self.default_code
-        self.reason = reason or self.code
+        self.reason = reason or self.default_reason or self.code
         self.field = field
         self.retry_after_s = retry_after_s
 
@@ -71,6 +78,12 @@ class NotFound(ResonnxError):
     default_code = "NOT_FOUND"
 
 
+class AlreadyExists(ResonnxError):
+    """There is one of this name already."""
+
+    default_code = "ALREADY_EXISTS"
+
+
 class FailedPrecondition(ResonnxError):
     """The model does not support the request."""
 
@@ -78,19 +91,13 @@ class FailedPrecondition(ResonnxError):
 
 
 class Unauthenticated(ResonnxError):
-    """The server needs a key or a certificate that it knows.
-
-    Reasons: KEY_MISSING, KEY_UNKNOWN, CERTIFICATE_MISSING, CERTIFICATE_UNKNOWN.
-    """
+    """The server needs a key or a certificate that it knows."""
 
     default_code = "UNAUTHENTICATED"
 
 
 class PermissionDenied(ResonnxError):
-    """The key does not allow this.
-
-    Reasons: ROLE_MISSING, MODEL_NOT_ALLOWED, PRIORITY_NOT_ALLOWED, ADMIN_PORT_ONLY.
-    """
+    """The key does not allow this."""
 
     default_code = "PERMISSION_DENIED"
 
@@ -102,12 +109,7 @@ class Unimplemented(ResonnxError):
 
 
 class Overloaded(ResonnxError):
-    """The server refused the request under load, or a message exceeds the size limit.
-
-    Reasons: QUEUE_FULL; MEMORY_SPENT; RATE_LIMITED by the limits of the key; WAIT_TOO_LONG if the queue leaves too
-    little time before the deadline; MESSAGE_TOO_LARGE, without `retry_after_s`; SLOW_READER if a stream's words were
-    not read in time.
-    """
+    """The server refused the request under load, or a message exceeds the size limit."""
 
     default_code = "RESOURCE_EXHAUSTED"
 
@@ -119,12 +121,7 @@ class Unavailable(ResonnxError):
 
 
 class DeadlineExceeded(ResonnxError):
-    """No answer within `timeout_s` or `answer_within_s`.
-
-    The reason DEADLINE_UNREACHABLE means that the request takes longer even on an idle server: it needs more time, not
-    another attempt.
-    REQUEST_TOO_SLOW: the server did not get the whole request in time.
-    """
+    """No answer within `timeout_s` or `answer_within_s`."""
 
     default_code = "DEADLINE_EXCEEDED"
 
@@ -187,12 +184,12 @@ def from_stream(error: vision_pb2.Error) -> ResonnxError:
     return _error(error.code, error.message, reason=error.reason, retry_after_s=retry_after_s)
 
 
-def from_unreadable(error: OSError | ValueError | InvalidArgument) -> InvalidArgument:
+def from_unreadable(error: OSError | ValueError | InvalidArgument) -> ResonnxError:
     """Convert the error of a picture that cannot be read."""
     if isinstance(error, InvalidArgument):
         return error
     message = (isinstance(error, OSError) and error.strerror) or str(error)
-    return InvalidArgument(message, reason="IMAGE_UNREADABLE", field="image")
+    return _error("INVALID_ARGUMENT", message, reason="IMAGE_UNREADABLE", field="image")
 
 
 def _details(error: grpc.RpcError) -> Sequence[Any]:
@@ -218,4 +215,7 @@ def _error(
     retry_after_s: float | None = None,
 ) -> ResonnxError:
     kind = _CLASSES.get(code, ResonnxError)
+    exact = ResonnxError._by_reason.get(reason or "")
+    if exact is not None and issubclass(exact, kind):
+        kind = exact
     return kind(message, code=code, reason=reason, field=field, retry_after_s=retry_after_s)

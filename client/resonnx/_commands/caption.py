@@ -1,5 +1,6 @@
 """`resonnx caption`."""
 
+from collections.abc import Generator, Iterable
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -9,9 +10,10 @@ import typer
 from resonnx._caption_options import CaptionOptions
 from resonnx._clients.client import Client
 from resonnx._commands.connection import Connection, connecting
-from resonnx._commands.options import Images, Json, Model, Timeout, inputs
+from resonnx._commands.inputs import Picture
+from resonnx._commands.options import Concurrency, Images, Json, Model, Timeout, inputs
 from resonnx._commands.outcomes import print_each, print_results
-from resonnx._errors import Internal, InvalidArgument
+from resonnx._errors import Internal, InvalidArgument, ResonnxError, from_unreadable
 from resonnx._pictures.attention import NothingToDraw, draw_attention
 from resonnx._results import CaptionResult
 from resonnx._tasks.caption import CAPTION
@@ -43,6 +45,7 @@ def caption(
         Path | None,
         typer.Option(dir_okay=False, metavar="FILE", help="Write an image of the attention for each word."),
     ] = None,
+    concurrency: Concurrency = 16,
     timeout: Timeout = 10.0,
     as_json: Json = False,
 ) -> None:
@@ -60,16 +63,31 @@ def caption(
     if seed is not None:
         options["seed"] = seed
 
-    def call(client: Client, picture: bytes) -> CaptionResult:
-        result = client.caption(picture, model, **options)
+    def ask(client: Client, pictures: Iterable[Picture]) -> Generator[CaptionResult | ResonnxError]:
         if attention is not None:
-            _draw(client, picture, result, attention)
-        return result
+            return _drawn(client, pictures, model, options, attention)
+        return client.caption_many(pictures, model, concurrency=concurrency, **options)
 
     if stream:
         print_each(partial(_print_words, model, options), pictures, connection, timeout)
     else:
-        print_results(CAPTION, call, pictures, connection, timeout, as_json)
+        print_results(CAPTION, ask, pictures, connection, timeout, as_json)
+
+
+def _drawn(
+    client: Client, pictures: Iterable[Picture], model: str, options: CaptionOptions, file: Path
+) -> Generator[CaptionResult | ResonnxError]:
+    for picture in pictures:
+        try:
+            content = picture.read()
+            result = client.caption(content, model, **options)
+            _draw(client, content, result, file)
+        except OSError as error:
+            yield from_unreadable(error)
+        except ResonnxError as error:
+            yield error
+        else:
+            yield result
 
 
 def _draw(client: Client, picture: bytes, result: CaptionResult, file: Path) -> None:

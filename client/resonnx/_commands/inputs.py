@@ -12,6 +12,23 @@ STDIN = "-"
 _SUFFIXES = {".avif", ".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
 
 
+class Picture:
+    """A picture that is read when it is sent.
+
+    Args:
+        inputs: Those that it is of.
+        name: Its name there.
+    """
+
+    def __init__(self, inputs: "Inputs", name: str) -> None:
+        self._inputs = inputs
+        self._name = name
+
+    def read(self) -> bytes:
+        """Return the file's bytes; raises OSError if it cannot be read."""
+        return self._inputs.read(self._name)
+
+
 class Inputs:
     """The pictures that arguments name.
 
@@ -32,6 +49,10 @@ class Inputs:
         self.names = [name for argument in arguments for name in _expand(argument)]
         # Output lines start with the picture's name unless one picture was named.
         self.named = len(self.names) > 1 or self.names != list(arguments)
+
+    def pictures(self) -> Iterator[Picture]:
+        """Yield the pictures in the order of their names."""
+        return (Picture(self, name) for name in self.names)
 
     def read(self, name: str) -> bytes:
         """Return a picture file's bytes; raises OSError if it cannot be read."""

@@ -7,6 +7,7 @@ import typer
 
 from resonnx._commands.inputs import Inputs
 from resonnx._transport.channel import server_address
+from resonnx._transport.window import MOST_AT_A_TIME
 
 
 def text(value: str | None) -> str | None:
@@ -49,4 +50,7 @@ Server = Annotated[
     typer.Option(callback=_address, metavar="HOST[:PORT]", help="Default: $RESONNX_SERVER, else localhost:8001."),
 ]
 Timeout = Annotated[float, typer.Option(callback=_seconds, metavar="SECONDS", help="Timeout of each call.")]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object per line.")]
+Concurrency = Annotated[
+    int, typer.Option(min=1, max=MOST_AT_A_TIME, metavar="N", help="Calls at a time, over several connections.")
+]
+Json = Annotated[bool, typer.Option("--json", "--jsonl", help="Print one JSON object per line.")]

@@ -1,45 +1,45 @@
 """Calls the server for many pictures: results go to stdout, errors to stderr in one line each."""
 
 import json
-from collections import deque
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Generator, Iterable
+from contextlib import closing
 from functools import partial
-from itertools import islice
 from typing import Any, NoReturn, TypeVar
 
 import typer
 
 from resonnx._clients.client import Client
 from resonnx._commands.connection import Connection
-from resonnx._commands.inputs import Inputs
+from resonnx._commands.inputs import Inputs, Picture
 from resonnx._commands.output import error_json, error_line, result_json
+from resonnx._commands.progress import progress
 from resonnx._errors import ResonnxError, Unavailable, from_unreadable
 from resonnx._tasks.task import Task
-
-# Concurrent requests; also bounds the pictures held in memory.
-_IN_FLIGHT = 16
 
 _R = TypeVar("_R")
 
 
 def print_results(
     task: Task[Any],
-    call: Callable[[Client, bytes], Any],
+    ask: Callable[[Client, Iterable[Picture]], Generator[Any]],
     images: Inputs,
     connection: Connection,
     timeout_s: float,
     as_json: bool,
 ) -> None:
-    """Make a call for each picture, several at once, and print the results in the pictures' order.
+    """Ask for all pictures, and print results and errors in the pictures' order, with a progress bar.
 
     Raises:
         typer.Exit: Status 1, if a call failed.
     """
     failed = False
-    # The client is closed first, which ends the calls that the pool would otherwise wait for.
-    with ThreadPoolExecutor(_IN_FLIGHT) as pool, connection.client(timeout_s) as client:
-        for image, outcome in _in_order(pool, partial(_outcome, call, client, images), images.names):
+    # The client is closed at the end, which ends calls that are still under way.
+    with (
+        connection.client(timeout_s) as client,
+        progress(len(images.names)) as step,
+        closing(ask(client, images.pictures())) as outcomes,
+    ):
+        for image, outcome in zip(images.names, outcomes, strict=True):
             failed |= isinstance(outcome, ResonnxError)
             if as_json:
                 typer.echo(json.dumps(_picture_json(task, image, outcome)))
@@ -48,6 +48,7 @@ def print_results(
             else:
                 for line in task.result_lines(outcome):
                     typer.echo(_prefix(images, image) + line)
+            step(failed=isinstance(outcome, ResonnxError))
     if failed:
         raise typer.Exit(1)
 
@@ -81,18 +82,6 @@ def fail(line: str) -> NoReturn:
     """Print an error to stderr and end with exit status 1."""
     typer.echo(f"resonnx: {line}", err=True)
     raise typer.Exit(1)
-
-
-def _in_order(pool: ThreadPoolExecutor, work: Callable[[str], _R], images: list[str]) -> Iterator[tuple[str, _R]]:
-    left = iter(images)
-    pending: deque[tuple[str, Future[_R]]] = deque()
-    while True:
-        for image in islice(left, _IN_FLIGHT - len(pending)):
-            pending.append((image, pool.submit(work, image)))
-        if not pending:
-            return
-        image, future = pending.popleft()
-        yield image, future.result()
 
 
 def _outcome(call: Callable[[Client, bytes], _R], client: Client, images: Inputs, image: str) -> _R | ResonnxError:

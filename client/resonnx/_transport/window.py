@@ -1,4 +1,4 @@
-"""The unanswered pictures of a ClassifyStream."""
+"""The unanswered pictures of a ClassifyStream, and limits of calls at a time."""
 
 from resonnx_proto.v1 import vision_pb2
 
@@ -8,6 +8,17 @@ from resonnx._tasks.classify import classification, classify_request
 
 # Enough to fill a server's batches over one connection; also bounds the memory for pictures.
 IN_FLIGHT = 16
+MOST_AT_A_TIME = 256
+
+
+# Pictures whose answers are known or awaited, in calls at a time: one that takes long does not hold the others up.
+AHEAD = 4
+
+
+def check_concurrency(concurrency: int) -> None:
+    """Raise ValueError unless it is a number of calls at a time."""
+    if not 1 <= concurrency <= MOST_AT_A_TIME:
+        raise ValueError(f"concurrency must be 1 to {MOST_AT_A_TIME}, got {concurrency}")
 
 
 class Window:

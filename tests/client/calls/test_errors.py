@@ -45,6 +45,7 @@ def test_every_code_has_its_class(code: grpc.StatusCode) -> None:
     named = {
         "INVALID_ARGUMENT": resonnx.InvalidArgument,
         "NOT_FOUND": resonnx.NotFound,
+        "ALREADY_EXISTS": resonnx.AlreadyExists,
         "FAILED_PRECONDITION": resonnx.FailedPrecondition,
         "UNIMPLEMENTED": resonnx.Unimplemented,
         "RESOURCE_EXHAUSTED": resonnx.Overloaded,

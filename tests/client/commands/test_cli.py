@@ -44,7 +44,7 @@ def test_pictures_overtake_each_other_on_the_way_but_not_in_print(vision, run, p
     assert [line.split(":")[0] for line in done.stdout.splitlines()] == pictures
 
 
-def test_no_more_than_sixteen_pictures_are_under_way(vision, run, pictures) -> None:
+def test_pictures_are_read_four_times_concurrency_ahead(vision, run, pictures) -> None:
     first = threading.Event()
     lock = threading.Lock()
     arrived = []
@@ -62,7 +62,7 @@ def test_no_more_than_sixteen_pictures_are_under_way(vision, run, pictures) -> N
         return vision_pb2.ClassifyResponse(predictions=[{"label": name}])
 
     vision.script["Classify"] = script
-    assert run("classify", *pictures, "--model", "digits").exit_code == 0
+    assert run("classify", *pictures, "--model", "digits", "--concurrency", "4").exit_code == 0
     assert sorted(arrived) == pictures
 
 

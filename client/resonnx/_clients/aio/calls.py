@@ -1,13 +1,14 @@
 """Calls of the asyncio client: connection, deadlines and retries."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable
+from collections import deque
+from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Iterable
 from typing import Any, TypeVar
 
 import grpc
 from resonnx_proto.v1 import vision_pb2
 
-from resonnx._errors import InvalidArgument, ResonnxError, from_rpc_error, from_unreadable
+from resonnx._errors import Cancelled, InvalidArgument, ResonnxError, from_rpc_error, from_unreadable
 from resonnx._pictures.images import ImageSource, is_sendable, sendable, to_message
 from resonnx._results import Classification
 from resonnx._rpcs import CLASSIFY_STREAM, Q, R, Rpc
@@ -16,7 +17,7 @@ from resonnx._transport.ending import Ending
 from resonnx._transport.links import Links
 from resonnx._transport.loop_channels import LoopChannels
 from resonnx._transport.retry import Attempts, Budgets, ClientDefault, Timeout
-from resonnx._transport.window import Window
+from resonnx._transport.window import AHEAD, Window, check_concurrency
 
 _T = TypeVar("_T")
 
@@ -127,6 +128,51 @@ class Calls:
             raise
         finally:
             call.cancel()
+
+    def many(
+        self,
+        images: AsyncIterable[ImageSource] | Iterable[ImageSource],
+        ask: Callable[[vision_pb2.Image], Awaitable[_T]],
+        concurrency: int,
+    ) -> AsyncGenerator[_T | ResonnxError]:
+        """Ask for each picture, `concurrency` at a time; yield answers and errors in the order of the pictures."""
+        check_concurrency(concurrency)
+        self._links.widen(concurrency)
+        return self._many(images, ask, concurrency)
+
+    async def _many(
+        self,
+        images: AsyncIterable[ImageSource] | Iterable[ImageSource],
+        ask: Callable[[vision_pb2.Image], Awaitable[_T]],
+        concurrency: int,
+    ) -> AsyncGenerator[_T | ResonnxError]:
+        free = asyncio.Semaphore(concurrency)
+        pending: deque[asyncio.Task[_T | ResonnxError]] = deque()
+
+        async def answer(image: ImageSource) -> _T | ResonnxError:
+            async with free:
+                try:
+                    message = await self.image(image)
+                except (OSError, ValueError, InvalidArgument) as error:
+                    return from_unreadable(error)
+                try:
+                    return await ask(message)
+                except Cancelled:
+                    raise
+                except ResonnxError as error:
+                    return error
+
+        try:
+            async for image in _each(images):
+                pending.append(asyncio.create_task(answer(image)))
+                while pending and (pending[0].done() or len(pending) >= AHEAD * concurrency):
+                    yield await pending.popleft()
+            while pending:
+                yield await pending.popleft()
+        finally:
+            for task in pending:
+                task.cancel()
+            await asyncio.gather(*pending, return_exceptions=True)
 
     def _attempts(self, timeout_s: Timeout) -> Attempts:
         timeout_s = self._timeout_s if timeout_s is ClientDefault.TIMEOUT else timeout_s

@@ -3,6 +3,8 @@
 from collections.abc import AsyncGenerator, AsyncIterable, Iterable
 from typing import Unpack
 
+from resonnx_proto.v1 import vision_pb2
+
 from resonnx._caption_options import CaptionOptions
 from resonnx._clients.aio.connection import Connection
 from resonnx._errors import ResonnxError
@@ -94,6 +96,58 @@ class Pictures(Connection):
         )
         return self._calls.classify_stream(images, window, timeout_s)
 
+    def classify_many(
+        self,
+        images: AsyncIterable[ImageSource] | Iterable[ImageSource],
+        model: str,
+        *,
+        concurrency: int = 16,
+        version: int | str | None = None,
+        top_k: int | None = None,
+        features: bool = False,
+        priority: int | None = None,
+        answer_within_s: float | None = None,
+        timeout_s: Timeout = ClientDefault.TIMEOUT,
+    ) -> AsyncGenerator[Classification | ResonnxError]:
+        """Classify many pictures, each by a call of its own, several at a time.
+
+        In contrast to `classify_stream`, results are in the order of the pictures, calls are distributed over several
+        connections and servers, and each is retried. A picture that cannot be read or whose call fails has an error as
+        its result; the others are not affected.
+
+        Args:
+            images: Any number of pictures. They are read ahead of the results, up to four times `concurrency`; by
+                `Client`, paths and files are read in its threads, one for each call at a time.
+            model: As in `classify`.
+            concurrency: Calls at a time, 1 to 256.
+            version: As in `classify`.
+            top_k: As in `classify`.
+            features: As in `classify`.
+            priority: As in `classify`.
+            answer_within_s: As in `classify`.
+            timeout_s: Timeout of each call; default the client's, None for no limit.
+
+        Yields:
+            The result or the error of each picture, in their order.
+
+        Raises:
+            ValueError: An argument other than a picture is invalid.
+        """
+
+        async def ask(image: vision_pb2.Image) -> Classification:
+            request = classify_request(
+                image,
+                model,
+                version=version,
+                top_k=top_k,
+                features=features,
+                priority=priority,
+                answer_within_s=answer_within_s,
+            )
+            return classification(await self._calls.unary(CLASSIFY, request, timeout_s), features=features)
+
+        return self._calls.many(images, ask, concurrency)
+
     async def caption(
         self,
         image: ImageSource,
@@ -125,6 +179,54 @@ class Pictures(Connection):
             options=options,
         )
         return caption_result(await self._calls.unary(CAPTION, request, timeout_s))
+
+    def caption_many(
+        self,
+        images: AsyncIterable[ImageSource] | Iterable[ImageSource],
+        model: str,
+        *,
+        concurrency: int = 16,
+        version: int | str | None = None,
+        priority: int | None = None,
+        answer_within_s: float | None = None,
+        timeout_s: Timeout = ClientDefault.TIMEOUT,
+        **options: Unpack[CaptionOptions],
+    ) -> AsyncGenerator[CaptionResult | ResonnxError]:
+        """Caption many pictures, each by a call of its own, several at a time.
+
+        Results are in the order of the pictures; calls are distributed over several connections and servers. A picture
+        that cannot be read or whose call fails has an error as its result; the others are not affected.
+
+        Args:
+            images: Any number of pictures. They are read ahead of the results, up to four times `concurrency`; by
+                `Client`, paths and files are read in its threads, one for each call at a time.
+            model: As in `caption`.
+            concurrency: Calls at a time, 1 to 256.
+            version: As in `caption`.
+            priority: As in `classify`.
+            answer_within_s: As in `classify`.
+            timeout_s: Timeout of each call; default the client's, None for no limit.
+            **options: Decoding options, see CaptionOptions.
+
+        Yields:
+            The result or the error of each picture, in their order.
+
+        Raises:
+            ValueError: An argument other than a picture is invalid.
+        """
+
+        async def ask(image: vision_pb2.Image) -> CaptionResult:
+            request = caption_request(
+                image,
+                model,
+                version=version,
+                priority=priority,
+                answer_within_s=answer_within_s,
+                options=options,
+            )
+            return caption_result(await self._calls.unary(CAPTION, request, timeout_s))
+
+        return self._calls.many(images, ask, concurrency)
 
     def stream_caption(
         self,

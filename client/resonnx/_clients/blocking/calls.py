@@ -2,13 +2,15 @@
 
 import queue
 import time
+from collections import deque
 from collections.abc import Callable, Generator, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, TypeVar
 
 import grpc
 from resonnx_proto.v1 import vision_pb2
 
-from resonnx._errors import InvalidArgument, ResonnxError, from_rpc_error, from_unreadable
+from resonnx._errors import Cancelled, InvalidArgument, ResonnxError, from_rpc_error, from_unreadable
 from resonnx._pictures.images import ImageSource, is_sendable, sendable, to_message
 from resonnx._results import Classification
 from resonnx._rpcs import CLASSIFY_STREAM, Q, R, Rpc
@@ -16,7 +18,7 @@ from resonnx._transport.access import Access
 from resonnx._transport.blocking_channels import BlockingChannels
 from resonnx._transport.links import Links
 from resonnx._transport.retry import Attempts, Budgets, ClientDefault, Timeout
-from resonnx._transport.window import Window
+from resonnx._transport.window import AHEAD, Window, check_concurrency
 
 _T = TypeVar("_T")
 
@@ -112,6 +114,43 @@ class Calls:
         finally:
             call.cancel()
             requests.put(None)
+
+    def many(
+        self, images: Iterable[ImageSource], ask: Callable[[vision_pb2.Image], _T], concurrency: int
+    ) -> Generator[_T | ResonnxError]:
+        """Ask for each picture, `concurrency` at a time; yield answers and errors in the order of the pictures."""
+        check_concurrency(concurrency)
+        self._links.widen(concurrency)
+        return self._many(images, ask, concurrency)
+
+    def _many(
+        self, images: Iterable[ImageSource], ask: Callable[[vision_pb2.Image], _T], concurrency: int
+    ) -> Generator[_T | ResonnxError]:
+        pool = ThreadPoolExecutor(concurrency, "resonnx")
+        pending: deque[Future[_T | ResonnxError]] = deque()
+
+        def answer(image: ImageSource) -> _T | ResonnxError:
+            try:
+                message = self.image(image)
+            except (OSError, ValueError, InvalidArgument) as error:
+                return from_unreadable(error)
+            try:
+                return ask(message)
+            except Cancelled:
+                raise
+            except ResonnxError as error:
+                return error
+
+        try:
+            for image in images:
+                pending.append(pool.submit(answer, image))
+                while pending and (pending[0].done() or len(pending) >= AHEAD * concurrency):
+                    yield pending.popleft().result()
+            while pending:
+                yield pending.popleft().result()
+        finally:
+            # If the caller takes no more, calls under way end when they do, or when the client is closed.
+            pool.shutdown(wait=False, cancel_futures=True)
 
     def _attempts(self, timeout_s: Timeout) -> Attempts:
         timeout_s = self._timeout_s if timeout_s is ClientDefault.TIMEOUT else timeout_s
