@@ -146,7 +146,7 @@ MAY_IMPORT: dict[str, dict[str, set[str]]] = {
         {"_errors", "_caption_options", "_table", "_rpcs"},
         {"_results", "_reasons"},
         {"_messages"},
-        {"_operations", "_tasks"},
+        {"_comparisons", "_operations", "_tasks"},
         {"_transport"},
         {"_pictures"},
         {"_clients"},

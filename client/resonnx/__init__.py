@@ -8,6 +8,7 @@ from resonnx_proto import __version__
 
 from resonnx._caption_options import CaptionOptions
 from resonnx._clients.client import AsyncClient, Client
+from resonnx._comparisons import Comparison
 from resonnx._errors import (
     AlreadyExists,
     Cancelled,
@@ -87,6 +88,7 @@ __all__ = [
     "Classification",
     "Client",
     "ClientClosed",
+    "Comparison",
     "DeadlineExceeded",
     "DeadlineUnreachable",
     "FailedPrecondition",

@@ -6,13 +6,14 @@ from typing import Final, Generic, TypeVar
 from google.protobuf.message import Message
 from grpc_health.v1 import health_pb2
 from resonnx_proto.inference import grpc_service_pb2 as inference_pb2
-from resonnx_proto.v1 import vision_pb2
+from resonnx_proto.v1 import repository_pb2, vision_pb2
 
 Q = TypeVar("Q", bound=Message)
 R = TypeVar("R", bound=Message)
 
 VISION: Final = "resonnx.v1.Vision"
 TENSORS: Final = "inference.GRPCInferenceService"
+REPOSITORY: Final = "resonnx.v1.Repository"
 HEALTH: Final = "grpc.health.v1.Health"
 
 
@@ -51,6 +52,13 @@ UNLOAD_MODEL: Final = Rpc(
     inference_pb2.RepositoryModelUnloadRequest,
     inference_pb2.RepositoryModelUnloadResponse,
 )
+
+START_COMPARISON: Final = Rpc(
+    f"/{REPOSITORY}/StartComparison", repository_pb2.StartComparisonRequest, repository_pb2.StartComparisonResponse
+)
+PROMOTE: Final = Rpc(f"/{REPOSITORY}/Promote", repository_pb2.PromoteRequest, repository_pb2.PromoteResponse)
+ROLLBACK: Final = Rpc(f"/{REPOSITORY}/Rollback", repository_pb2.RollbackRequest, repository_pb2.RollbackResponse)
+COMPARISONS: Final = Rpc(f"/{REPOSITORY}/Status", repository_pb2.StatusRequest, repository_pb2.StatusResponse)
 
 CHECK_HEALTH: Final = Rpc(f"/{HEALTH}/Check", health_pb2.HealthCheckRequest, health_pb2.HealthCheckResponse)
 WATCH_HEALTH: Final = Rpc(f"/{HEALTH}/Watch", health_pb2.HealthCheckRequest, health_pb2.HealthCheckResponse)

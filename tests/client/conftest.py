@@ -16,7 +16,17 @@ from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
 from resonnx import AsyncClient, Client
-from resonnx._rpcs import CHECK_HEALTH, LOAD_MODEL, REPOSITORY_INDEX, UNLOAD_MODEL, WATCH_HEALTH
+from resonnx._rpcs import (
+    CHECK_HEALTH,
+    COMPARISONS,
+    LOAD_MODEL,
+    PROMOTE,
+    REPOSITORY_INDEX,
+    ROLLBACK,
+    START_COMPARISON,
+    UNLOAD_MODEL,
+    WATCH_HEALTH,
+)
 from resonnx.cli import app
 from resonnx_proto.v1 import vision_pb2, vision_pb2_grpc
 from typer.testing import CliRunner
@@ -81,7 +91,9 @@ class Others(grpc.GenericRpcHandler):
     def __init__(self, vision: ScriptedVision) -> None:
         self._script = vision.script
         self._run = vision._run
-        self._rpcs = {rpc.path: rpc for rpc in (REPOSITORY_INDEX, LOAD_MODEL, UNLOAD_MODEL, CHECK_HEALTH, WATCH_HEALTH)}
+        comparing = (START_COMPARISON, PROMOTE, ROLLBACK, COMPARISONS)
+        others = (REPOSITORY_INDEX, LOAD_MODEL, UNLOAD_MODEL, CHECK_HEALTH, WATCH_HEALTH, *comparing)
+        self._rpcs = {rpc.path: rpc for rpc in others}
 
     def service(self, handler_call_details: Any) -> Any:
         rpc = self._rpcs.get(handler_call_details.method)

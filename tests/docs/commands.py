@@ -36,7 +36,7 @@ def serve(arguments: list[str]) -> int:
     """Start the server on free ports and return when it is ready; it ends with the test. Run other commands."""
     if arguments[:1] in (["keys"], ["check"]):
         return execute("-m", "resonnx_server", *arguments)
-    ports = ["--port", "0", "--http-port", "0"]
+    ports = ["--port", "0", "--http-port", "0", *(["--admin-port", "0"] if "--admin-port" in arguments else [])]
     environment = {name: value for name, value in os.environ.items() if name != "RESONNX_PORT"}
     with Path("server.log").open("w") as log:
         process = subprocess.Popen(
@@ -47,11 +47,11 @@ def serve(arguments: list[str]) -> int:
         pids.write(f"{process.pid}\n")
     assert process.stdout is not None
     line = process.stdout.readline()
-    ready = re.match(r"resonnx-server ready grpc=(\S+) http=(\S+)", line)
+    ready = re.match(r"resonnx-server ready grpc=(\S+) http=(\S+)(?: admin=(\S+))?", line)
     if ready is None:
         print(Path("server.log").read_text(), file=sys.stderr)
         return 1
-    Path("server.json").write_text(json.dumps({"grpc": ready[1], "http": ready[2]}))
+    Path("server.json").write_text(json.dumps({"grpc": ready[1], "http": ready[2], "admin": ready[3]}))
     return 0
 
 
@@ -186,6 +186,7 @@ def main(name: str, arguments: list[str]) -> int:
     os.environ["PATH"] = os.environ["DOCS_PATH"]
     match name:
         case "resonnx" | "resonnx-export":
+            arguments = [address("admin") if each == "localhost:8003" else each for each in arguments]
             return execute("-m", name.replace("-", "_"), *arguments)
         case "resonnx-server":
             return serve(arguments)

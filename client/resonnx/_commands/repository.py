@@ -7,6 +7,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from resonnx._clients.client import Client
+from resonnx._commands.comparisons import canary, promote, rollback, status
 from resonnx._commands.connection import Connection, connecting
 from resonnx._commands.options import Json, Timeout, text
 from resonnx._commands.outcomes import fail
@@ -17,14 +18,17 @@ from resonnx._table import table
 
 repository = typer.Typer(no_args_is_help=True)
 
+for command in (canary, promote, rollback, status):
+    repository.command()(command)
+
 _Name = Annotated[str, typer.Argument(metavar="NAME", callback=text, help="Name of the model.")]
 
 
 @repository.callback()
 def repo() -> None:
-    """List, load and unload models of the server's repository.
+    """List, load and unload models of the server's repository, and prove new versions on live traffic.
 
-    load and unload are served at the server's admin address (--server), and need an administrator's key if the server
+    All but ls are served at the server's admin address (--server), and need an administrator's key if the server
     has keys.
     """
 

@@ -50,7 +50,8 @@ class Reports:
         path = self._folder / f"{comparison.name}-{comparison.new_version}-{stamp}.html"
         try:
             # Only the server's user may read callers' pictures.
-            with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
+            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
+            with open(os.open(path, flags, 0o600), "w", encoding="utf-8") as file:
                 file.writelines(page(comparison))
         except OSError as error:
             _log.error("a report was not written", extra={"path": str(path), "error": error.strerror})

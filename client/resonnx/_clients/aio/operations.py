@@ -5,6 +5,16 @@ from collections.abc import AsyncGenerator
 from resonnx_proto.v1 import vision_pb2
 
 from resonnx._clients.aio.connection import Connection
+from resonnx._comparisons import (
+    Comparison,
+    Mode,
+    comparison,
+    comparisons,
+    promote_request,
+    rollback_request,
+    start_request,
+    status_request,
+)
 from resonnx._messages import model_info, model_request, model_summaries
 from resonnx._operations import (
     health,
@@ -17,10 +27,14 @@ from resonnx._operations import (
 from resonnx._results import Health, ModelInfo, ModelSummary, RepositoryModel
 from resonnx._rpcs import (
     CHECK_HEALTH,
+    COMPARISONS,
     GET_MODEL,
     LIST_MODELS,
     LOAD_MODEL,
+    PROMOTE,
     REPOSITORY_INDEX,
+    ROLLBACK,
+    START_COMPARISON,
     UNLOAD_MODEL,
     WATCH_HEALTH,
 )
@@ -121,3 +135,55 @@ class Operations(Connection):
             PermissionDenied: The address or the key is not an administrator's.
         """
         await self._calls.unary(UNLOAD_MODEL, unload_request(name), timeout_s)
+
+    async def start_comparison(
+        self,
+        name: str,
+        version: int,
+        *,
+        mode: Mode,
+        share: float | None = None,
+        promote_if: str = "",
+        keep: int | None = None,
+        timeout_s: float | None = None,
+    ) -> Comparison:
+        """Load a version beside the one that serves, and compare them on live traffic.
+
+        Args:
+            name: The model's name.
+            version: Number of the version to be proven.
+            mode: "shadow" runs copies of requests on it, "canary" lets it answer a share of the callers.
+            share: Of requests or callers, above 0, at most 1; None for 0.1 (shadow) or 0.05 (canary).
+            promote_if: E.g. "agreement>=0.99 and compute<=1.1x and n>=2000"; empty to decide by the next two methods.
+            keep: Most disagreeing pictures to keep for the report of a rollback; None for the server's setting.
+            timeout_s: Timeout of this call in seconds; None for no limit.
+
+        Raises:
+            FailedPrecondition: The version was refused.
+            NotFound: There is no such model or version.
+            PermissionDenied: The address or the key is not an administrator's.
+        """
+        request = start_request(name, version, mode, share, promote_if, keep)
+        response = await self._calls.unary(START_COMPARISON, request, timeout_s)
+        return comparison(response)
+
+    async def promote(self, name: str, *, timeout_s: float | None = None) -> Comparison:
+        """Let the version that is being compared answer calls that name no version; arguments as of `unload`."""
+        response = await self._calls.unary(PROMOTE, promote_request(name), timeout_s)
+        return comparison(response)
+
+    async def roll_back(self, name: str, *, timeout_s: float | None = None) -> Comparison:
+        """Unload the version that is being compared; arguments as of `unload`."""
+        response = await self._calls.unary(ROLLBACK, rollback_request(name), timeout_s)
+        return comparison(response)
+
+    async def comparisons(
+        self, name: str | None = None, *, timeout_s: Timeout = ClientDefault.TIMEOUT
+    ) -> tuple[Comparison, ...]:
+        """Return the comparisons under way, and the last one of each other model.
+
+        Args:
+            name: Only of this model.
+            timeout_s: Timeout of this call; default the client's, None for no limit.
+        """
+        return comparisons(await self._calls.unary(COMPARISONS, status_request(name), timeout_s))
