@@ -47,8 +47,8 @@ class ServingCollector(Collector):
         spread = gauge("resonnx_batch_spread_seconds", "Mean absolute error of that prediction", labels=of_size)
         served = CounterMetricFamily(
             "resonnx_caller_device_seconds",
-            "Predicted device time of batches by caller: key:NAME, cert:NAME, comparison (of versions), or other for all "
-            "addresses",
+            "Predicted device time of batches by caller: key:NAME, cert:NAME, comparison (of versions), or other for "
+            "all addresses",
             labels=(*_MODEL, "caller"),
         )
         for model in self._models:
