@@ -3,7 +3,6 @@
 import asyncio
 import logging
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum
 from functools import partial
@@ -148,8 +147,8 @@ class Comparison:
         """End it: no copies are made or run any more."""
         self.state, self.reason = state, reason
         self._work.cancel()
-        with suppress(asyncio.CancelledError, ServerError):
-            await asyncio.shield(self._work)
+        # However it ends.
+        await asyncio.wait({self._work})
         self.copies.clear()
         # Their memory is given back.
         self._base = self._new = None

@@ -56,8 +56,11 @@ class Comparisons:
 
     def begin(self, model: Model, version: int | str, caller: str, identifier: str) -> tuple[Model, Compared | None]:
         """See Comparing.begin."""
-        comparison = self._running.get(model.name)
-        return (model, None) if comparison is None else comparison.begin(model, version, caller, identifier)
+        if (comparison := self._running.get(model.name)) is None:
+            return model, None
+        answering, part = comparison.begin(model, version, caller, identifier)
+        # The new version may have been unloaded just now.
+        return (answering, part) if answering is model or self._models.serves(answering) else (model, None)
 
     async def start(self, name: str, version: int, plan: Plan) -> Comparison:
         """Load a version beside the one that serves, and begin to compare them.
