@@ -6,7 +6,7 @@ from pathlib import Path
 import yaml
 
 _ROOT = Path(__file__).parents[2]
-_CHECK = re.compile(r"\b(ruff \w+|mypy|proto/generate)\b")
+_CHECK = re.compile(r"\b(ruff \w+|mypy|proto/generate|client/generate)\b")
 
 
 def test_hooks_are_the_checks_of_make_lint() -> None:

@@ -17,6 +17,7 @@ _FILES = [
     "inference/grpc_service.proto",
     "inference/model_config.proto",
     "resonnx/v1/manifest.proto",
+    "resonnx/v1/repository.proto",
     "resonnx/v1/vision.proto",
 ]
 

@@ -12,6 +12,7 @@ from resonnx_proto.v1 import repository_pb2, vision_pb2
 from resonnx_server.access.caller import Role
 from resonnx_server.access.policy import Policy
 from resonnx_server.config import Settings
+from resonnx_server.inference.registry import Models
 from resonnx_server.memory.budget import Budget
 from resonnx_server.rpc.comparisons import RepositoryServicer
 from resonnx_server.rpc.oip.servicer import InferenceServicer
@@ -39,7 +40,7 @@ def test_methods_that_change_the_server_need_the_role_admin() -> None:
 @pytest.mark.parametrize("front", ["core", "aio"])
 @pytest.mark.parametrize("reflection", [True, False])
 async def test_all_ports_serve_these_methods_and_no_others(front: Any, reflection: bool) -> None:
-    inference = Mock(InferenceServicer, rejected=Mock())
+    inference = Mock(InferenceServicer, rejected=Mock(), models=Models())
     policy = Policy(Settings(repository=Path(), admin_port=0))
     server = GrpcServer(
         Mock(VisionServicer),

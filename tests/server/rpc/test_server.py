@@ -12,7 +12,9 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from resonnx_server.access.policy import Policy
 from resonnx_server.config import Settings
+from resonnx_server.inference.registry import Models
 from resonnx_server.memory.budget import Budget
+from resonnx_server.rpc.comparisons import RepositoryServicer
 from resonnx_server.rpc.oip.servicer import InferenceServicer
 from resonnx_server.rpc.server import SERVICES, ConnectionLimits, GrpcServer
 from resonnx_server.rpc.vision.servicer import VisionServicer
@@ -22,10 +24,11 @@ SERVING, NOT_SERVING = health_pb2.HealthCheckResponse.SERVING, health_pb2.Health
 
 @pytest.mark.parametrize("front", ["core", "aio"])
 async def test_after_the_drain_nothing_serves_and_after_the_stop_nothing_listens(front: Any) -> None:
-    inference = Mock(InferenceServicer, rejected=Mock())
+    inference = Mock(InferenceServicer, rejected=Mock(), models=Models())
     policy = Policy(Settings(repository=Path()))
     limits, budget = ConnectionLimits(64, 0), Budget(1 << 30)
-    server = GrpcServer(Mock(VisionServicer), inference, front, 1 << 20, limits, budget, policy, reflection=False)
+    vision, repository = Mock(VisionServicer), Mock(RepositoryServicer)
+    server = GrpcServer(vision, inference, repository, front, 1 << 20, limits, budget, policy, reflection=False)
     port = await server.start("127.0.0.1", 0)
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
         check = health_pb2_grpc.HealthStub(channel).Check

@@ -54,7 +54,7 @@ def test_where_memory_is_spent_the_caller_with_the_most_makes_room_for_one_that_
     budget, now = Budget(800 * CALL_BYTES), time.monotonic()
     intake = Intake(budget, max_receive_s=1000, max_stream_idle_s=1000)
     budget.charge("many", 500 * CALL_BYTES)
-    budget.charge("few", 260 * CALL_BYTES, held=True)
+    budget.charge("few", 275 * CALL_BYTES, held=True)
     calls = [Waiting("many") for _ in range(4)]
     other = Waiting("few")
     unread, read, others = Unread("many"), Unread("many"), Unread("few")

@@ -15,6 +15,7 @@ from resonnx_proto.inference import grpc_service_pb2_grpc
 from resonnx_proto.v1 import vision_pb2, vision_pb2_grpc
 from resonnx_server.captioning.request import Captioned, CaptionerInfo
 from resonnx_server.errors import InvalidInput, ModelRefused
+from resonnx_server.inference.lease import Lease
 from resonnx_server.inference.requests import ActiveRequest
 from resonnx_server.inference.tasks import CAPTION
 from resonnx_server.memory.budget import Budget
@@ -299,7 +300,7 @@ async def test_captions_of_many_pictures_are_put_together_in_pieces(pictures: in
     engine = caption_engine(language.Language(), device)
     images = np.stack([language.picture(number) for number in range(pictures)])
     parameters = RequestParameters(0, 4, {}, vision_pb2.CaptionRequest(beam_width=4, num_captions=4), False)
-    model = SimpleNamespace(pictures=object(), engine=engine, stats=Metrics().model("m", 1))
+    model = SimpleNamespace(pictures=object(), engine=engine, stats=Metrics().model("m", 1), lease=Lease())
     try:
         with ActiveRequest(model, None, Budget(100), 1) as request:
             outputs = await SERVE[CAPTION.name](request, {"image": images}, parameters, None, Counting())

@@ -232,6 +232,7 @@ def test_reflection_shows_each_service(channel: grpc.Channel) -> None:
     database = ProtoReflectionDescriptorDatabase(channel)
     calls = {
         "resonnx.v1.Vision": "Classify",
+        "resonnx.v1.Repository": "Status",
         "inference.GRPCInferenceService": "ModelInfer",
         "grpc.health.v1.Health": "Watch",
         "grpc.reflection.v1.ServerReflection": "ServerReflectionInfo",
