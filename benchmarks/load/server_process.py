@@ -16,11 +16,12 @@ HUGE_PAGES: Final = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
 
 @dataclass(frozen=True)
 class Serving:
-    """Where a server listens, as HOST:PORT."""
+    """Where a server listens, as HOST:PORT; `admin` is empty without an admin port."""
 
     grpc: str
     http: str
     pid: int
+    admin: str = ""
 
     @property
     def processor_s(self) -> float:
@@ -56,10 +57,10 @@ def running(command: Sequence[str]) -> Iterator[Serving]:
     """
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={**HUGE_PAGES, **os.environ}) as process:
         assert process.stdout is not None
-        ready = re.match(r"\S+ ready grpc=(\S+) http=(\S+)", process.stdout.readline())
+        ready = re.match(r"\S+ ready grpc=(\S+) http=(\S+)(?: admin=(\S+))?", process.stdout.readline())
         if ready is None:
             raise RuntimeError("the server did not start")
         try:
-            yield Serving(ready[1], ready[2], process.pid)
+            yield Serving(ready[1], ready[2], process.pid, ready[3] or "")
         finally:
             process.terminate()

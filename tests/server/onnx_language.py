@@ -14,9 +14,9 @@ from resonnx_server.runtime.session import CPU, Candidate, Session
 from .language import STATES, TOP, VOCABULARY, Language, picture, spec
 
 
-def onnx_files() -> dict[str, bytes]:
+def onnx_files(seed: int = 0) -> dict[str, bytes]:
     """encoder.onnx, decoder.onnx and the graphs that put rows in order."""
-    decoder = _decoder(Language().table)
+    decoder = _decoder(Language(seed).table)
     return {"encoder.onnx": _encoder(), "decoder.onnx": decoder, **row_graphs(decoder)}
 
 
@@ -33,14 +33,15 @@ def open_language(files: dict[str, bytes]) -> CaptionerGraphs:
     return CaptionerGraphs(encoder, decoder, manifest())
 
 
-def version_files() -> tuple[VersionFiles, Golden]:
+def version_files(seed: int = 0) -> tuple[VersionFiles, Golden]:
     """The language as a version, and golden captions of four pictures."""
     images = np.stack([picture(number) for number in range(1, 5)])
-    tokens, log_probs = pack_captions(decode_all(open_language(onnx_files()), images, spec()), spec())
+    files = onnx_files(seed)
+    tokens, log_probs = pack_captions(decode_all(open_language(files), images, spec()), spec())
     whole = manifest()
     for name in ("encoder.onnx", "decoder.onnx"):
         whole.precisions.add(file=name, precision=pb.PRECISION_FP32, max_deviation=1e-3)
-    return VersionFiles("identity", onnx_files(), whole), Golden(images=images, tokens=tokens, log_probs=log_probs)
+    return VersionFiles("identity", files, whole), Golden(images=images, tokens=tokens, log_probs=log_probs)
 
 
 def _encoder() -> bytes:

@@ -78,7 +78,7 @@ class Comparison:
         base: The version that serves calls without a version.
         new: The version to be proven.
         plan: What to do.
-        budget: Copies are charged to it.
+        budget: Copies and kept pictures are charged to it.
         decided: Called once, with the verdict of the rule, which is carried out elsewhere.
 
     Attributes:
@@ -109,7 +109,7 @@ class Comparison:
         self.evidence = Evidence()
         self.judgement = Judgement(Verdict.UNDECIDED, "no rule: promote it or roll it back yourself")
         self.state, self.reason = State.RUNNING, ""
-        self.kept = Kept(plan.keep, of_new=plan.mode is Mode.SHADOW)
+        self.kept = Kept(plan.keep, budget, of_new=plan.mode is Mode.SHADOW)
         self.copies = Copies(budget)
         self._decided = decided
         self._spread = Spread(plan.share)
@@ -150,6 +150,9 @@ class Comparison:
         # However it ends.
         await asyncio.wait({self._work})
         self.copies.clear()
+        if state is not State.ROLLED_BACK:
+            # Only the report of a rollback shows them.
+            self.kept.clear()
         # Their memory is given back.
         self._base = self._new = None
 

@@ -35,7 +35,7 @@ class Comparisons:
 
     Args:
         models: The registry, which has the repository's control.
-        budget: Copies are charged to it.
+        budget: Copies and kept pictures are charged to it.
         most_kept: Most disagreeing pictures of a comparison that may be kept.
         report: Writes the report of a rollback; called on a thread.
 
@@ -127,11 +127,13 @@ class Comparisons:
             NotFound: The model is not being compared.
         """
         comparison = self._take(name)
-        await comparison.end(State.ROLLED_BACK, reason)
-        await self._control().withdraw(name, comparison.new_version, f"rolled back: {reason}")
-        await self._end(comparison, State.ROLLED_BACK, reason)
-        if comparison.kept.found:
-            await asyncio.to_thread(self._report, comparison)
+        try:
+            await comparison.end(State.ROLLED_BACK, reason)
+            await self._control().withdraw(name, comparison.new_version, f"rolled back: {reason}")
+            await self._end(comparison, State.ROLLED_BACK, reason)
+            if comparison.kept.found:
+                await asyncio.to_thread(self._report, comparison)
+        finally:
             comparison.kept.clear()
         return comparison
 

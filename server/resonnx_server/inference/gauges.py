@@ -51,8 +51,15 @@ class ServingCollector(Collector):
             "all addresses",
             labels=(*_MODEL, "caller"),
         )
+        comparing = CounterMetricFamily(
+            "resonnx_comparison_processor_seconds",
+            "Processor time of the lanes for batches that compare versions: what a comparison's own runs take. Tensors "
+            "only: steps of captions are shared with requests",
+            labels=_MODEL,
+        )
         for model in self._models:
             labels = (model.name, str(model.version))
+            comparing.add_metric(labels, model.engine.comparison_processor_ns / 1e9)
             for caller, ns in model.engine.served_ns().items():
                 served.add_metric((*labels, caller), ns / 1e9)
             ready.add_metric(labels, not model.engine.is_paused)
@@ -98,7 +105,7 @@ class ServingCollector(Collector):
         for reason, count in self._models.rejected.counts.items():
             rejected.add_metric((reason,), count)
         yield from (ready, info, pending, in_progress, queued, decoding, instances, expected, spread, served)
-        yield from (abandoned, rejected, state, loads)
+        yield from (abandoned, rejected, state, loads, comparing)
 
 
 class MemoryCollector(Collector):

@@ -54,6 +54,8 @@ class Engine(Workload, Generic[Cost, Work, Answer, T]):
         self._closed = False
         # Of runs that compare versions: counted apart from those of requests.
         self.comparison_stats = ModelStats()
+        # Their processor time; of captions it is not measured, as they share steps with requests.
+        self.comparison_processor_ns = 0
         self.on_event: Callable[[Event], None] = lambda _: None
         self._replacement = Replacement(device, self._tell)
         device.attach(self)

@@ -17,6 +17,7 @@ from resonnx_server.scheduling.engine import Engine, closing
 from resonnx_server.scheduling.queue import Entry, QueueReservation
 from resonnx_server.scheduling.queue_policy import QueuePolicies
 from resonnx_server.scheduling.session_pool import AnySessionPool, BufferPool, TensorInstanceGroup, Tensors
+from resonnx_server.scheduling.sharing import COMPARISON
 from resonnx_server.scheduling.watchdog import RunLimit
 from resonnx_server.tensors.jobs import JobContext, Outcomes, Part, TensorJob, TensorTask, deliver, joined
 
@@ -151,6 +152,8 @@ class TensorEngine(Engine[TensorCost, Tensors, TensorAnswer, TensorTask]):
         # A picture that is being decoded needs a core, and will be queued soon.
         coming = self._queue.rows + self._queue.reserved_rows
         is_alone = idle_lanes == self.device.lanes and not coming
+        # A comparison leaves the other lanes to requests, which may come at any time.
+        is_alone = is_alone and batch.entries[0].caller != COMPARISON
         job = TensorJob(batch, self.instance_group.pick(batch.size, is_alone=is_alone), self._context)
         self._running += 1
         if job.has_all_cores:
@@ -178,6 +181,9 @@ class TensorEngine(Engine[TensorCost, Tensors, TensorAnswer, TensorTask]):
     def _finished(self, job: TensorJob) -> None:
         """Take a job's results; on its lane, with the lock held."""
         self._ended(job)
+        if job.lane_ns is not None:
+            # Threads on the other cores work as long as the lane's own.
+            self.comparison_processor_ns += job.lane_ns * (self.device.lanes if job.has_all_cores else 1)
         for size, ns in job.times:
             job.pool.table.record(size, ns)
         if job.was_interrupted:

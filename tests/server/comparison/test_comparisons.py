@@ -118,6 +118,8 @@ def test_a_version_that_answers_otherwise_is_rolled_back_and_an_identical_one_is
         assert ended.compute_ratio > 0
         assert caller.classify() == (3, 1)
         assert caller.server.metric("resonnx_comparison_answers_total", model="m", version="3", result="equal") >= 60
+        # Runs of the comparison, here on the version that serves as well, have counters of their own.
+        assert caller.server.metric("resonnx_comparison_processor_seconds_total", model="m", version="3") > 0
         # Runs of the comparison are not counted as requests.
         for version, count in caller.answers.items():
             assert caller.server.metric("nv_inference_count", model="m", version=str(version)) == count
