@@ -124,9 +124,14 @@ class ModelLoad:
         except ModelRefused as refused:
             # Without its traceback, whose frames hold sessions.
             error = type(refused)(refused.message)
+        except ModelUnchanged:
+            # Likewise.
+            error = ModelUnchanged()
         except Exception as failed:
             error = failed
         self.call_soon(self._end, start, error)
+        # Its traceback, if there is one, holds this frame.
+        del error
 
     def _end(self, start: Start | None, error: Exception | None) -> None:
         self._ended.set()
@@ -196,16 +201,17 @@ class Loading:
             raise
         except ModelRefused as refused:
             self._observer.refused(load, refused)
-        except ModelUnchanged:
+            _forget_frames(refused)
+        except ModelUnchanged as unchanged:
             self._observer.unchanged(load)
+            _forget_frames(unchanged)
         except Exception as error:
             if limit.expired():
                 await self._give_up(load)
                 return
             # Other models must still serve.
             _log.exception("a model could not be loaded", extra={"model": load.folder.name})
-            # The load holds it, and its frames hold the load and sessions.
-            error.__traceback__ = error.__context__ = error.__cause__ = None
+            _forget_frames(error)
             self._observer.refused(load, ModelRefused("could not be loaded; the server's log has the details"))
         self._under_way.remove(load)
         # It leads back to the load, and garbage is collected rarely.
@@ -222,3 +228,8 @@ class Loading:
                 "a cancelled load does not end: it is abandoned, and may take processor time from serving models",
                 extra={"model": load.folder.name},
             )
+
+
+def _forget_frames(error: Exception) -> None:
+    """Let go of what the error's frames hold: sessions, and the load, which holds the error."""
+    error.__traceback__ = error.__context__ = error.__cause__ = None
