@@ -45,7 +45,7 @@ _SERVING: Final = health_pb2.HealthCheckResponse.SERVING
 # Clients may ping every 5 s; the ping after a delayed one comes sooner.
 _LEAST_PING_INTERVAL_MS: Final = 2_500
 _LOOKAHEAD_BYTES: Final = 1 << 16
-_MOST_STREAMS: Final = 1024
+_MOST_STREAMS: Final = 4096
 _MOST_PENDING: Final = 16_384
 _HANDSHAKE_MS: Final = 10_000
 _METADATA_BYTES: Final = 16_384
@@ -94,7 +94,9 @@ def _options(max_message_bytes: int, limits: ConnectionLimits) -> Options:
         ("grpc.max_send_message_length", max_message_bytes),
         # A second server on the port must fail, not take half of the connections.
         ("grpc.so_reuseport", 0),
-        # Of a connection; its client queues further calls.
+        # Of a connection; its client queues further calls. gRPC counts a call until its objects are freed, shortly
+        # after its answer, and refuses calls beyond the limit (RST_STREAM 7), which clients in C, C++ and Python do not
+        # send again. A client that was held up for seconds must not reach it.
         ("grpc.max_concurrent_streams", _MOST_STREAMS),
         # Beyond it, gRPC ends any caller's calls with CANCELLED; by default beyond 1,000, which one client can reach.
         ("grpc.server.max_pending_requests", _MOST_PENDING),

@@ -10,6 +10,8 @@ from pathlib import Path
 import grpc
 import numpy as np
 import pytest
+from resonnx_proto.inference import grpc_service_pb2 as oip_pb
+from resonnx_proto.inference import grpc_service_pb2_grpc as oip_grpc
 from resonnx_proto.v1 import vision_pb2, vision_pb2_grpc
 
 CLIENTS, REQUESTS = 64, 4
@@ -47,6 +49,16 @@ def _request(pixels: np.ndarray) -> vision_pb2.ClassifyRequest:
     height, width, _ = pixels.shape
     raw = {"rgb": pixels.tobytes(), "width": width, "height": height}
     return vision_pb2.ClassifyRequest(model="digits", image={"raw": raw}, return_features=True)
+
+
+async def test_a_connection_takes_thousands_of_calls_at_once(server) -> None:
+    """As a client sends them that was held up: gRPC's own in C and Python give up calls that gRPC refuses."""
+    async with grpc.aio.insecure_channel(server.grpc) as channel:
+        is_live = oip_grpc.GRPCInferenceServiceStub(channel).ServerLive
+        answers = await asyncio.gather(
+            *(is_live(oip_pb.ServerLiveRequest(), timeout=20) for _ in range(3000)), return_exceptions=True
+        )
+    assert [answer for answer in answers if isinstance(answer, Exception)] == []
 
 
 async def test_answers_belong_to_their_pictures(server, pictures) -> None:
