@@ -213,9 +213,9 @@ class Settings(BaseModel):
     """Largest request and largest response, in bytes."""
     memory_budget_bytes: Annotated[int, Field(ge=1 << 22)] | None = None
     """Memory of all requests together, in bytes: messages, pictures while they are decoded, tensors and answers until
-    they are sent. At least four times max_message_bytes; by default, half of what the process may use (the machine's
-    memory, its control group's, or RLIMIT_AS). Where it is spent, requests are refused with RESOURCE_EXHAUSTED and a
-    retry hint."""
+    they are sent, and the largest batches of the models, up to a quarter of what decoding leaves. At least four times
+    max_message_bytes; by default, half of what the process may use (the machine's memory, its control group's, or
+    RLIMIT_AS). Where it is spent, requests are refused with RESOURCE_EXHAUSTED and a retry hint."""
     system_shared_memory_bytes: Annotated[int, Field(ge=0, le=1 << 50)] = 0
     """Largest sum of the regions of POSIX shared memory that callers have registered, in bytes; 0 switches it off. A
     caller that may register regions (role `admin`) can read and write every segment that the server's user can."""

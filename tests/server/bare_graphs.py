@@ -20,6 +20,13 @@ def doubling_any() -> bytes:
     return _saved(graph)
 
 
+def doubling_wide(floats: int) -> bytes:
+    """Twice what comes in, rows of `floats` numbers."""
+    sizes = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", floats]) for name in "xy"]
+    graph = helper.make_graph([helper.make_node("Add", ["x", "x"], ["y"])], "small", sizes[:1], sizes[1:])
+    return _saved(graph)
+
+
 def loop() -> bytes:
     """A loop of 2^62 turns in each run."""
     body = helper.make_graph(

@@ -75,6 +75,10 @@ class DeviceRows(Rows[DeviceTensor]):
         # Ordering fills all rows behind those in use with the first.
         self._is_ordered = False
 
+    @property
+    def host_bytes(self) -> int:
+        return 0
+
     def empty(self) -> Self:
         return type(self)(self._capacity, self._blank, self._order)
 

@@ -71,6 +71,8 @@ class CaptionEngine(Engine[CaptionCost, CaptionWork, Captioned, CaptionTask]):
         objective: The model's latency objective, if it has one.
         run_timeout_s: Longest run of either graph; None to derive it from the latencies.
         policies: Limits of waiting by priority.
+        picture_bytes: Bytes of a picture and of the encoder's outputs for it.
+        step_bytes: Bytes of the decoder's outputs for a row.
     """
 
     _queue: CaptionQueue
@@ -89,9 +91,13 @@ class CaptionEngine(Engine[CaptionCost, CaptionWork, Captioned, CaptionTask]):
         objective: Objective | None = None,
         run_timeout_s: float | None = None,
         policies: QueuePolicies | None = None,
+        picture_bytes: int = 0,
+        step_bytes: int = 0,
     ) -> None:
         self._limit = RunLimit(run_timeout_s)
         self.slots = slots
+        encoded = encoders.table.largest * encoders.max_concurrent_batches * picture_bytes
+        self._batch_bytes = encoded + slots.host_bytes + slots.capacity * step_bytes
         self.encoders, self.decoders = encoders, decoders
         # Of equal words the first: a vocabulary should have none.
         word_ids = {word: i for i, word in reversed(list(enumerate(spec.vocabulary)))}
@@ -141,6 +147,10 @@ class CaptionEngine(Engine[CaptionCost, CaptionWork, Captioned, CaptionTask]):
             # Its batches are counted apart.
             entry.shape = COMPARISON
         return entry
+
+    @property
+    def batch_bytes(self) -> int:
+        return self._batch_bytes
 
     def _pools(self) -> Iterable[AnySessionPool]:
         return (*self.encoders.pools, *self.decoders.pools)

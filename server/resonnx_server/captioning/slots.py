@@ -53,6 +53,11 @@ class Rows(ABC, Generic[D]):
     def clear_from(self, row: int) -> None:
         """Give `row` and the rows after it values that a decoder accepts."""
 
+    @property
+    @abstractmethod
+    def host_bytes(self) -> int:
+        """Bytes of host memory that all rows take."""
+
     @abstractmethod
     def empty(self) -> Self:
         """Return rows of the same shapes and dtypes, in memory of their own."""
@@ -92,6 +97,10 @@ class HostRows(Rows[Array]):
         for buffer in self._buffers:
             buffer[row:] = 0
 
+    @property
+    def host_bytes(self) -> int:
+        return sum(buffer.nbytes for buffer in self._buffers)
+
     def empty(self) -> Self:
         return type(self)(self._capacity, self._buffers)
 
@@ -115,6 +124,11 @@ class Slots(Generic[T, D]):
     def __len__(self) -> int:
         """Rows in use."""
         return len(self._owner_of)
+
+    @property
+    def host_bytes(self) -> int:
+        """Bytes of host memory that all slots take."""
+        return self._tokens.nbytes + self._state.host_bytes + self._features.host_bytes
 
     def empty(self) -> "Slots[T, D]":
         """Return slots without captions, in memory of their own; a step that hangs keeps the present ones."""

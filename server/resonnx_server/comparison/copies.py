@@ -54,7 +54,6 @@ class Copies:
     def __init__(self, budget: Budget) -> None:
         self.dropped = 0
         self._budget = budget
-        self._most_bytes = budget.most // _PART_OF_MEMORY
         self._waiting: deque[Copy] = deque()
         self._bytes = 0
         self._some = asyncio.Event()
@@ -95,7 +94,7 @@ class Copies:
             copy.charge.release()
 
     def _charge(self, nbytes: int) -> Charge | None:
-        if len(self._waiting) >= _MOST_COPIES or self._bytes + nbytes > self._most_bytes:
+        if len(self._waiting) >= _MOST_COPIES or self._bytes + nbytes > self._budget.most // _PART_OF_MEMORY:
             return None
         try:
             return self._budget.charge(COMPARISON, nbytes)

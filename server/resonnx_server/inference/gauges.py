@@ -121,7 +121,8 @@ class MemoryCollector(Collector):
         budget, decoder = self._budget, self._decoder
         for name, documentation, value in (
             ("resonnx_memory_budget_bytes", "Setting memory_budget_bytes, or its default", budget.max_bytes),
-            ("resonnx_memory_requests_max_bytes", "Part of the budget without the decoder's", budget.most),
+            ("resonnx_memory_requests_max_bytes", "Part of the budget that is left to requests", budget.most),
+            ("resonnx_memory_batches_bytes", "Part of the budget that is kept for models' batches", budget.for_batches),
             ("resonnx_memory_requests_bytes", "Memory charged to requests: messages, tensors, answers", budget.used),
             ("resonnx_memory_unseen_bytes", "Memory of the process beyond all charges, counted as used", budget.unseen),
             ("resonnx_memory_decoding_bytes", "Predicted memory of large pictures in decoding", decoder.large_bytes),

@@ -12,6 +12,8 @@ _FOR_ANSWERS: Final = 8
 # Part of that in which only callers that hold little find room: 1/2, and 1/8 of it for each; half is for their answers.
 _FOR_SMALL: Final = 2
 _SMALL: Final = 8
+# Part of what the decoder leaves that is kept for the batches of models at most: 1/4.
+_FOR_BATCHES: Final = 4
 # A caller that holds so much of the budget gets no more: if it is alone, so that another finds some, and beside others.
 _SHARE_ALONE: Final = 3 / 4
 _SHARE_BESIDE_OTHERS: Final = 1 / 2
@@ -68,7 +70,8 @@ class Budget:
     A caller that holds half of the budget gets no more while others hold some, and none that holds three quarters; the
     last request may exceed the share. An eighth is kept for answers to requests that are accepted. Half of that is only
     for callers that hold at most a sixteenth of it, and half of this again for their answers only: a few that hold all
-    else, as requests or as answers that they do not read, do not close the server to others.
+    else, as requests or as answers that they do not read, do not close the server to others. What batches of the
+    models take (`keep_for_batches`) is taken off before.
 
     Args:
         max_bytes: The whole budget.
@@ -76,22 +79,45 @@ class Budget:
 
     Attributes:
         max_bytes: The whole budget.
+        for_batches: Bytes that are kept for the batches of models.
         busy: Set when bytes are charged; whoever waits for it clears it.
     """
 
     def __init__(self, max_bytes: int, set_aside: int = 0) -> None:
         self.max_bytes = max_bytes
-        self._most = max_bytes - set_aside
+        self._beside_decoder = max_bytes - set_aside
+        self.for_batches = 0
+        self._divide()
+        self._lock = threading.Lock()
+        self._used = self._peak = self._unseen = 0
+        self._by_caller: dict[str, int] = {}
+        self.busy = threading.Event()
+
+    def keep_for_batches(self, nbytes: int) -> int:
+        """Keep memory for the batches of all models, in place of what was kept; it cannot be charged.
+
+        Requests that are accepted hold what they have: where they hold more than is left, new ones are refused.
+
+        Args:
+            nbytes: 0 or more. At most a quarter of what the decoder leaves is kept.
+
+        Returns:
+            The bytes that are beyond this quarter.
+        """
+        with self._lock:
+            self.for_batches = min(nbytes, self._beside_decoder // _FOR_BATCHES)
+            self._divide()
+            return nbytes - self.for_batches
+
+    def _divide(self) -> None:
+        """Compute the limits of charges."""
+        self._most = self._beside_decoder - self.for_batches
         self._most_new = self._most - self._most // _FOR_ANSWERS
         reserve = (self._most - self._most_new) // _FOR_SMALL
         self._most_answers, self._small = self._most - reserve, reserve // _SMALL
         self._most_small = self._most - reserve // _FOR_SMALL
         self._share_alone = int(self._most_new * _SHARE_ALONE)
         self._share = int(self._most_new * _SHARE_BESIDE_OTHERS)
-        self._lock = threading.Lock()
-        self._used = self._peak = self._unseen = 0
-        self._by_caller: dict[str, int] = {}
-        self.busy = threading.Event()
 
     def charge(self, caller: str, nbytes: int, *, answer: bool = False, held: bool = False) -> Charge:
         """Return a charge of `nbytes` to `caller`; arguments and errors are those of Charge.resize."""
@@ -167,7 +193,7 @@ class Budget:
 
     @property
     def most(self) -> int:
-        """The part of the budget that can be charged, without the decoder's."""
+        """The part of the budget that can be charged, without those of the decoder and of batches."""
         return self._most
 
     def largest_before(self, caller: str) -> str | None:

@@ -26,8 +26,8 @@ class MemoryWatch:
     """A thread that runs while memory is charged.
 
     Messages that are being received are in gRPC's memory, where nothing tells their sizes. The process's memory beyond
-    that of the idle server and what is charged therefore counts as used (Budget.unseen). Where the whole is more than
-    the budget, `evict` ends calls until it is not.
+    that of the idle server, the part for batches and what is charged therefore counts as used (Budget.unseen). Where
+    the whole is more than the budget, `evict` ends calls until it is not.
 
     Args:
         budget: The budget of requests.
@@ -89,6 +89,10 @@ class MemoryWatch:
             self._changes -= 1
             if not self._changes and self._idle is not None:
                 self._idle = self._left = max(0, self._uncharged() - self._decoding())
+
+    def keep_for_batches(self, nbytes: int) -> int:
+        """See Budget.keep_for_batches. So many bytes more of the process count for nothing."""
+        return self._budget.keep_for_batches(nbytes)
 
     def close(self) -> None:
         """Stop."""
@@ -163,4 +167,5 @@ class MemoryWatch:
         resident = self._resident()
         if not resident or self._idle is None or self._changes:
             return 0
-        return max(0, resident - self._idle - self._budget.used - self._decoding() - ALLOWANCE)
+        allowed = self._idle + self._budget.for_batches + ALLOWANCE
+        return max(0, resident - allowed - self._budget.used - self._decoding())

@@ -16,6 +16,7 @@ from resonnx_server.runtime.graphs import IMAGE, ClassifierGraph
 from resonnx_server.runtime.model_files.golden_examples import Verdict, judge_logits
 from resonnx_server.runtime.model_files.manifest import CLASSIFIER_FILE
 from resonnx_server.runtime.session import Session
+from resonnx_server.runtime.tensor_view import row_bytes
 from resonnx_server.scheduling.session_pool import Tensors
 from resonnx_server.tensors.engine import TensorEngine
 
@@ -42,7 +43,8 @@ def _prepare(loaded: Loaded[ClassifierGraph]) -> Prepared:
     warming = Warming(loaded.version, loaded.files, CLASSIFIER_FILE, run, partial(_judge_rows, loaded))
     instances = choose_instances(warming, session, Source.of(loaded.version, loaded.files, CLASSIFIER_FILE))
     report = SessionReport(CLASSIFIER_FILE, session.candidate, instances.table, instances.max_concurrent_batches)
-    return Prepared(session.inputs, session.outputs, (report,), partial(TensorEngine, instances, finite=True))
+    engine = partial(TensorEngine, instances, finite=True, row_bytes=row_bytes(*session.inputs, *session.outputs))
+    return Prepared(session.inputs, session.outputs, (report,), engine)
 
 
 ENTRY: Final = TaskEntry(

@@ -1,5 +1,6 @@
 """A graph's inputs and outputs as a configuration declares them: fewer, in another order, or in other shapes."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -22,6 +23,16 @@ class TensorSpec:
     def smallest(self) -> tuple[int, ...]:
         """The shape with free sizes of 1."""
         return tuple(size if isinstance(size, int) else 1 for size in self.shape)
+
+    @property
+    def least_bytes(self) -> int:
+        """Bytes of an array of the shape `smallest`: of one row, if axis 0 is the batch's."""
+        return math.prod(self.smallest) * self.dtype.itemsize
+
+
+def row_bytes(*specs: TensorSpec) -> int:
+    """Return the bytes of one row of all these tensors; free sizes count as 1, strings as references."""
+    return sum(spec.least_bytes for spec in specs)
 
 
 @dataclass(frozen=True)

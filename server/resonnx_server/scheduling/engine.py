@@ -159,6 +159,11 @@ class Engine(Workload, Generic[Cost, Work, Answer, T]):
         # It leads back here, and garbage is collected rarely.
         self.on_event = lambda _: None
 
+    @property
+    @abstractmethod
+    def batch_bytes(self) -> int:
+        """Memory of the process that its largest batches take at once, in bytes, if all lanes run them."""
+
     @abstractmethod
     def _pools(self) -> Iterable[AnySessionPool]:
         """Return its sessions."""

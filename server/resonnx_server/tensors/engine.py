@@ -63,6 +63,7 @@ class TensorEngine(Engine[TensorCost, Tensors, TensorAnswer, TensorTask]):
             which may use NaN.
         run_timeout_s: Longest run; None to derive it from the latencies.
         policies: Limits of waiting by priority.
+        row_bytes: Bytes of a row of all inputs and outputs (of a request, if not batched); free sizes count as 1.
     """
 
     def __init__(
@@ -78,9 +79,10 @@ class TensorEngine(Engine[TensorCost, Tensors, TensorAnswer, TensorTask]):
         finite: bool = False,
         run_timeout_s: float | None = None,
         policies: QueuePolicies | None = None,
+        row_bytes: int = 0,
     ) -> None:
         self.instance_group = instance_group
-        self._batched = batched
+        self._batched, self._row_bytes = batched, row_bytes
         self._buffers: defaultdict[str, BufferPool] = defaultdict(
             partial(BufferPool, instance_group.table.largest, device.allocate)
         )
@@ -116,6 +118,11 @@ class TensorEngine(Engine[TensorCost, Tensors, TensorAnswer, TensorTask]):
         entry = Entry(task, rows, self.device.clock(), reservation.deadline_ns, shape, reservation.priority)
         entry.caller, entry.weight = reservation.caller, whole_rows or 1
         return entry
+
+    @property
+    def batch_bytes(self) -> int:
+        group = self.instance_group
+        return group.table.largest * group.max_concurrent_batches * self._row_bytes
 
     def _pools(self) -> Iterable[AnySessionPool]:
         return self.instance_group.pools

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from resonnx_server.errors import InvalidInput, MemorySpent
 from resonnx_server.memory.budget import Budget, Charge
+from resonnx_server.memory.division import divide
 
 # New requests may hold 700 of them; one caller 525, or 350 beside others, and once more than that.
 WHOLE = 800
@@ -35,6 +36,69 @@ def test_the_decoders_part_cannot_be_charged() -> None:
     budget.charge("a", 350)
     with pytest.raises(MemorySpent):
         budget.charge("b", 4)
+
+
+def test_what_is_kept_for_batches_cannot_be_charged_up_to_a_quarter_of_what_the_decoder_leaves() -> None:
+    budget = Budget(2 * WHOLE, set_aside=WHOLE)
+    assert budget.keep_for_batches(160) == 0
+    assert (budget.for_batches, budget.most) == (160, 640)
+    with pytest.raises(InvalidInput, match="memory_budget_bytes leaves 560"):
+        budget.charge("a", 561)
+    budget.charge("a", 560).release()
+    assert budget.keep_for_batches(1000) == 800
+    assert (budget.for_batches, budget.most) == (200, 600)
+    assert budget.keep_for_batches(0) == 0
+    budget.charge("a", 700)
+
+
+def test_the_largest_message_fits_the_least_budget_whatever_models_take() -> None:
+    message = 1 << 20
+    division = divide(4 * message, 1 << 30, 1 << 30, 2, message)
+    budget = Budget(division.whole, division.decoder)
+    budget.keep_for_batches(1 << 40)
+    budget.charge("a", message)
+
+
+def test_a_model_that_is_loaded_takes_nothing_from_requests_that_hold_memory() -> None:
+    budget = Budget(WHOLE)
+    held = budget.charge("a", 690)
+    budget.keep_for_batches(200)
+    assert budget.used == 690
+    with pytest.raises(MemorySpent):
+        budget.charge("b", 1)
+    held.resize(80)
+    budget.charge("b", 400)
+
+
+@given(
+    st.lists(
+        st.tuples(st.sampled_from("abc"), st.integers(0, 400), st.integers(0, 9), st.integers(0, 500), st.booleans()),
+        max_size=60,
+    )
+)
+def test_no_order_of_loads_and_requests_exceeds_the_budget(steps: list[tuple[str, int, int, int, bool]]) -> None:
+    """Each step sets what is kept, or charges, or resizes an older charge; what was charged before a load stays."""
+    budget = Budget(WHOLE)
+    held: list[Charge] = []
+    for caller, size, older, kept, is_load in steps:
+        before = budget.used
+        if is_load:
+            beyond = budget.keep_for_batches(kept)
+            assert budget.for_batches == kept - beyond <= WHOLE // 4
+            assert budget.used == before
+        else:
+            with suppress(MemorySpent, InvalidInput):
+                if older < len(held):
+                    held[older].resize(size)
+                else:
+                    held.append(budget.charge(caller, size))
+            assert budget.used <= max(before, WHOLE - budget.for_batches)
+        assert budget.most == WHOLE - budget.for_batches
+    for charge in held:
+        charge.release()
+    budget.keep_for_batches(0)
+    assert (budget.used, budget.callers, budget.most) == (0, 0, WHOLE)
+    budget.charge("a", 700)
 
 
 def test_a_caller_that_holds_its_share_gets_no_more() -> None:

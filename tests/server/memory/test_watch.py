@@ -60,6 +60,24 @@ def test_what_nobody_has_charged_counts_beyond_an_allowance() -> None:
     assert (process.budget.unseen, process.evicted) == (0, 0)
 
 
+def test_memory_that_is_kept_for_batches_is_not_unseen_as_well() -> None:
+    process = Process()
+    process.watch.keep_for_batches(150 * MB)
+    process.budget.charge("a", 100 * MB)
+    process.resident = IDLE + 100 * MB + ALLOWANCE + 150 * MB
+    process.tick()
+    assert process.budget.unseen == 0
+    process.resident += 549 * MB
+    process.tick()
+    assert (process.budget.unseen, process.evicted) == (549 * MB, 0)
+    process.resident += 2 * MB
+    process.tick()
+    assert process.evicted == 1, "requests and batches have the whole budget, and no more"
+    process.watch.keep_for_batches(0)
+    process.tick()
+    assert process.budget.unseen == 701 * MB
+
+
 def test_calls_are_ended_while_the_process_is_over_the_budget() -> None:
     process = Process()
     process.budget.charge("a", 100 * MB)

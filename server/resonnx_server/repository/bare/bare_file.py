@@ -1,7 +1,6 @@
 """Loads an ONNX file without a manifest. It is not verified; only the independence of its rows is tried."""
 
 import logging
-import math
 from collections.abc import Callable
 from functools import partial
 from typing import Final, NamedTuple
@@ -35,7 +34,8 @@ from resonnx_server.runtime.model_files.files import MAX_FILE_BYTES
 from resonnx_server.runtime.model_files.manifest import (
     VersionFiles,
 )
-from resonnx_server.runtime.session import PROVIDERS, Candidate, Session, TensorSpec
+from resonnx_server.runtime.session import PROVIDERS, Candidate, Session
+from resonnx_server.runtime.tensor_view import row_bytes
 from resonnx_server.scheduling.latency import LatencyTable
 from resonnx_server.scheduling.session_pool import InstanceGroup, TensorInstanceGroup
 from resonnx_server.tensors.engine import TensorEngine
@@ -70,7 +70,8 @@ def load(version: Version) -> Start:
     extra = {"model": version.folder.name, "batched": batched, "not_batched": reason}
     _log.warning("serving unverified: no manifest", extra=extra)
     report = SessionReport(name, session.candidate, instances.table, instances.max_concurrent_batches)
-    prepared = Prepared(session.inputs, session.outputs, (report,), partial(TensorEngine, instances, batched=batched))
+    engine = partial(TensorEngine, instances, batched=batched, row_bytes=row_bytes(*session.inputs, *session.outputs))
+    prepared = Prepared(session.inputs, session.outputs, (report,), engine)
     max_batch_size = None if batched else 0
     return starting(version, TENSORS, prepared, None, max_batch_size, session.overridable, identity)
 
@@ -116,13 +117,8 @@ def _check_sizes(session: Session) -> None:
         if len(specs) > _MOST_TENSORS:
             raise ModelRefused(f"the graph has {len(specs)} {kind}; {_MOST_TENSORS} are served")
     for spec in session.inputs:
-        if (size := _least_bytes(spec)) > MAX_FILE_BYTES:
+        if (size := spec.least_bytes) > MAX_FILE_BYTES:
             raise ModelRefused(f"input {spec.name!r} {list(spec.shape)} has {size} bytes, more than any request")
-
-
-def _least_bytes(spec: TensorSpec) -> int:
-    """Return the size of an input whose free axes are 1."""
-    return math.prod(axis for axis in spec.shape if isinstance(axis, int)) * spec.dtype.itemsize
 
 
 class _Variant(NamedTuple):
@@ -182,7 +178,7 @@ def _instances(version: Version, variant: _Variant, batched: bool) -> TensorInst
     table = LatencyTable({size: 1e6 * size**0.5 for size in sizes}, is_measured=False)
     free = any(not isinstance(axis, int) for spec in session.inputs for axis in spec.shape[1:])
     strings = any(spec.dtype == object for spec in session.inputs)
-    if not free and not strings and sum(_least_bytes(spec) for spec in session.inputs) <= MOST_BYTES:
+    if not free and not strings and sum(spec.least_bytes for spec in session.inputs) <= MOST_BYTES:
         files = VersionFiles("", {name: content}, pb.Manifest())
         warming = Warming(version, files, name, run_zeros)
         try:

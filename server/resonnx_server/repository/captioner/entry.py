@@ -23,6 +23,7 @@ from resonnx_server.runtime.model_files.golden_examples import Verdict, judge_ca
 from resonnx_server.runtime.model_files.manifest import DECODER_FILE, ENCODER_FILE
 from resonnx_server.runtime.pictures.images import Pixels
 from resonnx_server.runtime.session import Array, Session, TensorSpec
+from resonnx_server.runtime.tensor_view import row_bytes
 from resonnx_server.scheduling.latency import LatencyTable
 from resonnx_server.scheduling.measurement import sizes_up_to
 from resonnx_server.scheduling.session_pool import AnyInstanceGroup, AnySessionPool, InstanceGroup, SessionPool
@@ -52,7 +53,15 @@ def _prepare(loaded: Loaded[CaptionerGraphs]) -> Prepared:
         SessionReport(ENCODER_FILE, graphs.encoder.candidate, encoders.table, encoders.max_concurrent_batches),
         SessionReport(DECODER_FILE, graphs.decoder.candidate, decoders.table),
     )
-    engine = partial(CaptionEngine, files.manifest.captioner, encoders, decoders, placed.slots)
+    engine = partial(
+        CaptionEngine,
+        files.manifest.captioner,
+        encoders,
+        decoders,
+        placed.slots,
+        picture_bytes=row_bytes(*graphs.encoder.inputs, *graphs.encoder.outputs),
+        step_bytes=row_bytes(*graphs.decoder.outputs),
+    )
     return Prepared(graphs.encoder.inputs, _OUTPUTS, reports, engine)
 
 

@@ -24,13 +24,16 @@ class ModelMemory(Protocol):
     def models_changed(self) -> None:
         """They were; takes some milliseconds."""
 
+    def keep_for_batches(self, nbytes: int) -> int:
+        """Keep so many bytes for the batches of all models; returns those for which there is no room."""
+
 
 class Serving:
     """Models by generation. Event loop only.
 
     Args:
         models: The registry.
-        memory: Is told of models that are freed.
+        memory: Is told of models that are freed, and of what the batches of all take.
     """
 
     def __init__(self, models: Models, memory: ModelMemory) -> None:
@@ -45,6 +48,16 @@ class Serving:
     def add(self, generation: Generation, model: Model) -> None:
         """Note the model of a generation that serves."""
         self._by_generation[generation] = model
+        if (beyond := self._keep_memory()) > 0:
+            _log.warning(
+                "memory_budget_bytes keeps less for batches than models may take: raise it, or lower max_batch_size",
+                extra={
+                    "model": model.name,
+                    "version": model.version,
+                    "bytes": model.engine.batch_bytes,
+                    "bytes_beyond": beyond,
+                },
+            )
 
     def generation_of(self, model: Model) -> Generation | None:
         """Return the generation of a model, unless it is freed."""
@@ -82,6 +95,11 @@ class Serving:
         del model
         self._memory.models_change()
         await off_loop(self._memory.models_changed)
+        self._keep_memory()
+
+    def _keep_memory(self) -> int:
+        """Tell the memory what the batches of all models take; returns the bytes for which there is no room."""
+        return self._memory.keep_for_batches(sum(model.engine.batch_bytes for model in self))
 
     def _begin(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)

@@ -24,13 +24,18 @@ from ...waiting import until
 class Memory:
     """Counts what it is told."""
 
-    changing = changed = 0
+    changing = changed = kept = 0
+    most = 1 << 30
 
     def models_change(self) -> None:
         self.changing += 1
 
     def models_changed(self) -> None:
         self.changed += 1
+
+    def keep_for_batches(self, nbytes: int) -> int:
+        self.kept = min(nbytes, self.most)
+        return nbytes - self.kept
 
 
 def _model(metrics: Metrics, engine: Any) -> Any:
@@ -63,7 +68,7 @@ async def test_requests_keep_the_version_that_they_were_admitted_to() -> None:
 
 
 async def test_nothing_is_freed_under_a_batch_that_runs() -> None:
-    engine, drained = Mock(is_running=True), []
+    engine, drained = Mock(is_running=True, batch_bytes=0), []
     serving = Serving(Models(), Memory())
     generation, model = Generation(1, "a"), _model(Metrics(), engine)
     serving.add(generation, model)
@@ -74,6 +79,30 @@ async def test_nothing_is_freed_under_a_batch_that_runs() -> None:
     engine.is_running = False
     await until(lambda: drained)
     engine.free.assert_called_once()
+
+
+async def test_memory_is_kept_for_the_batches_of_all_versions_until_they_are_freed(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    models, metrics, memory = Models(loading=False), Metrics(), Memory()
+    serving, drained = Serving(models, memory), []
+    memory.most = 100
+    old, new = Generation(1, "a"), Generation(1, "b")
+    serving.add(old, _model(metrics, Mock(is_running=True, batch_bytes=70)))
+    assert memory.kept == 70
+    assert not caplog.records
+    serving.add(new, _model(metrics, Mock(is_running=False, batch_bytes=50)))
+    (record,) = caplog.records
+    assert "memory_budget_bytes keeps less" in record.message
+    assert [record.__dict__[key] for key in ("model", "version", "bytes", "bytes_beyond")] == ["m", 1, 50, 20]
+    serving.begin_drain(new, lambda: drained.append(1))
+    await until(lambda: drained)
+    assert memory.kept == 70, "one that drains or still runs counts"
+    (model,) = serving
+    model.engine.is_running = False
+    serving.begin_drain(old, lambda: drained.append(2))
+    await until(lambda: len(drained) == 2)
+    assert memory.kept == 0
 
 
 async def test_a_freed_engine_holds_no_session() -> None:
