@@ -61,8 +61,6 @@ OF_THE_PROTOCOL = (
 )
 ON_BOTH_FRONTS = (
     "server/rpc/test_rejected.py",
-    "server/rpc/test_reflection.py",
-    "server/rpc/oip/test_metadata.py",
     "server/rpc/oip/test_stream_order.py",
     "server/rpc/oip/test_tensor_protocol.py",
 )

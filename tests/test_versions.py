@@ -76,7 +76,7 @@ def test_a_new_version_needs_one_change(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("command", _COMMANDS)
-@pytest.mark.parametrize("flag", ["--version", "-h", "--help"])
+@pytest.mark.parametrize("flag", ["--version", pytest.param("-h", marks=pytest.mark.slow), "--help"])
 def test_commands_tell_it_and_help(command: str, flag: str) -> None:
     done = subprocess.run([sys.executable, "-c", _COMMANDS[command], flag], capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stderr) == (0, "")

@@ -1,15 +1,21 @@
 """What export's tests share: small networks with random weights and settled BatchNorm, and how they are fed."""
 
-from collections.abc import Iterator
+import hashlib
+import inspect
+import io
+import pickle
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import cache
+from functools import cache, wraps
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from PIL import Image
+from resonnx_export.graphs import trace
 from resonnx_export.graphs.trace import trace_classifier, trace_decoder, trace_encoder
 from resonnx_export.layouts.recognised import RecognisedCheckpoint
 from resonnx_export.networks.captioner import Captioner, CaptionerConfig
@@ -20,6 +26,7 @@ from resonnx_export.proof.reference import settle_batch_norm
 from resonnx_export.publish.manifest import new_manifest
 from resonnx_proto.v1 import manifest_pb2 as pb
 from safetensors.torch import save_file
+from torch import nn
 from torch.onnx._internal.exporter._registration import ONNXRegistry
 
 WORDS = ("<pad>", "<start>", "<end>", "<unk>", *(f"word{i}" for i in range(16)))
@@ -28,11 +35,51 @@ LABELS = tuple(f"class {i}" for i in range(7))
 
 @pytest.fixture(scope="session", autouse=True)
 def quick_exports() -> Iterator[None]:
-    """Export in half the time: torch builds its table of ONNX operators once, and speeds are measured in few runs."""
+    """Export in half the time.
+
+    Torch builds its table of ONNX operators once, speeds are measured in few runs, and one of our networks with the
+    same weights is traced once.
+    """
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ONNXRegistry, "from_torchlib", staticmethod(cache(ONNXRegistry.from_torchlib)))
         patch.setattr(timing, "_MEASURING_NS", 0)
+        patch.setattr(trace, "_traced", _traced_once(trace._traced))
         yield
+
+
+@pytest.fixture
+def traced_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trace networks each time."""
+    monkeypatch.setattr(trace, "_traced", inspect.unwrap(trace._traced))
+
+
+class _ByValue(pickle.Pickler):
+    """Writes equal values alike, whether or not they are one object."""
+
+    fast = True
+
+    def persistent_id(self, value: object) -> object:
+        if isinstance(value, torch.Tensor):
+            return str(value.dtype), tuple(value.shape), value.detach().numpy().tobytes()
+        return None
+
+
+def _traced_once(traced: Callable[..., onnx.ModelProto]) -> Callable[..., onnx.ModelProto]:
+    """Return `traced`, which keeps the graphs of networks made of our modules and torch's only."""
+    kept: dict[bytes, bytes] = {}
+
+    @wraps(traced)
+    def once(module: nn.Module, *given: object) -> onnx.ModelProto:
+        ours = ("resonnx_export.graphs.", "resonnx_export.networks.", "torch.nn.")
+        if not all(type(each).__module__.startswith(ours) for each in module.modules()):
+            return traced(module, *given)
+        _ByValue(written := io.BytesIO()).dump((module, given))
+        key = hashlib.sha256(written.getvalue()).digest()
+        if key not in kept:
+            kept[key] = traced(module, *given).SerializeToString()
+        return onnx.load_model_from_string(kept[key])
+
+    return once
 
 
 @contextmanager

@@ -162,10 +162,14 @@ def _example_encoded(network: CaptionNetwork, recipe: pb.ImageInput) -> Encoded:
 
 
 def _export(module: nn.Module, inputs: dict[str, Tensor], outputs: Sequence[str], rows: str) -> bytes:
-    """Trace `module` with axis 0 of every tensor dynamic and named `rows`."""
+    """Return the graph of `module` with axis 0 of every tensor dynamic and named `rows`."""
     weights = sum(value.numel() * value.element_size() for value in module.state_dict().values())
     if weights > _MAX_WEIGHT_BYTES:
         raise BadInput(f"the network has {weights / 1e9:.1f} GB of weights; an ONNX file holds at most 2 GB")
+    return finish(_traced(module, inputs, outputs, rows))
+
+
+def _traced(module: nn.Module, inputs: dict[str, Tensor], outputs: Sequence[str], rows: str) -> onnx.ModelProto:
     first, *rest = ({0: rows} for _ in inputs)
     with _quiet():
         program = torch.onnx.export(
@@ -182,7 +186,7 @@ def _export(module: nn.Module, inputs: dict[str, Tensor], outputs: Sequence[str]
             verbose=False,
         )
     assert program is not None
-    return finish(program.model_proto)
+    return program.model_proto
 
 
 def finish(model: onnx.ModelProto) -> bytes:

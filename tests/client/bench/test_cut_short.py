@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 
 import grpc
@@ -57,12 +57,12 @@ def running(*arguments: str) -> Iterator[tuple["subprocess.Popen[str]", Terminal
     ("cut", "status"), [("interrupt", 130), pytest.param("server dies", 1, marks=pytest.mark.slow)]
 )
 def test_finished_runs_are_told_when_a_later_one_is_cut_short(
-    start_server, demo_repository, tmp_path: Path, cut, status
+    start_server, demo_server, demo_repository, tmp_path: Path, cut, status
 ) -> None:
     out, plot = tmp_path / "out.json", tmp_path / "out.png"
     files = ("--json", str(out), "--plot", str(plot))
     with (
-        start_server(demo_repository) as server,
+        nullcontext(demo_server) if cut == "interrupt" else start_server(demo_repository) as server,
         running("--server", server.grpc, "--stream", "--rate", "30,50,70", "--duration", "1", *files) as (
             bench,
             terminal,

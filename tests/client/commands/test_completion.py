@@ -33,8 +33,8 @@ def test_another_shell_is_wrong_usage() -> None:
     ("typed", "offered"),
     [
         ("resonnx ", {"bench", "classify", "caption", "models", "health", "repo", "completion"}),
-        ("resonnx repo ", {"ls", "load", "unload"}),
-        ("resonnx completion ", {"bash", "zsh", "fish"}),
+        pytest.param("resonnx repo ", {"ls", "load", "unload"}, marks=pytest.mark.slow),
+        pytest.param("resonnx completion ", {"bash", "zsh", "fish"}, marks=pytest.mark.slow),
         ("resonnx health --wa", {"--watch"}),
         ("resonnx classify --top", {"--top-k"}),
     ],

@@ -47,7 +47,9 @@ def test_a_deadline_names_the_server(vision, run, pictures) -> None:
     assert done.stderr.startswith(f"resonnx: 00.jpg: no answer from {vision.address} in time")
 
 
-@pytest.mark.parametrize("command", ["classify", "caption", "caption --stream", "models"])
+@pytest.mark.parametrize(
+    "command", ["classify", pytest.param("caption", marks=pytest.mark.slow), "caption --stream", "models"]
+)
 def test_a_refused_connection_is_one_clear_line(pictures, tmp_path: Path, command: str) -> None:
     name, *flags = command.split()
     # Port 1 (tcpmux) is never bound on a machine that runs tests.

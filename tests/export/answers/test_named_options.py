@@ -35,8 +35,8 @@ def caffe(picture: Image.Image) -> Tensor:
 @pytest.mark.parametrize(
     ("preprocess", "option"),
     [
-        (bgr, "--channel-order bgr"),
-        (halves, "--scale 1 --mean 0.5,0.5,0.5 --std 0.5,0.5,0.5"),
+        pytest.param(bgr, "--channel-order bgr", marks=pytest.mark.slow),
+        pytest.param(halves, "--scale 1 --mean 0.5,0.5,0.5 --std 0.5,0.5,0.5", marks=pytest.mark.slow),
         (caffe, "--scale 255 --mean 103.939,116.779,123.68 --std 1,1,1 --channel-order bgr"),
     ],
 )
@@ -52,8 +52,8 @@ def test_the_missing_option_is_named_and_makes_them_agree(
 @pytest.mark.parametrize(
     ("preprocess", "option"),
     [
-        (resized("BICUBIC"), "--filter bicubic"),
-        (resized(short_side=32), "--resize-short-side 32"),
+        pytest.param(resized("BICUBIC"), "--filter bicubic", marks=pytest.mark.slow),
+        pytest.param(resized(short_side=32), "--resize-short-side 32", marks=pytest.mark.slow),
         (lambda picture: tensor_of(picture.resize((32, 32), Image.Resampling.LANCZOS)), "--stretch --filter lanczos"),
     ],
 )

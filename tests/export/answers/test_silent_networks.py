@@ -9,7 +9,7 @@ from .silent_share import CASES, page, row
 PAGE = Path(__file__).resolve().parents[3] / "docs/silent.md"
 
 
-@pytest.mark.parametrize("name", ["no pool", "epsilon"])
+@pytest.mark.parametrize("name", [pytest.param("no pool", marks=pytest.mark.slow), "epsilon"])
 def test_the_value_is_named(name: str) -> None:
     assert row(name).named
 

@@ -155,7 +155,7 @@ def test_timms_names() -> None:
 def test_hugging_face(tmp_path: Path) -> None:
     source = randomise(HuggingFace(bottleneck=False))
     save_file(source.state_dict(), tmp_path / "model.safetensors")
-    assert assert_same(tmp_path / "model.safetensors", source).layout == "hugging-face"
+    assert assert_same(tmp_path / "model.safetensors", source, traced=False).layout == "hugging-face"
 
 
 @pytest.mark.parametrize("in_bottleneck", [False, True])
@@ -216,13 +216,12 @@ def wrappers(state: dict[str, Tensor]) -> dict[str, object]:
 def test_wrappers(tmp_path: Path) -> None:
     source = randomise(small())
     expected = recognise_classifier(source.state_dict()).network.state_dict()
-    for name, content in wrappers(source.state_dict()).items():
-        for legacy in (False, True):
-            found = recognised(saved(tmp_path / "x.pth", content, legacy=legacy)).network
-            for key, value in found.state_dict().items():
-                reference = expected[key].half().float() if name == "half" else expected[key]
-                assert value.dtype in (torch.float32, torch.int64)
-                assert torch.equal(value, reference) or "num_batches" in key, (name, key)
+    for number, (name, content) in enumerate(wrappers(source.state_dict()).items()):
+        found = recognised(saved(tmp_path / "x.pth", content, legacy=number % 2 == 1)).network
+        for key, value in found.state_dict().items():
+            reference = expected[key].half().float() if name == "half" else expected[key]
+            assert value.dtype in (torch.float32, torch.int64)
+            assert torch.equal(value, reference) or "num_batches" in key, (name, key)
     pictures = torch.randn(2, 3, SIZE, SIZE)
     with torch.no_grad():
         assert_close(
@@ -302,7 +301,7 @@ def test_grey_pictures(labels_file: Path, tmp_path: Path) -> None:
     assert_close(logits, reference)
 
 
-@pytest.mark.parametrize("activation", ["sigmoid", "none"])
+@pytest.mark.parametrize("activation", ["sigmoid", pytest.param("none", marks=pytest.mark.slow)])
 def test_activation(activation: str, classifier_file: Path, labels_file: Path, tmp_path: Path) -> None:
     common = ("--labels", labels_file, "--repository", tmp_path / "m", "--name", "a", "--size", 32)
     result = run("classifier", classifier_file, *common, "--activation", activation, "--no-allow-reduced")

@@ -255,10 +255,12 @@ def test_reference_stops_each_caption_at_its_own_end(captioner: Captioner, recip
         assert len(caption.step_log_probs) == len(caption.tokens) <= 9
 
 
+@pytest.mark.usefixtures("traced_anew")
 def test_same_network_same_bytes(network: ResNet, recipe: pb.ImageInput, model: bytes) -> None:
     assert trace_classifier(network, recipe) == model
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("traced_anew")
 def test_same_captioner_same_bytes(captioner: Captioner, recipe: pb.ImageInput) -> None:
     assert trace_decoder(captioner, recipe) == trace_decoder(captioner, recipe)

@@ -17,7 +17,7 @@ def _run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str
     return subprocess.run(command, env={**variables, **environment}, capture_output=True, text=True, timeout=60)
 
 
-@pytest.mark.parametrize("flag", ["-h", "--help"])
+@pytest.mark.parametrize("flag", [pytest.param("-h", marks=pytest.mark.slow), "--help"])
 def test_help_names_every_setting_with_its_default(flag: str) -> None:
     done = _run(flag)
     assert (done.returncode, done.stderr) == (0, "")

@@ -170,7 +170,7 @@ async def test_a_run_that_does_not_end_does_not_hold_up_the_stop(start_server, t
 
         assert loop(7, 20).as_numpy("y") == 7
         with pytest.raises(InferenceServerException, match="DEADLINE_EXCEEDED"):
-            await asyncio.to_thread(loop, 10**15, 2)
+            await asyncio.to_thread(loop, 10**15, 1)
         server.process.terminate()
         assert await asyncio.to_thread(server.process.wait, 20) == 1
         assert "does not end" in server.log.read_text()

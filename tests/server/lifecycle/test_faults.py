@@ -62,7 +62,7 @@ def _doubled(address: str) -> list[float]:
         return answer
 
 
-@pytest.mark.parametrize("mebibytes", [300, 600, 900])
+@pytest.mark.parametrize("mebibytes", [300, pytest.param(600, marks=pytest.mark.slow), 900])
 def test_too_little_address_space_is_said_in_one_line(mebibytes: int, repository: Path) -> None:
     """Libraries would crash there, or wait for ever."""
     with _limited(f"-v {mebibytes << 10}", repository) as process:

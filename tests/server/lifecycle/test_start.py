@@ -88,8 +88,15 @@ def _compute(process: "subprocess.Popen[str]", seconds: float) -> None:
         time.sleep(0.05)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-@pytest.mark.parametrize("content", [bare_graphs.loop, bare_graphs.folding])
+@pytest.mark.parametrize(
+    ("content", "number"),
+    [
+        (bare_graphs.loop, signal.SIGTERM),
+        (bare_graphs.folding, signal.SIGINT),
+        pytest.param(bare_graphs.loop, signal.SIGINT, marks=pytest.mark.slow),
+        pytest.param(bare_graphs.folding, signal.SIGTERM, marks=pytest.mark.slow),
+    ],
+)
 def test_a_signal_is_obeyed_while_a_model_loads(
     tmp_path: Path, content: Callable[[], bytes], number: signal.Signals
 ) -> None:
