@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 # Test processes: one per core. Tests of a module stay together, because their fixtures export models.
 TEST_WORKERS ?= logical
 
-.PHONY: $(VENV)/.installed run test test-fast test-slow test-grpcio chaos soak lint proto settings metrics lock audit timm silent picture bench bench-peers clean
+.PHONY: $(VENV)/.installed run test test-fast test-slow test-grpcio clients chaos soak lint proto settings metrics lock audit timm silent picture bench bench-peers clean
 
 # The script decides what to install; it returns at once if nothing has changed. The OpenVINO provider exists for Linux
 # x86-64 only; elsewhere the extra is empty.
@@ -38,6 +38,12 @@ test-slow: $(VENV)/.installed
 VERSIONS ?= $(shell sed -n 's/.*"grpcio>=\(.*\)".*/\1/p' server/setup.py) $(shell sed -n 's/^grpcio==//p' constraints.txt) newest
 test-grpcio: $(VENV)/.installed
 	PYTEST_ARGS="-n $(TEST_WORKERS) --dist loadfile $(PYTEST_ARGS)" tests/grpcio_versions $(VERSIONS)
+
+# Other projects' clients, each in an environment of its own: what they are seen to use becomes docs/compatibility.md.
+# Needs network access the first time, and Node.js and curl.
+clients: $(VENV)/.installed
+	RECORD_CLIENTS=1 $(BIN)/python -m pytest -m slow $(PYTEST_ARGS) tests/clients
+	$(BIN)/python -m tests.clients.matrix > docs/compatibility.md
 
 # The long forms of what happens when things break, an hour or so: state machines with 10,000 examples each of tensors
 # and of captions, on each front 100,000 mutated messages and 10,000 calls of which half are cancelled, 50 stops and 20 kills

@@ -15,7 +15,7 @@ from resonnx_server.protocol.pieces import Pieces
 from resonnx_server.protocol.unpacking import Unpacker
 from resonnx_server.protocol.vision.serving import VisionServing
 
-_EXTENSIONS: Final = ("classification", "schedule_policy", "binary_tensor_data", "parameters")
+_EXTENSIONS: Final = ("classification", "model_configuration", "schedule_policy", "binary_tensor_data", "parameters")
 # For answers that the server stops.
 _LAST_ANSWERS_S: Final = 1.0
 

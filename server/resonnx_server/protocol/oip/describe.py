@@ -131,7 +131,9 @@ def config(model: Model) -> config_pb.ModelConfig:
     result.parameters["task"].string_value = manifest_pb2.Task.Name(model.task.kind)
     result.parameters["verified"].string_value = str(model.verified).lower()
     result.parameters["verified_against"].string_value = model.verified_against
-    result.parameters["assumptions"].string_value = "; ".join(model.assumptions)
+    if model.assumptions:
+        # Clients (pytriton) fail at a parameter without a value.
+        result.parameters["assumptions"].string_value = "; ".join(model.assumptions)
     for report in model.sessions:
         result.parameters[f"candidate:{report.file}"].string_value = str(report.candidate)
     return result

@@ -93,7 +93,7 @@ async def read_inputs(
         elif content is not None:
             # It may have to be copied.
             size += len(content) if dtype.itemsize > 1 and not dtype.hasobject else 0
-            is_typed = i in request.typed or tensor.HasField("contents")
+            is_typed = _has_typed(request, i)
             reading[tensor.name] = contents.from_raw(content, shape, dtype, tensor, is_typed=is_typed)
         else:
             reading[tensor.name] = contents.from_contents(request.typed.get(i), shape, dtype, tensor)
@@ -106,9 +106,15 @@ async def read_inputs(
     return at_once(work) if elements <= _SMALL_ELEMENTS and size <= most else await pieces.run(work)
 
 
+def _has_typed(request: InferRequest, index: int) -> bool:
+    """Whether an input has typed contents. MLServer's client sends empty ones beside raw contents."""
+    tensor = request.message.inputs[index]
+    return bool(request.typed.get(index)) or (tensor.HasField("contents") and bool(tensor.contents.ListFields()))
+
+
 def _place(index: int, tensor: InputTensor, request: InferRequest, find: FindPlace) -> Place:
     """Return where an input lies in shared memory."""
-    if index in request.typed or tensor.HasField("contents"):
+    if _has_typed(request, index):
         raise InvalidInput(f"{field_of(tensor)}.contents", f"must not be set beside {REGION}")
     return place_of(tensor.parameters, field_of(tensor), find)
 

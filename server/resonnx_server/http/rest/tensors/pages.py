@@ -1,5 +1,6 @@
 """The pages of the Open Inference Protocol."""
 
+from collections.abc import Callable
 from typing import Any, Final
 
 from aiohttp import web
@@ -11,6 +12,7 @@ from resonnx_server.http.pages import Page
 from resonnx_server.http.rest.exchange import Content, Exchange, Posted
 from resonnx_server.http.rest.failures import failure, json_response, status_of
 from resonnx_server.http.rest.tensors.answer import write_answer
+from resonnx_server.http.rest.tensors.message_json import as_json
 from resonnx_server.http.rest.tensors.request import read_request
 from resonnx_server.inference.registry import Model, Models
 from resonnx_server.protocol.oip import describe
@@ -68,6 +70,7 @@ class TensorPages:
         for path in ("/v2/models/{name}", "/v2/models/{name}/versions/{version}"):
             self.pages += [
                 Page(path, self._get_model, is_json=True),
+                Page(f"{path}/config", self._get_config, is_json=True),
                 Page(f"{path}/ready", self._get_model_ready, health, is_json=True),
                 Page(f"{path}/infer", exchange.page(self._infer), Role.INFER, max_message_bytes, is_json=True),
             ]
@@ -100,10 +103,16 @@ class TensorPages:
         return json_response({"name": name, "ready": ready}, status)
 
     async def _get_model(self, request: web.Request) -> web.Response:
+        return self._described(request, lambda model: _metadata(model, self._models.versions(model.name)))
+
+    async def _get_config(self, request: web.Request) -> web.Response:
+        return self._described(request, lambda model: as_json(describe.config(model)))
+
+    def _described(self, request: web.Request, described: Callable[[Model], dict[str, Any]]) -> web.Response:
         name, version = _asked(request)
         try:
             self._models.check(name, CALLER.get())
-            return json_response(_metadata(self._models.find(name, version), self._models.versions(name)))
+            return json_response(described(self._models.find(name, version)))
         except ServerError as error:
             return failure(error)
 

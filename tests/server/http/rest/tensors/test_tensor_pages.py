@@ -48,9 +48,19 @@ def test_what_a_client_asks_first(demo_server) -> None:
     assert (model["name"], model["versions"], model["platform"]) == ("digits", ["1"], "onnxruntime_onnx")
     assert model["inputs"][0] == {"name": "image", "datatype": "UINT8", "shape": [-1, 32, 32, 3]}
     assert ask(demo_server.http, "/v2/models/digits").json == model
+    config = ask(demo_server.http, "/v2/models/digits/versions/1/config").json
+    assert (config["name"], config["input"][0]["data_type"], config["input"][0]["dims"]) == (
+        "digits",
+        "TYPE_UINT8",
+        [32, 32, 3],
+    )
+    # Fields without a value are there, as Triton writes them.
+    assert config["model_transaction_policy"] == {"decoupled": False}
 
 
-@pytest.mark.parametrize("path", ["", "/ready", "/versions/7", "/versions/7/ready", "/versions/canary/ready"])
+@pytest.mark.parametrize(
+    "path", ["", "/ready", "/config", "/versions/7", "/versions/7/ready", "/versions/canary/ready"]
+)
 def test_models_and_versions_that_are_not_there(demo_server, path: str) -> None:
     name = "digits" if "versions" in path else "nope"
     answer = ask(demo_server.http, f"/v2/models/{name}{path}")
