@@ -27,9 +27,21 @@ too, except that Triton's counters (`nv_*`) are of type unknown in OpenMetrics, 
 
 Labels come from loaded models and from fixed lists, never from requests. A request is counted once: by its model, as
 success or failure, or by `resonnx_rejected_calls_total` if it failed before a model was found (also failed calls
-about models). Each request of a stream is counted separately. Calls that gRPC ends itself (a message far too large,
-a caller that leaves before its request is read) are not counted. Durations in µs are sums over requests, as in Triton.
-"""
+about models). Durations in µs are sums over requests, as in Triton. `ModelStatistics` has the same counters, which go on
+when a version is loaded again.
+
+| what happens | where it is counted |
+|---|---|
+| each request of a stream, each picture of a form | as a request of its own |
+| no key or role, a limit of the key, an unknown model or version, a message that cannot be read | `resonnx_rejected_calls_total` |
+| over HTTP: a deadline that passes, or memory that is spent, while the body is received or read | `resonnx_rejected_calls_total` |
+| a full queue, spent memory, wrong tensors, priorities or regions, a failed run, a deadline that passes | the model's failures |
+| a caller that leaves, or a server that stops, while its request waits or runs | the model's failures (`CANCELLED`); rows that have run count in `nv_inference_count` |
+| a caller that leaves, or a gRPC deadline that passes, before the request is read and its handler starts | nowhere |
+| an answer that is complete and is not delivered (its caller leaves, or its stream ends) | the model's successes |
+| an output that has no room in its region, an answer that is too large | the model's failures; its rows count in `nv_inference_count` |
+| a message far too large, which gRPC refuses itself; a path that is no page | nowhere |
+"""  # noqa: E501
 
 _REASONS = """\
 

@@ -79,6 +79,18 @@ def counting() -> bytes:
     return content
 
 
+def picky() -> bytes:
+    """It fails on indices of 3 and more."""
+    x = helper.make_tensor_value_info("x", TensorProto.INT64, ["n", 1])
+    y = helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", 1])
+    data = numpy_helper.from_array(np.arange(3, dtype=np.float32), "data")
+    graph = helper.make_graph([helper.make_node("Gather", ["data", "x"], ["y"])], "picky", [x], [y], [data])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    onnx.checker.check_model(model)
+    content: bytes = model.SerializeToString()
+    return content
+
+
 def folding() -> bytes:
     """Constants that take minutes to fold when a session is opened, which cannot be ended meanwhile."""
     value = numpy_helper.from_array(np.array([0.001], np.float32))

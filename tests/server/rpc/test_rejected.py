@@ -1,6 +1,7 @@
 """Calls that no model's counters see are counted, each once, under labels that no caller can make up."""
 
 import shutil
+import socket
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -192,6 +193,22 @@ def test_methods_that_nobody_serves(demo_server) -> None:
         call = channel.unary_unary("/resonnx.v1.Vision/Paint")
         changes = _changes(demo_server, lambda: call(b"", timeout=20))
     assert changes == {("resonnx_rejected_calls_total", "", "METHOD_UNKNOWN"): 1}
+
+
+def test_what_ends_before_its_body_is_read_over_http(demo_server) -> None:
+    """A deadline that is none, and one that passes before the body comes."""
+    host, port = demo_server.http.rsplit(":", 1)
+    for timeout, reason in (("soon", "INVALID_INPUT"), ("20m", "DEADLINE_EXCEEDED")):
+        head = (
+            f"POST /v2/models/digits/infer HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\nGrpc-Timeout: {timeout}\r\n\r\n"
+        )
+
+        def call(head: str = head, reason: str = reason) -> None:
+            with socket.create_connection((host, int(port)), timeout=20) as connection:
+                connection.sendall(head.encode())
+                assert reason.encode() in connection.recv(1 << 16)
+
+        assert _changes(demo_server, call) == {("resonnx_rejected_calls_total", "", reason): 1}
 
 
 def test_names_of_requests_are_no_labels(demo_server, stubs) -> None:

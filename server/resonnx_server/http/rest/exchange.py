@@ -3,7 +3,8 @@
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Final, NamedTuple
 
 from aiohttp import web
@@ -42,14 +43,16 @@ class Posted:
 
     Attributes:
         deadline_ns: Monotonic; None for none.
+        is_begun: Whether whoever runs the request counts it from now on.
         stream: The answer, if it is sent piece by piece and has begun.
     """
 
-    __slots__ = ("_body", "answer", "caller", "deadline_ns", "received", "request", "stream")
+    __slots__ = ("_body", "answer", "caller", "deadline_ns", "is_begun", "received", "request", "stream")
 
     def __init__(self, request: web.Request, caller: Caller, received: Charge, answer: Charge) -> None:
         self.request, self.caller, self.received, self.answer = request, caller, received, answer
         self.deadline_ns: int | None = None
+        self.is_begun = False
         self.stream: web.StreamResponse | None = None
         self._body: bytes | bytearray = b""
 
@@ -61,6 +64,11 @@ class Posted:
         """Return the body, and keep it no longer."""
         body, self._body = self._body, b""
         return body
+
+    def begin(self) -> None:
+        """Leave the body's memory, and the counting, to whoever runs the request. Nothing may come between."""
+        self.is_begun = True
+        self.received.release()
 
 
 class Content(NamedTuple):
@@ -102,12 +110,15 @@ class Exchange:
                     if ended is None:
                         # The client has gone.
                         raise
+                    self._count_early(posted, ended)
                     response = await _failed(posted, ended)
                 except ServerError as error:
                     response = await _failed(posted, error.with_traceback(None))
                 except Exception as error:  # the boundary of one request
                     incident = report_incident(_log, "a request failed", error, caller.name)
-                    response = await _failed(posted, ServerError.hidden(incident))
+                    hidden = ServerError.hidden(incident)
+                    self._count_early(posted, hidden)
+                    response = await _failed(posted, hidden)
                 await _send(request, response)
                 return response
 
@@ -117,20 +128,35 @@ class Exchange:
         self, posted: Posted, answer: Callable[[Posted], Awaitable[Content | web.StreamResponse]]
     ) -> web.StreamResponse:
         request = posted.request
-        deadline = posted.deadline_ns = deadline_ns(request.headers.get(HEADER))
+        with self._counted():
+            deadline = posted.deadline_ns = deadline_ns(request.headers.get(HEADER))
         try:
             async with asyncio.timeout(None if deadline is None else (deadline - time.monotonic_ns()) / 1e9):
-                try:
+                with self._counted():
                     posted.give_body(await self._bodies.receive(request, posted.received))
-                except ServerError as error:
-                    self._inference.models.rejected.count(error)
-                    raise
                 if (connection := CONNECTION.get(None)) is not None:
                     connection.infer()
                 content = await answer(posted)
-                return content if isinstance(content, web.StreamResponse) else await self._response(request, content)
         except TimeoutError:
-            raise DeadlineExceeded(f"the request's deadline has passed ({HEADER})") from None
+            error = DeadlineExceeded(f"the request's deadline has passed ({HEADER})")
+            self._count_early(posted, error)
+            raise error from None
+        # It counts as a success already: its answer is sent, even if the deadline passes while it is packed.
+        return content if isinstance(content, web.StreamResponse) else await self._response(request, content)
+
+    @contextmanager
+    def _counted(self) -> Iterator[None]:
+        """Count a request as rejected that fails in the block."""
+        try:
+            yield
+        except ServerError as error:
+            self._inference.models.rejected.count(error)
+            raise
+
+    def _count_early(self, posted: Posted, error: ServerError) -> None:
+        """Count a request as rejected that fails before a model counts it."""
+        if not posted.is_begun:
+            self._inference.models.rejected.count(error)
 
     async def _response(self, request: web.Request, content: Content) -> web.Response:
         body, headers = content.body, {**content.headers, "Vary": "Accept-Encoding"}

@@ -69,9 +69,10 @@ class VisionServing:
                 raise InvalidInput("top_k", f"{message.top_k} is not within 0..{len(labels)}")
             request.limit(caller_ns, message.timeout_us, caller.priority(message.priority))
             outputs = await classify(request, picture())
-        top_k = message.top_k or min(_DEFAULT_TOP_K, len(labels))
-        work = classify_response(outputs, labels, top_k, features=message.return_features)
-        response = at_once(work) if top_k <= _MANY_CLASSES else await self._pieces.run(work)
+            top_k = message.top_k or min(_DEFAULT_TOP_K, len(labels))
+            work = classify_response(outputs, labels, top_k, features=message.return_features)
+            # A request that ends meanwhile is no success.
+            response = at_once(work) if top_k <= _MANY_CLASSES else await self._pieces.run(work)
         complete(response, message.id, request)
         return response
 
@@ -108,8 +109,8 @@ class VisionServing:
             request.limit(caller_ns, message.timeout_us, caller.priority(message.priority))
             on_words = None if on_word is None else _word_emitter(on_word, spec)
             (captioned,) = await caption(request, picture(), options, on_words)
-        work = caption_response(captioned, options, spec)
-        response = await self._pieces.run(work) if options.attention else at_once(work)
+            work = caption_response(captioned, options, spec)
+            response = await self._pieces.run(work) if options.attention else at_once(work)
         complete(response, message.id, request)
         return response
 

@@ -95,12 +95,12 @@ class PicturePages:
         body = posted.take_body()
         if posted.request.content_type != MULTIPART:
             return [File("", bytes(body))]
-        # The parts are copied.
-        posted.received.resize(2 * len(body))
-        work = files_of(body, posted.request.headers["Content-Type"])
         try:
+            # The parts are copied.
+            posted.received.resize(2 * len(body))
+            work = files_of(body, posted.request.headers["Content-Type"])
             return at_once(work) if len(body) <= _SMALL_BODY else await self._pieces.run(work)
-        except InvalidInput as error:
+        except ServerError as error:
             self._models.rejected.count(error)
             raise
         finally:
@@ -111,9 +111,10 @@ class PicturePages:
         is_form = posted.request.content_type == MULTIPART
         files = await self._files(posted)
         if not is_form:
-            # From here on the request itself is charged; nothing comes between.
-            posted.received.release()
+            posted.begin()
             return _content(await run(files[0], posted))
+        # Each picture counts as a request.
+        posted.is_begun = True
         answers: list[dict[str, Any]] = []
         errors: list[ServerError] = []
 
@@ -135,7 +136,7 @@ class PicturePages:
     ) -> web.StreamResponse:
         """Send the words of a caption as events, then the whole answer."""
         words: asyncio.Queue[pb.Word | None] = asyncio.Queue()
-        posted.received.release()
+        posted.begin()
         running = asyncio.create_task(run(words.put_nowait))
         running.add_done_callback(lambda _: words.put_nowait(None))
         try:

@@ -152,8 +152,7 @@ class TensorPages:
             headers = {"Content-Type": "application/octet-stream", HEAD_BYTES: str(answer.head_bytes)}
             return Content(answer.body, headers)
 
-        # From here on the request itself is charged; nothing comes between.
-        posted.received.release()
+        posted.begin()
         return await self._serving.run(given, posted.deadline_ns, posted.caller, encode)
 
 
