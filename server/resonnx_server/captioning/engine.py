@@ -110,6 +110,7 @@ class CaptionEngine(Engine[CaptionCost, CaptionWork, Captioned, CaptionTask]):
             capacity=slots.capacity,
             largest=encode_table.largest,
             mean_steps=spec.max_tokens / 2,
+            clock=device.clock,
         )
         tables = (*encoders.tables, *decoders.tables)
         delay_ns = max_queue_delay_us * 1000

@@ -1,16 +1,18 @@
-"""Which jobs of a captioner run, and which could begin. Pure: no threads, no clock; guarded by the device's lock.
+"""Which jobs of a captioner run, and which could begin. No threads, an injected clock; guarded by the device's lock.
 
 One step runs at a time, as it owns the slots; beside it encoder batches, up to `max_jobs` in all.
 """
 
 import math
-from collections.abc import Iterable, Sequence
+import time
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, chain, islice, takewhile
 from typing import Final
 
 from resonnx_server.captioning.encode_policy import EncodePolicy, Load
 from resonnx_server.captioning.request import CaptionTask, Encoded
+from resonnx_server.scheduling.latency import LastingMean
 from resonnx_server.scheduling.sharing import Turn
 
 # Weight of a new observation in a mean.
@@ -75,12 +77,12 @@ class CaptionSchedule:
         capacity: Decode slots.
         largest: Most pictures of an encoder batch.
         mean_steps: Steps of a caption until any has ended.
+        clock: Monotonic ns.
 
     Attributes:
         active: Demand of the captions in the slots, as of the last step.
         joining: Encoded pictures that join at the next step.
         mean_steps: Mean steps of captions that have ended.
-        handling_row_ns: Mean time of a row of a step beside the graph's run.
         is_idle: No job runs.
         decodes: Captions are in the slots, or join at the next step.
         decoding: Whose captions these are.
@@ -88,8 +90,18 @@ class CaptionSchedule:
         can_step: There are captions to decode, and no step runs.
     """
 
-    def __init__(self, policy: EncodePolicy, *, max_jobs: int, capacity: int, largest: int, mean_steps: float) -> None:
-        self.mean_steps, self.handling_row_ns = mean_steps, _HANDLING_ROW_NS
+    def __init__(
+        self,
+        policy: EncodePolicy,
+        *,
+        max_jobs: int,
+        capacity: int,
+        largest: int,
+        mean_steps: float,
+        clock: Callable[[], int] = time.monotonic_ns,
+    ) -> None:
+        self.mean_steps = mean_steps
+        self._handling_row_ns = LastingMean(_HANDLING_ROW_NS, clock)
         self.active = NOTHING
         self.joining: list[Encoded] = []
         self.decoding: set[Turn] = set()
@@ -103,6 +115,11 @@ class CaptionSchedule:
     def demand(self) -> Demand:
         """Demand of captions that have slots, or will have before those that wait now."""
         return self.active + demand_of(chain(self._joining_tasks(), *self._encoding))
+
+    @property
+    def handling_row_ns(self) -> float:
+        """Mean time of a row of a step beside the graph's run."""
+        return self._handling_row_ns.value
 
     def fitting(self, waiting: Iterable[CaptionTask]) -> int:
         """Return how many pictures from the head of the queue would find slots, an encoder batch at most."""
@@ -163,7 +180,7 @@ class CaptionSchedule:
             handling_ns: Its time beside the graph's run.
         """
         if rows:
-            self.handling_row_ns += _DECAY * (handling_ns / rows - self.handling_row_ns)
+            self._handling_row_ns.learn(handling_ns / rows)
         tasks = list(owners)
         self.active = demand_of(tasks)
         self.decoding = {task.turn for task in chain(tasks, self._joining_tasks())}

@@ -11,10 +11,10 @@ from typing import Final, Self
 
 from resonnx_server.scheduling.measurement import Measured, smooth
 
-# Weight of a live batch's time in the running averages.
-_LOAD_DECAY: Final = 0.05
-_SIZE_DECAY: Final = 0.005
-_SPREAD_DECAY: Final = 0.05
+# Weight of an observation in a running mean.
+_DECAY: Final = 0.05
+# The part of each correction, as a power, that is put down to the batch's size; the rest to the machine's load.
+_OF_THE_SIZE: Final = 0.1
 # Times above this multiple of the expected time are cut to it.
 _OUTLIER: Final = 4
 # No batch is assumed to be faster than this share of its expected time, however large the spread.
@@ -35,6 +35,11 @@ _SHORT_NS: Final = 10_000_000
 # Corrections hold this long after the last evidence, then decay with this time constant.
 _HOLDS_NS: Final = 10_000_000_000
 _FADES_IN_NS: Final = 5_000_000_000
+# The same for what does not depend on the machine's present load.
+_LASTING_HOLDS_NS: Final = 60_000_000_000
+_LASTING_FADES_IN_NS: Final = 30_000_000_000
+# Time between two decays of the sizes' corrections.
+_SIZES_FADE_EVERY_NS: Final = 1_000_000_000
 
 
 class Freshness:
@@ -44,17 +49,20 @@ class Freshness:
 
     Args:
         clock: Monotonic ns.
+        lasting: It holds and decays over minutes, not seconds.
     """
 
-    __slots__ = ("_clock", "_holds_until_ns")
+    __slots__ = ("_clock", "_fades_in_ns", "_holds_ns", "_holds_until_ns")
 
-    def __init__(self, clock: Callable[[], int]) -> None:
+    def __init__(self, clock: Callable[[], int], *, lasting: bool = False) -> None:
         self._clock = clock
-        self._holds_until_ns = clock() + _HOLDS_NS
+        self._holds_ns = _LASTING_HOLDS_NS if lasting else _HOLDS_NS
+        self._fades_in_ns = _LASTING_FADES_IN_NS if lasting else _FADES_IN_NS
+        self.renew()
 
     def renew(self) -> None:
         """Note that evidence has arrived now."""
-        self._holds_until_ns = self._clock() + _HOLDS_NS
+        self._holds_until_ns = self._clock() + self._holds_ns
 
     def kept(self) -> float:
         """Return the share of the correction that still holds, 0..1; the caller forgets the rest now."""
@@ -69,7 +77,34 @@ class Freshness:
         return self._share(self._clock())
 
     def _share(self, now_ns: int) -> float:
-        return math.exp(min(0, self._holds_until_ns - now_ns) / _FADES_IN_NS)
+        return math.exp(min(0, self._holds_until_ns - now_ns) / self._fades_in_ns)
+
+
+class LastingMean:
+    """A running mean; an observation counts as 4 times it, or 4 times the first value, at most.
+
+    Args:
+        first: The value before any observation; without observations the mean returns to it within minutes.
+        clock: Monotonic ns.
+    """
+
+    __slots__ = ("_age", "_first", "_mean")
+
+    def __init__(self, first: float, clock: Callable[[], int]) -> None:
+        self._first = self._mean = first
+        self._age = Freshness(clock, lasting=True)
+
+    @property
+    def value(self) -> float:
+        """The mean."""
+        self._mean = self._first + (self._mean - self._first) * self._age.kept()
+        return self._mean
+
+    def learn(self, observed: float) -> None:
+        """Blend in an observation."""
+        mean = self.value
+        self._mean = mean + _DECAY * (min(observed, _OUTLIER * max(mean, self._first)) - mean)
+        self._age.renew()
 
 
 @dataclass(frozen=True)
@@ -83,8 +118,12 @@ class Cost:
 class LatencyTable:
     """Expected ns by batch size.
 
-    Live batches correct it in two ways: by one factor for all sizes, the machine's present load, which decays without
-    evidence; and more slowly by size.
+    Live batches correct it in two ways: by one factor for all sizes, the machine's present load, and less by size. The
+    expected time of a size is a running mean of its batches. A batch changes load and size in a fixed proportion, so
+    that neither drifts while their product stays: the cost of sizes that never run would grow without limit.
+
+    Both corrections decay to 1 without evidence: the load from 10 s after the last batch on, by 63 % in 5 s; that of a
+    size from 60 s after its last batch on, by 63 % in 30 s. So refusals cannot keep the expectation that caused them.
 
     Args:
         costs: ns by batch size.
@@ -102,10 +141,15 @@ class LatencyTable:
         is_measured: bool = True,
     ) -> None:
         self.is_measured = is_measured
-        self._base = dict(sorted(costs.items()))
+        self._measured = dict(sorted(costs.items()))
+        # With the corrections by size.
+        self._base = self._measured.copy()
         self._spread = dict.fromkeys(self._base, 0.0) | dict(spreads or {})
         self._load = 1.0
         self._load_age = Freshness(clock)
+        self._clock = clock
+        self._size_ages = {size: Freshness(clock, lasting=True) for size in self._base}
+        self._sizes_fade_at_ns = clock() + _LASTING_HOLDS_NS
         # Results by number of rows, valid until the next live batch.
         self._best: dict[int, int] = {}
         self._padded: dict[int, int] = {}
@@ -121,22 +165,33 @@ class LatencyTable:
     def record(self, size: int, ns: int) -> None:
         """Blend in the time of a live batch."""
         self.fade()
-        expected_ns = self.cost_ns(size)
         # A standstill of the machine changes neither its speed nor the spread.
-        ns = min(ns, int(_OUTLIER * expected_ns))
-        self._spread[size] += _SPREAD_DECAY * (abs(ns / expected_ns - 1) - self._spread[size])
-        self._load += _LOAD_DECAY * (ns / self._base[size] - self._load)
-        self._base[size] += _SIZE_DECAY * (ns / self._load - self._base[size])
+        ratio = min(ns / self.cost_ns(size), _OUTLIER)
+        self._spread[size] += _DECAY * (abs(ratio - 1) - self._spread[size])
+        change = 1 + _DECAY * (ratio - 1)
+        self._load *= change ** (1 - _OF_THE_SIZE)
+        self._base[size] *= change**_OF_THE_SIZE
         self._padded.clear()
         self._best.clear()
         self._load_age.renew()
+        self._size_ages[size].renew()
 
     def fade(self) -> None:
-        """Let the load factor decay by the time since the last evidence."""
+        """Let the corrections decay by the time since their last evidence."""
         kept = self._load_age.kept()
         if kept < 1 and self._load != 1:
             self._load = 1 + (self._load - 1) * kept
             self._best.clear()
+        if (now := self._clock()) >= self._sizes_fade_at_ns:
+            self._sizes_fade_at_ns = now + _SIZES_FADE_EVERY_NS
+            self._base = {size: self._lasting_ns(size, age.kept()) for size, age in self._size_ages.items()}
+            self._padded.clear()
+            self._best.clear()
+
+    def _lasting_ns(self, size: int, kept: float) -> float:
+        """Return a size's expected time without load if only a share of its own correction is kept."""
+        measured = self._measured[size]
+        return self._base[size] if kept == 1 else measured * (self._base[size] / measured) ** kept
 
     def cost_ns(self, size: int) -> float:
         """Return the expected time of a batch of `size`, one of `sizes`."""
@@ -208,7 +263,7 @@ class LatencyTable:
     def snapshot(self) -> dict[int, Cost]:
         """Return the present cost of each size. Changes nothing, so it needs no lock."""
         load = 1 + (self._load - 1) * self._load_age.share()
-        costs = {size: base * load for size, base in self._base.items()}
+        costs = {size: self._lasting_ns(size, age.share()) * load for size, age in self._size_ages.items()}
         return {size: Cost(ns, ns * self._spread[size]) for size, ns in costs.items()}
 
     def _as_good(self, sizes: Sequence[int], waiting: int, share: float) -> list[int]:

@@ -58,8 +58,8 @@ class Taking(Language):
 
 @pytest.fixture(autouse=True)
 def _free_handling(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Only graphs take time here."""
-    monkeypatch.setattr(schedule, "_HANDLING_ROW_NS", 0.0)
+    """Only graphs take time here, until handling is measured."""
+    monkeypatch.setattr(schedule, "_HANDLING_ROW_NS", 1.0)
 
 
 def _of_length(length: int, width: int) -> DecodeOptions:
@@ -223,10 +223,10 @@ async def test_reserved_pictures_are_waited_for_with_their_beams() -> None:
         there = expected(options)
         assert idle < there < reserved
         await _until(asyncio.gather(*tasks), device, engine)
-        assert expected(options) == idle
+        assert expected(options) == pytest.approx(idle, rel=1e-4)
         with engine.reserve(CaptionCost(100, options), decoding=decoding):
-            assert expected(options) == reserved
-        assert expected(options) == idle
+            assert expected(options) == pytest.approx(reserved, rel=1e-4)
+        assert expected(options) == pytest.approx(idle, rel=1e-4)
     engine.close()
 
 

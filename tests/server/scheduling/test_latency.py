@@ -1,9 +1,11 @@
 """What is measured at load, what live batches make of it, and what sizes are chosen by it."""
 
+import random
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from resonnx_server.scheduling.latency import LatencyTable
+from resonnx_server.scheduling.latency import LastingMean, LatencyTable
 from resonnx_server.scheduling.measurement import Measured, far_above, measure, sizes_up_to, smooth
 
 from ..waiting import Clock
@@ -144,3 +146,106 @@ def test_a_size_that_is_handled_badly_is_left_out() -> None:
     table = LatencyTable(smooth(measured))
     assert table.best_size(waiting=12) != 12
     assert table.best_size(waiting=16) == 16
+
+
+def _of_unit(table: LatencyTable) -> dict[int, float]:
+    """Return the expected times as multiples of the measured ones, 1 ms for each size."""
+    return {size: cost.expected_ns / 1e6 for size, cost in table.snapshot().items()}
+
+
+@pytest.mark.parametrize("deviation", [1.0, 1.5])
+def test_times_that_vary_for_long_do_not_make_sizes_that_never_run_dear(deviation: float) -> None:
+    """As on a busy machine: a soak of 20 minutes ended with waits of minutes for rows of such a size."""
+    chance = random.Random(0)
+    clock = Clock()
+    table = LatencyTable(dict.fromkeys((1, 2, 8), 1e6), clock=clock)
+    for _ in range(70_000):
+        clock.ns += 15_000_000
+        size = 1 if chance.random() < 0.99 else 2
+        table.record(size, int(1e6 * chance.lognormvariate(0, deviation)))
+    costs = _of_unit(table)
+    assert 0.5 < costs[8] / costs[1] < 2
+    assert costs[8] < 4, "4 times the mean of a batch"
+
+
+Run = tuple[int, int, float, float]
+# Runs of batches: the size, how many, the time of each as a multiple of the measured one, and the pause before each.
+_RUNS = st.lists(
+    st.tuples(
+        st.sampled_from((1, 2)), st.integers(1, 40), st.sampled_from((0.5, 1.0, 3.0, 50.0, 5000.0)), st.floats(0, 40)
+    ),
+    min_size=1,
+    max_size=8,
+)
+
+
+def _table_after(runs: list[Run], clock: Clock) -> LatencyTable:
+    """Return a table that saw starvation (long runs of slow batches), SIGSTOP (one of 5 s), and pauses."""
+    table = LatencyTable(dict.fromkeys((1, 2, 8), 1e6), clock=clock)
+    for size, batches, slow, pause_s in runs:
+        for _ in range(batches):
+            clock.ns += int(pause_s * 1e9 / batches)
+            table.record(size, int(slow * 1e6))
+    return table
+
+
+@given(_RUNS)
+def test_no_size_is_expected_to_be_much_slower_than_batches_say(
+    runs: list[Run],
+) -> None:
+    """The load is what batches showed, however they alternate with standstills and pauses."""
+    costs = _of_unit(_table_after(runs, Clock()))
+    slowest, quickest = (end([1.0, *(run[2] for run in runs)]) for end in (max, min))
+    # Sizes that ran are corrected against each other, which may go too far for one that does not run meanwhile.
+    most = (slowest / quickest) ** 1.5
+    assert max(costs.values()) <= 1.01 * most
+    assert min(costs.values()) >= 0.99 / most
+
+
+@given(_RUNS)
+def test_normal_batches_make_normal_again_what_they_show(runs: list[Run]) -> None:
+    clock = Clock()
+    table = _table_after(runs, clock)
+    for _ in range(200):
+        clock.ns += 15_000_000
+        table.record(1, 1_000_000)
+    assert table.cost_ns(1) == pytest.approx(1e6, rel=0.2)
+
+
+@given(_RUNS)
+def test_what_made_a_server_refuse_every_request_is_forgotten(runs: list[Run]) -> None:
+    """No batch runs any more, and each refused request looks at the table."""
+    clock = Clock()
+    table = _table_after(runs, clock)
+    until = clock.ns + 360 * 10**9
+    while clock.ns < until:
+        clock.ns += 1_700_000_000
+        table.fade()
+    for size in table.sizes:
+        assert table.cost_ns(size) == pytest.approx(1e6, rel=0.02)
+
+
+def test_a_size_that_is_refused_while_others_run_is_as_measured_again() -> None:
+    clock = Clock()
+    table = LatencyTable({1: 1e6, 8: 1e6}, clock=clock)
+    for _ in range(100):
+        table.record(8, 100_000_000)
+    for _ in range(4000):
+        clock.ns += 50_000_000
+        table.fade()
+        table.record(1, 1_000_000)
+    assert table.cost_ns(8) == pytest.approx(table.cost_ns(1), rel=0.6)
+
+
+def test_a_mean_outlives_a_standstill_and_forgets() -> None:
+    clock = Clock()
+    mean = LastingMean(10_000, clock)
+    mean.learn(5e9)
+    assert mean.value <= 11_500
+    for _ in range(200):
+        mean.learn(1e6)
+    assert mean.value == pytest.approx(1e6, rel=0.01)
+    clock.ns += 60 * 10**9
+    assert mean.value == pytest.approx(1e6, rel=0.01)
+    clock.ns += 300 * 10**9
+    assert mean.value == pytest.approx(10_000, rel=0.01)
