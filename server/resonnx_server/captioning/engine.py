@@ -113,8 +113,7 @@ class CaptionEngine(Engine[CaptionCost, CaptionWork, Captioned, CaptionTask]):
             clock=device.clock,
         )
         tables = (*encoders.tables, *decoders.tables)
-        delay_ns = max_queue_delay_us * 1000
-        queue = CaptionQueue(device, encoders, max_queue_rows, delay_ns, objective, tables, policies)
+        queue = CaptionQueue(device, encoders, max_queue_rows, max_queue_delay_us * 1000, objective, tables, policies)
         beside = encoders.max_concurrent_batches > 1
         self._forecast = Forecast(queue, self.schedule, decoders, slots.capacity, beside=beside)
         self._buffers = BufferPool(encode_table.largest, device.allocate)

@@ -167,14 +167,14 @@ def test_a_full_queue_says_so_to_each_request_of_a_tensor_stream(patient: grpc.C
 
 
 def test_requests_in_flight_hold_no_more_memory_than_they_may(patient: grpc.Channel, picture: bytes) -> None:
-    """Six of the largest messages, the share of one caller; what is over is refused, and room is given back."""
+    """Five of the largest messages, the share of one caller; what is over is refused, and room is given back."""
     vision = _vision(patient)
     for _ in range(2):
         # Bytes after a PNG file's end are ignored.
         request = _request("hoards", picture + bytes(1_000_000))
         calls = [vision.Classify.future(request, timeout=60) for _ in range(16)]
         told = [_told(call) for call in calls if call.exception() is not None]
-        assert 0 < len(told) <= 10, "six have room"
+        assert 0 < len(told) <= 11, "five have room"
         for reason, pushback in told:
             assert reason == "MEMORY_SPENT"
             assert 0 < pushback <= 2000
