@@ -32,7 +32,7 @@ from statistics import median
 import grpc
 from floor import ways as floor
 from load.generator import Generator, find_perf_analyzer
-from load.server_process import Serving, running
+from load.server_process import Serving, processor_s, running
 from random_models.classifiers import repository
 from reports.machine import machine
 from resonnx_proto.inference import grpc_service_pb2 as pb
@@ -119,9 +119,9 @@ def watch(server: Serving, model: str, client: int, seconds: float) -> Usage:
                 time.perf_counter(),
                 counts.inference_stats.success.count,
                 counts.execution_count,
-                _processor_s(Path(f"/proc/{server.pid}/task/{server.pid}/stat")),
-                _processor_s(Path(f"/proc/{server.pid}/stat")),
-                _processor_s(Path(f"/proc/{client}/stat")),
+                processor_s(server.pid, server.pid),
+                processor_s(server.pid),
+                processor_s(client),
                 idle,
                 whole,
             )
@@ -151,13 +151,6 @@ def _usage(begin: _Clocks, end: _Clocks) -> Usage:
         1 - (idle + server + client) / whole,
         requests / batches if batches else None,
     )
-
-
-def _processor_s(stat: Path) -> float:
-    """Return user and system time of a process or thread."""
-    # Its name comes first, in brackets, and may hold anything.
-    numbers = stat.read_text().rpartition(")")[2].split()
-    return (int(numbers[11]) + int(numbers[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def _machine_s() -> tuple[float, float]:

@@ -29,10 +29,11 @@ class Serving:
         return processor_s(self.pid)
 
 
-def processor_s(pid: int) -> float:
-    """Return the user and system time of a process so far, in seconds."""
+def processor_s(pid: int, thread: int | None = None) -> float:
+    """Return the user and system time of a process, or of one of its threads, so far, in seconds."""
+    entry = Path(f"/proc/{pid}" if thread is None else f"/proc/{pid}/task/{thread}")
     # Its name comes first, in brackets, and may hold anything.
-    numbers = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    numbers = (entry / "stat").read_text().rpartition(")")[2].split()
     return (int(numbers[11]) + int(numbers[12])) / os.sysconf("SC_CLK_TCK")
 
 

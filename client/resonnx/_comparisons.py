@@ -1,4 +1,4 @@
-"""Comparisons of a model's new version with the one that serves: requests, responses, and what is known of one."""
+"""Comparisons of a model's new version with the one that serves: requests, responses, status."""
 
 from dataclasses import dataclass
 from typing import Final, Literal
@@ -26,7 +26,7 @@ class Comparison:
         share: Of requests (shadow) or callers (canary), above 0, at most 1.
         promote_if: The rule; empty if the decision is left to `promote` and `roll_back`.
         state: "running", "promoted", "rolled_back" or "ended".
-        reason: What is still needed, or why it has ended.
+        reason: The conditions that are not met yet, or why it has ended.
         answers: Compared answers.
         equal: Those of them that are equal: the same best class, or the same words.
         errors: Answers on which the new version failed.

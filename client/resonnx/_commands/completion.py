@@ -7,7 +7,7 @@ import typer
 from typer._completion_classes import completion_init
 from typer._completion_shared import get_completion_script
 
-# A shell's script runs `resonnx` with it, and what is typed so far in further variables.
+# A shell's script runs `resonnx` with this variable set, and with the words typed so far in others.
 VARIABLE: Final = "_RESONNX_COMPLETE"
 
 
@@ -29,5 +29,5 @@ def completion(shell: Annotated[Shell, typer.Argument(help="The shell.")]) -> No
 
 
 def prepare() -> None:
-    """Let the command line answer a shell that asks what may follow."""
+    """Let the command line answer a shell's request for completions."""
     completion_init()

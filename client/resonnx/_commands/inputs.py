@@ -16,8 +16,8 @@ class Picture:
     """A picture that is read when it is sent.
 
     Args:
-        inputs: Those that it is of.
-        name: Its name there.
+        inputs: The inputs that it belongs to.
+        name: Its name among them.
     """
 
     def __init__(self, inputs: "Inputs", name: str) -> None:

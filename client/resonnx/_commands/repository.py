@@ -43,7 +43,7 @@ def list_models(
     timeout: Timeout = 10.0,
     as_json: Json = False,
 ) -> None:
-    """List versions, also those that do not serve, with their labels and states."""
+    """List versions, unloaded and refused ones included, with their labels and states."""
     with connection.client(timeout) as client:
         try:
             found = [it for it in client.repository(ready=ready) if name in (None, it.name)]

@@ -213,10 +213,12 @@ def wrappers(state: dict[str, Tensor]) -> dict[str, object]:
     }
 
 
-def test_wrappers(tmp_path: Path) -> None:
+@pytest.mark.parametrize("first", [0, pytest.param(1, marks=pytest.mark.slow)])
+def test_wrappers(tmp_path: Path, first: int) -> None:
+    """Each in one of the two formats of files; `first` says which of them begins."""
     source = randomise(small())
     expected = recognise_classifier(source.state_dict()).network.state_dict()
-    for number, (name, content) in enumerate(wrappers(source.state_dict()).items()):
+    for number, (name, content) in enumerate(wrappers(source.state_dict()).items(), first):
         found = recognised(saved(tmp_path / "x.pth", content, legacy=number % 2 == 1)).network
         for key, value in found.state_dict().items():
             reference = expected[key].half().float() if name == "half" else expected[key]

@@ -1,7 +1,10 @@
 """Loads that fail, hang or take too long hold up neither the other models nor the stop."""
 
 import asyncio
+import gc
+import logging
 import threading
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,10 +13,12 @@ from typing import Any
 
 import pytest
 from resonnx_server.errors import ModelRefused
-from resonnx_server.repository.loading import Loading, ModelLoad
+from resonnx_server.repository.loading import Loading, ModelLoad, ModelUnchanged
 from resonnx_server.repository.progress import Progress
 from resonnx_server.repository.scan import ModelFolder
 from resonnx_server.runtime.cancellation import Cancellation
+
+from ..waiting import until
 
 # For what must happen, however slow the machine; and for what must not be waited for.
 LONG_S = 60.0
@@ -117,6 +122,36 @@ async def test_a_loads_own_timeout_is_not_the_limit(caplog: pytest.LogCaptureFix
     observer = Observer()
     await Loading(Loader(a=_raise(TimeoutError("no answer"))).load, observer, LONG_S).run(_folders("a"))
     assert "log has the details" in observer.told["a"]
+
+
+class Opened:
+    """A session, as a load holds it."""
+
+
+@pytest.mark.parametrize("error", [ModelRefused("is bad"), ModelUnchanged(), ValueError("secret")])
+async def test_a_load_that_ends_without_a_model_frees_its_sessions_without_garbage_collection(error: Exception) -> None:
+    """Garbage is collected rarely; the load's own thread and frames go as well."""
+    left: list[weakref.ref[object]] = []
+
+    def act(progress: Progress) -> None:
+        session = Opened()
+        # What covers it, and what is called at each stage.
+        Cancellation.on_cancel(lambda: session)
+        left.extend([weakref.ref(session), weakref.ref(threading.current_thread()), weakref.ref(progress)])
+        raise error
+
+    # What pytest captures of the log would keep the errors.
+    logging.disable()
+    gc.disable()
+    try:
+        await Loading(Loader(a=act).load, Observer(), LONG_S).run(_folders("a"))
+        # As the loader's caller does, which raises a new one each time.
+        error.__traceback__ = None
+        # The thread and the loop may still have a step to do.
+        await until(lambda: len(left) == 3 and not any(kept() for kept in left))
+    finally:
+        gc.enable()
+        logging.disable(logging.NOTSET)
 
 
 async def test_the_next_load_passes_one_that_does_nothing() -> None:

@@ -99,7 +99,7 @@ class Operations(Connection):
     def repository(
         self, *, ready: bool = False, timeout_s: Timeout = ClientDefault.TIMEOUT
     ) -> tuple[RepositoryModel, ...]:
-        """List all versions in the server's model repository, also those that do not serve.
+        """List all versions in the server's model repository, unloaded and refused ones included.
 
         Args:
             ready: Only those that serve.
