@@ -204,12 +204,13 @@ def test_no_size_is_expected_to_be_much_slower_than_batches_say(
 
 @given(_RUNS)
 def test_normal_batches_make_normal_again_what_they_show(runs: list[Run]) -> None:
+    """300 batches take 5,000 ** 1.5, the largest excess of the property above, below a tenth: it is a running mean."""
     clock = Clock()
     table = _table_after(runs, clock)
-    for _ in range(200):
+    for _ in range(300):
         clock.ns += 15_000_000
         table.record(1, 1_000_000)
-    assert table.cost_ns(1) == pytest.approx(1e6, rel=0.2)
+    assert table.cost_ns(1) == pytest.approx(1e6, rel=0.1)
 
 
 @given(_RUNS)
