@@ -5,22 +5,19 @@ import hashlib
 import json
 import logging
 import os
-import re
 import shutil
-import signal
 import subprocess
 import sys
 import time
-import urllib.error
-import urllib.request
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, ExitStack, contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 
 import pytest
 from filelock import FileLock
 from hypothesis import settings
+
+from .running import RunningServer, StartServer, running
 
 # How long an example takes says more of the machine than of what is tested.
 settings.register_profile("patient", deadline=None)
@@ -62,10 +59,11 @@ OF_THE_PROTOCOL = (
 ON_BOTH_FRONTS = (
     "server/rpc/test_rejected.py",
     "server/rpc/oip/test_stream_order.py",
+    "server/rpc/oip/test_bare_files.py",
+    "server/rpc/oip/test_refused_requests.py",
     "server/rpc/oip/test_tensor_protocol.py",
 )
 _PERF_ANALYZER = ("tritonclient==2.41.0", "nvidia-cuda-runtime-cu12==12.9.79")
-_READY = re.compile(r"^resonnx-server (?:not )?ready grpc=(\S+) http=(\S+)(?: admin=(\S+))?$")
 
 
 def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
@@ -104,72 +102,6 @@ def pytest_keyboard_interrupt() -> None:
     logging.getLogger("asyncio").disabled = True
 
 
-@dataclass
-class RunningServer:
-    """A `resonnx-server` process that said it is ready."""
-
-    process: "subprocess.Popen[str]"
-    grpc: str
-    http: str
-    log: Path
-    admin: str | None = None
-
-    def get(self, path: str, key: str | None = None) -> tuple[int, str]:
-        """GET a page of the HTTP port: status and text."""
-        headers = {"Authorization": f"Bearer {key}"} if key else {}
-        request = urllib.request.Request(f"http://{self.http}{path}", headers=headers)
-        try:
-            with urllib.request.urlopen(request, timeout=10) as response:
-                return response.status, response.read().decode()
-        except urllib.error.HTTPError as error:
-            return error.code, error.read().decode()
-
-    def metric(self, name: str, **labels: str) -> float:
-        """Return the sum of a metric's samples that have `labels`."""
-        total = 0.0
-        for line in self.get("/metrics")[1].splitlines():
-            match = re.fullmatch(rf"{name}(?:\{{(.*)\}})? (\S+)", line)
-            if match and all(f'{key}="{value}"' in (match[1] or "") for key, value in labels.items()):
-                total += float(match[2])
-        return total
-
-    def resident_bytes(self) -> int:
-        """Return the memory of its process."""
-        status = Path(f"/proc/{self.process.pid}/status").read_text()
-        return int(next(line.split()[1] for line in status.splitlines() if line.startswith("VmRSS:"))) << 10
-
-    def own_bytes(self) -> int:
-        """Return the memory of its process without pages of files, which the system takes back when it needs them."""
-        status = Path(f"/proc/{self.process.pid}/status").read_text()
-        return int(next(line.split()[1] for line in status.splitlines() if line.startswith("RssAnon:"))) << 10
-
-    def descriptors(self) -> list[int]:
-        """Return the open descriptors of its process."""
-        return [int(name) for name in os.listdir(f"/proc/{self.process.pid}/fd")]
-
-    def threads(self) -> int:
-        """Return the number of threads of its process."""
-        return len(os.listdir(f"/proc/{self.process.pid}/task"))
-
-    def ends_well(self) -> None:
-        """Stop it; fail unless it has let go of all requests, its log has no traceback and it exits with 0."""
-        for gauge in ("resonnx_requests_in_progress", "resonnx_queue_rows", "resonnx_memory_requests_bytes"):
-            end = time.monotonic() + 30
-            while self.metric(gauge):
-                assert time.monotonic() < end, gauge
-                time.sleep(0.02)
-        assert "Traceback" not in self.log.read_text()
-        assert self.stop() == 0
-
-    def stop(self) -> int:
-        """SIGTERM, and the exit status."""
-        self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(60)
-
-
-StartServer = Callable[..., AbstractContextManager[RunningServer]]
-
-
 def shared_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a temporary folder that all worker processes of a test run share."""
     base = tmp_path_factory.getbasetemp()
@@ -189,32 +121,6 @@ def tables(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = shared_folder(tmp_path_factory) / "tables"
     folder.mkdir(exist_ok=True)
     return folder
-
-
-@contextmanager
-def running(
-    repository: Path, *flags: str, log: Path, front: str | None, environment: Mapping[str, str]
-) -> Iterator[RunningServer]:
-    """Start a server on free ports and wait until it is ready; it ends with the context."""
-    command = [sys.executable, "-m", "resonnx_server", "--repository", str(repository), "--port", "0"]
-    command += ["--http-port", "0", *flags]
-    variables = {**os.environ, **environment}
-    if front is not None:
-        variables.setdefault("RESONNX_GRPC_FRONT", front)
-    with (
-        log.open("w") as stderr,
-        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=stderr, text=True, env=variables) as process,
-    ):
-        assert process.stdout is not None
-        match = _READY.match(process.stdout.readline())
-        if match is None:
-            process.wait(30)
-            pytest.fail(f"the server did not start: {log.read_text()}")
-        try:
-            yield RunningServer(process, match[1], match[2], log, match[3])
-        finally:
-            if process.poll() is None:
-                process.kill()
 
 
 @pytest.fixture(scope="session")

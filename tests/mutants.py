@@ -34,7 +34,7 @@ _ROOMS: Final = ("scheduling", "captioning", "tensors", "inference", "preprocess
 _BOOTED: Final[dict[str, tuple[str, ...]]] = {
     "scheduling": ("test_refusals.py", "test_captions.py"),
     "captioning": ("test_captions.py", "test_refusals.py"),
-    "tensors": ("test_tensor_protocol.py",),
+    "tensors": ("test_tensor_protocol.py", "test_bare_files.py"),
     "inference": ("test_vision.py", "test_refusals.py"),
     "preprocessing": ("test_decode_served.py", "test_vision.py"),
     "rpc": ("test_vision.py", "test_tensor_protocol.py", "test_refusals.py"),

@@ -1,6 +1,6 @@
 """The rooms of server/, export/ and client/: who may import whom, without circles, in folders and modules of a size.
 
-Tests mirror them.
+Tests mirror them, in folders and modules of the same size.
 """
 
 import ast
@@ -226,7 +226,7 @@ def test_folders_hold_at_most_15_modules() -> None:
 def test_modules_have_at_most_300_lines() -> None:
     lengths = {
         path.relative_to(ROOT).as_posix(): len(path.read_text().splitlines())
-        for top in PACKAGES.values()
+        for top in (*PACKAGES.values(), "tests")
         for path in (ROOT / top).rglob("*.py")
     }
     assert {path: length for path, length in lengths.items() if length > LONGEST_MODULE} == {}

@@ -19,8 +19,8 @@ from resonnx_export.networks.resnet import ARCHITECTURES
 from ..conftest import RunningServer, shared_folder
 from ..export.caption_exports import SGRVINOD, YUNJEY, write_vocabulary
 from ..export.conftest import LABELS, random_network, seeded
-from ..export.layouts import caption_checkpoints
 from ..export.layouts.caption_sources.tutorials import PictureEncoder, WordDecoder
+from ..export.layouts.captioners import caption_checkpoints
 from .commands import NAMES, ROOT
 
 

@@ -18,7 +18,7 @@ from .caption_sources.randomness import enliven, normalised, settle
 from .caption_sources.resnet import Net
 from .caption_sources.sgrvinod import DecoderWithAttention
 from .classifier_sources import randomise
-from .test_classifiers import assert_close, run, saved, small
+from .same_answers import assert_close, run, saved, small
 
 pytestmark = pytest.mark.usefixtures("torch_seeded")
 

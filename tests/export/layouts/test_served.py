@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 from ...conftest import StartServer
 from .caption_sources.randomness import pictures
 from .classifier_sources import Cifar, HuggingFace, Timm, randomise, wrapped
-from .test_classifiers import HEADS, SIZE, assert_close, prepared, small
+from .same_answers import HEADS, SIZE, assert_close, prepared, small
 
 # A model's name to its source, what its file holds, and what the user must say.
 Layout = tuple[nn.Module, Callable[[nn.Module], object], tuple[str, ...]]

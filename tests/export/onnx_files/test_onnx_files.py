@@ -13,21 +13,12 @@ from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 from resonnx_export.errors import BadInput
 from resonnx_export.onnx_files import reading
-from resonnx_export.onnx_files.network import OnnxNetwork
-from resonnx_export.onnx_files.recognised import grafted, open_onnx, recognise_onnx
-from resonnx_export.pictures.recipe import IMAGENET_MEAN, IMAGENET_STD, Size, image_input
-from resonnx_proto.v1 import manifest_pb2 as pb
+from resonnx_export.onnx_files.recognised import grafted, recognise_onnx
+from resonnx_export.pictures.recipe import IMAGENET_MEAN, IMAGENET_STD, image_input
 from resonnx_server.runtime.model_files.files import read_regular
 
 from ...server.public_networks import CLASSES, public_network
-
-SOFTMAX, NONE = pb.ClassifierSpec.ACTIVATION_SOFTMAX, pb.ClassifierSpec.ACTIVATION_NONE
-SIZE = Size(32, 24)
-
-
-def _opened(model: onnx.ModelProto, folder: Path, size: Size = SIZE, **choice: object) -> OnnxNetwork:
-    onnx.save(model, folder / "model.onnx")
-    return open_onnx(folder / "model.onnx", size, **choice)  # type: ignore[arg-type]
+from .graphs import SIZE, SOFTMAX, opened
 
 
 def _run(content: bytes, feeds: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -113,7 +104,7 @@ KINDS: dict[str, tuple[onnx.ModelProto, str | None, int, dict[str, object]]] = {
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_graph_equals_the_file_after_preprocessing(tmp_path: Path, kind: str) -> None:
     model, activation, features, options = KINDS[kind]
-    network = _opened(model, tmp_path)
+    network = opened(model, tmp_path)
     form = network.form
     assert (form.activation, network.num_classes, network.feature_size) == (activation, CLASSES, features)
     size = form.size or SIZE
@@ -154,88 +145,20 @@ def test_the_graph_equals_the_file_after_preprocessing(tmp_path: Path, kind: str
     assert recognise_onnx(network).parameters > 50 or kind == "constants"
 
 
-def _graph(nodes: list[onnx.NodeProto], inputs: dict[str, list[int | str]], outputs: list[str]) -> onnx.ModelProto:
-    taken = [helper.make_tensor_value_info(name, TensorProto.FLOAT, axes) for name, axes in inputs.items()]
-    given = [onnx.ValueInfoProto(name=name) for name in outputs]
-    values = {"axes": np.array([2, 3]), "rows": np.array([0]), "shape": np.array([-1, 3])}
-    constants = [numpy_helper.from_array(array, name) for name, array in values.items()]
-    graph = helper.make_graph(nodes, "g", taken, given, constants)
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
-
-
-POOL = helper.make_node("ReduceMean", ["x", "axes"], ["pooled"], keepdims=0)
-ROWS = helper.make_node("ReduceMean", ["pooled", "rows"], ["mean"])
-X: dict[str, list[int | str]] = {"x": ["n", 3, "h", "w"]}
-REFUSED: dict[str, tuple[onnx.ModelProto, str]] = {
-    "two inputs": (
-        _graph([helper.make_node("Add", ["x", "z"], ["y"])], {**X, "z": ["n", 3, 8, 8]}, ["y"]),
-        "the graph has 2 inputs ('x', 'z')",
-    ),
-    "video": (_graph([POOL], {"x": ["n", 4, 3, 8, 8]}, ["pooled"]), "pictures are [N,C,H,W] or [N,H,W,C]"),
-    "five channels": (_graph([POOL], {"x": ["n", 5, 8, 7]}, ["pooled"]), "a picture is [N,3,H,W]"),
-    "huge sides": (_graph([POOL], {"x": ["n", 3, 1 << 20, 1 << 20]}, ["pooled"]), "sides are within 1..4096"),
-    "huge batch": (_graph([POOL], {"x": [1 << 40, 3, 8, 8]}, ["pooled"]), "67108864 pixels a batch are run at most"),
-    "a picture out": (
-        _graph([helper.make_node("Relu", ["x"], ["y"])], X, ["y"]),
-        "no output has a value for each class",
-    ),
-    "two outputs": (
-        _graph([POOL, helper.make_node("Relu", ["pooled"], ["y"])], X, ["pooled", "y"]),
-        "several outputs have a value for each class: 'pooled' [2, 3], 'y' [2, 3]; name one with --output",
-    ),
-    "cannot be run": (
-        _graph([POOL, helper.make_node("MatMul", ["pooled", "x"], ["y"])], X, ["y"]),
-        "the graph cannot be run on pictures of 32x24 (--size changes it): ",
-    ),
-    "opset 6": (
-        helper.make_model(public_network("vgg", 9).graph, opset_imports=[helper.make_opsetid("", 6)]),
-        "opset 6; ONNX Runtime runs 7 and later",
-    ),
-    "float16": (_graph([POOL], X, ["pooled"]), "the graph computes in float16"),
-    "integers": (
-        _graph([POOL, helper.make_node("DynamicQuantizeLinear", ["pooled"], ["a", "b", "c"])], X, ["pooled"]),
-        "the graph computes in integers (DynamicQuantizeLinear)",
-    ),
-    "empty": (onnx.ModelProto(), "is not an ONNX file"),
-    "a huge constant": (
-        _graph(
-            [
-                helper.make_node("Constant", [], ["many"], value_ints=[1 << 40]),
-                helper.make_node("ConstantOfShape", ["many"], ["y"]),
-            ],
-            X,
-            ["y"],
-        ),
-        "(ConstantOfShape) makes a constant of shape [1099511627776]",
-    ),
-}
-REFUSED["float16"][0].graph.initializer.append(numpy_helper.from_array(np.ones(2, np.float16), "half"))
-
-
-@pytest.mark.parametrize("kind", REFUSED)
-def test_what_is_no_classifier_is_refused_in_one_line(tmp_path: Path, kind: str) -> None:
-    model, reason = REFUSED[kind]
-    with pytest.raises(BadInput) as refused:
-        _opened(model, tmp_path)
-    assert reason in str(refused.value)
-    assert "\n" not in str(refused.value)
-    assert len(str(refused.value)) < 600
-
-
 def test_an_output_is_chosen_by_its_number_of_classes_or_its_name(tmp_path: Path) -> None:
     model = public_network("googlenet", 13, "N")
     pooled, logits = model.graph.node[-3].input[0], model.graph.node[-3].output[0]
     model.graph.output.append(onnx.ValueInfoProto(name=pooled))
-    assert _opened(model, tmp_path, classes=CLASSES).form.output == "prob"
-    assert _opened(model, tmp_path, output="prob").form.output == "prob"
-    assert _opened(model, tmp_path, output=pooled).form.output == pooled
+    assert opened(model, tmp_path, classes=CLASSES).form.output == "prob"
+    assert opened(model, tmp_path, output="prob").form.output == "prob"
+    assert opened(model, tmp_path, output=pooled).form.output == pooled
     with pytest.raises(BadInput, match="several outputs"):
-        _opened(model, tmp_path)
+        opened(model, tmp_path)
     with pytest.raises(BadInput, match="--output none: the graph's outputs are 'prob'"):
-        _opened(model, tmp_path, output="none")
+        opened(model, tmp_path, output="none")
     # Logits and their probabilities are one answer.
     model.graph.output[1].name = logits
-    form = _opened(model, tmp_path).form
+    form = opened(model, tmp_path).form
     assert (form.output, form.logits, form.activation) == ("prob", logits, "softmax")
 
 
@@ -253,32 +176,6 @@ def test_the_checksum_is_of_the_bytes_that_were_read(tmp_path: Path, monkeypatch
     (file,) = reading.read_onnx(path).files
     assert (file.name, file.size) == ("model.onnx", len(content))
     assert file.sha256 == hashlib.sha256(content).hexdigest()
-
-
-def test_a_file_whose_rows_depend_on_each_other_is_refused(tmp_path: Path) -> None:
-    network = _opened(_graph([POOL, ROWS, helper.make_node("Sub", ["pooled", "mean"], ["y"])], X, ["y"]), tmp_path)
-    # As it comes it runs all pictures of a batch together, so that nothing can be compared but its own batches.
-    assert network.form.batch is None
-    fixed = _graph([POOL, ROWS, helper.make_node("Sub", ["pooled", "mean"], ["y"])], {"x": [2, 3, 8, 8]}, ["y"])
-    with pytest.raises(BadInput, match="the graph works with 2 pictures at a time only"):
-        grafted(_opened(fixed, tmp_path), image_input(8, resize_short_side=None), SOFTMAX)
-
-
-def test_damaged_files_end_in_one_line(tmp_path: Path) -> None:
-    content = public_network("lenet", 13, "N").SerializeToString()
-    refusals = []
-    for number in range(40):
-        rng = np.random.default_rng(number)
-        damaged = bytearray(content)
-        damaged[int(rng.integers(len(damaged)) ** 0.7)] ^= int(rng.integers(1, 256))
-        del damaged[len(damaged) - (number % 2) * int(rng.integers(len(damaged))) :]
-        (tmp_path / "model.onnx").write_bytes(damaged)
-        try:
-            open_onnx(tmp_path / "model.onnx", SIZE)
-        except BadInput as error:
-            refusals.append(str(error))
-    assert refusals
-    assert not any("\n" in refusal for refusal in refusals)
 
 
 def _gemm(*after: onnx.NodeProto) -> onnx.ModelProto:
@@ -305,10 +202,10 @@ def test_a_softmax_of_groups_is_not_one_of_all_classes(tmp_path: Path) -> None:
         node("Softmax", ["r"], ["q"], axis=-1),
         node("Reshape", ["q", "flat"], ["y"]),
     ]
-    form = _opened(_gemm(*grouped), tmp_path).form
+    form = opened(_gemm(*grouped), tmp_path).form
     assert (form.activation, form.logits) == (None, "y")
     whole = [node("Softmax", ["g"], ["q"], axis=-1), node("Reshape", ["q", "flat"], ["y"])]
-    form = _opened(_gemm(*whole), tmp_path).form
+    form = opened(_gemm(*whole), tmp_path).form
     assert (form.activation, form.logits) == ("softmax", "g")
 
 
@@ -316,5 +213,5 @@ def test_long_chains_are_followed_in_one_pass(tmp_path: Path) -> None:
     names = ["g", *(f"i{number}" for number in range(6000)), "y"]
     chain = [helper.make_node("Identity", [before], [after]) for before, after in pairwise(names)]
     started = time.process_time()
-    assert _opened(_gemm(*chain), tmp_path).form.features == "f"
+    assert opened(_gemm(*chain), tmp_path).form.features == "f"
     assert time.process_time() - started < 10

@@ -54,6 +54,14 @@ def run(*arguments: object) -> Result:
     return CliRunner().invoke(app, [str(argument) for argument in arguments])
 
 
+def module(target: object, labels: Path | None, tmp_path: Path, *options: object, size: object = 32) -> Result:
+    """Run `resonnx-export module` into `tmp_path`/models, as model `m`."""
+    named = ("--labels", labels) if labels else ()
+    sized = ("--size", size) if size else ()
+    common = ("--repository", tmp_path / "models", "--name", "m", "--no-allow-reduced")
+    return run("module", target, *named, *sized, *common, *options)
+
+
 @pytest.fixture
 def code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """net.py with CODE, in a folder of its own."""

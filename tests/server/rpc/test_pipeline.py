@@ -1,45 +1,16 @@
-"""Many requests on one stream: answers in order or as they are done, bounds, and nothing left of who goes."""
+"""Many requests on one stream: answers in order or as they are done, and bounds."""
 
 import asyncio
-import gc
-import logging
-import weakref
 from collections.abc import AsyncIterator
-from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from resonnx_server.access.caller import unnamed
 from resonnx_server.errors import ServerError, SlowReader
-from resonnx_server.rpc.boundary import one_status
 from resonnx_server.rpc.pipeline import pipeline
 
 from ..waiting import until
-
-
-class Answers:
-    """Where a stream's answers go; `reads` says whether anybody takes them."""
-
-    caller = unnamed("ipv4:192.0.2.1:1")
-
-    def __init__(self, *, reads: bool = True) -> None:
-        self.got: list[Any] = []
-        self.reads = reads
-        self.unsent = 0
-
-    def put(self, answer: Any) -> asyncio.Future[None] | None:
-        self.got.append(answer)
-        if self.reads:
-            return None
-        self.unsent += 1
-        return asyncio.get_running_loop().create_future()
-
-    def drop_unsent(self) -> None:
-        self.unsent = 0
-
-    def set_status(self, *_: Any) -> None:
-        pass
+from .answers import Answers
 
 
 @pytest.mark.parametrize("in_order", [False, True])
@@ -249,78 +220,3 @@ async def test_an_error_ends_a_stream_and_what_is_under_way(where: str) -> None:
     with pytest.raises(ValueError, match=where):
         await asyncio.wait_for(pipeline(requests(), answer, Answers(), asyncio.Event()), 10)
     assert cancelled.is_set()
-
-
-@pytest.mark.parametrize("more_may_come", [False, True])
-async def test_a_cancelled_call_keeps_its_request_for_no_garbage_collection(more_may_come: bool) -> None:
-    """Pictures of callers who leave would pile up until then."""
-
-    class Request:
-        pass
-
-    async def hold(request: Request, tell) -> None:
-        under_way.set()
-        await asyncio.Event().wait()
-
-    async def requests(request: Request) -> AsyncIterator[Request]:
-        yield request
-        if more_may_come:
-            await asyncio.Event().wait()
-
-    @one_status
-    async def method(servicer: None, request: Request, context: None) -> None:
-        try:
-            await pipeline(requests(request), hold, Answers(), asyncio.Event())
-        finally:
-            gone.set()
-
-    gc.collect()
-    gc.disable()
-    try:
-        under_way, gone = asyncio.Event(), asyncio.Event()
-        request = Request()
-        left = weakref.ref(request)
-        call = asyncio.ensure_future(method(None, request, None))
-        del request
-        await under_way.wait()
-        call.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await call
-        assert gone.is_set()
-        del call
-        await asyncio.sleep(0)
-        assert left() is None
-    finally:
-        gc.enable()
-
-
-@pytest.mark.parametrize("why", ["an error", "a slow reader"])
-async def test_a_stream_that_failed_keeps_its_answers_for_no_garbage_collection(why: str) -> None:
-    async def requests() -> AsyncIterator[int]:
-        yield 0
-
-    async def answer(request: int, tell) -> int:
-        if why == "an error":
-            raise ValueError(why)
-        while True:
-            tell(request)
-            await asyncio.sleep(0)
-
-    @one_status
-    async def method(servicer: None, request: None, context: Any) -> None:
-        await pipeline(requests(), answer, context, asyncio.Event(), unread=8)
-
-    # What pytest captures of the log would keep the errors.
-    logging.disable()
-    gc.collect()
-    gc.disable()
-    try:
-        answers = Answers(reads=False)
-        left = weakref.ref(answers)
-        await method(None, None, answers)
-        del answers
-        await asyncio.sleep(0)
-        assert left() is None
-    finally:
-        gc.enable()
-        logging.disable(logging.NOTSET)

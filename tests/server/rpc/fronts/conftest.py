@@ -13,3 +13,9 @@ from .service import FRONTS, Handlers, serving
 async def served(request: pytest.FixtureRequest) -> AsyncIterator[tuple[Handlers, grpc.aio.Channel, Any]]:
     async with serving(request.param) as parts:
         yield parts
+
+
+@pytest.fixture
+async def core() -> AsyncIterator[tuple[Handlers, grpc.aio.Channel, Any]]:
+    async with serving("core") as parts:
+        yield parts

@@ -14,15 +14,11 @@ from PIL import Image, ImageOps
 from resonnx_proto.v1.manifest_pb2 import ImageInput
 from resonnx_server.errors import BadImage
 from resonnx_server.runtime.pictures import images
-from resonnx_server.runtime.pictures.jpeg import scans
 from resonnx_server.runtime.pictures.options import PictureOptions
 
 from ....conftest import examples
-from ...holding import longest_hold_s
+from .recipe_files import CROP, NOISE, RNG, SMOOTH, STRETCH, by_recipe, by_server, file_of
 
-RNG = np.random.default_rng(3)
-NOISE = RNG.integers(0, 256, (37, 53, 3), dtype=np.uint8)
-SMOOTH = np.asarray(Image.fromarray(NOISE).resize((317, 211), Image.Resampling.BICUBIC))
 ALL = ("JPEG", "PNG", "WebP", "BMP", "GIF", "TIFF", "AVIF")
 HEADS = (
     b"",
@@ -34,28 +30,6 @@ HEADS = (
     b"II*\x00\x08\x00\x00\x00",
     b"\x00\x00\x00\x18ftypavif",
 )
-CROP = ImageInput(
-    width=24,
-    height=20,
-    resize=ImageInput.RESIZE_SHORT_SIDE_CROP,
-    resize_short_side=28,
-    filter=ImageInput.FILTER_BILINEAR,
-)
-STRETCH = ImageInput(width=24, height=20, resize=ImageInput.RESIZE_STRETCH, filter=ImageInput.FILTER_BICUBIC)
-
-
-def _file(image: Image.Image, format: str, **options: object) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, format, **options)
-    return buffer.getvalue()
-
-
-def _recipe(file: bytes) -> np.ndarray:
-    return np.asarray(Image.open(io.BytesIO(file)).convert("RGB"))
-
-
-def _decoded(file: bytes) -> np.ndarray:
-    return np.asarray(images.decode(file))
 
 
 @pytest.mark.parametrize("subsampling", [0, 1, 2])
@@ -63,8 +37,10 @@ def _decoded(file: bytes) -> np.ndarray:
 @pytest.mark.parametrize("progressive", [False, True])
 def test_jpeg_equals_pillow(subsampling: int, quality: int, progressive: bool) -> None:
     for pixels in (NOISE, SMOOTH):
-        file = _file(Image.fromarray(pixels), "JPEG", quality=quality, subsampling=subsampling, progressive=progressive)
-        np.testing.assert_array_equal(_decoded(file), _recipe(file))
+        file = file_of(
+            Image.fromarray(pixels), "JPEG", quality=quality, subsampling=subsampling, progressive=progressive
+        )
+        np.testing.assert_array_equal(by_server(file), by_recipe(file))
 
 
 @pytest.mark.parametrize(
@@ -83,28 +59,28 @@ def test_jpeg_equals_pillow(subsampling: int, quality: int, progressive: bool) -
     ids=["grey", "cmyk", "grey-png", "bilevel", "palette", "webp", "grey-alpha", "alpha", "alpha-webp"],
 )
 def test_modes_equal_the_recipe(image: Image.Image, format: str) -> None:
-    file = _file(image, format)
-    np.testing.assert_array_equal(_decoded(file), _recipe(file))
+    file = file_of(image, format)
+    np.testing.assert_array_equal(by_server(file), by_recipe(file))
 
 
 def test_alpha_is_dropped_not_blended() -> None:
     opaque = Image.fromarray(NOISE)
     clear = Image.merge("RGBA", [*opaque.split(), Image.new("L", opaque.size, 0)])
-    np.testing.assert_array_equal(_decoded(_file(clear, "PNG")), NOISE)
+    np.testing.assert_array_equal(by_server(file_of(clear, "PNG")), NOISE)
 
 
 def test_exif_orientation_is_not_applied() -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
-    file = _file(Image.fromarray(SMOOTH), "JPEG", exif=exif)
+    file = file_of(Image.fromarray(SMOOTH), "JPEG", exif=exif)
     assert ImageOps.exif_transpose(Image.open(io.BytesIO(file))).size == SMOOTH.shape[:2]
-    np.testing.assert_array_equal(_decoded(file), _recipe(file))
-    assert _decoded(file).shape == SMOOTH.shape
+    np.testing.assert_array_equal(by_server(file), by_recipe(file))
+    assert by_server(file).shape == SMOOTH.shape
 
 
 def test_16_bit_grey_keeps_its_high_byte() -> None:
     grey = RNG.integers(0, 65536, (9, 11)).astype(np.uint16)
-    decoded = _decoded(_file(Image.fromarray(grey), "PNG"))
+    decoded = by_server(file_of(Image.fromarray(grey), "PNG"))
     np.testing.assert_array_equal(decoded, np.repeat((grey >> 8).astype(np.uint8)[..., None], 3, axis=2))
 
 
@@ -122,8 +98,8 @@ def _png(width: int, height: int, bits: int, colour: int, rows: bytes, *extra: t
 def test_16_bit_colour_equals_the_recipe_and_keeps_its_high_byte() -> None:
     values = RNG.integers(0, 65536, (5, 7, 3)).astype(">u2")
     file = _png(7, 5, 16, 2, values.tobytes())
-    np.testing.assert_array_equal(_decoded(file), _recipe(file))
-    np.testing.assert_array_equal(_decoded(file), (values >> 8).astype(np.uint8))
+    np.testing.assert_array_equal(by_server(file), by_recipe(file))
+    np.testing.assert_array_equal(by_server(file), (values >> 8).astype(np.uint8))
 
 
 def test_transparent_palette_equals_the_recipe() -> None:
@@ -131,23 +107,23 @@ def test_transparent_palette_equals_the_recipe() -> None:
     rows = RNG.integers(0, 4, (6, 8), dtype=np.uint8).tobytes()
     file = _png(8, 6, 8, 3, rows, (b"PLTE", palette), (b"tRNS", bytes([0, 128, 255, 3])))
     with pytest.warns(UserWarning, match="Transparency"):
-        expected = _recipe(file)
-    np.testing.assert_array_equal(_decoded(file), expected)
+        expected = by_recipe(file)
+    np.testing.assert_array_equal(by_server(file), expected)
 
 
 @pytest.mark.parametrize("format", ["PNG", "WEBP"])
 def test_exif_orientation_of_other_formats_is_not_applied(format: str) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
-    file = _file(Image.fromarray(NOISE), format, exif=exif, lossless=True)
-    np.testing.assert_array_equal(_decoded(file), NOISE)
+    file = file_of(Image.fromarray(NOISE), format, exif=exif, lossless=True)
+    np.testing.assert_array_equal(by_server(file), NOISE)
 
 
 @pytest.mark.parametrize("format", ["PNG", "WEBP"])
 def test_animation_gives_its_first_frame(format: str) -> None:
     frames = [Image.fromarray(np.full((8, 8, 3), value, np.uint8)) for value in (10, 200)]
-    file = _file(frames[0], format, save_all=True, append_images=frames[1:], lossless=True)
-    np.testing.assert_array_equal(_decoded(file), np.full((8, 8, 3), 10, np.uint8))
+    file = file_of(frames[0], format, save_all=True, append_images=frames[1:], lossless=True)
+    np.testing.assert_array_equal(by_server(file), np.full((8, 8, 3), 10, np.uint8))
 
 
 @given(width=st.integers(1, 200), height=st.integers(1, 200))
@@ -167,7 +143,9 @@ def test_short_side_rule_is_torchvisions(width: int, height: int) -> None:
 def test_stretch_and_raw_pixels() -> None:
     expected = np.asarray(Image.fromarray(SMOOTH).resize((24, 20), Image.Resampling.BICUBIC))
     np.testing.assert_array_equal(images.from_raw(SMOOTH.tobytes(), 317, 211, PictureOptions(STRETCH)), expected)
-    np.testing.assert_array_equal(images.load(_file(Image.fromarray(SMOOTH), "PNG"), PictureOptions(STRETCH)), expected)
+    np.testing.assert_array_equal(
+        images.load(file_of(Image.fromarray(SMOOTH), "PNG"), PictureOptions(STRETCH)), expected
+    )
     fits = np.ascontiguousarray(SMOOTH[:20, :24])
     np.testing.assert_array_equal(images.from_raw(fits.tobytes(), 24, 20, PictureOptions(STRETCH)), fits)
 
@@ -182,11 +160,11 @@ def _png_header(width: int, height: int) -> bytes:
 @pytest.mark.parametrize(
     ("file", "message"),
     [
-        (_file(Image.fromarray(SMOOTH), "JPEG")[:900], "a JPEG picture that is damaged or incomplete"),
-        (_file(Image.fromarray(SMOOTH), "PNG")[:900], "a PNG picture that is damaged or incomplete"),
-        (_file(Image.fromarray(SMOOTH), "WEBP")[:900], "a WebP picture that is damaged or incomplete"),
-        (_file(Image.fromarray(SMOOTH), "GIF")[:900], "a GIF picture that is damaged or incomplete"),
-        (_file(Image.fromarray(SMOOTH), "BMP")[:900], "a BMP picture that is damaged or incomplete"),
+        (file_of(Image.fromarray(SMOOTH), "JPEG")[:900], "a JPEG picture that is damaged or incomplete"),
+        (file_of(Image.fromarray(SMOOTH), "PNG")[:900], "a PNG picture that is damaged or incomplete"),
+        (file_of(Image.fromarray(SMOOTH), "WEBP")[:900], "a WebP picture that is damaged or incomplete"),
+        (file_of(Image.fromarray(SMOOTH), "GIF")[:900], "a GIF picture that is damaged or incomplete"),
+        (file_of(Image.fromarray(SMOOTH), "BMP")[:900], "a BMP picture that is damaged or incomplete"),
         (b"\xff\xd8\xff\xe0 not really", "a JPEG picture, and its header is damaged or incomplete"),
         (_png_header(16385, 10), "within 1..16384"),
         (_png_header(9000, 9000), "81000000 pixels, more than 67108864"),
@@ -200,86 +178,11 @@ def test_bad_files_are_refused_by_a_clear_message(file: bytes, message: str) -> 
 
 
 def test_large_jpeg_is_refused_from_its_header() -> None:
-    file = bytearray(_file(Image.fromarray(NOISE), "JPEG"))
+    file = bytearray(file_of(Image.fromarray(NOISE), "JPEG"))
     frame = file.index(b"\xff\xc0")
     file[frame + 5 : frame + 9] = struct.pack(">HH", 9000, 9000)
     with pytest.raises(BadImage, match="81000000 pixels"):
         images.decode(bytes(file))
-
-
-def _progressive() -> bytes:
-    return _file(Image.fromarray(SMOOTH), "JPEG", progressive=True)
-
-
-def _last_scan(file: bytes) -> bytes:
-    return file[file.rindex(b"\xff\xda") : file.rindex(b"\xff\xd9")]
-
-
-def _with_scans(count: int) -> bytes:
-    """A progressive file whose last scan is repeated until there are `count`: every decoder does each of them."""
-    file = _progressive()
-    return file[:-2] + _last_scan(file) * (count - file.count(b"\xff\xda")) + file[-2:]
-
-
-@pytest.mark.parametrize("jpeg_scaling", [False, True])
-def test_a_jpeg_of_more_scans_than_encoders_make_is_refused(jpeg_scaling: bool) -> None:
-    options = PictureOptions(STRETCH, jpeg_scaling=jpeg_scaling)
-    assert images.load(_with_scans(64), options).shape == (20, 24, 3)
-    for count in (65, 3000):
-        with pytest.raises(BadImage, match=f"image.encoded: a JPEG file of {count} scans, more than 64"):
-            images.load(_with_scans(count), options)
-
-
-def _segment(marker: int, content: bytes) -> bytes:
-    return bytes((0xFF, marker)) + struct.pack(">H", len(content) + 2) + content
-
-
-_LOOKS_LIKE_SCANS = b"\xff\xda" * 100
-
-
-@pytest.mark.parametrize(
-    ("before", "after"),
-    [
-        (_segment(0xE1, b"Exif\x00\x00" + _LOOKS_LIKE_SCANS), b""),
-        (_segment(0xE2, b"ICC_PROFILE\x00" + _LOOKS_LIKE_SCANS) * 3 + _segment(0xFE, _LOOKS_LIKE_SCANS), b""),
-        (b"", _LOOKS_LIKE_SCANS),
-    ],
-    ids=["thumbnail", "profile and comment", "behind the end"],
-)
-def test_what_only_looks_like_scans_is_not_counted(before: bytes, after: bytes) -> None:
-    plain = _progressive()
-    file = plain[:2] + before + plain[2:] + after
-    np.testing.assert_array_equal(_decoded(file), _decoded(plain))
-
-
-@pytest.mark.parametrize("behind", [b"\xff\x00", b"\xff\xda", b"\xff\xff"], ids=["no markers", "scans", "fill bytes"])
-def test_looking_for_scans_lets_others_run(behind: bytes) -> None:
-    """Of 32 MB at once no other thread would have the interpreter until all is looked at."""
-    file = _with_scans(100)[:-2] + behind * (16 << 20)
-    assert scans(file) >= 100
-    assert min(longest_hold_s(lambda: scans(file)) for _ in range(3)) < 0.03
-
-
-@pytest.mark.parametrize(
-    "hiding",
-    [
-        b"\xff\x02\xff\xf0",  # A marker that decoders skip without a length.
-        b"\xff\xd3\xff\xf0",  # One that starts decoders again, without a length either.
-        b"\xff\xff\xff",  # Fill bytes.
-        _segment(0xFE, b"") * 5000,  # More segments than are read one by one.
-    ],
-)
-def test_scans_cannot_be_hidden(hiding: bytes) -> None:
-    file = _progressive()
-    with pytest.raises(BadImage, match="scans, more than 64"):
-        images.load(file[:-2] + hiding + _last_scan(file) * 100 + file[-2:], PictureOptions(STRETCH))
-
-
-def test_what_is_cut_off_is_not_decoded_twice(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(images, "decode_by_pillow", lambda *_: pytest.fail("it would refuse it after the same work"))
-    for missing in (2, 30, 400):
-        with pytest.raises(BadImage, match="damaged or incomplete"):
-            images.load(_progressive()[:-missing], PictureOptions(STRETCH))
 
 
 def test_extreme_aspect_is_refused_before_it_is_resized() -> None:
@@ -319,4 +222,4 @@ def test_damaged_files_decode_or_are_refused(format: str, data: st.DataObject) -
 @functools.cache
 def _smooth_file(format: str) -> bytes:
     # Once: some encoders do not write the same file twice.
-    return _file(Image.fromarray(SMOOTH), format)
+    return file_of(Image.fromarray(SMOOTH), format)

@@ -4,11 +4,10 @@ from pathlib import Path
 
 import pytest
 from resonnx_server.config import ModelSettings, Settings
-from resonnx_server.declaration import Declaration
 from resonnx_server.errors import ModelRefused
-from resonnx_server.repository.model_config.policies import queue_policies
 from resonnx_server.repository.model_config.settings import settings_of, sourced_settings
-from resonnx_server.scheduling.queue_policy import QueuePolicies, QueuePolicy
+
+from .declared import X, declared_by, settings_in, write_pbtxt
 
 # A vision model's, as they are published: comments, lists of messages, one value in place of a list.
 RESNET = """\
@@ -55,27 +54,10 @@ version_policy: { specific { versions: 1 } }
 """
 
 
-def _write(folder: Path, text: str, name: str = "m") -> Path:
-    folder = folder / name
-    folder.mkdir(exist_ok=True)
-    (folder / "config.pbtxt").write_text(text)
-    (folder / "labels.txt").write_text("tench\ngoldfish\n\nhammerhead\r\n")
-    return folder
-
-
-def _settings(tmp_path: Path, text: str, name: str = "m") -> ModelSettings:
-    return settings_of(_write(tmp_path, text, name), name, Settings(repository=tmp_path))
-
-
-def _declared(settings: ModelSettings) -> Declaration:
-    assert settings.declaration is not None
-    return settings.declaration
-
-
 def test_a_published_configuration_is_taken(tmp_path: Path) -> None:
-    settings = _settings(tmp_path, RESNET, "resnet18")
+    settings = settings_in(tmp_path, RESNET, "resnet18")
     assert (settings.max_batch_size, settings.max_queue_delay_us, settings.version_policy) == (32, 100, "latest: 1")
-    declared = _declared(settings)
+    declared = declared_by(settings)
     (pixels,), (classes,) = declared.inputs, declared.outputs
     assert (pixels.name, pixels.datatype, pixels.dims, pixels.layout) == ("input.1", "FP32", (3, 224, 224), "NCHW")
     assert (classes.name, classes.dims, classes.label_file) == ("output", (1000,), "labels.txt")
@@ -89,9 +71,9 @@ def test_a_published_configuration_is_taken(tmp_path: Path) -> None:
 
 
 def test_a_configuration_without_batches_has_its_own_shapes(tmp_path: Path) -> None:
-    settings = _settings(tmp_path, DENSENET, "densenet_onnx")
+    settings = settings_in(tmp_path, DENSENET, "densenet_onnx")
     assert (settings.max_batch_size, settings.version_policy) == (0, "specific: [1]")
-    (data,), (classes,) = _declared(settings).inputs, _declared(settings).outputs
+    (data,), (classes,) = declared_by(settings).inputs, declared_by(settings).outputs
     assert (data.dims, data.reshape) == ((3, 224, 224), (1, 3, 224, 224))
     assert (classes.dims, classes.reshape) == ((1000,), (1, 1000, 1, 1))
 
@@ -112,7 +94,7 @@ def test_a_configuration_without_batches_has_its_own_shapes(tmp_path: Path) -> N
     ],
 )
 def test_settings_are_taken(tmp_path: Path, text: str, expected: dict[str, object]) -> None:
-    settings = _settings(tmp_path, text)
+    settings = settings_in(tmp_path, text)
     assert {name: getattr(settings, name) for name in expected} == expected
 
 
@@ -140,12 +122,9 @@ def test_settings_are_taken(tmp_path: Path, text: str, expected: dict[str, objec
     ],
 )
 def test_what_has_no_effect_is_told_with_its_line(tmp_path: Path, text: str, warning: str) -> None:
-    ignored = _declared(_settings(tmp_path, text)).ignored
+    ignored = declared_by(settings_in(tmp_path, text)).ignored
     assert [each for each in ignored if each.startswith(f"config.pbtxt, {warning}")], ignored
-    assert not _declared(_settings(tmp_path, "response_cache { enable: false }")).ignored
-
-
-X = 'name: "x" data_type: TYPE_FP32'
+    assert not declared_by(settings_in(tmp_path, "response_cache { enable: false }")).ignored
 
 
 @pytest.mark.parametrize(
@@ -215,7 +194,7 @@ X = 'name: "x" data_type: TYPE_FP32'
 )
 def test_what_cannot_be_served_refuses_the_model(tmp_path: Path, text: str, reason: str) -> None:
     with pytest.raises(ModelRefused) as refused:
-        _settings(tmp_path, text)
+        settings_in(tmp_path, text)
     assert refused.value.message.startswith("config.pbtxt, line ")
     assert reason in refused.value.message
 
@@ -223,11 +202,11 @@ def test_what_cannot_be_served_refuses_the_model(tmp_path: Path, text: str, reas
 def test_messages_nested_deeply_do_no_harm(tmp_path: Path) -> None:
     for text in ("optimization {" * 10_000, "input {" * 30_000 + "}" * 30_000, "a:" + "[" * 100_000):
         with pytest.raises(ModelRefused, match=r"nested too deeply|no field input\.input|no field named"):
-            _settings(tmp_path, text)
+            settings_in(tmp_path, text)
 
 
 def test_a_file_that_cannot_be_read_refuses_the_model(tmp_path: Path) -> None:
-    folder = _write(tmp_path, "")
+    folder = write_pbtxt(tmp_path, "")
     (folder / "config.pbtxt").write_bytes(b'name: "\xff"')
     with pytest.raises(ModelRefused, match=r"config\.pbtxt is not UTF-8: byte 7"):
         settings_of(folder, "m", Settings(repository=tmp_path))
@@ -241,7 +220,7 @@ def test_a_file_that_cannot_be_read_refuses_the_model(tmp_path: Path) -> None:
 
 
 def test_config_toml_goes_before_config_pbtxt_and_the_servers_file_before_both(tmp_path: Path) -> None:
-    folder = _write(
+    folder = write_pbtxt(
         tmp_path,
         "max_batch_size: 8 dynamic_batching { max_queue_delay_microseconds: 100 } version_policy { all { } }",
     )
@@ -261,9 +240,9 @@ def test_config_toml_goes_before_config_pbtxt_and_the_servers_file_before_both(t
 
 def test_a_group_on_gpus_takes_the_gpu_where_there_is_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("resonnx_server.repository.model_config.triton.batching.has_gpu", lambda: True)
-    folder = _write(tmp_path, "instance_group { count: 1 kind: KIND_GPU }")
+    folder = write_pbtxt(tmp_path, "instance_group { count: 1 kind: KIND_GPU }")
     settings = settings_of(folder, "m", Settings(repository=tmp_path))
-    assert (settings.provider, settings.max_instances, _declared(settings).ignored) == ("cuda", 1, ())
+    assert (settings.provider, settings.max_instances, declared_by(settings).ignored) == ("cuda", 1, ())
     # Unless somebody has named another device.
     assert settings_of(folder, "m", Settings(repository=tmp_path, provider="cpu")).provider == "cpu"
     (folder / "config.toml").write_text('provider = "openvino"')
@@ -273,7 +252,7 @@ def test_a_group_on_gpus_takes_the_gpu_where_there_is_one(tmp_path: Path, monkey
 @pytest.mark.parametrize(("size", "other", "told"), [(0, 4, "its dims hold"), (4, 0, "1 is no batches as well")])
 def test_another_file_cannot_move_the_batch_axis(tmp_path: Path, size: int, other: int, told: str) -> None:
     tensors = " ".join(f"{kind} {{ {X} dims: 3 }}" for kind in ("input", "output"))
-    folder = _write(tmp_path, f"max_batch_size: {size} {tensors}")
+    folder = write_pbtxt(tmp_path, f"max_batch_size: {size} {tensors}")
     (folder / "config.toml").write_text(f"max_batch_size = {other}")
     with pytest.raises(
         ModelRefused, match=rf"config\.toml: max_batch_size is {other}, and config\.pbtxt says {size}: .*{told}"
@@ -288,68 +267,13 @@ def test_another_file_cannot_move_the_batch_axis(tmp_path: Path, size: int, othe
 
 
 def test_a_declaration_is_no_setting_of_other_files(tmp_path: Path) -> None:
-    folder = _write(tmp_path, "")
+    folder = write_pbtxt(tmp_path, "")
     (folder / "config.toml").write_text("declaration = {}\n")
     with pytest.raises(ModelRefused, match=r"line 1: setting declaration: there is no such setting; there are "):
         settings_of(folder, "m", Settings(repository=tmp_path))
 
 
 def test_a_config_pbtxt_is_refused_where_versions_must_be_signed(tmp_path: Path) -> None:
-    folder = _write(tmp_path, "max_batch_size: 8")
+    folder = write_pbtxt(tmp_path, "max_batch_size: 8")
     with pytest.raises(ModelRefused, match=r"config\.pbtxt in the model's folder is not signed"):
         settings_of(folder, "m", Settings(repository=tmp_path, trusted_keys=(tmp_path / "key.pem",)))
-
-
-POLICY = """\
-dynamic_batching {
-  priority_levels: 3
-  default_priority_level: 2
-  default_queue_policy { timeout_action: DELAY default_timeout_microseconds: 1000 max_queue_size: 16 }
-  priority_queue_policy { key: 1 value { default_timeout_microseconds: 500 allow_timeout_override: true } }
-}
-"""
-
-
-def test_queue_policies_are_taken(tmp_path: Path) -> None:
-    policies = queue_policies(_settings(tmp_path, POLICY))
-    assert policies == QueuePolicies(
-        3, 2, QueuePolicy(1_000_000, delays=True, max_requests=16), {1: QueuePolicy(500_000, False, True)}
-    )
-
-
-def test_without_priority_levels_priorities_are_ignored(tmp_path: Path) -> None:
-    """As in Triton, where a request may name any."""
-    policies = queue_policies(_settings(tmp_path, "max_batch_size: 8"))
-    assert policies is not None
-    assert [policies.priority(asked, 1) for asked in (0, 1, 100)] == [4, 4, 4]
-    assert queue_policies(ModelSettings()) is None
-
-
-@pytest.mark.parametrize(
-    ("text", "reason"),
-    [
-        ("priority_levels: 9 default_priority_level: 1", "priority_levels is 9; at most 8 are served"),
-        ("priority_levels: 2", "default_priority_level is 0; it must be 1 to priority_levels, 2"),
-        ("priority_levels: 2 default_priority_level: 3", "default_priority_level is 3; it must be 1 to"),
-        (
-            "priority_queue_policy { key: 1 value { } }",
-            "has the priority 1; priority_levels is 0",
-        ),
-        (
-            "default_queue_policy { default_timeout_microseconds: 86400000001 }",
-            "default_queue_policy.default_timeout_microseconds is 86400000001; at most 86400000000 is allowed",
-        ),
-        ("default_queue_policy { max_queue_size: 1000001 }", "max_queue_size is 1000001; at most 1000000 is allowed"),
-    ],
-)
-def test_queue_policies_that_cannot_be_served_refuse_the_model(tmp_path: Path, text: str, reason: str) -> None:
-    with pytest.raises(ModelRefused) as refused:
-        _settings(tmp_path, f"dynamic_batching {{ {text} }}")
-    assert reason in refused.value.message
-
-
-def test_an_override_of_no_timeout_has_no_effect(tmp_path: Path) -> None:
-    settings = _settings(tmp_path, "dynamic_batching {\n default_queue_policy { allow_timeout_override: true } }")
-    assert not settings.allow_timeout_override
-    (ignored,) = _declared(settings).ignored
-    assert ignored.startswith("config.pbtxt, line 2: dynamic_batching.default_queue_policy.allow_timeout_override ")

@@ -9,7 +9,8 @@ from resonnx_server.errors import ModelRefused
 from resonnx_server.repository.model_config.settings import settings_of
 
 from .....conftest import examples
-from .test_configuration import DENSENET, POLICY, RESNET
+from .test_configuration import DENSENET, RESNET
+from .test_queue_policies import POLICY
 
 NAMES = "input dims name reshape shape model_warmup inputs key value version_policy specific versions dynamic_batching"
 MORE = "max_batch_size optimization TYPE_FP32 true nan -1 1 1e999 99999999999999999999 parameters instance_group kind"

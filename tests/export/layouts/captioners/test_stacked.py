@@ -13,8 +13,8 @@ from resonnx_server.runtime.model_files.manifest import read_version
 from torch import Tensor, nn
 from typer.testing import CliRunner
 
-from ...conftest import StartServer
-from ..caption_exports import (
+from ....conftest import StartServer
+from ...caption_exports import (
     PICTURES,
     SIZE,
     UDACITY,
@@ -25,9 +25,9 @@ from ..caption_exports import (
     export,
     write_vocabulary,
 )
+from ..caption_sources.randomness import normalised, pictures
+from ..caption_sources.tutorials import PictureEncoder, StackedDecoder
 from .caption_checkpoints import animate, self_critical, write_tutorial
-from .caption_sources.randomness import normalised, pictures
-from .caption_sources.tutorials import PictureEncoder, StackedDecoder
 
 pytestmark = pytest.mark.usefixtures("torch_seeded")
 

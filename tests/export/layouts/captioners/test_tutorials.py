@@ -16,8 +16,8 @@ from resonnx_export.vocabulary import Vocabulary
 from resonnx_proto.v1 import manifest_pb2 as pb
 from torch import Tensor, nn
 
-from ...conftest import StartServer
-from ..caption_exports import (
+from ....conftest import StartServer
+from ...caption_exports import (
     PICTURES,
     SIZE,
     UDACITY,
@@ -28,10 +28,10 @@ from ..caption_exports import (
     exported,
     write_vocabulary,
 )
+from ..caption_sources.randomness import normalised, pictures
+from ..caption_sources.resnet import Net
+from ..caption_sources.tutorials import PictureEncoder, WordDecoder
 from .caption_checkpoints import animate, write_tutorial
-from .caption_sources.randomness import normalised, pictures
-from .caption_sources.resnet import Net
-from .caption_sources.tutorials import PictureEncoder, WordDecoder
 
 pytestmark = pytest.mark.usefixtures("torch_seeded")
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from resonnx_server import errors
 from resonnx_server.rpc.boundary import code_of
 
-_DOCUMENT = Path(__file__).parents[3] / "docs" / "wire-api.md"
+_DOCUMENT = Path(__file__).parents[2] / "docs" / "wire-api.md"
 
 
 def _kinds(kind: type[errors.ServerError]) -> list[type[errors.ServerError]]:

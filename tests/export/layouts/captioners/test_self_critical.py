@@ -9,11 +9,20 @@ from resonnx_export.vocabulary import Vocabulary, load_vocabulary
 from resonnx_proto.v1 import manifest_pb2 as pb
 from torch import nn
 
-from ...conftest import StartServer
-from ..caption_exports import PICTURES, RUOTIANLUO, SIZE, Written, assert_same_captions, assert_served, export, exported
+from ....conftest import StartServer
+from ...caption_exports import (
+    PICTURES,
+    RUOTIANLUO,
+    SIZE,
+    Written,
+    assert_same_captions,
+    assert_served,
+    export,
+    exported,
+)
+from ..caption_sources.randomness import normalised, pictures
+from ..caption_sources.resnet import Net
 from .caption_checkpoints import self_critical
-from .caption_sources.randomness import normalised, pictures
-from .caption_sources.resnet import Net
 
 pytestmark = pytest.mark.usefixtures("torch_seeded")
 

@@ -8,15 +8,15 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from ..caption_exports import (
+from ...caption_exports import (
     RUOTIANLUO,
     SIZE,
     YUNJEY,
 )
-from .caption_sources.randomness import centre, enliven, normalised, pictures, settle
-from .caption_sources.resnet import Net
-from .caption_sources.ruotianluo import Captioner, Sizes
-from .caption_sources.tutorials import PictureEncoder, StackedDecoder, WordDecoder
+from ..caption_sources.randomness import centre, enliven, normalised, pictures, settle
+from ..caption_sources.resnet import Net
+from ..caption_sources.ruotianluo import Captioner, Sizes
+from ..caption_sources.tutorials import PictureEncoder, StackedDecoder, WordDecoder
 
 
 def animate(encoder: PictureEncoder, decoder: WordDecoder | StackedDecoder, words: Sequence[str]) -> None:

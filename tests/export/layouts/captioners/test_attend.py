@@ -8,8 +8,8 @@ import torch
 from resonnx_proto.v1 import manifest_pb2 as pb
 from torch import Tensor, nn
 
-from ...conftest import StartServer
-from ..caption_exports import (
+from ....conftest import StartServer
+from ...caption_exports import (
     PICTURES,
     SGRVINOD,
     SIZE,
@@ -19,9 +19,9 @@ from ..caption_exports import (
     exported,
     importable,
 )
-from .caption_sources.randomness import enliven, normalised, pictures, settle
-from .caption_sources.resnet import Block, Net
-from .caption_sources.sgrvinod import Attention, DecoderWithAttention, Encoder
+from ..caption_sources.randomness import enliven, normalised, pictures, settle
+from ..caption_sources.resnet import Block, Net
+from ..caption_sources.sgrvinod import Attention, DecoderWithAttention, Encoder
 
 pytestmark = pytest.mark.usefixtures("torch_seeded")
 
