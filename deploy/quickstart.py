@@ -97,14 +97,15 @@ def _serve_and_ask(repository: Path, samples: Path, ports: Mapping[str, int], *,
             all_right = _ask(ready[1], samples)
             print(f"\nmetrics: http://{ready[2]}/metrics   readiness: http://{ready[2]}/readyz")
             if once:
-                server.terminate()
+                # As Ctrl-C does: after SIGTERM it would serve on for a while.
+                server.send_signal(signal.SIGINT)
             else:
                 print(f"ask it:  .venv/bin/resonnx classify PICTURE --model digits --server {ready[1]}")
                 print("serving until Ctrl-C", flush=True)
             return server.wait() or (1 if once and not all_right else 0)
         except BaseException:
             # Otherwise leaving the block would wait for a running server.
-            server.terminate()
+            server.send_signal(signal.SIGINT)
             raise
 
 

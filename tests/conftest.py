@@ -40,6 +40,8 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 
 # No test keeps latency tables in the user's own cache folder.
 os.environ.setdefault("RESONNX_CACHE_DIR", "none")
+# Servers of tests stop at once.
+os.environ.setdefault("RESONNX_DRAIN_DELAY_S", "0")
 
 _ROOT = Path(__file__).resolve().parent.parent
 # What the exported demo models depend on.
@@ -52,6 +54,7 @@ _PROCESSES = frozenset({"start_server", "demo_server", "demo_repository", "sampl
 OF_THE_PROTOCOL = (
     "server/rpc/",
     "server/lifecycle/test_drain.py",
+    "server/lifecycle/test_drain_delay.py",
     "server/preprocessing/test_decode_memory.py",
     "server/preprocessing/test_decode_served.py",
     "client/calls/test_end_to_end.py",

@@ -56,7 +56,8 @@ def running(command: Sequence[str]) -> Iterator[Serving]:
     Raises:
         RuntimeError: It does not start.
     """
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={**HUGE_PAGES, **os.environ}) as process:
+    variables = {**HUGE_PAGES, "RESONNX_DRAIN_DELAY_S": "0", **os.environ}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=variables) as process:
         assert process.stdout is not None
         ready = re.match(r"\S+ ready grpc=(\S+) http=(\S+)(?: admin=(\S+))?", process.stdout.readline())
         if ready is None:

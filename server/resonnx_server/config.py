@@ -233,7 +233,11 @@ class Settings(BaseModel):
     )
     """Accepted formats of picture files."""
     grace_s: Annotated[float, Field(ge=0, le=3600)] = 30.0
-    """Time limit for requests in progress after SIGTERM, in seconds."""
+    """Time limit for requests in progress after SIGTERM and `drain_delay_s`, in seconds."""
+    drain_delay_s: Annotated[float, Field(ge=0, le=600)] = 5.0
+    """Seconds after SIGTERM for which new requests are served, while health and readiness say that the server is not
+    ready: clients and load balancers need this time to send their requests elsewhere. A second signal ends it; SIGINT
+    (Ctrl-C), and a stop before any model serves, do not wait."""
     max_receive_s: Annotated[float, Field(gt=0, le=1e6)] = 60.0
     """Time limit for receiving the request of a call, or the first message of a stream, in seconds."""
     max_stream_idle_s: Annotated[float, Field(ge=0, le=1e6)] = 3600.0

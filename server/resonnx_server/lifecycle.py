@@ -7,7 +7,9 @@ import asyncio
 import contextlib
 import gc
 import logging
+from collections.abc import Coroutine
 from functools import partial
+from typing import Any
 
 from resonnx_server.access.reloaded import keep_fresh
 from resonnx_server.config import ModelSettings, Settings
@@ -29,9 +31,8 @@ from resonnx_server.signals import StopSignals, leave
 
 _log = logging.getLogger(__name__)
 
-# Draining waits until no call was refused for so long, in at most so many checks (5 s).
-_QUIET_S = 0.1
-_MOST_QUIET_CHECKS = 50
+# For connections to be without calls, out of the grace period. Those of clients that always have some never are.
+_MOST_VACATE_S = 5.0
 # Time to transmit answers that are sent, out of the rest of the grace period: closing the connection would lose them.
 # Clients that vanished never confirm them.
 _LEAST_FLUSH_S = 0.5
@@ -69,7 +70,7 @@ class Server:
         self.left_behind = False
 
     async def run(self) -> None:
-        """Serve until SIGTERM or SIGINT; a second signal ends work under way.
+        """Serve until SIGTERM or SIGINT; each further signal ends a step of the drain.
 
         Raises:
             StartError: A port is taken, the repository or a trusted key cannot be read, or no model can be served.
@@ -80,7 +81,7 @@ class Server:
         try:
             self.readiness.address = await self._listen()
             await self._serve_until(stop.first, found)
-            await self._drain(stop.second)
+            await self._drain(stop)
         finally:
             await self._stop()
         _log.info("stopped")
@@ -173,44 +174,36 @@ class Server:
             if self.settings.control_mode == "poll":
                 tasks.create_task(self.repository.run(self.control.see))
 
-    async def _drain(self, force: asyncio.Event) -> None:
-        """Become not ready, so that clients go elsewhere; then let requests under way finish, unless forced."""
-        _log.info("draining")
-        self.parts.models.draining = True
-        await self.parts.comparisons.close()
-        self.parts.grpc.drain()
-        await self._wait_for_quiet(force)
-        self.parts.models.closing.set()
-        async with asyncio.TaskGroup() as tasks:
-            finishing, forced = tasks.create_task(self._finish()), tasks.create_task(force.wait())
-            finishing.add_done_callback(lambda _: forced.cancel())
-            forced.add_done_callback(lambda _: finishing.cancel())
+    async def _drain(self, stop: StopSignals) -> None:
+        """Become not ready, so that clients go elsewhere, and serve for drain_delay_s; then let requests finish.
 
-    async def _wait_for_quiet(self, force: asyncio.Event) -> None:
-        """Answer UNAVAILABLE until clients send their calls elsewhere.
-
-        The stop ends their connections: what they would get then says less than a refusal.
+        A signal skips the delay, and the next one ends requests under way.
         """
-        for _ in range(_MOST_QUIET_CHECKS):
-            refused = self.parts.models.refused_draining
-            try:
-                await asyncio.wait_for(force.wait(), _QUIET_S)
-            except TimeoutError:
-                if refused == self.parts.models.refused_draining:
-                    return
-            else:
-                return
+        _log.info("draining")
+        models = self.parts.models
+        models.draining = True
+        self.parts.grpc.drain()
+        await self.parts.comparisons.close()
+        if list(models) and not stop.is_hurried:
+            await _first_of(asyncio.sleep(self.settings.drain_delay_s), stop.another())
+        models.closing.set()
+        await _first_of(self._finish(), stop.another())
 
     async def _finish(self) -> None:
         """Let requests finish, and their answers be transmitted, within grace_s; then end the remaining calls."""
         now = asyncio.get_running_loop().time
-        end = now() + self.settings.grace_s
+        grpc, probes, grace_s = self.parts.grpc, self.parts.probes, self.settings.grace_s
+        end = now() + grace_s
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(min(_MOST_VACATE_S, grace_s)):
+                await asyncio.gather(grpc.vacate(), probes.vacate())
+        self.parts.models.refusing = True
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout_at(end):
-                await asyncio.gather(self.parts.grpc.answered(), self.parts.probes.answered())
+                await asyncio.gather(grpc.answered(), probes.answered())
         # The remaining calls are idle, as health watches, or over time.
         flush_s = min(max(end - now(), _LEAST_FLUSH_S), _MOST_FLUSH_S)
-        await asyncio.gather(self.parts.grpc.stop(flush_s), self.parts.probes.end_requests())
+        await asyncio.gather(grpc.stop(flush_s), probes.end_requests())
 
     async def _stop(self) -> None:
         self.left_behind = not await self.control.loading.end(_LAST_LOAD_S)
@@ -233,6 +226,19 @@ class Server:
         if self.left_behind:
             names = [load.folder.name for load in self.control.loading.under_way]
             _log.warning("a load does not end: leaving without it", extra={"models": names})
+
+
+async def _first_of(*works: Coroutine[Any, Any, None]) -> None:
+    """Run all, and cancel the others when one has ended."""
+    tasks = [asyncio.create_task(work) for work in works]
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
+    for outcome in await asyncio.gather(*tasks, return_exceptions=True):
+        if isinstance(outcome, Exception):
+            raise outcome
 
 
 def _trusted_keys(settings: Settings) -> TrustedKeys | None:

@@ -20,17 +20,32 @@ def stop_at_once() -> None:
 
 
 class StopSignals:
-    """Both signals on the running event loop: `first` starts the drain, `second` ends it."""
+    """Both signals on the running event loop: the first starts the drain, each later one ends its present step.
+
+    Attributes:
+        first: Set by the first signal.
+        is_hurried: The first signal was SIGINT: somebody at a terminal waits for the end.
+    """
 
     def __init__(self) -> None:
         self.first = asyncio.Event()
-        self.second = asyncio.Event()
+        self.is_hurried = False
+        self._another = asyncio.Event()
         loop = asyncio.get_running_loop()
         for number in _STOP:
-            loop.add_signal_handler(number, self._received)
+            loop.add_signal_handler(number, self._received, number)
 
-    def _received(self) -> None:
-        (self.second if self.first.is_set() else self.first).set()
+    async def another(self) -> None:
+        """Wait for a signal after the first that was not waited for yet."""
+        await self._another.wait()
+        self._another.clear()
+
+    def _received(self, number: signal.Signals) -> None:
+        if self.first.is_set():
+            self._another.set()
+        else:
+            self.is_hurried = number == signal.SIGINT
+            self.first.set()
 
 
 def leave(status: int) -> NoReturn:

@@ -22,7 +22,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 STOPS, KILLS, CLIENTS = 50, 10, 16
 # From the start of a process to its line that it is ready, with cached latency tables.
 _MOST_START_S = 3.0
-# Time for which a stopping server still refuses calls, and that of the longest batch on a busy machine.
+# Time for which a stopping server serves clients that do not leave, and that of the longest batch on a busy machine.
 _MOST_STOP_S = 5 + 10
 _OPTIONS = [("grpc.enable_retries", 0), ("grpc.use_local_subchannel_pool", 1)]
 

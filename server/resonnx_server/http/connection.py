@@ -147,6 +147,16 @@ class Connection(asyncio.Protocol):
                 self.since = now_s
         return now_s - self.since > self._limit_s
 
+    def leave(self) -> bool:
+        """End, if there is no request under way and all is written; returns whether it does."""
+        transport = self._transport
+        if self.stage is not Stage.WAITS or self._received or not isinstance(transport, asyncio.WriteTransport):
+            return False
+        if transport.get_write_buffer_size():
+            return False
+        transport.close()
+        return True
+
     def close(self) -> None:
         """Close at once; unwritten data is lost."""
         self._forget(self._handler)

@@ -25,6 +25,7 @@ _SWEEP_S: Final = 1.0
 _ACCEPTS_PER_S: Final = 200.0
 _ACCEPTS_AT_ONCE: Final = 64
 _BACKLOG: Final = 128
+_VACATE_S: Final = 0.01
 # After a failure to accept for lack of descriptors or memory.
 _RETRY_S: Final = 1.0
 _EXHAUSTED: Final = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
@@ -48,15 +49,22 @@ class Listener:
         self._open: dict[RequestHandler, Connection] = {}
         self._accepts = Pace(_ACCEPTS_PER_S, _ACCEPTS_AT_ONCE)
         self._tasks: set[asyncio.Task[None]] = set()
+        self._accepting: list[asyncio.Task[None]] = []
         self._is_exhausted = False
 
     async def start(self, host: str, port: int) -> int:
         """Listen and return the port. Raises OSError if it cannot be had."""
         sockets = await _bound(host, port)
-        for listening in sockets:
-            self._start(self._accept(listening))
+        self._accepting = [self._start(self._accept(listening)) for listening in sockets]
         self._start(self._sweep())
         return int(sockets[0].getsockname()[1])
+
+    async def vacate(self) -> None:
+        """Accept no more, and end each connection when it has no request under way; wait until none has."""
+        for task in self._accepting:
+            task.cancel()
+        while [connection for connection in [*self._open.values()] if not connection.leave()]:  # noqa: ASYNC110
+            await asyncio.sleep(_VACATE_S)
 
     async def stop(self) -> None:
         """Accept no more; connections stay."""

@@ -71,6 +71,7 @@ class Probes:
         rules = [limits(lambda: self._listener, pages), guard(gate, models.rejected, pages)]
         application = web.Application(client_max_size=1024, middlewares=rules)
         pages.add_to(application)
+        application.on_response_prepare.append(self._part)
         # A handler is cancelled when its client goes.
         self._runner = web.AppRunner(
             application,
@@ -89,6 +90,11 @@ class Probes:
         self._listener = Listener(self._runner.server, self._most, self._tls)
         return await self._listener.start(host, port)
 
+    async def vacate(self) -> None:
+        """Accept no more connections, and end each when it runs no request; wait until none does."""
+        if self._listener is not None:
+            await self._listener.vacate()
+
     async def answered(self) -> None:
         """Wait until the answers of the present requests to pages that infer are sent."""
         if self._rest is not None:
@@ -105,6 +111,12 @@ class Probes:
             await self._listener.stop()
         await self.end_requests()
         await self._runner.cleanup()
+
+    async def _part(self, request: web.Request, response: web.StreamResponse) -> None:
+        """Tell clients of a server that stops to connect again, perhaps to another one, for their next request."""
+        if self._models.draining:
+            response.force_close()
+            response.headers["Connection"] = "close"
 
     async def _get_metrics(self, request: web.Request) -> web.Response:
         written = accepted_format(_header(request, "Accept"))

@@ -35,9 +35,9 @@ class Models:
         strict: Not ready while a model is refused of which no version serves.
         ready_with_first: Ready as soon as one model serves, while others are being loaded.
         loading: Models are being loaded.
-        draining: `get` refuses all calls.
+        draining: The server stops: it is not ready, and still serves.
+        refusing: `get` refuses all calls.
         closing: Set when streams must end after the requests that they have read.
-        refused_draining: Number of calls refused because of draining.
         rejected: Counter of calls that failed before a model got them.
         ended_loads: Number of loads by model and result: "ready", "refused", "unchanged" or "dropped".
         control: Loads and unloads models on request; None before the start.
@@ -47,8 +47,8 @@ class Models:
     ready_with_first: bool = False
     loading: bool = True
     draining: bool = False
+    refusing: bool = False
     closing: asyncio.Event = field(default_factory=asyncio.Event)
-    refused_draining: int = 0
     rejected: RejectedCalls = field(default_factory=RejectedCalls)
     ended_loads: Counter[tuple[str, str]] = field(default_factory=Counter)
     control: RepositoryControl | None = None
@@ -144,10 +144,9 @@ class Models:
         Raises:
             NotFound: No such model, version or label.
             ModelRefused: Refused at load.
-            Unavailable: It is being loaded, or cannot serve any more, or the server is draining.
+            Unavailable: It is being loaded, or cannot serve any more, or the server stops.
         """
-        if self.draining:
-            self.refused_draining += 1
+        if self.refusing:
             raise Unavailable("the server is shutting down")
         if not version:
             model = self._default.get(name)

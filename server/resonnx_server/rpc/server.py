@@ -246,6 +246,13 @@ class GrpcServer:
         """Set all health to NOT_SERVING; irreversible."""
         self._health.drain()
 
+    async def vacate(self) -> None:
+        """Take no more connections, and end each when it has no call; wait until none has.
+
+        Calls of health and reflection do not count. Calls that come meanwhile over other connections are served.
+        """
+        await asyncio.gather(*(front.vacate(SERVICES) for front in self._fronts))
+
     async def answered(self) -> None:
         """Wait until the answers of the present calls are sent; calls of health and reflection do not count."""
         await asyncio.gather(*(front.answered(SERVICES) for front in self._fronts))

@@ -260,7 +260,7 @@ def test_a_name_that_there_is_not_is_answered_with_those_that_there_are(count: i
 
 
 def test_a_server_that_goes() -> None:
-    models = Models(draining=True)
+    models = Models(refusing=True)
     for _ in range(2):
         with pytest.raises(Unavailable):
             models.find("digits")

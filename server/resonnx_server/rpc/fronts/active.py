@@ -43,6 +43,12 @@ class ActiveCalls:
         if is_last:
             self._call_soon(lambda _: self._are_answered.set(), None)
 
+    def peers(self, handlers: Collection[Handler]) -> set[str]:
+        """Return gRPC's addresses of the clients of the present calls of these handlers."""
+        with self._lock:
+            calls = [call for call in self._calls if call.handler in handlers]
+        return {call.peer() for call in calls}
+
     def end(self, code: grpc.StatusCode, details: str) -> None:
         """Cancel all handlers and end their calls with a status."""
         with self._lock:

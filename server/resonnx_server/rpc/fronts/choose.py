@@ -65,4 +65,5 @@ async def _fault_of_core() -> str | None:
 
 def _end_server() -> None:
     """Drain and end the process, for its supervisor to start it again: it would listen, but answer no call."""
-    os.kill(os.getpid(), signal.SIGTERM)
+    # Not SIGTERM, after which calls are served for a while.
+    os.kill(os.getpid(), signal.SIGINT)

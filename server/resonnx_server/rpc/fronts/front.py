@@ -12,7 +12,7 @@ import grpc
 from resonnx_server.access.caller import Caller, unnamed
 from resonnx_server.rpc.fronts.active import ActiveCalls, CallSoon
 from resonnx_server.rpc.fronts.call import Handler, Metadata
-from resonnx_server.rpc.fronts.hanging_up import hang_up
+from resonnx_server.rpc.fronts.hanging_up import hang_up, vacate
 from resonnx_server.rpc.fronts.status import Rejected
 
 # One with a traceback for each header that is not UTF-8 would fill the disk, and tell keys.
@@ -79,10 +79,17 @@ class Front(ABC):
     async def start(self) -> None:
         """Accept calls."""
 
+    async def vacate(self, services: Iterable[str]) -> None:
+        """Take no more connections, and end each when it has no call of `services`; wait until none has.
+
+        Calls that come meanwhile over other connections are served.
+        """
+        handlers = self._handlers_of(services)
+        await vacate(self._ports, lambda: self._active.peers(handlers))
+
     async def answered(self, services: Iterable[str]) -> None:
         """Wait until the present calls of `services` have ended with all answers sent, or their callers have gone."""
-        paths = tuple(f"/{service}/" for service in services)
-        await self._active.wait([handler for path, handler in self._handlers.items() if path.startswith(paths)])
+        await self._active.wait(self._handlers_of(services))
 
     def end_calls(self, code: grpc.StatusCode, details: str) -> None:
         """Cancel all handlers and end their calls with a status."""
@@ -98,6 +105,10 @@ class Front(ABC):
             await asyncio.wait_for(self._active.wait(self._handlers.values()), grace_s)
         await hang_up(self._ports)
         await self._shut_down()
+
+    def _handlers_of(self, services: Iterable[str]) -> list[Handler]:
+        paths = tuple(f"/{service}/" for service in services)
+        return [handler for path, handler in self._handlers.items() if path.startswith(paths)]
 
     @abstractmethod
     async def _shut_down(self) -> None:

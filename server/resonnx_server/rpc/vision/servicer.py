@@ -1,5 +1,6 @@
 """resonnx.v1.Vision: messages to requests of inference/, and results back to messages."""
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
 from typing import Any
@@ -85,7 +86,8 @@ class VisionServicer(vision_pb2_grpc.VisionServicer):
         async def answer(message: PictureRequest[pb.CaptionRequest], emit: EmitEvent) -> pb.StreamCaptionResponse:
             return pb.StreamCaptionResponse(final=await self._caption(message, emit, deadline, context.caller))
 
-        await pipeline(_single(request), answer, context, self._models.closing)
+        # Its only request is read at once: it is under way.
+        await pipeline(_single(request), answer, context, asyncio.Event())
 
     @one_status
     async def ListModels(self, request: pb.ListModelsRequest, context: Context) -> pb.ListModelsResponse:  # noqa: N802
