@@ -10,8 +10,7 @@ TEST_WORKERS ?= logical
 
 .PHONY: $(VENV)/.installed run test test-fast test-slow test-grpcio clients chaos soak lint proto settings metrics lock audit timm silent picture bench bench-peers clean
 
-# The script decides what to install; it returns at once if nothing has changed. The OpenVINO provider exists for Linux
-# x86-64 only; elsewhere the extra is empty.
+# The script decides what to install; it returns at once if nothing has changed.
 $(VENV)/.installed:
 	@PYTHON='$(PYTHON)' TORCH_INDEX_URL='$(TORCH_INDEX_URL)' deploy/install
 
@@ -82,7 +81,7 @@ lock: $(VENV)/.installed
 
 # Known vulnerabilities of the packages of the images, by PyPI's advisories; needs network access.
 audit: .make/audit/bin/pip-audit
-	$< --disable-pip --require-hashes $(foreach list,server openvino export build,-r deploy/requirements/$(list).txt)
+	$< --disable-pip --require-hashes $(foreach list,server client export cpu openvino gpu build,-r deploy/requirements/$(list).txt)
 
 .make/audit/bin/pip-audit:
 	$(PYTHON) -m venv .make/audit

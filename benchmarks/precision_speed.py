@@ -32,7 +32,8 @@ from resonnx_export.proof.reference import normalise, settle_batch_norm
 from resonnx_proto.v1 import manifest_pb2 as pb
 from resonnx_server.runtime.machine.host import usable_cores
 from resonnx_server.runtime.pictures.images import Pixels
-from resonnx_server.runtime.session import CPU, OPENVINO, Candidate, Session, openvino_devices
+from resonnx_server.runtime.providers.openvino import has_openvino
+from resonnx_server.runtime.session import CPU, OPENVINO, Candidate, Session
 from safetensors.torch import save_file
 
 _SIZE = 224
@@ -95,7 +96,7 @@ def _sessions(folder: Path) -> dict[str, Session]:
     return {
         name: Session(files["int8" if "int8" in name else "fp32"], Candidate(*candidate), usable_cores())
         for name, candidate in wanted.items()
-        if candidate[0] == CPU or openvino_devices()
+        if candidate[0] == CPU or has_openvino()
     }
 
 

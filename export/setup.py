@@ -12,7 +12,6 @@ setup(
         "jinja2>=3.1",
         "numpy>=2.0",
         "onnx>=1.19",
-        "onnxruntime>=1.31",
         "onnxscript>=0.5",
         "Pillow>=12.3",
         "protobuf>=6.31",

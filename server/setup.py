@@ -16,7 +16,6 @@ setup(
         "grpcio-reflection>=1.78",
         "grpcio-status>=1.78",
         "numpy>=2.0",
-        "onnxruntime>=1.31",
         "Pillow>=12.3",
         "prometheus-client>=0.22",
         "protobuf>=6.31",

@@ -116,7 +116,7 @@ _SERVER = {
 _SERVER["parts"] = {*_SERVER} - {"checking", "flags", "config_sources", "config_text", "signals", "readiness"}
 _SERVER["lifecycle"] = {*_SERVER} - {"checking", "flags"}
 _SERVER["command"] = {*_SERVER}
-_SERVER["__main__"] = {"command", "signals", "runtime"}
+_SERVER["__main__"] = {"command", "checking", "signals", "runtime"}
 
 # By package: which rooms (folders, and modules beside them) each room may import.
 MAY_IMPORT: dict[str, dict[str, set[str]]] = {

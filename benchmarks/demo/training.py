@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import numpy as np
 from resonnx_export.demo import WEIGHTS
-from resonnx_export.demo.digits import Digits, split, validation_split
+from resonnx_export.demo.digits import Digits, split
 from resonnx_export.demo.scenes import compose
 from resonnx_export.demo.train import (
     DIGITS_CONFIG,
@@ -26,6 +26,7 @@ from resonnx_export.networks.captioner import Captioner
 from resonnx_export.networks.detect import load_strict
 from resonnx_export.networks.resnet import ResNet
 from safetensors.torch import load_file, save_file
+from sklearn.model_selection import train_test_split
 from torch import nn
 
 # Seeds the measured scenes differently from those of training.
@@ -44,7 +45,7 @@ def main() -> None:
     arguments = parser.parse_args()
     train, measured = split()
     if arguments.validate:
-        train, measured = validation_split(train)
+        train, measured = _validation_split(train)
 
     def load(model: nn.Module, name: str, train_model: Callable[[int, Digits], StateDict]) -> None:
         path = WEIGHTS / f"{name}.safetensors"
@@ -66,6 +67,12 @@ def main() -> None:
         examples = [compose(rng, measured.ink, measured.labels) for _ in range(arguments.count)]
         exact = evaluate_scenes(captioner, examples)
         print(f"scenes: {exact:.2%} of {len(examples)} captioned exactly")
+
+
+def _validation_split(train: Digits, fraction: float = 0.15) -> tuple[Digits, Digits]:
+    """Split the training part again, stratified, for choosing between models."""
+    fit, validation = train_test_split(np.arange(len(train)), test_size=fraction, random_state=1, stratify=train.labels)
+    return train[fit], train[validation]
 
 
 if __name__ == "__main__":

@@ -22,7 +22,8 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 from resonnx_server.runtime.machine.host import usable_cores
-from resonnx_server.runtime.session import CPU, OPENVINO, Array, openvino_devices
+from resonnx_server.runtime.providers.openvino import add_openvino
+from resonnx_server.runtime.session import CPU, OPENVINO, Array
 
 _BATCHES = (1, 2, 4, 8, 16, 32)
 _GPU_BATCHES = (1, 4, 8, 16, 32, 64)
@@ -89,13 +90,14 @@ def _open(model: bytes, provider: str, precision: str, way: Way) -> ort.Inferenc
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
     options.add_session_config_entry("session.intra_op.allow_spinning", str(int(way.spin)))
+    named: list[tuple[str, dict[str, str]]] = []
     if provider == OPENVINO:
         cpu = {"INFERENCE_NUM_THREADS": str(way.callers * way.threads), "NUM_STREAMS": str(way.callers)}
         if precision in ("fp32", "bf16"):
             cpu["INFERENCE_PRECISION_HINT"] = "f32" if precision == "fp32" else "bf16"
-        options.add_provider_for_devices(openvino_devices(), {"load_config": json.dumps({"CPU": cpu})})
-        return ort.InferenceSession(model, options)
-    named: list[tuple[str, dict[str, str]]] = [(CPU, {})]
+        add_openvino(options, named, {"load_config": json.dumps({"CPU": cpu})})
+        return ort.InferenceSession(model, options, providers=named or None)
+    named.append((CPU, {}))
     if provider != CPU:
         tf32 = {"use_tf32": str(int(precision == "tf32"))} if "CUDA" in provider else {}
         named.insert(0, (provider, tf32))

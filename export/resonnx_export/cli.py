@@ -13,7 +13,7 @@ import typer
 
 from resonnx_export.commands.classifying import NetworkOptions
 from resonnx_export.commands.demo import demo
-from resonnx_export.commands.group import Commands
+from resonnx_export.commands.group import Commands, RunsModels
 from resonnx_export.commands.module import SetArguments, module, wanted_code
 from resonnx_export.commands.onnx import onnx
 from resonnx_export.commands.sign import new_key, sign
@@ -57,7 +57,7 @@ def export(version: ShowVersion = False) -> None:
     """Export trained PyTorch ResNet classifiers and captioners to ONNX, and check that the outputs are PyTorch's."""
 
 
-@app.command()
+@app.command(cls=RunsModels)
 @grouped
 def classifier(
     checkpoint: Annotated[
@@ -86,11 +86,11 @@ def classifier(
     _print_summary(exported)
 
 
-app.command()(module)
-app.command()(onnx)
+app.command(cls=RunsModels)(module)
+app.command(cls=RunsModels)(onnx)
 
 
-@app.command()
+@app.command(cls=RunsModels)
 @grouped
 def captioner(
     files: Annotated[list[Path], typer.Argument(help="The checkpoint's files, in any order.", metavar="FILE...")],
@@ -148,7 +148,7 @@ def captioner(
     _print_summary(exported)
 
 
-app.command()(demo)
+app.command(cls=RunsModels)(demo)
 
 
 @app.command()
@@ -163,7 +163,7 @@ def inspect(
         typer.echo(printable(f"{title + ':':14}{value}"))
 
 
-@app.command()
+@app.command(cls=RunsModels)
 def verify(
     folder: Annotated[Path, typer.Argument(help="A version's folder: MODELS/NAME/1.", metavar="MODEL_DIR")],
     checkpoint: Annotated[

@@ -15,6 +15,7 @@ from resonnx_server.runtime.machine.cheap_imports import cheap_imports
 from resonnx_server.runtime.machine.descriptors import TooFewDescriptors
 from resonnx_server.runtime.machine.host import usable_cores
 from resonnx_server.runtime.machine.memory import lack_of_address_space
+from resonnx_server.runtime.providers.installed import RuntimeFault, check_runtime
 from resonnx_server.signals import leave
 
 
@@ -51,9 +52,11 @@ def serve(**flags: Any) -> None:
     port = 8001. Flags win over variables, and variables over the file.
 
     `resonnx-server check`, with the same flags, checks settings and models without serving. `resonnx-server keys new
-    NAME` makes an API key for the file that --keys-file names.
+    NAME` makes an API key for the file that --keys-file names. `resonnx-server health` asks a running server whether it
+    is ready.
     """
     settings = _settings(flags)
+    _need_runtime()
     if (lack := lack_of_address_space(usable_cores())) is not None:
         print(f"resonnx-server: {lack}", file=sys.stderr)
         raise typer.Exit(1)
@@ -74,6 +77,7 @@ def check_all(**flags: Any) -> None:
     Takes the server's flags. Exit status: 0 if all would be served, 1 if anything would be refused, 2 for bad settings.
     """
     settings = _settings(flags)
+    _need_runtime()
     from resonnx_server.checking.command import check as check_settings
 
     raise typer.Exit(check_settings(settings))
@@ -97,6 +101,15 @@ def _settings(flags: dict[str, Any]) -> Settings:
             print(line)
         raise typer.Exit
     return settings
+
+
+def _need_runtime() -> None:
+    """End the process if ONNX Runtime is not installed, or twice."""
+    try:
+        check_runtime()
+    except RuntimeFault as fault:
+        print(f"resonnx-server: {fault}", file=sys.stderr)
+        raise typer.Exit(1) from None
 
 
 async def _serve(settings: Settings) -> int:

@@ -13,18 +13,20 @@ _NEEDED = [
     "constraints.txt",
     "tests/requirements.txt",
     "VERSION",
+    "deploy/torch_index.py",
     *(f"{r}/pyproject.toml" for r in ("proto", "server", "export", "client")),
     *(f"{r}/setup.py" for r in ("server", "export", "client")),
 ]
 
-# A fake Python of another version. Code of -c runs in the real one; `-m venv` makes an environment with the fake;
-# pip logs its arguments and the folder of its temporary files.
+# A fake Python of another version. Code of -c runs in the real one; `-m venv` makes an environment with the fake; pip
+# logs its arguments and the folder of its temporary files; torch's index is one that was given.
 _PYTHON = """\
 #!/bin/sh
 while [ "$1" = --disable-pip-version-check ]; do shift; done
 case "$1 $2" in
 "-c import venv, ensurepip") {venv} ;;
 "-c "*) exec {real} -c 'import sys; sys.version_info = (3, {minor}, 9); exec(sys.argv[1])' "$2" ;;
+"deploy/torch_index.py "*) echo "${{TORCH_INDEX_URL:-{index}}}" ;;
 "-m venv")
     for folder; do :; done
     rm -rf "$folder"; mkdir -p "$folder/bin"
@@ -52,10 +54,12 @@ class Clone:
         for tool in ("sh", "dirname", "cksum", "head", "tail", "cat", "grep", "mkdir", "rm", "cp", "uname", "make"):
             (self.programs / tool).symlink_to(str(shutil.which(tool)))
 
-    def python(self, minor: int, name: str = "python3", venv: str = "exit 0", pip: str = "exit 0") -> None:
+    def python(
+        self, minor: int, name: str = "python3", venv: str = "exit 0", pip: str = "exit 0", index: str = ""
+    ) -> None:
         """Add a Python 3.`minor` to the PATH."""
         program = self.programs / name
-        program.write_text(_PYTHON.format(real=sys.executable, minor=minor, venv=venv, pip=pip))
+        program.write_text(_PYTHON.format(real=sys.executable, minor=minor, venv=venv, pip=pip, index=index))
         program.chmod(0o755)
 
     def run(self, *command: str, **variables: str) -> tuple[int, str]:
@@ -93,7 +97,7 @@ def test_a_fresh_clone_is_installed_once(clone: Clone) -> None:
     clone.python(11)
     assert clone.run()[0] == 0
     *_, last = clone.installed()
-    assert last.endswith("-e ./proto -e ./server[openvino] -e ./export[demo] -e ./client[bench]")
+    assert last.endswith("-e ./proto -e ./server[cpu,openvino-plugin] -e ./export[cpu] -e ./client[bench]")
     assert "-c constraints.txt -r tests/requirements.txt" in last
     assert clone.run() == (0, "")
     assert clone.installed() == []
@@ -217,7 +221,8 @@ def test_gigabytes_do_not_come_in_silence(clone: Clone) -> None:
     clone.python(12)
     _, said = clone.run()
     assert "3 GB" in said
-    assert "make run TORCH_INDEX_URL=https://download.pytorch.org/whl/cpu" in said
+    assert "https://download.pytorch.org/whl/cpu, with PyTorch's CPU builds (0.2 GB), does not answer" in said
+    assert "make run TORCH_INDEX_URL=URL" in said
     assert not any("--quiet" in line for line in clone.installed() if "torch" in line or "-e ./" in line)
 
 
@@ -228,6 +233,24 @@ def test_an_index_of_cpu_builds_is_asked_for_torch_alone(clone: Clone) -> None:
     asked = [line for line in clone.installed() if "--index-url" in line]
     assert len(asked) == 1
     assert asked[0].endswith("install -c constraints.txt torch --index-url https://example.test/cpu")
+
+
+def test_pytorchs_index_of_cpu_builds_is_taken_where_it_answers(clone: Clone) -> None:
+    clone.python(12, index="https://pytorch.test/cpu")
+    _, said = clone.run()
+    assert "CUDA" not in said
+    first, last = [line for line in clone.installed() if "upgrade pip" not in line]
+    assert first.endswith("install -c constraints.txt torch --index-url https://pytorch.test/cpu")
+    assert "-e ./server" in last
+
+
+@pytest.mark.parametrize(("variables", "status"), [({}, 0), ({"TORCH_INDEX_URL": "https://example.test/cpu"}, 1)])
+def test_an_index_without_the_version_matters_if_it_was_asked_for(
+    clone: Clone, variables: dict[str, str], status: int
+) -> None:
+    clone.python(12, index="https://pytorch.test/cpu", pip='case "$*" in *--index-url*) exit 1 ;; esac')
+    assert clone.run(**variables)[0] == status
+    assert any("-e ./server" in line for line in clone.installed()) == (status == 0)
 
 
 def test_make_installs_with_its_variables(clone: Clone) -> None:

@@ -1,14 +1,18 @@
 """deploy/requirements/*.txt: the packages of the images, all with hashes, as the distributions need them."""
 
 import re
-from importlib.metadata import requires
+import runpy
+import tomllib
 from pathlib import Path
+from unittest import mock
 
 import pytest
 from packaging.requirements import Requirement
 
 _ROOT = Path(__file__).resolve().parents[2]
-_LISTS = ("server", "openvino", "export", "build")
+_RUNTIMES = ("cpu", "gpu", "openvino")
+_LISTS = ("server", "client", "export", *_RUNTIMES, "build")
+_ROOMS = {"resonnx-server": "server", "resonnx-export": "export", "resonnx": "client", "resonnx-proto": "proto"}
 
 
 def _versions(name: str) -> dict[str, str]:
@@ -16,13 +20,18 @@ def _versions(name: str) -> dict[str, str]:
     return {match[1]: match[2] for match in re.finditer(r"^([a-z0-9-]+)==(\S+)", text, re.MULTILINE)}
 
 
-def _needed(distribution: str, *extras: str) -> dict[str, Requirement]:
+def _needed(distribution: str) -> dict[str, Requirement]:
+    """Return what a distribution requires, without extras; from its files, as the installed metadata may be older."""
+    room = _ROOT / _ROOMS[distribution]
+    stated = tomllib.loads((room / "pyproject.toml").read_text())["project"].get("dependencies", [])
+    if (room / "setup.py").exists():
+        with mock.patch("setuptools.setup") as setup:
+            runpy.run_path(str(room / "setup.py"))
+        stated = setup.call_args.kwargs["install_requires"]
     found: dict[str, Requirement] = {}
-    for requirement in map(Requirement, requires(distribution) or ()):
-        if requirement.marker and not any(requirement.marker.evaluate({"extra": extra}) for extra in ("", *extras)):
-            continue
-        if requirement.name.startswith("resonnx"):
-            found |= _needed(requirement.name, *requirement.extras)
+    for requirement in map(Requirement, stated):
+        if requirement.name in _ROOMS:
+            found |= _needed(requirement.name)
         else:
             found[requirement.name.lower()] = requirement
     return found
@@ -40,18 +49,25 @@ def test_every_package_has_a_version_and_hashes(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "distribution", "extras", "elsewhere"),
-    [("server", "resonnx-server", (), ()), ("export", "resonnx-export", ("demo",), ("torch",))],
+    ("name", "distribution", "elsewhere"),
+    [("server", "resonnx-server", ()), ("client", "resonnx", ()), ("export", "resonnx-export", ("torch",))],
 )
-def test_the_distributions_dependencies_are_listed(
-    name: str, distribution: str, extras: tuple[str, ...], elsewhere: tuple[str, ...]
-) -> None:
+def test_the_distributions_dependencies_are_listed(name: str, distribution: str, elsewhere: tuple[str, ...]) -> None:
     """After a change of dependencies or constraints: make lock."""
     versions = _versions(name)
-    for package, requirement in _needed(distribution, *extras).items():
+    for package, requirement in _needed(distribution).items():
         if package not in elsewhere:
             assert requirement.specifier.contains(versions[package]), package
     assert not versions.keys() & set(elsewhere)
+
+
+@pytest.mark.parametrize("extra", _RUNTIMES)
+def test_each_runtime_has_a_list(extra: str) -> None:
+    extras = tomllib.loads((_ROOT / "server/pyproject.toml").read_text())["project"]["optional-dependencies"]
+    (requirement,) = map(Requirement, extras[extra])
+    versions = _versions(extra)
+    assert [package for package in versions if package.startswith("onnxruntime")] == [requirement.name]
+    assert requirement.specifier.contains(versions[requirement.name])
 
 
 @pytest.mark.parametrize("name", _LISTS)
@@ -65,11 +81,17 @@ def test_versions_are_those_that_are_tested(name: str) -> None:
     }
 
 
-def test_the_images_have_one_version_of_each_package() -> None:
-    server, export = _versions("server"), _versions("export")
-    assert {name: server[name] for name in server.keys() & export} == {
-        name: export[name] for name in server.keys() & export
+@pytest.mark.parametrize("name", ["client", "export", *_RUNTIMES])
+def test_the_images_have_one_version_of_each_package(name: str) -> None:
+    server, other = _versions("server"), _versions(name)
+    assert {package: server[package] for package in server.keys() & other} == {
+        package: other[package] for package in server.keys() & other
     }
+
+
+@pytest.mark.parametrize("name", ["server", "client", "export"])
+def test_which_onnx_runtime_is_left_to_the_extra(name: str) -> None:
+    assert not [package for package in _versions(name) if package.startswith("onnxruntime")]
 
 
 @pytest.mark.parametrize("room", ["server", "export"])

@@ -21,18 +21,12 @@ def demo(
     count: Annotated[int, typer.Option(min=1, metavar="N", help="Number of samples.")] = 100,
     seed: Annotated[int, typer.Option(min=0, metavar="N", help="Seed of the choice of samples.")] = 0,
 ) -> None:
-    """Export the demonstration models, or write pictures to try them on. Needs resonnx-export[demo]."""
+    """Export the demonstration models, or write pictures to try them on."""
     if repository is None and samples is None:
         raise BadInput("give --repository (models) or --samples (pictures), or both")
+    from resonnx_export.demo.samples import write_samples
+    from resonnx_export.demonstration import export_demo
     from resonnx_export.publish.summary import summary_lines
-
-    try:
-        from resonnx_export.demo.samples import write_samples
-        from resonnx_export.demonstration import export_demo
-    except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] != "sklearn":
-            raise
-        raise BadInput("the demonstration needs scikit-learn: pip install 'resonnx-export[demo]'") from None
 
     if repository is not None:
         for name, exported in export_demo(repository, retrain=retrain, precision=precision):

@@ -4,9 +4,10 @@ import sys
 from typing import Any, Final
 
 import typer
-from typer.core import TyperGroup
+from resonnx_server.runtime.providers.installed import RuntimeFault, check_runtime
+from typer.core import TyperCommand, TyperGroup
 
-from resonnx_export.errors import ExportError, ParityFailed
+from resonnx_export.errors import BadInput, ExportError, ParityFailed
 from resonnx_export.wording import printable
 
 _PARITY_FAILED: Final = 1
@@ -24,6 +25,22 @@ class Commands(TyperGroup):
         except (ExportError, OSError) as error:
             print(f"resonnx-export: {_shortened(printable(str(error)))}", file=sys.stderr)
             raise typer.Exit(_PARITY_FAILED if isinstance(error, ParityFailed) else _BAD_INPUT) from None
+
+
+class RunsModels(TyperCommand):
+    """A command that runs models: it needs ONNX Runtime. Its --help does not."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command.
+
+        Raises:
+            BadInput: ONNX Runtime is not installed, or twice.
+        """
+        try:
+            check_runtime()
+        except RuntimeFault as fault:
+            raise BadInput(str(fault)) from None
+        return super().invoke(ctx)
 
 
 def _shortened(line: str) -> str:

@@ -1,16 +1,16 @@
-"""scikit-learn's 1797 handwritten digits by 13 writers: their split, and pictures of them.
+"""The 1797 handwritten digits by 13 writers that scikit-learn distributes: their split, and pictures of them.
 
 The held-out fifth is for measuring only, not for training or choosing models.
 """
 
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
-from sklearn.datasets import load_digits
-from sklearn.model_selection import train_test_split
 
 UInt8 = npt.NDArray[np.uint8]
 Int64 = npt.NDArray[np.int64]
@@ -20,6 +20,9 @@ LABELS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight"
 INPUT_SIZE = 32
 PICTURE_SIZE = 64
 _MARGIN = 8
+# ink uint8 [1797,8,8] and labels uint8 [1797]: scikit-learn's data, first the training part of its stratified split.
+_FILE: Final = Path(__file__).with_name("digits.npz")
+_TRAIN: Final = 1437
 
 
 @dataclass(frozen=True)
@@ -39,17 +42,9 @@ class Digits:
 @lru_cache(maxsize=1)
 def split() -> tuple[Digits, Digits]:
     """Return (train, held-out), 1437 and 360 pictures of 8x8: the usual stratified split."""
-    data = load_digits()
-    ink = np.rint(data.images * (255 / 16)).astype(np.uint8)
-    labels = data.target.astype(np.int64)
-    train, held_out = train_test_split(np.arange(len(labels)), test_size=0.2, random_state=0, stratify=labels)
-    return Digits(ink[train], labels[train]), Digits(ink[held_out], labels[held_out])
-
-
-def validation_split(train: Digits, fraction: float = 0.15) -> tuple[Digits, Digits]:
-    """Split the training part again, stratified, for choosing between models."""
-    fit, validation = train_test_split(np.arange(len(train)), test_size=fraction, random_state=1, stratify=train.labels)
-    return train[fit], train[validation]
+    with np.load(_FILE) as arrays:
+        every = Digits(arrays["ink"], arrays["labels"].astype(np.int64))
+    return every[:_TRAIN], every[_TRAIN:]
 
 
 # Interpolation leaves a grey halo around each stroke; this ramp cuts it and keeps the shades above.

@@ -6,6 +6,7 @@ from importlib.metadata import version
 from resonnx_proto.v1 import manifest_pb2 as pb
 from resonnx_server.errors import ModelRefused
 from resonnx_server.runtime.model_files.manifest import SCHEMA_VERSION, onnx_files, validate_manifest
+from resonnx_server.runtime.providers.installed import runtime_distribution
 
 from resonnx_export.checkpoints.files import SourceFile
 from resonnx_export.errors import BadInput
@@ -13,7 +14,7 @@ from resonnx_export.layouts.recognised import RecognisedCheckpoint
 from resonnx_export.precision.bounds import fp32_bound
 from resonnx_export.tasks import TASKS
 
-_TOOLS = ("resonnx-export", "torch", "onnx", "onnxscript", "onnxruntime", "numpy", "Pillow")
+_TOOLS = ("resonnx-export", "torch", "onnx", "onnxscript", "numpy", "Pillow")
 
 
 def new_manifest(
@@ -40,7 +41,7 @@ def new_manifest(
             file_names=[file.name for file in files],
             file_bytes=[file.size for file in files],
         ),
-        tool_versions={tool: version(tool) for tool in _TOOLS},
+        tool_versions=dict([*((tool, version(tool)) for tool in _TOOLS), runtime_distribution()]),
         verified_against=recognised.reference,
         assumptions=[assumption.message() for assumption in recognised.assumptions],
     )

@@ -18,6 +18,7 @@ from typing import Final, Self
 import onnxruntime as ort
 
 from resonnx_server.runtime.machine.host import gpu_models, processor_model
+from resonnx_server.runtime.providers.installed import runtime_distribution
 from resonnx_server.runtime.session import Session
 from resonnx_server.scheduling.measurement import Measured
 
@@ -137,5 +138,5 @@ def _hardware() -> str:
     plugin = ""
     with suppress(PackageNotFoundError):
         plugin = version("onnxruntime-ep-openvino")
-    runtimes = ("onnxruntime", ort.__version__, "openvino", plugin)
+    runtimes = (runtime_distribution()[0], ort.__version__, "openvino", plugin)
     return " ".join((platform.machine(), processor_model(), *runtimes, *gpu_models()))

@@ -4,12 +4,9 @@
 switched off.
 """
 
-import importlib
-import importlib.util
-import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -26,14 +23,16 @@ from resonnx_server.runtime.cancellation import CANCELLED, Cancellation
 from resonnx_server.runtime.interruption import runs_of_this_thread
 from resonnx_server.runtime.machine.background import as_serving
 from resonnx_server.runtime.machine.host import gpu_models
-from resonnx_server.runtime.provider_options import cuda_options, engine_folder, openvino_options, tensorrt_options
+from resonnx_server.runtime.providers.cuda import load_cuda
+from resonnx_server.runtime.providers.openvino import OPENVINO as OPENVINO
+from resonnx_server.runtime.providers.openvino import add_openvino, has_openvino
+from resonnx_server.runtime.providers.options import cuda_options, engine_folder, openvino_options, tensorrt_options
 from resonnx_server.runtime.string_session import StringSession, as_text
 from resonnx_server.runtime.tensor_view import Array as Array
 from resonnx_server.runtime.tensor_view import TensorSpec as TensorSpec
 from resonnx_server.runtime.tensor_view import TensorView
 
 CPU: Final = "CPUExecutionProvider"
-OPENVINO: Final = "OpenVINOExecutionProvider"
 CUDA: Final = "CUDAExecutionProvider"
 TENSORRT: Final = "TensorrtExecutionProvider"
 GPU_PROVIDERS: Final = (TENSORRT, CUDA)
@@ -63,9 +62,6 @@ _ELEMENT_TYPES: Final[dict[str, npt.DTypeLike]] = {
     "tensor(double)": np.float64,
     "tensor(string)": np.object_,
 }
-
-# Concurrent loads must not both register the plugin.
-_plugin_lock = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -122,11 +118,12 @@ class Session:
         options = _session_options(threads, spinning, optimise)
         providers: list[tuple[str, dict[str, str]]] = []
         if candidate.provider == OPENVINO:
-            options.add_provider_for_devices(openvino_devices(), openvino_options(candidate.precision, threads))
+            add_openvino(options, providers, openvino_options(candidate.precision, threads))
         else:
             if candidate.provider == TENSORRT:
                 providers.append((TENSORRT, tensorrt_options(candidate.precision, engine_folder(cache, model))))
             if candidate.provider in GPU_PROVIDERS:
+                load_cuda()
                 # For the nodes that TensorRT leaves over: on the CPU, their tensors would be copied there and back.
                 providers.append((CUDA, cuda_options(candidate.precision)))
             providers.append((CPU, {}))
@@ -246,32 +243,13 @@ def candidates(
 
 def _is_installed(provider: str) -> bool:
     if provider == OPENVINO:
-        return bool(openvino_devices())
+        return has_openvino()
     return provider in ort.get_available_providers()
 
 
 def has_gpu() -> bool:
     """Whether there is an NVIDIA GPU, and ONNX Runtime can use it."""
     return _is_installed(CUDA) and bool(gpu_models())
-
-
-def openvino_devices() -> tuple[Any, ...]:
-    """Return the OpenVINO plugin's CPU devices (Intel's only); none where it is not installed. Loads it once."""
-    with _plugin_lock:
-        return _load_plugin()
-
-
-@cache
-def _load_plugin() -> tuple[Any, ...]:
-    if importlib.util.find_spec("onnxruntime_ep_openvino") is None:
-        return ()
-    plugin = importlib.import_module("onnxruntime_ep_openvino")
-    ort.register_execution_provider_library(OPENVINO, plugin.get_library_path())
-    return tuple(
-        device
-        for device in ort.get_ep_devices()
-        if device.ep_name == OPENVINO and device.device.type == ort.OrtHardwareDeviceType.CPU
-    )
 
 
 def _session_options(threads: int, spinning: bool, optimise: bool) -> ort.SessionOptions:

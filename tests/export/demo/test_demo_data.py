@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 from resonnx_export.demo import WEIGHTS, samples
 from resonnx_export.demo.augment import prepare_rewriting, rewrite
-from resonnx_export.demo.digits import LABELS, Digits, render, split, validation_split
+from resonnx_export.demo.digits import LABELS, Digits, render, split
 from resonnx_export.demo.scenes import (
     COLOURS,
     END,
@@ -51,21 +51,20 @@ def pictures_of(digits: Digits) -> set[bytes]:
 
 def test_held_out_is_the_usual_stratified_fifth() -> None:
     data = load_digits()
-    _, pictures, _, labels = train_test_split(
+    training, pictures, training_labels, labels = train_test_split(
         data.images, data.target, test_size=0.2, random_state=0, stratify=data.target
     )
     train, held_out = split()
     assert (len(train), len(held_out)) == (1437, 360)
     assert np.array_equal(held_out.labels, labels)
     assert np.array_equal(np.rint(held_out.ink / 255 * 16), pictures)
+    assert np.array_equal(np.rint(train.ink / 255 * 16), training)
+    assert np.array_equal(train.labels, training_labels)
 
 
 def test_no_picture_is_on_both_sides() -> None:
     train, held_out = split()
-    fit, validation = validation_split(train)
     assert not pictures_of(train) & pictures_of(held_out)
-    assert not pictures_of(fit) & pictures_of(validation)
-    assert pictures_of(fit) | pictures_of(validation) == pictures_of(train)
 
 
 def test_render_is_dark_ink_on_light_paper() -> None:
