@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -17,7 +18,7 @@ import pytest
 from filelock import FileLock
 from hypothesis import settings
 
-from .running import RunningServer, StartServer, running
+from .running import RunningServer, StartServer, running, settle
 
 # How long an example takes says more of the machine than of what is tested.
 settings.register_profile("patient", deadline=None)
@@ -37,6 +38,10 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 if "PYTEST_XDIST_WORKER" in os.environ:
     # There is a worker for each core.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# Shells start commands in the background with interrupts ignored, and those hand that on to what they start.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # No test keeps latency tables in the user's own cache folder.
 os.environ.setdefault("RESONNX_CACHE_DIR", "none")
@@ -136,6 +141,7 @@ def start_server(tmp_path_factory: pytest.TempPathFactory, tables: Path, grpc_fr
     def start(
         repository: Path, *flags: str, environment: dict[str, str] | None = None
     ) -> AbstractContextManager[RunningServer]:
+        settle(tables)
         log = tmp_path_factory.mktemp("server") / "log"
         usual = {"RESONNX_CACHE_DIR": str(tables), "RESONNX_PROVIDER": os.environ.get("RESONNX_PROVIDER", "cpu")}
         return running(repository, *flags, log=log, front=grpc_front, environment=usual | (environment or {}))
@@ -188,6 +194,7 @@ def demo_servers(
 
         def on(front: str | None) -> RunningServer:
             if front not in started:
+                settle(tables)
                 log = tmp_path_factory.mktemp("demo") / "log"
                 cached = {"RESONNX_CACHE_DIR": str(tables)}
                 server = running(demo_repository, log=log, front=front, environment=cached)

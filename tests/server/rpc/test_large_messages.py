@@ -17,7 +17,7 @@ from .oip import large_models
 
 # Of others' answers, while a large request is served; beside what they take when none is.
 MOST_S = 0.05
-TRIES = 6
+TRIES = 20
 MIB = 1 << 20
 UNLIMITED = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
 
