@@ -6,6 +6,7 @@ from importlib.metadata import version
 from resonnx_proto.v1 import manifest_pb2 as pb
 from resonnx_server.errors import ModelRefused
 from resonnx_server.runtime.model_files.manifest import SCHEMA_VERSION, onnx_files, validate_manifest
+from resonnx_server.runtime.model_files.needed_version import NEEDED_SERVER
 from resonnx_server.runtime.providers.installed import runtime_distribution
 
 from resonnx_export.checkpoints.files import SourceFile
@@ -44,6 +45,7 @@ def new_manifest(
         tool_versions=dict([*((tool, version(tool)) for tool in _TOOLS), runtime_distribution()]),
         verified_against=recognised.reference,
         assumptions=[assumption.message() for assumption in recognised.assumptions],
+        needs_server=NEEDED_SERVER,
     )
     getattr(manifest, task.model).CopyFrom(spec)
     manifest.precisions.extend(fp32_bound(file) for file in onnx_files(manifest))

@@ -1,4 +1,4 @@
-"""Latency cache: measured latency tables on disk, by file digest, provider, precision, threads and hardware."""
+"""Latency cache: measured latency tables on disk, by file, provider, precision, threads, hardware and server."""
 
 import hashlib
 import json
@@ -17,6 +17,7 @@ from typing import Final, Self
 
 import onnxruntime as ort
 
+from resonnx_server import __version__
 from resonnx_server.runtime.machine.host import gpu_models, processor_model
 from resonnx_server.runtime.providers.installed import runtime_distribution
 from resonnx_server.runtime.session import Session
@@ -134,9 +135,9 @@ class LatencyCache:
 
 
 def _hardware() -> str:
-    """Return processor, GPUs and runtime versions, which decide a session's speed."""
+    """Return what decides a session's speed: processor, GPUs, versions of the runtimes and of the server."""
     plugin = ""
     with suppress(PackageNotFoundError):
         plugin = version("onnxruntime-ep-openvino")
-    runtimes = (runtime_distribution()[0], ort.__version__, "openvino", plugin)
+    runtimes = ("resonnx", __version__, runtime_distribution()[0], ort.__version__, "openvino", plugin)
     return " ".join((platform.machine(), processor_model(), *runtimes, *gpu_models()))

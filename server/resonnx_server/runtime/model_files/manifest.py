@@ -17,6 +17,7 @@ from resonnx_proto.v1 import manifest_pb2 as pb
 from resonnx_server.errors import ModelRefused
 from resonnx_server.runtime.model_files.external_data import with_external_data
 from resonnx_server.runtime.model_files.files import MAX_FILE_BYTES, ModelUnreadable, NotReadable, read_regular
+from resonnx_server.runtime.model_files.needed_version import refuse_newer
 from resonnx_server.runtime.model_files.signatures import SIGNATURES
 
 SCHEMA_VERSION = 1
@@ -140,12 +141,14 @@ def parse_manifest(text: bytes) -> pb.Manifest:
     """Parse and validate manifest.json.
 
     Raises:
-        ModelRefused: It does not fit the schema, its schema version is unknown, or a value is out of range.
+        ModelRefused: It does not fit the schema, needs a later server, or a value is out of range.
     """
     if len(text) > _MAX_MANIFEST_BYTES:
         raise ModelRefused(f"{MANIFEST} has {len(text)} bytes, more than {_MAX_MANIFEST_BYTES}")
     try:
-        manifest = json_format.Parse(text.decode("utf-8"), pb.Manifest())
+        decoded = text.decode("utf-8")
+        refuse_newer(decoded)
+        manifest = json_format.Parse(decoded, pb.Manifest())
     except (json_format.ParseError, UnicodeDecodeError) as error:
         raise ModelRefused(f"{MANIFEST} does not parse: {error}") from None
     validate_manifest(manifest)
@@ -162,7 +165,9 @@ def dump_manifest(manifest: pb.Manifest) -> bytes:
 
 def validate_manifest(manifest: pb.Manifest) -> None:
     """Raise ModelRefused, naming the field, unless `manifest` is complete and consistent."""
-    _require(manifest.schema_version == SCHEMA_VERSION, f"schema_version {manifest.schema_version} is not known")
+    _require(
+        manifest.schema_version == SCHEMA_VERSION, f"schema_version {manifest.schema_version} is not {SCHEMA_VERSION}"
+    )
     _require(manifest.task in _TASKS, f"task {manifest.task} has no manifest")
     _validate_input(manifest.input)
     _validate_precisions(manifest)

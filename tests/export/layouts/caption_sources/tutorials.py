@@ -16,9 +16,9 @@ from .resnet import Net
 class PictureEncoder(nn.Module):
     """EncoderCNN: `linear` and `bn`, or the project's `embed`, with or without a BatchNorm of the student's."""
 
-    def __init__(self, size: int, *, linear: str, bn: str | None) -> None:
+    def __init__(self, size: int, *, linear: str, bn: str | None, planes: int = 8) -> None:
         super().__init__()
-        net = Net()
+        net = Net(planes)
         self.resnet = nn.Sequential(*list(net.children())[:-1])
         self.add_module(linear, nn.Linear(net.fc.in_features, size))
         self.order = [linear]
