@@ -94,7 +94,7 @@ def test_which_onnx_runtime_is_left_to_the_extra(name: str) -> None:
     assert not [package for package in _versions(name) if package.startswith("onnxruntime")]
 
 
-@pytest.mark.parametrize("room", ["server", "export"])
+@pytest.mark.parametrize("room", ["server", "export", "client"])
 def test_images_install_by_hash_and_have_a_list_of_parts(room: str) -> None:
     text = (_ROOT / room / "Dockerfile").read_text().replace("\\\n", " ")
     installs = re.findall(r"pip (?:--python \S+ )?install ([^&\n]*)", text)
