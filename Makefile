@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 # Test processes: one per core. Tests of a module stay together, because their fixtures export models.
 TEST_WORKERS ?= logical
 
-.PHONY: $(VENV)/.installed run test test-fast test-slow test-grpcio clients chaos soak lint proto settings metrics lock audit timm silent picture bench bench-peers clean
+.PHONY: $(VENV)/.installed run test test-fast test-slow test-grpcio clients chaos soak lint proto settings metrics lock dist audit timm silent picture bench bench-peers clean
 
 # The script decides what to install; it returns at once if nothing has changed.
 $(VENV)/.installed:
@@ -78,6 +78,14 @@ metrics: $(VENV)/.installed
 # deploy/requirements/*.txt: the packages of the images, with hashes. A test checks that they fit the distributions.
 lock: $(VENV)/.installed
 	deploy/lock
+
+# dist/: wheels and sdists of the four distributions, of the last commit; RELEASING.md says what comes before and after.
+dist: .make/dist/bin/pyproject-build
+	BUILD_PYTHON=$(abspath .make/dist/bin/python) deploy/dist
+
+.make/dist/bin/pyproject-build: constraints.txt
+	$(PYTHON) -m venv --clear .make/dist
+	.make/dist/bin/pip install --quiet -c constraints.txt build 'setuptools>=77'
 
 # Known vulnerabilities of the packages of the images, by PyPI's advisories; needs network access.
 audit: .make/audit/bin/pip-audit
