@@ -1,6 +1,5 @@
 """Compares what the process really uses with what is charged, and returns freed memory to the system."""
 
-import gc
 import threading
 import time
 from collections.abc import Callable
@@ -85,8 +84,6 @@ class MemoryWatch:
 
     def models_changed(self) -> None:
         """Return freed memory, and take what the process has then as the idle server's."""
-        # Drained engines leave cycles, and garbage is collected rarely. Objects of the start are exempt.
-        gc.collect()
         self._give_back()
         with self._lock:
             self._changes -= 1

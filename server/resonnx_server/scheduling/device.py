@@ -256,28 +256,38 @@ class Device:
         with self._changed:
             while not self._closed:
                 now = self.clock()
-                times = [(at, workload) for workload in self._workloads if (at := workload.ready_at_ns()) is not None]
-                wake_at = min((at for at, _ in times if at > now), default=None)
-                ready = [workload for at, workload in times if at <= now]
-                if len(ready) > 1:
-                    ready.sort(key=lambda workload: workload.due_ns())
-                for workload in ready:
-                    budget = self._budget_ns(workload)
-                    if self._must_leave_the_lane(workload, budget):
-                        continue
-                    if (job := workload.take(now, budget)) is not None:
-                        under_way = UnderWay(job, now + int(job.cost_ns), job.cost_ns, runs, workload)
-                        self._under_way[threading.get_ident()] = under_way
-                        if any(at is not None and at <= now for at in (w.ready_at_ns() for w in self._workloads)):
-                            # One wake-up may stand for work for several lanes.
-                            self._changed.notify()
-                        return job
-                    # Its ready entries had run out of time, say. Release the lock before looking again.
-                    wake_at = now + _LOOK_AGAIN_NS
+                job, wake_at = self._look(now, runs)
+                if job is not None:
+                    return job
                 if self._when_idle and wake_at is None and 2 * self.idle_lanes() > self.lanes:
                     self._when_idle.popleft()()
                 self._sleep(wake_at, now)
             return None
+
+    def _look(self, now_ns: int, runs: Interruption) -> tuple[Job | None, int | None]:
+        """Return a job that begins now, and when to look again if there is none; None is when something changes.
+
+        A lane that sleeps holds no workload, which may be freed meanwhile.
+        """
+        times = [(at, workload) for workload in self._workloads if (at := workload.ready_at_ns()) is not None]
+        wake_at = min((at for at, _ in times if at > now_ns), default=None)
+        ready = [workload for at, workload in times if at <= now_ns]
+        if len(ready) > 1:
+            ready.sort(key=lambda workload: workload.due_ns())
+        for workload in ready:
+            budget = self._budget_ns(workload)
+            if self._must_leave_the_lane(workload, budget):
+                continue
+            if (job := workload.take(now_ns, budget)) is not None:
+                under_way = UnderWay(job, now_ns + int(job.cost_ns), job.cost_ns, runs, workload)
+                self._under_way[threading.get_ident()] = under_way
+                if any(at is not None and at <= now_ns for at in (w.ready_at_ns() for w in self._workloads)):
+                    # One wake-up may stand for work for several lanes.
+                    self._changed.notify()
+                return job, None
+            # Its ready entries had run out of time, say. Release the lock before looking again.
+            wake_at = now_ns + _LOOK_AGAIN_NS
+        return None, wake_at
 
     def _sleep(self, until_ns: int | None, now_ns: int) -> None:
         if until_ns is None:

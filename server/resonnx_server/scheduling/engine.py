@@ -156,7 +156,8 @@ class Engine(Workload, Generic[Cost, Work, Answer, T]):
             for pool in self._pools():
                 pool.run, pool.open_again = _freed, None
             self._free_memory()
-        # It leads back here, and garbage is collected rarely.
+            # What leads back here, as garbage is collected rarely.
+            self._replacement.end()
         self.on_event = lambda _: None
 
     @property

@@ -65,6 +65,11 @@ class Replacement:
             self._last_for_memory_ns = now
             self._begin(pool, "a run lacked memory")
 
+    def end(self) -> None:
+        """Tell nothing any more, and replace no session: the model is freed."""
+        self._is_stopped = self.is_paused = True
+        self._tell = lambda _: None
+
     def _begin(self, pool: AnySessionPool, why: str) -> None:
         if self._is_stopped or any(other is pool for other in self._under_way):
             return
@@ -84,11 +89,14 @@ class Replacement:
             reason = f"{why}, and its session could not be opened again: {error}"
         with self._device.lock:
             self._under_way.remove(pool)
+            if self._is_stopped:
+                # Among others because the model was freed: no session is held by it any more.
+                return
             if reason is not None:
                 self._stop(reason)
                 return
             pool.run = run
-            self.is_paused = self._is_stopped or bool(self._under_way)
+            self.is_paused = bool(self._under_way)
             self._tell(Event("replaced"))
             self._device.wake()
 

@@ -129,6 +129,8 @@ class TensorEngine(Engine[TensorCost, Tensors, TensorAnswer, TensorTask]):
 
     def _free_memory(self) -> None:
         self._buffers.clear()
+        # It leads back here.
+        del self._context
 
     async def _answer(self, outcome: list[Part]) -> TensorAnswer:
         return await joined(outcome)

@@ -141,7 +141,9 @@ class ModelLife:
         else:
             self._end_coming(generation)
         generation.move(State.REFUSED, reason)
-        self._ended[generation.version] = generation
+        if not self._is_refused(generation.version):
+            # Else its files have changed since, and were refused: they are not tried again.
+            self._ended[generation.version] = generation
 
     def dropped(self, generation: Generation) -> None:
         """Note that a load has ended without use, as it is not wanted any more."""

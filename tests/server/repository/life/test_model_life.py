@@ -214,3 +214,16 @@ def test_the_label_stable_moves_when_its_new_version_serves_and_stays_if_that_is
     life.refused(generation, "it is bad")
     assert life.drains() == []
     assert life.labels["stable"] == 1
+
+
+def test_files_that_were_refused_are_not_tried_again_when_the_version_that_served_stops() -> None:
+    life = ModelLife("digits", falls_back=True)
+    life.see({1: "a"}, _policy("latest: 1"))
+    life.loaded(*(loaded := life.loads()))
+    life.see({1: "b"}, _policy("latest: 1"))
+    life.refused(*life.loads(), "it is bad")
+    life.refused(*loaded, "a run hung")
+    assert life.loads() == []
+    assert life.reasons == {1: "it is bad"}
+    life.see({1: "c"}, _policy("latest: 1"))
+    assert [each.content for each in life.loads()] == ["c"]
