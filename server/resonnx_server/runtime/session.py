@@ -23,6 +23,7 @@ from resonnx_server.runtime.cancellation import CANCELLED, Cancellation
 from resonnx_server.runtime.interruption import runs_of_this_thread
 from resonnx_server.runtime.machine.background import as_serving
 from resonnx_server.runtime.machine.host import gpu_models
+from resonnx_server.runtime.model_files.weights_apart import open_session
 from resonnx_server.runtime.providers.cuda import load_cuda
 from resonnx_server.runtime.providers.openvino import OPENVINO as OPENVINO
 from resonnx_server.runtime.providers.openvino import add_openvino, has_openvino
@@ -132,8 +133,7 @@ class Session:
         self.run_options.log_severity_level = FATAL_ONLY
         Cancellation.cover(options, partial(setattr, self.run_options, "terminate", True))
         try:
-            # The fall-back would print to stdout and drop the reason.
-            opening = partial(ort.InferenceSession, model, options, providers=providers or None, enable_fallback=0)
+            opening = partial(open_session, model, options, providers or None, apart=candidate.provider == CPU)
             # With one thread, a run takes place on the thread that asks for it.
             self.ort_session = opening() if threads == 1 else as_serving(opening)
         except Exception as error:  # onnxruntime's exceptions share no public base class
