@@ -87,29 +87,23 @@ def _write_tutorials(folder: Path) -> None:
     (folder / "flickr8k.txt").write_text("\n".join(YUNJEY))
 
 
-@pytest.fixture(scope="session")
-def few_samples(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The samples that `make run` writes."""
-    folder = tmp_path_factory.mktemp("few") / "samples"
-    command = [sys.executable, "-m", "resonnx_export", "demo", "--samples", str(folder), "--count", "4", "--seed", "1"]
-    subprocess.run(command, check=True, timeout=120)
-    return folder
-
-
 @pytest.fixture
 def workplace(
     tmp_path: Path,
     tmp_path_factory: pytest.TempPathFactory,
     demo_repository: Path,
     demo_server: RunningServer,
-    few_samples: Path,
-    checkpoints: Path,
+    samples: Path,
+    request: pytest.FixtureRequest,
 ) -> Iterator[Workplace]:
     """A new folder for one page; servers that the page starts end with it."""
     folder = tmp_path / "clone"
-    shutil.copytree(checkpoints, folder)
+    folder.mkdir()
+    if request.node.get_closest_marker("slow"):
+        # Others export nothing.
+        shutil.copytree(request.getfixturevalue("checkpoints"), folder, dirs_exist_ok=True)
     shutil.copytree(demo_repository, folder / "models")
-    shutil.copytree(few_samples, folder / "models/.samples")
+    shutil.copytree(samples, folder / "models/.samples")
     for name in ("proto", "client", "benchmarks", "deploy"):
         (folder / name).symlink_to(ROOT / name)
     programs = folder / ".venv/bin"

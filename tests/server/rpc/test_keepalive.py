@@ -2,8 +2,10 @@
 
 import queue
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 
 import grpc
 import pytest
@@ -62,14 +64,22 @@ def _connections(target: str, count: int) -> Iterator[list[_Connection]]:
         yield connections
 
 
-def test_pinging_connections_stay(demo_server) -> None:
-    """Idle ones, and one with a stream: three pings each. By default gRPC's server ends a connection at the third."""
+@dataclass
+class _Pinging:
+    """Connections of which the first has a call, and when they began to ping in seconds."""
+
+    connections: list[_Connection]
+    watch: grpc.Call
+    began: float
+
+
+@pytest.fixture(scope="module", autouse=True)
+def pinging(demo_server) -> Iterator[_Pinging]:
+    """They ping while other tests of the module run."""
     with _connections(demo_server.grpc, 4) as connections:
-        watch = health_pb2_grpc.HealthStub(connections[0].channel).Watch(health_pb2.HealthCheckRequest(), timeout=60)
+        watch = health_pb2_grpc.HealthStub(connections[0].channel).Watch(health_pb2.HealthCheckRequest(), timeout=300)
         assert next(watch).status == health_pb2.HealthCheckResponse.SERVING
-        assert not connections[1].leaves_within(17)
-        assert [connection.leaves_within(0.01) for connection in connections] == [False] * 4
-        assert all(connection.is_live() for connection in connections)
+        yield _Pinging(connections, watch, time.monotonic())
         watch.cancel()
 
 
@@ -104,3 +114,12 @@ def test_idle_connections_end_when_the_settings_say_so_and_come_back(start_serve
         watch.cancel()
         with triton.InferenceServerClient(server.grpc) as client:
             assert client.is_server_live()
+
+
+def test_pinging_connections_stay(pinging: _Pinging) -> None:
+    """Idle ones, and one with a stream: three pings each. By default gRPC's server ends a connection at the third."""
+    connections = pinging.connections
+    assert not connections[1].leaves_within(max(0.01, pinging.began + 17 - time.monotonic()))
+    assert [connection.leaves_within(0.01) for connection in connections] == [False] * 4
+    assert all(connection.is_live() for connection in connections)
+    assert pinging.watch.is_active()

@@ -33,22 +33,29 @@ max_queue_delay_us = 1_000_000
 max_batch_size = 4
 max_queue_delay_us = 1_000_000
 """
+# Small batches, which take little time to measure.
 TIMELY = """
 [models.digits]
 allow_timeout_override = true
+max_batch_size = 4
 [models.scenes]
 allow_timeout_override = true
+max_batch_size = 4
 """
 HURRIED = """
 [models.steered]
+max_batch_size = 4
 latency_objective_ms = 0.001
 [models.shed]
+max_batch_size = 4
 latency_objective_ms = 0.001
 shed_on_objective = true
 [models.relaxed]
+max_batch_size = 4
 latency_objective_ms = 60_000
 shed_on_objective = true
 [models.captions]
+max_batch_size = 4
 latency_objective_ms = 0.001
 shed_on_objective = true
 """
