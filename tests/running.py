@@ -1,6 +1,7 @@
 """Real servers as processes."""
 
 import json
+import math
 import os
 import re
 import signal
@@ -18,6 +19,9 @@ import pytest
 from resonnx_server.scheduling.measurement import far_above
 
 _READY = re.compile(r"^resonnx-server (?:not )?ready grpc=(\S+) http=(\S+)(?: admin=(\S+))?$")
+# Pages of metrics are made for five requests a second, and for five at once after a pause.
+_METRICS_INTERVAL_S = 0.21
+_METRICS_AT_ONCE_S = 4 * _METRICS_INTERVAL_S
 
 
 @dataclass
@@ -29,9 +33,13 @@ class RunningServer:
     http: str
     log: Path
     admin: str | None = None
+    _metrics_due_s: float = -math.inf
 
     def get(self, path: str, key: str | None = None) -> tuple[int, str]:
-        """GET a page of the HTTP port: status and text."""
+        """GET a page of the HTTP port: status and text. Metrics are not asked for so often that the last page comes."""
+        if path == "/metrics":
+            self._metrics_due_s = max(self._metrics_due_s, time.monotonic() - _METRICS_AT_ONCE_S) + _METRICS_INTERVAL_S
+            time.sleep(max(0.0, self._metrics_due_s - time.monotonic()))
         headers = {"Authorization": f"Bearer {key}"} if key else {}
         request = urllib.request.Request(f"http://{self.http}{path}", headers=headers)
         try:

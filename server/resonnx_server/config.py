@@ -239,10 +239,11 @@ class Settings(BaseModel):
     ready: clients and load balancers need this time to send their requests elsewhere. A second signal ends it; SIGINT
     (Ctrl-C), and a stop before any model serves, do not wait."""
     max_receive_s: Annotated[float, Field(gt=0, le=1e6)] = 60.0
-    """Time limit for receiving the request of a call, or the first message of a stream, in seconds."""
+    """Time limit for receiving the request of a call, or the first message of a stream, and for a client to read the
+    answer of a unary call, in seconds. The gRPC front `aio` does not do it."""
     max_stream_idle_s: Annotated[float, Field(ge=0, le=1e6)] = 3600.0
-    """Seconds after which a stream is ended that brings no further message, and a call whose answer is not read; 0 for
-    never. The gRPC front `aio` does not do it."""
+    """Seconds after which a stream is ended that brings no further message, or whose answers are not read; 0 for never.
+    The gRPC front `aio` does not do it."""
     max_connection_idle_s: Annotated[float, Field(ge=0, le=1e6)] = 600.0
     """Seconds without a call after which a connection is closed, even if its client pings; 0 for never. Clients
     reconnect by themselves at their next call."""

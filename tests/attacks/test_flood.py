@@ -1,8 +1,11 @@
 """A client with hundreds of calls in flight takes all the time and the whole queue: others keep their part of both."""
 
 import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 
+import aiohttp
 import grpc
 import numpy as np
 import pytest
@@ -24,37 +27,63 @@ def _request(times: int) -> pb.ModelInferRequest:
     return request
 
 
-async def _others_before_each(server: str, flood_size: int) -> list[int]:
-    """Return for each of some single calls of one client how many calls of another were answered during it."""
-    answered = 0
+# Asks once, and returns whether it was answered; False where the server had no room.
+Ask = Callable[[], Awaitable[bool]]
 
-    async def flood(stub: grpc_service_pb2_grpc.GRPCInferenceServiceStub) -> None:
-        nonlocal answered
-        while True:
+
+@asynccontextmanager
+async def _by_grpc(address: str) -> AsyncIterator[Ask]:
+    async with grpc.aio.insecure_channel(address) as channel:
+        stub = grpc_service_pb2_grpc.GRPCInferenceServiceStub(channel)
+
+        async def ask() -> bool:
             try:
-                await stub.ModelInfer(_request(TIMES))
-                answered += 1
+                await stub.ModelInfer(_request(TIMES), timeout=30)
             except grpc.aio.AioRpcError as error:
                 if error.code() is not grpc.StatusCode.RESOURCE_EXHAUSTED:
                     raise
+                return False
+            return True
+
+        yield ask
+
+
+@asynccontextmanager
+async def _by_http(address: str) -> AsyncIterator[Ask]:
+    tensor = {"name": "times", "datatype": "INT64", "shape": [1], "data": [TIMES]}
+    url = f"http://{address}/v2/models/endless/infer"
+    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
+
+        async def ask() -> bool:
+            async with session.post(url, json={"inputs": [tensor]}) as answer:
+                assert answer.status in (200, 503)
+                return answer.status == 200
+
+        yield ask
+
+
+async def _others_before_each(
+    server: str, flood_size: int, by: Callable[[str], AbstractAsyncContextManager[Ask]] = _by_grpc
+) -> list[int]:
+    """Return for each of some single calls of one client how many calls of another were answered during it."""
+    answered = 0
+
+    async def flood(ask: Ask) -> None:
+        nonlocal answered
+        while True:
+            if await ask():
+                answered += 1
+            else:
                 await asyncio.sleep(0.05)
 
     during = []
-    async with (
-        through("127.0.0.2", server) as relay,
-        grpc.aio.insecure_channel(relay) as theirs,
-        grpc.aio.insecure_channel(server) as ours,
-    ):
-        flooding = [
-            asyncio.create_task(flood(grpc_service_pb2_grpc.GRPCInferenceServiceStub(theirs)))
-            for _ in range(flood_size)
-        ]
-        good = grpc_service_pb2_grpc.GRPCInferenceServiceStub(ours)
+    async with through("127.0.0.2", server) as relay, by(relay) as theirs, by(server) as ours:
+        flooding = [asyncio.create_task(flood(theirs)) for _ in range(flood_size)]
         while not answered:
             await asyncio.sleep(0.01)
         for _ in range(GOOD):
             before = answered
-            await good.ModelInfer(_request(TIMES), timeout=30)
+            assert await ours()
             during.append(answered - before)
         for task in flooding:
             task.cancel()
@@ -81,4 +110,12 @@ def test_a_single_call_waits_for_few_of_a_flood(start_server, tmp_path: Path, fr
     environment = {"RESONNX_GRPC_FRONT": front}
     with start_server(tmp_path / "models", "--config", str(config), environment=environment) as server:
         during = asyncio.run(_others_before_each(server.grpc, FLOOD))
+    assert sorted(during)[GOOD // 2] <= 8, during
+
+
+def test_a_single_request_over_http_waits_for_few_of_a_flood(start_server, tmp_path: Path) -> None:
+    (tmp_path / "models/endless/1").mkdir(parents=True)
+    (tmp_path / "models/endless/1/model.onnx").write_bytes(bare_graphs.counting())
+    with start_server(tmp_path / "models") as server:
+        during = asyncio.run(_others_before_each(server.http, FLOOD, _by_http))
     assert sorted(during)[GOOD // 2] <= 8, during

@@ -135,6 +135,15 @@ def test_calls_without_a_message_and_readers_that_do_not_read_end(server: Runnin
     eventually(lambda: server.metric("resonnx_memory_requests_bytes") == 0)
 
 
+def test_an_answer_of_a_unary_call_is_not_kept_as_long_as_a_stream(start_server: StartServer, models: Path) -> None:
+    flags = ("--grpc-front", "core", "--max-receive-s", str(LIMIT_S))
+    with start_server(models, *flags) as server, closing(Connection(server.grpc)) as connection:
+        unread, request = connection.open(UNARY), _request(8000)
+        assert connection.send(unread, len(request), request)
+        eventually(lambda: unread in connection.ended)
+        eventually(lambda: server.metric("resonnx_memory_requests_bytes") == 0)
+
+
 def test_streams_that_end_at_once_hold_up_nobody(server: RunningServer) -> None:
     worst = _closing(server, 4, 500)
     print(f"worst call beside 2,000 streams that end at once: {worst * 1e3:.0f} ms")

@@ -1,10 +1,13 @@
 """Strangers and eavesdroppers before a port with TLS: rows "unknown callers" and "traffic that is read or changed"."""
 
 import re
+import socket
 import ssl
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -128,6 +131,7 @@ def test_certificates_change_without_dropping_calls(server: Guarded, tmp_path: P
         with _channel(server, ROBOT) as channel:
             assert outcome(channel, LIVE)[0] == "OK"
         assert _page(server, "/livez") == 200
+        assert server.server.log.read_text().count("the former stay in force") == 1
 
         before = _expires_s(server, SERVERS)
         (server.folder / "server.key").write_bytes(pair.key)
@@ -169,3 +173,42 @@ def test_without_keys_the_authority_decides_on_all_ports(start_server, tmp_path:
             assert outcome(channel, LIVE)[0] == "UNAVAILABLE"
         assert (_page(running, "/livez"), _page(running, "/metrics")) == (200, 401)
         assert _page(running, "/metrics", CLIENTS.issue("anybody").write(tmp_path, "anybody")) == 200
+
+
+@pytest.mark.slow
+def test_handshakes_that_do_not_end_are_ended_and_hold_up_nobody(server: Guarded) -> None:
+    """The beginning of a handshake, a byte every second, on 100 connections of each port."""
+    hello = bytes.fromhex("1603010200010001fc0303")
+    slow = [
+        socket.create_connection((host, int(port)), 10)
+        for host, _, port in (address.rpartition(":") for address in (server.server.grpc, server.server.http))
+        for _ in range(100)
+    ]
+    try:
+        for connection in slow:
+            connection.setblocking(False)
+        began = time.monotonic()
+        for byte in hello:
+            for connection in slow:
+                with suppress(OSError):
+                    connection.send(bytes([byte]))
+            with _channel(server, ROBOT) as channel:
+                asked = time.monotonic()
+                assert outcome(channel, LIVE)[0] == "OK"
+                assert time.monotonic() - asked < 2
+            time.sleep(max(0.0, 1 - (time.monotonic() - asked)))
+        eventually(lambda: all(map(_is_ended, slow)))
+        assert time.monotonic() - began < 20
+    finally:
+        for connection in slow:
+            connection.close()
+    assert _page(server, "/livez") == 200
+
+
+def _is_ended(connection: socket.socket) -> bool:
+    try:
+        return not connection.recv(1024)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True

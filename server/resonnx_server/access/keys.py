@@ -27,6 +27,8 @@ _PREFIX: Final = "resonnx_"
 _SECRET_BYTES: Final = 32
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.@-]{0,63}")
 _PRIORITY_LEVELS: Final = 8
+# Of a file of keys: some 20,000 of them. A larger one would take the interpreter for seconds at each reload.
+_MOST_BYTES: Final = 4 << 20
 
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
@@ -123,13 +125,27 @@ def read_entries(path: Path) -> dict[str, Any]:
         KeysFault: It cannot be read, or has other sections.
     """
     try:
-        content = tomllib.loads(path.read_text())
+        content = tomllib.loads(_content(path))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise KeysFault(f"keys file {path}: {error}") from None
     entries = content.get("keys", {})
     if not isinstance(entries, dict) or content.keys() - {"keys"}:
         raise KeysFault(f"keys file {path}: sections are [keys.NAME], and nothing else")
     return entries
+
+
+def _content(path: Path) -> str:
+    """Return the text of a file of keys. Raises OSError, UnicodeDecodeError or KeysFault."""
+    # Opening a pipe would wait for its writer.
+    if not path.is_file() and path.exists():
+        raise KeysFault(f"keys file {path}: it is no regular file")
+    with path.open("rb") as file:
+        content = file.read(_MOST_BYTES + 1)
+    if len(content) > _MOST_BYTES:
+        raise KeysFault(
+            f"keys file {path}: it has more than {_MOST_BYTES} bytes; one entry takes about 200. Remove keys"
+        )
+    return content.decode()
 
 
 def read_keys(path: Path) -> KeyRing:

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final, Generic, TypeVar
@@ -12,6 +13,8 @@ _log = logging.getLogger(__name__)
 
 # Time between two checks.
 POLL_S: Final = 1.0
+# A file that was changed within this time may still be being written: half of it could be valid.
+SETTLED_S: Final = 1.0
 
 # Of each file: its device, inode, size and time of change; None for one that cannot be found.
 Signature = tuple[tuple[int, int, int, int] | None, ...]
@@ -39,9 +42,12 @@ class Reloaded(Generic[T]):
         self._is_settled = self._look() == self._signature
 
     def refresh(self) -> None:
-        """Read the value again if a file has changed since it was read. Blocks for the time of reading."""
+        """Read the value again if a file has changed, though not within a second. Blocks for the time of reading."""
         before = self._look()
         if before == self._signature and self._is_settled:
+            return
+        now_ns = time.time_ns()
+        if any(file is not None and 0 <= now_ns - file[-1] < SETTLED_S * 1e9 for file in before):
             return
         try:
             value = self._read()

@@ -1,14 +1,19 @@
-"""Pages of metrics: made for each request, and where many come, for all alike that wait for the next one together."""
+"""Pages of metrics: made for each request, and where many come, for all alike that come within 0.2 s."""
 
 import asyncio
 import time
+from dataclasses import dataclass
 from typing import Final
 
 from resonnx_server.observe.exposition import Format, Sight, page
 from resonnx_server.observe.metrics import Metrics
 from resonnx_server.pace import Pace
 
-# Pages that are made in a second in the long run, and at once after a pause.
+# Requests a second, and at once after a pause, that each get a page of their own; others get the last one, unless it
+# is older than this.
+_FRESH_PER_S: Final = 5
+_LAST_NS: Final = 200_000_000
+# Pages of all kinds that are made in a second in the long run, and at once after a pause; requests for more wait.
 _MADE_PER_S: Final = 25
 _MADE_AT_ONCE: Final = 60
 
@@ -16,8 +21,16 @@ _MADE_AT_ONCE: Final = 60
 _Kind = tuple[Format, Sight | None, bool]
 
 
+@dataclass(frozen=True, slots=True)
+class _Made:
+    """A page, and when its values were read, monotonic ns."""
+
+    content: bytes
+    read_ns: int
+
+
 class MetricsPages:
-    """Pages by format, compression and what they show.
+    """Pages by format, compression and what they show. Event loop only.
 
     Args:
         metrics: The registry that they show.
@@ -27,10 +40,13 @@ class MetricsPages:
         self._metrics = metrics
         # The tasks that will make pages, and have not begun.
         self._next: dict[_Kind, asyncio.Task[bytes]] = {}
+        # Pages that are not older than _LAST_NS.
+        self._last: dict[_Kind, _Made] = {}
+        self._fresh = Pace(_FRESH_PER_S, _FRESH_PER_S)
         self._pace = Pace(_MADE_PER_S, _MADE_AT_ONCE)
 
     async def page(self, written: Format, sight: Sight | None = None, *, compressed: bool) -> bytes:
-        """Return a page of values that are not older than the request; beyond the pace, at most 0.04 s later.
+        """Return a page of values that are not older than the request; beyond 5 requests a second, than 0.2 s before.
 
         Args:
             written: The format.
@@ -38,10 +54,12 @@ class MetricsPages:
             compressed: With gzip.
         """
         kind = written, sight, compressed
-        making = self._next.get(kind)
+        making, now_ns = self._next.get(kind), time.monotonic_ns()
+        is_many = self._fresh.delay_ns(now_ns, 0) > 0
+        if is_many and (last := self._last.get(kind)) is not None and now_ns - last.read_ns <= _LAST_NS:
+            return last.content
         if making is None:
-            delay_ns = self._pace.delay_ns(time.monotonic_ns())
-            making = asyncio.create_task(self._make(kind, delay_ns / 1e9))
+            making = asyncio.create_task(self._make(kind, self._pace.delay_ns(now_ns) / 1e9))
             self._next[kind] = making
         # Shielded: others may wait for it as well.
         return await asyncio.shield(making)
@@ -52,8 +70,15 @@ class MetricsPages:
         del self._next[kind]
         written, sight, compressed = kind
         # Counters are read on the event loop, with a break after each family; the page is written on a thread.
-        families = []
+        read_ns, families = time.monotonic_ns(), []
         for family in self._metrics.registry.collect():
             families.append(family)
             await asyncio.sleep(0)
-        return await asyncio.to_thread(page, families, written, sight, compressed=compressed)
+        content = await asyncio.to_thread(page, families, written, sight, compressed=compressed)
+        made = self._last[kind] = _Made(content, read_ns)
+        asyncio.get_running_loop().call_later(_LAST_NS / 1e9, self._forget, kind, made)
+        return content
+
+    def _forget(self, kind: _Kind, made: _Made) -> None:
+        if self._last.get(kind) is made:
+            del self._last[kind]

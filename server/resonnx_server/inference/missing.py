@@ -3,6 +3,7 @@
 from collections.abc import Collection, Mapping
 from typing import Final
 
+from resonnx_server.access.caller import Caller, Role
 from resonnx_server.errors import ModelRefused, NotFound, ServerError, Unavailable, VersionNotFound
 
 # Models, versions or labels that an error lists.
@@ -14,6 +15,13 @@ def no_such_model(name: str, known: Collection[str]) -> NotFound:
     # No search for the nearest name: wrong names may come at any rate.
     named = ", ".join(sorted(known)) if 0 < len(known) <= _LISTED else f"{len(known)} models"
     return NotFound(f"model {name[:64]!r} is not in the repository, which has {named}")
+
+
+def told_to(caller: Caller | None, error: NotFound) -> NotFound:
+    """Return `error` as a caller may see it: names need the role `read`, those of models also rights on all of them."""
+    if caller is None or (Role.READ in caller.roles and (caller.models is None or isinstance(error, VersionNotFound))):
+        return error
+    return type(error)("there is no such version" if isinstance(error, VersionNotFound) else "there is no such model")
 
 
 def no_such_label(name: str, version: str, labels: Collection[str]) -> VersionNotFound:

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from resonnx_server.access.caller import Caller
-from resonnx_server.errors import ModelNotAllowed, ServerError, Unavailable, WrongTask
-from resonnx_server.inference.missing import no_such_label, no_such_model, no_such_version
+from resonnx_server.errors import ModelNotAllowed, NotFound, ServerError, Unavailable, WrongTask
+from resonnx_server.inference.missing import no_such_label, no_such_model, no_such_version, told_to
 from resonnx_server.inference.model import Model as Model
 from resonnx_server.inference.model import Refusal as Refusal
 from resonnx_server.inference.model import SessionReport as SessionReport
@@ -113,13 +113,14 @@ class Models:
             self.rejected.count(error)
             raise error
 
-    def find(self, name: str, version: int | str = 0, task: Task | None = None) -> Model:
+    def find(self, name: str, version: int | str = 0, task: Task | None = None, caller: Caller | None = None) -> Model:
         """Return the model of a call, or count the call as rejected.
 
         Args:
             name: The model's name.
             version: A number, 0 or "" for the default version, or a label.
             task: The task of the call; None is any.
+            caller: Who calls: errors name only what it may read. None for no caller.
 
         Raises:
             ServerError: As `get`.
@@ -131,6 +132,8 @@ class Models:
                 raise WrongTask("model", f"{name!r} is {model.task.noun}, not {task.noun}")
         except ServerError as error:
             self.rejected.count(error)
+            if isinstance(error, NotFound):
+                raise told_to(caller, error) from None
             raise
         return model
 

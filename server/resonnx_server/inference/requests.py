@@ -231,7 +231,7 @@ class Inference:
         size: int,
         task: Task | None = None,
         *,
-        caller: str = "",
+        caller: Caller | None = None,
         identifier: str = "",
     ) -> ActiveRequest:
         """Return a caller's request of `size` bytes for a version of a model: see Models.get.
@@ -241,12 +241,13 @@ class Inference:
         Raises:
             ServerError: No such model serves; see Models.find.
         """
-        model, trace, compared = self.models.find(name, version, task), None, None
+        model, trace, compared = self.models.find(name, version, task, caller), None, None
+        by = "" if caller is None else caller.name
         if self.comparing.is_on:
-            model, compared = self.comparing.begin(model, version, caller, identifier)
+            model, compared = self.comparing.begin(model, version, by, identifier)
         if self.traces.is_on:
             trace = self.traces.begin(model.name, model.version, self.frontend)
-        request = ActiveRequest(model, self.decoder, self.budget, size, caller, trace)
+        request = ActiveRequest(model, self.decoder, self.budget, size, by, trace)
         if compared is not None:
             request.compared = compared
         return request

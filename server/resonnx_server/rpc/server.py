@@ -22,7 +22,7 @@ from resonnx_server.protocol.unpacking import Unpacker
 from resonnx_server.rpc.admission import Admission
 from resonnx_server.rpc.boundary import rejection
 from resonnx_server.rpc.comparisons import RepositoryServicer
-from resonnx_server.rpc.connection_shares import ConnectionShares
+from resonnx_server.rpc.connections.shares import ConnectionShares
 from resonnx_server.rpc.credentials import server_credentials
 from resonnx_server.rpc.fronts.buffer import CALL_BYTES
 from resonnx_server.rpc.fronts.choose import FrontName, FrontUnavailable, choose

@@ -143,3 +143,14 @@ def test_the_command_prints_the_entry_where_no_file_is_given(tmp_path: Path) -> 
     done = _new("alice")
     key, _, entry = done.stdout.partition("\n\n")
     assert read_keys(_file(tmp_path / "keys.toml", entry)).of_key(key) is not None
+
+
+def test_a_file_that_is_too_large_or_is_no_file_is_not_read(tmp_path: Path) -> None:
+    entry = f'[keys.alice]\nsha256 = "{ALICE}"\n'
+    with pytest.raises(KeysFault, match="it has more than 4194304 bytes"):
+        read_keys(_file(tmp_path / "keys.toml", entry + "#" * (4 << 20)))
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(KeysFault, match="it is no regular file"):
+        read_keys(tmp_path / "pipe")
+    with pytest.raises(KeysFault, match="No such file"):
+        read_keys(tmp_path / "missing")

@@ -6,9 +6,16 @@ import os
 from pathlib import Path
 
 import pytest
+from resonnx_server.access import reloaded
 from resonnx_server.access.reloaded import Reloaded, keep_fresh
 
 from ..waiting import until
+
+
+@pytest.fixture(autouse=True)
+def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files count as written at once, unless a test says otherwise."""
+    monkeypatch.setattr(reloaded, "SETTLED_S", 0.0)
 
 
 @pytest.fixture
@@ -76,6 +83,25 @@ def test_a_file_that_changes_while_it_is_read_is_read_again(file: Path) -> None:
     assert value.value == "1", "it changed again"
     value.refresh()
     assert value.value == "333"
+
+
+def test_a_file_that_is_being_written_is_not_read(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Half of it may be valid: the first of two keys, the first of two digits."""
+    monkeypatch.setattr(reloaded, "SETTLED_S", 60.0)
+    number = Reloaded([file], lambda: int(file.read_text()))
+    assert number.value == 1
+    for text in ("2", "23"):
+        file.write_text(text)
+        number.refresh()
+        assert number.value == 1
+    os.utime(file, (0, 0))
+    number.refresh()
+    assert number.value == 23
+    # A clock that was set back keeps no change away.
+    file.write_text("4")
+    os.utime(file, (1 << 32, 1 << 32))
+    number.refresh()
+    assert number.value == 4
 
 
 def test_a_first_value_that_cannot_be_read_is_an_error(tmp_path: Path) -> None:

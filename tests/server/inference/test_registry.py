@@ -3,6 +3,7 @@
 from unittest.mock import Mock
 
 import pytest
+from resonnx_server.access.caller import OPEN_ROLES, Caller, Role
 from resonnx_server.errors import ModelRefused, NotFound, ServerError, Unavailable, VersionNotFound
 from resonnx_server.inference.registry import Model, Models, Refusal
 from resonnx_server.readiness import health
@@ -99,3 +100,21 @@ def test_health_tells_of_models_versions_and_labels(models: Models) -> None:
         "scenes": False,
         "scenes:1": False,
     }
+
+
+def test_errors_name_only_what_a_caller_may_read(models: Models) -> None:
+    infer, some = (
+        Caller("key:infer", frozenset({Role.INFER})),
+        Caller("key:some", OPEN_ROLES, models=frozenset({"digits"})),
+    )
+    for name, version, caller, told in (
+        ("nobody", 0, infer, "there is no such model"),
+        ("nobody", 0, some, "there is no such model"),
+        ("nobody", 0, Caller("ip:::1", OPEN_ROLES), "model 'nobody' is not in the repository, which has digits"),
+        ("digits", 4, infer, "there is no such version"),
+        ("digits", 4, some, "model 'digits' has no version 4; versions 1, 2, 3 are served"),
+    ):
+        with pytest.raises(NotFound) as error:
+            models.find(name, version, caller=caller)
+        assert str(error.value) == told
+        assert type(error.value) is (VersionNotFound if version else NotFound)

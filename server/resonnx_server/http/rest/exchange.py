@@ -10,6 +10,7 @@ from typing import Final, NamedTuple
 from aiohttp import web
 
 from resonnx_server.access.caller import Caller
+from resonnx_server.access.starts import Starts
 from resonnx_server.errors import DeadlineExceeded, ServerError
 from resonnx_server.http.connection import CONNECTION
 from resonnx_server.http.guard import CALLER
@@ -94,6 +95,7 @@ class Exchange:
         self._inference = inference
         self._bodies = bodies
         self._pieces = pieces
+        self._starts = Starts(lambda message, error: report_incident(_log, message, error, ""))
         self.active = ActiveRequests()
 
     def page(self, answer: Callable[[Posted], Awaitable[Content | web.StreamResponse]]) -> Handler:
@@ -136,6 +138,8 @@ class Exchange:
                     posted.give_body(await self._bodies.receive(request, posted.received))
                 if (connection := CONNECTION.get(None)) is not None:
                     connection.infer()
+                # Beside a flood of another caller, its requests have not all to be read before.
+                await self._starts.turn(posted.caller.name)
                 content = await answer(posted)
         except TimeoutError:
             error = DeadlineExceeded(f"the request's deadline has passed ({HEADER})")

@@ -81,7 +81,7 @@ class TensorServing:
         with (
             self._inference.limited(caller),
             self._inference.begin(
-                message.model_name, message.model_version, given.size, caller=caller.name, identifier=message.id
+                message.model_name, message.model_version, given.size, caller=caller, identifier=message.id
             ) as request,
         ):
             model = request.model

@@ -60,7 +60,7 @@ class VisionServing:
         with (
             self._inference.limited(caller),
             self._inference.begin(
-                message.model, version, size, CLASSIFY, caller=caller.name, identifier=message.id
+                message.model, version, size, CLASSIFY, caller=caller, identifier=message.id
             ) as request,
         ):
             assert request.model.manifest is not None
@@ -100,7 +100,7 @@ class VisionServing:
         with (
             self._inference.limited(caller),
             self._inference.begin(
-                message.model, version, size, CAPTION, caller=caller.name, identifier=message.id
+                message.model, version, size, CAPTION, caller=caller, identifier=message.id
             ) as request,
         ):
             engine = captioner(request.model)

@@ -53,6 +53,10 @@ class Sending(Protocol):
     def name(self) -> str:
         """Name of its caller."""
 
+    @property
+    def is_stream(self) -> bool:
+        """Whether more messages may follow."""
+
     def cut(self) -> None:
         """End it, from any thread, without waiting for its reader."""
 
@@ -67,8 +71,9 @@ class Intake:
     Args:
         budget: The budget.
         refuse: Returns the status of an error, and counts it.
-        max_receive_s: Time limit for the request of a call, and for the first message of a stream.
-        max_stream_idle_s: Time limit for further messages of a stream, and for readers of any answer.
+        max_receive_s: Time limit for the request of a call, for the first message of a stream, and for the reader of a
+            unary call's answer.
+        max_stream_idle_s: Time limit for further messages of a stream, and for readers of its answers.
 
     Attributes:
         sending: Calls with a message that is not taken by its reader, and since when.
@@ -140,7 +145,7 @@ class Intake:
             self._end(call, error)
         if next(late, None) is None:
             self._checked_s = now_s
-            self._cut(now_s - self._max_stream_idle_s)
+            self._cut(now_s)
 
     def _late(self, now_s: float) -> Iterator[tuple[Receiving, ServerError]]:
         """Yield calls whose messages take too long, with the error that ends them."""
@@ -151,12 +156,13 @@ class Intake:
             elif since < now_s - most_idle_s:
                 yield call, TooSlow(f"the stream brought no message for {most_idle_s:g} s (max_stream_idle_s)")
 
-    def _cut(self, oldest_s: float) -> None:
+    def _cut(self, now_s: float) -> None:
         """End calls of readers that take nothing."""
+        unary, stream = (self._max_receive_s, "max_receive_s"), (self._max_stream_idle_s, "max_stream_idle_s")
         for call, since in list(self.sending.items()):
-            if since < oldest_s and self.sending.pop(call, None) is not None:
-                error = SlowReader(f"an answer was not read for {self._max_stream_idle_s:g} s (max_stream_idle_s)")
-                self.refuse(error)
+            most_s, setting = stream if call.is_stream else unary
+            if since < now_s - most_s and self.sending.pop(call, None) is not None:
+                self.refuse(SlowReader(f"an answer was not read for {most_s:g} s ({setting})"))
                 call.cut()
 
     def evict(self) -> int:

@@ -186,4 +186,4 @@ class InferenceServicer(grpc_service_pb2_grpc.GRPCInferenceServiceServicer):
 
     def _find(self, name: str, version: str, context: Context) -> Model:
         self.models.check(name, context.caller)
-        return self.models.find(name, version)
+        return self.models.find(name, version, caller=context.caller)

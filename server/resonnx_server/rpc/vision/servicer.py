@@ -98,7 +98,8 @@ class VisionServicer(vision_pb2_grpc.VisionServicer):
     async def GetModel(self, request: pb.GetModelRequest, context: Context) -> pb.GetModelResponse:  # noqa: N802
         """A model's manifest, and how it is served."""
         self._models.check(request.model, context.caller)
-        return self._get_model(self._models.find(request.model, request.version_label or request.version))
+        version = request.version_label or request.version
+        return self._get_model(self._models.find(request.model, version, caller=context.caller))
 
     def _classify(
         self, given: PictureRequest[pb.ClassifyRequest], caller_ns: int | None, caller: Caller

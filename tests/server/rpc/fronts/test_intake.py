@@ -44,6 +44,7 @@ class Unread:
     """A call whose answer is sent."""
 
     name: str
+    is_stream: bool = False
     cuts: int = 0
 
     def cut(self) -> None:
@@ -91,7 +92,7 @@ def test_a_request_has_a_time_limit_and_a_streams_next_message_has_none() -> Non
 def test_streams_that_bring_nothing_more_and_readers_that_take_nothing_are_ended() -> None:
     intake, now = Intake(max_receive_s=10, max_stream_idle_s=100), time.monotonic()
     half_open, idle, fresh = Waiting("a"), Waiting("a", has_begun=True), Waiting("a", has_begun=True)
-    unread, read = Mock(), Mock()
+    unread, read = Mock(is_stream=True), Mock(is_stream=True)
     intake.receiving = {half_open: now - 11, idle: now - 101, fresh: now - 99}
     intake.sending = {unread: now - 101, read: now - 99}
     intake.tick(now)
@@ -100,6 +101,14 @@ def test_streams_that_bring_nothing_more_and_readers_that_take_nothing_are_ended
     assert not read.cut.called
     intake.tick(now + 2)
     assert unread.cut.call_count == 1
+
+
+def test_a_unary_answer_is_read_in_the_time_of_a_request_and_a_streams_in_its_own() -> None:
+    intake, now = Intake(max_receive_s=10), time.monotonic()
+    unread, read, stream = Unread("a"), Unread("a"), Unread("a", is_stream=True)
+    intake.sending = {unread: now - 11, read: now - 9, stream: now - 1000}
+    intake.tick(now)
+    assert [each.cuts for each in (unread, read, stream)] == [1, 0, 0]
 
 
 def test_a_stream_waits_for_room_and_is_ended_if_there_is_none_for_long() -> None:

@@ -14,6 +14,7 @@ from resonnx_server.http.rest.failures import failure, json_response, status_of
 from resonnx_server.http.rest.tensors.answer import write_answer
 from resonnx_server.http.rest.tensors.message_json import as_json
 from resonnx_server.http.rest.tensors.request import read_request
+from resonnx_server.inference.missing import told_to
 from resonnx_server.inference.registry import Model, Models
 from resonnx_server.protocol.oip import describe
 from resonnx_server.protocol.oip.contents import cleared
@@ -97,7 +98,9 @@ class TensorPages:
             status = 200 if ready else 503
         except NotFound as error:
             # Others' errors name the models that there are.
-            return failure(error if caller is not None else NotFound("there is no such model or version"))
+            if caller is None:
+                return failure(NotFound("there is no such model or version"))
+            return failure(told_to(caller, error))
         except ServerError as error:
             ready, status = False, status_of(error)
         return json_response({"name": name, "ready": ready}, status)
@@ -112,7 +115,7 @@ class TensorPages:
         name, version = _asked(request)
         try:
             self._models.check(name, CALLER.get())
-            return json_response(described(self._models.find(name, version)))
+            return json_response(described(self._models.find(name, version, caller=CALLER.get())))
         except ServerError as error:
             return failure(error)
 
@@ -121,7 +124,7 @@ class TensorPages:
         try:
             # Before the work of reading the request.
             self._models.check(name, posted.caller)
-            self._models.find(name, version)
+            self._models.find(name, version, caller=posted.caller)
             body = posted.take_body()
             work = read_request(body, _head_bytes(posted.request), name, version)
             small = len(body) <= _SMALL_BODY

@@ -9,12 +9,12 @@ from typing import Any
 import grpc
 
 from resonnx_server.access.caller import Caller
+from resonnx_server.access.starts import Starts
 from resonnx_server.errors import ServerError
 from resonnx_server.rpc.fronts.active import ActiveCalls, CallSoon
 from resonnx_server.rpc.fronts.buffer import CALL_BYTES
 from resonnx_server.rpc.fronts.call import Call, Handler, serve
 from resonnx_server.rpc.fronts.core import operations as ops
-from resonnx_server.rpc.fronts.core.starts import Starts
 from resonnx_server.rpc.fronts.intake import Intake
 from resonnx_server.rpc.fronts.status import Rejected
 
@@ -73,7 +73,7 @@ class CoreCall(Call):
 
     # On the queue's thread.
 
-    has_begun = False
+    has_begun = is_stream = False
 
     @property
     def name(self) -> str:

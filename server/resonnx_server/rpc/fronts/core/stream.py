@@ -16,6 +16,8 @@ from resonnx_server.rpc.fronts.status import Rejected
 class CoreStreamCall(CoreCall, StreamCall):
     """A stream. The lock also guards which operations are under way."""
 
+    is_stream = True
+
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
         self._is_reading = self._sent_headers = self._has_begun = False

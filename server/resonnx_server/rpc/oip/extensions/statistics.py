@@ -46,7 +46,7 @@ class StatisticsRpc:
             if version:
                 chosen = {key: stats for key, stats in chosen.items() if key[1] == number}
             if not chosen:
-                model = self._models.find(request.name, version)
+                model = self._models.find(request.name, version, caller=context.caller)
                 chosen = {(model.name, model.version): model.stats}
             found = chosen
         return pb.ModelStatisticsResponse(

@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from resonnx_server.observe.connections import Connections
-from resonnx_server.rpc.connection_shares import ConnectionShares, refused, surplus
+from resonnx_server.rpc.connections.shares import ConnectionShares, refused, surplus
 from resonnx_server.runtime.machine.source_filter import Network
 
-from ...conftest import examples
+from ....conftest import examples
 
 ONE, OTHER = "127.0.0.2", "127.0.0.3"
 MOST = 64

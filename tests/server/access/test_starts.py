@@ -6,9 +6,9 @@ from itertools import pairwise
 
 from hypothesis import given
 from hypothesis import strategies as st
-from resonnx_server.rpc.fronts.core.starts import _AT_ONCE, Starts
+from resonnx_server.access.starts import _AT_ONCE, Starts
 
-from ....conftest import examples
+from ...conftest import examples
 
 
 def _nothing(message: str, error: Exception) -> None:
@@ -41,6 +41,23 @@ async def test_a_call_that_is_alone_begins_at_once() -> None:
         starts.add("alone", _noting(begun, "alone", number))
         assert begun[-1] == ("alone", number)
         await asyncio.sleep(0)
+
+
+async def test_a_coroutine_waits_for_its_callers_turn_and_may_be_cancelled_meanwhile() -> None:
+    starts, begun = Starts(_nothing), list[str]()
+
+    async def work(caller: str) -> None:
+        await starts.turn(caller)
+        begun.append(caller)
+
+    flood = [asyncio.create_task(work("flood")) for _ in range(200)]
+    other = asyncio.create_task(work("other"))
+    await asyncio.sleep(0)
+    flood[100].cancel()
+    await other
+    assert len(begun) <= 3 * _AT_ONCE
+    await asyncio.gather(*flood, return_exceptions=True)
+    assert begun.count("flood") == 199
 
 
 async def test_the_loop_does_other_work_between() -> None:

@@ -10,7 +10,7 @@ _AT_ONCE: Final = 8
 
 
 class Starts:
-    """Calls whose request was received and whose handler has not begun. Event loop only.
+    """Calls, or requests over HTTP, that were received and whose handler has not begun. Event loop only.
 
     A flood of one caller arrives in hundreds; in their order, another's call would wait for all of them.
 
@@ -37,6 +37,19 @@ class Starts:
             self._lines[caller].append(begin)
         else:
             self._lines[caller] = deque([begin])
+
+    async def turn(self, caller: str) -> None:
+        """Wait until work of a caller may begin."""
+        begun: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+        def begin() -> None:
+            # Whoever waits may be cancelled.
+            if not begun.done():
+                begun.set_result(None)
+
+        self.add(caller, begin)
+        if not begun.done():
+            await begun
 
     def __len__(self) -> int:
         return sum(map(len, self._lines.values()))

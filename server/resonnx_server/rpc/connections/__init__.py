@@ -1,0 +1,1 @@
+"""The connections of a port as the system sees them: gRPC does not tell of them."""
