@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 # Test processes: one per core. Tests of a module stay together, because their fixtures export models.
 TEST_WORKERS ?= logical
 
-.PHONY: $(VENV)/.installed run test test-fast test-slow test-grpcio clients chaos soak lint proto settings metrics lock dist audit timm silent picture bench bench-peers clean
+.PHONY: $(VENV)/.installed run test test-fast test-slow test-grpcio clients chaos soak lint proto settings metrics dashboard observe lock dist audit timm silent picture bench bench-peers clean
 
 # The script decides what to install; it returns at once if nothing has changed.
 $(VENV)/.installed:
@@ -74,6 +74,14 @@ settings: $(VENV)/.installed
 # docs/metrics.md from the registry of metrics. A test checks that it is up to date.
 metrics: $(VENV)/.installed
 	$(BIN)/python deploy/metrics_reference.py > docs/metrics.md
+
+# deploy/grafana/dashboards/resonnx.json from deploy/observability/panels.py. A test checks that it is up to date.
+dashboard: $(VENV)/.installed
+	$(BIN)/python -m deploy.observability.dashboard > deploy/grafana/dashboards/resonnx.json
+
+# A server under load and a Prometheus that scrapes it: the value of each panel of the dashboard. Needs prometheus on PATH.
+observe: $(VENV)/.installed
+	@$(BIN)/python -m deploy.observability.observe
 
 # deploy/requirements/*.txt: the packages of the images, with hashes. A test checks that they fit the distributions.
 lock: $(VENV)/.installed

@@ -1,0 +1,230 @@
+"""`make observe`: a server of the demo models under load, a Prometheus that scrapes it, and the value of each panel.
+
+Prometheus (Debian's package `prometheus`) must be on PATH. The load is of pictures, captions and streams, with calls
+that fail and a shadow of a second version, so that every query of the dashboard and of the recording rules has data; if
+one has none, the exit status is 1.
+"""
+
+import argparse
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import urllib.parse
+import urllib.request
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from typing import Any, Final
+
+import yaml
+from resonnx import Client, ResonnxError
+
+from deploy.observability.panels import ROWS
+
+_ROOT: Final = Path(__file__).resolve().parents[2]
+_BIN: Final = Path(sys.executable).parent
+_SCRAPE_S: Final = 1
+# Grafana's choices and ranges, for all models, and a load that has just begun.
+_VARIABLES: Final = {"$model": ".*", "$instance": ".*", "$__rate_interval": "30s"}
+
+
+def main() -> int:
+    """Print panel and value; return the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--repository", type=Path, default=_ROOT / "models", help="folder of the demo models")
+    parser.add_argument("--seconds", type=float, default=40, help="time of the load before the values are read")
+    arguments = parser.parse_args()
+    if shutil.which("prometheus") is None:
+        print("make observe: prometheus is not on PATH: on Debian and Ubuntu, apt install prometheus", file=sys.stderr)
+        return 2
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
+        models = _models(arguments.repository, Path(folder))
+        grpc, http = stack.enter_context(_server(models))
+        prometheus = stack.enter_context(_prometheus(Path(folder), http))
+        samples = Path(folder, "samples")
+        command = [str(_BIN / "resonnx-export"), "demo", "--samples", str(samples), "--count", "8", "--seed", "1"]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+        stack.enter_context(_load(grpc, samples))
+        rule = "agreement>=0.99 and n>=1000000"
+        shadow = [
+            str(_BIN / "resonnx"),
+            "repo",
+            "canary",
+            "digits",
+            "2",
+            "--shadow",
+            "--share",
+            "50%",
+            "--promote-if",
+            rule,
+        ]
+        subprocess.run([*shadow, "--server", grpc], check=True, stdout=subprocess.DEVNULL)
+        time.sleep(arguments.seconds)
+        missing = _print_panels(prometheus) + _print_rules(prometheus)
+    for what in missing:
+        print(f"no data: {what}", file=sys.stderr)
+    return 1 if missing else 0
+
+
+def _models(repository: Path, folder: Path) -> Path:
+    """Return a repository of the demo models with a second version of digits."""
+    models = folder / "models"
+    for name in ("digits", "scenes"):
+        if not (repository / name / "1").is_dir():
+            raise SystemExit(f"make observe: {repository}/{name}/1 is missing: make run ONCE=1 exports it")
+        shutil.copytree(repository / name / "1", models / name / "1")
+    shutil.copytree(models / "digits" / "1", models / "digits" / "2")
+    (models / "digits" / "config.toml").write_text("version_policy = { specific = [1] }\n")
+    return models
+
+
+@contextmanager
+def _server(models: Path) -> Iterator[tuple[str, str]]:
+    """Serve with roles on one port; yield the addresses of gRPC and HTTP."""
+    command = [str(_BIN / "resonnx-server"), "--repository", str(models), "--port", "0", "--http-port", "0"]
+    command += ["--admin-port", "0", "--cache-dir", str(models.parent / "cache"), "--log-level", "warning"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
+        assert server.stdout is not None
+        try:
+            line = server.stdout.readline()
+            ready = re.match(r"resonnx-server ready grpc=\S+ http=(\S+) admin=(\S+)", line)
+            if ready is None:
+                raise SystemExit(f"make observe: the server did not start: {line}")
+            # The admin port serves the whole service.
+            yield ready[2], ready[1]
+        finally:
+            server.send_signal(signal.SIGINT)
+
+
+@contextmanager
+def _prometheus(folder: Path, target: str) -> Iterator[str]:
+    """Run Prometheus with this repository's configuration for `target`; yield its URL."""
+    configuration = yaml.safe_load((_ROOT / "deploy/prometheus/prometheus.yml").read_text())
+    configuration["global"] = {"scrape_interval": f"{_SCRAPE_S}s", "evaluation_interval": f"{_SCRAPE_S}s"}
+    configuration["scrape_configs"][0]["static_configs"] = [{"targets": [target]}]
+    rules = yaml.safe_load((_ROOT / "deploy/prometheus/rules.yml").read_text())
+    for group in rules["groups"]:
+        group["interval"] = f"{_SCRAPE_S}s"
+    (folder / "prometheus.yml").write_text(yaml.safe_dump(configuration))
+    (folder / "rules.yml").write_text(yaml.safe_dump(rules))
+    command = ["prometheus", f"--config.file={folder}/prometheus.yml", f"--storage.tsdb.path={folder}/tsdb"]
+    command += ["--web.listen-address=127.0.0.1:0", "--log.level=info"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        try:
+            address = next((found[1] for line in process.stderr if (found := _LISTENING.search(line))), None)
+            if address is None:
+                raise SystemExit("make observe: prometheus did not start")
+            # It would block once the pipe is full.
+            threading.Thread(target=process.stderr.read, daemon=True).start()
+            yield f"http://{address}"
+        finally:
+            process.terminate()
+
+
+_LISTENING: Final = re.compile(r'msg="Listening on" (?:.* )?address=(127\.0\.0\.1:\d+)')
+
+
+@contextmanager
+def _load(address: str, samples: Path) -> Iterator[None]:
+    """Ask for labels, captions and an unknown model from four threads until the block ends."""
+    truth = json.loads((samples / "truth.json").read_text())
+    pictures = {
+        model: [samples / name for name, entry in truth.items() if entry["model"] == model]
+        for model in ("digits", "scenes")
+    }
+    ended = threading.Event()
+
+    def ask() -> None:
+        with Client(address) as client:
+            while not ended.is_set():
+                for picture in pictures["digits"]:
+                    client.classify(picture, "digits", version=1)
+                for picture in pictures["scenes"]:
+                    client.caption(picture, "scenes")
+                for _ in client.stream_caption(pictures["scenes"][0], "scenes"):
+                    pass
+                for _ in client.classify_stream(pictures["digits"], "digits"):
+                    pass
+                with suppress(ResonnxError):
+                    client.classify(pictures["digits"][0], "nobody")
+                with suppress(ResonnxError):
+                    client.classify(b"no picture", "digits")
+
+    threads = [threading.Thread(target=ask) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        for thread in threads:
+            thread.join()
+
+
+def _print_panels(prometheus: str) -> list[str]:
+    """Print each query's values; return the panels without any."""
+    missing = []
+    for row, panels in ROWS.items():
+        print(f"\n{row}")
+        for panel in panels:
+            for legend, expression in panel.queries.items():
+                values = _values(prometheus, expression)
+                name = f"{panel.title} ({legend})" if len(panel.queries) > 1 else panel.title
+                print(f"  {name:58} {_told(values)}")
+                if not values:
+                    missing.append(f"{row} / {name}: {expression}")
+    return missing
+
+
+def _print_rules(prometheus: str) -> list[str]:
+    """Print the recorded series and the state of each alert; return the rules that have failed or have no data."""
+    missing = []
+    print("\nRecorded by rules.yml")
+    for group in _get(prometheus, "rules")["groups"]:
+        for rule in group["rules"]:
+            if rule["type"] == "recording":
+                values = _values(prometheus, rule["name"])
+                print(f"  {rule['name']:58} {_told(values)}")
+            else:
+                values = {"state": 0.0}
+                print(f"  {rule['name']:58} {rule['state']}")
+            if rule["health"] != "ok" or not values:
+                missing.append(f"rule {rule['name']}: {rule.get('lastError') or rule['query']}")
+    return missing
+
+
+def _values(prometheus: str, expression: str) -> dict[str, float]:
+    """Return value by labels of an instant query; NaN, the quotient of nothing, is no value."""
+    for variable, value in _VARIABLES.items():
+        expression = expression.replace(variable, value)
+    result = _get(prometheus, "query?" + urllib.parse.urlencode({"query": expression}))["result"]
+    values = {
+        " ".join(
+            value for label, value in each["metric"].items() if label not in ("__name__", "job", "instance")
+        ): float(each["value"][1])
+        for each in result
+    }
+    return {labels: value for labels, value in values.items() if value == value}
+
+
+def _told(values: dict[str, float]) -> str:
+    shown = [f"{labels} {value:.3g}".strip() for labels, value in sorted(values.items())[:4]]
+    return ", ".join(shown) + (f" and {len(values) - 4} more" if len(values) > 4 else "") or "no data"
+
+
+def _get(prometheus: str, path: str) -> Any:
+    with urllib.request.urlopen(f"{prometheus}/api/v1/{path}", timeout=10) as answer:  # noqa: S310 (our own address)
+        return json.load(answer)["data"]
+
+
+if __name__ == "__main__":
+    os.chdir(_ROOT)
+    sys.exit(main())
