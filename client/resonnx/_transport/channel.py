@@ -30,7 +30,9 @@ _RETRIES = {
                 "backoffMultiplier": 2,
                 "retryableStatusCodes": ["UNAVAILABLE"],
             },
-        }
+        },
+        # No policy: gRPC (1.85) loses messages of a call that it tries again while some are sent. The client does it.
+        {"name": [{"service": VISION, "method": "ClassifyStream"}]},
     ],
     # A failure takes a token, an answer gives a tenth; with half of them left there are no retries. So many calls of a
     # server that dies at once are tried again.
@@ -45,6 +47,10 @@ OPTIONS: list[tuple[str, Any]] = [
     ("grpc.per_rpc_retry_buffer_size", MAX_MESSAGE_BYTES),
     ("grpc.keepalive_time_ms", 60_000),
     ("grpc.keepalive_timeout_ms", 20_000),
+    # A name is resolved again when a connection ends. gRPC's default is 30 s: all servers may have changed by then.
+    ("grpc.dns_min_time_between_resolutions_ms", 2_000),
+    # A server that was away is connected to again so soon; gRPC's default is 120 s.
+    ("grpc.max_reconnect_backoff_ms", 5_000),
 ]
 
 

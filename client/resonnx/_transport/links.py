@@ -1,5 +1,6 @@
 """Which of several servers a call goes to, and over which connection."""
 
+import random
 import threading
 import time
 from collections.abc import Callable
@@ -41,7 +42,8 @@ class Links:
         self.targets = targets(server)
         self._clock = clock
         self._lock = threading.Lock()
-        self._turn = 0
+        # Of clients that make one call each, not all ask the same server.
+        self._turn = random.randrange(len(self.targets))
         self._connections = 1
         # By server: until when it rests, and for how long; 0 while it is reached.
         self._rests_until = [0.0] * len(self.targets)

@@ -1,7 +1,8 @@
 """Decides retries of calls that a server refused under load or that did not reach one of several servers.
 
 A call is retried before its deadline and within a budget; one that was refused, if the server invites it. Where there
-is one server only, gRPC itself retries calls that do not reach it, as channel.py configures.
+is one server only, gRPC itself retries calls that do not reach it, but for streams of requests, as channel.py
+configures.
 """
 
 import math
@@ -76,7 +77,7 @@ class Budgets:
         self.unreached.deposit()
 
 
-# A call is tried at least so often where there are several servers, and then with pauses that double.
+# A call is tried at least so often where gRPC does not retry it, and then with pauses that double.
 _LEAST_ATTEMPTS: Final = 3
 _FIRST_PAUSE_S: Final = 0.05
 
@@ -91,6 +92,7 @@ class Attempts:
         timeout_s: Seconds until the deadline, over 0; None for no deadline.
         budgets: The client's budgets, in which this call is counted.
         servers: Number of the servers.
+        by_grpc: gRPC itself retries this call if it does not reach the only server.
         clock: Returns monotonic seconds.
 
     Raises:
@@ -102,6 +104,8 @@ class Attempts:
         timeout_s: float | None,
         budgets: Budgets,
         servers: int = 1,
+        *,
+        by_grpc: bool = True,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         if timeout_s is not None and not 0 < timeout_s < math.inf:
@@ -110,6 +114,7 @@ class Attempts:
         self._deadline = None if timeout_s is None or timeout_s > _LONGEST_S else clock() + timeout_s
         self._budgets = budgets
         self._servers = servers
+        self._by_grpc = by_grpc and servers == 1
         self._unreached = 0
         self._final = False
         budgets.deposit()
@@ -141,9 +146,9 @@ class Attempts:
         return pause
 
     def _pause_unreached_s(self) -> float | None:
-        """Return the pause before another server is asked; None if the only one, or each, was asked."""
+        """Return the pause before the next server is asked; None if gRPC has asked the only one, or each was asked."""
         self._unreached += 1
-        if self._servers == 1 or self._unreached >= max(self._servers, _LEAST_ATTEMPTS):
+        if self._by_grpc or self._unreached >= max(self._servers, _LEAST_ATTEMPTS):
             return None
         rounds = self._unreached - self._servers
         return 0.0 if rounds < 0 else _FIRST_PAUSE_S * 2**rounds

@@ -40,7 +40,9 @@ class Window:
         self._features = features
         self._priority = priority
         self._answer_within_s = answer_within_s
-        self._waiting: set[str] = set()
+        # By id: the request, until the server has answered one; thereafter they are not sent again.
+        self._waiting: dict[str, vision_pb2.ClassifyRequest | None] = {}
+        self._answered = False
 
     @property
     def full(self) -> bool:
@@ -59,8 +61,12 @@ class Window:
             answer_within_s=self._answer_within_s,
             id=str(index),
         )
-        self._waiting.add(request.id)
+        self._waiting[request.id] = None if self._answered else request
         return request
+
+    def unanswered(self) -> list[vision_pb2.ClassifyRequest]:
+        """Return the requests that are sent again if the server goes away; none once it has answered one."""
+        return [request for request in self._waiting.values() if request is not None]
 
     def receive(self, response: vision_pb2.ClassifyStreamResponse) -> tuple[int, Classification | ResonnxError]:
         """Return the index and the result of the picture that a response answers.
@@ -70,7 +76,9 @@ class Window:
         """
         if response.id not in self._waiting:
             raise Internal(f"an answer to {response.id!r}, which was not sent or is already answered")
-        self._waiting.remove(response.id)
+        del self._waiting[response.id]
+        if not self._answered:
+            self._answered, self._waiting = True, dict.fromkeys(self._waiting)
         if response.HasField("error"):
             return int(response.id), from_stream(response.error)
         return int(response.id), classification(response.response, features=self._features)

@@ -196,3 +196,41 @@ def test_leaving_early_ends_the_call_and_its_thread(vision) -> None:
         next(outcomes)
         outcomes.close()
         assert ended.wait(20)
+
+
+@pytest.mark.parametrize("count", [3, 40])
+@pytest.mark.parametrize(
+    ("code", "servers"),
+    [(grpc.StatusCode.RESOURCE_EXHAUSTED, 1), (grpc.StatusCode.UNAVAILABLE, 1), (grpc.StatusCode.UNAVAILABLE, 2)],
+)
+def test_a_stream_without_an_answer_is_tried_again(vision, call: Call, code, servers: int, count: int) -> None:
+    refused: list[int] = []
+
+    def script(requests, context):
+        if len(refused) < 2:
+            refused.append(len(list(itertools.islice(requests, 3))))
+            vision.fail(context, code, "busy", pushback="1" if code is grpc.StatusCode.RESOURCE_EXHAUSTED else None)
+        yield from map(reply, requests)
+
+    vision.script["ClassifyStream"] = script
+    vision.address = ",".join([vision.address] * servers)
+    outcomes = call("classify_stream", [str(i).encode() for i in range(count)], "digits")
+    assert labels(outcomes) == [(i, str(i)) for i in range(count)]
+    assert refused == [3, 3]
+
+
+@pytest.mark.parametrize("servers", [1, 2])
+@pytest.mark.parametrize(("answers", "attempts"), [(0, 3), (1, 1)])
+def test_a_stream_that_has_answered_is_not(vision, call: Call, answers: int, attempts: int, servers: int) -> None:
+    begun = []
+
+    def script(requests, context):
+        begun.append(context)
+        yield from map(reply, itertools.islice(requests, answers))
+        vision.fail(context, grpc.StatusCode.UNAVAILABLE, "gone")
+
+    vision.script["ClassifyStream"] = script
+    vision.address = ",".join([vision.address] * servers)
+    with pytest.raises(resonnx.Unavailable, match="gone"):
+        call("classify_stream", [b"x"] * 40, "digits")
+    assert len(begun) == attempts

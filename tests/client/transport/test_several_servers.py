@@ -1,10 +1,6 @@
 """Several servers behind one client: calls are distributed, and a server that dies fails no call."""
 
 import asyncio
-import os
-import signal
-import subprocess
-import sys
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -12,138 +8,104 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from resonnx import AsyncClient, Client, Unavailable
+from resonnx import AsyncClient, Classification, Client, ResonnxError, Unavailable
 
 from ...server.bare_graphs import doubling
+from .several import CALLERS, Small, ask_by_tasks, ask_by_threads, small_servers
 
-# A server whose models have its port for a version; it needs no second to start.
-_SMALL = """
-from concurrent.futures import ThreadPoolExecutor
-
-import grpc
-from resonnx_proto.v1 import vision_pb2, vision_pb2_grpc
-
-
-class Vision(vision_pb2_grpc.VisionServicer):
-    def GetModel(self, request, context):
-        return vision_pb2.GetModelResponse(summary={"name": request.model, "version": port})
-
-
-server = grpc.server(ThreadPoolExecutor(16))
-vision_pb2_grpc.add_VisionServicer_to_server(Vision(), server)
-port = server.add_insecure_port("127.0.0.1:0")
-server.start()
-print(port, flush=True)
-server.wait_for_termination()
-"""
-CALLERS = 12
-
-
-class Servers:
-    """Processes by their ports."""
-
-    def __init__(self, pids: dict[int, int]) -> None:
-        self.pids = pids
-
-    def address(self, form: str) -> str:
-        """Return a client's address of all: a list of servers, or what gRPC takes for a name with several addresses."""
-        return form + ",".join(f"127.0.0.1:{port}" for port in self.pids)
-
-    def kill_one(self) -> int:
-        """Kill a server at once, and return its port."""
-        port = min(self.pids)
-        os.kill(self.pids[port], signal.SIGKILL)
-        return port
+Outcomes = list[tuple[int, Classification | ResonnxError]]
 
 
 @pytest.fixture
-def small() -> Iterator[Servers]:
-    with ExitStack() as stack:
-        command = [sys.executable, "-c", _SMALL]
-        started = [stack.enter_context(subprocess.Popen(command, stdout=subprocess.PIPE, text=True)) for _ in range(3)]
-        for process in started:
-            stack.callback(process.kill)
-        yield Servers({int(process.stdout.readline()): process.pid for process in started if process.stdout})
+def small() -> Iterator[list[Small]]:
+    with small_servers(["127.0.0.1:0"] * 3) as servers:
+        yield servers
 
 
-@pytest.fixture
-def real(start_server, tmp_path: Path) -> Iterator[Servers]:
-    (tmp_path / "digits/1").mkdir(parents=True)
-    (tmp_path / "digits/1/model.onnx").write_bytes(doubling())
-    with ExitStack() as stack:
-        started = [stack.enter_context(start_server(tmp_path)) for _ in range(3)]
-        yield Servers({int(server.grpc.rpartition(":")[2]): server.process.pid for server in started})
+def _address(servers: list[Small], form: str = "") -> str:
+    """Return a client's address of all: a list of servers, or what gRPC takes for a name with several addresses."""
+    return form + ",".join(f"127.0.0.1:{server.port}" for server in servers)
 
 
-def _threads(address: str, ask: Callable[[int], bool]) -> None:
-    """Have callers ask until `ask`, which gets the version of each answer, returns False."""
-    errors: list[Exception] = []
-
-    def call() -> None:
-        try:
-            while ask(client.model("digits").summary.version):
-                pass
-        except Exception as error:
-            errors.append(error)
-
-    with Client(address, timeout_s=30) as client:
-        callers = [threading.Thread(target=call) for _ in range(CALLERS)]
-        for caller in callers:
-            caller.start()
-        for caller in callers:
-            caller.join()
-    assert errors == []
-
-
-def _tasks(address: str, ask: Callable[[int], bool]) -> None:
-    async def call(client: AsyncClient) -> None:
-        while ask((await client.model("digits")).summary.version):
-            pass
-
-    async def run() -> None:
-        async with AsyncClient(address, timeout_s=30) as client:
-            await asyncio.gather(*(call(client) for _ in range(CALLERS)))
-
-    asyncio.run(run())
-
-
-@pytest.mark.parametrize("run", [_threads, _tasks])
+@pytest.mark.parametrize("run", [ask_by_threads, ask_by_tasks])
 @pytest.mark.parametrize("form", ["", "ipv4:"])
-@pytest.mark.parametrize("servers", ["small", pytest.param("real", marks=pytest.mark.slow)])
-def test_no_call_fails_when_a_server_is_killed(
-    servers: str, form: str, run: Callable[..., None], request: pytest.FixtureRequest
-) -> None:
-    all_of_them: Servers = request.getfixturevalue(servers)
+def test_no_call_fails_when_a_server_is_killed(small: list[Small], form: str, run: Callable[..., None]) -> None:
     lock = threading.Lock()
     before: Counter[int] = Counter()
     after: Counter[int] = Counter()
-    killed: list[int] = []
 
     def ask(version: int) -> bool:
         with lock:
-            (after if killed else before)[version] += 1
-            if not killed and before.total() >= 300:
-                killed.append(all_of_them.kill_one())
+            (before if small[0].lives else after)[version] += 1
+            if small[0].lives and before.total() >= 300:
+                small[0].kill()
             return after.total() < 600
 
-    run(all_of_them.address(form), ask)
-    if servers == "small":
-        assert before.keys() == all_of_them.pids.keys()
-        assert min(before.values()) >= 50, "calls are distributed"
-        # Answers that were on their way.
-        assert after[killed[0]] <= 2 * CALLERS
-        assert min(after[port] for port in all_of_them.pids if port != killed[0]) >= 150
+    run(_address(small, form), ask)
+    assert before.keys() == {1, 2, 3}
+    assert min(before.values()) >= 50, "calls are distributed"
+    # Answers that were on their way.
+    assert after[1] <= 2 * CALLERS
+    assert min(after[2], after[3]) >= 150
 
 
-def test_a_call_fails_when_no_server_is_left(small: Servers) -> None:
-    for pid in small.pids.values():
-        os.kill(pid, signal.SIGKILL)
-    with Client(small.address("")) as client, pytest.raises(Unavailable):
+@pytest.mark.slow
+@pytest.mark.parametrize("run", [ask_by_threads, ask_by_tasks])
+@pytest.mark.parametrize("form", ["", "ipv4:"])
+def test_no_call_of_served_models_fails(start_server, tmp_path: Path, form: str, run: Callable[..., None]) -> None:
+    (tmp_path / "digits/1").mkdir(parents=True)
+    (tmp_path / "digits/1/model.onnx").write_bytes(doubling())
+    with ExitStack() as stack:
+        servers = [stack.enter_context(start_server(tmp_path)) for _ in range(3)]
+        lock = threading.Lock()
+        count = 0
+
+        def ask(version: int) -> bool:
+            nonlocal count
+            with lock:
+                count += 1
+                if count == 300:
+                    servers[0].process.kill()
+                return count < 900
+
+        run(form + ",".join(server.grpc for server in servers), ask)
+
+
+def test_a_call_fails_when_no_server_is_left(small: list[Small]) -> None:
+    for server in small:
+        server.kill()
+    with Client(_address(small)) as client, pytest.raises(Unavailable):
         client.model("digits")
 
     async def ask() -> None:
-        async with AsyncClient(small.address("")) as client:
+        async with AsyncClient(_address(small)) as client:
             with pytest.raises(Unavailable):
                 await client.model("digits")
 
     asyncio.run(ask())
+
+
+def _stream(address: str, model: str, count: int) -> Outcomes:
+    with Client(address) as client:
+        return list(client.classify_stream([str(i).encode() for i in range(count)], model))
+
+
+def _aio_stream(address: str, model: str, count: int) -> Outcomes:
+    async def ask() -> Outcomes:
+        async with AsyncClient(address) as client:
+            pictures = [str(i).encode() for i in range(count)]
+            return [outcome async for outcome in client.classify_stream(pictures, model)]
+
+    return asyncio.run(ask())
+
+
+@pytest.mark.parametrize("form", ["", "ipv4:"])
+def test_a_stream_whose_server_dies_without_an_answer_goes_to_another(small: list[Small], form: str) -> None:
+    for dying, stream in zip(small, (_stream, _aio_stream), strict=False):
+        # More pictures than are sent ahead. Servers take turns.
+        while dying.lives:
+            outcomes = stream(_address(small, form), str(dying.number), 40)
+            assert [index for index, _ in outcomes] == [*range(40)]
+            for index, outcome in outcomes:
+                assert isinstance(outcome, Classification)
+                assert outcome.predictions[0].label == str(index)

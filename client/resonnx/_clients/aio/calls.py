@@ -2,19 +2,19 @@
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Iterable
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable
 from typing import Any, TypeVar
 
 import grpc
 from resonnx_proto.v1 import vision_pb2
 
-from resonnx._errors import Cancelled, InvalidArgument, ResonnxError, from_rpc_error, from_unreadable
+from resonnx._errors import Cancelled, InvalidArgument, ResonnxError, from_unreadable
 from resonnx._pictures.images import ImageSource, is_sendable, sendable, to_message
 from resonnx._results import Classification
 from resonnx._rpcs import CLASSIFY_STREAM, Q, R, Rpc
 from resonnx._transport.access import Access
 from resonnx._transport.ending import Ending
-from resonnx._transport.links import Links
+from resonnx._transport.links import Link, Links
 from resonnx._transport.loop_channels import LoopChannels
 from resonnx._transport.retry import Attempts, Budgets, ClientDefault, Timeout
 from resonnx._transport.window import AHEAD, Window, check_concurrency
@@ -73,9 +73,7 @@ class Calls:
             link = self._links.next()
             call = self._connection.stream(link, rpc)(request, timeout=attempts.remaining_s())
             try:
-                async for response in call:
-                    attempts.answered()
-                    self._links.record(link, None)
+                async for response in self._responses(call, link, attempts):
                     yield read(response)
                 return
             except grpc.RpcError as error:
@@ -92,42 +90,69 @@ class Calls:
         self, images: AsyncIterable[ImageSource] | Iterable[ImageSource], window: Window, timeout_s: float | None
     ) -> AsyncGenerator[tuple[int, Classification | ResonnxError]]:
         """Send pictures over one stream and yield the index and result of each, in the order of completion."""
-        # call.write() could deadlock with a server that waits for its answers to be read.
-        requests: asyncio.Queue[vision_pb2.ClassifyRequest | None] = asyncio.Queue()
-        link = self._links.next()
-        call = self._connection.pipeline(link, CLASSIFY_STREAM)(_until_none(requests), timeout=timeout_s)
-        ending = Ending(call)
-        responses = aiter(call)
-        index = 0
-        try:
-            async for image in _each(images):
-                try:
-                    content = await self.image(image)
-                except (OSError, ValueError, InvalidArgument) as error:
-                    yield index, from_unreadable(error)
-                else:
-                    requests.put_nowait(window.send(index, content))
-                    if window.full:
-                        response = await anext(responses, None)
-                        if response is None:
-                            break
-                        yield window.receive(response)
-                index += 1
-            requests.put_nowait(None)
-            async for response in responses:
+        attempts = self._attempts(timeout_s, by_grpc=False)
+        pictures = _numbered(images)
+        while True:
+            # call.write() could deadlock with a server that waits for its answers to be read.
+            requests: asyncio.Queue[vision_pb2.ClassifyRequest | None] = asyncio.Queue()
+            for request in window.unanswered():
+                requests.put_nowait(request)
+            link = self._links.next()
+            call = self._connection.pipeline(link, CLASSIFY_STREAM)(
+                _until_none(requests), timeout=attempts.remaining_s()
+            )
+            ending = Ending(call)
+            try:
+                async for outcome in self._exchange(pictures, window, requests, self._responses(call, link, attempts)):
+                    yield outcome
+                return
+            except grpc.RpcError as error:
+                status = await ending.unmasked(error)
+                self._links.record(link, status)
+                if status.code() is grpc.StatusCode.OK:
+                    window.check_ended()
+                pause_s = attempts.pause_s(status)
+            except asyncio.CancelledError:
+                self._connection.check_cancelled()
+                raise
+            finally:
+                call.cancel()
+            await asyncio.sleep(pause_s)
+
+    async def _exchange(
+        self,
+        pictures: AsyncIterator[tuple[int, ImageSource]],
+        window: Window,
+        requests: "asyncio.Queue[vision_pb2.ClassifyRequest | None]",
+        responses: AsyncIterator[vision_pb2.ClassifyStreamResponse],
+    ) -> AsyncGenerator[tuple[int, Classification | ResonnxError]]:
+        while True:
+            if window.full:
+                response = await anext(responses, None)
+                if response is None:
+                    break
                 yield window.receive(response)
-            window.check_ended()
-        except grpc.RpcError as error:
-            status = await ending.unmasked(error)
-            self._links.record(link, status)
-            if status.code() is grpc.StatusCode.OK:
-                window.check_ended()
-            raise from_rpc_error(status) from error
-        except asyncio.CancelledError:
-            self._connection.check_cancelled()
-            raise
-        finally:
-            call.cancel()
+            picture = await anext(pictures, None)
+            if picture is None:
+                break
+            index, image = picture
+            try:
+                content = await self.image(image)
+            except (OSError, ValueError, InvalidArgument) as error:
+                yield index, from_unreadable(error)
+            else:
+                requests.put_nowait(window.send(index, content))
+        requests.put_nowait(None)
+        async for response in responses:
+            yield window.receive(response)
+        window.check_ended()
+
+    async def _responses(self, call: AsyncIterable[_T], link: Link, attempts: Attempts) -> AsyncGenerator[_T]:
+        """Return what a call brings; its first response forbids further attempts."""
+        async for response in call:
+            attempts.answered()
+            self._links.record(link, None)
+            yield response
 
     def many(
         self,
@@ -163,7 +188,7 @@ class Calls:
                     return error
 
         try:
-            async for image in _each(images):
+            async for _, image in _numbered(images):
                 pending.append(asyncio.create_task(answer(image)))
                 while pending and (pending[0].done() or len(pending) >= AHEAD * concurrency):
                     yield await pending.popleft()
@@ -174,9 +199,9 @@ class Calls:
                 task.cancel()
             await asyncio.gather(*pending, return_exceptions=True)
 
-    def _attempts(self, timeout_s: Timeout) -> Attempts:
+    def _attempts(self, timeout_s: Timeout, *, by_grpc: bool = True) -> Attempts:
         timeout_s = self._timeout_s if timeout_s is ClientDefault.TIMEOUT else timeout_s
-        return Attempts(timeout_s, self._budgets, len(self._links.targets))
+        return Attempts(timeout_s, self._budgets, len(self._links.targets), by_grpc=by_grpc)
 
 
 async def _sendable(message: vision_pb2.Image) -> vision_pb2.Image:
@@ -197,10 +222,14 @@ async def _until_none(
         yield request
 
 
-async def _each(images: AsyncIterable[ImageSource] | Iterable[ImageSource]) -> AsyncGenerator[ImageSource]:
+async def _numbered(
+    images: AsyncIterable[ImageSource] | Iterable[ImageSource],
+) -> AsyncGenerator[tuple[int, ImageSource]]:
+    index = 0
     if isinstance(images, AsyncIterable):
         async for image in images:
-            yield image
+            yield index, image
+            index += 1
     else:
-        for image in images:
-            yield image
+        for each in enumerate(images):
+            yield each

@@ -72,6 +72,8 @@ class Pictures(Connection):
 
         Pictures are read in the caller's thread, up to 16 ahead of the results; a result may be held back until more
         pictures are read. A picture that fails or is refused has an error as its result; the others are not affected.
+        A stream that has no answer yet is tried again as any call; one that breaks later raises the error, Unavailable
+        if its server went away.
 
         Args:
             images: Any number of pictures.

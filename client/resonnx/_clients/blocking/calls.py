@@ -3,20 +3,20 @@
 import queue
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, TypeVar
 
 import grpc
 from resonnx_proto.v1 import vision_pb2
 
-from resonnx._errors import Cancelled, InvalidArgument, ResonnxError, from_rpc_error, from_unreadable
+from resonnx._errors import Cancelled, InvalidArgument, ResonnxError, from_unreadable
 from resonnx._pictures.images import ImageSource, is_sendable, sendable, to_message
 from resonnx._results import Classification
 from resonnx._rpcs import CLASSIFY_STREAM, Q, R, Rpc
 from resonnx._transport.access import Access
 from resonnx._transport.blocking_channels import BlockingChannels
-from resonnx._transport.links import Links
+from resonnx._transport.links import Link, Links
 from resonnx._transport.retry import Attempts, Budgets, ClientDefault, Timeout
 from resonnx._transport.window import AHEAD, Window, check_concurrency
 
@@ -71,9 +71,7 @@ class Calls:
             link = self._links.next()
             call = self._connection.stream(link, rpc, request, attempts.remaining_s())
             try:
-                for response in call:
-                    attempts.answered()
-                    self._links.record(link, None)
+                for response in self._responses(call, link, attempts):
                     yield read(response)
                 return
             except grpc.RpcError as error:
@@ -87,33 +85,60 @@ class Calls:
         self, images: Iterable[ImageSource], window: Window, timeout_s: float | None
     ) -> Generator[tuple[int, Classification | ResonnxError]]:
         """Send pictures over one stream and yield the index and result of each, in the order of completion."""
-        # gRPC reads requests in its own thread; the queue keeps `images` in the caller's.
-        requests: queue.SimpleQueue[vision_pb2.ClassifyRequest | None] = queue.SimpleQueue()
-        link = self._links.next()
-        call = self._connection.pipeline(link, CLASSIFY_STREAM, iter(requests.get, None), timeout_s)
-        try:
-            for index, image in enumerate(images):
-                try:
-                    content = self.image(image)
-                except (OSError, ValueError, InvalidArgument) as error:
-                    yield index, from_unreadable(error)
-                    continue
-                requests.put(window.send(index, content))
-                if window.full:
-                    response = next(call, None)
-                    if response is None:
-                        break
-                    yield window.receive(response)
-            requests.put(None)
-            for response in call:
+        attempts = self._attempts(timeout_s, by_grpc=False)
+        pictures = enumerate(images)
+        while True:
+            # gRPC reads requests in its own thread; the queue keeps `images` in the caller's.
+            requests: queue.SimpleQueue[vision_pb2.ClassifyRequest | None] = queue.SimpleQueue()
+            for request in window.unanswered():
+                requests.put(request)
+            link = self._links.next()
+            call = self._connection.pipeline(link, CLASSIFY_STREAM, iter(requests.get, None), attempts.remaining_s())
+            try:
+                yield from self._exchange(pictures, window, requests, self._responses(call, link, attempts))
+                return
+            except grpc.RpcError as error:
+                self._links.record(link, error)
+                pause_s = attempts.pause_s(error)
+            finally:
+                call.cancel()
+                requests.put(None)
+            time.sleep(pause_s)
+
+    def _exchange(
+        self,
+        pictures: Iterator[tuple[int, ImageSource]],
+        window: Window,
+        requests: "queue.SimpleQueue[vision_pb2.ClassifyRequest | None]",
+        responses: Iterator[vision_pb2.ClassifyStreamResponse],
+    ) -> Generator[tuple[int, Classification | ResonnxError]]:
+        while True:
+            if window.full:
+                response = next(responses, None)
+                if response is None:
+                    break
                 yield window.receive(response)
-            window.check_ended()
-        except grpc.RpcError as error:
-            self._links.record(link, error)
-            raise from_rpc_error(error) from error
-        finally:
-            call.cancel()
-            requests.put(None)
+            picture = next(pictures, None)
+            if picture is None:
+                break
+            index, image = picture
+            try:
+                content = self.image(image)
+            except (OSError, ValueError, InvalidArgument) as error:
+                yield index, from_unreadable(error)
+            else:
+                requests.put(window.send(index, content))
+        requests.put(None)
+        for response in responses:
+            yield window.receive(response)
+        window.check_ended()
+
+    def _responses(self, call: Iterable[_T], link: Link, attempts: Attempts) -> Iterator[_T]:
+        """Return what a call brings; its first response forbids further attempts."""
+        for response in call:
+            attempts.answered()
+            self._links.record(link, None)
+            yield response
 
     def many(
         self, images: Iterable[ImageSource], ask: Callable[[vision_pb2.Image], _T], concurrency: int
@@ -152,9 +177,9 @@ class Calls:
             # If the caller takes no more, calls under way end when they do, or when the client is closed.
             pool.shutdown(wait=False, cancel_futures=True)
 
-    def _attempts(self, timeout_s: Timeout) -> Attempts:
+    def _attempts(self, timeout_s: Timeout, *, by_grpc: bool = True) -> Attempts:
         timeout_s = self._timeout_s if timeout_s is ClientDefault.TIMEOUT else timeout_s
-        return Attempts(timeout_s, self._budgets, len(self._links.targets))
+        return Attempts(timeout_s, self._budgets, len(self._links.targets), by_grpc=by_grpc)
 
 
 def _compress(request: Any) -> None:
