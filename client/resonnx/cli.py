@@ -4,7 +4,6 @@ Exit status: 0 success, 1 a call failed, 2 wrong usage; `health` has more.
 """
 
 import io
-import os
 import sys
 from typing import Annotated
 
@@ -13,19 +12,17 @@ from resonnx_proto import __version__
 
 from resonnx._commands.caption import caption
 from resonnx._commands.classify import classify
-from resonnx._commands.completion import VARIABLE, completion, prepare
 from resonnx._commands.health import health
 from resonnx._commands.models import models
 from resonnx._commands.repository import repository
 from resonnx.bench.command import bench
 
 app = typer.Typer(
-    add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (bench, classify, caption, models, health, completion):
+for command in (bench, classify, caption, models, health):
     app.command()(command)
 app.add_typer(repository, name="repo")
 
@@ -35,8 +32,6 @@ def main() -> None:
     if isinstance(sys.stdout, io.TextIOWrapper):
         # File names may not be text, and labels may not fit the terminal's encoding.
         sys.stdout.reconfigure(errors="backslashreplace")
-    if VARIABLE in os.environ:
-        prepare()
     app(prog_name="resonnx")
 
 

@@ -16,7 +16,7 @@ MAIN = [sys.executable, "-m", "resonnx"]
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_the_script_is_one_of_the_shell(shell: str, tmp_path: Path) -> None:
-    done = CliRunner().invoke(app, ["completion", shell])
+    done = CliRunner().invoke(app, prog_name="resonnx", env={"_RESONNX_COMPLETE": f"source_{shell}"})
     assert done.exit_code == 0
     assert "_RESONNX_COMPLETE" in done.stdout
     if program := shutil.which(shell):
@@ -25,16 +25,28 @@ def test_the_script_is_one_of_the_shell(shell: str, tmp_path: Path) -> None:
         subprocess.run([program, "-n", script], check=True)
 
 
-def test_another_shell_is_wrong_usage() -> None:
-    assert CliRunner().invoke(app, ["completion", "cmd"]).exit_code == 2
+def test_what_is_installed_completes_in_bash(tmp_path: Path) -> None:
+    program = tmp_path / "bin/resonnx"
+    program.parent.mkdir()
+    program.write_text(f'#!/bin/sh\nexec "{MAIN[0]}" -m resonnx "$@"\n')
+    program.chmod(0o755)
+    environment = os.environ | {"HOME": str(tmp_path), "PATH": f"{program.parent}:{os.environ['PATH']}"}
+
+    def bash(commands: str) -> str:
+        done = subprocess.run(["bash", "-euc", commands], env=environment, capture_output=True, text=True, timeout=60)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    assert "installed" in bash("resonnx --install-completion; true")
+    typed = "COMP_WORDS=(resonnx health --wa); COMP_CWORD=2; _resonnx_completion resonnx"
+    assert bash(f'. ~/.bashrc; {typed}; echo "${{COMPREPLY[@]}}"').split() == ["--watch"]
 
 
 @pytest.mark.parametrize(
     ("typed", "offered"),
     [
-        ("resonnx ", {"bench", "classify", "caption", "models", "health", "repo", "completion"}),
+        ("resonnx ", {"bench", "classify", "caption", "models", "health", "repo"}),
         pytest.param("resonnx repo ", {"ls", "load", "unload"}, marks=pytest.mark.slow),
-        pytest.param("resonnx completion ", {"bash", "zsh", "fish"}, marks=pytest.mark.slow),
         ("resonnx health --wa", {"--watch"}),
         ("resonnx classify --top", {"--top-k"}),
     ],
