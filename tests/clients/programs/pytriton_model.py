@@ -30,8 +30,8 @@ async def on_asyncio(url: str) -> None:
         same([2 * X, *(answer["y"] for answer in answers)])
 
 
-def futures(url: str) -> None:
-    with FuturesModelClient(url, "doubling", max_workers=2) as client:
+def futures(url: str, workers: int) -> None:
+    with FuturesModelClient(url, "doubling", max_workers=workers) as client:
         waiting = [client.infer_sample(X[0]) for _ in range(4)]
         same([2 * X[0], *(each.result(20)["y"] for each in waiting)])
 
@@ -49,6 +49,8 @@ if __name__ == "__main__":
     for scheme, address in (("grpc", addresses.grpc), ("http", addresses.http)):
         sync(f"{scheme}://{address}", addresses)
         asyncio.run(on_asyncio(f"{scheme}://{address}"))
-    futures(f"grpc://{addresses.grpc}")
+    futures(f"http://{addresses.http}", 2)
+    # pytriton 0.7.0 makes further workers of the first one's address without its scheme: they use HTTP.
+    futures(f"grpc://{addresses.grpc}", 1)
     loads(f"grpc://{addresses.grpc}")
     print("done")
