@@ -88,6 +88,8 @@ def server_address(server: str | None) -> str:
         ValueError: It is none of these, but for example a URL.
     """
     given = server or os.environ.get("RESONNX_SERVER") or _DEFAULT_HOST
+    if given.startswith("dns:") and "," in given:
+        raise ValueError(f"server {given!r}: dns: takes one name; give several servers as host:port,host:port")
     if given.startswith(_RESOLVERS):
         return given
     return ",".join(map(_one_address, given.split(",")))

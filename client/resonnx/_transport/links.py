@@ -77,12 +77,12 @@ class Links:
                 self._begin_rest(link.server)
 
     def _rested(self, first: int) -> int:
-        """Return the first server from `first` on that does not rest, or else the one whose rest ends first."""
+        """Return the first server from `first` on that does not rest; where all do, `first`, so that each is tried."""
         now, count = self._clock(), len(self.targets)
-        order = [(first + offset) % count for offset in range(count)]
+        order = ((first + offset) % count for offset in range(count))
         server = next((it for it in order if self._rests_until[it] <= now), None)
         if server is None:
-            return min(order, key=self._rests_until.__getitem__)
+            return first
         if self._rest_s[server]:
             # One call tries it again; the others go elsewhere meanwhile.
             self._begin_rest(server)

@@ -54,6 +54,7 @@ def test_which_server(monkeypatch: pytest.MonkeyPatch, kind, given, environment,
         ("[::1", r"server '\[::1': give host:port"),
         ("a b", "server 'a b': give host:port"),
         ("a:1,", "server '': give host:port"),
+        ("dns:///a:1,dns:///b:1", "dns: takes one name; give several servers as host:port,host:port"),
         ("a:1,http://b", "server 'http://b': give b, without http://"),
     ],
 )

@@ -65,6 +65,18 @@ def test_there_is_always_a_server_to_ask(ends: list[tuple[int, bool, float]]) ->
         clock.now += passed
 
 
+def test_where_all_rest_each_is_tried_in_turn() -> None:
+    """The first of them that is back is found, however long each rests."""
+    links = Links(THREE, Clock())
+    for server in range(3):
+        links.record(Link(server, 0), UNREACHED)
+    assert sorted(links.next().server for _ in range(6)) == [0, 0, 1, 1, 2, 2]
+
+
+def test_clients_of_one_call_do_not_ask_the_same_server() -> None:
+    assert {Links(THREE).next().server for _ in range(100)} == {0, 1, 2}
+
+
 def test_one_address_is_not_divided() -> None:
     assert Links("ipv4:10.0.0.1:80,10.0.0.2:80").targets == ("ipv4:10.0.0.1:80,10.0.0.2:80",)
     assert Links("a:1").targets == ("a:1",)
