@@ -173,11 +173,15 @@ def test_with_keys_and_tls_the_probe_and_prometheus_have_a_key(compose: dict[str
     usual = compose["services"]["prometheus"]["command"]
     assert command[1:] == usual[1:]
     name = command[0].removeprefix("--config.file=/etc/prometheus/")
-    (job,) = yaml.safe_load((_ROOT / "deploy/prometheus" / name).read_text())["scrape_configs"]
+    secure, plain = (
+        yaml.safe_load((_ROOT / "deploy/prometheus" / each).read_text()) for each in (name, "prometheus.yml")
+    )
+    (job,) = secure.pop("scrape_configs")
+    (plain_job,) = plain.pop("scrape_configs")
+    assert secure == plain
     assert (job["scheme"], job["authorization"]["credentials_file"]) == ("https", probe[-1])
     assert job["tls_config"]["ca_file"] == str(settings.tls_certificate)
-    plain = yaml.safe_load((_ROOT / "deploy/prometheus/prometheus.yml").read_text())
-    assert job["static_configs"] == plain["scrape_configs"][0]["static_configs"]
+    assert {**plain_job, **job} == job
     # Its user is another one than the owner of the files.
     assert services["prometheus"]["group_add"] == ["10001"]
 

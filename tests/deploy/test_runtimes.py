@@ -18,7 +18,7 @@ _KEPT = _ROOT / ".make/runtimes"
 
 
 def _interpreter(*lists: str) -> Path:
-    """Return the interpreter of an environment with the packages of these lists, and no other."""
+    """Return the interpreter of an environment with the server, the packages of these lists, and no other."""
     files = [_ROOT / f"deploy/requirements/{name}.txt" for name in lists]
     digest = hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
     folder = _KEPT / "-".join(lists)
@@ -29,13 +29,10 @@ def _interpreter(*lists: str) -> Path:
             venv.create(folder, clear=True, with_pip=True)
             command = [folder / "bin/python", "-m", "pip", "install", "-q", "--require-hashes"]
             subprocess.run([*command, *(f"-r{file}" for file in files)], check=True, timeout=500)
+            ours = [argument for room in ("proto", "server") for argument in ("-e", str(_ROOT / room))]
+            subprocess.run([*command[:-1], "--no-deps", *ours], check=True, timeout=200)
             installed.write_text(digest)
     return folder / "bin/python"
-
-
-def _environment() -> dict[str, str]:
-    """Return the variables with which an interpreter finds our packages, and no others."""
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(str(_ROOT / room) for room in ("proto", "server"))}
 
 
 @contextmanager
@@ -43,7 +40,7 @@ def _server(python: Path, repository: Path, provider: str, cache: Path) -> Itera
     """Start a server and yield its gRPC address."""
     command = [python, "-m", "resonnx_server", "--repository", repository, "--provider", provider]
     command += ["--port", "0", "--http-port", "0", "--cache-dir", cache, "--strict"]
-    with subprocess.Popen(command, env=_environment(), stdout=subprocess.PIPE, text=True) as server:
+    with subprocess.Popen(command, env={**os.environ, "PYTHONPATH": ""}, stdout=subprocess.PIPE, text=True) as server:
         try:
             assert server.stdout is not None
             ready = re.match(r"resonnx-server ready grpc=(\S+)", server.stdout.readline())
@@ -81,7 +78,7 @@ def test_demos_are_served(
 @pytest.mark.timeout(900)
 def test_without_a_runtime_the_server_says_what_to_type(tmp_path: Path) -> None:
     command = [_interpreter("server"), "-m", "resonnx_server", "--repository", tmp_path]
-    done = subprocess.run(command, env=_environment(), capture_output=True, text=True, timeout=60)
+    done = subprocess.run(command, env={**os.environ, "PYTHONPATH": ""}, capture_output=True, text=True, timeout=60)
     assert done.returncode == 1
     assert done.stderr.startswith(
         "resonnx-server: ONNX Runtime is not installed: pip install 'onnxruntime>=1.31' (for "
