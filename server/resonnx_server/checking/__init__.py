@@ -1,1 +1,1 @@
-"""Shows and checks settings and a repository without serving."""
+"""Shows and checks settings and a repository without serving; asks a running server for its health."""
