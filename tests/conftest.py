@@ -81,12 +81,18 @@ def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark tests that need processes of their own, whichever fixture brings them; let tests of the exporter come first.
 
-    They take longest, and few need the demo models, which one worker exports meanwhile: no worker waits for them.
+    They take longest. The first module exports the demo models, and others need these later: no worker waits for them.
     """
-    items.sort(key=lambda item: not item.path.is_relative_to(_ROOT / "tests/export"))
+    exporter = _ROOT / "tests/export"
+    first = next((item.path for item in items if item.path.is_relative_to(exporter) and _exports_demo(item)), None)
+    items.sort(key=lambda item: (item.path != first, not item.path.is_relative_to(exporter)))
     for item in items:
         if _PROCESSES & set(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.process)
+
+
+def _exports_demo(item: pytest.Item) -> bool:
+    return "demo_repository" in getattr(item, "fixturenames", ()) and item.get_closest_marker("slow") is None
 
 
 def pytest_collection_finish() -> None:

@@ -3,6 +3,7 @@
 import hashlib
 import inspect
 import io
+import os
 import pickle
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -29,21 +30,25 @@ from safetensors.torch import save_file
 from torch import nn
 from torch.onnx._internal.exporter._registration import ONNXRegistry
 
+from ..conftest import shared_folder
+
 WORDS = ("<pad>", "<start>", "<end>", "<unk>", *(f"word{i}" for i in range(16)))
 LABELS = tuple(f"class {i}" for i in range(7))
 
 
 @pytest.fixture(scope="session", autouse=True)
-def quick_exports() -> Iterator[None]:
+def quick_exports(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Export in half the time.
 
     Torch builds its table of ONNX operators once, speeds are measured in few runs, and one of our networks with the
-    same weights is traced once.
+    same weights is traced once, by whichever worker needs it first.
     """
+    folder = shared_folder(tmp_path_factory) / "traced"
+    folder.mkdir(exist_ok=True)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ONNXRegistry, "from_torchlib", staticmethod(cache(ONNXRegistry.from_torchlib)))
         patch.setattr(timing, "_MEASURING_NS", 0)
-        patch.setattr(trace, "_traced", _traced_once(trace._traced))
+        patch.setattr(trace, "_traced", _traced_once(trace._traced, folder))
         yield
 
 
@@ -64,9 +69,8 @@ class _ByValue(pickle.Pickler):
         return None
 
 
-def _traced_once(traced: Callable[..., onnx.ModelProto]) -> Callable[..., onnx.ModelProto]:
-    """Return `traced`, which keeps the graphs of networks made of our modules and torch's only."""
-    kept: dict[bytes, bytes] = {}
+def _traced_once(traced: Callable[..., onnx.ModelProto], folder: Path) -> Callable[..., onnx.ModelProto]:
+    """Return `traced`, which keeps in `folder` the graphs of networks made of our modules and torch's only."""
 
     @wraps(traced)
     def once(module: nn.Module, *given: object) -> onnx.ModelProto:
@@ -74,10 +78,12 @@ def _traced_once(traced: Callable[..., onnx.ModelProto]) -> Callable[..., onnx.M
         if not all(type(each).__module__.startswith(ours) for each in module.modules()):
             return traced(module, *given)
         _ByValue(written := io.BytesIO()).dump((module, given))
-        key = hashlib.sha256(written.getvalue()).digest()
-        if key not in kept:
-            kept[key] = traced(module, *given).SerializeToString()
-        return onnx.load_model_from_string(kept[key])
+        kept = folder / f"{hashlib.sha256(written.getvalue()).hexdigest()}.onnx"
+        if not kept.exists():
+            partial = kept.with_suffix(f".{os.getpid()}")
+            partial.write_bytes(traced(module, *given).SerializeToString())
+            partial.replace(kept)
+        return onnx.load_model_from_string(kept.read_bytes())
 
     return once
 

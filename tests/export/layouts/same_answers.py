@@ -19,6 +19,8 @@ from resonnx_server.runtime.pictures.images import Pixels
 from torch import Tensor, nn
 from typer.testing import CliRunner, Result
 
+from ..networks import torchvision_oracle  # noqa: F401  It makes torchvision importable.
+
 SIZE = 48
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 

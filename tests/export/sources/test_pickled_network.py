@@ -19,7 +19,6 @@ from typer.testing import CliRunner
 
 from ..layouts.caption_sources.tutorials import PictureEncoder, WordDecoder
 from ..layouts.classifier_sources import randomise
-from ..networks import torchvision_oracle  # noqa: F401  It makes torchvision importable.
 from .changed_networks import changed, of_timm, resnet, small
 
 

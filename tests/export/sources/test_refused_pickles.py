@@ -18,7 +18,6 @@ from resonnx_export.sources.source import read_source, recognise_source
 from torch import Tensor, nn
 
 from ..layouts.classifier_sources import randomise
-from ..networks import torchvision_oracle  # noqa: F401  It makes torchvision importable.
 from .changed_networks import changed, small
 
 
