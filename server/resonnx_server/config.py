@@ -30,6 +30,7 @@ ControlMode = Literal["none", "poll", "explicit"]
 _LABEL: Final = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,63}")
 TimeoutAction = Literal["reject", "delay"]
 Priority = Annotated[int, Field(ge=1, le=8)]
+KeptPictures = Annotated[int, Field(ge=0, le=1000)]
 # A day.
 _MOST_WAIT_US: Final = 86_400_000_000
 # Largest messages that the memory budget must hold.
@@ -132,6 +133,8 @@ class ModelSettings(BaseModel):
     )
     """Names of versions, as in `{stable = 3, canary = 4}`, which calls may give in place of a number. With `stable`,
     calls without a version are answered by it; without, by the highest version that serves."""
+    keep_disagreements: KeptPictures | None = None
+    """`keep_disagreements` of this model; by default, the server's. Without `comparison_reports`, none are kept."""
     declaration: SkipJsonSchema[InstanceOf[Declaration] | None] = None
     """What the model's config.pbtxt declares of its graph; in no other file."""
 
@@ -253,7 +256,7 @@ class Settings(BaseModel):
     max_connections: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
     """Most gRPC connections at a time; more are closed at once, and their clients see UNAVAILABLE. By default, what the
     limit of open files (`ulimit -n`, whose hard limit counts) leaves after files and HTTP connections, at most 8192."""
-    keep_disagreements: Annotated[int, Field(ge=0, le=1000)] = 0
+    keep_disagreements: KeptPictures = 0
     """Most pictures with differing answers that a comparison of versions may keep for the report of a rollback
     (`resonnx repo canary --keep`); 0 keeps none. They are callers' data."""
     comparison_reports: Path | None = None

@@ -99,8 +99,10 @@ class Parts:
             metrics.registry.register(CertificateCollector(lambda: certificates.value.expires_s))
         limits = ConnectionLimits(allowed.grpc, settings.max_connection_idle_s, settings.max_connection_age_s)
         traces = Traces(settings.trace_dir, settings.trace_max_bytes)
-        reports = Reports(settings.comparison_reports)
-        comparisons = Comparisons(models, budget, reports.allowed(settings.keep_disagreements), reports.write)
+        reports = None if settings.comparison_reports is None else Reports(settings.comparison_reports)
+        comparisons = Comparisons(
+            models, budget, settings.keep_disagreements, None if reports is None else reports.write
+        )
         metrics.registry.register(ComparisonCollector(comparisons))
         inference = Inference(models, decoder, budget, traces=traces, comparing=comparisons)
         grpc = _grpc(settings, inference, comparisons, limits, budget, policy, metrics, regions)

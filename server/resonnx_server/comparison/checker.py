@@ -12,14 +12,14 @@ from resonnx_server.comparison.copies import Answer, Copies, Copy
 from resonnx_server.comparison.differences import Difference, of_probabilities, of_words
 from resonnx_server.comparison.evidence import LEAST_PAIRS, Evidence
 from resonnx_server.comparison.running import batch_size, idle, run
-from resonnx_server.errors import InferenceFailed, Overloaded, ServerError
+from resonnx_server.errors import InferenceFailed, Overloaded, ServerError, Unavailable
 from resonnx_server.inference.model import Model
 
 _log = logging.getLogger(__name__)
 
 # Once enough pairs of compute times are known, one batch in so many gives another.
 _PAIR_EVERY: Final = 8
-# Pause after a run was refused, as the version's queue is full.
+# Pause after a run was refused, as the version's queue is full or closed.
 _PAUSE_S: Final = 0.1
 
 # Takes a copy, the answer of the other version, and their difference.
@@ -65,7 +65,8 @@ class Checker:
             taken = self._copies.take(batch_size(self._checked, first, len(self._copies)))
             try:
                 await self._compare(taken)
-            except Overloaded:
+            except (Overloaded, Unavailable):
+                # A version that is being unloaded: the comparison is about to be ended.
                 self._copies.dropped += len(taken)
                 await asyncio.sleep(_PAUSE_S)
             finally:
@@ -126,5 +127,4 @@ def difference_of(served: Answer, other: Answer) -> Difference:
     """Return the difference of two answers of one task."""
     if isinstance(served, tuple):
         return of_words(served, cast(tuple[int, ...], other))
-    both = (cast(npt.NDArray[np.float32], each)[np.newaxis] for each in (served, other))
-    return of_probabilities(*both)[0]
+    return of_probabilities(served, cast(npt.NDArray[np.float32], other))

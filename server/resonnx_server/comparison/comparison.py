@@ -62,13 +62,13 @@ class Plan:
         mode: Who answers.
         share: Of requests (shadow) or callers (canary): above 0, at most 1.
         rule: Decides; None to leave the decision to the operator.
-        keep: Most disagreeing pictures that are kept.
+        keep: Most disagreeing pictures that are kept; None, until it begins, for as many as are allowed.
     """
 
     mode: Mode
     share: float
     rule: Rule | None = None
-    keep: int = 0
+    keep: int | None = None
 
 
 class Comparison:
@@ -109,7 +109,7 @@ class Comparison:
         self.evidence = Evidence()
         self.judgement = Judgement(Verdict.UNDECIDED, "no rule: promote it or roll it back yourself")
         self.state, self.reason = State.RUNNING, ""
-        self.kept = Kept(plan.keep, budget, of_new=plan.mode is Mode.SHADOW)
+        self.kept = Kept(plan.keep or 0, budget, of_new=plan.mode is Mode.SHADOW)
         self.copies = Copies(budget)
         self._decided = decided
         self._spread = Spread(plan.share)

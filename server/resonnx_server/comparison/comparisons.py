@@ -3,12 +3,14 @@
 import asyncio
 import logging
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
+from dataclasses import replace
 from typing import Any, Final
 
 from resonnx_server.comparison.comparable import check_comparable, check_rule
 from resonnx_server.comparison.comparison import Comparison, Mode, Plan, State
 from resonnx_server.comparison.verdict import Judgement, Verdict
-from resonnx_server.errors import AlreadyExists, InvalidInput, NotFound, NotSupported, ServerError, Unavailable
+from resonnx_server.errors import AlreadyExists, InvalidInput, NotFound, ServerError, Unavailable
 from resonnx_server.inference.comparing import Compared
 from resonnx_server.inference.model import Model
 from resonnx_server.inference.registry import Models
@@ -26,28 +28,23 @@ _LOOK_S: Final = 1.0
 Report = Callable[[Comparison], None]
 
 
-def _no_report(comparison: Comparison) -> None:
-    """Write nothing."""
-
-
 class Comparisons:
     """The comparisons by model. Event loop only; inference sees it as Comparing.
 
     Args:
         models: The registry, which has the repository's control.
         budget: Copies and kept pictures are charged to it.
-        most_kept: Most disagreeing pictures of a comparison that may be kept.
-        report: Writes the report of a rollback; called on a thread.
+        most_kept: Most disagreeing pictures of a comparison that may be kept, if the model's settings do not say.
+        report: Writes the report of a rollback; called on a thread. None to keep no pictures.
 
     Attributes:
         is_on: One is under way.
-        most_kept: As above.
     """
 
-    def __init__(self, models: Models, budget: Budget, most_kept: int = 0, report: Report = _no_report) -> None:
+    def __init__(self, models: Models, budget: Budget, most_kept: int = 0, report: Report | None = None) -> None:
         self.is_on = False
         self._models, self._budget = models, budget
-        self.most_kept, self._report = most_kept, report
+        self._most_kept, self._report = most_kept, report
         self._running: dict[str, Comparison] = {}
         # The last of each model.
         self._ended: dict[str, Comparison] = {}
@@ -68,7 +65,7 @@ class Comparisons:
         Args:
             name: The model's name.
             version: The new version's number; it is loaded if it does not serve.
-            plan: What to do; `keep` beyond what is allowed is an error.
+            plan: What to do; `keep` beyond what the settings allow is an error.
 
         Raises:
             AlreadyExists: The model is being compared.
@@ -77,9 +74,6 @@ class Comparisons:
             InvalidInput: The plan is not possible.
             NotSupported: The answers of the versions cannot be compared.
         """
-        if plan.keep > self.most_kept:
-            allowed = f"the server's settings keep_disagreements and comparison_reports allow {self.most_kept}"
-            raise InvalidInput("keep", f"{plan.keep} pictures are not kept: {allowed}")
         if name in self._running or name in self._starting:
             raise AlreadyExists(f"model {name!r} is being compared: promote the version or roll it back first")
         base = self._models.get(name)
@@ -87,16 +81,16 @@ class Comparisons:
             check_rule(plan.rule, base, is_canary=plan.mode is Mode.CANARY)
         if version == base.version:
             raise InvalidInput("version", f"{version} serves already: give the version to be proven")
-        control, loaded = self._control(), version not in self._models.versions(name)
+        control = self._control()
         self._starting.add(name)
         try:
             await control.add_beside(name, version)
-            base, new = self._models.get(name), self._models.get(name, version)
             try:
+                base, new = self._models.get(name), self._models.get(name, version)
                 check_comparable(base, new)
-            except NotSupported:
-                if loaded:
-                    await control.withdraw(name, version, "")
+                plan = replace(plan, keep=self._kept(new, plan))
+            except ServerError:
+                await control.take_back(name, version)
                 raise
         finally:
             self._starting.discard(name)
@@ -113,10 +107,14 @@ class Comparisons:
         """Let the new version answer calls without a version; the old one drains unless version_policy keeps it.
 
         Raises:
-            NotFound: The model is not being compared.
+            NotFound: The model is not being compared, or one of the versions does not serve any more.
         """
-        comparison = self._take(name)
-        await self._control().promote(name, comparison.new_version)
+        comparison = await self._take(name)
+        try:
+            await self._control().promote(name, comparison.new_version)
+        except NotFound as error:
+            await self._lose(comparison, error.message)
+            raise
         await self._end(comparison, State.PROMOTED, reason)
         return comparison
 
@@ -124,14 +122,14 @@ class Comparisons:
         """Unload the new version; the old one serves on.
 
         Raises:
-            NotFound: The model is not being compared.
+            NotFound: The model is not being compared, or one of the versions does not serve any more.
         """
-        comparison = self._take(name)
+        comparison = await self._take(name)
         try:
             await comparison.end(State.ROLLED_BACK, reason)
             await self._control().withdraw(name, comparison.new_version, f"rolled back: {reason}")
             await self._end(comparison, State.ROLLED_BACK, reason)
-            if comparison.kept.found:
+            if comparison.kept.found and self._report is not None:
                 await asyncio.to_thread(self._report, comparison)
         finally:
             comparison.kept.clear()
@@ -162,13 +160,40 @@ class Comparisons:
         self._begin(carry_out())
 
     async def _watch(self, comparison: Comparison) -> None:
-        """End a comparison of which a version is unloaded or replaced."""
-        while comparison.state is State.RUNNING:
-            await asyncio.sleep(_LOOK_S)
-            gone = [model.version for model in comparison.models if not self._models.serves(model)]
-            if gone and self._running.get(comparison.name) is comparison:
+        """End a comparison of which a version does not serve any more."""
+        while self._running.get(comparison.name) is comparison:
+            if reason := self._loss(comparison):
                 self._forget(comparison)
-                await self._end(comparison, State.ENDED, f"version {gone[0]} was unloaded or loaded again")
+                await self._lose(comparison, reason)
+                return
+            await asyncio.sleep(_LOOK_S)
+
+    def _loss(self, comparison: Comparison) -> str:
+        """Return why the versions cannot be compared any more; empty if they can."""
+        base, new = comparison.models
+        for model in (base, new):
+            if not self._models.serves(model):
+                return f"version {model.version} was unloaded or loaded again"
+        is_default = self._models.is_default(base)
+        return "" if is_default else f"version {base.version} does not answer calls without a version any more"
+
+    async def _lose(self, comparison: Comparison, reason: str) -> None:
+        """End a comparison without a verdict: the new version is not proven."""
+        await comparison.end(State.ENDED, reason)
+        untold = f"its comparison ended without a verdict: {reason}"
+        # The model may have been unloaded.
+        with suppress(ServerError):
+            await self._control().take_back(comparison.name, comparison.new_version, untold)
+        await self._end(comparison, State.ENDED, reason)
+
+    def _kept(self, new: Model, plan: Plan) -> int:
+        """Return how many pictures are kept. Raises InvalidInput if that is more than the settings allow."""
+        most = self._most_kept if new.keep_disagreements is None else new.keep_disagreements
+        most = 0 if self._report is None else most
+        if plan.keep is not None and plan.keep > most:
+            allowed = f"keep_disagreements of the server or the model, and comparison_reports, allow {most}"
+            raise InvalidInput("keep", f"{plan.keep} pictures are not kept: {allowed}")
+        return most if plan.keep is None else plan.keep
 
     async def _end(self, comparison: Comparison, state: State, reason: str) -> None:
         await comparison.end(state, reason)
@@ -182,11 +207,14 @@ class Comparisons:
         level = logging.INFO if state is State.PROMOTED else logging.WARNING
         _log.log(level, "a comparison ended", extra={**extra, "result": state.value})
 
-    def _take(self, name: str) -> Comparison:
+    async def _take(self, name: str) -> Comparison:
         """Remove a comparison from those under way, so that it is decided once."""
         if (comparison := self._running.get(name)) is None:
             raise NotFound(f"model {name[:64]!r} is not being compared")
         self._forget(comparison)
+        if reason := self._loss(comparison):
+            await self._lose(comparison, reason)
+            raise NotFound(f"model {name!r} is not being compared any more: {reason}")
         return comparison
 
     def _forget(self, comparison: Comparison) -> None:

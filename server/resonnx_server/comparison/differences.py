@@ -21,14 +21,13 @@ class Difference(NamedTuple):
     edits: int = 0
 
 
-def of_probabilities(served: npt.NDArray[np.floating], new: npt.NDArray[np.floating]) -> list[Difference]:
-    """Return the differences of two classifiers' probabilities [N,K], row by row.
+def of_probabilities(served: npt.NDArray[np.float32], new: npt.NDArray[np.float32]) -> Difference:
+    """Return the difference of two classifiers' probabilities [K].
 
     Where the best classes have equal probabilities, that with the lowest index is the best, as in answers.
     """
-    dp = np.abs(served.astype(np.float64) - new).max(axis=1).tolist()
-    agree = (served.argmax(axis=1) == new.argmax(axis=1)).tolist()
-    return [Difference(*each) for each in zip(agree, dp, strict=True)]
+    dp = float(np.abs(np.subtract(served, new, dtype=np.float64)).max())
+    return Difference(bool(served.argmax() == new.argmax()), dp)
 
 
 def of_words(served: Sequence[int], new: Sequence[int]) -> Difference:

@@ -32,20 +32,14 @@ class Reports:
     """Writes reports.
 
     Args:
-        folder: Where they go; None for nowhere.
+        folder: Where they go.
     """
 
-    def __init__(self, folder: Path | None) -> None:
+    def __init__(self, folder: Path) -> None:
         self._folder = folder
-
-    def allowed(self, keep: int) -> int:
-        """Return how many pictures a comparison may keep: none without a folder."""
-        return 0 if self._folder is None else keep
 
     def write(self, comparison: Comparison) -> None:
         """Write the report of a comparison, and note its path there. Takes some milliseconds a picture."""
-        if self._folder is None:
-            return
         stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
         path = self._folder / f"{comparison.name}-{comparison.new_version}-{stamp}.html"
         try:

@@ -29,8 +29,8 @@ async def idle(device: Device) -> None:
         with suppress(RuntimeError):
             loop.call_soon_threadsafe(is_idle.set)
 
-    device.call_when_idle(call)
-    await is_idle.wait()
+    if not device.is_idle_or_calls(call):
+        await is_idle.wait()
 
 
 def batch_size(model: Model, first: Copy, waiting: int) -> int:

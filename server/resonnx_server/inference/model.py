@@ -41,6 +41,7 @@ class Model:
         allow_timeout_override: The tensor protocol's parameter `timeout` is honoured.
         declaration: What its config.pbtxt says, if there is one.
         version_policy: Versions of the model that are served, as in its settings.
+        keep_disagreements: Most pictures that a comparison of its versions keeps; None is the server's setting.
         lease: Held by each of its requests.
     """
 
@@ -62,6 +63,7 @@ class Model:
     allow_timeout_override: bool = False
     declaration: Declaration | None = None
     version_policy: str = "latest: 1"
+    keep_disagreements: int | None = None
     lease: Lease = field(default_factory=Lease)
 
     @property

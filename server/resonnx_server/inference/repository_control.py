@@ -86,12 +86,25 @@ class RepositoryControl(Protocol):
 
         The one that did is drained by its lease, unless the model's version_policy or labels keep it. It stays so until
         the model's labels are changed.
+
+        Raises:
+            NotFound: The version does not serve any more.
         """
 
     async def withdraw(self, name: str, version: int, reason: str) -> None:
-        """Drain a version by its lease and refuse it with a reason until its files change; unload it if there is none.
+        """Drain a version by its lease and refuse it with a reason until its files change.
 
         Calls without a version are answered as before the version was added.
+        """
+
+    async def take_back(self, name: str, version: int, reason: str = "") -> None:
+        """Let a model serve as before a version was added; a version that served before goes on serving.
+
+        Args:
+            name: The model's name.
+            version: The version that was added.
+            reason: Why it is not proven. With one, it is refused until its files change even if version_policy chooses
+                it, unless no other version serves or a label of the settings names it.
         """
 
     def states(self) -> list[VersionState]:

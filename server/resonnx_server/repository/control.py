@@ -78,7 +78,8 @@ class Control:
         self._changed = asyncio.Event()
         self._turns = Turns()
         proving = Proving(settings, models, self.serving, self._lives, self._turns, self._act, self._until)
-        self.add_beside, self.promote, self.withdraw = proving.add_beside, proving.promote, proving.withdraw
+        self.add_beside, self.promote = proving.add_beside, proving.promote
+        self.withdraw, self.take_back = proving.withdraw, proving.take_back
 
     # What follows from looks at the repository.
 

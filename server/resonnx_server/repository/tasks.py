@@ -153,6 +153,7 @@ def starting(
             allow_timeout_override=settings.allow_timeout_override,
             declaration=settings.declaration,
             version_policy=settings.version_policy,
+            keep_disagreements=settings.keep_disagreements,
             pictures=version.pictures(files.manifest.input) if files else None,
             sessions=prepared.sessions,
             stats=stats,

@@ -50,7 +50,7 @@ class RepositoryServicer(repository_pb2_grpc.RepositoryServicer):
         self._check(request.model, context)
         if request.version < 1:
             raise InvalidInput("version", f"{request.version} is not the number of a version; 1 is the least")
-        plan = _plan(request, self._comparisons.most_kept)
+        plan = _plan(request)
         _log.info("a comparison is started by request", extra={"model": request.model, "caller": context.caller.name})
         comparison = await self._comparisons.start(request.model, request.version, plan)
         return pb.StartComparisonResponse(comparison=_told(comparison))
@@ -84,14 +84,14 @@ class RepositoryServicer(repository_pb2_grpc.RepositoryServicer):
         self._models.check(name, context.caller)
 
 
-def _plan(request: pb.StartComparisonRequest, keep: int) -> Plan:
+def _plan(request: pb.StartComparisonRequest) -> Plan:
     if (mode := _MODES.get(request.mode)) is None:
         raise InvalidInput("mode", f"{request.mode} is neither COMPARISON_MODE_SHADOW nor COMPARISON_MODE_CANARY")
     share = request.share or _DEFAULT_SHARES[mode]
     if not (math.isfinite(share) and 0 < share <= 1):
         raise InvalidInput("share", f"{request.share:g} is not above 0 and at most 1")
     rule = parse_rule(request.promote_if) if request.promote_if else None
-    return Plan(mode, share, rule, request.keep if request.HasField("keep") else keep)
+    return Plan(mode, share, rule, request.keep if request.HasField("keep") else None)
 
 
 def _told(comparison: Comparison) -> pb.Comparison:

@@ -154,15 +154,19 @@ class Device:
         """Whether a job of `workload` is under way. Call with the lock held."""
         return any(each.owner is workload for each in self._under_way.values())
 
-    def call_when_idle(self, call: Callable[[], None]) -> None:
-        """Call `call` once, when no work is ready and more than half of the lanes have no job; each call at a time.
+    def is_idle_or_calls(self, call: Callable[[], None]) -> bool:
+        """Return whether no work is ready and more than half of the lanes have no job; if not, call `call` when so.
 
-        It is called on a lane's thread with the lock held, and must neither wait nor raise.
+        It is called once, on a lane's thread with the lock held, and must neither wait nor raise.
         """
         with self._changed:
+            is_free = 2 * self.idle_lanes() > self.lanes and not self._when_idle
+            if is_free and all(workload.ready_at_ns() is None for workload in self._workloads):
+                return True
             self._when_idle.append(call)
-            # A sleeping lane looks: the device may be idle now.
+            # A sleeping lane looks: the work may be for later.
             self._changed.notify()
+            return False
 
     def idle_lanes(self) -> int:
         """Return the number of lanes without a job, including the calling one. Call with the lock held."""

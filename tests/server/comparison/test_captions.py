@@ -1,6 +1,7 @@
 """A new version of a captioner in shadow, with a real server: its captions are compared word by word."""
 
 import time
+from functools import cache
 from pathlib import Path
 
 import grpc
@@ -13,6 +14,7 @@ from resonnx_server.runtime.model_files.manifest import SCHEMA_VERSION, dump_man
 from ..language import picture
 from ..onnx_language import version_files
 
+_PICTURES = 20
 _RULE = "agreement>=0.95 and edit<=0.5 and n>=40"
 
 
@@ -28,6 +30,20 @@ def write(version: Path, seed: int) -> None:
     version.mkdir(parents=True)
     for name, data in {**found, "SHA256SUMS": sha256sums(found)}.items():
         (version / name).write_bytes(data)
+
+
+def _words(answer: vision_pb2.CaptionResponse) -> tuple[str, ...]:
+    return tuple(word.text for word in answer.captions[0].words)
+
+
+@cache
+def _distance(one: tuple[str, ...], other: tuple[str, ...]) -> int:
+    """Return the edit distance by its definition."""
+    if not one or not other:
+        return len(one) + len(other)
+    if one[-1] == other[-1]:
+        return _distance(one[:-1], other[:-1])
+    return 1 + min(_distance(one[:-1], other), _distance(one, other[:-1]), _distance(one[:-1], other[:-1]))
 
 
 @pytest.mark.slow
@@ -52,18 +68,22 @@ def test_a_captioner_is_compared_by_its_words(start_server, tmp_path: Path, is_o
             (found,) = admin.Status(pb.StatusRequest(model="m"), timeout=20).comparisons
             return found
 
-        ends, asked, captions = time.monotonic() + 60, 0, dict[int, str]()
+        def caption(number: int, version: int = 0) -> vision_pb2.CaptionResponse:
+            raw = {"rgb": picture(number).tobytes(), "width": 1, "height": 1}
+            return vision.Caption(vision_pb2.CaptionRequest(model="m", version=version, image={"raw": raw}), timeout=20)
+
+        # Of calls that name the new version, no copies are made.
+        others = {number: _words(caption(number, 2)) for number in range(_PICTURES)}
+        ends, asked, captions = time.monotonic() + 60, 0, dict[int, tuple[str, ...]]()
         while (told := status()).state == pb.COMPARISON_STATE_RUNNING:
             assert time.monotonic() < ends, told
             for _ in range(8):
-                number = asked % 20
-                raw = {"rgb": picture(number).tobytes(), "width": 1, "height": 1}
-                request = vision_pb2.CaptionRequest(model="m", image={"raw": raw})
-                answer = vision.Caption(request, timeout=20)
+                number = asked % _PICTURES
+                answer = caption(number)
                 asked += 1
                 if answer.version == 1:
                     # Callers get the serving version's words, as without a shadow.
-                    assert captions.setdefault(number, answer.captions[0].text) == answer.captions[0].text
+                    assert captions.setdefault(number, _words(answer)) == _words(answer)
         assert told.max_probability_difference == 0
         if not is_other:
             assert (told.state, told.mean_edit_distance) == (pb.COMPARISON_STATE_PROMOTED, 0), told
@@ -72,9 +92,15 @@ def test_a_captioner_is_compared_by_its_words(start_server, tmp_path: Path, is_o
             return
         assert told.state == pb.COMPARISON_STATE_ROLLED_BACK, told
         assert told.equal < told.answers
-        assert told.mean_edit_distance > 0.5
+        assert told.dropped == 0
+        compared = [number % _PICTURES for number in range(told.answers)]
+        edits = [_distance(captions[number], others[number]) for number in compared]
+        assert told.mean_edit_distance == pytest.approx(sum(edits) / len(edits))
+        assert told.equal == edits.count(0)
+        # Not merely that some word differs.
+        assert len({*edits}) > 2
         while not (told := status()).report:
             assert time.monotonic() < ends, told
         page = Path(told.report).read_text()
         assert page.count("data:image/png;base64,") == 3
-        assert any(f"<td>{text}<td>" in page for text in captions.values())
+        assert any(f"<td>{' '.join(words)}<td>" in page for words in captions.values())

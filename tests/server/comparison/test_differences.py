@@ -14,7 +14,7 @@ _WORDS = st.lists(st.integers(0, 3), max_size=8)
 def test_classes_agree_by_the_best_one() -> None:
     served = np.array([[0.5, 0.25, 0.25], [0.5, 0.5, 0.0], [0.2, 0.3, 0.5]], np.float32)
     new = np.array([[0.4, 0.35, 0.25], [0.5, 0.5, 0.0], [0.2, 0.6, 0.2]], np.float32)
-    found = of_probabilities(served, new)
+    found = [of_probabilities(*both) for both in zip(served, new, strict=True)]
     assert [each.agrees for each in found] == [True, True, False]
     assert [each.dp for each in found] == pytest.approx([0.1, 0.0, 0.3])
 

@@ -52,7 +52,3 @@ def test_what_is_there_is_not_overwritten_or_followed(tmp_path: Path, monkeypatc
     comparison = ended(names=["a"])
     Reports(tmp_path).write(comparison)
     assert (comparison.report, (tmp_path / "other").read_text()) == ("", "kept")
-
-
-def test_without_a_folder_nothing_is_kept(tmp_path: Path) -> None:
-    assert (Reports(None).allowed(32), Reports(tmp_path).allowed(32)) == (0, 32)

@@ -35,8 +35,12 @@ class ModelLife:
         self._wanted_labels: dict[str, int] = {}
         # Versions by label that go before those of the settings, until these change.
         self.pins: dict[str, int] = {}
-        # A version that shall serve as well; 0 for none.
+        # The version that has the label `stable` while another is proven; 0 for none.
+        self.held = 0
+        # A version that was loaded to be proven, and shall serve as well; 0 for none.
         self.beside = 0
+        # Versions that were noted since the folder was seen last.
+        self._added: set[int] = set()
         self._labels: dict[str, int] = {}
         # Contents by version.
         self._there: dict[int, object] = {}
@@ -56,7 +60,10 @@ class ModelLife:
         """
         if dict(labels) != self._wanted_labels:
             self.pins = {}
+            if labels.get(STABLE) != self._wanted_labels.get(STABLE):
+                self.held = 0
         self._there, self.policy, self._wanted_labels = dict(there), policy, dict(labels)
+        self._added.clear()
         gone = [version for version in self._ended if version not in self._there]
         unloaded = [version for version in gone if self._ended[version].state is State.UNLOADED]
         for version in {*gone} - {*unloaded[-_SHOWN:]}:
@@ -69,7 +76,17 @@ class ModelLife:
 
     def add(self, version: int, content: object) -> None:
         """Note a version of the folder that was not looked at before, or has changed; others stay as they were."""
+        self._added |= {version} - self._there.keys()
         self._there[version] = content
+
+    def take_back(self, version: int) -> None:
+        """Undo `add`, unless the folder was seen since: then the policy decides on the version."""
+        if version in self._added:
+            self._added.remove(version)
+            del self._there[version]
+            if version in self._ready and version not in self._target():
+                # Now, even while others that shall serve are loaded.
+                self._drain(self._ready.pop(version))
 
     @property
     def wanted_labels(self) -> Mapping[str, int]:
@@ -229,7 +246,8 @@ class ModelLife:
 
     @property
     def _all_labels(self) -> dict[str, int]:
-        return self._wanted_labels | self.pins
+        held = {STABLE: self.held} if self.held else {}
+        return self._wanted_labels | self.pins | held
 
     def _is_refused(self, version: int) -> bool:
         """Whether a version was refused with the content that it has."""

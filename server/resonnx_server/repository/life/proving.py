@@ -1,4 +1,4 @@
-"""Versions beside the one that answers calls without a version: added, promoted, or withdrawn."""
+"""Versions beside the one that answers calls without a version: added, promoted, withdrawn, or taken back."""
 
 from collections.abc import Callable, Coroutine, Mapping
 from functools import partial
@@ -15,7 +15,7 @@ from resonnx_server.repository.life.turns import Turns
 
 
 class Proving:
-    """Adds, promotes and withdraws versions. Event loop only.
+    """Adds, promotes, withdraws and takes back versions. Event loop only.
 
     Args:
         settings: The server's settings.
@@ -44,29 +44,23 @@ class Proving:
         """See RepositoryControl.add_beside."""
         async with self._turns.of(name):
             default, life = self._models.get(name).version, self._lives[name]
-            if life.serving(version) is None:
-                folder = self._settings.repository / name
-                looked = await off_loop(partial(contents_of, folder, self._settings))
-                if looked is None or version not in looked.contents or not version:
-                    numbers = [str(number) for number in sorted(looked.contents if looked else ()) if number]
-                    there = ", ".join(numbers) or "none"
-                    raise VersionNotFound(f"model {name!r} has no version {version} in its folder, but {there}")
-                life.add(version, looked.contents[version])
-                life.retry_version(version)
-            life.pins, life.beside = {STABLE: default}, version
+            life.held = default
+            try:
+                if life.serving(version) is None:
+                    await self._load(life, version)
+            except BaseException:
+                # Of a load that fails, or a caller that has gone.
+                self._end(life, version)
+                raise
             self._act(life)
-            await self._until(lambda: not life.is_loading)
-            if life.serving(version) is None:
-                reason = life.reasons.get(version, "it was not loaded")
-                life.pins, life.beside = {}, 0
-                self._act(life)
-                raise ModelRefused(f"version {version} of model {name!r} was refused: {reason}")
 
     async def promote(self, name: str, version: int) -> None:
         """See RepositoryControl.promote."""
         async with self._turns.of(name):
             life = self._life(name)
-            life.pins, life.beside = {STABLE: version}, 0
+            if life.serving(version) is None:
+                raise VersionNotFound(f"version {version} of model {name!r} does not serve any more")
+            life.pins, life.held, life.beside = {STABLE: version}, 0, 0
             if STABLE not in life.wanted_labels and version == max(life.chosen, default=0):
                 # It is the default by the policy; a later version is not kept from being that.
                 life.pins = {}
@@ -75,14 +69,46 @@ class Proving:
     async def withdraw(self, name: str, version: int, reason: str) -> None:
         """See RepositoryControl.withdraw."""
         async with self._turns.of(name):
+            self._refuse(self._life(name), version, reason)
+
+    async def take_back(self, name: str, version: int, reason: str = "") -> None:
+        """See RepositoryControl.take_back."""
+        async with self._turns.of(name):
             life = self._life(name)
-            life.pins, life.beside = {}, 0
-            generation = life.serving(version)
-            if reason and generation is not None:
-                life.refused(generation, reason)
-                self._models.refuse(Refusal(name, version, reason, was_served=True))
-                self._serving.begin_drain(generation, lambda: None)
-            self._act(life)
+            has_others = any(number != version for number in self._models.versions(name))
+            if reason and life.beside == version and version not in life.wanted_labels.values() and has_others:
+                self._refuse(life, version, reason)
+            else:
+                self._end(life, version)
+
+    async def _load(self, life: ModelLife, version: int) -> None:
+        name = life.name
+        looked = await off_loop(partial(contents_of, self._settings.repository / name, self._settings))
+        if looked is None or version not in looked.contents or not version:
+            numbers = [str(number) for number in sorted(looked.contents if looked else ()) if number]
+            there = ", ".join(numbers) or "none"
+            raise VersionNotFound(f"model {name!r} has no version {version} in its folder, but {there}")
+        life.add(version, looked.contents[version])
+        life.retry_version(version)
+        life.beside = version
+        self._act(life)
+        await self._until(lambda: not life.is_loading)
+        if life.serving(version) is None:
+            reason = life.reasons.get(version, "it was not loaded")
+            raise ModelRefused(f"version {version} of model {name!r} was refused: {reason}")
+
+    def _refuse(self, life: ModelLife, version: int, reason: str) -> None:
+        life.held = life.beside = 0
+        if (generation := life.serving(version)) is not None:
+            life.refused(generation, reason)
+            self._models.refuse(Refusal(life.name, version, reason, was_served=True))
+            self._serving.begin_drain(generation, lambda: None)
+        self._act(life)
+
+    def _end(self, life: ModelLife, version: int) -> None:
+        life.held = life.beside = 0
+        life.take_back(version)
+        self._act(life)
 
     def _life(self, name: str) -> ModelLife:
         if (life := self._lives.get(name)) is None:
