@@ -155,16 +155,12 @@ class Device:
         return any(each.owner is workload for each in self._under_way.values())
 
     def is_idle_or_calls(self, call: Callable[[], None]) -> bool:
-        """Return whether no work is ready and more than half of the lanes have no job; if not, call `call` when so.
-
-        It is called once, on a lane's thread with the lock held, and must neither wait nor raise.
-        """
+        """Return whether no work is ready and most lanes are idle; if not, a lane calls `call` then, with the lock."""
         with self._changed:
-            is_free = 2 * self.idle_lanes() > self.lanes and not self._when_idle
-            if is_free and all(workload.ready_at_ns() is None for workload in self._workloads):
+            has_work = any(workload.ready_at_ns() is not None for workload in self._workloads)
+            if not has_work and not self._when_idle and 2 * self.idle_lanes() > self.lanes:
                 return True
             self._when_idle.append(call)
-            # A sleeping lane looks: the work may be for later.
             self._changed.notify()
             return False
 

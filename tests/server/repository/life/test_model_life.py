@@ -227,3 +227,26 @@ def test_files_that_were_refused_are_not_tried_again_when_the_version_that_serve
     assert life.reasons == {1: "it is bad"}
     life.see({1: "c"}, _policy("latest: 1"))
     assert [each.content for each in life.loads()] == ["c"]
+
+
+def test_a_version_that_is_taken_back_drains_even_while_others_are_loaded() -> None:
+    life = ModelLife("digits", falls_back=True)
+    life.see({1: "a"}, _policy("latest: 1"))
+    life.loaded(*life.loads())
+    life.held = 1
+    life.add(2, "b")
+    life.beside = 2
+    (added,) = life.loads()
+    life.loaded(added)
+    assert (life.labels, life.drains()) == ({"stable": 1}, [])
+    life.add(1, "c")
+    assert [generation.content for generation in life.loads()] == ["c"]
+    life.held = life.beside = 0
+    life.take_back(2)
+    assert life.drains() == [added]
+    assert life.loads() == []
+    # One that the folder has shown since is the policy's.
+    life.add(3, "d")
+    life.see({1: "c", 3: "d"}, _policy("latest: 1"))
+    life.take_back(3)
+    assert [generation.version for generation in life.loads()] == [3]
