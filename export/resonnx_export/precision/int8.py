@@ -6,6 +6,7 @@ kept: without Relu in it, activations are not fused into convolutions, and int8 
 
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
+from inspect import signature
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Final
@@ -21,12 +22,15 @@ from resonnx_export.graphs.trace import finish
 from resonnx_export.graphs.trunk import find_trunk
 
 _BATCH: Final = 8
+# ONNX Runtime 1.24, of onnxruntime-openvino, measures ranges anew for each graph.
+_KEEPS_RANGES: Final = "calibration_cache_path" in signature(quantize_static).parameters
 
 
 class Quantiser:
     """Quantises one float32 graph repeatedly, with other blocks left in floating point.
 
-    The ranges of activations are measured once, from pictures uint8 [N,H,W,3]. `folder` is for the tool's files.
+    Ranges of activations are measured from pictures uint8 [N,H,W,3], once if the tool can keep them. `folder` is for
+    the tool's files.
     """
 
     def __init__(self, model: bytes, pictures: Pixels, folder: Path) -> None:
@@ -60,7 +64,7 @@ class Quantiser:
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,
             nodes_to_exclude=self._outside + [name for block in in_float for name in self._trunk.blocks[block]],
-            calibration_cache_path=self._ranges,
+            **({"calibration_cache_path": self._ranges} if _KEEPS_RANGES else {}),
         )
         return finish(onnx.load(self._output))
 
