@@ -126,6 +126,7 @@ class Parts:
                 grpc.intake.evict,
                 grpc.intake.tick,
                 _shrink,
+                brought=grpc.unclaimed,
             ),
             devices=Devices(cores),
             traces=traces,

@@ -78,13 +78,19 @@ def unnamed(peer: str) -> Caller:
 
 def address_name(peer: str) -> str:
     """Return the name of an address without its port: "ip:203.0.113.7", "ip:2001:db8:0:1::/64", "unix"."""
-    kind, _, rest = peer.partition(":")
+    kind = peer.partition(":")[0]
     if kind not in ("ipv4", "ipv6"):
         return "unix" if kind.startswith("unix") else "ip:unknown"
+    return host_name(host_and_port(peer)[0])
+
+
+def host_and_port(peer: str) -> tuple[str, str]:
+    """Return the host and the port in gRPC's address of a peer, as text; what it is of other kinds has no meaning."""
+    host, _, port = peer.partition(":")[2].rpartition(":")
     # gRPC writes "[", "]" and the "%" of a zone as in an address of the web.
     for code, character in (("%5B", "["), ("%5D", "]"), ("%25", "%")):
-        rest = rest.replace(code, character)
-    return host_name(rest.rpartition(":")[0].strip("[]"))
+        host = host.replace(code, character)
+    return host.strip("[]"), port
 
 
 def host_name(host: str) -> str:

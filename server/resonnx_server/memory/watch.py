@@ -3,13 +3,14 @@
 import threading
 import time
 from collections.abc import Callable
-from typing import Final
+from typing import Final, Protocol
 
 from resonnx_server.memory.budget import Budget
 from resonnx_server.memory.freed import give_back_memory
 
-# Interval of the checks while memory is charged. A connection of 10 Gbit/s brings 30 MB meanwhile.
+# Interval of the checks while memory is charged, and while none is. 10 Gbit/s bring 30 MB in the first.
 _TICK_S: Final = 0.025
+_IDLE_TICK_S: Final = 0.1
 # Memory beyond what is charged that counts for nothing: allocators keep some, and runtimes have working memory.
 ALLOWANCE: Final = 64 << 20
 # Bytes that were released since the last time, from which on freed memory is returned, and the shortest interval.
@@ -18,16 +19,37 @@ _INTERVAL_S: Final = 1.0
 # A burst is over when no more was freed for so long, and little is charged: what was freed late is returned, too.
 _CALM_S: Final = 3.0
 _CALM: Final = 8 << 20
+# What is left after a burst is the idle server's if nothing was charged for so long: calls that gRPC has not handed
+# over, thousands after a flood, are charged as they come.
+_UNUSED_S: Final = 1.0
 # Memory that is kept after a burst, from which on runtimes must return theirs: the next run of each is slower for it.
 _KEPT: Final = 32 << 20
+# Where memory is spent, it is freed within this after calls or connections are ended; and connections are ended though
+# calls are, too, if it has been spent for so long.
+_PATIENCE_S: Final = 0.2
+_OVER_S: Final = 0.5
+
+
+class Brought(Protocol):
+    """What connections have brought beside messages."""
+
+    def look(self, now_s: float) -> None:
+        """Forget it, if that is due."""
+
+    def end_worst(self) -> int:
+        """End the connections that have brought most, and return their number."""
+
+    def is_quiet(self) -> bool:
+        """Whether none has brought much."""
 
 
 class MemoryWatch:
-    """A thread that runs while memory is charged.
+    """A thread that compares the process's memory with what is charged.
 
     Messages that are being received are in gRPC's memory, where nothing tells their sizes. The process's memory beyond
     that of the idle server, the part for batches and what is charged therefore counts as used (Budget.unseen). Where
-    the whole is more than the budget, `evict` ends calls until it is not.
+    the whole is more than the budget, `evict` ends calls until it is not; where there are none, or they do not help,
+    connections are ended that have brought most beside messages.
 
     Args:
         budget: The budget of requests.
@@ -37,6 +59,7 @@ class MemoryWatch:
         check: Called at each check with the monotonic time in seconds.
         shrink: Makes runtimes free the memory that they keep for later runs.
         give_back: Returns freed memory to the system.
+        brought: What connections have brought beside messages; None if it is not known.
     """
 
     def __init__(
@@ -48,6 +71,7 @@ class MemoryWatch:
         check: Callable[[float], None],
         shrink: Callable[[], None] = lambda: None,
         give_back: Callable[[], None] = give_back_memory,
+        brought: Brought | None = None,
     ) -> None:
         self._budget = budget
         self._decoding = decoding
@@ -56,6 +80,12 @@ class MemoryWatch:
         self._check = check
         self._shrink = shrink
         self._give_back = give_back
+        self._brought = brought
+        # Since when memory is spent; None if it is not. When calls or connections were ended last for it.
+        self._spent_s: float | None = None
+        self._evicted_s = self._ended_s = 0.0
+        # When memory was charged last.
+        self._used_s = 0.0
         # Memory of the idle server; None until all models are loaded.
         self._idle: int | None = None
         # Memory without charges after runtimes have last shrunk.
@@ -106,19 +136,22 @@ class MemoryWatch:
             if self.tick(time.monotonic()):
                 time.sleep(_TICK_S)
             else:
-                self._budget.busy.wait()
+                self._budget.busy.wait(_IDLE_TICK_S)
 
     def tick(self, now_s: float) -> bool:
         """Check once; returns whether another check is due soon. `now_s` is monotonic."""
         budget = self._budget
+        if budget.used:
+            self._used_s = now_s
         self._peak = max(self._peak, budget.take_peak())
         if self._peak - budget.used >= _FREED:
             self._freed(now_s)
         if not budget.used and self._calm_s is None:
             # Cleared before the last look, so that no charge is missed.
             budget.busy.clear()
-            if not budget.used:
+            if not budget.used and not self._unseen():
                 budget.unseen = 0
+                self._look(now_s)
                 return False
         unseen = self._unseen()
         if unseen:
@@ -131,27 +164,53 @@ class MemoryWatch:
             unseen = self._unseen()
         if self._calm_s is not None and now_s >= self._calm_s and budget.used < _CALM:
             self._calm_s = None
-            self._end_burst()
+            self._end_burst(now_s)
             unseen = self._unseen()
         budget.unseen = unseen
-        if budget.used + unseen > budget.most and self._evict():
-            self._freed(now_s)
+        if not unseen:
+            self._look(now_s)
+        if budget.used + unseen > budget.most:
+            self._make_room(now_s)
+        else:
+            self._spent_s = None
         self._check(now_s)
         return True
+
+    def _look(self, now_s: float) -> None:
+        if self._brought is not None:
+            self._brought.look(now_s)
+
+    def _make_room(self, now_s: float) -> None:
+        """End calls, and connections where that does not help."""
+        if self._spent_s is None:
+            self._spent_s = now_s
+        if self._evict():
+            self._evicted_s = now_s
+            self._freed(now_s)
+        is_freed = now_s - self._evicted_s >= _PATIENCE_S or now_s - self._spent_s >= _OVER_S
+        if self._brought is None or not is_freed or now_s - self._ended_s < _PATIENCE_S:
+            return
+        self._ended_s = now_s
+        # What is freed, but not returned, is no reason.
+        self._give_back()
+        self._budget.unseen = self._unseen()
+        if self._budget.used + self._budget.unseen > self._budget.most and self._brought.end_worst():
+            self._freed(now_s)
 
     def _freed(self, now_s: float) -> None:
         """Note that memory was freed, or is about to be."""
         self._is_due, self._calm_s = True, now_s + _CALM_S
 
-    def _end_burst(self) -> None:
+    def _end_burst(self, now_s: float) -> None:
         """Return all memory of a burst that is over."""
         self._give_back()
         is_much = self._uncharged() > self._left + _KEPT
         if is_much:
             self._shrink()
             self._give_back()
-        if self._budget.used:
-            # Some of what is left may be of calls that are under way.
+        is_unused = now_s - self._used_s >= _UNUSED_S
+        if self._budget.used or not is_unused or not (self._brought is None or self._brought.is_quiet()):
+            # Some of what is left may be of calls that are under way, or of what has become none.
             return
         if is_much:
             # No less than before: runtimes that have shrunk grow again.

@@ -1,4 +1,4 @@
-"""Metrics of connections: those that were closed in favour of other addresses, and addresses that get no more."""
+"""Metrics of connections: those that were closed for others or for memory, and addresses that get no more."""
 
 from collections.abc import Iterator
 
@@ -7,19 +7,21 @@ from prometheus_client.registry import Collector
 
 
 class Connections(Collector):
-    """What is done so that an address does not have all gRPC connections.
+    """What is done so that a few do not have all gRPC connections, or all memory.
 
     Attributes:
         closed: Connections that were closed.
         refused: Addresses that get no further connections now.
+        ended_for_memory: Connections that were ended because memory was spent.
     """
 
     def __init__(self) -> None:
         self.closed = 0
         self.refused = 0
+        self.ended_for_memory = 0
 
     def collect(self) -> Iterator[Metric]:
-        """Yield both."""
+        """Yield them."""
         yield CounterMetricFamily(
             "resonnx_closed_connections", "gRPC connections closed because their address had most", value=self.closed
         )
@@ -27,4 +29,9 @@ class Connections(Collector):
             "resonnx_refused_addresses",
             "Addresses that have most gRPC connections and get no more",
             value=self.refused,
+        )
+        yield CounterMetricFamily(
+            "resonnx_connections_ended_for_memory",
+            "gRPC connections ended because memory was spent and they brought no messages",
+            value=self.ended_for_memory,
         )

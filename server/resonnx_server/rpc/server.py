@@ -23,6 +23,7 @@ from resonnx_server.rpc.admission import Admission
 from resonnx_server.rpc.boundary import rejection
 from resonnx_server.rpc.comparisons import RepositoryServicer
 from resonnx_server.rpc.connections.shares import ConnectionShares
+from resonnx_server.rpc.connections.unclaimed_bytes import UnclaimedBytes
 from resonnx_server.rpc.credentials import server_credentials
 from resonnx_server.rpc.fronts.buffer import CALL_BYTES
 from resonnx_server.rpc.fronts.choose import FrontName, FrontUnavailable, choose
@@ -48,6 +49,7 @@ _LOOKAHEAD_BYTES: Final = 1 << 16
 _MOST_STREAMS: Final = 4096
 _MOST_PENDING: Final = 16_384
 _HANDSHAKE_MS: Final = 10_000
+_SETTINGS_MS: Final = 5_000
 _METADATA_BYTES: Final = 16_384
 _ADMIN_CONNECTIONS: Final = 16
 # Of gRPC's algorithms, as bits: identity and gzip, not deflate, whose messages cannot be told from others.
@@ -104,7 +106,7 @@ def _options(max_message_bytes: int, limits: ConnectionLimits) -> Options:
         # Until a connection has become one of HTTP/2.
         ("grpc.server_handshake_timeout_ms", _HANDSHAKE_MS),
         # Until a client acknowledges the settings. Before, gRPC allows 16 MiB of metadata a call, not _METADATA_BYTES.
-        ("grpc.http2.settings_timeout", _HANDSHAKE_MS),
+        ("grpc.http2.settings_timeout", _SETTINGS_MS),
         # Beyond it, gRPC closes connections at once. Without descriptors it could not even do that.
         ("grpc.max_allowed_incoming_connections", limits.most),
         ("grpc.max_connection_idle_ms", int(limits.max_idle_s * 1000) or _NEVER),
@@ -152,6 +154,7 @@ class GrpcServer:
 
     Attributes:
         intake: Lets calls in.
+        unclaimed: What connections have brought beside messages.
     """
 
     def __init__(
@@ -183,6 +186,7 @@ class GrpcServer:
         self._health = HealthServicer(inference.models, max(_LEAST_WATCHES, budget.most // _FOR_WATCHES // CALL_BYTES))
         self._fronts: list[Front] = []
         self._counts = counts or Connections()
+        self.unclaimed = UnclaimedBytes(self.intake.claimed, self.intake.receiving_peers, self._counts)
         self._sharing: asyncio.Task[None] | None = None
 
     async def start(self, host: str, port: int) -> int:
@@ -232,6 +236,7 @@ class GrpcServer:
         certificates = policy.certificates
         bound = front.add_port(address, None if certificates is None else server_credentials(certificates))
         await front.start()
+        self.unclaimed.ports.add(bound)
         self._fronts.append(front)
         return bound
 

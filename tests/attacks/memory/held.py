@@ -45,12 +45,12 @@ def _memory(server: RunningServer, name: str) -> int:
 
 
 @contextmanager
-def held(attacked: Attacked, on_aio: int | None = BEYOND) -> Iterator[None]:
+def held(attacked: Attacked, on_aio: int = BEYOND) -> Iterator[None]:
     """Fail if the process takes more than it may during the block, or keeps more of it than it may.
 
     Args:
         attacked: The server.
-        on_aio: Bytes that the front `aio` may take beyond the budget; None if it must take more than on `core`.
+        on_aio: Bytes that the front `aio` may take beyond the budget.
     """
     server = attacked.server
     # What an attack before has left does not count as this one's, up to what it may leave.
@@ -60,10 +60,6 @@ def held(attacked: Attacked, on_aio: int | None = BEYOND) -> Iterator[None]:
     yield
     grown = _memory(server, "VmHWM") - idle
     beyond = on_aio if attacked.front == "aio" else BEYOND
-    if beyond is None:
-        print(f"aio: peak {grown / MB:.0f} MB")
-        assert grown > BUDGET + BEYOND, "SECURITY.md says that aio does not hold this"
-        return
     assert grown <= BUDGET + beyond, f"{grown / MB:.0f} MB"
     began = time.monotonic()
     while (kept := _memory(server, "VmRSS") - idle) > AFTER:

@@ -1,7 +1,7 @@
 """Memory: half messages, gzip ids, watches' names, unread answers, large pictures (SECURITY.md: memory).
 
 Each attack takes several times the budget if it is not held. The process may take the budget and 128 MB beyond its idle
-memory meanwhile, and 64 MB after 10 s. Attacks that the front `aio` does not hold must fail there, as SECURITY.md says.
+memory meanwhile, and 64 MB after 10 s.
 """
 
 import gzip
@@ -84,7 +84,7 @@ def _connections(stack: ExitStack, server: Attacked, count: int) -> list[Connect
 
 def test_half_messages(server: Attacked) -> None:
     """Twelve callers begin messages of 60 MB, send 50 and stop."""
-    with held(server, on_aio=None), ExitStack() as stack:
+    with held(server), ExitStack() as stack:
         connections = _connections(stack, server, 12)
         _at_once(12, lambda i: connections[i].send(connections[i].open(CLASSIFY), 60 * MB, bytes(50 * MB)))
 
@@ -93,7 +93,7 @@ def test_large_pictures_of_many_callers(server: Attacked) -> None:
     """24 callers send files of 60 MB, each complete."""
     file = _picture(32, "PNG") + bytes(60 * MB)
     request = vision_pb2.ClassifyRequest(model="digits", image=vision_pb2.Image(encoded=file)).SerializeToString()
-    with held(server, on_aio=None), ExitStack() as stack:
+    with held(server), ExitStack() as stack:
         connections = _connections(stack, server, 24)
         _at_once(24, lambda i: connections[i].send(connections[i].open(CLASSIFY), len(request), request))
 

@@ -16,6 +16,9 @@ class Process:
         # What runtimes keep of it.
         self.arenas = 0
         self.now_s = 100.0
+        self.evictable = 1 << 30
+        self.looks = self.ended = 0
+        self.quiet = True
         self.budget = Budget(800 * MB)
         self.watch = MemoryWatch(
             self.budget,
@@ -25,12 +28,26 @@ class Process:
             lambda _: None,
             self._shrink,
             self._give_back,
+            self,
         )
         self.watch._idle = self.watch._left = IDLE
 
     def _evict(self) -> int:
+        if not self.evictable:
+            return 0
         self.evicted += 1
+        self.evictable -= 1
         return 1
+
+    def look(self, now_s: float) -> None:
+        self.looks += 1
+
+    def end_worst(self) -> int:
+        self.ended += 1
+        return 1
+
+    def is_quiet(self) -> bool:
+        return self.quiet
 
     def _give_back(self) -> None:
         self.given_back += 1
@@ -201,3 +218,63 @@ def test_memory_of_models_that_are_loaded_ends_no_calls() -> None:
     process.tick()
     assert process.budget.unseen == 200 * MB
     assert process.evicted
+
+
+def test_connections_are_ended_where_calls_do_not_help() -> None:
+    process = Process()
+    process.evictable = 2
+    process.resident = IDLE + ALLOWANCE + 801 * MB
+    for _ in range(2):
+        process.tick()
+    assert (process.evicted, process.ended) == (2, 0)
+    for _ in range(3):
+        process.tick()
+    assert process.ended == 1, "once their memory could have been freed"
+    process.resident = IDLE
+    process.tick()
+    assert process.ended == 1
+    process.evictable = 1 << 30
+    process.resident = IDLE + ALLOWANCE + 801 * MB
+    for _ in range(7):
+        process.tick()
+    assert process.ended == 2, "though calls are ended all the time"
+
+
+def test_memory_is_looked_at_though_nothing_is_charged() -> None:
+    process = Process()
+    assert not process.tick()
+    assert process.looks == 1
+    process.resident = IDLE + ALLOWANCE + 801 * MB
+    process.evictable = 0
+    assert process.tick()
+    assert process.ended == 1
+    assert process.looks == 1, "what is brought now counts"
+
+
+def test_what_became_no_messages_is_not_the_idle_servers() -> None:
+    process = Process()
+    process.quiet = False
+    process.resident = IDLE + ALLOWANCE + 100 * MB
+    for _ in range(100):
+        process.tick()
+    assert process.budget.unseen == 100 * MB
+    process.quiet = True
+    for _ in range(100):
+        process.tick()
+    assert process.budget.unseen == 0
+
+
+def test_what_is_left_while_calls_come_one_after_the_other_is_not_the_idle_servers() -> None:
+    """As after a flood: gRPC has the calls, and hands over a few at a time."""
+    process = Process()
+    process.resident = IDLE + ALLOWANCE + 100 * MB
+    for _ in range(100):
+        call = process.budget.charge("a", 1 * MB)
+        process.tick()
+        call.release()
+        for _ in range(5):
+            process.tick()
+    assert process.budget.unseen == 100 * MB
+    for _ in range(100):
+        process.tick()
+    assert process.budget.unseen == 0

@@ -22,6 +22,9 @@ _EVICTED: Final = 4
 _UNREAD_S: Final = 10.0
 _ROOM_INTERVAL_S: Final = 0.05
 _HINT_MS: Final = 1000
+# What frames and TLS add to a message at most, 1/32, and a call's headers.
+_FRAMES: Final = 5
+_HEADERS: Final = 512
 # Interval of the check for slow requests.
 _CHECK_S: Final = 1.0
 # Slow calls that are ended in one check: thousands at once would hold up the others.
@@ -38,6 +41,9 @@ class Receiving(Protocol):
     @property
     def has_begun(self) -> bool:
         """Whether it is a stream of which a message has come."""
+
+    def peer(self) -> str:
+        """Return gRPC's address of its client."""
 
     def evict(self, refusal: Rejected) -> None:
         """End it, from any thread."""
@@ -79,6 +85,8 @@ class Intake:
         sending: Calls with a message that is not taken by its reader, and since when.
         receiving: Calls that wait for a message, and since when.
         paused: Streams that wait until the budget has room for their next message, and since when.
+        claimed: Bytes of the messages that were handed over, with what frames and headers add at most, by gRPC's
+            address of the client.
     """
 
     def __init__(
@@ -96,6 +104,7 @@ class Intake:
         self._checked_s = self._made_room_s = 0.0
         self.receiving: dict[Receiving, float] = {}
         self.paused: dict[Receiving, float] = {}
+        self.claimed: dict[str, int] = {}
 
     def charge(self, charge: Charge, nbytes: int = CALL_BYTES) -> None:
         """Charge a new call. Raises Rejected if the budget is spent.
@@ -108,6 +117,15 @@ class Intake:
             if isinstance(error, MemorySpent):
                 self._make_room(charge.caller)
             raise self.refuse(error) from None
+
+    def claim(self, peer: str, message: bytes) -> None:
+        """Note that gRPC has handed over a message of the client at an address."""
+        nbytes = len(message)
+        self.claimed[peer] = self.claimed.get(peer, 0) + nbytes + (nbytes >> _FRAMES) + _HEADERS
+
+    def receiving_peers(self) -> set[str]:
+        """Return gRPC's addresses of clients whose messages are awaited."""
+        return {call.peer() for call in list(self.receiving)}
 
     def await_message(self, call: Receiving) -> None:
         """Note that a call waits for a message from now on."""

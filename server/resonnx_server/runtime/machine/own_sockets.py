@@ -1,5 +1,6 @@
 """The sockets that libraries opened in this process: whom they are connected with, and since when they are silent."""
 
+import ctypes
 import os
 import socket
 import sys
@@ -10,8 +11,10 @@ Answer = TypeVar("Answer")
 
 # Linux and macOS.
 _DESCRIPTORS: Final = "/dev/fd"
-# In Linux's tcp_info: where the milliseconds since the last data were received are, as a number of 32 bits.
+# In Linux's tcp_info: where the milliseconds since the last data were received are, as a number of 32 bits, and all
+# bytes that were received, as one of 64 bits.
 _LAST_RECEIVED: Final = slice(52, 56)
+_RECEIVED: Final = slice(128, 136)
 
 
 def descriptors() -> list[int]:
@@ -61,11 +64,20 @@ def peer(descriptor: int, port: int) -> tuple[str, int] | None:
 
 def silent_ms(descriptor: int) -> int:
     """Return the time since a connection brought data, in ms; 0 where the system does not tell."""
+    return _told(descriptor, _LAST_RECEIVED)
+
+
+def received_bytes(descriptor: int) -> int:
+    """Return all bytes that a connection has brought; 0 where the system does not tell."""
+    return _told(descriptor, _RECEIVED)
+
+
+def _told(descriptor: int, place: slice) -> int:
     option = getattr(socket, "TCP_INFO", None)
     if option is None:
         return 0
-    info = ask(descriptor, lambda borrowed: borrowed.getsockopt(socket.IPPROTO_TCP, option, _LAST_RECEIVED.stop))
-    return 0 if info is None else int.from_bytes(info[_LAST_RECEIVED], sys.byteorder)
+    info = ask(descriptor, lambda borrowed: borrowed.getsockopt(socket.IPPROTO_TCP, option, place.stop))
+    return 0 if info is None else int.from_bytes(info[place], sys.byteorder)
 
 
 def shut(descriptor: int) -> bool:
@@ -73,6 +85,24 @@ def shut(descriptor: int) -> bool:
 
     def end(borrowed: socket.socket) -> bool:
         borrowed.shutdown(socket.SHUT_RDWR)
+        return True
+
+    return ask(descriptor, end) is not None
+
+
+def cut(descriptor: int) -> bool:
+    """End a connection at once, with what it has brought and is to send; returns whether there was one.
+
+    After `shut`, its owner gets what comes further. To connect a socket with no address resets its connection on Linux;
+    elsewhere, this is `shut`.
+    """
+    if sys.platform != "linux":
+        return shut(descriptor)
+
+    def end(borrowed: socket.socket) -> bool:
+        # Python cannot express this address. A family alone, AF_UNSPEC, which is 0.
+        if ctypes.CDLL(None, use_errno=True).connect(descriptor, ctypes.create_string_buffer(16), 16):
+            borrowed.shutdown(socket.SHUT_RDWR)
         return True
 
     return ask(descriptor, end) is not None

@@ -54,7 +54,7 @@ async def test_a_handler_that_cancels_itself_has_failed(served: Any) -> None:
 async def test_a_caller_who_has_gone_before_its_request_is_handled_costs_nothing() -> None:
     handler = Mock()
     event = Mock(**{"call_details.deadline": 0.0, "call.peer.return_value": b""})
-    call = CoreCall(event, handler, unnamed(""), Shared(Mock(), Mock(), Mock(), Mock()))
+    call = CoreCall(event, handler, unnamed(""), Shared(Mock(), Mock(), Mock(), Mock()), "")
     call._cancel(None)
     call._run(b"late")
     await asyncio.sleep(0)

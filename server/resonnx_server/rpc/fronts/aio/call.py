@@ -43,6 +43,8 @@ class AioCall(Call):
     async def run(self, task: "asyncio.Task[Any]", message: bytes | None) -> bytes | None:
         """Run the handler in `task`, the current one, and return the serialized answer as serve() does."""
         self._task = task
+        if message is not None:
+            self._intake.claim(self.peer(), message)
         try:
             # grpc.aio holds the request until the call ends.
             self._intake.charge(self._charge, max(CALL_BYTES, len(message or b"")))
@@ -138,6 +140,7 @@ class AioStreamCall(AioCall, StreamCall):
                 if self._over:
                     # The handler has ended meanwhile: nobody takes the message, nor ends its charge.
                     return
+                self._intake.claim(self.peer(), message)
                 self._unread.push(message)
                 del message
                 self._arrived.set()

@@ -59,14 +59,16 @@ class CoreCall(Call):
         handler: The handler of the called method.
         caller: Who calls.
         shared: The state that all calls of the server share.
+        peer: gRPC's address of the client.
     """
 
-    __slots__ = ("_core", "_over", "_shared", "_task")
+    __slots__ = ("_core", "_over", "_peer", "_shared", "_task")
 
-    def __init__(self, event: ops.Event, handler: Handler, caller: Caller, shared: Shared) -> None:
+    def __init__(self, event: ops.Event, handler: Handler, caller: Caller, shared: Shared, peer: str) -> None:
         super().__init__(handler, ops.deadline_s(event), caller, ops.metadata(event), shared.intake)
         self._core: ops.CoreCall = event.call
         self._shared = shared
+        self._peer = peer
         self._task: asyncio.Task[bytes | None] | None = None
         # The status was sent, or the caller has gone: nothing may be sent any more.
         self._over = False
@@ -103,8 +105,10 @@ class CoreCall(Call):
             self._shared.active.remove(self)
 
     def _received(self, event: ops.Event) -> None:
-        self._intake.forget(self)
         message = ops.received(event)
+        if message is not None:
+            self._intake.claim(self._peer, message)
+        self._intake.forget(self)
         if message is not None and len(message) > CALL_BYTES:
             try:
                 self._charge.resize(len(message))
@@ -124,7 +128,7 @@ class CoreCall(Call):
 
     def peer(self) -> str:
         """Return gRPC's address of the client, with the port of its connection."""
-        return ops.peer(self._core)
+        return self._peer
 
     def end(self, code: grpc.StatusCode, details: str) -> None:
         """Cancel the handler and end the call with a status; nothing happens if the handler has returned."""

@@ -171,13 +171,14 @@ class CoreFront(Front):
             self._call_soon(lambda _: self._on_unknown(), None)
             self._refuse(event, ops.send_status(grpc.StatusCode.UNIMPLEMENTED, "Method not found!", ()))
             return
+        peer = ops.peer(event.call)
         try:
-            caller = self._admit(path, ops.peer(event.call), ops.metadata(event), partial(ops.tls, event))
+            caller = self._admit(path, peer, ops.metadata(event), partial(ops.tls, event))
         except Rejected as rejected:
             self._refuse(event, ops.send_status(*rejected.status))
             return
         kind = CoreStreamCall if handler.response_streaming else CoreCall
-        kind(event, handler, caller, self._shared).begin()
+        kind(event, handler, caller, self._shared, peer).begin()
 
     def _refuse(self, event: ops.Event, status: ops.Operation) -> None:
         """End a call whose request is not received."""

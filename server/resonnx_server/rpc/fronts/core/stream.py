@@ -47,6 +47,8 @@ class CoreStreamCall(CoreCall, StreamCall):
 
     def _received_one(self, event: ops.Event) -> None:
         message = ops.received(event)
+        if message is not None:
+            self._intake.claim(self._peer, message)
         with self._lock:
             if message is None or self._over:
                 self._is_reading, self._ended = False, True
