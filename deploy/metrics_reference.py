@@ -25,20 +25,23 @@ it, OpenMetrics (1.0.0); gzipped if `Accept-Encoding` allows it. Names and value
 too, except that Triton's counters (`nv_*`) are of type unknown in OpenMetrics, where a counter's name must end in
 `_total`.
 
-Labels come from loaded models and from fixed lists, never from requests. A request is counted once: by its model, as
-success or failure, or by `resonnx_rejected_calls_total` if it failed before a model was found (also failed calls
-about models). Durations in µs are sums over requests, as in Triton. `ModelStatistics` has the same counters, which go on
-when a version is loaded again.
+Labels come from loaded models and from fixed lists, never from requests. A success, and an error, is counted once:
+by the request's model, or by `resonnx_rejected_calls_total` if no model counts it. Durations in µs are sums over
+requests, as in Triton. `ModelStatistics`, and `/v2/models/stats` over HTTP, have the same counters, which go on when a
+version is loaded again.
 
 | what happens | where it is counted |
 |---|---|
 | each request of a stream, each picture of a form | as a request of its own |
 | no key or role, a limit of the key, an unknown model or version, a message that cannot be read | `resonnx_rejected_calls_total` |
-| over HTTP: a deadline that passes, or memory that is spent, while the body is received or read | `resonnx_rejected_calls_total` |
-| a full queue, spent memory, wrong tensors, priorities or regions, a failed run, a deadline that passes | the model's failures |
+| no memory to receive a message; over HTTP also a deadline that passes while the body is received or read | `resonnx_rejected_calls_total` |
+| an error of a call about models, regions, settings, versions or statistics | `resonnx_rejected_calls_total`; not of calls of health, and of `ModelReady` no missing model |
+| a full queue, no memory for a request that is read, wrong tensors, priorities or regions, a failed run, a deadline that passes | the model's failures |
 | a caller that leaves, or a server that stops, while its request waits or runs | the model's failures (`CANCELLED`); rows that have run count in `nv_inference_count` |
 | a caller that leaves, or a gRPC deadline that passes, before the request is read and its handler starts | nowhere |
 | an answer that is complete and is not delivered (its caller leaves, or its stream ends) | the model's successes |
+| the server ends a call with a complete answer: it is not read in time, or there is no memory to send it | the model's successes, and the error in `resonnx_rejected_calls_total` |
+| the server ends a stream: its reader is slow, memory is spent, a shutdown | each of its requests as above, and the error once in `resonnx_rejected_calls_total` |
 | an output that has no room in its region, an answer that is too large | the model's failures; its rows count in `nv_inference_count` |
 | a message far too large, which gRPC refuses itself; a path that is no page | nowhere |
 """  # noqa: E501

@@ -25,6 +25,7 @@ from resonnx_server.observe.certificate import CertificateCollector
 from resonnx_server.observe.metrics import Metrics
 from resonnx_server.observe.tracing import Frontend, Traces
 from resonnx_server.preprocessing.decode import Decoder
+from resonnx_server.protocol.oip.statistics import Statistics
 from resonnx_server.protocol.pieces import Pieces
 from resonnx_server.repository.latency_cache import LatencyCache, cache_folder
 from resonnx_server.repository.loader import picture_options
@@ -105,7 +106,8 @@ class Parts:
         )
         metrics.registry.register(ComparisonCollector(comparisons))
         inference = Inference(models, decoder, budget, traces=traces, comparing=comparisons)
-        grpc = _grpc(settings, inference, comparisons, limits, budget, policy, metrics, regions)
+        statistics = Statistics(models, metrics)
+        grpc = _grpc(settings, inference, comparisons, limits, budget, policy, metrics, statistics, regions)
         small_pictures = division.decoder - division.large
         return cls(
             cores=cores,
@@ -117,7 +119,12 @@ class Parts:
             decoder=decoder,
             grpc=grpc,
             probes=Probes(
-                models, metrics, policy.main_gate, policy.python_context, allowed.http, _rest(settings, inference)
+                models,
+                metrics,
+                policy.main_gate,
+                policy.python_context,
+                allowed.http,
+                _rest(settings, inference, statistics),
             ),
             watch=MemoryWatch(
                 budget,
@@ -149,12 +156,13 @@ def _division(settings: Settings, cores: int) -> Division:
     return divide(whole, most_bytes(pictures), allowed_bytes(pictures), cores, settings.max_message_bytes)
 
 
-def _rest(settings: Settings, inference: Inference) -> Rest | None:
+def _rest(settings: Settings, inference: Inference, statistics: Statistics) -> Rest | None:
     """Return the pages of the HTTP port that infer, unless they are off."""
     if not settings.rest:
         return None
     most, open_health = settings.max_message_bytes, settings.open_health
-    return Rest(replace(inference, frontend=Frontend.HTTP), most, settings.max_receive_s, open_health=open_health)
+    inference = replace(inference, frontend=Frontend.HTTP)
+    return Rest(inference, statistics, most, settings.max_receive_s, open_health=open_health)
 
 
 def _grpc(
@@ -165,6 +173,7 @@ def _grpc(
     budget: Budget,
     policy: Policy,
     metrics: Metrics,
+    statistics: Statistics,
     regions: Regions,
 ) -> GrpcServer:
     pieces = Pieces()
@@ -176,7 +185,7 @@ def _grpc(
             pieces,
             regions,
             [
-                StatisticsRpc(inference.models, metrics),
+                StatisticsRpc(statistics),
                 RepositoryRpcs(inference.models, is_explicit=settings.control_mode == "explicit"),
             ],
         ),
@@ -190,4 +199,5 @@ def _grpc(
         settings.max_stream_idle_s,
         reflection=settings.reflection,
         counts=metrics.connections,
+        traces=inference.traces,
     )

@@ -1,6 +1,6 @@
 """Refuses bodies and other methods than GET and HEAD where none are wanted, and spreads reads of an address over time.
 
-What is posted is limited by its own rules: the caller's limits and the memory budget.
+Requests that infer are limited by rules of their own: the caller's limits and the memory budget.
 """
 
 import asyncio
@@ -11,7 +11,7 @@ from typing import Final
 from aiohttp import web
 from aiohttp.typedefs import Middleware
 
-from resonnx_server.access.caller import host_name
+from resonnx_server.access.caller import Role, host_name
 from resonnx_server.http.connection import CONNECTION
 from resonnx_server.http.listener import Listener
 from resonnx_server.http.pages import Handler, Page, Pages
@@ -69,14 +69,15 @@ async def _answer(
     request: web.Request, handler: Handler, page: Page | None, paces: Paces[tuple[str, str]]
 ) -> web.StreamResponse:
     unknown = request.match_info.http_exception
-    if page is not None and page.most_bytes:
+    is_posted = page is not None and bool(page.most_bytes)
+    if page is not None and is_posted and page.role is Role.INFER:
         return await handler(request)
-    if request.method not in _METHODS:
+    if not is_posted and request.method not in _METHODS:
         if unknown is not None and unknown.status == 404:
             return closed(request, page, 404, "there is no such page")
         allowed = unknown.headers.get("Allow") if unknown is not None else None
         return closed(request, page, 405, "use GET or HEAD", {"Allow": allowed or ", ".join(_METHODS)})
-    if request.can_read_body:
+    if not is_posted and request.can_read_body:
         return closed(request, page, 413, "send no body")
     # Unknown pages are one, and those of all models.
     name = page.path if page is not None else ""

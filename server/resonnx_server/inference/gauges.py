@@ -100,7 +100,7 @@ class ServingCollector(Collector):
             value=self._decoder.waiting,
         )
         rejected = CounterMetricFamily(
-            "resonnx_rejected_calls", "Calls that failed before a model was found", labels=("reason",)
+            "resonnx_rejected_calls", "Calls that ended with an error that no model counts", labels=("reason",)
         )
         for reason, count in self._models.rejected.counts.items():
             rejected.add_metric((reason,), count)

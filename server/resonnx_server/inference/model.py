@@ -34,9 +34,11 @@ class Model:
         identity: sha256 of SHA256SUMS, hex; empty for a bare ONNX file without one.
         verified: The answers agreed with the golden examples at load.
         inputs: Inputs of the tensor protocol, with the batch axis first (if max_batch_size > 0).
+        max_queue_delay_us: How long requests wait for others to share a batch.
+        shares_batches: Requests share batches; else each runs alone.
         optional_inputs: A bare graph's initializers that are inputs as well, in their own shapes, without a batch axis.
         pictures: How picture files become its input; None for a bare ONNX file.
-        max_batch_size: In rows; 0 if each request runs alone.
+        max_batch_size: In rows; 0 if there is no batch axis, and each request runs alone.
         max_queue_size: In rows.
         allow_timeout_override: The tensor protocol's parameter `timeout` is honoured.
         declaration: What its config.pbtxt says, if there is one.
@@ -64,6 +66,8 @@ class Model:
     declaration: Declaration | None = None
     version_policy: str = "latest: 1"
     keep_disagreements: int | None = None
+    max_queue_delay_us: int = 0
+    shares_batches: bool = True
     lease: Lease = field(default_factory=Lease)
 
     @property

@@ -38,7 +38,7 @@ class Models:
         draining: The server stops: it is not ready, and still serves.
         refusing: `get` refuses all calls.
         closing: Set when streams must end after the requests that they have read.
-        rejected: Counter of calls that failed before a model got them.
+        rejected: Counter of calls that ended with an error that no model counts.
         ended_loads: Number of loads by model and result: "ready", "refused", "unchanged" or "dropped".
         control: Loads and unloads models on request; None before the start.
     """

@@ -15,7 +15,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from resonnx_server.errors import AlreadyExists, InvalidInput, NotSupported
+from resonnx_server.errors import AlreadyExists, InvalidInput, NotSupported, RegionNotFound
 
 # Where Linux keeps segments of shm_open.
 FOLDER: Final = Path("/dev/shm")  # noqa: S108 - not a temporary file of this process
@@ -197,13 +197,14 @@ class Regions:
         """Return bytes of a caller's region.
 
         Raises:
-            InvalidInput: It has no such region, or they do not lie within it.
+            RegionNotFound: It has no such region.
+            InvalidInput: They do not lie within it, or regions are switched off.
         """
         if not self.are_on:
             raise InvalidInput(field, "shared memory is switched off on this server (system_shared_memory_bytes)")
         region = self._regions.get((owner, name))
         if region is None:
-            raise InvalidInput(field, f"{name[:64]!r} is not a region that this caller has registered")
+            raise RegionNotFound(f"{field}: {name[:64]!r} is not a region that this caller has registered")
         if offset + size > region.size:
             raise InvalidInput(
                 field, f"bytes {offset} to {offset + size} are not within region {name!r}, which has {region.size}"

@@ -1,9 +1,11 @@
-"""Counts calls that fail before their model is known, by reason. Thread-safe.
+"""Counts calls that end with an error that no model counts, by reason. Thread-safe.
 
 The requested name is not a label: each misspelling would add a series.
 """
 
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Final
 
 from resonnx_server.errors import (
@@ -11,6 +13,7 @@ from resonnx_server.errors import (
     AlreadyExists,
     CertificateMissing,
     CertificateUnknown,
+    DeadlineExceeded,
     InvalidInput,
     KeyMissing,
     KeyUnknown,
@@ -24,6 +27,7 @@ from resonnx_server.errors import (
     RegionNotFound,
     RoleMissing,
     ServerError,
+    SlowReader,
     TooSlow,
     Unavailable,
     UnreadableMessage,
@@ -43,6 +47,8 @@ _KINDS: Final = (
     Unavailable,
     MemorySpent,
     TooSlow,
+    SlowReader,
+    DeadlineExceeded,
     MessageTooLarge,
     UnreadableMessage,
     InvalidInput,
@@ -54,6 +60,7 @@ _KINDS: Final = (
     AdminElsewhere,
     ModelNotAllowed,
     RateLimited,
+    ServerError,
 )
 # Reasons that are more specific than those in responses.
 _SPECIFIC: Final[dict[type[ServerError], str]] = {VersionNotFound: "VERSION_NOT_FOUND", WrongTask: "WRONG_TASK"}
@@ -61,7 +68,7 @@ _UNKNOWN_METHOD: Final = "METHOD_UNKNOWN"
 
 
 class RejectedCalls:
-    """Counts calls that end with an error before a model got them.
+    """Counts calls that end with an error that no model counts: most before a model is found.
 
     Attributes:
         counts: Calls by reason.
@@ -75,6 +82,15 @@ class RejectedCalls:
         """Count a call that fails with `error`."""
         reason = _SPECIFIC.get(type(error), error.reason)
         self._add(reason)
+
+    @contextmanager
+    def counting(self) -> Iterator[None]:
+        """Count a call that fails with a ServerError in the block."""
+        try:
+            yield
+        except ServerError as error:
+            self.count(error)
+            raise
 
     def unknown_method(self) -> None:
         """Count a call of an unknown method."""

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from enum import Enum
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Any, Final
@@ -14,6 +15,7 @@ from typing import Any, Final
 from resonnx_server.errors import InvalidInput, NotSupported
 from resonnx_server.observe.stats import Timing
 from resonnx_server.observe.trace_files import BadTraceFile, Record, TraceFiles
+from resonnx_server.observe.transfer import TRANSFER, Times
 
 _UNLIMITED: Final = -1
 
@@ -90,7 +92,7 @@ class Trace:
         self.request_id = ""
 
     def end(self, start_ns: int, end_ns: int, decoded: tuple[int, int] | None, timing: Timing | None) -> None:
-        """Write it.
+        """Write it, when its answer is sent if that is known.
 
         Args:
             start_ns: When the request had been received.
@@ -98,9 +100,7 @@ class Trace:
             decoded: When the decoding of its pictures began, and its time; None if nothing was decoded.
             timing: Its time in the engine; None if it failed before.
         """
-        received, begun, sent, over = self._frontend.value
-        # gRPC receives before and sends after what is seen here, so these stages take no time.
-        stages = [(received, start_ns), (begun, start_ns), ("REQUEST_START", start_ns)]
+        stages = [("REQUEST_START", start_ns)]
         if decoded is not None:
             stages += [("DECODE_START", decoded[0]), ("DECODE_END", sum(decoded))]
         if timing is not None:
@@ -114,7 +114,19 @@ class Trace:
             ):
                 at += ns
                 stages.append((name, at))
-        stages += [("REQUEST_END", end_ns), (sent, end_ns), (over, end_ns)]
+        stages.append(("REQUEST_END", end_ns))
+        transfer = TRANSFER.get()
+        if transfer is not None:
+            transfer.tell(partial(self._write, stages))
+        else:
+            # What the interface does not know takes no time: trace_summary leaves out traces without these stages.
+            self._write(stages, (start_ns, start_ns), (end_ns, end_ns))
+
+    def _write(self, stages: list[tuple[str, int]], received: Times, sent: Times | None) -> None:
+        names = self._frontend.value
+        stages = [*zip(names[:2], received, strict=True), *stages]
+        if sent is not None:
+            stages += zip(names[2:], sent, strict=True)
         name, version = self._model
         about: dict[str, Any] = {"id": self._number, "model_name": name, "model_version": version}
         if self.request_id:

@@ -113,6 +113,8 @@ def starting(
     max_batch_size: int | None = None,
     optional_inputs: tuple[TensorSpec, ...] = (),
     identity: str = "",
+    *,
+    shares_batches: bool = True,
 ) -> Start:
     """Return the last step of a load, which makes the engine and the model.
 
@@ -124,6 +126,7 @@ def starting(
         max_batch_size: See Model; None is the settings', at least 1.
         optional_inputs: See Model.
         identity: See Model; of a bare ONNX file.
+        shares_batches: See Model.
     """
     settings = version.settings
 
@@ -154,6 +157,8 @@ def starting(
             declaration=settings.declaration,
             version_policy=settings.version_policy,
             keep_disagreements=settings.keep_disagreements,
+            max_queue_delay_us=settings.max_queue_delay_us,
+            shares_batches=shares_batches,
             pictures=version.pictures(files.manifest.input) if files else None,
             sessions=prepared.sessions,
             stats=stats,

@@ -109,11 +109,8 @@ def counted(method: Callable[[N, Q, C], Awaitable[R]]) -> Callable[[N, Q, C], Aw
 
     @functools.wraps(method)
     async def call(self: N, request: Q, context: C) -> R:
-        try:
+        with self.rejected.counting():
             return await method(self, request, context)
-        except errors.ServerError as error:
-            self.rejected.count(error)
-            raise
 
     return one_status(call)
 

@@ -10,10 +10,10 @@ from resonnx_proto.v1 import repository_pb2_grpc
 from resonnx_server.comparison.comparison import Comparison, Mode, Plan, State
 from resonnx_server.comparison.comparisons import Comparisons
 from resonnx_server.comparison.rule import parse_rule
-from resonnx_server.errors import InvalidInput
+from resonnx_server.errors import InvalidInput, ModelNotAllowed
 from resonnx_server.inference.registry import Models
 from resonnx_server.inference.tasks import CLASSIFY
-from resonnx_server.rpc.boundary import Context, one_status
+from resonnx_server.rpc.boundary import Context, counted
 
 _log = logging.getLogger(__name__)
 
@@ -37,12 +37,16 @@ class RepositoryServicer(repository_pb2_grpc.RepositoryServicer):
     Args:
         comparisons: They are made there.
         models: The registry.
+
+    Attributes:
+        rejected: Counts calls that fail.
     """
 
     def __init__(self, comparisons: Comparisons, models: Models) -> None:
-        self._comparisons, self._models = comparisons, models
+        self._comparisons = comparisons
+        self.rejected = models.rejected
 
-    @one_status
+    @counted
     async def StartComparison(  # noqa: N802
         self, request: pb.StartComparisonRequest, context: Context
     ) -> pb.StartComparisonResponse:
@@ -55,21 +59,21 @@ class RepositoryServicer(repository_pb2_grpc.RepositoryServicer):
         comparison = await self._comparisons.start(request.model, request.version, plan)
         return pb.StartComparisonResponse(comparison=_told(comparison))
 
-    @one_status
+    @counted
     async def Promote(self, request: pb.PromoteRequest, context: Context) -> pb.PromoteResponse:  # noqa: N802
         """Let the new version of a comparison answer calls that name no version."""
         self._check(request.model, context)
         comparison = await self._comparisons.promote(request.model, f"by request of {context.caller.name}")
         return pb.PromoteResponse(comparison=_told(comparison))
 
-    @one_status
+    @counted
     async def Rollback(self, request: pb.RollbackRequest, context: Context) -> pb.RollbackResponse:  # noqa: N802
         """Unload the new version of a comparison."""
         self._check(request.model, context)
         comparison = await self._comparisons.roll_back(request.model, f"by request of {context.caller.name}")
         return pb.RollbackResponse(comparison=_told(comparison))
 
-    @one_status
+    @counted
     async def Status(self, request: pb.StatusRequest, context: Context) -> pb.StatusResponse:  # noqa: N802
         """Tell the comparisons under way, and the last one of each other model."""
         if request.model:
@@ -81,7 +85,8 @@ class RepositoryServicer(repository_pb2_grpc.RepositoryServicer):
         """Raise ModelNotAllowed or InvalidInput."""
         if not name:
             raise InvalidInput("model", "must not be empty")
-        self._models.check(name, context.caller)
+        if not context.caller.may_use(name):
+            raise ModelNotAllowed(name)
 
 
 def _plan(request: pb.StartComparisonRequest) -> Plan:

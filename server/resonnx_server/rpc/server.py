@@ -18,6 +18,7 @@ from resonnx_server.access.policy import Policy
 from resonnx_server.errors import ServerError
 from resonnx_server.memory.budget import Budget
 from resonnx_server.observe.connections import Connections
+from resonnx_server.observe.tracing import Traces
 from resonnx_server.protocol.unpacking import Unpacker
 from resonnx_server.rpc.admission import Admission
 from resonnx_server.rpc.boundary import rejection
@@ -151,6 +152,7 @@ class GrpcServer:
         max_stream_idle_s: Time limit for further messages of a stream, and for readers of answers; 0 for none.
         reflection: Serve reflection.
         counts: Is told what is done about connections.
+        traces: Traces of requests; None for none.
 
     Attributes:
         intake: Lets calls in.
@@ -172,6 +174,7 @@ class GrpcServer:
         *,
         reflection: bool,
         counts: Connections | None = None,
+        traces: Traces | None = None,
     ) -> None:
         self._policy = policy
         self._has_reflection = reflection
@@ -187,6 +190,7 @@ class GrpcServer:
         self._fronts: list[Front] = []
         self._counts = counts or Connections()
         self.unclaimed = UnclaimedBytes(self.intake.claimed, self.intake.receiving_peers, self._counts)
+        self._traces = traces
         self._sharing: asyncio.Task[None] | None = None
 
     async def start(self, host: str, port: int) -> int:
@@ -224,7 +228,7 @@ class GrpcServer:
             gate, rejected, open_health=policy.open_health, has_certificates=policy.has_client_certificates
         )
         options = _options(self._max_message_bytes, limits)
-        front = await choose(self._front_name, options, rejected.unknown_method, admission, self.intake)
+        front = await choose(self._front_name, options, rejected.unknown_method, admission, self.intake, self._traces)
         bounded = BoundedMessages(front, self._max_message_bytes, _large(), rejected, Unpacker(self._budget))
         vision_pb2_grpc.add_VisionServicer_to_server(self._vision, bounded)
         grpc_service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(self._inference, bounded)

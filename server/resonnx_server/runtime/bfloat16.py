@@ -21,6 +21,14 @@ def from_float32(array: npt.NDArray[np.float32]) -> npt.NDArray[Any]:
     return bits.astype(np.uint16).view(BFLOAT16).reshape(array.shape)
 
 
+def nearest(array: npt.NDArray[np.float32]) -> npt.NDArray[Any]:
+    """Return the nearest bfloat16 numbers, ties to even; beyond the largest, 3.39e38, they are infinite."""
+    bits = np.ascontiguousarray(array, np.float32).view(np.uint32)
+    # A NaN whose low bits are zero stays one.
+    up = np.where(np.isnan(array), 0, 0x7FFF + ((bits >> 16) & 1)).astype(np.uint32)
+    return ((bits + up) >> 16).astype(np.uint16).view(BFLOAT16).reshape(array.shape)
+
+
 def comparable(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """Return an array of any type in one that NumPy computes with."""
     return to_float32(array) if array.dtype == BFLOAT16 else array

@@ -19,6 +19,11 @@ def main() -> None:
     assert client.get_model_metadata("digits", "1")["versions"] == ["1"]
     assert client.get_model_config("doubling")["input"][0]["dims"] == [3]
     assert client.get_model_config("doubling", "1")["name"] == "doubling"
+    for asked in ({}, {"model_name": "digits"}, {"model_name": "digits", "model_version": "1"}):
+        found = client.get_inference_statistics(**asked)["model_stats"]
+        assert ("digits", "1") in {(each["name"], each["version"]) for each in found}
+    index = client.get_model_repository_index()
+    assert {"name": "digits", "version": "1", "state": "READY"} in index
     answers = []
     for is_binary in (True, False):
         given = http.InferInput("image", list(PIXELS.shape), "UINT8")

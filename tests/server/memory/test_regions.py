@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from resonnx_server.errors import AlreadyExists, InvalidInput, NotSupported
+from resonnx_server.errors import AlreadyExists, InvalidInput, NotSupported, RegionNotFound
 from resonnx_server.memory.regions import MOST_REGIONS, Region, Regions
 
 
@@ -84,7 +84,7 @@ def test_names_are_unique_for_each_caller_and_seen_by_it_alone(regions: Regions)
     regions.register("me", "r", "segment", 0, 10)
     with pytest.raises(AlreadyExists):
         regions.register("me", "r", "segment", 0, 10)
-    with pytest.raises(InvalidInput, match="not a region that this caller has registered"):
+    with pytest.raises(RegionNotFound, match="not a region that this caller has registered"):
         regions.place("other", "r", 0, 1, "x")
     regions.register("other", "r", "segment", 50, 10)
     assert regions.place("other", "r", 0, 1, "x").region.offset == 50

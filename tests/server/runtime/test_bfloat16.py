@@ -1,9 +1,10 @@
 """Numbers of bfloat16 are the upper halves of those of float32."""
 
+import ml_dtypes
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
-from resonnx_server.runtime.bfloat16 import BFLOAT16, comparable, from_float32, to_float32
+from resonnx_server.runtime.bfloat16 import BFLOAT16, comparable, from_float32, nearest, to_float32
 
 
 @given(st.lists(st.integers(0, 2**16 - 1), min_size=1, max_size=8))
@@ -12,6 +13,14 @@ def test_all_bits_survive(bits: list[int]) -> None:
     wide = to_float32(array)
     assert wide.view(np.uint32).tolist() == [each << 16 for each in bits]
     assert from_float32(wide).view(np.uint16).tolist() == bits
+
+
+@given(st.lists(st.floats(width=32), min_size=1, max_size=8))
+def test_the_nearest_numbers(numbers: list[float]) -> None:
+    array = np.array(numbers, np.float32)
+    rounded = to_float32(nearest(array))
+    np.testing.assert_array_equal(rounded, array.astype(ml_dtypes.bfloat16).astype(np.float32))
+    assert np.signbit(rounded[~np.isnan(array)]).tolist() == np.signbit(array[~np.isnan(array)]).tolist()
 
 
 def test_shapes_stay_and_other_types_pass() -> None:

@@ -23,17 +23,20 @@ class Bodies:
 
     Args:
         unpacker: Unpacks them.
-        most: Limit of a body, packed and unpacked, in bytes.
         max_receive_s: Time limit for receiving one.
     """
 
-    def __init__(self, unpacker: Unpacker, most: int, max_receive_s: float) -> None:
+    def __init__(self, unpacker: Unpacker, max_receive_s: float) -> None:
         self._unpacker = unpacker
-        self._most = most
         self._max_receive_s = max_receive_s
 
-    async def receive(self, request: web.Request, charge: Charge) -> bytes | bytearray:
-        """Return the body of a request, unpacked; `charge` holds it.
+    async def receive(self, request: web.Request, charge: Charge, most: int) -> bytes | bytearray:
+        """Return the body of a request, unpacked.
+
+        Args:
+            request: Its head.
+            charge: Holds the body.
+            most: Limit of the body, packed and unpacked, in bytes.
 
         Raises:
             MessageTooLarge: It is, or unpacks to, more than the limit.
@@ -46,18 +49,18 @@ class Bodies:
         if packing not in ("identity", "", *_PACKED):
             raise NotSupported(f"Content-Encoding: {packing[:32]!r} is not one of gzip, deflate, identity")
         announced = request.content_length
-        if announced is not None and announced > self._most:
-            raise MessageTooLarge("the request", announced, self._most)
+        if announced is not None and announced > most:
+            raise MessageTooLarge("the request", announced, most)
         try:
             async with asyncio.timeout(self._max_receive_s):
-                body = await self._received(request, charge, announced)
+                body = await self._received(request, charge, announced, most)
         except TimeoutError:
             raise TooSlow(f"the request was not complete within {self._max_receive_s:g} s") from None
         except (web.RequestPayloadError, ClientPayloadError):
             raise UnreadableMessage("the request's body breaks off, or its chunks are not HTTP's") from None
         if packing not in _PACKED:
             return body
-        unpacked, own = await self._unpacker.unpack(body, charge.caller, self._most)
+        unpacked, own = await self._unpacker.unpack(body, charge.caller, most)
         del body
         # From here on one charge holds it. No other caller comes between.
         size = own.nbytes
@@ -65,7 +68,7 @@ class Bodies:
         charge.resize(size, held=True)
         return unpacked
 
-    async def _received(self, request: web.Request, charge: Charge, announced: int | None) -> bytearray:
+    async def _received(self, request: web.Request, charge: Charge, announced: int | None, most: int) -> bytearray:
         if request.headers.get("Expect", "").lower() == "100-continue":
             await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
             request.writer.output_size = 0
@@ -76,8 +79,8 @@ class Bodies:
             part = await request.content.readany()
             if not part:
                 break
-            if len(body) + len(part) > self._most:
-                raise MessageTooLarge("the request", len(body) + len(part), self._most)
+            if len(body) + len(part) > most:
+                raise MessageTooLarge("the request", len(body) + len(part), most)
             body += part
         charge.resize(len(body))
         return body

@@ -3,18 +3,17 @@
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Final, NamedTuple
 
 from aiohttp import web
 
-from resonnx_server.access.caller import Caller
+from resonnx_server.access.caller import Caller, Role
 from resonnx_server.access.starts import Starts
 from resonnx_server.errors import DeadlineExceeded, ServerError
 from resonnx_server.http.connection import CONNECTION
 from resonnx_server.http.guard import CALLER
-from resonnx_server.http.pages import Handler
+from resonnx_server.http.pages import Page
 from resonnx_server.http.rest.active import ActiveRequests
 from resonnx_server.http.rest.body import Bodies, discard
 from resonnx_server.http.rest.deadline import HEADER, deadline_ns
@@ -25,10 +24,12 @@ from resonnx_server.inference.requests import Inference
 from resonnx_server.memory.budget import Charge
 from resonnx_server.observe.exposition import accepts_gzip
 from resonnx_server.observe.incidents import report_incident
+from resonnx_server.observe.transfer import TRANSFER, Transfer
 from resonnx_server.protocol.pieces import Pieces, at_once
 
 _log = logging.getLogger(__name__)
 
+JSON: Final = {"Content-Type": "application/json"}
 # Packed on the event loop.
 _SMALL_BYTES: Final = 1 << 15
 
@@ -83,7 +84,7 @@ class Exchange:
     """Makes pages of functions that answer posted requests.
 
     Args:
-        inference: For its memory budget, and the count of rejected requests.
+        inference: For its memory budget, the count of rejected requests, and traces.
         bodies: Receives bodies.
         pieces: The thread that packs large answers.
 
@@ -92,50 +93,86 @@ class Exchange:
     """
 
     def __init__(self, inference: Inference, bodies: Bodies, pieces: Pieces) -> None:
-        self._inference = inference
+        self._budget = inference.budget
+        self._rejected = inference.models.rejected
+        self._traces = inference.traces
         self._bodies = bodies
         self._pieces = pieces
         self._starts = Starts(lambda message, error: report_incident(_log, message, error, ""))
         self.active = ActiveRequests()
 
-    def page(self, answer: Callable[[Posted], Awaitable[Content | web.StreamResponse]]) -> Handler:
-        """Return the handler of a page whose answers `answer` makes."""
+    def page(
+        self,
+        path: str,
+        answer: Callable[[Posted], Awaitable[Content | web.StreamResponse]],
+        most_bytes: int,
+        role: Role = Role.INFER,
+    ) -> Page:
+        """Return a page whose answers `answer` makes.
+
+        Args:
+            path: Its path, as aiohttp's router writes it.
+            answer: Returns the answer to a request.
+            most_bytes: Limit of a body.
+            role: What a caller needs.
+        """
 
         async def handle(request: web.Request) -> web.StreamResponse:
-            caller, budget = CALLER.get(), self._inference.budget
-            with self.active.counted(), Charge(budget, caller.name) as received, Charge(budget, caller.name) as sent:
-                posted = Posted(request, caller, received, sent)
-                try:
-                    response = await self._answered(posted, answer)
-                except asyncio.CancelledError:
-                    ended = self.active.was_ended()
-                    if ended is None:
-                        # The client has gone.
-                        raise
-                    self._count_early(posted, ended)
-                    response = await _failed(posted, ended)
-                except ServerError as error:
-                    response = await _failed(posted, error.with_traceback(None))
-                except Exception as error:  # the boundary of one request
-                    incident = report_incident(_log, "a request failed", error, caller.name)
-                    hidden = ServerError.hidden(incident)
-                    self._count_early(posted, hidden)
-                    response = await _failed(posted, hidden)
-                await _send(request, response)
+            transfer = Transfer() if self._traces.is_on else None
+            # The task serves all requests of a connection.
+            TRANSFER.set(transfer)
+            if transfer is None:
+                return await self._handle(request, answer, most_bytes)
+            sent_ns = None
+            try:
+                response = await self._handle(request, answer, most_bytes)
+                sent_ns = time.monotonic_ns()
                 return response
+            finally:
+                transfer.over(sent_ns)
 
-        return handle
+        return Page(path, handle, role, most_bytes, is_json=True)
+
+    async def _handle(
+        self,
+        request: web.Request,
+        answer: Callable[[Posted], Awaitable[Content | web.StreamResponse]],
+        most_bytes: int,
+    ) -> web.StreamResponse:
+        caller, budget = CALLER.get(), self._budget
+        with self.active.counted(), Charge(budget, caller.name) as received, Charge(budget, caller.name) as sent:
+            posted = Posted(request, caller, received, sent)
+            try:
+                response = await self._answered(posted, answer, most_bytes)
+            except asyncio.CancelledError:
+                ended = self.active.was_ended()
+                if ended is None:
+                    # The client has gone.
+                    raise
+                self._count_early(posted, ended)
+                response = await _failed(posted, ended)
+            except ServerError as error:
+                response = await _failed(posted, error.with_traceback(None))
+            except Exception as error:  # the boundary of one request
+                incident = report_incident(_log, "a request failed", error, caller.name)
+                hidden = ServerError.hidden(incident)
+                self._count_early(posted, hidden)
+                response = await _failed(posted, hidden)
+            await _send(request, response)
+            return response
 
     async def _answered(
-        self, posted: Posted, answer: Callable[[Posted], Awaitable[Content | web.StreamResponse]]
+        self, posted: Posted, answer: Callable[[Posted], Awaitable[Content | web.StreamResponse]], most_bytes: int
     ) -> web.StreamResponse:
         request = posted.request
-        with self._counted():
+        with self._rejected.counting():
             deadline = posted.deadline_ns = deadline_ns(request.headers.get(HEADER))
         try:
             async with asyncio.timeout(None if deadline is None else (deadline - time.monotonic_ns()) / 1e9):
-                with self._counted():
-                    posted.give_body(await self._bodies.receive(request, posted.received))
+                with self._rejected.counting():
+                    posted.give_body(await self._bodies.receive(request, posted.received, most_bytes))
+                if (transfer := TRANSFER.get()) is not None:
+                    transfer.received()
                 if (connection := CONNECTION.get(None)) is not None:
                     connection.infer()
                 # Beside a flood of another caller, its requests have not all to be read before.
@@ -148,19 +185,10 @@ class Exchange:
         # It counts as a success already: its answer is sent, even if the deadline passes while it is packed.
         return content if isinstance(content, web.StreamResponse) else await self._response(request, content)
 
-    @contextmanager
-    def _counted(self) -> Iterator[None]:
-        """Count a request as rejected that fails in the block."""
-        try:
-            yield
-        except ServerError as error:
-            self._inference.models.rejected.count(error)
-            raise
-
     def _count_early(self, posted: Posted, error: ServerError) -> None:
         """Count a request as rejected that fails before a model counts it."""
         if not posted.is_begun:
-            self._inference.models.rejected.count(error)
+            self._rejected.count(error)
 
     async def _response(self, request: web.Request, content: Content) -> web.Response:
         body, headers = content.body, {**content.headers, "Vary": "Accept-Encoding"}
@@ -184,5 +212,7 @@ async def _send(request: web.Request, response: web.StreamResponse) -> None:
     """Send an answer, and wait until all but the rest that the system buffers is taken."""
     if (connection := CONNECTION.get(None)) is not None:
         connection.send()
+    if (transfer := TRANSFER.get()) is not None:
+        transfer.sending()
     await response.prepare(request)
     await response.write_eof()

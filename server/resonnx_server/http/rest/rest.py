@@ -8,14 +8,23 @@ from resonnx_server.http.pages import Page
 from resonnx_server.http.rest.body import Bodies
 from resonnx_server.http.rest.exchange import Exchange
 from resonnx_server.http.rest.pictures.pages import PicturePages
+from resonnx_server.http.rest.tensors.description_pages import DescriptionPages
 from resonnx_server.http.rest.tensors.pages import TensorPages
 from resonnx_server.inference.requests import Inference
 from resonnx_server.protocol.oip.serving import TensorServing
+from resonnx_server.protocol.oip.statistics import Statistics
 from resonnx_server.protocol.pieces import Pieces
 from resonnx_server.protocol.unpacking import Unpacker
 from resonnx_server.protocol.vision.serving import VisionServing
 
-_EXTENSIONS: Final = ("classification", "model_configuration", "schedule_policy", "binary_tensor_data", "parameters")
+_EXTENSIONS: Final = (
+    "classification",
+    "model_configuration",
+    "schedule_policy",
+    "binary_tensor_data",
+    "parameters",
+    "statistics",
+)
 # For answers that the server stops.
 _LAST_ANSWERS_S: Final = 1.0
 
@@ -25,6 +34,7 @@ class Rest:
 
     Args:
         inference: The use cases.
+        statistics: The counters.
         max_message_bytes: Limit of a request and of an answer.
         max_receive_s: Time limit for receiving a request.
         open_health: Health is open to all.
@@ -34,25 +44,29 @@ class Rest:
     """
 
     def __init__(
-        self, inference: Inference, max_message_bytes: int, max_receive_s: float, *, open_health: bool
+        self,
+        inference: Inference,
+        statistics: Statistics,
+        max_message_bytes: int,
+        max_receive_s: float,
+        *,
+        open_health: bool,
     ) -> None:
         pieces = Pieces("rest")
-        bodies = Bodies(Unpacker(inference.budget), max_message_bytes, max_receive_s)
-        self._exchange = Exchange(inference, bodies, pieces)
-        tensors = TensorPages(
-            inference.models,
-            TensorServing(inference, pieces),
+        models = inference.models
+        self._exchange = Exchange(inference, Bodies(Unpacker(inference.budget), max_receive_s), pieces)
+        descriptions = DescriptionPages(
+            models,
+            statistics,
             self._exchange,
-            pieces,
             max_message_bytes,
             open_health=open_health,
             extensions=_EXTENSIONS,
             version=distribution_version("resonnx-server"),
         )
-        pictures = PicturePages(
-            inference.models, VisionServing(inference, pieces), self._exchange, pieces, max_message_bytes
-        )
-        self.pages: list[Page] = [*tensors.pages, *pictures.pages]
+        tensors = TensorPages(models, TensorServing(inference, pieces), self._exchange, pieces, max_message_bytes)
+        pictures = PicturePages(models, VisionServing(inference, pieces), self._exchange, pieces, max_message_bytes)
+        self.pages: list[Page] = [*descriptions.pages, *tensors.pages, *pictures.pages]
 
     async def answered(self) -> None:
         """Wait until the answers of the present requests are sent."""

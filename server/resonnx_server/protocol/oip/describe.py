@@ -9,8 +9,9 @@ from resonnx_proto.inference import grpc_service_pb2 as pb
 from resonnx_proto.inference import model_config_pb2 as config_pb
 from resonnx_proto.v1 import manifest_pb2
 
+from resonnx_server.access.caller import Caller
 from resonnx_server.declaration import DeclaredTensor
-from resonnx_server.inference.registry import Model
+from resonnx_server.inference.registry import Model, Models
 from resonnx_server.inference.repository_control import State, VersionState
 from resonnx_server.inference.requests import DEFAULT_PRIORITY, PRIORITY_LEVELS
 from resonnx_server.runtime.bfloat16 import BFLOAT16
@@ -103,11 +104,24 @@ def metadata(model: Model, versions: Sequence[int] = ()) -> pb.ModelMetadataResp
     )
 
 
-def index_entry(version: VersionState) -> dict[str, str]:
-    """Return the fields of a version in the repository's index: Triton's words for its state, and why or how far."""
+def index(models: Models, caller: Caller, *, ready: bool) -> pb.RepositoryIndexResponse:
+    """Return the versions of all models that a caller may use; with `ready`, those that serve."""
+    return pb.RepositoryIndexResponse(
+        models=[
+            _index_entry(each)
+            for each in models.states()
+            if caller.may_use(each.name) and (each.state is State.READY or not ready)
+        ]
+    )
+
+
+def _index_entry(version: VersionState) -> pb.RepositoryIndexResponse.ModelIndex:
+    """Return a version in the repository's index: Triton's words for its state, and why or how far."""
     state = _STATES.get(version.state, "LOADING")
     reason = version.reason or ("" if version.state is State.READY else version.state.value)
-    return {"name": version.name, "version": str(version.version), "state": state, "reason": reason}
+    return pb.RepositoryIndexResponse.ModelIndex(
+        name=version.name, version=str(version.version), state=state, reason=reason
+    )
 
 
 def config(model: Model) -> config_pb.ModelConfig:
@@ -156,6 +170,7 @@ def _batching(model: Model) -> config_pb.ModelDynamicBatching:
             default_queue_policy=policy,
             priority_levels=PRIORITY_LEVELS,
             default_priority_level=DEFAULT_PRIORITY,
+            max_queue_delay_microseconds=model.max_queue_delay_us,
         )
     levels = PRIORITY_LEVELS if policies.levels is None else policies.levels
     delay, reject = config_pb.ModelQueuePolicy.DELAY, config_pb.ModelQueuePolicy.REJECT
@@ -174,6 +189,7 @@ def _batching(model: Model) -> config_pb.ModelDynamicBatching:
         priority_levels=levels,
         default_priority_level=policies.default_priority if levels else 0,
         priority_queue_policy=messages,
+        max_queue_delay_microseconds=model.max_queue_delay_us,
     )
 
 

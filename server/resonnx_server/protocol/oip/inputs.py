@@ -203,6 +203,8 @@ def checked_tensors(inputs: Tensors, model: Model) -> Tensors:
         most, given = model.max_batch_size, max(rows.values())
         if overrides_initializers(inputs, model) and given > most:
             raise InvalidInput("inputs", f"{given} rows with optional inputs, which run in one batch: {most} at most")
+        if not model.shares_batches and given > most:
+            raise InvalidInput("inputs", f"{given} rows, which run in one batch: {most} at most (max_batch_size)")
     specs = (*model.inputs, *model.optional_inputs)
     return {spec.name: inputs[spec.name] for spec in specs if spec.name in inputs}
 

@@ -30,7 +30,8 @@ def place_of(parameters: Mapping[str, pb.InferParameter], field: str, find: Find
         find: Finds the bytes.
 
     Raises:
-        InvalidInput: They are not valid, or there is no such region.
+        InvalidInput: They are not valid.
+        RegionNotFound: The caller has no such region.
     """
     field = f"{field}.parameters"
     name = string_parameter(parameters, REGION, field)
@@ -44,7 +45,8 @@ def output_places(request: pb.ModelInferRequest, find: FindPlace) -> dict[str, P
     """Return where outputs shall be written, by name; those without a region are not among them.
 
     Raises:
-        InvalidInput: A region is not there or not writable, or parameters do not fit together.
+        RegionNotFound: The caller has no such region.
+        InvalidInput: A region is not writable, or parameters do not fit together.
     """
     places = {}
     for output in request.outputs:

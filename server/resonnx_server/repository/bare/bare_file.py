@@ -72,8 +72,17 @@ def load(version: Version) -> Start:
     report = SessionReport(name, session.candidate, instances.table, instances.max_concurrent_batches)
     engine = partial(TensorEngine, instances, batched=batched, row_bytes=row_bytes(*session.inputs, *session.outputs))
     prepared = Prepared(session.inputs, session.outputs, (report,), engine)
-    max_batch_size = None if batched else 0
-    return starting(version, TENSORS, prepared, None, max_batch_size, session.overridable, identity)
+    max_batch_size = None if batched or _declares_rows(version, session) else 0
+    optional = session.overridable
+    return starting(version, TENSORS, prepared, None, max_batch_size, optional, identity, shares_batches=batched)
+
+
+def _declares_rows(version: Version, session: Session) -> bool:
+    """Whether a config.pbtxt says that all inputs and outputs have a batch axis, and the graph leaves it free."""
+    declaration = version.settings.declaration
+    if declaration is None or not (declaration.inputs and declaration.outputs and version.settings.max_batch_size):
+        return False
+    return all(spec.shape and not isinstance(spec.shape[0], int) for spec in (*session.inputs, *session.outputs))
 
 
 def open_bare(version: Version) -> Opened:

@@ -7,6 +7,7 @@ from typing import Literal
 
 import grpc
 
+from resonnx_server.observe.tracing import Traces
 from resonnx_server.rpc.fronts.aio.server import AioFront
 from resonnx_server.rpc.fronts.front import Admit, Front, OnUnknown, Options, admit_all
 from resonnx_server.rpc.fronts.intake import Intake
@@ -26,6 +27,7 @@ async def choose(
     on_unknown: OnUnknown,
     admit: Admit = admit_all,
     intake: Intake | None = None,
+    traces: Traces | None = None,
 ) -> Front:
     """Return a front that is not started.
 
@@ -35,6 +37,7 @@ async def choose(
         on_unknown: Called on the event loop for each call of an unknown method.
         admit: Admits calls.
         intake: The memory budget; None for none.
+        traces: Traces of requests; None for none.
 
     Raises:
         FrontUnavailable: It is `core` and does not pass.
@@ -44,7 +47,7 @@ async def choose(
         if fault is None:
             from resonnx_server.rpc.fronts.core.server import CoreFront
 
-            return CoreFront(options, on_unknown, admit, on_broken=_end_server, intake=intake)
+            return CoreFront(options, on_unknown, admit, on_broken=_end_server, intake=intake, traces=traces)
         if name == "core":
             raise FrontUnavailable(f"grpc_front=core does not work with grpcio {grpc.__version__}: {fault}")
         _log.warning("using gRPC front aio, as core does not work", extra={"grpcio": grpc.__version__, "why": fault})

@@ -11,7 +11,6 @@ from resonnx_proto.inference import grpc_service_pb2_grpc
 from resonnx_server.access.caller import Caller
 from resonnx_server.errors import ServerError
 from resonnx_server.inference.registry import Model
-from resonnx_server.inference.repository_control import State
 from resonnx_server.inference.requests import Inference
 from resonnx_server.memory.budget import Charge
 from resonnx_server.memory.regions import Regions
@@ -21,10 +20,11 @@ from resonnx_server.protocol.oip.parameters import keeps_order
 from resonnx_server.protocol.oip.request import InferRequest
 from resonnx_server.protocol.oip.serving import Inferred, TensorServing
 from resonnx_server.protocol.pieces import Pieces
-from resonnx_server.rpc.boundary import Context, StreamContext, deadline_ns, one_status, outcome_of
+from resonnx_server.rpc.boundary import Context, StreamContext, counted, deadline_ns, one_status, outcome_of
 from resonnx_server.rpc.oip.answers import AnswerEncoder, failed
 from resonnx_server.rpc.oip.extensions.group import Group
 from resonnx_server.rpc.oip.extensions.log_settings import LogSettingsRpc
+from resonnx_server.rpc.oip.extensions.repository import check_repository
 from resonnx_server.rpc.oip.extensions.shared_memory import SharedMemoryRpcs
 from resonnx_server.rpc.oip.extensions.trace_settings import TraceSettingRpc
 from resonnx_server.rpc.pipeline import pipeline
@@ -53,7 +53,7 @@ class InferenceServicer(grpc_service_pb2_grpc.GRPCInferenceServiceServicer):
 
     Attributes:
         models: The registry.
-        rejected: Counts calls that fail before a model is found.
+        rejected: Counts calls that end with an error that no model counts.
     """
 
     def __init__(
@@ -112,9 +112,9 @@ class InferenceServicer(grpc_service_pb2_grpc.GRPCInferenceServiceServicer):
     async def ModelMetadata(  # noqa: N802
         self, request: pb.ModelMetadataRequest, context: Context
     ) -> pb.ModelMetadataResponse:
-        """Inputs and outputs, with the batch axis."""
+        """Inputs and outputs, with the batch axis; the versions that serve, or the one that is asked for."""
         model = self._find(request.name, request.version, context)
-        return describe.metadata(model, self.models.versions(model.name))
+        return describe.metadata(model, () if request.version else self.models.versions(model.name))
 
     @one_status
     async def ModelConfig(self, request: pb.ModelConfigRequest, context: Context) -> pb.ModelConfigResponse:  # noqa: N802
@@ -125,19 +125,21 @@ class InferenceServicer(grpc_service_pb2_grpc.GRPCInferenceServiceServicer):
     async def RepositoryIndex(  # noqa: N802
         self, request: pb.RepositoryIndexRequest, context: Context
     ) -> pb.RepositoryIndexResponse:
-        """Every model of the repository that the caller may use; with `ready`, those that serve."""
-        response = pb.RepositoryIndexResponse()
-        for each in self.models.states():
-            if context.caller.may_use(each.name) and (each.state is State.READY or not request.ready):
-                response.models.add(**describe.index_entry(each))
-        return response
+        """Every model of the repository that the caller may use; with `ready`, those that serve.
+
+        Raises:
+            NotSupported: A repository is named.
+        """
+        with self.rejected.counting():
+            check_repository(request.repository_name)
+        return describe.index(self.models, context.caller, ready=request.ready)
 
     @one_status
     async def ModelInfer(self, request: InferRequest, context: Context) -> bytes:  # noqa: N802
         """Run one request of any number of rows, and return a ModelInferResponse, serialized."""
         return await self._model_infer(request, deadline_ns(context), context.caller)
 
-    @one_status
+    @counted
     async def ModelStreamInfer(  # noqa: N802
         self, requests: AsyncIterator[InferRequest], context: StreamContext
     ) -> None:

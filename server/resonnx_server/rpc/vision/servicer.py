@@ -15,7 +15,15 @@ from resonnx_server.inference.pictures import EncodedPictures, Pictures, RawPict
 from resonnx_server.inference.requests import Inference
 from resonnx_server.protocol.pieces import Pieces
 from resonnx_server.protocol.vision.serving import VisionServing
-from resonnx_server.rpc.boundary import Context, StreamContext, deadline_ns, one_status, outcome_of, pushback_ms
+from resonnx_server.rpc.boundary import (
+    Context,
+    StreamContext,
+    counted,
+    deadline_ns,
+    one_status,
+    outcome_of,
+    pushback_ms,
+)
 from resonnx_server.rpc.pipeline import pipeline
 from resonnx_server.rpc.vision.models import get_model, list_models
 from resonnx_server.rpc.vision.picture_request import PictureRequest
@@ -32,6 +40,9 @@ class VisionServicer(vision_pb2_grpc.VisionServicer):
         max_message_bytes: Limit of a request.
         pieces: The thread that makes large answers.
         model_details: GetModel tells sources and versions of tools.
+
+    Attributes:
+        rejected: Counts calls that end with an error that no model counts.
     """
 
     def __init__(
@@ -39,6 +50,7 @@ class VisionServicer(vision_pb2_grpc.VisionServicer):
     ) -> None:
         self._serving = VisionServing(inference, pieces)
         self._models = inference.models
+        self.rejected = inference.models.rejected
         self._max_message_bytes = max_message_bytes
         self._get_model = partial(
             get_model, models=inference.models, max_message_bytes=max_message_bytes, details=model_details
@@ -51,7 +63,7 @@ class VisionServicer(vision_pb2_grpc.VisionServicer):
         """Labels and scores of one picture."""
         return await self._classify(request, deadline_ns(context), context.caller)
 
-    @one_status
+    @counted
     async def ClassifyStream(  # noqa: N802
         self, requests: AsyncIterator[PictureRequest[pb.ClassifyRequest]], context: StreamContext
     ) -> None:

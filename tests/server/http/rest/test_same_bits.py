@@ -1,4 +1,4 @@
-"""Typed gRPC, raw gRPC, JSON and binary data: the same request has the same answer, bit by bit."""
+"""What JSON has no number for; rpc/oip/extensions/test_same_answers.py has what is the same bit by bit."""
 
 import json
 from collections.abc import Iterator
@@ -8,34 +8,19 @@ import grpc
 import numpy as np
 import onnx
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-from hypothesis.extra import numpy as arrays
 from onnx import TensorProto, helper
 from resonnx_proto.inference import grpc_service_pb2 as pb
 from resonnx_proto.inference import grpc_service_pb2_grpc
 
-from ....conftest import RunningServer, StartServer, examples
+from ....conftest import RunningServer, StartServer
 from .asking_http import infer_binary, infer_json
-
-# By datatype: ONNX's, NumPy's, the field of typed contents.
-KINDS = {
-    "FP32": (TensorProto.FLOAT, "<f4", "fp32_contents"),
-    "FP64": (TensorProto.DOUBLE, "<f8", "fp64_contents"),
-    "INT64": (TensorProto.INT64, "<i8", "int64_contents"),
-    "INT32": (TensorProto.INT32, "<i4", "int_contents"),
-    "UINT8": (TensorProto.UINT8, "u1", "uint_contents"),
-    "UINT64": (TensorProto.UINT64, "<u8", "uint64_contents"),
-    "BOOL": (TensorProto.BOOL, "?", "bool_contents"),
-    "FP16": (TensorProto.FLOAT16, "<f2", None),
-}
 
 
 @pytest.fixture(scope="module")
 def server(start_server: StartServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
-    """Models that return what comes in, one of each datatype."""
+    """Models that return what comes in, of three datatypes."""
     repository = tmp_path_factory.mktemp("models")
-    kinds = {name: kind for name, (kind, *_) in KINDS.items()} | {"BYTES": TensorProto.STRING}
+    kinds = {"FP32": TensorProto.FLOAT, "BF16": TensorProto.BFLOAT16, "BYTES": TensorProto.STRING}
     for name, kind in kinds.items():
         node = helper.make_node("Identity", ["x"], ["y"])
         inputs, outputs = ([helper.make_tensor_value_info(tensor, kind, ["n", "m"])] for tensor in "xy")
@@ -53,35 +38,6 @@ def stub(server: RunningServer) -> Iterator[grpc_service_pb2_grpc.GRPCInferenceS
         yield grpc_service_pb2_grpc.GRPCInferenceServiceStub(channel)
 
 
-def _grpc(stub: Any, name: str, array: np.ndarray, field: str | None) -> bytes:
-    request = pb.ModelInferRequest(model_name=name)
-    given_ = request.inputs.add(name="x", datatype=name, shape=array.shape)
-    if field is None:
-        request.raw_input_contents.append(array.tobytes())
-    else:
-        getattr(given_.contents, field).extend(array.ravel().tolist())
-    (raw,) = stub.ModelInfer(request, timeout=20).raw_output_contents
-    return bytes(raw)
-
-
-@pytest.mark.parametrize("name", KINDS)
-@examples(15)
-@given(data=st.data())
-def test_numbers(server: RunningServer, stub: Any, name: str, data: st.DataObject) -> None:
-    _, dtype, field = KINDS[name]
-    shape = data.draw(arrays.array_shapes(min_dims=2, max_dims=2, max_side=5))
-    # Of NaN, JSON keeps no bits.
-    elements = arrays.from_dtype(np.dtype(dtype), allow_nan=False)
-    array = data.draw(arrays.arrays(dtype, shape, elements=elements))
-    raw = _grpc(stub, name, array, None)
-    assert raw == array.tobytes()
-    if field is not None:
-        assert _grpc(stub, name, array, field) == raw
-    nested = {"name": "x", "datatype": name, "shape": shape, "data": _listed(array)}
-    assert infer_json(server.http, name, nested).arrays()["y"].tobytes() == raw
-    assert infer_binary(server.http, name, "x", array, name).arrays()["y"].tobytes() == raw
-
-
 def _listed(array: np.ndarray) -> Any:
     """Return nested lists, without what strict JSON lacks."""
     return json.loads(json.dumps(array.tolist()), parse_constant=str)
@@ -92,6 +48,16 @@ def test_not_a_number(server: RunningServer) -> None:
     answer = infer_json(server.http, "FP32", {"name": "x", "datatype": "FP32", "shape": [1, 4], "data": _listed(array)})
     assert answer.json["outputs"][0]["data"] == ["NaN", "Infinity", "-Infinity", -0.0]
     np.testing.assert_array_equal(answer.arrays()["y"], array)
+
+
+def test_bfloat16_is_rounded_and_bounded(server: RunningServer) -> None:
+    tensor = {"name": "x", "datatype": "BF16", "shape": [1, 4], "data": [1.00390625, 1.01171875, "NaN", 3.38e38]}
+    answer = infer_json(server.http, "BF16", tensor)
+    assert answer.json["outputs"][0]["data"] == [1.0, 1.015625, "NaN", 3.3762391092936863e38]
+    refused = infer_json(server.http, "BF16", {**tensor, "data": [1, 2, 3, 3.4e38]})
+    assert (refused.status, "is not within -3.39e38..3.39e38" in refused.json["error"]) == (400, True)
+    refused = infer_json(server.http, "BF16", {**tensor, "data": [True, 2, 3, 4]})
+    assert (refused.status, refused.json["reason"]) == (400, "INVALID_INPUT")
 
 
 def test_strings_and_other_bytes(server: RunningServer, stub: Any) -> None:

@@ -76,6 +76,23 @@ output { name: "y" data_type: TYPE_FP32 dims: [ -1, 3 ] }
 """
 
 
+# Rows that depend on each other: softmax over all of them.
+RANKED = """\
+max_batch_size: 4
+input { name: "x" data_type: TYPE_FP32 dims: 3 }
+output { name: "y" data_type: TYPE_FP32 dims: 3 }
+dynamic_batching { max_queue_delay_microseconds: 200 }
+"""
+
+
+def _ranked() -> bytes:
+    x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", 3]) for name in "xy")
+    graph = helper.make_graph([helper.make_node("Softmax", ["x"], ["y"], axis=0)], "ranked", [x], [y])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    content: bytes = model.SerializeToString()
+    return content
+
+
 def _write(repository: Path, name: str, config: str, content: bytes, file: str = "model.onnx") -> None:
     (repository / name / "1").mkdir(parents=True)
     (repository / name / "config.pbtxt").write_text(config)
@@ -105,6 +122,7 @@ def server(start_server, tmp_path_factory) -> Iterator[object]:
     for version, weight in ((2, 20), (3, 30)):
         (repository / "versions" / str(version)).mkdir()
         (repository / "versions" / str(version) / "model.onnx").write_bytes(_scaled(weight))
+    _write(repository, "ranked", RANKED, _ranked())
     with start_server(repository) as server:
         yield server
 
@@ -181,6 +199,7 @@ def test_the_versions_of_the_policy_are_served(client: triton.InferenceServerCli
     """It was ignored: version 3 answered."""
     x = np.ones((1, 3), np.float32)
     assert client.get_model_metadata("versions").versions == ["1", "2"]
+    assert client.get_model_metadata("versions", "1").versions == ["1"]
     answers = {version: client.infer("versions", [_input("x", x)], version) for version in ("", "1", "2")}
     assert {version: answer.as_numpy("y")[0, 0] for version, answer in answers.items()} == {"": 20, "1": 2, "2": 20}
     with pytest.raises(InferenceServerException, match="no version 3"):
@@ -188,6 +207,21 @@ def test_the_versions_of_the_policy_are_served(client: triton.InferenceServerCli
     for version in ("", "1"):
         policy = client.get_model_config("versions", version).config.version_policy
         assert list(policy.specific.versions) == [1, 2]
+
+
+def test_a_declared_batch_axis_is_one_though_requests_run_alone(client: triton.InferenceServerClient) -> None:
+    """As in Triton: shapes, and classes of each row."""
+    config, metadata = client.get_model_config("ranked").config, client.get_model_metadata("ranked")
+    assert (config.max_batch_size, list(config.input[0].dims), list(metadata.inputs[0].shape)) == (4, [3], [-1, 3])
+    assert config.dynamic_batching.max_queue_delay_microseconds == 200
+    x = np.array([[1, 2, 5], [1, 4, 2]], np.float32)
+    answer = client.infer("ranked", [_input("x", x)]).as_numpy("y")
+    np.testing.assert_allclose(answer, np.exp(x) / np.exp(x).sum(axis=0), rtol=1e-5)
+    best = triton.InferRequestedOutput("y", class_count=1)
+    classes = client.infer("ranked", [_input("x", x)], outputs=[best]).as_numpy("y")
+    assert [[value.decode().rpartition(":")[2] for value in row] for row in classes] == [["2"], ["1"]]
+    with pytest.raises(InferenceServerException, match=r"5 rows, which run in one batch: 4 at most \(max_batch_size\)"):
+        client.infer("ranked", [_input("x", np.zeros((5, 3), np.float32))])
 
 
 @pytest.mark.parametrize(

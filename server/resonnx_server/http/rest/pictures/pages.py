@@ -9,12 +9,10 @@ from typing import Any, Final
 from aiohttp import web
 from resonnx_proto.v1 import vision_pb2 as pb
 
-from resonnx_server.access.caller import Role
 from resonnx_server.errors import InvalidInput, ServerError
 from resonnx_server.http.connection import CONNECTION
-from resonnx_server.http.pages import Page
 from resonnx_server.http.rest.events import HEADERS, TYPE, event
-from resonnx_server.http.rest.exchange import Content, Exchange, Posted
+from resonnx_server.http.rest.exchange import JSON, Content, Exchange, Posted
 from resonnx_server.http.rest.failures import body_of
 from resonnx_server.http.rest.pictures.answers import captioned, classified, word
 from resonnx_server.http.rest.pictures.files import MULTIPART, File, files_of
@@ -25,7 +23,6 @@ from resonnx_server.inference.registry import Models
 from resonnx_server.protocol.pieces import Pieces, at_once
 from resonnx_server.protocol.vision.serving import OnWord, VisionServing
 
-_JSON: Final = {"Content-Type": "application/json"}
 _SMALL_BODY: Final = 1 << 20
 
 # Runs one picture and returns its answer.
@@ -50,7 +47,7 @@ class PicturePages:
         self._serving = serving
         self._pieces = pieces
         self.pages = [
-            Page(path, exchange.page(answer), Role.INFER, max_message_bytes, is_json=True)
+            exchange.page(path, answer, max_message_bytes)
             for path, answer in (("/v1/classify/{name}", self._classify), ("/v1/caption/{name}", self._caption))
         ]
 
@@ -76,18 +73,14 @@ class PicturePages:
             return await self._answer(posted, run)
         files = await self._files(posted)
         if len(files) != 1:
-            error = InvalidInput("request", f"{len(files)} pictures; words are sent as events for one")
-            self._models.rejected.count(error)
-            raise error
+            with self._models.rejected.counting():
+                raise InvalidInput("request", f"{len(files)} pictures; words are sent as events for one")
         return await self._stream(posted, lambda on_word: run(files[0], posted, on_word))
 
     def _message(self, kind: Any, posted: Posted) -> Any:
         """Return the options of a request, or count it as rejected."""
-        try:
+        with self._models.rejected.counting():
             message = message_of(kind, posted.request.match_info["name"], posted.request.query)
-        except InvalidInput as error:
-            self._models.rejected.count(error)
-            raise
         message.id = message.id or posted.request.headers.get("X-Request-Id", "")[:64]
         return message
 
@@ -96,13 +89,11 @@ class PicturePages:
         if posted.request.content_type != MULTIPART:
             return [File("", bytes(body))]
         try:
-            # The parts are copied.
-            posted.received.resize(2 * len(body))
-            work = files_of(body, posted.request.headers["Content-Type"])
-            return at_once(work) if len(body) <= _SMALL_BODY else await self._pieces.run(work)
-        except ServerError as error:
-            self._models.rejected.count(error)
-            raise
+            with self._models.rejected.counting():
+                # The parts are copied.
+                posted.received.resize(2 * len(body))
+                work = files_of(body, posted.request.headers["Content-Type"])
+                return at_once(work) if len(body) <= _SMALL_BODY else await self._pieces.run(work)
         finally:
             posted.received.resize(len(body))
 
@@ -163,4 +154,4 @@ def _picture(file: File) -> EncodedPictures:
 
 
 def _content(body: dict[str, Any]) -> Content:
-    return Content(json.dumps(body, separators=(",", ":"), ensure_ascii=False).encode(), _JSON)
+    return Content(json.dumps(body, separators=(",", ":"), ensure_ascii=False).encode(), JSON)

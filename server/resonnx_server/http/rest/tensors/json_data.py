@@ -13,6 +13,7 @@ import numpy as np
 from resonnx_server.errors import InvalidInput, UnreadableMessage
 from resonnx_server.http.rest.tensors.json_cut import Span, string_end
 from resonnx_server.protocol.pieces import Work
+from resonnx_server.runtime.bfloat16 import BFLOAT16, comparable, nearest
 from resonnx_server.runtime.session import Array
 
 # Parsed at once: about a millisecond.
@@ -116,7 +117,7 @@ class JsonData:
         except (ValueError, RecursionError):
             raise InvalidInput(self.field, "is not an array of JSON numbers or booleans") from None
         kinds = set(map(type, values))
-        if dtype.kind == "f":
+        if dtype.kind == "f" or dtype == BFLOAT16:
             return self._floats(values, kinds, dtype)
         if dtype.kind == "b":
             if not kinds <= {bool} and not (kinds <= {bool, int} and set(values) <= {0, 1}):
@@ -140,9 +141,11 @@ class JsonData:
         except OverflowError:
             raise InvalidInput(self.field, "a value is too large") from None
         with np.errstate(over="ignore"):
-            array = doubles.astype(dtype)
-        if not np.isfinite(array).all() and not np.array_equal(np.isinf(array), np.isinf(doubles)):
-            raise InvalidInput(self.field, f"a value is not within {np.finfo(dtype).min}..{np.finfo(dtype).max}")
+            array = nearest(doubles.astype(np.float32)) if dtype == BFLOAT16 else doubles.astype(dtype)
+        numbers = comparable(array)
+        if not np.isfinite(numbers).all() and not np.array_equal(np.isinf(numbers), np.isinf(doubles)):
+            most = "3.39e38" if dtype == BFLOAT16 else str(np.finfo(dtype).max)
+            raise InvalidInput(self.field, f"a value is not within -{most}..{most}")
         return array
 
     def _check_empty(self) -> None:

@@ -1,6 +1,8 @@
 """A call with one request and one answer, and what streams (stream.py) share with it."""
 
 import asyncio
+import contextvars
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
@@ -11,6 +13,8 @@ import grpc
 from resonnx_server.access.caller import Caller
 from resonnx_server.access.starts import Starts
 from resonnx_server.errors import ServerError
+from resonnx_server.observe.tracing import Traces
+from resonnx_server.observe.transfer import TRANSFER, Transfer
 from resonnx_server.rpc.fronts.active import ActiveCalls, CallSoon
 from resonnx_server.rpc.fronts.buffer import CALL_BYTES
 from resonnx_server.rpc.fronts.call import Call, Handler, serve
@@ -31,6 +35,7 @@ class Shared:
         pending: Counts operations.
         intake: The memory budget.
         starts: Calls whose handlers have not begun.
+        traces: Whether calls note when their messages come and go.
         cancel_soon: To the event loop, after other work; a few at a time.
     """
 
@@ -41,6 +46,7 @@ class Shared:
     tasks: "set[asyncio.Task[Any]]" = field(default_factory=set)
     pending: ops.PendingOperations = field(default_factory=ops.PendingOperations)
     intake: Intake = field(default_factory=Intake)
+    traces: Traces = field(default_factory=Traces)
     starts: Starts = field(init=False)
 
     def __post_init__(self) -> None:
@@ -62,7 +68,7 @@ class CoreCall(Call):
         peer: gRPC's address of the client.
     """
 
-    __slots__ = ("_core", "_over", "_peer", "_shared", "_task")
+    __slots__ = ("_core", "_over", "_peer", "_shared", "_task", "_transfer")
 
     def __init__(self, event: ops.Event, handler: Handler, caller: Caller, shared: Shared, peer: str) -> None:
         super().__init__(handler, ops.deadline_s(event), caller, ops.metadata(event), shared.intake)
@@ -72,6 +78,8 @@ class CoreCall(Call):
         self._task: asyncio.Task[bytes | None] | None = None
         # The status was sent, or the caller has gone: nothing may be sent any more.
         self._over = False
+        # Of streams of requests, nothing is noted: messages are read ahead.
+        self._transfer = Transfer() if shared.traces.is_on and not handler.request_streaming else None
 
     # On the queue's thread.
 
@@ -109,6 +117,8 @@ class CoreCall(Call):
         if message is not None:
             self._intake.claim(self._peer, message)
         self._intake.forget(self)
+        if self._transfer is not None:
+            self._transfer.received()
         if message is not None and len(message) > CALL_BYTES:
             try:
                 self._charge.resize(len(message))
@@ -119,6 +129,8 @@ class CoreCall(Call):
 
     def _sent_all(self, event: ops.Event) -> None:
         self._free()
+        if self._transfer is not None:
+            self._shared.call_soon(self._transfer.over, time.monotonic_ns() if event.success else None)
 
     # On the event loop.
 
@@ -171,7 +183,10 @@ class CoreCall(Call):
 
     def _serve(self, message: bytes | None) -> None:
         """Run the handler; `message` is None where requests are a stream."""
-        task = self._task = asyncio.get_running_loop().create_task(serve(self, message))
+        context = contextvars.copy_context() if self._transfer is not None else None
+        if context is not None:
+            context.run(TRANSFER.set, self._transfer)
+        task = self._task = asyncio.get_running_loop().create_task(serve(self, message), context=context)
         self._shared.tasks.add(task)
         self._shared.active.add(self)
         task.add_done_callback(self._served)
@@ -181,6 +196,8 @@ class CoreCall(Call):
         self._task = None
         if self._over:
             self._free()
+            if self._transfer is not None:
+                self._transfer.over(None)
             return
         if task.cancelled() and self.code is grpc.StatusCode.OK:
             self.set_status(grpc.StatusCode.INTERNAL, "internal error")
@@ -193,6 +210,8 @@ class CoreCall(Call):
     def _finish(self, answer: bytes | None) -> None:
         """Send the answer, if there is one, and the status."""
         self._over = True
+        if self._transfer is not None:
+            self._transfer.sending()
         if answer is not None and len(answer) > CALL_BYTES:
             try:
                 self._charge.resize(len(answer), answer=True)

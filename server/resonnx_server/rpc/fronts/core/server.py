@@ -12,6 +12,7 @@ from typing import Any, Final
 import grpc
 
 from resonnx_server.observe.incidents import report_incident
+from resonnx_server.observe.tracing import Traces
 from resonnx_server.rpc.fronts.core import operations as ops
 from resonnx_server.rpc.fronts.core.call import CoreCall, Shared, ignore
 from resonnx_server.rpc.fronts.core.stream import CoreStreamCall
@@ -45,6 +46,7 @@ class CoreFront(Front):
         report: Called on any thread with a message for the log, an error that no caller has caused, and the caller's
             name or "". Returns the incident's id.
         intake: The memory budget; None for none.
+        traces: Traces of requests; None for none.
         on_broken: Called on any thread if the queue cannot be polled any more: no call is answered from then on.
     """
 
@@ -56,6 +58,7 @@ class CoreFront(Front):
         report: Callable[[str, Exception, str], str] = _log_error,
         on_broken: Callable[[], object] = lambda: None,
         intake: Intake | None = None,
+        traces: Traces | None = None,
     ) -> None:
         super().__init__(self._call_soon, admit)
         self._on_broken = on_broken
@@ -64,7 +67,14 @@ class CoreFront(Front):
         self._queue = ops.new_queue()
         self._server = ops.new_server(tuple(options))
         self._server.register_completion_queue(self._queue)
-        self._shared = Shared(self._call_soon, self._cancel_soon, self._active, report, intake=intake or Intake())
+        self._shared = Shared(
+            self._call_soon,
+            self._cancel_soon,
+            self._active,
+            report,
+            intake=intake or Intake(),
+            traces=traces or Traces(),
+        )
         self._thread = threading.Thread(target=self._take_events, name="grpc", daemon=True)
         # Work for the event loop, and whether the loop has been woken for it.
         self._wanted: deque[tuple[Callable[[Any], object], Any]] = deque()

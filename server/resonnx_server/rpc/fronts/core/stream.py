@@ -156,6 +156,8 @@ class CoreStreamCall(CoreCall, StreamCall):
         super()._free()
 
     def _finish(self, answer: bytes | None) -> None:
+        if self._transfer is not None:
+            self._transfer.sending()
         with self._lock:
             self._over = True
             status = self._status_operation()

@@ -79,8 +79,7 @@ class RepositoryRpcs:
         """Return what loads and unloads. Raises ModelNotAllowed, InvalidInput or NotSupported."""
         if not context.caller.may_use(request.model_name):
             raise ModelNotAllowed(request.model_name)
-        if request.repository_name:
-            raise NotSupported("repository_name: this server has one repository, without a name; leave it empty")
+        check_repository(request.repository_name)
         if not request.model_name:
             raise InvalidInput("model_name", "must not be empty")
         if (control := self._models.control) is None:
@@ -100,3 +99,9 @@ class RepositoryRpcs:
         if not task.cancelled():
             # Its caller may have gone, and asyncio would tell of an error that nobody takes.
             task.exception()
+
+
+def check_repository(name: str) -> None:
+    """Raise NotSupported if a request names a repository."""
+    if name:
+        raise NotSupported("repository_name: this server has one repository, without a name; leave it empty")

@@ -10,6 +10,7 @@ from typing import Any
 import grpc
 import numpy as np
 import pytest
+from google.protobuf import json_format
 from resonnx_proto.inference import grpc_service_pb2 as pb
 from resonnx_proto.inference import grpc_service_pb2_grpc
 
@@ -39,7 +40,7 @@ def test_what_a_client_asks_first(demo_server) -> None:
     about = ask(demo_server.http, "/v2")
     assert about.headers["Content-Type"] == "application/json"
     assert about.json["name"] == "resonnx"
-    assert "binary_tensor_data" in about.json["extensions"]
+    assert {"binary_tensor_data", "statistics"} <= {*about.json["extensions"]}
     assert ask(demo_server.http, "/v2/health/live").json == {"live": True}
     assert ask(demo_server.http, "/v2/health/ready").json == {"ready": True}
     for path in ("/v2/models/digits/ready", "/v2/models/digits/versions/1/ready"):
@@ -59,7 +60,17 @@ def test_what_a_client_asks_first(demo_server) -> None:
 
 
 @pytest.mark.parametrize(
-    "path", ["", "/ready", "/config", "/versions/7", "/versions/7/ready", "/versions/canary/ready"]
+    "path",
+    [
+        "",
+        "/ready",
+        "/config",
+        "/stats",
+        "/versions/7",
+        "/versions/7/ready",
+        "/versions/7/stats",
+        "/versions/canary/ready",
+    ],
 )
 def test_models_and_versions_that_are_not_there(demo_server, path: str) -> None:
     name = "digits" if "versions" in path else "nope"
@@ -211,6 +222,37 @@ def test_answers_count_in_the_models_statistics(demo_server) -> None:
     assert demo_server.metric("nv_inference_request_success", model="digits") == before + 1
     assert demo_server.metric("resonnx_requests_in_progress", model="digits") == 0
     assert demo_server.metric("resonnx_memory_requests_bytes") == 0
+
+
+@pytest.mark.parametrize(
+    ("path", "name", "version"),
+    [("", "", ""), ("/digits", "digits", ""), ("/digits/versions/1", "digits", "1")],
+)
+def test_statistics_are_those_of_grpc(demo_server, path: str, name: str, version: str) -> None:
+    assert infer_json(demo_server.http, "digits", _json_input(_pixels())).status == 200
+    with grpc.insecure_channel(demo_server.grpc) as channel:
+        stub = grpc_service_pb2_grpc.GRPCInferenceServiceStub(channel)
+        expected = stub.ModelStatistics(pb.ModelStatisticsRequest(name=name, version=version))
+    answer = ask(demo_server.http, f"/v2/models{path}/stats")
+    assert json_format.ParseDict(answer.json, pb.ModelStatisticsResponse()) == expected
+    assert [each["name"] for each in answer.json["model_stats"]] == (["digits"] if name else ["digits", "scenes"])
+    counted = answer.json["model_stats"][0]
+    assert (counted["version"], counted["inference_stats"]["success"]["count"] > 0) == ("1", True)
+
+
+def test_the_index_of_the_repository(demo_server) -> None:
+    path = "/v2/repository/index"
+    ready = [{"name": name, "version": "1", "state": "READY"} for name in ("digits", "scenes")]
+    for body in (b"", b"{}", b'{"ready": true}'):
+        answer = ask(demo_server.http, path, body)
+        assert (answer.status, answer.json) == (200, ready)
+    rejected = demo_server.metric("resonnx_rejected_calls_total", reason="INVALID_INPUT")
+    for body, error in ((b"[]", "JSON object"), (b'{"ready": 1}', "JSON object"), (b" " * 5000, "5000 bytes")):
+        answer = ask(demo_server.http, path, body)
+        assert (answer.status, error in answer.json["error"]) == (400, True), answer.body
+    assert ask(demo_server.http, path, b"{").json["reason"] == "MESSAGE_UNREADABLE"
+    assert demo_server.metric("resonnx_rejected_calls_total", reason="INVALID_INPUT") == rejected + 3
+    assert ask(demo_server.http, path).status == 405
 
 
 @pytest.mark.parametrize(

@@ -45,13 +45,14 @@ def server(start_server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[t
 
 @pytest.fixture
 def analyze(server, perf_analyzer, tmp_path: Path) -> Analyze:
-    """Run it against the admin port, which serves all methods, and return a row of its report."""
+    """Run it against the admin port, which serves all methods, or the HTTP port; return a row of its report."""
     running, _ = server
 
-    def run(model: str, *flags: str) -> dict[str, str]:
+    def run(model: str, *flags: str, interface: str = "grpc") -> dict[str, str]:
+        address = str(running.admin) if interface == "grpc" else running.http
         before = running.metric("nv_inference_request_success", model=model)
         report = tmp_path / "report.csv"
-        command = [*perf_analyzer, "-i", "grpc", "-u", str(running.admin), "-m", model, "-b", "1", "-p", "400"]
+        command = [*perf_analyzer, "-i", interface, "-u", address, "-m", model, "-b", "1", "-p", "400"]
         command += ["-s", "999", "-r", "3", "-f", str(report), *flags]
         done = subprocess.run(command, capture_output=True, text=True, timeout=120)
         assert done.returncode == 0, done.stdout + done.stderr
@@ -77,6 +78,11 @@ def analyze(server, perf_analyzer, tmp_path: Path) -> Analyze:
 @pytest.mark.parametrize("shared", [[], ["--shared-memory", "system", "--output-shared-memory-size", "1024"]])
 def test_sync_async_and_streams_with_and_without_shared_memory(analyze, way: list[str], shared: list[str]) -> None:
     analyze("doubling", "--concurrency-range", "2", *way, *shared)
+
+
+@pytest.mark.parametrize("way", [["--sync"], ["--async"], ["--async", "-b", "4"]])
+def test_over_http(analyze, way: list[str]) -> None:
+    analyze("doubling", "--concurrency-range", "2", *way, interface="http")
 
 
 def test_batches(analyze) -> None:

@@ -1,5 +1,7 @@
-"""Typed, raw and in shared memory: the same request has the same answer, bit by bit, for every datatype."""
+"""Typed, raw, in shared memory, as JSON and as binary data after it: the same bits for every datatype."""
 
+import base64
+import json
 import struct
 import uuid
 from collections.abc import Iterator
@@ -20,6 +22,7 @@ from resonnx_proto.inference import grpc_service_pb2_grpc
 from resonnx_server.memory.regions import FOLDER
 
 from .....conftest import examples
+from ....http.rest.asking_http import Answered, ask
 
 pytestmark = pytest.mark.skipif(not FOLDER.is_dir(), reason="needs /dev/shm")
 
@@ -44,10 +47,10 @@ TYPES: dict[str, tuple[int, str, str]] = {
 
 
 class Server:
-    """A stub of a server whose models give back what they get, and a registered segment."""
+    """A stub of a server whose model gives back what it gets, its HTTP port, and a registered segment."""
 
-    def __init__(self, stub: Any, segment: Path) -> None:
-        self.stub, self.segment = stub, segment
+    def __init__(self, stub: Any, http: str, segment: Path) -> None:
+        self.stub, self.http, self.segment = stub, http, segment
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +75,7 @@ def server(start_server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S
             triton.InferenceServerClient(run.admin) as client,
         ):
             client.register_system_shared_memory("r", segment.name, 2 * SIZE)
-            yield Server(grpc_service_pb2_grpc.GRPCInferenceServiceStub(channel), segment)
+            yield Server(grpc_service_pb2_grpc.GRPCInferenceServiceStub(channel), run.http, segment)
     finally:
         segment.unlink()
 
@@ -163,6 +166,72 @@ def test_all_ways_give_the_same_bits(server: Server, given: dict[str, Any], chos
             at += len(value)
     server.segment.write_bytes(content)
     assert _answer(server.stub.ModelInfer(typed, timeout=20)) == expected
+    # Of NaN, JSON keeps no bits.
+    numbers = {name for name, (_, values) in given.items() if not _has_nan(name, values)}
+    some = {name for name in numbers if chosen.random() < 0.5}
+    for in_json, out_json in ((numbers, numbers), (set[str](), set[str]()), (some, numbers - some)):
+        assert _by_rest(server.http, given, in_json, out_json) == expected
+
+
+def _has_nan(name: str, values: list[Any]) -> bool:
+    return name != "BYTES" and bool(np.isnan(np.array(_written(name, values), float)).any())
+
+
+def _written(name: str, values: list[Any]) -> list[Any]:
+    """Return the values of an input as JSON has them."""
+    if name == "BYTES":
+        return [base64.b64encode(value).decode() for value in values]
+    if name == "FP16":
+        return np.array(values, "<u2").view("<f2").tolist()
+    if name == "BF16":
+        return np.array(values, "<u2").view(ml_dtypes.bfloat16).astype(float).tolist()
+    return values
+
+
+def _by_rest(
+    address: str, given: dict[str, Any], in_json: set[str], out_json: set[str]
+) -> dict[str, tuple[str, list[int], bytes]]:
+    """Return the answer to a request whose inputs and outputs of some datatypes are JSON, the others binary data."""
+    inputs, content = [], b""
+    for name, (shape, values) in given.items():
+        tensor: dict[str, Any] = {"name": f"x_{name}", "datatype": name, "shape": shape}
+        if name in in_json:
+            # Without what strict JSON lacks.
+            tensor["data"] = json.loads(json.dumps(_written(name, values)), parse_constant=str)
+            tensor["parameters"] = {"content_type": "base64"} if name == "BYTES" else {}
+        else:
+            raw = _raw(name, values)
+            tensor["parameters"] = {"binary_data_size": len(raw)}
+            content += raw
+        inputs.append(tensor)
+    outputs = [{"name": f"y_{name}", "parameters": {"binary_data": name not in out_json}} for name in given]
+    head = json.dumps({"inputs": inputs, "outputs": outputs}).encode()
+    size = {"Inference_Header_Content_Length": str(len(head))}
+    return _read(ask(address, "/v2/models/same/infer", head + content, **size))
+
+
+def _read(answered: Answered) -> dict[str, tuple[str, list[int], bytes]]:
+    assert answered.status == 200, answered.body
+    position = int(answered.headers.get("Inference-Header-Content-Length", len(answered.body)))
+    found = {}
+    for output in answered.json["outputs"]:
+        name, size = output["datatype"], output.get("parameters", {}).get("binary_data_size")
+        if size is not None:
+            raw = answered.body[position : position + size]
+            position += size
+        elif name == "BYTES":
+            is_base64 = "content_type" in output.get("parameters", {})
+            elements = [base64.b64decode(each) if is_base64 else each.encode() for each in output["data"]]
+            raw = _raw(name, elements)
+        elif name == "FP16":
+            raw = np.array(output["data"], "<f2").tobytes()
+        elif name == "BF16":
+            raw = np.array(output["data"], float).astype(ml_dtypes.bfloat16).tobytes()
+        else:
+            raw = np.array(output["data"], TYPES[name][2]).tobytes()
+        found[output["name"]] = name, output["shape"], raw
+    assert position == len(answered.body)
+    return found
 
 
 def _place(tensor: Any, start: int, size: int) -> None:
