@@ -42,7 +42,7 @@ version is loaded again.
 | an answer that is complete and is not delivered (its caller leaves, or its stream ends) | the model's successes |
 | the server ends a call with a complete answer: it is not read in time, or there is no memory to send it | the model's successes, and the error in `resonnx_rejected_calls_total` |
 | the server ends a stream: its reader is slow, memory is spent, a shutdown | each of its requests as above, and the error once in `resonnx_rejected_calls_total` |
-| an output that has no room in its region, an answer that is too large | the model's failures; its rows count in `nv_inference_count` |
+| an output that has no room in its region, an answer that is too large or finds no memory | the model's failures; its rows count in `nv_inference_count` |
 | a message far too large, which gRPC refuses itself; a path that is no page | nowhere |
 """  # noqa: E501
 
