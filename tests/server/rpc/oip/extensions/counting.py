@@ -191,9 +191,9 @@ def assert_agree(client: Counting, before: Counts, after: Counts, stats_of: dict
         if name == NOBODY:
             continue
         assert gained["success"] == client.successes[name], name
-        if name != "loops":
-            # Whether a cancelled request has run is not known.
-            assert gained["rows"] == client.rows[name], name
+        # Whether a request has run that was cancelled, or that had no memory for its answer, is not known.
+        unsure = sum(failures.get(reason, 0) for reason in ("CANCELLED", "MEMORY_SPENT"))
+        assert client.rows[name] <= gained["rows"] <= client.rows[name] + unsure, name
         # The metrics and the statistics.
         stats = stats_of[name]
         inference = stats.inference_stats
