@@ -18,7 +18,7 @@ from onnx import TensorProto, helper
 from resonnx_proto.inference import grpc_service_pb2 as pb
 from resonnx_proto.inference import grpc_service_pb2_grpc
 
-from .environments import interpreter
+from ..environments import interpreter
 
 _MODEL = """\
 import sys
