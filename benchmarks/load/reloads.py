@@ -1,109 +1,147 @@
-"""What loading a version beside live traffic costs the traffic: p99 of an open loop with reloads and without, in turns.
+"""What changes of a model cost the traffic beside them, and whether any request fails or is answered wrongly.
 
-    PYTHONPATH=benchmarks python benchmarks/load/reloads.py MODEL_FOLDER [--rounds 3] [--seconds 20] [--share 0.6]
+    PYTHONPATH=benchmarks python benchmarks/load/reloads.py MODEL_FOLDER [--changes 200] [--seconds 30] [--share 0.6]
 
-MODEL_FOLDER is the folder of a model, as resonnx-export writes it. Its highest version is published as 1, 2, 3 and so
-on. Each reload verifies it, compares it with the golden examples, warms it up, and frees the one before. The rate is a
-share of a closed loop's throughput. Exit status 1 if the p99 with reloads is more than 1.5 times the other.
+MODEL_FOLDER is the folder of a classifier, as resonnx-export writes it. Eight clients, over gRPC and REST, single and
+in streams, send at a share of the peak, which a closed loop of the same clients finds. Good versions, ones that do not
+agree with their golden examples, incomplete and corrupt ones are published in turns. Each good one has a best class of
+its own: every answer must be of a version that was ready when its request was sent. Then the same with a closed loop,
+where the device is never idle. Exit status 1 if a request failed or was answered wrongly, the p99 is more than 1.5
+times that of the time before, or memory, threads or descriptors have grown.
 """
 
 import argparse
-import shutil
+import asyncio
+import os
+import re
 import sys
 import tempfile
-import threading
 import time
+from dataclasses import dataclass
 from pathlib import Path
-from statistics import median
 from typing import Final
 
-from load.generator import Generator
+from load.eight import CLIENTS, Eight
+from load.publisher import Change, Publisher
 from load.server_process import Serving, serving
+from resonnx_server.runtime.model_files.manifest import MANIFEST, parse_manifest
 
 _MOST: Final = 1.5
-_CALLERS: Final = 8
+_MOST_MB: Final = 50
+# Of the closed loop; at most so long.
+_CLOSED_CHANGES: Final = 8
+_CLOSED_S: Final = 120
+_WARM_UP_S: Final = 2.0
+# Until memory is given back.
+_REST_S: Final = 6.0
 
 
-class Publisher:
-    """Publishes copies of a version, one after the other, while the block runs.
+@dataclass(frozen=True)
+class Process:
+    """The memory in MB, threads and descriptors of a process."""
 
-    Args:
-        source: A version's folder.
-        model: The model's folder in the served repository.
-        pause_s: Between two of them.
+    memory: float
+    threads: int
+    descriptors: int
 
-    Attributes:
-        count: Versions that were published.
-    """
+    @classmethod
+    def of(cls, server: Serving) -> "Process":
+        """Look at a server's process."""
+        status = Path(f"/proc/{server.pid}/status").read_text()
+        numbers = {name: value.split()[0] for name, value in re.findall(r"(\w+):\s*(\d.*)", status)}
+        descriptors = len(os.listdir(f"/proc/{server.pid}/fd"))
+        return cls(int(numbers["VmRSS"]) / 1024, int(numbers["Threads"]), descriptors)
 
-    def __init__(self, source: Path, model: Path, pause_s: float) -> None:
-        self._source, self._model, self._pause_s = source, model, pause_s
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=self._run, daemon=True)
-        self.count = 1
-        shutil.copytree(source, model / "1")
-
-    def __enter__(self) -> "Publisher":
-        self._over.clear()
-        self._thread = threading.Thread(target=self._run, daemon=True)
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._over.set()
-        self._thread.join()
-
-    def _run(self) -> None:
-        while not self._over.wait(self._pause_s):
-            staged = self._model / ".staged"
-            # Links: copying would take the disk and a processor from the server.
-            shutil.copytree(self._source, staged, copy_function=lambda source, target: Path(target).hardlink_to(source))
-            staged.rename(self._model / str(self.count + 1))
-            if self.count > 1:
-                shutil.rmtree(self._model / str(self.count - 1))
-            self.count += 1
+    def __str__(self) -> str:
+        return f"{self.memory:.0f} MB, {self.threads} threads, {self.descriptors} descriptors"
 
 
-def resident_mb(server: Serving) -> float:
-    """Return the memory of a server's process, in MB."""
-    status = Path(f"/proc/{server.pid}/status").read_text()
-    return int(status.partition("VmRSS:")[2].split()[0]) / 1024
+def wrong(answers: list[tuple[float, float, int]], changes: list[Change]) -> int:
+    """Return how many answers are of no version that was ready between when they were sent and answered."""
+    ready: dict[int, list[tuple[float, float]]] = {}
+    for since, until, answer in changes:
+        ready.setdefault(answer, []).append((since, until))
+    return sum(
+        not any(answered > since and sent < until for since, until in ready.get(answer, ()))
+        for sent, answered, answer in answers
+    )
+
+
+async def measure(publisher: Publisher, server: Serving, given: argparse.Namespace, side: int) -> bool:
+    """Measure both loops; return whether all bounds hold."""
+    name = given.model.name
+
+    def clients() -> Eight:
+        return Eight(server.grpc, server.http, name, side)
+
+    peak = await _peak(clients(), given.seconds / 3)
+    rate = given.share * peak
+    load, over = clients(), asyncio.Event()
+    running = asyncio.create_task(load.run(over, rate))
+    await asyncio.sleep(_WARM_UP_S + given.seconds)
+    before, began = Process.of(server), time.monotonic()
+    await publisher.run(server.grpc, load.ask, lambda: publisher.taken >= given.changes)
+    ended = time.monotonic()
+    await asyncio.sleep(_REST_S)
+    after = Process.of(server)
+    over.set()
+    await running
+    alone, beside = load.p99_ms(began - given.seconds, began), load.p99_ms(began, ended)
+    failed, wrongly = len(load.failures), wrong(load.answers, publisher.changes)
+    print(f"peak of {CLIENTS} clients {peak:.0f}/s; open loop at {rate:.0f}/s, {len(load.answers)} answers")
+    print(f"{publisher.taken} changes in {ended - began:.0f} s: {failed} requests failed, {wrongly} answered wrongly")
+    print(f"p99 {alone:.1f} ms before, {beside:.1f} ms beside changes: {beside / alone:.2f} times")
+    print(f"before: {before}\nafter: {after}", *load.failures[:3], sep="\n", flush=True)
+    good = not failed and not wrongly and beside <= _MOST * alone and after.memory <= before.memory + _MOST_MB
+    good = good and after.threads <= before.threads and after.descriptors <= before.descriptors
+    return await _closed(publisher, server, clients()) and good
+
+
+async def _closed(publisher: Publisher, server: Serving, load: Eight) -> bool:
+    """Change the model beside a closed loop; return whether changes were taken, and no request failed."""
+    over, taken, began = asyncio.Event(), publisher.taken, time.monotonic()
+    running = asyncio.create_task(load.run(over))
+
+    def until() -> bool:
+        return publisher.taken - taken >= _CLOSED_CHANGES or time.monotonic() > began + _CLOSED_S
+
+    await publisher.run(server.grpc, load.ask, until)
+    seconds = time.monotonic() - began
+    over.set()
+    await running
+    count, failed, wrongly = publisher.taken - taken, len(load.failures), wrong(load.answers, publisher.changes)
+    told = f"{count} changes in {seconds:.0f} s, {failed} requests failed, {wrongly} answered wrongly"
+    print(f"closed loop at {len(load.answers) / seconds:.0f}/s: {told}", *load.failures[:3], sep="\n", flush=True)
+    return count >= _CLOSED_CHANGES and not failed and not wrongly
+
+
+async def _peak(load: Eight, seconds: float) -> float:
+    """Return the answers a second of a closed loop."""
+    over, began = asyncio.Event(), time.monotonic()
+    running = asyncio.create_task(load.run(over))
+    await asyncio.sleep(_WARM_UP_S + seconds)
+    over.set()
+    await running
+    return sum(sent >= began + _WARM_UP_S for sent, _, _ in load.answers) / seconds
 
 
 def main() -> int:
     """Measure, print, and return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", type=Path)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--seconds", type=float, default=20)
+    parser.add_argument("--changes", type=int, default=200)
+    parser.add_argument("--seconds", type=float, default=30, help="measured time before the changes")
     parser.add_argument("--share", type=float, default=0.6)
-    parser.add_argument("--pause", type=float, default=2, help="seconds between two published versions")
-    parser.add_argument("--perf-analyzer", type=Path, default=None)
     given = parser.parse_args()
     source = max((entry for entry in given.model.iterdir() if entry.name.isdigit()), key=lambda entry: int(entry.name))
-    generator = Generator(given.perf_analyzer, given.seconds)
-    name = given.model.name
-    # On the file system of the source, for links.
-    with tempfile.TemporaryDirectory(dir=given.model.parent, prefix=".reloads-") as folder:
-        publisher = Publisher(source, Path(folder) / name, given.pause)
-        flags = ("--control-mode", "poll", "--poll-interval-s", "0.5")
-        with serving(Path(folder), *flags) as server:
-            rate = given.share * generator.closed(server.grpc, name, _CALLERS).rate
-            memory, ratios = resident_mb(server), []
-            for _ in range(given.rounds):
-                alone = generator.open(server.grpc, name, rate).p99_ms
-                before, began = publisher.count, time.monotonic()
-                with publisher:
-                    beside = generator.open(server.grpc, name, rate).p99_ms
-                count, seconds = publisher.count - before, time.monotonic() - began
-                print(f"p99 {alone} ms alone, {beside} ms with {count} reloads in {seconds:.0f} s", flush=True)
-                ratios.append(beside / alone if alone and beside else float("inf"))
-            time.sleep(2 * given.pause)
-            grown = resident_mb(server) - memory
-    print(
-        f"{rate:.0f}/s: p99 {median(ratios):.2f} times ({min(ratios):.2f} to {max(ratios):.2f}), memory {grown:+.0f} MB"
-    )
-    return int(median(ratios) > _MOST)
+    side = parse_manifest((source / MANIFEST).read_bytes()).input.width
+    with tempfile.TemporaryDirectory(prefix="reloads-") as folder:
+        repository, staged = Path(folder) / "models", Path(folder) / "staged"
+        (repository / given.model.name).mkdir(parents=True)
+        publisher = Publisher(source, staged, repository / given.model.name)
+        flags = ("--control-mode", "poll", "--poll-interval-s", "0.5", "--cache-dir", str(Path(folder) / "cache"))
+        with serving(repository, *flags) as server:
+            return 0 if asyncio.run(measure(publisher, server, given, side)) else 1
 
 
 if __name__ == "__main__":
