@@ -35,7 +35,7 @@ def stored_precision(manifest: pb.Manifest, file: str) -> pb.Precision:
 
 
 def open_candidates(
-    files: VersionFiles, file: str, provider: str, threads: int, cache: Path | None = None
+    files: VersionFiles, file: str, provider: str, threads: int, cache: Path | None = None, only: str | None = None
 ) -> list[Session]:
     """Open an ONNX file on each candidate that can load it.
 
@@ -45,12 +45,15 @@ def open_candidates(
         provider: "auto", or a key of PROVIDERS.
         threads: Threads of one run.
         cache: Folder for TensorRT's engines; None for no cache.
+        only: The only candidate, in words; None for all.
 
     Raises:
-        ModelRefused: No candidate can load it, or the load was cancelled.
+        ModelRefused: No candidate can load it, there is no such candidate, or the load was cancelled.
     """
     sessions, reasons = [], []
     for candidate in candidates(provider, list(bounds(files.manifest, file)), stored_precision(files.manifest, file)):
+        if only not in (None, str(candidate)):
+            continue
         try:
             sessions.append(Session(files.files[file], candidate, threads, cache=cache))
         except ModelRefused as refused:

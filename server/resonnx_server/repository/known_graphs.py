@@ -29,11 +29,20 @@ class _Key:
 
 
 class KnownGraphs:
-    """Latency tables, and choices of sessions. Each graph's are the latest; thread-safe."""
+    """Latency tables, choices of sessions, and the fastest candidates. Each graph's are the latest; thread-safe."""
 
     def __init__(self) -> None:
         self._costs: dict[_Key, Costs] = {}
         self._choices: dict[_Key, Choice] = {}
+        self._fastest: dict[tuple[str, ...], tuple[str, ...]] = {}
+
+    def fastest(self, graphs: tuple[str, ...]) -> tuple[str, ...] | None:
+        """Return the candidates that were chosen for a model's graphs, in words, if that is known."""
+        return self._fastest.get(graphs)
+
+    def learn_fastest(self, graphs: tuple[str, ...], candidates: tuple[str, ...]) -> None:
+        """Keep which candidates were chosen."""
+        self._fastest[graphs] = candidates
 
     def costs(self, graph: str, session: Session, sizes: tuple[int, ...], callers: int) -> Costs | None:
         """Return the costs of these sizes for `callers` concurrent batches on such a session, if they are known."""

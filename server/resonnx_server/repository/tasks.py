@@ -3,6 +3,7 @@
 A new task is an entry in a module of its own (see classifiers.py) and a line in loader.py.
 """
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import product
@@ -14,6 +15,8 @@ from resonnx_server.inference.tasks import Task
 from resonnx_server.repository import choose
 from resonnx_server.repository.model_config.declared_manifest import check_agreement
 from resonnx_server.repository.version import Start, Version, repeat
+from resonnx_server.runtime.cancellation import Cancellation
+from resonnx_server.runtime.model_files.alike import graph_sum
 from resonnx_server.runtime.model_files.golden_examples import Golden, Verdict
 from resonnx_server.runtime.model_files.manifest import GOLDEN, VersionFiles, onnx_files
 from resonnx_server.runtime.pictures.images import Pixels
@@ -21,6 +24,10 @@ from resonnx_server.runtime.session import TensorSpec
 from resonnx_server.scheduling.engine import AnyEngine
 
 G = TypeVar("G")
+_log = logging.getLogger(__name__)
+
+# Between the candidates of a model's files, in words.
+SEPARATOR: Final = " + "
 # Batch size of the race between providers.
 _RACE_BATCH: Final = 8
 
@@ -76,29 +83,60 @@ class TaskEntry(Generic[G]):
     prepare: Callable[[Loaded[G]], Prepared]
 
     def load(self, version: Version, files: VersionFiles, golden: Golden) -> Start:
-        """Choose and warm up the fastest candidate. Raises ModelRefused if none loads, runs and agrees."""
-        options = self._options(version, files, golden)
+        """Choose and warm up the fastest candidate. Raises ModelRefused if none loads, runs and agrees.
+
+        Beside live traffic, that of an alike graph is taken without a race, if it loads, runs and agrees.
+        """
+        graphs = tuple(graph_sum(files.files[file]) for file in onnx_files(files.manifest) if file in files.files)
+        known = version.known.fastest(graphs) if version.progress.is_beside else None
+        if known is not None:
+            try:
+                return self._load(version, files, golden, graphs, known)
+            except ModelRefused as refused:
+                Cancellation.check()
+                extra = {"candidate": SEPARATOR.join(known), "reason": refused.message}
+                _log.warning("the fastest provider of an alike graph is not taken", extra=extra)
+        return self._load(version, files, golden, graphs, None)
+
+    def _load(
+        self,
+        version: Version,
+        files: VersionFiles,
+        golden: Golden,
+        graphs: tuple[str, ...],
+        only: tuple[str, ...] | None,
+    ) -> Start:
+        options = self._options(version, files, golden, only)
         version.progress.reach("checking")
         pictures = repeat(golden, min(_RACE_BATCH, version.largest_batch))
-        prepared = choose.fastest(options, lambda one: self.run(one, pictures), self.judge, self.prepare)
+
+        def prepare(one: Loaded[G]) -> tuple[Loaded[G], Prepared]:
+            return one, self.prepare(one)
+
+        chosen, prepared = choose.fastest(options, lambda one: self.run(one, pictures), self.judge, prepare)
+        name = next(name for name, option in options if option is chosen)
+        version.known.learn_fastest(graphs, tuple(name.split(SEPARATOR)))
         return starting(version, self.task, prepared, files)
 
     def agreeing(self, version: Version, files: VersionFiles, golden: Golden) -> list[str]:
         """Return the names of the candidates that agree with the golden examples. Raises ModelRefused as `load`."""
         return choose.agreeing(self._options(version, files, golden), self.judge)
 
-    def _options(self, version: Version, files: VersionFiles, golden: Golden) -> list[tuple[str, Loaded[G]]]:
-        """Return the candidates that load, with their names."""
+    def _options(
+        self, version: Version, files: VersionFiles, golden: Golden, only: tuple[str, ...] | None = None
+    ) -> list[tuple[str, Loaded[G]]]:
+        """Return the candidates that load, or one for each file that is given in words, with their names."""
         if not self.has_examples(golden):
             raise ModelRefused(f"{GOLDEN} holds no {self.examples}")
         manifest, names = files.manifest, onnx_files(files.manifest)
         bounds = [choose.bounds(manifest, file) for file in names]
         options = []
-        for sessions in product(*(version.open(files, file) for file in names)):
+        wanted: tuple[str | None, ...] = only or (None,) * len(names)
+        for sessions in product(*(version.open(files, file, of) for file, of in zip(names, wanted, strict=True))):
             candidates = [session.candidate for session in sessions]
             bound = max(of[one.precision] for of, one in zip(bounds, candidates, strict=True))
             loaded = Loaded(version, files, golden, self.graphs(*sessions, manifest), bound)
-            options.append((" + ".join(map(str, candidates)), loaded))
+            options.append((SEPARATOR.join(map(str, candidates)), loaded))
         declaration = version.settings.declaration
         if declaration is not None:
             check_agreement(declaration, manifest, names[0], *self.tensors(options[0][1].graphs))

@@ -99,12 +99,12 @@ class Version:
             return None
         return Objective(int(milliseconds * 1e6), self.settings.shed_on_objective)
 
-    def open(self, files: VersionFiles, file: str) -> list[Session]:
-        """Open `file` on every candidate. Raises ModelRefused if it is missing or no candidate can load it."""
+    def open(self, files: VersionFiles, file: str, only: str | None = None) -> list[Session]:
+        """Open `file` on every candidate, or on one in words. Raises ModelRefused if it is missing or none loads it."""
         if file not in files.files:
             raise ModelRefused(f"{file} is missing")
         self.progress.reach("opening")
-        return open_candidates(files, file, self.settings.provider or "auto", self.threads, self.cache.folder)
+        return open_candidates(files, file, self.settings.provider or "auto", self.threads, self.cache.folder, only)
 
     def instance_counts(self) -> list[int]:
         """Return numbers of concurrent batches worth trying, ascending: at most four, up to max_instances.

@@ -151,7 +151,7 @@ class Lies(Session):
 def _beside_cpu(monkeypatch: pytest.MonkeyPatch, *others: tuple[type[Session], str]) -> None:
     """Let sessions of other kinds open before the CPU provider's, under other providers' names."""
 
-    def opened(files: VersionFiles, file: str, _provider: str, threads: int, _cache: object) -> list[Session]:
+    def opened(files: VersionFiles, file: str, _provider: str, threads: int, *_: object) -> list[Session]:
         sessions = []
         for kind, provider in (*others, (Session, CPU)):
             session = kind(files.files[file], Candidate(CPU, pb.PRECISION_FP32), threads)
