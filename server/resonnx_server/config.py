@@ -155,6 +155,10 @@ class Settings(BaseModel):
     """Address to listen on for gRPC and HTTP; 0.0.0.0 for all IPv4 addresses."""
     port: Port = 8001
     """gRPC port; 0 for a free one, printed at start."""
+    listen_when: Literal["start", "loaded"] = "start"
+    """When the gRPC port takes connections: `start`: at once, and calls for a model that is not loaded get UNAVAILABLE;
+    `loaded`: when all models are loaded or refused. Until then connections are refused, so that a proxy without health
+    checks, such as nginx, sends its calls to another server. The HTTP port takes requests from the start."""
     http_port: Port = 8002
     """HTTP port: /metrics, /livez, /readyz and the pages of `rest`; 0 for a free one."""
     rest: bool = True

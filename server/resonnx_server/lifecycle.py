@@ -25,6 +25,7 @@ from resonnx_server.repository.loader import load, picture_options
 from resonnx_server.repository.progress import Progress
 from resonnx_server.repository.scan import ModelFolder
 from resonnx_server.repository.version import Start, Version
+from resonnx_server.rpc.reserved_port import ReservedPort
 from resonnx_server.rpc.server import CannotListen, bracketed
 from resonnx_server.runtime.model_files.signatures import BadKey, TrustedKeys
 from resonnx_server.signals import StopSignals, leave
@@ -68,6 +69,8 @@ class Server:
         self.known = KnownGraphs()
         self.trusted: TrustedKeys | None = None
         self.left_behind = False
+        # The port of gRPC, until it takes connections.
+        self._reserved: ReservedPort | None = None
 
     async def run(self) -> None:
         """Serve until SIGTERM or SIGINT; each further signal ends a step of the drain.
@@ -129,12 +132,18 @@ class Server:
         host = self.settings.host
         admin, address = self.settings.admin_port, ""
         try:
-            grpc_port = await self.parts.grpc.start(host, self.settings.port)
+            if self.settings.listen_when == "loaded":
+                self._reserved = await ReservedPort.of(host, self.settings.port)
+                grpc_port = self._reserved.port
+            else:
+                grpc_port = await self.parts.grpc.start(host, self.settings.port)
             if admin is not None:
                 port = await self.parts.grpc.start_admin(self.settings.admin_host, admin)
                 address = f" admin={bracketed(self.settings.admin_host)}:{port}"
         except CannotListen as error:
             raise StartError(str(error)) from None
+        except OSError:
+            raise StartError(str(CannotListen.on(host, self.settings.port))) from None
         try:
             http_port = await self.parts.probes.start(host, self.settings.http_port)
         except OSError as error:
@@ -168,11 +177,22 @@ class Server:
             raise StartError(f"no model can be served ({reasons or 'the repository holds none'})")
         _calm_garbage_collection()
         self.parts.watch.start()
+        await self._open()
         self.readiness.complete()
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self.control.work())
             if self.settings.control_mode == "poll":
                 tasks.create_task(self.repository.run(self.control.see))
+
+    async def _open(self) -> None:
+        """Take gRPC's connections, if they were refused so far."""
+        if self._reserved is None:
+            return
+        try:
+            with self._reserved as reserved:
+                await self.parts.grpc.start(self.settings.host, reserved.port)
+        except CannotListen as error:
+            raise StartError(str(error)) from None
 
     async def _drain(self, stop: StopSignals) -> None:
         """Become not ready, so that clients go elsewhere, and serve for drain_delay_s; then let requests finish.

@@ -5,7 +5,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Final
+from typing import Final, Self
 
 import grpc
 from google.protobuf.message_factory import GetMessageClass
@@ -135,6 +135,13 @@ def _options(max_message_bytes: int, limits: ConnectionLimits) -> Options:
 class CannotListen(Exception):
     """A port cannot be had; the message is one line for the user."""
 
+    @classmethod
+    def on(cls, host: str, port: int, flag: str = "") -> Self:
+        """Return the error of an address whose flags begin with `flag`. gRPC does not say why."""
+        taken = f"the port (--{flag}port) is taken or not permitted"
+        reason = f"{taken}, or this machine does not have the address (--{flag}host)"
+        return cls(f"cannot listen on {host}:{port} (gRPC): {reason}")
+
 
 class GrpcServer:
     """The gRPC server on its ports, and its health.
@@ -216,10 +223,7 @@ class GrpcServer:
         except FrontUnavailable as error:
             raise CannotListen(str(error)) from None
         except OSError:
-            # gRPC does not say why.
-            taken = f"the port (--{flag}port) is taken or not permitted"
-            reason = f"{taken}, or this machine does not have the address (--{flag}host)"
-            raise CannotListen(f"cannot listen on {host}:{port} (gRPC): {reason}") from None
+            raise CannotListen.on(host, port, flag) from None
 
     async def _start_front(self, gate: Gate, limits: ConnectionLimits, address: str) -> int:
         rejected = self._inference.rejected
@@ -256,9 +260,9 @@ class GrpcServer:
         self._health.drain()
 
     async def vacate(self) -> None:
-        """Take no more connections, and end each when it has no call; wait until none has.
+        """Take no more connections, ask their clients to leave when they have no call, and wait until they have.
 
-        Calls of health and reflection do not count. Calls that come meanwhile over other connections are served.
+        Calls of health and reflection do not count. Calls that come meanwhile are served.
         """
         await asyncio.gather(*(front.vacate(SERVICES) for front in self._fronts))
 

@@ -12,8 +12,9 @@ import grpc
 from resonnx_server.access.caller import Caller, unnamed
 from resonnx_server.rpc.fronts.active import ActiveCalls, CallSoon
 from resonnx_server.rpc.fronts.call import Handler, Metadata
-from resonnx_server.rpc.fronts.hanging_up import hang_up, vacate
+from resonnx_server.rpc.fronts.hanging_up import hang_up
 from resonnx_server.rpc.fronts.status import Rejected
+from resonnx_server.rpc.fronts.vacating import Vacating
 
 # One with a traceback for each header that is not UTF-8 would fill the disk, and tell keys.
 logging.getLogger("grpc._cython.cygrpc").addFilter(lambda record: not str(record.msg).startswith("Invalid encoding"))
@@ -45,7 +46,8 @@ class Front(ABC):
         self._admit = admit
         self._handlers: dict[str, Handler] = {}
         self._active = ActiveCalls(call_soon)
-        self._ports: set[int] = set()
+        # Whether they use TLS.
+        self._ports: dict[int, bool] = {}
 
     def add_generic_rpc_handlers(self, handlers: object) -> None:  # noqa: B027 - there is nothing to do
         """Do nothing: generated code registers the same methods one by one as well."""
@@ -68,7 +70,7 @@ class Front(ABC):
             OSError: The port cannot be had.
         """
         port = self._bind(address, credentials)
-        self._ports.add(port)
+        self._ports[port] = credentials is not None
         return port
 
     @abstractmethod
@@ -80,12 +82,12 @@ class Front(ABC):
         """Accept calls."""
 
     async def vacate(self, services: Iterable[str]) -> None:
-        """Take no more connections, and end each when it has no call of `services`; wait until none has.
+        """Take no more connections, ask their clients to leave when they have no call of `services`, and wait for it.
 
-        Calls that come meanwhile over other connections are served.
+        Calls that come meanwhile are served.
         """
         handlers = self._handlers_of(services)
-        await vacate(self._ports, lambda: self._active.peers(handlers))
+        await Vacating(self._ports, lambda: self._active.peers(handlers)).run()
 
     async def answered(self, services: Iterable[str]) -> None:
         """Wait until the present calls of `services` have ended with all answers sent, or their callers have gone."""

@@ -11,10 +11,12 @@ Answer = TypeVar("Answer")
 
 # Linux and macOS.
 _DESCRIPTORS: Final = "/dev/fd"
-# In Linux's tcp_info: where the milliseconds since the last data were received are, as a number of 32 bits, and all
-# bytes that were received, as one of 64 bits.
+# Where Linux's tcp_info has the milliseconds since the last data were received, bytes that are written and not sent, and
+# segments with data that were sent, as numbers of 32 bits; and all bytes that were received, as one of 64 bits.
 _LAST_RECEIVED: Final = slice(52, 56)
 _RECEIVED: Final = slice(128, 136)
+_NOT_SENT: Final = slice(144, 148)
+_SENT: Final = slice(156, 160)
 
 
 def descriptors() -> list[int]:
@@ -78,6 +80,15 @@ def _told(descriptor: int, place: slice) -> int:
         return 0
     info = ask(descriptor, lambda borrowed: borrowed.getsockopt(socket.IPPROTO_TCP, option, place.stop))
     return 0 if info is None else int.from_bytes(info[place], sys.byteorder)
+
+
+def has_sent_all(connection: socket.socket) -> bool:
+    """Whether something was written to a connection, and all of it is sent; False where the system does not tell."""
+    option = getattr(socket, "TCP_INFO", None)
+    if option is None:
+        return False
+    info = connection.getsockopt(socket.IPPROTO_TCP, option, _SENT.stop)
+    return len(info) == _SENT.stop and any(info[_SENT]) and not any(info[_NOT_SENT])
 
 
 def shut(descriptor: int) -> bool:
