@@ -56,8 +56,7 @@ async def test_drain_finishes_what_is_under_way(start_server, demo_repository: P
         assert await asyncio.to_thread(server.process.wait, 60) == 0
         log = server.log.read_text()
     assert set(codes) <= {grpc.StatusCode.OK, grpc.StatusCode.UNAVAILABLE}
-    assert codes.count(grpc.StatusCode.OK) > answered > 0, "fifteen others were under way"
-    assert grpc.StatusCode.UNAVAILABLE in codes, "the server has gone"
+    assert codes.count(grpc.StatusCode.OK) > answered > 0, "fifteen others were under way, and later ones may be served"
     assert '"level": "error"' not in log
 
 
