@@ -19,6 +19,8 @@ class Client(Pictures, Operations):
         timeout_s: Default timeout of calls, including retries; None for no limit.
         key: API key; default $RESONNX_KEY, else none. Without TLS, whoever sees the traffic sees the key.
         tls: True for TLS with a server whose certificate a well-known authority has signed; Tls(…) for others.
+        health_checks: Calls go only to those addresses of a name whose server is ready. False for servers with
+            `open_health = false`, which tell their health to keys only.
 
     Raises:
         OSError: A file of `tls` cannot be read.
@@ -38,6 +40,7 @@ class AsyncClient(aio_pictures.Pictures, aio_operations.Operations):
         timeout_s: Default timeout of calls, including retries; None for no limit.
         key: API key, as for `Client`.
         tls: As for `Client`.
+        health_checks: As for `Client`.
 
     Raises:
         OSError: A file of `tls` cannot be read.

@@ -82,6 +82,6 @@ def _connection(
         if key_file is not None:
             key = key_file.read_text()
         files = Tls(ca, cert, client_key) if tls or ca or cert or client_key else None
-        return Connection(server_address(server), Access.of(key, files))
+        return Connection(server_address(server), Access.of(key, files, health_checks=False))
     except (OSError, ValueError) as error:
         raise typer.BadParameter(str(error)) from None

@@ -45,18 +45,21 @@ class Access:
     Attributes:
         key: The API key; None for none.
         credentials: TLS's; None for no TLS.
+        health_checks: Servers tell their health without a key.
     """
 
     key: str | None = field(default=None, repr=False)
     credentials: grpc.ChannelCredentials | None = field(default=None, repr=False)
+    health_checks: bool = True
 
     @classmethod
-    def of(cls, key: str | None, tls: "Tls | bool | None") -> "Access":
+    def of(cls, key: str | None, tls: "Tls | bool | None", *, health_checks: bool = True) -> "Access":
         """Return the access for a client's arguments.
 
         Args:
             key: The API key; None for $RESONNX_KEY, if it is set.
             tls: None and False for no TLS; True for a server whose certificate a known authority has signed.
+            health_checks: Servers tell their health without a key.
 
         Raises:
             OSError: A file of `tls` cannot be read.
@@ -66,7 +69,7 @@ class Access:
         if not given.isascii() or not given.isprintable() or " " in given:
             raise ValueError("a key is ASCII text without spaces")
         options = Tls() if tls is True else tls or None
-        return cls(given or None, None if options is None else options.credentials())
+        return cls(given or None, None if options is None else options.credentials(), health_checks)
 
     @property
     def metadata(self) -> tuple[tuple[str, str], ...]:

@@ -39,6 +39,8 @@ _RETRIES = {
     "retryThrottling": {"maxTokens": 200, "tokenRatio": 0.1},
 }
 _ROUND_ROBIN: dict[str, Any] = {"loadBalancingConfig": [{"round_robin": {}}]}
+# gRPC sends calls to those addresses only whose server is ready; servers without a health service count as ready.
+_HEALTH: dict[str, Any] = {"healthCheckConfig": {"serviceName": ""}}
 
 OPTIONS: list[tuple[str, Any]] = [
     ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
@@ -59,7 +61,7 @@ def targets(server: str) -> tuple[str, ...]:
     return (server,) if server.startswith(_RESOLVERS) else tuple(server.split(","))
 
 
-def options(target: str, *, alone: bool, first: bool) -> list[tuple[str, Any]]:
+def options(target: str, *, alone: bool, first: bool, health_checks: bool = True) -> list[tuple[str, Any]]:
     """Return the options of a channel.
 
     Args:
@@ -67,8 +69,11 @@ def options(target: str, *, alone: bool, first: bool) -> list[tuple[str, Any]]:
         alone: There is no other: gRPC tries calls again that do not reach it. Otherwise they go to another one at once,
             see Links.
         first: It is the first channel to this target; further ones do not share its connection.
+        health_checks: Where gRPC distributes calls over addresses, it watches the health of their servers.
     """
-    config: dict[str, Any] = (_RETRIES if alone else {}) | (_ROUND_ROBIN if target.startswith(_DISTRIBUTED) else {})
+    config: dict[str, Any] = dict(_RETRIES) if alone else {}
+    if target.startswith(_DISTRIBUTED):
+        config |= _ROUND_ROBIN | (_HEALTH if health_checks else {})
     return [
         *OPTIONS,
         ("grpc.service_config", json.dumps(config)),

@@ -52,7 +52,9 @@ class LoopChannels:
             channel = self._channels.get(link)
             if channel is None:
                 target, alone = self._targets[link.server], len(self._targets) == 1
-                channel = self._access.aio_channel(target, options(target, alone=alone, first=link.connection == 0))
+                first, health_checks = link.connection == 0, self._access.health_checks
+                given = options(target, alone=alone, first=first, health_checks=health_checks)
+                channel = self._access.aio_channel(target, given)
                 self._channels[link] = channel
             make: Callable[..., Any] = getattr(channel, kind)
             made = make(rpc.path, rpc.request.SerializeToString, rpc.response.FromString)

@@ -15,6 +15,7 @@ from resonnx._commands.options import PICTURES_HELP, Model, inputs
 from resonnx._commands.output import error_line
 from resonnx._errors import Internal, ResonnxError
 from resonnx._transport.access import Access
+from resonnx.bench import planning
 from resonnx.bench.load import Plan
 from resonnx.bench.progress import Progress
 from resonnx.bench.report import (
@@ -80,6 +81,21 @@ def bench(
             callback=_positive, metavar="MS", help="Search for the highest rate whose p99 latency is within this bound."
         ),
     ] = None,
+    plan_rate: Annotated[
+        float | None,
+        typer.Option(
+            "--plan",
+            callback=_positive,
+            metavar="RATE",
+            help="Send nothing: say how many servers like this one so many requests/s need within --p99.",
+        ),
+    ] = None,
+    p99_ms: Annotated[
+        float | None,
+        typer.Option(
+            "--p99", callback=_positive, metavar="MS", help="Objective of --plan: 99 of 100 within this time."
+        ),
+    ] = None,
     duration: Annotated[float, typer.Option(min=0.1, max=3600, metavar="SECONDS", help="Duration of each run.")] = 10.0,
     warmup: Annotated[
         float, typer.Option(min=0, max=600, metavar="SECONDS", help="Warm-up before each run, not counted.")
@@ -102,7 +118,12 @@ def bench(
         Path | None, typer.Option(callback=_output, metavar="FILE.png", help="Plot latency against throughput.")
     ] = None,
 ) -> None:
-    """Measure throughput and latency of a served model under load."""
+    """Measure throughput and latency of a served model under load, or plan for a load."""
+    if (plan_rate is None) != (p99_ms is None):
+        raise typer.BadParameter("give --plan and --p99 together")
+    if plan_rate and p99_ms:
+        _plan(connection, model, plan_rate, p99_ms / 1e3, json)
+        return
     callers = tuple(int(value) for value in _numbers(concurrency, "concurrency", whole=True, most=_MOST_CALLERS))
     rates = tuple(_numbers(rate, "rate", whole=False, most=1e6)) if rate else ()
     if rates and search_p99_ms:
@@ -147,6 +168,19 @@ def bench(
     counted = sweep.results[:1] if search_p99_ms else sweep.results
     if any(result.errors for result in counted) or (search_p99_ms and sweep.best_rate is None):
         raise typer.Exit(1)
+
+
+def _plan(connection: Connection, model: str, rate: float, p99_s: float, file: Path | None) -> None:
+    try:
+        capacity = planning.plan(connection.server, model, connection.access, rate, p99_s)
+        for line in planning.lines(capacity):
+            typer.echo(line)
+        if file:
+            planning.write(file, capacity)
+    except ResonnxError as error:
+        _fail(error_line(error, connection.server))
+    except OSError as error:
+        _fail(str(error))
 
 
 def _measure(

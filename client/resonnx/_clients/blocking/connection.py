@@ -19,8 +19,9 @@ class Connection:
         timeout_s: float | None = 10.0,
         key: str | None = None,
         tls: Tls | bool | None = None,
+        health_checks: bool = True,
     ) -> None:
-        self._connect(server_address(server), Access.of(key, tls), timeout_s)
+        self._connect(server_address(server), Access.of(key, tls, health_checks=health_checks), timeout_s)
 
     @classmethod
     def of(cls, server: str, access: Access, timeout_s: float | None) -> Self:

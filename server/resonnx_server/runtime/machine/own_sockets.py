@@ -11,8 +11,8 @@ Answer = TypeVar("Answer")
 
 # Linux and macOS.
 _DESCRIPTORS: Final = "/dev/fd"
-# Where Linux's tcp_info has the milliseconds since the last data were received, bytes that are written and not sent, and
-# segments with data that were sent, as numbers of 32 bits; and all bytes that were received, as one of 64 bits.
+# Where Linux's tcp_info has the milliseconds since the last data were received, bytes that are written and not sent,
+# and segments with data that were sent, as numbers of 32 bits; and all bytes that were received, as one of 64 bits.
 _LAST_RECEIVED: Final = slice(52, 56)
 _RECEIVED: Final = slice(128, 136)
 _NOT_SENT: Final = slice(144, 148)
