@@ -49,6 +49,7 @@ _LEAST_PING_INTERVAL_MS: Final = 2_500
 _LOOKAHEAD_BYTES: Final = 1 << 16
 _MOST_STREAMS: Final = 4096
 _MOST_PENDING: Final = 16_384
+_LEAST_PENDING: Final = 1024
 _HANDSHAKE_MS: Final = 10_000
 _SETTINGS_MS: Final = 5_000
 _METADATA_BYTES: Final = 16_384
@@ -91,7 +92,7 @@ class ConnectionLimits:
     max_age_s: float | None = None
 
 
-def _options(max_message_bytes: int, limits: ConnectionLimits) -> Options:
+def _options(max_message_bytes: int, limits: ConnectionLimits, most_pending: int = _MOST_PENDING) -> Options:
     return [
         ("grpc.max_receive_message_length", max_message_bytes + HEADROOM_BYTES),
         ("grpc.max_send_message_length", max_message_bytes),
@@ -102,8 +103,8 @@ def _options(max_message_bytes: int, limits: ConnectionLimits) -> Options:
         # send again. A client that was held up for seconds must not reach it.
         ("grpc.max_concurrent_streams", _MOST_STREAMS),
         # Beyond it, gRPC ends any caller's calls with CANCELLED; by default beyond 1,000, which one client can reach.
-        ("grpc.server.max_pending_requests", _MOST_PENDING),
-        ("grpc.server.max_pending_requests_hard_limit", 2 * _MOST_PENDING),
+        ("grpc.server.max_pending_requests", most_pending),
+        ("grpc.server.max_pending_requests_hard_limit", 2 * most_pending),
         # Until a connection has become one of HTTP/2.
         ("grpc.server_handshake_timeout_ms", _HANDSHAKE_MS),
         # Until a client acknowledges the settings. Before, gRPC allows 16 MiB of metadata a call, not _METADATA_BYTES.
@@ -231,7 +232,9 @@ class GrpcServer:
         admission = Admission(
             gate, rejected, open_health=policy.open_health, has_certificates=policy.has_client_certificates
         )
-        options = _options(self._max_message_bytes, limits)
+        # Half of those that the budget could hold: they are not charged before they are accepted.
+        most_pending = max(_LEAST_PENDING, min(_MOST_PENDING, self._budget.most // CALL_BYTES // 2))
+        options = _options(self._max_message_bytes, limits, most_pending)
         front = await choose(self._front_name, options, rejected.unknown_method, admission, self.intake, self._traces)
         bounded = BoundedMessages(front, self._max_message_bytes, _large(), rejected, Unpacker(self._budget))
         vision_pb2_grpc.add_VisionServicer_to_server(self._vision, bounded)
