@@ -86,7 +86,7 @@ async def test_a_long_call_is_answered_after_the_delay(start_server, tmp_path: P
     (tmp_path / "loops/1").mkdir(parents=True)
     (tmp_path / "loops/1/model.onnx").write_bytes(bare_graphs.counting())
     tensor = {"name": "times", "datatype": "INT64", "shape": [1]}
-    content = np.array([2_000_000], np.int64).tobytes()
+    content = np.array([600_000], np.int64).tobytes()
     request = pb.ModelInferRequest(model_name="loops", inputs=[tensor], raw_input_contents=[content])
     options = [("grpc.enable_retries", 0), ("grpc.use_local_subchannel_pool", 1)]
     with start_server(tmp_path) as server:
