@@ -75,9 +75,11 @@ settings: $(VENV)/.installed
 metrics: $(VENV)/.installed
 	$(BIN)/python deploy/metrics_reference.py > docs/metrics.md
 
-# deploy/grafana/dashboards/resonnx.json from deploy/observability/panels.py. A test checks that it is up to date.
+# Grafana's dashboard from deploy/observability/panels.py, and the Prometheus operator's rules from deploy/prometheus/rules.yml.
+# A test checks that they are up to date.
 dashboard: $(VENV)/.installed
 	$(BIN)/python -m deploy.observability.dashboard > deploy/grafana/dashboards/resonnx.json
+	$(BIN)/python -m deploy.observability.prometheus_rule > deploy/kubernetes/components/monitoring/rules.yaml
 
 # A server under load and a Prometheus that scrapes it: the value of each panel of the dashboard. Needs prometheus on PATH.
 observe: $(VENV)/.installed
