@@ -71,6 +71,9 @@ def test_examples_run(name: str, workplace: Workplace, request: pytest.FixtureRe
                 if "services" in content:
                     _check_override(content["services"])
                     continue
+                if "groups" not in content:
+                    _check_kubernetes(content)
+                    continue
                 rules = [rule for group in content["groups"] for rule in group["rules"]]
                 assert all(_METRIC.search(rule["expr"]) for rule in rules), where
                 continue
@@ -81,6 +84,17 @@ def test_examples_run(name: str, workplace: Workplace, request: pytest.FixtureRe
         assert done.returncode == 0, f"{where}\n{done.stdout}\n{done.stderr}"
         if language != "sh":
             assert done.stdout.strip(), f"{where}: prints nothing"
+
+
+def _check_kubernetes(content: dict[str, Any]) -> None:
+    """Check that a kustomization names folders of this repository, or that values are those of the chart."""
+    if "resources" in content:
+        for named in (*content["resources"], *content.get("components", ())):
+            assert (ROOT / named.removeprefix("resonnx/") / "kustomization.yaml").is_file(), named
+        return
+    values = yaml.safe_load((ROOT / "deploy/kubernetes/chart/values.yaml").read_text())
+    for name, given in content.items():
+        assert given.keys() <= values[name].keys(), name
 
 
 def _check_override(services: dict[str, Any]) -> None:
