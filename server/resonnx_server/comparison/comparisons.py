@@ -46,6 +46,8 @@ class Comparisons:
         self._models, self._budget = models, budget
         self._most_kept, self._report = most_kept, report
         self._running: dict[str, Comparison] = {}
+        # Decided, and on their way to `_ended`.
+        self._ending: dict[str, Comparison] = {}
         # The last of each model.
         self._ended: dict[str, Comparison] = {}
         self._starting: set[str] = set()
@@ -112,10 +114,12 @@ class Comparisons:
         comparison = await self._take(name)
         try:
             await self._control().promote(name, comparison.new_version)
+            await self._end(comparison, State.PROMOTED, reason)
         except NotFound as error:
             await self._lose(comparison, error.message)
             raise
-        await self._end(comparison, State.PROMOTED, reason)
+        finally:
+            self._ending.pop(name, None)
         return comparison
 
     async def roll_back(self, name: str, reason: str = "by request") -> Comparison:
@@ -133,11 +137,12 @@ class Comparisons:
                 await asyncio.to_thread(self._report, comparison)
         finally:
             comparison.kept.clear()
+            self._ending.pop(name, None)
         return comparison
 
     def status(self) -> list[Comparison]:
         """Return the comparisons under way and the last one of each other model, by name."""
-        known = {**self._ended, **self._running}
+        known = {**self._ended, **self._ending, **self._running}
         return [known[name] for name in sorted(known)]
 
     async def close(self) -> None:
@@ -198,6 +203,7 @@ class Comparisons:
     async def _end(self, comparison: Comparison, state: State, reason: str) -> None:
         await comparison.end(state, reason)
         name, evidence = comparison.name, comparison.evidence
+        self._ending.pop(name, None)
         self._ended.pop(name, None)
         self._ended[name] = comparison
         while len(self._ended) > _MOST_ENDED:
@@ -219,6 +225,7 @@ class Comparisons:
 
     def _forget(self, comparison: Comparison) -> None:
         self._running.pop(comparison.name, None)
+        self._ending[comparison.name] = comparison
         self.is_on = bool(self._running)
 
     def _control(self) -> RepositoryControl:
