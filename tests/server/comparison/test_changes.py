@@ -114,7 +114,7 @@ def test_a_repository_that_is_not_watched(start_server, tmp_path: Path) -> None:
         # So does one whose caller does not wait for the load.
         answering.write(tmp_path / "m/5", 5)
         with pytest.raises(grpc.RpcError) as caught:
-            caller.admin.StartComparison(_shadow(5), timeout=0.02)
+            caller.admin.StartComparison(_shadow(5), timeout=0.005)
         assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
         until(caller.states, lambda it: it.get(5, ("", ""))[0] in ("", "UNAVAILABLE"), caller.classify)
         assert caller.classify() == (1, 1)

@@ -27,7 +27,10 @@ async def _infer(
     sessions = InstanceGroup.single(SessionPool(lambda feeds: {"y": feeds["x"]}, table))
     device = Device("test", 1)
     engine = TensorEngine(sessions, device, stats, max_queue_rows=queue, batched=max_batch_size > 0)
-    model: Any = SimpleNamespace(stats=stats, engine=engine, max_batch_size=max_batch_size, lease=Lease())
+    shares_batches = max_batch_size > 0
+    model: Any = SimpleNamespace(
+        stats=stats, engine=engine, max_batch_size=max_batch_size, shares_batches=shares_batches, lease=Lease()
+    )
     request = ActiveRequest(model, None, Budget(1000), 1)  # type: ignore[arg-type]
     try:
         with request:

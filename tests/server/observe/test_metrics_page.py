@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 import urllib.request
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from .metrics_page import read
 from .test_exposition import PROMETHEUS_2
 
 # What moves by itself between two scrapes, of a server that nobody asks.
+_LONGEST_CACHED_S = 0.21
 _MOVING = re.compile("process_.*|nv_cpu_.*")
 _GAUGES = {
     "nv_inference_pending_request_count",
@@ -31,6 +33,12 @@ def _get(http: str, **headers: str) -> tuple[dict[str, str], bytes]:
     names = {name.replace("_", "-"): value for name, value in headers.items()}
     with urllib.request.urlopen(urllib.request.Request(f"http://{http}/metrics", headers=names), timeout=10) as answer:
         return dict(answer.headers), answer.read()
+
+
+def _fresh(http: str, accept: str) -> tuple[dict[str, str], bytes]:
+    """Get the page when none that was made before is sent any more."""
+    time.sleep(_LONGEST_CACHED_S)
+    return _get(http, Accept=accept)
 
 
 def _still(page: bytes) -> list[str]:
@@ -49,7 +57,7 @@ def pages(demo_server, samples: Path, truth: dict[str, dict[str, str]]) -> tuple
         with pytest.raises(resonnx.NotFound):
             client.classify(pictures["digits"], model="nobody")
     while True:
-        text, openmetrics, again = (_get(demo_server.http, Accept=accept) for accept in ("*/*", PROMETHEUS_2, "*/*"))
+        text, openmetrics, again = (_fresh(demo_server.http, accept) for accept in ("*/*", PROMETHEUS_2, "*/*"))
         # A batch may be learnt from, or a caller's leaving be heard of, after the answer.
         if _still(text[1]) == _still(again[1]):
             break

