@@ -5,7 +5,6 @@ import socket
 import struct
 import threading
 from collections import defaultdict
-from collections.abc import Callable
 from typing import Final
 
 _PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
@@ -68,17 +67,11 @@ class Connection:
 
     def reset(self, calls: int) -> bool:
         """Begin so many calls, and reset each at once; returns whether the connection is open."""
-        return self._begin(calls, 4, lambda stream: _frame(_RESET, 0, stream, bytes(3) + b"\x08"))
-
-    def half_close(self, calls: int) -> bool:
-        """Begin so many calls that bring no message, and end each from this side; returns as `reset` does."""
-        return self._begin(calls, 5, lambda stream: b"")
-
-    def _begin(self, calls: int, flags: int, rest: Callable[[int], bytes]) -> bool:
         headers = _call_headers("/inference.GRPCInferenceService/ModelInfer")
         streams = range(self._next, self._next + 2 * calls, 2)
         self._next += 2 * calls
-        frames = b"".join(_frame(_HEADERS, flags, stream, headers) + rest(stream) for stream in streams)
+        cancel = bytes(3) + b"\x08"
+        frames = b"".join(_frame(_HEADERS, 4, each, headers) + _frame(_RESET, 0, each, cancel) for each in streams)
         return self._send(frames) and not self._closed
 
     def send(self, stream: int, declared: int, sent: bytes, patience_s: float = 20.0) -> bool:

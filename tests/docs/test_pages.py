@@ -13,8 +13,9 @@ _PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("benchm
 _IDS = [str(page.relative_to(ROOT)) for page in _PAGES]
 # Where a path that a page names may start, beside the repository's root and the page's own folder.
 _STARTS = ("server/resonnx_server", "export/resonnx_export", "client/resonnx", "benchmarks", "proto")
-# Folders of users.
-_USERS = ("models/", "pictures/", "NAME/")
+# Folders of users, and what `make dist` makes.
+_USERS = ("models/", "pictures/", "NAME/", "dist/")
+_DISTRIBUTIONS = ("proto", "server", "export", "client")
 _CODE = re.compile(r"`([^`\n]+)`")
 _PATH = re.compile(r"\w[\w.-]*(/[\w.-]+)*/?")
 
@@ -65,6 +66,17 @@ def test_the_table_of_rooms_is_the_tested_one() -> None:
     }
     folders = {name for name in MAY_IMPORT["resonnx_server"] if (ROOT / "server/resonnx_server" / name).is_dir()}
     assert documented == {name: MAY_IMPORT["resonnx_server"][name] for name in folders}
+
+
+def test_each_dependency_has_its_line() -> None:
+    text = (ROOT / "docs/architecture.md").read_text()
+    rows = re.findall(r"^\| ([^|]+) \| [^|]+ \|$", text[text.index("## Dependencies") :], re.MULTILINE)
+    files = [ROOT / each / name for each in _DISTRIBUTIONS for name in ("pyproject.toml", "setup.py")]
+    given = "\n".join(file.read_text() for file in files if file.exists())
+    required = set(re.findall(r'"([\w-]+)(?:\[[\w,]+\])?>=', given))
+    required |= set(re.findall(r"^[\w-]+", (ROOT / "tests/requirements.txt").read_text(), re.MULTILINE))
+    assert {"aiohttp", "onnxruntime-gpu", "pytest"} <= required
+    assert required - set(re.findall(r"[\w-]+", "\n".join(rows))) == set()
 
 
 def test_readme_is_short_and_begins_with_the_two_commands() -> None:
