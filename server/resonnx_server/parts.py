@@ -133,7 +133,7 @@ class Parts:
                 grpc.intake.evict,
                 grpc.intake.tick,
                 _shrink,
-                brought=grpc.unclaimed,
+                unclaimed=grpc.unclaimed,
             ),
             devices=Devices(cores),
             traces=traces,

@@ -85,7 +85,7 @@ def address_name(peer: str) -> str:
 
 
 def host_and_port(peer: str) -> tuple[str, str]:
-    """Return the host and the port in gRPC's address of a peer, as text; what it is of other kinds has no meaning."""
+    """Return host and port of gRPC's address `peer`, as text. Meaningless for peers other than "ipv4:" and "ipv6:"."""
     host, _, port = peer.partition(":")[2].rpartition(":")
     # gRPC writes "[", "]" and the "%" of a zone as in an address of the web.
     for code, character in (("%5B", "["), ("%5D", "]"), ("%25", "%")):

@@ -42,7 +42,7 @@ class Reloaded(Generic[T]):
         self._is_settled = self._look() == self._signature
 
     def refresh(self) -> None:
-        """Read the value again if a file has changed, though not within a second. Blocks for the time of reading."""
+        """Read the value again if a file has changed, but not within the last second. Blocks while it reads."""
         before = self._look()
         if before == self._signature and self._is_settled:
             return

@@ -18,8 +18,8 @@ Asks the server on this machine for /readyz and prints the answer.
   --config FILE  --http-port PORT  --host ADDRESS  --tls-certificate FILE
                      as the server has them
   --key-file FILE    a file with a key, if the server has keys
-What is not given is read from the server's variables, such as RESONNX_HTTP_PORT, and from its file, RESONNX_CONFIG; the
-key from RESONNX_KEY. Asked without a key, a server that has keys is taken for ready if it answers.
+Options that are not given are read from the server's variables, such as RESONNX_HTTP_PORT, and from its configuration
+file, RESONNX_CONFIG; the key from RESONNX_KEY. Without a key, a server that needs one counts as ready if it answers.
 Exit status: 0 if the server is ready, 1 if it is not or does not answer, 2 for bad options."""
 _OPTIONS: Final = ("config", "http-port", "host", "tls-certificate", "key-file")
 _TIMEOUT_S: Final = 4.0
@@ -59,7 +59,7 @@ def find(options: Mapping[str, str], environment: Mapping[str, str]) -> Target:
     """Return where the server answers, from options, then variables, then the server's file.
 
     Raises:
-        ValueError: The port is none, or the file is no TOML.
+        ValueError: The port is not a number from 1 to 65535, or the file is not TOML.
         OSError: A file cannot be read.
     """
     path = options.get("config") or environment.get("RESONNX_CONFIG")
@@ -80,7 +80,7 @@ def find(options: Mapping[str, str], environment: Mapping[str, str]) -> Target:
 
 
 def ask(target: Target) -> tuple[bool, str]:
-    """Return whether the server is ready, and what it said."""
+    """Return whether the server is ready, and the text of its answer or the failure. Takes at most 4 s a read."""
     if target.tls:
         import ssl
 

@@ -19,7 +19,7 @@ _log = logging.getLogger(__name__)
 
 # Once enough pairs of compute times are known, one batch in so many gives another.
 _PAIR_EVERY: Final = 8
-# Pause after a run was refused, as the version's queue is full or closed.
+# Pause after a run that was refused because the version's queue is full or closed.
 _PAUSE_S: Final = 0.1
 
 # Takes a copy, the answer of the other version, and their difference.

@@ -62,7 +62,7 @@ class Plan:
         mode: Who answers.
         share: Of requests (shadow) or callers (canary): above 0, at most 1.
         rule: Decides; None to leave the decision to the operator.
-        keep: Most disagreeing pictures that are kept; None, until it begins, for as many as are allowed.
+        keep: Most disagreeing pictures that are kept; None for as many as the settings allow.
     """
 
     mode: Mode

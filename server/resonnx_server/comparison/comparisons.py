@@ -46,7 +46,7 @@ class Comparisons:
         self._models, self._budget = models, budget
         self._most_kept, self._report = most_kept, report
         self._running: dict[str, Comparison] = {}
-        # Decided, and on their way to `_ended`.
+        # Decided, and not yet in `_ended`.
         self._ending: dict[str, Comparison] = {}
         # The last of each model.
         self._ended: dict[str, Comparison] = {}
@@ -185,10 +185,10 @@ class Comparisons:
     async def _lose(self, comparison: Comparison, reason: str) -> None:
         """End a comparison without a verdict: the new version is not proven."""
         await comparison.end(State.ENDED, reason)
-        untold = f"its comparison ended without a verdict: {reason}"
+        unproven = f"its comparison ended without a verdict: {reason}"
         # The model may have been unloaded.
         with suppress(ServerError):
-            await self._control().take_back(comparison.name, comparison.new_version, untold)
+            await self._control().take_back(comparison.name, comparison.new_version, unproven)
         await self._end(comparison, State.ENDED, reason)
 
     def _kept(self, new: Model, plan: Plan) -> int:

@@ -29,7 +29,7 @@ async def idle(device: Device) -> None:
         with suppress(RuntimeError):
             loop.call_soon_threadsafe(is_idle.set)
 
-    if not device.is_idle_or_calls(call):
+    if not device.is_idle_or_notifies(call):
         await is_idle.wait()
 
 

@@ -147,8 +147,8 @@ class Connection(asyncio.Protocol):
                 self.since = now_s
         return now_s - self.since > self._limit_s
 
-    def leave(self) -> bool:
-        """End, if there is no request under way and all is written; returns whether it does."""
+    def close_if_idle(self) -> bool:
+        """Close, if no request is under way and all is written; returns whether it is closed."""
         transport = self._transport
         if self.stage is not Stage.WAITS or self._received or not isinstance(transport, asyncio.WriteTransport):
             return False

@@ -63,7 +63,7 @@ class Listener:
         """Accept no more, and end each connection when it has no request under way; wait until none has."""
         for task in self._accepting:
             task.cancel()
-        while [connection for connection in [*self._open.values()] if not connection.leave()]:  # noqa: ASYNC110
+        while [connection for connection in [*self._open.values()] if not connection.close_if_idle()]:  # noqa: ASYNC110
             await asyncio.sleep(_VACATE_S)
 
     async def stop(self) -> None:

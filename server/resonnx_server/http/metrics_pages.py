@@ -1,4 +1,4 @@
-"""Pages of metrics: made for each request, and where many come, for all alike that come within 0.2 s."""
+"""Makes the pages of metrics: one for each request, or for all equal requests of 0.2 s where there are many."""
 
 import asyncio
 import time
@@ -9,8 +9,8 @@ from resonnx_server.observe.exposition import Format, Sight, page
 from resonnx_server.observe.metrics import Metrics
 from resonnx_server.pace import Pace
 
-# Requests a second, and at once after a pause, that each get a page of their own; others get the last one, unless it
-# is older than this.
+# Requests a second, and at once after a pause, that each get a new page. Further ones get the last page, unless it is
+# older than _LAST_NS.
 _FRESH_PER_S: Final = 5
 _LAST_NS: Final = 200_000_000
 # Pages of all kinds that are made in a second in the long run, and at once after a pause; requests for more wait.
@@ -46,7 +46,7 @@ class MetricsPages:
         self._pace = Pace(_MADE_PER_S, _MADE_AT_ONCE)
 
     async def page(self, written: Format, sight: Sight | None = None, *, compressed: bool) -> bytes:
-        """Return a page of values that are not older than the request; beyond 5 requests a second, than 0.2 s before.
+        """Return a page whose values were read after the call; beyond 5 calls a second, at most 0.2 s before it.
 
         Args:
             written: The format.

@@ -71,7 +71,7 @@ class Probes:
         rules = [limits(lambda: self._listener, pages), guard(gate, models.rejected, pages)]
         application = web.Application(client_max_size=1024, middlewares=rules)
         pages.add_to(application)
-        application.on_response_prepare.append(self._part)
+        application.on_response_prepare.append(self._ask_to_reconnect)
         # A handler is cancelled when its client goes.
         self._runner = web.AppRunner(
             application,
@@ -112,8 +112,8 @@ class Probes:
         await self.end_requests()
         await self._runner.cleanup()
 
-    async def _part(self, request: web.Request, response: web.StreamResponse) -> None:
-        """Tell clients of a server that stops to connect again, perhaps to another one, for their next request."""
+    async def _ask_to_reconnect(self, request: web.Request, response: web.StreamResponse) -> None:
+        """Close the connection after an answer while the server stops, so that the next request may go elsewhere."""
         if self._models.draining:
             response.force_close()
             response.headers["Connection"] = "close"

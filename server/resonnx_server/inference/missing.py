@@ -18,7 +18,10 @@ def no_such_model(name: str, known: Collection[str]) -> NotFound:
 
 
 def told_to(caller: Caller | None, error: NotFound) -> NotFound:
-    """Return `error` as a caller may see it: names need the role `read`, those of models also rights on all of them."""
+    """Return `error` as a caller may see it.
+
+    Names of versions need the role `read`; names of models also the right to use all models.
+    """
     if caller is None or (Role.READ in caller.roles and (caller.models is None or isinstance(error, VersionNotFound))):
         return error
     return type(error)("there is no such version" if isinstance(error, VersionNotFound) else "there is no such model")

@@ -24,23 +24,23 @@ _CALM: Final = 8 << 20
 _UNUSED_S: Final = 1.0
 # Memory that is kept after a burst, from which on runtimes must return theirs: the next run of each is slower for it.
 _KEPT: Final = 32 << 20
-# Where memory is spent, it is freed within this after calls or connections are ended; and connections are ended though
-# calls are, too, if it has been spent for so long.
+# Time in which memory is freed after calls or connections were ended.
 _PATIENCE_S: Final = 0.2
+# Memory that is spent for longer lets connections be ended even while calls are ended.
 _OVER_S: Final = 0.5
 
 
-class Brought(Protocol):
-    """What connections have brought beside messages."""
+class Unclaimed(Protocol):
+    """Bytes that connections have brought and that became no messages (rpc/connections/unclaimed_bytes.py)."""
 
     def look(self, now_s: float) -> None:
-        """Forget it, if that is due."""
+        """Forgive the bytes so far, if that is due; called while memory is not spent. `now_s` is monotonic."""
 
     def end_worst(self) -> int:
-        """End the connections that have brought most, and return their number."""
+        """End the connections with the most such bytes, and return their number."""
 
     def is_quiet(self) -> bool:
-        """Whether none has brought much."""
+        """Whether no connection has brought many such bytes."""
 
 
 class MemoryWatch:
@@ -48,8 +48,8 @@ class MemoryWatch:
 
     Messages that are being received are in gRPC's memory, where nothing tells their sizes. The process's memory beyond
     that of the idle server, the part for batches and what is charged therefore counts as used (Budget.unseen). Where
-    the whole is more than the budget, `evict` ends calls until it is not; where there are none, or they do not help,
-    connections are ended that have brought most beside messages.
+    the whole is more than the budget, `evict` ends calls until it is not; if there are none, or this does not help,
+    `unclaimed` ends the connections that have brought the most bytes without messages.
 
     Args:
         budget: The budget of requests.
@@ -59,7 +59,7 @@ class MemoryWatch:
         check: Called at each check with the monotonic time in seconds.
         shrink: Makes runtimes free the memory that they keep for later runs.
         give_back: Returns freed memory to the system.
-        brought: What connections have brought beside messages; None if it is not known.
+        unclaimed: Bytes of connections that became no messages; None to end no connections.
     """
 
     def __init__(
@@ -71,7 +71,7 @@ class MemoryWatch:
         check: Callable[[float], None],
         shrink: Callable[[], None] = lambda: None,
         give_back: Callable[[], None] = give_back_memory,
-        brought: Brought | None = None,
+        unclaimed: Unclaimed | None = None,
     ) -> None:
         self._budget = budget
         self._decoding = decoding
@@ -80,9 +80,10 @@ class MemoryWatch:
         self._check = check
         self._shrink = shrink
         self._give_back = give_back
-        self._brought = brought
-        # Since when memory is spent; None if it is not. When calls or connections were ended last for it.
+        self._unclaimed = unclaimed
+        # Since when memory is spent; None if it is not.
         self._spent_s: float | None = None
+        # When calls, and connections, were last ended for lack of memory.
         self._evicted_s = self._ended_s = 0.0
         # When memory was charged last.
         self._used_s = 0.0
@@ -177,8 +178,8 @@ class MemoryWatch:
         return True
 
     def _look(self, now_s: float) -> None:
-        if self._brought is not None:
-            self._brought.look(now_s)
+        if self._unclaimed is not None:
+            self._unclaimed.look(now_s)
 
     def _make_room(self, now_s: float) -> None:
         """End calls, and connections where that does not help."""
@@ -187,14 +188,14 @@ class MemoryWatch:
         if self._evict():
             self._evicted_s = now_s
             self._freed(now_s)
-        is_freed = now_s - self._evicted_s >= _PATIENCE_S or now_s - self._spent_s >= _OVER_S
-        if self._brought is None or not is_freed or now_s - self._ended_s < _PATIENCE_S:
+        calls_do_not_help = now_s - self._evicted_s >= _PATIENCE_S or now_s - self._spent_s >= _OVER_S
+        if self._unclaimed is None or not calls_do_not_help or now_s - self._ended_s < _PATIENCE_S:
             return
         self._ended_s = now_s
-        # What is freed, but not returned, is no reason.
+        # Memory that is freed, but not yet returned to the system, must not end a connection.
         self._give_back()
         self._budget.unseen = self._unseen()
-        if self._budget.used + self._budget.unseen > self._budget.most and self._brought.end_worst():
+        if self._budget.used + self._budget.unseen > self._budget.most and self._unclaimed.end_worst():
             self._freed(now_s)
 
     def _freed(self, now_s: float) -> None:
@@ -209,8 +210,8 @@ class MemoryWatch:
             self._shrink()
             self._give_back()
         is_unused = now_s - self._used_s >= _UNUSED_S
-        if self._budget.used or not is_unused or not (self._brought is None or self._brought.is_quiet()):
-            # Some of what is left may be of calls that are under way, or of what has become none.
+        if self._budget.used or not is_unused or not (self._unclaimed is None or self._unclaimed.is_quiet()):
+            # Some of what is left may belong to calls under way, or to bytes that became no messages.
             return
         if is_much:
             # No less than before: runtimes that have shrunk grow again.

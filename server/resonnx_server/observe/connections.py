@@ -7,7 +7,7 @@ from prometheus_client.registry import Collector
 
 
 class Connections(Collector):
-    """What is done so that a few do not have all gRPC connections, or all memory.
+    """Counts what is done so that few clients cannot take all gRPC connections, or all memory.
 
     Attributes:
         closed: Connections that were closed.
@@ -21,7 +21,7 @@ class Connections(Collector):
         self.ended_for_memory = 0
 
     def collect(self) -> Iterator[Metric]:
-        """Yield them."""
+        """Yield the metrics."""
         yield CounterMetricFamily(
             "resonnx_closed_connections", "gRPC connections closed because their address had most", value=self.closed
         )

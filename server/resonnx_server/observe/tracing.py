@@ -92,7 +92,7 @@ class Trace:
         self.request_id = ""
 
     def end(self, start_ns: int, end_ns: int, decoded: tuple[int, int] | None, timing: Timing | None) -> None:
-        """Write it, when its answer is sent if that is known.
+        """Write it; if the times of its transfer are noted, when the call is over.
 
         Args:
             start_ns: When the request had been received.
@@ -119,7 +119,7 @@ class Trace:
         if transfer is not None:
             transfer.tell(partial(self._write, stages))
         else:
-            # What the interface does not know takes no time: trace_summary leaves out traces without these stages.
+            # Unknown stages take no time. They are written, as trace_summary leaves out traces without them.
             self._write(stages, (start_ns, start_ns), (end_ns, end_ns))
 
     def _write(self, stages: list[tuple[str, int]], received: Times, sent: Times | None) -> None:

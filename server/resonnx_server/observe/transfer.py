@@ -1,4 +1,4 @@
-"""When the message of a traced call came, and when its answer went: noted by the interface, told to the traces."""
+"""Times at which a traced call was received and answered: noted by gRPC's front and by HTTP, written to traces."""
 
 import time
 from collections.abc import Callable
@@ -42,11 +42,11 @@ class Transfer:
         self._writers.clear()
 
     def tell(self, write: Callable[[Times, Times | None], None]) -> None:
-        """Call `write`, when the call is over, with the times of receiving, and of sending if the answer was sent."""
+        """Call `write` when the call is over, with the times of receiving and, unless it was not sent, of sending."""
         self._writers.append(write)
         if self._is_over:
             self.over(None if self._sent is None else self._sent[1])
 
 
-# The call in whose task a request runs; None where its interface notes nothing.
+# The transfer of the call that the current task serves; None if its times are not noted.
 TRANSFER: Final[ContextVar[Transfer | None]] = ContextVar("TRANSFER", default=None)

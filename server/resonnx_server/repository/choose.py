@@ -45,7 +45,7 @@ def open_candidates(
         provider: "auto", or a key of PROVIDERS.
         threads: Threads of one run.
         cache: Folder for TensorRT's engines; None for no cache.
-        only: The only candidate, in words; None for all.
+        only: Name of the only candidate, as str() gives it; None for all.
 
     Raises:
         ModelRefused: No candidate can load it, there is no such candidate, or the load was cancelled.

@@ -37,7 +37,7 @@ class KnownGraphs:
         self._fastest: dict[tuple[str, ...], tuple[str, ...]] = {}
 
     def fastest(self, graphs: tuple[str, ...]) -> tuple[str, ...] | None:
-        """Return the candidates that were chosen for a model's graphs, in words, if that is known."""
+        """Return the names of the candidates that were chosen for a model's graphs; None if unknown."""
         return self._fastest.get(graphs)
 
     def learn_fastest(self, graphs: tuple[str, ...], candidates: tuple[str, ...]) -> None:

@@ -26,7 +26,7 @@ from resonnx_server.scheduling.engine import AnyEngine
 G = TypeVar("G")
 _log = logging.getLogger(__name__)
 
-# Between the candidates of a model's files, in words.
+# Joins the names of the candidates of a model's files.
 SEPARATOR: Final = " + "
 # Batch size of the race between providers.
 _RACE_BATCH: Final = 8
@@ -85,7 +85,7 @@ class TaskEntry(Generic[G]):
     def load(self, version: Version, files: VersionFiles, golden: Golden) -> Start:
         """Choose and warm up the fastest candidate. Raises ModelRefused if none loads, runs and agrees.
 
-        Beside live traffic, that of an alike graph is taken without a race, if it loads, runs and agrees.
+        Beside live traffic, the candidate of an alike graph is taken without a race, if it loads, runs and agrees.
         """
         graphs = tuple(graph_sum(files.files[file]) for file in onnx_files(files.manifest) if file in files.files)
         known = version.known.fastest(graphs) if version.progress.is_beside else None
@@ -125,7 +125,7 @@ class TaskEntry(Generic[G]):
     def _options(
         self, version: Version, files: VersionFiles, golden: Golden, only: tuple[str, ...] | None = None
     ) -> list[tuple[str, Loaded[G]]]:
-        """Return the candidates that load, or one for each file that is given in words, with their names."""
+        """Return the candidates that load, with their names; with `only`, the one that it names for each file."""
         if not self.has_examples(golden):
             raise ModelRefused(f"{GOLDEN} holds no {self.examples}")
         manifest, names = files.manifest, onnx_files(files.manifest)

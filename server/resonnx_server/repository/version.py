@@ -100,7 +100,7 @@ class Version:
         return Objective(int(milliseconds * 1e6), self.settings.shed_on_objective)
 
     def open(self, files: VersionFiles, file: str, only: str | None = None) -> list[Session]:
-        """Open `file` on every candidate, or on one in words. Raises ModelRefused if it is missing or none loads it."""
+        """Open `file` on all candidates, or on `only`. Raises ModelRefused if it is missing or none can load it."""
         if file not in files.files:
             raise ModelRefused(f"{file} is missing")
         self.progress.reach("opening")

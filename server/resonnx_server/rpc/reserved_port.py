@@ -1,4 +1,4 @@
-"""A port that is bound, and refuses connections until the server listens."""
+"""A port that is bound and refuses connections until the server listens on it."""
 
 import asyncio
 import socket
@@ -7,7 +7,7 @@ from typing import Self
 
 
 class ReservedPort:
-    """A port that nobody listens on yet: a free one stays this process's, and one that is taken is noticed.
+    """A bound port without a listener: no other process can take it, and a port in use is reported at once.
 
     Servers that set SO_REUSEADDR can listen on it, as gRPC does, because this socket does not listen.
 

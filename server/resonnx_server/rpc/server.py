@@ -159,12 +159,12 @@ class GrpcServer:
         max_receive_s: Time limit for receiving the request of a call, or the first message of a stream.
         max_stream_idle_s: Time limit for further messages of a stream, and for readers of answers; 0 for none.
         reflection: Serve reflection.
-        counts: Is told what is done about connections.
+        counts: Counts connections that are closed or refused.
         traces: Traces of requests; None for none.
 
     Attributes:
         intake: Lets calls in.
-        unclaimed: What connections have brought beside messages.
+        unclaimed: Bytes that connections have brought and that became no messages.
     """
 
     def __init__(

@@ -28,14 +28,13 @@ class Job(Watched, Protocol):
 
     Attributes:
         cost_ns: Expected duration.
-        has_all_cores: It runs on threads on all of the device's cores, not only on the lane.
     """
 
     cost_ns: float
 
     @property
     def has_all_cores(self) -> bool:
-        """Whether it runs on threads on all of the device's cores."""
+        """Whether it runs on threads on all of the device's cores, not only on the lane."""
 
     def run(self) -> None:
         """Run it. Never raises."""
@@ -154,8 +153,11 @@ class Device:
         """Whether a job of `workload` is under way. Call with the lock held."""
         return any(each.owner is workload for each in self._under_way.values())
 
-    def is_idle_or_calls(self, call: Callable[[], None]) -> bool:
-        """Return whether no work is ready and most lanes are idle; if not, a lane calls `call` then, with the lock."""
+    def is_idle_or_notifies(self, call: Callable[[], None]) -> bool:
+        """Return whether no work is ready and most lanes are idle; if not, a lane calls `call` once when that is so.
+
+        It holds the lock then, so `call` must neither wait nor raise. Waiting calls are called one at a time.
+        """
         with self._changed:
             has_work = any(workload.ready_at_ns() is not None for workload in self._workloads)
             if not has_work and not self._when_idle and 2 * self.idle_lanes() > self.lanes:

@@ -35,11 +35,11 @@ class ModelLife:
         self._wanted_labels: dict[str, int] = {}
         # Versions by label that go before those of the settings, until these change.
         self.pins: dict[str, int] = {}
-        # The version that has the label `stable` while another is proven; 0 for none.
+        # The version that keeps the label `stable` while another is compared with it; 0 for none.
         self.held = 0
-        # A version that was loaded to be proven, and shall serve as well; 0 for none.
+        # A version that was loaded for a comparison and serves as well; 0 for none.
         self.beside = 0
-        # Versions that were noted since the folder was seen last.
+        # Versions that `add` has noted since the last look at the folder.
         self._added: set[int] = set()
         self._labels: dict[str, int] = {}
         # Contents by version.
@@ -159,7 +159,7 @@ class ModelLife:
             self._end_coming(generation)
         generation.move(State.REFUSED, reason)
         if not self._is_refused(generation.version):
-            # Else its files have changed since, and were refused: they are not tried again.
+            # Otherwise its changed files were refused already; this entry would let them be tried again.
             self._ended[generation.version] = generation
 
     def dropped(self, generation: Generation) -> None:

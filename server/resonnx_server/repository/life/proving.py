@@ -49,7 +49,7 @@ class Proving:
                 if life.serving(version) is None:
                     await self._load(life, version)
             except BaseException:
-                # Of a load that fails, or a caller that has gone.
+                # The load has failed, or the caller has gone.
                 self._end(life, version)
                 raise
             self._act(life)

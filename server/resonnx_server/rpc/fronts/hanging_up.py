@@ -8,15 +8,12 @@ import asyncio
 import socket
 from collections.abc import Collection
 from functools import partial
-from ipaddress import ip_address
 from typing import Final
 
 from resonnx_server.runtime.machine import own_sockets
 
 _LOOKS: Final = 50
 _INTERVAL_S: Final = 0.01
-# gRPC writes "[", "]" and the "%" of a zone as in an address of the web.
-_CODES: Final = (("%5B", "["), ("%5D", "]"), ("%25", "%"))
 
 
 async def hang_up(ports: Collection[int]) -> None:
@@ -45,21 +42,3 @@ def _end_sending(ports: Collection[int], borrowed: socket.socket) -> bool:
     listens = bool(borrowed.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN))
     borrowed.shutdown(socket.SHUT_RD if listens else socket.SHUT_WR)
     return not listens
-
-
-def client_of(peer: str) -> tuple[str, int]:
-    """Return the host and port of gRPC's address of a client, such as "ipv6:%5B::1%5D:41234"; ("", 0) for others."""
-    kind, _, rest = peer.partition(":")
-    if kind not in ("ipv4", "ipv6"):
-        return "", 0
-    for code, character in _CODES:
-        rest = rest.replace(code, character)
-    host, _, port = rest.rpartition(":")
-    return host_of(host.strip("[]")), int(port)
-
-
-def host_of(host: str) -> str:
-    """Return an address in its shortest form and without a zone, as the system and gRPC write it differently."""
-    address = ip_address(host.partition("%")[0])
-    mapped = getattr(address, "ipv4_mapped", None)
-    return str(mapped or address)

@@ -1,4 +1,4 @@
-"""Asks the clients of a port for new connections elsewhere, while their calls on it are served: HTTP/2's GOAWAY.
+"""Asks the clients of a port to connect elsewhere, by HTTP/2's GOAWAY, while their calls on it are served.
 
 gRPC sends GOAWAY only when it shuts down, and answers calls that arrive meanwhile with CANCELLED, which neither clients
 nor proxies repeat. So the frame is written beside gRPC, while the connection has no call, when gRPC writes nothing.
@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from typing import Final
 
-from resonnx_server.rpc.fronts.hanging_up import client_of, host_of
+from resonnx_server.rpc.connections.endpoints import Endpoint, endpoint, plain_host
 from resonnx_server.runtime.machine import own_sockets
 
 # Frame of 8 bytes, type 7, no flags, stream 0; the last stream that is served: any; NO_ERROR.
@@ -22,22 +22,20 @@ _INTERVAL_OF_DESCRIPTOR_S: Final = 0.00004
 # Calls that are sent before the client has read GOAWAY arrive within this time.
 _LAST_CALLS_S: Final = 0.25
 
-_Client = tuple[str, int]
-
 
 @dataclass
 class Vacating:
     """The connections of ports that clients are asked to leave.
 
     Args:
-        ports: Of this process; whether they use TLS.
+        ports: Ports of this process, and whether they use TLS.
         busy: Returns gRPC's addresses of the clients that have calls under way.
     """
 
     ports: dict[int, bool]
     busy: Callable[[], Collection[str]]
     # When clients were asked.
-    _asked: dict[_Client, float] = field(default_factory=dict)
+    _asked: dict[Endpoint, float] = field(default_factory=dict)
 
     async def run(self) -> None:
         """Take no more connections, ask each client when it has no call, and wait until no more calls come."""
@@ -46,12 +44,12 @@ class Vacating:
 
     def _look(self) -> int:
         """Ask those that can be asked; returns the number of open files, or 0 if no more calls are to come."""
-        busy = {client_of(peer) for peer in self.busy()}
+        busy = {endpoint(peer) for peer in self.busy()}
         descriptors = own_sockets.descriptors()
-        found = [own_sockets.ask(descriptor, lambda each: self._go(each, busy)) for descriptor in descriptors]
+        found = [own_sockets.ask(descriptor, lambda each: self._ask_to_leave(each, busy)) for descriptor in descriptors]
         return len(descriptors) if any(found) else 0
 
-    def _go(self, connection: socket.socket, busy: Collection[_Client]) -> bool:
+    def _ask_to_leave(self, connection: socket.socket, busy: Collection[Endpoint]) -> bool:
         """Stop listening, or ask the client of a connection; returns whether calls may come over it."""
         own = connection.getsockname()
         # Addresses of other kinds of sockets are no tuples.
@@ -62,7 +60,7 @@ class Vacating:
             connection.shutdown(socket.SHUT_RD)
             return False
         host, port, *_ = connection.getpeername()
-        client = host_of(host), port
+        client = plain_host(host), port
         if client in busy:
             return True
         if uses_tls:

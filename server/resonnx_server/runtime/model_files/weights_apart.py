@@ -40,7 +40,7 @@ def open_session(model: bytes, options: ort.SessionOptions, providers: Any, *, a
         model: The file.
         options: Its options.
         providers: Its providers; None for those of the options.
-        apart: Give it the weights apart, if it takes them so.
+        apart: Give ONNX Runtime the weights apart; if it fails so, the whole file.
 
     Raises:
         Exception: ONNX Runtime's exceptions, which share no base class.
@@ -48,7 +48,7 @@ def open_session(model: bytes, options: ort.SessionOptions, providers: Any, *, a
     small = without_weights(model) if apart else None
     if small is not None:
         options.add_external_initializers_from_files_in_memory([_LOCATION], [model], [len(model)])
-        # What is wrong with the file itself is told below.
+        # Faults of the file itself are raised below.
         with suppress(Exception):
             return ort.InferenceSession(small, options, providers=providers, enable_fallback=0)
     # The fall-back to other providers would print to stdout and drop the reason.

@@ -7,7 +7,8 @@ from contextlib import ExitStack
 
 import pytest
 from resonnx_server.observe.connections import Connections
-from resonnx_server.rpc.connections.unclaimed_bytes import UnclaimedBytes, endpoint
+from resonnx_server.rpc.connections.endpoints import endpoint
+from resonnx_server.rpc.connections.unclaimed_bytes import UnclaimedBytes
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the bytes of connections are Linux's to tell")
 
@@ -124,6 +125,7 @@ def test_clients_that_are_gone_are_forgotten(port: Port) -> None:
         ("ipv4:203.0.113.7:41234", ("203.0.113.7", 41234)),
         ("ipv6:[2001:db8::1]:5", ("2001:db8::1", 5)),
         ("ipv6:%5B::ffff:203.0.113.7%5D:5", ("203.0.113.7", 5)),
+        ("ipv6:%5Bfe80::1%25eth0%5D:5", ("fe80::1", 5)),
         ("unix:/tmp/socket", ("", 0)),
         ("", ("", 0)),
     ],
