@@ -1,8 +1,8 @@
-"""Removes from an environment what images do not need: tests, headers, static libraries, torch's programs.
+"""Removes files that images do not need from an environment: tests, headers, static libraries, torch's programs.
 
     python deploy/prune.py /app
 
-Prints what it freed. Copies of one library under several names become links.
+Prints the freed megabytes. Copies of one library under several names become links.
 """
 
 import hashlib

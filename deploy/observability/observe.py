@@ -31,12 +31,15 @@ from deploy.observability.panels import ROWS
 _ROOT: Final = Path(__file__).resolve().parents[2]
 _BIN: Final = Path(sys.executable).parent
 _SCRAPE_S: Final = 1
+# Not decided before the values are read.
+_RULE: Final = "agreement>=0.99 and n>=1000000"
+_LISTENING: Final = re.compile(r'msg="Listening on" (?:.* )?address=(127\.0\.0\.1:\d+)')
 # Grafana's choices and ranges, for all models, and a load that has just begun.
 _VARIABLES: Final = {"$model": ".*", "$instance": ".*", "$__rate_interval": "30s"}
 
 
 def main() -> int:
-    """Print panel and value; return the exit status."""
+    """Print each panel with its value; return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repository", type=Path, default=_ROOT / "models", help="folder of the demo models")
     parser.add_argument("--seconds", type=float, default=40, help="time of the load before the values are read")
@@ -52,20 +55,8 @@ def main() -> int:
         command = [str(_BIN / "resonnx-export"), "demo", "--samples", str(samples), "--count", "8", "--seed", "1"]
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
         stack.enter_context(_load(grpc, samples))
-        rule = "agreement>=0.99 and n>=1000000"
-        shadow = [
-            str(_BIN / "resonnx"),
-            "repo",
-            "canary",
-            "digits",
-            "2",
-            "--shadow",
-            "--share",
-            "50%",
-            "--promote-if",
-            rule,
-        ]
-        subprocess.run([*shadow, "--server", grpc], check=True, stdout=subprocess.DEVNULL)
+        shadow = [str(_BIN / "resonnx"), "repo", "canary", "digits", "2", "--shadow", "--share", "50%"]
+        subprocess.run([*shadow, "--promote-if", _RULE, "--server", grpc], check=True, stdout=subprocess.DEVNULL)
         time.sleep(arguments.seconds)
         missing = _print_panels(prometheus) + _print_rules(prometheus)
     for what in missing:
@@ -127,9 +118,6 @@ def _prometheus(folder: Path, target: str) -> Iterator[str]:
             yield f"http://{address}"
         finally:
             process.terminate()
-
-
-_LISTENING: Final = re.compile(r'msg="Listening on" (?:.* )?address=(127\.0\.0\.1:\d+)')
 
 
 @contextmanager

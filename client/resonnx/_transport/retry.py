@@ -1,8 +1,7 @@
 """Decides retries of calls that a server refused under load or that did not reach one of several servers.
 
 A call is retried before its deadline and within a budget; one that was refused, if the server invites it. Where there
-is one server only, gRPC itself retries calls that do not reach it, but for streams of requests, as channel.py
-configures.
+is one server only, gRPC itself retries calls that do not reach it, except streams of requests (channel.py).
 """
 
 import math
@@ -77,7 +76,7 @@ class Budgets:
         self.unreached.deposit()
 
 
-# A call is tried at least so often where gRPC does not retry it, and then with pauses that double.
+# Least attempts of a call that gRPC does not retry. From the second round of the servers on, pauses double.
 _LEAST_ATTEMPTS: Final = 3
 _FIRST_PAUSE_S: Final = 0.05
 

@@ -40,7 +40,7 @@ class Window:
         self._features = features
         self._priority = priority
         self._answer_within_s = answer_within_s
-        # By id: the request, until the server has answered one; thereafter they are not sent again.
+        # Requests without an answer, by id. None after the first answer, as they are not sent again then.
         self._waiting: dict[str, vision_pb2.ClassifyRequest | None] = {}
         self._answered = False
 

@@ -1,11 +1,11 @@
-"""Latency of a queue whose server takes all that wait as one batch, computed and not measured.
+"""Computes the latency of a queue whose server runs all waiting requests as one batch.
 
-Arrivals are Poisson; a batch takes a fixed time that depends on its size; an idle server starts at once with what is
-there. Queue lengths at the ends of batches form a Markov chain (N. T. J. Bailey, "On queueing processes with bulk
-service", J. Royal Statistical Society B 16, 1954). Dynamic batching of inference servers is this queue with batch
-times that grow with the size (Y. Inoue, "Queueing analysis of GPU-based inference servers with dynamic batching: A
-closed-form characterization", Performance Evaluation 147, 2021). The chain is solved numerically here, as tables of
-measured times follow no formula, and latencies are those that a random arrival sees.
+Arrivals are Poisson; a batch takes a fixed time that depends on its size; an idle server starts at once. Queue lengths
+at the ends of batches form a Markov chain (N. T. J. Bailey, "On queueing processes with bulk service", J. Royal
+Statistical Society B 16, 1954). Dynamic batching of inference servers is this queue with batch times that grow with the
+size (Y. Inoue, "Queueing analysis of GPU-based inference servers with dynamic batching: A closed-form
+characterization", Performance Evaluation 147, 2021). The chain is solved numerically here, as tables of measured times
+follow no formula, and latencies are those that a random arrival sees.
 """
 
 import math
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from itertools import accumulate
 from typing import Final
 
-# Queue lengths that are looked at, as a multiple of the largest batch, and beyond it.
+# Number of queue lengths of the chain: a multiple of the largest batch, and some more.
 _LENGTHS: Final = 8
 _LEAST_LENGTHS: Final = 64
 # A busier queue is taken for one that grows without limit.
@@ -28,7 +28,7 @@ _MOMENTS: Final = 16
 
 @dataclass(frozen=True)
 class BatchQueue:
-    """A queue.
+    """A queue with its server.
 
     Args:
         times_s: Seconds that a batch takes, by size; a batch of another size takes as long as the next larger one.
@@ -57,9 +57,9 @@ class BatchQueue:
         """Return latencies in seconds of a random arrival and their weights."""
         lengths = self._lengths()
         most, last_s = max(self.times_s), self.times_s[max(self.times_s)]
-        # Whoever comes to an idle server is a batch of its own.
+        # An arrival at an idle server is a batch of its own.
         found = [(self._time_s(1), lengths[0])]
-        # Batches by their time and by how many are left behind: those of all sizes below the largest leave none.
+        # Shares of batches, by their time and the requests that they leave in the queue: only the largest leave any.
         batches: dict[tuple[float, int], float] = {}
         for length, share in enumerate(lengths):
             key = self._time_s(min(max(length, 1), most)), max(0, length - most)
@@ -87,10 +87,10 @@ class BatchQueue:
         return found
 
     def _sizes(self, seconds: float, most: int) -> list[list[tuple[float, float]]]:
-        """Return the times of the next batch and their chances, by the number of those ahead.
+        """Return the times in seconds of the next batch and their chances, by the number of requests ahead.
 
         Args:
-            seconds: Until it begins.
+            seconds: Time until it begins.
             most: Size of the largest batch.
         """
         later = self._arrivals(seconds)
@@ -127,7 +127,7 @@ class BatchQueue:
         return lengths
 
     def _arrivals(self, seconds: float) -> list[float]:
-        """Return the chances of 0, 1, … arrivals within some time; those beyond six deviations are left out."""
+        """Return the chances of 0, 1, … arrivals within `seconds`, up to six standard deviations above the mean."""
         mean = self.rate * seconds
         count = int(mean + 6 * math.sqrt(mean) + 8)
         logarithms = [
@@ -138,5 +138,5 @@ class BatchQueue:
         return [chance / whole for chance in chances]
 
     def _time_s(self, size: int) -> float:
-        """Return the time of a batch of a size."""
+        """Return the time of a batch in seconds."""
         return self.times_s[min(given for given in self.times_s if given >= size)]

@@ -1,4 +1,4 @@
-"""How many replicas of a server a load needs, computed from the times of batches that the server has measured."""
+"""Computes how many replicas of a server a load needs, from the batch times that the server has measured."""
 
 import math
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ from resonnx.bench.batch_queue import MOST_BUSY, BatchQueue
 
 _P99: Final = 0.99
 _MOST_REPLICAS: Final = 100_000
-# The largest rate of a lane is found to this part.
+# Relative precision of the highest rate of a replica.
 _CLOSE: Final = 0.005
 
 
@@ -26,8 +26,8 @@ class Replica:
 
     Args:
         times_s: Seconds that a batch takes, by size.
-        instances: Batches that run at once, each of which takes so long then.
-        kind: Provider and precision, for people.
+        instances: Most batches that run at once; `times_s` are those of so many.
+        kind: Provider and precision, to be printed.
     """
 
     times_s: Mapping[int, float]
@@ -55,7 +55,7 @@ class Replica:
     def p99_s(self, rate: float) -> float:
         """Return the 99th percentile of latency in seconds at a rate of requests a second; infinity if it is too high.
 
-        Lanes are taken for servers of their own with equal parts of the requests, which is slower than one queue.
+        Each lane is computed as a server of its own with an equal part of the requests, which is slower than one queue.
         """
         return BatchQueue(self.times_s, rate / self.instances).percentile_s(_P99)
 
@@ -75,12 +75,12 @@ class Replica:
 
 @dataclass(frozen=True)
 class Capacity:
-    """What a load needs.
+    """The replicas that a load needs.
 
     Args:
-        replica: A server.
-        rate: Requests a second of all together.
-        p99_s: Objective: seconds that 99 of 100 requests do not exceed.
+        replica: One of them.
+        rate: Requests a second of the whole load.
+        p99_s: Objective for the 99th percentile of latency, in seconds.
     """
 
     replica: Replica
@@ -94,7 +94,7 @@ class Capacity:
 
     @property
     def replicas(self) -> int:
-        """How many are needed.
+        """The number of replicas.
 
         Raises:
             CannotPlan: A request alone takes longer than the objective, or more than 100,000 would be needed.
@@ -112,5 +112,5 @@ class Capacity:
 
     @property
     def expected_p99_s(self) -> float:
-        """The 99th percentile of latency with that many."""
+        """The 99th percentile of latency in seconds with so many replicas."""
         return self.replica.p99_s(self.rate / self.replicas)

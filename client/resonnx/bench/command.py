@@ -87,7 +87,7 @@ def bench(
             "--plan",
             callback=_positive,
             metavar="RATE",
-            help="Send nothing: say how many servers like this one so many requests/s need within --p99.",
+            help="Send no load: compute how many such servers answer RATE requests/s within --p99.",
         ),
     ] = None,
     p99_ms: Annotated[

@@ -1,4 +1,4 @@
-"""`resonnx bench --plan`: asks a server for its latency table, and says how many like it a load needs."""
+"""`resonnx bench --plan`: computes from a server's latency table how many such servers a load needs."""
 
 import json
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ _TIMEOUT_S = 10.0
 
 
 def plan(server: str, model: str, access: Access, rate: float, p99_s: float) -> Capacity:
-    """Return what a load needs, by the latency table of a server that measured it.
+    """Return the replicas that a load needs, by the latency table of a server.
 
     Args:
         server: As `server_address` returns it.
@@ -29,7 +29,7 @@ def plan(server: str, model: str, access: Access, rate: float, p99_s: float) -> 
 
 
 def lines(capacity: Capacity) -> Iterator[str]:
-    """Yield the plan for people. Raises CannotPlan."""
+    """Yield the lines of the plan. Raises CannotPlan."""
     replica, number = capacity.replica, capacity.replicas
     sizes = sorted(replica.times_s)
     table = ", ".join(f"{size} in {1e3 * replica.times_s[size]:.3g} ms" for size in sizes)

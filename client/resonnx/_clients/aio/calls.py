@@ -148,7 +148,7 @@ class Calls:
         window.check_ended()
 
     async def _responses(self, call: AsyncIterable[_T], link: Link, attempts: Attempts) -> AsyncGenerator[_T]:
-        """Return what a call brings; its first response forbids further attempts."""
+        """Yield the responses of a call; the first one forbids further attempts."""
         async for response in call:
             attempts.answered()
             self._links.record(link, None)

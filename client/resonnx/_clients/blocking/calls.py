@@ -134,7 +134,7 @@ class Calls:
         window.check_ended()
 
     def _responses(self, call: Iterable[_T], link: Link, attempts: Attempts) -> Iterator[_T]:
-        """Return what a call brings; its first response forbids further attempts."""
+        """Yield the responses of a call; the first one forbids further attempts."""
         for response in call:
             attempts.answered()
             self._links.record(link, None)
