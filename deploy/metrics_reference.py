@@ -30,7 +30,7 @@ by the request's model, or by `resonnx_rejected_calls_total` if no model counts 
 requests, as in Triton. `ModelStatistics`, and `/v2/models/stats` over HTTP, have the same counters, which go on when a
 version is loaded again.
 
-| what happens | where it is counted |
+| event | counted in |
 |---|---|
 | each request of a stream, each picture of a form | as a request of its own |
 | no key or role, a limit of the key, an unknown model or version, a message that cannot be read | `resonnx_rejected_calls_total` |

@@ -1,4 +1,4 @@
-"""The dashboard's rows: is it healthy, who waits, why, what does the device do, captions, models."""
+"""The rows of the dashboard: health, waiting requests, causes of waiting, devices, captions, models."""
 
 from dataclasses import dataclass, field
 from typing import Final, Literal
@@ -54,10 +54,10 @@ _UNUSED: Final = _rate("resonnx_decoder_wasted_rows_total")
 _MEMORY: Final = f"resonnx_memory_requests_bytes{{{_SERVER}}} / resonnx_memory_requests_max_bytes{{{_SERVER}}}"
 
 ROWS: Final[dict[str, list[Panel]]] = {
-    "Is it healthy?": [
+    "Health": [
         Panel(
             "Servers",
-            "Servers that answer Prometheus. Less than you run: see ResonnxDown in the operator's manual.",
+            "Servers that answer Prometheus. Fewer than you run: see ResonnxDown in docs/operations.md.",
             {"up": 'sum(up{job="resonnx", instance=~"$instance"})'},
             kind="stat",
             columns=4,
@@ -96,10 +96,10 @@ ROWS: Final[dict[str, list[Panel]]] = {
             "reqps",
         ),
     ],
-    "Who waits?": [
+    "Waiting requests": [
         Panel(
             "Time in the queue, 99th percentile",
-            "Long beside a busy device: more load than it bears. Long beside an idle one: report it.",
+            "Long while the device is busy: the load is too high. Long while it is idle: a defect, report it.",
             {"{{model}}": _quantile(0.99, "resonnx_queue_duration_seconds")},
             "s",
         ),
@@ -115,23 +115,23 @@ ROWS: Final[dict[str, list[Panel]]] = {
         ),
         Panel(
             "Pictures waiting to be decoded",
-            "Of all models. Steadily above 0: decoding is what limits; send smaller pictures, or give more processors.",
+            "Of all models. Steadily above 0: decoding is the bottleneck; send smaller pictures, or add processors.",
             {"{{instance}}": f"resonnx_decode_queue_pictures{{{_SERVER}}}"},
         ),
         Panel(
             "Device time by caller",
-            "Seconds of device time a second. One caller far above the others: the flood; limit its key.",
+            "Seconds of device time a second. A caller far above the others floods the server: limit its key.",
             {"{{model}} {{caller}}": _rate("resonnx_caller_device_seconds_total", by="model, caller")},
             stacked=True,
         ),
         Panel(
-            "Calls refused before a model was found",
-            "KEY_…, CERTIFICATE_…: wrong keys. MODEL_NOT_FOUND: a misspelt name. RATE_LIMITED: a key's limit.",
+            "Errors that no model counts",
+            "KEY_…, CERTIFICATE_…: wrong keys. MODEL_NOT_FOUND: an unknown name. RATE_LIMITED: a key's limit.",
             {"{{reason}}": _rate("resonnx_rejected_calls_total", _SERVER, "reason")},
             "reqps",
         ),
     ],
-    "Why?": [
+    "Causes of waiting": [
         Panel(
             "Time of a request",
             "Mean time in the queue, for inputs, on the device and for outputs. The rest is decoding and transport.",
@@ -149,7 +149,7 @@ ROWS: Final[dict[str, list[Panel]]] = {
         ),
         Panel(
             "Rows of a batch",
-            "Mean rows without padding. Near 1 under load: batches do not pay on this device (see Expected time of a "
+            "Mean rows without padding. Near 1 under load: batches gain nothing on this device (see Expected time of a "
             "batch), or callers wait for each answer.",
             {"{{model}}": _mean("resonnx_batch_rows")},
         ),
@@ -164,7 +164,7 @@ ROWS: Final[dict[str, list[Panel]]] = {
         ),
         Panel(
             "Expected time of a batch",
-            "What the scheduler expects of each batch size. A jump: the machine has become slower, or has other work.",
+            "Duration that the scheduler expects, by batch size. A jump: the machine is slower, or has other work.",
             {"{{model}} {{file}} {{batch_size}}": f"max by (model, file, batch_size) ({_EXPECTED})"},
             "s",
         ),
@@ -180,17 +180,17 @@ ROWS: Final[dict[str, list[Panel]]] = {
             {"{{instance}}": f"resonnx_memory_callers{{{_SERVER}}}"},
         ),
     ],
-    "What does the device do?": [
+    "Devices": [
         Panel(
             "Device busy",
-            "Seconds of batches a second, summed over the batches that run at the same time. Flat at the number of "
-            "instances: more load only waits.",
+            "Seconds of batches a second, summed over the batches that run at the same time. Constant at the number of "
+            "instances: the device is saturated.",
             {"{{model}}": _rate("resonnx_compute_duration_seconds_sum")},
         ),
         Panel("Batches", "Batches executed, a second.", {"{{model}}": _rate("nv_inference_exec_count")}, "ops"),
         Panel(
             "Processors",
-            "Cores that the server uses, and the utilisation of the machine's.",
+            "Cores that the server uses, and the utilisation of the machine, 0 to 1.",
             {
                 "{{instance}} cores": f"rate(process_cpu_seconds_total{{{_SERVER}}}[{_RANGE}])",
                 "{{instance}} machine": f"nv_cpu_utilization{{{_SERVER}}}",
@@ -204,7 +204,7 @@ ROWS: Final[dict[str, list[Panel]]] = {
         ),
         Panel(
             "Hung runs and replaced sessions",
-            "Any is worth a look in the log: the device or its driver did not finish.",
+            "Above 0: see the log; a run on the device did not end, or lacked memory.",
             {
                 "{{model}} hung": f"sum by (model) (resonnx_hung_runs_total{{{_MODEL}}})",
                 "{{model}} replaced": f"sum by (model) (resonnx_replaced_sessions_total{{{_MODEL}}})",
@@ -227,7 +227,7 @@ ROWS: Final[dict[str, list[Panel]]] = {
         ),
         Panel(
             "Rows of a decoder step",
-            "Mean rows in use. Far below the slots under load: captions end much sooner than they start.",
+            "Mean rows in use. Far below the slots under load: captions end faster than new ones start.",
             {"{{model}}": _mean("resonnx_decoder_step_rows")},
         ),
         Panel(
@@ -253,8 +253,8 @@ ROWS: Final[dict[str, list[Panel]]] = {
             kind="table",
         ),
         Panel(
-            "What versions were verified against",
-            "our_reading: nobody has compared this export with the user's own model.",
+            "References of exports",
+            "our_reading: the export was not compared with the user's own model or its answers.",
             {"": f"sum by (model, version, verified_against) (resonnx_model_info{{{_MODEL}}})"},
             kind="table",
         ),

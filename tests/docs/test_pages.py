@@ -13,8 +13,8 @@ _PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("benchm
 _IDS = [str(page.relative_to(ROOT)) for page in _PAGES]
 # Where a path that a page names may start, beside the repository's root and the page's own folder.
 _STARTS = ("server/resonnx_server", "export/resonnx_export", "client/resonnx", "benchmarks", "proto")
-# Folders of users, and what `make dist` makes.
-_USERS = ("models/", "pictures/", "NAME/", "dist/")
+# Folders of users.
+_USERS = ("models/", "pictures/", "NAME/")
 _DISTRIBUTIONS = ("proto", "server", "export", "client")
 _CODE = re.compile(r"`([^`\n]+)`")
 _PATH = re.compile(r"\w[\w.-]*(/[\w.-]+)*/?")

@@ -1,4 +1,4 @@
-"""The sockets that libraries opened in this process: whom they are connected with, and since when they are silent."""
+"""Reads and ends the connections that libraries opened in this process."""
 
 import ctypes
 import os
@@ -11,8 +11,8 @@ Answer = TypeVar("Answer")
 
 # Linux and macOS.
 _DESCRIPTORS: Final = "/dev/fd"
-# Where Linux's tcp_info has the milliseconds since the last data were received, bytes that are written and not sent,
-# and segments with data that were sent, as numbers of 32 bits; and all bytes that were received, as one of 64 bits.
+# Places in Linux's tcp_info: milliseconds since the last data were received, bytes written and not sent, segments with
+# data sent, each a number of 32 bits; bytes received, a number of 64 bits.
 _LAST_RECEIVED: Final = slice(52, 56)
 _RECEIVED: Final = slice(128, 136)
 _NOT_SENT: Final = slice(144, 148)
@@ -102,16 +102,16 @@ def shut(descriptor: int) -> bool:
 
 
 def cut(descriptor: int) -> bool:
-    """End a connection at once, with what it has brought and is to send; returns whether there was one.
+    """Reset a connection and discard its unread and unsent data; returns whether there was one.
 
-    After `shut`, its owner gets what comes further. To connect a socket with no address resets its connection on Linux;
-    elsewhere, this is `shut`.
+    After `shut`, its owner still gets data that arrives. Connecting a socket to no address (AF_UNSPEC) resets its
+    connection on Linux; elsewhere, this is `shut`.
     """
     if sys.platform != "linux":
         return shut(descriptor)
 
     def end(borrowed: socket.socket) -> bool:
-        # Python cannot express this address. A family alone, AF_UNSPEC, which is 0.
+        # Python cannot express this address: the family alone, AF_UNSPEC, which is 0.
         if ctypes.CDLL(None, use_errno=True).connect(descriptor, ctypes.create_string_buffer(16), 16):
             borrowed.shutdown(socket.SHUT_RDWR)
         return True

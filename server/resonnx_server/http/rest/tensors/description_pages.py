@@ -18,7 +18,7 @@ from resonnx_server.inference.registry import Model, Models
 from resonnx_server.protocol.oip import describe
 from resonnx_server.protocol.oip.statistics import Statistics
 
-# Of the body that chooses what is in the index.
+# Bytes of the index's body.
 _MOST_CHOICE: Final = 1 << 12
 
 
@@ -127,7 +127,7 @@ class DescriptionPages:
 
 
 def asked_model(request: web.Request) -> tuple[str, str]:
-    """Return the model's name and version in a request's path; each is "" if it is not there."""
+    """Return the model's name and version in a request's path; "" for one that the path lacks."""
     return request.match_info.get("name", ""), request.match_info.get("version", "")
 
 
