@@ -33,6 +33,7 @@ _EQUAL = {
     "gpu.enabled=true,replicas=1": ("gpu", []),
     "tls.enabled=true": ("tls", []),
     "monitoring.enabled=true,autoscaling.enabled=true": ("cpu", ["monitoring", "autoscaling"]),
+    "tls.enabled=true,monitoring.enabled=true": ("tls", ["monitoring-tls"]),
     "models.image=resonnx-models:1": ("cpu", ["models-image"]),
     "tls.enabled=true,models.image=resonnx-models:1": ("tls", ["models-image"]),
 }
@@ -120,9 +121,11 @@ def test_kserve_objects_have_its_fields(tools: Tools) -> None:
     subprocess.run([tools.python, _HERE / "kserve_types.py", *files], check=True, timeout=120)
 
 
-def test_monitoring_has_the_operators_fields(tools: Tools) -> None:
-    files = ("monitor.yaml", "rules.yaml")
-    objects = [yaml.safe_load((_KUBERNETES / "components/monitoring" / file).read_text()) for file in files]
+@pytest.mark.parametrize(("overlay", "component"), [("cpu", "monitoring"), ("tls", "monitoring-tls")])
+def test_monitoring_has_the_operators_fields(overlay: str, component: str, tools: Tools, tmp_path: Path) -> None:
+    rendered = _objects(_kustomized(tools, overlay, [component], tmp_path))
+    objects = [each for (kind, _), each in rendered.items() if kind in ("PodMonitor", "PrometheusRule")]
+    assert len(objects) == 2
     script = tools.node / "check.mjs"
     shutil.copy(_HERE / "monitoring_types.mjs", script)
     command = ["node", script]
