@@ -200,11 +200,6 @@ def _noticeable(case: Case, intact: Mapping[str, Array], found: Mapping[str, Arr
     return False
 
 
-def damage(model: bytes) -> bytes:
-    """Return the first of damaged_copies."""
-    return next(damaged_copies(model))
-
-
 def damaged_copies(model: bytes) -> Iterator[bytes]:
     """Yield copies with one weight tensor scaled by _DAMAGE: the first convolution's, the last matrix's, then others'.
 

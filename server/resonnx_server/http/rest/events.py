@@ -1,7 +1,8 @@
 """Server-sent events."""
 
-import json
 from typing import Any, Final
+
+from resonnx_server.http.rest.json_text import to_json
 
 TYPE: Final = "text/event-stream"
 # Proxies that buffer answers pass these on at once.
@@ -10,4 +11,4 @@ HEADERS: Final = {"Content-Type": TYPE, "Cache-Control": "no-cache", "X-Accel-Bu
 
 def event(name: str, data: dict[str, Any]) -> bytes:
     """Return an event whose data is JSON, which has no line ends here."""
-    return f"event: {name}\ndata: {json.dumps(data, separators=(',', ':'), ensure_ascii=False)}\n\n".encode()
+    return b"event: %s\ndata: %s\n\n" % (name.encode(), to_json(data))

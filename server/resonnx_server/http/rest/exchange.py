@@ -29,7 +29,6 @@ from resonnx_server.protocol.pieces import Pieces, at_once
 
 _log = logging.getLogger(__name__)
 
-JSON: Final = {"Content-Type": "application/json"}
 # Packed on the event loop.
 _SMALL_BYTES: Final = 1 << 15
 

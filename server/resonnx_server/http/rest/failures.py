@@ -1,12 +1,12 @@
 """Maps errors to HTTP statuses and JSON."""
 
-import json
 import math
 from typing import Any, Final
 
 from aiohttp import web
 
 from resonnx_server import errors
+from resonnx_server.http.rest.json_text import JSON, to_json
 
 # For other classes, the entry of the nearest base class counts.
 _STATUSES: Final[dict[type[errors.ServerError], int]] = {
@@ -64,6 +64,5 @@ def failure(error: errors.ServerError) -> web.Response:
 
 
 def json_response(body: dict[str, Any], status: int = 200, headers: dict[str, str] | None = None) -> web.Response:
-    """Return a JSON answer. Its type has no parameters: KServe's client compares it as it is."""
-    content = json.dumps(body, separators=(",", ":"), ensure_ascii=False).encode()
-    return web.Response(body=content, status=status, headers={"Content-Type": "application/json", **(headers or {})})
+    """Return a JSON answer."""
+    return web.Response(body=to_json(body), status=status, headers={**JSON, **(headers or {})})

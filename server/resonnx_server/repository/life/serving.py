@@ -59,10 +59,6 @@ class Serving:
                 },
             )
 
-    def generation_of(self, model: Model) -> Generation | None:
-        """Return the generation of a model, unless it is freed."""
-        return next((generation for generation, its in self._by_generation.items() if its is model), None)
-
     def begin_drain(self, generation: Generation, drained: Callable[[], None]) -> None:
         """Let a generation answer no more calls, and call `drained` when its memory is free."""
         model = self._by_generation[generation]

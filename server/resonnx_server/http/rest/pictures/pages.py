@@ -1,7 +1,6 @@
 """The pages that take pictures: /v1/classify/NAME and /v1/caption/NAME."""
 
 import asyncio
-import json
 from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import Any, Final
@@ -12,8 +11,9 @@ from resonnx_proto.v1 import vision_pb2 as pb
 from resonnx_server.errors import InvalidInput, ServerError
 from resonnx_server.http.connection import CONNECTION
 from resonnx_server.http.rest.events import HEADERS, TYPE, event
-from resonnx_server.http.rest.exchange import JSON, Content, Exchange, Posted
+from resonnx_server.http.rest.exchange import Content, Exchange, Posted
 from resonnx_server.http.rest.failures import body_of
+from resonnx_server.http.rest.json_text import JSON, to_json
 from resonnx_server.http.rest.pictures.answers import captioned, classified, word
 from resonnx_server.http.rest.pictures.files import MULTIPART, File, files_of
 from resonnx_server.http.rest.pictures.options import message_of
@@ -154,4 +154,4 @@ def _picture(file: File) -> EncodedPictures:
 
 
 def _content(body: dict[str, Any]) -> Content:
-    return Content(json.dumps(body, separators=(",", ":"), ensure_ascii=False).encode(), JSON)
+    return Content(to_json(body), JSON)

@@ -4,13 +4,13 @@ Numbers are written so that they read back as the same bits, as 64-bit numbers: 
 """
 
 import base64
-import json
 from collections.abc import Iterator, Sequence
 from typing import Any, Final, NamedTuple
 
 import numpy as np
 
 from resonnx_server.errors import MessageTooLarge
+from resonnx_server.http.rest.json_text import to_json
 from resonnx_server.http.rest.tensors.request import BASE64, CONTENT_TYPE, Asked
 from resonnx_server.inference.registry import Model
 from resonnx_server.memory.budget import Charge
@@ -68,7 +68,7 @@ def write_answer(
                 binary.append(part)
                 writer.count(part)
                 yield
-            writer.add(_json({**shown, "parameters": {"binary_data_size": writer.size - before}}))
+            writer.add(to_json({**shown, "parameters": {"binary_data_size": writer.size - before}}))
         else:
             writer.add(_open(shown), b',"data":[')
             yield from _write_data(output, writer)
@@ -118,7 +118,7 @@ def _write_data(output: Output, writer: _Writer) -> Work[None]:
         # JSON cannot hold other bytes than text.
         writer.drop(count)
         yield from _write(_written(output, is_base64=True), writer)
-        writer.add(b'],"parameters":', _json({CONTENT_TYPE: BASE64}))
+        writer.add(b'],"parameters":', to_json({CONTENT_TYPE: BASE64}))
     else:
         writer.add(b"]")
 
@@ -138,11 +138,11 @@ def _written(output: Output, *, is_base64: bool) -> Iterator[bytes]:
         for start in range(0, len(piece), _PIECE_ELEMENTS):
             part = piece[start : start + _PIECE_ELEMENTS]
             if not isinstance(part, list):
-                yield _json(_numbers(part))[1:-1]
+                yield to_json(_numbers(part))[1:-1]
             elif is_base64:
-                yield _json([base64.b64encode(element).decode() for element in part])[1:-1]
+                yield to_json([base64.b64encode(element).decode() for element in part])[1:-1]
             else:
-                yield _json([element.decode() for element in part])[1:-1]
+                yield to_json([element.decode() for element in part])[1:-1]
         if not len(piece):
             yield b""
 
@@ -161,8 +161,4 @@ def _special(value: float) -> str:
 
 def _open(head: dict[str, Any]) -> bytes:
     """Return an object as JSON without its closing bracket."""
-    return _json(head)[:-1]
-
-
-def _json(value: Any) -> bytes:
-    return json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode()
+    return to_json(head)[:-1]

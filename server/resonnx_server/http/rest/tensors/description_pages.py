@@ -10,8 +10,9 @@ from resonnx_server.access.caller import Role
 from resonnx_server.errors import InvalidInput, NotFound, ServerError, UnreadableMessage
 from resonnx_server.http.guard import CALLER
 from resonnx_server.http.pages import Page
-from resonnx_server.http.rest.exchange import JSON, Content, Exchange, Posted
+from resonnx_server.http.rest.exchange import Content, Exchange, Posted
 from resonnx_server.http.rest.failures import failure, json_response, status_of
+from resonnx_server.http.rest.json_text import JSON, to_json
 from resonnx_server.http.rest.tensors.message_json import as_json
 from resonnx_server.inference.missing import told_to
 from resonnx_server.inference.registry import Model, Models
@@ -115,7 +116,7 @@ class DescriptionPages:
         found = describe.index(self._models, posted.caller, ready=ready).models
         # Triton leaves empty fields out.
         entries = [{name: value for name, value in as_json(each).items() if value} for each in found]
-        return Content(json.dumps(entries, separators=(",", ":"), ensure_ascii=False).encode(), JSON)
+        return Content(to_json(entries), JSON)
 
     def _described(self, request: web.Request, described: Callable[[Model], dict[str, Any]]) -> web.Response:
         name, version = asked_model(request)

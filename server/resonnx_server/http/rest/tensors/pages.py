@@ -5,7 +5,8 @@ from typing import Final
 from aiohttp import web
 
 from resonnx_server.errors import InvalidInput
-from resonnx_server.http.rest.exchange import JSON, Content, Exchange, Posted
+from resonnx_server.http.rest.exchange import Content, Exchange, Posted
+from resonnx_server.http.rest.json_text import JSON
 from resonnx_server.http.rest.tensors.answer import write_answer
 from resonnx_server.http.rest.tensors.description_pages import asked_model
 from resonnx_server.http.rest.tensors.request import read_request
