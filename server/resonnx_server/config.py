@@ -210,7 +210,7 @@ class Settings(BaseModel):
     load_models: Annotated[tuple[str, ...], BeforeValidator(_split)] = ()
     """Models that `control_mode` explicit loads at start; `*` for all."""
     strict: bool = False
-    """Not ready while a model is refused. A model of which some version serves is not."""
+    """Not ready while a model is refused, that is, while none of its versions serves."""
     ready_when: Literal["all", "any"] = "all"
     """Ready when all models serve or are refused, or as soon as any model serves."""
     load_timeout_s: Annotated[float, Field(gt=0, le=86_400)] = 600.0
@@ -247,10 +247,10 @@ class Settings(BaseModel):
     (Ctrl-C), and a stop before any model serves, do not wait."""
     max_receive_s: Annotated[float, Field(gt=0, le=1e6)] = 60.0
     """Time limit for receiving the request of a call, or the first message of a stream, and for a client to read the
-    answer of a unary call, in seconds. The gRPC front `aio` does not do it."""
+    answer of a unary call, in seconds. The gRPC front `aio` does not enforce it."""
     max_stream_idle_s: Annotated[float, Field(ge=0, le=1e6)] = 3600.0
-    """Seconds after which a stream is ended that brings no further message, or whose answers are not read; 0 for never.
-    The gRPC front `aio` does not do it."""
+    """Seconds after which a stream without a further message, or with unread answers, is ended; 0 for never. The gRPC
+    front `aio` does not enforce it."""
     max_connection_idle_s: Annotated[float, Field(ge=0, le=1e6)] = 600.0
     """Seconds without a call after which a connection is closed, even if its client pings; 0 for never. Clients
     reconnect by themselves at their next call."""
