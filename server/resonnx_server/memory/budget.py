@@ -132,7 +132,7 @@ class Budget:
             more = nbytes - before
             own = self._by_caller.get(caller, 0)
             if more > 0 and not held:
-                self._check(own - before, more, answer, alone=own == self._used)
+                self._check(own - before, before, more, answer, alone=own == self._used)
             charge.nbytes = nbytes
             self._used += more
             if own + more:
@@ -149,20 +149,20 @@ class Budget:
         with self._lock:
             own = self._by_caller.get(caller, 0)
             try:
-                self._check(own, nbytes, False, alone=own == self._used)
+                self._check(own, 0, nbytes, False, alone=own == self._used)
             except MemorySpent:
                 return False
         return True
 
-    def _check(self, others: int, more: int, answer: bool, *, alone: bool) -> None:
-        """Raise unless `more` bytes may be held by a caller whose other charges hold `others`."""
+    def _check(self, others: int, before: int, more: int, answer: bool, *, alone: bool) -> None:
+        """Raise unless a charge of `before` bytes may hold `more`; its caller's other charges hold `others`."""
         most = self._most_answers if answer else self._most_new
         if more > most:
             raise InvalidInput(
                 "request", f"needs {more} bytes of memory; memory_budget_bytes leaves {most} to requests. Send less"
             )
         used = self._used + self._unseen
-        if others + more <= self._small:
+        if others + before + more <= self._small:
             most = self._most if answer else self._most_small
         if used + more > most:
             raise MemorySpent(

@@ -187,6 +187,23 @@ def test_whatever_seven_others_hold_a_newcomer_finds_room_for_a_little(
         budget.charge("new", 6).release()
 
 
+def test_a_charge_that_grows_little_by_little_gets_none_of_what_is_kept_for_callers_that_hold_little() -> None:
+    """As of a body in chunks, or of gzip that is unpacked in pieces."""
+    budget = Budget(WHOLE)
+    budget.charge("a", 340)
+    budget.charge("b", 340)
+    growing = budget.charge("c", 20)
+    with pytest.raises(MemorySpent):
+        growing.resize(21)
+    little = budget.charge("d", 4)
+    little.resize(6)
+    with pytest.raises(MemorySpent):
+        little.resize(7)
+    growing.resize(64, answer=True)
+    with pytest.raises(MemorySpent):
+        growing.resize(65, answer=True)
+
+
 def test_memory_that_is_taken_already_is_counted_beyond_the_budget() -> None:
     budget = Budget(WHOLE)
     received = budget.charge("a", 900, held=True)
