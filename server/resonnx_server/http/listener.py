@@ -95,10 +95,10 @@ class Listener:
                     _log.info("HTTP connections are accepted again")
                 if len(self._open) >= self._most and not self._close_one():
                     accepted.close()
-                    continue
-                handler = self._server()
-                connection = self._open[handler] = Connection(self.forget, handler)
-                connection.making = self._start(self._make(connection, handler, accepted))
+                else:
+                    handler = self._server()
+                    connection = self._open[handler] = Connection(self.forget, handler)
+                    connection.making = self._start(self._make(connection, handler, accepted))
                 await asyncio.sleep(self._accepts.delay_ns(time.monotonic_ns()) / 1e9)
 
     async def _cannot_accept(self, error: OSError) -> None:
