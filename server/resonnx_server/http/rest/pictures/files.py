@@ -34,7 +34,11 @@ def files_of(body: bytes | bytearray, content_type: str) -> Work[list[File]]:
     """
     head = Message()
     head["Content-Type"] = content_type
-    boundary = head.get_boundary()
+    try:
+        boundary = head.get_boundary()
+    except ValueError:
+        reason = "its boundary* is in an encoding that is not known; write it in ASCII"
+        raise InvalidInput("Content-Type", reason) from None
     if not boundary:
         raise InvalidInput("Content-Type", "multipart/form-data without a boundary")
     delimiter = b"--" + boundary.encode("latin-1", "replace")
@@ -79,9 +83,15 @@ def _name(head: bytes, index: int) -> str:
     shown = Message()
     shown["Content-Disposition"] = fields.get("content-disposition", "")
     field = shown.get_param("name", "", "content-disposition")
-    file = shown.get_filename()
+    try:
+        file = shown.get_filename()
+    except ValueError:
+        # Not every codec of Python that a caller may name decodes bytes to text.
+        reason = "its filename* is in an encoding that is not known; write it in UTF-8"
+        raise InvalidInput(f"parts[{index}]", reason) from None
     if file is None and not fields.get("content-type", "").startswith(("image/", "application/octet-stream")):
         raise InvalidInput(f"parts[{index}]", f"{str(field)[:64]!r} is no file; give options in the query (?top_k=3)")
     if fields.get("content-transfer-encoding", "binary").lower() not in _PLAIN:
         raise InvalidInput(f"parts[{index}]", "Content-Transfer-Encoding is not supported")
-    return str(file if file is not None else field)[:_LONGEST_NAME]
+    # Halves of surrogate pairs cannot be returned.
+    return str(file if file is not None else field)[:_LONGEST_NAME].encode(errors="replace").decode()

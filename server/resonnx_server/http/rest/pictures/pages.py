@@ -24,6 +24,8 @@ from resonnx_server.protocol.pieces import Pieces, at_once
 from resonnx_server.protocol.vision.serving import OnWord, VisionServing
 
 _SMALL_BODY: Final = 1 << 20
+# Characters of a header that becomes a request's id.
+_LONGEST_ID: Final = 64
 
 # Runs one picture and returns its answer.
 Run = Callable[[File, Posted], Coroutine[Any, Any, dict[str, Any]]]
@@ -81,7 +83,7 @@ class PicturePages:
         """Return the options of a request, or count it as rejected."""
         with self._models.rejected.counting():
             message = message_of(kind, posted.request.match_info["name"], posted.request.query)
-        message.id = message.id or posted.request.headers.get("X-Request-Id", "")[:64]
+        message.id = message.id or _shown(posted.request.headers.get("X-Request-Id", ""))
         return message
 
     async def _files(self, posted: Posted) -> list[File]:
@@ -147,6 +149,11 @@ class PicturePages:
             return stream
         finally:
             running.cancel()
+
+
+def _shown(header: str) -> str:
+    """Return a header as an id. aiohttp gives bytes that are not UTF-8 as surrogates, which no id can hold."""
+    return header[:_LONGEST_ID].encode(errors="replace").decode()
 
 
 def _picture(file: File) -> EncodedPictures:

@@ -54,3 +54,20 @@ def test_large_files_are_searched_in_pieces(monkeypatch: pytest.MonkeyPatch) -> 
 def test_what_is_no_form_of_files(body: bytes, kind: str, error: str) -> None:
     with pytest.raises(InvalidInput, match=error):
         at_once(files_of(body, kind))
+
+
+@pytest.mark.parametrize("codec", ["idna", "undefined", "a\0b"])
+def test_what_is_written_in_a_codec_that_decodes_no_bytes_is_no_form_of_files(codec: str) -> None:
+    body, kind = form(("a", b"content"))
+    with pytest.raises(InvalidInput, match=r"^Content-Type: its boundary"):
+        at_once(files_of(body, f"multipart/form-data; boundary*={codec}''xyz"))
+    named = body.replace(b'filename="a"', f"filename*={codec}''a".encode())
+    with pytest.raises(InvalidInput, match=r"^parts\[0\]: its filename\*"):
+        at_once(files_of(named, kind))
+
+
+@pytest.mark.parametrize("name", ["unicode_escape''\\ud800", "utf-7''+2AA-"])
+def test_the_name_of_a_file_can_be_returned(name: str) -> None:
+    body, kind = form(("a", b"content"))
+    (file,) = at_once(files_of(body.replace(b'filename="a"', f"filename*={name}".encode()), kind))
+    assert (file.name, file.content) == ("?", b"content")

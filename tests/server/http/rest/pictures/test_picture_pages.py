@@ -51,6 +51,12 @@ def test_a_picture_is_classified_as_by_grpc(demo_server, samples: Path, truth: T
     assert given["timing"]["batch_size"] >= 1
 
 
+def test_an_id_in_a_header_that_is_no_text_is_no_fault_of_the_server(demo_server, samples: Path, truth: Truth) -> None:
+    name, _ = _named(truth, "digits")[0]
+    answer = ask(demo_server.http, "/v1/classify/digits", (samples / name).read_bytes(), X_Request_Id="a\xff")
+    assert (answer.status, answer.json["id"]) == (200, "a?")
+
+
 def test_the_pictures_of_a_form_are_answered_one_by_one(demo_server, samples: Path, truth: Truth) -> None:
     chosen = _named(truth, "digits")[:3]
     files = [(name, (samples / name).read_bytes()) for name, _ in chosen]
