@@ -164,8 +164,9 @@ def failure_of_one(error: Exception) -> InferenceFailed:
     lead back to their callers.
     """
     if isinstance(error, InferenceFailed):
-        _log.error("a caption failed", extra={"error": error.message})
-        return InferenceFailed(error.message)
+        failed = InferenceFailed(error.message)
+        report_incident(_log, "a caption failed", failed)
+        return failed
     incident = report_incident(_log, "a caption could not be decoded", error)
     return InferenceFailed.hidden(incident, "the caption could not be decoded")
 

@@ -14,6 +14,7 @@ from resonnx_server.comparison.evidence import LEAST_PAIRS, Evidence
 from resonnx_server.comparison.running import batch_size, idle, run
 from resonnx_server.errors import InferenceFailed, Overloaded, ServerError, Unavailable
 from resonnx_server.inference.model import Model
+from resonnx_server.observe.incidents import report_incident
 
 _log = logging.getLogger(__name__)
 
@@ -114,7 +115,7 @@ class Checker:
         else:
             # The serving version has no answer to compare with.
             self._copies.dropped += 1
-        _log.warning("a version failed on a copy of a request", extra={"error": error.message})
+        report_incident(_log, "a version failed on a copy of a request", InferenceFailed(error.message))
 
     def _count(self, copy: Copy, answer: Answer) -> None:
         difference = difference_of(copy.served, answer)

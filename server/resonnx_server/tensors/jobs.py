@@ -202,7 +202,7 @@ class TensorJob:
         parts = _slices(outputs, entries, size) if context.batched and whole_rows is None else [outputs]
         finite = _finite_rows(outputs, held) if context.finite else np.ones(held, np.bool_)
         if not finite.all():
-            _log.error("outputs are not finite", extra={"rows": held, "failed": int((~finite).sum())})
+            report_incident(_log, "outputs are not finite", FloatingPointError(), extra={"rows": held})
         done = context.clock()
         input_ns, infer_ns, output_ns = assembled - start, ran - assembled, done - ran
         if whole_rows is None:

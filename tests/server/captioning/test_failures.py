@@ -4,6 +4,7 @@ import asyncio
 import gc
 import logging
 import random
+import time
 import weakref
 from dataclasses import replace
 
@@ -51,6 +52,17 @@ async def test_values_that_are_no_numbers_fail_their_caption_alone() -> None:
     assert isinstance(results[1], InferenceFailed)
     assert not isinstance(results[0], Exception)
     assert not isinstance(results[2], Exception)
+
+
+async def test_a_caller_of_what_is_no_number_does_not_fill_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    graphs = Graphs()
+    graphs.table[:] = np.nan
+    began = time.monotonic()
+    async with running(graphs) as engine:
+        for _ in range(50):
+            with pytest.raises(InferenceFailed):
+                await caption(engine, picture(3), DecodeOptions(max_tokens=9))
+    assert len(caplog.records) <= 1 + (time.monotonic() - began)
 
 
 async def test_a_caller_whose_words_cannot_be_delivered_affects_no_other() -> None:

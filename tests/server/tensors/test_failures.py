@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import logging
+import time
 import weakref
 from collections.abc import Mapping
 
@@ -115,6 +116,18 @@ async def test_what_is_no_number_fails_its_request_alone_and_only_where_numbers_
                 wanted[wanted == 0] = np.nan
                 wanted[wanted == 2] = -np.inf
                 assert np.array_equal(answer[0]["y"], wanted, equal_nan=True)
+
+
+async def test_a_caller_of_what_is_no_number_does_not_fill_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    def answers_nan(feeds: Mapping[str, np.ndarray]) -> Tensors:
+        return {"y": np.full(feeds["x"].shape, np.nan, np.float32)}
+
+    began = time.monotonic()
+    async with running_engine(answers_nan, finite=True) as engine:
+        for _ in range(50):
+            with pytest.raises(InferenceFailed):
+                await infer(engine, rows_of(1))
+    assert len(caplog.records) <= 1 + (time.monotonic() - began)
 
 
 async def test_an_answer_of_other_rows_than_asked_for_is_nobodys() -> None:
