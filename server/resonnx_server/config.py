@@ -180,8 +180,9 @@ class Settings(BaseModel):
     admin_host: str = "127.0.0.1"
     """Address of the admin port. One that is not a loopback address needs `keys_file`."""
     admin_port: Port | None = None
-    """Port of a second gRPC listener, which also serves methods that change the server (loading, shared memory,
-    settings of logs); 0 for a free one; off by default. Without `keys_file`, whoever reaches it may do everything."""
+    """Port of a second gRPC listener, which also serves methods that change the server (loading, comparisons, shared
+    memory, settings of traces and logs); 0 for a free one; off by default. Without `keys_file`, whoever reaches it may
+    do everything."""
     admin_on_main: bool = False
     """Serve these methods on the gRPC port as well, to keys of the role `admin`; needs `keys_file`."""
     reflection: bool = True
