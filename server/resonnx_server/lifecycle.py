@@ -82,6 +82,8 @@ class Server:
         found = self._scan()
         stop = StopSignals()
         try:
+            # Models that are loaded serve while others load, for as long as that takes.
+            self.parts.watch.start()
             self.readiness.address = await self._listen()
             await self._serve_until(stop.first, found)
             await self._drain(stop)
@@ -176,7 +178,7 @@ class Server:
             reasons = "; ".join(f"{refusal.name}: {refusal.reason}" for refusal in self.parts.models.refused)
             raise StartError(f"no model can be served ({reasons or 'the repository holds none'})")
         _calm_garbage_collection()
-        self.parts.watch.start()
+        self.parts.watch.models_loaded()
         await self._open()
         self.readiness.complete()
         async with asyncio.TaskGroup() as tasks:

@@ -103,10 +103,14 @@ class MemoryWatch:
         self._thread = threading.Thread(target=self._run, name="memory", daemon=True)
 
     def start(self) -> None:
-        """Watch from now on: the process is idle, and its models are loaded."""
-        self._give_back()
-        self._idle = self._left = self._resident()
+        """Check from now on. Memory that is not charged counts for nothing until `models_loaded`."""
         self._thread.start()
+
+    def models_loaded(self) -> None:
+        """Count memory from now on: the process is idle, and the models of the start are loaded."""
+        self._give_back()
+        with self._lock:
+            self._idle = self._left = self._resident()
 
     def models_change(self) -> None:
         """Count no memory as unseen until `models_changed`: models are being loaded or freed."""
@@ -205,6 +209,8 @@ class MemoryWatch:
     def _end_burst(self, now_s: float) -> None:
         """Return all memory of a burst that is over."""
         self._give_back()
+        if self._idle is None:
+            return
         is_much = self._uncharged() > self._left + _KEPT
         if is_much:
             self._shrink()
@@ -216,9 +222,8 @@ class MemoryWatch:
         if is_much:
             # No less than before: runtimes that have shrunk grow again.
             self._left = max(self._left, self._uncharged())
-        if self._idle is not None:
-            # What is left is the idle server's.
-            self._idle = max(self._idle, self._uncharged())
+        # What is left is the idle server's.
+        self._idle = max(self._idle, self._uncharged())
 
     def _uncharged(self) -> int:
         return self._resident() - self._budget.used

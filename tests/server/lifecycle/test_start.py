@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from queue import SimpleQueue
 from typing import IO
 
 import grpc
@@ -188,6 +189,24 @@ def test_ready_when_any_is_ready_with_the_first_model(start_server, repository: 
             assert refusal("z-loop") == (grpc.StatusCode.UNAVAILABLE, "model 'z-loop' is still being loaded")
             assert refusal("nobody")[0] == grpc.StatusCode.NOT_FOUND
         assert server.stop() == 0
+
+
+def test_slow_calls_are_ended_while_a_model_loads(start_server, repository: Path) -> None:
+    """A load may take minutes, in which other models serve."""
+    _bare(repository, "z-loop", bare_graphs.loop())
+    requests = SimpleQueue[None]()
+    with (
+        start_server(repository, "--ready-when", "any", "--max-receive-s", "1") as server,
+        grpc.insecure_channel(server.grpc) as channel,
+    ):
+        infer = grpc_service_pb2_grpc.GRPCInferenceServiceStub(channel).ModelStreamInfer
+        call = infer(iter(requests.get, None), timeout=20)
+        assert (call.code(), call.details()) == (
+            grpc.StatusCode.DEADLINE_EXCEEDED,
+            "the request was not complete within 1 s",
+        )
+        requests.put(None)
+        assert "loading z-loop version 1" in server.get("/readyz")[1]
 
 
 def test_ready_when_all_waits_for_all(tmp_path: Path, repository: Path) -> None:

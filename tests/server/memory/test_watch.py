@@ -203,6 +203,22 @@ def test_the_thread_ends_though_it_waits() -> None:
     assert not process.watch._thread.is_alive()
 
 
+def test_before_all_models_are_loaded_memory_ends_no_calls() -> None:
+    process = Process()
+    process.watch._idle = None
+    process.budget.charge("a", 100 * MB)
+    process.resident = IDLE + 900 * MB
+    for _ in range(50):
+        process.tick()
+    assert (process.budget.unseen, process.evicted, process.shrunk) == (0, 0, 0)
+    process.watch.models_loaded()
+    process.tick()
+    assert process.budget.unseen == 0
+    process.resident += ALLOWANCE + 900 * MB
+    process.tick()
+    assert process.evicted
+
+
 def test_memory_of_models_that_are_loaded_ends_no_calls() -> None:
     process = Process()
     process.budget.charge("a", 700 * MB)
