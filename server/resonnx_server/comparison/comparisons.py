@@ -5,7 +5,7 @@ import logging
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from dataclasses import replace
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from resonnx_server.comparison.comparable import check_comparable, check_rule
 from resonnx_server.comparison.comparison import Comparison, Mode, Plan, State
@@ -23,6 +23,8 @@ _log = logging.getLogger(__name__)
 _MOST_ENDED: Final = 64
 # How often it is looked at whether both versions still serve.
 _LOOK_S: Final = 1.0
+
+T = TypeVar("T")
 
 # Takes an ended comparison that was rolled back, and writes its report.
 Report = Callable[[Comparison], None]
@@ -52,6 +54,8 @@ class Comparisons:
         self._ended: dict[str, Comparison] = {}
         self._starting: set[str] = set()
         self._tasks: set[asyncio.Task[None]] = set()
+        # Changes of the repository that go on if their callers are cancelled.
+        self._changes: set[asyncio.Task[Any]] = set()
 
     def begin(self, model: Model, version: int | str, caller: str, identifier: str) -> tuple[Model, Compared | None]:
         """See Comparing.begin."""
@@ -92,7 +96,7 @@ class Comparisons:
                 check_comparable(base, new)
                 plan = replace(plan, keep=self._kept(new, plan))
             except ServerError:
-                await control.take_back(name, version)
+                await self._to_its_end(control.take_back(name, version))
                 raise
         finally:
             self._starting.discard(name)
@@ -108,9 +112,14 @@ class Comparisons:
     async def promote(self, name: str, reason: str = "by request") -> Comparison:
         """Let the new version answer calls without a version; the old one drains unless version_policy keeps it.
 
+        It goes on if its caller is cancelled.
+
         Raises:
             NotFound: The model is not being compared, or one of the versions does not serve any more.
         """
+        return await self._to_its_end(self._promote(name, reason))
+
+    async def _promote(self, name: str, reason: str) -> Comparison:
         comparison = await self._take(name)
         try:
             await self._control().promote(name, comparison.new_version)
@@ -125,9 +134,14 @@ class Comparisons:
     async def roll_back(self, name: str, reason: str = "by request") -> Comparison:
         """Unload the new version; the old one serves on.
 
+        It goes on if its caller is cancelled.
+
         Raises:
             NotFound: The model is not being compared, or one of the versions does not serve any more.
         """
+        return await self._to_its_end(self._roll_back(name, reason))
+
+    async def _roll_back(self, name: str, reason: str) -> Comparison:
         comparison = await self._take(name)
         try:
             await comparison.end(State.ROLLED_BACK, reason)
@@ -232,6 +246,13 @@ class Comparisons:
         if (control := self._models.control) is None:
             raise Unavailable("the server is starting")
         return control
+
+    async def _to_its_end(self, change: Coroutine[Any, Any, T]) -> T:
+        """Return the result of a change of the repository, which goes on if the caller is cancelled."""
+        task = asyncio.create_task(change)
+        self._changes.add(task)
+        task.add_done_callback(self._changes.discard)
+        return await asyncio.shield(task)
 
     def _begin(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)
