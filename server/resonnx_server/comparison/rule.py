@@ -113,6 +113,8 @@ def _parse_term(part: str) -> Term:
     bound, most = Fraction(number), _MOST_TIMES if unit == "x" else measure.most
     if bound > most:
         raise InvalidInput(FIELD, f"{part.strip()!r}: {number} is more than {most} ({measure.meaning})")
+    if unit and not bound:
+        raise InvalidInput(FIELD, f"{part.strip()!r}: no time is 0 ({measure.meaning})")
     if name == "n" and (bound < 1 or bound.denominator != 1):
         raise InvalidInput(FIELD, f"n>={number}: is not an integer within 1..{_MOST_ANSWERS}")
     return Term(name, bound, unit, f"{name}{operator}{number}{unit}")

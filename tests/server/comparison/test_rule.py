@@ -60,6 +60,8 @@ def test_any_other_text_is_refused_by_name(text: str) -> None:
         ("agreement>=99 and n>=10", "99 is more than 1"),
         ("compute<=1.1 and n>=10", "compute<=1.1x"),
         ("p99<=1.1 and n>=10", "p99<=1.1x or p99<=1.1ms"),
+        ("compute<=0x and n>=10", "no time is 0"),
+        ("p99<=0.0ms and n>=10", "no time is 0"),
         ("agreement>=0.9 and agreement>=0.8 and n>=10", "two terms for agreement"),
         ("agreement>=0.9 and n>=10 and n>=20", "two terms for n"),
         ("agreement>=0.9 and n>=1.5", "is not an integer"),
