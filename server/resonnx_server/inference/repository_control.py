@@ -8,7 +8,7 @@ from resonnx_server.config import ModelSettings
 
 
 class State(Enum):
-    """The state of a model's version; repository/life/version_life.py draws their order."""
+    """The state of a model's version; repository/life/generation.py draws their order."""
 
     FOUND = "found"
     VERIFYING = "verifying"

@@ -112,11 +112,15 @@ class ModelLife:
 
     @property
     def labels(self) -> dict[str, int]:
-        """Versions by label. A label moves when its new version serves, and `stable` comes then."""
+        """Versions by label. A label moves when its new version serves, and `stable` comes then.
+
+        If nothing served before, `stable` stays while its version is loaded, though others serve by then.
+        """
         before, self._labels = self._labels, {}
         for label, version in self._all_labels.items():
             kept = before.get(label, 0)
-            if version in self._ready or not self._ready or (kept not in self._ready and label != STABLE):
+            is_awaited = label != STABLE or (kept == version and version in self._coming)
+            if version in self._ready or not self._ready or (kept not in self._ready and is_awaited):
                 self._labels[label] = version
             elif kept in self._ready:
                 self._labels[label] = kept

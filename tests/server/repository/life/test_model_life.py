@@ -216,6 +216,17 @@ def test_the_label_stable_moves_when_its_new_version_serves_and_stays_if_that_is
     assert life.labels["stable"] == 1
 
 
+def test_at_the_start_the_label_stable_waits_for_its_version() -> None:
+    life = ModelLife("digits", falls_back=True)
+    life.see({1: "a", 2: "b"}, _policy("all"), {"stable": 1})
+    assert life.labels == {"stable": 1}
+    two, one = life.loads()
+    life.loaded(two)
+    assert life.labels == {"stable": 1}, "calls without a version are not answered by 2, which is to be proven"
+    life.refused(one, "it is bad")
+    assert life.labels == {}
+
+
 def test_files_that_were_refused_are_not_tried_again_when_the_version_that_served_stops() -> None:
     life = ModelLife("digits", falls_back=True)
     life.see({1: "a"}, _policy("latest: 1"))
