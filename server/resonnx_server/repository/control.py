@@ -108,7 +108,9 @@ class Control:
             # It has no versions any more.
             contents = {}
         policy = life.policy if settings is None else VersionPolicy.parse(settings.version_policy)
-        life.see(contents, policy, life.labels if settings is None else settings.labels)
+        # Of settings that cannot be read, the last ones are kept.
+        kept = life.wanted_labels if contents else life.labels
+        life.see(contents, policy, kept if settings is None else settings.labels)
         self._act(life)
         if contents and not life.is_known:
             versions = ", ".join(map(str, sorted(contents)))

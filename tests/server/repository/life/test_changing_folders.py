@@ -112,6 +112,22 @@ async def test_a_change_during_a_load_takes_its_place(tmp_path: Path) -> None:
         assert model.version == 2
 
 
+async def test_settings_that_cannot_be_read_for_a_while_do_not_undo_a_promotion(tmp_path: Path) -> None:
+    for version in (1, 2):
+        answering.write(tmp_path / "m" / str(version), version)
+    settings = tmp_path / "m" / "config.toml"
+    settings.write_text('version_policy = "all"\n')
+    async with changing(tmp_path) as repository:
+        await repository.control.promote("m", 1)
+        assert repository.models.get("m").version == 1
+        settings.write_text("version_policy =")
+        await repository.seen()
+        assert "is not TOML" in repository.states()[1][1]
+        settings.write_text('version_policy = "all"\n')
+        await repository.seen()
+        assert repository.models.get("m").version == 1
+
+
 async def test_a_disk_that_fails_is_asked_again(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Files that could not be read are read again without a change of them; the old version serves meanwhile."""
     folder, failures = tmp_path / "m" / "1", 2
