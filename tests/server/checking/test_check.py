@@ -126,6 +126,8 @@ def test_a_verified_model_agrees_with_its_examples_and_its_config_pbtxt(
         'input { name: "image" data_type: TYPE_UINT8 dims: [32, 32] }': "has the dims [32, 32]; by manifest.json",
         'input { name: "data" data_type: TYPE_UINT8 dims: 1 }': "has no input 'data'; it has encoded_image, image",
         'output { name: "logits" data_type: TYPE_FP32 dims: 10 label_filename: "l" }': "are not those of mani",
+        taken.replace("NHWC", "NCHW"): "input 'image' is FORMAT_NCHW; by manifest.json it is FORMAT_NHWC",
+        'cc_model_filenames { key: "7.5" value: "t4.onnx" }': "has 't4.onnx'; manifest.json says 'model.onnx'",
         'default_model_filename: "other.onnx"': "is 'other.onnx'; manifest.json says 'model.onnx', which is served",
     }
     (folder / "l").write_text("a\nb\n")

@@ -34,11 +34,18 @@ def check_agreement(
         raise ModelRefused(
             f"config.pbtxt: default_model_filename is {declaration.file!r}; {MANIFEST} says {file!r}, which is served"
         )
+    for other in declaration.files_by_capability.values():
+        if other != file:
+            raise ModelRefused(
+                f"config.pbtxt: cc_model_filenames has {other!r}; {MANIFEST} says {file!r}, which is served on each GPU"
+            )
     shapes = {spec.name: (datatype(spec.dtype), spec.shape[1:]) for spec in (*inputs, *outputs)}
     for each in declaration.inputs:
         if each.name == _FILES and (each.datatype, each.dims) == ("BYTES", (1,)) and each.reshape in (None, ()):
             continue
         _check(each, "input", {spec.name for spec in inputs} | {_FILES}, shapes.get(each.name, ("BYTES", ())))
+        if each.layout == "NCHW":
+            raise ModelRefused(f"{each.where}: input {each.name!r} is FORMAT_NCHW; by {MANIFEST} it is FORMAT_NHWC")
     for each in declaration.outputs:
         _check(each, "output", {spec.name for spec in outputs}, shapes.get(each.name, ("", ())))
         if each.labels and each.labels != tuple(manifest.classifier.labels):
