@@ -46,7 +46,8 @@ class Statistics:
     def _chosen(
         self, known: dict[tuple[str, int], ModelStats], name: str, version: str, caller: Caller
     ) -> dict[tuple[str, int], ModelStats]:
-        number = self._models.labels(name).get(version) or (int(version) if version.isdecimal() else 0)
+        is_number = version.isascii() and version.isdecimal()
+        number = self._models.labels(name).get(version) or (int(version) if is_number else 0)
         chosen = {key: stats for key, stats in known.items() if key[0] == name and (not version or key[1] == number)}
         if not chosen:
             model = self._models.find(name, version, caller=caller)

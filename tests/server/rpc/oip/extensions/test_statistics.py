@@ -70,7 +70,11 @@ def test_all_agree_after_any_mix(server: RunningServer, seed: int) -> None:
 def test_filters(server: RunningServer) -> None:
     assert statistics(server).keys() == {*NAMES}
     assert statistics(server, "picky").keys() == statistics(server, "picky", "1").keys() == {"picky"}
-    for arguments, message in ((("nobody",), "not in the repository"), (("picky", "2"), "has no version 2")):
+    for arguments, message in (
+        (("nobody",), "not in the repository"),
+        (("picky", "2"), "has no version 2"),
+        (("picky", "\N{FULLWIDTH DIGIT ONE}"), "neither a number nor a label"),
+    ):
         with pytest.raises(triton.InferenceServerException, match=message) as refused:
             statistics(server, *arguments)
         assert refused.value.status() == "StatusCode.NOT_FOUND"
