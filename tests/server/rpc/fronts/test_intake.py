@@ -28,15 +28,34 @@ class Waiting:
         self.resumed += 1
 
 
-def test_the_caller_with_the_most_calls_loses_a_quarter_of_them_longest_first() -> None:
+def test_a_quarter_of_the_calls_ends_of_the_caller_with_the_most_longest_first() -> None:
     intake, now = Intake(), time.monotonic()
     many, one = [Waiting("many") for _ in range(8)], Waiting("one")
     intake.receiving = {one: now - 60, **{call: now - 30 + i for i, call in enumerate(many)}}
-    assert intake.evict() == 2
-    assert [bool(call.ended) for call in many] == [True, True, *[False] * 6]
+    assert intake.evict() == 3
+    assert [bool(call.ended) for call in many] == [True, True, True, *[False] * 5]
     assert not one.ended
     assert many[0].ended[0].status[0] is grpc.StatusCode.RESOURCE_EXHAUSTED
-    assert len(intake.receiving) == 7
+    assert len(intake.receiving) == 6
+
+
+def test_a_quarter_of_the_calls_ends_where_each_caller_has_one() -> None:
+    """To end a single call at a time would not keep up with what the others bring meanwhile."""
+    intake, now = Intake(), time.monotonic()
+    calls = [Waiting(f"caller {i}") for i in range(24)]
+    intake.receiving = {call: now - 30 + i for i, call in enumerate(calls)}
+    assert intake.evict() == 6
+    assert [bool(call.ended) for call in calls] == [*[True] * 6, *[False] * 18]
+
+
+def test_a_caller_loses_calls_until_it_has_no_more_than_others() -> None:
+    intake, now = Intake(), time.monotonic()
+    three, two = [Waiting("three") for _ in range(3)], [Waiting("two") for _ in range(2)]
+    # Of five calls two end: the first of three, then the oldest of callers with two.
+    intake.receiving = {**{call: now - 10 + i for i, call in enumerate(three)}, **dict.fromkeys(two, now - 20)}
+    assert intake.evict() == 2
+    assert [bool(call.ended) for call in three] == [True, False, False]
+    assert [bool(call.ended) for call in two] == [True, False]
 
 
 @dataclass(eq=False)
