@@ -4,6 +4,7 @@ import json
 import re
 from pathlib import Path
 
+import pytest
 from resonnx import Client
 from resonnx.cli import app
 from typer.testing import CliRunner
@@ -14,6 +15,7 @@ def _run(*arguments: str) -> tuple[int, str, str]:
     return done.exit_code, done.stdout, done.stderr
 
 
+@pytest.mark.slow
 def test_the_plan_is_made_of_the_servers_table(demo_server, tmp_path: Path) -> None:
     out = tmp_path / "plan.json"
     wanted = ["--server", demo_server.grpc, "--model", "digits", "--plan", "100000", "--p99", "500"]
