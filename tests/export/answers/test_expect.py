@@ -11,7 +11,7 @@ from resonnx_export.answers.agreement import Agreed
 from resonnx_export.answers.recorded import read_answers
 from resonnx_export.answers.search import Searched
 from resonnx_export.errors import ParityFailed
-from resonnx_export.proof.parity import damage
+from resonnx_export.proof.parity import damaged_copies
 from resonnx_export.tasks.answers import require_answers
 from resonnx_proto.v1 import manifest_pb2 as pb
 from resonnx_server.runtime.model_files.manifest import CLASSIFIER_FILE, read_version
@@ -51,7 +51,7 @@ def test_the_graph_is_what_must_give_the_answers(
 ) -> None:
     agreed = Agreed(read_answers(record_answers()), {}, ())
     with pytest.raises(ParityFailed, match="your answers"):
-        require_answers({CLASSIFIER_FILE: damage(model)}, manifest, agreed)
+        require_answers({CLASSIFIER_FILE: next(damaged_copies(model))}, manifest, agreed)
     assert manifest.verified_against == pb.REFERENCE_OUR_READING
 
 
