@@ -165,7 +165,7 @@ def from_rpc_error(error: grpc.RpcError) -> ResonnxError:
         elif detail.Unpack(retry):
             retry_after_s = retry.retry_delay.seconds + retry.retry_delay.nanos / 1e9
     if (pushback := _trailer(error, "grpc-retry-pushback-ms")) is not None:
-        # gRPC's rule: what is no number forbids a retry.
+        # gRPC's rule: a value that is not a number forbids a retry.
         retry_after_s = int(pushback) / 1e3 if isinstance(pushback, str) and pushback.isdecimal() else None
     return _error(
         error.code().name,

@@ -14,7 +14,7 @@ class Panel:
     """A panel and its queries.
 
     Attributes:
-        title: What it shows.
+        title: Title of the panel.
         description: What its values mean and what to do when they look wrong.
         queries: Legend, in Grafana's template form, to PromQL expression.
         unit: Grafana's name of the unit; "short" is a plain number.

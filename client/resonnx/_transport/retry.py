@@ -61,9 +61,9 @@ class RetryBudget:
 
 
 class Budgets:
-    """The budgets of a client: of calls that servers refuse under load, and of those that do not reach a server.
+    """A client's two retry budgets: for calls refused under load (`refused`), and for lost connections (`unreached`).
 
-    The latter is larger: all calls that a server has when it dies are retried at once.
+    The second is larger: all calls that a server has when it dies are retried at once.
     """
 
     def __init__(self) -> None:

@@ -101,7 +101,7 @@ def host_name(host: str) -> str:
 
 @lru_cache(_KEPT_PEERS)
 def network_of(host: str) -> IPv4Address | IPv6Network | None:
-    """Return what one caller usually has: an IPv4 address, or an IPv6 network of 64 bits; None for what is no address.
+    """Return what one caller usually has: an IPv4 address, or an IPv6 network of 64 bits; None if it is not an address.
 
     A socket for both versions gives IPv4 addresses as "::ffff:203.0.113.7".
     """

@@ -56,7 +56,9 @@ def pages(demo_server, samples: Path, truth: dict[str, dict[str, str]]) -> tuple
             client.classify(b"no picture", model="digits")
         with pytest.raises(resonnx.NotFound):
             client.classify(pictures["digits"], model="nobody")
+    end = time.monotonic() + 30
     while True:
+        assert time.monotonic() < end, "the page of an idle server changes"
         text, openmetrics, again = (_fresh(demo_server.http, accept) for accept in ("*/*", PROMETHEUS_2, "*/*"))
         # A batch may be learnt from, or a caller's leaving be heard of, after the answer.
         if _still(text[1]) == _still(again[1]):

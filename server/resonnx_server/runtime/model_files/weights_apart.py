@@ -5,13 +5,15 @@ is given a file of some kilobytes that refers to the weights as external data, a
 copies them later, without the GIL.
 """
 
-from contextlib import suppress
+import logging
 from typing import Any, Final
 
 import onnxruntime as ort
 from google.protobuf.message import DecodeError
 
 from resonnx_server.runtime import wire
+
+_log = logging.getLogger(__name__)
 
 # Fields of onnx.proto: ModelProto, GraphProto, TensorProto, StringStringEntryProto.
 _GRAPH: Final = 7
@@ -48,9 +50,11 @@ def open_session(model: bytes, options: ort.SessionOptions, providers: Any, *, a
     small = without_weights(model) if apart else None
     if small is not None:
         options.add_external_initializers_from_files_in_memory([_LOCATION], [model], [len(model)])
-        # Faults of the file itself are raised below.
-        with suppress(Exception):
+        try:
             return ort.InferenceSession(small, options, providers=providers, enable_fallback=0)
+        except Exception as error:  # they share no base class
+            # Faults of the file itself are raised below.
+            _log.debug("a file is opened as a whole", extra={"error": str(error)})
     # The fall-back to other providers would print to stdout and drop the reason.
     return ort.InferenceSession(model, options, providers=providers, enable_fallback=0)
 
