@@ -6,12 +6,13 @@ import re
 import shutil
 import socket
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
 
 import grpc
 import numpy as np
+from resonnx._transport.channel import options
 from resonnx_proto.inference import grpc_service_pb2 as pb
 from resonnx_proto.inference import grpc_service_pb2_grpc
 
@@ -75,7 +76,7 @@ class Replicas:
     async def answered(self, address: str) -> float:
         """Return how many calls a server has answered since its start."""
         server = self._running[address][1]
-        return await asyncio.to_thread(server.metric, "nv_inference_request_success", model="double")
+        return await asyncio.to_thread(server.metric, "nv_inference_request_success")
 
     async def serves(self, address: str) -> None:
         """Wait until calls go to a server."""
@@ -84,8 +85,15 @@ class Replicas:
             while await self.answered(address) < goal:
                 await asyncio.sleep(0.05)
 
-    async def restart_all(self) -> None:
-        """Stop one after the other, and start it again."""
+    async def shows(self, address: str, state: str) -> None:
+        """Wait until the page of a server's readiness has a line that begins with `state`."""
+        async with asyncio.timeout(30):
+            while f"\n{state}" not in (await asyncio.to_thread(self._running[address][1].get, "/readyz"))[1]:
+                await asyncio.sleep(0.05)
+
+    async def restart_all(self, **environment: str) -> None:
+        """Stop one after the other, and start it again, with `environment` from now on."""
+        self._environment |= environment
         for address in self.addresses:
             assert await self.stop(address) == 0
             await self.start(address)
@@ -153,30 +161,41 @@ def request(number: int) -> pb.ModelInferRequest:
     return pb.ModelInferRequest(model_name="double", id=str(number), inputs=[tensor], raw_input_contents=[content])
 
 
+def doubling(channel: grpc.aio.Channel) -> Callable[[], Awaitable[None]]:
+    """Return a call that has a number doubled and looks at the answer."""
+    infer = grpc_service_pb2_grpc.GRPCInferenceServiceStub(channel).ModelInfer
+
+    async def ask() -> None:
+        number = random.randrange(1 << 20)
+        answer = await infer(request(number), timeout=30, wait_for_ready=False)
+        assert np.frombuffer(answer.raw_output_contents[0], np.float32).tolist() == [2 * number] * 3
+
+    return ask
+
+
 class Load:
     """Clients in closed loops, and what became of their calls.
 
     Args:
         channel: Of all of them.
         clients: How many there are.
+        ask: Makes one call and looks at its answer.
     """
 
-    def __init__(self, channel: grpc.aio.Channel, clients: int) -> None:
+    def __init__(self, channel: grpc.aio.Channel, clients: int, ask: Callable[[], Awaitable[None]]) -> None:
         self.codes = Counter[str]()
         self.channel = channel
-        self._infer = grpc_service_pb2_grpc.GRPCInferenceServiceStub(channel).ModelInfer
+        self._ask = ask
         self._is_over = False
         self._clients = [asyncio.create_task(self._client()) for _ in range(clients)]
 
     async def _client(self) -> None:
         while not self._is_over:
-            number = random.randrange(1 << 20)
             try:
-                answer = await self._infer(request(number), timeout=30, wait_for_ready=False)
+                await self._ask()
             except grpc.aio.AioRpcError as error:
                 self.codes[f"{error.code().name}: {error.details()}"] += 1
             else:
-                assert np.frombuffer(answer.raw_output_contents[0], np.float32).tolist() == [2 * number] * 3
                 self.codes["OK"] += 1
 
     async def more(self, answers: int) -> None:
@@ -191,11 +210,19 @@ class Load:
 
 
 @asynccontextmanager
-async def load(channel: grpc.aio.Channel, clients: int = 12) -> AsyncIterator[Load]:
-    """Run clients of a channel until the block ends."""
+async def load(
+    channel: grpc.aio.Channel, asking: Callable[[grpc.aio.Channel], Callable[[], Awaitable[None]]] = doubling
+) -> AsyncIterator[Load]:
+    """Run 12 clients of a channel, which call what `asking` returns for it, until the block ends."""
     async with channel:
-        made = Load(channel, clients)
+        made = Load(channel, 12, asking(channel))
         try:
             yield made
         finally:
             await made.end()
+
+
+def once(target: str) -> grpc.aio.Channel:
+    """Return a channel that repeats nothing."""
+    given = [*options(target, alone=False, first=True), ("grpc.enable_retries", 0)]
+    return grpc.aio.insecure_channel(target, options=given)

@@ -15,7 +15,7 @@ from resonnx_proto.inference import grpc_service_pb2_grpc
 from ..conftest import StartServer
 from ..server import bare_graphs
 from .names import name_server
-from .replicas import NGINX, Load, Replicas, load, nginx, replicas, request
+from .replicas import NGINX, Replicas, load, nginx, once, replicas, request
 
 _needs_nginx = pytest.mark.skipif(NGINX is None, reason="nginx is not installed")
 
@@ -43,20 +43,12 @@ def way(request: pytest.FixtureRequest, tmp_path: Path) -> Way:
     return by_name if request.param == "name" else lambda servers: nginx(servers, tmp_path)
 
 
-@asynccontextmanager
-async def once(target: str) -> AsyncIterator[Load]:
-    """Run clients that repeat nothing."""
-    given = [*options(target, alone=False, first=True), ("grpc.enable_retries", 0)]
-    async with load(grpc.aio.insecure_channel(target, options=given)) as made:
-        yield made
-
-
 async def test_no_call_fails_when_a_server_stops(start_server: StartServer, repository: Path, way: Way) -> None:
     """The short form of the next test."""
     async with (
         replicas(start_server, repository, 2, "--drain-delay-s", "0.3") as servers,
         way(servers) as target,
-        once(target) as calls,
+        load(once(target)) as calls,
     ):
         for address in servers.addresses:
             await servers.serves(address)
@@ -76,7 +68,7 @@ async def test_shares_are_equal_and_no_call_fails_while_all_restart(
     async with (
         replicas(start_server, repository, 3, "--drain-delay-s", "1", **variables) as servers,
         way(servers) as target,
-        once(target) as calls,
+        load(once(target)) as calls,
     ):
         for address in servers.addresses:
             await servers.serves(address)

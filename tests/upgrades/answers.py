@@ -64,7 +64,7 @@ def ask_all(address: str, suffix: str = "") -> Answers:
     with grpc.insecure_channel(address) as channel:
         stub = vision_pb2_grpc.VisionStub(channel)
         for number in range(_PICTURES):
-            image = pb.Image(encoded=_picture(number))
+            image = pb.Image(encoded=picture(number))
             labels = stub.Classify(pb.ClassifyRequest(model=f"classifier{suffix}", image=image, top_k=7), timeout=30)
             answers["predictions"].append([(found.label, found.score) for found in labels.predictions])
             captions = stub.Caption(pb.CaptionRequest(model=f"captioner{suffix}", image=image), timeout=30).captions
@@ -72,7 +72,7 @@ def ask_all(address: str, suffix: str = "") -> Answers:
     return answers
 
 
-def _picture(number: int) -> bytes:
+def picture(number: int) -> bytes:
     """Return a PNG file of random colours, of another size for each number."""
     rng = np.random.default_rng(number)
     coarse = Image.fromarray(rng.integers(0, 256, (5, 5, 3), dtype=np.uint8))
