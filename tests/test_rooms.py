@@ -93,7 +93,7 @@ _SERVER = {
     # Settings: their types, their texts, where they come from. They name no room.
     "version_policy": set[str](),
     "declaration": set[str](),
-    "config": {"declaration", "version_policy"},
+    "config": {"config_text", "declaration", "version_policy"},
     "config_text": set[str](),
     "config_sources": {"config", "config_text"},
     "flags": {"config", "config_text"},
@@ -110,7 +110,7 @@ _SERVER = {
     },
     # The process.
     "signals": set[str](),
-    "readiness": {"repository", "inference", "scheduling", "errors"},
+    "readiness": {"repository", "inference", "scheduling", "observe", "errors"},
     "devices": {"repository", "scheduling", "runtime"},
 }
 _SERVER["parts"] = {*_SERVER} - {"checking", "flags", "config_sources", "config_text", "signals", "readiness"}

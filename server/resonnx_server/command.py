@@ -1,6 +1,7 @@
 """The command `resonnx-server`: from arguments to a server, and from its end to an exit status."""
 
 import asyncio
+import logging
 import os
 import sys
 from typing import Any
@@ -8,9 +9,11 @@ from typing import Any
 import typer
 
 from resonnx_server.config import Settings
-from resonnx_server.config_sources import ConfigError, foreign_variables, load_settings, setting_sources
+from resonnx_server.config_sources import ConfigError, foreign_variables, given_text, load_settings, setting_sources
 from resonnx_server.flags import with_flags
 from resonnx_server.memory.freed import share_heaps
+from resonnx_server.observe import logs
+from resonnx_server.observe.logs import console
 from resonnx_server.runtime.machine.cheap_imports import cheap_imports
 from resonnx_server.runtime.machine.descriptors import TooFewDescriptors
 from resonnx_server.runtime.machine.host import usable_cores
@@ -29,6 +32,8 @@ def _app() -> typer.Typer:
 
 
 app, check = _app(), _app()
+# Raised only where the library does not print it itself.
+_BadArguments: Any = typer.BadParameter.__base__
 
 
 def run() -> None:
@@ -40,7 +45,12 @@ def run() -> None:
         keys(sys.argv[2:], prog_name="resonnx-server keys")
     if sys.argv[1:2] == ["check"]:
         check(sys.argv[2:], prog_name="resonnx-server check")
-    app(prog_name="resonnx-server")
+    console.is_json = given_text("log_format", sys.argv[1:], os.environ) == "json"
+    try:
+        sys.exit(app(prog_name="resonnx-server", standalone_mode=not console.is_json))
+    except _BadArguments as error:
+        console.tell(logging.ERROR, error.format_message())
+        sys.exit(error.exit_code)
 
 
 @app.command()
@@ -58,13 +68,10 @@ def serve(**flags: Any) -> None:
     settings = _settings(flags)
     _need_runtime()
     if (lack := lack_of_address_space(usable_cores())) is not None:
-        print(f"resonnx-server: {lack}", file=sys.stderr)
+        console.tell(logging.ERROR, lack)
         raise typer.Exit(1)
     # Before there are threads.
     share_heaps(usable_cores())
-    # Not before: it loads all that the server is made of, and --help and mistyped settings answer at once.
-    from resonnx_server.observe import logs
-
     logs.configure(settings.log_level)
     raise typer.Exit(asyncio.run(_serve(settings)))
 
@@ -89,10 +96,10 @@ def _settings(flags: dict[str, Any]) -> Settings:
     printing = flags.pop("print_config")
     try:
         for name in foreign_variables(os.environ):
-            print(f"resonnx-server: {name} is not a setting of the server, and ignored", file=sys.stderr)
+            console.tell(logging.WARNING, f"{name} is not a setting of the server, and ignored")
         settings = load_settings(flags, os.environ)
     except ConfigError as error:
-        print(f"resonnx-server: {error}", file=sys.stderr)
+        console.tell(logging.ERROR, str(error))
         raise typer.Exit(2) from None
     if printing:
         from resonnx_server.checking.printed import printed
@@ -108,7 +115,7 @@ def _need_runtime() -> None:
     try:
         check_runtime()
     except RuntimeFault as fault:
-        print(f"resonnx-server: {fault}", file=sys.stderr)
+        console.tell(logging.ERROR, str(fault))
         raise typer.Exit(1) from None
 
 
@@ -121,12 +128,12 @@ async def _serve(settings: Settings) -> int:
     try:
         server, status = Server(settings), 0
     except (AccessFault, TooFewDescriptors) as fault:
-        print(f"resonnx-server: {fault}", file=sys.stderr)
+        console.tell(logging.ERROR, str(fault))
         return 1
     try:
         await server.run()
     except StartError as error:
-        print(f"resonnx-server: {error}", file=sys.stderr)
+        console.tell(logging.ERROR, str(error))
         status = 1
     if server.left_behind:
         leave(status)

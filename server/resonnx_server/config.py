@@ -3,7 +3,6 @@
 A setting's docstring is its text in --help, error messages and docs/settings.md. After a change: `make settings`.
 """
 
-import re
 from pathlib import Path
 from typing import Annotated, Final, Literal, Self, get_args
 
@@ -19,15 +18,15 @@ from pydantic import (
 )
 from pydantic.json_schema import SkipJsonSchema
 
+from resonnx_server.config_text import split_list
 from resonnx_server.declaration import Declaration
-from resonnx_server.version_policy import canonical
+from resonnx_server.version_policy import canonical, checked_labels
 
 Provider = Literal["auto", "cpu", "openvino", "cuda", "tensorrt"]
 GrpcFront = Literal["auto", "aio", "core"]
 ExifOrientation = Literal["apply", "ignore"]
 PictureFormat = Literal["JPEG", "PNG", "WebP", "BMP", "GIF", "TIFF", "AVIF"]
 ControlMode = Literal["none", "poll", "explicit"]
-_LABEL: Final = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,63}")
 TimeoutAction = Literal["reject", "delay"]
 Priority = Annotated[int, Field(ge=1, le=8)]
 KeptPictures = Annotated[int, Field(ge=0, le=1000)]
@@ -46,19 +45,6 @@ def _formats(value: object) -> object:
     names = {name.lower(): name for name in get_args(PictureFormat)}
     known = [names.get(part.strip().lower(), part) if isinstance(part, str) else part for part in parts]
     return [part for i, part in enumerate(known) if part not in known[:i]]
-
-
-def _split(value: object) -> object:
-    """Split a comma-separated list."""
-    return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
-
-
-def _labels(value: dict[str, int]) -> dict[str, int]:
-    """Raise ValueError unless each key is a name that is not a number."""
-    for label in value:
-        if _LABEL.fullmatch(label) is None:
-            raise ValueError(f"{label[:64]!r} is not a label: a letter, then letters, digits, _ . -, at most 64")
-    return value
 
 
 class PriorityPolicy(BaseModel):
@@ -128,7 +114,7 @@ class ModelSettings(BaseModel):
     version_policy: Annotated[str, BeforeValidator(canonical)] = "latest: 1"
     """Versions that are served, of those in the model's folder: `latest: N`, `all` or `specific: [1, 3]`. Versions that
     have a label are served as well."""
-    labels: Annotated[dict[str, Annotated[int, Field(ge=1, lt=10**18)]], AfterValidator(_labels)] = Field(
+    labels: Annotated[dict[str, Annotated[int, Field(ge=1, lt=10**18)]], AfterValidator(checked_labels)] = Field(
         default_factory=dict
     )
     """Names of versions, as in `{stable = 3, canary = 4}`, which calls may give in place of a number. With `stable`,
@@ -198,7 +184,7 @@ class Settings(BaseModel):
     cache_dir: Path | None = None
     """Folder of the latency cache, which keeps measured batch times between starts; by default, $XDG_CACHE_HOME/resonnx
     or ~/.cache/resonnx. `none` for no cache."""
-    trusted_keys: Annotated[tuple[Path, ...], BeforeValidator(_split)] = ()
+    trusted_keys: Annotated[tuple[Path, ...], BeforeValidator(split_list)] = ()
     """Files of Ed25519 public keys, as `resonnx-export new-key` writes them. If set, a model version is refused unless
     one of these keys has signed it (`resonnx-export sign`)."""
     control_mode: ControlMode = "none"
@@ -208,7 +194,7 @@ class Settings(BaseModel):
     poll_interval_s: Annotated[float, Field(ge=0.1, le=86_400)] = 5.0
     """Seconds between looks at the repository (`control_mode` poll). A change has settled when two looks in a row find
     the same files, sizes and times."""
-    load_models: Annotated[tuple[str, ...], BeforeValidator(_split)] = ()
+    load_models: Annotated[tuple[str, ...], BeforeValidator(split_list)] = ()
     """Models that `control_mode` explicit loads at start; `*` for all."""
     strict: bool = False
     """Not ready while a model is refused, that is, while none of its versions serves."""
@@ -275,7 +261,10 @@ class Settings(BaseModel):
     """Most HTTP connections at a time, each of which takes one request at a time; beyond, one that runs no request is
     closed for a new one. By default 1024, or an eighth of the limit of open files."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
-    """Lowest level that is logged."""
+    """Lowest level that is logged; LogSettings changes it while the server runs."""
+    log_format: Literal["auto", "json"] = "auto"
+    """Form of stdout and stderr. With `auto`, the log is JSON lines, and the line at readiness, errors at start and
+    progress on a terminal are plain text. With `json`, these are JSON as well."""
     models: dict[str, ModelSettings] = Field(default_factory=dict)
     """Settings of single models by name; in the file only. They go before those in the models' folders."""
 

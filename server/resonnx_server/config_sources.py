@@ -10,7 +10,8 @@ max_batch_size = 32
 
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +91,23 @@ def setting_sources(flags: Mapping[str, Any], environment: Mapping[str, str]) ->
     sources |= {name: f"variable {_variable(name)}" for name in variables.keys() & _named()}
     sources |= {name: f"flag --{name.replace('_', '-')}" for name, value in flags.items() if value is not None}
     return {name: source for name, source in sources.items() if name in Settings.model_fields}
+
+
+def given_text(name: str, arguments: Sequence[str], environment: Mapping[str, str]) -> str | None:
+    """Return what is given for a setting, before anything is checked; None if nothing is, or it cannot be read."""
+
+    def given(name: str) -> str | None:
+        flag = f"--{name.replace('_', '-')}"
+        values = [after for before, after in pairwise(arguments) if before == flag]
+        values += [argument.partition("=")[2] for argument in arguments if argument.startswith(f"{flag}=")]
+        return values[-1] if values else environment.get(_variable(name))
+
+    if (value := given(name)) or not (path := given("config")):
+        return value
+    try:
+        return str(tomllib.loads(Path(path).read_text())["server"][name])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def foreign_variables(environment: Mapping[str, str]) -> list[str]:

@@ -124,6 +124,11 @@ def _toml(value: object) -> str:
     return str(value)
 
 
+def split_list(value: object) -> object:
+    """Return the parts of a comma-separated list; other values as they are."""
+    return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+
 def nearest(name: str, known: Iterable[str]) -> str | None:
     """Return the known name that is similar to `name`, if there is one."""
     return next(iter(difflib.get_close_matches(name, known, 1, 0.75)), None)

@@ -84,7 +84,7 @@ class Server:
         try:
             # Models that are loaded serve while others load, for as long as that takes.
             self.parts.watch.start()
-            self.readiness.address = await self._listen()
+            self.readiness.addresses = await self._listen()
             await self._serve_until(stop.first, found)
             await self._drain(stop)
         finally:
@@ -129,10 +129,10 @@ class Server:
             _log.warning("load_models names a model that is not there", extra={"model": name})
         return {name: found[name] for name in asked & found.keys()}
 
-    async def _listen(self) -> str:
-        """Bind all ports and return the addresses for the line at start."""
-        host = self.settings.host
-        admin, address = self.settings.admin_port, ""
+    async def _listen(self) -> dict[str, str]:
+        """Bind all ports and return the addresses by port, for the line at start."""
+        host, admin = self.settings.host, self.settings.admin_port
+        admin_address: dict[str, str] = {}
         try:
             if self.settings.listen_when == "loaded":
                 self._reserved = await ReservedPort.of(host, self.settings.port)
@@ -141,7 +141,7 @@ class Server:
                 grpc_port = await self.parts.grpc.start(host, self.settings.port)
             if admin is not None:
                 port = await self.parts.grpc.start_admin(self.settings.admin_host, admin)
-                address = f" admin={bracketed(self.settings.admin_host)}:{port}"
+                admin_address = {"admin": f"{bracketed(self.settings.admin_host)}:{port}"}
         except CannotListen as error:
             raise StartError(str(error)) from None
         except OSError:
@@ -151,7 +151,8 @@ class Server:
         except OSError as error:
             reason = f"{error.strerror or error} (--http-port, --host)"
             raise StartError(f"cannot listen on {host}:{self.settings.http_port} (HTTP): {reason}") from None
-        return f"grpc={bracketed(host)}:{grpc_port} http={bracketed(host)}:{http_port}{address}"
+        at = bracketed(host)
+        return {"grpc": f"{at}:{grpc_port}", "http": f"{at}:{http_port}", **admin_address}
 
     def _load_version(self, folder: ModelFolder, own: ModelSettings, progress: Progress) -> Start:
         if progress.is_beside:

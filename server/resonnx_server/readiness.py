@@ -1,10 +1,10 @@
 """Announces which models serve and when the server is ready: health service, log, and a line on stdout."""
 
 import logging
-import sys
 from collections.abc import Callable, Mapping
 
 from resonnx_server.inference.registry import Model, Models, Refusal
+from resonnx_server.observe.logs import console
 from resonnx_server.repository.loading import ModelLoad
 from resonnx_server.scheduling.replacement import Event
 
@@ -23,11 +23,11 @@ class Readiness:
         set_serving: Updates the health service.
 
     Attributes:
-        address: The server's addresses, for the line on stdout.
+        addresses: The server's addresses by port, for the line on stdout.
     """
 
     def __init__(self, models: Models, set_serving: SetServing) -> None:
-        self.address = ""
+        self.addresses: dict[str, str] = {}
         self._models = models
         self._set_serving = set_serving
         self._is_announced = False
@@ -91,7 +91,7 @@ class Readiness:
         """Print the line that supervisors wait for, once."""
         if not self._is_announced:
             self._is_announced = True
-            print(f"resonnx-server {'ready' if self._models.is_ready else 'not ready'} {self.address}", flush=True)
+            console.ready(self.addresses, is_ready=self._models.is_ready)
 
 
 def health(models: Models) -> dict[str, bool]:
@@ -119,8 +119,6 @@ def _comparison(model: Model) -> str:
 
 def _report(load: ModelLoad, state: str) -> None:
     """Report a load's progress, to a terminal if there is one, else to the log."""
-    if sys.stderr.isatty():
-        print(f"resonnx-server: {load.folder.name} ({load.number} of {load.of}): {state}", file=sys.stderr, flush=True)
-    else:
+    if not console.progress(f"{load.folder.name} ({load.number} of {load.of}): {state}"):
         extra = {"model": load.folder.name, "number": load.number, "of": load.of, "state": state}
         _log.info("loading", extra=extra)

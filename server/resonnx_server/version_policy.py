@@ -11,6 +11,7 @@ _FORMS: Final = '"latest: N" (N of 1 or more), "all" or "specific: [V, …]"'
 # Versions that a policy may name.
 _MOST: Final = 64
 _LARGEST: Final = 10**18
+_LABEL: Final = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,63}")
 
 
 @dataclass(frozen=True)
@@ -62,3 +63,11 @@ def canonical(value: object) -> str:
         if versions[0] > 0 and versions[-1] < _LARGEST and len(versions) <= _MOST:
             return f"specific: {versions}"
     raise ValueError(f"{str(value)[:64]!r} is none of {_FORMS}")
+
+
+def checked_labels(labels: dict[str, int]) -> dict[str, int]:
+    """Return labels of versions. Raises ValueError unless each is a name that is not a number."""
+    for label in labels:
+        if _LABEL.fullmatch(label) is None:
+            raise ValueError(f"{label[:64]!r} is not a label: a letter, then letters, digits, _ . -, at most 64")
+    return labels

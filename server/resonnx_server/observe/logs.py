@@ -1,11 +1,14 @@
-"""JSON logs on stderr: one object a line, `extra=` fields beside the message; and which lines are logged."""
+"""JSON logs on stderr: one object a line, `extra=` fields beside the message; which lines are logged; other output."""
 
 import json
 import logging
 import sys
+import threading
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from types import TracebackType
 from typing import Any, Final
 
 _PLAIN: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
@@ -13,6 +16,7 @@ _MAX_VALUE: Final = 512
 _SERVER: Final = logging.getLogger("resonnx_server")
 # Level of loggers that log nothing.
 _NONE: Final = logging.CRITICAL + 1
+_NAME: Final = "resonnx-server"
 
 
 @dataclass(frozen=True)
@@ -98,8 +102,48 @@ class JsonFormatter(logging.Formatter):
         return json.dumps(entry, default=repr)
 
 
+class Console:
+    """What the process says beside its log.
+
+    Attributes:
+        is_json: Lines are JSON objects, as those of the log, and not plain text.
+    """
+
+    is_json = False
+
+    def ready(self, addresses: Mapping[str, str], *, is_ready: bool) -> None:
+        """Print the line that supervisors wait for, on stdout: whether the server is ready, and its addresses."""
+        state = "ready" if is_ready else "not ready"
+        listed = " ".join(f"{name}={address}" for name, address in addresses.items())
+        text = (
+            _line(logging.INFO, state, {"ready": is_ready, **addresses})
+            if self.is_json
+            else f"{_NAME} {state} {listed}"
+        )
+        print(text, flush=True)
+
+    def tell(self, level: int, message: str) -> None:
+        """Print on stderr, at any level of the log: why the server cannot start, or what it ignores."""
+        text = _line(level, message, {}) if self.is_json else f"{_NAME}: {message}"
+        print(text, file=sys.stderr, flush=True)
+
+    def progress(self, message: str) -> bool:
+        """Print a line of progress if stderr is a terminal; whether it was."""
+        if self.is_json or not sys.stderr.isatty():
+            return False
+        print(f"{_NAME}: {message}", file=sys.stderr, flush=True)
+        return True
+
+
+# As logging's state, it is the process's.
+console: Final = Console()
+
+
 def configure(level: str) -> None:
-    """Send logs of `level` and above to stderr; ignore Pillow's warnings about callers' pictures."""
+    """Send logs of `level` and above to stderr; ignore Pillow's warnings about callers' pictures.
+
+    If all output is to be JSON, Python's warnings and uncaught errors become lines of the log.
+    """
     # Python remembers every distinct warning for ever, and damaged pictures make any number.
     warnings.filterwarnings("ignore", module=r"PIL\.")
     handler = logging.StreamHandler(sys.stderr)
@@ -107,6 +151,32 @@ def configure(level: str) -> None:
     handler.addFilter(control)
     logging.basicConfig(handlers=[handler], force=True)
     control.change(**vars(_LEVELS[level]))
+    if console.is_json:
+        _log_what_python_prints()
+
+
+def _log_what_python_prints() -> None:
+    logging.captureWarnings(capture=True)
+    # Otherwise a line that cannot be written leaves a plain traceback.
+    logging.raiseExceptions = False
+
+    def uncaught(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        _SERVER.critical("the server ends by an error", exc_info=(kind, error, trace))
+
+    def uncaught_in_thread(given: threading.ExceptHookArgs) -> None:
+        if given.exc_value is not None:
+            name = None if given.thread is None else given.thread.name
+            _SERVER.error("a thread ended by an error", exc_info=given.exc_value, extra={"of_thread": name})
+
+    def unraisable(given: Any) -> None:
+        _SERVER.error("an error could not be raised", exc_info=given.exc_value, extra={"in": repr(given.object)})
+
+    sys.excepthook, threading.excepthook, sys.unraisablehook = uncaught, uncaught_in_thread, unraisable
+
+
+def _line(level: int, message: str, fields: Mapping[str, Any]) -> str:
+    about = {"name": _SERVER.name, "levelno": level, "levelname": logging.getLevelName(level), "msg": message}
+    return JsonFormatter().format(logging.makeLogRecord({**about, **fields}))
 
 
 def _cut(value: Any) -> Any:
