@@ -95,7 +95,8 @@ def _serve_and_ask(repository: Path, samples: Path, ports: Mapping[str, int], *,
             signal.signal(signal.SIGINT, signal.SIG_IGN)
             print(line, end="")
             all_right = _ask(ready[1], samples)
-            print(f"\nmetrics: http://{ready[2]}/metrics   readiness: http://{ready[2]}/readyz")
+            print(f"\npage:    http://{ready[2]}/ (drop a picture on it)")
+            print(f"metrics: http://{ready[2]}/metrics   readiness: http://{ready[2]}/readyz")
             if once:
                 # As Ctrl-C does: after SIGTERM it would serve on for a while.
                 server.send_signal(signal.SIGINT)

@@ -87,7 +87,17 @@ _SERVER = {
         "config",
         "errors",
     },
-    "protocol": {"declaration", "version_policy", "inference", "access", "memory", "runtime", "observe", "errors"},
+    "protocol": {
+        "declaration",
+        "version_policy",
+        "comparison",
+        "inference",
+        "access",
+        "memory",
+        "runtime",
+        "observe",
+        "errors",
+    },
     "rpc": {"protocol", "comparison", "inference", "access", "memory", "runtime", "observe", "errors"},
     "http": {"protocol", "inference", "access", "memory", "runtime", "observe", "pace", "errors"},
     # Settings: their types, their texts, where they come from. They name no room.

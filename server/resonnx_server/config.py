@@ -150,6 +150,9 @@ class Settings(BaseModel):
     rest: bool = True
     """Serve the Open Inference Protocol as JSON (`/v2/…`) and pages that take pictures (`/v1/classify/NAME`,
     `/v1/caption/NAME`) on the HTTP port. With `keys_file`, they need a key of the role `infer`."""
+    page: bool = True
+    """Serve a page for people at `/` of the HTTP port: models, their state and rates, and answers for a picture. Needs
+    `rest`. With `keys_file`, it asks for a key."""
     tls_certificate: Path | None = None
     """PEM file of the server's certificate and its chain: all ports use TLS. Read again when it changes, as are the
     other files of TLS; connections stay."""

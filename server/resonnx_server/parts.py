@@ -12,6 +12,7 @@ from resonnx_server.comparison.comparisons import Comparisons
 from resonnx_server.comparison.report import Reports
 from resonnx_server.config import ModelSettings, Settings
 from resonnx_server.devices import Devices
+from resonnx_server.http.page.files import page_files
 from resonnx_server.http.probes import Probes
 from resonnx_server.http.rest.rest import Rest
 from resonnx_server.inference.gauges import MemoryCollector, ServingCollector
@@ -25,6 +26,7 @@ from resonnx_server.observe.certificate import CertificateCollector
 from resonnx_server.observe.metrics import Metrics
 from resonnx_server.observe.tracing import Frontend, Traces
 from resonnx_server.preprocessing.decode import Decoder
+from resonnx_server.protocol.comparisons import ComparisonStatus
 from resonnx_server.protocol.oip.statistics import Statistics
 from resonnx_server.protocol.pieces import Pieces
 from resonnx_server.repository.latency_cache import LatencyCache, cache_folder
@@ -124,7 +126,8 @@ class Parts:
                 policy.main_gate,
                 policy.python_context,
                 allowed.http,
-                _rest(settings, inference, statistics),
+                _rest(settings, inference, statistics, ComparisonStatus(comparisons)),
+                page_files() if settings.rest and settings.page else (),
             ),
             watch=MemoryWatch(
                 budget,
@@ -156,13 +159,15 @@ def _division(settings: Settings, cores: int) -> Division:
     return divide(whole, most_bytes(pictures), allowed_bytes(pictures), cores, settings.max_message_bytes)
 
 
-def _rest(settings: Settings, inference: Inference, statistics: Statistics) -> Rest | None:
+def _rest(
+    settings: Settings, inference: Inference, statistics: Statistics, comparisons: ComparisonStatus
+) -> Rest | None:
     """Return the pages of the HTTP port that infer, unless they are off."""
     if not settings.rest:
         return None
     most, open_health = settings.max_message_bytes, settings.open_health
     inference = replace(inference, frontend=Frontend.HTTP)
-    return Rest(inference, statistics, most, settings.max_receive_s, open_health=open_health)
+    return Rest(inference, statistics, comparisons, most, settings.max_receive_s, open_health=open_health)
 
 
 def _grpc(
@@ -189,7 +194,7 @@ def _grpc(
                 RepositoryRpcs(inference.models, is_explicit=settings.control_mode == "explicit"),
             ],
         ),
-        RepositoryServicer(comparisons, inference.models),
+        RepositoryServicer(comparisons, ComparisonStatus(comparisons), inference.models),
         settings.grpc_front,
         settings.max_message_bytes,
         limits,

@@ -71,6 +71,18 @@ def test_a_body_that_is_announced_too_large_is_refused_before_it_comes(server: R
     _serves(server)
 
 
+def test_what_pages_of_other_sites_post_is_refused(server: RunningServer) -> None:
+    for site in ("cross-site", "same-site"):
+        for path in (INFER, "/v1/classify/doubling", "/v2/repository/index"):
+            answer = ask(server.http, path, BODY, Sec_Fetch_Site=site)
+            assert (answer.status, "another site" in answer.json["error"]) == (403, True), path
+    for site in ("same-origin", "none"):
+        assert ask(server.http, INFER, BODY, Sec_Fetch_Site=site).status == 200
+    # No answer lets other sites read it.
+    answer = ask(server.http, "/v1/models", Origin="https://other.example")
+    assert not [name for name in answer.headers if name.lower().startswith("access-control")]
+
+
 def test_chunks_without_end_are_cut_off(server: RunningServer) -> None:
     with _post(server.http, b"Transfer-Encoding: chunked") as connection:
         chunk = b"10000\r\n" + bytes(65536) + b"\r\n"

@@ -95,7 +95,7 @@ Use = tuple[str, str]
 
 def rest_paths() -> list[str]:
     """Return the paths of the HTTP port that are served, each with its method."""
-    rest = Rest(Inference(Models(), Mock(), Budget(0)), Mock(), 1, 1, open_health=True)
+    rest = Rest(Inference(Models(), Mock(), Budget(0)), Mock(), Mock(), 1, 1, open_health=True)
     paths = [f"{'POST' if page.most_bytes else 'GET'} {page.path}" for page in rest.pages]
     return [*paths, *(f"GET /{name}" for name in ("metrics", "livez", "readyz"))]
 
@@ -126,6 +126,7 @@ def served() -> set[Use]:
         found.update((f"POST /v1/{page}/{{name}}", f"?{name}") for name in options)
         found.add((f"POST /v1/{page}/{{name}}", "content-type: multipart/form-data"))
     found.add(("POST /v1/caption/{name}", "accept: text/event-stream"))
+    found.add(("GET /v1/models/{name}", "?version"))
     return found
 
 

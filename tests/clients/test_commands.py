@@ -106,6 +106,9 @@ def test_curl(client: str, tapped: Tapped) -> None:
     for path in ("/v2/models/digits", "/v2/models/digits/versions/1", "/v2/models/digits/versions/canary"):
         for page in ("", "/ready", "/config"):
             curl(path + page)
+    assert {each["name"] for each in json.loads(curl("/v1/models"))["models"]} >= {"digits", "scenes"}
+    assert json.loads(curl("/v1/models/digits?version=1"))["classes"] == 10
+    assert "comparisons" in json.loads(curl("/v1/comparisons"))
     assert "nv_inference_request_success" in curl("/metrics", "-H", "authorization: Bearer unused")
     options = "?top_k=1&return_features=true&id=a&priority=1&timeout_us=10000000"
     for version in ("1", "canary"):

@@ -13,11 +13,13 @@ from resonnx_proto import __version__
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
 
 _ROOT = Path(__file__).parents[2]
+_STATIC = _ROOT / "server/resonnx_server/http/page/static"
 _NAMES = ("resonnx_proto", "resonnx_server", "resonnx_export", "resonnx")
 # Of what is no module, in the wheel of each.
 _PARTS = {
     "resonnx_proto": {"resonnx_proto/protos/resonnx/v1/vision.proto", "resonnx_proto/v1/vision_pb2.pyi"},
-    "resonnx_server": {"resonnx_server/py.typed"},
+    "resonnx_server": {"resonnx_server/py.typed"}
+    | {f"resonnx_server/http/page/static/{path.name}" for path in _STATIC.iterdir()},
     "resonnx_export": {
         "resonnx_export/py.typed",
         "resonnx_export/demo/weights/digits.safetensors",

@@ -1,5 +1,8 @@
 """Refuses bodies and other methods than GET and HEAD where none are wanted, and spreads reads of an address over time.
 
+Browsers tell whose page sends a request: what other sites' pages post is refused, as they would use their visitor's
+address or certificate. They cannot read answers anyway, since no answer permits it.
+
 Requests that infer are limited by rules of their own: the caller's limits and the memory budget.
 """
 
@@ -26,6 +29,8 @@ _AT_ONCE: Final = 50
 # Requests that would wait longer are refused.
 _MOST_DELAY_NS: Final = 2_000_000_000
 _METHODS: Final = ("GET", "HEAD")
+# Values of the header that browsers set, of pages of another origin.
+_OTHERS: Final = ("cross-site", "same-site")
 
 
 def limits(listener: Callable[[], Listener | None], pages: Pages) -> Middleware:
@@ -70,6 +75,8 @@ async def _answer(
 ) -> web.StreamResponse:
     unknown = request.match_info.http_exception
     is_posted = page is not None and bool(page.most_bytes)
+    if is_posted and request.headers.get("Sec-Fetch-Site") in _OTHERS:
+        return closed(request, page, 403, "sent by the page of another site (Sec-Fetch-Site)")
     if page is not None and is_posted and page.role is Role.INFER:
         return await handler(request)
     if not is_posted and request.method not in _METHODS:

@@ -1,8 +1,8 @@
-"""The HTTP port, on the event loop that serves gRPC: /metrics, /livez, /readyz, and the pages that infer."""
+"""The HTTP port, on the event loop that serves gRPC: /metrics, /livez, /readyz, REST, and the page for people."""
 
 import logging
 import ssl
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 from aiohttp import web
@@ -42,6 +42,7 @@ class Probes:
         tls: TLS of the port; None for none.
         most: Connections at a time.
         rest: The pages that infer; None for none.
+        files: The page for people, by its files.
     """
 
     def __init__(
@@ -52,6 +53,7 @@ class Probes:
         tls: ssl.SSLContext | None = None,
         most: int = 64,
         rest: Rest | None = None,
+        files: Sequence[Page] = (),
     ) -> None:
         self._models = models
         self._pages = MetricsPages(metrics)
@@ -65,6 +67,7 @@ class Probes:
                 Page("/livez", self._get_livez, None),
                 Page("/readyz", self._get_readyz),
                 *(rest.pages if rest is not None else ()),
+                *files,
             ]
         )
         # The first is the outermost.

@@ -7,10 +7,12 @@ from typing import Final
 from resonnx_server.http.pages import Page
 from resonnx_server.http.rest.body import Bodies
 from resonnx_server.http.rest.exchange import Exchange
+from resonnx_server.http.rest.models.pages import ModelPages
 from resonnx_server.http.rest.pictures.pages import PicturePages
 from resonnx_server.http.rest.tensors.description_pages import DescriptionPages
 from resonnx_server.http.rest.tensors.pages import TensorPages
 from resonnx_server.inference.requests import Inference
+from resonnx_server.protocol.comparisons import ComparisonStatus
 from resonnx_server.protocol.oip.serving import TensorServing
 from resonnx_server.protocol.oip.statistics import Statistics
 from resonnx_server.protocol.pieces import Pieces
@@ -35,6 +37,7 @@ class Rest:
     Args:
         inference: The use cases.
         statistics: The counters.
+        comparisons: What comparisons of versions have found.
         max_message_bytes: Limit of a request and of an answer.
         max_receive_s: Time limit for receiving a request.
         open_health: Health is open to all.
@@ -47,6 +50,7 @@ class Rest:
         self,
         inference: Inference,
         statistics: Statistics,
+        comparisons: ComparisonStatus,
         max_message_bytes: int,
         max_receive_s: float,
         *,
@@ -66,7 +70,8 @@ class Rest:
         )
         tensors = TensorPages(models, TensorServing(inference, pieces), self._exchange, pieces, max_message_bytes)
         pictures = PicturePages(models, VisionServing(inference, pieces), self._exchange, pieces, max_message_bytes)
-        self.pages: list[Page] = [*descriptions.pages, *tensors.pages, *pictures.pages]
+        told = ModelPages(models, comparisons)
+        self.pages: list[Page] = [*descriptions.pages, *tensors.pages, *pictures.pages, *told.pages]
 
     async def answered(self) -> None:
         """Wait until the answers of the present requests are sent."""

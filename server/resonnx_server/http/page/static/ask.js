@@ -1,0 +1,131 @@
+// Asks a model with a picture, and shows the answer: labels with bars, or a caption word by word.
+
+import { pathOf, post, postForEvents } from "./api.js";
+import { byId, make, say } from "./dom.js";
+import { Seen, bitmapOf } from "./seen.js";
+import { count, percent } from "./wording.js";
+
+const PARTS = ["seen", "labels", "words", "overlay-choice"];
+let asking = null;
+let shown = null;
+
+/** Asks the version that `model` describes; an answer to an earlier picture is not waited for. */
+export async function ask(model, file) {
+  asking?.abort();
+  asking = new AbortController();
+  const { signal } = asking;
+  clear(`Asking ${model.name} …`);
+  shown = { seen: await seenOf(model, file), map: null };
+  if (signal.aborted) return;
+  try {
+    const answer = await (model.task === "captioner" ? caption : classify)(model, file, signal);
+    say(byId("timing"), timingOf(answer));
+  } catch (error) {
+    if (signal.aborted) return;
+    say(byId("problem"), error.reason ? `${error.message} (${error.reason})` : error.message);
+    if (error.status === 401) throw error;
+  } finally {
+    if (!signal.aborted) say(byId("busy"), "");
+  }
+}
+
+/** Removes the last answer. */
+export function clear(busy = "") {
+  for (const id of PARTS) byId(id).hidden = true;
+  for (const id of ["problem", "timing", "said"]) say(byId(id), "");
+  byId("labels").replaceChildren();
+  byId("words").replaceChildren();
+  say(byId("busy"), busy);
+}
+
+/** Forgets the picture, and ends the request that is under way. */
+export function stop() {
+  asking?.abort();
+  shown = null;
+  clear();
+}
+
+/** Shows or hides the map over the picture, as the checkbox says. */
+export function redraw() {
+  if (shown?.seen) shown.seen.show(byId("overlay").checked ? shown.map : null);
+}
+
+async function seenOf(model, file) {
+  const bitmap = await bitmapOf(file, model.pictures?.exif_orientation);
+  byId("seen").hidden = false;
+  byId("canvas").hidden = bitmap === null;
+  const name = file.name || "pasted picture";
+  if (bitmap === null) {
+    say(byId("seen-caption"), `${name}: this browser cannot show it`);
+    return null;
+  }
+  say(byId("seen-caption"), `${name}, ${bitmap.width} × ${bitmap.height} pixels, as the model sees it`);
+  return new Seen(bitmap, model.input);
+}
+
+async function classify(model, file, signal) {
+  const options = { version: model.version, ...(model.heatmap_rows ? { return_heatmap: "true" } : {}) };
+  const answer = await post(pathOf("classify", model.name, options), file, signal);
+  byId("labels").hidden = false;
+  byId("labels").replaceChildren(...answer.predictions.map((each) => bar(each, answer)));
+  byId("labels").querySelector("button")?.onclick();
+  const texts = answer.predictions.map((each) => `${each.label}, ${percent(each.score)}`);
+  say(byId("said"), `Answer: ${texts.join("; ")}`);
+  return answer;
+}
+
+function bar({ label, score, heatmap }, answer) {
+  const filled = make("span", { class: "bar" });
+  filled.style.width = `${Math.max(0, Math.min(100, 100 * score))}%`;
+  const map = heatmap && { weights: heatmap, rows: answer.heatmap_rows, columns: answer.heatmap_columns };
+  return make("li", {}, filled, named("label", label, map), make("span", { class: "score" }, percent(score)));
+}
+
+/** Returns a text, as a button that shows its map over the picture if there is one and the picture is shown. */
+function named(kind, text, map) {
+  if (!map || !shown?.seen) return make("span", { class: kind }, text);
+  const button = make("button", { type: "button", class: kind, "aria-pressed": "false" }, text);
+  const look = () => {
+    for (const other of document.querySelectorAll("#labels button, #words button")) {
+      other.classList.toggle("shown", other === button);
+      other.setAttribute("aria-pressed", String(other === button));
+    }
+    shown.map = map;
+    redraw();
+  };
+  button.onclick = button.onfocus = button.onpointerenter = look;
+  byId("overlay-choice").hidden = false;
+  return button;
+}
+
+async function caption(model, file, signal) {
+  const options = { version: model.version, ...(model.attention_rows ? { return_attention: "true" } : {}) };
+  byId("words").hidden = false;
+  let answer = null;
+  for await (const [name, data] of postForEvents(pathOf("caption", model.name, options), file, signal)) {
+    if (name === "word") addWord(model, data);
+    else answer = data;
+  }
+  const best = answer.captions[0];
+  // Beams may end otherwise than the words that came.
+  if (byId("words").children.length !== best.words.length) {
+    byId("words").replaceChildren();
+    best.words.forEach((word) => addWord(model, word));
+  }
+  say(byId("said"), `Caption: ${best.text || "no words"}`);
+  return answer;
+}
+
+function addWord(model, { text, attention, log_prob: logProb }) {
+  const map = attention && { weights: attention, rows: model.attention_rows, columns: model.attention_columns };
+  const word = named("word", text, map);
+  word.title = percent(Math.exp(logProb));
+  byId("words").append(word);
+  word.onclick?.();
+}
+
+function timingOf({ version, timing }) {
+  const ms = (us) => `${(us / 1000).toFixed(1)} ms`;
+  const parts = [`decoding ${ms(timing.decode_us)}`, `queue ${ms(timing.queue_us)}`, `computing ${ms(timing.compute_us)}`];
+  return `Version ${version}: ${parts.join(", ")}, in a batch of ${count(timing.batch_size, "row")}.`;
+}

@@ -1,0 +1,1 @@
+"""Models and comparisons of their versions, as JSON."""
