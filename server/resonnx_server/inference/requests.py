@@ -19,6 +19,7 @@ from resonnx_server.inference.registry import Model, Models
 from resonnx_server.inference.tasks import Task
 from resonnx_server.memory.budget import Budget, Charge
 from resonnx_server.observe.stats import Timing
+from resonnx_server.observe.trace_context import TRACE_CONTEXT
 from resonnx_server.observe.tracing import Frontend, Trace, Traces
 from resonnx_server.preprocessing.decode import Decoder
 from resonnx_server.runtime.pictures.images import Pixels
@@ -51,6 +52,7 @@ class ActiveRequest:
         timing: Its time by phase; must be set before the block ends without an error.
         decode_ns: Time to decode its pictures.
         compared: Its part in a comparison of versions; None if it has none.
+        trace_context: Its place in its caller's distributed trace; None if the caller sent none.
     """
 
     compared: Compared | None = None
@@ -78,6 +80,7 @@ class ActiveRequest:
         self.timing: Timing | None = None
         self.decode_ns = 0
         self.trace = trace
+        self.trace_context = TRACE_CONTEXT.get()
         self._decode_start_ns = 0
 
     def __enter__(self) -> Self:
@@ -189,6 +192,8 @@ class ActiveRequest:
     def _log_end(self, error: BaseException | None, total_ns: int) -> None:
         outcome = "OK" if error is None else getattr(error, "reason", type(error).__name__)
         fields = {"model": self.model.name, "version": self.model.version, "caller": self.caller, "outcome": outcome}
+        if self.trace_context is not None:
+            fields["trace_id"] = self.trace_context.trace_id
         _log.debug("a request ended", extra={**fields, "us": total_ns // 1000, "priority": self.priority})
 
     def _is_late(self, now_ns: int) -> bool:

@@ -24,6 +24,7 @@ from resonnx_server.inference.requests import Inference
 from resonnx_server.memory.budget import Charge
 from resonnx_server.observe.exposition import accepts_gzip
 from resonnx_server.observe.incidents import report_incident
+from resonnx_server.observe.trace_context import PARENT, STATE, TRACE_CONTEXT, TraceContext, parse
 from resonnx_server.observe.transfer import TRANSFER, Transfer
 from resonnx_server.protocol.pieces import Pieces, at_once
 
@@ -120,6 +121,7 @@ class Exchange:
             transfer = Transfer() if self._traces.is_on else None
             # The task serves all requests of a connection.
             TRANSFER.set(transfer)
+            TRACE_CONTEXT.set(_trace_context(request))
             if transfer is None:
                 return await self._handle(request, answer, most_bytes)
             sent_ns = None
@@ -196,6 +198,13 @@ class Exchange:
             body = at_once(work) if len(body) <= _SMALL_BYTES else await self._pieces.run(work)
             headers["Content-Encoding"] = "gzip"
         return web.Response(body=body, headers=headers)
+
+
+def _trace_context(request: web.Request) -> TraceContext | None:
+    headers = request.headers
+    if PARENT not in headers or len(parents := headers.getall(PARENT)) > 1:
+        return None
+    return parse(parents[0], ",".join(headers.getall(STATE, ())))
 
 
 async def _failed(posted: Posted, error: ServerError) -> web.StreamResponse:
