@@ -103,7 +103,7 @@ class PermissionDenied(ResonnxError):
 
 
 class Unimplemented(ResonnxError):
-    """The server does not have this call."""
+    """The server does not have this call, or not for this model."""
 
     default_code = "UNIMPLEMENTED"
 

@@ -8,6 +8,8 @@ NotFound
 └── RegionNotFound        REGION_NOT_FOUND: no such region of shared memory
 FailedPrecondition
 └── ModelRefused          MODEL_REFUSED: the model must not serve
+Unimplemented
+└── NoHeatmaps            NO_HEATMAPS: the model has no heatmaps
 Unauthenticated
 ├── KeyMissing            KEY_MISSING
 ├── KeyUnknown            KEY_UNKNOWN
@@ -45,6 +47,7 @@ from resonnx._errors import (
     Overloaded,
     PermissionDenied,
     Unauthenticated,
+    Unimplemented,
 )
 
 
@@ -76,6 +79,12 @@ class ModelRefused(FailedPrecondition):
     """The model must not serve; the message says why."""
 
     default_reason: ClassVar[str | None] = "MODEL_REFUSED"
+
+
+class NoHeatmaps(Unimplemented):
+    """The model has no heatmaps; the message says why."""
+
+    default_reason: ClassVar[str | None] = "NO_HEATMAPS"
 
 
 class KeyMissing(Unauthenticated):

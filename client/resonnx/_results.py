@@ -25,22 +25,38 @@ class Timing:
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """A class: its label, its index in the model's labels, and its probability."""
+    """A class: its label, its index in the model's labels, and its probability.
+
+    Attributes:
+        heatmap: If requested, what each part of the picture adds to the class's logit, row by row from the top left.
+        heatmap_bias: The heatmap's mean plus this is the logit.
+    """
 
     label: str
     index: int
     score: float
+    heatmap: tuple[float, ...] = ()
+    heatmap_bias: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class Classification:
-    """A picture's classes, best first; `features` is the input of the model's head, None unless requested."""
+    """A picture's classes, best first.
+
+    Attributes:
+        features: The input of the model's head, None unless requested.
+        heatmap_grid: Rows and columns of the heatmaps, (0, 0) unless requested.
+        heatmap_area: The part of the picture that the model has seen and the heatmaps cover: left, top, right and
+            bottom in shares of its width and height; of the upright picture, if the model takes pictures upright.
+    """
 
     model: str
     version: int
     predictions: tuple[Prediction, ...]
     features: tuple[float, ...] | None
     timing: Timing
+    heatmap_grid: tuple[int, int] = (0, 0)
+    heatmap_area: tuple[float, float, float, float] = (0.0, 0.0, 1.0, 1.0)
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ from resonnx_export.answers.statistics import statistics_hint
 from resonnx_export.answers.subject import classifier_subject
 from resonnx_export.checkpoints.files import SourceFile
 from resonnx_export.errors import BadInput
+from resonnx_export.graphs.heatmaps import with_heatmaps
 from resonnx_export.graphs.trace import trace_classifier
 from resonnx_export.layouts.recognised import RecognisedCheckpoint
 from resonnx_export.networks.resnet import ClassifierNetwork
@@ -27,6 +28,7 @@ from resonnx_export.precision.trunk import StorageFor, quantise_classifier
 from resonnx_export.progress import Progress
 from resonnx_export.proof.comparisons import prove_classifier
 from resonnx_export.proof.golden_examples import classifier_golden
+from resonnx_export.proof.heatmaps import check_sums, described
 from resonnx_export.publish import finishing, package
 from resonnx_export.publish.manifest import new_manifest
 from resonnx_export.publish.package import Exported
@@ -149,7 +151,9 @@ def export_recognised(
         notes += agreed.notes
 
     progress("tracing")
-    graphs = {CLASSIFIER_FILE: (trace or trace_classifier)(network, recipe, spec.activation)}
+    traced = (trace or trace_classifier)(network, recipe, spec.activation)
+    graphs = {CLASSIFIER_FILE: with_heatmaps(traced, network, manifest)}
+    notes += (described(manifest.classifier.heatmaps),)
     proof = prove_classifier(graphs, network, manifest, settings.samples, progress)
     manifest.parity.CopyFrom(proof.report)
     if agreed is not None:
@@ -169,6 +173,7 @@ def export_recognised(
             manifest.precisions.extend(reduced_bounds(CLASSIFIER_FILE, measure_classifier(network, images, recipe)))
         progress("golden examples")
         golden = classifier_golden(network, recipe, settings.samples)
+    manifest.parity.checks.extend(check_sums(graphs[CLASSIFIER_FILE], manifest, golden.images))
     result = Result(graphs, manifest, golden, comparison, notes)
     return finishing.finish(result, folder, progress, overwrite=target.overwrite)
 

@@ -84,6 +84,12 @@ class NotSupported(ServerError):
     reason = "NOT_SUPPORTED"
 
 
+class NoHeatmaps(NotSupported):
+    """The model has no heatmaps."""
+
+    reason = "NO_HEATMAPS"
+
+
 class Unauthenticated(ServerError):
     """Keys are set, and the caller did not show one that is known."""
 
@@ -291,9 +297,3 @@ class ModelRefused(ServerError):
     """A model that must not serve. /readyz, ListModels and the log show the message."""
 
     reason = "MODEL_REFUSED"
-
-
-def milliseconds(ns: float) -> str:
-    """Format a time in ms with three significant digits and its unit."""
-    ms = max(ns, 0.0) / 1e6
-    return f"{ms:.0f} ms" if ms >= 100 else f"{ms:.3g} ms"

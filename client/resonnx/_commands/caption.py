@@ -10,11 +10,12 @@ import typer
 from resonnx._caption_options import CaptionOptions
 from resonnx._clients.client import Client
 from resonnx._commands.connection import Connection, connecting
+from resonnx._commands.drawing import drawn
 from resonnx._commands.inputs import Picture
 from resonnx._commands.options import Concurrency, Images, Json, Model, Timeout, inputs
 from resonnx._commands.outcomes import print_each, print_results
-from resonnx._errors import Internal, InvalidArgument, ResonnxError, from_unreadable
-from resonnx._pictures.attention import NothingToDraw, draw_attention
+from resonnx._errors import Internal, ResonnxError
+from resonnx._pictures.attention import draw_attention
 from resonnx._results import CaptionResult
 from resonnx._tasks.caption import CAPTION
 
@@ -65,37 +66,15 @@ def caption(
 
     def ask(client: Client, pictures: Iterable[Picture]) -> Generator[CaptionResult | ResonnxError]:
         if attention is not None:
-            return _drawn(client, pictures, model, options, attention)
+            return drawn(
+                client, pictures, lambda content: client.caption(content, model, **options), draw_attention, attention
+            )
         return client.caption_many(pictures, model, concurrency=concurrency, **options)
 
     if stream:
         print_each(partial(_print_words, model, options), pictures, connection, timeout)
     else:
         print_results(CAPTION, ask, pictures, connection, timeout, as_json)
-
-
-def _drawn(
-    client: Client, pictures: Iterable[Picture], model: str, options: CaptionOptions, file: Path
-) -> Generator[CaptionResult | ResonnxError]:
-    for picture in pictures:
-        try:
-            content = picture.read()
-            result = client.caption(content, model, **options)
-            _draw(client, content, result, file)
-        except OSError as error:
-            yield from_unreadable(error)
-        except ResonnxError as error:
-            yield error
-        else:
-            yield result
-
-
-def _draw(client: Client, picture: bytes, result: CaptionResult, file: Path) -> None:
-    model = client.model(result.model, result.version)
-    try:
-        draw_attention(picture, result, model, file)
-    except (NothingToDraw, OSError, ValueError) as error:
-        raise InvalidArgument(f"{file}: {error}") from None
 
 
 def _print_words(model: str, options: CaptionOptions, prefix: str, client: Client, picture: bytes) -> None:

@@ -1,6 +1,6 @@
 """Classifiers: requests and results on the wire, results as text, calls of the load generator."""
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any, Final
 
 from resonnx_proto.v1 import manifest_pb2, vision_pb2
@@ -19,6 +19,7 @@ def classify_request(
     version: int | str | None,
     top_k: int | None,
     features: bool,
+    heatmap: bool = False,
     priority: int | None = None,
     answer_within_s: float | None = None,
     id: str = "",
@@ -33,6 +34,7 @@ def classify_request(
         "image": image,
         "top_k": top_k or 0,
         "return_features": features,
+        "return_heatmap": heatmap,
         "id": id,
         "priority": priority,
         "timeout_us": timeout_us(answer_within_s),
@@ -42,12 +44,22 @@ def classify_request(
 
 def classification(response: vision_pb2.ClassifyResponse, *, features: bool) -> Classification:
     """Read a response; `features` as in the request."""
-    return Classification(
+    found = Classification(
         model=response.model,
         version=response.version,
-        predictions=tuple(Prediction(p.label, p.index, p.score) for p in response.predictions),
+        predictions=tuple(
+            Prediction(p.label, p.index, p.score, tuple(p.heatmap), p.heatmap_bias) for p in response.predictions
+        ),
         features=tuple(response.features) if features else None,
         timing=timing(response.timing),
+    )
+    if not response.heatmap_rows:
+        return found
+    area = response.heatmap_area
+    return replace(
+        found,
+        heatmap_grid=(response.heatmap_rows, response.heatmap_columns),
+        heatmap_area=(area.left, area.top, area.right, area.bottom),
     )
 
 
@@ -56,7 +68,12 @@ def _lines(result: Classification) -> list[str]:
 
 
 def _json(result: Classification) -> dict[str, Any]:
-    return {"predictions": [asdict(prediction) for prediction in result.predictions]}
+    predictions = [asdict(prediction) for prediction in result.predictions]
+    if not result.heatmap_grid[0]:
+        for each in predictions:
+            del each["heatmap"], each["heatmap_bias"]
+        return {"predictions": predictions}
+    return {"predictions": predictions, "heatmap_grid": result.heatmap_grid, "heatmap_area": result.heatmap_area}
 
 
 def _rows(manifest: manifest_pb2.Manifest) -> list[tuple[str, str]]:

@@ -31,6 +31,7 @@ class Window:
         version: int | str | None,
         top_k: int | None,
         features: bool,
+        heatmap: bool,
         priority: int | None,
         answer_within_s: float | None,
     ) -> None:
@@ -38,6 +39,7 @@ class Window:
         self._version = version
         self._top_k = top_k
         self._features = features
+        self._heatmap = heatmap
         self._priority = priority
         self._answer_within_s = answer_within_s
         # Requests without an answer, by id. None after the first answer, as they are not sent again then.
@@ -57,6 +59,7 @@ class Window:
             version=self._version,
             top_k=self._top_k,
             features=self._features,
+            heatmap=self._heatmap,
             priority=self._priority,
             answer_within_s=self._answer_within_s,
             id=str(index),

@@ -16,6 +16,7 @@ from resonnx_export.networks.blocks import (
     make_gate,
     make_shortcut,
 )
+from resonnx_export.networks.feature_maps import Fits, last_map
 from resonnx_export.networks.heads import HeadLayer, make_head
 from resonnx_export.networks.unrecorded import (
     StemPool,
@@ -53,6 +54,10 @@ class ClassifierNetwork(nn.Module, ABC):
         """Return the head's input [N,D] and the logits [N,K]."""
         features = self.forward_features(x)
         return features, self.fc(features)
+
+    def feature_map(self, x: Tensor, shape: tuple[int, ...], fits: Fits) -> Tensor | None:
+        """Return the last feature map [N,*shape] for which `fits`; None if no module returns it."""
+        return last_map(self, x, shape, fits)
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,8 @@ import torch
 from resonnx_server.runtime.session import Session
 from torch import Tensor, nn
 
+from resonnx_export.graphs.class_activation import NotExact, find_head
+from resonnx_export.networks.feature_maps import Fits
 from resonnx_export.networks.resnet import ClassifierNetwork
 from resonnx_export.onnx_files.form import Form
 from resonnx_export.onnx_files.reading import OnnxFile
@@ -27,7 +29,8 @@ class OnnxNetwork(ClassifierNetwork):
     def __init__(self, file: OnnxFile, form: Form, size: tuple[int, int]) -> None:
         super().__init__()
         self.form, self.file = form, file
-        self._session = _with_outputs(file, form)
+        self._map = _feature_map(file, form)
+        self._session = _with_outputs(file, form, self._map)
         self.in_channels = form.channels
         # Shapes only: the weights are ONNX Runtime's.
         self.weights = nn.ParameterList(
@@ -45,13 +48,24 @@ class OnnxNetwork(ClassifierNetwork):
         features, logits = (answers[name].reshape(len(x), -1) for name in (form.features or form.logits, form.logits))
         return torch.from_numpy(features).float(), torch.from_numpy(logits).float()
 
-    def answers(self, x: np.ndarray) -> dict[str, np.ndarray]:
-        """Return features, logits and the classes' output by name, as the graph has them, for pictures [N,C,H,W]."""
+    def feature_map(self, x: Tensor, shape: tuple[int, ...], fits: Fits) -> Tensor | None:
+        """Return the file's own feature map, if there is one that `fits`."""
+        if self._map is None:
+            return None
+        answers = self.answers(x.numpy(), self._map)
+        found, logits = (torch.from_numpy(answers[name]).float() for name in (self._map, self.form.logits))
+        return found if found.shape[1:] == shape and fits(found, logits.flatten(1)) else None
+
+    def answers(self, x: np.ndarray, *more: str) -> dict[str, np.ndarray]:
+        """Return features, logits and the classes' output by name, as the graph has them, for pictures [N,C,H,W].
+
+        `more` are names of further tensors that are outputs.
+        """
         form = self.form
         array, step = form.given(x), form.batch or len(x)
         # A fixed batch is filled with the first rows.
         padded = np.resize(array, (-(-len(array) // step) * step, *array.shape[1:]))
-        names = list(dict.fromkeys([form.features or form.logits, form.logits, form.output]))
+        names = list(dict.fromkeys([form.features or form.logits, form.logits, form.output, *more]))
         parts = [self._session.run({form.input: padded[i : i + step]}, names) for i in range(0, len(padded), step)]
         return {name: np.concatenate([part[name] for part in parts])[: len(x)] for name in names}
 
@@ -77,12 +91,20 @@ class OnnxNetwork(ClassifierNetwork):
         return self.outputs(x)[1]
 
 
-def _with_outputs(file: OnnxFile, form: Form) -> Session:
-    """Open the file with logits and features as outputs, if they are none."""
+def _feature_map(file: OnnxFile, form: Form) -> str | None:
+    """Return the name of the last feature map, if class activation maps of it are exact."""
+    try:
+        return find_head(file.model, form.logits).feature_map
+    except NotExact:
+        return None
+
+
+def _with_outputs(file: OnnxFile, form: Form, feature_map: str | None) -> Session:
+    """Open the file with logits, features and feature map as outputs, if they are none."""
     model = onnx.ModelProto()
     model.CopyFrom(file.model)
     present = {output.name for output in model.graph.output}
-    for name in (form.logits, form.features):
+    for name in (form.logits, form.features, feature_map):
         if name is not None and name not in present:
             model.graph.output.add(name=name)
             present.add(name)

@@ -25,6 +25,7 @@ from resonnx_export.proof.captions import (
     prove_captions,
 )
 from resonnx_export.proof.drift import Rounding
+from resonnx_export.proof.heatmaps import class_activation
 from resonnx_export.proof.parity import BATCH_SIZES, Case, open_session, prove_graph
 from resonnx_export.proof.predictions import ClassifierPredictions, Comparison, predictions_differ
 from resonnx_export.proof.reference import StepTaken
@@ -56,15 +57,18 @@ def prove_classifier(
     except ModelRefused as error:
         raise ParityFailed(f"the exported graph breaks the contract: {error}") from None
     progress("reference predictions")
+    maps = class_activation(model, manifest)
     cases = []
     for size in BATCH_SIZES:
         images = check_pictures(manifest.input, size, seed=size, samples=samples)
-        classified = reference.classify(network, images, manifest.input, manifest.classifier.activation)
+        classified = reference.classify(network, images, manifest.input, manifest.classifier.activation, maps)
+        if maps is not None and classified.feature_map is None:
+            raise ParityFailed("no module of the network returns the feature map of its heatmaps")
         scale = float(np.abs(classified.probabilities).max())
         if manifest.classifier.activation != pb.ClassifierSpec.ACTIVATION_NONE:
             # Softmax multiplies a probability by at most exp(2 * max|delta logit|); sigmoid's slope is less.
             scale *= max(1.0, 2 * float(np.abs(classified.logits).max()))
-        cases.append(Case(f"batch {size}", {IMAGE: images}, vars(classified), {"probabilities": scale}))
+        cases.append(Case(f"batch {size}", {IMAGE: images}, classified.named, {"probabilities": scale}))
     progress("ONNX Runtime's predictions")
     checks, outputs = prove_graph(CLASSIFIER_FILE, model, cases)
     expected = np.concatenate([case.expected["logits"] for case in cases])

@@ -4,7 +4,7 @@ Shares no code with the graphs (graphs/trace.py) or the server's decoding (runti
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -12,6 +12,7 @@ import numpy.typing as npt
 import torch
 from PIL import Image
 from resonnx_proto.v1 import manifest_pb2 as pb
+from resonnx_server.runtime.class_activation import ClassActivation
 from resonnx_server.runtime.pictures.images import Pixels
 from torch import Tensor, nn
 
@@ -25,11 +26,17 @@ Activation = pb.ClassifierSpec.Activation
 
 @dataclass(frozen=True)
 class Classified:
-    """Outputs for N pictures: probabilities [N,K], logits [N,K], features [N,D]."""
+    """Outputs for N pictures: probabilities [N,K], logits [N,K], features [N,D]; feature_map [N,D,h,w] if asked for."""
 
     probabilities: Float
     logits: Float
     features: Float
+    feature_map: Float | None = None
+
+    @property
+    def named(self) -> dict[str, Float]:
+        """Those that there are, by the names of the graph's outputs."""
+        return {name: array for name, array in vars(self).items() if array is not None}
 
 
 @dataclass(frozen=True)
@@ -113,8 +120,12 @@ def classify(
     images: Pixels,
     recipe: pb.ImageInput,
     activation: Activation = pb.ClassifierSpec.ACTIVATION_SOFTMAX,
+    maps: ClassActivation | None = None,
 ) -> Classified:
-    """Classify uint8 pictures [N,H,W,3]: the network's forward, with the features kept."""
+    """Classify uint8 pictures [N,H,W,3]: the network's forward, with the features kept.
+
+    With `maps` also the last feature map, if a module returns one that gives the logits with these weights.
+    """
     prepared = normalise_grey(images, recipe) if network.in_channels == 1 else normalise(images, recipe)
     features, logits = network.outputs(prepared)
     probabilities = torch.softmax(logits, dim=1)
@@ -122,7 +133,12 @@ def classify(
         probabilities = torch.sigmoid(logits)
     elif activation == pb.ClassifierSpec.ACTIVATION_NONE:
         probabilities = logits
-    return Classified(probabilities.numpy(), logits.numpy(), features.numpy())
+    classified = Classified(probabilities.numpy(), logits.numpy(), features.numpy())
+    if maps is None:
+        return classified
+    shape = (maps.weights.shape[1], maps.rows, maps.columns)
+    found = network.feature_map(prepared, shape, lambda each, logits: maps.gives(each.numpy(), logits.numpy()))
+    return classified if found is None else replace(classified, feature_map=found.numpy())
 
 
 @torch.no_grad()

@@ -25,6 +25,7 @@ from resonnx_export.pictures.recipe import Size
 from resonnx_export.precision.bounds import quantised_line
 from resonnx_export.proof import reference
 from resonnx_export.proof.comparisons import prove_classifier
+from resonnx_export.proof.heatmaps import check_sums
 from resonnx_export.proof.parity import FP32_BOUND, open_session
 from resonnx_export.proof.predictions import ClassifierPredictions
 from resonnx_export.proof.reference import Activation, Float
@@ -73,6 +74,8 @@ def _compare_quantised(
     for bound in manifest.precisions:
         verdict = judge_logits(expected, graph.run(golden.images)["logits"], bound.max_deviation)
         yield quantised_line(bound, verdict, len(golden.images), "every clear top class the same")
+    for check in check_sums(files[CLASSIFIER_FILE], manifest, golden.images):
+        yield f"  {check.name}: within {check.max_abs_difference:.1e}, {check.pictures} golden pictures"
 
 
 def _judge(graph: ClassifierGraph, manifest: pb.Manifest, golden: Golden, bound: float) -> Verdict:

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19resonnx/v1/manifest.proto\x12\nresonnx.v1\"\xf3\x05\n\nImageInput\x12\r\n\x05width\x18\x01 \x01(\r\x12\x0e\n\x06height\x18\x02 \x01(\r\x12-\n\x06resize\x18\x03 \x01(\x0e\x32\x1d.resonnx.v1.ImageInput.Resize\x12-\n\x06\x66ilter\x18\x04 \x01(\x0e\x32\x1d.resonnx.v1.ImageInput.Filter\x12\x19\n\x11resize_short_side\x18\x05 \x01(\r\x12\x0c\n\x04mean\x18\x06 \x03(\x02\x12\x0b\n\x03std\x18\x07 \x03(\x02\x12@\n\x10\x65xif_orientation\x18\x08 \x01(\x0e\x32&.resonnx.v1.ImageInput.ExifOrientation\x12:\n\rchannel_order\x18\t \x01(\x0e\x32#.resonnx.v1.ImageInput.ChannelOrder\x12\x13\n\x0bpixel_scale\x18\n \x01(\r\"P\n\x06Resize\x12\x16\n\x12RESIZE_UNSPECIFIED\x10\x00\x12\x12\n\x0eRESIZE_STRETCH\x10\x01\x12\x1a\n\x16RESIZE_SHORT_SIDE_CROP\x10\x02\"\x81\x01\n\x06\x46ilter\x12\x16\n\x12\x46ILTER_UNSPECIFIED\x10\x00\x12\x13\n\x0f\x46ILTER_BILINEAR\x10\x01\x12\x12\n\x0e\x46ILTER_BICUBIC\x10\x02\x12\x12\n\x0e\x46ILTER_LANCZOS\x10\x03\x12\x12\n\x0e\x46ILTER_NEAREST\x10\x04\x12\x0e\n\nFILTER_BOX\x10\x05\"l\n\x0f\x45xifOrientation\x12 \n\x1c\x45XIF_ORIENTATION_UNSPECIFIED\x10\x00\x12\x1b\n\x17\x45XIF_ORIENTATION_IGNORE\x10\x01\x12\x1a\n\x16\x45XIF_ORIENTATION_APPLY\x10\x02\"[\n\x0c\x43hannelOrder\x12\x1d\n\x19\x43HANNEL_ORDER_UNSPECIFIED\x10\x00\x12\x15\n\x11\x43HANNEL_ORDER_RGB\x10\x01\x12\x15\n\x11\x43HANNEL_ORDER_BGR\x10\x02\"\xe0\x01\n\x0e\x43lassifierSpec\x12\x0e\n\x06labels\x18\x01 \x03(\t\x12\x14\n\x0c\x66\x65\x61ture_size\x18\x02 \x01(\r\x12\x39\n\nactivation\x18\x03 \x01(\x0e\x32%.resonnx.v1.ClassifierSpec.Activation\"m\n\nActivation\x12\x1a\n\x16\x41\x43TIVATION_UNSPECIFIED\x10\x00\x12\x16\n\x12\x41\x43TIVATION_SOFTMAX\x10\x01\x12\x16\n\x12\x41\x43TIVATION_SIGMOID\x10\x02\x12\x13\n\x0f\x41\x43TIVATION_NONE\x10\x03\"\xbf\x05\n\rCaptionerSpec\x12\x12\n\nvocabulary\x18\x01 \x03(\t\x12\x15\n\x08start_id\x18\x02 \x01(\rH\x00\x88\x01\x01\x12\x0e\n\x06\x65nd_id\x18\x03 \x01(\r\x12\x13\n\x06pad_id\x18\x04 \x01(\rH\x01\x88\x01\x01\x12\x17\n\nunknown_id\x18\x05 \x01(\rH\x02\x88\x01\x01\x12\x14\n\x0cstripped_ids\x18\x06 \x03(\r\x12\x12\n\nmax_tokens\x18\x07 \x01(\r\x12\x12\n\nbeam_width\x18\x08 \x01(\r\x12K\n\x14length_normalization\x18\t \x01(\x0e\x32-.resonnx.v1.CaptionerSpec.LengthNormalization\x12\x16\n\x0e\x61ttention_rows\x18\n \x01(\r\x12\x19\n\x11\x61ttention_columns\x18\x0b \x01(\r\x12?\n\x0e\x66inished_beams\x18\x0c \x01(\x0e\x32\'.resonnx.v1.CaptionerSpec.FinishedBeams\x12\x1a\n\x12\x62\x65\x61m_forbidden_ids\x18\r \x03(\r\"\x9a\x01\n\x13LengthNormalization\x12$\n LENGTH_NORMALIZATION_UNSPECIFIED\x10\x00\x12\x1d\n\x19LENGTH_NORMALIZATION_NONE\x10\x01\x12\x1f\n\x1bLENGTH_NORMALIZATION_LENGTH\x10\x02\x12\x1d\n\x19LENGTH_NORMALIZATION_GNMT\x10\x03\"f\n\rFinishedBeams\x12\x1e\n\x1a\x46INISHED_BEAMS_UNSPECIFIED\x10\x00\x12\x19\n\x15\x46INISHED_BEAMS_SHRINK\x10\x01\x12\x1a\n\x16\x46INISHED_BEAMS_REPLACE\x10\x02\x42\x0b\n\t_start_idB\t\n\x07_pad_idB\r\n\x0b_unknown_id\"_\n\x0ePrecisionBound\x12\x0c\n\x04\x66ile\x18\x03 \x01(\t\x12(\n\tprecision\x18\x01 \x01(\x0e\x32\x15.resonnx.v1.Precision\x12\x15\n\rmax_deviation\x18\x02 \x01(\x01\"z\n\x06Source\x12\x0e\n\x06sha256\x18\x01 \x03(\t\x12\x0e\n\x06layout\x18\x02 \x01(\t\x12\x14\n\x0c\x61rchitecture\x18\x03 \x01(\t\x12\x12\n\nparameters\x18\x04 \x01(\x04\x12\x12\n\nfile_names\x18\x05 \x03(\t\x12\x12\n\nfile_bytes\x18\x06 \x03(\x04\"\xc0\x01\n\x0bParityCheck\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08pictures\x18\x02 \x01(\r\x12\x1a\n\x12max_abs_difference\x18\x03 \x01(\x01\x12\x19\n\x11max_abs_reference\x18\x04 \x01(\x01\x12\r\n\x05\x62ound\x18\x05 \x01(\x01\x12\x11\n\tidentical\x18\x06 \x01(\r\x12\r\n\x05\x64rift\x18\x07 \x01(\x01\x12\r\n\x05words\x18\x08 \x01(\r\x12\x1a\n\x12words_not_compared\x18\t \x01(\r\"\xa2\x02\n\tAgreement\x12\x0c\n\x04\x66ile\x18\x01 \x01(\t\x12(\n\tprecision\x18\x02 \x01(\x0e\x32\x15.resonnx.v1.Precision\x12\r\n\x05\x61sked\x18\x03 \x01(\t\x12\x10\n\x08pictures\x18\x04 \x01(\r\x12\x11\n\tidentical\x18\x05 \x01(\r\x12\x1a\n\x12max_abs_difference\x18\x06 \x01(\x01\x12\x19\n\x11max_abs_reference\x18\x07 \x01(\x01\x12\r\n\x05\x62ound\x18\x08 \x01(\x01\x12\x12\n\x05right\x18\t \x01(\rH\x00\x88\x01\x01\x12\x1a\n\rright_in_fp32\x18\n \x01(\rH\x01\x88\x01\x01\x12\x17\n\x0f\x62locks_in_float\x18\x0b \x03(\tB\x08\n\x06_rightB\x10\n\x0e_right_in_fp32\"\x81\x01\n\x0cParityReport\x12\'\n\x06\x63hecks\x18\x01 \x03(\x0b\x32\x17.resonnx.v1.ParityCheck\x12\x1d\n\x15\x64\x61maged_copy_rejected\x18\x02 \x01(\x08\x12)\n\nagreements\x18\x03 \x03(\x0b\x32\x15.resonnx.v1.Agreement\"w\n\nAssumption\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t\x12\x0e\n\x06option\x18\x03 \x01(\t\x12\x14\n\x0c\x61lternatives\x18\x04 \x03(\t\x12\x11\n\tconfirmed\x18\x05 \x01(\x08\x12\x13\n\x0bunconfirmed\x18\x06 \x01(\t\"\x90\x02\n\rProviderSpeed\x12\x0c\n\x04\x66ile\x18\x01 \x01(\t\x12\x10\n\x08provider\x18\x02 \x01(\t\x12(\n\tprecision\x18\x03 \x01(\x0e\x32\x15.resonnx.v1.Precision\x12\x30\n\x07\x62\x61tches\x18\x04 \x03(\x0b\x32\x1f.resonnx.v1.ProviderSpeed.Batch\x12\x0f\n\x07refused\x18\x05 \x01(\t\x1ar\n\x05\x42\x61tch\x12\x12\n\nbatch_size\x18\x01 \x01(\r\x12\x11\n\tmedian_ms\x18\x02 \x01(\x01\x12\x19\n\x11lower_quartile_ms\x18\x03 \x01(\x01\x12\x19\n\x11upper_quartile_ms\x18\x04 \x01(\x01\x12\x0c\n\x04runs\x18\x05 \x01(\r\"u\n\x0bSpeedReport\x12\x11\n\tprocessor\x18\x01 \x01(\t\x12\x14\n\x0c\x61\x63\x63\x65lerators\x18\x02 \x03(\t\x12\x0f\n\x07threads\x18\x03 \x01(\r\x12,\n\tproviders\x18\x04 \x03(\x0b\x32\x19.resonnx.v1.ProviderSpeed\"\xc4\x06\n\x08Manifest\x12\x16\n\x0eschema_version\x18\x01 \x01(\r\x12\x1e\n\x04task\x18\x02 \x01(\x0e\x32\x10.resonnx.v1.Task\x12%\n\x05input\x18\x03 \x01(\x0b\x32\x16.resonnx.v1.ImageInput\x12\x30\n\nclassifier\x18\x04 \x01(\x0b\x32\x1a.resonnx.v1.ClassifierSpecH\x00\x12.\n\tcaptioner\x18\x05 \x01(\x0b\x32\x19.resonnx.v1.CaptionerSpecH\x00\x12.\n\nprecisions\x18\x06 \x03(\x0b\x32\x1a.resonnx.v1.PrecisionBound\x12\x30\n\x06stored\x18\n \x03(\x0b\x32 .resonnx.v1.Manifest.StoredEntry\x12\"\n\x06source\x18\x07 \x01(\x0b\x32\x12.resonnx.v1.Source\x12=\n\rtool_versions\x18\x08 \x03(\x0b\x32&.resonnx.v1.Manifest.ToolVersionsEntry\x12(\n\x06parity\x18\t \x01(\x0b\x32\x18.resonnx.v1.ParityReport\x12\x37\n\nfile_bytes\x18\x0b \x03(\x0b\x32#.resonnx.v1.Manifest.FileBytesEntry\x12&\n\x05speed\x18\x0c \x01(\x0b\x32\x17.resonnx.v1.SpeedReport\x12/\n\x10verified_against\x18\r \x01(\x0e\x32\x15.resonnx.v1.Reference\x12+\n\x0b\x61ssumptions\x18\x0e \x03(\x0b\x32\x16.resonnx.v1.Assumption\x12\x14\n\x0cneeds_server\x18\x0f \x01(\t\x1a\x44\n\x0bStoredEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12$\n\x05value\x18\x02 \x01(\x0e\x32\x15.resonnx.v1.Precision:\x02\x38\x01\x1a\x33\n\x11ToolVersionsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x1a\x30\n\x0e\x46ileBytesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01\x42\x06\n\x04spec*W\n\x04Task\x12\x14\n\x10TASK_UNSPECIFIED\x10\x00\x12\x13\n\x0fTASK_CLASSIFIER\x10\x01\x12\x12\n\x0eTASK_CAPTIONER\x10\x02\x12\x10\n\x0cTASK_TENSORS\x10\x03*\x8a\x01\n\tPrecision\x12\x19\n\x15PRECISION_UNSPECIFIED\x10\x00\x12\x12\n\x0ePRECISION_FP32\x10\x01\x12\x12\n\x0ePRECISION_TF32\x10\x02\x12\x12\n\x0ePRECISION_BF16\x10\x03\x12\x12\n\x0ePRECISION_FP16\x10\x04\x12\x12\n\x0ePRECISION_INT8\x10\x05*v\n\tReference\x12\x19\n\x15REFERENCE_UNSPECIFIED\x10\x00\x12\x19\n\x15REFERENCE_OUR_READING\x10\x01\x12\x1a\n\x16REFERENCE_USER_ANSWERS\x10\x02\x12\x17\n\x13REFERENCE_USER_CODE\x10\x03\x42O\n\x14io.github.resonnx.v1P\x01Z5github.com/resonnx/resonnx/proto/resonnx/v1;resonnxv1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19resonnx/v1/manifest.proto\x12\nresonnx.v1\"\xf3\x05\n\nImageInput\x12\r\n\x05width\x18\x01 \x01(\r\x12\x0e\n\x06height\x18\x02 \x01(\r\x12-\n\x06resize\x18\x03 \x01(\x0e\x32\x1d.resonnx.v1.ImageInput.Resize\x12-\n\x06\x66ilter\x18\x04 \x01(\x0e\x32\x1d.resonnx.v1.ImageInput.Filter\x12\x19\n\x11resize_short_side\x18\x05 \x01(\r\x12\x0c\n\x04mean\x18\x06 \x03(\x02\x12\x0b\n\x03std\x18\x07 \x03(\x02\x12@\n\x10\x65xif_orientation\x18\x08 \x01(\x0e\x32&.resonnx.v1.ImageInput.ExifOrientation\x12:\n\rchannel_order\x18\t \x01(\x0e\x32#.resonnx.v1.ImageInput.ChannelOrder\x12\x13\n\x0bpixel_scale\x18\n \x01(\r\"P\n\x06Resize\x12\x16\n\x12RESIZE_UNSPECIFIED\x10\x00\x12\x12\n\x0eRESIZE_STRETCH\x10\x01\x12\x1a\n\x16RESIZE_SHORT_SIDE_CROP\x10\x02\"\x81\x01\n\x06\x46ilter\x12\x16\n\x12\x46ILTER_UNSPECIFIED\x10\x00\x12\x13\n\x0f\x46ILTER_BILINEAR\x10\x01\x12\x12\n\x0e\x46ILTER_BICUBIC\x10\x02\x12\x12\n\x0e\x46ILTER_LANCZOS\x10\x03\x12\x12\n\x0e\x46ILTER_NEAREST\x10\x04\x12\x0e\n\nFILTER_BOX\x10\x05\"l\n\x0f\x45xifOrientation\x12 \n\x1c\x45XIF_ORIENTATION_UNSPECIFIED\x10\x00\x12\x1b\n\x17\x45XIF_ORIENTATION_IGNORE\x10\x01\x12\x1a\n\x16\x45XIF_ORIENTATION_APPLY\x10\x02\"[\n\x0c\x43hannelOrder\x12\x1d\n\x19\x43HANNEL_ORDER_UNSPECIFIED\x10\x00\x12\x15\n\x11\x43HANNEL_ORDER_RGB\x10\x01\x12\x15\n\x11\x43HANNEL_ORDER_BGR\x10\x02\"\xd7\x02\n\x0e\x43lassifierSpec\x12\x0e\n\x06labels\x18\x01 \x03(\t\x12\x14\n\x0c\x66\x65\x61ture_size\x18\x02 \x01(\r\x12\x39\n\nactivation\x18\x03 \x01(\x0e\x32%.resonnx.v1.ClassifierSpec.Activation\x12\x35\n\x08heatmaps\x18\x04 \x01(\x0b\x32#.resonnx.v1.ClassifierSpec.Heatmaps\x1a>\n\x08Heatmaps\x12\x0c\n\x04rows\x18\x01 \x01(\r\x12\x0f\n\x07\x63olumns\x18\x02 \x01(\r\x12\x13\n\x0bunsupported\x18\x03 \x01(\t\"m\n\nActivation\x12\x1a\n\x16\x41\x43TIVATION_UNSPECIFIED\x10\x00\x12\x16\n\x12\x41\x43TIVATION_SOFTMAX\x10\x01\x12\x16\n\x12\x41\x43TIVATION_SIGMOID\x10\x02\x12\x13\n\x0f\x41\x43TIVATION_NONE\x10\x03\"\xbf\x05\n\rCaptionerSpec\x12\x12\n\nvocabulary\x18\x01 \x03(\t\x12\x15\n\x08start_id\x18\x02 \x01(\rH\x00\x88\x01\x01\x12\x0e\n\x06\x65nd_id\x18\x03 \x01(\r\x12\x13\n\x06pad_id\x18\x04 \x01(\rH\x01\x88\x01\x01\x12\x17\n\nunknown_id\x18\x05 \x01(\rH\x02\x88\x01\x01\x12\x14\n\x0cstripped_ids\x18\x06 \x03(\r\x12\x12\n\nmax_tokens\x18\x07 \x01(\r\x12\x12\n\nbeam_width\x18\x08 \x01(\r\x12K\n\x14length_normalization\x18\t \x01(\x0e\x32-.resonnx.v1.CaptionerSpec.LengthNormalization\x12\x16\n\x0e\x61ttention_rows\x18\n \x01(\r\x12\x19\n\x11\x61ttention_columns\x18\x0b \x01(\r\x12?\n\x0e\x66inished_beams\x18\x0c \x01(\x0e\x32\'.resonnx.v1.CaptionerSpec.FinishedBeams\x12\x1a\n\x12\x62\x65\x61m_forbidden_ids\x18\r \x03(\r\"\x9a\x01\n\x13LengthNormalization\x12$\n LENGTH_NORMALIZATION_UNSPECIFIED\x10\x00\x12\x1d\n\x19LENGTH_NORMALIZATION_NONE\x10\x01\x12\x1f\n\x1bLENGTH_NORMALIZATION_LENGTH\x10\x02\x12\x1d\n\x19LENGTH_NORMALIZATION_GNMT\x10\x03\"f\n\rFinishedBeams\x12\x1e\n\x1a\x46INISHED_BEAMS_UNSPECIFIED\x10\x00\x12\x19\n\x15\x46INISHED_BEAMS_SHRINK\x10\x01\x12\x1a\n\x16\x46INISHED_BEAMS_REPLACE\x10\x02\x42\x0b\n\t_start_idB\t\n\x07_pad_idB\r\n\x0b_unknown_id\"_\n\x0ePrecisionBound\x12\x0c\n\x04\x66ile\x18\x03 \x01(\t\x12(\n\tprecision\x18\x01 \x01(\x0e\x32\x15.resonnx.v1.Precision\x12\x15\n\rmax_deviation\x18\x02 \x01(\x01\"z\n\x06Source\x12\x0e\n\x06sha256\x18\x01 \x03(\t\x12\x0e\n\x06layout\x18\x02 \x01(\t\x12\x14\n\x0c\x61rchitecture\x18\x03 \x01(\t\x12\x12\n\nparameters\x18\x04 \x01(\x04\x12\x12\n\nfile_names\x18\x05 \x03(\t\x12\x12\n\nfile_bytes\x18\x06 \x03(\x04\"\xc0\x01\n\x0bParityCheck\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08pictures\x18\x02 \x01(\r\x12\x1a\n\x12max_abs_difference\x18\x03 \x01(\x01\x12\x19\n\x11max_abs_reference\x18\x04 \x01(\x01\x12\r\n\x05\x62ound\x18\x05 \x01(\x01\x12\x11\n\tidentical\x18\x06 \x01(\r\x12\r\n\x05\x64rift\x18\x07 \x01(\x01\x12\r\n\x05words\x18\x08 \x01(\r\x12\x1a\n\x12words_not_compared\x18\t \x01(\r\"\xa2\x02\n\tAgreement\x12\x0c\n\x04\x66ile\x18\x01 \x01(\t\x12(\n\tprecision\x18\x02 \x01(\x0e\x32\x15.resonnx.v1.Precision\x12\r\n\x05\x61sked\x18\x03 \x01(\t\x12\x10\n\x08pictures\x18\x04 \x01(\r\x12\x11\n\tidentical\x18\x05 \x01(\r\x12\x1a\n\x12max_abs_difference\x18\x06 \x01(\x01\x12\x19\n\x11max_abs_reference\x18\x07 \x01(\x01\x12\r\n\x05\x62ound\x18\x08 \x01(\x01\x12\x12\n\x05right\x18\t \x01(\rH\x00\x88\x01\x01\x12\x1a\n\rright_in_fp32\x18\n \x01(\rH\x01\x88\x01\x01\x12\x17\n\x0f\x62locks_in_float\x18\x0b \x03(\tB\x08\n\x06_rightB\x10\n\x0e_right_in_fp32\"\x81\x01\n\x0cParityReport\x12\'\n\x06\x63hecks\x18\x01 \x03(\x0b\x32\x17.resonnx.v1.ParityCheck\x12\x1d\n\x15\x64\x61maged_copy_rejected\x18\x02 \x01(\x08\x12)\n\nagreements\x18\x03 \x03(\x0b\x32\x15.resonnx.v1.Agreement\"w\n\nAssumption\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t\x12\x0e\n\x06option\x18\x03 \x01(\t\x12\x14\n\x0c\x61lternatives\x18\x04 \x03(\t\x12\x11\n\tconfirmed\x18\x05 \x01(\x08\x12\x13\n\x0bunconfirmed\x18\x06 \x01(\t\"\x90\x02\n\rProviderSpeed\x12\x0c\n\x04\x66ile\x18\x01 \x01(\t\x12\x10\n\x08provider\x18\x02 \x01(\t\x12(\n\tprecision\x18\x03 \x01(\x0e\x32\x15.resonnx.v1.Precision\x12\x30\n\x07\x62\x61tches\x18\x04 \x03(\x0b\x32\x1f.resonnx.v1.ProviderSpeed.Batch\x12\x0f\n\x07refused\x18\x05 \x01(\t\x1ar\n\x05\x42\x61tch\x12\x12\n\nbatch_size\x18\x01 \x01(\r\x12\x11\n\tmedian_ms\x18\x02 \x01(\x01\x12\x19\n\x11lower_quartile_ms\x18\x03 \x01(\x01\x12\x19\n\x11upper_quartile_ms\x18\x04 \x01(\x01\x12\x0c\n\x04runs\x18\x05 \x01(\r\"u\n\x0bSpeedReport\x12\x11\n\tprocessor\x18\x01 \x01(\t\x12\x14\n\x0c\x61\x63\x63\x65lerators\x18\x02 \x03(\t\x12\x0f\n\x07threads\x18\x03 \x01(\r\x12,\n\tproviders\x18\x04 \x03(\x0b\x32\x19.resonnx.v1.ProviderSpeed\"\xc4\x06\n\x08Manifest\x12\x16\n\x0eschema_version\x18\x01 \x01(\r\x12\x1e\n\x04task\x18\x02 \x01(\x0e\x32\x10.resonnx.v1.Task\x12%\n\x05input\x18\x03 \x01(\x0b\x32\x16.resonnx.v1.ImageInput\x12\x30\n\nclassifier\x18\x04 \x01(\x0b\x32\x1a.resonnx.v1.ClassifierSpecH\x00\x12.\n\tcaptioner\x18\x05 \x01(\x0b\x32\x19.resonnx.v1.CaptionerSpecH\x00\x12.\n\nprecisions\x18\x06 \x03(\x0b\x32\x1a.resonnx.v1.PrecisionBound\x12\x30\n\x06stored\x18\n \x03(\x0b\x32 .resonnx.v1.Manifest.StoredEntry\x12\"\n\x06source\x18\x07 \x01(\x0b\x32\x12.resonnx.v1.Source\x12=\n\rtool_versions\x18\x08 \x03(\x0b\x32&.resonnx.v1.Manifest.ToolVersionsEntry\x12(\n\x06parity\x18\t \x01(\x0b\x32\x18.resonnx.v1.ParityReport\x12\x37\n\nfile_bytes\x18\x0b \x03(\x0b\x32#.resonnx.v1.Manifest.FileBytesEntry\x12&\n\x05speed\x18\x0c \x01(\x0b\x32\x17.resonnx.v1.SpeedReport\x12/\n\x10verified_against\x18\r \x01(\x0e\x32\x15.resonnx.v1.Reference\x12+\n\x0b\x61ssumptions\x18\x0e \x03(\x0b\x32\x16.resonnx.v1.Assumption\x12\x14\n\x0cneeds_server\x18\x0f \x01(\t\x1a\x44\n\x0bStoredEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12$\n\x05value\x18\x02 \x01(\x0e\x32\x15.resonnx.v1.Precision:\x02\x38\x01\x1a\x33\n\x11ToolVersionsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x1a\x30\n\x0e\x46ileBytesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01\x42\x06\n\x04spec*W\n\x04Task\x12\x14\n\x10TASK_UNSPECIFIED\x10\x00\x12\x13\n\x0fTASK_CLASSIFIER\x10\x01\x12\x12\n\x0eTASK_CAPTIONER\x10\x02\x12\x10\n\x0cTASK_TENSORS\x10\x03*\x8a\x01\n\tPrecision\x12\x19\n\x15PRECISION_UNSPECIFIED\x10\x00\x12\x12\n\x0ePRECISION_FP32\x10\x01\x12\x12\n\x0ePRECISION_TF32\x10\x02\x12\x12\n\x0ePRECISION_BF16\x10\x03\x12\x12\n\x0ePRECISION_FP16\x10\x04\x12\x12\n\x0ePRECISION_INT8\x10\x05*v\n\tReference\x12\x19\n\x15REFERENCE_UNSPECIFIED\x10\x00\x12\x19\n\x15REFERENCE_OUR_READING\x10\x01\x12\x1a\n\x16REFERENCE_USER_ANSWERS\x10\x02\x12\x17\n\x13REFERENCE_USER_CODE\x10\x03\x42O\n\x14io.github.resonnx.v1P\x01Z5github.com/resonnx/resonnx/proto/resonnx/v1;resonnxv1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -38,12 +38,12 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_MANIFEST_TOOLVERSIONSENTRY']._serialized_options = b'8\001'
   _globals['_MANIFEST_FILEBYTESENTRY']._loaded_options = None
   _globals['_MANIFEST_FILEBYTESENTRY']._serialized_options = b'8\001'
-  _globals['_TASK']._serialized_start=3927
-  _globals['_TASK']._serialized_end=4014
-  _globals['_PRECISION']._serialized_start=4017
-  _globals['_PRECISION']._serialized_end=4155
-  _globals['_REFERENCE']._serialized_start=4157
-  _globals['_REFERENCE']._serialized_end=4275
+  _globals['_TASK']._serialized_start=4046
+  _globals['_TASK']._serialized_end=4133
+  _globals['_PRECISION']._serialized_start=4136
+  _globals['_PRECISION']._serialized_end=4274
+  _globals['_REFERENCE']._serialized_start=4276
+  _globals['_REFERENCE']._serialized_end=4394
   _globals['_IMAGEINPUT']._serialized_start=42
   _globals['_IMAGEINPUT']._serialized_end=797
   _globals['_IMAGEINPUT_RESIZE']._serialized_start=382
@@ -55,39 +55,41 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_IMAGEINPUT_CHANNELORDER']._serialized_start=706
   _globals['_IMAGEINPUT_CHANNELORDER']._serialized_end=797
   _globals['_CLASSIFIERSPEC']._serialized_start=800
-  _globals['_CLASSIFIERSPEC']._serialized_end=1024
-  _globals['_CLASSIFIERSPEC_ACTIVATION']._serialized_start=915
-  _globals['_CLASSIFIERSPEC_ACTIVATION']._serialized_end=1024
-  _globals['_CAPTIONERSPEC']._serialized_start=1027
-  _globals['_CAPTIONERSPEC']._serialized_end=1730
-  _globals['_CAPTIONERSPEC_LENGTHNORMALIZATION']._serialized_start=1433
-  _globals['_CAPTIONERSPEC_LENGTHNORMALIZATION']._serialized_end=1587
-  _globals['_CAPTIONERSPEC_FINISHEDBEAMS']._serialized_start=1589
-  _globals['_CAPTIONERSPEC_FINISHEDBEAMS']._serialized_end=1691
-  _globals['_PRECISIONBOUND']._serialized_start=1732
-  _globals['_PRECISIONBOUND']._serialized_end=1827
-  _globals['_SOURCE']._serialized_start=1829
-  _globals['_SOURCE']._serialized_end=1951
-  _globals['_PARITYCHECK']._serialized_start=1954
-  _globals['_PARITYCHECK']._serialized_end=2146
-  _globals['_AGREEMENT']._serialized_start=2149
-  _globals['_AGREEMENT']._serialized_end=2439
-  _globals['_PARITYREPORT']._serialized_start=2442
-  _globals['_PARITYREPORT']._serialized_end=2571
-  _globals['_ASSUMPTION']._serialized_start=2573
-  _globals['_ASSUMPTION']._serialized_end=2692
-  _globals['_PROVIDERSPEED']._serialized_start=2695
-  _globals['_PROVIDERSPEED']._serialized_end=2967
-  _globals['_PROVIDERSPEED_BATCH']._serialized_start=2853
-  _globals['_PROVIDERSPEED_BATCH']._serialized_end=2967
-  _globals['_SPEEDREPORT']._serialized_start=2969
-  _globals['_SPEEDREPORT']._serialized_end=3086
-  _globals['_MANIFEST']._serialized_start=3089
-  _globals['_MANIFEST']._serialized_end=3925
-  _globals['_MANIFEST_STOREDENTRY']._serialized_start=3746
-  _globals['_MANIFEST_STOREDENTRY']._serialized_end=3814
-  _globals['_MANIFEST_TOOLVERSIONSENTRY']._serialized_start=3816
-  _globals['_MANIFEST_TOOLVERSIONSENTRY']._serialized_end=3867
-  _globals['_MANIFEST_FILEBYTESENTRY']._serialized_start=3869
-  _globals['_MANIFEST_FILEBYTESENTRY']._serialized_end=3917
+  _globals['_CLASSIFIERSPEC']._serialized_end=1143
+  _globals['_CLASSIFIERSPEC_HEATMAPS']._serialized_start=970
+  _globals['_CLASSIFIERSPEC_HEATMAPS']._serialized_end=1032
+  _globals['_CLASSIFIERSPEC_ACTIVATION']._serialized_start=1034
+  _globals['_CLASSIFIERSPEC_ACTIVATION']._serialized_end=1143
+  _globals['_CAPTIONERSPEC']._serialized_start=1146
+  _globals['_CAPTIONERSPEC']._serialized_end=1849
+  _globals['_CAPTIONERSPEC_LENGTHNORMALIZATION']._serialized_start=1552
+  _globals['_CAPTIONERSPEC_LENGTHNORMALIZATION']._serialized_end=1706
+  _globals['_CAPTIONERSPEC_FINISHEDBEAMS']._serialized_start=1708
+  _globals['_CAPTIONERSPEC_FINISHEDBEAMS']._serialized_end=1810
+  _globals['_PRECISIONBOUND']._serialized_start=1851
+  _globals['_PRECISIONBOUND']._serialized_end=1946
+  _globals['_SOURCE']._serialized_start=1948
+  _globals['_SOURCE']._serialized_end=2070
+  _globals['_PARITYCHECK']._serialized_start=2073
+  _globals['_PARITYCHECK']._serialized_end=2265
+  _globals['_AGREEMENT']._serialized_start=2268
+  _globals['_AGREEMENT']._serialized_end=2558
+  _globals['_PARITYREPORT']._serialized_start=2561
+  _globals['_PARITYREPORT']._serialized_end=2690
+  _globals['_ASSUMPTION']._serialized_start=2692
+  _globals['_ASSUMPTION']._serialized_end=2811
+  _globals['_PROVIDERSPEED']._serialized_start=2814
+  _globals['_PROVIDERSPEED']._serialized_end=3086
+  _globals['_PROVIDERSPEED_BATCH']._serialized_start=2972
+  _globals['_PROVIDERSPEED_BATCH']._serialized_end=3086
+  _globals['_SPEEDREPORT']._serialized_start=3088
+  _globals['_SPEEDREPORT']._serialized_end=3205
+  _globals['_MANIFEST']._serialized_start=3208
+  _globals['_MANIFEST']._serialized_end=4044
+  _globals['_MANIFEST_STOREDENTRY']._serialized_start=3865
+  _globals['_MANIFEST_STOREDENTRY']._serialized_end=3933
+  _globals['_MANIFEST_TOOLVERSIONSENTRY']._serialized_start=3935
+  _globals['_MANIFEST_TOOLVERSIONSENTRY']._serialized_end=3986
+  _globals['_MANIFEST_FILEBYTESENTRY']._serialized_start=3988
+  _globals['_MANIFEST_FILEBYTESENTRY']._serialized_end=4036
 # @@protoc_insertion_point(module_scope)

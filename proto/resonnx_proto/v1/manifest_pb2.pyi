@@ -107,7 +107,7 @@ class ImageInput(_message.Message):
     def __init__(self, width: _Optional[int] = ..., height: _Optional[int] = ..., resize: _Optional[_Union[ImageInput.Resize, str]] = ..., filter: _Optional[_Union[ImageInput.Filter, str]] = ..., resize_short_side: _Optional[int] = ..., mean: _Optional[_Iterable[float]] = ..., std: _Optional[_Iterable[float]] = ..., exif_orientation: _Optional[_Union[ImageInput.ExifOrientation, str]] = ..., channel_order: _Optional[_Union[ImageInput.ChannelOrder, str]] = ..., pixel_scale: _Optional[int] = ...) -> None: ...
 
 class ClassifierSpec(_message.Message):
-    __slots__ = ("labels", "feature_size", "activation")
+    __slots__ = ("labels", "feature_size", "activation", "heatmaps")
     class Activation(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = ()
         ACTIVATION_UNSPECIFIED: _ClassVar[ClassifierSpec.Activation]
@@ -118,13 +118,24 @@ class ClassifierSpec(_message.Message):
     ACTIVATION_SOFTMAX: ClassifierSpec.Activation
     ACTIVATION_SIGMOID: ClassifierSpec.Activation
     ACTIVATION_NONE: ClassifierSpec.Activation
+    class Heatmaps(_message.Message):
+        __slots__ = ("rows", "columns", "unsupported")
+        ROWS_FIELD_NUMBER: _ClassVar[int]
+        COLUMNS_FIELD_NUMBER: _ClassVar[int]
+        UNSUPPORTED_FIELD_NUMBER: _ClassVar[int]
+        rows: int
+        columns: int
+        unsupported: str
+        def __init__(self, rows: _Optional[int] = ..., columns: _Optional[int] = ..., unsupported: _Optional[str] = ...) -> None: ...
     LABELS_FIELD_NUMBER: _ClassVar[int]
     FEATURE_SIZE_FIELD_NUMBER: _ClassVar[int]
     ACTIVATION_FIELD_NUMBER: _ClassVar[int]
+    HEATMAPS_FIELD_NUMBER: _ClassVar[int]
     labels: _containers.RepeatedScalarFieldContainer[str]
     feature_size: int
     activation: ClassifierSpec.Activation
-    def __init__(self, labels: _Optional[_Iterable[str]] = ..., feature_size: _Optional[int] = ..., activation: _Optional[_Union[ClassifierSpec.Activation, str]] = ...) -> None: ...
+    heatmaps: ClassifierSpec.Heatmaps
+    def __init__(self, labels: _Optional[_Iterable[str]] = ..., feature_size: _Optional[int] = ..., activation: _Optional[_Union[ClassifierSpec.Activation, str]] = ..., heatmaps: _Optional[_Union[ClassifierSpec.Heatmaps, _Mapping]] = ...) -> None: ...
 
 class CaptionerSpec(_message.Message):
     __slots__ = ("vocabulary", "start_id", "end_id", "pad_id", "unknown_id", "stripped_ids", "max_tokens", "beam_width", "length_normalization", "attention_rows", "attention_columns", "finished_beams", "beam_forbidden_ids")

@@ -53,7 +53,7 @@ class Timing(_message.Message):
     def __init__(self, decode_us: _Optional[int] = ..., queue_us: _Optional[int] = ..., compute_us: _Optional[int] = ..., batch_size: _Optional[int] = ...) -> None: ...
 
 class ClassifyRequest(_message.Message):
-    __slots__ = ("model", "version", "image", "top_k", "return_features", "id", "priority", "timeout_us", "version_label")
+    __slots__ = ("model", "version", "image", "top_k", "return_features", "id", "priority", "timeout_us", "version_label", "return_heatmap")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     IMAGE_FIELD_NUMBER: _ClassVar[int]
@@ -63,6 +63,7 @@ class ClassifyRequest(_message.Message):
     PRIORITY_FIELD_NUMBER: _ClassVar[int]
     TIMEOUT_US_FIELD_NUMBER: _ClassVar[int]
     VERSION_LABEL_FIELD_NUMBER: _ClassVar[int]
+    RETURN_HEATMAP_FIELD_NUMBER: _ClassVar[int]
     model: str
     version: int
     image: Image
@@ -72,33 +73,56 @@ class ClassifyRequest(_message.Message):
     priority: int
     timeout_us: int
     version_label: str
-    def __init__(self, model: _Optional[str] = ..., version: _Optional[int] = ..., image: _Optional[_Union[Image, _Mapping]] = ..., top_k: _Optional[int] = ..., return_features: bool = ..., id: _Optional[str] = ..., priority: _Optional[int] = ..., timeout_us: _Optional[int] = ..., version_label: _Optional[str] = ...) -> None: ...
+    return_heatmap: bool
+    def __init__(self, model: _Optional[str] = ..., version: _Optional[int] = ..., image: _Optional[_Union[Image, _Mapping]] = ..., top_k: _Optional[int] = ..., return_features: bool = ..., id: _Optional[str] = ..., priority: _Optional[int] = ..., timeout_us: _Optional[int] = ..., version_label: _Optional[str] = ..., return_heatmap: bool = ...) -> None: ...
 
 class Prediction(_message.Message):
-    __slots__ = ("label", "index", "score")
+    __slots__ = ("label", "index", "score", "heatmap", "heatmap_bias")
     LABEL_FIELD_NUMBER: _ClassVar[int]
     INDEX_FIELD_NUMBER: _ClassVar[int]
     SCORE_FIELD_NUMBER: _ClassVar[int]
+    HEATMAP_FIELD_NUMBER: _ClassVar[int]
+    HEATMAP_BIAS_FIELD_NUMBER: _ClassVar[int]
     label: str
     index: int
     score: float
-    def __init__(self, label: _Optional[str] = ..., index: _Optional[int] = ..., score: _Optional[float] = ...) -> None: ...
+    heatmap: _containers.RepeatedScalarFieldContainer[float]
+    heatmap_bias: float
+    def __init__(self, label: _Optional[str] = ..., index: _Optional[int] = ..., score: _Optional[float] = ..., heatmap: _Optional[_Iterable[float]] = ..., heatmap_bias: _Optional[float] = ...) -> None: ...
+
+class Area(_message.Message):
+    __slots__ = ("left", "top", "right", "bottom")
+    LEFT_FIELD_NUMBER: _ClassVar[int]
+    TOP_FIELD_NUMBER: _ClassVar[int]
+    RIGHT_FIELD_NUMBER: _ClassVar[int]
+    BOTTOM_FIELD_NUMBER: _ClassVar[int]
+    left: float
+    top: float
+    right: float
+    bottom: float
+    def __init__(self, left: _Optional[float] = ..., top: _Optional[float] = ..., right: _Optional[float] = ..., bottom: _Optional[float] = ...) -> None: ...
 
 class ClassifyResponse(_message.Message):
-    __slots__ = ("model", "version", "predictions", "features", "timing", "id")
+    __slots__ = ("model", "version", "predictions", "features", "timing", "id", "heatmap_rows", "heatmap_columns", "heatmap_area")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     PREDICTIONS_FIELD_NUMBER: _ClassVar[int]
     FEATURES_FIELD_NUMBER: _ClassVar[int]
     TIMING_FIELD_NUMBER: _ClassVar[int]
     ID_FIELD_NUMBER: _ClassVar[int]
+    HEATMAP_ROWS_FIELD_NUMBER: _ClassVar[int]
+    HEATMAP_COLUMNS_FIELD_NUMBER: _ClassVar[int]
+    HEATMAP_AREA_FIELD_NUMBER: _ClassVar[int]
     model: str
     version: int
     predictions: _containers.RepeatedCompositeFieldContainer[Prediction]
     features: _containers.RepeatedScalarFieldContainer[float]
     timing: Timing
     id: str
-    def __init__(self, model: _Optional[str] = ..., version: _Optional[int] = ..., predictions: _Optional[_Iterable[_Union[Prediction, _Mapping]]] = ..., features: _Optional[_Iterable[float]] = ..., timing: _Optional[_Union[Timing, _Mapping]] = ..., id: _Optional[str] = ...) -> None: ...
+    heatmap_rows: int
+    heatmap_columns: int
+    heatmap_area: Area
+    def __init__(self, model: _Optional[str] = ..., version: _Optional[int] = ..., predictions: _Optional[_Iterable[_Union[Prediction, _Mapping]]] = ..., features: _Optional[_Iterable[float]] = ..., timing: _Optional[_Union[Timing, _Mapping]] = ..., id: _Optional[str] = ..., heatmap_rows: _Optional[int] = ..., heatmap_columns: _Optional[int] = ..., heatmap_area: _Optional[_Union[Area, _Mapping]] = ...) -> None: ...
 
 class Error(_message.Message):
     __slots__ = ("code", "reason", "message", "retry_after_ms")

@@ -8,6 +8,7 @@ from resonnx_server.declaration import Declaration
 from resonnx_server.inference.lease import Lease
 from resonnx_server.inference.tasks import Task
 from resonnx_server.observe.stats import ModelStats
+from resonnx_server.runtime.class_activation import ClassActivation
 from resonnx_server.runtime.model_files.manifest import verified_against
 from resonnx_server.runtime.pictures.options import PictureOptions
 from resonnx_server.runtime.session import Candidate, TensorSpec
@@ -45,6 +46,7 @@ class Model:
         version_policy: Versions of the model that are served, as in its settings.
         keep_disagreements: Most pictures that a comparison of its versions keeps; None is the server's setting.
         lease: Held by each of its requests.
+        heatmaps: What a classifier's heatmaps are computed with; why it has none.
     """
 
     name: str
@@ -68,6 +70,7 @@ class Model:
     keep_disagreements: int | None = None
     max_queue_delay_us: int = 0
     shares_batches: bool = True
+    heatmaps: ClassActivation | str = ""
     lease: Lease = field(default_factory=Lease)
 
     @property

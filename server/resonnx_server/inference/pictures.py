@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -26,6 +27,8 @@ class EncodedPictures:
         self.count = len(files)
         self.field = field
         self.numbered = numbered
+        # Width and height of a single picture, as the model takes it upright or not, once it is decoded.
+        self.size = (0, 0)
         # Kept from the prediction for the decoding.
         self._plans: list[Plan] = []
 
@@ -39,7 +42,8 @@ class EncodedPictures:
         if self.numbered:
             return await decoder.load_all(self.files, options, self.field, priority, self._plans, caller)
         (file,), (plan,) = self.files, self._plans
-        return (await decoder.load(file, options, self.field, priority, plan, caller))[np.newaxis]
+        pixels = await decoder.load(file, options, self.field, priority, plan, caller, partial(setattr, self, "size"))
+        return pixels[np.newaxis]
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +55,11 @@ class RawPicture:
     height: int
     field: str
     count: Literal[1] = 1
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Its width and height."""
+        return self.width, self.height
 
     async def decoding(self, decoder: Decoder, options: PictureOptions, priority: int, caller: str) -> Decoding | None:
         """Return the predicted time to resize it: none."""
@@ -68,6 +77,11 @@ class DecodedPictures:
 
     array: Pixels
     count: int
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height of each."""
+        return self.array.shape[2], self.array.shape[1]
 
     async def decoding(self, decoder: Decoder, options: PictureOptions, priority: int, caller: str) -> Decoding | None:
         """Return None: nothing is decoded."""

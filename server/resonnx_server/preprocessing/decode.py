@@ -15,7 +15,7 @@ from resonnx_server.preprocessing.decode_cost import DecodeCost
 from resonnx_server.preprocessing.priority_threads import PriorityThreads
 from resonnx_server.runtime.pictures import images
 from resonnx_server.runtime.pictures.headers import Header, header
-from resonnx_server.runtime.pictures.images import Pixels
+from resonnx_server.runtime.pictures.images import OnSize, Pixels
 from resonnx_server.runtime.pictures.options import RAW, PictureOptions, decoding_bytes
 from resonnx_server.scheduling.deadline_admission import Decoding
 from resonnx_server.scheduling.sharing import Backlog
@@ -95,12 +95,17 @@ class Decoder:
         priority: int,
         plan: Plan | None = None,
         caller: str = "",
+        on_size: OnSize | None = None,
     ) -> Pixels:
-        """Return a caller's picture file as uint8 [H,W,3] of the model's size. Raises BadImage, naming `field`."""
+        """Return a caller's picture file as uint8 [H,W,3] of the model's size. Raises BadImage, naming `field`.
+
+        `on_size` is called on the decoder's thread, as images.load says.
+        """
         plan = plan or _plan(encoded, options)
         images.check(encoded, plan.header, options, field)
         self._check(plan, field)
-        return await self._run(partial(images.load, encoded, options, field, plan.header), plan, priority, caller)
+        work = partial(images.load, encoded, options, field, plan.header, on_size)
+        return await self._run(work, plan, priority, caller)
 
     async def load_all(
         self,

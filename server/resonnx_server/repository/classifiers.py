@@ -12,6 +12,7 @@ from resonnx_server.repository.reopening import Source
 from resonnx_server.repository.tasks import Loaded, Prepared, TaskEntry
 from resonnx_server.repository.version import repeat
 from resonnx_server.repository.warming import Warming
+from resonnx_server.runtime.class_activation import FEATURE_MAP, SUM_RTOL, ClassActivation
 from resonnx_server.runtime.graphs import IMAGE, ClassifierGraph
 from resonnx_server.runtime.model_files.golden_examples import Verdict, judge_logits
 from resonnx_server.runtime.model_files.manifest import CLASSIFIER_FILE
@@ -43,8 +44,22 @@ def _prepare(loaded: Loaded[ClassifierGraph]) -> Prepared:
     warming = Warming(loaded.version, loaded.files, CLASSIFIER_FILE, run, partial(_judge_rows, loaded))
     instances = choose_instances(warming, session, Source.of(loaded.version, loaded.files, CLASSIFIER_FILE))
     report = SessionReport(CLASSIFIER_FILE, session.candidate, instances.table, instances.max_concurrent_batches)
-    engine = partial(TensorEngine, instances, finite=True, row_bytes=row_bytes(*session.inputs, *session.outputs))
-    return Prepared(session.inputs, session.outputs, (report,), engine)
+    of_row = row_bytes(*session.inputs, *session.outputs, *session.on_request)
+    engine = partial(TensorEngine, instances, finite=True, row_bytes=of_row)
+    return Prepared(session.inputs, session.outputs, (report,), engine, _heatmaps(loaded))
+
+
+def _heatmaps(loaded: Loaded[ClassifierGraph]) -> ClassActivation | str:
+    """Return what heatmaps are computed with, or why there are none. Raises ModelRefused if the graph lacks it."""
+    spec, session = loaded.files.manifest.classifier, loaded.graphs.session
+    if not spec.heatmaps.rows:
+        return spec.heatmaps.unsupported or "it was exported before heatmaps existed; export it again"
+    found = ClassActivation.of(loaded.files.files[CLASSIFIER_FILE], spec)
+    # Nothing else shows what a provider makes of the feature map. Two pictures: some mix up rows.
+    outputs = session.run({IMAGE: repeat(loaded.golden, min(2, loaded.version.largest_batch))}, [FEATURE_MAP, "logits"])
+    if found.gives(outputs[FEATURE_MAP], outputs["logits"], max(SUM_RTOL, loaded.bound)):
+        return found
+    return f"the means of its feature map are not its logits on {session.candidate}"
 
 
 ENTRY: Final = TaskEntry(

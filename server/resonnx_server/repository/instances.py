@@ -94,7 +94,7 @@ def _chosen_before(content: bytes, session: Session, known: Choice) -> Sessions:
     def opened(threads: int, *, spinning: bool) -> Session:
         if (threads, spinning) == (session.threads, session.spinning):
             return session
-        return Session(content, session.candidate, threads, spinning=spinning)
+        return Session(content, session.candidate, threads, spinning=spinning, view=session.view)
 
     throughput_session = opened(known.throughput_threads, spinning=False)
     latency_session = throughput_session

@@ -16,6 +16,7 @@ from resonnx_server.repository import choose
 from resonnx_server.repository.model_config.declared_manifest import check_agreement
 from resonnx_server.repository.version import Start, Version, repeat
 from resonnx_server.runtime.cancellation import Cancellation
+from resonnx_server.runtime.class_activation import ClassActivation
 from resonnx_server.runtime.model_files.alike import graph_sum
 from resonnx_server.runtime.model_files.golden_examples import Golden, Verdict
 from resonnx_server.runtime.model_files.manifest import GOLDEN, VersionFiles, onnx_files
@@ -40,12 +41,14 @@ class Prepared(NamedTuple):
         outputs: See Model.
         sessions: See Model; the first one's provider decides on the device.
         engine: Makes the engine of a device, the model's counters, and the limits of its queue (by keyword).
+        heatmaps: See Model.
     """
 
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     sessions: tuple[SessionReport, ...]
     engine: Callable[..., AnyEngine]
+    heatmaps: ClassActivation | str = ""
 
 
 class Loaded(NamedTuple, Generic[G]):
@@ -199,6 +202,7 @@ def starting(
             shares_batches=shares_batches,
             pictures=version.pictures(files.manifest.input) if files else None,
             sessions=prepared.sessions,
+            heatmaps=prepared.heatmaps,
             stats=stats,
             engine=engine,
         )

@@ -8,6 +8,7 @@ import numpy as np
 from resonnx_proto.v1 import manifest_pb2 as pb
 
 from resonnx_server.errors import ModelRefused
+from resonnx_server.runtime.class_activation import FEATURE_MAP
 from resonnx_server.runtime.model_files.manifest import CLASSIFIER_FILE, DECODER_FILE, DECODER_TOP_K, ENCODER_FILE
 from resonnx_server.runtime.pictures.images import Pixels
 from resonnx_server.runtime.session import Array, Session, TensorSpec
@@ -28,6 +29,9 @@ Run = Callable[
 class ClassifierGraph:
     """model.onnx: image uint8 [N,H,W,3] -> probabilities [N,K], logits [N,K], features [N,D], all float32.
 
+    With heatmaps in the manifest it has feature_map [N,D,rows,columns] as well, which the session returns only if it is
+    asked for by name.
+
     Raises:
         ModelRefused: Inputs or outputs differ from the manifest or the contract.
     """
@@ -35,12 +39,15 @@ class ClassifierGraph:
     def __init__(self, session: Session, manifest: pb.Manifest) -> None:
         self.session = session
         _check_image_input(session, manifest.input, CLASSIFIER_FILE)
-        classes = len(manifest.classifier.labels)
-        _check_tensors(
-            session.outputs,
-            {"probabilities": (classes,), "logits": (classes,), "features": (manifest.classifier.feature_size,)},
-            CLASSIFIER_FILE,
-        )
+        spec = manifest.classifier
+        classes, features, maps = len(spec.labels), spec.feature_size, spec.heatmaps
+        outputs: dict[str, tuple[int | None, ...]]
+        outputs = {"probabilities": (classes,), "logits": (classes,), "features": (features,)}
+        if maps.rows:
+            outputs[FEATURE_MAP] = (features, maps.rows, maps.columns)
+        _check_tensors((*session.outputs, *session.on_request), outputs, CLASSIFIER_FILE)
+        if maps.rows:
+            session.return_on_request(FEATURE_MAP)
 
     def run(self, images: Pixels) -> dict[str, Array]:
         """Classify uint8 pictures [N,H,W,3]; returns all outputs by name."""

@@ -91,6 +91,7 @@ class Session:
         view: Its inputs and outputs as callers see them; None for the graph's own.
 
     Attributes:
+        on_request: Outputs that only runs return that name them; they are not among `outputs`.
         device: The device of its tensors: "cuda" (the first GPU) or "cpu".
         ort_session: ONNX Runtime's session, for runs with IO binding (binding.py).
         overridable: Initializers that a run may override, as they are inputs of the graph as well.
@@ -142,6 +143,7 @@ class Session:
             raise ModelRefused(f"ONNX Runtime did not accept {candidate}")
         self.inputs = tuple(_spec(node) for node in self.ort_session.get_inputs())
         self.outputs = tuple(_spec(node) for node in self.ort_session.get_outputs())
+        self.on_request: tuple[TensorSpec, ...] = ()
         register(self.ort_session, {spec.name: (spec.smallest, spec.dtype) for spec in self.inputs})
         # An initializer of a type that is not served cannot be overridden, but does no harm.
         initializers = self.ort_session.get_overridable_initializers()
@@ -164,13 +166,23 @@ class Session:
         """Take and give tensors as `view` says from now on."""
         self.view = view
         self.inputs, self.outputs, self.overridable = view.inputs, view.outputs, view.overridable
+        self.on_request = view.on_request
 
-    def run(self, feeds: Mapping[str, Array], outputs: Sequence[str] | None = None) -> dict[str, Array]:
+    def return_on_request(self, output: str) -> None:
+        """Return an output only if a run names it: the graph computes it anyway, and to copy it would take time."""
+        found = tuple(spec for spec in self.outputs if spec.name == output)
+        outputs = tuple(spec for spec in self.outputs if spec.name != output)
+        self.show(TensorView(self.inputs, outputs, self.overridable, on_request=(*self.on_request, *found)))
+
+    def run(
+        self, feeds: Mapping[str, Array], outputs: Sequence[str] | None = None, *, more: Sequence[str] = ()
+    ) -> dict[str, Array]:
         """Run the graph.
 
         Args:
             feeds: Inputs by name. Strings are bytes objects; on providers other than the CPU's they must be UTF-8.
-            outputs: Names of the outputs to return; None for all, in graph order.
+            outputs: Names of the outputs to return; None for all of `outputs`, in graph order.
+            more: Names of outputs to return as well: of those `on_request`.
 
         Raises:
             InvalidInput: A string is not UTF-8.
@@ -179,7 +191,7 @@ class Session:
             Exception: ONNX Runtime's exceptions, which share no base class.
         """
         runs = runs_of_this_thread()
-        names = [spec.name for spec in self.outputs] if outputs is None else list(outputs)
+        names = [*((spec.name for spec in self.outputs) if outputs is None else outputs), *more]
         if self.view is not None:
             feeds = self.view.feeds(feeds)
         try:

@@ -73,6 +73,7 @@ class TensorView:
         overridable: Initializers that callers may override.
         fed: Inputs that the graph has in another shape, by name.
         computed: Likewise, outputs.
+        on_request: Further outputs, which only runs return that name them.
     """
 
     inputs: tuple[TensorSpec, ...]
@@ -80,6 +81,7 @@ class TensorView:
     overridable: tuple[TensorSpec, ...]
     fed: Mapping[str, Reshape] = field(default_factory=dict)
     computed: Mapping[str, Reshape] = field(default_factory=dict)
+    on_request: tuple[TensorSpec, ...] = ()
 
     def feeds(self, arrays: Mapping[str, Array]) -> Mapping[str, Array]:
         """Return callers' inputs as the graph takes them."""

@@ -16,7 +16,8 @@ from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Any, Final, Generic, TypeVar
 
-from resonnx_server.errors import DeadlineExceeded, DeadlineUnreachable, ServerError, WaitTooLong, milliseconds
+from resonnx_server.errors import DeadlineExceeded, DeadlineUnreachable, ServerError, WaitTooLong
+from resonnx_server.scheduling.deadline_admission import milliseconds
 from resonnx_server.scheduling.light_callers import LightCallers
 from resonnx_server.scheduling.queue import Entry, RequestQueue
 

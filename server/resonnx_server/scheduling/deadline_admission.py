@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
-from resonnx_server.errors import DeadlineUnreachable, WaitTooLong, milliseconds
+from resonnx_server.errors import DeadlineUnreachable, WaitTooLong
 from resonnx_server.scheduling.device import Device
 from resonnx_server.scheduling.latency import Freshness
 
@@ -150,3 +150,9 @@ class DeadlineAdmission:
         if objective is not None and objective < left_ns:
             return f"and the model's objective is {milliseconds(objective)}"
         return f"and its deadline allows {milliseconds(left_ns)}"
+
+
+def milliseconds(ns: float) -> str:
+    """Format a time in ms with three significant digits and its unit."""
+    ms = max(ns, 0.0) / 1e6
+    return f"{ms:.0f} ms" if ms >= 100 else f"{ms:.3g} ms"

@@ -59,6 +59,7 @@ class QueueReservation:
         whole: Likewise.
         caller: Whose request it is.
         max_wait_ns: A shorter longest wait than its priority's, or 0.
+        more_outputs: Names of outputs that it needs beyond those that every request of the model gets.
     """
 
     queue: "Reserves"
@@ -72,6 +73,7 @@ class QueueReservation:
     whole: bool = False
     caller: str = ""
     max_wait_ns: int = 0
+    more_outputs: tuple[str, ...] = ()
 
     def __enter__(self) -> Self:
         return self

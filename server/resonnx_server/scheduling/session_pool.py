@@ -7,7 +7,7 @@ gives the highest throughput.
 
 import threading
 import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Generic, ParamSpec, TypeVar
@@ -88,8 +88,9 @@ class InstanceGroup(Generic[P, R]):
         return self.latency_session if is_alone and latency_ns <= throughput_ns else self.throughput_session
 
 
-TensorSessionPool = SessionPool[[Mapping[str, Array]], Tensors]
-TensorInstanceGroup = InstanceGroup[[Mapping[str, Array]], Tensors]
+# `run` takes the inputs by name, and `more` names of outputs if a request needs them: Session.run.
+TensorSessionPool = SessionPool[..., Tensors]
+TensorInstanceGroup = InstanceGroup[..., Tensors]
 # Of an encoder or a decoder: `run` is Captioner.encode or Captioner.step of runtime/graphs.py.
 AnySessionPool = SessionPool[..., Any]
 AnyInstanceGroup = InstanceGroup[..., Any]

@@ -19,7 +19,8 @@ from resonnx_server.scheduling.queue_policy import QueuePolicies
 from resonnx_server.scheduling.session_pool import AnySessionPool, BufferPool, TensorInstanceGroup, Tensors
 from resonnx_server.scheduling.sharing import COMPARISON
 from resonnx_server.scheduling.watchdog import RunLimit
-from resonnx_server.tensors.jobs import JobContext, Outcomes, Part, TensorJob, TensorTask, deliver, joined
+from resonnx_server.tensors.jobs import JobContext, Outcomes, TensorJob, TensorTask, deliver
+from resonnx_server.tensors.outputs import Part, joined
 
 # A queue of this many batches per concurrent batch is long.
 _LONG_QUEUE: Final = 2
@@ -114,7 +115,7 @@ class TensorEngine(Engine[TensorCost, Tensors, TensorAnswer, TensorTask]):
         if reservation.whole or not self._batched:
             # Unequal to any other shape, so that the request shares no batch.
             shape, rows, whole_rows = object(), 1, rows if self._batched else None
-        task = TensorTask(work, rows, self._loop.create_future(), whole_rows)
+        task = TensorTask(work, rows, self._loop.create_future(), whole_rows, reservation.more_outputs)
         entry = Entry(task, rows, self.device.clock(), reservation.deadline_ns, shape, reservation.priority)
         entry.caller, entry.weight = reservation.caller, whole_rows or 1
         return entry

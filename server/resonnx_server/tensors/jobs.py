@@ -10,11 +10,9 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
-from itertools import accumulate, pairwise
-from typing import Final
+from itertools import accumulate
 
 import numpy as np
-import numpy.typing as npt
 
 from resonnx_server.errors import InferenceFailed, InferenceHung, ServerError
 from resonnx_server.observe.incidents import report_incident
@@ -26,11 +24,9 @@ from resonnx_server.scheduling.queue import Entry
 from resonnx_server.scheduling.session_pool import BufferPool, Tensors, TensorSessionPool
 from resonnx_server.scheduling.sharing import COMPARISON
 from resonnx_server.scheduling.watchdog import RunLimit
+from resonnx_server.tensors.outputs import Part, asked_for, finite_rows, slices
 
 _log = logging.getLogger(__name__)
-
-# Outputs up to this size are joined on the event loop, in a fraction of a millisecond.
-_SMALL_BYTES: Final = 1 << 20
 
 
 @dataclass(slots=True, eq=False)
@@ -40,6 +36,7 @@ class TensorTask:
     Attributes:
         rows: Rows that the queue counts.
         whole_rows: Rows of a request that runs unpadded in a batch of its own; else None.
+        more_outputs: See QueueReservation.
         parts: Outputs of its rows so far, by batch. They do not hold the entry, whose payload is the task: such a cycle
             would keep inputs and outputs until garbage is collected.
         answered: Rows of `parts`.
@@ -49,6 +46,7 @@ class TensorTask:
     rows: int
     future: "asyncio.Future[list[Part]]"
     whole_rows: int | None = None
+    more_outputs: tuple[str, ...] = ()
     parts: "list[Part]" = field(default_factory=list)
     answered: int = 0
 
@@ -62,8 +60,6 @@ class TensorTask:
             self.future.set_result(self.parts)
 
 
-# The first row, the outputs of some rows, and their timing.
-Part = tuple[int, Tensors, Timing]
 # Of each entry of a batch.
 Outcomes = list[tuple[Entry[TensorTask], tuple[Tensors, Timing] | ServerError]]
 
@@ -188,19 +184,28 @@ class TensorJob:
 
     def _run_together(self, entries: list[Entry[TensorTask]], size: int) -> Outcomes:
         context, whole_rows = self._context, entries[0].payload.whole_rows
+        more = {name for entry in entries for name in entry.payload.more_outputs}
         start = context.clock()
         feeds, lent = self._assemble(entries, size)
         assembled = context.clock()
         try:
-            outputs = self.pool.run(feeds)
+            outputs = self.pool.run(feeds, more=sorted(more)) if more else self.pool.run(feeds)
         finally:
             for pool, buffer in lent:
                 pool.release(buffer)
         ran = context.clock()
         held = sum(entry.rows for entry in entries)
         rows = whole_rows or held
-        parts = _slices(outputs, entries, size) if context.batched and whole_rows is None else [outputs]
-        finite = _finite_rows(outputs, held) if context.finite else np.ones(held, np.bool_)
+        parts = (
+            slices(outputs, [entry.rows for entry in entries], size)
+            if context.batched and whole_rows is None
+            else [outputs]
+        )
+        if more:
+            parts = [
+                asked_for(part, more, entry.payload.more_outputs) for part, entry in zip(parts, entries, strict=True)
+            ]
+        finite = finite_rows(outputs, held) if context.finite else np.ones(held, np.bool_)
         if not finite.all():
             report_incident(_log, "outputs are not finite", FloatingPointError(), extra={"rows": held})
         done = context.clock()
@@ -236,48 +241,6 @@ class TensorJob:
 def _part(entry: Entry[TensorTask], name: str) -> Array:
     array = entry.payload.inputs[name]
     return array if entry.rows == entry.payload.rows else array[entry.start : entry.start + entry.rows]
-
-
-async def joined(parts: list[Part]) -> tuple[Tensors, Timing]:
-    """Return a request's outputs, rows in order, and the timing of the part that waited longest.
-
-    Raises:
-        InferenceFailed: The parts' shapes do not match.
-    """
-    if len(parts) == 1:
-        ((_, outputs, timing),) = parts
-        return outputs, timing
-    timing = max((timing for _, _, timing in parts), key=lambda timing: timing.queue_ns)
-    size = sum(array.nbytes for _, outputs, _ in parts for array in outputs.values())
-    try:
-        return (_in_order(parts) if size <= _SMALL_BYTES else await asyncio.to_thread(_in_order, parts)), timing
-    except ValueError as error:
-        incident = report_incident(_log, "batches' outputs cannot be joined", error, extra={"parts": len(parts)})
-    raise InferenceFailed.hidden(incident, "the model's outputs for some of the rows do not fit the others'")
-
-
-def _in_order(parts: list[Part]) -> Tensors:
-    in_order = [outputs for _, outputs, _ in sorted(parts, key=lambda part: part[0])]
-    return {name: np.concatenate([outputs[name] for outputs in in_order]) for name in in_order[0]}
-
-
-def _slices(outputs: Tensors, entries: list[Entry[TensorTask]], size: int) -> list[Tensors]:
-    if any(len(array) != size for array in outputs.values()):
-        shapes = {name: array.shape for name, array in outputs.items()}
-        raise ValueError(f"a batch of {size} rows was answered with {shapes}")
-    ends = accumulate((entry.rows for entry in entries), initial=0)
-    return [{name: array[start:end] for name, array in outputs.items()} for start, end in pairwise(ends)]
-
-
-def _finite_rows(outputs: Tensors, rows: int) -> npt.NDArray[np.bool_]:
-    """Return for each of the first `rows` whether all its outputs are finite."""
-    finite = np.ones(rows, np.bool_)
-    for array in outputs.values():
-        are_finite = np.isfinite(array[:rows])
-        # The common case needs no look at single rows.
-        if not are_finite.all():
-            finite &= are_finite.reshape(rows, -1).all(axis=1)
-    return finite
 
 
 def _failure(error: Exception) -> ServerError:

@@ -103,7 +103,7 @@ def test_attention_is_drawn(vision, run, looking) -> None:
     assert vision.requests[0].return_attention
     drawn = Image.open("out.png").convert("L")
     # The second panel is the first word, which looked at the left (black) half; the third at the right (white) one.
-    assert drawn.size == (5 * PANEL, PANEL // 2 + TEXT), "panels have the picture's shape"
+    assert drawn.size == (3 * PANEL, PANEL // 2 + TEXT), "panels have the picture's shape"
     first, second = (drawn.getpixel((n * PANEL + 160, TEXT + 48)) for n in (1, 2))
     assert first < 80
     assert second > 240
@@ -123,7 +123,7 @@ def test_attention_is_drawn_over_the_picture_as_the_model_had_it(
     assert run("--attention", "out.png").exit_code == 0
     drawn = Image.open("out.png").convert("L")
     width, height = (PANEL // 2, PANEL) if is_turned else (PANEL, PANEL // 2)
-    assert drawn.size == (5 * width, height + TEXT)
+    assert drawn.size == (3 * width, height + TEXT)
     top_right, bottom_left = (drawn.getpixel((x * width // 6, TEXT + y * height // 6)) for x, y in ((5, 1), (1, 5)))
     assert (top_right < 80, bottom_left < 80) == ((True, False) if is_turned else (False, True))
 

@@ -29,6 +29,7 @@ class Pictures(Connection):
         version: int | str | None = None,
         top_k: int | None = None,
         features: bool = False,
+        heatmap: bool = False,
         priority: int | None = None,
         answer_within_s: float | None = None,
         timeout_s: Timeout = ClientDefault.TIMEOUT,
@@ -41,6 +42,8 @@ class Pictures(Connection):
             version: Number or label of the version, unless `model` has it; None for the default version.
             top_k: Number of predictions, best first; default 5, or all if there are fewer classes.
             features: Whether to return the feature vector, the input of the model's head.
+            heatmap: Whether to return a heatmap with each prediction: what each part of the picture adds to it. Models
+                that have none raise NoHeatmaps, which says why.
             priority: 1 (first) to 8 in the server's queue; default 4.
             answer_within_s: Deadline in seconds from the request's arrival at the server, which refuses requests that
                 cannot meet it. None for no limit. `timeout_s` includes the network and retries as well.
@@ -52,6 +55,7 @@ class Pictures(Connection):
             version=version,
             top_k=top_k,
             features=features,
+            heatmap=heatmap,
             priority=priority,
             answer_within_s=answer_within_s,
         )
@@ -65,6 +69,7 @@ class Pictures(Connection):
         version: int | str | None = None,
         top_k: int | None = None,
         features: bool = False,
+        heatmap: bool = False,
         priority: int | None = None,
         answer_within_s: float | None = None,
         timeout_s: float | None = None,
@@ -82,6 +87,7 @@ class Pictures(Connection):
             version: As in `classify`.
             top_k: As in `classify`.
             features: As in `classify`.
+            heatmap: As in `classify`.
             priority: Priority of each picture, as in `classify`.
             answer_within_s: Limit of each picture, as in `classify`.
             timeout_s: Limit of the whole stream in seconds; None for no limit.
@@ -94,6 +100,7 @@ class Pictures(Connection):
             version=version,
             top_k=top_k,
             features=features,
+            heatmap=heatmap,
             priority=priority,
             answer_within_s=answer_within_s,
         )
@@ -108,6 +115,7 @@ class Pictures(Connection):
         version: int | str | None = None,
         top_k: int | None = None,
         features: bool = False,
+        heatmap: bool = False,
         priority: int | None = None,
         answer_within_s: float | None = None,
         timeout_s: Timeout = ClientDefault.TIMEOUT,
@@ -126,6 +134,7 @@ class Pictures(Connection):
             version: As in `classify`.
             top_k: As in `classify`.
             features: As in `classify`.
+            heatmap: As in `classify`.
             priority: As in `classify`.
             answer_within_s: As in `classify`.
             timeout_s: Timeout of each call; default the client's, None for no limit.
@@ -144,6 +153,7 @@ class Pictures(Connection):
                 version=version,
                 top_k=top_k,
                 features=features,
+                heatmap=heatmap,
                 priority=priority,
                 answer_within_s=answer_within_s,
             )

@@ -19,6 +19,7 @@ _STATUSES: Final[dict[type[errors.ServerError], int]] = {
     errors.MessageTooLarge: 413,
     # An encoding of bodies.
     errors.NotSupported: 415,
+    errors.NoHeatmaps: 501,
     errors.RateLimited: 429,
     errors.Overloaded: 503,
     errors.Unavailable: 503,

@@ -11,32 +11,56 @@ from resonnx_server.inference.caption import Captioned
 from resonnx_server.inference.requests import ActiveRequest
 from resonnx_server.inference.tensors import Tensors
 from resonnx_server.protocol.pieces import Work
+from resonnx_server.runtime.class_activation import FEATURE_MAP, ClassActivation
 from resonnx_server.runtime.decoding.search import DecodeOptions
 from resonnx_server.runtime.decoding.sequence import Token, text
+from resonnx_server.runtime.pictures.options import Area
 
 # Classes that are written at once: about a millisecond.
 _WRITTEN: Final = 1 << 8
+# Products that heatmaps are summed of at once: less than a millisecond.
+PRODUCTS: Final = 1 << 21
 
 
 def classify_response(
-    outputs: Tensors, labels: Sequence[str], top_k: int, *, features: bool
+    outputs: Tensors,
+    labels: Sequence[str],
+    top_k: int,
+    *,
+    features: bool,
+    heatmaps: ClassActivation | None = None,
+    area: Area = (0, 0, 1, 1),
 ) -> Work[pb.ClassifyResponse]:
     """Return the answer's best classes, best first, and its features, in pieces: there may be thousands of classes.
 
     Args:
-        outputs: The model's outputs for one picture: `probabilities` [1,K] and `features` [1,D].
+        outputs: The model's outputs for one picture: `probabilities` [1,K], `features` [1,D], and with heatmaps
+            `feature_map` [1,D,rows,columns].
         labels: Names of the K classes.
         top_k: Number of classes, 1..K.
         features: Include the features.
+        heatmaps: Computes a heatmap of each class; None for none.
+        area: The part of the picture that they cover: left, top, right, bottom, in shares of its width and height.
     """
     probabilities = outputs["probabilities"][0]
     best = np.argpartition(-probabilities, top_k - 1)[:top_k]
     best = best[np.lexsort((best, -probabilities[best]))]
     response = pb.ClassifyResponse()
-    for start in range(0, top_k, _WRITTEN):
-        for index in best[start : start + _WRITTEN].tolist():
+    at_once = _WRITTEN if heatmaps is None else min(_WRITTEN, 1 + PRODUCTS // heatmaps.products)
+    for start in range(0, top_k, at_once):
+        chosen = best[start : start + at_once].tolist()
+        for index in chosen:
             response.predictions.add(label=labels[index], index=index, score=float(probabilities[index]))
+        if heatmaps is not None:
+            maps = heatmaps.maps(outputs[FEATURE_MAP][0], chosen)
+            for index, each, prediction in zip(chosen, maps, response.predictions[start:], strict=True):
+                prediction.heatmap.extend(each.ravel().tolist())
+                prediction.heatmap_bias = float(heatmaps.bias[index])
         yield
+    if heatmaps is not None:
+        response.heatmap_rows, response.heatmap_columns = heatmaps.rows, heatmaps.columns
+        left, top, right, bottom = area
+        response.heatmap_area.CopyFrom(pb.Area(left=left, top=top, right=right, bottom=bottom))
     if features:
         response.features.extend(outputs["features"][0].tolist())
     return response

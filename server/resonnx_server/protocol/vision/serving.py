@@ -7,16 +7,18 @@ from resonnx_proto.v1 import vision_pb2 as pb
 from resonnx_proto.v1.manifest_pb2 import CaptionerSpec
 
 from resonnx_server.access.caller import Caller
-from resonnx_server.errors import InvalidInput
+from resonnx_server.errors import InvalidInput, NoHeatmaps
 from resonnx_server.inference.caption import OnWords, caption, captioner
 from resonnx_server.inference.classify import classify
 from resonnx_server.inference.pictures import Pictures
-from resonnx_server.inference.requests import Inference
+from resonnx_server.inference.requests import ActiveRequest, Inference
 from resonnx_server.inference.tasks import CAPTION, CLASSIFY
 from resonnx_server.protocol.decode_options import decode_options
 from resonnx_server.protocol.pieces import Pieces, at_once
-from resonnx_server.protocol.vision.answers import caption_response, classify_response, complete, word
+from resonnx_server.protocol.vision.answers import PRODUCTS, caption_response, classify_response, complete, word
+from resonnx_server.runtime.class_activation import FEATURE_MAP
 from resonnx_server.runtime.decoding.sequence import Token
+from resonnx_server.runtime.pictures.options import seen_area
 
 # Takes each word of the best caption as it joins the stable prefix; on the event loop.
 OnWord = Callable[[pb.Word], object]
@@ -26,6 +28,8 @@ FindPicture = Callable[[], Pictures]
 _DEFAULT_TOP_K: Final = 5
 # Classes of an answer that is made on the event loop: a few ms.
 _MANY_CLASSES: Final = 1 << 10
+# Of each value of a heatmap: in the message, and once it is written.
+_HEATMAP_BYTES: Final = 8
 
 
 class VisionServing:
@@ -68,13 +72,34 @@ class VisionServing:
             if message.top_k > len(labels):
                 raise InvalidInput("top_k", f"{message.top_k} is not within 0..{len(labels)}")
             request.limit(caller_ns, message.timeout_us, caller.priority(message.priority))
-            outputs = await classify(request, picture())
             top_k = message.top_k or min(_DEFAULT_TOP_K, len(labels))
-            work = classify_response(outputs, labels, top_k, features=message.return_features)
-            # A request that ends meanwhile is no success.
-            response = at_once(work) if top_k <= _MANY_CLASSES else await self._pieces.run(work)
+            if message.return_heatmap:
+                response = await self._explained(message, request, picture(), top_k)
+            else:
+                outputs = await classify(request, picture())
+                work = classify_response(outputs, labels, top_k, features=message.return_features)
+                # A request that ends meanwhile is no success.
+                response = at_once(work) if top_k <= _MANY_CLASSES else await self._pieces.run(work)
         complete(response, message.id, request)
         return response
+
+    async def _explained(
+        self, message: pb.ClassifyRequest, request: ActiveRequest, picture: Pictures, top_k: int
+    ) -> pb.ClassifyResponse:
+        """Return the best classes of a picture with their heatmaps. Raises NoHeatmaps if the model has none."""
+        model, heatmaps = request.model, request.model.heatmaps
+        assert model.manifest is not None
+        if isinstance(heatmaps, str):
+            raise NoHeatmaps(f"return_heatmap: model {model.name!r} has no heatmaps: {heatmaps}")
+        # What the batch returns, then the answer: numbers as Python's, and as the message's.
+        request.hold(heatmaps.map_bytes)
+        outputs = await classify(request, picture, (FEATURE_MAP,))
+        request.hold(top_k * heatmaps.rows * heatmaps.columns * _HEATMAP_BYTES, answer=True)
+        area = seen_area(*picture.size, model.manifest.input)
+        labels, features = model.manifest.classifier.labels, message.return_features
+        work = classify_response(outputs, labels, top_k, features=features, heatmaps=heatmaps, area=area)
+        is_small = top_k <= _MANY_CLASSES and top_k * heatmaps.products <= PRODUCTS
+        return at_once(work) if is_small else await self._pieces.run(work)
 
     async def caption(
         self,

@@ -250,6 +250,9 @@ def _validate_parity(report: pb.ParityReport) -> None:
 
 def _validate_classifier(manifest: pb.Manifest) -> None:
     _require(manifest.HasField("classifier") and len(manifest.classifier.labels) > 0, "classifier.labels is empty")
+    maps = manifest.classifier.heatmaps
+    _require((maps.rows > 0) == (maps.columns > 0), "classifier.heatmaps has rows or columns only")
+    _require(not (maps.rows and maps.unsupported), "classifier.heatmaps has a grid, and is unsupported")
 
 
 def _validate_captioner(manifest: pb.Manifest) -> None:

@@ -13,6 +13,8 @@ from resonnx_server.runtime.pictures.headers import Header
 
 FormatName = Literal["JPEG", "PNG", "WebP", "BMP", "GIF", "TIFF", "AVIF"]
 ExifOrientation = Literal["apply", "ignore"]
+# Left, top, right and bottom of a part of a picture, in shares of its width and height.
+Area = tuple[float, float, float, float]
 
 DEFAULT_FORMATS: Final[tuple[FormatName, ...]] = ("JPEG", "PNG", "WebP", "BMP", "GIF")
 # 8192 x 8192. Cameras with "64 megapixels" take 9248 x 6936.
@@ -153,3 +155,19 @@ def _resizing_bytes(width: int, height: int, recipe: ImageInput) -> int:
     # Pillow resizes horizontally first.
     across, down = resized_size(width, height, recipe) if width and height else (0, 0)
     return 4 * across * (height + down)
+
+
+def cropped_box(resized: tuple[int, int], recipe: ImageInput) -> tuple[int, int, int, int]:
+    """Return the box of a resized picture that the model sees: left, top, right, bottom.
+
+    Offsets are torchvision's: int(round((side - crop) / 2)). Without a crop it is the whole picture.
+    """
+    left, top = (round((side - seen) / 2) for side, seen in zip(resized, (recipe.width, recipe.height), strict=True))
+    return left, top, left + recipe.width, top + recipe.height
+
+
+def seen_area(width: int, height: int, recipe: ImageInput) -> Area:
+    """Return the part of a picture that the model sees."""
+    across, down = resized = resized_size(width, height, recipe)
+    left, top, right, bottom = cropped_box(resized, recipe)
+    return left / across, top / down, right / across, bottom / down

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from resonnx_proto.v1 import vision_pb2
 from resonnx_server.protocol.pieces import at_once
 from resonnx_server.protocol.vision.answers import classify_response
+from resonnx_server.runtime.class_activation import ClassActivation
 
 
 def _response(scores: np.ndarray, top_k: int, *, features: bool = False) -> vision_pb2.ClassifyResponse:
@@ -36,3 +37,31 @@ def test_many_classes_are_many_pieces(classes: int, pieces: int) -> None:
     outputs = {"probabilities": np.random.default_rng(0).random((1, classes), np.float32)}
     work = classify_response(outputs, [""] * classes, classes, features=False)
     assert sum(1 for _ in work) == pieces
+
+
+@pytest.mark.parametrize(("classes", "pieces"), [(3, 1), (100, 4)])
+def test_heatmaps_are_of_each_class_and_many_are_many_pieces(classes: int, pieces: int) -> None:
+    rng = np.random.default_rng(0)
+    weights, bias = rng.random((classes, 4), np.float32), rng.random(classes, np.float32)
+    maps = ClassActivation(weights, bias, 2, 3)
+    # As products of a large network.
+    maps = ClassActivation(np.repeat(weights, 20_000, axis=1), bias, 2, 3) if classes > 3 else maps
+    features = maps.weights.shape[1]
+    outputs = {
+        "probabilities": rng.random((1, classes), np.float32),
+        "feature_map": rng.random((1, features, 2, 3), np.float32),
+    }
+    labels = [str(i) for i in range(classes)]
+    area = (0.125, 0, 0.875, 1)
+    work = classify_response(outputs, labels, classes, features=False, heatmaps=maps, area=area)
+    if classes > 3:
+        assert sum(1 for _ in work) > pieces
+        return
+    response = at_once(work)
+    assert (response.heatmap_rows, response.heatmap_columns) == (2, 3)
+    shown = response.heatmap_area
+    assert (shown.left, shown.top, shown.right, shown.bottom) == area
+    for each in response.predictions:
+        expected = np.einsum("d,dhw->hw", weights[each.index], outputs["feature_map"][0])
+        assert np.reshape(each.heatmap, (2, 3)) == pytest.approx(expected, rel=1e-5)
+        assert each.heatmap_bias == bias[each.index]

@@ -63,6 +63,10 @@ def described(model: Model) -> dict[str, Any]:
             body |= {"attention_rows": spec.attention_rows, "attention_columns": spec.attention_columns}
     else:
         body["classes"] = len(manifest.classifier.labels)
+        if isinstance(model.heatmaps, str):
+            body["heatmaps_unsupported"] = model.heatmaps
+        else:
+            body |= {"heatmap_rows": model.heatmaps.rows, "heatmap_columns": model.heatmaps.columns}
     fields = ("name", "value", "option", "confirmed")
     body["assumptions"] = [{name: getattr(each, name) for name in fields} for each in manifest.assumptions]
     body["parity"] = {

@@ -6,9 +6,12 @@ from resonnx_proto.v1 import vision_pb2 as pb
 
 
 def classified(response: pb.ClassifyResponse) -> dict[str, Any]:
-    """Return the classes of a picture, best first: label, index, and the probability as `score`."""
-    predictions = [{"label": each.label, "index": each.index, "score": each.score} for each in response.predictions]
-    body = {**_about(response), "predictions": predictions}
+    """Return the classes of a picture, best first: label, index, the probability as `score`, and a heatmap."""
+    body = {**_about(response), "predictions": [_prediction(each) for each in response.predictions]}
+    if response.heatmap_rows:
+        area = response.heatmap_area
+        body |= {"heatmap_rows": response.heatmap_rows, "heatmap_columns": response.heatmap_columns}
+        body["heatmap_area"] = {side: getattr(area, side) for side in ("left", "top", "right", "bottom")}
     if response.features:
         body["features"] = list(response.features)
     return {**body, "timing": _timing(response.timing)}
@@ -22,6 +25,13 @@ def captioned(response: pb.CaptionResponse) -> dict[str, Any]:
     if response.attention_rows:
         body |= {"attention_rows": response.attention_rows, "attention_columns": response.attention_columns}
     return {**body, "timing": _timing(response.timing)}
+
+
+def _prediction(given: pb.Prediction) -> dict[str, Any]:
+    body: dict[str, Any] = {"label": given.label, "index": given.index, "score": given.score}
+    if given.heatmap:
+        body |= {"heatmap": list(given.heatmap), "heatmap_bias": given.heatmap_bias}
+    return body
 
 
 def word(given: pb.Word) -> dict[str, Any]:

@@ -53,6 +53,8 @@ def test_a_model_is_described_as_by_get_model(demo_server: RunningServer, name: 
     assert [each["name"] for each in given["assumptions"]] == [each.name for each in manifest.assumptions]
     if name == "digits":
         assert given["classes"] == 10
+        maps = manifest.classifier.heatmaps
+        assert (given["heatmap_rows"], given["heatmap_columns"]) == (maps.rows, maps.columns)
     else:
         assert given["words"] == len(manifest.captioner.vocabulary)
         assert given.get("attention_rows", 0) == manifest.captioner.attention_rows
