@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator
 from prometheus_client.metrics_core import Metric
 from resonnx_server.comparison.collector import ComparisonCollector
 from resonnx_server.comparison.comparisons import Comparisons
+from resonnx_server.drift.collector import DriftCollector
 from resonnx_server.errors import FailureReason
 from resonnx_server.inference.gauges import MemoryCollector, ServingCollector
 from resonnx_server.inference.registry import Models
@@ -63,6 +64,7 @@ def reference() -> str:
     models, metrics = Models(), Metrics()
     decoder = Decoder(threads=0)
     metrics.registry.register(ServingCollector(models, decoder))
+    metrics.registry.register(DriftCollector(lambda: ()))
     metrics.registry.register(MemoryCollector(Budget(0), decoder, Regions()))
     metrics.registry.register(CertificateCollector(lambda: 0.0))
     metrics.registry.register(ComparisonCollector(Comparisons(models, Budget(0))))

@@ -245,7 +245,7 @@ ROWS: Final[dict[str, list[Panel]]] = {
             "percentunit",
         ),
     ],
-    "Models": [
+    "Models and drift": [
         Panel(
             "Versions by state",
             "refused: the log and `resonnx repo ls` have the reason.",
@@ -257,6 +257,24 @@ ROWS: Final[dict[str, list[Panel]]] = {
             "our_reading: the export was not compared with the user's own model or its answers.",
             {"": f"sum by (model, version, verified_against) (resonnx_model_info{{{_MODEL}}})"},
             kind="table",
+        ),
+        Panel(
+            "Drift of pictures and captions",
+            "Distance of the last requests from the reference pictures, as a multiple of what requests like those do "
+            "not exceed. Above 1: look at pictures and answers (docs/drift.md). No data: exported without --pictures.",
+            {
+                "{{model}} {{version}} {{of}} {{window}}": "max by (model, version, of, window) "
+                f'(resonnx_drift_distance{{{_MODEL},traffic="requests"}} / '
+                f'resonnx_drift_bound{{{_MODEL},traffic="requests"}})'
+            },
+        ),
+        Panel(
+            "Rows behind the drift",
+            "Effective number of the last rows; with few, only large changes exceed the bound.",
+            {
+                "{{model}} {{version}} {{of}} {{window}}": "min by (model, version, of, window) "
+                f'(resonnx_drift_rows{{{_MODEL},traffic="requests"}})'
+            },
         ),
         Panel(
             "Loads",

@@ -15,11 +15,13 @@ from resonnx_export.answers.recorded import Answers
 from resonnx_export.answers.statistics import statistics_hint
 from resonnx_export.answers.subject import Subject, captioner_subject
 from resonnx_export.errors import BadInput
+from resonnx_export.graphs.drift_features import with_drift_features
 from resonnx_export.graphs.row_graphs import row_graphs
 from resonnx_export.graphs.trace import trace_decoder, trace_encoder
 from resonnx_export.layouts.captioners import CaptionSource, recognise_captioner
 from resonnx_export.networks.protocol import CaptionNetwork, ResNetCaptioner
 from resonnx_export.options import Target
+from resonnx_export.pictures.calibration import ReferencePictures
 from resonnx_export.pictures.recipe import InputChanges, describe
 from resonnx_export.pictures.recipes import assumed
 from resonnx_export.pictures.synthetic import check_pictures
@@ -33,6 +35,7 @@ from resonnx_export.proof.comparisons import prove_captioner
 from resonnx_export.proof.drift import Rounding
 from resonnx_export.proof.golden_examples import captioner_golden, cut_note
 from resonnx_export.publish import finishing, package
+from resonnx_export.publish.drift_reference import drift_reference, is_possible
 from resonnx_export.publish.manifest import new_manifest
 from resonnx_export.publish.package import Exported
 from resonnx_export.report.page import Result
@@ -56,7 +59,7 @@ class CaptionerSettings:
         input: Changes to the layout's picture recipe.
         max_tokens: A caption's greatest length with the end token; None for the layout's.
         caffe_resnet, residual: As recognise_captioner's.
-        allow_reduced, storage, samples: As ClassifierSettings'; the trunk is the encoder's.
+        allow_reduced, storage, samples, reference: As ClassifierSettings'; the trunk is the encoder's.
         rescore: Whether to convert the decoder's output layer to int8 with fp32 rescoring.
         tokens: The words that start, end and pad captions.
         assume: Values of properties that the checkpoint does not record, by their names.
@@ -71,6 +74,7 @@ class CaptionerSettings:
     allow_reduced: bool = False
     storage: StorageFor | None = None
     samples: Sequence[Image.Image] = ()
+    reference: ReferencePictures | None = None
     rescore: bool = False
     tokens: SpecialTokens = field(default_factory=SpecialTokens)
     assume: Mapping[str, str] = field(default_factory=dict)
@@ -79,7 +83,8 @@ class CaptionerSettings:
 
 def stages(settings: CaptionerSettings) -> int:
     """Return how many stages export_captioner has."""
-    return STAGES + (quantised_decoder.STAGES if settings.rescore else 0) + 2 * (settings.expect is not None)
+    optional = (quantised_decoder.STAGES if settings.rescore else 0) + 2 * (settings.expect is not None)
+    return STAGES + optional + is_possible(settings.reference)
 
 
 def export_captioner(
@@ -155,6 +160,8 @@ def export_recognised(
 
     progress("tracing")
     encoder, decoder = trace_encoder(network, recipe), trace_decoder(network, recipe)
+    if is_possible(settings.reference):
+        encoder = with_drift_features(encoder)
     rescored = rescore(decoder) if settings.rescore else None
     graphs = {ENCODER_FILE: encoder, DECODER_FILE: decoder}
     proof = prove_captioner(graphs, network, manifest, settings.samples, progress)
@@ -188,8 +195,9 @@ def export_recognised(
     notes += cut_note(golden, spec)
     if agreed is not None and manifest.stored:
         notes += (compare_reduced(graphs, manifest, agreed.answers),)
+    drift = drift_reference(graphs, manifest, settings.reference, progress)
     graphs |= row_graphs(graphs[DECODER_FILE])
-    result = Result(graphs, manifest, golden, comparison, notes)
+    result = Result(graphs, manifest, golden, comparison, notes, drift)
     return finishing.finish(result, folder, progress, overwrite=target.overwrite)
 
 

@@ -16,11 +16,13 @@ from resonnx_export.answers.statistics import statistics_hint
 from resonnx_export.answers.subject import classifier_subject
 from resonnx_export.checkpoints.files import SourceFile
 from resonnx_export.errors import BadInput
+from resonnx_export.graphs.drift_features import with_drift_features
 from resonnx_export.graphs.heatmaps import with_heatmaps
 from resonnx_export.graphs.trace import trace_classifier
 from resonnx_export.layouts.recognised import RecognisedCheckpoint
 from resonnx_export.networks.resnet import ClassifierNetwork
 from resonnx_export.options import Activation, Target
+from resonnx_export.pictures.calibration import ReferencePictures
 from resonnx_export.pictures.recipes import RecipeChoice
 from resonnx_export.pictures.synthetic import check_pictures
 from resonnx_export.precision.bounds import measure_classifier, reduced_bounds
@@ -30,6 +32,7 @@ from resonnx_export.proof.comparisons import prove_classifier
 from resonnx_export.proof.golden_examples import classifier_golden
 from resonnx_export.proof.heatmaps import check_sums, described
 from resonnx_export.publish import finishing, package
+from resonnx_export.publish.drift_reference import drift_reference, is_possible
 from resonnx_export.publish.manifest import new_manifest
 from resonnx_export.publish.package import Exported
 from resonnx_export.report.page import Result
@@ -56,6 +59,7 @@ class ClassifierSettings:
         allow_reduced: Whether providers may compute in bf16, fp16 and TF32.
         storage: The precision of the trunk; None for float32.
         samples: Typical pictures; without them, all check pictures are synthetic.
+        reference: Pictures with which the server compares those of requests; none of them used in training.
         activation: Turns logits into probabilities; None for softmax, or as the checkpoint's folder says.
         stride_in_1x1: As recognise_classifier's.
         weights: As read_source's.
@@ -69,6 +73,7 @@ class ClassifierSettings:
     allow_reduced: bool = True
     storage: StorageFor | None = None
     samples: Sequence[Image.Image] = ()
+    reference: ReferencePictures | None = None
     activation: Activation | None = None
     stride_in_1x1: bool = False
     weights: str | None = None
@@ -79,7 +84,7 @@ class ClassifierSettings:
 
 def stages(settings: ClassifierSettings) -> int:
     """Return how many stages export_classifier has."""
-    return STAGES + 2 * (settings.expect is not None)
+    return STAGES + 2 * (settings.expect is not None) + is_possible(settings.reference)
 
 
 def export_classifier(file: Path, settings: ClassifierSettings, target: Target, progress: Progress) -> Exported:
@@ -153,6 +158,8 @@ def export_recognised(
     progress("tracing")
     traced = (trace or trace_classifier)(network, recipe, spec.activation)
     graphs = {CLASSIFIER_FILE: with_heatmaps(traced, network, manifest)}
+    if is_possible(settings.reference):
+        graphs[CLASSIFIER_FILE] = with_drift_features(graphs[CLASSIFIER_FILE])
     notes += (described(manifest.classifier.heatmaps),)
     proof = prove_classifier(graphs, network, manifest, settings.samples, progress)
     manifest.parity.CopyFrom(proof.report)
@@ -174,7 +181,8 @@ def export_recognised(
         progress("golden examples")
         golden = classifier_golden(network, recipe, settings.samples)
     manifest.parity.checks.extend(check_sums(graphs[CLASSIFIER_FILE], manifest, golden.images))
-    result = Result(graphs, manifest, golden, comparison, notes)
+    drift = drift_reference(graphs, manifest, settings.reference, progress)
+    result = Result(graphs, manifest, golden, comparison, notes, drift)
     return finishing.finish(result, folder, progress, overwrite=target.overwrite)
 
 

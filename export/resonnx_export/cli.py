@@ -121,7 +121,7 @@ def captioner(
     """Export a captioner: a recurrent network on a ResNet. Options default to the checkpoint's source."""
     from resonnx_export.answers.recorded import read_answers
     from resonnx_export.captioner import CaptionerSettings, export_captioner, stages
-    from resonnx_export.pictures.calibration import read_samples
+    from resonnx_export.pictures.calibration import read_reference, read_samples
     from resonnx_export.precision.guard import Limits
     from resonnx_export.precision.trunk import choose_storage
     from resonnx_export.progress import progress_bar
@@ -142,6 +142,7 @@ def captioner(
         tokens=tokens,
         assume=read_assume(assume or ()),
         expect=read_answers(expect) if expect else None,
+        reference=read_reference(pictures) if pictures else None,
     )
     with progress_bar(target.name, stages(settings)) as progress:
         exported = export_captioner(files, settings, target, progress)

@@ -17,7 +17,7 @@ from resonnx_export.checkpoints.files import load_checkpoint
 from resonnx_export.classifier import ClassifierSettings, export_classifier
 from resonnx_export.demo import digits, samples, scenes
 from resonnx_export.options import Precision, Target
-from resonnx_export.pictures.calibration import Calibration
+from resonnx_export.pictures.calibration import Calibration, reference_of
 from resonnx_export.pictures.recipe import InputChanges, Size, image_input
 from resonnx_export.precision.guard import Limits
 from resonnx_export.precision.trunk import StorageFor, fp16, int8
@@ -27,7 +27,10 @@ from resonnx_export.publish.package import Exported
 from resonnx_export.vocabulary import Vocabulary
 
 _SAMPLES: Final = 16
+# Reference pictures of `scenes`; `digits` has half of the held-out digits.
+_SCENES: Final = 400
 _SEED: Final = 0
+_REFERENCE_SEED: Final = 6000
 
 
 def export_demo(
@@ -50,8 +53,10 @@ def _export_digits(weights: Path, target: Target, precision: Precision) -> Expor
     recipe = image_input(digits.INPUT_SIZE, resize_short_side=None, mean=demo.MEAN, std=demo.STD)
     pictures = [Image.fromarray(picture) for picture, _ in islice(samples.digits(_SEED), _SAMPLES)]
     storage = _storage(precision, samples.calibration_digits, pictures)
-    settings = ClassifierSettings(recipe, digits.LABELS, storage=storage, samples=pictures)
-    with progress_bar(target.name, classifier.STAGES) as progress:
+    usual, _ = samples.halves_of_digits()
+    reference = reference_of(len(usual), lambda _: map(Image.fromarray, usual))
+    settings = ClassifierSettings(recipe, digits.LABELS, storage=storage, samples=pictures, reference=reference)
+    with progress_bar(target.name, classifier.stages(settings)) as progress:
         return export_classifier(weights, settings, target, progress)
 
 
@@ -63,9 +68,14 @@ def _export_scenes(weights: Path, target: Target, precision: Precision) -> Expor
         max_tokens=scenes.MAX_WORDS + 1,
         storage=_storage(precision, samples.calibration_scenes, pictures),
         samples=pictures,
+        reference=reference_of(_SCENES, lambda _: _scenes(_SCENES)),
     )
-    with progress_bar(target.name, captioner.STAGES) as progress:
+    with progress_bar(target.name, captioner.stages(settings)) as progress:
         return export_captioner([weights], settings, target, progress)
+
+
+def _scenes(count: int) -> Iterator[Image.Image]:
+    return (Image.fromarray(scene.image) for scene in samples.scenes(_REFERENCE_SEED, count))
 
 
 def _storage(

@@ -89,7 +89,8 @@ Samples = Annotated[
     Path | None,
     typer.Option(
         metavar="FOLDER",
-        help="Typical pictures, for the check and the report; a few are kept beside the model.  "
+        help="Typical pictures that the model was not trained on, for the check and the report; a few are kept beside "
+        "the model. With 100 or more, the server tells when pictures of requests differ from them.  "
         "[default: synthetic pictures]",
     ),
 ]

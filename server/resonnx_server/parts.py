@@ -12,6 +12,7 @@ from resonnx_server.comparison.comparisons import Comparisons
 from resonnx_server.comparison.report import Reports
 from resonnx_server.config import ModelSettings, Settings
 from resonnx_server.devices import Devices
+from resonnx_server.drift.collector import DriftCollector
 from resonnx_server.http.page.files import page_files
 from resonnx_server.http.probes import Probes
 from resonnx_server.http.rest.rest import Rest
@@ -96,6 +97,7 @@ class Parts:
         budget = Budget(division.whole, division.decoder)
         regions = Regions(settings.system_shared_memory_bytes)
         metrics.registry.register(ServingCollector(models, decoder))
+        metrics.registry.register(DriftCollector(lambda: ((m.name, m.version, m.engine.drift) for m in models)))
         metrics.registry.register(MemoryCollector(budget, decoder, regions))
         policy = Policy(settings)
         if (certificates := policy.certificates) is not None:

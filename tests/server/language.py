@@ -5,7 +5,7 @@ from functools import cache
 
 import numpy as np
 from resonnx_proto.v1.manifest_pb2 import CaptionerSpec
-from resonnx_server.captioning.engine import start_search
+from resonnx_server.captioning.request import start_search
 from resonnx_server.runtime.decoding.search import DecodeOptions, Search
 from resonnx_server.runtime.decoding.step_output import StepOutput
 from resonnx_server.runtime.graphs import Step

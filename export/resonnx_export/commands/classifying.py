@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from resonnx_export.answers.recorded import Answers
     from resonnx_export.classifier import ClassifierSettings
+    from resonnx_export.pictures.calibration import ReferencePictures
     from resonnx_export.precision.trunk import StorageFor
 
 
@@ -53,6 +54,12 @@ class ClassifierOptions:
 
         return read_samples(self.pictures, changes.decoding()) if self.pictures else ()
 
+    def reference(self) -> "ReferencePictures | None":
+        """Find the reference pictures. Raises BadInput as read_reference."""
+        from resonnx_export.pictures.calibration import read_reference
+
+        return read_reference(self.pictures) if self.pictures else None
+
     def answers(self) -> "Answers | None":
         """Read the answers of the user's model. Raises BadInput as read_answers."""
         from resonnx_export.answers.recorded import read_answers
@@ -70,6 +77,7 @@ class ClassifierOptions:
             named.names if named else None,
             allow_reduced=False,
             samples=self.samples(changes),
+            reference=self.reference(),
             activation=self.activation,
             notes=named.notes if named else (),
             expect=self.answers(),

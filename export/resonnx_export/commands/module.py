@@ -82,6 +82,7 @@ def module(
             allow_reduced=options.allow_reduced,
             storage=options.storage(quantisation, samples),
             samples=samples,
+            reference=options.reference(),
             rescore=decoder_precision == "int8-rescored",
             tokens=tokens,
             expect=options.answers(),

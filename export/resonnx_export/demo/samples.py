@@ -18,6 +18,7 @@ from resonnx_export.pictures.calibration import Calibration, split_pictures
 _DIGITS: Final = 512
 _SCENES: Final = 256
 _CALIBRATION_SEED: Final = 0
+_HALVES_SEED: Final = 6000
 
 
 def digits(seed: int | None = None) -> Iterator[tuple[UInt8, str]]:
@@ -30,6 +31,15 @@ def digits(seed: int | None = None) -> Iterator[tuple[UInt8, str]]:
     order = np.arange(len(held_out)) if rng is None else rng.permutation(len(held_out))
     for row in order:
         yield render(held_out.ink[row], rng), LABELS[held_out.labels[row]]
+
+
+def halves_of_digits() -> tuple[list[UInt8], list[UInt8]]:
+    """Return a picture of each held-out digit, on varied paper with varied ink, in two halves without order.
+
+    The first is the reference of the model `digits` for drift; the second is to try the server on.
+    """
+    pictures = [picture for picture, _ in digits(_HALVES_SEED)]
+    return pictures[0::2], pictures[1::2]
 
 
 def scenes(seed: int, count: int) -> Iterator[Scene]:

@@ -1,7 +1,11 @@
-"""Reads a folder of the user's pictures, as samples or for int8's calibration, with the server's decoder and resize."""
+"""Reads a folder of the user's pictures with the server's decoder and resize.
 
-from collections.abc import Iterator, Sequence
+They are samples, the reference for drift, or for int8's calibration.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Final
 
@@ -10,6 +14,7 @@ import numpy.typing as npt
 from PIL import Image
 from resonnx_proto.v1 import manifest_pb2 as pb
 from resonnx_server.errors import BadImage
+from resonnx_server.runtime.model_files.drift_reference import MOST_PICTURES
 from resonnx_server.runtime.pictures.images import Pixels, decode, fit
 from resonnx_server.runtime.pictures.options import PictureOptions
 
@@ -24,6 +29,8 @@ _MOST_HELD_BACK: Final = 1024
 _MOST_SAMPLES: Final = 32
 _MOST_SAMPLE_SIDE: Final = 1024
 _SEED: Final = 0
+# Reference pictures that are held at a time.
+_BATCH: Final = 16
 
 
 @dataclass(frozen=True)
@@ -39,6 +46,19 @@ class Calibration:
     fit: Pixels
     held_back: Pixels
     truths: npt.NDArray[np.int64] | None = None
+
+
+@dataclass(frozen=True)
+class ReferencePictures:
+    """Pictures with which those of requests are compared.
+
+    Attributes:
+        count: Their number.
+        batches: Yields them by a recipe, uint8 [N,H,W,3] at a time.
+    """
+
+    count: int
+    batches: Callable[[pb.ImageInput], Iterator[Pixels]]
 
 
 def split_pictures(pictures: Pixels, truths: npt.NDArray[np.int64] | None = None) -> Calibration:
@@ -80,6 +100,23 @@ def read_samples(folder: Path, decoding: pb.ImageInput) -> list[Image.Image]:
         image.thumbnail((_MOST_SAMPLE_SIDE, _MOST_SAMPLE_SIDE))
         samples.append(image)
     return samples
+
+
+def read_reference(folder: Path) -> ReferencePictures:
+    """Find the pictures that read_samples reads, and more of them. `batches` raises BadInput as read_calibration."""
+    files = _shuffled_files(folder)[:MOST_PICTURES]
+    return reference_of(len(files), lambda recipe: _decode(files, recipe))
+
+
+def reference_of(count: int, pictures: Callable[[pb.ImageInput], Iterator[Image.Image]]) -> ReferencePictures:
+    """Return `count` pictures, which `pictures` yields, as reference pictures."""
+
+    def batches(recipe: pb.ImageInput) -> Iterator[Pixels]:
+        fitted = (fit(image, recipe) for image in pictures(recipe))
+        while batch := list(islice(fitted, _BATCH)):
+            yield np.stack(batch)
+
+    return ReferencePictures(count, batches)
 
 
 def _shuffled_files(folder: Path) -> list[Path]:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from resonnx_proto.v1 import manifest_pb2 as pb
+from resonnx_server.runtime.model_files.drift_reference import DRIFT
 from resonnx_server.runtime.model_files.golden_examples import Golden, dump_golden
 from resonnx_server.runtime.model_files.manifest import GOLDEN, MANIFEST, MODEL_NAME, SUMS, dump_manifest, sha256sums
 
@@ -63,7 +64,7 @@ def versions(model: Path) -> list[int]:
 
 
 def version_files(
-    onnx_files: Mapping[str, bytes], manifest: pb.Manifest, golden: Golden, report: str
+    onnx_files: Mapping[str, bytes], manifest: pb.Manifest, golden: Golden, report: str, drift: bytes | None = None
 ) -> dict[str, bytes]:
     """Return the content of every file of a version, SHA256SUMS last."""
     files = {
@@ -71,6 +72,7 @@ def version_files(
         MANIFEST: dump_manifest(manifest),
         GOLDEN: dump_golden(golden),
         REPORT: report.encode(errors="replace"),
+        **({} if drift is None else {DRIFT: drift}),
     }
     return {**files, SUMS: sha256sums(files)}
 

@@ -28,6 +28,8 @@ def _lines(exported: Exported) -> Iterator[str]:
     for bound in manifest.precisions:
         name = precision_name(bound.precision)
         yield f"  {bound.file} may run in {name}: max|difference| <= {bound.max_deviation:.1e} of max|reference|"
+    drift = manifest.drift
+    yield f"  drift: {f'compared with {drift.pictures} pictures' if drift.pictures else f'none: {drift.absent}'}"
     yield from (f"  {_speed(speed)}" for speed in manifest.speed.providers)
     yield "  " + ", ".join(f"{name} {size(count)}" for name, count in exported.sizes.items())
     yield f"  report: {exported.folder / REPORT}"

@@ -32,6 +32,7 @@ class Result:
         golden: Golden examples.
         comparison: Of the final graphs with PyTorch.
         notes: Lines for the user.
+        drift: The content of drift.npz, if there are reference pictures.
     """
 
     files: Mapping[str, bytes]
@@ -39,6 +40,7 @@ class Result:
     golden: Golden
     comparison: Comparison
     notes: tuple[str, ...]
+    drift: bytes | None = None
 
 
 def render_report(result: Result, name: str, version: str) -> str:

@@ -324,8 +324,20 @@ class SpeedReport(_message.Message):
     providers: _containers.RepeatedCompositeFieldContainer[ProviderSpeed]
     def __init__(self, processor: _Optional[str] = ..., accelerators: _Optional[_Iterable[str]] = ..., threads: _Optional[int] = ..., providers: _Optional[_Iterable[_Union[ProviderSpeed, _Mapping]]] = ...) -> None: ...
 
+class DriftReference(_message.Message):
+    __slots__ = ("pictures", "features", "projections", "absent")
+    PICTURES_FIELD_NUMBER: _ClassVar[int]
+    FEATURES_FIELD_NUMBER: _ClassVar[int]
+    PROJECTIONS_FIELD_NUMBER: _ClassVar[int]
+    ABSENT_FIELD_NUMBER: _ClassVar[int]
+    pictures: int
+    features: int
+    projections: int
+    absent: str
+    def __init__(self, pictures: _Optional[int] = ..., features: _Optional[int] = ..., projections: _Optional[int] = ..., absent: _Optional[str] = ...) -> None: ...
+
 class Manifest(_message.Message):
-    __slots__ = ("schema_version", "task", "input", "classifier", "captioner", "precisions", "stored", "source", "tool_versions", "parity", "file_bytes", "speed", "verified_against", "assumptions", "needs_server")
+    __slots__ = ("schema_version", "task", "input", "classifier", "captioner", "precisions", "stored", "source", "tool_versions", "parity", "file_bytes", "speed", "verified_against", "assumptions", "needs_server", "drift")
     class StoredEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -362,6 +374,7 @@ class Manifest(_message.Message):
     VERIFIED_AGAINST_FIELD_NUMBER: _ClassVar[int]
     ASSUMPTIONS_FIELD_NUMBER: _ClassVar[int]
     NEEDS_SERVER_FIELD_NUMBER: _ClassVar[int]
+    DRIFT_FIELD_NUMBER: _ClassVar[int]
     schema_version: int
     task: Task
     input: ImageInput
@@ -377,4 +390,5 @@ class Manifest(_message.Message):
     verified_against: Reference
     assumptions: _containers.RepeatedCompositeFieldContainer[Assumption]
     needs_server: str
-    def __init__(self, schema_version: _Optional[int] = ..., task: _Optional[_Union[Task, str]] = ..., input: _Optional[_Union[ImageInput, _Mapping]] = ..., classifier: _Optional[_Union[ClassifierSpec, _Mapping]] = ..., captioner: _Optional[_Union[CaptionerSpec, _Mapping]] = ..., precisions: _Optional[_Iterable[_Union[PrecisionBound, _Mapping]]] = ..., stored: _Optional[_Mapping[str, Precision]] = ..., source: _Optional[_Union[Source, _Mapping]] = ..., tool_versions: _Optional[_Mapping[str, str]] = ..., parity: _Optional[_Union[ParityReport, _Mapping]] = ..., file_bytes: _Optional[_Mapping[str, int]] = ..., speed: _Optional[_Union[SpeedReport, _Mapping]] = ..., verified_against: _Optional[_Union[Reference, str]] = ..., assumptions: _Optional[_Iterable[_Union[Assumption, _Mapping]]] = ..., needs_server: _Optional[str] = ...) -> None: ...
+    drift: DriftReference
+    def __init__(self, schema_version: _Optional[int] = ..., task: _Optional[_Union[Task, str]] = ..., input: _Optional[_Union[ImageInput, _Mapping]] = ..., classifier: _Optional[_Union[ClassifierSpec, _Mapping]] = ..., captioner: _Optional[_Union[CaptionerSpec, _Mapping]] = ..., precisions: _Optional[_Iterable[_Union[PrecisionBound, _Mapping]]] = ..., stored: _Optional[_Mapping[str, Precision]] = ..., source: _Optional[_Union[Source, _Mapping]] = ..., tool_versions: _Optional[_Mapping[str, str]] = ..., parity: _Optional[_Union[ParityReport, _Mapping]] = ..., file_bytes: _Optional[_Mapping[str, int]] = ..., speed: _Optional[_Union[SpeedReport, _Mapping]] = ..., verified_against: _Optional[_Union[Reference, str]] = ..., assumptions: _Optional[_Iterable[_Union[Assumption, _Mapping]]] = ..., needs_server: _Optional[str] = ..., drift: _Optional[_Union[DriftReference, _Mapping]] = ...) -> None: ...

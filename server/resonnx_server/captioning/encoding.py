@@ -62,13 +62,15 @@ class EncodeJob(CaptionJob):
         images, buffer = self.buffers.join([task.image[np.newaxis] for task in tasks], size)
         assembled = clock()
         try:
-            state, features, first_log_probs = self.pool.run(images)
+            state, features, first_log_probs, *watched = self.pool.run(images)
         finally:
             self.buffers.release(buffer)
         end = clock()
         first = None if first_log_probs is None else StepOutput.of_log_probs(first_log_probs[: len(tasks)])
         count = BatchCount(len(tasks), size, assembled - start, end - assembled, clock() - end)
         self.completions.batches.append(count)
+        if watched and watched[0] is not None:
+            self.completions.watched.append((tasks[0].turn[1], watched[0][: len(tasks)]))
         for row, task in enumerate(tasks):
             task.start_ns, task.queue_ns = start, start - task.arrival_ns
             task.input_ns, task.infer_ns, task.batch_rows = count.input_ns, count.infer_ns, count.rows

@@ -24,16 +24,14 @@ from resonnx_server.captioning.request import (
     CaptionTask,
     CaptionWork,
     Completions,
+    start_search,
 )
 from resonnx_server.captioning.schedule import CaptionSchedule
 from resonnx_server.captioning.slots import Slots
 from resonnx_server.captioning.stepping import StepJob
+from resonnx_server.drift.drift import Drift
 from resonnx_server.errors import InferenceHung
 from resonnx_server.observe.stats import ModelStats
-from resonnx_server.runtime.decoding.beams import BeamSearch
-from resonnx_server.runtime.decoding.greedy import Greedy
-from resonnx_server.runtime.decoding.sampling import Sampling
-from resonnx_server.runtime.decoding.search import DecodeOptions, Search
 from resonnx_server.scheduling.batcher import Batch
 from resonnx_server.scheduling.deadline_admission import Decoding, Objective
 from resonnx_server.scheduling.device import Device, Job
@@ -43,14 +41,6 @@ from resonnx_server.scheduling.queue_policy import QueuePolicies
 from resonnx_server.scheduling.session_pool import AnyInstanceGroup, AnySessionPool, BufferPool
 from resonnx_server.scheduling.sharing import COMPARISON
 from resonnx_server.scheduling.watchdog import RunLimit
-
-
-def start_search(spec: CaptionerSpec, options: DecodeOptions) -> Search:
-    """Return the search of the options' kind, at its start."""
-    if options.temperature > 0:
-        return Sampling(spec, options)
-    return BeamSearch(spec, options) if options.beam_width > 1 else Greedy(spec, options)
-
 
 # As callers see it.
 AnyCaptionEngine = Engine[CaptionCost, CaptionWork, Captioned, Any]
@@ -73,6 +63,7 @@ class CaptionEngine(Engine[CaptionCost, CaptionWork, Captioned, CaptionTask]):
         policies: Limits of waiting by priority.
         picture_bytes: Bytes of a picture and of the encoder's outputs for it.
         step_bytes: Bytes of the decoder's outputs for a row.
+        drift: See Engine.
     """
 
     _queue: CaptionQueue
@@ -93,6 +84,7 @@ class CaptionEngine(Engine[CaptionCost, CaptionWork, Captioned, CaptionTask]):
         policies: QueuePolicies | None = None,
         picture_bytes: int = 0,
         step_bytes: int = 0,
+        drift: Drift | None = None,
     ) -> None:
         self._limit = RunLimit(run_timeout_s)
         self.slots = slots
@@ -120,7 +112,7 @@ class CaptionEngine(Engine[CaptionCost, CaptionWork, Captioned, CaptionTask]):
         # Of steps; owned by the step that runs.
         self._pending = Completions()
         self._last_step_ns = 0
-        super().__init__(device, stats, queue)
+        super().__init__(device, stats, queue, drift)
 
     def _admit(
         self, cost: CaptionCost, deadline_ns: int | None, priority: int, decoding: Decoding | None, caller: str
@@ -297,4 +289,4 @@ class CaptionEngine(Engine[CaptionCost, CaptionWork, Captioned, CaptionTask]):
             self._abandon()
 
     def _post(self, completions: Completions, stats: ModelStats | None = None) -> None:
-        self._loop.call_soon_threadsafe(completions.deliver, stats or self.stats)
+        self._loop.call_soon_threadsafe(completions.deliver, stats or self.stats, self._watch_of)

@@ -2,20 +2,25 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Final, NamedTuple
 
 from resonnx_proto.v1.manifest_pb2 import CaptionerSpec
 
+from resonnx_server.drift.drift import Watch
 from resonnx_server.errors import InferenceFailed, ServerError
 from resonnx_server.observe.incidents import report_incident
 from resonnx_server.observe.stats import BatchCount, ModelStats, StepCount, Timing, count_all
+from resonnx_server.runtime.decoding.beams import BeamSearch
+from resonnx_server.runtime.decoding.greedy import Greedy
+from resonnx_server.runtime.decoding.sampling import Sampling
 from resonnx_server.runtime.decoding.search import DecodeOptions, Search
 from resonnx_server.runtime.decoding.sequence import Sequence as Caption
 from resonnx_server.runtime.decoding.sequence import Token
 from resonnx_server.runtime.pictures.images import Pixels
+from resonnx_server.runtime.session import Array
 from resonnx_server.scheduling.sharing import Turn
 
 _log = logging.getLogger(__name__)
@@ -24,6 +29,13 @@ _log = logging.getLogger(__name__)
 _PENDING_STEPS: Final = 16
 
 OnWords = Callable[[list[Token]], None]
+
+
+def start_search(spec: CaptionerSpec, options: DecodeOptions) -> Search:
+    """Return the search of the options' kind, at its start."""
+    if options.temperature > 0:
+        return Sampling(spec, options)
+    return BeamSearch(spec, options) if options.beam_width > 1 else Greedy(spec, options)
 
 
 @dataclass(frozen=True)
@@ -117,6 +129,8 @@ class Completions:
     first_words_ns: list[int] = field(default_factory=list)
     steps: list[StepCount] = field(default_factory=list)
     batches: list[BatchCount] = field(default_factory=list)
+    # Callers of encoder batches, and the drift_features of their pictures.
+    watched: list[tuple[str, Array]] = field(default_factory=list)
 
     def due(self) -> "Completions | None":
         """Remove and return the completions due: words and results at once, counts with a result or if many."""
@@ -142,19 +156,30 @@ class Completions:
         except Exception as error:  # the boundary of one caption
             self.failed(task, failure_of_one(error))
 
-    def deliver(self, stats: ModelStats) -> None:
-        """Call callers and counters; on the event loop."""
+    def deliver(self, stats: ModelStats, watch_of: Callable[[str], Watch | None] = lambda _: None) -> None:
+        """Call callers and counters; on the event loop. `watch_of` returns what watches the drift of a caller."""
         for task, words in self.words:
             _emit(task, words)
         for task, outcome in self.finished:
             _end(task, outcome)
-        counters = [
+        counters: list[Callable[[], object]] = [
             *(partial(stats.batch_done, *batch) for batch in self.batches),
             *(partial(stats.first_word, ns) for ns in self.first_words_ns),
             *(partial(stats.step_done, step) for step in self.steps),
+            *self._watched(watch_of),
         ]
         if counters:
             count_all(*counters)
+
+    def _watched(self, watch_of: Callable[[str], Watch | None]) -> Iterator[Callable[[], object]]:
+        """Yield what tells the watches of drift about encoded pictures and finished captions."""
+        for caller, features in self.watched:
+            if (watch := watch_of(caller)) is not None:
+                yield partial(watch.add_pictures, features)
+        for task, outcome in self.finished:
+            if isinstance(outcome, Captioned) and (watch := watch_of(task.turn[1])) is not None:
+                best, _ = outcome.ranked[0]
+                yield partial(watch.add_caption, [token.id for token in best.tokens])
 
 
 def failure_of_one(error: Exception) -> InferenceFailed:

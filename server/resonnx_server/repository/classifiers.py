@@ -5,6 +5,7 @@ from typing import Final
 
 import numpy as np
 
+from resonnx_server.drift.drift import Drift
 from resonnx_server.inference.registry import SessionReport
 from resonnx_server.inference.tasks import CLASSIFY
 from resonnx_server.repository.instances import choose_instances
@@ -45,7 +46,8 @@ def _prepare(loaded: Loaded[ClassifierGraph]) -> Prepared:
     instances = choose_instances(warming, session, Source.of(loaded.version, loaded.files, CLASSIFIER_FILE))
     report = SessionReport(CLASSIFIER_FILE, session.candidate, instances.table, instances.max_concurrent_batches)
     of_row = row_bytes(*session.inputs, *session.outputs, *session.on_request)
-    engine = partial(TensorEngine, instances, finite=True, row_bytes=of_row)
+    drift = Drift.of(loaded.files.files, loaded.files.manifest)
+    engine = partial(TensorEngine, instances, finite=True, row_bytes=of_row, drift=drift)
     return Prepared(session.inputs, session.outputs, (report,), engine, _heatmaps(loaded))
 
 

@@ -15,6 +15,8 @@ from resonnx_server.runtime.session import Array, Session, TensorSpec
 
 IMAGE = "image"
 CLASSIFIER_OUTPUTS = ("probabilities", "logits", "features")
+# Of a classifier or an encoder that was exported with reference pictures; the server keeps it to itself.
+DRIFT_FEATURES = "drift_features"
 
 # A state or feature between runs: an array in host memory, or a tensor on a device.
 D = TypeVar("D")
@@ -29,8 +31,8 @@ Run = Callable[
 class ClassifierGraph:
     """model.onnx: image uint8 [N,H,W,3] -> probabilities [N,K], logits [N,K], features [N,D], all float32.
 
-    With heatmaps in the manifest it has feature_map [N,D,rows,columns] as well, which the session returns only if it is
-    asked for by name.
+    With heatmaps in the manifest it has feature_map [N,D,rows,columns] as well, with reference pictures drift_features
+    [N,E]. The session returns both only if they are asked for by name.
 
     Raises:
         ModelRefused: Inputs or outputs differ from the manifest or the contract.
@@ -43,11 +45,12 @@ class ClassifierGraph:
         classes, features, maps = len(spec.labels), spec.feature_size, spec.heatmaps
         outputs: dict[str, tuple[int | None, ...]]
         outputs = {"probabilities": (classes,), "logits": (classes,), "features": (features,)}
+        on_request = _drift_row(manifest)
         if maps.rows:
-            outputs[FEATURE_MAP] = (features, maps.rows, maps.columns)
-        _check_tensors((*session.outputs, *session.on_request), outputs, CLASSIFIER_FILE)
-        if maps.rows:
-            session.return_on_request(FEATURE_MAP)
+            on_request[FEATURE_MAP] = (features, maps.rows, maps.columns)
+        _check_tensors((*session.outputs, *session.on_request), outputs | on_request, CLASSIFIER_FILE)
+        for name in on_request:
+            session.return_on_request(name)
 
     def run(self, images: Pixels) -> dict[str, Array]:
         """Classify uint8 pictures [N,H,W,3]; returns all outputs by name."""
@@ -89,6 +92,8 @@ class Captioner(Generic[D]):
         self.state_names = [name for name in given if name.startswith("state_")]
         self.feature_names = [name for name in given if name.startswith("feature_")]
         self._first_outputs = ["first_log_probs"] if "first_log_probs" in given else []
+        _check_tensors(encoder.outputs, _drift_row(manifest), ENCODER_FILE)
+        self._watched_outputs = [*_drift_row(manifest)]
         taken = {spec.name: spec for spec in decoder.inputs}
         expected = {"token", *self.state_names, *self.feature_names}
         if set(taken) != expected or not self.state_names:
@@ -122,12 +127,21 @@ class Captioner(Generic[D]):
         """Encode uint8 pictures [N,H,W,3]: states, features, and first_log_probs [N,V] if the picture is step 0."""
         return self.encode_on(self.encoder, images)
 
+    def encode_watched(self, images: Pixels) -> tuple[list[D], list[D], Array | None, Array | None]:
+        """Encode as `encode`, and return drift_features [N,E] as well, if the captioner has reference pictures."""
+        return self._encode(self.encoder, images, self._watched_outputs)
+
     def encode_on(self, encoder: Session, images: Pixels) -> tuple[list[D], list[D], Array | None]:
         """Encode on `encoder`, another session of the encoder's graph."""
+        return self._encode(encoder, images, ())[:3]
+
+    def _encode(
+        self, encoder: Session, images: Pixels, watched: Sequence[str]
+    ) -> tuple[list[D], list[D], Array | None, Array | None]:
         kept = [*self.state_names, *self.feature_names]
-        out, tensors = self._run(encoder, {IMAGE: images}, {}, self._first_outputs, kept)
+        out, tensors = self._run(encoder, {IMAGE: images}, {}, [*self._first_outputs, *watched], kept)
         state, features = [tensors[name] for name in self.state_names], [tensors[name] for name in self.feature_names]
-        return state, features, out.get("first_log_probs")
+        return state, features, out.get("first_log_probs"), out.get(DRIFT_FEATURES)
 
     def step(
         self,
@@ -178,6 +192,11 @@ def _check_image_input(session: Session, recipe: pb.ImageInput, file: str) -> No
         raise ModelRefused(
             f"{file}: image is {spec.dtype} {list(spec.shape)}, expected uint8 [N, {shape[0]}, {shape[1]}, 3]"
         )
+
+
+def _drift_row(manifest: pb.Manifest) -> dict[str, tuple[int | None, ...]]:
+    """Return the shape of a row of drift_features by its name; nothing without reference pictures."""
+    return {DRIFT_FEATURES: (manifest.drift.features,)} if manifest.drift.pictures else {}
 
 
 def _check_tensors(specs: Sequence[TensorSpec], rows: dict[str, tuple[int | None, ...]], file: str) -> None:

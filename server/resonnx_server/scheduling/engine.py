@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import Any, Generic, NoReturn, Protocol, TypeVar
 
+from resonnx_server.drift.drift import Drift, Watch
 from resonnx_server.errors import Unavailable
 from resonnx_server.observe.stats import ModelStats
 from resonnx_server.scheduling.batcher import Batcher
@@ -42,13 +43,14 @@ class Engine(Workload, Generic[Cost, Work, Answer, T]):
         device: Runs the jobs.
         stats: The model's counters.
         queue: Waiting requests.
+        drift: Compares its pictures and captions with the reference; None without reference pictures.
 
     Attributes:
         on_event: Called on the event loop when a run hung, or a session was replaced or could not be.
     """
 
-    def __init__(self, device: Device, stats: ModelStats, queue: Batcher[T]) -> None:
-        self.device, self.stats = device, stats
+    def __init__(self, device: Device, stats: ModelStats, queue: Batcher[T], drift: Drift | None = None) -> None:
+        self.device, self.stats, self.drift = device, stats, drift
         self._queue = queue
         self._loop = asyncio.get_running_loop()
         self._closed = False
@@ -195,6 +197,12 @@ class Engine(Workload, Generic[Cost, Work, Answer, T]):
     def _stats_of(self, caller: str) -> ModelStats:
         """Return the counters of a batch whose requests are a caller's."""
         return self.comparison_stats if caller == COMPARISON else self.stats
+
+    def _watch_of(self, caller: str) -> Watch | None:
+        """Return what watches the drift of a caller's batches, if anything does."""
+        if self.drift is None:
+            return None
+        return self.drift.comparison if caller == COMPARISON else self.drift.requests
 
     def _tell(self, event: Event) -> None:
         # The loop may be closed.

@@ -8,6 +8,7 @@ from collections.abc import Hashable, Iterable
 from functools import partial
 from typing import Any, Final, NamedTuple
 
+from resonnx_server.drift.drift import Drift
 from resonnx_server.errors import InferenceHung
 from resonnx_server.observe.stats import ModelStats, Timing
 from resonnx_server.scheduling.batcher import Batcher
@@ -64,6 +65,7 @@ class TensorEngine(Engine[TensorCost, Tensors, TensorAnswer, TensorTask]):
             which may use NaN.
         run_timeout_s: Longest run; None to derive it from the latencies.
         policies: Limits of waiting by priority.
+        drift: See Engine; the graph then has the output drift_features, which callers do not get.
         row_bytes: Bytes of a row of all inputs and outputs (of a request, if not batched); free sizes count as 1.
     """
 
@@ -81,6 +83,7 @@ class TensorEngine(Engine[TensorCost, Tensors, TensorAnswer, TensorTask]):
         run_timeout_s: float | None = None,
         policies: QueuePolicies | None = None,
         row_bytes: int = 0,
+        drift: Drift | None = None,
     ) -> None:
         self.instance_group = instance_group
         self._batched, self._row_bytes = batched, row_bytes
@@ -88,13 +91,14 @@ class TensorEngine(Engine[TensorCost, Tensors, TensorAnswer, TensorTask]):
             partial(BufferPool, instance_group.table.largest, device.allocate)
         )
         limit = RunLimit(run_timeout_s)
-        self._context = JobContext(device.clock, self._buffers, batched, finite, limit, self._finished, self._gave_up)
+        ends = (self._finished, self._gave_up)
+        self._context = JobContext(device.clock, self._buffers, batched, finite, limit, *ends, drift is not None)
         self._running = 0
         # Expected end of a batch that uses all cores, if one is running.
         self._all_cores_until_ns: int | None = None
         delay_ns = max_queue_delay_us * 1000
         queue = Batcher[TensorTask](device, instance_group, max_queue_rows, delay_ns, objective, policies=policies)
-        super().__init__(device, stats, queue)
+        super().__init__(device, stats, queue, drift)
 
     def _admit(
         self, cost: TensorCost, deadline_ns: int | None, priority: int, decoding: Decoding | None, caller: str
@@ -200,7 +204,8 @@ class TensorEngine(Engine[TensorCost, Tensors, TensorAnswer, TensorTask]):
             self._replacement.interrupted()
         if job.lacks_memory:
             self._replacement.lacks_memory(job.pool)
-        self._loop.call_soon_threadsafe(job.deliver, self._stats_of(job.entries[0].caller))
+        caller = job.entries[0].caller
+        self._loop.call_soon_threadsafe(job.deliver, self._stats_of(caller), self._watch_of(caller))
 
     def _gave_up(self, job: TensorJob) -> None:
         """Fail the requests of a job whose run does not end, and replace its session; with the lock held."""

@@ -14,9 +14,11 @@ from itertools import accumulate
 
 import numpy as np
 
+from resonnx_server.drift.drift import Watch
 from resonnx_server.errors import InferenceFailed, InferenceHung, ServerError
 from resonnx_server.observe.incidents import report_incident
 from resonnx_server.observe.stats import BatchCount, ModelStats, Timing, count_all
+from resonnx_server.runtime.graphs import DRIFT_FEATURES
 from resonnx_server.runtime.memory_errors import is_lack_of_memory
 from resonnx_server.runtime.session import Array
 from resonnx_server.scheduling.batcher import Batch
@@ -76,6 +78,7 @@ class JobContext:
         limit: The longest run.
         finished: Called with each job that has run, with the device's lock held.
         gave_up: Called in its place with a job whose run does not end, with the device's lock held.
+        is_watched: The graph has the output drift_features, which is for the watch of drift alone.
     """
 
     clock: Callable[[], int]
@@ -85,6 +88,7 @@ class JobContext:
     limit: RunLimit
     finished: "Callable[[TensorJob], None]"
     gave_up: "Callable[[TensorJob], None]"
+    is_watched: bool = False
 
 
 class TensorJob:
@@ -112,6 +116,7 @@ class TensorJob:
         self._batch, self._context = batch, context
         self._outcomes: Outcomes = []
         self._counts: list[BatchCount] = []
+        self._watched: list[Array] = []
 
     def run(self) -> None:
         """Run the batch."""
@@ -145,10 +150,12 @@ class TensorJob:
         """Report it as finished."""
         self._context.finished(self)
 
-    def deliver(self, stats: ModelStats) -> None:
+    def deliver(self, stats: ModelStats, watch: Watch | None = None) -> None:
         """Give every request its outcome, then count; on the event loop."""
         deliver(self._outcomes)
         count_all(*(partial(stats.batch_done, *count) for count in self._counts))
+        if watch is not None:
+            count_all(*(partial(watch.add_pictures, features) for features in self._watched))
 
     def _after(self, error: Exception, entries: list[Entry[TensorTask]]) -> Outcomes:
         """Return the outcomes of entries whose common run failed: run halves of them."""
@@ -185,22 +192,21 @@ class TensorJob:
     def _run_together(self, entries: list[Entry[TensorTask]], size: int) -> Outcomes:
         context, whole_rows = self._context, entries[0].payload.whole_rows
         more = {name for entry in entries for name in entry.payload.more_outputs}
+        asked = [*sorted(more), DRIFT_FEATURES] if context.is_watched else sorted(more)
         start = context.clock()
         feeds, lent = self._assemble(entries, size)
         assembled = context.clock()
         try:
-            outputs = self.pool.run(feeds, more=sorted(more)) if more else self.pool.run(feeds)
+            outputs = self.pool.run(feeds, more=asked) if asked else self.pool.run(feeds)
         finally:
             for pool, buffer in lent:
                 pool.release(buffer)
         ran = context.clock()
-        held = sum(entry.rows for entry in entries)
+        watched = outputs.pop(DRIFT_FEATURES) if context.is_watched else None
+        counts = [entry.rows for entry in entries]
+        held = sum(counts)
         rows = whole_rows or held
-        parts = (
-            slices(outputs, [entry.rows for entry in entries], size)
-            if context.batched and whole_rows is None
-            else [outputs]
-        )
+        parts = slices(outputs, counts, size) if context.batched and whole_rows is None else [outputs]
         if more:
             parts = [
                 asked_for(part, more, entry.payload.more_outputs) for part, entry in zip(parts, entries, strict=True)
@@ -208,13 +214,15 @@ class TensorJob:
         finite = finite_rows(outputs, held) if context.finite else np.ones(held, np.bool_)
         if not finite.all():
             report_incident(_log, "outputs are not finite", FloatingPointError(), extra={"rows": held})
+        if watched is not None and whole_rows is None:
+            self._watched.append(watched[:held][finite])
         done = context.clock()
         input_ns, infer_ns, output_ns = assembled - start, ran - assembled, done - ran
         if whole_rows is None:
             self.times.append((size, infer_ns))
         self._counts.append(BatchCount(rows, whole_rows or size, input_ns, infer_ns, output_ns))
         outcomes: Outcomes = []
-        for entry, part, end in zip(entries, parts, accumulate(entry.rows for entry in entries), strict=True):
+        for entry, part, end in zip(entries, parts, accumulate(counts), strict=True):
             if finite[end - entry.rows : end].all():
                 timing = Timing(start - entry.arrival_ns, input_ns, infer_ns, output_ns, rows, start)
                 outcomes.append((entry, (part, timing)))

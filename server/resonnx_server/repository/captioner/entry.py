@@ -7,6 +7,7 @@ import numpy as np
 
 from resonnx_server.captioning.engine import CaptionEngine
 from resonnx_server.captioning.slots import Slots, host_slots
+from resonnx_server.drift.drift import Drift
 from resonnx_server.inference.registry import SessionReport
 from resonnx_server.inference.tasks import CAPTION
 from resonnx_server.repository.captioner.decoder_check import DecoderCheck
@@ -61,6 +62,7 @@ def _prepare(loaded: Loaded[CaptionerGraphs]) -> Prepared:
         placed.slots,
         picture_bytes=row_bytes(*graphs.encoder.inputs, *graphs.encoder.outputs),
         step_bytes=row_bytes(*graphs.decoder.outputs),
+        drift=Drift.of(files.files, files.manifest),
     )
     return Prepared(graphs.encoder.inputs, _OUTPUTS, reports, engine)
 
@@ -139,12 +141,12 @@ def _pools(
     """Return the pools of encoder and decoder, given their latencies and files."""
 
     def encoder_again() -> Any:
-        return graphs.replaced(encoder=sources[0].open_again(graphs.encoder, encoder.sizes)).encode
+        return graphs.replaced(encoder=sources[0].open_again(graphs.encoder, encoder.sizes)).encode_watched
 
     def decoder_again() -> Any:
         return graphs.replaced(decoder=sources[1].open_again(graphs.decoder, decoder.sizes)).step
 
     return (
-        SessionPool(graphs.encode, encoder, graphs.encoder.threads > share, encoder_again),
+        SessionPool(graphs.encode_watched, encoder, graphs.encoder.threads > share, encoder_again),
         SessionPool(graphs.step, decoder, graphs.decoder.threads > share, decoder_again),
     )

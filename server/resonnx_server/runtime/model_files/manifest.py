@@ -15,6 +15,7 @@ from google.protobuf import json_format
 from resonnx_proto.v1 import manifest_pb2 as pb
 
 from resonnx_server.errors import ModelRefused
+from resonnx_server.runtime.model_files.drift_reference import drift_fault
 from resonnx_server.runtime.model_files.external_data import with_external_data
 from resonnx_server.runtime.model_files.files import MAX_FILE_BYTES, ModelUnreadable, NotReadable, read_regular
 from resonnx_server.runtime.model_files.needed_version import refuse_newer
@@ -174,6 +175,8 @@ def validate_manifest(manifest: pb.Manifest) -> None:
     _validate_parity(manifest.parity)
     reference = manifest.verified_against
     _require(reference in pb.Reference.values(), f"verified_against {reference} is not known")
+    if fault := drift_fault(manifest.drift):
+        raise ModelRefused(f"{MANIFEST}: {fault}")
     _TASKS[manifest.task].validate(manifest)
 
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from resonnx_proto.v1.manifest_pb2 import CaptionerSpec
-from resonnx_server.captioning.engine import start_search
+from resonnx_server.captioning.request import start_search
 from resonnx_server.runtime.decoding.beams import length_divisor
 from resonnx_server.runtime.decoding.sampling import uniform
 from resonnx_server.runtime.decoding.search import DecodeOptions

@@ -1,0 +1,1 @@
+"""Whether pictures and captions of requests still look like those that a model was tried on (docs/drift.md)."""
