@@ -61,6 +61,8 @@ def facts(manifest: pb.Manifest, notes: tuple[str, ...]) -> Iterator[tuple[str, 
     yield from ((term, [description]) for term, description in task_of(manifest).facts(manifest))
     yield "Pictures", [describe(manifest.input)]
     yield "Stored in", [", ".join(f"{file} in {_stored(manifest, file)}" for file in onnx_files(manifest))]
+    drift = manifest.drift
+    yield "Reference for drift", [f"{drift.pictures} pictures" if drift.pictures else f"none: {drift.absent}"]
     if notes:
         yield "Notes", list(notes)
 

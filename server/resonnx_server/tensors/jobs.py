@@ -214,8 +214,9 @@ class TensorJob:
         finite = finite_rows(outputs, held) if context.finite else np.ones(held, np.bool_)
         if not finite.all():
             report_incident(_log, "outputs are not finite", FloatingPointError(), extra={"rows": held})
-        if watched is not None and whole_rows is None:
-            self._watched.append(watched[:held][finite])
+        if watched is not None:
+            is_good = finite if whole_rows is None else np.repeat(finite, whole_rows)
+            self._watched.append(watched[:rows][is_good])
         done = context.clock()
         input_ns, infer_ns, output_ns = assembled - start, ran - assembled, done - ran
         if whole_rows is None:
