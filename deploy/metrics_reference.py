@@ -7,26 +7,38 @@ from resonnx_server.comparison.collector import ComparisonCollector
 from resonnx_server.comparison.comparisons import Comparisons
 from resonnx_server.drift.collector import DriftCollector
 from resonnx_server.errors import FailureReason
-from resonnx_server.inference.gauges import MemoryCollector, ServingCollector
+from resonnx_server.inference.gauges.devices import DeviceCollector
+from resonnx_server.inference.gauges.memory import MemoryCollector
+from resonnx_server.inference.gauges.models import ServingCollector
 from resonnx_server.inference.registry import Models
 from resonnx_server.memory.budget import Budget
 from resonnx_server.memory.regions import Regions
 from resonnx_server.observe.certificate import CertificateCollector
 from resonnx_server.observe.exposition import ExactCounter
 from resonnx_server.observe.metrics import Metrics
+from resonnx_server.observe.series.meaning import Meaning
 from resonnx_server.preprocessing.decode import Decoder
 
 _HEAD = """\
 # Metrics of resonnx-server
 
-<!-- Made by `make metrics` from server/resonnx_server/observe/: change it there. -->
+<!-- Made by `make metrics` from the definitions in the server: change them there. -->
 
 `GET /metrics` on the HTTP port (8002 by default), in Prometheus' text format (0.0.4) or, if the `Accept` header names
 it, OpenMetrics (1.0.0); gzipped if `Accept-Encoding` allows it. Names and values are the same in both formats, types
 too, except that Triton's counters (`nv_*`) are of type unknown in OpenMetrics, where a counter's name must end in
 `_total`.
 
-Labels come from loaded models and from fixed lists, never from requests. A success, and an error, is counted once:
+Labels come from loaded models, from fixed lists and, for callers, from the file of keys, never from requests. So the
+number of series is limited: a classifier has at most 200, a captioner 260, with three named callers; each further one
+that uses it adds one. The setting `prediction_metrics` switches off those that tell what classifiers predict
+(`resonnx_predicted_class_ratio`, `resonnx_prediction_confidence`, `resonnx_prediction_entropy`).
+
+In OpenMetrics, buckets of `resonnx_request_duration_seconds` and of its stages have exemplars: the `trace_id` of the
+last request in the bucket whose header `traceparent` (W3C Trace Context) says that its caller records the trace.
+Callers that may use some models only see none.
+
+ A success, and an error, is counted once:
 by the request's model, or by `resonnx_rejected_calls_total` if no model counts it. Durations in µs are sums over
 requests, as in Triton. `ModelStatistics`, and `/v2/models/stats` over HTTP, have the same counters, which go on when a
 version is loaded again.
@@ -66,6 +78,7 @@ def reference() -> str:
     metrics.registry.register(ServingCollector(models, decoder))
     metrics.registry.register(DriftCollector(lambda: ()))
     metrics.registry.register(MemoryCollector(Budget(0), decoder, Regions()))
+    metrics.registry.register(DeviceCollector(models))
     metrics.registry.register(CertificateCollector(lambda: 0.0))
     metrics.registry.register(ComparisonCollector(Comparisons(models, Budget(0))))
     families = [family for family in metrics.registry.collect() if family.name.startswith(("nv_", "resonnx_"))]
@@ -74,12 +87,15 @@ def reference() -> str:
 
 
 def _table(families: list[Metric]) -> Iterator[str]:
-    yield "\n| metric | type | labels | meaning |\n|---|---|---|---|\n"
+    yield "\n| metric | type | labels | meaning | if it looks wrong |\n|---|---|---|---|---|\n"
     for family in families:
         is_counter = family.type == "counter"
         name = f"{family.name}_total" if is_counter else family.name
         kind = "counter" if isinstance(family, ExactCounter) else family.type
-        yield f"| `{name}` | {kind} | {_listed(getattr(family, '_labelnames', ()))} | {family.documentation}. |\n"
+        labels, meaning = _listed(getattr(family, "_labelnames", ())), family.documentation
+        if not isinstance(meaning, Meaning):
+            raise SystemExit(f"{name} has no advice: its help must be a Meaning")
+        yield f"| `{name}` | {kind} | {labels} | {meaning}. | {meaning.advice} |\n"
 
 
 def _listed(names: Iterable[str]) -> str:

@@ -44,7 +44,7 @@ _SERVER = {
     "pace": set(),
     "observe": {"errors"},
     "runtime": {"errors"},
-    "drift": {"runtime", "errors"},
+    "drift": {"runtime", "observe", "errors"},
     "access": {"config", "observe", "pace", "errors"},
     "memory": {"errors"},
     "scheduling": {"drift", "runtime", "observe", "errors"},

@@ -3,7 +3,8 @@
 import json
 from typing import Any, Final
 
-from deploy.observability.panels import ROWS, Panel
+from deploy.observability.panel import Panel
+from deploy.observability.panels import ROWS
 
 _COLUMNS: Final = 24
 _HEIGHT: Final = 8

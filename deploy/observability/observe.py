@@ -72,7 +72,7 @@ def _models(repository: Path, folder: Path) -> Path:
             raise SystemExit(f"make observe: {repository}/{name}/1 is missing: make run ONCE=1 exports it")
         shutil.copytree(repository / name / "1", models / name / "1")
     shutil.copytree(models / "digits" / "1", models / "digits" / "2")
-    (models / "digits" / "config.toml").write_text("version_policy = { specific = [1] }\n")
+    (models / "digits" / "config.toml").write_text("version_policy = { specific = [1] }\nlatency_objective_ms = 50\n")
     return models
 
 

@@ -256,6 +256,9 @@ class Settings(BaseModel):
     comparison_reports: Path | None = None
     """Folder for reports of rollbacks: HTML pages with the kept pictures and both answers. It must exist; without it
     no pictures are kept."""
+    prediction_metrics: bool = True
+    """Metrics of what classifiers predict: shares of the most frequent classes, confidence and entropy. Without them,
+    no class's name is in the metrics."""
     trace_dir: Path | None = None
     """Folder that TraceSetting writes traces of requests to, which must exist; without it, there are no traces."""
     trace_max_bytes: Annotated[int, Field(ge=1 << 10, le=1 << 40)] = 64 << 20

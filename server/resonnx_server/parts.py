@@ -16,7 +16,9 @@ from resonnx_server.drift.collector import DriftCollector
 from resonnx_server.http.page.files import page_files
 from resonnx_server.http.probes import Probes
 from resonnx_server.http.rest.rest import Rest
-from resonnx_server.inference.gauges import MemoryCollector, ServingCollector
+from resonnx_server.inference.gauges.devices import DeviceCollector
+from resonnx_server.inference.gauges.memory import MemoryCollector
+from resonnx_server.inference.gauges.models import ServingCollector
 from resonnx_server.inference.registry import Models
 from resonnx_server.inference.requests import Inference
 from resonnx_server.memory.budget import Budget
@@ -91,14 +93,15 @@ class Parts:
         allowed = allowed_connections(settings.max_connections, settings.max_http_connections)
         cores = usable_cores()
         models = Models(strict=settings.strict, ready_with_first=settings.ready_when == "any")
-        metrics = Metrics()
+        metrics = Metrics(predictions=settings.prediction_metrics)
         division = _division(settings, cores)
         decoder = Decoder(cores, division.large, division.small, division.largest)
         budget = Budget(division.whole, division.decoder)
         regions = Regions(settings.system_shared_memory_bytes)
-        metrics.registry.register(ServingCollector(models, decoder))
+        metrics.registry.register(ServingCollector(models, decoder, names_certificates=settings.keys_file is not None))
         metrics.registry.register(DriftCollector(lambda: ((m.name, m.version, m.engine.drift) for m in models)))
         metrics.registry.register(MemoryCollector(budget, decoder, regions))
+        metrics.registry.register(DeviceCollector(models))
         policy = Policy(settings)
         if (certificates := policy.certificates) is not None:
             metrics.registry.register(CertificateCollector(lambda: certificates.value.expires_s))

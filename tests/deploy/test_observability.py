@@ -40,8 +40,8 @@ def _metrics() -> set[str]:
 
 def _named(expression: str) -> set[str]:
     """Metrics of an expression: identifiers before a selector, a range or the end of an operand."""
-    without = re.sub(r'"[^"]*"|by \([^)]*\)|\{[^}]*\}|\[[^]]*\]', " ", expression)
-    return set(re.findall(r"[a-z_:][\w:]*(?![\w:]*\s*\()", without)) - {"and", "or", "unless"}
+    without = re.sub(r'"[^"]*"|(?:by|on) \([^)]*\)|\{[^}]*\}|\[[^]]*\]', " ", expression)
+    return set(re.findall(r"[a-z_:][\w:]*(?![\w:]*\s*\()", without)) - {"and", "or", "unless", "group_left"}
 
 
 def _queries() -> list[str]:

@@ -10,7 +10,7 @@ from resonnx_server.captioning.request import CaptionTask, Encoded, failure_of_o
 from resonnx_server.captioning.stepping import CaptionJob, read_rows
 from resonnx_server.errors import InferenceHung
 from resonnx_server.observe.incidents import report_incident
-from resonnx_server.observe.stats import BatchCount
+from resonnx_server.observe.stats import BatchCount, Dispatch
 from resonnx_server.runtime.decoding.step_output import StepOutput
 from resonnx_server.scheduling.session_pool import BufferPool
 
@@ -24,11 +24,13 @@ class EncodeJob(CaptionJob):
     Attributes:
         tasks: Requests whose pictures are encoded.
         buffers: Memory to put pictures together in.
+        dispatch: Why it begins now.
         joining: Encoded pictures with words to come, once it ran.
     """
 
     tasks: list[CaptionTask]
     buffers: BufferPool
+    dispatch: Dispatch
     joining: list[Encoded] = field(default_factory=list)
 
     def run(self) -> None:
@@ -67,13 +69,15 @@ class EncodeJob(CaptionJob):
             self.buffers.release(buffer)
         end = clock()
         first = None if first_log_probs is None else StepOutput.of_log_probs(first_log_probs[: len(tasks)])
-        count = BatchCount(len(tasks), size, assembled - start, end - assembled, clock() - end)
+        times = assembled - start, end - assembled, clock() - end
+        count = BatchCount(len(tasks), size, *times, self.dispatch, self.pool.table.cost_ns(size))
         self.completions.batches.append(count)
         if watched and watched[0] is not None:
             self.completions.watched.append((tasks[0].turn[1], watched[0][: len(tasks)]))
         for row, task in enumerate(tasks):
             task.start_ns, task.queue_ns = start, start - task.arrival_ns
             task.input_ns, task.infer_ns, task.batch_rows = count.input_ns, count.infer_ns, count.rows
+            task.end_ns = end
             self._begin(Encoded(task, state, features, row), first, end)
         return count.infer_ns
 

@@ -212,7 +212,7 @@ class CaptionEngine(Engine[CaptionCost, CaptionWork, Captioned, CaptionTask]):
         is_alone = self.schedule.is_idle and not self.schedule.decodes and self._is_only_job()
         pool, tasks = self.encoders.pick(batch.size, is_alone=is_alone), [entry.payload for entry in batch.entries]
         running = (pool, batch.size, self.device.clock, Completions(), self._encoded, self._gave_up_encoding)
-        job = EncodeJob(*running, self._limit, tasks, self._buffers)
+        job = EncodeJob(*running, self._limit, tasks, self._buffers, batch.dispatch)
         self.schedule.begin_encoding(job.tasks, has_all_cores=job.has_all_cores)
         return job
 

@@ -86,6 +86,7 @@ class CaptionTask:
         rows: Its decode slots; see slots.Owner.
         steps: Tokens decoded so far.
         has_word: Its first word has been counted.
+        end_ns: When its latest run was over (monotonic).
     """
 
     image: Pixels
@@ -104,6 +105,7 @@ class CaptionTask:
     start_ns: int = 0
     input_ns: int = 0
     infer_ns: int = 0
+    end_ns: int = 0
     batch_rows: int = 0
 
 
@@ -151,7 +153,9 @@ class Completions:
     def end(self, task: CaptionTask) -> None:
         """End a request whose search is finished."""
         try:
-            timing = Timing(task.queue_ns, task.input_ns, task.infer_ns, 0, task.batch_rows, task.start_ns)
+            between_ns = task.end_ns - task.start_ns - task.input_ns - task.infer_ns
+            times = task.queue_ns, task.input_ns, task.infer_ns
+            timing = Timing(*times, 0, task.batch_rows, task.start_ns, between_ns)
             self.finished.append((task, Captioned(task.search.ranked(), timing)))
         except Exception as error:  # the boundary of one caption
             self.failed(task, failure_of_one(error))
@@ -163,7 +167,7 @@ class Completions:
         for task, outcome in self.finished:
             _end(task, outcome)
         counters: list[Callable[[], object]] = [
-            *(partial(stats.batch_done, *batch) for batch in self.batches),
+            *(partial(stats.batch_done, batch) for batch in self.batches),
             *(partial(stats.first_word, ns) for ns in self.first_words_ns),
             *(partial(stats.step_done, step) for step in self.steps),
             *self._watched(watch_of),

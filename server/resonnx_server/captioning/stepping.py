@@ -162,7 +162,7 @@ class StepJob(CaptionJob):
         else:
             self.infer_ns = run.infer_ns
             slots.store(run.step.state)
-            self._count(tasks, self.rows, self.size)
+            self._count(tasks, self.rows, self.size, run)
             outcomes = [(task, self._read(task, run, task.rows)) for task in tasks]
         # Every caption has read its rows before any row moves.
         for task, outcome in outcomes:
@@ -184,7 +184,7 @@ class StepJob(CaptionJob):
             size = self.pool.table.padded_batch_size(rows)
             run = self._run(self.slots.inputs_of(task, size), [task])
             self.slots.store_of(task, run.step.state)
-            self._count([task], rows, size)
+            self._count([task], rows, size, run)
             return self._read(task, run, range(rows))
         except Exception as error:  # the boundary of one caption
             return self.failure_alone(error, "the decoder failed")
@@ -201,14 +201,16 @@ class StepJob(CaptionJob):
 
     def _read(self, task: CaptionTask, run: _Run, rows: Sequence[int]) -> _Outcome:
         task.infer_ns += run.infer_ns
+        task.end_ns = run.end_ns
         try:
             return read_rows(task, run.output, rows, task.search.needs_log_probs, run.end_ns, self.completions)
         except Exception as error:  # the boundary of one caption
             return failure_of_one(error)
 
-    def _count(self, tasks: list[CaptionTask], rows: int, size: int) -> None:
+    def _count(self, tasks: list[CaptionTask], rows: int, size: int, run: _Run) -> None:
         used = sum(len(task.rows) for task in tasks if not task.future.done())
-        self.completions.steps.append(StepCount(rows, len(tasks), size - used))
+        expected_ns = self.pool.table.cost_ns(size)
+        self.completions.steps.append(StepCount(rows, len(tasks), size - used, expected_ns, run.infer_ns))
 
     def _release(self) -> None:
         """Free the rows of captions that have ended."""

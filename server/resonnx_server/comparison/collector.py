@@ -7,6 +7,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from resonnx_server.comparison.comparisons import Comparisons
+from resonnx_server.observe.series.meaning import Meaning
 
 _LABELS: Final = ("model", "version")
 
@@ -21,35 +22,54 @@ class ComparisonCollector(Collector):
         """Yield the families."""
         state = GaugeMetricFamily(
             "resonnx_comparison_state",
-            "Always 1; state of the comparison of a new version is running, promoted, rolled back or ended",
+            Meaning(
+                "Always 1; state of the comparison of a new version is running, promoted, rolled back or ended",
+                "rolled back: the log and `resonnx repo status` have the differences.",
+            ),
             labels=(*_LABELS, "mode", "state"),
         )
         answers = CounterMetricFamily(
             "resonnx_comparison_answers",
-            "Answers for pictures compared with the serving version's; result is equal or different, failed (the new "
-            "version gave none) or dropped (not compared, as too many waited)",
+            Meaning(
+                "Answers for pictures compared with the serving version's; result is equal or different, failed (the "
+                "new version gave none) or dropped (not compared, as too many waited)",
+                "failed: the log has the errors. Many dropped: the device is busy; lower the share.",
+            ),
             labels=(*_LABELS, "result"),
         )
         largest = GaugeMetricFamily(
             "resonnx_comparison_probability_difference_max",
-            "Largest difference of a probability in the comparison",
+            Meaning("Largest difference of a probability in the comparison", "Large: keep pictures (`--keep`)."),
             labels=_LABELS,
         )
         total = CounterMetricFamily(
             "resonnx_comparison_probability_difference",
-            "Sum over compared answers of the largest difference of a probability",
+            Meaning(
+                "Sum over compared answers of the largest difference of a probability",
+                "Large for each answer: the new version was trained otherwise, or prepares pictures otherwise.",
+            ),
             labels=_LABELS,
         )
         edits = CounterMetricFamily(
-            "resonnx_comparison_edits", "Sum over compared captions of their edit distance in words", labels=_LABELS
+            "resonnx_comparison_edits",
+            Meaning(
+                "Sum over compared captions of their edit distance in words",
+                "As `resonnx_comparison_probability_difference_total`.",
+            ),
+            labels=_LABELS,
         )
         compute = GaugeMetricFamily(
             "resonnx_comparison_compute_ratio",
-            "Median compute time at equal batch size, as a multiple of the serving version's",
+            Meaning(
+                "Median compute time at equal batch size, as a multiple of the serving version's",
+                "Above 1: the new version is slower; size the device for it before you promote it.",
+            ),
             labels=_LABELS,
         )
         waiting = GaugeMetricFamily(
-            "resonnx_comparison_waiting_pictures", "Copies of pictures that wait for an idle device", labels=_LABELS
+            "resonnx_comparison_waiting_pictures",
+            Meaning("Copies of pictures that wait for an idle device", "Many: the device is never idle."),
+            labels=_LABELS,
         )
         for each in self._comparisons.status():
             labels, evidence = (each.name, str(each.new_version)), each.evidence

@@ -7,6 +7,7 @@ from prometheus_client.metrics_core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from resonnx_server.drift.drift import Drift
+from resonnx_server.observe.series.meaning import Meaning
 
 _LABELS: Final = ("model", "version", "of", "traffic", "window")
 
@@ -29,16 +30,27 @@ class DriftCollector(Collector):
         """Yield the gauges. Series begin with the 30th effective row."""
         distance = GaugeMetricFamily(
             "resonnx_drift_distance",
-            "Distance of the last rows from the reference pictures, 0 to 1 (docs/drift.md). of is pictures or "
-            "captions, traffic is requests or comparison (of versions), window is the number of effective rows at most",
+            Meaning(
+                "Distance of the last rows from the reference pictures, 0 to 1 (docs/drift.md). of is pictures or "
+                "captions, traffic is requests or comparison (of versions), window is the number of effective rows at "
+                "most",
+                "Above `resonnx_drift_bound`: look at pictures and answers; docs/drift.md says how.",
+            ),
             labels=_LABELS,
         )
         bound = GaugeMetricFamily(
             "resonnx_drift_bound",
-            "Distance that rows like the reference pictures do not exceed, given how few both are",
+            Meaning(
+                "Distance that rows like the reference pictures do not exceed, given how few both are",
+                "Large: few reference pictures or few requests; export with more `--pictures`.",
+            ),
             labels=_LABELS,
         )
-        rows = GaugeMetricFamily("resonnx_drift_rows", "Effective number of the last rows", labels=_LABELS)
+        rows = GaugeMetricFamily(
+            "resonnx_drift_rows",
+            Meaning("Effective number of the last rows", "Few: only large changes exceed the bound yet."),
+            labels=_LABELS,
+        )
         for name, version, drift in self._models():
             if drift is None:
                 continue

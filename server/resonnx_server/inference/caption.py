@@ -76,7 +76,7 @@ async def _whole(
     request: ActiveRequest, pictures: Pictures, options: DecodeOptions, on_words: OnWords | None
 ) -> list[Captioned]:
     found = await request.in_time(_caption(request, pictures, options, on_words))
-    request.timing = max((each.timing for each in found), key=lambda timing: timing.queue_ns)
+    request.timing = max((each.timing for each in found), key=lambda timing: timing.end_ns)
     return found
 
 

@@ -50,7 +50,7 @@ class ActiveRequest:
         max_wait_ns: Longest wait in the queue; 0 is its priority's.
         priority: 1 (first) to PRIORITY_LEVELS.
         timing: Its time by phase; must be set before the block ends without an error.
-        decode_ns: Time to decode its pictures.
+        decode_ns: Time to decode its pictures; 0 if they came decoded.
         compared: Its part in a comparison of versions; None if it has none.
         trace_context: Its place in its caller's distributed trace; None if the caller sent none.
     """
@@ -113,7 +113,9 @@ class ActiveRequest:
         if _log.isEnabledFor(logging.DEBUG):
             self._log_end(error, total_ns)
         if error is None and self.timing is not None:
-            stats.request_done(self.timing, total_ns)
+            context = self.trace_context
+            trace_id = context.trace_id if context is not None and context.is_sampled else None
+            stats.request_done(self.timing, self._start_ns, now_ns, self.decode_ns, trace_id)
             return
         if isinstance(error, asyncio.CancelledError) and self._is_late(now_ns):
             # gRPC has ended the call with this status.
@@ -180,10 +182,11 @@ class ActiveRequest:
             BadImage: One cannot be decoded.
             MemorySpent: The memory budget is spent.
         """
+        if isinstance(pictures, DecodedPictures):
+            return pictures.array
         assert self.model.pictures is not None
-        if not isinstance(pictures, DecodedPictures):
-            recipe = self.model.pictures.recipe
-            self.hold(pictures.count * recipe.width * recipe.height * 3)
+        recipe = self.model.pictures.recipe
+        self.hold(pictures.count * recipe.width * recipe.height * 3)
         start_ns = self._decode_start_ns = time.monotonic_ns()
         pixels = await pictures.pixels(self._decoder, self.model.pictures, self.priority, self.caller)
         self.decode_ns = time.monotonic_ns() - start_ns

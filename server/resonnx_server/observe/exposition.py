@@ -4,7 +4,7 @@ Not prometheus_client's writer: its counters' names must end in `_total`, Triton
 """
 
 import gzip
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from typing import Final
@@ -76,14 +76,17 @@ def page(families: Iterable[Metric], written: Format, sight: Sight | None = None
 
 
 def _seen(samples: list[Sample], sight: Sight) -> list[Sample]:
-    """Return the samples of what a caller sees; those of other callers are summed up."""
+    """Return the samples of what a caller sees; those of other callers are summed up.
+
+    Exemplars are left out: they name traces of other callers.
+    """
     seen: list[Sample] = []
     of_others: dict[tuple[str, ...], int] = {}
     for sample in samples:
         if (model := sample.labels.get("model")) is not None and model not in sight.models:
             continue
         if sample.labels.get("caller", sight.caller) == sight.caller:
-            seen.append(sample)
+            seen.append(sample if sample.exemplar is None else sample._replace(exemplar=None))
             continue
         labels = {**sample.labels, "caller": OTHERS}
         place = of_others.setdefault(tuple(labels.values()), len(seen))
@@ -109,15 +112,26 @@ def _lines(family: Metric, samples: list[Sample], written: Format) -> Iterator[s
     yield f"# HELP {name} {documentation}\n"
     yield f"# TYPE {name} {kind}\n"
     for sample in samples:
-        yield _line(sample)
+        yield f"{_line(sample)}{_example(sample) if written is Format.OPENMETRICS else ''}\n"
 
 
 def _line(sample: Sample) -> str:
     value = floatToGoString(sample.value)  # type: ignore[no-untyped-call]
     if not sample.labels:
-        return f"{sample.name} {value}\n"
-    labels = ",".join(f'{key}="{_escaped_value(label)}"' for key, label in sample.labels.items())
-    return f"{sample.name}{{{labels}}} {value}\n"
+        return f"{sample.name} {value}"
+    return f"{sample.name}{_labels(sample.labels)} {value}"
+
+
+def _example(sample: Sample) -> str:
+    exemplar = sample.exemplar
+    if exemplar is None:
+        return ""
+    value = floatToGoString(exemplar.value)  # type: ignore[no-untyped-call]
+    return f" # {_labels(exemplar.labels)} {value} {exemplar.timestamp:.3f}"
+
+
+def _labels(labels: Mapping[str, str]) -> str:
+    return "{" + ",".join(f'{key}="{_escaped_value(label)}"' for key, label in labels.items()) + "}"
 
 
 def _escaped(text: str) -> str:

@@ -8,15 +8,20 @@ from typing import Final, NamedTuple
 from prometheus_client.metrics_core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from resonnx_server.observe.series.meaning import Meaning
+
 _PROC: Final = Path("/proc")
 # Shortest time to measure utilization over, as several collectors may scrape in quick succession.
 _LEAST_WINDOW_S: Final = 2.0
 # Fields of the first line of /proc/stat: user, nice, system, idle, iowait, irq, softirq, steal. User includes guests.
 _FIELDS: Final = 8
 _IDLE: Final = slice(3, 5)
-_UTILIZATION: Final = (
-    f"Utilisation of the machine's processors, 0 to 1, since the last scrape (at least {_LEAST_WINDOW_S:g} s)"
+_UTILIZATION: Final = Meaning(
+    f"Utilisation of the machine's processors, 0 to 1, since the last scrape (at least {_LEAST_WINDOW_S:g} s)",
+    "Much more than the server's own `process_cpu_seconds_total`: other programs take its processors.",
 )
+_TOTAL: Final = Meaning("Memory of the machine; a container's limit may be lower", "Unexpected: it is another machine.")
+_USED: Final = Meaning("Unavailable memory of the machine", "Near the total: the system may end the server.")
 
 
 class _Ticks(NamedTuple):
@@ -38,12 +43,12 @@ class MachineCollector(Collector):
         memory = self._read_memory()
         total, available = memory.get("MemTotal"), memory.get("MemAvailable")
         used = None if total is None or available is None else total - available
-        for name, documentation, value in (
+        for name, meaning, value in (
             ("nv_cpu_utilization", _UTILIZATION, self._utilization_now()),
-            ("nv_cpu_memory_total_bytes", "Memory of the machine; a container's limit may be lower", total),
-            ("nv_cpu_memory_used_bytes", "Unavailable memory of the machine", used),
+            ("nv_cpu_memory_total_bytes", _TOTAL, total),
+            ("nv_cpu_memory_used_bytes", _USED, used),
         ):
-            yield GaugeMetricFamily(name, documentation, value=value)
+            yield GaugeMetricFamily(name, meaning, value=value)
 
     def _utilization_now(self) -> float | None:
         now = self._clock()

@@ -11,7 +11,7 @@ from typing import Any, Final, Generic, NamedTuple, TypeVar
 
 from resonnx_server.errors import ModelRefused
 from resonnx_server.inference.registry import Model, SessionReport
-from resonnx_server.inference.tasks import Task
+from resonnx_server.inference.tasks import CLASSIFY, Task
 from resonnx_server.repository import choose
 from resonnx_server.repository.model_config.declared_manifest import check_agreement
 from resonnx_server.repository.version import Start, Version, repeat
@@ -173,6 +173,8 @@ def starting(
 
     def start() -> Model:
         stats = version.metrics.model(version.folder.name, version.folder.version)
+        if files is not None and task is CLASSIFY:
+            stats.predictions = version.metrics.predictions(stats, files.manifest.classifier.labels)
         engine = prepared.engine(
             version.device_for(prepared.sessions[0].candidate.provider),
             stats,

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Final, Generic, TypeVar
 
 import numpy as np
 from resonnx_proto.v1 import manifest_pb2 as pb
@@ -14,7 +14,8 @@ from resonnx_server.runtime.pictures.images import Pixels
 from resonnx_server.runtime.session import Array, Session, TensorSpec
 
 IMAGE = "image"
-CLASSIFIER_OUTPUTS = ("probabilities", "logits", "features")
+PROBABILITIES: Final = "probabilities"
+CLASSIFIER_OUTPUTS = (PROBABILITIES, "logits", "features")
 # Of a classifier or an encoder that was exported with reference pictures; the server keeps it to itself.
 DRIFT_FEATURES = "drift_features"
 

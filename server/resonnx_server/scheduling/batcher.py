@@ -17,6 +17,7 @@ from itertools import chain
 from typing import Any, Final, Generic, TypeVar
 
 from resonnx_server.errors import DeadlineExceeded, DeadlineUnreachable, ServerError, WaitTooLong
+from resonnx_server.observe.stats import Dispatch
 from resonnx_server.scheduling.deadline_admission import milliseconds
 from resonnx_server.scheduling.light_callers import LightCallers
 from resonnx_server.scheduling.queue import Entry, RequestQueue
@@ -33,11 +34,15 @@ _MOST_EXPIRED: Final = 64
 
 @dataclass(slots=True)
 class Batch(Generic[T]):
-    """Entries to run together at batch size `size` (at least their rows), and entries that ran out of time."""
+    """Entries to run together at batch size `size` (at least their rows), and entries that ran out of time.
+
+    `dispatch` is why they run now.
+    """
 
     entries: list[Entry[T]]
     size: int
     expired: list[Entry[T]]
+    dispatch: Dispatch = Dispatch.IDLE
 
     @property
     def rows(self) -> int:
@@ -51,6 +56,8 @@ class Batcher(RequestQueue[T]):
     def __init__(self, *args: Any, **settings: Any) -> None:
         super().__init__(*args, **settings)
         self._light = LightCallers(self.table)
+        # The last call of ready_at_ns found fewer rows than make a batch efficient.
+        self._are_few = False
 
     def ready_at_ns(self, enough: int = 1) -> int | None:
         """Return the monotonic time at which `take` gives a batch: a past time is now, None is never.
@@ -61,8 +68,8 @@ class Batcher(RequestQueue[T]):
         """
         if not self.rows:
             return None
-        at = min(next(iter(level)).arrival_ns for level in self._levels if level)
-        is_few = self.rows < enough
+        at = self.oldest_ns() or 0
+        is_few = self._are_few = self.rows < enough
         if not is_few and (not self._max_delay_ns or self.rows >= self.table.largest):
             return at
         if is_few:
@@ -72,10 +79,14 @@ class Batcher(RequestQueue[T]):
         last = min(wanted) - int(self.table.cost_ns(self.table.largest)) if wanted else math.inf
         return max(at, int(min(at + self._max_delay_ns, last)))
 
+    def oldest_ns(self) -> int | None:
+        """Return when the entry that has waited longest came; None if none waits."""
+        return min((next(iter(level)).arrival_ns for level in self._levels if level), default=None)
+
     def live_objective_ns(self) -> int | None:
         """Return the objective that other models must respect: none if no request has come lately."""
         last = self._last_arrival_ns
-        return None if last is None or self.device.clock() - last > _FORGOTTEN_NS else self._objective_ns
+        return None if last is None or self.device.clock() - last > _FORGOTTEN_NS else self.objective_ns
 
     def due_ns(self) -> int | None:
         """Return when the most urgent entry of the next batch should be answered, by which devices rank models.
@@ -124,11 +135,22 @@ class Batcher(RequestQueue[T]):
             waiting = min(waiting, self._light.most_rows(alike, turns, now_ns))
         rows = min(waiting, self.table.best_size(waiting, limit_ns))
         size = self.table.padded_batch_size(rows)
-        batch = Batch(self._remove_rows(alike, rows, self.table.cost_ns(size) / rows), size, expired)
+        dispatch = self._dispatch(alike[0], rows, waiting, limit_ns, now_ns)
+        batch = Batch(self._remove_rows(alike, rows, self.table.cost_ns(size) / rows), size, expired, dispatch)
         for caller in {entry.caller for entry in batch.entries}:
             if not turns.waiting(caller):
                 self._light.taken(caller, now_ns)
         return batch
+
+    def _dispatch(self, first: Entry[T], rows: int, waiting: int, limit_ns: float, now_ns: int) -> Dispatch:
+        """Return why `rows` of `waiting` rows, `first` before the others, run now, at most `limit_ns` long."""
+        if rows >= self.table.largest:
+            return Dispatch.FULL
+        if self._are_few or (limit_ns < math.inf and rows < min(waiting, self.table.best_size(waiting, math.inf))):
+            return Dispatch.DEADLINE
+        if not self._max_delay_ns:
+            return Dispatch.IDLE
+        return Dispatch.DELAY if now_ns - first.arrival_ns >= self._max_delay_ns else Dispatch.DEADLINE
 
     def _take_timed_out(self, now_ns: int, most: int) -> list[Entry[T]]:
         """Handle up to `most` entries that have waited too long: remove and return them, or put them last."""
@@ -244,11 +266,11 @@ class Batcher(RequestQueue[T]):
         return min(self._latency_table.quick_ns(rows), concurrent_ns)
 
     def _due_ns(self, entry: Entry[T]) -> int:
-        due = entry.arrival_ns + (_PATIENCE_NS if self._objective_ns is None else self._objective_ns)
+        due = entry.arrival_ns + (_PATIENCE_NS if self.objective_ns is None else self.objective_ns)
         return due if entry.deadline_ns is None else min(due, entry.deadline_ns)
 
     def _wanted(self, entries: Iterable[Entry[T]]) -> list[int]:
         """Return the monotonic times at which entries with a deadline or an objective are due."""
-        if self._objective_ns is not None:
+        if self.objective_ns is not None:
             return [self._due_ns(entry) for entry in entries]
         return [entry.deadline_ns for entry in entries if entry.deadline_ns is not None]

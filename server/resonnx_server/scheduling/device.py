@@ -12,8 +12,8 @@ from typing import Final, Protocol
 import numpy as np
 
 from resonnx_server.runtime.interruption import Interruption
-from resonnx_server.runtime.machine.host import compute_thread, stay_on
-from resonnx_server.runtime.machine.processors import Processors
+from resonnx_server.runtime.machine.host import compute_thread
+from resonnx_server.runtime.machine.processors import Processors, Seat
 from resonnx_server.scheduling.session_pool import Allocate
 from resonnx_server.scheduling.watchdog import UnderWay, Watchdog, Watched
 
@@ -31,10 +31,6 @@ class Job(Watched, Protocol):
     """
 
     cost_ns: float
-
-    @property
-    def has_all_cores(self) -> bool:
-        """Whether it runs on threads on all of the device's cores, not only on the lane."""
 
     def run(self) -> None:
         """Run it. Never raises."""
@@ -110,6 +106,7 @@ class Device:
         # Called one by one when the device is idle.
         self._when_idle: deque[Callable[[], None]] = deque()
         self._closed = False
+        self._busy_ns = 0
         self._processors = processors or Processors(())
         self._watchdog = Watchdog(name, self.lock, clock, self._under_way, self._abandon)
         self._threads: dict[int, threading.Thread] = {}
@@ -197,6 +194,12 @@ class Device:
         """Return the number of threads whose job was given up and has not ended."""
         return len(self._abandoned)
 
+    def busy_ns(self) -> int:
+        """Return the time of jobs since the start, summed over lanes; a job on all cores counts for each of them."""
+        with self.lock:
+            now_ns = self.clock()
+            return self._busy_ns + sum(each.taken_ns(now_ns, self.lanes) for each in self._under_way.values())
+
     def _start_lane(self, number: int) -> None:
         thread = threading.Thread(target=self._work, name=f"{self.name}-lane-{number}", daemon=True)
         self._threads[number] = thread
@@ -215,29 +218,25 @@ class Device:
         compute_thread()
         runs = Interruption()
         runs.enter()
-        processors, mine, stays = self._processors, None, False
+        seat = Seat(self._processors)
         while (taken := self._wait_for_job(runs)) is not None:
             job = taken
             # Threads that work together need a processor each, so the lane is not bound then.
-            if not job.has_all_cores and mine is None:
-                mine = processors.take()
-            if mine is not None and stays == job.has_all_cores:
-                stays = not stays
-                stay_on({mine} if stays else processors.ours)
+            seat.stay(alone=not job.has_all_cores)
             job.run()
             with self.lock:
                 # A caller that is answered may send its next request at once, which must not see the lane as busy.
-                if self._under_way.pop(threading.get_ident(), None) is None:
+                if (ended := self._under_way.pop(threading.get_ident(), None)) is None:
                     # It was given up, and another thread has the lane.
                     del self._abandoned[threading.get_ident()]
                     break
+                self._busy_ns += ended.taken_ns(self.clock(), self.lanes)
                 if runs.is_over:
                     runs.renew()
                 job.finish()
             # Free its arrays before waiting for the next job.
-            del job, taken
-        if mine is not None:
-            processors.give_back(mine)
+            del ended, job, taken
+        seat.leave()
 
     def _budget_ns(self, workload: Workload) -> float | None:
         """Return half of the tightest objective of the other workloads, the longest job that lets them keep theirs."""

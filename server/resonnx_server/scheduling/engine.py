@@ -52,6 +52,7 @@ class Engine(Workload, Generic[Cost, Work, Answer, T]):
     def __init__(self, device: Device, stats: ModelStats, queue: Batcher[T], drift: Drift | None = None) -> None:
         self.device, self.stats, self.drift = device, stats, drift
         self._queue = queue
+        stats.objective_ns = queue.objective_ns or 0
         self._loop = asyncio.get_running_loop()
         self._closed = False
         # Of runs that compare versions: counted apart from those of requests.
@@ -123,6 +124,12 @@ class Engine(Workload, Generic[Cost, Work, Answer, T]):
     def queued_rows(self) -> int:
         """Return the number of queued rows."""
         return self._queue.rows
+
+    def oldest_wait_ns(self) -> int:
+        """Return how long the oldest queued request has waited; 0 if none is queued."""
+        with self.device.lock:
+            oldest_ns = self._queue.oldest_ns()
+        return 0 if oldest_ns is None else max(0, self.device.clock() - oldest_ns)
 
     def served_ns(self) -> dict[str, float]:
         """Return the expected device ns of batches so far, by caller; those without a name are "other"."""

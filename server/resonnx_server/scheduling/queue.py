@@ -64,7 +64,7 @@ class RequestQueue(Generic[T]):
         self.table, self._latency_table = sessions.table, sessions.latency_session.table
         self._max_concurrent_batches = sessions.max_concurrent_batches
         self._max_delay_ns = max_delay_ns
-        self._objective_ns = None if objective is None else objective.latency_ns
+        self.objective_ns = None if objective is None else objective.latency_ns
         self._last_arrival_ns: int | None = None
         self._admission = DeadlineAdmission(device, objective)
         self._tables = tables or sessions.tables

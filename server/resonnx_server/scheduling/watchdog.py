@@ -56,6 +56,10 @@ class Watched(Protocol):
 
     moved_ns: int
 
+    @property
+    def has_all_cores(self) -> bool:
+        """Whether it runs on threads on all of the device's cores, not only on the lane."""
+
     def limit_ns(self) -> int:
         """Return the longest time of one run; called with the device's lock held."""
 
@@ -86,6 +90,11 @@ class UnderWay(Generic[W]):
     since_ns: int | None = None
     moved_ns: int = 0
     is_ending: bool = False
+
+    def taken_ns(self, now_ns: int, lanes: int) -> int:
+        """Return the time that it has taken until `now_ns`, summed over the device's `lanes` if it uses all of them."""
+        began_ns = self.end_ns - int(self.cost_ns)
+        return (now_ns - began_ns) * (lanes if self.job.has_all_cores else 1)
 
 
 class Watchdog(Generic[W]):

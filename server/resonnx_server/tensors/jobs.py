@@ -18,7 +18,7 @@ from resonnx_server.drift.drift import Watch
 from resonnx_server.errors import InferenceFailed, InferenceHung, ServerError
 from resonnx_server.observe.incidents import report_incident
 from resonnx_server.observe.stats import BatchCount, ModelStats, Timing, count_all
-from resonnx_server.runtime.graphs import DRIFT_FEATURES
+from resonnx_server.runtime.graphs import DRIFT_FEATURES, PROBABILITIES
 from resonnx_server.runtime.memory_errors import is_lack_of_memory
 from resonnx_server.runtime.session import Array
 from resonnx_server.scheduling.batcher import Batch
@@ -49,7 +49,7 @@ class TensorTask:
     future: "asyncio.Future[list[Part]]"
     whole_rows: int | None = None
     more_outputs: tuple[str, ...] = ()
-    parts: "list[Part]" = field(default_factory=list)
+    parts: list[Part] = field(default_factory=list)
     answered: int = 0
 
     def answer(self, entry: "Entry[TensorTask]", outputs: Tensors, timing: Timing) -> None:
@@ -117,6 +117,7 @@ class TensorJob:
         self._outcomes: Outcomes = []
         self._counts: list[BatchCount] = []
         self._watched: list[Array] = []
+        self._predicted: list[Array] = []
 
     def run(self) -> None:
         """Run the batch."""
@@ -153,7 +154,9 @@ class TensorJob:
     def deliver(self, stats: ModelStats, watch: Watch | None = None) -> None:
         """Give every request its outcome, then count; on the event loop."""
         deliver(self._outcomes)
-        count_all(*(partial(stats.batch_done, *count) for count in self._counts))
+        count_all(*(partial(stats.batch_done, count) for count in self._counts))
+        if (predictions := stats.predictions) is not None:
+            count_all(*(partial(predictions.add, rows) for rows in self._predicted))
         if watch is not None:
             count_all(*(partial(watch.add_pictures, features) for features in self._watched))
 
@@ -221,7 +224,11 @@ class TensorJob:
         input_ns, infer_ns, output_ns = assembled - start, ran - assembled, done - ran
         if whole_rows is None:
             self.times.append((size, infer_ns))
-        self._counts.append(BatchCount(rows, whole_rows or size, input_ns, infer_ns, output_ns))
+        expected_ns = self.pool.table.cost_ns(size) if whole_rows is None else 0.0
+        times = input_ns, infer_ns, output_ns
+        self._counts.append(BatchCount(rows, whole_rows or size, *times, self._batch.dispatch, expected_ns))
+        if (probabilities := outputs.get(PROBABILITIES)) is not None and context.finite:
+            self._predicted.append(probabilities[:held] if finite.all() else probabilities[:held][finite])
         outcomes: Outcomes = []
         for entry, part, end in zip(entries, parts, accumulate(counts), strict=True):
             if finite[end - entry.rows : end].all():

@@ -25,7 +25,7 @@ Part = tuple[int, Tensors, Timing]
 
 
 async def joined(parts: list[Part]) -> tuple[Tensors, Timing]:
-    """Return a request's outputs, rows in order, and the timing of the part that waited longest.
+    """Return a request's outputs, rows in order, and the timing of the part that ended last.
 
     Raises:
         InferenceFailed: The parts' shapes do not match.
@@ -33,7 +33,7 @@ async def joined(parts: list[Part]) -> tuple[Tensors, Timing]:
     if len(parts) == 1:
         ((_, outputs, timing),) = parts
         return outputs, timing
-    timing = max((timing for _, _, timing in parts), key=lambda timing: timing.queue_ns)
+    timing = max((timing for _, _, timing in parts), key=lambda timing: timing.end_ns)
     size = sum(array.nbytes for _, outputs, _ in parts for array in outputs.values())
     try:
         return (_in_order(parts) if size <= _SMALL_BYTES else await asyncio.to_thread(_in_order, parts)), timing

@@ -8,6 +8,7 @@ Labels = frozenset[tuple[str, str]]
 _NAME = "[a-zA-Z_:][a-zA-Z0-9_:]*"
 _LABEL = r'([a-zA-Z_][a-zA-Z0-9_]*)="((?:[^"\\\n]|\\["\\n])*)"'
 _SAMPLE = re.compile(rf"({_NAME})(?:\{{({_LABEL}(?:,{_LABEL})*)\}})? (\S+)")
+_EXEMPLAR = re.compile(r"(\w+_bucket\{.*\} \S+) # \{trace_id=\"[0-9a-f]{32}\"\} (\S+) \d+\.\d{3}")
 _COMMENT = re.compile(rf"# (HELP|TYPE) ({_NAME}) (.+)")
 # What a family's samples end with beyond its name.
 _SUFFIXES = {
@@ -45,6 +46,8 @@ def read(page: str, *, openmetrics: bool) -> dict[str, Family]:
                 raise ValueError(line)
             name, families[of] = of, Family(text, documentation)
             continue
+        if openmetrics and (example := _EXEMPLAR.fullmatch(line)):
+            line = example[1]
         sample = _SAMPLE.fullmatch(line)
         if sample is None or name != helped:
             raise ValueError(line)

@@ -19,8 +19,9 @@ from .metrics_page import read
 from .test_exposition import PROMETHEUS_2
 
 _LONGEST_CACHED_S = 0.21
+_TRACE = "0af7651916cd43dd8448eb211c80319c"
 # What moves by itself between two scrapes, of a server that nobody asks: expected times go back to the measured ones.
-_MOVING = re.compile("process_.*|nv_cpu_.*|resonnx_batch_(expected|spread)_seconds.*")
+_MOVING = re.compile("process_.*|nv_cpu_.*|resonnx_batch_expected_seconds.*")
 _GAUGES = {
     "nv_inference_pending_request_count",
     "nv_cpu_utilization",
@@ -56,6 +57,10 @@ def pages(demo_server, samples: Path, truth: dict[str, dict[str, str]]) -> tuple
             client.classify(b"no picture", model="digits")
         with pytest.raises(resonnx.NotFound):
             client.classify(pictures["digits"], model="nobody")
+    traced = urllib.request.Request(f"http://{demo_server.http}/v1/classify/digits", pictures["digits"])
+    traced.add_header("traceparent", f"00-{_TRACE}-00f067aa0ba902b7-01")
+    with urllib.request.urlopen(traced, timeout=10) as answer:
+        assert answer.status == 200
     end = time.monotonic() + 30
     while True:
         assert time.monotonic() < end, "the page of an idle server changes"
@@ -157,6 +162,73 @@ def test_both_formats_say_the_same(pages: tuple[str, str]) -> None:
     assert text["resonnx_rejected_calls_total", frozenset({("reason", "MODEL_NOT_FOUND")})] >= 1
 
 
+def test_openmetrics_names_the_trace_of_a_request(pages: tuple[str, str]) -> None:
+    families = {f.name: f for f in prometheus_client.openmetrics.parser.text_string_to_metric_families(pages[1])}  # type: ignore[no-untyped-call]
+    for stage in ("request", "decode", "queue", "compute"):
+        samples = families[f"resonnx_{stage}_duration_seconds"].samples
+        (found,) = (s for s in samples if s.exemplar and s.exemplar.labels == {"trace_id": _TRACE})
+        assert found.labels["model"] == "digits"
+        assert 0 < found.exemplar.value <= float(found.labels["le"])
+        assert abs(float(found.exemplar.timestamp) - time.time()) < 300
+    assert _TRACE not in pages[0], "the text format has no exemplars"
+
+
+def test_the_stages_of_requests_add_up(pages: tuple[str, str]) -> None:
+    samples = {
+        key: value for family in read(pages[0], openmetrics=False).values() for key, value in family.samples.items()
+    }
+    for model in ("digits", "scenes"):
+        labels = frozenset({("model", model), ("version", "1")})
+        whole = samples["resonnx_request_duration_seconds_sum", labels]
+        stages = {
+            dict(of)["stage"]: value
+            for (name, of), value in samples.items()
+            if name == "resonnx_request_stage_seconds_total" and labels <= of
+        }
+        assert ("between_steps" in stages) == (model == "scenes")
+        assert min(stages.values()) >= 0
+        assert sum(stages.values()) == pytest.approx(whole, rel=1e-6)
+
+
+def test_a_batch_has_one_reason_and_device_time(pages: tuple[str, str], demo_server) -> None:
+    samples = {
+        key: value for family in read(pages[0], openmetrics=False).values() for key, value in family.samples.items()
+    }
+    for model in ("digits", "scenes"):
+        labels = frozenset({("model", model), ("version", "1")})
+        reasons = [
+            value
+            for (name, of), value in samples.items()
+            if name == "resonnx_dispatched_batches_total" and labels <= of
+        ]
+        assert len(reasons) == 4
+        assert sum(reasons) == samples["nv_inference_exec_count", labels] > 0
+        predicted, actual, error = (
+            samples[f"resonnx_{name}_seconds_total", labels]
+            for name in ("predicted_run", "run", "run_prediction_error")
+        )
+        assert min(predicted, actual) > 0
+        assert abs(predicted - actual) <= error * (1 + 1e-9)
+    busy = samples["resonnx_device_busy_seconds_total", frozenset({("device", "cpu")})]
+    lanes = samples["resonnx_device_lanes", frozenset({("device", "cpu")})]
+    assert busy > 0
+    assert lanes >= 1
+    assert samples["resonnx_queue_oldest_seconds", frozenset({("model", "digits"), ("version", "1")})] == 0
+
+
+def test_predictions_of_a_classifier(pages: tuple[str, str]) -> None:
+    families = read(pages[0], openmetrics=False)
+    digits = frozenset({("model", "digits"), ("version", "1")})
+    shares = families["resonnx_predicted_class_ratio"].samples
+    assert sum(shares.values()) == pytest.approx(1)
+    assert {dict(labels)["model"] for _, labels in shares} == {"digits"}
+    rows = families["nv_inference_count"].samples["nv_inference_count", digits]
+    for name in ("resonnx_prediction_confidence", "resonnx_prediction_entropy"):
+        samples = families[name].samples
+        assert samples[f"{name}_count", digits] == rows
+        assert 0 <= samples[f"{name}_sum", digits] <= rows
+
+
 def test_classifiers_have_no_captioners_series(pages: tuple[str, str]) -> None:
     series: dict[str, set[str]] = {"digits": set(), "scenes": set()}
     for family in read(pages[0], openmetrics=False).values():
@@ -179,7 +251,6 @@ def test_how_a_model_runs(demo_server) -> None:
         labels = {"model": "digits", "file": "model.onnx", "batch_size": str(latency.batch_size)}
         expected_s = demo_server.metric("resonnx_batch_expected_seconds", **labels)
         assert expected_s == pytest.approx(latency.expected_s, rel=0.5)
-        assert demo_server.metric("resonnx_batch_spread_seconds", **labels) >= 0
     assert 0 <= demo_server.metric("nv_cpu_utilization") <= 1
     used, total = (demo_server.metric(f"nv_cpu_memory_{name}_bytes") for name in ("used", "total"))
     assert 0 < used < total

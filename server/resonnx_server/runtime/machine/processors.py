@@ -13,6 +13,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final, Protocol
 
+from resonnx_server.runtime.machine.host import stay_on
+
 _TOPOLOGY = Path("/sys/devices/system/cpu")
 # A lane without a processor tries again after so long: another server may have ended, as in a restart.
 _RETRY_NS: Final = 5_000_000_000
@@ -89,3 +91,29 @@ class Processors:
         with self._lock:
             self._held.pop(processor).close()
             self._retry_at_ns = None
+
+
+class Seat:
+    """The processor of one thread, which takes it when it first works alone. Called by that thread.
+
+    Args:
+        processors: The process's.
+    """
+
+    def __init__(self, processors: Processors) -> None:
+        self._processors = processors
+        self._mine: int | None = None
+        self._stays = False
+
+    def stay(self, *, alone: bool) -> None:
+        """Keep the thread to its processor while it works alone, else to those of the process."""
+        if alone and self._mine is None:
+            self._mine = self._processors.take()
+        if self._mine is not None and self._stays != alone:
+            self._stays = alone
+            stay_on({self._mine} if alone else self._processors.ours)
+
+    def leave(self) -> None:
+        """Give the processor back: the thread ends."""
+        if self._mine is not None:
+            self._processors.give_back(self._mine)

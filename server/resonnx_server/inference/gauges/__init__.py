@@ -1,0 +1,1 @@
+"""Metrics that are read from models, devices and the memory budget at each scrape."""

@@ -1,0 +1,1 @@
+"""The series of metrics: their values, their names, and what to do when they look wrong."""
