@@ -6,6 +6,7 @@ from typing import Final
 import numpy as np
 
 from resonnx_server.drift.drift import Drift
+from resonnx_server.errors import ModelRefused
 from resonnx_server.inference.registry import SessionReport
 from resonnx_server.inference.tasks import CLASSIFY
 from resonnx_server.repository.instances import choose_instances
@@ -57,6 +58,9 @@ def _heatmaps(loaded: Loaded[ClassifierGraph]) -> ClassActivation | str:
     if not spec.heatmaps.rows:
         return spec.heatmaps.unsupported or "it was exported before heatmaps existed; export it again"
     found = ClassActivation.of(loaded.files.files[CLASSIFIER_FILE], spec)
+    (channels,) = (spec.shape[1] for spec in session.on_request if spec.name == FEATURE_MAP)
+    if channels != found.weights.shape[1]:
+        raise ModelRefused(f"{FEATURE_MAP} has {channels} channels, its weights {found.weights.shape[1]}")
     # Nothing else shows what a provider makes of the feature map. Two pictures: some mix up rows.
     outputs = session.run({IMAGE: repeat(loaded.golden, min(2, loaded.version.largest_batch))}, [FEATURE_MAP, "logits"])
     if found.gives(outputs[FEATURE_MAP], outputs["logits"], max(SUM_RTOL, loaded.bound)):

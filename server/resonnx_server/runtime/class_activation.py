@@ -49,8 +49,8 @@ class ClassActivation:
     @classmethod
     def of(cls, model: bytes, spec: pb.ClassifierSpec) -> "ClassActivation":
         """Read them from a classifier's ONNX file. Raises ModelRefused if they do not fit its manifest."""
-        classes, features = len(spec.labels), spec.feature_size
-        weights = _initializer(model, CLASS_WEIGHTS, (classes, features))
+        classes = len(spec.labels)
+        weights = _initializer(model, CLASS_WEIGHTS, (classes, None))
         bias = _initializer(model, CLASS_BIAS, (classes,))
         return cls(weights, bias, spec.heatmaps.rows, spec.heatmaps.columns)
 
@@ -80,8 +80,12 @@ class ClassActivation:
         return float(np.abs(means @ self.weights.T + self.bias - logits).max())
 
 
-def _initializer(model: bytes, name: str, shape: tuple[int, ...]) -> Float:
-    """Return a copy of a float32 initializer of an ONNX file. Raises ModelRefused if there is none of this shape."""
+def _initializer(model: bytes, name: str, shape: tuple[int | None, ...]) -> Float:
+    """Return a copy of a float32 initializer of an ONNX file. None in `shape` is any size.
+
+    Raises:
+        ModelRefused: There is none of this name and shape.
+    """
     message, wanted = memoryview(model), name.encode()
     try:
         for graph in _fields(message, _GRAPH):
@@ -93,7 +97,7 @@ def _initializer(model: bytes, name: str, shape: tuple[int, ...]) -> Float:
     raise ModelRefused(f"the graph has no initializer {name!r}, which the manifest's heatmaps need")
 
 
-def _values(tensor: memoryview, name: str, shape: tuple[int, ...]) -> Float:
+def _values(tensor: memoryview, name: str, shape: tuple[int | None, ...]) -> Float:
     dims: list[int] = []
     for field in wire.fields(tensor):
         content = tensor[field.content : field.end]
@@ -102,9 +106,11 @@ def _values(tensor: memoryview, name: str, shape: tuple[int, ...]) -> Float:
             packed = field.kind == wire.BYTES
             dims += wire.varints(np.frombuffer(content, np.uint8)).tolist() if packed else [wire.varint(content)]
     data = next(iter(_fields(tensor, _RAW_DATA)), memoryview(b""))
-    if tuple(dims) != shape or len(data) != 4 * math.prod(shape):
-        raise ModelRefused(f"the initializer {name!r} is {dims} of {len(data)} bytes, not float32 {list(shape)}")
-    return np.frombuffer(data, "<f4").astype(np.float32).reshape(shape)
+    fits = len(dims) == len(shape) and all(wanted in (size, None) for size, wanted in zip(dims, shape, strict=True))
+    if not fits or len(data) != 4 * math.prod(dims):
+        expected = ", ".join("any" if size is None else str(size) for size in shape)
+        raise ModelRefused(f"the initializer {name!r} is {dims} of {len(data)} bytes, not float32 [{expected}]")
+    return np.frombuffer(data, "<f4").astype(np.float32).reshape(dims)
 
 
 def _fields(message: memoryview, number: int) -> list[memoryview]:

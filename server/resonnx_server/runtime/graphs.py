@@ -48,10 +48,17 @@ class ClassifierGraph:
         outputs = {"probabilities": (classes,), "logits": (classes,), "features": (features,)}
         on_request = _drift_row(manifest)
         if maps.rows:
-            on_request[FEATURE_MAP] = (features, maps.rows, maps.columns)
+            # Features need not be the map's means: of a network that could not be divided, they are its logits.
+            on_request[FEATURE_MAP] = (self._channels(), maps.rows, maps.columns)
         _check_tensors((*session.outputs, *session.on_request), outputs | on_request, CLASSIFIER_FILE)
         for name in on_request:
             session.return_on_request(name)
+
+    def _channels(self) -> int | None:
+        """Return D of the feature map, which the weights of its heatmaps tell as well."""
+        outputs = (*self.session.outputs, *self.session.on_request)
+        shape = next((_row_shape(spec) for spec in outputs if spec.name == FEATURE_MAP), ())
+        return shape[0] if shape else None
 
     def run(self, images: Pixels) -> dict[str, Array]:
         """Classify uint8 pictures [N,H,W,3]; returns all outputs by name."""

@@ -77,6 +77,7 @@ EXACT: dict[str, Callable[[], _Net]] = {
     ),
     "pool of the whole map": lambda: _Net(_linear(), lambda x: functional.avg_pool2d(x, 5).flatten(1)),
     "x @ W + b": lambda: _Net(_Times(), _mean),
+    "not divided": lambda: _Net(nn.Identity(), nn.Sequential(nn.AvgPool2d(5), nn.Flatten(), _linear()), CLASSES),
     "BatchNorm folded": lambda: _Net(nn.Sequential(_norm(), nn.Dropout(), _linear()), _mean),
 }
 OTHERS: dict[str, tuple[Callable[[], _Net], str]] = {
