@@ -27,6 +27,8 @@ _EXTENSIONS: Final = (
     "parameters",
     "statistics",
 )
+# Values of all heatmaps of an answer: written as JSON on the event loop, in about ten milliseconds.
+_MOST_VALUES: Final = 1 << 14
 # For answers that the server stops.
 _LAST_ANSWERS_S: Final = 1.0
 
@@ -69,7 +71,8 @@ class Rest:
             version=distribution_version("resonnx-server"),
         )
         tensors = TensorPages(models, TensorServing(inference, pieces), self._exchange, pieces, max_message_bytes)
-        pictures = PicturePages(models, VisionServing(inference, pieces), self._exchange, pieces, max_message_bytes)
+        vision = VisionServing(inference, pieces, _MOST_VALUES)
+        pictures = PicturePages(models, vision, self._exchange, pieces, max_message_bytes)
         told = ModelPages(models, comparisons)
         self.pages: list[Page] = [*descriptions.pages, *tensors.pages, *pictures.pages, *told.pages]
 

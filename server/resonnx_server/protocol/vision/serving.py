@@ -38,11 +38,13 @@ class VisionServing:
     Args:
         inference: The use cases.
         pieces: The thread that makes large answers.
+        most_values: Limit of the values of all heatmaps of an answer; None for no limit but that of messages.
     """
 
-    def __init__(self, inference: Inference, pieces: Pieces) -> None:
+    def __init__(self, inference: Inference, pieces: Pieces, most_values: int | None = None) -> None:
         self._inference = inference
         self._pieces = pieces
+        self._most_values = most_values
 
     async def classify(
         self, message: pb.ClassifyRequest, picture: FindPicture, size: int, caller_ns: int | None, caller: Caller
@@ -91,10 +93,17 @@ class VisionServing:
         assert model.manifest is not None
         if isinstance(heatmaps, str):
             raise NoHeatmaps(f"return_heatmap: model {model.name!r} has no heatmaps: {heatmaps}")
+        rows, columns = heatmaps.rows, heatmaps.columns
+        if self._most_values is not None and top_k * rows * columns > self._most_values:
+            most = self._most_values // (rows * columns)
+            raise InvalidInput(
+                "top_k",
+                f"{top_k} heatmaps of {rows} x {columns} values; an answer over HTTP has at most {most} of them",
+            )
         # What the batch returns, then the answer: numbers as Python's, and as the message's.
         request.hold(heatmaps.map_bytes)
         outputs = await classify(request, picture, (FEATURE_MAP,))
-        request.hold(top_k * heatmaps.rows * heatmaps.columns * _HEATMAP_BYTES, answer=True)
+        request.hold(top_k * rows * columns * _HEATMAP_BYTES, answer=True)
         area = seen_area(*picture.size, model.manifest.input)
         labels, features = model.manifest.classifier.labels, message.return_features
         work = classify_response(outputs, labels, top_k, features=features, heatmaps=heatmaps, area=area)
