@@ -118,7 +118,7 @@ ROWS: Final[dict[str, list[Panel]]] = {
             "smaller pictures. queue, compute: the device.",
             {
                 "{{model}} {{stage}}": f"{rate('resonnx_request_stage_seconds_total', by='model, stage')} / on (model) "
-                f"group_left ({_SERVED} > 0)"
+                f"group_left () ({_SERVED} > 0)"
             },
             "s",
             stacked=True,

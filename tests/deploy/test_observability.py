@@ -108,6 +108,20 @@ def test_alerts_fire_and_are_silent() -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+@_PROMTOOL
+def test_queries_are_valid(tmp_path: Path) -> None:
+    """Prometheus' parser reads each; that they have data is seen under load only."""
+    choices = {"$model": ".*", "$instance": ".*", "$__rate_interval": "1m"}
+    queries = _queries()
+    for variable, value in choices.items():
+        queries = [query.replace(variable, value) for query in queries]
+    rules = [{"record": f"panel:query_{number}", "expr": query} for number, query in enumerate(queries)]
+    (tmp_path / "rules.yml").write_text(yaml.safe_dump({"groups": [{"name": "panels", "rules": rules}]}))
+    command = ["promtool", "check", "rules", tmp_path / "rules.yml"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("prometheus") is None, reason="Prometheus is not installed")
 @pytest.mark.timeout(300)
