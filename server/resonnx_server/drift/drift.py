@@ -10,8 +10,7 @@ from resonnx_proto.v1 import manifest_pb2 as pb
 from resonnx_server.drift.cells import caption_cells, picture_cells
 from resonnx_server.drift.estimate import Estimate, Reading
 from resonnx_server.drift.usual import Usual
-from resonnx_server.errors import ModelRefused
-from resonnx_server.runtime.model_files.drift_reference import DRIFT, NO_TOKEN, Float, parse_drift
+from resonnx_server.runtime.model_files.drift_reference import NO_TOKEN, Float, read_drift
 
 PICTURES: Final = "pictures"
 CAPTIONS: Final = "captions"
@@ -60,13 +59,11 @@ class Drift:
         """Return the drift of a version, calibrated in a tenth of a second; None without reference pictures.
 
         Raises:
-            ModelRefused: Its drift.npz is missing or does not fit the manifest.
+            ModelRefused: As read_drift.
         """
-        if not manifest.drift.pictures:
+        reference = read_drift(files, manifest)
+        if reference is None:
             return None
-        if DRIFT not in files:
-            raise ModelRefused(f"{DRIFT} is missing, and the manifest says that there is one (drift.pictures)")
-        reference = parse_drift(files[DRIFT], manifest)
         pictures = Usual.of(reference.projections, picture_cells)
         captions = None if reference.tokens is None else Usual.of(reference.tokens, caption_cells)
         longest = manifest.captioner.max_tokens

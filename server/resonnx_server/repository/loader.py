@@ -16,6 +16,7 @@ from resonnx_server.repository.bare import bare_file
 from resonnx_server.repository.captioner import entry as captioners
 from resonnx_server.repository.tasks import TaskEntry
 from resonnx_server.repository.version import Start, Version
+from resonnx_server.runtime.model_files.drift_reference import read_drift
 from resonnx_server.runtime.model_files.golden_examples import Golden, check_recipe, parse_golden
 from resonnx_server.runtime.model_files.manifest import GOLDEN, MANIFEST, VersionFiles, read_version
 from resonnx_server.runtime.pictures.options import PictureOptions
@@ -56,6 +57,7 @@ def read_verified(version: Version) -> tuple[VersionFiles, Golden]:
     if GOLDEN not in files.files:
         raise ModelRefused(f"{GOLDEN} is missing, so nothing can be verified")
     golden = parse_golden(files.files[GOLDEN], files.manifest)
+    read_drift(files.files, files.manifest)
     # By the manifest's recipe alone: picture options are not part of the export.
     check_recipe(golden, files.manifest.input)
     return files, golden

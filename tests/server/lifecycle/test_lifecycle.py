@@ -171,6 +171,7 @@ DAMAGES = {
     "manifest of tomorrow": (lambda d: _edit_manifest(d, needs_server="99.0.0", new={}), "needs resonnx-server 99.0.0"),
     "other labels": (lambda d: _edit_manifest(d, classifier={"labels": ["a"], "feature_size": 4}), "expected [N, 1]"),
     "bounds that allow anything": (_allow_anything, "precisions.max_deviation inf of model.onnx in PRECISION_FP32"),
+    "no reference": (lambda d: ((d / "drift.npz").unlink(), _sum_again(d)), "drift.npz is missing, and the manifest"),
     "golden of nothing": (lambda d: ((d / "golden.npz").write_bytes(b"PK"), _sum_again(d)), "not readable as golden"),
 }
 

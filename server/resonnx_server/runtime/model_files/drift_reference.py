@@ -4,6 +4,7 @@ The exporter writes it (`--pictures`); the statistics are the server's, in drift
 """
 
 import io
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -67,6 +68,19 @@ def dump_drift(reference: DriftReference) -> bytes:
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]
     return buffer.getvalue()
+
+
+def read_drift(files: Mapping[str, bytes], manifest: pb.Manifest) -> DriftReference | None:
+    """Return the reference of a version's files; None if the manifest names none.
+
+    Raises:
+        ModelRefused: As parse_drift, or there is no drift.npz.
+    """
+    if not manifest.drift.pictures:
+        return None
+    if DRIFT not in files:
+        raise ModelRefused(f"{DRIFT} is missing, and the manifest names it (drift.pictures)")
+    return parse_drift(files[DRIFT], manifest)
 
 
 def parse_drift(content: bytes, manifest: pb.Manifest) -> DriftReference:
