@@ -84,6 +84,7 @@ def test_open_health_names_no_models(start_server, tmp_path: Path, front: str) -
             with pytest.raises(urllib.error.HTTPError, match="404") as refused:
                 urllib.request.urlopen(_ready(running, path), timeout=20)
             told = json.load(refused.value)
+            told.pop("request_id")
             assert told == {"error": "there is no such model or version", "reason": "MODEL_NOT_FOUND"}
 
 

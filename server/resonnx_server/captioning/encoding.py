@@ -10,6 +10,7 @@ from resonnx_server.captioning.request import CaptionTask, Encoded, failure_of_o
 from resonnx_server.captioning.stepping import CaptionJob, read_rows
 from resonnx_server.errors import InferenceHung
 from resonnx_server.observe.incidents import report_incident
+from resonnx_server.observe.requests.identity import ids_of
 from resonnx_server.observe.stats import BatchCount, Dispatch
 from resonnx_server.runtime.decoding.step_output import StepOutput
 from resonnx_server.scheduling.session_pool import BufferPool
@@ -39,7 +40,8 @@ class EncodeJob(CaptionJob):
             self.infer_ns = self._encode(self.tasks, self.size)
         except Exception as error:  # the boundary of a batch: whatever fails, every member gets an outcome
             if not isinstance(error, InferenceHung):
-                report_incident(_log, "an encoder batch failed", error, extra={"rows": len(self.tasks)})
+                extra = {"rows": len(self.tasks), "request_ids": ids_of(task.identity for task in self.tasks)}
+                report_incident(_log, "an encoder batch failed", error, extra=extra)
             if len(self.tasks) == 1 or isinstance(error, InferenceHung):
                 for task in self.tasks:
                     self._failed(task, error)
@@ -55,7 +57,7 @@ class EncodeJob(CaptionJob):
             self._failed(task, error)
 
     def _failed(self, task: CaptionTask, error: Exception) -> None:
-        self.completions.failed(task, self.failure_alone(error, "the model failed on this picture"))
+        self.completions.failed(task, self.failure_alone(error, "the model failed on this picture", task))
 
     def _encode(self, tasks: Sequence[CaptionTask], size: int) -> int:
         """Run the encoder and let the captions begin; return the duration of the run."""
@@ -88,7 +90,7 @@ class EncodeJob(CaptionJob):
             if first is not None:
                 read_rows(task, first, [encoded.row], True, now_ns, self.completions)
         except Exception as error:  # the boundary of one caption
-            self.completions.failed(task, failure_of_one(error))
+            self.completions.failed(task, failure_of_one(error, task))
             return
         if task.search.finished:
             self.completions.end(task)

@@ -31,6 +31,7 @@ from resonnx_server.captioning.slots import Slots
 from resonnx_server.captioning.stepping import StepJob
 from resonnx_server.drift.drift import Drift
 from resonnx_server.errors import InferenceHung
+from resonnx_server.observe.requests.identity import IDENTITY
 from resonnx_server.observe.stats import ModelStats
 from resonnx_server.scheduling.batcher import Batch
 from resonnx_server.scheduling.deadline_admission import Decoding, Objective
@@ -131,8 +132,8 @@ class CaptionEngine(Engine[CaptionCost, CaptionWork, Captioned, CaptionTask]):
     def _entry(self, work: CaptionWork, reservation: QueueReservation) -> Entry[CaptionTask]:
         now, options, deadline_ns = self.device.clock(), work.options, reservation.deadline_ns
         search, steps = start_search(self.info.spec, options), self._forecast.steps(options)
-        turn = reservation.priority, reservation.caller
-        task = CaptionTask(*work, search, self._loop.create_future(), now, deadline_ns, steps, turn)
+        future, turn = self._loop.create_future(), (reservation.priority, reservation.caller)
+        task = CaptionTask(*work, search, future, now, deadline_ns, steps, turn, identity=IDENTITY.get())
         entry = Entry(task, 1, now, deadline_ns, priority=reservation.priority, caller=reservation.caller)
         entry.weight = self._forecast.weight(options)
         if reservation.caller == COMPARISON:
@@ -254,10 +255,7 @@ class CaptionEngine(Engine[CaptionCost, CaptionWork, Captioned, CaptionTask]):
         self._ended(job)
 
     def _gave_up_encoding(self, job: EncodeJob) -> None:
-        completions = Completions()
-        for task in job.tasks:
-            completions.failed(task, InferenceHung())
-        self._post(completions)
+        self._post(Completions(finished=[(task, InferenceHung()) for task in job.tasks]))
         self.schedule.end_encoding(job.tasks, [])
         self._gave_up(job)
 

@@ -12,6 +12,7 @@ from resonnx_proto.v1.manifest_pb2 import CaptionerSpec
 from resonnx_server.drift.drift import Watch
 from resonnx_server.errors import InferenceFailed, ServerError
 from resonnx_server.observe.incidents import report_incident
+from resonnx_server.observe.requests.identity import Identity, ids_of
 from resonnx_server.observe.stats import BatchCount, ModelStats, StepCount, Timing, count_all
 from resonnx_server.runtime.decoding.beams import BeamSearch
 from resonnx_server.runtime.decoding.greedy import Greedy
@@ -87,6 +88,7 @@ class CaptionTask:
         steps: Tokens decoded so far.
         has_word: Its first word has been counted.
         end_ns: When its latest run was over (monotonic).
+        identity: What the request is called; None for runs that no caller asked for.
     """
 
     image: Pixels
@@ -107,6 +109,7 @@ class CaptionTask:
     infer_ns: int = 0
     end_ns: int = 0
     batch_rows: int = 0
+    identity: Identity | None = None
 
 
 @dataclass(slots=True)
@@ -158,7 +161,7 @@ class Completions:
             timing = Timing(*times, 0, task.batch_rows, task.start_ns, between_ns)
             self.finished.append((task, Captioned(task.search.ranked(), timing)))
         except Exception as error:  # the boundary of one caption
-            self.failed(task, failure_of_one(error))
+            self.failed(task, failure_of_one(error, task))
 
     def deliver(self, stats: ModelStats, watch_of: Callable[[str], Watch | None] = lambda _: None) -> None:
         """Call callers and counters; on the event loop. `watch_of` returns what watches the drift of a caller."""
@@ -186,17 +189,18 @@ class Completions:
                 yield partial(watch.add_caption, [token.id for token in best.tokens])
 
 
-def failure_of_one(error: Exception) -> InferenceFailed:
+def failure_of_one(error: Exception, task: CaptionTask) -> InferenceFailed:
     """Return the error that a caller gets for a failure of its caption alone.
 
     It has no frames of `error`, which hold pictures. Nothing may keep `error` beyond its except clause: its frames
     lead back to their callers.
     """
+    extra = {"request_ids": ids_of([task.identity])}
     if isinstance(error, InferenceFailed):
         failed = InferenceFailed(error.message)
-        report_incident(_log, "a caption failed", failed)
+        report_incident(_log, "a caption failed", failed, extra=extra)
         return failed
-    incident = report_incident(_log, "a caption could not be decoded", error)
+    incident = report_incident(_log, "a caption could not be decoded", error, extra=extra)
     return InferenceFailed.hidden(incident, "the caption could not be decoded")
 
 
@@ -206,7 +210,9 @@ def _emit(task: CaptionTask, words: list[Token]) -> None:
     try:
         task.on_words(words)
     except (Exception, asyncio.CancelledError) as error:  # the boundary of one caption
-        _end(task, ServerError.hidden(report_incident(_log, "a caption's words could not be delivered", error)))
+        extra = {"request_ids": ids_of([task.identity])}
+        incident = report_incident(_log, "a caption's words could not be delivered", error, extra=extra)
+        _end(task, ServerError.hidden(incident))
 
 
 def _end(task: CaptionTask, outcome: Captioned | ServerError) -> None:

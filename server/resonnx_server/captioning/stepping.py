@@ -13,6 +13,7 @@ from resonnx_server.captioning.request import CaptionTask, Completions, Encoded,
 from resonnx_server.captioning.slots import Slots
 from resonnx_server.errors import DeadlineExceeded, InferenceFailed, InferenceHung, ServerError
 from resonnx_server.observe.incidents import report_incident
+from resonnx_server.observe.requests.identity import ids_of
 from resonnx_server.observe.stats import StepCount
 from resonnx_server.runtime.decoding.step_output import StepOutput
 from resonnx_server.runtime.graphs import Step
@@ -86,13 +87,14 @@ class CaptionJob:
         """Report that the job does not end."""
         self.gave_up(self)
 
-    def failure_alone(self, error: Exception, message: str) -> InferenceFailed:
+    def failure_alone(self, error: Exception, message: str, task: CaptionTask) -> InferenceFailed:
         """Return the error of a request whose run failed, by itself or because it was interrupted."""
         if isinstance(error, InferenceHung):
             self.was_interrupted = True
             return InferenceHung()
         self.lacks_memory |= is_lack_of_memory(error)
-        return InferenceFailed.hidden(report_incident(_log, "a caption failed by itself", error), message)
+        extra = {"request_ids": ids_of([task.identity])}
+        return InferenceFailed.hidden(report_incident(_log, "a caption failed by itself", error, extra=extra), message)
 
 
 @dataclass(slots=True, eq=False)
@@ -123,7 +125,8 @@ class StepJob(CaptionJob):
                 self._step(list(slots.owners))
             self._release()
         except Exception as error:  # the boundary of a step: whatever fails, every caption gets an outcome
-            incident = report_incident(_log, "a decoder step failed", error, extra={"rows": len(slots)})
+            extra = {"rows": len(slots), "request_ids": ids_of(task.identity for task in slots.owners)}
+            incident = report_incident(_log, "a decoder step failed", error, extra=extra)
             for task in {**slots.owners, **{encoded.task: None for encoded in self.joining}}:
                 self.completions.failed(task, InferenceFailed.hidden(incident, "the decoder failed"))
             for task in list(slots.owners):
@@ -141,7 +144,7 @@ class StepJob(CaptionJob):
             try:
                 slots.join(task, task.search.tokens, encoded.state, encoded.features, encoded.row)
             except Exception as error:  # the boundary of one caption
-                self._fail(task, failure_of_one(error))
+                self._fail(task, failure_of_one(error, task))
 
     def _step(self, tasks: list[CaptionTask]) -> None:
         """Run the step of all rows or, if that fails, of each caption's."""
@@ -152,11 +155,12 @@ class StepJob(CaptionJob):
         try:
             run = self._run(slots.inputs(self.size), tasks)
         except InferenceHung as hung:
-            outcomes = [(task, self.failure_alone(hung, "")) for task in tasks]
+            outcomes = [(task, self.failure_alone(hung, "", task)) for task in tasks]
         except Exception as error:  # the boundary of a step
-            report_incident(_log, "a decoder step failed", error, extra={"rows": self.rows})
+            extra = {"rows": self.rows, "request_ids": ids_of(task.identity for task in tasks)}
+            report_incident(_log, "a decoder step failed", error, extra=extra)
             if len(tasks) == 1:
-                outcomes = [(tasks[0], self.failure_alone(error, "the decoder failed"))]
+                outcomes = [(tasks[0], self.failure_alone(error, "the decoder failed", tasks[0]))]
             else:
                 outcomes = [(task, self._step_alone(task)) for task in tasks]
         else:
@@ -172,7 +176,7 @@ class StepJob(CaptionJob):
                 try:
                     slots.advance(task, outcome, task.search.tokens)
                 except Exception as error:  # the boundary of one caption
-                    self._fail(task, failure_of_one(error))
+                    self._fail(task, failure_of_one(error, task))
         if self.infer_ns is None:
             slots.clear_free()
 
@@ -187,7 +191,7 @@ class StepJob(CaptionJob):
             self._count([task], rows, size, run)
             return self._read(task, run, range(rows))
         except Exception as error:  # the boundary of one caption
-            return self.failure_alone(error, "the decoder failed")
+            return self.failure_alone(error, "the decoder failed", task)
 
     def _run(self, inputs: tuple[Array, list[Any], list[Any]], tasks: list[CaptionTask]) -> _Run:
         start = self.clock()
@@ -205,7 +209,7 @@ class StepJob(CaptionJob):
         try:
             return read_rows(task, run.output, rows, task.search.needs_log_probs, run.end_ns, self.completions)
         except Exception as error:  # the boundary of one caption
-            return failure_of_one(error)
+            return failure_of_one(error, task)
 
     def _count(self, tasks: list[CaptionTask], rows: int, size: int, run: _Run) -> None:
         used = sum(len(task.rows) for task in tasks if not task.future.done())

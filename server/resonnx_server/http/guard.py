@@ -14,6 +14,7 @@ from resonnx_server.errors import ServerError
 from resonnx_server.http.pages import Handler, Pages
 from resonnx_server.http.refusals import refused
 from resonnx_server.observe.rejected import RejectedCalls
+from resonnx_server.observe.requests.identity import IDENTITY, Identity
 
 # Who asks for a page that is not open, in the task of the request.
 CALLER: Final[ContextVar[Caller]] = ContextVar("CALLER")
@@ -33,6 +34,8 @@ def guard(gate: Gate, rejected: RejectedCalls, pages: Pages) -> Middleware:
 
     @web.middleware
     async def guarded(request: web.Request, handler: Handler) -> web.StreamResponse:
+        # The task serves all requests of a connection.
+        IDENTITY.set(Identity(request.headers.items()))
         page = pages.of(request)
         role = Role.READ if page is None else page.role
         if role is not None:

@@ -18,6 +18,7 @@ from resonnx_server.inference.pictures import DecodedPictures, Pictures
 from resonnx_server.inference.registry import Model, Models
 from resonnx_server.inference.tasks import Task
 from resonnx_server.memory.budget import Budget, Charge
+from resonnx_server.observe.requests.identity import IDENTITY
 from resonnx_server.observe.stats import Timing
 from resonnx_server.observe.trace_context import TRACE_CONTEXT
 from resonnx_server.observe.tracing import Frontend, Trace, Traces
@@ -244,11 +245,14 @@ class Inference:
     ) -> ActiveRequest:
         """Return a caller's request of `size` bytes for a version of a model: see Models.get.
 
-        With an identifier, the request's own, a caller without a key has a part in a canary by it.
+        With an identifier, the request's own, a caller without a key has a part in a canary by it, and lines of the
+        log and errors name the request by it.
 
         Raises:
             ServerError: No such model serves; see Models.find.
         """
+        if identifier and (identity := IDENTITY.get()) is not None:
+            identity.given = identifier
         model, trace, compared = self.models.find(name, version, task, caller), None, None
         by = "" if caller is None else caller.name
         if self.comparing.is_on:

@@ -11,6 +11,8 @@ from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any, Final
 
+from resonnx_server.observe.requests.identity import IDENTITY
+
 _PLAIN: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 _MAX_VALUE: Final = 512
 _SERVER: Final = logging.getLogger("resonnx_server")
@@ -59,7 +61,7 @@ _LEVELS: Final = {
 
 
 class LogControl(logging.Filter):
-    """Lets lines of the levels in force pass.
+    """Lets lines of the levels in force pass, and names the request that a line is of.
 
     Attributes:
         levels: The levels in force.
@@ -70,8 +72,12 @@ class LogControl(logging.Filter):
         self.levels = Levels()
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Whether a line is logged."""
-        return self.levels.logs(record.levelno)
+        """Whether a line is logged; one of a task that serves a request gets its id."""
+        if not self.levels.logs(record.levelno):
+            return False
+        if (identity := IDENTITY.get()) is not None and not hasattr(record, "request_id"):
+            record.request_id = identity.id
+        return True
 
     def change(self, **levels: Any) -> None:
         """Set attributes of the levels in force; the others stay."""

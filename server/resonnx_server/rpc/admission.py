@@ -7,6 +7,7 @@ from resonnx_server.access.gate import Gate
 from resonnx_server.access.refusal_log import RefusalLog
 from resonnx_server.errors import ServerError
 from resonnx_server.observe.rejected import RejectedCalls
+from resonnx_server.observe.requests.identity import IDENTITY, Identity
 from resonnx_server.rpc.boundary import rejection
 from resonnx_server.rpc.credentials import certificate_name
 from resonnx_server.rpc.fronts.call import Metadata
@@ -50,5 +51,11 @@ class Admission:
             # With its traceback, the error would hold this frame, and that it.
             error = refused.with_traceback(None)
         self._rejected.count(error)
-        self._log.write(error, path, peer)
-        raise rejection(error)
+        # Admitted on any thread, one after the other: calls that are served have identities of their own.
+        before = IDENTITY.set(Identity(metadata))
+        try:
+            self._log.write(error, path, peer)
+            rejected = rejection(error)
+        finally:
+            IDENTITY.reset(before)
+        raise rejected

@@ -17,6 +17,7 @@ from google.rpc import code_pb2, error_details_pb2, status_pb2
 from resonnx_server import errors
 from resonnx_server.observe.incidents import report_incident
 from resonnx_server.observe.rejected import RejectedCalls
+from resonnx_server.observe.requests.identity import IDENTITY
 from resonnx_server.rpc.fronts.call import Call, StreamCall
 from resonnx_server.rpc.fronts.status import Aborted, Rejected
 
@@ -86,6 +87,7 @@ def one_status(
             # The front cancelled the call: its caller has gone, its deadline passed, or the server stops.
             if isinstance(error, asyncio.CancelledError) and is_cancelled():
                 raise
+            _name_by(request)
             _set_status(error, context, method.__name__)
             # No message is sent where the code is not OK.
             return cast(R, None)
@@ -121,6 +123,13 @@ def is_cancelled() -> bool:
     return task is not None and task.cancelling() > 0
 
 
+def _name_by(request: object) -> None:
+    """Let the request's own id name it in the log and to its caller, if it failed before its model was found."""
+    given = getattr(getattr(request, "message", request), "id", "")
+    if isinstance(given, str) and given and (identity := IDENTITY.get()) is not None:
+        identity.given = given
+
+
 def _set_status(error: BaseException, context: Context, method: str) -> None:
     """Set a call's status by its error."""
     code, known = outcome_of(error, method, context)
@@ -128,7 +137,7 @@ def _set_status(error: BaseException, context: Context, method: str) -> None:
 
 
 def _trailers(code: grpc.StatusCode, error: errors.ServerError) -> tuple[tuple[str, str | bytes], ...]:
-    """Pack reason, field and retry hint as google.rpc details, and the hint also as gRPC's own pushback."""
+    """Pack reason, field, retry hint and request id as google.rpc details, and the hint also as gRPC's own pushback."""
     status = status_pb2.Status(code=code_pb2.Code.Value(code.name), message=error.message)
     info = error_details_pb2.ErrorInfo(reason=error.reason, domain=_DOMAIN)
     if isinstance(error, errors.InferenceHung):
@@ -142,6 +151,8 @@ def _trailers(code: grpc.StatusCode, error: errors.ServerError) -> tuple[tuple[s
         delay = Duration()
         delay.FromMilliseconds(error.retry_after_ms)
         status.details.add().Pack(error_details_pb2.RetryInfo(retry_delay=delay))
+    if (identity := IDENTITY.get()) is not None:
+        status.details.add().Pack(error_details_pb2.RequestInfo(request_id=identity.id))
     if (pushback := pushback_ms(error)) is not None:
         trailers.append(("grpc-retry-pushback-ms", str(pushback)))
     trailers.append(("grpc-status-details-bin", status.SerializeToString()))

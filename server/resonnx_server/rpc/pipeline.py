@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from typing import Any, Final, Generic, TypeVar
 
 from resonnx_server.errors import ServerError, SlowReader, Unavailable
+from resonnx_server.observe.requests.identity import IDENTITY, Identity
 from resonnx_server.rpc.boundary import is_cancelled
 from resonnx_server.rpc.fronts.call import StreamCall
 
@@ -126,6 +127,8 @@ async def pipeline(
             fail(SlowReader(f"{unread} parts of answers were not read in time"))
 
     async def serve(request: Q, number: int | None) -> None:
+        # The task serves this request only.
+        IDENTITY.set(Identity(call=IDENTITY.get()))
         try:
             done = await answer(request, emit)
         except asyncio.CancelledError:

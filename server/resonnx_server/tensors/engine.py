@@ -10,6 +10,7 @@ from typing import Any, Final, NamedTuple
 
 from resonnx_server.drift.drift import Drift
 from resonnx_server.errors import InferenceHung
+from resonnx_server.observe.requests.identity import IDENTITY
 from resonnx_server.observe.stats import ModelStats, Timing
 from resonnx_server.scheduling.batcher import Batcher
 from resonnx_server.scheduling.deadline_admission import Decoding, Objective
@@ -119,7 +120,8 @@ class TensorEngine(Engine[TensorCost, Tensors, TensorAnswer, TensorTask]):
         if reservation.whole or not self._batched:
             # Unequal to any other shape, so that the request shares no batch.
             shape, rows, whole_rows = object(), 1, rows if self._batched else None
-        task = TensorTask(work, rows, self._loop.create_future(), whole_rows, reservation.more_outputs)
+        future, more = self._loop.create_future(), reservation.more_outputs
+        task = TensorTask(work, rows, future, whole_rows, more, identity=IDENTITY.get())
         entry = Entry(task, rows, self.device.clock(), reservation.deadline_ns, shape, reservation.priority)
         entry.caller, entry.weight = reservation.caller, whole_rows or 1
         return entry

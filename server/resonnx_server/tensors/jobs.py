@@ -17,6 +17,7 @@ import numpy as np
 from resonnx_server.drift.drift import Watch
 from resonnx_server.errors import InferenceFailed, InferenceHung, ServerError
 from resonnx_server.observe.incidents import report_incident
+from resonnx_server.observe.requests.identity import Identity, ids_of
 from resonnx_server.observe.stats import BatchCount, ModelStats, Timing, count_all
 from resonnx_server.runtime.graphs import DRIFT_FEATURES, PROBABILITIES
 from resonnx_server.runtime.memory_errors import is_lack_of_memory
@@ -42,6 +43,7 @@ class TensorTask:
         parts: Outputs of its rows so far, by batch. They do not hold the entry, whose payload is the task: such a cycle
             would keep inputs and outputs until garbage is collected.
         answered: Rows of `parts`.
+        identity: What the request is called; None for runs that no caller asked for.
     """
 
     inputs: Tensors
@@ -51,6 +53,7 @@ class TensorTask:
     more_outputs: tuple[str, ...] = ()
     parts: list[Part] = field(default_factory=list)
     answered: int = 0
+    identity: Identity | None = None
 
     def answer(self, entry: "Entry[TensorTask]", outputs: Tensors, timing: Timing) -> None:
         """Take the outputs of the rows of `entry`; on the event loop."""
@@ -134,7 +137,8 @@ class TensorJob:
             self._outcomes = self._run_together(batch.entries, batch.size)
         except Exception as error:  # the boundary of a batch: every request gets an outcome
             if not isinstance(error, InferenceHung):
-                report_incident(_log, "a batch failed", error, extra={"rows": batch.rows})
+                extra = {"rows": batch.rows, "request_ids": ids_of(entry.payload.identity for entry in batch.entries)}
+                report_incident(_log, "a batch failed", error, extra=extra)
             self._outcomes = self._after(error, batch.entries)
 
     def limit_ns(self) -> int:
@@ -168,7 +172,7 @@ class TensorJob:
         halves = self._halves(entries, is_for_memory=is_lack_of_memory(error))
         if not halves:
             self.lacks_memory |= is_lack_of_memory(error)
-            return [(entries[0], _failure(error))]
+            return [(entries[0], _failure(error, entries[0].payload))]
         outcomes: Outcomes = []
         for half in halves:
             self.moved_ns = self._context.clock()
@@ -216,7 +220,8 @@ class TensorJob:
             ]
         finite = finite_rows(outputs, held) if context.finite else np.ones(held, np.bool_)
         if not finite.all():
-            report_incident(_log, "outputs are not finite", FloatingPointError(), extra={"rows": held})
+            extra = {"rows": held, "request_ids": ids_of(entry.payload.identity for entry in entries)}
+            report_incident(_log, "outputs are not finite", FloatingPointError(), extra=extra)
         if watched is not None:
             is_good = finite if whole_rows is None else np.repeat(finite, whole_rows)
             self._watched.append(watched[:rows][is_good])
@@ -259,14 +264,15 @@ def _part(entry: Entry[TensorTask], name: str) -> Array:
     return array if entry.rows == entry.payload.rows else array[entry.start : entry.start + entry.rows]
 
 
-def _failure(error: Exception) -> ServerError:
+def _failure(error: Exception, task: TensorTask) -> ServerError:
     """Return the error for the caller, without frames and causes: they hold the inputs of all requests."""
     if isinstance(error, ServerError):
         error.__cause__ = error.__context__ = None
         return error.with_traceback(None)
     if is_lack_of_memory(error):
         return InferenceFailed("the device has not enough memory for this input")
-    return InferenceFailed.hidden(report_incident(_log, "an input failed", error), "the model failed on this input")
+    incident = report_incident(_log, "an input failed", error, extra={"request_ids": ids_of([task.identity])})
+    return InferenceFailed.hidden(incident, "the model failed on this input")
 
 
 def deliver(outcomes: Outcomes) -> None:

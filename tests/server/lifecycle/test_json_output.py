@@ -56,9 +56,10 @@ def test_every_line_from_start_to_stop(tmp_path: Path) -> None:
                 is_there = stub.ModelReady(metadata, timeout=10, wait_for_ready=True).ready
         process.terminate()
         assert process.wait(60) == 0
+        assert process.stdout.read() == ""
     finally:
         process.kill()
-    assert process.stdout.read() == ""
+        process.stdout.close()
     told = {record["message"] for record in _records(errors.read_text())}
     assert {"serving", "refused", "a request ended", "draining", "stopped"} <= told
 

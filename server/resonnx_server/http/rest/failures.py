@@ -7,6 +7,7 @@ from aiohttp import web
 
 from resonnx_server import errors
 from resonnx_server.http.rest.json_text import JSON, to_json
+from resonnx_server.observe.requests.identity import IDENTITY
 
 # For other classes, the entry of the nearest base class counts.
 _STATUSES: Final[dict[type[errors.ServerError], int]] = {
@@ -38,8 +39,10 @@ def status_of(error: errors.ServerError) -> int:
 
 
 def body_of(error: errors.ServerError) -> dict[str, Any]:
-    """Return an error as JSON: `error`, `reason`, and where they apply `field` and `retry_after_ms`."""
+    """Return an error as JSON: `error`, `reason`, `request_id`, and where they apply `field` and `retry_after_ms`."""
     body: dict[str, Any] = {"error": error.message, "reason": error.reason}
+    if (identity := IDENTITY.get()) is not None:
+        body["request_id"] = identity.id
     if isinstance(error, errors.InvalidInput):
         body["field"] = error.field
     if isinstance(error, errors.Overloaded):

@@ -15,6 +15,7 @@ from resonnx_server.access.caller import Caller
 from resonnx_server.errors import ServerError
 from resonnx_server.memory.budget import Charge
 from resonnx_server.observe.incidents import report_incident
+from resonnx_server.observe.requests.identity import IDENTITY, Identity
 from resonnx_server.observe.trace_context import TRACE_CONTEXT, of_headers
 from resonnx_server.rpc.fronts.buffer import MAX_MESSAGES, MessageBuffer
 from resonnx_server.rpc.fronts.intake import Intake
@@ -198,6 +199,8 @@ async def serve(call: Call, message: bytes | None) -> bytes | None:
     if (context := of_headers(call.metadata)) is not None:
         # The task serves this call only.
         TRACE_CONTEXT.set(context)
+    # The task serves this call only.
+    IDENTITY.set(Identity(call.metadata))
     try:
         # Only the handler holds the request from here on.
         if message is None:

@@ -13,6 +13,7 @@ from resonnx_proto.inference import grpc_service_pb2 as pb
 from resonnx_server.errors import MessageTooLarge, ServerError
 from resonnx_server.inference.registry import Model
 from resonnx_server.memory.regions import Place
+from resonnx_server.observe.requests.identity import IDENTITY
 from resonnx_server.protocol.oip.contents import cleared
 from resonnx_server.protocol.oip.outputs import (
     Output,
@@ -145,6 +146,8 @@ def failed(request: pb.ModelInferRequest, _: StatusCode, error: ServerError) -> 
     response = pb.ModelInferResponse(id=request.id, model_name=request.model_name)
     response.parameters["triton_final_response"].bool_param = True
     response.parameters["reason"].string_param = error.reason
+    if (identity := IDENTITY.get()) is not None:
+        response.parameters["request_id"].string_param = identity.id
     if (pushback := pushback_ms(error)) is not None:
         response.parameters["retry_after_ms"].int64_param = pushback
     return pb.ModelStreamInferResponse(error_message=error.message, infer_response=response).SerializeToString()
