@@ -33,12 +33,13 @@ class Pages:
     """The pages of a port, by request."""
 
     def __init__(self, pages: Iterable[Page]) -> None:
-        self._pages: Mapping[str, Page] = {page.path: page for page in pages}
+        # By path, and whether it is posted to.
+        self._pages: Mapping[tuple[str, bool], Page] = {(page.path, page.most_bytes > 0): page for page in pages}
 
     def of(self, request: web.Request) -> Page | None:
         """Return the page that a request is for; None for an unknown one, and for a method that the page has not."""
         resource = request.match_info.route.resource
-        return None if resource is None else self._pages.get(resource.canonical)
+        return None if resource is None else self._pages.get((resource.canonical, request.method == "POST"))
 
     def add_to(self, application: web.Application) -> None:
         """Serve the pages."""

@@ -10,8 +10,10 @@ from resonnx_server.http.rest.exchange import Exchange
 from resonnx_server.http.rest.models.pages import ModelPages
 from resonnx_server.http.rest.pictures.pages import PicturePages
 from resonnx_server.http.rest.tensors.description_pages import DescriptionPages
+from resonnx_server.http.rest.tensors.log_pages import LogPages
 from resonnx_server.http.rest.tensors.pages import TensorPages
 from resonnx_server.inference.requests import Inference
+from resonnx_server.observe.logs import control
 from resonnx_server.protocol.comparisons import ComparisonStatus
 from resonnx_server.protocol.oip.serving import TensorServing
 from resonnx_server.protocol.oip.statistics import Statistics
@@ -67,14 +69,15 @@ class Rest:
             self._exchange,
             max_message_bytes,
             open_health=open_health,
-            extensions=_EXTENSIONS,
+            extensions=(*_EXTENSIONS, *LogPages.extensions),
             version=distribution_version("resonnx-server"),
         )
         tensors = TensorPages(models, TensorServing(inference, pieces), self._exchange, pieces, max_message_bytes)
         vision = VisionServing(inference, pieces, _MOST_VALUES)
         pictures = PicturePages(models, vision, self._exchange, pieces, max_message_bytes)
-        told = ModelPages(models, comparisons)
-        self.pages: list[Page] = [*descriptions.pages, *tensors.pages, *pictures.pages, *told.pages]
+        told, logs = ModelPages(models, comparisons), LogPages(control, models, self._exchange)
+        pages = (descriptions, tensors, pictures, told, logs)
+        self.pages: list[Page] = [page for group in pages for page in group.pages]
 
     async def answered(self) -> None:
         """Wait until the answers of the present requests are sent."""

@@ -1,30 +1,11 @@
 """The rpc LogSettings: reads and changes which lines are logged."""
 
-import logging
-from typing import Any, Final
-
 from resonnx_proto.inference import grpc_service_pb2 as pb
 
-from resonnx_server.errors import InvalidInput
 from resonnx_server.observe.logs import LogControl
 from resonnx_server.observe.rejected import RejectedCalls
+from resonnx_server.protocol.oip.log_settings import change
 from resonnx_server.rpc.boundary import Context, counted
-
-_log = logging.getLogger(__name__)
-
-# By the protocol's name: the attribute of logs.Levels, and the kind of its value.
-_LEVELS: Final = {
-    "log_info": ("info", "bool_param"),
-    "log_warning": ("warning", "bool_param"),
-    "log_error": ("error", "bool_param"),
-    "log_verbose_level": ("verbose", "uint32_param"),
-}
-_KINDS: Final = {"bool_param": "a bool", "uint32_param": "an integer, at least 0", "string_param": "a string"}
-# Settings that cannot be changed: their values, and the reason.
-_FIXED: Final = {
-    "log_file": ("", "lines go to stderr"),
-    "log_format": ("ISO8601", "lines are JSON with times of ISO 8601"),
-}
 
 
 class LogSettingsRpc:
@@ -44,42 +25,5 @@ class LogSettingsRpc:
 
     @counted
     async def LogSettings(self, request: pb.LogSettingsRequest, context: Context) -> pb.LogSettingsResponse:  # noqa: N802
-        """Change the given settings, all or none, and return all.
-
-        `log_file` and `log_format` may be given with their present values only.
-
-        Raises:
-            InvalidInput: A setting is unknown, or its value is not permitted.
-        """
-        changes: dict[str, Any] = {}
-        for name, value in request.settings.items():
-            if name in _LEVELS:
-                attribute, kind = _LEVELS[name]
-                changes[attribute] = _value(name, value, kind)
-            elif name in _FIXED:
-                present, reason = _FIXED[name]
-                if (given := _value(name, value, "string_param")) != present:
-                    raise InvalidInput(_field(name), f"{given[:64]!r} is not possible: {reason}, so it is {present!r}")
-            else:
-                known = ", ".join((*_LEVELS, *_FIXED))
-                raise InvalidInput("settings", f"{name[:64]!r} is not a setting of logs; these are: {known}")
-        if changes:
-            # Before they are in force: they may end this line too.
-            _log.warning("settings of logs change", extra={"caller": context.caller.name, **changes})
-            self._control.change(**changes)
-        response = pb.LogSettingsResponse()
-        for name, (attribute, kind) in _LEVELS.items():
-            setattr(response.settings[name], kind, getattr(self._control.levels, attribute))
-        for name, (present, _) in _FIXED.items():
-            response.settings[name].string_param = present
-        return response
-
-
-def _value(name: str, value: pb.LogSettingsRequest.SettingValue, kind: str) -> Any:
-    if value.WhichOneof("parameter_choice") != kind:
-        raise InvalidInput(_field(name), f"must be {_KINDS[kind]} ({kind})")
-    return getattr(value, kind)
-
-
-def _field(name: str) -> str:
-    return f"settings[{name!r}]"
+        """Change the given settings, all or none, and return all; see log_settings.change."""
+        return change(self._control, request, context.caller)
