@@ -99,7 +99,7 @@ dist: .make/dist/bin/pyproject-build
 
 # Known vulnerabilities of the packages of the images, by PyPI's advisories; needs network access.
 audit: .make/audit/bin/pip-audit
-	$< --disable-pip --require-hashes $(foreach list,server client export cpu openvino gpu build,-r deploy/requirements/$(list).txt)
+	$< --disable-pip --require-hashes $(foreach list,server client export cpu openvino gpu otel build,-r deploy/requirements/$(list).txt)
 
 .make/audit/bin/pip-audit:
 	$(PYTHON) -m venv .make/audit

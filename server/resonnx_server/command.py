@@ -124,10 +124,11 @@ async def _serve(settings: Settings) -> int:
     with cheap_imports():
         from resonnx_server.access.policy import AccessFault
         from resonnx_server.lifecycle import Server, StartError
+        from resonnx_server.observe.spans.tracer import BadExport
 
     try:
         server, status = Server(settings), 0
-    except (AccessFault, TooFewDescriptors) as fault:
+    except (AccessFault, TooFewDescriptors, BadExport) as fault:
         console.tell(logging.ERROR, str(fault))
         return 1
     try:

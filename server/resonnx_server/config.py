@@ -259,6 +259,9 @@ class Settings(BaseModel):
     prediction_metrics: bool = True
     """Metrics of what classifiers predict: shares of the most frequent classes, confidence and entropy. Without them,
     no class's name is in the metrics."""
+    tracing: Literal["off", "otlp"] = "off"
+    """Export distributed traces to an OpenTelemetry collector by OTLP over gRPC: needs the extra `otel`; the variables
+    OTEL_EXPORTER_OTLP_ENDPOINT, OTEL_SERVICE_NAME, OTEL_TRACES_SAMPLER and others of OpenTelemetry configure it."""
     trace_dir: Path | None = None
     """Folder that TraceSetting writes traces of requests to, which must exist; without it, there are no traces."""
     trace_max_bytes: Annotated[int, Field(ge=1 << 10, le=1 << 40)] = 64 << 20
@@ -268,6 +271,8 @@ class Settings(BaseModel):
     closed for a new one. By default 1024, or an eighth of the limit of open files."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """Lowest level that is logged; LogSettings changes it while the server runs."""
+    access_log: bool = False
+    """Log a line for each request, whatever `log_level` is: method, model, key, outcome, time, size and ids."""
     log_format: Literal["auto", "json"] = "auto"
     """Form of stdout and stderr. With `auto`, the log is JSON lines, and the line at readiness, errors at start and
     progress on a terminal are plain text. With `json`, these are JSON as well."""

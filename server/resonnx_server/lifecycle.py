@@ -15,6 +15,7 @@ from resonnx_server.access.reloaded import keep_fresh
 from resonnx_server.config import ModelSettings, Settings
 from resonnx_server.config_text import nearest
 from resonnx_server.errors import ModelRefused
+from resonnx_server.observe.requests.access_log import access_log
 from resonnx_server.parts import Parts
 from resonnx_server.readiness import Readiness
 from resonnx_server.repository.control import Control
@@ -54,6 +55,7 @@ class Server:
     Raises:
         AccessFault: Keys cannot be read, or settings of access do not fit together.
         TooFewDescriptors: The limit of open files does not hold its connections.
+        BadExport: Traces cannot be exported as the settings say.
 
     Attributes:
         left_behind: A load's thread could not be ended: the interpreter must not wait for it.
@@ -240,6 +242,9 @@ class Server:
         )
         await self.parts.probes.stop()
         await asyncio.to_thread(self.parts.traces.close)
+        await asyncio.to_thread(access_log.close)
+        if self.parts.export is not None:
+            await asyncio.to_thread(self.parts.export.close)
         if not all(ended):
             _log.error("work under way does not end: leaving without it")
             leave(1)

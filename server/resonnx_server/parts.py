@@ -6,6 +6,7 @@ from typing import Self
 from PIL import Image
 from resonnx_proto.v1.manifest_pb2 import ImageInput
 
+from resonnx_server import __version__
 from resonnx_server.access.policy import Policy
 from resonnx_server.comparison.collector import ComparisonCollector
 from resonnx_server.comparison.comparisons import Comparisons
@@ -27,6 +28,9 @@ from resonnx_server.memory.regions import Regions
 from resonnx_server.memory.watch import MemoryWatch
 from resonnx_server.observe.certificate import CertificateCollector
 from resonnx_server.observe.metrics import Metrics
+from resonnx_server.observe.requests.access_log import access_log
+from resonnx_server.observe.spans.export import Export, otlp
+from resonnx_server.observe.spans.tracer import tracer
 from resonnx_server.observe.tracing import Frontend, Traces
 from resonnx_server.preprocessing.decode import Decoder
 from resonnx_server.protocol.comparisons import ComparisonStatus
@@ -66,6 +70,7 @@ class Parts:
         devices: The devices that models run on, none yet.
         cache: Latency tables of former starts.
         traces: Traces of requests.
+        export: Of distributed traces; None for none.
     """
 
     cores: int
@@ -81,6 +86,7 @@ class Parts:
     devices: Devices
     cache: LatencyCache
     traces: Traces
+    export: Export | None
 
     @classmethod
     def of(cls, settings: Settings) -> Self:
@@ -89,7 +95,12 @@ class Parts:
         Raises:
             AccessFault: Keys cannot be read, or settings of access do not fit together.
             TooFewDescriptors: The limit of open files does not hold the connections.
+            BadExport: Traces cannot be exported as the settings say.
         """
+        export = otlp(__version__) if settings.tracing == "otlp" else None
+        tracer.use(export)
+        if settings.access_log:
+            access_log.start()
         allowed = allowed_connections(settings.max_connections, settings.max_http_connections)
         cores = usable_cores()
         models = Models(strict=settings.strict, ready_with_first=settings.ready_when == "any")
@@ -145,6 +156,7 @@ class Parts:
             ),
             devices=Devices(cores),
             traces=traces,
+            export=export,
             cache=LatencyCache.open(cache_folder(settings.cache_dir), cores),
         )
 

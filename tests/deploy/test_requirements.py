@@ -11,7 +11,7 @@ from packaging.requirements import Requirement
 
 _ROOT = Path(__file__).resolve().parents[2]
 _RUNTIMES = ("cpu", "gpu", "openvino")
-_LISTS = ("server", "client", "export", *_RUNTIMES, "build")
+_LISTS = ("server", "client", "export", *_RUNTIMES, "otel", "build")
 _ROOMS = {"resonnx-server": "server", "resonnx-export": "export", "resonnx": "client", "resonnx-proto": "proto"}
 
 
@@ -70,6 +70,14 @@ def test_each_runtime_has_a_list(extra: str) -> None:
     assert requirement.specifier.contains(versions[requirement.name])
 
 
+def test_the_servers_images_can_export_traces() -> None:
+    extras = tomllib.loads((_ROOT / "server/pyproject.toml").read_text())["project"]["optional-dependencies"]
+    versions = _versions("otel")
+    for requirement in map(Requirement, extras["otel"]):
+        assert requirement.specifier.contains(versions[requirement.name]), requirement.name
+    assert "-r deploy/requirements/otel.txt" in (_ROOT / "server/Dockerfile").read_text()
+
+
 @pytest.mark.parametrize("name", _LISTS)
 def test_versions_are_those_that_are_tested(name: str) -> None:
     pinned = dict(
@@ -81,7 +89,7 @@ def test_versions_are_those_that_are_tested(name: str) -> None:
     }
 
 
-@pytest.mark.parametrize("name", ["client", "export", *_RUNTIMES])
+@pytest.mark.parametrize("name", ["client", "export", "otel", *_RUNTIMES])
 def test_the_images_have_one_version_of_each_package(name: str) -> None:
     server, other = _versions("server"), _versions(name)
     assert {package: server[package] for package in server.keys() & other} == {

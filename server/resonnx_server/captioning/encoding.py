@@ -10,7 +10,8 @@ from resonnx_server.captioning.request import CaptionTask, Encoded, failure_of_o
 from resonnx_server.captioning.stepping import CaptionJob, read_rows
 from resonnx_server.errors import InferenceHung
 from resonnx_server.observe.incidents import report_incident
-from resonnx_server.observe.requests.identity import ids_of
+from resonnx_server.observe.requests.identity import ids_of, spans_of
+from resonnx_server.observe.spans.tracer import batch_attributes, tracer
 from resonnx_server.observe.stats import BatchCount, Dispatch
 from resonnx_server.runtime.decoding.step_output import StepOutput
 from resonnx_server.scheduling.session_pool import BufferPool
@@ -76,8 +77,11 @@ class EncodeJob(CaptionJob):
         self.completions.batches.append(count)
         if watched and watched[0] is not None:
             self.completions.watched.append((tasks[0].turn[1], watched[0][: len(tasks)]))
+        if tracer.is_on:
+            members = spans_of(task.identity for task in tasks)
+            tracer.batch("encoder batch", members, start, clock(), batch_attributes(count))
         for row, task in enumerate(tasks):
-            task.start_ns, task.queue_ns = start, start - task.arrival_ns
+            task.start_ns, task.queue_ns, task.encoded_ns = start, start - task.arrival_ns, end
             task.input_ns, task.infer_ns, task.batch_rows = count.input_ns, count.infer_ns, count.rows
             task.end_ns = end
             self._begin(Encoded(task, state, features, row), first, end)

@@ -71,10 +71,19 @@ class CaptionWork(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Captioned:
-    """A finished request: captions with their ranking scores, best first, and where its time went."""
+    """A finished request: captions with their ranking scores, best first, and where its time went.
+
+    Attributes:
+        encoded_ns: When its encoder batch had run, monotonic.
+        ended_ns: When its last step had run.
+        steps: Its steps.
+    """
 
     ranked: list[tuple[Caption, float]]
     timing: Timing
+    encoded_ns: int = 0
+    ended_ns: int = 0
+    steps: int = 0
 
 
 @dataclass(slots=True, eq=False)
@@ -109,6 +118,7 @@ class CaptionTask:
     infer_ns: int = 0
     end_ns: int = 0
     batch_rows: int = 0
+    encoded_ns: int = 0
     identity: Identity | None = None
 
 
@@ -159,7 +169,8 @@ class Completions:
             between_ns = task.end_ns - task.start_ns - task.input_ns - task.infer_ns
             times = task.queue_ns, task.input_ns, task.infer_ns
             timing = Timing(*times, 0, task.batch_rows, task.start_ns, between_ns)
-            self.finished.append((task, Captioned(task.search.ranked(), timing)))
+            told = task.encoded_ns, task.end_ns, task.steps
+            self.finished.append((task, Captioned(task.search.ranked(), timing, *told)))
         except Exception as error:  # the boundary of one caption
             self.failed(task, failure_of_one(error, task))
 

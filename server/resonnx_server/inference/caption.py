@@ -10,6 +10,7 @@ from resonnx_server.inference.many import all_of
 from resonnx_server.inference.pictures import Pictures
 from resonnx_server.inference.registry import Model
 from resonnx_server.inference.requests import ActiveRequest
+from resonnx_server.observe.spans.tracer import Decoded
 from resonnx_server.observe.stats import ResponseStats
 from resonnx_server.runtime.decoding.search import DecodeOptions
 from resonnx_server.runtime.decoding.sequence import Token
@@ -83,6 +84,7 @@ async def _whole(
 async def _caption(
     request: ActiveRequest, pictures: Pictures, options: DecodeOptions, on_words: OnWords | None
 ) -> list[Captioned]:
+    request.rows = pictures.count
     engine: AnyCaptionEngine = request.model.engine
     deadline, priority, decoding = request.deadline_ns, request.priority, await request.decoding(pictures)
     cost = CaptionCost(pictures.count, options)
@@ -92,6 +94,8 @@ async def _caption(
         works = (engine.submit(CaptionWork(each, options, on_words), reservation) for each in pixels)
         # A task costs more than the coroutine in it.
         found = [await next(works)] if len(pixels) == 1 else await all_of(works)
+    if request.span is not None:
+        request.span.decoded = [Decoded(each.timing, each.encoded_ns, each.ended_ns, each.steps) for each in found]
     if request.compared is not None:
         request.compared.captioned(pixels, options, found)
     return found

@@ -18,6 +18,7 @@ async def classify(request: ActiveRequest, pictures: Pictures, more_outputs: tup
 
 
 async def _classify(request: ActiveRequest, pictures: Pictures, more_outputs: tuple[str, ...]) -> TensorAnswer:
+    request.rows = pictures.count
     engine: AnyTensorEngine = request.model.engine
     cost, decoding = TensorCost(pictures.count), await request.decoding(pictures)
     with engine.reserve(cost, request.deadline_ns, request.priority, decoding, request.caller) as reservation:

@@ -18,7 +18,10 @@ from resonnx_server.inference.pictures import DecodedPictures, Pictures
 from resonnx_server.inference.registry import Model, Models
 from resonnx_server.inference.tasks import Task
 from resonnx_server.memory.budget import Budget, Charge
+from resonnx_server.observe.requests.access_log import access_log
 from resonnx_server.observe.requests.identity import IDENTITY
+from resonnx_server.observe.spans.of_requests import begin_span, end_span
+from resonnx_server.observe.spans.tracer import RequestSpan, tracer
 from resonnx_server.observe.stats import Timing
 from resonnx_server.observe.trace_context import TRACE_CONTEXT
 from resonnx_server.observe.tracing import Frontend, Trace, Traces
@@ -54,9 +57,13 @@ class ActiveRequest:
         decode_ns: Time to decode its pictures; 0 if they came decoded.
         compared: Its part in a comparison of versions; None if it has none.
         trace_context: Its place in its caller's distributed trace; None if the caller sent none.
+        span: Its span in a distributed trace; None if that is not recorded.
+        rows: Its rows: pictures, or rows of tensors; 0 until they are known.
     """
 
     compared: Compared | None = None
+    span: RequestSpan | None = None
+    rows = 0
 
     def __init__(
         self,
@@ -92,6 +99,10 @@ class ActiveRequest:
             now_ns = time.monotonic_ns()
             if self.trace is not None:
                 self.trace.end(self._start_ns, now_ns, None, None)
+            if self.span is not None:
+                end_span(self.span, self._start_ns, now_ns, (0, 0), None, error)
+            if access_log.is_on:
+                self._tell(error, now_ns - self._start_ns)
             self.model.stats.request_failed(error, now_ns - self._start_ns)
             raise
         self.model.stats.in_progress += 1
@@ -109,8 +120,13 @@ class ActiveRequest:
         if self.trace is not None:
             decoded = (self._decode_start_ns, self.decode_ns) if self.decode_ns else None
             self.trace.end(self._start_ns, now_ns, decoded, self.timing)
+        if self.span is not None:
+            decode = self._decode_start_ns, self.decode_ns
+            end_span(self.span, self._start_ns, now_ns, decode, self.timing, error)
         if self.compared is not None:
             self.compared.ended(error, total_ns)
+        if access_log.is_on:
+            self._tell(error, total_ns)
         if _log.isEnabledFor(logging.DEBUG):
             self._log_end(error, total_ns)
         if error is None and self.timing is not None:
@@ -193,11 +209,13 @@ class ActiveRequest:
         self.decode_ns = time.monotonic_ns() - start_ns
         return pixels
 
+    def _tell(self, error: BaseException | None, total_ns: int) -> None:
+        about = {"model": self.model.name, "version": self.model.version, "rows": self.rows, "bytes": self._size}
+        access_log.ended(self.caller, _outcome(error), total_ns, **about)
+
     def _log_end(self, error: BaseException | None, total_ns: int) -> None:
-        outcome = "OK" if error is None else getattr(error, "reason", type(error).__name__)
+        outcome = _outcome(error)
         fields = {"model": self.model.name, "version": self.model.version, "caller": self.caller, "outcome": outcome}
-        if self.trace_context is not None:
-            fields["trace_id"] = self.trace_context.trace_id
         _log.debug("a request ended", extra={**fields, "us": total_ns // 1000, "priority": self.priority})
 
     def _is_late(self, now_ns: int) -> bool:
@@ -205,6 +223,12 @@ class ActiveRequest:
         if self.deadline_ns is None:
             return False
         return now_ns >= self.deadline_ns - max(1_000_000, (self.deadline_ns - self._start_ns) // 100)
+
+
+def _outcome(error: BaseException | None) -> str:
+    if isinstance(error, asyncio.CancelledError | GeneratorExit):
+        return "CANCELLED"
+    return "OK" if error is None else getattr(error, "reason", ServerError.reason)
 
 
 @dataclass(frozen=True)
@@ -262,4 +286,7 @@ class Inference:
         request = ActiveRequest(model, self.decoder, self.budget, size, by, trace)
         if compared is not None:
             request.compared = compared
+        if tracer.is_on:
+            provider = str(model.sessions[0].candidate) if model.sessions else ""
+            request.span = begin_span(model.task.name, model.name, model.version, provider, by)
         return request

@@ -25,6 +25,7 @@ async def infer(request: ActiveRequest, inputs: Tensors, *, whole: bool) -> Tens
 async def _infer(request: ActiveRequest, inputs: Tensors, whole: bool) -> TensorAnswer:
     engine: AnyTensorEngine = request.model.engine
     rows = len(next(iter(inputs.values()))) if request.model.max_batch_size and request.model.shares_batches else 1
+    request.rows = rows
     cost = TensorCost(rows, whole)
     with engine.reserve(cost, request.deadline_ns, request.priority, caller=request.caller) as reservation:
         reservation.max_wait_ns = request.max_wait_ns

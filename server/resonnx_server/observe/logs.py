@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import Any, Final
 
 from resonnx_server.observe.requests.identity import IDENTITY
+from resonnx_server.observe.trace_context import TRACE_CONTEXT
 
 _PLAIN: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 _MAX_VALUE: Final = 512
@@ -77,6 +78,8 @@ class LogControl(logging.Filter):
             return False
         if (identity := IDENTITY.get()) is not None and not hasattr(record, "request_id"):
             record.request_id = identity.id
+            if (context := TRACE_CONTEXT.get()) is not None:
+                record.trace_id = context.trace_id
         return True
 
     def change(self, **levels: Any) -> None:

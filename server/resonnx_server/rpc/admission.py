@@ -7,6 +7,7 @@ from resonnx_server.access.gate import Gate
 from resonnx_server.access.refusal_log import RefusalLog
 from resonnx_server.errors import ServerError
 from resonnx_server.observe.rejected import RejectedCalls
+from resonnx_server.observe.requests.access_log import access_log, caller_of
 from resonnx_server.observe.requests.identity import IDENTITY, Identity
 from resonnx_server.rpc.boundary import rejection
 from resonnx_server.rpc.credentials import certificate_name
@@ -52,8 +53,10 @@ class Admission:
             error = refused.with_traceback(None)
         self._rejected.count(error)
         # Admitted on any thread, one after the other: calls that are served have identities of their own.
-        before = IDENTITY.set(Identity(metadata))
+        before = IDENTITY.set(Identity(metadata, path))
         try:
+            if access_log.is_on:
+                access_log.ended(caller_of(error), error.reason, 0)
             self._log.write(error, path, peer)
             rejected = rejection(error)
         finally:

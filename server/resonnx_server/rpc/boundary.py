@@ -17,6 +17,7 @@ from google.rpc import code_pb2, error_details_pb2, status_pb2
 from resonnx_server import errors
 from resonnx_server.observe.incidents import report_incident
 from resonnx_server.observe.rejected import RejectedCalls
+from resonnx_server.observe.requests.access_log import access_log
 from resonnx_server.observe.requests.identity import IDENTITY
 from resonnx_server.rpc.fronts.call import Call, StreamCall
 from resonnx_server.rpc.fronts.status import Aborted, Rejected
@@ -62,6 +63,14 @@ def outcome_of(error: BaseException, method: str, context: Context) -> tuple[grp
         caller, more = context.caller.name, {"method": method}
         error = errors.ServerError.hidden(report_incident(_log, "a call failed", error, caller, more))
     return code_of(error), error
+
+
+def outcome_of_part(error: BaseException, method: str, context: Context) -> tuple[grpc.StatusCode, errors.ServerError]:
+    """Return the same for one request of a stream; the access log tells of it, if it has not yet."""
+    code, known = outcome_of(error, method, context)
+    if access_log.is_on and (identity := IDENTITY.get()) is not None and not identity.is_told:
+        access_log.ended(context.caller.name, known.reason, 0)
+    return code, known
 
 
 def pushback_ms(error: errors.ServerError) -> int | None:
@@ -152,6 +161,7 @@ def _trailers(code: grpc.StatusCode, error: errors.ServerError) -> tuple[tuple[s
         delay.FromMilliseconds(error.retry_after_ms)
         status.details.add().Pack(error_details_pb2.RetryInfo(retry_delay=delay))
     if (identity := IDENTITY.get()) is not None:
+        identity.reason = error.reason
         status.details.add().Pack(error_details_pb2.RequestInfo(request_id=identity.id))
     if (pushback := pushback_ms(error)) is not None:
         trailers.append(("grpc-retry-pushback-ms", str(pushback)))

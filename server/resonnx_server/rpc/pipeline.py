@@ -128,7 +128,7 @@ async def pipeline(
 
     async def serve(request: Q, number: int | None) -> None:
         # The task serves this request only.
-        IDENTITY.set(Identity(call=IDENTITY.get()))
+        IDENTITY.set(Identity.within(IDENTITY.get()))
         try:
             done = await answer(request, emit)
         except asyncio.CancelledError:

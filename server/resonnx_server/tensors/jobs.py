@@ -17,7 +17,8 @@ import numpy as np
 from resonnx_server.drift.drift import Watch
 from resonnx_server.errors import InferenceFailed, InferenceHung, ServerError
 from resonnx_server.observe.incidents import report_incident
-from resonnx_server.observe.requests.identity import Identity, ids_of
+from resonnx_server.observe.requests.identity import Identity, ids_of, spans_of
+from resonnx_server.observe.spans.tracer import batch_attributes, tracer
 from resonnx_server.observe.stats import BatchCount, ModelStats, Timing, count_all
 from resonnx_server.runtime.graphs import DRIFT_FEATURES, PROBABILITIES
 from resonnx_server.runtime.memory_errors import is_lack_of_memory
@@ -231,7 +232,11 @@ class TensorJob:
             self.times.append((size, infer_ns))
         expected_ns = self.pool.table.cost_ns(size) if whole_rows is None else 0.0
         times = input_ns, infer_ns, output_ns
-        self._counts.append(BatchCount(rows, whole_rows or size, *times, self._batch.dispatch, expected_ns))
+        count = BatchCount(rows, whole_rows or size, *times, self._batch.dispatch, expected_ns)
+        self._counts.append(count)
+        if tracer.is_on:
+            members = spans_of(entry.payload.identity for entry in entries)
+            tracer.batch("batch", members, start, done, batch_attributes(count))
         if (probabilities := outputs.get(PROBABILITIES)) is not None and context.finite:
             self._predicted.append(probabilities[:held] if finite.all() else probabilities[:held][finite])
         outcomes: Outcomes = []

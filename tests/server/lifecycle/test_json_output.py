@@ -38,7 +38,7 @@ def test_every_line_from_start_to_stop(tmp_path: Path) -> None:
     _model(repository, "good", bare_graphs.doubling())
     _model(repository, "bad", b"no graph")
     arguments = ["--repository", str(repository), "--log-format", "json", "--log-level", "debug", "--provider", "cpu"]
-    arguments += ["--control-mode", "poll", "--poll-interval-s", "0.1"]
+    arguments += ["--control-mode", "poll", "--poll-interval-s", "0.1", "--access-log"]
     with errors.open("w") as stderr:
         process = subprocess.Popen(_command(*arguments), stdout=subprocess.PIPE, stderr=stderr, text=True)
     assert process.stdout is not None
@@ -61,7 +61,7 @@ def test_every_line_from_start_to_stop(tmp_path: Path) -> None:
         process.kill()
         process.stdout.close()
     told = {record["message"] for record in _records(errors.read_text())}
-    assert {"serving", "refused", "a request ended", "draining", "stopped"} <= told
+    assert {"serving", "refused", "a request ended", "draining", "stopped", "request"} <= told
 
 
 @pytest.mark.parametrize(

@@ -25,12 +25,12 @@ def test_no_text_that_a_caller_gives_breaks_a_line(text: str) -> None:
 
 def test_the_messages_id_goes_before_the_calls_and_one_is_made_where_there_is_none() -> None:
     call = Identity((("user-agent", "x"), ("X-Request-Id", "of-the-call"), ("trace-bin", b"1")))
-    message = Identity(call=call)
+    message = Identity.within(call)
     assert (call.id, message.id) == ("of-the-call", "of-the-call")
     message.given = "of-the-message"
     assert (call.id, message.id) == ("of-the-call", "of-the-message")
     unnamed = Identity(())
-    assert Identity(call=unnamed).id == unnamed.id == unnamed.id
+    assert Identity.within(unnamed).id == unnamed.id == unnamed.id
     assert unnamed.id != Identity(()).id
 
 

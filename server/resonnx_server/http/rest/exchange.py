@@ -14,6 +14,7 @@ from resonnx_server.errors import DeadlineExceeded, ServerError
 from resonnx_server.http.connection import CONNECTION
 from resonnx_server.http.guard import CALLER
 from resonnx_server.http.pages import Page
+from resonnx_server.http.rest import spans
 from resonnx_server.http.rest.active import ActiveRequests
 from resonnx_server.http.rest.body import Bodies, discard
 from resonnx_server.http.rest.deadline import HEADER, deadline_ns
@@ -24,7 +25,7 @@ from resonnx_server.inference.requests import Inference
 from resonnx_server.memory.budget import Charge
 from resonnx_server.observe.exposition import accepts_gzip
 from resonnx_server.observe.incidents import report_incident
-from resonnx_server.observe.trace_context import PARENT, STATE, TRACE_CONTEXT, TraceContext, parse
+from resonnx_server.observe.spans.tracer import tracer
 from resonnx_server.observe.transfer import TRANSFER, Transfer
 from resonnx_server.protocol.pieces import Pieces, at_once
 
@@ -121,16 +122,19 @@ class Exchange:
             transfer = Transfer() if self._traces.is_on else None
             # The task serves all requests of a connection.
             TRANSFER.set(transfer)
-            TRACE_CONTEXT.set(_trace_context(request))
-            if transfer is None:
+            call_span = spans.begin(path) if tracer.is_on else None
+            if transfer is None and call_span is None:
                 return await self._handle(request, answer, most_bytes)
-            sent_ns = None
+            response = sent_ns = None
             try:
                 response = await self._handle(request, answer, most_bytes)
                 sent_ns = time.monotonic_ns()
                 return response
             finally:
-                transfer.over(sent_ns)
+                if transfer is not None:
+                    transfer.over(sent_ns)
+                if call_span is not None:
+                    spans.end(call_span, response)
 
         return Page(path, handle, role, most_bytes, is_json=True)
 
@@ -198,13 +202,6 @@ class Exchange:
             body = at_once(work) if len(body) <= _SMALL_BYTES else await self._pieces.run(work)
             headers["Content-Encoding"] = "gzip"
         return web.Response(body=body, headers=headers)
-
-
-def _trace_context(request: web.Request) -> TraceContext | None:
-    headers = request.headers
-    if PARENT not in headers or len(parents := headers.getall(PARENT)) > 1:
-        return None
-    return parse(parents[0], ",".join(headers.getall(STATE, ())))
 
 
 async def _failed(posted: Posted, error: ServerError) -> web.StreamResponse:

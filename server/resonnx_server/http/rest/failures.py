@@ -42,6 +42,7 @@ def body_of(error: errors.ServerError) -> dict[str, Any]:
     """Return an error as JSON: `error`, `reason`, `request_id`, and where they apply `field` and `retry_after_ms`."""
     body: dict[str, Any] = {"error": error.message, "reason": error.reason}
     if (identity := IDENTITY.get()) is not None:
+        identity.reason = error.reason
         body["request_id"] = identity.id
     if isinstance(error, errors.InvalidInput):
         body["field"] = error.field

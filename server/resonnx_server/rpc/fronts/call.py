@@ -15,8 +15,11 @@ from resonnx_server.access.caller import Caller
 from resonnx_server.errors import ServerError
 from resonnx_server.memory.budget import Charge
 from resonnx_server.observe.incidents import report_incident
+from resonnx_server.observe.requests.access_log import access_log
 from resonnx_server.observe.requests.identity import IDENTITY, Identity
+from resonnx_server.observe.spans.tracer import tracer
 from resonnx_server.observe.trace_context import TRACE_CONTEXT, of_headers
+from resonnx_server.rpc.fronts import watched
 from resonnx_server.rpc.fronts.buffer import MAX_MESSAGES, MessageBuffer
 from resonnx_server.rpc.fronts.intake import Intake
 from resonnx_server.rpc.fronts.status import Aborted, Rejected, Trailers
@@ -55,13 +58,32 @@ class Call(ABC):
         caller: Who calls.
         metadata: The call's metadata.
         intake: The memory budget.
+        path: The called method's path.
     """
 
-    __slots__ = ("_charge", "_deadline_s", "_intake", "caller", "code", "details", "handler", "metadata", "trailers")
+    __slots__ = (
+        "_charge",
+        "_deadline_s",
+        "_intake",
+        "caller",
+        "code",
+        "details",
+        "handler",
+        "metadata",
+        "path",
+        "trailers",
+    )
 
     def __init__(
-        self, handler: Handler, deadline_s: float | None, caller: Caller, metadata: Metadata, intake: Intake
+        self,
+        handler: Handler,
+        deadline_s: float | None,
+        caller: Caller,
+        metadata: Metadata,
+        intake: Intake,
+        path: str = "",
     ) -> None:
+        self.path = path
         self.handler = handler
         self._intake = intake
         # What the call itself and its message hold, until its answer is sent.
@@ -196,11 +218,13 @@ async def serve(call: Call, message: bytes | None) -> bytes | None:
     Returns:
         The answer of a unary call, serialized; None for streams and for a status other than OK.
     """
-    if (context := of_headers(call.metadata)) is not None:
-        # The task serves this call only.
-        TRACE_CONTEXT.set(context)
     # The task serves this call only.
-    IDENTITY.set(Identity(call.metadata))
+    if (context := of_headers(call.metadata)) is not None:
+        TRACE_CONTEXT.set(context)
+    identity = Identity(call.metadata, call.path)
+    IDENTITY.set(identity)
+    if is_watched := tracer.is_on or access_log.is_on:
+        watched.begin(identity, call.path)
     try:
         # Only the handler holds the request from here on.
         if message is None:
@@ -231,6 +255,9 @@ async def serve(call: Call, message: bytes | None) -> bytes | None:
         incident = call.report("a call failed", error)
         if call.code is grpc.StatusCode.OK:
             call.set_status(grpc.StatusCode.INTERNAL, f"internal error (incident {incident})")
+    finally:
+        if is_watched:
+            watched.end(identity, call.caller.name, call.code)
     return None
 
 

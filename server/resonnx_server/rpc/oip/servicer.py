@@ -20,7 +20,7 @@ from resonnx_server.protocol.oip.parameters import keeps_order
 from resonnx_server.protocol.oip.request import InferRequest
 from resonnx_server.protocol.oip.serving import Inferred, TensorServing
 from resonnx_server.protocol.pieces import Pieces
-from resonnx_server.rpc.boundary import Context, StreamContext, counted, deadline_ns, one_status, outcome_of
+from resonnx_server.rpc.boundary import Context, StreamContext, counted, deadline_ns, one_status, outcome_of_part
 from resonnx_server.rpc.oip.answers import AnswerEncoder, failed
 from resonnx_server.rpc.oip.extensions.group import Group
 from resonnx_server.rpc.oip.extensions.log_settings import LogSettingsRpc
@@ -157,7 +157,7 @@ class InferenceServicer(grpc_service_pb2_grpc.GRPCInferenceServiceServicer):
                 return await self._model_infer(request, deadline, context.caller, emit)
             except Exception as error:  # the boundary of one request of the stream
                 # The error holds this frame: kept in it, both would live until garbage is collected.
-                return failed(request.message, *outcome_of(error, "ModelStreamInfer", context))
+                return failed(request.message, *outcome_of_part(error, "ModelStreamInfer", context))
 
         def in_order(request: InferRequest) -> bool:
             return keeps_order(request.message)

@@ -21,7 +21,7 @@ from resonnx_server.rpc.boundary import (
     counted,
     deadline_ns,
     one_status,
-    outcome_of,
+    outcome_of_part,
     pushback_ms,
 )
 from resonnx_server.rpc.pipeline import pipeline
@@ -76,7 +76,7 @@ class VisionServicer(vision_pb2_grpc.VisionServicer):
                 response = await self._classify(given, deadline, context.caller)
             except Exception as error:  # the boundary of one request of the stream
                 # The error holds this frame: kept in it, both would live until garbage is collected.
-                return _failed(message, *outcome_of(error, "ClassifyStream", context))
+                return _failed(message, *outcome_of_part(error, "ClassifyStream", context))
             return pb.ClassifyStreamResponse(id=message.id, response=response)
 
         await pipeline(requests, answer, context, self._models.closing)

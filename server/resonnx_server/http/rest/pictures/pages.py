@@ -20,6 +20,7 @@ from resonnx_server.http.rest.pictures.options import message_of
 from resonnx_server.inference.many import all_of
 from resonnx_server.inference.pictures import EncodedPictures
 from resonnx_server.inference.registry import Models
+from resonnx_server.observe.requests.identity import IDENTITY, Identity
 from resonnx_server.protocol.pieces import Pieces, at_once
 from resonnx_server.protocol.vision.serving import OnWord, VisionServing
 
@@ -112,6 +113,8 @@ class PicturePages:
         errors: list[ServerError] = []
 
         async def one(file: File) -> dict[str, Any]:
+            # The task serves this picture only.
+            IDENTITY.set(Identity.within(IDENTITY.get()))
             try:
                 return await run(file, posted)
             except ServerError as error:

@@ -31,11 +31,11 @@ class AioCall(Call):
 
     __slots__ = ("_context", "_is_ended", "_task")
 
-    def __init__(self, handler: Handler, context: Context, caller: Caller, intake: Intake) -> None:
+    def __init__(self, handler: Handler, context: Context, caller: Caller, intake: Intake, path: str = "") -> None:
         # gRPC has it by the system clock, which may be set during the call.
         remaining = context.time_remaining()
         deadline_s = None if remaining is None else time.monotonic() + remaining
-        super().__init__(handler, deadline_s, caller, context.invocation_metadata(), intake)
+        super().__init__(handler, deadline_s, caller, context.invocation_metadata(), intake, path)
         self._context = context
         self._task: asyncio.Task[Any] | None = None
         self._is_ended = False
@@ -85,9 +85,15 @@ class AioStreamCall(AioCall, StreamCall):
     """A stream. As no operation of grpc.aio may be cancelled, tasks of their own read ahead and send."""
 
     def __init__(
-        self, handler: Handler, context: Context, caller: Caller, intake: Intake, tasks: "set[asyncio.Task[None]]"
+        self,
+        handler: Handler,
+        context: Context,
+        caller: Caller,
+        intake: Intake,
+        tasks: "set[asyncio.Task[None]]",
+        path: str = "",
     ) -> None:
-        super().__init__(handler, context, caller, intake)
+        super().__init__(handler, context, caller, intake, path)
         self._tasks = tasks
         self._reading: asyncio.Task[None] | None = None
         self._sending: asyncio.Task[None] | None = None

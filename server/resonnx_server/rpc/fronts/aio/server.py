@@ -133,7 +133,7 @@ class AioFront(Front):
                 del context, message
                 await ending
                 return None
-            call = AioCall(handler, context, caller, self._intake)
+            call = AioCall(handler, context, caller, self._intake, path)
             answer = await self._served(call, message)
             if answer is None:
                 ending = context.abort(call.code, call.details, call.trailers)
@@ -148,7 +148,7 @@ class AioFront(Front):
                 del context, requests
                 await ending
                 return
-            call = AioStreamCall(handler, context, caller, self._intake, self._tasks)
+            call = AioStreamCall(handler, context, caller, self._intake, self._tasks, path)
             await self._served(call, None if handler.request_streaming else requests)
 
         if not handler.response_streaming:

@@ -66,12 +66,15 @@ class CoreCall(Call):
         caller: Who calls.
         shared: The state that all calls of the server share.
         peer: gRPC's address of the client.
+        path: The called method's path.
     """
 
     __slots__ = ("_core", "_over", "_peer", "_shared", "_task", "_transfer")
 
-    def __init__(self, event: ops.Event, handler: Handler, caller: Caller, shared: Shared, peer: str) -> None:
-        super().__init__(handler, ops.deadline_s(event), caller, ops.metadata(event), shared.intake)
+    def __init__(
+        self, event: ops.Event, handler: Handler, caller: Caller, shared: Shared, peer: str, path: str = ""
+    ) -> None:
+        super().__init__(handler, ops.deadline_s(event), caller, ops.metadata(event), shared.intake, path)
         self._core: ops.CoreCall = event.call
         self._shared = shared
         self._peer = peer

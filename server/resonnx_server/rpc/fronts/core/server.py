@@ -188,7 +188,7 @@ class CoreFront(Front):
             self._refuse(event, ops.send_status(*rejected.status))
             return
         kind = CoreStreamCall if handler.response_streaming else CoreCall
-        kind(event, handler, caller, self._shared, peer).begin()
+        kind(event, handler, caller, self._shared, peer, path).begin()
 
     def _refuse(self, event: ops.Event, status: ops.Operation) -> None:
         """End a call whose request is not received."""

@@ -1,0 +1,112 @@
+"""The access log: a line for each request, written by a thread of its own.
+
+It names callers by their keys or certificates, and never by addresses.
+"""
+
+import logging
+import sys
+import threading
+import time
+from collections.abc import Callable
+from queue import SimpleQueue
+from typing import Any, Final
+
+from resonnx_server.errors import PermissionDenied, ServerError
+from resonnx_server.observe.logs import JsonFormatter
+from resonnx_server.observe.requests.identity import IDENTITY, Identity
+from resonnx_server.observe.trace_context import TRACE_CONTEXT
+
+NAME: Final = "resonnx.access"
+# Lines that wait for the thread, about a second of the fastest load; more are dropped and counted.
+_MOST_WAITING: Final = 10_000
+_LAST_S: Final = 2.0
+_NAMED: Final = ("key:", "cert:")
+
+
+class AccessLog:
+    """Takes lines on any thread, without waiting.
+
+    Args:
+        most: Lines that may wait.
+
+    Attributes:
+        is_on: Whether lines are taken. Looked at for each request: nothing else is done if it is false.
+    """
+
+    def __init__(self, most: int = _MOST_WAITING) -> None:
+        self.is_on = False
+        self._most = most
+        self._waiting: SimpleQueue[dict[str, Any] | None] = SimpleQueue()
+        self._dropped = 0
+        self._thread: threading.Thread | None = None
+
+    def start(self, write: Callable[[logging.LogRecord], object] | None = None) -> None:
+        """Take lines from now on.
+
+        Args:
+            write: Writes a record; by default to stderr, whatever the log's level is.
+        """
+        if write is None:
+            handler = logging.StreamHandler(sys.stderr)
+            handler.setFormatter(JsonFormatter())
+            write = handler.handle
+        self._thread = threading.Thread(target=self._write_all, args=(write,), name="access-log", daemon=True)
+        self._thread.start()
+        self.is_on = True
+
+    def close(self) -> None:
+        """Write what waits, within seconds, and take no more."""
+        self.is_on = False
+        if self._thread is not None:
+            self._waiting.put(None)
+            self._thread.join(_LAST_S)
+            self._thread = None
+
+    def ended(self, caller: str, outcome: str, took_ns: int, **fields: Any) -> None:
+        """Take the line of the current task's request, or of its call.
+
+        Args:
+            caller: The caller's name.
+            outcome: "OK", or the reason of the failure.
+            took_ns: Its time.
+            **fields: Further fields.
+        """
+        identity, context = IDENTITY.get(), TRACE_CONTEXT.get()
+        if identity is None:
+            return
+        identity.mark_told()
+        fields = {"method": identity.method, **fields, "outcome": outcome, "ms": round(took_ns / 1e6, 3)}
+        if caller.startswith(_NAMED):
+            fields["caller"] = caller
+        fields["request_id"] = identity.id
+        if context is not None:
+            fields["trace_id"] = context.trace_id
+        self._put(fields)
+
+    def call_ended(self, identity: Identity, caller: str, outcome: str) -> None:
+        """Take the line of a call, unless its requests have lines."""
+        if not identity.is_told:
+            self.ended(caller, identity.reason or outcome, time.monotonic_ns() - identity.start_ns)
+
+    def _put(self, fields: dict[str, Any]) -> None:
+        if self._waiting.qsize() >= self._most:
+            self._dropped += 1
+            return
+        if self._dropped:
+            fields["dropped_before"], self._dropped = self._dropped, 0
+        fields["created"] = time.time()
+        self._waiting.put(fields)
+
+    def _write_all(self, write: Callable[[logging.LogRecord], object]) -> None:
+        about = {"name": NAME, "levelno": logging.INFO, "levelname": "INFO", "msg": "request"}
+        while (fields := self._waiting.get()) is not None:
+            write(logging.makeLogRecord({**about, **fields}))
+
+
+def caller_of(error: ServerError) -> str:
+    """Return the name of the caller that an error refuses; empty if it is not known."""
+    return (error.caller or "") if isinstance(error, PermissionDenied) else ""
+
+
+# As logging's state, it is the process's.
+access_log: Final = AccessLog()

@@ -1,0 +1,1 @@
+"""Spans of requests for distributed traces: recorded without a library, exported with OpenTelemetry."""

@@ -1,0 +1,55 @@
+"""What is told of calls of gRPC: spans, by OpenTelemetry's conventions, and lines of the access log.
+
+https://opentelemetry.io/docs/specs/semconv/rpc/grpc/
+"""
+
+import asyncio
+import sys
+import time
+from typing import Final
+
+import grpc
+
+from resonnx_server.observe.requests.access_log import access_log
+from resonnx_server.observe.requests.identity import Identity
+from resonnx_server.observe.spans.tracer import CallSpan, tracer
+
+# Health checks and reflection would fill traces and log.
+_SERVICES: Final = ("/resonnx.", "/inference.")
+_FAULTS: Final = frozenset(
+    {
+        grpc.StatusCode.UNKNOWN,
+        grpc.StatusCode.DEADLINE_EXCEEDED,
+        grpc.StatusCode.UNIMPLEMENTED,
+        grpc.StatusCode.INTERNAL,
+        grpc.StatusCode.UNAVAILABLE,
+        grpc.StatusCode.DATA_LOSS,
+    }
+)
+
+
+def begin(identity: Identity, path: str) -> None:
+    """Note that a call of the current task begins."""
+    if path.startswith(_SERVICES):
+        identity.start_ns = time.monotonic_ns()
+        identity.call_span = tracer.call(path[1:], {"rpc.system.name": "grpc", "rpc.method": path[1:]})
+
+
+def end(identity: Identity, caller: str, code: grpc.StatusCode) -> None:
+    """Tell of a call that ends with a status, or because it was cancelled."""
+    if not identity.start_ns:
+        return
+    if isinstance(sys.exc_info()[1], asyncio.CancelledError) and code is grpc.StatusCode.OK:
+        code = grpc.StatusCode.CANCELLED
+    if access_log.is_on:
+        access_log.call_ended(identity, caller, code.name)
+    if identity.call_span is not None:
+        _end_span(identity.call_span, code)
+
+
+def _end_span(span: CallSpan, code: grpc.StatusCode) -> None:
+    attributes = {"rpc.response.status_code": code.name}
+    if code is grpc.StatusCode.OK:
+        span.end(attributes, None)
+    else:
+        span.end({**attributes, "error.type": code.name}, code.name if code in _FAULTS else None)
