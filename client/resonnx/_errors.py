@@ -39,6 +39,7 @@ class ResonnxError(Exception):
         reason: Stable identifier, e.g. "MODEL_NOT_FOUND"; equal to `code` if the server gave none.
         field: Name of the invalid field of the request, or None.
         retry_after_s: Seconds after which the server expects to accept the request, or None.
+        request_id: Names the request in the server's log, or None.
     """
 
     default_code: ClassVar[str] = "UNKNOWN"
@@ -57,6 +58,7 @@ class ResonnxError(Exception):
         reason: str | None = None,
         field: str | None = None,
         retry_after_s: float | None = None,
+        request_id: str | None = None,
     ) -> None:
         super().__init__(message)
         self.message = message
@@ -64,6 +66,7 @@ class ResonnxError(Exception):
         self.reason = reason or self.default_reason or self.code
         self.field = field
         self.retry_after_s = retry_after_s
+        self.request_id = request_id
 
 
 class InvalidArgument(ResonnxError):
@@ -153,17 +156,20 @@ def from_rpc_error(error: grpc.RpcError) -> ResonnxError:
 
     Details that cannot be parsed or belong to another domain than "resonnx" are ignored.
     """
-    reason = field = retry_after_s = None
+    reason = field = retry_after_s = request_id = None
     for detail in _details(error):
         info = error_details_pb2.ErrorInfo()
         request = error_details_pb2.BadRequest()
         retry = error_details_pb2.RetryInfo()
+        named = error_details_pb2.RequestInfo()
         if detail.Unpack(info) and info.domain == _DOMAIN:
             reason = info.reason
         elif detail.Unpack(request) and request.field_violations:
             field = request.field_violations[0].field
         elif detail.Unpack(retry):
             retry_after_s = retry.retry_delay.seconds + retry.retry_delay.nanos / 1e9
+        elif detail.Unpack(named):
+            request_id = named.request_id or None
     if (pushback := _trailer(error, "grpc-retry-pushback-ms")) is not None:
         # gRPC's rule: a value that is not a number forbids a retry.
         retry_after_s = int(pushback) / 1e3 if isinstance(pushback, str) and pushback.isdecimal() else None
@@ -173,6 +179,7 @@ def from_rpc_error(error: grpc.RpcError) -> ResonnxError:
         reason=reason,
         field=field,
         retry_after_s=retry_after_s,
+        request_id=request_id,
     )
 
 
@@ -181,7 +188,8 @@ def from_stream(error: vision_pb2.Error) -> ResonnxError:
     # As in a call's trailer: a negative number forbids a retry.
     invited = error.HasField("retry_after_ms") and error.retry_after_ms >= 0
     retry_after_s = error.retry_after_ms / 1e3 if invited else None
-    return _error(error.code, error.message, reason=error.reason, retry_after_s=retry_after_s)
+    request_id = error.request_id or None
+    return _error(error.code, error.message, reason=error.reason, retry_after_s=retry_after_s, request_id=request_id)
 
 
 def from_unreadable(error: OSError | ValueError | InvalidArgument) -> ResonnxError:
@@ -213,9 +221,10 @@ def _error(
     reason: str | None,
     field: str | None = None,
     retry_after_s: float | None = None,
+    request_id: str | None = None,
 ) -> ResonnxError:
     kind = _CLASSES.get(code, ResonnxError)
     exact = ResonnxError._by_reason.get(reason or "")
     if exact is not None and issubclass(exact, kind):
         kind = exact
-    return kind(message, code=code, reason=reason, field=field, retry_after_s=retry_after_s)
+    return kind(message, code=code, reason=reason, field=field, retry_after_s=retry_after_s, request_id=request_id)

@@ -59,7 +59,7 @@ def test_every_code_has_its_class(code: grpc.StatusCode) -> None:
     assert type(error) is named.get(code.name, resonnx.ResonnxError)
     assert (error.code, error.reason) == (code.name, code.name)
     assert (error.message, str(error)) == ("said so", "said so")
-    assert (error.field, error.retry_after_s) == (None, None)
+    assert (error.field, error.retry_after_s, error.request_id) == (None, None, None)
 
 
 def test_details_are_read() -> None:
@@ -67,10 +67,12 @@ def test_details_are_read() -> None:
         error_details_pb2.ErrorInfo(reason="BAD_IMAGE", domain="resonnx"),
         error_details_pb2.BadRequest(field_violations=[error_details_pb2.BadRequest.FieldViolation(field="image")]),
         error_details_pb2.RetryInfo(retry_delay={"seconds": 1, "nanos": 500_000_000}),
+        error_details_pb2.RequestInfo(request_id="r-1"),
     )
     trailers = [("grpc-status-details-bin", details)]
     error = from_rpc_error(Failure(grpc.StatusCode.INVALID_ARGUMENT, "no", trailers))
-    assert (error.reason, error.field, error.retry_after_s) == ("BAD_IMAGE", "image", 1.5)
+    told = (error.reason, error.field, error.retry_after_s, error.request_id)
+    assert told == ("BAD_IMAGE", "image", 1.5, "r-1")
 
 
 def test_another_domain_does_not_name_our_reason() -> None:

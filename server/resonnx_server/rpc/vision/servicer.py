@@ -13,6 +13,7 @@ from resonnx_server.access.caller import Caller
 from resonnx_server.errors import BadImage, ServerError
 from resonnx_server.inference.pictures import EncodedPictures, Pictures, RawPicture
 from resonnx_server.inference.requests import Inference
+from resonnx_server.observe.requests.identity import IDENTITY
 from resonnx_server.protocol.pieces import Pieces
 from resonnx_server.protocol.vision.serving import VisionServing
 from resonnx_server.rpc.boundary import (
@@ -157,4 +158,6 @@ def _emit_word(emit: EmitEvent, word: pb.Word) -> None:
 def _failed(message: pb.ClassifyRequest, code: StatusCode, error: ServerError) -> pb.ClassifyStreamResponse:
     """Return the answer to a request of a stream that failed."""
     known = pb.Error(code=code.name, reason=error.reason, message=error.message, retry_after_ms=pushback_ms(error))
+    if (identity := IDENTITY.get()) is not None:
+        known.request_id = identity.id
     return pb.ClassifyStreamResponse(id=message.id, error=known)
