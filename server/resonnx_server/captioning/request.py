@@ -10,7 +10,7 @@ from typing import Any, Final, NamedTuple
 from resonnx_proto.v1.manifest_pb2 import CaptionerSpec
 
 from resonnx_server.drift.drift import Watch
-from resonnx_server.errors import InferenceFailed, ServerError
+from resonnx_server.errors import InferenceFailed, InferenceHung, ServerError
 from resonnx_server.observe.incidents import report_incident
 from resonnx_server.observe.requests.identity import Identity, ids_of
 from resonnx_server.observe.stats import BatchCount, ModelStats, StepCount, Timing, count_all
@@ -180,6 +180,8 @@ class Completions:
             _emit(task, words)
         for task, outcome in self.finished:
             _end(task, outcome)
+        if hung := [task.identity for task, outcome in self.finished if isinstance(outcome, InferenceHung)]:
+            _log.error("captions fail, as their run took far too long", extra={"request_ids": ids_of(hung)})
         counters: list[Callable[[], object]] = [
             *(partial(stats.batch_done, batch) for batch in self.batches),
             *(partial(stats.first_word, ns) for ns in self.first_words_ns),

@@ -282,9 +282,15 @@ def _failure(error: Exception, task: TensorTask) -> ServerError:
 
 def deliver(outcomes: Outcomes) -> None:
     """Give every request its outcome; on the event loop."""
+    hung = []
     for entry, outcome in outcomes:
         task = entry.payload
         if not isinstance(outcome, ServerError):
             task.answer(entry, *outcome)
-        elif not task.future.done():
+            continue
+        if isinstance(outcome, InferenceHung):
+            hung.append(task.identity)
+        if not task.future.done():
             task.future.set_exception(outcome)
+    if hung:
+        _log.error("requests fail, as their run took far too long", extra={"request_ids": ids_of(hung)})

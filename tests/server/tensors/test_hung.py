@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from resonnx_server.errors import InferenceHung, Unavailable
 from resonnx_server.observe.metrics import Metrics
+from resonnx_server.observe.requests.identity import IDENTITY, Identity
 from resonnx_server.runtime.interruption import runs_of_this_thread
 from resonnx_server.scheduling import replacement, watchdog
 from resonnx_server.scheduling.device import Device
@@ -70,14 +71,19 @@ async def _serving(model: Model, open_again: Callable[[], object] | None = None)
         assert device.close(10)
 
 
-async def test_a_run_that_can_be_interrupted_fails_its_batch_and_no_session_is_replaced() -> None:
+async def test_a_run_that_can_be_interrupted_fails_its_batch_and_no_session_is_replaced(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     model = Model(ends=True)
     async with _serving(model) as engine:
+        IDENTITY.set(Identity([("x-request-id", "r-1")]))
         with pytest.raises(InferenceHung, match="retry is safe"):
             await infer(engine, _rows(HANGS))
         assert (await infer(engine, _rows(3)))[0]["y"].item() == 6
         assert (model.opened, engine.device.abandoned()) == (1, 0)
         await until(lambda: engine.stats.session_events == {"interrupted": 1})
+    (line,) = [record for record in caplog.records if hasattr(record, "request_ids")]
+    assert line.request_ids == ["r-1"]
 
 
 async def test_a_run_that_cannot_is_left_and_all_others_are_answered() -> None:
