@@ -36,7 +36,7 @@ that uses it adds one. The setting `prediction_metrics` switches off those that 
 
 In OpenMetrics, buckets of `resonnx_request_duration_seconds` and of its stages have exemplars: the `trace_id` of the
 last request in the bucket whose header `traceparent` (W3C Trace Context) says that its caller records the trace.
-Callers that may use some models only see none.
+Callers that may use some models only see none. Prometheus keeps them with `--enable-feature=exemplar-storage`.
 
  A success, and an error, is counted once:
 by the request's model, or by `resonnx_rejected_calls_total` if no model counts it. Durations in µs are sums over
