@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 # Test processes: one per core. Tests of a module stay together, because their fixtures export models.
 TEST_WORKERS ?= logical
 
-.PHONY: $(VENV)/.installed run test test-fast test-slow test-grpcio clients chaos soak lint proto settings metrics dashboard observe lock dist audit timm silent picture bench bench-peers clean
+.PHONY: $(VENV)/.installed run test test-fast test-slow test-grpcio clients chaos soak lint proto settings metrics dashboard observe lock dist audit timm silent picture screenshots bench bench-peers clean
 
 # The script decides what to install; it returns at once if nothing has changed.
 $(VENV)/.installed:
@@ -118,6 +118,10 @@ CHROMIUM ?= chromium
 picture:
 	$(CHROMIUM) --headless --no-sandbox --disable-gpu --hide-scrollbars --window-size=1000,1330 \
 	    --screenshot=docs/images/report.png file://$(CURDIR)/models/digits/1/report.html
+
+# docs/images/page-*.webp, of the page of a server of the demo models (`make run ONCE=1` exports them). Needs Chromium.
+screenshots: $(VENV)/.installed
+	$(BIN)/python -m tests.server.http.page.screenshots
 
 # Half an hour on a quiet machine. ROWS=small-unary,jpeg selects rows; perf_analyzer is used if it is on PATH.
 bench: $(VENV)/.installed

@@ -108,16 +108,14 @@ class Tab:
         assert "exceptionDetails" not in told, told["exceptionDetails"]
         return told["result"].get("value")
 
-    async def until(self, script: str, limit_s: float = 20) -> Any:
-        """Return the first value of an expression that is true; fail with the page's text after the limit."""
+    async def until(self, script: str, limit_s: float = 20) -> None:
+        """Return when an expression is true; fail with the page's text after the limit."""
         end = asyncio.get_running_loop().time() + limit_s
-        while not (found := await self.evaluate(script)):
+        while not await self.evaluate(f"Boolean({script})"):
             if asyncio.get_running_loop().time() > end:
-                pytest.fail(
-                    f"{script} stays {found}\n{await self.evaluate('document.body.innerText')}\n{self.problems}"
-                )
+                shown = await self.evaluate("document.body.innerText")
+                pytest.fail(f"never: {script}\n{shown}\n{self.problems}")
             await asyncio.sleep(_POLL_S)
-        return found
 
     async def text(self, selector: str) -> str:
         """Return the text of the first element of a selector that is shown, in one line; "" if none is."""

@@ -24,11 +24,11 @@ _VOID = ("meta", "link", "input", "br", "img")
 _LABELLABLE = ("input", "select", "textarea")
 
 
-def _asked(path: str, *, on: bool = True, **headers: str) -> Answered:
+def _asked(path: str, *, on: bool = True, closed: bool = False, **headers: str) -> Answered:
     """Ask a server without models for a page."""
 
     async def served() -> Answered:
-        gate = Gate(None, admits_admin=False)
+        gate = Gate(None, admits_admin=False, needs_certificate=closed)
         probes = Probes(Models(), Metrics(), gate, files=page_files() if on else ())
         try:
             port = await probes.start("127.0.0.1", 0)
@@ -72,6 +72,13 @@ def test_a_file_that_the_browser_has_is_not_sent_again() -> None:
 def test_without_the_page_there_is_nothing(path: str) -> None:
     answer = _asked(path, on=False)
     assert (answer.status, answer.body) == (404, b"404: Not Found")
+
+
+def test_without_a_key_there_is_the_page_and_no_data() -> None:
+    # Callers need a certificate, as they would need a key.
+    assert _asked("/", closed=True).status == 200
+    assert _asked("/page/main.js", closed=True).status == 200
+    assert _asked("/metrics", closed=True).status == 401
 
 
 @pytest.mark.parametrize("path", ["/page/", "/page/nothing.js", "/page/..%2ffiles.py", "/page/index.html"])

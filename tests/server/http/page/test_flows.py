@@ -17,7 +17,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
 Truth = dict[str, dict[str, str]]
 _READY = "!document.querySelector('#picture').hidden && document.querySelector('#plots svg')"
 # Notes what is shown whenever words are added: how many words, and whether the answer is complete.
-_OBSERVED = """
+OBSERVED = """
 window.steps = [];
 new MutationObserver(() => steps.push([
   document.querySelector('#words').children.length, document.querySelector('#timing').textContent !== '',
@@ -44,7 +44,7 @@ async def test_a_caption_comes_word_by_word_with_attention(
     await tab.until(_READY)
     await tab.evaluate(f"{_card('scenes 1')}.click()")
     await tab.until("document.querySelector('#picture-title').textContent.startsWith('Ask scenes')")
-    await tab.evaluate(_OBSERVED)
+    await tab.evaluate(OBSERVED)
     await tab.drop(samples / name)
     await tab.until("document.querySelector('#timing').textContent")
     assert await tab.text("#said") == f"Caption: {caption}"
@@ -60,6 +60,25 @@ async def test_a_caption_comes_word_by_word_with_attention(
     await tab.evaluate("document.querySelector('#overlay').click()")
     maps.add(await tab.evaluate(_PIXELS))
     assert len(maps) == 3, "each word has a map of its own, and the picture none"
+    assert tab.problems == []
+
+
+async def test_each_label_has_a_heatmap(tab: Tab, demo_server: RunningServer, samples: Path, truth: Truth) -> None:
+    name, label = picture_of(truth, "digits")
+    await tab.open(f"http://{demo_server.http}/")
+    await tab.until(_READY)
+    await tab.drop(samples / name)
+    await tab.until("document.querySelectorAll('#labels button').length === 5")
+    described = "document.querySelector('#canvas').getAttribute('aria-label')"
+    assert (await tab.evaluate(described)).endswith(f"for {label}")
+    maps = {await tab.evaluate(_PIXELS)}
+    for number in (1, 2):
+        await tab.evaluate(f"document.querySelectorAll('#labels button')[{number}].focus()")
+        maps.add(await tab.evaluate(_PIXELS))
+    await tab.evaluate("document.querySelector('#overlay').click()")
+    maps.add(await tab.evaluate(_PIXELS))
+    assert len(maps) == 4, "each label has a map of its own, and the picture none"
+    assert await tab.evaluate(described) == "The picture as the model sees it"
     assert tab.problems == []
 
 
@@ -103,10 +122,10 @@ async def test_a_narrow_window_in_both_colours_has_no_barriers(
     assert background == {"light": "rgb(244, 246, 249)", "dark": "rgb(17, 21, 27)"}[scheme]
     await tab.evaluate((node_modules / "node_modules/axe-core/axe.min.js").read_text() + "; true")
     rules = "{runOnly: ['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa', 'wcag22aa', 'best-practice']}"
-    found = await tab.evaluate(
-        f"axe.run({rules}).then((it) => it.violations.map((each) => [each.id, each.nodes.map((node) => node.html)]))"
-    )
+    violations = "it.violations.map((each) => [each.id, each.nodes.map((node) => node.html)])"
+    found, passed = await tab.evaluate(f"axe.run({rules}).then((it) => [{violations}, it.passes.length])")
     assert found == []
+    assert passed > 20
 
 
 async def test_names_with_markup_are_text(tab: Tab, start_server: StartServer, tmp_path: Path) -> None:

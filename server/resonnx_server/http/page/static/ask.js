@@ -6,6 +6,9 @@ import { Seen, bitmapOf } from "./seen.js";
 import { count, percent } from "./wording.js";
 
 const PARTS = ["seen", "labels", "words", "overlay-choice"];
+// Labels of an answer, and the most numbers of their heatmaps that an answer over HTTP has.
+const LABELS = 5;
+const MOST_VALUES = 16384;
 let asking = null;
 let shown = null;
 
@@ -15,8 +18,10 @@ export async function ask(model, file) {
   asking = new AbortController();
   const { signal } = asking;
   clear(`Asking ${model.name} …`);
-  shown = { seen: await seenOf(model, file), map: null };
+  const bitmap = await bitmapOf(file, model.pictures?.exif_orientation);
   if (signal.aborted) return;
+  shown = { seen: seenOf(model, file, bitmap), map: null };
+  redraw();
   try {
     const answer = await (model.task === "captioner" ? caption : classify)(model, file, signal);
     say(byId("timing"), timingOf(answer));
@@ -47,11 +52,14 @@ export function stop() {
 
 /** Shows or hides the map over the picture, as the checkbox says. */
 export function redraw() {
-  if (shown?.seen) shown.seen.show(byId("overlay").checked ? shown.map : null);
+  if (!shown?.seen) return;
+  const map = byId("overlay").checked ? shown.map : null;
+  shown.seen.show(map);
+  const where = map === null ? "" : `, with a map of where it looked for ${map.text}`;
+  byId("canvas").setAttribute("aria-label", `The picture as the model sees it${where}`);
 }
 
-async function seenOf(model, file) {
-  const bitmap = await bitmapOf(file, model.pictures?.exif_orientation);
+function seenOf(model, file, bitmap) {
   byId("seen").hidden = false;
   byId("canvas").hidden = bitmap === null;
   const name = file.name || "pasted picture";
@@ -64,7 +72,8 @@ async function seenOf(model, file) {
 }
 
 async function classify(model, file, signal) {
-  const options = { version: model.version, ...(model.heatmap_rows ? { return_heatmap: "true" } : {}) };
+  const values = LABELS * (model.heatmap_rows ?? 0) * (model.heatmap_columns ?? 0);
+  const options = { version: model.version, ...(values > 0 && values <= MOST_VALUES ? { return_heatmap: "true" } : {}) };
   const answer = await post(pathOf("classify", model.name, options), file, signal);
   byId("labels").hidden = false;
   byId("labels").replaceChildren(...answer.predictions.map((each) => bar(each, answer)));
@@ -90,7 +99,7 @@ function named(kind, text, map) {
       other.classList.toggle("shown", other === button);
       other.setAttribute("aria-pressed", String(other === button));
     }
-    shown.map = map;
+    shown.map = { ...map, text };
     redraw();
   };
   button.onclick = button.onfocus = button.onpointerenter = look;

@@ -63,6 +63,6 @@ function factsOf(version, measured) {
     ...labelled(version),
     ["Requests", measured ? `${number(measured.requests)} /s` : "–"],
     ["Rows", measured ? `${number(measured.rows)} /s` : "–"],
-    ["Latency p50, p99", measured ? `${duration(measured.p50)}, ${duration(measured.p99)}` : "–"],
+    ["Latency p50, p99", measured?.requests ? `${duration(measured.p50)}, ${duration(measured.p99)}` : "–"],
   ];
 }

@@ -92,7 +92,7 @@ def compared(start_server, tmp_path_factory: pytest.TempPathFactory) -> Iterator
         )
     )
     flags = ["--config", str(folder / "resonnx.toml"), "--keys-file", str(folder / "keys.toml"), "--admin-port", "0"]
-    flags += ["--control-mode", "explicit", "--load-models", "*"]
+    flags += ["--control-mode", "explicit", "--load-models", "*", "--no-page"]
     with start_server(folder / "models", *flags) as server:
         answering.write(folder / "models/m/2", 2)
         with grpc.insecure_channel(server.admin) as channel:
@@ -124,6 +124,13 @@ def test_a_comparison_is_told_to_readers_of_its_model(compared: RunningServer) -
     assert told["reason"]
     assert "report" not in told
     assert ask(compared.http, "/v1/comparisons", Authorization="Bearer stranger").json == {"comparisons": []}
+
+
+def test_the_page_is_there_unless_it_is_off(demo_server: RunningServer, compared: RunningServer) -> None:
+    assert ask(demo_server.http, "/").body.startswith(b"<!doctype html>")
+    assert ask(compared.http, "/", Authorization="Bearer all").status == 404
+    # As any path without a page.
+    assert ask(compared.http, "/").status == 401
 
 
 def test_a_key_sees_its_own_models_and_needs_the_role_read(compared: RunningServer) -> None:
