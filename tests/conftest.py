@@ -96,9 +96,13 @@ def _exports_demo(item: pytest.Item) -> bool:
 
 
 def pytest_collection_finish() -> None:
-    """Take what has been imported and collected out of garbage collections: nothing of it ends before the tests do."""
+    """Take what has been imported and collected out of garbage collections: nothing of it ends before the tests do.
+
+    Collections are rarer than usual: those of traces of networks would take a tenth of the exporter's tests.
+    """
     gc.collect()
     gc.freeze()
+    gc.set_threshold(50_000, 20, 20)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

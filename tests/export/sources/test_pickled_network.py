@@ -54,13 +54,13 @@ def caffe() -> nn.Module:
     return made
 
 
-HEAD = (nn.Linear(512, 16), nn.GELU(), nn.Dropout(), nn.Linear(16, 5))
+HEAD = (nn.Linear(64, 16), nn.GELU(), nn.Dropout(), nn.Linear(16, 5))
 FOLLOWED: dict[str, Callable[[], nn.Module]] = {
     "plain": small,
     "dilated": lambda: small("Bottleneck", replace_stride_with_dilation=[False, True, True]),
     "no pool": lambda: changed(small, maxpool=nn.Identity()),
     "small pool": lambda: changed(small, maxpool=nn.MaxPool2d(2)),
-    "stem stride 1": lambda: changed(small, conv1=nn.Conv2d(3, 64, 7, 1, 3, bias=False)),
+    "stem stride 1": lambda: changed(small, conv1=nn.Conv2d(3, 8, 7, 1, 3, bias=False)),
     "epsilon": lambda: epsilon(1e-3),
     "silu": lambda: activated(nn.SiLU()),
     "leaky": lambda: activated(nn.LeakyReLU(0.2)),
@@ -143,7 +143,7 @@ def test_an_own_class_is_told(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("end", "activation"), [(nn.LogSoftmax(1), "softmax"), (nn.Sigmoid(), "sigmoid")])
 def test_what_follows_the_logits(end: nn.Module, activation: str, tmp_path: Path) -> None:
-    source = changed(small, fc=nn.Sequential(nn.Linear(512, 5), end))
+    source = changed(small, fc=nn.Sequential(nn.Linear(64, 5), end))
     torch.save(randomise(source), tmp_path / "m.pth")
     read = read_source(tmp_path / "m.pth")
     recognised = recognise_source(read)
@@ -171,7 +171,7 @@ def test_the_command_follows_a_module_beside_other_entries(tmp_path: Path) -> No
         ({"maxpool": nn.Identity()}, {"pool": "none"}),
         ({"relu": nn.SiLU()}, {"activation": "silu"}),
         ({"avgpool": nn.AdaptiveMaxPool2d(1)}, {"global-pool": "max"}),
-        ({"conv1": nn.Conv2d(3, 64, 7, 1, 3, bias=False)}, {"stem-stride": "1"}),
+        ({"conv1": nn.Conv2d(3, 8, 7, 1, 3, bias=False)}, {"stem-stride": "1"}),
     ],
 )
 @torch.no_grad()
@@ -187,7 +187,7 @@ def test_a_captioners_pickled_encoder_is_followed(
         PictureEncoder(16, linear="linear", bn="bn"),
         WordDecoder(("embed", "lstm", "linear"), nn.LSTM(16, 8), 20),
     )
-    encoder.resnet, encoder.linear = nn.Sequential(*list(source.children())[:-1]), nn.Linear(512, 16)
+    encoder.resnet, encoder.linear = nn.Sequential(*list(source.children())[:-1]), nn.Linear(64, 16)
     torch.save({"encoder": encoder.eval(), "decoder": decoder}, tmp_path / "m.pth")
     words = Vocabulary(("<pad>", "<start>", "<end>", *(f"word{i}" for i in range(17))))
     found, assume = follow_pickled({}, lambda values: recognise_captioner([tmp_path / "m.pth"], words, assume=values))

@@ -24,7 +24,7 @@ from .changed_networks import changed, small
 def standardised() -> nn.Module:
     from timm.layers import StdConv2d
 
-    return changed(small, layer2__0__conv1=StdConv2d(64, 128, 3, 2, 1, bias=False))
+    return changed(small, layer2__0__conv1=StdConv2d(8, 16, 3, 2, 1, bias=False))
 
 
 def hooked() -> nn.Module:
@@ -38,7 +38,7 @@ def _twice(module: nn.Module, given: object, output: Tensor) -> Tensor:
 
 
 def reordered() -> nn.Module:
-    made = changed(small, fc=nn.Sequential(nn.Linear(512, 512), nn.ReLU(), nn.Linear(512, 5)))
+    made = changed(small, fc=nn.Sequential(nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 5)))
     held = made.fc._modules  # type: ignore[union-attr]
     made.fc._modules = OrderedDict((name, held[name]) for name in ("1", "0", "2"))  # type: ignore[union-attr]
     return made
@@ -54,23 +54,23 @@ REFUSED: dict[str, tuple[Callable[[], nn.Module], str]] = {
     "pool": (lambda: changed(small, maxpool=nn.MaxPool2d(5, 3, 2)), r"maxpool is MaxPool2d\(5, 3, 2\)"),
     "own layer": (lambda: changed(small, maxpool=Doubled()), "maxpool is a .*Doubled"),
     "one stride": (
-        lambda: changed(small, layer2__0__downsample__0=nn.Conv2d(64, 128, 1, 1, bias=False)),
+        lambda: changed(small, layer2__0__downsample__0=nn.Conv2d(8, 16, 1, 1, bias=False)),
         r"downsample.0 has stride \(1, 1\), not \(2, 2\)",
     ),
     "padding mode": (
-        lambda: changed(small, layer1__0__conv1=nn.Conv2d(64, 64, 3, 1, 1, bias=False, padding_mode="reflect")),
+        lambda: changed(small, layer1__0__conv1=nn.Conv2d(8, 8, 3, 1, 1, bias=False, padding_mode="reflect")),
         "layer1.0.conv1 pads with reflect",
     ),
     "standardised": (standardised, "StdConv2d, not torch's Conv2d"),
     "hook": (hooked, "layer1 has hooks"),
     "batch statistics": (
-        lambda: changed(small, bn1=nn.BatchNorm2d(64, track_running_stats=False)),
+        lambda: changed(small, bn1=nn.BatchNorm2d(8, track_running_stats=False)),
         "bn1",
     ),
     "order": (reordered, "fc runs its layers in the order 1, 0, 2"),
-    "two epsilons": (lambda: changed(small, bn1=nn.BatchNorm2d(64, eps=0.1)), "bn-eps is 0.1 in bn1, 1e-05 in"),
+    "two epsilons": (lambda: changed(small, bn1=nn.BatchNorm2d(8, eps=0.1)), "bn-eps is 0.1 in bn1, 1e-05 in"),
     "head": (
-        lambda: changed(small, fc=nn.Sequential(nn.Linear(512, 8), nn.Softmax(1), nn.Linear(8, 5))),
+        lambda: changed(small, fc=nn.Sequential(nn.Linear(64, 8), nn.Softmax(1), nn.Linear(8, 5))),
         "fc is Linear -> Softmax -> Linear, not",
     ),
 }
