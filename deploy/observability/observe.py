@@ -16,17 +16,15 @@ import sys
 import tempfile
 import threading
 import time
-import urllib.parse
-import urllib.request
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import yaml
 from resonnx import Client, ResonnxError
 
-from deploy.observability.panels import ROWS
+from deploy.observability.values import print_panels, print_rules
 
 _ROOT: Final = Path(__file__).resolve().parents[2]
 _BIN: Final = Path(sys.executable).parent
@@ -34,8 +32,6 @@ _SCRAPE_S: Final = 1
 # Not decided before the values are read.
 _RULE: Final = "agreement>=0.99 and n>=1000000"
 _LISTENING: Final = re.compile(r'msg="Listening on" (?:.* )?address=(127\.0\.0\.1:\d+)')
-# Grafana's choices and ranges, for all models, and a load that has just begun.
-_VARIABLES: Final = {"$model": ".*", "$instance": ".*", "$__rate_interval": "30s"}
 
 
 def main() -> int:
@@ -58,7 +54,7 @@ def main() -> int:
         shadow = [str(_BIN / "resonnx"), "repo", "canary", "digits", "2", "--shadow", "--share", "50%"]
         subprocess.run([*shadow, "--promote-if", _RULE, "--server", grpc], check=True, stdout=subprocess.DEVNULL)
         time.sleep(arguments.seconds)
-        missing = _print_panels(prometheus) + _print_rules(prometheus)
+        missing = print_panels(prometheus) + print_rules(prometheus)
     for what in missing:
         print(f"no data: {what}", file=sys.stderr)
     return 1 if missing else 0
@@ -155,62 +151,6 @@ def _load(address: str, samples: Path) -> Iterator[None]:
         ended.set()
         for thread in threads:
             thread.join()
-
-
-def _print_panels(prometheus: str) -> list[str]:
-    """Print each query's values; return the panels without any."""
-    missing = []
-    for row, panels in ROWS.items():
-        print(f"\n{row}")
-        for panel in panels:
-            for legend, expression in panel.queries.items():
-                values = _values(prometheus, expression)
-                name = f"{panel.title} ({legend})" if len(panel.queries) > 1 else panel.title
-                print(f"  {name:58} {_told(values)}")
-                if not values:
-                    missing.append(f"{row} / {name}: {expression}")
-    return missing
-
-
-def _print_rules(prometheus: str) -> list[str]:
-    """Print the recorded series and the state of each alert; return the rules that have failed or have no data."""
-    missing = []
-    print("\nRecorded by rules.yml")
-    for group in _get(prometheus, "rules")["groups"]:
-        for rule in group["rules"]:
-            if rule["type"] == "recording":
-                values = _values(prometheus, rule["name"])
-                print(f"  {rule['name']:58} {_told(values)}")
-            else:
-                values = {"state": 0.0}
-                print(f"  {rule['name']:58} {rule['state']}")
-            if rule["health"] != "ok" or not values:
-                missing.append(f"rule {rule['name']}: {rule.get('lastError') or rule['query']}")
-    return missing
-
-
-def _values(prometheus: str, expression: str) -> dict[str, float]:
-    """Return value by labels of an instant query; NaN, the quotient of nothing, is no value."""
-    for variable, value in _VARIABLES.items():
-        expression = expression.replace(variable, value)
-    result = _get(prometheus, "query?" + urllib.parse.urlencode({"query": expression}))["result"]
-    values = {
-        " ".join(
-            value for label, value in each["metric"].items() if label not in ("__name__", "job", "instance")
-        ): float(each["value"][1])
-        for each in result
-    }
-    return {labels: value for labels, value in values.items() if value == value}
-
-
-def _told(values: dict[str, float]) -> str:
-    shown = [f"{labels} {value:.3g}".strip() for labels, value in sorted(values.items())[:4]]
-    return ", ".join(shown) + (f" and {len(values) - 4} more" if len(values) > 4 else "") or "no data"
-
-
-def _get(prometheus: str, path: str) -> Any:
-    with urllib.request.urlopen(f"{prometheus}/api/v1/{path}", timeout=10) as answer:  # noqa: S310 (our own address)
-        return json.load(answer)["data"]
 
 
 if __name__ == "__main__":

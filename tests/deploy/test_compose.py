@@ -1,10 +1,11 @@
 """docker-compose.yml, the Dockerfiles and Prometheus's configuration agree with each other and with the documents.
 
-Nothing is built here: `deploy/check-images` builds and runs the images.
+Nothing is built here: `deploy/check-images` and `deploy/newcomer` build and run the images.
 """
 
 import os
 import re
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -256,5 +257,9 @@ def test_server_image_shows_its_settings_and_health() -> None:
     assert _values("server", "ENTRYPOINT") == ['["resonnx-server"]']
 
 
-def test_check_script_can_be_run() -> None:
-    assert os.access(_ROOT / "deploy/check-images", os.X_OK)
+@pytest.mark.parametrize("script", ["check-images", "newcomer"])
+def test_scripts_can_be_run(script: str) -> None:
+    path = _ROOT / "deploy" / script
+    assert os.access(path, os.X_OK)
+    assert ". deploy/engine.sh\n" in path.read_text()
+    assert subprocess.run(["bash", "-n", path]).returncode == 0
