@@ -12,8 +12,6 @@ did, and does nothing with it; "idle" is the caller on a machine without either.
 import argparse
 import asyncio
 import json
-import math
-import os
 import subprocess
 import sys
 import tempfile
@@ -27,6 +25,7 @@ from typing import Final
 
 import grpc
 import numpy as np
+from load.burning import burning
 from load.server_process import Serving, processor_s, serving
 from pictures.photographs import picture
 from random_models.captioners import captioners
@@ -45,8 +44,6 @@ _KEEPS: Final = 0.40
 _WARM_UP_S: Final = 1.0
 # Longest wait for a flood's first calls.
 _SETTLES_S: Final = 8.0
-# Pauses of the process that spends processor time.
-_BURNT_S: Final = 0.001
 _REFUSED: Final = frozenset({grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.INVALID_ARGUMENT})
 
 
@@ -159,31 +156,6 @@ def _flooding(address: str, row: str, in_flight: int, folder: Path) -> Iterator[
     time.sleep(1)
 
 
-@contextmanager
-def _burning(share: float) -> Iterator[None]:
-    """Spend a share of a processor's time, in a process of its own, until the block ends."""
-    with subprocess.Popen([sys.executable, __file__, "--burning", str(share)]) as process:
-        try:
-            time.sleep(0.5)
-            yield
-        finally:
-            process.kill()
-
-
-def _burn(share: float) -> None:
-    """Compute in spans of the length of a client's work on a few answers."""
-    threads = math.ceil(share)
-    for _ in range(threads - 1):
-        if not os.fork():
-            break
-    each = share / threads
-    begin, begin_s = time.perf_counter(), time.process_time()
-    while True:
-        while time.process_time() - begin_s < each * (time.perf_counter() - begin):
-            sum(range(10_000))
-        time.sleep(_BURNT_S)
-
-
 def _p99(took: list[float]) -> float:
     return quantiles(took, n=100)[98] if len(took) > 1 else float("nan")
 
@@ -253,9 +225,9 @@ def measure(server: Serving, row: str, flood: int, seconds: float, folder: Path)
         one = caller(1)
         last, end, end_s = _metrics(server), time.perf_counter(), processor_s(process)
     shares = (middle_s - begin_s) / (middle - begin), (end_s - middle_s) / (end - middle)
-    with _burning(shares[0]):
+    with burning(shares[0]):
         solo_many = caller(16)
-    with _burning(shares[1]):
+    with burning(shares[1]):
         solo_one = caller(1)
     return {
         "16: idle/s": len(idle_many) / seconds,
@@ -274,8 +246,6 @@ def measure(server: Serving, row: str, flood: int, seconds: float, folder: Path)
 
 def main() -> int:
     """Measure and return the exit status: 1 if a bound is missed."""
-    if sys.argv[1:2] == ["--burning"]:
-        _burn(float(sys.argv[2]))
     if sys.argv[1:2] == ["--flooding"]:
         address, row, in_flight, pictures = sys.argv[2:]
         asyncio.run(_flood(address, row, int(in_flight), Path(pictures)))
