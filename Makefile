@@ -87,7 +87,7 @@ observe: $(VENV)/.installed
 
 # deploy/requirements/*.txt: the packages of the images, with hashes. A test checks that they fit the distributions.
 lock: $(VENV)/.installed
-	deploy/lock
+	$(BIN)/python -m deploy.lock
 
 # dist/: wheels and sdists of the four distributions, of the last commit; RELEASING.md says what comes before and after.
 dist: .make/dist/bin/pyproject-build

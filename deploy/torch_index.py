@@ -32,12 +32,17 @@ def answers(index: str, timeout_s: float = _TIMEOUT_S) -> bool:
     return any(answered)
 
 
+def torch_index() -> str | None:
+    """Return the index to take PyTorch from; None for pip's own."""
+    if wanted := os.environ.get("TORCH_INDEX_URL"):
+        return wanted
+    return _CPU_BUILDS if sys.platform == "linux" and answers(_CPU_BUILDS) else None
+
+
 def main() -> None:
     """Print the index."""
-    if wanted := os.environ.get("TORCH_INDEX_URL"):
-        print(wanted)
-    elif sys.platform == "linux" and answers(_CPU_BUILDS):
-        print(_CPU_BUILDS)
+    if (index := torch_index()) is not None:
+        print(index)
 
 
 if __name__ == "__main__":
