@@ -28,6 +28,8 @@ from google.rpc import error_details_pb2, status_pb2
 from resonnx_proto.v1 import vision_pb2
 
 _DOMAIN = "resonnx"
+# How gRPC's C core tells of RST_STREAM with INTERNAL_ERROR.
+_RESET = "Received RST_STREAM with error code 2"
 
 
 class ResonnxError(Exception):
@@ -154,7 +156,9 @@ _CLASSES = {kind.default_code: kind for kind in ResonnxError.__subclasses__()}
 def from_rpc_error(error: grpc.RpcError) -> ResonnxError:
     """Convert the error of a failed call, sync or async.
 
-    Details that cannot be parsed or belong to another domain than "resonnx" are ignored.
+    Details that cannot be parsed or belong to another domain than "resonnx" are ignored. A stream that a proxy resets,
+    as nginx does when it loses the server after the first answer, has no status of the server's: gRPC calls it
+    INTERNAL, and it is Unavailable here.
     """
     reason = field = retry_after_s = request_id = None
     for detail in _details(error):
@@ -173,9 +177,10 @@ def from_rpc_error(error: grpc.RpcError) -> ResonnxError:
     if (pushback := _trailer(error, "grpc-retry-pushback-ms")) is not None:
         # gRPC's rule: a value that is not a number forbids a retry.
         retry_after_s = int(pushback) / 1e3 if isinstance(pushback, str) and pushback.isdecimal() else None
+    code = "UNAVAILABLE" if _was_reset(error) else error.code().name
     return _error(
-        error.code().name,
-        error.details() or error.code().name,
+        code,
+        error.details() or code,
         reason=reason,
         field=field,
         retry_after_s=retry_after_s,
@@ -198,6 +203,12 @@ def from_unreadable(error: OSError | ValueError | InvalidArgument) -> ResonnxErr
         return error
     message = (isinstance(error, OSError) and error.strerror) or str(error)
     return _error("INVALID_ARGUMENT", message, reason="IMAGE_UNREADABLE", field="image")
+
+
+def _was_reset(error: grpc.RpcError) -> bool:
+    """Return whether the stream was reset; a failure of the server's own has trailers that name its reason."""
+    reset = error.code() is grpc.StatusCode.INTERNAL and _RESET in (error.details() or "")
+    return reset and not error.trailing_metadata()
 
 
 def _details(error: grpc.RpcError) -> Sequence[Any]:

@@ -81,6 +81,24 @@ def test_another_domain_does_not_name_our_reason() -> None:
     assert from_rpc_error(Failure(grpc.StatusCode.INTERNAL, "", trailers)).reason == "INTERNAL"
 
 
+@pytest.mark.parametrize(
+    ("code", "details", "trailers", "raised"),
+    [
+        ("INTERNAL", "Stream removed (RST_STREAM (Received RST_STREAM with error code 2))", (), resonnx.Unavailable),
+        ("INTERNAL", "Received RST_STREAM with error code 2", None, resonnx.Unavailable),
+        ("INTERNAL", "Received RST_STREAM with error code 2", [("grpc-status-details-bin", b"")], resonnx.Internal),
+        ("INTERNAL", "Received RST_STREAM with error code 11", (), resonnx.Internal),
+        ("UNKNOWN", "Received RST_STREAM with error code 2", (), resonnx.ResonnxError),
+    ],
+)
+def test_a_stream_that_a_proxy_resets_is_unavailable(code: str, details: str, trailers, raised: type) -> None:
+    """Text and trailers are those behind nginx; tests/replicas kills a server there."""
+    error = from_rpc_error(Failure(grpc.StatusCode[code], details, trailers))
+    assert type(error) is raised
+    assert error.code == (raised.default_code if raised is not resonnx.ResonnxError else code)
+    assert error.message == details
+
+
 @given(junk=st.binary(max_size=40))
 def test_junk_details_do_no_harm(junk: bytes) -> None:
     trailers = [("grpc-status-details-bin", junk)]
