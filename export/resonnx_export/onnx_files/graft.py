@@ -104,8 +104,9 @@ def _preparation(form: Form, recipe: pb.ImageInput) -> tuple[list[onnx.NodeProto
         add("Floor")
         mean, std = mean[:1], std[:1]
     divisor = 1 if pixel_scale(recipe) == "255" else 255
-    add("Mul", (1 / (divisor * std)).astype(np.float32).reshape(-1, 1, 1))
-    add("Add", (-mean / std).astype(np.float32).reshape(-1, 1, 1))
+    # A row for each channel, as in graphs/trace.py.
+    for operator, factors in (("Mul", 1 / (divisor * std)), ("Add", -mean / std)):
+        add(operator, np.tile(factors.astype(np.float32).reshape(-1, 1, 1), recipe.width))
     if form.channels_last:
         add("Transpose", perm=[0, 2, 3, 1])
     nodes[-1].output[0] = _PREFIX + form.input
