@@ -29,7 +29,7 @@ from resonnx_export.precision import decoder as quantised_decoder
 from resonnx_export.precision.bounds import measure_captioner, reduced_bounds
 from resonnx_export.precision.decoder import check_vocabulary, quantise_decoder
 from resonnx_export.precision.rescored import rescore
-from resonnx_export.precision.trunk import StorageFor, quantise_encoder
+from resonnx_export.precision.trunk import KeptInFloat, Quantised, StorageFor, quantise_encoder
 from resonnx_export.progress import Progress
 from resonnx_export.proof.comparisons import prove_captioner
 from resonnx_export.proof.drift import Rounding
@@ -170,9 +170,14 @@ def export_recognised(
         require_answers(graphs, manifest, agreed)
     comparison = proof.comparison
     graphs[DECODER_FILE] = rescored or decoder
+    quantised = None
     if storage is not None:
-        # Its golden examples agree with the served encoder and decoder.
         quantised = quantise_encoder(encoder, graphs[DECODER_FILE], network, manifest, storage, progress)
+    if isinstance(quantised, KeptInFloat):
+        notes += (quantised.reason,)
+    is_quantised = isinstance(quantised, Quantised)
+    if isinstance(quantised, Quantised):
+        # Its golden examples agree with the served encoder and decoder.
         graphs[ENCODER_FILE] = quantised.model
         golden, comparison = quantised.golden, quantised.comparison
         notes += quantised.notes
@@ -186,11 +191,11 @@ def export_recognised(
             if name not in manifest.stored:
                 manifest.precisions.extend(reduced_bounds(name, deviations))
     if rescored is not None:
-        examples = golden if storage is None else None
+        examples = None if is_quantised else golden
         compared, lines = quantise_decoder(
             (encoder, decoder), rescored, network, manifest, settings.samples, examples, progress
         )
-        comparison = compared if storage is None else comparison
+        comparison = comparison if is_quantised else compared
         notes += lines
     notes += cut_note(golden, spec)
     if agreed is not None and manifest.stored:

@@ -26,7 +26,7 @@ from resonnx_export.pictures.calibration import ReferencePictures
 from resonnx_export.pictures.recipes import RecipeChoice
 from resonnx_export.pictures.synthetic import check_pictures
 from resonnx_export.precision.bounds import measure_classifier, reduced_bounds
-from resonnx_export.precision.trunk import StorageFor, quantise_classifier
+from resonnx_export.precision.trunk import KeptInFloat, Quantised, StorageFor, quantise_classifier
 from resonnx_export.progress import Progress
 from resonnx_export.proof.comparisons import prove_classifier
 from resonnx_export.proof.golden_examples import classifier_golden
@@ -166,8 +166,12 @@ def export_recognised(
     if agreed is not None:
         require_answers(graphs, manifest, agreed)
     comparison = proof.comparison
+    quantised = None
     if storage is not None:
         quantised = quantise_classifier(graphs[CLASSIFIER_FILE], network, manifest, storage, progress)
+    if isinstance(quantised, KeptInFloat):
+        notes += (quantised.reason,)
+    if isinstance(quantised, Quantised):
         graphs[CLASSIFIER_FILE] = quantised.model
         golden, comparison = quantised.golden, quantised.comparison
         notes += quantised.notes

@@ -14,6 +14,7 @@ from resonnx_export.errors import BadInput
 
 Activation = Literal["softmax", "sigmoid", "none"]
 Precision = Literal["fp32", "fp16", "int8"]
+WantedPrecision = Literal["fp32", "fp16", "int8", "fastest"]
 DecoderPrecision = Literal["fp32", "int8-rescored"]
 
 
@@ -38,13 +39,19 @@ StoredPrecision = Annotated[
 class Quantisation:
     """The precision of the convolutions, and the settings of int8."""
 
-    precision: StoredPrecision = "fp32"
+    precision: Annotated[
+        WantedPrecision,
+        typer.Option(
+            help="Precision of the convolutions, weights and arithmetic. fastest: int8 if it is within its limits and "
+            "measured to be faster on this machine's CPU, otherwise fp32.",
+        ),
+    ] = "fp32"
     calibration: Annotated[
         Path | None,
         typer.Option(
             metavar="FOLDER",
-            help="For int8: typical pictures, at least 8, better 64 or more; a classifier's may be in folders named as "
-            "labels.",
+            help="For int8 and fastest: typical pictures, at least 8, better 64 or more; a classifier's may be in "
+            "folders named as labels.",
         ),
     ] = None
     min_agreement: Annotated[

@@ -5,6 +5,7 @@ The float32 graph has been checked before; this one differs from PyTorch by at m
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from math import prod
 from typing import Final
 
 import torch
@@ -13,7 +14,7 @@ from resonnx_proto.v1 import manifest_pb2 as pb
 from resonnx_server.runtime.model_files.golden_examples import Golden
 from resonnx_server.runtime.model_files.manifest import CLASSIFIER_FILE, ENCODER_FILE
 
-from resonnx_export.errors import BadInput
+from resonnx_export.errors import BadInput, ParityFailed
 from resonnx_export.networks.protocol import CaptionNetwork
 from resonnx_export.networks.resnet import ClassifierNetwork
 from resonnx_export.options import Quantisation
@@ -44,14 +45,16 @@ class Storage:
         precision: The manifest's constant.
         pictures: Returns the pictures to judge on.
         reduce: Converts a graph; raises ParityFailed if the limits are exceeded.
+        only_if_faster: Stay in float32 where that is as fast on this CPU, or the limits are exceeded.
     """
 
     precision: pb.Precision
     pictures: Callable[[pb.ImageInput], Pictures]
     reduce: Callable[[bytes, Judge, Progress], Guarded]
+    only_if_faster: bool = False
 
 
-def int8(calibration: Calibration, limits: Limits) -> Storage:
+def int8(calibration: Calibration, limits: Limits, *, only_if_faster: bool = False) -> Storage:
     """Return the storage in int8, judged on the held-back pictures."""
     pixels = calibration.held_back
     pictures = Pictures(pixels, "held-back pictures", tuple(range(len(pixels))), calibration.truths)
@@ -59,6 +62,7 @@ def int8(calibration: Calibration, limits: Limits) -> Storage:
         pb.PRECISION_INT8,
         lambda recipe: pictures,
         lambda model, judge, progress: quantise_within(limits, model, calibration.fit, judge, progress),
+        only_if_faster,
     )
 
 
@@ -92,6 +96,13 @@ class Quantised:
     notes: tuple[str, ...]
 
 
+@dataclass(frozen=True)
+class KeptInFloat:
+    """The file stays in float32; `reason` is a line for the user."""
+
+    reason: str
+
+
 def choose_storage(options: Quantisation, limits: Limits, samples: Sequence[Image.Image] = ()) -> StorageFor | None:
     """Return the storage that the options ask for; None is float32.
 
@@ -99,18 +110,20 @@ def choose_storage(options: Quantisation, limits: Limits, samples: Sequence[Imag
     raises it as read_calibration.
     """
     precision, calibration = options.precision, options.calibration
-    if precision != "int8":
+    if precision not in ("int8", "fastest"):
         if calibration is not None:
-            raise BadInput(f"--calibration goes with --precision int8, not {precision}")
+            raise BadInput(f"--calibration goes with --precision int8 or fastest, not {precision}")
         return None if precision == "fp32" else lambda recipe, labels: fp16(samples)
     if calibration is None:
-        raise BadInput("--precision int8 needs --calibration, a folder of typical pictures")
-    return lambda recipe, labels: int8(read_calibration(calibration, recipe, labels), limits)
+        raise BadInput(f"--precision {precision} needs --calibration, a folder of typical pictures")
+    return lambda recipe, labels: int8(
+        read_calibration(calibration, recipe, labels), limits, only_if_faster=precision == "fastest"
+    )
 
 
 def quantise_classifier(
     model: bytes, network: ClassifierNetwork, manifest: pb.Manifest, storage: Storage, progress: Progress
-) -> Quantised:
+) -> Quantised | KeptInFloat:
     """Reduce the precision of model.onnx, and write precision, bound and agreement into the manifest.
 
     Args:
@@ -119,6 +132,9 @@ def quantise_classifier(
         manifest: Is changed.
         storage: The precision to store it in.
         progress: Called as each stage begins.
+
+    Returns:
+        The reduced file; KeptInFloat only for a storage with only_if_faster. The manifest is unchanged then.
 
     Raises:
         ParityFailed: The result would differ too much from float32.
@@ -134,7 +150,7 @@ def quantise_classifier(
 
 def quantise_encoder(
     encoder: bytes, decoder: bytes, network: CaptionNetwork, manifest: pb.Manifest, storage: Storage, progress: Progress
-) -> Quantised:
+) -> Quantised | KeptInFloat:
     """Reduce the precision of encoder.onnx, with the decoder.onnx that will be served; else as quantise_classifier."""
     pictures = storage.pictures(manifest.input)
     judge = CaptionerJudge(network, manifest, decoder, pictures)
@@ -155,21 +171,35 @@ def _quantise(
     storage: Storage,
     rounding: Callable[[Golden], float],
     progress: Progress,
-) -> Quantised:
+) -> Quantised | KeptInFloat:
     """Reduce a file; `rounding` measures the deviation of its arithmetic on devices that compute in float16."""
-    reduced = storage.reduce(model, judge, progress)
-    judgement, predictions = reduced.judgement, reduced.judgement.predictions
-    golden, golden_deviation = judge.golden(reduced.model)
-    rounded = rounding(golden) if storage.precision == pb.PRECISION_FP16 else 0.0
-    bound = quantised_bound(file, storage.precision, max(judgement.deviation, golden_deviation, rounded))
+    try:
+        reduced = storage.reduce(model, judge, progress)
+        judgement, predictions = reduced.judgement, reduced.judgement.predictions
+        golden, golden_deviation = judge.golden(reduced.model)
+        rounded = rounding(golden) if storage.precision == pb.PRECISION_FP16 else 0.0
+        bound = quantised_bound(file, storage.precision, max(judgement.deviation, golden_deviation, rounded))
+    except ParityFailed as refused:
+        if not storage.only_if_faster:
+            raise
+        return KeptInFloat(f"precision: fp32, as {refused}")
+    speed = None
+    if storage.precision == pb.PRECISION_INT8:
+        progress("measuring int8 against fp32")
+        ratios = speedups(model, reduced.model, predictions.pictures.pixels)
+        speed = _speed_note(ratios)
+        if storage.only_if_faster:
+            if prod(ratios.values()) <= 1:
+                return KeptInFloat(f"precision: fp32, the fastest here; {speed}")
+            speed = f"precision: int8, the fastest here; {speed}"
     agreement = agreement_of(bound, predictions, judgement.difference, judgement.scale)
     agreement.blocks_in_float.extend(reduced.in_float)
     if judgement.right is not None:
         agreement.right, agreement.right_in_fp32 = judgement.right
     record(manifest, bound, agreement)
     notes = _notes(precision_name(storage.precision), reduced, len(model))
-    if storage.precision == pb.PRECISION_INT8:
-        notes.append(_speed_note(speedups(model, reduced.model, predictions.pictures.pixels)))
+    if speed is not None:
+        notes.append(speed)
     return Quantised(reduced.model, golden, Comparison(predictions, agreement.bound), tuple(notes))
 
 

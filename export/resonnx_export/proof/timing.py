@@ -28,9 +28,7 @@ def timed(run: Run, rows: int) -> pb.ProviderSpeed.Batch:
     run()
     taken: list[int] = []
     while len(taken) < _LEAST_RUNS or (sum(taken) < _MEASURING_NS and len(taken) < _MOST_RUNS):
-        start = time.perf_counter_ns()
-        run()
-        taken.append(time.perf_counter_ns() - start)
+        taken.append(_once(run))
     lower, median, upper = np.quantile(np.array(taken) / 1e6, (0.25, 0.5, 0.75)).tolist()
     return pb.ProviderSpeed.Batch(
         batch_size=rows, median_ms=median, lower_quartile_ms=lower, upper_quartile_ms=upper, runs=len(taken)
@@ -55,11 +53,25 @@ def step_medians(graphs: CaptionerGraphs, spec: pb.CaptionerSpec, images: Pixels
 
 
 def speedups(before: bytes, after: bytes, images: Pixels) -> dict[int, float]:
-    """Return how many times as fast as the ONNX file `before` the file `after` is on the CPU, by PICTURE_BATCHES."""
+    """Return how many times as fast as the ONNX file `before` the file `after` is on the CPU, by PICTURE_BATCHES.
+
+    They run in turns, so that other load affects both; the median of the turns' ratios.
+    """
     sessions = [open_session(model) for model in (before, after)]
     ratios = {}
     for rows in PICTURE_BATCHES:
-        feeds = {IMAGE: repeated(images, rows)}
-        slow, fast = (timed(partial(session.run, feeds), rows).median_ms for session in sessions)
-        ratios[rows] = slow / fast
+        runs = [partial(session.run, {IMAGE: repeated(images, rows)}) for session in sessions]
+        for run in runs:
+            run()
+        turns: list[tuple[int, int]] = []
+        while len(turns) < _LEAST_RUNS or (sum(map(sum, turns)) < 2 * _MEASURING_NS and len(turns) < _MOST_RUNS):
+            turns.append((_once(runs[0]), _once(runs[1])))
+        ratios[rows] = float(np.median([slow / fast for slow, fast in turns]))
     return ratios
+
+
+def _once(run: Run) -> int:
+    """Return the duration of a run, in ns."""
+    start = time.perf_counter_ns()
+    run()
+    return time.perf_counter_ns() - start

@@ -55,6 +55,36 @@ def test_command_exports_captioner_in_int8(
     ]
 
 
+@pytest.mark.parametrize(
+    ("ratio", "limits", "stored", "said"),
+    [
+        (1.5, ("--min-agreement", 0, "--max-accuracy-drop", 100), True, "precision: int8, the fastest here"),
+        (0.8, ("--min-agreement", 0, "--max-accuracy-drop", 100), False, "precision: fp32, the fastest here; int8"),
+        (1.5, (), False, "precision: fp32, as int8 exceeds the limits"),
+    ],
+)
+def test_fastest_precision_within_the_limits(
+    export: Export,
+    pictures: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    ratio: float,
+    limits: tuple[object, ...],
+    stored: bool,
+    said: str,
+) -> None:
+    monkeypatch.setattr(trunk, "speedups", lambda *_: {1: ratio, 8: ratio})
+    if not limits:
+        monkeypatch.setattr(trunk, "ClassifierJudge", lambda *_: Pessimist())
+    result = export("--precision", "fastest", "--calibration", pictures, *limits)
+    assert result.exit_code == 0, result.output
+    assert said in result.stdout
+    manifest = read_version(tmp_path / "models" / "m" / "1").manifest
+    assert dict(manifest.stored) == ({"model.onnx": pb.PRECISION_INT8} if stored else {})
+    # In fp32, providers may compute in reduced precision, as without the option.
+    assert (pb.PRECISION_BF16 in [bound.precision for bound in manifest.precisions]) is not stored
+
+
 def test_refused_int8_writes_nothing(
     export: Export, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -79,8 +109,9 @@ def test_float16_that_overflows_is_refused(network: ResNet, labels_file: Path, t
     ("options", "said"),
     [
         (("--precision", "int8"), "needs --calibration"),
-        (("--calibration", "."), "goes with --precision int8, not fp32"),
-        (("--precision", "fp16", "--calibration", "."), "goes with --precision int8, not fp16"),
+        (("--precision", "fastest"), "--precision fastest needs --calibration"),
+        (("--calibration", "."), "goes with --precision int8 or fastest, not fp32"),
+        (("--precision", "fp16", "--calibration", "."), "goes with --precision int8 or fastest, not fp16"),
         (("--precision", "int8", "--calibration", "nowhere"), "nowhere is not a folder"),
     ],
 )
