@@ -29,7 +29,7 @@ def small(block: str = "BasicBlock", **more: Any) -> nn.Module:
 
 
 def of_timm(name: str, **more: Any) -> nn.Module:
-    made: nn.Module = timm.create_model(name, layers=(1, 1, 1, 2), num_classes=5, **more)
+    made: nn.Module = timm.create_model(name, layers=(1, 1, 1, 2), channels=(8, 16, 32, 64), num_classes=5, **more)
     return made
 
 
