@@ -4,7 +4,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +12,8 @@ from typing import Final
 
 # Huge pages for the allocator, as the image and the quick start set them.
 HUGE_PAGES: Final = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
+# Folders of a checkout that the server's packages are in.
+_SOURCES: Final = ("server", "proto", "client")
 
 
 @dataclass(frozen=True)
@@ -38,25 +40,36 @@ def processor_s(pid: int, thread: int | None = None) -> float:
 
 
 @contextmanager
-def serving(repository: Path, *flags: str, runner: Sequence[str] = ()) -> Iterator[Serving]:
-    """Serve `repository` by resonnx-server until the block ends; `runner` is a program that starts it.
+def serving(
+    repository: Path, *flags: str, runner: Sequence[str] = (), checkout: Path | None = None
+) -> Iterator[Serving]:
+    """Serve `repository` by resonnx-server until the block ends.
+
+    Args:
+        repository: The models.
+        flags: Of resonnx-server.
+        runner: A program that starts it.
+        checkout: The folder of another version of this project, which is served by; None for this one.
 
     Raises:
         RuntimeError: It does not start.
     """
     command = [sys.executable, *runner, "-m", "resonnx_server", "--repository", str(repository), "--port", "0"]
-    with running([*command, "--http-port", "0", "--log-level", "error", *flags]) as server:
+    sources = None if checkout is None else {"PYTHONPATH": os.pathsep.join(str(checkout / name) for name in _SOURCES)}
+    with running([*command, "--http-port", "0", "--log-level", "error", *flags], sources) as server:
         yield server
 
 
 @contextmanager
-def running(command: Sequence[str]) -> Iterator[Serving]:
+def running(command: Sequence[str], more: Mapping[str, str] | None = None) -> Iterator[Serving]:
     """Run a server that says "NAME ready grpc=HOST:PORT http=HOST:PORT" with huge pages.
+
+    `more` are further variables of its environment.
 
     Raises:
         RuntimeError: It does not start.
     """
-    variables = {**HUGE_PAGES, "RESONNX_DRAIN_DELAY_S": "0", **os.environ}
+    variables = {**HUGE_PAGES, "RESONNX_DRAIN_DELAY_S": "0", **os.environ, **(more or {})}
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=variables) as process:
         assert process.stdout is not None
         ready = re.match(r"\S+ ready grpc=(\S+) http=(\S+)(?: admin=(\S+))?", process.stdout.readline())
