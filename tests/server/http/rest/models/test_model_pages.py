@@ -4,8 +4,8 @@ from collections.abc import Iterator
 
 import grpc
 import pytest
+from resonnx_proto.v1 import manifest_pb2, repository_pb2_grpc, vision_pb2, vision_pb2_grpc
 from resonnx_proto.v1 import repository_pb2 as pb
-from resonnx_proto.v1 import repository_pb2_grpc, vision_pb2, vision_pb2_grpc
 from resonnx_server.access.keys import digest_of
 
 from .....conftest import RunningServer
@@ -38,7 +38,8 @@ def test_a_model_is_described_as_by_get_model(demo_server: RunningServer, name: 
     assert (given["name"], given["version"], given["identity"]) == (name, 1, expected.identity)
     assert given["max_batch_size"] == expected.max_batch_size
     assert [each["provider"] for each in given["sessions"]] == [each.provider for each in expected.sessions]
-    assert all(each["precision"] in ("fp32", "int8") for each in given["sessions"])
+    names = {manifest_pb2.Precision.Name(each.precision) for each in expected.sessions}
+    assert {f"PRECISION_{each['precision'].upper()}" for each in given["sessions"]} == names
     for session in given["sessions"]:
         sizes = [each["batch_size"] for each in session["latencies"]]
         assert sizes == sorted(sizes)
