@@ -38,7 +38,7 @@ def draw_heatmaps(picture: bytes, result: Classification, model: ModelInfo, file
     base = panel(image, box, _PANEL)
     most = max(abs(value) for each in shown for value in each.heatmap) or 1.0
     tinted = [
-        (f"{each.label} {each.score:.2f}", _tinted(base, each.heatmap, result.heatmap_grid, most)) for each in shown
+        (f"{each.score:.2f} {each.label}", _tinted(base, each.heatmap, result.heatmap_grid, most)) for each in shown
     ]
     write_sheet([(result.model, base), *tinted], file)
 

@@ -8,12 +8,15 @@ from typing import TYPE_CHECKING
 from resonnx._results import ModelInfo
 
 if TYPE_CHECKING:
-    from PIL import Image
+    from PIL import Image, ImageFont
 
 # Left, top, right and bottom.
 Box = tuple[float, float, float, float]
 
 _TEXT_HEIGHT = 24
+_MARGIN = 4
+# Characters of a title that may be shown.
+_LONGEST = 256
 _COLUMNS = 5
 
 
@@ -48,7 +51,10 @@ def grid_mask(values: Sequence[int], grid: tuple[int, int], size: tuple[int, int
 
 
 def write_sheet(panels: Sequence[tuple[str, "Image.Image"]], file: Path) -> None:
-    """Write panels of one size below their titles; the file's suffix selects the format. Raises OSError, ValueError."""
+    """Write panels of one size below their titles, which are cut where they are wider.
+
+    The file's suffix selects the format. Raises OSError, ValueError.
+    """
     from PIL import Image, ImageDraw, ImageFont
 
     width, height = panels[0][1].size
@@ -59,5 +65,14 @@ def write_sheet(panels: Sequence[tuple[str, "Image.Image"]], file: Path) -> None
     for i, (text, image) in enumerate(panels):
         x, y = i % columns * width, i // columns * (height + _TEXT_HEIGHT)
         sheet.paste(image, (x, y + _TEXT_HEIGHT))
-        draw.text((x + 4, y + 2), text, fill="black", font=font)
+        draw.text((x + _MARGIN, y + 2), _cut(text, font, width - 2 * _MARGIN), fill="black", font=font)
     sheet.save(file)
+
+
+def _cut(text: str, font: "ImageFont.FreeTypeFont | ImageFont.ImageFont", width: int) -> str:
+    """Return a text in one line of at most this width, with dots for what is left out."""
+    whole = shown = " ".join(text[:_LONGEST].split())
+    while whole and font.getlength(shown) > width:
+        whole = whole[:-1]
+        shown = f"{whole.rstrip()}…"
+    return shown

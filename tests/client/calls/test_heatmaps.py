@@ -94,6 +94,16 @@ def test_a_heatmap_is_drawn_over_what_the_model_saw(run, answer: pb.ClassifyResp
     assert (0, 255, 0) not in {colour for _, colour in drawn.getcolors(1 << 20)}
 
 
+def test_a_long_label_stays_above_its_own_panel(run, answer: pb.ClassifyResponse) -> None:
+    answer.predictions[0].label = "word \n" * 100
+    answer.predictions[1].label = " "
+    assert run("--heatmap", "out.png").exit_code == 0
+    titles = Image.open("out.png").convert("L").crop((0, 0, 3 * PANEL, TEXT))
+    title, after = (titles.crop((x, 0, x + width, TEXT)) for x, width in ((PANEL, PANEL), (2 * PANEL + 60, PANEL - 60)))
+    assert title.crop((PANEL - 60, 0, PANEL, TEXT)).getextrema()[0] < 128, "it is cut where the panel ends"
+    assert after.getextrema() == (255, 255), "and does not go on above the next one, after its score"
+
+
 def test_json_has_the_numbers(run, answer: pb.ClassifyResponse) -> None:
     line = json.loads(run("--heatmap", "out.png", "--json").stdout)
     assert line["predictions"][0]["heatmap"] == [4, -4]
