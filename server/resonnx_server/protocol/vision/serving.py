@@ -47,7 +47,13 @@ class VisionServing:
         self._most_values = most_values
 
     async def classify(
-        self, message: pb.ClassifyRequest, picture: FindPicture, size: int, caller_ns: int | None, caller: Caller
+        self,
+        message: pb.ClassifyRequest,
+        picture: FindPicture,
+        size: int,
+        caller_ns: int | None,
+        caller: Caller,
+        sharing: int = 1,
     ) -> pb.ClassifyResponse:
         """Return the best classes of a picture.
 
@@ -57,6 +63,7 @@ class VisionServing:
             size: Bytes of the request.
             caller_ns: The call's deadline, monotonic ns; None if it has none.
             caller: Who calls.
+            sharing: Pictures whose answers are sent as one.
 
         Raises:
             ServerError: The request is refused, or fails.
@@ -76,7 +83,7 @@ class VisionServing:
             request.limit(caller_ns, message.timeout_us, caller.priority(message.priority))
             top_k = message.top_k or min(_DEFAULT_TOP_K, len(labels))
             if message.return_heatmap:
-                response = await self._explained(message, request, picture(), top_k)
+                response = await self._explained(message, request, picture(), top_k, sharing)
             else:
                 outputs = await classify(request, picture())
                 work = classify_response(outputs, labels, top_k, features=message.return_features)
@@ -86,7 +93,7 @@ class VisionServing:
         return response
 
     async def _explained(
-        self, message: pb.ClassifyRequest, request: ActiveRequest, picture: Pictures, top_k: int
+        self, message: pb.ClassifyRequest, request: ActiveRequest, picture: Pictures, top_k: int, sharing: int = 1
     ) -> pb.ClassifyResponse:
         """Return the best classes of a picture with their heatmaps. Raises NoHeatmaps if the model has none."""
         model, heatmaps = request.model, request.model.heatmaps
@@ -94,12 +101,11 @@ class VisionServing:
         if isinstance(heatmaps, str):
             raise NoHeatmaps(f"return_heatmap: model {model.name!r} has no heatmaps: {heatmaps}")
         rows, columns = heatmaps.rows, heatmaps.columns
-        if self._most_values is not None and top_k * rows * columns > self._most_values:
+        if self._most_values is not None and sharing * top_k * rows * columns > self._most_values:
             most = self._most_values // (rows * columns)
-            raise InvalidInput(
-                "top_k",
-                f"{top_k} heatmaps of {rows} x {columns} values; an answer over HTTP has at most {most} of them",
-            )
+            each = "" if sharing == 1 else f" of each of {sharing} pictures"
+            asked = f"{top_k} heatmaps of {rows} x {columns} values{each}"
+            raise InvalidInput("top_k", f"{asked}; an answer over HTTP has at most {most} of them")
         # What the batch returns, then the answer: numbers as Python's, and as the message's.
         request.hold(heatmaps.map_bytes)
         outputs = await classify(request, picture, (FEATURE_MAP,))

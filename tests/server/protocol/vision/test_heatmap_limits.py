@@ -45,11 +45,11 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, ...]]:
     return asked
 
 
-async def _explained(request: Any, top_k: int, most: int | None = None) -> pb.ClassifyResponse:
+async def _explained(request: Any, top_k: int, most: int | None = None, sharing: int = 1) -> pb.ClassifyResponse:
     picture: Any = SimpleNamespace(size=(40, 30))
     inference: Any = None
     explained = VisionServing(inference, Pieces("test"), most)._explained
-    return await explained(pb.ClassifyRequest(return_heatmap=True), request, picture, top_k)
+    return await explained(pb.ClassifyRequest(return_heatmap=True), request, picture, top_k, sharing)
 
 
 async def test_memory_is_held_for_the_map_and_for_the_answer(asked: list[tuple[str, ...]]) -> None:
@@ -74,3 +74,7 @@ async def test_answers_have_a_limit_of_values_where_they_are_text(asked: list[tu
     with pytest.raises(InvalidInput, match="top_k: 11 heatmaps of 8 x 10 values; an answer over HTTP has at most 10"):
         await _explained(_Request(MAPS), 11, most)
     assert len(asked) == 1
+    assert len((await _explained(_Request(MAPS), 2, most, sharing=5)).predictions) == 2
+    with pytest.raises(InvalidInput, match="2 heatmaps of 8 x 10 values of each of 6 pictures"):
+        await _explained(_Request(MAPS), 2, most, sharing=6)
+    assert len(asked) == 2

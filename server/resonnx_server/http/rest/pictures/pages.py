@@ -28,8 +28,8 @@ _SMALL_BODY: Final = 1 << 20
 # Characters of a header that becomes a request's id.
 _LONGEST_ID: Final = 64
 
-# Runs one picture and returns its answer.
-Run = Callable[[File, Posted], Coroutine[Any, Any, dict[str, Any]]]
+# Runs one picture, of so many whose answers are sent as one, and returns its answer.
+Run = Callable[[File, Posted, int], Coroutine[Any, Any, dict[str, Any]]]
 
 
 class PicturePages:
@@ -57,16 +57,17 @@ class PicturePages:
     async def _classify(self, posted: Posted) -> Content:
         message = self._message(pb.ClassifyRequest, posted)
 
-        async def run(file: File, posted: Posted) -> dict[str, Any]:
+        async def run(file: File, posted: Posted, sharing: int) -> dict[str, Any]:
             picture, size = partial(_picture, file), len(file.content)
-            return classified(await self._serving.classify(message, picture, size, posted.deadline_ns, posted.caller))
+            deadline, caller = posted.deadline_ns, posted.caller
+            return classified(await self._serving.classify(message, picture, size, deadline, caller, sharing))
 
         return await self._answer(posted, run)
 
     async def _caption(self, posted: Posted) -> Content | web.StreamResponse:
         message = self._message(pb.CaptionRequest, posted)
 
-        async def run(file: File, posted: Posted, on_word: OnWord | None = None) -> dict[str, Any]:
+        async def run(file: File, posted: Posted, _: int, on_word: OnWord | None = None) -> dict[str, Any]:
             picture, size = partial(_picture, file), len(file.content)
             return captioned(
                 await self._serving.caption(message, picture, size, posted.deadline_ns, posted.caller, on_word)
@@ -78,7 +79,7 @@ class PicturePages:
         if len(files) != 1:
             with self._models.rejected.counting():
                 raise InvalidInput("request", f"{len(files)} pictures; words are sent as events for one")
-        return await self._stream(posted, lambda on_word: run(files[0], posted, on_word))
+        return await self._stream(posted, lambda on_word: run(files[0], posted, 1, on_word))
 
     def _message(self, kind: Any, posted: Posted) -> Any:
         """Return the options of a request, or count it as rejected."""
@@ -106,26 +107,26 @@ class PicturePages:
         files = await self._files(posted)
         if not is_form:
             posted.begin()
-            return _content(await run(files[0], posted))
+            return Content(to_json(await run(files[0], posted, 1)), JSON)
         # Each picture counts as a request.
         posted.is_begun = True
-        answers: list[dict[str, Any]] = []
         errors: list[ServerError] = []
 
-        async def one(file: File) -> dict[str, Any]:
+        async def one(file: File) -> bytes:
             # The task serves this picture only.
             IDENTITY.set(Identity.within(IDENTITY.get()))
             try:
-                return await run(file, posted)
+                answer = await run(file, posted, len(files))
             except ServerError as error:
                 errors.append(error.with_traceback(None))
-                return body_of(error)
+                answer = body_of(error)
+            # Written now: those of all pictures at once would hold the event loop.
+            return to_json({"name": file.name, **answer})
 
         found = await all_of(one(file) for file in files)
-        answers += ({"name": file.name, **answer} for file, answer in zip(files, found, strict=True))
         if len(errors) == len(files):
             raise errors[0]
-        return _content({"pictures": answers})
+        return Content(b'{"pictures":[' + b",".join(found) + b"]}", JSON)
 
     async def _stream(
         self, posted: Posted, run: Callable[[OnWord], Coroutine[Any, Any, dict[str, Any]]]
@@ -161,7 +162,3 @@ def _shown(header: str) -> str:
 
 def _picture(file: File) -> EncodedPictures:
     return EncodedPictures([file.content], "picture", numbered=False)
-
-
-def _content(body: dict[str, Any]) -> Content:
-    return Content(to_json(body), JSON)

@@ -70,6 +70,21 @@ def test_the_pictures_of_a_form_are_answered_one_by_one(demo_server, samples: Pa
     assert (answer.status, answer.json["reason"]) == (400, "BAD_IMAGE")
 
 
+def test_the_pictures_of_a_form_share_the_limit_of_heatmaps(demo_server, samples: Path, truth: Truth) -> None:
+    name, _ = _named(truth, "digits")[0]
+    file = (samples / name).read_bytes()
+    single = ask(demo_server.http, "/v1/classify/digits?top_k=1&return_heatmap=1", file).json
+    positions = len(single["predictions"][0]["heatmap"])
+    most = 16384 // positions // 10
+    body, kind = form(*[(name, file)] * (most + 1))
+    answer = ask(demo_server.http, "/v1/classify/digits?top_k=10&return_heatmap=1", body, Content_Type=kind)
+    assert (answer.status, answer.json["reason"]) == (400, "INVALID_INPUT")
+    assert f"of each of {most + 1} pictures" in answer.json["error"]
+    body, kind = form(*[(name, file)] * most)
+    answer = ask(demo_server.http, "/v1/classify/digits?top_k=10&return_heatmap=1", body, Content_Type=kind)
+    assert {len(each["predictions"][9]["heatmap"]) for each in answer.json["pictures"]} == {positions}
+
+
 def test_a_caption_and_its_words(demo_server, samples: Path, truth: Truth) -> None:
     name, text = _named(truth, "scenes")[0]
     file = (samples / name).read_bytes()
