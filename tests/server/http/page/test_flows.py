@@ -78,6 +78,7 @@ async def test_each_label_has_a_heatmap(tab: Tab, demo_server: RunningServer, sa
     await tab.evaluate("document.querySelector('#overlay').click()")
     maps.add(await tab.evaluate(_PIXELS))
     assert len(maps) == 4, "each label has a map of its own, and the picture none"
+    assert "red" in await tab.text("#overlay-text")
     assert await tab.evaluate(described) == "The picture as the model sees it"
     assert tab.problems == []
 

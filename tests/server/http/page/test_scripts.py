@@ -103,6 +103,14 @@ def test_the_part_that_the_model_sees() -> None:
     assert [[box[name] for name in ("left", "top", "width", "height")] for box in found] == [box for *_, box in cases]
 
 
+def test_what_speaks_for_a_label_is_red_and_what_speaks_against_it_blue() -> None:
+    against, weakly, nothing, strongly = run("signed from seen.js", "given.map(signed)", [-1, 0.5, 0, 1])
+    assert against[2] > 2 * max(against[:2])
+    assert strongly[0] > 2 * max(strongly[1:3])
+    assert weakly[:3] == strongly[:3]
+    assert [nothing[3], weakly[3], against[3]] == [0, strongly[3] / 2, strongly[3]]
+
+
 def test_numbers_have_three_digits() -> None:
     texts = {0: "0", 0.00012: "1.2e-4", 0.00123: "0.00123", 12.345: "12.3", 123456: "123,000"}
     assert run("number from wording.js", "given.map(number)", list(texts)) == list(texts.values())

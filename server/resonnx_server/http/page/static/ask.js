@@ -1,6 +1,6 @@
 // Asks a model with a picture, and shows the answer: labels with bars, or a caption word by word.
 
-import { pathOf, post, postForEvents } from "./api.js";
+import { Failure, pathOf, post, postForEvents } from "./api.js";
 import { byId, make, say } from "./dom.js";
 import { Seen, bitmapOf } from "./seen.js";
 import { count, percent } from "./wording.js";
@@ -72,21 +72,25 @@ function seenOf(model, file, bitmap) {
 }
 
 async function classify(model, file, signal) {
-  const values = LABELS * (model.heatmap_rows ?? 0) * (model.heatmap_columns ?? 0);
-  const options = { version: model.version, ...(values > 0 && values <= MOST_VALUES ? { return_heatmap: "true" } : {}) };
+  const positions = (model.heatmap_rows ?? 0) * (model.heatmap_columns ?? 0);
+  const maps = positions > 0 ? Math.floor(MOST_VALUES / positions) : 0;
+  const labels = Math.min(LABELS, model.classes, maps || LABELS);
+  const options = { version: model.version, top_k: labels, ...(maps ? { return_heatmap: "true" } : {}) };
   const answer = await post(pathOf("classify", model.name, options), file, signal);
   byId("labels").hidden = false;
-  byId("labels").replaceChildren(...answer.predictions.map((each) => bar(each, answer)));
+  // Maps of different labels are compared: they have one scale.
+  const most = Math.max(...answer.predictions.flatMap((each) => each.heatmap ?? []).map(Math.abs));
+  byId("labels").replaceChildren(...answer.predictions.map((each) => bar(each, answer, most)));
   byId("labels").querySelector("button")?.onclick();
   const texts = answer.predictions.map((each) => `${each.label}, ${percent(each.score)}`);
   say(byId("said"), `Answer: ${texts.join("; ")}`);
   return answer;
 }
 
-function bar({ label, score, heatmap }, answer) {
+function bar({ label, score, heatmap }, answer, most) {
   const filled = make("span", { class: "bar" });
   filled.style.width = `${Math.max(0, Math.min(100, 100 * score))}%`;
-  const map = heatmap && { weights: heatmap, rows: answer.heatmap_rows, columns: answer.heatmap_columns };
+  const map = heatmap && { weights: heatmap, rows: answer.heatmap_rows, columns: answer.heatmap_columns, most };
   return make("li", {}, filled, named("label", label, map), make("span", { class: "score" }, percent(score)));
 }
 
@@ -104,6 +108,7 @@ function named(kind, text, map) {
   };
   button.onclick = button.onfocus = button.onpointerenter = look;
   byId("overlay-choice").hidden = false;
+  say(byId("overlay-text"), kind === "label" ? "Show what speaks for the label (red) and against it (blue)" : "Show where the model looked");
   return button;
 }
 
@@ -115,6 +120,7 @@ async function caption(model, file, signal) {
     if (name === "word") addWord(model, data);
     else answer = data;
   }
+  if (answer === null) throw new Failure(0, "The answer ended early.");
   const best = answer.captions[0];
   // Beams may end otherwise than the words that came.
   if (byId("words").children.length !== best.words.length) {

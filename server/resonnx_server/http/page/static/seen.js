@@ -11,6 +11,10 @@ const COLOURS = [
   [250, 140, 20, 0.45],
   [255, 240, 120, 0.5],
 ];
+// Of what speaks for a label, and against it.
+const FOR = [215, 25, 28];
+const AGAINST = [20, 70, 220];
+const STRONGEST = 0.75;
 
 /** A picture on the page's canvas. */
 export class Seen {
@@ -26,7 +30,10 @@ export class Seen {
     this.show();
   }
 
-  /** Shows the picture, with a map over it if there is one: `rows` times `columns` weights from the top left. */
+  /**
+   * Shows the picture, with a map over it if there is one: `rows` times `columns` weights from the top left. With `most`
+   * they have signs, and this is the largest without it.
+   */
   show(map = null) {
     const { width, height } = this.canvas;
     const context = this.canvas.getContext("2d");
@@ -56,11 +63,12 @@ export function boxOf({ width, height }, input) {
   return { left, top, width: width - 2 * left, height: height - 2 * top };
 }
 
-function coloured({ weights, rows, columns }) {
+function coloured({ weights, rows, columns, most }) {
   const least = Math.min(...weights);
   const span = Math.max(...weights) - least || 1;
   const image = new ImageData(columns, rows);
-  weights.forEach((weight, i) => image.data.set(colour((weight - least) / span), 4 * i));
+  const of = most === undefined ? (weight) => colour((weight - least) / span) : (weight) => signed(weight / (most || 1));
+  weights.forEach((weight, i) => image.data.set(of(weight), 4 * i));
   const small = new OffscreenCanvas(columns, rows);
   small.getContext("2d").putImageData(image, 0, 0);
   return small;
@@ -72,4 +80,9 @@ export function colour(weight) {
   const index = Math.min(COLOURS.length - 2, Math.floor(position));
   const mixed = COLOURS[index].map((part, i) => part + (COLOURS[index + 1][i] - part) * (position - index));
   return [mixed[0], mixed[1], mixed[2], 255 * mixed[3]];
+}
+
+/** Returns the colour of a weight from -1, against a label, to 1, for it. */
+export function signed(weight) {
+  return [...(weight < 0 ? AGAINST : FOR), 255 * STRONGEST * Math.abs(weight)];
 }
