@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any, Final
 
+from resonnx_server.observe.output import Output
 from resonnx_server.observe.requests.identity import IDENTITY
 from resonnx_server.observe.trace_context import TRACE_CONTEXT
 
@@ -20,6 +21,11 @@ _SERVER: Final = logging.getLogger("resonnx_server")
 # Level of loggers that log nothing.
 _NONE: Final = logging.CRITICAL + 1
 _NAME: Final = "resonnx-server"
+# json.dumps would make an encoder for each line.
+_to_json: Final = json.JSONEncoder(default=repr).encode
+_STDERR: Final = 2
+# For the last lines, at the process's end.
+_LAST_S: Final = 1.0
 
 
 @dataclass(frozen=True)
@@ -94,21 +100,68 @@ class LogControl(logging.Filter):
 control: Final = LogControl()
 
 
+def json_line(created: float, level: str, logger: str, message: str, fields: Mapping[str, Any], **whole: str) -> str:
+    """Return a line of the log.
+
+    Args:
+        created: POSIX seconds.
+        level: Its level, in lower case.
+        logger: The logger's name.
+        message: What is told.
+        fields: Further fields, of which long texts are truncated.
+        **whole: Further ones that are not.
+    """
+    entry = {
+        "time": datetime.fromtimestamp(created, UTC).isoformat(timespec="milliseconds"),
+        "level": level,
+        "logger": logger,
+        "message": message,
+    }
+    for name, value in fields.items():
+        entry[name] = value[:_MAX_VALUE] if isinstance(value, str) else value
+    return _to_json({**entry, **whole})
+
+
 class JsonFormatter(logging.Formatter):
     """Formats a record as one JSON object. Long values are truncated, so that callers cannot flood the log."""
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the record as a line."""
-        entry: dict[str, Any] = {
-            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
-            "level": record.levelname.lower(),
-            "logger": record.name,
-            "message": record.getMessage(),
-        }
-        entry.update({k: _cut(v) for k, v in vars(record).items() if k not in _PLAIN})
-        if record.exc_info:
-            entry["exception"] = self.formatException(record.exc_info)
-        return json.dumps(entry, default=repr)
+        fields = {k: v for k, v in vars(record).items() if k not in _PLAIN}
+        level, message = record.levelname.lower(), record.getMessage()
+        if not record.exc_info:
+            return json_line(record.created, level, record.name, message, fields)
+        # Not truncated: its end is what matters.
+        return json_line(
+            record.created, level, record.name, message, fields, exception=self.formatException(record.exc_info)
+        )
+
+
+def _line(level: int, message: str, fields: Mapping[str, Any]) -> str:
+    about = {"name": _SERVER.name, "levelno": level, "levelname": logging.getLevelName(level), "msg": message}
+    return JsonFormatter().format(logging.makeLogRecord({**about, **fields}))
+
+
+def _of_dropped(count: int) -> str:
+    return _line(logging.WARNING, "lines were dropped, as stderr was not read", {"dropped": count}) + "\n"
+
+
+# As logging's state, it is the process's.
+output: Final = Output(_of_dropped)
+
+
+class _LineHandler(logging.Handler):
+    """Gives lines to the output."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            output.put(self.format(record) + "\n")
+        except Exception:  # no request may fail for its line
+            self.handleError(record)
+
+    def flush(self) -> None:
+        """Give the last lines some time; called at the process's end."""
+        output.flush(_LAST_S)
 
 
 class Console:
@@ -134,7 +187,10 @@ class Console:
     def tell(self, level: int, message: str) -> None:
         """Print on stderr, at any level of the log: why the server cannot start, or what it ignores."""
         text = _line(level, message, {}) if self.is_json else f"{_NAME}: {message}"
-        print(text, file=sys.stderr, flush=True)
+        if output.is_begun:
+            output.put(text + "\n")
+        else:
+            print(text, file=sys.stderr, flush=True)
 
     def progress(self, message: str) -> bool:
         """Print a line of progress if stderr is a terminal; whether it was."""
@@ -155,7 +211,10 @@ def configure(level: str) -> None:
     """
     # Python remembers every distinct warning for ever, and damaged pictures make any number.
     warnings.filterwarnings("ignore", module=r"PIL\.")
-    handler = logging.StreamHandler(sys.stderr)
+    # A process may be started without it: another file has its number then.
+    if sys.stderr is not None and not output.is_begun:
+        output.begin(_STDERR)
+    handler = _LineHandler()
     handler.setFormatter(JsonFormatter())
     handler.addFilter(control)
     logging.basicConfig(handlers=[handler], force=True)
@@ -181,12 +240,3 @@ def _log_what_python_prints() -> None:
         _SERVER.error("an error could not be raised", exc_info=given.exc_value, extra={"in": repr(given.object)})
 
     sys.excepthook, threading.excepthook, sys.unraisablehook = uncaught, uncaught_in_thread, unraisable
-
-
-def _line(level: int, message: str, fields: Mapping[str, Any]) -> str:
-    about = {"name": _SERVER.name, "levelno": level, "levelname": logging.getLevelName(level), "msg": message}
-    return JsonFormatter().format(logging.makeLogRecord({**about, **fields}))
-
-
-def _cut(value: Any) -> Any:
-    return value[:_MAX_VALUE] if isinstance(value, str) else value
