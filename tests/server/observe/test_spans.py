@@ -5,6 +5,8 @@ import time
 from collections.abc import Callable, Iterator
 
 import pytest
+from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
+from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor, SpanExporter, SpanExportResult
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
@@ -12,6 +14,7 @@ from opentelemetry.trace import SpanKind, StatusCode
 from resonnx_server.errors import InferenceFailed, InvalidInput, WaitTooLong
 from resonnx_server.observe.requests.identity import IDENTITY, Identity
 from resonnx_server.observe.spans import otlp
+from resonnx_server.observe.spans.encoding import encoded
 from resonnx_server.observe.spans.of_requests import begin_span, end_span
 from resonnx_server.observe.spans.tracer import BadExport, Decoded, Tracer, tracer
 from resonnx_server.observe.stats import Timing
@@ -144,6 +147,28 @@ def test_the_variables_sampler_decides(
         assert recorded or TRACE_CONTEXT.get() == context
     finally:
         TRACE_CONTEXT.reset(token)
+
+
+def test_spans_are_encoded_as_the_library_does(exported: Export, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OTEL_RESOURCE_ATTRIBUTES", "zone=a")
+    exporter = InMemorySpanExporter()
+    tracer.use(otlp.OtlpSink(SimpleSpanProcessor(exporter), "1.0"))
+    for parent in (None, TraceContext(_TRACE, _SPAN, is_sampled=True, state="vendor=x,other=y")):
+        TRACE_CONTEXT.set(parent)
+        _begin()
+        span = begin_span("classify", "digits", 3, "cpu/fp32", "key:team")
+        assert span is not None
+        tracer.batch("batch", [span, span], 1, 5, {"resonnx.batch.rows": 4, "resonnx.batch.infer_ms": 0.5})
+        end_span(span, 1, 9, (2, 1), Timing(1, 1, 1, 1, 2, 4), InferenceFailed("no"))
+        identity = IDENTITY.get()
+        assert identity is not None
+        assert identity.call_span is not None
+        identity.call_span.end({"flag": True}, "INTERNAL")
+    spans = exporter.get_finished_spans()
+    assert len(spans) == 14
+    assert encoded(spans) == encode_spans(spans)
+    # The exporter that sends them uses it.
+    assert "_translate_data" in vars(OTLPSpanExporter)
 
 
 def test_another_protocol_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
