@@ -60,15 +60,21 @@ def test_every_line_from_start_to_stop(tmp_path: Path) -> None:
     finally:
         process.kill()
         process.stdout.close()
-    told = {record["message"] for record in _records(errors.read_text())}
+    records = _records(errors.read_text())
+    told = {record["message"] for record in records}
     assert {"serving", "refused", "a request ended", "draining", "stopped", "request"} <= told
+    # The server's own calls, which check its front, are no requests.
+    assert {record["method"].rpartition("/")[2] for record in records if "method" in record} == {
+        "ModelInfer",
+        "ModelReady",
+    }
 
 
 @pytest.mark.parametrize(
     ("arguments", "variables", "status", "message"),
     [
         (["--prot", "1"], {}, 2, "No such option: --prot"),
-        pytest.param(["--repository", "none"], {}, 1, "the repository none", marks=pytest.mark.slow),
+        pytest.param(["--repository", "none"], {}, 1, "repository 'none'", marks=pytest.mark.slow),
         (["--config", "FILE"], {"RESONNX_LOG_FORMAT": ""}, 2, "setting port: Input should be a valid integer"),
     ],
 )

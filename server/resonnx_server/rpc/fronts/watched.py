@@ -14,8 +14,8 @@ from resonnx_server.observe.requests.access_log import access_log
 from resonnx_server.observe.requests.identity import Identity
 from resonnx_server.observe.spans.tracer import CallSpan, tracer
 
-# Health checks and reflection would fill traces and log.
-_SERVICES: Final = ("/resonnx.", "/inference.")
+# Health checks and reflection would fill traces and log; the server's own check of its front is no caller's.
+_SERVICES: Final = ("/resonnx.v1.", "/inference.")
 _FAULTS: Final = frozenset(
     {
         grpc.StatusCode.UNKNOWN,
