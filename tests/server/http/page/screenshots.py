@@ -15,7 +15,8 @@ _ROOT = Path(__file__).parents[4]
 _MODELS = _ROOT / "models"
 _IMAGES = _ROOT / "docs/images"
 _WIDTH = 1000
-_HEIGHT = 1500
+# Of the window, until its page is complete.
+_HEIGHT = 1000
 _QUALITY = 70
 # Requests before the picture is taken, so that the rates show something.
 _REQUESTS = 30
@@ -36,6 +37,7 @@ async def _take(tab: Tab, model: str, picture: Path, content: bytes, scheme: str
     for _ in range(_REQUESTS):
         await tab.evaluate(f"fetch('v1/{task}/{model}', {posted}).then((it) => it.status)")
     await tab.until("/Requests[1-9]/.test(document.querySelector('.card.chosen .facts').textContent)")
+    await tab.look(width=_WIDTH, height=await tab.evaluate("document.documentElement.scrollHeight"), scheme=scheme)
     return await tab.screenshot(quality=_QUALITY)
 
 
