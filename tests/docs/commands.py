@@ -165,7 +165,7 @@ def python(arguments: list[str]) -> int:
     """Run Python; of a script of the repository, print its help, as it may take an hour."""
     if arguments[:2] == ["-m", "pytest"]:
         return run_tests(arguments[2:])
-    if arguments[0].endswith(".py"):
+    if arguments[0].endswith(".py") and (ROOT / arguments[0]).exists():
         arguments = [str(ROOT / arguments[0]), "--help"]
     return execute(*arguments)
 
