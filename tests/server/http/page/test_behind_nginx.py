@@ -1,4 +1,4 @@
-"""The page below a path of nginx, with the settings of docs/page.md: all of it loads, and words come one by one."""
+"""The page below a path of nginx, with the settings of docs/page.md: large pictures pass, and words come one by one."""
 
 import asyncio
 import re
@@ -7,6 +7,7 @@ import socket
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from ....conftest import RunningServer
 from .chromium import browser
@@ -26,7 +27,7 @@ _SETTINGS = """
 daemon off; pid nginx.pid; error_log stderr;
 events {}
 http {
-    access_log off; client_body_buffer_size 1m;
+    access_log off; client_body_buffer_size 2m;
     client_body_temp_path body; proxy_temp_path proxy; fastcgi_temp_path f; uwsgi_temp_path u; scgi_temp_path s;
     server { listen 127.0.0.1:PORT; LOCATION }
 }
@@ -54,6 +55,7 @@ async def test_the_page_works_below_a_path(
         port = free.getsockname()[1]
     location = found[0].replace("127.0.0.1:8002", demo_server.http)
     (tmp_path / "nginx.conf").write_text(_SETTINGS.replace("PORT", str(port)).replace("LOCATION", location))
+    Image.effect_noise((800, 600), 50).convert("RGB").save(tmp_path / "noise.bmp")
     assert NGINX is not None
     nginx = await asyncio.create_subprocess_exec(NGINX, "-p", str(tmp_path), "-c", "nginx.conf", "-e", "stderr")
     name, caption = picture_of(truth, "scenes")
@@ -62,6 +64,10 @@ async def test_the_page_works_below_a_path(
         async with browser(tmp_path / "profile") as tab:
             await tab.open(f"http://127.0.0.1:{port}/models/")
             await tab.until("!document.querySelector('#picture').hidden")
+            # A photograph's size: nginx has a limit of its own.
+            assert (tmp_path / "noise.bmp").stat().st_size > 1 << 20
+            await tab.drop(tmp_path / "noise.bmp")
+            await tab.until("document.querySelectorAll('#labels li').length === 5")
             await tab.evaluate("document.querySelector('.card:not(.chosen) button').click()")
             await tab.until("document.querySelector('#picture-title').textContent.startsWith('Ask scenes')")
             await tab.evaluate(OBSERVED)

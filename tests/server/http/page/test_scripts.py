@@ -111,6 +111,27 @@ def test_what_speaks_for_a_label_is_red_and_what_speaks_against_it_blue() -> Non
     assert [nothing[3], weakly[3], against[3]] == [0, strongly[3] / 2, strongly[3]]
 
 
+@pytest.mark.parametrize(
+    ("answer", "told"),
+    [
+        ("Promise.reject(new TypeError('reset'))", "The server does not answer, or takes no files of 80 MB."),
+        ("new Response('<html>nginx</html>', {status: 413, statusText: 'Too Large'})", "HTTP 413 Too Large"),
+        ("new Response('no page', {status: 404})", "no page"),
+        ('new Response(\'{"error": "too large", "reason": "R"}\', {status: 413})', "too large R"),
+    ],
+)
+def test_why_a_file_is_not_taken_is_told(answer: str, told: str) -> None:
+    html = answer.replace("{status: 413, s", "{headers: {'Content-Type': 'text/html'}, status: 413, s")
+    asked = f"globalThis.fetch = async () => {html}, await post('p', {{size: 8e7}})"
+    assert (
+        run(
+            "post from api.js",
+            f"await (async () => ({asked}))().catch((error) => `${{error.message}} ${{error.reason}}`.trim())",
+        )
+        == told
+    )
+
+
 def test_numbers_have_three_digits() -> None:
     texts = {0: "0", 0.00012: "1.2e-4", 0.00123: "0.00123", 12.345: "12.3", 123456: "123,000"}
     assert run("number from wording.js", "given.map(number)", list(texts)) == list(texts.values())

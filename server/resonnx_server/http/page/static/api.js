@@ -1,5 +1,7 @@
 // Calls of the server, with the key. The key is in this variable only: not in the address, a cookie or a store.
 
+// Of a file, in MB, that the server or a proxy may refuse by closing the connection while it is sent.
+const LARGE = 1;
 let key = "";
 
 /** A call that failed: its HTTP status, 0 if the server did not answer, and what it says. */
@@ -29,7 +31,8 @@ async function call(path, options = {}) {
     response = await fetch(path, { ...options, headers, cache: "no-store", redirect: "error" });
   } catch (error) {
     if (error.name === "AbortError") throw error;
-    throw new Failure(0, "The server does not answer.");
+    const size = Math.round((options.body?.size ?? 0) / 1e6);
+    throw new Failure(0, size > LARGE ? `The server does not answer, or takes no files of ${size} MB.` : "The server does not answer.");
   }
   if (!response.ok) throw await failureOf(response);
   return response;
@@ -41,7 +44,9 @@ async function failureOf(response) {
     const body = JSON.parse(text);
     return new Failure(response.status, String(body.error), String(body.reason ?? ""));
   } catch {
-    return new Failure(response.status, text.trim() || `HTTP ${response.status}`);
+    // Proxies answer with pages.
+    const isText = (response.headers.get("Content-Type") ?? "").startsWith("text/plain");
+    return new Failure(response.status, (isText && text.trim()) || `HTTP ${response.status} ${response.statusText}`.trim());
   }
 }
 
