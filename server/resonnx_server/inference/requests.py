@@ -117,14 +117,17 @@ class ActiveRequest:
         stats.in_progress -= 1
         self.model.lease.give_back()
         total_ns = (now_ns := time.monotonic_ns()) - self._start_ns
+        if self.compared is not None:
+            self.compared.ended(error, total_ns)
+        if isinstance(error, asyncio.CancelledError) and self._is_late(now_ns):
+            # gRPC has ended the call with this status.
+            error = DeadlineExceeded("the call's deadline has passed")
         if self.trace is not None:
             decoded = (self._decode_start_ns, self.decode_ns) if self.decode_ns else None
             self.trace.end(self._start_ns, now_ns, decoded, self.timing)
         if self.span is not None:
             decode = self._decode_start_ns, self.decode_ns
             end_span(self.span, self._start_ns, now_ns, decode, self.timing, error)
-        if self.compared is not None:
-            self.compared.ended(error, total_ns)
         if access_log.is_on:
             self._tell(error, total_ns)
         if _log.isEnabledFor(logging.DEBUG):
@@ -134,9 +137,6 @@ class ActiveRequest:
             trace_id = context.trace_id if context is not None and context.is_sampled else None
             stats.request_done(self.timing, self._start_ns, now_ns, self.decode_ns, trace_id)
             return
-        if isinstance(error, asyncio.CancelledError) and self._is_late(now_ns):
-            # gRPC has ended the call with this status.
-            error = DeadlineExceeded("the call's deadline has passed")
         stats.request_failed(error, total_ns)
 
     def hold(self, nbytes: int, *, answer: bool = False) -> None:

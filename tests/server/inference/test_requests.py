@@ -88,9 +88,14 @@ def test_a_call_that_grpc_ends_at_its_deadline_is_not_counted_as_cancelled(
     remaining_s: float | None, failure: FailureReason, reason: str
 ) -> None:
     stats = Metrics().model("m", 1)
+    ends: list[tuple[Any, ...]] = []
+    span: Any = SimpleNamespace(end=lambda *end: ends.append(end))
     with suppress(asyncio.CancelledError), _request(Budget(100), 1, stats) as request:
         now_ns = time.monotonic_ns()
         request.limit(None if remaining_s is None else now_ns + int(remaining_s * 1e9), 0, 0)
+        request.span = span
         raise asyncio.CancelledError
+    # Its span says the same.
+    assert ends[0][4] == {"error.type": reason}
     assert {name for name, count in stats.failures.items() if count} == {failure}
     assert dict(stats.errors) == {reason: 1}

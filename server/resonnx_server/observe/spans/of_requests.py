@@ -1,5 +1,6 @@
 """Spans of requests: which model, by whom, and how they ended."""
 
+import asyncio
 from typing import Final
 
 from resonnx_server.errors import FailureReason, ServerError
@@ -52,6 +53,7 @@ def end_span(
         span.end(start_ns, end_ns, decode, timing, {}, None)
         return
     known = error if isinstance(error, ServerError) else None
-    reason = type(error).__name__ if known is None else known.reason
+    is_cancelled = isinstance(error, asyncio.CancelledError | GeneratorExit)
+    reason = "CANCELLED" if is_cancelled else type(error).__name__ if known is None else known.reason
     is_fault = isinstance(error, Exception) and (known is None or reason == _UNKNOWN or known.failure in _FAULTS)
     span.end(start_ns, end_ns, decode, timing, {"error.type": reason}, reason if is_fault else None)

@@ -257,7 +257,7 @@ async def serve(call: Call, message: bytes | None) -> bytes | None:
             call.set_status(grpc.StatusCode.INTERNAL, f"internal error (incident {incident})")
     finally:
         if is_watched:
-            watched.end(identity, call.caller.name, call.code)
+            watched.end(identity, call.caller.name, call.code, call.time_remaining())
     return None
 
 

@@ -16,6 +16,8 @@ from resonnx_server.observe.spans.tracer import CallSpan, tracer
 
 # Health checks and reflection would fill traces and log; the server's own check of its front is no caller's.
 _SERVICES: Final = ("/resonnx.v1.", "/inference.")
+# Of a stream whose requests just end when its deadline passes.
+_LATE_S: Final = 0.001
 _FAULTS: Final = frozenset(
     {
         grpc.StatusCode.UNKNOWN,
@@ -35,12 +37,26 @@ def begin(identity: Identity, path: str) -> None:
         identity.call_span = tracer.call(path[1:], {"rpc.system.name": "grpc", "rpc.method": path[1:]})
 
 
-def end(identity: Identity, caller: str, code: grpc.StatusCode) -> None:
-    """Tell of a call that ends with a status, or because it was cancelled."""
+def end(identity: Identity, caller: str, code: grpc.StatusCode, remaining_s: float | None) -> None:
+    """Tell of a call that ends with a status, or because it was cancelled.
+
+    Args:
+        identity: The call's.
+        caller: The caller's name.
+        code: The status that the handler chose.
+        remaining_s: Time until the caller's deadline; None if it set none.
+    """
     if not identity.start_ns:
         return
-    if isinstance(sys.exc_info()[1], asyncio.CancelledError) and code is grpc.StatusCode.OK:
-        code = grpc.StatusCode.CANCELLED
+    if code is grpc.StatusCode.OK:
+        is_cancelled = isinstance(sys.exc_info()[1], asyncio.CancelledError)
+        took_s = (time.monotonic_ns() - identity.start_ns) / 1e9
+        # gRPC cancels late calls. Callers round deadlines up on their way, by up to 1 %.
+        late_s = max(_LATE_S, (took_s + (remaining_s or 0)) / 100) if is_cancelled else _LATE_S
+        if remaining_s is not None and remaining_s <= late_s:
+            code = grpc.StatusCode.DEADLINE_EXCEEDED
+        elif is_cancelled:
+            code = grpc.StatusCode.CANCELLED
     if access_log.is_on:
         access_log.call_ended(identity, caller, code.name)
     if identity.call_span is not None:
