@@ -84,6 +84,13 @@ def test_each_alert_has_a_case_in_which_it_fires_and_one_in_which_it_is_silent()
     assert expected == {rule["alert"]: {True, False} for rule in _rules() if "alert" in rule}
 
 
+def test_each_alert_says_what_happens_and_what_to_do() -> None:
+    for rule in _rules():
+        if "alert" in rule:
+            assert rule["annotations"].keys() == {"summary", "description"}, rule["alert"]
+            assert len(rule["annotations"]["description"]) > 40, rule["alert"]
+
+
 def test_each_alert_is_in_the_operators_manual() -> None:
     text = (_ROOT / "docs/operations.md").read_text()
     named = set(re.findall(r"`(Resonnx\w+)`", text)) | {"ResonnxBurnsErrorBudgetSlowly"}
