@@ -38,7 +38,7 @@ In OpenMetrics, buckets of `resonnx_request_duration_seconds` and of its stages 
 last request in the bucket whose header `traceparent` (W3C Trace Context) says that its caller records the trace.
 Callers that may use some models only see none. Prometheus keeps them with `--enable-feature=exemplar-storage`.
 
- A success, and an error, is counted once:
+A success, and an error, is counted once:
 by the request's model, or by `resonnx_rejected_calls_total` if no model counts it. Durations in µs are sums over
 requests, as in Triton. `ModelStatistics`, and `/v2/models/stats` over HTTP, have the same counters, which go on when a
 version is loaded again.
