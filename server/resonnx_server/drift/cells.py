@@ -63,10 +63,12 @@ def caption_cells(tokens: Tokens) -> Cells:
     """
     is_word = tokens != NO_TOKEN
     size = int(tokens.max(initial=0)) + 1
-    present = np.zeros((len(tokens), size + 1), np.bool_)
-    present[np.arange(len(tokens))[:, np.newaxis], np.where(is_word, tokens, size)] = True
-    frequent = np.argsort(-present[:, :size].sum(axis=0), kind="stable")[:_WORDS]
-    frequent = frequent[present[:, frequent].any(axis=0)]
+    # Each word once a caption; a table of captions and words would be large for a large vocabulary.
+    rows = np.broadcast_to(np.arange(len(tokens))[:, np.newaxis], tokens.shape)
+    once = np.unique(tokens[is_word].astype(np.int64) * len(tokens) + rows[is_word]) // len(tokens)
+    captions = np.bincount(once, minlength=size)
+    frequent = np.argsort(-captions, kind="stable")[:_WORDS]
+    frequent = frequent[captions[frequent] > 0]
     other, none = len(frequent), len(frequent) + 1
     column = np.full(size + 1, other)
     column[frequent] = np.arange(len(frequent))

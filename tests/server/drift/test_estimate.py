@@ -1,5 +1,7 @@
 """Good rows stay within the bound at every look, others do not; what is counted does not depend on batches."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from resonnx_server.drift.cells import caption_cells, picture_cells
@@ -125,6 +127,17 @@ def test_words_and_lengths_of_captions() -> None:
     assert worst(captions(rng, 500, least=6)) > 1
     assert worst(captions(rng, 500, words=3)) > 1
     assert worst(captions(rng, 500, words=40)) > 1
+
+
+def test_a_reference_of_a_large_vocabulary_takes_little_memory() -> None:
+    tokens = captions(np.random.default_rng(14), 1000)
+    tokens[0, 0] = 1_000_000
+    tracemalloc.start()
+    caption_cells(tokens)
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    # A few numbers for each word, not one for each word and caption.
+    assert most < 40 << 20
 
 
 def test_captions_that_are_shorter_than_those_before_keep_no_words_of_them() -> None:
