@@ -44,6 +44,17 @@ def test_few_pictures_that_come_again_and_again_are_good_ones(usual: Usual) -> N
     assert _worst(usual, stock[rng.integers(len(stock), size=3000)]) < 1
 
 
+@pytest.mark.parametrize("often", ["one picture in half of the requests", "each picture 50 times in a row"])
+def test_unusual_traffic_of_good_pictures_is_told(usual: Usual, often: str) -> None:
+    """A load test, or a camera that stands still: docs/drift.md tells the operator."""
+    rows = projections(np.random.default_rng(13), 2000)
+    if often.startswith("one"):
+        rows[::2] = rows[0]
+    else:
+        rows = rows[:40].repeat(50, axis=0)
+    assert _worst(usual, rows) > 1
+
+
 @pytest.mark.parametrize("shift", [2, -2])
 def test_a_change_in_a_direction_of_little_variance_is_seen(usual: Usual, shift: float) -> None:
     rng = np.random.default_rng(5)
