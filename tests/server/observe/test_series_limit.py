@@ -2,6 +2,7 @@
 
 import re
 import shutil
+import time
 from collections import Counter
 from pathlib import Path
 
@@ -15,9 +16,11 @@ from resonnx_server.observe.series.predictions import MOST_CLASSES
 
 from .metrics_page import read
 
-# Series of drift begin with the 30th row: three in two windows, of requests and comparisons; of captions too.
-_OF_DRIFT = {"digits": 3 * 2 * 2, "scenes": 3 * 2 * 2 * 2}
-_LIMITS = {"digits": 200 - _OF_DRIFT["digits"], "scenes": 260 - _OF_DRIFT["scenes"]}
+_LIMITS = {"digits": 200, "scenes": 260}
+# Of one kind of traffic: three in each of two windows, of pictures and of captions.
+_OF_DRIFT = {"digits": 3 * 2, "scenes": 3 * 2 * 2}
+# More than the 30 after which drift is told.
+_ROWS = 40
 pytestmark = pytest.mark.slow
 _KEYS = ("alice", "bob", "carol")
 # All that a model can count: others are of calls that no model counts.
@@ -34,13 +37,12 @@ def page(
 ) -> str:
     """The page of a server with keys, objectives and a comparison, whose callers have asked everything."""
     folder = tmp_path_factory.mktemp("limits")
-    for name in ("digits", "scenes"):
-        shutil.copytree(demo_repository / name / "1", folder / "models" / name / "1")
-    shutil.copytree(demo_repository / "digits" / "1", folder / "models" / "digits" / "2")
-    (folder / "models/digits/config.toml").write_text(
-        "version_policy = { specific = [1] }\nlatency_objective_ms = 50\n"
-    )
-    (folder / "models/scenes/config.toml").write_text("latency_objective_ms = 500\n")
+    for name in _LIMITS:
+        for version in ("1", "2"):
+            shutil.copytree(demo_repository / name / "1", folder / "models" / name / version)
+        (folder / "models" / name / "config.toml").write_text(
+            "version_policy = { specific = [1] }\nlatency_objective_ms = 500\n"
+        )
     keys = "".join(
         f'[keys.{name}]\nsha256 = ["{digest_of(name).hex()}"]\nroles = ["infer", "read", "admin"]\n' for name in _KEYS
     )
@@ -49,21 +51,29 @@ def page(
     flags = ("--keys-file", str(folder / "keys.toml"), "--admin-on-main", "--cache-dir", str(tables))
     pictures = {entry["model"]: (samples / name).read_bytes() for name, entry in truth.items()}
     with start_server(folder / "models", *flags) as server:
-        rule = "agreement>=0.9 and n>=1000000"
-        request = pb.StartComparisonRequest(
-            model="digits", version=2, mode=pb.COMPARISON_MODE_SHADOW, share=1.0, promote_if=rule
-        )
         with grpc.insecure_channel(server.grpc) as channel:
-            stub = repository_pb2_grpc.RepositoryStub(channel)
-            stub.StartComparison(request, metadata=[("authorization", f"Bearer {_KEYS[0]}")], timeout=60)
+            stub, rule = repository_pb2_grpc.RepositoryStub(channel), "agreement>=0.9 and n>=1000000"
+            for name in _LIMITS:
+                request = pb.StartComparisonRequest(
+                    model=name, version=2, mode=pb.COMPARISON_MODE_SHADOW, share=1.0, promote_if=rule
+                )
+                stub.StartComparison(request, metadata=[("authorization", f"Bearer {_KEYS[0]}")], timeout=60)
         for key in _KEYS:
             with resonnx.Client(server.grpc, key=key) as client:
                 client.classify(pictures["digits"], "digits")
                 client.caption(pictures["scenes"], "scenes")
                 with pytest.raises(resonnx.ResonnxError):
                     client.classify(b"no picture", "digits")
-        status, text = server.get("/metrics", key=_KEYS[0])
-        assert status == 200
+        with resonnx.Client(server.grpc, key=_KEYS[0]) as client:
+            assert None not in list(client.classify_many([pictures["digits"]] * _ROWS, "digits"))
+            assert None not in list(client.caption_many([pictures["scenes"]] * _ROWS, "scenes"))
+        # Copies are compared while the device is idle.
+        deadline, text = time.monotonic() + 60, ""
+        while len(re.findall('^resonnx_drift_rows.*version="2".*traffic="comparison"', text, re.M)) < 6:
+            assert time.monotonic() < deadline, text
+            time.sleep(0.1)
+            status, text = server.get("/metrics", key=_KEYS[0])
+            assert status == 200
         yield text
 
 
@@ -79,8 +89,15 @@ def test_series_a_model(page: str) -> None:
         labels = {("model", model), ("version", version)}
         seen = sum(labels <= set(of) for _, of in families["resonnx_request_errors_total"].samples)
         classes = sum(labels <= set(of) for _, of in families["resonnx_predicted_class_ratio"].samples)
+        drift = sum(
+            labels <= set(of) for name, family in families.items() if "_drift_" in name for _, of in family.samples
+        )
+        # Of requests and of comparisons; the version of a shadow has no requests.
+        most_of_drift = 2 * _OF_DRIFT[model]
+        assert drift in (_OF_DRIFT[model], most_of_drift), (model, version)
         # What did not happen, and classes that the model does not have.
         most = count - seen + len(_REASONS) + (MOST_CLASSES + 1 - classes if model == "digits" else 0)
+        most += most_of_drift - drift
         assert count > 100
         assert most <= _LIMITS[model], (model, version)
 
