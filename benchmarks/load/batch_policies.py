@@ -8,13 +8,14 @@ priority; the clients' own work; and batches, which share the cores that are lef
 below, or with --file now, by ONNX Runtime alone. Compared are rules for how many rows a batch needs that begins beside
 another one:
 
-    before       as many as make it most efficient; any batch that begins alone gets all cores (the server before)
-    efficient    the same, and all cores only if no others are about to come
+    server       as many as make it efficient; any batch that begins alone gets all cores (the server as it is)
+    efficient    the same number, but all cores only if no other rows are expected, as in all rules below
     any          any
-    N            the same, N at most
-    server       the same, as many as the running batches have on average at most (the server now)
+    N            as many as make it efficient, N at most
+    like-others  as many as make it efficient, at most as many as the running batches have on average
 
-Callers are a closed loop: each sends its next request when the last one is answered.
+Callers are a closed loop: each sends its next request when the last one is answered. notes/batch_policies.md says what
+was found, and why the server has none of the others.
 """
 
 import argparse
@@ -32,12 +33,13 @@ from statistics import quantiles
 from typing import Any, Final
 
 import numpy as np
+from load.batch_rules import RULES, Rule, SimulatedEngine, SimulatedGroup, rows_of
 from resonnx_server.observe.stats import ModelStats
 from resonnx_server.scheduling.device import Device
 from resonnx_server.scheduling.latency import LatencyTable
 from resonnx_server.scheduling.measurement import sizes_up_to, smooth
-from resonnx_server.scheduling.session_pool import InstanceGroup, SessionPool
-from resonnx_server.tensors.engine import TensorCost, TensorEngine
+from resonnx_server.scheduling.session_pool import SessionPool
+from resonnx_server.tensors.engine import TensorCost
 from resonnx_server.tensors.jobs import TensorJob
 from rich.console import Console
 from rich.table import Table
@@ -79,36 +81,6 @@ class _Clock:
         return int(self.us * 1000)
 
 
-class _Engine(TensorEngine):
-    """An engine with another rule for batches beside a running one; None for its own."""
-
-    rule: "Rule | None" = None
-    expects_others = True
-
-    def _expects_others(self, size: int) -> bool:
-        return self.expects_others and super()._expects_others(size)
-
-    def _enough(self) -> int:
-        if self.rule is None or not self._running:
-            return super()._enough()
-        table = self._queue.table
-        return self.rule(self, min(table.min_efficient_batch, table.preferred_batch_size))
-
-
-# Returns the rows that a batch needs beside a running one, given those that make it efficient.
-Rule = Callable[[_Engine, int], int]
-
-
-_RULES: Final[dict[str, Rule | None]] = {
-    "before": lambda _, efficient: efficient,
-    "efficient": lambda _, efficient: efficient,
-    "any": lambda _, efficient: 1,
-    "2": lambda _, efficient: min(2, efficient),
-    "4": lambda _, efficient: min(4, efficient),
-    "server": None,
-}
-
-
 @dataclass(eq=False)
 class _Run:
     job: TensorJob
@@ -140,9 +112,9 @@ class Simulation:
         self._device.idle_lanes = lambda: machine.cores - len(self._runs)  # type: ignore[method-assign]
         spinning = {rows: max(machine.spinning, us * 0.62) for rows, us in machine.single.items()}
         alone = SessionPool(self._no_run, self._table(spinning), has_all_cores=True)
-        group = InstanceGroup(alone, SessionPool(self._no_run, self._table(machine.single)), machine.cores)
+        group = SimulatedGroup(alone, SessionPool(self._no_run, self._table(machine.single)), machine.cores)
         self._spinning = spinning
-        self.engine = _Engine(group, self._device, ModelStats(), max_queue_rows=10_000)
+        self.engine = group.engine = SimulatedEngine(group, self._device, ModelStats(), max_queue_rows=10_000)
         self.engine.rule = rule
         self._runs: list[_Run] = []
         # Work of the event loop: its time, and what comes of it.
@@ -213,7 +185,7 @@ class Simulation:
                 job = self.engine.take(self._clock(), None)
             if job is None:
                 break
-            rows = sum(entry.rows for entry in job.entries)
+            rows = rows_of(job)
             size = next(size for size in self._machine.single if size >= rows)
             us = self._spinning[size] if job.has_all_cores else self._machine.single[size]
             us = us * max(0.5, self._rng.gauss(1, _SPREAD)) + _LANE_US
@@ -267,12 +239,11 @@ def _measured(file: Path) -> Machine:
 
 
 async def _simulate(machines: Mapping[str, Machine], callers: list[int], seconds: float) -> Table:
-    table = Table("machine", "callers", "rule", "answers/s", "of before", "p50 ms", "p99 ms", "rows a batch")
+    table = Table("machine", "callers", "rule", "answers/s", "of server", "p50 ms", "p99 ms", "rows a batch")
     for (name, machine), count in itertools.product(machines.items(), callers):
         first = None
-        for rule, needs in _RULES.items():
+        for rule, needs in RULES.items():
             simulation = Simulation(machine, count, needs)
-            simulation.engine.expects_others = rule != "before"
             simulation.run(seconds)
             found = simulation.latencies_us
             rate = len(found) / (0.9 * seconds)

@@ -28,11 +28,6 @@ from resonnx_server.tensors.outputs import Part, joined
 _LONG_QUEUE: Final = 2
 
 
-# A batch may have all cores if lately at most so many times its rows were there at once; that decays with each batch.
-_OF_ALL: Final = 1.3
-_PRESENT_DECAY: Final = 0.9
-
-
 TensorAnswer = tuple[Tensors, Timing]
 
 
@@ -99,10 +94,7 @@ class TensorEngine(Engine[TensorCost, Tensors, TensorAnswer, TensorTask]):
         limit = RunLimit(run_timeout_s)
         ends = (self._finished, self._gave_up)
         self._context = JobContext(device.clock, self._buffers, batched, finite, limit, *ends, drift is not None)
-        # Batches under way, and their rows.
-        self._running = self._running_rows = 0
-        # Rows that waited or ran at once lately.
-        self._present_rows = 0.0
+        self._running = 0
         # Expected end of a batch that uses all cores, if one is running.
         self._all_cores_until_ns: int | None = None
         delay_ns = max_queue_delay_us * 1000
@@ -160,12 +152,13 @@ class TensorEngine(Engine[TensorCost, Tensors, TensorAnswer, TensorTask]):
             return None
         if self._replacement.is_paused or self._must_wait_for_cores():
             return None
-        return self._queue.ready_at_ns(self._enough())
+        # While a batch keeps the device busy, another one must be efficient.
+        table = self._queue.table
+        enough = min(table.min_efficient_batch, table.preferred_batch_size) if self._running else 1
+        return self._queue.ready_at_ns(enough)
 
     def take(self, now_ns: int, budget_ns: float | None) -> TensorJob | None:
         idle_lanes = self.device.idle_lanes()
-        present = self._queue.rows + self._running_rows
-        self._present_rows = max(present, _PRESENT_DECAY * self._present_rows)
         batch = self._queue.take(now_ns, self._share(idle_lanes), budget_ns)
         if batch.expired:
             late: Outcomes = [(entry, self._queue.lateness(entry, now_ns)) for entry in batch.expired]
@@ -175,33 +168,13 @@ class TensorEngine(Engine[TensorCost, Tensors, TensorAnswer, TensorTask]):
         # A picture that is being decoded needs a core, and will be queued soon.
         coming = self._queue.rows + self._queue.reserved_rows
         is_alone = idle_lanes == self.device.lanes and not coming
-        is_alone = is_alone and not self._expects_others(batch.size)
         # A comparison leaves the other lanes to requests, which may come at any time.
         is_alone = is_alone and batch.entries[0].caller != COMPARISON
         job = TensorJob(batch, self.instance_group.pick(batch.size, is_alone=is_alone), self._context)
         self._running += 1
-        self._running_rows += batch.rows
         if job.has_all_cores:
             self._all_cores_until_ns = now_ns + int(job.cost_ns)
         return job
-
-    def _enough(self) -> int:
-        """Return the rows that a batch needs to begin now.
-
-        While batches keep the device busy, another must be efficient, or have as many as they have on average: few
-        callers would otherwise wait for each other, in batches of half of them, one at a time.
-        """
-        if not self._running:
-            return 1
-        like_others = -(-self._running_rows // self._running)
-        if self._queue.rows >= like_others:
-            return like_others
-        table = self._queue.table
-        return min(table.min_efficient_batch, table.preferred_batch_size, like_others)
-
-    def _expects_others(self, size: int) -> bool:
-        """Whether callers that were just answered will come back while a batch runs: they would wait for its cores."""
-        return self._present_rows > _OF_ALL * size
 
     def _share(self, idle_lanes: int) -> int:
         """Return the most rows for one lane: the queue is divided among the lanes that could start now."""
@@ -245,6 +218,5 @@ class TensorEngine(Engine[TensorCost, Tensors, TensorAnswer, TensorTask]):
 
     def _ended(self, job: TensorJob) -> None:
         self._running -= 1
-        self._running_rows -= sum(entry.rows for entry in job.entries)
         if job.has_all_cores:
             self._all_cores_until_ns = None

@@ -11,66 +11,10 @@ from resonnx_server.errors import (
     Unavailable,
     WaitTooLong,
 )
-from resonnx_server.observe.metrics import Metrics
-from resonnx_server.scheduling.device import Device
-from resonnx_server.scheduling.latency import LatencyTable
-from resonnx_server.scheduling.session_pool import InstanceGroup, SessionPool
-from resonnx_server.tensors.engine import TensorEngine
 
 from ..asking import infer
 from ..waiting import Clock, until
 from .doubling import Doubling, rows_of, running_engine
-
-
-async def test_few_rows_begin_beside_a_batch_of_few() -> None:
-    """16 rows are most efficient here, but five callers would never have so many, and one lane would always idle."""
-    runtime = Doubling()
-    runtime.free.clear()
-    async with running_engine(runtime, lanes=2, clock=Clock()) as engine:
-        asks = [asyncio.ensure_future(infer(engine, rows_of(*range(5))))]
-        await until(lambda: runtime.entered == 1)
-        asks += [asyncio.ensure_future(infer(engine, rows_of(i))) for i in range(4)]
-        await until(lambda: engine.queued_rows() == 4)
-        with engine.device.lock:
-            at = engine.ready_at_ns()
-        assert at is not None
-        assert at > engine.device.clock() + 1e8, "four rows are few beside five, and wait until they would be late"
-        asks.append(asyncio.ensure_future(infer(engine, rows_of(4))))
-        await until(lambda: runtime.entered == 2)
-        assert engine.queued_rows() == 0
-        runtime.free.set()
-        await asyncio.gather(*asks)
-        with engine.device.lock:
-            assert engine._running_rows == 0
-    assert runtime.sizes == [6, 6]
-
-
-async def test_of_several_callers_none_gets_all_cores() -> None:
-    """Those that were just answered would wait for them; a caller that stays alone gets them soon."""
-    many, few, device = Doubling(), Doubling(), Device("test", 2)
-    alone, shared = (
-        SessionPool(many, LatencyTable({1: 1e6}), has_all_cores=True),
-        SessionPool(few, LatencyTable({1: 2e6})),
-    )
-    engine = TensorEngine(InstanceGroup(alone, shared, 2), device, Metrics().model("m", 1), max_queue_rows=100)
-    try:
-        many.free.clear()
-        asks = [asyncio.ensure_future(infer(engine, rows_of(0)))]
-        await until(lambda: many.entered == 1)
-        asks += [asyncio.ensure_future(infer(engine, rows_of(i))) for i in range(4)]
-        await until(lambda: engine.queued_rows() == 4)
-        many.free.set()
-        await asyncio.gather(*asks)
-        assert many.entered == 1, "the first one came alone"
-        await infer(engine, rows_of(1))
-        assert many.entered == 1
-        for _ in range(20):
-            await infer(engine, rows_of(1))
-        assert many.entered > 1
-    finally:
-        many.free.set()
-        engine.close()
-        device.close()
 
 
 async def test_cancelled_and_expired_never_reach_the_device() -> None:
