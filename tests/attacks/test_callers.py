@@ -107,13 +107,14 @@ def test_no_alternate_path_reaches_a_method(main: grpc.Channel, path: str) -> No
 
 def test_pages_need_the_role_read_but_for_livez(server: Guarded) -> None:
     running = server.server
-    for path in ("/metrics", "/readyz", "/", "/nothing", "//metrics", "/livez/../metrics"):
+    for path in ("/metrics", "/readyz", "/nothing", "//metrics", "/livez/../metrics"):
         assert running.get(path)[0] == 401
         assert running.get(path, key="wrong")[0] == 401
         assert running.get(path, key="infer")[0] == 403
     for path in ("/metrics", "/readyz"):
         assert running.get(path, key="read")[0] == 200
     assert running.get("/livez") == (200, "alive\n")
+    assert running.get("/")[0] == 200, "the files of the page tell nothing of this server"
 
 
 def test_refusals_are_counted_by_reason_and_fill_no_log(server: Guarded, main: grpc.Channel) -> None:

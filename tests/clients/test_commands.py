@@ -70,7 +70,9 @@ def test_grpcurl(client: str, tapped: Tapped, grpcurl: Grpcurl) -> None:
     assert base64.b64decode(inferred["raw_output_contents"][0])[4:].decode().endswith(f":{told['label']}")
     assert len(call(f"{_OIP}/ModelStreamInfer", {**asked, "id": "1"}, {**asked, "id": "2"})) == 2
     picture = {"encoded": file}
-    (classified,) = call(f"{_VISION}/Classify", {"model": "digits", "image": picture, "top_k": 1})
+    asked = {"model": "digits", "image": picture, "top_k": 1, "return_heatmap": True}
+    (classified,) = call(f"{_VISION}/Classify", asked)
+    assert classified["predictions"][0]["heatmap"]
     assert classified["predictions"][0]["label"] == told["label"]
     assert len(call(f"{_VISION}/ClassifyStream", *({"model": "digits", "image": picture, "id": i} for i in "ab"))) == 2
     scene = {"encoded": base64.b64encode(Path(told["scene"]).read_bytes()).decode()}
@@ -110,10 +112,11 @@ def test_curl(client: str, tapped: Tapped) -> None:
     assert json.loads(curl("/v1/models/digits?version=1"))["classes"] == 10
     assert "comparisons" in json.loads(curl("/v1/comparisons"))
     assert "nv_inference_request_success" in curl("/metrics", "-H", "authorization: Bearer unused")
-    options = "?top_k=1&return_features=true&id=a&priority=1&timeout_us=10000000"
+    options = "?top_k=1&return_features=true&return_heatmap=true&id=a&priority=1&timeout_us=10000000"
     for version in ("1", "canary"):
         answer = json.loads(curl(f"/v1/classify/digits{options}&version={version}", "--data-binary", digit))
         assert (answer["predictions"][0]["label"], answer["version"]) == (told["label"], 1)
+        assert answer["predictions"][0]["heatmap"]
     assert len(json.loads(curl("/v1/classify/digits", "-F", f"a={digit}", "-F", f"b={digit}"))["pictures"]) == 2
     usual = "id=c&priority=1&timeout_us=10000000&version=1&max_tokens=12"
     beams = "beam_width=3&num_captions=2&min_tokens=2&length_normalization=gnmt&return_attention=true"

@@ -23,6 +23,7 @@ def server(start_server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[G
     chain, key = authority.issue("server").write(folder, "server")
     authority.issue("client").write(folder, "client")
     flags = ("--tls-certificate", str(chain), "--tls-key", str(key), "--tls-client-ca", str(folder / "ca.pem"))
+    flags += ("--admin-on-main",)
     with guarded(start_server, folder, "core", *flags) as running:
         yield running
 

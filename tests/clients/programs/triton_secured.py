@@ -55,6 +55,8 @@ def over_http() -> None:
     assert client.get_model_metadata("doubling", headers=HEADERS)["name"] == "doubling"
     same([2 * X, client.infer("doubling", given(http), headers=HEADERS).as_numpy("y")])
     assert "key" in refused(client.infer, "doubling", given(http))
+    client.update_log_settings({"log_verbose_level": 1}, headers=HEADERS)
+    assert client.get_log_settings(headers=HEADERS)["log_verbose_level"] == 1
     client.close()
     client = http.InferenceServerClient(TOLD["http"], ssl=True)
     try:

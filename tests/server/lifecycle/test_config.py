@@ -33,9 +33,9 @@ def test_a_variable_that_kubernetes_sets_for_a_service_of_our_name_is_no_setting
         ("[server]\nmodels = 1", "models belong in sections [models.NAME], not in [server]"),
         (
             '[server]\nrepository = "."\nprot = 1',
-            "setting prot: there is no such setting; did you mean port? There are admin_host, ",
+            "setting prot: there is no such setting; did you mean port? There are access_log, ",
         ),
-        ('[server]\nrepository = "."\nzzz = 1', "setting zzz: there is no such setting; there are admin_host, "),
+        ('[server]\nrepository = "."\nzzz = 1', "setting zzz: there is no such setting; there are access_log, "),
         ('[server]\nrepository = "."\nport = "x"', "setting port: Input should be a valid integer"),
         ('[server]\nrepository = "."\nport = 70000', "(it is 70000). gRPC port; "),
         ('[server]\nrepository = "."\nport = 70000', "[integer, 0 to 65535; default 8001]"),

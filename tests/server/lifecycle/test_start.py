@@ -243,7 +243,10 @@ def test_on_a_terminal_it_is_told_in_plain_lines_at_any_log_level(repository: Pa
         os.close(terminal)
         assert process.stdout is not None
         assert process.stdout.readline().startswith("resonnx-server ready")
-        shown = os.read(screen, 65536).decode().splitlines()
+        text = ""
+        while "serves after" not in text:
+            text += os.read(screen, 65536).decode()
+        shown = text.splitlines()
         process.terminate()
         assert process.wait(60) == 0
     os.close(screen)

@@ -12,6 +12,7 @@ from resonnx_server.errors import BadImage
 from resonnx_server.preprocessing import decode
 from resonnx_server.preprocessing.decode import Decoder
 from resonnx_server.runtime.pictures.headers import Header
+from resonnx_server.runtime.pictures.images import OnSize
 from resonnx_server.runtime.pictures.options import PictureOptions
 from resonnx_server.scheduling.deadline_admission import Decoding
 
@@ -30,7 +31,9 @@ class Codec:
         self.most_under_way = 0
         self._lock = threading.Lock()
 
-    def load(self, encoded: bytes, options: PictureOptions, field: str, told: Header) -> np.ndarray:
+    def load(
+        self, encoded: bytes, options: PictureOptions, field: str, told: Header, on_size: OnSize | None
+    ) -> np.ndarray:
         with self._lock:
             self.began.append(field)
             self.under_way += 1

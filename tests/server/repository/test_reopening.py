@@ -83,8 +83,8 @@ def test_encoder_and_decoder_of_a_captioner() -> None:
     assert decoder.open_again is not None
     encode, step = encoder.open_again(), decoder.open_again()
     images = picture(7)[np.newaxis]
-    state, features, _ = encode(images)
-    expected_state, expected_features, _ = graphs.encode(images)
+    state, features, *_ = encode(images)
+    expected_state, expected_features, *_ = graphs.encode(images)
     assert [array.tolist() for array in (*state, *features)] == [
         array.tolist() for array in (*expected_state, *expected_features)
     ]

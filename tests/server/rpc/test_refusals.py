@@ -21,7 +21,7 @@ MANY = 8
 PATIENT = """
 [server]
 max_message_bytes = 1_048_576
-memory_budget_bytes = 16_777_216
+memory_budget_bytes = 18_874_368
 [models.hoards]
 max_batch_size = 32
 max_queue_delay_us = 1_000_000
@@ -165,7 +165,7 @@ def test_a_full_queue_says_so_to_each_request_of_a_tensor_stream(patient: grpc.C
     assert 0 < len(refused) < MANY
     for answer in refused:
         parameters = answer.infer_response.parameters
-        assert set(parameters) == {"reason", "retry_after_ms", "triton_final_response"}
+        assert set(parameters) == {"reason", "request_id", "retry_after_ms", "triton_final_response"}
         assert "the queue holds" in answer.error_message
         assert parameters["reason"].string_param == "QUEUE_FULL"
         assert 0 < parameters["retry_after_ms"].int64_param <= 2000
@@ -251,7 +251,7 @@ def test_what_is_no_refusal_says_nothing_of_coming_back(demo_server, picture: by
         stub = grpc_service_pb2_grpc.GRPCInferenceServiceStub(channel)
         (answer,) = stub.ModelStreamInfer(iter([_infer_request("digits", b"junk", "7")]), timeout=30)
         assert answer.infer_response.id == "7"
-        assert dict(answer.infer_response.parameters).keys() == {"reason", "triton_final_response"}
+        assert dict(answer.infer_response.parameters).keys() == {"reason", "request_id", "triton_final_response"}
         assert answer.infer_response.parameters["reason"].string_param == "BAD_IMAGE"
 
 
