@@ -127,8 +127,11 @@ screenshots: $(VENV)/.installed
 bench: $(VENV)/.installed
 	$(BIN)/python benchmarks/overhead.py $(if $(ROWS),--rows $(ROWS)) $(BENCH_ARGS)
 
+# Against other servers, each from PyPI in .make/peers: WHAT=jpeg (FastAPI, LitServe, BentoML, Ray Serve), tensors (Triton,
+# MLServer) or captions (the usual loop in PyTorch).
+WHAT ?= jpeg
 bench-peers: $(VENV)/.installed
-	$(BIN)/python benchmarks/peers.py $(BENCH_ARGS)
+	PYTHONPATH=benchmarks $(BIN)/python -m peers.$(WHAT) $(BENCH_ARGS)
 
 # Removes what make has created; your own models stay.
 clean:

@@ -2,7 +2,7 @@
 
     python benchmarks/plots.py FILE.json OUT.png
 
-FILE.json is of overhead.py, peers.py or sweep.py (`--json`); OUT.png is what their `--plot` draws.
+FILE.json is of overhead.py, peers/tensors.py or sweep.py (`--json`); OUT.png is what their `--plot` draws.
 """
 
 import argparse
@@ -11,16 +11,16 @@ from pathlib import Path
 from typing import Any
 
 import overhead
-import peers
 import sweep
-from peer_servers.servers import Tuning
+from peers import tensors
+from peers.tensor_servers import Tuning
 from reports import chart
 
 
 def draw(content: Any, file: Path) -> None:
     """Draw what one of the three wrote. Raises KeyError or TypeError for anything else."""
     if isinstance(content, list):
-        peers.plot(file, [peers.Comparison(**{**one, "tuning": Tuning(**one["tuning"])}) for one in content])
+        tensors.plot(file, [tensors.Comparison(**{**one, "tuning": Tuning(**one["tuning"])}) for one in content])
     elif isinstance(content["rows"], dict):
         overhead.plot(file, content["rows"])
     else:
@@ -38,7 +38,7 @@ def main() -> None:
     except OSError as error:
         parser.error(f"{error.filename}: {error.strerror}")
     except (KeyError, TypeError, ValueError):
-        parser.error(f"{given.file} is not what overhead.py, peers.py or sweep.py write")
+        parser.error(f"{given.file} is not what overhead.py, peers/tensors.py or sweep.py write")
 
 
 if __name__ == "__main__":

@@ -45,9 +45,7 @@ def captioners(names: tuple[str, ...], folder: Path = Path("benchmarks/.captione
 
 def _export(name: str, folder: Path) -> None:
     kind, _, precision = name.partition("_")
-    torch.manual_seed(0)
-    decoder = _attention_decoder() if kind == "attention" else _lstm_decoder()
-    state_dict = {**_trunk(), **(_projection() if kind == "lstm" else {}), **decoder}
+    state_dict = weights(kind)
     with tempfile.TemporaryDirectory() as scratch:
         file, words = Path(scratch) / "random.safetensors", Path(scratch) / "words.txt"
         save_file({key: value.contiguous() for key, value in state_dict.items()}, file)
@@ -60,6 +58,13 @@ def _export(name: str, folder: Path) -> None:
             command += ["--precision", "int8", "--calibration", scratch, "--min-agreement", "0"]
         print(f"exporting {name}", flush=True)
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+
+
+def weights(kind: str) -> dict[str, Tensor]:
+    """Return what the captioners of a kind, "lstm" or "attention", are exported from: the same in every process."""
+    torch.manual_seed(0)
+    decoder = _attention_decoder() if kind == "attention" else _lstm_decoder()
+    return {**_trunk(), **(_projection() if kind == "lstm" else {}), **decoder}
 
 
 def _trunk() -> dict[str, Tensor]:

@@ -119,6 +119,35 @@ def draw_loads(file: Path, models: Mapping[str, Sequence[Load]]) -> None:
     figure.savefig(file)
 
 
+def draw_servers(file: Path, servers: Mapping[str, Mapping[int, tuple[Sequence[float], Sequence[float]]]]) -> None:
+    """Draw answers a second and p99 in ms by number of callers, a bar for each server: medians of the rounds, ranges.
+
+    Args:
+        file: A PNG file.
+        servers: By name and callers, answers a second and p99 of each round.
+    """
+    counts = sorted({callers for cells in servers.values() for callers in cells})
+    figure = _figure(12, 4.4)
+    width = 0.8 / len(servers)
+    for axes, which, title in zip(
+        figure.subplots(ncols=2), (0, 1), ("answers a second (more is better)", "p99, ms (less is better)"), strict=True
+    ):
+        for number, (name, cells) in enumerate(servers.items()):
+            places = [counts.index(callers) + (number + 0.5) * width - 0.4 for callers in cells]
+            rounds = [cell[which] for cell in cells.values()]
+            medians = [statistics.median(values) for values in rounds]
+            axes.bar(places, medians, width, yerr=_ranges(rounds), label=name, error_kw={"elinewidth": 0.8})
+        axes.set_xticks(range(len(counts)), [str(count) for count in counts])
+        axes.set(xlabel="callers", title=title)
+        axes.grid(axis="y", alpha=0.3)
+        if which:
+            axes.set_yscale("log")
+            axes.yaxis.set_major_formatter("{x:g}")
+    handles, names = axes.get_legend_handles_labels()
+    figure.legend(handles, names, loc="outside lower center", ncols=min(len(names), 8), fontsize=9, frameon=False)
+    figure.savefig(file)
+
+
 def _ranges(rounds: Sequence[Sequence[float]]) -> list[list[float]]:
     """Return how far each one's rounds reach below and above their median."""
     medians = [statistics.median(values) for values in rounds]

@@ -1,6 +1,7 @@
-"""The same model, session options and client against servers from PyPI: `make bench-peers`.
+"""The same model, session options and client against Triton and MLServer, tensors in.
 
-    python benchmarks/peers.py [--rounds 5] [--peers triton,mlserver] [--models big,small] [--plot FILE.png]
+    PYTHONPATH=benchmarks python -m peers.tensors [--rounds 5] [--peers triton,mlserver] [--models big,small]
+        [--plot FILE.png]
 
 Triton runs the model by its Python backend (its wheel has no ONNX Runtime backend), MLServer by a small runtime of
 its own kind. Each is tried in every setting that may be its best; the best one then takes turns with resonnx-server,
@@ -15,7 +16,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from load.generator import Generator, find_perf_analyzer
-from peer_servers.servers import Model, Tuning, peer, tunings
+from peers.tensor_servers import Model, Tuning, peer, tunings
 from random_models.classifiers import repository
 from reports import chart
 from rich.console import Console

@@ -1,11 +1,10 @@
-"""Starts other model servers on the same ONNX file, each from PyPI in its own environment, .make/peers/NAME."""
+"""Starts Triton's Python backend and MLServer on the same ONNX file, each from PyPI in its own environment."""
 
 import json
 import os
 import shutil
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -15,12 +14,11 @@ from tempfile import TemporaryDirectory
 
 import grpc
 import onnxruntime as ort
+from peers.environments import environment
 from resonnx_proto.inference import grpc_service_pb2 as pb
 from resonnx_proto.inference import grpc_service_pb2_grpc
 
-_ENVIRONMENTS = Path(".make/peers")
-_MODELS = Path(__file__).with_name("models")
-_PACKAGES = {"triton": ["nvidia-pytriton==0.7.0"], "mlserver": ["mlserver==1.7.1"]}
+_APPS = Path(__file__).with_name("apps")
 _START_S = 90
 _LARGEST_BATCH = 16
 _TYPES = {"tensor(uint8)": ("UINT8", "TYPE_UINT8"), "tensor(float)": ("FP32", "TYPE_FP32")}
@@ -55,12 +53,12 @@ def tunings(peer: str, cores: int) -> list[Tuning]:
 @contextmanager
 def peer(name: str, model: Model, tuning: Tuning) -> Iterator[str]:
     """Serve `model` by the peer and give its HOST:PORT. Raises RuntimeError with its last words where it ends."""
-    python = _environment(name)
+    python = environment(name)
     with TemporaryDirectory() as folder:
         root, ports = Path(folder), _free_ports(3)
         command = (_triton if name == "triton" else _mlserver)(root, python, model, tuning, ports)
         packages = next(python.parent.parent.glob("lib/python3*/site-packages"))
-        environment = {
+        variables = {
             **os.environ,
             "PEER_MODEL": str(model.file.resolve()),
             "PEER_PROVIDER": model.provider,
@@ -72,7 +70,7 @@ def peer(name: str, model: Model, tuning: Tuning) -> Iterator[str]:
         }
         log = root / "log"
         with log.open("w") as output:
-            process = subprocess.Popen(command, cwd=root, env=environment, stdout=output, stderr=output)
+            process = subprocess.Popen(command, cwd=root, env=variables, stdout=output, stderr=output)
         try:
             server = f"127.0.0.1:{ports[0]}"
             if not _ready(process, server, model.name):
@@ -87,21 +85,6 @@ def peer(name: str, model: Model, tuning: Tuning) -> Iterator[str]:
                 process.wait()
 
 
-def _environment(name: str) -> Path:
-    """Return the peer's Python; installs it where it is missing."""
-    folder = _ENVIRONMENTS.resolve() / name
-    python = folder / "bin/python"
-    # Written last, so that an installation that broke off is made again.
-    done = folder / "installed"
-    if not done.exists():
-        print(f"installing {name} into {folder}", file=sys.stderr, flush=True)
-        subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
-        packages = [*_PACKAGES[name], f"onnxruntime=={ort.__version__}", "onnxruntime-ep-openvino"]
-        subprocess.run([str(python), "-m", "pip", "install", "--quiet", *packages], check=True)
-        done.touch()
-    return python
-
-
 def _triton(root: Path, python: Path, model: Model, tuning: Tuning, ports: Sequence[int]) -> list[str]:
     package = next(python.parent.parent.glob("lib/python3*/site-packages/pytriton/tritonserver"))
     version = package.parents[2].name.removeprefix("python")
@@ -111,8 +94,8 @@ def _triton(root: Path, python: Path, model: Model, tuning: Tuning, ports: Seque
     shutil.copy(package / "python_backend_stubs" / version / "triton_python_backend_stub", backend)
     folder = root / "models" / model.name
     (folder / "1").mkdir(parents=True)
-    shutil.copy(_MODELS / "triton_model.py", folder / "1/model.py")
-    shutil.copy(_MODELS / "ort_session.py", folder / "1")
+    shutil.copy(_APPS / "triton_model.py", folder / "1/model.py")
+    shutil.copy(_APPS / "ort_session.py", folder / "1")
     inputs, outputs = _tensors(model.file)
 
     def described(tensors: list[tuple[str, str, list[int]]]) -> str:
@@ -139,7 +122,7 @@ def _triton(root: Path, python: Path, model: Model, tuning: Tuning, ports: Seque
 
 def _mlserver(root: Path, python: Path, model: Model, tuning: Tuning, ports: Sequence[int]) -> list[str]:
     for file in ("mlserver_model.py", "ort_session.py"):
-        shutil.copy(_MODELS / file, root)
+        shutil.copy(_APPS / file, root)
     inputs, outputs = _tensors(model.file)
 
     def described(tensors: list[tuple[str, str, list[int]]]) -> list[dict[str, object]]:

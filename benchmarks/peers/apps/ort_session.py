@@ -15,8 +15,13 @@ _OPENVINO = "OpenVINOExecutionProvider"
 
 
 def open_session() -> Any:
-    """Open PEER_MODEL as resonnx-server opens it: PEER_PROVIDER, PEER_PRECISION, PEER_THREADS a run."""
+    """Open PEER_MODEL as resonnx-server opens it: PEER_PROVIDER, PEER_PRECISION, PEER_THREADS a run.
+
+    With 0 threads it is opened as tutorials do, with every default of ONNX Runtime.
+    """
     threads, provider = int(os.environ["PEER_THREADS"]), os.environ["PEER_PROVIDER"]
+    if not threads:
+        return ort.InferenceSession(os.environ["PEER_MODEL"], providers=[provider])
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
