@@ -21,9 +21,9 @@ MANY = 8
 PATIENT = """
 [server]
 max_message_bytes = 1_048_576
-memory_budget_bytes = 18_874_368
+memory_budget_bytes = 16_777_216
 [models.hoards]
-max_batch_size = 32
+max_batch_size = 6
 max_queue_delay_us = 1_000_000
 [models.tight]
 max_batch_size = 4
