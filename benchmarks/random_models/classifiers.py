@@ -3,6 +3,7 @@
     resnet50         ResNet-50 at 224x224, 1,000 classes
     resnet50_int8    the same, quantised by the exporter
     small            ResNet-18 at 32x32, 10 classes
+    resnet18_64      ResNet-18 at 64x64, 10 classes: 44.7 MB
     NAME_float       the bare graph of NAME behind its preprocessing: takes FP32 [N,3,H,W]
 
 Random weights cost the same to run as trained ones. BatchNorm statistics are settled, so that activations have the
@@ -25,7 +26,7 @@ from safetensors.torch import save_file
 # What the exporter asks for.
 _CALIBRATION_PICTURES = 64
 _PREPROCESSING = ("Cast", "Mul", "Add", "Transpose")
-_MODELS = {"resnet50": ("resnet50", 224, 1000), "small": ("resnet18", 32, 10)}
+_MODELS = {"resnet50": ("resnet50", 224, 1000), "small": ("resnet18", 32, 10), "resnet18_64": ("resnet18", 64, 10)}
 
 
 def repository(names: tuple[str, ...], folder: Path = Path("benchmarks/.models")) -> Path:

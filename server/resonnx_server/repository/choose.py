@@ -55,7 +55,7 @@ def open_candidates(
         if only not in (None, str(candidate)):
             continue
         try:
-            sessions.append(Session(files.files[file], candidate, threads, cache=cache))
+            sessions.append(Session(files.files[file], candidate, threads, cache=cache, shares=threads > 1))
         except ModelRefused as refused:
             Cancellation.check()
             _log.warning(_EXCLUDED, extra={"candidate": str(candidate), "reason": refused.message})

@@ -63,7 +63,7 @@ def choose(warming: Warming[Any], session: Session, least_gain: float = _LEAST_G
             sessions[GPU_LANES] = session
     else:
         for instances in version.instance_counts():
-            sessions[instances] = Session(content, candidate, max(1, version.threads // instances), view=session.view)
+            sessions[instances] = session.opened_again(content, max(1, version.threads // instances))
     compared = tuple(sorted({min(rows, version.largest_batch) for rows in _COMPARED_BATCHES}))
     rates = {count: _rates(warming.costs(session, compared, count), count) for count, session in sessions.items()}
     gains = {count: math.prod(found) / math.prod(rates[1]) for count, found in rates.items()}
@@ -71,7 +71,7 @@ def choose(warming: Warming[Any], session: Session, least_gain: float = _LEAST_G
     throughput_session = latency_session = sessions[best]
     # Threads may spin if no other batch runs.
     spins = candidate.provider == CPU and version.threads > 1
-    many = Session(content, candidate, version.threads, spinning=True, view=session.view) if spins else session
+    many = session.opened_again(content, version.threads, spinning=True) if spins else session
     if many is not throughput_session:
         many_ns, few_ns = (warming.costs(each, (1,)).cost_ns(1) for each in (many, throughput_session))
         if many_ns * (_WORTH_MORE_THREADS if best > 1 else 1.0) < few_ns:
@@ -94,7 +94,7 @@ def _chosen_before(content: bytes, session: Session, known: Choice) -> Sessions:
     def opened(threads: int, *, spinning: bool) -> Session:
         if (threads, spinning) == (session.threads, session.spinning):
             return session
-        return Session(content, session.candidate, threads, spinning=spinning, view=session.view)
+        return session.opened_again(content, threads, spinning=spinning)
 
     throughput_session = opened(known.throughput_threads, spinning=False)
     latency_session = throughput_session

@@ -18,16 +18,23 @@ from resonnx_proto.v1 import manifest_pb2 as pb
 from resonnx_server.errors import InferenceHung, ModelRefused
 from resonnx_server.runtime.arenas import register
 from resonnx_server.runtime.bfloat16 import BFLOAT16
-from resonnx_server.runtime.c_api import ERRORS_ONLY, FATAL_ONLY, library
+from resonnx_server.runtime.c_api import FATAL_ONLY, library
 from resonnx_server.runtime.cancellation import CANCELLED, Cancellation
 from resonnx_server.runtime.interruption import runs_of_this_thread
 from resonnx_server.runtime.machine.background import as_serving
 from resonnx_server.runtime.machine.host import gpu_models
+from resonnx_server.runtime.model_files.shared_weights import SharedGraph
 from resonnx_server.runtime.model_files.weights_apart import open_session
 from resonnx_server.runtime.providers.cuda import load_cuda
 from resonnx_server.runtime.providers.openvino import OPENVINO as OPENVINO
 from resonnx_server.runtime.providers.openvino import add_openvino, has_openvino
-from resonnx_server.runtime.providers.options import cuda_options, engine_folder, openvino_options, tensorrt_options
+from resonnx_server.runtime.providers.options import (
+    cuda_options,
+    engine_folder,
+    openvino_options,
+    session_options,
+    tensorrt_options,
+)
 from resonnx_server.runtime.string_session import StringSession, as_text
 from resonnx_server.runtime.tensor_view import Array as Array
 from resonnx_server.runtime.tensor_view import TensorSpec as TensorSpec
@@ -76,6 +83,10 @@ class Candidate:
         return f"{self.provider}/{pb.Precision.Name(self.precision).removeprefix('PRECISION_').lower()}"
 
 
+# Files in int8 hold weights that each session packs for itself.
+_SHARES: Final = Candidate(CPU, pb.PRECISION_FP32)
+
+
 class Session:
     """One ONNX graph on one candidate.
 
@@ -89,6 +100,7 @@ class Session:
         optimise: Whether ONNX Runtime optimises the graph; the exporter's parity check runs both ways.
         cache: Folder for the engines that TensorRT builds (minutes); None for no cache.
         view: Its inputs and outputs as callers see them; None for the graph's own.
+        shares: Further sessions come (`opened_again`), with which it shares its weights where that is possible.
 
     Attributes:
         on_request: Outputs that only runs return that name them; they are not among `outputs`.
@@ -111,13 +123,14 @@ class Session:
         optimise: bool = True,
         cache: Path | None = None,
         view: TensorView | None = None,
+        shares: bool | SharedGraph = False,
     ) -> None:
         self.candidate = candidate
         self.threads = threads
         self.spinning = spinning
         self._optimise, self._cache = optimise, cache
         self.device = "cuda" if candidate.provider in GPU_PROVIDERS else "cpu"
-        options = _session_options(threads, spinning, optimise)
+        options = session_options(threads, spinning=spinning, optimise=optimise)
         providers: list[tuple[str, dict[str, str]]] = []
         if candidate.provider == OPENVINO:
             add_openvino(options, providers, openvino_options(candidate.precision, threads))
@@ -133,8 +146,11 @@ class Session:
         # A failed run raises; ONNX Runtime would print the reason as well.
         self.run_options.log_severity_level = FATAL_ONLY
         Cancellation.cover(options, partial(setattr, self.run_options, "terminate", True))
+        self._shared = self._share(model) if shares is True else shares or None
         try:
             opening = partial(open_session, model, options, providers or None, apart=candidate.provider == CPU)
+            if self._shared is not None:
+                opening = partial(self._shared.open, options, providers)
             # With one thread, a run takes place on the thread that asks for it.
             self.ort_session = opening() if threads == 1 else as_serving(opening)
         except Exception as error:  # onnxruntime's exceptions share no public base class
@@ -209,17 +225,19 @@ class Session:
         results = dict(zip(names, arrays, strict=True))
         return results if self.view is None else self.view.results(results)
 
-    def opened_again(self, model: bytes) -> "Session":
+    def opened_again(self, model: bytes, threads: int | None = None, *, spinning: bool | None = None) -> "Session":
         """Return another session of the same file, given its bytes. Raises as the constructor."""
-        return Session(
-            model,
-            self.candidate,
-            self.threads,
-            spinning=self.spinning,
-            optimise=self._optimise,
-            cache=self._cache,
-            view=self.view,
-        )
+        threads, spinning = threads or self.threads, self.spinning if spinning is None else spinning
+        same: dict[str, Any] = {"optimise": self._optimise, "cache": self._cache, "view": self.view}
+        return Session(model, self.candidate, threads, spinning=spinning, shares=self._shared or False, **same)
+
+    def _share(self, model: bytes) -> SharedGraph | None:
+        """Return the graph for this session and further ones, or None if it has no weights that they can share."""
+        if self.candidate != _SHARES:
+            return None
+        options = session_options(1)
+        Cancellation.cover(options, lambda: None)
+        return SharedGraph.of(model, options, session_options(1), [(CPU, {})])
 
 
 def candidates(
@@ -262,19 +280,6 @@ def _is_installed(provider: str) -> bool:
 def has_gpu() -> bool:
     """Whether there is an NVIDIA GPU, and ONNX Runtime can use it."""
     return _is_installed(CUDA) and bool(gpu_models())
-
-
-def _session_options(threads: int, spinning: bool, optimise: bool) -> ort.SessionOptions:
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    options.log_severity_level = ERRORS_ONLY
-    # Threads that spin between runs would take the processor from image decoding and the event loop.
-    options.add_session_config_entry("session.intra_op.allow_spinning", str(int(spinning)))
-    options.add_session_config_entry("session.force_spinning_stop", "1")
-    if not optimise:
-        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-    return options
 
 
 def _spec(node: Any) -> TensorSpec:

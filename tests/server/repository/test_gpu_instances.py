@@ -37,7 +37,7 @@ class OnGpu:
 )
 def test_two_at_once_where_copying_overlaps(beside_ns: float, expected: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """A run takes 3 ms by itself, and `beside_ns` beside another one."""
-    monkeypatch.setattr(instances, "Session", None)  # none is opened beside the one
+    monkeypatch.setattr(OnGpu, "opened_again", None, raising=False)  # none is opened beside the one
     session = OnGpu()
 
     def costs(_: Warming, measured: object, sizes: tuple[int, ...], callers: int) -> LatencyTable:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from resonnx_proto.v1 import manifest_pb2 as pb
 from resonnx_server.errors import ModelRefused
-from resonnx_server.repository import classifiers, instances
+from resonnx_server.repository import classifiers
 from resonnx_server.repository.latency_cache import LatencyCache
 from resonnx_server.repository.warming import VerifiedRun
 from resonnx_server.runtime.machine.processor_time import ProcessorTime
@@ -63,7 +63,10 @@ def test_a_session_that_was_opened_beside_the_judged_one_is_judged(monkeypatch: 
         def run(self, *asked: object) -> Tensors:
             return {name: -array for name, array in super().run(*asked).items()}
 
-    monkeypatch.setattr(instances, "Session", Lies)
+    def opened_again(session: Session, model: bytes, threads: int, *, spinning: bool = False) -> Session:
+        return Lies(model, session.candidate, threads, spinning=spinning, view=session.view)
+
+    monkeypatch.setattr(Session, "opened_again", opened_again)
     with pytest.raises(ModelRefused, match=r"\(threads 1\) for batches of 1 disagree"):
         classifiers.ENTRY.load(version(max_batch_size=8), files(), golden(3))
 

@@ -30,7 +30,7 @@ _PLAIN: Final = frozenset({1, _DATA_TYPE, 8, _RAW_DATA, 12})
 # Types of weights: FLOAT, UINT8, INT8, FLOAT16, BFLOAT16. Integers may be shapes, which must be known at once.
 _WEIGHTS: Final = frozenset({1, 2, 3, 10, 16})
 # Smaller tensors are not worth it.
-_LEAST_BYTES: Final = 64 << 10
+LEAST_BYTES: Final = 64 << 10
 # What the references name.
 _LOCATION: Final = "weights"
 
@@ -81,7 +81,7 @@ def _graph(graph: memoryview, position: int) -> list[bytes | memoryview] | None:
     pieces: list[bytes | memoryview] = []
     kept = 0
     for field in wire.fields(graph):
-        if field.number != _INITIALIZER or field.kind != wire.BYTES or field.end - field.content < _LEAST_BYTES:
+        if field.number != _INITIALIZER or field.kind != wire.BYTES or field.end - field.content < LEAST_BYTES:
             continue
         tensor = _reference(graph[field.content : field.end], position + field.content)
         if tensor is not None:
@@ -104,7 +104,7 @@ def _reference(tensor: memoryview, position: int) -> bytes | None:
         if field.number == _DATA_TYPE:
             kind = wire.varint(tensor[field.content : field.end])
         rest.append(tensor[field.start : field.end])
-    if kind not in _WEIGHTS or len(data) != 1 or data[0].end - data[0].content < _LEAST_BYTES:
+    if kind not in _WEIGHTS or len(data) != 1 or data[0].end - data[0].content < LEAST_BYTES:
         return None
     start, size = position + data[0].content, data[0].end - data[0].content
     entries = [_entry("location", _LOCATION), _entry("offset", str(start)), _entry("length", str(size))]

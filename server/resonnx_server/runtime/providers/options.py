@@ -1,4 +1,4 @@
-"""Options of execution providers: precision, threads, and TensorRT's engine cache."""
+"""Options of sessions and of execution providers: precision, threads, and TensorRT's engine cache."""
 
 import hashlib
 import json
@@ -8,6 +8,7 @@ from pathlib import Path
 import onnxruntime as ort
 from resonnx_proto.v1 import manifest_pb2 as pb
 
+from resonnx_server.runtime.c_api import ERRORS_ONLY
 from resonnx_server.runtime.machine.host import gpu_models
 
 _log = logging.getLogger(__name__)
@@ -59,3 +60,17 @@ def cuda_options(precision: pb.Precision) -> dict[str, str]:
         "cudnn_conv_algo_search": "HEURISTIC",
         "arena_extend_strategy": "kSameAsRequested",
     }
+
+
+def session_options(threads: int, *, spinning: bool = False, optimise: bool = True) -> ort.SessionOptions:
+    """Return the options of a session; see Session."""
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = ERRORS_ONLY
+    # Threads that spin between runs would take the processor from image decoding and the event loop.
+    options.add_session_config_entry("session.intra_op.allow_spinning", str(int(spinning)))
+    options.add_session_config_entry("session.force_spinning_stop", "1")
+    if not optimise:
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    return options

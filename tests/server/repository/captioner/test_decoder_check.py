@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from resonnx_server.captioning.slots import host_slots
 from resonnx_server.errors import ModelRefused
-from resonnx_server.repository import instances
 from resonnx_server.repository.captioner import entry as captioners
 from resonnx_server.repository.captioner import state_placement
 from resonnx_server.repository.captioner.decoder_check import DecoderCheck
@@ -65,7 +64,10 @@ def test_a_session_that_was_opened_beside_the_judged_one_is_judged(monkeypatch: 
         def run(self, *asked: object) -> Tensors:
             return {name: array + 1 for name, array in super().run(*asked).items()}
 
-    monkeypatch.setattr(instances, "Session", Lies)
+    def opened_again(session: Session, model: bytes, threads: int, *, spinning: bool = False) -> Session:
+        return Lies(model, session.candidate, threads, spinning=spinning, view=session.view)
+
+    monkeypatch.setattr(Session, "opened_again", opened_again)
     with pytest.raises(ModelRefused, match=r"outputs of encoder.onnx on .* \(threads 1\) for batches of 1 disagree"):
         captioners.ENTRY.load(version(max_batch_size=8), *version_files())
 
