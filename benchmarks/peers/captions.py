@@ -18,7 +18,7 @@ from typing import Final
 
 import torch
 from captioners.load import LENGTHS, WEIGHTS
-from peers.http_servers import CAPTION_PEERS, RESONNX, Peer, Running, serve_peer, serve_resonnx
+from peers.http_servers import CAPTION_PEERS, RESONNX, Peer, Running, serve_peer, serve_resonnx, wait_for
 from peers.load import Request, ask
 from peers.report import show, write
 from peers.turns import Target, fastest, load, rounds
@@ -26,7 +26,8 @@ from pictures.photographs import write_pictures
 from random_models.captioners import captioners, weights
 
 _MODELS: Final = ("lstm", "lstm_int8")
-_LEAST_RATE: Final = 4.0
+_LEAST_RATE: Final = 5.0
+_TRIED_CALLERS: Final = 16
 _CHECKED: Final = (7, 20)
 
 
@@ -44,10 +45,10 @@ _ASKED_RESONNX: Final = "?min_tokens={words}&max_tokens={words}"
 
 
 def captions(url: str, form: str, files: Sequence[Path]) -> list[list[str]]:
-    """Return the words for every picture, in both of the lengths that are compared."""
+    """Return the words for every picture, and those of longer captions of the first four."""
     found = []
-    for words in _CHECKED:
-        for file in files:
+    for words, some in zip(_CHECKED, (files, files[:4]), strict=True):
+        for file in some:
             answer = ask(url + form.format(words=words), file.read_bytes())
             text = answer["captions"][0]["text"] if "captions" in answer else " ".join(answer["words"])
             found.append(text.split())
@@ -87,17 +88,20 @@ def main() -> int:
             pass
         resonnx = stack.enter_context(serve_resonnx(folder / "models", _MODELS[0], first, *flags, task="caption"))
         urls = {model: resonnx.url.rpartition("/")[0] + "/" + model for model in _MODELS}
+        # A server is ready for its first model before it has loaded the others.
+        for url in urls.values():
+            wait_for(url, first)
         expected = captions(urls["lstm"], _ASKED_RESONNX, files)
-        print(
-            f"int8: {share(captions(urls['lstm_int8'], _ASKED_RESONNX, files), expected):.3f} of the words are fp32's"
-        )
+        rounded = captions(urls["lstm_int8"], _ASKED_RESONNX, files)
+        print(f"int8: {share(rounded, expected):.3f} of the words are those of fp32")
 
         @contextmanager
         def serve(peer: Peer, settings: Mapping[str, str]) -> Iterator[Running]:
             with serve_peer(peer, settings, {"PEER_MODEL": str(checkpoint)}, first, "?words=7") as running:
                 found = captions(running.url.partition("?")[0], _ASKED, files)
                 if found != expected:
-                    raise RuntimeError(f"{settings}: {share(found, expected):.4f} of the words are the same")
+                    same = share(found, expected)
+                    raise RuntimeError(f"{dict(settings)}: {same:.4f} of the words are those of the fp32 export")
                 yield running
 
         paths = [str(file) for file in files]
@@ -108,27 +112,25 @@ def main() -> int:
         def asked_of(running: Running) -> list[str]:
             return [running.url.partition("?")[0] + query for query in _queries(_ASKED)]
 
-        settings = {
-            name: kept.get(name)
-            or fastest(
-                name,
+        settings: dict[str, Mapping[str, str]] = {}
+        for label, peer in CAPTION_PEERS.items():
+            settings[label] = kept.get(label) or fastest(
+                label,
                 peer,
                 lambda tried, peer=peer: serve(peer, tried),  # type: ignore[misc]
-                lambda running: load(asked_of(running), paths, 16, given.seconds / 2, _LEAST_RATE),
+                lambda running: load(asked_of(running), paths, _TRIED_CALLERS, given.seconds / 2, _LEAST_RATE),
             )
-            for name, peer in CAPTION_PEERS.items()
-        }
-        if given.settings:
-            given.settings.write_text(json.dumps({**kept, **settings}, indent=1) + "\n")
+            # After each, as the search is long.
+            if given.settings:
+                given.settings.write_text(json.dumps({**kept, **settings}, indent=1) + "\n")
+        queries = _queries(_ASKED_RESONNX)
         targets = {
-            f"resonnx, {model}": Target(
-                resonnx, RESONNX, {}, [urls[model] + query for query in _queries(_ASKED_RESONNX)]
-            )
+            f"resonnx, {model}": Target(resonnx, RESONNX, {}, [urls[model] + query for query in queries])
             for model in _MODELS
         }
-        for name, peer in CAPTION_PEERS.items():
-            running = stack.enter_context(serve(peer, settings[name]))
-            targets[name] = Target(running, peer, settings[name], asked_of(running))
+        for label, peer in CAPTION_PEERS.items():
+            running = stack.enter_context(serve(peer, settings[label]))
+            targets[label] = Target(running, peer, settings[label], asked_of(running))
         servers = rounds(targets, [int(count) for count in given.callers.split(",")], given.rounds, request)
     show(servers)
     if given.json:

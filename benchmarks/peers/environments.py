@@ -17,13 +17,13 @@ _PACKAGES: Final = {
     "litserve": ["litserve", "python-multipart", "pillow", "numpy", _RUNTIME],
     "bentoml": ["bentoml", "pillow", "numpy", _RUNTIME],
     "ray": ["ray[serve]", "python-multipart", "pillow", "numpy", _RUNTIME],
-    "torch": ["torch", "torchvision", "fastapi", "uvicorn[standard]", "python-multipart", "pillow", "numpy"],
+    "torch": ["torch", "fastapi", "uvicorn[standard]", "python-multipart", "pillow", "numpy"],
     "resonnx": ["-e", "proto", "-e", "server[cpu]"],
 }
 
 
 def environment(name: str) -> Path:
-    """Return an environment's Python; installs it where it is missing, from the newest versions there are."""
+    """Return an environment's Python; installs it where it is missing, in the newest versions where none is pinned."""
     folder = _FOLDER.resolve() / name
     python = folder / "bin/python"
     # Written last, so that an installation that broke off is made again.

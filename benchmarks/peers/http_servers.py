@@ -219,6 +219,15 @@ def serve_command(
                 subprocess.run(["kill", "-9", str(pid)], stderr=subprocess.DEVNULL, check=False)
 
 
+def wait_for(url: str, picture: bytes) -> None:
+    """Return when a server answers there. Raises RuntimeError if it does not in time."""
+    ends = time.perf_counter() + _START_S
+    while not _answers(url, picture):
+        if time.perf_counter() > ends:
+            raise RuntimeError(f"{url} did not answer within {_START_S:.0f} s")
+        time.sleep(0.02)
+
+
 def free_port() -> int:
     """Return a port of 127.0.0.1 that is free, as is the one after it."""
     while True:

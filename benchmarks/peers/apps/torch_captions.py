@@ -12,11 +12,11 @@ from typing import Any
 
 import numpy as np
 import torch
-import torchvision
 from batches import Batches
 from fastapi import FastAPI, UploadFile
 from fastapi.concurrency import run_in_threadpool
 from PIL import Image
+from resnet50 import trunk
 from torch import nn
 
 _WORDS, _UNITS, _FEATURES = 10_000, 512, 2048
@@ -34,7 +34,7 @@ class Encoder(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.resnet = nn.Sequential(*list(torchvision.models.resnet50().children())[:-1])
+        self.resnet = trunk()
         self.linear = nn.Linear(_FEATURES, _UNITS)
         self.bn = nn.BatchNorm1d(_UNITS)
 
