@@ -43,6 +43,13 @@ class ActiveCalls:
         if is_last:
             self._call_soon(lambda _: self._are_answered.set(), None)
 
+    def clear(self) -> None:
+        """Remove all calls: none will be answered. On the event loop."""
+        with self._lock:
+            self._calls.clear()
+            self._awaited.clear()
+        self._are_answered.set()
+
     def peers(self, handlers: Collection[Handler]) -> set[str]:
         """Return gRPC's addresses of the clients of the present calls of these handlers."""
         with self._lock:

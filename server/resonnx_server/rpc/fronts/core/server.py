@@ -141,6 +141,7 @@ class CoreFront(Front):
                 failed += 1
                 if failed == _MOST_FAILED_POLLS:
                     self._is_broken = True
+                    self._wake(self._active.clear)
                     self._wake(self._is_quiet.set)
                     self._wake(self._ended.set)
                     self._on_broken()
