@@ -128,7 +128,7 @@ def other(draw: Good) -> Bad:
     return lambda pictures, rng: draw(len(pictures), rng)
 
 
-# Those that must be told, then smaller ones.
+# Changes that must raise the alert within 500 requests; then smaller changes.
 _DEMANDED: Final[dict[str, Bad]] = {"inverted": inverted, "noise 20/255": noise(20), "shift 4 of 32": shift(4)}
 _SMALLER: Final[dict[str, Bad]] = {
     "noise 10/255": noise(10),

@@ -117,7 +117,7 @@ class Simulation:
         self.engine = group.engine = SimulatedEngine(group, self._device, ModelStats(), max_queue_rows=10_000)
         self.engine.rule = rule
         self._runs: list[_Run] = []
-        # Work of the event loop: its time, and what comes of it.
+        # Work of the event loop: its duration in us, and the function called at its end.
         self._loop_work: deque[tuple[float, Callable[[], None]]] = deque()
         self._loop_left_us = 0.0
         # Clients that come back.

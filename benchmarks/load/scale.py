@@ -43,7 +43,7 @@ def write_models(folder: Path, source: Path, count: int) -> None:
 
 
 def memory_mb(pid: int) -> dict[str, float]:
-    """Return a process's memory in MB: its share of what others use as well, all of it, and what it alone wrote."""
+    """Return a process's memory in MB: Pss, Rss, and private dirty pages (proc(5), smaps_rollup)."""
     lines = [line.split() for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()]
     kb = {line[0].rstrip(":"): line[1] for line in lines}
     return {kind: int(kb[kind]) * 1024 / 1e6 for kind in _KINDS}

@@ -59,7 +59,7 @@ def _caption_words(client: Client, pictures: list[bytes]) -> int:
     return 1
 
 
-# What is sent, the model, and whether callers' times are those of single requests.
+# The function that sends requests, the model, and whether each of a caller's times is of one request.
 _WAYS: dict[str, tuple[Ask, str, bool]] = {
     "classify": (_classify, "digits", True),
     "classify, stream": (_classify_stream, "digits", False),

@@ -59,7 +59,7 @@ class Running:
 
     @property
     def memory_mb(self) -> float:
-        """Memory of all its processes in MB: what they share counts once."""
+        """Memory of all its processes in MB (sum of Pss: shared pages count once)."""
         return sum(_proportional_kb(pid) for pid in _tree(self.pid)) * 1024 / 1e6
 
 

@@ -46,7 +46,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What was answered.
+    """The answers of a load.
 
     Attributes:
         times_ms: From sending to answer, of each request that was answered in the measured time.

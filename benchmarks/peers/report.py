@@ -33,7 +33,7 @@ class Cell:
     answers: list[int] = field(default_factory=list)
 
     def add(self, outcome: Outcome, seconds: float, processor_s: float) -> None:
-        """Take a round's answers, and what they cost."""
+        """Add a round: its answers, and their processor time in seconds."""
         times = sorted(outcome.times_ms)
         if not times:
             raise RuntimeError(f"no answer within {seconds} s")

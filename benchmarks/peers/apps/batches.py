@@ -40,7 +40,7 @@ class Batches:
             batch = [await self._queue.get()]
             ends = loop.time() + self._delay_s
             while len(batch) < self._largest:
-                # What waits already costs no timer.
+                # For requests that wait already, no timer is needed.
                 if not self._queue.empty():
                     batch.append(self._queue.get_nowait())
                     continue

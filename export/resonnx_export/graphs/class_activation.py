@@ -14,6 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 from resonnx_proto.v1 import manifest_pb2 as pb
 from resonnx_server.runtime.class_activation import CLASS_BIAS, CLASS_WEIGHTS, FEATURE_MAP
 
+from resonnx_export.graphs.node_inputs import tensors_read_by
 from resonnx_export.graphs.trace import finish
 
 _LOGITS: Final = "logits"
@@ -101,7 +102,7 @@ class _Ending:
             raise NotExact("its last feature map has one position for pictures of this size")
         if len(self._shapes.get(pooled, ())) != 2:
             raise NotExact("its head takes no rows of features")
-        if any(tensor in set(_taken(node)) - set(node.input) for node in self._graph.node):
+        if any(tensor in set(tensors_read_by(node)) - set(node.input) for node in self._graph.node):
             raise NotExact("its last feature map is also used within a branch or loop")
         return Head(tensor, shape[1:], pooled, weights, bias)
 
@@ -213,19 +214,9 @@ class _Ending:
             if wanted.isdisjoint(node.output):
                 self._graph.node.remove(node)
             else:
-                wanted.update(_taken(node))
+                wanted.update(tensors_read_by(node))
         for tensor in [tensor for tensor in self._graph.initializer if tensor.name not in wanted]:
             self._graph.initializer.remove(tensor)
-
-
-def _taken(node: onnx.NodeProto) -> Iterator[str]:
-    """Yield the names that a node takes, also inside its branches and loops."""
-    yield from node.input
-    for attribute in node.attribute:
-        for graph in (attribute.g, *attribute.graphs):
-            for inner in graph.node:
-                yield from _taken(inner)
-            yield from (output.name for output in graph.output)
 
 
 def _constant(node: onnx.NodeProto) -> Iterator[tuple[str, onnx.TensorProto]]:

@@ -10,6 +10,7 @@ from onnx import TensorProto, helper, numpy_helper
 from resonnx_proto.v1 import manifest_pb2 as pb
 from resonnx_server.runtime.graphs import CLASSIFIER_OUTPUTS, IMAGE
 
+from resonnx_export.graphs.node_inputs import tensors_read_by
 from resonnx_export.graphs.trace import Activation, finish
 from resonnx_export.onnx_files.form import Form
 from resonnx_export.pictures.recipe import channel_order, pixel_scale
@@ -57,7 +58,7 @@ def graft(
     operator, attributes = _ACTIVATIONS[activation]
     after.append(helper.make_node(operator, ["logits"], ["probabilities"], **attributes))
     nodes = _needed([*before, *inner, *after])
-    used = {name for node in nodes for name in _taken(node)}
+    used = {name for node in nodes for name in tensors_read_by(node)}
     sizes = {"probabilities": classes, "logits": classes, "features": features}
     graph = helper.make_graph(
         nodes,
@@ -136,15 +137,5 @@ def _needed(nodes: Sequence[onnx.NodeProto]) -> list[onnx.NodeProto]:
     for node in reversed(nodes):
         if wanted.intersection(node.output):
             kept.append(node)
-            wanted.update(_taken(node))
+            wanted.update(tensors_read_by(node))
     return kept[::-1]
-
-
-def _taken(node: onnx.NodeProto) -> Iterator[str]:
-    """Yield the names that a node takes, also inside its branches and loops."""
-    yield from node.input
-    for attribute in node.attribute:
-        for graph in (attribute.g, *attribute.graphs):
-            for inner in graph.node:
-                yield from _taken(inner)
-            yield from (output.name for output in graph.output)
