@@ -14,7 +14,7 @@ from resonnx_proto.inference import grpc_service_pb2 as pb
 
 from .....conftest import RunningServer
 from ....http.rest.asking_http import Answered, ask
-from .counting import NOBODY, Counting, credentials, looping, picture_request, request, until
+from .counting import LOOPS, NOBODY, Counting, credentials, looping, picture_request, request, until
 
 X = np.ones((2, 3), np.float32)
 
@@ -83,7 +83,7 @@ class Mix:
 
     def _leave(self) -> None:
         """A caller of the HTTP port leaves while its request waits."""
-        body = json.dumps({"inputs": [{"name": "times", "shape": [1], "datatype": "INT64", "data": [500_000]}]})
+        body = json.dumps({"inputs": [{"name": "times", "shape": [1], "datatype": "INT64", "data": [LOOPS]}]})
         with self._open("", len(body)) as leaving:
             leaving.sendall(body.encode())
             until(lambda: self.client.server.metric("nv_inference_pending_request_count", model="loops"))
