@@ -53,7 +53,12 @@ _STROKE = np.array([max(0, round((level - 45) * 255 / 210)) for level in range(2
 
 def glyph(ink: UInt8, size: int) -> UInt8:
     """Enlarge ink [s,s] to a smooth pen stroke [size,size], 0 to 255."""
-    return _STROKE[enlarge(ink, size)]
+    return stroke(enlarge(ink, size))
+
+
+def stroke(ink: UInt8) -> UInt8:
+    """Cut the halo around the strokes of interpolated ink of any shape."""
+    return _STROKE[ink]
 
 
 def enlarge(ink: UInt8, size: int) -> UInt8:
@@ -68,7 +73,7 @@ def render(ink: UInt8, rng: np.random.Generator | None = None) -> UInt8:
     """
     paper = np.full(3, 255.0) if rng is None else rng.uniform(200, 256, 3)
     pen = np.zeros(3) if rng is None else rng.uniform(0, 90, 3)
-    stroke = np.zeros((PICTURE_SIZE, PICTURE_SIZE, 1), np.float32)
+    written = np.zeros((PICTURE_SIZE, PICTURE_SIZE, 1), np.float32)
     inner = slice(_MARGIN, PICTURE_SIZE - _MARGIN)
-    stroke[inner, inner, 0] = glyph(ink, PICTURE_SIZE - 2 * _MARGIN)
-    return (paper + stroke * ((pen - paper) / 255)).astype(np.uint8)
+    written[inner, inner, 0] = glyph(ink, PICTURE_SIZE - 2 * _MARGIN)
+    return (paper + written * ((pen - paper) / 255)).astype(np.uint8)

@@ -11,11 +11,9 @@ digits are at least 1.4 times as high as small ones.
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from resonnx_export.demo.digits import LABELS, Int64, UInt8, glyph
-
-Float32 = npt.NDArray[np.float32]
+from resonnx_export.demo.paper import Float32, background
 
 # Side of a scene and of the scene model's input picture, in pixels.
 INPUT_SIZE = 96
@@ -46,7 +44,6 @@ _EDGE = 1
 _GAP = 2
 _ROW_SLACK = 6
 _MAX_ROW_HEIGHT = (INPUT_SIZE - 2 * _EDGE - _GAP) // 2
-_Y, _X = np.mgrid[0:INPUT_SIZE, 0:INPUT_SIZE].astype(np.float32) / INPUT_SIZE - 0.5
 
 
 @dataclass(frozen=True)
@@ -76,7 +73,7 @@ class Scene:
 def compose(rng: np.random.Generator, ink: UInt8, labels: Int64) -> Scene:
     """Draw a scene of digits picked from ink [N,s,s] and labels [N]; same rng state, same scene."""
     layout = _LAYOUTS[rng.choice(len(_LAYOUTS), p=_LAYOUT_WEIGHTS)]
-    canvas = _background(rng)
+    canvas = background(rng, INPUT_SIZE)
     rows = []
     tops, heights, sizes = _arrange_rows(rng, layout)
     for top, height, row_sizes in zip(tops, heights, sizes, strict=True):
@@ -132,25 +129,6 @@ def _spread(rng: np.random.Generator, lengths: list[int]) -> list[int]:
         starts.append(used + int(gap))
         used += length + _GAP
     return starts
-
-
-def _background(rng: np.random.Generator) -> Float32:
-    """Return light paper, float32 [96,96,3]: plain, shaded or striped, and more or less noisy."""
-    first, second = rng.uniform(185, 255, (2, 3)).astype(np.float32)
-    angle, phase = rng.uniform(0, 2 * np.pi, 2)
-    ramp = _X * np.float32(np.cos(angle)) + _Y * np.float32(np.sin(angle))
-    match rng.integers(3):
-        case 0:
-            blend = np.zeros_like(ramp)
-        case 1:
-            blend = ramp + 0.5
-        case _:
-            waves = np.sin(ramp * np.float32(rng.uniform(15, 80)) + np.float32(phase))
-            blend = (waves > 0).astype(np.float32)
-    noise = int(rng.integers(1, 16))
-    grain = rng.integers(-noise, noise, (INPUT_SIZE, INPUT_SIZE, 1), np.int8, endpoint=True)
-    paper: Float32 = first + blend[..., None] * (second - first) + grain
-    return paper
 
 
 def _draw(rng: np.random.Generator, canvas: Float32, ink: UInt8, placed: Placed) -> None:
