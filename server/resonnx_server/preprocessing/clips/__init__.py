@@ -1,0 +1,1 @@
+"""Clips: which frames of a video a model reads, and reading them from a file, within limits."""
