@@ -40,9 +40,10 @@ def _no_decode_cost() -> None:
 
 def _no_remeasurement() -> None:
     from resonnx_server.repository import warming
-    from resonnx_server.repository.latency_cache import CachedTable
+    from resonnx_server.repository.latency_cache import CachedChoice, CachedTable
 
     CachedTable.is_doubtful = False  # type: ignore[assignment, method-assign]
+    CachedChoice.is_doubtful = False  # type: ignore[assignment, method-assign]
     warming.far_above = lambda medians: set()  # type: ignore[attr-defined]
 
 

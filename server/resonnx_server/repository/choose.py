@@ -1,16 +1,15 @@
 """Chooses provider and precision: the fastest candidate that agrees with the golden examples."""
 
 import logging
-import time
 from collections.abc import Callable, Sequence
 from functools import partial
-from operator import itemgetter
 from pathlib import Path
 from typing import Final, TypeVar
 
 from resonnx_proto.v1 import manifest_pb2 as pb
 
 from resonnx_server.errors import ModelRefused
+from resonnx_server.repository.choosing.turns import AT_LOAD, Effort, Raced, log_ns, race
 from resonnx_server.runtime.cancellation import Cancellation
 from resonnx_server.runtime.model_files.golden_examples import Verdict
 from resonnx_server.runtime.model_files.manifest import VersionFiles
@@ -20,7 +19,6 @@ _log = logging.getLogger(__name__)
 
 G = TypeVar("G")
 R = TypeVar("R")
-_RACE_REPEATS: Final = 3
 _EXCLUDED: Final = "a provider is excluded"
 
 
@@ -32,6 +30,12 @@ def bounds(manifest: pb.Manifest, file: str) -> dict[pb.Precision, float]:
 def stored_precision(manifest: pb.Manifest, file: str) -> pb.Precision:
     """Return the precision of one ONNX file's weights."""
     return manifest.stored.get(file, pb.PRECISION_FP32)
+
+
+def names_of_candidates(manifest: pb.Manifest, file: str, provider: str) -> list[str]:
+    """Return the names of the candidates for an ONNX file on this machine. Raises ModelRefused if there are none."""
+    allowed = list(bounds(manifest, file))
+    return [str(candidate) for candidate in candidates(provider, allowed, stored_precision(manifest, file))]
 
 
 def open_candidates(
@@ -70,6 +74,8 @@ def fastest(
     run: Callable[[G], object],
     judge: Callable[[G], Verdict],
     prepare: Callable[[G], R],
+    effort: Effort = AT_LOAD,
+    on_race: Callable[[Sequence[str], Raced], None] = lambda *_: None,
 ) -> R:
     """Race the options, and prepare the fastest that agrees with the golden examples.
 
@@ -77,10 +83,12 @@ def fastest(
     single option is not raced.
 
     Args:
-        options: Names and values.
+        options: Names and values, in the order of preference among about equal ones.
         run: The timed run, repeated after a first untimed one.
         judge: Compares an option's outputs with the golden examples.
         prepare: Prepares an option for serving, after it was judged; its result is returned.
+        effort: What is spent on the race.
+        on_race: Called with the names of those that could run, and the result of their race.
 
     Raises:
         ModelRefused: No option is left; the message names each with its reason. Or the load was cancelled.
@@ -94,13 +102,22 @@ def fastest(
         _log.warning(_EXCLUDED, extra=extra, exc_info=not isinstance(error, ModelRefused))
         reasons.append(f"{name}: {reason}")
 
-    raced = []
+    able = []
     for name, option in options:
         try:
-            raced.append((_race_ns(name, partial(run, option)) if len(options) > 1 else 0, name, option))
+            if len(options) > 1:
+                run(option)
+            able.append((name, option))
         except Exception as error:  # ONNX Runtime's errors share no base class
             exclude(name, error)
-    for _, name, option in sorted(raced, key=itemgetter(0)):
+    raced = race(
+        [partial(log_ns, partial(run, option)) for _, option in able],
+        effort,
+        lambda one, error: exclude(able[one][0], error),
+    )
+    if len(able) > 1:
+        on_race([name for name, _ in able], raced)
+    for name, option in (able[one] for one in raced.order):
         try:
             verdict = judge(option)
             require_agreement(verdict)
@@ -131,14 +148,3 @@ def require_agreement(verdict: Verdict, outputs: str = "outputs") -> None:
     """Raise ModelRefused if the verdict on `outputs` (named for the message) is negative."""
     if not verdict.passed:
         raise ModelRefused(f"{outputs} disagree with the golden examples: {verdict.detail}")
-
-
-def _race_ns(name: str, run: Callable[[], object]) -> int:
-    run()
-    times = []
-    for _ in range(_RACE_REPEATS):
-        start = time.perf_counter_ns()
-        run()
-        times.append(time.perf_counter_ns() - start)
-    _log.info("measured a provider", extra={"candidate": name, "ms": round(min(times) / 1e6, 3)})
-    return min(times)

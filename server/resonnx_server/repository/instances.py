@@ -1,6 +1,7 @@
 """Chooses a graph's sessions by measurement: one batch on all cores, or several concurrent ones on a share each.
 
-On a GPU: one batch, or two in one session, so that one is copied while the other computes.
+On a GPU: one batch, or two in one session, so that one is copied while the other computes. The session for a batch
+that runs alone is chosen by its latency.
 """
 
 import logging
@@ -8,9 +9,10 @@ import math
 from dataclasses import dataclass
 from typing import Any, Final
 
+from resonnx_server.repository.choosing.turns import Raced, Run
 from resonnx_server.repository.known_graphs import Choice
+from resonnx_server.repository.latency_cache import CachedChoice
 from resonnx_server.repository.reopening import Source
-from resonnx_server.repository.version import GPU_LANES
 from resonnx_server.repository.warming import Warming
 from resonnx_server.runtime.session import CPU, GPU_PROVIDERS, Session
 from resonnx_server.scheduling.latency import LatencyTable
@@ -20,8 +22,6 @@ _log = logging.getLogger(__name__)
 
 # Compared batch sizes: under light load batches are small, under heavy load large.
 _COMPARED_BATCHES: Final = (1, 8)
-# Factor by which concurrent batches must be better.
-_LEAST_GAIN: Final = 1.03
 # Factor by which all cores must be faster for one row: threads that wait for each other suffer more from other load.
 _WORTH_MORE_THREADS: Final = 1.15
 
@@ -40,8 +40,11 @@ class Sessions:
     max_concurrent_batches: int
 
 
-def choose(warming: Warming[Any], session: Session, least_gain: float = _LEAST_GAIN) -> Sessions:
-    """Measure which sessions have the highest throughput.
+def choose(warming: Warming[Any], session: Session, least_gain: float = 1.0) -> Sessions:
+    """Measure which sessions have the highest throughput, and which one the shortest latency.
+
+    Of about equal ones, the one with fewer concurrent batches or threads is taken. The choice comes from the cache if
+    it is there, beyond doubt.
 
     Args:
         warming: Warms up the graph's sessions.
@@ -51,41 +54,70 @@ def choose(warming: Warming[Any], session: Session, least_gain: float = _LEAST_G
     Raises:
         ModelRefused: A session's outputs are wrong, even if it would not be chosen.
     """
-    version, file = warming.version, warming.file
-    content, candidate = warming.files.files[file], session.candidate
+    version, content = warming.version, warming.files.files[warming.file]
+    # On a GPU, threads do not matter, and a second session would need the weights twice: two runs of one session.
+    is_gpu = session.candidate.provider in GPU_PROVIDERS
+    counts = [count for count in version.instance_counts(is_gpu=is_gpu) if count > 1]
+    # Threads may spin if no other batch runs.
+    spins = session.candidate.provider == CPU and version.threads > 1
+    if not counts and not spins:
+        return Sessions(session, session, 1)
+    between = f"{warming.content} {session.candidate} {session.threads} {version.batch_sizes} {counts} {least_gain}"
+    if session.view is not None:
+        between += f" {session.view.inputs}"
     known = version.known.choice(warming.graph, session, version.batch_sizes) if version.progress.is_beside else None
+    cached = version.cache.choice(between) if version.effort.asks_cache else None
+    if known is None and cached is not None and not cached.is_doubtful:
+        known = Choice.of(cached.chosen)
     if known is not None:
         return _chosen_before(content, session, known)
+    version.progress.reach("measuring")
     sessions = {1: session}
-    if candidate.provider in GPU_PROVIDERS:
-        # Threads do not matter, and a second session would need the weights twice: two concurrent runs of one session.
-        if (version.settings.max_instances or GPU_LANES) >= GPU_LANES:
-            sessions[GPU_LANES] = session
-    else:
-        for instances in version.instance_counts():
-            sessions[instances] = session.opened_again(content, max(1, version.threads // instances))
-    compared = tuple(sorted({min(rows, version.largest_batch) for rows in _COMPARED_BATCHES}))
-    rates = {count: _rates(warming.costs(session, compared, count), count) for count, session in sessions.items()}
-    gains = {count: math.prod(found) / math.prod(rates[1]) for count, found in rates.items()}
-    best = max(gains, key=lambda count: gains[count] / (1.0 if count == 1 else least_gain))
-    throughput_session = latency_session = sessions[best]
-    # Threads may spin if no other batch runs.
-    spins = candidate.provider == CPU and version.threads > 1
-    many = session.opened_again(content, version.threads, spinning=True) if spins else session
-    if many is not throughput_session:
-        many_ns, few_ns = (warming.costs(each, (1,)).cost_ns(1) for each in (many, throughput_session))
-        if many_ns * (_WORTH_MORE_THREADS if best > 1 else 1.0) < few_ns:
-            latency_session = many
-    chosen = {
-        "instances": best,
-        "rows_per_s": {count: [round(rate) for rate in found] for count, found in rates.items()},
-        "threads_alone": latency_session.threads,
-        "spinning_alone": latency_session.spinning,
-    }
-    _log.info("chose instances", extra={"file": file, **chosen})
-    choice = Choice(latency_session.threads, latency_session.spinning, throughput_session.threads, best)
+    for count in counts:
+        threads = max(1, version.threads // count)
+        sessions[count] = session if is_gpu else session.opened_again(content, threads)
+    most, first = _most_throughput(warming, sessions, least_gain)
+    throughput_session = sessions[most]
+    many = session.opened_again(content, version.threads, spinning=True) if spins else throughput_session
+    latency_session, second = _least_latency(warming, throughput_session, many, _WORTH_MORE_THREADS if most > 1 else 1)
+    choice = Choice(latency_session.threads, latency_session.spinning, throughput_session.threads, most)
+    _log.info("chose instances", extra={"file": warming.file, **choice.told})
+    is_doubtful = any(raced.is_doubtful for raced in (first, second) if raced is not None)
+    kept = CachedChoice(choice, (cached.doubts if cached else 0) + 1 if is_doubtful else 0)
+    version.progress.is_doubtful |= kept.is_doubtful
+    version.cache.keep_choice(between, kept)
     version.known.learn_choice(warming.graph, session, version.batch_sizes, choice)
-    return Sessions(latency_session, throughput_session, best)
+    return Sessions(latency_session, throughput_session, most)
+
+
+def _most_throughput(
+    warming: Warming[Any], sessions: dict[int, Session], least_gain: float
+) -> tuple[int, Raced | None]:
+    """Return the number of concurrent batches with the highest throughput, given the session for each number."""
+    if len(sessions) == 1:
+        return 1, None
+    compared = tuple(sorted({min(rows, warming.version.largest_batch) for rows in _COMPARED_BATCHES}))
+    names = {count: f"{count} x {each.threads} threads" for count, each in sessions.items()}
+    runs = {count: Run(warming.checked(each), compared, count) for count, each in sessions.items()}
+    penalties = {count: 0.0 if count == 1 else math.log(least_gain) / len(compared) for count in sessions}
+    raced = warming.race("throughput", [(names[count], runs[count], penalties[count]) for count in sessions])
+    return [*sessions][raced.order[0]], raced
+
+
+def _least_latency(
+    warming: Warming[Any], few: Session, many: Session, worth_more_threads: float
+) -> tuple[Session, Raced | None]:
+    """Return which session runs a single row faster; `many` threads must be faster by a factor."""
+    if many is few:
+        return few, None
+    named = [(f"{each.threads} threads{', spinning' * each.spinning}", each) for each in (few, many)]
+    penalties = 0.0, math.log(worth_more_threads)
+    candidates = [
+        (name, Run(warming.checked(each), (1,), 1), penalty)
+        for (name, each), penalty in zip(named, penalties, strict=True)
+    ]
+    raced = warming.race("latency", candidates)
+    return (few, many)[raced.order[0]], raced
 
 
 def _chosen_before(content: bytes, session: Session, known: Choice) -> Sessions:
@@ -126,8 +158,3 @@ def tensor_pool(session: Session, table: LatencyTable, source: Source, *, has_al
     return SessionPool(
         session.run, table, has_all_cores, open_again=lambda: source.open_again(session, table.sizes).run
     )
-
-
-def _rates(table: LatencyTable, instances: int) -> list[float]:
-    """Return rows per second at each of the table's sizes with `instances` concurrent batches."""
-    return [instances * size / table.cost_ns(size) * 1e9 for size in table.sizes]

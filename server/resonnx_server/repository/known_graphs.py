@@ -17,6 +17,29 @@ class Choice(NamedTuple):
     throughput_threads: int
     max_concurrent_batches: int
 
+    @classmethod
+    def of(cls, stored: tuple[str | int, ...]) -> "Choice | None":
+        """Return a choice as it is cached; None if it is damaged."""
+        if len(stored) != len(cls._fields):
+            return None
+        try:
+            latency_threads, spins, throughput_threads, count = map(int, stored)
+        except ValueError:
+            return None
+        if min(latency_threads, throughput_threads, count) < 1:
+            return None
+        return cls(latency_threads, bool(spins), throughput_threads, count)
+
+    @property
+    def told(self) -> dict[str, object]:
+        """For the log."""
+        return {
+            "instances": self.max_concurrent_batches,
+            "threads": self.throughput_threads,
+            "threads_alone": self.latency_threads,
+            "spinning_alone": self.latency_spins,
+        }
+
 
 @dataclass(frozen=True)
 class _Key:

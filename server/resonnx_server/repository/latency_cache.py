@@ -1,4 +1,4 @@
-"""Latency cache: measured latency tables on disk, by file, provider, precision, threads, hardware and server."""
+"""Latency cache: measured tables and choices on disk, by file, provider, precision, threads, hardware and server."""
 
 import hashlib
 import json
@@ -27,8 +27,10 @@ _log = logging.getLogger(__name__)
 
 _NONE: Final = Path("none")
 _FOLDER: Final = "resonnx"
-# After so many disturbed measurements, their minima are accepted.
+# After so many disturbed measurements, their minima and choices are accepted.
 _MOST_DOUBTS: Final = 3
+# Of files of choices: raised when other candidates are compared, or by another measure, so that choices are made anew.
+_FORMAT: Final = 1
 
 
 def cache_folder(asked: Path | None, environment: Mapping[str, str] = os.environ) -> Path | None:
@@ -64,13 +66,31 @@ class CachedTable:
 
     @property
     def is_doubtful(self) -> bool:
-        """Whether to measure again at the next start; not for ever, as some machines are always disturbed."""
+        """Whether to measure again; not for ever, as some machines are always disturbed."""
+        return 0 < self.doubts < _MOST_DOUBTS
+
+
+@dataclass(frozen=True)
+class CachedChoice:
+    """A choice between candidates.
+
+    Attributes:
+        chosen: What was chosen.
+        doubts: Number of races, all disturbed by other load on the processors or unsettled; 0 after another one.
+    """
+
+    chosen: tuple[str | int, ...]
+    doubts: int = 0
+
+    @property
+    def is_doubtful(self) -> bool:
+        """As of CachedTable."""
         return 0 < self.doubts < _MOST_DOUBTS
 
 
 @dataclass(frozen=True)
 class LatencyCache:
-    """Latency tables on disk. An unreadable table counts as missing; a failed write is logged.
+    """Tables and choices on disk. An unreadable file counts as missing; a failed write is logged.
 
     Attributes:
         folder: The folder, which also holds TensorRT's engines; None for no cache.
@@ -113,17 +133,42 @@ class LatencyCache:
             return
         path = self._path(digest, session, tuple(table.costs), callers)
         costs = {size: (each.median_ns, each.spread_ns) for size, each in table.costs.items()}
+        self._write(path, {"costs": costs, "doubts": table.doubts})
+
+    def choice(self, between: str) -> CachedChoice | None:
+        """Return a choice, if it is cached; `between` names the files, their candidates and how they were compared."""
+        if self.folder is None:
+            return None
+        try:
+            stored = json.loads(self._choice_path(between).read_text())
+            chosen, doubts = tuple(stored["chosen"]), int(stored["doubts"])
+        except (OSError, ValueError, AttributeError, TypeError, KeyError):
+            return None
+        sound = all(isinstance(each, str | int) for each in chosen)
+        return CachedChoice(chosen, doubts) if sound and doubts >= 0 else None
+
+    def keep_choice(self, between: str, choice: CachedChoice) -> None:
+        """Store a choice."""
+        if self.folder is not None:
+            self._write(self._choice_path(between), {"chosen": choice.chosen, "doubts": choice.doubts})
+
+    def _write(self, path: Path, content: dict[str, object]) -> None:
         staged = path.with_suffix(f".{os.getpid()}-{threading.get_ident()}")
         try:
-            staged.write_text(json.dumps({"costs": costs, "doubts": table.doubts}))
+            staged.write_text(json.dumps(content))
             staged.replace(path)
         except OSError as error:
             # What a full disk has left of it.
             with suppress(OSError):
                 staged.unlink(missing_ok=True)
             _log.warning(
-                "a latency table could not be cached", extra={"folder": str(self.folder), "error": error.strerror}
+                "a measurement could not be cached", extra={"folder": str(self.folder), "error": error.strerror}
             )
+
+    def _choice_path(self, between: str) -> Path:
+        assert self.folder is not None
+        what = f"{_FORMAT} {between} {self.threads} {_hardware()}"
+        return self.folder / f"choice-{hashlib.sha256(what.encode()).hexdigest()[:32]}.json"
 
     def _path(self, digest: str, session: Session, sizes: tuple[int, ...], callers: int) -> Path:
         assert self.folder is not None

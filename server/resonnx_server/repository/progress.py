@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from resonnx_server.errors import ModelRefused
+from resonnx_server.repository.choosing.report import RaceReport
 from resonnx_server.runtime.cancellation import CANCELLED
 
 Stage = Literal["waiting", "verifying", "trying", "opening", "checking", "measuring"]
@@ -24,7 +25,8 @@ class Progress:
         is_over: The load was cancelled.
         is_beside: It loads beside live traffic.
         pause: Called at each progress; lets live traffic go first.
-        is_doubtful: A measurement was disturbed; see Warming.costs.
+        is_doubtful: A measurement was disturbed or unsettled; see Warming.costs and instances.choose.
+        on_race: Called with each race between candidates, on the loading thread.
     """
 
     on_stage: Callable[[Stage], None] = lambda _: None
@@ -35,6 +37,7 @@ class Progress:
     is_doubtful: bool = False
     is_beside: bool = False
     pause: Callable[[], None] = lambda: None
+    on_race: Callable[[RaceReport], None] = lambda _: None
 
     def __post_init__(self) -> None:
         self.moved_at_s = self.clock()

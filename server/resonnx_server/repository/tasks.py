@@ -13,6 +13,7 @@ from resonnx_server.errors import ModelRefused
 from resonnx_server.inference.registry import Model, SessionReport
 from resonnx_server.inference.tasks import CLASSIFY, Task
 from resonnx_server.repository import choose
+from resonnx_server.repository.choosing.providers import SEPARATOR, ProviderChoice
 from resonnx_server.repository.model_config.declared_manifest import check_agreement
 from resonnx_server.repository.version import Start, Version, repeat
 from resonnx_server.runtime.cancellation import Cancellation
@@ -27,8 +28,6 @@ from resonnx_server.scheduling.engine import AnyEngine
 G = TypeVar("G")
 _log = logging.getLogger(__name__)
 
-# Joins the names of the candidates of a model's files.
-SEPARATOR: Final = " + "
 # Batch size of the race between providers.
 _RACE_BATCH: Final = 8
 
@@ -88,18 +87,27 @@ class TaskEntry(Generic[G]):
     def load(self, version: Version, files: VersionFiles, golden: Golden) -> Start:
         """Choose and warm up the fastest candidate. Raises ModelRefused if none loads, runs and agrees.
 
-        Beside live traffic, the candidate of an alike graph is taken without a race, if it loads, runs and agrees.
+        A candidate that was chosen before is taken without a race, if it loads, runs and agrees: of the same version by
+        the cache, or, beside live traffic, of an alike graph.
         """
         graphs = tuple(graph_sum(files.files[file]) for file in onnx_files(files.manifest) if file in files.files)
         known = version.known.fastest(graphs) if version.progress.is_beside else None
+        if known is None:
+            known = self._choice(version, files).kept()
         if known is not None:
             try:
                 return self._load(version, files, golden, graphs, known)
             except ModelRefused as refused:
                 Cancellation.check()
                 extra = {"candidate": SEPARATOR.join(known), "reason": refused.message}
-                _log.warning("the fastest provider of an alike graph is not taken", extra=extra)
+                _log.warning("the fastest provider of earlier is not taken", extra=extra)
         return self._load(version, files, golden, graphs, None)
+
+    def _choice(self, version: Version, files: VersionFiles) -> ProviderChoice:
+        names = onnx_files(files.manifest)
+        provider = version.settings.provider or "auto"
+        candidates = [choose.names_of_candidates(files.manifest, file, provider) for file in names]
+        return ProviderChoice(version, files.identity, names, candidates)
 
     def _load(
         self,
@@ -116,9 +124,14 @@ class TaskEntry(Generic[G]):
         def prepare(one: Loaded[G]) -> tuple[Loaded[G], Prepared]:
             return one, self.prepare(one)
 
-        chosen, prepared = choose.fastest(options, lambda one: self.run(one, pictures), self.judge, prepare)
+        choice = self._choice(version, files)
+        chosen, prepared = choose.fastest(
+            options, lambda one: self.run(one, pictures), self.judge, prepare, version.effort, choice.raced
+        )
         name = next(name for name, option in options if option is chosen)
-        version.known.learn_fastest(graphs, tuple(name.split(SEPARATOR)))
+        found = tuple(name.split(SEPARATOR))
+        choice.keep(found)
+        version.known.learn_fastest(graphs, found)
         return starting(version, self.task, prepared, files)
 
     def agreeing(self, version: Version, files: VersionFiles, golden: Golden) -> list[str]:

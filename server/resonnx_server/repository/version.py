@@ -13,6 +13,7 @@ from resonnx_server.errors import ModelRefused
 from resonnx_server.inference.registry import Model
 from resonnx_server.observe.metrics import Metrics
 from resonnx_server.repository.choose import open_candidates
+from resonnx_server.repository.choosing.turns import AT_LOAD, Effort
 from resonnx_server.repository.known_graphs import KnownGraphs
 from resonnx_server.repository.latency_cache import LatencyCache
 from resonnx_server.repository.model_config.policies import queue_policies
@@ -56,6 +57,7 @@ class Version:
         pictures: Returns the picture options for a recipe.
         known: What was measured since the start.
         trusted: Keys of which one must have signed the version; None for none.
+        effort: What is spent on measurements.
     """
 
     folder: ModelFolder
@@ -68,6 +70,7 @@ class Version:
     pictures: Callable[[ImageInput], PictureOptions] = PictureOptions
     trusted: TrustedKeys | None = None
     known: KnownGraphs = field(default_factory=KnownGraphs)
+    effort: Effort = AT_LOAD
 
     def vouch(self, identity: str) -> None:
         """Raise ModelRefused unless a trusted key has signed the version with this sha256 of SHA256SUMS."""
@@ -106,13 +109,15 @@ class Version:
         self.progress.reach("opening")
         return open_candidates(files, file, self.settings.provider or "auto", self.threads, self.cache.folder, only)
 
-    def instance_counts(self) -> list[int]:
+    def instance_counts(self, *, is_gpu: bool = False) -> list[int]:
         """Return numbers of concurrent batches worth trying, ascending: at most four, up to max_instances.
 
-        All batches get the same number of threads. Preferred are divisors of the core count, the largest first, as a
-        run gains little from its last threads. With fewer than two (11, 13, 22 cores), also numbers that leave at most
-        a tenth of the cores idle, the fewest idle first.
+        On a GPU, two. On a CPU, all batches get the same number of threads. Preferred are divisors of the core count,
+        the largest first, as a run gains little from its last threads. With fewer than two (11, 13, 22 cores), also
+        numbers that leave at most a tenth of the cores idle, the fewest idle first.
         """
+        if is_gpu:
+            return [GPU_LANES] if (self.settings.max_instances or GPU_LANES) >= GPU_LANES else []
         most = min(self.threads, MAX_LANES, self.settings.max_instances or MAX_LANES)
         left = {count: self.threads % count for count in range(2, most + 1)}
         counts = [count for count in left if not left[count]]

@@ -2,12 +2,15 @@
 
 import hashlib
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Generic, TypeVar
 
 from resonnx_server.repository.choose import require_agreement
+from resonnx_server.repository.choosing.report import RaceReport
+from resonnx_server.repository.choosing.turns import Callers, Raced, Run, race
 from resonnx_server.repository.latency_cache import CachedTable
 from resonnx_server.repository.version import Version
 from resonnx_server.runtime.model_files.alike import graph_sum
@@ -15,7 +18,7 @@ from resonnx_server.runtime.model_files.golden_examples import Verdict
 from resonnx_server.runtime.model_files.manifest import VersionFiles
 from resonnx_server.runtime.session import CPU, Session
 from resonnx_server.scheduling.latency import LatencyTable
-from resonnx_server.scheduling.measurement import Measured, far_above, measure
+from resonnx_server.scheduling.measurement import Measured, Measurement, far_above, measure
 
 _log = logging.getLogger(__name__)
 
@@ -77,8 +80,46 @@ class Warming(Generic[R]):
         return graph_sum(self.files.files[self.file])
 
     @cached_property
-    def _content(self) -> str:
+    def content(self) -> str:
+        """Sum of the file, hex."""
         return hashlib.sha256(self.files.files[self.file]).hexdigest()
+
+    def checked(self, session: Session) -> Callable[[int], object]:
+        """Return what runs a batch of the given rows on a session; it checks the first one of each size. Thread-safe.
+
+        It raises ModelRefused if outputs are wrong, or the load was cancelled.
+        """
+        judge, progress = self.judge, self.version.progress
+
+        def run(rows: int) -> R:
+            progress.move()
+            return self.run(session, rows)
+
+        if judge is None:
+            return run
+        return VerifiedRun(run, lambda rows: judge(rows, run(rows)), self.file, session)
+
+    def race(self, subject: str, candidates: Sequence[tuple[str, Run, float]]) -> Raced:
+        """Let sessions race; `subject` is what for, and each has a name and what is added to its logarithmic score.
+
+        Raises:
+            ModelRefused: Outputs are wrong.
+        """
+        with ExitStack() as stack:
+            turns = []
+            for _, run, penalty in candidates:
+                for size in run.sizes:
+                    # Checked, and not timed.
+                    run.run(size)
+                callers = stack.enter_context(Callers(run.callers))
+                turns.append(partial(run.score, callers, penalty))
+            raced = race(turns, self.version.effort)
+        names = [name for name, *_ in candidates]
+        penalties = [penalty for *_, penalty in candidates]
+        report = RaceReport(self.file, subject, names, penalties, raced)
+        _log.info("compared candidates", extra={"model": self.version.folder.name, **report.told})
+        self.version.progress.on_race(report)
+        return raced
 
     def costs(self, session: Session, sizes: tuple[int, ...], callers: int = 1) -> LatencyTable:
         """Return the latency table for `callers` concurrent batches: from the cache, or measured now.
@@ -92,19 +133,12 @@ class Warming(Generic[R]):
         Raises:
             ModelRefused: Outputs are wrong.
         """
-        version, judge = self.version, self.judge
+        version = self.version
         known = version.known.costs(self.graph, session, sizes, callers) if version.progress.is_beside else None
-
-        def run(rows: int) -> R:
-            version.progress.move()
-            return self.run(session, rows)
-
-        checked: Callable[[int], object] = run
-        if judge is not None:
-            checked = VerifiedRun(run, lambda rows: judge(rows, run(rows)), self.file, session)
+        checked = self.checked(session)
         version.progress.reach("measuring")
-        content = self._content
-        cached = version.cache.get(content, session, sizes, callers)
+        content, effort = self.content, version.effort
+        cached = version.cache.get(content, session, sizes, callers) if effort.asks_cache else None
         table = cached
         if cached is None and known is not None:
             # Of an alike graph: every size is run and checked, and live batches correct its time.
@@ -114,7 +148,7 @@ class Warming(Generic[R]):
         if table is None or table.is_doubtful:
             table = self._measured(checked, sizes, callers, cached)
         if far := far_above({size: each.median_ns for size, each in table.costs.items()}):
-            table = replace(table, costs=_least(table.costs, measure(checked, sorted(far), callers).costs))
+            table = replace(table, costs=_least(table.costs, self._measure(checked, sorted(far), callers).costs))
         version.progress.is_doubtful |= table.is_doubtful
         if table != cached:
             version.cache.put(content, session, table, callers)
@@ -125,11 +159,14 @@ class Warming(Generic[R]):
                 checked(size)
         return LatencyTable.of(table.costs)
 
+    def _measure(self, run: Callable[[int], object], sizes: Iterable[int], callers: int) -> Measurement:
+        return measure(run, sizes, callers, self.version.effort.of_each_size_ns)
+
     def _measured(
         self, run: Callable[[int], object], sizes: tuple[int, ...], callers: int, before: CachedTable | None
     ) -> CachedTable:
         """Measure all sizes; a doubtful table `before` is used only if this measurement is disturbed, too."""
-        measured = measure(run, sizes, callers)
+        measured = self._measure(run, sizes, callers)
         if not measured.received.is_disturbed:
             return CachedTable(measured.costs)
         extra = {"model": self.version.folder.name, "file": self.file, "share": round(measured.received.lost, 2)}

@@ -14,8 +14,8 @@ from resonnx_server.runtime.machine.processor_time import ProcessorTime
 # Batch sizes that are warmed and run; rows between two of them are padded or split, as the latency table says.
 BATCH_SIZES: Final = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)
 _REPEATS: Final = 11
-# Total time of the runs of one size after which it is not run again.
-_ENOUGH_NS: Final = 100_000_000
+# Total time of the runs of one size after which it is not run again, by default. Twice the time allows twice the runs.
+ENOUGH_NS: Final = 100_000_000
 # A line is fitted through at least so many sizes; a size above it by this factor is an outlier.
 _LEAST_TO_FIT: Final = 4
 _FAR_ABOVE: Final = 1.6
@@ -42,7 +42,9 @@ def sizes_up_to(largest: int) -> tuple[int, ...]:
     return (*(size for size in BATCH_SIZES if size < largest), largest)
 
 
-def measure(run: Callable[[int], object], sizes: Iterable[int], callers: int = 1) -> Measurement:
+def measure(
+    run: Callable[[int], object], sizes: Iterable[int], callers: int = 1, enough_ns: int = ENOUGH_NS
+) -> Measurement:
     """Run each batch size once unmeasured, then several times, and return the times.
 
     Sizes take turns, so that a disturbance of the machine does not fall on all samples of one size.
@@ -51,6 +53,7 @@ def measure(run: Callable[[int], object], sizes: Iterable[int], callers: int = 1
         run: Runs a batch of the given size.
         sizes: Batch sizes to measure.
         callers: Concurrent batches, each in a thread of its own.
+        enough_ns: Total time of the runs of one size after which it is not run again.
     """
     samples: dict[int, list[int]] = {size: [] for size in sizes}
 
@@ -61,10 +64,10 @@ def measure(run: Callable[[int], object], sizes: Iterable[int], callers: int = 1
 
     with ThreadPoolExecutor(callers) as pool:
         before = ProcessorTime.now()
-        for turn in range(_REPEATS + 1):
+        for turn in range(_REPEATS * enough_ns // ENOUGH_NS + 1):
             for size, taken in samples.items():
                 # Slow sizes vary little: one sample is enough, or the start would take minutes.
-                if sum(taken) < _ENOUGH_NS * callers:
+                if sum(taken) < enough_ns * callers:
                     times = list(pool.map(timed, [size] * callers))
                     taken += times if turn else []
         # Before the callers' threads end, as their times vanish with them.

@@ -88,7 +88,7 @@ def test_a_full_disk_costs_the_kept_latencies_only(repository: Path, tmp_path: P
         process.terminate()
         _, err = process.communicate(timeout=60)
     assert process.returncode == 0
-    assert "a latency table could not be cached" in err
+    assert "a measurement could not be cached" in err
     assert "Traceback" not in err
     assert list(cache.iterdir()) == []
 

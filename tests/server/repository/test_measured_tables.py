@@ -39,7 +39,7 @@ class Machine:
         self._folder = folder
         monkeypatch.setattr(warming, "measure", self._measure)
 
-    def _measure(self, run: object, sizes: list[int], callers: int) -> Measurement:
+    def _measure(self, run: object, sizes: list[int], callers: int, _: int) -> Measurement:
         self.measured.append(tuple(sizes))
         received = ProcessorTime(run_ns=10**9, waited_ns=self.waits_ns)
         return Measurement({size: self.takes[size] for size in sizes}, received)

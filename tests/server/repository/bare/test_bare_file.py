@@ -10,6 +10,7 @@ import pytest
 from onnx import TensorProto, helper
 from resonnx_server.inference.registry import Model
 from resonnx_server.repository.bare import bare_file
+from resonnx_server.repository.choosing.turns import Raced
 from resonnx_server.repository.latency_cache import CachedTable, LatencyCache
 from resonnx_server.runtime.machine.processor_time import ProcessorTime
 from resonnx_server.runtime.session import Session
@@ -70,6 +71,7 @@ async def test_a_known_shape_is_measured_once_and_its_tables_are_kept(
     # Sizes that seem bad are measured again, and all where something else held the processors.
     monkeypatch.setattr("resonnx_server.repository.warming.far_above", lambda _: set())
     monkeypatch.setattr(ProcessorTime, "is_disturbed", False)
+    monkeypatch.setattr(Raced, "is_doubtful", False)
     _write(tmp_path, "n", 4)
     model = await _load(tmp_path)
     assert set(warmed) == set(SIZES)
@@ -79,7 +81,7 @@ async def test_a_known_shape_is_measured_once_and_its_tables_are_kept(
     assert tables
     warmed.clear()
     await _load(tmp_path)
-    assert set(warmed) == {1, 8}, "each session's largest, and one row where few threads are compared with many"
+    assert set(warmed) == {8}, "each session's largest"
     assert sorted((tmp_path / "tables").iterdir()) == tables
 
 

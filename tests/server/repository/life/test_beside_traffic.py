@@ -25,9 +25,9 @@ async def test_tables_of_an_alike_graph_are_taken_and_corrected_by_live_batches(
 ) -> None:
     measured: list[int] = []
 
-    def noted(run: Any, sizes: Any, callers: int = 1) -> Measurement:
+    def noted(run: Any, sizes: Any, callers: int, enough_ns: int) -> Measurement:
         measured.append(callers)
-        return measure(run, sizes, callers)
+        return measure(run, sizes, callers, enough_ns)
 
     monkeypatch.setattr(warming, "measure", noted)
     answering.write(tmp_path / "m" / "1", 1)

@@ -1,0 +1,1 @@
+"""Chooses between candidates by a sequential test of their times."""
