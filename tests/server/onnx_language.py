@@ -6,8 +6,9 @@ from onnx import TensorProto, helper, numpy_helper
 from resonnx_export.graphs.row_graphs import row_graphs
 from resonnx_proto.v1 import manifest_pb2 as pb
 from resonnx_server.runtime.decoding.greedy import decode_all
+from resonnx_server.runtime.decoding.sequence import pack_captions
 from resonnx_server.runtime.graphs import CaptionerGraphs
-from resonnx_server.runtime.model_files.golden_examples import Golden, pack_captions
+from resonnx_server.runtime.model_files.golden_examples import Golden
 from resonnx_server.runtime.model_files.manifest import VersionFiles
 from resonnx_server.runtime.session import CPU, Candidate, Session
 

@@ -11,12 +11,14 @@ import torch
 from resonnx_proto.v1 import manifest_pb2 as pb
 from resonnx_server.runtime.graphs import CLASSIFIER_OUTPUTS, IMAGE
 from resonnx_server.runtime.model_files.manifest import DECODER_TOP_K
+from resonnx_server.runtime.video.graphs import FEATURES
 from torch import Tensor, nn
 
 from resonnx_export.errors import BadInput, ParityFailed
 from resonnx_export.graphs.padding_taps import without_padding_taps
 from resonnx_export.networks.protocol import CaptionNetwork, Encoded
 from resonnx_export.networks.resnet import ClassifierNetwork
+from resonnx_export.networks.video import VideoNetwork
 
 Activation = pb.ClassifierSpec.Activation
 # torch's default; later ones do not improve these networks, and fewer runtimes support them.
@@ -103,6 +105,16 @@ class _Encoder(nn.Module):
         return *state, *features, *_present(first_log_probs)
 
 
+class _FrameEncoder(nn.Module):
+    def __init__(self, network: VideoNetwork, recipe: pb.ImageInput) -> None:
+        super().__init__()
+        self.normalise = _NormaliseGrey(recipe) if network.in_channels == 1 else _Normalise(recipe)
+        self.network = network
+
+    def forward(self, image: Tensor) -> Tensor:
+        return self.network.encode(self.normalise(image))
+
+
 class _Decoder(nn.Module):
     def __init__(self, network: CaptionNetwork, states: int) -> None:
         super().__init__()
@@ -141,6 +153,11 @@ def trace_encoder(network: CaptionNetwork, recipe: pb.ImageInput) -> bytes:
     encoded = _example_encoded(network, recipe)
     names = [*encoded.named(), *(() if encoded.first_log_probs is None else ("first_log_probs",))]
     return _export(_Encoder(network, recipe), {IMAGE: _example_image(recipe)}, names, "batch")
+
+
+def trace_frame_encoder(network: VideoNetwork, recipe: pb.ImageInput) -> bytes:
+    """Return encoder.onnx of a video classifier: image uint8 [batch,H,W,3] -> features. Raises as trace_classifier."""
+    return _export(_FrameEncoder(network, recipe), {IMAGE: _example_image(recipe)}, [FEATURES], "batch")
 
 
 def trace_decoder(network: CaptionNetwork, recipe: pb.ImageInput) -> bytes:

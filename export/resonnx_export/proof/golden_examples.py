@@ -8,12 +8,12 @@ import numpy as np
 from PIL import Image
 from resonnx_proto.v1 import manifest_pb2 as pb
 from resonnx_server.runtime.decoding.sequence import Sequence as Decoded
+from resonnx_server.runtime.decoding.sequence import pack_captions
 from resonnx_server.runtime.model_files.golden_examples import (
     MAX_DRIFT,
     MAX_PICTURES,
     EncodedPicture,
     Golden,
-    pack_captions,
 )
 from resonnx_server.runtime.pictures.images import Pixels
 

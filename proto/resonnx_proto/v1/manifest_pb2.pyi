@@ -13,6 +13,7 @@ class Task(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     TASK_CLASSIFIER: _ClassVar[Task]
     TASK_CAPTIONER: _ClassVar[Task]
     TASK_TENSORS: _ClassVar[Task]
+    TASK_VIDEO_CLASSIFIER: _ClassVar[Task]
 
 class Precision(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -33,6 +34,7 @@ TASK_UNSPECIFIED: Task
 TASK_CLASSIFIER: Task
 TASK_CAPTIONER: Task
 TASK_TENSORS: Task
+TASK_VIDEO_CLASSIFIER: Task
 PRECISION_UNSPECIFIED: Precision
 PRECISION_FP32: Precision
 PRECISION_TF32: Precision
@@ -184,6 +186,50 @@ class CaptionerSpec(_message.Message):
     finished_beams: CaptionerSpec.FinishedBeams
     beam_forbidden_ids: _containers.RepeatedScalarFieldContainer[int]
     def __init__(self, vocabulary: _Optional[_Iterable[str]] = ..., start_id: _Optional[int] = ..., end_id: _Optional[int] = ..., pad_id: _Optional[int] = ..., unknown_id: _Optional[int] = ..., stripped_ids: _Optional[_Iterable[int]] = ..., max_tokens: _Optional[int] = ..., beam_width: _Optional[int] = ..., length_normalization: _Optional[_Union[CaptionerSpec.LengthNormalization, str]] = ..., attention_rows: _Optional[int] = ..., attention_columns: _Optional[int] = ..., finished_beams: _Optional[_Union[CaptionerSpec.FinishedBeams, str]] = ..., beam_forbidden_ids: _Optional[_Iterable[int]] = ...) -> None: ...
+
+class VideoClassifierSpec(_message.Message):
+    __slots__ = ("labels", "activation", "feature_size", "sampling", "max_frames", "states")
+    class Sampling(_message.Message):
+        __slots__ = ("rule", "n", "frames_per_second")
+        class Rule(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+            __slots__ = ()
+            RULE_UNSPECIFIED: _ClassVar[VideoClassifierSpec.Sampling.Rule]
+            RULE_ALL: _ClassVar[VideoClassifierSpec.Sampling.Rule]
+            RULE_EVERY: _ClassVar[VideoClassifierSpec.Sampling.Rule]
+            RULE_UNIFORM: _ClassVar[VideoClassifierSpec.Sampling.Rule]
+            RULE_TIME: _ClassVar[VideoClassifierSpec.Sampling.Rule]
+        RULE_UNSPECIFIED: VideoClassifierSpec.Sampling.Rule
+        RULE_ALL: VideoClassifierSpec.Sampling.Rule
+        RULE_EVERY: VideoClassifierSpec.Sampling.Rule
+        RULE_UNIFORM: VideoClassifierSpec.Sampling.Rule
+        RULE_TIME: VideoClassifierSpec.Sampling.Rule
+        RULE_FIELD_NUMBER: _ClassVar[int]
+        N_FIELD_NUMBER: _ClassVar[int]
+        FRAMES_PER_SECOND_FIELD_NUMBER: _ClassVar[int]
+        rule: VideoClassifierSpec.Sampling.Rule
+        n: int
+        frames_per_second: float
+        def __init__(self, rule: _Optional[_Union[VideoClassifierSpec.Sampling.Rule, str]] = ..., n: _Optional[int] = ..., frames_per_second: _Optional[float] = ...) -> None: ...
+    class State(_message.Message):
+        __slots__ = ("name", "shape")
+        NAME_FIELD_NUMBER: _ClassVar[int]
+        SHAPE_FIELD_NUMBER: _ClassVar[int]
+        name: str
+        shape: _containers.RepeatedScalarFieldContainer[int]
+        def __init__(self, name: _Optional[str] = ..., shape: _Optional[_Iterable[int]] = ...) -> None: ...
+    LABELS_FIELD_NUMBER: _ClassVar[int]
+    ACTIVATION_FIELD_NUMBER: _ClassVar[int]
+    FEATURE_SIZE_FIELD_NUMBER: _ClassVar[int]
+    SAMPLING_FIELD_NUMBER: _ClassVar[int]
+    MAX_FRAMES_FIELD_NUMBER: _ClassVar[int]
+    STATES_FIELD_NUMBER: _ClassVar[int]
+    labels: _containers.RepeatedScalarFieldContainer[str]
+    activation: ClassifierSpec.Activation
+    feature_size: int
+    sampling: VideoClassifierSpec.Sampling
+    max_frames: int
+    states: _containers.RepeatedCompositeFieldContainer[VideoClassifierSpec.State]
+    def __init__(self, labels: _Optional[_Iterable[str]] = ..., activation: _Optional[_Union[ClassifierSpec.Activation, str]] = ..., feature_size: _Optional[int] = ..., sampling: _Optional[_Union[VideoClassifierSpec.Sampling, _Mapping]] = ..., max_frames: _Optional[int] = ..., states: _Optional[_Iterable[_Union[VideoClassifierSpec.State, _Mapping]]] = ...) -> None: ...
 
 class PrecisionBound(_message.Message):
     __slots__ = ("file", "precision", "max_deviation")
@@ -337,7 +383,7 @@ class DriftReference(_message.Message):
     def __init__(self, pictures: _Optional[int] = ..., features: _Optional[int] = ..., projections: _Optional[int] = ..., absent: _Optional[str] = ...) -> None: ...
 
 class Manifest(_message.Message):
-    __slots__ = ("schema_version", "task", "input", "classifier", "captioner", "precisions", "stored", "source", "tool_versions", "parity", "file_bytes", "speed", "verified_against", "assumptions", "needs_server", "drift")
+    __slots__ = ("schema_version", "task", "input", "classifier", "captioner", "video_classifier", "precisions", "stored", "source", "tool_versions", "parity", "file_bytes", "speed", "verified_against", "assumptions", "needs_server", "drift")
     class StoredEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -364,6 +410,7 @@ class Manifest(_message.Message):
     INPUT_FIELD_NUMBER: _ClassVar[int]
     CLASSIFIER_FIELD_NUMBER: _ClassVar[int]
     CAPTIONER_FIELD_NUMBER: _ClassVar[int]
+    VIDEO_CLASSIFIER_FIELD_NUMBER: _ClassVar[int]
     PRECISIONS_FIELD_NUMBER: _ClassVar[int]
     STORED_FIELD_NUMBER: _ClassVar[int]
     SOURCE_FIELD_NUMBER: _ClassVar[int]
@@ -380,6 +427,7 @@ class Manifest(_message.Message):
     input: ImageInput
     classifier: ClassifierSpec
     captioner: CaptionerSpec
+    video_classifier: VideoClassifierSpec
     precisions: _containers.RepeatedCompositeFieldContainer[PrecisionBound]
     stored: _containers.ScalarMap[str, Precision]
     source: Source
@@ -391,4 +439,4 @@ class Manifest(_message.Message):
     assumptions: _containers.RepeatedCompositeFieldContainer[Assumption]
     needs_server: str
     drift: DriftReference
-    def __init__(self, schema_version: _Optional[int] = ..., task: _Optional[_Union[Task, str]] = ..., input: _Optional[_Union[ImageInput, _Mapping]] = ..., classifier: _Optional[_Union[ClassifierSpec, _Mapping]] = ..., captioner: _Optional[_Union[CaptionerSpec, _Mapping]] = ..., precisions: _Optional[_Iterable[_Union[PrecisionBound, _Mapping]]] = ..., stored: _Optional[_Mapping[str, Precision]] = ..., source: _Optional[_Union[Source, _Mapping]] = ..., tool_versions: _Optional[_Mapping[str, str]] = ..., parity: _Optional[_Union[ParityReport, _Mapping]] = ..., file_bytes: _Optional[_Mapping[str, int]] = ..., speed: _Optional[_Union[SpeedReport, _Mapping]] = ..., verified_against: _Optional[_Union[Reference, str]] = ..., assumptions: _Optional[_Iterable[_Union[Assumption, _Mapping]]] = ..., needs_server: _Optional[str] = ..., drift: _Optional[_Union[DriftReference, _Mapping]] = ...) -> None: ...
+    def __init__(self, schema_version: _Optional[int] = ..., task: _Optional[_Union[Task, str]] = ..., input: _Optional[_Union[ImageInput, _Mapping]] = ..., classifier: _Optional[_Union[ClassifierSpec, _Mapping]] = ..., captioner: _Optional[_Union[CaptionerSpec, _Mapping]] = ..., video_classifier: _Optional[_Union[VideoClassifierSpec, _Mapping]] = ..., precisions: _Optional[_Iterable[_Union[PrecisionBound, _Mapping]]] = ..., stored: _Optional[_Mapping[str, Precision]] = ..., source: _Optional[_Union[Source, _Mapping]] = ..., tool_versions: _Optional[_Mapping[str, str]] = ..., parity: _Optional[_Union[ParityReport, _Mapping]] = ..., file_bytes: _Optional[_Mapping[str, int]] = ..., speed: _Optional[_Union[SpeedReport, _Mapping]] = ..., verified_against: _Optional[_Union[Reference, str]] = ..., assumptions: _Optional[_Iterable[_Union[Assumption, _Mapping]]] = ..., needs_server: _Optional[str] = ..., drift: _Optional[_Union[DriftReference, _Mapping]] = ...) -> None: ...

@@ -10,7 +10,7 @@ from resonnx_proto.v1.manifest_pb2 import CaptionerSpec
 from resonnx_server.errors import InvalidInput
 from resonnx_server.inference.caption import CaptionerInfo
 from resonnx_server.runtime.decoding.search import DecodeOptions
-from resonnx_server.runtime.model_files.manifest import MAX_BEAM_WIDTH
+from resonnx_server.runtime.model_files.spec_faults import MAX_BEAM_WIDTH
 
 _MAX_FORBIDDEN: Final = 256
 

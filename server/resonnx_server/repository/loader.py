@@ -48,7 +48,15 @@ def load(version: Version) -> Start:
     if version.settings.declaration and version.settings.declaration.warm_ups:
         reason = "config.pbtxt: model_warmup has no effect: the golden examples warm the model up"
         _log.warning(_NO_EFFECT, extra={"model": folder.name, "field": reason})
-    return TASKS[files.manifest.task].load(version, files, golden)
+    return entry_of(files.manifest).load(version, files, golden)
+
+
+def entry_of(manifest: pb.Manifest) -> TaskEntry[Any]:
+    """Return the entry of a manifest's task. Raises ModelRefused if this server has none."""
+    if manifest.task not in TASKS:
+        name = pb.Task.Name(manifest.task).removeprefix("TASK_").lower()
+        raise ModelRefused(f"the model is of the task {name}, which this server does not serve yet")
+    return TASKS[manifest.task]
 
 
 def read_verified(version: Version) -> tuple[VersionFiles, Golden]:

@@ -41,7 +41,7 @@ class ClassifierGraph:
 
     def __init__(self, session: Session, manifest: pb.Manifest) -> None:
         self.session = session
-        _check_image_input(session, manifest.input, CLASSIFIER_FILE)
+        check_image_input(session, manifest.input, CLASSIFIER_FILE)
         spec = manifest.classifier
         classes, features, maps = len(spec.labels), spec.feature_size, spec.heatmaps
         outputs: dict[str, tuple[int | None, ...]]
@@ -50,7 +50,7 @@ class ClassifierGraph:
         if maps.rows:
             # Features need not be the map's means: of a network that could not be divided, they are its logits.
             on_request[FEATURE_MAP] = (self._channels(), maps.rows, maps.columns)
-        _check_tensors((*session.outputs, *session.on_request), outputs | on_request, CLASSIFIER_FILE)
+        check_tensors((*session.outputs, *session.on_request), outputs | on_request, CLASSIFIER_FILE)
         for name in on_request:
             session.return_on_request(name)
 
@@ -95,12 +95,12 @@ class Captioner(Generic[D]):
     def __init__(self, encoder: Session, decoder: Session, manifest: pb.Manifest, run: Run[D]) -> None:
         self.encoder, self.decoder, self.manifest = encoder, decoder, manifest
         self._run = run
-        _check_image_input(encoder, manifest.input, ENCODER_FILE)
+        check_image_input(encoder, manifest.input, ENCODER_FILE)
         given = {spec.name: spec for spec in encoder.outputs}
         self.state_names = [name for name in given if name.startswith("state_")]
         self.feature_names = [name for name in given if name.startswith("feature_")]
         self._first_outputs = ["first_log_probs"] if "first_log_probs" in given else []
-        _check_tensors(encoder.outputs, _drift_row(manifest), ENCODER_FILE)
+        check_tensors(encoder.outputs, _drift_row(manifest), ENCODER_FILE)
         self._watched_outputs = [*_drift_row(manifest)]
         taken = {spec.name: spec for spec in decoder.inputs}
         expected = {"token", *self.state_names, *self.feature_names}
@@ -124,7 +124,7 @@ class Captioner(Generic[D]):
             raise ModelRefused("captioner.attention_rows and attention_columns do not fit the decoder's outputs")
         if self.attention_size:
             outputs["attention"] = (self.attention_size,)
-        _check_tensors(decoder.outputs, outputs, DECODER_FILE)
+        check_tensors(decoder.outputs, outputs, DECODER_FILE)
         self._next_names = [f"next_{name}" for name in self.state_names]
 
     def replaced(self, *, encoder: Session | None = None, decoder: Session | None = None) -> "Captioner[D]":
@@ -191,7 +191,8 @@ def _run_in_host_memory(
     return out, out
 
 
-def _check_image_input(session: Session, recipe: pb.ImageInput, file: str) -> None:
+def check_image_input(session: Session, recipe: pb.ImageInput, file: str) -> None:
+    """Raise ModelRefused unless a graph takes `image` alone, uint8 [N,H,W,3] of the recipe's size."""
     shape = (recipe.height, recipe.width, 3)
     if [spec.name for spec in session.inputs] != [IMAGE]:
         raise ModelRefused(f"{file} takes {[spec.name for spec in session.inputs]}, expected ['image']")
@@ -207,10 +208,11 @@ def _drift_row(manifest: pb.Manifest) -> dict[str, tuple[int | None, ...]]:
     return {DRIFT_FEATURES: (manifest.drift.features,)} if manifest.drift.pictures else {}
 
 
-def _check_tensors(specs: Sequence[TensorSpec], rows: dict[str, tuple[int | None, ...]], file: str) -> None:
+def check_tensors(specs: Sequence[TensorSpec], rows: Mapping[str, tuple[int | None, ...]], file: str) -> None:
+    """Raise ModelRefused unless a graph has these tensors, with these shapes of rows; None is any size."""
     found = {spec.name: spec for spec in specs}
     if missing := sorted(rows.keys() - found.keys()):
-        raise ModelRefused(f"{file} has no output {missing[0]!r}")
+        raise ModelRefused(f"{file} has no tensor {missing[0]!r}")
     for name, shape in rows.items():
         if _row_shape(found[name]) != shape:
             raise ModelRefused(

@@ -23,9 +23,10 @@ from resonnx_server.repository.captioner import state_placement
 from resonnx_server.repository.captioner.state_placement import PlacedCaptioner, on_device
 from resonnx_server.runtime.decoding.greedy import decode_all
 from resonnx_server.runtime.decoding.search import DecodeOptions
+from resonnx_server.runtime.decoding.sequence import pack_captions
 from resonnx_server.runtime.device_state import RowGraph
 from resonnx_server.runtime.graphs import CaptionerGraphs
-from resonnx_server.runtime.model_files.golden_examples import Golden, pack_captions, parse_golden
+from resonnx_server.runtime.model_files.golden_examples import Golden, parse_golden
 from resonnx_server.runtime.model_files.manifest import VersionFiles, read_version
 from resonnx_server.runtime.page_locked import PageLockedMemory
 from resonnx_server.runtime.session import CPU, Candidate, Session

@@ -4,6 +4,8 @@ from collections.abc import Iterable
 from collections.abc import Sequence as Words
 from dataclasses import dataclass
 
+import numpy as np
+import numpy.typing as npt
 from resonnx_proto.v1.manifest_pb2 import CaptionerSpec
 
 from resonnx_server.runtime.session import Array
@@ -51,3 +53,16 @@ class Sequence:
 def text(tokens: Iterable[Token], vocabulary: Words[str]) -> str:
     """Join words to a caption."""
     return " ".join(vocabulary[token.id] for token in tokens)
+
+
+def pack_captions(
+    sequences: Words[Sequence], spec: CaptionerSpec
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
+    """Return tokens int64 [G,T] and log-probabilities float32 [G,T] of reference captions, padded with -1 and 0."""
+    tokens = np.full((len(sequences), spec.max_tokens), -1, np.int64)
+    log_probs = np.zeros(tokens.shape, np.float32)
+    for row, sequence in enumerate(sequences):
+        length = len(sequence.tokens)
+        tokens[row, :length] = [token.id for token in sequence.tokens]
+        log_probs[row, :length] = [token.log_prob for token in sequence.tokens]
+    return tokens, log_probs

@@ -12,7 +12,7 @@ from typing import Final
 
 import numpy as np
 import numpy.typing as npt
-from resonnx_proto.v1.manifest_pb2 import CaptionerSpec, ImageInput, Manifest
+from resonnx_proto.v1.manifest_pb2 import ImageInput, Manifest
 
 from resonnx_server.errors import BadImage, ModelRefused
 from resonnx_server.runtime.decoding.sequence import Sequence
@@ -21,10 +21,13 @@ from resonnx_server.runtime.model_files.npz import BadArchive, Expected, read_np
 from resonnx_server.runtime.pictures.images import Pixels, load
 from resonnx_server.runtime.pictures.options import PictureOptions
 from resonnx_server.runtime.session import Array
+from resonnx_server.runtime.video.clips import Clips
 
 Float = npt.NDArray[np.float32]
 
 MAX_PICTURES: Final = 8
+# Of all clips together.
+MAX_CLIP_FRAMES: Final = 32
 # Of a log-probability. Words that rounding may move farther are not compared: any output would pass.
 MAX_DRIFT: Final = 0.5
 # If the best two log-probabilities are closer than this, rounding decides which token wins.
@@ -48,6 +51,9 @@ class Golden:
     Tokens that do not reach the end token or T are the beginning of a caption, whose later words are not compared.
     `drift` [G,T] is how far a log-probability may differ because a recurrent network amplifies rounding, 0 to
     MAX_DRIFT; None where the bound of fp32 is greater everywhere.
+
+    Of G clips of `lengths` int64 [G] the pictures are all frames, [F,H,W,3], one clip after the other. Clips of given
+    features have no pictures, [0,0,0,3], but `features` float32 [F,D].
     """
 
     images: Pixels
@@ -56,6 +62,14 @@ class Golden:
     log_probs: Float | None = None
     drift: Float | None = None
     encoded: tuple[EncodedPicture, ...] = field(default=())
+    lengths: npt.NDArray[np.int64] | None = None
+    features: Float | None = None
+
+    @property
+    def clips(self) -> Clips:
+        """The clips of a video classifier."""
+        assert self.lengths is not None
+        return Clips(self.images if self.features is None else self.features, self.lengths)
 
 
 @dataclass(frozen=True)
@@ -70,7 +84,7 @@ class Verdict:
 def dump_golden(golden: Golden) -> bytes:
     """Return `golden` as the content of golden.npz."""
     arrays: dict[str, Array] = {"images": golden.images}
-    for name in ("logits", "tokens", "log_probs", "drift"):
+    for name in ("logits", "tokens", "log_probs", "drift", "lengths", "features"):
         if (value := getattr(golden, name)) is not None:
             arrays[name] = value
     for i, picture in enumerate(golden.encoded):
@@ -93,7 +107,7 @@ def parse_golden(content: bytes, manifest: Manifest | None = None) -> Golden:
     """
     pixel_bytes = manifest.input.height * manifest.input.width * 3 if manifest else MAX_SIDE**2 * 3
     # Pixels of stored pictures and of picture files.
-    most_bytes = 2 * MAX_PICTURES * pixel_bytes + _MOST_OTHER_BYTES
+    most_bytes = (MAX_PICTURES + MAX_CLIP_FRAMES) * pixel_bytes + _MOST_OTHER_BYTES
     try:
         arrays = read_npz(content, partial(_expected, manifest), most_bytes)
     except BadArchive as error:
@@ -101,11 +115,13 @@ def parse_golden(content: bytes, manifest: Manifest | None = None) -> Golden:
     names = [f"encoded_{i}" for i in range(sum(name.startswith("encoded") for name in arrays))]
     pixels = [name.replace("encoded", "pixels") for name in names]
     answers = {"logits"} if "logits" in arrays else {"tokens", "log_probs", *({"drift"} & arrays.keys())}
-    if arrays.keys() != {"images", *answers, *names, *pixels}:
+    clips = {"lengths", *({"features"} & arrays.keys())} if "lengths" in arrays else set[str]()
+    if arrays.keys() != {"images", *answers, *names, *pixels, *clips}:
         raise ModelRefused(f"{GOLDEN} must hold pictures and either logits, or tokens and log_probs")
-    for pictures in (arrays["images"], names):
-        if len(pictures) > MAX_PICTURES:
-            raise ModelRefused(f"{GOLDEN} holds {len(pictures)} pictures; at most {MAX_PICTURES}")
+    most = MAX_CLIP_FRAMES if clips else MAX_PICTURES
+    for pictures, limit in ((arrays["images"], most), (names, MAX_PICTURES)):
+        if len(pictures) > limit:
+            raise ModelRefused(f"{GOLDEN} holds {len(pictures)} pictures; at most {limit}")
     encoded = (EncodedPicture(arrays[name].tobytes(), arrays[shown]) for name, shown in zip(names, pixels, strict=True))
     golden = Golden(
         arrays["images"],
@@ -114,6 +130,8 @@ def parse_golden(content: bytes, manifest: Manifest | None = None) -> Golden:
         arrays.get("log_probs"),
         arrays.get("drift"),
         tuple(encoded),
+        arrays.get("lengths"),
+        arrays.get("features"),
     )
     _check_answers(golden, manifest)
     return golden
@@ -121,11 +139,12 @@ def parse_golden(content: bytes, manifest: Manifest | None = None) -> Golden:
 
 def _expected(manifest: Manifest | None, name: str) -> Expected | None:
     """Return type and shape of an array of golden.npz by its name; None if it must not be there."""
-    height = width = labels = max_tokens = None
+    height = width = labels = max_tokens = size = None
     if manifest is not None:
         height, width = manifest.input.height, manifest.input.width
-        # 0 for the other task, which matches no output.
-        labels, max_tokens = len(manifest.classifier.labels), manifest.captioner.max_tokens
+        # 0 for the other tasks, which matches no output.
+        labels = len(manifest.classifier.labels) or len(manifest.video_classifier.labels)
+        max_tokens, size = manifest.captioner.max_tokens, manifest.video_classifier.feature_size
     if re.fullmatch(r"encoded_\d", name):
         return Expected(np.uint8, (None,))
     if re.fullmatch(r"pixels_\d", name):
@@ -136,17 +155,23 @@ def _expected(manifest: Manifest | None, name: str) -> Expected | None:
         "tokens": Expected(np.int64, (None, max_tokens)),
         "log_probs": Expected(np.float32, (None, max_tokens)),
         "drift": Expected(np.float32, (None, max_tokens)),
+        "lengths": Expected(np.int64, (None,)),
+        "features": Expected(np.float32, (None, size)),
     }.get(name)
 
 
 def _check_answers(golden: Golden, manifest: Manifest | None) -> None:
-    """Raise ModelRefused unless each picture has a valid output."""
+    """Raise ModelRefused unless each picture or clip has a valid output."""
+    counted = len(golden.images) if golden.lengths is None else _check_clips(golden)
+    if manifest is not None and manifest.HasField("video_classifier") != (golden.lengths is not None):
+        raise ModelRefused(f"{GOLDEN} holds {'pictures' if golden.lengths is None else 'clips'}, unlike the manifest")
     for name in ("logits", "tokens", "log_probs", "drift"):
         answers = getattr(golden, name)
         if answers is None:
             continue
-        if len(answers) != len(golden.images) or answers.size == 0:
-            raise ModelRefused(f"{GOLDEN} holds {name} {list(answers.shape)} of {len(golden.images)} pictures")
+        if len(answers) != counted or answers.size == 0:
+            kind = "pictures" if golden.lengths is None else "clips"
+            raise ModelRefused(f"{GOLDEN} holds {name} {list(answers.shape)} of {counted} {kind}")
         if not np.isfinite(answers).all():
             raise ModelRefused(f"{GOLDEN} holds {name} that are not finite")
     if golden.drift is not None and not ((golden.drift >= 0) & (golden.drift <= MAX_DRIFT)).all():
@@ -157,6 +182,20 @@ def _check_answers(golden: Golden, manifest: Manifest | None) -> None:
         # Padding is at the end only.
         if not said[:, 0].all() or (said[:, 1:] & ~said[:, :-1]).any() or (golden.tokens >= size).any():
             raise ModelRefused(f"{GOLDEN} holds tokens that are not captions")
+
+
+def _check_clips(golden: Golden) -> int:
+    """Return the number of clips. Raises ModelRefused unless their lengths add up to the frames."""
+    frames, lengths = golden.clips.frames, golden.clips.lengths
+    if len(frames) > MAX_CLIP_FRAMES or (golden.features is not None and len(golden.images)):
+        raise ModelRefused(
+            f"{GOLDEN} holds {len(frames)} frames; at most {MAX_CLIP_FRAMES}, as pictures or as features"
+        )
+    if not ((lengths >= 1) & (lengths <= len(frames))).all() or lengths.sum() != len(frames):
+        raise ModelRefused(f"{GOLDEN} holds lengths of clips that do not add up to its {len(frames)} frames")
+    if golden.features is not None and not np.isfinite(golden.features).all():
+        raise ModelRefused(f"{GOLDEN} holds features that are not finite")
+    return len(lengths)
 
 
 def check_recipe(golden: Golden, recipe: ImageInput) -> None:
@@ -259,14 +298,3 @@ def _verdict(deviation: float, bound: float, scale: str, differing: int, compare
     if differing:
         detail += f", {differing} of {compared} differ"
     return Verdict(differing == 0 and deviation <= bound, deviation, detail)
-
-
-def pack_captions(sequences: list[Sequence], spec: CaptionerSpec) -> tuple[npt.NDArray[np.int64], Float]:
-    """Return tokens int64 [G,T] and log-probabilities float32 [G,T] of reference captions, padded with -1 and 0."""
-    tokens = np.full((len(sequences), spec.max_tokens), -1, np.int64)
-    log_probs = np.zeros(tokens.shape, np.float32)
-    for row, sequence in enumerate(sequences):
-        length = len(sequence.tokens)
-        tokens[row, :length] = [token.id for token in sequence.tokens]
-        log_probs[row, :length] = [token.log_prob for token in sequence.tokens]
-    return tokens, log_probs

@@ -20,6 +20,8 @@ from resonnx_server.runtime.model_files.external_data import with_external_data
 from resonnx_server.runtime.model_files.files import MAX_FILE_BYTES, ModelUnreadable, NotReadable, read_regular
 from resonnx_server.runtime.model_files.needed_version import refuse_newer
 from resonnx_server.runtime.model_files.signatures import SIGNATURES
+from resonnx_server.runtime.model_files.spec_faults import captioner_fault, classifier_fault
+from resonnx_server.runtime.video.spec import SEQUENCE_FILE, STEP_FILE, video_fault
 
 SCHEMA_VERSION = 1
 MANIFEST = "manifest.json"
@@ -34,8 +36,6 @@ FEATURE_ROWS_FILE = "feature_rows.onnx"
 MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 # Top-k entries of a decoder step; fewer if the vocabulary is smaller.
 DECODER_TOP_K = 16
-# Largest beam width: the next tokens of all beams are among the top-k.
-MAX_BEAM_WIDTH = 10
 _MAX_MANIFEST_BYTES = 16 << 20
 # Largest side of a model's input, in pixels.
 MAX_SIDE = 4096
@@ -170,14 +170,14 @@ def validate_manifest(manifest: pb.Manifest) -> None:
         manifest.schema_version == SCHEMA_VERSION, f"schema_version {manifest.schema_version} is not {SCHEMA_VERSION}"
     )
     _require(manifest.task in _TASKS, f"task {manifest.task} has no manifest")
-    _validate_input(manifest.input)
+    if manifest.task != pb.TASK_VIDEO_CLASSIFIER or manifest.HasField("input"):
+        _validate_input(manifest.input)
     _validate_precisions(manifest)
     _validate_parity(manifest.parity)
     reference = manifest.verified_against
     _require(reference in pb.Reference.values(), f"verified_against {reference} is not known")
-    if fault := drift_fault(manifest.drift):
-        raise ModelRefused(f"{MANIFEST}: {fault}")
-    _TASKS[manifest.task].validate(manifest)
+    for fault in (drift_fault(manifest.drift), _TASKS[manifest.task].fault(manifest)):
+        _require(fault is None, str(fault))
 
 
 def verified_against(manifest: pb.Manifest) -> str:
@@ -188,8 +188,8 @@ def verified_against(manifest: pb.Manifest) -> str:
 
 
 def onnx_files(manifest: pb.Manifest) -> tuple[str, ...]:
-    """Name the ONNX files of the manifest's task."""
-    return _TASKS[manifest.task].files
+    """Name the ONNX files of a model."""
+    return _TASKS[manifest.task].files(manifest)
 
 
 def _validate_input(image: pb.ImageInput) -> None:
@@ -251,47 +251,29 @@ def _validate_parity(report: pb.ParityReport) -> None:
         _require(difference <= bound, f"{field}.max_abs_difference {difference:g} exceeds its bound {bound:g}")
 
 
-def _validate_classifier(manifest: pb.Manifest) -> None:
-    _require(manifest.HasField("classifier") and len(manifest.classifier.labels) > 0, "classifier.labels is empty")
-    maps = manifest.classifier.heatmaps
-    _require((maps.rows > 0) == (maps.columns > 0), "classifier.heatmaps has rows or columns only")
-    _require(not (maps.rows and maps.unsupported), "classifier.heatmaps has a grid, and is unsupported")
-
-
-def _validate_captioner(manifest: pb.Manifest) -> None:
-    _require(manifest.HasField("captioner"), "captioner is missing")
-    spec = manifest.captioner
-    size = len(spec.vocabulary)
-    _require(size > 0, "captioner.vocabulary is empty")
-    ids = {"end_id": spec.end_id}
-    for field in ("start_id", "pad_id", "unknown_id"):
-        if spec.HasField(field):
-            ids[field] = getattr(spec, field)
-    for field in ("stripped_ids", "beam_forbidden_ids"):
-        ids.update({f"{field}[{i}]": token for i, token in enumerate(getattr(spec, field))})
-    for field, token in ids.items():
-        _require(token < size, f"captioner.{field} {token} is not below the vocabulary's size {size}")
-    left = size - len({spec.end_id, *spec.beam_forbidden_ids})
-    _require(spec.end_id not in spec.beam_forbidden_ids and left > 0, "captioner.beam_forbidden_ids leaves no captions")
-    _require(1 <= spec.max_tokens <= 1000, f"captioner.max_tokens {spec.max_tokens} is not within 1..1000")
-    _require(
-        spec.beam_width <= MAX_BEAM_WIDTH, f"captioner.beam_width {spec.beam_width} is not within 0..{MAX_BEAM_WIDTH}"
-    )
-
-
 def _require(condition: bool, message: str) -> None:
     if not condition:
         raise ModelRefused(f"{MANIFEST}: {message}")
 
 
 class _Part(NamedTuple):
-    """A task's part of a manifest: its ONNX files, and the check of its message."""
+    """A task's part of a manifest: its ONNX files, and what is wrong with its message, or None."""
 
-    files: tuple[str, ...]
-    validate: Callable[[pb.Manifest], None]
+    files: Callable[[pb.Manifest], tuple[str, ...]]
+    fault: Callable[[pb.Manifest], str | None]
+
+
+def _video_files(manifest: pb.Manifest) -> tuple[str, ...]:
+    present = {
+        ENCODER_FILE: manifest.HasField("input"),
+        SEQUENCE_FILE: True,
+        STEP_FILE: len(manifest.video_classifier.states) > 0,
+    }
+    return tuple(name for name, is_there in present.items() if is_there)
 
 
 _TASKS: Final[dict[pb.Task, _Part]] = {
-    pb.TASK_CLASSIFIER: _Part((CLASSIFIER_FILE,), _validate_classifier),
-    pb.TASK_CAPTIONER: _Part((ENCODER_FILE, DECODER_FILE), _validate_captioner),
+    pb.TASK_CLASSIFIER: _Part(lambda _: (CLASSIFIER_FILE,), classifier_fault),
+    pb.TASK_CAPTIONER: _Part(lambda _: (ENCODER_FILE, DECODER_FILE), captioner_fault),
+    pb.TASK_VIDEO_CLASSIFIER: _Part(_video_files, video_fault),
 }
