@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 # Test processes: one per core. Tests of a module stay together, because their fixtures export models.
 TEST_WORKERS ?= logical
 
-.PHONY: $(VENV)/.installed run test test-fast test-slow test-grpcio clients chaos soak lint proto settings metrics dashboard observe lock dist audit timm silent picture screenshots bench bench-peers clean
+.PHONY: $(VENV)/.installed run test test-fast test-slow test-grpcio test-runtimes clients chaos soak lint proto settings metrics dashboard observe lock dist audit timm silent picture screenshots bench bench-peers clean
 
 # The script decides what to install; it returns at once if nothing has changed.
 $(VENV)/.installed:
@@ -37,6 +37,11 @@ test-slow: $(VENV)/.installed
 VERSIONS ?= $(shell sed -n 's/.*"grpcio>=\(.*\)".*/\1/p' server/setup.py) $(shell sed -n 's/^grpcio==//p' constraints.txt) newest
 test-grpcio: $(VENV)/.installed
 	PYTEST_ARGS="-n $(TEST_WORKERS) --dist loadfile $(PYTEST_ARGS)" tests/grpcio_versions $(VERSIONS)
+
+# The tests that run models, with OpenVINO's older ONNX Runtime (the extra openvino). Needs network access.
+test-runtimes: $(VENV)/.installed
+	PYTEST_ARGS="-n $(TEST_WORKERS) --dist loadfile $(PYTEST_ARGS)" \
+	    tests/runtime_versions $(shell grep '^onnxruntime-openvino==' constraints.txt)
 
 # Other projects' clients, each in an environment of its own: what they are seen to use becomes docs/compatibility.md.
 # Needs network access the first time, and Node.js and curl.

@@ -1,6 +1,7 @@
 """The demonstration models are served with both ONNX Runtimes for CPUs, in environments made from the images' lists."""
 
 import hashlib
+import json
 import os
 import re
 import subprocess
@@ -36,11 +37,12 @@ def _interpreter(*lists: str) -> Path:
 
 
 @contextmanager
-def _server(python: Path, repository: Path, provider: str, cache: Path) -> Iterator[str]:
-    """Start a server and yield its gRPC address."""
+def _server(python: Path, repository: Path, provider: str, folder: Path) -> Iterator[str]:
+    """Start a server with its cache and log in a folder, and yield its gRPC address."""
     command = [python, "-m", "resonnx_server", "--repository", repository, "--provider", provider]
-    command += ["--port", "0", "--http-port", "0", "--cache-dir", cache, "--strict"]
-    with subprocess.Popen(command, env={**os.environ, "PYTHONPATH": ""}, stdout=subprocess.PIPE, text=True) as server:
+    command += ["--port", "0", "--http-port", "0", "--cache-dir", folder / "cache", "--strict"]
+    pipes = {"stdout": subprocess.PIPE, "stderr": (folder / "log").open("wb")}
+    with pipes["stderr"], subprocess.Popen(command, env={**os.environ, "PYTHONPATH": ""}, text=True, **pipes) as server:
         try:
             assert server.stdout is not None
             ready = re.match(r"resonnx-server ready grpc=(\S+)", server.stdout.readline())
@@ -72,6 +74,23 @@ def test_demos_are_served(
                 right.append(client.caption(samples / name, "scenes").captions[0].text == true["caption"])
     assert {entry["model"] for entry in truth.values()} == {"digits", "scenes"}
     assert sum(right) >= 0.9 * len(right), right
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_openvino_is_raced_and_judged(demo_repository: Path, tmp_path: Path) -> None:
+    python = _interpreter("server", "openvino")
+    with _server(python, demo_repository, "auto", tmp_path) as address, Client(address, timeout_s=60) as client:
+        sessions = [session for model in client.models() for session in client.model(model.name).sessions]
+        used = {f"{session.provider}/{session.precision}" for session in sessions}
+    candidates: dict[str, set[str]] = {}
+    for line in map(json.loads, (tmp_path / "log").read_text().splitlines()):
+        # A captioner's encoder and decoder are raced as a pair.
+        candidates.setdefault(line["message"], set()).update(line.get("candidate", "").split(" + "))
+    raced = candidates["measured a provider"]
+    assert {"OpenVINOExecutionProvider/fp32", "CPUExecutionProvider/fp32"} <= raced
+    assert used == candidates["outputs agree with the golden examples"]
+    assert used <= raced
 
 
 @pytest.mark.slow

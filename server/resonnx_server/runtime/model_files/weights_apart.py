@@ -33,6 +33,9 @@ _WEIGHTS: Final = frozenset({1, 2, 3, 10, 16})
 LEAST_BYTES: Final = 64 << 10
 # What the references name.
 _LOCATION: Final = "weights"
+# ONNX Runtime 1.24, of onnxruntime-openvino, holds the GIL for all of an opening with weights apart: 400 ms for 100 MB,
+# and 120 ms with the whole file. 1.31 is the oldest of the others.
+FREES_GIL: Final = tuple(map(int, ort.__version__.split(".")[:2])) >= (1, 31)
 
 
 def open_session(model: bytes, options: ort.SessionOptions, providers: Any, *, apart: bool) -> ort.InferenceSession:
@@ -42,12 +45,12 @@ def open_session(model: bytes, options: ort.SessionOptions, providers: Any, *, a
         model: The file.
         options: Its options.
         providers: Its providers; None for those of the options.
-        apart: Give ONNX Runtime the weights apart; if it fails so, the whole file.
+        apart: Give ONNX Runtime the weights apart where that frees the GIL; if it fails so, the whole file.
 
     Raises:
         Exception: ONNX Runtime's exceptions, which share no base class.
     """
-    small = without_weights(model) if apart else None
+    small = without_weights(model) if apart and FREES_GIL else None
     if small is not None:
         options.add_external_initializers_from_files_in_memory([_LOCATION], [model], [len(model)])
         try:

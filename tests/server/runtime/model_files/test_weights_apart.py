@@ -11,7 +11,7 @@ from onnx import TensorProto, helper, numpy_helper
 from resonnx_proto.v1 import manifest_pb2 as pb
 from resonnx_server.errors import ModelRefused
 from resonnx_server.runtime.model_files import weights_apart
-from resonnx_server.runtime.model_files.weights_apart import without_weights
+from resonnx_server.runtime.model_files.weights_apart import FREES_GIL, without_weights
 from resonnx_server.runtime.session import CPU, Candidate, Session
 
 _CPU = Candidate(CPU, pb.PRECISION_FP32)
@@ -73,7 +73,7 @@ def test_answers_are_those_of_the_whole_file(monkeypatch: pytest.MonkeyPatch, *,
     )
     found = Session(model, _CPU, 1, optimise=optimise).run({"x0": _x()})["y"]
     assert len(opened) == 1
-    assert opened[0] < 2000, "it is opened from the small file"
+    assert (opened[0] < 2000) == FREES_GIL, "it is opened from the small file where that frees the GIL"
     assert np.array_equal(found, _inside(model, monkeypatch, x0=_x()))
 
 
@@ -108,6 +108,7 @@ def test_a_weight_of_a_wrong_size_is_refused_as_in_the_whole_file(monkeypatch: p
     assert apart.value.message == whole.value.message
 
 
+@pytest.mark.skipif(not FREES_GIL, reason="this ONNX Runtime is given whole files")
 def test_the_gil_is_not_held_while_weights_are_copied(monkeypatch: pytest.MonkeyPatch) -> None:
     """Compared with opening the whole file on the same machine, at the same time."""
     model = _model(8, side=1024).SerializeToString()
