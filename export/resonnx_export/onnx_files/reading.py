@@ -7,7 +7,7 @@ from typing import Final
 import onnx
 from google.protobuf.message import DecodeError
 from resonnx_server.errors import ModelRefused
-from resonnx_server.runtime.model_files.constants import check_constants
+from resonnx_server.runtime.model_files.constants.check import check_constants
 from resonnx_server.runtime.model_files.external_data import with_external_data
 from resonnx_server.runtime.model_files.files import NotReadable, read_inside, read_regular
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from resonnx_server.errors import ModelRefused
 from resonnx_server.runtime.model_files.files import NotReadable, read_regular
-from resonnx_server.runtime.model_files.manifest import MODEL_NAME, SUMS, read_listed
+from resonnx_server.runtime.model_files.manifest import MODEL_NAME, SUMS
 from resonnx_server.runtime.model_files.signatures import (
     SIGNATURES,
     Signature,
@@ -18,6 +18,7 @@ from resonnx_server.runtime.model_files.signatures import (
     read_signatures,
     signed_message,
 )
+from resonnx_server.runtime.model_files.sums import read_listed
 
 from resonnx_export.errors import BadInput
 from resonnx_export.publish.package import versions
@@ -79,7 +80,7 @@ def sign_version(folder: Path, key_path: Path) -> str:
             f"(cd {folder} && sha256sum * > {SUMS})"
         )
     try:
-        identity, _ = read_listed(folder)
+        identity = read_listed(folder).identity
         others = read_signatures(folder)
     except ModelRefused as error:
         raise BadInput(f"{folder}: {error}") from None

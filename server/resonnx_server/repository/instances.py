@@ -155,6 +155,6 @@ def choose_instances(warming: Warming[Any], session: Session, source: Source) ->
 
 def tensor_pool(session: Session, table: LatencyTable, source: Source, *, has_all_cores: bool) -> TensorSessionPool:
     """Return the pool of a session whose file is `source`."""
-    return SessionPool(
-        session.run, table, has_all_cores, open_again=lambda: source.open_again(session, table.sizes).run
-    )
+    # Not the session itself, whose memory is freed when its pool has none.
+    opener = session.opener()
+    return SessionPool(session.run, table, has_all_cores, open_again=lambda: source.open_again(opener, table.sizes).run)

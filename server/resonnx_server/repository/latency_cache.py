@@ -10,6 +10,7 @@ import threading
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -165,9 +166,14 @@ class LatencyCache:
                 "a measurement could not be cached", extra={"folder": str(self.folder), "error": error.strerror}
             )
 
+    @cached_property
+    def _hardware(self) -> str:
+        # Once, as it reads the packages' metadata.
+        return _hardware()
+
     def _choice_path(self, between: str) -> Path:
         assert self.folder is not None
-        what = f"{_FORMAT} {between} {self.threads} {_hardware()}"
+        what = f"{_FORMAT} {between} {self.threads} {self._hardware}"
         return self.folder / f"choice-{hashlib.sha256(what.encode()).hexdigest()[:32]}.json"
 
     def _path(self, digest: str, session: Session, sizes: tuple[int, ...], callers: int) -> Path:
@@ -175,7 +181,7 @@ class LatencyCache:
         how = f"{session.candidate} {session.threads} {session.spinning}"
         if session.view is not None:
             how += f" {session.view.inputs}"
-        what = f"{digest} {how} {sizes} {callers} {self.threads} {_hardware()}"
+        what = f"{digest} {how} {sizes} {callers} {self.threads} {self._hardware}"
         return self.folder / f"latency-{hashlib.sha256(what.encode()).hexdigest()[:32]}.json"
 
 

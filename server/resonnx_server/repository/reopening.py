@@ -29,17 +29,15 @@ class Source:
     @classmethod
     def of(cls, version: Version, files: VersionFiles, file: str) -> "Source":
         """Return the source of a file of a version with a manifest."""
-        return cls.of_bytes(
-            file, files.files[file], lambda: read_version(version.folder.path, version.vouch).files[file]
-        )
+        return cls(file, files.sum_of(file), lambda: read_version(version.folder.path, version.vouch).files[file])
 
     @classmethod
     def of_bytes(cls, file: str, content: bytes, read: Callable[[], bytes]) -> "Source":
         """Return the source of a file that was loaded as `content`."""
         return cls(file, hashlib.sha256(content).hexdigest(), read)
 
-    def open_again(self, session: Session, sizes: Sequence[int]) -> Session:
-        """Return another session like `session`, ready for batches of `sizes`.
+    def open_again(self, opener: Callable[[bytes], Session], sizes: Sequence[int]) -> Session:
+        """Return another session, ready for batches of `sizes`; `opener` is that of a session of the file.
 
         Raises:
             ModelRefused: The file is not there or not the same any more, or ONNX Runtime cannot load it.
@@ -48,7 +46,7 @@ class Source:
         content = self.read()
         if hashlib.sha256(content).hexdigest() != self.sha256:
             raise ModelRefused(f"{self.file} has changed since it was loaded")
-        opened = session.opened_again(content)
+        opened = opener(content)
         # Other providers compile at the first run of each size, which must not be taken for a run that hangs.
         for size in sizes if opened.candidate.provider != CPU else ():
             run_zeros(opened, size)

@@ -1,6 +1,5 @@
 """Warms up a graph's sessions: runs, checks and times batches of every size that will be served."""
 
-import hashlib
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
@@ -82,7 +81,7 @@ class Warming(Generic[R]):
     @cached_property
     def content(self) -> str:
         """Sum of the file, hex."""
-        return hashlib.sha256(self.files.files[self.file]).hexdigest()
+        return self.files.sum_of(self.file)
 
     def checked(self, session: Session) -> Callable[[int], object]:
         """Return what runs a batch of the given rows on a session; it checks the first one of each size. Thread-safe.

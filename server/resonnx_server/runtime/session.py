@@ -4,14 +4,12 @@
 switched off.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
-import numpy as np
-import numpy.typing as npt
 import onnxruntime as ort
 from resonnx_proto.v1 import manifest_pb2 as pb
 
@@ -23,7 +21,7 @@ from resonnx_server.runtime.cancellation import CANCELLED, Cancellation
 from resonnx_server.runtime.interruption import runs_of_this_thread
 from resonnx_server.runtime.machine.background import as_serving
 from resonnx_server.runtime.machine.host import gpu_models
-from resonnx_server.runtime.model_files.shared_weights import SharedGraph
+from resonnx_server.runtime.model_files.shared_weights import SharedGraph, Sharing
 from resonnx_server.runtime.model_files.weights_apart import open_session
 from resonnx_server.runtime.providers.cuda import load_cuda
 from resonnx_server.runtime.providers.openvino import OPENVINO as OPENVINO
@@ -36,9 +34,9 @@ from resonnx_server.runtime.providers.options import (
     tensorrt_options,
 )
 from resonnx_server.runtime.string_session import StringSession, as_text
+from resonnx_server.runtime.tensor_view import ELEMENT_TYPES, TensorView, spec_of
 from resonnx_server.runtime.tensor_view import Array as Array
 from resonnx_server.runtime.tensor_view import TensorSpec as TensorSpec
-from resonnx_server.runtime.tensor_view import TensorView
 
 CPU: Final = "CPUExecutionProvider"
 CUDA: Final = "CUDAExecutionProvider"
@@ -52,23 +50,6 @@ _FP32_FILES: Final[dict[str, tuple[pb.Precision, ...]]] = {
     CUDA: (pb.PRECISION_TF32, pb.PRECISION_FP32),
     OPENVINO: (pb.PRECISION_BF16, pb.PRECISION_FP32),
     CPU: (pb.PRECISION_FP32,),
-}
-
-_ELEMENT_TYPES: Final[dict[str, npt.DTypeLike]] = {
-    "tensor(bool)": np.bool_,
-    "tensor(uint8)": np.uint8,
-    "tensor(uint16)": np.uint16,
-    "tensor(uint32)": np.uint32,
-    "tensor(uint64)": np.uint64,
-    "tensor(int8)": np.int8,
-    "tensor(int16)": np.int16,
-    "tensor(int32)": np.int32,
-    "tensor(int64)": np.int64,
-    "tensor(float16)": np.float16,
-    "tensor(bfloat16)": BFLOAT16,
-    "tensor(float)": np.float32,
-    "tensor(double)": np.float64,
-    "tensor(string)": np.object_,
 }
 
 
@@ -100,7 +81,8 @@ class Session:
         optimise: Whether ONNX Runtime optimises the graph; the exporter's parity check runs both ways.
         cache: Folder for the engines that TensorRT builds (minutes); None for no cache.
         view: Its inputs and outputs as callers see them; None for the graph's own.
-        shares: Further sessions come (`opened_again`), with which it shares its weights where that is possible.
+        shares: Further sessions come (`opener`), with which it shares its weights where that is possible; or with which
+            it does.
 
     Attributes:
         on_request: Outputs that only runs return that name them; they are not among `outputs`.
@@ -123,13 +105,14 @@ class Session:
         optimise: bool = True,
         cache: Path | None = None,
         view: TensorView | None = None,
-        shares: bool | SharedGraph = False,
+        shares: bool | Sharing = False,
     ) -> None:
         self.candidate = candidate
         self.threads = threads
         self.spinning = spinning
         self._optimise, self._cache = optimise, cache
         self.device = "cuda" if candidate.provider in GPU_PROVIDERS else "cpu"
+        self._sharing = Sharing() if shares is True else shares or None
         options = session_options(threads, spinning=spinning, optimise=optimise)
         providers: list[tuple[str, dict[str, str]]] = []
         if candidate.provider == OPENVINO:
@@ -146,24 +129,24 @@ class Session:
         # A failed run raises; ONNX Runtime would print the reason as well.
         self.run_options.log_severity_level = FATAL_ONLY
         Cancellation.cover(options, partial(setattr, self.run_options, "terminate", True))
-        self._shared = self._share(model) if shares is True else shares or None
+        opening = partial(open_session, model, options, providers or None, apart=candidate.provider == CPU)
+        self._shared = self._share(model)
+        if self._shared is not None:
+            opening = partial(self._shared.open, options, providers)
         try:
-            opening = partial(open_session, model, options, providers or None, apart=candidate.provider == CPU)
-            if self._shared is not None:
-                opening = partial(self._shared.open, options, providers)
             # With one thread, a run takes place on the thread that asks for it.
             self.ort_session = opening() if threads == 1 else as_serving(opening)
         except Exception as error:  # onnxruntime's exceptions share no public base class
             raise ModelRefused(f"{candidate} cannot load the graph: {first_line(error)}") from error
         if candidate.provider not in self.ort_session.get_providers():
             raise ModelRefused(f"ONNX Runtime did not accept {candidate}")
-        self.inputs = tuple(_spec(node) for node in self.ort_session.get_inputs())
-        self.outputs = tuple(_spec(node) for node in self.ort_session.get_outputs())
+        self.inputs = tuple(spec_of(node) for node in self.ort_session.get_inputs())
+        self.outputs = tuple(spec_of(node) for node in self.ort_session.get_outputs())
         self.on_request: tuple[TensorSpec, ...] = ()
         register(self.ort_session, {spec.name: (spec.smallest, spec.dtype) for spec in self.inputs})
         # An initializer of a type that is not served cannot be overridden, but does no harm.
         initializers = self.ort_session.get_overridable_initializers()
-        self.overridable = tuple(_spec(node) for node in initializers if node.type in _ELEMENT_TYPES)
+        self.overridable = tuple(spec_of(node) for node in initializers if node.type in ELEMENT_TYPES)
         self._strings: StringSession | None = None
         types = {spec.dtype for spec in (*self.inputs, *self.outputs, *self.overridable)}
         has_strings = any(dtype.hasobject for dtype in types)
@@ -225,19 +208,28 @@ class Session:
         results = dict(zip(names, arrays, strict=True))
         return results if self.view is None else self.view.results(results)
 
-    def opened_again(self, model: bytes, threads: int | None = None, *, spinning: bool | None = None) -> "Session":
-        """Return another session of the same file, given its bytes. Raises as the constructor."""
+    def opener(self, threads: int | None = None, *, spinning: bool | None = None) -> Callable[[bytes], "Session"]:
+        """Return what opens another session of the same file, given its bytes. It does not keep this one."""
         threads, spinning = threads or self.threads, self.spinning if spinning is None else spinning
         same: dict[str, Any] = {"optimise": self._optimise, "cache": self._cache, "view": self.view}
-        return Session(model, self.candidate, threads, spinning=spinning, shares=self._shared or False, **same)
+        shares = self._sharing or False
+        return partial(Session, candidate=self.candidate, threads=threads, spinning=spinning, shares=shares, **same)
+
+    def opened_again(self, model: bytes, threads: int | None = None, *, spinning: bool | None = None) -> "Session":
+        """Return another session of the same file, given its bytes. Raises as the constructor."""
+        return self.opener(threads, spinning=spinning)(model)
 
     def _share(self, model: bytes) -> SharedGraph | None:
-        """Return the graph for this session and further ones, or None if it has no weights that they can share."""
-        if self.candidate != _SHARES:
+        """Return the graph for all sessions of the file, or None if it has no weights that they can share."""
+        if self._sharing is None or self.candidate != _SHARES:
             return None
-        options = session_options(1)
-        Cancellation.cover(options, lambda: None)
-        return SharedGraph.of(model, options, session_options(1), [(CPU, {})])
+
+        def options() -> ort.SessionOptions:
+            made = session_options(1)
+            Cancellation.cover(made, lambda: None)
+            return made
+
+        return self._sharing.graph(model, options, [(CPU, {})])
 
 
 def candidates(
@@ -280,14 +272,6 @@ def _is_installed(provider: str) -> bool:
 def has_gpu() -> bool:
     """Whether there is an NVIDIA GPU, and ONNX Runtime can use it."""
     return _is_installed(CUDA) and bool(gpu_models())
-
-
-def _spec(node: Any) -> TensorSpec:
-    if node.type not in _ELEMENT_TYPES:
-        raise ModelRefused(f"tensor {node.name!r} has type {node.type}, which is not served")
-    # Some exporters write -1 for a free size.
-    shape = tuple(None if isinstance(size, int) and size < 0 else size for size in node.shape)
-    return TensorSpec(node.name, np.dtype(_ELEMENT_TYPES[node.type]), shape)
 
 
 def first_line(error: Exception) -> str:

@@ -3,12 +3,33 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
+from resonnx_server.errors import ModelRefused
+from resonnx_server.runtime.bfloat16 import BFLOAT16
+
 Array = npt.NDArray[Any]
+
+# By ONNX Runtime's names.
+ELEMENT_TYPES: Final[dict[str, npt.DTypeLike]] = {
+    "tensor(bool)": np.bool_,
+    "tensor(uint8)": np.uint8,
+    "tensor(uint16)": np.uint16,
+    "tensor(uint32)": np.uint32,
+    "tensor(uint64)": np.uint64,
+    "tensor(int8)": np.int8,
+    "tensor(int16)": np.int16,
+    "tensor(int32)": np.int32,
+    "tensor(int64)": np.int64,
+    "tensor(float16)": np.float16,
+    "tensor(bfloat16)": BFLOAT16,
+    "tensor(float)": np.float32,
+    "tensor(double)": np.float64,
+    "tensor(string)": np.object_,
+}
 
 
 @dataclass(frozen=True)
@@ -28,6 +49,15 @@ class TensorSpec:
     def least_bytes(self) -> int:
         """Bytes of an array of the shape `smallest`: of one row, if axis 0 is the batch's."""
         return math.prod(self.smallest) * self.dtype.itemsize
+
+
+def spec_of(node: Any) -> TensorSpec:
+    """Return the spec of an input or output of a session of ONNX Runtime. Raises ModelRefused if it is not served."""
+    if node.type not in ELEMENT_TYPES:
+        raise ModelRefused(f"tensor {node.name!r} has type {node.type}, which is not served")
+    # Some exporters write -1 for a free size.
+    shape = tuple(None if isinstance(size, int) and size < 0 else size for size in node.shape)
+    return TensorSpec(node.name, np.dtype(ELEMENT_TYPES[node.type]), shape)
 
 
 def row_bytes(*specs: TensorSpec) -> int:

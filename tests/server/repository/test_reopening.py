@@ -36,7 +36,7 @@ def _source(file: Path) -> Source:
 
 
 def test_another_session_like_the_first(file: Path, session: Session) -> None:
-    again = _source(file).open_again(session, (1, 2))
+    again = _source(file).open_again(session.opener(), (1, 2))
     assert again is not session
     assert (again.candidate, again.threads, again.spinning) == (session.candidate, 1, True)
     assert again.run({"x": X})["y"].tolist() == [[2, 4, 6]]
@@ -46,15 +46,15 @@ def test_a_file_that_has_changed_is_refused(file: Path, session: Session) -> Non
     source = _source(file)
     file.write_bytes(bare_graphs.counting())
     with pytest.raises(ModelRefused, match=r"model\.onnx has changed since it was loaded"):
-        source.open_again(session, (1,))
+        source.open_again(session.opener(), (1,))
     file.unlink()
     with pytest.raises(FileNotFoundError):
-        source.open_again(session, (1,))
+        source.open_again(session.opener(), (1,))
 
 
 @pytest.mark.parametrize(("provider", "expected"), [(CPU, []), (CUDA, [1, 4])])
 def test_other_providers_compile_each_size_before_they_serve(
-    file: Path, session: Session, monkeypatch: pytest.MonkeyPatch, provider: str, expected: list[int]
+    file: Path, session: Session, provider: str, expected: list[int]
 ) -> None:
     """Or their first runs would be taken for runs that hang."""
     ran: list[int] = []
@@ -66,8 +66,7 @@ def test_other_providers_compile_each_size_before_they_serve(
             ran.append(len(feeds["x"]))
             return feeds
 
-    monkeypatch.setattr(session, "opened_again", lambda _: Other())
-    _source(file).open_again(session, (1, 4))
+    _source(file).open_again(lambda _: Other(), (1, 4))  # type: ignore[arg-type,return-value]
     assert ran == expected
 
 

@@ -29,7 +29,7 @@ from resonnx_server.repository.version import Start, Version
 from resonnx_server.repository.warming import Warming
 from resonnx_server.runtime.cancellation import Cancellation
 from resonnx_server.runtime.model_files.batch_axis import with_free_batch
-from resonnx_server.runtime.model_files.constants import check_constants
+from resonnx_server.runtime.model_files.constants.check import check_constants
 from resonnx_server.runtime.model_files.files import MAX_FILE_BYTES
 from resonnx_server.runtime.model_files.manifest import (
     VersionFiles,

@@ -9,7 +9,8 @@ from resonnx_server.repository.version import Version
 from resonnx_server.runtime.machine.capability import compute_capability
 from resonnx_server.runtime.model_files.external_data import with_external_data
 from resonnx_server.runtime.model_files.files import ModelUnreadable, NotReadable, read_inside, read_regular
-from resonnx_server.runtime.model_files.manifest import CLASSIFIER_FILE, MANIFEST, SUMS, Vouch, accept_any, read_listed
+from resonnx_server.runtime.model_files.manifest import CLASSIFIER_FILE, MANIFEST, SUMS
+from resonnx_server.runtime.model_files.sums import Vouch, accept_any, read_listed
 from resonnx_server.runtime.session import GPU_PROVIDERS, PROVIDERS
 
 
@@ -43,7 +44,7 @@ def read_folder(folder: Path, name: str = CLASSIFIER_FILE, vouch: Vouch | None =
         ModelRefused: As read_bare.
     """
     if (folder / SUMS).exists():
-        identity, files = read_listed(folder, vouch or accept_any)
+        identity, files, _ = read_listed(folder, vouch or accept_any)
         if name not in files:
             raise ModelRefused(f"{SUMS} lists neither a {MANIFEST} nor a {name}")
         return BareFile(name, files[name], identity)

@@ -141,10 +141,10 @@ def _pools(
     """Return the pools of encoder and decoder, given their latencies and files."""
 
     def encoder_again() -> Any:
-        return graphs.replaced(encoder=sources[0].open_again(graphs.encoder, encoder.sizes)).encode_watched
+        return graphs.replaced(encoder=sources[0].open_again(graphs.encoder.opener(), encoder.sizes)).encode_watched
 
     def decoder_again() -> Any:
-        return graphs.replaced(decoder=sources[1].open_again(graphs.decoder, decoder.sizes)).step
+        return graphs.replaced(decoder=sources[1].open_again(graphs.decoder.opener(), decoder.sizes)).step
 
     return (
         SessionPool(graphs.encode_watched, encoder, graphs.encoder.threads > share, encoder_again),

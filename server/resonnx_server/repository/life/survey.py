@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Final
 
 from resonnx_server.repository.scan import model_folders, version_number
-from resonnx_server.runtime.model_files.files import NotReadable, read_regular
+from resonnx_server.runtime.model_files.files import NotReadable
+from resonnx_server.runtime.model_files.sums import sum_of
 
 # Entries of a folder beyond which it is not looked at.
 _MOST_ENTRIES: Final = 10_000
@@ -83,7 +84,7 @@ def content_sum(folder: Path) -> str | None:
     try:
         for path in sorted(_walk(folder)):
             name = path.relative_to(folder).as_posix().encode()
-            total.update(b"%d %s %s" % (len(name), name, hashlib.sha256(read_regular(path)).digest()))
+            total.update(b"%d %s %s" % (len(name), name, sum_of(path)))
     except (OSError, NotReadable):
         return None
     return total.hexdigest()

@@ -1,6 +1,7 @@
 """Loads a version whose folder may change meanwhile, on the threads of loads: what serves is what was looked at."""
 
 from collections.abc import Callable
+from typing import Final
 
 from resonnx_server.config import ModelSettings
 from resonnx_server.errors import ModelRefused
@@ -11,6 +12,7 @@ from resonnx_server.repository.progress import Progress
 from resonnx_server.repository.scan import ModelFolder
 from resonnx_server.repository.version import Start
 
+_CHANGED: Final = "its files changed while it was loaded"
 # Loads a version with these settings, or raises ModelRefused.
 LoadVersion = Callable[[ModelFolder, ModelSettings, Progress], Start]
 
@@ -47,15 +49,23 @@ class VersionLoader:
         if not self._compares or content.stamp is None:
             return self._load_version(folder, content.settings, progress)
         progress.reach("verifying")
-        generation.total = content_sum(folder.path)
+        if serving is not None:
+            generation.total = content_sum(folder.path)
         now = stamp(folder.path)
         if now is None or not now.is_like(content.stamp):
             raise ModelRefused("its files have changed since they were looked at")
         if serving is not None and serving.total == generation.total is not None and _same(serving, generation):
             raise ModelUnchanged
         start = self._load_version(folder, content.settings, progress)
-        if stamp(folder.path) != now and content_sum(folder.path) != generation.total:
-            raise ModelRefused("its files changed while it was loaded")
+        after = stamp(folder.path)
+        if generation.total is not None:
+            if after != now and content_sum(folder.path) != generation.total:
+                raise ModelRefused(_CHANGED)
+        elif after == now:
+            # Only now, as the load has read most of the files and knows their sums.
+            generation.total = content_sum(folder.path)
+        elif after is None or not after.is_like(now):
+            raise ModelRefused(_CHANGED)
         return start
 
 

@@ -3,7 +3,7 @@
 ONNX Runtime would look for these files in the working directory, and follow links.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Final
 
 from google.protobuf.message import DecodeError
@@ -25,6 +25,11 @@ _CHILDREN: Final[Mapping[str, Mapping[int, str]]] = {
     "attribute": {5: "tensor", 6: "graph", 10: "tensor", 11: "graph", 22: "sparse", 23: "sparse"},
     "sparse": {1: "tensor", 2: "tensor"},
 }
+# Fields of ModelProto and GraphProto.
+_GRAPH: Final = 7
+_INITIALIZER: Final = 5
+# Bytes of a tensor that is looked into by its fields.
+_LARGE: Final = 64 << 10
 # Fields of TensorProto, and the value of data_location.
 _RAW_DATA: Final = 9
 _EXTERNAL_DATA: Final = 13
@@ -52,13 +57,39 @@ def with_external_data(file: str, model: bytes, read: ReadFile) -> bytes:
         ModelRefused: A reference names no file that `read` permits, or a range outside it; the whole is larger than an
             ONNX file may be; or the file does not parse.
     """
-    if _KEY not in model:
+    if not _may_refer(model):
         return model
     try:
         pieces = _Inliner(file, len(model), read).message(memoryview(model), "model", 0)
     except (DecodeError, ValueError) as error:
         raise ModelRefused(f"{file} is damaged: {error}") from None
     return model if pieces is None else b"".join(pieces)
+
+
+def _may_refer(model: bytes) -> bool:
+    """Return whether a file may have external data, without a search of its large tensors, which takes long."""
+    try:
+        return any(_KEY in bytes(part) for part in _parts_of(memoryview(model)))
+    except DecodeError:
+        return _KEY in model
+
+
+def _parts_of(model: memoryview) -> Iterator[memoryview]:
+    """Yield all of a file but its large tensors without external data."""
+    for field in wire.fields(model):
+        content = model[field.content : field.end]
+        if field.number != _GRAPH or field.kind != wire.BYTES:
+            yield content
+            continue
+        for part in wire.fields(content):
+            inner = content[part.content : part.end]
+            is_tensor = part.number == _INITIALIZER and part.kind == wire.BYTES
+            if (
+                not is_tensor
+                or len(inner) < _LARGE
+                or any(each.number == _EXTERNAL_DATA for each in wire.fields(inner))
+            ):
+                yield inner
 
 
 class _Inliner:

@@ -1,13 +1,13 @@
-"""Reads and checks a model version's folder: SHA256SUMS, manifest.json and all listed files.
+"""Reads and checks a model version's folder: the files that SHA256SUMS lists, and manifest.json among them.
 
 Files are passed on as the checked bytes, so that nothing can change between check and use.
 """
 
+import dataclasses
 import hashlib
 import math
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -16,16 +16,15 @@ from resonnx_proto.v1 import manifest_pb2 as pb
 
 from resonnx_server.errors import ModelRefused
 from resonnx_server.runtime.model_files.drift_reference import drift_fault
-from resonnx_server.runtime.model_files.external_data import with_external_data
-from resonnx_server.runtime.model_files.files import MAX_FILE_BYTES, ModelUnreadable, NotReadable, read_regular
 from resonnx_server.runtime.model_files.needed_version import refuse_newer
-from resonnx_server.runtime.model_files.signatures import SIGNATURES
 from resonnx_server.runtime.model_files.spec_faults import captioner_fault, classifier_fault
+from resonnx_server.runtime.model_files.sums import MANIFEST as MANIFEST
+from resonnx_server.runtime.model_files.sums import MAX_MANIFEST_BYTES, Vouch, accept_any, read_listed
+from resonnx_server.runtime.model_files.sums import SUMS as SUMS
+from resonnx_server.runtime.model_files.sums import sha256sums as sha256sums
 from resonnx_server.runtime.video.spec import SEQUENCE_FILE, STEP_FILE, video_fault
 
 SCHEMA_VERSION = 1
-MANIFEST = "manifest.json"
-SUMS = "SHA256SUMS"
 GOLDEN = "golden.npz"
 CLASSIFIER_FILE = "model.onnx"
 ENCODER_FILE = "encoder.onnx"
@@ -36,21 +35,17 @@ FEATURE_ROWS_FILE = "feature_rows.onnx"
 MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 # Top-k entries of a decoder step; fewer if the vocabulary is smaller.
 DECODER_TOP_K = 16
-_MAX_MANIFEST_BYTES = 16 << 20
 # Largest side of a model's input, in pixels.
 MAX_SIDE = 4096
 # 0: manifests from before the field existed.
 _PIXEL_SCALES = (0, 1, 255)
-# Called with the sha256 of SHA256SUMS before a listed file is read; raises ModelRefused.
-Vouch = Callable[[str], object]
 # A larger bound would accept outputs that have little to do with the model's.
 MAX_DEVIATION = 0.5
 # In fp32 only the order of sums differs; exports use a tenth of this.
 _MAX_FP32_DEVIATION = 0.01
-_MAX_SUMS_BYTES = 1 << 20
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class VersionFiles:
     """The checked content of one version folder.
 
@@ -63,15 +58,13 @@ class VersionFiles:
     identity: str
     files: dict[str, bytes]
     manifest: pb.Manifest
+    _sums: dict[str, str] = dataclasses.field(default_factory=dict, compare=False)
 
-
-def sha256sums(files: dict[str, bytes]) -> bytes:
-    """Return the text of a SHA256SUMS file (`sha256sum -c` reads it) for `files`, sorted by name."""
-    return "".join(f"{hashlib.sha256(files[name]).hexdigest()}  {name}\n" for name in sorted(files)).encode()
-
-
-def accept_any(identity: str) -> None:
-    """Vouch for any version."""
+    def sum_of(self, name: str) -> str:
+        """Return the sha256, hex, of a file with its external data."""
+        if name not in self._sums:
+            self._sums[name] = hashlib.sha256(self.files[name]).hexdigest()
+        return self._sums[name]
 
 
 def read_version(folder: Path, vouch: Vouch = accept_any) -> VersionFiles:
@@ -80,62 +73,10 @@ def read_version(folder: Path, vouch: Vouch = accept_any) -> VersionFiles:
     Raises:
         ModelRefused: As read_listed; or the manifest is not listed or not valid.
     """
-    identity, files = read_listed(folder, vouch)
-    if MANIFEST not in files:
+    listed = read_listed(folder, vouch)
+    if MANIFEST not in listed.files:
         raise ModelRefused(f"{MANIFEST} is not listed in {SUMS}")
-    return VersionFiles(identity, files, parse_manifest(files[MANIFEST]))
-
-
-def read_listed(folder: Path, vouch: Vouch = accept_any) -> tuple[str, dict[str, bytes]]:
-    """Read and check the files that SHA256SUMS lists; return its own sha256, hex, and the files by name.
-
-    `vouch` gets the sha256 before any file is read. ONNX files hold their external data, which must be listed as well.
-
-    Raises:
-        ModelRefused: SHA256SUMS is missing or malformed; or a file is missing, not regular, too large, damaged or not
-            listed.
-    """
-    try:
-        sums = read_regular(folder / SUMS, _MAX_SUMS_BYTES)
-        present = {entry.name for entry in folder.iterdir() if entry.name not in (SUMS, SIGNATURES)}
-    except OSError:
-        raise ModelUnreadable(f"{SUMS} is missing or cannot be read") from None
-    except NotReadable as error:
-        raise ModelRefused(f"{SUMS} {error}") from None
-    identity = hashlib.sha256(sums).hexdigest()
-    vouch(identity)
-    expected = _parse_sums(sums)
-    if unlisted := sorted(present - expected.keys()):
-        raise ModelRefused(f"{unlisted[0]!r} is not listed in {SUMS}")
-    files: dict[str, bytes] = {}
-    for name, digest in expected.items():
-        try:
-            content = read_regular(folder / name, _MAX_MANIFEST_BYTES if name == MANIFEST else MAX_FILE_BYTES)
-        except OSError:
-            raise ModelUnreadable(f"{name!r} is listed in {SUMS} and is missing or cannot be read") from None
-        except NotReadable as error:
-            raise ModelRefused(f"{name!r} {error}") from None
-        if hashlib.sha256(content).hexdigest() != digest:
-            raise ModelRefused(f"{name!r} is damaged: its sha256 is not the one in {SUMS}")
-        files[name] = content
-
-    def listed(name: str, _: int) -> bytes:
-        if name not in files:
-            raise ModelRefused(f"the external data {name[:200]!r} is not listed in {SUMS}")
-        return files[name]
-
-    whole = {name: with_external_data(name, files[name], listed) for name in files if name.endswith(".onnx")}
-    return identity, {**files, **whole}
-
-
-def _parse_sums(sums: bytes) -> dict[str, str]:
-    expected: dict[str, str] = {}
-    for line in sums.decode("utf-8", "replace").splitlines():
-        match = re.fullmatch(r"([0-9a-f]{64}) [ *]([A-Za-z0-9][A-Za-z0-9_.-]*)", line)
-        if match is None:
-            raise ModelRefused(f"{SUMS} has a malformed line")
-        expected[match[2]] = match[1]
-    return expected
+    return VersionFiles(listed.identity, listed.files, parse_manifest(listed.files[MANIFEST]), listed.sums)
 
 
 def parse_manifest(text: bytes) -> pb.Manifest:
@@ -144,8 +85,8 @@ def parse_manifest(text: bytes) -> pb.Manifest:
     Raises:
         ModelRefused: It does not fit the schema, needs a later server, or a value is out of range.
     """
-    if len(text) > _MAX_MANIFEST_BYTES:
-        raise ModelRefused(f"{MANIFEST} has {len(text)} bytes, more than {_MAX_MANIFEST_BYTES}")
+    if len(text) > MAX_MANIFEST_BYTES:
+        raise ModelRefused(f"{MANIFEST} has {len(text)} bytes, more than {MAX_MANIFEST_BYTES}")
     try:
         decoded = text.decode("utf-8")
         refuse_newer(decoded)

@@ -6,7 +6,9 @@ session anew. In a graph that was saved after that, sessions read them where the
 
 import logging
 import os
-from collections.abc import Iterator
+import threading
+import weakref
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -47,15 +49,12 @@ class SharedGraph:
     in_place: frozenset[str]
 
     @classmethod
-    def of(
-        cls, model: bytes, optimising: ort.SessionOptions, trying: ort.SessionOptions, providers: Any
-    ) -> "SharedGraph | None":
+    def of(cls, model: bytes, options: Callable[[], ort.SessionOptions], providers: Any) -> "SharedGraph | None":
         """Optimise an ONNX file, and try a session of the result.
 
         Args:
             model: The file.
-            optimising: Options of the first session, which cannot be used again.
-            trying: Those of the second.
+            options: Makes options of sessions.
             providers: The CPU.
 
         Returns:
@@ -65,9 +64,9 @@ class SharedGraph:
         if b"Conv" not in (without_weights(model) or b""):
             return None
         try:
-            shared = cls._of_optimised(_optimised(model, optimising, providers))
+            shared = cls._of_optimised(_optimised(model, options(), providers))
             if shared is not None:
-                shared.open(trying, providers)
+                shared.open(options(), providers)
         except Exception as error:  # ONNX Runtime's errors share no base class
             _log.debug("weights are not shared", extra={"error": str(error)})
             return None
@@ -90,6 +89,22 @@ class SharedGraph:
         for name in self.in_place:
             options.add_initializer(name, self.weights[name])
         return ort.InferenceSession(self.small, options, providers=providers, enable_fallback=0)
+
+
+class Sharing:
+    """The optimised graph of one file, as long as a session of it is open. Thread-safe."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._graph: weakref.ref[SharedGraph] | None = None
+
+    def graph(self, model: bytes, options: Callable[[], ort.SessionOptions], providers: Any) -> SharedGraph | None:
+        """Return the graph that open sessions share, or one that is made now; see SharedGraph.of."""
+        with self._lock:
+            graph = self._graph() if self._graph is not None else None
+            if graph is None and (graph := SharedGraph.of(model, options, providers)) is not None:
+                self._graph = weakref.ref(graph)
+            return graph
 
 
 def _optimised(model: bytes, options: ort.SessionOptions, providers: Any) -> bytes:

@@ -9,8 +9,8 @@ import onnx
 import pytest
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 from resonnx_server.errors import ModelRefused
-from resonnx_server.runtime.model_files import constants
-from resonnx_server.runtime.model_files.constants import check_constants
+from resonnx_server.runtime.model_files.constants import check as constants
+from resonnx_server.runtime.model_files.constants.check import check_constants
 
 LARGE = 1 << 28
 

@@ -1,5 +1,6 @@
 """Sessions of one graph share the weights of its convolutions: answers are the same, and memory does not grow."""
 
+import weakref
 from collections.abc import Callable
 
 import numpy as np
@@ -105,3 +106,13 @@ def test_weights_that_callers_may_override_stay_so() -> None:
     assert [spec.name for spec in session.overridable] == ["w1"]
     assert session.run({"x0": _x()})["y"].any()
     assert not session.run({"x0": _x(), "w1": np.zeros((_CHANNELS, _CHANNELS, 3, 3), np.float32)})["y"].any()
+
+
+def test_a_session_that_is_opened_when_the_others_are_gone_shares_with_the_next() -> None:
+    model = _model()
+    first = Session(model, _CPU, 1, shares=True)
+    opener, graph = first.opener(), weakref.ref(first._shared)
+    del first
+    assert graph() is None, "the weights live as long as a session"
+    second, third = opener(model), opener(model)
+    assert second._shared is third._shared is not None

@@ -9,7 +9,6 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from hypothesis import given
 from hypothesis import strategies as st
 from resonnx_server.errors import ModelRefused
-from resonnx_server.runtime.model_files.manifest import SUMS, read_listed, sha256sums
 from resonnx_server.runtime.model_files.signatures import (
     SIGNATURES,
     BadKey,
@@ -20,6 +19,7 @@ from resonnx_server.runtime.model_files.signatures import (
     parse_signatures,
     signed_message,
 )
+from resonnx_server.runtime.model_files.sums import SUMS, read_listed, sha256sums
 
 from ....conftest import examples
 
@@ -117,7 +117,7 @@ def test_key_files_that_are_none(tmp_path: Path) -> None:
 def test_the_signature_is_not_among_the_files_that_are_summed(tmp_path: Path) -> None:
     (tmp_path / "model.onnx").write_bytes(b"x")
     (tmp_path / SUMS).write_bytes(sha256sums({"model.onnx": b"x"}))
-    identity, _ = read_listed(tmp_path)
+    identity = read_listed(tmp_path).identity
     (tmp_path / SIGNATURES).write_bytes(dump_signatures([Signature("00" * 8, bytes(64))]))
     assert read_listed(tmp_path)[0] == identity
 

@@ -9,7 +9,7 @@ from google.protobuf.message import DecodeError
 
 from resonnx_server.errors import ModelRefused
 from resonnx_server.runtime import wire
-from resonnx_server.runtime.model_files.constant_rules import MOST_VALUES, Constant, made
+from resonnx_server.runtime.model_files.constants.rules import MOST_VALUES, Constant, made
 
 # Elements that nodes of constants may add, all together: 1 GiB of 8 bytes each.
 MAX_ELEMENTS: Final = 1 << 27

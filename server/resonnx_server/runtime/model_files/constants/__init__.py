@@ -1,0 +1,1 @@
+"""Limits of what the constants of an ONNX file grow to."""
