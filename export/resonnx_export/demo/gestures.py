@@ -6,6 +6,7 @@ trembling of a hand, of at most an eighth of the least speed.
 """
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -76,6 +77,12 @@ def compose(rng: np.random.Generator, ink: UInt8, label: str) -> Clip:
         alpha = drawn[..., None] * np.float32(1 / 255)
         frames.append((canvas + alpha * (pen - canvas)).clip(0, 255).astype(np.uint8))
     return Clip(np.stack(frames), label)
+
+
+def compose_any(rng: np.random.Generator, ink: UInt8, count: int) -> Iterator[Clip]:
+    """Draw clips, each of one of the digits, ink [N,s,s], with any label."""
+    for _ in range(count):
+        yield compose(rng, ink[rng.integers(len(ink))], LABELS[rng.integers(len(LABELS))])
 
 
 def path_of(rng: np.random.Generator, label: str) -> Path:

@@ -11,6 +11,7 @@ from resonnx_proto.v1 import manifest_pb2 as pb
 from resonnx_server.runtime.pictures.images import fit
 
 from resonnx_export.demo.digits import LABELS, UInt8, render, split
+from resonnx_export.demo.gestures import Clip, compose_any
 from resonnx_export.demo.scenes import Scene, compose
 from resonnx_export.pictures.calibration import Calibration, split_pictures
 
@@ -48,6 +49,12 @@ def scenes(seed: int, count: int) -> Iterator[Scene]:
     rng = np.random.default_rng(seed)
     for _ in range(count):
         yield compose(rng, held_out.ink, held_out.labels)
+
+
+def clips(seed: int, count: int) -> Iterator[Clip]:
+    """Yield `count` clips of moving held-out digits."""
+    _, held_out = split()
+    yield from compose_any(np.random.default_rng(seed), held_out.ink, count)
 
 
 def write_samples(directory: Path, count: int, seed: int) -> Path:

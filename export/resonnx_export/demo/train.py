@@ -1,4 +1,4 @@
-"""Trains and measures both demonstration models; same seed and machine, same weights.
+"""Trains and measures the demonstration models of pictures; same seed and machine, same weights.
 
 Held-out digits are only measured: the schedule is fixed, and the last averaged weights are kept.
 """
@@ -32,6 +32,7 @@ from resonnx_export.demo.scenes import (
 )
 from resonnx_export.networks.captioner import Captioner, CaptionerConfig
 from resonnx_export.networks.resnet import ARCHITECTURES, ResNet
+from resonnx_export.networks.video import RecurrentVideo
 from resonnx_export.proof import reference
 
 DIGITS_CONFIG = replace(ARCHITECTURES["resnet8_w32_small"], num_classes=len(LABELS))
@@ -54,7 +55,7 @@ _SETTLING_STEPS = 100
 _AVERAGING = 0.99
 
 
-class _Batches(Dataset[Batch]):
+class Batches(Dataset[Batch]):
     """Batch i: pictures uint8 [N,H,W,3] and targets int64, made by `make` from the digits, the seed and i alone."""
 
     def __init__(
@@ -98,15 +99,15 @@ def _stack_scenes(examples: list[Scene]) -> Tensor:
 def train_digits(seed: int = 0, digits: Digits | None = None) -> StateDict:
     """Train the digit model on `digits` (default: the whole training part)."""
     torch.manual_seed(seed)
-    batches = _Batches(digits or split()[0], _DIGITS_STEPS, seed, _digit_batch)
-    return _fit(ResNet(DIGITS_CONFIG), batches, _digit_loss, peak_rate=4e-3)
+    batches = Batches(digits or split()[0], _DIGITS_STEPS, seed, _digit_batch)
+    return fit(ResNet(DIGITS_CONFIG), batches, _digit_loss, peak_rate=4e-3)
 
 
 def train_scenes(seed: int = 0, digits: Digits | None = None) -> StateDict:
     """Train the captioner on scenes of `digits` (default: the whole training part)."""
     torch.manual_seed(seed)
-    batches = _Batches(digits or split()[0], _SCENES_STEPS, seed, _scene_batch)
-    return _fit(Captioner(SCENES_CONFIG), batches, _caption_loss, peak_rate=3e-3)
+    batches = Batches(digits or split()[0], _SCENES_STEPS, seed, _scene_batch)
+    return fit(Captioner(SCENES_CONFIG), batches, _caption_loss, peak_rate=3e-3)
 
 
 def _digit_loss(model: nn.Module, pictures: Tensor, labels: Tensor) -> Tensor:
@@ -118,8 +119,8 @@ def _caption_loss(model: nn.Module, pictures: Tensor, tokens: Tensor) -> Tensor:
     return functional.nll_loss(log_probs, tokens[:, 1:].flatten(), ignore_index=PAD)
 
 
-def _fit(
-    model: ResNet | Captioner,
+def fit(
+    model: ResNet | Captioner | RecurrentVideo,
     batches: Dataset[Batch],
     loss_of: Callable[[nn.Module, Tensor, Tensor], Tensor],
     peak_rate: float,
@@ -145,7 +146,7 @@ def _fit(
             progress.set_postfix(loss=f"{loss.item():.4f}")
     trained = averaged.module
     # The running statistics are those of the weights of many steps, not of the averaged weights.
-    trunk = trained.trunk if isinstance(trained, Captioner) else trained
+    trunk = trained if isinstance(trained, ResNet) else trained.get_submodule("trunk")
     reference.settle_batch_norm(trunk, (normalise(pictures) for pictures, _ in islice(loader, _SETTLING_STEPS)))
     return {key: value.contiguous() for key, value in trained.state_dict().items()}
 

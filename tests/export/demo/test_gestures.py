@@ -4,8 +4,11 @@ import math
 
 import numpy as np
 import pytest
+from resonnx_export.demo import WEIGHTS, samples
 from resonnx_export.demo.digits import split
 from resonnx_export.demo.gestures import FRAMES, GROWTH, INPUT_SIZE, LABELS, SHIFT, TURN, Path, compose, path_of
+from resonnx_export.demo.train_gestures import evaluate_gestures, gestures_model
+from safetensors.torch import load_file
 
 # Of the least speed: the most that two frames of a trembling hand may differ by.
 TREMBLING = 0.25
@@ -86,3 +89,9 @@ def test_the_same_seed_gives_the_same_clip() -> None:
     first, again, other = (compose(np.random.default_rng(seed), ink, "up").frames for seed in (1, 1, 2))
     assert np.array_equal(first, again)
     assert first.shape != other.shape or not np.array_equal(first, other)
+
+
+def test_the_shipped_weights_know_held_out_digits_motions_and_are_small() -> None:
+    path = WEIGHTS / "gestures.safetensors"
+    assert path.stat().st_size <= 2_000_000
+    assert evaluate_gestures(gestures_model(load_file(path)), samples.clips(seed=12, count=200)) >= 0.97
