@@ -146,7 +146,7 @@ MAY_IMPORT: dict[str, dict[str, set[str]]] = {
         {"tasks"},
         {"report"},
         {"publish"},
-        {"classifier", "captioner", "inspection"},
+        {"classifier", "captioner", "video_classifier", "inspection"},
         {"module", "onnx_classifier"},
         {"verification"},
         {"demonstration"},

@@ -1,4 +1,4 @@
-"""The command line: `resonnx-export classifier | module | onnx | captioner | demo | inspect | verify | record | sign`.
+"""The command line: `resonnx-export classifier | module | onnx | captioner | video-classifier | demo` and others.
 
 Exit codes: 0; 1 the export differs from the checkpoint, or int8 exceeds its limits, and nothing was written; 2 bad
 input. Errors are one line on stderr.
@@ -17,6 +17,7 @@ from resonnx_export.commands.group import Commands, RunsModels
 from resonnx_export.commands.module import SetArguments, module, wanted_code
 from resonnx_export.commands.onnx import onnx
 from resonnx_export.commands.sign import new_key, sign
+from resonnx_export.commands.video import video_classifier
 from resonnx_export.errors import BadInput
 from resonnx_export.options import (
     AllowReduced,
@@ -54,7 +55,7 @@ app = typer.Typer(
 
 @app.callback()
 def export(version: ShowVersion = False) -> None:
-    """Export trained PyTorch ResNet classifiers and captioners to ONNX, and check that the outputs are PyTorch's."""
+    """Export PyTorch classifiers, captioners and video classifiers with ResNets to ONNX, and check their outputs."""
 
 
 @app.command(cls=RunsModels)
@@ -149,6 +150,7 @@ def captioner(
     _print_summary(exported)
 
 
+app.command(cls=RunsModels)(video_classifier)
 app.command(cls=RunsModels)(demo)
 
 

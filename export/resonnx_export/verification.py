@@ -16,9 +16,8 @@ from resonnx_export.assumptions.telling import assumption_lines, headline, refer
 from resonnx_export.checkpoints.files import SourceFile
 from resonnx_export.errors import BadInput, ParityFailed
 from resonnx_export.graphs.row_graphs import check_row_graphs
+from resonnx_export.layouts.recognised import Network
 from resonnx_export.module import recognise_adapter, recognise_module
-from resonnx_export.networks.protocol import CaptionNetwork
-from resonnx_export.networks.resnet import ClassifierNetwork
 from resonnx_export.options import Activation
 from resonnx_export.publish.package import versions
 from resonnx_export.publish.providers import verified_runs
@@ -66,9 +65,7 @@ def verify_version(
         yield from _compare(version, golden, network)
 
 
-def _recognised(
-    manifest: pb.Manifest, checkpoint: Sequence[Path], code: Code | None
-) -> ClassifierNetwork | CaptionNetwork:
+def _recognised(manifest: pb.Manifest, checkpoint: Sequence[Path], code: Code | None) -> Network:
     """Return the network that the version was exported from. Raises BadInput if these are other files."""
     network, sources = _read(manifest, checkpoint, code)
     if sorted(source.sha256 for source in sources) != sorted(manifest.source.sha256):
@@ -77,9 +74,7 @@ def _recognised(
     return network
 
 
-def _read(
-    manifest: pb.Manifest, checkpoint: Sequence[Path], code: Code | None
-) -> tuple[ClassifierNetwork | CaptionNetwork, Sequence[SourceFile]]:
+def _read(manifest: pb.Manifest, checkpoint: Sequence[Path], code: Code | None) -> tuple[Network, Sequence[SourceFile]]:
     """Return a network and the files that it was read from."""
     if code is None:
         if manifest.verified_against == pb.REFERENCE_USER_CODE:
@@ -116,7 +111,7 @@ def _compare_answers(
     folder: Path,
     version: VersionFiles,
     answers: Answers,
-    network: ClassifierNetwork | CaptionNetwork | None,
+    network: Network | None,
     checkpoint: Sequence[Path],
 ) -> Iterator[str]:
     """Compare the graphs with the user's answers; where they differ, say why, as far as the network is at hand."""
@@ -137,7 +132,7 @@ def _compare_answers(
         yield f"  {note}"
 
 
-def _compare(version: VersionFiles, golden: Golden, network: ClassifierNetwork | CaptionNetwork) -> Iterator[str]:
+def _compare(version: VersionFiles, golden: Golden, network: Network) -> Iterator[str]:
     """Compare with PyTorch as the export did; a quantised version on the golden pictures, within its bounds."""
     files, manifest = version.files, version.manifest
     task = task_of(manifest)

@@ -50,7 +50,7 @@ def require_agreement(subject: Subject, answers: Answers, progress: Progress) ->
         BadInput: The answers are not for such a network or its input.
         AnswersDiffer: The outputs differ; the message names the change of the reading that makes them agree, if any.
     """
-    progress(f"your answers to {len(answers)} pictures")
+    progress(f"your answers to {len(answers)} {'pictures' if answers.clips is None else 'clips'}")
     pixels = pixels_of(answers, subject.recipe)
     note = preprocessing_note(answers, pixels, subject.recipe)
     outputs = subject.predict(pixels, subject.recipe)

@@ -49,7 +49,7 @@ def unconfirmed(subject: Subject, answers: Answers, outputs: Any, progress: Prog
 
 def _out_of_reach(answers: Answers) -> Iterator[tuple[str, str]]:
     """Yield assumptions about the preprocessing that no recorded output depends on."""
-    if answers.pixels is not None:
+    if not answers.are_files:
         yield RESIZING, _ALREADY_RESIZED
     if answers.preprocess == "assumed":
         yield from ((name, _OF_THE_RECORDER) for name in NORMALISATION)
@@ -59,7 +59,7 @@ def _changes(subject: Subject, answers: Answers) -> Iterator[tuple[set[str], Cha
     """Yield other readings, and the names of the assumptions that each of them contradicts; none of what was stated."""
     if subject.rebuild is not None:
         yield from (({change.axis}, change) for change in listed_changes(subject.assumptions))
-    for change in picture_changes(subject.recipe, files=answers.pixels is None):
+    for change in picture_changes(subject.recipe, files=answers.are_files):
         changed = changed_assumptions(subject.assumptions, subject.recipe, change.input.apply(subject.recipe))
         if changed:
             yield changed, change

@@ -16,20 +16,21 @@ from resonnx_export.pictures.recipe import Size, pixel_scale, training_pixels
 from resonnx_export.proof.reference import normalise, normalise_grey
 
 
-def pixels_of(answers: Answers, recipe: pb.ImageInput) -> Pixels:
-    """Return uint8 [N,H,W,3]: the recorded pixels, or the recorded files as a server decodes and resizes them.
+def pixels_of(answers: Answers, recipe: pb.ImageInput) -> Any:
+    """Return uint8 [N,H,W,3]: the recorded pixels, or the recorded files as a server resizes them; or Clips.
 
     Raises:
         BadInput: The pixels or the recorded inputs are not of the recipe's size, or a file cannot be decoded.
     """
     size = Size(recipe.height, recipe.width)
-    if answers.pixels is not None:
-        if (found := Size(*answers.pixels.shape[1:3])) != size:
+    recorded = answers.pixels if answers.clips is None else answers.clips.frames
+    if recorded is not None:
+        if recorded.ndim == 4 and (found := Size(*recorded.shape[1:3])) != size:
             raise BadInput(
                 f"{answers.name}: pixels are {found}, and the network's input is {size}; give --size "
                 f"{typed_size(found)}, or record pixels of the input's size"
             )
-        return answers.pixels
+        return answers.clips or recorded
     if answers.inputs is not None and (found := Size(*answers.inputs.shape[2:])) != size:
         raise BadInput(
             f"{answers.name}: your preprocessing made inputs of {found}, and the network's input is {size}; export "

@@ -8,6 +8,7 @@ from resonnx_export.answers.pictures import pixels_of
 from resonnx_export.answers.recorded import Answers
 from resonnx_export.answers.subject import Predict, Subject
 from resonnx_export.errors import BadInput
+from resonnx_export.pictures.recipe import InputChanges
 
 
 class Readings:
@@ -23,7 +24,9 @@ class Readings:
         if predict is None:
             return None
         try:
-            recipe = change.input.apply(self._subject.recipe)
+            # A network over features has no recipe to change.
+            unchanged = change.input == InputChanges()
+            recipe = self._subject.recipe if unchanged else change.input.apply(self._subject.recipe)
             return predict(pixels_of(answers, recipe), recipe)
         except (BadInput, RuntimeError):
             # A network whose feature map vanishes, for instance.
@@ -60,4 +63,5 @@ def rows_of(answers: Answers, rows: slice) -> Answers:
         logits=some(answers.logits),
         tokens=some(answers.tokens),
         captions=answers.captions[rows],
+        clips=some(answers.clips),
     )

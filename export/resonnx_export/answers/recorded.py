@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from resonnx_server.runtime.model_files.npz import BadArchive, Expected, read_npz
 from resonnx_server.runtime.pictures.images import Pixels
+from resonnx_server.runtime.video.clips import Clips, joined
 
 from resonnx_export.errors import BadInput
 from resonnx_export.proof.reference import Float, Tokens
@@ -27,6 +28,10 @@ _ARRAYS: Final = {
     "images": Expected(np.uint8, (None,), ("S",)),
     "image_bytes": Expected(np.int64, (None,), (np.int32,)),
     "inputs": Expected(np.float32, (None, None, None, None), _NUMBERS),
+    # Clips, and the number of frames of each.
+    "frames": Expected(np.uint8, (None, None, None, None, 3)),
+    "features": Expected(np.float32, (None, None, None), _NUMBERS),
+    "lengths": Expected(np.int64, (None,), (np.int32,)),
     "logits": Expected(np.float32, (None, None), _NUMBERS),
     "tokens": Expected(np.int64, (None, None), (np.int32,)),
     "captions": Expected("U", (None,), ("S",)),
@@ -36,13 +41,14 @@ _ARRAYS: Final = {
     "tf32": Expected(np.bool_, ()),
 }
 _OUTPUTS: Final = ("logits", "tokens", "captions")
+_SUBJECTS: Final = ("pixels", "images", "frames", "features")
 
 Kind = Literal["logits", "tokens", "captions"]
 
 
 @dataclass(frozen=True)
 class Answers:
-    """N pictures with the outputs of the user's model: logits, tokens or captions.
+    """N pictures or clips with the outputs of the user's model: logits, tokens or captions.
 
     Attributes:
         name: The file's name, for messages.
@@ -57,6 +63,7 @@ class Answers:
         tf32: Whether TF32 was allowed.
         preprocess: "assumed" if the helper normalised `pixels` itself, otherwise the user's code did.
         ignored: Names of other arrays in the file.
+        clips: N clips of frames of the network's input size, or of features, instead of pictures.
     """
 
     name: str
@@ -71,8 +78,16 @@ class Answers:
     tf32: bool = False
     preprocess: str = ""
     ignored: tuple[str, ...] = ()
+    clips: Clips | None = None
+
+    @property
+    def are_files(self) -> bool:
+        """Whether picture files were recorded, which the network's preprocessing resizes."""
+        return self.pixels is None and self.clips is None
 
     def __len__(self) -> int:
+        if self.clips is not None:
+            return len(self.clips)
         return len(self.images) if self.pixels is None else len(self.pixels)
 
     @property
@@ -90,7 +105,7 @@ class Answers:
     def __str__(self) -> str:
         """Return number and kind of the pictures, and how they were recorded."""
         how = " ".join(filter(None, (self.dtype, f"on {self.device}" if self.device else "")))
-        pictures = "picture files" if self.pixels is None else "pictures"
+        pictures = "picture files" if self.are_files else "pictures" if self.clips is None else "clips"
         return f"{len(self)} {pictures}{f' recorded in {how}' if how else ''}{' with TF32' if self.tf32 else ''}"
 
 
@@ -135,10 +150,14 @@ def _checked(name: str, arrays: dict[str, npt.NDArray[Any]], ignored: tuple[str,
     if len(outputs) != 1:
         found = " and ".join(outputs) or f"none of them{f', but {_listed(ignored)}' if ignored else ''}"
         raise BadInput(f"it must hold one of logits [N,K], tokens [N,T] and captions [N], and holds {found}")
-    if ("pixels" in arrays) == ("images" in arrays):
-        raise BadInput("it must hold either pixels, uint8 [N,H,W,3], or images, encoded files")
+    subjects = [each for each in _SUBJECTS if each in arrays]
+    if len(subjects) != 1:
+        raise BadInput(
+            "it must hold either pixels, uint8 [N,H,W,3], or images, encoded files; of clips frames, uint8 "
+            "[N,T,H,W,3], or features [N,T,D]"
+        )
     images = _files(arrays)
-    count = len(images) if "images" in arrays else len(arrays["pixels"])
+    count = len(images) if "images" in arrays else len(arrays[subjects[0]])
     if not 1 <= count <= MOST_PICTURES:
         raise BadInput(f"it holds {count} pictures; 1 to {MOST_PICTURES} are compared")
     for field in (*outputs, "inputs"):
@@ -162,7 +181,19 @@ def _checked(name: str, arrays: dict[str, npt.NDArray[Any]], ignored: tuple[str,
         tf32=bool(arrays["tf32"].view(np.uint8)) if "tf32" in arrays else False,
         preprocess=_text(arrays, "preprocess"),
         ignored=ignored,
+        clips=_clips(subjects[0], arrays),
     )
+
+
+def _clips(field: str, arrays: dict[str, npt.NDArray[Any]]) -> Clips | None:
+    """Return the clips; their lengths are those of the arrays if they are not recorded."""
+    if field not in ("frames", "features"):
+        return None
+    frames = arrays[field] if field == "frames" else _finite(field, arrays[field])
+    lengths = arrays.get("lengths", np.full(len(frames), frames.shape[1])).astype(np.int64)
+    if len(lengths) != len(frames) or not ((lengths >= 1) & (lengths <= frames.shape[1])).all():
+        raise BadInput(f"lengths must be 1 to {frames.shape[1]} for each of {len(frames)} clips")
+    return joined([clip[:length] for clip, length in zip(frames, lengths, strict=True)])
 
 
 def _listed(names: tuple[str, ...]) -> str:

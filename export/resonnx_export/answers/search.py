@@ -68,7 +68,7 @@ def search(
     """
     trial = _Trial(subject, answers)
     changes = [*network_changes(subject.assumptions)] if subject.rebuild is not None else []
-    changes += picture_changes(subject.recipe, files=answers.pixels is None)
+    changes += picture_changes(subject.recipe, files=answers.are_files)
     progress(f"trying {len(changes)} other readings")
     singles = [(change, judged) for change in changes if (judged := trial.screen(change)) is not None]
     agreeing = [(change, judged) for change, judged in singles if judged.passed]

@@ -22,7 +22,8 @@ def headline(manifest: pb.Manifest) -> str:
         equal = "equal to your code"
     elif manifest.verified_against == pb.REFERENCE_USER_ANSWERS:
         pictures = sum(check.pictures for check in manifest.parity.checks if check.name.startswith(ANSWERS))
-        equal = f"equal to your answers ({pictures} pictures)" if pictures else "equal to your answers"
+        kind = "clips" if manifest.HasField("video_classifier") else "pictures"
+        equal = f"equal to your answers ({pictures} {kind})" if pictures else "equal to your answers"
         equal += _reduced(manifest)
     elif manifest.source.layout == ONNX:
         equal = "equal to the ONNX file in ONNX Runtime, after our reading of its preprocessing"

@@ -1,4 +1,4 @@
-"""A recognised checkpoint: the result of layouts/classifiers.py and layouts/captioners/."""
+"""A recognised checkpoint: the result of layouts/classifiers.py, layouts/captioners/ and layouts/video/."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -11,6 +11,9 @@ from resonnx_export.networks.detect import load_strict
 from resonnx_export.networks.naming import architecture_name
 from resonnx_export.networks.protocol import CaptionNetwork, ResNetCaptioner
 from resonnx_export.networks.resnet import ClassifierNetwork, ResNet
+from resonnx_export.networks.video import RecurrentVideo, VideoNetwork
+
+Network = ClassifierNetwork | CaptionNetwork | VideoNetwork
 
 
 @dataclass(frozen=True)
@@ -18,7 +21,7 @@ class RecognisedCheckpoint:
     """A network with a checkpoint's weights, in eval mode, float32.
 
     Attributes:
-        architecture: "resnet50" and the like; of a captioner's trunk.
+        architecture: "resnet50" and the like; of a captioner's or video classifier's trunk.
         found: A classifier in words, with its place in the file: "a ResNet-50 under `resnet.`"; "" for others.
         dtypes: Of the checkpoint's floating-point tensors, e.g. ("float32",).
         notes: Lines for the user.
@@ -31,7 +34,7 @@ class RecognisedCheckpoint:
 
     layout: str
     architecture: str
-    network: ClassifierNetwork | CaptionNetwork
+    network: Network
     dtypes: tuple[str, ...]
     notes: tuple[str, ...] = ()
     assumptions: tuple[Assumption, ...] = ()
@@ -50,10 +53,16 @@ class RecognisedCheckpoint:
         return isinstance(self.network, ClassifierNetwork) and self.network.num_classes > 0
 
 
-def loaded(layout: str, network: ResNet | ResNetCaptioner, state_dict: Mapping[str, Tensor]) -> RecognisedCheckpoint:
+def loaded(
+    layout: str, network: ResNet | ResNetCaptioner | RecurrentVideo, state_dict: Mapping[str, Tensor]
+) -> RecognisedCheckpoint:
     """Load a state_dict with the network's own keys, in eval mode. Raises CheckpointMismatch if it does not fit."""
     load_strict(network, state_dict)
     dtypes = {str(value.dtype).removeprefix("torch.") for value in state_dict.values() if value.is_floating_point()}
     network.float().eval().requires_grad_(False)
-    trunk = network.trunk if isinstance(network, ResNetCaptioner) else network
-    return RecognisedCheckpoint(layout, architecture_name(trunk.config), network, tuple(sorted(dtypes)))
+    trunk = network if isinstance(network, ResNet) else network.trunk
+    parts = [] if trunk is None else [architecture_name(trunk.config)]
+    if isinstance(network, RecurrentVideo):
+        parts.append(network.sequence.name)
+    architecture = " and ".join(parts)
+    return RecognisedCheckpoint(layout, architecture, network, tuple(sorted(dtypes)))

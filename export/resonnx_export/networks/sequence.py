@@ -89,6 +89,12 @@ class Sequence(nn.Module):
         self.pooled_activation = make_activation(config.pooled_activation)
         self.head = make_head(config.pooled_size, config.head, config.head_activation, config.bn_eps)
 
+    @property
+    def name(self) -> str:
+        """The cells in words, "bidirectional lstm 256-256" and the like."""
+        both = "bidirectional " if self.config.bidirectional else ""
+        return f"{both}{self.config.cell} {'-'.join(map(str, self.config.hidden))}"
+
     def forward(self, features: Tensor, lengths: Tensor) -> Tensor:
         """Return the logits [N,K] of features [N,T,D]; frames from a clip's length, int64 [N], on are not read."""
         clips = [row[:length] for row, length in zip(features, lengths.tolist(), strict=True)]

@@ -13,7 +13,8 @@ from PIL import Image
 from resonnx_proto.v1 import manifest_pb2 as pb
 from resonnx_server.errors import ModelRefused
 from resonnx_server.runtime.graphs import IMAGE
-from resonnx_server.runtime.model_files.manifest import ENCODER_FILE
+from resonnx_server.runtime.model_files.golden_examples import Golden
+from resonnx_server.runtime.model_files.manifest import ENCODER_FILE, onnx_files
 from resonnx_server.runtime.video.clips import Clips, Lengths, padded
 from resonnx_server.runtime.video.graphs import FEATURES, LENGTHS, LOGITS, VideoGraphs
 from resonnx_server.runtime.video.spec import SEQUENCE_FILE, STEP_FILE
@@ -24,6 +25,7 @@ from resonnx_export.networks.video import VideoNetwork
 from resonnx_export.pictures.synthetic import check_pictures
 from resonnx_export.progress import Progress, silent
 from resonnx_export.proof.comparisons import Proof
+from resonnx_export.proof.golden_examples import encoded_pictures
 from resonnx_export.proof.parity import BATCH_SIZES, Case, compare, open_session, prove_graph, reject_damaged
 from resonnx_export.proof.predictions import ClassifierPredictions, Comparison, Pictures, predictions_differ
 from resonnx_export.proof.reference import Float, normalise, normalise_grey
@@ -34,6 +36,8 @@ SAME: Final = 1e-6
 LONGEST: Final = 12
 _BATCH: Final = 8
 _SEED: Final = 4000
+# Frames of the golden clips.
+_GOLDEN: Final = (1, 2, 5, 8)
 # Frames of a clip that stand for it on the page, side by side, and their height in pixels.
 _SHOWN: Final = 6
 _SHOWN_HEIGHT: Final = 96
@@ -108,15 +112,15 @@ def prove_video(
     `samples` are typical frames. Raises ParityFailed if an output differs, or the graphs do not fit the manifest.
     """
     try:
-        graphs = VideoGraphs({name: open_session(content) for name, content in files.items()}, manifest)
+        graphs = VideoGraphs({name: open_session(files[name]) for name in onnx_files(manifest)}, manifest)
     except ModelRefused as error:
         raise ParityFailed(f"the exported graphs break the contract: {error}") from None
     checks: list[pb.ParityCheck] = []
     progress("PyTorch's features of frames")
     parts = [check_frames(manifest, size, size, samples) for size in BATCH_SIZES]
     encoded = [encode_frames(network, part, manifest.input) for part in parts]
+    progress("ONNX Runtime's encoder")
     if manifest.HasField("input"):
-        progress("ONNX Runtime's encoder")
         cases = [
             Case(f"batch {len(part)}", {IMAGE: part}, {FEATURES: each})
             for part, each in zip(parts, encoded, strict=True)
@@ -129,8 +133,8 @@ def prove_video(
     progress("ONNX Runtime's logits of clips")
     checks += prove_graph(SEQUENCE_FILE, files[SEQUENCE_FILE], cases, keep=False)[0]
     checks.append(check_padding(graphs, cases[-1]))
+    progress("clips frame by frame")
     if STEP_FILE in files:
-        progress("clips frame by frame")
         checks += prove_steps(files[STEP_FILE], graphs, network, cases[-2])
     found = []
     for batch, case in zip(batches, cases, strict=True):
@@ -146,6 +150,16 @@ def prove_video(
     )
     bound = max(check.bound for check in checks if check.name.startswith("clips"))
     return Proof(pb.ParityReport(checks=checks, damaged_copy_rejected=True), Comparison(predictions, bound))
+
+
+def video_golden(network: VideoNetwork, manifest: pb.Manifest, samples: Sequence[Image.Image]) -> Golden:
+    """Store some clips with their logits, and the picture files."""
+    lengths = np.array(_GOLDEN, np.int64)
+    frames = check_frames(manifest, int(lengths.sum()), _SEED, samples)
+    logits = clip_logits(network, Clips(frames, lengths), manifest.input)
+    if not manifest.HasField("input"):
+        return Golden(np.zeros((0, 0, 0, 3), np.uint8), logits=logits, lengths=lengths, features=frames)
+    return Golden(frames, logits=logits, lengths=lengths, encoded=encoded_pictures(manifest.input))
 
 
 def _sequence_case(network: VideoNetwork, features: Float, batch: ClipBatch) -> Case:

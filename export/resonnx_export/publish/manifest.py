@@ -21,10 +21,12 @@ _TOOLS = ("resonnx-export", "torch", "onnx", "onnxscript", "numpy", "Pillow")
 def new_manifest(
     recognised: RecognisedCheckpoint,
     files: Sequence[SourceFile],
-    image_input: pb.ImageInput,
-    spec: pb.ClassifierSpec | pb.CaptionerSpec,
+    image_input: pb.ImageInput | None,
+    spec: pb.ClassifierSpec | pb.CaptionerSpec | pb.VideoClassifierSpec,
 ) -> pb.Manifest:
     """Return a manifest with fp32 allowed and parity empty; the type of `spec` determines the task.
+
+    `image_input` is None for a network that reads no pictures.
 
     Raises:
         BadInput: A value that no server accepts, e.g. an input size out of range.

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from resonnx_proto.v1 import manifest_pb2 as pb
-from resonnx_server.runtime.model_files.manifest import DECODER_FILE, onnx_files
+from resonnx_server.runtime.model_files.manifest import CLASSIFIER_FILE, DECODER_FILE, ENCODER_FILE, onnx_files
 
 from resonnx_export.pictures.recipe import describe
 from resonnx_export.proof.predictions import Predictions
@@ -59,7 +59,8 @@ def facts(manifest: pb.Manifest, notes: tuple[str, ...]) -> Iterator[tuple[str, 
     ]
     yield "Made from", files or ["a module in memory"]
     yield from ((term, [description]) for term, description in task_of(manifest).facts(manifest))
-    yield "Pictures", [describe(manifest.input)]
+    if manifest.HasField("input"):
+        yield "Pictures", [describe(manifest.input)]
     yield "Stored in", [", ".join(f"{file} in {_stored(manifest, file)}" for file in onnx_files(manifest))]
     drift = manifest.drift
     yield "Reference for drift", [f"{drift.pictures} pictures" if drift.pictures else f"none: {drift.absent}"]
@@ -109,7 +110,7 @@ def figures(manifest: pb.Manifest, predictions: Predictions) -> Iterator[tuple[s
     if rates := [
         (batch.batch_size / batch.median_ms, batch.batch_size, speed)
         for speed in manifest.speed.providers
-        if speed.file != DECODER_FILE
+        if speed.file in (CLASSIFIER_FILE, ENCODER_FILE)
         for batch in speed.batches
     ]:
         rate, batch_size, speed = max(rates, key=lambda each: each[0])

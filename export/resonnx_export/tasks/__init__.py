@@ -7,9 +7,10 @@ from resonnx_proto.v1 import manifest_pb2 as pb
 
 from resonnx_export.tasks.caption import CAPTION
 from resonnx_export.tasks.classify import CLASSIFY
+from resonnx_export.tasks.classify_video import CLASSIFY_VIDEO
 from resonnx_export.tasks.task import Task
 
-TASKS: Final[Mapping[str, Task]] = {task.name: task for task in (CLASSIFY, CAPTION)}
+TASKS: Final[Mapping[str, Task]] = {task.name: task for task in (CLASSIFY, CAPTION, CLASSIFY_VIDEO)}
 
 
 def task_of(manifest: pb.Manifest) -> Task:

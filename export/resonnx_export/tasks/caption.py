@@ -20,8 +20,8 @@ from resonnx_export.answers.recorded import Answers
 from resonnx_export.checkpoints.files import SourceFile
 from resonnx_export.layouts.captioners import recognise_captioner, self_critical
 from resonnx_export.layouts.captioners.picture_first import RESIDUAL
+from resonnx_export.layouts.recognised import Network
 from resonnx_export.networks.protocol import CaptionNetwork
-from resonnx_export.networks.resnet import ClassifierNetwork
 from resonnx_export.precision.bounds import quantised_line
 from resonnx_export.precision.decoder_proof import fresh_batches, prove_rescored
 from resonnx_export.proof import reference
@@ -45,9 +45,7 @@ class Word:
     differs: bool
 
 
-def _recognise(
-    manifest: pb.Manifest, checkpoint: Sequence[Path]
-) -> tuple[ClassifierNetwork | CaptionNetwork, Sequence[SourceFile]]:
+def _recognise(manifest: pb.Manifest, checkpoint: Sequence[Path]) -> tuple[Network, Sequence[SourceFile]]:
     ruotianluo = manifest.source.layout == self_critical.NAME
     source = recognise_captioner(
         checkpoint,

@@ -18,7 +18,7 @@ from resonnx_export.assumptions.telling import ANSWERS
 from resonnx_export.checkpoints.files import SourceFile
 from resonnx_export.errors import BadInput
 from resonnx_export.layouts.classifiers import recognise_classifier
-from resonnx_export.networks.protocol import CaptionNetwork
+from resonnx_export.layouts.recognised import Network
 from resonnx_export.networks.resnet import ClassifierNetwork
 from resonnx_export.onnx_files.recognised import LAYOUT, open_onnx
 from resonnx_export.pictures.recipe import Size
@@ -48,9 +48,7 @@ class ClassRow:
     found_first: bool
 
 
-def _recognise(
-    manifest: pb.Manifest, checkpoint: Sequence[Path]
-) -> tuple[ClassifierNetwork | CaptionNetwork, Sequence[SourceFile]]:
+def _recognise(manifest: pb.Manifest, checkpoint: Sequence[Path]) -> tuple[Network, Sequence[SourceFile]]:
     if len(checkpoint) > 1:
         raise BadInput(f"a classifier is one file or one folder; {len(checkpoint)} were given")
     if manifest.source.layout == LAYOUT:
@@ -84,7 +82,8 @@ def _judge(graph: ClassifierGraph, manifest: pb.Manifest, golden: Golden, bound:
     return judge_logits(golden.logits, graph.run(golden.images)["logits"], bound)
 
 
-def _summary(report: pb.ParityReport) -> str:
+def logits_summary(report: pb.ParityReport) -> str:
+    """Return the result of a comparison of logits with PyTorch's in one phrase."""
     logits = [check for check in report.checks if "logits" in check.name and not check.name.startswith(ANSWERS)]
     greatest = max(check.max_abs_difference / max(check.max_abs_reference, 1e-30) for check in logits)
     return f"logits within {greatest:.1e} of max|reference|"
@@ -94,8 +93,11 @@ def _facts(manifest: pb.Manifest) -> Iterator[tuple[str, str]]:
     yield "Classes", names("classes", list(manifest.classifier.labels))
 
 
-def _prediction(predictions: ClassifierPredictions, manifest: pb.Manifest, row: int) -> Mapping[str, list[ClassRow]]:
-    spec, expected, found = manifest.classifier, predictions.expected[row], predictions.found[row]
+def class_rows(
+    predictions: ClassifierPredictions, spec: pb.ClassifierSpec | pb.VideoClassifierSpec, row: int
+) -> Mapping[str, list[ClassRow]]:
+    """Return the first classes of both predictions in a row, as the variables of prediction_classify.html."""
+    expected, found = predictions.expected[row], predictions.found[row]
     top = {i for logits in (expected, found) for i in np.argsort(-logits, kind="stable")[:_SHOWN_CLASSES].tolist()}
     scores_expected, scores_found = (_scores(logits, spec.activation) for logits in (expected, found))
     rows = [
@@ -137,9 +139,9 @@ CLASSIFY: Final = Task(
     open=lambda session, manifest: ClassifierGraph(session(CLASSIFIER_FILE), manifest),
     judge=_judge,
     batch_run=lambda graph, file, manifest, pictures: lambda: graph.run(pictures),
-    summary=_summary,
+    summary=logits_summary,
     facts=_facts,
-    prediction=_prediction,
+    prediction=lambda predictions, manifest, row: class_rows(predictions, manifest.classifier, row),
     answer=lambda graph, manifest, pictures: graph.run(pictures)["logits"],
     judge_answers=lambda answers, logits, manifest, bound: judge_classes(answers, logits, least_bound=bound),
 )

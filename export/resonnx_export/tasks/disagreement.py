@@ -12,10 +12,11 @@ from resonnx_export.answers.agreement import explanation
 from resonnx_export.answers.pictures import pixels_of, typed_size
 from resonnx_export.answers.recorded import Answers
 from resonnx_export.answers.search import search
-from resonnx_export.answers.subject import Subject, captioner_subject, classifier_subject
+from resonnx_export.answers.subject import Subject, captioner_subject, classifier_subject, video_subject
 from resonnx_export.assumptions.assumption import Assumption
-from resonnx_export.networks.protocol import CaptionNetwork
+from resonnx_export.layouts.recognised import Network
 from resonnx_export.networks.resnet import ClassifierNetwork
+from resonnx_export.networks.video import VideoNetwork
 from resonnx_export.onnx_files.recognised import LAYOUT as ONNX
 from resonnx_export.pictures.recipe import Size, channel_order, parts, pixel_scale
 from resonnx_export.progress import silent
@@ -23,9 +24,7 @@ from resonnx_export.tasks import task_of
 from resonnx_export.wording import precision_name
 
 
-def searched_explanation(
-    network: ClassifierNetwork | CaptionNetwork, manifest: pb.Manifest, checkpoint: Sequence[Path], answers: Answers
-) -> str:
+def searched_explanation(network: Network, manifest: pb.Manifest, checkpoint: Sequence[Path], answers: Answers) -> str:
     """Search the reading of a version's checkpoint that gives the answers, and return it in words.
 
     Args:
@@ -43,18 +42,20 @@ def searched_explanation(
     return explanation(subject, answers, search(subject, answers, silent))
 
 
-def _subject(network: ClassifierNetwork | CaptionNetwork, manifest: pb.Manifest, checkpoint: Sequence[Path]) -> Subject:
+def _subject(network: Network, manifest: pb.Manifest, checkpoint: Sequence[Path]) -> Subject:
     """Return the network for the search, built again by the manifest with other values."""
     is_reading = manifest.verified_against != pb.REFERENCE_USER_CODE and manifest.source.layout != ONNX
 
     def built(values: Mapping[str, str]) -> Any:
         changed, _ = task_of(manifest).recognise(_with_values(manifest, values), checkpoint)
-        return changed if manifest.HasField("classifier") else (changed, manifest.captioner)
+        return (changed, manifest.captioner) if manifest.HasField("captioner") else changed
 
     rebuild = built if checkpoint and is_reading else None
     assumptions = [Assumption.of(each) for each in manifest.assumptions]
     if isinstance(network, ClassifierNetwork):
         return classifier_subject(network, manifest.input, assumptions, rebuild)
+    if isinstance(network, VideoNetwork):
+        return video_subject(network, manifest.input, assumptions, rebuild)
     return captioner_subject(network, manifest.input, manifest.captioner, assumptions, rebuild)
 
 
@@ -85,7 +86,7 @@ def next_commands(folder: Path, manifest: pb.Manifest, answers: Answers) -> str:
         for each in manifest.assumptions
         if each.confirmed and "VALUE" in each.option
     )
-    pictures = _picture_options(manifest.input)
+    pictures = _picture_options(manifest.input) if manifest.HasField("input") else ""
     export = " ".join(filter(None, ("resonnx-export", command, names, into, pictures, options)))
     lines.append(f"or export again: {export} --expect {shlex.quote(answers.name)}")
     return "; ".join(lines)
@@ -110,4 +111,4 @@ def _picture_options(recipe: pb.ImageInput) -> str:
 def _command(manifest: pb.Manifest) -> str:
     if manifest.source.layout == ONNX:
         return "onnx"
-    return task_of(manifest).model
+    return task_of(manifest).model.replace("_", "-")

@@ -1,6 +1,6 @@
-"""The properties of captioners that keys and shapes do not show, and the values that a user may state with --assume."""
+"""What keys and shapes of captioners and video classifiers do not show, and the values that --assume takes."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -26,6 +26,10 @@ AXES: Final[Mapping[str, tuple[str, ...]]] = {
     "attention-activation": ("relu", "tanh"),
     "attention-gate": ("sigmoid", "none"),
     "attention-map": ("14", "none", "7", "8"),
+    # Of video classifiers.
+    "projection-activation": _ACTIVATIONS,
+    "pooled-activation": _ACTIVATIONS,
+    "pooling": ("last", "states", "mean", "max"),
 }
 _MAX_SIDE: Final = 64
 _OPTION: Final = "--assume {}=VALUE"
@@ -47,8 +51,10 @@ class Assumed:
     recorded: Mapping[str, str] = field(default_factory=dict)
     taken: list[Assumption] = field(default_factory=list)
 
-    def __call__(self, name: str, default: str) -> str:
+    def __call__(self, name: str, default: str, values: Sequence[str] = ()) -> str:
         """Return the value of a property of AXES, `default` if neither the user nor the file states one.
+
+        `values` are those of this network, if not all of them.
 
         Raises:
             BadInput: The property has no such value, or the file has another.
@@ -56,10 +62,11 @@ class Assumed:
         self._check_recorded(name)
         value = self.given.get(name, self.recorded.get(name, default))
         side = name == "attention-map" and value.isascii() and value.isdigit() and 1 <= int(value) <= _MAX_SIDE
-        if value not in AXES[name] and not side:
+        known_values = values or AXES[name]
+        if value not in known_values and not side:
             more = f", a number up to {_MAX_SIDE}" if name == "attention-map" else ""
-            raise BadInput(f"--assume {name} takes {', '.join(AXES[name])}{more}, not {value!r}")
-        others = tuple(other for other in AXES[name] if other != value)
+            raise BadInput(f"--assume {name} takes {', '.join(known_values)}{more}, not {value!r}")
+        others = tuple(other for other in known_values if other != value)
         known = self.given.keys() | self.recorded.keys()
         option = _OWN_OPTIONS.get(name, _OPTION.format(name))
         self.taken.append(Assumption(name, value, option, others, confirmed=name in known))

@@ -206,8 +206,8 @@ def _embedding(layers: Sequence[Layer], hidden: int) -> Layer | None:
     plain = [each for each in matrices if "bias" not in each.tensors]
     if matrices and not plain and all(each.is_matrix or each.is_norm for each in layers):
         raise BadInput(
-            "this is a video classifier, which is not exported: features of frames enter recurrent cells, and linear "
-            f"layers ({_listed(matrices[-2:])}) score classes; it has no embedding of words, so it writes none"
+            "this is a video classifier: features of frames enter recurrent cells, and linear layers "
+            f"({_listed(matrices[-2:])}) score classes; export it by resonnx-export video-classifier FILE..."
         )
     scored = Counter(each.shape[0] for each in matrices if each.shape[1] == hidden)
     # Another layer than itself.

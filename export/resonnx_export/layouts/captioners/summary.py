@@ -37,7 +37,9 @@ def summary(path: Path, recognise: Callable[[Vocabulary], RecognisedCheckpoint])
     if any(find_encoder(part.tensors) for part in contents.parts) or other_encoder([tensors]):
         yield from _whole(path, contents, words, recognise)
     elif not words and all(value.dim() < 4 for value in tensors.values()):
-        yield "layout", "the second half of a video classifier (recurrent cells without words), which is not exported"
+        yield "layout", "the second half of a video classifier (recurrent cells without words), or one over features"
+        file = shlex.quote(str(path))
+        yield "next", f"resonnx-export video-classifier {file} ENCODER --labels LABELS {_NEXT}, or without ENCODER"
     else:
         yield "layout", "a captioner without a ResNet, or the decoder of one"
         yield "outputs", f"captions of {words} words"

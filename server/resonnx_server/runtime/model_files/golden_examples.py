@@ -106,8 +106,8 @@ def parse_golden(content: bytes, manifest: Manifest | None = None) -> Golden:
         ModelRefused: It is damaged, too large, or does not fit the manifest.
     """
     pixel_bytes = manifest.input.height * manifest.input.width * 3 if manifest else MAX_SIDE**2 * 3
-    # Pixels of stored pictures and of picture files.
-    most_bytes = (MAX_PICTURES + MAX_CLIP_FRAMES) * pixel_bytes + _MOST_OTHER_BYTES
+    stored = MAX_CLIP_FRAMES if manifest is not None and manifest.HasField("video_classifier") else MAX_PICTURES
+    most_bytes = (stored + MAX_PICTURES) * pixel_bytes + _MOST_OTHER_BYTES
     try:
         arrays = read_npz(content, partial(_expected, manifest), most_bytes)
     except BadArchive as error:
