@@ -10,6 +10,7 @@ from resonnx_server.errors import FailureReason
 from resonnx_server.inference.gauges.devices import DeviceCollector
 from resonnx_server.inference.gauges.memory import MemoryCollector
 from resonnx_server.inference.gauges.models import ServingCollector
+from resonnx_server.inference.gauges.videos import VideoCollector
 from resonnx_server.inference.registry import Models
 from resonnx_server.memory.budget import Budget
 from resonnx_server.memory.regions import Regions
@@ -79,6 +80,7 @@ def reference() -> str:
     metrics.registry.register(DriftCollector(lambda: ()))
     metrics.registry.register(MemoryCollector(Budget(0), decoder, Regions()))
     metrics.registry.register(DeviceCollector(models))
+    metrics.registry.register(VideoCollector(models))
     metrics.registry.register(CertificateCollector(lambda: 0.0))
     metrics.registry.register(ComparisonCollector(Comparisons(models, Budget(0))))
     families = [family for family in metrics.registry.collect() if family.name.startswith(("nv_", "resonnx_"))]

@@ -77,13 +77,17 @@ class RunningServer:
 
     def ends_well(self) -> None:
         """Stop it; fail unless it has let go of all requests, its log has no traceback and it exits with 0."""
+        self.lets_go()
+        assert "Traceback" not in self.log.read_text()
+        assert self.stop() == 0
+
+    def lets_go(self) -> None:
+        """Fail unless it lets go of all requests."""
         for gauge in ("resonnx_requests_in_progress", "resonnx_queue_rows", "resonnx_memory_requests_bytes"):
             end = time.monotonic() + 30
             while self.metric(gauge):
                 assert time.monotonic() < end, gauge
                 time.sleep(0.02)
-        assert "Traceback" not in self.log.read_text()
-        assert self.stop() == 0
 
     def stop(self) -> int:
         """SIGTERM, and the exit status."""

@@ -1,4 +1,4 @@
-"""Environments of other servers and runtimes, each from PyPI into a folder of its own: .make/peers/NAME."""
+"""Environments of other servers, each from PyPI into a folder of its own: .make/peers/NAME."""
 
 import os
 import subprocess
@@ -19,9 +19,6 @@ _PACKAGES: Final = {
     "ray": ["ray[serve]", "python-multipart", "pillow", "numpy", _RUNTIME],
     "torch": ["torch", "fastapi", "uvicorn[standard]", "python-multipart", "pillow", "numpy"],
     "resonnx": ["-e", "proto", "-e", "server[cpu]"],
-    "onnxruntime-openvino": ["-e", "proto", "-e", "server[openvino]"],
-    "onnxruntime-ep-openvino": ["-e", "proto", "-e", "server[cpu,openvino-plugin]"],
-    "openvino": ["openvino", "numpy"],
 }
 
 

@@ -104,6 +104,8 @@ class ModelSettings(BaseModel):
     not measured, and for ONNX files without a manifest whose requests share no batch."""
     caption_policy: Literal["continuous", "one", "rigid"] | None = None
     """Deprecated, without effect, and removed in the next release: captions always join and leave between steps."""
+    max_frames: Annotated[int, Field(ge=1)] | None = None
+    """Most frames of a clip after sampling, if fewer than the model's own limit; of video classifiers."""
     jpeg_scaling: bool = False
     """Decode JPEG files at 1/2, 1/4 or 1/8 of their size if that is still 3.5 times the model's input: several times
     faster; pixels differ slightly from training. Always done above 24 megapixels."""

@@ -20,6 +20,7 @@ from resonnx_server.http.rest.rest import Rest
 from resonnx_server.inference.gauges.devices import DeviceCollector
 from resonnx_server.inference.gauges.memory import MemoryCollector
 from resonnx_server.inference.gauges.models import ServingCollector
+from resonnx_server.inference.gauges.videos import VideoCollector
 from resonnx_server.inference.registry import Models
 from resonnx_server.inference.requests import Inference
 from resonnx_server.memory.budget import Budget
@@ -113,6 +114,7 @@ class Parts:
         metrics.registry.register(DriftCollector(lambda: ((m.name, m.version, m.engine.drift) for m in models)))
         metrics.registry.register(MemoryCollector(budget, decoder, regions))
         metrics.registry.register(DeviceCollector(models))
+        metrics.registry.register(VideoCollector(models))
         policy = Policy(settings)
         if (certificates := policy.certificates) is not None:
             metrics.registry.register(CertificateCollector(lambda: certificates.value.expires_s))

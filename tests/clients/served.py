@@ -10,7 +10,7 @@ from pathlib import Path
 from onnx import TensorProto, helper
 
 from ..conftest import RunningServer, StartServer
-from ..server import answering, bare_graphs
+from ..server import answering, bare_graphs, clip_model
 from .features import of_call, of_request
 from .http1 import requests
 from .http2 import PREFACE, calls
@@ -81,11 +81,16 @@ def tapped(server: RunningServer, told: dict[str, str]) -> Iterator[Tapped]:
 
 @contextmanager
 def everything(start: StartServer, demo: Path, folder: Path) -> Iterator[RunningServer]:
-    """Start a server of the demo models, `doubling`, its like `spare`, `proven` (versions 1 and 2) and `identity_…`."""
+    """Start a server of the demo models, `motions` of clips, `doubling`, its like `spare`, `proven` and `identity_…`.
+
+    `proven` has versions 1 and 2.
+    """
     repository = folder / "models"
     shutil.copytree(demo, repository)
     for name in ("digits", "scenes"):
         (repository / name / "config.toml").write_text("labels = {canary = 1}\n")
+    clip_model.write(repository / "motions" / "1", clip_model.files())
+    (repository / "motions" / "config.toml").write_text("labels = {canary = 1}\n")
     graphs = {f"identity_{name.lower()}": _identity(kind) for name, kind in DATATYPES.items()}
     for name, content in {**graphs, "doubling": bare_graphs.doubling(), "spare": bare_graphs.doubling()}.items():
         path = repository / name / "1" / "model.onnx"

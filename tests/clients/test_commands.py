@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from ..server import clip_model
 from .environments import grpcurl_program
 from .served import Tapped
 
@@ -79,6 +80,19 @@ def test_grpcurl(client: str, tapped: Tapped, grpcurl: Grpcurl) -> None:
     (captioned,) = call(f"{_VISION}/Caption", {"model": "scenes", "image": scene, "beam_width": 2})
     assert captioned["captions"][0]["text"]
     assert "final" in call(f"{_VISION}/StreamCaption", {"model": "scenes", "image": scene})[-1]
+    side = clip_model.SIDE
+    raw = {"raw": {"rgb": base64.b64encode(clip_model.clip(1).tobytes()).decode(), "width": side, "height": side}}
+    asked = {"model": "motions", "version": 1, "id": "v", "top_k": 2, "priority": 2, "timeout_us": 10_000_000}
+    video = {"images": [picture, raw], "times_s": [0, 0.04]}
+    (watched,) = call(f"{_VISION}/ClassifyVideo", {**asked, "frames": video})
+    assert len(watched["predictions"]) == 2
+    del asked["version"]
+    call(f"{_VISION}/ClassifyVideo", {**asked, "frames": video, "version_label": "canary"})
+    for version in ({"version": 1}, {"version_label": "canary"}):
+        first = {**asked, **version, "image": raw, "answer_every": 2, "time_s": 0.5}
+        answers = call(f"{_VISION}/ClassifyVideoStream", first, {"image": picture, "time_s": 0.6})
+        assert [each["frames_read"] for each in answers] == ["2", "2"]
+        assert answers[-1]["is_final"]
     assert call(f"{_VISION}/ListModels")[0]["models"]
     assert call(f"{_VISION}/GetModel", {"model": "digits"})[0]["summary"]["name"] == "digits"
     (health,) = call("grpc.health.v1.Health/Check", {"service": f"{_VISION}/digits"})

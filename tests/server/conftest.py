@@ -5,6 +5,8 @@ from collections.abc import Iterator
 
 import pytest
 
+from ..running import RunningServer
+
 
 @pytest.fixture(autouse=True)
 def _no_child(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -22,3 +24,17 @@ def _no_runs_of_this_thread() -> Iterator[None]:
         from resonnx_server.runtime import interruption
 
         interruption._mine.__dict__.clear()
+
+
+@pytest.fixture(scope="session")
+def video_server(start_server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
+    """A server of a model with a step, of one that reads both ways, and of one over given features."""
+    # It needs torch.
+    from . import clip_model
+
+    repository = tmp_path_factory.mktemp("videos")
+    clip_model.write(repository / "motions" / "1", clip_model.files())
+    clip_model.write(repository / "both-ways" / "1", clip_model.files(bidirectional=True))
+    clip_model.write(repository / "numbers" / "1", clip_model.files(given=True))
+    with start_server(repository) as running:
+        yield running

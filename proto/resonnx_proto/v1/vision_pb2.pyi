@@ -242,6 +242,94 @@ class StreamCaptionResponse(_message.Message):
     final: CaptionResponse
     def __init__(self, word: _Optional[_Union[Word, _Mapping]] = ..., final: _Optional[_Union[CaptionResponse, _Mapping]] = ...) -> None: ...
 
+class VideoFrames(_message.Message):
+    __slots__ = ("images", "times_s")
+    IMAGES_FIELD_NUMBER: _ClassVar[int]
+    TIMES_S_FIELD_NUMBER: _ClassVar[int]
+    images: _containers.RepeatedCompositeFieldContainer[Image]
+    times_s: _containers.RepeatedScalarFieldContainer[float]
+    def __init__(self, images: _Optional[_Iterable[_Union[Image, _Mapping]]] = ..., times_s: _Optional[_Iterable[float]] = ...) -> None: ...
+
+class ClassifyVideoRequest(_message.Message):
+    __slots__ = ("model", "version", "frames", "top_k", "id", "priority", "timeout_us", "version_label")
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    FRAMES_FIELD_NUMBER: _ClassVar[int]
+    TOP_K_FIELD_NUMBER: _ClassVar[int]
+    ID_FIELD_NUMBER: _ClassVar[int]
+    PRIORITY_FIELD_NUMBER: _ClassVar[int]
+    TIMEOUT_US_FIELD_NUMBER: _ClassVar[int]
+    VERSION_LABEL_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    version: int
+    frames: VideoFrames
+    top_k: int
+    id: str
+    priority: int
+    timeout_us: int
+    version_label: str
+    def __init__(self, model: _Optional[str] = ..., version: _Optional[int] = ..., frames: _Optional[_Union[VideoFrames, _Mapping]] = ..., top_k: _Optional[int] = ..., id: _Optional[str] = ..., priority: _Optional[int] = ..., timeout_us: _Optional[int] = ..., version_label: _Optional[str] = ...) -> None: ...
+
+class ClassifyVideoResponse(_message.Message):
+    __slots__ = ("model", "version", "predictions", "frames_read", "timing", "id")
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    PREDICTIONS_FIELD_NUMBER: _ClassVar[int]
+    FRAMES_READ_FIELD_NUMBER: _ClassVar[int]
+    TIMING_FIELD_NUMBER: _ClassVar[int]
+    ID_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    version: int
+    predictions: _containers.RepeatedCompositeFieldContainer[Prediction]
+    frames_read: _containers.RepeatedScalarFieldContainer[int]
+    timing: Timing
+    id: str
+    def __init__(self, model: _Optional[str] = ..., version: _Optional[int] = ..., predictions: _Optional[_Iterable[_Union[Prediction, _Mapping]]] = ..., frames_read: _Optional[_Iterable[int]] = ..., timing: _Optional[_Union[Timing, _Mapping]] = ..., id: _Optional[str] = ...) -> None: ...
+
+class ClassifyVideoStreamRequest(_message.Message):
+    __slots__ = ("model", "version", "image", "top_k", "id", "priority", "timeout_us", "version_label", "answer_every", "time_s")
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    IMAGE_FIELD_NUMBER: _ClassVar[int]
+    TOP_K_FIELD_NUMBER: _ClassVar[int]
+    ID_FIELD_NUMBER: _ClassVar[int]
+    PRIORITY_FIELD_NUMBER: _ClassVar[int]
+    TIMEOUT_US_FIELD_NUMBER: _ClassVar[int]
+    VERSION_LABEL_FIELD_NUMBER: _ClassVar[int]
+    ANSWER_EVERY_FIELD_NUMBER: _ClassVar[int]
+    TIME_S_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    version: int
+    image: Image
+    top_k: int
+    id: str
+    priority: int
+    timeout_us: int
+    version_label: str
+    answer_every: int
+    time_s: float
+    def __init__(self, model: _Optional[str] = ..., version: _Optional[int] = ..., image: _Optional[_Union[Image, _Mapping]] = ..., top_k: _Optional[int] = ..., id: _Optional[str] = ..., priority: _Optional[int] = ..., timeout_us: _Optional[int] = ..., version_label: _Optional[str] = ..., answer_every: _Optional[int] = ..., time_s: _Optional[float] = ...) -> None: ...
+
+class ClassifyVideoStreamResponse(_message.Message):
+    __slots__ = ("model", "version", "predictions", "frames_read", "frame", "is_final", "timing", "id")
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    PREDICTIONS_FIELD_NUMBER: _ClassVar[int]
+    FRAMES_READ_FIELD_NUMBER: _ClassVar[int]
+    FRAME_FIELD_NUMBER: _ClassVar[int]
+    IS_FINAL_FIELD_NUMBER: _ClassVar[int]
+    TIMING_FIELD_NUMBER: _ClassVar[int]
+    ID_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    version: int
+    predictions: _containers.RepeatedCompositeFieldContainer[Prediction]
+    frames_read: int
+    frame: int
+    is_final: bool
+    timing: Timing
+    id: str
+    def __init__(self, model: _Optional[str] = ..., version: _Optional[int] = ..., predictions: _Optional[_Iterable[_Union[Prediction, _Mapping]]] = ..., frames_read: _Optional[int] = ..., frame: _Optional[int] = ..., is_final: bool = ..., timing: _Optional[_Union[Timing, _Mapping]] = ..., id: _Optional[str] = ...) -> None: ...
+
 class ModelSummary(_message.Message):
     __slots__ = ("name", "version", "task", "state", "reason", "labels", "is_default", "stage")
     NAME_FIELD_NUMBER: _ClassVar[int]

@@ -54,6 +54,16 @@ class VisionStub(object):
                 request_serializer=resonnx_dot_v1_dot_vision__pb2.CaptionRequest.SerializeToString,
                 response_deserializer=resonnx_dot_v1_dot_vision__pb2.StreamCaptionResponse.FromString,
                 _registered_method=True)
+        self.ClassifyVideo = channel.unary_unary(
+                '/resonnx.v1.Vision/ClassifyVideo',
+                request_serializer=resonnx_dot_v1_dot_vision__pb2.ClassifyVideoRequest.SerializeToString,
+                response_deserializer=resonnx_dot_v1_dot_vision__pb2.ClassifyVideoResponse.FromString,
+                _registered_method=True)
+        self.ClassifyVideoStream = channel.stream_stream(
+                '/resonnx.v1.Vision/ClassifyVideoStream',
+                request_serializer=resonnx_dot_v1_dot_vision__pb2.ClassifyVideoStreamRequest.SerializeToString,
+                response_deserializer=resonnx_dot_v1_dot_vision__pb2.ClassifyVideoStreamResponse.FromString,
+                _registered_method=True)
         self.ListModels = channel.unary_unary(
                 '/resonnx.v1.Vision/ListModels',
                 request_serializer=resonnx_dot_v1_dot_vision__pb2.ListModelsRequest.SerializeToString,
@@ -95,6 +105,21 @@ class VisionServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ClassifyVideo(self, request, context):
+        """The class of a whole clip.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ClassifyVideoStream(self, request_iterator, context):
+        """The class of a video while its frames come: after each frame, or each few of them, and at the end. Models without
+        step.onnx, which need whole clips, answer at the end only.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListModels(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -129,6 +154,16 @@ def add_VisionServicer_to_server(servicer, server):
                     servicer.StreamCaption,
                     request_deserializer=resonnx_dot_v1_dot_vision__pb2.CaptionRequest.FromString,
                     response_serializer=resonnx_dot_v1_dot_vision__pb2.StreamCaptionResponse.SerializeToString,
+            ),
+            'ClassifyVideo': grpc.unary_unary_rpc_method_handler(
+                    servicer.ClassifyVideo,
+                    request_deserializer=resonnx_dot_v1_dot_vision__pb2.ClassifyVideoRequest.FromString,
+                    response_serializer=resonnx_dot_v1_dot_vision__pb2.ClassifyVideoResponse.SerializeToString,
+            ),
+            'ClassifyVideoStream': grpc.stream_stream_rpc_method_handler(
+                    servicer.ClassifyVideoStream,
+                    request_deserializer=resonnx_dot_v1_dot_vision__pb2.ClassifyVideoStreamRequest.FromString,
+                    response_serializer=resonnx_dot_v1_dot_vision__pb2.ClassifyVideoStreamResponse.SerializeToString,
             ),
             'ListModels': grpc.unary_unary_rpc_method_handler(
                     servicer.ListModels,
@@ -249,6 +284,60 @@ class Vision(object):
             '/resonnx.v1.Vision/StreamCaption',
             resonnx_dot_v1_dot_vision__pb2.CaptionRequest.SerializeToString,
             resonnx_dot_v1_dot_vision__pb2.StreamCaptionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ClassifyVideo(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/resonnx.v1.Vision/ClassifyVideo',
+            resonnx_dot_v1_dot_vision__pb2.ClassifyVideoRequest.SerializeToString,
+            resonnx_dot_v1_dot_vision__pb2.ClassifyVideoResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ClassifyVideoStream(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/resonnx.v1.Vision/ClassifyVideoStream',
+            resonnx_dot_v1_dot_vision__pb2.ClassifyVideoStreamRequest.SerializeToString,
+            resonnx_dot_v1_dot_vision__pb2.ClassifyVideoStreamResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -7,7 +7,7 @@ from resonnx_server.config import ModelSettings, Settings
 from resonnx_server.observe.metrics import Metrics
 from resonnx_server.repository.bare import bare_file
 from resonnx_server.repository.latency_cache import LatencyCache
-from resonnx_server.repository.loader import entry_of, picture_options, read_verified
+from resonnx_server.repository.loader import TASKS, picture_options, read_verified
 from resonnx_server.repository.scan import ModelFolder
 from resonnx_server.repository.version import Version
 from resonnx_server.runtime.machine.host import usable_cores
@@ -52,7 +52,7 @@ def check_version(folder: ModelFolder, own: ModelSettings, server: Settings, tru
         how = "requests share batches" if reason is None else f"each request runs alone: {reason}"
         return Checked("tensors", f"no {MANIFEST}, so not verified; {how}")
     files, golden = read_verified(version)
-    entry = entry_of(files.manifest)
+    entry = TASKS[files.manifest.task]
     agreeing = entry.agreeing(version, files, golden)
     return Checked(entry.task.name, f"golden examples agree on {', '.join(agreeing)}")
 

@@ -3,7 +3,7 @@
 import asyncio
 from contextlib import suppress
 from dataclasses import replace
-from typing import Final
+from typing import Final, cast
 
 import numpy as np
 
@@ -55,7 +55,7 @@ async def run(model: Model, copies: list[Copy]) -> tuple[list[Answer], float]:
 
 
 async def _classify(model: Model, copies: list[Copy]) -> tuple[list[Answer], float]:
-    engine: AnyTensorEngine = model.engine
+    engine = cast(AnyTensorEngine, model.engine)
     pixels = np.stack([copy.pixels for copy in copies])
     # A batch that nothing joins, whose time is not learnt from.
     cost = TensorCost(len(copies), whole=True)
@@ -65,7 +65,7 @@ async def _classify(model: Model, copies: list[Copy]) -> tuple[list[Answer], flo
 
 
 async def _caption(model: Model, copies: list[Copy]) -> tuple[list[Answer], float]:
-    engine: AnyCaptionEngine = model.engine
+    engine = cast(AnyCaptionEngine, model.engine)
     (copy,) = copies
     assert copy.options is not None
     options = replace(copy.options, attention=False)

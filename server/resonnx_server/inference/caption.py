@@ -85,7 +85,7 @@ async def _caption(
     request: ActiveRequest, pictures: Pictures, options: DecodeOptions, on_words: OnWords | None
 ) -> list[Captioned]:
     request.rows = pictures.count
-    engine: AnyCaptionEngine = request.model.engine
+    engine = cast(AnyCaptionEngine, request.model.engine)
     deadline, priority, decoding = request.deadline_ns, request.priority, await request.decoding(pictures)
     cost = CaptionCost(pictures.count, options)
     with engine.reserve(cost, deadline, priority, decoding, request.caller) as reservation:

@@ -18,7 +18,7 @@ def class_names(model: Model, output: str, classes: int) -> Sequence[str]:
         classes: How many classes it has.
     """
     if model.manifest is not None:
-        labels = model.manifest.classifier.labels
+        labels = model.manifest.classifier.labels or model.manifest.video_classifier.labels
         # There may be as many features as classes.
         return labels if len(labels) == classes and output != _FEATURES else ()
     declared = model.declaration.output(output) if model.declaration is not None else None

@@ -1,5 +1,7 @@
 """Classifies pictures, for every front: a reservation in the queue, then pixels, then the model."""
 
+from typing import cast
+
 from resonnx_server.inference.pictures import Pictures
 from resonnx_server.inference.requests import ActiveRequest
 from resonnx_server.scheduling.session_pool import Tensors
@@ -19,7 +21,7 @@ async def classify(request: ActiveRequest, pictures: Pictures, more_outputs: tup
 
 async def _classify(request: ActiveRequest, pictures: Pictures, more_outputs: tuple[str, ...]) -> TensorAnswer:
     request.rows = pictures.count
-    engine: AnyTensorEngine = request.model.engine
+    engine = cast(AnyTensorEngine, request.model.engine)
     cost, decoding = TensorCost(pictures.count), await request.decoding(pictures)
     with engine.reserve(cost, request.deadline_ns, request.priority, decoding, request.caller) as reservation:
         reservation.max_wait_ns, reservation.more_outputs = request.max_wait_ns, more_outputs

@@ -1,10 +1,13 @@
 """A version of a model that serves, and one that was refused."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from resonnx_proto.v1 import manifest_pb2 as pb
 
 from resonnx_server.declaration import Declaration
+from resonnx_server.drift.drift import Drift
 from resonnx_server.inference.lease import Lease
 from resonnx_server.inference.tasks import Task
 from resonnx_server.observe.stats import ModelStats
@@ -12,8 +15,10 @@ from resonnx_server.runtime.class_activation import ClassActivation
 from resonnx_server.runtime.model_files.manifest import verified_against
 from resonnx_server.runtime.pictures.options import PictureOptions
 from resonnx_server.runtime.session import Candidate, TensorSpec
-from resonnx_server.scheduling.engine import AnyEngine
+from resonnx_server.scheduling.device import Device
 from resonnx_server.scheduling.latency import LatencyTable
+from resonnx_server.scheduling.queue_policy import QueuePolicies
+from resonnx_server.scheduling.replacement import Event
 
 
 @dataclass(frozen=True)
@@ -24,6 +29,58 @@ class SessionReport:
     candidate: Candidate
     table: LatencyTable
     instances: int = 1
+
+
+class ModelEngine(Protocol):
+    """A model's work on its device, whatever its task: an Engine, or several in turn. See scheduling/engine.py.
+
+    Attributes:
+        device: Runs the jobs.
+        comparison_processor_ns: Processor time of runs that compare versions.
+        on_event: Called with events of its sessions.
+    """
+
+    device: Device
+    comparison_processor_ns: int
+    on_event: Callable[[Event], None]
+
+    @property
+    def drift(self) -> Drift | None:
+        """Compares its pictures and captions with the reference; None if nothing does."""
+
+    @property
+    def policies(self) -> QueuePolicies | None:
+        """Limits of waiting by priority, if there are any."""
+
+    @property
+    def batch_bytes(self) -> int:
+        """Memory of the process that its largest batches take at once."""
+
+    @property
+    def is_paused(self) -> bool:
+        """Whether no batch begins, because a session is being replaced or cannot be."""
+
+    @property
+    def is_running(self) -> bool:
+        """Whether a job of it is under way."""
+
+    def queued(self) -> int:
+        """Return the number of queued requests."""
+
+    def queued_rows(self) -> int:
+        """Return the number of queued rows."""
+
+    def oldest_wait_ns(self) -> int:
+        """Return how long the oldest queued request has waited."""
+
+    def served_ns(self) -> dict[str, float]:
+        """Return the expected device ns of batches so far, by caller."""
+
+    def close(self) -> None:
+        """Fail all queued requests and refuse new ones; batches under way end."""
+
+    def free(self) -> None:
+        """Let go of its sessions, once it is closed and no job is under way."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +118,7 @@ class Model:
     max_queue_size: int
     sessions: tuple[SessionReport, ...]
     stats: ModelStats
-    engine: AnyEngine
+    engine: ModelEngine
     optional_inputs: tuple[TensorSpec, ...] = ()
     pictures: PictureOptions | None = None
     allow_timeout_override: bool = False

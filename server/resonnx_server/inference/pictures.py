@@ -1,6 +1,6 @@
 """The pictures of a request: files, raw pixels, or pixels as the model takes them. Event loop only."""
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Literal
@@ -91,4 +91,38 @@ class DecodedPictures:
         return self.array
 
 
+class Frames:
+    """The frames of a request that a model reads.
+
+    Args:
+        pictures: Picture files, and raw pixels, in any order.
+        names: The field of each picture file, for errors.
+    """
+
+    def __init__(self, pictures: Sequence[bytes | RawPicture], names: Sequence[str]) -> None:
+        self._pictures, self._names = pictures, names
+        self.count = len(pictures)
+        self._plans: dict[int, Plan] = {}
+
+    async def decoding(self, decoder: Decoder, options: PictureOptions, priority: int, caller: str) -> Decoding | None:
+        """Return the predicted time to decode the files."""
+        numbers = [i for i, picture in enumerate(self._pictures) if isinstance(picture, bytes)]
+        plans = await decoder.plan([each for each in self._pictures if isinstance(each, bytes)], options)
+        self._plans = dict(zip(numbers, plans, strict=True))
+        return decoder.expected(plans, options, priority, caller)
+
+    async def pixels(self, decoder: Decoder, options: PictureOptions, priority: int, caller: str) -> Pixels:
+        """Return them as the model takes them, uint8 [count,H,W,3]. Raises BadImage, naming the frame."""
+
+        def load(i: int) -> Awaitable[Pixels]:
+            picture, name = self._pictures[i], self._names[i]
+            if isinstance(picture, RawPicture):
+                return decoder.from_raw(picture.rgb, picture.width, picture.height, options, name, priority, caller)
+            return decoder.load(picture, options, name, priority, self._plans.get(i), caller)
+
+        return await decoder.all(self.count, options, load)
+
+
 Pictures = EncodedPictures | RawPicture | DecodedPictures
+# Of one request, whatever its task.
+AnyPictures = Pictures | Frames

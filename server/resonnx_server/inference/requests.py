@@ -14,7 +14,7 @@ from resonnx_server.access.limits import Limits
 from resonnx_server.errors import DeadlineExceeded, InvalidInput, RateLimited, ServerError, WaitTooLong
 from resonnx_server.inference.comparing import NONE as NO_COMPARISONS
 from resonnx_server.inference.comparing import Compared, Comparing
-from resonnx_server.inference.pictures import DecodedPictures, Pictures
+from resonnx_server.inference.pictures import AnyPictures, DecodedPictures
 from resonnx_server.inference.registry import Model, Models
 from resonnx_server.inference.tasks import Task
 from resonnx_server.memory.budget import Budget, Charge
@@ -187,12 +187,12 @@ class ActiveRequest:
                 error.message += f" (the parameter 'timeout' is {us} µs, {us / 1000:g} ms)"
             raise
 
-    async def decoding(self, pictures: Pictures) -> Decoding | None:
+    async def decoding(self, pictures: AnyPictures) -> Decoding | None:
         """Return the predicted time to decode its pictures; None if they are decoded."""
         assert self.model.pictures is not None
         return await pictures.decoding(self._decoder, self.model.pictures, self.priority, self.caller)
 
-    async def pixels(self, pictures: Pictures) -> Pixels:
+    async def pixels(self, pictures: AnyPictures) -> Pixels:
         """Return its pictures as the model takes them, uint8 [N,H,W,3].
 
         Raises:

@@ -23,4 +23,5 @@ class Task:
 
 CLASSIFY: Final = Task("classify", pb.TASK_CLASSIFIER, "a classifier")
 CAPTION: Final = Task("caption", pb.TASK_CAPTIONER, "a captioner")
+VIDEO: Final = Task("classify_video", pb.TASK_VIDEO_CLASSIFIER, "a video classifier")
 TENSORS: Final = Task("tensors", pb.TASK_TENSORS, "a bare ONNX file")

@@ -1,5 +1,7 @@
 """Runs tensors through a bare ONNX file, as they come."""
 
+from typing import cast
+
 from resonnx_server.inference.requests import ActiveRequest
 from resonnx_server.scheduling.session_pool import Tensors
 from resonnx_server.tensors.engine import AnyTensorEngine, TensorAnswer, TensorCost
@@ -23,7 +25,7 @@ async def infer(request: ActiveRequest, inputs: Tensors, *, whole: bool) -> Tens
 
 
 async def _infer(request: ActiveRequest, inputs: Tensors, whole: bool) -> TensorAnswer:
-    engine: AnyTensorEngine = request.model.engine
+    engine = cast(AnyTensorEngine, request.model.engine)
     rows = len(next(iter(inputs.values()))) if request.model.max_batch_size and request.model.shares_batches else 1
     request.rows = rows
     cost = TensorCost(rows, whole)

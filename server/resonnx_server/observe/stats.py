@@ -23,7 +23,8 @@ _LAST_RESPONSE: Final = 255
 class Timing(NamedTuple):
     """A request's time in the engine by phase, in ns, the rows of its batch, and when that began (monotonic ns).
 
-    `between_ns` is that between the steps of a caption: other captions join and leave, or pictures are encoded.
+    `between_ns` is that between the steps of a caption (other captions join and leave, or pictures are encoded) or
+    between the runs of a clip.
     """
 
     queue_ns: int
@@ -137,9 +138,10 @@ class ModelStats:
         predictions: What a classifier predicts; None if that is not counted.
         objective_ns: The model's latency objective; 0 if it has none.
         admission_ns: Sum over successful requests of the time before decoding and queue.
-        between_ns: Likewise, between the steps of captions.
+        between_ns: Likewise, between the steps of captions, or the runs of a clip.
         answer_ns: Likewise, from the end of the batch to the answer.
         dispatched: Batches by the reason for their beginning.
+        has_several_runs: Its requests have time between runs, as those with decode slots have.
     """
 
     predictions: Predictions | None = None
@@ -172,6 +174,7 @@ class ModelStats:
     executions: int = 0
     padded_rows: int = 0
     slots: int = 0
+    has_several_runs: bool = False
     slots_used: int = 0
     steps: int = 0
     tokens: int = 0

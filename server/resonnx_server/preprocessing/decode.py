@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import Final, NamedTuple
 
@@ -117,15 +117,22 @@ class Decoder:
         caller: str = "",
     ) -> Pixels:
         """Return picture files as uint8 [N,H,W,3]. Raises BadImage, naming the field and the picture's index."""
-        pixels = np.empty((len(encoded), options.recipe.height, options.recipe.width, 3), np.uint8)
-        left = iter(enumerate(encoded))
+
+        def load(i: int) -> Awaitable[Pixels]:
+            return self.load(encoded[i], options, f"{field}[{i}]", priority, plans[i] if plans else None, caller)
+
+        return await self.all(len(encoded), options, load)
+
+    async def all(self, count: int, options: PictureOptions, load: Callable[[int], Awaitable[Pixels]]) -> Pixels:
+        """Return the pictures that `load(i)` returns for i from 0 on, uint8 [count,H,W,3]; few are loaded at a time."""
+        pixels = np.empty((count, options.recipe.height, options.recipe.width, 3), np.uint8)
+        left = iter(range(count))
 
         async def load_some() -> None:
-            for i, file in left:
-                plan = plans[i] if plans else None
-                pixels[i] = await self.load(file, options, f"{field}[{i}]", priority, plan, caller)
+            for i in left:
+                pixels[i] = await load(i)
 
-        loading = [asyncio.ensure_future(load_some()) for _ in range(min(len(encoded), _AT_ONCE * self._count))]
+        loading = [asyncio.ensure_future(load_some()) for _ in range(min(count, _AT_ONCE * self._count))]
         try:
             await asyncio.gather(*loading)
         finally:

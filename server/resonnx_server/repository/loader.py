@@ -16,6 +16,7 @@ from resonnx_server.repository.bare import bare_file
 from resonnx_server.repository.captioner import entry as captioners
 from resonnx_server.repository.tasks import TaskEntry
 from resonnx_server.repository.version import Start, Version
+from resonnx_server.repository.video import entry as video_classifiers
 from resonnx_server.runtime.model_files.drift_reference import read_drift
 from resonnx_server.runtime.model_files.golden_examples import Golden, check_recipe, parse_golden
 from resonnx_server.runtime.model_files.manifest import GOLDEN, MANIFEST, VersionFiles, read_version
@@ -26,7 +27,7 @@ _log = logging.getLogger(__name__)
 _NO_EFFECT: Final = "a field of config.pbtxt has no effect"
 
 TASKS: Final[dict[pb.Task, TaskEntry[Any]]] = {
-    entry.task.kind: entry for entry in (classifiers.ENTRY, captioners.ENTRY)
+    entry.task.kind: entry for entry in (classifiers.ENTRY, captioners.ENTRY, video_classifiers.ENTRY)
 }
 
 
@@ -48,15 +49,7 @@ def load(version: Version) -> Start:
     if version.settings.declaration and version.settings.declaration.warm_ups:
         reason = "config.pbtxt: model_warmup has no effect: the golden examples warm the model up"
         _log.warning(_NO_EFFECT, extra={"model": folder.name, "field": reason})
-    return entry_of(files.manifest).load(version, files, golden)
-
-
-def entry_of(manifest: pb.Manifest) -> TaskEntry[Any]:
-    """Return the entry of a manifest's task. Raises ModelRefused if this server has none."""
-    if manifest.task not in TASKS:
-        name = pb.Task.Name(manifest.task).removeprefix("TASK_").lower()
-        raise ModelRefused(f"the model is of the task {name}, which this server does not serve yet")
-    return TASKS[manifest.task]
+    return TASKS[files.manifest.task].load(version, files, golden)
 
 
 def read_verified(version: Version) -> tuple[VersionFiles, Golden]:

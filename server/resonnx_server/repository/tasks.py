@@ -10,6 +10,7 @@ from itertools import product
 from typing import Any, Final, Generic, NamedTuple, TypeVar
 
 from resonnx_server.errors import ModelRefused
+from resonnx_server.inference.model import ModelEngine
 from resonnx_server.inference.registry import Model, SessionReport
 from resonnx_server.inference.tasks import CLASSIFY, Task
 from resonnx_server.repository import choose
@@ -23,7 +24,6 @@ from resonnx_server.runtime.model_files.golden_examples import Golden, Verdict
 from resonnx_server.runtime.model_files.manifest import GOLDEN, VersionFiles, onnx_files
 from resonnx_server.runtime.pictures.images import Pixels
 from resonnx_server.runtime.session import TensorSpec
-from resonnx_server.scheduling.engine import AnyEngine
 
 G = TypeVar("G")
 _log = logging.getLogger(__name__)
@@ -46,7 +46,7 @@ class Prepared(NamedTuple):
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     sessions: tuple[SessionReport, ...]
-    engine: Callable[..., AnyEngine]
+    engine: Callable[..., ModelEngine]
     heatmaps: ClassActivation | str = ""
 
 
@@ -215,7 +215,7 @@ def starting(
             keep_disagreements=settings.keep_disagreements,
             max_queue_delay_us=settings.max_queue_delay_us,
             shares_batches=shares_batches,
-            pictures=version.pictures(files.manifest.input) if files else None,
+            pictures=version.pictures(files.manifest.input) if files and files.manifest.HasField("input") else None,
             sessions=prepared.sessions,
             heatmaps=prepared.heatmaps,
             stats=stats,

@@ -72,7 +72,7 @@ class Ordered(Generic[R]):
 
 async def pipeline(
     requests: AsyncIterator[Q],
-    answer: Callable[[Q, Callable[[R], None]], Awaitable[R]],
+    answer: Callable[[Q, Callable[[R], None]], Awaitable[R | None]],
     answers: StreamCall,
     closing: asyncio.Event,
     in_flight: int = IN_FLIGHT,
@@ -87,7 +87,7 @@ async def pipeline(
 
     Args:
         requests: Read until it ends; an error in it ends the stream with that error.
-        answer: An error in it ends the stream with that error.
+        answer: An error in it ends the stream with that error; nothing is put for None.
         answers: The call that they are sent by.
         closing: When set, no more is read, requests under way are answered, and the stream ends.
         in_flight: Most requests that are read and not answered, or whose answers wait for room.
@@ -104,7 +104,7 @@ async def pipeline(
         SlowReader: More than `unread` parts were unsent. The requests under way were cancelled at once.
     """
     room = asyncio.Semaphore(in_flight)
-    ordered = Ordered(size_of, held_bytes, hold)
+    ordered = Ordered[R | None](lambda each: 0 if each is None else size_of(each), held_bytes, hold)
     tasks: set[asyncio.Task[None]] = set()
     # Done when the stream has failed. The error is in `errors`: in the future it would hold this frame, and so itself.
     failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -140,7 +140,8 @@ async def pipeline(
         due = [done] if number is None else ordered.put(number, done)
         full: asyncio.Future[None] | None = None
         for ready in due:
-            full = answers.put(ready)
+            if ready is not None:
+                full = answers.put(ready)
         try:
             if full is not None:
                 # Other tasks await the same future.

@@ -17,7 +17,14 @@ REFLECTION: Final = ("grpc.reflection.v1alpha.ServerReflection", "grpc.reflectio
 
 _BY_SERVICE: Final[Mapping[str, Mapping[Role, tuple[str, ...]]]] = {
     _VISION: {
-        Role.INFER: ("Classify", "ClassifyStream", "Caption", "StreamCaption"),
+        Role.INFER: (
+            "Classify",
+            "ClassifyStream",
+            "Caption",
+            "StreamCaption",
+            "ClassifyVideo",
+            "ClassifyVideoStream",
+        ),
         Role.READ: ("ListModels", "GetModel"),
     },
     _TENSORS: {

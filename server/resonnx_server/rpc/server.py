@@ -37,6 +37,7 @@ from resonnx_server.rpc.oip.servicer import InferenceServicer
 from resonnx_server.rpc.reflection import add_reflection
 from resonnx_server.rpc.vision.picture_request import read_picture_request
 from resonnx_server.rpc.vision.servicer import VisionServicer
+from resonnx_server.rpc.vision.video_request import read_video_request
 
 _VISION: Final = vision_pb2.DESCRIPTOR.services_by_name["Vision"]
 _INFERENCE: Final = grpc_service_pb2.DESCRIPTOR.services_by_name["GRPCInferenceService"]
@@ -74,6 +75,7 @@ def _large() -> dict[str, Large]:
         if any(field.message_type is vision_pb2.Image.DESCRIPTOR for field in method.input_type.fields):
             kind = GetMessageClass(method.input_type)
             large[f"/{SERVICES[0]}/{method.name}"] = Large(partial(read_picture_request, kind))
+    large[f"/{SERVICES[0]}/ClassifyVideo"] = Large(read_video_request)
     return large
 
 

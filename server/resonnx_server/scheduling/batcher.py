@@ -127,6 +127,7 @@ class Batcher(RequestQueue[T]):
         waiting = sum(entry.rows for entry in alike)
         if limit is not None:
             waiting = min(waiting, limit)
+        waiting = min(waiting, self._most_rows(alike[0]))
         limit_ns = math.inf if budget_ns is None else budget_ns
         if wanted := self._wanted(alike):
             limit_ns = min(limit_ns, min(wanted) - now_ns)
@@ -141,6 +142,10 @@ class Batcher(RequestQueue[T]):
             if not turns.waiting(caller):
                 self._light.taken(caller, now_ns)
         return batch
+
+    def _most_rows(self, first: Entry[T]) -> int:
+        """Return the most rows, 1 or more, of a batch that begins with an entry."""
+        return self.table.largest
 
     def _dispatch(self, first: Entry[T], rows: int, waiting: int, limit_ns: float, now_ns: int) -> Dispatch:
         """Return why `rows` of `waiting` rows, `first` before the others, run now, at most `limit_ns` long."""

@@ -60,6 +60,7 @@ class QueueReservation:
         caller: Whose request it is.
         max_wait_ns: A shorter longest wait than its priority's, or 0.
         more_outputs: Names of outputs that it needs beyond those that every request of the model gets.
+        since_ns: When its wait began, monotonic, if that was before its work is submitted; else 0.
     """
 
     queue: "Reserves"
@@ -74,6 +75,7 @@ class QueueReservation:
     caller: str = ""
     max_wait_ns: int = 0
     more_outputs: tuple[str, ...] = ()
+    since_ns: int = 0
 
     def __enter__(self) -> Self:
         return self

@@ -4,7 +4,7 @@ The jobs are in jobs.py.
 """
 
 from collections import defaultdict
-from collections.abc import Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable
 from functools import partial
 from typing import Any, Final, NamedTuple
 
@@ -38,10 +38,13 @@ class TensorCost(NamedTuple):
         rows: Rows of its first input; 1 if the model is not batched.
         whole: It feeds optional inputs without a batch axis, so it runs unpadded in a batch of its own, and the queue
             counts it as one row.
+        predict: Returns the expected ns of its own work on an idle device, and of the queue before it, where these are
+            not the queue's alone; called with the lock held.
     """
 
     rows: int
     whole: bool = False
+    predict: Callable[[], tuple[float, float]] | None = None
 
 
 # As callers see it.
@@ -69,6 +72,10 @@ class TensorEngine(Engine[TensorCost, Tensors, TensorAnswer, TensorTask]):
         drift: See Engine; the graph then has the output drift_features, which callers do not get.
         row_bytes: Bytes of a row of all inputs and outputs (of a request, if not batched); free sizes count as 1.
     """
+
+    # What subclasses use in their place.
+    _queue_type: type[Batcher[TensorTask]] = Batcher
+    _job_type: type[TensorJob] = TensorJob
 
     def __init__(
         self,
@@ -98,14 +105,22 @@ class TensorEngine(Engine[TensorCost, Tensors, TensorAnswer, TensorTask]):
         # Expected end of a batch that uses all cores, if one is running.
         self._all_cores_until_ns: int | None = None
         delay_ns = max_queue_delay_us * 1000
-        queue = Batcher[TensorTask](device, instance_group, max_queue_rows, delay_ns, objective, policies=policies)
+        queue = self._queue_type(device, instance_group, max_queue_rows, delay_ns, objective, policies=policies)
         super().__init__(device, stats, queue, drift)
+
+    def own_ns(self, rows: int) -> float:
+        """Return the expected time of rows on an idle device; with the device's lock held."""
+        return self._queue.own_ns(rows)
+
+    def ahead_ns(self, priority: int, caller: str, rows: int) -> float:
+        """Return the expected time of what precedes a caller's new rows; with the device's lock held."""
+        return self._queue.ahead_ns(priority, caller, rows)
 
     def _admit(
         self, cost: TensorCost, deadline_ns: int | None, priority: int, decoding: Decoding | None, caller: str
     ) -> QueueReservation:
         if not cost.whole:
-            return self._queue.reserve(cost.rows, deadline_ns, priority, decoding, caller=caller)
+            return self._queue.reserve(cost.rows, deadline_ns, priority, decoding, cost.predict, caller=caller)
 
         def predict() -> tuple[float, float]:
             own_ns = min(table.time_ns(cost.rows) for table in self.instance_group.tables)
@@ -122,7 +137,8 @@ class TensorEngine(Engine[TensorCost, Tensors, TensorAnswer, TensorTask]):
             shape, rows, whole_rows = object(), 1, rows if self._batched else None
         future, more = self._loop.create_future(), reservation.more_outputs
         task = TensorTask(work, rows, future, whole_rows, more, identity=IDENTITY.get())
-        entry = Entry(task, rows, self.device.clock(), reservation.deadline_ns, shape, reservation.priority)
+        since_ns = reservation.since_ns or self.device.clock()
+        entry = Entry(task, rows, since_ns, reservation.deadline_ns, shape, reservation.priority)
         entry.caller, entry.weight = reservation.caller, whole_rows or 1
         return entry
 
@@ -170,7 +186,7 @@ class TensorEngine(Engine[TensorCost, Tensors, TensorAnswer, TensorTask]):
         is_alone = idle_lanes == self.device.lanes and not coming
         # A comparison leaves the other lanes to requests, which may come at any time.
         is_alone = is_alone and batch.entries[0].caller != COMPARISON
-        job = TensorJob(batch, self.instance_group.pick(batch.size, is_alone=is_alone), self._context)
+        job = self._job_type(batch, self.instance_group.pick(batch.size, is_alone=is_alone), self._context)
         self._running += 1
         if job.has_all_cores:
             self._all_cores_until_ns = now_ns + int(job.cost_ns)

@@ -15,7 +15,7 @@ OfPredictions = tuple[str, Meaning, Callable[[Predictions], Histogram]]
 # One label more, and what its values count.
 Parts = tuple[str, Meaning, str, dict[str, _Read]]
 
-# The stage that only captions have.
+# The stage that only captions and clips have.
 BETWEEN_STEPS: Final = "between_steps"
 
 # Triton's name, help text and value; durations are sums over requests, in µs.
@@ -147,7 +147,8 @@ PARTS: Final[tuple[Parts, ...]] = (
         Meaning(
             "Time of successful requests by stage, which add up to resonnx_request_duration_seconds",
             "The largest stage is the one to improve. `admission` and `answer` are waits for the event loop: it is "
-            "busy, so run another server; `decode`: send smaller pictures; `queue` and `compute`: add devices.",
+            "busy, so run another server; `decode`: send smaller pictures; `queue` and `compute`: add devices. "
+            "`between_steps` is the time between steps of a caption, or between runs of a clip.",
         ),
         "stage",
         {

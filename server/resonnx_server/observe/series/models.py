@@ -87,7 +87,7 @@ def _parts(parts: definitions.Parts, models: _Models) -> Metric:
     family = CounterMetricFamily(name, meaning, labels=(*_LABELS, label))
     for key, stats in models.items():
         for part, read in reads.items():
-            if part != definitions.BETWEEN_STEPS or stats.slots:
+            if part != definitions.BETWEEN_STEPS or stats.slots or stats.has_several_runs:
                 family.add_metric((*key, part), read(stats))
     return family
 

@@ -14,6 +14,7 @@ from resonnx_server.declaration import DeclaredTensor
 from resonnx_server.inference.registry import Model, Models
 from resonnx_server.inference.repository_control import State, VersionState
 from resonnx_server.inference.requests import DEFAULT_PRIORITY, PRIORITY_LEVELS
+from resonnx_server.inference.tasks import VIDEO
 from resonnx_server.runtime.bfloat16 import BFLOAT16
 from resonnx_server.runtime.session import CPU, OPENVINO, TensorSpec
 from resonnx_server.version_policy import VersionPolicy
@@ -45,6 +46,9 @@ _PLATFORM: Final = "onnxruntime_onnx"
 IMAGE: Final = "image"
 # Picture files under a name of their own, for clients that learn datatypes from metadata: `image` takes them as well.
 ENCODED_IMAGE: Final = TensorSpec("encoded_image", np.dtype(object), ("batch",))
+_ENCODED_CLIP: Final = TensorSpec(ENCODED_IMAGE.name, ENCODED_IMAGE.dtype, ("batch", "frames"))
+# Frames of each clip, where clips of a request are padded to the longest of them.
+LENGTHS: Final = TensorSpec("lengths", np.dtype(np.int64), ("batch",))
 
 
 @dataclass(frozen=True)
@@ -62,8 +66,14 @@ class Input:
 
 
 def inputs(model: Model) -> tuple[Input, ...]:
-    """Return a model's inputs. A picture model has two, of which a request gives one."""
+    """Return a model's inputs. A model of pictures or of clips of them has two, of which a request gives one."""
     batched = model.max_batch_size > 0
+    if model.task is VIDEO:
+        lengths = Input(LENGTHS, is_optional=True, is_batched=True)
+        if model.pictures is None:
+            return Input(model.inputs[0], is_optional=False, is_batched=True), lengths
+        pixels, files = (Input(spec, is_optional=True, is_batched=True) for spec in (model.inputs[0], _ENCODED_CLIP))
+        return pixels, files, lengths
     if model.manifest is not None:
         # The graph's own input was checked against the manifest at load.
         pixels, files = (Input(spec, is_optional=True, is_batched=batched) for spec in (model.inputs[0], ENCODED_IMAGE))
@@ -196,7 +206,8 @@ def _batching(model: Model) -> config_pb.ModelDynamicBatching:
 def _input(each: Input, model: Model) -> config_pb.ModelInput:
     spec, batched = each.spec, each.is_batched
     declared = model.declaration.input(spec.name) if model.declaration is not None else None
-    layout = "NHWC" if model.manifest is not None and spec.name == IMAGE else (declared and declared.layout) or "NONE"
+    is_picture = model.pictures is not None and model.task is not VIDEO and spec.name == IMAGE
+    layout = "NHWC" if is_picture else (declared and declared.layout) or "NONE"
     return config_pb.ModelInput(
         name=spec.name,
         data_type=_data_type(spec),

@@ -9,9 +9,11 @@ from resonnx_proto.inference import grpc_service_pb2 as pb
 
 from resonnx_server.errors import InvalidInput
 from resonnx_server.inference.registry import Model
+from resonnx_server.inference.tasks import VIDEO
 from resonnx_server.inference.tensors import Tensors
 from resonnx_server.memory.regions import Place
 from resonnx_server.protocol.oip import contents, describe
+from resonnx_server.protocol.oip.clips import check_clips
 from resonnx_server.protocol.oip.contents import InputTensor, field_of
 from resonnx_server.protocol.oip.request import InferRequest
 from resonnx_server.protocol.oip.shared_memory import REGION, FindPlace, no_shared_memory, place_of
@@ -73,6 +75,8 @@ async def read_inputs(
         shape, dtype = _shape_of(tensor), _dtype_of(tensor)
         if model.manifest is None:
             shape = _check_tensor(tensor, shape, dtype, model)
+        elif model.task is VIDEO:
+            shape = check_clips(tensor, shape, dtype, model)
         else:
             _check_picture(tensor, shape, dtype, model)
         if is_shared:
@@ -97,8 +101,8 @@ async def read_inputs(
             reading[tensor.name] = contents.from_raw(content, shape, dtype, tensor, is_typed=is_typed)
         else:
             reading[tensor.name] = contents.from_contents(request.typed.get(i), shape, dtype, tensor)
-    if model.manifest is not None and len(reading) > 1:
-        reading = {describe.IMAGE: reading[describe.IMAGE]}
+    if model.manifest is not None and describe.IMAGE in reading:
+        reading.pop(describe.ENCODED_IMAGE.name, None)
     most = _SMALL_WRITTEN if request.written else _SMALL_BYTES
     if elements > _SMALL_ELEMENTS or own < len(given) or (request.written and size > most):
         hold(held)
@@ -233,7 +237,7 @@ def wanted_outputs(request: pb.ModelInferRequest, model: Model) -> list[str]:
 
 def _count_inputs(model: Model) -> int:
     """Return how many inputs a request may give."""
-    return len(model.inputs) + (1 if model.manifest is not None else len(model.optional_inputs))
+    return len(model.inputs) + (2 if model.manifest is not None else len(model.optional_inputs))
 
 
 def _shape_of(tensor: InputTensor) -> tuple[int, ...]:

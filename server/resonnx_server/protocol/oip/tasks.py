@@ -11,9 +11,11 @@ from resonnx_server.inference.caption import Captioned, OnWords, caption, captio
 from resonnx_server.inference.classify import classify
 from resonnx_server.inference.pictures import DecodedPictures, EncodedPictures, Pictures
 from resonnx_server.inference.requests import ActiveRequest
-from resonnx_server.inference.tasks import CAPTION, CLASSIFY, TENSORS
+from resonnx_server.inference.tasks import CAPTION, CLASSIFY, TENSORS, VIDEO
 from resonnx_server.inference.tensors import Tensors, infer
+from resonnx_server.inference.videos.clips import classify_clips
 from resonnx_server.protocol.decode_options import decode_options
+from resonnx_server.protocol.oip.clips import clips_of
 from resonnx_server.protocol.oip.inputs import checked_tensors, overrides_initializers
 from resonnx_server.protocol.oip.parameters import RequestParameters
 from resonnx_server.protocol.pieces import Pieces, Work, at_once
@@ -59,7 +61,20 @@ async def _infer(
     return await infer(request, checked_tensors(inputs, request.model), whole=whole)
 
 
-SERVE: Final[Mapping[str, Serve]] = {CLASSIFY.name: _classify, CAPTION.name: _caption, TENSORS.name: _infer}
+async def _classify_video(
+    request: ActiveRequest, inputs: Tensors, parameters: RequestParameters, emit: Emit | None, pieces: Pieces
+) -> Tensors:
+    frames, lengths = clips_of(inputs)
+    found = await classify_clips(request, frames, lengths)
+    return {"probabilities": found.probabilities, "logits": found.logits}
+
+
+SERVE: Final[Mapping[str, Serve]] = {
+    CLASSIFY.name: _classify,
+    CAPTION.name: _caption,
+    VIDEO.name: _classify_video,
+    TENSORS.name: _infer,
+}
 
 
 def _pictures(inputs: Tensors) -> Pictures:

@@ -88,7 +88,10 @@ def word(token: Token, spec: CaptionerSpec) -> pb.Word:
     return pb.Word(text=spec.vocabulary[token.id], token=token.id, log_prob=token.log_prob, attention=attention)
 
 
-def complete(response: pb.ClassifyResponse | pb.CaptionResponse, identifier: str, request: ActiveRequest) -> None:
+Answer = pb.ClassifyResponse | pb.CaptionResponse | pb.ClassifyVideoResponse | pb.ClassifyVideoStreamResponse
+
+
+def complete(response: Answer, identifier: str, request: ActiveRequest) -> None:
     """Set the fields of all answers: the model, the request's id, and its times."""
     timing = request.timing
     assert timing is not None

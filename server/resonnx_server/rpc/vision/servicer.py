@@ -3,19 +3,20 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
 from grpc import StatusCode
 from resonnx_proto.v1 import vision_pb2 as pb
 from resonnx_proto.v1 import vision_pb2_grpc
 
 from resonnx_server.access.caller import Caller
-from resonnx_server.errors import BadImage, ServerError
+from resonnx_server.errors import BadImage, InvalidInput, ServerError
 from resonnx_server.inference.pictures import EncodedPictures, Pictures, RawPicture
 from resonnx_server.inference.requests import Inference
 from resonnx_server.observe.requests.identity import IDENTITY
 from resonnx_server.protocol.pieces import Pieces
 from resonnx_server.protocol.vision.serving import VisionServing
+from resonnx_server.protocol.vision.video import VideoServing
 from resonnx_server.rpc.boundary import (
     Context,
     StreamContext,
@@ -28,9 +29,14 @@ from resonnx_server.rpc.boundary import (
 from resonnx_server.rpc.pipeline import pipeline
 from resonnx_server.rpc.vision.models import get_model, list_models
 from resonnx_server.rpc.vision.picture_request import PictureRequest
+from resonnx_server.rpc.vision.video_request import VideoRequest
 
 EmitEvent = Callable[[pb.StreamCaptionResponse], None]
-Message = pb.ClassifyRequest | pb.CaptionRequest
+Message = pb.ClassifyRequest | pb.CaptionRequest | pb.ClassifyVideoStreamRequest
+_Frame = PictureRequest[pb.ClassifyVideoStreamRequest]
+
+# Frames of one stream that are read before their answers are put.
+_FRAMES_AHEAD: Final = 16
 
 
 class VisionServicer(vision_pb2_grpc.VisionServicer):
@@ -50,6 +56,7 @@ class VisionServicer(vision_pb2_grpc.VisionServicer):
         self, inference: Inference, max_message_bytes: int, pieces: Pieces, *, model_details: bool = True
     ) -> None:
         self._serving = VisionServing(inference, pieces)
+        self._videos = VideoServing(inference)
         self._models = inference.models
         self.rejected = inference.models.rejected
         self._max_message_bytes = max_message_bytes
@@ -103,6 +110,33 @@ class VisionServicer(vision_pb2_grpc.VisionServicer):
         await pipeline(_single(request), answer, context, asyncio.Event())
 
     @one_status
+    async def ClassifyVideo(self, request: VideoRequest, context: Context) -> pb.ClassifyVideoResponse:  # noqa: N802
+        """Labels and scores of a whole video."""
+        size = min(request.size, self._max_message_bytes)
+        deadline = deadline_ns(context)
+        return await self._videos.classify(request.message, request.video, size, deadline, context.caller)
+
+    @one_status
+    async def ClassifyVideoStream(  # noqa: N802
+        self, requests: AsyncIterator[PictureRequest[pb.ClassifyVideoStreamRequest]], context: StreamContext
+    ) -> None:
+        """Labels and scores of a video while its frames come; a frame that fails ends the stream."""
+        first = await anext(requests, None)
+        if first is None:
+            with self.rejected.counting():
+                raise InvalidInput("model", "the stream has no message")
+        with self._videos.stream(first.message, deadline_ns(context), context.caller) as stream:
+
+            async def answer(given: _Frame | None, emit: object) -> pb.ClassifyVideoStreamResponse | None:
+                if given is None:
+                    return await stream.finish()
+                return await stream.read(given.message, partial(_picture, given), self._size(given))
+
+            frames = _to_the_end(first, requests)
+            closing = self._models.closing
+            await pipeline(frames, answer, context, closing, _FRAMES_AHEAD, in_order=lambda _: True)
+
+    @one_status
     async def ListModels(self, request: pb.ListModelsRequest, context: Context) -> pb.ListModelsResponse:  # noqa: N802
         """Every model of the repository; of a refused one, the reason."""
         return list_models(self._models, context.caller)
@@ -135,6 +169,17 @@ class VisionServicer(vision_pb2_grpc.VisionServicer):
         if isinstance(message, pb.CaptionRequest):
             size += sum(map(len, (*message.prefix, *message.forbidden_words)))
         return min(size, self._max_message_bytes)
+
+
+async def _to_the_end(first: _Frame, later: AsyncIterator[_Frame]) -> AsyncIterator[_Frame | None]:
+    """Yield the frames of a stream, and None after them."""
+    if first.message.HasField("image") or first.encoded is not None:
+        yield first
+    # The generator lives as long as the stream, and must not keep its first frame.
+    del first
+    async for each in later:
+        yield each
+    yield None
 
 
 async def _single(request: PictureRequest[pb.CaptionRequest]) -> AsyncIterator[PictureRequest[pb.CaptionRequest]]:

@@ -53,7 +53,7 @@ async function update(mine) {
     // Nobody has asked another version.
     picture = null;
   }
-  const first = serving.find((each) => each.is_default && each.task !== "tensors") ?? serving[0];
+  const first = serving.find((each) => each.is_default && takesPicture(each)) ?? serving[0];
   if (!chosen && first !== undefined) chosen = keyOf(first.name, first.version);
   const version = serving.find((each) => keyOf(each.name, each.version) === chosen);
   showModels(models, chosen, last, now, choose);
@@ -71,10 +71,15 @@ async function describe(version) {
   const isFirst = described === null;
   described = model;
   showAbout(model);
-  const takesPictures = model.task !== "tensors";
+  const takesPictures = takesPicture(model);
   byId("picture").hidden = !takesPictures;
   if (takesPictures) say(byId("picture-title"), `Ask ${model.name}, version ${model.version}, with a picture`);
   if (isFirst && picture !== null) askWith(picture);
+}
+
+/** Whether a model answers for single pictures. */
+function takesPicture(model) {
+  return model.task === "classifier" || model.task === "captioner";
 }
 
 function choose(version) {
@@ -128,7 +133,7 @@ function unlock() {
 /** Asks the chosen version, as soon as it is described. */
 function askWith(file) {
   picture = file;
-  if (described === null || described.task === "tensors") return;
+  if (described === null || !takesPicture(described)) return;
   ask(described, file).catch(failed);
 }
 

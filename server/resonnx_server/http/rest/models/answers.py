@@ -52,15 +52,19 @@ def described(model: Model) -> dict[str, Any]:
         body["pictures"] = {"formats": [*model.pictures.formats], "exif_orientation": orientation}
     if (manifest := model.manifest) is None:
         return body
-    image = manifest.input
-    body["input"] = {"width": image.width, "height": image.height, "resize": _resize(image)}
-    if image.resize == pb.ImageInput.RESIZE_SHORT_SIDE_CROP:
-        body["input"]["resize_short_side"] = image.resize_short_side
+    if manifest.HasField("input"):
+        image = manifest.input
+        body["input"] = {"width": image.width, "height": image.height, "resize": _resize(image)}
+        if image.resize == pb.ImageInput.RESIZE_SHORT_SIDE_CROP:
+            body["input"]["resize_short_side"] = image.resize_short_side
     if manifest.WhichOneof("spec") == "captioner":
         spec = manifest.captioner
         body["words"] = len(spec.vocabulary)
         if spec.attention_rows:
             body |= {"attention_rows": spec.attention_rows, "attention_columns": spec.attention_columns}
+    elif manifest.WhichOneof("spec") == "video_classifier":
+        video = manifest.video_classifier
+        body |= {"classes": len(video.labels), "max_frames": video.max_frames, "is_streamed": len(video.states) > 0}
     else:
         body["classes"] = len(manifest.classifier.labels)
         if isinstance(model.heatmaps, str):

@@ -1,0 +1,1 @@
+"""Videos: which frames of them are read, whole clips, and streams of frames."""

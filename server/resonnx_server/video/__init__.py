@@ -1,0 +1,1 @@
+"""Encodes frames and classifies clips of them, for one video classifier."""
