@@ -132,9 +132,9 @@ screenshots: $(VENV)/.installed
 bench: $(VENV)/.installed
 	$(BIN)/python benchmarks/overhead.py $(if $(ROWS),--rows $(ROWS)) $(BENCH_ARGS)
 
-# Against other servers, each from PyPI in .make/peers: WHAT=jpeg (FastAPI, LitServe, BentoML, Ray Serve), tensors (Triton,
-# MLServer) or captions (the usual loop in PyTorch).
-WHAT ?= jpeg
+# Against other servers, each from PyPI in .make/peers: WHAT=pictures (FastAPI, LitServe, BentoML, Ray Serve, Triton,
+# MLServer), captions (the usual loop in PyTorch and ONNX Runtime), tensors (Triton, MLServer; perf_analyzer), clients or floor.
+WHAT ?= pictures
 bench-peers: $(VENV)/.installed
 	PYTHONPATH=benchmarks $(BIN)/python -m peers.$(WHAT) $(BENCH_ARGS)
 

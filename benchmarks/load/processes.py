@@ -3,19 +3,24 @@
     PYTHONPATH=benchmarks python benchmarks/load/processes.py [--rounds 3] [--seconds 6] [--json FILE]
 
 Each round sends closed loops of tensors to both in turn, and counts the servers' processor time for each answer and
-their memory. With one process a core, each is bound to its core; callers' connections are spread over them. The load
-generator runs on the same cores, so throughputs say less than processor time does. docs/scale.md draws conclusions.
+their memory. With one process a core, each is bound to its core; callers' connections are spread over them by the
+client or, where nginx is installed, by nginx on the same cores, whose processor time counts as well. The load generator
+runs on the same cores, so throughputs say less than processor time does. docs/scale.md draws conclusions.
 """
 
 import argparse
 import os
+import shutil
+import subprocess
+import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Final
 
 from load.generator import Generator
-from load.server_process import Serving, serving
+from load.server_process import Serving, processor_s, serving
+from peers.process import children, free_port
 from random_models.classifiers import repository
 from reports.rounds import Rounds
 
@@ -23,6 +28,23 @@ from reports.rounds import Rounds
 _CALLERS: Final = {"small": 32, "resnet50_int8": 16}
 _ONE: Final = "one process"
 _EACH: Final = "one a core"
+_NGINX: Final = "one a core, nginx"
+# As docs/operations.md advises, without what only matters when a server is lost.
+_CONFIGURATION: Final = """
+daemon off; pid {folder}/pid; error_log stderr error; worker_processes auto;
+events {{ worker_connections 4096; }}
+http {{
+    access_log off;
+    client_body_temp_path {folder}; proxy_temp_path {folder}; fastcgi_temp_path {folder};
+    uwsgi_temp_path {folder}; scgi_temp_path {folder};
+    upstream servers {{ {servers} keepalive 64; }}
+    server {{
+        listen 127.0.0.1:{port} http2; http2_max_concurrent_streams 1024; client_max_body_size 64m;
+        keepalive_requests 1000000000;
+        location / {{ grpc_pass grpc://servers; }}
+    }}
+}}
+"""
 
 
 @contextmanager
@@ -43,6 +65,21 @@ def _processes(models: Path, ways: list[set[int]]) -> Iterator[list[Serving]]:
             finally:
                 os.sched_setaffinity(0, own)
         yield found
+
+
+@contextmanager
+def _balancer(servers: list[Serving]) -> Iterator[tuple[str, int]]:
+    """Run nginx in front of servers until the block ends; returns its HOST:PORT and its process."""
+    port = free_port()
+    with tempfile.TemporaryDirectory() as folder:
+        upstream = " ".join(f"server {server.grpc};" for server in servers)
+        file = Path(folder) / "nginx.conf"
+        file.write_text(_CONFIGURATION.format(folder=folder, servers=upstream, port=port))
+        with subprocess.Popen(["nginx", "-p", folder, "-c", str(file)], stderr=subprocess.DEVNULL) as process:
+            try:
+                yield f"127.0.0.1:{port}", process.pid
+            finally:
+                process.terminate()
 
 
 def _resident_mb(pid: int) -> float:
@@ -68,20 +105,26 @@ def main() -> None:
     rounds = Rounds("model", "figure", "way")
     with ExitStack() as stack:
         running = {way: stack.enter_context(_processes(models, sets)) for way, sets in ways.items()}
+        addresses = {way: ",".join(server.grpc for server in servers) for way, servers in running.items()}
+        processes = {way: [server.pid for server in servers] for way, servers in running.items()}
+        if shutil.which("nginx"):
+            address, balancer = stack.enter_context(_balancer(running[_EACH]))
+            addresses[_NGINX] = address
+            processes[_NGINX] = [*processes[_EACH], balancer]
         for _ in range(given.rounds):
             for model, callers in _CALLERS.items():
-                for way, servers in running.items():
-                    address = ",".join(server.grpc for server in servers)
-                    before = sum(server.processor_s for server in servers)
+                for way, address in addresses.items():
+                    pids = [pid for first in processes[way] for pid in children(first)]
+                    before = sum(map(processor_s, pids))
                     run = generator.bench(address, model, "--concurrency", str(callers), *connections)["runs"][0]
-                    spent_s = sum(server.processor_s for server in servers) - before
+                    spent_s = sum(map(processor_s, pids)) - before
                     # Processor time is of the warm-up as well.
                     answers = run["per_s"] * (given.seconds + 1.0)
                     rounds.add(model, "answers/s", way, value=run["per_s"])
                     rounds.add(model, "processor us an answer", way, value=1e6 * spent_s / answers)
                     rounds.add(model, "p99 ms", way, value=run["p99_all_ms"])
-                    rounds.add(model, "memory MB", way, value=sum(_resident_mb(server.pid) for server in servers))
-    rounds.show({(model, figure, _EACH): (model, figure, _ONE) for model, figure, way in _rows(rounds) if way == _EACH})
+                    rounds.add(model, "memory MB", way, value=sum(map(_resident_mb, pids)))
+    rounds.show({(model, figure, way): (model, figure, _ONE) for model, figure, way in _rows(rounds) if way != _ONE})
     if given.json:
         rounds.write(given.json)
 

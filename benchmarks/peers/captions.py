@@ -1,14 +1,16 @@
-"""Captions of JPEG files against the usual loop in PyTorch behind FastAPI: one at a time, and batches by hand.
+"""Captions of JPEG files against the usual loop behind FastAPI: one at a time in PyTorch or ONNX Runtime, and batches.
 
-    PYTHONPATH=benchmarks python -m peers.captions [--callers 16] [--rounds 5] [--settings FILE.json] [--json FILE.json]
+    PYTHONPATH=benchmarks python -m peers.captions [--callers 1,16] [--rounds 5] [--settings FILE.json] [--search]
+        [--json FILE.json]
 
 The same weights (random_models/captioners.py, `lstm`) and the same lengths, 6 to 18 words, drawn for each request.
-PyTorch runs in fp32; resonnx serves the export in fp32, whose captions must all be PyTorch's, and with the encoder in
-int8, for which the share of equal words is printed: random weights are harsher here than trained ones.
+The peers run in fp32; resonnx serves the export in fp32, whose captions must all be theirs, and with the encoder in
+int8, for which the share of equal words is printed: random weights are harsher here than trained ones. Options are
+those of peers.pictures.
 """
 
 import argparse
-import json
+import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,10 +20,13 @@ from typing import Final
 
 import torch
 from captioners.load import LENGTHS, WEIGHTS
-from peers.http_servers import CAPTION_PEERS, RESONNX, Peer, Running, serve_peer, serve_resonnx, wait_for
-from peers.load import Request, ask
-from peers.report import show, write
-from peers.turns import Target, fastest, load, rounds
+from peers.figures import keep
+from peers.http_servers import CAPTION_PEERS, RESONNX, Peer, serve_peer, serve_resonnx
+from peers.load import Request
+from peers.messages import ask
+from peers.process import Running, wait_for
+from peers.report import tables
+from peers.turns import Target, Trials, best, load, rounds, search
 from pictures.photographs import write_pictures
 from random_models.captioners import captioners, weights
 
@@ -29,6 +34,7 @@ _MODELS: Final = ("lstm", "lstm_int8")
 _LEAST_RATE: Final = 5.0
 _TRIED_CALLERS: Final = 16
 _CHECKED: Final = (7, 20)
+_WHAT: Final = "captions"
 
 
 def _queries(form: str) -> list[str]:
@@ -61,81 +67,117 @@ def share(ours: Sequence[Sequence[str]], theirs: Sequence[Sequence[str]]) -> flo
     return sum(pairs) / sum(map(len, theirs))
 
 
+class Comparison:
+    """One run: pictures, the models, and the captions that every server must give.
+
+    Args:
+        folder: For its files.
+        seconds: Of a load.
+    """
+
+    def __init__(self, folder: Path, seconds: float) -> None:
+        self._seconds = seconds
+        self._repository = captioners(_MODELS)
+        self._files = write_pictures(folder)
+        self._paths = [str(file) for file in self._files]
+        self._models = folder / "models"
+        self._models.mkdir()
+        for model in _MODELS:
+            (self._models / model).symlink_to((self._repository / model).resolve())
+        made = (self._repository / ".peers").resolve()
+        self._variables = {"PEER_MODEL": str(made / "captioner.pth"), "PEER_GRAPHS": str(made)}
+        if not (made / "embedding.npy").exists():
+            made.mkdir(exist_ok=True)
+            torch.save(weights("lstm"), made / "captioner.pth")
+            exporter = [sys.executable, str(Path(__file__).with_name("caption_graphs.py"))]
+            subprocess.run([*exporter, self._variables["PEER_MODEL"], str(made)], check=True, stdout=subprocess.DEVNULL)
+        self._expected: list[list[str]] = []
+
+    @contextmanager
+    def serve_resonnx(self) -> Iterator[dict[str, Target]]:
+        """Serve by resonnx-server; returns a target for each model."""
+        first = self._files[0].read_bytes()
+        flags = ("--provider", "cpu", "--cache-dir", str((self._repository / ".cache").resolve()))
+        with serve_resonnx(self._models, _MODELS[0], first, *flags, task="caption") as running:
+            urls = {model: running.url.rpartition("/")[0] + "/" + model for model in _MODELS}
+            targets = {}
+            for model, url in urls.items():
+                # A server is ready for its first model before it has loaded the others.
+                wait_for(url, first)
+                found = captions(url, _ASKED_RESONNX, self._files)
+                self._expected = self._expected or found
+                print(f"{model}: {share(found, self._expected):.3f} of the words are those of fp32")
+                asked = [url + query for query in _queries(_ASKED_RESONNX)]
+                targets[f"resonnx, {model}"] = Target(running, RESONNX["resonnx"], {}, asked)
+            yield targets
+
+    @contextmanager
+    def serve(self, peer: Peer, settings: Mapping[str, str]) -> Iterator[Running]:
+        """Serve by a peer. Raises RuntimeError if it does not start, or its captions are not resonnx's of fp32."""
+        first = self._files[0].read_bytes()
+        with serve_peer(peer, settings, self._variables, first, "?words=7") as running:
+            found = captions(_plain(running), _ASKED, self._files)
+            if found != self._expected:
+                same = share(found, self._expected)
+                raise RuntimeError(f"{dict(settings)}: {same:.4f} of the words are those of the fp32 export")
+            yield running
+
+    def load(self, target: Target, callers: int) -> Request:
+        """Return a target's load."""
+        return load(target.urls, self._paths, callers, self._seconds, _LEAST_RATE)
+
+    def trial(self, running: Running) -> Request:
+        """Return the load of a trial."""
+        return load(asked_of(running), self._paths, _TRIED_CALLERS, self._seconds / 2, _LEAST_RATE)
+
+
+def asked_of(running: Running) -> list[str]:
+    """Return the urls of a peer's requests."""
+    return [_plain(running) + query for query in _queries(_ASKED)]
+
+
+def _plain(running: Running) -> str:
+    return running.url.partition("?")[0]
+
+
 def main() -> int:
-    """Measure and return the exit status: 1 if captions differ."""
+    """Measure and return the exit status: 1 if a peer could not be measured."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--callers", default="16")
+    parser.add_argument("--callers", default="1,16")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=4.0)
-    parser.add_argument("--settings", type=Path, metavar="FILE.json", help="best settings, searched where missing")
+    parser.add_argument("--settings", type=Path, metavar="FILE.json")
+    parser.add_argument("--search", action="store_true")
     parser.add_argument("--json", type=Path)
     given = parser.parse_args()
-    kept = json.loads(given.settings.read_text()) if given.settings and given.settings.exists() else {}
-    repository = captioners(_MODELS)
+    trials, failed = Trials(given.settings), False
     with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
-        folder = Path(name)
-        files = write_pictures(folder)
-        first = files[0].read_bytes()
-        checkpoint = folder / "captioner.pth"
-        torch.save(weights("lstm"), checkpoint)
-        (folder / "models").mkdir()
-        for model in _MODELS:
-            (folder / "models" / model).symlink_to((repository / model).resolve())
-        cache = str((repository / ".cache").resolve())
-        flags = ("--provider", "cpu", "--cache-dir", cache)
-        # Fills the cache.
-        with serve_resonnx(folder / "models", _MODELS[0], first, *flags, task="caption"):
-            pass
-        resonnx = stack.enter_context(serve_resonnx(folder / "models", _MODELS[0], first, *flags, task="caption"))
-        urls = {model: resonnx.url.rpartition("/")[0] + "/" + model for model in _MODELS}
-        # A server is ready for its first model before it has loaded the others.
-        for url in urls.values():
-            wait_for(url, first)
-        expected = captions(urls["lstm"], _ASKED_RESONNX, files)
-        rounded = captions(urls["lstm_int8"], _ASKED_RESONNX, files)
-        print(f"int8: {share(rounded, expected):.3f} of the words are those of fp32")
-
-        @contextmanager
-        def serve(peer: Peer, settings: Mapping[str, str]) -> Iterator[Running]:
-            with serve_peer(peer, settings, {"PEER_MODEL": str(checkpoint)}, first, "?words=7") as running:
-                found = captions(running.url.partition("?")[0], _ASKED, files)
-                if found != expected:
-                    same = share(found, expected)
-                    raise RuntimeError(f"{dict(settings)}: {same:.4f} of the words are those of the fp32 export")
-                yield running
-
-        paths = [str(file) for file in files]
-
-        def request(target: Target, callers: int) -> Request:
-            return load(target.urls, paths, callers, given.seconds, _LEAST_RATE)
-
-        def asked_of(running: Running) -> list[str]:
-            return [running.url.partition("?")[0] + query for query in _queries(_ASKED)]
-
-        settings: dict[str, Mapping[str, str]] = {}
+        comparison = Comparison(Path(name), given.seconds)
+        targets = stack.enter_context(comparison.serve_resonnx())
         for label, peer in CAPTION_PEERS.items():
-            settings[label] = kept.get(label) or fastest(
-                label,
-                peer,
-                lambda tried, peer=peer: serve(peer, tried),  # type: ignore[misc]
-                lambda running: load(asked_of(running), paths, _TRIED_CALLERS, given.seconds / 2, _LEAST_RATE),
-            )
-            # After each, as the search is long.
-            if given.settings:
-                given.settings.write_text(json.dumps({**kept, **settings}, indent=1) + "\n")
-        queries = _queries(_ASKED_RESONNX)
-        targets = {
-            f"resonnx, {model}": Target(resonnx, RESONNX, {}, [urls[model] + query for query in queries])
-            for model in _MODELS
-        }
-        for label, peer in CAPTION_PEERS.items():
-            running = stack.enter_context(serve(peer, settings[label]))
-            targets[label] = Target(running, peer, settings[label], asked_of(running))
-        servers = rounds(targets, [int(count) for count in given.callers.split(",")], given.rounds, request)
-    show(servers)
-    if given.json:
-        write(given.json, servers)
-    return 0
+            try:
+                if given.search or not trials.of(label):
+                    found = search(
+                        label,
+                        peer,
+                        trials.of(label),
+                        lambda tried, peer=peer: comparison.serve(peer, tried),  # type: ignore[misc]
+                        comparison.trial,
+                    )
+                    trials.keep(label, found)
+                if not given.search:
+                    settings = best(trials.of(label))
+                    running = stack.enter_context(comparison.serve(peer, settings))
+                    targets[label] = Target(running, peer, settings, asked_of(running))
+            except RuntimeError as error:
+                print(f"{label}: {error}", file=sys.stderr)
+                failed = True
+        if given.search:
+            return int(failed)
+        counts = [int(count) for count in given.callers.split(",")]
+        servers = keep(given.json, _WHAT, rounds(targets, counts, given.rounds, comparison.load))
+    print(tables(_WHAT, servers))
+    return int(failed)
 
 
 if __name__ == "__main__":

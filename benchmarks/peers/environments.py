@@ -3,6 +3,8 @@
 import os
 import subprocess
 import sys
+from functools import cache
+from importlib import metadata
 from pathlib import Path
 from typing import Final
 
@@ -11,14 +13,26 @@ import onnxruntime as ort
 _FOLDER: Final = Path(".make/peers")
 _RUNTIME: Final = f"onnxruntime=={ort.__version__}"
 _PACKAGES: Final = {
-    "triton": ["nvidia-pytriton==0.7.0", _RUNTIME, "onnxruntime-ep-openvino"],
-    "mlserver": ["mlserver==1.7.1", _RUNTIME, "onnxruntime-ep-openvino"],
+    "triton": ["nvidia-pytriton==0.7.0", "pillow", _RUNTIME, "onnxruntime-ep-openvino"],
+    # Its worker processes ask uvloop for a loop that newer ones no longer make.
+    "mlserver": ["mlserver==1.7.1", "uvloop<0.22", "pillow", _RUNTIME, "onnxruntime-ep-openvino"],
     "fastapi": ["fastapi", "uvicorn[standard]", "python-multipart", "pillow", "numpy", _RUNTIME],
+    "fastapi-openvino": [
+        *("fastapi", "uvicorn[standard]", "python-multipart", "pillow", "numpy", _RUNTIME, "onnxruntime-ep-openvino")
+    ],
     "litserve": ["litserve", "python-multipart", "pillow", "numpy", _RUNTIME],
     "bentoml": ["bentoml", "pillow", "numpy", _RUNTIME],
     "ray": ["ray[serve]", "python-multipart", "pillow", "numpy", _RUNTIME],
-    "torch": ["torch", "fastapi", "uvicorn[standard]", "python-multipart", "pillow", "numpy"],
+    "torch": [
+        f"torch=={metadata.version('torch')}",
+        "fastapi",
+        "uvicorn[standard]",
+        "python-multipart",
+        "pillow",
+        "numpy",
+    ],
     "resonnx": ["-e", "proto", "-e", "server[cpu]"],
+    "resonnx-openvino": ["-e", "proto", "-e", "server[cpu,openvino-plugin]"],
 }
 
 
@@ -39,6 +53,7 @@ def environment(name: str) -> Path:
     return python
 
 
+@cache
 def version(name: str, package: str) -> str:
     """Return the version of a package in an environment."""
     code = "import sys; from importlib.metadata import version; print(version(sys.argv[1]))"
@@ -46,6 +61,7 @@ def version(name: str, package: str) -> str:
     return found.stdout.strip()
 
 
+@cache
 def size_mb(name: str) -> float:
     """Return what an environment takes on the disk, in MB, without pip and setuptools, which every one has."""
     packages = next(environment(name).parent.parent.glob("lib/python3*/site-packages"))

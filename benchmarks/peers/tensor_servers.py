@@ -4,24 +4,24 @@ import json
 import os
 import shutil
 import socket
-import subprocess
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import grpc
 import onnxruntime as ort
 from peers.environments import environment
-from resonnx_proto.inference import grpc_service_pb2 as pb
-from resonnx_proto.inference import grpc_service_pb2_grpc
+from peers.http_servers import APPS
+from peers.process import Running, serve_command
 
-_APPS = Path(__file__).with_name("apps")
-_START_S = 90
+_SHARED = ("ort_session.py", "uploads.py")
 _LARGEST_BATCH = 16
-_TYPES = {"tensor(uint8)": ("UINT8", "TYPE_UINT8"), "tensor(float)": ("FP32", "TYPE_FP32")}
+_TYPES = {
+    "tensor(uint8)": ("UINT8", "TYPE_UINT8"),
+    "tensor(float)": ("FP32", "TYPE_FP32"),
+    "tensor(string)": ("BYTES", "TYPE_STRING"),
+}
 
 
 @dataclass(frozen=True)
@@ -36,56 +36,74 @@ class Model:
 
 @dataclass(frozen=True)
 class Tuning:
-    """A peer's settings: instances of the model, threads of a run, and queue delay of a batch in microseconds."""
+    """A peer's settings.
+
+    Attributes:
+        instances: Of the model; with one, MLServer runs it in its own process.
+        threads: Of a run.
+        delay_us: How long a batch waits for further requests, in microseconds.
+    """
 
     instances: int
     threads: int
     delay_us: int
 
+    @property
+    def settings(self) -> dict[str, str]:
+        """The settings as those of other peers are told."""
+        named = {"INSTANCES": self.instances, "THREADS": self.threads, "DELAY_US": self.delay_us}
+        return {f"PEER_{name}": str(value) for name, value in named.items()}
+
+    @classmethod
+    def of(cls, settings: Mapping[str, str]) -> "Tuning":
+        """Read `settings`."""
+        return cls(*(int(settings[f"PEER_{name}"]) for name in ("INSTANCES", "THREADS", "DELAY_US")))
+
 
 def tunings(peer: str, cores: int) -> list[Tuning]:
     """List the settings worth trying, of which the best counts."""
-    layouts = [(1, cores)] if peer == "mlserver" else [(1, cores), (cores, 1), (cores, cores)]
+    layouts = [(1, cores), (cores, 1)] if peer == "mlserver" else [(1, cores), (cores, 1), (cores, cores)]
     delays = (100, 2000) if peer == "mlserver" else (0, 500)
     return [Tuning(instances, threads, delay) for instances, threads in layouts for delay in delays]
 
 
 @contextmanager
-def peer(name: str, model: Model, tuning: Tuning) -> Iterator[str]:
-    """Serve `model` by the peer and give its HOST:PORT. Raises RuntimeError with its last words where it ends."""
+def serve_tensors(name: str, model: Model, tuning: Tuning, picture: bytes) -> Iterator[Running]:
+    """Serve `model` by a peer until the block ends.
+
+    Args:
+        name: "triton" or "mlserver".
+        model: What it runs.
+        tuning: Its settings.
+        picture: A JPEG file for a server of files, or the pixels of the model's input for one of tensors.
+
+    Raises:
+        RuntimeError: It does not start; with its last words.
+    """
     python = environment(name)
+    packages = next(python.parent.parent.glob("lib/python3*/site-packages"))
+    given = "file" if picture.startswith(b"\xff\xd8") else "image"
+    variables = {
+        "PEER_MODEL": str(model.file.resolve()),
+        "PEER_PROVIDER": model.provider,
+        "PEER_PRECISION": model.precision,
+        "PEER_THREADS": str(tuning.threads),
+        "PEER_PACKAGES": str(packages),
+        # Triton's stub is moved away from its libraries.
+        "LD_LIBRARY_PATH": f"{packages / 'nvidia_pytriton.libs'}:{os.environ.get('LD_LIBRARY_PATH', '')}",
+    }
     with TemporaryDirectory() as folder:
         root, ports = Path(folder), _free_ports(3)
-        command = (_triton if name == "triton" else _mlserver)(root, python, model, tuning, ports)
-        packages = next(python.parent.parent.glob("lib/python3*/site-packages"))
-        variables = {
-            **os.environ,
-            "PEER_MODEL": str(model.file.resolve()),
-            "PEER_PROVIDER": model.provider,
-            "PEER_PRECISION": model.precision,
-            "PEER_THREADS": str(tuning.threads),
-            "PEER_PACKAGES": str(packages),
-            # Triton's stub is moved away from its libraries.
-            "LD_LIBRARY_PATH": f"{packages / 'nvidia_pytriton.libs'}:{os.environ.get('LD_LIBRARY_PATH', '')}",
-        }
-        log = root / "log"
-        with log.open("w") as output:
-            process = subprocess.Popen(command, cwd=root, env=variables, stdout=output, stderr=output)
-        try:
-            server = f"127.0.0.1:{ports[0]}"
-            if not _ready(process, server, model.name):
-                raise RuntimeError(f"{name} did not start: {log.read_text()[-1500:]}")
-            yield server
-        finally:
-            process.terminate()
-            try:
-                process.wait(20)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+        command = (_triton if name == "triton" else _mlserver)(root, python, model, tuning, given, ports)
+        if name == "mlserver":
+            # Its worker processes look for the model's class there.
+            variables["PYTHONPATH"] = folder
+        url = f"infer://127.0.0.1:{ports[0]}/{model.name}/{given}"
+        with serve_command(command, root, variables, url, picture) as running:
+            yield running
 
 
-def _triton(root: Path, python: Path, model: Model, tuning: Tuning, ports: Sequence[int]) -> list[str]:
+def _triton(root: Path, python: Path, model: Model, tuning: Tuning, given: str, ports: Sequence[int]) -> list[str]:
     package = next(python.parent.parent.glob("lib/python3*/site-packages/pytriton/tritonserver"))
     version = package.parents[2].name.removeprefix("python")
     # A backend's folder must hold its stub; the wheel has one for each Python.
@@ -94,9 +112,10 @@ def _triton(root: Path, python: Path, model: Model, tuning: Tuning, ports: Seque
     shutil.copy(package / "python_backend_stubs" / version / "triton_python_backend_stub", backend)
     folder = root / "models" / model.name
     (folder / "1").mkdir(parents=True)
-    shutil.copy(_APPS / "triton_model.py", folder / "1/model.py")
-    shutil.copy(_APPS / "ort_session.py", folder / "1")
-    inputs, outputs = _tensors(model.file)
+    shutil.copy(APPS / "triton_model.py", folder / "1/model.py")
+    for file in _SHARED:
+        shutil.copy(APPS / file, folder / "1")
+    inputs, outputs = _tensors(model.file, given)
 
     def described(tensors: list[tuple[str, str, list[int]]]) -> str:
         return ", ".join(
@@ -120,17 +139,18 @@ def _triton(root: Path, python: Path, model: Model, tuning: Tuning, ports: Seque
     return [str(package / "bin/tritonserver"), *(f"--{flag}={value}" for flag, value in flags.items())]
 
 
-def _mlserver(root: Path, python: Path, model: Model, tuning: Tuning, ports: Sequence[int]) -> list[str]:
-    for file in ("mlserver_model.py", "ort_session.py"):
-        shutil.copy(_APPS / file, root)
-    inputs, outputs = _tensors(model.file)
+def _mlserver(root: Path, python: Path, model: Model, tuning: Tuning, given: str, ports: Sequence[int]) -> list[str]:
+    for file in ("mlserver_model.py", *_SHARED):
+        shutil.copy(APPS / file, root)
+    inputs, outputs = _tensors(model.file, given)
 
     def described(tensors: list[tuple[str, str, list[int]]]) -> list[dict[str, object]]:
         return [{"name": name, "datatype": _TYPES[kind][0], "shape": shape} for name, kind, shape in tensors]
 
     settings = {"host": "127.0.0.1", "grpc_port": ports[0], "http_port": ports[1], "metrics_port": ports[2]}
-    # In its own process the model does without a queue between processes, which costs more than it brings here.
-    (root / "settings.json").write_text(json.dumps({**settings, "parallel_workers": 0, "debug": False}))
+    # In its own process the model does without a queue between processes.
+    workers = tuning.instances if tuning.instances > 1 else 0
+    (root / "settings.json").write_text(json.dumps({**settings, "parallel_workers": workers, "debug": False}))
     (root / "model-settings.json").write_text(
         json.dumps(
             {
@@ -147,27 +167,15 @@ def _mlserver(root: Path, python: Path, model: Model, tuning: Tuning, ports: Seq
     return [str(python.parent / "mlserver"), "start", str(root)]
 
 
-def _tensors(file: Path) -> tuple[list[tuple[str, str, list[int]]], list[tuple[str, str, list[int]]]]:
+def _tensors(file: Path, given: str) -> tuple[list[tuple[str, str, list[int]]], list[tuple[str, str, list[int]]]]:
+    """Return name, type and shape of the model's inputs, or of the one for files, and of its outputs."""
     session = ort.InferenceSession(file, providers=["CPUExecutionProvider"])
 
     def described(node: ort.NodeArg) -> tuple[str, str, list[int]]:
         return node.name, node.type, [size if isinstance(size, int) else -1 for size in node.shape]
 
-    return [described(node) for node in session.get_inputs()], [described(node) for node in session.get_outputs()]
-
-
-def _ready(process: subprocess.Popen[bytes], server: str, model: str) -> bool:
-    give_up = time.monotonic() + _START_S
-    with grpc.insecure_channel(server) as channel:
-        stub = grpc_service_pb2_grpc.GRPCInferenceServiceStub(channel)
-        while process.poll() is None and time.monotonic() < give_up:
-            try:
-                if stub.ModelReady(pb.ModelReadyRequest(name=model), timeout=1).ready:
-                    return True
-            except grpc.RpcError:
-                pass
-            time.sleep(0.2)
-    return False
+    inputs = [(given, "tensor(string)", [-1, 1])] if given == "file" else list(map(described, session.get_inputs()))
+    return inputs, list(map(described, session.get_outputs()))
 
 
 def _free_ports(count: int) -> list[int]:

@@ -14,9 +14,10 @@ import statistics
 import sys
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from load.generator import Generator, find_perf_analyzer
-from peers.tensor_servers import Model, Tuning, peer, tunings
+from peers.tensor_servers import Model, Tuning, serve_tensors, tunings
 from random_models.classifiers import repository
 from reports import chart
 from rich.console import Console
@@ -49,10 +50,11 @@ def compare(setting: Setting, name: str, role: str, rounds: int) -> Comparison:
     session = setting.info(role).sessions[0]
     file = setting.models / setting.names[role] / "1" / session.file
     model = Model(setting.names[role], file, session.provider, session.precision)
+    side = next(tensor for tensor in setting.info(role).inputs if tensor.name == "image").shape[-2]
 
     def rate(tuning: Tuning, sender: Generator) -> float:
-        with peer(name, model, tuning) as server:
-            return sender.closed(server, model.name, CALLERS[role]).rate
+        with serve_tensors(name, model, tuning, bytes(side * side * 3)) as running:
+            return sender.closed(urlsplit(running.url).netloc, model.name, CALLERS[role]).rate
 
     short = replace(generator, seconds=generator.seconds / 2)
     tried = {tuning: rate(tuning, short) for tuning in tunings(name, setting.cores)}

@@ -119,32 +119,27 @@ def draw_loads(file: Path, models: Mapping[str, Sequence[Load]]) -> None:
     figure.savefig(file)
 
 
-def draw_servers(file: Path, servers: Mapping[str, Mapping[int, tuple[Sequence[float], Sequence[float]]]]) -> None:
-    """Draw answers a second and p99 in ms by number of callers, a bar for each server: medians of the rounds, ranges.
+def draw_servers(file: Path, panels: Mapping[str, Mapping[str, tuple[Sequence[float], float]]], ours: str) -> None:
+    """Draw servers' answers a second as bars, the most on top, with the range of the rounds and the p99 beside them.
 
     Args:
         file: A PNG file.
-        servers: By name and callers, answers a second and p99 of each round.
+        panels: By title and server, answers a second of each round, and p99 in ms.
+        ours: How the names of servers begin that are drawn in another colour.
     """
-    counts = sorted({callers for cells in servers.values() for callers in cells})
-    figure = _figure(12, 4.4)
-    width = 0.8 / len(servers)
-    for axes, which, title in zip(
-        figure.subplots(ncols=2), (0, 1), ("answers a second (more is better)", "p99, ms (less is better)"), strict=True
-    ):
-        for number, (name, cells) in enumerate(servers.items()):
-            places = [counts.index(callers) + (number + 0.5) * width - 0.4 for callers in cells]
-            rounds = [cell[which] for cell in cells.values()]
-            medians = [statistics.median(values) for values in rounds]
-            axes.bar(places, medians, width, yerr=_ranges(rounds), label=name, error_kw={"elinewidth": 0.8})
-        axes.set_xticks(range(len(counts)), [str(count) for count in counts])
-        axes.set(xlabel="callers", title=title)
-        axes.grid(axis="y", alpha=0.3)
-        if which:
-            axes.set_yscale("log")
-            axes.yaxis.set_major_formatter("{x:g}")
-    handles, names = axes.get_legend_handles_labels()
-    figure.legend(handles, names, loc="outside lower center", ncols=min(len(names), 8), fontsize=9, frameon=False)
+    figure = _figure(6.4 * len(panels), 1.5 + 0.36 * max(map(len, panels.values())))
+    places = figure.subplots(ncols=len(panels), squeeze=False)[0]
+    for axes, (title, servers) in zip(places, panels.items(), strict=True):
+        ordered = sorted(servers.items(), key=lambda server: statistics.median(server[1][0]))
+        rounds = [rates for _, (rates, _) in ordered]
+        colours = ["C0" if name.startswith(ours) else "0.65" for name, _ in ordered]
+        medians = [statistics.median(rates) for rates in rounds]
+        axes.barh(range(len(ordered)), medians, xerr=_ranges(rounds), color=colours, error_kw={"elinewidth": 0.8})
+        for y, (_, (rates, p99_ms)) in enumerate(ordered):
+            axes.annotate(f" p99 {p99_ms:.0f} ms", (max(rates), y), va="center", fontsize=8)
+        axes.set_yticks(range(len(ordered)), [name for name, _ in ordered], fontsize=9)
+        axes.set(title=title, xlabel="answers a second", xlim=(0, 1.3 * max(map(max, rounds))))
+        axes.grid(axis="x", alpha=0.3)
     figure.savefig(file)
 
 

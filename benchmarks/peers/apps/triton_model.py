@@ -1,4 +1,7 @@
-"""The ONNX model behind Triton's Python backend: joins the requests that Triton hands over, runs, and splits."""
+"""The ONNX model behind Triton's Python backend: joins the requests that Triton hands over, runs, and splits.
+
+Takes the input "image", or picture files as "file".
+"""
 
 import os
 import sys
@@ -10,6 +13,7 @@ sys.path[:0] = [str(Path(__file__).parent), os.environ["PEER_PACKAGES"]]
 import numpy as np  # noqa: E402
 import triton_python_backend_utils as pb_utils  # noqa: E402
 from ort_session import open_session  # noqa: E402
+from uploads import pixels  # noqa: E402
 
 
 class TritonPythonModel:
@@ -22,7 +26,7 @@ class TritonPythonModel:
 
     def execute(self, requests: list[Any]) -> list[Any]:
         """Run all requests as one batch."""
-        images = [pb_utils.get_input_tensor_by_name(request, "image").as_numpy() for request in requests]
+        images = [self._image(request) for request in requests]
         outputs = self._session.run(self._names, {"image": np.concatenate(images) if len(images) > 1 else images[0]})
         responses, start = [], 0
         for image in images:
@@ -33,3 +37,9 @@ class TritonPythonModel:
             responses.append(pb_utils.InferenceResponse(tensors))
             start = end
         return responses
+
+    def _image(self, request: Any) -> Any:
+        """Return a request's rows."""
+        if (files := pb_utils.get_input_tensor_by_name(request, "file")) is not None:
+            return np.stack([pixels(content) for content in files.as_numpy().ravel()])
+        return pb_utils.get_input_tensor_by_name(request, "image").as_numpy()

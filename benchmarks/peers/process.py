@@ -1,0 +1,133 @@
+"""A server's process for the time of a measurement: when it is ready, and what it and its children take."""
+
+import os
+import socket
+import subprocess
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import grpc
+from load.server_process import HUGE_PAGES, processor_s
+from peers.messages import ask
+
+_START_S: Final = 90.0
+
+
+@dataclass(frozen=True)
+class Running:
+    """A peer that serves.
+
+    Attributes:
+        url: Where pictures are posted.
+        pid: Of its first process.
+        ready_s: From its start to its first answer, in seconds.
+    """
+
+    url: str
+    pid: int
+    ready_s: float
+
+    @property
+    def processor_s(self) -> float:
+        """User and system time of all its processes so far, in seconds."""
+        return sum(processor_s(pid) for pid in children(self.pid))
+
+    @property
+    def memory_mb(self) -> float:
+        """Memory of all its processes in MB (sum of Pss: shared pages count once)."""
+        return sum(_proportional_kb(pid) for pid in children(self.pid)) * 1024 / 1e6
+
+
+@contextmanager
+def serve_command(
+    command: list[str], root: Path, variables: Mapping[str, str], url: str, picture: bytes
+) -> Iterator[Running]:
+    """Run a server in a folder until the block ends, and its processes with it. Raises RuntimeError if it fails."""
+    log = root / "log"
+    inherited = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    started = time.perf_counter()
+    with log.open("w") as output:
+        process = subprocess.Popen(
+            command,
+            cwd=root,
+            env={
+                **inherited,
+                **HUGE_PAGES,
+                "RAY_USAGE_STATS_ENABLED": "0",
+                "BENTOML_DO_NOT_TRACK": "True",
+                **variables,
+            },
+            stdout=output,
+            stderr=output,
+        )
+    try:
+        while not _answers(url, picture):
+            if process.poll() is not None or time.perf_counter() - started > _START_S:
+                raise RuntimeError(f"{command[0]} did not start: {log.read_text()[-1500:]}")
+            time.sleep(0.02)
+        yield Running(url, process.pid, time.perf_counter() - started)
+    finally:
+        left = children(process.pid)
+        process.terminate()
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        for pid in left:
+            # What its parent left behind.
+            if Path(f"/proc/{pid}/environ").exists() and pid != process.pid:
+                subprocess.run(["kill", "-9", str(pid)], stderr=subprocess.DEVNULL, check=False)
+
+
+def wait_for(url: str, picture: bytes) -> None:
+    """Return when a server answers there. Raises RuntimeError if it does not in time."""
+    ends = time.perf_counter() + _START_S
+    while not _answers(url, picture):
+        if time.perf_counter() > ends:
+            raise RuntimeError(f"{url} did not answer within {_START_S:.0f} s")
+        time.sleep(0.02)
+
+
+def free_port() -> int:
+    """Return a port of 127.0.0.1 that is free, as is the one after it."""
+    while True:
+        with socket.socket() as first, socket.socket() as second:
+            first.bind(("127.0.0.1", 0))
+            port: int = first.getsockname()[1]
+            try:
+                second.bind(("127.0.0.1", port + 1))
+            except OSError:
+                continue
+            return port
+
+
+def _answers(url: str, picture: bytes) -> bool:
+    try:
+        ask(url, picture)
+    except (OSError, RuntimeError, ValueError, grpc.RpcError):
+        return False
+    return True
+
+
+def children(pid: int) -> list[int]:
+    """Return a process and all that it and those have started."""
+    found = [pid]
+    for parent in found:
+        for task in Path(f"/proc/{parent}/task").glob("*/children"):
+            try:
+                found += map(int, task.read_text().split())
+            except OSError:
+                continue
+    return found
+
+
+def _proportional_kb(pid: int) -> int:
+    for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
+        if line.startswith("Pss:"):
+            return int(line.split()[1])
+    return 0
