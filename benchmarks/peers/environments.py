@@ -1,4 +1,4 @@
-"""Environments of other servers, each from PyPI into a folder of its own: .make/peers/NAME."""
+"""Environments of other servers and runtimes, each from PyPI into a folder of its own: .make/peers/NAME."""
 
 import os
 import subprocess
@@ -33,6 +33,9 @@ _PACKAGES: Final = {
     ],
     "resonnx": ["-e", "proto", "-e", "server[cpu]"],
     "resonnx-openvino": ["-e", "proto", "-e", "server[cpu,openvino-plugin]"],
+    "onnxruntime-openvino": ["-e", "proto", "-e", "server[openvino]"],
+    "onnxruntime-ep-openvino": ["-e", "proto", "-e", "server[cpu,openvino-plugin]"],
+    "openvino": ["openvino", "numpy"],
 }
 
 

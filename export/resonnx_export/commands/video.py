@@ -2,12 +2,22 @@
 
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Final, Literal
 
 import typer
 
 from resonnx_export.errors import BadInput
-from resonnx_export.options import Activation, Assume, Expect, Labels, Samples, Target, grouped, read_assume
+from resonnx_export.options import (
+    Activation,
+    Assume,
+    Expect,
+    Labels,
+    MaxAccuracyDrop,
+    Samples,
+    Target,
+    grouped,
+    read_assume,
+)
 from resonnx_export.pictures.recipe import InputChanges
 
 if TYPE_CHECKING:
@@ -17,6 +27,7 @@ _RULE: Final = re.compile(
     r"all|every:(?P<every>[1-9]\d{0,3})|uniform:(?P<uniform>[1-9]\d{0,3})|fps:(?P<fps>\d{1,4}(?:\.\d+)?)"
 )
 
+FramePrecision = Literal["fp32", "int8", "fastest"]
 Frames = Annotated[
     str,
     typer.Option(
@@ -61,17 +72,42 @@ def video_classifier(
     assume: Assume = None,
     pictures: Samples = None,
     expect: Expect = None,
+    precision: Annotated[
+        FramePrecision,
+        typer.Option(
+            help="Precision of the convolutions. fastest: int8 if it is within its limits and measured to be faster on "
+            "this machine's CPU, otherwise fp32.",
+        ),
+    ] = "fp32",
+    calibration: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="For int8 and fastest: typical clips, at least 8, better 64 or more: folders of frames, animated GIF "
+            "and WebP files; they may be in folders named as labels.",
+        ),
+    ] = None,
+    min_agreement: Annotated[
+        float,
+        typer.Option(
+            min=0, max=100, metavar="PERCENT", help="int8: least share of held-back clips predicted as in fp32, in %."
+        ),
+    ] = 99.0,
+    max_accuracy_drop: MaxAccuracyDrop = 0.5,
 ) -> None:
     """Export a video classifier: a ResNet over frames and a recurrent network over time, or the latter alone."""
     from resonnx_export.answers.recorded import read_answers
     from resonnx_export.class_names.files import read_class_names
     from resonnx_export.pictures.calibration import read_samples
+    from resonnx_export.precision.guard import Limits
     from resonnx_export.progress import progress_bar
     from resonnx_export.publish.summary import summary_lines
     from resonnx_export.video_classifier.pipeline import VideoSettings, export_video, stages
 
     if labels is None:
         raise BadInput("a video classifier's checkpoint does not name its classes: give --labels FILE, one a line")
+    if (calibration is None) != (precision == "fp32"):
+        raise BadInput("--precision int8 and fastest go with --calibration, a folder of typical clips")
     named = read_class_names(labels)
     settings = VideoSettings(
         named.names,
@@ -83,6 +119,9 @@ def video_classifier(
         read_assume(assume or ()),
         read_answers(expect) if expect else None,
         named.notes,
+        calibration,
+        Limits(min_agreement, max_accuracy_drop),
+        only_if_faster=precision == "fastest",
     )
     with progress_bar(target.name, stages(settings)) as progress:
         exported = export_video(files, settings, target, progress)

@@ -20,7 +20,7 @@ from resonnx_server.runtime.pictures.options import PictureOptions
 
 from resonnx_export.errors import BadInput
 
-_SUFFIXES: Final = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif")
+SUFFIXES: Final = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif")
 _LEAST: Final = 8
 # All pixels are held in memory, and more pictures do not improve the ranges.
 _MOST_TO_FIT: Final = 256
@@ -78,11 +78,11 @@ def read_calibration(folder: Path, recipe: pb.ImageInput, labels: Sequence[str] 
     files = _shuffled_files(folder)
     if len(files) < _LEAST:
         raise BadInput(
-            f"{folder} has {len(files)} pictures ({', '.join(_SUFFIXES)}); calibration takes {_LEAST} or more"
+            f"{folder} has {len(files)} pictures ({', '.join(SUFFIXES)}); calibration takes {_LEAST} or more"
         )
     chosen = files[: _MOST_TO_FIT + _MOST_HELD_BACK]
     truths = _truths(folder, chosen, labels)
-    pixels = np.stack([fit(image, recipe) for image in _decode(chosen, recipe)])
+    pixels = np.stack([fit(image, recipe) for image in decode_pictures(chosen, recipe)])
     half = min(len(chosen) // 2, _MOST_TO_FIT)
     return Calibration(pixels[:half], pixels[half:], None if truths is None else truths[half:])
 
@@ -94,9 +94,9 @@ def read_samples(folder: Path, decoding: pb.ImageInput) -> list[Image.Image]:
     """
     files = _shuffled_files(folder)
     if not files:
-        raise BadInput(f"{folder} has no pictures ({', '.join(_SUFFIXES)})")
+        raise BadInput(f"{folder} has no pictures ({', '.join(SUFFIXES)})")
     samples = []
-    for image in _decode(files[:_MOST_SAMPLES], decoding):
+    for image in decode_pictures(files[:_MOST_SAMPLES], decoding):
         image.thumbnail((_MOST_SAMPLE_SIDE, _MOST_SAMPLE_SIDE))
         samples.append(image)
     return samples
@@ -105,7 +105,7 @@ def read_samples(folder: Path, decoding: pb.ImageInput) -> list[Image.Image]:
 def read_reference(folder: Path) -> ReferencePictures:
     """Find the pictures that read_samples reads, and more of them. `batches` raises BadInput as read_calibration."""
     files = _shuffled_files(folder)[:MOST_PICTURES]
-    return reference_of(len(files), lambda recipe: _decode(files, recipe))
+    return reference_of(len(files), lambda recipe: decode_pictures(files, recipe))
 
 
 def reference_of(count: int, pictures: Callable[[pb.ImageInput], Iterator[Image.Image]]) -> ReferencePictures:
@@ -122,7 +122,7 @@ def reference_of(count: int, pictures: Callable[[pb.ImageInput], Iterator[Image.
 def _shuffled_files(folder: Path) -> list[Path]:
     """Return the picture files in an order that mixes subfolders, the same each time."""
     try:
-        files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in _SUFFIXES and path.is_file())
+        files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
     except OSError as error:
         raise BadInput(f"{folder} cannot be read: {error.strerror}") from None
     if not folder.is_dir():
@@ -141,7 +141,8 @@ def _truths(folder: Path, files: Sequence[Path], labels: Sequence[str]) -> npt.N
     return np.array([classes[name] for name in names], np.int64)
 
 
-def _decode(files: Sequence[Path], recipe: pb.ImageInput) -> Iterator[Image.Image]:
+def decode_pictures(files: Sequence[Path], recipe: pb.ImageInput) -> Iterator[Image.Image]:
+    """Yield picture files, decoded with the server's limits. Raises BadInput."""
     for path in files:
         try:
             yield decode(path.read_bytes(), str(path), PictureOptions(recipe))

@@ -31,8 +31,8 @@ class Limits:
         """Describe the limit that `judgement` exceeds; None if it is within all."""
         if judgement.agreement < self.min_agreement:
             return (
-                f"{judgement.identical} of {judgement.pictures} held-back pictures have float32's prediction, "
-                f"{judgement.agreement:.1f} % (at least {self.min_agreement:g} %)"
+                f"{judgement.identical} of {judgement.pictures} {judgement.predictions.pictures.kind} have float32's "
+                f"prediction, {judgement.agreement:.1f} % (at least {self.min_agreement:g} %)"
             )
         if judgement.accuracy_drop > self.max_accuracy_drop:
             return f"accuracy falls by {judgement.accuracy_drop:.2f} points (at most {self.max_accuracy_drop:g})"

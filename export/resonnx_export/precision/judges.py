@@ -109,7 +109,7 @@ class ClassifierJudge(Judge):
             graph, network = (int((each.argmax(axis=1) == truths).sum()) for each in (found, self._logits))
             right = graph, network
         predictions = ClassifierPredictions(self._pictures, self._logits, found, changed)
-        return _judgement(predictions, self._logits, found, 0.0, right)
+        return judgement(predictions, self._logits, found, 0.0, right)
 
     def golden(self, model: bytes) -> tuple[Golden, float]:
         logits = self._logits[:MAX_PICTURES]
@@ -164,7 +164,7 @@ class CaptionerJudge(Judge):
         differences = np.split(np.abs(found - expected), ends)
         predictions = CaptionerPredictions(self._pictures, tokens, written, differences)
         # The least scale is judge_captions': sure words have log-probabilities close to 0.
-        return _judgement(predictions, expected, found, 1.0)
+        return judgement(predictions, expected, found, 1.0)
 
     def golden(self, model: bytes) -> tuple[Golden, float]:
         graphs, spec = self._graphs(model), self._manifest.captioner
@@ -228,13 +228,14 @@ def _batches(count: int) -> Iterator[slice]:
         yield slice(start, min(start + _BATCH, count))
 
 
-def _judgement(
+def judgement(
     predictions: Predictions,
     expected: reference.Float,
     found: reference.Float,
     least_scale: float,
     right: tuple[int, int] | None = None,
 ) -> Judgement:
+    """Compare outputs with PyTorch's; `least_scale` is that of their differences where all are small."""
     scale = max(float(np.abs(expected).max()), least_scale, float(np.finfo(np.float32).tiny))
     if not np.isfinite(found).all():
         return Judgement(predictions, float("inf"), scale, float("inf"), right)

@@ -13,6 +13,7 @@ from PIL import Image
 from resonnx_proto.v1 import manifest_pb2 as pb
 from resonnx_server.runtime.model_files.golden_examples import Golden
 from resonnx_server.runtime.model_files.manifest import CLASSIFIER_FILE, ENCODER_FILE
+from resonnx_server.runtime.pictures.images import Pixels
 
 from resonnx_export.errors import BadInput, ParityFailed
 from resonnx_export.networks.protocol import CaptionNetwork
@@ -145,7 +146,7 @@ def quantise_classifier(
     def rounding(_: Golden) -> float:
         return measure_classifier(network, pictures.pixels[:_ROUNDED_PICTURES], manifest.input)[torch.float16]
 
-    return _quantise(CLASSIFIER_FILE, model, judge, manifest, storage, rounding, progress)
+    return reduce_file(CLASSIFIER_FILE, model, judge, manifest, storage, rounding, progress)
 
 
 def quantise_encoder(
@@ -160,10 +161,10 @@ def quantise_encoder(
         deviations = measure_captioner(network, images, golden, manifest.input, manifest.captioner)
         return deviations[ENCODER_FILE][torch.float16]
 
-    return _quantise(ENCODER_FILE, encoder, judge, manifest, storage, rounding, progress)
+    return reduce_file(ENCODER_FILE, encoder, judge, manifest, storage, rounding, progress)
 
 
-def _quantise(
+def reduce_file(
     file: str,
     model: bytes,
     judge: Judge,
@@ -171,8 +172,13 @@ def _quantise(
     storage: Storage,
     rounding: Callable[[Golden], float],
     progress: Progress,
+    timed: Pixels | None = None,
 ) -> Quantised | KeptInFloat:
-    """Reduce a file; `rounding` measures the deviation of its arithmetic on devices that compute in float16."""
+    """Reduce a file; otherwise as quantise_classifier.
+
+    `rounding` measures the deviation of its arithmetic on devices that compute in float16. `timed` are the pictures
+    for its speed, if not those that it is judged on.
+    """
     try:
         reduced = storage.reduce(model, judge, progress)
         judgement, predictions = reduced.judgement, reduced.judgement.predictions
@@ -186,7 +192,7 @@ def _quantise(
     speed = None
     if storage.precision == pb.PRECISION_INT8:
         progress("measuring int8 against fp32")
-        ratios = speedups(model, reduced.model, predictions.pictures.pixels)
+        ratios = speedups(model, reduced.model, predictions.pictures.pixels if timed is None else timed)
         speed = _speed_note(ratios)
         if storage.only_if_faster:
             if prod(ratios.values()) <= 1:
@@ -219,7 +225,7 @@ def _notes(name: str, reduced: Guarded, size_before: int) -> list[str]:
         found, before = (100 * right / judgement.pictures for right in judgement.right)
         notes.append(f"{name} accuracy: {found:.2f} % of {judgement.pictures}, in fp32 {before:.2f} %")
     if judgement.pictures < _FEW_PICTURES:
-        notes.append(f"{judgement.pictures} pictures prove little: give --calibration 64 or more, of all classes")
+        notes.append(f"{judgement.pictures} of them prove little: give --calibration 64 or more, of all classes")
     if reduced.in_float:
         notes.append(f"left in fp32 to stay within the limits: {', '.join(reduced.in_float)}")
     return notes

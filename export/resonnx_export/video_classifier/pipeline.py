@@ -20,8 +20,12 @@ from resonnx_export.layouts.recognised import RecognisedCheckpoint
 from resonnx_export.layouts.video import VideoSource, recognise_video
 from resonnx_export.networks.video import RecurrentVideo, VideoNetwork
 from resonnx_export.options import Activation, Target
+from resonnx_export.pictures.clip_folders import read_clips
 from resonnx_export.pictures.recipe import InputChanges, describe
 from resonnx_export.pictures.recipes import assumed
+from resonnx_export.precision.clips import quantise_frames
+from resonnx_export.precision.guard import Limits
+from resonnx_export.precision.trunk import KeptInFloat, Quantised
 from resonnx_export.progress import Progress
 from resonnx_export.proof.clips import prove_video, video_golden
 from resonnx_export.publish import finishing, package
@@ -29,7 +33,7 @@ from resonnx_export.publish.drift_reference import drift_reference
 from resonnx_export.publish.manifest import new_manifest
 from resonnx_export.publish.package import Exported
 from resonnx_export.report.page import Result
-from resonnx_export.tasks.answers import require_answers
+from resonnx_export.tasks.answers import compare_reduced, require_answers
 
 # How many stages export_video has without answers to compare with.
 STAGES: Final = 8 + finishing.STAGES
@@ -51,6 +55,9 @@ class VideoSettings:
         assume: Values of properties of the network, by their names.
         expect: Answers of the user's own model, which the export must give.
         notes: Lines for the user about the settings.
+        calibration: A folder of typical clips for the encoder in int8; None keeps float32.
+        limits: Of the loss in int8.
+        only_if_faster: Keep float32 where int8 is not measured to be faster here, or exceeds its limits.
     """
 
     labels: tuple[str, ...]
@@ -62,6 +69,9 @@ class VideoSettings:
     assume: Mapping[str, str] = field(default_factory=dict)
     expect: Answers | None = None
     notes: tuple[str, ...] = ()
+    calibration: Path | None = None
+    limits: Limits = field(default_factory=Limits)
+    only_if_faster: bool = False
 
 
 def stages(settings: VideoSettings) -> int:
@@ -107,6 +117,11 @@ def export_recognised(source: VideoSource, settings: VideoSettings, target: Targ
         states=states,
     )
     manifest = new_manifest(recognised, source.files, recipe, spec)
+    clips = None
+    if settings.calibration is not None:
+        if recipe is None:
+            raise BadInput("the network has no convolutions to store in int8: leave --precision and --calibration out")
+        clips = read_clips(settings.calibration, recipe, settings.labels)
     notes, agreed = (*settings.notes, *recognised.notes), None
     if settings.expect is not None:
         agreed = require_agreement(_subject(source, network), settings.expect, progress)
@@ -118,10 +133,25 @@ def export_recognised(source: VideoSource, settings: VideoSettings, target: Targ
     manifest.parity.CopyFrom(proof.report)
     if agreed is not None:
         require_answers(graphs, manifest, agreed)
-    progress("golden examples")
-    golden = video_golden(network, manifest, settings.samples)
+    comparison, quantised = proof.comparison, None
+    if clips is not None:
+        only_if_faster = settings.only_if_faster
+        quantised = quantise_frames(
+            graphs, network, manifest, clips, settings.limits, progress, only_if_faster=only_if_faster
+        )
+    if isinstance(quantised, KeptInFloat):
+        notes += (quantised.reason,)
+    if isinstance(quantised, Quantised):
+        graphs[ENCODER_FILE] = quantised.model
+        golden, comparison = quantised.golden, quantised.comparison
+        notes += quantised.notes
+        if agreed is not None:
+            notes += (compare_reduced(graphs, manifest, agreed.answers),)
+    else:
+        progress("golden examples")
+        golden = video_golden(network, manifest, settings.samples)
     drift = drift_reference(graphs, manifest, None, progress)
-    result = Result(graphs, manifest, golden, proof.comparison, notes, drift)
+    result = Result(graphs, manifest, golden, comparison, notes, drift)
     return finishing.finish(result, folder, progress, overwrite=target.overwrite)
 
 

@@ -1,7 +1,7 @@
 """The command video-classifier: from a source's files to a version that gives the source's logits."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +9,8 @@ import pytest
 import torch
 from resonnx_export.cli import app
 from resonnx_export.pictures.recipe import image_input
+from resonnx_export.precision.clips import ClipJudge
+from resonnx_export.precision.judges import Judgement
 from resonnx_export.proof.reference import normalise
 from resonnx_export.verification import verify_version
 from resonnx_proto.v1 import manifest_pb2 as pb
@@ -22,6 +24,7 @@ from typer.testing import CliRunner, Result
 
 from ..layouts.video.sources import CLASSES, SIDE
 from ..layouts.video.test_layouts import write
+from ..pictures.test_clip_folders import write_clips
 
 LABELS = tuple(f"move {i}" for i in range(CLASSES))
 LENGTHS = (1, 6, 3, 4)
@@ -124,6 +127,44 @@ def test_answers_name_the_reading_that_gives_them(tmp_path: Path) -> None:
     done = export(tmp_path, recorded, "--assume", "pooling=mean", "--expect", answers)
     assert done.exit_code == 1
     assert "with --assume pooling=last it does" in done.output
+    assert not (tmp_path / "models").exists()
+
+
+def test_the_encoder_in_int8_is_judged_by_the_labels_of_clips(tmp_path: Path) -> None:
+    recorded = record(tmp_path, "video-crnn")
+    clips = write_clips(tmp_path / "clips", 16)
+    options = ("--size", 16, "--precision", "int8", "--calibration", clips, "--min-agreement", 50)
+    done = export(tmp_path, recorded, *options)
+    assert done.exit_code == 0, done.output
+    assert "int8: 8 of 8 held-back clips predicted as in fp32" in done.output
+    folder = tmp_path / "models" / "m" / "1"
+    version = read_version(folder)
+    assert dict(version.manifest.stored) == {"encoder.onnx": pb.PRECISION_INT8}
+    (agreement,) = version.manifest.parity.agreements
+    assert (agreement.asked, agreement.pictures) == ("held-back clips", 8)
+    golden = parse_golden(version.files[GOLDEN], version.manifest)
+    assert golden.clips.lengths.tolist() == [8] * 4
+    lines = list(verify_version(folder, recorded.files, None, None))
+    assert any("encoder.onnx in int8 against PyTorch" in line for line in lines), lines
+    refused = export(tmp_path, recorded, "--precision", "int8")
+    assert "--precision int8 and fastest go with --calibration" in refused.output
+
+
+def test_int8_beyond_its_limit_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Clips whose labels change: with the encoder's features replaced by noise."""
+    recorded = record(tmp_path, "video-crnn")
+    judged = ClipJudge.__call__
+
+    def unlike(judge: ClipJudge, model: bytes) -> Judgement:
+        found = judged(judge, model)
+        predictions = replace(found.predictions, changed=~found.predictions.changed)
+        return replace(found, predictions=predictions)
+
+    monkeypatch.setattr(ClipJudge, "__call__", unlike)
+    clips = write_clips(tmp_path / "clips", 8, 2)
+    done = export(tmp_path, recorded, "--size", 16, "--precision", "int8", "--calibration", clips)
+    assert done.exit_code == 1
+    assert "0 of 4 held-back clips have float32's prediction" in done.output
     assert not (tmp_path / "models").exists()
 
 
