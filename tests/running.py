@@ -99,7 +99,7 @@ StartServer = Callable[..., AbstractContextManager[RunningServer]]
 
 
 def settle(tables: Path) -> None:
-    """Have servers take the latency tables in a folder as they are.
+    """Have servers take the latency tables and choices in a folder as they are.
 
     Beside other tests every measurement is disturbed, and servers would measure again at each start.
     """
@@ -113,10 +113,17 @@ def settle(tables: Path) -> None:
             costs |= {size: costs[size] / 2 for size in outliers}
             outliers = far_above(costs)
         spreads = {size: spread for size, (_, spread) in table["costs"].items()}
-        settled = {"costs": {size: (ns, spreads[str(size)]) for size, ns in costs.items()}, "doubts": 0}
-        partial = path.with_suffix(f".settled-{os.getpid()}")
-        partial.write_text(json.dumps(settled))
-        partial.replace(path)
+        _rewrite(path, {"costs": {size: (ns, spreads[str(size)]) for size, ns in costs.items()}, "doubts": 0})
+    for path in tables.glob("choice-*.json"):
+        choice = json.loads(path.read_text())
+        if choice["doubts"]:
+            _rewrite(path, {**choice, "doubts": 0})
+
+
+def _rewrite(path: Path, content: dict[str, object]) -> None:
+    partial = path.with_suffix(f".settled-{os.getpid()}")
+    partial.write_text(json.dumps(content))
+    partial.replace(path)
 
 
 @contextmanager

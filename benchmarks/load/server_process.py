@@ -13,7 +13,7 @@ from typing import Final
 # Huge pages for the allocator, as the image and the quick start set them.
 HUGE_PAGES: Final = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
 # Folders of a checkout that the server's packages are in.
-_SOURCES: Final = ("server", "proto", "client")
+SOURCES: Final = ("server", "proto", "client")
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ def serving(
         RuntimeError: It does not start.
     """
     command = [sys.executable, *runner, "-m", "resonnx_server", "--repository", str(repository), "--port", "0"]
-    sources = None if checkout is None else {"PYTHONPATH": os.pathsep.join(str(checkout / name) for name in _SOURCES)}
+    sources = None if checkout is None else {"PYTHONPATH": os.pathsep.join(str(checkout / name) for name in SOURCES)}
     with running([*command, "--http-port", "0", "--log-level", "error", *flags], sources) as server:
         yield server
 

@@ -18,6 +18,7 @@ from resonnx_server.errors import ModelRefused
 from resonnx_server.observe.requests.access_log import access_log
 from resonnx_server.parts import Parts
 from resonnx_server.readiness import Readiness
+from resonnx_server.repository.choosing.turns import AT_LOAD, WHEN_IDLE
 from resonnx_server.repository.control import Control
 from resonnx_server.repository.known_graphs import KnownGraphs
 from resonnx_server.repository.life.content import Looked
@@ -171,6 +172,7 @@ class Server:
                 partial(picture_options, self.settings, own),
                 self.trusted,
                 self.known,
+                WHEN_IDLE if progress.measures_again else AT_LOAD,
             )
         )
 
@@ -186,6 +188,7 @@ class Server:
         self.readiness.complete()
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self.control.work())
+            tasks.create_task(self.control.remeasuring.run())
             if self.settings.control_mode == "poll":
                 tasks.create_task(self.repository.run(self.control.see))
 

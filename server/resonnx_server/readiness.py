@@ -48,7 +48,9 @@ class Readiness:
         extra = {"model": model.name, "version": model.version, "candidates": candidates}
         told = {"verified_against": model.verified_against, "assumptions": model.assumptions}
         _log.info("serving", extra={**extra, **told})
-        doubt = "; measured while other processes held the processors, so measured again at the next start"
+        doubt = (
+            "; measured while other processes held the processors, or too short: measured again when no request comes"
+        )
         doubt = doubt if load.progress.is_doubtful else ""
         _report(load, f"serves after {load.seconds:.1f} s; {_comparison(model)}{doubt}")
         if self._models.is_ready:

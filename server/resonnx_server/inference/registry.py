@@ -40,6 +40,9 @@ class Models:
         closing: Set when streams must end after the requests that they have read.
         rejected: Counter of calls that ended with an error that no model counts.
         ended_loads: Number of loads by model and result: "ready", "refused", "unchanged" or "dropped".
+        doubtful: Names and versions of models that were measured while other processes held the processors.
+        remeasured: Number of attempts to measure a model again by its name and result: "replaced", "given_up" or
+            "refused".
         control: Loads and unloads models on request; None before the start.
     """
 
@@ -51,6 +54,8 @@ class Models:
     closing: asyncio.Event = field(default_factory=asyncio.Event)
     rejected: RejectedCalls = field(default_factory=RejectedCalls)
     ended_loads: Counter[tuple[str, str]] = field(default_factory=Counter)
+    doubtful: set[tuple[str, int]] = field(default_factory=set)
+    remeasured: Counter[tuple[str, str]] = field(default_factory=Counter)
     control: RepositoryControl | None = None
     # All by name and version.
     _served: dict[str, dict[int, Model]] = field(default_factory=dict)

@@ -24,6 +24,8 @@ from resonnx_server.repository.life.generation import Generation
 from resonnx_server.repository.life.model_life import ModelLife
 from resonnx_server.repository.life.off_loop import off_loop
 from resonnx_server.repository.life.proving import Proving
+from resonnx_server.repository.life.reloading import Reloading
+from resonnx_server.repository.life.remeasuring import Remeasuring
 from resonnx_server.repository.life.serving import ModelMemory, Serving
 from resonnx_server.repository.life.turns import Turns
 from resonnx_server.repository.life.version_loader import LoadVersion, VersionLoader
@@ -77,6 +79,8 @@ class Control:
         # Set, and replaced, when a life has changed.
         self._changed = asyncio.Event()
         self._turns = Turns()
+        reloading = Reloading(settings, models, announcer, self.loading, self._loader, memory, self._serve, self._act)
+        self.remeasuring = Remeasuring(models, reloading)
         proving = Proving(settings, models, self.serving, self._lives, self._turns, self._act, self._until)
         self.add_beside, self.promote = proving.add_beside, proving.promote
         self.withdraw, self.take_back = proving.withdraw, proving.take_back
@@ -122,6 +126,7 @@ class Control:
     async def _load_queue(self) -> None:
         folders, self._queue = self._queue, []
         self._memory.models_change()
+        self.remeasuring.give_up()
         try:
             await self.loading.run(folders, beside=not self._models.loading)
         finally:
@@ -179,14 +184,19 @@ class Control:
         if not life.is_wanted(generation):
             life.dropped(generation)
         else:
-            model = start()
-            model.engine.on_event = partial(self._session_event, life, generation, model)
-            self.serving.add(generation, model)
+            model = self._serve(life, generation, start)
             life.loaded(generation)
             self._announcer.loaded(load, model)
+            self.remeasuring.note(life, generation, model, is_doubtful=load.progress.is_doubtful)
         self._count(load, "ready" if life.serving(generation.version) is generation else "dropped")
         self._retry_s.pop((life.name, generation.version), None)
         self._act(life)
+
+    def _serve(self, life: ModelLife, generation: Generation, start: Start) -> Model:
+        model = start()
+        model.engine.on_event = partial(self._session_event, life, generation, model)
+        self.serving.add(generation, model)
+        return model
 
     def refused(self, load: ModelLoad, error: ModelRefused) -> None:
         """Refuse a version; what served before serves on."""

@@ -65,7 +65,7 @@ def choose(warming: Warming[Any], session: Session, least_gain: float = 1.0) -> 
     between = f"{warming.content} {session.candidate} {session.threads} {version.batch_sizes} {counts} {least_gain}"
     if session.view is not None:
         between += f" {session.view.inputs}"
-    known = version.known.choice(warming.graph, session, version.batch_sizes) if version.progress.is_beside else None
+    known = version.known.choice(warming.graph, session, version.batch_sizes) if version.progress.takes_known else None
     cached = version.cache.choice(between) if version.effort.asks_cache else None
     if known is None and cached is not None and not cached.is_doubtful:
         known = Choice.of(cached.chosen)

@@ -61,6 +61,7 @@ class ModelLoad:
         load_model: Loads it.
         on_stage: Called at each stage, on any thread.
         beside: Models serve meanwhile, which it must not slow down.
+        again: It serves already, and is loaded to be measured again.
 
     Attributes:
         result: The result or exception of `load_model`.
@@ -75,9 +76,10 @@ class ModelLoad:
         on_stage: Callable[["ModelLoad"], None] = lambda _: None,
         *,
         beside: bool = False,
+        again: bool = False,
     ) -> None:
         self.folder, self.number, self.of = folder, number, of
-        self.progress = Progress(lambda _: on_stage(self), is_beside=beside)
+        self.progress = Progress(lambda _: on_stage(self), is_beside=beside, measures_again=again)
         self._loop = asyncio.get_running_loop()
         self._began_s = self._loop.time()
         self._load_model = load_model
@@ -180,6 +182,13 @@ class Loading:
                 finishing = tasks.create_task(self._finish(load))
                 while not finishing.done() and (left_s := self._stalled_s - load.idle_s()) > 0:
                     await asyncio.wait({finishing}, timeout=left_s)
+
+    def begin_again(self, folder: ModelFolder, load_model: LoadModel) -> ModelLoad:
+        """Begin a load beside live traffic that is measured again. Only `end` and `under_way` know of it."""
+        load = ModelLoad(folder, 1, 1, load_model, beside=True, again=True)
+        self._under_way.append(load)
+        load.result.add_done_callback(lambda _: self._under_way.remove(load))
+        return load
 
     async def end(self, timeout_s: float) -> bool:
         """Cancel all loads. Returns whether they have ended within `timeout_s`."""

@@ -24,6 +24,7 @@ class Progress:
         moved_at_s: Time of the last progress, by `clock`.
         is_over: The load was cancelled.
         is_beside: It loads beside live traffic.
+        measures_again: It serves already; its doubtful measurements are repeated.
         pause: Called at each progress; lets live traffic go first.
         is_doubtful: A measurement was disturbed or unsettled; see Warming.costs and instances.choose.
         on_race: Called with each race between candidates, on the loading thread.
@@ -36,11 +37,17 @@ class Progress:
     is_over: bool = False
     is_doubtful: bool = False
     is_beside: bool = False
+    measures_again: bool = False
     pause: Callable[[], None] = lambda: None
     on_race: Callable[[RaceReport], None] = lambda _: None
 
     def __post_init__(self) -> None:
         self.moved_at_s = self.clock()
+
+    @property
+    def takes_known(self) -> bool:
+        """Whether what was measured for an alike graph is taken, as measuring would slow live traffic down."""
+        return self.is_beside and not self.measures_again
 
     def reach(self, stage: Stage) -> None:
         """Begin a stage. Raises ModelRefused if the load was cancelled."""

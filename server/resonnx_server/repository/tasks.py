@@ -91,7 +91,7 @@ class TaskEntry(Generic[G]):
         the cache, or, beside live traffic, of an alike graph.
         """
         graphs = tuple(graph_sum(files.files[file]) for file in onnx_files(files.manifest) if file in files.files)
-        known = version.known.fastest(graphs) if version.progress.is_beside else None
+        known = version.known.fastest(graphs) if version.progress.takes_known else None
         if known is None:
             known = self._choice(version, files).kept()
         if known is not None:

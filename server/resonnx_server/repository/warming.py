@@ -133,7 +133,7 @@ class Warming(Generic[R]):
             ModelRefused: Outputs are wrong.
         """
         version = self.version
-        known = version.known.costs(self.graph, session, sizes, callers) if version.progress.is_beside else None
+        known = version.known.costs(self.graph, session, sizes, callers) if version.progress.takes_known else None
         checked = self.checked(session)
         version.progress.reach("measuring")
         content, effort = self.content, version.effort

@@ -89,7 +89,8 @@ class ServingCollector(Collector):
             ),
             labels=(*_MODEL, "state"),
         )
-        for each in self._models.states():
+        models = self._models
+        for each in models.states():
             state.add_metric((each.name, str(each.version), each.state.value), 1)
         loads = CounterMetricFamily(
             "resonnx_model_loads",
@@ -99,9 +100,32 @@ class ServingCollector(Collector):
             ),
             labels=("model", "result"),
         )
-        for (name, result), count in self._models.ended_loads.items():
+        for (name, result), count in models.ended_loads.items():
             loads.add_metric((name, result), count)
-        yield from (state, loads)
+        doubtful = GaugeMetricFamily(
+            "resonnx_model_measurements_doubtful",
+            Meaning(
+                "1 if the model's batch times and sessions were measured while other processes held the processors, or "
+                "too short; they are measured again while no request is under way",
+                "1 for long: the server is never idle, or others always use its processors. Run `resonnx-server tune` "
+                "with the server's `cache_dir` in a quiet hour, and give the server processors of its own.",
+            ),
+            labels=_MODEL,
+        )
+        for model in models:
+            doubtful.add_metric((model.name, str(model.version)), (model.name, model.version) in models.doubtful)
+        remeasured = CounterMetricFamily(
+            "resonnx_model_remeasurements",
+            Meaning(
+                "Attempts to measure a model again; result is replaced (it serves by what was found), given_up (a "
+                "request came) or refused",
+                "refused rises: the log has the reason; the model serves on as it did.",
+            ),
+            labels=("model", "result"),
+        )
+        for (name, result), count in models.remeasured.items():
+            remeasured.add_metric((name, result), count)
+        yield from (state, loads, doubtful, remeasured)
 
 
 def _queues(models: Iterable[Model]) -> Iterator[Metric]:

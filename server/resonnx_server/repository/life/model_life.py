@@ -152,6 +152,12 @@ class ModelLife:
             self._drain(before)
         self._ready[generation.version] = generation
 
+    def renew(self, generation: Generation) -> None:
+        """Note that a version that serves was loaded again from the same content, and serves so."""
+        generation.move(State.READY)
+        self._drain(self._ready[generation.version])
+        self._ready[generation.version] = generation
+
     def refused(self, generation: Generation, reason: str) -> None:
         """Note that a load has failed, or that a version that serves cannot any more."""
         if self._ready.get(generation.version) is generation:

@@ -68,6 +68,21 @@ class VersionLoader:
             raise ModelRefused(_CHANGED)
         return start
 
+    def load_again(self, generation: Generation, folder: ModelFolder, progress: Progress) -> Start:
+        """Load what serves as `generation` once more.
+
+        Raises:
+            ModelRefused: It must not serve, or its files have changed since they were looked at.
+        """
+        content = generation.content
+        now = stamp(folder.path)
+        if content.settings is None or content.stamp is None or now is None or not now.is_like(content.stamp):
+            raise ModelRefused("its files have changed since they were looked at")
+        start = self._load_version(folder, content.settings, progress)
+        if stamp(folder.path) != now:
+            raise ModelRefused("its files changed while it was loaded")
+        return start
+
 
 def _same(one: Generation, other: Generation) -> bool:
     """Whether two generations have the same settings and files beside the version."""
