@@ -28,9 +28,11 @@ from resonnx._errors import (
 from resonnx._pictures.images import ImageSource
 from resonnx._reasons import (
     AdminPortOnly,
+    BadClip,
     BadImage,
     CertificateMissing,
     CertificateUnknown,
+    ClipTooCostly,
     DeadlineUnreachable,
     InferenceFailed,
     InferenceHung,
@@ -78,6 +80,7 @@ __all__ = [
     "AlreadyExists",
     "Assumption",
     "AsyncClient",
+    "BadClip",
     "BadImage",
     "BatchLatency",
     "Cancelled",
@@ -89,6 +92,7 @@ __all__ = [
     "Classification",
     "Client",
     "ClientClosed",
+    "ClipTooCostly",
     "Comparison",
     "DeadlineExceeded",
     "DeadlineUnreachable",

@@ -2,6 +2,7 @@
 
 InvalidArgument
 ├── BadImage              BAD_IMAGE: the server cannot decode the picture, or it is too large
+├── BadClip               BAD_CLIP: the server cannot decode the clip, or it is too long or too large
 └── UnreadableImage       IMAGE_UNREADABLE: the client cannot read the picture; nothing was sent
 NotFound
 ├── ModelNotFound         MODEL_NOT_FOUND: no such model, version or label
@@ -26,6 +27,7 @@ Overloaded
 ├── RateLimited           RATE_LIMITED: by the limits of the key or the connection
 ├── MemorySpent           MEMORY_SPENT
 ├── MessageTooLarge       MESSAGE_TOO_LARGE: never accepted, so without retry_after_s
+├── ClipTooCostly         CLIP_TOO_COSTLY: to decode the clip takes too much time or memory; without retry_after_s
 └── SlowReader            SLOW_READER: the answers of a stream were not read in time
 DeadlineExceeded
 ├── DeadlineUnreachable   DEADLINE_UNREACHABLE: the request takes longer even on an idle server
@@ -55,6 +57,12 @@ class BadImage(InvalidArgument):
     """The server cannot decode the picture, or it is too large."""
 
     default_reason: ClassVar[str | None] = "BAD_IMAGE"
+
+
+class BadClip(InvalidArgument):
+    """The server cannot decode the clip, or it is too long or too large."""
+
+    default_reason: ClassVar[str | None] = "BAD_CLIP"
 
 
 class UnreadableImage(InvalidArgument):
@@ -163,6 +171,12 @@ class MessageTooLarge(Overloaded):
     """A request or an answer is above the size limit."""
 
     default_reason: ClassVar[str | None] = "MESSAGE_TOO_LARGE"
+
+
+class ClipTooCostly(Overloaded):
+    """To decode the clip takes more time or memory than the server allows."""
+
+    default_reason: ClassVar[str | None] = "CLIP_TOO_COSTLY"
 
 
 class SlowReader(Overloaded):

@@ -4,7 +4,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -19,6 +19,8 @@ from resonnx_server.runtime.pictures.images import OnSize, Pixels
 from resonnx_server.runtime.pictures.options import RAW, PictureOptions, decoding_bytes
 from resonnx_server.scheduling.deadline_admission import Decoding
 from resonnx_server.scheduling.sharing import Backlog
+
+T = TypeVar("T")
 
 # Pictures of one request that are queued or being decoded, for each thread: enough to keep all threads busy, and few,
 # so that pictures of other requests of the same priority are decoded in between.
@@ -76,11 +78,13 @@ class Decoder:
 
     def expected(self, plans: Sequence[Plan], options: PictureOptions, priority: int, caller: str = "") -> Decoding:
         """Return the predicted time to decode the pictures of a caller's request that comes now; zeros for none."""
+        # Others will be refused.
+        return self.predicted([plan for plan in plans if plan.header.pixels <= options.max_pixels], priority, caller)
+
+    def predicted(self, plans: Sequence[Plan], priority: int, caller: str = "") -> Decoding:
+        """Return the same for what will be decoded, of any number of pixels."""
         longest = alone = 0.0
         for head, divisor, size in plans:
-            if head.pixels > options.max_pixels:
-                # The picture will be refused.
-                continue
             ns = self._cost.expected_ns(head, divisor)
             longest = max(longest, ns)
             alone += ns * self._share(size)
@@ -105,7 +109,7 @@ class Decoder:
         images.check(encoded, plan.header, options, field)
         self._check(plan, field)
         work = partial(images.load, encoded, options, field, plan.header, on_size)
-        return await self._run(work, plan, priority, caller)
+        return await self.run(work, plan, priority, caller)
 
     async def load_all(
         self,
@@ -157,7 +161,34 @@ class Decoder:
         head = Header(RAW, width, height)
         plan = Plan(head, 1, decoding_bytes(head, options))
         self._check(plan, field)
-        return await self._run(work, plan, priority, caller)
+        return await self.run(work, plan, priority, caller)
+
+    async def run(self, work: Callable[[], T], plan: Plan, priority: int, caller: str) -> T:
+        """Decode on a thread, in the order of priorities and within the memory budget, and learn the time.
+
+        Args:
+            work: Should release the GIL.
+            plan: Its memory, and the header by which its time is learnt.
+            priority: 1 (first) to sharing.PRIORITY_LEVELS.
+            caller: Whose work it is.
+        """
+        head, divisor, size = plan
+        share = self._share(size)
+        expected = int(self._cost.expected_ns(head, divisor) * share)
+        # Pictures of a kind that was never decoded, or never without an error, have a cost as well.
+        cost = max(float(expected), (head.pixels + _OVERHEAD_PIXELS) * _LEAST_NS * share)
+        self._ahead_ns.add(caller, priority, expected)
+        try:
+            result, ns = await self._threads.run(partial(_timed, work, size), priority, size, caller, cost)
+        finally:
+            self._ahead_ns.add(caller, priority, -expected)
+        self._cost.learn(head, ns, divisor)
+        return result
+
+    @property
+    def largest(self) -> int | None:
+        """Memory of the largest picture or clip that is decoded, alone if need be; None for any."""
+        return self._largest
 
     def _check(self, plan: Plan, field: str) -> None:
         """Raise BadImage if a picture would take more memory than the decoder has."""
@@ -168,20 +199,6 @@ class Decoder:
                 f"{width}x{height} pixels take {plan.size} bytes to decode; memory_budget_bytes leaves {self._largest} "
                 "to the decoder. Send a smaller picture",
             )
-
-    async def _run(self, work: Callable[[], Pixels], plan: Plan, priority: int, caller: str) -> Pixels:
-        head, divisor, size = plan
-        share = self._share(size)
-        expected = int(self._cost.expected_ns(head, divisor) * share)
-        # Pictures of a kind that was never decoded, or never without an error, have a cost as well.
-        cost = max(float(expected), (head.pixels + _OVERHEAD_PIXELS) * _LEAST_NS * share)
-        self._ahead_ns.add(caller, priority, expected)
-        try:
-            pixels, ns = await self._threads.run(partial(_timed, work, size), priority, size, caller, cost)
-        finally:
-            self._ahead_ns.add(caller, priority, -expected)
-        self._cost.learn(head, ns, divisor)
-        return pixels
 
     def _share(self, size: int) -> float:
         """Return the share of the decoder, its threads or its memory, that a picture takes while it is decoded."""
@@ -208,11 +225,11 @@ def _plan(encoded: bytes, options: PictureOptions) -> Plan:
     return Plan(head, divisor, decoding_bytes(head, options))
 
 
-def _timed(work: Callable[[], Pixels], size: int) -> tuple[Pixels, int]:
+def _timed(work: Callable[[], T], size: int) -> tuple[T, int]:
     start = time.monotonic_ns()
     try:
-        pixels = work()
+        result = work()
     finally:
         if size > _KEPT_BYTES:
             give_back_memory()
-    return pixels, time.monotonic_ns() - start
+    return result, time.monotonic_ns() - start

@@ -42,6 +42,7 @@ _CODES: Final[dict[type[errors.ServerError], grpc.StatusCode]] = {
     errors.PermissionDenied: grpc.StatusCode.PERMISSION_DENIED,
     errors.Overloaded: grpc.StatusCode.RESOURCE_EXHAUSTED,
     errors.MessageTooLarge: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    errors.ClipTooCostly: grpc.StatusCode.RESOURCE_EXHAUSTED,
     errors.SlowReader: grpc.StatusCode.RESOURCE_EXHAUSTED,
     errors.TooSlow: grpc.StatusCode.DEADLINE_EXCEEDED,
     errors.Unavailable: grpc.StatusCode.UNAVAILABLE,
@@ -77,8 +78,8 @@ def pushback_ms(error: errors.ServerError) -> int | None:
     """Return the retry hint of a refused call in ms: -1 for never; None if it was not refused."""
     if isinstance(error, errors.Overloaded):
         return error.retry_after_ms
-    is_final = isinstance(error, errors.DeadlineUnreachable | errors.SlowReader | errors.MessageTooLarge)
-    return -1 if is_final else None
+    final = errors.DeadlineUnreachable | errors.SlowReader | errors.MessageTooLarge | errors.ClipTooCostly
+    return -1 if isinstance(error, final) else None
 
 
 def one_status(

@@ -18,6 +18,7 @@ _STATUSES: Final[dict[type[errors.ServerError], int]] = {
     errors.NotFound: 404,
     errors.TooSlow: 408,
     errors.MessageTooLarge: 413,
+    errors.ClipTooCostly: 413,
     # An encoding of bodies.
     errors.NotSupported: 415,
     errors.NoHeatmaps: 501,

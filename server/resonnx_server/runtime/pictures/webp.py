@@ -79,10 +79,12 @@ def _pixels(decoder: Any, file: bytes, size: tuple[int, int], field: str) -> np.
     return pixels
 
 
-def chunks(encoded: bytes, start: int = _FIRST_CHUNK, end: int | None = None) -> Iterator[tuple[bytes, int, int]]:
-    """Yield each chunk's kind and the start and end of its content."""
+def chunks(
+    encoded: bytes, start: int = _FIRST_CHUNK, end: int | None = None, most: int = _MAX_CHUNKS
+) -> Iterator[tuple[bytes, int, int]]:
+    """Yield the kind of each chunk, `most` of them at most, and the start and end of its content."""
     end = len(encoded) if end is None else end
-    for _ in range(_MAX_CHUNKS):
+    for _ in range(most):
         content = start + 8
         past = content + _little(encoded[start + 4 : content])
         if past > end or content > end:

@@ -9,7 +9,7 @@ from onnx import TensorProto, helper, numpy_helper
 from resonnx_server.errors import ModelRefused
 from resonnx_server.repository.bare import child_trial
 
-from ..server import bare_graphs
+from ...server import bare_graphs
 
 
 def _chain(length: int = 5_000) -> bytes:

@@ -11,7 +11,7 @@ from resonnx_export.publish.signing import sign_version, write_new_key
 from resonnx_server.runtime.model_files.manifest import sha256sums
 from resonnx_server.runtime.model_files.signatures import SIGNATURES
 
-from ..server import bare_graphs
+from ...server import bare_graphs
 
 
 def _sum(folder: Path) -> None:

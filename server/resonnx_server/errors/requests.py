@@ -1,39 +1,12 @@
-"""All errors of requests and loads. They know no gRPC; rpc/boundary.py maps them to status codes.
-
-Messages are for callers: they never hold a path or a traceback of the server.
-"""
+"""Requests and models that fail: what cannot succeed, what may later, and what is the server's own fault."""
 
 import math
-from enum import StrEnum
-from typing import ClassVar, Final, Self
+from typing import Final, Self
+
+from resonnx_server.errors.base import FailureReason, ServerError
 
 # Bounds of retry hints: nothing changes sooner, and predictions beyond are unreliable.
 _RETRY_AFTER_MS: Final = (20, 2000)
-
-
-class FailureReason(StrEnum):
-    """Why a request failed; Triton's values of the label `reason`."""
-
-    REJECTED = "REJECTED"
-    CANCELED = "CANCELED"
-    BACKEND = "BACKEND"
-    OTHER = "OTHER"
-
-
-class ServerError(Exception):
-    """Base class. `reason` is stable and in upper case; `failure` groups reasons as Triton does."""
-
-    reason: ClassVar[str] = "INTERNAL"
-    failure: ClassVar[FailureReason] = FailureReason.OTHER
-
-    def __init__(self, message: str) -> None:
-        super().__init__(message)
-        self.message = message
-
-    @classmethod
-    def hidden(cls, incident: str, message: str = "internal error") -> Self:
-        """Return the error for a failure whose cause is in the log only, under the incident's id."""
-        return cls(f"{message} (incident {incident})")
 
 
 class InvalidInput(ServerError):
@@ -50,6 +23,12 @@ class BadImage(InvalidInput):
     """A picture that cannot be decoded or is too large."""
 
     reason = "BAD_IMAGE"
+
+
+class BadClip(InvalidInput):
+    """A clip that cannot be decoded, or whose header announces more than a limit allows."""
+
+    reason = "BAD_CLIP"
 
 
 class WrongTask(InvalidInput):
@@ -88,93 +67,6 @@ class NoHeatmaps(NotSupported):
     """The model has no heatmaps."""
 
     reason = "NO_HEATMAPS"
-
-
-class Unauthenticated(ServerError):
-    """Keys are set, and the caller did not show one that is known."""
-
-    reason = "UNAUTHENTICATED"
-
-
-class KeyMissing(Unauthenticated):
-    """The call has no key."""
-
-    reason = "KEY_MISSING"
-
-    def __init__(self) -> None:
-        super().__init__("this server needs a key: send the metadata `authorization: Bearer KEY`")
-
-
-class KeyUnknown(Unauthenticated):
-    """The call has a key that is not among the server's."""
-
-    reason = "KEY_UNKNOWN"
-
-    def __init__(self) -> None:
-        super().__init__("the key in the metadata `authorization: Bearer KEY` is not among the server's keys")
-
-
-class CertificateMissing(Unauthenticated):
-    """No keys are set, and the caller has no certificate."""
-
-    reason = "CERTIFICATE_MISSING"
-
-    def __init__(self) -> None:
-        super().__init__("this server needs a client certificate of an authority that it trusts")
-
-
-class CertificateUnknown(Unauthenticated):
-    """The call has no key, and the name in the client's certificate is not among the server's keys."""
-
-    reason = "CERTIFICATE_UNKNOWN"
-
-    def __init__(self) -> None:
-        super().__init__("this server needs a key, or a client certificate that its keys file names")
-
-
-class PermissionDenied(ServerError):
-    """The caller is known, and may not do this. `caller` is its name, for the log; None if it is not known here."""
-
-    reason = "PERMISSION_DENIED"
-    caller: str | None = None
-
-
-class RoleMissing(PermissionDenied):
-    """The caller lacks the method's role."""
-
-    reason = "ROLE_MISSING"
-
-    def __init__(self, role: str, caller: str) -> None:
-        super().__init__(f"this method needs a key with the role {role}")
-        self.caller = caller
-
-
-class AdminElsewhere(PermissionDenied):
-    """An admin method is called on a port that does not serve these."""
-
-    reason = "ADMIN_PORT_ONLY"
-
-    def __init__(self, caller: str) -> None:
-        super().__init__("this method is served on the admin port only (admin_port; or admin_on_main with a key)")
-        self.caller = caller
-
-
-class ModelNotAllowed(PermissionDenied):
-    """The caller's key is limited to other models."""
-
-    reason = "MODEL_NOT_ALLOWED"
-
-    def __init__(self, model: str) -> None:
-        super().__init__(f"this key may not use a model {model[:64]!r}")
-
-
-class PriorityNotAllowed(PermissionDenied):
-    """The caller's key does not allow so urgent a priority."""
-
-    reason = "PRIORITY_NOT_ALLOWED"
-
-    def __init__(self, priority: int, best: int) -> None:
-        super().__init__(f"priority {priority} is more urgent than {best}, the most urgent that this key allows")
 
 
 class Overloaded(ServerError):
@@ -249,6 +141,16 @@ class TooLargeUnpacked(MessageTooLarge):
     def __init__(self, limit: int) -> None:
         most = f"{limit} bytes, the limit of this call (max_message_bytes if it takes pictures or tensors)"
         ServerError.__init__(self, f"the request unpacks to more than {most}")
+
+
+class ClipTooCostly(ServerError):
+    """A clip whose decoding takes more time or memory than a limit allows, which its header does not tell."""
+
+    reason = "CLIP_TOO_COSTLY"
+
+    def __init__(self, field: str, message: str) -> None:
+        super().__init__(f"{field}: {message}")
+        self.field = field
 
 
 class Unavailable(ServerError):
