@@ -1,4 +1,4 @@
-"""Exports classifiers and captioners of any class, in memory or made by the user's code: `resonnx-export module`."""
+"""Exports networks of any class, in memory or made by the user's code: `resonnx-export module`."""
 
 import copy
 from collections.abc import Iterator, Sequence
@@ -17,6 +17,7 @@ from resonnx_export.errors import BadInput
 from resonnx_export.layouts.captioners import CaptionSource
 from resonnx_export.layouts.captioners.draft import caption_spec
 from resonnx_export.layouts.recognised import RecognisedCheckpoint
+from resonnx_export.layouts.video import VideoSource
 from resonnx_export.options import Activation, Target
 from resonnx_export.pictures.recipe import InputChanges, Size
 from resonnx_export.pictures.recipes import RecipeChoice
@@ -26,6 +27,9 @@ from resonnx_export.publish.package import Exported
 from resonnx_export.user_code.captioner import UserCaptioner, as_caption_network, is_captioner
 from resonnx_export.user_code.network import as_network, fitting_example, prepared
 from resonnx_export.user_code.opened import Code, Opened, open_code
+from resonnx_export.user_code.video import as_video_network, is_video
+from resonnx_export.video_classifier.pipeline import VideoSettings
+from resonnx_export.video_classifier.pipeline import export_recognised as export_recognised_video
 from resonnx_export.vocabulary import Vocabulary
 
 # As sgrvinod's tutorial; the end token ends most captions before.
@@ -48,6 +52,8 @@ def export_code(code: Code, settings: ClassifierSettings, target: Target, progre
     package.plan(target)
     progress(f"running {code.target}")
     opened = open_code(code, len(settings.labels) if settings.labels else None)
+    if is_video(opened.module):
+        raise BadInput(f"{opened.architecture} is a video classifier's adapter: give --frames RULE, e.g. --frames all")
     if is_captioner(opened.module):
         raise BadInput(
             f"{opened.architecture} is a captioner's adapter: give the words of its vocabulary with --vocab FILE"
@@ -110,6 +116,43 @@ def export_captioner(
     settings = replace(settings or CaptionerSettings(), vocabulary=Vocabulary(tuple(vocabulary)))
     opened = Opened(prepared(copy.deepcopy(adapter)), "module", type(adapter).__name__, _dtypes(adapter))
     return _export_adapter(opened, RecipeChoice(changes=settings.input), settings, target, progress)
+
+
+def export_video_code(
+    code: Code, choice: RecipeChoice, settings: VideoSettings, target: Target, progress: Progress
+) -> Exported:
+    """Run the user's code, load the checkpoint into it, and export the video classifier's adapter to a new version.
+
+    Args:
+        code: The code, its arguments and the checkpoint.
+        choice: The recipe of frames.
+        settings: Those of `input` and of the checkpoint's reading are not used.
+        target: Where to write.
+        progress: Called as each stage begins.
+
+    Raises:
+        BadInput: The code raises, or encode, classify or step return other things than as_video_network says; nothing
+            was written.
+        ParityFailed: The export differs from the adapter; nothing was written.
+    """
+    package.plan(target)
+    progress(f"running {code.target}")
+    opened = open_code(code, None)
+    recipe, note, assumptions = choice.for_layout(opened.layout)
+    network = as_video_network(opened.module, recipe.height, recipe.width)
+    reads_frames = network.in_channels > 0
+    recognised = RecognisedCheckpoint(
+        opened.layout,
+        opened.architecture,
+        network,
+        opened.dtypes,
+        (note, *opened.notes) if reads_frames else opened.notes,
+        opened.assumptions + (assumptions if reads_frames else ()),
+        pb.REFERENCE_USER_CODE,
+    )
+    with _tracing(opened):
+        source = VideoSource(recognised, recipe if reads_frames else None, opened.files)
+        return export_recognised_video(source, settings, target, progress)
 
 
 def recognise_adapter(opened: Opened, recipe: pb.ImageInput, vocabulary: Sequence[str]) -> UserCaptioner:

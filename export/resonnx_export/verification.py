@@ -26,6 +26,7 @@ from resonnx_export.tasks import task_of
 from resonnx_export.tasks.answers import judge_graphs, reduced_rule
 from resonnx_export.tasks.disagreement import next_commands, searched_explanation
 from resonnx_export.user_code.opened import Code, open_code
+from resonnx_export.user_code.video import as_video_network
 
 
 def verify_version(
@@ -85,6 +86,9 @@ def _read(manifest: pb.Manifest, checkpoint: Sequence[Path], code: Code | None) 
     if manifest.HasField("captioner"):
         opened = open_code(code, None)
         return recognise_adapter(opened, manifest.input, manifest.captioner.vocabulary), opened.files
+    if manifest.HasField("video_classifier"):
+        opened = open_code(code, None)
+        return as_video_network(opened.module, manifest.input.height, manifest.input.width), opened.files
     labels = len(manifest.classifier.labels)
     opened = open_code(code, labels)
     name = pb.ClassifierSpec.Activation.Name(manifest.classifier.activation).removeprefix("ACTIVATION_").lower()

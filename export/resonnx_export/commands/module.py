@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from resonnx_export.commands.classifying import NetworkOptions
+from resonnx_export.commands.video import video_settings
 from resonnx_export.errors import BadInput
 from resonnx_export.options import (
     ChosenDecoderPrecision,
@@ -54,10 +55,17 @@ def module(
     vocab: Vocab = None,
     max_tokens: MaxTokens = None,
     decoder_precision: ChosenDecoderPrecision = "fp32",
+    frames: Annotated[
+        str | None, typer.Option(metavar="RULE", help="Of a video classifier: as of the command video-classifier.")
+    ] = None,
+    max_frames: Annotated[
+        int | None, typer.Option(min=1, max=4500, metavar="N", help="Likewise: the most frames of a clip.")
+    ] = None,
 ) -> None:
-    """Export a classifier or captioner of any class by running YOUR code, with which the ONNX model is then compared.
+    """Export a network of any class by running YOUR code, with which the ONNX model is then compared.
 
-    With --vocab it is a captioner: a module with encode(images) and step(token, state, features), see docs/adapters.md.
+    With --vocab it is a captioner: a module with encode(images) and step(token, state, features); with --frames a video
+    classifier: one with encode(images) and classify(features, lengths). See docs/adapters.md.
     """
     from resonnx_export import captioner
     from resonnx_export.classifier import stages
@@ -66,8 +74,15 @@ def module(
     from resonnx_export.publish.summary import summary_lines
     from resonnx_export.vocabulary import load_vocabulary
 
+    if frames is None and max_frames is not None:
+        raise BadInput("--max-frames is for video classifiers: give --frames RULE, too")
+    if frames is not None and vocab is not None:
+        raise BadInput("--vocab is for captioners, --frames for video classifiers: give one")
     wanted = wanted_code(code, arguments, [checkpoint] if checkpoint else [], weights)
     assert wanted is not None
+    if frames is not None:
+        _export_video(wanted, target, changes, quantisation, options, frames, max_frames)
+        return
     if vocab is not None:
         _refuse("captioners take no", {"--labels": options.labels, "--activation": options.activation})
     else:
@@ -96,6 +111,44 @@ def module(
     settings = options.stored(changes, quantisation)
     with progress_bar(target.name, stages(settings)) as progress:
         exported = export_code(wanted, settings, target, progress)
+    typer.echo("\n".join(summary_lines(exported)))
+
+
+def _export_video(
+    code: "Code",
+    target: Target,
+    changes: InputChanges,
+    quantisation: Quantisation,
+    options: NetworkOptions,
+    frames: str,
+    max_frames: int | None,
+) -> None:
+    from resonnx_export.module import export_video_code
+    from resonnx_export.progress import progress_bar
+    from resonnx_export.publish.summary import summary_lines
+    from resonnx_export.video_classifier.pipeline import MAX_FRAMES, stages
+
+    precision = quantisation.precision
+    if precision == "fp16":
+        raise BadInput(
+            "video classifiers are stored in fp32 or int8: --precision fp16 is for classifiers and captioners"
+        )
+    settings = video_settings(
+        options.labels,
+        changes,
+        frames,
+        max_frames or MAX_FRAMES,
+        options.activation or "softmax",
+        (),
+        options.pictures,
+        options.expect,
+        precision,
+        quantisation.calibration,
+        quantisation.min_agreement,
+        options.max_accuracy_drop,
+    )
+    with progress_bar(target.name, stages(settings)) as progress:
+        exported = export_video_code(code, RecipeChoice(options.recipe, changes), settings, target, progress)
     typer.echo("\n".join(summary_lines(exported)))
 
 

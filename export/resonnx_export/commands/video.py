@@ -1,6 +1,7 @@
 """The command `resonnx-export video-classifier`, and the options of clips."""
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final, Literal
 
@@ -22,6 +23,8 @@ from resonnx_export.pictures.recipe import InputChanges
 
 if TYPE_CHECKING:
     from resonnx_proto.v1.manifest_pb2 import VideoClassifierSpec
+
+    from resonnx_export.video_classifier.pipeline import VideoSettings
 
 _RULE: Final = re.compile(
     r"all|every:(?P<every>[1-9]\d{0,3})|uniform:(?P<uniform>[1-9]\d{0,3})|fps:(?P<fps>\d{1,4}(?:\.\d+)?)"
@@ -96,33 +99,66 @@ def video_classifier(
     max_accuracy_drop: MaxAccuracyDrop = 0.5,
 ) -> None:
     """Export a video classifier: a ResNet over frames and a recurrent network over time, or the latter alone."""
+    from resonnx_export.progress import progress_bar
+    from resonnx_export.publish.summary import summary_lines
+    from resonnx_export.video_classifier.pipeline import export_video, stages
+
+    settings = video_settings(
+        labels,
+        changes,
+        frames,
+        max_frames,
+        activation,
+        assume or (),
+        pictures,
+        expect,
+        precision,
+        calibration,
+        min_agreement,
+        max_accuracy_drop,
+    )
+    with progress_bar(target.name, stages(settings)) as progress:
+        exported = export_video(files, settings, target, progress)
+    typer.echo("\n".join(summary_lines(exported)))
+
+
+def video_settings(
+    labels: Path | None,
+    changes: InputChanges,
+    frames: str,
+    max_frames: int,
+    activation: Activation,
+    assume: Sequence[str],
+    pictures: Path | None,
+    expect: Path | None,
+    precision: FramePrecision,
+    calibration: Path | None,
+    min_agreement: float,
+    max_accuracy_drop: float,
+) -> "VideoSettings":
+    """Read the files that the options name, and return the settings. Raises BadInput."""
     from resonnx_export.answers.recorded import read_answers
     from resonnx_export.class_names.files import read_class_names
     from resonnx_export.pictures.calibration import read_samples
     from resonnx_export.precision.guard import Limits
-    from resonnx_export.progress import progress_bar
-    from resonnx_export.publish.summary import summary_lines
-    from resonnx_export.video_classifier.pipeline import VideoSettings, export_video, stages
+    from resonnx_export.video_classifier.pipeline import VideoSettings
 
     if labels is None:
         raise BadInput("a video classifier's checkpoint does not name its classes: give --labels FILE, one a line")
     if (calibration is None) != (precision == "fp32"):
         raise BadInput("--precision int8 and fastest go with --calibration, a folder of typical clips")
     named = read_class_names(labels)
-    settings = VideoSettings(
+    return VideoSettings(
         named.names,
         changes,
         read_sampling(frames),
         max_frames,
         activation,
         read_samples(pictures, changes.decoding()) if pictures else (),
-        read_assume(assume or ()),
+        read_assume(assume),
         read_answers(expect) if expect else None,
         named.notes,
         calibration,
         Limits(min_agreement, max_accuracy_drop),
         only_if_faster=precision == "fastest",
     )
-    with progress_bar(target.name, stages(settings)) as progress:
-        exported = export_video(files, settings, target, progress)
-    typer.echo("\n".join(summary_lines(exported)))

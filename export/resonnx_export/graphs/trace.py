@@ -11,14 +11,14 @@ import torch
 from resonnx_proto.v1 import manifest_pb2 as pb
 from resonnx_server.runtime.graphs import CLASSIFIER_OUTPUTS, IMAGE
 from resonnx_server.runtime.model_files.manifest import DECODER_TOP_K
-from resonnx_server.runtime.video.graphs import FEATURES
+from resonnx_server.runtime.video.graphs import FEATURES, LENGTHS, LOGITS
 from torch import Tensor, nn
 
 from resonnx_export.errors import BadInput, ParityFailed
 from resonnx_export.graphs.padding_taps import without_padding_taps
 from resonnx_export.networks.protocol import CaptionNetwork, Encoded
 from resonnx_export.networks.resnet import ClassifierNetwork
-from resonnx_export.networks.video import VideoNetwork
+from resonnx_export.networks.video import StepwiseVideo, VideoNetwork
 
 Activation = pb.ClassifierSpec.Activation
 # torch's default; later ones do not improve these networks, and fewer runtimes support them.
@@ -27,6 +27,7 @@ OPSET: Final = 18
 _MAX_WEIGHT_BYTES: Final = 2_000_000_000
 # The tracer could take a batch size of one for a constant.
 _EXAMPLE_ROWS: Final = 2
+_EXAMPLE_FRAMES: Final = 3
 
 
 class _Normalise(nn.Module):
@@ -115,6 +116,25 @@ class _FrameEncoder(nn.Module):
         return self.network.encode(self.normalise(image))
 
 
+class _Clips(nn.Module):
+    def __init__(self, network: VideoNetwork) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, features: Tensor, *lengths: Tensor) -> Tensor:
+        return self.network.classify(features, lengths[0])
+
+
+class _Frame(nn.Module):
+    def __init__(self, network: StepwiseVideo) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, features: Tensor, *state: Tensor) -> tuple[Tensor, ...]:
+        logits, following = self.network.step(features, state)
+        return logits, *following
+
+
 class _Decoder(nn.Module):
     def __init__(self, network: CaptionNetwork, states: int) -> None:
         super().__init__()
@@ -160,6 +180,23 @@ def trace_frame_encoder(network: VideoNetwork, recipe: pb.ImageInput) -> bytes:
     return _export(_FrameEncoder(network, recipe), {IMAGE: _example_image(recipe)}, [FEATURES], "batch")
 
 
+def trace_clips(network: VideoNetwork) -> bytes:
+    """Return sequence.onnx of a user's video classifier: features [clips,frames,D], lengths -> logits."""
+    inputs = {
+        FEATURES: torch.zeros(_EXAMPLE_ROWS, _EXAMPLE_FRAMES, network.feature_size),
+        LENGTHS: torch.full((_EXAMPLE_ROWS,), _EXAMPLE_FRAMES),
+    }
+    return _export(_Clips(network), inputs, [LOGITS], "clips", "frames")
+
+
+def trace_frame(network: StepwiseVideo) -> bytes:
+    """Return step.onnx of a user's video classifier: features [clips,D], state_i -> logits, next_state_i."""
+    inputs = {FEATURES: torch.zeros(_EXAMPLE_ROWS, network.feature_size)}
+    inputs |= {f"state_{i}": torch.zeros(_EXAMPLE_ROWS, size) for i, size in enumerate(network.states)}
+    outputs = [LOGITS, *(f"next_state_{i}" for i in range(len(network.states)))]
+    return _export(_Frame(network), inputs, outputs, "clips")
+
+
 def trace_decoder(network: CaptionNetwork, recipe: pb.ImageInput) -> bytes:
     """Return decoder.onnx: token int64 [rows] and the encoder's outputs -> one step. Raises as trace_classifier."""
     encoded = _example_encoded(network, recipe)
@@ -180,16 +217,23 @@ def _example_encoded(network: CaptionNetwork, recipe: pb.ImageInput) -> Encoded:
     return network.encode(torch.zeros(_EXAMPLE_ROWS, 3, recipe.height, recipe.width))
 
 
-def _export(module: nn.Module, inputs: dict[str, Tensor], outputs: Sequence[str], rows: str) -> bytes:
-    """Return the graph of `module` with axis 0 of every tensor dynamic and named `rows`."""
+def _export(module: nn.Module, inputs: dict[str, Tensor], outputs: Sequence[str], rows: str, second: str = "") -> bytes:
+    """Return the graph of `module` with axis 0 of every tensor dynamic and named `rows`.
+
+    `second` is the name of axis 1 of the first input, if that is dynamic as well.
+    """
     weights = sum(value.numel() * value.element_size() for value in module.state_dict().values())
     if weights > _MAX_WEIGHT_BYTES:
         raise BadInput(f"the network has {weights / 1e9:.1f} GB of weights; an ONNX file holds at most 2 GB")
-    return finish(without_padding_taps(_traced(module, inputs, outputs, rows)))
+    return finish(without_padding_taps(_traced(module, inputs, outputs, rows, second)))
 
 
-def _traced(module: nn.Module, inputs: dict[str, Tensor], outputs: Sequence[str], rows: str) -> onnx.ModelProto:
+def _traced(
+    module: nn.Module, inputs: dict[str, Tensor], outputs: Sequence[str], rows: str, second: str
+) -> onnx.ModelProto:
     first, *rest = ({0: rows} for _ in inputs)
+    if second:
+        first[1] = second
     with _quiet():
         program = torch.onnx.export(
             module.eval(),

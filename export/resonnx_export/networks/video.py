@@ -33,6 +33,20 @@ class VideoNetwork(nn.Module, ABC):
         """Return the logits [N,K] of features [N,T,D] of clips of lengths int64 [N], 1 to T."""
 
 
+class StepwiseVideo(VideoNetwork):
+    """A network that may also read a clip frame by frame.
+
+    Attributes:
+        states: Sizes of its states [N,size], all zeros before a clip; empty if it reads whole clips only.
+    """
+
+    states: tuple[int, ...]
+
+    @abstractmethod
+    def step(self, features: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """Return the logits [N,K] after one more frame of each clip, features [N,D], and the next state."""
+
+
 @dataclass(frozen=True)
 class VideoConfig:
     """The shape of a video classifier.

@@ -15,10 +15,10 @@ from resonnx_export.answers.recorded import Answers
 from resonnx_export.answers.subject import Subject, video_subject
 from resonnx_export.errors import BadInput
 from resonnx_export.graphs.sequence import sequence_graph, step_graph
-from resonnx_export.graphs.trace import trace_frame_encoder
+from resonnx_export.graphs.trace import trace_clips, trace_frame, trace_frame_encoder
 from resonnx_export.layouts.recognised import RecognisedCheckpoint
 from resonnx_export.layouts.video import VideoSource, recognise_video
-from resonnx_export.networks.video import RecurrentVideo, VideoNetwork
+from resonnx_export.networks.video import RecurrentVideo, StepwiseVideo, VideoNetwork
 from resonnx_export.options import Activation, Target
 from resonnx_export.pictures.clip_folders import read_clips
 from resonnx_export.pictures.recipe import InputChanges, describe
@@ -87,16 +87,16 @@ def export_video(files: Sequence[Path], settings: VideoSettings, target: Target,
     def recognised(values: Mapping[str, str]) -> VideoSource:
         return recognise_video(files, assume={**settings.assume, **values}, decided=settings.expect is not None)
 
-    source = recognised({})
-    return export_recognised(replace(source, rebuild=recognised), settings, target, progress)
+    source = _with_recipe(replace(recognised({}), rebuild=recognised), settings)
+    return export_recognised(source, settings, target, progress)
 
 
 def export_recognised(source: VideoSource, settings: VideoSettings, target: Target, progress: Progress) -> Exported:
     """Export a video classifier to a new version in the model repository.
 
     Args:
-        source: The network and its source's picture recipe.
-        settings: Those of the checkpoint's reading are not used.
+        source: The network, and the recipe with the user's changes.
+        settings: Those of `input` and of the checkpoint's reading are not used.
         target: Where to write.
         progress: Called as each stage begins.
 
@@ -104,7 +104,6 @@ def export_recognised(source: VideoSource, settings: VideoSettings, target: Targ
         BadInput, ParityFailed: As export_classifier; nothing was written.
     """
     folder = package.plan(target)
-    source = _with_recipe(source, settings)
     recognised, recipe = source.recognised, source.input
     network = _checked(recognised, settings)
     graphs, states = _graphs_over_time(network)
@@ -186,6 +185,12 @@ def _checked(recognised: RecognisedCheckpoint, settings: VideoSettings) -> Video
 
 def _graphs_over_time(network: VideoNetwork) -> tuple[dict[str, bytes], list[pb.VideoClassifierSpec.State]]:
     """Return sequence.onnx, and step.onnx with its states if the network reads forwards only."""
+    if isinstance(network, StepwiseVideo):
+        files = {SEQUENCE_FILE: trace_clips(network)}
+        if network.states:
+            files[STEP_FILE] = trace_frame(network)
+        state = pb.VideoClassifierSpec.State
+        return files, [state(name=f"state_{i}", shape=[size]) for i, size in enumerate(network.states)]
     assert isinstance(network, RecurrentVideo)
     files = {SEQUENCE_FILE: sequence_graph(network)}
     if network.config.sequence.bidirectional:
