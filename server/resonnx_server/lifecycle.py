@@ -239,6 +239,7 @@ class Server:
         self.parts.watch.close()
         for model in self.control.serving:
             model.engine.close()
+        self.parts.clips.stop()
         ended = await asyncio.gather(
             self.parts.decoder.close(_LAST_JOB_S),
             *(asyncio.to_thread(device.close, _LAST_JOB_S) for device in self.parts.devices),

@@ -33,6 +33,7 @@ from resonnx_server.observe.requests.access_log import access_log
 from resonnx_server.observe.spans.export import Export, otlp
 from resonnx_server.observe.spans.tracer import tracer
 from resonnx_server.observe.tracing import Frontend, Traces
+from resonnx_server.preprocessing.clips.decode import ClipDecoder
 from resonnx_server.preprocessing.decode import Decoder
 from resonnx_server.protocol.comparisons import ComparisonStatus
 from resonnx_server.protocol.oip.statistics import Statistics
@@ -65,6 +66,7 @@ class Parts:
         policy: Keys, certificates and the rights of callers.
         budget: The memory of requests.
         decoder: Decodes pictures on its own threads.
+        clips: Decodes clips on the same threads.
         grpc: The gRPC server.
         probes: The HTTP server.
         watch: Compares the process's memory with the budget.
@@ -81,6 +83,7 @@ class Parts:
     policy: Policy
     budget: Budget
     decoder: Decoder
+    clips: ClipDecoder
     grpc: GrpcServer
     probes: Probes
     watch: MemoryWatch
@@ -125,7 +128,8 @@ class Parts:
             models, budget, settings.keep_disagreements, None if reports is None else reports.write
         )
         metrics.registry.register(ComparisonCollector(comparisons))
-        inference = Inference(models, decoder, budget, traces=traces, comparing=comparisons)
+        clips = ClipDecoder(decoder)
+        inference = Inference(models, decoder, budget, traces=traces, comparing=comparisons, clips=clips)
         statistics = Statistics(models, metrics)
         grpc = _grpc(settings, inference, comparisons, limits, budget, policy, metrics, statistics, regions)
         small_pictures = division.decoder - division.large
@@ -137,6 +141,7 @@ class Parts:
             policy=policy,
             budget=budget,
             decoder=decoder,
+            clips=clips,
             grpc=grpc,
             probes=Probes(
                 models,

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from ..server import clip_model
+from ..server.clip_model import gif
 from .environments import grpcurl_program
 from .served import Tapped
 
@@ -86,6 +87,8 @@ def test_grpcurl(client: str, tapped: Tapped, grpcurl: Grpcurl) -> None:
     video = {"images": [picture, raw], "times_s": [0, 0.04]}
     (watched,) = call(f"{_VISION}/ClassifyVideo", {**asked, "frames": video})
     assert len(watched["predictions"]) == 2
+    (watched,) = call(f"{_VISION}/ClassifyVideo", {**asked, "clip": base64.b64encode(gif(clip_model.clip(5))).decode()})
+    assert watched["frames_read"] == [0, 1, 2, 3, 4]
     del asked["version"]
     call(f"{_VISION}/ClassifyVideo", {**asked, "frames": video, "version_label": "canary"})
     for version in ({"version": 1}, {"version_label": "canary"}):

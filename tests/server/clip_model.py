@@ -1,11 +1,13 @@
 """A small video classifier as a version's files: pictures of 4x4 -> 6 features, an LSTM over them -> 5 classes."""
 
+import io
 from pathlib import Path
 
 import numpy as np
 import onnx
 import torch
 from onnx import TensorProto, helper, numpy_helper
+from PIL import Image
 from resonnx_export.graphs.sequence import sequence_graph, step_graph
 from resonnx_export.networks.heads import HeadLayer
 from resonnx_export.networks.sequence import SequenceConfig
@@ -25,6 +27,14 @@ _FP32 = pb.PRECISION_FP32
 def clip(frames: int, seed: int = 0) -> np.ndarray:
     """Return a clip uint8 [frames,4,4,3]."""
     return np.random.default_rng(1000 * seed + frames).integers(0, 256, (frames, SIDE, SIDE, 3), dtype=np.uint8)
+
+
+def gif(frames: np.ndarray) -> bytes:
+    """Return a clip as an animated GIF, 25 frames a second, with a palette for each frame: no pixel changes."""
+    pictures = [Image.fromarray(frame).quantize(256) for frame in frames]
+    written = io.BytesIO()
+    pictures[0].save(written, "GIF", save_all=True, append_images=pictures[1:], duration=40, disposal=1)
+    return written.getvalue()
 
 
 def files(*, bidirectional: bool = False, given: bool = False, seed: int = 5) -> VersionFiles:

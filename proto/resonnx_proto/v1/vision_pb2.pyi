@@ -251,10 +251,11 @@ class VideoFrames(_message.Message):
     def __init__(self, images: _Optional[_Iterable[_Union[Image, _Mapping]]] = ..., times_s: _Optional[_Iterable[float]] = ...) -> None: ...
 
 class ClassifyVideoRequest(_message.Message):
-    __slots__ = ("model", "version", "frames", "top_k", "id", "priority", "timeout_us", "version_label")
+    __slots__ = ("model", "version", "frames", "clip", "top_k", "id", "priority", "timeout_us", "version_label")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     FRAMES_FIELD_NUMBER: _ClassVar[int]
+    CLIP_FIELD_NUMBER: _ClassVar[int]
     TOP_K_FIELD_NUMBER: _ClassVar[int]
     ID_FIELD_NUMBER: _ClassVar[int]
     PRIORITY_FIELD_NUMBER: _ClassVar[int]
@@ -263,12 +264,13 @@ class ClassifyVideoRequest(_message.Message):
     model: str
     version: int
     frames: VideoFrames
+    clip: bytes
     top_k: int
     id: str
     priority: int
     timeout_us: int
     version_label: str
-    def __init__(self, model: _Optional[str] = ..., version: _Optional[int] = ..., frames: _Optional[_Union[VideoFrames, _Mapping]] = ..., top_k: _Optional[int] = ..., id: _Optional[str] = ..., priority: _Optional[int] = ..., timeout_us: _Optional[int] = ..., version_label: _Optional[str] = ...) -> None: ...
+    def __init__(self, model: _Optional[str] = ..., version: _Optional[int] = ..., frames: _Optional[_Union[VideoFrames, _Mapping]] = ..., clip: _Optional[bytes] = ..., top_k: _Optional[int] = ..., id: _Optional[str] = ..., priority: _Optional[int] = ..., timeout_us: _Optional[int] = ..., version_label: _Optional[str] = ...) -> None: ...
 
 class ClassifyVideoResponse(_message.Message):
     __slots__ = ("model", "version", "predictions", "frames_read", "timing", "id")

@@ -3,7 +3,7 @@
 from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal
+from typing import Literal, Protocol
 
 import numpy as np
 
@@ -124,5 +124,17 @@ class Frames:
 
 
 Pictures = EncodedPictures | RawPicture | DecodedPictures
-# Of one request, whatever its task.
-AnyPictures = Pictures | Frames
+
+
+class AnyPictures(Protocol):
+    """The pictures of one request, whatever its task: those above, frames of clips among them."""
+
+    @property
+    def count(self) -> int:
+        """Their number."""
+
+    async def decoding(self, decoder: Decoder, options: PictureOptions, priority: int, caller: str) -> Decoding | None:
+        """Return the predicted time to decode them; None if they are decoded."""
+
+    async def pixels(self, decoder: Decoder, options: PictureOptions, priority: int, caller: str) -> Pixels:
+        """Return them as the model takes them, uint8 [count,H,W,3]. Raises BadImage."""

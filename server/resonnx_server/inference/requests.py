@@ -25,6 +25,7 @@ from resonnx_server.observe.spans.tracer import RequestSpan, tracer
 from resonnx_server.observe.stats import Timing
 from resonnx_server.observe.trace_context import TRACE_CONTEXT
 from resonnx_server.observe.tracing import Frontend, Trace, Traces
+from resonnx_server.preprocessing.clips.decode import ClipDecoder
 from resonnx_server.preprocessing.decode import Decoder
 from resonnx_server.runtime.pictures.images import Pixels
 from resonnx_server.scheduling.deadline_admission import Decoding
@@ -233,7 +234,7 @@ def _outcome(error: BaseException | None) -> str:
 
 @dataclass(frozen=True)
 class Inference:
-    """The models, the decoder of pictures, the memory budget and the callers' limits, for all fronts."""
+    """The models, the decoders of pictures and clips, the memory budget and the callers' limits, for all fronts."""
 
     models: Models
     decoder: Decoder
@@ -242,6 +243,7 @@ class Inference:
     traces: Traces = field(default_factory=Traces)
     frontend: Frontend = Frontend.GRPC
     comparing: Comparing = NO_COMPARISONS
+    clips: ClipDecoder | None = None
 
     def limited(self, caller: Caller) -> AbstractContextManager[None]:
         """Count a request of `caller` against its limits until the block ends. Event loop only.

@@ -10,11 +10,12 @@ from resonnx_proto.v1 import vision_pb2 as pb
 
 from resonnx_server.access.caller import Caller
 from resonnx_server.errors import BadImage, InvalidInput, NotSupported
-from resonnx_server.inference.pictures import Frames, Pictures, RawPicture
+from resonnx_server.inference.pictures import AnyPictures, Frames, Pictures, RawPicture
 from resonnx_server.inference.registry import Model
 from resonnx_server.inference.requests import ActiveRequest, Inference
 from resonnx_server.inference.tasks import VIDEO
-from resonnx_server.inference.videos.clips import Classified, check_frames, classify_clips
+from resonnx_server.inference.videos.clips import Classified, check_frames, classify_clips, video_engine
+from resonnx_server.inference.videos.file import VideoFile
 from resonnx_server.inference.videos.sampled import sampled, sampling_of
 from resonnx_server.inference.videos.stream import VideoStream
 from resonnx_server.protocol.vision.answers import complete
@@ -30,10 +31,12 @@ class GivenVideo:
     Attributes:
         images: Its frames as picture files or raw pixels; None for one that is neither.
         times_s: Their times in seconds; may be empty.
+        clip: A video file in place of frames; None for frames.
     """
 
     images: Sequence[bytes | RawPicture | None] = ()
     times_s: Sequence[float] = ()
+    clip: bytes | None = None
 
 
 class VideoServing:
@@ -71,15 +74,31 @@ class VideoServing:
             top_k = _top_k(model, message.top_k)
             _needs_pictures(model)
             request.limit(caller_ns, message.timeout_us, caller.priority(message.priority))
-            assert model.manifest is not None
-            sampling = sampling_of(model.manifest.video_classifier)
-            read = sampled(sampling, len(video.images), video.times_s, "frames.times_s")
-            check_frames(model, len(read), _IMAGES)
-            frames = _frames(video.images, read)
+            read, frames = await self._frames(model, video)
             found = await classify_clips(request, frames, [len(read)])
             response = pb.ClassifyVideoResponse(predictions=_predictions(found, model, top_k), frames_read=read)
         complete(response, message.id, request)
         return response
+
+    async def _frames(self, model: Model, video: GivenVideo) -> tuple[list[int], AnyPictures]:
+        """Return the indices of the frames that a model reads, and these frames, within its limits.
+
+        Raises:
+            InvalidInput: The video has too many frames or none, or times that do not fit.
+            BadClip: A file is none that can be read.
+        """
+        assert model.manifest is not None
+        assert model.pictures is not None
+        sampling = sampling_of(model.manifest.video_classifier)
+        if video.clip is None:
+            read = sampled(sampling, len(video.images), video.times_s, "frames.times_s")
+            check_frames(model, len(read), _IMAGES)
+            return read, _frames(video.images, read)
+        clips = self._inference.clips
+        assert clips is not None
+        most = min(video_engine(model).max_frames, model.max_queue_size)
+        plan = await clips.plan(video.clip, model.pictures, sampling, most, "clip")
+        return plan.indices, VideoFile(clips, plan)
 
     def stream(
         self, message: pb.ClassifyVideoStreamRequest, caller_ns: int | None, caller: Caller

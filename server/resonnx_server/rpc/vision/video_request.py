@@ -19,6 +19,7 @@ from resonnx_server.runtime import wire
 
 # Frames of a message, before sampling: an event loop reads them in some tens of ms.
 MOST_IMAGES: Final = 4500
+_CLIP: Final = pb.ClassifyVideoRequest.CLIP_FIELD_NUMBER
 _FRAMES: Final = pb.ClassifyVideoRequest.FRAMES_FIELD_NUMBER
 _IMAGES: Final = pb.VideoFrames.IMAGES_FIELD_NUMBER
 _TIMES: Final = pb.VideoFrames.TIMES_S_FIELD_NUMBER
@@ -45,20 +46,26 @@ def read_video_request(message: bytes) -> VideoRequest:
 
     Raises:
         DecodeError: It does not parse.
-        InvalidInput: It has too many frames or fields, or too many bytes in small ones.
+        InvalidInput: It has too many frames or fields, too many bytes in small ones, or both frames and a file.
     """
     view = memoryview(message)
     cut, images = CountedFields(), list[bytes | RawPicture | None]()
-    times = list[float]()
+    times, clip, has_frames = list[float](), None, False
     for field in wire.fields(view):
         content = view[field.content : field.end]
         if field.kind == wire.BYTES and field.number == _FRAMES:
+            has_frames = True
             _read_frames(content, images, times)
+        elif field.kind == wire.BYTES and field.number == _CLIP:
+            # Of a field that is there twice, protobuf takes the last.
+            clip = bytes(content)
         else:
             cut.count_field()
             cut.keep(view[field.start : field.end])
     rest = pb.ClassifyVideoRequest.FromString(b"".join(cut.rest))
-    return VideoRequest(rest, GivenVideo(images, times), len(message))
+    if has_frames and clip is not None:
+        raise InvalidInput("video", "both frames and clip are set")
+    return VideoRequest(rest, GivenVideo(images, times, clip), len(message))
 
 
 def _read_frames(frames: memoryview, images: list[bytes | RawPicture | None], times: list[float]) -> None:

@@ -14,7 +14,7 @@ from resonnx_proto.v1 import vision_pb2_grpc
 
 from ....running import RunningServer
 from ... import clip_model
-from ...clip_model import LABELS, clip, logits_of
+from ...clip_model import LABELS, clip, gif, logits_of
 
 
 @pytest.fixture
@@ -72,6 +72,14 @@ def test_a_clip_gets_the_models_answer_from_files_and_from_pixels(
             assert (answer.model, answer.version, answer.id) == (model, 1, "a")
             assert answer.frames_read == list(range(len(frames)))
             assert answer.timing.compute_us > 0
+
+
+def test_a_clip_is_read_from_a_file(vision: vision_pb2_grpc.VisionStub) -> None:
+    frames = clip(12)
+    answer = vision.ClassifyVideo(pb.ClassifyVideoRequest(model="motions", clip=gif(frames)), timeout=30)
+    np.testing.assert_allclose(scores(answer), softmax(logits_of(clip_model.files(), frames)), atol=1e-5)
+    assert answer.frames_read == list(range(12))
+    assert answer.timing.decode_us > 0
 
 
 def test_a_streamed_clip_has_the_answers_of_its_beginnings(vision: vision_pb2_grpc.VisionStub) -> None:
@@ -146,6 +154,8 @@ def test_a_stream_that_can_go_on_for_ever_is_longer_than_any_clip(vision: vision
             "frames.times_s[1]",
             "below the time before it",
         ),
+        (pb.ClassifyVideoRequest(model="motions", clip=b"no video"), "clip", "animated GIF and WebP"),
+        (pb.ClassifyVideoRequest(model="motions", clip=gif(clip(65))), "clip", "at most 64"),
         (pb.ClassifyVideoRequest(model="motions", frames=encoded(clip(1)), top_k=6), "top_k", "6 is not within 0..5"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
