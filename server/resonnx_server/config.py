@@ -113,6 +113,8 @@ class ModelSettings(BaseModel):
     """Whether to turn pictures upright by their EXIF orientation; by default, as the model's recipe says."""
     provider: Provider | None = None
     """Execution provider of this model; by default, the server's."""
+    unload_unused_s: Annotated[float, Field(ge=0, le=1e9)] | None = None
+    """`unload_unused_s` of this model; by default, the server's. 0 keeps it in memory."""
     version_policy: Annotated[str, BeforeValidator(canonical)] = "latest: 1"
     """Versions that are served, of those in the model's folder: `latest: N`, `all` or `specific: [1, 3]`. Versions that
     have a label are served as well."""
@@ -208,6 +210,10 @@ class Settings(BaseModel):
     load_timeout_s: Annotated[float, Field(gt=0, le=86_400)] = 600.0
     """Time limit for loading one model, in seconds, after which it is refused and the others serve. TensorRT may need
     more at its first start, as it builds engines."""
+    unload_unused_s: Annotated[float, Field(ge=0, le=1e9)] = 0.0
+    """Seconds without a request after which a model's sessions are closed, and their memory is freed; 0 for never. Its
+    next request opens them again and waits for that, a fraction of a second for 45 MB; its deadline holds. The model
+    stays ready."""
     max_message_bytes: Annotated[int, Field(ge=1 << 20, le=1 << 30)] = 64 << 20
     """Largest request and largest response, in bytes."""
     memory_budget_bytes: Annotated[int, Field(ge=1 << 22)] | None = None

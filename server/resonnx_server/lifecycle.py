@@ -189,6 +189,7 @@ class Server:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self.control.work())
             tasks.create_task(self.control.remeasuring.run())
+            tasks.create_task(self.control.unused.run())
             if self.settings.control_mode == "poll":
                 tasks.create_task(self.repository.run(self.control.see))
 

@@ -76,7 +76,13 @@ class Readiness:
             _log.warning("a session was replaced: the model serves on", extra=extra)
         elif event.kind == "replacing":
             _log.warning("a session is being replaced", extra={**extra, "reason": event.detail})
-        else:
+        elif event.kind == "unloaded":
+            _log.info("unloaded as it is unused: its next request opens its sessions again", extra=extra)
+        elif event.kind == "reopened":
+            _log.info("the sessions of an unused model were opened again", extra={**extra, "took": event.detail})
+        elif event.kind == "not_reopened":
+            _log.error("an unloaded model cannot be opened again", extra={**extra, "reason": event.detail})
+        elif event.kind == "stopped":
             _log.error("a model cannot serve any more", extra={**extra, "reason": event.detail})
             if self._models.serves(model):
                 self._models.refuse(Refusal(model.name, model.version, event.detail, was_served=True))

@@ -9,7 +9,7 @@ it; if that is one, encoding and steps take turns, as each uses the whole device
 begin, encode_policy.py which goes first; encoding.py and stepping.py are the jobs.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from resonnx_proto.v1.manifest_pb2 import CaptionerSpec
@@ -30,7 +30,7 @@ from resonnx_server.captioning.schedule import CaptionSchedule
 from resonnx_server.captioning.slots import Slots
 from resonnx_server.captioning.stepping import StepJob
 from resonnx_server.drift.drift import Drift
-from resonnx_server.errors import InferenceHung
+from resonnx_server.errors import InferenceHung, Unavailable
 from resonnx_server.observe.requests.identity import IDENTITY
 from resonnx_server.observe.stats import ModelStats
 from resonnx_server.scheduling.batcher import Batch
@@ -151,13 +151,16 @@ class CaptionEngine(Engine[CaptionCost, CaptionWork, Captioned, CaptionTask]):
     def _free_memory(self) -> None:
         del self.slots, self._buffers
 
-    def _abandon(self) -> None:
+    def _clear_buffers(self) -> None:
+        self._buffers.clear()
+
+    def _abandon(self, error: Callable[[], Unavailable]) -> None:
         left = [entry.payload for entry in self._queue.clear()]
         if self.schedule.is_idle:
             left += [*self.schedule.clear(), *self.slots.owners]
         completions = Completions()
         for task in left:
-            completions.failed(task, closing())
+            completions.failed(task, error())
         self._post(completions)
 
     # Workload: called by the device, under its lock.
@@ -274,7 +277,7 @@ class CaptionEngine(Engine[CaptionCost, CaptionWork, Captioned, CaptionTask]):
     def _gave_up(self, job: EncodeJob | StepJob) -> None:
         self._replacement.abandoned(job.pool)
         if self._closed:
-            self._abandon()
+            self._abandon(closing)
 
     def _ended(self, job: EncodeJob | StepJob) -> None:
         if job.infer_ns is not None:
@@ -284,7 +287,7 @@ class CaptionEngine(Engine[CaptionCost, CaptionWork, Captioned, CaptionTask]):
         if job.lacks_memory:
             self._replacement.lacks_memory(job.pool)
         if self._closed:
-            self._abandon()
+            self._abandon(closing)
 
     def _post(self, completions: Completions, stats: ModelStats | None = None) -> None:
         self._loop.call_soon_threadsafe(completions.deliver, stats or self.stats, self._watch_of)

@@ -157,7 +157,8 @@ class Probes:
     def _versions(self) -> Iterator[tuple[str, str, str]]:
         """Yield each version's state, the model's name, and the version with what there is to say of it."""
         for model in self._models:
-            state = "replacing a session of" if model.engine.is_paused else "serving"
+            state = "unloaded" if model.engine.is_unloaded else "serving"
+            state = "replacing a session of" if model.engine.is_paused else state
             yield state, model.name, f"version {model.version}"
         for name, version in self._models.awaited:
             yield "loading", name, f"version {version}"

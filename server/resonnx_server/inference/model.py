@@ -1,6 +1,6 @@
 """A version of a model that serves, and one that was refused."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -57,6 +57,13 @@ class ModelEngine(Protocol):
         """Memory of the process that its largest batches take at once."""
 
     @property
+    def is_unloaded(self) -> bool:
+        """Whether its sessions are closed, as it is unused."""
+
+    def unload(self) -> Sequence[object]:
+        """Let go of its sessions until the next request; see Engine.unload."""
+
+    @property
     def is_paused(self) -> bool:
         """Whether no batch begins, because a session is being replaced or cannot be."""
 
@@ -102,6 +109,7 @@ class Model:
         declaration: What its config.pbtxt says, if there is one.
         version_policy: Versions of the model that are served, as in its settings.
         keep_disagreements: Most pictures that a comparison of its versions keeps; None is the server's setting.
+        unload_unused_s: Seconds without a request after which its sessions are closed; None is the server's setting.
         lease: Held by each of its requests.
         heatmaps: What a classifier's heatmaps are computed with; why it has none.
     """
@@ -125,6 +133,7 @@ class Model:
     declaration: Declaration | None = None
     version_policy: str = "latest: 1"
     keep_disagreements: int | None = None
+    unload_unused_s: float | None = None
     max_queue_delay_us: int = 0
     shares_batches: bool = True
     heatmaps: ClassActivation | str = ""

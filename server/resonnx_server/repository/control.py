@@ -28,6 +28,7 @@ from resonnx_server.repository.life.reloading import Reloading
 from resonnx_server.repository.life.remeasuring import Remeasuring
 from resonnx_server.repository.life.serving import ModelMemory, Serving
 from resonnx_server.repository.life.turns import Turns
+from resonnx_server.repository.life.unused import Unused
 from resonnx_server.repository.life.version_loader import LoadVersion, VersionLoader
 from resonnx_server.repository.loading import Loading, ModelLoad
 from resonnx_server.repository.scan import ModelFolder
@@ -69,15 +70,14 @@ class Control:
         self._loader = VersionLoader(load_version, compares=settings.control_mode != "none")
         self.loading = Loading(self._loader.load, self, settings.load_timeout_s)
         self.serving = Serving(models, memory)
+        self.unused = Unused(models, settings.unload_unused_s, memory)
         self._memory = memory
         self._lives: dict[str, ModelLife] = {}
-        # By name and version.
         self._coming: dict[tuple[str, int], tuple[ModelLife, Generation]] = {}
         self._retry_s: dict[tuple[str, int], float] = {}
         self._queue: list[ModelFolder] = []
         self._kick = asyncio.Event()
-        # Set, and replaced, when a life has changed.
-        self._changed = asyncio.Event()
+        self._changed = asyncio.Event()  # Set, and replaced, when a life has changed.
         self._turns = Turns()
         reloading = Reloading(settings, models, announcer, self.loading, self._loader, memory, self._serve, self._act)
         self.remeasuring = Remeasuring(models, reloading)
@@ -239,6 +239,7 @@ class Control:
 
     def _session_event(self, life: ModelLife, generation: Generation, model: Model, event: Event) -> None:
         self._announcer.session_event(model, event)
+        self.unused.event(model.engine, event)
         if event.kind == "stopped" and generation.state is State.READY:
             life.refused(generation, event.detail)
             self.serving.stopped(generation)

@@ -157,4 +157,10 @@ def tensor_pool(session: Session, table: LatencyTable, source: Source, *, has_al
     """Return the pool of a session whose file is `source`."""
     # Not the session itself, whose memory is freed when its pool has none.
     opener = session.opener()
-    return SessionPool(session.run, table, has_all_cores, open_again=lambda: source.open_again(opener, table.sizes).run)
+    return SessionPool(
+        session.run,
+        table,
+        has_all_cores,
+        open_again=lambda: source.open_again(opener, table.sizes).run,
+        let_go=lambda: None,
+    )

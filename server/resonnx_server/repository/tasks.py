@@ -213,6 +213,7 @@ def starting(
             declaration=settings.declaration,
             version_policy=settings.version_policy,
             keep_disagreements=settings.keep_disagreements,
+            unload_unused_s=settings.unload_unused_s,
             max_queue_delay_us=settings.max_queue_delay_us,
             shares_batches=shares_batches,
             pictures=version.pictures(files.manifest.input) if files and files.manifest.HasField("input") else None,

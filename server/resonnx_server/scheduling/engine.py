@@ -4,6 +4,7 @@ import asyncio
 from abc import abstractmethod
 from collections.abc import Callable, Iterable
 from contextlib import suppress
+from functools import partial
 from typing import Any, Generic, NoReturn, Protocol, TypeVar
 
 from resonnx_server.drift.drift import Drift, Watch
@@ -88,6 +89,8 @@ class Engine(Workload, Generic[Cost, Work, Answer, T]):
         """
         self._check_open()
         with self.device.lock:
+            if self._replacement.is_unloaded:
+                self._reopen()
             return self._admit(cost, deadline_ns, priority, decoding, caller)
 
     async def submit(self, work: Work, reservation: QueueReservation) -> Answer:
@@ -99,11 +102,13 @@ class Engine(Workload, Generic[Cost, Work, Answer, T]):
             DeadlineUnreachable: When its turn came, less time was left than the request takes.
             WaitTooLong: The same, and the wait was the reason.
             InferenceFailed: The runtime failed on this request, or its outputs are not usable.
-            Unavailable: The model is being closed.
+            Unavailable: The model is being closed; or its sessions were closed, and cannot be opened again.
         """
         self._check_open()
         entry = self._entry(work, reservation)
         with self.device.lock:
+            if self._replacement.is_unloaded:
+                self._reopen()
             self._queue.push(entry, reservation)
             self.device.notify(self.ready_at_ns())
         try:
@@ -143,7 +148,28 @@ class Engine(Workload, Generic[Cost, Work, Answer, T]):
     @property
     def is_paused(self) -> bool:
         """Whether no batch begins, because a session is being replaced or cannot be."""
-        return self._replacement.is_paused
+        return self._replacement.is_paused and not self._replacement.is_unloaded
+
+    @property
+    def is_unloaded(self) -> bool:
+        """Whether its sessions are closed, as it is unused; the next request opens them, and waits for that."""
+        return self._replacement.is_unloaded
+
+    def unload(self) -> list[Callable[..., Any]]:
+        """Let go of its sessions until the next request.
+
+        They stay where work waits or is under way, and where they cannot be opened again by themselves, as those of
+        captions that stay on a GPU.
+
+        Returns:
+            What holds the sessions now; nothing if they stay. To free them takes milliseconds.
+        """
+        with self.device.lock:
+            is_used = self._queue.rows or self._queue.reserved_rows or self.device.runs(self)
+            held = [] if self._closed or is_used else self._replacement.unload(self._distinct_pools())
+            if held:
+                self._clear_buffers()
+            return held
 
     def close(self) -> None:
         """Fail all queued requests and refuse new ones; batches under way end. May be called again."""
@@ -151,7 +177,7 @@ class Engine(Workload, Generic[Cost, Work, Answer, T]):
             if not self._closed:
                 self._closed = True
                 self.device.detach(self)
-                self._abandon()
+                self._abandon(closing)
 
     @property
     def is_running(self) -> bool:
@@ -178,6 +204,28 @@ class Engine(Workload, Generic[Cost, Work, Answer, T]):
     def _pools(self) -> Iterable[AnySessionPool]:
         """Return its sessions."""
 
+    def _distinct_pools(self) -> list[AnySessionPool]:
+        return [*{id(pool): pool for pool in self._pools()}.values()]
+
+    def _reopen(self) -> None:
+        """Open the sessions of an unused model, with the lock held; if that fails, its requests fail."""
+
+        def failed(reason: str) -> None:
+            with suppress(RuntimeError):
+                self._loop.call_soon_threadsafe(self._not_reopened, reason)
+
+        self._replacement.reopen(self._distinct_pools(), failed)
+
+    def _not_reopened(self, reason: str) -> None:
+        with self.device.lock:
+            # Unless a later request has begun another attempt.
+            if self._replacement.is_unloaded and not self._replacement.is_opening:
+                self._abandon(partial(Unavailable, f"the model was unloaded, and cannot be opened again: {reason}"))
+
+    @abstractmethod
+    def _clear_buffers(self) -> None:
+        """Free the buffers that no batch uses."""
+
     @abstractmethod
     def _free_memory(self) -> None:
         """Let go of the memory of batches, with the lock held."""
@@ -198,8 +246,8 @@ class Engine(Workload, Generic[Cost, Work, Answer, T]):
         return answer
 
     @abstractmethod
-    def _abandon(self) -> None:
-        """Once closed, fail the requests that no job will end, with the lock held."""
+    def _abandon(self, error: Callable[[], Unavailable]) -> None:
+        """Fail the requests that no job will end, each with an error of its own, on the loop with the lock held."""
 
     def _stats_of(self, caller: str) -> ModelStats:
         """Return the counters of a batch whose requests are a caller's."""

@@ -33,12 +33,14 @@ class SessionPool(Generic[P, R]):
         has_all_cores: Its threads use all cores of the device, which concurrent batches would have to share.
         open_again: Opens another session of the same file and returns its `run`; takes seconds, may raise anything.
             None keeps `run`.
+        let_go: Lets go of what `open_again` holds of the session, which is then freed with `run`; None if it cannot.
     """
 
     run: Callable[P, R]
     table: LatencyTable
     has_all_cores: bool = False
     open_again: Callable[[], Callable[P, R]] | None = None
+    let_go: Callable[[], None] | None = None
 
 
 @dataclass

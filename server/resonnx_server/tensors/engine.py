@@ -9,13 +9,13 @@ from functools import partial
 from typing import Any, Final, NamedTuple
 
 from resonnx_server.drift.drift import Drift
-from resonnx_server.errors import InferenceHung
+from resonnx_server.errors import InferenceHung, Unavailable
 from resonnx_server.observe.requests.identity import IDENTITY
 from resonnx_server.observe.stats import ModelStats, Timing
 from resonnx_server.scheduling.batcher import Batcher
 from resonnx_server.scheduling.deadline_admission import Decoding, Objective
 from resonnx_server.scheduling.device import Device
-from resonnx_server.scheduling.engine import Engine, closing
+from resonnx_server.scheduling.engine import Engine
 from resonnx_server.scheduling.queue import Entry, QueueReservation
 from resonnx_server.scheduling.queue_policy import QueuePolicies
 from resonnx_server.scheduling.session_pool import AnySessionPool, BufferPool, TensorInstanceGroup, Tensors
@@ -158,8 +158,12 @@ class TensorEngine(Engine[TensorCost, Tensors, TensorAnswer, TensorTask]):
     async def _answer(self, outcome: list[Part]) -> TensorAnswer:
         return await joined(outcome)
 
-    def _abandon(self) -> None:
-        deliver([(entry, closing()) for entry in self._queue.clear()])
+    def _clear_buffers(self) -> None:
+        for buffers in self._buffers.values():
+            buffers.clear()
+
+    def _abandon(self, error: Callable[[], Unavailable]) -> None:
+        deliver([(entry, error()) for entry in self._queue.clear()])
 
     # Workload: called by the device, under its lock.
 

@@ -8,7 +8,6 @@ clips of similar lengths those of sequence.onnx, and frames of all streams those
 the first of them, by its frames. In the others it waits since the same moment, so that what has begun ends first.
 """
 
-from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -18,7 +17,6 @@ from typing import Any, Final, Self
 from resonnx_server.observe.stats import ModelStats
 from resonnx_server.scheduling.deadline_admission import Decoding, Objective
 from resonnx_server.scheduling.device import Device
-from resonnx_server.scheduling.engine import AnyEngine
 from resonnx_server.scheduling.queue import QueueReservation
 from resonnx_server.scheduling.queue_policy import QueuePolicies
 from resonnx_server.scheduling.replacement import Event
@@ -26,6 +24,7 @@ from resonnx_server.scheduling.session_pool import TensorInstanceGroup
 from resonnx_server.scheduling.sharing import DEFAULT_PRIORITY
 from resonnx_server.tensors.engine import TensorCost, TensorEngine
 from resonnx_server.video.clips import ClipEngine
+from resonnx_server.video.stages import Stages
 
 # Of the stages after the first, whose requests were admitted at that.
 _UNLIMITED: Final = 1 << 40
@@ -83,7 +82,7 @@ class VideoReservation:
         (self.frames or self.later).max_wait_ns = max_wait_ns
 
 
-class VideoEngine:
+class VideoEngine(Stages):
     """One video classifier's work on a device.
 
     Args:
@@ -156,9 +155,7 @@ class VideoEngine:
             self.steps = TensorEngine(
                 sessions.steps, device, self.step_stats, finite=True, row_bytes=sessions.step_bytes, **later
             )
-        self._stages: tuple[AnyEngine, ...] = tuple(
-            stage for stage in (self.frames, self.clips, self.steps) if stage is not None
-        )
+        self._stages = tuple(stage for stage in (self.frames, self.clips, self.steps) if stage is not None)
 
     def reserve(
         self,
@@ -236,21 +233,6 @@ class VideoEngine:
     # What the registry, the metrics and the life of versions ask of any engine: see inference/model.py.
 
     @property
-    def batch_bytes(self) -> int:
-        """See Engine.batch_bytes."""
-        return sum(stage.batch_bytes for stage in self._stages)
-
-    @property
-    def is_paused(self) -> bool:
-        """See Engine.is_paused."""
-        return any(stage.is_paused for stage in self._stages)
-
-    @property
-    def is_running(self) -> bool:
-        """See Engine.is_running."""
-        return any(stage.is_running for stage in self._stages)
-
-    @property
     def on_event(self) -> Callable[[Event], None]:
         """See Engine.on_event."""
         return self._on_event
@@ -268,28 +250,6 @@ class VideoEngine:
     def queued_rows(self) -> int:
         """Return the number of frames that wait; for given features, of clips."""
         return self._stages[0].queued_rows()
-
-    def oldest_wait_ns(self) -> int:
-        """See Engine.oldest_wait_ns."""
-        return max(stage.oldest_wait_ns() for stage in self._stages)
-
-    def served_ns(self) -> dict[str, float]:
-        """See Engine.served_ns."""
-        served: defaultdict[str, float] = defaultdict(float)
-        for stage in self._stages:
-            for caller, ns in stage.served_ns().items():
-                served[caller] += ns
-        return dict(served)
-
-    def close(self) -> None:
-        """See Engine.close."""
-        for stage in self._stages:
-            stage.close()
-
-    def free(self) -> None:
-        """See Engine.free."""
-        for stage in self._stages:
-            stage.free()
 
     def later_stages(self) -> Iterator[tuple[str, ModelStats]]:
         """Yield the stages after the first by name, with the counters of their batches."""

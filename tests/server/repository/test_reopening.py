@@ -1,6 +1,8 @@
 """Sessions of a serving model are opened again from the files of the load, or not at all."""
 
+import weakref
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -89,3 +91,34 @@ def test_encoder_and_decoder_of_a_captioner() -> None:
     ]
     tokens = np.array([3])
     assert step(tokens, state, features).top_ids.tolist() == graphs.step(tokens, state, features).top_ids.tolist()
+
+
+def test_a_captioner_that_let_go_opens_both_graphs_once_and_each_alone_later() -> None:
+    files = onnx_files()
+    graphs, table = open_language(files), LatencyTable({1: 1e6})
+    reads: list[str] = []
+
+    def read(name: str) -> bytes:
+        reads.append(name)
+        return files[name]
+
+    sources = tuple(
+        Source.of_bytes(name, files[name], partial(read, name)) for name in ("encoder.onnx", "decoder.onnx")
+    )
+    encoder, decoder = captioners._pools(graphs, table, table, sources, 0)
+    sessions = [weakref.ref(graphs.encoder), weakref.ref(graphs.decoder)]
+    assert encoder.open_again is not None
+    assert decoder.open_again is not None
+    assert encoder.let_go is not None
+    expected = [array.tolist() for array in graphs.encode(picture(7)[np.newaxis])[0]]
+    del graphs
+    for pool in (encoder, decoder):
+        pool.run = lambda: None
+        pool.let_go()  # type: ignore[misc]
+    assert [session() for session in sessions] == [None, None]
+    encode, step = encoder.open_again(), decoder.open_again()
+    assert reads == ["encoder.onnx", "decoder.onnx"]
+    assert encode.__self__ is step.__self__
+    assert [array.tolist() for array in encode(picture(7)[np.newaxis])[0]] == expected
+    decoder.open_again()
+    assert reads[2:] == ["decoder.onnx"]

@@ -40,6 +40,7 @@ class ServingCollector(Collector):
         yield from _queues(self._models)
         yield from _sessions(self._models)
         yield from _device_time(self._models, names_certificates=self._names_certificates)
+        yield self._unloaded()
         yield from self._life()
         yield GaugeMetricFamily(
             "resonnx_decode_queue_pictures",
@@ -79,6 +80,19 @@ class ServingCollector(Collector):
         for name, version in models.awaited:
             ready.add_metric((name, str(version)), 0)
         return ready
+
+    def _unloaded(self) -> Metric:
+        unloaded = GaugeMetricFamily(
+            "resonnx_model_unloaded",
+            Meaning(
+                "1 if the sessions of a model are closed, as it is unused (`unload_unused_s`)",
+                "1: its next request waits until they are open.",
+            ),
+            labels=_MODEL,
+        )
+        for model in self._models:
+            unloaded.add_metric((model.name, str(model.version)), model.engine.is_unloaded)
+        return unloaded
 
     def _life(self) -> Iterator[Metric]:
         state = GaugeMetricFamily(

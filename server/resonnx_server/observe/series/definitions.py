@@ -88,6 +88,14 @@ COUNTERS: Final[tuple[Number, ...]] = (
         lambda s: s.session_events["replaced"],
     ),
     (
+        "resonnx_reopened_models",
+        Meaning(
+            "Times that a request opened the sessions of an unloaded model",
+            "Rises steadily: raise `unload_unused_s`, as each such request waits.",
+        ),
+        lambda s: s.session_events["reopened"],
+    ),
+    (
         "resonnx_predicted_run_seconds",
         Meaning(
             "Predicted device time of batches and decoder steps",

@@ -1,5 +1,6 @@
 """The captioners' entry for loading: the pair of encoder and decoder must give the golden captions."""
 
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Final
 
@@ -18,7 +19,7 @@ from resonnx_server.repository.tasks import Loaded, Prepared, TaskEntry
 from resonnx_server.repository.version import repeat
 from resonnx_server.repository.warming import Warming
 from resonnx_server.runtime.decoding.greedy import decode_all
-from resonnx_server.runtime.decoding.sequence import Sequence
+from resonnx_server.runtime.decoding.sequence import Sequence as Caption
 from resonnx_server.runtime.graphs import Captioner, CaptionerGraphs
 from resonnx_server.runtime.model_files.golden_examples import Verdict, judge_captions
 from resonnx_server.runtime.model_files.manifest import DECODER_FILE, ENCODER_FILE
@@ -38,7 +39,7 @@ _OUTPUTS: Final = (
 )
 
 
-def _run(loaded: Loaded[CaptionerGraphs], pictures: Pixels) -> list[Sequence]:
+def _run(loaded: Loaded[CaptionerGraphs], pictures: Pixels) -> list[Caption]:
     return decode_all(loaded.graphs, pictures, loaded.files.manifest.captioner)
 
 
@@ -135,18 +136,56 @@ def _instances(loaded: Loaded[CaptionerGraphs], placed: PlacedCaptioner) -> tupl
     return InstanceGroup.single(encode), InstanceGroup.single(step)
 
 
+class _Reopened:
+    """What opens the sessions of a pair of graphs again: one of them in place of another, or both if none is open.
+
+    Args:
+        graphs: The pair.
+        sources: Files of encoder and decoder.
+        sizes: Batch sizes of encoder and decoder.
+    """
+
+    def __init__(
+        self, graphs: Captioner[Any], sources: tuple[Source, ...], sizes: tuple[Sequence[int], Sequence[int]]
+    ) -> None:
+        self._graphs: Captioner[Any] | None = graphs
+        # As only those with states in host memory let go.
+        self._opened = partial(CaptionerGraphs, manifest=graphs.manifest)
+        self._is_decoder_new = False
+        openers = graphs.encoder.opener(), graphs.decoder.opener()
+        self._encoder, self._decoder = (
+            partial(source.open_again, opener, of) for source, opener, of in zip(sources, openers, sizes, strict=True)
+        )
+
+    def let_go(self) -> None:
+        """Hold no sessions."""
+        self._graphs, self._is_decoder_new = None, False
+
+    def encode(self) -> Callable[..., Any]:
+        """Open the encoder again, and the decoder as well if it is not open."""
+        if self._graphs is None:
+            self._graphs, self._is_decoder_new = self._opened(self._encoder(), self._decoder()), True
+        else:
+            self._graphs = self._graphs.replaced(encoder=self._encoder())
+        return self._graphs.encode_watched
+
+    def step(self) -> Callable[..., Any]:
+        """Open the decoder again, unless that was done with the encoder."""
+        assert self._graphs is not None
+        if not self._is_decoder_new:
+            self._graphs = self._graphs.replaced(decoder=self._decoder())
+        self._is_decoder_new = False
+        return self._graphs.step
+
+
 def _pools(
     graphs: Captioner[Any], encoder: LatencyTable, decoder: LatencyTable, sources: tuple[Source, ...], share: int
 ) -> tuple[AnySessionPool, AnySessionPool]:
     """Return the pools of encoder and decoder, given their latencies and files."""
-
-    def encoder_again() -> Any:
-        return graphs.replaced(encoder=sources[0].open_again(graphs.encoder.opener(), encoder.sizes)).encode_watched
-
-    def decoder_again() -> Any:
-        return graphs.replaced(decoder=sources[1].open_again(graphs.decoder.opener(), decoder.sizes)).step
-
+    again = _Reopened(graphs, sources, (encoder.sizes, decoder.sizes))
+    # States on a device are in memory that its sessions use.
+    let_go = again.let_go if isinstance(graphs, CaptionerGraphs) else None
     return (
-        SessionPool(graphs.encode_watched, encoder, graphs.encoder.threads > share, encoder_again),
-        SessionPool(graphs.step, decoder, graphs.decoder.threads > share, decoder_again),
+        SessionPool(graphs.encode_watched, encoder, graphs.encoder.threads > share, again.encode, let_go),
+        SessionPool(graphs.step, decoder, graphs.decoder.threads > share, again.step, let_go),
     )
