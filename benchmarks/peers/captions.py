@@ -153,6 +153,9 @@ def main() -> int:
     trials, failed = Trials(given.settings), False
     with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
         comparison = Comparison(Path(name), given.seconds)
+        # Fills the cache.
+        with comparison.serve_resonnx():
+            pass
         targets = stack.enter_context(comparison.serve_resonnx())
         for label, peer in CAPTION_PEERS.items():
             try:
