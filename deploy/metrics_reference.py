@@ -46,7 +46,7 @@ version is loaded again.
 
 | event | counted in |
 |---|---|
-| each request of a stream, each picture of a form | as a request of its own |
+| each request of a stream, each frame of a video's stream, each picture of a form | as a request of its own |
 | no key or role, a limit of the key, an unknown model or version, a message that cannot be read | `resonnx_rejected_calls_total` |
 | no memory to receive a message; over HTTP also a deadline that passes while the body is received or read | `resonnx_rejected_calls_total` |
 | an error of a call about models, regions, settings, versions or statistics | `resonnx_rejected_calls_total`; not of calls of health, and of `ModelReady` no missing model |

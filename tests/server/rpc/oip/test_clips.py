@@ -1,6 +1,8 @@
 """Clips by the tensor protocol: files, pixels and features, of one length or padded, and the models' descriptions."""
 
 import io
+import json
+import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 
 import grpc
@@ -89,6 +91,25 @@ def test_sequences_of_given_features_are_classified(infer: Infer) -> None:
     lengths = np.array([9, 3, 1, 8], np.int64)
     expected = np.stack([logits_of(version, each[:length]) for each, length in zip(features, lengths, strict=True)])
     np.testing.assert_allclose(infer("numbers", features=features, lengths=lengths)["logits"], expected, atol=1e-5)
+
+
+def test_sequences_come_as_json_too(video_server: RunningServer) -> None:
+    features = np.random.default_rng(2).standard_normal((2, 3, FEATURES), np.float32)
+    inputs = [
+        {"name": "features", "datatype": "FP32", "shape": [2, 3, FEATURES], "data": features.ravel().tolist()},
+        {"name": "lengths", "datatype": "INT64", "shape": [2], "data": [3, 2]},
+    ]
+    body = json.dumps({"inputs": inputs}).encode()
+    asked = urllib.request.Request(f"http://{video_server.http}/v2/models/numbers/infer", body)
+    with urllib.request.urlopen(asked, timeout=30) as response:
+        (logits,) = (each["data"] for each in json.load(response)["outputs"] if each["name"] == "logits")
+    version = clip_model.files(given=True)
+    expected = np.stack([logits_of(version, features[0]), logits_of(version, features[1, :2])])
+    np.testing.assert_allclose(np.reshape(logits, (2, CLASSES)), expected, atol=1e-5)
+    status, described = video_server.get("/v1/models/numbers")
+    assert status == 200
+    assert "input" not in (told := json.loads(described))
+    assert (told["classes"], told["max_frames"], told["is_streamed"]) == (CLASSES, 64, True)
 
 
 def test_the_best_classes_have_the_models_labels(stub: grpc_service_pb2_grpc.GRPCInferenceServiceStub) -> None:

@@ -187,6 +187,12 @@ def test_a_bad_frame_ends_its_stream_by_its_number(vision: vision_pb2_grpc.Visio
     assert refused.value.details().startswith("frame 3: image.encoded: ")
 
 
+def test_a_frame_that_misses_its_timeout_ends_its_stream(vision: vision_pb2_grpc.VisionStub) -> None:
+    with pytest.raises(grpc.RpcError) as late:
+        streamed(vision, "motions", clip(3), timeout_us=1)
+    assert late.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+
+
 def test_models_of_features_take_no_pictures(vision: vision_pb2_grpc.VisionStub) -> None:
     with pytest.raises(grpc.RpcError) as refused:
         vision.ClassifyVideo(pb.ClassifyVideoRequest(model="numbers", frames=encoded(clip(2))), timeout=30)

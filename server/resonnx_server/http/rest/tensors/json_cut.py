@@ -181,13 +181,15 @@ def _depths(text: bytes | bytearray, start: int, stop: int, depth: int) -> tuple
         if b"[" not in part and b"]" not in part and b"{" not in part:
             return depth, None
     piece = np.frombuffer(text, np.uint8, stop - start, start)
-    if (piece == _OPEN_OBJECT).any():
-        raise InvalidInput("inputs", "data must be an array of numbers, booleans or strings")
     closes = piece == _CLOSE
     depths = depth + np.cumsum((piece == _OPEN).astype(np.int64) - closes)
-    if len(depths) and depths.max() > _DEEPEST:
-        raise InvalidInput("inputs", f"data is nested deeper than {_DEEPEST}")
     ends = np.flatnonzero(closes & (depths == 0))
+    # What follows the array is no data: the next input, say.
+    inside = slice(None, int(ends[0])) if len(ends) else slice(None)
+    if (piece[inside] == _OPEN_OBJECT).any():
+        raise InvalidInput("inputs", "data must be an array of numbers, booleans or strings")
+    if depths[inside].max(initial=0) > _DEEPEST:
+        raise InvalidInput("inputs", f"data is nested deeper than {_DEEPEST}")
     if len(ends):
         return 0, start + int(ends[0]) + 1
     return int(depths[-1]) if len(depths) else depth, None

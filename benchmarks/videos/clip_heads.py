@@ -1,6 +1,6 @@
 """How clips of different lengths should share runs of a recurrent network: padded together, or frame by frame.
 
-    python -m benchmarks.clip_heads [--clips 400]
+    PYTHONPATH=benchmarks python benchmarks/videos/clip_heads.py [--clips 400]
 
 So many callers have a clip of 4 to 64 frames waiting at any time: each sends its next one when the last is answered.
 Sessions alone, on one thread, without a server; times are processor time, as one thread does all. They depend on the
