@@ -10,6 +10,7 @@ from resonnx_export.layouts.captioners import recognise_captioner
 from resonnx_export.layouts.captioners.summary import encoder_reason, summary
 from resonnx_export.layouts.families import OtherNetwork
 from resonnx_export.layouts.recognised import RecognisedCheckpoint
+from resonnx_export.layouts.video.summary import summary as video_summary
 from resonnx_export.networks.resnet import ClassifierNetwork
 from resonnx_export.pictures.recipes import RecipeChoice
 from resonnx_export.sources.pickled_captioner import follow_pickled
@@ -27,7 +28,7 @@ def inspect_file(path: Path, weights: str | None = None) -> Iterator[tuple[str, 
     except OtherNetwork:
         raise
     except BadInput:
-        if not (lines := list(summary(path, partial(_captioner, path)))):
+        if not (lines := list(video_summary(path)) or list(summary(path, partial(_captioner, path)))):
             raise
         yield from lines
         return

@@ -130,10 +130,11 @@ def test_answers_name_the_reading_that_gives_them(tmp_path: Path) -> None:
     assert not (tmp_path / "models").exists()
 
 
+@pytest.mark.slow
 def test_the_encoder_in_int8_is_judged_by_the_labels_of_clips(tmp_path: Path) -> None:
     recorded = record(tmp_path, "video-crnn")
     clips = write_clips(tmp_path / "clips", 16)
-    options = ("--size", 16, "--precision", "int8", "--calibration", clips, "--min-agreement", 50)
+    options = ("--size", SIDE, "--precision", "int8", "--calibration", clips, "--min-agreement", 50)
     done = export(tmp_path, recorded, *options)
     assert done.exit_code == 0, done.output
     assert "int8: 8 of 8 held-back clips predicted as in fp32" in done.output
@@ -162,7 +163,7 @@ def test_int8_beyond_its_limit_is_refused(tmp_path: Path, monkeypatch: pytest.Mo
 
     monkeypatch.setattr(ClipJudge, "__call__", unlike)
     clips = write_clips(tmp_path / "clips", 8, 2)
-    done = export(tmp_path, recorded, "--size", 16, "--precision", "int8", "--calibration", clips)
+    done = export(tmp_path, recorded, "--size", SIDE, "--precision", "int8", "--calibration", clips)
     assert done.exit_code == 1
     assert "0 of 4 held-back clips have float32's prediction" in done.output
     assert not (tmp_path / "models").exists()

@@ -152,7 +152,9 @@ def test_inspect_describes_whole_captioners_and_halves(tmp_path: Path) -> None:
     assert half["outputs"] == f"captions of {WORDS} words"
     assert half["next"].startswith(f"resonnx-export captioner {files[1]} ENCODER --vocab VOCABULARY")
     torch.save(_Video().state_dict(), both)
-    assert "video classifier" in dict(inspect_file(both))["layout"]
+    video = dict(inspect_file(both))
+    assert video["layout"] == "video-features"
+    assert video["next"].startswith(f"resonnx-export video-classifier {both} --labels LABELS ")
 
 
 def _damaged(state: dict[str, Tensor], rng: random.Random) -> dict[str, Tensor]:

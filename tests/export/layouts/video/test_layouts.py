@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from resonnx_export.errors import BadInput
+from resonnx_export.inspection import inspect_file
 from resonnx_export.layouts.video import recognise_video
 from resonnx_export.networks.video import VideoNetwork
 from torch import Tensor, nn
@@ -57,6 +58,17 @@ def test_what_keys_do_not_record_is_listed_with_its_values(tmp_path: Path) -> No
     assumed = {each.name: each for each in recognise_video(files, decided=True).recognised.assumptions}
     assert assumed["pooling"].alternatives == ("states", "mean", "max")
     assert not assumed["pooling"].confirmed
+
+
+def test_inspect_describes_a_whole_video_classifier(tmp_path: Path) -> None:
+    _, (file,) = write(tmp_path, "both ends")
+    lines = list(inspect_file(file))
+    shown = dict(lines)
+    assert shown["layout"] == "video-frames"
+    assert shown["architecture"].endswith(" and bidirectional lstm 6")
+    assert shown["outputs"] == "5 classes of clips, from frames"
+    assert any(title == "assumption" and value.startswith("assumed: pooling last") for title, value in lines)
+    assert shown["next"] == f"resonnx-export video-classifier {file} --labels LABELS --repository models --name NAME"
 
 
 REFUSED: Mapping[str, tuple[str, dict[str, str]]] = {
