@@ -140,4 +140,4 @@ bench-peers: $(VENV)/.installed
 
 # Removes what make has created; your own models stay.
 clean:
-	rm -rf $(VENV) .make models/digits models/scenes models/.samples models/.cache
+	rm -rf $(VENV) .make models/digits models/scenes models/gestures models/.samples models/.cache

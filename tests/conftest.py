@@ -160,7 +160,18 @@ def start_server(tmp_path_factory: pytest.TempPathFactory, tables: Path, grpc_fr
 
 @pytest.fixture(scope="session")
 def demo_repository() -> Path:
-    """`digits` and `scenes`, exported by the command that users have; not to be written to.
+    """`digits` and `scenes`, exported by the command that users have; not to be written to."""
+    return _demo_models() / "pictures"
+
+
+@pytest.fixture(scope="session")
+def video_repository() -> Path:
+    """`gestures`, likewise."""
+    return _demo_models() / "video"
+
+
+def _demo_models() -> Path:
+    """Return the folder of both repositories.
 
     They are kept in `.make/`, under a hash of all that they depend on, for other workers and later runs.
     """
@@ -175,8 +186,11 @@ def demo_repository() -> Path:
                     shutil.rmtree(old)
             partial = kept / "partial"
             shutil.rmtree(partial, ignore_errors=True)
-            command = [sys.executable, "-m", "resonnx_export", "demo", "--repository", str(partial)]
+            command = [sys.executable, "-m", "resonnx_export", "demo", "--repository", str(partial / "pictures")]
             subprocess.run(command, check=True, timeout=300)
+            # Most tests want pictures, and would load and warm one more model.
+            (partial / "video").mkdir()
+            (partial / "pictures" / "gestures").rename(partial / "video" / "gestures")
             partial.rename(repository)
     return repository
 

@@ -120,7 +120,6 @@ _SERVER = {
         "runtime",
         "observe",
         "config",
-        "config_text",
         "declaration",
         "version_policy",
         "errors",

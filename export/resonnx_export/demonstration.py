@@ -1,6 +1,7 @@
-"""Exports the demonstration models, `digits` and `scenes`, from their committed weights or from fresh training."""
+"""Exports the demonstration models, `digits`, `scenes` and `gestures`, from their weights or from fresh training."""
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -15,7 +16,7 @@ from resonnx_export import captioner, classifier, demo
 from resonnx_export.captioner import CaptionerSettings, export_captioner
 from resonnx_export.checkpoints.files import load_checkpoint
 from resonnx_export.classifier import ClassifierSettings, export_classifier
-from resonnx_export.demo import digits, samples, scenes
+from resonnx_export.demo import digits, gestures, samples, scenes
 from resonnx_export.options import Precision, Target
 from resonnx_export.pictures.calibration import Calibration, reference_of
 from resonnx_export.pictures.recipe import InputChanges, Size, image_input
@@ -24,6 +25,8 @@ from resonnx_export.precision.trunk import StorageFor, fp16, int8
 from resonnx_export.progress import progress_bar
 from resonnx_export.publish import package
 from resonnx_export.publish.package import Exported
+from resonnx_export.video_classifier import pipeline
+from resonnx_export.video_classifier.pipeline import VideoSettings, export_video
 from resonnx_export.vocabulary import Vocabulary
 
 _SAMPLES: Final = 16
@@ -36,17 +39,19 @@ _REFERENCE_SEED: Final = 6000
 def export_demo(
     repository: Path, *, retrain: bool, precision: Precision = "fp32"
 ) -> Iterator[tuple[str, Exported | None]]:
-    """Export both models, each as its next version; yield the name and the written version.
+    """Export the models, each as its next version; yield the name and the written version.
 
     A model whose newest version has the same weights and precision is not exported again, and None is yielded. Raises
     as export_classifier.
     """
     with TemporaryDirectory() as temporary:
         folder = _trained(Path(temporary)) if retrain else demo.WEIGHTS
-        for name, export in {"digits": _export_digits, "scenes": _export_scenes}.items():
+        exports = {"digits": _export_digits, "scenes": _export_scenes, "gestures": _export_gestures}
+        for name, export in exports.items():
             weights = folder / f"{name}.safetensors"
-            done = _is_exported(repository / name, weights, precision)
-            yield name, None if done else export(weights, Target(repository, name), precision)
+            stored: Precision = "fp32" if name == "gestures" and precision == "fp16" else precision
+            done = _is_exported(repository / name, weights, stored)
+            yield name, None if done else export(weights, Target(repository, name), stored)
 
 
 def _export_digits(weights: Path, target: Target, precision: Precision) -> Exported:
@@ -72,6 +77,23 @@ def _export_scenes(weights: Path, target: Target, precision: Precision) -> Expor
     )
     with progress_bar(target.name, captioner.stages(settings)) as progress:
         return export_captioner([weights], settings, target, progress)
+
+
+def _export_gestures(weights: Path, target: Target, precision: Precision) -> Exported:
+    frames = [Image.fromarray(frame) for clip in samples.clips(_SEED, 1) for frame in clip.frames]
+    settings = VideoSettings(
+        gestures.LABELS,
+        InputChanges(Size(gestures.INPUT_SIZE, gestures.INPUT_SIZE), mean=demo.MEAN, std=demo.STD),
+        samples=frames[:_SAMPLES],
+        # What its file does not record, and training fixes.
+        assume={"pooling": "last"},
+    )
+    with TemporaryDirectory() as folder:
+        if precision == "int8":
+            samples.write_calibration_clips(Path(folder))
+            settings = replace(settings, calibration=Path(folder))
+        with progress_bar(target.name, pipeline.stages(settings)) as progress:
+            return export_video([weights], settings, target, progress)
 
 
 def _scenes(count: int) -> Iterator[Image.Image]:
@@ -100,11 +122,13 @@ def _is_exported(model: Path, weights: Path, precision: Precision) -> bool:
 
 
 def _trained(folder: Path) -> Path:
-    """Train both models, and return the folder with their weights."""
+    """Train the models, and return the folder with their weights."""
     from safetensors.torch import save_file
 
     from resonnx_export.demo.train import train_digits, train_scenes
+    from resonnx_export.demo.train_gestures import train_gestures
 
     save_file(train_digits(), folder / "digits.safetensors")
     save_file(train_scenes(), folder / "scenes.safetensors")
+    save_file(train_gestures(), folder / "gestures.safetensors")
     return folder

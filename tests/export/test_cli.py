@@ -1,6 +1,7 @@
 """The commands as users run them: what is written, what is said, and the exit codes."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -205,13 +206,21 @@ def test_demo_asks_for_a_place() -> None:
     assert run("demo").exit_code == 2
 
 
-def test_demo_models_and_samples(demo_repository: Path, samples: Path, truth: dict[str, dict[str, str]]) -> None:
-    for name, task in (("digits", pb.TASK_CLASSIFIER), ("scenes", pb.TASK_CAPTIONER)):
-        assert read_version(demo_repository / name / "1").manifest.task == task
-    again = run("demo", "--repository", demo_repository)
+def test_demo_models_and_samples(
+    demo_repository: Path, video_repository: Path, samples: Path, truth: dict[str, dict[str, str]], tmp_path: Path
+) -> None:
+    for repository in (demo_repository, video_repository):
+        shutil.copytree(repository, tmp_path, dirs_exist_ok=True)
+    tasks = {"digits": pb.TASK_CLASSIFIER, "scenes": pb.TASK_CAPTIONER, "gestures": pb.TASK_VIDEO_CLASSIFIER}
+    for name, task in tasks.items():
+        assert read_version(tmp_path / name / "1").manifest.task == task
+    again = run("demo", "--repository", tmp_path)
     assert again.exit_code == 0, again.output
-    assert again.stdout.count("already exported") == 2
-    assert not (demo_repository / "digits" / "2").exists()
+    assert again.stdout.count("already exported") == 3
+    assert not (tmp_path / "digits" / "2").exists()
+    clips = json.loads((samples / "clips" / "truth.json").read_text())
+    assert len(clips) == 12
+    assert all((samples / "clips" / name).is_file() for name in clips)
     assert json.loads((samples / "truth.json").read_text()) == truth
     assert all((samples / name).is_file() for name in truth)
 

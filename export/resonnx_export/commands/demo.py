@@ -11,17 +11,18 @@ from resonnx_export.options import StoredPrecision
 
 def demo(
     repository: Annotated[
-        Path | None, typer.Option(metavar="FOLDER", help="Export the demonstration models `digits` and `scenes` here.")
+        Path | None,
+        typer.Option(metavar="FOLDER", help="Export the demonstration models `digits`, `scenes` and `gestures` here."),
     ] = None,
     retrain: Annotated[bool, typer.Option("--retrain", help="Train them anew first (some minutes).")] = False,
     precision: StoredPrecision = "fp32",
     samples: Annotated[
-        Path | None, typer.Option(metavar="FOLDER", help="Write sample pictures and truth.json here.")
+        Path | None, typer.Option(metavar="FOLDER", help="Write sample pictures, clips and truth.json here.")
     ] = None,
-    count: Annotated[int, typer.Option(min=1, metavar="N", help="Number of samples.")] = 100,
+    count: Annotated[int, typer.Option(min=1, metavar="N", help="Number of sample pictures.")] = 100,
     seed: Annotated[int, typer.Option(min=0, metavar="N", help="Seed of the choice of samples.")] = 0,
 ) -> None:
-    """Export the demonstration models, or write pictures to try them on."""
+    """Export the demonstration models, or write pictures and clips to try them on."""
     if repository is None and samples is None:
         raise BadInput("give --repository (models) or --samples (pictures), or both")
     from resonnx_export.demo.samples import write_samples

@@ -1,4 +1,4 @@
-"""Two small models of real handwriting, with their weights: `digits` reads one digit, `scenes` captions several."""
+"""Three small models of real handwriting, with weights: of one digit, of scenes of several, of the gestures of one."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from PIL import Image
 from resonnx_export.demo.digits import UInt8
 
 WEIGHTS = Path(__file__).parent / "weights"
-# Both models get (pixel / 255 - MEAN) / STD after a bilinear resize to the input size.
+# All models get (pixel / 255 - MEAN) / STD after a bilinear resize to the input size.
 MEAN = (0.5, 0.5, 0.5)
 STD = (0.5, 0.5, 0.5)
 
@@ -20,6 +20,6 @@ def resize(picture: UInt8, size: int) -> UInt8:
 
 
 def normalise(pictures: torch.Tensor) -> torch.Tensor:
-    """Turn pixels uint8 [N,H,W,3] into both models' input, float [N,3,H,W]."""
+    """Turn pixels uint8 [N,H,W,3] into the models' input, float [N,3,H,W]."""
     mean, std = (torch.tensor(values) * 255 for values in (MEAN, STD))
     return ((pictures - mean) / std).permute(0, 3, 1, 2)

@@ -1,4 +1,4 @@
-"""Sample pictures of held-out digits, and calibration pictures of training digits, so that the former stay unseen."""
+"""Samples of held-out digits, and calibration pictures and clips of training digits: the former stay unseen."""
 
 import json
 from collections.abc import Iterator
@@ -15,11 +15,14 @@ from resonnx_export.demo.gestures import Clip, compose_any
 from resonnx_export.demo.scenes import Scene, compose
 from resonnx_export.pictures.calibration import Calibration, split_pictures
 
-# Numbers of calibration pictures.
+# Numbers of calibration pictures and clips.
 _DIGITS: Final = 512
 _SCENES: Final = 256
+_CLIPS: Final = 128
 _CALIBRATION_SEED: Final = 0
 _HALVES_SEED: Final = 6000
+# How long a viewer shows a frame of a clip.
+_FRAME_MS: Final = 80
 
 
 def digits(seed: int | None = None) -> Iterator[tuple[UInt8, str]]:
@@ -60,7 +63,8 @@ def clips(seed: int, count: int) -> Iterator[Clip]:
 def write_samples(directory: Path, count: int, seed: int) -> Path:
     """Write 0001.png and so on, digits and scenes in turn, and truth.json; return its path.
 
-    truth.json maps each file to its model and to its label (digits) or caption (scenes).
+    truth.json maps each file to its model and to its label (digits) or caption (scenes). The folder `clips` gets one
+    animated WebP file to two pictures, 01.webp and so on, and a truth.json of its own.
     """
     directory.mkdir(parents=True, exist_ok=True)
     digit_source = _endless_digits(seed)
@@ -76,6 +80,30 @@ def write_samples(directory: Path, count: int, seed: int) -> Path:
             picture = scene.image
             truth[name] = {"model": "scenes", "caption": scene.caption}
         Image.fromarray(picture).save(directory / name)
+    clip_truth = {}
+    for number, clip in enumerate(clips(seed, max(count // 2, 1)), 1):
+        name = f"{number:02}.webp"
+        _save(clip, directory / "clips" / name)
+        clip_truth[name] = {"model": "gestures", "label": clip.label}
+    _write_truth(directory / "clips", clip_truth)
+    return _write_truth(directory, truth)
+
+
+def write_calibration_clips(directory: Path) -> None:
+    """Write clips of training digits, animated WebP files in folders named as their labels."""
+    train, _ = split()
+    rng = np.random.default_rng(_CALIBRATION_SEED)
+    for number, clip in enumerate(compose_any(rng, train.ink, _CLIPS)):
+        _save(clip, directory / clip.label / f"{number:03}.webp")
+
+
+def _save(clip: Clip, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    first, *others = map(Image.fromarray, clip.frames)
+    first.save(path, lossless=True, save_all=True, append_images=others, duration=_FRAME_MS)
+
+
+def _write_truth(directory: Path, truth: dict[str, dict[str, str]]) -> Path:
     path = directory / "truth.json"
     path.write_text(json.dumps(truth, indent=2) + "\n", encoding="utf-8")
     return path

@@ -181,8 +181,10 @@ def test_samples_are_half_and_half(tmp_path: Path, count: int) -> None:
 def test_samples_are_reproducible(tmp_path: Path) -> None:
     for folder in ("one", "two"):
         samples.write_samples(tmp_path / folder, 4, seed=9)
-    for path in (tmp_path / "one").iterdir():
-        assert path.read_bytes() == (tmp_path / "two" / path.name).read_bytes()
+    files = [path for path in (tmp_path / "one").rglob("*") if path.is_file()]
+    assert len(files) == 4 + 2 + 2, "pictures, clips, and the truth of both"
+    for path in files:
+        assert path.read_bytes() == (tmp_path / "two" / path.relative_to(tmp_path / "one")).read_bytes()
 
 
 def test_shipped_weights_are_small() -> None:
