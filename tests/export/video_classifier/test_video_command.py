@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from resonnx_export.answers.recorded import read_answers
 from resonnx_export.cli import app
 from resonnx_export.pictures.recipe import image_input
 from resonnx_export.precision.clips import ClipJudge
@@ -117,6 +118,11 @@ def test_a_model_over_given_features(tmp_path: Path) -> None:
     assert not version.manifest.HasField("input")
     for found in served_logits(version, recorded.clips):
         assert np.abs(found - recorded.logits).max() <= 1e-4 * np.abs(recorded.logits).max()
+    lines = list(
+        verify_version(tmp_path / "models" / "m" / "1", recorded.files, None, read_answers(tmp_path / "a.npz"))
+    )
+    assert any(line.startswith("  equal to PyTorch's") for line in lines), lines
+    assert any("4 of 4 top classes the same" in line for line in lines), lines
     refused = export(tmp_path, recorded, "--assume", "pooling=last", "--size", 32)
     assert "the network reads features, not pictures: leave out the options of size" in refused.output
 
