@@ -33,7 +33,7 @@ def _flipped(encoded: bytes, rng: random.Random) -> bytes:
     return bytes(damaged)
 
 
-def _cut(encoded: bytes, rng: random.Random) -> bytes:
+def cut(encoded: bytes, rng: random.Random) -> bytes:
     return encoded[: rng.randrange(1, len(encoded) - 1)]
 
 
@@ -50,7 +50,7 @@ def _numbered(encoded: bytes, rng: random.Random) -> bytes:
     return encoded[:at] + rng.choice((b"\xff\xff\xff\xff", b"\0\0\0\0", b"\xff\xff\xff\x7f")) + encoded[at + 4 :]
 
 
-DAMAGES = (_flipped, _cut, _holed, _numbered)
+DAMAGES = (_flipped, cut, _holed, _numbered)
 
 
 def _peak_mb(reset: bool = False) -> float:
@@ -60,7 +60,8 @@ def _peak_mb(reset: bool = False) -> float:
     return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM"))
 
 
-async def _outcome(clips: ClipDecoder, encoded: bytes) -> str:
+async def outcome_of(clips: ClipDecoder, encoded: bytes) -> str:
+    """Return "read", or the reason of a clip's error."""
     try:
         clip = await clips.load(await clips.plan(encoded, OPTIONS, Sampling(), 64, "clip"), 1)
     except (BadClip, ClipTooCostly) as error:
@@ -74,22 +75,22 @@ async def test_300_damaged_clips_end_with_an_error_or_are_read() -> None:
     decoder = Decoder(1)
     clips = ClipDecoder(decoder)
     for encoded in FILES.values():
-        assert await _outcome(clips, encoded) == "read"
+        assert await outcome_of(clips, encoded) == "read"
     before_mb = _peak_mb(reset=True)
     outcomes: dict[str, int] = {}
     for i in range(count):
         name, damage = list(FILES)[i % len(FILES)], DAMAGES[i // len(FILES) % len(DAMAGES)]
         began_s = time.monotonic()
-        outcome = await _outcome(clips, damage(FILES[name], rng))
+        outcome = await outcome_of(clips, damage(FILES[name], rng))
         assert time.monotonic() - began_s < 10.5
         outcomes[outcome] = outcomes.get(outcome, 0) + 1
-        if damage is _cut:
+        if damage is cut:
             assert outcome == "BAD_CLIP", (name, i)
     assert outcomes.keys() == {"read", "BAD_CLIP"}, outcomes
     assert outcomes["BAD_CLIP"] > count / 2, outcomes
     # The largest that headers of 24 bits could ask for within the limits are 8 megapixels, of 26 bytes each.
     assert _peak_mb() - before_mb < 26 * 8.4 + 64
-    assert await _outcome(clips, FILES["gif"]) == "read"
+    assert await outcome_of(clips, FILES["gif"]) == "read"
     assert await decoder.close(10)
 
 
@@ -145,7 +146,7 @@ async def test_a_hostile_clip_ends_with_the_reason(make: Callable[[], bytes], ex
     clips = ClipDecoder(decoder)
     began_s = time.monotonic()
     if expected is None:
-        assert await _outcome(clips, encoded) == "read"
+        assert await outcome_of(clips, encoded) == "read"
     else:
         with pytest.raises(BadClip) as refused:
             await clips.load(await clips.plan(encoded, OPTIONS, Sampling(), 64, "clip"), 1)

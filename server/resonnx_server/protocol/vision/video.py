@@ -74,19 +74,20 @@ class VideoServing:
             top_k = _top_k(model, message.top_k)
             _needs_pictures(model)
             request.limit(caller_ns, message.timeout_us, caller.priority(message.priority))
-            read, frames = await self._frames(model, video)
+            read, frames = await self._frames(request, video)
             found = await classify_clips(request, frames, [len(read)])
             response = pb.ClassifyVideoResponse(predictions=_predictions(found, model, top_k), frames_read=read)
         complete(response, message.id, request)
         return response
 
-    async def _frames(self, model: Model, video: GivenVideo) -> tuple[list[int], AnyPictures]:
+    async def _frames(self, request: ActiveRequest, video: GivenVideo) -> tuple[list[int], AnyPictures]:
         """Return the indices of the frames that a model reads, and these frames, within its limits.
 
         Raises:
             InvalidInput: The video has too many frames or none, or times that do not fit.
             BadClip: A file is none that can be read.
         """
+        model = request.model
         assert model.manifest is not None
         assert model.pictures is not None
         sampling = sampling_of(model.manifest.video_classifier)
@@ -97,7 +98,7 @@ class VideoServing:
         clips = self._inference.clips
         assert clips is not None
         most = min(video_engine(model).max_frames, model.max_queue_size)
-        plan = await clips.plan(video.clip, model.pictures, sampling, most, "clip")
+        plan = await clips.plan(video.clip, model.pictures, sampling, most, "clip", request.priority, request.caller)
         return plan.indices, VideoFile(clips, plan)
 
     def stream(

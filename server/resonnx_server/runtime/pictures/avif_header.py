@@ -83,7 +83,7 @@ def _items(encoded: bytes, wanted: bytes) -> Iterator[int]:
     start, end = _only(encoded, b"iinf") or (0, 0)
     # The entry count has two bytes in version 0, ids have two bytes up to version 2; an index and the kind follow.
     first = start + (6 if encoded[start : start + 1] == b"\0" else 8)
-    for kind, at, past in _boxes(encoded, first, end):
+    for kind, at, past in boxes(encoded, first, end):
         size = 2 if encoded[at : at + 1] < b"\3" else 4
         if kind == b"infe" and past - at >= size + 10 and encoded[at + size + 6 : at + size + 10] == wanted:
             yield int.from_bytes(encoded[at + 4 : at + 4 + size], "big")
@@ -135,7 +135,7 @@ def _only(encoded: bytes, kind: bytes) -> tuple[int, int] | None:
 
 def _inside(encoded: bytes, *path: bytes, start: int = 0, end: int | None = None) -> Iterator[tuple[int, int]]:
     """Yield start and end of the content of each box at a path of kinds, within the first boxes on the way."""
-    for kind, content, past in _boxes(encoded, start, len(encoded) if end is None else end):
+    for kind, content, past in boxes(encoded, start, len(encoded) if end is None else end):
         if kind != path[0]:
             continue
         if len(path) == 1:
@@ -146,7 +146,8 @@ def _inside(encoded: bytes, *path: bytes, start: int = 0, end: int | None = None
             return
 
 
-def _boxes(encoded: bytes, start: int, end: int) -> Iterator[tuple[bytes, int, int]]:
+def boxes(encoded: bytes, start: int, end: int) -> Iterator[tuple[bytes, int, int]]:
+    """Yield the kind of each box, and the start and end of its content."""
     for _ in range(_MAX_BOXES):
         if end - start < 8:
             return
