@@ -120,6 +120,7 @@ _SERVER = {
         "runtime",
         "observe",
         "config",
+        "config_text",
         "declaration",
         "version_policy",
         "errors",

@@ -52,8 +52,11 @@ class Choice(NamedTuple):
         return f"{self.instances} at once; alone {alone}"
 
 
-def start(models: Path, checkout: Path | None) -> tuple[Choice, float]:
-    """Return what a start without a cache chooses for the only model in `models`, and the seconds until it is ready.
+def start(models: Path, checkout: Path | None) -> tuple[Choice, float, bool]:
+    """Start without a cache, with the only model in `models`.
+
+    Returns:
+        What was chosen, the seconds until it was ready, and whether it will be measured again.
 
     Raises:
         RuntimeError: It does not start.
@@ -75,7 +78,8 @@ def start(models: Path, checkout: Path | None) -> tuple[Choice, float]:
     if not is_ready or not chosen:
         raise RuntimeError("the server did not start, or has chosen nothing")
     (line,) = chosen
-    return Choice(line["instances"], line["threads_alone"], line["spinning_alone"]), seconds
+    is_doubtful = any("measured again" in line.get("state", "") for line in lines)
+    return Choice(line["instances"], line["threads_alone"], line["spinning_alone"]), seconds, is_doubtful
 
 
 class Reference:
@@ -150,27 +154,38 @@ def _loss(scores: dict[Any, np.ndarray], chosen: Any) -> float:
 def measured(name: str, starts: int, checkout: Path | None, turns: int, longest_s: float) -> Iterator[dict[str, Any]]:
     """Yield each choice of a model with its number of starts, its losses and the seconds of its starts."""
     source = repository((name,)) / name
-    found: dict[Choice, list[float]] = {}
+    found: dict[Choice, list[tuple[float, bool]]] = {}
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / name).symlink_to(source.resolve())
         for number in range(starts):
-            choice, seconds = start(Path(folder), checkout)
-            found.setdefault(choice, []).append(seconds)
-            print(f"{name}, start {number + 1}: {choice}, ready after {seconds:.2f} s", file=sys.stderr, flush=True)
+            choice, seconds, is_doubtful = start(Path(folder), checkout)
+            found.setdefault(choice, []).append((seconds, is_doubtful))
+            told = f"{choice}, ready after {seconds:.2f} s{', doubtful' * is_doubtful}"
+            print(f"{name}, start {number + 1}: {told}", file=sys.stderr, flush=True)
     reference = Reference(source / "1")
     reference.measure(turns, longest_s)
-    for choice, all_seconds in sorted(found.items(), key=lambda item: -len(item[1])):
+    for choice, starts_of_it in sorted(found.items(), key=lambda item: -len(item[1])):
         throughput, latency, weighed = reference.losses(choice)
         figures = {"throughput": throughput, "latency": latency, "latency_weighed": weighed}
-        yield {"model": name, "choice": str(choice), "starts": len(all_seconds), "seconds": all_seconds, **figures}
+        times = [each for each, _ in starts_of_it]
+        doubtful = sum(each for _, each in starts_of_it)
+        counts = {"starts": len(times), "doubtful": doubtful}
+        yield {"model": name, "choice": str(choice), **counts, "seconds": times, **figures}
 
 
 def show(rows: Sequence[dict[str, Any]]) -> None:
     """Print the table."""
-    table = Table("model", "choice", "starts", "ready after s", "throughput", "latency", "latency, weighed")
+    table = Table("model", "choice", "starts", "doubtful", "ready after s", "throughput", "latency", "latency, weighed")
     for row in rows:
         losses = [f"{100 * row[name]:+.1f} %" for name in ("throughput", "latency", "latency_weighed")]
-        table.add_row(row["model"], row["choice"], str(row["starts"]), f"{median(row['seconds']):.2f}", *losses)
+        table.add_row(
+            row["model"],
+            row["choice"],
+            str(row["starts"]),
+            str(row["doubtful"]),
+            f"{median(row['seconds']):.2f}",
+            *losses,
+        )
     Console(width=120).print("time beyond that of the best candidate:", table)
 
 

@@ -10,7 +10,7 @@ import typer
 
 from resonnx_server.config import Settings
 from resonnx_server.config_sources import ConfigError, foreign_variables, given_text, load_settings, setting_sources
-from resonnx_server.flags import with_flags
+from resonnx_server.flags import with_flags, with_flags_and_models
 from resonnx_server.memory.freed import share_heaps
 from resonnx_server.observe import logs
 from resonnx_server.observe.logs import console
@@ -31,7 +31,7 @@ def _app() -> typer.Typer:
     )
 
 
-app, check = _app(), _app()
+app, check, tune = _app(), _app(), _app()
 # Raised only where the library does not print it itself.
 _BadArguments: Any = typer.BadParameter.__base__
 
@@ -45,6 +45,8 @@ def run() -> None:
         keys(sys.argv[2:], prog_name="resonnx-server keys")
     if sys.argv[1:2] == ["check"]:
         check(sys.argv[2:], prog_name="resonnx-server check")
+    if sys.argv[1:2] == ["tune"]:
+        tune(sys.argv[2:], prog_name="resonnx-server tune")
     console.is_json = given_text("log_format", sys.argv[1:], os.environ) == "json"
     try:
         sys.exit(app(prog_name="resonnx-server", standalone_mode=not console.is_json))
@@ -63,7 +65,7 @@ def serve(**flags: Any) -> None:
 
     `resonnx-server check`, with the same flags, checks settings and models without serving. `resonnx-server keys new
     NAME` makes an API key for the file that --keys-file names. `resonnx-server health` asks a running server whether it
-    is ready.
+    is ready. `resonnx-server tune`, with the same flags, measures models thoroughly for the cache.
     """
     settings = _settings(flags)
     _need_runtime()
@@ -88,6 +90,23 @@ def check_all(**flags: Any) -> None:
     from resonnx_server.checking.command import check as check_settings
 
     raise typer.Exit(check_settings(settings))
+
+
+@tune.command()
+@with_flags_and_models
+def tune_models(names: list[str] | None, **flags: Any) -> None:
+    """Measure models thoroughly, print their candidates with times, and keep the choices in cache_dir.
+
+    Takes the server's flags. A server that starts with the same cache_dir, settings and processors takes the choices.
+    Exit status: 0 if all models were measured beyond doubt, 1 if one was refused, or other processes held the
+    processors, 2 for bad arguments or settings.
+    """
+    settings = _settings(flags)
+    _need_runtime()
+    share_heaps(usable_cores())
+    from resonnx_server.checking.tuning import tune as tune_repository
+
+    raise typer.Exit(tune_repository(settings, names or []))
 
 
 def _settings(flags: dict[str, Any]) -> Settings:

@@ -21,6 +21,16 @@ def with_flags(command: Callable[..., None]) -> Callable[..., None]:
     return command
 
 
+def with_flags_and_models(command: Callable[..., None]) -> Callable[..., None]:
+    """Add the same, and the argument `names`: names of models, or none."""
+    argument = typer.Argument(metavar="[MODEL]...", show_default=False, help="Names of models; all by default.")
+    names = inspect.Parameter(
+        "names", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[list[str] | None, argument]
+    )
+    command.__signature__ = inspect.Signature([names, *_parameters()])  # type: ignore[attr-defined]
+    return command
+
+
 def _parameters() -> Iterator[inspect.Parameter]:
     for setting in describe(Settings):
         yield _parameter(setting.name, *_option(setting))

@@ -58,7 +58,7 @@ def check_repository(settings: Settings, trusted: TrustedKeys | None) -> Iterato
 def _check(folder: Path, name: str, server: Settings, trusted: TrustedKeys | None) -> CheckedModel:
     try:
         found = sourced_settings(folder, name, server)
-        versions = _served(folder, found.settings)
+        versions = served_versions(folder, found.settings)
     except ModelRefused as refused:
         return CheckedModel(name, (Row(name, "", False, "", refused.message),))
     rows = tuple(
@@ -68,7 +68,7 @@ def _check(folder: Path, name: str, server: Settings, trusted: TrustedKeys | Non
     return CheckedModel(name, rows, tuple(_taken(found)), declaration.ignored if declaration else ())
 
 
-def _served(folder: Path, settings: ModelSettings) -> list[int]:
+def served_versions(folder: Path, settings: ModelSettings) -> list[int]:
     """Return the versions that would be served. Raises ModelRefused if there are none."""
     try:
         there = {int(entry.name) for entry in folder.iterdir() if _VERSION.fullmatch(entry.name) and entry.is_dir()}

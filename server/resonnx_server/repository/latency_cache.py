@@ -129,8 +129,10 @@ class LatencyCache:
         return CachedTable(costs, doubts) if tuple(costs) == sizes and sound and doubts >= 0 else None
 
     def put(self, digest: str, session: Session, table: CachedTable, callers: int) -> None:
-        """Store a measured table."""
+        """Store a measured table; a disturbed one takes the place of none beyond doubt."""
         if self.folder is None:
+            return
+        if table.doubts and (kept := self.get(digest, session, tuple(table.costs), callers)) and not kept.doubts:
             return
         path = self._path(digest, session, tuple(table.costs), callers)
         costs = {size: (each.median_ns, each.spread_ns) for size, each in table.costs.items()}
@@ -149,8 +151,10 @@ class LatencyCache:
         return CachedChoice(chosen, doubts) if sound and doubts >= 0 else None
 
     def keep_choice(self, between: str, choice: CachedChoice) -> None:
-        """Store a choice."""
-        if self.folder is not None:
+        """Store a choice; a doubtful one takes the place of none beyond doubt."""
+        if self.folder is None:
+            return
+        if choice.doubts == 0 or (kept := self.choice(between)) is None or kept.doubts:
             self._write(self._choice_path(between), {"chosen": choice.chosen, "doubts": choice.doubts})
 
     def _write(self, path: Path, content: dict[str, object]) -> None:

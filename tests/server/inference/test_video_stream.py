@@ -1,6 +1,5 @@
 """A stream's state: charged while it is open, of one version, and with the model's sampling."""
 
-import asyncio
 from collections.abc import AsyncIterator
 from unittest.mock import Mock
 
@@ -10,14 +9,17 @@ from resonnx_server.errors import InvalidInput, NotSupported, Unavailable
 from resonnx_server.inference.model import Model
 from resonnx_server.inference.registry import Models
 from resonnx_server.inference.requests import Inference
+from resonnx_server.inference.tasks import VIDEO
 from resonnx_server.inference.videos.sampled import sampled, sampling_of
 from resonnx_server.inference.videos.stream import VideoStream
 from resonnx_server.memory.budget import Budget
-from resonnx_server.repository.loader import TASKS
+from resonnx_server.observe.metrics import Metrics
 from resonnx_server.scheduling.device import Device
+from resonnx_server.scheduling.latency import LatencyTable
+from resonnx_server.scheduling.session_pool import InstanceGroup, SessionPool
+from resonnx_server.video.engine import VideoEngine, VideoSessions
 
 from .. import clip_model
-from ..onnx_classifier import version
 
 _Sampling = pb.VideoClassifierSpec.Sampling
 TIME = _Sampling(rule=_Sampling.RULE_TIME, frames_per_second=10)
@@ -27,9 +29,12 @@ UNIFORM = _Sampling(rule=_Sampling.RULE_UNIFORM, n=4)
 
 @pytest.fixture
 async def model() -> AsyncIterator[Model]:
-    device, files = Device("test", 1), clip_model.files()
-    start = await asyncio.to_thread(TASKS[files.manifest.task].load, version(device), files, clip_model.golden(files))
-    made = start()
+    """A model whose sessions nobody runs."""
+    device, group = Device("test", 0), InstanceGroup.single(SessionPool(Mock(), LatencyTable({1: 1e6})))
+    sessions = VideoSessions(group, group, group, table_frames=1, feature_size=clip_model.FEATURES, max_frames=64)
+    stats = Metrics().model("m", 1)
+    made = Mock(spec=Model, task=VIDEO, version=1, manifest=clip_model.files().manifest, sessions=(), stats=stats)
+    made.name, made.engine = "m", VideoEngine(sessions, device, stats, max_queue_rows=100)
     yield made
     made.engine.close()
     device.close()
