@@ -57,7 +57,9 @@ class Reloading:
         folder = ModelFolder(name, version, self._settings.repository / name / str(version))
         self._memory.models_change()
         load = self._loading.begin_again(folder, partial(self._loader.load_again, generation))
-        asyncio.get_running_loop().call_later(self._settings.load_timeout_s, load.cancel)
+        timer = asyncio.get_running_loop().call_later(self._settings.load_timeout_s, load.cancel)
+        # To cancel a load that has ended would end the runs of what serves by then.
+        load.result.add_done_callback(lambda _: timer.cancel())
         return load
 
     async def ended(self) -> None:

@@ -91,7 +91,8 @@ class Remeasuring:
 
     def give_up(self) -> None:
         """End the attempt under way, if there is one; the next one comes later."""
-        if self._under_way is not None:
+        # What has ended may serve next, and must not be cancelled.
+        if self._under_way is not None and not self._under_way.result.done():
             self._under_way.cancel()
 
     async def run(self) -> None:
@@ -134,11 +135,14 @@ class Remeasuring:
             doubt.measured = _MOST_MEASURED
         else:
             result = "replaced"
-            del self._doubts[generation]
-            renewed = self._reloader.renew(doubt.life, generation, load, start)
+            # A cancelled load may still end well, but its sessions run no more.
+            is_over = load.progress.is_over
+            renewed = None if is_over else self._reloader.renew(doubt.life, generation, load, start)
             if renewed is None:
                 result = "given_up"
+                doubt.due_s = self._clock() + doubt.pause_s
             else:
+                self._doubts.pop(generation, None)
                 is_doubtful = load.progress.is_doubtful
                 self.note(doubt.life, *renewed, is_doubtful=is_doubtful, measured=doubt.measured + 1)
         finally:

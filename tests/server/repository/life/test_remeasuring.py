@@ -171,6 +171,28 @@ async def test_what_came_too_late_is_dropped(monkeypatch: pytest.MonkeyPatch) ->
         assert machine.models.remeasured == {("m", "given_up"): 1}
 
 
+async def test_a_load_that_ended_well_although_it_was_cancelled_does_not_serve(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The request came when its thread was done: its sessions end all runs."""
+    async with _machine(monkeypatch) as machine:
+        assert await machine.after(100) == 1
+        machine.reloader.loads[0].progress.is_over = True
+        machine.reloader.loads[0].result.set_result(None)
+        await machine.after(0)
+        assert machine.models.remeasured == {("m", "given_up"): 1}
+        assert await machine.after(100) == 2, "it is tried again"
+
+
+async def test_a_request_after_the_end_of_a_load_does_not_cancel_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with _machine(monkeypatch) as machine:
+        assert await machine.after(100) == 1
+        machine.reloader.loads[0].result.set_result(None)
+        MODEL.lease.take()
+        MODEL.lease.give_back()
+        assert not machine.reloader.loads[0].progress.is_over
+        await machine.after(0)
+        assert machine.models.remeasured == {("m", "replaced"): 1}
+
+
 async def test_a_measured_model_takes_the_place_of_what_serves(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """With real loads and sessions: requests on the way are answered by the model that they began with."""
     monkeypatch.setattr(remeasuring, "_LOOK_S", 0.001)
