@@ -22,7 +22,6 @@ from typing import Any, Final
 import numpy as np
 from load.generator import Generator
 from load.server_process import serving
-from random_models.classifiers import repository
 from reports.rounds import Rounds
 from resonnx import AsyncClient, Client
 
@@ -132,6 +131,9 @@ def main() -> None:
         client, way, address = given.send
         _send(client, way, address, given.calls)
         return
+    # Here, as it imports PyTorch, which a process that only sends does without.
+    from random_models.classifiers import repository
+
     found = Rounds("what", "figure", "way")
     flags = ("--control-mode", "explicit", "--load-models", _MODEL)
     with serving(repository((_MODEL,)), *flags) as server:
