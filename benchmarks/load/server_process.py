@@ -41,7 +41,11 @@ def processor_s(pid: int, thread: int | None = None) -> float:
 
 @contextmanager
 def serving(
-    repository: Path, *flags: str, runner: Sequence[str] = (), checkout: Path | None = None
+    repository: Path,
+    *flags: str,
+    runner: Sequence[str] = (),
+    checkout: Path | None = None,
+    more: Mapping[str, str] | None = None,
 ) -> Iterator[Serving]:
     """Serve `repository` by resonnx-server until the block ends.
 
@@ -50,13 +54,14 @@ def serving(
         flags: Of resonnx-server.
         runner: A program that starts it.
         checkout: The folder of another version of this project, which is served by; None for this one.
+        more: Further variables of its environment.
 
     Raises:
         RuntimeError: It does not start.
     """
     command = [sys.executable, *runner, "-m", "resonnx_server", "--repository", str(repository), "--port", "0"]
-    sources = None if checkout is None else {"PYTHONPATH": os.pathsep.join(str(checkout / name) for name in SOURCES)}
-    with running([*command, "--http-port", "0", "--log-level", "error", *flags], sources) as server:
+    sources = {} if checkout is None else {"PYTHONPATH": os.pathsep.join(str(checkout / name) for name in SOURCES)}
+    with running([*command, "--http-port", "0", "--log-level", "error", *flags], {**sources, **(more or {})}) as server:
         yield server
 
 
