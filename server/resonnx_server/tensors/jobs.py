@@ -157,13 +157,14 @@ class TensorJob:
         self._context.finished(self)
 
     def deliver(self, stats: ModelStats, watch: Watch | None = None) -> None:
-        """Give every request its outcome, then count; on the event loop."""
+        """Give every request its outcome, and count in the event loop's next turn, behind the tasks that answer."""
         deliver(self._outcomes)
-        count_all(*(partial(stats.batch_done, count) for count in self._counts))
+        counters = [partial(stats.batch_done, count) for count in self._counts]
         if (predictions := stats.predictions) is not None:
-            count_all(*(partial(predictions.add, rows) for rows in self._predicted))
+            counters += [partial(predictions.add, rows) for rows in self._predicted]
         if watch is not None:
-            count_all(*(partial(watch.add_pictures, features) for features in self._watched))
+            counters += [partial(watch.add_pictures, features) for features in self._watched]
+        asyncio.get_running_loop().call_soon(count_all, *counters)
 
     def _share_of_table(self, entries: list[Entry[TensorTask]]) -> float:
         """Return the time of entries as a multiple of the one that the latency table has for a batch of their size."""
@@ -231,11 +232,10 @@ class TensorJob:
             is_good = finite if whole_rows is None else np.repeat(finite, whole_rows)
             self._watched.append(watched[:rows][is_good])
         done = context.clock()
-        input_ns, infer_ns, output_ns = assembled - start, ran - assembled, done - ran
+        times = input_ns, infer_ns, output_ns = assembled - start, ran - assembled, done - ran
         if whole_rows is None:
             self.times.append((size, int(infer_ns / self._share_of_table(entries))))
         expected_ns = self.pool.table.cost_ns(size) * self._share_of_table(entries) if whole_rows is None else 0.0
-        times = input_ns, infer_ns, output_ns
         count = BatchCount(rows, whole_rows or size, *times, self._batch.dispatch, expected_ns)
         self._counts.append(count)
         if tracer.is_on:

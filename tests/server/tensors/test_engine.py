@@ -41,6 +41,15 @@ async def test_an_answered_request_is_kept_for_no_garbage_collection(rows: int) 
             gc.enable()
 
 
+async def test_a_request_is_answered_before_its_batch_is_counted() -> None:
+    """And counted before the event loop does anything else, so that metrics know of each answer."""
+    async with running_engine(Doubling()) as engine:
+        await infer(engine, rows_of(1))
+        assert engine.stats.executions == 0
+        await asyncio.sleep(0)
+        assert engine.stats.executions == 1
+
+
 @pytest.mark.parametrize("lanes", [1, 2])
 async def test_each_caller_gets_its_own_rows(lanes: int) -> None:
     async with running_engine(Doubling(), lanes, queue=10_000) as engine:

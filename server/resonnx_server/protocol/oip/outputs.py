@@ -19,7 +19,7 @@ from resonnx_server.protocol.pieces import Work
 from resonnx_server.runtime.session import Array
 
 # Limits of content that is made on the event loop, in a fraction of a millisecond.
-_SMALL_BYTES: Final = 1 << 18
+SMALL_BYTES: Final = 1 << 18
 _SMALL_STRINGS: Final = 1 << 10
 _SMALL_RANKED: Final = 1 << 15
 # Copied or encoded at once otherwise: about a millisecond.
@@ -81,7 +81,7 @@ def requested_outputs(
     return [
         Output(
             name,
-            _shown(outputs[name], batched),
+            shown(outputs[name], batched),
             top_k.get(name, 0),
             labels.get(name, ()),
             batched,
@@ -111,13 +111,13 @@ def write(output: Output, place: Place) -> Work[None]:
 def are_small(outputs: Sequence[Output]) -> bool:
     """Whether the content of outputs takes so little time that it is made on the event loop."""
     return (
-        sum(output.least_bytes for output in outputs) <= _SMALL_BYTES
+        sum(output.least_bytes for output in outputs) <= SMALL_BYTES
         and sum(output.strings for output in outputs) <= _SMALL_STRINGS
         and sum(output.array.size for output in outputs if output.top_k) <= _SMALL_RANKED
     )
 
 
-def _shown(array: Array, batched: bool) -> Array:
+def shown(array: Array, batched: bool) -> Array:
     """Return an output in the shape that describe.shape announces."""
     return array[..., np.newaxis] if array.ndim == int(batched) else array
 

@@ -5,6 +5,7 @@ GIL. They are always raw: Triton's clients read nothing else.
 """
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Final
 
 from grpc import StatusCode
@@ -15,13 +16,16 @@ from resonnx_server.inference.registry import Model
 from resonnx_server.memory.regions import Place
 from resonnx_server.observe.requests.identity import IDENTITY
 from resonnx_server.protocol.oip.contents import cleared
+from resonnx_server.protocol.oip.describe import DATATYPES
 from resonnx_server.protocol.oip.outputs import (
+    SMALL_BYTES,
     Output,
     are_small,
     check_place,
     measured,
     raw_parts,
     requested_outputs,
+    shown,
     write,
 )
 from resonnx_server.protocol.oip.ranking import check_classes
@@ -34,6 +38,14 @@ from resonnx_server.runtime.wire import opening
 # Numbers of the fields that are written here.
 _RAW_CONTENTS: Final = pb.ModelInferResponse.RAW_OUTPUT_CONTENTS_FIELD_NUMBER
 _INFER_RESPONSE: Final = pb.ModelStreamInferResponse.INFER_RESPONSE_FIELD_NUMBER
+# The parameter that says whether an answer of a stream is its request's last.
+_FINAL: Final = "triton_final_response"
+_ID: Final = pb.ModelInferResponse.ID_FIELD_NUMBER
+# Answers whose descriptions are kept: models, times the shapes of their outputs.
+_KEPT_DESCRIPTIONS: Final = 256
+
+# An output's name, datatype and shape.
+_Description = tuple[str, str, tuple[int, ...]]
 
 
 class AnswerEncoder:
@@ -56,6 +68,8 @@ class AnswerEncoder:
             inferred: Its outputs.
             streamed: The answer is one of ModelStreamInfer.
         """
+        if (answer := self._of_numbers(request.id, inferred, streamed=streamed)) is not None:
+            return answer
         head = _head(request, inferred.model, is_final=True if streamed else None)
         return await self.encode(head, requested_outputs(*inferred), streamed=streamed)
 
@@ -88,6 +102,35 @@ class AnswerEncoder:
         finally:
             if any(output.array.dtype.hasobject for output in outputs):
                 await self._pieces.run(cleared(output.array for output in outputs))
+
+    def _of_numbers(self, identifier: str, inferred: Inferred, *, streamed: bool) -> bytes | None:
+        """Return the final answer if all of it is a few numbers, else None; raises as `encode`.
+
+        Such answers differ in their ids and numbers alone, and what describes them is made once: the shortest way for
+        the answers that callers wait for the least.
+        """
+        model, outputs, wanted, top_k, places = inferred
+        if top_k or places:
+            return None
+        described, contents, size = list[_Description](), list[bytes](), 0
+        for name in wanted:
+            array = shown(outputs[name], model.max_batch_size > 0)
+            size += array.nbytes
+            if size > SMALL_BYTES or array.dtype.hasobject:
+                return None
+            described.append((name, DATATYPES[array.dtype], array.shape))
+            contents += opening(_RAW_CONTENTS, array.nbytes), array.tobytes()
+        before, after = _described(model.name, model.version, tuple(described), streamed=streamed)
+        if identifier:
+            written = identifier.encode()
+            contents = [before, opening(_ID, len(written)), written, after, *contents]
+        else:
+            contents = [before, after, *contents]
+        if streamed:
+            contents.insert(0, opening(_INFER_RESPONSE, sum(map(len, contents))))
+        answer = b"".join(contents)
+        self._check(len(answer))
+        return answer
 
     def _encode(self, head: pb.ModelInferResponse, outputs: Sequence[Output], *, streamed: bool) -> Work[bytes]:
         sizes = []
@@ -133,6 +176,18 @@ class AnswerEncoder:
             raise MessageTooLarge("the answer", size, self._limit)
 
 
+@lru_cache(_KEPT_DESCRIPTIONS)
+def _described(name: str, version: int, outputs: tuple[_Description, ...], *, streamed: bool) -> tuple[bytes, bytes]:
+    """Return what stands before the id of a final answer, and what stands behind it, without outputs' contents."""
+    before = pb.ModelInferResponse(model_name=name, model_version=str(version))
+    after = pb.ModelInferResponse()
+    if streamed:
+        after.parameters[_FINAL].bool_param = True
+    for output, datatype, shape in outputs:
+        after.outputs.add(name=output, datatype=datatype, shape=shape)
+    return before.SerializeToString(), after.SerializeToString()
+
+
 def _describe_place(described: pb.ModelInferResponse.InferOutputTensor, place: Place, size: int) -> None:
     """Say in an answer where an output's content of `size` bytes is."""
     described.parameters[REGION].string_param = place.region.name
@@ -144,7 +199,7 @@ def _describe_place(described: pb.ModelInferResponse.InferOutputTensor, place: P
 def failed(request: pb.ModelInferRequest, _: StatusCode, error: ServerError) -> bytes:
     """Return the final answer to a failed request of a stream, serialized."""
     response = pb.ModelInferResponse(id=request.id, model_name=request.model_name)
-    response.parameters["triton_final_response"].bool_param = True
+    response.parameters[_FINAL].bool_param = True
     response.parameters["reason"].string_param = error.reason
     if (identity := IDENTITY.get()) is not None:
         response.parameters["request_id"].string_param = identity.id
@@ -157,5 +212,5 @@ def _head(request: pb.ModelInferRequest, model: Model, *, is_final: bool | None)
     """Return an answer without its outputs; `is_final` is None where it is no stream's."""
     head = pb.ModelInferResponse(model_name=model.name, model_version=str(model.version), id=request.id)
     if is_final is not None:
-        head.parameters["triton_final_response"].bool_param = is_final
+        head.parameters[_FINAL].bool_param = is_final
     return head

@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import re
+import threading
 import time
 import warnings
 from typing import Any
@@ -14,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from resonnx_server.access.caller import unnamed
 from resonnx_server.rpc.fronts.core.call import CoreCall, Shared
+from resonnx_server.rpc.fronts.core.server import CoreFront
 
 from ....conftest import examples
 from ...waiting import until
@@ -36,6 +38,28 @@ async def test_failures_tell_nothing_of_the_inside(served: Any, caplog: pytest.L
         # With it, the log's line is found.
         assert match[1] in {getattr(record, "incident", "") for record in caplog.records}
     assert "a secret" in caplog.text
+
+
+async def test_an_answer_is_sent_before_what_waits_for_the_loop_has_its_turn() -> None:
+    told, found = threading.Event(), list[bool]()
+
+    async def answer(request: bytes, context: Any) -> bytes:
+        asyncio.get_running_loop().call_soon(lambda: found.append(told.wait(5)))
+        return b"answer"
+
+    def ask(port: int) -> None:
+        with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+            channel.unary_unary(method("answer"))(b"", timeout=20)
+            told.set()
+
+    server = CoreFront([])
+    handler = grpc.unary_unary_rpc_method_handler(answer, bytes, bytes)
+    server.add_registered_method_handlers(SERVICE, {"answer": handler})
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    await asyncio.to_thread(ask, port)
+    await server.stop(0)
+    assert found == [True]
 
 
 async def test_a_handler_that_cancels_itself_has_failed(served: Any) -> None:

@@ -4,6 +4,7 @@ import asyncio
 import struct
 import tracemalloc
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -12,9 +13,11 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from resonnx_proto.inference import grpc_service_pb2 as pb
 from resonnx_server.errors import InvalidInput, MessageTooLarge
+from resonnx_server.inference.registry import Model
 from resonnx_server.protocol.oip import outputs as parts
 from resonnx_server.protocol.oip.describe import DATATYPES
-from resonnx_server.protocol.oip.outputs import Output
+from resonnx_server.protocol.oip.outputs import Output, requested_outputs
+from resonnx_server.protocol.oip.serving import Inferred
 from resonnx_server.protocol.pieces import Pieces
 from resonnx_server.rpc.oip.answers import AnswerEncoder
 
@@ -57,16 +60,45 @@ async def test_answers_are_what_protobuf_writes(
     expected = _by_protobuf(given)
     # Content of another order in memory, and cut into pieces of any size.
     outputs = [Output(str(number), np.array(array, order="F")) for number, array in enumerate(given)]
-    before = parts._SMALL_BYTES, parts._PIECE_BYTES, parts._PIECE_ELEMENTS
-    parts._SMALL_BYTES, parts._PIECE_BYTES, parts._PIECE_ELEMENTS = (1 << 18 if small else 0, size, size)
+    before = parts.SMALL_BYTES, parts._PIECE_BYTES, parts._PIECE_ELEMENTS
+    parts.SMALL_BYTES, parts._PIECE_BYTES, parts._PIECE_ELEMENTS = (1 << 18 if small else 0, size, size)
     try:
         message = await AnswerEncoder(1 << 20, PIECES).encode(_head(), outputs, streamed=streamed)
     finally:
-        parts._SMALL_BYTES, parts._PIECE_BYTES, parts._PIECE_ELEMENTS = before
+        parts.SMALL_BYTES, parts._PIECE_BYTES, parts._PIECE_ELEMENTS = before
     if streamed:
         assert pb.ModelStreamInferResponse.FromString(message).infer_response == expected
     else:
         assert pb.ModelInferResponse.FromString(message) == expected
+
+
+numbers = st.dictionaries(
+    st.text(max_size=3),
+    arrays.arrays(st.sampled_from(["?", "u1", "<i8", "<f2", "<f4"]), arrays.array_shapes(min_dims=1, min_side=0)),
+    max_size=3,
+)
+
+
+@given(numbers, st.data(), st.text(max_size=200), st.booleans(), st.booleans())
+async def test_answers_of_few_numbers_are_what_all_others_are(
+    given: dict[str, np.ndarray], data: st.DataObject, identifier: str, batched: bool, streamed: bool
+) -> None:
+    """A second time as well, when what describes them is known; to the byte, and to the byte of the limit."""
+    wanted = data.draw(st.lists(st.sampled_from([*given]), unique=True)) if given else []
+    model = Mock(Model, version=7, max_batch_size=4 if batched else 0)
+    model.name = "m"
+    request = pb.ModelInferRequest(id=identifier)
+    inferred = Inferred(model, given, wanted)
+    answers = [await AnswerEncoder(1 << 20, PIECES).answer(request, inferred, streamed=streamed) for _ in range(2)]
+    head = pb.ModelInferResponse(model_name="m", model_version="7", id=identifier)
+    if streamed:
+        head.parameters["triton_final_response"].bool_param = True
+    outputs = requested_outputs(*inferred)
+    assert answers == [await AnswerEncoder(1 << 20, PIECES).encode(head, outputs, streamed=streamed)] * 2
+    size = len(answers[0])
+    assert await AnswerEncoder(size, PIECES).answer(request, inferred, streamed=streamed) == answers[0]
+    with pytest.raises(MessageTooLarge, match=f"the answer has {size} bytes"):
+        await AnswerEncoder(size - 1, PIECES).answer(request, inferred, streamed=streamed)
 
 
 async def test_classes_take_the_place_of_their_output() -> None:

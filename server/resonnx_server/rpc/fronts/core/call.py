@@ -78,7 +78,8 @@ class CoreCall(Call):
         self._core: ops.CoreCall = event.call
         self._shared = shared
         self._peer = peer
-        self._task: asyncio.Task[bytes | None] | None = None
+        # None before its handler begins, and from its end on.
+        self._task: asyncio.Task[None] | None = None
         # The status was sent, or the caller has gone: nothing may be sent any more.
         self._over = False
         # Of streams of requests, nothing is noted: messages are read ahead.
@@ -189,23 +190,33 @@ class CoreCall(Call):
         context = contextvars.copy_context() if self._transfer is not None else None
         if context is not None:
             context.run(TRANSFER.set, self._transfer)
-        task = self._task = asyncio.get_running_loop().create_task(serve(self, message), context=context)
+        task = self._task = asyncio.get_running_loop().create_task(self._handle(message), context=context)
         self._shared.tasks.add(task)
         self._shared.active.add(self)
-        task.add_done_callback(self._served)
+        task.add_done_callback(self._left)
 
-    def _served(self, task: "asyncio.Task[bytes | None]") -> None:
+    async def _handle(self, message: bytes | None) -> None:
+        answer = await serve(self, message)
+        # Not in the task's callback, which comes a turn of the loop later.
+        self._served(answer)
+
+    def _left(self, task: "asyncio.Task[None]") -> None:
+        """Forget the task. If its handler was cancelled, end the call."""
         self._shared.tasks.discard(task)
+        if self._task is not None:
+            if self.code is grpc.StatusCode.OK:
+                self.set_status(grpc.StatusCode.INTERNAL, "internal error")
+            self._served(None)
+
+    def _served(self, answer: bytes | None) -> None:
         self._task = None
         if self._over:
             self._free()
             if self._transfer is not None:
                 self._transfer.over(None)
             return
-        if task.cancelled() and self.code is grpc.StatusCode.OK:
-            self.set_status(grpc.StatusCode.INTERNAL, "internal error")
         try:
-            self._finish(None if task.cancelled() else task.result())
+            self._finish(answer)
         except Exception as error:
             self._free()
             self.report("a call cannot be ended", error)
