@@ -105,8 +105,10 @@ class Frames:
         self._plans: dict[int, Plan] = {}
 
     async def decoding(self, decoder: Decoder, options: PictureOptions, priority: int, caller: str) -> Decoding | None:
-        """Return the predicted time to decode the files."""
+        """Return the predicted time to decode the files; None if there are none."""
         numbers = [i for i, picture in enumerate(self._pictures) if isinstance(picture, bytes)]
+        if not numbers:
+            return None
         plans = await decoder.plan([each for each in self._pictures if isinstance(each, bytes)], options)
         self._plans = dict(zip(numbers, plans, strict=True))
         return decoder.expected(plans, options, priority, caller)
