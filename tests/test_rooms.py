@@ -162,7 +162,7 @@ MAY_IMPORT: dict[str, dict[str, set[str]]] = {
     "resonnx": floors(
         {"_errors", "_caption_options", "_table", "_rpcs"},
         {"_results", "_reasons"},
-        {"_messages"},
+        {"_messages", "_video_results"},
         {"_comparisons", "_operations", "_tasks"},
         {"_transport"},
         {"_pictures"},

@@ -1,4 +1,4 @@
-"""Client of a resonnx server: classifies and captions pictures.
+"""Client of a resonnx server: classifies and captions pictures, classifies videos.
 
 with Client("localhost:8001") as client:
     print(client.classify("cat.jpg", "resnet50").predictions[0].label)
@@ -26,6 +26,7 @@ from resonnx._errors import (
     Unimplemented,
 )
 from resonnx._pictures.images import ImageSource
+from resonnx._pictures.videos import VideoSource
 from resonnx._reasons import (
     AdminPortOnly,
     BadClip,
@@ -74,6 +75,7 @@ from resonnx._results import (
     Word,
 )
 from resonnx._transport.access import Tls
+from resonnx._video_results import VideoClassification
 
 __all__ = [
     "AdminPortOnly",
@@ -137,6 +139,8 @@ __all__ = [
     "Unimplemented",
     "UnreadableImage",
     "UnreadableMessage",
+    "VideoClassification",
+    "VideoSource",
     "WaitTooLong",
     "Word",
     "__version__",

@@ -113,9 +113,9 @@ class CaptionResult:
 class ModelSummary:
     """A model as the server lists it.
 
-    `task` is "classifier", "captioner" or "tensors"; `state` is "loading", "ready" or "refused", with its reason in
-    `reason`. A value that this version of the client cannot name is a number. `labels` are those of this version;
-    `is_default` says that calls without a version are answered by it.
+    `task` is "classifier", "captioner", "video_classifier" or "tensors"; `state` is "loading", "ready" or "refused",
+    with its reason in `reason`. A value that this version of the client cannot name is a number. `labels` are those of
+    this version; `is_default` says that calls without a version are answered by it.
     """
 
     name: str

@@ -36,6 +36,9 @@ CLASSIFY: Final = Rpc(f"/{VISION}/Classify", vision_pb2.ClassifyRequest, vision_
 CLASSIFY_STREAM: Final = Rpc(f"/{VISION}/ClassifyStream", vision_pb2.ClassifyRequest, vision_pb2.ClassifyStreamResponse)
 CAPTION: Final = Rpc(f"/{VISION}/Caption", vision_pb2.CaptionRequest, vision_pb2.CaptionResponse)
 STREAM_CAPTION: Final = Rpc(f"/{VISION}/StreamCaption", vision_pb2.CaptionRequest, vision_pb2.StreamCaptionResponse)
+CLASSIFY_VIDEO: Final = Rpc(
+    f"/{VISION}/ClassifyVideo", vision_pb2.ClassifyVideoRequest, vision_pb2.ClassifyVideoResponse
+)
 LIST_MODELS: Final = Rpc(f"/{VISION}/ListModels", vision_pb2.ListModelsRequest, vision_pb2.ListModelsResponse)
 GET_MODEL: Final = Rpc(f"/{VISION}/GetModel", vision_pb2.GetModelRequest, vision_pb2.GetModelResponse)
 

@@ -58,6 +58,9 @@ class ScriptedVision(vision_pb2_grpc.VisionServicer):
     def StreamCaption(self, request, context):
         yield from self._run("StreamCaption", request, context)
 
+    def ClassifyVideo(self, request, context):
+        return self._run("ClassifyVideo", request, context)
+
     def ListModels(self, request, context):
         return self._run("ListModels", request, context)
 

@@ -2,15 +2,17 @@
 
 import resonnx._clients.aio.operations as aio_operations
 import resonnx._clients.aio.pictures as aio_pictures
+import resonnx._clients.aio.videos as aio_videos
 from resonnx._clients.blocking.operations import Operations
 from resonnx._clients.blocking.pictures import Pictures
+from resonnx._clients.blocking.videos import Videos
 
 
-class Client(Pictures, Operations):
+class Client(Pictures, Videos, Operations):
     """A connection to a resonnx server; it connects on first use. It starts no threads, and threads may share it.
 
     Every method raises ResonnxError if the server or the network fails, and OSError, TypeError or ValueError for an
-    argument that is not an `ImageSource`.
+    argument that is not an `ImageSource` or a `VideoSource`.
 
     Args:
         server: "host" or "host:port"; default $RESONNX_SERVER, else "localhost". The default port is 8001. Calls are
@@ -28,7 +30,7 @@ class Client(Pictures, Operations):
     """
 
 
-class AsyncClient(aio_pictures.Pictures, aio_operations.Operations):
+class AsyncClient(aio_pictures.Pictures, aio_videos.Videos, aio_operations.Operations):
     """An asyncio connection to a resonnx server; methods, arguments, results and errors are those of `Client`.
 
     It connects on first use, in the event loop that runs then; after that loop is closed it may be used in another

@@ -7,9 +7,9 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from resonnx._pictures.videos import is_picture_name, no_pictures
+
 STDIN = "-"
-# Selects a folder's pictures; a file named on the command line may have any suffix.
-_SUFFIXES = {".avif", ".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
 
 
 class Picture:
@@ -59,7 +59,7 @@ class Inputs:
         if name == STDIN:
             return sys.stdin.buffer.read()
         if Path(name).is_dir():
-            raise IsADirectoryError(errno.EISDIR, f"a folder without pictures ({', '.join(sorted(_SUFFIXES))})", name)
+            raise IsADirectoryError(errno.EISDIR, no_pictures(), name)
         if glob.has_magic(name) and not os.path.lexists(name):
             raise FileNotFoundError(errno.ENOENT, "no file matches this pattern", name)
         return Path(name).read_bytes()
@@ -70,11 +70,7 @@ def _expand(argument: str) -> Iterator[str]:
     if argument == STDIN or (os.path.lexists(argument) and not os.path.isdir(argument)):
         pass
     elif os.path.isdir(argument):
-        found = [os.path.join(argument, name) for name in sorted(os.listdir(argument)) if _is_picture(name)]
+        found = [os.path.join(argument, name) for name in sorted(os.listdir(argument)) if is_picture_name(name)]
     elif glob.has_magic(argument):
         found = sorted(glob.glob(argument, recursive=True))
     yield from [name for name in found if os.path.isfile(name)] or [argument]
-
-
-def _is_picture(name: str) -> bool:
-    return not name.startswith(".") and Path(name).suffix.lower() in _SUFFIXES

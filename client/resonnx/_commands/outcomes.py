@@ -95,7 +95,7 @@ def _outcome(call: Callable[[Client, bytes], _R], client: Client, images: Inputs
 
 def _picture_json(task: Task[Any], image: str, outcome: Any) -> dict[str, Any]:
     if isinstance(outcome, ResonnxError):
-        return {"image": image, "error": error_json(outcome)}
+        return {task.input: image, "error": error_json(outcome)}
     return result_json(task, image, outcome)
 
 

@@ -36,9 +36,9 @@ _TLS_OPTIONS: Final = {
 }
 
 
-def result_json(task: Task[Any], image: str, result: Any) -> dict[str, Any]:
-    """Return a picture's result as a JSON object."""
-    return {"image": image, "model": result.model, "version": result.version, **task.result_json(result)}
+def result_json(task: Task[Any], name: str, result: Any) -> dict[str, Any]:
+    """Return the result of a picture or video of this name as a JSON object."""
+    return {task.input: name, "model": result.model, "version": result.version, **task.result_json(result)}
 
 
 def error_line(error: ResonnxError, server: str) -> str:

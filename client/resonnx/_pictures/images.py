@@ -95,7 +95,7 @@ def to_message(image: ImageSource) -> vision_pb2.Image:
     if callable(getattr(image, "convert", None)) and isinstance(getattr(image, "size", None), tuple):
         return _from_pillow(image)
     if callable(getattr(image, "read", None)):
-        return _from_file(image)
+        return vision_pb2.Image(encoded=file_content(image))
     if callable(getattr(image, "detach", None)):
         return _from_tensor(image)
     return _from_array(image)
@@ -141,14 +141,15 @@ def _from_pillow(image: Any) -> vision_pb2.Image:
     return _raw(image.convert("RGB").tobytes(), width, height)
 
 
-def _from_file(file: Any) -> vision_pb2.Image:
+def file_content(file: Any) -> bytes:
+    """Return the rest of an open file; raises TypeError if it is open in text mode, ValueError if nothing is left."""
     content = file.read()
     if not isinstance(content, bytes | bytearray):
         kind = type(content).__name__
-        raise TypeError(f"a picture's file must be open in binary mode ('rb'): read() gave {kind}, not bytes")
+        raise TypeError(f"the file must be open in binary mode ('rb'): read() gave {kind}, not bytes")
     if not content:
         raise ValueError("the open file has nothing left to read: seek(0) first?")
-    return vision_pb2.Image(encoded=bytes(content))
+    return bytes(content)
 
 
 def _from_tensor(tensor: Any) -> vision_pb2.Image:

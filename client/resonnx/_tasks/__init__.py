@@ -8,9 +8,10 @@ from typing import Any, Final
 from resonnx._results import ModelSummary
 from resonnx._tasks.caption import CAPTION
 from resonnx._tasks.classify import CLASSIFY
+from resonnx._tasks.classify_video import CLASSIFY_VIDEO
 from resonnx._tasks.task import Task
 
-TASKS: Final[dict[str, Task[Any]]] = {task.name: task for task in (CLASSIFY, CAPTION)}
+TASKS: Final[dict[str, Task[Any]]] = {task.name: task for task in (CLASSIFY, CAPTION, CLASSIFY_VIDEO)}
 
 
 def task_of(summary: ModelSummary) -> Task[Any] | None:

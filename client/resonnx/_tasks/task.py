@@ -40,6 +40,7 @@ class Task(Generic[R]):
         path: Path of the method that takes one request, e.g. "/resonnx.v1.Vision/Classify".
         request: Makes a request from a model (NAME, NAME:VERSION or NAME:LABEL) and an image.
         stream: The method that takes a stream of requests, or None.
+        input: What a request is about; results as JSON name it by this.
     """
 
     name: str
@@ -50,3 +51,4 @@ class Task(Generic[R]):
     path: str
     request: Callable[[str, vision_pb2.Image], Message]
     stream: StreamCall | None = None
+    input: str = "image"

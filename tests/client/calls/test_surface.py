@@ -55,7 +55,7 @@ def test_importing_the_client_is_light() -> None:
 
 
 def test_every_task_of_a_manifest_is_registered() -> None:
-    """But for bare tensors, which have no manifest, and videos, which this client does not send yet."""
+    """But for bare tensors, which have no manifest."""
     names = {name.removeprefix("TASK_").lower() for name in manifest_pb2.Task.keys()}  # noqa: SIM118
-    assert {task.model for task in TASKS.values()} == names - {"unspecified", "tensors", "video_classifier"}
+    assert {task.model for task in TASKS.values()} == names - {"unspecified", "tensors"}
     assert all(name == task.name for name, task in TASKS.items())
