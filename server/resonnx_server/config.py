@@ -152,8 +152,9 @@ class Settings(BaseModel):
     http_port: Port = 8002
     """HTTP port: /metrics, /livez, /readyz and the pages of `rest`; 0 for a free one."""
     rest: bool = True
-    """Serve the Open Inference Protocol as JSON (`/v2/…`) and pages that take pictures (`/v1/classify/NAME`,
-    `/v1/caption/NAME`) on the HTTP port. With `keys_file`, they need a key of the role `infer`."""
+    """Serve the Open Inference Protocol as JSON (`/v2/…`) and pages that take pictures and clips (`/v1/classify/NAME`,
+    `/v1/caption/NAME`, `/v1/classify-video/NAME`) on the HTTP port. With `keys_file`, they need a key of the role
+    `infer`."""
     page: bool = True
     """Serve a page for people at `/` of the HTTP port: models, their state and rates, and answers for a picture. Needs
     `rest`. With `keys_file`, it asks for a key."""

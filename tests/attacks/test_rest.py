@@ -181,6 +181,8 @@ def test_a_client_that_goes_away_cancels_its_request(server: RunningServer) -> N
         (INFER, "infer", 200, None),
         ("/v1/classify/doubling", None, 401, "KEY_MISSING"),
         ("/v1/caption/doubling", "read", 403, "ROLE_MISSING"),
+        ("/v1/classify-video/doubling", None, 401, "KEY_MISSING"),
+        ("/v1/classify-video/doubling", "read", 403, "ROLE_MISSING"),
         ("/v2", None, 401, "KEY_MISSING"),
         ("/v2/models/doubling", "infer", 403, "ROLE_MISSING"),
         ("/v2/models/doubling", "read", 200, None),

@@ -65,6 +65,8 @@ _WITHOUT_MEANING = ("repository_name",)
 # Served over HTTP to keys of the role `admin` only, which the recorded server does not have: test_secured.py asks them.
 _ADMIN_PAGES = ("GET /v2/logging", "POST /v2/logging")
 _OTHER_MESSAGES = ("inference.CudaSharedMemory", "grpc.reflection.")
+# Fields of a picture's or clip's request that the path and the body say.
+_NOT_OPTIONS = ("model", "image", "frames", "clip", "version_label")
 _JSON_USES = (
     "id",
     *(f"inputs.datatype={name}" for name in ("UINT8", "FP32", "BYTES")),
@@ -123,11 +125,13 @@ def served() -> set[Use]:
     found.update((INFER, f"inputs.datatype={name}") for name in DTYPES)
     found.update(("all methods", use) for use in ("authorization:", "grpc-timeout:", "grpc-encoding: gzip"))
     found.update((INFER_PAGE, use) for use in _JSON_USES)
-    for page, kind in (("classify", vision_pb2.ClassifyRequest), ("caption", vision_pb2.CaptionRequest)):
-        options = [name for name in kind.DESCRIPTOR.fields_by_name if name not in ("model", "image", "version_label")]
+    kinds = vision_pb2.ClassifyRequest, vision_pb2.CaptionRequest, vision_pb2.ClassifyVideoRequest
+    for page, kind in zip(("classify", "caption", "classify-video"), kinds, strict=True):
+        options = [name for name in kind.DESCRIPTOR.fields_by_name if name not in _NOT_OPTIONS]
         found.update((f"POST /v1/{page}/{{name}}", f"?{name}") for name in options)
         found.add((f"POST /v1/{page}/{{name}}", "content-type: multipart/form-data"))
     found.add(("POST /v1/caption/{name}", "accept: text/event-stream"))
+    found.add(("POST /v1/classify-video/{name}", "?times_s"))
     found.add(("GET /v1/models/{name}", "?version"))
     return found
 

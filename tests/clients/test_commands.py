@@ -108,7 +108,7 @@ def test_grpcurl(client: str, tapped: Tapped, grpcurl: Grpcurl) -> None:
 
 
 @pytest.mark.parametrize("client", ["curl"], indirect=True)
-def test_curl(client: str, tapped: Tapped) -> None:
+def test_curl(client: str, tapped: Tapped, tmp_path: Path) -> None:
     told = tapped.told
     if shutil.which("curl") is None:
         pytest.skip("needs curl")
@@ -147,6 +147,12 @@ def test_curl(client: str, tapped: Tapped) -> None:
     events = curl("/v1/caption/scenes", "-N", "-H", "Accept: text/event-stream", "--data-binary", scene)
     assert "event: word" in events
     assert "event: caption" in events
+    (moving := tmp_path / "clip.gif").write_bytes(gif(clip_model.clip(5)))
+    options = "top_k=2&id=e&priority=1&timeout_us=10000000&version=1"
+    watched = json.loads(curl(f"/v1/classify-video/motions?{options}", "--data-binary", f"@{moving}"))
+    assert (watched["frames_read"], len(watched["predictions"])) == ([0, 1, 2, 3, 4], 2)
+    frames = "/v1/classify-video/motions?times_s=0,0.04"
+    assert json.loads(curl(frames, "-F", f"frame={digit}", "-F", f"frame={digit}"))["frames_read"] == [0, 1]
     body = {
         "id": "d",
         "inputs": [{"name": "x", "datatype": "FP32", "shape": [1, 3], "data": [1, 2, 3]}],

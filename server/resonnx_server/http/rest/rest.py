@@ -8,7 +8,9 @@ from resonnx_server.http.pages import Page
 from resonnx_server.http.rest.body import Bodies
 from resonnx_server.http.rest.exchange import Exchange
 from resonnx_server.http.rest.models.pages import ModelPages
+from resonnx_server.http.rest.pictures.clip_pages import ClipPages
 from resonnx_server.http.rest.pictures.pages import PicturePages
+from resonnx_server.http.rest.pictures.uploads import Uploads
 from resonnx_server.http.rest.tensors.description_pages import DescriptionPages
 from resonnx_server.http.rest.tensors.log_pages import LogPages
 from resonnx_server.http.rest.tensors.pages import TensorPages
@@ -20,6 +22,7 @@ from resonnx_server.protocol.oip.statistics import Statistics
 from resonnx_server.protocol.pieces import Pieces
 from resonnx_server.protocol.unpacking import Unpacker
 from resonnx_server.protocol.vision.serving import VisionServing
+from resonnx_server.protocol.vision.video import VideoServing
 
 _EXTENSIONS: Final = (
     "classification",
@@ -74,9 +77,11 @@ class Rest:
         )
         tensors = TensorPages(models, TensorServing(inference, pieces), self._exchange, pieces, max_message_bytes)
         vision = VisionServing(inference, pieces, _MOST_VALUES)
-        pictures = PicturePages(models, vision, self._exchange, pieces, max_message_bytes)
+        uploads = Uploads(models, pieces)
+        pictures = PicturePages(uploads, vision, self._exchange, max_message_bytes)
+        clips = ClipPages(uploads, VideoServing(inference), self._exchange, max_message_bytes)
         told, logs = ModelPages(models, comparisons), LogPages(control, models, self._exchange)
-        pages = (descriptions, tensors, pictures, told, logs)
+        pages = (descriptions, tensors, pictures, clips, told, logs)
         self.pages: list[Page] = [page for group in pages for page in group.pages]
 
     async def answered(self) -> None:

@@ -20,8 +20,24 @@ from resonnx_server.inference.videos.sampled import sampled, sampling_of
 from resonnx_server.inference.videos.stream import VideoStream
 from resonnx_server.protocol.vision.answers import complete
 
+# Frames of a request, before sampling: an event loop reads them in some tens of ms.
+MOST_IMAGES: Final = 4500
 _DEFAULT_TOP_K: Final = 5
-_IMAGES: Final = "frames.images"
+
+
+@dataclass(frozen=True, slots=True)
+class VideoFields:
+    """What errors name.
+
+    Attributes:
+        images: The frames; one is named by its index, `images[17]`.
+        encoded: Follows the name of a frame that is a file.
+        times_s: The times of frames.
+    """
+
+    images: str = "frames.images"
+    encoded: str = ".encoded"
+    times_s: str = "frames.times_s"
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,11 +48,13 @@ class GivenVideo:
         images: Its frames as picture files or raw pixels; None for one that is neither.
         times_s: Their times in seconds; may be empty.
         clip: A video file in place of frames; None for frames.
+        fields: What errors name; those of the gRPC message if not given.
     """
 
     images: Sequence[bytes | RawPicture | None] = ()
     times_s: Sequence[float] = ()
     clip: bytes | None = None
+    fields: VideoFields = VideoFields()
 
 
 class VideoServing:
@@ -92,9 +110,9 @@ class VideoServing:
         assert model.pictures is not None
         sampling = sampling_of(model.manifest.video_classifier)
         if video.clip is None:
-            read = sampled(sampling, len(video.images), video.times_s, "frames.times_s")
-            check_frames(model, len(read), _IMAGES)
-            return read, _frames(video.images, read)
+            read = sampled(sampling, len(video.images), video.times_s, video.fields.times_s)
+            check_frames(model, len(read), video.fields.images)
+            return read, _frames(video, read)
         clips = self._inference.clips
         assert clips is not None
         most = min(video_engine(model).max_frames, model.max_queue_size)
@@ -210,14 +228,15 @@ class VideoStreamServing:
         return response
 
 
-def _frames(images: Sequence[bytes | RawPicture | None], read: Sequence[int]) -> Frames:
+def _frames(video: GivenVideo, read: Sequence[int]) -> Frames:
+    fields = video.fields
     chosen: list[bytes | RawPicture] = []
     names = []
     for i in read:
-        if (image := images[i]) is None:
-            raise BadImage(f"{_IMAGES}[{i}]", "neither encoded nor raw is set")
+        if (image := video.images[i]) is None:
+            raise BadImage(f"{fields.images}[{i}]", "neither encoded nor raw is set")
         chosen.append(image)
-        names.append(f"{_IMAGES}[{i}].{'raw' if isinstance(image, RawPicture) else 'encoded'}")
+        names.append(f"{fields.images}[{i}]{'.raw' if isinstance(image, RawPicture) else fields.encoded}")
     return Frames(chosen, names)
 
 

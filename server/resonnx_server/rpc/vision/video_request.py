@@ -13,12 +13,10 @@ from resonnx_proto.v1 import vision_pb2 as pb
 
 from resonnx_server.errors import InvalidInput
 from resonnx_server.inference.pictures import RawPicture
-from resonnx_server.protocol.vision.video import GivenVideo
+from resonnx_server.protocol.vision.video import MOST_IMAGES, GivenVideo
 from resonnx_server.rpc.messages import CountedFields
 from resonnx_server.runtime import wire
 
-# Frames of a message, before sampling: an event loop reads them in some tens of ms.
-MOST_IMAGES: Final = 4500
 _CLIP: Final = pb.ClassifyVideoRequest.CLIP_FIELD_NUMBER
 _FRAMES: Final = pb.ClassifyVideoRequest.FRAMES_FIELD_NUMBER
 _IMAGES: Final = pb.VideoFrames.IMAGES_FIELD_NUMBER

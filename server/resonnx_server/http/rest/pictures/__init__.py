@@ -1,1 +1,1 @@
-"""Pictures in, labels and captions out."""
+"""Pictures and clips in, labels and captions out."""

@@ -27,6 +27,13 @@ def captioned(response: pb.CaptionResponse) -> dict[str, Any]:
     return {**body, "timing": _timing(response.timing)}
 
 
+def watched(response: pb.ClassifyVideoResponse) -> dict[str, Any]:
+    """Return the classes of a clip, best first, as of a picture, and the indices of the frames that were read."""
+    predictions = [_prediction(each) for each in response.predictions]
+    body = {**_about(response), "predictions": predictions, "frames_read": list(response.frames_read)}
+    return {**body, "timing": _timing(response.timing)}
+
+
 def _prediction(given: pb.Prediction) -> dict[str, Any]:
     body: dict[str, Any] = {"label": given.label, "index": given.index, "score": given.score}
     if given.heatmap:
@@ -47,7 +54,7 @@ def _caption(given: pb.Caption) -> dict[str, Any]:
     return {"text": given.text, "log_prob": given.log_prob, "score": given.score, "words": words}
 
 
-def _about(response: pb.ClassifyResponse | pb.CaptionResponse) -> dict[str, Any]:
+def _about(response: pb.ClassifyResponse | pb.CaptionResponse | pb.ClassifyVideoResponse) -> dict[str, Any]:
     body: dict[str, Any] = {"model": response.model, "version": response.version}
     if response.id:
         body["id"] = response.id

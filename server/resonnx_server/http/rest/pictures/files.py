@@ -7,7 +7,7 @@ from resonnx_server.errors import InvalidInput
 from resonnx_server.protocol.pieces import Work
 
 MULTIPART: Final = "multipart/form-data"
-_MOST_FILES: Final = 256
+MOST_FILES: Final = 256
 _MOST_HEAD: Final = 1 << 12
 _LONGEST_NAME: Final = 128
 # Searched, or copied, at once: less than a millisecond.
@@ -22,12 +22,13 @@ class File(NamedTuple):
     content: bytes
 
 
-def files_of(body: bytes | bytearray, content_type: str) -> Work[list[File]]:
+def files_of(body: bytes | bytearray, content_type: str, most: int = MOST_FILES) -> Work[list[File]]:
     """Return the files of a body of multipart/form-data.
 
     Args:
         body: The whole body.
         content_type: The header Content-Type.
+        most: Limit of its files.
 
     Raises:
         InvalidInput: It is not such a body, has no files or too many, or a part is no file.
@@ -52,8 +53,8 @@ def files_of(body: bytes | bytearray, content_type: str) -> Work[list[File]]:
         begin = yield from _find(body, b"\r\n\r\n", position, _MOST_HEAD)
         end = yield from _find(body, b"\r\n" + delimiter, begin + 4)
         name = _name(bytes(body[position:begin]), len(files))
-        if len(files) == _MOST_FILES:
-            raise InvalidInput("request", f"more than {_MOST_FILES} files")
+        if len(files) == most:
+            raise InvalidInput("request", f"more than {most} files")
         files.append(File(name, bytes(memoryview(body)[begin + 4 : end])))
         position = end + 2
         yield

@@ -1,6 +1,6 @@
-"""Options of a picture's request in the query: the fields of the task API's message."""
+"""Options of a picture's or clip's request in the query: the fields of the task API's message."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, Final, TypeVar
 
 from google.protobuf.descriptor import FieldDescriptor
@@ -12,7 +12,7 @@ from resonnx_server.errors import InvalidInput
 M = TypeVar("M", bound=Message)
 
 # What the path and the body say.
-_NOT_OPTIONS: Final = ("model", "image", "version_label")
+_NOT_OPTIONS: Final = ("model", "image", "frames", "clip", "version_label")
 _FLAGS: Final[Mapping[str, bool]] = {"true": True, "1": True, "": True, "false": False, "0": False}
 _WHOLE: Final[Mapping[int, tuple[int, int]]] = {
     FieldDescriptor.TYPE_UINT32: (0, (1 << 32) - 1),
@@ -23,13 +23,14 @@ _LONGEST_NUMBER: Final = 32
 _LONGEST_ID: Final = 256
 
 
-def message_of(kind: type[M], model: str, query: MultiMapping[str]) -> M:
-    """Return a request without its picture.
+def message_of(kind: type[M], model: str, query: MultiMapping[str], others: Collection[str] = ()) -> M:
+    """Return a request without its picture or clip.
 
     Args:
-        kind: ClassifyRequest or CaptionRequest.
+        kind: ClassifyRequest, CaptionRequest or ClassifyVideoRequest.
         model: The model's name.
         query: The options. `version` is a number or a label; words are divided by blanks.
+        others: Names of options that are no fields of the message, which others read.
 
     Raises:
         InvalidInput: An option is not known, given twice, or not of its type.
@@ -37,19 +38,36 @@ def message_of(kind: type[M], model: str, query: MultiMapping[str]) -> M:
     message = kind(model=model)
     fields = {name: field for name, field in kind.DESCRIPTOR.fields_by_name.items() if name not in _NOT_OPTIONS}
     for name in query:
+        if name in others:
+            continue
         field = fields.get(name)
         if field is None:
-            raise InvalidInput(name[:64], f"is not one of the options {', '.join(sorted(fields))}")
+            raise InvalidInput(name[:64], f"is not one of the options {', '.join((*sorted(fields), *others))}")
         values = query.getall(name)
         if field.is_repeated:
             getattr(message, name)[:] = [word for value in values for word in value.split()]
         elif len(values) > 1:
             raise InvalidInput(name, "is given more than once")
         elif name == "version" and not values[0].isdecimal():
-            message.version_label = values[0]  # type: ignore[attr-defined]  # both kinds have it
+            message.version_label = values[0]  # type: ignore[attr-defined]  # all kinds have it
         else:
             setattr(message, name, _value(field, name, values[0]))
     return message
+
+
+def times_of(query: MultiMapping[str], name: str) -> list[float]:
+    """Return the numbers of an option, divided by commas or blanks; none without it.
+
+    Raises:
+        InvalidInput: One is no number.
+    """
+    times = []
+    for text in " ".join(query.getall(name, ())).replace(",", " ").split():
+        try:
+            times.append(float(text))
+        except ValueError:
+            raise InvalidInput(f"{name}[{len(times)}]", f"{text[:_LONGEST_NUMBER]!r} is not a number") from None
+    return times
 
 
 def _value(field: Any, name: str, text: str) -> Any:

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Callable, Coroutine
 from functools import partial
-from typing import Any, Final
+from typing import Any
 
 from aiohttp import web
 from resonnx_proto.v1 import vision_pb2 as pb
@@ -15,18 +15,12 @@ from resonnx_server.http.rest.exchange import Content, Exchange, Posted
 from resonnx_server.http.rest.failures import body_of
 from resonnx_server.http.rest.json_text import JSON, to_json
 from resonnx_server.http.rest.pictures.answers import captioned, classified, word
-from resonnx_server.http.rest.pictures.files import MULTIPART, File, files_of
-from resonnx_server.http.rest.pictures.options import message_of
+from resonnx_server.http.rest.pictures.files import File
+from resonnx_server.http.rest.pictures.uploads import Uploads, is_form
 from resonnx_server.inference.many import all_of
 from resonnx_server.inference.pictures import EncodedPictures
-from resonnx_server.inference.registry import Models
 from resonnx_server.observe.requests.identity import IDENTITY, Identity
-from resonnx_server.protocol.pieces import Pieces, at_once
 from resonnx_server.protocol.vision.serving import OnWord, VisionServing
-
-_SMALL_BODY: Final = 1 << 20
-# Characters of a header that becomes a request's id.
-_LONGEST_ID: Final = 64
 
 # Runs one picture, of so many whose answers are sent as one, and returns its answer.
 Run = Callable[[File, Posted, int], Coroutine[Any, Any, dict[str, Any]]]
@@ -36,26 +30,22 @@ class PicturePages:
     """The pages of pictures.
 
     Args:
-        models: The registry.
-        serving: Runs requests.
+        uploads: Reads requests.
+        serving: Runs them.
         exchange: Receives them, and sends answers.
-        pieces: The thread that divides large bodies.
         max_message_bytes: Limit of a request.
     """
 
-    def __init__(
-        self, models: Models, serving: VisionServing, exchange: Exchange, pieces: Pieces, max_message_bytes: int
-    ) -> None:
-        self._models = models
+    def __init__(self, uploads: Uploads, serving: VisionServing, exchange: Exchange, max_message_bytes: int) -> None:
+        self._uploads = uploads
         self._serving = serving
-        self._pieces = pieces
         self.pages = [
             exchange.page(path, answer, max_message_bytes)
             for path, answer in (("/v1/classify/{name}", self._classify), ("/v1/caption/{name}", self._caption))
         ]
 
     async def _classify(self, posted: Posted) -> Content:
-        message = self._message(pb.ClassifyRequest, posted)
+        message = self._uploads.message(pb.ClassifyRequest, posted)
 
         async def run(file: File, posted: Posted, sharing: int) -> dict[str, Any]:
             picture, size = partial(_picture, file), len(file.content)
@@ -65,7 +55,7 @@ class PicturePages:
         return await self._answer(posted, run)
 
     async def _caption(self, posted: Posted) -> Content | web.StreamResponse:
-        message = self._message(pb.CaptionRequest, posted)
+        message = self._uploads.message(pb.CaptionRequest, posted)
 
         async def run(file: File, posted: Posted, _: int, on_word: OnWord | None = None) -> dict[str, Any]:
             picture, size = partial(_picture, file), len(file.content)
@@ -75,37 +65,16 @@ class PicturePages:
 
         if TYPE not in ",".join(posted.request.headers.getall("Accept", ())).lower():
             return await self._answer(posted, run)
-        files = await self._files(posted)
+        files = await self._uploads.files(posted)
         if len(files) != 1:
-            with self._models.rejected.counting():
+            with self._uploads.rejected.counting():
                 raise InvalidInput("request", f"{len(files)} pictures; words are sent as events for one")
         return await self._stream(posted, lambda on_word: run(files[0], posted, 1, on_word))
 
-    def _message(self, kind: Any, posted: Posted) -> Any:
-        """Return the options of a request, or count it as rejected."""
-        with self._models.rejected.counting():
-            message = message_of(kind, posted.request.match_info["name"], posted.request.query)
-        message.id = message.id or _shown(posted.request.headers.get("X-Request-Id", ""))
-        return message
-
-    async def _files(self, posted: Posted) -> list[File]:
-        body = posted.take_body()
-        if posted.request.content_type != MULTIPART:
-            return [File("", bytes(body))]
-        try:
-            with self._models.rejected.counting():
-                # The parts are copied.
-                posted.received.resize(2 * len(body))
-                work = files_of(body, posted.request.headers["Content-Type"])
-                return at_once(work) if len(body) <= _SMALL_BODY else await self._pieces.run(work)
-        finally:
-            posted.received.resize(len(body))
-
     async def _answer(self, posted: Posted, run: Run) -> Content:
         """Return the answer to a body of one picture, or to a form of several, of which some may fail."""
-        is_form = posted.request.content_type == MULTIPART
-        files = await self._files(posted)
-        if not is_form:
+        files = await self._uploads.files(posted)
+        if not is_form(posted):
             posted.begin()
             return Content(to_json(await run(files[0], posted, 1)), JSON)
         # Each picture counts as a request.
@@ -153,11 +122,6 @@ class PicturePages:
             return stream
         finally:
             running.cancel()
-
-
-def _shown(header: str) -> str:
-    """Return a header as an id. aiohttp gives bytes that are not UTF-8 as surrogates, which no id can hold."""
-    return header[:_LONGEST_ID].encode(errors="replace").decode()
 
 
 def _picture(file: File) -> EncodedPictures:
