@@ -173,12 +173,16 @@ class ActiveRequest:
                 self.deadline_ns, self._timeout_us, self._is_named = own_ns, timeout_us, named
 
     async def in_time(self, work: Awaitable[T]) -> T:
-        """Return the result of `work`. Raises DeadlineExceeded if the request's own timeout passes before."""
+        """Return the result of `work`. Raises DeadlineExceeded if the request's own timeout passes before.
+
+        It counts from the request's arrival, so that the parts of a request share it.
+        """
         if not self._timeout_us:
             return await work
+        assert self.deadline_ns is not None
         try:
             try:
-                async with asyncio.timeout(self._timeout_us / 1e6):
+                async with asyncio.timeout((self.deadline_ns - time.monotonic_ns()) / 1e9):
                     return await work
             except TimeoutError:
                 raise DeadlineExceeded("the request's timeout passed before the answer was complete") from None

@@ -92,7 +92,8 @@ class VideoServing:
             top_k = _top_k(model, message.top_k)
             _needs_pictures(model)
             request.limit(caller_ns, message.timeout_us, caller.priority(message.priority))
-            read, frames = await self._frames(request, video)
+            # To read the packets of a file may take a child process, and long.
+            read, frames = await request.in_time(self._frames(request, video))
             found = await classify_clips(request, frames, [len(read)])
             response = pb.ClassifyVideoResponse(predictions=_predictions(found, model, top_k), frames_read=read)
         complete(response, message.id, request)
