@@ -1,4 +1,4 @@
-"""`make run`: exports the demo models, serves them, sends four held-out pictures with the client, keeps serving.
+"""`make run`: exports the demo models, serves them, sends held-out pictures and clips with the client, keeps serving.
 
 With --once it uses free ports and stops after the answers. Later runs skip the export.
 """
@@ -12,7 +12,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from resonnx import Client
@@ -111,22 +111,30 @@ def _serve_and_ask(repository: Path, samples: Path, ports: Mapping[str, int], *,
 
 
 def _ask(address: str, samples: Path) -> bool:
-    """Send every picture, print the answers, and return whether all are correct."""
+    """Send every picture and clip, print the answers, and return whether all are correct."""
     all_right = True
-    truth = json.loads((samples / "truth.json").read_text())
-    print(f"\n{'picture':10} {'truth':52} {'answer':52} time")
+    print(f"\n{'file':14} {'truth':52} {'answer':52} time")
     with Client(address) as client:
-        for name, entry in truth.items():
+        for path, entry in _with_truth(samples):
             start = time.perf_counter()
-            if entry["model"] == "digits":
-                best = client.classify(samples / name, "digits").predictions[0]
-                expected, said, answer = entry["label"], best.label, f"{best.label} ({best.score:.3f})"
-            else:
+            if entry["model"] == "scenes":
                 expected = entry["caption"]
-                said = answer = client.caption(samples / name, "scenes").captions[0].text
+                said = answer = client.caption(path, "scenes").captions[0].text
+            else:
+                ask = client.classify if entry["model"] == "digits" else client.classify_video
+                best = ask(path, entry["model"]).predictions[0]
+                expected, said, answer = entry["label"], best.label, f"{best.label} ({best.score:.3f})"
             all_right = all_right and said == expected
-            print(f"{name:10} {expected:52} {answer:52} {1000 * (time.perf_counter() - start):.1f} ms")
+            name = path.relative_to(samples)
+            print(f"{name!s:14} {expected:52} {answer:52} {1000 * (time.perf_counter() - start):.1f} ms")
     return all_right
+
+
+def _with_truth(samples: Path) -> Iterator[tuple[Path, dict[str, str]]]:
+    """Yield each picture and clip with its entry in truth.json."""
+    for folder in (samples, samples / "clips"):
+        for name, entry in json.loads((folder / "truth.json").read_text()).items():
+            yield folder / name, entry
 
 
 if __name__ == "__main__":

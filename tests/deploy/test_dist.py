@@ -78,7 +78,7 @@ def test_wheels_serve_the_demo_models_in_an_empty_environment(dist: Path, tmp_pa
     )
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "models/digits/1/model.onnx").is_file()
-    for model in ("digits", "scenes"):
+    for model in ("digits", "scenes", "gestures"):
         assert model in done.stdout
     where = subprocess.run(
         [python, "-I", "-c", "import resonnx_server; print(resonnx_server.__file__)"],
