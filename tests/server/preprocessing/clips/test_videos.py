@@ -19,7 +19,7 @@ from resonnx_server.runtime.pictures import images
 
 from .clip_files import OPTIONS, RECIPE, moving
 from .test_animations import ALL, read
-from .video_files import frames_of, noise, video
+from .video_files import changed, frames_of, noise, video
 
 SIZE = (96, 80)
 PICTURES = moving(10, SIZE)
@@ -63,6 +63,36 @@ async def test_frames_are_those_of_pyav_resized_as_pictures(
     assert clip.count == len(all_frames) == 10
     # One that reads the packets, and one that decodes.
     assert len(started) == 2
+
+
+async def test_hidden_frames_of_vp8_are_none() -> None:
+    def hide(number: int, content: bytearray, is_key: bool) -> bytearray:
+        content[0] &= 0xFF ^ (0x10 if number in (4, 9) else 0)
+        return content
+
+    encoded = changed(video(PICTURES, "webm", "libvpx"), "webm", hide)
+    clip, shown = await read(encoded), frames_of(encoded)
+    assert clip.count == len(shown) == 8
+    np.testing.assert_array_equal(clip.frames, [images.fit(each, RECIPE) for each in shown])
+    assert clip.times_s == pytest.approx([0, 0.04, 0.08, 0.12, 0.2, 0.24, 0.28, 0.32])
+
+
+async def test_the_next_frame_stands_for_those_that_a_decoder_leaves_out() -> None:
+    """A recording that was cut: frames before its first key frame in time need what the file does not have."""
+    keys = 0
+
+    def cut(number: int, content: bytearray, is_key: bool) -> bytearray | None:
+        nonlocal keys
+        keys += is_key
+        return content if keys > 1 else None
+
+    options = {"x265-params": "open-gop=1:keyint=8:min-keyint=8:scenecut=0:bframes=3:b-adapt=0:log-level=none"}
+    encoded = changed(video(moving(20, SIZE), "matroska", "libx265", **options), "matroska", cut)
+    shown = [images.fit(each, RECIPE) for each in frames_of(encoded)]
+    clip = await read(encoded)
+    left_out = clip.count - len(shown)
+    assert left_out > 0
+    np.testing.assert_array_equal(clip.frames, [shown[0]] * left_out + shown)
 
 
 async def test_a_turned_video_is_upright_where_the_model_has_it_so() -> None:

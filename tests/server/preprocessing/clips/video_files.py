@@ -1,6 +1,7 @@
 """MP4 and WebM files for tests, made with PyAV."""
 
 import io
+from collections.abc import Callable
 
 import av
 import numpy as np
@@ -19,6 +20,22 @@ def video(pictures: list[Image.Image], format: str = "mp4", codec: str = "", rat
         for picture in pictures:
             container.mux(stream.encode(av.VideoFrame.from_image(picture.convert("RGB"))))
         container.mux(stream.encode())
+    return buffer.getvalue()
+
+
+def changed(encoded: bytes, format: str, change: Callable[[int, bytearray, bool], bytearray | None]) -> bytes:
+    """Return a video whose packets are `change(number, content, is a key frame)`; None leaves one out."""
+    buffer = io.BytesIO()
+    with av.open(io.BytesIO(encoded)) as given, av.open(buffer, "w", format=format) as container:
+        source = given.streams.video[0]
+        stream = container.add_stream_from_template(source)
+        for number, packet in enumerate(given.demux(source)):
+            content = change(number, bytearray(bytes(packet)), packet.is_keyframe) if packet.size else None
+            if content is not None:
+                other = av.Packet(bytes(content))
+                other.pts, other.dts, other.time_base = packet.pts, packet.dts, packet.time_base
+                other.is_keyframe, other.stream = packet.is_keyframe, stream
+                container.mux(other)
     return buffer.getvalue()
 
 

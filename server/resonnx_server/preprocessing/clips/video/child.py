@@ -34,6 +34,8 @@ _LATER: Final = (
     "encodings.latin_1",
     "encodings.ascii",
 )
+# The bit of a VP8 packet's first byte.
+_VP8_SHOWN: Final = 0x10
 # Decoders count the pixels of whole blocks, and of a margin.
 _MARGIN: Final = 256
 _PR_SET_PDEATHSIG: Final = 1
@@ -106,8 +108,11 @@ class _Video:
         container, stream = self._open()
         with container:
             times: set[int] = set()
+            is_vp8 = stream.codec_context.codec.name == "vp8"
             for packet in container.demux(stream):
-                if packet.size and packet.pts is not None and not packet.is_discard:
+                # VP8 has packets of frames that are never shown: what others are predicted from (RFC 6386, 9.1).
+                is_hidden = is_vp8 and packet.size and not memoryview(packet)[0] & _VP8_SHOWN
+                if packet.size and packet.pts is not None and not packet.is_discard and not is_hidden:
                     times.add(packet.pts)
                 if len(times) > most_frames:
                     raise _Refused(LENGTH)
@@ -131,11 +136,13 @@ class _Video:
                         raise _Refused(DAMAGED)
                     if frame.width * frame.height > self._most_pixels:
                         raise _Refused(SIZE)
-                    _send_frame(frame)
-                    try:
-                        time = next(left)
-                    except StopIteration:
-                        return
+                    # Decoders leave out frames whose references are not in the file: the next one stands for them.
+                    while time <= frame.pts:
+                        _send_frame(frame)
+                        try:
+                            time = next(left)
+                        except StopIteration:
+                            return
         raise _Refused(DAMAGED)
 
 
