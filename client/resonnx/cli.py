@@ -12,6 +12,7 @@ from resonnx_proto import __version__
 
 from resonnx._commands.caption import caption
 from resonnx._commands.classify import classify
+from resonnx._commands.classify_video import classify_video
 from resonnx._commands.health import health
 from resonnx._commands.models import models
 from resonnx._commands.repository import repository
@@ -22,7 +23,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (bench, classify, caption, models, health):
+for command in (bench, classify, classify_video, caption, models, health):
     app.command()(command)
 app.add_typer(repository, name="repo")
 
@@ -47,4 +48,4 @@ def resonnx(
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
-    """Classify and caption pictures with a resonnx server."""
+    """Classify and caption pictures, and classify videos, with a resonnx server."""

@@ -46,9 +46,12 @@ class Inputs:
     def __init__(self, arguments: Sequence[str]) -> None:
         if arguments.count(STDIN) > 1:
             raise ValueError("- is standard input, which can be read only once")
-        self.names = [name for argument in arguments for name in _expand(argument)]
+        self.names = [name for argument in arguments for name in self._expand(argument)]
         # Output lines start with the picture's name unless one picture was named.
         self.named = len(self.names) > 1 or self.names != list(arguments)
+
+    def _expand(self, argument: str) -> Iterator[str]:
+        return _pictures(argument)
 
     def pictures(self) -> Iterator[Picture]:
         """Yield the pictures in the order of their names."""
@@ -65,7 +68,14 @@ class Inputs:
         return Path(name).read_bytes()
 
 
-def _expand(argument: str) -> Iterator[str]:
+class Clips(Inputs):
+    """The clips that arguments name: a folder is one clip; arguments and errors as of `Inputs`."""
+
+    def _expand(self, argument: str) -> Iterator[str]:
+        yield argument
+
+
+def _pictures(argument: str) -> Iterator[str]:
     found: list[str] = []
     if argument == STDIN or (os.path.lexists(argument) and not os.path.isdir(argument)):
         pass

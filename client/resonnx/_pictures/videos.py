@@ -120,11 +120,11 @@ def _file(video: Any) -> bytes | None:
         # Before its content takes memory.
         if (size := path.stat().st_size) > MAX_VIDEO_BYTES:
             _too_large(f"{path}: a clip's file of {size} bytes, more than the {MAX_VIDEO_BYTES}")
-        return _not_empty(path.read_bytes(), str(path))
+        return _not_empty(path.read_bytes())
     if isinstance(video, bytes | bytearray | memoryview):
         if isinstance(video, memoryview) and (video.ndim != 1 or video.itemsize != 1):
             raise ValueError(f"a memoryview must hold a file's bytes, got shape {list(video.shape or ())}")
-        return _not_empty(bytes(video), "a clip")
+        return _not_empty(bytes(video))
     if callable(getattr(video, "read", None)):
         return file_content(video)
     return None
@@ -158,9 +158,9 @@ def _checked(times_s: Iterable[float], count: int) -> list[float]:
     return times
 
 
-def _not_empty(content: bytes, name: str) -> bytes:
+def _not_empty(content: bytes) -> bytes:
     if not content:
-        raise ValueError(f"{name}: the file is empty")
+        raise ValueError("the clip's file is empty")
     return content
 
 

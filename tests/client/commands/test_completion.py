@@ -45,7 +45,7 @@ def test_what_is_installed_completes_in_bash(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("typed", "offered"),
     [
-        ("resonnx ", {"bench", "classify", "caption", "models", "health", "repo"}),
+        ("resonnx ", {"bench", "classify", "classify-video", "caption", "models", "health", "repo"}),
         pytest.param("resonnx repo ", {"ls", "load", "unload"}, marks=pytest.mark.slow),
         ("resonnx health --wa", {"--watch"}),
         ("resonnx classify --top", {"--top-k"}),

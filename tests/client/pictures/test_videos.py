@@ -82,7 +82,7 @@ def test_times_that_do_not_fit_are_refused(times_s: list[float], told: str) -> N
     ("video", "kind", "told"),
     [
         ([], ValueError, "at least one frame"),
-        (b"", ValueError, "a clip: the file is empty"),
+        (b"", ValueError, "the clip's file is empty"),
         (io.BytesIO(), ValueError, "nothing left"),
         (io.StringIO("GIF"), TypeError, "binary mode"),
         (memoryview(FRAMES), ValueError, "a memoryview must hold a file's bytes"),
