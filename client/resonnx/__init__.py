@@ -75,7 +75,7 @@ from resonnx._results import (
     Word,
 )
 from resonnx._transport.access import Tls
-from resonnx._video_results import VideoClassification
+from resonnx._video_results import VideoClassification, VideoUpdate
 
 __all__ = [
     "AdminPortOnly",
@@ -141,6 +141,7 @@ __all__ = [
     "UnreadableMessage",
     "VideoClassification",
     "VideoSource",
+    "VideoUpdate",
     "WaitTooLong",
     "Word",
     "__version__",

@@ -39,6 +39,11 @@ STREAM_CAPTION: Final = Rpc(f"/{VISION}/StreamCaption", vision_pb2.CaptionReques
 CLASSIFY_VIDEO: Final = Rpc(
     f"/{VISION}/ClassifyVideo", vision_pb2.ClassifyVideoRequest, vision_pb2.ClassifyVideoResponse
 )
+CLASSIFY_VIDEO_STREAM: Final = Rpc(
+    f"/{VISION}/ClassifyVideoStream",
+    vision_pb2.ClassifyVideoStreamRequest,
+    vision_pb2.ClassifyVideoStreamResponse,
+)
 LIST_MODELS: Final = Rpc(f"/{VISION}/ListModels", vision_pb2.ListModelsRequest, vision_pb2.ListModelsResponse)
 GET_MODEL: Final = Rpc(f"/{VISION}/GetModel", vision_pb2.GetModelRequest, vision_pb2.GetModelResponse)
 

@@ -19,3 +19,23 @@ class VideoClassification:
     predictions: tuple[Prediction, ...]
     frames_read: tuple[int, ...]
     timing: Timing
+
+
+@dataclass(frozen=True, slots=True)
+class VideoUpdate:
+    """The classes of a stream's frames so far, best first.
+
+    Attributes:
+        frames_read: Number of the frames that the model has read, by its sampling.
+        frame: Index of the last of them among all frames.
+        is_final: The stream has ended: the classes are those of the whole clip.
+        timing: Of the last frame; of the whole clip for models that answer at the end only.
+    """
+
+    model: str
+    version: int
+    predictions: tuple[Prediction, ...]
+    frames_read: int
+    frame: int
+    is_final: bool
+    timing: Timing

@@ -61,6 +61,9 @@ class ScriptedVision(vision_pb2_grpc.VisionServicer):
     def ClassifyVideo(self, request, context):
         return self._run("ClassifyVideo", request, context)
 
+    def ClassifyVideoStream(self, request_iterator, context):
+        yield from self.script["ClassifyVideoStream"](request_iterator, context)
+
     def ListModels(self, request, context):
         return self._run("ListModels", request, context)
 

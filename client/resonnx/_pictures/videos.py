@@ -11,7 +11,16 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeAlias
 from resonnx_proto.v1 import vision_pb2
 
 from resonnx._errors import InvalidArgument
-from resonnx._pictures.images import MAX_PICTURE_BYTES, Array, BinaryFile, ImageSource, Tensor, file_content, to_message
+from resonnx._pictures.images import (
+    MAX_PICTURE_BYTES,
+    Array,
+    BinaryFile,
+    ImageSource,
+    Tensor,
+    file_content,
+    sendable,
+    to_message,
+)
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -82,6 +91,19 @@ def frame_message(frame: ImageSource, number: int) -> vision_pb2.Image:
         raise TypeError(f"frame {number}: {error}") from None
     except ValueError as error:
         raise ValueError(f"frame {number}: {error}") from None
+
+
+StreamedFrame: TypeAlias = "ImageSource | tuple[ImageSource, float]"
+"""A frame of a stream, or a pair of it and its time in seconds."""
+
+
+def streamed_frame(frame: StreamedFrame, number: int) -> vision_pb2.ClassifyVideoStreamRequest:
+    """Convert a frame of a stream to a message that names no model; errors as of `frame_message` and `sendable`."""
+    image, time_s = frame if isinstance(frame, tuple) else (frame, None)
+    request = vision_pb2.ClassifyVideoStreamRequest(image=sendable(frame_message(image, number)))
+    if time_s is not None:
+        request.time_s = float(time_s)
+    return request
 
 
 def frame_files(folder: Path) -> list[Path]:

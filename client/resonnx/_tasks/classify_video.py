@@ -11,7 +11,7 @@ from resonnx._messages import message, model_fields, timeout_us, timing
 from resonnx._results import Prediction
 from resonnx._table import table
 from resonnx._tasks.task import Task
-from resonnx._video_results import VideoClassification
+from resonnx._video_results import VideoClassification, VideoUpdate
 
 
 def video_request(
@@ -45,6 +45,38 @@ def video_classification(response: vision_pb2.ClassifyVideoResponse) -> VideoCla
         version=response.version,
         predictions=_predictions(response.predictions),
         frames_read=tuple(response.frames_read),
+        timing=timing(response.timing),
+    )
+
+
+def stream_request(
+    model: str,
+    *,
+    version: int | str | None,
+    top_k: int | None,
+    answer_every: int | None,
+    priority: int | None,
+    answer_within_s: float | None,
+) -> vision_pb2.ClassifyVideoStreamRequest:
+    """Build the first request of a stream, without its frame; errors as of `video_request`."""
+    fields = model_fields(model, version) | {
+        "top_k": top_k or 0,
+        "answer_every": answer_every or 0,
+        "priority": priority,
+        "timeout_us": timeout_us(answer_within_s),
+    }
+    return message(vision_pb2.ClassifyVideoStreamRequest, fields)
+
+
+def video_update(response: vision_pb2.ClassifyVideoStreamResponse) -> VideoUpdate:
+    """Read a response of a stream."""
+    return VideoUpdate(
+        model=response.model,
+        version=response.version,
+        predictions=_predictions(response.predictions),
+        frames_read=response.frames_read,
+        frame=response.frame,
+        is_final=response.is_final,
         timing=timing(response.timing),
     )
 

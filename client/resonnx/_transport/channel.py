@@ -32,7 +32,7 @@ _RETRIES = {
             },
         },
         # No policy: gRPC (1.85) loses messages of a call that it tries again while some are sent. The client does it.
-        {"name": [{"service": VISION, "method": "ClassifyStream"}]},
+        {"name": [{"service": VISION, "method": name} for name in ("ClassifyStream", "ClassifyVideoStream")]},
     ],
     # A failure takes a token, an answer gives a tenth; with half of them left there are no retries. So many calls of a
     # server that dies at once are tried again.

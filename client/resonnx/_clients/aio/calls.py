@@ -8,16 +8,19 @@ from typing import Any, TypeVar
 import grpc
 from resonnx_proto.v1 import vision_pb2
 
-from resonnx._errors import Cancelled, InvalidArgument, ResonnxError, from_unreadable
+from resonnx._clients.aio.frames import Frames
+from resonnx._errors import Cancelled, Internal, InvalidArgument, ResonnxError, from_unreadable
 from resonnx._pictures.images import ImageSource, is_sendable, sendable, to_message
 from resonnx._results import Classification
-from resonnx._rpcs import CLASSIFY_STREAM, Q, R, Rpc
+from resonnx._rpcs import CLASSIFY_STREAM, CLASSIFY_VIDEO_STREAM, Q, R, Rpc
+from resonnx._tasks.classify_video import video_update
 from resonnx._transport.access import Access
 from resonnx._transport.ending import Ending
 from resonnx._transport.links import Link, Links
 from resonnx._transport.loop_channels import LoopChannels
 from resonnx._transport.retry import Attempts, Budgets, ClientDefault, Timeout
 from resonnx._transport.window import AHEAD, Window, check_concurrency
+from resonnx._video_results import VideoUpdate
 
 _T = TypeVar("_T")
 
@@ -146,6 +149,45 @@ class Calls:
         async for response in responses:
             yield window.receive(response)
         window.check_ended()
+
+    async def classify_video_stream(self, frames: Frames, timeout_s: float | None) -> AsyncGenerator[VideoUpdate]:
+        """Send frames over one stream and yield its answers."""
+        attempts = self._attempts(timeout_s, by_grpc=False)
+        try:
+            while True:
+                link = self._links.next()
+                begun: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+                call = self._connection.pipeline(link, CLASSIFY_VIDEO_STREAM)(
+                    frames.attempt(begun), timeout=attempts.remaining_s()
+                )
+                begun.set_result(call)
+                ending = Ending(call)
+                try:
+                    is_final = False
+                    async for response in self._responses(call, link, attempts):
+                        frames.final, is_final = True, response.is_final
+                        yield video_update(response)
+                    if not is_final:
+                        raise Internal("the server ended the stream without its last answer")
+                    return
+                except grpc.RpcError as error:
+                    if frames.error is not None:
+                        raise frames.error from None
+                    status = await ending.unmasked(error)
+                    self._links.record(link, status)
+                    if frames.final:
+                        attempts.answered()
+                    pause_s = attempts.pause_s(status)
+                except asyncio.CancelledError:
+                    if frames.error is not None:
+                        raise frames.error from None
+                    self._connection.check_cancelled()
+                    raise
+                finally:
+                    call.cancel()
+                await asyncio.sleep(pause_s)
+        finally:
+            await frames.close()
 
     async def _responses(self, call: AsyncIterable[_T], link: Link, attempts: Attempts) -> AsyncGenerator[_T]:
         """Yield the responses of a call; the first one forbids further attempts."""

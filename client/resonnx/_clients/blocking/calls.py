@@ -10,15 +10,18 @@ from typing import Any, TypeVar
 import grpc
 from resonnx_proto.v1 import vision_pb2
 
-from resonnx._errors import Cancelled, InvalidArgument, ResonnxError, from_unreadable
+from resonnx._clients.blocking.frames import Frames
+from resonnx._errors import Cancelled, Internal, InvalidArgument, ResonnxError, from_unreadable
 from resonnx._pictures.images import ImageSource, is_sendable, sendable, to_message
 from resonnx._results import Classification
-from resonnx._rpcs import CLASSIFY_STREAM, Q, R, Rpc
+from resonnx._rpcs import CLASSIFY_STREAM, CLASSIFY_VIDEO_STREAM, Q, R, Rpc
+from resonnx._tasks.classify_video import video_update
 from resonnx._transport.access import Access
 from resonnx._transport.blocking_channels import BlockingChannels
 from resonnx._transport.links import Link, Links
 from resonnx._transport.retry import Attempts, Budgets, ClientDefault, Timeout
 from resonnx._transport.window import AHEAD, Window, check_concurrency
+from resonnx._video_results import VideoUpdate
 
 _T = TypeVar("_T")
 
@@ -132,6 +135,33 @@ class Calls:
         for response in responses:
             yield window.receive(response)
         window.check_ended()
+
+    def classify_video_stream(self, frames: Frames, timeout_s: float | None) -> Generator[VideoUpdate]:
+        """Send frames over one stream and yield its answers."""
+        attempts = self._attempts(timeout_s, by_grpc=False)
+        while True:
+            link = self._links.next()
+            begun: Future[Any] = Future()
+            call = self._connection.pipeline(link, CLASSIFY_VIDEO_STREAM, frames.attempt(begun), attempts.remaining_s())
+            begun.set_result(call)
+            try:
+                is_final = False
+                for response in self._responses(call, link, attempts):
+                    frames.final, is_final = True, response.is_final
+                    yield video_update(response)
+                if not is_final:
+                    raise Internal("the server ended the stream without its last answer")
+                return
+            except grpc.RpcError as error:
+                if frames.error is not None:
+                    raise frames.error from None
+                self._links.record(link, error)
+                if frames.final:
+                    attempts.answered()
+                pause_s = attempts.pause_s(error)
+            finally:
+                call.cancel()
+            time.sleep(pause_s)
 
     def _responses(self, call: Iterable[_T], link: Link, attempts: Attempts) -> Iterator[_T]:
         """Yield the responses of a call; the first one forbids further attempts."""

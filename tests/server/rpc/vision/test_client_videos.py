@@ -38,3 +38,14 @@ def test_what_is_wrong_with_a_frame_is_told(video_server: RunningServer) -> None
         assert caught.value.field == "frames.images[1].encoded"
         with pytest.raises(resonnx.BadClip):
             client.classify_video(b"GIF89a, no more", "motions")
+
+
+def test_the_last_answer_of_a_stream_is_that_of_the_whole_clip(video_server: RunningServer) -> None:
+    with resonnx.Client(video_server.grpc) as client:
+        *before, last = client.classify_video_stream(clip(11), "motions")
+        whole = client.classify_video(clip(11), "motions")
+    assert [update.frames_read for update in before] == [*range(1, 12)]
+    assert last.is_final
+    assert [each.score for each in last.predictions] == pytest.approx(
+        [each.score for each in whole.predictions], abs=1e-6
+    )
