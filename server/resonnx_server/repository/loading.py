@@ -187,7 +187,7 @@ class Loading:
         """Begin a load beside live traffic that is measured again. Only `end` and `under_way` know of it."""
         load = ModelLoad(folder, 1, 1, load_model, beside=True, again=True)
         self._under_way.append(load)
-        load.result.add_done_callback(lambda _: self._under_way.remove(load))
+        load.result.add_done_callback(lambda _: self._ended(load))
         return load
 
     async def end(self, timeout_s: float) -> bool:
@@ -210,18 +210,21 @@ class Loading:
             raise
         except ModelRefused as refused:
             self._observer.refused(load, refused)
-            _forget_frames(refused)
+            forget_frames(refused)
         except ModelUnchanged as unchanged:
             self._observer.unchanged(load)
-            _forget_frames(unchanged)
+            forget_frames(unchanged)
         except Exception as error:
             if limit.expired():
                 await self._give_up(load)
                 return
             # Other models must still serve.
             _log.exception("a model could not be loaded", extra={"model": load.folder.name})
-            _forget_frames(error)
+            forget_frames(error)
             self._observer.refused(load, ModelRefused("could not be loaded; the server's log has the details"))
+        self._ended(load)
+
+    def _ended(self, load: ModelLoad) -> None:
         self._under_way.remove(load)
         # It leads back to the load, and garbage is collected rarely.
         load.progress.on_stage = lambda _: None
@@ -239,6 +242,6 @@ class Loading:
             )
 
 
-def _forget_frames(error: Exception) -> None:
+def forget_frames(error: Exception) -> None:
     """Let go of what the error's frames hold: sessions, and the load, which holds the error."""
     error.__traceback__ = error.__context__ = error.__cause__ = None

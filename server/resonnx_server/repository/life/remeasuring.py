@@ -18,7 +18,7 @@ from resonnx_server.inference.registry import Model, Models
 from resonnx_server.inference.repository_control import State
 from resonnx_server.repository.life.generation import Generation
 from resonnx_server.repository.life.model_life import ModelLife
-from resonnx_server.repository.loading import ModelLoad
+from resonnx_server.repository.loading import ModelLoad, forget_frames
 from resonnx_server.repository.version import Start
 
 _log = logging.getLogger(__name__)
@@ -120,7 +120,15 @@ class Remeasuring:
         name, version = doubt.life.name, generation.version
         load = self._under_way = self._reloader.load_again(doubt.life, generation)
         try:
-            start = await load.result
+            # To await the result itself would end it with this task: its thread is under way until it has ended.
+            await asyncio.wait({load.result})
+            start = load.result.result()
+            # A cancelled load may still end well, but its sessions run no more.
+            is_over = load.progress.is_over
+            renewed = None if is_over else self._reloader.renew(doubt.life, generation, load, start)
+        except asyncio.CancelledError:
+            load.cancel()
+            raise
         except ModelRefused as error:
             was_ended = load.progress.is_over
             result, level = ("given_up", logging.DEBUG) if was_ended else ("refused", logging.WARNING)
@@ -129,15 +137,13 @@ class Remeasuring:
             doubt.measured += not was_ended
             doubt.due_s = self._clock() + doubt.pause_s
             doubt.pause_s = min(2 * doubt.pause_s, _LONGEST_PAUSE_S)
-        except Exception:
+        except Exception as error:
             result = "refused"
             _log.exception("a model could not be measured again", extra={"model": name, "version": version})
+            forget_frames(error)
             doubt.measured = _MOST_MEASURED
         else:
             result = "replaced"
-            # A cancelled load may still end well, but its sessions run no more.
-            is_over = load.progress.is_over
-            renewed = None if is_over else self._reloader.renew(doubt.life, generation, load, start)
             if renewed is None:
                 result = "given_up"
                 doubt.due_s = self._clock() + doubt.pause_s

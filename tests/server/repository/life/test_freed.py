@@ -12,7 +12,9 @@ import pytest
 from resonnx_server.errors import ServerError
 from resonnx_server.inference.registry import Model
 from resonnx_server.observe.metrics import Metrics
+from resonnx_server.repository.life import remeasuring
 from resonnx_server.runtime.decoding.search import DecodeOptions
+from resonnx_server.runtime.machine.processor_time import ProcessorTime
 from resonnx_server.scheduling.device import Device
 from resonnx_server.scheduling.engine import AnyEngine
 from resonnx_server.scheduling.latency import LatencyTable
@@ -96,6 +98,31 @@ async def test_versions_that_change_leave_nothing(tmp_path: Path) -> None:
             serving = {*map(id, _parts(model))}
             await until(lambda: {id(part) for each in left if (part := each()) is not None} <= serving)
             assert len(left) > 2 * len(serving)
+
+
+async def test_a_load_that_measured_again_leaves_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Neither does the model that it made, once its files have changed."""
+    monkeypatch.setattr(remeasuring, "_LOOK_S", 0.001)
+    monkeypatch.setattr(remeasuring, "_QUIET_S", 0.02)
+    monkeypatch.setattr(ProcessorTime, "is_disturbed", True)
+    answering.write(tmp_path / "m" / "1", 1)
+    with no_garbage_collection():
+        async with changing(tmp_path) as repository:
+            (model,) = repository.models
+            left = [*map(weakref.ref, _parts(model))]
+            running = asyncio.create_task(repository.control.remeasuring.run())
+            await until(lambda: repository.models.remeasured["m", "replaced"])
+            monkeypatch.setattr(ProcessorTime, "is_disturbed", False)
+            running.cancel()
+            await asyncio.wait({running})
+            await repository.rest()
+            (model,) = repository.models
+            left += map(weakref.ref, _parts(model))
+            answering.write(tmp_path / "m" / "1", 2)
+            await repository.seen()
+            (model,) = repository.models
+            serving = {*map(id, _parts(model))}
+            await until(lambda: {id(part) for each in left if (part := each()) is not None} <= serving)
 
 
 def _parts(model: Model) -> list[object]:

@@ -1,6 +1,7 @@
 """Doubtful measurements are made again when no request is under way, and given up when one comes."""
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -35,6 +36,8 @@ class Load:
         self.progress.is_over = True
         if not self.result.done():
             self.result.set_exception(ModelRefused("the load was cancelled"))
+            # Retrieved: nobody asks for it after a stop.
+            self.result.exception()
 
 
 class Reloader:
@@ -218,6 +221,45 @@ async def test_a_measured_model_takes_the_place_of_what_serves(monkeypatch: pyte
         assert repository.results() == {"ready": 1}, "it is no new load for those who watch these"
         running.cancel()
         await asyncio.wait({running})
+
+
+async def test_a_stop_ends_the_load_under_way_and_knows_of_it_until_its_thread_has_ended(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(remeasuring, "_LOOK_S", 0.001)
+    monkeypatch.setattr(remeasuring, "_QUIET_S", 0.02)
+    monkeypatch.setattr(ProcessorTime, "is_disturbed", True)
+    answering.write(tmp_path / "m" / "1", 7)
+    async with changing(tmp_path) as repository:
+        is_in, may_end, loads = threading.Event(), threading.Event(), repository.control.loading
+
+        def during(_: object) -> None:
+            is_in.set()
+            assert may_end.wait(30)
+
+        repository.during = during
+        running = asyncio.create_task(repository.control.remeasuring.run())
+        await until(is_in.is_set)
+        running.cancel()
+        await asyncio.wait({running})
+        (load,) = loads.under_way
+        assert load.progress.is_over
+        assert not await loads.end(0.01), "its thread runs"
+        may_end.set()
+        assert await loads.end(30)
+
+
+async def test_a_model_that_cannot_be_made_leaves_the_others_serving(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with _machine(monkeypatch) as machine:
+
+        def fails(*_: object) -> None:
+            raise MemoryError
+
+        monkeypatch.setattr(machine.reloader, "renew", fails)
+        assert await machine.after(100) == 1
+        machine.reloader.loads[0].result.set_result(None)
+        await machine.after(0)
+        assert machine.models.remeasured == {("m", "refused"): 1}
 
 
 async def test_files_that_have_changed_are_not_taken(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
