@@ -12,6 +12,7 @@ import argparse
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -51,6 +52,8 @@ http {{
 def _processes(models: Path, ways: list[set[int]]) -> Iterator[list[Serving]]:
     """Run a server on each set of cores until the block ends."""
     own = os.sched_getaffinity(0)
+    # By number of cores: those that are alike serve alike, and a later run starts at once.
+    cached = ("--cache-dir", str(models / ".cache/processes"))
     with ExitStack() as stack:
         found = []
         for cores in ways:
@@ -59,7 +62,7 @@ def _processes(models: Path, ways: list[set[int]]) -> Iterator[list[Serving]]:
             try:
                 found.append(
                     stack.enter_context(
-                        serving(models, "--control-mode", "explicit", "--load-models", ",".join(_CALLERS))
+                        serving(models, "--control-mode", "explicit", "--load-models", ",".join(_CALLERS), *cached)
                     )
                 )
             finally:
@@ -88,7 +91,7 @@ def _resident_mb(pid: int) -> float:
 
 
 def main() -> None:
-    """Measure and print."""
+    """Measure and print; the file is written after each round."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=6.0)
@@ -111,7 +114,7 @@ def main() -> None:
             address, balancer = stack.enter_context(_balancer(running[_EACH]))
             addresses[_NGINX] = address
             processes[_NGINX] = [*processes[_EACH], balancer]
-        for _ in range(given.rounds):
+        for turn in range(given.rounds):
             for model, callers in _CALLERS.items():
                 for way, address in addresses.items():
                     pids = [pid for first in processes[way] for pid in children(first)]
@@ -124,9 +127,10 @@ def main() -> None:
                     rounds.add(model, "processor us an answer", way, value=1e6 * spent_s / answers)
                     rounds.add(model, "p99 ms", way, value=run["p99_all_ms"])
                     rounds.add(model, "memory MB", way, value=sum(map(_resident_mb, pids)))
+            print(f"round {turn + 1} of {given.rounds}", file=sys.stderr, flush=True)
+            if given.json:
+                rounds.write(given.json)
     rounds.show({(model, figure, way): (model, figure, _ONE) for model, figure, way in _rows(rounds) if way != _ONE})
-    if given.json:
-        rounds.write(given.json)
 
 
 def _rows(rounds: Rounds) -> list[tuple[str, str, str]]:

@@ -118,8 +118,12 @@ def _send(name: str, way: str, server: str, calls: int) -> None:
     print(json.dumps({"processor_us": 1e6 * spent / len(taken), "p50_ms": 1e3 * median(taken)}))
 
 
+def _told(channels: int) -> str:
+    return "1 channel" if channels == 1 else f"{channels} channels"
+
+
 def main() -> None:
-    """Measure and print."""
+    """Measure and print; the file is written after each round."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--calls", type=int, default=600)
@@ -145,16 +149,18 @@ def main() -> None:
                     done = subprocess.run([*command, "--calls", str(given.calls)], capture_output=True, check=True)
                     for figure, value in json.loads(done.stdout).items():
                         found.add(way, figure, name, value=value)
-            for channels in _CHANNELS:
+            first = turn % len(_CHANNELS)
+            for channels in _CHANNELS[first:] + _CHANNELS[:first]:
                 few = ("--stream", "--concurrency", str(_STREAM_CALLERS), "--connections", str(channels))
                 run = Generator(None, given.seconds).bench(server.grpc, _MODEL, *few)["runs"][0]
                 for figure, key in (("answers/s", "per_s"), ("p99 ms", "p99_all_ms")):
-                    found.add("streams", figure, f"{channels} channels", value=run[key])
+                    found.add("streams", figure, _told(channels), value=run[key])
+            print(f"round {turn + 1} of {given.rounds}", file=sys.stderr, flush=True)
+            if given.json:
+                found.write(given.json)
     ways = [(row["what"], row["figure"], row["way"]) for row in found.rows]
-    bases = {_OURS: _THEIRS, **{f"{channels} channels": "1 channels" for channels in _CHANNELS[1:]}}
+    bases = {_OURS: _THEIRS, **{_told(channels): _told(1) for channels in _CHANNELS[1:]}}
     found.show({(what, figure, way): (what, figure, bases[way]) for what, figure, way in ways if way in bases})
-    if given.json:
-        found.write(given.json)
 
 
 if __name__ == "__main__":
