@@ -209,9 +209,11 @@ class ActiveRequest:
         assert self.model.pictures is not None
         recipe = self.model.pictures.recipe
         self.hold(pictures.count * recipe.width * recipe.height * 3)
-        start_ns = self._decode_start_ns = time.monotonic_ns()
+        # What a video file took so far has just ended.
+        start_ns = time.monotonic_ns()
+        self._decode_start_ns = start_ns - self.decode_ns
         pixels = await pictures.pixels(self._decoder, self.model.pictures, self.priority, self.caller)
-        self.decode_ns = time.monotonic_ns() - start_ns
+        self.decode_ns += time.monotonic_ns() - start_ns
         return pixels
 
     def _tell(self, error: BaseException | None, total_ns: int) -> None:

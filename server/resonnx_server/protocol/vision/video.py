@@ -1,5 +1,6 @@
 """The task API's calls for videos: requests to the use cases, and results to messages."""
 
+import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -117,7 +118,9 @@ class VideoServing:
         clips = self._inference.clips
         assert clips is not None
         most = min(video_engine(model).max_frames, model.max_queue_size)
+        start_ns = time.monotonic_ns()
         plan = await clips.plan(video.clip, model.pictures, sampling, most, "clip", request.priority, request.caller)
+        request.decode_ns = time.monotonic_ns() - start_ns
         return plan.indices, VideoFile(clips, plan)
 
     def stream(

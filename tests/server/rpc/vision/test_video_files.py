@@ -1,5 +1,6 @@
 """MP4 and WebM files through the real server."""
 
+import time
 from collections.abc import Iterator
 
 import grpc
@@ -34,6 +35,17 @@ def test_a_video_gets_the_answer_of_its_frames(vision: vision_pb2_grpc.VisionStu
     powers = np.exp(logits - logits.max())
     expected = np.sort(powers / powers.sum())[::-1]
     np.testing.assert_allclose([each.score for each in answer.predictions], expected, atol=1e-3)
+
+
+def test_reading_a_videos_packets_counts_as_decoding(vision: vision_pb2_grpc.VisionStub) -> None:
+    request = pb.ClassifyVideoRequest(model="motions", clip=video(noise(2, (64, 48))))
+    shares = []
+    # Both child processes are all that takes long, and take about as long as each other.
+    while max(shares, default=0) < 0.8 and len(shares) < 5:
+        began_s = time.monotonic()
+        answer = vision.ClassifyVideo(request, timeout=30)
+        shares.append(answer.timing.decode_us / 1e6 / (time.monotonic() - began_s))
+    assert 0.8 < max(shares) <= 1
 
 
 def test_a_requests_timeout_ends_the_reading_of_a_videos_packets(
