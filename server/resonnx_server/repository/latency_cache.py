@@ -32,6 +32,8 @@ _FOLDER: Final = "resonnx"
 _MOST_DOUBTS: Final = 3
 # Of files of choices: raised when other candidates are compared, or by another measure, so that choices are made anew.
 _FORMAT: Final = 1
+# What reading a file raises that is damaged, or of another kind: Infinity is no int, and lists nest too deeply.
+_DAMAGED: Final = (OSError, ValueError, AttributeError, TypeError, KeyError, OverflowError, RecursionError)
 
 
 def cache_folder(asked: Path | None, environment: Mapping[str, str] = os.environ) -> Path | None:
@@ -123,7 +125,7 @@ class LatencyCache:
             stored = json.loads(self._path(digest, session, sizes, callers).read_text())
             costs = {int(size): Measured(float(ns), float(spread)) for size, (ns, spread) in stored["costs"].items()}
             doubts = int(stored["doubts"])
-        except (OSError, ValueError, AttributeError, TypeError, KeyError):
+        except _DAMAGED:
             return None
         sound = all(0 < each.median_ns < math.inf and 0 <= each.spread_ns < math.inf for each in costs.values())
         return CachedTable(costs, doubts) if tuple(costs) == sizes and sound and doubts >= 0 else None
@@ -145,7 +147,7 @@ class LatencyCache:
         try:
             stored = json.loads(self._choice_path(between).read_text())
             chosen, doubts = tuple(stored["chosen"]), int(stored["doubts"])
-        except (OSError, ValueError, AttributeError, TypeError, KeyError):
+        except _DAMAGED:
             return None
         sound = all(isinstance(each, str | int) for each in chosen)
         return CachedChoice(chosen, doubts) if sound and doubts >= 0 else None

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from resonnx_server.repository import latency_cache as cache
-from resonnx_server.repository.latency_cache import LatencyCache, cache_folder
+from resonnx_server.repository.latency_cache import CachedChoice, LatencyCache, cache_folder
 
 
 @pytest.mark.parametrize(
@@ -67,3 +67,15 @@ def test_the_version_is_that_of_the_plugin_that_is_loaded() -> None:
     pytest.importorskip("onnxruntime_ep_openvino")
     (distribution,) = packages_distributions()["onnxruntime_ep_openvino"]
     assert f"openvino {version(distribution)}" in cache._hardware()
+
+
+@pytest.mark.parametrize(
+    "text", ['{"chosen": [1], "doubts": 1e999}', "[" * 100_000, '{"chosen": [[1]], "doubts": 0}', "\0"]
+)
+def test_a_damaged_choice_is_none(tmp_path: Path, text: str) -> None:
+    kept = LatencyCache(tmp_path, 1)
+    kept.keep_choice("a and b", CachedChoice((1,)))
+    (file,) = tmp_path.iterdir()
+    assert kept.choice("a and b") == CachedChoice((1,))
+    file.write_text(text)
+    assert kept.choice("a and b") is None
