@@ -216,6 +216,11 @@ class ModelLife:
         return bool(self._coming)
 
     @property
+    def is_compared(self) -> bool:
+        """Whether a version is compared with the one that keeps the label `stable`."""
+        return bool(self.held)
+
+    @property
     def serves(self) -> bool:
         """Whether a version serves."""
         return bool(self._ready)

@@ -70,7 +70,8 @@ class Reloading:
         self, life: ModelLife, generation: Generation, load: ModelLoad, start: Start
     ) -> tuple[Generation, Model] | None:
         """Serve what was loaded again in place of what it was, and return it; None if that is not wanted any more."""
-        if life.serving(generation.version) is not generation or not life.is_wanted(generation):
+        # A comparison would end without a verdict, as its versions must stay.
+        if life.serving(generation.version) is not generation or not life.is_wanted(generation) or life.is_compared:
             return None
         renewed = Generation(generation.version, generation.content, total=generation.total)
         model = self._serve(life, renewed, start)

@@ -111,7 +111,7 @@ class Remeasuring:
         for generation in [each for each in self._doubts if each.state is not State.READY]:
             self._forget(generation)
         now_s = self._clock()
-        due = [generation for generation, doubt in self._doubts.items() if doubt.due_s <= now_s]
+        due = [one for one, doubt in self._doubts.items() if doubt.due_s <= now_s and not doubt.life.is_compared]
         is_quiet = now_s - self._last_request_s >= _QUIET_S and not self._reloader.is_busy
         return due[0] if due and is_quiet and not any(self._is_used(model) for model in self._models) else None
 

@@ -77,7 +77,8 @@ class Machine:
         self.remeasuring = Remeasuring(self.models, self.reloader, lambda: self.now_s)  # type: ignore[arg-type]
         self.generation = Generation(1, None)
         self.generation.move(State.READY)
-        life: Any = SimpleNamespace(name="m")
+        life: Any = SimpleNamespace(name="m", is_compared=False)
+        self.life = life
         self.remeasuring.note(life, self.generation, MODEL, is_doubtful=True)
 
     async def after(self, seconds: float) -> int:
@@ -156,6 +157,14 @@ async def test_what_cannot_be_loaded_again_serves_on(monkeypatch: pytest.MonkeyP
         await machine.after(0)
         assert machine.models.remeasured == {("m", "refused"): 1}
         assert machine.generation.state is State.READY
+
+
+async def test_versions_that_are_compared_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with _machine(monkeypatch) as machine:
+        machine.life.is_compared = True
+        assert await machine.after(100) == 0
+        machine.life.is_compared = False
+        assert await machine.after(0) == 1
 
 
 async def test_a_version_that_has_gone_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
