@@ -57,3 +57,17 @@ def test_failures_for_people(run, vision, tmp_path: Path) -> None:
     assert len(vision.requests) == 1
     assert run("classify-video", "--model", "m").exit_code == 2
     assert run("classify-video", "-", "-", "--model", "m").exit_code == 2
+
+
+def test_stream(run, vision) -> None:
+    def script(requests, context):
+        for number, label in enumerate(("up", "left", "left")[: len(list(requests)) + 1]):
+            yield pb.ClassifyVideoStreamResponse(
+                predictions=[{"label": label, "score": 0.5}], frame=number, is_final=number == 2
+            )
+
+    vision.script["ClassifyVideoStream"] = script
+    done = run("classify-video", "frames", "a.gif", "--model", "m", "--stream")
+    assert done.stdout == "frames: frame 0: up  0.50\nframes: frame 1: left  0.50\nframes: left  0.50\n"
+    assert (done.exit_code, done.stderr) == (1, "resonnx: a.gif: Not a directory\n")
+    assert run("classify-video", "frames", "--model", "m", "--stream", "--json").exit_code == 2
