@@ -11,11 +11,9 @@ then the features of each clip.
 import argparse
 import asyncio
 import os
-import tempfile
 import threading
 import time
 from collections.abc import Callable
-from contextlib import ExitStack
 from pathlib import Path
 from statistics import median
 from typing import Final
@@ -130,11 +128,7 @@ def main() -> None:
 
     rates: dict[str, list[float]] = {}
     slow: dict[str, list[float]] = {}
-    with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
-        config = Path(folder) / "config.toml"
-        # The queue counts frames.
-        config.write_text(f"[models.{given.name}]\nmax_queue_size = 16384\n")
-        server = stack.enter_context(serving(given.models, "--provider", "cpu", "--config", str(config)))
+    with serving(given.models, "--provider", "cpu") as server:
         for _ in range(given.rounds):
             rates.setdefault("floor", []).append(_floor(graphs, clips.pixels, given.seconds))
             for row, callers, long in (

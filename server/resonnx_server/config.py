@@ -70,7 +70,8 @@ class ModelSettings(BaseModel):
     max_queue_size: Annotated[int, Field(ge=1, le=100_000)] = 1024
     """Capacity of the queue in rows; a request beyond is refused with RESOURCE_EXHAUSTED and a retry hint.
 
-    While others fill it, a caller that holds less than an equal part, or nothing, has room beyond.
+    While others fill it, a caller that holds less than an equal part, or nothing, has room beyond. A clip takes its
+    frames, but 16 (or `max_batch_size`, if that is larger) at most.
     """
     max_queue_delay_us: Annotated[int, Field(ge=0, le=1_000_000)] = 0
     """Microseconds that the oldest request may wait for a larger batch; with 0, an idle device starts at once."""

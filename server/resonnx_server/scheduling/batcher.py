@@ -262,7 +262,7 @@ class Batcher(RequestQueue[T]):
         entry.start += rows
         entry.rows -= rows
         self._count_waiting(entry, -rows)
-        self._hold(entry.caller, entry.priority, -rows, -rows)
+        self._hold(entry.caller, entry.priority, 0 if entry.is_part else -rows, -rows)
         return [*whole, part]
 
     def _quickest_ns(self, rows: int) -> float:

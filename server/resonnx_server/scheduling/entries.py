@@ -26,6 +26,7 @@ class Entry(Generic[T]):
         caller: Whose request it is.
         weight: Device time that a row causes, as a multiple of its share of a batch.
         max_wait_ns: Longest time from its arrival to its batch; 0 is any.
+        is_part: It waits in the room that its request keeps, and takes none itself; see QueueReservation.in_parts.
     """
 
     payload: T
@@ -39,6 +40,12 @@ class Entry(Generic[T]):
     caller: str = ""
     weight: float = 1.0
     max_wait_ns: int = 0
+    is_part: bool = False
+
+    @property
+    def room(self) -> int:
+        """Rows of the queue's limit that it takes while it waits."""
+        return 0 if self.is_part else self.rows
 
 
 @dataclass(slots=True, eq=False)
@@ -61,6 +68,8 @@ class QueueReservation:
         max_wait_ns: A shorter longest wait than its priority's, or 0.
         more_outputs: Names of outputs that it needs beyond those that every request of the model gets.
         since_ns: When its wait began, monotonic, if that was before its work is submitted; else 0.
+        in_parts: Its rows come in parts, of which few wait at a time. All wait in its room, until the last one comes.
+        has_begun: It has come in parts, but for the last.
     """
 
     queue: "Reserves"
@@ -76,6 +85,20 @@ class QueueReservation:
     max_wait_ns: int = 0
     more_outputs: tuple[str, ...] = ()
     since_ns: int = 0
+    in_parts: bool = False
+    has_begun: bool = False
+
+    def release(self, rows: int) -> tuple[int, int]:
+        """Release `rows`, at most those left; return their room, and those of them that others wait for."""
+        rows = min(rows, self.rows)
+        self.rows -= rows
+        if self.in_parts:
+            room, ahead = 0 if self.rows else self.room, max(0, self.ahead - self.rows)
+        else:
+            room, ahead = min(rows, self.room), min(rows, self.ahead)
+        self.room -= room
+        self.ahead -= ahead
+        return room, ahead
 
     def __enter__(self) -> Self:
         return self

@@ -34,7 +34,8 @@ class RequestQueue(Generic[T]):
     the limit, so that no flood of one caller is the reason to refuse another.
 
     Decoding a request of many pictures may take minutes. Therefore such requests reserve at most a quarter of the queue
-    each, and half of it together with all that precede them; their other rows need room when they are pushed.
+    each, and half of it together with all that precede them; their other rows need room when they are pushed. No part
+    of a request in parts is refused: all wait in the room that it reserved.
 
     Args:
         device: Whose lock guards the queue.
@@ -60,7 +61,8 @@ class RequestQueue(Generic[T]):
         self._timeouts = Timeouts() if policies is not None and policies.have_timeouts else None
         self.device = device
         self.max_queue_rows = max_queue_rows
-        self.rows = self.reserved_rows = 0
+        # Rows of parts take no room: their request keeps some.
+        self.rows = self.reserved_rows = self._part_rows = 0
         self.table, self._latency_table = sessions.table, sessions.latency_session.table
         self._max_concurrent_batches = sessions.max_concurrent_batches
         self._max_delay_ns = max_delay_ns
@@ -74,7 +76,7 @@ class RequestQueue(Generic[T]):
         self._turns: list[Turns[Entry[T]]] = [Turns(shares) for shares in self._shares]
         # Created on demand: there may be many entries of few shapes, or few entries of many shapes.
         self._shapes: dict[Hashable, dict[int, Turns[Entry[T]]]] = {}
-        # Rows reserved, by priority.
+        # Rows reserved, by priority, but for requests whose parts have begun to wait.
         self._room = [0] * PRIORITY_LEVELS
         # Rows that wait, and those that later requests are predicted to wait for.
         self._backlog = Backlog()
@@ -102,12 +104,14 @@ class RequestQueue(Generic[T]):
         row_demand: Any = None,
         whole: bool = False,
         caller: str = "",
+        room: int | None = None,
     ) -> QueueReservation:
-        """Admit a request of `rows` and reserve room for them. For other arguments and errors see Engine.reserve.
+        """Admit a request of `rows` and reserve room for them. Other arguments and errors are those of Engine.reserve.
 
         `predict` returns the expected ns of the request's own work on an idle device, and of the queue before it; it
         replaces `own_ns` and `ahead_ns`. `row_demand` is the work that each row causes after its batch, for engines
-        with a second stage. A `whole` request is one row that shares no batch; its time corrects no predictions.
+        with a second stage. A `whole` request is one row that shares no batch; its time corrects no predictions. With
+        `room`, the request comes in parts, and holds so many rows of the limit, 1 to `rows`, until the last one waits.
         """
         prediction = None
         if deadline_ns is not None or self._admission.sheds:
@@ -116,20 +120,19 @@ class RequestQueue(Generic[T]):
                 table.fade()
             own_ns, ahead_ns = predict() if predict else (self.own_ns(rows), self.ahead_ns(priority, caller, rows))
             prediction = self._admission.check(own_ns, deadline_ns, decoding, ahead_ns)
-        self._check_room(rows, caller)
+        room, in_parts = room or rows, bool(room and room < rows)
+        self._check_room(room, caller)
         if self.policies is not None:
             self._check_requests(priority, self.policies)
-        room = rows
         if decoding is not None:
-            room, most = min(rows, max(1, self.max_queue_rows // 4)), max(1, self.max_queue_rows // 2)
+            room, most = min(room, max(1, self.max_queue_rows // 4)), max(1, self.max_queue_rows // 2)
             if rows > 1 and not self._has_room(caller, room, sum(self._room[:priority]), most):
-                raise self._overloaded(
-                    f"pictures to be decoded hold {self.reserved_rows} rows of the queue, and with requests of several "
-                    f"may hold {most}"
-                )
+                held = f"pictures to be decoded hold {sum(self._room)} rows of the queue"
+                raise self._overloaded(f"{held}, and with requests of several may hold {most}")
         ahead = min(rows, self.table.largest)
         kept = None if whole else prediction
         reservation = QueueReservation(self, rows, room, ahead, deadline_ns, priority, kept, row_demand, whole, caller)
+        reservation.in_parts = in_parts
         self._count_reserved(reservation, room, ahead)
         self._hold(caller, priority, room, ahead)
         return reservation
@@ -156,7 +159,11 @@ class RequestQueue(Generic[T]):
         """Queue an entry in place of its reserved rows. Raises Overloaded if room for them was not reserved."""
         caller = entry.caller
         room, ahead = self._release(reservation, entry.rows)
-        if room < entry.rows:
+        entry.is_part = reservation.in_parts and reservation.rows > 0
+        if entry.is_part and not reservation.has_begun:
+            self._room[reservation.priority - 1] -= reservation.room
+            reservation.has_begun = True
+        if room < entry.rows and not reservation.in_parts:
             try:
                 self._check_room(entry.rows, caller, room)
             except Overloaded:
@@ -181,7 +188,7 @@ class RequestQueue(Generic[T]):
             turns = shape[entry.priority] = Turns(self._shares[level])
         turns.add(entry, caller)
         self._count_waiting(entry, entry.rows)
-        self._hold(caller, entry.priority, entry.rows - room, entry.rows - ahead)
+        self._hold(caller, entry.priority, entry.room - room, entry.rows - ahead)
 
     def discard(self, entry: Entry[T]) -> bool:
         """Remove the entry of a cancelled request; False if it does not wait (any more)."""
@@ -229,7 +236,7 @@ class RequestQueue(Generic[T]):
                 del self._shapes[entry.shape]
             self._shares[level].end(caller)
             self._count_waiting(entry, -entry.rows)
-            self._hold(caller, entry.priority, -entry.rows, -entry.rows)
+            self._hold(caller, entry.priority, -entry.room, -entry.rows)
 
     def row_ns(self) -> float:
         """Return the expected device time of a row in a full batch."""
@@ -242,19 +249,16 @@ class RequestQueue(Generic[T]):
     def _count_waiting(self, entry: Entry[T], rows: int) -> None:
         """Count rows of an entry that begin to wait, or (negative) no longer do."""
         self.rows += rows
+        self._part_rows += rows if entry.is_part else 0
 
     def _count_reserved(self, reservation: QueueReservation, room: int, ahead: int) -> None:
         """Count rows that are reserved, or (negative) released."""
-        self._room[reservation.priority - 1] += room
+        self._room[reservation.priority - 1] += 0 if reservation.has_begun else room
         self.reserved_rows += room
 
     def _release(self, reservation: QueueReservation, rows: int) -> tuple[int, int]:
-        """Release `rows` but for what their caller holds; return their room, and those of them that others wait for."""
-        rows = min(rows, reservation.rows)
-        room, ahead = min(rows, reservation.room), min(rows, reservation.ahead)
-        reservation.rows -= rows
-        reservation.room -= room
-        reservation.ahead -= ahead
+        """Release `rows` but for what their caller holds; see QueueReservation.release."""
+        room, ahead = reservation.release(rows)
         self._count_reserved(reservation, -room, -ahead)
         return room, ahead
 
@@ -269,7 +273,7 @@ class RequestQueue(Generic[T]):
 
     def _check_room(self, rows: int, caller: str, released: int = 0) -> None:
         """Raise Overloaded if `rows` find no room, `released` of which their caller still holds."""
-        used, limit = self.rows + self.reserved_rows, self.max_queue_rows
+        used, limit = self.rows - self._part_rows + self.reserved_rows, self.max_queue_rows
         if not self._has_room(caller, rows, used, limit, released):
             raise self._overloaded(f"the queue holds {used} rows and may hold {limit}")
 

@@ -40,11 +40,14 @@ class TensorCost(NamedTuple):
             counts it as one row.
         predict: Returns the expected ns of its own work on an idle device, and of the queue before it, where these are
             not the queue's alone; called with the lock held.
+        room: Rows of the queue's limit that it holds, if it is submitted in parts of which few wait at a time; None for
+            all its rows.
     """
 
     rows: int
     whole: bool = False
     predict: Callable[[], tuple[float, float]] | None = None
+    room: int | None = None
 
 
 # As callers see it.
@@ -120,7 +123,8 @@ class TensorEngine(Engine[TensorCost, Tensors, TensorAnswer, TensorTask]):
         self, cost: TensorCost, deadline_ns: int | None, priority: int, decoding: Decoding | None, caller: str
     ) -> QueueReservation:
         if not cost.whole:
-            return self._queue.reserve(cost.rows, deadline_ns, priority, decoding, cost.predict, caller=caller)
+            given = cost.rows, deadline_ns, priority, decoding, cost.predict
+            return self._queue.reserve(*given, caller=caller, room=cost.room)
 
         def predict() -> tuple[float, float]:
             own_ns = min(table.time_ns(cost.rows) for table in self.instance_group.tables)

@@ -5,7 +5,10 @@
 
 Each is a workload of the device with a queue of its own. Frames of all clips and streams share batches of the encoder,
 clips of similar lengths those of sequence.onnx, and frames of all streams those of step.onnx. A request is admitted at
-the first of them, by its frames. In the others it waits since the same moment, so that what has begun ends first.
+the first of them. In the others it waits since the same moment, so that what has begun ends first.
+
+Few frames of a long clip wait at a time. So a clip holds room for 16 of its frames at most (or the largest batch, if
+that is larger): the queue's limit bounds the clips that wait, and the memory budget their frames.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -28,6 +31,8 @@ from resonnx_server.video.stages import Stages
 
 # Of the stages after the first, whose requests were admitted at that.
 _UNLIMITED: Final = 1 << 40
+# Most rows of the queue's limit that a clip takes, if batches are no larger.
+_CLIP_ROOM: Final = 16
 
 
 @dataclass(frozen=True)
@@ -89,7 +94,7 @@ class VideoEngine(Stages):
         sessions: Its sessions.
         device: Runs the jobs.
         stats: The model's counters: of batches of frames or, for given features, of clips.
-        max_queue_rows: Most frames that may wait; for given features, clips.
+        max_queue_rows: Room of the queue: frames, of which a clip counts 16 or so at most; for given features, clips.
         max_queue_delay_us: Longest wait of the oldest frame, or clip, for a fuller batch.
         objective: The model's latency objective, if it has one.
         run_timeout_s: Longest run of a graph; None to derive it from the latencies.
@@ -122,6 +127,7 @@ class VideoEngine(Stages):
         policies: QueuePolicies | None = None,
     ) -> None:
         self.device, self.stats, self.policies = device, stats, policies
+        self._max_queue_rows = max_queue_rows
         stats.has_several_runs = sessions.frames is not None
         self.max_frames, self.feature_size = sessions.max_frames, sessions.feature_size
         self._on_event: Callable[[Event], None] = lambda _: None
@@ -165,7 +171,7 @@ class VideoEngine(Stages):
         decoding: Decoding | None = None,
         caller: str = "",
     ) -> VideoReservation:
-        """Admit a request of clips and reserve room for their frames; errors and other arguments as of Engine.reserve.
+        """Admit a request of clips and reserve room for them; errors and other arguments as of Engine.reserve.
 
         Args:
             lengths: Frames of each clip.
@@ -183,7 +189,11 @@ class VideoEngine(Stages):
                 ahead_ns += self.frames.ahead_ns(priority, caller, sum(lengths))
             return own_ns, ahead_ns
 
-        return self._reserve(self.clips, sum(lengths), len(lengths), predict, deadline_ns, priority, decoding, caller)
+        cost = TensorCost(len(lengths), predict=predict)
+        if self.frames is not None:
+            most = min(max(_CLIP_ROOM, self.frames.instance_group.table.largest), self._max_queue_rows)
+            cost = TensorCost(sum(lengths), predict=predict, room=sum(min(length, most) for length in lengths))
+        return self._reserve(self.clips, cost, len(lengths), deadline_ns, priority, decoding, caller)
 
     def reserve_step(
         self,
@@ -203,14 +213,13 @@ class VideoEngine(Stages):
                 ahead_ns += self.frames.ahead_ns(priority, caller, 1)
             return own_ns, ahead_ns
 
-        return self._reserve(steps, 1, 1, predict, deadline_ns, priority, decoding, caller)
+        return self._reserve(steps, TensorCost(1, predict=predict), 1, deadline_ns, priority, decoding, caller)
 
     def _reserve(
         self,
         later: TensorEngine,
-        frames: int,
+        cost: TensorCost,
         rows: int,
-        predict: Callable[[], tuple[float, float]],
         deadline_ns: int | None,
         priority: int,
         decoding: Decoding | None,
@@ -219,13 +228,11 @@ class VideoEngine(Stages):
         with ExitStack() as stack:
             first = None
             if self.frames is not None:
-                cost = TensorCost(frames, predict=predict)
                 first = stack.enter_context(self.frames.reserve(cost, deadline_ns, priority, decoding, caller))
                 # The first has looked at the deadline.
                 second = stack.enter_context(later.reserve(TensorCost(rows), None, priority, None, caller))
                 second.deadline_ns = deadline_ns
             else:
-                cost = TensorCost(rows, predict=predict)
                 second = stack.enter_context(later.reserve(cost, deadline_ns, priority, decoding, caller))
             second.since_ns = self.device.clock()
             return VideoReservation(first, second, stack.pop_all())

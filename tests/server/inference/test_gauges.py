@@ -18,6 +18,7 @@ class _Served(Models):
     def __iter__(self) -> Any:
         engine = SimpleNamespace(
             is_paused=False,
+            is_unloaded=False,
             comparison_processor_ns=0,
             queued=lambda: 0,
             queued_rows=lambda: 0,

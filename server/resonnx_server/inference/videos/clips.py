@@ -42,8 +42,6 @@ def check_frames(model: Model, frames: int, field: str) -> None:
         raise InvalidInput(field, "there are no frames")
     if frames > most:
         raise InvalidInput(field, f"{frames} frames to read, more than {most} (max_frames)")
-    if frames > model.max_queue_size:
-        raise InvalidInput(field, f"{frames} frames, more than {model.max_queue_size} (max_queue_size)")
 
 
 async def classify_clips(request: ActiveRequest, frames: AnyPictures | Array, lengths: Sequence[int]) -> Classified:

@@ -46,8 +46,9 @@ def check_clips(tensor: InputTensor, shape: _Shape, dtype: np.dtype[Any], model:
         taken = ", ".join(["N", "T", *map(str, row)])
         raise InvalidInput(f"{field}.shape", f"{list(shape)}; {tensor.datatype} must be [{taken}] with N and T >= 1")
     check_frames(model, whole[1], f"{field}.shape")
-    if (frames := math.prod(whole[:2])) > model.max_queue_size:
-        raise InvalidInput(f"{field}.shape", f"{frames} frames, more than {model.max_queue_size} (max_queue_size)")
+    if whole[0] > 1 and (frames := math.prod(whole[:2])) > model.max_queue_size:
+        most = f"{frames} frames of several clips, more than {model.max_queue_size} (max_queue_size)"
+        raise InvalidInput(f"{field}.shape", most)
     return whole
 
 

@@ -117,7 +117,7 @@ class VideoServing:
             return read, _frames(video, read)
         clips = self._inference.clips
         assert clips is not None
-        most = min(video_engine(model).max_frames, model.max_queue_size)
+        most = video_engine(model).max_frames
         start_ns = time.monotonic_ns()
         plan = await clips.plan(video.clip, model.pictures, sampling, most, "clip", request.priority, request.caller)
         request.decode_ns = time.monotonic_ns() - start_ns

@@ -149,7 +149,7 @@ LENGTHS = {"lengths": np.array([2], np.int64)}
     ("model", "inputs", "message"),
     [
         ("motions", {"image": np.zeros((1, 65, SIDE, SIDE, 3), np.uint8)}, "65 frames to read, more than 64"),
-        ("motions", {"image": np.zeros((20, 60, SIDE, SIDE, 3), np.uint8)}, "1200 frames, more than 1024"),
+        ("motions", {"image": np.zeros((20, 60, SIDE, SIDE, 3), np.uint8)}, "1200 frames of several clips, more than"),
         ("motions", {"image": np.zeros((1, 2, SIDE, 5, 3), np.uint8)}, "UINT8 must be [N, T, 4, 4, 3]"),
         ("motions", {"image": np.zeros((1, 0, SIDE, SIDE, 3), np.uint8)}, "N and T >= 1"),
         ("motions", {"image": np.zeros((1, 2, 3), np.float32)}, "the model takes UINT8 pixels as 'image', or BYTES"),
