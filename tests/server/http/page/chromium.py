@@ -127,9 +127,9 @@ class Tab:
         await self.call("Page.navigate", url=address)
         await self.until("document.readyState === 'complete' && location.protocol === 'http:'")
 
-    async def drop(self, file: Path) -> None:
-        """Drop a file on the middle of the window, as from a file manager."""
-        data = {"items": [], "files": [str(file)], "dragOperationsMask": 1}
+    async def drop(self, *files: Path) -> None:
+        """Drop files on the middle of the window, as from a file manager."""
+        data = {"items": [], "files": [str(file) for file in files], "dragOperationsMask": 1}
         for kind in ("dragEnter", "dragOver", "drop"):
             await self.call("Input.dispatchDragEvent", type=kind, x=150, y=150, data=data)
 

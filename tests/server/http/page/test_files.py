@@ -56,7 +56,9 @@ def test_files_are_sent_with_their_type_and_rules(name: str) -> None:
     policy = dict(part.strip().partition(" ")[::2] for part in answer.headers["Content-Security-Policy"].split(";"))
     assert policy["default-src"] == "'none'"
     assert policy["frame-ancestors"] == policy["base-uri"] == policy["form-action"] == "'none'"
-    assert {policy[f"{what}-src"] for what in ("script", "style", "img", "connect")} == {"'self'"}
+    assert {policy[f"{what}-src"] for what in ("script", "style", "connect")} == {"'self'"}
+    # A clip that the user chose is shown from memory.
+    assert policy["img-src"] == "'self' blob:"
     assert "unsafe" not in answer.headers["Content-Security-Policy"]
 
 
@@ -146,7 +148,7 @@ def test_what_is_filled_in_is_labelled_and_what_changes_is_announced() -> None:
     labelled = {attributes.get("for") for tag, attributes in markup.elements if tag == "label"}
     fields = [attributes for tag, attributes in markup.elements if tag in _LABELLABLE]
     # A label around its field needs no reference.
-    assert {str(each["id"]) for each in fields} - labelled == {"overlay"}
+    assert {str(each["id"]) for each in fields} - labelled == {"overlay", "play"}
     roles = {str(attributes.get("id")): attributes.get("role") for _, attributes in markup.elements}
     assert [roles[name] for name in ("state", "busy", "said")] == ["status"] * 3
     assert [roles[name] for name in ("problem", "key-problem")] == ["alert"] * 2

@@ -1,29 +1,40 @@
-// Asks a model with a picture, and shows the answer: labels with bars, or a caption word by word.
+// Asks a model with a picture or a clip, and shows the answer: labels with bars, or a caption word by word.
 
 import { Failure, pathOf, post, postForEvents } from "./api.js";
+import { Clip, bodyOf, inOrder } from "./clip.js";
 import { byId, make, say } from "./dom.js";
 import { Seen, bitmapOf } from "./seen.js";
 import { count, percent } from "./wording.js";
 
-const PARTS = ["seen", "labels", "words", "overlay-choice"];
+const PARTS = ["seen", "labels", "words", "overlay-choice", "play-choice"];
 // Labels of an answer, and the most numbers of their heatmaps that an answer over HTTP has.
 const LABELS = 5;
 const MOST_VALUES = 16384;
 let asking = null;
 let shown = null;
 
-/** Asks the version that `model` describes; an answer to an earlier picture is not waited for. */
-export async function ask(model, file) {
+/** Whether a model answers for clips. */
+export function takesClip(model) {
+  return model.task === "video_classifier";
+}
+
+/**
+ * Asks the version that `model` describes with files: of these, a model of pictures takes the first, one of clips a file
+ * or several frames. An answer to earlier ones is not waited for.
+ */
+export async function ask(model, files) {
   asking?.abort();
   asking = new AbortController();
   const { signal } = asking;
   clear(`Asking ${model.name} …`);
-  const bitmap = await bitmapOf(file, model.pictures?.exif_orientation);
+  const given = takesClip(model) ? inOrder(files) : files;
+  const bitmap = await bitmapOf(given[0], model.pictures?.exif_orientation);
   if (signal.aborted) return;
-  shown = { seen: seenOf(model, file, bitmap), map: null };
+  if (takesClip(model)) showClip(model, given, bitmap);
+  else shown = { seen: seenOf(model, given[0], bitmap), map: null };
   redraw();
   try {
-    const answer = await (model.task === "captioner" ? caption : classify)(model, file, signal);
+    const answer = await answerOf(model, given, signal);
     say(byId("timing"), timingOf(answer));
   } catch (error) {
     if (signal.aborted) return;
@@ -34,8 +45,15 @@ export async function ask(model, file) {
   }
 }
 
+function answerOf(model, files, signal) {
+  if (takesClip(model)) return watch(model, files, signal);
+  return (model.task === "captioner" ? caption : classify)(model, files[0], signal);
+}
+
 /** Removes the last answer. */
 export function clear(busy = "") {
+  shown?.clip?.end();
+  shown = null;
   for (const id of PARTS) byId(id).hidden = true;
   for (const id of ["problem", "timing", "said"]) say(byId(id), "");
   byId("labels").replaceChildren();
@@ -43,10 +61,9 @@ export function clear(busy = "") {
   say(byId("busy"), busy);
 }
 
-/** Forgets the picture, and ends the request that is under way. */
+/** Forgets the picture or clip, and ends the request that is under way. */
 export function stop() {
   asking?.abort();
-  shown = null;
   clear();
 }
 
@@ -57,6 +74,25 @@ export function redraw() {
   shown.seen.show(map);
   const where = map === null ? "" : `, with a map of where it looked for ${map.text}`;
   byId("canvas").setAttribute("aria-label", `The picture as the model sees it${where}`);
+}
+
+/** Plays the clip, or shows its first frame, as the checkbox says. */
+export function replay() {
+  shown?.clip?.play();
+}
+
+function showClip(model, files, bitmap) {
+  const [file] = files;
+  const name = files.length > 1 ? count(files.length, "frame") : file.name || "pasted clip";
+  byId("seen").hidden = false;
+  byId("canvas").hidden = bitmap === null;
+  if (bitmap === null) {
+    say(byId("seen-caption"), `${name}: this page cannot show it`);
+    return;
+  }
+  say(byId("seen-caption"), `${name}, ${bitmap.width} × ${bitmap.height} pixels`);
+  shown = { clip: new Clip(files, model), map: null };
+  replay();
 }
 
 function seenOf(model, file, bitmap) {
@@ -76,7 +112,15 @@ async function classify(model, file, signal) {
   const maps = positions > 0 ? Math.floor(MOST_VALUES / positions) : 0;
   const labels = Math.min(LABELS, model.classes, maps || LABELS);
   const options = { version: model.version, top_k: labels, ...(maps ? { return_heatmap: "true" } : {}) };
-  const answer = await post(pathOf("classify", model.name, options), file, signal);
+  return showLabels(await post(pathOf("classify", model.name, options), file, signal));
+}
+
+async function watch(model, files, signal) {
+  const options = { version: model.version, top_k: Math.min(LABELS, model.classes) };
+  return showLabels(await post(pathOf("classify-video", model.name, options), bodyOf(files), signal));
+}
+
+function showLabels(answer) {
   byId("labels").hidden = false;
   // Maps of different labels are compared: they have one scale.
   const most = Math.max(...answer.predictions.flatMap((each) => each.heatmap ?? []).map(Math.abs));
@@ -139,8 +183,9 @@ function addWord(model, { text, attention, log_prob: logProb }) {
   word.onclick?.();
 }
 
-function timingOf({ version, timing }) {
+function timingOf({ version, timing, frames_read: read }) {
   const ms = (us) => `${(us / 1000).toFixed(1)} ms`;
   const parts = [`decoding ${ms(timing.decode_us)}`, `queue ${ms(timing.queue_us)}`, `computing ${ms(timing.compute_us)}`];
-  return `Version ${version}: ${parts.join(", ")}, in a batch of ${count(timing.batch_size, "row")}.`;
+  const frames = read ? ` ${count(read.length, "frame")} read.` : "";
+  return `Version ${version}: ${parts.join(", ")}, in a batch of ${count(timing.batch_size, "row")}.${frames}`;
 }

@@ -1,8 +1,8 @@
-// The page as a whole: what is asked every two seconds, which version is chosen, the key, and pictures.
+// The page as a whole: what is asked every two seconds, which version is chosen, the key, and pictures and clips.
 
 import { Failure, getJson, getText, hasKey, pathOf, useKey } from "./api.js";
 import { showAbout } from "./about.js";
-import { ask, redraw, stop } from "./ask.js";
+import { ask, redraw, replay, stop, takesClip } from "./ask.js";
 import { showComparisons } from "./comparisons.js";
 import { byId, say } from "./dom.js";
 import { keyOf, read } from "./metrics.js";
@@ -19,7 +19,7 @@ let turn = 0;
 let last = null;
 let chosen = "";
 let described = null;
-let picture = null;
+let given = null;
 let locked = false;
 
 /** Asks for everything that moves, and again after the interval while the page is looked at. */
@@ -51,9 +51,9 @@ async function update(mine) {
   if (chosen && !serving.some((each) => keyOf(each.name, each.version) === chosen)) {
     forgetChosen();
     // Nobody has asked another version.
-    picture = null;
+    given = null;
   }
-  const first = serving.find((each) => each.is_default && takesPicture(each)) ?? serving[0];
+  const first = serving.find((each) => each.is_default && takesPicture(each)) ?? serving.find(takesClip) ?? serving[0];
   if (!chosen && first !== undefined) chosen = keyOf(first.name, first.version);
   const version = serving.find((each) => keyOf(each.name, each.version) === chosen);
   showModels(models, chosen, last, now, choose);
@@ -71,15 +71,30 @@ async function describe(version) {
   const isFirst = described === null;
   described = model;
   showAbout(model);
-  const takesPictures = takesPicture(model);
-  byId("picture").hidden = !takesPictures;
-  if (takesPictures) say(byId("picture-title"), `Ask ${model.name}, version ${model.version}, with a picture`);
-  if (isFirst && picture !== null) askWith(picture);
+  byId("picture").hidden = !takesFiles(model);
+  if (takesFiles(model)) askFor(model);
+  if (isFirst && given !== null) askWith(given);
 }
 
 /** Whether a model answers for single pictures. */
 function takesPicture(model) {
   return model.task === "classifier" || model.task === "captioner";
+}
+
+/** Whether a described model answers for files: one over given features does not. */
+function takesFiles(model) {
+  return takesPicture(model) || (takesClip(model) && model.pictures !== undefined);
+}
+
+/** Says what to ask a model with. */
+function askFor(model) {
+  const isClip = takesClip(model);
+  say(byId("picture-title"), `Ask ${model.name}, version ${model.version}, with a ${isClip ? "clip" : "picture"}`);
+  say(byId("skip"), `Skip to the ${isClip ? "clip" : "picture"}`);
+  say(byId("file-label"), isClip ? "Choose a clip" : "Choose a picture");
+  say(byId("file-hint"), isClip ? " or its frames in the order of the numbers in their names, drop them anywhere on this page, or paste a clip." : ", drop one anywhere on this page, or paste one.");
+  byId("file").multiple = isClip;
+  byId("file").accept = isClip ? "image/*,video/*" : "image/*";
 }
 
 function choose(version) {
@@ -131,10 +146,10 @@ function unlock() {
 }
 
 /** Asks the chosen version, as soon as it is described. */
-function askWith(file) {
-  picture = file;
-  if (described === null || !takesPicture(described)) return;
-  ask(described, file).catch(failed);
+function askWith(files) {
+  given = files;
+  if (described === null || !takesFiles(described)) return;
+  ask(described, files).catch(failed);
 }
 
 byId("key-form").addEventListener("submit", (event) => {
@@ -146,14 +161,15 @@ byId("key-form").addEventListener("submit", (event) => {
 });
 byId("forget").addEventListener("click", () => {
   turn += 1;
-  picture = null;
+  given = null;
   lock("");
 });
-byId("file").addEventListener("change", () => byId("file").files.length && askWith(byId("file").files[0]));
+byId("file").addEventListener("change", () => byId("file").files.length && askWith([...byId("file").files]));
 byId("overlay").addEventListener("change", redraw);
+byId("play").addEventListener("change", replay);
 document.addEventListener("paste", (event) => {
-  const file = [...(event.clipboardData?.files ?? [])].find((each) => each.type.startsWith("image/"));
-  if (file !== undefined) askWith(file);
+  const file = [...(event.clipboardData?.files ?? [])].find((each) => /^(image|video)\//.test(each.type));
+  if (file !== undefined) askWith([file]);
 });
 // A file that misses the field would replace the page.
 document.addEventListener("dragover", (event) => {
@@ -164,7 +180,7 @@ document.addEventListener("dragleave", (event) => event.relatedTarget ?? documen
 document.addEventListener("drop", (event) => {
   event.preventDefault();
   document.body.classList.remove("over");
-  if (event.dataTransfer.files.length) askWith(event.dataTransfer.files[0]);
+  if (event.dataTransfer.files.length) askWith([...event.dataTransfer.files]);
 });
 document.addEventListener("visibilitychange", () => {
   if (document.hidden) {
