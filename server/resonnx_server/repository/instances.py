@@ -6,6 +6,7 @@ that runs alone is chosen by its latency.
 
 import logging
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -62,6 +63,8 @@ def choose(warming: Warming[Any], session: Session, least_gain: float = 1.0) -> 
     spins = session.candidate.provider == CPU and version.threads > 1
     if not counts and not spins:
         return Sessions(session, session, 1)
+    threads_of = {1: session.threads}
+    threads_of |= {count: session.threads if is_gpu else max(1, version.threads // count) for count in counts}
     between = f"{warming.content} {session.candidate} {session.threads} {version.batch_sizes} {counts} {least_gain}"
     if session.view is not None:
         between += f" {session.view.inputs}"
@@ -69,13 +72,15 @@ def choose(warming: Warming[Any], session: Session, least_gain: float = 1.0) -> 
     cached = version.cache.choice(between) if version.effort.asks_cache else None
     if known is None and cached is not None and not cached.is_doubtful:
         known = Choice.of(cached.chosen)
+        # The file may be another machine's, or anybody's.
+        if known is not None and not _may_choose(known, version.threads, threads_of):
+            known = None
     if known is not None:
         return _chosen_before(content, session, known)
     version.progress.reach("measuring")
     sessions = {1: session}
     for count in counts:
-        threads = max(1, version.threads // count)
-        sessions[count] = session if is_gpu else session.opened_again(content, threads)
+        sessions[count] = session if is_gpu else session.opened_again(content, threads_of[count])
     most, first = _most_throughput(warming, sessions, least_gain)
     throughput_session = sessions[most]
     many = session.opened_again(content, version.threads, spinning=True) if spins else throughput_session
@@ -118,6 +123,12 @@ def _least_latency(
     ]
     raced = warming.race("latency", candidates)
     return (few, many)[raced.order[0]], raced
+
+
+def _may_choose(choice: Choice, threads: int, threads_of: Mapping[int, int]) -> bool:
+    """Return whether a choice is one that `choose` makes, given the threads for each number of concurrent batches."""
+    expected = threads_of.get(choice.max_concurrent_batches)
+    return choice.throughput_threads == expected and choice.latency_threads in (expected, threads)
 
 
 def _chosen_before(content: bytes, session: Session, known: Choice) -> Sessions:

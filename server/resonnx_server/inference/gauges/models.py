@@ -120,7 +120,7 @@ class ServingCollector(Collector):
             "resonnx_model_measurements_doubtful",
             Meaning(
                 "1 if the model's batch times and sessions were measured while other processes held the processors, or "
-                "too short; they are measured again while no request is under way",
+                "too short; they are measured again while no request is under way, three times at most",
                 "1 for long: the server is never idle, or others always use its processors. Run `resonnx-server tune` "
                 "with the server's `cache_dir` in a quiet hour, and give the server processors of its own.",
             ),

@@ -83,6 +83,7 @@ def test_measurements_on_demand_ask_no_cache_but_fill_it(tmp_path: Path) -> None
     "content",
     ["", "[]", "{}", '{"chosen": 5, "doubts": 0}', '{"chosen": [2, 1, 1], "doubts": 0}']
     + [f'{{"chosen": {chosen}, "doubts": 0}}' for chosen in ('[0, 1, 1, 2]', '["x", 1, 1, 2]', "[null, 1, 1, 2]")]
+    + [f'{{"chosen": {chosen}, "doubts": 0}}' for chosen in ("[512, 1, 1, 2]", "[2, 1, 512, 2]", "[2, 1, 1, 512]")]
     + [f'{{"chosen": [1, 0, 1, 2], "doubts": {doubts}}}' for doubts in ("-1", '"x"', "null")],
 )  # fmt: skip
 def test_a_choice_that_cannot_be_read_is_made_anew(content: str, tmp_path: Path) -> None:

@@ -63,7 +63,9 @@ class Reloader:
         return renewed, MODEL
 
 
-MODEL: Any = SimpleNamespace(name="m", version=1, lease=Lease(), engine=SimpleNamespace(is_running=False))
+MODEL: Any = SimpleNamespace(
+    name="m", version=1, lease=Lease(), engine=SimpleNamespace(is_running=False, is_unloaded=False)
+)
 
 
 class Machine:
@@ -164,6 +166,14 @@ async def test_versions_that_are_compared_stay(monkeypatch: pytest.MonkeyPatch) 
         machine.life.is_compared = True
         assert await machine.after(100) == 0
         machine.life.is_compared = False
+        assert await machine.after(0) == 1
+
+
+async def test_unloaded_models_stay_unloaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with _machine(monkeypatch) as machine:
+        monkeypatch.setattr(MODEL.engine, "is_unloaded", True)
+        assert await machine.after(100) == 0
+        monkeypatch.setattr(MODEL.engine, "is_unloaded", False)
         assert await machine.after(0) == 1
 
 
