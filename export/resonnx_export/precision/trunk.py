@@ -217,15 +217,16 @@ def _speed_note(ratios: dict[int, float]) -> str:
 
 def _notes(name: str, reduced: Guarded, size_before: int) -> list[str]:
     judgement = reduced.judgement
+    kind = judgement.predictions.pictures.kind
     notes = [
-        f"{name}: {judgement.identical} of {judgement.pictures} {judgement.predictions.pictures.kind} predicted as in "
-        f"fp32 ({judgement.agreement:.1f} %); {size_before / len(reduced.model):.1f} times smaller"
+        f"{name}: {judgement.identical} of {judgement.pictures} {kind} predicted as in fp32 "
+        f"({judgement.agreement:.1f} %); {size_before / len(reduced.model):.1f} times smaller"
     ]
     if judgement.right is not None:
         found, before = (100 * right / judgement.pictures for right in judgement.right)
         notes.append(f"{name} accuracy: {found:.2f} % of {judgement.pictures}, in fp32 {before:.2f} %")
     if judgement.pictures < _FEW_PICTURES:
-        notes.append(f"{judgement.pictures} of them prove little: give --calibration 64 or more, of all classes")
+        notes.append(f"{judgement.pictures} {kind} prove little: give --calibration 64 or more, of all classes")
     if reduced.in_float:
         notes.append(f"left in fp32 to stay within the limits: {', '.join(reduced.in_float)}")
     return notes

@@ -34,7 +34,7 @@ def test_command_exports_int8(export: Export, pictures: Path, tmp_path: Path) ->
     result = export("--precision", "int8", "--calibration", pictures, *loose)
     assert result.exit_code == 0, result.output
     assert "of 8 held-back pictures predicted as in fp32" in result.stdout
-    assert "8 pictures prove little: give --calibration 64 or more" in result.stdout
+    assert "8 held-back pictures prove little: give --calibration 64 or more" in result.stdout
     assert re.search(r"int8 on the CPU provider here: [\d.]+ times as fast as fp32 at batch 1, [\d.]+ ", result.stdout)
     assert "int8 accuracy:" in result.stdout
     assert dict(read_version(tmp_path / "models" / "m" / "1").manifest.stored) == {"model.onnx": pb.PRECISION_INT8}
@@ -91,7 +91,7 @@ def test_refused_int8_writes_nothing(
     monkeypatch.setattr(trunk, "ClassifierJudge", lambda *_: Pessimist())
     result = export("--precision", "int8", "--calibration", pictures)
     assert result.exit_code == 1
-    assert "98 of 100 held-back pictures" in result.stderr
+    assert "98 of 100 pictures have float32's prediction" in result.stderr
     assert not (tmp_path / "models").exists()
 
 

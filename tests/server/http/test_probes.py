@@ -40,7 +40,7 @@ def _get(models: Models, path: str) -> tuple[int, str]:
 
 
 def _add(models: Models, name: str) -> Any:
-    model: Any = SimpleNamespace(name=name, version=1, engine=SimpleNamespace(is_paused=False))
+    model: Any = SimpleNamespace(name=name, version=1, engine=SimpleNamespace(is_paused=False, is_unloaded=False))
     models.add(model)
     return model
 

@@ -26,6 +26,9 @@ class OnGpu:
     def run(self, feeds: Tensors) -> Tensors:
         return {}
 
+    def opener(self) -> None:
+        """None is opened again."""
+
 
 @pytest.mark.parametrize(
     ("beside_ns", "expected"),

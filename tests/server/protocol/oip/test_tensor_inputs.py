@@ -10,6 +10,7 @@ import pytest
 from resonnx_proto.inference import grpc_service_pb2 as pb
 from resonnx_server.errors import InvalidInput, MemorySpent
 from resonnx_server.inference.registry import Model
+from resonnx_server.inference.tasks import CLASSIFY, TENSORS
 from resonnx_server.protocol.oip import contents
 from resonnx_server.protocol.oip.describe import DTYPES
 from resonnx_server.protocol.oip.inputs import read_inputs
@@ -24,6 +25,7 @@ BROKEN = b"\x09\x00\x00\x00"
 def _model(*inputs: TensorSpec, bare: bool = True, max_batch_size: int = 4) -> Any:
     model = Mock(Model, inputs=inputs, optional_inputs=(), max_batch_size=max_batch_size, max_queue_size=8)
     model.manifest = None if bare else Mock()
+    model.task = TENSORS if bare else CLASSIFY
     return model
 
 
