@@ -104,6 +104,10 @@ def workplace(
         shutil.copytree(request.getfixturevalue("checkpoints"), folder, dirs_exist_ok=True)
     shutil.copytree(demo_repository, folder / "models")
     shutil.copytree(samples, folder / "models/.samples")
+    if request.node.get_closest_marker("slow"):
+        # For servers that the page starts.
+        shutil.copytree(request.getfixturevalue("video_repository"), folder / "models", dirs_exist_ok=True)
+        shutil.copy(samples / "clips/01.webp", folder / "clip.webp")
     for name in ("proto", "client", "benchmarks", "deploy"):
         (folder / name).symlink_to(ROOT / name)
     programs = folder / ".venv/bin"
