@@ -1,11 +1,12 @@
-"""Clips through a real server: one at a time, many callers, and many beside one caller of very long clips.
+"""Clips through a real server: one at a time, many callers, beside pictures, and beside one caller of long clips.
 
     PYTHONPATH=benchmarks python benchmarks/videos/served.py MODELS NAME [--rounds 3] [--seconds 5] [--callers 16]
 
 MODELS is a repository with the video classifier NAME of at least 300 frames a clip. Callers are a closed loop of
 clips of 4 to 64 frames, as raw pixels of the model's size; all clients are one process on the server's machine. The
 floor is ONNX Runtime alone on clips of these lengths: a thread for each core, frames of many clips in batches of 16,
-then the features of each clip.
+then the features of each clip. If MODELS has the demonstration's `digits` and `scenes`, the last rows are beside a
+caller of each.
 """
 
 import argparse
@@ -13,7 +14,8 @@ import asyncio
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from typing import Final
@@ -29,6 +31,7 @@ from resonnx_server.runtime.video.graphs import VideoGraphs
 
 _LEAST, _MOST, _LONG = 4, 64, 300
 _BATCH: Final = 16
+_PICTURES: Final = ((pb.ClassifyRequest, "digits"), (pb.CaptionRequest, "scenes"))
 # Answers of the first moments are not counted.
 _WARM_UP_S: Final = 0.5
 
@@ -43,41 +46,68 @@ class Clips:
         raws = [pb.Image.Raw(rgb=frame.tobytes(), width=width, height=height) for frame in self.pixels]
         self._images = [pb.Image(raw=raw) for raw in raws]
 
+    def picture(self) -> pb.Image:
+        """Return a frame."""
+        return self._images[0]
+
     def request(self, frames: int) -> pb.ClassifyVideoRequest:
         """Return a request of a clip."""
         images = [self._images[i % _MOST] for i in range(frames)]
         return pb.ClassifyVideoRequest(model=self._model, frames=pb.VideoFrames(images=images), top_k=1)
 
 
-async def _callers(
-    address: str, clips: Clips, callers: int, seconds: float, *, long: bool
-) -> tuple[float, list[float]]:
-    """Return frames a second of the callers, and the ms of each answer; with `long`, one more sends long clips."""
-    took: list[float] = []
+@dataclass
+class Load:
+    """What is sent meanwhile: callers of clips, pictures beside them, and a caller of long clips.
+
+    Attributes:
+        callers: Closed loops of clips.
+        pictures: Whether there is a caller of each model of pictures.
+        long: Whether there is a caller of long clips.
+    """
+
+    callers: int
+    pictures: bool = False
+    long: bool = False
+
+
+async def _measured(address: str, clips: Clips, load: Load, seconds: float) -> tuple[float, dict[str, list[float]]]:
+    """Return clips' frames a second, and the ms of each answer: to clips, digits and scenes."""
+    took: dict[str, list[float]] = {}
     frames, begin = 0, time.perf_counter() + _WARM_UP_S
     end = begin + seconds
     requests = {count: clips.request(count) for count in (*range(_LEAST, _MOST + 1), _LONG)}
+
+    async def timed(what: str, call: Awaitable[object]) -> bool:
+        """Await an answer, and return whether it counts."""
+        start = time.perf_counter()
+        await call
+        if start >= begin:
+            took.setdefault(what, []).append((time.perf_counter() - start) * 1e3)
+        return start >= begin
+
     async with grpc.aio.insecure_channel(address) as channel:
         vision = vision_pb2_grpc.VisionStub(channel)
 
         async def call(number: int) -> None:
             nonlocal frames
             rng = np.random.default_rng(number)
-            while (start := time.perf_counter()) < end:
+            while time.perf_counter() < end:
                 count = int(rng.integers(_LEAST, _MOST + 1))
-                await vision.ClassifyVideo(requests[count])
-                if start >= begin:
-                    took.append((time.perf_counter() - start) * 1e3)
+                if await timed("clips", vision.ClassifyVideo(requests[count])):
                     frames += count
 
-        async def call_long() -> None:
+        async def ask(what: str, send: Callable[[], Awaitable[object]]) -> None:
             while time.perf_counter() < end:
-                await vision.ClassifyVideo(requests[_LONG])
+                await timed(what, send())
 
-        beside = asyncio.create_task(call_long()) if long else None
-        await asyncio.gather(*(call(number) for number in range(callers)))
-        if beside is not None:
-            await beside
+        loops = [call(number) for number in range(load.callers)]
+        if load.pictures:
+            digit, scene = (kind(model=name, image=clips.picture()) for kind, name in _PICTURES)
+            loops += [ask("digits", lambda: vision.Classify(digit)), ask("scenes", lambda: vision.Caption(scene))]
+        if load.long:
+            loops.append(ask("long clips", lambda: vision.ClassifyVideo(requests[_LONG])))
+        await asyncio.gather(*loops)
     return frames / seconds, took
 
 
@@ -126,22 +156,31 @@ def main() -> None:
         fp32 = Candidate(CPU, manifest_pb2.PRECISION_FP32)
         return VideoGraphs({name: Session(version.files[name], fp32, 1) for name in names}, version.manifest)
 
+    loads = {
+        "one at a time": Load(1),
+        f"{given.callers} callers": Load(given.callers),
+        f"{given.callers} and long clips": Load(given.callers, long=True),
+    }
+    if all((given.models / name).is_dir() for _, name in _PICTURES):
+        loads |= {
+            "one at a time, pictures": Load(1, pictures=True),
+            f"{given.callers}, pictures": Load(given.callers, pictures=True),
+            f"{given.callers}, pictures, long": Load(given.callers, pictures=True, long=True),
+        }
     rates: dict[str, list[float]] = {}
-    slow: dict[str, list[float]] = {}
+    slow: dict[str, dict[str, list[float]]] = {}
     with serving(given.models, "--provider", "cpu") as server:
         for _ in range(given.rounds):
             rates.setdefault("floor", []).append(_floor(graphs, clips.pixels, given.seconds))
-            for row, callers, long in (
-                ("one at a time", 1, False),
-                (f"{given.callers} callers", given.callers, False),
-                (f"{given.callers} beside long clips", given.callers, True),
-            ):
-                rate, took = asyncio.run(_callers(server.grpc, clips, callers, given.seconds, long=long))
+            for row, load in loads.items():
+                rate, took = asyncio.run(_measured(server.grpc, clips, load, given.seconds))
                 rates.setdefault(row, []).append(rate)
-                slow.setdefault(row, []).append(float(np.quantile(took, 0.99)))
+                for what, times in took.items():
+                    slow.setdefault(row, {}).setdefault(what, []).append(float(np.quantile(times, 0.99)))
     for row, found in rates.items():
-        p99 = f", p99 {median(slow[row]):.0f} ms ({[round(each) for each in slow[row]]})" if row in slow else ""
-        print(f"{row:24} {median(found):8.0f} frames/s ({[round(each) for each in found]}){p99}")
+        print(f"{row:26} {median(found):8.0f} frames/s ({[round(each) for each in found]})")
+        for what, p99 in slow.get(row, {}).items():
+            print(f"{'':28} p99 of {what}: {median(p99):.0f} ms ({[round(each) for each in p99]})")
 
 
 if __name__ == "__main__":

@@ -32,6 +32,8 @@ from resonnx_export.vocabulary import Vocabulary
 _SAMPLES: Final = 16
 # Reference pictures of `scenes`; `digits` has half of the held-out digits.
 _SCENES: Final = 400
+# The most frames of a clip of `gestures`, which was trained on 24: some seconds of a camera, or a whole animation.
+_CLIP_FRAMES: Final = 512
 _SEED: Final = 0
 _REFERENCE_SEED: Final = 6000
 
@@ -84,6 +86,7 @@ def _export_gestures(weights: Path, target: Target, precision: Precision) -> Exp
     settings = VideoSettings(
         gestures.LABELS,
         InputChanges(Size(gestures.INPUT_SIZE, gestures.INPUT_SIZE), mean=demo.MEAN, std=demo.STD),
+        max_frames=_CLIP_FRAMES,
         samples=frames[:_SAMPLES],
         # What its file does not record, and training fixes.
         assume={"pooling": "last"},
