@@ -56,7 +56,6 @@ class Reloader(Protocol):
 @dataclass
 class _Doubt:
     life: ModelLife
-    model: Model
     due_s: float
     pause_s: float
     measured: int
@@ -85,7 +84,7 @@ class Remeasuring:
         if is_doubtful:
             self._models.doubtful.add((model.name, model.version))
             if measured < _MOST_MEASURED:
-                self._doubts[generation] = _Doubt(life, model, self._clock() + _QUIET_S, _FIRST_PAUSE_S, measured)
+                self._doubts[generation] = _Doubt(life, self._clock() + _QUIET_S, _FIRST_PAUSE_S, measured)
         else:
             self._models.doubtful.discard((model.name, model.version))
         self._watch_requests()
@@ -112,7 +111,15 @@ class Remeasuring:
         for generation in [each for each in self._doubts if each.state is not State.READY]:
             self._forget(generation)
         now_s = self._clock()
-        due = [one for one, doubt in self._doubts.items() if doubt.due_s <= now_s and not _is_left_alone(doubt)]
+        # To load an unloaded model again would take the memory that was wanted back.
+        unloaded = {(model.name, model.version) for model in self._models if model.engine.is_unloaded}
+        due = [
+            generation
+            for generation, doubt in self._doubts.items()
+            if doubt.due_s <= now_s
+            and not doubt.life.is_compared
+            and (doubt.life.name, generation.version) not in unloaded
+        ]
         is_quiet = now_s - self._last_request_s >= _QUIET_S and not self._reloader.is_busy
         return due[0] if due and is_quiet and not any(self._is_used(model) for model in self._models) else None
 
@@ -180,8 +187,3 @@ class Remeasuring:
     def _is_used(self, model: Model) -> bool:
         # A run may outlast the request that it was for.
         return model.lease.held > 0 or model.engine.is_running
-
-
-def _is_left_alone(doubt: _Doubt) -> bool:
-    # To load an unloaded model again would take the memory that was wanted back.
-    return doubt.life.is_compared or doubt.model.engine.is_unloaded

@@ -1,5 +1,6 @@
 """A bare ONNX file of a known shape is warmed and timed as a classifier is; others are served from a guess."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,7 +12,8 @@ from onnx import TensorProto, helper
 from resonnx_server.inference.registry import Model
 from resonnx_server.repository.bare import bare_file
 from resonnx_server.repository.choosing.turns import Raced
-from resonnx_server.repository.latency_cache import CachedTable, LatencyCache
+from resonnx_server.repository.latency_cache import LatencyCache
+from resonnx_server.repository.warming import Warming
 from resonnx_server.runtime.machine.processor_time import ProcessorTime
 from resonnx_server.runtime.session import Session
 from resonnx_server.scheduling.device import Device
@@ -86,13 +88,15 @@ async def test_a_known_shape_is_measured_once_and_its_tables_are_kept(
 
 
 async def test_instances_are_chosen_by_measurement(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Tables say that two batches at once take no longer than one."""
+    """The race is won by the last candidate: as many batches at once as there may be."""
     _write(tmp_path, "n", 4)
 
-    def kept(_: LatencyCache, _digest: str, _session: object, sizes: tuple[int, ...], _callers: int) -> CachedTable:
-        return CachedTable(dict.fromkeys(sizes, ONE_MS))
+    def race(_: Warming[object], _subject: str, candidates: Sequence[object]) -> Raced:
+        count = len(candidates)
+        order, scores = tuple(reversed(range(count))), (1.0,) * count
+        return Raced(order, scores, behind=scores, turns=1, is_settled=True, received=ProcessorTime())
 
-    monkeypatch.setattr(LatencyCache, "get", kept)
+    monkeypatch.setattr(Warming, "race", race)
     model = await _load(tmp_path)
     assert model.sessions[0].instances == 2
     assert isinstance(model.engine, TensorEngine)
