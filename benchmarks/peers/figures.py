@@ -88,7 +88,7 @@ class Server:
 
 
 def read(file: Path) -> tuple[str, list[Server]]:
-    """Return what was asked, and the servers of a file that `keep` wrote."""
+    """Return the description of the load, and the servers, of a file that `keep` wrote."""
     content = json.loads(file.read_text())
     return content["asked"], [_server(one) for one in content["servers"]]
 

@@ -1,4 +1,4 @@
-"""A server's process for the time of a measurement: when it is ready, and what it and its children take."""
+"""Runs a server for a measurement: time to ready, memory and processor time, those of its children included."""
 
 import os
 import socket

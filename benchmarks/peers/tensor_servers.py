@@ -73,7 +73,7 @@ def serve_tensors(name: str, model: Model, tuning: Tuning, picture: bytes) -> It
 
     Args:
         name: "triton" or "mlserver".
-        model: What it runs.
+        model: The served model.
         tuning: Its settings.
         picture: A JPEG file for a server of files, or the pixels of the model's input for one of tensors.
 

@@ -23,7 +23,7 @@ LEAST_RATE: Final = 30.0
 
 @dataclass(frozen=True)
 class Target:
-    """What is measured: a server that runs, its package and settings, and where it is asked.
+    """A running server that is measured: its process, package, settings and addresses.
 
     Attributes:
         urls: Drawn anew for each request.

@@ -58,7 +58,7 @@ class Clips:
 
 @dataclass
 class Load:
-    """What is sent meanwhile: callers of clips, pictures beside them, and a caller of long clips.
+    """The load of a measurement: callers of clips, of pictures beside them, and of long clips.
 
     Attributes:
         callers: Closed loops of clips.

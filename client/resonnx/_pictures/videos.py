@@ -124,7 +124,7 @@ def is_picture_name(name: str) -> bool:
 
 
 def no_pictures() -> str:
-    """Return what is wrong with a folder without pictures."""
+    """Return the message of the error for a folder without pictures."""
     return f"a folder without pictures ({', '.join(sorted(PICTURE_SUFFIXES))})"
 
 

@@ -27,7 +27,7 @@ _HEAD = ("for", "candidate", "us a row", "beside the chosen", "")
 
 
 def tune(settings: Settings, names: Sequence[str], effort: Effort = ON_DEMAND) -> int:
-    """Measure the models `names` of the repository, or all, and keep what was found.
+    """Measure the models `names` of the repository, or all, and write the choices and latency tables to the cache.
 
     Returns:
         Exit status: 0, 1 if a version was refused or its measurements are doubtful, 2 for bad arguments.

@@ -1,4 +1,4 @@
-"""Describes a file of a video classifier: its network, what must be stated, and the next command."""
+"""Describes a file of a video classifier: its network, the options that it needs, and the next command."""
 
 import shlex
 from collections.abc import Iterator

@@ -119,6 +119,7 @@ async def test_nothing_moves_for_those_who_want_no_motion(tab: Tab, clip_of: tup
     await tab.drop(*_frames(clip_of[0], tmp_path))
     await tab.until(_DONE)
     before = await tab.evaluate(_PIXELS)
+    # Six frames of the clip, if it played.
     await asyncio.sleep(0.5)
     assert await tab.evaluate(_PIXELS) == before
     await tab.evaluate("document.querySelector('#play').click()")
