@@ -10,11 +10,12 @@
     MODEL:4      so many callers of another model of `random_models/classifiers.py`
     floor        ONNX Runtime alone, one row in the fastest way: median, ms
 
-Per round each version starts a server, in alternating order; both have the same latency tables, so that they choose the
-same sessions. Without --before only this version is measured. With --starts each start measures anew. With
---before-models the other version serves those files, and in each round ONNX Runtime alone runs them in the three ways
-that were the fastest of all in the first one: this version's answers a second are shown as a share of the best. An int8
-model that is not among those files is compared with the fp32 one.
+Per round each version starts a server, with the same latency tables, so that they choose the same sessions. Both stay
+up, and for each row they are loaded one after the other, in alternating order. Without --before only this version is
+measured. With --starts each start measures anew. With --before-models the other version serves those files, and before
+each row ONNX Runtime alone runs them in the three ways that were the fastest of all in the first one: this version's
+answers a second are shown as a share of those of the way with the highest median. An int8 model that is not among those
+files is compared with the fp32 one.
 
 With --processor-time, processor time is measured in place of p99, of server and client together per answer: it can be
 compared where other work holds the cores. The share of the floor is then that of processor time.
@@ -24,7 +25,9 @@ import argparse
 import sys
 import tempfile
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
+from statistics import median
 from typing import Final
 
 from floor.ways import Measured, Way, all_ways, single_ways
@@ -93,15 +96,19 @@ class _Earlier:
         """Return the file that a model of this version is compared with."""
         return model if (self._models / model).exists() else model.removesuffix("_int8")
 
-    def floor(self, name: str) -> Measured:
-        """Return the best of the ways that were the fastest in the first call."""
+    def floors(self, name: str) -> dict[str, Measured]:
+        """Return what the ways give that were the fastest in the first call, by their names."""
         file, precision = self._models / name / "1/model.onnx", _precision(name)
         if name not in self._ways:
             tried = measure_ways(file, CPU, precision, all_ways(CPU, usable_cores()), _TRIAL_S)
             tried.sort(key=lambda each: each.rate, reverse=True)
             self._ways[name] = [each.way for each in tried[:_FINALISTS]]
-        again = measure_ways(file, CPU, precision, self._ways[name], self._seconds)
-        return max(again, key=lambda each: each.rate)
+        found = measure_ways(file, CPU, precision, self._ways[name], self._seconds / len(self._ways[name]))
+        return {_way(each.way): each for each in found}
+
+
+def _way(way: Way) -> str:
+    return f"{way.callers} x {way.threads} threads{', spinning' * way.spin}, batch {way.batch}"
 
 
 def _link(folder: Path, models: Path, names: Sequence[str]) -> Path:
@@ -111,42 +118,82 @@ def _link(folder: Path, models: Path, names: Sequence[str]) -> Path:
     return folder
 
 
-def _rounds(given: argparse.Namespace, rows: Sequence[str], generator: Generator, folder: Path) -> Rounds:
-    names = sorted({_model(row) for row in rows})
-    served = {"this": _link(folder / "models", repository(tuple(names)), names)}
-    versions: dict[str, Path | None] = {"this": None}
-    earlier = _Earlier(given.before_models, given.seconds / 3) if given.before_models else None
-    others = {name: earlier.name(name) if earlier else name for name in names}
-    if given.before is not None:
-        versions["before"] = given.before.resolve()
-        served["before"] = served["this"]
-        if earlier:
-            served["before"] = _link(folder / "before", given.before_models, sorted({*others.values()}))
-    measure = _processor_time if given.processor_time else _measure
-    rounds = Rounds("row", "figure", "version")
-    against: dict[tuple[str, ...], tuple[str, ...]] = {}
-    for number in range(given.rounds):
-        for name in names:
-            rounds.add("floor", f"{name} ms", "-", value=_floor_ms(served["this"], name, given.seconds / 6))
-        floors = {name: earlier.floor(name) for name in sorted({*others.values()})} if earlier else {}
-        for version in [*versions][:: -1 if number % 2 else 1]:
-            cache = folder / (f"cache-{version}-{number}" if given.starts else "cache")
-            flags = ("--cache-dir", str(cache), *given.flags.split())
-            with serving(served[version], *flags, checkout=versions[version]) as server:
-                for row in rows:
-                    model = _model(row) if version == "this" else others[_model(row)]
-                    for figure, value in measure(server, generator, row, model).items():
-                        rounds.add(row, figure, version, value=value)
-                        print(f"round {number + 1}: {version} {row} {figure}: {value:.3f}", file=sys.stderr, flush=True)
-                        if version == "before":
-                            against[row, figure, "this"] = row, figure, "before"
-                        elif floors and (share := _share(figure, value, floors[others[_model(row)]])) is not None:
-                            rounds.add(row, figure, "this, of the floor", value=share)
-        for name, found in floors.items():
-            rounds.add("floor", f"{name} before, rows/s", "-", value=found.rate)
-            rounds.add("floor", f"{name} before, processor us", "-", value=found.row_us)
-    rounds.show(against)
-    return rounds
+class _Turns:
+    """Rounds in which the versions' servers run side by side, and take turns at every row.
+
+    A shared machine's speed changes within minutes: what is compared is measured within seconds.
+    """
+
+    def __init__(self, given: argparse.Namespace, rows: Sequence[str], generator: Generator, folder: Path) -> None:
+        self._given, self._rows, self._generator, self._folder = given, rows, generator, folder
+        self._names = sorted({_model(row) for row in rows})
+        self._served = {"this": _link(folder / "models", repository(tuple(self._names)), self._names)}
+        self._versions: dict[str, Path | None] = {"this": None}
+        self._earlier = _Earlier(given.before_models, given.seconds) if given.before_models else None
+        self._others = {name: self._earlier.name(name) if self._earlier else name for name in self._names}
+        if given.before is not None:
+            self._versions["before"] = given.before.resolve()
+            self._served["before"] = self._served["this"]
+            if self._earlier:
+                self._served["before"] = _link(folder / "before", given.before_models, sorted({*self._others.values()}))
+        self._measure = _processor_time if given.processor_time else _measure
+        self._against: dict[tuple[str, ...], tuple[str, ...]] = {}
+        self._floors: dict[str, list[dict[str, Measured]]] = {row: [] for row in rows}
+        self.rounds = Rounds("row", "figure", "version")
+
+    def run(self) -> None:
+        """Measure all rounds and print the table."""
+        for number in range(self._given.rounds):
+            self._round(number)
+        for row in self._rows:
+            self._note_shares(row)
+        self.rounds.show(self._against)
+
+    def _round(self, number: int) -> None:
+        for name in self._names:
+            ms = _floor_ms(self._served["this"], name, self._given.seconds / 6)
+            self.rounds.add("floor", f"{name} ms", "-", value=ms)
+        cache = self._folder / (f"cache-{number}" if self._given.starts else "cache")
+        with ExitStack() as servers:
+            running = {}
+            for version in self._in_order(number):
+                # Without new starts both choose the same sessions.
+                own = f"{cache}-{version}" if self._given.starts else str(cache)
+                flags = ("--cache-dir", own, *self._given.flags.split())
+                started = serving(self._served[version], *flags, checkout=self._versions[version])
+                running[version] = servers.enter_context(started)
+            for turn, row in enumerate(self._rows):
+                if self._earlier and row not in _LONE:
+                    self._floors[row].append(self._earlier.floors(self._others[_model(row)]))
+                for version in self._in_order(number + turn):
+                    self._row(running[version], version, row, number)
+
+    def _in_order(self, turn: int) -> list[str]:
+        return [*self._versions][:: -1 if turn % 2 else 1]
+
+    def _row(self, server: Serving, version: str, row: str, number: int) -> None:
+        model = _model(row) if version == "this" else self._others[_model(row)]
+        for figure, value in self._measure(server, self._generator, row, model).items():
+            self.rounds.add(row, figure, version, value=value)
+            print(f"round {number + 1}: {version} {row} {figure}: {value:.3f}", file=sys.stderr, flush=True)
+            if version == "before":
+                self._against[row, figure, "this"] = row, figure, "before"
+
+    def _note_shares(self, row: str) -> None:
+        """Note each round's share of the floor: of the way that was the fastest by the median of the rounds."""
+        floors = self._floors[row]
+        if not floors:
+            return
+        best = max(floors[0], key=lambda way: median(found[way].rate for found in floors))
+        for found in floors:
+            self.rounds.add(f"{row}: floor", f"rows/s, {best}", "before", value=found[best].rate)
+            self.rounds.add(f"{row}: floor", "processor us", "before", value=found[best].row_us)
+        for figure in ("answers/s", "processor us"):
+            values = self.rounds.values(row, figure, "this")
+            for value, found in zip(values, floors, strict=bool(values)):
+                share = _share(figure, value, found[best])
+                assert share is not None
+                self.rounds.add(row, figure, "this, of the floor", value=share)
 
 
 def main() -> None:
@@ -167,9 +214,10 @@ def main() -> None:
         parser.error("--processor-time is for rows of several callers")
     generator = Generator(find_perf_analyzer(given.perf_analyzer), given.seconds)
     with tempfile.TemporaryDirectory() as folder:
-        rounds = _rounds(given, given.rows.split(","), generator, Path(folder))
+        turns = _Turns(given, given.rows.split(","), generator, Path(folder))
+        turns.run()
     if given.json:
-        rounds.write(given.json, generator=generator.name)
+        turns.rounds.write(given.json, generator=generator.name)
 
 
 if __name__ == "__main__":

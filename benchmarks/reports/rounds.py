@@ -32,6 +32,10 @@ class Rounds:
         """Return the median of a row's rounds."""
         return median(self._values[row])
 
+    def values(self, *row: str) -> list[float]:
+        """Return a row's values, one a round."""
+        return self._values.get(row, [])
+
     @property
     def rows(self) -> list[dict[str, Any]]:
         """Each row's cells by header, and its values under "rounds"."""
