@@ -5,7 +5,9 @@
 Each round sends closed loops of tensors to both in turn, and counts the servers' processor time for each answer and
 their memory. With one process a core, each is bound to its core; callers' connections are spread over them by the
 client or, where nginx is installed, by nginx on the same cores, whose processor time counts as well. The load generator
-runs on the same cores, so throughputs say less than processor time does. docs/scale.md draws conclusions.
+runs on the same cores, so throughputs say less than processor time does. Servers that are not asked are stopped
+meanwhile. A first run measures how the models run on one and on all cores, and keeps that: beside other work it takes
+minutes. docs/scale.md draws conclusions.
 """
 
 import argparse
@@ -21,7 +23,7 @@ from typing import Final
 
 from load.generator import Generator
 from load.server_process import Serving, processor_s, serving
-from peers.process import children, free_port
+from peers.process import children, free_port, pause, resume
 from random_models.classifiers import repository
 from reports.rounds import Rounds
 
@@ -59,6 +61,7 @@ def _processes(models: Path, ways: list[set[int]]) -> Iterator[list[Serving]]:
         for cores in ways:
             # Inherited: a server counts its cores at its start.
             os.sched_setaffinity(0, cores)
+            print(f"starting a server on {len(cores)} of {len(own)} cores", file=sys.stderr, flush=True)
             try:
                 found.append(
                     stack.enter_context(
@@ -114,19 +117,31 @@ def main() -> None:
             address, balancer = stack.enter_context(_balancer(running[_EACH]))
             addresses[_NGINX] = address
             processes[_NGINX] = [*processes[_EACH], balancer]
+        for first in {pid for pids in processes.values() for pid in pids}:
+            pause(first)
+            # What is stopped does not end either.
+            stack.callback(resume, first)
+        names = list(addresses)
         for turn in range(given.rounds):
+            first_way = turn % len(names)
             for model, callers in _CALLERS.items():
-                for way, address in addresses.items():
+                for way in names[first_way:] + names[:first_way]:
+                    for first in processes[way]:
+                        resume(first)
+                    servers = running[_ONE if way == _ONE else _EACH]
                     pids = [pid for first in processes[way] for pid in children(first)]
-                    before = sum(map(processor_s, pids))
-                    run = generator.bench(address, model, "--concurrency", str(callers), *connections)["runs"][0]
+                    before, answers = sum(map(processor_s, pids)), sum(server.answers for server in servers)
+                    flags = ("--concurrency", str(callers), *connections)
+                    run = generator.bench(addresses[way], model, *flags)["runs"][0]
                     spent_s = sum(map(processor_s, pids)) - before
-                    # Processor time is of the warm-up as well.
-                    answers = run["per_s"] * (given.seconds + 1.0)
+                    # Also those of the warm-up.
+                    answers = sum(server.answers for server in servers) - answers
                     rounds.add(model, "answers/s", way, value=run["per_s"])
                     rounds.add(model, "processor us an answer", way, value=1e6 * spent_s / answers)
                     rounds.add(model, "p99 ms", way, value=run["p99_all_ms"])
                     rounds.add(model, "memory MB", way, value=sum(map(_resident_mb, pids)))
+                    for first in processes[way]:
+                        pause(first)
             print(f"round {turn + 1} of {given.rounds}", file=sys.stderr, flush=True)
             if given.json:
                 rounds.write(given.json)

@@ -20,7 +20,6 @@ import shutil
 import statistics
 import tempfile
 import time
-import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -40,7 +39,6 @@ from resonnx_server.runtime import wire
 _MODEL = "resnet18_64"
 # The model of the other curves, and the side of its pictures.
 _ASKED, _SIDE = "small", 32
-_PAGE_S = 0.5
 _FILE, _SUMS = "model.onnx", "SHA256SUMS"
 # ModelProto.doc_string, which changes a file's sum and nothing else.
 _DOC_STRING = 6
@@ -110,23 +108,14 @@ def callers(server: Serving, counts: Sequence[int], seconds: float) -> Curve:
     """Yield figures of closed loops of so many callers, each with one row at a time."""
     generator = Generator(find_perf_analyzer(None), seconds)
     for count in counts:
-        before, answers = server.processor_s, _answers(server)
+        before, answers = server.processor_s, server.answers
         found = generator.closed(server.grpc, _ASKED, count)
         # All of them, also those of the warm-up and after the measured time.
-        spent_ms = (server.processor_s - before) / (_answers(server) - answers) * 1e3
+        spent_ms = (server.processor_s - before) / (server.answers - answers) * 1e3
         yield f"{count} callers", "answers a second", found.rate
         yield f"{count} callers", "p50 ms", found.p50_ms or math.inf
         yield f"{count} callers", "p99 ms", found.p99_ms or math.inf
         yield f"{count} callers", "server's processor ms an answer", spent_ms
-
-
-def _answers(server: Serving) -> float:
-    """Return the number of requests that were answered so far."""
-    # A page is made for five requests a second.
-    time.sleep(_PAGE_S)
-    with urllib.request.urlopen(f"http://{server.http}/metrics") as page:
-        lines = page.read().decode().splitlines()
-    return sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith("nv_inference_request_success{"))
 
 
 def _repeated(server: Serving, ask: Callable[[], object], seconds: float) -> tuple[float, float]:

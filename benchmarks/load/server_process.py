@@ -4,6 +4,8 @@ import os
 import re
 import subprocess
 import sys
+import time
+import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,6 +16,7 @@ from typing import Final
 HUGE_PAGES: Final = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
 # Folders of a checkout that the server's packages are in.
 SOURCES: Final = ("server", "proto", "client")
+_PAGE_S: Final = 0.5
 
 
 @dataclass(frozen=True)
@@ -29,6 +32,15 @@ class Serving:
     def processor_s(self) -> float:
         """User and system time of the process so far, in seconds."""
         return processor_s(self.pid)
+
+    @property
+    def answers(self) -> float:
+        """Requests that were answered so far, by its metrics."""
+        # A page is made for five requests a second.
+        time.sleep(_PAGE_S)
+        with urllib.request.urlopen(f"http://{self.http}/metrics") as page:
+            lines = page.read().decode().splitlines()
+        return sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith("nv_inference_request_success{"))
 
 
 def processor_s(pid: int, thread: int | None = None) -> float:
