@@ -1,6 +1,6 @@
 """Captions of JPEG files against the usual loop behind FastAPI: one at a time in PyTorch or ONNX Runtime, and batches.
 
-    PYTHONPATH=benchmarks python -m peers.captions [--callers 1,16] [--rounds 5] [--settings FILE.json] [--search]
+    PYTHONPATH=benchmarks python -m peers.captions [--callers 1,16] [--rounds 5] [--settings FILE.json] [--search 3]
         [--json FILE.json]
 
 The same weights (random_models/captioners.py, `lstm`) and the same lengths, 6 to 18 words, drawn for each request.
@@ -26,15 +26,15 @@ from peers.load import Request
 from peers.messages import ask
 from peers.process import Running, wait_for
 from peers.report import tables
-from peers.turns import Target, Trials, best, load, rounds, search
+from peers.turns import PEER_ERRORS, TRIALS, TRIED_CALLERS, Target, Trials, best, failed, load, rounds, search
 from pictures.photographs import write_pictures
 from random_models.captioners import captioners, weights
 
 _MODELS: Final = ("lstm", "lstm_int8")
 _LEAST_RATE: Final = 5.0
-_TRIED_CALLERS: Final = 16
 _CHECKED: Final = (7, 20)
 _WHAT: Final = "captions"
+_SETTINGS: Final = Path(".make/peers/settings.json")
 
 
 def _queries(form: str) -> list[str]:
@@ -128,7 +128,7 @@ class Comparison:
 
     def trial(self, running: Running) -> Request:
         """Return the load of a trial."""
-        return load(asked_of(running), self._paths, _TRIED_CALLERS, self._seconds / 2, _LEAST_RATE)
+        return load(asked_of(running), self._paths, TRIED_CALLERS, self._seconds / 2, _LEAST_RATE)
 
 
 def asked_of(running: Running) -> list[str]:
@@ -141,46 +141,39 @@ def _plain(running: Running) -> str:
 
 
 def main() -> int:
-    """Measure and return the exit status: 1 if a peer could not be measured."""
+    """Measure and return the exit status: 1 if a server could not be measured."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--callers", default="1,16")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=4.0)
-    parser.add_argument("--settings", type=Path, metavar="FILE.json")
-    parser.add_argument("--search", action="store_true")
+    parser.add_argument("--settings", type=Path, default=_SETTINGS, metavar="FILE.json")
+    parser.add_argument("--search", type=int, metavar="N")
     parser.add_argument("--json", type=Path)
     given = parser.parse_args()
-    trials, failed = Trials(given.settings), False
+    trials = Trials(given.settings, _WHAT)
     with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
         comparison = Comparison(Path(name), given.seconds)
-        # Fills the cache.
+        # Fills the cache, and tells the right captions.
         with comparison.serve_resonnx():
             pass
+        tried = CAPTION_PEERS if given.search else trials.missing(CAPTION_PEERS)
+        search(trials, tried, given.search or TRIALS, comparison.serve, comparison.trial)
+        if given.search:
+            return 0
         targets = stack.enter_context(comparison.serve_resonnx())
         for label, peer in CAPTION_PEERS.items():
+            settings: Mapping[str, str] = {}
             try:
-                if given.search or not trials.of(label):
-                    found = search(
-                        label,
-                        peer,
-                        trials.of(label),
-                        lambda tried, peer=peer: comparison.serve(peer, tried),  # type: ignore[misc]
-                        comparison.trial,
-                    )
-                    trials.keep(label, found)
-                if not given.search:
-                    settings = best(trials.of(label))
-                    running = stack.enter_context(comparison.serve(peer, settings))
-                    targets[label] = Target(running, peer, settings, asked_of(running))
-            except RuntimeError as error:
-                print(f"{label}: {error}", file=sys.stderr)
-                failed = True
-        if given.search:
-            return int(failed)
+                settings = best(trials.of(label, peer))
+                running = stack.enter_context(comparison.serve(peer, settings))
+                targets[label] = Target(running, peer, settings, asked_of(running))
+            except PEER_ERRORS as error:
+                print(f"{label}: {error}", file=sys.stderr, flush=True)
+                targets[label] = failed(peer, settings, error)
         counts = [int(count) for count in given.callers.split(",")]
         servers = keep(given.json, _WHAT, rounds(targets, counts, given.rounds, comparison.load))
     print(tables(_WHAT, servers))
-    return int(failed)
+    return int(any(server.failures for server in servers))
 
 
 if __name__ == "__main__":

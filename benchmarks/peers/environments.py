@@ -51,7 +51,9 @@ def environment(name: str) -> Path:
         # PyTorch's builds for CPUs are a tenth of the size of those on PyPI.
         more = ["--extra-index-url", os.environ.get("TORCH_INDEX_URL", "https://download.pytorch.org/whl/cpu")]
         command = [str(python), "-m", "pip", "install", "--quiet", *(more if name == "torch" else [])]
-        subprocess.run([*command, *_PACKAGES[name]], check=True)
+        # Without this checkout's packages, which pip would count as installed.
+        alone = {variable: value for variable, value in os.environ.items() if variable != "PYTHONPATH"}
+        subprocess.run([*command, *_PACKAGES[name]], check=True, env=alone)
         done.touch()
     return python
 

@@ -12,6 +12,8 @@ from reports.machine import machine
 
 # Answers below which no 99.9th percentile is told.
 _ENOUGH: Final = 1000
+# Of `Server.failures`, for a server that could not be measured at all.
+START: Final = "start"
 
 
 @dataclass(frozen=True)
@@ -19,15 +21,17 @@ class Round:
     """One measurement of a server under so many callers.
 
     Attributes:
-        turn: Its run and round; those of other servers with the same one were measured right before or after.
+        turn: Its run and turn; those of other servers with the same one were measured right before or after.
         per_s: Answers a second.
         processor_ms: Processor time of all its processes for an answer, in ms.
+        client_ms: That of the process that asks.
         times_ms: From sending to answer, of every timed answer, in ms.
     """
 
     turn: str
     per_s: float
     processor_ms: float
+    client_ms: float
     times_ms: tuple[float, ...]
 
     @classmethod
@@ -36,7 +40,10 @@ class Round:
         if not outcome.times_ms:
             raise RuntimeError(f"no answer within {seconds} s")
         times = tuple(round(time, 1) for time in sorted(outcome.times_ms))
-        return cls(turn, len(times) / seconds, processor_s * 1e3 / outcome.answers, times)
+        server_ms, client_ms = (
+            round(spent_s * 1e3 / outcome.answers, 2) for spent_s in (processor_s, outcome.client_s)
+        )
+        return cls(turn, round(len(times) / seconds, 2), server_ms, client_ms, times)
 
 
 @dataclass(frozen=True)
@@ -48,6 +55,7 @@ class Server:
         settings: In which it was fastest.
         facts: memory_mb (the most after a load), ready_s, install_mb.
         rounds: By number of callers.
+        failures: What went wrong, by number of callers or START.
     """
 
     name: str
@@ -55,6 +63,7 @@ class Server:
     settings: Mapping[str, str]
     facts: Mapping[str, float]
     rounds: Mapping[int, Sequence[Round]]
+    failures: Mapping[str, str]
 
     def latency_ms(self, callers: int, share: float) -> float | None:
         """Return a quantile of all rounds' answers; None where they are too few for it."""
@@ -71,6 +80,10 @@ class Server:
         """Return the median processor time of an answer, in ms."""
         return median(found.processor_ms for found in self.rounds[callers])
 
+    def client_ms(self, callers: int) -> float:
+        """Return the median processor time of the client for an answer, in ms."""
+        return median(found.client_ms for found in self.rounds[callers])
+
     def ratios(self, other: "Server", callers: int) -> list[float]:
         """Return its answers a second relative to another server's in the same turn."""
         theirs = {found.turn: found.per_s for found in other.rounds.get(callers, ())}
@@ -81,10 +94,13 @@ class Server:
         """Return it with the rounds of a later run; only those where its settings were others."""
         if self.settings != later.settings:
             return later
-        facts = {**later.facts, "memory_mb": max(self.facts["memory_mb"], later.facts["memory_mb"])}
+        facts = {**self.facts, **later.facts}
+        if "memory_mb" in facts:
+            facts["memory_mb"] = max(one.facts.get("memory_mb", 0.0) for one in (self, later))
         counts = sorted({*self.rounds, *later.rounds})
         rounds = {count: [*self.rounds.get(count, ()), *later.rounds.get(count, ())] for count in counts}
-        return Server(self.name, later.version, self.settings, facts, rounds)
+        failures = {**self.failures, **later.failures}
+        return Server(self.name, later.version or self.version, self.settings, facts, rounds, failures)
 
 
 def read(file: Path) -> tuple[str, list[Server]]:

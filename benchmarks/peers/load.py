@@ -16,10 +16,14 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Final
 from urllib.parse import urlsplit
 
 import grpc
 from peers.messages import message, post, stub_call
+
+# How long the last answers may take.
+_PATIENCE_S: Final = 45.0
 
 
 @dataclass(frozen=True)
@@ -47,20 +51,31 @@ class Outcome:
     Attributes:
         times_ms: From sending to answer, of each request that was answered in the measured time.
         answers: With those of the time before and after.
+        client_s: Processor time of the process that sent them all, in seconds.
     """
 
     times_ms: list[float]
     answers: int
+    client_s: float
+
+
+class Hung(RuntimeError):
+    """A server does not answer any more."""
 
 
 def measure(request: Request) -> Outcome:
-    """Send a load from a process of its own. Raises RuntimeError if a request fails."""
+    """Send a load from a process of its own. Raises RuntimeError if a request fails, Hung if answers do not come."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "request.json"
         file.write_text(json.dumps(asdict(request)))
-        done = subprocess.run([sys.executable, "-m", "peers.load", str(file)], capture_output=True, text=True)
+        command = [sys.executable, "-m", "peers.load", str(file)]
+        longest_s = request.warm_up_s + request.seconds + _PATIENCE_S
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, timeout=longest_s)
+        except subprocess.TimeoutExpired:
+            raise Hung(f"not all requests were answered within {longest_s:.0f} s") from None
     if done.returncode:
-        raise RuntimeError(f"{request.urls[0]}, {request.callers} callers: {done.stderr[-1500:]}")
+        raise RuntimeError(done.stderr.strip()[-1500:])
     return Outcome(**json.loads(done.stdout))
 
 
@@ -77,7 +92,7 @@ async def _by_http(request: Request, pictures: Sequence[bytes]) -> Outcome:
             writer.write(asked)
             head = (await reader.readuntil(b"\r\n\r\n")).lower()
             if b" 200 " not in head.partition(b"\r\n")[0]:
-                raise RuntimeError(head.decode())
+                raise RuntimeError(head.partition(b"\r\n")[0].decode())
             _, _, rest = head.partition(b"content-length:")
             if rest:
                 await reader.readexactly(int(rest.partition(b"\r\n")[0]))
@@ -106,6 +121,7 @@ async def _by_grpc(request: Request, pictures: Sequence[bytes]) -> Outcome:
 
 
 async def _loop(request: Request, caller: Callable[[Callable[[float], bool]], Awaitable[None]]) -> Outcome:
+    before_s = time.process_time()
     begins = time.perf_counter() + request.warm_up_s
     ends = begins + request.seconds
     answered: list[float] = []
@@ -120,7 +136,7 @@ async def _loop(request: Request, caller: Callable[[Callable[[float], bool]], Aw
         return now < ends
 
     await asyncio.gather(*(caller(record) for _ in range(request.callers)))
-    return Outcome(answered, answers)
+    return Outcome(answered, answers, time.process_time() - before_s)
 
 
 def main() -> None:
@@ -128,7 +144,10 @@ def main() -> None:
     request = Request(**json.loads(Path(sys.argv[1]).read_text()))
     pictures = [Path(file).read_bytes() for file in request.files]
     send = _by_http if request.urls[0].startswith("http:") else _by_grpc
-    print(json.dumps(asdict(asyncio.run(send(request, pictures)))))
+    try:
+        print(json.dumps(asdict(asyncio.run(send(request, pictures)))))
+    except (RuntimeError, OSError, EOFError, grpc.RpcError) as error:
+        sys.exit(f"{type(error).__name__}: {error}")
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ from resonnx_proto.v1 import vision_pb2, vision_pb2_grpc
 
 _JPEG: Final = b"\xff\xd8"
 _BOUNDARY: Final = "----picture"
-_ENDLESS_S: Final = 60.0
+_ENDLESS_S: Final = 30.0
 _OUTPUT: Final = "probabilities"
 _BEST: Final = 5
 

@@ -1,11 +1,12 @@
 """Runs a server for a measurement: time to ready, memory and processor time, those of its children included."""
 
 import os
+import signal
 import socket
 import subprocess
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -34,12 +35,29 @@ class Running:
     @property
     def processor_s(self) -> float:
         """User and system time of all its processes so far, in seconds."""
-        return sum(processor_s(pid) for pid in children(self.pid))
+        return sum(_of_living(processor_s, pid) for pid in children(self.pid))
 
     @property
     def memory_mb(self) -> float:
         """Memory of all its processes in MB (sum of Pss: shared pages count once)."""
-        return sum(_proportional_kb(pid) for pid in children(self.pid)) * 1024 / 1e6
+        return sum(_of_living(_proportional_kb, pid) for pid in children(self.pid)) * 1024 / 1e6
+
+
+def pause(pid: int) -> None:
+    """Stop a process and all that it has started, so that they do nothing until `resume`. Supervisors stop first."""
+    for one in children(pid):
+        _signal(one, signal.SIGSTOP)
+
+
+def resume(pid: int) -> None:
+    """Let them go on. Supervisors go on last, when those that they watch answer again."""
+    for one in reversed(children(pid)):
+        _signal(one, signal.SIGCONT)
+
+
+def _signal(pid: int, kind: signal.Signals) -> None:
+    with suppress(ProcessLookupError):
+        os.kill(pid, kind)
 
 
 @contextmanager
@@ -72,6 +90,7 @@ def serve_command(
         yield Running(url, process.pid, time.perf_counter() - started)
     finally:
         left = children(process.pid)
+        resume(process.pid)
         process.terminate()
         try:
             process.wait(20)
@@ -80,8 +99,8 @@ def serve_command(
             process.wait()
         for pid in left:
             # What its parent left behind.
-            if Path(f"/proc/{pid}/environ").exists() and pid != process.pid:
-                subprocess.run(["kill", "-9", str(pid)], stderr=subprocess.DEVNULL, check=False)
+            if pid != process.pid:
+                _signal(pid, signal.SIGKILL)
 
 
 def wait_for(url: str, picture: bytes) -> None:
@@ -124,6 +143,14 @@ def children(pid: int) -> list[int]:
             except OSError:
                 continue
     return found
+
+
+def _of_living(figure: Callable[[int], float], pid: int) -> float:
+    """Return a figure of a process; 0 for one that has ended since it was listed."""
+    try:
+        return figure(pid)
+    except (FileNotFoundError, ProcessLookupError):
+        return 0.0
 
 
 def _proportional_kb(pid: int) -> int:

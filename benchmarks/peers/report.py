@@ -1,8 +1,10 @@
 """Shows figures of servers that were compared as tables in Markdown, and draws them.
 
-    PYTHONPATH=benchmarks python -m peers.report FILE.json [FILE.json …] [--plot FILE.png]
+    PYTHONPATH=benchmarks python -m peers.report FILE.json [FILE.json …] [--details] [--plot FILE.png]
 
-FILE.json is what peers.pictures or peers.captions wrote.
+FILE.json is what peers.pictures or peers.captions wrote. The table has answers a second as the median of the turns, at
+16 callers with the range, and how many times as many resonnx answered in the same turns. Latencies, processor time and
+memory are those at 16 callers; `--details` adds the latencies at the other numbers, the settings and the client's time.
 """
 
 import argparse
@@ -11,47 +13,63 @@ from pathlib import Path
 from statistics import median
 from typing import Final
 
-from peers.figures import Server, read
+from peers.figures import START, Server, read
 from reports import chart
 
 _OURS: Final = "resonnx"
-# Of which latencies, processor time and the plot are told.
+# Of which ranges, latencies, processor time and ratios are told.
 _CALLERS: Final = 16
+_SHARES: Final = (0.5, 0.99, 0.999)
+_FACTS: Final = ("memory_mb", "ready_s", "install_mb")
 
 
-def tables(asked: str, servers: Sequence[Server]) -> str:
-    """Return the figures of a file: answers a second, latencies and costs, then resonnx relative to the others."""
+def tables(asked: str, servers: Sequence[Server], *, details: bool = True) -> str:
+    """Return the table of a file's figures, what went wrong, and with `details` two further tables."""
     counts = sorted({count for server in servers for count in server.rounds})
-    rates = [f"answers/s, {count}" for count in counts]
-    heads = [asked, *rates, "p50 ms", "p99", "p99.9", "processor ms", "memory MB", "ready s", "installed MB"]
+    ordered = sorted(servers, key=lambda server: -median(server.rates(_CALLERS) or [0]))
+    ours = next((server for server in ordered if server.name.startswith(_OURS)), None)
+    heads = [f"{asked}; answers/s of", *(f"{count} callers" for count in counts), f"{ours.name if ours else ''} has"]
+    heads += ["p50 ms", "p99", "p99.9", "processor ms", "memory MB", "ready s", "installed MB"]
     rows = [heads, ["---"] * len(heads)]
-    for server in sorted(servers, key=lambda server: -median(server.rates(_CALLERS) or [0])):
-        cells = [_range(server.rates(count)) for count in counts]
-        times = [_number(server.latency_ms(_CALLERS, share)) for share in (0.5, 0.99, 0.999)]
+    for server in ordered:
+        cells = [_rate(server, count) for count in counts]
+        ratio = "" if ours is None or server is ours else _range(ours.ratios(server, _CALLERS), 2, "x")
+        times = [_number(server.latency_ms(_CALLERS, share)) for share in _SHARES]
         cost = f"{server.processor_ms(_CALLERS):.1f}" if _CALLERS in server.rounds else ""
-        facts = [_number(server.facts.get(name)) for name in ("memory_mb", "ready_s", "install_mb")]
-        rows.append([server.name, *cells, *times, cost, *facts])
-    ours = [server for server in servers if server.name.startswith(_OURS)]
-    compared = [["relative to", *(f"{server.name}, {count}" for server in ours for count in counts)]]
-    compared.append(["---"] * len(compared[0]))
-    for other in servers:
-        if not other.name.startswith(_OURS):
-            ratios = [_range(server.ratios(other, count), 2) for server in ours for count in counts]
-            compared.append([other.name, *ratios])
+        rows.append([server.name, *cells, ratio, *times, cost, *(_number(server.facts.get(name)) for name in _FACTS)])
+    told = [
+        f"{server.name}, {'not measured' if when == START else f'{when} callers'}: {error}"
+        for server in ordered
+        for when, error in server.failures.items()
+    ]
+    return "\n\n".join([_table(rows), *told, *(_details(ordered, counts) if details else ())])
+
+
+def _details(servers: Sequence[Server], counts: Sequence[int]) -> list[str]:
+    heads = [f"{figure}, {count}" for count in counts for figure in ("p50 ms", "p99", "p99.9")]
+    rows = [["server", *heads, "client's ms"], ["---"] * (len(heads) + 2)]
+    for server in servers:
+        times = [_number(server.latency_ms(count, share)) for count in counts for share in _SHARES]
+        client = f"{server.client_ms(_CALLERS):.1f}" if _CALLERS in server.rounds else ""
+        rows.append([server.name, *times, client])
     best = [["server", "version", "settings"], ["---"] * 3]
     for server in servers:
         settings = ", ".join(f"{name.removeprefix('PEER_').lower()} {value}" for name, value in server.settings.items())
-        best.append([server.name, server.version, settings])
-    return "\n\n".join("\n".join(f"| {' | '.join(row)} |" for row in table) for table in (rows, compared, best))
+        best.append([server.name, server.version, settings or "its own choice"])
+    return [_table(rows), _table(best)]
 
 
 def plot(file: Path, results: Sequence[tuple[str, Sequence[Server]]]) -> None:
-    """Draw each file's answers a second and p99 at 16 callers."""
+    """Draw each file's answers a second and p99 at 16 callers, and answers a second at the other numbers."""
     chart.draw_servers(
         file,
         {
             f"{asked}, {_CALLERS} callers": {
-                server.name: (server.rates(_CALLERS), server.latency_ms(_CALLERS, 0.99) or 0.0)
+                server.name: chart.Answers(
+                    server.rates(_CALLERS),
+                    server.latency_ms(_CALLERS, 0.99) or 0.0,
+                    {count: median(server.rates(count)) for count in server.rounds if count != _CALLERS},
+                )
                 for server in servers
                 if _CALLERS in server.rounds
             }
@@ -61,11 +79,22 @@ def plot(file: Path, results: Sequence[tuple[str, Sequence[Server]]]) -> None:
     )
 
 
-def _range(values: Sequence[float], digits: int = 1) -> str:
+def _rate(server: Server, callers: int) -> str:
+    rates = server.rates(callers)
+    if not rates:
+        return "failed" if {START, str(callers)} & set(server.failures) else ""
+    return _range(rates) if callers == _CALLERS else f"{median(rates):.1f}"
+
+
+def _table(rows: Sequence[Sequence[str]]) -> str:
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def _range(values: Sequence[float], digits: int = 1, unit: str = "") -> str:
     """Return the median and the range."""
     if not values:
         return ""
-    return f"{median(values):.{digits}f} ({min(values):.{digits}f} to {max(values):.{digits}f})"
+    return f"{median(values):.{digits}f}{unit} ({min(values):.{digits}f} to {max(values):.{digits}f})"
 
 
 def _number(value: float | None) -> str:
@@ -76,10 +105,11 @@ def main() -> None:
     """Print and draw."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("files", type=Path, nargs="+", metavar="FILE.json")
+    parser.add_argument("--details", action="store_true")
     parser.add_argument("--plot", type=chart.png, metavar="FILE.png")
     given = parser.parse_args()
     results = [read(file) for file in given.files]
-    print("\n\n".join(tables(asked, servers) for asked, servers in results))
+    print("\n\n".join(tables(asked, servers, details=given.details) for asked, servers in results))
     if given.plot:
         plot(given.plot, results)
 

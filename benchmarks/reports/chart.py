@@ -11,6 +11,8 @@ from resonnx.bench.report import PlotUnavailable, check_plot
 
 _COLOURS: Final = {"aim": "C2", "must": "C0", "NO": "C3", "": "0.4"}
 _MEANINGS: Final = {"aim": "aim reached", "must": "kept", "NO": "missed", "": "nothing promised"}
+# Of numbers of callers.
+_MARKS: Final = ("o", "^", "s", "D")
 # A value beyond is drawn at the edge.
 _MOST: Final = 2.5
 
@@ -44,6 +46,15 @@ class Load:
     per_s: Sequence[float]
     p50_ms: Sequence[float]
     p99_ms: Sequence[float]
+
+
+@dataclass(frozen=True)
+class Answers:
+    """A server's answers a second in each round, its p99 in ms, and answers a second at other numbers of callers."""
+
+    per_s: Sequence[float]
+    p99_ms: float
+    others: Mapping[int, float]
 
 
 def png(text: str) -> Path:
@@ -119,27 +130,43 @@ def draw_loads(file: Path, models: Mapping[str, Sequence[Load]]) -> None:
     figure.savefig(file)
 
 
-def draw_servers(file: Path, panels: Mapping[str, Mapping[str, tuple[Sequence[float], float]]], ours: str) -> None:
-    """Draw servers' answers a second as bars, the most on top, with the range of the rounds and the p99 beside them.
+def draw_servers(file: Path, panels: Mapping[str, Mapping[str, Answers]], ours: str) -> None:
+    """Draw servers' answers as bars, the most on top, with ranges, p99 and marks for other numbers of callers.
 
     Args:
         file: A PNG file.
-        panels: By title and server, answers a second of each round, and p99 in ms.
+        panels: Answers by title and server.
         ours: How the names of servers begin that are drawn in another colour.
     """
-    figure = _figure(6.4 * len(panels), 1.5 + 0.36 * max(map(len, panels.values())))
+    figure = _figure(6.4 * len(panels), 1.9 + 0.36 * max(map(len, panels.values())))
     places = figure.subplots(ncols=len(panels), squeeze=False)[0]
+    counts = sorted({count for servers in panels.values() for found in servers.values() for count in found.others})
     for axes, (title, servers) in zip(places, panels.items(), strict=True):
-        ordered = sorted(servers.items(), key=lambda server: statistics.median(server[1][0]))
-        rounds = [rates for _, (rates, _) in ordered]
-        colours = ["C0" if name.startswith(ours) else "0.65" for name, _ in ordered]
+        ordered = sorted(servers.items(), key=lambda server: statistics.median(server[1].per_s))
+        found = [answers for _, answers in ordered]
+        rounds = [answers.per_s for answers in found]
+        colours = ["C0" if name.startswith(ours) else "0.75" for name, _ in ordered]
         medians = [statistics.median(rates) for rates in rounds]
         axes.barh(range(len(ordered)), medians, xerr=_ranges(rounds), color=colours, error_kw={"elinewidth": 0.8})
-        for y, (_, (rates, p99_ms)) in enumerate(ordered):
-            axes.annotate(f" p99 {p99_ms:.0f} ms", (max(rates), y), va="center", fontsize=8)
+        for mark, count in zip(_MARKS, counts, strict=False):
+            given = [(answers.others[count], y) for y, answers in enumerate(found) if count in answers.others]
+            if given:
+                axes.plot(*zip(*given, strict=True), mark, color="0.1", markersize=5, fillstyle="none")
+        for y, answers in enumerate(found):
+            right = max([*answers.per_s, *answers.others.values()])
+            axes.annotate(f"  p99 {answers.p99_ms:.0f} ms", (right, y), va="center", fontsize=8)
         axes.set_yticks(range(len(ordered)), [name for name, _ in ordered], fontsize=9)
-        axes.set(title=title, xlabel="answers a second", xlim=(0, 1.3 * max(map(max, rounds))))
+        most = max(max([*answers.per_s, *answers.others.values()]) for answers in found)
+        axes.set(title=title, xlabel="answers a second, median and range", xlim=(0, 1.35 * most))
         axes.grid(axis="x", alpha=0.3)
+    keys = [
+        places[0].plot(
+            [], [], mark, color="0.1", fillstyle="none", label="1 caller" if count == 1 else f"{count} callers"
+        )[0]
+        for mark, count in zip(_MARKS, counts, strict=False)
+    ]
+    if keys:
+        figure.legend(handles=keys, loc="outside lower center", ncols=len(keys), fontsize=9, frameon=False)
     figure.savefig(file)
 
 
