@@ -9,7 +9,7 @@ from tempfile import TemporaryDirectory
 from typing import Final
 
 from peers.environments import environment
-from peers.process import Running, free_port, serve_command
+from peers.process import MEASURING_S, Running, free_port, serve_command
 
 APPS: Final = Path(__file__).with_name("apps")
 OPENVINO: Final = {"PEER_PROVIDER": "OpenVINOExecutionProvider"}
@@ -158,5 +158,5 @@ def serve_resonnx(
     command = [str(environment(name).parent / "resonnx-server"), "--repository", str(repository.resolve())]
     command += ["--port", str(port + 1), "--http-port", str(port), "--log-level", "error", *flags]
     url = f"http://127.0.0.1:{port}/v1/{task}/{model}"
-    with TemporaryDirectory() as root, serve_command(command, Path(root), {}, url, picture) as running:
+    with TemporaryDirectory() as root, serve_command(command, Path(root), {}, url, picture, MEASURING_S) as running:
         yield running

@@ -17,7 +17,7 @@ from peers.figures import START, Server, read
 from reports import chart
 
 _OURS: Final = "resonnx"
-# Of which ranges, latencies, processor time and ratios are told.
+# Of which ranges, latencies, processor time and ratios are told; where it was not measured, of the least number.
 _CALLERS: Final = 16
 _SHARES: Final = (0.5, 0.99, 0.999)
 _FACTS: Final = ("memory_mb", "ready_s", "install_mb")
@@ -26,17 +26,19 @@ _FACTS: Final = ("memory_mb", "ready_s", "install_mb")
 def tables(asked: str, servers: Sequence[Server], *, details: bool = True) -> str:
     """Return the table of a file's figures, what went wrong, and with `details` two further tables."""
     counts = sorted({count for server in servers for count in server.rounds})
-    ordered = sorted(servers, key=lambda server: -median(server.rates(_CALLERS) or [0]))
-    ours = next((server for server in ordered if server.name.startswith(_OURS)), None)
-    heads = [f"{asked}; answers/s of", *(f"{count} callers" for count in counts), f"{ours.name if ours else ''} has"]
-    heads += ["p50 ms", "p99", "p99.9", "processor ms", "memory MB", "ready s", "installed MB"]
+    main = _main(servers)
+    ordered = sorted(servers, key=lambda server: -median(server.rates(main) or [0]))
+    ours = [server for server in ordered if server.name.startswith(_OURS) and "REST" not in server.name]
+    heads = [f"{asked}; answers/s of", *("1 caller" if count == 1 else f"{count} callers" for count in counts)]
+    heads += [f"{server.name} has" for server in ours]
+    heads += [f"p50 ms, {main}", "p99", "p99.9", "processor ms", "memory MB", "ready s", "installed MB"]
     rows = [heads, ["---"] * len(heads)]
     for server in ordered:
-        cells = [_rate(server, count) for count in counts]
-        ratio = "" if ours is None or server is ours else _range(ours.ratios(server, _CALLERS), 2, "x")
-        times = [_number(server.latency_ms(_CALLERS, share)) for share in _SHARES]
-        cost = f"{server.processor_ms(_CALLERS):.1f}" if _CALLERS in server.rounds else ""
-        rows.append([server.name, *cells, ratio, *times, cost, *(_number(server.facts.get(name)) for name in _FACTS)])
+        cells = [_rate(server, count, ranged=count == main) for count in counts]
+        ratios = ["" if server is one else _range(one.ratios(server, main), 2, "x") for one in ours]
+        times = [_number(server.latency_ms(main, share)) for share in _SHARES]
+        cost = f"{server.processor_ms(main):.1f}" if main in server.rounds else ""
+        rows.append([server.name, *cells, *ratios, *times, cost, *(_number(server.facts.get(name)) for name in _FACTS)])
     told = [
         f"{server.name}, {'not measured' if when == START else f'{when} callers'}: {error}"
         for server in ordered
@@ -45,12 +47,18 @@ def tables(asked: str, servers: Sequence[Server], *, details: bool = True) -> st
     return "\n\n".join([_table(rows), *told, *(_details(ordered, counts) if details else ())])
 
 
+def _main(servers: Sequence[Server]) -> int:
+    counts = {count for server in servers for count in server.rounds}
+    return _CALLERS if _CALLERS in counts or not counts else min(counts)
+
+
 def _details(servers: Sequence[Server], counts: Sequence[int]) -> list[str]:
+    main = _main(servers)
     heads = [f"{figure}, {count}" for count in counts for figure in ("p50 ms", "p99", "p99.9")]
     rows = [["server", *heads, "client's ms"], ["---"] * (len(heads) + 2)]
     for server in servers:
         times = [_number(server.latency_ms(count, share)) for count in counts for share in _SHARES]
-        client = f"{server.client_ms(_CALLERS):.1f}" if _CALLERS in server.rounds else ""
+        client = f"{server.client_ms(main):.1f}" if main in server.rounds else ""
         rows.append([server.name, *times, client])
     best = [["server", "version", "settings"], ["---"] * 3]
     for server in servers:
@@ -61,29 +69,26 @@ def _details(servers: Sequence[Server], counts: Sequence[int]) -> list[str]:
 
 def plot(file: Path, results: Sequence[tuple[str, Sequence[Server]]]) -> None:
     """Draw each file's answers a second and p99 at 16 callers, and answers a second at the other numbers."""
-    chart.draw_servers(
-        file,
-        {
-            f"{asked}, {_CALLERS} callers": {
-                server.name: chart.Answers(
-                    server.rates(_CALLERS),
-                    server.latency_ms(_CALLERS, 0.99) or 0.0,
-                    {count: median(server.rates(count)) for count in server.rounds if count != _CALLERS},
-                )
-                for server in servers
-                if _CALLERS in server.rounds
-            }
-            for asked, servers in results
-        },
-        _OURS,
-    )
+    panels = {}
+    for asked, servers in results:
+        main = _main(servers)
+        panels[f"{asked}, {main} callers"] = {
+            server.name: chart.Answers(
+                server.rates(main),
+                server.latency_ms(main, 0.99) or 0.0,
+                {count: median(server.rates(count)) for count in server.rounds if count != main},
+            )
+            for server in servers
+            if main in server.rounds
+        }
+    chart.draw_servers(file, {title: servers for title, servers in panels.items() if servers}, _OURS)
 
 
-def _rate(server: Server, callers: int) -> str:
+def _rate(server: Server, callers: int, *, ranged: bool) -> str:
     rates = server.rates(callers)
     if not rates:
         return "failed" if {START, str(callers)} & set(server.failures) else ""
-    return _range(rates) if callers == _CALLERS else f"{median(rates):.1f}"
+    return _range(rates) if ranged else f"{median(rates):.1f}"
 
 
 def _table(rows: Sequence[Sequence[str]]) -> str:

@@ -22,6 +22,8 @@ from peers.process import Running, pause, resume
 LEAST_RATE: Final = 30.0
 # How often each setting is tried.
 TRIALS: Final = 3
+# Share of the best setting's answers below which one is not tried again.
+_HOPELESS: Final = 0.8
 # Shorter than a measurement: there are many settings.
 TRIED_CALLERS, TRIED_S = 16, 1.5
 # What a server that does not work raises where it is installed, started, asked or read.
@@ -121,6 +123,8 @@ def search(
 ) -> None:
     """Try every setting of every peer until it was tried so many times, in turns: all once, then all again.
 
+    A setting that stays far behind the peer's best is not tried again.
+
     Args:
         trials: Those so far, to which others are added.
         peers: By name.
@@ -130,8 +134,10 @@ def search(
     """
     for turn in range(times):
         for name, peer in peers.items():
-            for trial in trials.of(name, peer):
-                if len(trial.rates) > turn:
+            found = trials.of(name, peer)
+            hopeless = _HOPELESS * max(median(trial.rates or [0.0]) for trial in found)
+            for trial in found:
+                if len(trial.rates) > turn or (trial.rates and median(trial.rates) < hopeless):
                     continue
                 rate = 0.0
                 try:
