@@ -5,7 +5,7 @@ from collections import OrderedDict, deque
 from collections.abc import Callable
 from typing import Final
 
-# Handlers that begin in one turn of the event loop: about a millisecond of their work.
+# Handlers that begin in one turn of the event loop at most: about a millisecond of their work.
 _AT_ONCE: Final = 8
 
 
@@ -27,11 +27,10 @@ class Starts:
 
     def add(self, caller: str, begin: Callable[[], None]) -> None:
         """Call `begin`, at once if no others wait and few have begun in this turn of the loop."""
-        if not self._is_due:
-            self._is_due = True
-            asyncio.get_running_loop().call_soon(self._next_turn)
         if self._left and not self._lines:
             self._left -= 1
+            if not self._left:
+                self._await_turn()
             begin()
         elif caller in self._lines:
             self._lines[caller].append(begin)
@@ -54,6 +53,12 @@ class Starts:
     def __len__(self) -> int:
         return sum(map(len, self._lines.values()))
 
+    def _await_turn(self) -> None:
+        # Not from the first that begins on: most turns have few, and the loop's own work for one takes longer.
+        if not self._is_due:
+            self._is_due = True
+            asyncio.get_running_loop().call_soon(self._next_turn)
+
     def _next_turn(self) -> None:
         self._is_due, self._left = False, _AT_ONCE
         lines = self._lines
@@ -67,6 +72,5 @@ class Starts:
                 begin()
             except Exception as error:
                 self._report("a call could not be served", error)
-        if self._left < _AT_ONCE:
-            self._is_due = True
-            asyncio.get_running_loop().call_soon(self._next_turn)
+        if not self._left:
+            self._await_turn()

@@ -182,14 +182,10 @@ class Completions:
             _end(task, outcome)
         if hung := [task.identity for task, outcome in self.finished if isinstance(outcome, InferenceHung)]:
             _log.error("captions fail, as their run took far too long", extra={"request_ids": ids_of(hung)})
-        counters: list[Callable[[], object]] = [
-            *(partial(stats.batch_done, batch) for batch in self.batches),
-            *(partial(stats.first_word, ns) for ns in self.first_words_ns),
-            *(partial(stats.step_done, step) for step in self.steps),
-            *self._watched(watch_of),
-        ]
-        if counters:
-            count_all(*counters)
+        count_all(stats.batch_done, self.batches)
+        count_all(stats.first_word, self.first_words_ns)
+        count_all(stats.step_done, self.steps)
+        count_all(lambda tell: tell(), self._watched(watch_of))
 
     def _watched(self, watch_of: Callable[[str], Watch | None]) -> Iterator[Callable[[], object]]:
         """Yield what tells the watches of drift about encoded pictures and finished captions."""

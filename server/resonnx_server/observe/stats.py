@@ -4,15 +4,17 @@ import asyncio
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import partial
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeVar
 
 from resonnx_server.errors import FailureReason, ServerError
 from resonnx_server.observe.series.histogram import LATENCIES, ROWS, STAGES, Histogram
 from resonnx_server.observe.series.predictions import Predictions
+
+C = TypeVar("C")
 
 _log = logging.getLogger(__name__)
 
@@ -197,7 +199,8 @@ class ModelStats:
         self.inferences += rows
         self.padded_rows += size - rows
         self.batch_rows.observe(rows)
-        batch = self.batches.setdefault(rows, BatchStats())
+        if (batch := self.batches.get(rows)) is None:
+            batch = self.batches[rows] = BatchStats()
         batch.compute_input.add(input_ns)
         batch.compute_infer.add(infer_ns)
         batch.compute_output.add(output_ns)
@@ -271,10 +274,10 @@ class ModelStats:
         self.failed.add(total_ns)
 
 
-def count_all(*counters: Callable[[], object]) -> None:
-    """Call each of `counters`. One that raises is logged, and the others are called all the same."""
-    for counter in counters:
+def count_all(count: Callable[[C], object], items: Iterable[C]) -> None:
+    """Call `count` with each of `items`. Where it raises, that is logged, and the others are counted all the same."""
+    for item in items:
         try:
-            counter()
+            count(item)
         except Exception:  # must not fail the request
             _log.exception("a metric could not be counted")

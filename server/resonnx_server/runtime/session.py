@@ -142,6 +142,7 @@ class Session:
             raise ModelRefused(f"ONNX Runtime did not accept {candidate}")
         self.inputs = tuple(spec_of(node) for node in self.ort_session.get_inputs())
         self.outputs = tuple(spec_of(node) for node in self.ort_session.get_outputs())
+        self._names = tuple(spec.name for spec in self.outputs)
         self.on_request: tuple[TensorSpec, ...] = ()
         register(self.ort_session, {spec.name: (spec.smallest, spec.dtype) for spec in self.inputs})
         # An initializer of a type that is not served cannot be overridden, but does no harm.
@@ -166,6 +167,7 @@ class Session:
         self.view = view
         self.inputs, self.outputs, self.overridable = view.inputs, view.outputs, view.overridable
         self.on_request = view.on_request
+        self._names = tuple(spec.name for spec in view.outputs)
 
     def return_on_request(self, output: str) -> None:
         """Return an output only if a run names it: the graph computes it anyway, and to copy it would take time."""
@@ -190,7 +192,7 @@ class Session:
             Exception: ONNX Runtime's exceptions, which share no base class.
         """
         runs = runs_of_this_thread()
-        names = [*((spec.name for spec in self.outputs) if outputs is None else outputs), *more]
+        names = [*(self._names if outputs is None else outputs), *more]
         if self.view is not None:
             feeds = self.view.feeds(feeds)
         try:

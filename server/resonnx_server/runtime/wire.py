@@ -16,6 +16,8 @@ FIXED64: Final = 1
 BYTES: Final = 2
 FIXED32: Final = 5
 _LONGEST_VARINT: Final = 10
+# Sizes of outputs, mostly.
+_KEPT_OPENINGS: Final = 1024
 
 Bytes = npt.NDArray[np.uint8]
 
@@ -55,6 +57,7 @@ def fields(message: memoryview) -> Iterator[Field]:
 
 
 @lru_cache
+@lru_cache(_KEPT_OPENINGS)
 def opening(number: int, length: int) -> bytes:
     """Return the tag and length that precede a field of bytes."""
     written = bytearray()

@@ -81,7 +81,7 @@ class Batcher(RequestQueue[T]):
 
     def oldest_ns(self) -> int | None:
         """Return when the entry that has waited longest came; None if none waits."""
-        return min((next(iter(level)).arrival_ns for level in self._levels if level), default=None)
+        return min([next(iter(level)).arrival_ns for level in self._levels if level], default=None)
 
     def live_objective_ns(self) -> int | None:
         """Return the objective that other models must respect: none if no request has come lately."""
@@ -220,8 +220,12 @@ class Batcher(RequestQueue[T]):
             self._remove(*expired)
         if first is None:
             return [], expired
+        if first.rows == self.rows:
+            # Nothing else waits.
+            return [first], expired
         # Of callers whose turns are equal, another may be the first among those of this shape.
-        alike, late, rows = [first], list[Entry[T]](), first.rows
+        alike, rows = [first], first.rows
+        late: list[Entry[T]] = []
         levels = self._shapes[first.shape]
         for entry in chain.from_iterable(levels[priority].in_order(self._expected_ns) for priority in sorted(levels)):
             if rows >= self.table.largest or len(late) == _MOST_EXPIRED:

@@ -271,7 +271,7 @@ class Device:
         A lane that sleeps holds no workload, which may be freed meanwhile.
         """
         times = [(at, workload) for workload in self._workloads if (at := workload.ready_at_ns()) is not None]
-        wake_at = min((at for at, _ in times if at > now_ns), default=None)
+        wake_at = min([at for at, _ in times if at > now_ns], default=None)
         ready = [workload for at, workload in times if at <= now_ns]
         if len(ready) > 1:
             ready.sort(key=lambda workload: workload.due_ns())
@@ -282,7 +282,7 @@ class Device:
             if (job := workload.take(now_ns, budget)) is not None:
                 under_way = UnderWay(job, now_ns + int(job.cost_ns), job.cost_ns, runs, workload)
                 self._under_way[threading.get_ident()] = under_way
-                if any(at is not None and at <= now_ns for at in (w.ready_at_ns() for w in self._workloads)):
+                if any((at := each.ready_at_ns()) is not None and at <= now_ns for each in self._workloads):
                     # One wake-up may stand for work for several lanes.
                     self._changed.notify()
                 return job, None

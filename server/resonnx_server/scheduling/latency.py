@@ -66,10 +66,11 @@ class Freshness:
 
     def kept(self) -> float:
         """Return the share of the correction that still holds, 0..1; the caller forgets the rest now."""
-        now = self._clock()
+        if (now := self._clock()) <= self._holds_until_ns:
+            return 1.0
         kept = self._share(now)
         # The next call counts from here.
-        self._holds_until_ns = max(self._holds_until_ns, now)
+        self._holds_until_ns = now
         return kept
 
     def share(self) -> float:
@@ -199,11 +200,12 @@ class LatencyTable:
 
     def padded_batch_size(self, rows: int) -> int:
         """Return the size at which to run `rows` (<= largest): the smallest that holds them, or a much cheaper one."""
-        if rows not in self._padded:
+        if (padded := self._padded.get(rows)) is None:
             holding = [size for size in self.sizes if size >= rows]
-            cheapest_ns = min(self._base[size] for size in holding)
-            self._padded[rows] = next(size for size in holding if self._base[size] * _WORTH_PADDING <= cheapest_ns)
-        return self._padded[rows]
+            cheapest_ns = min([self._base[size] for size in holding])
+            padded = next(size for size in holding if self._base[size] * _WORTH_PADDING <= cheapest_ns)
+            self._padded[rows] = padded
+        return padded
 
     def time_ns(self, rows: int) -> float:
         """Return the expected time of `rows` in as few consecutive batches as possible."""
@@ -230,6 +232,10 @@ class LatencyTable:
             waiting: Rows that could run now.
             limit_ns: Time that is left; ignored if every size takes longer.
         """
+        smallest = self.sizes[0]
+        if waiting <= smallest and limit_ns == math.inf and self._base[smallest] <= min(self._base.values()):
+            # Frequent: a lone row.
+            return smallest
         about_as_good = self._as_good(self.sizes, waiting, _ABOUT_AS_GOOD)
         if unhurried := [size for size in about_as_good if self.cost_ns(size) <= limit_ns * _SHORT_OF_TIME]:
             return max(unhurried, key=lambda size: (min(waiting, size), -size))

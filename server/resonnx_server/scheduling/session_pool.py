@@ -84,10 +84,12 @@ class InstanceGroup(Generic[P, R]):
         much when other work needs their cores. The correction of a table that no batch updates decays, so that the
         other session is tried again.
         """
-        for table in self.tables:
-            table.fade()
-        latency_ns, throughput_ns = (table.cost_ns(size) for table in self.tables)
-        return self.latency_session if is_alone and latency_ns <= throughput_ns else self.throughput_session
+        latency, throughput = self.tables
+        latency.fade()
+        if throughput is not latency:
+            throughput.fade()
+        is_latency = is_alone and latency.cost_ns(size) <= throughput.cost_ns(size)
+        return self.latency_session if is_latency else self.throughput_session
 
 
 # `run` takes the inputs by name, and `more` names of outputs if a request needs them: Session.run.

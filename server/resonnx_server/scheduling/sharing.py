@@ -140,7 +140,8 @@ class Turns(Generic[T]):
             line = self._lines[caller] = OrderedDict()
             self._ticket += 1
             self._tickets[caller] = self._ticket
-            self._tidy()
+            if self._heap:
+                self._tidy()
             heappush(self._heap, (self._shares.served(caller), self._ticket, caller))
             if len(self._heap) > _MOST_STALE + 2 * len(self._lines):
                 # Callers came and went, and none was served.

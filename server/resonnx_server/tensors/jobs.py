@@ -9,7 +9,6 @@ import logging
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from functools import partial
 from itertools import accumulate
 
 import numpy as np
@@ -159,12 +158,14 @@ class TensorJob:
     def deliver(self, stats: ModelStats, watch: Watch | None = None) -> None:
         """Give every request its outcome, and count in the event loop's next turn, behind the tasks that answer."""
         deliver(self._outcomes)
-        counters = [partial(stats.batch_done, count) for count in self._counts]
-        if (predictions := stats.predictions) is not None:
-            counters += [partial(predictions.add, rows) for rows in self._predicted]
+        asyncio.get_running_loop().call_soon(self._count, stats, watch)
+
+    def _count(self, stats: ModelStats, watch: Watch | None) -> None:
+        count_all(stats.batch_done, self._counts)
+        if stats.predictions is not None:
+            count_all(stats.predictions.add, self._predicted)
         if watch is not None:
-            counters += [partial(watch.add_pictures, features) for features in self._watched]
-        asyncio.get_running_loop().call_soon(count_all, *counters)
+            count_all(watch.add_pictures, self._watched)
 
     def _share_of_table(self, entries: list[Entry[TensorTask]]) -> float:
         """Return the time of entries as a multiple of the one that the latency table has for a batch of their size."""
@@ -221,16 +222,15 @@ class TensorJob:
         rows = whole_rows or held
         parts = slices(outputs, counts, size) if context.batched and whole_rows is None else [outputs]
         if more:
-            parts = [
-                asked_for(part, more, entry.payload.more_outputs) for part, entry in zip(parts, entries, strict=True)
-            ]
-        finite = finite_rows(outputs, held) if context.finite else np.ones(held, np.bool_)
-        if not finite.all():
+            wanted = [entry.payload.more_outputs for entry in entries]
+            parts = [asked_for(part, more, names) for part, names in zip(parts, wanted, strict=True)]
+        finite = finite_rows(outputs, held) if context.finite else None
+        if finite is not None:
             extra = {"rows": held, "request_ids": ids_of(entry.payload.identity for entry in entries)}
             report_incident(_log, "outputs are not finite", FloatingPointError(), extra=extra)
         if watched is not None:
-            is_good = finite if whole_rows is None else np.repeat(finite, whole_rows)
-            self._watched.append(watched[:rows][is_good])
+            is_good = finite if finite is None or whole_rows is None else np.repeat(finite, whole_rows)
+            self._watched.append(watched[:rows] if is_good is None else watched[:rows][is_good])
         done = context.clock()
         times = input_ns, infer_ns, output_ns = assembled - start, ran - assembled, done - ran
         if whole_rows is None:
@@ -242,10 +242,10 @@ class TensorJob:
             members = spans_of(entry.payload.identity for entry in entries)
             tracer.batch("batch", members, start, done, batch_attributes(count))
         if (probabilities := outputs.get(PROBABILITIES)) is not None and context.finite:
-            self._predicted.append(probabilities[:held] if finite.all() else probabilities[:held][finite])
+            self._predicted.append(probabilities[:held] if finite is None else probabilities[:held][finite])
         outcomes: Outcomes = []
         for entry, part, end in zip(entries, parts, accumulate(counts), strict=True):
-            if finite[end - entry.rows : end].all():
+            if finite is None or finite[end - entry.rows : end].all():
                 timing = Timing(start - entry.arrival_ns, input_ns, infer_ns, output_ns, rows, start)
                 outcomes.append((entry, (part, timing)))
             else:

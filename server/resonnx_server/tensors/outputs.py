@@ -49,9 +49,12 @@ def _in_order(parts: list[Part]) -> Tensors:
 
 def slices(outputs: Tensors, rows: Sequence[int], size: int) -> list[Tensors]:
     """Return the outputs of each request of a batch of `size`, given their numbers of rows."""
-    if any(len(array) != size for array in outputs.values()):
-        shapes = {name: array.shape for name, array in outputs.items()}
-        raise ValueError(f"a batch of {size} rows was answered with {shapes}")
+    for array in outputs.values():
+        if len(array) != size:
+            shapes = {name: array.shape for name, array in outputs.items()}
+            raise ValueError(f"a batch of {size} rows was answered with {shapes}")
+    if len(rows) == 1 and rows[0] == size:
+        return [outputs]
     ends = accumulate(rows, initial=0)
     return [{name: array[start:end] for name, array in outputs.items()} for start, end in pairwise(ends)]
 
@@ -65,12 +68,16 @@ def asked_for(part: Tensors, more: Collection[str], wanted: Collection[str]) -> 
     }
 
 
-def finite_rows(outputs: Tensors, rows: int) -> npt.NDArray[np.bool_]:
-    """Return for each of the first `rows` whether all its outputs are finite."""
-    finite = np.ones(rows, np.bool_)
+def finite_rows(outputs: Tensors, rows: int) -> npt.NDArray[np.bool_] | None:
+    """Return for each of the first `rows` whether all its outputs are finite; None if those of all are."""
+    finite: npt.NDArray[np.bool_] | None = None
     for array in outputs.values():
         are_finite = np.isfinite(array[:rows])
-        # The common case needs no look at single rows.
-        if not are_finite.all():
-            finite &= are_finite.reshape(rows, -1).all(axis=1)
+        # The common case needs no look at single rows. The method `all` runs Python, and takes longer.
+        if not np.logical_and.reduce(are_finite, axis=None):
+            of_rows: npt.NDArray[np.bool_] = np.logical_and.reduce(are_finite.reshape(rows, -1), axis=1)
+            if finite is None:
+                finite = of_rows
+            else:
+                finite &= of_rows
     return finite

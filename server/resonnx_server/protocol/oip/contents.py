@@ -179,13 +179,14 @@ def _integers(packed: wire.Bytes, array: Array, name: str, where: str) -> Work[A
 
 def _aligned(content: wire.Bytes, dtype: np.dtype[Any]) -> Work[Array]:
     """Return bytes as numbers, copied if they are not aligned."""
-    if content.ctypes.data % dtype.alignment:
+    aligned = content.view(dtype)
+    if not aligned.flags.aligned:
         copy = np.empty(len(content), np.uint8)
         for start in range(0, len(content), _COPIED_BYTES):
             copy[start : start + _COPIED_BYTES] = content[start : start + _COPIED_BYTES]
             yield
-        content = copy
-    return content.view(dtype)
+        aligned = copy.view(dtype)
+    return aligned
 
 
 def _split_bytes(raw: bytes | memoryview, count: int, field: str) -> Work[Array]:

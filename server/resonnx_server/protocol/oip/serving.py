@@ -110,8 +110,8 @@ class TensorServing:
 
             early = None if emit is None else emit_outputs
             outputs = await SERVE[model.task.name](request, inputs, parameters, early, self._pieces)
-            if sum(array.size for array in inputs.values() if array.dtype.hasobject) > MANY_STRINGS:
+            if sum([array.size for array in inputs.values() if array.dtype.hasobject]) > MANY_STRINGS:
                 await self._pieces.run(cleared(inputs.values()))
             # The arrays, and the message that is made of them.
-            request.hold(2 * sum(array.nbytes for array in outputs.values()), answer=True)
+            request.hold(2 * sum([array.nbytes for array in outputs.values()]), answer=True)
             return await encode(Inferred(model, outputs, wanted, parameters.top_k, places))

@@ -7,7 +7,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator
 from contextlib import aclosing
-from typing import Any, Final, NoReturn, Protocol
+from typing import Any, Final, NoReturn, Protocol, cast
 
 import grpc
 
@@ -237,7 +237,7 @@ async def serve(call: Call, message: bytes | None) -> bytes | None:
             # From here on the handler charges what it holds.
             unpacked.release()
             call.taken()
-        if not isinstance(call, StreamCall):
+        if call.handler.unary_unary is not None:
             answer = await answers
             if call.code is grpc.StatusCode.OK:
                 serialized: bytes = call.handler.response_serializer(answer)
@@ -247,7 +247,7 @@ async def serve(call: Call, message: bytes | None) -> bytes | None:
         else:
             async with aclosing(answers):
                 async for answer in answers:
-                    await call.write(answer)
+                    await cast(StreamCall, call).write(answer)
     except Aborted as aborted:
         if isinstance(aborted, Rejected):
             call.set_status(*aborted.status)

@@ -112,9 +112,11 @@ class AnswerEncoder:
         model, outputs, wanted, top_k, places = inferred
         if top_k or places:
             return None
-        described, contents, size = list[_Description](), list[bytes](), 0
+        described: list[_Description] = []
+        contents: list[bytes] = []
+        size, is_batched = 0, model.max_batch_size > 0
         for name in wanted:
-            array = shown(outputs[name], model.max_batch_size > 0)
+            array = shown(outputs[name], is_batched)
             size += array.nbytes
             if size > SMALL_BYTES or array.dtype.hasobject:
                 return None

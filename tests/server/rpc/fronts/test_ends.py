@@ -85,6 +85,23 @@ async def test_a_caller_who_has_gone_before_its_request_is_handled_costs_nothing
     assert not handler.mock_calls
 
 
+async def test_a_call_that_is_ended_before_its_handlers_first_step_gets_its_status_once() -> None:
+    handler = Mock()
+    core = Mock(**{"start_server_batch.return_value": 0})
+    event = Mock(call=core, **{"call_details.deadline": 0.0})
+    shared = Shared(Mock(), Mock(), Mock(), Mock())
+    call = CoreCall(event, handler, unnamed(""), shared, "")
+    call._run(b"request")
+    call.end(grpc.StatusCode.UNAVAILABLE, "enough")
+    call.end(grpc.StatusCode.UNAVAILABLE, "enough")
+    while shared.tasks:
+        await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert core.start_server_batch.call_count == 1
+    assert call.code is grpc.StatusCode.UNAVAILABLE
+    assert not handler.mock_calls
+
+
 async def test_a_unary_call_without_a_message_is_refused(core: Any) -> None:
     """grpc.aio leaves it without an answer."""
     _, channel, _ = core

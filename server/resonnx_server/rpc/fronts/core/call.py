@@ -150,14 +150,13 @@ class CoreCall(Call):
         """Cancel the handler and end the call with a status; nothing happens if the handler has returned."""
         if self._task is not None:
             self.set_status(code, details)
-            self._task.cancel()
+            self._cancel_task()
 
     def _cancel(self, _: None) -> None:
         self._over = True
         # Not earlier: from here on the call gets no handler.
         self._shared.active.remove(self)
-        if self._task is not None:
-            self._task.cancel()
+        self._cancel_task()
 
     def taken(self) -> None:
         """Charge the request no longer: the handler has it, and charges what it keeps."""
@@ -193,23 +192,37 @@ class CoreCall(Call):
         task = self._task = asyncio.get_running_loop().create_task(self._handle(message), context=context)
         self._shared.tasks.add(task)
         self._shared.active.add(self)
-        task.add_done_callback(self._left)
 
     async def _handle(self, message: bytes | None) -> None:
-        answer = await serve(self, message)
-        # Not in the task's callback, which comes a turn of the loop later.
+        # Not in a callback of the task, which costs a turn of the loop.
+        try:
+            answer = await serve(self, message)
+        except BaseException:
+            self._left()
+            raise
+        self._forget_task()
         self._served(answer)
 
-    def _left(self, task: "asyncio.Task[None]") -> None:
-        """Forget the task. If its handler was cancelled, end the call."""
-        self._shared.tasks.discard(task)
+    def _cancel_task(self) -> None:
+        """Cancel the handler, if it has begun and not returned."""
+        if self._task is not None:
+            # One that is cancelled before its first step takes none.
+            self._task.add_done_callback(self._left)
+            self._task.cancel()
+
+    def _left(self, _: object = None) -> None:
+        """Forget the task, whose handler was cancelled, and end the call; nothing happens the second time."""
         if self._task is not None:
             if self.code is grpc.StatusCode.OK:
                 self.set_status(grpc.StatusCode.INTERNAL, "internal error")
+            self._forget_task()
             self._served(None)
 
-    def _served(self, answer: bytes | None) -> None:
+    def _forget_task(self) -> None:
+        self._shared.tasks.discard(self._task)
         self._task = None
+
+    def _served(self, answer: bytes | None) -> None:
         if self._over:
             self._free()
             if self._transfer is not None:

@@ -44,6 +44,8 @@ _USED: Final = {
     "SendStatusFromServerOperation": (),
 }
 _NO_FLAGS: Final = 0
+# Read once: an enum's `value` is computed.
+_OK: Final = grpc.StatusCode.OK.value[0]
 # A call without a deadline has the largest possible time, far beyond this.
 _NO_DEADLINE_S: Final = 1e12
 
@@ -171,4 +173,5 @@ def send_message(message: bytes) -> Operation:
 
 def send_status(code: grpc.StatusCode, details: str, trailers: Trailers) -> Operation:
     """Return the operation that ends a call."""
-    return cygrpc.SendStatusFromServerOperation(trailers, code.value[0], details, _NO_FLAGS)
+    number = _OK if code is grpc.StatusCode.OK else code.value[0]
+    return cygrpc.SendStatusFromServerOperation(trailers, number, details, _NO_FLAGS)

@@ -146,7 +146,7 @@ class CoreStreamCall(CoreCall, StreamCall):
         super()._refuse(refusal)
         if self._task is not None:
             self.set_status(*refusal.status)
-            self._task.cancel()
+            self._cancel_task()
 
     def _free(self) -> None:
         with self._lock:
