@@ -210,8 +210,8 @@ class Settings(BaseModel):
     ready_when: Literal["all", "any"] = "all"
     """Ready when all models serve or are refused, or as soon as any model serves."""
     load_timeout_s: Annotated[float, Field(gt=0, le=86_400)] = 600.0
-    """Time limit for loading one model, in seconds, after which it is refused and the others serve. TensorRT may need
-    more at its first start, as it builds engines."""
+    """Time limit for loading one model, in seconds, after which it is refused and the others serve; it may wait for
+    other loads meanwhile, which does not count. TensorRT may need more at its first start, as it builds engines."""
     unload_unused_s: Annotated[float, Field(ge=0, le=1e9)] = 0.0
     """Seconds without a request after which a model's sessions are closed, and their memory is freed; 0 for never. Its
     next request opens them again and waits for that, a fraction of a second for 45 MB; its deadline holds. The model

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 
 from resonnx_server.inference.registry import Model, Models, Refusal
 from resonnx_server.observe.logs import console
-from resonnx_server.repository.loading import ModelLoad
+from resonnx_server.repository.loading.load import ModelLoad
 from resonnx_server.scheduling.replacement import Event
 
 _log = logging.getLogger(__name__)

@@ -30,7 +30,8 @@ from resonnx_server.repository.life.serving import ModelMemory, Serving
 from resonnx_server.repository.life.turns import Turns
 from resonnx_server.repository.life.unused import Unused
 from resonnx_server.repository.life.version_loader import LoadVersion, VersionLoader
-from resonnx_server.repository.loading import Loading, ModelLoad
+from resonnx_server.repository.loading.load import ModelLoad
+from resonnx_server.repository.loading.loads import Loading
 from resonnx_server.repository.scan import ModelFolder
 from resonnx_server.repository.version import Start
 from resonnx_server.runtime.model_files.files import ModelUnreadable
@@ -88,19 +89,16 @@ class Control:
     # What follows from looks at the repository.
 
     async def begin(self, found: Mapping[str, Looked]) -> None:
-        """Load models at start, one after the other."""
+        """Load models at start."""
         for name in sorted(found):
             self.see(name, found[name])
-        while self._queue:
-            await self._load_queue()
+        await self._load_queue()
 
     async def work(self) -> None:
         """Load what changes, until cancelled."""
-        while True:
-            await self._kick.wait()
+        while await self._kick.wait():
             self._kick.clear()
-            while self._queue:
-                await self._load_queue()
+            await self._load_queue()
 
     def see(self, name: str, looked: Looked | None) -> None:
         """Take what a model's folder shows; None if it is gone."""
@@ -124,13 +122,14 @@ class Control:
             self._announcer.update()
 
     async def _load_queue(self) -> None:
-        folders, self._queue = self._queue, []
-        self._memory.models_change()
-        self.remeasuring.give_up()
-        try:
-            await self.loading.run(folders, beside=not self._models.loading)
-        finally:
-            await off_loop(self._memory.models_changed)
+        while self._queue:
+            folders, self._queue = self._queue, []
+            self._memory.models_change()
+            self.remeasuring.give_up()
+            try:
+                await self.loading.run(folders, beside=not self._models.loading)
+            finally:
+                await off_loop(self._memory.models_changed)
 
     def _act(self, life: ModelLife) -> None:
         """Begin the drains and loads that follow from what was noted."""
@@ -140,7 +139,8 @@ class Control:
         for generation in life.loads():
             key = life.name, generation.version
             self._coming[key] = life, generation
-            folder = ModelFolder(*key, self._settings.repository / life.name / str(generation.version))
+            path = self._settings.repository / life.name / str(generation.version)
+            folder = ModelFolder(*key, path, generation.content.nbytes)
             self._loader.expect(folder, generation, life.serving(generation.version))
             self._queue.append(folder)
         self._tell_registry(life)

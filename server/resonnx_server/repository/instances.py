@@ -14,6 +14,7 @@ from resonnx_server.repository.choosing.turns import Raced, Run
 from resonnx_server.repository.known_graphs import Choice
 from resonnx_server.repository.latency_cache import CachedChoice
 from resonnx_server.repository.reopening import Source
+from resonnx_server.repository.version import Version
 from resonnx_server.repository.warming import Warming
 from resonnx_server.runtime.session import CPU, GPU_PROVIDERS, Session
 from resonnx_server.scheduling.latency import LatencyTable
@@ -69,15 +70,14 @@ def choose(warming: Warming[Any], session: Session, least_gain: float = 1.0) -> 
     if session.view is not None:
         between += f" {session.view.inputs}"
     known = version.known.choice(warming.graph, session, version.batch_sizes) if version.progress.takes_known else None
-    cached = version.cache.choice(between) if version.effort.asks_cache else None
-    if known is None and cached is not None and not cached.is_doubtful:
-        known = Choice.of(cached.chosen)
-        # The file may be another machine's, or anybody's.
-        if known is not None and not _may_choose(known, version.threads, threads_of):
-            known = None
+    if known is None:
+        known, cached = _cached(version, between, threads_of)
+    if known is None:
+        version.progress.measure_alone()
+        # Another load of the same file may have chosen meanwhile.
+        known, cached = _cached(version, between, threads_of)
     if known is not None:
         return _chosen_before(content, session, known)
-    version.progress.reach("measuring")
     sessions = {1: session}
     for count in counts:
         sessions[count] = session if is_gpu else session.opened_again(content, threads_of[count])
@@ -123,6 +123,18 @@ def _least_latency(
     ]
     raced = warming.race("latency", candidates)
     return (few, many)[raced.order[0]], raced
+
+
+def _cached(version: Version, between: str, threads_of: Mapping[int, int]) -> tuple[Choice | None, CachedChoice | None]:
+    """Return the choice that the cache has beyond doubt, and what it has."""
+    cached = version.cache.choice(between) if version.effort.asks_cache else None
+    if cached is None or cached.is_doubtful:
+        return None, cached
+    known = Choice.of(cached.chosen)
+    # The file may be another machine's, or anybody's.
+    if known is not None and not _may_choose(known, version.threads, threads_of):
+        known = None
+    return known, cached
 
 
 def _may_choose(choice: Choice, threads: int, threads_of: Mapping[int, int]) -> bool:

@@ -20,12 +20,14 @@ class Progress:
         on_stage: Called with each new stage, on the loading thread.
         clock: Monotonic seconds.
         stage: Verifying files, trying a file without a manifest in a child process, opening sessions, checking outputs
-            against the golden examples, or measuring batches.
+            against the golden examples, waiting for the cores, or measuring batches.
         moved_at_s: Time of the last progress, by `clock`.
         is_over: The load was cancelled.
         is_beside: It loads beside live traffic.
         measures_again: It serves already; its doubtful measurements are repeated.
         pause: Called at each progress; lets live traffic go first.
+        wait_alone: Called before the first measurement; returns when no other load works (loading/cores.py).
+        is_alone: It has the cores alone, until it ends.
         is_doubtful: A measurement was disturbed or unsettled; see Warming.costs and instances.choose.
         on_race: Called with each race between candidates, on the loading thread.
     """
@@ -39,6 +41,8 @@ class Progress:
     is_beside: bool = False
     measures_again: bool = False
     pause: Callable[[], None] = lambda: None
+    wait_alone: Callable[[], None] = lambda: None
+    is_alone: bool = False
     on_race: Callable[[RaceReport], None] = lambda _: None
 
     def __post_init__(self) -> None:
@@ -55,6 +59,13 @@ class Progress:
         if stage != self.stage:
             self.stage = stage
             self.on_stage(stage)
+
+    def measure_alone(self) -> None:
+        """Have the cores alone from now on, for measurements; on the loading thread. Raises ModelRefused as `reach`."""
+        if not self.is_alone:
+            self.wait_alone()
+            self.is_alone = True
+        self.reach("measuring")
 
     def move(self) -> None:
         """Note progress, for example a batch. Raises ModelRefused if the load was cancelled."""

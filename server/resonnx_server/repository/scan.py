@@ -22,11 +22,13 @@ class ModelFolder:
         name: The model's name.
         version: The version; 0 for a model without one.
         path: The version's folder.
+        nbytes: Size of its files, as far as that is known.
     """
 
     name: str
     version: int
     path: Path
+    nbytes: int = 0
 
 
 def model_folders(repository: Path, *, warns: bool = False) -> list[Path]:

@@ -19,7 +19,6 @@ from resonnx_server.repository.model_config.declared_manifest import check_agree
 from resonnx_server.repository.version import Start, Version, repeat
 from resonnx_server.runtime.cancellation import Cancellation
 from resonnx_server.runtime.class_activation import ClassActivation
-from resonnx_server.runtime.model_files.alike import graph_sum
 from resonnx_server.runtime.model_files.golden_examples import Golden, Verdict
 from resonnx_server.runtime.model_files.manifest import GOLDEN, VersionFiles, onnx_files
 from resonnx_server.runtime.pictures.images import Pixels
@@ -90,7 +89,7 @@ class TaskEntry(Generic[G]):
         A candidate that was chosen before is taken without a race, if it loads, runs and agrees: of the same version by
         the cache, or, beside live traffic, of an alike graph.
         """
-        graphs = tuple(graph_sum(files.files[file]) for file in onnx_files(files.manifest) if file in files.files)
+        graphs = tuple(files.graph_sum_of(file) for file in onnx_files(files.manifest) if file in files.files)
         known = version.known.fastest(graphs) if version.progress.takes_known else None
         if known is None:
             known = self._choice(version, files).kept()
@@ -125,6 +124,8 @@ class TaskEntry(Generic[G]):
             return one, self.prepare(one)
 
         choice = self._choice(version, files)
+        if len(options) > 1:
+            version.progress.measure_alone()
         chosen, prepared = choose.fastest(
             options, lambda one: self.run(one, pictures), self.judge, prepare, version.effort, choice.raced
         )

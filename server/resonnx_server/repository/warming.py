@@ -4,7 +4,7 @@ import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
-from functools import cached_property, partial
+from functools import partial
 from typing import Generic, TypeVar
 
 from resonnx_server.repository.choose import require_agreement
@@ -12,7 +12,6 @@ from resonnx_server.repository.choosing.report import RaceReport
 from resonnx_server.repository.choosing.turns import Callers, Raced, Run, race
 from resonnx_server.repository.latency_cache import CachedTable
 from resonnx_server.repository.version import Version
-from resonnx_server.runtime.model_files.alike import graph_sum
 from resonnx_server.runtime.model_files.golden_examples import Verdict
 from resonnx_server.runtime.model_files.manifest import VersionFiles
 from resonnx_server.runtime.session import CPU, Session
@@ -72,13 +71,15 @@ class Warming(Generic[R]):
     file: str
     run: Callable[[Session, int], R]
     judge: Callable[[int, R], Verdict] | None = None
+    # Sessions, which live longer, and the sizes that ran on them.
+    _warm: set[tuple[int, int]] = field(default_factory=set)
 
-    @cached_property
+    @property
     def graph(self) -> str:
         """Equal for files that differ in their weights only."""
-        return graph_sum(self.files.files[self.file])
+        return self.files.graph_sum_of(self.file)
 
-    @cached_property
+    @property
     def content(self) -> str:
         """Sum of the file, hex."""
         return self.files.sum_of(self.file)
@@ -136,8 +137,12 @@ class Warming(Generic[R]):
         known = version.known.costs(self.graph, session, sizes, callers) if version.progress.takes_known else None
         checked = self.checked(session)
         version.progress.reach("measuring")
-        content, effort = self.content, version.effort
-        cached = version.cache.get(content, session, sizes, callers) if effort.asks_cache else None
+        content = self.content
+        cached = self._cached(session, sizes, callers)
+        if (cached is None and known is None) or (cached is not None and cached.is_doubtful):
+            version.progress.measure_alone()
+            # Another load of the same file may have measured meanwhile.
+            cached = self._cached(session, sizes, callers)
         table = cached
         if cached is None and known is not None:
             # Of an alike graph: every size is run and checked, and live batches correct its time.
@@ -147,6 +152,7 @@ class Warming(Generic[R]):
         if table is None or table.is_doubtful:
             table = self._measured(checked, sizes, callers, cached)
         if far := far_above({size: each.median_ns for size, each in table.costs.items()}):
+            version.progress.measure_alone()
             table = replace(table, costs=_least(table.costs, self._measure(checked, sorted(far), callers).costs))
         version.progress.is_doubtful |= table.is_doubtful
         if table != cached:
@@ -155,8 +161,15 @@ class Warming(Generic[R]):
         if cached is not None and not cached.is_doubtful:
             # The CPU provider compiles nothing for a shape; it only has to grow its arena once.
             for size in sizes[-1:] if session.candidate.provider == CPU else sizes:
-                checked(size)
+                # The same session may serve lone batches and concurrent ones.
+                if (id(session), size) not in self._warm:
+                    checked(size)
+                    self._warm.add((id(session), size))
         return LatencyTable.of(table.costs)
+
+    def _cached(self, session: Session, sizes: tuple[int, ...], callers: int) -> CachedTable | None:
+        version = self.version
+        return version.cache.get(self.content, session, sizes, callers) if version.effort.asks_cache else None
 
     def _measure(self, run: Callable[[int], object], sizes: Iterable[int], callers: int) -> Measurement:
         return measure(run, sizes, callers, self.version.effort.of_each_size_ns)

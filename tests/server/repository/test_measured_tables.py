@@ -4,6 +4,8 @@ import json
 import math
 import threading
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -44,11 +46,11 @@ class Machine:
         received = ProcessorTime(run_ns=10**9, waited_ns=self.waits_ns)
         return Measurement({size: self.takes[size] for size in sizes}, received)
 
-    def start(self) -> LatencyTable:
-        """Load the model once."""
+    def start(self, wait_alone: Callable[[], object] = lambda: None) -> LatencyTable:
+        """Load the model once; it serves with one batch at a time."""
         unused: Any = None
         folder = ModelFolder("m", 1, Path())
-        self.progress = Progress()
+        self.progress = Progress(wait_alone=wait_alone)
         version = Version(folder, ModelSettings(), Metrics(), unused, 2, LatencyCache(self._folder, 2), self.progress)
         session: Any = SimpleNamespace(
             candidate=Candidate(CPU, pb.PRECISION_FP32), threads=1, spinning=False, view=None
@@ -57,7 +59,8 @@ class Machine:
         self.measured.clear()
         self.ran.clear()
         warms = warming.Warming(version, files, "model.onnx", lambda _, rows: self.ran.append(rows))
-        return warms.costs(session, SIZES)
+        self.again = partial(warms.costs, session, SIZES)
+        return self.again()
 
 
 def test_a_second_start_measures_nothing_but_still_warms_up(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -69,6 +72,36 @@ def test_a_second_start_measures_nothing_but_still_warms_up(monkeypatch: pytest.
     assert machine.ran == [16]
     assert first == second
     assert second[4].spread_ns == pytest.approx(10)
+
+
+def test_a_session_for_lone_and_concurrent_batches_is_warmed_up_once(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    machine = Machine(monkeypatch, tmp_path)
+    machine.start()
+    machine.again(2)
+    machine.start()
+    machine.again(2)
+    assert machine.measured == []
+    assert machine.ran == [16]
+
+
+def test_who_measures_has_the_cores_alone_and_others_do_not_wait(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    machine, asked = Machine(monkeypatch, tmp_path), []
+    machine.start(lambda: asked.append(len(machine.measured)))
+    assert asked == [0], "before the first measurement"
+    machine.again(2)
+    assert asked == [0], "and then to the end"
+    machine.start(lambda: asked.append(1))
+    assert asked == [0]
+
+
+def test_what_another_load_has_measured_meanwhile_is_taken(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    machine, other = Machine(monkeypatch, tmp_path), Machine(monkeypatch, tmp_path)
+    machine.start(other.start)
+    assert (other.measured, machine.measured) == ([SIZES], [])
 
 
 def test_a_size_that_was_disturbed_is_measured_again(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

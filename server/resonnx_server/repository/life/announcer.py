@@ -4,7 +4,7 @@ from typing import Final, Protocol
 
 from resonnx_server.inference.registry import Model
 from resonnx_server.inference.repository_control import State
-from resonnx_server.repository.loading import ModelLoad
+from resonnx_server.repository.loading.load import ModelLoad
 from resonnx_server.scheduling.replacement import Event
 
 # By the stages of repository/progress.py.

@@ -31,6 +31,11 @@ class Content:
     configured: str
     settings: ModelSettings | None = field(compare=False)
 
+    @property
+    def nbytes(self) -> int:
+        """Size of the version's files, as far as it is known."""
+        return 0 if self.stamp is None else self.stamp.nbytes
+
 
 @dataclass(frozen=True)
 class Looked:

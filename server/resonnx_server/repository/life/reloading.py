@@ -12,7 +12,8 @@ from resonnx_server.repository.life.model_life import ModelLife
 from resonnx_server.repository.life.off_loop import off_loop
 from resonnx_server.repository.life.serving import ModelMemory
 from resonnx_server.repository.life.version_loader import VersionLoader
-from resonnx_server.repository.loading import Loading, ModelLoad
+from resonnx_server.repository.loading.load import ModelLoad
+from resonnx_server.repository.loading.loads import Loading
 from resonnx_server.repository.scan import ModelFolder
 from resonnx_server.repository.version import Start
 

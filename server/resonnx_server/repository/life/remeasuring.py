@@ -18,7 +18,7 @@ from resonnx_server.inference.registry import Model, Models
 from resonnx_server.inference.repository_control import State
 from resonnx_server.repository.life.generation import Generation
 from resonnx_server.repository.life.model_life import ModelLife
-from resonnx_server.repository.loading import ModelLoad, forget_frames
+from resonnx_server.repository.loading.load import ModelLoad, forget_frames
 from resonnx_server.repository.version import Start
 
 _log = logging.getLogger(__name__)

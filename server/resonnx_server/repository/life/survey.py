@@ -24,6 +24,11 @@ class Stamp:
 
     files: tuple[tuple[str, int, int, int, int], ...]
 
+    @property
+    def nbytes(self) -> int:
+        """Size of all files."""
+        return sum(size for _, size, *_ in self.files)
+
     def is_like(self, other: "Stamp") -> bool:
         """Whether the files are the same but for the times of their status, which links to them change as well."""
         return [(*file[:3], file[4]) for file in self.files] == [(*file[:3], file[4]) for file in other.files]

@@ -7,7 +7,7 @@ from resonnx_server.config import ModelSettings
 from resonnx_server.errors import ModelRefused
 from resonnx_server.repository.life.generation import Generation
 from resonnx_server.repository.life.survey import content_sum, stamp
-from resonnx_server.repository.loading import ModelUnchanged
+from resonnx_server.repository.loading.load import ModelUnchanged
 from resonnx_server.repository.progress import Progress
 from resonnx_server.repository.scan import ModelFolder
 from resonnx_server.repository.version import Start

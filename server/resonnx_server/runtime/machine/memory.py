@@ -9,6 +9,7 @@ from typing import Final
 from resonnx_server.runtime.machine.cgroups import CGROUP, OWN_GROUPS, own_groups_of, upward
 
 _STATM: Final = Path("/proc/self/statm")
+_MEMORY: Final = Path("/proc/meminfo")
 _PAGE: Final = resource.getpagesize()
 # Limits from here on mean none: cgroup v1 writes the largest number of pages.
 _NO_LIMIT: Final = 1 << 60
@@ -54,6 +55,19 @@ def lack_of_address_space(cores: int) -> str | None:
 def resident_bytes() -> int:
     """Return the memory that the process uses now; 0 where the system does not tell."""
     return _statm(1)
+
+
+def free_memory(memory: Path = _MEMORY) -> int:
+    """Return the bytes that the process may still take: within its own limits, and of what the machine has left.
+
+    Args:
+        memory: File that tells what the machine has left, as /proc/meminfo.
+    """
+    left = [max(0, usable_memory() - resident_bytes())]
+    with suppress(OSError, ValueError, IndexError):
+        lines = memory.read_text().splitlines()
+        left += [int(line.split()[1]) << 10 for line in lines if line.startswith("MemAvailable:")]
+    return min(left)
 
 
 def _limit(file: Path) -> int | None:

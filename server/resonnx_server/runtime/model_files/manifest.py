@@ -15,6 +15,7 @@ from google.protobuf import json_format
 from resonnx_proto.v1 import manifest_pb2 as pb
 
 from resonnx_server.errors import ModelRefused
+from resonnx_server.runtime.model_files.alike import graph_sum
 from resonnx_server.runtime.model_files.drift_reference import drift_fault
 from resonnx_server.runtime.model_files.needed_version import refuse_newer
 from resonnx_server.runtime.model_files.spec_faults import captioner_fault, classifier_fault
@@ -59,12 +60,19 @@ class VersionFiles:
     files: dict[str, bytes]
     manifest: pb.Manifest
     _sums: dict[str, str] = dataclasses.field(default_factory=dict, compare=False)
+    _graph_sums: dict[str, str] = dataclasses.field(default_factory=dict, compare=False)
 
     def sum_of(self, name: str) -> str:
         """Return the sha256, hex, of a file with its external data."""
         if name not in self._sums:
             self._sums[name] = hashlib.sha256(self.files[name]).hexdigest()
         return self._sums[name]
+
+    def graph_sum_of(self, name: str) -> str:
+        """Return a sum, hex, of an ONNX file that those of the same graph share; see alike.graph_sum."""
+        if name not in self._graph_sums:
+            self._graph_sums[name] = graph_sum(self.files[name])
+        return self._graph_sums[name]
 
 
 def read_version(folder: Path, vouch: Vouch = accept_any) -> VersionFiles:

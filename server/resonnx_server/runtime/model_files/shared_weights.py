@@ -5,6 +5,7 @@ session anew. In a graph that was saved after that, sessions read them where the
 """
 
 import logging
+import mmap
 import os
 import threading
 import weakref
@@ -73,11 +74,11 @@ class SharedGraph:
         return shared
 
     @classmethod
-    def _of_optimised(cls, optimised: bytes) -> "SharedGraph | None":
+    def _of_optimised(cls, optimised: memoryview) -> "SharedGraph | None":
         small = without_weights(optimised)
         if small is None:
             return None
-        large = {name: (data, shape) for name, data, shape in _weights(memoryview(optimised))}
+        large = {name: (data, shape) for name, data, shape in _weights(optimised)}
         in_place = _read_in_place(memoryview(small)) & large.keys()
         return cls(small, _copied(large), frozenset(in_place)) if in_place else None
 
@@ -107,15 +108,16 @@ class Sharing:
             return graph
 
 
-def _optimised(model: bytes, options: ort.SessionOptions, providers: Any) -> bytes:
-    """Return the ONNX file of a graph as ONNX Runtime optimises it. Raises anything where no files are in memory."""
+def _optimised(model: bytes, options: ort.SessionOptions, providers: Any) -> memoryview:
+    """Return the ONNX file of a graph as ONNX Runtime optimises it. Raises anything where no files are in memory.
+
+    It is in the file's own pages, which go with the last view of them: a copy would cost as much as the checksum.
+    """
     file = os.memfd_create("optimised", os.MFD_CLOEXEC)
     try:
         options.optimized_model_filepath = f"/proc/self/fd/{file}"
         open_session(model, options, providers, apart=True)
-        with open(file, "rb", closefd=False) as written:
-            written.seek(0)
-            return written.read()
+        return memoryview(mmap.mmap(file, 0, mmap.MAP_SHARED | mmap.MAP_POPULATE, mmap.PROT_READ))
     finally:
         os.close(file)
 

@@ -6,6 +6,7 @@ What is served is summed from the bytes that are served. Remembered sums are for
 import hashlib
 import os
 import re
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -32,6 +33,8 @@ _COARSE_NS: Final = 2_000_000_000
 _MOST: Final = 10_000
 
 _sums: dict[_State, bytes] = {}
+# Several loads read at once.
+_lock = threading.Lock()
 
 
 def sha256sums(files: dict[str, bytes]) -> bytes:
@@ -116,9 +119,10 @@ def read_summed(path: Path, max_bytes: int = MAX_FILE_BYTES) -> tuple[bytes, byt
     content = read_regular(path, max_bytes)
     digest = hashlib.sha256(content).digest()
     if _state(path.stat()) == before and time.time_ns() - max(before[3:]) > _COARSE_NS:
-        while len(_sums) >= _MOST:
-            _sums.pop(next(iter(_sums)), None)
-        _sums[before] = digest
+        with _lock:
+            while len(_sums) >= _MOST:
+                del _sums[next(iter(_sums))]
+            _sums[before] = digest
     return content, digest
 
 

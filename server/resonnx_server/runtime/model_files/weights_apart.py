@@ -62,7 +62,7 @@ def open_session(model: bytes, options: ort.SessionOptions, providers: Any, *, a
     return ort.InferenceSession(model, options, providers=providers, enable_fallback=0)
 
 
-def without_weights(model: bytes) -> bytes | None:
+def without_weights(model: bytes | memoryview) -> bytes | None:
     """Return an ONNX file whose large weights are external data: ranges of `model` itself; None if it has none."""
     message = memoryview(model)
     try:

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from resonnx_server.runtime.machine.memory import resident_bytes, usable_memory
+from resonnx_server.runtime.machine.memory import free_memory, resident_bytes, usable_memory
 
 PHYSICAL = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 MB = 1 << 20
@@ -50,3 +50,12 @@ def test_what_is_allocated_is_resident() -> None:
     with mmap.mmap(-1, 32 * MB) as block:
         block.write(os.urandom(32 * MB))
         assert resident_bytes() - before > 24 * MB
+
+
+def test_what_is_left_is_what_the_process_may_take_and_the_machine_has(tmp_path: Path) -> None:
+    meminfo = tmp_path / "meminfo"
+    assert 0 < free_memory(meminfo) < usable_memory(), "the process uses some"
+    meminfo.write_text("MemTotal: 16 kB\nMemAvailable: 4 kB\n")
+    assert free_memory(meminfo) == 4096
+    meminfo.write_text("MemAvailable: much\n")
+    assert free_memory(meminfo) > 4096

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import threading
 from pathlib import Path
 
 import pytest
@@ -86,3 +87,27 @@ def test_so_many_are_remembered_and_no_more(
     assert readings == files[:1]
     with pytest.raises(NotReadable):
         sums.sum_of(tmp_path)
+
+
+def test_loads_side_by_side_may_forget_at_once(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One looks for the earliest while another adds: here at the worst moment."""
+
+    class Forgetting(dict):  # type: ignore[type-arg]
+        """Another reading comes between the look for the earliest and its removal, unless it has to wait."""
+
+        def __delitem__(self, key: object) -> None:
+            other = threading.Thread(target=sums.read_summed, args=(file,), daemon=True)
+            others.append(other)
+            if len(others) == 1:
+                other.start()
+                other.join(0.1)
+            super().__delitem__(key)
+
+        pop = __delitem__
+
+    others: list[threading.Thread] = []
+    monkeypatch.setattr(sums, "_MOST", 1)
+    monkeypatch.setattr(sums, "_sums", Forgetting({(0, 0, 0, 0, 0): b""}))
+    sums.read_summed(file)
+    others[0].join(60)
+    assert len(sums._sums) == 1

@@ -5,94 +5,23 @@ import gc
 import logging
 import threading
 import weakref
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import pytest
 from resonnx_server.errors import ModelRefused
-from resonnx_server.repository.loading import Loading, ModelLoad, ModelUnchanged
+from resonnx_server.repository.loading.load import ModelUnchanged
+from resonnx_server.repository.loading.loads import Loading
 from resonnx_server.repository.progress import Progress
-from resonnx_server.repository.scan import ModelFolder
 from resonnx_server.runtime.cancellation import Cancellation
 
-from ..waiting import until
-
-# For what must happen, however slow the machine; and for what must not be waited for.
-LONG_S = 60.0
+from ...waiting import until
+from .acts import LONG_S, Loader, Observer, fails, folders, hung
 
 
-class Loader:
-    """Loads each model as `acts` says by its name; what it says nothing of serves at once."""
-
-    def __init__(self, **acts: Callable[[Progress], object]) -> None:
-        self.acts = acts
-        self.begun: list[str] = []
-
-    def load(self, folder: ModelFolder, progress: Progress) -> Callable[[], Any]:
-        self.begun.append(folder.name)
-        progress.reach("verifying")
-        self.acts.get(folder.name, lambda _: None)(progress)
-        return lambda: SimpleNamespace(name=folder.name)
-
-
-class Observer:
-    """Keeps what it is told."""
-
-    def __init__(self) -> None:
-        self.told: dict[str, str] = {}
-        self.stages: list[tuple[str, str]] = []
-
-    def reached(self, load: ModelLoad) -> None:
-        self.stages.append((load.folder.name, load.progress.stage))
-
-    def loaded(self, load: ModelLoad, start: Callable[[], Any]) -> None:
-        assert start().name == load.folder.name
-        self.told[load.folder.name] = "serves"
-
-    def refused(self, load: ModelLoad, error: ModelRefused) -> None:
-        self.told[load.folder.name] = error.message
-
-    def unchanged(self, load: ModelLoad) -> None:
-        self.told[load.folder.name] = "serves already"
-
-
-@contextmanager
-def hung() -> Iterator[Callable[[Progress], object]]:
-    """An act that does not end, as a run inside a kernel does not, until the test does."""
-    over = threading.Event()
-    try:
-        yield lambda _: over.wait(LONG_S)
-    finally:
-        over.set()
-
-
-def _folders(*names: str) -> list[ModelFolder]:
-    return [ModelFolder(name, 1, Path()) for name in names]
-
-
-def _raise(error: Exception) -> Callable[[Progress], object]:
-    def act(_: Progress) -> None:
-        raise error
-
-    return act
-
-
-async def test_models_are_loaded_one_after_the_other_and_told(caplog: pytest.LogCaptureFixture) -> None:
-    under_way = 0
-
-    def alone(_: Progress) -> None:
-        nonlocal under_way
-        under_way += 1
-        assert under_way == 1
-        under_way -= 1
-
-    loader = Loader(a=alone, b=_raise(ModelRefused("is bad")), c=_raise(ValueError("secret")), d=alone)
+async def test_models_are_loaded_in_their_order_and_told(caplog: pytest.LogCaptureFixture) -> None:
+    loader = Loader(b=fails(ModelRefused("is bad")), c=fails(ValueError("secret")))
     observer = Observer()
-    loading = Loading(loader.load, observer, LONG_S)
-    await asyncio.wait_for(loading.run(_folders("a", "b", "c", "d")), LONG_S)
+    loading = Loading(loader.load, observer, LONG_S, most=1)
+    await asyncio.wait_for(loading.run(folders("a", "b", "c", "d")), LONG_S)
     assert loader.begun == ["a", "b", "c", "d"]
     unforeseen = "could not be loaded; the server's log has the details"
     assert observer.told == {"a": "serves", "b": "is bad", "c": unforeseen, "d": "serves"}
@@ -105,7 +34,7 @@ async def test_a_load_that_takes_too_long_is_refused_and_the_next_begins(caplog:
     with hung() as hangs:
         loader, observer = Loader(a=hangs), Observer()
         loading = Loading(loader.load, observer, 0.2)
-        await asyncio.wait_for(loading.run(_folders("a", "b")), LONG_S)
+        await asyncio.wait_for(loading.run(folders("a", "b")), LONG_S)
         assert observer.told == {
             "a": "its load took longer than 0.2 s (load_timeout_s); it was verifying",
             "b": "serves",
@@ -120,7 +49,7 @@ async def test_a_load_that_takes_too_long_is_refused_and_the_next_begins(caplog:
 async def test_a_loads_own_timeout_is_not_the_limit(caplog: pytest.LogCaptureFixture) -> None:
     """As a network's file system raises."""
     observer = Observer()
-    await Loading(Loader(a=_raise(TimeoutError("no answer"))).load, observer, LONG_S).run(_folders("a"))
+    await Loading(Loader(a=fails(TimeoutError("no answer"))).load, observer, LONG_S).run(folders("a"))
     assert "log has the details" in observer.told["a"]
 
 
@@ -144,7 +73,7 @@ async def test_a_load_that_ends_without_a_model_frees_its_sessions_without_garba
     logging.disable()
     gc.disable()
     try:
-        await Loading(Loader(a=act).load, Observer(), LONG_S).run(_folders("a"))
+        await Loading(Loader(a=act).load, Observer(), LONG_S).run(folders("a"))
         # As the loader's caller does, which raises a new one each time.
         error.__traceback__ = None
         # The thread and the loop may still have a step to do.
@@ -158,8 +87,8 @@ async def test_the_next_load_passes_one_that_does_nothing() -> None:
     """Long before it is refused; and it may serve yet."""
     passed = threading.Event()
     loader, observer = Loader(a=lambda _: passed.wait(LONG_S), b=lambda _: passed.set()), Observer()
-    loading = Loading(loader.load, observer, LONG_S, stalled_s=0.05)
-    await asyncio.wait_for(loading.run(_folders("a", "b")), LONG_S)
+    loading = Loading(loader.load, observer, LONG_S, stalled_s=0.05, most=1)
+    await asyncio.wait_for(loading.run(folders("a", "b")), LONG_S)
     assert observer.told == {"a": "serves", "b": "serves"}
 
 
@@ -183,8 +112,8 @@ async def test_a_load_that_does_something_is_not_passed() -> None:
         order.append("a")
 
     loader = Loader(a=steps, b=lambda _: order.append("b"))
-    loading = Loading(loader.load, Observer(), LONG_S, stalled_s=0.05)
-    await asyncio.wait_for(loading.run(_folders("a", "b")), LONG_S)
+    loading = Loading(loader.load, Observer(), LONG_S, stalled_s=0.05, most=1)
+    await asyncio.wait_for(loading.run(folders("a", "b")), LONG_S)
     assert order == ["a", "b"]
 
 
@@ -197,8 +126,8 @@ async def test_loading_can_be_stopped_at_any_time() -> None:
         goes_on.wait(LONG_S)
 
     loader, observer = Loader(a=waits), Observer()
-    loading = Loading(loader.load, observer, LONG_S)
-    running = asyncio.create_task(loading.run(_folders("a", "b")))
+    loading = Loading(loader.load, observer, LONG_S, most=1)
+    running = asyncio.create_task(loading.run(folders("a", "b")))
     assert await asyncio.to_thread(began.wait, LONG_S)
     running.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -224,7 +153,7 @@ async def test_a_load_that_is_ended_goes_no_further() -> None:
             said.append(refused.value.message)
 
     loading = Loading(Loader(a=waits).load, Observer(), LONG_S)
-    running = asyncio.create_task(loading.run(_folders("a")))
+    running = asyncio.create_task(loading.run(folders("a")))
     assert await asyncio.to_thread(began.wait, LONG_S)
     running.cancel()
     await asyncio.wait({running})

@@ -1,0 +1,1 @@
+"""Loads models on threads of their own: side by side, and alone while they measure."""
